@@ -1,0 +1,52 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	// ErrClosed is returned by every call after Close.
+	ErrClosed = errors.New("the state is closed")
+
+	// ErrUnavailable means that nothing can be made durable at the moment; the
+	// cause (a full disk, a failed fsync) is wrapped beside it. What failed with
+	// it was not acknowledged, and service resumes by itself when the cause goes.
+	ErrUnavailable = errors.New("the state cannot be written")
+)
+
+// LockedError means that another master holds the state.
+type LockedError struct {
+	Path string // the state directory
+	PID  int    // of the holder, 0 where it is not known
+}
+
+func (e *LockedError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("another master holds the state in %s: stop it, or use another state directory", e.Path)
+	}
+	return fmt.Sprintf("another master (pid %d) holds the state in %s: stop it, or use another state directory", e.PID, e.Path)
+}
+
+// DamagedError means that a file of the state cannot be trusted. The file was
+// left as it is.
+type DamagedError struct {
+	Path string
+	Err  error
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("state file %s is damaged: %v; it was left in place: move it away and restore a copy from the backups folder beside it", e.Path, e.Err)
+}
+
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+// NewerSchemaError means that a newer release wrote the database.
+type NewerSchemaError struct {
+	Path         string
+	Found, Known uint64
+}
+
+func (e *NewerSchemaError) Error() string {
+	return fmt.Sprintf("state file %s has schema version %d, this program knows up to %d: use the release that wrote it, or a newer one", e.Path, e.Found, e.Known)
+}
