@@ -1,0 +1,110 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// unsupported is the error of everything that this system cannot do, or that
+// nobody has written for it: a clear refusal instead of a guess.
+func unsupported(what string) error {
+	return fmt.Errorf("%s on %s: %w", what, runtime.GOOS, errors.ErrUnsupported)
+}
+
+// Process is an open handle on one process.
+type Process struct{}
+
+// Start starts a process in a session of its own.
+func Start(Spec) (*Process, error) {
+	return nil, unsupported("start a process that outlives its master")
+}
+
+// Open opens the process that id names and proves that it is the one.
+func Open(Identity, string) (*Process, error) { return nil, unsupported("open a process") }
+
+// OpenPID opens whatever process has the number now.
+func OpenPID(int) (*Process, error) { return nil, unsupported("open a process") }
+
+// Verify checks that the process's environment names token.
+func (p *Process) Verify(string) error { return unsupported("verify a process") }
+
+// Identity returns the evidence.
+func (p *Process) Identity() Identity { return Identity{} }
+
+// PID returns the process's number.
+func (p *Process) PID() int { return 0 }
+
+// Done is closed when the process has died.
+func (p *Process) Done() <-chan struct{} { return nil }
+
+// Exit returns how the process ended.
+func (p *Process) Exit() Exit { return Exit{} }
+
+// Signal sends sig to the process.
+func (p *Process) Signal(syscall.Signal) error { return unsupported("signal a process") }
+
+// SignalGroup sends sig to the process group.
+func (p *Process) SignalGroup(syscall.Signal) error { return unsupported("signal a process group") }
+
+// Stopped reports whether the process is stopped.
+func (p *Process) Stopped() bool { return false }
+
+// Close forgets the process.
+func (p *Process) Close() error { return nil }
+
+// Scan finds every process that carries a worker's token.
+func Scan(context.Context) ([]Holder, error) { return nil, unsupported("scan for processes") }
+
+// Lease is an open, locked lease file.
+type Lease struct{}
+
+// CreateLease makes a new lease.
+func CreateLease(string) (*Lease, error) { return nil, unsupported("create a lease") }
+
+// ID returns the lease file's identity.
+func (l *Lease) ID() FileID { return FileID{} }
+
+// Close closes this process's descriptor of the lease.
+func (l *Lease) Close() error { return nil }
+
+// LeaseHeld reports whether anybody holds the lease.
+func LeaseHeld(string, FileID) (bool, error) { return false, unsupported("ask for a lease") }
+
+// Members returns the living members.
+func (f Family) Members(context.Context) ([]Holder, error) {
+	return nil, unsupported("find a process's descendants")
+}
+
+// Kill kills every member.
+func (f Family) Kill(context.Context) ([]Holder, error) {
+	return nil, unsupported("kill a process's descendants")
+}
+
+// OwnsPort tells whose listeners a TCP port has.
+func (f Family) OwnsPort(int) (Ownership, error) {
+	return PortUnknown, unsupported("find a port's owner")
+}
+
+// BootID returns the identifier of this boot.
+func BootID() (string, error) { return "", unsupported("read the boot id") }
+
+var started = time.Now()
+
+// BootTime returns the time since boot.
+func BootTime() time.Duration { return time.Since(started) }
+
+// HashExecutable returns the SHA-256 of a file in hex.
+func HashExecutable(string) (string, error) { return "", unsupported("hash an executable") }
+
+// DelegatedCgroup returns this process's cgroup folder if it may manage it.
+func DelegatedCgroup() (dir string, ok bool) { return "", false }
+
+// CreateCgroup makes a cgroup below dir.
+func CreateCgroup(string, string) (string, error) { return "", unsupported("create a cgroup") }
+
+// RemoveCgroup removes an empty cgroup.
+func RemoveCgroup(string) error { return unsupported("remove a cgroup") }
