@@ -36,7 +36,7 @@ type DamagedError struct {
 }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("state file %s is damaged: %v; it was left in place: move it away and restore a copy from the backups folder beside it", e.Path, e.Err)
+	return fmt.Sprintf("state file %s is damaged: %v: it was left as it is; put a backup in its place, or move it away to start without it", e.Path, e.Err)
 }
 
 func (e *DamagedError) Unwrap() error { return e.Err }

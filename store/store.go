@@ -1,9 +1,18 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/core-tools/hsu-master/migrations"
 )
 
 // SyncMode says what a returned AddProcessed has survived.
@@ -26,29 +35,253 @@ type Options struct {
 	Logger    *slog.Logger  // nil discards
 }
 
-// DB is an open state directory. Its methods may be called concurrently.
-type DB struct{}
-
-// Mutation is one change for Apply.
-type Mutation struct{}
-
-func Open(dir string, opts Options) (*DB, error) { panic("todo") }
-func (db *DB) Dir() string                       { panic("todo") }
-func (db *DB) MasterID() string                  { panic("todo") }
-func (db *DB) StateDirID() FileID                { panic("todo") }
-func (db *DB) Meta() Meta                        { panic("todo") }
-func (db *DB) Moved() bool                       { panic("todo") }
-func (db *DB) AcceptMove(ctx context.Context) error {
-	panic("todo")
+func (o Options) withDefaults() Options {
+	o.Interval = cmp.Or(max(o.Interval, 0), 100*time.Millisecond)
+	o.LockWait = cmp.Or(max(o.LockWait, 0), 2*time.Second)
+	o.MaxEvents = cmp.Or(max(o.MaxEvents, 0), 1000)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
 }
-func (db *DB) Snapshot() (Snapshot, error)                         { panic("todo") }
-func (db *DB) Apply(ctx context.Context, muts ...Mutation) error   { panic("todo") }
-func PutWorker(w Worker) Mutation                                  { panic("todo") }
-func DeleteWorker(id string) Mutation                              { panic("todo") }
-func AppendEvent(e Event) Mutation                                 { panic("todo") }
-func (db *DB) AddProcessed(ctx context.Context, n int64) error     { panic("todo") }
-func (db *DB) Processed() int64                                    { panic("todo") }
-func (db *DB) Alive(ctx context.Context) error                     { panic("todo") }
-func (db *DB) Backup(path string) error                            { panic("todo") }
-func (db *DB) Close() error                                        { panic("todo") }
-func ReadSnapshot(dir string) (Snapshot, error)                    { panic("todo") }
+
+// seams are what tests replace.
+type seams struct {
+	steps migrations.List
+	// at is asked before (or, for "committed", after) each durable act, by name;
+	// its error becomes that of the act. Nil never fails.
+	at func(act string) error
+}
+
+func (s seams) fault(act string) error {
+	if s.at == nil {
+		return nil
+	}
+	return s.at(act)
+}
+
+// DB is an open state directory, and with it mastership over it. Its methods
+// may be called concurrently.
+type DB struct {
+	dir  string
+	path string // of state.db
+	opts Options
+	seams
+	lock  *mastership
+	found Meta
+
+	acked atomic.Int64 // processed, as acknowledged
+
+	mu     sync.Mutex
+	next   *batch // that callers join
+	closed bool
+	broken error // why nothing can be made durable, nil where it can
+	record Meta  // as it stands in the file
+	dirID  FileID
+
+	wake chan struct{} // one token: there is something to do
+	stop chan struct{}
+	done chan struct{} // closed when the committer has ended
+
+	close    sync.Once
+	closeErr error
+
+	// counterMu guards the counter file. In SyncInterval callers write it.
+	counterMu   sync.Mutex
+	counter     *counterFile
+	counterErr  error // why callers must not write it
+	counterWork bool  // it holds what is not synced yet, and the committer knows
+
+	handleMu sync.RWMutex
+	handle   *handle // nil while it is written anew, and after Close
+
+	committer
+}
+
+// Dir returns the state directory as it was given to Open.
+func (db *DB) Dir() string { return db.dir }
+
+// MasterID returns the UUID of this state: in the file master-id, in the
+// database, and in the environment of every worker.
+func (db *DB) MasterID() string {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.record.MasterID
+}
+
+// StateDirID returns the device and inode of the state directory, now.
+func (db *DB) StateDirID() FileID {
+	id, err := dirID(db.dir)
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if err == nil {
+		db.dirID = id
+	}
+	return db.dirID
+}
+
+// Meta returns the database's own record as Open found it: CleanShutdown tells
+// of the run before this one.
+func (db *DB) Meta() Meta { return db.found }
+
+// Moved tells whether the database was made for another directory than this
+// one: then the directory is a copy, or was moved, and what it records may be
+// the workers of another master.
+func (db *DB) Moved() bool {
+	now := db.StateDirID()
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.record.StateDir != now
+}
+
+// AcceptMove records this directory as the one that the database is for, so
+// that Moved is false from then on. The caller has settled every recorded
+// worker before.
+func (db *DB) AcceptMove(ctx context.Context) error {
+	now := db.StateDirID()
+	db.mu.Lock()
+	record := db.record
+	db.mu.Unlock()
+	record.StateDir = now
+	if err := db.Apply(ctx, putMeta(record)); err != nil {
+		return err
+	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.record = record
+	return nil
+}
+
+// Snapshot reads the whole registry in one transaction. Records that cannot be
+// read are in Snapshot.Bad and hide none of the others.
+func (db *DB) Snapshot() (Snapshot, error) {
+	var s Snapshot
+	err := db.view(func(tx *bolt.Tx) (err error) {
+		s, err = readAll(tx)
+		return err
+	})
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("read the state: %w", err)
+	}
+	s.Processed = max(s.Processed, db.acked.Load())
+	return s, nil
+}
+
+// view runs fn in a read transaction of the open file.
+func (db *DB) view(fn func(*bolt.Tx) error) error {
+	db.handleMu.RLock()
+	defer db.handleMu.RUnlock()
+	h := db.handle
+	if h == nil {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		if db.closed {
+			return ErrClosed
+		}
+		return unavailable(db.broken)
+	}
+	err := h.view(fn)
+	if h.stuck.Load() {
+		// The committer must not use it any more.
+		db.fail(err)
+	}
+	return err
+}
+
+// Apply makes all of muts durable in one transaction, synced to the disk when
+// it returns nil. ctx bounds only the wait: the changes may be made after it
+// has ended. After ErrUnavailable they may or may not have been made, but are
+// not made any more once service has resumed.
+func (db *DB) Apply(ctx context.Context, muts ...Mutation) error {
+	for _, m := range muts {
+		if m.err != nil {
+			return m.err
+		}
+		if m.op == 0 {
+			return errors.New("apply: an empty mutation")
+		}
+	}
+	if len(muts) == 0 {
+		return nil
+	}
+	return db.join(ctx, request{muts: muts})
+}
+
+// AddProcessed adds n to the processed count, durably as Options.Sync says when
+// it returns nil. ctx bounds only the wait: after its error n may be counted.
+func (db *DB) AddProcessed(ctx context.Context, n int64) error {
+	if n < 0 {
+		return fmt.Errorf("count %d more requests: want 0 or more", n)
+	}
+	if db.opts.Sync == SyncInterval {
+		return db.addUnsynced(ctx, n)
+	}
+	return db.join(ctx, request{count: n})
+}
+
+// addUnsynced writes the count in the caller's own goroutine: one short write
+// into the page cache is cheaper than any hand-over.
+func (db *DB) addUnsynced(ctx context.Context, n int64) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("count a request: %w", err)
+	}
+	db.counterMu.Lock()
+	if err := db.counterErr; err != nil {
+		db.counterMu.Unlock()
+		return err
+	}
+	count := db.acked.Load() + n
+	err := db.fault("write counter")
+	if err == nil {
+		err = db.counter.write(count)
+	}
+	if err != nil {
+		db.counterErr = unavailable(err)
+		db.counterMu.Unlock()
+		db.fail(err)
+		return unavailable(err)
+	}
+	db.acked.Store(count)
+	tell := !db.counterWork
+	db.counterWork = true
+	db.counterMu.Unlock()
+	if tell {
+		db.kick()
+	}
+	return nil
+}
+
+// Processed returns the count of processed requests: every acknowledged one.
+func (db *DB) Processed() int64 { return db.acked.Load() }
+
+// Alive returns nil when the committer has answered. Nothing is written; also
+// where nothing can be written it answers. A watchdog asks this.
+func (db *DB) Alive(ctx context.Context) error { return db.join(ctx, request{ping: true}) }
+
+// Close marks the shutdown as clean, brings the count into the database, closes
+// the files and gives mastership up, in this order. Calls that came before it
+// are finished; those after it get ErrClosed. Further calls of Close return the
+// same.
+func (db *DB) Close() error {
+	db.close.Do(func() {
+		db.mu.Lock()
+		db.closed = true
+		db.mu.Unlock()
+		db.counterMu.Lock()
+		db.counterErr = ErrClosed
+		db.counterMu.Unlock()
+		close(db.stop)
+		<-db.done
+		if err := errors.Join(db.lastErr, db.lock.release()); err != nil {
+			db.closeErr = fmt.Errorf("close the state: %w", err)
+		}
+	})
+	return db.closeErr
+}
+
+func unavailable(cause error) error {
+	if cause == nil {
+		return ErrUnavailable
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, cause)
+}

@@ -1,0 +1,98 @@
+// Package migrations holds the steps that bring a state database from one
+// schema version to the next.
+//
+// Version N is what the first N steps make of an empty database. A released
+// step is never changed; a new schema is a new step at the end of [All], and a
+// database of the release before it goes into testdata. The caller copies the
+// file first: a step may delete what it has converted.
+package migrations
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Names of the buckets of schema version 1, and of what stands in bucket meta.
+var (
+	BucketMeta     = []byte("meta")
+	BucketWorkers  = []byte("workers")
+	BucketCounters = []byte("counters")
+	BucketEvents   = []byte("events")
+
+	// KeyVersion in BucketMeta holds the schema version: 8 bytes, big endian.
+	KeyVersion = []byte("schema_version")
+)
+
+// ErrNoVersion means that a database has no readable schema version, so it is
+// none of ours.
+var ErrNoVersion = errors.New("no schema version: not a state file of hsu-master")
+
+// Step leads from one schema version to the next. It sees every change of the
+// steps before it, and whatever it returns but nil undoes all of them.
+type Step func(*bolt.Tx) error
+
+// List is an ordered list of steps; its length is the schema version it leads to.
+type List []Step
+
+// All are the steps of this release.
+var All = List{
+	createBuckets,
+}
+
+// Current is the schema version of this release.
+func Current() uint64 { return All.Version() }
+
+// Version returns the schema version that the whole list leads to.
+func (l List) Version() uint64 { return uint64(len(l)) }
+
+// Version returns the schema version recorded in the database, or
+// [ErrNoVersion].
+func Version(tx *bolt.Tx) (uint64, error) {
+	meta := tx.Bucket(BucketMeta)
+	if meta == nil {
+		return 0, ErrNoVersion
+	}
+	v := meta.Get(KeyVersion)
+	if len(v) != 8 {
+		return 0, ErrNoVersion
+	}
+	version := binary.BigEndian.Uint64(v)
+	if version == 0 {
+		return 0, ErrNoVersion
+	}
+	return version, nil
+}
+
+// Apply runs the steps after version from, within tx, and records the version
+// they lead to. The caller commits tx, or rolls it back on an error.
+func (l List) Apply(tx *bolt.Tx, from uint64) error {
+	if from > l.Version() {
+		return fmt.Errorf("migrate from schema version %d: only %d are known", from, l.Version())
+	}
+	for i, step := range l[from:] {
+		if err := step(tx); err != nil {
+			return fmt.Errorf("migrate to schema version %d: %w", from+uint64(i)+1, err)
+		}
+	}
+	meta, err := tx.CreateBucketIfNotExists(BucketMeta)
+	if err != nil {
+		return fmt.Errorf("record schema version %d: %w", l.Version(), err)
+	}
+	if err := meta.Put(KeyVersion, binary.BigEndian.AppendUint64(nil, l.Version())); err != nil {
+		return fmt.Errorf("record schema version %d: %w", l.Version(), err)
+	}
+	return nil
+}
+
+// createBuckets makes an empty database one of schema version 1.
+func createBuckets(tx *bolt.Tx) error {
+	for _, name := range [][]byte{BucketMeta, BucketWorkers, BucketCounters, BucketEvents} {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return fmt.Errorf("create bucket %s: %w", name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,337 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/core-tools/hsu-master/store/storepb"
+)
+
+// maxPort is the largest TCP port.
+const maxPort = math.MaxUint16
+
+// maxID bounds the ids that become keys, in bytes.
+const maxID = 1024
+
+var (
+	desiredCodes = map[Desired]pb.Desired{
+		DesiredRunning: pb.Desired_DESIRED_RUNNING,
+		DesiredStopped: pb.Desired_DESIRED_STOPPED,
+	}
+	statusCodes = map[Status]pb.Status{
+		StatusStarting:  pb.Status_STATUS_STARTING,
+		StatusRunning:   pb.Status_STATUS_RUNNING,
+		StatusUnhealthy: pb.Status_STATUS_UNHEALTHY,
+		StatusStopping:  pb.Status_STATUS_STOPPING,
+		StatusStopped:   pb.Status_STATUS_STOPPED,
+		StatusBackoff:   pb.Status_STATUS_BACKOFF,
+		StatusFailed:    pb.Status_STATUS_FAILED,
+	}
+	proofCodes = map[Proof]pb.Proof{
+		ProofNone:           pb.Proof_PROOF_UNSPECIFIED,
+		ProofPidfdInode:     pb.Proof_PROOF_PIDFD_INODE,
+		ProofStartTimeToken: pb.Proof_PROOF_START_TIME_TOKEN,
+	}
+	exitSourceCodes = map[ExitSource]pb.ExitSource{
+		ExitUnknown: pb.ExitSource_EXIT_SOURCE_UNKNOWN,
+		ExitWait:    pb.ExitSource_EXIT_SOURCE_WAIT,
+		ExitPidfd:   pb.ExitSource_EXIT_SOURCE_PIDFD,
+		ExitStat:    pb.ExitSource_EXIT_SOURCE_STAT,
+	}
+
+	desiredNames    = inverse(desiredCodes)
+	statusNames     = inverse(statusCodes)
+	proofNames      = inverse(proofCodes)
+	exitSourceNames = inverse(exitSourceCodes)
+)
+
+func inverse[K, V comparable](m map[K]V) map[V]K {
+	names := make(map[V]K, len(m))
+	for k, v := range m {
+		names[v] = k
+	}
+	return names
+}
+
+// lookup translates between the words of this package and the numbers of the
+// file, either way.
+func lookup[K, V comparable](m map[K]V, what string, k K) (V, error) {
+	v, ok := m[k]
+	if !ok {
+		return v, fmt.Errorf("unknown %s %v", what, k)
+	}
+	return v, nil
+}
+
+// text makes s storable: protobuf refuses a string that is no UTF-8, and a
+// reason may quote whatever a worker has printed.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// bounds collects values that the file has no room for.
+type bounds struct{ err error }
+
+func (b *bounds) int32(what string, v, least, most int) int32 {
+	if v < least || v > most {
+		b.err = errors.Join(b.err, fmt.Errorf("%s %d: want %d to %d", what, v, least, most))
+	}
+	return int32(v) //nolint:gosec // refused above
+}
+
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func readTime(what string, t *timestamppb.Timestamp) (time.Time, error) {
+	if t == nil {
+		return time.Time{}, nil
+	}
+	if err := t.CheckValid(); err != nil {
+		return time.Time{}, fmt.Errorf("%s: %w", what, err)
+	}
+	return t.AsTime(), nil
+}
+
+func checkID(id string) error {
+	switch {
+	case id == "":
+		return errors.New("worker id: required")
+	case len(id) > maxID:
+		return fmt.Errorf("worker id: %d bytes, at most %d", len(id), maxID)
+	case text(id) != id:
+		return fmt.Errorf("worker id %q: not UTF-8", id)
+	}
+	return nil
+}
+
+func encodeWorker(w Worker) ([]byte, error) {
+	desired, err1 := lookup(desiredCodes, "desired state", w.Desired)
+	status, err2 := lookup(statusCodes, "status", w.Status)
+	if err := errors.Join(checkID(w.ID), err1, err2); err != nil {
+		return nil, err
+	}
+	var b bounds
+	m := &pb.Worker{
+		Id:          w.ID,
+		Unit:        text(w.Unit),
+		Desired:     desired,
+		Status:      status,
+		Reason:      text(w.Reason),
+		Incarnation: w.Incarnation,
+		SpecHash:    text(w.SpecHash),
+		Restarts:    w.Restarts,
+		Budget:      encodeBudget(w.Budget),
+		Outdated:    w.Outdated,
+		Port:        b.int32("port", w.Port, 0, maxPort),
+	}
+	if i := w.Instance; i != nil {
+		proof, err := lookup(proofCodes, "proof", i.Proof)
+		if err != nil {
+			return nil, err
+		}
+		m.Instance = &pb.Instance{
+			Token:        text(i.Token),
+			Pid:          b.int32("pid", i.PID, 0, math.MaxInt32),
+			PidfdInode:   i.Inode,
+			StartTicks:   i.StartTicks,
+			BootId:       text(i.BootID),
+			PidNamespace: i.PIDNamespace,
+			Proof:        proof,
+			Port:         b.int32("instance port", i.Port, 0, maxPort),
+			ExeHash:      text(i.ExeHash),
+			Started:      stamp(i.Started),
+			LeaseDevice:  i.Lease.Device,
+			LeaseInode:   i.Lease.Inode,
+			Uid:          i.UID,
+		}
+	}
+	if e := w.LastExit; e != nil {
+		source, err := lookup(exitSourceCodes, "exit source", cmp.Or(e.Source, ExitUnknown))
+		if err != nil {
+			return nil, err
+		}
+		m.LastExit = &pb.Exit{
+			// A Windows exit code is an unsigned 32-bit number.
+			Code:   int32(uint32(b.code(e.Code))), //nolint:gosec // refused there
+			Signal: b.int32("signal", e.Signal, 0, math.MaxInt32),
+			Source: source,
+			At:     stamp(e.At),
+		}
+	}
+	if b.err != nil {
+		return nil, b.err
+	}
+	return proto.Marshal(m)
+}
+
+// code admits what 32 bits can hold, signed or not.
+func (b *bounds) code(v int) int64 {
+	if int64(v) < math.MinInt32 || int64(v) > math.MaxUint32 {
+		b.err = errors.Join(b.err, fmt.Errorf("exit code %d: more than 32 bits", v))
+	}
+	return int64(v)
+}
+
+func decodeWorker(key string, value []byte) (Worker, error) {
+	var m pb.Worker
+	if err := proto.Unmarshal(value, &m); err != nil {
+		return Worker{}, err
+	}
+	if m.GetId() != key {
+		return Worker{}, fmt.Errorf("record says that it is of worker %q", m.GetId())
+	}
+	desired, err1 := lookup(desiredNames, "desired state", m.GetDesired())
+	status, err2 := lookup(statusNames, "status", m.GetStatus())
+	instance, err3 := decodeInstance(m.GetInstance())
+	exit, err4 := decodeExit(m.GetLastExit())
+	var b bounds
+	b.int32("port", int(m.GetPort()), 0, maxPort)
+	if err := errors.Join(checkID(key), err1, err2, err3, err4, b.err); err != nil {
+		return Worker{}, err
+	}
+	return Worker{
+		ID:          key,
+		Unit:        m.GetUnit(),
+		Desired:     desired,
+		Status:      status,
+		Reason:      m.GetReason(),
+		Instance:    instance,
+		Incarnation: m.GetIncarnation(),
+		SpecHash:    m.GetSpecHash(),
+		Restarts:    m.GetRestarts(),
+		Budget:      decodeBudget(m.GetBudget()),
+		LastExit:    exit,
+		Outdated:    m.GetOutdated(),
+		Port:        int(m.GetPort()),
+	}, nil
+}
+
+func decodeInstance(m *pb.Instance) (*Instance, error) {
+	if m == nil {
+		return nil, nil
+	}
+	proof, err1 := lookup(proofNames, "proof", m.GetProof())
+	started, err2 := readTime("started", m.GetStarted())
+	var b bounds
+	b.int32("pid", int(m.GetPid()), 0, math.MaxInt32)
+	b.int32("instance port", int(m.GetPort()), 0, maxPort)
+	if err := errors.Join(err1, err2, b.err); err != nil {
+		return nil, err
+	}
+	return &Instance{
+		Token:        m.GetToken(),
+		PID:          int(m.GetPid()),
+		Inode:        m.GetPidfdInode(),
+		StartTicks:   m.GetStartTicks(),
+		BootID:       m.GetBootId(),
+		PIDNamespace: m.GetPidNamespace(),
+		Proof:        proof,
+		Port:         int(m.GetPort()),
+		ExeHash:      m.GetExeHash(),
+		Started:      started,
+		Lease:        FileID{Device: m.GetLeaseDevice(), Inode: m.GetLeaseInode()},
+		UID:          m.GetUid(),
+	}, nil
+}
+
+func decodeExit(m *pb.Exit) (*Exit, error) {
+	if m == nil {
+		return nil, nil
+	}
+	source, err1 := lookup(exitSourceNames, "exit source", m.GetSource())
+	at, err2 := readTime("exit time", m.GetAt())
+	var b bounds
+	b.int32("signal", int(m.GetSignal()), 0, math.MaxInt32)
+	if err := errors.Join(err1, err2, b.err); err != nil {
+		return nil, err
+	}
+	return &Exit{Code: int(m.GetCode()), Signal: int(m.GetSignal()), Source: source, At: at}, nil
+}
+
+func encodeBudget(b Budget) *pb.RestartBudget {
+	m := &pb.RestartBudget{
+		BackoffNs:    int64(b.Backoff),
+		ReadyClockNs: int64(b.ReadyClock),
+		ReadySinceNs: int64(b.ReadySince),
+		RetryAtNs:    int64(b.RetryAt),
+		BootId:       text(b.BootID),
+	}
+	for _, d := range b.Spent {
+		m.SpentNs = append(m.SpentNs, int64(d))
+	}
+	return m
+}
+
+func decodeBudget(m *pb.RestartBudget) Budget {
+	b := Budget{
+		Backoff:    time.Duration(m.GetBackoffNs()),
+		ReadyClock: time.Duration(m.GetReadyClockNs()),
+		ReadySince: time.Duration(m.GetReadySinceNs()),
+		RetryAt:    time.Duration(m.GetRetryAtNs()),
+		BootID:     m.GetBootId(),
+	}
+	for _, d := range m.GetSpentNs() {
+		b.Spent = append(b.Spent, time.Duration(d))
+	}
+	return b
+}
+
+func encodeEvent(e Event) ([]byte, error) {
+	return proto.Marshal(&pb.Event{
+		Time:   stamp(e.Time),
+		Worker: text(e.Worker),
+		Type:   text(e.Type),
+		Detail: text(e.Detail),
+	})
+}
+
+func decodeEvent(value []byte) (Event, error) {
+	var m pb.Event
+	if err := proto.Unmarshal(value, &m); err != nil {
+		return Event{}, err
+	}
+	at, err := readTime("time", m.GetTime())
+	if err != nil {
+		return Event{}, err
+	}
+	return Event{Time: at, Worker: m.GetWorker(), Type: m.GetType(), Detail: m.GetDetail()}, nil
+}
+
+func encodeMeta(m Meta) ([]byte, error) {
+	return proto.Marshal(&pb.Meta{
+		MasterId:       text(m.MasterID),
+		Created:        stamp(m.Created),
+		StateDirDevice: m.StateDir.Device,
+		StateDirInode:  m.StateDir.Inode,
+		CleanShutdown:  m.CleanShutdown,
+	})
+}
+
+func decodeMeta(value []byte) (Meta, error) {
+	var m pb.Meta
+	if err := proto.Unmarshal(value, &m); err != nil {
+		return Meta{}, err
+	}
+	created, err := readTime("created", m.GetCreated())
+	if err != nil {
+		return Meta{}, err
+	}
+	if !validUUID(m.GetMasterId()) {
+		return Meta{}, fmt.Errorf("master id %q is no UUID", m.GetMasterId())
+	}
+	return Meta{
+		MasterID:      m.GetMasterId(),
+		Created:       created,
+		StateDir:      FileID{Device: m.GetStateDirDevice(), Inode: m.GetStateDirInode()},
+		CleanShutdown: m.GetCleanShutdown(),
+	}, nil
+}

@@ -1,0 +1,20 @@
+package store
+
+import (
+	"flag"
+	"os"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// childEnv makes the test binary play a part of its own: see children.
+const childEnv = "HSU_STORE_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(childEnv); name != "" {
+		_ = name
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
