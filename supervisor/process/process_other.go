@@ -1,3 +1,5 @@
+//go:build !linux
+
 package process
 
 import (
@@ -96,9 +98,6 @@ var started = time.Now()
 
 // BootTime returns the time since boot.
 func BootTime() time.Duration { return time.Since(started) }
-
-// HashExecutable returns the SHA-256 of a file in hex.
-func HashExecutable(string) (string, error) { return "", unsupported("hash an executable") }
 
 // DelegatedCgroup returns this process's cgroup folder if it may manage it.
 func DelegatedCgroup() (dir string, ok bool) { return "", false }

@@ -1,0 +1,126 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// DelegatedCgroup returns the cgroup v2 folder of this process if it may manage it:
+// if the service manager has marked it as delegated (Delegate=yes of systemd sets
+// the attribute user.delegate or trusted.delegate to 1) and it is writable. A cgroup
+// that is merely writable, as all are for root, is somebody else's.
+func DelegatedCgroup() (dir string, ok bool) {
+	dir, err := ownCgroup()
+	if err != nil || !marked(dir) {
+		return "", false
+	}
+	for _, name := range []string{dir, filepath.Join(dir, "cgroup.procs")} {
+		if unix.Faccessat(unix.AT_FDCWD, name, unix.W_OK, unix.AT_EACCESS) != nil {
+			return "", false
+		}
+	}
+	return dir, true
+}
+
+func marked(dir string) bool {
+	for _, name := range []string{"user.delegate", "trusted.delegate"} {
+		var value [8]byte
+		if n, err := unix.Getxattr(dir, name, value[:]); err == nil && string(value[:n]) == "1" {
+			return true
+		}
+	}
+	return false
+}
+
+// ownCgroup returns the folder of this process's cgroup in the v2 hierarchy.
+func ownCgroup() (string, error) {
+	cgroups, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	dir, ok := cgroupFolder(cgroups, mounts)
+	if !ok {
+		return "", errors.New("no cgroup v2 hierarchy")
+	}
+	return dir, nil
+}
+
+// CreateCgroup makes a cgroup below dir and returns its folder. One of the same
+// name that is there already is an error: it may have members.
+func CreateCgroup(dir, name string) (string, error) {
+	if name == "" || name != filepath.Base(name) || name == "." || name == ".." {
+		return "", fmt.Errorf("create cgroup %q: %w", name, fs.ErrInvalid)
+	}
+	path := filepath.Join(dir, name)
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return "", fmt.Errorf("create cgroup: %w", err)
+	}
+	return path, nil
+}
+
+// RemoveCgroup removes a cgroup and those that its members made below it. While a
+// process lives in one it is an error; one that is gone already is none.
+func RemoveCgroup(path string) error {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove cgroup: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := RemoveCgroup(filepath.Join(path, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := unix.Rmdir(path); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove cgroup %s: %w", path, err)
+	}
+	return nil
+}
+
+// cgroupMembers returns the processes in a cgroup and below it. One that cannot be
+// read has none.
+func cgroupMembers(path string) []int {
+	var found []int
+	_ = filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return nil
+		}
+		text, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil {
+			return nil
+		}
+		for _, field := range bytes.Fields(text) {
+			// 0 stands for a process outside of our PID namespace.
+			if pid, err := strconv.Atoi(string(field)); err == nil && pid > 0 {
+				found = append(found, pid)
+			}
+		}
+		return nil
+	})
+	return found
+}
+
+// writeCgroup writes to one of a cgroup's files, which must exist.
+func writeCgroup(dir, name, value string) error {
+	file, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(value)
+	return errors.Join(err, file.Close())
+}

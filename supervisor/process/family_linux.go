@@ -1,0 +1,140 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"os"
+)
+
+// evidence says why a process belongs to a family.
+type evidence int
+
+const (
+	byMain evidence = iota
+	byToken
+	byLease
+	byCgroup
+	byDescent
+)
+
+// candidate is a process that belonged to the family when it was looked at. Its
+// number alone is never acted on.
+type candidate struct {
+	pid    int
+	why    evidence
+	parent int // where why is byDescent
+}
+
+// Members returns the living members, the instance itself included, oldest first.
+// What carries the token, lives in the cgroup or descends from a member is found
+// in any case; other holders of the lease only while it is held.
+func (f Family) Members(ctx context.Context) ([]Holder, error) {
+	c, err := shared.take(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("find the members of a family: %w", err)
+	}
+	return c.describe(f.find(c, f.leaseMayBeHeld())), nil
+}
+
+// describe completes candidates for the caller, without those that died since.
+func (c *census) describe(candidates []candidate) []Holder {
+	said := make(map[int]Holder, len(c.holders))
+	for _, h := range c.holders {
+		said[h.PID] = h
+	}
+	members := make([]Holder, 0, len(candidates))
+	for _, member := range candidates {
+		h := said[member.pid]
+		h.PID = member.pid
+		if h, ok := completeHolder(h); ok {
+			members = append(members, h)
+		}
+	}
+	sortHolders(members)
+	return members
+}
+
+// leaseMayBeHeld says whether to look for holders of the lease. A lease file that
+// is gone or replaced tells nothing, but the lease may well be held.
+func (f Family) leaseMayBeHeld() bool {
+	if f.LeasePath == "" || f.Lease == (FileID{}) {
+		return false
+	}
+	held, err := LeaseHeld(f.LeasePath, f.Lease)
+	return held || err != nil
+}
+
+// find looks for members in a census, parents before their children. It costs
+// little where nobody has the token and nobody holds the lease.
+func (f Family) find(c *census, leaseHeld bool) []candidate {
+	var found []candidate
+	if f.Main != nil && f.Main.alive() {
+		found = append(found, candidate{pid: f.Main.PID(), why: byMain})
+	}
+	if f.Token != "" {
+		for _, h := range c.holders {
+			if h.Token == f.Token {
+				found = append(found, candidate{pid: h.PID, why: byToken})
+			}
+		}
+	}
+	if f.Cgroup != "" {
+		for _, pid := range cgroupMembers(f.Cgroup) {
+			found = append(found, candidate{pid: pid, why: byCgroup})
+		}
+	}
+	if leaseHeld {
+		buf := getBuffer()
+		defer putBuffer(buf)
+		for _, pid := range c.users {
+			if holdsLease(pid, f.Lease, buf) {
+				found = append(found, candidate{pid: pid, why: byLease})
+			}
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return withDescendants(found, c.all(), ourselves())
+}
+
+// withDescendants adds all that descends from roots, and takes out what is found
+// twice and ourselves: what descends from us are other workers too.
+func withDescendants(roots []candidate, stats map[int]taskStat, ourselves map[int]bool) []candidate {
+	children := make(map[int][]int)
+	for pid, s := range stats {
+		children[s.PPID] = append(children[s.PPID], pid)
+	}
+	var family []candidate
+	known := make(map[int]bool)
+	for queue := roots; len(queue) > 0; queue = queue[1:] {
+		member := queue[0]
+		if known[member.pid] || ourselves[member.pid] {
+			continue
+		}
+		known[member.pid] = true
+		family = append(family, member)
+		for _, pid := range children[member.pid] {
+			// Nobody is older than its parent, unless a number was reused meanwhile.
+			if stats[pid].StartTicks >= stats[member.pid].StartTicks {
+				queue = append(queue, candidate{pid: pid, why: byDescent, parent: member.pid})
+			}
+		}
+	}
+	return family
+}
+
+// ourselves returns this process and its ancestors. A master that was started from
+// a worker's shell carries that worker's token, and must not kill itself.
+func ourselves() map[int]bool {
+	found := map[int]bool{1: true, os.Getpid(): true}
+	for pid := os.Getppid(); pid > 0 && !found[pid]; {
+		found[pid] = true
+		s, err := readStat(pid)
+		if err != nil {
+			break // hidden from us (hidepid=), and then also out of our reach
+		}
+		pid = s.PPID
+	}
+	return found
+}

@@ -1,0 +1,220 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+var bootID atomic.Pointer[string]
+
+// BootID returns the kernel's identifier of this boot, a UUID (random(4)). It is
+// hidden by ProcSubset=pid of systemd, which is an error.
+func BootID() (string, error) {
+	if id := bootID.Load(); id != nil {
+		return *id, nil
+	}
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read the boot id: %w", err)
+	}
+	id := string(bytes.TrimSpace(text))
+	if id == "" {
+		return "", errors.New("read the boot id: it is empty")
+	}
+	bootID.Store(&id)
+	return id, nil
+}
+
+// pidNamespace returns the inode of this process's PID namespace, 0 where the
+// kernel does not tell.
+func pidNamespace() uint64 {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// identify collects the evidence about the process behind an open pidfd.
+func identify(fd, pid int) (Identity, error) {
+	id := Identity{PID: pid, PIDNamespace: pidNamespace(), Proof: ProofStartTimeToken}
+	// Without a boot id nothing can be proven later, and Open will say so; the
+	// process runs and can be watched all the same.
+	id.BootID, _ = BootID()
+	inode, ok, err := pidfdInode(fd)
+	if err != nil {
+		return id, err
+	}
+	if ok {
+		id.Inode, id.Proof = inode, ProofPidfdInode
+	}
+	stat, err := readStat(pid)
+	switch {
+	case !unreaped(fd):
+		return id, ErrGone
+	case err != nil:
+		return id, fmt.Errorf("%w: read its start time: %w", ErrUnverifiable, err)
+	}
+	id.StartTicks = stat.StartTicks
+	return id, nil
+}
+
+// Open opens the process that id names and proves that it is the one: the pidfd
+// first, then the evidence, so that nothing else can take its place afterwards.
+// With ProofPidfdInode the pidfd's inode is proof; with ProofStartTimeToken the
+// start time and token in its environment are.
+//
+// A zombie that is proven opens; its Done is closed and its Exit may be known.
+// ErrGone means that the instance is certainly dead, ErrUnverifiable that it
+// cannot be told, and why.
+func Open(id Identity, token string) (*Process, error) {
+	p, err := open(id, token)
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", id.PID, err)
+	}
+	return p, nil
+}
+
+func open(id Identity, token string) (*Process, error) {
+	if err := checkSupport(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnverifiable, err)
+	}
+	boot, err := BootID()
+	switch namespace := pidNamespace(); {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrUnverifiable, err)
+	case id.BootID == "":
+		return nil, fmt.Errorf("%w: no boot id is recorded", ErrUnverifiable)
+	case id.BootID != boot:
+		return nil, fmt.Errorf("%w: the machine was booted since", ErrGone)
+	case id.PIDNamespace == 0 || namespace == 0:
+		return nil, fmt.Errorf("%w: no pid namespace is known", ErrUnverifiable)
+	case id.PIDNamespace != namespace:
+		return nil, fmt.Errorf("%w: it ran in pid namespace %d, this is %d", ErrUnverifiable, id.PIDNamespace, namespace)
+	}
+	fd, err := openPidfd(id.PID)
+	if err != nil {
+		return nil, err
+	}
+	if err := prove(fd, id, token); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return watch(fd, id, learn)
+}
+
+// prove checks that the process behind fd is the one that id names.
+func prove(fd int, id Identity, token string) error {
+	switch id.Proof {
+	case ProofPidfdInode:
+		inode, ok, err := pidfdInode(fd)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%w: %w", ErrUnverifiable, err)
+		case !ok || id.Inode == 0:
+			return fmt.Errorf("%w: no pidfd inode to compare", ErrUnverifiable)
+		case inode != id.Inode:
+			return fmt.Errorf("%w: another process has its pid", ErrGone)
+		}
+		return nil
+	case ProofStartTimeToken:
+		return proveByToken(fd, id, token)
+	}
+	return fmt.Errorf("%w: unknown kind of proof %d", ErrUnverifiable, int(id.Proof))
+}
+
+func proveByToken(fd int, id Identity, token string) error {
+	stat, err := readStat(id.PID)
+	switch {
+	case !unreaped(fd):
+		return ErrGone
+	case err != nil:
+		return fmt.Errorf("%w: read its start time: %w", ErrUnverifiable, err)
+	case id.StartTicks == 0:
+		return fmt.Errorf("%w: no start time is recorded", ErrUnverifiable)
+	case stat.StartTicks != id.StartTicks:
+		return fmt.Errorf("%w: another process has its pid", ErrGone)
+	case pidfdEvents(fd)&unix.POLLIN == 0:
+		return verifyToken(fd, id.PID, token)
+	case stat.PPID == os.Getpid():
+		// A zombie has no environment. But only we can have reaped a child of ours and
+		// freed its number, and whoever does that has stopped asking for it.
+		return nil
+	}
+	return fmt.Errorf("%w: it is a zombie", ErrGone)
+}
+
+// verifyToken checks that the environment of the process behind fd names token.
+func verifyToken(fd, pid int, token string) error {
+	if token == "" {
+		return fmt.Errorf("%w: no token is recorded", ErrUnverifiable)
+	}
+	buf := getBuffer()
+	defer putBuffer(buf)
+	environ, state := readEnviron(pid, buf)
+	if !unreaped(fd) {
+		return ErrGone
+	}
+	switch state {
+	case environRead:
+		switch found, ok := lookupEnv(environ, EnvWorkerToken); {
+		case !ok:
+			return fmt.Errorf("%w: its environment names no token", ErrUnverifiable)
+		case found != token:
+			return fmt.Errorf("%w: another instance has its pid", ErrGone)
+		}
+		return nil
+	case environCleared:
+		return fmt.Errorf("%w: its environment is empty", ErrUnverifiable)
+	case environDenied:
+		return fmt.Errorf("%w: no permission to read its environment", ErrUnverifiable)
+	case environInExec:
+		return fmt.Errorf("%w: it is just executing a program", ErrUnverifiable)
+	case environNone:
+		return fmt.Errorf("%w: it has no environment any more", ErrUnverifiable)
+	}
+	return ErrUnverifiable
+}
+
+// OpenPID opens whatever process has the number now, for one that Scan has found:
+// call Verify before believing that it is still the one. ErrGone means that no
+// process has the number.
+func OpenPID(pid int) (*Process, error) {
+	p, err := openPID(pid, learn)
+	if err != nil {
+		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	return p, nil
+}
+
+func openPID(pid int, then afterwards) (*Process, error) {
+	if err := checkSupport(); err != nil {
+		return nil, err
+	}
+	fd, err := openPidfd(pid)
+	if err != nil {
+		return nil, err
+	}
+	id, err := identify(fd, pid)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return watch(fd, id, then)
+}
+
+// Verify checks that the process's environment names token. ErrGone means that it
+// is certainly another instance, or dead and reaped; ErrUnverifiable that its
+// environment tells nothing: it was cleared, overwritten, or cannot be read.
+func (p *Process) Verify(token string) error {
+	err := p.control(func(fd int) error { return verifyToken(fd, p.id.PID, token) })
+	if err != nil {
+		return fmt.Errorf("verify process %d: %w", p.id.PID, err)
+	}
+	return nil
+}

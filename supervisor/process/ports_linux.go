@@ -1,0 +1,338 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// listener is a socket that listens on a port.
+type listener struct {
+	inode uint64
+	uid   uint32 // of the process that made it, when it did
+}
+
+// ownerPatience bounds the search for a port's owner; ownerTries is how often it
+// starts over because listeners came and went.
+const (
+	ownerPatience = 2 * time.Second
+	ownerTries    = 3
+)
+
+// OwnsPort tells whose listeners a TCP port has, on any address of IPv4 and IPv6:
+// the leader's descriptors are looked at first, then the members', as prefork
+// servers listen in a child. PortUnknown means that somebody's descriptors cannot
+// be read who may be the owner.
+func (f Family) OwnsPort(port int) (Ownership, error) {
+	owner, err := f.ownsPort(port)
+	if err != nil {
+		return PortUnknown, fmt.Errorf("find the owner of port %d: %w", port, err)
+	}
+	return owner, nil
+}
+
+func (f Family) ownsPort(port int) (Ownership, error) {
+	if port < 1 || port > 65535 {
+		return PortUnknown, fmt.Errorf("not a port: %w", os.ErrInvalid)
+	}
+	buf := getBuffer()
+	defer putBuffer(buf)
+	ctx, cancel := context.WithTimeout(context.Background(), ownerPatience)
+	defer cancel()
+	for try := 1; ; try++ {
+		listeners, err := listenersOn(port, buf)
+		if err != nil {
+			return PortUnknown, err
+		}
+		if len(listeners) == 0 {
+			return PortFree, nil
+		}
+		s := ownerSearch{missing: make(map[string]listener, len(listeners)), buf: buf}
+		for _, l := range listeners {
+			s.missing[socketLink(l.inode)] = l
+		}
+		if f.leads(&s) {
+			return PortOurs, nil
+		}
+		c, err := shared.take(ctx)
+		if err != nil {
+			return PortUnknown, err
+		}
+		for _, member := range f.find(c, f.leaseMayBeHeld()) {
+			s.look(member.pid)
+		}
+		if len(s.missing) == 0 {
+			return PortOurs, nil
+		}
+		// A listener that is gone by now may have been ours as well.
+		again, err := listenersOn(port, buf)
+		if err != nil {
+			return PortUnknown, err
+		}
+		if try < ownerTries && !s.allRemain(again) {
+			continue
+		}
+		return s.verdict(), nil
+	}
+}
+
+// leads looks at the leader only, and says whether it has all the listeners. The
+// leader's bare number has to be proven first.
+func (f Family) leads(s *ownerSearch) bool {
+	if f.Main != nil {
+		s.look(f.Main.PID())
+		return len(s.missing) == 0 && f.Main.alive()
+	}
+	if f.Leader < 1 {
+		return false
+	}
+	fd, err := openPidfd(f.Leader)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	if verifyToken(fd, f.Leader, f.Token) != nil {
+		return false
+	}
+	s.look(f.Leader)
+	return len(s.missing) == 0 && unreaped(fd)
+}
+
+// ownerSearch looks for the listeners that have no known owner yet.
+type ownerSearch struct {
+	missing map[string]listener // by how /proc/PID/fd names them
+	denied  []uint32            // uids of members whose descriptors cannot be read
+	buf     *[]byte
+}
+
+// look takes out of missing what pid has open.
+func (s *ownerSearch) look(pid int) {
+	folder, open, err := descriptors(pid, s.buf)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		var st unix.Stat_t
+		if unix.Stat(folder, &st) == nil {
+			s.denied = append(s.denied, st.Uid)
+		}
+	}
+	var link [64]byte
+	for _, n := range open {
+		if len(s.missing) == 0 {
+			return
+		}
+		length, err := unix.Readlink(fmt.Sprintf("%s/fd/%d", folder, n), link[:])
+		if err == nil {
+			delete(s.missing, string(link[:length]))
+		}
+	}
+}
+
+func (s *ownerSearch) allRemain(listeners []listener) bool {
+	found := 0
+	for _, l := range listeners {
+		if _, missing := s.missing[socketLink(l.inode)]; missing {
+			found++
+		}
+	}
+	return found == len(s.missing)
+}
+
+// verdict is for listeners that no readable member has. An unreadable one may have
+// them only if it, or root before it changed its uid, made them.
+func (s *ownerSearch) verdict() Ownership {
+	if len(s.denied) == 0 {
+		return PortForeign
+	}
+	for _, l := range s.missing {
+		possible := l.uid == 0
+		for _, uid := range s.denied {
+			possible = possible || uid == l.uid
+		}
+		if !possible {
+			return PortForeign
+		}
+	}
+	return PortUnknown
+}
+
+func socketLink(inode uint64) string { return fmt.Sprintf("socket:[%d]", inode) }
+
+// listenersOn returns the TCP listeners on a port in our network namespace. The
+// kernel's socket diagnosis looks at listeners only; /proc/net/tcp walks through
+// the table of all connections too, which takes milliseconds, but needs no netlink.
+func listenersOn(port int, buf *[]byte) ([]listener, error) {
+	found, err := diagnose(port, *buf)
+	if err == nil {
+		return found, nil
+	}
+	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		rows, e := readListeners(name, port)
+		if e != nil && !(name == "/proc/net/tcp6" && errors.Is(e, unix.ENOENT)) { // no IPv6
+			return nil, fmt.Errorf("%w (and sock_diag: %w)", e, err)
+		}
+		if name == "/proc/net/tcp" {
+			found = rows
+		} else {
+			found = append(found, rows...)
+		}
+	}
+	return found, nil
+}
+
+// readListeners reads /proc/net/tcp or tcp6 in small pieces up to the first row
+// that is no listener: these come first (proc(5)).
+func readListeners(path string, port int) ([]listener, error) {
+	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	var found []listener
+	buf, used, header := make([]byte, 4096), 0, true
+	for {
+		n, err := retry(func() (int, error) { return unix.Read(fd, buf[used:]) })
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+		if n == 0 {
+			return found, nil
+		}
+		rest := buf[:used+n]
+		for {
+			line, after, whole := bytes.Cut(rest, []byte("\n"))
+			if !whole {
+				break
+			}
+			rest = after
+			if header {
+				header = false
+				continue
+			}
+			row, ok := parseSocketRow(line)
+			if !ok {
+				return nil, fmt.Errorf("read %s: not a row: %q", path, line)
+			}
+			if !row.listens {
+				return found, nil
+			}
+			if row.port == port {
+				found = append(found, listener{inode: row.inode, uid: row.uid})
+			}
+		}
+		if used = copy(buf, rest); used == len(buf) {
+			return nil, fmt.Errorf("read %s: a row of over %d bytes", path, used)
+		}
+	}
+}
+
+// From linux/sock_diag.h, linux/inet_diag.h and net/tcp_states.h.
+const (
+	sockDiagByFamily = 20
+	tcpListen        = 10
+	diagRequestSize  = 56
+	diagAnswerSize   = 72
+	diagPort         = 4 // in the answer: the local port, in network order
+	diagUID          = 64
+	diagInode        = 68
+	netlinkHeader    = 16
+)
+
+// diagnose asks the kernel for the listeners (sock_diag(7)).
+func diagnose(port int, buf []byte) ([]listener, error) {
+	if withheld.sockDiag.Load() {
+		return nil, errors.ErrUnsupported
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(fd)
+	var found []listener
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		if found, err = diagnoseFamily(fd, family, port, found, buf); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+func diagnoseFamily(fd int, family byte, port int, found []listener, buf []byte) ([]listener, error) {
+	var request [netlinkHeader + diagRequestSize]byte
+	order := binary.NativeEndian
+	order.PutUint32(request[0:], uint32(len(request)))
+	order.PutUint16(request[4:], sockDiagByFamily)
+	order.PutUint16(request[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	order.PutUint32(request[8:], uint32(family)) // sequence number, which the answers repeat
+	body := request[netlinkHeader:]
+	body[0], body[1] = family, unix.IPPROTO_TCP
+	order.PutUint32(body[4:], 1<<tcpListen)
+	binary.BigEndian.PutUint16(body[8:], uint16(port))
+	if err := unix.Sendto(fd, request[:], 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, fmt.Errorf("send: %w", err)
+	}
+	for {
+		n, err := retry(func() (int, error) {
+			n, _, err := unix.Recvfrom(fd, buf, 0)
+			return n, err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("receive: %w", err)
+		}
+		rows, done, err := parseDiagnosis(buf[:n], uint32(family), port)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, rows...)
+		if done {
+			return found, nil
+		}
+	}
+}
+
+var errDiagnosis = errors.New("not an answer of sock_diag")
+
+// parseDiagnosis reads one datagram of netlink messages; done says that the dump
+// ends with it.
+func parseDiagnosis(datagram []byte, sequence uint32, port int) (found []listener, done bool, err error) {
+	order := binary.NativeEndian
+	for len(datagram) > 0 {
+		if len(datagram) < netlinkHeader {
+			return nil, false, errDiagnosis
+		}
+		length := int(order.Uint32(datagram))
+		if length < netlinkHeader || length > len(datagram) {
+			return nil, false, errDiagnosis
+		}
+		body := datagram[netlinkHeader:length]
+		kind, about := order.Uint16(datagram[4:]), order.Uint32(datagram[8:])
+		datagram = datagram[min((length+3)&^3, len(datagram)):]
+		switch {
+		case about != sequence:
+		case kind == unix.NLMSG_DONE:
+			return found, true, nil
+		case kind == unix.NLMSG_ERROR:
+			if len(body) >= 4 {
+				if errno := -int32(order.Uint32(body)); errno > 0 {
+					return nil, false, unix.Errno(errno)
+				}
+			}
+			return nil, false, errDiagnosis
+		case kind == sockDiagByFamily:
+			if len(body) < diagAnswerSize {
+				return nil, false, errDiagnosis
+			}
+			// The kernel filters by state; that it filters by port too is not written.
+			if int(binary.BigEndian.Uint16(body[diagPort:])) == port && body[1] == tcpListen {
+				found = append(found, listener{
+					inode: uint64(order.Uint32(body[diagInode:])), uid: order.Uint32(body[diagUID:]),
+				})
+			}
+		}
+	}
+	return found, false, nil
+}

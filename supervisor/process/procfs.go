@@ -1,0 +1,237 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// taskStat is what this package reads of /proc/PID/stat (proc_pid_stat(5)).
+type taskStat struct {
+	PID, PPID, PGID, SID int
+	State                byte
+	Flags                uint32 // PF_* of the kernel
+	Threads              int    // the first one counts until it is reaped, even when it has ended
+	StartTicks           uint64
+	EnvEnd               uint64 // address; 0 inside execve, and without ptrace access
+	ExitCode             int    // wait status; 0 without ptrace access
+}
+
+// kernelThread is PF_KTHREAD of linux/sched.h.
+const kernelThread = 0x00200000
+
+// Positions in /proc/PID/stat after the command name, counted from the state.
+const (
+	fieldState      = 3 - 3
+	fieldPPID       = 4 - 3
+	fieldPGID       = 5 - 3
+	fieldSID        = 6 - 3
+	fieldFlags      = 9 - 3
+	fieldThreads    = 20 - 3
+	fieldStartTicks = 22 - 3
+	fieldEnvEnd     = 51 - 3
+	fieldExitCode   = 52 - 3
+	fieldCount      = 52 - 3 + 1
+)
+
+var errStat = errors.New("not a line of /proc/PID/stat")
+
+// parseStat reads one line of /proc/PID/stat. The command name may hold anything,
+// also parentheses, spaces and newlines, so that only the last ")" ends it.
+func parseStat(line []byte) (taskStat, error) {
+	var s taskStat
+	open, end := bytes.IndexByte(line, '('), bytes.LastIndexByte(line, ')')
+	if open < 1 || end < open {
+		return s, errStat
+	}
+	var err error
+	if s.PID, err = strconv.Atoi(string(bytes.TrimSpace(line[:open]))); err != nil || s.PID < 1 {
+		return s, errStat
+	}
+	rest, n := line[end+1:], 0
+	for ; n < fieldCount; n++ {
+		rest = bytes.TrimLeft(rest, " \n")
+		length := bytes.IndexAny(rest, " \n")
+		if length < 0 {
+			length = len(rest)
+		}
+		if length == 0 {
+			return s, errStat
+		}
+		field := string(rest[:length])
+		rest = rest[length:]
+		switch n {
+		case fieldState:
+			if len(field) != 1 {
+				return s, errStat
+			}
+			s.State = field[0]
+		case fieldPPID:
+			s.PPID, err = strconv.Atoi(field)
+		case fieldPGID:
+			s.PGID, err = strconv.Atoi(field)
+		case fieldSID:
+			s.SID, err = strconv.Atoi(field)
+		case fieldFlags:
+			var flags uint64
+			flags, err = strconv.ParseUint(field, 10, 32)
+			s.Flags = uint32(flags)
+		case fieldThreads:
+			s.Threads, err = strconv.Atoi(field)
+		case fieldStartTicks:
+			s.StartTicks, err = strconv.ParseUint(field, 10, 64)
+		case fieldEnvEnd:
+			s.EnvEnd, err = strconv.ParseUint(field, 10, 64)
+		case fieldExitCode:
+			s.ExitCode, err = strconv.Atoi(field)
+		}
+		if err != nil {
+			return s, errStat
+		}
+	}
+	return s, nil
+}
+
+// ended says that the task itself has exited; other threads of its process may
+// live on.
+func (s taskStat) ended() bool { return s.State == 'Z' || s.State == 'X' || s.State == 'x' }
+
+// stopped says that the task does not run until somebody lets it: by a signal, or
+// by a debugger.
+func (s taskStat) stopped() bool { return s.State == 'T' || s.State == 't' }
+
+// maxValue bounds what is believed of a process's environment. Ours are shorter.
+const maxValue = 256
+
+// lookupEnv returns the first value of name in an environ file's text, as getenv
+// would. A value that is empty, overlong or holds anything but visible ASCII is
+// none: another process chose it, and it is going to be logged and compared.
+func lookupEnv(environ []byte, name string) (string, bool) {
+	for at := 0; at < len(environ); {
+		i := bytes.Index(environ[at:], []byte(name))
+		if i < 0 {
+			return "", false
+		}
+		start, end := at+i, at+i+len(name)
+		at = end
+		if start > 0 && environ[start-1] != 0 || end >= len(environ) || environ[end] != '=' {
+			continue
+		}
+		value := environ[end+1:]
+		if stop := bytes.IndexByte(value, 0); stop >= 0 {
+			value = value[:stop]
+		}
+		if len(value) == 0 || len(value) > maxValue {
+			return "", false
+		}
+		for _, c := range value {
+			if c <= ' ' || c > '~' {
+				return "", false
+			}
+		}
+		return string(value), true
+	}
+	return "", false
+}
+
+// parseHolder fills in what the environment of a worker says; ok is false where
+// it names no token.
+func parseHolder(environ []byte) (h Holder, ok bool) {
+	if h.Token, ok = lookupEnv(environ, EnvWorkerToken); !ok {
+		return Holder{}, false
+	}
+	h.MasterID, _ = lookupEnv(environ, EnvMasterID)
+	h.StateDir, _ = lookupEnv(environ, EnvStateDir)
+	h.WorkerID, _ = lookupEnv(environ, EnvWorkerID)
+	if text, found := lookupEnv(environ, EnvWorkerPort); found {
+		if port, err := strconv.ParseUint(text, 10, 16); err == nil {
+			h.Port = int(port)
+		}
+	}
+	return h, true
+}
+
+// ownNamespace says whether a /proc that shows this status text of the reader
+// itself counts PIDs as the reader does: NSpid lists the reader's number in the
+// namespace of /proc and in each below it, down to its own (Linux 4.1).
+func ownNamespace(status []byte) bool {
+	for line := range bytes.Lines(status) {
+		if rest, found := bytes.CutPrefix(line, []byte("NSpid:")); found {
+			return len(bytes.Fields(rest)) <= 1
+		}
+	}
+	return true
+}
+
+// socketRow is what this package reads of a row of /proc/net/tcp.
+type socketRow struct {
+	port    int
+	listens bool
+	uid     uint32
+	inode   uint64
+}
+
+// parseSocketRow reads one row: number, local address:port, remote, state, queues,
+// timer, retransmits, uid, timeouts, inode, ... (proc_net_tcp(5)).
+func parseSocketRow(line []byte) (row socketRow, ok bool) {
+	const local, state, uid, inode = 1, 3, 7, 9
+	fields := bytes.Fields(line)
+	if len(fields) <= inode {
+		return row, false
+	}
+	_, text, found := bytes.Cut(fields[local], []byte(":"))
+	port, err := strconv.ParseUint(string(text), 16, 16)
+	if !found || err != nil {
+		return row, false
+	}
+	owner, err := strconv.ParseUint(string(fields[uid]), 10, 32)
+	if err != nil {
+		return row, false
+	}
+	if row.inode, err = strconv.ParseUint(string(fields[inode]), 10, 64); err != nil {
+		return row, false
+	}
+	row.port, row.uid, row.listens = int(port), uint32(owner), string(fields[state]) == "0A"
+	return row, true
+}
+
+// cgroupFolder finds the v2 cgroup in the text of /proc/PID/cgroup, and the folder
+// where the text of /proc/PID/mountinfo has it mounted (cgroups(7), proc(5)).
+func cgroupFolder(cgroups, mounts []byte) (string, bool) {
+	var cgroup string
+	for line := range bytes.Lines(cgroups) {
+		if name, found := bytes.CutPrefix(bytes.TrimRight(line, "\n"), []byte("0::")); found {
+			cgroup = string(name)
+		}
+	}
+	if !strings.HasPrefix(cgroup, "/") {
+		return "", false
+	}
+	for line := range bytes.Lines(mounts) {
+		// ID, parent ID, device, root, mount point, options, ..., "-", type, ...
+		fields := strings.Fields(string(line))
+		dash := slices.Index(fields, "-")
+		if dash < 6 || dash+1 >= len(fields) || fields[dash+1] != "cgroup2" {
+			continue
+		}
+		root, point := unescapeMount(fields[3]), unescapeMount(fields[4])
+		below := cgroup
+		if root != "/" {
+			var found bool
+			if below, found = strings.CutPrefix(cgroup, root); !found || below != "" && below[0] != '/' {
+				continue
+			}
+		}
+		return path.Join(point, below), true
+	}
+	return "", false
+}
+
+// unescapeMount undoes the octal escapes of mountinfo: space, tab, newline and
+// backslash.
+func unescapeMount(text string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(text)
+}

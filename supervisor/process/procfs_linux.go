@@ -1,0 +1,297 @@
+package process
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// buffers holds what reads of /proc go into: one pass reads hundreds of files.
+var buffers = sync.Pool{New: func() any {
+	b := make([]byte, 32<<10)
+	return &b
+}}
+
+const (
+	maxPooled = 256 << 10
+	maxFile   = 8 << 20 // argv and environ together stay below 6 MiB (execve(2))
+)
+
+func getBuffer() *[]byte { return buffers.Get().(*[]byte) }
+
+func putBuffer(b *[]byte) {
+	if len(*b) <= maxPooled {
+		buffers.Put(b)
+	}
+}
+
+// retry calls f until it is not interrupted by a signal.
+func retry[T any](f func() (T, error)) (T, error) {
+	for {
+		v, err := f()
+		if err != unix.EINTR { //nolint:errorlint // a bare errno, and a hot path
+			return v, err
+		}
+	}
+}
+
+// readAll reads the whole of a file in /proc with bare system calls: os.File would
+// add the netpoller's to each. The text lies in *buf, which grows as needed, and
+// holds until the next read into it. Errors are bare errnos.
+func readAll(path string, buf *[]byte) ([]byte, error) {
+	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0) })
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	for used := 0; ; {
+		n, err := retry(func() (int, error) { return unix.Read(fd, (*buf)[used:]) })
+		if err != nil {
+			return nil, err
+		}
+		used += n
+		// These files are short only at their end, which saves the read that returns 0.
+		if n == 0 || used < len(*buf) {
+			return (*buf)[:used], nil
+		}
+		if used >= maxFile {
+			return nil, unix.EFBIG
+		}
+		*buf = append(*buf, make([]byte, len(*buf))...)
+	}
+}
+
+// numbers returns the entries of a folder whose names are numbers: processes,
+// threads or descriptors.
+func numbers(path string, buf *[]byte) ([]int, error) {
+	fd, err := retry(func() (int, error) {
+		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var found []int
+	for {
+		n, err := retry(func() (int, error) { return unix.Getdents(fd, *buf) })
+		if err != nil {
+			return found, err
+		}
+		if n <= 0 {
+			return found, nil
+		}
+		found = appendNumbers(found, (*buf)[:n])
+	}
+}
+
+// appendNumbers reads linux_dirent64 records (getdents(2)): inode 8 bytes, offset
+// 8, length 2, type 1, then the name and a NUL.
+func appendNumbers(found []int, records []byte) []int {
+	const head = 19
+	for len(records) > head {
+		length := int(binary.NativeEndian.Uint16(records[16:]))
+		if length <= head || length > len(records) {
+			break
+		}
+		name, _, _ := bytes.Cut(records[head:length], []byte{0})
+		if n, err := strconv.ParseUint(string(name), 10, 31); err == nil {
+			found = append(found, int(n))
+		}
+		records = records[length:]
+	}
+	return found
+}
+
+// procPath names a file about a process.
+func procPath(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }
+
+func taskPath(pid, tid int, name string) string {
+	return "/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(tid) + "/" + name
+}
+
+// readStat returns the first thread's stat. Errors are bare errnos but errStat.
+func readStat(pid int) (taskStat, error) {
+	buf := getBuffer()
+	defer putBuffer(buf)
+	line, err := readAll(procPath(pid, "stat"), buf)
+	if err != nil {
+		return taskStat{}, err
+	}
+	return parseStat(line)
+}
+
+// readLife is readStat that sees past a first thread that has ended: State is then
+// that of a living thread, so that "Z" really means a dead process. Where every
+// living thread is stopped, State is 'T' or 't', otherwise that of one that is not.
+func readLife(pid int) (taskStat, error) {
+	s, err := readStat(pid)
+	if err != nil || s.Threads <= 1 || !s.ended() && !s.stopped() {
+		return s, err
+	}
+	buf := getBuffer()
+	defer putBuffer(buf)
+	threads, err := numbers(procPath(pid, "task"), buf)
+	if err != nil {
+		return s, err
+	}
+	for _, tid := range threads {
+		line, err := readAll(taskPath(pid, tid, "stat"), buf)
+		if err != nil {
+			continue // this thread has ended
+		}
+		t, err := parseStat(line)
+		switch {
+		case err != nil || t.ended():
+		case t.stopped():
+			s.State = t.State
+		default:
+			s.State = t.State
+			return s, nil
+		}
+	}
+	return s, nil
+}
+
+// livingThread returns a thread of pid that still has its memory and descriptors:
+// pid itself, unless the first thread has ended before the others.
+func livingThread(pid int) (int, error) {
+	s, err := readStat(pid)
+	if err != nil || !s.ended() {
+		return pid, err
+	}
+	buf := getBuffer()
+	defer putBuffer(buf)
+	threads, err := numbers(procPath(pid, "task"), buf)
+	if err != nil {
+		return 0, err
+	}
+	slices.Reverse(threads)
+	for _, tid := range threads {
+		if line, err := readAll(taskPath(pid, tid, "stat"), buf); err == nil {
+			if t, err := parseStat(line); err == nil && !t.ended() {
+				return tid, nil
+			}
+		}
+	}
+	return 0, unix.ESRCH
+}
+
+// descriptors returns a process's open descriptors, and the folder below which
+// fd/N and fdinfo/N are. They are those of a living thread where the first one has
+// ended, which leaves it none.
+func descriptors(pid int, buf *[]byte) (folder string, open []int, err error) {
+	folder = "/proc/" + strconv.Itoa(pid)
+	open, err = numbers(folder+"/fd", buf)
+	if err != nil || len(open) > 0 {
+		return folder, open, err
+	}
+	tid, err := livingThread(pid)
+	if err != nil || tid == pid {
+		return folder, nil, err
+	}
+	folder += "/task/" + strconv.Itoa(tid)
+	open, err = numbers(folder+"/fd", buf)
+	return folder, open, err
+}
+
+// environState says what reading a process's environment came to.
+type environState int
+
+const (
+	environRead    environState = iota
+	environCleared              // it is empty, or cannot be read any more
+	environDenied               // ptrace access is missing: another user's, or undumpable
+	environInExec               // inside execve: read it again
+	environNone                 // a kernel thread, a dead process, or no process
+)
+
+// readEnviron returns a process's environment as it was at its start, or as it
+// overwrote it since. The text lies in *buf.
+//
+// Where the process has no memory (any more), open fails with ESRCH since Linux
+// 6.16 and reads nothing before. That is so for kernel threads, for the dead, and
+// for a first thread that ended before the others.
+func readEnviron(pid int, buf *[]byte) ([]byte, environState) {
+	environ, err := readAll(procPath(pid, "environ"), buf)
+	switch {
+	case err == nil && len(environ) > 0:
+		return environ, environRead
+	case err == unix.EACCES || err == unix.EPERM: //nolint:errorlint // bare errnos
+		return nil, environDenied
+	case err == unix.ENOENT: //nolint:errorlint // a bare errno
+		return nil, environNone
+	case err == unix.ESRCH: //nolint:errorlint // a bare errno
+		// A folder's link count is the cheapest way to count the threads.
+		var task unix.Stat_t
+		const alone = 2 + 1
+		if unix.Stat(procPath(pid, "task"), &task) != nil || task.Nlink <= alone {
+			return nil, environNone
+		}
+		return readThreadEnviron(pid, buf)
+	}
+	s, err := readStat(pid)
+	switch {
+	case err != nil || s.Flags&kernelThread != 0:
+		return nil, environNone
+	case s.ended() && s.Threads <= 1:
+		return nil, environNone
+	case s.ended():
+		return readThreadEnviron(pid, buf)
+	case s.EnvEnd == 0:
+		return nil, environInExec
+	}
+	return nil, environCleared
+}
+
+// readThreadEnviron reads the environment through a thread that lives on.
+func readThreadEnviron(pid int, buf *[]byte) ([]byte, environState) {
+	tid, err := livingThread(pid)
+	if err != nil {
+		return nil, environNone
+	}
+	environ, err := readAll(taskPath(pid, tid, "environ"), buf)
+	switch {
+	case err == nil && len(environ) > 0:
+		return environ, environRead
+	case err == unix.EACCES || err == unix.EPERM: //nolint:errorlint // bare errnos
+		return nil, environDenied
+	case err == unix.ESRCH || err == unix.ENOENT: //nolint:errorlint // bare errnos
+		return nil, environNone
+	}
+	return nil, environCleared
+}
+
+// procChecked is set once checkProc has succeeded.
+var procChecked atomic.Bool
+
+// checkProc makes sure that the numbers in /proc are those that system calls take.
+// With a /proc mounted for another PID namespace they would name other processes,
+// and evidence read about one would send a signal to another.
+func checkProc() error {
+	if procChecked.Load() {
+		return nil
+	}
+	target, err := os.Readlink("/proc/self")
+	if err != nil {
+		return fmt.Errorf("read /proc/self: %w", err)
+	}
+	buf := getBuffer()
+	defer putBuffer(buf)
+	status, err := readAll("/proc/self/status", buf)
+	if err != nil {
+		return fmt.Errorf("read /proc/self/status: %w", err)
+	}
+	if target != strconv.Itoa(os.Getpid()) || !ownNamespace(status) {
+		return errors.New("/proc is mounted for another pid namespace")
+	}
+	procChecked.Store(true)
+	return nil
+}

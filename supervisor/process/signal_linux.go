@@ -1,0 +1,66 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Signal sends sig to the process and to nothing else, even if its number has
+// been reused. ErrGone means that it is dead and reaped; a zombie takes any signal.
+func (p *Process) Signal(sig syscall.Signal) error {
+	err := p.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
+	return p.signalError(sig, "", err)
+}
+
+// SignalGroup sends sig to the process group that the process leads, or to the
+// process alone if it leads none. Since Linux 6.9 that reaches the rest of a group
+// whose leader has died; before, the group is signalled by number, which is only
+// done while the leader is proven alive, and is ErrGone afterwards.
+func (p *Process) SignalGroup(sig syscall.Signal) error {
+	err := p.control(func(fd int) error {
+		err := error(unix.EINVAL)
+		if !withheld.groupSignal.Load() {
+			err = unix.PidfdSendSignal(fd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
+		}
+		switch {
+		case errors.Is(err, unix.EINVAL):
+			return p.signalGroupByNumber(fd, sig)
+		case errors.Is(err, unix.ESRCH):
+			return unix.PidfdSendSignal(fd, sig, nil, 0)
+		}
+		return err
+	})
+	return p.signalError(sig, " group", err)
+}
+
+// signalGroupByNumber is for kernels before 6.9. The number is the group's as long
+// as its leader is not reaped: a child of ours cannot be while reaping is held, and
+// another parent's would have to be reaped and its number reused, all of the
+// numbers being used up in turn, between two system calls.
+func (p *Process) signalGroupByNumber(fd int, sig syscall.Signal) error {
+	reaping.Lock()
+	defer reaping.Unlock()
+	group, err := unix.Getpgid(p.id.PID)
+	switch {
+	case pidfdEvents(fd)&unix.POLLIN != 0:
+		return unix.ESRCH
+	case err != nil:
+		return err
+	case group != p.id.PID:
+		return unix.PidfdSendSignal(fd, sig, nil, 0)
+	}
+	return unix.Kill(-group, sig)
+}
+
+func (p *Process) signalError(sig syscall.Signal, what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ESRCH):
+		err = ErrGone
+	}
+	return fmt.Errorf("send %s to process%s %d: %w", SignalName(sig), what, p.id.PID, err)
+}

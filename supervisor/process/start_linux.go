@@ -1,0 +1,172 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+)
+
+// Start starts a process that does not need this one to live on: in a session of
+// its own, stdin from /dev/null, stdout and stderr to Spec.Output, the lease at
+// descriptor 3, no parent-death signal. It returns when the program runs: a missing
+// or unusable executable is an error here, and no process remains.
+//
+// Many may be started at once. The lease stays open in this process: close it
+// afterwards, else it is held for as long as this process lives.
+func Start(spec Spec) (*Process, error) {
+	p, err := start(spec)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", spec.Path, err)
+	}
+	return p, nil
+}
+
+func start(spec Spec) (*Process, error) {
+	if err := checkSupport(); err != nil {
+		return nil, err
+	}
+	// Each start opens its own: a descriptor kept for all would be one more to leak
+	// through an upgrade in place.
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", os.DevNull, err)
+	}
+	defer unix.Close(null)
+	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
+	if spec.Output != nil {
+		files[1], files[2] = spec.Output.Fd(), spec.Output.Fd()
+	}
+	if spec.Lease != nil {
+		fd, err := spec.Lease.descriptor()
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, fd)
+	}
+	fd := -1
+	attr := &syscall.ProcAttr{
+		Dir: spec.Dir, Env: spec.Env, Files: files,
+		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &fd},
+	}
+	pid, err := fork(spec, attr)
+	// The child has copies now; until here the descriptors had to stay open.
+	runtime.KeepAlive(spec.Output)
+	runtime.KeepAlive(spec.Lease)
+	if err != nil {
+		return nil, explainStart(spec, err)
+	}
+	return adopt(pid, fd)
+}
+
+// fork starts the program with package syscall: os.Process would park a thread in
+// wait for each. It runs with syscall.ForkLock taken like any other fork.
+func fork(spec Spec, attr *syscall.ProcAttr) (int, error) {
+	argv := append([]string{spec.Path}, spec.Args...)
+	if attr.Env == nil {
+		attr.Env = []string{} // nil would mean ours
+	}
+	crashpoint.Hit(crashpoint.BeforeFork)
+	pid, err := 0, error(nil)
+	if spec.Cgroup == "" {
+		pid, _, err = syscall.StartProcess(spec.Path, argv, attr)
+	} else {
+		pid, err = forkInto(spec, argv, attr)
+	}
+	if err == nil {
+		crashpoint.Hit(crashpoint.AfterFork)
+	}
+	return pid, err
+}
+
+// forkInto starts the program inside its cgroup, so that no descendant is ever
+// outside of it.
+func forkInto(spec Spec, argv []string, attr *syscall.ProcAttr) (int, error) {
+	dir, err := unix.Open(spec.Cgroup, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open cgroup %s: %w", spec.Cgroup, err)
+	}
+	defer unix.Close(dir)
+	attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
+	pid, err := 0, error(unix.ENOSYS)
+	if !withheld.cgroupClone.Load() {
+		pid, _, err = syscall.StartProcess(spec.Path, argv, attr)
+	}
+	// clone3 is refused before Linux 5.7 and by filters that cannot look into its
+	// arguments, such as RestrictNamespaces= of systemd.
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.E2BIG) {
+		return pid, err
+	}
+	attr.Sys.UseCgroupFD = false
+	pid, _, err = syscall.StartProcess(spec.Path, argv, attr)
+	if err != nil {
+		return 0, err
+	}
+	if err := writeCgroup(spec.Cgroup, "cgroup.procs", strconv.Itoa(pid)); err != nil {
+		discard(pid)
+		return 0, fmt.Errorf("move it to cgroup %s: %w", spec.Cgroup, err)
+	}
+	return pid, nil
+}
+
+// adopt makes a handle of a child that has just been started. Its number is its
+// own until we reap it.
+func adopt(pid, fd int) (*Process, error) {
+	var err error
+	if fd >= 0 {
+		err = unix.SetNonblock(fd, true)
+	} else if fd, err = openPidfd(pid); err != nil { // Linux before 5.2, which checkSupport refuses
+		discard(pid)
+		return nil, err
+	}
+	var id Identity
+	if err == nil {
+		id, err = identify(fd, pid)
+	}
+	if err != nil {
+		unix.Close(fd)
+		discard(pid)
+		return nil, fmt.Errorf("identify the new process %d: %w", pid, err)
+	}
+	p, err := watch(fd, id, learn)
+	if err != nil {
+		discard(pid)
+		return nil, err
+	}
+	return p, nil
+}
+
+// discard kills and reaps a child of ours that cannot be used.
+func discard(pid int) {
+	_ = unix.Kill(pid, unix.SIGKILL) // ours and not reaped, so the number is its own
+	_, _ = retry(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) })
+}
+
+// explainStart names what a bare errno from the child may be about.
+func explainStart(spec Spec, err error) error {
+	if spec.Dir != "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOTDIR)) {
+		if info, e := os.Stat(spec.Dir); e != nil {
+			return fmt.Errorf("working folder: %w", e)
+		} else if !info.IsDir() {
+			return fmt.Errorf("working folder %s: %w", spec.Dir, unix.ENOTDIR)
+		}
+	}
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return fmt.Errorf("no more processes are allowed here (RLIMIT_NPROC, TasksMax= or pid_max): %w", err)
+	case errors.Is(err, unix.ENOEXEC):
+		return fmt.Errorf("not an executable for this machine, or a script without #!: %w", err)
+	case errors.Is(err, unix.EISDIR), errors.Is(err, unix.EACCES):
+		if info, e := os.Stat(spec.Path); e == nil && info.IsDir() {
+			return unix.EISDIR
+		}
+	}
+	return err
+}
