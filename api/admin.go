@@ -1,0 +1,90 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/api/proto"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+// Admin is the admin service of a running master.
+type Admin struct {
+	adminpb.UnimplementedAdminServer
+	Store      *store.DB
+	Supervisor *supervisor.Supervisor
+	Listen     string // address of the public server
+	Version    string
+	Started    time.Time
+}
+
+// NewAdminServer returns the server for the admin socket. Beside the admin
+// service it serves what the public one does, and reflection, which the public
+// one does not. Only root and this process's own user get an answer.
+func NewAdminServer(admin *Admin, business proto.MyBusinessServiceServer) *grpc.Server {
+	srv := grpc.NewServer(append(ServerOptions(),
+		grpc.Creds(peerCredentials{}),
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			if err := authorize(ctx); err != nil {
+				return nil, err
+			}
+			return next(ctx, req)
+		}),
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			if err := authorize(stream.Context()); err != nil {
+				return err
+			}
+			return next(srv, stream)
+		}))...)
+	adminpb.RegisterAdminServer(srv, admin)
+	proto.RegisterMyBusinessServiceServer(srv, business)
+	reflection.Register(srv)
+	return srv
+}
+
+func authorize(ctx context.Context) error {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return status.Error(codes.PermissionDenied, "the caller is not known")
+	}
+	caller, ok := p.AuthInfo.(peerIdentity)
+	if !ok {
+		return status.Error(codes.PermissionDenied, "the caller's user is not known")
+	}
+	if caller.uid != 0 && int(caller.uid) != os.Geteuid() {
+		return status.Error(codes.PermissionDenied, fmt.Sprintf("user %d may not administer this master: ask as root or as user %d", caller.uid, os.Geteuid()))
+	}
+	return nil
+}
+
+// GetState returns everything that the master knows.
+func (a *Admin) GetState(ctx context.Context, _ *adminpb.GetStateRequest) (*adminpb.GetStateResponse, error) {
+	snap, err := a.Store.Snapshot()
+	if err != nil {
+		return nil, statusError(ctx, err)
+	}
+	state := stateOf(snap, a.Supervisor.Workers())
+	state.Source = SourceLive
+	state.MasterPid = int32(os.Getpid()) //nolint:gosec // a PID fits, see pid_max
+	state.Status = string(a.Supervisor.Status())
+	state.Listen = a.Listen
+	state.Version = a.Version
+	state.MasterStartedAt = timestamppb.New(a.Started)
+	return &adminpb.GetStateResponse{State: state}, nil
+}
+
+// ListWorkers returns the workers alone.
+func (a *Admin) ListWorkers(context.Context, *adminpb.ListWorkersRequest) (*adminpb.ListWorkersResponse, error) {
+	return &adminpb.ListWorkersResponse{Workers: workerMessages(a.Supervisor.Workers())}, nil
+}

@@ -1,0 +1,40 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+// statusError is the one place that chooses status codes. What a worker answered
+// goes through as it is.
+func statusError(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, supervisor.ErrBusy):
+		return status.Error(codes.ResourceExhausted, err.Error()+": send fewer at a time, or add workers")
+	case errors.Is(err, supervisor.ErrNoWorker):
+		return status.Error(codes.Unavailable, err.Error()+`: see "hsu-master worker list"`)
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
+		return status.Error(codes.Unavailable, "not counted, so not done: "+err.Error())
+	}
+	if ctx.Err() != nil {
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	answered, isStatus := status.FromError(err)
+	switch {
+	case !isStatus:
+		return status.Error(codes.Internal, err.Error())
+	case answered.Code() == codes.Canceled:
+		// The caller has not cancelled: our connection to the worker was closed
+		// because the worker died.
+		return status.Error(codes.Unavailable, "the worker ended before it answered")
+	}
+	return err
+}

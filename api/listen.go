@@ -1,0 +1,48 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"runtime"
+	"time"
+)
+
+// maxSocketPath is what sun_path holds without its final NUL: unix(7).
+func maxSocketPath() int {
+	if runtime.GOOS == "linux" {
+		return 107
+	}
+	return 103
+}
+
+// ListenAdmin listens on the unix socket at path, mode 0600. A socket that a
+// crash left behind is replaced, one that answers is not.
+func ListenAdmin(ctx context.Context, path string) (net.Listener, error) {
+	if most := maxSocketPath(); len(path) > most {
+		return nil, fmt.Errorf("admin socket path of %d bytes is over the kernel's limit of %d: choose a shorter --runtime-dir: %s", len(path), most, path)
+	}
+	dialer := net.Dialer{Timeout: time.Second}
+	if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("admin socket %s is served by another master: choose another --runtime-dir", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("admin socket %s: a file that is no socket is in its place: move it away", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the admin socket of an earlier master: %w", err)
+	}
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on the admin socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("protect the admin socket: %w", err), listener.Close())
+	}
+	return listener, nil
+}

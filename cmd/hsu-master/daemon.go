@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+// serve is the daemon: it opens what it needs in order, serves until a signal
+// or a failure ends it, and closes in reverse order, each with a bounded wait.
+func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
+	d := &daemon{cfg: cfg, log: newLogger(stderr, cfg.logJSON, cfg.logLevel), notify: newNotifier()}
+	defer func() { err = errors.Join(err, d.close()) }()
+	// Before anything is opened: a signal that comes meanwhile is answered after.
+	signals := watchSignals()
+	defer signals.stop()
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	return d.run(ctx, signals)
+}
+
+type daemon struct {
+	cfg     config
+	log     *slog.Logger
+	notify  *notifier
+	closers []closer
+
+	store    *store.DB
+	sup      *supervisor.Supervisor
+	public   *api.Public
+	admin    *grpc.Server
+	listener net.Listener
+	adminOn  net.Listener
+}
+
+type closer struct {
+	what  string
+	close func() error
+}
+
+func (d *daemon) onClose(what string, f func() error) {
+	d.closers = append(d.closers, closer{what, f})
+}
+
+func (d *daemon) close() error {
+	var errs []error
+	for _, c := range slices.Backward(d.closers) {
+		if err := c.close(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", c.what, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *daemon) open(ctx context.Context) error {
+	var err error
+	if d.store, err = store.Open(d.cfg.folders.state, store.Options{Sync: d.cfg.sync, Logger: d.log}); err != nil {
+		return err
+	}
+	d.onClose("the state", d.store.Close)
+	d.sup, err = supervisor.New(supervisor.Options{
+		Store: d.store, RuntimeDir: d.cfg.folders.runtime, Log: d.log,
+	}, d.cfg.units...)
+	if err != nil {
+		return err
+	}
+	// Before any worker is started: a port in use must not cost a hundred forks.
+	if d.listener, err = listen(ctx, d.cfg.address); err != nil {
+		return err
+	}
+	if d.adminOn, err = api.ListenAdmin(ctx, d.cfg.folders.socket()); err != nil {
+		return errors.Join(err, d.listener.Close())
+	}
+	takeBack, err := d.cfg.folders.announce()
+	if err != nil {
+		return errors.Join(err, d.listener.Close(), d.adminOn.Close())
+	}
+	d.onClose("the admin socket's path", takeBack)
+	business := api.NewBusiness(d.sup, d.store)
+	d.public = api.NewPublic(business, supervisor.CoreLogger(d.log))
+	d.admin = api.NewAdminServer(&api.Admin{
+		Store: d.store, Supervisor: d.sup,
+		Listen: d.listener.Addr().String(), Version: version(), Started: time.Now(),
+	}, business)
+	return nil
+}
+
+// listen takes the socket that systemd has opened, or opens one.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	passed, err := passedListener()
+	if passed != nil || err != nil {
+		return passed, err
+	}
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, hint(fmt.Errorf("port in use: %s is held by another process", address), "stop that process, or choose another --port")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("serve requests: %w", err)
+	}
+	return l, nil
+}
+
+// run serves until the end is asked for or comes.
+func (d *daemon) run(ctx context.Context, signals *signals) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	failed := make(chan error, 3)
+	wg.Go(func() { failed <- wrap("serve requests", d.public.Serve(d.listener)) })
+	wg.Go(func() { failed <- wrap("serve administrators", d.admin.Serve(d.adminOn)) })
+	supervised := make(chan error, 1)
+	wg.Go(func() { supervised <- d.sup.Serve(ctx) })
+	d.log.Info("master started", "address", d.listener.Addr().String(), "state", d.cfg.folders.state, "pid", os.Getpid())
+
+	var err error
+	recovered := d.sup.Recovered()
+	beat := d.notify.ticker()
+	for ended := false; !ended; {
+		select {
+		case <-recovered:
+			recovered = nil
+			d.public.SetServing(true)
+			d.log.Info("master serving", "address", d.listener.Addr().String(), "processed", d.store.Processed())
+			d.notify.ready(d.statusLine())
+		case <-beat:
+			if err := d.alive(ctx); err != nil {
+				d.log.Error("master does not answer itself", "error", err)
+				continue // no word to the watchdog: it will act
+			}
+			d.notify.alive(d.statusLine())
+		case s := <-signals.stops:
+			d.log.Info("master stopping", "signal", s.String(), "detach", d.cfg.detach)
+			ended = true
+			if d.cfg.detach {
+				end(supervisor.ErrDetach)
+			}
+		case <-signals.detaches:
+			d.log.Info("master detaching: workers are left running")
+			ended = true
+			end(supervisor.ErrDetach)
+		case s := <-signals.ignored:
+			d.log.Warn("signal has no meaning for this master", "signal", s.String())
+		case err = <-failed:
+			ended = true
+		case err = <-supervised:
+			supervised <- nil
+			ended = true
+		case <-ctx.Done():
+			ended = true
+		}
+	}
+	end(nil)
+	return errors.Join(err, d.stop(signals, supervised))
+}
+
+// stop ends both servers and the workers side by side: what is under way needs
+// the workers, and the workers' own drain waits for it.
+func (d *daemon) stop(signals *signals, supervised <-chan error) error {
+	d.public.SetServing(false)
+	d.notify.stopping()
+	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.stopGrace)
+	defer cancel()
+	var drained sync.WaitGroup
+	drained.Go(func() { api.StopGracefully(ctx, d.public.Server) })
+	defer drained.Wait()
+	for {
+		select {
+		case err := <-supervised:
+			cancel() // no worker is left to answer what is still waiting
+			drained.Wait()
+			d.admin.Stop()
+			return err
+		case <-signals.stops:
+			d.log.Warn("master stopping at once")
+			d.sup.Hurry()
+			cancel()
+		}
+	}
+}
+
+// aliveWithin bounds each answer of the liveness check.
+const aliveWithin = 2 * time.Second
+
+// alive asks everything that could hang.
+func (d *daemon) alive(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, aliveWithin)
+	defer cancel()
+	return errors.Join(d.store.Alive(ctx), d.sup.Alive(ctx))
+}
+
+func (d *daemon) statusLine() string {
+	workers := d.sup.Workers()
+	ready := 0
+	for _, w := range workers {
+		if w.Ready {
+			ready++
+		}
+	}
+	if len(workers) == 0 {
+		return fmt.Sprintf("standalone, %d requests processed", d.store.Processed())
+	}
+	return fmt.Sprintf("%d of %d workers ready, %d requests processed", ready, len(workers), d.store.Processed())
+}
+
+func wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+const (
+	stateDirFlag   = "state-dir"
+	runtimeDirFlag = "runtime-dir"
+	adminSocket    = "admin.sock"
+	adminPathFile  = "admin.path"
+)
+
+func folderFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name: stateDirFlag, EnvVars: []string{"HSU_MASTER_STATE_DIR"}, Category: "Folders:",
+			Usage: "where the master keeps its `DIR` of state (default: $STATE_DIRECTORY, /var/lib/hsu-master for root, else ~/.local/state/hsu-master)",
+		},
+		&cli.StringFlag{
+			Name: runtimeDirFlag, EnvVars: []string{"HSU_MASTER_RUNTIME_DIR"}, Category: "Folders:",
+			Usage: "where the admin socket and the leases are `DIR` (default: $RUNTIME_DIRECTORY, \"run\" in a state dir that was given, /run/hsu-master for root, else $XDG_RUNTIME_DIR/hsu-master)",
+		},
+	}
+}
+
+// folders are where a master keeps what it needs; DESIGN's and the man page's
+// order of defaults.
+type folders struct {
+	state, runtime string
+	// runtimeGiven: by flag, so clients look nowhere else.
+	runtimeGiven bool
+}
+
+func foldersOf(c *cli.Context) (folders, error) {
+	return chooseFolders(c.String(stateDirFlag), c.String(runtimeDirFlag), os.Geteuid(), os.Getenv)
+}
+
+func chooseFolders(state, runtime string, uid int, getenv func(string) string) (folders, error) {
+	f := folders{state: state, runtime: runtime, runtimeGiven: runtime != ""}
+	// systemd lists several folders with colons between; the first is ours.
+	first := func(name string) string {
+		value, _, _ := strings.Cut(getenv(name), ":")
+		return value
+	}
+	if f.state == "" {
+		f.state = first("STATE_DIRECTORY")
+	}
+	stateGiven := f.state != ""
+	if f.state == "" {
+		switch xdg, home := getenv("XDG_STATE_HOME"), getenv("HOME"); {
+		case uid == 0:
+			f.state = "/var/lib/hsu-master"
+		case xdg != "":
+			f.state = filepath.Join(xdg, "hsu-master")
+		case home != "":
+			f.state = filepath.Join(home, ".local", "state", "hsu-master")
+		default:
+			return folders{}, usagef("no state folder: $HOME is not set: give one with --%s", stateDirFlag)
+		}
+	}
+	if f.runtime == "" {
+		f.runtime = first("RUNTIME_DIRECTORY")
+	}
+	if f.runtime == "" {
+		switch xdg := getenv("XDG_RUNTIME_DIR"); {
+		case stateGiven:
+			f.runtime = filepath.Join(f.state, "run")
+		case uid == 0:
+			f.runtime = "/run/hsu-master"
+		case xdg != "":
+			f.runtime = filepath.Join(xdg, "hsu-master")
+		default:
+			f.runtime = filepath.Join(f.state, "run")
+		}
+	}
+	var err error
+	if f.state, err = filepath.Abs(f.state); err != nil {
+		return folders{}, fmt.Errorf("find the state folder: %w", err)
+	}
+	if f.runtime, err = filepath.Abs(f.runtime); err != nil {
+		return folders{}, fmt.Errorf("find the runtime folder: %w", err)
+	}
+	return f, nil
+}
+
+// socket is where the master of these folders listens for administrators.
+func (f folders) socket() string { return filepath.Join(f.runtime, adminSocket) }
+
+// liveSocket is where a client looks: the path that the running master has left
+// in its state folder, since its runtime folder may have been given by a flag.
+func (f folders) liveSocket() string {
+	if !f.runtimeGiven {
+		if path, err := os.ReadFile(filepath.Join(f.state, adminPathFile)); err == nil {
+			return strings.TrimSpace(string(path))
+		}
+	}
+	return f.socket()
+}
+
+// announce leaves the socket's path for clients; the returned function takes it back.
+func (f folders) announce() (func() error, error) {
+	path := filepath.Join(f.state, adminPathFile)
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, []byte(f.socket()+"\n"), 0o600); err != nil {
+		return nil, fmt.Errorf("leave the admin socket's path for clients: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return nil, errors.Join(fmt.Errorf("leave the admin socket's path for clients: %w", err), os.Remove(tmp))
+	}
+	return func() error { return os.Remove(path) }, nil
+}

@@ -1,0 +1,157 @@
+// Command hsu-master runs the workers of one host and stays out of their way:
+// see "hsu-master --help" and hsu-master(1).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/store"
+)
+
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
+
+// Exit codes; hsu-master(1) documents them and scripts rely on them.
+const (
+	exitDone     = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNoMaster = 3
+	exitLocked   = 4
+	exitDamaged  = 5
+)
+
+// run translates a command line into an exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	app := newApp(stdout, stderr)
+	ordered, err := reorder(app, args)
+	if err == nil {
+		err = app.RunContext(ctx, append([]string{app.Name}, ordered...))
+	}
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintf(stderr, "hsu-master: error: %v\n", err)
+	if hinted, ok := errors.AsType[*hintedError](err); ok {
+		fmt.Fprintf(stderr, "hsu-master: hint: %s\n", hinted.hint)
+	}
+	return exitCode(err)
+}
+
+func newApp(stdout, stderr io.Writer) *cli.App {
+	return &cli.App{
+		Name:  "hsu-master",
+		Usage: "run several processes on a host, and lose none of them when the master dies",
+		Description: `The master starts workers, watches them, balances requests over them and
+remembers all of it in a database: killed and started again, it finds its
+workers as it left them.
+
+   hsu-master run --worker-path ./my-worker --worker-count 4
+   hsu-master worker list
+   hsu-master call process-data --data hello
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no master is
+running, 4 the state is held by another master, 5 the state is damaged.`,
+		Commands: []*cli.Command{
+			runCommand(),
+			statusCommand(),
+			stateCommand(),
+			workerCommand(),
+			callCommand(),
+			pingCommand(),
+			versionCommand(),
+		},
+		Action:                    missingCommand,
+		HideHelpCommand:           true,
+		HideVersion:               true,
+		DisableSliceFlagSeparator: true,
+		Writer:                    stdout,
+		ErrWriter:                 stderr,
+		OnUsageError:              wrongFlag,
+		// Exit codes are chosen in run, and nothing else ends the process.
+		ExitErrHandler: func(*cli.Context, error) {},
+	}
+}
+
+// group is a command that only holds others.
+func group(name, usage string, subcommands ...*cli.Command) *cli.Command {
+	return &cli.Command{
+		Name: name, Usage: usage, Subcommands: subcommands,
+		Action: missingCommand, OnUsageError: wrongFlag, HideHelpCommand: true,
+	}
+}
+
+// leaf is a command that does something. It takes the folders that every
+// command takes, and no more arguments than it says.
+func leaf(name, usage string, action cli.ActionFunc, flags ...cli.Flag) *cli.Command {
+	return &cli.Command{
+		Name: name, Usage: usage, Flags: append(flags, folderFlags()...),
+		OnUsageError: wrongFlag, HideHelpCommand: true,
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return usagef("%s takes no argument, got %q", c.Command.HelpName, c.Args().First())
+			}
+			return action(c)
+		},
+	}
+}
+
+func missingCommand(c *cli.Context) error {
+	cmd := c.Command.HelpName
+	if cmd == "" {
+		cmd = c.App.Name
+	}
+	return usagef("%s: a command is missing: see %q", cmd, cmd+" --help")
+}
+
+func wrongFlag(c *cli.Context, err error, _ bool) error {
+	cmd := c.Command.HelpName
+	if cmd == "" {
+		cmd = c.App.Name
+	}
+	return usagef("%w: see %q", err, cmd+" --help")
+}
+
+// usageError is a wrong command line or configuration.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// hintedError carries the next step to take, where the error does not name it.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (e *hintedError) Unwrap() error { return e.error }
+
+func hint(err error, format string, args ...any) error {
+	return &hintedError{error: err, hint: fmt.Sprintf(format, args...)}
+}
+
+// errNoMaster means that no master answers, and, for a command that can read
+// the state by itself, that there is none.
+var errNoMaster = errors.New("no master is running")
+
+func exitCode(err error) int {
+	if _, ok := errors.AsType[usageError](err); ok {
+		return exitUsage
+	}
+	if _, ok := errors.AsType[*store.LockedError](err); ok {
+		return exitLocked
+	}
+	if _, ok := errors.AsType[*store.DamagedError](err); ok {
+		return exitDamaged
+	}
+	if errors.Is(err, errNoMaster) {
+		return exitNoMaster
+	}
+	return exitFailed
+}

@@ -1,0 +1,4 @@
+package main
+
+// notifyUnix: Windows has no signals beyond those of the console.
+func notifyUnix(*signals) {}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/api/adminpb"
+)
+
+func statusCommand() *cli.Command {
+	return leaf("status", "tell at a glance how the master and its workers are", func(c *cli.Context) error {
+		f, err := foldersOf(c)
+		if err != nil {
+			return err
+		}
+		state, err := readState(c.Context, f)
+		if err != nil {
+			return err
+		}
+		if c.Bool(jsonFlag) {
+			return printJSON(c.App.Writer, stateToJSON(state))
+		}
+		now := time.Now()
+		fmt.Fprintln(c.App.Writer, headline(state, now))
+		return printWorkers(c.App.Writer, state.GetWorkers(), now)
+	}, jsonOutput())
+}
+
+func headline(s *adminpb.State, now time.Time) string {
+	if s.GetSource() == api.SourceOffline {
+		return fmt.Sprintf("no master is running; as last recorded, with %d requests processed:", s.GetProcessedCount())
+	}
+	ready := 0
+	for _, service := range s.GetServices() {
+		for _, e := range service.GetEndpoints() {
+			if e.GetHealthy() {
+				ready++
+			}
+		}
+	}
+	what := fmt.Sprintf("%d of %d workers ready", ready, len(s.GetWorkers()))
+	if len(s.GetWorkers()) == 0 {
+		what = "standalone"
+	}
+	return fmt.Sprintf("master %s is %s on %s for %s (pid %d): %s, %d requests processed",
+		s.GetVersion(), s.GetStatus(), s.GetListen(), age(s.GetMasterStartedAt(), now), s.GetMasterPid(), what, s.GetProcessedCount())
+}

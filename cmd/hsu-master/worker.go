@@ -1,0 +1,25 @@
+package main
+
+import (
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+func workerCommand() *cli.Command {
+	return group("worker", "look at the workers",
+		leaf("list", "print a table of the workers", func(c *cli.Context) error {
+			f, err := foldersOf(c)
+			if err != nil {
+				return err
+			}
+			state, err := readState(c.Context, f)
+			if err != nil {
+				return err
+			}
+			if c.Bool(jsonFlag) {
+				return printJSON(c.App.Writer, workersJSON{workersToJSON(state.GetWorkers())})
+			}
+			return printWorkers(c.App.Writer, state.GetWorkers(), time.Now())
+		}, jsonOutput()))
+}

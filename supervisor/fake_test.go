@@ -1,0 +1,349 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/phayes/freeport"
+	"google.golang.org/grpc"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+func TestMain(m *testing.M) {
+	// The resolver makes a channel at its first use; made inside a bubble, no
+	// other bubble could use it.
+	if _, err := freeport.GetFreePort(); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// fakeOS is a world of processes that outlives supervisors, as the real one does.
+type fakeOS struct {
+	t  *testing.T
+	mu sync.Mutex
+	// behave is asked about each new process; nil means that it gets ready at once.
+	behave    func(*fakeProcess)
+	processes map[int]*fakeProcess
+	started   map[string]int // worker → how often
+	attachErr error          // what attach fails with
+	scanErr   error
+	bootID    string
+	birth     time.Time
+}
+
+type fakeProcess struct {
+	os     *fakeOS
+	pid    int
+	worker string
+	rec    store.Instance
+
+	startErr    error
+	readyAfter  time.Duration // until the port opens; <0: never
+	mute        bool          // opens its port, answers no Ping
+	ignoresTerm bool
+	exitsAfter  time.Duration // 0: never
+	exitCode    int
+	suspended   bool
+	owner       process.Ownership
+
+	mu   sync.Mutex
+	done chan struct{}
+	dead bool
+	exit process.Exit
+}
+
+func newFakeOS(t *testing.T) *fakeOS {
+	return &fakeOS{t: t, processes: map[int]*fakeProcess{}, started: map[string]int{}, birth: time.Now()}
+}
+
+func (o *fakeOS) lease(worker string) (*process.Lease, error) {
+	return process.CreateLease(filepath.Join(o.t.TempDir(), worker+".lease"))
+}
+
+func (o *fakeOS) start(_ Unit, worker string, rec store.Instance, _ *process.Lease) (instance, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.processes {
+		if p.worker == worker && !p.isDead() {
+			o.t.Errorf("twin: %s is started while process %d of it lives", worker, p.pid)
+		}
+	}
+	o.started[worker]++
+	p := &fakeProcess{os: o, pid: 1000 + len(o.processes), worker: worker, rec: rec, owner: process.PortOurs, done: make(chan struct{})}
+	if o.behave != nil {
+		o.behave(p)
+	}
+	if p.startErr != nil {
+		return nil, p.startErr
+	}
+	o.processes[p.pid] = p
+	if p.exitsAfter > 0 {
+		time.AfterFunc(p.exitsAfter, func() { p.die(process.Exit{Code: p.exitCode, Source: process.ExitWait}) })
+	}
+	return p, nil
+}
+
+func (o *fakeOS) attach(_ string, rec store.Instance) (instance, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.attachErr != nil {
+		return nil, o.attachErr
+	}
+	p := o.processes[rec.PID]
+	if p == nil || p.isDead() || p.rec.Token != rec.Token {
+		return nil, process.ErrGone
+	}
+	return p, nil
+}
+
+func (o *fakeOS) take(_ string, pid int, rec store.Instance) (instance, process.Identity, error) {
+	rec.PID = pid
+	inst, err := o.attach("", rec)
+	if err != nil {
+		return nil, process.Identity{}, err
+	}
+	return inst, inst.Identity(), nil
+}
+
+func (o *fakeOS) sweep(_ context.Context, _ string, rec store.Instance) ([]process.Holder, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.processes {
+		if p.rec.Token == rec.Token {
+			p.die(process.Exit{Signal: 9, Source: process.ExitUnknown})
+		}
+	}
+	return nil, nil
+}
+
+func (o *fakeOS) scan(context.Context) ([]process.Holder, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var holders []process.Holder
+	for _, p := range o.processes {
+		if !p.isDead() {
+			holders = append(holders, process.Holder{
+				PID: p.pid, PGID: p.pid, SID: p.pid, UID: uint32(os.Geteuid()),
+				WorkerID: p.worker, Token: p.rec.Token, Port: p.rec.Port,
+			})
+		}
+	}
+	return holders, o.scanErr
+}
+
+// at returns the process on a port.
+func (o *fakeOS) at(port int) *fakeProcess {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.processes {
+		if p.rec.Port == port && !p.isDead() {
+			return p
+		}
+	}
+	return nil
+}
+
+// of returns the living process of a worker.
+func (o *fakeOS) of(worker string) *fakeProcess {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.processes {
+		if p.worker == worker && !p.isDead() {
+			return p
+		}
+	}
+	o.t.Fatalf("%s has no living process", worker)
+	return nil
+}
+
+func (o *fakeOS) living() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, p := range o.processes {
+		if !p.isDead() {
+			n++
+		}
+	}
+	return n
+}
+
+func (o *fakeOS) starts(worker string) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.started[worker]
+}
+
+func (p *fakeProcess) die(e process.Exit) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.dead {
+		p.dead, p.exit = true, e
+		close(p.done)
+	}
+}
+
+func (p *fakeProcess) isDead() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dead
+}
+
+func (p *fakeProcess) set(change func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change()
+}
+
+func (p *fakeProcess) Identity() process.Identity {
+	return process.Identity{BootID: p.rec.BootID, PID: p.pid, Inode: uint64(p.pid), Proof: process.ProofPidfdInode}
+}
+func (p *fakeProcess) Done() <-chan struct{} { return p.done }
+func (p *fakeProcess) Exit() process.Exit    { return p.exit }
+func (p *fakeProcess) Close() error          { return nil }
+
+func (p *fakeProcess) Suspended() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.suspended
+}
+
+func (p *fakeProcess) Terminate() error {
+	if !p.ignoresTerm {
+		p.die(process.Exit{Source: process.ExitWait})
+	}
+	return nil
+}
+
+func (p *fakeProcess) Kill(context.Context) ([]process.Holder, error) {
+	p.die(process.Exit{Signal: 9, Source: process.ExitWait})
+	return nil, nil
+}
+
+func (p *fakeProcess) OwnsPort(int) (process.Ownership, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.owner, nil
+}
+
+// fakeLink answers as the process on its port does.
+type fakeLink struct {
+	os   *fakeOS
+	port int
+}
+
+func (l fakeLink) Ping(ctx context.Context) error {
+	p := l.os.at(l.port)
+	if p == nil {
+		return errors.New("connection refused")
+	}
+	p.mu.Lock()
+	silent := p.mute || p.suspended
+	p.mu.Unlock()
+	if silent {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+func (fakeLink) GRPC() grpc.ClientConnInterface { return nil }
+func (fakeLink) Shutdown()                      {}
+
+// master is a supervisor over a store and a fake world, as one run of the
+// program is.
+type master struct {
+	*Supervisor
+	t     *testing.T
+	store *store.DB
+	end   context.CancelCauseFunc
+	ended chan error
+}
+
+// startMaster opens the state in dir and serves count replicas.
+func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...func(*Unit)) *master {
+	t.Helper()
+	db, err := store.Open(dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := Unit{Name: "worker", Path: self, Replicas: count}
+	for _, c := range change {
+		c(&unit)
+	}
+	s, err := New(Options{Store: db, Rand: rand.New(rand.NewPCG(1, 2)), Log: slog.New(slog.NewTextHandler(t.Output(), nil))}, unit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.launcher, s.scan = world, world.scan
+	s.dial = func(port int) (link, error) { return fakeLink{world, port}, nil }
+	s.probe = func(ctx context.Context, port int) error {
+		for {
+			if p := world.at(port); p != nil && p.readyAfter >= 0 && time.Since(world.birth) >= p.readyAfter {
+				return nil
+			}
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	s.bootTime = func() time.Duration { return time.Hour + time.Since(world.birth) }
+	if world.bootID != "" {
+		s.bootID = world.bootID
+	}
+	ctx, end := context.WithCancelCause(t.Context())
+	m := &master{Supervisor: s, t: t, store: db, end: end, ended: make(chan error, 1)}
+	go func() { m.ended <- s.Serve(ctx) }()
+	return m
+}
+
+// crash ends the master and leaves everything as it is, as kill -9 does.
+func (m *master) crash() {
+	m.t.Helper()
+	m.stop(ErrDetach)
+}
+
+// stop ends the master for a reason and waits until it has ended.
+func (m *master) stop(reason error) {
+	m.t.Helper()
+	m.end(reason)
+	if err := <-m.ended; err != nil {
+		m.t.Errorf("supervisor ended with %v", err)
+	}
+	if err := m.store.Close(); err != nil {
+		m.t.Errorf("store closed with %v", err)
+	}
+}
+
+func (m *master) worker(id string) WorkerInfo {
+	m.t.Helper()
+	for _, w := range m.Workers() {
+		if w.ID == id {
+			return w
+		}
+	}
+	m.t.Fatalf("no worker %s", id)
+	return WorkerInfo{}
+}
+
+// settle lets everything happen that happens within d.
+func settle(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}

@@ -1,0 +1,209 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// launcher starts processes and finds recorded ones again.
+type launcher interface {
+	// lease makes the lease that an instance of the worker will hold.
+	lease(worker string) (*process.Lease, error)
+	// start forks the instance that rec describes.
+	start(u Unit, worker string, rec store.Instance, lease *process.Lease) (instance, error)
+	// attach proves that the recorded instance lives and takes hold of it.
+	// [process.ErrGone] and [process.ErrUnverifiable] tell why it could not.
+	attach(worker string, rec store.Instance) (instance, error)
+	// take takes hold of an unrecorded process whose environment names rec's token.
+	take(worker string, pid int, rec store.Instance) (instance, process.Identity, error)
+	// sweep ends what is left of the family of an instance that is gone, and
+	// returns who is left.
+	sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error)
+}
+
+// instance is one process and its family: all that descends from it.
+type instance interface {
+	Identity() process.Identity
+	// Done is closed when the process has ended.
+	Done() <-chan struct{}
+	// Exit is how it ended; valid after Done.
+	Exit() process.Exit
+	// Suspended tells that a signal has stopped it.
+	Suspended() bool
+	// Terminate asks the process group to end.
+	Terminate() error
+	// Kill ends the process and its family and returns who is left.
+	Kill(ctx context.Context) ([]process.Holder, error)
+	// OwnsPort tells whose the listeners on the port are.
+	OwnsPort(port int) (process.Ownership, error)
+	// Close lets go of it without touching it.
+	Close() error
+}
+
+type osLauncher struct {
+	masterID, stateDir string
+	runtimeDir, logDir string
+	environ            []string
+}
+
+func (l *osLauncher) leasePath(worker string) string {
+	return filepath.Join(l.runtimeDir, worker+".lease")
+}
+
+func logPath(dir, worker string) string { return filepath.Join(dir, worker+".log") }
+
+func (l *osLauncher) lease(worker string) (*process.Lease, error) {
+	return process.CreateLease(l.leasePath(worker))
+}
+
+func (l *osLauncher) start(u Unit, worker string, rec store.Instance, lease *process.Lease) (instance, error) {
+	path, err := filepath.Abs(u.Path)
+	if err != nil {
+		return nil, fmt.Errorf("find the worker's executable: %w", err)
+	}
+	// A file, not a pipe: a worker must not die of SIGPIPE when the master does.
+	output, err := os.OpenFile(logPath(l.logDir, worker), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the worker's log: %w", err)
+	}
+	defer func() { _ = output.Close() }() // the child has its own descriptor
+	p, err := process.Start(process.Spec{
+		Path: path,
+		Args: append(slices.Clone(u.Args), "--port", strconv.Itoa(rec.Port)),
+		Env: append(slices.Clone(l.environ),
+			process.EnvMasterID+"="+l.masterID,
+			process.EnvStateDir+"="+l.stateDir,
+			process.EnvWorkerID+"="+worker,
+			process.EnvWorkerToken+"="+rec.Token,
+			process.EnvWorkerPort+"="+strconv.Itoa(rec.Port)),
+		Output: output,
+		Lease:  lease,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l.instance(worker, rec, p), nil
+}
+
+func (l *osLauncher) attach(worker string, rec store.Instance) (instance, error) {
+	p, err := process.Open(processIdentity(rec), rec.Token)
+	if err != nil {
+		return nil, err
+	}
+	return l.instance(worker, rec, p), nil
+}
+
+func (l *osLauncher) take(worker string, pid int, rec store.Instance) (instance, process.Identity, error) {
+	p, err := process.OpenPID(pid)
+	if err != nil {
+		return nil, process.Identity{}, err
+	}
+	if err := p.Verify(rec.Token); err != nil {
+		return nil, process.Identity{}, errors.Join(err, p.Close())
+	}
+	return l.instance(worker, rec, p), p.Identity(), nil
+}
+
+func (l *osLauncher) sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error) {
+	return l.family(worker, rec).Kill(ctx)
+}
+
+func (l *osLauncher) instance(worker string, rec store.Instance, p *process.Process) instance {
+	family := l.family(worker, rec)
+	family.Leader, family.Main = p.PID(), p
+	return &osInstance{Process: p, family: family}
+}
+
+func (l *osLauncher) family(worker string, rec store.Instance) process.Family {
+	family := process.Family{Token: rec.Token, Lease: process.FileID(rec.Lease)}
+	if rec.Lease != (store.FileID{}) {
+		family.LeasePath = l.leasePath(worker)
+	}
+	return family
+}
+
+type osInstance struct {
+	*process.Process
+	family process.Family
+}
+
+func (i *osInstance) Suspended() bool { return i.Stopped() }
+
+func (i *osInstance) Terminate() error {
+	// SIGCONT after it: a stopped process acts on SIGTERM only when it goes on.
+	err := i.SignalGroup(syscall.SIGTERM)
+	return errors.Join(err, i.SignalGroup(process.SignalContinue))
+}
+
+func (i *osInstance) Kill(ctx context.Context) ([]process.Holder, error) { return i.family.Kill(ctx) }
+
+func (i *osInstance) OwnsPort(port int) (process.Ownership, error) { return i.family.OwnsPort(port) }
+
+// workerEnviron leaves out of base what is meant for the master alone: its own
+// variables, what systemd told it, and where its credentials are.
+func workerEnviron(base []string) []string {
+	return slices.DeleteFunc(slices.Clone(base), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		switch name {
+		case "NOTIFY_SOCKET", "JOURNAL_STREAM", "MAINPID", "MANAGERPID", "FDSTORE":
+			return true
+		}
+		for _, prefix := range []string{"HSU_", "WATCHDOG_", "LISTEN_"} {
+			if strings.HasPrefix(name, prefix) {
+				return true
+			}
+		}
+		return strings.HasSuffix(name, "_DIRECTORY")
+	})
+}
+
+func processIdentity(rec store.Instance) process.Identity {
+	proof := process.ProofStartTimeToken
+	if rec.Proof == store.ProofPidfdInode {
+		proof = process.ProofPidfdInode
+	}
+	return process.Identity{
+		BootID:       rec.BootID,
+		PID:          rec.PID,
+		Inode:        rec.Inode,
+		StartTicks:   rec.StartTicks,
+		PIDNamespace: rec.PIDNamespace,
+		Proof:        proof,
+	}
+}
+
+// identified returns rec with the identity of the process that fills it.
+func identified(rec store.Instance, id process.Identity) store.Instance {
+	rec.PID, rec.Inode, rec.StartTicks = id.PID, id.Inode, id.StartTicks
+	rec.BootID, rec.PIDNamespace = id.BootID, id.PIDNamespace
+	rec.Proof = store.ProofStartTimeToken
+	if id.Proof == process.ProofPidfdInode {
+		rec.Proof = store.ProofPidfdInode
+	}
+	return rec
+}
+
+func exitRecord(e process.Exit) store.Exit {
+	rec := store.Exit{Code: e.Code, Signal: int(e.Signal)}
+	switch e.Source {
+	case process.ExitWait:
+		rec.Source = store.ExitWait
+	case process.ExitPidfd:
+		rec.Source = store.ExitPidfd
+	case process.ExitStat:
+		rec.Source = store.ExitStat
+	case process.ExitUnknown:
+		rec.Source = store.ExitUnknown
+	}
+	return rec
+}

@@ -1,0 +1,73 @@
+package supervisor
+
+import (
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/phayes/freeport"
+)
+
+// portBook keeps two starting workers from choosing the same port: between the
+// choice and the worker's own listen nothing else holds it.
+type portBook struct {
+	mu    sync.Mutex
+	taken map[int]string // port → worker
+}
+
+// maxPortTries bounds the search; each try is another free port.
+const maxPortTries = 64
+
+// choose returns the preferred port where it is free, else another free one,
+// and holds it for the worker until release.
+func (b *portBook) choose(worker string, preferred int) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if preferred > 0 && b.free(worker, preferred) && listenable(preferred) {
+		b.hold(worker, preferred)
+		return preferred, nil
+	}
+	for range maxPortTries {
+		port, err := freeport.GetFreePort()
+		if err != nil {
+			return 0, fmt.Errorf("find a free port: %w", err)
+		}
+		if b.free(worker, port) {
+			b.hold(worker, port)
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("find a free port: %d tries gave ports of other workers", maxPortTries)
+}
+
+// keep holds a port that a worker has already, so that no other is given it.
+func (b *portBook) keep(worker string, port int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hold(worker, port)
+}
+
+func (b *portBook) hold(worker string, port int) {
+	if b.taken == nil {
+		b.taken = map[int]string{}
+	}
+	for p, w := range b.taken {
+		if w == worker {
+			delete(b.taken, p)
+		}
+	}
+	b.taken[port] = worker
+}
+
+func (b *portBook) free(worker string, port int) bool {
+	holder, taken := b.taken[port]
+	return !taken || holder == worker
+}
+
+func listenable(port int) bool {
+	l, err := net.Listen("tcp", WorkerAddress(port))
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}

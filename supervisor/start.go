@@ -1,0 +1,164 @@
+package supervisor
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/core-tools/hsu-core/go/domain"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// startResult is what waiting for a worker to get ready came to.
+type startResult struct {
+	incarnation uint64
+	link        link
+	err         error
+}
+
+// start records the intent, forks, records the fact and begins to wait for the
+// worker to get ready. The state is "starting" already.
+func (w *worker) start(ctx context.Context) {
+	inst, err := w.fork(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		w.rec.Instance = nil
+		w.step(ctx, event{kind: evStartFailed, reason: err.Error()})
+		return
+	}
+	w.inst, w.adopted, w.state.alive = inst, false, true
+	*w.rec.Instance = identified(*w.rec.Instance, inst.Identity())
+	// The worker starts up while its PID is being recorded.
+	w.await(ctx)
+	crashpoint.Hit(crashpoint.BeforePIDRecord)
+	w.record(ctx, w.event("started", ""))
+	crashpoint.Hit(crashpoint.AfterPIDRecord)
+}
+
+func (w *worker) fork(ctx context.Context) (instance, error) {
+	port, err := w.sup.ports.choose(w.id, w.rec.Port)
+	if err != nil {
+		return nil, err
+	}
+	lease, err := w.sup.launcher.lease(w.id)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = lease.Close() }() // the child has its own descriptor
+	exe, err := process.HashExecutable(w.unit.Path)
+	if err != nil {
+		return nil, fmt.Errorf("read the worker's executable: %w", err)
+	}
+	var events []store.Event
+	if w.rec.Port != 0 && w.rec.Port != port {
+		events = append(events, w.event("port-changed", fmt.Sprintf("%d is taken by another process, using %d", w.rec.Port, port)))
+	}
+	w.rec.Port = port
+	w.rec.Incarnation++
+	w.rec.SpecHash = w.unit.Hash()
+	w.rec.Outdated = false
+	w.rec.Instance = &store.Instance{
+		Token:   newToken(),
+		BootID:  w.sup.bootID,
+		Port:    port,
+		ExeHash: exe,
+		Started: time.Now(),
+		Lease:   store.FileID(lease.ID()),
+		UID:     uint32(os.Geteuid()), //nolint:gosec // a uid is 32 bits wide where there is one
+	}
+	if !w.record(ctx, events...) {
+		return nil, errors.New("the start could not be recorded")
+	}
+	return w.sup.launcher.start(w.unit, w.id, *w.rec.Instance, lease)
+}
+
+// newToken returns 128 random bits that no other instance ever has.
+func newToken() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+// How long and how often a worker that has opened its port is asked whether it
+// is ready.
+const (
+	readyPingInterval = 20 * time.Millisecond
+	readyPingAttempts = 1 << 20 // the start timeout ends it, not a count
+)
+
+// await lets a helper wait until the worker is ready, or its time is over.
+func (w *worker) await(ctx context.Context) {
+	incarnation, port, inst := w.rec.Incarnation, w.rec.Instance.Port, w.inst
+	wait, cancel := context.WithTimeoutCause(ctx, w.unit.StartTimeout, errStartTimeout)
+	w.cancel = cancel
+	w.helpers.Go(func() {
+		defer cancel()
+		link, err := w.ready(wait, inst, port)
+		select {
+		case w.starts <- startResult{incarnation: incarnation, link: link, err: err}:
+		case <-ctx.Done():
+			if link != nil {
+				link.Shutdown()
+			}
+		}
+	})
+}
+
+var errStartTimeout = errors.New("start timeout")
+
+func (w *worker) ready(ctx context.Context, inst instance, port int) (link, error) {
+	if err := w.sup.probe(ctx, port); err != nil {
+		return nil, fmt.Errorf("did not open port %d within %s", port, w.unit.StartTimeout)
+	}
+	if err := ownPort(inst, port); err != nil {
+		return nil, err
+	}
+	l, err := w.sup.dial(port)
+	if err != nil {
+		return nil, err
+	}
+	options := domain.RetryPingOptions{RetryAttempts: readyPingAttempts, RetryInterval: readyPingInterval}
+	if err := domain.RetryPing(ctx, l, options, CoreLogger(w.log)); err != nil {
+		l.Shutdown()
+		return nil, fmt.Errorf("opened port %d but answered no Ping within %s", port, w.unit.StartTimeout)
+	}
+	return l, nil
+}
+
+// ownPort fails where the port answers, but not for the worker.
+func ownPort(inst instance, port int) error {
+	owner, err := inst.OwnsPort(port)
+	if owner == process.PortForeign {
+		return fmt.Errorf("port %d is held by another process", port)
+	}
+	if err != nil && owner != process.PortUnknown {
+		return fmt.Errorf("tell who listens on port %d: %w", port, err)
+	}
+	// Where it cannot be read, the Ping that follows decides.
+	return nil
+}
+
+func (w *worker) onStart(ctx context.Context, r startResult) {
+	if r.incarnation != w.rec.Incarnation || w.burying || !w.state.alive || w.state.status != store.StatusStarting {
+		// It ended, or is being stopped: the waiting was cut short.
+		if r.link != nil {
+			r.link.Shutdown()
+		}
+		return
+	}
+	if r.err != nil {
+		w.step(ctx, event{kind: evNotReady, reason: r.err.Error()})
+		return
+	}
+	w.link = r.link
+	w.step(ctx, event{kind: evReady})
+}

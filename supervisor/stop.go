@@ -1,0 +1,140 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// killWait bounds how long the kernel may take to end what got SIGKILL.
+const killWait = 5 * time.Second
+
+// burial is what ending an instance, or sweeping up after one, came to.
+type burial struct {
+	exit process.Exit
+	gone bool // the process itself has ended
+	left []process.Holder
+	err  error
+}
+
+// bury ends what is left of the instance: after a dead leader its family, and
+// where graceful is set the living leader first. The result comes by w.buried.
+func (w *worker) bury(ctx context.Context, graceful bool) {
+	w.cancel()
+	ep := w.endpoint
+	w.withdraw()
+	w.burying = true
+	inst, grace := w.inst, w.unit.StopGrace
+	w.helpers.Go(func() {
+		if graceful {
+			w.terminate(ctx, inst, ep, grace)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		w.buried <- entomb(ctx, inst)
+	})
+}
+
+// terminate gives the worker its grace: to finish requests, then to end itself.
+func (w *worker) terminate(ctx context.Context, inst instance, ep *endpoint, grace time.Duration) {
+	over := time.NewTimer(grace)
+	defer over.Stop()
+	if ep != nil {
+		// Half of the grace at most, so that SIGTERM leaves the worker time too.
+		drain := time.NewTimer(grace / 2)
+		defer drain.Stop()
+		select {
+		case <-ep.drained():
+		case <-drain.C:
+		case <-inst.Done():
+		case <-w.sup.hurry:
+		case <-ctx.Done():
+			return
+		}
+	}
+	if err := inst.Terminate(); err != nil && !errors.Is(err, process.ErrGone) {
+		w.log.Warn("worker not asked to stop", "error", err)
+	}
+	select {
+	case <-inst.Done():
+	case <-w.sup.hurry:
+	case <-over.C:
+		w.log.Warn("worker did not stop within its grace, killing it", "grace", grace)
+	case <-ctx.Done():
+	}
+}
+
+// entomb kills the family and waits, bounded, for the leader to be gone.
+func entomb(ctx context.Context, inst instance) burial {
+	ctx, cancel := context.WithTimeout(ctx, killWait)
+	defer cancel()
+	var b burial
+	b.left, b.err = inst.Kill(ctx)
+	select {
+	case <-inst.Done():
+		b.gone = true
+		b.exit = inst.Exit()
+	case <-ctx.Done():
+	}
+	return b
+}
+
+func (w *worker) onBurial(ctx context.Context, b burial) {
+	w.burying = false
+	w.leftover = leftoverError(b)
+	if w.leftover != nil {
+		w.record(ctx, w.event("leftover", w.leftover.Error()))
+	}
+	if !b.gone || w.leftover != nil {
+		if w.leaving {
+			w.done = true
+			return
+		}
+		// Never a second copy beside a first that may still act: ask again.
+		w.retry.Reset(holdInterval)
+		return
+	}
+	reason := describeExit(b.exit)
+	if w.state.status == store.StatusStopping && w.state.reason != "" {
+		reason = w.state.reason
+	}
+	w.exited(ctx, exitRecord(b.exit), reason, false)
+}
+
+func leftoverError(b burial) error {
+	switch {
+	case b.err != nil:
+		return b.err
+	case len(b.left) > 0:
+		return fmt.Errorf("%d processes of it could not be killed, the first is %d", len(b.left), b.left[0].PID)
+	case !b.gone:
+		return errors.New("the process does not end, even by SIGKILL")
+	}
+	return nil
+}
+
+// exited lets go of an instance that has ended and decides what follows.
+func (w *worker) exited(ctx context.Context, exit store.Exit, reason string, away bool) {
+	if w.link != nil {
+		w.link.Shutdown()
+		w.link = nil
+	}
+	if w.inst != nil {
+		if err := w.inst.Close(); err != nil {
+			w.log.Warn("worker not let go of cleanly", "error", err)
+		}
+		w.inst = nil
+	}
+	w.tick.Stop()
+	exit.At = time.Now()
+	w.rec.LastExit = &exit
+	w.rec.Instance = nil
+	clean := exit.Source != store.ExitUnknown && exit.Signal == 0 && exit.Code == 0
+	w.pending = append(w.pending, w.event("exited", reason))
+	w.step(ctx, event{kind: evExited, reason: reason, clean: clean, away: away})
+}

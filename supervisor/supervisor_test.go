@@ -1,0 +1,454 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+func TestStartsEveryWorkerAndHandsThemOutInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 3)
+		settle(time.Second)
+		seen := map[string]int{}
+		for range 6 {
+			l, err := m.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen[l.Worker()]++
+			l.Release()
+		}
+		for _, id := range []string{"worker-0", "worker-1", "worker-2"} {
+			if seen[id] != 2 {
+				t.Errorf("%s got %d of 6 requests, want 2", id, seen[id])
+			}
+			if w := m.worker(id); w.Status != store.StatusRunning || !w.Ready || w.Adopted || w.Instance.PID == 0 {
+				t.Errorf("%s = %+v, want it running", id, w)
+			}
+		}
+		m.stop(nil)
+		if n := world.living(); n != 0 {
+			t.Errorf("%d processes live after the stop", n)
+		}
+	})
+}
+
+func TestCrashedMasterAdoptsWhatLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 3)
+		settle(time.Second)
+		before := m.worker("worker-1")
+		m.crash()
+		world.of("worker-2").die(process.Exit{Signal: 9, Source: process.ExitUnknown})
+
+		m = startMaster(t, world, dir, 3)
+		<-m.Recovered()
+		settle(time.Second)
+		after := m.worker("worker-1")
+		if !after.Adopted || after.Instance.PID != before.Instance.PID || after.Instance.Port != before.Instance.Port || !after.Ready {
+			t.Errorf("survivor = %+v, want %+v adopted", after, before)
+		}
+		if n := world.starts("worker-0") + world.starts("worker-1"); n != 2 {
+			t.Errorf("survivors were started %d times in all, want 2", n)
+		}
+		if n := world.starts("worker-2"); n != 2 {
+			t.Errorf("the dead one was started %d times, want 2", n)
+		}
+		if w := m.worker("worker-2"); w.LastExit == nil || w.LastExit.Source != store.ExitUnknown || w.Restarts != 1 {
+			t.Errorf("the dead one = %+v, want its exit recorded as unknown and one restart", w)
+		}
+		m.stop(nil)
+	})
+}
+
+func TestCrashLoopFailsAndARestartOfTheMasterDoesNotRefillItsBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		world.behave = func(p *fakeProcess) { p.exitsAfter, p.exitCode, p.readyAfter = time.Millisecond, 3, -1 }
+		m := startMaster(t, world, dir, 1)
+		settle(time.Hour)
+		w := m.worker("worker-0")
+		if got := world.starts("worker-0"); got != 11 || w.Status != store.StatusFailed {
+			t.Errorf("started %d times and is %s, want 11 and failed", got, w.Status)
+		}
+		if !strings.Contains(w.Reason, "exited with code 3") {
+			t.Errorf("reason = %q, want the exit in it", w.Reason)
+		}
+		if _, err := m.Acquire(t.Context()); !errors.Is(err, ErrNoWorker) {
+			t.Errorf("Acquire with all workers failed = %v, want ErrNoWorker at once", err)
+		}
+		m.stop(nil)
+
+		m = startMaster(t, world, dir, 1)
+		settle(time.Hour)
+		if got := world.starts("worker-0"); got != 11 {
+			t.Errorf("started %d times after a restart of the master, want still 11", got)
+		}
+		m.stop(nil)
+
+		// Another spec has not failed yet.
+		m = startMaster(t, world, dir, 1, func(u *Unit) { u.Args = []string{"--fixed"} })
+		settle(time.Hour)
+		if got := world.starts("worker-0"); got != 22 {
+			t.Errorf("started %d times with a new spec, want 22", got)
+		}
+		m.stop(nil)
+	})
+}
+
+func TestCrashOfTheMasterInTheMiddleOfALoopKeepsCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		world.behave = func(p *fakeProcess) { p.exitsAfter, p.exitCode, p.readyAfter = time.Millisecond, 3, -1 }
+		for range 40 {
+			m := startMaster(t, world, dir, 1)
+			settle(3 * time.Second)
+			m.crash()
+		}
+		if got := world.starts("worker-0"); got != 11 {
+			t.Errorf("started %d times over 40 masters, want 11", got)
+		}
+	})
+}
+
+func TestStartCutOffByACrashIsFoundByItsToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 1)
+		settle(time.Second)
+		pid := m.worker("worker-0").Instance.PID
+		// As it is between the fork and the record of the PID.
+		rec := m.worker("worker-0").Worker
+		cut := *rec.Instance
+		cut.PID, cut.Inode = 0, 0
+		rec.Instance, rec.Status = &cut, store.StatusStarting
+		m.crashWith(rec)
+
+		m = startMaster(t, world, dir, 1)
+		settle(time.Second)
+		if w := m.worker("worker-0"); w.Instance.PID != pid || w.Status != store.StatusRunning {
+			t.Errorf("worker = %+v, want process %d running", w, pid)
+		}
+		if n := world.starts("worker-0"); n != 1 {
+			t.Errorf("started %d times, want 1", n)
+		}
+		rec.Instance.Token = "of a process that never came to be"
+		world.of("worker-0").die(process.Exit{})
+		m.crashWith(rec)
+
+		m = startMaster(t, world, dir, 1)
+		settle(time.Second)
+		w := m.worker("worker-0")
+		if n := world.starts("worker-0"); n != 2 || w.Restarts != 0 || len(w.Budget.Spent) != 0 {
+			t.Errorf("started %d times at a cost of %d, want 2 and none: the master cut the start off", n, w.Restarts)
+		}
+		m.stop(nil)
+	})
+}
+
+// crashWith crashes the master with the record as it would be at another moment.
+func (m *master) crashWith(rec store.Worker) {
+	m.t.Helper()
+	m.end(ErrDetach)
+	if err := <-m.ended; err != nil {
+		m.t.Error(err)
+	}
+	if err := m.store.Apply(m.t.Context(), store.PutWorker(rec)); err != nil {
+		m.t.Error(err)
+	}
+	if err := m.store.Close(); err != nil {
+		m.t.Error(err)
+	}
+}
+
+func TestUnverifiableIsHeldAndNeverDoubled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 2)
+		settle(time.Second)
+		m.crash()
+		world.attachErr = process.ErrUnverifiable
+
+		m = startMaster(t, world, dir, 2)
+		<-m.Recovered()
+		settle(time.Minute)
+		if w := m.worker("worker-0"); w.Ready || !strings.HasPrefix(w.Reason, "held") {
+			t.Errorf("worker = %+v, want it held", w)
+		}
+		if n := world.starts("worker-0"); n != 1 {
+			t.Errorf("started %d times, want 1: nobody knows whether it lives", n)
+		}
+		world.mu.Lock()
+		world.attachErr = nil
+		world.mu.Unlock()
+		settle(2 * holdInterval)
+		if w := m.worker("worker-0"); !w.Ready || !w.Adopted || w.Reason != "" {
+			t.Errorf("worker = %+v, want it adopted once it can be verified", w)
+		}
+		m.stop(nil)
+	})
+}
+
+func TestAnotherBootStartsEverythingAtNoCost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 2)
+		settle(time.Second)
+		m.crash()
+		for _, id := range []string{"worker-0", "worker-1"} {
+			world.of(id).die(process.Exit{})
+		}
+		world.bootID = "another"
+		m = startMaster(t, world, dir, 2)
+		settle(time.Second)
+		for _, id := range []string{"worker-0", "worker-1"} {
+			if w := m.worker(id); !w.Ready || w.Restarts != 0 || world.starts(id) != 2 {
+				t.Errorf("%s = %+v after %d starts, want it running at no cost", id, w, world.starts(id))
+			}
+		}
+		m.stop(nil)
+	})
+}
+
+func TestSilentWorkerIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Minute)
+		p := world.of("worker-0")
+		p.set(func() { p.mute, p.ignoresTerm = true, true })
+		settle(missedPings*pingInterval + pingTimeout)
+		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy || w.Ready {
+			t.Errorf("worker is %s and ready %v after three missed pings, want unhealthy", w.Status, w.Ready)
+		}
+		settle(time.Minute)
+		w := m.worker("worker-0")
+		if w.Status != store.StatusRunning || w.Instance.PID == p.pid || !p.isDead() {
+			t.Errorf("worker = %+v, want it replaced", w)
+		}
+		if w.LastExit == nil || w.LastExit.Signal != 9 {
+			t.Errorf("last exit = %+v, want SIGKILL after its grace", w.LastExit)
+		}
+		m.stop(nil)
+	})
+}
+
+func TestSuspendedWorkerIsReportedNotKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		p := world.of("worker-0")
+		p.set(func() { p.suspended = true })
+		settle(time.Hour)
+		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy || p.isDead() || !strings.Contains(w.Reason, "CONT") {
+			t.Errorf("worker = %+v, want it unhealthy, alive, and told how to continue it", w)
+		}
+		p.set(func() { p.suspended = false })
+		settle(time.Minute)
+		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 1 {
+			t.Errorf("worker = %+v, want it back", w)
+		}
+		m.stop(nil)
+	})
+}
+
+func TestWorkerThatNeverGetsReady(t *testing.T) {
+	for name, test := range map[string]struct {
+		behave func(*fakeProcess)
+		reason string
+	}{
+		"port never opens": {func(p *fakeProcess) { p.readyAfter = -1 }, "did not open port"},
+		"no Ping answered": {func(p *fakeProcess) { p.mute = true }, "answered no Ping"},
+		"port of another":  {func(p *fakeProcess) { p.owner = process.PortForeign }, "held by another process"},
+		"cannot be forked": {func(p *fakeProcess) { p.startErr = errors.New("no memory") }, "no memory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				world := newFakeOS(t)
+				world.behave = test.behave
+				m := startMaster(t, world, t.TempDir(), 1)
+				settle(time.Hour)
+				w := m.worker("worker-0")
+				if w.Status != store.StatusFailed || !strings.Contains(w.Reason, test.reason) {
+					t.Errorf("worker is %s because %q, want failed because it %s", w.Status, w.Reason, test.reason)
+				}
+				if n := world.starts("worker-0"); n != 11 {
+					t.Errorf("started %d times, want 11", n)
+				}
+				m.stop(nil)
+				if n := world.living(); n != 0 {
+					t.Errorf("%d processes live after the stop", n)
+				}
+			})
+		})
+	}
+}
+
+func TestStopKillsAfterTheGraceAndHurryAtOnce(t *testing.T) {
+	for name, hurry := range map[string]bool{"grace": false, "hurry": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				world := newFakeOS(t)
+				world.behave = func(p *fakeProcess) { p.ignoresTerm = true }
+				m := startMaster(t, world, t.TempDir(), 5)
+				settle(time.Second)
+				asked := time.Now()
+				if hurry {
+					m.Hurry()
+				}
+				m.stop(nil)
+				took := time.Since(asked)
+				if n := world.living(); n != 0 {
+					t.Errorf("%d processes live after the stop", n)
+				}
+				if hurry && took > time.Second || !hurry && (took < defaultStopGrace || took > defaultStopGrace+time.Second) {
+					t.Errorf("stop of 5 took %v, want one grace for all, or none in a hurry", took)
+				}
+			})
+		})
+	}
+}
+
+func TestStopWaitsForRequestsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		lease, err := m.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := world.of("worker-0")
+		time.AfterFunc(3*time.Second, func() {
+			if p.isDead() {
+				t.Error("the worker was stopped with a request in flight")
+			}
+			lease.Release()
+		})
+		m.stop(nil)
+	})
+}
+
+func TestStopChangesNothingThatIsDesired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 1)
+		settle(time.Second)
+		m.stop(nil)
+		snap, err := store.ReadSnapshot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := snap.Workers[0]; w.Desired != store.DesiredRunning || w.Status != store.StatusStopped || w.Instance != nil || w.LastExit == nil {
+			t.Errorf("recorded %+v, want stopped and still wanted", w)
+		}
+		m = startMaster(t, world, dir, 1)
+		settle(time.Second)
+		if w := m.worker("worker-0"); !w.Ready || w.Restarts != 0 {
+			t.Errorf("worker = %+v, want it running again at no cost", w)
+		}
+		m.stop(nil)
+	})
+}
+
+func TestFewerReplicasStopTheSurplus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 4)
+		settle(time.Second)
+		m.crash()
+		m = startMaster(t, world, dir, 2)
+		settle(time.Second)
+		if n := world.living(); n != 2 {
+			t.Errorf("%d processes live, want 2", n)
+		}
+		if n := len(m.Workers()); n != 2 {
+			t.Errorf("%d workers are listed, want 2", n)
+		}
+		m.stop(nil)
+		snap, err := store.ReadSnapshot(dir)
+		if err != nil || len(snap.Workers) != 2 {
+			t.Errorf("%d workers are recorded (%v), want 2", len(snap.Workers), err)
+		}
+	})
+}
+
+func TestAcquire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		world.behave = func(p *fakeProcess) { p.readyAfter = 5 * time.Second }
+		m := startMaster(t, world, t.TempDir(), 1)
+		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := m.Acquire(impatient); !errors.Is(err, ErrNoWorker) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Acquire before any is ready = %v, want ErrNoWorker with the deadline", err)
+		}
+		lease, err := m.Acquire(t.Context()) // waits
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.TryAcquire(lease.Worker()); !errors.Is(err, ErrNoWorker) {
+			t.Errorf("TryAcquire except the only one = %v, want ErrNoWorker", err)
+		}
+		lease.Release()
+		m.stop(nil)
+	})
+}
+
+func TestAcquireBoundsWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRotation()
+		ctx, cancel := context.WithCancel(t.Context())
+		for range maxWaiting {
+			go func() { _, _ = r.acquire(ctx) }()
+		}
+		synctest.Wait()
+		if _, err := r.acquire(ctx); !errors.Is(err, ErrBusy) {
+			t.Errorf("one too many: %v, want ErrBusy", err)
+		}
+		cancel()
+		synctest.Wait()
+		if r.waiting != 0 {
+			t.Errorf("%d still count as waiting", r.waiting)
+		}
+	})
+}
+
+func TestLivenessAnswersWhileServingAndStopping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		world.behave = func(p *fakeProcess) { p.ignoresTerm = true }
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		asked := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			return m.Alive(ctx)
+		}
+		if err := asked(); err != nil {
+			t.Errorf("while serving: %v", err)
+		}
+		m.end(nil)
+		settle(time.Second)
+		if err := asked(); err != nil {
+			t.Errorf("while stopping: %v", err)
+		}
+		<-m.ended
+		if err := asked(); err == nil {
+			t.Error("answers after it has ended")
+		}
+		if err := m.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

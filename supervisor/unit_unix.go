@@ -1,0 +1,7 @@
+//go:build !windows
+
+package supervisor
+
+import "io/fs"
+
+func executable(info fs.FileInfo) bool { return info.Mode().Perm()&0o111 != 0 }

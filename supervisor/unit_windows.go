@@ -1,0 +1,6 @@
+package supervisor
+
+import "io/fs"
+
+// executable: Windows decides by the file's ending when it is started.
+func executable(info fs.FileInfo) bool { return info.Mode().IsRegular() }
