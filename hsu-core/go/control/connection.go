@@ -1,0 +1,130 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/core-tools/hsu-core/go/logging"
+	"github.com/core-tools/hsu-core/go/process"
+)
+
+// ConnectionOptions are the options of [NewConnection]. One of them must be set; AttachPort wins.
+type ConnectionOptions struct {
+	// ServerPath is the program to start where AttachPort is 0.
+	ServerPath string
+	// AttachPort is the port, on 127.0.0.1, of a unit that runs already.
+	AttachPort int
+}
+
+// Connection is a gRPC connection to a unit.
+type Connection interface {
+	// GRPC is what clients of the unit's services are made from. It connects with the first call, and again
+	// by itself whenever the connection was lost.
+	GRPC() grpc.ClientConnInterface
+
+	// Shutdown closes the connection, which ends the calls under way. A unit that NewConnection started is
+	// then stopped as by process.Controller.Stop; one that was attached to runs on. Safe to call repeatedly.
+	Shutdown()
+}
+
+// NewConnection makes a connection to the unit on AttachPort, or, where that is 0, takes a free port N and
+// keeps ServerPath running with the arguments "--port N" (see process.NewController). It does not wait for
+// the unit to answer: that is what domain.RetryPing is for. It is an error if both options are unset, if
+// AttachPort is no port number, or if ServerPath can not be started. The logger may be nil.
+func NewConnection(options ConnectionOptions, logger logging.Logger) (Connection, error) {
+	if options.AttachPort != 0 {
+		conn, err := dial(options.AttachPort)
+		if err != nil {
+			return nil, err
+		}
+		return &connection{grpc: conn}, nil
+	}
+	if options.ServerPath == "" {
+		return nil, errors.New("connect to a unit: neither ServerPath nor AttachPort is set")
+	}
+
+	logger = orSilent(logger)
+	port, err := freePort()
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: take a free port: %w", options.ServerPath, err)
+	}
+	conn, err := dial(port)
+	if err != nil {
+		return nil, err
+	}
+	unit, err := process.NewController(options.ServerPath, []string{"--port", strconv.Itoa(port)}, 0,
+		process.ControllerLogConfig{
+			Module: filepath.Base(options.ServerPath),
+			Funcs:  logging.LogFuncs{LogLevelf: logger.LogLevelf},
+		})
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("connect to a unit of one's own: %w", err)
+	}
+	return &connection{grpc: conn, unit: unit}, nil
+}
+
+type connection struct {
+	grpc *grpc.ClientConn
+	unit process.Controller // nil where attached
+}
+
+func (c *connection) GRPC() grpc.ClientConnInterface { return c.grpc }
+
+func (c *connection) Shutdown() {
+	_ = c.grpc.Close() // its one error says that this was done before
+	if c.unit != nil {
+		c.unit.Stop()
+	}
+}
+
+// connectParams: a dial to this machine is refused at once or, but for a busy machine, accepted at once. The
+// defaults are made for the internet: a unit that is 5 ms late would be seen after a whole second.
+var connectParams = grpc.ConnectParams{
+	Backoff: backoff.Config{
+		BaseDelay:  50 * time.Millisecond,
+		Multiplier: 1.6,
+		Jitter:     0.2,
+		MaxDelay:   time.Second,
+	},
+	MinConnectTimeout: 5 * time.Second,
+}
+
+// readBuffer is what each connection holds for as long as it lives (the write buffers are shared). A master
+// has a connection for every worker, and most messages are small: 4 KiB instead of gRPC's 32.
+const readBuffer = 4 << 10
+
+// dial returns a connection that is made with the first call.
+func dial(port int) (*grpc.ClientConn, error) {
+	if port < 1 || port > 65535 {
+		return nil, fmt.Errorf("connect to a unit: %d is no port number", port)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+loopback(port), // nothing to resolve
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(connectParams),
+		grpc.WithNoProxy(), // HTTPS_PROXY is not meant for this machine
+		grpc.WithReadBufferSize(readBuffer),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the unit on port %d: %w", port, err)
+	}
+	return conn, nil
+}
+
+// freePort returns a port that nobody listened on a moment ago. Someone may before the unit does: the unit
+// then ends, and is started again until the port is free.
+func freePort() (int, error) {
+	listener, err := net.Listen("tcp", loopback(0))
+	if err != nil {
+		return 0, err
+	}
+	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
+}

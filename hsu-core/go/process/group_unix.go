@@ -1,0 +1,34 @@
+//go:build unix
+
+package process
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+// ownGroup makes the process the leader of a new process group, which has its PID for a number. As long as
+// one of the group lives, the kernel gives that number to no other process.
+func ownGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+}
+
+func terminateGroup(leader *os.Process) error { return signalGroup(leader.Pid, syscall.SIGTERM) }
+
+func killGroup(leader *os.Process) error { return signalGroup(leader.Pid, syscall.SIGKILL) }
+
+// signalGroup signals all of the group; it is no error that nobody is left of it.
+func signalGroup(group int, sig syscall.Signal) error {
+	if err := syscall.Kill(-group, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+// groupAlive tells whether any process of the group runs that we may signal. Only of use once the leader has
+// been reaped.
+func groupAlive(group int) bool {
+	return syscall.Kill(-group, 0) == nil && !onlyZombies(group)
+}
