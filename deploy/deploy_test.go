@@ -1,0 +1,165 @@
+package deploy
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestDefaultsAreTheCommittedUnits(t *testing.T) {
+	spelledOut := Options{
+		ExecStart:    []string{"/usr/local/bin/hsu-master", "run"},
+		ListenStream: "127.0.0.1:50051",
+		StopGrace:    10 * time.Second,
+	}
+	for name, o := range map[string]Options{"zero value": {}, "spelled out": spelledOut} {
+		t.Run(name, func(t *testing.T) {
+			for file, render := range map[string]func(Options) (string, error){ServiceName: Service, SocketName: Socket} {
+				want, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := render(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(string(want), got); diff != "" {
+					t.Errorf("%s differs from the committed file (-committed +rendered):\n%s", file, diff)
+				}
+			}
+		})
+	}
+}
+
+// What set replaces must be there exactly once, and what others rely on must not change unseen.
+func TestUnitsHoldWhatOthersRelyOn(t *testing.T) {
+	for _, key := range []string{"ExecStart", "TimeoutStopSec", "ReadWritePaths"} {
+		if n := strings.Count(service, "\n"+key+"="); n != 1 {
+			t.Errorf("%s= is in the service %d times, want once", key, n)
+		}
+	}
+	if n := strings.Count(socket, "\nListenStream="); n != 1 {
+		t.Errorf("ListenStream= is in the socket %d times, want once", n)
+	}
+	if got := get(socket, "FileDescriptorName"); got != ListenerName {
+		t.Errorf("FileDescriptorName=%s, want %s", got, ListenerName)
+	}
+	for _, reference := range []string{"\nRequires=" + SocketName, "\nSockets=" + SocketName, "\nAlso=" + SocketName} {
+		if !strings.Contains(service, reference+"\n") {
+			t.Errorf("the service lacks %q", strings.TrimSpace(reference))
+		}
+	}
+	if got, want := get(service, "TimeoutStopSec"), "30s"; got != want {
+		t.Errorf("TimeoutStopSec=%s, want %s: the default grace and its margin", got, want)
+	}
+	for _, harmful := range []string{"PrivateTmp", "PrivatePIDs", "ExitType", "DynamicUser", "ProtectProc", "ProcSubset", "RestrictNamespaces", "MemoryDenyWriteExecute", "ProtectControlGroups"} {
+		if strings.Contains(service, "\n"+harmful+"=") {
+			t.Errorf("the service sets %s=, which harms the workers", harmful)
+		}
+	}
+}
+
+func TestServiceQuotesArgumentsForSystemd(t *testing.T) {
+	tests := []struct {
+		name string
+		argv []string
+		want string
+	}{
+		{"plain", []string{"/usr/bin/hsu-master", "run", "--port", "1", "--worker-arg=a,b"}, "/usr/bin/hsu-master run --port 1 --worker-arg=a,b"},
+		{"empty", []string{"/b", ""}, `/b ""`},
+		{"space", []string{"/opt/my app/b", "a b"}, `"/opt/my app/b" "a b"`},
+		{"double quote", []string{"/b", `say "hi"`}, `/b "say \"hi\""`},
+		{"single quote", []string{"/b", "it's"}, `/b "it's"`},
+		{"backslash", []string{"/b", `a\nb`, `\`}, `/b "a\\nb" "\\"`},
+		{"specifier", []string{"/b", "%n", "100% of it"}, `/b %%n "100%% of it"`},
+		{"variable", []string{"/b", "$HOME", "${X}", "$$"}, `:/b "$HOME" "${X}" "$$"`},
+		{"variable in a path with a space", []string{"/a $b", "x"}, `":/a $b" x`},
+		{"semicolon", []string{"/b", ";", `\;`, "a;b"}, `/b ";" "\\;" "a;b"`},
+		{"comment", []string{"/b", "#", "a#b"}, `/b "#" "a#b"`},
+		{"tab and escape", []string{"/b", "a\tb\x1b"}, `/b "a\x09b\x1b"`},
+		{"other letters", []string{"/b", "größe"}, `/b "größe"`},
+		{"prefixes are for the program only", []string{"/b", "-x", "@y", "!z", "|w"}, `/b -x @y "!z" "|w"`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			unit, err := Service(Options{ExecStart: test.argv})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := get(unit, "ExecStart"); got != test.want {
+				t.Errorf("ExecStart=%s, want %s", got, test.want)
+			}
+			if strings.Count(unit, "\n") != strings.Count(service, "\n") {
+				t.Error("the unit has another number of lines")
+			}
+		})
+	}
+}
+
+func TestServiceFollowsTheOtherOptions(t *testing.T) {
+	unit, err := Service(Options{
+		StopGrace:      90*time.Second + time.Millisecond,
+		ReadWritePaths: []string{"/srv/state", `/srv/a "b" 5%`},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := get(unit, "TimeoutStopSec"), "111s"; got != want {
+		t.Errorf("TimeoutStopSec=%s, want %s", got, want)
+	}
+	if got, want := get(unit, "ReadWritePaths"), `-/tmp -/var/tmp /srv/state "/srv/a \"b\" 5%%"`; got != want {
+		t.Errorf("ReadWritePaths=%s, want %s", got, want)
+	}
+	for _, address := range []string{"127.0.0.1:1", "[::1]:50051"} {
+		unit, err := Socket(Options{ListenStream: address})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := get(unit, "ListenStream"); got != address {
+			t.Errorf("ListenStream=%s, want %s", got, address)
+		}
+	}
+}
+
+func TestWhatAUnitCannotHoldIsRefused(t *testing.T) {
+	command := func(argv ...string) Options { return Options{ExecStart: argv} }
+	tests := []struct {
+		name   string
+		o      Options
+		render func(Options) (string, error)
+		want   string
+	}{
+		{"newline", command("/b", "a\nExecStartPre=/bin/rm"), Service, "line break"},
+		{"carriage return", command("/b", "a\rb"), Service, "line break"},
+		{"NUL", command("/b", "a\x00b"), Service, "NUL"},
+		{"not UTF-8", command("/b", "a\xff"), Service, "UTF-8"},
+		{"relative program", command("hsu-master", "run"), Service, `"hsu-master": not an absolute path`},
+		{"empty program", command("", "run"), Service, "not an absolute path"},
+		{"quote in the program", command(`/a"b`), Service, "quotes"},
+		{"backslash in the program", command(`/a\b`), Service, "backslashes"},
+		{"newline in the program", command("/a\nb"), Service, "control characters"},
+		{"negative grace", Options{StopGrace: -1}, Service, "negative"},
+		{"relative path", Options{ReadWritePaths: []string{"state"}}, Service, `"state": not an absolute path`},
+		{"newline in a path", Options{ReadWritePaths: []string{"/a\nb"}}, Service, "line break"},
+		{"tab in a path", Options{ReadWritePaths: []string{"/a\tb"}}, Service, "control character"},
+		{"host name", Options{ListenStream: "localhost:50051"}, Socket, `"localhost:50051"`},
+		{"no port", Options{ListenStream: "127.0.0.1"}, Socket, `"127.0.0.1"`},
+		{"port 0", Options{ListenStream: "127.0.0.1:0"}, Socket, "port 0"},
+		{"newline in the address", Options{ListenStream: "127.0.0.1:1\nListenStream=/x"}, Socket, "ListenStream"},
+		{"zone", Options{ListenStream: "[fe80::1%eth0]:1"}, Socket, "zone"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			unit, err := test.render(test.o)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error = %v, want one with %q", err, test.want)
+			}
+			if unit != "" {
+				t.Error("a unit came with the error")
+			}
+		})
+	}
+}

@@ -1,0 +1,172 @@
+//go:build e2e_systemd
+
+package deploy
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// inSystemd runs a script in a throw-away systemd, with files beside it in /share, and returns what it printed.
+// The files that the script left in /share are in the returned folder.
+func inSystemd(t *testing.T, script string, files map[string]string) (output, share string) {
+	t.Helper()
+	share = t.TempDir()
+	files["test.sh"] = "set -eu\n" + script
+	for name, content := range files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(share, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(share, name), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("../scripts/systemd-container", "bash", "/share/test.sh")
+	cmd.Env = append(os.Environ(), "SHARE="+share)
+	var both bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &both, &both
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("in systemd: %v\n%s", err, both.String())
+	}
+	return both.String(), share
+}
+
+// units renders both units under their names.
+func units(t *testing.T, o Options) map[string]string {
+	t.Helper()
+	service, err := Service(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, err := Socket(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]string{ServiceName: service, SocketName: socket}
+}
+
+const install = `
+install -m 644 /share/hsu-master.service /share/hsu-master.socket /etc/systemd/system/
+`
+
+func TestSystemdFindsNoFaultInTheUnits(t *testing.T) {
+	output, _ := inSystemd(t, install+`
+mkdir -p /usr/local/bin
+cp /bin/true /usr/local/bin/hsu-master
+cd /etc/systemd/system
+systemd-analyze verify --recursive-errors=yes hsu-master.service hsu-master.socket || true
+`, units(t, Options{}))
+	for line := range strings.Lines(output) {
+		if strings.Contains(line, "Unknown key") && strings.Contains(line, "'FileDescriptorStorePreserve'") {
+			continue // systemd before 254; the unit says so
+		}
+		t.Errorf("systemd-analyze verify: %s", line)
+	}
+}
+
+// A stand-in for the master: it says what it got, and READY, as the main process of the service.
+const reporter = `#!/bin/bash
+printf '%s\0' "$@" >"$REPORT/args"
+exec systemd-notify --ready
+`
+
+func TestSystemdReadsArgumentsAndPathsBackUnchanged(t *testing.T) {
+	const folder = `share/my "own" folder, 5% $HOME \t`
+	args := []string{
+		"run", "--plain=1", "", "a b", "  ", `"`, "'", `\`, `\n`, `\\;`, ";", `\;`, "#", "%n", "%%", "100%",
+		"$HOME", "${HOME}", "$$", "$", "-", "@", "!x", "|", "a\tb", "\x1b[0m", "größe", "`id`", "*", "~", "&&",
+	}
+	o := Options{
+		ExecStart:      append([]string{"/share/the $program %n/report"}, args...),
+		ReadWritePaths: []string{"/" + folder},
+	}
+	files := units(t, o)
+	files["the $program %n/report"] = reporter
+	files[strings.TrimPrefix(folder, "share/")+"/here"] = ""
+	files["report.conf"] = "[Service]\nRestart=no\nEnvironment='REPORT=/" +
+		strings.NewReplacer(`\`, `\\`, `%`, `%%`).Replace(folder) + "'\n"
+	_, share := inSystemd(t, install+`
+mkdir -p /etc/systemd/system/hsu-master.service.d
+cp /share/report.conf /etc/systemd/system/hsu-master.service.d/
+systemctl daemon-reload
+systemctl start hsu-master.service || { journalctl --no-pager -u hsu-master.service; exit 1; }
+`, files)
+	report, err := os.ReadFile(filepath.Join(share, strings.TrimPrefix(folder, "share/"), "args"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Split(strings.TrimSuffix(string(report), "\x00"), "\x00")
+	if diff := cmp.Diff(args, got); diff != "" {
+		t.Errorf("arguments that arrived differ (-given +arrived):\n%s", diff)
+	}
+}
+
+// prober is run as the master under all of the service's hardening and prints what it may not do of what a master
+// and its workers need.
+const prober = `#!/bin/bash
+try() { "${@:2}" 2>&1 || echo "cannot $1"; } >>/share/out/findings
+cgroup=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
+stranger=$(pgrep -x dbus-daemon)
+into_cgroup() {
+	mkdir "$cgroup/probe" || return
+	sleep 60 &
+	echo $! >"$cgroup/probe/cgroup.procs" && echo 1 >"$cgroup/probe/cgroup.kill"
+	wait
+	until rmdir "$cgroup/probe" 2>/dev/null; do :; done
+}
+try "write the state folder" touch "$STATE_DIRECTORY/x"
+try "write the runtime folder" touch "$RUNTIME_DIRECTORY/x"
+try "write /tmp" touch /tmp/x
+try "write /var/tmp" touch /var/tmp/x
+try "see /proc of others" test -r "/proc/$stranger/stat"
+try "read the environment of others" cat "/proc/$stranger/environ"
+try "list the descriptors of others" ls "/proc/$stranger/fd"
+try "read the boot id" cat /proc/sys/kernel/random/boot_id
+try "read the sockets" cat /proc/net/tcp /proc/net/tcp6
+for dir in /opt /usr/local/bin /srv /home/someone; do
+	try "run a program in $dir" "$dir/worker"
+done
+try "change the user" setpriv --reuid=65534 --regid=65534 --clear-groups true
+try "signal a process of another user" bash -c 'setpriv --reuid=65534 --regid=65534 --clear-groups sleep 60 & sleep 0.1; kill $!'
+try "start something in a cgroup of its own" into_cgroup
+[ "$(stat -c %a "$STATE_DIRECTORY")" = 700 ] || echo "the state folder is not private" >>/share/out/findings
+[ "$LISTEN_FDS/$LISTEN_FDNAMES" = 1/grpc ] || echo "LISTEN_FDS=$LISTEN_FDS LISTEN_FDNAMES=$LISTEN_FDNAMES" >>/share/out/findings
+for dir in /usr /etc /srv; do
+	if touch "$dir/x" 2>/dev/null; then echo "can write $dir" >>/share/out/findings; fi
+done
+exec systemd-notify --ready
+`
+
+func TestHardeningLeavesTheMasterAndItsWorkersWhatTheyNeed(t *testing.T) {
+	files := units(t, Options{ExecStart: []string{"/share/probe"}, ReadWritePaths: []string{"/share/out"}})
+	files["probe"] = prober
+	files["out/findings"] = ""
+	files["once.conf"] = "[Service]\nRestart=no\n"
+	_, share := inSystemd(t, install+`
+mkdir -p /etc/systemd/system/hsu-master.service.d
+cp /share/once.conf /etc/systemd/system/hsu-master.service.d/
+useradd --create-home someone
+chmod 700 /home/someone
+for dir in /opt /usr/local/bin /srv /home/someone; do cp /bin/true "$dir/worker"; done
+systemctl daemon-reload
+systemctl start hsu-master.service || { journalctl --no-pager -u hsu-master.service; exit 1; }
+`, files)
+	findings, err := os.ReadFile(filepath.Join(share, "out/findings"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(findings)) {
+		if strings.HasPrefix(line, "cannot ") || strings.HasPrefix(line, "can ") || strings.HasPrefix(line, "the ") || strings.HasPrefix(line, "LISTEN") {
+			t.Errorf("under the service's hardening: %s", line)
+		}
+	}
+	if t.Failed() {
+		t.Logf("all that was printed:\n%s", findings)
+	}
+}
