@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"google.golang.org/grpc/connectivity"
 )
 
 const (
@@ -41,6 +41,12 @@ func (w *worker) onTick(ctx context.Context) {
 		return
 	}
 	w.credit(ctx)
+	w.ping(ctx, late)
+}
+
+// ping asks the worker, unless a question is under way. late tells that the
+// question itself comes late.
+func (w *worker) ping(ctx context.Context, late bool) {
 	if w.pinging {
 		return
 	}
@@ -55,6 +61,51 @@ func (w *worker) onTick(ctx context.Context) {
 		// Room for one, and only one Ping is under way.
 		w.pongs <- pingResult{incarnation: incarnation, err: err, late: late}
 	})
+}
+
+// watchLink tells the worker's goroutine when the connection breaks while the
+// process lives: whoever listens on the port by the time it is made again must
+// prove that it is the worker before it gets requests. hsu-core does not promise
+// that its connection tells its state; where it does not, only Pings do.
+func (w *worker) watchLink(ctx context.Context) {
+	conn, ok := w.link.GRPC().(interface {
+		GetState() connectivity.State
+		WaitForStateChange(ctx context.Context, from connectivity.State) bool
+	})
+	if !ok {
+		return
+	}
+	incarnation := w.rec.Incarnation
+	watch, cancel := context.WithCancel(ctx)
+	w.unwatch()
+	w.unwatch = cancel
+	w.helpers.Go(func() {
+		for state := conn.GetState(); state != connectivity.Shutdown; state = conn.GetState() {
+			if !conn.WaitForStateChange(watch, state) {
+				return
+			}
+			if state == connectivity.Ready {
+				select {
+				case w.lost <- incarnation:
+				case <-watch.Done():
+					return
+				}
+			}
+		}
+	})
+}
+
+func (w *worker) onLost(ctx context.Context, incarnation uint64) {
+	if incarnation != w.rec.Incarnation || w.burying || w.link == nil {
+		return
+	}
+	select {
+	case <-w.inst.Done():
+		return // of course it broke
+	default:
+	}
+	w.step(ctx, event{kind: evLost})
+	w.ping(ctx, false)
 }
 
 // credit gives a worker that has been ready for long its first backoff and its
@@ -78,7 +129,7 @@ func (w *worker) onPong(ctx context.Context, r pingResult) {
 	if r.incarnation != w.rec.Incarnation || w.inst == nil || w.burying || ctx.Err() != nil {
 		return
 	}
-	if r.err == nil && w.state.status == store.StatusUnhealthy {
+	if r.err == nil && !w.state.ready {
 		r.err = ownPort(w.inst, w.rec.Instance.Port)
 	}
 	switch {

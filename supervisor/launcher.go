@@ -54,6 +54,9 @@ type osLauncher struct {
 	masterID, stateDir string
 	runtimeDir, logDir string
 	environ            []string
+	// cgroups is the folder of a cgroup tree that is ours to manage, one below it
+	// for each instance; empty where nobody gave us one.
+	cgroups string
 }
 
 func (l *osLauncher) leasePath(worker string) string {
@@ -77,6 +80,12 @@ func (l *osLauncher) start(u Unit, worker string, rec store.Instance, lease *pro
 		return nil, fmt.Errorf("open the worker's log: %w", err)
 	}
 	defer func() { _ = output.Close() }() // the child has its own descriptor
+	cgroup := ""
+	if l.cgroups != "" {
+		if cgroup, err = process.CreateCgroup(l.cgroups, cgroupName(worker, rec)); err != nil {
+			return nil, err
+		}
+	}
 	p, err := process.Start(process.Spec{
 		Path: path,
 		Args: append(slices.Clone(u.Args), "--port", strconv.Itoa(rec.Port)),
@@ -88,9 +97,10 @@ func (l *osLauncher) start(u Unit, worker string, rec store.Instance, lease *pro
 			process.EnvWorkerPort+"="+strconv.Itoa(rec.Port)),
 		Output: output,
 		Lease:  lease,
+		Cgroup: cgroup,
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, removeCgroup(cgroup))
 	}
 	return l.instance(worker, rec, p), nil
 }
@@ -115,8 +125,27 @@ func (l *osLauncher) take(worker string, pid int, rec store.Instance) (instance,
 }
 
 func (l *osLauncher) sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error) {
-	return l.family(worker, rec).Kill(ctx)
+	return killFamily(ctx, l.family(worker, rec))
 }
+
+// killFamily also removes the cgroup once it is empty.
+func killFamily(ctx context.Context, f process.Family) ([]process.Holder, error) {
+	left, err := f.Kill(ctx)
+	if err == nil && len(left) == 0 {
+		err = removeCgroup(f.Cgroup)
+	}
+	return left, err
+}
+
+func removeCgroup(path string) error {
+	if path == "" {
+		return nil
+	}
+	return process.RemoveCgroup(path)
+}
+
+// cgroupName is unique to the instance, and found again by its record.
+func cgroupName(worker string, rec store.Instance) string { return worker + "." + rec.Token }
 
 func (l *osLauncher) instance(worker string, rec store.Instance, p *process.Process) instance {
 	family := l.family(worker, rec)
@@ -128,6 +157,12 @@ func (l *osLauncher) family(worker string, rec store.Instance) process.Family {
 	family := process.Family{Token: rec.Token, Lease: process.FileID(rec.Lease)}
 	if rec.Lease != (store.FileID{}) {
 		family.LeasePath = l.leasePath(worker)
+	}
+	if l.cgroups != "" {
+		path := filepath.Join(l.cgroups, cgroupName(worker, rec))
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			family.Cgroup = path
+		}
 	}
 	return family
 }
@@ -145,7 +180,9 @@ func (i *osInstance) Terminate() error {
 	return errors.Join(err, i.SignalGroup(process.SignalContinue))
 }
 
-func (i *osInstance) Kill(ctx context.Context) ([]process.Holder, error) { return i.family.Kill(ctx) }
+func (i *osInstance) Kill(ctx context.Context) ([]process.Holder, error) {
+	return killFamily(ctx, i.family)
+}
 
 func (i *osInstance) OwnsPort(port int) (process.Ownership, error) { return i.family.OwnsPort(port) }
 

@@ -178,6 +178,10 @@ func (w *worker) settle(ctx context.Context) {
 		w.step(ctx, event{kind: evBegin})
 	}
 	w.settleOnce.Do(func() { close(w.settled) })
+	if len(w.pending) > 0 {
+		// History can wait until the master serves.
+		w.record(ctx)
+	}
 }
 
 func (w *worker) hold(ctx context.Context, err error) {
@@ -202,7 +206,7 @@ func (w *worker) identify(ctx context.Context) (instance, error) {
 		// A copied state directory must not command the original's workers.
 		return nil, nil
 	case rec.BootID != w.sup.bootID:
-		w.log.Info("worker gone with the last boot")
+		w.pending = append(w.pending, w.event("gone", "the machine was booted since"))
 		return nil, nil
 	case rec.PID == 0:
 		return w.findStarting(ctx, *rec)
@@ -347,14 +351,14 @@ func (w *worker) adopt(ctx, bounded context.Context, inst instance) {
 		w.step(ctx, event{kind: evAdoptedSilent})
 		return
 	}
-	err := w.reconnect(bounded)
+	err := w.reconnect(ctx, bounded)
 	if err == nil {
 		w.step(ctx, event{kind: evAdopted})
 	} else {
 		w.step(ctx, event{kind: evAdoptedSilent, reason: err.Error()})
 		w.schedulePing()
 	}
-	w.log.Info("worker adopted", "pid", w.rec.Instance.PID, "port", w.rec.Instance.Port, "status", string(w.state.status))
+	w.pending = append(w.pending, w.event("adopted", ""))
 }
 
 func (w *worker) markOutdated() {
@@ -364,18 +368,17 @@ func (w *worker) markOutdated() {
 }
 
 // reconnect attaches to an adopted worker and sees that it answers.
-func (w *worker) reconnect(ctx context.Context) error {
+func (w *worker) reconnect(ctx, bounded context.Context) error {
 	port := w.rec.Instance.Port
-	var err error
-	if w.link == nil {
-		if w.link, err = w.sup.dial(port); err != nil {
-			return err
-		}
+	l, err := w.sup.dial(port)
+	if err != nil {
+		return err
 	}
+	w.connected(ctx, l)
 	if err := ownPort(w.inst, port); err != nil {
 		return err
 	}
-	wait, cancel := context.WithTimeout(ctx, pingTimeout)
+	wait, cancel := context.WithTimeout(bounded, pingTimeout)
 	defer cancel()
 	if err := w.link.Ping(wait); err != nil {
 		return fmt.Errorf("no answer to Ping: %w", err)

@@ -159,6 +159,6 @@ func (w *worker) onStart(ctx context.Context, r startResult) {
 		w.step(ctx, event{kind: evNotReady, reason: r.err.Error()})
 		return
 	}
-	w.link = r.link
+	w.connected(ctx, r.link)
 	w.step(ctx, event{kind: evReady})
 }

@@ -36,6 +36,7 @@ const (
 	evStartFailed                    // no process came to be
 	evPong                           // a Ping was answered
 	evSilent                         // a Ping was not answered
+	evLost                           // the connection broke: who listens there now is not known
 	evSuspended                      // a Ping was not answered by a process that a signal has stopped
 	evExited                         // the process and its family are gone
 	evRetry                          // the backoff is over
@@ -104,6 +105,12 @@ func next(s state, e event, p RestartPolicy, now time.Duration) (state, action) 
 			return s, actNone
 		}
 		return s.serve()
+	case evLost:
+		if !s.ready {
+			return s, actNone
+		}
+		s.ready = false
+		return s, actHold
 	case evSilent, evSuspended:
 		return silent(s, e)
 	case evExited:

@@ -84,6 +84,8 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"unhealthy pong": "running serve",
 		"recovered pong": "running serve",
 
+		"running lost": "running hold",
+
 		"unhealthy silent":    "stopping stop",
 		"running suspended":   "unhealthy hold",
 		"unhealthy suspended": "unhealthy hold",
@@ -148,7 +150,7 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 
 func (k eventKind) String() string {
 	return [...]string{
-		"begin", "adopted", "adopted silent", "ready", "not ready", "start failed", "pong", "silent",
+		"begin", "adopted", "adopted silent", "ready", "not ready", "start failed", "pong", "silent", "lost",
 		"suspended", "exited", "retry", "steady", "settled", "shutdown",
 	}[k]
 }

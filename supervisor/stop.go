@@ -120,10 +120,7 @@ func leftoverError(b burial) error {
 
 // exited lets go of an instance that has ended and decides what follows.
 func (w *worker) exited(ctx context.Context, exit store.Exit, reason string, away bool) {
-	if w.link != nil {
-		w.link.Shutdown()
-		w.link = nil
-	}
+	w.hangUp()
 	if w.inst != nil {
 		if err := w.inst.Close(); err != nil {
 			w.log.Warn("worker not let go of cleanly", "error", err)

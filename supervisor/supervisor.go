@@ -127,13 +127,17 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 			return nil, fmt.Errorf("make the folder of leases or logs: %w", err)
 		}
 	}
-	s.launcher = &osLauncher{
+	launcher := &osLauncher{
 		masterID:   opts.Store.MasterID(),
 		stateDir:   process.FileID(opts.Store.StateDirID()).String(),
 		runtimeDir: opts.RuntimeDir,
 		logDir:     opts.LogDir,
 		environ:    workerEnviron(opts.Environ),
 	}
+	if dir, delegated := process.DelegatedCgroup(); delegated {
+		launcher.cgroups = dir
+	}
+	s.launcher = launcher
 	return s, nil
 }
 

@@ -262,6 +262,27 @@ func TestSuspendedWorkerIsReportedNotKilled(t *testing.T) {
 	})
 }
 
+func TestBrokenConnectionIsProvenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		p := world.of("worker-0")
+		p.set(func() { p.owner = process.PortForeign })
+		m.list()[0].lost <- 1
+		settle(time.Second)
+		if w := m.worker("worker-0"); w.Ready {
+			t.Error("requests go to a port that another process has taken")
+		}
+		p.set(func() { p.owner = process.PortOurs })
+		settle(2 * pingInterval)
+		if w := m.worker("worker-0"); !w.Ready || w.Status != store.StatusRunning {
+			t.Errorf("worker is %s and ready %v, want it back once the port is its own", w.Status, w.Ready)
+		}
+		m.stop(nil)
+	})
+}
+
 func TestWorkerThatNeverGetsReady(t *testing.T) {
 	for name, test := range map[string]struct {
 		behave func(*fakeProcess)

@@ -145,7 +145,7 @@ func checkExecutable(path string) error {
 	case !executable(info):
 		return fmt.Errorf("worker path: %s is not executable: chmod +x it", path)
 	}
-	return nil
+	return checkOwner(path, info)
 }
 
 // Hash identifies what an instance is started from. It leaves out what changes

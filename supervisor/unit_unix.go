@@ -1,7 +1,29 @@
-//go:build !windows
+//go:build unix
 
 package supervisor
 
-import "io/fs"
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+)
 
 func executable(info fs.FileInfo) bool { return info.Mode().Perm()&0o111 != 0 }
+
+// checkOwner refuses, for a master that runs as root, what somebody else could
+// replace: that would make them root.
+func checkOwner(path string, info fs.FileInfo) error {
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if os.Geteuid() != 0 || !ok {
+		return nil
+	}
+	const groupWrite, othersWrite = 0o020, 0o002
+	switch mode := info.Mode().Perm(); {
+	case owner.Uid != 0:
+		return fmt.Errorf("worker path: %s belongs to user %d, who could make a root master run anything: chown root it, or run the master as that user", path, owner.Uid)
+	case mode&othersWrite != 0, mode&groupWrite != 0 && owner.Gid != 0:
+		return fmt.Errorf("worker path: %s can be written by others than root: chmod go-w it, or run the master as another user", path)
+	}
+	return nil
+}

@@ -49,6 +49,7 @@ type worker struct {
 
 	starts  chan startResult
 	pongs   chan pingResult
+	lost    chan uint64 // incarnation whose connection broke
 	buried  chan burial
 	burying bool
 	retry   *time.Timer
@@ -57,6 +58,7 @@ type worker struct {
 	pinging bool
 	helpers sync.WaitGroup
 	cancel  context.CancelFunc // ends the await of the present start
+	unwatch context.CancelFunc // ends the watch on the present link
 }
 
 func newWorker(s *Supervisor, u Unit, id string, rec *store.Worker) *worker {
@@ -68,10 +70,12 @@ func newWorker(s *Supervisor, u Unit, id string, rec *store.Worker) *worker {
 		finished: make(chan struct{}),
 		starts:   make(chan startResult, 1),
 		pongs:    make(chan pingResult, 1),
+		lost:     make(chan uint64),
 		buried:   make(chan burial, 1),
 		retry:    stoppedTimer(),
 		tick:     stoppedTimer(),
 		cancel:   func() {},
+		unwatch:  func() {},
 		rec:      store.Worker{ID: id, Unit: u.Name, Desired: store.DesiredRunning},
 	}
 	if rec != nil {
@@ -124,6 +128,8 @@ func (w *worker) serve(ctx context.Context) {
 			w.onStart(ctx, r)
 		case r := <-w.pongs:
 			w.onPong(ctx, r)
+		case incarnation := <-w.lost:
+			w.onLost(ctx, incarnation)
 		case <-w.retry.C:
 			w.onRetry(ctx)
 		case <-w.tick.C:
@@ -146,14 +152,27 @@ func (w *worker) letGo() {
 	w.retry.Stop()
 	w.tick.Stop()
 	w.withdraw()
+	w.hangUp()
 	w.helpers.Wait()
-	if w.link != nil {
-		w.link.Shutdown()
-	}
 	if w.inst != nil {
 		if err := w.inst.Close(); err != nil {
 			w.log.Warn("worker not let go of cleanly", "error", err)
 		}
+	}
+}
+
+// connected takes a link into use.
+func (w *worker) connected(ctx context.Context, l link) {
+	w.link = l
+	w.watchLink(ctx)
+}
+
+// hangUp ends the connection; calls under way on it fail.
+func (w *worker) hangUp() {
+	w.unwatch()
+	if w.link != nil {
+		w.link.Shutdown()
+		w.link = nil
 	}
 }
 

@@ -1,0 +1,343 @@
+package process
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The test binary runs itself again as the processes that the tests are about:
+// "child <behaviour> [arguments]".
+const childArg = "child"
+
+// childLife bounds the life of every child, should a test run be killed.
+const childLife = 2 * time.Minute
+
+func isChild() bool { return len(os.Args) > 2 && os.Args[1] == childArg }
+
+func init() {
+	if isChild() && os.Args[2] == "dead-leader" {
+		runtime.LockOSThread() // keeps the first thread for the main goroutine
+	}
+}
+
+func childArgs(behaviour string, args ...string) []string {
+	return append([]string{childArg, behaviour}, args...)
+}
+
+var behaviours map[string]func(args []string)
+
+func init() {
+	behaviours = map[string]func(args []string){
+		"sleep":        func([]string) { ready(); sleepOn() },
+		"ignore-term":  func([]string) { signal.Ignore(syscall.SIGTERM); ready(); sleepOn() },
+		"exit":         func(args []string) { ready(); os.Exit(number(args[0])) },
+		"exit-on-usr1": exitOnUSR1,
+		"raise":        raise,
+		"count-usr1":   countUSR1,
+		"re-exec":      func([]string) { execSelf(os.Environ(), "sleep") },
+		"clear":        func(args []string) { execSelf(nil, args...) },
+		"close-lease":  closeLease,
+		"overwrite":    overwrite,
+		"dead-leader":  deadLeader,
+		"drop-uid":     func([]string) { dropUID(); ready(); sleepOn() },
+		"spawn":        func(args []string) { spawn(false, args); ready(); sleepOn() },
+		"spawn-drop":   func(args []string) { spawn(false, args); dropUID(); ready(); sleepOn() },
+		"leave":        func(args []string) { spawn(true, args); os.Exit(0) },
+		"double-fork":  func(args []string) { run("leave", args); ready(); sleepOn() },
+		"listen":       listen,
+		"prefork":      prefork,
+		"serve-fd":     serveFD,
+		"descriptors":  listDescriptors,
+		"middle":       middle,
+		"adopter":      adopter,
+		"nobody-exit":  nobodyExit,
+		"nobody-port":  nobodyPort,
+		"nobody-kill":  nobodyKill,
+		"kill-own":     killOwn,
+		"cgroup":       func([]string) { say("cgroup", DelegatedCgroup); sleepOn() },
+	}
+}
+
+func childMain() {
+	time.AfterFunc(childLife, func() { os.Exit(99) })
+	behaviours[os.Args[2]](os.Args[3:])
+}
+
+func ready() { fmt.Printf("ready %d\n", os.Getpid()) }
+
+func sleepOn() {
+	for {
+		time.Sleep(childLife)
+	}
+}
+
+func say(what string, f func() (string, bool)) {
+	text, ok := f()
+	fmt.Printf("%s %v %s\n", what, ok, text)
+}
+
+func number(text string) int {
+	n, err := strconv.Atoi(text)
+	must(err)
+	return n
+}
+
+func must(err error) {
+	if err != nil {
+		fmt.Println("failed", err)
+		os.Exit(98)
+	}
+}
+
+func self() string {
+	path, err := os.Executable()
+	must(err)
+	return path
+}
+
+// usr1 returns what a SIGUSR1 from now on sends to: the tests' way to say "go on".
+func usr1() <-chan os.Signal {
+	got := make(chan os.Signal, 8)
+	signal.Notify(got, syscall.SIGUSR1)
+	return got
+}
+
+func exitOnUSR1(args []string) {
+	got := usr1()
+	ready()
+	<-got
+	os.Exit(number(args[0]))
+}
+
+func raise(args []string) {
+	ready()
+	// Go's runtime would turn some signals into an exit code.
+	signal.Reset()
+	must(unix.Kill(os.Getpid(), syscall.Signal(number(args[0]))))
+	sleepOn()
+}
+
+// countUSR1 notes every SIGUSR1 that it gets.
+func countUSR1([]string) {
+	got := usr1()
+	ready()
+	for range got {
+		fmt.Printf("usr1 %d\n", os.Getpid())
+	}
+}
+
+// execSelf replaces the process: same PID, same start, another environment.
+func execSelf(env []string, args ...string) {
+	must(syscall.Exec(self(), append([]string{self(), childArg}, args...), env))
+}
+
+func closeLease(args []string) {
+	must(unix.Close(3))
+	if len(args) > 0 {
+		execSelf(os.Environ(), args...)
+	}
+	ready()
+	sleepOn()
+}
+
+// overwrite destroys the environment in memory, as programs do that change their
+// title.
+func overwrite([]string) {
+	line, err := os.ReadFile("/proc/self/stat")
+	must(err)
+	fields := strings.Fields(string(line[strings.LastIndexByte(string(line), ')')+1:]))
+	start, err := strconv.ParseInt(fields[50-3], 10, 64)
+	must(err)
+	end, err := strconv.ParseInt(fields[51-3], 10, 64)
+	must(err)
+	memory, err := os.OpenFile("/proc/self/mem", os.O_WRONLY, 0)
+	must(err)
+	_, err = memory.WriteAt([]byte(strings.Repeat("title ", int(end-start)/6)), start)
+	must(err)
+	ready()
+	sleepOn()
+}
+
+// deadLeader ends its first thread and lives on in the others.
+func deadLeader([]string) {
+	got := usr1()
+	go func() {
+		for { // until the first thread shows that it is dead
+			s, err := readStat(os.Getpid())
+			must(err)
+			if s.ended() {
+				break
+			}
+			runtime.Gosched()
+		}
+		ready()
+		<-got
+		os.Exit(3)
+	}()
+	// Not RawSyscall: the scheduler must take the thread's place away from it.
+	_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 7, 0, 0)
+}
+
+// nobody is a user without any rights.
+const nobody = 65534
+
+func dropUID() {
+	must(syscall.Setgroups(nil))
+	must(syscall.Setgid(nobody))
+	must(syscall.Setuid(nobody))
+}
+
+func spawn(ownSession bool, args []string) {
+	cmd := exec.Command(self(), append([]string{childArg}, args...)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: ownSession}
+	must(cmd.Start())
+}
+
+func run(behaviour string, args []string) {
+	cmd := exec.Command(self(), childArgs(behaviour, args...)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	must(cmd.Run())
+}
+
+func listen(args []string) {
+	l, err := net.Listen("tcp", args[0])
+	must(err)
+	fmt.Printf("port %d\n", l.Addr().(*net.TCPAddr).Port)
+	sleepOn()
+}
+
+// prefork opens the port and leaves it to a child, as prefork servers do.
+func prefork(args []string) {
+	l, err := net.Listen("tcp", args[0])
+	must(err)
+	file, err := l.(*net.TCPListener).File()
+	must(err)
+	cmd := exec.Command(self(), childArgs("serve-fd", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))...)
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{file}
+	must(cmd.Start())
+	must(l.Close())
+	must(file.Close())
+	sleepOn()
+}
+
+func serveFD(args []string) {
+	l, err := net.FileListener(os.NewFile(3, "listener"))
+	must(err)
+	defer l.Close()
+	// Only now has nobody but this process the port.
+	fmt.Printf("port %s\n", args[0])
+	sleepOn()
+}
+
+func listDescriptors([]string) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	must(err)
+	for _, e := range entries {
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+			fmt.Printf("fd %s %s\n", e.Name(), target)
+		}
+	}
+	ready()
+	sleepOn()
+}
+
+// middle starts a worker and dies, like a master.
+func middle(args []string) {
+	p, err := Start(Spec{
+		Path: self(), Args: childArgs(args[1], args[2:]...), Output: os.Stdout,
+		Env: []string{EnvWorkerToken + "=" + args[0], EnvMasterID + "=" + testMaster()},
+	})
+	must(err)
+	text, err := json.Marshal(p.Identity())
+	must(err)
+	fmt.Printf("identity %s\n", text)
+	os.Exit(0)
+}
+
+// adopter becomes the parent of what middle leaves behind, and reaps it or not.
+func adopter(args []string) {
+	must(unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+	run("middle", args[1:])
+	ready()
+	for args[0] == "reap" {
+		_, err := unix.Wait4(-1, nil, 0, nil)
+		if err == unix.ECHILD {
+			break
+		}
+	}
+	sleepOn()
+}
+
+// nobodyExit tells how a process ended to which it has no ptrace access.
+func nobodyExit(args []string) {
+	dropUID()
+	var id Identity
+	must(json.Unmarshal([]byte(args[0]), &id))
+	p, err := Open(id, "")
+	must(err)
+	ready()
+	<-p.Done()
+	fmt.Printf("exit %s\n", p.Exit())
+}
+
+func nobodyPort(args []string) {
+	var f Family
+	must(json.Unmarshal([]byte(args[0]), &f))
+	main, err := OpenPID(f.Leader)
+	must(err)
+	f.Main = main
+	dropUID()
+	owner, err := f.OwnsPort(number(args[1]))
+	must(err)
+	fmt.Printf("owner %s\n", owner)
+}
+
+// nobodyKill is a master without rights over one of its worker's children.
+func nobodyKill(args []string) {
+	seen := usr1()
+	p, err := Start(Spec{
+		Path: self(), Args: childArgs("spawn-drop", "clear", "sleep"), Output: os.Stdout,
+		Env: []string{EnvWorkerToken + "=" + args[0], EnvMasterID + "=" + testMaster()},
+	})
+	must(err)
+	fmt.Printf("started %d\n", p.PID())
+	<-seen // both are ready
+	dropUID()
+	ctx, cancel := testDeadline()
+	defer cancel()
+	left, err := Family{Token: args[0], Main: p}.Kill(ctx)
+	<-p.Done()
+	for _, h := range left {
+		fmt.Printf("left %d\n", h.PID)
+	}
+	fmt.Printf("error %v\n", err)
+}
+
+// killOwn kills the family that it belongs to, but for itself and its parent.
+func killOwn(args []string) {
+	if args[0] == "child" {
+		spawn(false, []string{"kill-own", "now"})
+		sleepOn()
+	}
+	seen := usr1()
+	fmt.Printf("killer %d\n", os.Getpid())
+	spawn(false, []string{"sleep"})
+	<-seen // it is ready
+	ctx, cancel := testDeadline()
+	defer cancel()
+	left, err := Family{Token: os.Getenv(EnvWorkerToken)}.Kill(ctx)
+	fmt.Printf("killed %d %v %d\n", len(left), err, os.Getppid())
+	sleepOn()
+}

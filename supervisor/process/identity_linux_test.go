@@ -1,0 +1,311 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func hasPidfs(t testing.TB) bool {
+	t.Helper()
+	fd, err := openPidfd(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	_, ok, err := pidfdInode(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ok
+}
+
+// eachProof runs a test with the inode of the pidfd as proof, and as on a kernel
+// without it.
+func eachProof(t *testing.T, test func(t *testing.T, proof Proof)) {
+	t.Run(ProofPidfdInode.String(), func(t *testing.T) {
+		if !hasPidfs(t) {
+			t.Skip("needs Linux 6.9")
+		}
+		test(t, ProofPidfdInode)
+	})
+	t.Run(ProofStartTimeToken.String(), func(t *testing.T) {
+		withhold(t, &withheld.pidfs)
+		test(t, ProofStartTimeToken)
+	})
+}
+
+func TestOpenProvesIdentity(t *testing.T) {
+	eachProof(t, func(t *testing.T, proof Proof) {
+		w := startWorker(t, "sleep")
+		w.expect(t, "ready")
+		id := w.Identity()
+		if id.Proof != proof || (id.Inode != 0) != (proof == ProofPidfdInode) || id.StartTicks == 0 {
+			t.Fatalf("Start took this evidence: %+v", id)
+		}
+		p, err := Open(id, w.family.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if p.Identity() != id {
+			t.Errorf("Open: identity %+v, want %+v", p.Identity(), id)
+		}
+		seen := watchPID(t, w.PID())
+		if seen.Identity() != id {
+			t.Errorf("OpenPID: identity %+v, want %+v", seen.Identity(), id)
+		}
+		if err := seen.Verify(w.family.Token); err != nil {
+			t.Errorf("Verify: %v", err)
+		}
+		if err := seen.Verify("another"); !errors.Is(err, ErrGone) {
+			t.Errorf("Verify of another token: %v, want ErrGone", err)
+		}
+	})
+}
+
+func TestOpenRefuses(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(id *Identity)
+		token  string
+		want   map[Proof]error // nil where it must open
+	}{
+		{
+			"other boot", func(id *Identity) { id.BootID = "4f7b9f4e-7f2c-4a55-9d6e-0c1d2e3f4a5b" }, "",
+			map[Proof]error{ProofPidfdInode: ErrGone, ProofStartTimeToken: ErrGone},
+		},
+		{
+			"no boot", func(id *Identity) { id.BootID = "" }, "",
+			map[Proof]error{ProofPidfdInode: ErrUnverifiable, ProofStartTimeToken: ErrUnverifiable},
+		},
+		{
+			"other namespace", func(id *Identity) { id.PIDNamespace++ }, "",
+			map[Proof]error{ProofPidfdInode: ErrUnverifiable, ProofStartTimeToken: ErrUnverifiable},
+		},
+		{
+			"no namespace", func(id *Identity) { id.PIDNamespace = 0 }, "",
+			map[Proof]error{ProofPidfdInode: ErrUnverifiable, ProofStartTimeToken: ErrUnverifiable},
+		},
+		{
+			"no pid", func(id *Identity) { id.PID = 0 }, "",
+			map[Proof]error{ProofPidfdInode: ErrUnverifiable, ProofStartTimeToken: ErrUnverifiable},
+		},
+		{
+			"other inode", func(id *Identity) { id.Inode++ }, "",
+			map[Proof]error{ProofPidfdInode: ErrGone, ProofStartTimeToken: nil},
+		},
+		{
+			"other start", func(id *Identity) { id.StartTicks++ }, "",
+			map[Proof]error{ProofPidfdInode: nil, ProofStartTimeToken: ErrGone},
+		},
+		{
+			"no start", func(id *Identity) { id.StartTicks = 0 }, "",
+			map[Proof]error{ProofPidfdInode: nil, ProofStartTimeToken: ErrUnverifiable},
+		},
+		{
+			"other token", func(*Identity) {}, "another",
+			map[Proof]error{ProofPidfdInode: nil, ProofStartTimeToken: ErrGone},
+		},
+		{
+			"unknown proof", func(id *Identity) { id.Proof = 7 }, "",
+			map[Proof]error{ProofPidfdInode: ErrUnverifiable, ProofStartTimeToken: ErrUnverifiable},
+		},
+	}
+	eachProof(t, func(t *testing.T, proof Proof) {
+		w := startWorker(t, "sleep")
+		w.expect(t, "ready")
+		for _, tt := range tests {
+			id, token := w.Identity(), w.family.Token
+			tt.change(&id)
+			if tt.token != "" {
+				token = tt.token
+			}
+			p, err := Open(id, token)
+			if !errors.Is(err, tt.want[proof]) {
+				t.Errorf("%s: Open: %v, want %v", tt.name, err, tt.want[proof])
+			}
+			if err == nil {
+				p.Close()
+			} else if !strings.HasPrefix(err.Error(), fmt.Sprintf("open process %d: ", id.PID)) {
+				t.Errorf("%s: Open: %q does not say of whom", tt.name, err)
+			}
+		}
+	})
+}
+
+func TestOpenWhatBecameUnclear(t *testing.T) {
+	tests := []struct {
+		behaviour string
+		args      []string
+		byToken   error // where the start time and the token are the proof
+	}{
+		{"re-exec", nil, nil},
+		{"dead-leader", nil, nil},
+		{"overwrite", nil, ErrUnverifiable},
+		{"clear", []string{"sleep"}, ErrUnverifiable},
+	}
+	for _, tt := range tests {
+		t.Run(tt.behaviour, func(t *testing.T) {
+			eachProof(t, func(t *testing.T, proof Proof) {
+				w := startWorker(t, tt.behaviour, tt.args...)
+				w.expect(t, "ready")
+				p, err := Open(w.Identity(), w.family.Token)
+				switch {
+				case proof == ProofPidfdInode && err != nil:
+					t.Errorf("Open: %v, want it proven", err)
+				case proof == ProofStartTimeToken && !errors.Is(err, tt.byToken):
+					t.Errorf("Open: %v, want %v", err, tt.byToken)
+				}
+				if err == nil {
+					select {
+					case <-p.Done():
+						t.Error("Done is closed while threads live")
+					default:
+					}
+					p.Close()
+				}
+			})
+		})
+	}
+}
+
+func TestOpenDead(t *testing.T) {
+	eachProof(t, func(t *testing.T, _ Proof) {
+		w := startWorker(t, "exit", "4")
+		waitDone(t, w.Process)
+		w.Exit() // it is reaped by now
+		if _, err := Open(w.Identity(), w.family.Token); !errors.Is(err, ErrGone) {
+			t.Errorf("Open: %v, want ErrGone", err)
+		}
+		if _, err := OpenPID(w.PID()); !errors.Is(err, ErrGone) {
+			t.Errorf("OpenPID: %v, want ErrGone", err)
+		}
+	})
+}
+
+// After an upgrade in place the workers are still children of ours, and some may
+// have died meanwhile.
+func TestOpenOwnZombie(t *testing.T) {
+	eachProof(t, func(t *testing.T, _ Proof) {
+		w := startWorker(t, "exit-on-usr1", "5")
+		w.expect(t, "ready")
+		id := w.Identity()
+		if err := w.Process.Close(); err != nil { // forgotten, as by exec
+			t.Fatal(err)
+		}
+		if err := unix.Kill(id.PID, unix.SIGUSR1); err != nil { // a child of ours that nobody reaps
+			t.Fatal(err)
+		}
+		waitState(t, id.PID, unix.WEXITED)
+		p, err := Open(id, w.family.Token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Process, w.family.Main = p, p
+		waitDone(t, p)
+		if got, want := p.Exit(), (Exit{Code: 5, Source: ExitWait}); got != want {
+			t.Errorf("Exit() = %+v, want %+v", got, want)
+		}
+	})
+}
+
+func TestOpenThreadIsGone(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	tid := make(chan int)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		runtime.LockOSThread() // a second thread; it ends with its goroutine
+		tid <- unix.Gettid()
+		<-done
+	}()
+	id := Identity{PID: <-tid, PIDNamespace: pidNamespace(), Inode: 1}
+	if id.PID == os.Getpid() {
+		t.Skip("that was the first thread")
+	}
+	id.BootID, _ = BootID()
+	if _, err := Open(id, "token"); !errors.Is(err, ErrGone) {
+		t.Errorf("Open of a thread's number: %v, want ErrGone", err)
+	}
+}
+
+// A real reuse: the kernel is told which PID to give next.
+func TestReusedPIDIsNeverSignalled(t *testing.T) {
+	const lastPID = "/proc/sys/kernel/ns_last_pid"
+	eachProof(t, func(t *testing.T, _ Proof) {
+		old := startWorker(t, "exit", "0")
+		waitDone(t, old.Process)
+		old.Exit() // it is reaped: the number is free
+		var decoy *worker
+		for range 50 { // somebody else may be given the number first
+			if err := os.WriteFile(lastPID, fmt.Appendf(nil, "%d", old.PID()-1), 0); err != nil {
+				t.Skip(err)
+			}
+			decoy = startWorker(t, "count-usr1")
+			if decoy.PID() == old.PID() {
+				break
+			}
+		}
+		if decoy.PID() != old.PID() {
+			t.Skip("the pid was not given again")
+		}
+		decoy.expect(t, "ready")
+		if err := old.Signal(unix.SIGUSR1); !errors.Is(err, ErrGone) {
+			t.Errorf("Signal by the old handle: %v, want ErrGone", err)
+		}
+		if err := old.SignalGroup(unix.SIGUSR1); !errors.Is(err, ErrGone) {
+			t.Errorf("SignalGroup by the old handle: %v, want ErrGone", err)
+		}
+		withhold(t, &withheld.groupSignal)
+		if err := old.SignalGroup(unix.SIGUSR1); !errors.Is(err, ErrGone) {
+			t.Errorf("SignalGroup by number by the old handle: %v, want ErrGone", err)
+		}
+		if p, err := Open(old.Identity(), old.family.Token); !errors.Is(err, ErrGone) {
+			t.Errorf("Open: %v, want ErrGone", err)
+			if err == nil {
+				p.Close()
+			}
+		}
+		ctx, cancel := testDeadline()
+		defer cancel()
+		family := old.family // with the leader's number and an old handle
+		if left, err := family.Kill(ctx); err != nil || len(left) > 0 {
+			t.Errorf("Kill of the old family: %v, %v", left, err)
+		}
+		if members, err := family.Members(ctx); err != nil || len(members) > 0 {
+			t.Errorf("Members of the old family: %v, %v", members, err)
+		}
+		// One signal that it is meant to get, and it must be the only one.
+		if err := decoy.Signal(unix.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		decoy.expect(t, "usr1")
+		if err := decoy.Signal(unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		waitDone(t, decoy.Process)
+		if rest, err := decoy.output.ReadString('\n'); err == nil {
+			t.Errorf("the stranger got another signal: %q", rest)
+		}
+	})
+}
+
+func TestProcOfAnotherNamespace(t *testing.T) {
+	for status, want := range map[string]bool{
+		"Name:\ta\nNSpid:\t12\nVmPeak:\t1":        true,
+		"Name:\ta\nNSpid:\t4711\t12\nVmPeak:\t1":  false,
+		"Name:\ta\nPid:\t12\n":                    true, // before Linux 4.1
+		"Name:\ta\nNSpid:\t4711\t55\t1\nThreads:": false,
+	} {
+		if got := ownNamespace([]byte(status)); got != want {
+			t.Errorf("ownNamespace(%q) = %v, want %v", status, got, want)
+		}
+	}
+}

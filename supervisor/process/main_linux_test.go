@@ -1,0 +1,217 @@
+package process
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience bounds every wait of a test for a process; none should come near it.
+const patience = 20 * time.Second
+
+func testDeadline() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}
+
+// testMaster is the master id of all children of one test run.
+func testMaster() string {
+	if id := os.Getenv(EnvMasterID); id != "" {
+		return id
+	}
+	return testMasterID()
+}
+
+var testMasterID = sync.OnceValue(rand.Text)
+
+func TestMain(m *testing.M) {
+	if isChild() {
+		childMain()
+		return
+	}
+	os.Exit(runAndCount(m))
+}
+
+// runAndCount fails where a test leaves a process behind: as a subreaper, this
+// process becomes the parent of all that lose theirs.
+func runAndCount(m *testing.M) int {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "subreaper:", err)
+		return 1
+	}
+	code := m.Run()
+	for {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		switch {
+		case err == unix.EINTR || err == nil && pid > 0: // a zombie
+			continue
+		case err == unix.ECHILD:
+			return code
+		}
+		fmt.Fprintln(os.Stderr, "FAIL: processes were left behind:")
+		stats := make(map[int]taskStat)
+		buf := make([]byte, 1<<16)
+		pids, _ := numbers("/proc", &buf)
+		for _, pid := range pids {
+			if s, err := readStat(pid); err == nil {
+				stats[pid] = s
+			}
+		}
+		for pid, s := range stats {
+			if s.PPID == os.Getpid() && !s.ended() {
+				command, _ := os.ReadFile(procPath(pid, "cmdline"))
+				fmt.Fprintf(os.Stderr, "\t%d %q\n", pid, command)
+				_ = unix.Kill(pid, unix.SIGKILL) // a child of ours
+			}
+		}
+		return 1
+	}
+}
+
+// worker is a process under test and all that it may leave behind.
+type worker struct {
+	*Process
+	t      *testing.T
+	family Family
+	output *bufio.Reader
+	pipe   *os.File
+	stash  []string
+}
+
+// startWorker starts a child of the given behaviour, with a token and a lease. At
+// the test's end it and its descendants are killed.
+func startWorker(t testing.TB, behaviour string, args ...string) *worker {
+	t.Helper()
+	w := prepareWorker(t)
+	return w.start(t, Spec{Args: childArgs(behaviour, args...)})
+}
+
+func prepareWorker(t testing.TB) *worker {
+	return &worker{family: Family{Token: rand.Text(), LeasePath: filepath.Join(t.TempDir(), "worker.lease")}}
+}
+
+func (w *worker) start(t testing.TB, spec Spec) *worker {
+	t.Helper()
+	lease, err := CreateLease(w.family.LeasePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Close()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer write.Close()
+	t.Cleanup(func() { read.Close() })
+	if spec.Path == "" {
+		if spec.Path, err = os.Executable(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spec.Env = append(spec.Env,
+		EnvMasterID+"="+testMaster(), EnvStateDir+"=1:2", EnvWorkerID+"=worker-0",
+		EnvWorkerToken+"="+w.family.Token, EnvWorkerPort+"=40001", "PATH="+os.Getenv("PATH"))
+	spec.Output, spec.Lease = write, lease
+	if w.Process, err = Start(spec); err != nil {
+		t.Fatal(err)
+	}
+	w.family.Lease, w.family.Leader, w.family.Main = lease.ID(), w.PID(), w.Process
+	w.pipe, w.output = read, bufio.NewReader(read)
+	t.Cleanup(func() {
+		ctx, cancel := testDeadline()
+		defer cancel()
+		if left, err := w.family.Kill(ctx); err != nil {
+			t.Errorf("kill the worker's family: %v, left: %v", err, left)
+		}
+		<-w.Done()
+		w.Close()
+	})
+	return w
+}
+
+// expect reads the output up to a line that begins with word, and returns what
+// follows it. Lines before it are kept for the next.
+func (w *worker) expect(t testing.TB, word string) string {
+	t.Helper()
+	for i, line := range w.stash {
+		if rest, found := strings.CutPrefix(line, word+" "); found {
+			w.stash = append(w.stash[:i], w.stash[i+1:]...)
+			return rest
+		}
+	}
+	if err := w.pipe.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		line, err := w.output.ReadString('\n')
+		if err != nil {
+			t.Fatalf("waiting for %q: %v; output so far: %q", word, err, append(w.stash, line))
+		}
+		line = strings.TrimSpace(line)
+		if rest, found := strings.CutPrefix(line, word+" "); found {
+			return rest
+		}
+		w.stash = append(w.stash, line)
+	}
+}
+
+// expectPID is expect for lines that hold a PID.
+func (w *worker) expectPID(t testing.TB, word string) int {
+	t.Helper()
+	var pid int
+	if _, err := fmt.Sscan(w.expect(t, word), &pid); err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// watchPID watches a process that the worker has named, until the test's end.
+func watchPID(t testing.TB, pid int) *Process {
+	t.Helper()
+	p, err := OpenPID(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+func waitDone(t testing.TB, p *Process) {
+	t.Helper()
+	select {
+	case <-p.Done():
+	case <-time.After(patience):
+		t.Fatalf("process %d is not dead", p.PID())
+	}
+}
+
+// waitState waits for a stop or continuation of a child of ours, without reaping it.
+func waitState(t testing.TB, pid, option int) {
+	t.Helper()
+	if err := unix.Waitid(unix.P_PID, pid, nil, option|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+}
+
+// withhold makes the kernel look older for one test.
+func withhold(t testing.TB, features ...interface{ Store(bool) }) {
+	for _, f := range features {
+		f.Store(true)
+		t.Cleanup(func() { f.Store(false) })
+	}
+}
