@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,12 +108,20 @@ func (f folders) liveSocket() string {
 // announce leaves the socket's path for clients; the returned function takes it back.
 func (f folders) announce() (func() error, error) {
 	path := filepath.Join(f.state, adminPathFile)
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, []byte(f.socket()+"\n"), 0o600); err != nil {
+	if err := replaceFile(path, f.socket()+"\n", 0o600); err != nil {
 		return nil, fmt.Errorf("leave the admin socket's path for clients: %w", err)
 	}
-	if err := os.Rename(tmp, path); err != nil {
-		return nil, errors.Join(fmt.Errorf("leave the admin socket's path for clients: %w", err), os.Remove(tmp))
-	}
 	return func() error { return os.Remove(path) }, nil
+}
+
+// replaceFile leaves the old file or the new one, never half of one.
+func replaceFile(path, text string, mode fs.FileMode) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, []byte(text), mode); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return nil
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	sd "github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/core-tools/hsu-master/deploy"
 )
 
 // notifier talks to systemd, sd_notify(3); without systemd it does nothing.
@@ -49,17 +51,20 @@ func (n *notifier) send(state string) {
 }
 
 // passedListener returns the socket that systemd passed, nil where it passed none.
+// Other descriptors that it may pass are not ours to serve on.
 func passedListener() (net.Listener, error) {
-	passed, err := activation.Listeners()
-	switch {
-	case err != nil:
+	passed, err := activation.ListenersWithNames()
+	if err != nil {
 		return nil, wrap("take the socket that systemd passed", err)
-	case len(passed) == 0:
+	}
+	listeners := passed[deploy.ListenerName]
+	switch {
+	case len(listeners) == 0:
 		return nil, nil
-	case len(passed) > 1:
+	case len(listeners) > 1:
 		return nil, errors.New("systemd passed more than one socket: name one ListenStream= in the socket unit")
-	case passed[0] == nil:
+	case listeners[0] == nil:
 		return nil, errors.New("systemd passed a socket that is no listening stream: use ListenStream= in the socket unit")
 	}
-	return passed[0], nil
+	return listeners[0], nil
 }
