@@ -192,7 +192,7 @@ func workerEnviron(base []string) []string {
 	return slices.DeleteFunc(slices.Clone(base), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
 		switch name {
-		case "NOTIFY_SOCKET", "JOURNAL_STREAM", "MAINPID", "MANAGERPID", "FDSTORE":
+		case "NOTIFY_SOCKET", "JOURNAL_STREAM":
 			return true
 		}
 		for _, prefix := range []string{"HSU_", "WATCHDOG_", "LISTEN_"} {
