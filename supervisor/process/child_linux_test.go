@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,7 +60,9 @@ func init() {
 		"prefork":      prefork,
 		"serve-fd":     serveFD,
 		"descriptors":  listDescriptors,
+		"chain":        chain,
 		"middle":       middle,
+		"lease-master": leaseMaster,
 		"adopter":      adopter,
 		"nobody-exit":  nobodyExit,
 		"nobody-port":  nobodyPort,
@@ -253,6 +256,24 @@ func listDescriptors([]string) {
 	sleepOn()
 }
 
+// chain forks and exits, and so does its child, and so on.
+//
+//go:norace
+func chain([]string) {
+	ready()
+	text := []byte("the chain came to its end\n")
+	runtime.LockOSThread()
+	// After a bare fork there is only this thread: no call of the runtime from here on.
+	for range 200_000 {
+		pid, _, _ := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+		if pid != 0 {
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+		}
+	}
+	syscall.RawSyscall(syscall.SYS_WRITE, 1, uintptr(unsafe.Pointer(&text[0])), uintptr(len(text)))
+	syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+}
+
 // middle starts a worker and dies, like a master.
 func middle(args []string) {
 	p, err := Start(Spec{
@@ -263,6 +284,15 @@ func middle(args []string) {
 	text, err := json.Marshal(p.Identity())
 	must(err)
 	fmt.Printf("identity %s\n", text)
+	os.Exit(0)
+}
+
+// leaseMaster starts a worker that holds a lease, and dies.
+func leaseMaster(args []string) {
+	lease, err := CreateLease(args[0])
+	must(err)
+	_, err = Start(Spec{Path: self(), Args: childArgs("sleep"), Output: os.Stdout, Lease: lease})
+	must(err)
 	os.Exit(0)
 }
 

@@ -173,10 +173,11 @@ func (w *worker) expectPID(t testing.TB, word string) int {
 	return pid
 }
 
-// watchPID watches a process that the worker has named, until the test's end.
+// watchPID watches a process that the worker has named, until the test's end. It
+// leaves reaping, and with it the exit, to the worker's own handle.
 func watchPID(t testing.TB, pid int) *Process {
 	t.Helper()
-	p, err := OpenPID(pid)
+	p, err := openPID(pid, ignore)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,23 +72,33 @@ func readAll(path string, buf *[]byte) ([]byte, error) {
 // numbers returns the entries of a folder whose names are numbers: processes,
 // threads or descriptors.
 func numbers(path string, buf *[]byte) ([]int, error) {
+	var found []int
+	err := walkNumbers(path, *buf, func(some []int) bool {
+		found = append(found, some...)
+		return true
+	})
+	return found, err
+}
+
+// walkNumbers shows the numbers in a folder in pieces of what fits into buf, until
+// visit returns false.
+func walkNumbers(path string, buf []byte, visit func(some []int) bool) error {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unix.Close(fd)
-	var found []int
+	var some []int
 	for {
-		n, err := retry(func() (int, error) { return unix.Getdents(fd, *buf) })
-		if err != nil {
-			return found, err
+		n, err := retry(func() (int, error) { return unix.Getdents(fd, buf) })
+		if err != nil || n <= 0 {
+			return err
 		}
-		if n <= 0 {
-			return found, nil
+		if some = appendNumbers(some[:0], buf[:n]); !visit(some) {
+			return nil
 		}
-		found = appendNumbers(found, (*buf)[:n])
 	}
 }
 

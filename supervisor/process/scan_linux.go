@@ -80,7 +80,7 @@ func (c *census) all() map[int]taskStat {
 }
 
 const (
-	execPatience = 500 * time.Millisecond // for processes inside execve to come out of it
+	execPatience = 500 * time.Millisecond // for processes inside execve to come out of it, and for the pass
 	execPause    = 500 * time.Microsecond
 )
 
@@ -99,10 +99,6 @@ func takeCensus(ctx context.Context, seen func(Holder)) (*census, error) {
 	}
 	buf := getBuffer()
 	defer putBuffer(buf)
-	pids, err := numbers("/proc", buf)
-	if err != nil {
-		return nil, fmt.Errorf("read /proc: %w", err)
-	}
 	c, self := &census{}, os.Getpid()
 	var pending []int
 	visit := func(pid int) {
@@ -125,12 +121,22 @@ func takeCensus(ctx context.Context, seen func(Holder)) (*census, error) {
 		}
 		c.users = append(c.users, pid)
 	}
-	for _, pid := range pids {
-		if pid != self {
-			visit(pid)
-		}
-	}
+	// /proc lists by rising number and goes on to those that are new by then. In
+	// small pieces, each seen at once, it keeps up with a chain of processes that
+	// fork and exit, none of which lives as long as a pass.
 	deadline := time.Now().Add(execPatience)
+	var piece [16 * 24]byte
+	err := walkNumbers("/proc", piece[:], func(pids []int) bool {
+		for _, pid := range pids {
+			if pid != self {
+				visit(pid)
+			}
+		}
+		return time.Now().Before(deadline)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read /proc: %w", err)
+	}
 	for pending = withoutStuck(pending, c); len(pending) > 0; {
 		if !time.Now().Before(deadline) {
 			rememberStuck(pending)

@@ -1,0 +1,242 @@
+package process
+
+import (
+	"encoding/json"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestExitOfOwnChild(t *testing.T) {
+	tests := []struct {
+		behaviour, arg string
+		want           Exit
+	}{
+		{"exit", "0", Exit{Source: ExitWait}},
+		{"exit", "3", Exit{Code: 3, Source: ExitWait}},
+		{"exit", "255", Exit{Code: 255, Source: ExitWait}},
+		{"raise", "9", Exit{Signal: syscall.SIGKILL, Source: ExitWait}},
+		{"raise", "15", Exit{Signal: syscall.SIGTERM, Source: ExitWait}},
+	}
+	for _, tt := range tests {
+		w := startWorker(t, tt.behaviour, tt.arg)
+		waitDone(t, w.Process)
+		if got := w.Exit(); got != tt.want {
+			t.Errorf("%s %s: Exit() = %+v, want %+v", tt.behaviour, tt.arg, got, tt.want)
+		}
+	}
+}
+
+func TestExitBeforeDoneAndAfterClose(t *testing.T) {
+	w := startWorker(t, "sleep")
+	w.expect(t, "ready")
+	p := watchPID(t, w.PID())
+	if got := p.Exit(); got != (Exit{}) {
+		t.Errorf("Exit() of a living process = %+v, want unknown", got)
+	}
+	if err := p.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+	if err := p.Signal(unix.SIGKILL); err == nil {
+		t.Error("Signal after Close succeeded")
+	}
+	select {
+	case <-w.Done():
+		t.Error("Close ended the process")
+	case <-p.Done():
+		t.Error("Close closed Done")
+	default:
+	}
+	if got := p.Exit(); got != (Exit{}) {
+		t.Errorf("Exit() after Close = %+v, want unknown", got)
+	}
+}
+
+// The first thread's own exit code is not the process's.
+func TestExitOfProcessWithDeadLeader(t *testing.T) {
+	w := startWorker(t, "dead-leader")
+	w.expect(t, "ready")
+	if s, err := readStat(w.PID()); err != nil || s.State != 'Z' {
+		t.Fatalf("the first thread is in state %c (%v), want Z", s.State, err)
+	}
+	select {
+	case <-w.Done():
+		t.Fatal("Done is closed while threads live")
+	default:
+	}
+	if err := w.Signal(unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, w.Process)
+	if got, want := w.Exit(), (Exit{Code: 3, Source: ExitWait}); got != want {
+		t.Errorf("Exit() = %+v, want %+v", got, want)
+	}
+}
+
+// startAdopted returns a worker whose master is dead, and that has another parent
+// now, which reaps it ("reap") or never does ("hold").
+func startAdopted(t *testing.T, parent, token, behaviour string, args ...string) (*worker, Identity) {
+	t.Helper()
+	adopter := startWorker(t, "adopter", append([]string{parent, token, behaviour}, args...)...)
+	var id Identity
+	if err := json.Unmarshal([]byte(adopter.expect(t, "identity")), &id); err != nil {
+		t.Fatal(err)
+	}
+	for id.PID != adopter.expectPID(t, "ready") { // the adopter's own, which comes second or first
+	}
+	return adopter, id
+}
+
+func TestExitOfAdoptedProcess(t *testing.T) {
+	deaths := []struct {
+		name string
+		kill syscall.Signal
+		want Exit
+	}{
+		{"code", unix.SIGUSR1, Exit{Code: 6}},
+		{"signal", unix.SIGKILL, Exit{Signal: unix.SIGKILL}},
+	}
+	const token = "adopted"
+	for _, parent := range []string{"reap", "hold"} {
+		for _, death := range deaths {
+			t.Run(parent+" "+death.name, func(t *testing.T) {
+				_, id := startAdopted(t, parent, token, "exit-on-usr1", "6")
+				p, err := Open(id, token)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer p.Close()
+				if err := p.Signal(death.kill); err != nil {
+					t.Fatal(err)
+				}
+				waitDone(t, p)
+				start := time.Now()
+				got := p.Exit()
+				// Loosely: what must not happen is a wait for a parent that never reaps.
+				if took := time.Since(start); took > time.Second {
+					t.Errorf("Exit took %v", took)
+				}
+				switch {
+				case parent == "hold" && got.Source != ExitStat:
+					t.Errorf("source %v, want stat: nobody reaps it", got.Source)
+				case got.Source == ExitUnknown && !hasExitInfo(t):
+					t.Skip("reaped at once, and needs Linux 6.15 then")
+				case got.Source != ExitStat && got.Source != ExitPidfd:
+					t.Errorf("source %v, want stat or pidfd", got.Source)
+				}
+				if got.Code != death.want.Code || got.Signal != death.want.Signal {
+					t.Errorf("Exit() = %+v, want %+v", got, death.want)
+				}
+			})
+		}
+	}
+}
+
+// hasExitInfo reaps a child behind the back of its pidfd.
+func hasExitInfo(t *testing.T) bool {
+	w := startWorker(t, "exit", "0")
+	waitDone(t, w.Process)
+	w.Exit()
+	found := false
+	_ = w.control(func(fd int) error {
+		_, found = exitInfo(fd)
+		return nil
+	})
+	return found
+}
+
+func TestExitInfoAfterAnotherReaped(t *testing.T) {
+	if !hasExitInfo(t) {
+		t.Skip("needs Linux 6.15")
+	}
+	w := startWorker(t, "exit-on-usr1", "6")
+	w.expect(t, "ready")
+	second, err := OpenPID(w.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if err := w.Signal(unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, w.Process)
+	waitDone(t, second)
+	// One of the two handles reaps; the other hears of it from its pidfd, or was quick.
+	for _, got := range []Exit{w.Exit(), second.Exit()} {
+		if got.Code != 6 || got.Signal != 0 || got.Source == ExitUnknown {
+			t.Errorf("Exit() = %+v, want code 6", got)
+		}
+	}
+}
+
+// Without ptrace access field 52 of stat reads 0, and that is no clean exit.
+func TestExitWithoutAccessIsUnknown(t *testing.T) {
+	needRoot(t)
+	for _, parent := range []string{"hold", "reap"} {
+		t.Run(parent, func(t *testing.T) {
+			const token = "not mine"
+			_, id := startAdopted(t, parent, token, "exit-on-usr1", "6")
+			p, err := Open(id, token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			text, err := json.Marshal(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			watcher := startWorker(t, "nobody-exit", string(text))
+			watcher.expect(t, "ready")
+			if err := p.Signal(unix.SIGUSR1); err != nil {
+				t.Fatal(err)
+			}
+			got := watcher.expect(t, "exit")
+			if parent == "hold" && got != "unknown" || got != "unknown" && got != "exit code 6" {
+				t.Errorf("exit is %q, want unknown, or the true one once it is reaped", got)
+			}
+		})
+	}
+}
+
+func TestExitOfKernelWithoutExitInfo(t *testing.T) {
+	withhold(t, &withheld.exitInfo)
+	const token = "adopted"
+	_, id := startAdopted(t, "reap", token, "exit-on-usr1", "6")
+	p, err := Open(id, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Signal(unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, p)
+	// The parent may have been quicker: then it is not known, and not guessed.
+	if got := p.Exit(); got != (Exit{}) && got != (Exit{Code: 6, Source: ExitStat}) {
+		t.Errorf("Exit() = %+v, want unknown or code 6 by stat", got)
+	}
+}
+
+func TestExitStrings(t *testing.T) {
+	var all []string
+	for _, e := range []Exit{
+		{},
+		{Code: 3, Source: ExitWait},
+		{Signal: unix.SIGKILL, Source: ExitStat},
+	} {
+		all = append(all, e.String())
+	}
+	for _, s := range []ExitSource{ExitUnknown, ExitWait, ExitPidfd, ExitStat, 9} {
+		all = append(all, s.String())
+	}
+	if got, want := strings.Join(all, ", "),
+		"unknown, exit code 3, signal killed, unknown, wait, pidfd, stat, source-9"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

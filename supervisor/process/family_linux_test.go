@@ -1,0 +1,232 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Every way out of the family that is known, and Kill must find them all.
+func TestKillLeavesNobody(t *testing.T) {
+	tests := []struct {
+		name      string
+		behaviour string
+		args      []string
+		living    int // how many say that they are ready
+	}{
+		{"plain", "sleep", nil, 1},
+		{"ignores TERM", "ignore-term", nil, 1},
+		{"child", "spawn", []string{"sleep"}, 2},
+		{"session of its own", "double-fork", []string{"sleep"}, 2},
+		{"left by its parent", "leave", []string{"sleep"}, 1},
+		{"cleared environment", "clear", []string{"sleep"}, 1},
+		{"cleared, session of its own", "double-fork", []string{"clear", "sleep"}, 2},
+		{"cleared, left by its parent", "leave", []string{"clear", "sleep"}, 1},
+		{"closed lease", "close-lease", nil, 1},
+		{"closed lease, left by its parent", "leave", []string{"close-lease"}, 1},
+		{"cleared and closed", "close-lease", []string{"clear", "sleep"}, 1},
+		{"child cleared and closed", "spawn", []string{"close-lease", "clear", "sleep"}, 2},
+		{"grandchild cleared and closed", "clear", []string{"close-lease", "spawn", "spawn", "sleep"}, 3},
+		{"overwritten environment", "overwrite", nil, 1},
+		{"overwritten, left by its parent", "leave", []string{"overwrite"}, 1},
+		{"dead leader", "dead-leader", nil, 1},
+		{"dead leader, left by its parent", "leave", []string{"dead-leader"}, 1},
+		{"dead leader, cleared, left by its parent", "leave", []string{"clear", "dead-leader"}, 1},
+		{"other user", "drop-uid", nil, 1},
+		{"other user's child", "spawn-drop", []string{"clear", "sleep"}, 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.behaviour == "drop-uid" || tt.behaviour == "spawn-drop" {
+				needRoot(t)
+			}
+			w := startWorker(t, tt.behaviour, tt.args...)
+			var all []*Process
+			for range tt.living {
+				all = append(all, watchPID(t, w.expectPID(t, "ready")))
+			}
+			if tt.behaviour == "leave" {
+				waitDone(t, w.Process)
+				w.Exit() // its child has no parent of the family any more
+			}
+			if err := all[0].Signal(unix.SIGSTOP); err != nil { // what is stopped dies as well
+				t.Fatal(err)
+			}
+			ctx, cancel := testDeadline()
+			defer cancel()
+			members, err := w.family.Members(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range all {
+				if !slices.ContainsFunc(members, func(h Holder) bool { return h.PID == p.PID() }) {
+					t.Errorf("process %d is not among the members %+v", p.PID(), members)
+				}
+			}
+			if len(members) != len(all) {
+				t.Errorf("%d members, want %d: %+v", len(members), len(all), members)
+			}
+			left, err := w.family.Kill(ctx)
+			if err != nil || len(left) > 0 {
+				t.Errorf("Kill: left %+v, %v", left, err)
+			}
+			for _, p := range all {
+				waitDone(t, p)
+			}
+			if tt.behaviour != "leave" {
+				waitDone(t, w.Process)
+				if got, want := w.Exit(), (Exit{Signal: unix.SIGKILL, Source: ExitWait}); got != want {
+					t.Errorf("Exit() = %+v, want %+v: the sweep must leave it to the handle", got, want)
+				}
+			}
+			// Nobody has the output open any more: nobody was overlooked.
+			if err := w.pipe.SetReadDeadline(time.Now().Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, w.output); err != nil {
+				t.Errorf("somebody holds the output open: %v", err)
+			}
+		})
+	}
+}
+
+// Processes that fork and exit at once outrun a kill that comes at a pass's end.
+func TestKillCatchesForkChain(t *testing.T) {
+	w := startWorker(t, "chain")
+	w.expect(t, "ready")
+	ctx, cancel := testDeadline()
+	defer cancel()
+	if left, err := w.family.Kill(ctx); err != nil || len(left) > 0 {
+		t.Errorf("Kill: left %+v, %v", left, err)
+	}
+	if err := w.pipe.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(w.output)
+	if err != nil || len(rest) > 0 {
+		t.Errorf("the chain went on: %q, %v", rest, err)
+	}
+}
+
+func TestKillOfNobodyIsAtOnce(t *testing.T) {
+	w := startWorker(t, "exit", "0")
+	waitDone(t, w.Process)
+	w.Exit()
+	ctx, cancel := testDeadline()
+	defer cancel()
+	start := time.Now()
+	left, err := w.family.Kill(ctx)
+	if err != nil || len(left) > 0 {
+		t.Errorf("Kill: left %+v, %v", left, err)
+	}
+	if took := time.Since(start); took >= quietPeriod {
+		t.Errorf("took %v: it watched for latecomers", took)
+	}
+}
+
+func TestKillSparesItselfAndItsAncestors(t *testing.T) {
+	w := startWorker(t, "kill-own", "child")
+	killer := watchPID(t, w.expectPID(t, "killer"))
+	child := watchPID(t, w.expectPID(t, "ready"))
+	if err := killer.Signal(unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, child)
+	if got, want := w.expect(t, "killed"), fmt.Sprintf("0 <nil> %d", w.PID()); got != want {
+		t.Errorf("left, error and parent are %q, want %q", got, want)
+	}
+	if !killer.alive() || !w.alive() {
+		t.Error("it killed itself or its parent")
+	}
+}
+
+func TestKillReportsWhoCannotBeFound(t *testing.T) {
+	w := startWorker(t, "exit", "0")
+	waitDone(t, w.Process)
+	lease, err := CreateLease(w.family.LeasePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.family.Lease = lease.ID() // held by us, who are no member
+	ctx, cancel := testDeadline()
+	defer cancel()
+	left, err := w.family.Kill(ctx)
+	if !errors.Is(err, ErrLeaseHeld) || len(left) > 0 {
+		t.Errorf("Kill: left %+v, %v, want ErrLeaseHeld", left, err)
+	}
+	if err := lease.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKillReportsWhoMayNotBeSignalled(t *testing.T) {
+	needRoot(t)
+	const token = "beyond my power"
+	master := startWorker(t, "nobody-kill", token)
+	started := master.expectPID(t, "started")
+	first, second := master.expectPID(t, "ready"), master.expectPID(t, "ready")
+	child := watchPID(t, first+second-started)
+	if err := master.Signal(unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	left := master.expectPID(t, "left")
+	if left != child.PID() {
+		t.Errorf("left is %d, want %d", left, child.PID())
+	}
+	if got := master.expect(t, "error"); got == "<nil>" {
+		t.Error("no error")
+	}
+	if !child.alive() {
+		t.Error("the process of another user is dead")
+	}
+	if err := child.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, child)
+}
+
+func TestKillEndsWithContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := (Family{Token: "none"}).Kill(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Kill: %v, want canceled", err)
+	}
+}
+
+// A stranger on the leader's number, and one with a relative's number as parent.
+func TestDescentIsProvenNotCounted(t *testing.T) {
+	stats := map[int]taskStat{
+		10: {PID: 10, PPID: 1, StartTicks: 100},
+		11: {PID: 11, PPID: 10, StartTicks: 100},
+		12: {PID: 12, PPID: 11, StartTicks: 120},
+		13: {PID: 13, PPID: 10, StartTicks: 90}, // older than its parent: the number was another's
+		20: {PID: 20, PPID: 10, StartTicks: 130},
+		21: {PID: 21, PPID: 20, StartTicks: 140},
+	}
+	got := withDescendants(
+		[]candidate{{pid: 10, why: byToken}, {pid: 12, why: byToken}}, stats, map[int]bool{20: true})
+	want := []candidate{
+		{pid: 10, why: byToken},
+		{pid: 12, why: byToken},
+		{pid: 11, why: byDescent, parent: 10},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestOurselvesHasAncestors(t *testing.T) {
+	found := ourselves()
+	for _, pid := range []int{1, os.Getpid(), os.Getppid()} {
+		if !found[pid] {
+			t.Errorf("%d is missing in %v", pid, found)
+		}
+	}
+}

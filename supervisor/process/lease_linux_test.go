@@ -1,0 +1,160 @@
+package process
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func leaseHeld(t *testing.T, path string, id FileID) bool {
+	t.Helper()
+	held, err := LeaseHeld(path, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held
+}
+
+func TestLeaseIsHeldUntilTheLastHolderDies(t *testing.T) {
+	w := startWorker(t, "spawn", "sleep")
+	first, second := w.expectPID(t, "ready"), w.expectPID(t, "ready")
+	child := watchPID(t, first+second-w.PID())
+	path, id := w.family.LeasePath, w.family.Lease
+	if !leaseHeld(t, path, id) {
+		t.Error("not held by the worker")
+	}
+	if err := w.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, w.Process)
+	if !leaseHeld(t, path, id) {
+		t.Error("not held by the child that lives on")
+	}
+	if err := child.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, child)
+	if leaseHeld(t, path, id) {
+		t.Error("held by nobody")
+	}
+}
+
+func TestLeaseIsOurOwnUntilClosed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lease")
+	l, err := CreateLease(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // asking changes nothing
+		if !leaseHeld(t, path, l.ID()) {
+			t.Error("not held while open")
+		}
+	}
+	for range 2 {
+		if err := l.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+	if leaseHeld(t, path, l.ID()) {
+		t.Error("held after Close")
+	}
+}
+
+func TestLeaseOfEachInstanceIsAnother(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lease")
+	// What a crash between creating and renaming leaves.
+	if err := os.WriteFile(path+".new", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first, err := CreateLease(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	second, err := CreateLease(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if first.ID() == second.ID() {
+		t.Fatal("both leases have one inode")
+	}
+	if _, err := LeaseHeld(path, first.ID()); !errors.Is(err, ErrLeaseUnknown) {
+		t.Errorf("LeaseHeld of the first: %v, want ErrLeaseUnknown", err)
+	}
+	if !leaseHeld(t, path, second.ID()) {
+		t.Error("the second is not held")
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("the folder holds %v (%v), want the lease only", entries, err)
+	}
+}
+
+func TestLeaseUnknown(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("fifo", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"missing", "fifo", "link", "none/missing"} {
+		_, err := LeaseHeld(filepath.Join(dir, name), FileID{Device: 1, Inode: 2})
+		if !errors.Is(err, ErrLeaseUnknown) || !strings.Contains(err.Error(), name) {
+			t.Errorf("LeaseHeld of %s: %v, want ErrLeaseUnknown with its name", name, err)
+		}
+	}
+	if _, err := CreateLease(filepath.Join(dir, "none", "lease")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("CreateLease in no folder: %v", err)
+	}
+}
+
+// Who just reads the file is a stranger, and must not be taken for a member.
+func TestLeaseReaderIsNoHolder(t *testing.T) {
+	w := startWorker(t, "sleep")
+	w.expect(t, "ready")
+	file, err := os.Open(w.family.LeasePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	buf := getBuffer()
+	defer putBuffer(buf)
+	if !holdsLease(w.PID(), w.family.Lease, buf) {
+		t.Error("the worker does not hold its lease")
+	}
+	if holdsLease(os.Getpid(), w.family.Lease, buf) {
+		t.Error("the reader of the file holds the lease")
+	}
+}
+
+// The master that locked the lease is dead; the lock's owner is then nobody's PID.
+func TestLeaseOfDeadMaster(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lease")
+	w := startWorker(t, "lease-master", path)
+	pid := w.expectPID(t, "ready")
+	waitDone(t, w.Process)
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	id := FileID{Device: uint64(st.Dev), Inode: st.Ino}
+	if !leaseHeld(t, path, id) {
+		t.Error("not held")
+	}
+	ctx, cancel := testDeadline()
+	defer cancel()
+	family := Family{Token: "none", LeasePath: path, Lease: id}
+	members, err := family.Members(ctx)
+	if err != nil || len(members) != 1 || members[0].PID != pid {
+		t.Errorf("Members: %+v, %v, want process %d", members, err, pid)
+	}
+	if left, err := family.Kill(ctx); err != nil {
+		t.Errorf("Kill: left %+v, %v", left, err)
+	}
+}

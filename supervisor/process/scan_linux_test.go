@@ -1,0 +1,180 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func holdersOf(t testing.TB, token string) []Holder {
+	t.Helper()
+	all, err := Scan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []Holder
+	for _, h := range all {
+		if h.Token == token {
+			found = append(found, h)
+		}
+	}
+	return found
+}
+
+func TestScanTellsWhatTheEnvironmentSays(t *testing.T) {
+	w := startWorker(t, "spawn", "sleep")
+	first, second := w.expectPID(t, "ready"), w.expectPID(t, "ready")
+	found := holdersOf(t, w.family.Token)
+	if len(found) != 2 {
+		t.Fatalf("found %+v, want the worker and its child", found)
+	}
+	want := Holder{
+		PID: w.PID(), PPID: os.Getpid(), PGID: w.PID(), SID: w.PID(), UID: uint32(os.Geteuid()),
+		State: found[0].State, StartTicks: w.Identity().StartTicks,
+		MasterID: testMaster(), StateDir: "1:2", WorkerID: "worker-0", Token: w.family.Token, Port: 40001,
+	}
+	if found[0] != want {
+		t.Errorf("the oldest is %+v, want %+v", found[0], want)
+	}
+	if got, want := found[1].PID, first+second-w.PID(); got != want || found[1].PPID != w.PID() {
+		t.Errorf("the child is %+v, want pid %d of parent %d", found[1], want, w.PID())
+	}
+}
+
+func TestScanSees(t *testing.T) {
+	tests := []struct {
+		behaviour string
+		args      []string
+		want      int
+	}{
+		{"sleep", nil, 1},
+		{"re-exec", nil, 1},
+		{"close-lease", nil, 1},
+		{"dead-leader", nil, 1},
+		{"drop-uid", nil, 1},
+		{"overwrite", nil, 0},
+		{"clear", []string{"sleep"}, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.behaviour, func(t *testing.T) {
+			if tt.behaviour == "drop-uid" {
+				needRoot(t)
+			}
+			w := startWorker(t, tt.behaviour, tt.args...)
+			w.expect(t, "ready")
+			found := holdersOf(t, w.family.Token)
+			if len(found) != tt.want {
+				t.Fatalf("found %+v, want %d", found, tt.want)
+			}
+			for _, h := range found {
+				if h.PID != w.PID() || h.State == 'Z' {
+					t.Errorf("found %+v, want the living process %d", h, w.PID())
+				}
+				if tt.behaviour == "drop-uid" && h.UID != nobody {
+					t.Errorf("uid %d, want %d", h.UID, nobody)
+				}
+			}
+		})
+	}
+}
+
+// A process is inside execve right after Start, for its environment is not in place
+// when the descriptors that execve closes are closed.
+func TestScanSeesProcessesInsideExec(t *testing.T) {
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const each = 25
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			w := prepareWorker(t)
+			for range each {
+				p, err := Start(Spec{
+					Path: path, Args: childArgs("sleep"),
+					Env: []string{EnvWorkerToken + "=" + w.family.Token},
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				all, err := Scan(context.Background())
+				seen := false
+				for _, h := range all {
+					seen = seen || h.PID == p.PID() && h.Token == w.family.Token
+				}
+				if err != nil || !seen {
+					t.Errorf("the scan after Start missed process %d (%v)", p.PID(), err)
+				}
+				if err := p.Signal(unix.SIGKILL); err != nil {
+					t.Error(err)
+				}
+				<-p.Done()
+				p.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestScanEndsWithContext(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	cancel(why)
+	if _, err := Scan(ctx); !errors.Is(err, why) {
+		t.Errorf("Scan: %v, want %v", err, why)
+	}
+}
+
+// A census that began before the call may have gone past a process that has been
+// started since.
+func TestSharedCensusIsNeverTooOld(t *testing.T) {
+	var s sharedCensus
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 5 {
+				w := startWorkerQuietly(t)
+				if w == nil {
+					return
+				}
+				c, err := s.take(context.Background())
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				seen := false
+				for _, h := range c.holders {
+					seen = seen || h.PID == w.PID()
+				}
+				if !seen {
+					t.Errorf("the census missed process %d", w.PID())
+				}
+				_ = w.Signal(unix.SIGKILL)
+				<-w.Done()
+				w.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// startWorkerQuietly is for goroutines other than the test's.
+func startWorkerQuietly(t *testing.T) *Process {
+	path, err := os.Executable()
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	p, err := Start(Spec{Path: path, Args: childArgs("sleep"), Env: []string{EnvWorkerToken + "=quiet"}})
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	return p
+}
