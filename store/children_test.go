@@ -1,0 +1,134 @@
+package store
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+)
+
+// children are the parts that the test binary plays when it is run again with
+// childEnv set to one of these names.
+var children = map[string]func(){
+	"hold": hold,
+	"load": load,
+}
+
+const (
+	childDirEnv  = "HSU_STORE_TEST_DIR"
+	childModeEnv = "HSU_STORE_TEST_MODE"
+)
+
+func childOptions() Options {
+	if os.Getenv(childModeEnv) == "interval" {
+		return Options{Sync: SyncInterval}
+	}
+	return Options{}
+}
+
+// hold opens the state, says so and closes it when standard input ends.
+func hold() {
+	db, err := Open(os.Getenv(childDirEnv), childOptions())
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("open")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	if err := db.Close(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
+
+// What load writes to standard output, a byte before and one after each act.
+const (
+	countSent, countAcked   = 's', 'a'
+	workerSent, workerAcked = 'S', 'A'
+)
+
+// load counts and writes records until it is killed.
+func load() {
+	db, err := Open(os.Getenv(childDirEnv), childOptions())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	say := func(b byte) {
+		if _, err := os.Stdout.Write([]byte{b}); err != nil {
+			os.Exit(2) // nobody is there any more
+		}
+	}
+	must := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	ctx := context.Background()
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for {
+				say(countSent)
+				must(db.AddProcessed(ctx, 1))
+				say(countAcked)
+			}
+		})
+	}
+	wg.Go(func() {
+		s, err := db.Snapshot()
+		must(err)
+		w := fullWorker("worker-0")
+		if len(s.Workers) > 0 {
+			w = s.Workers[0]
+		}
+		for {
+			w.Incarnation++
+			say(workerSent)
+			must(db.Apply(ctx, PutWorker(w), AppendEvent(Event{Type: "started", Detail: fmt.Sprint(w.Incarnation)})))
+			say(workerAcked)
+		}
+	})
+	wg.Wait()
+}
+
+// child is a running copy of the test binary.
+type child struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func startChild(t *testing.T, name, dir string, mode SyncMode) *child {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+name, childDirEnv+"="+dir)
+	if mode == SyncInterval {
+		cmd.Env = append(cmd.Env, childModeEnv+"=interval")
+	}
+	cmd.Stderr = os.Stderr
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c := &child{cmd, in, bufio.NewReader(out)}
+	t.Cleanup(c.kill)
+	return c
+}
+
+// kill ends the child as a crash does; it may be dead already.
+func (c *child) kill() {
+	if c.cmd.ProcessState == nil {
+		_ = c.cmd.Process.Kill()
+		_ = c.cmd.Wait()
+	}
+}

@@ -1,0 +1,191 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/core-tools/hsu-master/migrations"
+)
+
+// openTest opens the state in dir. At the end of the test it is closed and
+// everything that must hold of the files is checked.
+func openTest(t testing.TB, dir string, opts Options) *DB {
+	t.Helper()
+	return openSeams(t, dir, opts, seams{steps: migrations.All})
+}
+
+func openSeams(t testing.TB, dir string, opts Options, s seams) *DB {
+	t.Helper()
+	db, err := open(dir, opts, s)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		checkFiles(t, dir)
+	})
+	return db
+}
+
+// checkFiles checks the invariants of a state that nobody has open.
+func checkFiles(t testing.TB, dir string) Snapshot {
+	t.Helper()
+	path := filepath.Join(dir, dbName)
+	f, img, err := loadImage(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(img.check(true), img.damaged, f.Close()); err != nil {
+		t.Fatalf("pages of %s: %v", path, err)
+	}
+	h, err := openHandle(path, false, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = h.view(func(tx *bolt.Tx) (err error) {
+		for e := range tx.Check() {
+			err = errors.Join(err, e)
+		}
+		return err
+	})
+	if err := errors.Join(err, h.close()); err != nil {
+		t.Errorf("bbolt's check of %s: %v", path, err)
+	}
+	s, err := ReadSnapshot(dir)
+	if err != nil {
+		t.Fatalf("read: %v", err)
+	}
+	if len(s.Bad) > 0 {
+		t.Errorf("bad records: %v", s.Bad)
+	}
+	if leftover, _ := filepath.Glob(filepath.Join(dir, "*"+tempSuffix)); len(leftover) > 0 {
+		t.Errorf("left over: %v", leftover)
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("mode of %s: %v, %v", path, fi.Mode(), err)
+	}
+	return s
+}
+
+// copyState copies the files of a closed state into a new directory.
+func copyState(t testing.TB, from string) string {
+	t.Helper()
+	to := t.TempDir()
+	for _, name := range []string{dbName, counterName, masterIDName} {
+		b, err := os.ReadFile(filepath.Join(from, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, name), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return to
+}
+
+// tree lists a directory: names, sizes, modes, times of change and content.
+func tree(t *testing.T, dir string) string {
+	t.Helper()
+	var out strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(&out, path, fi.Size(), fi.Mode(), fi.ModTime().UnixNano())
+		if fi.Mode().IsRegular() {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&out, "%x\n", b)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// logTo returns a logger into a buffer; read it when the store is closed.
+func logTo(buf *bytes.Buffer) *slog.Logger { return slog.New(slog.NewTextHandler(buf, nil)) }
+
+var testTime = time.Date(2026, 2, 3, 4, 5, 6, 7, time.UTC)
+
+// fullWorker has a value in every field.
+func fullWorker(id string) Worker {
+	return Worker{
+		ID: id, Unit: "unit", Desired: DesiredRunning, Status: StatusUnhealthy, Reason: "no answer to 3 pings",
+		Instance: &Instance{
+			Token: "00112233445566778899aabbccddeeff", PID: 4712, Inode: 1 << 40, StartTicks: 987654321,
+			BootID: "5c7e1f9e-0000-4000-8000-000000000001", PIDNamespace: 4026531836, Proof: ProofPidfdInode, Port: 40001,
+			ExeHash: strings.Repeat("ab", 32), Started: testTime, Lease: FileID{Device: 66305, Inode: 1234}, UID: 1000,
+		},
+		Incarnation: 7, SpecHash: "spec", Restarts: 6,
+		Budget: Budget{
+			Backoff: 200 * time.Millisecond, Spent: []time.Duration{time.Second, time.Minute}, ReadyClock: time.Hour,
+			ReadySince: 5 * time.Hour, RetryAt: 6 * time.Hour, BootID: "5c7e1f9e-0000-4000-8000-000000000001",
+		},
+		LastExit: &Exit{Signal: 9, Source: ExitPidfd, At: testTime.Add(time.Second)},
+		Outdated: true, Port: 40001,
+	}
+}
+
+// put applies mutations that must succeed.
+func put(t testing.TB, db *DB, muts ...Mutation) {
+	t.Helper()
+	if err := db.Apply(t.Context(), muts...); err != nil {
+		t.Fatalf("apply: %v", err)
+	}
+}
+
+// add counts requests, which must succeed.
+func add(t testing.TB, db *DB, n int64) {
+	t.Helper()
+	if err := db.AddProcessed(t.Context(), n); err != nil {
+		t.Fatalf("count: %v", err)
+	}
+}
+
+func snapshot(t testing.TB, db *DB) Snapshot {
+	t.Helper()
+	s, err := db.Snapshot()
+	if err != nil {
+		t.Fatalf("snapshot: %v", err)
+	}
+	return s
+}
+
+func mustClose(t testing.TB, db *DB) {
+	t.Helper()
+	if err := db.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+}
+
+func ids(s Snapshot) []string {
+	var out []string
+	for _, w := range s.Workers {
+		out = append(out, w.ID)
+	}
+	return out
+}

@@ -1,0 +1,96 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSecondMasterIsToldTheFirst(t *testing.T) {
+	dir := t.TempDir()
+	c := startChild(t, "hold", dir, SyncAlways)
+	if line, err := c.out.ReadString('\n'); err != nil || line != "open\n" {
+		t.Fatalf("the child says %q, %v", line, err)
+	}
+	_, openErr := Open(dir, Options{LockWait: time.Millisecond})
+	_, readErr := ReadSnapshot(dir)
+	for what, err := range map[string]error{"open": openErr, "read": readErr} {
+		var locked *LockedError
+		if !errors.As(err, &locked) {
+			t.Fatalf("%s: %v, want a LockedError", what, err)
+		}
+		if locked.PID != c.cmd.Process.Pid || locked.Path != dir {
+			t.Errorf("%s: holder %d of %s, want %d of %s", what, locked.PID, locked.Path, c.cmd.Process.Pid, dir)
+		}
+	}
+
+	// Whoever waits gets it when the first one ends.
+	opened := make(chan *DB, 1)
+	go func() {
+		db, err := Open(dir, Options{LockWait: time.Minute})
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- db
+	}()
+	if err := c.in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db := <-opened
+	if db == nil {
+		t.FailNow()
+	}
+	if !db.Meta().CleanShutdown {
+		t.Error("the end of the first one was not clean")
+	}
+	if got := holder(dir); got != os.Getpid() {
+		t.Errorf("master.lock names %d, want %d", got, os.Getpid())
+	}
+	mustClose(t, db)
+	if got := holder(dir); got != 0 {
+		t.Errorf("master.lock names %d after the close, want nobody", got)
+	}
+}
+
+func TestTwoMastersInOneProcess(t *testing.T) {
+	dir := t.TempDir()
+	openTest(t, dir, Options{})
+	_, err := Open(dir, Options{LockWait: time.Millisecond})
+	var locked *LockedError
+	if !errors.As(err, &locked) || locked.PID != os.Getpid() {
+		t.Errorf("%v, want a LockedError with pid %d", err, os.Getpid())
+	}
+}
+
+// Without master.lock (somebody has removed it) the lock on the database
+// itself still keeps a second master out.
+func TestRemovedLockFile(t *testing.T) {
+	dir := t.TempDir()
+	openTest(t, dir, Options{})
+	if err := os.Remove(filepath.Join(dir, lockName)); err != nil {
+		t.Fatal(err)
+	}
+	_, readErr := ReadSnapshot(dir)
+	_, openErr := Open(dir, Options{LockWait: time.Millisecond})
+	for what, err := range map[string]error{"open": openErr, "read": readErr} {
+		var locked *LockedError
+		if !errors.As(err, &locked) || locked.PID != 0 || strings.Contains(err.Error(), "pid") {
+			t.Errorf("%s: %v, want a LockedError that names no pid", what, err)
+		}
+	}
+}
+
+func TestHolderOfAnOddLockFile(t *testing.T) {
+	dir := t.TempDir()
+	for content, want := range map[string]int{"": 0, "12\n": 12, "12": 12, "x\n": 0, "-1\n": 0, "0\n": 0, strings.Repeat("1", 100): 0} {
+		if err := os.WriteFile(filepath.Join(dir, lockName), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := holder(dir); got != want {
+			t.Errorf("%q: %d, want %d", content, got, want)
+		}
+	}
+}
