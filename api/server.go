@@ -76,7 +76,8 @@ func StopGracefully(ctx context.Context, srv *grpc.Server) {
 	select {
 	case <-done:
 	case <-ctx.Done():
+		// It does not wait for handlers, as GracefulStop goes on to do: one that
+		// ignores its context must not keep the master from ending.
 		srv.Stop()
-		<-done
 	}
 }

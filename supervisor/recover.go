@@ -346,7 +346,7 @@ func (w *worker) rescan(ctx context.Context) error {
 func (w *worker) adopt(ctx, bounded context.Context, inst instance) {
 	w.inst, w.adopted = inst, true
 	w.sup.ports.keep(w.id, w.rec.Instance.Port)
-	w.markOutdated()
+	w.rec.Outdated = w.outdated()
 	if w.state.status == store.StatusStarting || w.state.status == store.StatusStopping || !w.state.wanted {
 		w.step(ctx, event{kind: evAdoptedSilent})
 		return
@@ -359,12 +359,6 @@ func (w *worker) adopt(ctx, bounded context.Context, inst instance) {
 		w.schedulePing()
 	}
 	w.pending = append(w.pending, w.event("adopted", ""))
-}
-
-func (w *worker) markOutdated() {
-	exe, err := process.HashExecutable(w.unit.Path)
-	rec := w.rec.Instance
-	w.rec.Outdated = w.rec.SpecHash != w.unit.Hash() || err == nil && rec.ExeHash != "" && exe != rec.ExeHash
 }
 
 // reconnect attaches to an adopted worker and sees that it answers.

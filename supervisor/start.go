@@ -54,17 +54,14 @@ func (w *worker) fork(ctx context.Context) (instance, error) {
 		return nil, err
 	}
 	defer func() { _ = lease.Close() }() // the child has its own descriptor
-	exe, err := process.HashExecutable(w.unit.Path)
-	if err != nil {
-		return nil, fmt.Errorf("read the worker's executable: %w", err)
-	}
+	spec, exe := w.version()
 	var events []store.Event
 	if w.rec.Port != 0 && w.rec.Port != port {
 		events = append(events, w.event("port-changed", fmt.Sprintf("%d is taken by another process, using %d", w.rec.Port, port)))
 	}
 	w.rec.Port = port
 	w.rec.Incarnation++
-	w.rec.SpecHash = w.unit.Hash()
+	w.rec.SpecHash = spec
 	w.rec.Outdated = false
 	w.rec.Instance = &store.Instance{
 		Token:   newToken(),
@@ -79,6 +76,19 @@ func (w *worker) fork(ctx context.Context) (instance, error) {
 		return nil, errors.New("the start could not be recorded")
 	}
 	return w.sup.launcher.start(w.unit, w.id, *w.rec.Instance, lease)
+}
+
+// version tells what the worker is started from, empty where that cannot be read:
+// an executable may be executed without being readable, and where it is missing
+// the start says so.
+func (w *worker) version() (spec, exe string) {
+	spec, err := w.unit.Hash()
+	if err != nil {
+		w.log.Debug("worker's executable not read", "error", err)
+		return "", ""
+	}
+	exe, _ = process.HashExecutable(w.unit.Path) // just read, so known
+	return spec, exe
 }
 
 // newToken returns 128 random bits that no other instance ever has.

@@ -7,10 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // Unit describes a process and how many replicas of it are wanted. Each
@@ -148,19 +149,20 @@ func checkExecutable(path string) error {
 	return checkOwner(path, info)
 }
 
-// Hash identifies what an instance is started from. It leaves out what changes
-// nothing in a running process: replicas, timeouts, restart policy.
-func (u Unit) Hash() string {
-	abs, err := filepath.Abs(u.Path)
+// Hash identifies what an instance is started from: the executable's content and
+// the arguments. It leaves out what changes nothing in a running process:
+// replicas, timeouts, restart policy.
+func (u Unit) Hash() (string, error) {
+	exe, err := process.HashExecutable(u.Path)
 	if err != nil {
-		abs = u.Path
+		return "", fmt.Errorf("read the worker's executable: %w", err)
 	}
-	spec, err := json.Marshal([]any{u.Name, abs, u.Args})
+	spec, err := json.Marshal([]any{u.Name, exe, u.Args})
 	if err != nil {
-		panic("supervisor: a list of strings does not marshal: " + err.Error())
+		return "", fmt.Errorf("describe unit %s: %w", u.Name, err)
 	}
 	sum := sha256.Sum256(spec)
-	return hex.EncodeToString(sum[:])
+	return hex.EncodeToString(sum[:]), nil
 }
 
 func (u Unit) workerID(index int) string { return u.Name + "-" + strconv.Itoa(index) }

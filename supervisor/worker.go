@@ -89,13 +89,20 @@ func newWorker(s *Supervisor, u Unit, id string, rec *store.Worker) *worker {
 		restarts: w.rec.Restarts,
 		budget:   sinceBoot(w.rec.Budget, s.bootID, now, u.Restart),
 	}
-	if w.rec.SpecHash != "" && w.rec.SpecHash != u.Hash() && w.state.status == store.StatusFailed {
+	if w.state.status == store.StatusFailed && w.outdated() {
 		// It failed for good as it was; as it is now it has not been tried.
 		w.state.status, w.state.reason = store.StatusStopped, ""
 		w.state.budget = store.Budget{BootID: s.bootID}
 	}
 	w.publish()
 	return w
+}
+
+// outdated tells that the executable or the arguments are others than those that
+// the worker was last started with. What cannot be read is not said to differ.
+func (w *worker) outdated() bool {
+	hash, err := w.unit.Hash()
+	return err == nil && w.rec.SpecHash != "" && hash != w.rec.SpecHash
 }
 
 func stoppedTimer() *time.Timer {

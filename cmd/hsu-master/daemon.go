@@ -188,7 +188,10 @@ func (d *daemon) stop(signals *signals, supervised <-chan error) error {
 			drained.Wait()
 			d.admin.Stop()
 			return err
-		case <-signals.stops:
+		case s := <-signals.stops:
+			if s != os.Interrupt {
+				continue // TERM again is what a service manager may do; it means no hurry
+			}
 			d.log.Warn("master stopping at once")
 			d.sup.Hurry()
 			cancel()

@@ -1,0 +1,339 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-core/go/control"
+	"github.com/core-tools/hsu-core/go/logging"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/api/proto"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+var quiet = logging.NewLogger("", logging.LogFuncs{})
+
+// serveOn serves until the test ends and returns a connection.
+func serveOn(t *testing.T, srv *grpc.Server, network, address string) *grpc.ClientConn {
+	t.Helper()
+	var l net.Listener
+	var err error
+	if network == "unix" {
+		l, err = ListenAdmin(t.Context(), address)
+	} else {
+		l, err = net.Listen(network, address)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	t.Cleanup(func() {
+		srv.Stop()
+		if err := <-done; err != nil {
+			t.Errorf("server ended with %v", err)
+		}
+	})
+	conn, err := grpc.NewClient("passthrough:///"+l.Addr().String(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, l.Addr().String())
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// standalone is a master without workers over a state of its own.
+func standalone(t *testing.T) (*store.DB, *supervisor.Supervisor) {
+	t.Helper()
+	db, err := store.Open(t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := supervisor.New(supervisor.Options{Store: db})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	<-s.Recovered()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, db.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return db, s
+}
+
+func TestPublicServer(t *testing.T) {
+	db, s := standalone(t)
+	public := NewPublic(NewBusiness(s, db), quiet)
+	conn := serveOn(t, public.Server, "tcp", "127.0.0.1:0")
+	ctx := t.Context()
+
+	t.Run("health follows SetServing", func(t *testing.T) {
+		for _, serving := range []bool{false, true, false} {
+			public.SetServing(serving)
+			want := healthpb.HealthCheckResponse_NOT_SERVING
+			if serving {
+				want = healthpb.HealthCheckResponse_SERVING
+			}
+			for _, service := range []string{"", "proto.MyBusinessService"} {
+				resp, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
+				if err != nil || resp.GetStatus() != want {
+					t.Errorf("health of %q = %v, %v, want %v", service, resp.GetStatus(), err, want)
+				}
+			}
+		}
+	})
+	t.Run("the master is an HSU", func(t *testing.T) {
+		if err := control.NewGRPCClientGateway(conn, quiet).Ping(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("an acknowledged request is in the file", func(t *testing.T) {
+		client := proto.NewMyBusinessServiceClient(conn)
+		for i := range 5 {
+			resp, err := client.ProcessData(ctx, &proto.ProcessRequest{Data: fmt.Sprint("item ", i)})
+			if err != nil || resp.GetResult() != fmt.Sprint("Processed: item ", i) || !resp.GetSuccess() {
+				t.Fatalf("ProcessData = %v, %v", resp, err)
+			}
+		}
+		snap, err := db.Snapshot()
+		if err != nil || snap.Processed != 5 {
+			t.Errorf("file counts %d (%v), want 5", snap.Processed, err)
+		}
+		resp, err := client.GetStatus(ctx, &proto.StatusRequest{})
+		if err != nil || resp.GetStatus() != "running" || resp.GetProcessedCount() != 5 {
+			t.Errorf("GetStatus = %v, %v, want running and 5", resp, err)
+		}
+	})
+	t.Run("an oversized request is refused and not counted", func(t *testing.T) {
+		before := db.Processed()
+		_, err := proto.NewMyBusinessServiceClient(conn).ProcessData(ctx, &proto.ProcessRequest{Data: strings.Repeat("x", MaxMessageSize+1)})
+		if status.Code(err) != codes.ResourceExhausted || db.Processed() != before {
+			t.Errorf("%v, count %d after %d: want RESOURCE_EXHAUSTED and no count", err, db.Processed(), before)
+		}
+	})
+	t.Run("no reflection in public", func(t *testing.T) {
+		if _, err := listServices(ctx, conn); status.Code(err) != codes.Unimplemented {
+			t.Errorf("reflection answered %v, want UNIMPLEMENTED", err)
+		}
+	})
+}
+
+func listServices(ctx context.Context, conn *grpc.ClientConn) ([]string, error) {
+	stream, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// An error of the send shows in the receive.
+	_ = stream.Send(&reflectionpb.ServerReflectionRequest{
+		MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{},
+	})
+	resp, err := stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range resp.GetListServicesResponse().GetService() {
+		names = append(names, s.GetName())
+	}
+	return names, nil
+}
+
+func TestAdminServer(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("peer credentials are read on Linux only")
+	}
+	db, s := standalone(t)
+	business := NewBusiness(s, db)
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	srv := NewAdminServer(&Admin{Store: db, Supervisor: s, Listen: "127.0.0.1:1", Version: "v", Started: time.Now()}, business)
+	conn := serveOn(t, srv, "unix", socket)
+	ctx := t.Context()
+
+	resp, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := resp.GetState(); st.GetSource() != SourceLive || int(st.GetMasterPid()) != os.Getpid() || st.GetMasterId() != db.MasterID() || st.GetSchemaVersion() == 0 {
+		t.Errorf("state = %v", st)
+	}
+	if names, err := listServices(ctx, conn); err != nil || len(names) < 2 {
+		t.Errorf("reflection lists %v, %v, want the admin and the business service", names, err)
+	}
+	info, err := os.Stat(socket)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("socket's mode is %v (%v), want 0600", info.Mode(), err)
+	}
+}
+
+func TestAuthorize(t *testing.T) {
+	for uid, want := range map[uint32]codes.Code{
+		0:                        codes.OK,
+		uint32(os.Geteuid()):     codes.OK,
+		uint32(os.Geteuid()) + 1: codes.PermissionDenied,
+	} {
+		if got := status.Code(authorize(peer.NewContext(t.Context(), &peer.Peer{AuthInfo: peerIdentity{uid: uid}}))); got != want {
+			t.Errorf("user %d gets %v, want %v", uid, got, want)
+		}
+	}
+	if got := status.Code(authorize(t.Context())); got != codes.PermissionDenied {
+		t.Errorf("a caller whom nobody knows gets %v", got)
+	}
+}
+
+func TestListenAdmin(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "admin.sock")
+
+	// As a crash leaves it: the file is there and nobody listens.
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	if err := stale.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := ListenAdmin(t.Context(), path)
+	if err != nil {
+		t.Fatalf("a socket that a crash left: %v", err)
+	}
+	if _, err := ListenAdmin(t.Context(), path); err == nil || !strings.Contains(err.Error(), "another master") {
+		t.Errorf("a socket that is served: %v, want it refused", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ListenAdmin(t.Context(), path); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("a file in its place: %v, want it refused", err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "mine" {
+		t.Errorf("the file is now %q (%v)", text, err)
+	}
+	long := filepath.Join(dir, strings.Repeat("x", 120))
+	if _, err := ListenAdmin(t.Context(), long); err == nil || !strings.Contains(err.Error(), "limit") || !strings.Contains(err.Error(), "--runtime-dir") {
+		t.Errorf("a path over the limit: %v, want the limit and what to do", err)
+	}
+}
+
+// fakePool hands out connections to nowhere or to a test server.
+type fakePool struct {
+	standalone bool
+	err        error
+}
+
+func (p fakePool) Acquire(context.Context) (*supervisor.Lease, error) { return nil, p.err }
+func (p fakePool) TryAcquire(...string) (*supervisor.Lease, error)    { return nil, p.err }
+func (p fakePool) Standalone() bool                                   { return p.standalone }
+
+type fakeCounter struct {
+	err   error
+	count atomic.Int64
+}
+
+func (c *fakeCounter) AddProcessed(_ context.Context, n int64) error {
+	if c.err == nil {
+		c.count.Add(n)
+	}
+	return c.err
+}
+func (c *fakeCounter) Processed() int64 { return c.count.Load() }
+
+func TestWhatCannotBeCountedIsNotAcknowledged(t *testing.T) {
+	cause := errors.New("no space left on device")
+	b := &Business{pool: fakePool{standalone: true}, counter: &fakeCounter{err: fmt.Errorf("%w: %w", store.ErrUnavailable, cause)}}
+	resp, err := b.ProcessData(t.Context(), &proto.ProcessRequest{})
+	if resp != nil || status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), cause.Error()) {
+		t.Errorf("got %v, %v, want UNAVAILABLE with the reason", resp, err)
+	}
+}
+
+func TestWhatIsNotDoneIsNotCounted(t *testing.T) {
+	counter := &fakeCounter{}
+	for err, want := range map[error]codes.Code{
+		supervisor.ErrNoWorker: codes.Unavailable,
+		supervisor.ErrBusy:     codes.ResourceExhausted,
+		status.Error(codes.InvalidArgument, "from the worker"): codes.InvalidArgument,
+		status.Error(codes.Canceled, "connection closing"):     codes.Unavailable,
+		errors.New("unforeseen"):                               codes.Internal,
+	} {
+		b := &Business{pool: fakePool{err: err}, counter: counter}
+		if _, got := b.ProcessData(t.Context(), &proto.ProcessRequest{}); status.Code(got) != want {
+			t.Errorf("%v became %v, want %v", err, got, want)
+		}
+	}
+	if n := counter.Processed(); n != 0 {
+		t.Errorf("count = %d, want 0", n)
+	}
+}
+
+func TestStatusOfACallerWhoGaveUp(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got := status.Code(statusError(ctx, status.Error(codes.Canceled, "context canceled"))); got != codes.Canceled {
+		t.Errorf("got %v, want CANCELLED", got)
+	}
+}
+
+func TestStopGracefullyIsBounded(t *testing.T) {
+	hang := make(chan struct{})
+	entered := make(chan struct{})
+	srv := grpc.NewServer(ServerOptions()...)
+	srv.RegisterService(&grpc.ServiceDesc{
+		ServiceName: "test.Hang", HandlerType: (*any)(nil),
+		Methods: []grpc.MethodDesc{{MethodName: "Call", Handler: func(_ any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			close(entered)
+			<-ctx.Done()
+			<-hang
+			return nil, ctx.Err()
+		}}},
+	}, nil)
+	conn := serveOn(t, srv, "tcp", "127.0.0.1:0")
+	go func() {
+		_ = conn.Invoke(t.Context(), "/test.Hang/Call", &proto.StatusRequest{}, &proto.StatusResponse{})
+	}()
+	<-entered
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		StopGracefully(ctx, srv)
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("a handler that ignores its context keeps the server from stopping")
+	}
+	close(hang)
+}

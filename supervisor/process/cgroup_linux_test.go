@@ -1,0 +1,155 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// testCgroup makes a cgroup that is ours, or skips the test.
+func testCgroup(t *testing.T) string {
+	t.Helper()
+	own, err := ownCgroup()
+	if err != nil {
+		t.Skip(err)
+	}
+	path, err := CreateCgroup(own, fmt.Sprintf("hsu-test-%d-%s", os.Getpid(), filepath.Base(t.TempDir())))
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() {
+		if err := RemoveCgroup(path); err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+func TestStartInCgroup(t *testing.T) {
+	for _, way := range []string{"clone", "move"} {
+		t.Run(way, func(t *testing.T) {
+			if way == "move" {
+				withhold(t, &withheld.cgroupClone)
+			}
+			w := prepareWorker(t)
+			w.family.Cgroup = testCgroup(t)
+			w.start(t, Spec{Args: childArgs("sleep"), Cgroup: w.family.Cgroup})
+			w.expect(t, "ready")
+			text, err := os.ReadFile(procPath(w.PID(), "cgroup"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Contains(text, []byte(filepath.Base(w.family.Cgroup)+"\n")) {
+				t.Errorf("the process is in %q, not in %s", text, w.family.Cgroup)
+			}
+			if err := RemoveCgroup(w.family.Cgroup); !errors.Is(err, unix.EBUSY) {
+				t.Errorf("RemoveCgroup with a member: %v, want EBUSY", err)
+			}
+			ctx, cancel := testDeadline()
+			defer cancel()
+			if left, err := w.family.Kill(ctx); err != nil {
+				t.Errorf("Kill: left %+v, %v", left, err)
+			}
+			waitDone(t, w.Process)
+		})
+	}
+}
+
+// A descendant that nothing but its cgroup gives away.
+func TestCgroupSettlesTheFamily(t *testing.T) {
+	for _, way := range []string{"cgroup.kill", "one by one"} {
+		t.Run(way, func(t *testing.T) {
+			if way == "one by one" {
+				withhold(t, &withheld.cgroupKill)
+			}
+			w := prepareWorker(t)
+			w.family.Cgroup = testCgroup(t)
+			w.start(t, Spec{
+				Args:   childArgs("leave", "close-lease", "clear", "sleep"),
+				Cgroup: w.family.Cgroup,
+			})
+			hidden := watchPID(t, w.expectPID(t, "ready"))
+			waitDone(t, w.Process)
+			ctx, cancel := testDeadline()
+			defer cancel()
+			members, err := w.family.Members(ctx)
+			if err != nil || len(members) != 1 || members[0].PID != hidden.PID() {
+				t.Errorf("Members: %+v, %v, want process %d", members, err, hidden.PID())
+			}
+			if left, err := w.family.Kill(ctx); err != nil || len(left) > 0 {
+				t.Errorf("Kill: left %+v, %v", left, err)
+			}
+			waitDone(t, hidden)
+		})
+	}
+}
+
+// A record that names our own cgroup must not be our end.
+func TestKillSparesItsOwnCgroup(t *testing.T) {
+	own, err := ownCgroup()
+	if err != nil {
+		t.Skip(err)
+	}
+	s := &sweep{family: Family{Cgroup: own}, ourselves: ourselves()}
+	s.killCgroup() // we live on
+}
+
+func TestDelegatedCgroup(t *testing.T) {
+	for _, delegated := range []bool{true, false} {
+		t.Run(fmt.Sprint(delegated), func(t *testing.T) {
+			dir := testCgroup(t)
+			if delegated {
+				if err := unix.Setxattr(dir, "user.delegate", []byte("1"), 0); err != nil {
+					if err := unix.Setxattr(dir, "trusted.delegate", []byte("1"), 0); err != nil {
+						t.Skip(err)
+					}
+				}
+			}
+			w := prepareWorker(t)
+			w.start(t, Spec{Args: childArgs("cgroup"), Cgroup: dir})
+			want := "false "
+			if delegated {
+				want = "true " + dir
+			}
+			if got := w.expect(t, "cgroup"); got != strings.TrimSpace(want) {
+				t.Errorf("DelegatedCgroup() in the process = %q, want %q", got, want)
+			}
+			ctx, cancel := testDeadline()
+			defer cancel()
+			if left, err := w.family.Kill(ctx); err != nil {
+				t.Errorf("Kill: left %+v, %v", left, err)
+			}
+		})
+	}
+}
+
+func TestCgroupFolders(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"", ".", "..", "a/b", "/a"} {
+		if _, err := CreateCgroup(dir, name); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("CreateCgroup of %q: %v, want it refused", name, err)
+		}
+	}
+	path, err := CreateCgroup(dir, "worker-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CreateCgroup(dir, "worker-0"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("CreateCgroup of one that exists: %v", err)
+	}
+	if _, err := CreateCgroup(path, "below"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := RemoveCgroup(path); err != nil {
+			t.Errorf("RemoveCgroup: %v", err)
+		}
+	}
+}

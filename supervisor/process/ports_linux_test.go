@@ -1,0 +1,135 @@
+package process
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+)
+
+// eachSource runs a test with the kernel's socket diagnosis, and with /proc/net.
+func eachSource(t *testing.T, test func(t *testing.T)) {
+	t.Run("sock_diag", test)
+	t.Run("proc", func(t *testing.T) {
+		withhold(t, &withheld.sockDiag)
+		test(t)
+	})
+}
+
+func wantOwner(t *testing.T, f Family, port int, want Ownership) {
+	t.Helper()
+	got, err := f.OwnsPort(port)
+	if err != nil || got != want {
+		t.Errorf("OwnsPort(%d) = %v, %v, want %v", port, got, err, want)
+	}
+}
+
+// onlyLeader is the family as one knows it who has no open handle.
+func (w *worker) onlyLeader() Family {
+	f := w.family
+	f.Main = nil
+	return f
+}
+
+func TestOwnsPort(t *testing.T) {
+	tests := []struct {
+		name      string
+		behaviour string
+		args      []string
+	}{
+		{"itself", "listen", []string{"127.0.0.1:0"}},
+		{"itself on tcp6", "listen", []string{"[::1]:0"}},
+		{"itself on every address", "listen", []string{":0"}},
+		{"child of a prefork server", "prefork", []string{"127.0.0.1:0"}},
+		{"grandchild in another session", "double-fork", []string{"listen", "127.0.0.1:0"}},
+		{"cleared environment", "clear", []string{"listen", "127.0.0.1:0"}},
+		{"cleared and closed", "close-lease", []string{"clear", "listen", "127.0.0.1:0"}},
+	}
+	eachSource(t, func(t *testing.T) {
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				if strings.Contains(tt.name, "tcp6") {
+					if _, err := os.Stat("/proc/net/tcp6"); err != nil {
+						t.Skip("needs IPv6")
+					}
+				}
+				w := startWorker(t, tt.behaviour, tt.args...)
+				port := w.expectPID(t, "port")
+				wantOwner(t, w.family, port, PortOurs)
+				if tt.name != "cleared and closed" { // which only an open handle proves
+					wantOwner(t, w.onlyLeader(), port, PortOurs)
+				}
+				stranger := startWorker(t, "sleep")
+				wantOwner(t, stranger.family, port, PortForeign)
+				lost := w.onlyLeader()
+				lost.Token, lost.LeasePath = stranger.family.Token, ""
+				wantOwner(t, lost, port, PortForeign) // its number, but not it
+			})
+		}
+	})
+}
+
+func TestOwnsPortWithStrangers(t *testing.T) {
+	eachSource(t, func(t *testing.T) {
+		w := startWorker(t, "listen", "127.0.0.1:0")
+		port := w.expectPID(t, "port")
+		// The same port on another address, in this process: not all listeners are ours.
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		wantOwner(t, w.family, port, PortForeign)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wantOwner(t, w.family, port, PortOurs)
+	})
+}
+
+func TestOwnsPortFree(t *testing.T) {
+	eachSource(t, func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		// Neither a connection from this port nor a socket that does not listen counts.
+		client, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		port := client.LocalAddr().(*net.TCPAddr).Port
+		w := startWorker(t, "sleep")
+		wantOwner(t, w.family, port, PortFree)
+		wantOwner(t, w.family, l.Addr().(*net.TCPAddr).Port, PortForeign)
+	})
+}
+
+func TestOwnsPortRefusesNonsense(t *testing.T) {
+	for _, port := range []int{0, -1, 65536} {
+		if owner, err := (Family{}).OwnsPort(port); !errors.Is(err, os.ErrInvalid) || owner != PortUnknown {
+			t.Errorf("OwnsPort(%d) = %v, %v", port, owner, err)
+		}
+	}
+}
+
+func TestOwnsPortWithoutAccessIsUnknown(t *testing.T) {
+	needRoot(t)
+	w := startWorker(t, "listen", "127.0.0.1:0")
+	port := w.expectPID(t, "port")
+	f := w.family
+	f.Main = nil
+	text, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asker := startWorker(t, "nobody-port", string(text), fmt.Sprint(port))
+	if got := asker.expect(t, "owner"); got != "unknown" {
+		t.Errorf("owner is %s, want unknown", got)
+	}
+}

@@ -1,0 +1,171 @@
+package process
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const statLine = "4711 (%s) S 1 4711 4710 0 -1 4194560 35 0 0 0 0 0 0 0 20 0 9 0 151241 1024 10 " +
+	"18446744073709551615 1 2 3 4 5 6 7 8 9 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 140721 140733 768\n"
+
+func TestParseStat(t *testing.T) {
+	want := taskStat{
+		PID: 4711, PPID: 1, PGID: 4711, SID: 4710, State: 'S', Flags: 4194560, Threads: 9,
+		StartTicks: 151241, EnvEnd: 140733, ExitCode: 768,
+	}
+	for _, name := range []string{"a", "", "a b", ") S 1 2 3", "((", "a\nb", "a)"} {
+		got, err := parseStat([]byte(strings.Replace(statLine, "%s", name, 1)))
+		if err != nil || got != want {
+			t.Errorf("command %q: %+v, %v, want %+v", name, got, err, want)
+		}
+	}
+	for _, line := range []string{
+		"", "4711", "4711 (a", "a (b) S 1", "4711 (a) S 1 2", ")(", "0" + statLine[4:], "-1" + statLine[4:],
+		strings.Replace(statLine, " S ", " SS ", 1), strings.Replace(statLine, "151241", "x", 1),
+		strings.TrimSuffix(statLine, " 768\n"),
+	} {
+		if got, err := parseStat([]byte(line)); err == nil {
+			t.Errorf("%q: %+v, want an error", line, got)
+		}
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add([]byte(strings.Replace(statLine, "%s", "worker", 1)))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		s, err := parseStat(line)
+		if err != nil {
+			return
+		}
+		if s.PID < 1 {
+			t.Errorf("pid %d", s.PID)
+		}
+		if s.ended() && s.stopped() {
+			t.Errorf("state %c is both ended and stopped", s.State)
+		}
+		// What follows the last parenthesis is all that counts.
+		name := strings.LastIndexByte(string(line), ')')
+		again, err := parseStat([]byte(strconv.Itoa(s.PID) + " (x" + string(line[name:])))
+		if err != nil || again != s {
+			t.Errorf("with another command: %+v, %v, want %+v", again, err, s)
+		}
+	})
+}
+
+func TestLookupEnv(t *testing.T) {
+	long := strings.Repeat("x", maxValue+1)
+	for environ, want := range map[string]string{
+		"A=1\x00HSU_WORKER_TOKEN=t\x00B=2\x00":             "t",
+		"HSU_WORKER_TOKEN=t":                               "t",
+		"HSU_WORKER_TOKEN=a=b\x00":                         "a=b",
+		"HSU_WORKER_TOKEN=t\x00HSU_WORKER_TOKEN=u\x00":     "t",
+		"XHSU_WORKER_TOKEN=x\x00HSU_WORKER_TOKEN=t\x00":    "t",
+		"A=HSU_WORKER_TOKEN=x\x00":                         "",
+		"HSU_WORKER_TOKENS=x\x00":                          "",
+		"HSU_WORKER_TOKEN":                                 "",
+		"HSU_WORKER_TOKEN=\x00":                            "",
+		"HSU_WORKER_TOKEN=a b\x00":                         "",
+		"HSU_WORKER_TOKEN=\x1b[31m\x00":                    "",
+		"HSU_WORKER_TOKEN=" + long + "\x00":                "",
+		"HSU_WORKER_TOKEN=" + long[1:] + "\x00":            long[1:],
+		"":                                                 "",
+		"title title title HSU_WORKER_TOKEN=x title title": "",
+	} {
+		if got, ok := lookupEnv([]byte(environ), EnvWorkerToken); got != want || ok != (want != "") {
+			t.Errorf("%q: %q, %v, want %q", environ, got, ok, want)
+		}
+	}
+}
+
+func FuzzParseHolder(f *testing.F) {
+	f.Add([]byte("PATH=/bin\x00HSU_MASTER_ID=m\x00HSU_STATE_DIR=1:2\x00HSU_WORKER_ID=worker-0\x00" +
+		"HSU_WORKER_TOKEN=t\x00HSU_WORKER_PORT=40001\x00"))
+	f.Fuzz(func(t *testing.T, environ []byte) {
+		h, ok := parseHolder(environ)
+		if !ok {
+			if h != (Holder{}) {
+				t.Errorf("no holder, but %+v", h)
+			}
+			return
+		}
+		if h.Token == "" || h.Port < 0 || h.Port > 65535 {
+			t.Errorf("%+v", h)
+		}
+		for _, value := range []string{h.Token, h.MasterID, h.StateDir, h.WorkerID} {
+			if len(value) > maxValue || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
+				t.Errorf("value %q is not safe to log", value)
+			}
+		}
+		// What is found stands there as an entry.
+		if !strings.Contains("\x00"+string(environ)+"\x00", "\x00"+EnvWorkerToken+"="+h.Token+"\x00") {
+			t.Errorf("token %q is no entry of %q", h.Token, environ)
+		}
+	})
+}
+
+const socketLine = "   0: 0100007F:9C41 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 91613 1 ffff 100 0 0 10 0"
+
+func TestParseSocketRow(t *testing.T) {
+	want := socketRow{port: 40001, listens: true, uid: 1000, inode: 91613}
+	if got, ok := parseSocketRow([]byte(socketLine)); !ok || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, ok, want)
+	}
+	want.listens = false
+	for _, line := range []string{
+		strings.Replace(socketLine, " 0A ", " 01 ", 1),
+		strings.Replace(socketLine, "0100007F", "00000000000000000000000001000000", 1),
+	} {
+		got, ok := parseSocketRow([]byte(line))
+		got.listens = false
+		if !ok || got != want {
+			t.Errorf("%q: %+v, %v, want %+v", line, got, ok, want)
+		}
+	}
+	for _, line := range []string{"", "  sl  local_address rem_address   st", socketLine[:70]} {
+		if got, ok := parseSocketRow([]byte(line)); ok {
+			t.Errorf("%q: %+v, want none", line, got)
+		}
+	}
+}
+
+func FuzzParseSocketRow(f *testing.F) {
+	f.Add([]byte(socketLine))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		row, ok := parseSocketRow(line)
+		if ok && (row.port < 0 || row.port > 65535) {
+			t.Errorf("%+v", row)
+		}
+	})
+}
+
+func TestCgroupFolder(t *testing.T) {
+	const mounts = "23 28 0:21 / /proc rw,relatime shared:14 - proc proc rw\n" +
+		"30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+	tests := []struct{ name, cgroups, mounts, want string }{
+		{"unified", "0::/system.slice/a.service\n", mounts, "/sys/fs/cgroup/system.slice/a.service"},
+		{"root", "0::/\n", mounts, "/sys/fs/cgroup"},
+		{"hybrid", "9:name=systemd:/\n4:memory:/x\n0::/a\n", strings.Replace(mounts, "/sys/fs/cgroup ", "/sys/fs/cgroup/unified ", 1), "/sys/fs/cgroup/unified/a"},
+		{"legacy", "9:name=systemd:/\n4:memory:/x\n", mounts, ""},
+		{"not mounted", "0::/a\n", "23 28 0:21 / /proc rw,relatime - proc proc rw\n", ""},
+		{"part is mounted", "0::/outer/a\n", strings.Replace(mounts, " / /sys", " /outer /sys", 1), "/sys/fs/cgroup/a"},
+		{"other part is mounted", "0::/outermost/a\n", strings.Replace(mounts, " / /sys", " /outer /sys", 1), ""},
+		{"escaped", "0::/a\n", strings.Replace(mounts, "/sys/fs/cgroup ", `/my\040groups `, 1), "/my groups/a"},
+		{"empty", "", "", ""},
+	}
+	for _, tt := range tests {
+		got, ok := cgroupFolder([]byte(tt.cgroups), []byte(tt.mounts))
+		if got != tt.want || ok != (tt.want != "") {
+			t.Errorf("%s: %q, %v, want %q", tt.name, got, ok, tt.want)
+		}
+	}
+}
+
+func FuzzCgroupFolder(f *testing.F) {
+	f.Add([]byte("0::/a\n"), []byte("30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"))
+	f.Fuzz(func(t *testing.T, cgroups, mounts []byte) {
+		if dir, ok := cgroupFolder(cgroups, mounts); ok && dir == "" {
+			t.Error("found, but empty")
+		}
+	})
+}
