@@ -1,0 +1,102 @@
+# The product is two modules, . and hsu-core, which ./... does not cross: what checks one checks both.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-builtin-rules
+
+MODULES := . hsu-core
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+# Static binaries; the version comes from here, so that neither a missing git nor one that distrusts the folder's
+# owner (sudo make install) gets in the way. Without grpcnotrace gRPC pulls in net/http's tracing pages, a third
+# of the worker's size.
+BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags grpcnotrace \
+	-ldflags '-s -w -X main.release=$(VERSION)'
+
+# make install
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+# make run
+RUN_DIR := .run
+WORKERS ?= 2
+PORT    ?= 50051
+
+# The tools are pinned in tools/go.mod, away from the product's dependencies, and built once into .tools.
+TOOLS := $(CURDIR)/.tools
+each_module = for module in $(MODULES); do echo "== $$module"; (cd "$$module" && $(1)); done
+
+.PHONY: build run test race vet e2e e2e-systemd bench lint vuln proto proto-check cross clean install help
+
+build: ## make bin/hsu-master and bin/hsu-worker
+	$(BUILD) -o bin/ ./cmd/hsu-master ./cmd/hsu-worker
+
+run: build ## run a master with two workers here, its state in ./.run (WORKERS=, PORT=, ARGS=)
+	@mkdir -p $(RUN_DIR)
+	@printf '%s\n' \
+		'Ctrl-C stops the master and its workers. To paste into another terminal, here:' '' \
+		'  bin/hsu-master worker list --state-dir $(RUN_DIR)/state' \
+		'  bin/hsu-master call process-data --addr 127.0.0.1:$(PORT) --data hello' \
+		'  bin/hsu-master call get-status --addr 127.0.0.1:$(PORT)' '' \
+		'Kill the master, and its workers live on; "make run" again finds them as they were:' '' \
+		'  kill -9 $$(cat $(RUN_DIR)/state/master.lock)' ''
+	@exec bin/hsu-master run --port $(PORT) --state-dir $(RUN_DIR)/state \
+		--worker-path bin/hsu-worker --worker-count $(WORKERS) $(ARGS)
+
+test: ## run the tests
+	@$(call each_module,go test -shuffle=on ./...)
+
+race: ## run the tests with the race detector
+	@$(call each_module,go test -race -shuffle=on ./...)
+
+vet: ## run go vet, over the tests that need a tag too
+	@$(call each_module,go vet ./... && go vet -tags e2e$(comma)e2e_systemd$(comma)crashpoints ./...)
+
+e2e: ## run the tests of real binaries and real processes
+	go test -tags e2e -count=1 -timeout 20m ./e2e/...
+
+e2e-systemd: ## run the tests under a real systemd (root, Debian's debootstrap and systemd-container)
+	go test -tags e2e_systemd -count=1 -timeout 20m ./deploy ./e2e/...
+
+bench: ## measure against the baselines (ARGS=)
+	go run ./bench $(ARGS)
+
+lint: $(TOOLS)/built ## run golangci-lint
+	@$(call each_module,$(TOOLS)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...)
+
+vuln: $(TOOLS)/built ## look for known vulnerabilities in what is called (ARGS=)
+	@$(call each_module,$(CURDIR)/scripts/vulncheck $(TOOLS)/govulncheck $(ARGS))
+
+proto: $(TOOLS)/built ## make the code of the .proto files
+	scripts/proto . $(TOOLS)
+
+proto-check: $(TOOLS)/built ## fail where the code of the .proto files is not current
+	scripts/proto --check $(TOOLS)
+
+cross: ## build for the other systems
+	@for target in linux/arm64 darwin/arm64 windows/amd64; do \
+		export CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/}; echo "== $$target"; \
+		$(call each_module,go build ./...); \
+	done
+
+# Not .run: its workers may be alive, and only the state in there knows them.
+clean: ## remove what was built
+	rm -rf bin .tools bench.json
+
+# The binaries are not made anew here, so that "make && sudo make install" installs what was built as a user.
+install: | bin/hsu-master bin/hsu-worker ## install into $(DESTDIR)$(PREFIX)
+	install -D -m 755 -t '$(DESTDIR)$(PREFIX)/bin' bin/hsu-master bin/hsu-worker
+	if [ -e docs/hsu-master.1 ]; then install -D -m 644 -t '$(DESTDIR)$(PREFIX)/share/man/man1' docs/hsu-master.1; fi
+	@echo "next, to run it as a service: hsu-master systemd install --help"
+
+bin/hsu-master bin/hsu-worker:
+	$(BUILD) -o $@ ./cmd/$(@F)
+
+$(TOOLS)/built: tools/go.mod tools/go.sum
+	go build -buildvcs=false -modfile=tools/go.mod -o $(TOOLS)/ tool
+	touch $@
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+comma := ,
