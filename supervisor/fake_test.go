@@ -209,9 +209,10 @@ func (p *fakeProcess) set(change func()) {
 func (p *fakeProcess) Identity() process.Identity {
 	return process.Identity{BootID: p.rec.BootID, PID: p.pid, Inode: uint64(p.pid), Proof: process.ProofPidfdInode}
 }
-func (p *fakeProcess) Done() <-chan struct{} { return p.done }
-func (p *fakeProcess) Exit() process.Exit    { return p.exit }
-func (p *fakeProcess) Close() error          { return nil }
+func (p *fakeProcess) Done() <-chan struct{}     { return p.done }
+func (p *fakeProcess) Exit() process.Exit        { return p.exit }
+func (p *fakeProcess) Close() error              { return nil }
+func (p *fakeProcess) Handle() (*os.File, error) { return nil, errors.ErrUnsupported }
 
 func (p *fakeProcess) Suspended() bool {
 	p.mu.Lock()

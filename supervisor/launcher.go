@@ -46,6 +46,8 @@ type instance interface {
 	Kill(ctx context.Context) ([]process.Holder, error)
 	// OwnsPort tells whose the listeners on the port are.
 	OwnsPort(port int) (process.Ownership, error)
+	// Handle is for a [Keeper].
+	Handle() (*os.File, error)
 	// Close lets go of it without touching it.
 	Close() error
 }

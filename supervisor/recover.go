@@ -172,7 +172,8 @@ func (w *worker) settle(ctx context.Context) {
 		w.adopt(ctx, bounded, inst)
 	case w.died:
 		w.state.planned = w.state.status == store.StatusStopping
-		w.exited(ctx, store.Exit{Source: store.ExitUnknown}, w.fate, true)
+		exit := w.exitWhileAway()
+		w.exited(ctx, exit, w.fate, true)
 	default:
 		w.rec.Instance = nil
 		w.step(ctx, event{kind: evBegin})
@@ -182,6 +183,18 @@ func (w *worker) settle(ctx context.Context) {
 		// History can wait until the master serves.
 		w.record(ctx)
 	}
+}
+
+// exitWhileAway is how an instance ended that nobody watched: known only where
+// somebody has kept its handle.
+func (w *worker) exitWhileAway() store.Exit {
+	if handle := w.sup.opts.Keeper.Kept(w.rec.Instance.Token); handle != nil {
+		if exit, known := process.ExitOf(handle); known {
+			w.fate += ", " + describeExit(exit)
+			return exitRecord(exit)
+		}
+	}
+	return store.Exit{Source: store.ExitUnknown}
 }
 
 func (w *worker) hold(ctx context.Context, err error) {
@@ -344,7 +357,7 @@ func (w *worker) rescan(ctx context.Context) error {
 // adopt takes over a proven process. What was running is asked whether it still
 // answers; what was starting is waited for like any other start.
 func (w *worker) adopt(ctx, bounded context.Context, inst instance) {
-	w.inst, w.adopted = inst, true
+	w.took(inst, true)
 	w.sup.ports.keep(w.id, w.rec.Instance.Port)
 	w.rec.Outdated = w.outdated()
 	if w.state.status == store.StatusStarting || w.state.status == store.StatusStopping || !w.state.wanted {

@@ -35,8 +35,9 @@ func (w *worker) start(ctx context.Context) {
 		w.step(ctx, event{kind: evStartFailed, reason: err.Error()})
 		return
 	}
-	w.inst, w.adopted, w.state.alive = inst, false, true
+	w.state.alive = true
 	*w.rec.Instance = identified(*w.rec.Instance, inst.Identity())
+	w.took(inst, false)
 	// The worker starts up while its PID is being recorded.
 	w.await(ctx)
 	crashpoint.Hit(crashpoint.BeforePIDRecord)

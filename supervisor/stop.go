@@ -128,6 +128,9 @@ func (w *worker) exited(ctx context.Context, exit store.Exit, reason string, awa
 		w.inst = nil
 	}
 	w.tick.Stop()
+	if err := w.sup.opts.Keeper.Drop(w.rec.Instance.Token); err != nil {
+		w.log.Debug("worker's handle not dropped", "error", err)
+	}
 	exit.At = time.Now()
 	w.rec.LastExit = &exit
 	w.rec.Instance = nil

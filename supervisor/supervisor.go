@@ -30,10 +30,29 @@ type Options struct {
 	Log *slog.Logger
 	// Rand is the source of jitter; nil means a seeded one.
 	Rand *rand.Rand
+	// Keeper keeps the workers' handles while no master runs; nil: nobody does.
+	Keeper Keeper
 	// Environ is what workers inherit from, [os.Environ] if nil. Variables that
 	// are the master's own are left out of it.
 	Environ []string
 }
+
+// Keeper keeps handles on processes beyond the life of this program, so that the
+// next master learns the exit code of a worker that ended while there was none.
+// systemd's file descriptor store is one.
+type Keeper interface {
+	Keep(token string, handle *os.File) error
+	Drop(token string) error
+	// Kept returns what an earlier master has given to keep, nil where nothing is.
+	Kept(token string) *os.File
+}
+
+// nobody keeps nothing.
+type nobody struct{}
+
+func (nobody) Keep(string, *os.File) error { return nil }
+func (nobody) Drop(string) error           { return nil }
+func (nobody) Kept(string) *os.File        { return nil }
 
 // Supervisor runs the workers of its units. Its methods may be called from any
 // goroutine.
@@ -78,6 +97,9 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Keeper == nil {
+		opts.Keeper = nobody{}
 	}
 	if opts.RuntimeDir == "" {
 		opts.RuntimeDir = filepath.Join(opts.Store.Dir(), "run")

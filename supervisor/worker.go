@@ -168,6 +168,23 @@ func (w *worker) letGo() {
 	}
 }
 
+// took makes inst the instance, and has its handle kept beyond this master.
+func (w *worker) took(inst instance, adopted bool) {
+	w.inst, w.adopted = inst, adopted
+	keeper, token := w.sup.opts.Keeper, w.rec.Instance.Token
+	if _, none := keeper.(nobody); none || keeper.Kept(token) != nil {
+		return
+	}
+	handle, err := inst.Handle()
+	if err == nil {
+		err = errors.Join(keeper.Keep(token, handle), handle.Close())
+	}
+	if err != nil {
+		// Its exit code may be unknown to the next master, nothing else.
+		w.log.Debug("worker's handle not kept", "error", err)
+	}
+}
+
 // connected takes a link into use.
 func (w *worker) connected(ctx context.Context, l link) {
 	w.link = l

@@ -73,15 +73,23 @@ func (d *daemon) open(ctx context.Context) error {
 		return err
 	}
 	d.onClose("the state", d.store.Close)
-	d.sup, err = supervisor.New(supervisor.Options{
-		Store: d.store, RuntimeDir: d.cfg.folders.runtime, Log: d.log,
-	}, d.cfg.units...)
+	passed, err := takePassed()
+	if err != nil {
+		return err
+	}
+	options := supervisor.Options{Store: d.store, RuntimeDir: d.cfg.folders.runtime, Log: d.log}
+	if d.notify.on {
+		options.Keeper = handleStore{notify: d.notify, kept: passed.handles}
+	}
+	d.sup, err = supervisor.New(options, d.cfg.units...)
 	if err != nil {
 		return err
 	}
 	// Before any worker is started: a port in use must not cost a hundred forks.
-	if d.listener, err = listen(ctx, d.cfg.address); err != nil {
-		return err
+	if d.listener = passed.listener; d.listener == nil {
+		if d.listener, err = listen(ctx, d.cfg.address); err != nil {
+			return err
+		}
 	}
 	if d.adminOn, err = api.ListenAdmin(ctx, d.cfg.folders.socket()); err != nil {
 		return errors.Join(err, d.listener.Close())
@@ -100,12 +108,7 @@ func (d *daemon) open(ctx context.Context) error {
 	return nil
 }
 
-// listen takes the socket that systemd has opened, or opens one.
 func listen(ctx context.Context, address string) (net.Listener, error) {
-	passed, err := passedListener()
-	if passed != nil || err != nil {
-		return passed, err
-	}
 	var config net.ListenConfig
 	l, err := config.Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {

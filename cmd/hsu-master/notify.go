@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -50,21 +52,47 @@ func (n *notifier) send(state string) {
 	}
 }
 
-// passedListener returns the socket that systemd passed, nil where it passed none.
-// Other descriptors that it may pass are not ours to serve on.
-func passedListener() (net.Listener, error) {
-	passed, err := activation.ListenersWithNames()
-	if err != nil {
-		return nil, wrap("take the socket that systemd passed", err)
+// passed is what systemd hands to the service when it starts it.
+type passed struct {
+	listener net.Listener        // nil where there is none
+	handles  map[string]*os.File // kept for an earlier master, by name
+}
+
+// takePassed takes what systemd passed, sd_listen_fds(3).
+func takePassed() (passed, error) {
+	p := passed{handles: map[string]*os.File{}}
+	for _, f := range activation.Files(true) {
+		if f.Name() != deploy.ListenerName {
+			p.handles[f.Name()] = f
+			continue
+		}
+		l, err := net.FileListener(f)
+		switch {
+		case err != nil:
+			return passed{}, fmt.Errorf("take the socket that systemd passed: %w: use ListenStream= in the socket unit", err)
+		case p.listener != nil:
+			return passed{}, errors.New("systemd passed more than one socket: name one ListenStream= in the socket unit")
+		}
+		p.listener = l
+		_ = f.Close() // the listener has its own descriptor
 	}
-	listeners := passed[deploy.ListenerName]
-	switch {
-	case len(listeners) == 0:
-		return nil, nil
-	case len(listeners) > 1:
-		return nil, errors.New("systemd passed more than one socket: name one ListenStream= in the socket unit")
-	case listeners[0] == nil:
-		return nil, errors.New("systemd passed a socket that is no listening stream: use ListenStream= in the socket unit")
-	}
-	return listeners[0], nil
+	return p, nil
+}
+
+// handleStore keeps handles in systemd's file descriptor store.
+type handleStore struct {
+	notify *notifier
+	kept   map[string]*os.File
+}
+
+func (s handleStore) Kept(token string) *os.File { return s.kept[token] }
+
+func (s handleStore) Keep(token string, handle *os.File) error {
+	// FDPOLL=0: a handle of a process that has ended is what it is kept for.
+	return s.notify.sendFile("FDSTORE=1\nFDPOLL=0\nFDNAME="+token, handle)
+}
+
+func (s handleStore) Drop(token string) error {
+	s.notify.send("FDSTOREREMOVE=1\nFDNAME=" + token)
+	return nil
 }

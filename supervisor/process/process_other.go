@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"syscall"
 	"time"
@@ -57,6 +58,12 @@ func (p *Process) Stopped() bool { return false }
 
 // Close forgets the process.
 func (p *Process) Close() error { return nil }
+
+// Handle returns a handle for a keeper.
+func (p *Process) Handle() (*os.File, error) { return nil, unsupported("keep a process's handle") }
+
+// ExitOf tells how the process of a kept handle ended.
+func ExitOf(*os.File) (Exit, bool) { return Exit{}, false }
 
 // Scan finds every process that carries a worker's token.
 func Scan(context.Context) ([]Holder, error) { return nil, unsupported("scan for processes") }

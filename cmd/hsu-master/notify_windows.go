@@ -1,0 +1,6 @@
+package main
+
+import "os"
+
+// sendFile: there is no systemd on Windows.
+func (*notifier) sendFile(string, *os.File) error { return nil }

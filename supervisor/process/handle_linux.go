@@ -1,0 +1,39 @@
+package process
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handle returns a pidfd of the process for a keeper that outlives this program,
+// such as the file descriptor store of systemd: see [ExitOf]. The caller closes it.
+func (p *Process) Handle() (*os.File, error) {
+	var dup int
+	err := p.control(func(fd int) (err error) {
+		dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("duplicate the pidfd of process %d: %w", p.id.PID, err)
+	}
+	return os.NewFile(uintptr(dup), "pidfd"), nil
+}
+
+// ExitOf tells how the process ended that a kept handle is of. It is false while
+// the process lives, before its parent has reaped it, and where the kernel does
+// not tell (before Linux 6.15).
+func ExitOf(handle *os.File) (Exit, bool) {
+	conn, err := handle.SyscallConn()
+	if err != nil {
+		return Exit{}, false
+	}
+	var status unix.WaitStatus
+	var known bool
+	err = conn.Control(func(fd uintptr) { status, known = exitInfo(int(fd)) })
+	if err != nil || !known {
+		return Exit{}, false
+	}
+	return exitOf(status, ExitPidfd), true
+}
