@@ -1,0 +1,445 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/core-tools/hsu-master/migrations"
+)
+
+// damagedState makes a state of many pages (branches, overflow, free pages) and
+// returns the bytes of its database.
+func damagedState(t testing.TB) (dir string, content []byte) {
+	t.Helper()
+	dir = t.TempDir()
+	db := openTest(t, dir, Options{})
+	var muts []Mutation
+	for i := range 30 {
+		muts = append(muts, PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
+	}
+	for i := range 200 {
+		muts = append(muts, AppendEvent(Event{Time: testTime, Worker: "worker-0", Type: "x", Detail: strings.Repeat("detail ", i%20)}))
+	}
+	big := fullWorker("worker-big")
+	big.Reason = strings.Repeat("a reason of several pages ", 500)
+	put(t, db, append(muts, PutWorker(big))...)
+	put(t, db, DeleteWorker("worker-3"), DeleteWorker("worker-4"))
+	mustClose(t, db)
+	content, err := os.ReadFile(filepath.Join(dir, dbName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return copyState(t, dir), content // a copy: what is done to it is not to pass the checks
+}
+
+// tryDamaged reads and opens a state with this database: what comes of it is a
+// DamagedError of that file or a snapshot, and the file stays as it is where it
+// was refused.
+func tryDamaged(t *testing.T, dir, what string, content []byte, write bool) (refused bool) {
+	t.Helper()
+	path := filepath.Join(dir, dbName)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var damaged *DamagedError
+	_, err := ReadSnapshot(dir)
+	if err != nil && (!errors.As(err, &damaged) || damaged.Path != path) {
+		var newer *NewerSchemaError // a flip may well hit the version
+		if !errors.As(err, &newer) {
+			t.Errorf("%s: read: %v, want a DamagedError of %s", what, err, path)
+		}
+	}
+	refused = err != nil
+	if !write {
+		return refused
+	}
+	db, err := Open(dir, Options{LockWait: time.Millisecond})
+	if err != nil {
+		var newer *NewerSchemaError
+		if !errors.As(err, &newer) && (!errors.As(err, &damaged) || damaged.Path != path) {
+			t.Errorf("%s: open: %v, want a DamagedError of %s", what, err, path)
+		}
+		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, content) {
+			t.Errorf("%s: the refused file was changed (%v)", what, err)
+		}
+		return true
+	}
+	// It opened, so it must be of use.
+	if _, err := db.Snapshot(); err != nil {
+		t.Errorf("%s: snapshot: %v", what, err)
+	}
+	if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-new"))); err != nil {
+		t.Errorf("%s: apply: %v", what, err)
+	}
+	if err := db.Close(); err != nil {
+		t.Errorf("%s: close: %v", what, err)
+	}
+	return refused
+}
+
+func TestEmptyOrForeignFileIsDamaged(t *testing.T) {
+	dir, content := damagedState(t)
+	foreign := func(change func(*bolt.Tx) error) []byte {
+		path := filepath.Join(t.TempDir(), "x")
+		db, err := bolt.Open(path, 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(db.Update(change), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for what, b := range map[string][]byte{
+		"empty":      {},
+		"text":       []byte("a letter to the editor\n"),
+		"long text":  bytes.Repeat([]byte("a letter to the editor\n"), 4096),
+		"zeroes":     make([]byte, 1<<16),
+		"one more":   append(bytes.Clone(content), 0),
+		"no buckets": foreign(func(*bolt.Tx) error { return nil }),
+		"another's": foreign(func(tx *bolt.Tx) error {
+			_, err := tx.CreateBucket([]byte("meta"))
+			return err
+		}),
+	} {
+		if !tryDamaged(t, dir, what, b, true) {
+			t.Errorf("%s: accepted", what)
+		}
+	}
+	if tryDamaged(t, dir, "the original", content, true) {
+		t.Error("the original is refused")
+	}
+}
+
+func TestTruncatedAnywhere(t *testing.T) {
+	dir, content := damagedState(t)
+	img, err := openImage(bytes.NewReader(content), int64(len(content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int(img.meta.PageSize)
+	for n := 0; n < len(content); n += size {
+		for _, n := range []int{n, n + 1, n + size/2} {
+			refused := tryDamaged(t, dir, fmt.Sprintf("truncated to %d", n), content[:n], true)
+			if used := int(img.meta.HighWater) * size; !refused && (n < used || n%size != 0) {
+				t.Errorf("truncated to %d of %d: accepted", n, used)
+			}
+		}
+	}
+}
+
+func TestZeroedPages(t *testing.T) {
+	dir, content := damagedState(t)
+	const size = 4096
+	for at := 0; at < len(content); at += size {
+		b := bytes.Clone(content)
+		clear(b[at:min(at+size, len(b))])
+		tryDamaged(t, dir, fmt.Sprintf("page %d zeroed", at/size), b, true)
+	}
+}
+
+func TestFlippedBytes(t *testing.T) {
+	dir, content := damagedState(t)
+	const seed = 7
+	chance := rand.New(rand.NewPCG(seed, seed))
+	for round := range 600 {
+		b := bytes.Clone(content)
+		at := chance.IntN(len(b))
+		if round%2 == 0 { // where headers and elements are
+			at = at/4096*4096 + chance.IntN(200)
+		}
+		at = min(at, len(b)-1)
+		flip := byte(1 + chance.IntN(255))
+		b[at] ^= flip
+		tryDamaged(t, dir, fmt.Sprintf("byte %d ^ %#x", at, flip), b, round%4 == 0)
+	}
+}
+
+// Structure that ends a process which follows it: bbolt would recurse without
+// end over the first and allocate without bound over the second.
+func TestMaliciousPages(t *testing.T) {
+	dir, content := damagedState(t)
+	img, err := openImage(bytes.NewReader(content), int64(len(content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := img.meta.PageSize
+	page := func(b []byte, id uint64) []byte { return b[id*size : (id+1)*size] }
+	for what, change := range map[string]func(b []byte){
+		"a root that is its own child": func(b []byte) {
+			p := page(b, img.meta.Root)
+			order.PutUint16(p[8:], branchPage)
+			order.PutUint16(p[10:], 1)
+			order.PutUint32(p[16:], 16)
+			order.PutUint32(p[20:], 1)
+			order.PutUint64(p[24:], img.meta.Root)
+		},
+		"a freelist of 2^60": func(b []byte) {
+			p := page(b, img.meta.Freelist)
+			order.PutUint16(p[10:], 0xFFFF)
+			order.PutUint64(p[16:], 1<<60)
+		},
+		"a page in use that is free": func(b []byte) {
+			p := page(b, img.meta.Freelist)
+			order.PutUint16(p[10:], 1)
+			order.PutUint64(p[16:], img.meta.Root)
+		},
+	} {
+		b := bytes.Clone(content)
+		change(b)
+		f := bytes.NewReader(b)
+		img, err := openImage(f, int64(len(b)))
+		if err == nil {
+			err = img.check(true)
+		}
+		if err == nil {
+			t.Errorf("%s: accepted", what)
+		}
+		tryDamaged(t, dir, what, b, true)
+	}
+}
+
+// A meta page that is damaged leaves the state before the last commit.
+func TestDamagedMetaPage(t *testing.T) {
+	dir, content := damagedState(t)
+	img, err := openImage(bytes.NewReader(content), int64(len(content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(2) {
+		b := bytes.Clone(content)
+		b[i*img.meta.PageSize+pageHeaderSize+50] ^= 1
+		if err := os.WriteFile(filepath.Join(dir, dbName), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		db := openTest(t, dir, Options{Logger: logTo(&log)})
+		if got := len(snapshot(t, db).Workers); got != 29 {
+			t.Errorf("meta page %d damaged: %d workers, want 29", i, got)
+		}
+		mustClose(t, db)
+		if !strings.Contains(log.String(), "meta pages is damaged") {
+			t.Errorf("meta page %d damaged: not logged: %s", i, &log)
+		}
+	}
+}
+
+// The file is cut off while it is open: that is a fault where it is mapped.
+func TestTruncatedUnderWay(t *testing.T) {
+	for _, left := range []int64{0, 4096, 8192} {
+		dir := t.TempDir()
+		db, err := Open(dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, db, PutWorker(fullWorker("worker-0")))
+		if err := os.Truncate(filepath.Join(dir, dbName), left); err != nil {
+			t.Fatal(err)
+		}
+		var damaged *DamagedError
+		if _, err := db.Snapshot(); !errors.As(err, &damaged) || damaged.Path != filepath.Join(dir, dbName) {
+			t.Errorf("%d bytes left: snapshot: %v, want a DamagedError", left, err)
+		}
+		if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-1"))); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%d bytes left: apply: %v, want ErrUnavailable", left, err)
+		}
+		if err := db.Alive(t.Context()); err != nil {
+			t.Errorf("%d bytes left: alive: %v", left, err)
+		}
+		if err := db.Close(); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%d bytes left: close: %v, want ErrUnavailable", left, err)
+		}
+		// The lock was given back: the next one gets as far as the damage.
+		if _, err := Open(dir, Options{LockWait: time.Millisecond}); !errors.As(err, &damaged) {
+			t.Errorf("%d bytes left: open: %v, want a DamagedError", left, err)
+		}
+	}
+}
+
+// The rewrite after a failure has no place to go to, at first.
+func TestRepairIsRetried(t *testing.T) {
+	var a acts
+	dir := t.TempDir()
+	db := openSeams(t, dir, Options{}, a.seams())
+	put(t, db, PutWorker(fullWorker("worker-0")))
+	add(t, db, 3)
+	obstacle := filepath.Join(dir, dbName+tempSuffix)
+	if err := os.Mkdir(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	a.set("committed", errDisk)
+	if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-1"))); !errors.Is(err, errDisk) {
+		t.Fatal(err)
+	}
+	a.set("committed", nil)
+	if err := db.Alive(t.Context()); err != nil { // one attempt is over
+		t.Fatal(err)
+	}
+	if _, err := db.Snapshot(); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("snapshot: %v, want ErrUnavailable", err)
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; {
+		err := db.AddProcessed(t.Context(), 1)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrUnavailable) || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	if s := snapshot(t, db); s.Processed != 4 || len(s.Workers) != 1 {
+		t.Errorf("processed %d, workers %v; want 4 and worker-0 only", s.Processed, ids(s))
+	}
+}
+
+func TestDamagedCounter(t *testing.T) {
+	good := make([]byte, counterSize)
+	slot{8, 41}.put(good)
+	slot{9, 42}.put(good[slotDistance:])
+	spoil := func(at ...int) []byte {
+		b := bytes.Clone(good)
+		for _, i := range at {
+			b[i] ^= 0x10
+		}
+		return b
+	}
+	for what, c := range map[string]struct {
+		content []byte
+		want    int64 // -1: damaged
+	}{
+		"whole":        {good, 42},
+		"older slot":   {spoil(16), 42},
+		"newer slot":   {spoil(slotDistance + 20), 41},
+		"both slots":   {spoil(3, slotDistance+33), -1},
+		"empty":        {nil, -1},
+		"short":        {good[:counterSize-1], -1},
+		"long":         {append(bytes.Clone(good), 0), -1},
+		"zeroes":       {make([]byte, counterSize), -1},
+		"between them": {spoil(100), 42},
+	} {
+		dir := t.TempDir()
+		mustClose(t, openTest(t, dir, Options{}))
+		path := filepath.Join(dir, counterName)
+		if err := os.WriteFile(path, c.content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, readErr := ReadSnapshot(dir)
+		db, openErr := Open(dir, Options{})
+		if c.want < 0 {
+			for _, err := range []error{readErr, openErr} {
+				var damaged *DamagedError
+				if !errors.As(err, &damaged) || damaged.Path != path {
+					t.Errorf("%s: %v, want a DamagedError of %s", what, err, path)
+				}
+			}
+			if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, c.content) {
+				t.Errorf("%s: the refused file was changed (%v)", what, err)
+			}
+			if err := os.Remove(path); err != nil { // for checkFiles
+				t.Fatal(err)
+			}
+			continue
+		}
+		if readErr != nil || openErr != nil {
+			t.Fatalf("%s: %v, %v", what, readErr, openErr)
+		}
+		add(t, db, 1)
+		if s.Processed != c.want || db.Processed() != c.want+1 {
+			t.Errorf("%s: read %d, want %d; and one more %d", what, s.Processed, c.want, db.Processed())
+		}
+		mustClose(t, db)
+	}
+}
+
+func TestDamagedMasterID(t *testing.T) {
+	dir := t.TempDir()
+	mustClose(t, openTest(t, dir, Options{}))
+	path := filepath.Join(dir, masterIDName)
+	for _, content := range []string{"", "no id\n", strings.Repeat("x", 1<<16), "00000000-0000-0000-0000-00000000000g\n"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var damaged *DamagedError
+		if _, err := Open(dir, Options{}); !errors.As(err, &damaged) || damaged.Path != path {
+			t.Errorf("%.20q: %v, want a DamagedError of %s", content, err, path)
+		}
+	}
+}
+
+// Where only the database's own record is damaged, the file master-id says who
+// it is, and the state counts as moved.
+func TestDamagedMetaRecord(t *testing.T) {
+	dir := t.TempDir()
+	db := openTest(t, dir, Options{})
+	id := db.MasterID()
+	put(t, db, PutWorker(fullWorker("worker-0")))
+	db.record.MasterID = "garbage"
+	mustClose(t, db)
+	if s, err := ReadSnapshot(dir); err != nil || s.Bad["meta/record"] == nil || len(s.Workers) != 1 {
+		t.Fatalf("read: %v, bad %v, workers %v", err, s.Bad, ids(s))
+	}
+	db = openTest(t, dir, Options{})
+	if db.MasterID() != id || !db.Moved() || len(snapshot(t, db).Workers) != 1 {
+		t.Errorf("opened: id %s, moved %t", db.MasterID(), db.Moved())
+	}
+	db.record.MasterID = "garbage"
+	mustClose(t, db)
+	if err := os.Remove(filepath.Join(dir, masterIDName)); err != nil {
+		t.Fatal(err)
+	}
+	var damaged *DamagedError
+	if _, err := Open(dir, Options{}); !errors.As(err, &damaged) {
+		t.Errorf("without master-id: %v, want a DamagedError", err)
+	}
+	if err := writeMasterID(dir, id); err != nil {
+		t.Fatal(err)
+	}
+	openTest(t, dir, Options{})
+}
+
+func TestDamagedCountRecord(t *testing.T) {
+	for _, value := range [][]byte{{1, 2, 3}, binary.BigEndian.AppendUint64(nil, 1<<63)} {
+		dir := t.TempDir()
+		db, err := Open(dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		h, err := openHandle(filepath.Join(dir, dbName), true, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = h.update(func(tx *bolt.Tx) error {
+			return tx.Bucket(migrations.BucketCounters).Put(keyProcessed, value)
+		}, (*bolt.Tx).Commit)
+		if err := errors.Join(err, h.close()); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := ReadSnapshot(dir); err != nil || s.Bad["counters/processed_count"] == nil {
+			t.Errorf("%x: read: %v, bad %v", value, err, s.Bad)
+		}
+		var damaged *DamagedError
+		if _, err := Open(dir, Options{}); !errors.As(err, &damaged) {
+			t.Errorf("%x: open: %v, want a DamagedError", value, err)
+		}
+	}
+}
