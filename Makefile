@@ -35,12 +35,12 @@ run: build ## run a master with two workers here, its state in ./.run (WORKERS=,
 	@mkdir -p $(RUN_DIR)
 	@printf '%s\n' \
 		'Ctrl-C stops the master and its workers. To paste into another terminal, here:' '' \
-		'  bin/hsu-master worker list --state-dir $(RUN_DIR)/state' \
+		'  bin/hsu-master worker list --state-dir $(RUN_DIR)' \
 		'  bin/hsu-master call process-data --addr 127.0.0.1:$(PORT) --data hello' \
 		'  bin/hsu-master call get-status --addr 127.0.0.1:$(PORT)' '' \
 		'Kill the master, and its workers live on; "make run" again finds them as they were:' '' \
-		'  kill -9 $$(cat $(RUN_DIR)/state/master.lock)' ''
-	@exec bin/hsu-master run --port $(PORT) --state-dir $(RUN_DIR)/state \
+		'  kill -9 $$(cat $(RUN_DIR)/master.lock)' ''
+	@exec bin/hsu-master run --port $(PORT) --state-dir $(RUN_DIR) \
 		--worker-path bin/hsu-worker --worker-count $(WORKERS) $(ARGS)
 
 test: ## run the tests

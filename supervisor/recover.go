@@ -145,6 +145,9 @@ func (s *Supervisor) sweepStray(token string) {
 
 // hopeless tells why no worker can become ready, or nil while one may.
 func (s *Supervisor) hopeless() error {
+	if s.Status() == Recovering {
+		return nil // what is recorded as stopped is about to be started
+	}
 	workers := s.Workers()
 	for _, w := range workers {
 		if w.Status != store.StatusFailed && w.Status != store.StatusStopped {

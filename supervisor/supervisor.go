@@ -187,6 +187,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 		return err
 	}
 	s.setStatus(Running)
+	s.rotation.reconsider()
 	close(s.recovered)
 
 	for running := true; running; {

@@ -5,26 +5,36 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// sendFile sends the message with a descriptor; go-systemd sends text only.
+// sendFile sends the message with a descriptor; go-systemd sends text only, and
+// package net no descriptors over a datagram socket that it has connected.
 func (n *notifier) sendFile(state string, f *os.File) error {
+	if !n.on {
+		return nil
+	}
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("send a descriptor to systemd: %w", err)
 	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: os.Getenv("NOTIFY_SOCKET"), Net: "unixgram"})
+	syscall.ForkLock.RLock() // no worker inherits it
+	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err == nil {
+		unix.CloseOnExec(sock)
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return fmt.Errorf("reach systemd: %w", err)
 	}
-	defer func() { _ = conn.Close() }()
+	defer func() { _ = unix.Close(sock) }()
 	var sent error
 	// Not by Fd, which would make the descriptor, and with it every copy, block.
 	err = raw.Control(func(fd uintptr) {
-		_, _, sent = conn.WriteMsgUnix([]byte(state), syscall.UnixRights(int(fd)), nil)
+		sent = unix.Sendmsg(sock, []byte(state), unix.UnixRights(int(fd)), &unix.SockaddrUnix{Name: os.Getenv("NOTIFY_SOCKET")}, 0)
 	})
 	if err := errors.Join(err, sent); err != nil {
 		return fmt.Errorf("send a descriptor to systemd: %w", err)

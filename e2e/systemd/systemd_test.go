@@ -1,0 +1,41 @@
+//go:build e2e_systemd
+
+// Package systemd shows the service under a real systemd. The tests themselves are
+// in package inside: they are compiled, and run in a throw-away machine.
+package systemd
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+func TestServiceUnderARealSystemd(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	share := t.TempDir()
+	build := func(args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "go", args...)
+		cmd.Dir = root
+		// The machine has another libc, or none that fits.
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if output, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("go %v: %v\n%s", args, err, output)
+		}
+	}
+	build("build", "-o", share, "./cmd/hsu-master", "./cmd/hsu-worker")
+	build("test", "-c", "-tags", "inside", "-o", filepath.Join(share, "inside.test"), "./e2e/systemd/inside")
+
+	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "systemd-container"),
+		"/share/inside.test", "-test.v", "-test.timeout=5m")
+	cmd.Env = append(os.Environ(), "SHARE="+share)
+	output, err := cmd.CombinedOutput()
+	t.Logf("in the machine:\n%s", output)
+	if err != nil {
+		t.Fatalf("in the machine: %v", err)
+	}
+}
