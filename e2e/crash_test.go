@@ -1,0 +1,240 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The heart of it: whatever the moment, a master that is killed and started again
+// finds every worker as it was, and has lost no acknowledged request.
+func TestKillingTheMasterUnderLoadLosesNoWorkerAndNoRequest(t *testing.T) {
+	for _, sync := range []struct {
+		mode   string
+		rounds int
+	}{{"always", 20}, {"interval", 6}} {
+		t.Run("sync "+sync.mode, func(t *testing.T) { killUnderLoad(t, sync.mode, sync.rounds) })
+	}
+}
+
+func killUnderLoad(t *testing.T, mode string, rounds int) {
+	const count, callers = 8, 64
+	h := newHost(t, append(workers(count, "--log-level=debug"), "--sync", mode)...)
+	m := h.start()
+	first := h.awaitRunning(count)
+	want := first.instances(t)
+	memory := map[string]int64{} // what each worker has counted by itself
+	asked := int64(0)            // by us, past the master
+	load := h.startLoad(callers)
+
+	for round := range rounds {
+		load.awaitMore(300)
+		m.kill()
+		for _, w := range first.Workers {
+			size := logSize(t, h, w.ID)
+			if got := own(t, w.Port).GetProcessedCount(); got < memory[w.ID] {
+				t.Errorf("round %d: %s counts %d, and counted %d before: its memory is another", round, w.ID, got, memory[w.ID])
+			} else {
+				memory[w.ID] = got
+			}
+			waitFor(t, w.ID+" goes on writing its log without a master", func() error {
+				if logSize(t, h, w.ID) <= size {
+					return fmt.Errorf("still %d bytes", size)
+				}
+				return nil
+			})
+		}
+		acked := load.acked.Load()
+		m = h.start()
+		d := h.awaitRunning(count)
+		if diff := cmp.Diff(want, d.instances(t)); diff != "" {
+			t.Fatalf("round %d: the workers are not what they were (-before +after):\n%s", round, diff)
+		}
+		for _, w := range d.Workers {
+			if !w.Adopted || w.Incarnation != 1 || w.LastExit != nil {
+				t.Errorf("round %d: %s = %+v, want it adopted and never ended", round, w.ID, w)
+			}
+		}
+		if d.ProcessedCount < acked {
+			t.Fatalf("round %d: processed_count = %d, and %d were acknowledged", round, d.ProcessedCount, acked)
+		}
+		h.wantNoTwin(d)
+	}
+
+	load.awaitMore(300)
+	load.stop()
+	sent, acked := load.sent.Load(), load.acked.Load()
+	if d := h.dump(); d.ProcessedCount < acked || d.ProcessedCount > sent {
+		t.Errorf("processed_count = %d, want it between %d acknowledged and %d sent", d.ProcessedCount, acked, sent)
+	}
+	for _, w := range first.Workers {
+		asked += own(t, w.Port).GetProcessedCount()
+		if n := strings.Count(readLog(t, h, w.ID), "worker started"); n != 1 {
+			t.Errorf("%s started %d times by its own log", w.ID, n)
+		}
+	}
+	if asked < acked || asked > sent {
+		t.Errorf("the workers counted %d by themselves, want it between %d acknowledged and %d sent", asked, acked, sent)
+	}
+	t.Logf("%d crashes: %d sent, %d acknowledged", rounds, sent, acked)
+	m.stop()
+	h.wantNothingLeft()
+}
+
+func logSize(t *testing.T, h *host, id string) int64 {
+	t.Helper()
+	info, err := os.Stat(filepath.Join(h.state, "logs", id+".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
+}
+
+func readLog(t *testing.T, h *host, id string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(h.state, "logs", id+".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestOneWorkerKilledWhileNoMasterRunsIsTheOnlyOneStartedAgain(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, workers(4)...)
+	m := h.start()
+	before := h.awaitRunning(4)
+	want := before.instances(t)
+	m.kill()
+	dead := before.worker(t, "worker-2")
+	h.killWorker(dead.PID)
+
+	m = h.start()
+	after := h.awaitRunning(4)
+	got := after.instances(t)
+	delete(want, "worker-2")
+	delete(got, "worker-2")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the survivors are not what they were (-before +after):\n%s", diff)
+	}
+	w := after.worker(t, "worker-2")
+	if w.PID == dead.PID || w.Token == dead.Token || w.Incarnation != 2 || w.Restarts != 1 || w.Adopted {
+		t.Errorf("the dead one = %+v, want a second incarnation and one restart", w)
+	}
+	// Its code went to whoever reaped it; what is not known is not made up.
+	if w.LastExit == nil || w.LastExit.Known && (w.LastExit.Signal == nil || *w.LastExit.Signal != "SIGKILL") ||
+		!w.LastExit.Known && (w.LastExit.Code != nil || w.LastExit.Signal != nil) {
+		t.Errorf("its last exit = %+v, want SIGKILL or unknown", w.LastExit)
+	}
+	h.wantNoTwin(after)
+	h.ask("after it")
+	m.stop()
+	h.wantNothingLeft()
+}
+
+func TestAllWorkersKilledWhileNoMasterRunsAreAllStartedAgain(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, workers(4)...)
+	m := h.start()
+	before := h.awaitRunning(4)
+	m.kill()
+	for _, w := range before.Workers {
+		h.killWorker(w.PID)
+	}
+	m = h.start()
+	after := h.awaitRunning(4)
+	for _, w := range after.Workers {
+		if w.Incarnation != 2 || w.Restarts != 1 || w.PID == before.worker(t, w.ID).PID {
+			t.Errorf("%s = %+v, want a second incarnation", w.ID, w)
+		}
+	}
+	h.wantNoTwin(after)
+	m.stop()
+	h.wantNothingLeft()
+}
+
+func TestWorkerKilledUnderARunningMasterIsStartedAgainAndItsSignalIsTold(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, workers(2)...)
+	m := h.start()
+	before := h.awaitRunning(2)
+	h.killWorker(before.worker(t, "worker-1").PID)
+	after := h.awaitWorkers(2, "run, one for the second time", func(d dump, w worker) bool {
+		return running(d, w) && (w.ID == "worker-0" || w.Incarnation == 2)
+	})
+	w := after.worker(t, "worker-1")
+	if w.LastExit == nil || !w.LastExit.Known || w.LastExit.Signal == nil || *w.LastExit.Signal != "SIGKILL" || w.LastExit.Code != nil {
+		t.Errorf("last exit = %+v, want SIGKILL, known", w.LastExit)
+	}
+	if got, want := after.worker(t, "worker-0"), before.worker(t, "worker-0"); got.PID != want.PID || got.Restarts != 0 {
+		t.Errorf("the other = %+v, want it untouched", got)
+	}
+	m.stop()
+	h.wantNothingLeft()
+}
+
+// Twenty masters and twenty workers later, nobody holds more open than at first.
+func TestNothingLeaksOverManyAdoptionsAndRestarts(t *testing.T) {
+	t.Parallel()
+	// A few kills each for several workers: the backoff of one doubles each time.
+	const count, rounds, kills = 4, 20, 5
+	h := newHost(t, append(workers(count), "--restart-budget", "1000/5m", "--restart-backoff", "1ms")...)
+	m := h.start()
+	d := h.awaitRunning(count)
+
+	for round := range rounds {
+		m.kill()
+		m = h.start()
+		d = h.awaitRunning(count)
+		if w := d.worker(t, "worker-0"); !w.Adopted {
+			t.Fatalf("adoption %d: %+v", round, w)
+		}
+	}
+	// From here on one master sees workers die, adopted ones first.
+	atFirst := descriptors(t, m.pid)
+	for kill := range kills {
+		for _, w := range d.Workers {
+			h.signalWorker(w.PID, syscall.SIGKILL)
+		}
+		d = h.awaitWorkers(count, "run again", func(d dump, w worker) bool { return running(d, w) && w.Incarnation == kill+2 })
+	}
+	waitFor(t, "the master has no more open than at first", func() error {
+		// The connection of the dump may be about to be closed.
+		if got := descriptors(t, m.pid); got > atFirst {
+			return fmt.Errorf("%d descriptors after %d restarts, %d before", got, kills*count, atFirst)
+		}
+		return nil
+	})
+	for _, w := range d.Workers {
+		if foreign := inherited(t, h, w.PID); foreign != nil {
+			t.Errorf("%s has inherited what is the master's: %v", w.ID, foreign)
+		}
+	}
+	m.stop()
+	h.wantNothingLeft()
+}
+
+// inherited are files of the master's that a worker has open: the lock above all,
+// which would outlive the master with it.
+func inherited(t *testing.T, h *host, pid int) (foreign []string) {
+	t.Helper()
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil || len(links) == 0 {
+		t.Fatal(errors.Join(err, errors.New("the worker's descriptors cannot be read")))
+	}
+	for _, link := range links {
+		target, _ := os.Readlink(link)
+		if strings.HasPrefix(target, h.dir) && !strings.HasSuffix(target, ".log") && !strings.HasSuffix(target, ".lease") {
+			foreign = append(foreign, target)
+		}
+	}
+	return foreign
+}

@@ -1,0 +1,516 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/core-tools/hsu-master/api/proto"
+)
+
+// patience bounds every wait for something that should take milliseconds. It is
+// long because the machine may be loaded; nothing ever waits for all of it but a
+// failing test.
+const patience = 30 * time.Second
+
+// host is a state folder and what it takes to run one master after another on it.
+type host struct {
+	t       *testing.T
+	dir     string // everything of the test is below it
+	state   string
+	record  string // where units leave their descendants' PIDs
+	port    int
+	flags   []string // of every run
+	masters []*master
+	others  map[int]bool // processes in dir that are the test's own business
+}
+
+// newHost makes the folders. When the test ends, nothing of it may live any more.
+func newHost(t *testing.T, flags ...string) *host {
+	t.Helper()
+	dir, err := os.MkdirTemp(programs.dir, "h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{
+		t: t, dir: dir, flags: flags, port: freePort(t),
+		state: filepath.Join(dir, "state"), record: filepath.Join(dir, "record"),
+		others: map[int]bool{},
+	}
+	if err := os.Mkdir(h.record, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.close)
+	return h
+}
+
+// workers are the flags that run n reference workers, with args.
+func workers(n int, args ...string) []string {
+	return workersOf(programs.worker, n, args...)
+}
+
+// units are the flags that run one worker for each of the habits.
+func (h *host) units(habits ...string) []string {
+	return workersOf(programs.unit, len(habits), "-as", strings.Join(habits, ","), "-record", h.record)
+}
+
+func workersOf(path string, n int, args ...string) []string {
+	flags := []string{"--worker-path", path, "--worker-count", strconv.Itoa(n)}
+	for _, a := range args {
+		flags = append(flags, "--worker-arg="+a)
+	}
+	return flags
+}
+
+// close ends what the test has left behind, and says so.
+func (h *host) close() {
+	for _, m := range h.masters {
+		if m.running() {
+			if !h.t.Failed() {
+				h.t.Errorf("the test left master %d running", m.pid)
+			}
+			m.kill()
+		}
+		if out := m.log(); strings.Contains(out, "panic:") || strings.Contains(out, "\ngoroutine ") || strings.Contains(out, "DATA RACE") {
+			h.t.Errorf("master %d crashed by itself:\n%s", m.pid, out)
+		}
+	}
+	left := h.processes()
+	if len(left) > 0 && !h.t.Failed() {
+		h.t.Errorf("processes are left: %v", left)
+	}
+	for len(left) > 0 {
+		for _, p := range left {
+			h.end(p)
+		}
+		left = h.processes()
+	}
+	if h.t.Failed() {
+		h.report()
+	}
+	_ = os.RemoveAll(h.dir)
+}
+
+// report shows what the masters and workers wrote.
+func (h *host) report() {
+	logs, _ := filepath.Glob(filepath.Join(h.state, "logs", "*.log"))
+	for _, m := range h.masters {
+		logs = append(logs, m.logPath)
+	}
+	for _, path := range logs {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		const most = 6 << 10
+		if len(text) > most {
+			text = append([]byte("...\n"), text[len(text)-most:]...)
+		}
+		h.t.Logf("%s:\n%s", filepath.Base(path), text)
+	}
+}
+
+// master is one run of hsu-master.
+type master struct {
+	h       *host
+	cmd     *exec.Cmd
+	pid     int
+	logPath string
+	ended   chan struct{} // closed when it has been waited for
+}
+
+// launch starts a master and does not wait for anything. The folders come first,
+// so that flags can set others.
+func (h *host) launch(program string, environ []string, flags ...string) *master {
+	h.t.Helper()
+	m := &master{h: h, ended: make(chan struct{}), logPath: filepath.Join(h.dir, fmt.Sprintf("master-%d.log", len(h.masters)+1))}
+	// A file, as a master's output often is; and so that its end does not wait for
+	// whoever has inherited a pipe.
+	out, err := os.Create(m.logPath)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer func() { _ = out.Close() }()
+	args := append([]string{"run", "--state-dir", h.state, "--port", strconv.Itoa(h.port), "--log-format", "json"}, h.flags...)
+	m.cmd = exec.Command(program, append(args, flags...)...)
+	m.cmd.Env = append(cleanEnviron(), environ...)
+	m.cmd.Stdout, m.cmd.Stderr = out, out
+	// In a group of its own, as from a shell; a test that is interrupted at the
+	// terminal does not take it for an INT.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := m.cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	m.pid = m.cmd.Process.Pid
+	h.masters = append(h.masters, m)
+	go func() {
+		defer close(m.ended)
+		_ = m.cmd.Wait()
+	}()
+	return m
+}
+
+// start starts a master and returns when it is SERVING.
+func (h *host) start(flags ...string) *master {
+	h.t.Helper()
+	m := h.launch(programs.master, nil, flags...)
+	m.awaitServing()
+	return m
+}
+
+// cleanEnviron is this process's environment without what would steer a master.
+func cleanEnviron() []string {
+	var kept []string
+	for _, entry := range os.Environ() {
+		if !strings.HasPrefix(entry, "HSU_") && !strings.HasPrefix(entry, "XDG_") {
+			kept = append(kept, entry)
+		}
+	}
+	return kept
+}
+
+func (m *master) running() bool {
+	select {
+	case <-m.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+func (m *master) log() string {
+	text, err := os.ReadFile(m.logPath)
+	if err != nil {
+		m.h.t.Error(err)
+	}
+	return string(text)
+}
+
+// awaitServing returns when grpc.health.v1 says SERVING.
+func (m *master) awaitServing() {
+	m.h.t.Helper()
+	client := grpc_health_v1.NewHealthClient(m.h.dial())
+	waitFor(m.h.t, "the master serves", func() error {
+		if !m.running() {
+			m.h.t.Fatalf("the master ended: %v\n%s", m.cmd.ProcessState, m.log())
+		}
+		ctx, cancel := context.WithTimeout(m.h.t.Context(), time.Second)
+		defer cancel()
+		answer, err := client.Check(ctx, &grpc_health_v1.HealthCheckRequest{}, grpc.WaitForReady(true))
+		if err == nil && answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
+			err = errors.New(answer.GetStatus().String())
+		}
+		return err
+	})
+}
+
+func (m *master) signal(s syscall.Signal) {
+	m.h.t.Helper()
+	if err := m.cmd.Process.Signal(s); err != nil {
+		m.h.t.Fatal(err)
+	}
+}
+
+// kill is kill -9, and returns when the process is gone.
+func (m *master) kill() {
+	m.h.t.Helper()
+	_ = m.cmd.Process.Kill()
+	m.wait()
+}
+
+// wait returns the exit code, -1 where a signal ended it.
+func (m *master) wait() int {
+	m.h.t.Helper()
+	select {
+	case <-m.ended:
+	case <-time.After(2 * patience):
+		// What it hangs on, for the log.
+		_ = m.cmd.Process.Signal(syscall.SIGQUIT)
+		<-m.ended
+		m.h.t.Fatalf("master %d did not end", m.pid)
+	}
+	return m.cmd.ProcessState.ExitCode()
+}
+
+// stop is an orderly stop: SIGTERM, exit code 0.
+func (m *master) stop() {
+	m.h.t.Helper()
+	m.signal(syscall.SIGTERM)
+	m.wantExit(0)
+}
+
+func (m *master) wantExit(code int) {
+	m.h.t.Helper()
+	if got := m.wait(); got != code {
+		m.h.t.Errorf("the master's exit code is %d, want %d\n%s", got, code, m.log())
+	}
+}
+
+// The JSON of DESIGN, written down again: what scripts rely on.
+type (
+	dump struct {
+		Source         string    `json:"source"`
+		SchemaVersion  int       `json:"schema_version"`
+		MasterID       string    `json:"master_id"`
+		MasterPID      int       `json:"master_pid"`
+		ProcessedCount int64     `json:"processed_count"`
+		Workers        []worker  `json:"workers"`
+		Services       []service `json:"services"`
+	}
+	worker struct {
+		ID          string    `json:"id"`
+		Unit        string    `json:"unit"`
+		Desired     string    `json:"desired"`
+		Status      string    `json:"status"`
+		Reason      string    `json:"reason"`
+		PID         int       `json:"pid"`
+		Port        int       `json:"port"`
+		Token       string    `json:"token"`
+		Incarnation int       `json:"incarnation"`
+		Restarts    int       `json:"restarts"`
+		Adopted     bool      `json:"adopted"`
+		Outdated    bool      `json:"outdated"`
+		StartedAt   time.Time `json:"started_at"`
+		LastExit    *exit     `json:"last_exit"`
+		LastOutput  []string  `json:"last_output"`
+	}
+	exit struct {
+		Code   *int      `json:"code"`
+		Signal *string   `json:"signal"`
+		Known  bool      `json:"known"`
+		At     time.Time `json:"at"`
+	}
+	service struct {
+		Name      string `json:"name"`
+		Endpoints []struct {
+			Address string `json:"address"`
+			Worker  string `json:"worker"`
+			Healthy bool   `json:"healthy"`
+		} `json:"endpoints"`
+	}
+)
+
+// ready tells whether requests go to the worker.
+func (d dump) ready(id string) bool {
+	for _, s := range d.Services {
+		for _, e := range s.Endpoints {
+			if e.Worker == id && e.Healthy {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (d dump) worker(t *testing.T, id string) worker {
+	t.Helper()
+	for _, w := range d.Workers {
+		if w.ID == id {
+			return w
+		}
+	}
+	t.Fatalf("no %s in the dump: %+v", id, d.Workers)
+	return worker{}
+}
+
+// result is what a short command came to.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// cli runs a command of hsu-master on this host's folders.
+func (h *host) cli(args ...string) result {
+	h.t.Helper()
+	return h.command(append(args, "--state-dir", h.state)...)
+}
+
+func (h *host) command(args ...string) result {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, programs.master, args...)
+	cmd.Env = cleanEnviron()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		h.t.Fatalf("hsu-master %q: %v", args, err)
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// dump is "hsu-master state dump --json".
+func (h *host) dump() dump {
+	h.t.Helper()
+	d, err := h.tryDump()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return d
+}
+
+func (h *host) tryDump() (dump, error) {
+	h.t.Helper()
+	r := h.cli("state", "dump", "--json")
+	if r.code != 0 {
+		return dump{}, fmt.Errorf("state dump: exit code %d: %s", r.code, r.stderr)
+	}
+	var d dump
+	if err := json.Unmarshal([]byte(r.stdout), &d); err != nil {
+		return dump{}, fmt.Errorf("state dump: %w\n%s", err, r.stdout)
+	}
+	return d, nil
+}
+
+// awaitWorkers returns the dump in which each of the n workers passes.
+func (h *host) awaitWorkers(n int, what string, pass func(dump, worker) bool) dump {
+	h.t.Helper()
+	var d dump
+	waitFor(h.t, fmt.Sprintf("%d workers %s", n, what), func() (err error) {
+		if d, err = h.tryDump(); err != nil {
+			return err
+		}
+		for _, w := range d.Workers {
+			if !pass(d, w) {
+				return fmt.Errorf("%s is not: %+v", w.ID, w)
+			}
+		}
+		if len(d.Workers) != n {
+			return fmt.Errorf("there are %d", len(d.Workers))
+		}
+		return nil
+	})
+	return d
+}
+
+func running(d dump, w worker) bool { return w.Status == "running" && w.PID > 0 && d.ready(w.ID) }
+
+func (h *host) awaitRunning(n int) dump {
+	h.t.Helper()
+	return h.awaitWorkers(n, "run", running)
+}
+
+// instance is what must stay the same of a worker that survives.
+type instance struct {
+	PID, Port, Incarnation, Restarts int
+	Token                            string
+	Born                             uint64 // start time in ticks, from /proc
+}
+
+// instances are the processes of the dump by worker.
+func (d dump) instances(t *testing.T) map[string]instance {
+	t.Helper()
+	m := map[string]instance{}
+	for _, w := range d.Workers {
+		m[w.ID] = instance{w.PID, w.Port, w.Incarnation, w.Restarts, w.Token, born(t, w.PID)}
+	}
+	return m
+}
+
+func (h *host) address() string { return address(h.port) }
+
+func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// dial connects to the master, whichever runs.
+func (h *host) dial() *grpc.ClientConn { return dial(h.t, h.port) }
+
+// dial makes a connection that comes back within milliseconds of its server.
+func dial(t *testing.T, port int) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+address(port),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 2 * time.Millisecond, Multiplier: 1.5, MaxDelay: 20 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// ask has one item processed by the master.
+func (h *host) ask(data string) {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
+	defer cancel()
+	answer, err := proto.NewMyBusinessServiceClient(h.dial()).ProcessData(ctx, &proto.ProcessRequest{Data: data})
+	if err != nil || answer.GetResult() != "Processed: "+data || !answer.GetSuccess() {
+		h.t.Errorf("ProcessData(%q) = %v, %v", data, answer, err)
+	}
+}
+
+// own asks the worker itself, past any master, for what is in its memory.
+func own(t *testing.T, port int) *proto.StatusResponse {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	answer, err := proto.NewMyBusinessServiceClient(dial(t, port)).GetStatus(ctx, &proto.StatusRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		t.Fatalf("the worker on port %d does not answer: %v", port, err)
+	}
+	return answer
+}
+
+// waitFor polls until check returns nil. It is the only way in which tests wait.
+func waitFor(t *testing.T, what string, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s for: %s: %v", patience, what, err)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// freePort returns a port that nobody listens on. It is none of those that the
+// kernel gives to whoever asks for any: while the master is down, one of those
+// might be taken by a worker, or by a connection.
+func freePort(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lowest = 10_000
+	first, err := strconv.Atoi(strings.Fields(string(text))[0])
+	if err != nil || first <= lowest {
+		first = 32_768
+	}
+	for range 100 {
+		l, err := net.Listen("tcp", address(lowest+rand.IntN(first-lowest)))
+		if err != nil {
+			continue
+		}
+		defer func() { _ = l.Close() }()
+		return l.Addr().(*net.TCPAddr).Port
+	}
+	t.Fatal("found no free port")
+	return 0
+}

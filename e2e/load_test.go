@@ -1,0 +1,86 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/core-tools/hsu-master/api/proto"
+)
+
+// load is a crowd of callers that never stop asking.
+type load struct {
+	t           *testing.T
+	sent, acked atomic.Int64
+	end         context.CancelFunc
+	callers     sync.WaitGroup
+}
+
+// startLoad starts the callers, each of which sends its next request when the
+// last one was answered or failed. A call waits for the master to be there, so
+// that each that was sent is sent once.
+func (h *host) startLoad(callers int) *load {
+	h.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &load{t: h.t, end: cancel}
+	h.t.Cleanup(l.stop)
+	var conns [8]*grpc.ClientConn
+	for i := range conns {
+		conns[i] = h.dial()
+	}
+	for i := range callers {
+		client := proto.NewMyBusinessServiceClient(conns[i%len(conns)])
+		l.callers.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				l.call(client, fmt.Sprintf("caller %d, request %d", i, n))
+			}
+		})
+	}
+	return l
+}
+
+func (l *load) call(client proto.MyBusinessServiceClient, data string) {
+	// Not the load's own context: when it ends, what is under way is waited for.
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	l.sent.Add(1)
+	answer, err := client.ProcessData(ctx, &proto.ProcessRequest{Data: data}, grpc.WaitForReady(true))
+	if err != nil {
+		return
+	}
+	l.acked.Add(1)
+	if answer.GetResult() != "Processed: "+data || !answer.GetSuccess() {
+		l.t.Errorf("ProcessData(%q) = %v", data, answer)
+	}
+}
+
+// awaitMore returns when n more requests were acknowledged.
+func (l *load) awaitMore(n int64) {
+	l.t.Helper()
+	goal := l.acked.Load() + n
+	waitFor(l.t, fmt.Sprintf("%d requests acknowledged", goal), func() error {
+		if got := l.acked.Load(); got < goal {
+			return fmt.Errorf("%d", got)
+		}
+		return nil
+	})
+}
+
+// stop returns when every call has been answered or has failed.
+func (l *load) stop() {
+	l.end()
+	done := make(chan struct{})
+	go func() { l.callers.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(2 * patience):
+		l.t.Error("callers hang")
+	}
+}

@@ -1,0 +1,233 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the tests say of processes they read from /proc themselves: the product's
+// own reading is under test.
+
+// found is a process that belongs to a test.
+type found struct {
+	pid, ppid, session int
+	state              byte
+	born               uint64            // ticks since boot
+	environ            map[string]string // variables named HSU_...
+	command, why       string
+}
+
+func (f found) String() string {
+	return fmt.Sprintf("%d (%s, state %c, parent %d, session %d, found by %s)", f.pid, f.command, f.state, f.ppid, f.session, f.why)
+}
+
+// processes are all living ones of this host but its masters: those that name its
+// state folder in their environment, or have anything below its folder open, as
+// working folder, as executable or on their command line. Whoever cleared its
+// environment still has its output or its lease.
+func (h *host) processes() []found {
+	h.t.Helper()
+	stateDir := "-"
+	var st unix.Stat_t
+	if unix.Stat(h.state, &st) == nil {
+		stateDir = fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+	}
+	var all []found
+	for _, pid := range pids(h.t) {
+		if pid == os.Getpid() || h.others[pid] || slices.ContainsFunc(h.masters, func(m *master) bool { return m.pid == pid && m.running() }) {
+			continue
+		}
+		if f, ok := look(pid, h.dir, stateDir); ok {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+func pids(t *testing.T) []int {
+	t.Helper()
+	names, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, n := range names {
+		if pid, err := strconv.Atoi(n.Name()); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func look(pid int, dir, stateDir string) (found, bool) {
+	// By a thread that lives: the first may have ended before the others, and then
+	// the process's own files are empty.
+	folder := fmt.Sprintf("/proc/%d", pid)
+	tasks, _ := filepath.Glob(folder + "/task/*")
+	for _, task := range append([]string{folder}, tasks...) {
+		f, err := readStat(task)
+		if err != nil || strings.IndexByte("ZXx", f.state) >= 0 {
+			continue
+		}
+		f.pid = pid
+		return f, f.belongs(task, dir, stateDir)
+	}
+	return found{}, false
+}
+
+// belongs tells whether the process is the host's, and notes why.
+func (f *found) belongs(task, dir, stateDir string) bool {
+	environ, _ := os.ReadFile(task + "/environ")
+	f.environ = map[string]string{}
+	for entry := range bytes.SplitSeq(environ, []byte{0}) {
+		if name, value, _ := strings.Cut(string(entry), "="); strings.HasPrefix(name, "HSU_") {
+			f.environ[name] = value
+		}
+	}
+	command, _ := os.ReadFile(task + "/cmdline")
+	f.command = strings.TrimSpace(string(bytes.ReplaceAll(command, []byte{0}, []byte{' '})))
+	below := func(path string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+	links, _ := filepath.Glob(task + "/fd/*")
+	switch {
+	case f.environ["HSU_STATE_DIR"] == stateDir:
+		f.why = "its environment"
+	case strings.Contains(f.command, dir+"/"):
+		f.why = "its command line"
+	case slices.ContainsFunc(append(links, task+"/cwd", task+"/exe"), func(link string) bool {
+		target, err := os.Readlink(link)
+		return err == nil && below(target)
+	}):
+		f.why = "an open file"
+	}
+	return f.why != ""
+}
+
+// readStat reads /proc/PID/stat or that of a thread.
+func readStat(folder string) (found, error) {
+	text, err := os.ReadFile(folder + "/stat")
+	if err != nil {
+		return found{}, err
+	}
+	// The name in brackets may hold anything.
+	at := bytes.LastIndexByte(text, ')')
+	fields := strings.Fields(string(text[at+1:])) // fields[0] is field 3
+	if at < 0 || len(fields) < 20 {
+		return found{}, errors.New("not a stat line: " + string(text))
+	}
+	f := found{state: fields[0][0]}
+	f.ppid, _ = strconv.Atoi(fields[4-3])
+	f.session, _ = strconv.Atoi(fields[6-3])
+	f.born, err = strconv.ParseUint(fields[22-3], 10, 64)
+	return f, err
+}
+
+// born is the start time of a living process, 0 where there is none.
+func born(t *testing.T, pid int) uint64 {
+	t.Helper()
+	f, err := readStat(fmt.Sprintf("/proc/%d", pid))
+	if err != nil {
+		return 0
+	}
+	return f.born
+}
+
+// holds opens a pidfd on a process of the host that is still the one that was
+// found, and calls act with it.
+func (h *host) hold(f found, act func(pidfd int)) {
+	fd, err := unix.PidfdOpen(f.pid, 0)
+	if err != nil {
+		return // gone
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if now, err := readStat(fmt.Sprintf("/proc/%d", f.pid)); err == nil && now.born == f.born {
+		act(fd)
+	}
+}
+
+// end kills what a test has left behind, or what it means to die.
+func (h *host) end(f found) {
+	h.hold(f, func(fd int) { _ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) })
+}
+
+// killWorker is kill -9 of a worker's process, as far as it is this host's; it
+// returns when the process is gone.
+func (h *host) killWorker(pid int) {
+	h.t.Helper()
+	h.signalWorker(pid, syscall.SIGKILL)
+	waitFor(h.t, fmt.Sprintf("process %d is gone", pid), func() error {
+		if slices.ContainsFunc(h.processes(), func(f found) bool { return f.pid == pid }) {
+			return errors.New("it lives")
+		}
+		return nil
+	})
+}
+
+func (h *host) signalWorker(pid int, signal syscall.Signal) {
+	h.t.Helper()
+	for _, f := range h.processes() {
+		if f.pid == pid {
+			h.hold(f, func(fd int) { _ = unix.PidfdSendSignal(fd, signal, nil, 0) })
+			return
+		}
+	}
+	h.t.Fatalf("process %d is not of this test", pid)
+}
+
+// leaders are those processes that a master started, by worker: each leads the
+// session that it was given.
+func (h *host) leaders() map[string][]int {
+	h.t.Helper()
+	m := map[string][]int{}
+	for _, f := range h.processes() {
+		if id := f.environ["HSU_WORKER_ID"]; id != "" && f.session == f.pid {
+			m[id] = append(m[id], f.pid)
+		}
+	}
+	return m
+}
+
+// wantNoTwin checks that each worker of the dump is one process, and that no
+// process is there that the dump does not name.
+func (h *host) wantNoTwin(d dump) {
+	h.t.Helper()
+	leaders := h.leaders()
+	for _, w := range d.Workers {
+		if got := leaders[w.ID]; len(got) != 1 || got[0] != w.PID {
+			h.t.Errorf("%s is process %d in the dump, and %v in /proc", w.ID, w.PID, got)
+		}
+		delete(leaders, w.ID)
+	}
+	if len(leaders) > 0 {
+		h.t.Errorf("processes that the dump does not name: %v", leaders)
+	}
+}
+
+// wantNothingLeft checks that /proc holds nothing of this host.
+func (h *host) wantNothingLeft() {
+	h.t.Helper()
+	for _, f := range h.processes() {
+		h.t.Errorf("left behind: %v", f)
+	}
+}
+
+// descriptors counts what a process has open.
+func descriptors(t *testing.T, pid int) int {
+	t.Helper()
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(open)
+}

@@ -1,0 +1,148 @@
+// Command unit is a worker with the habits that a test asks for. Most of them are
+// bad ones.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// The main goroutine stays on the first thread, for the habit of ending it.
+func init() { runtime.LockOSThread() }
+
+type options struct {
+	habit, record string
+	descendants   []string
+	port          int
+}
+
+func main() {
+	o := parse()
+	switch o.habit {
+	case "exits":
+		fmt.Println("reading the configuration")
+		fmt.Fprintln(os.Stderr, "configuration: no such table: unicorns")
+		os.Exit(7)
+	case "sleeper", "stopped", "nolease", "chain", "detour":
+		descend(o)
+	case "decoy":
+		decoy(o)
+	}
+	for _, kind := range o.descendants {
+		spawn(kind, o.record)
+	}
+	switch o.habit {
+	case "deaf":
+		select {}
+	case "mute":
+		mute(o.port)
+	case "titled":
+		overwriteTitle()
+	}
+	failed := make(chan error)
+	go func() { failed <- serve(o) }()
+	if o.habit == "leaderless" {
+		// Ends this thread alone. The runtime takes it for one in a long system call.
+		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0)
+	}
+	if err := <-failed; err != nil {
+		fmt.Fprintln(os.Stderr, "unit:", err)
+		os.Exit(1)
+	}
+}
+
+// parse copies what it keeps: the arguments' own memory may be overwritten later.
+func parse() options {
+	as := flag.String("as", "plain", "`HABIT[+DESCENDANT...]`; several with commas between, a worker takes that of its number")
+	record := flag.String("record", "", "`FOLDER` where descendants leave their PIDs")
+	port := flag.Int("port", 0, "")
+	flag.Parse()
+	all := strings.Split(*as, ",")
+	mine := all[0]
+	if _, number, found := strings.Cut(os.Getenv("HSU_WORKER_ID"), "-"); found {
+		if n, err := strconv.Atoi(number); err == nil {
+			mine = all[n%len(all)]
+		}
+	}
+	parts := strings.Split(strings.Clone(mine), "+")
+	return options{habit: parts[0], descendants: parts[1:], record: strings.Clone(*record), port: *port}
+}
+
+// mute accepts connections and never says a word.
+func mute(port int) {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "unit:", err)
+		os.Exit(1)
+	}
+	fmt.Println("listening, and that is all")
+	var held []net.Conn // else they are closed when they are collected
+	for {
+		if conn, err := l.Accept(); err == nil {
+			held = append(held, conn)
+		}
+	}
+}
+
+// decoy is a stranger: it writes down every signal that reaches it. Of the two
+// that cannot be caught its parent learns.
+func decoy(o options) {
+	if o.port != 0 {
+		go mute(o.port)
+	}
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	signal.Reset(syscall.SIGURG) // the runtime's own
+	leave(o.record, "decoy")
+	for s := range signals {
+		if s == syscall.SIGURG {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(o.record, "signals"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err == nil {
+			_, _ = fmt.Fprintln(f, s)
+			_ = f.Close()
+		}
+	}
+}
+
+// leave writes this process's PID where the test looks for it, all at once.
+func leave(record, kind string) {
+	name := filepath.Join(record, fmt.Sprintf("%s.%d", kind, os.Getpid()))
+	if err := os.WriteFile(name+".new", nil, 0o600); err != nil {
+		fmt.Fprintln(os.Stderr, "unit:", err)
+		os.Exit(1)
+	}
+	_ = os.Rename(name+".new", name)
+}
+
+// overwriteTitle fills arguments and environment with another text, as programs
+// do that show in ps what they are at.
+func overwriteTitle() {
+	stat, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		panic(err)
+	}
+	// After the name in brackets comes field 3; 48 is arg_start, 51 env_end.
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	first, _ := strconv.ParseInt(fields[48-3], 10, 64)
+	last, _ := strconv.ParseInt(fields[51-3], 10, 64)
+	title := make([]byte, last-first)
+	copy(title, "unit: idle, in a title of its own")
+	mem, err := os.OpenFile("/proc/self/mem", os.O_WRONLY, 0)
+	if err != nil {
+		panic(err)
+	}
+	defer mem.Close()
+	if _, err := mem.WriteAt(title, first); err != nil {
+		panic(err)
+	}
+}
