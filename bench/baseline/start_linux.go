@@ -1,0 +1,108 @@
+package baseline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/core-tools/hsu-core/go/control"
+)
+
+// Starter starts processes with nothing around it: no record, no token, no
+// identity, no log file.
+type Starter struct {
+	binary string
+
+	mu      sync.Mutex
+	running []*os.Process
+}
+
+// NewStarter returns a starter of the program, which is given --port N.
+func NewStarter(binary string) *Starter { return &Starter{binary: binary} }
+
+// Start starts n at once and returns when each has answered its first Ping.
+func (s *Starter) Start(ctx context.Context, n int) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = s.startOne(ctx) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *Starter) startOne(ctx context.Context) error {
+	port, err := freePort()
+	if err != nil {
+		return fmt.Errorf("take a free port: %w", err)
+	}
+	process, err := os.StartProcess(s.binary, []string{s.binary, "--port", strconv.Itoa(port)}, &os.ProcAttr{
+		Env:   os.Environ(),
+		Files: []*os.File{nil, nil, nil},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
+	})
+	if err != nil {
+		return fmt.Errorf("start %s: %w", s.binary, err)
+	}
+	s.mu.Lock()
+	s.running = append(s.running, process)
+	s.mu.Unlock()
+	if err := await(ctx, port); err != nil {
+		return err
+	}
+	conn, err := control.NewConnection(control.ConnectionOptions{AttachPort: port}, nil)
+	if err != nil {
+		return err
+	}
+	defer conn.Shutdown()
+	return control.NewGRPCClientGateway(conn.GRPC(), nil).Ping(ctx)
+}
+
+// Stop kills everything that was started and waits until it is gone.
+func (s *Starter) Stop() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, p := range s.running {
+		errs = append(errs, p.Kill())
+	}
+	for _, p := range s.running {
+		_, err := p.Wait()
+		errs = append(errs, err)
+	}
+	s.running = nil
+	return errors.Join(errs...)
+}
+
+// await returns when something accepts on the port. It asks often at first, as a
+// program alone is there within milliseconds, and seldom later, as asking takes
+// the processors away from a hundred that start.
+func await(ctx context.Context, port int) error {
+	var dialer net.Dialer
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	for delay := 500 * time.Microsecond; ; delay = min(delay*3/2, 50*time.Millisecond) {
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return fmt.Errorf("nothing accepts on %s: %w", address, err)
+		}
+	}
+}
+
+func freePort() (int, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
+}

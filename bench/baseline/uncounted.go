@@ -1,0 +1,46 @@
+package baseline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+// ServeUncounted is hsu-master without workers that does not count what it
+// processes: its server, handler, supervisor and (idle) store in dir. It returns
+// when ctx has ended.
+func ServeUncounted(ctx context.Context, dir string, listener net.Listener) (err error) {
+	db, err := store.Open(dir, store.Options{})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	sup, err := supervisor.New(supervisor.Options{Store: db})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	server := api.NewPublic(api.NewBusiness(sup, uncounted{}), supervisor.CoreLogger(slog.New(slog.DiscardHandler)))
+	server.SetServing(true)
+	served, supervised := make(chan error, 1), make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	go func() { supervised <- sup.Serve(ctx) }()
+	<-ctx.Done()
+	server.Stop()
+	if err := errors.Join(<-served, <-supervised); err != nil {
+		return fmt.Errorf("serve without counting: %w", err)
+	}
+	return nil
+}
+
+// uncounted takes the store's place behind the handler.
+type uncounted struct{}
+
+func (uncounted) AddProcessed(context.Context, int64) error { return nil }
+
+func (uncounted) Processed() int64 { return 0 }

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// side is a server with callers of its own, and what was measured in one round.
+type side struct {
+	server stopper
+	pid    int
+	load   *child
+	calls  int64
+	took   time.Duration
+	cpu    time.Duration
+	percentiles
+}
+
+type stopper interface{ stop() error }
+
+// mode is a way to count: none, or one of --sync.
+type mode string
+
+const (
+	uncounted mode = ""
+	always    mode = "always"
+	interval  mode = "interval"
+)
+
+// startSide starts a standalone server on a state of its own, and the callers.
+func (l *lab) startSide(ctx context.Context, m mode, callers, conns int) (_ *side, err error) {
+	dir, err := l.newFolder()
+	if err != nil {
+		return nil, err
+	}
+	s := &side{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.stop())
+		}
+	}()
+	var at address
+	if m == uncounted {
+		c, err := startChild("uncounted", dir)
+		if err != nil {
+			return nil, err
+		}
+		s.server, s.pid = c, c.pid()
+		if err := c.ask(ctx, done{}, &at); err != nil {
+			return nil, err
+		}
+	} else {
+		product, err := l.startMaster(dir, "--sync", string(m))
+		if err != nil {
+			return nil, err
+		}
+		s.server, s.pid = product, product.pid()
+		at.Address = product.address
+		if _, err := product.awaitServing(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s.load, err = startChild("load", at.Address, strconv.Itoa(callers), strconv.Itoa(conns))
+	return s, err
+}
+
+func (s *side) stop() error {
+	var errs []error
+	if s.load != nil {
+		errs = append(errs, s.load.stop())
+	}
+	if s.server != nil {
+		errs = append(errs, s.server.stop())
+	}
+	return errors.Join(errs...)
+}
+
+// warm lets connections, heaps and caches settle; nothing of it counts.
+func (s *side) warm(ctx context.Context, d time.Duration) error {
+	var answer loadAnswer
+	if err := s.load.ask(ctx, loadOrder{For: d}, &answer); err != nil {
+		return err
+	}
+	return s.load.ask(ctx, loadOrder{}, &answer)
+}
+
+// turn adds one turn of load to what was measured.
+func (s *side) turn(ctx context.Context, d time.Duration) error {
+	before, err := cpuTime(s.pid)
+	if err != nil {
+		return err
+	}
+	var answer loadAnswer
+	if err := s.load.ask(ctx, loadOrder{For: d}, &answer); err != nil {
+		return err
+	}
+	after, err := cpuTime(s.pid)
+	if err != nil {
+		return err
+	}
+	s.calls += answer.Calls
+	s.took += answer.Took
+	s.cpu += after - before
+	return nil
+}
+
+// finish asks for the percentiles of all turns.
+func (s *side) finish(ctx context.Context) error {
+	var answer loadAnswer
+	if err := s.load.ask(ctx, loadOrder{}, &answer); err != nil {
+		return err
+	}
+	if answer.Calls == 0 {
+		return errors.New("no call was answered")
+	}
+	s.percentiles = percentiles{answer.P50.Seconds(), answer.P99.Seconds()}
+	return nil
+}
+
+// rates are what the rounds gave for one mode.
+type rates struct {
+	perSecond, cpu series
+	latencies
+}
+
+func (r *rates) add(s *side) {
+	r.perSecond = append(r.perSecond, float64(s.calls)/s.took.Seconds())
+	r.cpu = append(r.cpu, s.cpu.Seconds()/float64(s.calls))
+	r.latencies.add(s.percentiles)
+}
+
+// race runs the rounds: each with fresh servers, all up at the same time, which
+// take turns at being called. extra, if set, is called in the middle of a round.
+func (l *lab) race(ctx context.Context, modes []mode, callers, conns int, turn time.Duration, extra func(context.Context) error) (map[mode]*rates, error) {
+	result := make(map[mode]*rates)
+	for _, m := range modes {
+		result[m] = &rates{}
+	}
+	for round := range l.rounds {
+		sides, err := l.raceRound(ctx, modes, callers, conns, round, turn, extra)
+		if err != nil {
+			return nil, err
+		}
+		for i, m := range modes {
+			result[m].add(sides[i])
+		}
+		var line strings.Builder
+		for _, m := range modes {
+			name, r := string(m), result[m]
+			if m == uncounted {
+				name = "uncounted"
+			}
+			fmt.Fprintf(&line, "  %s %s using %s", name, format(perSecond, r.perSecond[round]), format(seconds, r.cpu[round]))
+		}
+		l.say("round %d of %d, %d callers:%s", round+1, l.rounds, callers, line.String())
+	}
+	return result, nil
+}
+
+func (l *lab) raceRound(ctx context.Context, modes []mode, callers, conns, round int, turn time.Duration, extra func(context.Context) error) (sides []*side, err error) {
+	defer func() {
+		for _, s := range sides {
+			err = errors.Join(err, s.stop())
+		}
+	}()
+	for _, m := range modes {
+		s, err := l.startSide(ctx, m, callers, conns)
+		if err != nil {
+			return sides, err
+		}
+		sides = append(sides, s)
+	}
+	for _, s := range sides {
+		if err := s.warm(ctx, l.span(500*time.Millisecond, 100*time.Millisecond)); err != nil {
+			return sides, err
+		}
+	}
+	for i, which := range turns(len(sides), round) {
+		if i == len(sides) && extra != nil {
+			if err := extra(ctx); err != nil {
+				return sides, err
+			}
+		}
+		if err := sides[which].turn(ctx, turn); err != nil {
+			return sides, err
+		}
+	}
+	for _, s := range sides {
+		if err := s.finish(ctx); err != nil {
+			return sides, err
+		}
+	}
+	return sides, nil
+}
+
+// callersPerConn is how many callers share a connection: a program that calls a
+// lot has one connection and many callers.
+const callersPerConn = 16
+
+func counted64(ctx context.Context, l *lab) ([]row, error) {
+	return counted(ctx, l, 64, map[mode]string{always: rowAlways64, interval: rowInterval64}, rowCPU)
+}
+
+func counted256(ctx context.Context, l *lab) ([]row, error) {
+	return counted(ctx, l, 256, map[mode]string{always: rowAlways256, interval: rowInterval256}, "")
+}
+
+// counted measures the modes against not counting. cpuRow is of mode always.
+func counted(ctx context.Context, l *lab, callers int, keys map[mode]string, cpuRow string) ([]row, error) {
+	modes := []mode{uncounted}
+	for _, m := range []mode{always, interval} {
+		if l.wants[keys[m]] || m == always && l.wants[cpuRow] {
+			modes = append(modes, m)
+		}
+	}
+	turn := l.span(time.Second, 200*time.Millisecond)
+	result, err := l.race(ctx, modes, callers, max(1, callers/callersPerConn), turn, nil)
+	if err != nil {
+		return nil, err
+	}
+	base := result[uncounted]
+	var rows []row
+	for _, m := range modes[1:] {
+		r := newRow(keys[m], result[m].perSecond, base.perSecond)
+		r.productLatency, r.baselineLatency = result[m].median(), base.median()
+		r.notes = append(r.notes, fmt.Sprintf("server CPU a call %s against %s (%.2f)", format(seconds, result[m].cpu.median()),
+			format(seconds, base.cpu.median()), result[m].cpu.over(base.cpu).median()))
+		rows = append(rows, r)
+	}
+	if r := result[always]; r != nil && cpuRow != "" {
+		rows = append(rows, newRow(cpuRow, r.cpu, base.cpu))
+	}
+	return rows, nil
+}
+
+// latency measures a caller alone: what a durable call may cost is what a call
+// costs and a commit costs.
+func latency(ctx context.Context, l *lab) (_ []row, err error) {
+	dir, err := l.newFolder()
+	if err != nil {
+		return nil, err
+	}
+	committer, err := startChild("commit", dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, committer.stop()) }()
+	turn := l.span(500*time.Millisecond, 200*time.Millisecond)
+	var commits latencies
+	result, err := l.race(ctx, []mode{uncounted, always}, 1, 1, turn, func(ctx context.Context) error {
+		var answer percentiles
+		err := committer.ask(ctx, commitOrder{For: turn}, &answer)
+		commits.add(answer)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	base := result[uncounted]
+	r := newRow(rowLatency, result[always].p50, base.p50.plus(commits.p50))
+	r.productLatency, r.baselineLatency = result[always].median(), base.median()
+	r.notes = append(r.notes, fmt.Sprintf("the baseline is p50 %s of a call that is not counted (p99 beside it) and p50 %s (p99 %s) of a bbolt commit",
+		format(seconds, base.p50.median()), format(seconds, commits.p50.median()), format(seconds, commits.p99.median())))
+	return []row{r}, nil
+}

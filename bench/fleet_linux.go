@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// fleetSize is how many workers there are in the rows of a hundred.
+const fleetSize = 100
+
+// fleetRound is what one round of a hundred workers gave, in base units.
+type fleetRound struct {
+	bare, cold, reattach  float64
+	productRSS, bareRSS   float64
+	idleCPU               float64
+	cpuOfStart, bareUsage float64 // processor time of the master, and of the bare loop
+}
+
+// fleet measures a hundred workers: started, idle, and re-attached to.
+func fleet(ctx context.Context, l *lab) ([]row, error) {
+	var bare, cold, reattach, productRSS, bareRSS, idleCPU series
+	var coldCPU, bareCPU series
+	for round := range l.rounds {
+		var r fleetRound
+		bareStart := func() (err error) {
+			r.bare, r.bareUsage, err = l.bareFleet(ctx)
+			return err
+		}
+		product := func() error { return l.productFleet(ctx, &r) }
+		order := []func() error{bareStart, product}
+		if round%2 == 1 {
+			order[0], order[1] = order[1], order[0]
+		}
+		for _, do := range order {
+			if err := do(); err != nil {
+				return nil, err
+			}
+		}
+		bare, cold, reattach = append(bare, r.bare), append(cold, r.cold), append(reattach, r.reattach)
+		productRSS, bareRSS, idleCPU = append(productRSS, r.productRSS), append(bareRSS, r.bareRSS), append(idleCPU, r.idleCPU)
+		coldCPU, bareCPU = append(coldCPU, r.cpuOfStart), append(bareCPU, r.bareUsage)
+		l.say("round %d of %d, %d workers:  bare %s  cold %s  re-attach %s  RSS %s against %s  idle %s", round+1, l.rounds, fleetSize,
+			format(seconds, r.bare), format(seconds, r.cold), format(seconds, r.reattach),
+			format(bytesUnit, r.productRSS), format(bytesUnit, r.bareRSS), format(ofCore, r.idleCPU))
+	}
+	start := newRow(rowColdStart, cold, bare)
+	start.notes = append(start.notes, fmt.Sprintf("of its own the master used %s of CPU until then, the bare loop %s",
+		format(seconds, coldCPU.median()), format(seconds, bareCPU.median())))
+	return []row{start, newRow(rowReattach, reattach, cold), newRow(rowRSS, productRSS, bareRSS), newRow(rowIdleCPU, idleCPU, nil)}, nil
+}
+
+// bareFleet returns the time from the exec of the bare loop until all have
+// answered, and the processor time that it used.
+func (l *lab) bareFleet(ctx context.Context) (took, cpu float64, err error) {
+	started := time.Now()
+	c, err := startChild("start", l.workerPath)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, c.stop()) }()
+	var loop time.Duration
+	if err := c.ask(ctx, startOrder{Workers: fleetSize}, &loop); err != nil {
+		return 0, 0, err
+	}
+	took = time.Since(started).Seconds()
+	used, err := cpuTime(c.pid())
+	return took, used.Seconds(), err
+}
+
+func (l *lab) productFleet(ctx context.Context, r *fleetRound) (err error) {
+	dir, err := l.newFolder()
+	if err != nil {
+		return err
+	}
+	flags := []string{"--worker-path", l.workerPath, "--worker-count", strconv.Itoa(fleetSize)}
+	first, err := l.startMaster(dir, flags...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, first.stop()) }()
+	last, err := first.awaitWorkers(ctx, fleetSize)
+	if err != nil {
+		return err
+	}
+	r.cold = last.at.Sub(first.execed).Seconds()
+	used, err := cpuTime(first.pid())
+	if err != nil {
+		return err
+	}
+	r.cpuOfStart = used.Seconds()
+	before, err := first.runningWorkers(ctx, fleetSize)
+	if err != nil {
+		return err
+	}
+	var ports []int
+	for _, w := range before {
+		ports = append(ports, int(w.GetPort()))
+	}
+	if l.wants[rowRSS] || l.wants[rowIdleCPU] {
+		if err := l.idle(ctx, first, ports, r); err != nil {
+			return err
+		}
+	}
+	if !l.wants[rowReattach] {
+		return nil
+	}
+
+	if err := first.crash(); err != nil {
+		return err
+	}
+	second, err := l.startMaster(dir, flags...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, second.stop()) }()
+	serving, err := second.awaitServing(ctx)
+	if err != nil {
+		return err
+	}
+	r.reattach = serving.Sub(second.execed).Seconds()
+	after, err := second.runningWorkers(ctx, fleetSize)
+	if err != nil {
+		return err
+	}
+	for id, w := range after {
+		if w.GetPid() != before[id].GetPid() || !w.GetAdopted() {
+			return fmt.Errorf("%s was process %d and is %d: it was not re-attached to", id, before[id].GetPid(), w.GetPid())
+		}
+	}
+	return nil
+}
+
+// idle measures the master while it does nothing but watch, and a bare server
+// that is connected to the same workers.
+func (l *lab) idle(ctx context.Context, m *master, ports []int, r *fleetRound) (err error) {
+	dir, err := l.newFolder()
+	if err != nil {
+		return err
+	}
+	bare, err := startChild("idle", dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bare.stop()) }()
+	if err := bare.ask(ctx, idleOrder{Ports: ports}, &done{}); err != nil {
+		return err
+	}
+	// The end of the start is not idleness yet: its last records are written.
+	if err := pause(ctx, time.Second); err != nil {
+		return err
+	}
+	started := time.Now()
+	before, err := cpuTime(m.pid())
+	if err != nil {
+		return err
+	}
+	if err := pause(ctx, l.span(10*time.Second, 2*time.Second)); err != nil {
+		return err
+	}
+	after, err := cpuTime(m.pid())
+	if err != nil {
+		return err
+	}
+	r.idleCPU = (after - before).Seconds() / time.Since(started).Seconds()
+	if r.productRSS, err = residentSize(m.pid()); err != nil {
+		return err
+	}
+	r.bareRSS, err = residentSize(bare.pid())
+	return err
+}

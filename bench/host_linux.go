@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cpuTime returns the processor time, of user and system mode together, that all
+// threads of a process have used since its start, the ended ones too. It is what
+// rusage says, of any process and to the nanosecond (clock_getcpuclockid(3)).
+func cpuTime(pid int) (time.Duration, error) {
+	const schedClock = 2 // CPUCLOCK_SCHED of include/linux/posix-timers.h
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|schedClock), &ts); err != nil { //nolint:gosec // a PID has 22 bits
+		return 0, fmt.Errorf("processor time of process %d: %w", pid, err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// residentSize returns what a process has in memory, in bytes.
+func residentSize(pid int) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid)) // exact, unlike statm
+	if err != nil {
+		return 0, fmt.Errorf("resident size: %w", err)
+	}
+	size, err := parseResident(text)
+	if err != nil {
+		return 0, fmt.Errorf("resident size of process %d: %w", pid, err)
+	}
+	return size, nil
+}
+
+// tmpfs is where a sync costs nothing; from linux/magic.h, like the names below.
+const tmpfs = 0x01021994
+
+var fileSystems = map[int64]string{
+	tmpfs: "tmpfs", 0xEF53: "ext4", 0x58465342: "xfs", 0x9123683E: "btrfs", 0x794C7630: "overlayfs",
+	0x2FC12FC1: "zfs", 0x6969: "nfs", 0xF2F52010: "f2fs", 0x01021997: "9p",
+}
+
+// fileSystem names what a folder is on.
+func fileSystem(dir string) (magic int64, name string, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, "", fmt.Errorf("file system of %s: %w", dir, err)
+	}
+	magic = int64(st.Type) //nolint:unconvert // 32 bits wide on some machines
+	if name = fileSystems[magic]; name == "" {
+		name = fmt.Sprintf("file system %#x", magic)
+	}
+	return magic, name, nil
+}
+
+// thisHost describes the machine, but for load after and stolen time.
+func thisHost(dir string) (host, error) {
+	_, fs, err := fileSystem(dir)
+	if err != nil {
+		return host{}, err
+	}
+	var uname unix.Utsname
+	if err := unix.Uname(&uname); err != nil {
+		return host{}, fmt.Errorf("name of the kernel: %w", err)
+	}
+	h := host{
+		CPUs: runtime.NumCPU(), CPU: "processor", Go: runtime.Version(),
+		Kernel: unix.ByteSliceToString(uname.Release[:]), Folder: dir, FileSystem: fs,
+	}
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		if _, after, found := bytes.Cut(text, []byte("model name")); found {
+			line, _, _ := bytes.Cut(after, []byte("\n"))
+			h.CPU = strings.Trim(string(line), " \t:")
+		}
+	}
+	h.LoadBefore, err = loadAverage()
+	return h, err
+}
+
+func loadAverage() (string, error) {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "", fmt.Errorf("load average: %w", err)
+	}
+	return parseLoad(string(text))
+}
+
+func processors() (processorTimes, error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return processorTimes{}, fmt.Errorf("processor times: %w", err)
+	}
+	return parseProcessors(string(text))
+}

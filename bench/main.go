@@ -1,0 +1,136 @@
+// Command bench measures hsu-master against baselines and prints a table of
+// ratios: "go run ./bench" in the module's root.
+//
+// A ratio says how the product compares to what it is made of: the same gRPC
+// server that does not count, a bare loop that starts the same workers. Both
+// sides take turns within each round, and what is shown is the median of the
+// rounds' ratios, since single values wander with whatever else the machine does.
+// The product runs as its released binary with no flag that users do not have;
+// the baselines are in package baseline. Servers, load and baselines are
+// processes of their own: this program runs itself again for them.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+)
+
+func main() {
+	if len(os.Args) > 2 && os.Args[1] == childMark {
+		os.Exit(runChild(os.Args[2:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// childMark as first argument tells this program that it is a part of itself.
+const childMark = "child"
+
+type options struct {
+	rounds int
+	rows   *regexp.Regexp
+	json   string
+	dir    string
+	bin    string
+	quick  bool
+}
+
+const usage = `usage: go run ./bench [flags]
+
+Measures hsu-master against its baselines, prints a table and writes it as JSON.
+All is on loopback, on free ports and in a temporary folder.
+
+  --rounds N      rounds to take the median of (default 7, with --quick 3)
+  --rows REGEXP   only these rows, e.g. 'always|cpu' or '^re-attach'
+  --json FILE     where the table goes as JSON (default bench.json, "" for nowhere)
+  --dir DIR       folder on the disk to be measured (default the system's for
+                  temporary files); not in memory: a sync costs nothing there
+  --bin DIR       where hsu-master and hsu-worker are (default: they are built)
+  --quick         shorter turns and fewer rounds, to see that all works
+
+Exit status: 0 measured, whatever the ratios are; 1 failed; 2 wrong usage.
+`
+
+func parse(args []string, rows []figure) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	expr := ""
+	flags.IntVar(&o.rounds, "rounds", 0, "")
+	flags.StringVar(&expr, "rows", "", "")
+	flags.StringVar(&o.json, "json", "bench.json", "")
+	flags.StringVar(&o.dir, "dir", os.TempDir(), "")
+	flags.StringVar(&o.bin, "bin", "", "")
+	flags.BoolVar(&o.quick, "quick", false, "")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	switch {
+	case o.rounds < 0:
+		return o, fmt.Errorf("--rounds %d: want 1 or more", o.rounds)
+	case o.rounds == 0 && o.quick:
+		o.rounds = 3
+	case o.rounds == 0:
+		o.rounds = 7
+	}
+	var err error
+	if o.rows, err = regexp.Compile(expr); err != nil {
+		return o, fmt.Errorf("--rows: %w", err)
+	}
+	for _, f := range rows {
+		if o.rows.MatchString(f.key) {
+			return o, nil
+		}
+	}
+	return o, fmt.Errorf("--rows %q matches no row", expr)
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	fail := func(err error, code int) int {
+		fmt.Fprintf(stderr, "bench: error: %v\n", err)
+		return code
+	}
+	opts, err := parse(args, figures)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, usage)
+		return exitDone
+	case err != nil:
+		return fail(fmt.Errorf(`%w: see "go run ./bench --help"`, err), exitUsage)
+	}
+	// Until the end: what was started is stopped before this program ends.
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	result, err := measure(ctx, opts, stderr)
+	if ctx.Err() != nil {
+		return fail(errors.New("interrupted"), exitFailed)
+	}
+	if err != nil {
+		return fail(err, exitFailed)
+	}
+	if err := result.print(stdout); err != nil {
+		return fail(err, exitFailed)
+	}
+	if opts.json != "" {
+		if err := result.write(opts.json); err != nil {
+			return fail(err, exitFailed)
+		}
+		fmt.Fprintf(stdout, "written to %s\n", opts.json)
+	}
+	return exitDone
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+)
+
+const (
+	startPatience = 60 * time.Second // for a master, or a hundred workers, to be there
+	stopPatience  = 30 * time.Second // for a master to stop its workers
+)
+
+// master is a running hsu-master.
+type master struct {
+	lab     *lab
+	dir     string // its state
+	address string
+	cmd     *exec.Cmd
+	execed  time.Time
+	ready   chan readyWorker
+	stderr  tail
+	drained chan struct{} // closed when its output has ended
+	once    sync.Once
+	err     error
+}
+
+type readyWorker struct {
+	id  string
+	pid int
+	at  time.Time
+}
+
+// startMaster execs hsu-master over the state in dir, on a port of its own, with
+// the flags that a user would give it.
+func (l *lab) startMaster(dir string, flags ...string) (*master, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, fmt.Errorf("take a free port: %w", err)
+	}
+	m := &master{
+		lab: l, dir: dir, address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+		ready: make(chan readyWorker, 4096), drained: make(chan struct{}),
+	}
+	args := append([]string{"run", "--state-dir", dir, "--port", strconv.Itoa(port), "--log-format", "json"}, flags...)
+	m.cmd = exec.Command(l.masterPath, args...)
+	m.cmd.Env = masterEnviron()
+	m.cmd.SysProcAttr = ownGroup()
+	output, err := m.cmd.StderrPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start the master: %w", err)
+	}
+	m.execed = time.Now()
+	if err := m.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the master: %w", err)
+	}
+	go func() {
+		defer close(m.drained)
+		lines := bufio.NewScanner(output)
+		for lines.Scan() {
+			at := time.Now()
+			if line, isReady := parseLog(lines.Bytes()); isReady {
+				select {
+				case m.ready <- readyWorker{id: line.Worker, pid: line.PID, at: at}:
+				default: // nobody waits for so many
+				}
+			}
+			_, _ = m.stderr.Write(append(lines.Bytes(), '\n'))
+		}
+	}()
+	return m, nil
+}
+
+// masterEnviron leaves out what would configure the master behind our back.
+func masterEnviron() []string {
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return strings.HasPrefix(name, "HSU_") || strings.HasPrefix(name, "LISTEN_") ||
+			strings.HasSuffix(name, "_DIRECTORY") || name == "NOTIFY_SOCKET"
+	})
+}
+
+func (m *master) pid() int { return m.cmd.Process.Pid }
+
+// awaitWorkers returns when n workers have got ready since the last call, and the
+// moment of the last.
+func (m *master) awaitWorkers(ctx context.Context, n int) (last readyWorker, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	for range n {
+		select {
+		case last = <-m.ready:
+		case <-m.drained:
+			return last, fmt.Errorf("the master ended%s", m.stderr.text())
+		case <-ctx.Done():
+			return last, fmt.Errorf("wait for %d workers to be ready: %w%s", n, ctx.Err(), m.stderr.text())
+		}
+	}
+	return last, nil
+}
+
+// awaitServing returns the moment when grpc.health.v1 said SERVING. It watches,
+// so that the master tells it by itself.
+func (m *master) awaitServing(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	fail := func(err error) (time.Time, error) {
+		return time.Time{}, fmt.Errorf("wait for the master to serve: %w%s", err, m.stderr.text())
+	}
+	if err := awaitPort(ctx, m.address, m.drained); err != nil {
+		return fail(err)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+m.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { _ = conn.Close() }()
+	watch, err := healthpb.NewHealthClient(conn).Watch(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		return fail(err)
+	}
+	for {
+		state, err := watch.Recv()
+		if err != nil {
+			return fail(err)
+		}
+		if state.GetStatus() == healthpb.HealthCheckResponse_SERVING {
+			return time.Now(), nil
+		}
+	}
+}
+
+// awaitPort probes until something accepts, or ended is closed.
+func awaitPort(ctx context.Context, address string, ended <-chan struct{}) error {
+	var dialer net.Dialer
+	for {
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ended:
+			return errors.New("it ended")
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// state asks the admin socket.
+func (m *master) state(ctx context.Context) (*adminpb.State, error) {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	conn, err := grpc.NewClient("unix:"+filepath.Join(m.dir, "run", "admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("ask the master: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	resp, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("ask the master: %w", err)
+	}
+	return resp.GetState(), nil
+}
+
+// runningWorkers returns the n workers when all are recorded as running, which
+// comes soon after they got ready.
+func (m *master) runningWorkers(ctx context.Context, n int) (map[string]*adminpb.Worker, error) {
+	for deadline := time.Now().Add(startPatience); ; {
+		state, err := m.state(ctx)
+		if err != nil {
+			return nil, err
+		}
+		workers := make(map[string]*adminpb.Worker, n)
+		for _, w := range state.GetWorkers() {
+			if w.GetStatus() == "running" {
+				workers[w.GetId()] = w
+			}
+		}
+		if len(workers) == n {
+			return workers, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("%d workers are running, want %d", len(workers), n)
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// crash is kill -9; the workers live on.
+func (m *master) crash() error {
+	if err := m.cmd.Process.Kill(); err != nil {
+		return fmt.Errorf("kill the master: %w", err)
+	}
+	m.once.Do(func() {
+		<-m.drained
+		_ = m.cmd.Wait() // killed
+	})
+	return nil
+}
+
+// stop ends the master and with it its workers; what it leaves is killed.
+// Further calls return the same.
+func (m *master) stop() error {
+	m.once.Do(func() {
+		_ = m.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+		defer time.AfterFunc(stopPatience, func() { _ = m.cmd.Process.Kill() }).Stop()
+		<-m.drained
+		if err := m.cmd.Wait(); err != nil {
+			m.err = fmt.Errorf("stop the master: %w%s", err, m.stderr.text())
+		}
+	})
+	return m.err
+}
+
+func freePort() (int, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
+}

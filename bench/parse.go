@@ -1,0 +1,85 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// parseResident reads the Rss line of /proc/PID/smaps_rollup: bytes.
+func parseResident(text []byte) (float64, error) {
+	for line := range strings.Lines(string(text)) {
+		rest, found := strings.CutPrefix(line, "Rss:")
+		if !found {
+			continue
+		}
+		number, unit, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		kib, err := strconv.ParseUint(number, 10, 53)
+		if err != nil || unit != "kB" {
+			return 0, fmt.Errorf("not a size: %q", strings.TrimSpace(line))
+		}
+		return float64(kib << 10), nil
+	}
+	return 0, errors.New("no line says Rss")
+}
+
+// parseLoad takes the three averages out of /proc/loadavg.
+func parseLoad(text string) (string, error) {
+	fields := strings.Fields(text)
+	if len(fields) < 3 {
+		return "", fmt.Errorf("not load averages: %q", text)
+	}
+	return strings.Join(fields[:3], " "), nil
+}
+
+// processorTimes are the ticks of all processors since boot.
+type processorTimes struct{ stolen, all float64 }
+
+// stolenSince returns the share that the hypervisor gave to others.
+func (t processorTimes) stolenSince(before processorTimes) float64 {
+	return (t.stolen - before.stolen) / max(1, t.all-before.all)
+}
+
+// parseProcessors reads the first line of /proc/stat: user, nice, system, idle,
+// iowait, irq, softirq, steal; what follows is in user already.
+func parseProcessors(text string) (processorTimes, error) {
+	line, _, _ := strings.Cut(text, "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return processorTimes{}, fmt.Errorf("not the times of all processors: %q", line)
+	}
+	var t processorTimes
+	for i, field := range fields[1:9] {
+		ticks, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			return processorTimes{}, fmt.Errorf("times of all processors: %w", err)
+		}
+		t.all += ticks
+		if i == 7 {
+			t.stolen = ticks
+		}
+	}
+	return t, nil
+}
+
+// logLine is what the bench reads of the master's log (--log-format json).
+type logLine struct {
+	Message string `json:"msg"`
+	Worker  string `json:"worker"`
+	PID     int    `json:"pid"`
+	Port    int    `json:"port"`
+}
+
+// messageRunning is what the master says when a worker has got ready.
+const messageRunning = "worker running"
+
+// parseLog reports whether the line says that a worker has got ready, and which.
+func parseLog(line []byte) (logLine, bool) {
+	var parsed logLine
+	if err := json.Unmarshal(line, &parsed); err != nil {
+		return logLine{}, false
+	}
+	return parsed, parsed.Message == messageRunning && parsed.Worker != ""
+}

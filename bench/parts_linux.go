@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/core-tools/hsu-master/bench/baseline"
+)
+
+// done is the answer where there is nothing to say, and an order likewise.
+type done struct{}
+
+type address struct{ Address string }
+
+// childUncounted serves without counting: args are its folder.
+func childUncounted(c *childIO) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- baseline.ServeUncounted(ctx, c.args[0], listener) }()
+	err = orders(c, func(done) (address, error) { return address{listener.Addr().String()}, nil })
+	cancel()
+	return errors.Join(err, <-served)
+}
+
+type commitOrder struct{ For time.Duration }
+
+// childCommit measures bbolt alone: args are its folder.
+func childCommit(c *childIO) error {
+	committer, err := baseline.NewCommitter(c.args[0])
+	if err != nil {
+		return err
+	}
+	err = orders(c, func(order commitOrder) (percentiles, error) {
+		var took []time.Duration
+		for end := time.Now().Add(order.For); time.Now().Before(end); {
+			d, err := committer.Commit()
+			if err != nil {
+				return percentiles{}, err
+			}
+			took = append(took, d)
+		}
+		return *percentilesOf(took), nil
+	})
+	return errors.Join(err, committer.Close())
+}
+
+type startOrder struct{ Workers int }
+
+// childStart starts workers in a bare loop: args are the program. All are killed
+// when it ends.
+func childStart(c *childIO) error {
+	starter := baseline.NewStarter(c.args[0])
+	err := orders(c, func(order startOrder) (time.Duration, error) {
+		if order.Workers == 0 {
+			return 0, starter.Stop()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), startPatience)
+		defer cancel()
+		started := time.Now()
+		err := starter.Start(ctx, order.Workers)
+		return time.Since(started), err
+	})
+	return errors.Join(err, starter.Stop())
+}
+
+type idleOrder struct{ Ports []int }
+
+// childIdle holds connections to workers: args are its folder.
+func childIdle(c *childIO) error {
+	var idle *baseline.Idle
+	err := orders(c, func(order idleOrder) (_ done, err error) {
+		if idle != nil {
+			return done{}, errors.New("it has its connections already")
+		}
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return done{}, err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), startPatience)
+		defer cancel()
+		idle, err = baseline.NewIdle(ctx, c.args[0], listener, order.Ports)
+		return done{}, err
+	})
+	if idle != nil {
+		err = errors.Join(err, idle.Close())
+	}
+	return err
+}
+
+// newFolder makes a folder for one server.
+func (l *lab) newFolder() (string, error) {
+	dir, err := os.MkdirTemp(l.dir, "state-")
+	if err != nil {
+		return "", fmt.Errorf("make a folder: %w", err)
+	}
+	return dir, nil
+}

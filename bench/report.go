@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// report is a whole run.
+type report struct {
+	Started time.Time `json:"started"`
+	Took    float64   `json:"took_s"`
+	Rounds  int       `json:"rounds"`
+	Quick   bool      `json:"quick"`
+	Host    host      `json:"host"`
+	Rows    []row     `json:"rows"`
+}
+
+// host is what the numbers depend on beside the product.
+type host struct {
+	CPUs       int    `json:"cpus"`
+	CPU        string `json:"cpu"`
+	Kernel     string `json:"kernel"`
+	Go         string `json:"go"`
+	Folder     string `json:"folder"`
+	FileSystem string `json:"file_system"`
+	// LoadBefore and LoadAfter are the load averages over 1, 5 and 15 minutes.
+	LoadBefore string `json:"load_before"`
+	LoadAfter  string `json:"load_after"`
+	// Stolen is the share of the processors' time that the hypervisor gave to others.
+	Stolen float64 `json:"stolen"`
+}
+
+// print writes the table for people.
+func (r report) print(w io.Writer) error {
+	out := bufio.NewWriter(w)
+	mode := ""
+	if r.Quick {
+		mode = ", quick: too short to be quoted"
+	}
+	fmt.Fprintf(out, "%d rounds in %s%s\n", r.Rounds, time.Duration(r.Took*float64(time.Second)).Round(time.Second), mode)
+	fmt.Fprintf(out, "%d × %s, Linux %s, %s, state on %s in %s\n", r.Host.CPUs, r.Host.CPU, r.Host.Kernel, r.Host.Go, r.Host.FileSystem, r.Host.Folder)
+	fmt.Fprintf(out, "load average %s before, %s after; %.1f%% of the processors' time stolen\n\n", r.Host.LoadBefore, r.Host.LoadAfter, 100*r.Host.Stolen)
+
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ROW\tWHAT\tPRODUCT\tp50 / p99\tAGAINST\tBASELINE\tp50 / p99\tRATIO\tMIN-MAX\tFLOOR\tAIM\tVERDICT")
+	for _, row := range r.Rows {
+		fmt.Fprintln(table, strings.Join(row.cells(), "\t"))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, row := range r.Rows {
+		for _, note := range row.notes {
+			fmt.Fprintf(out, "\n%s: %s", row.key, note)
+		}
+	}
+	fmt.Fprintln(out, "\nRatios are medians of the rounds' own; values and percentiles are medians over the rounds.")
+	return out.Flush()
+}
+
+func (r row) cells() []string {
+	least, most := r.ratio.spread()
+	against, baseline := r.against, "-"
+	ratio, extent := fmt.Sprintf("%.2f", r.ratio.median()), fmt.Sprintf("%.2f-%.2f", least, most)
+	if r.baseline != nil {
+		baseline = format(r.unit, r.baseline.median())
+	} else {
+		against, ratio = "-", "-"
+		extent = fmt.Sprintf("%s-%s", format(r.unit, least), format(r.unit, most))
+	}
+	bound := func(v float64) string {
+		sign := "≤"
+		if r.higher {
+			sign = "≥"
+		}
+		switch {
+		case v == 0:
+			return "-"
+		case r.baseline == nil:
+			return sign + " " + format(r.unit, v)
+		}
+		return fmt.Sprintf("%s %.2f", sign, v)
+	}
+	return []string{
+		r.key, r.what, format(r.unit, r.product.median()), r.productLatency.String(), against, baseline,
+		r.baselineLatency.String(), ratio, extent, bound(r.floor), bound(r.aim), r.verdict(),
+	}
+}
+
+// String returns both in a cell of the table, "-" where nothing was measured.
+func (p *percentiles) String() string {
+	if p == nil {
+		return "-"
+	}
+	return format(seconds, p.P50) + " / " + format(seconds, p.P99)
+}
+
+// format writes a value for people.
+func format(u unit, v float64) string {
+	switch u {
+	case perSecond:
+		return fmt.Sprintf("%.0f/s", v)
+	case bytesUnit:
+		return fmt.Sprintf("%.1f MiB", v/(1<<20))
+	case ofCore:
+		return fmt.Sprintf("%.2f%%", 100*v)
+	case seconds:
+	}
+	switch {
+	case v < 1e-3:
+		return fmt.Sprintf("%.1f µs", v*1e6)
+	case v < 1:
+		return fmt.Sprintf("%.2f ms", v*1e3)
+	}
+	return fmt.Sprintf("%.2f s", v)
+}
+
+// write puts the report into a file as JSON, by way of a temporary one.
+func (r report) write(path string) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode the report: %w", err)
+	}
+	temp := path + ".new"
+	if err := os.WriteFile(temp, append(text, '\n'), 0o644); err != nil { //nolint:gosec // to be read by everybody
+		return fmt.Errorf("write the report: %w", err)
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	return nil
+}

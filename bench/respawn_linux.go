@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// killsPerRound are averaged, since one is over in milliseconds.
+const killsPerRound = 3
+
+// noBackoffAfter is when a worker that dies is replaced at once: DESIGN's 10 s of
+// being ready, and a little.
+const noBackoffAfter = 10*time.Second + 500*time.Millisecond
+
+// respawn kills each worker once, so that none has a restart to pay for.
+func respawn(ctx context.Context, l *lab) (_ []row, err error) {
+	dir, err := l.newFolder()
+	if err != nil {
+		return nil, err
+	}
+	n := l.rounds * killsPerRound
+	m, err := l.startMaster(dir, "--worker-path", l.workerPath, "--worker-count", strconv.Itoa(n))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.stop()) }()
+	bare, err := startChild("start", l.workerPath)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, bare.stop()) }()
+	if _, err := m.awaitWorkers(ctx, n); err != nil {
+		return nil, err
+	}
+	workers, err := m.runningWorkers(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	if err := pause(ctx, noBackoffAfter); err != nil {
+		return nil, err
+	}
+
+	var product, baseline series
+	var allReplaced, allStarted []time.Duration
+	for round := range l.rounds {
+		var replaced, started series
+		for _, side := range turns(2, round)[:2] {
+			for i := range killsPerRound {
+				if side == 0 {
+					id := "worker-" + strconv.Itoa(round*killsPerRound+i)
+					d, err := m.replace(ctx, id, int(workers[id].GetPid()), workers[id].GetToken())
+					if err != nil {
+						return nil, err
+					}
+					replaced, allReplaced = append(replaced, d.Seconds()), append(allReplaced, d)
+				} else {
+					var d time.Duration
+					if err := bare.ask(ctx, startOrder{Workers: 1}, &d); err != nil {
+						return nil, err
+					}
+					started, allStarted = append(started, d.Seconds()), append(allStarted, d)
+				}
+				// What follows an event (records, exits) is not part of the next one.
+				if err := pause(ctx, 100*time.Millisecond); err != nil {
+					return nil, err
+				}
+			}
+		}
+		product, baseline = append(product, replaced.median()), append(baseline, started.median())
+		l.say("round %d of %d, killed workers:  replaced %s  started %s", round+1, l.rounds,
+			format(seconds, product[round]), format(seconds, baseline[round]))
+	}
+	r := newRow(rowRespawn, product, baseline)
+	r.productLatency, r.baselineLatency = percentilesOf(allReplaced), percentilesOf(allStarted)
+	return []row{r}, nil
+}
+
+// replace kills the worker and returns how long it took until the next instance
+// of it was ready.
+func (m *master) replace(ctx context.Context, id string, pid int, token string) (_ time.Duration, err error) {
+	p, err := openWorker(pid, token)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	killed := time.Now()
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		return 0, fmt.Errorf("kill %s: %w", id, err)
+	}
+	next, err := m.awaitWorkers(ctx, 1)
+	if err != nil {
+		return 0, err
+	}
+	if next.id != id || next.pid == pid {
+		return 0, fmt.Errorf("killed %s (process %d), but %s (process %d) got ready", id, pid, next.id, next.pid)
+	}
+	return next.at.Sub(killed), nil
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// series holds one value a round, in base units: seconds, bytes, requests per
+// second.
+type series []float64
+
+// median returns the middle value, or the mean of the two in the middle; NaN of
+// nothing.
+func (s series) median() float64 {
+	if len(s) == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(s))
+	mid := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[mid]
+	}
+	return (sorted[mid-1] + sorted[mid]) / 2
+}
+
+// spread returns the smallest and the largest value, NaN of nothing.
+func (s series) spread() (least, most float64) {
+	if len(s) == 0 {
+		return math.NaN(), math.NaN()
+	}
+	return slices.Min(s), slices.Max(s)
+}
+
+// over returns the quotient of each round. What disturbs the machine disturbs
+// both sides of a round, so that quotients wander less than values do.
+func (s series) over(baseline series) series {
+	quotients := make(series, min(len(s), len(baseline)))
+	for i := range quotients {
+		quotients[i] = s[i] / baseline[i]
+	}
+	return quotients
+}
+
+// plus adds two series round by round.
+func (s series) plus(other series) series {
+	sums := make(series, min(len(s), len(other)))
+	for i := range sums {
+		sums[i] = s[i] + other[i]
+	}
+	return sums
+}
+
+// quantile returns the smallest of the sorted values that at least the share q of
+// all do not exceed (nearest rank), 0 of none.
+func quantile(sorted []time.Duration, q float64) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	rank := int(math.Ceil(q * float64(len(sorted))))
+	return sorted[min(max(rank, 1), len(sorted))-1]
+}
+
+// turns returns in which order the sides of one round take their turns: each
+// twice, mirrored (A B C C B A), so that a drift of the machine within the round
+// hits all alike, and beginning with another side in each round.
+func turns(sides, round int) []int {
+	order := make([]int, 0, 2*sides)
+	for i := range sides {
+		order = append(order, (round+i)%sides)
+	}
+	for i := range sides {
+		order = append(order, order[sides-1-i])
+	}
+	return order
+}
