@@ -182,10 +182,6 @@ func (w *worker) settle(ctx context.Context) {
 		w.step(ctx, event{kind: evBegin})
 	}
 	w.settleOnce.Do(func() { close(w.settled) })
-	if len(w.pending) > 0 {
-		// History can wait until the master serves.
-		w.record(ctx)
-	}
 }
 
 // exitWhileAway is how an instance ended that nobody watched: known only where

@@ -117,11 +117,18 @@ func (w *worker) serve(ctx context.Context) {
 	defer close(w.finished)
 	defer w.letGo()
 	w.settle(ctx)
-	shutdown := w.shutdown
+	shutdown, recovered := w.shutdown, w.sup.recovered
 	for !w.done {
 		select {
 		case <-ctx.Done():
 			return
+		case <-recovered:
+			recovered = nil
+			// History that was no change of state could wait until the master
+			// serves: all workers' share one commit now.
+			if len(w.pending) > 0 {
+				w.record(ctx)
+			}
 		case <-shutdown:
 			shutdown = nil
 			w.leaving = true
