@@ -231,3 +231,16 @@ func descriptors(t *testing.T, pid int) int {
 	}
 	return len(open)
 }
+
+// listening fails where nobody listens on the port of 127.0.0.1. It looks at the
+// kernel's list and does not connect.
+func listening(port int) error {
+	text, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(text), fmt.Sprintf(" 0100007F:%04X 00000000:0000 0A ", port)) {
+		return fmt.Errorf("nobody listens on port %d", port)
+	}
+	return nil
+}
