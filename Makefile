@@ -50,7 +50,7 @@ race: ## run the tests with the race detector
 	@$(call each_module,go test -race -shuffle=on ./...)
 
 vet: ## run go vet, over the tests that need a tag too
-	@$(call each_module,go vet ./... && go vet -tags e2e$(comma)e2e_systemd$(comma)crashpoints ./...)
+	@$(call each_module,go vet ./... && go vet -tags e2e$(comma)e2e_systemd$(comma)inside$(comma)crashpoints ./...)
 
 e2e: ## run the tests of real binaries and real processes
 	go test -tags e2e -count=1 -timeout 20m ./e2e/...
