@@ -1,0 +1,171 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+)
+
+// A master that kills itself where it hurts most: the points are compiled in by a
+// build tag, and HSU_CRASH_POINT chooses one.
+
+// commits gives the points around the first n commits.
+func commits(n int) []string {
+	var points []string
+	for i := range n {
+		points = append(points,
+			fmt.Sprintf("%s:%d", crashpoint.BeforeCommit, i+1),
+			fmt.Sprintf("%s:%d", crashpoint.AfterCommit, i+1))
+	}
+	return points
+}
+
+// starts gives the points around the first n starts of a worker.
+func starts(n int) []string {
+	var points []string
+	for _, name := range []string{crashpoint.BeforeFork, crashpoint.AfterFork, crashpoint.BeforePIDRecord, crashpoint.AfterPIDRecord} {
+		for i := range n {
+			points = append(points, fmt.Sprintf("%s:%d", name, i+1))
+		}
+	}
+	return points
+}
+
+// crash runs a master that is to kill itself at the point. One that comes to rest
+// before it gets there, which only late commits are excused for, gets last.
+func (h *host) crash(point string, atRest func(*master) error, last syscall.Signal) {
+	h.t.Helper()
+	m := h.launch(programs.crasher, []string{"HSU_CRASH_POINT=" + point})
+	waitFor(h.t, "the master kills itself or comes to rest", func() error {
+		if !m.running() {
+			return nil
+		}
+		return atRest(m)
+	})
+	if m.running() {
+		h.t.Logf("the master came to rest before %s", point)
+		if !strings.Contains(point, "-commit") {
+			h.t.Errorf("the point was not reached")
+		}
+		_ = m.cmd.Process.Signal(last)
+	}
+	m.wait()
+	status := m.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Exited() && status.ExitStatus() != 0 || status.Signaled() && status.Signal() != syscall.SIGKILL {
+		h.t.Fatalf("the master ended with %v\n%s", m.cmd.ProcessState, m.log())
+	}
+}
+
+// settled is when n workers are said to run, or to have been adopted.
+func settled(n int) func(*master) error {
+	return func(m *master) error {
+		log := m.log()
+		if got := strings.Count(log, `"msg":"worker running"`) + strings.Count(log, `"msg":"worker adopted"`); got < n {
+			return fmt.Errorf("%d of %d workers are ready", got, n)
+		}
+		return nil
+	}
+}
+
+// wantAllAdopted starts a sound master and checks that it knows every process
+// that the killed one had started, and no worker is there twice.
+func (h *host) wantAllAdopted(n int) {
+	h.t.Helper()
+	survivors := h.leaders()
+	m := h.start()
+	d := h.awaitRunning(n)
+	for id, pids := range survivors {
+		w := d.worker(h.t, id)
+		if !slices.Equal(pids, []int{w.PID}) || !w.Adopted {
+			h.t.Errorf("%s = %+v, want process %v adopted", id, w, pids)
+		}
+	}
+	h.wantNoTwin(d)
+	h.ask("after the crash")
+	m.stop()
+	h.wantNothingLeft()
+}
+
+func TestWorkersOfAMasterKilledInTheMiddleOfAStartAreFoundAndAdopted(t *testing.T) {
+	for _, point := range append(starts(2), commits(6)...) {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, workers(2)...)
+			h.crash(point, settled(2), syscall.SIGKILL)
+			h.wantAllAdopted(2)
+		})
+	}
+}
+
+func TestWorkersOfAMasterKilledInTheMiddleOfARecoveryAreFoundAndAdopted(t *testing.T) {
+	for _, point := range append(starts(1), commits(4)...) {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, workers(2)...)
+			// Killed between fork and record, with one worker and maybe a half.
+			h.crash("after-fork:2", settled(2), syscall.SIGKILL)
+			if alive := h.leaders(); len(alive) == 0 {
+				t.Fatal("the first master left no worker")
+			} else if pids := alive["worker-1"]; len(pids) > 0 {
+				h.killWorker(pids[0])
+			}
+			h.crash(point, settled(2), syscall.SIGKILL)
+			h.wantAllAdopted(2)
+		})
+	}
+}
+
+func TestWorkersOfAMasterKilledInTheMiddleOfAStopAreNeitherLostNorDoubled(t *testing.T) {
+	for _, point := range commits(4) {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, workers(2)...)
+			m := h.start()
+			h.awaitRunning(2)
+			m.kill()
+			h.crash(point, settled(2), syscall.SIGTERM)
+			// Those that were asked to stop do so whoever watches; then no master
+			// finds them half dead and takes them for living.
+			m = h.start()
+			d := h.awaitRunning(2)
+			h.wantNoTwin(d)
+			m.stop()
+			h.wantNothingLeft()
+		})
+	}
+}
+
+func TestCountOfAMasterKilledInTheMiddleOfACommitHoldsAllThatWasAcknowledged(t *testing.T) {
+	for mode, points := range map[string][]string{
+		"always": {"before-commit:2", "after-commit:2", "before-commit:40", "after-commit:40"},
+		// A commit here is when the count is folded into the database, every second.
+		"interval": {"before-commit:1", "after-commit:1"},
+	} {
+		for _, point := range points {
+			t.Run(mode+" "+point, func(t *testing.T) {
+				t.Parallel()
+				h := newHost(t, "--sync", mode)
+				load := h.startLoad(16)
+				h.crash(point, func(*master) error { return errors.New("requests keep coming") }, syscall.SIGKILL)
+				acked := load.acked.Load()
+				m := h.start()
+				if got := h.dump().ProcessedCount; got < acked {
+					t.Errorf("processed_count = %d, and %d were acknowledged", got, acked)
+				}
+				load.stop()
+				got, acked, sent := h.dump().ProcessedCount, load.acked.Load(), load.sent.Load()
+				if got < acked || got > sent {
+					t.Errorf("processed_count = %d, want it between %d acknowledged and %d sent", got, acked, sent)
+				}
+				m.stop()
+			})
+		}
+	}
+}

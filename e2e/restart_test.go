@@ -1,0 +1,193 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// record is a line of the master's log.
+type record struct {
+	Message   string        `json:"msg"`
+	Worker    string        `json:"worker"`
+	Reason    string        `json:"reason"`
+	RestartIn time.Duration `json:"restart_in"`
+	Time      time.Time     `json:"time"`
+}
+
+// said are the lines of a master's log with the message.
+func (m *master) said(message string) (records []record) {
+	m.h.t.Helper()
+	for line := range strings.Lines(m.log()) {
+		var r record
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			m.h.t.Errorf("not a line of log: %q: %v", line, err)
+		} else if r.Message == message {
+			records = append(records, r)
+		}
+	}
+	return records
+}
+
+func (h *host) awaitFailed(n int) dump {
+	h.t.Helper()
+	return h.awaitWorkers(n, "have failed", func(_ dump, w worker) bool { return w.Status == "failed" })
+}
+
+// crashLoop makes the host's one worker exit at once, with a budget of 5 restarts.
+func (h *host) crashLoop(backoff string) *host {
+	h.flags = append(h.units("exits"), "--restart-backoff", backoff, "--restart-budget", "5/5m")
+	return h
+}
+
+func TestWorkerThatExitsAtOnceIsStartedEverMoreSlowlyAndThenFailsForGood(t *testing.T) {
+	t.Parallel()
+	h := newHost(t).crashLoop("10ms")
+	m := h.start()
+	w := h.awaitFailed(1).worker(t, "worker-0")
+	if w.Incarnation != 6 || w.Restarts != 5 {
+		t.Errorf("%d starts and %d restarts, want 6 and 5", w.Incarnation, w.Restarts)
+	}
+	if !strings.Contains(w.Reason, "exited with code 7") || !strings.Contains(w.Reason, "5/5m") {
+		t.Errorf("reason = %q, want the exit and the budget in it", w.Reason)
+	}
+	if e := w.LastExit; e == nil || !e.Known || e.Code == nil || *e.Code != 7 || e.Signal != nil {
+		t.Errorf("last exit = %+v, want code 7", e)
+	}
+	if got, want := w.LastOutput, "configuration: no such table: unicorns"; !slices.Contains(got, want) {
+		t.Errorf("last output = %q, want %q in it", got, want)
+	}
+
+	// Announced and kept: 10 ms, doubled each time, less a quarter at most.
+	backoffs, starts := m.said("worker backoff"), m.said("worker started")
+	if len(backoffs) != 5 || len(starts) != 6 {
+		t.Fatalf("%d delays and %d starts in the log, want 5 and 6", len(backoffs), len(starts))
+	}
+	for i, b := range backoffs {
+		full := 10 * time.Millisecond << i
+		if b.RestartIn > full || b.RestartIn < full*3/4-5*time.Millisecond {
+			t.Errorf("delay %d = %s, want %s less a quarter at most", i, b.RestartIn, full)
+		}
+		if got := starts[i+1].Time.Sub(b.Time); got < b.RestartIn {
+			t.Errorf("start %d came %s after an announced delay of %s", i+1, got, b.RestartIn)
+		}
+	}
+
+	for _, command := range [][]string{{"status"}, {"worker", "list"}, {"state", "dump"}} {
+		r := h.cli(command...)
+		for _, want := range []string{"worker-0", "failed", "restart budget 5/5m used up", "exited with code 7", "no such table: unicorns"} {
+			if r.code != 0 || !strings.Contains(r.stdout, want) {
+				t.Errorf("%q: exit code %d, want %q in:\n%s%s", command, r.code, want, r.stdout, r.stderr)
+			}
+		}
+	}
+	// Nobody has to wait for what never comes.
+	if r := h.cli("call", "process-data", "--data", "x"); r.code != 1 || !strings.Contains(r.stderr, "exited with code 7") {
+		t.Errorf("a call: exit code %d and %q, want 1 and the reason", r.code, r.stderr)
+	}
+	m.stop()
+	h.wantNothingLeft()
+}
+
+func TestRestartOfTheMasterDoesNotRefillTheBudget(t *testing.T) {
+	t.Parallel()
+	h := newHost(t).crashLoop("1ms")
+	m := h.start()
+	h.awaitFailed(1)
+	for _, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGUSR1, syscall.SIGKILL} {
+		m.signal(end)
+		m.wait()
+		m = h.start()
+		w := h.awaitFailed(1).worker(t, "worker-0")
+		if w.Incarnation != 6 || w.Restarts != 5 || !strings.Contains(w.Reason, "exited with code 7") {
+			t.Errorf("after %s the worker is %+v, want it failed with no further start", end, w)
+		}
+		if got := m.said("worker started"); len(got) != 0 {
+			t.Errorf("after %s it was started %d times", end, len(got))
+		}
+	}
+	m.stop()
+	if n := strings.Count(readLog(t, h, "worker-0"), "no such table"); n != 6 {
+		t.Errorf("the worker ran %d times by its own log, want 6", n)
+	}
+	h.wantNothingLeft()
+}
+
+// A master that dies all the time must not give a looping worker more than a
+// master that lives.
+func TestMastersThatKeepDyingShareOneBudget(t *testing.T) {
+	t.Parallel()
+	h := newHost(t).crashLoop("20ms")
+	var w worker
+	kills := 0
+	for ; w.Status != "failed"; kills++ {
+		m := h.start()
+		waitFor(t, "one more restart, or the end of them", func() error {
+			w = h.dump().worker(t, "worker-0")
+			if w.Status == "failed" || len(m.said("worker started")) > 0 {
+				return nil
+			}
+			return fmt.Errorf("%+v", w)
+		})
+		m.kill()
+		if kills > 20 {
+			t.Fatalf("20 masters later it still has budget: %+v", w)
+		}
+	}
+	// A start that the master's own death cut off costs none.
+	if w.Restarts != 5 || w.Incarnation > 6+kills {
+		t.Errorf("after %d masters: %+v, want 5 restarts", kills, w)
+	}
+	m := h.start()
+	if w := h.awaitFailed(1).worker(t, "worker-0"); w.Restarts != 5 {
+		t.Errorf("the last master made it %+v", w)
+	}
+	m.stop()
+	h.wantNothingLeft()
+}
+
+func TestWaitForTheNextRestartIsGoneOnWithByTheNextMaster(t *testing.T) {
+	t.Parallel()
+	h := newHost(t).crashLoop("2s")
+	m := h.start()
+	d := h.awaitWorkers(1, "wait", func(_ dump, w worker) bool { return w.Status == "backoff" })
+	announced := m.said("worker backoff")[0]
+	m.kill()
+
+	m = h.start()
+	if w := h.dump().worker(t, "worker-0"); w.Status != "backoff" || w.Incarnation != 1 {
+		t.Errorf("found %+v, want it as it was: %+v", w, d.Workers[0])
+	}
+	waitFor(t, "the second start", func() error {
+		if len(m.said("worker started")) == 0 {
+			return fmt.Errorf("not yet")
+		}
+		return nil
+	})
+	if got := m.said("worker started")[0].Time.Sub(announced.Time); got < announced.RestartIn {
+		t.Errorf("started %s after the first master said that it would in %s", got, announced.RestartIn)
+	}
+	m.stop()
+	h.wantNothingLeft()
+}
+
+// What has failed has failed as it was. Another program has not been tried.
+func TestFailedWorkerIsTriedAgainWithAnotherCommandLine(t *testing.T) {
+	t.Parallel()
+	h := newHost(t).crashLoop("1ms")
+	m := h.start()
+	h.awaitFailed(1)
+	m.stop()
+	h.flags = h.units("plain")
+	m = h.start()
+	h.awaitRunning(1)
+	h.ask("now it works")
+	m.stop()
+	h.wantNothingLeft()
+}
