@@ -56,6 +56,9 @@ type fakeProcess struct {
 	exitCode    int
 	suspended   bool
 	owner       process.Ownership
+	// Its descendants end by themselves then.
+	childrenUntil  time.Time
+	childrenKilled bool
 
 	mu   sync.Mutex
 	done chan struct{}
@@ -227,7 +230,12 @@ func (p *fakeProcess) Terminate() error {
 	return nil
 }
 
+func (p *fakeProcess) Survived() bool {
+	return p.childrenUntil.After(time.Now())
+}
+
 func (p *fakeProcess) Kill(context.Context) ([]process.Holder, error) {
+	p.childrenKilled = p.Survived()
 	p.die(process.Exit{Signal: 9, Source: process.ExitWait})
 	return nil, nil
 }

@@ -42,6 +42,9 @@ type instance interface {
 	Suspended() bool
 	// Terminate asks the process group to end.
 	Terminate() error
+	// Survived tells, at little cost, that descendants of it still live: those that
+	// have kept the lease.
+	Survived() bool
 	// Kill ends the process and its family and returns who is left.
 	Kill(ctx context.Context) ([]process.Holder, error)
 	// OwnsPort tells whose the listeners on the port are.
@@ -180,6 +183,14 @@ func (i *osInstance) Terminate() error {
 	// SIGCONT after it: a stopped process acts on SIGTERM only when it goes on.
 	err := i.SignalGroup(syscall.SIGTERM)
 	return errors.Join(err, i.SignalGroup(process.SignalContinue))
+}
+
+func (i *osInstance) Survived() bool {
+	if i.family.LeasePath == "" {
+		return false
+	}
+	held, err := process.LeaseHeld(i.family.LeasePath, i.family.Lease)
+	return held && err == nil
 }
 
 func (i *osInstance) Kill(ctx context.Context) ([]process.Holder, error) {

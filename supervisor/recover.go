@@ -184,6 +184,16 @@ func (w *worker) settle(ctx context.Context) {
 	w.settleOnce.Do(func() { close(w.settled) })
 }
 
+// afterwards does for an adopted worker what could wait until the master serves:
+// reading the executable to tell whether it was replaced, and writing history, for
+// which all workers share one commit.
+func (w *worker) afterwards(ctx context.Context) {
+	if w.adopted && w.inst != nil {
+		w.rec.Outdated = w.outdated()
+		w.record(ctx)
+	}
+}
+
 // exitWhileAway is how an instance ended that nobody watched: known only where
 // somebody has kept its handle.
 func (w *worker) exitWhileAway() store.Exit {
@@ -358,7 +368,6 @@ func (w *worker) rescan(ctx context.Context) error {
 func (w *worker) adopt(ctx, bounded context.Context, inst instance) {
 	w.took(inst, true)
 	w.sup.ports.keep(w.id, w.rec.Instance.Port)
-	w.rec.Outdated = w.outdated()
 	if w.state.status == store.StatusStarting || w.state.status == store.StatusStopping || !w.state.wanted {
 		w.step(ctx, event{kind: evAdoptedSilent})
 		return

@@ -60,13 +60,34 @@ func (w *worker) terminate(ctx context.Context, inst instance, ep *endpoint, gra
 	if err := inst.Terminate(); err != nil && !errors.Is(err, process.ErrGone) {
 		w.log.Warn("worker not asked to stop", "error", err)
 	}
-	select {
-	case <-inst.Done():
-	case <-w.sup.hurry:
-	case <-over.C:
-		w.log.Warn("worker did not stop within its grace, killing it", "grace", grace)
-	case <-ctx.Done():
+	done := inst.Done()
+	for {
+		select {
+		case <-done:
+			// A shell that led the group ends at once; what it has started was asked
+			// too and has the same grace.
+			if !inst.Survived() {
+				return
+			}
+			done = closedAfter(descendantsPoll)
+		case <-w.sup.hurry:
+			return
+		case <-over.C:
+			w.log.Warn("worker did not stop within its grace, killing it", "grace", grace)
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
+}
+
+// descendantsPoll is how often a family whose leader has ended is looked at.
+const descendantsPoll = 20 * time.Millisecond
+
+func closedAfter(d time.Duration) <-chan struct{} {
+	c := make(chan struct{})
+	time.AfterFunc(d, func() { close(c) })
+	return c
 }
 
 // entomb kills the family and waits, bounded, for the leader to be gone.

@@ -340,6 +340,31 @@ func TestStopKillsAfterTheGraceAndHurryAtOnce(t *testing.T) {
 	}
 }
 
+func TestStopGivesDescendantsTheSameGrace(t *testing.T) {
+	for name, test := range map[string]struct {
+		need   time.Duration
+		killed bool
+	}{"enough": {3 * time.Second, false}, "too much": {time.Hour, true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				world := newFakeOS(t)
+				m := startMaster(t, world, t.TempDir(), 1)
+				settle(time.Second)
+				p := world.of("worker-0")
+				p.childrenUntil = time.Now().Add(test.need)
+				asked := time.Now()
+				m.stop(nil)
+				if p.childrenKilled != test.killed {
+					t.Errorf("descendants that need %v were killed: %v, want %v", test.need, p.childrenKilled, test.killed)
+				}
+				if took := time.Since(asked); took > defaultStopGrace+time.Second {
+					t.Errorf("stop took %v", took)
+				}
+			})
+		})
+	}
+}
+
 func TestStopWaitsForRequestsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)

@@ -124,11 +124,7 @@ func (w *worker) serve(ctx context.Context) {
 			return
 		case <-recovered:
 			recovered = nil
-			// History that was no change of state could wait until the master
-			// serves: all workers' share one commit now.
-			if len(w.pending) > 0 {
-				w.record(ctx)
-			}
+			w.afterwards(ctx)
 		case <-shutdown:
 			shutdown = nil
 			w.leaving = true
