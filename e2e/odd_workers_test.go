@@ -1,0 +1,253 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// odd is a worker that is not simply one process with one program.
+type odd struct {
+	name  string
+	flags func(h *host) []string
+	// is fails while the process has not become odd yet.
+	is func(h *host, pid int) error
+	// nameless: nothing shows any more whose it is, so that one whose PID was not
+	// recorded cannot be adopted, only stopped.
+	nameless bool
+}
+
+var oddWorkers = []odd{{
+	name: "behind sh -c",
+	flags: func(h *host) []string {
+		return workersOf("/bin/sh", 1, "-c", `"$0" -as plain "$@"; exit $?`, programs.unit)
+	},
+	is: func(h *host, pid int) error {
+		for _, f := range h.processes() {
+			if f.ppid == pid {
+				return nil
+			}
+		}
+		return errors.New("the shell has no child")
+	},
+}, {
+	name:  "executes itself again",
+	flags: func(h *host) []string { return h.units("reexec") },
+	is: func(h *host, pid int) error {
+		if readLogs(h, "executing itself") == 0 {
+			h.signalWorker(pid, syscall.SIGHUP)
+			return errors.New("it has not")
+		}
+		return nil
+	},
+}, {
+	name:  "overwrites its title and environment",
+	flags: func(h *host) []string { return h.units("titled") },
+	is: func(_ *host, pid int) error {
+		if text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); strings.Contains(string(text), "HSU_") {
+			return errors.New("its environment is still to be read")
+		}
+		return nil
+	},
+	nameless: true,
+}, {
+	name:  "its first thread has ended",
+	flags: func(h *host) []string { return h.units("leaderless") },
+	is: func(_ *host, pid int) error {
+		if f, err := readStat(fmt.Sprintf("/proc/%d", pid)); err != nil || f.state != 'Z' {
+			return fmt.Errorf("state %c, %w", f.state, err)
+		}
+		return nil
+	},
+}}
+
+func readLogs(h *host, text string) int {
+	log, _ := os.ReadFile(filepath.Join(h.state, "logs", "worker-0.log"))
+	return strings.Count(string(log), text)
+}
+
+// awaitOdd returns when the worker on that port serves and is what it is to be.
+func (h *host) awaitOdd(o odd, pid, port int) {
+	h.t.Helper()
+	waitFor(h.t, o.name, func() error { return errors.Join(listening(port), o.is(h, pid)) })
+	waitFor(h.t, "it serves", func() error { return listening(port) })
+	own(h.t, port)
+}
+
+func TestOddWorkerIsAdoptedAfterACrashOfTheMaster(t *testing.T) {
+	for _, o := range oddWorkers {
+		t.Run(o.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.flags = o.flags(h)
+			m := h.start()
+			d := h.awaitRunning(1)
+			want := d.instances(t)
+			m.kill()
+			h.awaitOdd(o, d.Workers[0].PID, d.Workers[0].Port)
+			memory := own(t, d.Workers[0].Port).GetStatus()
+
+			for range 2 {
+				m = h.start()
+				d = h.awaitRunning(1)
+				if diff := cmp.Diff(want, d.instances(t)); diff != "" {
+					t.Errorf("the worker is not what it was (-before +after):\n%s", diff)
+				}
+				h.ask("of an odd worker")
+				h.wantNoTwin(dumpOf(d, o))
+				m.kill()
+			}
+			if got := own(t, d.Workers[0].Port).GetStatus(); got != memory {
+				t.Errorf("its memory is another")
+			}
+			m = h.start()
+			h.awaitRunning(1)
+			m.stop()
+			h.wantNothingLeft()
+		})
+	}
+}
+
+// dumpOf leaves out of d what a look at environments cannot find.
+func dumpOf(d dump, o odd) dump {
+	if o.nameless {
+		d.Workers = nil
+	}
+	return d
+}
+
+func TestOddWorkerWhosePIDWasNotRecordedIsAdoptedOrStoppedButNeverDoubled(t *testing.T) {
+	for _, o := range oddWorkers {
+		t.Run(o.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.flags = o.flags(h)
+			h.crash("after-fork", settled(1), syscall.SIGKILL)
+			recorded := h.dump().Workers[0]
+			if recorded.PID != 0 || recorded.Port == 0 {
+				t.Fatalf("recorded is %+v, want a port and no pid", recorded)
+			}
+			var pid int
+			waitFor(t, "the worker's first process", func() error {
+				for _, f := range h.processes() {
+					if f.session == f.pid {
+						pid = f.pid
+						return nil
+					}
+				}
+				return errors.New("not there")
+			})
+			h.awaitOdd(o, pid, recorded.Port)
+
+			m := h.start()
+			d := h.awaitRunning(1)
+			switch w := d.Workers[0]; {
+			case o.nameless && w.PID == pid:
+				t.Errorf("adopted %+v, of which nothing tells that it is ours", w)
+			case !o.nameless && (w.PID != pid || !w.Adopted || w.Incarnation != 1):
+				t.Errorf("%+v, want process %d adopted", w, pid)
+			}
+			h.ask("of an odd worker")
+			leaders := slices.DeleteFunc(h.processes(), func(f found) bool { return f.session != f.pid })
+			if len(leaders) != 1 || leaders[0].pid != d.Workers[0].PID {
+				t.Errorf("processes that could be the worker: %v, want the one of the dump: %+v", leaders, d.Workers[0])
+			}
+			m.stop()
+			h.wantNothingLeft()
+		})
+	}
+}
+
+func TestOddWorkerIsStoppedAndStartedAgainLikeAnyOther(t *testing.T) {
+	for _, o := range oddWorkers {
+		t.Run(o.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.flags = o.flags(h)
+			m := h.start()
+			before := h.awaitRunning(1).Workers[0]
+			h.awaitOdd(o, before.PID, before.Port)
+			h.awaitRunning(1)
+			h.killWorker(before.PID)
+			after := h.awaitWorkers(1, "run again", func(d dump, w worker) bool { return running(d, w) && w.Incarnation == 2 })
+			if w := after.Workers[0]; w.LastExit == nil || w.LastExit.Signal == nil || *w.LastExit.Signal != "SIGKILL" {
+				t.Errorf("last exit = %+v, want SIGKILL", w.LastExit)
+			}
+			m.stop()
+			h.wantNothingLeft()
+		})
+	}
+}
+
+func TestProcessThatExecutesItselfUnderARunningMasterIsNoExit(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.flags = h.units("reexec")
+	m := h.start()
+	d := h.awaitRunning(1)
+	want := d.instances(t)
+	h.awaitOdd(oddWorkers[1], d.Workers[0].PID, d.Workers[0].Port)
+	d = h.awaitRunning(1)
+	if diff := cmp.Diff(want, d.instances(t)); diff != "" {
+		t.Errorf("the worker is not what it was (-before +after):\n%s", diff)
+	}
+	m.stop()
+	h.wantNothingLeft()
+}
+
+// When only descendants are left, they go before the next instance comes: they
+// may hold its port, or do its work.
+func TestDescendantsOfADeadWorkerAreGoneBeforeItsReplacementComes(t *testing.T) {
+	for _, down := range []bool{true, false} {
+		t.Run(map[bool]string{true: "died while no master ran", false: "died under a running master"}[down], func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.flags = h.units("plain+child+stopped+bare+daemon+baredaemon+nolease")
+			m := h.start()
+			w := h.awaitRunning(1).Workers[0]
+			h.awaitDescendants(6)
+			old := h.descendants()
+			if down {
+				m.kill()
+			}
+			h.killWorker(w.PID)
+			if down {
+				m = h.start()
+			}
+			h.awaitWorkers(1, "run again", func(d dump, w worker) bool { return running(d, w) && w.Incarnation == 2 })
+			for _, f := range h.processes() {
+				if slices.Contains(old, f.pid) {
+					t.Errorf("of the first instance is left: %v", f)
+				}
+			}
+			h.awaitDescendants(12)
+			m.stop()
+			h.wantNothingLeft()
+		})
+	}
+}
+
+// descendants are the PIDs that descendants of workers have left.
+func (h *host) descendants() (pids []int) {
+	h.t.Helper()
+	files, err := filepath.Glob(filepath.Join(h.record, "*"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, f := range files {
+		if pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Ext(f), ".")); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
