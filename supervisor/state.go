@@ -43,7 +43,6 @@ const (
 	evSteady                         // ready for backoffResetAfter
 	evSettled                        // ready for the whole window of the budget
 	evShutdown                       // the master stops
-	eventKinds                       // how many there are
 )
 
 // event is something that happened to a worker.

@@ -489,7 +489,9 @@ func TestLivenessAnswersWhileServingAndStopping(t *testing.T) {
 		if err := asked(); err != nil {
 			t.Errorf("while stopping: %v", err)
 		}
-		<-m.ended
+		if err := <-m.ended; err != nil {
+			t.Error(err)
+		}
 		if err := asked(); err == nil {
 			t.Error("answers after it has ended")
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -80,7 +81,7 @@ func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
 
 func (h *terminalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	next := *h
-	next.attrs = append(next.attrs[:len(next.attrs):len(next.attrs)], attrs...)
+	next.attrs = append(slices.Clip(next.attrs), attrs...)
 	return &next
 }
 
