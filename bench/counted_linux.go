@@ -141,6 +141,9 @@ func (l *lab) race(ctx context.Context, modes []mode, callers, conns int, turn t
 		result[m] = &rates{}
 	}
 	for round := range l.rounds {
+		if err := l.awaitCalm(ctx); err != nil {
+			return nil, err
+		}
 		sides, err := l.raceRound(ctx, modes, callers, conns, round, turn, extra)
 		if err != nil {
 			return nil, err

@@ -35,6 +35,9 @@ func fleet(ctx context.Context, l *lab) ([]row, error) {
 			order[0], order[1] = order[1], order[0]
 		}
 		for _, do := range order {
+			if err := l.awaitCalm(ctx); err != nil {
+				return nil, err
+			}
 			if err := do(); err != nil {
 				return nil, err
 			}
@@ -108,6 +111,9 @@ func (l *lab) productFleet(ctx context.Context, r *fleetRound) (err error) {
 		return nil
 	}
 
+	if err := l.awaitCalm(ctx); err != nil {
+		return err
+	}
 	if err := first.crash(); err != nil {
 		return err
 	}

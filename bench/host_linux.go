@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"runtime"
@@ -95,4 +96,38 @@ func processors() (processorTimes, error) {
 		return processorTimes{}, fmt.Errorf("processor times: %w", err)
 	}
 	return parseProcessors(string(text))
+}
+
+const (
+	calmShare  = 0.15 // of the processors that others may use
+	calmSample = 300 * time.Millisecond
+)
+
+// awaitCalm waits, no longer than l.calm, until the rest of the machine leaves
+// the processors alone. It looks at nothing that is measured, so that it chooses
+// no results. Where it was in vain, what follows is measured all the same, and counted.
+func (l *lab) awaitCalm(ctx context.Context) error {
+	if l.calm == 0 {
+		return nil
+	}
+	for deadline := time.Now().Add(l.calm); ; {
+		before, err := processors()
+		if err != nil {
+			return err
+		}
+		if err := pause(ctx, calmSample); err != nil {
+			return err
+		}
+		after, err := processors()
+		if err != nil {
+			return err
+		}
+		if after.busySince(before) < calmShare {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			l.restless++
+			return nil
+		}
+	}
 }

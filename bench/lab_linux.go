@@ -23,6 +23,8 @@ type lab struct {
 	masterPath, workerPath string
 	rounds                 int
 	quick                  bool
+	calm                   time.Duration // to wait for, at most, before a round
+	restless               int           // how often it did not come
 	wants                  map[string]bool
 	progress               io.Writer
 }
@@ -43,7 +45,7 @@ var experiments = []struct {
 // measure runs what the options ask for. Nothing of it is left when it returns.
 func measure(ctx context.Context, opts options, progress io.Writer) (_ report, err error) {
 	started := time.Now()
-	l := &lab{rounds: opts.rounds, quick: opts.quick, wants: wanted(opts.rows), progress: progress}
+	l := &lab{rounds: opts.rounds, quick: opts.quick, calm: opts.calm, wants: wanted(opts.rows), progress: progress}
 	if err := l.open(ctx, opts); err != nil {
 		return report{}, err
 	}
@@ -78,6 +80,7 @@ func measure(ctx context.Context, opts options, progress io.Writer) (_ report, e
 	if err != nil {
 		return report{}, err
 	}
+	result.Restless = l.restless
 	result.Host.Stolen = after.stolenSince(before)
 	result.Host.LoadAfter, err = loadAverage()
 	result.Took = time.Since(started).Seconds()

@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"regexp"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -45,6 +46,7 @@ type options struct {
 	dir    string
 	bin    string
 	quick  bool
+	calm   time.Duration
 }
 
 const usage = `usage: go run ./bench [flags]
@@ -58,6 +60,8 @@ All is on loopback, on free ports and in a temporary folder.
   --dir DIR       folder on the disk to be measured (default the system's for
                   temporary files); not in memory: a sync costs nothing there
   --bin DIR       where hsu-master and hsu-worker are (default: they are built)
+  --calm TIME     wait up to TIME before each round for other processes to leave
+                  the processors alone (default 0s: do not wait)
   --quick         shorter turns and fewer rounds, to see that all works
 
 Exit status: 0 measured, whatever the ratios are; 1 failed; 2 wrong usage.
@@ -73,6 +77,7 @@ func parse(args []string, rows []figure) (options, error) {
 	flags.StringVar(&o.json, "json", "bench.json", "")
 	flags.StringVar(&o.dir, "dir", os.TempDir(), "")
 	flags.StringVar(&o.bin, "bin", "", "")
+	flags.DurationVar(&o.calm, "calm", 0, "")
 	flags.BoolVar(&o.quick, "quick", false, "")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -81,6 +86,8 @@ func parse(args []string, rows []figure) (options, error) {
 		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	switch {
+	case o.calm < 0:
+		return o, fmt.Errorf("--calm %s: want a time such as 30s", o.calm)
 	case o.rounds < 0:
 		return o, fmt.Errorf("--rounds %d: want 1 or more", o.rounds)
 	case o.rounds == 0 && o.quick:

@@ -35,7 +35,12 @@ func parseLoad(text string) (string, error) {
 }
 
 // processorTimes are the ticks of all processors since boot.
-type processorTimes struct{ stolen, all float64 }
+type processorTimes struct{ idle, stolen, all float64 }
+
+// busySince returns the share that anybody here used.
+func (t processorTimes) busySince(before processorTimes) float64 {
+	return 1 - (t.idle-before.idle)/max(1, t.all-before.all)
+}
 
 // stolenSince returns the share that the hypervisor gave to others.
 func (t processorTimes) stolenSince(before processorTimes) float64 {
@@ -57,7 +62,10 @@ func parseProcessors(text string) (processorTimes, error) {
 			return processorTimes{}, fmt.Errorf("times of all processors: %w", err)
 		}
 		t.all += ticks
-		if i == 7 {
+		switch i {
+		case 3, 4:
+			t.idle += ticks
+		case 7:
 			t.stolen = ticks
 		}
 	}

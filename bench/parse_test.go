@@ -28,10 +28,13 @@ func TestParseProcessors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (processorTimes{stolen: 3, all: 100}); before != want {
+	if want := (processorTimes{idle: 75, stolen: 3, all: 100}); before != want {
 		t.Fatalf("times = %+v, want %+v", before, want)
 	}
-	after := processorTimes{stolen: 8, all: 200}
+	after := processorTimes{idle: 95, stolen: 8, all: 200}
+	if got := after.busySince(before); got != 0.8 {
+		t.Errorf("busy = %v, want 0.8", got)
+	}
 	if got := after.stolenSince(before); got != 0.05 {
 		t.Errorf("stolen = %v, want 0.05", got)
 	}

@@ -17,8 +17,11 @@ type report struct {
 	Took    float64   `json:"took_s"`
 	Rounds  int       `json:"rounds"`
 	Quick   bool      `json:"quick"`
-	Host    host      `json:"host"`
-	Rows    []row     `json:"rows"`
+	// Restless counts how often a measurement began while others used the
+	// processors, where calm was waited for in vain.
+	Restless int   `json:"restless"`
+	Host     host  `json:"host"`
+	Rows     []row `json:"rows"`
 }
 
 // host is what the numbers depend on beside the product.
@@ -44,6 +47,9 @@ func (r report) print(w io.Writer) error {
 		mode = ", quick: too short to be quoted"
 	}
 	fmt.Fprintf(out, "%d rounds in %s%s\n", r.Rounds, time.Duration(r.Took*float64(time.Second)).Round(time.Second), mode)
+	if r.Restless > 0 {
+		fmt.Fprintf(out, "%d times other processes used the processors for all of --calm\n", r.Restless)
+	}
 	fmt.Fprintf(out, "%d × %s, Linux %s, %s, state on %s in %s\n", r.Host.CPUs, r.Host.CPU, r.Host.Kernel, r.Host.Go, r.Host.FileSystem, r.Host.Folder)
 	fmt.Fprintf(out, "load average %s before, %s after; %.1f%% of the processors' time stolen\n\n", r.Host.LoadBefore, r.Host.LoadAfter, 100*r.Host.Stolen)
 

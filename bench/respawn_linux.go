@@ -47,6 +47,9 @@ func respawn(ctx context.Context, l *lab) (_ []row, err error) {
 	var product, baseline series
 	var allReplaced, allStarted []time.Duration
 	for round := range l.rounds {
+		if err := l.awaitCalm(ctx); err != nil {
+			return nil, err
+		}
 		var replaced, started series
 		for _, side := range turns(2, round)[:2] {
 			for i := range killsPerRound {
