@@ -58,6 +58,31 @@ func benchmarkAdd(b *testing.B, mode SyncMode, callers int) {
 	}
 }
 
+// BenchmarkOpen opens and closes a state of 100 workers and 1000 events.
+func BenchmarkOpen(b *testing.B) {
+	dir := b.TempDir()
+	db, err := Open(dir, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var muts []Mutation
+	for i := range 100 {
+		muts = append(muts, PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
+	}
+	for range 1000 {
+		muts = append(muts, AppendEvent(Event{Time: testTime, Worker: "worker-0", Type: "started", Detail: "pid 4712"}))
+	}
+	put(b, db, muts...)
+	mustClose(b, db)
+	for b.Loop() {
+		db, err := Open(dir, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		mustClose(b, db)
+	}
+}
+
 func cpuTime(b *testing.B) int64 {
 	var ru unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {

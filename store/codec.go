@@ -81,7 +81,7 @@ func (b *bounds) int32(what string, v, least, most int) int32 {
 	if v < least || v > most {
 		b.err = errors.Join(b.err, fmt.Errorf("%s %d: want %d to %d", what, v, least, most))
 	}
-	return int32(v) //nolint:gosec // refused above
+	return int32(v)
 }
 
 func stamp(t time.Time) *timestamppb.Timestamp {
@@ -161,7 +161,7 @@ func encodeWorker(w Worker) ([]byte, error) {
 		}
 		m.LastExit = &pb.Exit{
 			// A Windows exit code is an unsigned 32-bit number.
-			Code:   int32(uint32(b.code(e.Code))), //nolint:gosec // refused there
+			Code:   int32(uint32(b.code(e.Code))),
 			Signal: b.int32("signal", e.Signal, 0, math.MaxInt32),
 			Source: source,
 			At:     stamp(e.At),

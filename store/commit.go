@@ -228,7 +228,7 @@ func (db *DB) commitRegistry(muts []Mutation, n int64) error {
 	count := db.acked.Load() + n
 	var txid uint64
 	err := db.handle.update(func(tx *bolt.Tx) error {
-		txid = uint64(tx.ID()) //nolint:gosec // never negative
+		txid = uint64(tx.ID())
 		for _, m := range muts {
 			if err := m.apply(tx, db.opts.MaxEvents); err != nil {
 				return err

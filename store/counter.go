@@ -37,7 +37,7 @@ type slot struct {
 func (s slot) put(b []byte) {
 	copy(b, slotMagic)
 	binary.BigEndian.PutUint64(b[8:], s.sequence)
-	binary.BigEndian.PutUint64(b[16:], uint64(s.count)) //nolint:gosec // never negative
+	binary.BigEndian.PutUint64(b[16:], uint64(s.count))
 	clear(b[24:32])
 	binary.BigEndian.PutUint32(b[32:], crc32.Checksum(b[:32], castagnoli))
 }
@@ -49,7 +49,7 @@ func parseSlot(b []byte) (slot, error) {
 	if crc32.Checksum(b[:32], castagnoli) != binary.BigEndian.Uint32(b[32:]) {
 		return slot{}, errors.New("wrong checksum")
 	}
-	s := slot{binary.BigEndian.Uint64(b[8:]), int64(binary.BigEndian.Uint64(b[16:]))} //nolint:gosec // checked below
+	s := slot{binary.BigEndian.Uint64(b[8:]), int64(binary.BigEndian.Uint64(b[16:]))}
 	if s.count < 0 {
 		return slot{}, fmt.Errorf("count %d", s.count)
 	}
@@ -135,7 +135,7 @@ func openCounter(dir string, sequence uint64) (*counterFile, error) {
 func (c *counterFile) write(count int64) error {
 	next := c.sequence + 1
 	slot{next, count}.put(c.buf[:])
-	at := int64(next%2) * slotDistance //nolint:gosec // 0 or 1
+	at := int64(next%2) * slotDistance
 	n, err := c.f.WriteAt(c.buf[:], at)
 	if err == nil && n != slotSize {
 		err = io.ErrShortWrite

@@ -51,13 +51,16 @@ func tryDamaged(t *testing.T, dir, what string, content []byte, write bool) (ref
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var damaged *DamagedError
-	_, err := ReadSnapshot(dir)
-	if err != nil && (!errors.As(err, &damaged) || damaged.Path != path) {
-		var newer *NewerSchemaError // a flip may well hit the version
-		if !errors.As(err, &newer) {
-			t.Errorf("%s: read: %v, want a DamagedError of %s", what, err, path)
+	rightly := func(err error) bool {
+		if _, ok := errors.AsType[*NewerSchemaError](err); ok {
+			return true // a flip may well hit the version
 		}
+		damaged, ok := errors.AsType[*DamagedError](err)
+		return ok && damaged.Path == path
+	}
+	_, err := ReadSnapshot(dir)
+	if err != nil && !rightly(err) {
+		t.Errorf("%s: read: %v, want a DamagedError of %s", what, err, path)
 	}
 	refused = err != nil
 	if !write {
@@ -65,8 +68,7 @@ func tryDamaged(t *testing.T, dir, what string, content []byte, write bool) (ref
 	}
 	db, err := Open(dir, Options{LockWait: time.Millisecond})
 	if err != nil {
-		var newer *NewerSchemaError
-		if !errors.As(err, &newer) && (!errors.As(err, &damaged) || damaged.Path != path) {
+		if !rightly(err) {
 			t.Errorf("%s: open: %v, want a DamagedError of %s", what, err, path)
 		}
 		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, content) {
@@ -278,7 +280,7 @@ func TestRepairIsRetried(t *testing.T) {
 	put(t, db, PutWorker(fullWorker("worker-0")))
 	add(t, db, 3)
 	obstacle := filepath.Join(dir, dbName+tempSuffix)
-	if err := os.Mkdir(obstacle, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(obstacle, "full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	a.set("committed", errDisk)
@@ -292,7 +294,7 @@ func TestRepairIsRetried(t *testing.T) {
 	if _, err := db.Snapshot(); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("snapshot: %v, want ErrUnavailable", err)
 	}
-	if err := os.Remove(obstacle); err != nil {
+	if err := os.RemoveAll(obstacle); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(time.Minute); ; {

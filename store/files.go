@@ -37,8 +37,12 @@ func makeDir(dir string) error {
 // the folder synced. At no moment is there half a file at path.
 func replaceFile(path string, write func(*os.File) error) (err error) {
 	temp := path + tempSuffix
-	// What a crash has left under the temporary name was never the file.
-	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	// What a crash has left under the temporary name was never the file. It is
+	// removed and not written over: it could be a link to somewhere else.
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

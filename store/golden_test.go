@@ -106,7 +106,7 @@ func writeGolden(t *testing.T, path string) {
 	if err := replaceFile(path, func(f *os.File) error { return img.writeTo(f) }); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // it is no secret
+	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -44,8 +44,7 @@ func acquireMastership(dir string, wait time.Duration) (*mastership, error) {
 		if err == nil && isAt(f, path) {
 			m := &mastership{f}
 			if err := m.writePID(); err != nil {
-				m.release()
-				return nil, err
+				return nil, errors.Join(err, m.release())
 			}
 			return m, nil
 		}

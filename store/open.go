@@ -213,7 +213,7 @@ func (db *DB) readSelf(id string) error {
 		if db.folded, err = readProcessed(tx); err != nil {
 			return err
 		}
-		db.txid = uint64(tx.ID()) //nolint:gosec // never negative
+		db.txid = uint64(tx.ID())
 		db.found, recordErr = readMeta(tx)
 		return nil
 	})

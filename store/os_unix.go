@@ -45,7 +45,7 @@ func control(f *os.File, call func(fd int) error) error {
 	var failed error
 	err = conn.Control(func(fd uintptr) {
 		for {
-			failed = call(int(fd)) //nolint:gosec // a descriptor is small
+			failed = call(int(fd))
 			if !errors.Is(failed, unix.EINTR) {
 				return
 			}
@@ -68,7 +68,7 @@ func fileID(fi fs.FileInfo, path string) (FileID, error) {
 	if !ok {
 		return FileID{}, fmt.Errorf("stat %s: no device and inode", path)
 	}
-	return FileID{Device: uint64(st.Dev), Inode: st.Ino}, nil //nolint:gosec,unconvert // signed on some systems
+	return FileID{Device: uint64(st.Dev), Inode: st.Ino}, nil
 }
 
 // syncDir makes the entries of a directory durable.

@@ -144,10 +144,10 @@ func openImage(r io.ReaderAt, size int64) (*image, error) {
 
 func (img *image) checkSize() error {
 	m := img.meta
-	if uint64(img.size)%m.PageSize != 0 { //nolint:gosec // a size is not negative
+	if uint64(img.size)%m.PageSize != 0 {
 		return fmt.Errorf("its size %d is no multiple of the page size %d", img.size, m.PageSize)
 	}
-	pages := uint64(img.size) / m.PageSize //nolint:gosec // a size is not negative
+	pages := uint64(img.size) / m.PageSize
 	if m.HighWater > pages {
 		return fmt.Errorf("it was truncated: %d pages of %d are there", pages, m.HighWater)
 	}
@@ -193,12 +193,12 @@ func readMetas(r io.ReaderAt, size int64) (metaPair, error) {
 	err0 := read(0, 0)
 	var err1 error
 	if pair.valid[0] != nil {
-		err1 = read(1, int64(pair.valid[0].PageSize)) //nolint:gosec // at most maxPageSize
+		err1 = read(1, int64(pair.valid[0].PageSize))
 	} else {
 		// The page size is not known: the second meta page says it, where it is.
 		for at := int64(minPageSize); at <= maxPageSize; at *= 2 {
 			if err1 = read(1, at); err1 == nil {
-				if int64(pair.valid[1].PageSize) == at { //nolint:gosec // at most maxPageSize
+				if int64(pair.valid[1].PageSize) == at {
 					break
 				}
 				pair.valid[1], err1 = nil, errors.New("meta page 1: not at its place")
@@ -244,7 +244,7 @@ func (w *walker) load(id uint64) ([]byte, error) {
 	if id < 2 || id >= m.HighWater {
 		return nil, fmt.Errorf("page %d is outside of the %d pages in use", id, m.HighWater)
 	}
-	at := int64(id * m.PageSize) //nolint:gosec // inside of the file
+	at := int64(id * m.PageSize)
 	var header [pageHeaderSize]byte
 	if _, err := w.img.r.ReadAt(header[:], at); err != nil {
 		return nil, fmt.Errorf("page %d: %w", id, err)
@@ -457,7 +457,7 @@ func (img *image) writeTo(dst io.Writer) error {
 			return err
 		}
 	}
-	body := io.NewSectionReader(img.r, int64(2*m.PageSize), int64((m.HighWater-2)*m.PageSize)) //nolint:gosec // inside of the file
+	body := io.NewSectionReader(img.r, int64(2*m.PageSize), int64((m.HighWater-2)*m.PageSize))
 	_, err := io.Copy(dst, body)
 	return err
 }

@@ -121,9 +121,9 @@ func appendEvent(n named, value []byte, most int) error {
 	if err := n.b.Put(binary.BigEndian.AppendUint64(nil, sequence), value); err != nil {
 		return err
 	}
-	for sequence > uint64(most) { //nolint:gosec // most is positive
+	for sequence > uint64(most) {
 		oldest, _ := n.b.Cursor().First()
-		if len(oldest) == 8 && binary.BigEndian.Uint64(oldest) > sequence-uint64(most) { //nolint:gosec // most is positive
+		if len(oldest) == 8 && binary.BigEndian.Uint64(oldest) > sequence-uint64(most) {
 			break
 		}
 		if err := n.b.Delete(oldest); err != nil {
@@ -135,7 +135,7 @@ func appendEvent(n named, value []byte, most int) error {
 
 // putProcessed writes the count.
 func putProcessed(tx *bolt.Tx, count int64) error {
-	return bucket(tx, migrations.BucketCounters).put(keyProcessed, binary.BigEndian.AppendUint64(nil, uint64(count))) //nolint:gosec // never negative
+	return bucket(tx, migrations.BucketCounters).put(keyProcessed, binary.BigEndian.AppendUint64(nil, uint64(count)))
 }
 
 // readProcessed reads the count; no record is a zero count.
@@ -151,7 +151,7 @@ func readProcessed(tx *bolt.Tx) (int64, error) {
 	if len(v) != 8 {
 		return 0, fmt.Errorf("%s has %d bytes, want 8", keyProcessed, len(v))
 	}
-	count := int64(binary.BigEndian.Uint64(v)) //nolint:gosec // checked below
+	count := int64(binary.BigEndian.Uint64(v))
 	if count < 0 {
 		return 0, fmt.Errorf("%s is %d", keyProcessed, count)
 	}
