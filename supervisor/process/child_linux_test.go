@@ -68,7 +68,10 @@ func init() {
 		"nobody-port":  nobodyPort,
 		"nobody-kill":  nobodyKill,
 		"kill-own":     killOwn,
-		"cgroup":       func([]string) { say("cgroup", DelegatedCgroup); sleepOn() },
+		"namespace": func([]string) {
+			say("proc", func() (string, bool) { e := checkProc(); return fmt.Sprint(e), e == nil })
+		},
+		"cgroup": func([]string) { say("cgroup", DelegatedCgroup); sleepOn() },
 	}
 }
 
@@ -319,7 +322,7 @@ func nobodyExit(args []string) {
 	must(err)
 	ready()
 	<-p.Done()
-	fmt.Printf("exit %s\n", p.Exit())
+	fmt.Printf("exit %s %s\n", p.Exit(), p.Exit().Source)
 }
 
 func nobodyPort(args []string) {

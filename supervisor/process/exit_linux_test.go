@@ -2,6 +2,7 @@ package process
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -88,8 +89,9 @@ func startAdopted(t *testing.T, parent, token, behaviour string, args ...string)
 	if err := json.Unmarshal([]byte(adopter.expect(t, "identity")), &id); err != nil {
 		t.Fatal(err)
 	}
-	for id.PID != adopter.expectPID(t, "ready") { // the adopter's own, which comes second or first
-	}
+	// The worker is ready, and so is the adopter: the master is dead.
+	adopter.expect(t, "ready "+strconv.Itoa(id.PID))
+	adopter.expect(t, "ready "+strconv.Itoa(adopter.PID()))
 	return adopter, id
 }
 
@@ -197,7 +199,7 @@ func TestExitWithoutAccessIsUnknown(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := watcher.expect(t, "exit")
-			if parent == "hold" && got != "unknown" || got != "unknown" && got != "exit code 6" {
+			if parent == "hold" && got != "unknown unknown" || got != "unknown unknown" && got != "exit code 6 pidfd" {
 				t.Errorf("exit is %q, want unknown, or the true one once it is reaped", got)
 			}
 		})

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -216,20 +218,21 @@ func TestOpenOwnZombie(t *testing.T) {
 }
 
 func TestOpenThreadIsGone(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	tid := make(chan int)
-	done := make(chan struct{})
+	tids, done := make(chan int), make(chan struct{})
 	defer close(done)
-	go func() {
-		runtime.LockOSThread() // a second thread; it ends with its goroutine
-		tid <- unix.Gettid()
-		<-done
-	}()
-	id := Identity{PID: <-tid, PIDNamespace: pidNamespace(), Inode: 1}
-	if id.PID == os.Getpid() {
-		t.Skip("that was the first thread")
+	for range 2 { // one of them may be the first thread
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			tids <- unix.Gettid()
+			<-done
+		}()
 	}
+	tid, other := <-tids, <-tids
+	if tid == os.Getpid() {
+		tid = other
+	}
+	id := Identity{PID: tid, PIDNamespace: pidNamespace(), Inode: 1}
 	id.BootID, _ = BootID()
 	if _, err := Open(id, "token"); !errors.Is(err, ErrGone) {
 		t.Errorf("Open of a thread's number: %v, want ErrGone", err)
@@ -307,5 +310,20 @@ func TestProcOfAnotherNamespace(t *testing.T) {
 		if got := ownNamespace([]byte(status)); got != want {
 			t.Errorf("ownNamespace(%q) = %v, want %v", status, got, want)
 		}
+	}
+	needRoot(t)
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// In a namespace of its own, with the /proc of ours: its numbers are ours.
+	cmd := exec.Command(path, childArgs("namespace")...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Skip(err)
+	}
+	if !strings.HasPrefix(string(out), "proc false ") {
+		t.Errorf("it says %q, want /proc refused", out)
 	}
 }

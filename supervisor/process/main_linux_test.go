@@ -118,7 +118,8 @@ func (w *worker) start(t testing.TB, spec Spec) *worker {
 	}
 	spec.Env = append(spec.Env,
 		EnvMasterID+"="+testMaster(), EnvStateDir+"=1:2", EnvWorkerID+"=worker-0",
-		EnvWorkerToken+"="+w.family.Token, EnvWorkerPort+"=40001", "PATH="+os.Getenv("PATH"))
+		EnvWorkerToken+"="+w.family.Token, EnvWorkerPort+"=40001", "PATH="+os.Getenv("PATH"),
+		"GORACE=atexit_sleep_ms=0") // else each exit takes a second under -race
 	spec.Output, spec.Lease = write, lease
 	if w.Process, err = Start(spec); err != nil {
 		t.Fatal(err)
@@ -137,12 +138,12 @@ func (w *worker) start(t testing.TB, spec Spec) *worker {
 	return w
 }
 
-// expect reads the output up to a line that begins with word, and returns what
-// follows it. Lines before it are kept for the next.
+// expect reads the output up to a line that begins with word, or with those words,
+// and returns what follows. Lines before it are kept for the next.
 func (w *worker) expect(t testing.TB, word string) string {
 	t.Helper()
 	for i, line := range w.stash {
-		if rest, found := strings.CutPrefix(line, word+" "); found {
+		if rest, found := cutWord(line, word); found {
 			w.stash = append(w.stash[:i], w.stash[i+1:]...)
 			return rest
 		}
@@ -156,11 +157,18 @@ func (w *worker) expect(t testing.TB, word string) string {
 			t.Fatalf("waiting for %q: %v; output so far: %q", word, err, append(w.stash, line))
 		}
 		line = strings.TrimSpace(line)
-		if rest, found := strings.CutPrefix(line, word+" "); found {
+		if rest, found := cutWord(line, word); found {
 			return rest
 		}
 		w.stash = append(w.stash, line)
 	}
+}
+
+func cutWord(line, word string) (rest string, found bool) {
+	if line == word {
+		return "", true
+	}
+	return strings.CutPrefix(line, word+" ")
 }
 
 // expectPID is expect for lines that hold a PID.

@@ -3,6 +3,7 @@ package process
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -15,7 +16,7 @@ import (
 
 // Scan finds every process whose environment names a worker's token, oldest first,
 // but for this process itself. A process inside execve shows no environment, so
-// that those are asked again, for half a second at most.
+// that those are asked again, for a second at most.
 //
 // The result is a hint: open what was found with OpenPID and Verify it.
 func Scan(ctx context.Context) ([]Holder, error) {
@@ -80,9 +81,13 @@ func (c *census) all() map[int]taskStat {
 }
 
 const (
-	execPatience = 500 * time.Millisecond // for processes inside execve to come out of it, and for the pass
+	execPatience = time.Second // for processes inside execve to come out of it
 	execPause    = 500 * time.Microsecond
+	passPatience = 5 * time.Second // for a pass to come to its end, while processes are started
 )
+
+// errTooMany is better than a census that leaves somebody out.
+var errTooMany = errors.New("processes are started faster than they can be looked at")
 
 // inExec remembers processes that had no environment for all of execPatience: one
 // may have said so of itself (PR_SET_MM), and shall not slow down every pass.
@@ -124,7 +129,7 @@ func takeCensus(ctx context.Context, seen func(Holder)) (*census, error) {
 	// /proc lists by rising number and goes on to those that are new by then. In
 	// small pieces, each seen at once, it keeps up with a chain of processes that
 	// fork and exit, none of which lives as long as a pass.
-	deadline := time.Now().Add(execPatience)
+	deadline, late := time.Now().Add(passPatience), false
 	var piece [16 * 24]byte
 	err := walkNumbers("/proc", piece[:], func(pids []int) bool {
 		for _, pid := range pids {
@@ -132,11 +137,16 @@ func takeCensus(ctx context.Context, seen func(Holder)) (*census, error) {
 				visit(pid)
 			}
 		}
-		return time.Now().Before(deadline)
+		late = time.Now().After(deadline)
+		return !late
 	})
+	if late {
+		err = errTooMany
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read /proc: %w", err)
 	}
+	deadline = time.Now().Add(execPatience)
 	for pending = withoutStuck(pending, c); len(pending) > 0; {
 		if !time.Now().Before(deadline) {
 			rememberStuck(pending)

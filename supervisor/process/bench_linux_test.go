@@ -1,0 +1,203 @@
+package process
+
+import (
+	"context"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// crowd starts n idle processes that hold a token, besides what the machine runs.
+func crowd(b *testing.B, n int) []*Process {
+	b.Helper()
+	var all []*Process
+	for range n {
+		p, err := Start(Spec{
+			Path: "/bin/sleep", Args: []string{"1000"},
+			Env: []string{EnvMasterID + "=crowd", EnvWorkerToken + "=crowd", "PATH=" + os.Getenv("PATH")},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	b.Cleanup(func() {
+		for _, p := range all {
+			_ = p.Signal(unix.SIGKILL)
+		}
+		for _, p := range all {
+			<-p.Done()
+			p.Exit()
+			p.Close()
+		}
+	})
+	return all
+}
+
+func countProcesses(b *testing.B) {
+	b.Helper()
+	buf := getBuffer()
+	defer putBuffer(buf)
+	pids, err := numbers("/proc", buf)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(len(pids)), "processes")
+}
+
+// BenchmarkStart starts and reaps; "bare" is the same without what this package adds.
+func BenchmarkStart(b *testing.B) {
+	b.Run("process", func(b *testing.B) {
+		for b.Loop() {
+			p, err := Start(Spec{Path: "/bin/true"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			<-p.Done()
+			p.Exit()
+			p.Close()
+		}
+	})
+	b.Run("bare", func(b *testing.B) {
+		for b.Loop() {
+			p, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{Env: []string{}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := p.Wait(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkStart100 starts a hundred in parallel.
+func BenchmarkStart100(b *testing.B) {
+	for b.Loop() {
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				p, err := Start(Spec{Path: "/bin/true"})
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				<-p.Done()
+				p.Exit()
+				p.Close()
+			})
+		}
+		wg.Wait()
+	}
+}
+
+// BenchmarkDone is the time from a kill to Done.
+func BenchmarkDone(b *testing.B) {
+	var total time.Duration
+	for b.Loop() {
+		p, err := Start(Spec{Path: "/bin/sleep", Args: []string{"1000"}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		start := time.Now()
+		if err := p.Signal(unix.SIGKILL); err != nil {
+			b.Fatal(err)
+		}
+		<-p.Done()
+		total += time.Since(start)
+		p.Exit()
+		p.Close()
+	}
+	b.ReportMetric(float64(total.Nanoseconds())/float64(b.N), "ns/death")
+}
+
+func BenchmarkScan(b *testing.B) {
+	crowd(b, 100)
+	countProcesses(b)
+	for b.Loop() {
+		if _, err := Scan(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	p := crowd(b, 1)[0]
+	for b.Loop() {
+		again, err := Open(p.Identity(), "crowd")
+		if err != nil {
+			b.Fatal(err)
+		}
+		again.Close()
+	}
+}
+
+// BenchmarkKillNobody is what a respawn waits for when all of the old instance is
+// dead.
+func BenchmarkKillNobody(b *testing.B) {
+	crowd(b, 100)
+	countProcesses(b)
+	w := startWorker(b, "exit", "0")
+	<-w.Done()
+	w.Exit()
+	kill := func() {
+		if left, err := w.family.Kill(context.Background()); err != nil || len(left) > 0 {
+			b.Errorf("left %v, %v", left, err)
+		}
+	}
+	b.Run("one", func(b *testing.B) {
+		for b.Loop() {
+			kill()
+		}
+	})
+	b.Run("100 at once", func(b *testing.B) {
+		for b.Loop() {
+			var wg sync.WaitGroup
+			for range 100 {
+				wg.Go(kill)
+			}
+			wg.Wait()
+		}
+	})
+}
+
+func BenchmarkMembers(b *testing.B) {
+	crowd(b, 100)
+	countProcesses(b)
+	w := startWorker(b, "sleep")
+	w.expect(b, "ready")
+	for b.Loop() {
+		members, err := w.family.Members(context.Background())
+		if err != nil || len(members) != 1 {
+			b.Fatal(members, err)
+		}
+	}
+}
+
+func BenchmarkOwnsPort(b *testing.B) {
+	w := startWorker(b, "listen", "127.0.0.1:0")
+	port := w.expectPID(b, "port")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	run := func(name string, port int, want Ownership) {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if owner, err := w.family.OwnsPort(port); err != nil || owner != want {
+					b.Fatal(owner, err)
+				}
+			}
+		})
+	}
+	run("ours", port, PortOurs)
+	run("foreign", l.Addr().(*net.TCPAddr).Port, PortForeign)
+	withheld.sockDiag.Store(true)
+	defer withheld.sockDiag.Store(false)
+	run("ours by proc", port, PortOurs)
+}

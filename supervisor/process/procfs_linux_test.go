@@ -1,0 +1,124 @@
+package process
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// diagnosis builds a datagram of netlink messages, the last of which ends a dump.
+func diagnosis(port int, inodes ...uint32) []byte {
+	order := binary.NativeEndian
+	var datagram []byte
+	for _, inode := range inodes {
+		message := make([]byte, netlinkHeader+diagAnswerSize)
+		order.PutUint32(message[0:], uint32(len(message)))
+		order.PutUint16(message[4:], sockDiagByFamily)
+		order.PutUint32(message[8:], unix.AF_INET)
+		body := message[netlinkHeader:]
+		body[0], body[1] = unix.AF_INET, tcpListen
+		binary.BigEndian.PutUint16(body[diagPort:], uint16(port))
+		order.PutUint32(body[diagUID:], 1000)
+		order.PutUint32(body[diagInode:], inode)
+		datagram = append(datagram, message...)
+	}
+	end := make([]byte, netlinkHeader+4)
+	order.PutUint32(end[0:], uint32(len(end)))
+	order.PutUint16(end[4:], unix.NLMSG_DONE)
+	order.PutUint32(end[8:], unix.AF_INET)
+	return append(datagram, end...)
+}
+
+func TestParseDiagnosis(t *testing.T) {
+	found, done, err := parseDiagnosis(diagnosis(40001, 7, 8), unix.AF_INET, 40001)
+	want := []listener{{inode: 7, uid: 1000}, {inode: 8, uid: 1000}}
+	if err != nil || !done || !slices.Equal(found, want) {
+		t.Errorf("got %+v, %v, %v, want %+v", found, done, err, want)
+	}
+	// Another port, and answers to another question.
+	if found, _, err := parseDiagnosis(diagnosis(40001, 7), unix.AF_INET, 40002); err != nil || len(found) > 0 {
+		t.Errorf("another port: %+v, %v", found, err)
+	}
+	if found, done, err := parseDiagnosis(diagnosis(40001, 7), unix.AF_INET6, 40001); err != nil || done || len(found) > 0 {
+		t.Errorf("another question: %+v, %v, %v", found, done, err)
+	}
+	refused := diagnosis(40001)
+	binary.NativeEndian.PutUint16(refused[4:], unix.NLMSG_ERROR)
+	refusal := int32(unix.ENOENT) // an errno is negated
+	binary.NativeEndian.PutUint32(refused[netlinkHeader:], uint32(-refusal))
+	if _, _, err := parseDiagnosis(refused, unix.AF_INET, 40001); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("refusal: %v, want ENOENT", err)
+	}
+	for length := range len(diagnosis(40001, 7)) - 1 {
+		cut := diagnosis(40001, 7)[:length]
+		if _, done, err := parseDiagnosis(cut, unix.AF_INET, 40001); done || length%4 != 0 && err == nil {
+			t.Errorf("cut to %d bytes: done %v, %v", length, done, err)
+		}
+	}
+}
+
+func FuzzParseDiagnosis(f *testing.F) {
+	f.Add(diagnosis(40001, 7, 8))
+	f.Fuzz(func(t *testing.T, datagram []byte) {
+		found, done, err := parseDiagnosis(datagram, unix.AF_INET, 40001)
+		if err != nil && (done || len(found) > 0) {
+			t.Errorf("%+v and done %v beside an error", found, done)
+		}
+	})
+}
+
+func FuzzAppendNumbers(f *testing.F) {
+	record := make([]byte, 24)
+	binary.NativeEndian.PutUint16(record[16:], uint16(len(record)))
+	copy(record[19:], "4711")
+	f.Add(record)
+	f.Fuzz(func(t *testing.T, records []byte) {
+		for _, n := range appendNumbers(nil, records) {
+			if n < 0 {
+				t.Errorf("number %d", n)
+			}
+		}
+	})
+}
+
+func TestNumbers(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"1", "22", "x", "3x", "-4", "99999999999", "0", "."} {
+		if name != "." {
+			if err := os.Mkdir(dir+"/"+name, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	buf := make([]byte, 64) // two records at a time
+	found, err := numbers(dir, &buf)
+	slices.Sort(found)
+	if want := []int{0, 1, 22}; err != nil || !slices.Equal(found, want) {
+		t.Errorf("got %v, %v, want %v", found, err, want)
+	}
+}
+
+func TestReadAllGrows(t *testing.T) {
+	buf := make([]byte, 16)
+	text, err := readAll("/proc/self/status", &buf)
+	if err != nil || len(text) <= 16 || len(buf) < len(text) {
+		t.Errorf("%d bytes, %v", len(text), err)
+	}
+}
+
+func TestReadEnvironOfKernelThreadAndNobody(t *testing.T) {
+	buf := getBuffer()
+	defer putBuffer(buf)
+	for _, pid := range []int{2, 1 << 30} { // kthreadd in the first namespace
+		if s, err := readStat(pid); err == nil && s.Flags&kernelThread == 0 {
+			continue
+		}
+		if _, state := readEnviron(pid, buf); state != environNone && state != environDenied {
+			t.Errorf("environment of %d: state %d, want none", pid, state)
+		}
+	}
+}
