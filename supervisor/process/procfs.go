@@ -207,7 +207,8 @@ func cgroupFolder(cgroups, mounts []byte) (string, bool) {
 			cgroup = string(name)
 		}
 	}
-	if !strings.HasPrefix(cgroup, "/") {
+	// "/.." is above the root of our cgroup namespace, where nothing is mounted.
+	if !strings.HasPrefix(cgroup, "/") || slices.Contains(strings.Split(cgroup, "/"), "..") {
 		return "", false
 	}
 	for line := range bytes.Lines(mounts) {

@@ -151,6 +151,7 @@ func TestCgroupFolder(t *testing.T) {
 		{"part is mounted", "0::/outer/a\n", strings.Replace(mounts, " / /sys", " /outer /sys", 1), "/sys/fs/cgroup/a"},
 		{"other part is mounted", "0::/outermost/a\n", strings.Replace(mounts, " / /sys", " /outer /sys", 1), ""},
 		{"escaped", "0::/a\n", strings.Replace(mounts, "/sys/fs/cgroup ", `/my\040groups `, 1), "/my groups/a"},
+		{"outside of the namespace", "0::/../a\n", mounts, ""},
 		{"empty", "", "", ""},
 	}
 	for _, tt := range tests {
