@@ -106,12 +106,6 @@ func must(err error) {
 	}
 }
 
-func self() string {
-	path, err := os.Executable()
-	must(err)
-	return path
-}
-
 // usr1 returns what a SIGUSR1 from now on sends to: the tests' way to say "go on".
 func usr1() <-chan os.Signal {
 	got := make(chan os.Signal, 8)
@@ -145,7 +139,7 @@ func countUSR1([]string) {
 
 // execSelf replaces the process: same PID, same start, another environment.
 func execSelf(env []string, args ...string) {
-	must(syscall.Exec(self(), append([]string{self(), childArg}, args...), env))
+	must(syscall.Exec(program, append([]string{program, childArg}, args...), env))
 }
 
 func closeLease(args []string) {
@@ -205,14 +199,14 @@ func dropUID() {
 }
 
 func spawn(ownSession bool, args []string) {
-	cmd := exec.Command(self(), append([]string{childArg}, args...)...)
+	cmd := exec.Command(program, append([]string{childArg}, args...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: ownSession}
 	must(cmd.Start())
 }
 
 func run(behaviour string, args []string) {
-	cmd := exec.Command(self(), childArgs(behaviour, args...)...)
+	cmd := exec.Command(program, childArgs(behaviour, args...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	must(cmd.Run())
 }
@@ -230,7 +224,7 @@ func prefork(args []string) {
 	must(err)
 	file, err := l.(*net.TCPListener).File()
 	must(err)
-	cmd := exec.Command(self(), childArgs("serve-fd", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))...)
+	cmd := exec.Command(program, childArgs("serve-fd", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{file}
 	must(cmd.Start())
 	must(l.Close())
@@ -280,7 +274,7 @@ func chain([]string) {
 // middle starts a worker and dies, like a master.
 func middle(args []string) {
 	p, err := Start(Spec{
-		Path: self(), Args: childArgs(args[1], args[2:]...), Output: os.Stdout,
+		Path: program, Args: childArgs(args[1], args[2:]...), Output: os.Stdout,
 		Env: []string{EnvWorkerToken + "=" + args[0], EnvMasterID + "=" + testMaster()},
 	})
 	must(err)
@@ -294,7 +288,7 @@ func middle(args []string) {
 func leaseMaster(args []string) {
 	lease, err := CreateLease(args[0])
 	must(err)
-	_, err = Start(Spec{Path: self(), Args: childArgs("sleep"), Output: os.Stdout, Lease: lease})
+	_, err = Start(Spec{Path: program, Args: childArgs("sleep"), Output: os.Stdout, Lease: lease})
 	must(err)
 	os.Exit(0)
 }
@@ -341,7 +335,7 @@ func nobodyPort(args []string) {
 func nobodyKill(args []string) {
 	seen := usr1()
 	p, err := Start(Spec{
-		Path: self(), Args: childArgs("spawn-drop", "clear", "sleep"), Output: os.Stdout,
+		Path: program, Args: childArgs("spawn-drop", "clear", "sleep"), Output: os.Stdout,
 		Env: []string{EnvWorkerToken + "=" + args[0], EnvMasterID + "=" + testMaster()},
 	})
 	must(err)

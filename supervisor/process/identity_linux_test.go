@@ -312,12 +312,8 @@ func TestProcOfAnotherNamespace(t *testing.T) {
 		}
 	}
 	needRoot(t)
-	path, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	// In a namespace of its own, with the /proc of ours: its numbers are ours.
-	cmd := exec.Command(path, childArgs("namespace")...)
+	cmd := exec.Command(program, childArgs("namespace")...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
 	out, err := cmd.Output()
 	if err != nil {

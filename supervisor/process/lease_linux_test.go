@@ -149,7 +149,7 @@ func TestLeaseOfDeadMaster(t *testing.T) {
 	}
 	ctx, cancel := testDeadline()
 	defer cancel()
-	family := Family{Token: "none", LeasePath: path, Lease: id}
+	family := Family{Token: "none", LeasePath: program, Lease: id}
 	members, err := family.Members(ctx)
 	if err != nil || len(members) != 1 || members[0].PID != pid {
 		t.Errorf("Members: %+v, %v, want process %d", members, err, pid)

@@ -200,11 +200,11 @@ func livingThread(pid int) (int, error) {
 func descriptors(pid int, buf *[]byte) (folder string, open []int, err error) {
 	folder = "/proc/" + strconv.Itoa(pid)
 	open, err = numbers(folder+"/fd", buf)
-	if err != nil || len(open) > 0 {
+	if err != nil && !denied(err) || len(open) > 0 {
 		return folder, open, err
 	}
-	tid, err := livingThread(pid)
-	if err != nil || tid == pid {
+	tid, threadErr := livingThread(pid)
+	if threadErr != nil || tid == pid {
 		return folder, nil, err
 	}
 	folder += "/task/" + strconv.Itoa(tid)
@@ -227,38 +227,55 @@ const (
 // overwrote it since. The text lies in *buf.
 //
 // Where the process has no memory (any more), open fails with ESRCH since Linux
-// 6.16 and reads nothing before. That is so for kernel threads, for the dead, and
-// for a first thread that ended before the others.
+// 6.16 and reads nothing before; for all but root it fails with EACCES, since the
+// file is root's then. That is so for kernel threads, for the dead, and for a first
+// thread that ended before the others.
 func readEnviron(pid int, buf *[]byte) ([]byte, environState) {
 	environ, err := readAll(procPath(pid, "environ"), buf)
 	switch {
 	case err == nil && len(environ) > 0:
 		return environ, environRead
-	case err == unix.EACCES || err == unix.EPERM: //nolint:errorlint // bare errnos
-		return nil, environDenied
 	case err == unix.ENOENT: //nolint:errorlint // a bare errno
 		return nil, environNone
 	case err == unix.ESRCH: //nolint:errorlint // a bare errno
-		// A folder's link count is the cheapest way to count the threads.
-		var task unix.Stat_t
-		const alone = 2 + 1
-		if unix.Stat(procPath(pid, "task"), &task) != nil || task.Nlink <= alone {
+		if threads, _ := countThreads(pid); threads <= 1 {
 			return nil, environNone
 		}
 		return readThreadEnviron(pid, buf)
+	case denied(err):
+		if _, uid := countThreads(pid); uid != uint32(os.Geteuid()) {
+			return nil, environDenied // whatever it is, it is not for us to read
+		}
 	}
-	s, err := readStat(pid)
+	s, statErr := readStat(pid)
 	switch {
-	case err != nil || s.Flags&kernelThread != 0:
+	case statErr != nil || s.Flags&kernelThread != 0:
 		return nil, environNone
 	case s.ended() && s.Threads <= 1:
 		return nil, environNone
 	case s.ended():
 		return readThreadEnviron(pid, buf)
+	case denied(err):
+		return nil, environDenied
 	case s.EnvEnd == 0:
 		return nil, environInExec
 	}
 	return nil, environCleared
+}
+
+// denied says that an errno means missing permission.
+func denied(err error) bool {
+	return err == unix.EACCES || err == unix.EPERM //nolint:errorlint // bare errnos
+}
+
+// countThreads tells how many threads a process has and its effective uid, from
+// the folder of its threads: the cheapest way there is.
+func countThreads(pid int) (threads int, uid uint32) {
+	var task unix.Stat_t
+	if unix.Stat(procPath(pid, "task"), &task) != nil {
+		return 0, 0
+	}
+	return int(task.Nlink) - 2, task.Uid
 }
 
 // readThreadEnviron reads the environment through a thread that lives on.
@@ -271,7 +288,7 @@ func readThreadEnviron(pid int, buf *[]byte) ([]byte, environState) {
 	switch {
 	case err == nil && len(environ) > 0:
 		return environ, environRead
-	case err == unix.EACCES || err == unix.EPERM: //nolint:errorlint // bare errnos
+	case denied(err):
 		return nil, environDenied
 	case err == unix.ESRCH || err == unix.ENOENT: //nolint:errorlint // bare errnos
 		return nil, environNone

@@ -85,10 +85,6 @@ func TestScanSees(t *testing.T) {
 // A process is inside execve right after Start, for its environment is not in place
 // when the descriptors that execve closes are closed.
 func TestScanSeesProcessesInsideExec(t *testing.T) {
-	path, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	const each = 25
 	var wg sync.WaitGroup
 	for range 4 {
@@ -96,7 +92,7 @@ func TestScanSeesProcessesInsideExec(t *testing.T) {
 			w := prepareWorker(t)
 			for range each {
 				p, err := Start(Spec{
-					Path: path, Args: childArgs("sleep"),
+					Path: program, Args: childArgs("sleep"),
 					Env: []string{EnvWorkerToken + "=" + w.family.Token},
 				})
 				if err != nil {
@@ -166,12 +162,7 @@ func TestSharedCensusIsNeverTooOld(t *testing.T) {
 
 // startWorkerQuietly is for goroutines other than the test's.
 func startWorkerQuietly(t *testing.T) *Process {
-	path, err := os.Executable()
-	if err != nil {
-		t.Error(err)
-		return nil
-	}
-	p, err := Start(Spec{Path: path, Args: childArgs("sleep"), Env: []string{EnvWorkerToken + "=quiet"}})
+	p, err := Start(Spec{Path: program, Args: childArgs("sleep"), Env: []string{EnvWorkerToken + "=quiet"}})
 	if err != nil {
 		t.Error(err)
 		return nil

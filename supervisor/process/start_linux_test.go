@@ -52,11 +52,7 @@ func TestStartedProcessIsOnItsOwn(t *testing.T) {
 }
 
 func TestStartWithoutOutputAndEnvironment(t *testing.T) {
-	path, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := Start(Spec{Path: path, Args: childArgs("exit", "0")})
+	p, err := Start(Spec{Path: program, Args: childArgs("exit", "0")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,15 +111,11 @@ func TestStartFails(t *testing.T) {
 
 // Every exit must be told to its own handle, and no child may stay a zombie.
 func TestStartManyAtOnce(t *testing.T) {
-	path, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	const many = 40
 	var wg sync.WaitGroup
 	for code := range many {
 		wg.Go(func() {
-			p, err := Start(Spec{Path: path, Args: childArgs("exit", []string{"11", "22", "33"}[code%3])})
+			p, err := Start(Spec{Path: program, Args: childArgs("exit", []string{"11", "22", "33"}[code%3])})
 			if err != nil {
 				t.Error(err)
 				return
