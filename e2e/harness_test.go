@@ -98,11 +98,11 @@ func (h *host) close() {
 	if len(left) > 0 && !h.t.Failed() {
 		h.t.Errorf("processes are left: %v", left)
 	}
-	for len(left) > 0 {
+	for deadline := time.Now().Add(patience); len(left) > 0 && time.Now().Before(deadline); left = h.processes() {
 		for _, p := range left {
 			h.end(p)
 		}
-		left = h.processes()
+		time.Sleep(10 * time.Millisecond)
 	}
 	if h.t.Failed() {
 		h.report()

@@ -212,7 +212,7 @@ func TestDescendantsOfADeadWorkerAreGoneBeforeItsReplacementComes(t *testing.T) 
 		t.Run(map[bool]string{true: "died while no master ran", false: "died under a running master"}[down], func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			h.flags = h.units("plain+child+stopped+bare+daemon+baredaemon+nolease")
+			h.flags = graceful(h.units("plain+child+stopped+bare+daemon+baredaemon+nolease"))
 			m := h.start()
 			w := h.awaitRunning(1).Workers[0]
 			h.awaitDescendants(6)

@@ -75,14 +75,16 @@ func look(pid int, dir, stateDir string) (found, bool) {
 	// By a thread that lives: the first may have ended before the others, and then
 	// the process's own files are empty.
 	folder := fmt.Sprintf("/proc/%d", pid)
+	f, err := readStat(folder)
+	if err != nil {
+		return found{}, false
+	}
+	f.pid = pid
 	tasks, _ := filepath.Glob(folder + "/task/*")
 	for _, task := range append([]string{folder}, tasks...) {
-		f, err := readStat(task)
-		if err != nil || strings.IndexByte("ZXx", f.state) >= 0 {
-			continue
+		if thread, err := readStat(task); err == nil && strings.IndexByte("ZXx", thread.state) < 0 {
+			return f, f.belongs(task, dir, stateDir)
 		}
-		f.pid = pid
-		return f, f.belongs(task, dir, stateDir)
 	}
 	return found{}, false
 }

@@ -47,16 +47,18 @@ func main() {
 	case "titled":
 		overwriteTitle()
 	}
-	failed := make(chan error)
-	go func() { failed <- serve(o) }()
+	go func() {
+		if err := serve(o); err != nil {
+			fmt.Fprintln(os.Stderr, "unit:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}()
 	if o.habit == "leaderless" {
 		// Ends this thread alone. The runtime takes it for one in a long system call.
 		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0)
 	}
-	if err := <-failed; err != nil {
-		fmt.Fprintln(os.Stderr, "unit:", err)
-		os.Exit(1)
-	}
+	select {}
 }
 
 // parse copies what it keeps: the arguments' own memory may be overwritten later.
