@@ -94,24 +94,21 @@ func RemoveCgroup(path string) error {
 
 // cgroupMembers returns the processes in a cgroup and below it. One that cannot be
 // read has none.
-func cgroupMembers(path string) []int {
+func cgroupMembers(dir string) []int {
 	var found []int
-	_ = filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			return nil
+	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	for field := range bytes.FieldsSeq(text) {
+		// 0 stands for a process outside of our PID namespace.
+		if pid, err := strconv.Atoi(string(field)); err == nil && pid > 0 {
+			found = append(found, pid)
 		}
-		text, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		if err != nil {
-			return nil
+	}
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			found = append(found, cgroupMembers(filepath.Join(dir, e.Name()))...)
 		}
-		for _, field := range bytes.Fields(text) {
-			// 0 stands for a process outside of our PID namespace.
-			if pid, err := strconv.Atoi(string(field)); err == nil && pid > 0 {
-				found = append(found, pid)
-			}
-		}
-		return nil
-	})
+	}
 	return found
 }
 

@@ -34,7 +34,7 @@ func HashExecutable(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("hash executable: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // it was only read
 	version, err := versionOf(file)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return hashFile(file, path)

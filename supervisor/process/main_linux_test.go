@@ -82,7 +82,6 @@ func runAndCount(m *testing.M) int {
 // worker is a process under test and all that it may leave behind.
 type worker struct {
 	*Process
-	t      *testing.T
 	family Family
 	output *bufio.Reader
 	pipe   *os.File

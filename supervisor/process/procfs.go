@@ -23,18 +23,17 @@ type taskStat struct {
 // kernelThread is PF_KTHREAD of linux/sched.h.
 const kernelThread = 0x00200000
 
-// Positions in /proc/PID/stat after the command name, counted from the state.
+// Numbers of fields of /proc/PID/stat, from the first one after the command name.
 const (
-	fieldState      = 3 - 3
-	fieldPPID       = 4 - 3
-	fieldPGID       = 5 - 3
-	fieldSID        = 6 - 3
-	fieldFlags      = 9 - 3
-	fieldThreads    = 20 - 3
-	fieldStartTicks = 22 - 3
-	fieldEnvEnd     = 51 - 3
-	fieldExitCode   = 52 - 3
-	fieldCount      = 52 - 3 + 1
+	fieldState      = 3
+	fieldPPID       = 4
+	fieldPGID       = 5
+	fieldSID        = 6
+	fieldFlags      = 9
+	fieldThreads    = 20
+	fieldStartTicks = 22
+	fieldEnvEnd     = 51
+	fieldExitCode   = 52
 )
 
 var errStat = errors.New("not a line of /proc/PID/stat")
@@ -51,8 +50,8 @@ func parseStat(line []byte) (taskStat, error) {
 	if s.PID, err = strconv.Atoi(string(bytes.TrimSpace(line[:open]))); err != nil || s.PID < 1 {
 		return s, errStat
 	}
-	rest, n := line[end+1:], 0
-	for ; n < fieldCount; n++ {
+	rest := line[end+1:]
+	for n := fieldState; n <= fieldExitCode; n++ {
 		rest = bytes.TrimLeft(rest, " \n")
 		length := bytes.IndexAny(rest, " \n")
 		if length < 0 {

@@ -74,21 +74,20 @@ func fork(spec Spec, attr *syscall.ProcAttr) (int, error) {
 		attr.Env = []string{} // nil would mean ours
 	}
 	crashpoint.Hit(crashpoint.BeforeFork)
-	pid, err := 0, error(nil)
-	if spec.Cgroup == "" {
-		pid, _, err = syscall.StartProcess(spec.Path, argv, attr)
-	} else {
-		pid, err = forkInto(spec, argv, attr)
-	}
+	pid, err := forkInto(spec, argv, attr)
 	if err == nil {
 		crashpoint.Hit(crashpoint.AfterFork)
 	}
 	return pid, err
 }
 
-// forkInto starts the program inside its cgroup, so that no descendant is ever
-// outside of it.
+// forkInto starts the program, inside its cgroup if it has one, so that no
+// descendant is ever outside of it.
 func forkInto(spec Spec, argv []string, attr *syscall.ProcAttr) (int, error) {
+	if spec.Cgroup == "" {
+		pid, _, err := syscall.StartProcess(spec.Path, argv, attr)
+		return pid, err
+	}
 	dir, err := unix.Open(spec.Cgroup, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("open cgroup %s: %w", spec.Cgroup, err)
