@@ -31,7 +31,11 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	if err := d.open(ctx); err != nil {
 		return err
 	}
-	return d.run(ctx, signals)
+	if err := d.run(ctx, signals); err != nil {
+		return err
+	}
+	d.log.Info("master stopped")
+	return nil
 }
 
 type daemon struct {
