@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -78,12 +77,8 @@ type child struct {
 }
 
 // startChild runs this program again as the named part.
-func startChild(name string, args ...string) (*child, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
-	c := &child{name: name, cmd: exec.Command(self, append([]string{childMark, name}, args...)...)}
+func (l *lab) startChild(name string, args ...string) (_ *child, err error) {
+	c := &child{name: name, cmd: exec.Command(l.benchPath, append([]string{childMark, name}, args...)...)}
 	c.cmd.Stderr = &c.stderr
 	c.cmd.SysProcAttr = ownGroup()
 	if c.in, err = c.cmd.StdinPipe(); err != nil {

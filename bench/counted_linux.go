@@ -45,7 +45,7 @@ func (l *lab) startSide(ctx context.Context, m mode, callers, conns int) (_ *sid
 	}()
 	var at address
 	if m == uncounted {
-		c, err := startChild("uncounted", dir)
+		c, err := l.startChild("uncounted", dir)
 		if err != nil {
 			return nil, err
 		}
@@ -64,7 +64,7 @@ func (l *lab) startSide(ctx context.Context, m mode, callers, conns int) (_ *sid
 			return nil, err
 		}
 	}
-	s.load, err = startChild("load", at.Address, strconv.Itoa(callers), strconv.Itoa(conns))
+	s.load, err = l.startChild("load", at.Address, strconv.Itoa(callers), strconv.Itoa(conns))
 	return s, err
 }
 
@@ -247,7 +247,7 @@ func latency(ctx context.Context, l *lab) (_ []row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	committer, err := startChild("commit", dir)
+	committer, err := l.startChild("commit", dir)
 	if err != nil {
 		return nil, err
 	}

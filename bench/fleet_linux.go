@@ -59,7 +59,7 @@ func fleet(ctx context.Context, l *lab) ([]row, error) {
 // answered, and the processor time that it used.
 func (l *lab) bareFleet(ctx context.Context) (took, cpu float64, err error) {
 	started := time.Now()
-	c, err := startChild("start", l.workerPath)
+	c, err := l.startChild("start", l.workerPath)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -146,7 +146,7 @@ func (l *lab) idle(ctx context.Context, m *master, ports []int, r *fleetRound) (
 	if err != nil {
 		return err
 	}
-	bare, err := startChild("idle", dir)
+	bare, err := l.startChild("idle", dir)
 	if err != nil {
 		return err
 	}

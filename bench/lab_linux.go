@@ -21,6 +21,7 @@ import (
 type lab struct {
 	dir                    string // for all that is made
 	masterPath, workerPath string
+	benchPath              string // of this program, for what runs beside it
 	rounds                 int
 	quick                  bool
 	calm                   time.Duration // to wait for, at most, before a round
@@ -106,21 +107,32 @@ func (l *lab) open(ctx context.Context, opts options) (err error) {
 	bin := opts.bin
 	if bin == "" {
 		bin = filepath.Join(l.dir, "bin")
-		l.say("building hsu-master and hsu-worker")
-		build := exec.CommandContext(ctx, "go", "build", "-o", bin+string(filepath.Separator),
-			"github.com/core-tools/hsu-master/cmd/hsu-master", "github.com/core-tools/hsu-master/cmd/hsu-worker")
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("build the product: %w\n%s", err, out)
+		if err := l.build(ctx, bin); err != nil {
+			return err
 		}
 	}
 	if bin, err = filepath.Abs(bin); err != nil {
 		return fmt.Errorf("find the product: %w", err)
 	}
-	l.masterPath, l.workerPath = filepath.Join(bin, "hsu-master"), filepath.Join(bin, "hsu-worker")
-	for _, path := range []string{l.masterPath, l.workerPath} {
+	l.masterPath, l.workerPath, l.benchPath = filepath.Join(bin, "hsu-master"), filepath.Join(bin, "hsu-worker"), filepath.Join(bin, "bench")
+	for _, path := range []string{l.masterPath, l.workerPath, l.benchPath} {
 		if _, err := os.Stat(path); err != nil {
 			return fmt.Errorf("find the product: %w", err)
 		}
+	}
+	return nil
+}
+
+// build builds the product as "make build" does, and the baselines, which are in
+// this program, no worse.
+func (l *lab) build(ctx context.Context, dir string) error {
+	l.say("building the product and the baselines")
+	const module = "github.com/core-tools/hsu-master/"
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", "grpcnotrace", "-ldflags", "-s -w",
+		"-o", dir+string(filepath.Separator), module+"cmd/hsu-master", module+"cmd/hsu-worker", module+"bench")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the product: %w\n%s", err, out)
 	}
 	return nil
 }

@@ -59,7 +59,8 @@ All is on loopback, on free ports and in a temporary folder.
   --json FILE     where the table goes as JSON (default bench.json, "" for nowhere)
   --dir DIR       folder on the disk to be measured (default the system's for
                   temporary files); not in memory: a sync costs nothing there
-  --bin DIR       where hsu-master and hsu-worker are (default: they are built)
+  --bin DIR       where hsu-master, hsu-worker and bench are (default: they are
+                  built as "make build" does)
   --calm TIME     wait up to TIME before each round for other processes to leave
                   the processors alone (default 0s: do not wait)
   --quick         shorter turns and fewer rounds, to see that all works

@@ -28,7 +28,7 @@ func respawn(ctx context.Context, l *lab) (_ []row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.stop()) }()
-	bare, err := startChild("start", l.workerPath)
+	bare, err := l.startChild("start", l.workerPath)
 	if err != nil {
 		return nil, err
 	}
