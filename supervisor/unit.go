@@ -140,7 +140,7 @@ func checkExecutable(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return fmt.Errorf("worker path: %w", err)
+		return fmt.Errorf("worker path: %w: name the worker's executable", err)
 	case info.IsDir():
 		return fmt.Errorf("worker path: %s is a directory: name the executable in it", path)
 	case !executable(info):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"time"
 
@@ -106,6 +107,9 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 	address := c.String("addr")
 	if address == "" {
 		address = liveAddress(c.Context, f)
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return usagef("--addr %q: want HOST:PORT", address)
 	}
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
