@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/core-tools/hsu-master/store"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"hsu-master": main})
+}
+
+// The scripts are what a person types, and what that person gets. They need no
+// process that goes on running; those that do are in package e2e.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:   filepath.Join("..", "..", "testdata", "script"),
+		Setup: setUp,
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits":     exits,
+			"mkstate":   command(1, makeState),
+			"schema":    command(2, setSchema),
+			"flip":      command(2, flip),
+			"cut":       command(2, cut),
+			"remember":  remember,
+			"unchanged": unchanged,
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "root" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return os.Geteuid() == 0, nil
+		},
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+// setUp gives each script a port that somebody else holds, and a state folder
+// that none of this machine's is mistaken for.
+func setUp(env *testscript.Env) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { _ = l.Close() })
+	env.Setenv("BUSY_PORT", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	env.Setenv("HSU_MASTER_STATE_DIR", filepath.Join(env.WorkDir, "st"))
+	env.Setenv("LONG", strings.Repeat("a", 90))
+	return nil
+}
+
+func command(args int, do func(args []string) error) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, given []string) {
+		if neg || len(given) != args {
+			ts.Fatalf("want %d arguments and no !", args)
+		}
+		given[0] = ts.MkAbs(given[0])
+		ts.Check(do(given))
+	}
+}
+
+// exits runs a program and wants this very exit code. A failure is told as
+// documented: on stderr, in lower case, without a panic.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM [ARGUMENT...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	code := 0
+	if exit, ok := errors.AsType[*exec.ExitError](ts.Exec(args[1], args[2:]...)); ok {
+		code = exit.ExitCode()
+	}
+	if code != want {
+		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+	stderr := ts.ReadFile("stderr")
+	message, isError := strings.CutPrefix(stderr, "hsu-master: error: ")
+	switch {
+	case strings.Contains(stderr, "panic") || strings.Contains(stderr, "goroutine "):
+		ts.Fatalf("a panic")
+	case want == 0:
+	case !isError && !strings.Contains(stderr, "\nhsu-master: error: "):
+		ts.Fatalf("no error message")
+	case isError && message[:1] != strings.ToLower(message[:1]):
+		ts.Fatalf("the message does not begin in lower case")
+	}
+}
+
+// makeState leaves what a master with two workers leaves that was stopped.
+func makeState(args []string) error {
+	db, err := store.Open(args[0], store.Options{})
+	if err != nil {
+		return err
+	}
+	for _, id := range []string{"worker-0", "worker-1"} {
+		record := store.PutWorker(store.Worker{ID: id, Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusStopped, Incarnation: 1})
+		if err := db.Apply(context.Background(), record, store.AppendEvent(store.Event{Worker: id, Type: "stopped"})); err != nil {
+			return err
+		}
+	}
+	if err := db.AddProcessed(context.Background(), 7); err != nil {
+		return err
+	}
+	return db.Close()
+}
+
+func setSchema(args []string) error {
+	version, err := strconv.ParseUint(args[1], 10, 64)
+	if err != nil {
+		return err
+	}
+	db, err := bolt.Open(filepath.Join(args[0], "state.db"), 0o600, nil)
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte("meta")).Put([]byte("schema_version"), binary.BigEndian.AppendUint64(nil, version))
+	})
+	return errors.Join(err, db.Close())
+}
+
+// flip turns over a bit of the byte at an offset of a file.
+func flip(args []string) error {
+	content, err := os.ReadFile(args[0])
+	if err != nil {
+		return err
+	}
+	at, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	content[at] ^= 0x10
+	return os.WriteFile(args[0], content, 0o600)
+}
+
+// cut shortens a file to a size.
+func cut(args []string) error {
+	size, err := strconv.ParseInt(args[1], 10, 64)
+	if err != nil {
+		return err
+	}
+	return os.Truncate(args[0], size)
+}
+
+// remember and unchanged show that a command has created and changed nothing.
+func remember(ts *testscript.TestScript, _ bool, args []string) {
+	listing, err := contents(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Setenv("REMEMBERED", listing)
+}
+
+func unchanged(ts *testscript.TestScript, _ bool, args []string) {
+	listing, err := contents(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if diff := cmp.Diff(ts.Getenv("REMEMBERED"), listing); diff != "" {
+		ts.Fatalf("%s has changed (-before +after):\n%s", args[0], diff)
+	}
+}
+
+// contents lists what is below a folder: names, modes, times of change, content.
+func contents(dir string) (string, error) {
+	var listing strings.Builder
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&listing, "%s %s %s", path, info.Mode(), info.ModTime())
+		if info.Mode().IsRegular() {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&listing, " %x", sha256.Sum256(content))
+		}
+		listing.WriteByte('\n')
+		return nil
+	})
+	return listing.String(), err
+}
