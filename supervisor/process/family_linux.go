@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 )
 
 // evidence says why a process belongs to a family.
@@ -87,7 +88,8 @@ func (f Family) find(c *census, leaseHeld bool) []candidate {
 		buf := getBuffer()
 		defer putBuffer(buf)
 		for _, pid := range c.users {
-			if holdsLease(pid, f.Lease, buf) {
+			known := slices.ContainsFunc(found, func(m candidate) bool { return m.pid == pid })
+			if !known && holdsLease(pid, f.Lease, buf) {
 				found = append(found, candidate{pid: pid, why: byLease})
 			}
 		}

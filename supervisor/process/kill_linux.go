@@ -14,6 +14,7 @@ import (
 const (
 	quietPeriod = 100 * time.Millisecond // without a member seen, and the family is gone
 	quietPasses = 3                      // in that time
+	hidingTime  = 300 * time.Millisecond // for a holder of the lease to be found, before it is reported
 	dyingTime   = 50 * time.Millisecond  // for killed processes to be gone from /proc
 	chaseRounds = 16                     // of stopping what forks, before the kill
 )
@@ -72,42 +73,87 @@ func (s *sweep) close() {
 
 // run makes passes until the family has been quiet for long enough, or ctx ends.
 func (s *sweep) run(ctx context.Context) ([]Holder, error) {
-	var quietSince time.Time
-	for quiet, wait := 0, 5*time.Millisecond; ; wait = min(2*wait, quietPeriod/2) {
-		found, err := s.pass(ctx)
-		s.await()
-		switch {
-		case err != nil:
-			return s.left(), err
-		case found > 0 || s.running() > 0:
-			quiet = 0
-		case quiet == 0:
-			quiet, quietSince, wait = 1, time.Now(), quietPeriod/(quietPasses-1)
-		default:
-			quiet++
+	var quiet quietness
+	seen := true // by Kill
+	for {
+		found := 0
+		if seen {
+			var err error
+			if found, err = s.chase(ctx); err != nil {
+				return s.left(), err
+			}
+			s.await()
 		}
-		if quiet >= quietPasses && time.Since(quietSince) >= quietPeriod {
-			break
+		// As long as the lease is held somebody is there, who is too fast for us: a chain
+		// of processes that fork and exit.
+		held := s.family.leaseHeld()
+		wait, enough := quiet.note(found > 0 || s.running() > 0, held, time.Now())
+		if enough {
+			return s.verdict(held)
 		}
 		if err := pause(ctx, wait); err != nil {
 			return s.left(), err
 		}
+		var err error
+		if seen, err = s.look(ctx, held); err != nil {
+			return s.left(), err
+		}
 	}
+}
+
+// quietness counts the passes in a row that have seen nobody.
+type quietness struct {
+	passes int
+	since  time.Time
+}
+
+// note takes a pass into account: enough says that it was the last, and wait how
+// long to pause before the next.
+func (q *quietness) note(busy, held bool, now time.Time) (wait time.Duration, enough bool) {
+	switch {
+	case busy:
+		q.passes = 0
+		return 2 * time.Millisecond, false
+	case q.passes == 0:
+		q.since = now
+	}
+	q.passes++
+	if held {
+		return time.Millisecond, now.Sub(q.since) >= hidingTime
+	}
+	return quietPeriod / (quietPasses - 1), q.passes >= quietPasses && now.Sub(q.since) >= quietPeriod
+}
+
+// verdict is what remains to be said when nobody more is seen.
+func (s *sweep) verdict(held bool) ([]Holder, error) {
 	left := s.left()
 	var errs []error
 	for _, p := range s.prey {
 		errs = append(errs, p.refused)
 	}
-	if len(left) == 0 && s.family.leaseHeld() {
+	if len(left) == 0 && held {
 		errs = append(errs, ErrLeaseHeld)
 	}
 	return left, errors.Join(errs...)
 }
 
-// pass stops every member it sees, again until it sees no new one, then kills all.
+// look makes a pass with all who are looking, as a hundred families may be, and
+// tells whether there is somebody to chase: who holds the lease is chased unseen.
+func (s *sweep) look(ctx context.Context, held bool) (seen bool, err error) {
+	if held {
+		return true, nil
+	}
+	c, err := shared.take(ctx)
+	if err != nil {
+		return false, err
+	}
+	return len(s.family.find(c, s.family.leaseMayBeHeld())) > 0, nil
+}
+
+// chase stops every member it sees, again until it sees no new one, then kills all.
 // Stopped first, none forks on, and none loses the parent that proves its descent.
 // It returns how many were new.
-func (s *sweep) pass(ctx context.Context) (found int, err error) {
+func (s *sweep) chase(ctx context.Context) (found int, err error) {
 	s.killCgroup()
 	for range chaseRounds {
 		before := found
