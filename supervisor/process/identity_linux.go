@@ -30,13 +30,19 @@ func BootID() (string, error) {
 	return id, nil
 }
 
-// pidNamespace returns the inode of this process's PID namespace, 0 where the
-// kernel does not tell.
+var namespace atomic.Uint64
+
+// pidNamespace returns the inode of this process's PID namespace, which it never
+// leaves, 0 where the kernel does not tell.
 func pidNamespace() uint64 {
+	if inode := namespace.Load(); inode != 0 {
+		return inode
+	}
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
 		return 0
 	}
+	namespace.Store(st.Ino)
 	return st.Ino
 }
 
@@ -85,17 +91,17 @@ func open(id Identity, token string) (*Process, error) {
 		return nil, fmt.Errorf("%w: %w", ErrUnverifiable, err)
 	}
 	boot, err := BootID()
-	switch namespace := pidNamespace(); {
+	switch here := pidNamespace(); {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrUnverifiable, err)
 	case id.BootID == "":
 		return nil, fmt.Errorf("%w: no boot id is recorded", ErrUnverifiable)
 	case id.BootID != boot:
 		return nil, fmt.Errorf("%w: the machine was booted since", ErrGone)
-	case id.PIDNamespace == 0 || namespace == 0:
+	case id.PIDNamespace == 0 || here == 0:
 		return nil, fmt.Errorf("%w: no pid namespace is known", ErrUnverifiable)
-	case id.PIDNamespace != namespace:
-		return nil, fmt.Errorf("%w: it ran in pid namespace %d, this is %d", ErrUnverifiable, id.PIDNamespace, namespace)
+	case id.PIDNamespace != here:
+		return nil, fmt.Errorf("%w: it ran in pid namespace %d, this is %d", ErrUnverifiable, id.PIDNamespace, here)
 	}
 	fd, err := openPidfd(id.PID)
 	if err != nil {

@@ -148,3 +148,24 @@ func holdsLease(pid int, lease FileID, buf *[]byte) bool {
 	}
 	return false
 }
+
+// memberByLease is holdsLease, but for a child that we are just starting: until its
+// execve closes them, it has copies of all of our descriptors, and with them a lease
+// that we made for another worker at the same time.
+func memberByLease(pid int, lease FileID, buf *[]byte) bool {
+	if !holdsLease(pid, lease, buf) {
+		return false
+	}
+	stat, err := readStat(pid)
+	if err != nil || stat.PPID != os.Getpid() || stat.ended() { // of a first thread that ended
+		return err == nil
+	}
+	// Before execve it has our memory, or a copy, and inside execve it has no environment yet.
+	return stat.EnvEnd != 0 && stat.EnvEnd != ownEnvEnd()
+}
+
+// ownEnvEnd returns field 51 of our own stat, which never changes.
+var ownEnvEnd = sync.OnceValue(func() uint64 {
+	stat, _ := readStat(os.Getpid())
+	return stat.EnvEnd
+})

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -156,5 +157,63 @@ func TestLeaseOfDeadMaster(t *testing.T) {
 	}
 	if left, err := family.Kill(ctx); err != nil {
 		t.Errorf("Kill: left %+v, %v", left, err)
+	}
+}
+
+// forkBare makes a child of ours that goes no further, as one that is about to
+// execute a program.
+//
+//go:norace
+func forkBare() int {
+	pid, _, _ := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	for pid == 0 {
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+	}
+	return int(pid)
+}
+
+// Workers are started at the same time: one that is not at its execve yet has the
+// leases of the others, and must not be killed for them.
+func TestLeaseOfAnotherStartUnderWay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lease")
+	l, err := CreateLease(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := forkBare()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	child, err := OpenPID(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer child.Close()
+	buf := getBuffer()
+	defer putBuffer(buf)
+	if !holdsLease(pid, l.ID(), buf) {
+		t.Error("the child has no copy of the lease")
+	}
+	ctx, cancel := testDeadline()
+	defer cancel()
+	family := Family{Token: "none", LeasePath: path, Lease: l.ID()}
+	if members, err := family.Members(ctx); err != nil || len(members) > 0 {
+		t.Errorf("Members: %+v, %v, want none", members, err)
+	}
+	if _, err := family.Kill(ctx); !errors.Is(err, ErrLeaseHeld) {
+		t.Errorf("Kill: %v, want ErrLeaseHeld", err)
+	}
+	if !child.alive() {
+		t.Error("the child was killed")
+	}
+	if child.Stopped() {
+		t.Error("the child was stopped")
+	}
+	if err := child.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, child)
+	if got, want := child.Exit(), (Exit{Signal: unix.SIGKILL, Source: ExitWait}); got != want {
+		t.Errorf("Exit() = %+v, want %+v", got, want)
 	}
 }
