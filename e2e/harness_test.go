@@ -142,6 +142,12 @@ type master struct {
 // so that flags can set others.
 func (h *host) launch(program string, environ []string, flags ...string) *master {
 	h.t.Helper()
+	args := append([]string{"run", "--state-dir", h.state, "--port", strconv.Itoa(h.port), "--log-format", "json"}, h.flags...)
+	return h.execute(program, environ, append(args, flags...)...)
+}
+
+func (h *host) execute(program string, environ []string, args ...string) *master {
+	h.t.Helper()
 	m := &master{h: h, ended: make(chan struct{}), logPath: filepath.Join(h.dir, fmt.Sprintf("master-%d.log", len(h.masters)+1))}
 	// A file, as a master's output often is; and so that its end does not wait for
 	// whoever has inherited a pipe.
@@ -150,8 +156,7 @@ func (h *host) launch(program string, environ []string, flags ...string) *master
 		h.t.Fatal(err)
 	}
 	defer func() { _ = out.Close() }()
-	args := append([]string{"run", "--state-dir", h.state, "--port", strconv.Itoa(h.port), "--log-format", "json"}, h.flags...)
-	m.cmd = exec.Command(program, append(args, flags...)...)
+	m.cmd = exec.Command(program, args...)
 	m.cmd.Env = append(cleanEnviron(), environ...)
 	m.cmd.Stdout, m.cmd.Stderr = out, out
 	// In a group of its own, as from a shell; a test that is interrupted at the

@@ -1,0 +1,138 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/core-tools/hsu-master/api/proto"
+)
+
+// A master of one's own: another module, with another business service of the same
+// name, over the supervisor and the store of this one.
+func TestMasterOfOnesOwnSurvivesKillNineLikeThisOne(t *testing.T) {
+	t.Parallel()
+	const module = "../examples/custom-master"
+	vet := exec.CommandContext(t.Context(), "go", "vet", "./...")
+	vet.Dir = module
+	if output, err := vet.CombinedOutput(); err != nil {
+		t.Fatalf("vet: %v\n%s", err, output)
+	}
+	h := newHost(t)
+	program := filepath.Join(h.dir, "custom-master")
+	if err := build(module, program, "."); err != nil {
+		t.Fatal(err)
+	}
+	start := func() *master {
+		return h.execute(program, nil, "--port", strconv.Itoa(h.port), "--state-dir", h.state, "--workers", "2")
+	}
+	m := start()
+	before := h.workersThatSummarize(2)
+	client := proto.NewMyBusinessServiceClient(h.dial())
+	process := func(data string) {
+		t.Helper()
+		// The generated code is another, the wire is the same.
+		answer, err := client.ProcessData(t.Context(), &proto.ProcessRequest{Data: data}, grpc.WaitForReady(true))
+		if err != nil || answer.GetResult() != "Done: "+data {
+			t.Errorf("ProcessData = %v, %v", answer, err)
+		}
+	}
+	process("one")
+	if r := h.cli("state", "dump"); r.code != 4 || !strings.Contains(r.stderr, fmt.Sprintf("another master (pid %d)", m.pid)) {
+		t.Errorf("a dump of it: exit code %d, %q, want 4 and its pid: it has no admin socket", r.code, r.stderr)
+	}
+	m.kill()
+
+	offline := h.dump()
+	if offline.ProcessedCount != 1 || len(offline.Workers) != 2 {
+		t.Errorf("its state = %+v, want one request and two workers", offline)
+	}
+	m = start()
+	if after := h.workersThatSummarize(2); !slices.Equal(before, after) {
+		t.Errorf("its workers are %v, and were %v", after, before)
+	}
+	process("two")
+	status, err := client.GetStatus(t.Context(), &proto.StatusRequest{})
+	if err != nil || status.GetProcessedCount() != 2 || status.GetStatus() != "running" {
+		t.Errorf("GetStatus = %v, %v, want running and 2", status, err)
+	}
+	m.stop()
+	h.wantNothingLeft()
+}
+
+// workersThatSummarize asks for the method that only this master has, until n
+// workers have answered, and returns their PIDs in order.
+func (h *host) workersThatSummarize(n int) (pids []int) {
+	h.t.Helper()
+	conn := h.dial()
+	waitFor(h.t, fmt.Sprintf("%d workers summarize", n), func() error {
+		ctx, cancel := context.WithTimeout(h.t.Context(), time.Second)
+		defer cancel()
+		request := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "to be or not to be")
+		var answer []byte
+		if err := conn.Invoke(ctx, "/proto.MyBusinessService/Summarize", &request, &answer, grpc.ForceCodec(raw{}), grpc.WaitForReady(true)); err != nil {
+			return err
+		}
+		words, pid, err := summary(answer)
+		if err != nil || words != 6 {
+			h.t.Fatalf("Summarize = %d words, %v, want 6", words, err)
+		}
+		if !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+		if len(pids) < n {
+			return fmt.Errorf("%d have: %v", len(pids), pids)
+		}
+		return nil
+	})
+	slices.Sort(pids)
+	return pids
+}
+
+// summary reads words=1 and worker_pid=2.
+func summary(message []byte) (words, pid int, err error) {
+	for len(message) > 0 {
+		number, kind, n := protowire.ConsumeTag(message)
+		if n < 0 || kind != protowire.VarintType {
+			return 0, 0, errors.New("not a summary")
+		}
+		message = message[n:]
+		value, n := protowire.ConsumeVarint(message)
+		if n < 0 {
+			return 0, 0, protowire.ParseError(n)
+		}
+		message = message[n:]
+		switch number {
+		case 1:
+			words = int(value)
+		case 2:
+			pid = int(value)
+		}
+	}
+	return words, pid, nil
+}
+
+// raw sends and receives bytes as they are: the example's generated code cannot be
+// imported here, as it registers the same names as ours.
+type raw struct{}
+
+func (raw) Marshal(v any) ([]byte, error) { return *v.(*[]byte), nil }
+
+func (raw) Unmarshal(data []byte, v any) error {
+	*v.(*[]byte) = slices.Clone(data)
+	return nil
+}
+
+func (raw) Name() string { return "proto" }

@@ -1,0 +1,27 @@
+module example.com/custom-master
+
+go 1.26.0
+
+require (
+	github.com/core-tools/hsu-core v0.0.0-20250619224703-c67bc8d77724
+	github.com/core-tools/hsu-master v0.0.0
+	google.golang.org/grpc v1.85.0
+	google.golang.org/protobuf v1.36.12
+)
+
+require (
+	github.com/phayes/freeport v0.0.0-20220201140144-74d24b5ae9f5 // indirect
+	go.etcd.io/bbolt v1.5.0 // indirect
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.42.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+)
+
+// In a repository of your own the first line is enough, and reads
+// github.com/core-tools/hsu-core => github.com/core-tools/hsu-master/hsu-core vX
+// with the version of hsu-master that you require.
+replace (
+	github.com/core-tools/hsu-core => ../../hsu-core
+	github.com/core-tools/hsu-master => ../..
+)

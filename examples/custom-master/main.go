@@ -1,0 +1,90 @@
+// Command custom-master is a master of one's own: it embeds hsu-master's
+// supervisor and store, and serves a business service that hsu-master knows
+// nothing of. Killed and started again, it finds its workers as it left them.
+//
+//	go run . --port 50061 --state-dir ./state --workers 2
+//
+// Its workers are this same program, with the argument "worker".
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/core-tools/hsu-core/go/control"
+	"github.com/core-tools/hsu-core/go/domain"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
+
+	"example.com/custom-master/proto"
+)
+
+func main() {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	run := runMaster
+	args := os.Args[1:]
+	if len(args) > 0 && args[0] == "worker" {
+		run, args = runWorker, args[1:]
+	}
+	if err := run(log, args); err != nil {
+		fmt.Fprintln(os.Stderr, "custom-master: error:", err)
+		os.Exit(1)
+	}
+}
+
+func runMaster(log *slog.Logger, args []string) (err error) {
+	flags := flag.NewFlagSet("custom-master", flag.ExitOnError)
+	port := flags.Int("port", 50061, "port to serve requests on")
+	dir := flags.String("state-dir", "state", "folder of the registry")
+	workers := flags.Int("workers", 2, "how many workers to run")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+
+	// The registry first: whoever holds it is the master.
+	db, err := store.Open(*dir, store.Options{Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	sup, err := supervisor.New(supervisor.Options{Store: db, Log: log},
+		supervisor.Unit{Name: "worker", Path: self, Args: []string{"worker"}, Replicas: *workers})
+	if err != nil {
+		return err
+	}
+	core := supervisor.CoreLogger(log)
+	server, err := control.NewServer(control.ServerOptions{Port: *port}, core)
+	if err != nil {
+		return fmt.Errorf("serve requests: %w", err)
+	}
+	control.RegisterGRPCServerHandler(server.GRPC(), domain.NewDefaultHandler(core), core)
+	proto.RegisterMyBusinessServiceServer(server.GRPC(), &business{workers: sup, store: db})
+
+	// Serve adopts what an earlier master left, starts what is missing, and stops
+	// all of it when ctx ends; cancel(supervisor.ErrDetach) would leave it running.
+	ctx, cancel := context.WithCancelCause(context.Background())
+	supervised := make(chan error, 1)
+	go func() {
+		err := sup.Serve(ctx)
+		if ctx.Err() == nil {
+			// It gave up by itself. The workers go on, and the next master finds them.
+			log.Error("supervisor ended", "error", err)
+			os.Exit(1)
+		}
+		supervised <- err
+	}()
+	server.Run(func() {
+		cancel(nil)
+		err = <-supervised
+	})
+	return err
+}
