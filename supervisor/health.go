@@ -23,20 +23,22 @@ type pingResult struct {
 	late        bool
 }
 
-// schedulePing arms the next one. The first comes after a part of the interval,
-// so that a hundred workers are not asked in the same instant.
-func (w *worker) schedulePing() {
-	w.pingIn(time.Duration((0.2 + 0.8*w.sup.jitter()) * float64(pingInterval)))
-}
+// pingPhases spread the workers over the interval. Those of a phase are asked in
+// the same instant: what costs is to wake this program, not to ask (measured: a
+// hundred workers asked one by one take 2% of a processor, in five groups a third).
+const pingPhases = 5
 
-func (w *worker) pingIn(d time.Duration) {
-	w.due = time.Now().Add(d)
-	w.tick.Reset(d)
+// schedulePing arms the next one.
+func (w *worker) schedulePing() {
+	phase := time.Duration(w.number%pingPhases) * pingInterval / pingPhases
+	since := time.Since(w.sup.epoch) - phase
+	w.due = w.sup.epoch.Add(phase + (since/pingInterval+1)*pingInterval)
+	w.tick.Reset(time.Until(w.due))
 }
 
 func (w *worker) onTick(ctx context.Context) {
 	late := time.Since(w.due) > lateness
-	w.pingIn(pingInterval)
+	w.schedulePing()
 	if w.link == nil || w.burying {
 		return
 	}

@@ -42,7 +42,8 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	}
 	workers := s.build(snap.Workers)
 	s.assign(workers, holders, scanErr)
-	for _, w := range workers {
+	for i, w := range workers {
+		w.number = i
 		if w.rec.Port != 0 {
 			s.ports.keep(w.id, w.rec.Port)
 		}

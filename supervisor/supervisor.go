@@ -67,6 +67,7 @@ type Supervisor struct {
 	hurry     chan struct{}
 	hurryOnce sync.Once
 	jitter    func() float64
+	epoch     time.Time // from which the phases of Pings count
 
 	// What the outside world is made of; tests put fakes here.
 	launcher launcher
@@ -122,6 +123,7 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 		scan:      process.Scan,
 		bootTime:  process.BootTime,
 		status:    Recovering,
+		epoch:     time.Now(),
 	}
 	s.rotation.hopeless = s.hopeless
 	s.dial = func(port int) (link, error) { return dialWorker(port, s.log) }

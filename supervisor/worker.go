@@ -18,10 +18,11 @@ import (
 // worker is one replica slot. Everything below "owned" belongs to the goroutine
 // in serve.
 type worker struct {
-	sup  *Supervisor
-	id   string
-	unit Unit
-	log  *slog.Logger
+	sup    *Supervisor
+	number int // among all workers
+	id     string
+	unit   Unit
+	log    *slog.Logger
 
 	shutdown chan struct{} // closed to stop the worker and end the goroutine
 	settled  chan struct{} // closed when recovery of this worker is over, by settleOnce
