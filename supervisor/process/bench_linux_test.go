@@ -49,6 +49,20 @@ func countProcesses(b *testing.B) {
 	b.ReportMetric(float64(len(pids)), "processes")
 }
 
+// reportCPU adds this process's CPU time, which a busy machine leaves as it is.
+func reportCPU(b *testing.B) (stop func()) {
+	b.Helper()
+	used := func() time.Duration {
+		var r unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	}
+	before := used()
+	return func() { b.ReportMetric(float64((used()-before).Nanoseconds())/float64(b.N), "cpu-ns/op") }
+}
+
 // BenchmarkStart reports the time of Start alone beside that of a whole short life;
 // "bare" is the same without what this package adds.
 func BenchmarkStart(b *testing.B) {
@@ -131,6 +145,7 @@ func BenchmarkDone(b *testing.B) {
 func BenchmarkScan(b *testing.B) {
 	crowd(b, 100)
 	countProcesses(b)
+	defer reportCPU(b)()
 	for b.Loop() {
 		if _, err := Scan(context.Background()); err != nil {
 			b.Fatal(err)
@@ -163,11 +178,13 @@ func BenchmarkKillNobody(b *testing.B) {
 		}
 	}
 	b.Run("one", func(b *testing.B) {
+		defer reportCPU(b)()
 		for b.Loop() {
 			kill()
 		}
 	})
 	b.Run("100 at once", func(b *testing.B) {
+		defer reportCPU(b)()
 		for b.Loop() {
 			var wg sync.WaitGroup
 			for range 100 {
@@ -183,6 +200,7 @@ func BenchmarkMembers(b *testing.B) {
 	countProcesses(b)
 	w := startWorker(b, "sleep")
 	w.expect(b, "ready")
+	defer reportCPU(b)()
 	for b.Loop() {
 		members, err := w.family.Members(context.Background())
 		if err != nil || len(members) != 1 {
@@ -201,6 +219,7 @@ func BenchmarkOwnsPort(b *testing.B) {
 	defer l.Close()
 	run := func(name string, port int, want Ownership) {
 		b.Run(name, func(b *testing.B) {
+			defer reportCPU(b)()
 			for b.Loop() {
 				if owner, err := w.family.OwnsPort(port); err != nil || owner != want {
 					b.Fatal(owner, err)

@@ -133,3 +133,27 @@ func TestOwnsPortWithoutAccessIsUnknown(t *testing.T) {
 		t.Errorf("owner is %s, want unknown", got)
 	}
 }
+
+func TestOwnershipVerdict(t *testing.T) {
+	tests := []struct {
+		name   string
+		made   []uint32 // uids of the listeners without an owner
+		denied []uint32
+		want   Ownership
+	}{
+		{"all members are readable", []uint32{1000}, nil, PortForeign},
+		{"a hidden member's uid", []uint32{1000}, []uint32{1001, 1000}, PortUnknown},
+		{"root, before it dropped its rights", []uint32{0}, []uint32{1000}, PortUnknown},
+		{"another user's", []uint32{1002}, []uint32{1000}, PortForeign},
+		{"one of them another user's", []uint32{1000, 1002}, []uint32{1000}, PortForeign},
+	}
+	for _, tt := range tests {
+		s := ownerSearch{missing: make(map[string]listener), denied: tt.denied}
+		for i, uid := range tt.made {
+			s.missing[socketLink(uint64(i))] = listener{inode: uint64(i), uid: uid}
+		}
+		if got := s.verdict(); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}

@@ -3,9 +3,12 @@ package process
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -168,4 +171,49 @@ func startWorkerQuietly(t *testing.T) *Process {
 		return nil
 	}
 	return p
+}
+
+// One that has no environment for ever is waited for once.
+func TestStuckProcessIsWaitedForOnce(t *testing.T) {
+	w := startWorker(t, "sleep")
+	w.expect(t, "ready")
+	rememberStuck([]int{w.PID()})
+	t.Cleanup(func() {
+		stuck.Lock()
+		defer stuck.Unlock()
+		delete(stuck.known, w.PID())
+	})
+	r := &reader{pending: []int{w.PID(), os.Getppid()}}
+	r.skipStuck()
+	if want := []int{os.Getppid()}; !slices.Equal(r.pending, want) || !slices.Equal(r.users, []int{w.PID()}) {
+		t.Errorf("pending %v, users %v, want %v and the stuck process", r.pending, r.users, want)
+	}
+	if err := w.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, w.Process)
+	w.Exit()
+	r = &reader{pending: []int{w.PID()}}
+	r.skipStuck() // its number may be another's now
+	if len(r.pending) != 1 {
+		t.Error("the dead process is still taken for stuck")
+	}
+}
+
+func TestBootTimeGoesOn(t *testing.T) {
+	first := BootTime()
+	var uptime float64
+	text, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(string(text), &uptime); err != nil {
+		t.Fatal(err)
+	}
+	if apart := time.Duration(uptime*float64(time.Second)) - first; apart < -time.Minute || apart > time.Minute {
+		t.Errorf("BootTime() = %v, uptime is %v s", first, uptime)
+	}
+	if second := BootTime(); second < first {
+		t.Errorf("BootTime went back from %v to %v", first, second)
+	}
 }
