@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"syscall"
@@ -139,6 +140,7 @@ func (d *daemon) run(ctx context.Context, signals *signals) error {
 
 	var err error
 	recovered := d.sup.Recovered()
+	var settled <-chan time.Time
 	beat := d.notify.ticker()
 	for ended := false; !ended; {
 		select {
@@ -147,6 +149,9 @@ func (d *daemon) run(ctx context.Context, signals *signals) error {
 			d.public.SetServing(true)
 			d.log.Info("master serving", "address", d.listener.Addr().String(), "processed", d.store.Processed())
 			d.notify.ready(d.statusLine())
+			settled = time.After(settlingTime)
+		case <-settled:
+			debug.FreeOSMemory()
 		case <-beat:
 			if err := d.alive(ctx); err != nil {
 				d.log.Error("master does not answer itself", "error", err)
@@ -205,6 +210,10 @@ func (d *daemon) stop(signals *signals, supervised <-chan error) error {
 		}
 	}
 }
+
+// settlingTime is how long a start leaves garbage behind: connections, scans. The
+// runtime would keep that memory for minutes, and a master is idle for weeks.
+const settlingTime = 5 * time.Second
 
 // aliveWithin bounds each answer of the liveness check.
 const aliveWithin = 2 * time.Second
