@@ -114,10 +114,9 @@ func summary(message []byte) (words, pid int, err error) {
 			return 0, 0, protowire.ParseError(n)
 		}
 		message = message[n:]
-		switch number {
-		case 1:
+		if number == 1 {
 			words = int(value)
-		case 2:
+		} else {
 			pid = int(value)
 		}
 	}

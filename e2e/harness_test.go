@@ -47,7 +47,7 @@ type host struct {
 // newHost makes the folders. When the test ends, nothing of it may live any more.
 func newHost(t *testing.T, flags ...string) *host {
 	t.Helper()
-	dir, err := os.MkdirTemp(programs.dir, "h")
+	dir, err := os.MkdirTemp(programs.dir, "h") //nolint:usetesting // a path with the test's name is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -431,8 +431,6 @@ func (d dump) instances(t *testing.T) map[string]instance {
 	}
 	return m
 }
-
-func (h *host) address() string { return address(h.port) }
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 

@@ -20,6 +20,9 @@ var programs struct {
 	unit    string // testdata/unit, the worker with bad habits
 }
 
+// release are the build flags of the Makefile that change what is built.
+var release = []string{"-trimpath", "-tags", "grpcnotrace"}
+
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
 func buildAndRun(m *testing.M) int {
@@ -37,9 +40,9 @@ func buildAndRun(m *testing.M) int {
 		flags []string
 		pkg   string
 	}{
-		{&programs.master, "hsu-master", nil, "./cmd/hsu-master"},
+		{&programs.master, "hsu-master", release, "./cmd/hsu-master"},
 		{&programs.crasher, "hsu-master-crashpoints", []string{"-tags", "crashpoints"}, "./cmd/hsu-master"},
-		{&programs.worker, "hsu-worker", nil, "./cmd/hsu-worker"},
+		{&programs.worker, "hsu-worker", release, "./cmd/hsu-worker"},
 		{&programs.unit, "unit", nil, "./e2e/testdata/unit"},
 	} {
 		*p.path = filepath.Join(dir, p.name)
