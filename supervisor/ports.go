@@ -28,7 +28,7 @@ func (b *portBook) choose(worker string, preferred int) (int, error) {
 		return preferred, nil
 	}
 	for range maxPortTries {
-		port, err := freeport.GetFreePort()
+		port, err := freePort()
 		if err != nil {
 			return 0, fmt.Errorf("find a free port: %w", err)
 		}
@@ -38,6 +38,20 @@ func (b *portBook) choose(worker string, preferred int) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("find a free port: %d tries gave ports of other workers", maxPortTries)
+}
+
+// freePort returns a port that nobody listens on. freeport asks for "localhost",
+// which a host without /etc/hosts cannot resolve.
+func freePort() (int, error) {
+	if port, err := freeport.GetFreePort(); err == nil {
+		return port, nil
+	}
+	l, err := net.Listen("tcp", WorkerAddress(0))
+	if err != nil {
+		return 0, err
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	return port, l.Close()
 }
 
 // keep holds a port that a worker has already, so that no other is given it.
