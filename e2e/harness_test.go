@@ -47,7 +47,7 @@ type host struct {
 // newHost makes the folders. When the test ends, nothing of it may live any more.
 func newHost(t *testing.T, flags ...string) *host {
 	t.Helper()
-	dir, err := os.MkdirTemp(programs.dir, "h") //nolint:usetesting // a path with the test's name is too long for a socket
+	dir, err := os.MkdirTemp(programs.dir, "h") // a path with the test's name is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
