@@ -10,7 +10,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 # Static binaries; the version comes from here, so that neither a missing git nor one that distrusts the folder's
 # owner (sudo make install) gets in the way. Without grpcnotrace gRPC pulls in net/http's tracing pages, a third
 # of the worker's size.
-BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags grpcnotrace \
+BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags grpcnotrace,urfave_cli_no_docs \
 	-ldflags '-s -w -X main.release=$(VERSION)'
 
 # make install
