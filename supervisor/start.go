@@ -36,7 +36,9 @@ func (w *worker) start(ctx context.Context) {
 		return
 	}
 	w.state.alive = true
-	*w.rec.Instance = identified(*w.rec.Instance, inst.Identity())
+	// Not into the instance that readers have been shown.
+	rec := identified(*w.rec.Instance, inst.Identity())
+	w.rec.Instance = &rec
 	w.took(inst, false)
 	// The worker starts up while its PID is being recorded.
 	w.await(ctx)

@@ -1,0 +1,31 @@
+package supervisor
+
+import (
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// What a reader was shown is the reader's: the worker's goroutine goes on, and
+// must not write to it.
+func TestWhatWasShownOfAWorkerDoesNotChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		var shown []WorkerInfo
+		world.behave = func(*fakeProcess) { shown = m.Workers() } // between the intent and the fact
+		world.of("worker-0").die(process.Exit{Signal: syscall.SIGKILL, Source: process.ExitWait})
+		settle(time.Second)
+		if len(shown) != 1 || shown[0].Instance == nil || shown[0].Instance.PID != 0 {
+			t.Errorf("shown while it was being started: %+v, want an instance that has no pid yet", shown)
+		}
+		if pid := m.worker("worker-0").Instance.PID; pid == 0 {
+			t.Errorf("shown afterwards: no pid")
+		}
+		m.stop(nil)
+	})
+}
