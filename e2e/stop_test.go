@@ -80,7 +80,8 @@ func TestStopLeavesNoProcessWhateverTheWorkersAreLike(t *testing.T) {
 func TestStopEndsWorkersThatAreSuspended(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	h.flags = graceful(h.units("plain", "stubborn"))
+	// Time enough for the plain one, on any machine, to wake up and end.
+	h.flags = append(h.units("plain", "stubborn"), "--stop-grace", "3s")
 	m := h.start()
 	d := h.awaitRunning(2)
 	for _, w := range d.Workers {
