@@ -74,7 +74,8 @@ func (d *decoy) end() {
 	<-d.ended
 }
 
-// edit changes the record of a worker while no master runs.
+// edit changes the record of a worker while no master runs, or removes it where
+// change is nil.
 func (h *host) edit(id string, change func(*store.Worker)) {
 	h.t.Helper()
 	db, err := store.Open(h.state, store.Options{})
@@ -94,8 +95,12 @@ func (h *host) edit(id string, change func(*store.Worker)) {
 		if w.ID != id {
 			continue
 		}
-		change(&w)
-		if err := db.Apply(h.t.Context(), store.PutWorker(w)); err != nil {
+		mutation := store.DeleteWorker(id)
+		if change != nil {
+			change(&w)
+			mutation = store.PutWorker(w)
+		}
+		if err := db.Apply(h.t.Context(), mutation); err != nil {
 			h.t.Fatal(err)
 		}
 		return

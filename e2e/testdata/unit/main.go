@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // The main goroutine stays on the first thread, for the habit of ending it.
@@ -46,6 +47,8 @@ func main() {
 		mute(o.port)
 	case "titled":
 		overwriteTitle()
+	case "late":
+		awaitLeave(o.record)
 	}
 	go func() {
 		if err := serve(o); err != nil {
@@ -76,6 +79,16 @@ func parse() options {
 	}
 	parts := strings.Split(strings.Clone(mine), "+")
 	return options{habit: parts[0], descendants: parts[1:], record: strings.Clone(*record), port: *port}
+}
+
+// awaitLeave returns when the test has left a file that tells it to go on.
+func awaitLeave(record string) {
+	for {
+		if _, err := os.Stat(filepath.Join(record, "go-on")); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // mute accepts connections and never says a word.
