@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/core-tools/hsu-core/go/control"
@@ -36,24 +37,33 @@ func dialWorker(port int, log *slog.Logger) (link, error) {
 	return coreLink{Connection: conn, Contract: control.NewGRPCClientGateway(conn.GRPC(), core)}, nil
 }
 
-// Probing starts quick, since a worker is ready within milliseconds, and slows
-// down so that a hundred slow ones do not eat the processor that they start on.
+// A worker that starts alone is probed every millisecond, since it is ready within
+// a few; all that start together as often as one, so that a hundred do not eat the
+// processor that they start on. One that takes its time is probed less and less.
 const (
-	probeFirst = time.Millisecond
-	probeMost  = 50 * time.Millisecond
+	probeEvery = time.Millisecond
+	probeMost  = 100 * time.Millisecond
+	// How long a start counts as quick.
+	probeEager = 50 * time.Millisecond
 )
+
+// probing counts the workers that are being probed now.
+var probing atomic.Int64
 
 // awaitListener returns when something accepts on the port, or ctx ends. The
 // gRPC connection is made only then: a refused dial of it waits a whole second
 // before its second try.
 func awaitListener(ctx context.Context, port int) error {
+	probing.Add(1)
+	defer probing.Add(-1)
 	var dialer net.Dialer
 	address := WorkerAddress(port)
-	for delay := probeFirst; ; delay = min(delay*3/2, probeMost) {
+	for began := time.Now(); ; {
 		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err == nil {
 			return conn.Close()
 		}
+		delay := min(max(probeEvery*time.Duration(probing.Load()), (time.Since(began)-probeEager)/10), probeMost)
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
