@@ -100,7 +100,7 @@ func (h *host) close() {
 	}
 	for deadline := time.Now().Add(patience); len(left) > 0 && time.Now().Before(deadline); left = h.processes() {
 		for _, p := range left {
-			h.end(p)
+			p.kill()
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -45,7 +45,7 @@ func (h *host) processes() []found {
 		stateDir = fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 	}
 	var all []found
-	for _, pid := range pids(h.t) {
+	for _, pid := range pids() {
 		if pid == os.Getpid() || h.others[pid] || slices.ContainsFunc(h.masters, func(m *master) bool { return m.pid == pid && m.running() }) {
 			continue
 		}
@@ -56,13 +56,11 @@ func (h *host) processes() []found {
 	return all
 }
 
-func pids(t *testing.T) []int {
-	t.Helper()
+func pids() (pids []int) {
 	names, err := os.ReadDir("/proc")
 	if err != nil {
-		t.Fatal(err)
+		panic(err) // without /proc nothing here means anything
 	}
-	var pids []int
 	for _, n := range names {
 		if pid, err := strconv.Atoi(n.Name()); err == nil {
 			pids = append(pids, pid)
@@ -145,9 +143,9 @@ func born(t *testing.T, pid int) uint64 {
 	return f.born
 }
 
-// holds opens a pidfd on a process of the host that is still the one that was
-// found, and calls act with it.
-func (h *host) hold(f found, act func(pidfd int)) {
+// hold opens a pidfd on the process, where it is still the one that was found, and
+// calls act with it.
+func (f found) hold(act func(pidfd int)) {
 	fd, err := unix.PidfdOpen(f.pid, 0)
 	if err != nil {
 		return // gone
@@ -158,9 +156,9 @@ func (h *host) hold(f found, act func(pidfd int)) {
 	}
 }
 
-// end kills what a test has left behind, or what it means to die.
-func (h *host) end(f found) {
-	h.hold(f, func(fd int) { _ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) })
+// kill ends what a test or a master has left behind.
+func (f found) kill() {
+	f.hold(func(fd int) { _ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) })
 }
 
 // killWorker is kill -9 of a worker's process, as far as it is this host's; it
@@ -180,7 +178,7 @@ func (h *host) signalWorker(pid int, signal syscall.Signal) {
 	h.t.Helper()
 	for _, f := range h.processes() {
 		if f.pid == pid {
-			h.hold(f, func(fd int) { _ = unix.PidfdSendSignal(fd, signal, nil, 0) })
+			f.hold(func(fd int) { _ = unix.PidfdSendSignal(fd, signal, nil, 0) })
 			return
 		}
 	}
