@@ -89,7 +89,7 @@ func (f Family) find(c *census, leaseHeld bool) []candidate {
 		defer putBuffer(buf)
 		for _, pid := range c.users {
 			known := slices.ContainsFunc(found, func(m candidate) bool { return m.pid == pid })
-			if !known && memberByLease(pid, f.Lease, buf) {
+			if !known && memberByLease(pid, f, buf) {
 				found = append(found, candidate{pid: pid, why: byLease})
 			}
 		}

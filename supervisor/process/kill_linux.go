@@ -225,7 +225,7 @@ func (s *sweep) proven(member candidate, p *prey) bool {
 	case byLease:
 		buf := getBuffer()
 		defer putBuffer(buf)
-		return memberByLease(member.pid, s.family.Lease, buf) && p.same()
+		return memberByLease(member.pid, s.family, buf) && p.same()
 	case byCgroup:
 		return slices.Contains(cgroupMembers(s.family.Cgroup), member.pid) && p.same()
 	case byDescent:

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -125,7 +127,11 @@ func fileID(fd int) (FileID, error) {
 
 // holdsLease says whether a process has the lease's locked description open. To
 // have the file open is not enough: whoever reads it, a backup say, is a stranger.
-func holdsLease(pid int, lease FileID, buf *[]byte) bool {
+//
+// Nor is the inode enough: its number is free again once the last holder is dead and
+// the file replaced, and then the lease of the next worker to be started gets it
+// (tried: ext4 gives the lowest). So the file must also have been at the same path.
+func holdsLease(pid int, lease FileID, path string, buf *[]byte) bool {
 	folder, open, err := descriptors(pid, buf)
 	if err != nil {
 		return false
@@ -140,6 +146,9 @@ func holdsLease(pid int, lease FileID, buf *[]byte) bool {
 		if st.Ino != lease.Inode || unix.Mkdev(st.Dev_major, st.Dev_minor) != lease.Device {
 			continue
 		}
+		if !wasAt(folder+"/fd/"+name, path) {
+			continue
+		}
 		// Locks of the description are listed since Linux 4.1 (proc_pid_fdinfo(5)).
 		info, err := readAll(folder+"/fdinfo/"+name, buf)
 		if err == nil && bytes.Contains(info, []byte("lock:")) {
@@ -152,8 +161,8 @@ func holdsLease(pid int, lease FileID, buf *[]byte) bool {
 // memberByLease is holdsLease, but for a child that we are just starting: until its
 // execve closes them, it has copies of all of our descriptors, and with them a lease
 // that we made for another worker at the same time.
-func memberByLease(pid int, lease FileID, buf *[]byte) bool {
-	if !holdsLease(pid, lease, buf) {
+func memberByLease(pid int, f Family, buf *[]byte) bool {
+	if !holdsLease(pid, f.Lease, f.LeasePath, buf) {
 		return false
 	}
 	stat, err := readStat(pid)
@@ -162,6 +171,26 @@ func memberByLease(pid int, lease FileID, buf *[]byte) bool {
 	}
 	// Before execve it has our memory, or a copy, and inside execve it has no environment yet.
 	return stat.EnvEnd != 0 && stat.EnvEnd != ownEnvEnd()
+}
+
+// wasAt says whether the open file that link stands for is, or was before it was
+// removed or replaced, at path. Where the folder of either is gone or seen otherwise
+// from here, its name must do.
+func wasAt(link, path string) bool {
+	var target [unix.PathMax]byte
+	n, err := unix.Readlink(link, target[:])
+	if err != nil {
+		return false
+	}
+	open := strings.TrimSuffix(string(target[:n]), " (deleted)")
+	if filepath.Base(open) != filepath.Base(path) {
+		return false
+	}
+	var there, here unix.Stat_t
+	if unix.Stat(filepath.Dir(open), &there) != nil || unix.Stat(filepath.Dir(path), &here) != nil {
+		return true
+	}
+	return there.Dev == here.Dev && there.Ino == here.Ino
 }
 
 // ownEnvEnd returns field 51 of our own stat, which never changes.

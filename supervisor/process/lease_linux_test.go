@@ -126,10 +126,10 @@ func TestLeaseReaderIsNoHolder(t *testing.T) {
 	defer file.Close()
 	buf := getBuffer()
 	defer putBuffer(buf)
-	if !holdsLease(w.PID(), w.family.Lease, buf) {
+	if !holdsLease(w.PID(), w.family.Lease, w.family.LeasePath, buf) {
 		t.Error("the worker does not hold its lease")
 	}
-	if holdsLease(os.Getpid(), w.family.Lease, buf) {
+	if holdsLease(os.Getpid(), w.family.Lease, w.family.LeasePath, buf) {
 		t.Error("the reader of the file holds the lease")
 	}
 }
@@ -150,7 +150,11 @@ func TestLeaseOfDeadMaster(t *testing.T) {
 	}
 	ctx, cancel := testDeadline()
 	defer cancel()
-	family := Family{Token: "none", LeasePath: program, Lease: id}
+	// Also where nobody can ask the file any more.
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	family := Family{Token: "none", LeasePath: path, Lease: id}
 	members, err := family.Members(ctx)
 	if err != nil || len(members) != 1 || members[0].PID != pid {
 		t.Errorf("Members: %+v, %v, want process %d", members, err, pid)
@@ -191,7 +195,7 @@ func TestLeaseOfAnotherStartUnderWay(t *testing.T) {
 	defer child.Close()
 	buf := getBuffer()
 	defer putBuffer(buf)
-	if !holdsLease(pid, l.ID(), buf) {
+	if !holdsLease(pid, l.ID(), path, buf) {
 		t.Error("the child has no copy of the lease")
 	}
 	ctx, cancel := testDeadline()
@@ -215,5 +219,28 @@ func TestLeaseOfAnotherStartUnderWay(t *testing.T) {
 	waitDone(t, child)
 	if got, want := child.Exit(), (Exit{Signal: unix.SIGKILL, Source: ExitWait}); got != want {
 		t.Errorf("Exit() = %+v, want %+v", got, want)
+	}
+}
+
+// The number of a lease's inode is free once its last holder is dead and the file
+// is replaced, and another worker's lease may get it: its holder is a stranger.
+func TestLeaseWithTheInodeOfAnEarlierOne(t *testing.T) {
+	w := startWorker(t, "sleep")
+	w.expect(t, "ready")
+	ctx, cancel := testDeadline()
+	defer cancel()
+	dead := Family{
+		Token:     "of an instance that is dead",
+		LeasePath: filepath.Join(filepath.Dir(w.family.LeasePath), "another.lease"),
+		Lease:     w.family.Lease,
+	}
+	if members, err := dead.Members(ctx); err != nil || len(members) > 0 {
+		t.Errorf("Members: %+v, %v, want none", members, err)
+	}
+	if left, err := dead.Kill(ctx); err != nil || len(left) > 0 {
+		t.Errorf("Kill: %+v, %v", left, err)
+	}
+	if !w.alive() {
+		t.Error("a stranger was killed")
 	}
 }
