@@ -71,6 +71,10 @@ func (l *osLauncher) leasePath(worker string) string {
 func logPath(dir, worker string) string { return filepath.Join(dir, worker+".log") }
 
 func (l *osLauncher) lease(worker string) (*process.Lease, error) {
+	// Somebody may have tidied it up.
+	if err := os.MkdirAll(l.runtimeDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of leases: %w", err)
+	}
 	return process.CreateLease(l.leasePath(worker))
 }
 

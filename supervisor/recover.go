@@ -146,8 +146,12 @@ func (s *Supervisor) sweepStray(token string) {
 
 // hopeless tells why no worker can become ready, or nil while one may.
 func (s *Supervisor) hopeless() error {
-	if s.Status() == Recovering {
+	switch s.Status() {
+	case Recovering:
 		return nil // what is recorded as stopped is about to be started
+	case Stopping:
+		return errStopping
+	case Running:
 	}
 	workers := s.Workers()
 	for _, w := range workers {

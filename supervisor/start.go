@@ -30,6 +30,12 @@ func (w *worker) start(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
+	if errors.Is(err, errStopping) {
+		w.rec.Instance = nil
+		w.leaving = true
+		w.step(ctx, event{kind: evShutdown})
+		return
+	}
 	if err != nil {
 		w.rec.Instance = nil
 		w.step(ctx, event{kind: evStartFailed, reason: err.Error()})
@@ -47,7 +53,13 @@ func (w *worker) start(ctx context.Context) {
 	crashpoint.Hit(crashpoint.AfterPIDRecord)
 }
 
+// errStopping means that nothing is started any more.
+var errStopping = errors.New("the master is stopping")
+
 func (w *worker) fork(ctx context.Context) (instance, error) {
+	if w.stopping() {
+		return nil, errStopping
+	}
 	port, err := w.sup.ports.choose(w.id, w.rec.Port)
 	if err != nil {
 		return nil, err
@@ -78,7 +90,21 @@ func (w *worker) fork(ctx context.Context) (instance, error) {
 	if !w.record(ctx, events...) {
 		return nil, errors.New("the start could not be recorded")
 	}
+	if w.stopping() {
+		return nil, errStopping
+	}
 	return w.sup.launcher.start(w.unit, w.id, *w.rec.Instance, lease)
+}
+
+// stopping tells that the master has begun to stop, also while this goroutine had
+// no time to hear of it.
+func (w *worker) stopping() bool {
+	select {
+	case <-w.shutdown:
+		return true
+	default:
+		return false
+	}
 }
 
 // version tells what the worker is started from, empty where that cannot be read:

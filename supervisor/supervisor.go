@@ -201,6 +201,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 		}
 	}
 	s.setStatus(Stopping)
+	s.rotation.reconsider()
 	if errors.Is(context.Cause(ctx), ErrDetach) {
 		cancel()
 		s.wait(nil)

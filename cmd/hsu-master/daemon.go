@@ -24,7 +24,9 @@ import (
 // serve is the daemon: it opens what it needs in order, serves until a signal
 // or a failure ends it, and closes in reverse order, each with a bounded wait.
 func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
-	d := &daemon{cfg: cfg, log: newLogger(stderr, cfg.logJSON, cfg.logLevel), notify: newNotifier()}
+	out := newLogWriter(stderr)
+	d := &daemon{cfg: cfg, log: newLogger(out, isTerminal(stderr), cfg.logJSON, cfg.logLevel), notify: newNotifier()}
+	d.onClose("the log", out.close)
 	defer func() { err = errors.Join(err, d.close()) }()
 	// Before anything is opened: a signal that comes meanwhile is answered after.
 	signals := watchSignals()
@@ -99,11 +101,11 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.adminOn, err = api.ListenAdmin(ctx, d.cfg.folders.socket()); err != nil {
 		return errors.Join(err, d.listener.Close())
 	}
-	takeBack, err := d.cfg.folders.announce()
-	if err != nil {
-		return errors.Join(err, d.listener.Close(), d.adminOn.Close())
+	if err := d.cfg.folders.announce(); err != nil {
+		// Clients then need --runtime-dir; that is no reason not to run.
+		d.log.Warn("admin socket's path not left for clients", "error", err)
 	}
-	d.onClose("the admin socket's path", takeBack)
+	d.onClose("the admin socket's path", d.cfg.folders.takeBack)
 	business := api.NewBusiness(d.sup, d.store)
 	d.public = api.NewPublic(business, supervisor.CoreLogger(d.log))
 	d.admin = api.NewAdminServer(&api.Admin{

@@ -40,6 +40,11 @@ type folders struct {
 }
 
 func foldersOf(c *cli.Context) (folders, error) {
+	for _, name := range []string{stateDirFlag, runtimeDirFlag} {
+		if c.IsSet(name) && c.String(name) == "" {
+			return folders{}, usagef("--%s is empty: name a folder, or leave the flag out", name)
+		}
+	}
 	return chooseFolders(c.String(stateDirFlag), c.String(runtimeDirFlag), os.Geteuid(), os.Getenv)
 }
 
@@ -105,19 +110,30 @@ func (f folders) liveSocket() string {
 	return f.socket()
 }
 
-// announce leaves the socket's path for clients; the returned function takes it back.
-func (f folders) announce() (func() error, error) {
-	path := filepath.Join(f.state, adminPathFile)
-	if err := replaceFile(path, f.socket()+"\n", 0o600); err != nil {
-		return nil, fmt.Errorf("leave the admin socket's path for clients: %w", err)
+// announce leaves the socket's path for clients. A crash leaves it too, and then
+// there is nothing to write, which a full disk would not allow.
+func (f folders) announce() error {
+	path, text := filepath.Join(f.state, adminPathFile), f.socket()+"\n"
+	if old, err := os.ReadFile(path); err == nil && string(old) == text {
+		return nil
 	}
-	return func() error { return os.Remove(path) }, nil
+	return replaceFile(path, text, 0o600)
+}
+
+// takeBack removes what announce has left.
+func (f folders) takeBack() error {
+	err := os.Remove(filepath.Join(f.state, adminPathFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // moved or deleted under way
+	}
+	return err
 }
 
 // replaceFile leaves the old file or the new one, never half of one.
 func replaceFile(path, text string, mode fs.FileMode) error {
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, []byte(text), mode); err != nil {
+		_ = os.Remove(tmp)
 		return err
 	}
 	if err := os.Rename(tmp, path); err != nil {

@@ -16,12 +16,12 @@ var discard = slog.New(slog.DiscardHandler)
 
 // newLogger writes JSON, or text for machines, or, on a terminal, one short line
 // an event for people.
-func newLogger(w io.Writer, asJSON bool, level slog.Level) *slog.Logger {
+func newLogger(w io.Writer, terminal, asJSON bool, level slog.Level) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if asJSON {
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
-	if isTerminal(w) {
+	if terminal {
 		return slog.New(&terminalHandler{w: w, level: level, mu: &sync.Mutex{}})
 	}
 	return slog.New(slog.NewTextHandler(w, options))

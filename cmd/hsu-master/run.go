@@ -17,6 +17,9 @@ import (
 // unitName is that of the one unit which the flags describe.
 const unitName = "worker"
 
+// maxWorkers is more than one host runs; a typing error must not fork without end.
+const maxWorkers = 10_000
+
 func runCommand() *cli.Command {
 	cmd := leaf("run", "start the master and its workers, and stay in the foreground", func(c *cli.Context) error {
 		cfg, err := configOf(c)
@@ -106,6 +109,12 @@ func configOf(c *cli.Context) (config, error) {
 	}
 	if c.Int("worker-count") < 0 {
 		fail("--worker-count %d: want 0 or more", c.Int("worker-count"))
+	}
+	if c.IsSet("worker-path") && c.String("worker-path") == "" {
+		fail("--worker-path is empty: name an executable, or leave the flag out to run without workers")
+	}
+	if c.Int("worker-count") > maxWorkers {
+		fail("--worker-count %d: want %d at most", c.Int("worker-count"), maxWorkers)
 	}
 	if path := c.String("worker-path"); path != "" {
 		unit := supervisor.Unit{
