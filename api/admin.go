@@ -17,6 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // Admin is the admin service of a running master.
@@ -69,12 +70,18 @@ func authorize(ctx context.Context) error {
 }
 
 // GetState returns everything that the master knows.
-func (a *Admin) GetState(ctx context.Context, _ *adminpb.GetStateRequest) (*adminpb.GetStateResponse, error) {
+func (a *Admin) GetState(context.Context, *adminpb.GetStateRequest) (*adminpb.GetStateResponse, error) {
 	snap, err := a.Store.Snapshot()
 	if err != nil {
-		return nil, statusError(ctx, err)
+		// When the state cannot be read, people want to know how the workers are.
+		snap = store.Snapshot{
+			Meta:      a.Store.Meta(),
+			Processed: a.Store.Processed(),
+			Bad:       map[string]error{"(all)": err},
+		}
 	}
 	state := stateOf(snap, a.Supervisor.Workers())
+	state.StateDir = process.FileID(a.Store.StateDirID()).String()
 	state.Source = SourceLive
 	state.MasterPid = int32(os.Getpid()) //nolint:gosec // a PID fits, see pid_max
 	state.Status = string(a.Supervisor.Status())

@@ -200,15 +200,23 @@ func (db *DB) migrate() error {
 	return nil
 }
 
+// checkBuckets fails where one is missing: that is damage, not an empty registry.
+func checkBuckets(tx *bolt.Tx) error {
+	for _, name := range [][]byte{migrations.BucketMeta, migrations.BucketWorkers, migrations.BucketCounters, migrations.BucketEvents} {
+		if err := bucket(tx, name).check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // readSelf reads the database's own record, and settles the master's id: the
 // file master-id is right, since the workers were started under it.
 func (db *DB) readSelf(id string) error {
 	var recordErr error
 	err := db.handle.view(func(tx *bolt.Tx) (err error) {
-		for _, name := range [][]byte{migrations.BucketMeta, migrations.BucketWorkers, migrations.BucketCounters, migrations.BucketEvents} {
-			if err := bucket(tx, name).check(); err != nil {
-				return err
-			}
+		if err := checkBuckets(tx); err != nil {
+			return err
 		}
 		if db.folded, err = readProcessed(tx); err != nil {
 			return err

@@ -69,6 +69,9 @@ func readDatabase(dir, path string) (s Snapshot, err error) {
 		if known := migrations.Current(); found > known {
 			return &NewerSchemaError{Path: path, Found: found, Known: known}
 		}
+		if err := checkBuckets(tx); err != nil {
+			return &DamagedError{Path: path, Err: err}
+		}
 		s, err = readAll(tx)
 		return err
 	})

@@ -109,6 +109,10 @@ func (db *DB) MasterID() string {
 	return db.record.MasterID
 }
 
+// DirID returns the device and inode of a directory, by which a state directory is
+// told from a copy of it.
+func DirID(dir string) (FileID, error) { return dirID(dir) }
+
 // StateDirID returns the device and inode of the state directory, now.
 func (db *DB) StateDirID() FileID {
 	id, err := dirID(db.dir)

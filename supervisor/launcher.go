@@ -86,7 +86,7 @@ func (l *osLauncher) start(u Unit, worker string, rec store.Instance, lease *pro
 	// A file, not a pipe: a worker must not die of SIGPIPE when the master does.
 	output, err := os.OpenFile(logPath(l.logDir, worker), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open the worker's log: %w", err)
+		return nil, fmt.Errorf("%w: open the worker's log: %w", errOwnFault, err)
 	}
 	defer func() { _ = output.Close() }() // the child has its own descriptor
 	cgroup := ""

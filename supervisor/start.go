@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/core-tools/hsu-core/go/domain"
@@ -38,7 +39,7 @@ func (w *worker) start(ctx context.Context) {
 	}
 	if err != nil {
 		w.rec.Instance = nil
-		w.step(ctx, event{kind: evStartFailed, reason: err.Error()})
+		w.step(ctx, event{kind: evStartFailed, reason: err.Error(), ours: ownFault(err)})
 		return
 	}
 	w.state.alive = true
@@ -53,6 +54,20 @@ func (w *worker) start(ctx context.Context) {
 	crashpoint.Hit(crashpoint.AfterPIDRecord)
 }
 
+// errOwnFault means that the worker was not started for want of something of the
+// master's own. It costs the worker no budget: service resumes when the fault goes.
+var errOwnFault = errors.New("the master lacks what a start needs")
+
+// ownFault tells whether a start failed for a reason that is not the worker's.
+func ownFault(err error) bool {
+	for _, own := range []error{errOwnFault, syscall.EAGAIN, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOSPC} {
+		if errors.Is(err, own) {
+			return true
+		}
+	}
+	return false
+}
+
 // errStopping means that nothing is started any more.
 var errStopping = errors.New("the master is stopping")
 
@@ -62,11 +77,11 @@ func (w *worker) fork(ctx context.Context) (instance, error) {
 	}
 	port, err := w.sup.ports.choose(w.id, w.rec.Port)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errOwnFault, err)
 	}
 	lease, err := w.sup.launcher.lease(w.id)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errOwnFault, err)
 	}
 	defer func() { _ = lease.Close() }() // the child has its own descriptor
 	spec, exe := w.version()
@@ -88,7 +103,7 @@ func (w *worker) fork(ctx context.Context) (instance, error) {
 		UID:     uint32(os.Geteuid()), //nolint:gosec // a uid is 32 bits wide where there is one
 	}
 	if !w.record(ctx, events...) {
-		return nil, errors.New("the start could not be recorded")
+		return nil, fmt.Errorf("%w: the start could not be recorded", errOwnFault)
 	}
 	if w.stopping() {
 		return nil, errStopping

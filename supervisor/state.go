@@ -51,6 +51,7 @@ type event struct {
 	reason string  // for people: what failed
 	clean  bool    // evExited: known to have ended with code 0
 	away   bool    // evExited: at an unknown time, while no master ran
+	ours   bool    // evStartFailed: for want of what the master itself needs, such as memory
 	chance float64 // evExited, evStartFailed: in [0,1), for the jitter
 }
 
@@ -246,16 +247,17 @@ func ended(s state, e event, p RestartPolicy, now time.Duration) (state, action)
 		return s, actNone
 	}
 
-	s.budget.Spent = within(s.budget.Spent, s.budget.ReadyClock-p.Budget.Window)
-	if len(s.budget.Spent) >= p.Budget.Restarts {
-		s.status = store.StatusFailed
-		s.reason = fmt.Sprintf("restart budget %s used up: %s", p.Budget, e.reason)
-		s.budget.RetryAt = 0
-		return s, actNone
+	if !e.ours {
+		s.budget.Spent = within(s.budget.Spent, s.budget.ReadyClock-p.Budget.Window)
+		if len(s.budget.Spent) >= p.Budget.Restarts {
+			s.status = store.StatusFailed
+			s.reason = fmt.Sprintf("restart budget %s used up: %s", p.Budget, e.reason)
+			s.budget.RetryAt = 0
+			return s, actNone
+		}
+		s.budget.Spent = append(s.budget.Spent, s.budget.ReadyClock)
+		s.restarts++
 	}
-	s.budget.Spent = append(s.budget.Spent, s.budget.ReadyClock)
-	s.restarts++
-
 	if ready >= backoffResetAfter {
 		s.budget.Backoff = 0
 	}

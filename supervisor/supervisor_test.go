@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -313,6 +314,32 @@ func TestWorkerThatNeverGetsReady(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestFaultsOfTheMasterCostNoBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		broken := true
+		world.behave = func(p *fakeProcess) {
+			if broken {
+				p.startErr = syscall.EAGAIN // RLIMIT_NPROC, fork(2)
+			}
+		}
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Hour)
+		w := m.worker("worker-0")
+		if w.Status != store.StatusBackoff || len(w.Budget.Spent) != 0 || world.starts("worker-0") < 20 {
+			t.Errorf("after an hour: %s, spent %v, %d starts, want it tried on and on at no cost", w.Status, w.Budget.Spent, world.starts("worker-0"))
+		}
+		world.mu.Lock()
+		broken = false
+		world.mu.Unlock()
+		settle(time.Minute)
+		if w := m.worker("worker-0"); !w.Ready {
+			t.Errorf("worker is %s when the fault is gone, want it running", w.Status)
+		}
+		m.stop(nil)
+	})
 }
 
 func TestStopKillsAfterTheGraceAndHurryAtOnce(t *testing.T) {

@@ -203,8 +203,11 @@ type State struct {
 	Listen          string                 `protobuf:"bytes,9,opt,name=listen,proto3" json:"listen,omitempty"`
 	MasterStartedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=master_started_at,json=masterStartedAt,proto3" json:"master_started_at,omitempty"`
 	// Records that do not decode: key and error.
-	BadRecords    map[string]string `protobuf:"bytes,11,rep,name=bad_records,json=badRecords,proto3" json:"bad_records,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Version       string            `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
+	BadRecords map[string]string `protobuf:"bytes,11,rep,name=bad_records,json=badRecords,proto3" json:"bad_records,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Version    string            `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
+	// Device and inode of the state directory, "device:inode": a copied directory
+	// leads to the original's socket.
+	StateDir      string `protobuf:"bytes,13,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +322,13 @@ func (x *State) GetBadRecords() map[string]string {
 func (x *State) GetVersion() string {
 	if x != nil {
 		return x.Version
+	}
+	return ""
+}
+
+func (x *State) GetStateDir() string {
+	if x != nil {
+		return x.StateDir
 	}
 	return ""
 }
@@ -674,7 +684,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x05state\x18\x01 \x01(\v2\x1a.hsu.master.admin.v1.StateR\x05state\"\x14\n" +
 	"\x12ListWorkersRequest\"L\n" +
 	"\x13ListWorkersResponse\x125\n" +
-	"\aworkers\x18\x01 \x03(\v2\x1b.hsu.master.admin.v1.WorkerR\aworkers\"\xba\x04\n" +
+	"\aworkers\x18\x01 \x03(\v2\x1b.hsu.master.admin.v1.WorkerR\aworkers\"\xd7\x04\n" +
 	"\x05State\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12%\n" +
 	"\x0eschema_version\x18\x02 \x01(\x04R\rschemaVersion\x12\x1b\n" +
@@ -690,7 +700,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x0fmasterStartedAt\x12K\n" +
 	"\vbad_records\x18\v \x03(\v2*.hsu.master.admin.v1.State.BadRecordsEntryR\n" +
 	"badRecords\x12\x18\n" +
-	"\aversion\x18\f \x01(\tR\aversion\x1a=\n" +
+	"\aversion\x18\f \x01(\tR\aversion\x12\x1b\n" +
+	"\tstate_dir\x18\r \x01(\tR\bstateDir\x1a=\n" +
 	"\x0fBadRecordsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xba\x03\n" +

@@ -106,7 +106,12 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 	}
 	address := c.String("addr")
 	if address == "" {
-		address = liveAddress(c.Context, f)
+		if address, err = liveAddress(c.Context, f); err != nil {
+			return err
+		}
+	}
+	if c.Duration("timeout") <= 0 {
+		return usagef("--timeout %s: want a time above 0 such as 10s", c.Duration("timeout"))
 	}
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		return usagef("--addr %q: want HOST:PORT", address)

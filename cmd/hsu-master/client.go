@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"os"
 	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
@@ -33,8 +33,10 @@ func dialAdmin(ctx context.Context, f folders) (*grpc.ClientConn, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w at %s", errNoMaster, path)
-	case err != nil:
+	case errors.Is(err, fs.ErrPermission):
 		return nil, hint(fmt.Errorf("ask the master: %w", err), "only root and the user that the master runs as may ask it")
+	case err != nil:
+		return nil, hint(fmt.Errorf("ask the master: %w", err), "see that --state-dir and --runtime-dir are those of the master")
 	}
 	_ = first.Close()
 	conn, err := grpc.NewClient("passthrough:///"+adminSocket,
@@ -62,11 +64,18 @@ func readState(ctx context.Context, f folders) (*adminpb.State, error) {
 		return nil, hint(fmt.Errorf("%w, and there is no state in %s", errNoMaster, f.state),
 			`start one with "hsu-master run", or name its --state-dir`)
 	}
+	if locked, ok := errors.AsType[*store.LockedError](err); ok {
+		return nil, hint(fmt.Errorf("%w (pid %d), but it does not answer at %s", errHeld, locked.PID, f.liveSocket()),
+			"it may be starting, or its runtime folder was removed: restart it, its workers live on")
+	}
 	if err != nil {
 		return nil, err
 	}
 	return api.OfflineState(snap), nil
 }
+
+// errHeld means that a master holds the state, though it does not answer.
+var errHeld = errors.New("a master holds the state")
 
 func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 	conn, err := dialAdmin(ctx, f)
@@ -75,22 +84,36 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 	}
 	defer func() { _ = conn.Close() }()
 	resp, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{})
-	if err != nil {
+	switch {
+	case status.Code(err) == codes.DeadlineExceeded, ctx.Err() != nil:
+		return nil, hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), answerWithin),
+			"it hangs or is suspended: see its log, or restart it, its workers live on")
+	case err != nil:
 		return nil, fmt.Errorf("ask the master: %s", status.Convert(err).Message())
+	}
+	if !f.stateIs(resp.GetState().GetStateDir()) {
+		// The folder is a copy, and with it the path to the original's socket.
+		return nil, fmt.Errorf("%w for %s: the socket that it names is another's", errNoMaster, f.state)
 	}
 	return resp.GetState(), nil
 }
 
+// defaultAddress is where a master serves that was told nothing else.
+const defaultAddress = "127.0.0.1:50051"
+
 // liveAddress is where to send requests: to the running master of these folders,
-// or to the default port of one whose folders are not known.
-func liveAddress(ctx context.Context, f folders) string {
-	if address := os.Getenv("HSU_MASTER_ADDR"); address != "" {
-		return address
-	}
+// or, where nobody named a folder, to the default address.
+func liveAddress(ctx context.Context, f folders) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	if state, err := liveState(ctx, f); err == nil {
-		return state.GetListen()
+	state, err := liveState(ctx, f)
+	switch {
+	case err == nil:
+		return state.GetListen(), nil
+	case errors.Is(err, errNoMaster) && !f.given:
+		return defaultAddress, nil
+	case errors.Is(err, errNoMaster):
+		return "", hint(err, `start one with "hsu-master run", name its --state-dir, or say where it serves with --addr`)
 	}
-	return "127.0.0.1:50051"
+	return "", err
 }

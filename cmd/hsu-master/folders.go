@@ -9,6 +9,9 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 const (
@@ -37,6 +40,14 @@ type folders struct {
 	state, runtime string
 	// runtimeGiven: by flag, so clients look nowhere else.
 	runtimeGiven bool
+	// given: a folder was named by flag or variable, so another master's will not do.
+	given bool
+}
+
+// stateIs tells whether the state folder is the one of that device and inode.
+func (f folders) stateIs(id string) bool {
+	here, err := store.DirID(f.state)
+	return err != nil || process.FileID(here).String() == id
 }
 
 func foldersOf(c *cli.Context) (folders, error) {
@@ -59,6 +70,7 @@ func chooseFolders(state, runtime string, uid int, getenv func(string) string) (
 		f.state = first("STATE_DIRECTORY")
 	}
 	stateGiven := f.state != ""
+	f.given = stateGiven || f.runtimeGiven
 	if f.state == "" {
 		switch xdg, home := getenv("XDG_STATE_HOME"), getenv("HOME"); {
 		case uid == 0:

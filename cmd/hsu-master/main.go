@@ -107,7 +107,7 @@ func missingCommand(c *cli.Context) error {
 	if cmd == "" {
 		cmd = c.App.Name
 	}
-	return usagef("%s: a command is missing: see %q", cmd, cmd+" --help")
+	return usagef("a command is missing: see %q", cmd+" --help")
 }
 
 func wrongFlag(c *cli.Context, err error, _ bool) error {
@@ -145,7 +145,7 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
 	}
-	if _, ok := errors.AsType[*store.LockedError](err); ok {
+	if _, ok := errors.AsType[*store.LockedError](err); ok || errors.Is(err, errHeld) {
 		return exitLocked
 	}
 	if _, ok := errors.AsType[*store.DamagedError](err); ok {

@@ -2,11 +2,14 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
 )
 
 func stateCommand() *cli.Command {
@@ -42,8 +45,13 @@ func dumpState(c *cli.Context) error {
 			fmt.Fprintf(w, "  %s  %s  %s\n", e.GetAddress(), e.GetWorker(), health)
 		}
 	}
+	printBadRecords(w, state)
+	return nil
+}
+
+// printBadRecords says what the rest of the output cannot show.
+func printBadRecords(w io.Writer, state *adminpb.State) {
 	for _, key := range slices.Sorted(maps.Keys(state.GetBadRecords())) {
 		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", key, state.GetBadRecords()[key])
 	}
-	return nil
 }

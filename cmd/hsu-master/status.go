@@ -25,7 +25,11 @@ func statusCommand() *cli.Command {
 		}
 		now := time.Now()
 		fmt.Fprintln(c.App.Writer, headline(state, now))
-		return printWorkers(c.App.Writer, state.GetWorkers(), now)
+		if err := printWorkers(c.App.Writer, state.GetWorkers(), now); err != nil {
+			return err
+		}
+		printBadRecords(c.App.Writer, state)
+		return nil
 	}, jsonOutput())
 }
 

@@ -121,7 +121,7 @@ func installUnits(c *cli.Context) error {
 	dir := c.String("unit-dir")
 	for _, u := range units {
 		if err := replaceFile(filepath.Join(dir, u.name), u.text, 0o644); err != nil {
-			return hint(fmt.Errorf("write the unit: %w", err), "run it as root, or name another --unit-dir")
+			return hint(fmt.Errorf("write the unit: %w", err), "run it as root, and name a --unit-dir that exists")
 		}
 		fmt.Fprintf(c.App.Writer, "wrote %s\n", filepath.Join(dir, u.name))
 	}

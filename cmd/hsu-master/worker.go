@@ -20,6 +20,10 @@ func workerCommand() *cli.Command {
 			if c.Bool(jsonFlag) {
 				return printJSON(c.App.Writer, workersJSON{workersToJSON(state.GetWorkers())})
 			}
-			return printWorkers(c.App.Writer, state.GetWorkers(), time.Now())
+			if err := printWorkers(c.App.Writer, state.GetWorkers(), time.Now()); err != nil {
+				return err
+			}
+			printBadRecords(c.App.Writer, state)
+			return nil
 		}, jsonOutput()))
 }
