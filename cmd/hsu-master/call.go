@@ -22,7 +22,7 @@ import (
 
 func callFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "addr", EnvVars: []string{"HSU_MASTER_ADDR"}, Usage: "`HOST:PORT` of the master (default: that of the running master, else 127.0.0.1:50051)"},
+		&cli.StringFlag{Name: "addr", EnvVars: []string{"HSU_MASTER_ADDR"}, Usage: "`HOST:PORT` of the master (default: that of the running master; where no folder is named and none runs, 127.0.0.1:50051)"},
 		&cli.DurationFlag{Name: "timeout", Value: 10 * time.Second, Usage: "how long to wait for the answer"},
 	}
 }
