@@ -99,8 +99,24 @@ func TestWorkersOfAMasterKilledInTheMiddleOfAStartAreFoundAndAdopted(t *testing.
 			t.Parallel()
 			h := newHost(t, workers(2)...)
 			h.crash(point, settled(2), syscall.SIGKILL)
+			h.wantIntentRecorded()
 			h.wantAllAdopted(2)
 		})
+	}
+}
+
+// wantIntentRecorded checks that there is no process that the state does not name:
+// that it was to be started was durable before it was.
+func (h *host) wantIntentRecorded() {
+	h.t.Helper()
+	for _, f := range h.processes() {
+		if f.session != f.pid {
+			continue
+		}
+		w := h.dump().worker(h.t, f.environ["HSU_WORKER_ID"])
+		if w.Token != f.environ["HSU_WORKER_TOKEN"] || fmt.Sprint(w.Port) != f.environ["HSU_WORKER_PORT"] {
+			h.t.Errorf("%v is recorded as %+v", f, w)
+		}
 	}
 }
 
