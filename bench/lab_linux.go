@@ -128,7 +128,7 @@ func (l *lab) open(ctx context.Context, opts options) (err error) {
 func (l *lab) build(ctx context.Context, dir string) error {
 	l.say("building the product and the baselines")
 	const module = "github.com/core-tools/hsu-master/"
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", "grpcnotrace", "-ldflags", "-s -w",
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", releaseTags, "-ldflags", "-s -w",
 		"-o", dir+string(filepath.Separator), module+"cmd/hsu-master", module+"cmd/hsu-worker", module+"bench")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -39,6 +39,9 @@ const (
 // childMark as first argument tells this program that it is a part of itself.
 const childMark = "child"
 
+// releaseTags are those of the Makefile's BUILD; a test compares them.
+const releaseTags = "grpcnotrace,urfave_cli_no_docs"
+
 type options struct {
 	rounds int
 	rows   *regexp.Regexp

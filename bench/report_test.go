@@ -162,3 +162,14 @@ func TestParseOptions(t *testing.T) {
 		}
 	}
 }
+
+// What is measured is what is released.
+func TestReleaseTags(t *testing.T) {
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "-tags " + releaseTags + " "; !strings.Contains(string(makefile), want) {
+		t.Errorf("the Makefile's BUILD has no %q: change releaseTags with it", want)
+	}
+}
