@@ -56,6 +56,9 @@ type fakeProcess struct {
 	exitCode    int
 	suspended   bool
 	owner       process.Ownership
+	// Its descendants cannot be killed before; kills counts who tried.
+	immortalUntil time.Time
+	kills         int
 	// Its descendants end by themselves then.
 	childrenUntil  time.Time
 	childrenKilled bool
@@ -237,6 +240,12 @@ func (p *fakeProcess) Survived() bool {
 func (p *fakeProcess) Kill(context.Context) ([]process.Holder, error) {
 	p.childrenKilled = p.Survived()
 	p.die(process.Exit{Signal: 9, Source: process.ExitWait})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kills++
+	if time.Now().Before(p.immortalUntil) {
+		return []process.Holder{{PID: 1_000_000}}, nil
+	}
 	return nil, nil
 }
 

@@ -27,7 +27,7 @@ func (w *worker) bury(ctx context.Context, graceful bool) {
 	w.cancel()
 	ep := w.endpoint
 	w.withdraw()
-	w.burying = true
+	w.burying, w.again = true, false
 	inst, grace := w.inst, w.unit.StopGrace
 	w.helpers.Go(func() {
 		if graceful {
@@ -107,8 +107,9 @@ func entomb(ctx context.Context, inst instance) burial {
 
 func (w *worker) onBurial(ctx context.Context, b burial) {
 	w.burying = false
+	before := w.leftover
 	w.leftover = leftoverError(b)
-	if w.leftover != nil {
+	if w.leftover != nil && (before == nil || before.Error() != w.leftover.Error()) {
 		w.record(ctx, w.event("leftover", w.leftover.Error()))
 	}
 	if !b.gone || w.leftover != nil {
@@ -117,6 +118,7 @@ func (w *worker) onBurial(ctx context.Context, b burial) {
 			return
 		}
 		// Never a second copy beside a first that may still act: ask again.
+		w.again = true
 		w.retry.Reset(holdInterval)
 		return
 	}

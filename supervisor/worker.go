@@ -53,6 +53,7 @@ type worker struct {
 	lost    chan uint64 // incarnation whose connection broke
 	buried  chan burial
 	burying bool
+	again   bool // what is left of it did not end: retry fires when to try again
 	retry   *time.Timer
 	tick    *time.Timer
 	due     time.Time // when tick is to fire
@@ -151,7 +152,7 @@ func (w *worker) serve(ctx context.Context) {
 
 // down is closed when the process has ended and nobody deals with that yet.
 func (w *worker) down() <-chan struct{} {
-	if w.inst == nil || w.burying {
+	if w.inst == nil || w.burying || w.again {
 		return nil
 	}
 	return w.inst.Done()
