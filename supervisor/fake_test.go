@@ -55,6 +55,7 @@ type fakeProcess struct {
 	exitsAfter  time.Duration // 0: never
 	exitCode    int
 	suspended   bool
+	unreaped    bool // when dead, it can still be opened
 	owner       process.Ownership
 	// Its descendants cannot be killed before; kills counts who tried.
 	immortalUntil time.Time
@@ -107,7 +108,7 @@ func (o *fakeOS) attach(_ string, rec store.Instance) (instance, error) {
 		return nil, o.attachErr
 	}
 	p := o.processes[rec.PID]
-	if p == nil || p.isDead() || p.rec.Token != rec.Token {
+	if p == nil || p.isDead() && !p.unreaped || p.rec.Token != rec.Token {
 		return nil, process.ErrGone
 	}
 	return p, nil

@@ -176,6 +176,12 @@ func (w *worker) settle(ctx context.Context) {
 	case ctx.Err() != nil:
 	case err != nil:
 		w.hold(ctx, err)
+	case inst != nil && hasEnded(inst):
+		// Nobody has reaped it yet, so that even how it ended can be known.
+		w.inst, w.adopted, w.away = inst, true, true
+		w.state.alive = true
+		w.state.planned = w.state.status == store.StatusStopping
+		w.bury(ctx, false)
 	case inst != nil:
 		w.adopt(ctx, bounded, inst)
 	case w.died:
@@ -187,6 +193,15 @@ func (w *worker) settle(ctx context.Context) {
 		w.step(ctx, event{kind: evBegin})
 	}
 	w.settleOnce.Do(func() { close(w.settled) })
+}
+
+func hasEnded(inst instance) bool {
+	select {
+	case <-inst.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // afterwards does for an adopted worker what could wait until the master serves:

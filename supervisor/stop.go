@@ -126,7 +126,7 @@ func (w *worker) onBurial(ctx context.Context, b burial) {
 	if w.state.status == store.StatusStopping && w.state.reason != "" {
 		reason = w.state.reason
 	}
-	w.exited(ctx, exitRecord(b.exit), reason, false)
+	w.exited(ctx, exitRecord(b.exit), reason, w.away)
 }
 
 func leftoverError(b burial) error {
@@ -150,6 +150,7 @@ func (w *worker) exited(ctx context.Context, exit store.Exit, reason string, awa
 		}
 		w.inst = nil
 	}
+	w.away = false
 	w.tick.Stop()
 	if err := w.sup.opts.Keeper.Drop(w.rec.Instance.Token); err != nil {
 		w.log.Debug("worker's handle not dropped", "error", err)

@@ -43,6 +43,7 @@ type worker struct {
 	adopted  bool
 	held     bool // recovery cannot tell what became of the instance
 	died     bool // recovery found it dead, of what fate tells
+	away     bool // the instance had ended before this master came
 	fate     string
 	pending  []store.Event // to be recorded with the next change
 	leaving  bool          // the goroutine ends after the present stop
