@@ -50,7 +50,7 @@ func TestMasterOfOnesOwnSurvivesKillNineLikeThisOne(t *testing.T) {
 		}
 	}
 	process("one")
-	if r := h.cli("state", "dump"); r.code != 4 || !strings.Contains(r.stderr, fmt.Sprintf("another master (pid %d)", m.pid)) {
+	if r := h.cli("state", "dump"); r.code != 4 || !strings.Contains(r.stderr, fmt.Sprintf("a master holds the state (pid %d)", m.pid)) {
 		t.Errorf("a dump of it: exit code %d, %q, want 4 and its pid: it has no admin socket", r.code, r.stderr)
 	}
 	m.kill()
