@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Programs under test, built once.
@@ -42,6 +44,12 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	programs.dir = dir
+	if os.Getenv("HSU_E2E_UNREAPED") != "" {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 1
+		}
+	}
 	dismiss, err := hireJanitor(dir)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
