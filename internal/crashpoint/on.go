@@ -3,45 +3,158 @@
 package crashpoint
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
+	"time"
 )
 
 // Enabled tells whether points are compiled in.
 const Enabled = true
 
-// EnvPoint selects the point to crash at: "name" for its first hit, "name:N"
-// for its Nth.
-const EnvPoint = "HSU_CRASH_POINT"
+const (
+	// EnvPoint selects the moment to crash at: "before-fork" or "after-fork" for the
+	// first time that it comes, "before-fork:3" for the third.
+	EnvPoint = "HSU_CRASH_POINT"
+	// EnvTrace names a file that every moment is appended to, a line each.
+	EnvTrace = "HSU_CRASH_TRACE"
+	// EnvFaults names a folder. Where it holds a file named like a point, the act is
+	// not done but fails with the error that the file names, such as EIO, and with
+	// "hang" waits until the file is gone. A file named "after-" and a point makes
+	// an act fail that was done. With "kill" this process is killed there, with
+	// "kill:3" at the third time from when the file is there: for moments of a
+	// master that has long been running.
+	EnvFaults = "HSU_FAULT_DIR"
+)
 
 var (
 	target, nth = selected()
-	hits        atomic.Int64
+	faults      = os.Getenv(EnvFaults)
+
+	mu    sync.Mutex
+	trace = openTrace()
+	hits  int
+	asked = map[string]int{} // times that a file said "kill", by moment
 )
 
-func selected() (string, int64) {
+func selected() (string, int) {
 	name, count, found := strings.Cut(os.Getenv(EnvPoint), ":")
 	if !found {
 		return name, 1
 	}
-	n, err := strconv.ParseInt(count, 10, 64)
+	n, err := strconv.Atoi(count)
 	if err != nil || n < 1 {
 		panic("crashpoint: " + EnvPoint + "=" + os.Getenv(EnvPoint) + ": want name or name:N")
 	}
 	return name, n
 }
 
-// Hit kills this process with SIGKILL where name is the selected point: no
+func openTrace() *os.File {
+	path := os.Getenv(EnvTrace)
+	if path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		panic("crashpoint: " + err.Error())
+	}
+	return f
+}
+
+// Do does the act and returns its error, or that of an injected fault.
+func Do(p Point, act func() error) error {
+	if err := fault(string(p)); err != nil {
+		return err
+	}
+	hit(p.Before())
+	if err := act(); err != nil {
+		return err
+	}
+	hit(p.After())
+	return fault(p.After())
+}
+
+// Pass does an act that cannot fail; it can be killed at, and hang.
+func Pass(p Point, act func()) {
+	_ = fault(string(p))
+	hit(p.Before())
+	act()
+	hit(p.After())
+	_ = fault(p.After())
+}
+
+// hit kills this process with SIGKILL where the moment is the selected one: no
 // deferred call, no flush, no signal handler runs, as in a real crash.
-func Hit(name string) {
-	if name != target || hits.Add(1) != nth {
+func hit(moment string) {
+	mu.Lock()
+	defer mu.Unlock()
+	if trace != nil {
+		_, _ = trace.WriteString(moment + "\n")
+	}
+	if moment != target {
 		return
 	}
+	if hits++; hits == nth {
+		die()
+	}
+}
+
+func die() {
 	if self, err := os.FindProcess(os.Getpid()); err == nil {
 		_ = self.Signal(syscall.SIGKILL)
 	}
 	select {}
+}
+
+func fault(name string) error {
+	if faults == "" {
+		return nil
+	}
+	path := filepath.Join(faults, name)
+	for {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil
+		}
+		what, count, _ := strings.Cut(strings.TrimSpace(string(text)), ":")
+		switch what {
+		case "hang":
+			time.Sleep(time.Millisecond)
+		case "kill":
+			killAt(name, count)
+			return nil
+		default:
+			return errorNamed(what)
+		}
+	}
+}
+
+// killAt kills this process at the count-th time that it is called for the name.
+func killAt(name, count string) {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		n = 1
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if asked[name]++; asked[name] == n {
+		die()
+	}
+}
+
+func errorNamed(name string) error {
+	for errno, known := range map[syscall.Errno]string{
+		syscall.EIO: "EIO", syscall.ENOSPC: "ENOSPC", syscall.EROFS: "EROFS", syscall.EDQUOT: "EDQUOT",
+		syscall.EMFILE: "EMFILE", syscall.ENFILE: "ENFILE", syscall.ENOMEM: "ENOMEM", syscall.EAGAIN: "EAGAIN",
+		syscall.ENOLCK: "ENOLCK", syscall.EPERM: "EPERM", syscall.EACCES: "EACCES",
+	} {
+		if known == name {
+			return errno
+		}
+	}
+	return fmt.Errorf("injected: %s", name)
 }

@@ -1,0 +1,184 @@
+package crashpoint_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+)
+
+const root = "../.."
+
+// acts are the calls that make state durable or change the world.
+var acts = map[string]bool{
+	"os.Rename": true, "os.WriteFile": true, "os.Truncate": true, "os.Link": true,
+	"syscall.StartProcess": true, "syscall.ForkExec": true,
+	"unix.Kill": true, "syscall.Kill": true, "unix.PidfdSendSignal": true,
+	"unix.Rmdir": true, "unix.Renameat2": true, "unix.Ftruncate": true,
+	".Commit": true, ".Truncate": true, ".Sync": true,
+	"process.Start": true, "writeCgroup": true, "tryLock": true, "syncDir": true, "datasync": true,
+}
+
+// behind are functions that are only reached through the seam, and calls that are
+// no acts, each with the reason.
+var behind = map[string]string{
+	"forkInto":            "called by fork, which is a point",
+	"signalGroup":         "called by SignalGroup, which is a point",
+	"signalGroupByNumber": "called by SignalGroup, which is a point",
+	"unreaped":            "signal 0 reaches nobody",
+	"write":               "of the lock: called by writePID as a point, and by release, which Close calls as one",
+	"sync":                "called as a point by whoever counts",
+	"datasync":            "called by sync",
+	"readLock":            "a reader changes nothing",
+	"start":               "of package supervisor: process.Start has the points",
+	"syncDir":             "called as a point",
+}
+
+// Every act passes the seam: it stands in a function that is handed to Do or Pass,
+// or is handed to them itself.
+func TestNoActIsForgotten(t *testing.T) {
+	used := map[string]bool{}
+	found := 0
+	eachFile(t, func(set *token.FileSet, file *ast.File) {
+		var stack []ast.Node
+		ast.Inspect(file, func(n ast.Node) bool {
+			if n == nil {
+				stack = stack[:len(stack)-1]
+				return true
+			}
+			stack = append(stack, n)
+			call, ok := n.(*ast.CallExpr)
+			if !ok || !isAct(call) {
+				return true
+			}
+			found++
+			function := enclosing(stack)
+			if _, excused := behind[function]; excused {
+				used[function] = true
+			} else if !slices.ContainsFunc(stack, isSeam) {
+				t.Errorf("%s: %s in %s does not pass the seam", set.Position(call.Pos()), name(call.Fun), function)
+			}
+			return true
+		})
+	})
+	if found < 15 {
+		t.Errorf("only %d acts were found: the test looks in the wrong place", found)
+	}
+	for function := range behind {
+		if !used[function] {
+			t.Errorf("%s is excused and has no act", function)
+		}
+	}
+}
+
+func isAct(call *ast.CallExpr) bool {
+	full := name(call.Fun)
+	if acts[full] {
+		return true
+	}
+	at := strings.LastIndexByte(full, '.')
+	return at >= 0 && acts[full[at:]]
+}
+
+// isSeam tells whether the node is a call of crashpoint.Do or Pass, or of a method
+// of the same name that goes through them.
+func isSeam(n ast.Node) bool {
+	call, ok := n.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	full := name(call.Fun)
+	return full == "crashpoint.Do" || full == "crashpoint.Pass" || strings.HasSuffix(full, ".do")
+}
+
+func name(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return e.Name
+	case *ast.SelectorExpr:
+		return name(e.X) + "." + e.Sel.Name
+	}
+	return ""
+}
+
+func enclosing(stack []ast.Node) string {
+	for _, n := range slices.Backward(stack) {
+		if f, ok := n.(*ast.FuncDecl); ok {
+			return f.Name.Name
+		}
+	}
+	return ""
+}
+
+// eachFile shows the source of the product, without its tests and its generated code.
+func eachFile(t *testing.T, visit func(*token.FileSet, *ast.File)) {
+	t.Helper()
+	for _, dir := range []string{"api", "cmd/hsu-master", "migrations", "store", "supervisor"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".pb.go") {
+				return err
+			}
+			set := token.NewFileSet()
+			file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+			if err == nil {
+				visit(set, file)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Every point that is declared is in All, and is passed somewhere.
+func TestEveryPointIsListedAndUsed(t *testing.T) {
+	declared := map[string]bool{}
+	file, err := parser.ParseFile(token.NewFileSet(), "points.go", nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok && len(spec.Values) == 1 {
+			if value, ok := spec.Values[0].(*ast.BasicLit); ok {
+				declared[spec.Names[0].Name] = true
+				values[strings.Trim(value.Value, `"`)] = true
+			}
+		}
+		return true
+	})
+	listed := map[string]bool{}
+	for _, p := range crashpoint.All() {
+		if listed[string(p)] {
+			t.Errorf("%s is listed twice", p)
+		}
+		listed[string(p)] = true
+	}
+	for value := range values {
+		stands := slices.ContainsFunc(slices.Collect(maps.Keys(listed)), func(p string) bool {
+			return p == value || strings.HasPrefix(p, value+"-write") // a file stands for its steps
+		})
+		if !stands {
+			t.Errorf("%s is not in All", value)
+		}
+	}
+	eachFile(t, func(_ *token.FileSet, file *ast.File) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && strings.HasPrefix(name(s), "crashpoint.") {
+				delete(declared, s.Sel.Name)
+			}
+			return true
+		})
+	})
+	for point := range declared {
+		t.Errorf("no act passes crashpoint.%s", point)
+	}
+}
