@@ -13,14 +13,18 @@ import (
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// Names of the buckets of schema version 1, and of what stands in bucket meta.
+// Names of the buckets, and of what stands in bucket meta.
 var (
 	BucketMeta     = []byte("meta")
 	BucketWorkers  = []byte("workers")
 	BucketCounters = []byte("counters")
 	BucketEvents   = []byte("events")
+	BucketServices = []byte("services") // since schema version 2
+	BucketRequests = []byte("requests") // since schema version 2
 
 	// KeyVersion in BucketMeta holds the schema version: 8 bytes, big endian.
 	KeyVersion = []byte("schema_version")
@@ -40,6 +44,31 @@ type List []Step
 // All are the steps of this release.
 var All = List{
 	createBuckets,
+	createGatewayBuckets,
+}
+
+// says is what the steps of All do, for people.
+var says = []string{
+	"make the buckets meta, workers, counters and events",
+	"make the buckets services and requests",
+}
+
+// Buckets returns the names of the buckets that a database of a schema version has,
+// as far as this release knows them. One that lacks any of them is damaged.
+func Buckets(version uint64) [][]byte {
+	names := [][]byte{BucketMeta, BucketWorkers, BucketCounters, BucketEvents}
+	if version >= 2 {
+		names = append(names, BucketServices, BucketRequests)
+	}
+	return names
+}
+
+// Describe says what the step does that leads to a schema version.
+func Describe(version uint64) string {
+	if version < 1 || version > uint64(len(says)) {
+		return "unknown to this release"
+	}
+	return says[version-1]
 }
 
 // Current is the schema version of this release.
@@ -55,11 +84,15 @@ func Version(tx *bolt.Tx) (uint64, error) {
 	if meta == nil {
 		return 0, ErrNoVersion
 	}
-	v := meta.Get(KeyVersion)
-	if len(v) != 8 {
+	return ParseVersion(meta.Get(KeyVersion))
+}
+
+// ParseVersion reads the value of KeyVersion; nil is that of a missing one.
+func ParseVersion(value []byte) (uint64, error) {
+	if len(value) != 8 {
 		return 0, ErrNoVersion
 	}
-	version := binary.BigEndian.Uint64(v)
+	version := binary.BigEndian.Uint64(value)
 	if version == 0 {
 		return 0, ErrNoVersion
 	}
@@ -73,7 +106,7 @@ func (l List) Apply(tx *bolt.Tx, from uint64) error {
 		return fmt.Errorf("migrate from schema version %d: only %d are known", from, l.Version())
 	}
 	for i, step := range l[from:] {
-		if err := step(tx); err != nil {
+		if err := crashpoint.Do(crashpoint.MigrationStep, func() error { return step(tx) }); err != nil {
 			return fmt.Errorf("migrate to schema version %d: %w", from+uint64(i)+1, err)
 		}
 	}
@@ -89,7 +122,15 @@ func (l List) Apply(tx *bolt.Tx, from uint64) error {
 
 // createBuckets makes an empty database one of schema version 1.
 func createBuckets(tx *bolt.Tx) error {
-	for _, name := range [][]byte{BucketMeta, BucketWorkers, BucketCounters, BucketEvents} {
+	return create(tx, BucketMeta, BucketWorkers, BucketCounters, BucketEvents)
+}
+
+// createGatewayBuckets leads to schema version 2: what the gateway keeps has buckets of
+// its own, so that nothing of version 1 is touched.
+func createGatewayBuckets(tx *bolt.Tx) error { return create(tx, BucketServices, BucketRequests) }
+
+func create(tx *bolt.Tx, names ...[]byte) error {
+	for _, name := range names {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return fmt.Errorf("create bucket %s: %w", name, err)
 		}

@@ -45,13 +45,64 @@ func TestAllMakesTheBuckets(t *testing.T) {
 		t.Errorf("version %d, %v, want %d", v, err, Current())
 	}
 	_ = db.View(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{BucketMeta, BucketWorkers, BucketCounters, BucketEvents} {
-			if tx.Bucket(name) == nil {
-				t.Errorf("bucket %s is missing", name)
-			}
-		}
+		wantBuckets(t, tx, Current())
 		return nil
 	})
+}
+
+// wantBuckets wants those of a schema version, and no others.
+func wantBuckets(t *testing.T, tx *bolt.Tx, version uint64) {
+	t.Helper()
+	var want, got []string
+	for _, name := range Buckets(version) {
+		want = append(want, string(name))
+	}
+	_ = tx.ForEach(func(name []byte, _ *bolt.Bucket) error {
+		got = append(got, string(name))
+		return nil
+	})
+	slices.Sort(want)
+	if !slices.Equal(got, want) { // those of a database are in order
+		t.Errorf("schema version %d has the buckets %v, want %v", version, got, want)
+	}
+}
+
+// Each step leads from the version before, which has something in it, and leaves that
+// as it is.
+func TestEachStepAlone(t *testing.T) {
+	for from := uint64(1); from < Current(); from++ {
+		db := openDB(t)
+		if err := db.Update(func(tx *bolt.Tx) error {
+			return errors.Join(All[:from].Apply(tx, 0), tx.Bucket(BucketWorkers).Put([]byte("worker-0"), []byte("record")))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		_ = db.View(func(tx *bolt.Tx) error {
+			wantBuckets(t, tx, from)
+			return nil
+		})
+		if err := db.Update(func(tx *bolt.Tx) error { return All[:from+1].Apply(tx, from) }); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := version(t, db); err != nil || v != from+1 {
+			t.Errorf("version %d, %v, want %d", v, err, from+1)
+		}
+		_ = db.View(func(tx *bolt.Tx) error {
+			wantBuckets(t, tx, from+1)
+			if got := string(tx.Bucket(BucketWorkers).Get([]byte("worker-0"))); got != "record" {
+				t.Errorf("from version %d: a worker's record is %q", from, got)
+			}
+			return nil
+		})
+	}
+}
+
+func TestEachStepIsDescribed(t *testing.T) {
+	for v := range Current() + 2 {
+		if known, says := v >= 1 && v <= Current(), Describe(v); (says != "unknown to this release") != known {
+			t.Errorf("step to version %d: %q", v, says)
+		}
+	}
 }
 
 func TestOnlyPendingStepsRunInOrder(t *testing.T) {

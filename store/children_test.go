@@ -3,19 +3,22 @@ package store
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"sync"
 	"testing"
+	"time"
 )
 
 // children are the parts that the test binary plays when it is run again with
 // childEnv set to one of these names.
 var children = map[string]func(){
-	"hold": hold,
-	"load": load,
+	"hold":     hold,
+	"load":     load,
+	"requests": requests,
 }
 
 const (
@@ -94,6 +97,53 @@ func load() {
 			say(workerAcked)
 		}
 	})
+	wg.Wait()
+}
+
+// requests counts until it is killed, with ids that come again and again, and without.
+// It says so before ("s", "S ID") and after ("a", "A ID", or "D ID" for one that was
+// counted before) each.
+func requests() {
+	opts := childOptions()
+	opts.RequestTTL = time.Hour
+	db, err := Open(os.Getenv(childDirEnv), opts)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	say := func(line string) {
+		if _, err := os.Stdout.WriteString(line + "\n"); err != nil {
+			os.Exit(2) // nobody is there any more
+		}
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				say("s")
+				if err := countNow(db); err != nil {
+					panic(err)
+				}
+				say("a")
+			}
+		})
+	}
+	for i := range 8 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				id := fmt.Sprintf("request-%d", n*3+i%3) // some are those of others
+				say("S " + id)
+				switch err := onceNow(db, resultOf(id, "done")); {
+				case err == nil:
+					say("A " + id)
+				case errors.Is(err, ErrDuplicate):
+					say("D " + id)
+				default:
+					panic(err)
+				}
+			}
+		})
+	}
 	wg.Wait()
 }
 

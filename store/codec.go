@@ -133,6 +133,9 @@ func encodeWorker(w Worker) ([]byte, error) {
 		Outdated:    w.Outdated,
 		Port:        b.int32("port", w.Port, 0, maxPort),
 	}
+	for _, o := range w.Services {
+		m.Services = append(m.Services, &pb.Offer{Name: text(o.Name), Reflected: o.Reflected})
+	}
 	if i := w.Instance; i != nil {
 		proof, err := lookup(proofCodes, "proof", i.Proof)
 		if err != nil {
@@ -198,6 +201,10 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	if err := errors.Join(checkID(key), err1, err2, err3, err4, b.err); err != nil {
 		return Worker{}, err
 	}
+	var offers []Offer
+	for _, o := range m.GetServices() {
+		offers = append(offers, Offer{Name: o.GetName(), Reflected: o.GetReflected()})
+	}
 	return Worker{
 		ID:          key,
 		Unit:        m.GetUnit(),
@@ -212,6 +219,7 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 		LastExit:    exit,
 		Outdated:    m.GetOutdated(),
 		Port:        int(m.GetPort()),
+		Services:    offers,
 	}, nil
 }
 
@@ -308,11 +316,12 @@ func decodeEvent(value []byte) (Event, error) {
 
 func encodeMeta(m Meta) ([]byte, error) {
 	return proto.Marshal(&pb.Meta{
-		MasterId:       text(m.MasterID),
-		Created:        stamp(m.Created),
-		StateDirDevice: m.StateDir.Device,
-		StateDirInode:  m.StateDir.Inode,
-		CleanShutdown:  m.CleanShutdown,
+		MasterId:        text(m.MasterID),
+		Created:         stamp(m.Created),
+		StateDirDevice:  m.StateDir.Device,
+		StateDirInode:   m.StateDir.Inode,
+		CleanShutdown:   m.CleanShutdown,
+		CountShortSince: stamp(m.CountShortSince),
 	})
 }
 
@@ -321,17 +330,19 @@ func decodeMeta(value []byte) (Meta, error) {
 	if err := proto.Unmarshal(value, &m); err != nil {
 		return Meta{}, err
 	}
-	created, err := readTime("created", m.GetCreated())
-	if err != nil {
+	created, err1 := readTime("created", m.GetCreated())
+	short, err2 := readTime("count short since", m.GetCountShortSince())
+	if err := errors.Join(err1, err2); err != nil {
 		return Meta{}, err
 	}
 	if !validUUID(m.GetMasterId()) {
 		return Meta{}, fmt.Errorf("master id %q is no UUID", m.GetMasterId())
 	}
 	return Meta{
-		MasterID:      m.GetMasterId(),
-		Created:       created,
-		StateDir:      FileID{Device: m.GetStateDirDevice(), Inode: m.GetStateDirInode()},
-		CleanShutdown: m.GetCleanShutdown(),
+		MasterID:        m.GetMasterId(),
+		Created:         created,
+		StateDir:        FileID{Device: m.GetStateDirDevice(), Inode: m.GetStateDirInode()},
+		CleanShutdown:   m.GetCleanShutdown(),
+		CountShortSince: short,
 	}, nil
 }

@@ -30,7 +30,7 @@ func (a *acts) seams() seams { return seams{steps: migrations.All, at: a.at} }
 func (a *acts) at(act string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if act != "committed" {
+	if !strings.HasPrefix(act, "after-") {
 		a.list = append(a.list, fmt.Sprintf("%s %v", act, time.Since(a.start)))
 	}
 	return a.fail[act]
@@ -68,7 +68,7 @@ func TestLoneCallerWaitsForNoTimer(t *testing.T) {
 		var a acts
 		db := openBubble(t, SyncAlways, &a)
 		add(t, db, 1)
-		if diff := cmp.Diff([]string{"write counter 0s", "sync counter 0s"}, a.take()); diff != "" {
+		if diff := cmp.Diff([]string{"count 0s", "count-sync 0s"}, a.take()); diff != "" {
 			t.Error("one count:", diff)
 		}
 		put(t, db, PutWorker(fullWorker("worker-0")), AppendEvent(Event{Type: "x"}))
@@ -89,7 +89,7 @@ func TestCountIsFoldedIntoTheRegistry(t *testing.T) {
 		if diff := cmp.Diff([]string{"commit 1s"}, a.take()); diff != "" {
 			t.Error("once, and no more while nothing comes:", diff)
 		}
-		if db.folded != 1 {
+		if db.folded.processed != 1 {
 			t.Errorf("folded %d, want 1", db.folded)
 		}
 	})
@@ -101,12 +101,12 @@ func TestIntervalSyncs(t *testing.T) {
 		db := openBubble(t, SyncInterval, &a)
 		add(t, db, 1)
 		add(t, db, 1)
-		if diff := cmp.Diff([]string{"write counter 0s", "write counter 0s"}, a.take()); diff != "" {
+		if diff := cmp.Diff([]string{"count 0s", "count 0s"}, a.take()); diff != "" {
 			t.Error("two counts:", diff)
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if diff := cmp.Diff([]string{"sync counter 100ms", "commit 1s"}, a.take()); diff != "" {
+		if diff := cmp.Diff([]string{"count-sync 100ms", "commit 1s"}, a.take()); diff != "" {
 			t.Error("afterwards:", diff)
 		}
 	})
@@ -117,7 +117,7 @@ func TestCallersShareACommit(t *testing.T) {
 		release := make(chan struct{})
 		var commits int
 		hook := func(act string) error {
-			if act == "sync counter" {
+			if act == "count-sync" {
 				commits++
 				<-release
 			}
@@ -146,7 +146,7 @@ func TestContextBoundsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		hook := func(act string) error {
-			if act == "sync counter" {
+			if act == "count-sync" {
 				<-release
 			}
 			return nil
@@ -180,14 +180,14 @@ func TestFailedWrite(t *testing.T) {
 		mode  SyncMode
 		count bool // it is a count that fails, else a change
 	}{
-		{"write counter", SyncAlways, true},
-		{"sync counter", SyncAlways, true},
-		{"write counter", SyncInterval, true},
+		{"count", SyncAlways, true},
+		{"count-sync", SyncAlways, true},
+		{"count", SyncInterval, true},
 		{"commit", SyncAlways, false},
 		{"commit", SyncInterval, false},
 		// As when the sync of the meta page fails: bbolt sees the new state.
-		{"committed", SyncAlways, false},
-		{"committed", SyncInterval, false},
+		{"after-commit", SyncAlways, false},
+		{"after-commit", SyncInterval, false},
 	} {
 		t.Run(fmt.Sprintf("%s/%d", c.act, c.mode), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -231,7 +231,7 @@ func testFailedWrite(t *testing.T, act string, mode SyncMode, count bool) {
 	}
 	time.Sleep(time.Minute)
 	synctest.Wait()
-	attempts := slices.DeleteFunc(a.take(), func(s string) bool { return !strings.HasPrefix(s, "repair") })
+	attempts := slices.DeleteFunc(a.take(), func(s string) bool { return !strings.HasPrefix(s, "repair ") })
 	want := []string{"repair 0s", "repair 100ms", "repair 300ms", "repair 700ms", "repair 1.5s", "repair 3.1s", "repair 6.3s", "repair 11.3s"}
 	if len(attempts) < len(want) {
 		t.Fatalf("attempts: %v", attempts)
@@ -267,7 +267,7 @@ func TestFailedIntervalSync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a acts
 		db := openBubble(t, SyncInterval, &a)
-		a.set("sync counter", errDisk)
+		a.set("count-sync", errDisk)
 		a.set("repair", errDisk)
 		add(t, db, 3)
 		time.Sleep(db.opts.Interval)
@@ -278,7 +278,7 @@ func TestFailedIntervalSync(t *testing.T) {
 		if _, err := db.Snapshot(); err != nil {
 			t.Errorf("snapshot: %v", err) // repair has not begun: the file is open
 		}
-		a.set("sync counter", nil)
+		a.set("count-sync", nil)
 		a.set("repair", nil)
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -298,7 +298,7 @@ func TestCloseWhileUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	add(t, db, 4)
-	a.set("sync counter", errDisk)
+	a.set("count-sync", errDisk)
 	a.set("repair", errDisk)
 	if err := db.AddProcessed(t.Context(), 1); !errors.Is(err, ErrUnavailable) {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
@@ -272,6 +273,68 @@ func TestTruncatedUnderWay(t *testing.T) {
 	}
 }
 
+// Where it may be recovered from, service resumes by itself: with the newest backup,
+// and with the count, which is known.
+func TestDamageUnderWayIsRecoveredFrom(t *testing.T) {
+	for what, c := range map[string]struct {
+		opts  Options
+		spoil func(t *testing.T, path string)
+		aside int
+	}{
+		"cut off": {recovering, func(t *testing.T, path string) {
+			if err := os.Truncate(path, 4096); err != nil {
+				t.Fatal(err)
+			}
+		}, 1},
+		"emptied": {recovering, func(t *testing.T, path string) {
+			if err := os.Truncate(path, 0); err != nil {
+				t.Fatal(err)
+			}
+		}, 1},
+		"cut off and removed": {Options{}, func(t *testing.T, path string) {
+			if err := errors.Join(os.Truncate(path, 4096), os.Remove(path)); err != nil {
+				t.Fatal(err)
+			}
+		}, 0},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, dbName)
+		db := openTest(t, dir, c.opts)
+		put(t, db, PutWorker(fullWorker("worker-0")))
+		add(t, db, 3)
+		mustBackUp(t, db)
+		put(t, db, PutWorker(fullWorker("worker-1")))
+		add(t, db, 4)
+		c.spoil(t, path)
+		waitUntil(t, what, func() bool {
+			return db.Apply(t.Context(), PutWorker(fullWorker("worker-2"))) == nil
+		})
+		add(t, db, 1)
+		s := snapshot(t, db)
+		if diff := cmp.Diff([]string{"worker-0", "worker-2"}, ids(s)); diff != "" || s.Processed != 8 || !s.Meta.CountShortSince.IsZero() {
+			t.Errorf("%s: processed %d, short since %s: %s", what, s.Processed, s.Meta.CountShortSince, diff)
+		}
+		if kept, err := listAside(path, damagedInfix); err != nil || len(kept) != c.aside || len(events(s, EventFromBackup)) != 1 {
+			t.Errorf("%s: kept aside: %v, %v, events %+v", what, kept, err, s.Events)
+		}
+		mustBackUp(t, db)
+		mustClose(t, db)
+		if s := snapshot(t, openTest(t, dir, Options{})); len(s.Workers) != 2 || s.Processed != 8 || !s.Meta.CountShortSince.IsZero() {
+			t.Errorf("%s: at the next start: %v, processed %d", what, ids(s), s.Processed)
+		}
+	}
+}
+
+// waitUntil polls, a minute at most.
+func waitUntil(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("waited for a minute: ", what)
+		}
+	}
+}
+
 // The rewrite after a failure has no place to go to, at first.
 func TestRepairIsRetried(t *testing.T) {
 	var a acts
@@ -283,11 +346,11 @@ func TestRepairIsRetried(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(obstacle, "full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	a.set("committed", errDisk)
+	a.set("after-commit", errDisk)
 	if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-1"))); !errors.Is(err, errDisk) {
 		t.Fatal(err)
 	}
-	a.set("committed", nil)
+	a.set("after-commit", nil)
 	if err := db.Alive(t.Context()); err != nil { // one attempt is over
 		t.Fatal(err)
 	}
@@ -313,8 +376,8 @@ func TestRepairIsRetried(t *testing.T) {
 
 func TestDamagedCounter(t *testing.T) {
 	good := make([]byte, counterSize)
-	slot{8, 41}.put(good)
-	slot{9, 42}.put(good[slotDistance:])
+	slot{8, tally{processed: 41}}.put(good)
+	slot{9, tally{processed: 42}}.put(good[slotDistance:])
 	spoil := func(at ...int) []byte {
 		b := bytes.Clone(good)
 		for _, i := range at {
@@ -410,7 +473,7 @@ func TestDamagedMetaRecord(t *testing.T) {
 	if _, err := Open(dir, Options{}); !errors.As(err, &damaged) {
 		t.Errorf("without master-id: %v, want a DamagedError", err)
 	}
-	if err := writeMasterID(dir, id); err != nil {
+	if err := (seams{}).writeMasterID(dir, id); err != nil {
 		t.Fatal(err)
 	}
 	openTest(t, dir, Options{})

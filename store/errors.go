@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"syscall"
 )
 
 var (
@@ -28,15 +29,19 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("another master (pid %d) holds the state in %s: stop it, or use another state directory", e.PID, e.Path)
 }
 
-// DamagedError means that a file of the state cannot be trusted. The file was
-// left as it is.
+// DamagedError means that a file of the state, or a backup, cannot be trusted. The
+// file was left as it is.
 type DamagedError struct {
-	Path string
-	Err  error
+	Path   string
+	Err    error
+	Backup bool // it is a file that was named to go on from, and none of the state
 }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("state file %s is damaged: %v: it was left as it is; put a backup in its place, or move it away to start without it", e.Path, e.Err)
+	if e.Backup {
+		return fmt.Sprintf("backup %s is damaged: %v: nothing was changed; use another one", e.Path, e.Err)
+	}
+	return fmt.Sprintf("state file %s is damaged: %v: it was left as it is; put a backup in its place, or have it recovered", e.Path, e.Err)
 }
 
 func (e *DamagedError) Unwrap() error { return e.Err }
@@ -49,4 +54,29 @@ type NewerSchemaError struct {
 
 func (e *NewerSchemaError) Error() string {
 	return fmt.Sprintf("state file %s has schema version %d, this program knows up to %d: use the release that wrote it, or a newer one", e.Path, e.Found, e.Known)
+}
+
+// remedy says what to do about an error of the operating system that keeps the state
+// from being written and that can go away; else it is empty.
+func remedy(err error) string {
+	for _, r := range []struct {
+		errno syscall.Errno
+		what  string
+	}{
+		{syscall.ENOSPC, "free some space there"},
+		{syscall.EDQUOT, "free some space there, or raise the quota"},
+		{syscall.EFBIG, "raise the limit on the size of files"},
+		{syscall.EROFS, "mount its file system for writing"},
+		{syscall.EIO, "look after the disk"},
+		{syscall.EACCES, "let the master's user write there"},
+		{syscall.EPERM, "let the master's user write there"},
+		{syscall.EMFILE, "raise the limit on open files"},
+		{syscall.ENFILE, "raise the system's limit on open files"},
+		{syscall.ENOMEM, "free some memory"},
+	} {
+		if errors.Is(err, r.errno) {
+			return r.what
+		}
+	}
+	return ""
 }

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/migrations"
 )
 
@@ -47,12 +50,45 @@ func goldenV1() Snapshot {
 	}
 }
 
-// A database that release 1 of the schema has written still opens, and means
-// what it meant. It is never written anew once that schema was released.
-func TestSchemaV1StillOpens(t *testing.T) {
-	golden := filepath.Join("..", "testdata", "schema-v1", dbName)
-	if *update {
-		writeGolden(t, golden)
+// goldenV2 is the content of testdata/schema-v2/state.db.
+func goldenV2() Snapshot {
+	s := goldenV1()
+	s.SchemaVersion = 2
+	s.Results = len(goldenResults)
+	s.Processed += int64(s.Results)
+	s.Workers[0].Services = []Offer{{Name: "pkg.Told", Reflected: true}, {Name: "proto.MyBusinessService"}}
+	s.Registered = []Registration{
+		{Service: "pkg.Search", Address: "10.0.0.7:8080", TTL: 30 * time.Second, Registered: testTime},
+		{Service: "pkg.Search", Address: "[::1]:8080"},
+	}
+	return s
+}
+
+// goldenResults are in it too, of a boot that is over.
+var goldenResults = []Result{
+	{ID: "order-17", Method: "/proto.MyBusinessService/ProcessData", Digest: sha256.Sum256([]byte("17")), Response: []byte("\x0a\x02ok\x10\x01"), Stored: testTime},
+	{ID: "order-18", Method: "/proto.MyBusinessService/ProcessData", Digest: sha256.Sum256([]byte("18")), LeftOut: true, Stored: testTime.Add(time.Minute)},
+}
+
+// A database that a release with this version of the schema has written still opens,
+// and means what it meant. With -update that of the newest version is written anew:
+// never do that once it was released.
+
+func TestSchemaV1StillOpens(t *testing.T) { testGolden(t, goldenV1()) }
+
+func TestSchemaV2StillOpens(t *testing.T) { testGolden(t, goldenV2()) }
+
+func TestEverySchemaHasItsGoldenDatabase(t *testing.T) {
+	made, err := filepath.Glob(filepath.Join("..", "testdata", "schema-v*", dbName))
+	if err != nil || uint64(len(made)) != migrations.Current() {
+		t.Errorf("there are %v, %v; want one for each version up to %d", made, err, migrations.Current())
+	}
+}
+
+func testGolden(t *testing.T, want Snapshot) {
+	golden := filepath.Join("..", "testdata", fmt.Sprintf("schema-v%d", want.SchemaVersion), dbName)
+	if *update && want.SchemaVersion == migrations.Current() {
+		writeGolden(t, golden, want)
 	}
 	content, err := os.ReadFile(golden)
 	if err != nil {
@@ -66,7 +102,6 @@ func TestSchemaV1StillOpens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := goldenV1()
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error("read:", diff)
 	}
@@ -79,22 +114,39 @@ func TestSchemaV1StillOpens(t *testing.T) {
 	if db.MasterID() != want.Meta.MasterID || db.Processed() != want.Processed || !db.Moved() {
 		t.Errorf("opened: id %s, processed %d, moved %t", db.MasterID(), db.Processed(), db.Moved())
 	}
+	if want.Results == 0 {
+		return
+	}
+	for _, r := range goldenResults {
+		if got, found, err := db.Result(r.ID); err != nil || !found || !cmp.Equal(r, got) {
+			t.Errorf("result %q: %t, %v: %s", r.ID, found, err, cmp.Diff(r, got))
+		}
+	}
 }
 
-func writeGolden(t *testing.T, path string) {
+func writeGolden(t *testing.T, path string, want Snapshot) {
 	t.Helper()
-	want, dir := goldenV1(), t.TempDir()
-	if err := writeMasterID(dir, want.Meta.MasterID); err != nil {
+	dir := t.TempDir()
+	if err := (seams{}).writeMasterID(dir, want.Meta.MasterID); err != nil {
 		t.Fatal(err)
 	}
-	db := openSeams(t, dir, Options{}, seams{steps: migrations.All[:1]})
+	clock := func() time.Duration { return time.Hour }
+	db := openSeams(t, dir, Options{BootID: "5c7e1f9e-0000-4000-8000-000000000001", BootTime: clock}, seams{steps: migrations.All[:want.SchemaVersion]})
 	for _, w := range want.Workers {
 		put(t, db, PutWorker(w))
+	}
+	for _, r := range want.Registered {
+		put(t, db, PutRegistration(r))
 	}
 	for _, e := range want.Events {
 		put(t, db, AppendEvent(e))
 	}
-	add(t, db, want.Processed)
+	add(t, db, want.Processed-int64(want.Results))
+	if want.Results > 0 {
+		for _, r := range goldenResults {
+			mustOnce(t, db, r)
+		}
+	}
 	db.record = want.Meta // the close writes it
 	mustClose(t, db)
 	src, img, err := loadImage(filepath.Join(dir, dbName))
@@ -103,7 +155,7 @@ func writeGolden(t *testing.T, path string) {
 	}
 	defer func() { _ = src.Close() }()
 	// Only the pages in use: no need to keep what the file has to spare.
-	if err := replaceFile(path, func(f *os.File) error { return img.writeTo(f) }); err != nil {
+	if err := (seams{}).replaceFile(crashpoint.Database, path, func(f *os.File) error { return img.writeTo(f) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(path, 0o644); err != nil {

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"sync/atomic"
@@ -10,8 +11,6 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
-
-	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
 // allocSize is the step that state.db grows by.
@@ -35,9 +34,16 @@ type handle struct {
 	path string
 	bolt *bolt.DB
 	file *os.File // bbolt's own
+	info fs.FileInfo
+	// source outlives bbolt's, whatever becomes of the name, for a repair to read
+	// from; nil where nothing is written.
+	source *os.File
 	// stuck is set by a panic that has left one of bbolt's locks taken: no call
 	// of bbolt, not even Close, would return.
 	stuck atomic.Bool
+	// reserved is how far the file's blocks are there for sure; see reserve.
+	reserved int64
+	granted  int64 // the same, but that it was asked for only is not enough
 }
 
 // openHandle opens an existing database that has passed its checks. With
@@ -61,12 +67,20 @@ func openHandle(path string, write bool, wait time.Duration) (*handle, error) {
 			OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
 				// Never O_CREATE: a missing file must not become an empty registry.
 				f, err := os.OpenFile(name, flag&^os.O_CREATE, perm)
-				h.file = f
+				if h.file = f; err == nil {
+					h.info, err = f.Stat()
+				}
 				return f, err
 			},
 		})
 		return err
 	})
+	if err == nil && write {
+		h.source, err = h.again()
+		if err != nil {
+			return nil, errors.Join(err, h.close())
+		}
+	}
 	if err == nil {
 		h.bolt.AllocSize = allocSize
 		return h, nil
@@ -86,14 +100,83 @@ func openHandle(path string, write bool, wait time.Duration) (*handle, error) {
 	return nil, err
 }
 
+// reserveSize is the space that is kept for state.db to grow into. It is more than
+// the history and a thousand workers take, so that a full disk stops neither the
+// record of what happens nor the start of what has died.
+const reserveSize = 1 << 20
+
+// reserve makes sure of the space up to the size and for growth beyond. Where the
+// file system cannot, or is full already, the file is as good as it was before.
+func (h *handle) reserve(size int64) {
+	if size+reserveSize/2 <= h.reserved {
+		return
+	}
+	h.reserved = size + reserveSize
+	if allocate(h.file, h.reserved) == nil {
+		h.granted = h.reserved
+	}
+}
+
+// room makes sure that the file can grow to the size without any of the reserve, or
+// returns why it cannot. Where the file system does not tell, it can.
+func (h *handle) room(size int64) error {
+	if size+reserveSize/2 <= h.granted {
+		return nil
+	}
+	switch err := allocate(h.file, size+reserveSize); {
+	case err == nil:
+		h.granted = size + reserveSize
+		h.reserved = max(h.reserved, h.granted)
+	case remedy(err) != "":
+		return err
+	}
+	return nil
+}
+
+// highWater is the size of what is in use, 0 where it cannot be read.
+func (h *handle) highWater() (size int64) {
+	_ = h.view(func(tx *bolt.Tx) error {
+		size = tx.Size()
+		return nil
+	})
+	return size
+}
+
+// again opens the file once more.
+func (h *handle) again() (*os.File, error) {
+	f, err := os.Open(h.path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !os.SameFile(info, h.info) {
+		err = fmt.Errorf("%s was replaced under way", h.path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// takeSource leaves the source to the caller, to be closed by it.
+func (h *handle) takeSource() *os.File {
+	f := h.source
+	h.source = nil
+	return f
+}
+
 // close gives the file and its lock back. It waits for readers.
 func (h *handle) close() error {
+	var err error
+	if f := h.takeSource(); f != nil {
+		err = f.Close()
+	}
 	if h.stuck.Load() {
 		// The mapping is lost; the lock must not be, and it would live as long as
 		// the mapping does.
-		return errors.Join(unlock(h.file), h.file.Close())
+		return errors.Join(err, unlock(h.file), h.file.Close())
 	}
-	return guard(h.path, h.bolt.Close)
+	return errors.Join(err, guard(h.path, h.bolt.Close))
 }
 
 // view runs fn in a read transaction.
@@ -105,14 +188,7 @@ func (h *handle) view(fn func(*bolt.Tx) error) error {
 // fails, bbolt may see either state afterwards: the new one is in the page
 // cache, and perhaps not on the disk.
 func (h *handle) update(fn, commit func(*bolt.Tx) error) error {
-	return h.transact(true, fn, func(tx *bolt.Tx) error {
-		crashpoint.Hit(crashpoint.BeforeCommit)
-		if err := commit(tx); err != nil {
-			return err
-		}
-		crashpoint.Hit(crashpoint.AfterCommit)
-		return nil
-	})
+	return h.transact(true, fn, commit)
 }
 
 func (h *handle) transact(write bool, fn, end func(*bolt.Tx) error) error {

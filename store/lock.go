@@ -3,11 +3,15 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
 // Names in the state directory.
@@ -26,24 +30,52 @@ var errLocked = errors.New("held by another process")
 // lockPoll is how often a held lock is tried again.
 const lockPoll = 10 * time.Millisecond
 
+// What is in master.lock where the last master has ended, but not in order, and
+// where it has.
+const (
+	unsettledMark = "unsettled\n"
+	settledMark   = "\n"
+)
+
 // mastership is the lock on master.lock. Whoever holds it is the master of the
 // state directory; it ends with the process, however that ends.
-type mastership struct{ f *os.File }
+//
+// The file is blank where the last master has ended in order, with everything it
+// had written on the disk. Only the page cache needs to know: after a power cut it
+// does not matter, since then it holds nothing that the disk does not. It is
+// overwritten in place, so that a start on a full disk has the space for it.
+type mastership struct {
+	f    *os.File
+	info fs.FileInfo
+	// unsettled tells that the one before has not ended in order: see settle.
+	unsettled bool
+	// orderly is set at the end of a master that leaves nothing unsettled.
+	orderly bool
+}
 
 // acquireMastership takes the lock and writes our PID into the file, for the
 // error message of whoever comes next.
-func acquireMastership(dir string, wait time.Duration) (*mastership, error) {
+func (s seams) acquireMastership(dir string, wait time.Duration) (*mastership, error) {
 	path := filepath.Join(dir, lockName)
 	deadline := time.Now().Add(wait)
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		made := errors.Is(err, fs.ErrNotExist)
+		if made {
+			f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("open the lock of the state: %w: choose a state directory that can be written to", err)
 		}
-		err = tryLock(f, true)
+		err = s.do(crashpoint.Lock, func() error { return tryLock(f, true) })
 		if err == nil && isAt(f, path) {
-			m := &mastership{f}
-			if err := m.writePID(); err != nil {
+			_, noDatabase := os.Lstat(filepath.Join(dir, dbName))
+			m := &mastership{f: f, unsettled: !isBlank(f) || made && noDatabase == nil}
+			m.info, err = f.Stat()
+			if err == nil {
+				err = s.do(crashpoint.LockPID, m.writePID)
+			}
+			if err != nil {
 				return nil, errors.Join(err, m.release())
 			}
 			return m, nil
@@ -60,13 +92,17 @@ func acquireMastership(dir string, wait time.Duration) (*mastership, error) {
 	}
 }
 
-func (m *mastership) writePID() error {
-	err := m.f.Truncate(0)
+func (m *mastership) writePID() error { return m.write(strconv.Itoa(os.Getpid()) + "\n") }
+
+// write replaces the content. The file is at no moment blank on the way: that would
+// say that all is settled.
+func (m *mastership) write(text string) error {
+	_, err := m.f.WriteAt([]byte(text), 0)
 	if err == nil {
-		_, err = m.f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		err = m.f.Truncate(int64(len(text)))
 	}
 	if err != nil {
-		return fmt.Errorf("write the pid to %s: %w", m.f.Name(), err)
+		return fmt.Errorf("write %q to %s: %w", strings.TrimSpace(text), m.f.Name(), err)
 	}
 	return nil
 }
@@ -74,7 +110,18 @@ func (m *mastership) writePID() error {
 // release gives mastership up. The PID goes first: nobody shall take the one
 // of a process that no longer is the master for its holder.
 func (m *mastership) release() error {
-	return errors.Join(m.f.Truncate(0), unlock(m.f), m.f.Close())
+	var err error
+	if m.orderly {
+		err = m.write(settledMark)
+	} else {
+		err = m.write(unsettledMark)
+	}
+	return errors.Join(err, unlock(m.f), m.f.Close())
+}
+
+func isBlank(f *os.File) bool {
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, 32))
+	return err == nil && strings.TrimSpace(string(b)) == ""
 }
 
 // isAt tells whether f still is the file at path.

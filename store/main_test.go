@@ -4,6 +4,8 @@ import (
 	"flag"
 	"os"
 	"testing"
+
+	"github.com/core-tools/hsu-master/internal/leaks"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -16,5 +18,12 @@ func TestMain(m *testing.M) {
 		children[name]()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := leaks.Run(m, os.Stderr)
+	for _, clean := range atEnd {
+		clean()
+	}
+	os.Exit(code)
 }
+
+// atEnd are called when all tests are over.
+var atEnd []func()

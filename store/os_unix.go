@@ -30,6 +30,16 @@ func tryLock(f *os.File, exclusive bool) error {
 	return err
 }
 
+// deleted tells whether no name leads to an open file any more.
+func deleted(f *os.File) (bool, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink == 0, nil
+}
+
 func unlock(f *os.File) error { return flock(f, unix.LOCK_UN) }
 
 func flock(f *os.File, how int) error {

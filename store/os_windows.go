@@ -29,6 +29,9 @@ func tryLock(f *os.File, exclusive bool) error {
 	return err
 }
 
+// deleted: an open file cannot be.
+func deleted(*os.File) (bool, error) { return false, nil }
+
 func unlock(f *os.File) error {
 	return windows.UnlockFileEx(windows.Handle(f.Fd()), 0, 1, 0, lockRange())
 }

@@ -88,10 +88,14 @@ func parseMeta(page []byte) (metaInfo, error) {
 		raw:       [metaSize]byte(b),
 	}
 	if m.PageSize < minPageSize || m.PageSize > maxPageSize || m.PageSize&(m.PageSize-1) != 0 {
-		return metaInfo{}, fmt.Errorf("page size %d", m.PageSize)
+		return metaInfo{}, fmt.Errorf("%w of %d", errPageSize, m.PageSize)
 	}
 	return m, nil
 }
+
+// errPageSize is of a meta page that is as it was written, but for this: bbolt would
+// go by it.
+var errPageSize = errors.New("impossible page size")
 
 func metaChecksum(b []byte) uint64 {
 	h := fnv.New64a()
@@ -196,14 +200,18 @@ func readMetas(r io.ReaderAt, size int64) (metaPair, error) {
 		err1 = read(1, int64(pair.valid[0].PageSize))
 	} else {
 		// The page size is not known: the second meta page says it, where it is.
-		for at := int64(minPageSize); at <= maxPageSize; at *= 2 {
-			if err1 = read(1, at); err1 == nil {
-				if int64(pair.valid[1].PageSize) == at {
-					break
-				}
-				pair.valid[1], err1 = nil, errors.New("meta page 1: not at its place")
+		at1 := int64(minPageSize)
+		for ; at1 <= maxPageSize; at1 *= 2 {
+			if err1 = read(1, at1); err1 == nil || errors.Is(err1, errPageSize) {
+				break // bbolt looks no further
 			}
 		}
+		if pair.valid[1] != nil && int64(pair.valid[1].PageSize) != at1 {
+			return metaPair{}, errors.New("meta page 1: not at its place")
+		}
+	}
+	if err := errors.Join(err0, err1); errors.Is(err, errPageSize) {
+		return metaPair{}, err
 	}
 	if pair.valid[0] != nil && pair.valid[1] != nil && pair.valid[0].PageSize != pair.valid[1].PageSize {
 		return pair, errors.New("its meta pages differ in page size")
@@ -217,8 +225,11 @@ func readMetas(r io.ReaderAt, size int64) (metaPair, error) {
 
 // check walks every page that the newest meta page leads to. With free it also
 // checks the list of free pages, which matters to a writer only.
-func (img *image) check(free bool) error {
-	w := walker{img: img, seen: make(map[uint64]bool)}
+func (img *image) check(free bool) error { return img.walk(free, nil) }
+
+// walk is check, and shows what it comes by.
+func (img *image) walk(free bool, visit func(path []string, key, value []byte)) error {
+	w := walker{img: img, seen: make(map[uint64]bool), visit: visit}
 	if err := w.tree(img.meta.Root, 0, keyRange{}); err != nil {
 		return err
 	}
@@ -232,6 +243,16 @@ func (img *image) check(free bool) error {
 type walker struct {
 	img  *image
 	seen map[uint64]bool
+	// visit is called for each pair in the bucket at path, and with a nil key for
+	// the bucket itself; nil: nobody wants to know. Both are valid during the call.
+	visit func(path []string, key, value []byte)
+	path  []string
+}
+
+func (w *walker) show(key, value []byte) {
+	if w.visit != nil {
+		w.visit(w.path, key, value)
+	}
 }
 
 // keyRange is what the keys of a page have to lie in: least ≤ key < limit. Nil
@@ -351,6 +372,7 @@ func (w *walker) leaf(id uint64, p []byte, depth int, keys keyRange, buckets boo
 		return fmt.Errorf("leaf page %d has %d elements", id, count)
 	}
 	var last []byte
+	room := len(p) - data
 	for i := range count {
 		at := pageHeaderSize + i*leafElementSize
 		flags := order.Uint32(p[at:])
@@ -360,14 +382,19 @@ func (w *walker) leaf(id uint64, p []byte, depth int, keys keyRange, buckets boo
 		if !ok1 || !ok2 {
 			return fmt.Errorf("leaf page %d: element %d is outside of it", id, i)
 		}
+		// Elements that share their bytes would be millions of bytes each, in a file of few.
+		if room -= len(key) + len(value); room < 0 {
+			return fmt.Errorf("leaf page %d: its elements are more than it holds", id)
+		}
 		if !keys.ordered(i, last, key) {
 			return fmt.Errorf("leaf page %d: key %d is out of order", id, i)
 		}
 		last = key
 		switch {
 		case flags == 0:
+			w.show(key, value)
 		case flags == bucketEntry && buckets:
-			if err := w.bucket(id, value, depth); err != nil {
+			if err := w.bucket(id, key, value, depth); err != nil {
 				return err
 			}
 		default:
@@ -377,10 +404,13 @@ func (w *walker) leaf(id uint64, p []byte, depth int, keys keyRange, buckets boo
 	return nil
 }
 
-func (w *walker) bucket(id uint64, value []byte, depth int) error {
+func (w *walker) bucket(id uint64, key, value []byte, depth int) error {
 	if len(value) < bucketHeaderSize {
 		return fmt.Errorf("leaf page %d: a bucket of %d bytes", id, len(value))
 	}
+	w.path = append(w.path, string(key))
+	defer func() { w.path = w.path[:len(w.path)-1] }()
+	w.show(nil, nil)
 	if root := order.Uint64(value); root != 0 {
 		return w.tree(root, depth+1, keyRange{})
 	}
@@ -446,14 +476,17 @@ func (img *image) at(txid uint64) (*image, error) {
 }
 
 // writeTo writes a file of this state, with both meta pages leading to it.
-func (img *image) writeTo(dst io.Writer) error {
+func (img *image) writeTo(dst io.Writer) error { return img.writeAs(dst, img.meta.TxID) }
+
+// writeAs is writeTo under another number of the transaction.
+func (img *image) writeAs(dst io.Writer, txid uint64) error {
 	m := img.meta
 	for i := range uint64(2) {
-		txid := m.TxID
+		id := txid
 		if i != txid%2 {
-			txid--
+			id--
 		}
-		if _, err := dst.Write(m.page(i, txid)); err != nil {
+		if _, err := dst.Write(m.page(i, id)); err != nil {
 			return err
 		}
 	}

@@ -32,51 +32,54 @@ func ReadSnapshot(dir string) (Snapshot, error) {
 		return Snapshot{}, err
 	}
 	defer release()
-	s, err := readDatabase(dir, path)
+	s, counted, err := readDatabase(dir, path)
 	if err != nil {
 		return Snapshot{}, err
 	}
-	slot, _, err := readCounter(dir)
+	count, err := readCounter(dir)
 	if err != nil {
 		return Snapshot{}, err
 	}
-	s.Processed = max(s.Processed, slot.count)
+	s.Processed = settled(count, counted).processed
+	s.Meta.CountShortSince = earliest(s.Meta.CountShortSince, count.short)
 	return s, nil
 }
 
-func readDatabase(dir, path string) (s Snapshot, err error) {
+func readDatabase(dir, path string) (s Snapshot, counted tally, err error) {
 	f, img, err := loadImage(path)
 	if err != nil {
-		return Snapshot{}, err
+		return Snapshot{}, tally{}, err
 	}
 	defer func() { _ = f.Close() }()
 	if err := img.check(false); err != nil {
-		return Snapshot{}, &DamagedError{Path: path, Err: err}
+		return Snapshot{}, tally{}, &DamagedError{Path: path, Err: err}
 	}
 	h, err := openHandle(path, false, readWait)
 	if errors.Is(err, errLocked) {
-		return Snapshot{}, &LockedError{Path: dir}
+		return Snapshot{}, tally{}, &LockedError{Path: dir}
 	}
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("read the state: %w", err)
+		return Snapshot{}, tally{}, fmt.Errorf("read the state: %w", err)
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
 	err = h.view(func(tx *bolt.Tx) error {
-		found, err := migrations.Version(tx)
+		t := allTablesOf(tx)
+		found, err := t.version()
 		if err != nil {
 			return &DamagedError{Path: path, Err: err}
 		}
 		if known := migrations.Current(); found > known {
 			return &NewerSchemaError{Path: path, Found: found, Known: known}
 		}
-		if err := checkBuckets(tx); err != nil {
+		if err := t.checkBuckets(); err != nil {
 			return &DamagedError{Path: path, Err: err}
 		}
-		s, err = readAll(tx)
+		counted, _ = t.tally() // what is wrong with it is in Bad
+		s, err = t.snapshot()
 		return err
 	})
 	if err != nil {
-		return Snapshot{}, err
+		return Snapshot{}, tally{}, err
 	}
-	return s, nil
+	return s, counted, nil
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 func TestReadingChangesNothing(t *testing.T) {
@@ -47,12 +48,12 @@ func TestReadingWhereThereIsNothing(t *testing.T) {
 func TestReadingTakesTheLargerCount(t *testing.T) {
 	dir := t.TempDir()
 	mustClose(t, openTest(t, dir, Options{}))
-	c, err := createCounter(dir, 0)
+	c, err := (seams{}).createCounter(dir, tally{}, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, count := range []int64{7, 8, 9} {
-		if err := c.write(count); err != nil {
+		if err := c.write(tally{processed: count}); err != nil {
 			t.Fatal(err)
 		}
 		s, err := ReadSnapshot(dir)
@@ -64,12 +65,12 @@ func TestReadingTakesTheLargerCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := openTest(t, dir, Options{})
-	if db.Processed() != 9 || db.folded != 9 {
-		t.Errorf("opened: processed %d, in state.db %d, want 9", db.Processed(), db.folded)
+	if db.Processed() != 9 || db.folded != (tally{processed: 9}) {
+		t.Errorf("opened: processed %d, in state.db %+v, want 9", db.Processed(), db.folded)
 	}
 	mustClose(t, db)
 	// And the other way round: an old counter.dat does not take it back.
-	if c, err = createCounter(dir, 3); err != nil {
+	if c, err = (seams{}).createCounter(dir, tally{processed: 3}, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.close(); err != nil {

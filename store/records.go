@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -16,6 +16,8 @@ import (
 var (
 	keyMeta      = []byte("record")
 	keyProcessed = []byte("processed_count")
+	keyKeyed     = []byte("keyed_count")
+	keyCountedAt = []byte("counted_at")
 )
 
 // opcode says what a Mutation does.
@@ -26,10 +28,12 @@ const (
 	opDeleteWorker
 	opAppendEvent
 	opPutMeta
+	opPutRegistration
+	opDeleteRegistration
 )
 
 // Mutation is one change of the registry, for [DB.Apply]. It is made by
-// [PutWorker], [DeleteWorker] or [AppendEvent]; one that cannot be stored is
+// [PutWorker], [DeleteWorker], [AppendEvent], [PutRegistration] or [DeleteRegistration]; one that cannot be stored is
 // refused by Apply, before anything is written.
 type Mutation struct {
 	op    opcode
@@ -77,6 +81,10 @@ func (m Mutation) apply(tx *bolt.Tx, maxEvents int) error {
 		return appendEvent(bucket(tx, migrations.BucketEvents), m.value, maxEvents)
 	case opPutMeta:
 		return bucket(tx, migrations.BucketMeta).put(keyMeta, m.value)
+	case opPutRegistration:
+		return bucket(tx, migrations.BucketServices).put([]byte(m.key), m.value)
+	case opDeleteRegistration:
+		return bucket(tx, migrations.BucketServices).delete([]byte(m.key))
 	}
 	return errors.New("an empty mutation")
 }
@@ -133,98 +141,16 @@ func appendEvent(n named, value []byte, most int) error {
 	return nil
 }
 
-// putProcessed writes the count.
-func putProcessed(tx *bolt.Tx, count int64) error {
-	return bucket(tx, migrations.BucketCounters).put(keyProcessed, binary.BigEndian.AppendUint64(nil, uint64(count)))
-}
-
-// readProcessed reads the count; no record is a zero count.
-func readProcessed(tx *bolt.Tx) (int64, error) {
+// putProcessed writes the count, and when it was what it is.
+func putProcessed(tx *bolt.Tx, count tally) error {
 	counters := bucket(tx, migrations.BucketCounters)
-	if err := counters.check(); err != nil {
-		return 0, err
+	if err := counters.put(keyProcessed, binary.BigEndian.AppendUint64(nil, uint64(count.processed))); err != nil {
+		return err
 	}
-	v := counters.b.Get(keyProcessed)
-	if v == nil {
-		return 0, nil
+	if err := counters.put(keyKeyed, binary.BigEndian.AppendUint64(nil, uint64(max(count.keyed, 0)))); err != nil {
+		return err
 	}
-	if len(v) != 8 {
-		return 0, fmt.Errorf("%s has %d bytes, want 8", keyProcessed, len(v))
-	}
-	count := int64(binary.BigEndian.Uint64(v))
-	if count < 0 {
-		return 0, fmt.Errorf("%s is %d", keyProcessed, count)
-	}
-	return count, nil
-}
-
-// readMeta reads the database's own record.
-func readMeta(tx *bolt.Tx) (Meta, error) {
-	meta := bucket(tx, migrations.BucketMeta)
-	if err := meta.check(); err != nil {
-		return Meta{}, err
-	}
-	v := meta.b.Get(keyMeta)
-	if v == nil {
-		return Meta{}, errors.New("there is no record of the database itself")
-	}
-	return decodeMeta(v)
-}
-
-// readAll reads every record. One that cannot be read goes to Bad.
-func readAll(tx *bolt.Tx) (Snapshot, error) {
-	s := Snapshot{Bad: make(map[string]error)}
-	bad := func(bucket []byte, key string, err error) {
-		s.Bad[string(bucket)+"/"+key] = err
-	}
-	var err error
-	if s.SchemaVersion, err = migrations.Version(tx); err != nil {
-		return Snapshot{}, err
-	}
-	if s.Meta, err = readMeta(tx); err != nil {
-		bad(migrations.BucketMeta, string(keyMeta), err)
-	}
-	if s.Processed, err = readProcessed(tx); err != nil {
-		bad(migrations.BucketCounters, string(keyProcessed), err)
-	}
-	if workers := bucket(tx, migrations.BucketWorkers); workers.b == nil {
-		bad(workers.name, "", workers.check())
-	} else {
-		_ = workers.b.ForEach(func(k, v []byte) error {
-			w, err := decodeWorker(string(k), v)
-			if err != nil {
-				bad(workers.name, string(k), err)
-				return nil
-			}
-			s.Workers = append(s.Workers, w)
-			return nil
-		})
-	}
-	if events := bucket(tx, migrations.BucketEvents); events.b == nil {
-		bad(events.name, "", events.check())
-	} else {
-		_ = events.b.ForEach(func(k, v []byte) error {
-			e, err := decodeEvent(v)
-			if err == nil && len(k) != 8 {
-				err = fmt.Errorf("key of %d bytes", len(k))
-			}
-			if err != nil {
-				bad(events.name, eventName(k), err)
-				return nil
-			}
-			s.Events = append(s.Events, e)
-			return nil
-		})
-	}
-	slices.SortFunc(s.Workers, func(a, b Worker) int { return compareIDs(a.ID, b.ID) })
-	return s, nil
-}
-
-func eventName(k []byte) string {
-	if len(k) != 8 {
-		return fmt.Sprintf("%x", k)
-	}
-	return fmt.Sprint(binary.BigEndian.Uint64(k))
+	return counters.put(keyCountedAt, binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano())))
 }
 
 // compareIDs orders ids as people do: worker-2 before worker-10.

@@ -12,6 +12,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/migrations"
 )
 
@@ -32,13 +33,39 @@ type Options struct {
 	Interval  time.Duration // of SyncInterval; 0 means 100ms
 	LockWait  time.Duration // for another master to end; 0 means 2s
 	MaxEvents int           // kept in the registry; 0 means 1000
-	Logger    *slog.Logger  // nil discards
+	OnDamage  OnDamage      // of a file of the state that cannot be trusted
+	// KeepBackups is how many of the newest backups stay; 0 means 8.
+	KeepBackups int
+	// RequestTTL is how long the result of a request with an id is kept, see CountOnce;
+	// 0 means 10 minutes. Over a reboot it is kept for up to as long again.
+	RequestTTL time.Duration
+	// MaxResults and MaxResultBytes bound what is kept of them; of too many the oldest
+	// go first. 0 means 100,000 and 32 MiB.
+	MaxResults     int
+	MaxResultBytes int64
+	// BootTime is a clock that never steps and goes on over a restart of this process,
+	// and BootID what it is valid in, so that a result's age is known after a restart.
+	// Without them, it begins anew with each.
+	BootTime func() time.Duration
+	BootID   string
+	// LostID is asked for the master's id where every record of it is lost: the
+	// living workers know it. "" where they do not. May be nil.
+	LostID func() (string, error)
+	Logger *slog.Logger // nil discards
 }
 
 func (o Options) withDefaults() Options {
 	o.Interval = cmp.Or(max(o.Interval, 0), 100*time.Millisecond)
 	o.LockWait = cmp.Or(max(o.LockWait, 0), 2*time.Second)
 	o.MaxEvents = cmp.Or(max(o.MaxEvents, 0), 1000)
+	o.KeepBackups = cmp.Or(max(o.KeepBackups, 0), 8)
+	o.RequestTTL = cmp.Or(max(o.RequestTTL, 0), 10*time.Minute)
+	o.MaxResults = cmp.Or(max(o.MaxResults, 0), 100_000)
+	o.MaxResultBytes = cmp.Or(max(o.MaxResultBytes, 0), 32<<20)
+	if o.BootTime == nil {
+		began := time.Now()
+		o.BootTime, o.BootID = func() time.Duration { return time.Since(began) }, ""
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -48,16 +75,25 @@ func (o Options) withDefaults() Options {
 // seams are what tests replace.
 type seams struct {
 	steps migrations.List
-	// at is asked before (or, for "committed", after) each durable act, by name;
-	// its error becomes that of the act. Nil never fails.
-	at func(act string) error
+	// at is asked before each durable act, by its point ("commit"), and once it is
+	// done ("after-commit"); its error becomes that of the act. Nil never fails.
+	at func(moment string) error
 }
 
-func (s seams) fault(act string) error {
+// do does what is durable: see [crashpoint.Do].
+func (s seams) do(p crashpoint.Point, act func() error) error {
 	if s.at == nil {
-		return nil
+		return crashpoint.Do(p, act)
 	}
-	return s.at(act)
+	return crashpoint.Do(p, func() error {
+		if err := s.at(string(p)); err != nil {
+			return err
+		}
+		if err := act(); err != nil {
+			return err
+		}
+		return s.at(p.After())
+	})
 }
 
 // DB is an open state directory, and with it mastership over it. Its methods
@@ -70,7 +106,8 @@ type DB struct {
 	lock  *mastership
 	found Meta
 
-	acked atomic.Int64 // processed, as acknowledged
+	acked   atomic.Int64 // processed, as acknowledged
+	results results
 
 	mu     sync.Mutex
 	next   *batch // that callers join
@@ -91,11 +128,13 @@ type DB struct {
 	counter     *counterFile
 	counterErr  error // why callers must not write it
 	counterWork bool  // it holds what is not synced yet, and the committer knows
+	keyed       int64 // of acked, what came by CountOnce
 
 	handleMu sync.RWMutex
 	handle   *handle // nil while it is written anew, and after Close
 
 	committer
+	teller teller
 }
 
 // Dir returns the state directory as it was given to Open.
@@ -157,7 +196,8 @@ func (db *DB) AcceptMove(ctx context.Context) error {
 }
 
 // Snapshot reads the whole registry in one transaction. Records that cannot be
-// read are in Snapshot.Bad and hide none of the others.
+// read are in Snapshot.Bad and hide none of the others. Beside an error it holds what
+// is known without the file.
 func (db *DB) Snapshot() (Snapshot, error) {
 	var s Snapshot
 	err := db.view(func(tx *bolt.Tx) (err error) {
@@ -165,9 +205,13 @@ func (db *DB) Snapshot() (Snapshot, error) {
 		return err
 	})
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("read the state: %w", err)
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		return Snapshot{SchemaVersion: db.steps.Version(), Meta: db.record, Processed: db.acked.Load()}, fmt.Errorf("read the state: %w", err)
 	}
-	s.Processed = max(s.Processed, db.acked.Load())
+	// The file may be behind, or hold what a commit that failed has left there.
+	s.Processed = db.acked.Load()
+	s.Results = db.results.count()
 	return s, nil
 }
 
@@ -176,7 +220,7 @@ func (db *DB) view(fn func(*bolt.Tx) error) error {
 	db.handleMu.RLock()
 	defer db.handleMu.RUnlock()
 	h := db.handle
-	if h == nil {
+	if h == nil || h.stuck.Load() {
 		db.mu.Lock()
 		defer db.mu.Unlock()
 		if db.closed {
@@ -234,18 +278,15 @@ func (db *DB) addUnsynced(ctx context.Context, n int64) error {
 		db.counterMu.Unlock()
 		return err
 	}
-	count := db.acked.Load() + n
-	err := db.fault("write counter")
-	if err == nil {
-		err = db.counter.write(count)
-	}
+	count := tally{db.acked.Load() + n, db.keyed}
+	err := db.do(crashpoint.Count, func() error { return db.counter.write(count) })
 	if err != nil {
 		db.counterErr = unavailable(err)
 		db.counterMu.Unlock()
 		db.fail(err)
 		return unavailable(err)
 	}
-	db.acked.Store(count)
+	db.acked.Store(count.processed)
 	tell := !db.counterWork
 	db.counterWork = true
 	db.counterMu.Unlock()
@@ -255,12 +296,34 @@ func (db *DB) addUnsynced(ctx context.Context, n int64) error {
 	return nil
 }
 
+// tally is what was acknowledged.
+func (db *DB) tally() tally {
+	db.counterMu.Lock()
+	defer db.counterMu.Unlock()
+	return tally{db.acked.Load(), db.keyed}
+}
+
+func (db *DB) setTally(t tally) {
+	db.counterMu.Lock()
+	defer db.counterMu.Unlock()
+	db.acked.Store(t.processed)
+	db.keyed = t.keyed
+}
+
 // Processed returns the count of processed requests: every acknowledged one.
 func (db *DB) Processed() int64 { return db.acked.Load() }
 
 // Alive returns nil when the committer has answered. Nothing is written; also
 // where nothing can be written it answers. A watchdog asks this.
 func (db *DB) Alive(ctx context.Context) error { return db.join(ctx, request{ping: true}) }
+
+// Available returns nil where changes can be made durable, else why they cannot.
+func (db *DB) Available() error {
+	if cause := db.isBroken(); cause != nil {
+		return unavailable(cause)
+	}
+	return nil
+}
 
 // Close marks the shutdown as clean, brings the count into the database, closes
 // the files and gives mastership up, in this order. Calls that came before it
@@ -271,21 +334,35 @@ func (db *DB) Close() error {
 		db.mu.Lock()
 		db.closed = true
 		db.mu.Unlock()
+		db.teller.drain() // what it has still to count, it can
 		db.counterMu.Lock()
 		db.counterErr = ErrClosed
 		db.counterMu.Unlock()
 		close(db.stop)
 		<-db.done
-		if err := errors.Join(db.lastErr, db.lock.release()); err != nil {
+		db.teller.end()
+		db.lock.orderly = db.lastErr == nil
+		if err := errors.Join(db.lastErr, db.do(crashpoint.Unlock, db.lock.release)); err != nil {
 			db.closeErr = fmt.Errorf("close the state: %w", err)
 		}
 	})
 	return db.closeErr
 }
 
+// Writable returns nil where changes can be made durable now, and else what Apply
+// would return.
+func (db *DB) Writable() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.refusal()
+}
+
 func unavailable(cause error) error {
 	if cause == nil {
 		return ErrUnavailable
+	}
+	if what := remedy(cause); what != "" {
+		return fmt.Errorf("%w: %w: %s, and service resumes by itself", ErrUnavailable, cause, what)
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, cause)
 }

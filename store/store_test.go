@@ -211,7 +211,7 @@ func TestOneBadRecordHidesNoOther(t *testing.T) {
 	if len(s.Events) != 1 || s.Events[0].Type != "second" {
 		t.Errorf("events: %v", s.Events)
 	}
-	for _, key := range []string{"workers/worker-1", "workers/worker-2", "workers/worker-3", "events/1", "events/6f6464"} {
+	for _, key := range []string{"workers/worker-1", "workers/worker-2", "workers/worker-3", "events/1", "events/0x6f6464"} {
 		if s.Bad[key] == nil {
 			t.Errorf("%s is not reported", key)
 		}
@@ -326,7 +326,7 @@ func TestMasterIDOutlivesTheDatabase(t *testing.T) {
 	mustClose(t, db)
 
 	other := newUUID()
-	if err := writeMasterID(dir, other); err != nil {
+	if err := (seams{}).writeMasterID(dir, other); err != nil {
 		t.Fatal(err)
 	}
 	log.Reset()

@@ -71,6 +71,24 @@ type Worker struct {
 	Outdated bool
 	// Port is the one to prefer at the next start, 0 for none.
 	Port int
+	// Services are what it offers, sorted by name.
+	Services []Offer
+}
+
+// Offer is a gRPC service that a worker offers.
+type Offer struct {
+	Name string // full
+	// Reflected: the worker's reflection has told of it, not the unit.
+	Reflected bool
+}
+
+// Registration is an endpoint from outside, under one of the services that it offers.
+type Registration struct {
+	Service string
+	Address string // host:port
+	// TTL is after which time without a heartbeat it is removed; 0: never.
+	TTL        time.Duration
+	Registered time.Time
 }
 
 // Instance is one operating-system process, proven or about to be forked.
@@ -136,6 +154,10 @@ type Meta struct {
 	StateDir FileID
 	// CleanShutdown is set by an orderly stop and cleared by the next start.
 	CleanShutdown bool
+	// CountShortSince is zero where the processed count is exact. Else what was
+	// processed after this moment may be missing in it, since a damage took the
+	// only record.
+	CountShortSince time.Time
 }
 
 // Snapshot is the whole registry at one moment.
@@ -143,9 +165,12 @@ type Snapshot struct {
 	SchemaVersion uint64
 	Meta          Meta
 	Workers       []Worker // natural order of ids: worker-2 before worker-10
+	// Registered are the endpoints from outside, by service and address.
+	Registered []Registration
 	// Bad holds the records that could not be read, by "bucket/key". They hide
 	// none of the others.
 	Bad       map[string]error
 	Processed int64   // requests processed, acknowledged ones at least
+	Results   int     // that are kept: see [Result]
 	Events    []Event // oldest first
 }

@@ -259,8 +259,11 @@ type Meta struct {
 	StateDirInode  uint64 `protobuf:"varint,4,opt,name=state_dir_inode,json=stateDirInode,proto3" json:"state_dir_inode,omitempty"`
 	// Set by an orderly stop, cleared by the next start.
 	CleanShutdown bool `protobuf:"varint,5,opt,name=clean_shutdown,json=cleanShutdown,proto3" json:"clean_shutdown,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// What was processed after this moment may be missing in the count, since a
+	// damage took the only record of it. Absent where the count is exact.
+	CountShortSince *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=count_short_since,json=countShortSince,proto3" json:"count_short_since,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Meta) Reset() {
@@ -328,6 +331,13 @@ func (x *Meta) GetCleanShutdown() bool {
 	return false
 }
 
+func (x *Meta) GetCountShortSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CountShortSince
+	}
+	return nil
+}
+
 // Worker is one replica slot of a unit; key: its id.
 type Worker struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -351,7 +361,9 @@ type Worker struct {
 	// The binary or the spec changed since the instance was started.
 	Outdated bool `protobuf:"varint,12,opt,name=outdated,proto3" json:"outdated,omitempty"`
 	// The port to prefer at the next start.
-	Port          int32 `protobuf:"varint,13,opt,name=port,proto3" json:"port,omitempty"`
+	Port int32 `protobuf:"varint,13,opt,name=port,proto3" json:"port,omitempty"`
+	// What it offers, so that a next master can route to it before it has asked.
+	Services      []*Offer `protobuf:"bytes,14,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -477,6 +489,140 @@ func (x *Worker) GetPort() int32 {
 	return 0
 }
 
+func (x *Worker) GetServices() []*Offer {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// Offer is a gRPC service that a worker offers.
+type Offer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The worker's reflection has told of it; else the unit's description did.
+	Reflected     bool `protobuf:"varint,2,opt,name=reflected,proto3" json:"reflected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Offer) Reset() {
+	*x = Offer{}
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Offer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Offer) ProtoMessage() {}
+
+func (x *Offer) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Offer.ProtoReflect.Descriptor instead.
+func (*Offer) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Offer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Offer) GetReflected() bool {
+	if x != nil {
+		return x.Reflected
+	}
+	return false
+}
+
+// Registration is an endpoint that is no worker of ours, under one service; key:
+// service and address with a blank between.
+type Registration struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// "host:port".
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// It is removed when no heartbeat has come for that long; 0: it stays.
+	TtlNs         int64                  `protobuf:"varint,3,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"`
+	Registered    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=registered,proto3" json:"registered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Registration) Reset() {
+	*x = Registration{}
+	mi := &file_hsu_master_store_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Registration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Registration) ProtoMessage() {}
+
+func (x *Registration) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Registration.ProtoReflect.Descriptor instead.
+func (*Registration) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Registration) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Registration) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Registration) GetTtlNs() int64 {
+	if x != nil {
+		return x.TtlNs
+	}
+	return 0
+}
+
+func (x *Registration) GetRegistered() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Registered
+	}
+	return nil
+}
+
 // Instance is one operating-system process.
 type Instance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -506,7 +652,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +664,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +677,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Instance) GetToken() string {
@@ -646,7 +792,7 @@ type RestartBudget struct {
 
 func (x *RestartBudget) Reset() {
 	*x = RestartBudget{}
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +804,7 @@ func (x *RestartBudget) String() string {
 func (*RestartBudget) ProtoMessage() {}
 
 func (x *RestartBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +817,7 @@ func (x *RestartBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBudget.ProtoReflect.Descriptor instead.
 func (*RestartBudget) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RestartBudget) GetBackoffNs() int64 {
@@ -729,7 +875,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +887,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +900,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -798,7 +944,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +956,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +969,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -854,17 +1000,126 @@ func (x *Event) GetDetail() string {
 	return ""
 }
 
+// Result is what a request with an id was answered; key: that id.
+type Result struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The full name of the method, with the leading slash.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// SHA-256 of the request.
+	Digest []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The encoded response.
+	Response []byte `protobuf:"bytes,3,opt,name=response,proto3" json:"response,omitempty"`
+	// It was too large to be kept: response is empty.
+	LeftOut bool `protobuf:"varint,4,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// Ascending in the order in which results were stored.
+	Sequence uint64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// When it was stored: CLOCK_BOOTTIME in nanoseconds, of the boot boot_id.
+	BootTimeNs int64  `protobuf:"varint,6,opt,name=boot_time_ns,json=bootTimeNs,proto3" json:"boot_time_ns,omitempty"`
+	BootId     string `protobuf:"bytes,7,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	// The same by the clock on the wall, for people.
+	Stored        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=stored,proto3" json:"stored,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Result) Reset() {
+	*x = Result{}
+	mi := &file_hsu_master_store_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Result) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Result) ProtoMessage() {}
+
+func (x *Result) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Result.ProtoReflect.Descriptor instead.
+func (*Result) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Result) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Result) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Result) GetResponse() []byte {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *Result) GetLeftOut() bool {
+	if x != nil {
+		return x.LeftOut
+	}
+	return false
+}
+
+func (x *Result) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Result) GetBootTimeNs() int64 {
+	if x != nil {
+		return x.BootTimeNs
+	}
+	return 0
+}
+
+func (x *Result) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+func (x *Result) GetStored() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Stored
+	}
+	return nil
+}
+
 var File_hsu_master_store_proto protoreflect.FileDescriptor
 
 const file_hsu_master_store_proto_rawDesc = "" +
 	"\n" +
-	"\x16hsu_master_store.proto\x12\x13hsu.master.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x01\n" +
+	"\x16hsu_master_store.proto\x12\x13hsu.master.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x02\n" +
 	"\x04Meta\x12\x1b\n" +
 	"\tmaster_id\x18\x01 \x01(\tR\bmasterId\x124\n" +
 	"\acreated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12(\n" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
-	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\"\xeb\x03\n" +
+	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xa3\x04\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -879,7 +1134,18 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	" \x01(\v2\".hsu.master.store.v1.RestartBudgetR\x06budget\x126\n" +
 	"\tlast_exit\x18\v \x01(\v2\x19.hsu.master.store.v1.ExitR\blastExit\x12\x1a\n" +
 	"\boutdated\x18\f \x01(\bR\boutdated\x12\x12\n" +
-	"\x04port\x18\r \x01(\x05R\x04port\"\x9f\x03\n" +
+	"\x04port\x18\r \x01(\x05R\x04port\x126\n" +
+	"\bservices\x18\x0e \x03(\v2\x1a.hsu.master.store.v1.OfferR\bservices\"9\n" +
+	"\x05Offer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\treflected\x18\x02 \x01(\bR\treflected\"\x95\x01\n" +
+	"\fRegistration\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x15\n" +
+	"\x06ttl_ns\x18\x03 \x01(\x03R\x05ttlNs\x12:\n" +
+	"\n" +
+	"registered\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"registered\"\x9f\x03\n" +
 	"\bInstance\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x1f\n" +
@@ -915,7 +1181,17 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04type\x18\x03 \x01(\tR\x04type\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail*L\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xfa\x01\n" +
+	"\x06Result\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1a\n" +
+	"\bresponse\x18\x03 \x01(\fR\bresponse\x12\x19\n" +
+	"\bleft_out\x18\x04 \x01(\bR\aleftOut\x12\x1a\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12 \n" +
+	"\fboot_time_ns\x18\x06 \x01(\x03R\n" +
+	"bootTimeNs\x12\x17\n" +
+	"\aboot_id\x18\a \x01(\tR\x06bootId\x122\n" +
+	"\x06stored\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06stored*L\n" +
 	"\aDesired\x12\x17\n" +
 	"\x13DESIRED_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDESIRED_RUNNING\x10\x01\x12\x13\n" +
@@ -954,7 +1230,7 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
@@ -962,29 +1238,36 @@ var file_hsu_master_store_proto_goTypes = []any{
 	(ExitSource)(0),               // 3: hsu.master.store.v1.ExitSource
 	(*Meta)(nil),                  // 4: hsu.master.store.v1.Meta
 	(*Worker)(nil),                // 5: hsu.master.store.v1.Worker
-	(*Instance)(nil),              // 6: hsu.master.store.v1.Instance
-	(*RestartBudget)(nil),         // 7: hsu.master.store.v1.RestartBudget
-	(*Exit)(nil),                  // 8: hsu.master.store.v1.Exit
-	(*Event)(nil),                 // 9: hsu.master.store.v1.Event
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*Offer)(nil),                 // 6: hsu.master.store.v1.Offer
+	(*Registration)(nil),          // 7: hsu.master.store.v1.Registration
+	(*Instance)(nil),              // 8: hsu.master.store.v1.Instance
+	(*RestartBudget)(nil),         // 9: hsu.master.store.v1.RestartBudget
+	(*Exit)(nil),                  // 10: hsu.master.store.v1.Exit
+	(*Event)(nil),                 // 11: hsu.master.store.v1.Event
+	(*Result)(nil),                // 12: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	10, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	0,  // 1: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
-	1,  // 2: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
-	6,  // 3: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
-	7,  // 4: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
-	8,  // 5: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
-	2,  // 6: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	10, // 7: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	3,  // 8: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	10, // 9: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	10, // 10: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	13, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	13, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
+	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
+	8,  // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
+	9,  // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
+	10, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
+	6,  // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
+	13, // 8: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 9: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	13, // 10: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	3,  // 11: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	13, // 12: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	13, // 13: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	13, // 14: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -998,7 +1281,7 @@ func file_hsu_master_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package store
+
+import (
+	"errors"
+	"os"
+)
+
+// allocate would give f the blocks of its first n bytes.
+func allocate(*os.File, int64) error { return errors.ErrUnsupported }

@@ -1,0 +1,383 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/core-tools/hsu-master/migrations"
+)
+
+// Severity says what a [Problem] means.
+type Severity string
+
+// The values of Severity.
+const (
+	// SeverityError: something is damaged, or contradicts something else.
+	SeverityError Severity = "error"
+	// SeverityNote: worth knowing, and no fault of the state.
+	SeverityNote Severity = "note"
+)
+
+// Problem is something that a check has found.
+type Problem struct {
+	Severity Severity `json:"severity"`
+	Where    string   `json:"where"` // a file, or a record such as "workers/worker-0"
+	What     string   `json:"what"`
+}
+
+// Problems are what a check has found, errors first.
+type Problems []Problem
+
+// OK tells that none of them is an error.
+func (p Problems) OK() bool {
+	return !slices.ContainsFunc(p, func(p Problem) bool { return p.Severity == SeverityError })
+}
+
+func (p *Problems) fail(where, format string, args ...any) {
+	*p = append(*p, Problem{SeverityError, where, fmt.Sprintf(format, args...)})
+}
+
+func (p *Problems) note(where, format string, args ...any) {
+	*p = append(*p, Problem{SeverityNote, where, fmt.Sprintf(format, args...)})
+}
+
+func (p Problems) sorted() Problems {
+	slices.SortStableFunc(p, func(a, b Problem) int {
+		return cmp.Or(strings.Compare(string(a.Severity), string(b.Severity)), strings.Compare(a.Where, b.Where))
+	})
+	return p
+}
+
+// Check looks for everything that can be wrong with the state in dir, while no
+// master runs, and changes nothing. The error is that of a check that could not be
+// made: fs.ErrNotExist where there is no state, a [LockedError], a
+// [NewerSchemaError], or one of the operating system.
+func Check(dir string) (Problems, error) {
+	if err := anyState(dir); err != nil {
+		return nil, err
+	}
+	release, err := readLock(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	var p Problems
+	c, err := p.file(filepath.Join(dir, dbName), dbName)
+	if err != nil {
+		return nil, err
+	}
+	p.folder(dir, c, false)
+	return p.sorted(), nil
+}
+
+// anyState fails where there is nothing to check.
+func anyState(dir string) error {
+	var first error
+	for _, name := range []string{dbName, counterName, masterIDName} {
+		_, err := os.Lstat(filepath.Join(dir, name))
+		if err == nil {
+			return nil
+		}
+		first = cmp.Or(first, err)
+	}
+	return fmt.Errorf("no state to check: %w", first)
+}
+
+// CheckFile is [Check] for a database that nobody has open, a backup say.
+func CheckFile(path string) (Problems, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("check the backup: %w", err)
+	}
+	var p Problems
+	if _, err := p.file(path, filepath.Base(path)); err != nil {
+		return nil, err
+	}
+	return p.sorted(), nil
+}
+
+// CheckLive is [Check] while a master runs: of a backup that it has just made,
+// which is at path.
+func CheckLive(dir, path string) (Problems, error) {
+	var p Problems
+	c, err := p.file(path, dbName)
+	if err != nil {
+		return nil, err
+	}
+	p.folder(dir, c, true)
+	return p.sorted(), nil
+}
+
+// file checks a database; the content is nil where it cannot be told.
+func (p *Problems) file(path, name string) (*content, error) {
+	f, size, err := openRegular(path)
+	if _, damaged := errors.AsType[*DamagedError](err); damaged {
+		p.fail(name, "%v", cause(err))
+		return nil, nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		p.fail(name, "it is missing: the next start takes the newest good backup")
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("check the state: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	img, err := openImage(f, size)
+	if err != nil {
+		p.fail(name, "%v", err)
+		return nil, nil
+	}
+	if img.damaged != nil {
+		p.fail(name, "%v: the last change may be lost", img.damaged)
+	}
+	c, err := img.content(migrations.Current())
+	if newer, ok := errors.AsType[*NewerSchemaError](err); ok {
+		newer.Path = path
+		return nil, err
+	}
+	if err != nil {
+		p.fail(name, "%v", err)
+		return nil, nil
+	}
+	if err := boltCheck(path); err != nil {
+		p.fail(name, "%v", err)
+	}
+	p.records(c)
+	return &c, nil
+}
+
+// boltCheck is bbolt's own check. The pages were walked before: it must see no file
+// that was not.
+func boltCheck(path string) error {
+	h, err := openHandle(path, false, readWait)
+	if err != nil {
+		return fmt.Errorf("open it with bbolt: %w", cause(err))
+	}
+	err = h.view(func(tx *bolt.Tx) (err error) {
+		for e := range tx.Check() {
+			err = cmp.Or(err, e) // the first says it, a thousand more do not say it better
+		}
+		return err
+	})
+	if err = errors.Join(err, h.close()); err != nil {
+		return fmt.Errorf("bbolt's own check: %w", cause(err))
+	}
+	return nil
+}
+
+// records checks what can be seen in the records alone.
+func (p *Problems) records(c content) {
+	for _, key := range slices.Sorted(maps.Keys(c.Bad)) {
+		p.fail(key, "it cannot be read: %v", c.Bad[key])
+	}
+	for _, name := range c.Strange {
+		p.note(name, "this release knows no such bucket")
+	}
+	if since := c.Meta.CountShortSince; !since.IsZero() {
+		p.note(keyName(migrations.BucketCounters, string(keyProcessed)), "the count may be short since %s", since.Local().Format(time.RFC3339))
+	}
+	for _, w := range c.Workers {
+		p.worker(w)
+	}
+	p.shared(c.Workers, "token", func(i *Instance) string { return i.Token })
+	p.shared(c.Workers, "port", func(i *Instance) string {
+		if i.Port == 0 {
+			return ""
+		}
+		return fmt.Sprint(i.Port)
+	})
+	p.shared(c.Workers, "process", func(i *Instance) string {
+		if i.PID == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%d (boot %s, namespace %d)", i.PID, i.BootID, i.PIDNamespace)
+	})
+}
+
+func keyName(bucket []byte, key string) string { return string(bucket) + "/" + key }
+
+// shared finds what two workers have that only one can have.
+func (p *Problems) shared(workers []Worker, what string, of func(*Instance) string) {
+	owner := make(map[string]string)
+	for _, w := range workers {
+		if w.Instance == nil {
+			continue
+		}
+		value := of(w.Instance)
+		if value == "" {
+			continue
+		}
+		if other, taken := owner[value]; taken {
+			p.fail(keyName(migrations.BucketWorkers, w.ID), "it has the %s %s, which %s has too", what, value, other)
+			continue
+		}
+		owner[value] = w.ID
+	}
+}
+
+// worker checks a record for contradictions in itself.
+func (p *Problems) worker(w Worker) {
+	where := keyName(migrations.BucketWorkers, w.ID)
+	i := w.Instance
+	switch w.Status {
+	case StatusStarting, StatusRunning, StatusUnhealthy, StatusStopping:
+		if i == nil {
+			p.fail(where, "it is %s, and no process is recorded", w.Status)
+		}
+	case StatusStopped, StatusBackoff, StatusFailed:
+		if i != nil {
+			p.fail(where, "it is %s, and process %d is recorded", w.Status, i.PID)
+		}
+	}
+	if i == nil {
+		return
+	}
+	if i.PID == 0 && (w.Status == StatusRunning || w.Status == StatusUnhealthy) {
+		p.fail(where, "it is %s, and the PID is not recorded", w.Status)
+	}
+	if w.Incarnation == 0 {
+		p.fail(where, "a process is recorded, and none was ever started")
+	}
+	if !validToken(i.Token) {
+		p.fail(where, "the token %.64q is none", i.Token)
+	}
+	if i.Port == 0 {
+		p.fail(where, "its process has no port")
+	} else if i.Port != w.Port {
+		p.fail(where, "its process has port %d, and the worker %d", i.Port, w.Port)
+	}
+	if i.PID != 0 {
+		p.proof(where, i)
+	}
+}
+
+// proof checks that a recorded process can be told from another one.
+func (p *Problems) proof(where string, i *Instance) {
+	switch {
+	case i.Proof == ProofNone:
+		p.fail(where, "process %d is recorded without a proof of its identity", i.PID)
+	case i.Proof == ProofPidfdInode && i.Inode == 0:
+		p.fail(where, "process %d is to be proven by the inode of its pidfd, which is not recorded", i.PID)
+	case i.Proof == ProofStartTimeToken && i.StartTicks == 0:
+		p.fail(where, "process %d is to be proven by its start time, which is not recorded", i.PID)
+	}
+	if i.BootID == "" {
+		p.fail(where, "process %d is recorded without the boot that it ran in", i.PID)
+	}
+}
+
+// validToken tells whether s is 128 bits in hex.
+func validToken(s string) bool {
+	return len(s) == 32 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// folder checks the other files of the state, and that they agree with the
+// database; c is nil where that cannot be read. live: a master is at work.
+func (p *Problems) folder(dir string, c *content, live bool) {
+	p.counter(dir, c, live)
+	p.masterID(dir, c)
+	if c != nil {
+		if here, err := dirID(dir); err == nil && c.Meta.StateDir != here && c.Bad[keyName(migrations.BucketMeta, string(keyMeta))] == nil {
+			p.note(dbName, "it was made in another folder: the processes that it names are left alone at the next start")
+		}
+	}
+	for _, name := range []string{dbName, counterName, masterIDName} {
+		for infix, why := range map[string]string{damagedInfix: "a damaged file that was kept aside", replacedInfix: "a file that was replaced"} {
+			if kept, err := listAside(filepath.Join(dir, name), infix); err == nil && len(kept) > 0 {
+				p.note(filepath.Base(kept[0]), "%s; %s", why, removable(len(kept)))
+			}
+		}
+	}
+	if !live {
+		p.leftovers(dir)
+	}
+	p.backups(dir)
+}
+
+func removable(n int) string {
+	if n == 1 {
+		return "remove it when it is not needed any more"
+	}
+	return fmt.Sprintf("there are %d of these, remove them when they are not needed any more", n)
+}
+
+// counter compares the counter with the database.
+func (p *Problems) counter(dir string, c *content, live bool) {
+	count, err := readCounter(dir)
+	for range 3 { // a master may write it as it is read
+		if !live || err == nil && count.damaged == nil {
+			break
+		}
+		count, err = readCounter(dir)
+	}
+	slot := count.slot
+	clean := c != nil && c.Meta.CleanShutdown && !live
+	switch {
+	case err != nil:
+		p.fail(counterName, "%v", cause(err))
+	case count.damaged != nil:
+		p.fail(counterName, "%v: the last count may be lost", count.damaged)
+	case slot.sequence == 0 && clean:
+		p.note(counterName, "it is missing; the database has the whole count")
+	case slot.sequence == 0:
+		p.fail(counterName, "it is missing: the count may be short")
+	case c == nil || c.countless():
+	case slot.processed < c.Processed && !live:
+		p.note(counterName, "it says %d, the database %d: the larger one counts", slot.processed, c.Processed)
+	case slot.processed > c.Processed && clean:
+		p.fail(counterName, "it says %d, the database only %d although it was closed in order: one of them is an old copy", slot.processed, c.Processed)
+	}
+}
+
+func (p *Problems) masterID(dir string, c *content) {
+	id, err := readMasterID(dir)
+	switch {
+	case err != nil:
+		p.fail(masterIDName, "%v", cause(err))
+	case id == "":
+		p.fail(masterIDName, "it is missing: the next start takes the id of the database")
+	case c != nil && c.Meta.MasterID != "" && c.Meta.MasterID != id:
+		p.fail(masterIDName, "it says %s, the database %s: it is that of another master", id, c.Meta.MasterID)
+	}
+}
+
+func (p *Problems) leftovers(dir string) {
+	for _, pattern := range []string{"*" + tempSuffix, filepath.Join(backupsName, "*"+tempSuffix)} {
+		found, _ := filepath.Glob(filepath.Join(escapeGlob(dir), pattern))
+		for _, path := range found {
+			if name, err := filepath.Rel(dir, path); err == nil {
+				p.note(name, "a crash has left it; it is of no use")
+			}
+		}
+	}
+}
+
+// backups checks those in the backups folder.
+func (p *Problems) backups(dir string) {
+	files, err := listBackups(dir)
+	if err != nil {
+		p.fail(backupsName, "%v", err)
+		return
+	}
+	for _, file := range files {
+		where := filepath.Join(backupsName, filepath.Base(file.path))
+		c, err := readBackup(file, migrations.Current())
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // a master has just removed it
+		case err != nil:
+			p.fail(where, "%v", cause(err))
+		case len(c.Bad) > 0:
+			p.note(where, "%d records cannot be read, the first is %s", len(c.Bad), firstBad(c.Bad))
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+)
+
+// A master that finds that nothing can be written comes up all the same: it knows
+// what was recorded, acknowledges nothing, and resumes service when it can.
+func TestStateIsOpenedThoughItCannotBeWritten(t *testing.T) {
+	for _, act := range []string{"settle", "commit", "counter-write"} {
+		for mode, name := range []string{"always", "interval"} {
+			t.Run(act+"/"+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { testOpenedThoughUnwritable(t, act, SyncMode(mode)) })
+			})
+		}
+	}
+}
+
+func testOpenedThoughUnwritable(t *testing.T, act string, mode SyncMode) {
+	dir := t.TempDir()
+	db := openTest(t, dir, Options{})
+	put(t, db, PutWorker(fullWorker("worker-0")))
+	add(t, db, 7)
+	mustClose(t, db)
+	overwrite(t, filepath.Join(dir, lockName), []byte("4711\n")) // as a killed master leaves it
+	if act == "counter-write" {
+		remove(t, filepath.Join(dir, counterName))
+	}
+
+	var a acts
+	var log bytes.Buffer
+	a.set(act, syscall.ENOSPC)
+	a.set("rewrite-write", syscall.ENOSPC)
+	db = openSeams(t, dir, Options{Sync: mode, Logger: logTo(&log)}, a.seams())
+	for _, wait := range []time.Duration{0, time.Minute} { // before an attempt to write, and after many
+		time.Sleep(wait)
+		synctest.Wait()
+		if s := snapshot(t, db); !cmp.Equal(ids(s), []string{"worker-0"}) || s.Processed != 7 {
+			t.Errorf("workers %v, processed %d, want worker-0 and 7", ids(s), s.Processed)
+		}
+		for what, err := range map[string]error{
+			"count": db.AddProcessed(t.Context(), 1), "apply": db.Apply(t.Context(), DeleteWorker("worker-0")), "writable": db.Writable(),
+		} {
+			if !errors.Is(err, ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "free some space there, and service resumes by itself") {
+				t.Errorf("%s: %v, want ErrUnavailable, the cause and what to do", what, err)
+			}
+		}
+	}
+	a.set(act, nil)
+	a.set("rewrite-write", nil)
+	time.Sleep(lastRepairDelay)
+	synctest.Wait()
+	if err := db.Writable(); err != nil {
+		t.Errorf("writable: %v", err)
+	}
+	add(t, db, 1)
+	if s := snapshot(t, db); s.Meta.CleanShutdown || s.Processed != 8 {
+		t.Errorf("processed %d, want 8; clean %t, want what the start found to be recorded", s.Processed, s.Meta.CleanShutdown)
+	}
+}
+
+// Each step of writing the state anew fails, for a while: what comes of it is what
+// was acknowledged, and not what a backup holds.
+func TestStateIsWrittenAnewThoughEachStepFailsAtFirst(t *testing.T) {
+	for _, file := range []crashpoint.Point{crashpoint.Rewrite, crashpoint.Counter} {
+		for _, step := range file.Steps() {
+			for _, act := range []string{string(step), step.After()} {
+				t.Run(act, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						var a acts
+						db := openSeams(t, t.TempDir(), Options{}, a.seams())
+						put(t, db, PutWorker(fullWorker("worker-0")))
+						if _, err := db.BackUp(); err != nil {
+							t.Fatal(err)
+						}
+						put(t, db, PutWorker(fullWorker("worker-1")))
+						add(t, db, 3)
+						a.set(act, syscall.EIO)
+						a.set("commit", syscall.EIO)
+						if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-2"))); !errors.Is(err, ErrUnavailable) {
+							t.Errorf("apply: %v, want ErrUnavailable", err)
+						}
+						time.Sleep(time.Minute)
+						synctest.Wait()
+						if err := db.AddProcessed(t.Context(), 1); !errors.Is(err, ErrUnavailable) {
+							t.Errorf("count: %v, want ErrUnavailable", err)
+						}
+						a.set(act, nil)
+						a.set("commit", nil)
+						time.Sleep(lastRepairDelay)
+						synctest.Wait()
+						add(t, db, 1)
+						if s := snapshot(t, db); !cmp.Equal(ids(s), []string{"worker-0", "worker-1"}) || s.Processed != 4 {
+							t.Errorf("workers %v, processed %d, want worker-0, worker-1 and 4", ids(s), s.Processed)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// What the operating system does not excuse is told at once.
+func TestStateThatCannotBeOpenedIsNot(t *testing.T) {
+	dir := t.TempDir()
+	mustClose(t, openTest(t, dir, Options{}))
+	var a acts
+	a.set("commit", errDisk)
+	if _, err := open(dir, Options{}, a.seams()); !errors.Is(err, errDisk) {
+		t.Errorf("open: %v, want the cause", err)
+	}
+}
+
+func TestRemedies(t *testing.T) {
+	for errno, want := range map[syscall.Errno]string{
+		syscall.ENOSPC: "free some space", syscall.EROFS: "for writing", syscall.EIO: "disk", syscall.EMFILE: "open files", syscall.EFBIG: "size of files",
+	} {
+		if got := unavailable(fmt.Errorf("write x: %w", errno)).Error(); !strings.Contains(got, want) || !strings.Contains(got, errno.Error()) {
+			t.Errorf("%q does not say %q and why", got, want)
+		}
+	}
+	if got := unavailable(errDisk).Error(); strings.Contains(got, "resumes") {
+		t.Errorf("%q promises too much", got)
+	}
+}
+
+// A start whose first write fails is read from before, while and after the state is
+// written anew: there is no moment without a file.
+func TestStateIsReadWhileItIsWrittenAnewAtAStart(t *testing.T) {
+	dir := t.TempDir()
+	db := openTest(t, dir, Options{})
+	put(t, db, PutWorker(fullWorker("worker-0")))
+	mustClose(t, db)
+	for range 20 {
+		var a acts
+		a.set("commit", syscall.ENOSPC)
+		db := openSeams(t, dir, Options{}, a.seams())
+		a.set("commit", nil)
+		for resumed := false; !resumed; {
+			resumed = db.Writable() == nil
+			if s, err := db.Snapshot(); err != nil || len(s.Workers) != 1 {
+				t.Errorf("%d workers, %v", len(s.Workers), err)
+			}
+		}
+		mustClose(t, db)
+		if t.Failed() {
+			return
+		}
+	}
+}

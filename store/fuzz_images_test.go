@@ -1,0 +1,102 @@
+package store
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/core-tools/hsu-master/migrations"
+)
+
+// smallImages are databases of the smallest page there is, so that a change hits
+// something: an empty one, one of each kind of record, one with branches, free
+// pages and a value of several pages, and one with a record that cannot be read.
+func smallImages(t testing.TB) [][]byte {
+	t.Helper()
+	record, err := encodeMeta(goldenV1().Meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := fullWorker("worker-big")
+	big.Reason = strings.Repeat("a reason of several pages ", 60)
+	few := []Mutation{
+		PutWorker(fullWorker("worker-0")), PutWorker(goldenV1().Workers[1]),
+		AppendEvent(Event{Time: testTime, Worker: "worker-0", Type: "started"}),
+	}
+	many := append(slices.Clip(few), PutWorker(big))
+	for i := range 12 {
+		many = append(many, AppendEvent(Event{Time: testTime.Add(time.Duration(i)), Type: "x", Detail: strings.Repeat("detail ", i)}))
+	}
+	var images [][]byte
+	bad := Mutation{op: opPutWorker, key: "worker-bad", value: []byte("\xff")}
+	for _, muts := range [][]Mutation{nil, few, append(many, DeleteWorker("worker-1")), append(slices.Clip(few), bad)} {
+		path := filepath.Join(quickDir(t), dbName)
+		db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: minPageSize, FreelistType: bolt.FreelistMapType})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(func(tx *bolt.Tx) error {
+			if err := migrations.All.Apply(tx, 0); err != nil {
+				return err
+			}
+			return bucket(tx, migrations.BucketMeta).put(keyMeta, record)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(func(tx *bolt.Tx) error {
+			for _, m := range append([]Mutation{}, muts...) {
+				if err := m.apply(tx, 100); err != nil {
+					return err
+				}
+			}
+			return bucket(tx, migrations.BucketCounters).put(keyProcessed, []byte{0, 0, 0, 0, 0, 0, 0, 9})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := openImage(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, b[:img.meta.HighWater*img.meta.PageSize])
+	}
+	return images
+}
+
+// A page that has been made to look like many times what it is would take as much
+// time and memory: 65,535 elements may each be all of it.
+func TestElementsThatShareTheirBytesAreRefused(t *testing.T) {
+	b := bytes.Clone(smallImages(t)[0])
+	img, err := openImage(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := b[img.meta.Root*minPageSize:][:minPageSize]
+	order.PutUint16(p[8:], leafPage)
+	order.PutUint16(p[10:], 2)
+	for i, size := range []uint32{0, 1} { // the keys "" and "a", then the rest of the page
+		e := p[pageHeaderSize+i*leafElementSize:]
+		order.PutUint32(e, 0)
+		order.PutUint32(e[4:], uint32(100-pageHeaderSize-i*leafElementSize))
+		order.PutUint32(e[8:], size)
+		order.PutUint32(e[12:], minPageSize-100-size)
+	}
+	p[100] = 'a'
+	if err := img.check(true); err == nil || !strings.Contains(err.Error(), "more than it holds") {
+		t.Errorf("checked: %v", err)
+	}
+}

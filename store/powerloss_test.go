@@ -1,0 +1,138 @@
+//go:build linux && amd64
+
+package store
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// usualScript does everything that a store is for.
+const usualScript = "open change change count count change burst count backup change close open count change"
+
+// operatorScript does what an operator does while no master runs.
+const operatorScript = "open change backup change keep count change close compact open change keep close restore open count change"
+
+// TestPowerLoss records a process that uses a state, system call by system call,
+// and opens what a power cut at each of these moments may leave on the disk.
+//
+// SEED chooses what is sampled, here and in the tests below; HSU_POWERLOSS=full tries
+// all that there is, which takes hours (give -timeout).
+func TestPowerLoss(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		mode   SyncMode
+		old    bool // there is a state of the schema before
+		script string
+	}{
+		{"always", SyncAlways, false, usualScript},
+		{"operator", SyncAlways, false, operatorScript},
+		{"interval", SyncInterval, false, "open count change count count interval count burst interval count backup close open count change interval count"},
+		{"requests", SyncAlways, false, "open once count once change once again count mixed close open once again count once"},
+		{"requests, interval", SyncInterval, false, "open count once count again change mixed once interval count once close open count once mixed"},
+		{"migration", SyncAlways, true, "open change count close open count"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			x := newExperiment(t, c.mode)
+			if c.old {
+				x.prepareOld()
+			}
+			x.mustRun(c.script)
+			x.report(x.powerLoss(0, nil, pick(t,
+				effort{moments: 4, singles: true, random: 1},
+				effort{moments: 1, singles: true, tears: 2, random: 12},
+				effort{moments: 1, singles: true, tears: 1 << 20, random: 200})))
+		})
+	}
+}
+
+// TestPowerLossDuringRecovery cuts the power a second time, while what the first
+// time has left is opened and used.
+func TestPowerLossDuringRecovery(t *testing.T) {
+	first := newExperiment(t, SyncAlways)
+	first.mustRun(usualScript)
+	r, seed := first.tracer.rec, seedOf(t)
+	chance := rand.New(rand.NewPCG(seed, 0))
+	times := pick(t, 3, 6, 60)
+	j := newJudge(t, false)
+	for range times {
+		p := 1 + chance.IntN(r.end)
+		want, err := r.promises(p, first.mode, first.base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var cuts []powerCut
+		r.cuts(p, effort{random: 5}, chance, func(c powerCut) { cuts = append(cuts, c) })
+		c := cuts[chance.IntN(len(cuts))]
+		x := &experiment{t: t, dir: inMemory(t), base: want, judge: j, doing: "first " + c.what + " at " + r.where(p)}
+		if err := r.after(c).write(x.dir); err != nil {
+			t.Fatal(err)
+		}
+		x.mustRun("open change count change")
+		x.cutFrom(0, effort{moments: 1, singles: true, tears: 2, random: pick(t, 1, 5, 50)})
+	}
+	t.Logf("SEED=%d: %d states recovered, then the power cut in %d ways, %d of them different states", seed, times, j.cuts, len(j.seen))
+}
+
+// TestPowerLossNoticesAMissingSync takes each sync of a recording for one that was
+// never called: a promise must break, or the simulation shows nothing.
+func TestPowerLossNoticesAMissingSync(t *testing.T) {
+	x := newExperiment(t, SyncAlways)
+	x.mustRun("open change change count count backup close open count change")
+	r := x.tracer.rec
+	missed := 0
+	for i, s := range r.syncs {
+		if r.redundant(i) {
+			continue
+		}
+		missed++
+		skip := func(other syncCall) bool { return other == s }
+		if broken := x.powerLoss(s.start, skip, effort{moments: 1, singles: true, random: 5}); len(broken) == 0 {
+			t.Errorf("sync of %s at %s was left out, and nothing has broken", s.node.label, r.where(s.start))
+		}
+	}
+	if missed < 15 {
+		t.Errorf("only %d syncs were left out", missed)
+	}
+	t.Logf("%d of %d syncs left out, one at a time", missed, len(r.syncs))
+}
+
+// redundant tells whether the ith sync is not needed for any promise: what it makes
+// durable was so already, or the next sync does it before anything is acknowledged.
+func (r *recording) redundant(i int) bool {
+	s := r.syncs[i]
+	if !slices.ContainsFunc(r.acts, func(a *diskAct) bool { return a.durable == s.end }) {
+		return true
+	}
+	for _, m := range r.marks {
+		if m.at > s.end && strings.Contains(m.text, "!") {
+			return slices.ContainsFunc(r.syncs[i+1:], func(next syncCall) bool { return next.node == s.node && next.end < m.at }) &&
+				!r.ordering(i)
+		}
+	}
+	return true // nothing was said after it
+}
+
+// ordering tells whether the ith sync is one between the pages of a transaction and the
+// meta page that leads to them: without it the meta page could be there alone.
+func (r *recording) ordering(i int) bool {
+	s := r.syncs[i]
+	return slices.ContainsFunc(r.acts, func(a *diskAct) bool {
+		return a.node == s.node && a.kind == kindData && a.start > s.end && a.end < r.syncs[min(i+1, len(r.syncs)-1)].start && a.at < 2*4096
+	}) && slices.ContainsFunc(r.acts, func(a *diskAct) bool {
+		return a.kind == kindEntry && a.to == s.node && a.name == dbName && a.end < s.start
+	})
+}
+
+// What the recorder does not understand it must not overlook.
+func TestRecorderOverlooksNothing(t *testing.T) {
+	for _, word := range []string{"sneak-link", "sneak-copy", "sneak-map", "sneak-dup", "sneak-child"} {
+		x := newExperiment(t, SyncAlways)
+		if _, said, err := x.run("open change " + word); err == nil || !strings.Contains(err.Error(), "record the child: the ") {
+			t.Errorf("%s: %v, want an error of the recorder (%s)", word, err, said)
+		}
+	}
+}

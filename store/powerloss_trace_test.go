@@ -1,0 +1,331 @@
+//go:build linux && amd64
+
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// tracer runs this test binary in a part of its own and notes what its system
+// calls do to the files below a folder. A call that it does not know is an
+// error: nothing that could change a file is overlooked.
+type tracer struct {
+	dir     string
+	rec     *recording
+	pid     int
+	memory  *os.File
+	names   map[string]*inode // of what there is now, by path below dir
+	sizes   map[*inode]int64
+	open    map[int]*inode   // by descriptor
+	calls   map[int]*sysCall // by thread
+	maps    map[uint64]uint64
+	pos     int
+	changes int // calls so far that change a file or sync one
+	// meddle is asked before each such call.
+	meddle func(*sysCall) meddling
+	// meddled are the calls that it has cut off or failed.
+	meddled []*sysCall
+}
+
+// meddling is what becomes of a call instead.
+type meddling struct {
+	errno syscall.Errno // that it returns
+	kill  bool          // the process dies of SIGKILL
+	done  bool          // after it was done; else it is not done at all
+}
+
+// sysCall is a system call that has begun and not returned.
+type sysCall struct {
+	nr    uint64
+	args  [6]uint64
+	start int
+	// Of one that changes a file or syncs one:
+	what    string
+	changes bool
+	sync    bool
+	acts    []*diskAct
+	node    *inode
+	meddling
+}
+
+// markFD is what the traced process writes its marks to.
+const markFD = 3
+
+func newTracer(dir string) (*tracer, error) {
+	tr := &tracer{
+		dir: dir, rec: &recording{root: &inode{folder: true, entries: make(map[string]*inode)}},
+		names: make(map[string]*inode), sizes: make(map[*inode]int64),
+	}
+	there, err := readFiles(dir)
+	if err != nil {
+		return nil, err
+	}
+	tr.names["."] = tr.rec.root
+	for path, content := range there {
+		n := &inode{label: path, folder: content == nil, content: content}
+		if n.folder {
+			n.entries = make(map[string]*inode)
+		}
+		tr.names[path], tr.sizes[n] = n, int64(len(content))
+	}
+	for path, n := range tr.names {
+		if path != "." {
+			tr.names[filepath.Dir(path)].entries[filepath.Base(path)] = n
+		}
+	}
+	return tr, nil
+}
+
+// run starts the child with this environment and traces it to its end. The
+// recordings of several runs follow each other in one.
+func (tr *tracer) run(env []string, output *os.File, limit time.Duration) (unix.WaitStatus, error) {
+	type result struct {
+		status unix.WaitStatus
+		err    error
+	}
+	done := make(chan result)
+	go func() {
+		// A process is traced by a thread, and this one ends with it.
+		runtime.LockOSThread()
+		status, err := tr.trace(env, output, limit)
+		done <- result{status, err}
+	}()
+	r := <-done
+	tr.rec.end = tr.pos
+	return r.status, r.err
+}
+
+func (tr *tracer) trace(env []string, output *os.File, limit time.Duration) (status unix.WaitStatus, err error) {
+	program, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = null.Close() }()
+	tr.pid, err = syscall.ForkExec(program, []string{program}, &syscall.ProcAttr{
+		Env:   append(env, "GODEBUG=asyncpreemptoff=1"), // fewer signals to pass on
+		Files: []uintptr{null.Fd(), output.Fd(), output.Fd(), null.Fd()},
+		Sys:   &syscall.SysProcAttr{Ptrace: true},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("trace the child: %w", err)
+	}
+	timeout := time.AfterFunc(limit, func() { _ = unix.Kill(tr.pid, unix.SIGKILL) })
+	defer timeout.Stop()
+	defer func() {
+		if err != nil {
+			_ = unix.Kill(tr.pid, unix.SIGKILL)
+			for {
+				var ws unix.WaitStatus
+				tid, e := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil)
+				if e != nil && !errors.Is(e, unix.EINTR) || tid == tr.pid && (ws.Exited() || ws.Signaled()) {
+					return
+				}
+			}
+		}
+	}()
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(tr.pid, &ws, unix.WALL, nil); err != nil {
+		return 0, err
+	}
+	if err := unix.PtraceSetOptions(tr.pid, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL|unix.PTRACE_O_TRACECLONE|
+		unix.PTRACE_O_TRACEFORK|unix.PTRACE_O_TRACEVFORK); err != nil {
+		return 0, err
+	}
+	tr.memory, err = os.Open(fmt.Sprintf("/proc/%d/mem", tr.pid))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = tr.memory.Close() }()
+	tr.open, tr.calls, tr.maps = make(map[int]*inode), make(map[int]*sysCall), make(map[uint64]uint64)
+	return tr.follow()
+}
+
+// follow passes every stop of the process, until its end.
+func (tr *tracer) follow() (unix.WaitStatus, error) {
+	tid, signal, known := tr.pid, 0, map[int]bool{tr.pid: true}
+	for {
+		if err := unix.PtraceSyscall(tid, signal); err != nil && !errors.Is(err, unix.ESRCH) {
+			return 0, fmt.Errorf("go on with thread %d: %w", tid, err)
+		}
+		signal = 0
+		var ws unix.WaitStatus
+		for {
+			var err error
+			if tid, err = unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil); err == nil {
+				break
+			}
+			if !errors.Is(err, unix.EINTR) {
+				return 0, fmt.Errorf("wait for the child: %w", err)
+			}
+		}
+		switch {
+		case (ws.Exited() || ws.Signaled()) && tid == tr.pid:
+			return ws, tr.unfinished()
+		case !ws.Stopped():
+		case ws.StopSignal() == unix.SIGTRAP|0x80:
+			if err := tr.stopped(tid); err != nil && !errors.Is(err, unix.ESRCH) {
+				return 0, err
+			}
+		case ws.StopSignal() == unix.SIGTRAP && ws.TrapCause() == unix.PTRACE_EVENT_CLONE:
+		case ws.StopSignal() == unix.SIGTRAP && ws.TrapCause() > 0:
+			return 0, errors.New("the child has started a process of its own")
+		case ws.StopSignal() == unix.SIGSTOP && !known[tid]:
+			known[tid] = true // a thread that has just been made
+		default:
+			signal = int(ws.StopSignal())
+		}
+	}
+}
+
+// unfinished settles the calls that were cut off by the end of the process. Whether a
+// sync was done makes no difference, and whether a write was the file tells.
+func (tr *tracer) unfinished() error {
+	for _, c := range tr.calls {
+		if !c.changes || c.sync || c.kill && !c.done {
+			continue
+		}
+		if len(c.acts) != 1 || c.acts[0].kind != kindData {
+			return fmt.Errorf("the child ended within %s", c.what)
+		}
+		a, there := c.acts[0], false
+		for path, n := range tr.names {
+			if n == a.node {
+				b, err := os.ReadFile(filepath.Join(tr.dir, path))
+				if err != nil {
+					return err
+				}
+				there = int64(len(b)) >= a.at && bytes.HasPrefix(b[a.at:], a.data)
+			}
+		}
+		if !there {
+			continue
+		}
+		if err := tr.end(c, int64(len(a.data))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (tr *tracer) next() int {
+	tr.pos++
+	return tr.pos - 1
+}
+
+// stopped handles the beginning or the return of a system call.
+func (tr *tracer) stopped(tid int) error {
+	var info struct {
+		op             uint8
+		_              [3]uint8
+		arch           uint32
+		ip, sp         uint64
+		number         uint64 // or the result
+		args           [6]uint64
+		_, reserved, _ uint64
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(tid), unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	switch info.op {
+	case unix.PTRACE_SYSCALL_INFO_ENTRY:
+		c := &sysCall{nr: info.number, args: info.args}
+		tr.calls[tid] = c
+		if err := tr.begin(c); err != nil {
+			return err
+		}
+		if !c.changes {
+			return nil
+		}
+		c.start = tr.next()
+		tr.changes++
+		if tr.meddle != nil {
+			c.meddling = tr.meddle(c)
+		}
+		if c.meddling == (meddling{}) {
+			return nil
+		}
+		tr.meddled = append(tr.meddled, c)
+		if c.done {
+			return nil
+		}
+		return tr.set(tid, func(regs *unix.PtraceRegs) { regs.Orig_rax = ^uint64(0) }, c.kill)
+	case unix.PTRACE_SYSCALL_INFO_EXIT:
+		c := tr.calls[tid]
+		delete(tr.calls, tid)
+		if c == nil {
+			return nil // the child's first stop, or a thread's
+		}
+		result := int64(info.number)
+		if c.meddling != (meddling{}) {
+			if err := tr.set(tid, func(regs *unix.PtraceRegs) { regs.Rax = uint64(-int64(c.errno)) }, c.kill); err != nil {
+				return err
+			}
+			if !c.done {
+				result = -int64(c.errno)
+			}
+		}
+		return tr.end(c, result)
+	}
+	return fmt.Errorf("thread %d stopped outside of a system call", tid)
+}
+
+func (tr *tracer) set(tid int, change func(*unix.PtraceRegs), kill bool) error {
+	var regs unix.PtraceRegs
+	if err := unix.PtraceGetRegs(tid, &regs); err != nil {
+		return err
+	}
+	change(&regs)
+	if err := unix.PtraceSetRegs(tid, &regs); err != nil {
+		return err
+	}
+	if kill {
+		return unix.Kill(tr.pid, unix.SIGKILL)
+	}
+	return nil
+}
+
+func (tr *tracer) bytes(at, n uint64) ([]byte, error) {
+	b := make([]byte, n)
+	if _, err := tr.memory.ReadAt(b, int64(at)); err != nil {
+		return nil, fmt.Errorf("read the child's memory: %w", err)
+	}
+	return b, nil
+}
+
+// path reads a path from the child's memory and returns it relative to the
+// folder; false where it is not below it.
+func (tr *tracer) path(at uint64) (string, bool, error) {
+	b := make([]byte, 4096)
+	n, _ := tr.memory.ReadAt(b, int64(at)) // it may end where the memory does
+	name, _, ended := strings.Cut(string(b[:n]), "\x00")
+	if !ended {
+		return "", false, errors.New("the child named a file that cannot be read")
+	}
+	if name == "" {
+		return "", false, nil
+	}
+	if !filepath.IsAbs(name) {
+		return "", false, fmt.Errorf("the child named %q: the recorder knows no relative paths", name)
+	}
+	rel, err := filepath.Rel(tr.dir, filepath.Clean(name))
+	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		return "", false, nil //nolint:nilerr // it is no file of ours
+	}
+	return rel, true, nil
+}
