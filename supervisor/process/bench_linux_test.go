@@ -228,6 +228,20 @@ func BenchmarkOwnsPort(b *testing.B) {
 		})
 	}
 	run("ours", port, PortOurs)
+	b.Run("ours, 100 ask at once", func(b *testing.B) {
+		defer reportCPU(b)()
+		for b.Loop() {
+			var wg sync.WaitGroup
+			for range 100 {
+				wg.Go(func() {
+					if owner, err := w.family.OwnsPort(port); err != nil || owner != PortOurs {
+						b.Error(owner, err)
+					}
+				})
+			}
+			wg.Wait()
+		}
+	})
 	run("foreign", l.Addr().(*net.TCPAddr).Port, PortForeign)
 	withheld.sockDiag.Store(true)
 	defer withheld.sockDiag.Store(false)

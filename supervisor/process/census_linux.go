@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -44,38 +43,33 @@ var errTooMany = errors.New("processes are started faster than they can be looke
 
 // reader makes a pass.
 type reader struct {
-	buf     *[]byte
 	seen    func(Holder)
 	holders []Holder
 	users   []int
 	pending []int // inside execve
+	// read is readEnviron but in tests.
+	read func(pid int, buf *[]byte) ([]byte, environState)
 }
 
-func (r *reader) visit(pids []int) {
-	self := os.Getpid()
-	for _, pid := range pids {
-		if pid == self {
-			continue
-		}
-		environ, state := readEnviron(pid, r.buf)
-		switch state {
-		case environNone:
-			continue
-		case environInExec:
-			r.pending = append(r.pending, pid)
-			continue
-		case environRead:
-			if h, ok := parseHolder(environ); ok {
-				h.PID = pid
-				r.holders = append(r.holders, h)
-				if r.seen != nil {
-					r.seen(h)
-				}
+// take notes what reading a process's environment has come to.
+func (r *reader) take(pid int, environ []byte, state environState) {
+	switch state {
+	case environNone:
+		return
+	case environInExec:
+		r.pending = append(r.pending, pid)
+		return
+	case environRead:
+		if h, ok := parseHolder(environ); ok {
+			h.PID = pid
+			r.holders = append(r.holders, h)
+			if r.seen != nil {
+				r.seen(h)
 			}
-		case environCleared, environDenied:
 		}
-		r.users = append(r.users, pid)
+	case environCleared, environDenied:
 	}
+	r.users = append(r.users, pid)
 }
 
 // takeCensus makes one pass. Where seen is set, each holder is shown to it the
@@ -85,10 +79,9 @@ func takeCensus(ctx context.Context, seen func(Holder)) (*census, error) {
 	if err := checkProc(); err != nil {
 		return nil, err
 	}
-	r := &reader{buf: getBuffer(), seen: seen}
-	defer putBuffer(r.buf)
+	r := &reader{seen: seen, read: readEnviron}
 	// One reader: two were tried and are no faster on a busy machine.
-	if err := walkProcesses(r.visit); err != nil {
+	if err := r.look(walkProcesses); err != nil {
 		return nil, err
 	}
 	if err := r.settle(ctx); err != nil {
@@ -100,11 +93,13 @@ func takeCensus(ctx context.Context, seen func(Holder)) (*census, error) {
 // walkProcesses lists all processes. /proc lists by rising number and goes on to
 // those that are new by then. In small pieces, each seen at once, that keeps up with
 // a chain of processes that fork and exit, none of which lives as long as a pass.
-func walkProcesses(visit func(pids []int)) error {
+func walkProcesses(visit func(pids []int) bool) error {
 	deadline, late := time.Now().Add(passPatience), false
 	var piece [16 * 24]byte
 	err := walkNumbers("/proc", piece[:], func(pids []int) bool {
-		visit(pids)
+		if !visit(pids) {
+			return false
+		}
 		late = time.Now().After(deadline)
 		return !late
 	})
@@ -130,6 +125,7 @@ func (r *reader) settle(ctx context.Context) error {
 			return err
 		}
 		again := r.pending
+		slices.Sort(again)
 		r.pending = nil
 		r.visit(again)
 	}
@@ -190,57 +186,9 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// shared lets all who ask at the same time share a pass: a hundred workers that
-// died together ask for one each. A pass that has begun before is too old for who
-// asks now, as it may have gone past the process in question.
-var shared sharedCensus
+// shared lets a hundred workers that died together have one pass for all.
+var shared = newSharedCensus()
 
-type sharedCensus struct {
-	mu      sync.Mutex
-	running bool
-	next    *sharedPass
-}
-
-type sharedPass struct {
-	done   chan struct{}
-	census *census
-	err    error
-}
-
-func (s *sharedCensus) take(ctx context.Context) (*census, error) {
-	s.mu.Lock()
-	pass := s.next
-	if pass == nil {
-		pass = &sharedPass{done: make(chan struct{})}
-		s.next = pass
-	}
-	if !s.running {
-		s.running = true
-		go s.run()
-	}
-	s.mu.Unlock()
-	select {
-	case <-pass.done:
-		return pass.census, pass.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// run makes passes until nobody waits for one. It ends by itself soon after: a
-// pass takes milliseconds, and is bounded where something is inside execve.
-func (s *sharedCensus) run() {
-	for {
-		s.mu.Lock()
-		pass := s.next
-		s.next = nil
-		if pass == nil {
-			s.running = false
-			s.mu.Unlock()
-			return
-		}
-		s.mu.Unlock()
-		pass.census, pass.err = takeCensus(context.Background(), nil)
-		close(pass.done)
-	}
+func newSharedCensus() *sharing[*census] {
+	return &sharing[*census]{ask: func() (*census, error) { return takeCensus(context.Background(), nil) }}
 }

@@ -1,15 +1,15 @@
 package process
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
 // DelegatedCgroup returns the cgroup v2 folder of this process if it may manage it:
@@ -63,7 +63,7 @@ func CreateCgroup(dir, name string) (string, error) {
 		return "", fmt.Errorf("create cgroup %q: %w", name, fs.ErrInvalid)
 	}
 	path := filepath.Join(dir, name)
-	if err := os.Mkdir(path, 0o755); err != nil {
+	if err := crashpoint.Do(crashpoint.Cgroup, func() error { return os.Mkdir(path, 0o755) }); err != nil {
 		return "", fmt.Errorf("create cgroup: %w", err)
 	}
 	return path, nil
@@ -86,7 +86,8 @@ func RemoveCgroup(path string) error {
 			}
 		}
 	}
-	if err := unix.Rmdir(path); err != nil && !errors.Is(err, unix.ENOENT) {
+	err = crashpoint.Do(crashpoint.CgroupGone, func() error { return unix.Rmdir(path) })
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove cgroup %s: %w", path, err)
 	}
 	return nil
@@ -95,14 +96,8 @@ func RemoveCgroup(path string) error {
 // cgroupMembers returns the processes in a cgroup and below it. One that cannot be
 // read has none.
 func cgroupMembers(dir string) []int {
-	var found []int
 	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	for field := range bytes.FieldsSeq(text) {
-		// 0 stands for a process outside of our PID namespace.
-		if pid, err := strconv.Atoi(string(field)); err == nil && pid > 0 {
-			found = append(found, pid)
-		}
-	}
+	found := parseMembers(text)
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		if e.IsDir() {

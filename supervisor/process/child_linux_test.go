@@ -46,6 +46,7 @@ func init() {
 		"exit-on-usr1": exitOnUSR1,
 		"raise":        raise,
 		"count-usr1":   countUSR1,
+		"count-term":   countTERM,
 		"re-exec":      func([]string) { execSelf(os.Environ(), "sleep") },
 		"clear":        func(args []string) { execSelf(nil, args...) },
 		"close-lease":  closeLease,
@@ -67,7 +68,15 @@ func init() {
 		"nobody-exit":  nobodyExit,
 		"nobody-port":  nobodyPort,
 		"nobody-kill":  nobodyKill,
-		"kill-own":     killOwn,
+		"nobody-hidden": func(args []string) {
+			dropUID()
+			ctx, cancel := testDeadline()
+			defer cancel()
+			hidden, err := PortHidden(ctx, number(args[0]))
+			must(err)
+			fmt.Printf("hidden %v\n", hidden)
+		},
+		"kill-own": killOwn,
 		"namespace": func([]string) {
 			say("proc", func() (string, bool) { e := checkProc(); return fmt.Sprint(e), e == nil })
 		},
@@ -134,6 +143,16 @@ func countUSR1([]string) {
 	ready()
 	for range got {
 		fmt.Printf("usr1 %d\n", os.Getpid())
+	}
+}
+
+// countTERM notes every SIGTERM that it gets, and goes on.
+func countTERM([]string) {
+	got := make(chan os.Signal, 8)
+	signal.Notify(got, syscall.SIGTERM)
+	ready()
+	for range got {
+		fmt.Printf("term %d\n", os.Getpid())
 	}
 }
 

@@ -98,6 +98,35 @@ func TestKillLeavesNobody(t *testing.T) {
 }
 
 // Processes that fork and exit at once outrun a kill that comes at a pass's end.
+// The leader's group is asked by SignalGroup, and is not asked twice.
+func TestTerminateAsksThoseOutsideOfTheGroup(t *testing.T) {
+	w := startWorker(t, "spawn", "double-fork", "count-term")
+	ready := map[int]*Process{}
+	for range 3 {
+		pid := w.expectPID(t, "ready")
+		ready[pid] = watchPID(t, pid)
+	}
+	if err := w.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, w.Process)
+	delete(ready, w.PID())
+	ctx, cancel := testDeadline()
+	defer cancel()
+	if err := w.family.Terminate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	asked := w.expectPID(t, "term")
+	if ready[asked] == nil {
+		t.Errorf("process %d was asked, want one of %v", asked, ready)
+	}
+	for pid, p := range ready {
+		if stat, err := readStat(pid); err != nil || !p.alive() || (stat.PGID == w.PID()) == (pid == asked) {
+			t.Errorf("process %d of group %d is alive: %v (%v); asked was %d", pid, stat.PGID, p.alive(), err, asked)
+		}
+	}
+}
+
 func TestKillCatchesForkChain(t *testing.T) {
 	w := startWorker(t, "chain")
 	w.expect(t, "ready")

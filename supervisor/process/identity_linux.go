@@ -101,7 +101,7 @@ func open(id Identity, token string) (*Process, error) {
 	case id.PIDNamespace == 0 || here == 0:
 		return nil, fmt.Errorf("%w: no pid namespace is known", ErrUnverifiable)
 	case id.PIDNamespace != here:
-		return nil, fmt.Errorf("%w: it ran in pid namespace %d, this is %d", ErrUnverifiable, id.PIDNamespace, here)
+		return nil, fmt.Errorf("%w: %w: that was %d, this is %d", ErrUnverifiable, ErrElsewhere, id.PIDNamespace, here)
 	}
 	fd, err := openPidfd(id.PID)
 	if err != nil {
@@ -212,6 +212,27 @@ func openPID(pid int, then afterwards) (*Process, error) {
 		return nil, err
 	}
 	return watch(fd, id, then)
+}
+
+// Identify tells which process has the number now. ErrGone: none.
+func Identify(pid int) (Identity, error) {
+	id, err := identifyPID(pid)
+	if err != nil {
+		return Identity{}, fmt.Errorf("identify process %d: %w", pid, err)
+	}
+	return id, nil
+}
+
+func identifyPID(pid int) (Identity, error) {
+	if err := checkSupport(); err != nil {
+		return Identity{}, err
+	}
+	fd, err := openPidfd(pid)
+	if err != nil {
+		return Identity{}, err
+	}
+	defer unix.Close(fd)
+	return identify(fd, pid)
 }
 
 // Verify checks that the process's environment names token. ErrGone means that it

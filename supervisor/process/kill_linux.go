@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
 const (
@@ -43,6 +45,29 @@ func (f Family) Kill(ctx context.Context) (left []Holder, err error) {
 	return nil, nil
 }
 
+// Terminate asks the members to end, by SIGTERM and then SIGCONT, that are not in the
+// leader's process group, which SignalGroup reaches. Each is opened and proven before;
+// nobody is waited for, and this process and its ancestors are spared.
+func (f Family) Terminate(ctx context.Context) error {
+	c, err := shared.take(ctx)
+	if err != nil {
+		return fmt.Errorf("ask a family to end: %w", err)
+	}
+	s := &sweep{family: f, gentle: true, ourselves: ourselves(), prey: make(map[int]*prey)}
+	defer s.close()
+	for _, member := range f.find(c, f.leaseMayBeHeld()) {
+		s.hold(member, Holder{PID: member.pid})
+	}
+	for pid, p := range s.prey {
+		if stat, err := readStat(pid); err == nil && stat.PGID == f.Leader && f.Leader != 0 {
+			continue
+		}
+		s.signal(p, unix.SIGTERM)
+		s.signal(p, unix.SIGCONT)
+	}
+	return nil
+}
+
 // leaseHeld says whether the lease is certainly held.
 func (f Family) leaseHeld() bool {
 	if f.LeasePath == "" || f.Lease == (FileID{}) {
@@ -55,6 +80,7 @@ func (f Family) leaseHeld() bool {
 // sweep is one Kill under way.
 type sweep struct {
 	family    Family
+	gentle    bool // nobody is stopped
 	ourselves map[int]bool
 	prey      map[int]*prey // opened and proven members, until they are dead
 }
@@ -182,7 +208,8 @@ func (s *sweep) chase(ctx context.Context) (found int, err error) {
 	return found, err
 }
 
-// hold opens a member, proves that it is one and stops it. It reports whether it
+// hold opens a member, proves that it is one and stops it, unless the sweep is a
+// gentle one. It reports whether it
 // is a new one.
 func (s *sweep) hold(member candidate, h Holder) bool {
 	if s.ourselves[member.pid] {
@@ -206,7 +233,9 @@ func (s *sweep) hold(member candidate, h Holder) bool {
 		_ = p.Close()
 		return false
 	}
-	s.signal(p, unix.SIGSTOP)
+	if !s.gentle {
+		s.signal(p, unix.SIGSTOP)
+	}
 	if old != nil {
 		_ = old.Close()
 	}
@@ -258,7 +287,7 @@ func (s *sweep) killCgroup() {
 			return // a wrong folder: it is not the instance's own
 		}
 	}
-	_ = writeCgroup(s.family.Cgroup, "cgroup.kill", "1")
+	_ = crashpoint.Do(crashpoint.CgroupKill, func() error { return writeCgroup(s.family.Cgroup, "cgroup.kill", "1") })
 }
 
 // await waits a little for those that were killed to die, even after ctx has

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
 // Lease is an open, locked file that an instance and its descendants inherit. The
@@ -59,7 +60,7 @@ func createLease(path string) (_ *Lease, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("stat %s: %w", name, err)
 	}
-	if err := os.Rename(name, path); err != nil {
+	if err := crashpoint.Do(crashpoint.Lease, func() error { return os.Rename(name, path) }); err != nil {
 		return nil, err
 	}
 	return &Lease{id: id, file: file}, nil
@@ -117,6 +118,14 @@ func LeaseHeld(path string, id FileID) (bool, error) {
 	return false, nil
 }
 
+// HoldsLease reports whether a process holds the lease that the file at path was
+// locked for; it does not where its descriptors may not be read.
+func HoldsLease(pid int, path string, id FileID) bool {
+	buf := getBuffer()
+	defer putBuffer(buf)
+	return id != (FileID{}) && holdsLease(pid, id, path, buf)
+}
+
 func fileID(fd int) (FileID, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -151,7 +160,7 @@ func holdsLease(pid int, lease FileID, path string, buf *[]byte) bool {
 		}
 		// Locks of the description are listed since Linux 4.1 (proc_pid_fdinfo(5)).
 		info, err := readAll(folder+"/fdinfo/"+name, buf)
-		if err == nil && bytes.Contains(info, []byte("lock:")) {
+		if err == nil && locked(info) {
 			return true
 		}
 	}

@@ -65,6 +65,39 @@ func TestLeaseIsOurOwnUntilClosed(t *testing.T) {
 	}
 }
 
+// Who has a lease's file open, and even a lock on it, is no holder of the lease.
+func TestLeaseIsNotHeldByOneWhoLocksItOtherwise(t *testing.T) {
+	w := startWorker(t, "sleep")
+	path, buf := w.family.LeasePath, getBuffer()
+	defer putBuffer(buf)
+	if !holdsLease(w.PID(), w.family.Lease, path, buf) {
+		t.Fatal("the worker does not hold its lease")
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	all := unix.Flock_t{Type: unix.F_WRLCK, Whence: unix.SEEK_SET}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &all); err != nil {
+		t.Fatal(err)
+	}
+	if holdsLease(os.Getpid(), w.family.Lease, path, buf) {
+		t.Error("one who has a lock of another kind on it is taken for a holder")
+	}
+	// One who asks while nobody holds it has a lock for as long as that takes.
+	if err := w.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, w.Process)
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	if holdsLease(os.Getpid(), w.family.Lease, path, buf) {
+		t.Error("one who asks whether it is held is taken for a holder")
+	}
+}
+
 func TestLeaseOfEachInstanceIsAnother(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lease")
 	// What a crash between creating and renaming leaves.

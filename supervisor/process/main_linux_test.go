@@ -13,10 +13,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/leaks"
 )
 
 // patience bounds every wait of a test for a process; none should come near it.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // program is this test binary, also for a user who may not look into its folder.
 const program = "/proc/self/exe"
@@ -50,7 +52,7 @@ func runAndCount(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "subreaper:", err)
 		return 1
 	}
-	code := m.Run()
+	code := leaks.Run(m, os.Stderr)
 	for {
 		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
 		switch {

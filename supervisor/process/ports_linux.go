@@ -7,6 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sort"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +18,7 @@ import (
 
 // listener is a socket that listens on a port.
 type listener struct {
+	port  int
 	inode uint64
 	uid   uint32 // of the process that made it, when it did
 }
@@ -46,7 +51,7 @@ func (f Family) ownsPort(port int) (Ownership, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), ownerPatience)
 	defer cancel()
 	for try := 1; ; try++ {
-		listeners, err := listenersOn(port, buf)
+		listeners, err := listenersOn(ctx, port, buf)
 		if err != nil {
 			return PortUnknown, err
 		}
@@ -71,7 +76,7 @@ func (f Family) ownsPort(port int) (Ownership, error) {
 			return PortOurs, nil
 		}
 		// A listener that is gone by now may have been ours as well.
-		again, err := listenersOn(port, buf)
+		again, err := listenersOn(ctx, port, buf)
 		if err != nil {
 			return PortUnknown, err
 		}
@@ -120,15 +125,23 @@ func (s *ownerSearch) look(pid int) {
 			s.denied = append(s.denied, st.Uid)
 		}
 	}
-	var link [64]byte
-	for _, n := range open {
+	// What a program has inherited comes last: it rarely listens there.
+	const inherited = 3
+	at := sort.SearchInts(open, inherited)
+	for _, n := range slices.Concat(open[at:], open[:at]) {
 		if len(s.missing) == 0 {
 			return
 		}
-		length, err := unix.Readlink(fmt.Sprintf("%s/fd/%d", folder, n), link[:])
-		if err == nil {
-			delete(s.missing, string(link[:length]))
-		}
+		s.compare(folder, n)
+	}
+}
+
+// compare takes out of missing what the descriptor is.
+func (s *ownerSearch) compare(folder string, n int) {
+	var link [64]byte
+	length, err := unix.Readlink(folder+"/fd/"+strconv.Itoa(n), link[:])
+	if err == nil {
+		delete(s.missing, string(link[:length]))
 	}
 }
 
@@ -162,11 +175,46 @@ func (s *ownerSearch) verdict() Ownership {
 
 func socketLink(inode uint64) string { return fmt.Sprintf("socket:[%d]", inode) }
 
+// Many who ask at the same time, as a hundred workers do in a recovery, share one
+// reading: what costs is not what is found but the kernel's walk through its table
+// of listeners (measured: a tenth of a recovery).
+var (
+	asking       atomic.Int32
+	allListeners = &sharing[*listenerTable]{ask: readListenerTable}
+)
+
+// listenerTable are all listeners of our network namespace at one moment.
+type listenerTable struct {
+	on    map[int][]listener // by port
+	whole bool               // none can have been missed
+}
+
+func readListenerTable() (*listenerTable, error) {
+	buf := getBuffer()
+	defer putBuffer(buf)
+	found, parts, err := diagnose(anyPort, *buf)
+	if err != nil {
+		return nil, err
+	}
+	// In several parts some may be skipped when others go in between.
+	table := &listenerTable{on: make(map[int][]listener, len(found)), whole: parts <= 1}
+	for _, l := range found {
+		table.on[l.port] = append(table.on[l.port], l)
+	}
+	return table, nil
+}
+
 // listenersOn returns the TCP listeners on a port in our network namespace. The
 // kernel's socket diagnosis looks at listeners only; /proc/net/tcp walks through
 // the table of all connections too, which takes milliseconds, but needs no netlink.
-func listenersOn(port int, buf *[]byte) ([]listener, error) {
-	found, err := diagnose(port, *buf)
+func listenersOn(ctx context.Context, port int, buf *[]byte) ([]listener, error) {
+	defer asking.Add(-1)
+	if asking.Add(1) > 1 {
+		if table, err := allListeners.take(ctx); err == nil && (table.whole || len(table.on[port]) > 0) {
+			return table.on[port], nil
+		}
+	}
+	found, _, err := diagnose(port, *buf)
 	if err == nil {
 		return found, nil
 	}
@@ -221,7 +269,7 @@ func readListeners(path string, port int) ([]listener, error) {
 				return found, nil
 			}
 			if row.port == port {
-				found = append(found, listener{inode: row.inode, uid: row.uid})
+				found = append(found, listener{port: row.port, inode: row.inode, uid: row.uid})
 			}
 		}
 		if used = copy(buf, rest); used == len(buf) {
@@ -242,26 +290,31 @@ const (
 	netlinkHeader    = 16
 )
 
-// diagnose asks the kernel for the listeners (sock_diag(7)).
-func diagnose(port int, buf []byte) ([]listener, error) {
+// anyPort asks for the listeners of all ports.
+const anyPort = 0
+
+// diagnose asks the kernel for the listeners (sock_diag(7)), and tells in how many
+// parts it answered, for the family with the most.
+func diagnose(port int, buf []byte) (found []listener, parts int, err error) {
 	if withheld.sockDiag.Load() {
-		return nil, errors.ErrUnsupported
+		return nil, 0, errors.ErrUnsupported
 	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
+		return nil, 0, fmt.Errorf("socket: %w", err)
 	}
 	defer unix.Close(fd)
-	var found []listener
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		if found, err = diagnoseFamily(fd, family, port, found, buf); err != nil {
-			return nil, err
+		rows, n, err := diagnoseFamily(fd, family, port, buf)
+		if err != nil {
+			return nil, 0, err
 		}
+		found, parts = append(found, rows...), max(parts, n)
 	}
-	return found, nil
+	return found, parts, nil
 }
 
-func diagnoseFamily(fd int, family byte, port int, found []listener, buf []byte) ([]listener, error) {
+func diagnoseFamily(fd int, family byte, port int, buf []byte) (found []listener, parts int, err error) {
 	var request [netlinkHeader + diagRequestSize]byte
 	order := binary.NativeEndian
 	order.PutUint32(request[0:], uint32(len(request)))
@@ -273,7 +326,7 @@ func diagnoseFamily(fd int, family byte, port int, found []listener, buf []byte)
 	order.PutUint32(body[4:], 1<<tcpListen)
 	binary.BigEndian.PutUint16(body[8:], uint16(port))
 	if err := unix.Sendto(fd, request[:], 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, fmt.Errorf("send: %w", err)
+		return nil, 0, fmt.Errorf("send: %w", err)
 	}
 	for {
 		n, err := retry(func() (int, error) {
@@ -281,15 +334,18 @@ func diagnoseFamily(fd int, family byte, port int, found []listener, buf []byte)
 			return n, err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("receive: %w", err)
+			return nil, 0, fmt.Errorf("receive: %w", err)
 		}
 		rows, done, err := parseDiagnosis(buf[:n], uint32(family), port)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
+		}
+		if len(rows) > 0 {
+			parts++
 		}
 		found = append(found, rows...)
 		if done {
-			return found, nil
+			return found, parts, nil
 		}
 	}
 }
@@ -327,9 +383,10 @@ func parseDiagnosis(datagram []byte, sequence uint32, port int) (found []listene
 				return nil, false, errDiagnosis
 			}
 			// The kernel filters by state; that it filters by port too is not written.
-			if int(binary.BigEndian.Uint16(body[diagPort:])) == port && body[1] == tcpListen {
+			on := int(binary.BigEndian.Uint16(body[diagPort:]))
+			if (port == anyPort || on == port) && body[1] == tcpListen {
 				found = append(found, listener{
-					inode: uint64(order.Uint32(body[diagInode:])), uid: order.Uint32(body[diagUID:]),
+					port: on, inode: uint64(order.Uint32(body[diagInode:])), uid: order.Uint32(body[diagUID:]),
 				})
 			}
 		}

@@ -7,12 +7,18 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 )
 
 // eachSource runs a test with the kernel's socket diagnosis, and with /proc/net.
 func eachSource(t *testing.T, test func(t *testing.T)) {
 	t.Run("sock_diag", test)
+	t.Run("shared", func(t *testing.T) { // as when others ask too
+		asking.Add(1)
+		t.Cleanup(func() { asking.Add(-1) })
+		test(t)
+	})
 	t.Run("proc", func(t *testing.T) {
 		withhold(t, &withheld.sockDiag)
 		test(t)
@@ -108,6 +114,32 @@ func TestOwnsPortFree(t *testing.T) {
 		wantOwner(t, w.family, port, PortFree)
 		wantOwner(t, w.family, l.Addr().(*net.TCPAddr).Port, PortForeign)
 	})
+}
+
+// A reading that began before somebody listens may have gone past the place.
+func TestSharedListenersAreNeverTooOld(t *testing.T) {
+	asking.Add(1)
+	defer asking.Add(-1)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			buf := getBuffer()
+			defer putBuffer(buf)
+			for range 50 {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				port := l.Addr().(*net.TCPAddr).Port
+				if found, err := listenersOn(t.Context(), port, buf); err != nil || len(found) != 1 || found[0].port != port {
+					t.Errorf("%+v, %v, want the listener on port %d", found, err, port)
+				}
+				l.Close()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestOwnsPortRefusesNonsense(t *testing.T) {

@@ -27,6 +27,10 @@ var (
 	// asked for. It is neither alive nor dead: hold, ask again, never start a twin.
 	ErrUnverifiable = errors.New("the process cannot be verified")
 
+	// ErrElsewhere goes with ErrUnverifiable: the number that is known of the process
+	// counts in another PID namespace, that of a container, say. See Search.
+	ErrElsewhere = errors.New("the process ran in another pid namespace")
+
 	// ErrLeaseUnknown means that the lease file is missing or was replaced, so that
 	// it says nothing about who holds the lease asked for.
 	ErrLeaseUnknown = errors.New("the lease is unknown")

@@ -29,8 +29,16 @@ func Start(Spec) (*Process, error) {
 // Open opens the process that id names and proves that it is the one.
 func Open(Identity, string) (*Process, error) { return nil, unsupported("open a process") }
 
+// Search looks for a process of another PID namespace.
+func Search(context.Context, Identity, string) (*Process, error) {
+	return nil, unsupported("search for a process")
+}
+
 // OpenPID opens whatever process has the number now.
 func OpenPID(int) (*Process, error) { return nil, unsupported("open a process") }
+
+// Identify tells which process has the number now.
+func Identify(int) (Identity, error) { return Identity{}, unsupported("identify a process") }
 
 // Verify checks that the process's environment names token.
 func (p *Process) Verify(string) error { return unsupported("verify a process") }
@@ -83,10 +91,16 @@ func (l *Lease) Close() error { return nil }
 // LeaseHeld reports whether anybody holds the lease.
 func LeaseHeld(string, FileID) (bool, error) { return false, unsupported("ask for a lease") }
 
+// HoldsLease reports whether a process holds the lease.
+func HoldsLease(int, string, FileID) bool { return false }
+
 // Members returns the living members.
 func (f Family) Members(context.Context) ([]Holder, error) {
 	return nil, unsupported("find a process's descendants")
 }
+
+// Terminate asks the members to end.
+func (f Family) Terminate(context.Context) error { return unsupported("end a process's descendants") }
 
 // Kill kills every member.
 func (f Family) Kill(context.Context) ([]Holder, error) {
@@ -97,6 +111,9 @@ func (f Family) Kill(context.Context) ([]Holder, error) {
 func (f Family) OwnsPort(int) (Ownership, error) {
 	return PortUnknown, unsupported("find a port's owner")
 }
+
+// PortHidden tells whether somebody listens on a TCP port who is not to be seen.
+func PortHidden(context.Context, int) (bool, error) { return false, unsupported("find a port's owner") }
 
 // BootID returns the identifier of this boot.
 func BootID() (string, error) { return "", unsupported("read the boot id") }

@@ -197,6 +197,22 @@ func parseSocketRow(line []byte) (row socketRow, ok bool) {
 	return row, true
 }
 
+// locked tells whether the text of /proc/PID/fdinfo/N shows the lock that a lease is
+// held by: an exclusive flock of this very description (proc_pid_fdinfo(5), the rows
+// as in proc_locks(5)). Whoever locks the file otherwise is a stranger: one who asks
+// whether the lease is held takes a shared lock for a moment, a backup perhaps one of
+// fcntl(2).
+func locked(fdinfo []byte) bool {
+	for line := range bytes.Lines(fdinfo) {
+		// lock: number, kind, advisory or not, access, pid, file, first byte, last byte
+		fields := bytes.Fields(line)
+		if len(fields) > 4 && string(fields[0]) == "lock:" && string(fields[2]) == "FLOCK" && string(fields[4]) == "WRITE" {
+			return true
+		}
+	}
+	return false
+}
+
 // cgroupFolder finds the v2 cgroup in the text of /proc/PID/cgroup, and the folder
 // where the text of /proc/PID/mountinfo has it mounted (cgroups(7), proc(5)).
 func cgroupFolder(cgroups, mounts []byte) (string, bool) {
@@ -234,4 +250,16 @@ func cgroupFolder(cgroups, mounts []byte) (string, bool) {
 // backslash.
 func unescapeMount(text string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(text)
+}
+
+// parseMembers reads cgroup.procs: a PID a line (cgroups(7)).
+func parseMembers(text []byte) []int {
+	var found []int
+	for field := range bytes.FieldsSeq(text) {
+		// 0 stands for a process outside of our PID namespace.
+		if pid, err := strconv.ParseUint(string(field), 10, 31); err == nil && pid > 0 {
+			found = append(found, int(pid))
+		}
+	}
+	return found
 }

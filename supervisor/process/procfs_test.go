@@ -1,7 +1,6 @@
 package process
 
 import (
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -31,28 +30,6 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-func FuzzParseStat(f *testing.F) {
-	f.Add([]byte(strings.Replace(statLine, "%s", "worker", 1)))
-	f.Fuzz(func(t *testing.T, line []byte) {
-		s, err := parseStat(line)
-		if err != nil {
-			return
-		}
-		if s.PID < 1 {
-			t.Errorf("pid %d", s.PID)
-		}
-		if s.ended() && s.stopped() {
-			t.Errorf("state %c is both ended and stopped", s.State)
-		}
-		// What follows the last parenthesis is all that counts.
-		name := strings.LastIndexByte(string(line), ')')
-		again, err := parseStat([]byte(strconv.Itoa(s.PID) + " (x" + string(line[name:])))
-		if err != nil || again != s {
-			t.Errorf("with another command: %+v, %v, want %+v", again, err, s)
-		}
-	})
-}
-
 func TestLookupEnv(t *testing.T) {
 	long := strings.Repeat("x", maxValue+1)
 	for environ, want := range map[string]string{
@@ -76,32 +53,6 @@ func TestLookupEnv(t *testing.T) {
 			t.Errorf("%q: %q, %v, want %q", environ, got, ok, want)
 		}
 	}
-}
-
-func FuzzParseHolder(f *testing.F) {
-	f.Add([]byte("PATH=/bin\x00HSU_MASTER_ID=m\x00HSU_STATE_DIR=1:2\x00HSU_WORKER_ID=worker-0\x00" +
-		"HSU_WORKER_TOKEN=t\x00HSU_WORKER_PORT=40001\x00"))
-	f.Fuzz(func(t *testing.T, environ []byte) {
-		h, ok := parseHolder(environ)
-		if !ok {
-			if h != (Holder{}) {
-				t.Errorf("no holder, but %+v", h)
-			}
-			return
-		}
-		if h.Token == "" || h.Port < 0 || h.Port > 65535 {
-			t.Errorf("%+v", h)
-		}
-		for _, value := range []string{h.Token, h.MasterID, h.StateDir, h.WorkerID} {
-			if len(value) > maxValue || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
-				t.Errorf("value %q is not safe to log", value)
-			}
-		}
-		// What is found stands there as an entry.
-		if !strings.Contains("\x00"+string(environ)+"\x00", "\x00"+EnvWorkerToken+"="+h.Token+"\x00") {
-			t.Errorf("token %q is no entry of %q", h.Token, environ)
-		}
-	})
 }
 
 const socketLine = "   0: 0100007F:9C41 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 91613 1 ffff 100 0 0 10 0"
@@ -129,16 +80,6 @@ func TestParseSocketRow(t *testing.T) {
 	}
 }
 
-func FuzzParseSocketRow(f *testing.F) {
-	f.Add([]byte(socketLine))
-	f.Fuzz(func(t *testing.T, line []byte) {
-		row, ok := parseSocketRow(line)
-		if ok && (row.port < 0 || row.port > 65535) {
-			t.Errorf("%+v", row)
-		}
-	})
-}
-
 func TestCgroupFolder(t *testing.T) {
 	const mounts = "23 28 0:21 / /proc rw,relatime shared:14 - proc proc rw\n" +
 		"30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -160,13 +101,4 @@ func TestCgroupFolder(t *testing.T) {
 			t.Errorf("%s: %q, %v, want %q", tt.name, got, ok, tt.want)
 		}
 	}
-}
-
-func FuzzCgroupFolder(f *testing.F) {
-	f.Add([]byte("0::/a\n"), []byte("30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"))
-	f.Fuzz(func(t *testing.T, cgroups, mounts []byte) {
-		if dir, ok := cgroupFolder(cgroups, mounts); ok && dir == "" {
-			t.Error("found, but empty")
-		}
-	})
 }

@@ -133,7 +133,7 @@ func TestScanEndsWithContext(t *testing.T) {
 // A census that began before the call may have gone past a process that has been
 // started since.
 func TestSharedCensusIsNeverTooOld(t *testing.T) {
-	var s sharedCensus
+	s := newSharedCensus()
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

@@ -6,12 +6,16 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
 // Signal sends sig to the process and to nothing else, even if its number has
 // been reused. ErrGone means that it is dead and reaped; a zombie takes any signal.
 func (p *Process) Signal(sig syscall.Signal) error {
-	err := p.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
+	err := crashpoint.Do(crashpoint.Signal, func() error {
+		return p.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
+	})
 	return p.signalError(sig, "", err)
 }
 
@@ -20,20 +24,24 @@ func (p *Process) Signal(sig syscall.Signal) error {
 // whose leader has died; before, the group is signalled by number, which is only
 // done while the leader is proven alive, and is ErrGone afterwards.
 func (p *Process) SignalGroup(sig syscall.Signal) error {
-	err := p.control(func(fd int) error {
-		err := error(unix.EINVAL)
-		if !withheld.groupSignal.Load() {
-			err = unix.PidfdSendSignal(fd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
-		}
-		switch {
-		case errors.Is(err, unix.EINVAL):
-			return p.signalGroupByNumber(fd, sig)
-		case errors.Is(err, unix.ESRCH):
-			return unix.PidfdSendSignal(fd, sig, nil, 0)
-		}
-		return err
+	err := crashpoint.Do(crashpoint.Signal, func() error {
+		return p.control(func(fd int) error { return p.signalGroup(fd, sig) })
 	})
 	return p.signalError(sig, " group", err)
+}
+
+func (p *Process) signalGroup(fd int, sig syscall.Signal) error {
+	err := error(unix.EINVAL)
+	if !withheld.groupSignal.Load() {
+		err = unix.PidfdSendSignal(fd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
+	}
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		return p.signalGroupByNumber(fd, sig)
+	case errors.Is(err, unix.ESRCH):
+		return unix.PidfdSendSignal(fd, sig, nil, 0)
+	}
+	return err
 }
 
 // signalGroupByNumber is for kernels before 6.9. The number is the group's as long

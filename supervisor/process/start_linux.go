@@ -73,11 +73,11 @@ func fork(spec Spec, attr *syscall.ProcAttr) (int, error) {
 	if attr.Env == nil {
 		attr.Env = []string{} // nil would mean ours
 	}
-	crashpoint.Hit(crashpoint.BeforeFork)
-	pid, err := forkInto(spec, argv, attr)
-	if err == nil {
-		crashpoint.Hit(crashpoint.AfterFork)
-	}
+	var pid int
+	err := crashpoint.Do(crashpoint.Fork, func() (err error) {
+		pid, err = forkInto(spec, argv, attr)
+		return err
+	})
 	return pid, err
 }
 
@@ -144,7 +144,9 @@ func adopt(pid, fd int) (*Process, error) {
 
 // discard kills and reaps a child of ours that cannot be used.
 func discard(pid int) {
-	_ = unix.Kill(pid, unix.SIGKILL) // ours and not reaped, so the number is its own
+	_ = crashpoint.Do(crashpoint.Signal, func() error {
+		return unix.Kill(pid, unix.SIGKILL) // ours and not reaped, so the number is its own
+	})
 	_, _ = retry(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) })
 }
 

@@ -51,7 +51,15 @@ func watch(fd int, id Identity, then afterwards) (*Process, error) {
 		id: id, file: file, conn: conn,
 		done: make(chan struct{}), over: make(chan struct{}),
 	}
+	ended := pidfdEvents(fd)&unix.POLLIN != 0
 	go p.wait(then)
+	if ended {
+		// What is dead already is not to be taken for alive by who asks at once.
+		select {
+		case <-p.done:
+		case <-p.over:
+		}
+	}
 	return p, nil
 }
 

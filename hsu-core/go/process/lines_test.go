@@ -51,3 +51,37 @@ func TestLines(t *testing.T) {
 		}
 	}
 }
+
+func FuzzLines(f *testing.F) {
+	for _, in := range []string{"", "a\nb", "a\r\n\r\n", "%s%d\n\x00\xff", strings.Repeat("x", 4095) + "\r\ny", strings.Repeat("x", 9000) + "\n"} {
+		f.Add(in, uint16(10))
+	}
+	f.Fuzz(func(t *testing.T, in string, longest uint16) {
+		var want []string
+		lines := strings.Split(in, "\n")
+		for _, line := range lines[:len(lines)-1] {
+			want = append(want, strings.TrimSuffix(line, "\r"))
+		}
+		if last := lines[len(lines)-1]; last != "" {
+			want = append(want, last)
+		}
+		all := func(longest int) (got []string) {
+			logLines(iotest.HalfReader(strings.NewReader(in)), longest, func(format string, args ...any) { got = append(got, fmt.Sprintf(format, args...)) })
+			return got
+		}
+		if got := all(len(in) + 1<<13); !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+		// Of long lines there are pieces, and nothing is lost.
+		most := max(1, int(longest))
+		got := all(most)
+		for _, piece := range got {
+			if len(piece) >= most+4096 || strings.Contains(piece, "\n") {
+				t.Errorf("a piece of %d bytes: %.60q", len(piece), piece)
+			}
+		}
+		if strings.ReplaceAll(strings.Join(got, ""), "\r", "") != strings.ReplaceAll(strings.Join(want, ""), "\r", "") {
+			t.Errorf("%q, want the text of %q", got, want)
+		}
+	})
+}

@@ -1,0 +1,121 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Search looks for the process that id names where its number counts in another PID
+// namespace (ErrElsewhere of Open): from outside of a container, those in it have
+// other numbers. It is proven as by Open, and Identity of what is returned counts in
+// our namespace.
+//
+// ErrUnverifiable means that no process that is to be seen from here is the one. It
+// may live all the same: whoever is in a container sees nobody outside of it.
+func Search(ctx context.Context, id Identity, token string) (*Process, error) {
+	p, err := search(ctx, id, token)
+	if err != nil {
+		return nil, fmt.Errorf("search for process %d of pid namespace %d: %w", id.PID, id.PIDNamespace, err)
+	}
+	return p, nil
+}
+
+func search(ctx context.Context, id Identity, token string) (*Process, error) {
+	if err := checkSupport(); err != nil {
+		return nil, err
+	}
+	pids, err := suspects(ctx, id.Proof, token)
+	if err != nil {
+		return nil, err
+	}
+	for _, pid := range pids {
+		fd, err := openPidfd(pid)
+		if err != nil {
+			continue // gone
+		}
+		here := id
+		here.PID = pid
+		if prove(fd, here, token) != nil {
+			unix.Close(fd)
+			continue
+		}
+		found, err := identify(fd, pid)
+		if err != nil {
+			unix.Close(fd)
+			return nil, err
+		}
+		return watch(fd, found, learn)
+	}
+	return nil, fmt.Errorf("%w: it is not to be seen from here", ErrUnverifiable)
+}
+
+// suspects are all processes where the inode tells them apart, also those that show
+// no token any more.
+func suspects(ctx context.Context, proof Proof, token string) ([]int, error) {
+	if proof == ProofPidfdInode {
+		buf := getBuffer()
+		defer putBuffer(buf)
+		return numbers("/proc", buf)
+	}
+	c, err := shared.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, h := range c.holders {
+		if h.Token == token {
+			pids = append(pids, h.PID)
+		}
+	}
+	return pids, nil
+}
+
+// PortHidden tells whether somebody listens on a TCP port who is not to be seen from
+// here: a process in another PID namespace, or one whose descriptors we may not read.
+func PortHidden(ctx context.Context, port int) (bool, error) {
+	hidden, err := portHidden(ctx, port)
+	if err != nil {
+		return false, fmt.Errorf("look for listeners on port %d: %w", port, err)
+	}
+	return hidden, nil
+}
+
+func portHidden(ctx context.Context, port int) (bool, error) {
+	if port < 1 || port > 65535 {
+		return false, fmt.Errorf("not a port: %w", os.ErrInvalid)
+	}
+	buf := getBuffer()
+	defer putBuffer(buf)
+	listeners, err := listenersOn(ctx, port, buf)
+	if err != nil || len(listeners) == 0 {
+		return false, err
+	}
+	s := ownerSearch{missing: make(map[string]listener, len(listeners)), buf: buf}
+	for _, l := range listeners {
+		s.missing[socketLink(l.inode)] = l
+	}
+	c, err := shared.take(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, pid := range append(c.users, os.Getpid()) {
+		s.look(pid)
+	}
+	if len(s.missing) == 0 {
+		return false, nil
+	}
+	// One that is gone by now hides from nobody.
+	again, err := listenersOn(ctx, port, buf)
+	if err != nil {
+		return false, err
+	}
+	for _, l := range again {
+		if _, missing := s.missing[socketLink(l.inode)]; missing {
+			return true, nil
+		}
+	}
+	return false, nil
+}

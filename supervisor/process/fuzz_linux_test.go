@@ -1,0 +1,92 @@
+package process
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func FuzzParseDiagnosis(f *testing.F) {
+	f.Add(diagnosis(40001, 7, 8))
+	f.Fuzz(func(t *testing.T, datagram []byte) {
+		found, done, err := parseDiagnosis(datagram, unix.AF_INET, 40001)
+		// The standard library wants the last message padded, and reads past the end
+		// of a dump.
+		padded := append(slices.Clip(datagram), 0, 0, 0)[:(len(datagram)+3)&^3]
+		messages, parseErr := syscall.ParseNetlinkMessage(padded)
+		want, wantDone, whole := rows(messages)
+		if err != nil {
+			if errno, ok := errors.AsType[unix.Errno](err); !ok && !errors.Is(err, errDiagnosis) || ok && errno == 0 {
+				t.Errorf("error %v", err)
+			}
+			if done || len(found) > 0 {
+				t.Errorf("%+v and done %v beside an error", found, done)
+			}
+			if parseErr == nil && whole == len(datagram) {
+				t.Errorf("%v, want %+v", err, want)
+			}
+			return
+		}
+		if parseErr != nil && done {
+			return
+		}
+		if parseErr != nil || done != wantDone || !slices.Equal(found, want) {
+			t.Errorf("%+v, done %v; want %+v, done %v (%v)", found, done, want, wantDone, parseErr)
+		}
+	})
+}
+
+// rows are the listeners on port 40001 up to the end of the dump, and of how many
+// bytes the messages are: -1 where one of them is none of a list.
+func rows(messages []syscall.NetlinkMessage) (found []listener, done bool, size int) {
+	for _, m := range messages {
+		size += (int(m.Header.Len) + 3) &^ 3
+	}
+	for _, m := range messages {
+		switch {
+		case m.Header.Seq != unix.AF_INET:
+		case m.Header.Type == unix.NLMSG_DONE:
+			return found, true, size
+		case m.Header.Type == unix.NLMSG_ERROR, m.Header.Type == sockDiagByFamily && len(m.Data) < diagAnswerSize:
+			return nil, false, -1
+		case m.Header.Type == sockDiagByFamily && m.Data[1] == tcpListen && int(m.Data[4])<<8|int(m.Data[5]) == 40001:
+			found = append(found, listener{
+				port: 40001,
+				uid:  binary.NativeEndian.Uint32(m.Data[64:]), inode: uint64(binary.NativeEndian.Uint32(m.Data[68:])),
+			})
+		}
+	}
+	return found, false, size
+}
+
+func FuzzAppendNumbers(f *testing.F) {
+	record := make([]byte, 24)
+	binary.NativeEndian.PutUint16(record[16:], uint16(len(record)))
+	copy(record[19:], "4711")
+	f.Add(record)
+	f.Fuzz(func(t *testing.T, records []byte) {
+		for at := 0; at+19 < len(records); { // the library skips inode 0, which the kernel never gives
+			binary.NativeEndian.PutUint64(records[at:], 1)
+			length := int(binary.NativeEndian.Uint16(records[at+16:]))
+			if length <= 19 {
+				records = records[:at] // where the two differ in what they still read
+			}
+			at += length
+		}
+		_, _, names := unix.ParseDirent(records, -1, nil)
+		var want []int
+		for _, name := range names {
+			if n, err := strconv.ParseUint(name, 10, 31); err == nil {
+				want = append(want, int(n))
+			}
+		}
+		if got := appendNumbers(nil, records); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}

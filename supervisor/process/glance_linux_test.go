@@ -1,0 +1,69 @@
+package process
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A process whose memory is locked keeps nobody from finding the others, and is found
+// once it can be read again.
+func TestPassGoesPastAProcessThatCannotBeRead(t *testing.T) {
+	before, locked, after := startWorker(t, "sleep"), startWorker(t, "sleep"), startWorker(t, "sleep")
+	for _, w := range []*worker{before, locked, after} {
+		w.expect(t, "ready")
+	}
+	unlock := make(chan struct{})
+	reads := make(chan int, 16)
+	r := &reader{read: func(pid int, buf *[]byte) ([]byte, environState) {
+		if pid == locked.PID() {
+			reads <- pid
+			<-unlock
+		}
+		return readEnviron(pid, buf)
+	}}
+	pids := []int{before.PID(), locked.PID(), after.PID()}
+	tokens := func() (found []string) {
+		for _, h := range r.holders {
+			found = append(found, h.Token)
+		}
+		return found
+	}
+	began := time.Now()
+	r.visit(pids)
+	if took := time.Since(began); took > patience/2 {
+		t.Errorf("the pass took %v", took)
+	}
+	if want := []string{before.family.Token, after.family.Token}; !slices.Equal(tokens(), want) {
+		t.Errorf("found %q, want the first and the last, %q", tokens(), want)
+	}
+	if !slices.Equal(r.users, pids) {
+		t.Errorf("users %v, want %v: it is there, whatever it is", r.users, pids)
+	}
+
+	// As long as it is locked nobody waits for it again.
+	r.holders, r.users = nil, nil
+	r.visit(pids)
+	if len(reads) != 1 || len(r.holders) != 2 {
+		t.Errorf("%d reads of the locked one, %d others found, want 1 and 2", len(reads), len(r.holders))
+	}
+
+	close(unlock)
+	for deadline := time.Now().Add(patience); isStalled(locked.PID()); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it is still taken for locked")
+		}
+	}
+	r.holders, r.users = nil, nil
+	r.visit(pids)
+	if want := []string{before.family.Token, locked.family.Token, after.family.Token}; !slices.Equal(tokens(), want) {
+		t.Errorf("found %q, want all, %q", tokens(), want)
+	}
+	for _, w := range []*worker{before, locked, after} {
+		if err := w.Signal(unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	}
+}
