@@ -3,8 +3,13 @@
 //
 // One goroutine owns one worker (worker.go). What it does about an event is
 // decided by one pure function (state.go); what the decision needs done is in
-// start.go, health.go and stop.go; what it is told at the beginning comes from
-// recover.go.
+// start.go, health.go and stop.go. What becomes of it at the beginning is decided by
+// another pure function (decision.go), on the evidence that inspect.go collects, and
+// carried out in recover.go; plan.go decides the same and does nothing.
+//
+// Who gets the next call is decided in package services, whose registry this package
+// fills: with workers that are ready (routes.go), with what they tell of themselves
+// (discovery.go), and with endpoints that are no workers of ours (outside.go).
 //
 // # Promises
 //

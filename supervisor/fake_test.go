@@ -3,10 +3,12 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,9 +16,14 @@ import (
 
 	"github.com/phayes/freeport"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	reflection "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 func TestMain(m *testing.M) {
@@ -25,7 +32,7 @@ func TestMain(m *testing.M) {
 	if _, err := freeport.GetFreePort(); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	os.Exit(leaks.Run(m, os.Stderr))
 }
 
 // fakeOS is a world of processes that outlives supervisors, as the real one does.
@@ -40,6 +47,13 @@ type fakeOS struct {
 	scanErr   error
 	bootID    string
 	birth     time.Time
+	// What processes say of the master that started them.
+	masterID, stateDir string
+	leaseHeld          bool // somebody holds every lease who cannot be found
+	acts               []string
+	log                slog.Handler // gets what masters log too
+	outsiders          map[string]*fakeOutsider
+	store              *store.DB // of the last master
 }
 
 type fakeProcess struct {
@@ -55,8 +69,15 @@ type fakeProcess struct {
 	exitsAfter  time.Duration // 0: never
 	exitCode    int
 	suspended   bool
+	child       bool // of another with its token
+	elsewhere   bool // of another state directory
 	unreaped    bool // when dead, it can still be opened
 	owner       process.Ownership
+	// What its reflection lists; nil: it has none. Asked counts the questions.
+	offers     []string
+	offerErr   error // what it answers instead
+	offerAfter time.Duration
+	asked      int
 	// Its descendants cannot be killed before; kills counts who tried.
 	immortalUntil time.Time
 	kills         int
@@ -82,11 +103,12 @@ func (o *fakeOS) start(_ Unit, worker string, rec store.Instance, _ *process.Lea
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.processes {
-		if p.worker == worker && !p.isDead() {
+		if p.worker == worker && !p.isDead() && !p.elsewhere {
 			o.t.Errorf("twin: %s is started while process %d of it lives", worker, p.pid)
 		}
 	}
 	o.started[worker]++
+	o.acts = append(o.acts, "start "+worker)
 	p := &fakeProcess{os: o, pid: 1000 + len(o.processes), worker: worker, rec: rec, owner: process.PortOurs, done: make(chan struct{})}
 	if o.behave != nil {
 		o.behave(p)
@@ -123,15 +145,68 @@ func (o *fakeOS) take(_ string, pid int, rec store.Instance) (instance, process.
 	return inst, inst.Identity(), nil
 }
 
+func (o *fakeOS) identify(pid int) (process.Identity, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if p := o.processes[pid]; p != nil && !p.isDead() {
+		return p.Identity(), nil
+	}
+	return process.Identity{}, process.ErrGone
+}
+
+func (o *fakeOS) holds(string, store.Instance, int) bool { return false }
+
+func (o *fakeOS) left(_ context.Context, _ string, rec store.Instance, _ bool) (string, []process.Holder, error) {
+	holders, _ := o.scan(context.Background())
+	if o.leaseHeld {
+		return leaseHeld, nil, nil
+	}
+	return leaseFree, slices.DeleteFunc(holders, func(h process.Holder) bool { return h.Token != rec.Token }), nil
+}
+
+func (o *fakeOS) owner(_ string, rec store.Instance, port int) (process.Ownership, error) {
+	p := o.at(port)
+	switch {
+	case p == nil:
+		return process.PortFree, nil
+	case p.rec.Token == rec.Token:
+		return process.PortOurs, nil
+	}
+	return process.PortForeign, nil
+}
+
 func (o *fakeOS) sweep(_ context.Context, _ string, rec store.Instance) ([]process.Holder, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.processes {
-		if p.rec.Token == rec.Token {
+		if p.rec.Token == rec.Token && !p.isDead() {
+			o.acts = append(o.acts, fmt.Sprintf("kill %d", p.pid))
 			p.die(process.Exit{Signal: 9, Source: process.ExitUnknown})
 		}
 	}
+	if o.leaseHeld {
+		return nil, process.ErrLeaseHeld
+	}
 	return nil, nil
+}
+
+// plant makes a process that no master has started.
+func (o *fakeOS) plant(p *fakeProcess) *fakeProcess {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if p.pid == 0 {
+		p.pid = 1000 + len(o.processes)
+	}
+	p.os, p.owner, p.done = o, process.PortOurs, make(chan struct{})
+	o.processes[p.pid] = p
+	return p
+}
+
+// did returns what was done to processes so far.
+func (o *fakeOS) did() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.acts)
 }
 
 func (o *fakeOS) scan(context.Context) ([]process.Holder, error) {
@@ -140,14 +215,23 @@ func (o *fakeOS) scan(context.Context) ([]process.Holder, error) {
 	var holders []process.Holder
 	for _, p := range o.processes {
 		if !p.isDead() {
-			holders = append(holders, process.Holder{
-				PID: p.pid, PGID: p.pid, SID: p.pid, UID: uint32(os.Geteuid()),
+			h := process.Holder{
+				PID: p.pid, PGID: p.pid, SID: p.pid, UID: uint32(os.Geteuid()), StartTicks: uint64(p.pid),
 				WorkerID: p.worker, Token: p.rec.Token, Port: p.rec.Port,
-			})
+			}
+			if p.worker != "" {
+				h.MasterID, h.StateDir = o.masterID, o.stateDir
+			}
+			if p.child {
+				h.PGID, h.SID = 1, 1
+			}
+			holders = append(holders, h)
 		}
 	}
 	return holders, o.scanErr
 }
+
+func (o *fakeOS) bootTime() time.Duration { return time.Hour + time.Since(o.birth) }
 
 // at returns the process on a port.
 func (o *fakeOS) at(port int) *fakeProcess {
@@ -228,11 +312,16 @@ func (p *fakeProcess) Suspended() bool {
 }
 
 func (p *fakeProcess) Terminate() error {
+	p.os.mu.Lock()
+	p.os.acts = append(p.os.acts, "terminate "+p.worker)
+	p.os.mu.Unlock()
 	if !p.ignoresTerm {
 		p.die(process.Exit{Source: process.ExitWait})
 	}
 	return nil
 }
+
+func (p *fakeProcess) TerminateRest(context.Context) error { return nil }
 
 func (p *fakeProcess) Survived() bool {
 	return p.childrenUntil.After(time.Now())
@@ -276,8 +365,100 @@ func (l fakeLink) Ping(ctx context.Context) error {
 	}
 	return nil
 }
-func (fakeLink) GRPC() grpc.ClientConnInterface { return nil }
-func (fakeLink) Shutdown()                      {}
+func (l fakeLink) GRPC() grpc.ClientConnInterface { return fakeConn{fakeLink: l} }
+func (fakeLink) Shutdown()                        {}
+
+// fakeOutsider is an address from outside.
+type fakeOutsider struct {
+	mu     sync.Mutex
+	err    error // what a Ping is answered with
+	pings  int
+	closed int
+}
+
+func (x *fakeOutsider) Ping(context.Context) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.pings++
+	return x.err
+}
+
+func (x *fakeOutsider) say(err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.err = err
+}
+
+func (*fakeOutsider) GRPC() grpc.ClientConnInterface { return nil }
+
+func (x *fakeOutsider) Close() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.closed++
+	return nil
+}
+
+// outsider returns the one of that address, which answers until it is told not to.
+func (o *fakeOS) outsider(address string) *fakeOutsider {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.outsiders == nil {
+		o.outsiders = map[string]*fakeOutsider{}
+	}
+	if o.outsiders[address] == nil {
+		o.outsiders[address] = &fakeOutsider{}
+	}
+	return o.outsiders[address]
+}
+
+func (o *fakeOS) dialOutside(address string) (prober, error) { return o.outsider(address), nil }
+
+// fakeConn only knows reflection.
+type fakeConn struct {
+	grpc.ClientConnInterface
+	fakeLink
+}
+
+func (c fakeConn) NewStream(ctx context.Context, _ *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	p := c.os.at(c.port)
+	if p == nil {
+		return nil, status.Error(codes.Unavailable, "connection refused")
+	}
+	return &fakeStream{ctx: ctx, p: p, method: method}, nil
+}
+
+type fakeStream struct {
+	grpc.ClientStream
+	ctx    context.Context
+	p      *fakeProcess
+	method string
+}
+
+func (*fakeStream) SendMsg(any) error { return nil }
+
+func (s *fakeStream) RecvMsg(m any) error {
+	s.p.mu.Lock()
+	s.p.asked++
+	offers, err, after := s.p.offers, s.p.offerErr, s.p.offerAfter
+	s.p.mu.Unlock()
+	select {
+	case <-time.After(after):
+	case <-s.ctx.Done():
+		return status.FromContextError(s.ctx.Err()).Err()
+	}
+	switch {
+	case err != nil:
+		return err
+	case offers == nil || s.method != services.ReflectionV1Alpha:
+		return status.Error(codes.Unimplemented, "unknown service")
+	}
+	list := &reflection.ListServiceResponse{}
+	for _, name := range offers {
+		list.Service = append(list.Service, &reflection.ServiceResponse{Name: name})
+	}
+	m.(*reflection.ServerReflectionResponse).MessageResponse = &reflection.ServerReflectionResponse_ListServicesResponse{ListServicesResponse: list}
+	return nil
+}
 
 // master is a supervisor over a store and a fake world, as one run of the
 // program is.
@@ -296,6 +477,7 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 	if err != nil {
 		t.Fatal(err)
 	}
+	world.store = db
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -304,11 +486,16 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 	for _, c := range change {
 		c(&unit)
 	}
-	s, err := New(Options{Store: db, Rand: rand.New(rand.NewPCG(1, 2)), Log: slog.New(slog.NewTextHandler(t.Output(), nil))}, unit)
+	var log slog.Handler = slog.NewTextHandler(t.Output(), nil)
+	if world.log != nil {
+		log = slog.NewMultiHandler(log, world.log)
+	}
+	s, err := New(Options{Store: db, Rand: rand.New(rand.NewPCG(1, 2)), Log: slog.New(log)}, unit)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.launcher, s.scan = world, world.scan
+	s.outside.dial = world.dialOutside
 	s.dial = func(port int) (link, error) { return fakeLink{world, port}, nil }
 	s.probe = func(ctx context.Context, port int) error {
 		for {
@@ -322,7 +509,7 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 			}
 		}
 	}
-	s.bootTime = func() time.Duration { return time.Hour + time.Since(world.birth) }
+	s.bootTime = world.bootTime
 	if world.bootID != "" {
 		s.bootID = world.bootID
 	}

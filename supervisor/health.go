@@ -3,7 +3,10 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
@@ -44,6 +47,9 @@ func (w *worker) onTick(ctx context.Context) {
 	}
 	w.credit(ctx)
 	w.ping(ctx, late)
+	if w.asked.incarnation == w.rec.Incarnation {
+		w.discover(ctx) // again, where there was no answer
+	}
 }
 
 // ping asks the worker, unless a question is under way. late tells that the
@@ -128,7 +134,7 @@ func (w *worker) credit(ctx context.Context) {
 
 func (w *worker) onPong(ctx context.Context, r pingResult) {
 	w.pinging = false
-	if r.incarnation != w.rec.Incarnation || w.inst == nil || w.burying || ctx.Err() != nil {
+	if r.incarnation != w.rec.Incarnation || w.inst == nil || w.burying || w.again || ctx.Err() != nil {
 		return
 	}
 	if r.err == nil && !w.state.ready {
@@ -138,10 +144,25 @@ func (w *worker) onPong(ctx context.Context, r pingResult) {
 	case r.err == nil:
 		w.step(ctx, event{kind: evPong})
 	case w.inst.Suspended():
-		w.step(ctx, event{kind: evSuspended, reason: "stopped by a signal: continue it with kill -CONT " + strconv.Itoa(w.rec.Instance.PID)})
+		w.step(ctx, event{kind: evSuspended, reason: suspendedReason(w.rec.Instance.PID)})
+	case outOfReach(r.err):
+		w.log.Debug("missed ping not counted, the master lacks what it takes to connect", "error", r.err)
 	case r.late:
 		w.log.Debug("missed ping not counted, the machine is loaded", "error", r.err)
 	default:
 		w.step(ctx, event{kind: evSilent, reason: fmt.Sprintf("no answer to Ping: %v", r.err)})
 	}
+}
+
+func suspendedReason(pid int) string {
+	return "stopped by a signal: continue it with kill -CONT " + strconv.Itoa(pid)
+}
+
+// outOfReach tells that a Ping failed because this master could not even open a
+// connection: nothing is known of the worker then. gRPC gives the reason as text only.
+func outOfReach(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "while dialing") && slices.ContainsFunc(ownFaults, func(own syscall.Errno) bool {
+		return strings.HasSuffix(strings.TrimRight(text, `"`), own.Error())
+	})
 }

@@ -4,28 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // launcher starts processes and finds recorded ones again.
 type launcher interface {
+	looker
 	// lease makes the lease that an instance of the worker will hold.
 	lease(worker string) (*process.Lease, error)
 	// start forks the instance that rec describes.
 	start(u Unit, worker string, rec store.Instance, lease *process.Lease) (instance, error)
-	// attach proves that the recorded instance lives and takes hold of it.
-	// [process.ErrGone] and [process.ErrUnverifiable] tell why it could not.
-	attach(worker string, rec store.Instance) (instance, error)
-	// take takes hold of an unrecorded process whose environment names rec's token.
-	take(worker string, pid int, rec store.Instance) (instance, process.Identity, error)
 	// sweep ends what is left of the family of an instance that is gone, and
 	// returns who is left.
 	sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error)
@@ -42,6 +41,8 @@ type instance interface {
 	Suspended() bool
 	// Terminate asks the process group to end.
 	Terminate() error
+	// TerminateRest asks descendants to end that have left the group.
+	TerminateRest(ctx context.Context) error
 	// Survived tells, at little cost, that descendants of it still live: those that
 	// have kept the lease.
 	Survived() bool
@@ -56,7 +57,8 @@ type instance interface {
 }
 
 type osLauncher struct {
-	masterID, stateDir string
+	masterID           string
+	stateDir           func() string // device:inode, now
 	runtimeDir, logDir string
 	environ            []string
 	// cgroups is the folder of a cgroup tree that is ours to manage, one below it
@@ -70,9 +72,17 @@ func (l *osLauncher) leasePath(worker string) string {
 
 func logPath(dir, worker string) string { return filepath.Join(dir, worker+".log") }
 
+// remake makes a folder that somebody may have tidied up. Not its parents: where the
+// state folder itself is missing it may have been moved, and will come back.
+func remake(dir string) error {
+	if err := os.Mkdir(dir, 0o700); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
 func (l *osLauncher) lease(worker string) (*process.Lease, error) {
-	// Somebody may have tidied it up.
-	if err := os.MkdirAll(l.runtimeDir, 0o700); err != nil {
+	if err := remake(l.runtimeDir); err != nil {
 		return nil, fmt.Errorf("make the folder of leases: %w", err)
 	}
 	return process.CreateLease(l.leasePath(worker))
@@ -83,8 +93,19 @@ func (l *osLauncher) start(u Unit, worker string, rec store.Instance, lease *pro
 	if err != nil {
 		return nil, fmt.Errorf("find the worker's executable: %w", err)
 	}
+	// Each time: it may have been replaced since the last.
+	if err := checkExecutable(path); err != nil {
+		return nil, err
+	}
 	// A file, not a pipe: a worker must not die of SIGPIPE when the master does.
-	output, err := os.OpenFile(logPath(l.logDir, worker), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	var output *os.File
+	if err := remake(l.logDir); err != nil {
+		return nil, fmt.Errorf("%w: make the folder of logs: %w", errOwnFault, err)
+	}
+	err = crashpoint.Do(crashpoint.LogOpen, func() (err error) {
+		output, err = os.OpenFile(logPath(l.logDir, worker), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: open the worker's log: %w", errOwnFault, err)
 	}
@@ -100,7 +121,7 @@ func (l *osLauncher) start(u Unit, worker string, rec store.Instance, lease *pro
 		Args: append(slices.Clone(u.Args), "--port", strconv.Itoa(rec.Port)),
 		Env: append(slices.Clone(l.environ),
 			process.EnvMasterID+"="+l.masterID,
-			process.EnvStateDir+"="+l.stateDir,
+			process.EnvStateDir+"="+l.stateDir(),
 			process.EnvWorkerID+"="+worker,
 			process.EnvWorkerToken+"="+rec.Token,
 			process.EnvWorkerPort+"="+strconv.Itoa(rec.Port)),
@@ -116,10 +137,46 @@ func (l *osLauncher) start(u Unit, worker string, rec store.Instance, lease *pro
 
 func (l *osLauncher) attach(worker string, rec store.Instance) (instance, error) {
 	p, err := process.Open(processIdentity(rec), rec.Token)
+	if errors.Is(err, process.ErrElsewhere) {
+		p, err = l.search(worker, rec)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return l.instance(worker, rec, p), nil
+}
+
+// searchTimeout bounds the search for a process of another PID namespace.
+const searchTimeout = 2 * time.Second
+
+// search settles an instance whose number counts in another PID namespace: in a
+// container that is no more, or on the host, seen from a container. Where it is not
+// to be seen it is gone only if all else agrees: a lock is seen across namespaces,
+// so nobody must hold its lease, and, in case it has closed that, its port too must
+// have no listener that is not to be seen.
+func (l *osLauncher) search(worker string, rec store.Instance) (*process.Process, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), searchTimeout)
+	defer cancel()
+	p, err := process.Search(ctx, processIdentity(rec), rec.Token)
+	if !errors.Is(err, process.ErrUnverifiable) {
+		return p, err
+	}
+	const next = "start a master where it ran, or reboot if it is certainly gone"
+	held, leaseErr := process.LeaseHeld(l.leasePath(worker), process.FileID(rec.Lease))
+	switch {
+	case leaseErr != nil:
+		return nil, fmt.Errorf("%w, and its lease tells nothing: %w: %s", err, leaseErr, next)
+	case held:
+		return nil, fmt.Errorf("%w, and its lease is held: it lives: start a master where it runs", err)
+	}
+	hidden, portErr := process.PortHidden(ctx, rec.Port)
+	switch {
+	case portErr != nil:
+		return nil, fmt.Errorf("%w: %w: %s", err, portErr, next)
+	case hidden:
+		return nil, fmt.Errorf("%w, but somebody unseen listens on its port %d: %s", err, rec.Port, next)
+	}
+	return nil, fmt.Errorf("%w: nobody holds its lease: it was %d of pid namespace %d", process.ErrGone, rec.PID, rec.PIDNamespace)
 }
 
 func (l *osLauncher) take(worker string, pid int, rec store.Instance) (instance, process.Identity, error) {
@@ -131,6 +188,33 @@ func (l *osLauncher) take(worker string, pid int, rec store.Instance) (instance,
 		return nil, process.Identity{}, errors.Join(err, p.Close())
 	}
 	return l.instance(worker, rec, p), p.Identity(), nil
+}
+
+func (l *osLauncher) identify(pid int) (process.Identity, error) { return process.Identify(pid) }
+
+func (l *osLauncher) left(ctx context.Context, worker string, rec store.Instance, seen bool) (string, []process.Holder, error) {
+	family, lease := l.family(worker, rec), leaseUnknown
+	if family.LeasePath != "" {
+		switch held, err := process.LeaseHeld(family.LeasePath, family.Lease); {
+		case held:
+			lease = leaseHeld
+		case err == nil:
+			lease = leaseFree
+		}
+	}
+	if lease != leaseHeld && !seen && family.Cgroup == "" {
+		return lease, nil, nil
+	}
+	members, err := family.Members(ctx)
+	return lease, members, err
+}
+
+func (l *osLauncher) owner(worker string, rec store.Instance, port int) (process.Ownership, error) {
+	return l.family(worker, rec).OwnsPort(port)
+}
+
+func (l *osLauncher) holds(worker string, rec store.Instance, pid int) bool {
+	return process.HoldsLease(pid, l.leasePath(worker), process.FileID(rec.Lease))
 }
 
 func (l *osLauncher) sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error) {
@@ -188,6 +272,8 @@ func (i *osInstance) Terminate() error {
 	err := i.SignalGroup(syscall.SIGTERM)
 	return errors.Join(err, i.SignalGroup(process.SignalContinue))
 }
+
+func (i *osInstance) TerminateRest(ctx context.Context) error { return i.family.Terminate(ctx) }
 
 func (i *osInstance) Survived() bool {
 	if i.family.LeasePath == "" {

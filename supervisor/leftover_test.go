@@ -1,11 +1,13 @@
 package supervisor
 
 import (
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
@@ -28,6 +30,9 @@ func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T
 		if n := world.starts("worker-0"); n != 1 {
 			t.Errorf("started %d times beside what is left of the first, want 1", n)
 		}
+		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy || w.Ready || !strings.HasPrefix(w.Reason, "held: 1 processes of it could not be killed") {
+			t.Errorf("%+v, want people to be told what it waits for", w)
+		}
 		snap, err := m.store.Snapshot()
 		if err != nil {
 			t.Fatal(err)
@@ -42,6 +47,9 @@ func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T
 			t.Errorf("told %d times, want once", told)
 		}
 		settle(time.Minute)
+		if w := m.worker("worker-0"); w.Status != store.StatusRunning || w.Reason != "" || w.LastExit == nil || w.LastExit.Signal != int(syscall.SIGSEGV) {
+			t.Errorf("%+v, want it running, and how the first ended", w)
+		}
 		if n := world.starts("worker-0"); n != 2 {
 			t.Errorf("started %d times after the rest was gone, want 2", n)
 		}

@@ -23,9 +23,15 @@ const maxPortTries = 64
 func (b *portBook) choose(worker string, preferred int) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if preferred > 0 && b.free(worker, preferred) && listenable(preferred) {
-		b.hold(worker, preferred)
-		return preferred, nil
+	if preferred > 0 && b.free(worker, preferred) {
+		err := listenable(preferred)
+		if err == nil {
+			b.hold(worker, preferred)
+			return preferred, nil
+		}
+		if ownFault(err) { // which says nothing of the port
+			return 0, fmt.Errorf("try port %d: %w", preferred, err)
+		}
 	}
 	for range maxPortTries {
 		port, err := freePort()
@@ -78,10 +84,10 @@ func (b *portBook) free(worker string, port int) bool {
 	return !taken || holder == worker
 }
 
-func listenable(port int) bool {
+func listenable(port int) error {
 	l, err := net.Listen("tcp", WorkerAddress(port))
 	if err != nil {
-		return false
+		return err
 	}
-	return l.Close() == nil
+	return l.Close()
 }

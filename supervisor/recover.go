@@ -1,14 +1,13 @@
 package supervisor
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
@@ -20,33 +19,41 @@ const (
 	holdInterval = time.Second
 )
 
-// found is what the scan of all processes says about one worker slot.
-type found struct {
-	holders []process.Holder
-	err     error // the scan failed: nothing is known of what no PID names
-}
-
 // recover builds the workers from what is wanted, recorded and alive, starts
 // their goroutines and waits until each has settled.
 func (s *Supervisor) recover(ctx, work context.Context) error {
-	snap, err := s.opts.Store.Snapshot()
+	snap, err := s.registry(ctx)
 	if err != nil {
 		return fmt.Errorf("read the registry: %w", err)
 	}
 	for key, err := range snap.Bad {
 		s.log.Error("record not readable, its worker is looked for among the processes", "record", key, "error", err)
 	}
+	s.scene = s.survey()
 	holders, scanErr := s.scan(ctx)
 	if scanErr != nil {
 		s.log.Error("processes not scanned", "error", scanErr)
 	}
-	workers := s.build(snap.Workers)
-	s.assign(workers, holders, scanErr)
-	for i, w := range workers {
+	slots := s.scene.slots(snap.Workers, s.units, false)
+	strays := s.scene.assign(slots, holders, scanErr)
+	if s.scene.moved {
+		if err := s.acceptMove(ctx, slots); err != nil {
+			return err
+		}
+	}
+	for _, stray := range decideStrays(strays) {
+		// What it says it is may be anything: quoted, and cut.
+		stray.decision.log(s.log.With("worker", fmt.Sprintf("%.64q", stray.decision.ID)))
+		go s.sweepStray(stray.token)
+	}
+	workers := make([]*worker, 0, len(slots))
+	for i, slot := range slots {
+		w := newWorker(s, slot)
 		w.number = i
 		if w.rec.Port != 0 {
 			s.ports.keep(w.id, w.rec.Port)
 		}
+		workers = append(workers, w)
 	}
 	s.mu.Lock()
 	s.workers = workers
@@ -62,78 +69,72 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 			return nil // Serve stops what there is
 		}
 	}
-	if s.opts.Store.Moved() {
-		s.log.Warn("state directory was copied or moved: the workers of the original were left alone")
-		if err := s.opts.Store.AcceptMove(ctx); err != nil {
-			return fmt.Errorf("record the state directory's new place: %w", err)
-		}
-	}
 	return nil
 }
 
-// build makes the wanted slots, and the recorded ones that nobody wants any more.
-func (s *Supervisor) build(recs []store.Worker) []*worker {
-	recorded := map[string]*store.Worker{}
-	for i := range recs {
-		recorded[recs[i].ID] = &recs[i]
-	}
-	var workers []*worker
-	units := map[string]Unit{}
-	for _, u := range s.units {
-		units[u.Name] = u
-		for i := range u.Replicas {
-			id := u.workerID(i)
-			workers = append(workers, newWorker(s, u, id, recorded[id]))
-			delete(recorded, id)
+// registryRetry is how often a registry that cannot be read is tried again.
+const registryRetry = 20 * time.Millisecond
+
+// registry reads what is recorded. Where the state is just being written anew, after a
+// write has failed, it waits: workers that live want a master, not one that gives up.
+func (s *Supervisor) registry(ctx context.Context) (store.Snapshot, error) {
+	for told := false; ; {
+		snap, err := s.opts.Store.Snapshot()
+		if !errors.Is(err, store.ErrUnavailable) {
+			return snap, err
+		}
+		if !told {
+			told = true
+			s.log.Error("registry not readable yet, trying on", "error", err)
+		}
+		select {
+		case <-time.After(registryRetry):
+		case <-ctx.Done():
+			return snap, err
 		}
 	}
-	for _, rec := range recs {
-		if recorded[rec.ID] == nil {
-			continue
-		}
-		u, known := units[rec.Unit]
-		if !known {
-			u = Unit{Name: rec.Unit}.withDefaults()
-		}
-		w := newWorker(s, u, rec.ID, &rec)
-		w.state.wanted, w.state.retired = false, true
-		workers = append(workers, w)
-	}
-	return workers
 }
 
-// assign tells each worker which processes carry its name or its token, and has
-// those stopped that are ours and that no slot is for.
-func (s *Supervisor) assign(workers []*worker, holders []process.Holder, scanErr error) {
-	masterID := s.opts.Store.MasterID()
-	stateDir := process.FileID(s.opts.Store.StateDirID()).String()
-	byToken, byID := map[string]*worker{}, map[string]*worker{}
-	for _, w := range workers {
-		w.found.err = scanErr
-		byID[w.id] = w
-		if w.rec.Instance != nil {
-			byToken[w.rec.Instance.Token] = w
+// survey says what this recovery is about.
+func (s *Supervisor) survey() *scene {
+	return &scene{
+		looker: s.launcher,
+		scan:   s.scan,
+		kept: func(token string) (process.Exit, bool) {
+			handle := s.opts.Keeper.Kept(token)
+			if handle == nil {
+				return process.Exit{}, false
+			}
+			return process.ExitOf(handle)
+		},
+		masterID: s.opts.Store.MasterID(),
+		stateDir: process.FileID(s.opts.Store.StateDirID()).String(),
+		bootID:   s.bootID,
+		uid:      os.Geteuid(),
+		moved:    s.opts.Store.Moved(),
+		now:      s.bootTime,
+	}
+}
+
+// acceptMove forgets the instances of another state directory's master before the
+// first worker of this one is started: a crash in between must not make the next
+// master take these for the other's.
+func (s *Supervisor) acceptMove(ctx context.Context, slots []slot) error {
+	s.log.Warn("state directory was copied or moved: the workers of the original were left alone")
+	var muts []store.Mutation
+	for _, slot := range slots {
+		if rec := slot.rec; rec.Instance != nil && !slot.found.shows(rec.Instance.Token) {
+			rec.Instance = nil
+			muts = append(muts, store.PutWorker(rec))
 		}
 	}
-	homeless := map[string]string{} // token → worker id
-	for _, h := range holders {
-		w := byToken[h.Token]
-		if w == nil {
-			// No record names it: it is ours only if both agree.
-			if h.MasterID != masterID || h.StateDir != stateDir {
-				continue
-			}
-			if w = byID[h.WorkerID]; w == nil {
-				homeless[h.Token] = h.WorkerID
-				continue
-			}
-		}
-		w.found.holders = append(w.found.holders, h)
+	if err := s.opts.Store.Apply(ctx, muts...); err != nil {
+		return fmt.Errorf("forget the original's workers: %w", err)
 	}
-	for token, id := range homeless {
-		s.log.Warn("process without a slot, stopping it", "was", fmt.Sprintf("%.64q", id))
-		go s.sweepStray(token)
+	if err := s.opts.Store.AcceptMove(ctx); err != nil {
+		return fmt.Errorf("record the state directory's new place: %w", err)
 	}
+	return nil
 }
 
 func (s *Supervisor) sweepStray(token string) {
@@ -144,55 +145,107 @@ func (s *Supervisor) sweepStray(token string) {
 	}
 }
 
-// hopeless tells why no worker can become ready, or nil while one may.
-func (s *Supervisor) hopeless() error {
-	switch s.Status() {
-	case Recovering:
-		return nil // what is recorded as stopped is about to be started
-	case Stopping:
-		return errStopping
-	case Running:
-	}
-	workers := s.Workers()
-	for _, w := range workers {
-		if w.Status != store.StatusFailed && w.Status != store.StatusStopped {
-			return nil
-		}
-	}
-	if len(workers) == 0 {
-		return nil
-	}
-	return fmt.Errorf("all %d workers have failed or are stopped, the first because: %s", len(workers), workers[0].Reason)
-}
-
-// settle finds out what became of the recorded instance and goes on from there.
-// It is tried again later where that cannot be told.
+// settle finds out what became of the recorded instance, decides what to do and
+// does it. It is tried again later where that cannot be told.
 func (w *worker) settle(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	inst, err := w.identify(bounded)
-	w.held = err != nil
+	f, inst := w.inspect(bounded)
+	if errors.Is(f.cause, process.ErrLeaseHeld) {
+		// Whoever holds it may be too short-lived to be seen by just looking.
+		if err := w.sweep(bounded, *w.rec.Instance); err == nil {
+			f, inst = w.inspect(bounded)
+		}
+	}
+	d := decide(f)
 	switch {
-	case ctx.Err() != nil:
-	case err != nil:
-		w.hold(ctx, err)
-	case inst != nil && hasEnded(inst):
-		// Nobody has reaped it yet, so that even how it ended can be known.
-		w.inst, w.adopted, w.away = inst, true, true
-		w.state.alive = true
-		w.state.planned = w.state.status == store.StatusStopping
-		w.bury(ctx, false)
+	case ctx.Err() == nil:
+		w.tell(d)
+		w.carryOut(ctx, bounded, f, inst)
 	case inst != nil:
-		w.adopt(ctx, bounded, inst)
-	case w.died:
-		w.state.planned = w.state.status == store.StatusStopping
-		exit := w.exitWhileAway()
-		w.exited(ctx, exit, w.fate, true)
-	default:
-		w.rec.Instance = nil
-		w.step(ctx, event{kind: evBegin})
+		_ = inst.Close() // the master has ended meanwhile
 	}
 	w.settleOnce.Do(func() { close(w.settled) })
+}
+
+func (w *worker) inspect(ctx context.Context) (facts, instance) {
+	s := slot{id: w.id, unit: w.unit, recorded: w.saved.ID != "", rec: w.rec, state: w.state, found: w.found}
+	f, inst := w.sup.scene.inspect(ctx, &s)
+	w.found = s.found
+	return f, inst
+}
+
+// tell logs a decision, unless the last one was the same.
+func (w *worker) tell(d Decision) {
+	if w.decided.Action == d.Action && w.decided.Reason == d.Reason {
+		return
+	}
+	w.decided = d
+	d.log(w.log)
+}
+
+// carryOut does what was decided. Where it cannot, the worker is held.
+func (w *worker) carryOut(ctx, bounded context.Context, f facts, inst instance) {
+	w.held, w.leftover = false, nil
+	if f.stray {
+		if !f.evidence.Moved && !f.evidence.OtherBoot && w.rec.Instance != nil && !w.clear(ctx, bounded, f.instance.Token) {
+			_ = inst.Close()
+			return
+		}
+		w.rec.Incarnation++
+		w.rec.Port = f.instance.Port
+		w.state = f.adoptedState()
+		w.pending = append(w.pending, w.event(store.EventFromProcesses, fmt.Sprintf("process %d is newer than what is recorded", f.instance.PID)))
+	}
+	if f.instance != nil {
+		w.rec.Instance = f.instance
+	}
+	switch f.standing {
+	case unknown:
+		w.hold(ctx, f.cause)
+	case lives:
+		w.sweepOthers(bounded, w.rec.Instance.Token)
+		w.adopt(ctx, bounded, inst, f.silent)
+	case dead:
+		w.sweepOthers(bounded, w.rec.Instance.Token)
+		w.inst, w.adopted, w.away = inst, true, true
+		w.state = f.exitedState()
+		w.state.alive = true
+		w.bury(ctx, false)
+	case gone:
+		if w.clear(ctx, bounded, w.rec.Instance.Token) {
+			w.state = f.exitedState()
+			w.exited(ctx, w.exitWhileAway(), f.fate, true)
+		}
+	case cutOff:
+		if w.clear(ctx, bounded, w.rec.Instance.Token) {
+			w.begin(ctx)
+		}
+	case bygone:
+		w.pending = append(w.pending, w.event("gone", "the machine was booted since"))
+		fallthrough
+	case unrecorded, abroad:
+		w.sweepOthers(bounded, "")
+		w.begin(ctx)
+	}
+}
+
+// clear stops what is left of the recorded instance, and others but the one that is
+// kept. It holds the worker where that cannot be done: never a second copy beside a
+// first that may still act.
+func (w *worker) clear(ctx, bounded context.Context, keep string) bool {
+	if err := w.sweep(bounded, *w.rec.Instance); err != nil {
+		w.hold(ctx, err)
+		return false
+	}
+	w.sweepOthers(bounded, keep)
+	return true
+}
+
+// begin goes on with a slot that nothing lives in.
+func (w *worker) begin(ctx context.Context) {
+	w.rec.Instance = nil
+	w.step(ctx, event{kind: evBegin})
 }
 
 func hasEnded(inst instance) bool {
@@ -204,144 +257,37 @@ func hasEnded(inst instance) bool {
 	}
 }
 
-// afterwards does for an adopted worker what could wait until the master serves:
-// reading the executable to tell whether it was replaced, and writing history, for
+// afterwards does what could wait until the master serves: asking for services, and
+// for an adopted worker reading the executable to tell whether it was replaced, and writing history, for
 // which all workers share one commit.
 func (w *worker) afterwards(ctx context.Context) {
 	if w.adopted && w.inst != nil {
-		w.rec.Outdated = w.outdated()
+		w.rec.Outdated = outdated(w.unit, w.rec)
 		w.record(ctx)
 	}
+	w.discover(ctx)
 }
 
 // exitWhileAway is how an instance ended that nobody watched: known only where
 // somebody has kept its handle.
 func (w *worker) exitWhileAway() store.Exit {
-	if handle := w.sup.opts.Keeper.Kept(w.rec.Instance.Token); handle != nil {
-		if exit, known := process.ExitOf(handle); known {
-			w.fate += ", " + describeExit(exit)
-			return exitRecord(exit)
-		}
+	if exit, known := w.sup.scene.kept(w.rec.Instance.Token); known {
+		return exitRecord(exit)
 	}
 	return store.Exit{Source: store.ExitUnknown}
 }
 
+// heldPrefix begins the reason of a worker that waits for something to be settled.
+const heldPrefix = "held: "
+
 func (w *worker) hold(ctx context.Context, err error) {
-	reason := "held: " + err.Error()
+	reason := heldPrefix + err.Error()
 	if w.state.reason != reason {
 		w.state.reason = reason
 		w.record(ctx, w.event("held", err.Error()))
 	}
-	w.leftover = err
+	w.held, w.leftover = true, err
 	w.retry.Reset(holdInterval)
-}
-
-// identify returns the living instance of this slot, or nil where there is none
-// (w.died then tells whether one has ended). An error means that it cannot be told.
-func (w *worker) identify(ctx context.Context) (instance, error) {
-	w.died, w.leftover = false, nil
-	rec := w.rec.Instance
-	switch {
-	case rec == nil:
-		return w.adoptStray(ctx, "")
-	case w.sup.opts.Store.Moved():
-		// A copied state directory must not command the original's workers.
-		return nil, nil
-	case rec.BootID != w.sup.bootID:
-		w.pending = append(w.pending, w.event("gone", "the machine was booted since"))
-		return nil, nil
-	case rec.PID == 0:
-		return w.findStarting(ctx, *rec)
-	}
-	inst, err := w.sup.launcher.attach(w.id, *rec)
-	switch {
-	case err == nil:
-		w.sweepOthers(ctx, rec.Token)
-		return inst, nil
-	case !errors.Is(err, process.ErrGone):
-		return nil, err
-	}
-	if err := w.sweep(ctx, *rec); err != nil {
-		return nil, err
-	}
-	inst, err = w.adoptStray(ctx, rec.Token)
-	if inst == nil && err == nil {
-		w.died, w.fate = true, fmt.Sprintf("process %d ended while no master ran", rec.PID)
-	}
-	return inst, err
-}
-
-// findStarting looks for the process of a start that a crash cut off between
-// the fork and the record of the PID.
-func (w *worker) findStarting(ctx context.Context, rec store.Instance) (instance, error) {
-	if w.found.err != nil {
-		if err := w.rescan(ctx); err != nil {
-			return nil, fmt.Errorf("look for the process of a start that was cut off: %w", err)
-		}
-	}
-	leader := w.leader(rec.Token)
-	if leader == nil {
-		// Whatever is left of it (a lease holder that shows no token) goes first.
-		return nil, w.sweep(ctx, rec)
-	}
-	inst, err := w.take(*leader, rec)
-	if errors.Is(err, process.ErrGone) {
-		return nil, w.sweep(ctx, rec)
-	}
-	return inst, err
-}
-
-// adoptStray takes the process that no record names, but that says of itself
-// that it fills this slot. Any other such process is stopped.
-func (w *worker) adoptStray(ctx context.Context, dead string) (instance, error) {
-	for _, h := range w.found.holders {
-		leader := w.leader(h.Token)
-		if h.Token == dead || leader == nil {
-			continue
-		}
-		rec := store.Instance{Token: h.Token, BootID: w.sup.bootID, Port: h.Port, Started: time.Now(), UID: h.UID}
-		inst, err := w.take(*leader, rec)
-		if errors.Is(err, process.ErrGone) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		w.rec.Incarnation++
-		w.rec.Port = h.Port
-		if w.state.status != store.StatusStopping {
-			w.state.status = store.StatusStarting
-		}
-		w.sweepOthers(ctx, h.Token)
-		return inst, nil
-	}
-	w.sweepOthers(ctx, dead)
-	return nil, nil
-}
-
-// leader returns the instance among the holders of the token: the oldest that
-// leads its own session, as every worker is started, and runs as our user.
-func (w *worker) leader(token string) *process.Holder {
-	candidates := slices.DeleteFunc(slices.Clone(w.found.holders), func(h process.Holder) bool {
-		return h.Token != token || h.PID != h.PGID || h.PID != h.SID || int(h.UID) != os.Geteuid()
-	})
-	if len(candidates) == 0 {
-		return nil
-	}
-	oldest := slices.MinFunc(candidates, func(a, b process.Holder) int { return cmp.Compare(a.StartTicks, b.StartTicks) })
-	return &oldest
-}
-
-// take opens the process, proves by its environment that it still is the one
-// that the scan saw, and makes it this slot's instance.
-func (w *worker) take(h process.Holder, rec store.Instance) (instance, error) {
-	inst, identity, err := w.sup.launcher.take(w.id, h.PID, rec)
-	if err != nil {
-		return nil, err
-	}
-	rec = identified(rec, identity)
-	w.rec.Instance = &rec
-	return inst, nil
 }
 
 // sweep stops what is left of a dead instance's family.
@@ -372,27 +318,19 @@ func (w *worker) sweepOthers(ctx context.Context, keep string) {
 	}
 }
 
-// rescan looks for this worker's processes again, after a scan that failed.
-func (w *worker) rescan(ctx context.Context) error {
-	holders, err := w.sup.scan(ctx)
-	if err != nil {
-		return err
-	}
-	token := w.rec.Instance.Token
-	w.found = found{holders: slices.DeleteFunc(holders, func(h process.Holder) bool { return h.Token != token })}
-	return nil
-}
-
 // adopt takes over a proven process. What was running is asked whether it still
 // answers; what was starting is waited for like any other start.
-func (w *worker) adopt(ctx, bounded context.Context, inst instance) {
-	w.took(inst, true)
+// silent says why it cannot answer, where that is known without asking it.
+func (w *worker) adopt(ctx, bounded context.Context, inst instance, silent string) {
+	crashpoint.Pass(crashpoint.Adopt, func() { w.took(inst, true) })
 	w.sup.ports.keep(w.id, w.rec.Instance.Port)
-	if w.state.status == store.StatusStarting || w.state.status == store.StatusStopping || !w.state.wanted {
+	// What is recorded is then of this instance, or of one like it: routes are there at once.
+	w.confirmed = w.state.asked()
+	if !w.state.asked() {
 		w.step(ctx, event{kind: evAdoptedSilent})
 		return
 	}
-	err := w.reconnect(ctx, bounded)
+	err := w.reconnect(ctx, bounded, silent)
 	if err == nil {
 		w.step(ctx, event{kind: evAdopted})
 	} else {
@@ -403,15 +341,14 @@ func (w *worker) adopt(ctx, bounded context.Context, inst instance) {
 }
 
 // reconnect attaches to an adopted worker and sees that it answers.
-func (w *worker) reconnect(ctx, bounded context.Context) error {
-	port := w.rec.Instance.Port
-	l, err := w.sup.dial(port)
+func (w *worker) reconnect(ctx, bounded context.Context, silent string) error {
+	l, err := w.sup.dial(w.rec.Instance.Port)
 	if err != nil {
 		return err
 	}
 	w.connected(ctx, l)
-	if err := ownPort(w.inst, port); err != nil {
-		return err
+	if silent != "" {
+		return errors.New(silent)
 	}
 	wait, cancel := context.WithTimeout(bounded, pingTimeout)
 	defer cancel()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -29,6 +30,10 @@ type startResult struct {
 func (w *worker) start(ctx context.Context) {
 	inst, err := w.fork(ctx)
 	if ctx.Err() != nil {
+		// Detached meanwhile: the next master finds it by the token of the intent.
+		if inst != nil {
+			_ = inst.Close()
+		}
 		return
 	}
 	if errors.Is(err, errStopping) {
@@ -49,9 +54,7 @@ func (w *worker) start(ctx context.Context) {
 	w.took(inst, false)
 	// The worker starts up while its PID is being recorded.
 	w.await(ctx)
-	crashpoint.Hit(crashpoint.BeforePIDRecord)
 	w.record(ctx, w.event("started", ""))
-	crashpoint.Hit(crashpoint.AfterPIDRecord)
 }
 
 // errOwnFault means that the worker was not started for want of something of the
@@ -60,12 +63,14 @@ var errOwnFault = errors.New("the master lacks what a start needs")
 
 // ownFault tells whether a start failed for a reason that is not the worker's.
 func ownFault(err error) bool {
-	for _, own := range []error{errOwnFault, syscall.EAGAIN, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOSPC} {
-		if errors.Is(err, own) {
-			return true
-		}
-	}
-	return false
+	return errors.Is(err, errOwnFault) || slices.ContainsFunc(ownFaults, func(own syscall.Errno) bool { return errors.Is(err, own) })
+}
+
+// ownFaults are what the kernel says where the machine, or a limit on the master,
+// is at fault.
+var ownFaults = []syscall.Errno{
+	syscall.EAGAIN, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS,
+	syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO,
 }
 
 // errStopping means that nothing is started any more.
@@ -75,7 +80,11 @@ func (w *worker) fork(ctx context.Context) (instance, error) {
 	if w.stopping() {
 		return nil, errStopping
 	}
-	port, err := w.sup.ports.choose(w.id, w.rec.Port)
+	var port int
+	err := crashpoint.Do(crashpoint.Port, func() (err error) {
+		port, err = w.sup.ports.choose(w.id, w.rec.Port)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errOwnFault, err)
 	}
@@ -91,6 +100,7 @@ func (w *worker) fork(ctx context.Context) (instance, error) {
 	}
 	w.rec.Port = port
 	w.rec.Incarnation++
+	w.confirmed = false
 	w.rec.SpecHash = spec
 	w.rec.Outdated = false
 	w.rec.Instance = &store.Instance{
@@ -169,11 +179,34 @@ func (w *worker) await(ctx context.Context) {
 
 var errStartTimeout = errors.New("start timeout")
 
-func (w *worker) ready(ctx context.Context, inst instance, port int) (link, error) {
-	if err := w.sup.probe(ctx, port); err != nil {
-		return nil, fmt.Errorf("did not open port %d within %s", port, w.unit.StartTimeout)
+// How long a starting worker may find its port in another's hands, and how often that
+// is looked at: who asks the kernel for a free port listens on it for a moment, and it
+// may be the one that was just chosen for the worker.
+const (
+	foreignPatience = time.Second
+	foreignRecheck  = 10 * time.Millisecond
+)
+
+// listens waits until the worker's port is open and the worker's own.
+func (w *worker) listens(ctx context.Context, inst instance, port int) error {
+	for since := time.Now(); ; {
+		if err := w.sup.probe(ctx, port); err != nil {
+			return fmt.Errorf("did not open port %d within %s", port, w.unit.StartTimeout)
+		}
+		err := ownPort(inst, port)
+		if !errors.Is(err, errForeignPort) || time.Since(since) >= foreignPatience {
+			return err
+		}
+		select {
+		case <-time.After(foreignRecheck):
+		case <-ctx.Done():
+			return err
+		}
 	}
-	if err := ownPort(inst, port); err != nil {
+}
+
+func (w *worker) ready(ctx context.Context, inst instance, port int) (link, error) {
+	if err := w.listens(ctx, inst, port); err != nil {
 		return nil, err
 	}
 	l, err := w.sup.dial(port)
@@ -188,11 +221,13 @@ func (w *worker) ready(ctx context.Context, inst instance, port int) (link, erro
 	return l, nil
 }
 
+var errForeignPort = errors.New("is held by another process")
+
 // ownPort fails where the port answers, but not for the worker.
 func ownPort(inst instance, port int) error {
 	owner, err := inst.OwnsPort(port)
 	if owner == process.PortForeign {
-		return fmt.Errorf("port %d is held by another process", port)
+		return foreignPort(port)
 	}
 	if err != nil && owner != process.PortUnknown {
 		return fmt.Errorf("tell who listens on port %d: %w", port, err)
@@ -200,6 +235,8 @@ func ownPort(inst instance, port int) error {
 	// Where it cannot be read, the Ping that follows decides.
 	return nil
 }
+
+func foreignPort(port int) error { return fmt.Errorf("port %d %w", port, errForeignPort) }
 
 func (w *worker) onStart(ctx context.Context, r startResult) {
 	if r.incarnation != w.rec.Incarnation || w.burying || !w.state.alive || w.state.status != store.StatusStarting {

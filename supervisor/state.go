@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/core-tools/hsu-master/store"
@@ -19,6 +20,7 @@ type state struct {
 	failures int // Pings missed in a row
 	budget   store.Budget
 	restarts uint64
+	lacked   int // starts in a row that failed for want of something of the master's own
 
 	quitting bool // the master stops: finish what runs, restart nothing
 	retired  bool // the slot is surplus: stop it, then forget it
@@ -144,7 +146,7 @@ func (s state) start() (state, action) {
 }
 
 func (s state) serve() (state, action) {
-	s.status, s.reason, s.ready, s.failures = store.StatusRunning, "", true, 0
+	s.status, s.reason, s.ready, s.failures, s.lacked = store.StatusRunning, "", true, 0, 0
 	return s, actServe
 }
 
@@ -218,6 +220,8 @@ func leave(s state) (state, action) {
 		return s, actNone
 	case s.alive:
 		return s.stop("")
+	case s.status == store.StatusStarting:
+		s.status = store.StatusStopped // the start was called off before there was a process
 	}
 	return s, actFinish
 }
@@ -239,6 +243,8 @@ func ended(s state, e event, p RestartPolicy, now time.Duration) (state, action)
 		return s, actNone
 	case wasStopping && planned:
 		return s.start()
+	case e.ours:
+		return s.lack(e, p, now)
 	case p.Mode == RestartNever, p.Mode == RestartOnFailure && e.clean:
 		s.status, s.reason = store.StatusStopped, e.reason
 		if !e.clean {
@@ -247,17 +253,16 @@ func ended(s state, e event, p RestartPolicy, now time.Duration) (state, action)
 		return s, actNone
 	}
 
-	if !e.ours {
-		s.budget.Spent = within(s.budget.Spent, s.budget.ReadyClock-p.Budget.Window)
-		if len(s.budget.Spent) >= p.Budget.Restarts {
-			s.status = store.StatusFailed
-			s.reason = fmt.Sprintf("restart budget %s used up: %s", p.Budget, e.reason)
-			s.budget.RetryAt = 0
-			return s, actNone
-		}
-		s.budget.Spent = append(s.budget.Spent, s.budget.ReadyClock)
-		s.restarts++
+	s.lacked = 0
+	s.budget.Spent = within(s.budget.Spent, s.budget.ReadyClock-p.Budget.Window)
+	if len(s.budget.Spent) >= p.Budget.Restarts {
+		s.status = store.StatusFailed
+		s.reason = fmt.Sprintf("restart budget %s used up: %s", p.Budget, e.reason)
+		s.budget.RetryAt = 0
+		return s, actNone
 	}
+	s.budget.Spent = append(s.budget.Spent, s.budget.ReadyClock)
+	s.restarts++
 	if ready >= backoffResetAfter {
 		s.budget.Backoff = 0
 	}
@@ -270,6 +275,19 @@ func ended(s state, e event, p RestartPolicy, now time.Duration) (state, action)
 		delay = p.Backoff
 	}
 	s.budget.Backoff = min(2*delay, p.MaxBackoff)
+	return s.backOff(e, now, delay)
+}
+
+// lack decides what follows a start that failed for want of something of the
+// master's own. It is no fault of the worker, so it costs neither budget nor a
+// longer delay later on, and what is wanted runs soon after the want is over.
+func (s state) lack(e event, p RestartPolicy, now time.Duration) (state, action) {
+	delay := p.Backoff << min(s.lacked, 16)
+	s.lacked++
+	return s.backOff(e, now, min(max(delay, p.Backoff), ownFaultRetry))
+}
+
+func (s state) backOff(e event, now, delay time.Duration) (state, action) {
 	// Jitter only shortens, by up to a quarter, so that delays still grow.
 	delay -= time.Duration(e.chance * float64(delay) / 4)
 	s.status, s.reason, s.budget.RetryAt = store.StatusBackoff, e.reason, now+delay
@@ -296,14 +314,25 @@ func within(marks []time.Duration, limit time.Duration) []time.Duration {
 	return kept
 }
 
+// maxReadyClock is 73 years: room to go on counting.
+const maxReadyClock = time.Duration(1 << 61)
+
 // sinceBoot makes a recorded budget valid for this boot: CLOCK_BOOTTIME starts
-// at 0 with each, and a clock or record that is off must not mean waiting for ever.
+// at 0 with each, and a clock or record that is off must mean neither waiting for
+// ever nor restarts without end.
 func sinceBoot(b store.Budget, bootID string, now time.Duration, p RestartPolicy) store.Budget {
 	if b.BootID != bootID {
 		b.BootID, b.ReadySince, b.RetryAt = bootID, 0, 0
 	}
-	b.ReadySince = min(b.ReadySince, now)
-	b.RetryAt = min(b.RetryAt, now+p.MaxBackoff)
-	b.Backoff = min(b.Backoff, p.MaxBackoff)
+	b.ReadySince = clamp(b.ReadySince, now)
+	b.RetryAt = clamp(b.RetryAt, now+p.MaxBackoff)
+	b.Backoff = clamp(b.Backoff, p.MaxBackoff)
+	b.ReadyClock = clamp(b.ReadyClock, maxReadyClock)
+	b.Spent = slices.Clone(b.Spent)
+	for i, mark := range b.Spent {
+		b.Spent[i] = clamp(mark, b.ReadyClock) // one in the future would never be forgotten
+	}
 	return b
 }
+
+func clamp(d, most time.Duration) time.Duration { return max(0, min(d, most)) }

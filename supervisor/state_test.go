@@ -109,7 +109,7 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"backoff retry": "starting start",
 
 		"new shutdown":         " finish",
-		"starting shutdown":    "starting finish",
+		"starting shutdown":    "stopped finish",
 		"started shutdown":     "stopping stop",
 		"running shutdown":     "stopping stop",
 		"recovered shutdown":   "running finish",
@@ -370,5 +370,12 @@ func TestParseBudget(t *testing.T) {
 		if b, err := ParseBudget(s); err == nil {
 			t.Errorf("ParseBudget(%q) = %v, want an error", s, b)
 		}
+	}
+}
+
+func TestStartThatIsCalledOffLeavesNoWorkerStarting(t *testing.T) {
+	s, act := next(state{wanted: true, status: store.StatusStarting}, event{kind: evShutdown}, RestartPolicy{}, 0)
+	if act != actFinish || s.status != store.StatusStopped || !s.wanted {
+		t.Errorf("a start called off by the end of the master: %+v, action %v; want it stopped and still wanted", s, act)
 	}
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // killWait bounds how long the kernel may take to end what got SIGKILL.
@@ -41,7 +43,7 @@ func (w *worker) bury(ctx context.Context, graceful bool) {
 }
 
 // terminate gives the worker its grace: to finish requests, then to end itself.
-func (w *worker) terminate(ctx context.Context, inst instance, ep *endpoint, grace time.Duration) {
+func (w *worker) terminate(ctx context.Context, inst instance, ep *services.Endpoint, grace time.Duration) {
 	over := time.NewTimer(grace)
 	defer over.Stop()
 	if ep != nil {
@@ -49,7 +51,7 @@ func (w *worker) terminate(ctx context.Context, inst instance, ep *endpoint, gra
 		drain := time.NewTimer(grace / 2)
 		defer drain.Stop()
 		select {
-		case <-ep.drained():
+		case <-ep.Drained():
 		case <-drain.C:
 		case <-inst.Done():
 		case <-w.sup.hurry:
@@ -60,14 +62,20 @@ func (w *worker) terminate(ctx context.Context, inst instance, ep *endpoint, gra
 	if err := inst.Terminate(); err != nil && !errors.Is(err, process.ErrGone) {
 		w.log.Warn("worker not asked to stop", "error", err)
 	}
-	done := inst.Done()
+	done, asked := inst.Done(), false
 	for {
 		select {
 		case <-done:
 			// A shell that led the group ends at once; what it has started was asked
-			// too and has the same grace.
+			// too and has the same grace. Who has left the group is asked now.
 			if !inst.Survived() {
 				return
+			}
+			if !asked {
+				asked = true
+				if err := inst.TerminateRest(ctx); err != nil {
+					w.log.Warn("worker's descendants not asked to stop", "error", err)
+				}
 			}
 			done = closedAfter(descendantsPoll)
 		case <-w.sup.hurry:
@@ -108,11 +116,11 @@ func entomb(ctx context.Context, inst instance) burial {
 func (w *worker) onBurial(ctx context.Context, b burial) {
 	w.burying = false
 	before := w.leftover
-	w.leftover = leftoverError(b)
-	if w.leftover != nil && (before == nil || before.Error() != w.leftover.Error()) {
-		w.record(ctx, w.event("leftover", w.leftover.Error()))
-	}
-	if !b.gone || w.leftover != nil {
+	if w.leftover = leftoverError(b); w.leftover != nil {
+		w.blocked()
+		if before == nil || before.Error() != w.leftover.Error() {
+			w.record(ctx, w.event("leftover", w.leftover.Error()))
+		}
 		if w.leaving {
 			w.done = true
 			return
@@ -123,10 +131,24 @@ func (w *worker) onBurial(ctx context.Context, b burial) {
 		return
 	}
 	reason := describeExit(b.exit)
-	if w.state.status == store.StatusStopping && w.state.reason != "" {
+	if w.state.status == store.StatusStopping && w.state.reason != "" && !strings.HasPrefix(w.state.reason, heldPrefix) {
 		reason = w.state.reason
 	}
 	w.exited(ctx, exitRecord(b.exit), reason, w.away)
+}
+
+// blocked puts the worker into the state of one whose end does not come: nobody is
+// asked to answer any more, and people are told why.
+func (w *worker) blocked() {
+	w.hangUp()
+	w.tick.Stop()
+	w.state.ready = false
+	if w.state.status != store.StatusStopping {
+		w.state.status, w.state.reason = store.StatusUnhealthy, ""
+	}
+	if w.state.reason == "" || strings.HasPrefix(w.state.reason, heldPrefix) { // else it says why it stops
+		w.state.reason = heldPrefix + w.leftover.Error()
+	}
 }
 
 func leftoverError(b burial) error {
@@ -158,7 +180,11 @@ func (w *worker) exited(ctx context.Context, exit store.Exit, reason string, awa
 	exit.At = time.Now()
 	w.rec.LastExit = &exit
 	w.rec.Instance = nil
-	clean := exit.Source != store.ExitUnknown && exit.Signal == 0 && exit.Code == 0
 	w.pending = append(w.pending, w.event("exited", reason))
-	w.step(ctx, event{kind: evExited, reason: reason, clean: clean, away: away})
+	w.step(ctx, event{kind: evExited, reason: reason, clean: cleanExit(exit), away: away})
+}
+
+// cleanExit tells that an instance is known to have ended with code 0.
+func cleanExit(e store.Exit) bool {
+	return e.Source != store.ExitUnknown && e.Signal == 0 && e.Code == 0
 }

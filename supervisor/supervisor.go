@@ -11,8 +11,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // ErrDetach, as the cause that the context of [Supervisor.Serve] is cancelled
@@ -30,6 +32,8 @@ type Options struct {
 	Log *slog.Logger
 	// Rand is the source of jitter; nil means a seeded one.
 	Rand *rand.Rand
+	// Policies are how the calls of services are treated, by name; "*" is for all others.
+	Policies map[string]services.Policy
 	// Keeper keeps the workers' handles while no master runs; nil: nobody does.
 	Keeper Keeper
 	// Environ is what workers inherit from, [os.Environ] if nil. Variables that
@@ -60,7 +64,8 @@ type Supervisor struct {
 	opts      Options
 	units     []Unit
 	log       *slog.Logger
-	rotation  *rotation
+	services  *services.Registry
+	outside   *outside
 	ports     portBook
 	recovered chan struct{}
 	beat      chan chan<- struct{}
@@ -68,6 +73,7 @@ type Supervisor struct {
 	hurryOnce sync.Once
 	jitter    func() float64
 	epoch     time.Time // from which the phases of Pings count
+	scene     *scene    // of the recovery, from its beginning
 
 	// What the outside world is made of; tests put fakes here.
 	launcher launcher
@@ -114,7 +120,6 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 	s := &Supervisor{
 		opts:      opts,
 		log:       opts.Log,
-		rotation:  newRotation(),
 		recovered: make(chan struct{}),
 		beat:      make(chan chan<- struct{}),
 		hurry:     make(chan struct{}),
@@ -125,12 +130,13 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 		status:    Recovering,
 		epoch:     time.Now(),
 	}
-	s.rotation.hopeless = s.hopeless
+	s.services = services.With(services.Options{Policies: opts.Policies, Hopeless: s.hopeless, Rand: split(opts.Rand), Log: opts.Log})
+	s.outside = newOutside(s)
 	s.dial = func(port int) (link, error) { return dialWorker(port, s.log) }
 	names := map[string]bool{}
 	var errs []error
 	for _, u := range units {
-		if err := u.Validate(); err != nil {
+		if err := u.validate(); err != nil {
 			errs = append(errs, err)
 		}
 		if names[u.Name] {
@@ -142,6 +148,7 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	s.foresee()
 	var err error
 	if s.bootID, err = process.BootID(); err != nil {
 		return nil, fmt.Errorf("tell this boot from others: %w", err)
@@ -153,7 +160,7 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 	}
 	launcher := &osLauncher{
 		masterID:   opts.Store.MasterID(),
-		stateDir:   process.FileID(opts.Store.StateDirID()).String(),
+		stateDir:   func() string { return process.FileID(opts.Store.StateDirID()).String() },
 		runtimeDir: opts.RuntimeDir,
 		logDir:     opts.LogDir,
 		environ:    workerEnviron(opts.Environ),
@@ -163,6 +170,35 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 	}
 	s.launcher = launcher
 	return s, nil
+}
+
+// foresee says what will be offered when the master has recovered, so that calls which
+// come before wait for it.
+func (s *Supervisor) foresee() {
+	for _, u := range s.units {
+		if u.Replicas > 0 {
+			s.services.Offer(u.Name+" ", u.Services...) // no worker has such a name
+		}
+	}
+	snap, err := s.opts.Store.Snapshot()
+	if err != nil {
+		return // Serve says so
+	}
+	sc := scene{now: func() time.Duration { return 0 }}
+	for _, slot := range sc.slots(snap.Workers, s.units, false) {
+		if names := recalled(slot.rec.Services); !slot.state.retired && len(names) > 0 {
+			s.services.Offer(slot.id, names...)
+		}
+	}
+	s.outside.recall(snap.Registered)
+}
+
+// split returns another source of chance, which needs no lock that r needs.
+func split(r *rand.Rand) *rand.Rand {
+	if r == nil {
+		return nil
+	}
+	return rand.New(rand.NewPCG(r.Uint64(), r.Uint64()))
 }
 
 func lockedFloat64(r *rand.Rand) func() float64 {
@@ -185,11 +221,13 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	// The workers' goroutines outlive ctx: they are what stops the workers.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	defer s.outside.end()
+	s.outside.begin(work)
 	if err := s.recover(ctx, work); err != nil {
 		return err
 	}
 	s.setStatus(Running)
-	s.rotation.reconsider()
+	s.services.Reconsider()
 	close(s.recovered)
 
 	for running := true; running; {
@@ -201,26 +239,37 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 		}
 	}
 	s.setStatus(Stopping)
-	s.rotation.reconsider()
+	s.services.Reconsider()
 	if errors.Is(context.Cause(ctx), ErrDetach) {
-		cancel()
-		s.wait(nil)
+		crashpoint.Pass(crashpoint.Detach, func() {
+			cancel()
+			s.wait(nil, nil)
+		})
 		return nil
 	}
 	for _, w := range s.list() {
 		close(w.shutdown)
 	}
-	s.wait(s.beat)
+	let := make(chan struct{})
+	go func() {
+		defer close(let)
+		s.outside.end()
+	}()
+	s.wait(s.beat, let)
 	return s.leftovers()
 }
 
-// wait until every worker's goroutine has returned, answering liveness checks.
-func (s *Supervisor) wait(beat <-chan chan<- struct{}) {
+// wait until every worker's goroutine has returned and also is closed, where it is not
+// nil, answering liveness checks.
+func (s *Supervisor) wait(beat <-chan chan<- struct{}, also <-chan struct{}) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for _, w := range s.list() {
 			<-w.finished
+		}
+		if also != nil {
+			<-also
 		}
 	}()
 	for {
@@ -275,16 +324,6 @@ func (s *Supervisor) Alive(ctx context.Context) error {
 	}
 	<-answer
 	return nil
-}
-
-// Standalone tells that there is no unit whose workers could take requests.
-func (s *Supervisor) Standalone() bool {
-	for _, u := range s.units {
-		if u.Replicas > 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // WorkerInfo is a worker as the running master sees it.

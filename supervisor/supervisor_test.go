@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +19,7 @@ func TestStartsEveryWorkerAndHandsThemOutInTurn(t *testing.T) {
 		settle(time.Second)
 		seen := map[string]int{}
 		for range 6 {
-			l, err := m.Acquire(t.Context())
+			l, err := m.Acquire(t.Context(), DefaultService, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -84,7 +83,7 @@ func TestCrashLoopFailsAndARestartOfTheMasterDoesNotRefillItsBudget(t *testing.T
 		if !strings.Contains(w.Reason, "exited with code 3") {
 			t.Errorf("reason = %q, want the exit in it", w.Reason)
 		}
-		if _, err := m.Acquire(t.Context()); !errors.Is(err, ErrNoWorker) {
+		if _, err := m.Acquire(t.Context(), DefaultService, ""); !errors.Is(err, ErrNoWorker) {
 			t.Errorf("Acquire with all workers failed = %v, want ErrNoWorker at once", err)
 		}
 		m.stop(nil)
@@ -316,27 +315,22 @@ func TestWorkerThatNeverGetsReady(t *testing.T) {
 	}
 }
 
-func TestFaultsOfTheMasterCostNoBudget(t *testing.T) {
+// Whoever asks the kernel for a free port listens on it for a moment.
+func TestPortThatIsAnothersForAMomentCostsAStartingWorkerNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
-		broken := true
 		world.behave = func(p *fakeProcess) {
-			if broken {
-				p.startErr = syscall.EAGAIN // RLIMIT_NPROC, fork(2)
-			}
+			p.owner = process.PortForeign
+			time.AfterFunc(foreignPatience/2, func() { p.set(func() { p.owner = process.PortOurs }) })
 		}
 		m := startMaster(t, world, t.TempDir(), 1)
-		settle(time.Hour)
-		w := m.worker("worker-0")
-		if w.Status != store.StatusBackoff || len(w.Budget.Spent) != 0 || world.starts("worker-0") < 20 {
-			t.Errorf("after an hour: %s, spent %v, %d starts, want it tried on and on at no cost", w.Status, w.Budget.Spent, world.starts("worker-0"))
+		settle(foreignPatience / 4)
+		if w := m.worker("worker-0"); w.Ready || w.Status != store.StatusStarting {
+			t.Errorf("worker is %s and ready %v while another has its port", w.Status, w.Ready)
 		}
-		world.mu.Lock()
-		broken = false
-		world.mu.Unlock()
-		settle(time.Minute)
-		if w := m.worker("worker-0"); !w.Ready {
-			t.Errorf("worker is %s when the fault is gone, want it running", w.Status)
+		settle(foreignPatience)
+		if w := m.worker("worker-0"); !w.Ready || w.Restarts != 0 {
+			t.Errorf("worker is %s after %d restarts, want it running and never restarted", w.Status, w.Restarts)
 		}
 		m.stop(nil)
 	})
@@ -397,7 +391,7 @@ func TestStopWaitsForRequestsInFlight(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Second)
-		lease, err := m.Acquire(t.Context())
+		lease, err := m.Acquire(t.Context(), DefaultService, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -456,6 +450,37 @@ func TestFewerReplicasStopTheSurplus(t *testing.T) {
 	})
 }
 
+// Nobody has asked for it to be stopped: there was only no room for it for a while.
+func TestSurplusThatIsWantedAgainBeforeItIsGoneIsStartedAgain(t *testing.T) {
+	for name, stubborn := range map[string]bool{"it was being stopped": true, "it was stopped": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				world, dir := newFakeOS(t), t.TempDir()
+				world.behave = func(p *fakeProcess) {
+					p.ignoresTerm = stubborn && p.worker == "worker-1" && world.started["worker-1"] == 1
+				}
+				m := startMaster(t, world, dir, 2)
+				settle(time.Second)
+				m.crash()
+				m = startMaster(t, world, dir, 1)
+				settle(time.Second)
+				if stubborn {
+					if w := m.worker("worker-1"); w.Status != store.StatusStopping || w.Desired != store.DesiredRunning {
+						t.Errorf("the surplus = %+v, want it to be stopped, and no word of what is desired", w)
+					}
+				}
+				m.crash()
+				m = startMaster(t, world, dir, 2)
+				settle(time.Minute)
+				if w := m.worker("worker-1"); w.Status != store.StatusRunning || world.starts("worker-1") != 2 {
+					t.Errorf("the worker that is wanted again = %+v, started %d times, want it to run", w, world.starts("worker-1"))
+				}
+				m.stop(nil)
+			})
+		})
+	}
+}
+
 func TestAcquire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
@@ -463,14 +488,14 @@ func TestAcquire(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := m.Acquire(impatient); !errors.Is(err, ErrNoWorker) || !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := m.Acquire(impatient, DefaultService, ""); !errors.Is(err, ErrNoWorker) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Acquire before any is ready = %v, want ErrNoWorker with the deadline", err)
 		}
-		lease, err := m.Acquire(t.Context()) // waits
+		lease, err := m.Acquire(t.Context(), DefaultService, "") // waits
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.TryAcquire(lease.Worker()); !errors.Is(err, ErrNoWorker) {
+		if _, err := m.TryAcquire(DefaultService, "", lease.Worker()); !errors.Is(err, ErrNoWorker) {
 			t.Errorf("TryAcquire except the only one = %v, want ErrNoWorker", err)
 		}
 		lease.Release()
@@ -480,20 +505,24 @@ func TestAcquire(t *testing.T) {
 
 func TestAcquireBoundsWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRotation()
+		world := newFakeOS(t)
+		world.behave = func(p *fakeProcess) { p.readyAfter = -1 }
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
 		ctx, cancel := context.WithCancel(t.Context())
-		for range maxWaiting {
-			go func() { _, _ = r.acquire(ctx) }()
+		for range 1024 {
+			go func() { _, _ = m.Acquire(ctx, DefaultService, "") }()
 		}
 		synctest.Wait()
-		if _, err := r.acquire(ctx); !errors.Is(err, ErrBusy) {
+		if _, err := m.Acquire(ctx, DefaultService, ""); !errors.Is(err, ErrBusy) {
 			t.Errorf("one too many: %v, want ErrBusy", err)
 		}
 		cancel()
 		synctest.Wait()
-		if r.waiting != 0 {
-			t.Errorf("%d still count as waiting", r.waiting)
+		if n := m.Services().Service(DefaultService).Info().Waiting; n != 0 {
+			t.Errorf("%d still count as waiting", n)
 		}
+		m.stop(nil)
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // Unit describes a process and how many replicas of it are wanted. Each
@@ -24,6 +25,9 @@ type Unit struct {
 	// Args follow the path; "--port N" is appended to them, the HSU convention.
 	Args     []string
 	Replicas int
+	// Services are the full names of the gRPC services that its workers offer; none
+	// means [DefaultService]. A worker that has gRPC reflection may offer more.
+	Services []string
 
 	// StartTimeout bounds a start from fork to the first answered Ping; 0 means 30 s.
 	StartTimeout time.Duration
@@ -98,6 +102,8 @@ const (
 	immediateAfter = 10 * time.Second
 	// A worker that has been ready this long starts again from the first delay.
 	backoffResetAfter = time.Minute
+	// The longest delay where a start fails for want of something of the master's own.
+	ownFaultRetry = 5 * time.Second
 )
 
 var defaultBudget = Budget{Restarts: 10, Window: 5 * time.Minute}
@@ -106,6 +112,9 @@ var defaultBudget = Budget{Restarts: 10, Window: 5 * time.Minute}
 func (u Unit) withDefaults() Unit {
 	u.StartTimeout = orDefault(u.StartTimeout, defaultStartTimeout)
 	u.StopGrace = orDefault(u.StopGrace, defaultStopGrace)
+	if len(u.Services) == 0 {
+		u.Services = []string{DefaultService}
+	}
 	u.Restart.Mode = orDefault(u.Restart.Mode, RestartAlways)
 	u.Restart.Backoff = orDefault(u.Restart.Backoff, defaultBackoff)
 	u.Restart.MaxBackoff = max(orDefault(u.Restart.MaxBackoff, defaultMaxBackoff), u.Restart.Backoff)
@@ -122,7 +131,19 @@ func orDefault[T comparable](value, fallback T) T {
 }
 
 // Validate reports every fault of the unit, each with the name of its field.
+//
+// What is wrong with the executable alone does not stop a [Supervisor]: it may be
+// replaced at the moment, and living workers want their master. Starting one fails
+// then, and is tried again by the restart policy.
 func (u Unit) Validate() error {
+	err := u.validate()
+	if e := checkExecutable(u.Path); e != nil {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+func (u Unit) validate() error {
 	var errs []error
 	if u.Name == "" || strings.ContainsAny(u.Name, "/\x00 \n") {
 		errs = append(errs, fmt.Errorf("unit name %q: want a name without slashes and blanks", u.Name))
@@ -130,8 +151,15 @@ func (u Unit) Validate() error {
 	if u.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("worker count %d: want 0 or more", u.Replicas))
 	}
-	if err := checkExecutable(u.Path); err != nil {
-		errs = append(errs, err)
+	if len(u.Services) > maxOffers {
+		errs = append(errs, fmt.Errorf("services: %d names: want %d at most", len(u.Services), maxOffers))
+	}
+	for _, name := range u.Services {
+		if err := services.CheckName(name); err != nil {
+			errs = append(errs, err)
+		} else if services.Infrastructure(name) {
+			errs = append(errs, fmt.Errorf("service %s: each endpoint has it for itself, leave it out", name))
+		}
 	}
 	return errors.Join(errs...)
 }

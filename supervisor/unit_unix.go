@@ -48,3 +48,15 @@ func checkFolders(path string) error {
 	}
 	return nil
 }
+
+// ownerOf returns the user whom a folder belongs to.
+func ownerOf(path string) (uid int, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(owner.Uid), nil
+	}
+	return os.Geteuid(), nil
+}

@@ -11,8 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // worker is one replica slot. Everything below "owned" belongs to the goroutine
@@ -34,23 +36,31 @@ type worker struct {
 
 	// owned
 	state    state
-	rec      store.Worker // what is to be made durable
-	saved    store.Worker // what is
-	found    found        // what recovery found
-	inst     instance     // nil where nothing lives
-	link     link         // to inst, once it accepts
-	endpoint *endpoint    // in rotation, nil where not ready
-	adopted  bool
-	held     bool // recovery cannot tell what became of the instance
-	died     bool // recovery found it dead, of what fate tells
-	away     bool // the instance had ended before this master came
-	fate     string
-	pending  []store.Event // to be recorded with the next change
-	leaving  bool          // the goroutine ends after the present stop
-	done     bool
+	rec      store.Worker       // what is to be made durable
+	saved    store.Worker       // what is
+	found    found              // what recovery found
+	inst     instance           // nil where nothing lives
+	link     link               // to inst, once it accepts
+	endpoint *services.Endpoint // where requests go, nil where not ready
+	admitted uint64             // incarnation that was ready last
+	// confirmed: the instance itself has told what services it offers.
+	confirmed bool
+	asked     struct {
+		incarnation uint64
+		tries       int
+	}
+	asking  bool // which services it offers
+	adopted bool
+	held    bool          // recovery cannot tell what became of the instance
+	away    bool          // the instance had ended before this master came
+	decided Decision      // by recovery, the last one
+	pending []store.Event // to be recorded with the next change
+	leaving bool          // the goroutine ends after the present stop
+	done    bool
 
 	starts  chan startResult
 	pongs   chan pingResult
+	told    chan discovery
 	lost    chan uint64 // incarnation whose connection broke
 	buried  chan burial
 	burying bool
@@ -64,48 +74,33 @@ type worker struct {
 	unwatch context.CancelFunc // ends the watch on the present link
 }
 
-func newWorker(s *Supervisor, u Unit, id string, rec *store.Worker) *worker {
+func newWorker(s *Supervisor, slot slot) *worker {
 	w := &worker{
-		sup: s, id: id, unit: u,
-		log:      s.log.With("worker", id),
+		sup: s, id: slot.id, unit: slot.unit,
+		log:      s.log.With("worker", slot.id),
 		shutdown: make(chan struct{}),
 		settled:  make(chan struct{}),
 		finished: make(chan struct{}),
 		starts:   make(chan startResult, 1),
 		pongs:    make(chan pingResult, 1),
+		told:     make(chan discovery, 1),
 		lost:     make(chan uint64),
 		buried:   make(chan burial, 1),
 		retry:    stoppedTimer(),
 		tick:     stoppedTimer(),
 		cancel:   func() {},
 		unwatch:  func() {},
-		rec:      store.Worker{ID: id, Unit: u.Name, Desired: store.DesiredRunning},
+		rec:      slot.rec,
+		state:    slot.state,
+		found:    slot.found,
 	}
-	if rec != nil {
-		w.rec, w.saved = *rec, *rec
+	if slot.recorded {
+		w.saved = slot.rec
 	}
-	now := s.bootTime()
-	w.state = state{
-		wanted:   w.rec.Desired != store.DesiredStopped,
-		status:   w.rec.Status,
-		reason:   w.rec.Reason,
-		restarts: w.rec.Restarts,
-		budget:   sinceBoot(w.rec.Budget, s.bootID, now, u.Restart),
-	}
-	if w.state.status == store.StatusFailed && w.outdated() {
-		// It failed for good as it was; as it is now it has not been tried.
-		w.state.status, w.state.reason = store.StatusStopped, ""
-		w.state.budget = store.Budget{BootID: s.bootID}
-	}
+	w.rec.Services = offersOf(w.unit, recalled(w.rec.Services))
+	w.offer()
 	w.publish()
 	return w
-}
-
-// outdated tells that the executable or the arguments are others than those that
-// the worker was last started with. What cannot be read is not said to differ.
-func (w *worker) outdated() bool {
-	hash, err := w.unit.Hash()
-	return err == nil && w.rec.SpecHash != "" && hash != w.rec.SpecHash
 }
 
 func stoppedTimer() *time.Timer {
@@ -141,6 +136,8 @@ func (w *worker) serve(ctx context.Context) {
 			w.onStart(ctx, r)
 		case r := <-w.pongs:
 			w.onPong(ctx, r)
+		case d := <-w.told:
+			w.onTold(ctx, d)
 		case incarnation := <-w.lost:
 			w.onLost(ctx, incarnation)
 		case <-w.retry.C:
@@ -217,12 +214,14 @@ func (w *worker) step(ctx context.Context, e event) {
 		return
 	}
 	var events []store.Event
-	if before.status != w.state.status {
+	// What fails on and on for a while would drive all else out of the history.
+	seldom := e.ours && w.state.lacked&(w.state.lacked-1) != 0
+	if before.status != w.state.status && !seldom {
 		events = append(events, w.event(string(w.state.status), w.state.reason))
 	}
 	if act == actServe {
 		// Before it is recorded: a fact, and requests may be waiting for it.
-		w.admit()
+		w.admit(ctx)
 	}
 	if !w.state.ready && act != actStop { // bury drains what it withdraws
 		w.withdraw()
@@ -240,14 +239,17 @@ func (w *worker) step(ctx context.Context, e event) {
 		w.finish(ctx)
 	}
 	if w.state.status == store.StatusFailed {
-		w.sup.rotation.reconsider()
+		w.sup.services.Reconsider()
 	}
 }
 
 func (w *worker) finish(ctx context.Context) {
 	if w.state.retired {
-		w.commit(ctx, store.DeleteWorker(w.id), store.AppendEvent(w.event("removed", "fewer replicas are wanted")))
+		removed := w.event("removed", "fewer replicas are wanted")
+		w.commit(ctx, crashpoint.Removal, store.DeleteWorker(w.id), store.AppendEvent(removed))
+		w.sup.services.Offer(w.id)
 		w.info.Store(nil)
+		w.sup.services.Changed()
 	}
 	w.done = true
 }
@@ -285,9 +287,11 @@ func (w *worker) record(ctx context.Context, events ...store.Event) bool {
 	events = append(w.pending, events...)
 	w.pending = nil
 	rec := w.rec
-	rec.Desired = store.DesiredRunning
-	if !w.state.wanted {
-		rec.Desired = store.DesiredStopped
+	if !w.state.retired { // there is no room for it, which says nothing of what is desired
+		rec.Desired = store.DesiredRunning
+		if !w.state.wanted {
+			rec.Desired = store.DesiredStopped
+		}
 	}
 	rec.Status, rec.Reason = w.state.status, w.state.reason
 	rec.Restarts, rec.Budget = w.state.restarts, w.state.budget
@@ -297,13 +301,30 @@ func (w *worker) record(ctx context.Context, events ...store.Event) bool {
 		for _, e := range events {
 			muts = append(muts, store.AppendEvent(e))
 		}
-		if !w.commit(ctx, muts...) {
+		if !w.commit(ctx, recordPoint(rec), muts...) {
 			return false
 		}
 		w.saved = rec
 	}
 	w.publish()
 	return true
+}
+
+// recordPoint says what it is that a record of this status makes durable.
+func recordPoint(rec store.Worker) crashpoint.Point {
+	switch rec.Status {
+	case store.StatusStarting:
+		if rec.Instance != nil && rec.Instance.PID == 0 {
+			return crashpoint.IntentRecord
+		}
+		return crashpoint.PIDRecord
+	case store.StatusRunning, store.StatusUnhealthy:
+		return crashpoint.ReadyRecord
+	case store.StatusStopping:
+		return crashpoint.StopRecord
+	case store.StatusStopped, store.StatusBackoff, store.StatusFailed:
+	}
+	return crashpoint.ExitRecord
 }
 
 // publish shows the worker to readers.
@@ -314,6 +335,7 @@ func (w *worker) publish() {
 		Ready:   w.endpoint != nil,
 		LogPath: logPath(w.sup.opts.LogDir, w.id),
 	})
+	w.sup.services.Changed()
 }
 
 // How a commit is tried again while the state cannot be written (a full disk):
@@ -326,7 +348,7 @@ const (
 
 // commit returns when the mutations are durable, and reports whether they are:
 // not when ctx ended, or when the master stops and the state cannot be written.
-func (w *worker) commit(ctx context.Context, muts ...store.Mutation) bool {
+func (w *worker) commit(ctx context.Context, point crashpoint.Point, muts ...store.Mutation) bool {
 	var deadline <-chan time.Time
 	shutdown := w.shutdown
 	if w.leaving {
@@ -334,7 +356,7 @@ func (w *worker) commit(ctx context.Context, muts ...store.Mutation) bool {
 		deadline = time.After(commitLastTry)
 	}
 	for logged := false; ; {
-		err := w.sup.opts.Store.Apply(ctx, muts...)
+		err := crashpoint.Do(point, func() error { return w.sup.opts.Store.Apply(ctx, muts...) })
 		if err == nil {
 			return true
 		}
@@ -345,8 +367,11 @@ func (w *worker) commit(ctx context.Context, muts ...store.Mutation) bool {
 			return false
 		}
 		if !logged {
-			w.log.Error("worker not recorded, trying again", "error", err)
 			logged = true
+			w.log.Error("worker not recorded, trying again", "error", err)
+			// The master serves also while this lasts, and shows what it knows.
+			w.publish()
+			w.settleOnce.Do(func() { close(w.settled) })
 		}
 		select {
 		case <-time.After(commitRetryAfter):
@@ -359,25 +384,6 @@ func (w *worker) commit(ctx context.Context, muts ...store.Mutation) bool {
 			return false
 		}
 	}
-}
-
-// admit puts the worker into rotation.
-func (w *worker) admit() {
-	if w.endpoint != nil || w.link == nil {
-		return
-	}
-	w.endpoint = &endpoint{worker: w.id, address: WorkerAddress(w.rec.Instance.Port), conn: w.link.GRPC()}
-	w.sup.rotation.add(w.endpoint)
-	w.schedulePing()
-}
-
-// withdraw takes it out; requests in flight go on.
-func (w *worker) withdraw() {
-	if w.endpoint == nil {
-		return
-	}
-	w.sup.rotation.remove(w.endpoint)
-	w.endpoint = nil
 }
 
 // describeExit says for people how a process ended.

@@ -1,0 +1,88 @@
+package supervisor
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// spoil makes every write to the open state in dir fail, and gives no place to write
+// it anew, until the function that it returns is called.
+func spoil(t *testing.T, dir string) (mend func()) {
+	t.Helper()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = null.Close() }()
+	spoilt := 0
+	for fd := range 1 << 10 {
+		path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+		if err != nil || filepath.Dir(path) != dir || filepath.Base(path) == "master.lock" {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY {
+			continue
+		}
+		if err := unix.Dup3(int(null.Fd()), fd, unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		spoilt++
+	}
+	if spoilt != 2 {
+		t.Fatalf("%d files are open in %s, want the registry and the counter", spoilt, dir)
+	}
+	obstacle := filepath.Join(dir, "state.db.tmp")
+	if err := os.MkdirAll(filepath.Join(obstacle, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := os.RemoveAll(obstacle); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// One worker whose end cannot be recorded keeps nobody waiting, not even a recovery.
+func TestRecoveryDoesNotWaitForTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 2)
+		settle(time.Second)
+		before := m.worker("worker-0")
+		m.crash()
+		world.of("worker-1").die(process.Exit{Signal: 9, Source: process.ExitUnknown})
+
+		var mend func()
+		m = startMaster(t, world, dir, 2, func(*Unit) { mend = spoil(t, dir) })
+		settle(time.Minute)
+		select {
+		case <-m.Recovered():
+		default:
+			t.Error("the recovery is not over after a minute")
+		}
+		if w := m.worker("worker-0"); !w.Ready || w.Instance.PID != before.Instance.PID {
+			t.Errorf("the survivor = %+v, want it adopted and ready", w)
+		}
+		if w := m.worker("worker-1"); w.Ready || w.Status == store.StatusRunning || w.Instance != nil {
+			t.Errorf("the dead one = %+v, want it shown as what it is", w)
+		}
+		if n := world.starts("worker-1"); n != 1 {
+			t.Errorf("the dead one was started %d times, want no start that is not recorded first", n)
+		}
+		mend()
+		settle(time.Minute)
+		if w := m.worker("worker-1"); !w.Ready || w.Restarts != 1 {
+			t.Errorf("the dead one = %+v when it can be recorded, want it restarted", w)
+		}
+		m.stop(nil)
+	})
+}

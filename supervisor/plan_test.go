@@ -1,0 +1,337 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// recoveries collects what masters log of their decisions: by worker, each a list.
+type recoveries struct {
+	mu   sync.Mutex
+	told map[string][]map[string]string
+}
+
+func (*recoveries) Enabled(context.Context, slog.Level) bool { return true }
+func (*recoveries) WithGroup(string) slog.Handler            { panic("no groups") }
+func (r *recoveries) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return recoveriesOf{r, attrs}
+}
+func (r *recoveries) Handle(context.Context, slog.Record) error { return nil } // of no worker
+
+type recoveriesOf struct {
+	*recoveries
+	attrs []slog.Attr
+}
+
+func (r recoveriesOf) Handle(_ context.Context, record slog.Record) error {
+	if record.Message != "worker recovery" {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	line := map[string]string{}
+	record.Attrs(func(a slog.Attr) bool {
+		line[a.Key] = a.Value.String()
+		return true
+	})
+	if r.told == nil {
+		r.told = map[string][]map[string]string{}
+	}
+	id := r.attrs[0].Value.String()
+	r.told[id] = append(r.told[id], line)
+	return nil
+}
+
+func (r *recoveries) first() map[string]map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := map[string]map[string]string{}
+	for id, lines := range r.told {
+		first[id] = lines[0]
+	}
+	return first
+}
+
+// asTold is the decision as a master's log tells it.
+func (d Decision) asTold() map[string]string {
+	line := map[string]string{"action": string(d.Action), "reason": d.Reason}
+	for _, a := range d.Evidence.attrs() {
+		line[a.Key] = a.Value.String()
+	}
+	return line
+}
+
+// plan is what "state plan" does, in the fake world.
+func (o *fakeOS) plan(dir string, count int) []Decision {
+	o.t.Helper()
+	snap, err := store.ReadNextStart(dir, store.Options{})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	here, err := store.DirID(dir)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	bootID := o.bootID
+	if bootID == "" {
+		if bootID, err = process.BootID(); err != nil {
+			o.t.Fatal(err)
+		}
+	}
+	sc := &scene{
+		looker: o, scan: o.scan, kept: func(string) (process.Exit, bool) { return process.Exit{}, false },
+		masterID: snap.Meta.MasterID, stateDir: process.FileID(here).String(), bootID: bootID, uid: os.Geteuid(),
+		moved: snap.Meta.StateDir != here, now: o.bootTime,
+	}
+	unit := Unit{Name: "worker", Path: self, Replicas: count}.withDefaults()
+	decisions, err := sc.plan(o.t.Context(), snap.Workers, []Unit{unit}, false)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return decisions
+}
+
+// The plan is what the next start decides and does, whatever it finds; and to make it
+// changes nothing.
+func TestPlanIsWhatTheNextStartDoes(t *testing.T) {
+	for name, sc := range scenarios {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { sc.play(t) })
+		})
+	}
+}
+
+func (sc scenario) play(t *testing.T) {
+	world, dir := newFakeOS(t), t.TempDir()
+	m := startMaster(t, world, dir, 2)
+	settle(time.Second)
+	world.masterID, world.stateDir = m.store.MasterID(), process.FileID(m.store.StateDirID()).String()
+	first := map[string]*fakeProcess{"worker-0": world.processes[m.worker("worker-0").Instance.PID], "worker-1": world.processes[m.worker("worker-1").Instance.PID]}
+	m.crash()
+	if sc.edit != nil {
+		rewrite(t, dir, sc.edit)
+	}
+	if sc.meanwhile != nil {
+		sc.meanwhile(world, first)
+	}
+	if sc.copied {
+		twin := t.TempDir()
+		if err := os.CopyFS(twin, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		dir = twin
+	}
+
+	before, files := world.did(), contents(t, dir)
+	planned := world.plan(dir, sc.count)
+	if diff := cmp.Diff(before, world.did()); diff != "" {
+		t.Errorf("the plan did something:\n%s", diff)
+	}
+	if diff := cmp.Diff(files, contents(t, dir)); diff != "" {
+		t.Errorf("the plan changed files:\n%s", diff)
+	}
+	want, got := map[string]map[string]string{}, map[string]Action{}
+	for _, d := range planned {
+		id := d.ID
+		if d.Action == ActionSweepStray {
+			id = `"` + id + `"`
+		}
+		want[id], got[id] = d.asTold(), d.Action
+	}
+	if diff := cmp.Diff(sc.want, got); diff != "" {
+		t.Errorf("planned (-want +got):\n%s", diff)
+	}
+
+	told := &recoveries{}
+	world.log = told
+	m = startMaster(t, world, dir, sc.count)
+	<-m.Recovered()
+	if diff := cmp.Diff(want, told.first()); diff != "" {
+		t.Errorf("what was decided is not what was planned (-planned +decided):\n%s", diff)
+	}
+	settle(time.Second)
+	did := world.did()[len(before):]
+	slices.Sort(did)
+	acts := slices.Sorted(slices.Values(sc.acts))
+	if !slices.Equal(acts, did) {
+		t.Errorf("done was %q, want %q", did, acts)
+	}
+	for id, lines := range told.told {
+		for i := 1; i < len(lines); i++ {
+			if maps.Equal(lines[i-1], lines[i]) {
+				t.Errorf("of %s the same was told twice: %v", id, lines[i])
+			}
+		}
+	}
+	world.mu.Lock()
+	world.attachErr, world.scanErr, world.leaseHeld = nil, nil, false
+	world.mu.Unlock()
+	settle(2 * holdInterval)
+	m.stop(nil)
+}
+
+// rewrite changes the records as they are found by the next master.
+func rewrite(t *testing.T, dir string, edit func(*store.Worker)) {
+	t.Helper()
+	db, err := store.Open(dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := db.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range snap.Workers {
+		id := w.ID
+		edit(&w)
+		mutation := store.PutWorker(w)
+		if w.ID == "" {
+			mutation = store.DeleteWorker(id)
+		}
+		if err := db.Apply(t.Context(), mutation); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// contents are all files below a directory.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		files[path] = string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// A worker that was started from another version is kept, and the plan says so.
+func TestPlanTellsWhatIsOutdated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 2, func(u *Unit) { u.Args = []string{"--old"} })
+		settle(time.Second)
+		m.crash()
+		world.of("worker-1").die(process.Exit{Signal: 9})
+		planned := world.plan(dir, 2)
+		if d := planned[0]; d.Action != ActionAdopt || !d.Evidence.Outdated {
+			t.Errorf("%+v, want it adopted and said to be outdated", d)
+		}
+		if d := planned[1]; d.Action != ActionRespawn || d.Evidence.Outdated {
+			t.Errorf("%+v, want it started anew, from what there is then", d)
+		}
+		world.of("worker-0").die(process.Exit{})
+	})
+}
+
+// The database's own record was lost, and with it for which directory it was made: it
+// counts as moved, but its workers say themselves whose they are.
+func TestWorkersOfThisDirectoryAreKnownWhereTheRecordOfItIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 2)
+		settle(time.Second)
+		world.masterID, world.stateDir = m.store.MasterID(), process.FileID(m.store.StateDirID()).String()
+		m.crash()
+		b, err := bolt.Open(filepath.Join(dir, "state.db"), 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = b.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Delete([]byte("record")) })
+		if err := errors.Join(err, b.Close()); err != nil {
+			t.Fatal(err)
+		}
+		planned := world.plan(dir, 2)
+		m = startMaster(t, world, dir, 2)
+		settle(time.Second)
+		for i, id := range []string{"worker-0", "worker-1"} {
+			if w := m.worker(id); world.starts(id) != 1 || !w.Adopted || planned[i].Action != ActionAdopt {
+				t.Errorf("%s: started %d times, adopted %v, planned %+v", id, world.starts(id), w.Adopted, planned[i])
+			}
+		}
+		m.stop(nil)
+	})
+}
+
+// What is held is asked again every second, and told once.
+func TestHeldWorkerIsToldAgainWhenTheDecisionChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir, told := newFakeOS(t), t.TempDir(), &recoveries{}
+		m := startMaster(t, world, dir, 1)
+		settle(time.Second)
+		m.crash()
+		world.attachErr, world.log = process.ErrUnverifiable, told
+		m = startMaster(t, world, dir, 1)
+		settle(time.Minute)
+		world.mu.Lock()
+		world.attachErr = nil
+		world.mu.Unlock()
+		settle(2 * holdInterval)
+		var actions []string
+		for _, line := range told.told["worker-0"] {
+			actions = append(actions, line["action"])
+		}
+		if want := []string{"hold", "adopt"}; !slices.Equal(actions, want) {
+			t.Errorf("told %q, want %q", actions, want)
+		}
+		m.stop(nil)
+	})
+}
+
+// Else a crash right after the first start would make the next master take its own
+// workers for the original's.
+func TestMovedDirectoryIsAcceptedBeforeTheFirstStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir, twin := newFakeOS(t), t.TempDir(), t.TempDir()
+		m := startMaster(t, world, dir, 1)
+		settle(time.Second)
+		m.crash()
+		if err := os.CopyFS(twin, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		world.of("worker-0").elsewhere = true
+		world.behave = func(*fakeProcess) {
+			snap, err := world.store.Snapshot()
+			here, idErr := store.DirID(twin)
+			if err != nil || idErr != nil || snap.Meta.StateDir != here {
+				t.Errorf("started while the directory is recorded as %v, which is %v (%v, %v)", snap.Meta.StateDir, here, err, idErr)
+			}
+		}
+		m = startMaster(t, world, twin, 1)
+		settle(time.Second)
+		if n := world.starts("worker-0"); n != 2 {
+			t.Errorf("started %d times, want 2", n)
+		}
+		m.stop(nil)
+	})
+}

@@ -1,0 +1,302 @@
+package supervisor
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// scenario is a situation that a starting master finds, by what happened before.
+type scenario struct {
+	count int // wanted at the next start, of 2
+	// meanwhile happens while no master runs; edit changes the records.
+	meanwhile func(world *fakeOS, first map[string]*fakeProcess)
+	edit      func(w *store.Worker) // nil keeps them; an empty ID removes one
+	copied    bool                  // the next master is started on a copy of the state directory
+	want      map[string]Action
+	// What becomes of processes within the second after the start, in any order.
+	acts []string
+}
+
+var scenarios = map[string]scenario{
+	"all live": {count: 2, want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt}},
+	"one died": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{Signal: 9}) },
+		want:      map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		acts:      []string{"start worker-0"},
+	},
+	"one died, and another process has its PID": {
+		count: 2,
+		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
+			first["worker-0"].die(process.Exit{Signal: 9})
+			world.plant(&fakeProcess{pid: first["worker-0"].pid, rec: store.Instance{Token: "a stranger's"}})
+		},
+		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		acts: []string{"start worker-0"},
+	},
+	"one died and was not reaped": {
+		count: 2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) {
+			first["worker-0"].unreaped = true
+			first["worker-0"].die(process.Exit{Signal: syscall.SIGSEGV, Source: process.ExitStat})
+		},
+		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		acts: []string{"start worker-0"},
+	},
+	"one died and left a descendant": {
+		count: 2,
+		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
+			dead := first["worker-0"]
+			dead.die(process.Exit{Signal: 9})
+			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: dead.rec, child: true})
+		},
+		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		acts: []string{"kill 1100", "start worker-0"},
+	},
+	"one died and its lease is held by nobody who can be found": {
+		count: 2,
+		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
+			first["worker-0"].die(process.Exit{Signal: 9})
+			world.leaseHeld = true
+		},
+		want: map[string]Action{"worker-0": ActionHold, "worker-1": ActionAdopt},
+	},
+	"one died and another process listens on its port": {
+		count: 2,
+		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
+			dead := first["worker-0"]
+			dead.die(process.Exit{Signal: 9})
+			world.plant(&fakeProcess{pid: 1100, rec: store.Instance{Token: "a stranger's", Port: dead.rec.Port}})
+		},
+		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		acts: []string{"start worker-0"},
+	},
+	"another boot": {
+		count: 2,
+		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
+			for _, p := range first {
+				p.die(process.Exit{})
+			}
+			world.bootID = "another"
+		},
+		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionRespawn},
+		acts: []string{"start worker-0", "start worker-1"},
+	},
+	"another boot, and an old record": {
+		count: 2,
+		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) {
+			world.bootID = "another"
+			for _, p := range world.processes {
+				p.rec.BootID = world.bootID
+				p.rec.Token += " of now"
+			}
+		},
+		want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+	},
+	"cannot be verified": {
+		count:     2,
+		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) { world.attachErr = process.ErrUnverifiable },
+		want:      map[string]Action{"worker-0": ActionHold, "worker-1": ActionHold},
+	},
+	"a start was cut off after the fork": {
+		count: 2,
+		edit:  cutOff0,
+		want:  map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+	},
+	"a start was cut off before the fork": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		edit:      cutOff0,
+		want:      map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		acts:      []string{"start worker-0"},
+	},
+	"a start was cut off before the fork, and another instance lives": {
+		count: 2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) {
+			first["worker-0"].rec.Token = "another"
+		},
+		edit: cutOff0,
+		want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+	},
+	"a start was cut off, and the scan fails": {
+		count:     2,
+		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) { world.scanErr = syscall.EMFILE },
+		edit:      cutOff0,
+		want:      map[string]Action{"worker-0": ActionHold, "worker-1": ActionAdopt},
+	},
+	"the record is lost, and the scan fails": {
+		count:     2,
+		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) { world.scanErr = syscall.EMFILE },
+		edit:      lost0,
+		want:      map[string]Action{"worker-0": ActionHold, "worker-1": ActionAdopt},
+	},
+	"was being stopped": {
+		count: 2,
+		edit:  status0(store.StatusStopping),
+		want:  map[string]Action{"worker-0": ActionStop, "worker-1": ActionAdopt},
+		acts:  []string{"terminate worker-0", "start worker-0"},
+	},
+	"was being stopped, and is gone": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		edit:      status0(store.StatusStopping),
+		want:      map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		acts:      []string{"start worker-0"},
+	},
+	"surplus": {
+		count: 1,
+		want:  map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionStop},
+		acts:  []string{"terminate worker-1"},
+	},
+	"surplus, and gone": {
+		count:     1,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-1"].die(process.Exit{}) },
+		want:      map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionForget},
+	},
+	"one more is wanted": {
+		count: 3,
+		want:  map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt, "worker-2": ActionStart},
+		acts:  []string{"start worker-2"},
+	},
+	"a process that no record names, its slot is free": {
+		count: 2,
+		edit:  lost0,
+		want:  map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+	},
+	"a process that no record names, and no slot is for": {
+		count: 2,
+		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) {
+			world.plant(&fakeProcess{pid: 1100, worker: "worker-9", rec: store.Instance{Token: "stray"}})
+		},
+		want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt, `"worker-9"`: ActionSweepStray},
+		acts: []string{"kill 1100"},
+	},
+	"two instances of one worker": {
+		count: 2,
+		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) {
+			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: store.Instance{Token: "twin"}})
+		},
+		want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+		acts: []string{"kill 1100"},
+	},
+	// As beside a backup that is older than both.
+	"the recorded one is dead and not reaped, and a newer one lives": {
+		count: 2,
+		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
+			first["worker-0"].unreaped = true
+			first["worker-0"].die(process.Exit{})
+			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: store.Instance{Token: "newer"}})
+		},
+		want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+	},
+	"another process listens on the port": {
+		count: 2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) {
+			first["worker-0"].owner = process.PortForeign
+		},
+		want: map[string]Action{"worker-0": ActionAdoptUnhealthy, "worker-1": ActionAdopt},
+	},
+	"nobody listens on the port": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].owner = process.PortFree },
+		want:      map[string]Action{"worker-0": ActionAdoptUnhealthy, "worker-1": ActionAdopt},
+	},
+	"stopped by a signal": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].suspended = true },
+		want:      map[string]Action{"worker-0": ActionAdoptUnhealthy, "worker-1": ActionAdopt},
+	},
+	"does not answer, which only the start shows": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].mute = true },
+		want:      map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+	},
+	"failed for good": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		edit: func(w *store.Worker) {
+			if w.ID == "worker-0" {
+				w.Status, w.Reason, w.Instance = store.StatusFailed, "of no use", nil
+			}
+		},
+		want: map[string]Action{"worker-0": ActionKeepFailed, "worker-1": ActionAdopt},
+	},
+	"died with its budget used up": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		edit: func(w *store.Worker) {
+			if w.ID == "worker-0" {
+				w.Budget.ReadyClock = time.Hour
+				for range 10 {
+					w.Budget.Spent = append(w.Budget.Spent, time.Hour-time.Second)
+				}
+			}
+		},
+		want: map[string]Action{"worker-0": ActionFail, "worker-1": ActionAdopt},
+	},
+	"waits for its restart": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		edit: func(w *store.Worker) {
+			if w.ID == "worker-0" {
+				w.Status, w.Reason, w.Instance = store.StatusBackoff, "exited with code 3", nil
+				w.Budget.RetryAt = time.Hour + 20*time.Second
+			}
+		},
+		want: map[string]Action{"worker-0": ActionWait, "worker-1": ActionAdopt},
+	},
+	"is wanted stopped, and lives": {
+		count: 2,
+		edit:  unwanted0,
+		want:  map[string]Action{"worker-0": ActionStop, "worker-1": ActionAdopt},
+		acts:  []string{"terminate worker-0"},
+	},
+	"is wanted stopped, and is gone": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		edit:      unwanted0,
+		want:      map[string]Action{"worker-0": ActionKeepStopped, "worker-1": ActionAdopt},
+	},
+	"the state directory is a copy": {
+		count:  2,
+		copied: true,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) {
+			for _, p := range first {
+				p.elsewhere = true
+			}
+		},
+		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionRespawn},
+		acts: []string{"start worker-0", "start worker-1"},
+	},
+}
+
+func cutOff0(w *store.Worker) {
+	if w.ID == "worker-0" {
+		cut := *w.Instance
+		cut.PID, cut.Inode, cut.StartTicks = 0, 0, 0
+		w.Instance, w.Status = &cut, store.StatusStarting
+	}
+}
+
+func lost0(w *store.Worker) {
+	if w.ID == "worker-0" {
+		*w = store.Worker{}
+	}
+}
+
+func unwanted0(w *store.Worker) {
+	if w.ID == "worker-0" {
+		w.Desired = store.DesiredStopped
+	}
+}
+
+func status0(s store.Status) func(*store.Worker) {
+	return func(w *store.Worker) {
+		if w.ID == "worker-0" {
+			w.Status = s
+		}
+	}
+}
