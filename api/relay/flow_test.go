@@ -1,0 +1,215 @@
+package relay
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+)
+
+func TestQueue(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		q := queue{keep: random.IntN(2) == 0}
+		var all []byte
+		sent := 0
+		for range 300 {
+			switch n := random.IntN(3000); random.IntN(5) {
+			case 0, 1:
+				p := make([]byte, n)
+				for i := range p {
+					p[i] = byte(random.Uint32())
+				}
+				q.push(p)
+				all = append(all, p...)
+			case 2, 3:
+				p := q.peek()
+				p = p[:min(n, len(p))]
+				if !bytes.Equal(p, all[sent:sent+len(p)]) {
+					t.Fatal("other bytes than were pushed")
+				}
+				q.advance(len(p))
+				sent += len(p)
+			default:
+				switch {
+				case q.keep && n < 1000:
+					q.rewind()
+					sent = 0
+				case n < 200:
+					if q.keep {
+						q.release()
+					}
+				}
+			}
+			if q.unsent != len(all)-sent || q.keep && q.kept != sent {
+				t.Fatalf("unsent %d, kept %d; want %d, %d", q.unsent, q.kept, len(all)-sent, sent)
+			}
+		}
+		q.clear()
+	}
+}
+
+func TestTable(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	var table table
+	want := map[uint32]*call{}
+	next := uint32(1)
+	for range 20_000 {
+		if len(want) < 40 && random.IntN(2) == 0 {
+			c := &call{}
+			table.put(next, c)
+			want[next] = c
+			next += 2
+		} else {
+			for id := range want {
+				table.remove(id)
+				delete(want, id)
+				break
+			}
+		}
+		for id, c := range want {
+			if table.get(id) != c {
+				t.Fatalf("stream %d is lost", id)
+			}
+		}
+		if table.get(next) != nil || table.n != len(want) {
+			t.Fatal("there is what is not in it")
+		}
+	}
+}
+
+// Two clients share a backend connection. One does not read: its sender has to wait, and the other gets all.
+func TestSlowReaderHoldsUpItselfOnly(t *testing.T) {
+	b := newRawBackend(t)
+	r, addr := startRelay(t, Options{MaxBackendConns: 1}, b.endpoint)
+	slow, fast := rawClient(t, addr, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}), rawClient(t, addr)
+	slow.must(slow.WritePing(false, [8]byte{1}))
+	next(slow, func(f *http2.PingFrame) bool { return f.IsAck() })
+	slow.call(1, true)
+	p := b.accept()
+	next(p, anyHeaders)
+	fast.call(1, true)
+	next(p, anyHeaders)
+	p.headers(1, false, ":status", "200", "content-type", "application/grpc")
+	p.headers(3, false, ":status", "200", "content-type", "application/grpc")
+	// The whole window of the slow one's stream, on a connection whose own window stays open.
+	window := firstWindow
+	p.must(p.WriteData(1, false, []byte{0, 0, 16, 0, 0}))
+	window -= 5
+	for window > 0 {
+		n := min(window, 16<<10)
+		p.must(p.WriteData(1, false, make([]byte, n)))
+		window -= n
+	}
+	for range 40 {
+		p.message(3, 1000, false)
+		if f := next(fast, func(f *http2.DataFrame) bool { return true }); len(f.Data()) != 1005 {
+			t.Fatalf("%d bytes", len(f.Data()))
+		}
+	}
+	// One byte more than the window is against the rules, and ends that call alone.
+	if n := r.Stats().Queued; n > firstWindow {
+		t.Errorf("%d bytes are queued", n)
+	}
+	p.must(p.WriteData(1, false, []byte{1}))
+	if f := next[*http2.RSTStreamFrame](p, nil); f.StreamID != 1 || f.ErrCode != http2.ErrCodeFlowControl {
+		t.Errorf("beyond the window: %v", f)
+	}
+	p.headers(3, true, "grpc-status", "0")
+	fast.wantStatus(1, 0)
+}
+
+func TestWindowsOfAClient(t *testing.T) {
+	ep, _ := startBackend(t, echo{})
+	_, addr := startRelay(t, Options{}, ep)
+	client := rawClient(t, addr, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
+	client.call(1, false)
+	client.request(1, 1000, true)
+	f := next(client, func(f *http2.DataFrame) bool { return true })
+	if len(f.Data()) != 10 {
+		t.Fatalf("%d bytes with a window of 10", len(f.Data()))
+	}
+	got := 10
+	// The windows of streams that are open change with the setting; it may make them negative.
+	client.must(client.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 30}))
+	got += len(next(client, func(f *http2.DataFrame) bool { return true }).Data())
+	client.must(client.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
+	client.must(client.WriteWindowUpdate(1, 30))
+	client.must(client.WritePing(false, [8]byte{}))
+	next(client, func(f *http2.PingFrame) bool { return f.IsAck() })
+	client.must(client.WriteWindowUpdate(1, 7))
+	got += len(next(client, func(f *http2.DataFrame) bool { return true }).Data())
+	if got != 37 {
+		t.Errorf("%d bytes with windows of 37 together", got)
+	}
+	client.must(client.WriteWindowUpdate(1, 1<<20))
+	client.wantStatus(1, 0)
+
+	client.call(3, false)
+	client.must(client.WriteWindowUpdate(3, maxWindow))
+	client.must(client.WriteWindowUpdate(3, maxWindow))
+	if f := next[*http2.RSTStreamFrame](client, nil); f.StreamID != 3 || f.ErrCode != http2.ErrCodeFlowControl {
+		t.Errorf("a window too large: %v", f)
+	}
+	client.must(client.WriteWindowUpdate(0, maxWindow))
+	client.wantGoAway(http2.ErrCodeFlowControl)
+}
+
+func TestTableSizeOfAClient(t *testing.T) {
+	ep, _ := startBackend(t, echo{})
+	_, addr := startRelay(t, Options{}, ep)
+	client := rawClient(t, addr, http2.Setting{ID: http2.SettingHeaderTableSize, Val: 0})
+	client.ReadMetaHeaders.SetAllowedMaxDynamicTableSize(0)
+	for i := range 4 {
+		client.call(uint32(2*i+1), false)
+		client.request(uint32(2*i+1), 1, true)
+		client.wantStatus(uint32(2*i+1), 0)
+	}
+}
+
+// Much more than any window goes through one stream, and little memory with it.
+func TestBulkNeedsLittleMemory(t *testing.T) {
+	ep, _ := startBackend(t, echo{})
+	r, addr := startRelay(t, Options{}, ep)
+	s, err := dial(t, addr).FullDuplexCall(timeout(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const messages, size = 600, 100_000
+	sent := make(chan error, 1)
+	go func() {
+		payload := &testpb.Payload{Body: make([]byte, size)}
+		for range messages {
+			if err := s.Send(&testpb.StreamingOutputCallRequest{Payload: payload}); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- s.CloseSend()
+	}()
+	// Nobody reads: the sender comes to a stop, long before all is in.
+	deadline := time.Now().Add(200 * time.Millisecond)
+	for time.Now().Before(deadline) {
+		runtime.Gosched()
+		if n := r.Stats().Queued; n > 2*mostWindow {
+			t.Fatalf("%d bytes are queued", n)
+		}
+	}
+	select {
+	case err := <-sent:
+		t.Fatalf("all was sent while nobody read: %v", err)
+	default:
+	}
+	for i := range messages {
+		if out, err := s.Recv(); err != nil || len(out.GetPayload().GetBody()) != size {
+			t.Fatalf("message %d: %v", i, err)
+		}
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+}

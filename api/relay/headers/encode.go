@@ -1,0 +1,152 @@
+package headers
+
+import (
+	"bytes"
+	"hash/maphash"
+)
+
+// seed of the hashes that find fields in an encoder's table.
+var seed = maphash.MakeSeed()
+
+// maxIndexed bounds the fields that are worth a place in a table of 4 KiB.
+const maxIndexed = 512
+
+// Encoder encodes the header blocks of one connection, in their order. It indexes a field when it sees it the second
+// time, so that what differs in each call stays out.
+type Encoder struct {
+	table   table
+	slots   [256]uint32 // number+1 of the entry whose hash leads here, or to the slot beside it
+	seen    [64]uint32  // hashes of what was met lately
+	least   int         // the smallest size of the table since the last block, where resized
+	resized bool
+}
+
+// NewEncoder returns an encoder whose table holds at most size bytes, which the peer must have allowed: 4096 until it
+// says otherwise.
+func NewEncoder(size int) *Encoder { return &Encoder{table: table{max: size}} }
+
+// SetMax changes the bound of the table. The next block tells the peer.
+func (e *Encoder) SetMax(n int) {
+	if n == e.table.max {
+		return
+	}
+	if !e.resized || n < e.least {
+		e.least = n
+	}
+	e.resized = true
+	e.table.setMax(n)
+}
+
+// Start appends what a block must begin with.
+func (e *Encoder) Start(dst []byte) []byte {
+	if !e.resized {
+		return dst
+	}
+	e.resized = false
+	if e.least < e.table.max {
+		// Both sizes have to be told. The smaller one is told as 0, with an empty table: x/net's decoder takes a second
+		// one only then.
+		e.table.evict(0)
+		dst = append(dst, 0x20)
+	}
+	return appendInteger(dst, 0x20, 5, e.table.max)
+}
+
+// Field appends a field.
+func (e *Encoder) Field(dst []byte, f Field) []byte {
+	if f.never {
+		return e.literal(dst, 0x10, 4, f)
+	}
+	if i := pseudo(f); i != 0 {
+		return append(dst, 0x80|byte(i))
+	}
+	if len(f.raw) > maxIndexed || private(f.Name()) {
+		return e.literal(dst, 0, 4, f)
+	}
+	h := uint32(maphash.Bytes(seed, f.raw))
+	for _, slot := range [2]uint32{h & 255, h&255 ^ 1} {
+		// A slot may lead to an entry that has left, or to another one of that hash. Numbers wrap in theory only: a
+		// wrong guess is found by the comparison.
+		if n := e.slots[slot]; n != 0 {
+			number := uint64(n - 1)
+			if number >= e.table.first && number < e.table.next() && bytes.Equal(e.table.field(number).raw, f.raw) {
+				return appendInteger(dst, 0x80, 7, len(static)+int(e.table.next()-number))
+			}
+		}
+	}
+	if e.seen[h>>8&63] != h {
+		e.seen[h>>8&63] = h
+		return e.literal(dst, 0, 4, f)
+	}
+	dst = e.literal(dst, 0x40, 6, f)
+	number := e.table.next()
+	if e.table.add(f) {
+		slot := h & 255
+		if n := e.slots[slot]; n != 0 && uint64(n-1) >= e.table.first {
+			slot ^= 1
+		}
+		e.slots[slot] = uint32(number + 1)
+	}
+	return dst
+}
+
+// literal appends the field with the kind of literal that first says, of a prefix of that many bits.
+func (e *Encoder) literal(dst []byte, first byte, bits int, f Field) []byte {
+	name := f.Name()
+	if i := staticNames[name]; i != 0 {
+		dst = appendInteger(dst, first, bits, i)
+	} else {
+		dst = append(dst, first)
+		dst = appendText(dst, name)
+	}
+	return appendText(dst, f.Value())
+}
+
+// pseudo returns the index of a field that stands in the static table with its value, of those that gRPC uses; else 0.
+func pseudo(f Field) int {
+	if f.name < 5 || f.raw[prefix] != ':' {
+		return 0
+	}
+	switch f.Name() {
+	case ":method":
+		if f.Value() == "POST" {
+			return 3
+		}
+	case ":scheme":
+		switch f.Value() {
+		case "http":
+			return 6
+		case "https":
+			return 7
+		}
+	case ":status":
+		if f.Value() == "200" {
+			return 8
+		}
+	}
+	return 0
+}
+
+// private tells whether values of that name are kept out of a table that many clients share, in which one could find
+// by guesses what another sends.
+func private(name string) bool {
+	return name == "authorization" || name == "cookie" || name == "set-cookie" || name == "proxy-authorization"
+}
+
+func appendInteger(dst []byte, first byte, bits, n int) []byte {
+	mask := 1<<bits - 1
+	if n < mask {
+		return append(dst, first|byte(n))
+	}
+	dst = append(dst, first|byte(mask))
+	for n -= mask; n >= 128; n >>= 7 {
+		dst = append(dst, 0x80|byte(n&0x7f))
+	}
+	return append(dst, byte(n))
+}
+
+// appendText appends a string as it is: to press it with Huffman's code costs more than to send it.
+func appendText(dst []byte, s string) []byte {
+	dst = appendInteger(dst, 0, 7, len(s))
+	return append(dst, s...)
+}

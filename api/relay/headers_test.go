@@ -1,0 +1,76 @@
+package relay
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2"
+
+	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+// manyHeaders makes calls whose headers are large, and returns when all have been handled.
+func (p *peer) manyHeaders(n int) {
+	p.t.Helper()
+	for i := range n {
+		p.call(uint32(2*i+1), true, "x", strings.Repeat("y", 15<<10))
+	}
+	p.must(p.WritePing(false, [8]byte{1}))
+}
+
+// What one client sends to a backend that does not read for a moment waits, and does not end the others' calls.
+func TestHeadersWaitForABackendThatDoesNotRead(t *testing.T) {
+	here, there := net.Pipe()
+	dial := func(context.Context, string) (net.Conn, error) { return here, nil }
+	_, addr := startRelay(t, Options{Dial: dial}, &services.Endpoint{Address: "pipe"})
+	good := rawClient(t, addr)
+	good.call(1, false)
+	b := newPeer(t, there)
+	_, err := io.ReadFull(there, make([]byte, len(http2.ClientPreface)))
+	b.must(err)
+	b.must(b.WriteSettings())
+	next(b, anyHeaders)
+	next(b, func(f *http2.SettingsFrame) bool { return f.IsAck() })
+
+	const n = 200 // more than killOutput
+	bad := rawClient(t, addr)
+	bad.manyHeaders(n)
+	next(bad, func(f *http2.PingFrame) bool { return f.IsAck() })
+	good.message(1, 10, true)
+	good.must(good.WritePing(false, [8]byte{1}))
+	next(good, func(f *http2.PingFrame) bool { return f.IsAck() })
+	for range n {
+		next(b, anyHeaders)
+	}
+	b.answer(1)
+	good.wantStatus(1, 0)
+}
+
+func TestHeadersAreBounded(t *testing.T) {
+	registry := services.New()
+	registry.AddIdle(newRawBackend(t).endpoint, serviceName)
+	for name, c := range map[string]struct{ buffered, most int }{
+		"of all clients": {1 << 20, 1<<20 + maxHeaderList},
+		"of one client":  {0, budgetHeaders},
+	} {
+		r, addr := startRelay(t, Options{Registry: registry, MaxBuffered: c.buffered})
+		client := rawClient(t, addr)
+		client.manyHeaders(300)
+		client.wantStatus(599, 8)
+		if n := int(r.Stats().Queued); n > c.most || n < c.most-2*maxHeaderList {
+			t.Errorf("%s: %d bytes are queued, want about %d", name, n, c.most)
+		}
+		other := rawClient(t, addr)
+		other.call(1, true)
+		other.must(other.WriteRSTStream(1, http2.ErrCodeCancel))
+		other.must(other.WritePing(false, [8]byte{1}))
+		if f, err := tryNext[http2.Frame](other, func(f http2.Frame) bool {
+			return f.Header().Type == http2.FrameHeaders || f.Header().Type == http2.FramePing
+		}); err != nil || f.Header().Type != http2.FramePing {
+			t.Errorf("%s: another client gets %v, %v", name, f, err)
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package relay
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const serviceName = "grpc.testing.TestService"
+
+// backend starts a gRPC server of that implementation and returns its endpoint.
+func startBackend(t testing.TB, impl testpb.TestServiceServer, opts ...grpc.ServerOption) (*services.Endpoint, *grpc.Server) {
+	t.Helper()
+	l := listen(t)
+	s := grpc.NewServer(opts...)
+	testpb.RegisterTestServiceServer(s, impl)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(l)
+	}()
+	t.Cleanup(func() {
+		s.Stop()
+		<-done
+	})
+	return &services.Endpoint{Address: l.Addr().String()}, s
+}
+
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// startRelay starts a relay to those endpoints of the test service and returns it and its address.
+func startRelay(t testing.TB, o Options, endpoints ...*services.Endpoint) (*Relay, string) {
+	t.Helper()
+	if o.Registry == nil {
+		o.Registry = services.New()
+	}
+	for _, e := range endpoints {
+		o.Registry.Add(e, serviceName)
+	}
+	r, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = r.Serve(l)
+	}()
+	t.Cleanup(func() {
+		r.Close()
+		<-done
+		if n := r.queued.Load(); n != 0 {
+			t.Errorf("%d bytes are still counted as queued after the end", n)
+		}
+	})
+	return r, l.Addr().String()
+}
+
+// dial connects a client.
+func dial(t testing.TB, address string, opts ...grpc.DialOption) testpb.TestServiceClient {
+	t.Helper()
+	if len(opts) == 0 {
+		opts = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	}
+	cc, err := grpc.NewClient("passthrough:///"+address, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cc.Close() })
+	return testpb.NewTestServiceClient(cc)
+}
+
+func timeout(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}

@@ -1,0 +1,62 @@
+package relay
+
+import "strconv"
+
+// messages follows the messages in a flow by the five bytes that stand before each.
+type messages struct {
+	left uint32 // of the message at hand
+	n    uint8  // how much of the prefix is there
+	size [4]byte
+}
+
+// add takes the next bytes of the flow in. It returns false where a message is larger than most.
+func (m *messages) add(p []byte, most int) bool {
+	for len(p) > 0 {
+		if m.left > 0 {
+			n := min(uint64(m.left), uint64(len(p)))
+			m.left -= uint32(n)
+			p = p[n:]
+			continue
+		}
+		if m.n == 0 && len(p) >= 5 {
+			m.left = uint32(p[1])<<24 | uint32(p[2])<<16 | uint32(p[3])<<8 | uint32(p[4])
+			p = p[5:]
+		} else {
+			if m.n > 0 {
+				m.size[m.n-1] = p[0]
+			}
+			m.n++
+			p = p[1:]
+			if m.n < 5 {
+				continue
+			}
+			m.n = 0
+			m.left = uint32(m.size[0])<<24 | uint32(m.size[1])<<16 | uint32(m.size[2])<<8 | uint32(m.size[3])
+		}
+		if uint64(m.left) > uint64(most) {
+			return false
+		}
+	}
+	return true
+}
+
+// inside tells whether the flow stands within a message.
+func (m *messages) inside() bool { return m.left > 0 || m.n > 0 }
+
+func (k *call) maxMessage() int {
+	if k.policy != nil && k.policy.MaxMessage > 0 {
+		return k.policy.MaxMessage
+	}
+	return k.relay.opts.MaxMessage
+}
+
+func (k *call) maxMessageText() string { return strconv.Itoa(k.maxMessage()) + " bytes" }
+
+// declare holds what arrives against the content-length, where there was one.
+func (f *flow) declare(n int, end bool) bool {
+	if f.declared < 0 {
+		return true
+	}
+	f.declared -= int64(n)
+	return f.declared >= 0 && (!end || f.declared == 0)
+}

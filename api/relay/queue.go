@@ -1,0 +1,144 @@
+package relay
+
+import "sync"
+
+// Chunks hold what is queued or kept. They come in three sizes, so that a few bytes on each of many idle streams are
+// cheap and a full window is not a long list.
+const (
+	smallChunk  = 256
+	middleChunk = 2 << 10
+	largeChunk  = 16 << 10
+)
+
+type chunk struct {
+	next *chunk
+	b    []byte // its capacity never changes
+}
+
+var (
+	smallChunks  = sync.Pool{New: func() any { return &chunk{b: make([]byte, 0, smallChunk)} }}
+	middleChunks = sync.Pool{New: func() any { return &chunk{b: make([]byte, 0, middleChunk)} }}
+	largeChunks  = sync.Pool{New: func() any { return &chunk{b: make([]byte, 0, largeChunk)} }}
+)
+
+// newChunk returns an empty chunk for about n bytes.
+func newChunk(n int) *chunk {
+	switch {
+	case n <= smallChunk:
+		return smallChunks.Get().(*chunk)
+	case n <= middleChunk:
+		return middleChunks.Get().(*chunk)
+	}
+	return largeChunks.Get().(*chunk)
+}
+
+func (c *chunk) free() {
+	c.next = nil
+	c.b = c.b[:0]
+	switch cap(c.b) {
+	case smallChunk:
+		smallChunks.Put(c)
+	case middleChunk:
+		middleChunks.Put(c)
+	case largeChunk:
+		largeChunks.Put(c)
+	}
+}
+
+// queue is the bytes of one direction of a call that wait to be sent, and, where they are kept, those before them that
+// have been sent and may have to be sent again. The zero value is empty and keeps nothing.
+type queue struct {
+	head, tail *chunk
+	at         *chunk // holds the next byte to send, at off; nil where none waits behind the last chunk
+	off        int
+	unsent     int
+	kept       int // bytes sent that are still here
+	keep       bool
+}
+
+// push appends p.
+func (q *queue) push(p []byte) {
+	q.unsent += len(p)
+	for len(p) > 0 {
+		if q.tail == nil || len(q.tail.b) == cap(q.tail.b) {
+			c := newChunk(len(p))
+			if q.tail == nil {
+				q.head = c
+			} else {
+				q.tail.next = c
+			}
+			q.tail = c
+		}
+		if q.at == nil {
+			q.at, q.off = q.tail, len(q.tail.b)
+		}
+		n := copy(q.tail.b[len(q.tail.b):cap(q.tail.b)], p)
+		q.tail.b = q.tail.b[:len(q.tail.b)+n]
+		p = p[n:]
+	}
+}
+
+// peek returns the next bytes to send, as many as lie together; none where all is sent.
+func (q *queue) peek() []byte {
+	if q.unsent == 0 {
+		return nil
+	}
+	for q.off == len(q.at.b) {
+		q.at, q.off = q.at.next, 0
+	}
+	return q.at.b[q.off:]
+}
+
+// advance takes the next n bytes as sent.
+func (q *queue) advance(n int) {
+	q.unsent -= n
+	q.kept += n
+	for n > 0 {
+		m := min(n, len(q.at.b)-q.off)
+		q.off += m
+		n -= m
+		if n > 0 {
+			q.at, q.off = q.at.next, 0
+		}
+	}
+	if !q.keep {
+		q.drop()
+	}
+}
+
+// rewind makes all that is kept unsent again.
+func (q *queue) rewind() {
+	q.unsent += q.kept
+	q.kept = 0
+	q.at, q.off = q.head, 0
+}
+
+// release ends the keeping: what was sent is freed, now and later.
+func (q *queue) release() {
+	q.keep = false
+	q.drop()
+}
+
+// drop frees what was sent.
+func (q *queue) drop() {
+	q.kept = 0
+	if q.unsent == 0 {
+		q.clear()
+		return
+	}
+	for q.head != q.at {
+		next := q.head.next
+		q.head.free()
+		q.head = next
+	}
+}
+
+// clear frees all.
+func (q *queue) clear() {
+	for q.head != nil {
+		next := q.head.next
+		q.head.free()
+		q.head = next
+	}
+	*q = queue{keep: q.keep}
+}

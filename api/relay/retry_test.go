@@ -1,0 +1,294 @@
+package relay
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+func TestMayTryAgain(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		f             failed
+		again, budget bool
+	}{
+		{"unseen", failed{unseen: true, whole: true, attempts: 1}, true, false},
+		{"seen", failed{whole: true, attempts: 1}, false, false},
+		{"seen and marked", failed{marked: true, whole: true, attempts: 1}, true, true},
+		{"unseen and marked", failed{unseen: true, marked: true, whole: true, attempts: 1}, true, false},
+		{"request no longer there", failed{unseen: true, attempts: 1}, false, false},
+		{"answer begun", failed{unseen: true, marked: true, whole: true, started: true, attempts: 1}, false, false},
+		{"unseen, after many", failed{unseen: true, whole: true, attempts: 10 * mostAttempts}, true, false},
+		{"last attempt", failed{marked: true, whole: true, attempts: mostAttempts}, false, false},
+		{"last but one", failed{marked: true, whole: true, attempts: mostAttempts - 1}, true, true},
+	} {
+		if again, budget := mayTryAgain(c.f); again != c.again || budget != c.budget {
+			t.Errorf("%s: %v %v, want %v %v", c.name, again, budget, c.again, c.budget)
+		}
+	}
+}
+
+// failing is a backend that does to a call what the test says, and then the next gets it.
+func failing(t *testing.T, do func(p *peer, id uint32), more ...string) (client *peer, code int, seen int) {
+	t.Helper()
+	var backends [2]*rawBackend
+	for i := range backends {
+		backends[i] = newRawBackend(t)
+	}
+	r, addr := startRelay(t, Options{}, backends[0].endpoint, backends[1].endpoint)
+	tries := make(chan int, 4)
+	for i, b := range backends {
+		go func() {
+			nc, err := b.Accept()
+			if err != nil {
+				return
+			}
+			p := newPeer(t, nc)
+			_, _ = nc.Read(make([]byte, len(http2.ClientPreface)))
+			_ = p.WriteSettings()
+			f, err := tryNext[*http2.MetaHeadersFrame](p, nil)
+			if err != nil {
+				return
+			}
+			if _, err := tryNext[*http2.DataFrame](p, nil); err != nil {
+				return
+			}
+			tries <- i
+			if len(tries) == 1 {
+				do(p, f.StreamID)
+			} else {
+				p.answer(f.StreamID)
+			}
+			_, _ = tryNext[*http2.GoAwayFrame](p, nil)
+		}()
+	}
+	client = rawClient(t, addr)
+	client.call(1, false, more...)
+	client.message(1, 10, true)
+	code, _ = client.status(1)
+	if want := int64(len(tries) - 1); r.Stats().Retries != want {
+		t.Errorf("%d retries counted, want %d", r.Stats().Retries, want)
+	}
+	return client, code, len(tries)
+}
+
+func TestSecondEndpoint(t *testing.T) {
+	mark := []string{RequestID, "1"}
+	reset := func(code http2.ErrCode) func(*peer, uint32) {
+		return func(p *peer, id uint32) { _ = p.WriteRSTStream(id, code) }
+	}
+	lose := func(p *peer, _ uint32) { _ = p.Close() }
+	unavailable := func(p *peer, id uint32) {
+		p.headers(id, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "14")
+	}
+	for _, c := range []struct {
+		name  string
+		do    func(p *peer, id uint32)
+		more  []string
+		code  int
+		tries int
+	}{
+		{"refused", reset(http2.ErrCodeRefusedStream), nil, 0, 2},
+		{"above the last stream", func(p *peer, _ uint32) { _ = p.WriteGoAway(0, http2.ErrCodeNo, nil) }, nil, 0, 2},
+		{"lost", lose, nil, 14, 1},
+		{"lost and marked", lose, mark, 0, 2},
+		{"unavailable", unavailable, nil, 14, 1},
+		{"unavailable and marked", unavailable, mark, 0, 2},
+		{"failed and marked", func(p *peer, id uint32) {
+			p.headers(id, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "9")
+		}, mark, 9, 1},
+		{"begun and marked", func(p *peer, id uint32) {
+			p.headers(id, false, ":status", "200", "content-type", "application/grpc")
+			p.headers(id, true, "grpc-status", "14")
+		}, mark, 14, 1},
+		{"garbage", func(p *peer, _ uint32) { _, _ = p.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) }, nil, 14, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, code, tries := failing(t, c.do, c.more...)
+			if code != c.code || tries != c.tries {
+				t.Errorf("status %d after %d tries, want %d after %d", code, tries, c.code, c.tries)
+			}
+		})
+	}
+}
+
+// Whoever flushes a connection as soon as it can be written to writes the preface first.
+func TestPrefaceIsFirst(t *testing.T) {
+	r, _ := startRelay(t, Options{})
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	c := newConn(r, &pool{relay: r})
+	c.out = &buffer{[]byte("call")}
+	c.use(near, []byte("preface "))
+	if got := string(c.out.b); !c.up || got != "preface call" {
+		t.Errorf("up: %v, to be written: %q", c.up, got)
+	}
+}
+
+func TestRefusedConnectionIsNoLoss(t *testing.T) {
+	gone := listen(t)
+	_ = gone.Close()
+	ep, _ := startBackend(t, echo{})
+	_, addr := startRelay(t, Options{}, &services.Endpoint{Address: gone.Addr().String()}, ep)
+	client := dial(t, addr)
+	for i := range 20 {
+		if _, err := client.UnaryCall(timeout(t), simple(100)); err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+	}
+}
+
+func TestGoAwayLosesNoCall(t *testing.T) {
+	b := newRawBackend(t)
+	_, addr := startRelay(t, Options{}, b.endpoint)
+	client := rawClient(t, addr)
+	client.call(1, true)
+	first := b.accept()
+	next(first, anyHeaders)
+	// The first stream is below the last one and goes on; calls that come now are for another connection.
+	first.must(first.WriteGoAway(1, http2.ErrCodeNo, nil))
+	first.must(first.WritePing(false, [8]byte{1}))
+	next(first, func(f *http2.PingFrame) bool { return f.IsAck() })
+	client.call(3, true)
+	second := b.accept()
+	second.answer(next(second, anyHeaders).StreamID)
+	client.wantStatus(3, 0)
+	first.answer(1)
+	client.wantStatus(1, 0)
+	if _, err := tryNext[*http2.DataFrame](first, nil); err == nil {
+		t.Error("data on the connection that is over")
+	}
+}
+
+func TestStreamIDsRunOut(t *testing.T) {
+	ep, _ := startBackend(t, echo{})
+	r, addr := startRelay(t, Options{lastStream: 9}, ep)
+	client := dial(t, addr)
+	for i := range 33 {
+		if _, err := client.UnaryCall(timeout(t), simple(1)); err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+	}
+	if n := r.Stats().Backends; n > 2 {
+		t.Errorf("%d connections are left open", n)
+	}
+}
+
+func TestPeersStreamLimit(t *testing.T) {
+	b := newRawBackend(t)
+	_, addr := startRelay(t, Options{MaxBackendConns: 2}, b.endpoint)
+	client := rawClient(t, addr)
+	client.call(1, true)
+	limit := http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1}
+	first := b.accept(limit)
+	next(first, func(f *http2.SettingsFrame) bool { return f.IsAck() })
+	client.call(3, true)
+	second := b.accept(limit)
+	next(second, func(f *http2.SettingsFrame) bool { return f.IsAck() })
+	// Both are full: the third call waits.
+	client.call(5, true)
+	client.must(client.WritePing(false, [8]byte{1}))
+	next(client, func(f *http2.PingFrame) bool { return f.IsAck() })
+	first.answer(1)
+	client.wantStatus(1, 0)
+	if id := next(first, func(f *http2.MetaHeadersFrame) bool { return f.StreamID > 1 }).StreamID; id != 3 {
+		t.Errorf("stream %d, want 3", id)
+	}
+	first.answer(3)
+	client.wantStatus(5, 0)
+	second.answer(1)
+	client.wantStatus(3, 0)
+}
+
+func TestWaitForAStreamEnds(t *testing.T) {
+	b := newRawBackend(t)
+	_, addr := startRelay(t, Options{MaxBackendConns: 1, MaxWait: 50 * time.Millisecond}, b.endpoint)
+	client := rawClient(t, addr)
+	client.call(1, true)
+	p := b.accept(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
+	next(p, func(f *http2.SettingsFrame) bool { return f.IsAck() })
+	client.call(3, true, "grpc-timeout", "10m")
+	client.wantStatus(3, 4)
+	client.call(5, true)
+	client.wantStatus(5, 14)
+	client.call(7, true)
+	client.must(client.WriteRSTStream(7, http2.ErrCodeCancel))
+	p.answer(1)
+	client.wantStatus(1, 0)
+}
+
+// A worker has died, and the registry does not know it yet: its calls wait for the next.
+func TestCallsOutliveAWorker(t *testing.T) {
+	gone := listen(t)
+	_ = gone.Close()
+	registry := services.New()
+	registry.Offer("the test", serviceName)
+	dead := &services.Endpoint{Address: gone.Addr().String()}
+	_, addr := startRelay(t, Options{Registry: registry}, dead)
+	client := rawClient(t, addr)
+	client.call(1, false, "grpc-timeout", "9S")
+	client.must(client.WritePing(false, [8]byte{1}))
+	next(client, func(f *http2.PingFrame) bool { return f.IsAck() })
+	registry.Remove(dead)
+	ep, _ := startBackend(t, echo{})
+	registry.Add(ep, serviceName)
+	client.request(1, 10, true)
+	client.wantStatus(1, 0)
+}
+
+func TestWaitForAnEndpoint(t *testing.T) {
+	registry := services.New()
+	ep, _ := startBackend(t, echo{})
+	registry.AddIdle(ep, serviceName)
+	_, addr := startRelay(t, Options{Registry: registry, MaxWait: 30 * time.Millisecond})
+	client := rawClient(t, addr)
+	client.call(1, true)
+	client.wantStatus(1, 14)
+	client.call(3, true, "grpc-timeout", "10m")
+	client.wantStatus(3, 4)
+
+	_, addr = startRelay(t, Options{Registry: registry})
+	client = rawClient(t, addr)
+	client.call(1, false, "grpc-timeout", "9S")
+	client.request(1, 10_000, true)
+	client.call(3, true)
+	client.must(client.WriteRSTStream(3, http2.ErrCodeCancel))
+	client.must(client.WritePing(false, [8]byte{1}))
+	next(client, func(f *http2.PingFrame) bool { return f.IsAck() })
+	registry.SetReady(ep, true)
+	client.wantStatus(1, 0)
+}
+
+func TestDeadlineBoundsTheWait(t *testing.T) {
+	registry := services.New()
+	ep, _ := startBackend(t, echo{})
+	registry.AddIdle(ep, serviceName)
+	_, addr := startRelay(t, Options{Registry: registry, MaxWait: 20 * time.Millisecond})
+	client := rawClient(t, addr)
+	client.call(1, false, "grpc-timeout", "9S")
+	client.request(1, 10, true)
+	client.call(3, true)
+	client.wantStatus(3, 14) // which has no deadline, and has waited for as long
+	registry.SetReady(ep, true)
+	client.wantStatus(1, 0)
+}
+
+func TestGoneEndpointIsLeft(t *testing.T) {
+	registry := services.New()
+	b := newRawBackend(t)
+	registry.Add(b.endpoint, serviceName)
+	_, addr := startRelay(t, Options{Registry: registry, PingTimeout: 40 * time.Millisecond})
+	client := rawClient(t, addr)
+	client.call(1, true)
+	p := b.accept()
+	next(p, anyHeaders)
+	registry.Remove(b.endpoint)
+	p.answer(1)
+	client.wantStatus(1, 0)
+	next[*http2.GoAwayFrame](p, nil)
+}
