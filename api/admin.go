@@ -1,9 +1,12 @@
 package api
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -28,6 +31,8 @@ type Admin struct {
 	Listen     string // address of the public server
 	Version    string
 	Started    time.Time
+
+	backups sync.Mutex // held while one is made, in memory
 }
 
 // NewAdminServer returns the server for the admin socket. Beside the admin
@@ -49,6 +54,7 @@ func NewAdminServer(admin *Admin, business proto.MyBusinessServiceServer) *grpc.
 			return next(srv, stream)
 		}))...)
 	adminpb.RegisterAdminServer(srv, admin)
+	adminpb.RegisterRegistryServer(srv, &registry{supervisor: admin.Supervisor, listen: admin.Listen})
 	proto.RegisterMyBusinessServiceServer(srv, business)
 	reflection.Register(srv)
 	return srv
@@ -72,15 +78,16 @@ func authorize(ctx context.Context) error {
 // GetState returns everything that the master knows.
 func (a *Admin) GetState(context.Context, *adminpb.GetStateRequest) (*adminpb.GetStateResponse, error) {
 	snap, err := a.Store.Snapshot()
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrUnavailable) {
 		// When the state cannot be read, people want to know how the workers are.
-		snap = store.Snapshot{
-			Meta:      a.Store.Meta(),
-			Processed: a.Store.Processed(),
-			Bad:       map[string]error{"(all)": err},
-		}
+		snap.Bad = map[string]error{"(all)": err}
 	}
-	state := stateOf(snap, a.Supervisor.Workers())
+	workers := a.Supervisor.Workers()
+	state := stateOf(snap, workers)
+	state.Services = serviceMessages(workers, a.Supervisor.Registered(), a.Supervisor.Services())
+	if err := a.Store.Writable(); err != nil {
+		state.WriteError = err.Error()
+	}
 	state.StateDir = process.FileID(a.Store.StateDirID()).String()
 	state.Source = SourceLive
 	state.MasterPid = int32(os.Getpid()) //nolint:gosec // a PID fits, see pid_max
@@ -94,4 +101,26 @@ func (a *Admin) GetState(context.Context, *adminpb.GetStateRequest) (*adminpb.Ge
 // ListWorkers returns the workers alone.
 func (a *Admin) ListWorkers(context.Context, *adminpb.ListWorkersRequest) (*adminpb.ListWorkersResponse, error) {
 	return &adminpb.ListWorkersResponse{Workers: workerMessages(a.Supervisor.Workers())}, nil
+}
+
+// chunkSize is how much of a backup one message holds.
+const chunkSize = 256 << 10
+
+// Backup streams a copy of the state. It is made in memory first: a caller that is
+// slow must not keep a transaction open, during which the file would grow.
+func (a *Admin) Backup(_ *adminpb.BackupRequest, stream grpc.ServerStreamingServer[adminpb.BackupResponse]) error {
+	a.backups.Lock()
+	var buf bytes.Buffer
+	err := a.Store.WriteBackup(&buf)
+	a.backups.Unlock()
+	if err != nil {
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	size := int64(buf.Len())
+	for buf.Len() > 0 {
+		if err := stream.Send(&adminpb.BackupResponse{Data: buf.Next(chunkSize), Size: size}); err != nil {
+			return fmt.Errorf("send the backup: %w", err)
+		}
+	}
+	return nil
 }

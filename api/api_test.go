@@ -28,12 +28,18 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 var quiet = logging.NewLogger("", logging.LogFuncs{})
 
-// serveOn serves until the test ends and returns a connection.
-func serveOn(t *testing.T, srv *grpc.Server, network, address string) *grpc.ClientConn {
+// server is a [grpc.Server] or a [Gateway].
+type server interface {
+	Serve(l net.Listener) error
+}
+
+// serveOn serves until the test ends, by stop, and returns a connection.
+func serveOn(t *testing.T, srv server, stop func(), network, address string) *grpc.ClientConn {
 	t.Helper()
 	var l net.Listener
 	var err error
@@ -48,7 +54,7 @@ func serveOn(t *testing.T, srv *grpc.Server, network, address string) *grpc.Clie
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
 	t.Cleanup(func() {
-		srv.Stop()
+		stop()
 		if err := <-done; err != nil {
 			t.Errorf("server ended with %v", err)
 		}
@@ -65,14 +71,19 @@ func serveOn(t *testing.T, srv *grpc.Server, network, address string) *grpc.Clie
 	return conn
 }
 
-// standalone is a master without workers over a state of its own.
-func standalone(t *testing.T) (*store.DB, *supervisor.Supervisor) {
+// standalone is a master without workers over a state of its own. Policies are for all
+// services.
+func standalone(t testing.TB, policies ...services.Policy) (*store.DB, *supervisor.Supervisor) {
 	t.Helper()
 	db, err := store.Open(t.TempDir(), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := supervisor.New(supervisor.Options{Store: db})
+	options := supervisor.Options{Store: db, Policies: map[string]services.Policy{}}
+	for _, p := range policies {
+		options.Policies["*"] = p
+	}
+	s, err := supervisor.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,10 +100,13 @@ func standalone(t *testing.T) (*store.DB, *supervisor.Supervisor) {
 	return db, s
 }
 
-func TestPublicServer(t *testing.T) {
+func TestGateway(t *testing.T) {
 	db, s := standalone(t)
-	public := NewPublic(NewBusiness(s, db), quiet)
-	conn := serveOn(t, public.Server, "tcp", "127.0.0.1:0")
+	public, err := NewGateway(GatewayOptions{Services: s.Services(), Business: NewBusiness(s, db), Counter: db})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := serveOn(t, public, public.Close, "tcp", "127.0.0.1:0")
 	ctx := t.Context()
 
 	t.Run("health follows SetServing", func(t *testing.T) {
@@ -139,11 +153,6 @@ func TestPublicServer(t *testing.T) {
 			t.Errorf("%v, count %d after %d: want RESOURCE_EXHAUSTED and no count", err, db.Processed(), before)
 		}
 	})
-	t.Run("no reflection in public", func(t *testing.T) {
-		if _, err := listServices(ctx, conn); status.Code(err) != codes.Unimplemented {
-			t.Errorf("reflection answered %v, want UNIMPLEMENTED", err)
-		}
-	})
 }
 
 func listServices(ctx context.Context, conn *grpc.ClientConn) ([]string, error) {
@@ -174,7 +183,7 @@ func TestAdminServer(t *testing.T) {
 	business := NewBusiness(s, db)
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	srv := NewAdminServer(&Admin{Store: db, Supervisor: s, Listen: "127.0.0.1:1", Version: "v", Started: time.Now()}, business)
-	conn := serveOn(t, srv, "unix", socket)
+	conn := serveOn(t, srv, srv.Stop, "unix", socket)
 	ctx := t.Context()
 
 	resp, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{})
@@ -252,13 +261,20 @@ type fakePool struct {
 	err        error
 }
 
-func (p fakePool) Acquire(context.Context) (*supervisor.Lease, error) { return nil, p.err }
-func (p fakePool) TryAcquire(...string) (*supervisor.Lease, error)    { return nil, p.err }
-func (p fakePool) Standalone() bool                                   { return p.standalone }
+func (p fakePool) Acquire(context.Context, string, string) (*supervisor.Lease, error) {
+	return nil, p.err
+}
+
+func (p fakePool) TryAcquire(string, string, ...string) (*supervisor.Lease, error) {
+	return nil, p.err
+}
+func (p fakePool) Standalone(string) bool        { return p.standalone }
+func (p fakePool) Policy(string) services.Policy { return services.Policy{} }
 
 type fakeCounter struct {
-	err   error
-	count atomic.Int64
+	err        error
+	unwritable error
+	count      atomic.Int64
 }
 
 func (c *fakeCounter) AddProcessed(_ context.Context, n int64) error {
@@ -268,6 +284,7 @@ func (c *fakeCounter) AddProcessed(_ context.Context, n int64) error {
 	return c.err
 }
 func (c *fakeCounter) Processed() int64 { return c.count.Load() }
+func (c *fakeCounter) Writable() error  { return c.unwritable }
 
 func TestWhatCannotBeCountedIsNotAcknowledged(t *testing.T) {
 	cause := errors.New("no space left on device")
@@ -275,6 +292,16 @@ func TestWhatCannotBeCountedIsNotAcknowledged(t *testing.T) {
 	resp, err := b.ProcessData(t.Context(), &proto.ProcessRequest{})
 	if resp != nil || status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), cause.Error()) {
 		t.Errorf("got %v, %v, want UNAVAILABLE with the reason", resp, err)
+	}
+}
+
+// What is done for nothing would be done again when the caller tries again.
+func TestWhatCouldNotBeCountedIsNotDone(t *testing.T) {
+	counter := &fakeCounter{unwritable: fmt.Errorf("%w: no space left on device", store.ErrUnavailable)}
+	b := &Business{pool: fakePool{err: errors.New("a worker was asked")}, counter: counter}
+	resp, err := b.ProcessData(t.Context(), &proto.ProcessRequest{})
+	if resp != nil || status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("got %v, %v, want UNAVAILABLE with the reason, and no worker asked", resp, err)
 	}
 }
 
@@ -305,35 +332,46 @@ func TestStatusOfACallerWhoGaveUp(t *testing.T) {
 	}
 }
 
-func TestStopGracefullyIsBounded(t *testing.T) {
-	hang := make(chan struct{})
-	entered := make(chan struct{})
-	srv := grpc.NewServer(ServerOptions()...)
-	srv.RegisterService(&grpc.ServiceDesc{
-		ServiceName: "test.Hang", HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{MethodName: "Call", Handler: func(_ any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			close(entered)
-			<-ctx.Done()
-			<-hang
-			return nil, ctx.Err()
-		}}},
-	}, nil)
-	conn := serveOn(t, srv, "tcp", "127.0.0.1:0")
+// stubborn ignores its caller's context until it is closed.
+type stubborn struct {
+	proto.UnimplementedMyBusinessServiceServer
+	entered, hang chan struct{}
+}
+
+func (s stubborn) ProcessData(context.Context, *proto.ProcessRequest) (*proto.ProcessResponse, error) {
+	close(s.entered)
+	<-s.hang
+	return &proto.ProcessResponse{}, nil
+}
+
+func TestShutdownIsBounded(t *testing.T) {
+	db, s := standalone(t)
+	business := stubborn{entered: make(chan struct{}), hang: make(chan struct{})}
+	gateway, err := NewGateway(GatewayOptions{Services: s.Services(), Business: business, Counter: db})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := serveOn(t, gateway, gateway.Close, "tcp", "127.0.0.1:0")
+	called := make(chan error, 1)
 	go func() {
-		_ = conn.Invoke(t.Context(), "/test.Hang/Call", &proto.StatusRequest{}, &proto.StatusResponse{})
+		_, err := proto.NewMyBusinessServiceClient(conn).ProcessData(t.Context(), &proto.ProcessRequest{})
+		called <- err
 	}()
-	<-entered
+	<-business.entered
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		StopGracefully(ctx, srv)
+		gateway.Shutdown(ctx)
 	}()
 	select {
 	case <-done:
 	case <-time.After(10 * time.Second):
-		t.Error("a handler that ignores its context keeps the server from stopping")
+		t.Error("a handler that ignores its context keeps the gateway from ending")
 	}
-	close(hang)
+	close(business.hang)
+	if err := <-called; status.Code(err) != codes.Unavailable {
+		t.Errorf("the call that was cut off ended with %v, want UNAVAILABLE", err)
+	}
 }

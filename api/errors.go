@@ -11,6 +11,23 @@ import (
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
+// registryError says by a status why something could not be registered, or taken back.
+func registryError(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, supervisor.ErrRegistration):
+		return status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, supervisor.ErrTooMany):
+		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, supervisor.ErrNotRegistered):
+		return status.Error(codes.NotFound, err.Error())
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
+		return status.Error(codes.Unavailable, err.Error())
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return status.Error(codes.Internal, err.Error())
+}
+
 // statusError is the one place that chooses status codes. What a worker answered
 // goes through as it is.
 func statusError(ctx context.Context, err error) error {
@@ -21,6 +38,14 @@ func statusError(ctx context.Context, err error) error {
 		return status.Error(codes.ResourceExhausted, err.Error()+": send fewer at a time, or add workers")
 	case errors.Is(err, supervisor.ErrNoWorker):
 		return status.Error(codes.Unavailable, err.Error()+`: see "hsu-master worker list"`)
+	case errors.Is(err, errRequestID):
+		return status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, errOtherRequest):
+		return status.Error(codes.AlreadyExists, err.Error()+": use a new id for each request")
+	case errors.Is(err, errTooLarge):
+		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, errLeftOut):
+		return status.Error(codes.FailedPrecondition, err.Error()+": send requests with such answers without an id")
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		return status.Error(codes.Unavailable, "not counted, so not done: "+err.Error())
 	}

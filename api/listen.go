@@ -9,6 +9,8 @@ import (
 	"os"
 	"runtime"
 	"time"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
 // maxSocketPath is what sun_path holds without its final NUL: unix(7).
@@ -36,8 +38,12 @@ func ListenAdmin(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the admin socket of an earlier master: %w", err)
 	}
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "unix", path)
+	var listener net.Listener
+	err := crashpoint.Do(crashpoint.AdminListen, func() (err error) {
+		var config net.ListenConfig
+		listener, err = config.Listen(ctx, "unix", path)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("listen on the admin socket: %w", err)
 	}

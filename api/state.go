@@ -1,13 +1,13 @@
 package api
 
 import (
+	"strings"
 	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
-	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -32,17 +32,23 @@ func OfflineState(snap store.Snapshot) *adminpb.State {
 }
 
 func stateOf(snap store.Snapshot, workers []supervisor.WorkerInfo) *adminpb.State {
+	registered := make([]supervisor.Registered, 0, len(snap.Registered))
+	for _, r := range snap.Registered {
+		registered = append(registered, supervisor.Registered{Registration: r})
+	}
 	state := &adminpb.State{
 		SchemaVersion:  snap.SchemaVersion,
 		MasterId:       snap.Meta.MasterID,
 		ProcessedCount: snap.Processed,
 		Workers:        workerMessages(workers),
-		Services:       services(workers),
+		Services:       serviceMessages(workers, registered, nil),
+
+		CountMayBeShortSince: timestamp(snap.Meta.CountShortSince),
 	}
 	if len(snap.Bad) > 0 {
 		state.BadRecords = make(map[string]string, len(snap.Bad))
 		for key, err := range snap.Bad {
-			state.BadRecords[key] = err.Error()
+			state.BadRecords[sendable(key)] = sendable(err.Error())
 		}
 	}
 	return state
@@ -56,7 +62,7 @@ func workerMessages(workers []supervisor.WorkerInfo) []*adminpb.Worker {
 			Unit:        w.Unit,
 			Desired:     string(w.Desired),
 			Status:      string(w.Status),
-			Reason:      w.Reason,
+			Reason:      sendable(w.Reason),
 			Incarnation: w.Incarnation,
 			Restarts:    w.Restarts,
 			Adopted:     w.Adopted,
@@ -94,23 +100,9 @@ func exitMessage(e *store.Exit) *adminpb.Exit {
 	return m
 }
 
-// services lists what the workers offer: until units say more, the business
-// service.
-func services(workers []supervisor.WorkerInfo) []*adminpb.Service {
-	service := &adminpb.Service{Name: proto.MyBusinessService_ServiceDesc.ServiceName}
-	for _, w := range workers {
-		if w.Instance == nil || w.Instance.PID == 0 {
-			continue
-		}
-		service.Endpoints = append(service.Endpoints, &adminpb.Endpoint{
-			Address: supervisor.WorkerAddress(w.Instance.Port), Worker: w.ID, Healthy: w.Ready,
-		})
-	}
-	if len(service.GetEndpoints()) == 0 {
-		return nil
-	}
-	return []*adminpb.Service{service}
-}
+// sendable makes s a string of a message, which has to be UTF-8: a reason may quote
+// what a worker has answered, and one such string would keep all else from being sent.
+func sendable(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 func timestamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {

@@ -1,0 +1,149 @@
+package api
+
+import (
+	"cmp"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+// MetricsSource is what figures are read from, anew at each scrape.
+type MetricsSource struct {
+	Store    counter
+	Workers  func() []supervisor.WorkerInfo
+	Services func() []services.ServiceInfo
+	Gateway  func() GatewayFigures
+	Version  string
+}
+
+// GatewayFigures are those of the relay as a whole.
+type GatewayFigures struct {
+	Clients, Backends, Streams int
+	Queued                     int64
+}
+
+// MetricsHandler serves the figures of a master at /metrics, in the format of
+// Prometheus. It shows names, addresses and numbers, and nothing of a call's content.
+func MetricsHandler(source MetricsSource) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{source})
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
+	return mux
+}
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("hsu_master_"+name, help, labels, nil)
+}
+
+// An endpoint is a worker's id, which it keeps when it is started again at another
+// address, or the address of one from outside.
+var endpointLabels = []string{"service", "endpoint"}
+
+var (
+	descInfo      = describe("info", "What this master is; always 1.", "version")
+	descProcessed = describe("processed_total", "Requests in the durable count, over all masters of this state.")
+	descWritable  = describe("state_writable", "1 where changes can be made durable, else 0.")
+
+	descWorkers  = describe("workers", "Workers by status.", "status")
+	descReady    = describe("worker_ready", "1 where requests may go to the worker, else 0.", "worker")
+	descRestarts = describe("worker_restarts_total", "Restarts of the worker by policy, over all masters of this state.", "worker")
+
+	descClients  = describe("gateway_client_connections", "Connections of clients that are open.")
+	descBackends = describe("gateway_backend_connections", "Connections to endpoints that are open.")
+	descStreams  = describe("gateway_streams", "Calls under way through the gateway.")
+	descQueued   = describe("gateway_queued_bytes", "Bytes that wait for a client or an endpoint to take them.")
+
+	descWaiting   = describe("service_waiting", "Calls that wait for an endpoint to become ready.", "service")
+	descCalls     = describe("calls_total", "Calls sent to the endpoint.", endpointLabels...)
+	descInFlight  = describe("calls_in_flight", "Calls under way at the endpoint.", endpointLabels...)
+	descFailures  = describe("call_failures_total", "Calls that ended with a gRPC status other than OK (0).", append(endpointLabels, "code")...)
+	descRetries   = describe("call_retries_total", "Calls that went on to another endpoint.", endpointLabels...)
+	descEjections = describe("endpoint_ejections_total", "Times that the endpoint was taken out for failing again and again.", endpointLabels...)
+	descUp        = describe("endpoint_ready", "1 where the endpoint is ready and not ejected, else 0.", endpointLabels...)
+	descLatency   = describe("call_duration_seconds", "How long calls took at the endpoint.", endpointLabels...)
+)
+
+// collector reads all figures when it is asked, so that nothing is counted twice.
+type collector struct{ MetricsSource }
+
+// Describe says nothing: which endpoints there are changes, so that the registry is to
+// check the figures themselves.
+func (c collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends all figures.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	count := func(desc *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
+	}
+	gauge(descInfo, 1, c.Version)
+	count(descProcessed, float64(c.Store.Processed()))
+	gauge(descWritable, yes(c.Store.Writable() == nil))
+
+	statuses := map[store.Status]int{
+		store.StatusStarting: 0, store.StatusRunning: 0, store.StatusUnhealthy: 0, store.StatusStopping: 0,
+		store.StatusStopped: 0, store.StatusBackoff: 0, store.StatusFailed: 0,
+	}
+	for _, w := range c.Workers() {
+		statuses[w.Status]++
+		gauge(descReady, yes(w.Ready), w.ID)
+		count(descRestarts, float64(w.Restarts), w.ID)
+	}
+	for status, n := range statuses {
+		gauge(descWorkers, float64(n), string(status))
+	}
+
+	gateway := c.Gateway()
+	gauge(descClients, float64(gateway.Clients))
+	gauge(descBackends, float64(gateway.Backends))
+	gauge(descStreams, float64(gateway.Streams))
+	gauge(descQueued, float64(gateway.Queued))
+
+	for _, s := range c.Services() {
+		gauge(descWaiting, float64(s.Waiting), s.Name)
+		for _, e := range s.Endpoints {
+			labels := []string{s.Name, cmp.Or(e.Worker, e.Address)}
+			gauge(descUp, yes(e.Ready && !e.Ejected), labels...)
+			gauge(descInFlight, float64(e.InFlight), labels...)
+			count(descCalls, float64(e.Calls), labels...)
+			count(descRetries, float64(e.Retries), labels...)
+			count(descEjections, float64(e.Ejections), labels...)
+			for code, n := range e.Failures {
+				if n > 0 {
+					count(descFailures, float64(n), append(labels, strconv.Itoa(code))...)
+				}
+			}
+			out <- histogram(e.Latency, labels)
+		}
+	}
+}
+
+func histogram(l services.Latency, labels []string) prometheus.Metric {
+	buckets := make(map[float64]uint64)
+	var sum uint64
+	bounds := services.Bounds()
+	for i, n := range l.Counts {
+		sum += n
+		if i < len(bounds) {
+			buckets[bounds[i].Seconds()] = sum
+		}
+	}
+	return prometheus.MustNewConstHistogram(descLatency, sum, l.Sum.Seconds(), buckets, labels...)
+}
+
+func yes(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,97 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+// tallied is a store with a count, which cannot be written where broken is set.
+type tallied struct {
+	processed int64
+	broken    error
+}
+
+func (s tallied) AddProcessed(context.Context, int64) error { return s.broken }
+func (s tallied) Processed() int64                          { return s.processed }
+func (s tallied) Writable() error                           { return s.broken }
+
+func TestMetricsTellOfWorkersAndCalls(t *testing.T) {
+	endpoint := services.EndpointInfo{Address: "127.0.0.1:40001", Worker: "worker-0", Ready: true}
+	endpoint.Calls, endpoint.InFlight, endpoint.Retries, endpoint.Ejections = 7, 2, 1, 3
+	endpoint.Failures[14] = 4
+	endpoint.Latency.Counts[0], endpoint.Latency.Counts[1] = 5, 1
+	endpoint.Latency.Sum = 300 * time.Microsecond
+	outside := services.EndpointInfo{Address: "127.0.0.1:9000", Ready: true, Ejected: true}
+	source := MetricsSource{
+		Store: tallied{processed: 12, broken: errors.New("no space left on device")},
+		Workers: func() []supervisor.WorkerInfo {
+			return []supervisor.WorkerInfo{
+				{Worker: store.Worker{ID: "worker-0", Status: store.StatusRunning, Restarts: 2}, Ready: true},
+				{Worker: store.Worker{ID: "worker-1", Status: store.StatusFailed}},
+			}
+		},
+		Services: func() []services.ServiceInfo {
+			return []services.ServiceInfo{{Name: "pkg.Service", Waiting: 9, Endpoints: []services.EndpointInfo{endpoint, outside}}}
+		},
+		Gateway: func() GatewayFigures { return GatewayFigures{Clients: 1, Backends: 2, Streams: 3, Queued: 4} },
+		Version: "v1",
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(collector{source})
+	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
+		t.Errorf("%v, %v", problems, err)
+	}
+	recorder := httptest.NewRecorder()
+	MetricsHandler(source).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	body, err := io.ReadAll(recorder.Result().Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`hsu_master_info{version="v1"} 1`,
+		`hsu_master_processed_total 12`,
+		`hsu_master_state_writable 0`,
+		`hsu_master_workers{status="running"} 1`,
+		`hsu_master_workers{status="failed"} 1`,
+		`hsu_master_workers{status="backoff"} 0`,
+		`hsu_master_worker_ready{worker="worker-0"} 1`,
+		`hsu_master_worker_ready{worker="worker-1"} 0`,
+		`hsu_master_worker_restarts_total{worker="worker-0"} 2`,
+		`hsu_master_gateway_client_connections 1`,
+		`hsu_master_gateway_backend_connections 2`,
+		`hsu_master_gateway_streams 3`,
+		`hsu_master_gateway_queued_bytes 4`,
+		`hsu_master_service_waiting{service="pkg.Service"} 9`,
+		`hsu_master_calls_total{endpoint="worker-0",service="pkg.Service"} 7`,
+		`hsu_master_calls_in_flight{endpoint="worker-0",service="pkg.Service"} 2`,
+		`hsu_master_call_failures_total{code="14",endpoint="worker-0",service="pkg.Service"} 4`,
+		`hsu_master_call_retries_total{endpoint="worker-0",service="pkg.Service"} 1`,
+		`hsu_master_endpoint_ejections_total{endpoint="worker-0",service="pkg.Service"} 3`,
+		`hsu_master_endpoint_ready{endpoint="worker-0",service="pkg.Service"} 1`,
+		`hsu_master_endpoint_ready{endpoint="127.0.0.1:9000",service="pkg.Service"} 0`,
+		`hsu_master_call_duration_seconds_bucket{endpoint="worker-0",service="pkg.Service",le="3.2e-05"} 5`,
+		`hsu_master_call_duration_seconds_bucket{endpoint="worker-0",service="pkg.Service",le="6.4e-05"} 6`,
+		`hsu_master_call_duration_seconds_count{endpoint="worker-0",service="pkg.Service"} 6`,
+		`hsu_master_call_duration_seconds_sum{endpoint="worker-0",service="pkg.Service"} 0.0003`,
+	} {
+		if !strings.Contains(string(body), want+"\n") {
+			t.Errorf("missing: %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", body)
+	}
+}

@@ -1,0 +1,231 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/core-tools/hsu-core/go/control"
+	"github.com/core-tools/hsu-core/go/domain"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	grpcreflection "google.golang.org/grpc/reflection"
+	reflection "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionalpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+// unit is a server as a unit of HSU is: all of them have a package "proto", and files of the same names. mark is a
+// field by which its messages are known.
+func unit(t *testing.T, service, mark string, alphaOnly bool) *services.Endpoint {
+	t.Helper()
+	str := descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum()
+	one := descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()
+	set := &descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
+		{
+			Name: new("types.proto"), Package: new("proto"), Syntax: new("proto3"),
+			MessageType: []*descriptorpb.DescriptorProto{{
+				Name: new(mark + "Message"), Field: []*descriptorpb.FieldDescriptorProto{{Name: new(mark), Number: new(int32(1)), Type: str, Label: one}},
+			}},
+		},
+		{
+			Name: new("service.proto"), Package: new("proto"), Syntax: new("proto3"), Dependency: []string{"types.proto"},
+			Service: []*descriptorpb.ServiceDescriptorProto{{Name: new(strings.TrimPrefix(service, "proto.")), Method: []*descriptorpb.MethodDescriptorProto{
+				{Name: new("Call"), InputType: new(".proto." + mark + "Message"), OutputType: new(".proto." + mark + "Message")},
+			}}},
+		},
+	}}
+	files, err := protodesc.NewFiles(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := grpc.NewServer()
+	srv.RegisterService(&grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil), Metadata: "service.proto"}, nil)
+	options := grpcreflection.ServerOptions{Services: srv, DescriptorResolver: resolver{files}}
+	reflectionalpha.RegisterServerReflectionServer(srv, grpcreflection.NewServer(options))
+	if !alphaOnly {
+		reflection.RegisterServerReflectionServer(srv, grpcreflection.NewServerV1(options))
+	}
+	return connected(t, serveUnit(t, srv))
+}
+
+// resolver also knows the files of reflection itself.
+type resolver struct{ *protoregistry.Files }
+
+func connected(t *testing.T, address string) *services.Endpoint {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &services.Endpoint{Address: address, Conn: conn}
+}
+
+// gateway is a master's public server over two units, and one that offers a service without reflection.
+func gateway(t *testing.T) *grpc.ClientConn {
+	t.Helper()
+	db, s := standalone(t)
+	routed := services.New()
+	routed.Add(unit(t, "proto.Echo", "left", false), "proto.Echo")
+	routed.Add(unit(t, "proto.Other", "right", true), "proto.Other")
+	routed.Add(connected(t, serveUnit(t, grpc.NewServer())), "pkg.Mute")
+	routed.Offer("somebody", "pkg.Nobody")
+	g, err := NewGateway(GatewayOptions{Services: routed, Business: NewBusiness(s, db), Counter: db})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveOn(t, g, g.Close, "tcp", "127.0.0.1:0")
+}
+
+// talking is a conversation in either version.
+type talking struct {
+	t      *testing.T
+	stream grpc.ClientStream
+}
+
+func converse(t *testing.T, conn *grpc.ClientConn, method string) talking {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return talking{t, stream}
+}
+
+func (c talking) ask(q *reflection.ServerReflectionRequest) *reflection.ServerReflectionResponse {
+	c.t.Helper()
+	if err := c.stream.SendMsg(q); err != nil {
+		c.t.Fatal(err)
+	}
+	answer := new(reflection.ServerReflectionResponse)
+	if err := c.stream.RecvMsg(answer); err != nil {
+		c.t.Fatal(err)
+	}
+	if !proto.Equal(answer.GetOriginalRequest(), q) {
+		c.t.Errorf("the answer to %v says that it is one to %v", q, answer.GetOriginalRequest())
+	}
+	return answer
+}
+
+func (c talking) symbol(name string) *reflection.ServerReflectionResponse {
+	c.t.Helper()
+	return c.ask(&reflection.ServerReflectionRequest{MessageRequest: &reflection.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: name}})
+}
+
+func (c talking) file(name string) *reflection.ServerReflectionResponse {
+	c.t.Helper()
+	return c.ask(&reflection.ServerReflectionRequest{MessageRequest: &reflection.ServerReflectionRequest_FileByFilename{FileByFilename: name}})
+}
+
+// contents are what an answer describes: files, services, messages and their fields.
+func contents(t *testing.T, answer *reflection.ServerReflectionResponse) string {
+	t.Helper()
+	if e := answer.GetErrorResponse(); e != nil {
+		return codes.Code(e.GetErrorCode()).String() //nolint:gosec // a code
+	}
+	var words []string
+	for _, b := range answer.GetFileDescriptorResponse().GetFileDescriptorProto() {
+		var f descriptorpb.FileDescriptorProto
+		if err := proto.Unmarshal(b, &f); err != nil {
+			t.Fatal(err)
+		}
+		words = append(words, f.GetName())
+		for _, s := range f.GetService() {
+			words = append(words, s.GetName())
+		}
+		for _, m := range f.GetMessageType() {
+			words = append(words, m.GetName())
+		}
+	}
+	slices.Sort(words)
+	return strings.Join(words, " ")
+}
+
+func TestReflectionOfAllThatIsRouted(t *testing.T) {
+	conn := gateway(t)
+	for _, method := range []string{services.ReflectionV1, services.ReflectionV1Alpha} {
+		t.Run(method, func(t *testing.T) {
+			c := converse(t, conn, method)
+			var names []string
+			for _, s := range c.ask(&reflection.ServerReflectionRequest{MessageRequest: &reflection.ServerReflectionRequest_ListServices{}}).GetListServicesResponse().GetService() {
+				names = append(names, s.GetName())
+			}
+			want := "grpc.health.v1.Health grpc.reflection.v1.ServerReflection grpc.reflection.v1alpha.ServerReflection pkg.Mute pkg.Nobody " +
+				"proto.CoreService proto.Echo proto.MyBusinessService proto.Other"
+			if got := strings.Join(names, " "); got != want {
+				t.Errorf("lists\n%s, want\n%s", got, want)
+			}
+			for _, step := range []struct{ what, answer, want string }{
+				// Its own.
+				{"own service", contents(t, c.symbol("proto.MyBusinessService")), "MyBusinessService ProcessRequest ProcessResponse StatusRequest StatusResponse myservice.proto"},
+				{"own method", contents(t, c.symbol("proto.MyBusinessService.ProcessData")), "MyBusinessService ProcessRequest ProcessResponse StatusRequest StatusResponse myservice.proto"},
+				{"own file", contents(t, c.file("coreservice.proto")), contents(t, c.symbol("proto.CoreService"))},
+				{"reflection itself", fmt.Sprint(strings.Contains(contents(t, c.symbol(strings.Split(method, "/")[1])), "ServerReflection")), "true"},
+				// A unit's, with what its files need: the names are those of the other unit too.
+				{"left service", contents(t, c.symbol("proto.Echo")), "Echo leftMessage service.proto types.proto"},
+				{"left file", contents(t, c.file("types.proto")), "leftMessage types.proto"},
+				{"right method", contents(t, c.symbol("proto.Other.Call")), "Other rightMessage service.proto types.proto"},
+				{"right file", contents(t, c.file("types.proto")), "rightMessage types.proto"},
+				{"right message", contents(t, c.symbol("proto.rightMessage")), "rightMessage types.proto"},
+				{"left message, of the other", contents(t, c.symbol("proto.leftMessage")), "leftMessage types.proto"},
+				{"left file again", contents(t, c.file("service.proto")), "Echo service.proto"},
+				// What nobody can tell.
+				{"no reflection", contents(t, c.symbol("pkg.Mute")), "NotFound"},
+				{"nobody is ready", contents(t, c.symbol("pkg.Nobody")), "NotFound"},
+				{"unknown", contents(t, c.symbol("pkg.Unknown.Message")), "NotFound"},
+				{"nothing", contents(t, c.symbol("")), "NotFound"},
+				{"no question", contents(t, c.ask(&reflection.ServerReflectionRequest{})), "InvalidArgument"},
+				{"a long one", contents(t, c.symbol(strings.Repeat("x", 2*maxReflectionText))), "InvalidArgument"},
+				// The administrator's.
+				{"admin service", contents(t, c.symbol("hsu.master.admin.v1.Admin")), "NotFound"},
+				{"admin file", contents(t, converse(t, conn, method).file("hsu_master_admin.proto")), "NotFound"},
+				{"store", contents(t, c.symbol("hsu.master.store.v1.Worker")), "NotFound"},
+			} {
+				if step.answer != step.want {
+					t.Errorf("%s: got %q, want %q", step.what, step.answer, step.want)
+				}
+			}
+		})
+	}
+}
+
+// A file by its name, as the first question of a stream: whoever has one.
+func TestReflectionFindsAFileOfAUnit(t *testing.T) {
+	got := contents(t, converse(t, gateway(t), services.ReflectionV1).file("service.proto"))
+	if got != "Echo leftMessage service.proto types.proto" && got != "Other rightMessage service.proto types.proto" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestReflectionOfAUnitThatHangs(t *testing.T) {
+	hang := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		<-stream.Context().Done()
+		return nil
+	}))
+	routed := services.New()
+	routed.Add(connected(t, serveUnit(t, hang)), "pkg.Hang")
+	srv := grpc.NewServer()
+	control.RegisterGRPCServerHandler(srv, domain.NewDefaultHandler(quiet), quiet)
+	const within = 100 * time.Millisecond
+	reflect(srv, routed, within)
+	c := converse(t, serveOn(t, srv, srv.Stop, "tcp", "127.0.0.1:0"), services.ReflectionV1)
+	began := time.Now()
+	if got := contents(t, c.symbol("pkg.Hang")); got != "Unavailable" || time.Since(began) < within {
+		t.Errorf("got %q after %v, want UNAVAILABLE after %v", got, time.Since(began), within)
+	}
+	if got := contents(t, c.symbol("proto.CoreService")); !strings.Contains(got, "CoreService") {
+		t.Errorf("the next question: %q", got)
+	}
+}

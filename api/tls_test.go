@@ -1,0 +1,247 @@
+package api
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// authority signs certificates.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return authority{cert, key}
+}
+
+func (a authority) pem() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+}
+
+// issue returns a certificate of that name and its key, as PEM.
+func (a authority) issue(t *testing.T, name string) (cert, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(24 * time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, a.cert, &private.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: bytes})
+}
+
+func (a authority) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
+type tlsFolder struct{ TLSFiles }
+
+func newTLSFolder(t *testing.T) tlsFolder {
+	dir := t.TempDir()
+	return tlsFolder{TLSFiles{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}}
+}
+
+func write(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shake makes a handshake with a server of that configuration, and returns the name
+// in the certificate that the client was shown.
+func shake(t *testing.T, server *tls.Config, client *tls.Config) (name string, err error) {
+	t.Helper()
+	near, far := net.Pipe()
+	for _, end := range []net.Conn{near, far} { // both may write at once, and a pipe holds nothing
+		if err := end.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() {
+		conn := tls.Server(far, server)
+		done <- conn.Handshake()
+		_ = conn.Close()
+	}()
+	defer near.Close()
+	conn := tls.Client(near, client)
+	err = conn.Handshake()
+	if err == nil { // TLS 1.3: whether the server takes the client shows in the first read
+		_, _ = conn.Read(make([]byte, 1))
+	}
+	_ = near.Close()
+	if e := <-done; err == nil {
+		err = e
+	}
+	if err != nil {
+		return "", err
+	}
+	return conn.ConnectionState().PeerCertificates[0].Subject.CommonName, nil
+}
+
+func TestCertificateFollowsItsFiles(t *testing.T) {
+	a := newAuthority(t)
+	files := newTLSFolder(t)
+	cert, key := a.issue(t, "first")
+	write(t, files.Cert, cert)
+	write(t, files.Key, key)
+	second, secondKey := a.issue(t, "second")
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		config, err := files.Config(slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := func(want string) {
+			t.Helper()
+			current, err := config.GetConfigForClient(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			leaf, err := x509.ParseCertificate(current.Certificates[0].Certificate[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := leaf.Subject.CommonName; got != want {
+				t.Errorf("certificate is of %q, want %q", got, want)
+			}
+		}
+		shown("first")
+		write(t, files.Cert, second) // halfway: it does not fit the key
+		time.Sleep(2 * recheck)
+		shown("first")
+		time.Sleep(2 * recheck)
+		shown("first")
+		if n := strings.Count(log.String(), "not renewed"); n != 1 {
+			t.Errorf("%d complaints about one change, want 1: %s", n, log.String())
+		}
+		write(t, files.Key, secondKey)
+		time.Sleep(2 * recheck)
+		shown("second")
+	})
+}
+
+func TestClientsNeedACertificateWhereAsked(t *testing.T) {
+	a, other := newAuthority(t), newAuthority(t)
+	files := newTLSFolder(t)
+	cert, key := a.issue(t, "server")
+	write(t, files.Cert, cert)
+	write(t, files.Key, key)
+	files.ClientCA = files.Cert + ".ca"
+	write(t, files.ClientCA, a.pem())
+	config, err := files.Config(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity := func(by authority) *tls.Config {
+		cert, key := by.issue(t, "client")
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &tls.Config{
+			RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"h2"},
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
+		}
+	}
+	if name, err := shake(t, config, identity(a)); err != nil || name != "server" {
+		t.Errorf("a client of ours: %q, %v", name, err)
+	}
+	if _, err := shake(t, config, identity(other)); err == nil {
+		t.Error("a client that another authority has signed was let in")
+	}
+	if _, err := shake(t, config, &tls.Config{RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"h2"}}); err == nil {
+		t.Error("a client without a certificate was let in")
+	}
+	if _, err := shake(t, config, &tls.Config{RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"http/1.1"}}); err == nil {
+		t.Error("a client that does not speak HTTP/2 was let in")
+	}
+}
+
+func TestCertificatesThatCannotBeUsed(t *testing.T) {
+	a := newAuthority(t)
+	cert, _ := a.issue(t, "one")
+	_, key := a.issue(t, "two")
+	files := newTLSFolder(t)
+	if _, err := files.Config(nil); err == nil || !strings.Contains(err.Error(), files.Cert) {
+		t.Errorf("missing: %v, want the file's name", err)
+	}
+	write(t, files.Cert, cert)
+	write(t, files.Key, key)
+	if _, err := files.Config(nil); err == nil {
+		t.Error("a key that does not fit was taken")
+	}
+	cert, key = a.issue(t, "one")
+	write(t, files.Cert, cert)
+	write(t, files.Key, key)
+	files.ClientCA = files.Key
+	if _, err := files.Config(nil); err == nil || !strings.Contains(err.Error(), "PEM") {
+		t.Errorf("authorities without a certificate: %v", err)
+	}
+}
+
+// One that could not be read, for want of descriptors say, is tried again although no
+// file changes.
+func TestRenewalThatFailedIsTriedAgain(t *testing.T) {
+	a := newAuthority(t)
+	files := newTLSFolder(t)
+	cert, key := a.issue(t, "one")
+	write(t, files.Cert, cert)
+	write(t, files.Key, key)
+	c := &certificates{files: files.TLSFiles, log: slog.New(slog.DiscardHandler)}
+	c.seen, c.failed = c.states(), true
+	if c.fresh() == nil || c.failed {
+		t.Error("it was not tried again")
+	}
+}
