@@ -55,6 +55,11 @@ func TestUnitsHoldWhatOthersRelyOn(t *testing.T) {
 	if got, want := get(service, "TimeoutStopSec"), "30s"; got != want {
 		t.Errorf("TimeoutStopSec=%s, want %s: the default grace and its margin", got, want)
 	}
+	// Before the administrator's own settings, which win.
+	policy := strings.Index(service, "\nEnvironment=HSU_MASTER_ON_DAMAGE=recover\n")
+	if settings := strings.Index(service, "\nEnvironmentFile="); policy < 0 || policy > settings {
+		t.Errorf("the service's answer to a damaged state is at %d, the administrator's settings at %d", policy, settings)
+	}
 	for _, harmful := range []string{"PrivateTmp", "PrivatePIDs", "ExitType", "DynamicUser", "ProtectProc", "ProcSubset", "RestrictNamespaces", "MemoryDenyWriteExecute", "ProtectControlGroups"} {
 		if strings.Contains(service, "\n"+harmful+"=") {
 			t.Errorf("the service sets %s=, which harms the workers", harmful)

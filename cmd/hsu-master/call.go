@@ -6,32 +6,36 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/core-tools/hsu-core/go/control"
 	"github.com/urfave/cli/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/proto"
+	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
 func callFlags() []cli.Flag {
-	return []cli.Flag{
+	return append([]cli.Flag{
 		&cli.StringFlag{Name: "addr", EnvVars: []string{"HSU_MASTER_ADDR"}, Usage: "`HOST:PORT` of the master (default: that of the running master; where no folder is named and none runs, 127.0.0.1:50051)"},
 		&cli.DurationFlag{Name: "timeout", Value: 10 * time.Second, Usage: "how long to wait for the answer"},
-	}
+	}, credentialFlags()...)
 }
 
 func callCommand() *cli.Command {
 	return group("call", "send a request to the master, as a client would",
 		leaf("process-data", "have one item processed", processData, append(callFlags(), jsonOutput(),
 			&cli.StringFlag{Name: "data", Usage: "the `TEXT` to process; - reads it from standard input"},
-			&cli.IntFlag{Name: "priority", Usage: "its `PRIORITY`"})...),
+			&cli.IntFlag{Name: "priority", Usage: "its `PRIORITY`"},
+			&cli.StringFlag{Name: "request-id", Usage: "have it counted once, however often it is sent with this `ID`, and answered alike"})...),
 		leaf("get-status", "ask what the master does and what it has counted", getStatus, append(callFlags(), jsonOutput())...))
 }
 
@@ -53,6 +57,12 @@ func processData(c *cli.Context) error {
 	if priority != int(int32(priority)) { //nolint:gosec // that it may overflow is what is checked
 		return usagef("--priority %d: want a number of 32 bits", priority)
 	}
+	id := c.String("request-id")
+	if c.IsSet("request-id") {
+		if err := store.CheckRequestID(id); err != nil {
+			return usagef("--request-id: %w", err)
+		}
+	}
 	data := c.String("data")
 	if data == "-" {
 		input, err := io.ReadAll(os.Stdin)
@@ -62,6 +72,9 @@ func processData(c *cli.Context) error {
 		data = string(input)
 	}
 	return call(c, func(ctx context.Context, conn *grpc.ClientConn, reached grpc.CallOption) error {
+		if id != "" {
+			ctx = metadata.AppendToOutgoingContext(ctx, api.RequestIDKey, id)
+		}
 		resp, err := proto.NewMyBusinessServiceClient(conn).ProcessData(ctx,
 			&proto.ProcessRequest{Data: data, Priority: int32(priority)}, reached) //nolint:gosec // checked above
 		if err != nil {
@@ -116,9 +129,13 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		return usagef("--addr %q: want HOST:PORT", address)
 	}
+	creds, err := credentialsOf(c)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
-	conn, err := grpc.NewClient(passthrough+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	conn, err := grpc.NewClient(passthrough+address, grpc.WithTransportCredentials(creds), grpc.WithNoProxy())
 	if err != nil {
 		return usagef("--addr %q: %w", address, err)
 	}
@@ -129,15 +146,26 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 		return nil
 	}
 	answer, ok := status.FromError(err)
+	text := printable(answer.Message()) // a worker's, who must not drive the terminal
 	switch {
 	case !ok:
 		return err
+	case answer.Code() == codes.Unavailable && reached.Addr == nil && notSecuredAlike(text, c.String("tls-ca") != ""):
+		return hint(fmt.Errorf("%s: %s", address, text), "see --tls-ca, --tls-cert and --tls-name, and what the master was started with")
 	case answer.Code() == codes.Unavailable && reached.Addr == nil:
-		return hint(fmt.Errorf("%w at %s: %s", errNoMaster, address, answer.Message()), `start one with "hsu-master run", or name another --addr`)
+		return hint(fmt.Errorf("%w at %s: %s", errNoMaster, address, text), `start one with "hsu-master run", or name another --addr`)
 	case answer.Code() == codes.ResourceExhausted:
-		return hint(fmt.Errorf("%s: %s", address, answer.Message()), "send less at once")
+		return hint(fmt.Errorf("%s: %s", address, text), "send less at once")
 	case answer.Code() == codes.DeadlineExceeded:
 		return hint(fmt.Errorf("%s did not answer within %s", address, c.Duration("timeout")), `see "hsu-master status", or wait longer with --timeout`)
 	}
-	return fmt.Errorf("%s: %s: %s", address, answer.Code(), answer.Message())
+	return fmt.Errorf("%s: %s: %s", address, answer.Code(), text)
+}
+
+// notSecuredAlike tells that somebody listens, but that one side wants TLS and the
+// other does not, or a certificate is not to the other's liking. A server that refuses
+// ours may close while we still write.
+func notSecuredAlike(text string, secured bool) bool {
+	return strings.Contains(text, "tls: ") || strings.Contains(text, "server preface") ||
+		secured && (strings.Contains(text, "broken pipe") || strings.Contains(text, "reset by peer") || strings.Contains(text, "EOF"))
 }

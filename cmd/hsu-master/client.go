@@ -60,18 +60,23 @@ func readState(ctx context.Context, f folders) (*adminpb.State, error) {
 		return state, err
 	}
 	snap, err := store.ReadSnapshot(f.state)
+	if err != nil {
+		return nil, offline(f, err)
+	}
+	return api.OfflineState(snap), nil
+}
+
+// offline says what an error of reading the files means to who asks for the state.
+func offline(f folders, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, hint(fmt.Errorf("%w, and there is no state in %s", errNoMaster, f.state),
+		return hint(fmt.Errorf("%w, and there is no state in %s", errNoMaster, f.state),
 			`start one with "hsu-master run", or name its --state-dir`)
 	}
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {
-		return nil, hint(fmt.Errorf("%w (pid %d), but it does not answer at %s", errHeld, locked.PID, f.liveSocket()),
+		return hint(fmt.Errorf("%w (pid %d), but it does not answer at %s", errHeld, locked.PID, f.liveSocket()),
 			"it may be starting, or its runtime folder was removed: restart it, its workers live on")
 	}
-	if err != nil {
-		return nil, err
-	}
-	return api.OfflineState(snap), nil
+	return err
 }
 
 // errHeld means that a master holds the state, though it does not answer.
@@ -88,6 +93,8 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 	case status.Code(err) == codes.DeadlineExceeded, ctx.Err() != nil:
 		return nil, hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), answerWithin),
 			"it hangs or is suspended: see its log, or restart it, its workers live on")
+	case err != nil && gone(ctx, f):
+		return nil, fmt.Errorf("%w at %s any more", errNoMaster, f.liveSocket())
 	case err != nil:
 		return nil, fmt.Errorf("ask the master: %s", status.Convert(err).Message())
 	}
@@ -96,6 +103,16 @@ func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
 		return nil, fmt.Errorf("%w for %s: the socket that it names is another's", errNoMaster, f.state)
 	}
 	return resp.GetState(), nil
+}
+
+// gone tells whether the master has ended that was asked: what is dying may still
+// accept a connection, and never answers.
+func gone(ctx context.Context, f folders) bool {
+	conn, err := dialAdmin(ctx, f)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return errors.Is(err, errNoMaster)
 }
 
 // defaultAddress is where a master serves that was told nothing else.

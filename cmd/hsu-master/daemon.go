@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -17,8 +19,10 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // serve is the daemon: it opens what it needs in order, serves until a signal
@@ -31,6 +35,7 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	// Before anything is opened: a signal that comes meanwhile is answered after.
 	signals := watchSignals()
 	defer signals.stop()
+	haveThreads(threadsInHand)
 	if err := d.open(ctx); err != nil {
 		return err
 	}
@@ -47,12 +52,14 @@ type daemon struct {
 	notify  *notifier
 	closers []closer
 
-	store    *store.DB
-	sup      *supervisor.Supervisor
-	public   *api.Public
-	admin    *grpc.Server
-	listener net.Listener
-	adminOn  net.Listener
+	store     *store.DB
+	sup       *supervisor.Supervisor
+	gateway   *api.Gateway
+	admin     *grpc.Server
+	tls       *tls.Config // of the port, nil for none
+	listener  net.Listener
+	adminOn   net.Listener
+	metricsOn net.Listener // nil where no figures are shown
 }
 
 type closer struct {
@@ -75,8 +82,21 @@ func (d *daemon) close() error {
 }
 
 func (d *daemon) open(ctx context.Context) error {
-	var err error
-	if d.store, err = store.Open(d.cfg.folders.state, store.Options{Sync: d.cfg.sync, Logger: d.log}); err != nil {
+	// Without it, results are kept for a whole --request-ttl more at each start.
+	boot, err := process.BootID()
+	if err != nil {
+		d.log.Debug("boot id not read", "error", err)
+	}
+	if d.cfg.tls != (api.TLSFiles{}) {
+		if d.tls, err = d.cfg.tls.Config(d.log); err != nil {
+			return usageError{err}
+		}
+	}
+	if d.store, err = store.Open(d.cfg.folders.state, store.Options{
+		Sync: d.cfg.sync, OnDamage: d.cfg.onDamage, KeepBackups: d.cfg.keep, Logger: d.log,
+		RequestTTL: d.cfg.resultTTL, BootTime: process.BootTime, BootID: boot,
+		LostID: func() (string, error) { return supervisor.LivingMasterID(ctx, d.cfg.folders.state) },
+	}); err != nil {
 		return err
 	}
 	d.onClose("the state", d.store.Close)
@@ -84,7 +104,7 @@ func (d *daemon) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options := supervisor.Options{Store: d.store, RuntimeDir: d.cfg.folders.runtime, Log: d.log}
+	options := supervisor.Options{Store: d.store, RuntimeDir: d.cfg.folders.runtime, Log: d.log, Policies: d.cfg.policies}
 	if d.notify.on {
 		options.Keeper = handleStore{notify: d.notify, kept: passed.handles}
 	}
@@ -94,9 +114,15 @@ func (d *daemon) open(ctx context.Context) error {
 	}
 	// Before any worker is started: a port in use must not cost a hundred forks.
 	if d.listener = passed.listener; d.listener == nil {
-		if d.listener, err = listen(ctx, d.cfg.address); err != nil {
+		if d.listener, err = listen(ctx, d.cfg.address, "--port"); err != nil {
 			return err
 		}
+	}
+	if d.cfg.metrics != "" {
+		if d.metricsOn, err = listen(ctx, d.cfg.metrics, "--metrics"); err != nil {
+			return errors.Join(err, d.listener.Close())
+		}
+		d.onClose("the metrics listener", d.closeMetrics)
 	}
 	if d.adminOn, err = api.ListenAdmin(ctx, d.cfg.folders.socket()); err != nil {
 		return errors.Join(err, d.listener.Close())
@@ -107,7 +133,12 @@ func (d *daemon) open(ctx context.Context) error {
 	}
 	d.onClose("the admin socket's path", d.cfg.folders.takeBack)
 	business := api.NewBusiness(d.sup, d.store)
-	d.public = api.NewPublic(business, supervisor.CoreLogger(d.log))
+	if d.gateway, err = api.NewGateway(api.GatewayOptions{
+		Services: d.sup.Services(), Business: business, Counter: d.store, TLS: d.tls, Log: d.log,
+	}); err != nil {
+		return err
+	}
+	d.onClose("the gateway", func() error { d.gateway.Close(); return nil })
 	d.admin = api.NewAdminServer(&api.Admin{
 		Store: d.store, Supervisor: d.sup,
 		Listen: d.listener.Addr().String(), Version: version(), Started: time.Now(),
@@ -115,14 +146,21 @@ func (d *daemon) open(ctx context.Context) error {
 	return nil
 }
 
-func listen(ctx context.Context, address string) (net.Listener, error) {
-	var config net.ListenConfig
-	l, err := config.Listen(ctx, "tcp", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, hint(fmt.Errorf("port in use: %s is held by another process", address), "stop that process, or choose another --port")
+// listen listens on an address, which the flag has given.
+func listen(ctx context.Context, address, flag string) (net.Listener, error) {
+	network := "tcp"
+	if host, _, err := net.SplitHostPort(address); err == nil && net.ParseIP(host).To4() != nil {
+		network = "tcp4" // else 0.0.0.0 would be all addresses of IPv6 too
 	}
-	if err != nil {
-		return nil, fmt.Errorf("serve requests: %w", err)
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, network, address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, hint(fmt.Errorf("port in use: %s is held by another process", address), "stop that process, or choose another %s", flag)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, hint(fmt.Errorf("listen on %s: %w", address, err), "name an address of this host")
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
 	return l, nil
 }
@@ -134,11 +172,17 @@ func (d *daemon) run(ctx context.Context, signals *signals) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	failed := make(chan error, 3)
-	wg.Go(func() { failed <- wrap("serve requests", d.public.Serve(d.listener)) })
+	if d.metricsOn != nil {
+		wg.Go(func() { d.serveMetrics(ctx) })
+	}
+	wg.Go(func() { failed <- wrap("serve requests", d.gateway.Serve(d.listener)) })
 	wg.Go(func() { failed <- wrap("serve administrators", d.admin.Serve(d.adminOn)) })
 	supervised := make(chan error, 1)
 	wg.Go(func() { supervised <- d.sup.Serve(ctx) })
 	d.log.Info("master started", "address", d.listener.Addr().String(), "state", d.cfg.folders.state, "pid", os.Getpid())
+	if d.cfg.unitFault != nil {
+		d.log.Error("workers cannot be started, those that live are kept", "error", d.cfg.unitFault)
+	}
 
 	var err error
 	recovered := d.sup.Recovered()
@@ -148,10 +192,12 @@ func (d *daemon) run(ctx context.Context, signals *signals) error {
 		select {
 		case <-recovered:
 			recovered = nil
-			d.public.SetServing(true)
+			crashpoint.Pass(crashpoint.Serving, func() { d.gateway.SetServing(true) })
 			d.log.Info("master serving", "address", d.listener.Addr().String(), "processed", d.store.Processed())
 			d.notify.ready(d.statusLine())
 			settled = time.After(settlingTime)
+			wg.Go(func() { d.store.ServeBackups(ctx, d.cfg.backups) })
+			wg.Go(func() { d.keepPlaces(ctx, &wg) })
 		case <-settled:
 			debug.FreeOSMemory()
 		case <-beat:
@@ -188,12 +234,12 @@ func (d *daemon) run(ctx context.Context, signals *signals) error {
 // stop ends both servers and the workers side by side: what is under way needs
 // the workers, and the workers' own drain waits for it.
 func (d *daemon) stop(signals *signals, supervised <-chan error) error {
-	d.public.SetServing(false)
+	d.gateway.SetServing(false)
 	d.notify.stopping()
 	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.stopGrace)
 	defer cancel()
 	var drained sync.WaitGroup
-	drained.Go(func() { api.StopGracefully(ctx, d.public.Server) })
+	drained.Go(func() { d.gateway.Shutdown(ctx) })
 	defer drained.Wait()
 	for {
 		select {
@@ -210,6 +256,31 @@ func (d *daemon) stop(signals *signals, supervised <-chan error) error {
 			d.sup.Hurry()
 			cancel()
 		}
+	}
+}
+
+// closeMetrics closes the listener where its server has not done so.
+func (d *daemon) closeMetrics() error {
+	if err := d.metricsOn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// serveMetrics shows figures until ctx ends. That they cannot be shown ends no master.
+func (d *daemon) serveMetrics(ctx context.Context) {
+	server := &http.Server{
+		Handler: api.MetricsHandler(api.MetricsSource{
+			Store: d.store, Workers: d.sup.Workers, Services: d.sup.Services().Snapshot, Gateway: d.gateway.Figures,
+			Version: version(),
+		}),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(d.metricsOn); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		d.log.Error("figures are not shown any more", "error", err)
 	}
 }
 
@@ -234,6 +305,9 @@ func (d *daemon) statusLine() string {
 		if w.Ready {
 			ready++
 		}
+	}
+	if err := d.store.Writable(); err != nil {
+		return fmt.Sprintf("%d of %d workers ready, but %v", ready, len(workers), err)
 	}
 	if len(workers) == 0 {
 		return fmt.Sprintf("standalone, %d requests processed", d.store.Processed())

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
@@ -115,11 +117,25 @@ func (f folders) socket() string { return filepath.Join(f.runtime, adminSocket) 
 // in its state folder, since its runtime folder may have been given by a flag.
 func (f folders) liveSocket() string {
 	if !f.runtimeGiven {
-		if path, err := os.ReadFile(filepath.Join(f.state, adminPathFile)); err == nil {
-			return strings.TrimSpace(string(path))
+		if file, err := os.Open(filepath.Join(f.state, adminPathFile)); err == nil {
+			text, err := io.ReadAll(io.LimitReader(file, maxAdminPath+1))
+			err = errors.Join(err, file.Close())
+			if path, ok := announced(text); ok && err == nil {
+				return path
+			}
 		}
 	}
 	return f.socket()
+}
+
+// maxAdminPath is PATH_MAX of Linux, and more than a socket's path can have.
+const maxAdminPath = 4096
+
+// announced is the path that announce has left; false where a power cut has left
+// less, or somebody something else.
+func announced(text []byte) (path string, ok bool) {
+	path, whole := strings.CutSuffix(string(text), "\n")
+	return path, whole && len(text) <= maxAdminPath && filepath.IsAbs(path) && !strings.Contains(path, "\x00")
 }
 
 // announce leaves the socket's path for clients. A crash leaves it too, and then
@@ -129,12 +145,12 @@ func (f folders) announce() error {
 	if old, err := os.ReadFile(path); err == nil && string(old) == text {
 		return nil
 	}
-	return replaceFile(path, text, 0o600)
+	return replaceFile(crashpoint.AdminPath, path, text, 0o600)
 }
 
 // takeBack removes what announce has left.
 func (f folders) takeBack() error {
-	err := os.Remove(filepath.Join(f.state, adminPathFile))
+	err := crashpoint.Do(crashpoint.AdminPathGone, func() error { return os.Remove(filepath.Join(f.state, adminPathFile)) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // moved or deleted under way
 	}
@@ -142,13 +158,13 @@ func (f folders) takeBack() error {
 }
 
 // replaceFile leaves the old file or the new one, never half of one.
-func replaceFile(path, text string, mode fs.FileMode) error {
+func replaceFile(file crashpoint.Point, path, text string, mode fs.FileMode) error {
 	tmp := path + ".new"
-	if err := os.WriteFile(tmp, []byte(text), mode); err != nil {
+	if err := crashpoint.Do(file.Write(), func() error { return os.WriteFile(tmp, []byte(text), mode) }); err != nil {
 		_ = os.Remove(tmp)
 		return err
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := crashpoint.Do(file.Rename(), func() error { return os.Rename(tmp, path) }); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	return nil

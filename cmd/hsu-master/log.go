@@ -27,15 +27,19 @@ func newLogger(w io.Writer, terminal, asJSON bool, level slog.Level) *slog.Logge
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// isTerminal: a device that is written to a character at a time. /dev/null is one
-// too, which does no harm.
+// isTerminal: a device that is written to a character at a time, but for the one
+// that takes everything.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
 	}
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
 }
 
 // terminalHandler prints "15:04:05 worker-0 running pid=4712 port=40001".
@@ -58,11 +62,11 @@ func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
 	var rest strings.Builder
 	write := func(a slog.Attr) bool {
 		if a.Key == "worker" {
-			message = a.Value.String() + " " + strings.TrimPrefix(message, "worker ")
+			message = printable(a.Value.String()) + " " + strings.TrimPrefix(message, "worker ")
 			return true
 		}
 		value := a.Value.String()
-		if strings.ContainsAny(value, " \n\t\"") {
+		if strings.ContainsAny(value, ` "`) || printable(value) != value {
 			value = fmt.Sprintf("%q", value)
 		}
 		rest.WriteString(" " + a.Key + "=" + value)

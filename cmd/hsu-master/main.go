@@ -8,13 +8,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/store"
 )
 
-func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	leaked := watchLeaks()
+	os.Exit(leaked(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)))
+}
 
 // Exit codes; hsu-master(1) documents them and scripts rely on them.
 const (
@@ -37,10 +41,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitDone
 	}
 	fmt.Fprintf(stderr, "hsu-master: error: %v\n", err)
-	if hinted, ok := errors.AsType[*hintedError](err); ok {
-		fmt.Fprintf(stderr, "hsu-master: hint: %s\n", hinted.hint)
+	if next := nextStep(err); next != "" {
+		fmt.Fprintf(stderr, "hsu-master: hint: %s\n", next)
 	}
 	return exitCode(err)
+}
+
+// nextStep says what to do about an error, where its own text does not.
+func nextStep(err error) string {
+	if hinted, ok := errors.AsType[*hintedError](err); ok {
+		return hinted.hint
+	}
+	if damaged, ok := errors.AsType[*store.DamagedError](err); ok && !damaged.Backup {
+		return `"hsu-master state check" says what is wrong; "hsu-master run --on-damage recover" keeps the file aside and goes on from the newest good backup and the living workers`
+	}
+	if errors.Is(err, syscall.EMFILE) {
+		return "raise the limit on open files: ulimit -n, or LimitNOFILE= of the service"
+	}
+	return ""
 }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
@@ -62,6 +80,7 @@ running, 4 the state is held by another master, 5 the state is damaged.`,
 			statusCommand(),
 			stateCommand(),
 			workerCommand(),
+			serviceCommand(),
 			callCommand(),
 			pingCommand(),
 			systemdCommand(),
@@ -100,6 +119,27 @@ func leaf(name, usage string, action cli.ActionFunc, flags ...cli.Flag) *cli.Com
 			return action(c)
 		},
 	}
+}
+
+// leafOf is a leaf that takes an argument.
+func leafOf(name, usage, arg string, required bool, action func(c *cli.Context, arg string) error, flags ...cli.Flag) *cli.Command {
+	cmd := leaf(name, usage, nil, flags...)
+	cmd.ArgsUsage = arg
+	if !required {
+		cmd.ArgsUsage = "[" + arg + "]"
+	}
+	cmd.Action = func(c *cli.Context) error {
+		switch {
+		case c.NArg() > 1:
+			return usagef("%s takes one %s, got %q too", c.Command.HelpName, arg, c.Args().Get(1))
+		case c.NArg() == 0 && required:
+			return usagef("a %s is missing: see %q", arg, c.Command.HelpName+" --help")
+		case c.NArg() == 1 && c.Args().First() == "":
+			return usagef("the %s is empty: name one", arg)
+		}
+		return action(c, c.Args().First())
+	}
+	return cmd
 }
 
 func missingCommand(c *cli.Context) error {
@@ -148,7 +188,7 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[*store.LockedError](err); ok || errors.Is(err, errHeld) {
 		return exitLocked
 	}
-	if _, ok := errors.AsType[*store.DamagedError](err); ok {
+	if _, ok := errors.AsType[*store.DamagedError](err); ok || errors.Is(err, errUnsound) {
 		return exitDamaged
 	}
 	if errors.Is(err, errNoMaster) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -58,22 +59,49 @@ type passed struct {
 	handles  map[string]*os.File // kept for an earlier master, by name
 }
 
+// maxPassed is more than a service manager has descriptors for.
+const maxPassed = 1 << 20
+
 // takePassed takes what systemd passed, sd_listen_fds(3).
 func takePassed() (passed, error) {
+	if count, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && count > maxPassed {
+		return passed{}, fmt.Errorf("LISTEN_FDS is %d: want what systemd has set, or nothing", count)
+	}
+	return sortPassed(activation.Files(true))
+}
+
+// sortPassed tells the listener from the handles, by their names. It closes what is
+// of no use: all of them where it fails.
+func sortPassed(files []*os.File) (_ passed, err error) {
 	p := passed{handles: map[string]*os.File{}}
-	for _, f := range activation.Files(true) {
+	defer func() {
+		if err != nil {
+			for _, f := range files {
+				_ = f.Close() // again, for some
+			}
+			if p.listener != nil {
+				_ = p.listener.Close()
+			}
+		}
+	}()
+	for _, f := range files {
 		if f.Name() != deploy.ListenerName {
+			if p.handles[f.Name()] != nil {
+				_ = f.Close() // of the same process
+				continue
+			}
 			p.handles[f.Name()] = f
 			continue
 		}
-		l, err := net.FileListener(f)
-		switch {
-		case err != nil:
-			return passed{}, fmt.Errorf("take the socket that systemd passed: %w: use ListenStream= in the socket unit", err)
-		case p.listener != nil:
+		if p.listener != nil {
 			return passed{}, errors.New("systemd passed more than one socket: name one ListenStream= in the socket unit")
 		}
-		p.listener = l
+		if !listens(f) {
+			return passed{}, errors.New("systemd passed a socket that does not listen: use ListenStream= and Accept=no in the socket unit")
+		}
+		if p.listener, err = net.FileListener(f); err != nil {
+			return passed{}, fmt.Errorf("take the socket that systemd passed: %w: use ListenStream= in the socket unit", err)
+		}
 		_ = f.Close() // the listener has its own descriptor
 	}
 	return p, nil

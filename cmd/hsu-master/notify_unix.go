@@ -41,3 +41,14 @@ func (n *notifier) sendFile(state string, f *os.File) error {
 	}
 	return nil
 }
+
+// listens tells whether connections can be accepted from the socket.
+func listens(f *os.File) bool {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	yes := 0
+	err = raw.Control(func(fd uintptr) { yes, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN) })
+	return err == nil && yes != 0
+}

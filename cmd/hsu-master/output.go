@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -29,8 +31,10 @@ type (
 		MasterPID      int32             `json:"master_pid"`
 		Status         string            `json:"status,omitempty"`
 		ProcessedCount int64             `json:"processed_count"`
+		CountShort     *time.Time        `json:"count_may_be_short_since,omitempty"`
 		Workers        []workerJSON      `json:"workers"`
 		Services       []serviceJSON     `json:"services"`
+		WriteError     string            `json:"write_error,omitempty"`
 		BadRecords     map[string]string `json:"bad_records,omitempty"`
 	}
 	workersJSON struct {
@@ -62,23 +66,45 @@ type (
 	serviceJSON struct {
 		Name      string         `json:"name"`
 		Endpoints []endpointJSON `json:"endpoints"`
+		// Of a running master.
+		Balance     string `json:"balance,omitempty"`
+		AffinityKey string `json:"affinity_key,omitempty"`
+		MaxInFlight int64  `json:"max_in_flight,omitempty"`
+		MaxMessage  int64  `json:"max_message,omitempty"`
+		Waiting     int64  `json:"waiting"`
 	}
 	endpointJSON struct {
-		Address string `json:"address"`
-		Worker  string `json:"worker"`
-		Healthy bool   `json:"healthy"`
+		Address   string       `json:"address"`
+		Worker    string       `json:"worker"`
+		Healthy   bool         `json:"healthy"`
+		Source    string       `json:"source"` // worker, reflection or registered
+		Ejected   bool         `json:"ejected"`
+		Reason    string       `json:"reason,omitempty"`
+		TTL       float64      `json:"ttl,omitempty"` // seconds
+		ExpiresAt *time.Time   `json:"expires_at,omitempty"`
+		Figures   *figuresJSON `json:"figures,omitempty"` // of a running master
+	}
+	figuresJSON struct {
+		Calls     uint64            `json:"calls"`
+		InFlight  int64             `json:"in_flight"`
+		Failures  map[string]uint64 `json:"failures"` // by status
+		Retries   uint64            `json:"retries"`
+		Ejections uint64            `json:"ejections"`
+		Latency   *latencyJSON      `json:"latency,omitempty"` // absent before the first call has ended
+	}
+	// latencyJSON is in seconds; a quantile is the bound of its bucket, null where that
+	// has none.
+	latencyJSON struct {
+		Mean float64  `json:"mean"`
+		P50  *float64 `json:"p50"`
+		P99  *float64 `json:"p99"`
+	}
+	servicesJSON struct {
+		Services []serviceJSON `json:"services"`
 	}
 )
 
 func stateToJSON(s *adminpb.State) stateJSON {
-	services := make([]serviceJSON, 0, len(s.GetServices()))
-	for _, service := range s.GetServices() {
-		endpoints := make([]endpointJSON, 0, len(service.GetEndpoints()))
-		for _, e := range service.GetEndpoints() {
-			endpoints = append(endpoints, endpointJSON{e.GetAddress(), e.GetWorker(), e.GetHealthy()})
-		}
-		services = append(services, serviceJSON{service.GetName(), endpoints})
-	}
 	return stateJSON{
 		Source:         s.GetSource(),
 		SchemaVersion:  s.GetSchemaVersion(),
@@ -86,8 +112,10 @@ func stateToJSON(s *adminpb.State) stateJSON {
 		MasterPID:      s.GetMasterPid(),
 		Status:         s.GetStatus(),
 		ProcessedCount: s.GetProcessedCount(),
+		CountShort:     timeOf(s.GetCountMayBeShortSince()),
 		Workers:        workersToJSON(s.GetWorkers()),
-		Services:       services,
+		Services:       servicesToJSON(s.GetServices()),
+		WriteError:     s.GetWriteError(),
 		BadRecords:     s.GetBadRecords(),
 	}
 }
@@ -110,12 +138,76 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 	return list
 }
 
-func timeOf(t *timestamppb.Timestamp) *time.Time {
-	if t == nil {
+func servicesToJSON(services []*adminpb.Service) []serviceJSON {
+	list := make([]serviceJSON, 0, len(services))
+	for _, s := range services {
+		item := serviceJSON{
+			Name: s.GetName(), Endpoints: make([]endpointJSON, 0, len(s.GetEndpoints())),
+			Balance: s.GetBalance(), AffinityKey: s.GetAffinityKey(),
+			MaxInFlight: s.GetMaxInFlight(), MaxMessage: s.GetMaxMessage(), Waiting: s.GetWaiting(),
+		}
+		for _, e := range s.GetEndpoints() {
+			item.Endpoints = append(item.Endpoints, endpointToJSON(e))
+		}
+		list = append(list, item)
+	}
+	return list
+}
+
+func endpointToJSON(e *adminpb.Endpoint) endpointJSON {
+	item := endpointJSON{
+		Address: e.GetAddress(), Worker: e.GetWorker(), Healthy: e.GetHealthy(), Source: e.GetSource(), Ejected: e.GetEjected(),
+		Reason: e.GetReason(), TTL: e.GetTtl().AsDuration().Seconds(), ExpiresAt: timeOf(e.GetExpiresAt()),
+	}
+	if f := e.GetFigures(); f != nil {
+		item.Figures = &figuresJSON{
+			Calls: f.GetCalls(), InFlight: f.GetInFlight(), Failures: f.GetFailures(),
+			Retries: f.GetRetries(), Ejections: f.GetEjections(), Latency: latencyToJSON(f.GetLatency()),
+		}
+		if f.GetFailures() == nil {
+			item.Figures.Failures = map[string]uint64{}
+		}
+	}
+	return item
+}
+
+func latencyToJSON(l *adminpb.Latency) *latencyJSON {
+	var all uint64
+	for _, n := range l.GetCounts() {
+		all += n
+	}
+	if all == 0 {
 		return nil
 	}
-	local := t.AsTime().Local()
-	return &local
+	seconds := func(share float64) *float64 {
+		bound, _ := latencyAt(l, share)
+		if bound == 0 {
+			return nil
+		}
+		return new(bound.Seconds())
+	}
+	return &latencyJSON{Mean: l.GetSum().AsDuration().Seconds() / float64(all), P50: seconds(0.5), P99: seconds(0.99)}
+}
+
+func timeOf(t *timestamppb.Timestamp) *time.Time {
+	if t == nil || t.CheckValid() != nil {
+		return nil
+	}
+	shown := t.AsTime().Local()
+	if shown.Year() < 1 || shown.Year() > 9999 {
+		shown = shown.UTC() // JSON has no other years
+	}
+	return &shown
+}
+
+// printJSONLine prints a value on one line, for who reads a stream of them.
+func printJSONLine(w io.Writer, value any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
 }
 
 func printJSON(w io.Writer, value any) error {
@@ -138,8 +230,8 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time) error {
 	fmt.Fprintln(table, "WORKER\tSTATUS\tPID\tPORT\tAGE\tRESTARTS\tLAST EXIT\tNOTE")
 	for _, item := range workers {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n",
-			item.GetId(), item.GetStatus(), number(item.GetPid()), number(item.GetPort()),
-			age(item.GetStartedAt(), now), item.GetRestarts(), exitText(item.GetLastExit(), now), note(item))
+			printable(item.GetId()), printable(item.GetStatus()), number(item.GetPid()), number(item.GetPort()),
+			age(item.GetStartedAt(), now), item.GetRestarts(), printable(exitText(item.GetLastExit(), now)), note(item))
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)
@@ -148,18 +240,31 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time) error {
 		if item.GetReason() == "" && len(item.GetLastOutput()) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s is %s: %s\n", item.GetId(), item.GetStatus(), item.GetReason())
+		fmt.Fprintf(w, "\n%s is %s: %s\n", printable(item.GetId()), printable(item.GetStatus()), printable(item.GetReason()))
 		for _, line := range item.GetLastOutput() {
-			// Quoted where it could drive the terminal: the worker wrote it.
 			fmt.Fprintf(w, "  | %s\n", printable(line))
 		}
 	}
 	return nil
 }
 
-func printable(line string) string {
-	quoted := strconv.Quote(line)
-	return quoted[1 : len(quoted)-1]
+// printable writes out what could drive the terminal: much of what is printed a
+// worker wrote, or a damaged file holds.
+func printable(text string) string {
+	clean := func(r rune) bool { return r != utf8.RuneError && strconv.IsPrint(r) }
+	if !strings.ContainsFunc(text, func(r rune) bool { return !clean(r) }) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if clean(r) {
+			b.WriteRune(r)
+		} else {
+			quoted := strconv.QuoteRune(r)
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+	}
+	return b.String()
 }
 
 func note(w *adminpb.Worker) string {

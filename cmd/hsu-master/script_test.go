@@ -14,17 +14,24 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/store"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"hsu-master": main})
+	testscript.Main(checked{m}, map[string]func(){"hsu-master": main})
 }
+
+// checked are all tests, and that they leave nothing behind.
+type checked struct{ m *testing.M }
+
+func (c checked) Run() int { return leaks.Run(c.m, os.Stderr) }
 
 // The scripts are what a person types, and what that person gets. They need no
 // process that goes on running; those that do are in package e2e.
@@ -35,6 +42,11 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits":     exits,
 			"mkstate":   command(1, makeState),
+			"mkbackup":  command(1, makeBackup),
+			"golden":    golden,
+			"hold":      hold,
+			"twist":     command(1, contradict),
+			"offers":    command(1, offer),
 			"schema":    command(2, setSchema),
 			"flip":      command(2, flip),
 			"cut":       command(2, cut),
@@ -120,6 +132,63 @@ func makeState(args []string) error {
 		return err
 	}
 	return db.Close()
+}
+
+// makeBackup has the state backed up into its folder, as a running master does.
+func makeBackup(args []string) error {
+	db, err := store.Open(args[0], store.Options{})
+	if err != nil {
+		return err
+	}
+	_, err = db.BackUp()
+	return errors.Join(err, db.Close())
+}
+
+// golden leaves the database that a release with a schema version has left.
+func golden(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: golden VERSION FOLDER")
+	}
+	content, err := os.ReadFile(filepath.Join("..", "..", "testdata", "schema-v"+args[0], "state.db"))
+	ts.Check(err)
+	ts.Check(os.Mkdir(ts.MkAbs(args[1]), 0o700))
+	ts.Check(os.WriteFile(filepath.Join(ts.MkAbs(args[1]), "state.db"), content, 0o600))
+}
+
+// hold is a master that holds a state to the end of the script.
+func hold(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: hold FOLDER")
+	}
+	db, err := store.Open(ts.MkAbs(args[0]), store.Options{})
+	ts.Check(err)
+	ts.Defer(func() { _ = db.Close() })
+}
+
+// offer records a worker that runs and offers two services, and an endpoint from
+// outside.
+func offer(args []string) error {
+	db, err := store.Open(args[0], store.Options{})
+	if err != nil {
+		return err
+	}
+	worker := store.Worker{
+		ID: "worker-0", Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusRunning, Incarnation: 1, Port: 40001,
+		Instance: &store.Instance{Token: strings.Repeat("0", 32), PID: 4711, Port: 40001},
+		Services: []store.Offer{{Name: "pkg.Known"}, {Name: "pkg.Told", Reflected: true}},
+	}
+	outside := store.Registration{Service: "pkg.Outside", Address: "10.0.0.7:8080", TTL: 30 * time.Second}
+	return errors.Join(db.Apply(context.Background(), store.PutWorker(worker), store.PutRegistration(outside)), db.Close())
+}
+
+// contradict records a worker that runs without a process.
+func contradict(args []string) error {
+	db, err := store.Open(args[0], store.Options{})
+	if err != nil {
+		return err
+	}
+	record := store.PutWorker(store.Worker{ID: "worker-1", Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusRunning, Incarnation: 1})
+	return errors.Join(db.Apply(context.Background(), record), db.Close())
 }
 
 func setSchema(args []string) error {

@@ -9,12 +9,19 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 )
 
 func stateCommand() *cli.Command {
-	return group("state", "look into what the master has recorded",
-		leaf("dump", "print the whole state, of the running master or from its file", dumpState, jsonOutput()))
+	return group("state", "look into what the master has recorded, back it up, and put it back",
+		leaf("dump", "print the whole state, of the running master or from its file", dumpState, jsonOutput()),
+		planCommand(),
+		checkCommand(),
+		backupCommand(),
+		restoreCommand(),
+		compactCommand(),
+		migrateCommand())
 }
 
 func dumpState(c *cli.Context) error {
@@ -26,32 +33,48 @@ func dumpState(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	w := c.App.Writer
 	if c.Bool(jsonFlag) {
-		return printJSON(w, stateToJSON(state))
+		return printJSON(c.App.Writer, stateToJSON(state))
 	}
-	fmt.Fprintf(w, "source           %s\nschema version   %d\nmaster id        %s\nmaster pid       %s\nprocessed count  %d\n\n",
-		state.GetSource(), state.GetSchemaVersion(), state.GetMasterId(), number(state.GetMasterPid()), state.GetProcessedCount())
-	if err := printWorkers(w, state.GetWorkers(), time.Now()); err != nil {
+	return printState(c.App.Writer, state, time.Now())
+}
+
+func printState(w io.Writer, state *adminpb.State, now time.Time) error {
+	fmt.Fprintf(w, "source           %s\nschema version   %d\nmaster id        %s\nmaster pid       %s\nprocessed count  %d%s\n\n",
+		printable(state.GetSource()), state.GetSchemaVersion(), printable(state.GetMasterId()), number(state.GetMasterPid()), state.GetProcessedCount(), shortText(state))
+	printWriteError(w, state)
+	if err := printWorkers(w, state.GetWorkers(), now); err != nil {
 		return err
 	}
-	for _, service := range state.GetServices() {
-		fmt.Fprintf(w, "\n%s\n", service.GetName())
-		for _, e := range service.GetEndpoints() {
-			health := "not ready"
-			if e.GetHealthy() {
-				health = "ready"
-			}
-			fmt.Fprintf(w, "  %s  %s  %s\n", e.GetAddress(), e.GetWorker(), health)
+	if len(state.GetServices()) > 0 {
+		fmt.Fprintln(w)
+		if err := printServices(w, state.GetServices(), state.GetSource() == api.SourceLive); err != nil {
+			return err
 		}
 	}
 	printBadRecords(w, state)
 	return nil
 }
 
+// shortText says that the count may be short, and since when.
+func shortText(state *adminpb.State) string {
+	since := timeOf(state.GetCountMayBeShortSince())
+	if since == nil {
+		return ""
+	}
+	return fmt.Sprintf(" (may be short since %s)", since.Format(time.RFC3339))
+}
+
+// printWriteError says why requests are refused, where they are.
+func printWriteError(w io.Writer, state *adminpb.State) {
+	if reason := state.GetWriteError(); reason != "" {
+		fmt.Fprintf(w, "%s\n\n", printable(reason))
+	}
+}
+
 // printBadRecords says what the rest of the output cannot show.
 func printBadRecords(w io.Writer, state *adminpb.State) {
 	for _, key := range slices.Sorted(maps.Keys(state.GetBadRecords())) {
-		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", key, state.GetBadRecords()[key])
+		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", printable(key), printable(state.GetBadRecords()[key]))
 	}
 }

@@ -25,8 +25,14 @@ func statusCommand() *cli.Command {
 		}
 		now := time.Now()
 		fmt.Fprintln(c.App.Writer, headline(state, now))
+		printWriteError(c.App.Writer, state)
 		if err := printWorkers(c.App.Writer, state.GetWorkers(), now); err != nil {
 			return err
+		}
+		if state.GetSource() == api.SourceLive {
+			if err := overview(c.App.Writer, state.GetServices()); err != nil {
+				return err
+			}
 		}
 		printBadRecords(c.App.Writer, state)
 		return nil
@@ -35,20 +41,20 @@ func statusCommand() *cli.Command {
 
 func headline(s *adminpb.State, now time.Time) string {
 	if s.GetSource() == api.SourceOffline {
-		return fmt.Sprintf("no master is running; as last recorded, with %d requests processed:", s.GetProcessedCount())
+		return fmt.Sprintf("no master is running; as last recorded, with %d requests processed%s:", s.GetProcessedCount(), shortText(s))
 	}
-	ready := 0
+	ready := map[string]bool{}
 	for _, service := range s.GetServices() {
 		for _, e := range service.GetEndpoints() {
-			if e.GetHealthy() {
-				ready++
+			if e.GetHealthy() && e.GetWorker() != "" {
+				ready[e.GetWorker()] = true
 			}
 		}
 	}
-	what := fmt.Sprintf("%d of %d workers ready", ready, len(s.GetWorkers()))
+	what := fmt.Sprintf("%d of %d workers ready", len(ready), len(s.GetWorkers()))
 	if len(s.GetWorkers()) == 0 {
 		what = "standalone"
 	}
-	return fmt.Sprintf("master %s is %s on %s for %s (pid %d): %s, %d requests processed",
-		s.GetVersion(), s.GetStatus(), s.GetListen(), age(s.GetMasterStartedAt(), now), s.GetMasterPid(), what, s.GetProcessedCount())
+	return fmt.Sprintf("master %s is %s on %s for %s (pid %d): %s, %d requests processed%s",
+		printable(s.GetVersion()), printable(s.GetStatus()), printable(s.GetListen()), age(s.GetMasterStartedAt(), now), s.GetMasterPid(), what, s.GetProcessedCount(), shortText(s))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/deploy"
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
 func systemdCommand() *cli.Command {
@@ -33,7 +34,7 @@ type unitFile struct{ name, text string }
 
 // unitsOf renders both units for the flags of run that the command line gives.
 func unitsOf(c *cli.Context) ([]unitFile, config, error) {
-	cfg, err := configOf(c)
+	cfg, err := configOf(c, func(string) bool { return false })
 	if err != nil {
 		return nil, config{}, err
 	}
@@ -76,10 +77,10 @@ func commandLine(c *cli.Context) ([]string, error) {
 			continue
 		}
 		values := []string{fmt.Sprint(c.Value(name))}
-		switch name {
-		case "worker-arg":
+		switch {
+		case slices.Contains([]string{"worker-arg", "worker-service", "service-option"}, name):
 			values = c.StringSlice(name)
-		case "worker-path", stateDirFlag, runtimeDirFlag:
+		case slices.Contains(pathFlags, name):
 			if values[0], err = filepath.Abs(values[0]); err != nil {
 				return nil, fmt.Errorf("--%s: %w", name, err)
 			}
@@ -90,6 +91,9 @@ func commandLine(c *cli.Context) ([]string, error) {
 	}
 	return command, nil
 }
+
+// pathFlags name files and folders, which a service needs by their whole paths.
+var pathFlags = append([]string{"worker-path", stateDirFlag, runtimeDirFlag}, secureFileFlags...)
 
 func printUnits(c *cli.Context) error {
 	units, _, err := unitsOf(c)
@@ -120,7 +124,7 @@ func installUnits(c *cli.Context) error {
 	}
 	dir := c.String("unit-dir")
 	for _, u := range units {
-		if err := replaceFile(filepath.Join(dir, u.name), u.text, 0o644); err != nil {
+		if err := replaceFile(crashpoint.UnitFile, filepath.Join(dir, u.name), u.text, 0o644); err != nil {
 			return hint(fmt.Errorf("write the unit: %w", err), "run it as root, and name a --unit-dir that exists")
 		}
 		fmt.Fprintf(c.App.Writer, "wrote %s\n", filepath.Join(dir, u.name))

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/proto"
+	"github.com/core-tools/hsu-master/internal/leaks"
 )
 
 // asWorker makes the test binary be hsu-worker, so that the tests have a process to send signals to.
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asWorker) != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	os.Exit(leaks.Run(m, os.Stderr))
 }
 
 // worker is a running hsu-worker.

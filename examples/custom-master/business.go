@@ -58,7 +58,7 @@ func (b *business) Summarize(ctx context.Context, req *proto.SummarizeRequest) (
 }
 
 func (b *business) acquire(ctx context.Context) (*supervisor.Lease, error) {
-	lease, err := b.workers.Acquire(ctx)
+	lease, err := b.workers.Acquire(ctx, proto.MyBusinessService_ServiceDesc.ServiceName, "")
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/urfave/cli/v2"
+)
+
+// leaves calls do with every command that does something.
+func leaves(commands []*cli.Command, do func(*cli.Command)) {
+	for _, c := range commands {
+		if len(c.Subcommands) > 0 {
+			leaves(c.Subcommands, do)
+		} else {
+			do(c)
+		}
+	}
+}
+
+// FuzzReorder has a command line, an argument a line. What it makes of it the parser
+// must take as it was meant.
+func FuzzReorder(f *testing.F) {
+	for _, line := range []string{
+		"run", "worker\nlist\n--json", "--json\nworker\nlist\n--state-dir\n/x", "call\n--data\n--\nprocess-data",
+		"state\ndump\nextra\n--json", "run\n--\n--port\n1", "no-such\ncommand", "run\n--worker-arg=-x\n-worker-count\n3", "",
+	} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		args := strings.Split(line, "\n")
+		app := newApp(io.Discard, io.Discard)
+		var got []string
+		leaves(app.Commands, func(c *cli.Command) {
+			c.Action = func(c *cli.Context) error {
+				got = c.Args().Slice()
+				return nil
+			}
+		})
+		ordered, err := reorder(app, slices.Clone(args))
+		if err != nil {
+			if exitCode(err) != exitUsage {
+				t.Errorf("%q: %v, which is exit code %d", args, err, exitCode(err))
+			}
+			return
+		}
+		if was, is := sorted(args), sorted(ordered); !slices.Equal(was, is) {
+			t.Fatalf("%q became %q", args, ordered)
+		}
+		if err := app.RunContext(t.Context(), append([]string{app.Name}, ordered...)); err != nil {
+			if code := exitCode(err); code != exitUsage {
+				t.Errorf("%q: %v, which is exit code %d", ordered, err, code)
+			}
+			return
+		}
+		if n := len(ordered) - len(got); !slices.Equal(ordered[n:], got) || len(got) > 0 && ordered[n-1] != "--" {
+			t.Errorf("%q: the parser takes %q for arguments", ordered, got)
+		}
+	})
+}
+
+func sorted(args []string) []string {
+	kept := slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "--" })
+	slices.Sort(kept)
+	return kept
+}
+
+// FuzzConfig has the flags of run, an argument a line.
+func FuzzConfig(f *testing.F) {
+	for _, line := range []string{
+		"", "--port\n0", "--port=65535\n--listen=::1", "--listen\n0.0.0.0", "--listen=localhost\n--sync=interval",
+		"--restart-budget=10/5m\n--restart-backoff=1ms\n--stop-grace=1ns", "--worker-count=-1", "--worker-count\n99999999999",
+		"--worker-path=/bin/sh\n--worker-arg=-c\n--worker-arg=true\n--worker-count=10000", "--start-timeout=-5s", "--worker-path=",
+		"--state-dir=\n--runtime-dir=x", "--log-format=json\n--log-level=debug\n--on-exit=detach", "--help",
+	} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		app := newApp(io.Discard, io.Discard)
+		var cfg config
+		asked := false
+		at := slices.IndexFunc(app.Commands, func(c *cli.Command) bool { return c.Name == "run" })
+		app.Commands[at].Action = func(c *cli.Context) (err error) {
+			cfg, err = configOf(c, func(string) bool { return false })
+			asked = err == nil
+			return err
+		}
+		args, err := reorder(app, append([]string{"run", "--state-dir", "st"}, strings.Split(line, "\n")...))
+		if err == nil {
+			err = app.RunContext(t.Context(), append([]string{app.Name}, args...))
+		}
+		if err != nil {
+			if exitCode(err) != exitUsage {
+				t.Errorf("%q: %v, which is exit code %d", args, err, exitCode(err))
+			}
+			return
+		}
+		if !asked {
+			return // for help
+		}
+		host, _, err := net.SplitHostPort(cfg.address)
+		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+			t.Errorf("%q: address %q", args, cfg.address)
+		}
+		if !filepath.IsAbs(cfg.folders.state) || !filepath.IsAbs(cfg.folders.runtime) {
+			t.Errorf("%q: folders %+v", args, cfg.folders)
+		}
+		if cfg.stopGrace <= 0 {
+			t.Errorf("%q: grace %s", args, cfg.stopGrace)
+		}
+		for _, u := range cfg.units {
+			if u.Path == "" || u.Replicas < 0 || u.Replicas > maxWorkers || u.StartTimeout <= 0 || u.Restart.Backoff <= 0 ||
+				u.Restart.Budget.Restarts < 0 || u.Restart.Budget.Window <= 0 || u.StopGrace != cfg.stopGrace {
+				t.Errorf("%q: unit %+v", args, u)
+			}
+		}
+	})
+}
+
+// FuzzAdminPath has the content of admin.path.
+func FuzzAdminPath(f *testing.F) {
+	for _, s := range []string{
+		"/run/hsu-master/admin.sock\n", "/run/hsu", "", "\n", "relative\n", "/a\nb\n", "/nul\x00\n",
+		"/" + strings.Repeat("x", maxAdminPath) + "\n", "/\xff\n",
+	} {
+		f.Add([]byte(s))
+	}
+	dir := f.TempDir()
+	at := folders{state: dir, runtime: filepath.Join(dir, "run")}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := os.WriteFile(filepath.Join(dir, adminPathFile), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		path := at.liveSocket()
+		whole := bytes.HasPrefix(text, []byte("/")) && bytes.HasSuffix(text, []byte("\n")) &&
+			!bytes.Contains(text, []byte{0}) && len(text) <= maxAdminPath
+		switch {
+		case whole && path+"\n" != string(text):
+			t.Errorf("%q leads to %q", text, path)
+		case !whole && path != at.socket():
+			t.Errorf("%q leads to %q, want it not to count", text, path)
+		}
+		named := at
+		named.runtimeGiven = true
+		if path := named.liveSocket(); path != at.socket() {
+			t.Errorf("with --runtime-dir it leads to %q", path)
+		}
+	})
+}
+
+// harmless checks that nothing in the text but line ends acts on a terminal.
+func harmless(t *testing.T, text string) {
+	t.Helper()
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+		t.Errorf("printed: %q", text)
+	}
+}
+
+// FuzzTerminalLog has the parts of an event, some of which a worker chose.
+func FuzzTerminalLog(f *testing.F) {
+	f.Add("worker-0", "exited with code 7", "plain")
+	f.Add("worker\x1b[31m", "\x1b[2J", "two\nlines")
+	f.Add("", "\u202eabc", "\xff\xfe")
+	f.Fuzz(func(t *testing.T, worker, reason, more string) {
+		var out bytes.Buffer
+		log := newLogger(&out, true, false, slog.LevelDebug).With("more", more)
+		log.Warn("worker exited", "worker", worker, "reason", reason)
+		harmless(t, out.String())
+		if strings.Count(out.String(), "\n") != 1 || !strings.HasSuffix(out.String(), "\n") {
+			t.Errorf("more than a line: %q", out.String())
+		}
+	})
+}

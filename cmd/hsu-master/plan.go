@@ -1,0 +1,284 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+func planCommand() *cli.Command {
+	cmd := leaf("plan", "tell what the next start would do to each worker, and do none of it", func(c *cli.Context) error {
+		cfg, err := configOf(c, workersMayLive)
+		if err != nil {
+			return err
+		}
+		if c.IsSet("worker-count") && len(cfg.units) == 0 {
+			return usagef("--worker-count is given without --worker-path: give both as run is given them, or neither")
+		}
+		p, err := makePlan(c.Context, cfg)
+		if err != nil {
+			return err
+		}
+		if c.Bool(jsonFlag) {
+			return printJSON(c.App.Writer, p)
+		}
+		return p.print(c.App.Writer, c.Bool("verbose"))
+	}, append(runFlags(), jsonOutput(), &cli.BoolFlag{Name: "verbose", Usage: "show the evidence of every worker, not only of those that are not just adopted"})...)
+	cmd.Description = `Takes the flags of run and decides as run with these flags would. Without
+--worker-path the recorded workers are taken as wanted. Where a master is running
+it plans as if that one were killed and started again.
+
+It looks at records and processes only: it signals nobody, changes nothing, and
+asks no worker whether it answers. Run it as root or as the master's user.
+
+Actions: adopt, adopt-unhealthy (keep it, no requests), start (for the first
+time), respawn, wait (for the end of its backoff), stop, forget (a surplus worker
+of which nothing lives), fail (its restart budget is used up), keep-failed,
+keep-stopped, hold (it cannot be told: ask again, never start a second one),
+sweep-stray (stop a process of this master that no worker is).`
+	return cmd
+}
+
+// plan is what is printed; the JSON is what people script against.
+type plan struct {
+	Workers    []supervisor.Decision `json:"workers"`
+	Source     string                `json:"source"` // "live" or "offline"
+	MasterPID  int32                 `json:"master_pid"`
+	Wanted     string                `json:"wanted"`           // "flags", or "recorded" where none say
+	Lost       string                `json:"lost,omitempty"`   // what is wrong with state.db
+	Backup     string                `json:"backup,omitempty"` // what is gone on from then
+	BadRecords map[string]string     `json:"bad_records,omitempty"`
+
+	unitFault error
+}
+
+// The values of plan.Wanted.
+const (
+	wantedFlags    = "flags"
+	wantedRecorded = "recorded"
+)
+
+func makePlan(ctx context.Context, cfg config) (plan, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	next, masterPID, err := readNextStart(ctx, cfg)
+	if err != nil {
+		return plan{}, err
+	}
+	p := plan{Source: api.SourceOffline, MasterPID: masterPID, Wanted: wantedFlags, Backup: next.Backup, unitFault: cfg.unitFault}
+	if masterPID != 0 {
+		p.Source = api.SourceLive
+	}
+	if len(cfg.units) == 0 {
+		p.Wanted = wantedRecorded
+	}
+	if damaged, ok := errors.AsType[*store.DamagedError](next.Lost); ok {
+		p.Lost = damaged.Err.Error()
+	} else if next.Lost != nil {
+		p.Lost = next.Lost.Error()
+	}
+	for key, err := range next.Bad {
+		if p.BadRecords == nil {
+			p.BadRecords = map[string]string{}
+		}
+		p.BadRecords[key] = err.Error()
+	}
+	p.Workers, err = supervisor.Plan(ctx, supervisor.PlanOptions{
+		Registry: next.Snapshot, StateDir: cfg.folders.state, RuntimeDir: cfg.folders.liveRuntime(), AsRecorded: p.Wanted == wantedRecorded,
+	}, cfg.units...)
+	if err != nil {
+		return plan{}, fmt.Errorf("plan the next start: %w", err)
+	}
+	return p, nil
+}
+
+// readNextStart gets what the next start will read: from the running master, whose
+// PID it returns too, or from its files where none runs.
+func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, error) {
+	state, err := liveState(ctx, cfg.folders)
+	if err == nil {
+		var next store.NextStart
+		if next.Snapshot, err = liveSnapshot(ctx, cfg.folders); err == nil {
+			return next, state.GetMasterPid(), nil
+		}
+	}
+	if !errors.Is(err, errNoMaster) {
+		return store.NextStart{}, 0, err
+	}
+	next, err := store.ReadNextStart(cfg.folders.state, store.Options{
+		OnDamage: cfg.onDamage,
+		LostID:   func() (string, error) { return supervisor.LivingMasterID(ctx, cfg.folders.state) },
+	})
+	return next, 0, offline(cfg.folders, err)
+}
+
+// liveSnapshot reads the registry of the running master as it is in its file.
+func liveSnapshot(ctx context.Context, f folders) (store.Snapshot, error) {
+	conn, err := dialAdmin(ctx, f)
+	if err != nil {
+		return store.Snapshot{}, err
+	}
+	defer func() { _ = conn.Close() }()
+	var database bytes.Buffer
+	stream, err := adminpb.NewAdminClient(conn).Backup(ctx, &adminpb.BackupRequest{})
+	for err == nil {
+		var piece *adminpb.BackupResponse
+		if piece, err = stream.Recv(); err == nil {
+			database.Write(piece.GetData())
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		if gone(ctx, f) {
+			return store.Snapshot{}, fmt.Errorf("%w at %s any more", errNoMaster, f.liveSocket())
+		}
+		return store.Snapshot{}, fmt.Errorf("ask the master for its registry: %s", status.Convert(err).Message())
+	}
+	return store.ReadBackup(bytes.NewReader(database.Bytes()), int64(database.Len()))
+}
+
+// liveRuntime is the runtime folder of the running master, or of the last one where
+// that could not clean up: leases are looked for in it.
+func (f folders) liveRuntime() string { return filepath.Dir(f.liveSocket()) }
+
+func (p plan) print(w io.Writer, verbose bool) error {
+	fmt.Fprintln(w, p.headline())
+	if p.unitFault != nil {
+		fmt.Fprintf(w, "none can be started: %s\n", printable(p.unitFault.Error()))
+	}
+	if len(p.Workers) == 0 {
+		fmt.Fprintln(w, "\nnothing: no worker is wanted or recorded, and no process of this master lives")
+	} else {
+		fmt.Fprintln(w)
+		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(table, "WORKER\tACTION\tPID\tPORT\tREASON")
+		for _, d := range p.Workers {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(d.ID), d.Action, livingPID(d.Evidence), portNumber(d.Evidence), printable(d.Reason))
+		}
+		if err := table.Flush(); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+	}
+	for _, d := range p.Workers {
+		if verbose || d.Action != supervisor.ActionAdopt {
+			printEvidence(w, d)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.BadRecords)) {
+		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", printable(key), printable(p.BadRecords[key]))
+	}
+	return nil
+}
+
+// headline says what the plan is of.
+func (p plan) headline() string {
+	var said []string
+	switch {
+	case p.MasterPID != 0:
+		said = append(said, fmt.Sprintf("if the running master (pid %d) were killed and started again", p.MasterPID))
+	case p.Lost == "":
+		said = append(said, "no master is running; the next start")
+	case p.Backup == "":
+		said = append(said, fmt.Sprintf("state.db cannot be used (%s), and there is no backup; the next start", printable(p.Lost)))
+	default:
+		said = append(said, fmt.Sprintf("state.db cannot be used (%s); the next start, from %s", printable(p.Lost), printable(p.Backup)))
+	}
+	if p.Wanted == wantedRecorded {
+		said = append(said, "with every recorded worker taken as wanted, as no --worker-path is given")
+	}
+	return strings.Join(said, ", ") + ":"
+}
+
+func livingPID(e supervisor.Evidence) string {
+	if e.Found != nil {
+		switch e.Found.State {
+		case supervisor.FoundAlive, supervisor.FoundSuspended, supervisor.FoundUnverifiable:
+			return number(int32(e.Found.PID)) //nolint:gosec // a PID fits, see pid_max
+		case supervisor.FoundEnded, supervisor.FoundGone, supervisor.FoundReused, supervisor.FoundNothing:
+		}
+	}
+	return "-"
+}
+
+func portNumber(e supervisor.Evidence) string {
+	if e.Port == nil {
+		return "-"
+	}
+	return number(int32(e.Port.Port)) //nolint:gosec // a port fits
+}
+
+// printEvidence says what the decision rests on, a line for each source of it.
+func printEvidence(w io.Writer, d supervisor.Decision) {
+	fmt.Fprintf(w, "\n%s: %s\n", printable(d.ID), d.Action)
+	line := func(source string, parts ...string) {
+		said := slices.DeleteFunc(parts, func(part string) bool { return part == "" })
+		fmt.Fprintf(w, "  %-9s %s\n", source, printable(strings.Join(said, ", ")))
+	}
+	e := d.Evidence
+	if r := e.Recorded; r == nil {
+		line("recorded", "nothing")
+	} else {
+		line("recorded", string(r.Status), when(r.Desired == store.DesiredStopped, "wanted stopped"),
+			when(r.PID != 0, fmt.Sprintf("pid %d", r.PID)), when(r.Token != "" && r.PID == 0, "no pid yet"),
+			when(r.Inode != 0, fmt.Sprintf("inode %d", r.Inode)), when(r.StartTicks != 0, fmt.Sprintf("start tick %d", r.StartTicks)),
+			when(r.Proof != store.ProofNone, "proof "+string(r.Proof)), when(r.Token != "", "token "+r.Token),
+			when(r.Lease != "", "lease "+r.Lease), when(e.OtherBoot, "of another boot"), when(e.Moved, "of another state directory"))
+	}
+	if f := e.Found; f != nil {
+		line("found", foundParts(*f)...)
+	}
+	for _, f := range e.Left {
+		line("left", foundParts(f)...)
+	}
+	for _, f := range e.Others {
+		line("another", foundParts(f)...)
+	}
+	if e.Lease != "" {
+		line("lease", e.Lease)
+	}
+	if e.Port != nil {
+		line("port", fmt.Sprintf("%d is %s", e.Port.Port, portOwners[e.Port.Owner]))
+	}
+	if e.Outdated {
+		line("outdated", "the executable or the arguments have changed since it was started; it stays as it is")
+	}
+}
+
+// portOwners say for people whose a port is.
+var portOwners = map[string]string{
+	"ours": "the worker's", "free": "free", "foreign": "held by another process", "unknown": "held by a process that cannot be told",
+}
+
+func foundParts(f supervisor.Found) []string {
+	return []string{
+		map[supervisor.FoundState]string{
+			supervisor.FoundAlive: "alive", supervisor.FoundSuspended: "alive, stopped by a signal", supervisor.FoundEnded: "ended, not reaped",
+			supervisor.FoundGone: "gone", supervisor.FoundReused: "its pid is another process's", supervisor.FoundUnverifiable: "not to be verified",
+			supervisor.FoundNothing: "no process shows the token",
+		}[f.State],
+		when(f.PID != 0, fmt.Sprintf("pid %d", f.PID)), when(f.Inode != 0, fmt.Sprintf("inode %d", f.Inode)),
+		when(f.StartTicks != 0, fmt.Sprintf("start tick %d", f.StartTicks)), when(f.TokenSeen, "shows its token"),
+		when(f.SessionLeader, "leads its session"), f.Exit,
+	}
+}
+
+func when(so bool, text string) string {
+	if so {
+		return text
+	}
+	return ""
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+)
+
+// progress tells on a terminal what takes more than a second, in one line that it
+// clears at the end. Elsewhere it says nothing.
+type progress struct {
+	done, total atomic.Int64 // in bytes; total 0: not known
+	stop, over  chan struct{}
+}
+
+const (
+	progressAfter = time.Second
+	progressEvery = 200 * time.Millisecond
+)
+
+// startProgress begins to tell what is being done, such as "checking the state".
+func startProgress(w io.Writer, doing string) *progress {
+	return newProgress(w, doing, isTerminal(w))
+}
+
+func newProgress(w io.Writer, doing string, terminal bool) *progress {
+	p := &progress{stop: make(chan struct{}), over: make(chan struct{})}
+	if !terminal {
+		close(p.over)
+		return p
+	}
+	go func() {
+		defer close(p.over)
+		began := time.Now()
+		timer := time.NewTimer(progressAfter)
+		defer timer.Stop()
+		for shown := false; ; shown = true {
+			select {
+			case <-p.stop:
+				if shown {
+					fmt.Fprint(w, "\r\x1b[K")
+				}
+				return
+			case now := <-timer.C:
+				fmt.Fprintf(w, "\r\x1b[K%s: %s", doing, p.text(now.Sub(began)))
+				timer.Reset(progressEvery)
+			}
+		}
+	}()
+	return p
+}
+
+func (p *progress) text(took time.Duration) string {
+	if total := p.total.Load(); total > 0 {
+		return fmt.Sprintf("%d %%, %d s", 100*p.done.Load()/total, int(took.Seconds()))
+	}
+	return fmt.Sprintf("%d s", int(took.Seconds()))
+}
+
+// end clears the line. It is called before anything else is printed.
+func (p *progress) end() {
+	close(p.stop)
+	<-p.over
+}

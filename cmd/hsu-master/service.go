@@ -1,0 +1,395 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+func serviceCommand() *cli.Command {
+	list := leaf("list", "print which services are offered, by whom, and what was counted of their calls", listServices, jsonOutput(),
+		&cli.BoolFlag{Name: "watch", Usage: "go on printing what changes, a line each; with --json an object each"})
+	register := leafWith("register", "have calls of a service sent to an address that is no worker of the master", registerService, "NAME HOST:PORT", 2, 2,
+		&cli.DurationFlag{Name: "ttl", Usage: "remove it when no heartbeat has come for this `TIME`, 1s to 24h; 0: it stays"})
+	register.Description = `It gets calls as soon as it answers: Ping of an HSU, else the standard health
+service, else a TCP connection. A heartbeat is the same command again, or
+Heartbeat of hsu.master.admin.v1.Registry on the admin socket.`
+	deregister := leafWith("deregister", "take that back: for one address, or for all of the service", deregisterService, "NAME [HOST:PORT]", 1, 2)
+	return group("service", "look at the services that calls are routed to, and add endpoints from outside", list, register, deregister)
+}
+
+// leafWith is a leaf that takes arguments, from least to most of them.
+func leafWith(name, usage string, action cli.ActionFunc, args string, least, most int, flags ...cli.Flag) *cli.Command {
+	cmd := leaf(name, usage, nil, flags...)
+	cmd.ArgsUsage = args
+	cmd.Action = func(c *cli.Context) error {
+		switch {
+		case c.NArg() > most:
+			return usagef("%s takes %s, got %q too", c.Command.HelpName, args, c.Args().Get(most))
+		case c.NArg() < least:
+			return usagef("%s takes %s: see %q", c.Command.HelpName, args, c.Command.HelpName+" --help")
+		}
+		return action(c)
+	}
+	return cmd
+}
+
+func listServices(c *cli.Context) error {
+	f, err := foldersOf(c)
+	if err != nil {
+		return err
+	}
+	if c.Bool("watch") {
+		return watchServices(c, f)
+	}
+	state, err := readState(c.Context, f)
+	if err != nil {
+		return err
+	}
+	if c.Bool(jsonFlag) {
+		return printJSON(c.App.Writer, servicesJSON{servicesToJSON(state.GetServices())})
+	}
+	if err := printServices(c.App.Writer, state.GetServices(), state.GetSource() == api.SourceLive); err != nil {
+		return err
+	}
+	printBadRecords(c.App.Writer, state)
+	return nil
+}
+
+// printServices prints a table, a line for each endpoint. What was counted only a
+// running master knows.
+func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(w, "no services")
+		return err
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	head := "SERVICE\tENDPOINT\tWORKER\tSOURCE\tSTATE"
+	if live {
+		head += "\tCALLS\tIN FLIGHT\tFAILED\tP50\tP99"
+	}
+	fmt.Fprintln(table, head)
+	for _, s := range list {
+		if len(s.GetEndpoints()) == 0 {
+			fmt.Fprintf(table, "%s\t-\t-\t-\tno endpoint", printable(s.GetName()))
+			if live {
+				fmt.Fprint(table, "\t-\t-\t-\t-\t-")
+			}
+			fmt.Fprintln(table)
+		}
+		for _, e := range s.GetEndpoints() {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s", printable(s.GetName()), printable(e.GetAddress()), printable(orDash(e.GetWorker())), printable(orDash(e.GetSource())), endpointState(e))
+			if live {
+				f := e.GetFigures()
+				fmt.Fprintf(table, "\t%d\t%d\t%d\t%s\t%s", f.GetCalls(), f.GetInFlight(), failures(f), quantile(f.GetLatency(), 0.5), quantile(f.GetLatency(), 0.99))
+			}
+			fmt.Fprintln(table)
+		}
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	for _, s := range list {
+		for _, e := range s.GetEndpoints() {
+			if e.GetReason() != "" && !e.GetHealthy() {
+				fmt.Fprintf(w, "\n%s at %s is not ready: %s\n", printable(s.GetName()), printable(e.GetAddress()), printable(e.GetReason()))
+			}
+		}
+	}
+	return nil
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func endpointState(e *adminpb.Endpoint) string {
+	switch {
+	case !e.GetHealthy():
+		return "not ready"
+	case e.GetEjected():
+		return "ejected"
+	}
+	return "ready"
+}
+
+func failures(f *adminpb.Figures) uint64 {
+	var sum uint64
+	for _, n := range f.GetFailures() {
+		sum += n
+	}
+	return sum
+}
+
+// quantile says up to which time the share of the calls took, as precisely as the
+// buckets tell.
+func quantile(l *adminpb.Latency, share float64) string {
+	d, ok := latencyAt(l, share)
+	switch {
+	case !ok:
+		return "-"
+	case d == 0:
+		return ">" + services.Bounds()[len(services.Bounds())-1].Round(time.Second).String()
+	}
+	return "≤" + d.String()
+}
+
+// latencyAt returns the bound of the bucket that holds the quantile, 0 where it has
+// none; not ok: no call has ended.
+func latencyAt(l *adminpb.Latency, share float64) (bound time.Duration, ok bool) {
+	var all, sum uint64
+	for _, n := range l.GetCounts() {
+		all += n
+	}
+	if all == 0 {
+		return 0, false
+	}
+	bounds := services.Bounds()
+	for i, n := range l.GetCounts() {
+		sum += n
+		if float64(sum) >= share*float64(all) && i < len(bounds) {
+			return bounds[i], true
+		}
+	}
+	return 0, true
+}
+
+// overview says in one line a service how it is.
+func overview(w io.Writer, list []*adminpb.Service) error {
+	if len(list) == 0 {
+		return nil
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "\nSERVICE\tREADY\tCALLS\tIN FLIGHT\tFAILED\tWAITING")
+	for _, s := range list {
+		var calls, failed uint64
+		var ready, inFlight int64
+		for _, e := range s.GetEndpoints() {
+			if e.GetHealthy() && !e.GetEjected() {
+				ready++
+			}
+			calls += e.GetFigures().GetCalls()
+			inFlight += e.GetFigures().GetInFlight()
+			failed += failures(e.GetFigures())
+		}
+		fmt.Fprintf(table, "%s\t%d/%d\t%d\t%d\t%d\t%d\n", printable(s.GetName()), ready, len(s.GetEndpoints()), calls, inFlight, failed, s.GetWaiting())
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// withRegistry asks the running master's registry of services.
+func withRegistry(c *cli.Context, ask func(ctx context.Context, client adminpb.RegistryClient) error) error {
+	f, err := foldersOf(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Context, answerWithin)
+	defer cancel()
+	conn, err := dialRegistry(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	return registryError(ask(ctx, adminpb.NewRegistryClient(conn)))
+}
+
+// dialRegistry connects to the master of these folders, and sees that it is theirs.
+func dialRegistry(ctx context.Context, f folders) (*grpc.ClientConn, error) {
+	if _, err := liveState(ctx, f); errors.Is(err, errNoMaster) {
+		return nil, hint(err, `start one with "hsu-master run", or name its --state-dir`)
+	} else if err != nil {
+		return nil, err
+	}
+	return dialAdmin(ctx, f)
+}
+
+// registryError says what an answer of the registry means to who has asked.
+func registryError(err error) error {
+	said := errors.New(status.Convert(err).Message())
+	switch status.Code(err) {
+	case codes.OK:
+		return nil
+	case codes.InvalidArgument:
+		return usageError{said}
+	case codes.NotFound:
+		return hint(said, `"hsu-master service list" shows which there are`)
+	case codes.DeadlineExceeded:
+		return hint(fmt.Errorf("the master does not answer within %s", answerWithin), "see its log; what was asked for may have been done")
+	case codes.Unimplemented:
+		return hint(errors.New("the running master is of an older release"), "restart it, its workers live on")
+	default:
+		return fmt.Errorf("ask the master: %w", said)
+	}
+}
+
+func registerService(c *cli.Context) error {
+	name, address, ttl := c.Args().Get(0), c.Args().Get(1), c.Duration("ttl")
+	if err := supervisor.CheckRegistration(name, address, ttl); err != nil {
+		return usageError{err}
+	}
+	return withRegistry(c, func(ctx context.Context, client adminpb.RegistryClient) error {
+		resp, err := client.Register(ctx, &adminpb.RegisterRequest{Service: name, Address: address, Ttl: durationpb.New(ttl)})
+		if err != nil {
+			return err
+		}
+		e := resp.GetEndpoint()
+		how := "it answers and gets calls"
+		if !e.GetHealthy() {
+			how = "it gets calls as soon as it answers, now: " + printable(e.GetReason())
+		}
+		fmt.Fprintf(c.App.Writer, "registered %s at %s: %s\n", name, address, how)
+		if ttl > 0 {
+			fmt.Fprintf(c.App.Writer, "next: the same again within %s, and again and again\n", ttl)
+		}
+		return nil
+	})
+}
+
+func deregisterService(c *cli.Context) error {
+	name, address := c.Args().Get(0), c.Args().Get(1)
+	if err := services.CheckName(name); err != nil {
+		return usageError{err}
+	}
+	if c.NArg() > 1 {
+		if err := supervisor.CheckAddress(address); err != nil {
+			return usageError{err}
+		}
+	}
+	return withRegistry(c, func(ctx context.Context, client adminpb.RegistryClient) error {
+		resp, err := client.Deregister(ctx, &adminpb.DeregisterRequest{Service: name, Address: address})
+		if err != nil {
+			return err
+		}
+		for _, gone := range resp.GetRemoved() {
+			fmt.Fprintf(c.App.Writer, "deregistered %s at %s\n", name, printable(gone))
+		}
+		return nil
+	})
+}
+
+// changeJSON is a line of "service list --watch --json".
+type changeJSON struct {
+	Change   string        `json:"change"` // added, changed, removed or current
+	Service  string        `json:"service,omitempty"`
+	Endpoint *endpointJSON `json:"endpoint,omitempty"`
+}
+
+// watchServices prints changes until it is interrupted or the master ends.
+func watchServices(c *cli.Context, f folders) error {
+	asking, cancel := context.WithTimeout(c.Context, answerWithin)
+	defer cancel()
+	conn, err := dialRegistry(asking, f)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	stream, err := adminpb.NewRegistryClient(conn).Watch(c.Context, &adminpb.WatchRequest{})
+	for err == nil {
+		var change *adminpb.WatchResponse
+		if change, err = stream.Recv(); err == nil {
+			err = printChange(c, change, time.Now())
+		}
+	}
+	if c.Context.Err() != nil {
+		return nil
+	}
+	if _, isStatus := status.FromError(err); isStatus && (status.Code(err) == codes.Unavailable || status.Code(err) == codes.Canceled) {
+		return hint(fmt.Errorf("%w any more", errNoMaster), "its workers may live on: start it again")
+	}
+	return registryError(err)
+}
+
+func printChange(c *cli.Context, change *adminpb.WatchResponse, now time.Time) error {
+	kind := strings.ToLower(change.GetKind().String())
+	if c.Bool(jsonFlag) {
+		line := changeJSON{Change: kind, Service: change.GetService()}
+		if e := change.GetEndpoint(); e != nil {
+			line.Endpoint = new(endpointToJSON(e))
+		}
+		return printJSONLine(c.App.Writer, line)
+	}
+	if change.GetKind() == adminpb.WatchResponse_CURRENT {
+		return nil
+	}
+	words := []string{now.Format(time.TimeOnly), kind, printable(change.GetService())}
+	if e := change.GetEndpoint(); e != nil {
+		words = append(words, printable(e.GetAddress()), printable(orDash(e.GetWorker())), printable(e.GetSource()))
+		if change.GetKind() != adminpb.WatchResponse_REMOVED {
+			words = append(words, endpointState(e))
+		}
+	}
+	_, err := fmt.Fprintln(c.App.Writer, strings.Join(words, "  "))
+	return err
+}
+
+// wordsOf returns the values of a repeatable flag. A variable holds several with blanks
+// between, which none has in it.
+func wordsOf(c *cli.Context, flag string, fail func(string, ...any)) []string {
+	var words []string
+	for _, value := range c.StringSlice(flag) {
+		fields := strings.Fields(value)
+		if len(fields) == 0 {
+			fail("--%s is empty: see \"hsu-master run --help\"", flag)
+		}
+		words = append(words, fields...)
+	}
+	return words
+}
+
+// policiesOf reads --service-option.
+func policiesOf(c *cli.Context, fail func(string, ...any)) map[string]services.Policy {
+	policies := make(map[string]services.Policy)
+	for _, text := range wordsOf(c, "service-option", fail) {
+		name, p, err := services.ParsePolicy(text)
+		if err != nil {
+			fail("--service-option: %w", err)
+			continue
+		}
+		if _, twice := policies[name]; twice {
+			fail("--service-option: %s is given twice: put its fields into one", name)
+		}
+		policies[name] = p
+	}
+	return policies
+}
+
+// workerServicesOf reads --worker-service.
+func workerServicesOf(c *cli.Context, fail func(string, ...any)) []string {
+	var names []string
+	for _, name := range wordsOf(c, "worker-service", fail) {
+		switch err := services.CheckName(name); {
+		case err != nil:
+			fail("--worker-service: %w", err)
+		case services.Infrastructure(name):
+			fail("--worker-service %s: each endpoint has it for itself, leave it out", name)
+		case slices.Contains(names, name):
+			fail("--worker-service %s is given twice", strconv.Quote(name))
+		default:
+			names = append(names, name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/store"
+)
+
+// backupWithin bounds how long the copy of a running master's state may take.
+const backupWithin = 2 * time.Minute
+
+const forceFlag = "force"
+
+func backupCommand() *cli.Command {
+	cmd := leafOf("backup", "copy the state to a file, of the running master or from its file", "FILE", true, backupState,
+		&cli.BoolFlag{Name: forceFlag, Usage: "replace FILE where there is one"}, jsonOutput())
+	cmd.Description = `FILE is checked before it gets its name, and has mode 0600. - is standard output.
+Put it back with "hsu-master state restore".`
+	return cmd
+}
+
+// summaryJSON is a database at a glance.
+type summaryJSON struct {
+	File           string     `json:"file"`
+	Source         string     `json:"source,omitempty"`
+	Bytes          int64      `json:"bytes"`
+	SchemaVersion  uint64     `json:"schema_version"`
+	Sequence       uint64     `json:"sequence"`
+	MasterID       string     `json:"master_id"`
+	ProcessedCount int64      `json:"processed_count"`
+	CountShort     *time.Time `json:"count_may_be_short_since,omitempty"`
+	AsOf           *time.Time `json:"as_of,omitempty"`
+	Workers        int        `json:"workers"`
+	Events         int        `json:"events"`
+	BadRecords     int        `json:"bad_records,omitempty"`
+}
+
+func summaryToJSON(s store.Summary, source string) summaryJSON {
+	return summaryJSON{
+		File: s.Path, Source: source, Bytes: s.Size, SchemaVersion: s.SchemaVersion, Sequence: s.Sequence, MasterID: s.MasterID,
+		ProcessedCount: s.Processed, CountShort: given(s.CountShortSince), AsOf: given(s.AsOf),
+		Workers: s.Workers, Events: s.Events, BadRecords: s.Bad,
+	}
+}
+
+// given is nil for no time.
+func given(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	local := t.Local()
+	return &local
+}
+
+// shortClause says that a count may be short.
+func shortClause(since time.Time) string {
+	if since.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf(" (may be short since %s)", since.Local().Format(time.RFC3339))
+}
+
+func backupState(c *cli.Context, file string) error {
+	f, err := foldersOf(c)
+	if err != nil {
+		return err
+	}
+	var source string
+	write := func(dst *os.File) error {
+		p := startProgress(c.App.ErrWriter, "copying the state")
+		defer p.end()
+		source, err = copyState(c.Context, f, dst, p)
+		return err
+	}
+	if file == "-" {
+		switch {
+		case c.Bool(jsonFlag):
+			return usagef("--json and - both write to standard output: name a FILE")
+		case isTerminal(c.App.Writer):
+			return usagef("a backup is nothing to look at: name a FILE, or redirect standard output")
+		}
+		_, err := store.StreamBackup(c.App.Writer, write)
+		return err
+	}
+	sum, err := store.SaveBackup(file, c.Bool(forceFlag), write)
+	if errors.Is(err, store.ErrExists) {
+		return hint(err, "name another FILE, or replace it with --%s", forceFlag)
+	}
+	if err != nil {
+		return err
+	}
+	if c.Bool(jsonFlag) {
+		return printJSON(c.App.Writer, summaryToJSON(sum, source))
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "wrote %s: %d bytes, schema version %d, %s, %d requests processed%s\n",
+		sum.Path, sum.Size, sum.SchemaVersion, plural(sum.Workers, "worker"), sum.Processed, shortClause(sum.CountShortSince))
+	return err
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// copyState writes the state to dst: that of the running master, or where none runs
+// what its files say. It returns which.
+func copyState(ctx context.Context, f folders, dst *os.File, p *progress) (source string, err error) {
+	err = fetchState(ctx, f, dst, p)
+	switch {
+	case err == nil:
+		return api.SourceLive, nil
+	case !errors.Is(err, errNoMaster):
+		return "", err
+	}
+	return api.SourceOffline, offline(f, store.Export(f.state, dst))
+}
+
+// fetchState writes the running master's state to w; errNoMaster where none runs.
+func fetchState(ctx context.Context, f folders, w io.Writer, p *progress) error {
+	// That it answers, and for this folder, is found out first, and soon.
+	first, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	if _, err := liveState(first, f); err != nil {
+		return err
+	}
+	ctx, cancel = context.WithTimeout(ctx, backupWithin)
+	defer cancel()
+	conn, err := dialAdmin(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	stream, err := adminpb.NewAdminClient(conn).Backup(ctx, &adminpb.BackupRequest{})
+	for err == nil {
+		var piece *adminpb.BackupResponse
+		if piece, err = stream.Recv(); err != nil {
+			break
+		}
+		if _, err := w.Write(piece.GetData()); err != nil {
+			return fmt.Errorf("write the backup: %w", err)
+		}
+		p.total.Store(piece.GetSize())
+		p.done.Add(int64(len(piece.GetData())))
+	}
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case status.Code(err) == codes.Unimplemented:
+		return hint(errors.New("the running master is of a release that makes no backups"), "stop it, then try again")
+	case gone(ctx, f):
+		return hint(errors.New("the master has ended meanwhile"), "try again")
+	}
+	return fmt.Errorf("ask the master for a backup: %s", status.Convert(err).Message())
+}

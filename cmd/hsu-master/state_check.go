@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/store"
+)
+
+func checkCommand() *cli.Command {
+	cmd := leafOf("check", "look for damage and contradictions in the state, or in a backup", "FILE", false, checkState, jsonOutput())
+	cmd.Description = `Without FILE it checks the state: what a running master has just backed up, or its
+files where none runs. It changes nothing.
+
+It reads every page, decodes every record, has bbolt check the file too, and looks
+for what contradicts itself or something else. Exit code 5: something is wrong;
+notes alone are no fault.`
+	return cmd
+}
+
+// checkJSON is what a check has found.
+type checkJSON struct {
+	OK       bool            `json:"ok"`
+	Problems []store.Problem `json:"problems"`
+	Source   string          `json:"source"` // "live", "offline" or "file"
+}
+
+// errUnsound is found by a check; what is wrong was printed.
+var errUnsound = errors.New("the state is damaged or contradicts itself")
+
+const sourceFile = "file"
+
+func checkState(c *cli.Context, file string) error {
+	f, err := foldersOf(c)
+	if err != nil {
+		return err
+	}
+	p := startProgress(c.App.ErrWriter, "checking the state")
+	problems, source, err := check(c.Context, f, file, p)
+	p.end()
+	if err != nil {
+		return err
+	}
+	w := c.App.Writer
+	if c.Bool(jsonFlag) {
+		if problems == nil {
+			problems = store.Problems{}
+		}
+		if err := printJSON(w, checkJSON{problems.OK(), problems, source}); err != nil {
+			return err
+		}
+	} else {
+		for _, problem := range problems {
+			fmt.Fprintf(w, "%s: %s: %s\n", problem.Severity, printable(problem.Where), printable(problem.What))
+		}
+		if problems.OK() {
+			fmt.Fprintln(w, "ok")
+		}
+	}
+	switch {
+	case problems.OK():
+		return nil
+	case source == sourceFile:
+		return hint(fmt.Errorf("%w: %s", errUnsound, file), "use another backup")
+	}
+	return hint(errUnsound, `go on from the newest good backup with "hsu-master run --on-damage recover", or from one of yours with "hsu-master state restore"; a contradiction in a record is settled at the next start`)
+}
+
+func check(ctx context.Context, f folders, file string, p *progress) (store.Problems, string, error) {
+	if file != "" {
+		problems, err := store.CheckFile(file)
+		return problems, sourceFile, err
+	}
+	temp, err := os.CreateTemp("", "hsu-master-check-*.tmp")
+	if err != nil {
+		return nil, "", fmt.Errorf("check the state: %w", err)
+	}
+	defer func() { _ = errors.Join(temp.Close(), os.Remove(temp.Name())) }()
+	err = fetchState(ctx, f, temp, p)
+	if errors.Is(err, errNoMaster) {
+		problems, err := store.Check(f.state)
+		return problems, "offline", offline(f, err)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	problems, err := store.CheckLive(f.state, temp.Name())
+	return problems, "live", err
+}

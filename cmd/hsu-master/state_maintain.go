@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/store"
+)
+
+func compactCommand() *cli.Command {
+	return leaf("compact", "write the database anew without unused room; no master may run on it (exit 4)", compactState, jsonOutput())
+}
+
+// compactedJSON is what a compaction has done.
+type compactedJSON struct {
+	Before int64 `json:"bytes_before"`
+	After  int64 `json:"bytes_after"`
+}
+
+func compactState(c *cli.Context) error {
+	f, err := foldersOf(c)
+	if err != nil {
+		return err
+	}
+	p := startProgress(c.App.ErrWriter, "compacting the state")
+	out, err := store.Compact(f.state)
+	p.end()
+	if err != nil {
+		return stateless(f, err)
+	}
+	if c.Bool(jsonFlag) {
+		return printJSON(c.App.Writer, compactedJSON(out))
+	}
+	if out.Before == out.After {
+		_, err = fmt.Fprintf(c.App.Writer, "%d bytes: nothing to gain\n", out.Before)
+		return err
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "%d bytes before, %d after\n", out.Before, out.After)
+	return err
+}
+
+// stateless says that there is no state to work on.
+func stateless(f folders, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return hint(fmt.Errorf("%w, and there is no state in %s", errNoMaster, f.state), "name its --state-dir")
+	}
+	return err
+}
+
+const dryRunFlag = "dry-run"
+
+func migrateCommand() *cli.Command {
+	cmd := leaf("migrate", "bring the state up to the schema of this release, after a backup", migrateState,
+		&cli.BoolFlag{Name: dryRunFlag, Usage: "do it to a copy, which is removed again, and say what would be done"}, jsonOutput())
+	cmd.Description = `The next start does the same by itself. No master may run on the state (exit 4), but
+for --dry-run, which asks a running master for the copy.`
+	return cmd
+}
+
+// migrationJSON is what a migration has done, or would do.
+type migrationJSON struct {
+	DryRun bool     `json:"dry_run"`
+	From   uint64   `json:"from"`
+	To     uint64   `json:"to"`
+	Steps  []string `json:"steps"`
+	Copy   string   `json:"copy,omitempty"`
+}
+
+func migrateState(c *cli.Context) error {
+	f, err := foldersOf(c)
+	if err != nil {
+		return err
+	}
+	dry := c.Bool(dryRunFlag)
+	p := startProgress(c.App.ErrWriter, "migrating the state")
+	var out store.Migration
+	if dry {
+		out, err = rehearse(c.Context, f, p)
+	} else {
+		out, err = store.Migrate(f.state)
+	}
+	p.end()
+	if err != nil {
+		return stateless(f, err)
+	}
+	w := c.App.Writer
+	if c.Bool(jsonFlag) {
+		result := migrationJSON{DryRun: dry, From: out.From, To: out.To, Steps: out.Steps, Copy: out.Copy}
+		if result.Steps == nil {
+			result.Steps = []string{}
+		}
+		return printJSON(w, result)
+	}
+	if out.From == out.To {
+		_, err = fmt.Fprintf(w, "schema version %d is current: nothing to do\n", out.From)
+		return err
+	}
+	what := "the state was"
+	if dry {
+		what = "nothing was changed; a copy could be"
+	}
+	fmt.Fprintf(w, "%s migrated from schema version %d to %d:\n", what, out.From, out.To)
+	for i, step := range out.Steps {
+		fmt.Fprintf(w, "  to %d: %s\n", out.From+uint64(i)+1, step)
+	}
+	if out.Copy != "" {
+		_, err = fmt.Fprintf(w, "the state before is kept as %s\n", out.Copy)
+	}
+	return err
+}
+
+// rehearse migrates a copy of the state.
+func rehearse(ctx context.Context, f folders, p *progress) (_ store.Migration, err error) {
+	dir, err := os.MkdirTemp("", "hsu-master-migration-")
+	if err != nil {
+		return store.Migration{}, fmt.Errorf("rehearse the migration: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	temp, err := os.OpenFile(filepath.Join(dir, "copy.db"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return store.Migration{}, fmt.Errorf("rehearse the migration: %w", err)
+	}
+	_, err = copyState(ctx, f, temp, p)
+	if err = errors.Join(err, temp.Close()); err != nil {
+		return store.Migration{}, err
+	}
+	return store.RehearseMigration(temp.Name())
+}
