@@ -23,6 +23,10 @@ var childParts = map[string]func(*childIO) error{
 	"commit":    childCommit,
 	"start":     childStart,
 	"idle":      childIdle,
+	"lean":      childLean,
+	"worker":    childWorker,
+	"bulk":      childBulk,
+	"hold":      childHold,
 }
 
 // childIO is a part's end of the conversation.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 )
@@ -12,7 +12,7 @@ import (
 // side is a server with callers of its own, and what was measured in one round.
 type side struct {
 	server stopper
-	pid    int
+	pids   []int // whose processor time counts
 	load   *child
 	calls  int64
 	took   time.Duration
@@ -49,7 +49,7 @@ func (l *lab) startSide(ctx context.Context, m mode, callers, conns int) (_ *sid
 		if err != nil {
 			return nil, err
 		}
-		s.server, s.pid = c, c.pid()
+		s.server, s.pids = c, []int{c.pid()}
 		if err := c.ask(ctx, done{}, &at); err != nil {
 			return nil, err
 		}
@@ -58,13 +58,13 @@ func (l *lab) startSide(ctx context.Context, m mode, callers, conns int) (_ *sid
 		if err != nil {
 			return nil, err
 		}
-		s.server, s.pid = product, product.pid()
+		s.server, s.pids = product, []int{product.pid()}
 		at.Address = product.address
 		if _, err := product.awaitServing(ctx); err != nil {
 			return nil, err
 		}
 	}
-	s.load, err = l.startChild("load", at.Address, strconv.Itoa(callers), strconv.Itoa(conns))
+	s.load, err = l.startLoad(at.Address, calls{callers: callers, conns: conns})
 	return s, err
 }
 
@@ -90,7 +90,7 @@ func (s *side) warm(ctx context.Context, d time.Duration) error {
 
 // turn adds one turn of load to what was measured.
 func (s *side) turn(ctx context.Context, d time.Duration) error {
-	before, err := cpuTime(s.pid)
+	before, err := cpuTimes(s.pids)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (s *side) turn(ctx context.Context, d time.Duration) error {
 	if err := s.load.ask(ctx, loadOrder{For: d}, &answer); err != nil {
 		return err
 	}
-	after, err := cpuTime(s.pid)
+	after, err := cpuTimes(s.pids)
 	if err != nil {
 		return err
 	}
@@ -165,39 +165,48 @@ func (l *lab) race(ctx context.Context, modes []mode, callers, conns int, turn t
 }
 
 func (l *lab) raceRound(ctx context.Context, modes []mode, callers, conns, round int, turn time.Duration, extra func(context.Context) error) (sides []*side, err error) {
-	defer func() {
-		for _, s := range sides {
-			err = errors.Join(err, s.stop())
-		}
-	}()
 	for _, m := range modes {
 		s, err := l.startSide(ctx, m, callers, conns)
 		if err != nil {
-			return sides, err
+			return nil, errors.Join(err, stopAll(sides))
 		}
 		sides = append(sides, s)
 	}
+	return sides, l.takeTurns(ctx, sides, round, turn, extra)
+}
+
+// stopAll stops the last first, since those that have no server of their own call that of an earlier one.
+func stopAll(sides []*side) (err error) {
+	for _, s := range slices.Backward(sides) {
+		err = errors.Join(err, s.stop())
+	}
+	return err
+}
+
+// takeTurns has the sides of one round measured, and stops them.
+func (l *lab) takeTurns(ctx context.Context, sides []*side, round int, turn time.Duration, extra func(context.Context) error) (err error) {
+	defer func() { err = errors.Join(err, stopAll(sides)) }()
 	for _, s := range sides {
 		if err := s.warm(ctx, l.span(500*time.Millisecond, 100*time.Millisecond)); err != nil {
-			return sides, err
+			return err
 		}
 	}
 	for i, which := range turns(len(sides), round) {
 		if i == len(sides) && extra != nil {
 			if err := extra(ctx); err != nil {
-				return sides, err
+				return err
 			}
 		}
 		if err := sides[which].turn(ctx, turn); err != nil {
-			return sides, err
+			return err
 		}
 	}
 	for _, s := range sides {
 		if err := s.finish(ctx); err != nil {
-			return sides, err
+			return err
 		}
 	}
-	return sides, nil
+	return nil
 }
 
 // callersPerConn is how many callers share a connection: a program that calls a

@@ -28,6 +28,7 @@ type lab struct {
 	restless               int           // how often it did not come
 	wants                  map[string]bool
 	progress               io.Writer
+	peers                  map[string]foundPeer // that were looked for
 }
 
 // experiments each measure some rows.
@@ -41,6 +42,16 @@ var experiments = []struct {
 	{"one caller", []string{rowLatency}, latency},
 	{"a hundred workers", []string{rowColdStart, rowReattach, rowRSS, rowIdleCPU}, fleet},
 	{"killed workers", []string{rowRespawn}, respawn},
+	{"forwarded calls, 1 caller", []string{rowForward1}, forward1},
+	{"forwarded calls, 8 callers", []string{rowForward8}, forward8},
+	{"forwarded calls, 64 callers", []string{rowForward64, rowForwardCPU}, forward64},
+	{"forwarded calls, 256 callers", []string{rowForward256}, forward256},
+	{"forwarded calls of 4 KiB", []string{rowForwardCPU4K}, forward4K},
+	{"counted calls forwarded, 64 callers", []string{rowForwardCounted64}, forwardCounted64},
+	{"counted calls forwarded, 256 callers", []string{rowForwardCounted256}, forwardCounted256},
+	{"one large stream", []string{rowForwardBulk, rowForwardBulkRSS}, forwardBulk},
+	{"idle streams", []string{rowForwardIdle}, forwardIdle},
+	{"many connections", []string{rowForwardCrowd}, forwardCrowd},
 }
 
 // measure runs what the options ask for. Nothing of it is left when it returns.

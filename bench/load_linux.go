@@ -1,16 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	gproto "google.golang.org/protobuf/proto"
 
 	"github.com/core-tools/hsu-master/api/proto"
 )
@@ -26,25 +30,62 @@ type (
 	}
 )
 
-// childLoad calls ProcessData as fast as it is answered: args are the address,
-// the number of callers and the number of connections that they share.
+// calls are what a load consists of.
+type calls struct {
+	service        string // that offers ProcessData; empty is MyBusinessService
+	callers, conns int
+	size           int // of a request, in bytes; 0 is that of a short one
+	// lean: by a client that costs less than grpc-go's. It has one call at a time on a connection.
+	lean bool
+}
+
+// startLoad starts callers of address, which may be several with commas between.
+func (l *lab) startLoad(address string, c calls) (*child, error) {
+	service := cmp.Or(c.service, proto.MyBusinessService_ServiceDesc.ServiceName)
+	part := "load"
+	if c.lean {
+		part = "lean"
+	}
+	return l.startChild(part, address, service, strconv.Itoa(c.callers), strconv.Itoa(c.conns), strconv.Itoa(c.size))
+}
+
+// childLoad calls ProcessData as fast as it is answered: args are the address (or
+// several with commas between, for the connections in turn), the service, the number of callers, the number of connections that they share,
+// and the size of a request.
 func childLoad(c *childIO) error {
-	callers, err := strconv.Atoi(c.args[1])
-	if err != nil {
-		return fmt.Errorf("callers: %w", err)
+	var numbers [3]int
+	for i, arg := range c.args[2:5] {
+		var err error
+		if numbers[i], err = strconv.Atoi(arg); err != nil {
+			return err
+		}
 	}
-	conns, err := strconv.Atoi(c.args[2])
-	if err != nil {
-		return fmt.Errorf("connections: %w", err)
+	l := &load{
+		latencies: make([][]time.Duration, numbers[0]),
+		method:    "/" + c.args[1] + "/ProcessData", data: "the data of a request",
 	}
-	l := &load{latencies: make([][]time.Duration, callers)}
-	for range conns {
-		conn, err := grpc.NewClient(c.args[0], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if size := numbers[2]; size > 0 {
+		l.data = sized(size)
+	}
+	addresses := strings.Split(c.args[0], ",")
+	for i := range numbers[1] {
+		conn, err := grpc.NewClient(addresses[i%len(addresses)], grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return err
 		}
 		defer func() { _ = conn.Close() }()
-		l.clients = append(l.clients, proto.NewMyBusinessServiceClient(conn))
+		l.conns = append(l.conns, conn)
+		conn.Connect()
+	}
+	// No call of what is measured waits for its connection.
+	ctx, cancel := context.WithTimeout(context.Background(), startPatience)
+	defer cancel()
+	for _, conn := range l.conns {
+		for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
+			if !conn.WaitForStateChange(ctx, state) {
+				return fmt.Errorf("connect to %s: it is %s", conn.Target(), state)
+			}
+		}
 	}
 	return orders(c, func(order loadOrder) (loadAnswer, error) {
 		if order.For == 0 {
@@ -54,9 +95,19 @@ func childLoad(c *childIO) error {
 	})
 }
 
+// sized returns the data that makes a request of so many bytes on the wire.
+func sized(size int) string {
+	data := strings.Repeat("x", size)
+	for len(data) > 0 && gproto.Size(&proto.ProcessRequest{Data: data}) > size {
+		data = data[1:]
+	}
+	return data
+}
+
 type load struct {
-	clients   []proto.MyBusinessServiceClient
-	latencies [][]time.Duration // of each caller
+	conns        []*grpc.ClientConn
+	method, data string
+	latencies    [][]time.Duration // of each caller
 }
 
 // run has every caller call until the time is over; it ends with the last call.
@@ -71,11 +122,12 @@ func (l *load) run(d time.Duration) (loadAnswer, error) {
 	started := time.Now()
 	for i := range l.latencies {
 		wg.Go(func() {
-			client := l.clients[i%len(l.clients)]
-			req := &proto.ProcessRequest{Data: "the data of a request"}
+			conn := l.conns[i%len(l.conns)]
+			req := &proto.ProcessRequest{Data: l.data}
 			for !over.Load() {
 				called := time.Now()
-				resp, err := client.ProcessData(ctx, req)
+				resp := new(proto.ProcessResponse)
+				err := conn.Invoke(ctx, l.method, req, resp, grpc.StaticMethod())
 				if err == nil && !resp.GetSuccess() {
 					err = fmt.Errorf("not processed: %q", resp.GetResult())
 				}

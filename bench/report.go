@@ -65,6 +65,12 @@ func (r report) print(w io.Writer) error {
 		for _, note := range row.notes {
 			fmt.Fprintf(out, "\n%s: %s", row.key, note)
 		}
+		for _, peer := range row.peers {
+			fmt.Fprintf(out, "\n%s: %s has %.2f (%.2f-%.2f)", row.key, peer.Name, peer.Ratio.Median, peer.Ratio.Least, peer.Ratio.Most)
+		}
+		if row.missing != "" {
+			fmt.Fprintf(out, "\n%s: not measured: %s", row.key, row.missing)
+		}
 	}
 	fmt.Fprintln(out, "\nRatios are medians of the rounds' own; values and percentiles are medians over the rounds.")
 	return out.Flush()
@@ -93,9 +99,17 @@ func (r row) cells() []string {
 		}
 		return fmt.Sprintf("%s %.2f", sign, v)
 	}
+	aim := bound(r.aim)
+	if r.aimValue != 0 {
+		aim = "≤ " + format(r.unit, r.aimValue)
+	}
+	product := format(r.unit, r.product.median())
+	if len(r.product) == 0 {
+		product, baseline, ratio, extent = "-", "-", "-", "-"
+	}
 	return []string{
-		r.key, r.what, format(r.unit, r.product.median()), r.productLatency.String(), against, baseline,
-		r.baselineLatency.String(), ratio, extent, bound(r.floor), bound(r.aim), r.verdict(),
+		r.key, r.what, product, r.productLatency.String(), against, baseline,
+		r.baselineLatency.String(), ratio, extent, bound(r.floor), aim, r.verdict(),
 	}
 }
 
@@ -113,7 +127,12 @@ func format(u unit, v float64) string {
 	case perSecond:
 		return fmt.Sprintf("%.0f/s", v)
 	case bytesUnit:
+		if v < 1<<20 {
+			return fmt.Sprintf("%.2f KiB", v/(1<<10))
+		}
 		return fmt.Sprintf("%.1f MiB", v/(1<<20))
+	case perBytes:
+		return fmt.Sprintf("%.0f MiB/s", v/(1<<20))
 	case ofCore:
 		return fmt.Sprintf("%.2f%%", 100*v)
 	case seconds:

@@ -21,6 +21,19 @@ const (
 	rowRespawn     = "respawn"
 	rowRSS         = "rss/100"
 	rowIdleCPU     = "idle-cpu/100"
+
+	rowForward1          = "forward/1"
+	rowForward8          = "forward/8"
+	rowForward64         = "forward/64"
+	rowForward256        = "forward/256"
+	rowForwardCPU        = "forward-cpu/64B"
+	rowForwardCPU4K      = "forward-cpu/4KiB"
+	rowForwardCounted64  = "forward-counted/64"
+	rowForwardCounted256 = "forward-counted/256"
+	rowForwardBulk       = "forward-bulk"
+	rowForwardBulkRSS    = "forward-bulk-rss"
+	rowForwardIdle       = "forward-idle/10000"
+	rowForwardCrowd      = "forward-crowd/1000"
 )
 
 // unit is what a row's values are measured in.
@@ -31,6 +44,7 @@ const (
 	seconds   unit = "s"
 	bytesUnit unit = "bytes"
 	ofCore    unit = "of a core"
+	perBytes  unit = "bytes/s"
 )
 
 // figure is what a row is held to.
@@ -42,21 +56,42 @@ type figure struct {
 	// floor is the worst ratio that does, aim the one to work for; 0 is none. A row
 	// without against is held to by its value instead of by a ratio.
 	floor, aim float64
+	// aimValue is what to work for where that is a value and the floor a ratio.
+	aimValue float64
+	// beatsPeers tells that the floor is what the best of the peers reaches in the same run.
+	beatsPeers bool
 }
 
 // figures are all rows in the order of the table.
 var figures = []figure{
-	{rowAlways64, "durable, --sync always, 64 callers", "same server, not counting", perSecond, true, 0.70, 0.85},
-	{rowAlways256, "durable, --sync always, 256 callers", "same server, not counting", perSecond, true, 0.78, 0.85},
-	{rowInterval64, "durable, --sync interval, 64 callers", "same server, not counting", perSecond, true, 0.90, 0.95},
-	{rowInterval256, "durable, --sync interval, 256 callers", "same server, not counting", perSecond, true, 0.90, 0.95},
-	{rowLatency, "durable, 1 caller, p50", "not counting + a bbolt commit", seconds, false, 1.15, 0},
-	{rowCPU, "server CPU a durable call, 64 callers", "same server, not counting", seconds, false, 1.60, 1.30},
-	{rowColdStart, "cold start, exec to 100 workers ready", "bare loop: exec, dial, Ping", seconds, false, 1.15, 0},
-	{rowReattach, "re-attach 100, exec to SERVING", "cold start of the same", seconds, false, 0.15, 0},
-	{rowRespawn, "worker killed to replacement ready", "exec, dial, Ping of one", seconds, false, 1.50, 0},
-	{rowRSS, "RSS with 100 idle workers", "bare gRPC, bbolt, 100 connections", bytesUnit, false, 1.30, 0},
-	{rowIdleCPU, "CPU with 100 idle workers", "", ofCore, false, 0.01, 0},
+	{key: rowAlways64, what: "durable, --sync always, 64 callers", against: "same server, not counting", unit: perSecond, higher: true, floor: 0.70, aim: 0.85},
+	{key: rowAlways256, what: "durable, --sync always, 256 callers", against: "same server, not counting", unit: perSecond, higher: true, floor: 0.78, aim: 0.85},
+	{key: rowInterval64, what: "durable, --sync interval, 64 callers", against: "same server, not counting", unit: perSecond, higher: true, floor: 0.90, aim: 0.95},
+	{key: rowInterval256, what: "durable, --sync interval, 256 callers", against: "same server, not counting", unit: perSecond, higher: true, floor: 0.90, aim: 0.95},
+	{key: rowLatency, what: "durable, 1 caller, p50", against: "not counting + a bbolt commit", unit: seconds, floor: 1.15},
+	{key: rowCPU, what: "server CPU a durable call, 64 callers", against: "same server, not counting", unit: seconds, floor: 1.60, aim: 1.30},
+	{key: rowColdStart, what: "cold start, exec to 100 workers ready", against: "bare loop: exec, dial, Ping", unit: seconds, floor: 1.15},
+	{key: rowReattach, what: "re-attach 100, exec to SERVING", against: "cold start of the same", unit: seconds, floor: 0.15},
+	{key: rowRespawn, what: "worker killed to replacement ready", against: "exec, dial, Ping of one", unit: seconds, floor: 1.50},
+	{key: rowRSS, what: "RSS with 100 idle workers", against: "bare gRPC, bbolt, 100 connections", unit: bytesUnit, floor: 1.30},
+	{key: rowIdleCPU, what: "CPU with 100 idle workers", unit: ofCore, floor: 0.01},
+
+	forwarded(rowForward1, "forwarded, 64 bytes, 1 caller"),
+	forwarded(rowForward8, "forwarded, 64 bytes, 8 callers"),
+	forwarded(rowForward64, "forwarded, 64 bytes, 64 callers"),
+	forwarded(rowForward256, "forwarded, 64 bytes, 256 callers"),
+	{key: rowForwardCPU, what: "proxy CPU a call, 64 bytes, 64 callers", against: "HAProxy", unit: seconds, floor: 1, aimValue: 9e-6},
+	{key: rowForwardCPU4K, what: "proxy CPU a call, 4 KiB, 64 callers", against: "HAProxy", unit: seconds, floor: 1, aimValue: 12e-6},
+	{key: rowForwardCounted64, what: "forwarded and counted, 64 callers", against: "forwarded, not counted", unit: perSecond, higher: true, floor: 0.75, aim: 0.9},
+	{key: rowForwardCounted256, what: "forwarded and counted, 256 callers", against: "forwarded, not counted", unit: perSecond, higher: true, floor: 0.75, aim: 0.9},
+	{key: rowForwardBulk, what: "1 GiB there and back in one stream", against: "worker called directly", unit: perBytes, higher: true, floor: 0.8},
+	{key: rowForwardBulkRSS, what: "growth of RSS by that", unit: bytesUnit, floor: 8 << 20},
+	{key: rowForwardIdle, what: "memory a stream, 10000 idle streams", unit: bytesUnit, floor: 2 << 10, aim: 1 << 10},
+	{key: rowForwardCrowd, what: "forwarded to 10 workers, 1000 connections", against: "10 connections", unit: perSecond, higher: true, floor: 0.85},
+}
+
+func forwarded(key, what string) figure {
+	return figure{key: key, what: what, against: "worker called directly", unit: perSecond, higher: true, aim: 0.85, beatsPeers: true}
 }
 
 // percentiles of single calls, in seconds.
@@ -79,6 +114,31 @@ type row struct {
 	// Of calls, where calls were measured: medians over the rounds.
 	productLatency, baselineLatency *percentiles
 	notes                           []string
+	// peers are the same ratio, of others than the product, in the same run.
+	peers []peerRatio
+	// missing tells why the row was not measured, or not all that it is held to.
+	missing string
+}
+
+// peerRatio is what another proxy reached where the product has its ratio.
+type peerRatio struct {
+	Name  string    `json:"name"`
+	Ratio *measured `json:"ratio"`
+}
+
+// unmeasured is a row that this machine cannot give.
+func unmeasured(key, why string) row {
+	r := newRow(key, nil, nil)
+	r.missing = why
+	return r
+}
+
+// beside adds what a peer reached.
+func (r *row) beside(name string, ratio series) {
+	r.peers = append(r.peers, peerRatio{name, measuredOf(ratio)})
+	if r.beatsPeers {
+		r.floor = max(r.floor, ratio.median())
+	}
 }
 
 // newRow computes the ratios; baseline is nil where the row is held to by value.
@@ -100,20 +160,23 @@ const (
 	verdictAim   = "aim met"
 	verdictFloor = "met"
 	verdictShort = "SHORT"
+	verdictNone  = "not measured"
 )
 
 func (r row) verdict() string {
-	got := r.ratio.median()
-	meets := func(bound float64) bool {
+	meets := func(got, bound float64) bool {
 		return bound != 0 && (r.higher && got >= bound || !r.higher && got <= bound)
 	}
+	got := r.ratio.median()
 	switch {
-	case meets(r.aim):
+	case r.missing != "":
+		return verdictNone
+	case !meets(got, r.floor):
+		return verdictShort
+	case meets(got, r.aim), meets(r.product.median(), r.aimValue):
 		return verdictAim
-	case meets(r.floor):
-		return verdictFloor
 	}
-	return verdictShort
+	return verdictFloor
 }
 
 // wanted returns the keys that the expression matches.
@@ -161,13 +224,16 @@ func (r row) MarshalJSON() ([]byte, error) {
 		Better          string       `json:"better"`
 		Floor           float64      `json:"floor"`
 		Aim             float64      `json:"aim,omitempty"`
+		AimValue        float64      `json:"aim_value,omitempty"`
+		Peers           []peerRatio  `json:"peers,omitempty"`
+		Missing         string       `json:"missing,omitempty"`
 		Verdict         string       `json:"verdict"`
 		ProductLatency  *percentiles `json:"product_latency,omitempty"`
 		BaselineLatency *percentiles `json:"baseline_latency,omitempty"`
 		Notes           []string     `json:"notes,omitempty"`
 	}{
 		r.key, r.what, r.against, r.unit, measuredOf(r.product), measuredOf(r.baseline), r.ratioJSON(),
-		better, r.floor, r.aim, r.verdict(), r.productLatency, r.baselineLatency, r.notes,
+		better, r.floor, r.aim, r.aimValue, r.peers, r.missing, r.verdict(), r.productLatency, r.baselineLatency, r.notes,
 	})
 }
 

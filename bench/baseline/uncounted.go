@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 
 	"github.com/core-tools/hsu-master/api"
@@ -25,13 +24,18 @@ func ServeUncounted(ctx context.Context, dir string, listener net.Listener) (err
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	server := api.NewPublic(api.NewBusiness(sup, uncounted{}), supervisor.CoreLogger(slog.New(slog.DiscardHandler)))
+	server, err := api.NewGateway(api.GatewayOptions{
+		Services: sup.Services(), Business: api.NewBusiness(sup, uncounted{}), Counter: uncounted{},
+	})
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	server.SetServing(true)
 	served, supervised := make(chan error, 1), make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	go func() { supervised <- sup.Serve(ctx) }()
 	<-ctx.Done()
-	server.Stop()
+	server.Close()
 	if err := errors.Join(<-served, <-supervised); err != nil {
 		return fmt.Errorf("serve without counting: %w", err)
 	}
@@ -43,4 +47,12 @@ type uncounted struct{}
 
 func (uncounted) AddProcessed(context.Context, int64) error { return nil }
 
+func (uncounted) Count(done interface{ Counted(err error) }) { go done.Counted(nil) }
+
 func (uncounted) Processed() int64 { return 0 }
+
+func (uncounted) Writable() error { return nil }
+
+func (uncounted) Result(string) (store.Result, bool, error) { return store.Result{}, false, nil }
+
+func (uncounted) CountOnce(_ store.Result, done store.Counted) { done.Counted(nil) }

@@ -1,0 +1,397 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/core-tools/hsu-master/api/proto"
+)
+
+// The sides of a forwarded call: the same worker, straight and through each of the
+// proxies, all at the same time.
+const (
+	sideDirect  = "direct"
+	sideProduct = "hsu-master"
+)
+
+// contest is one set of calls that several sides make in turn.
+type contest struct {
+	sides []string
+	calls calls
+	turn  time.Duration
+}
+
+// contestants starts what a round needs: the gateway, its worker and the peers.
+func (l *lab) contestants(ctx context.Context, c contest) (sides []*side, err error) {
+	g, err := l.startGateway(ctx, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, stopAll(sides), g.stop())
+		}
+	}()
+	for _, name := range c.sides {
+		s := &side{}
+		at := g.workers[0]
+		switch name {
+		case sideDirect:
+		case sideProduct:
+			at, s.server, s.pids = g.address, g, []int{g.pid()}
+		default:
+			p, err := l.startPeer(ctx, name, g.workers[0])
+			if err != nil {
+				return sides, err
+			}
+			at, s.server, s.pids = p.address, p, p.pids
+		}
+		sides = append(sides, s)
+		if s.load, err = l.startLoad(at, c.calls); err != nil {
+			return sides, err
+		}
+	}
+	return sides, nil
+}
+
+// play runs the rounds of a contest.
+func (l *lab) play(ctx context.Context, c contest) (map[string]*rates, error) {
+	result := make(map[string]*rates)
+	for _, name := range c.sides {
+		result[name] = &rates{}
+	}
+	for round := range l.rounds {
+		if err := l.awaitCalm(ctx); err != nil {
+			return nil, err
+		}
+		sides, err := l.contestants(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if err := l.takeTurns(ctx, sides, round, c.turn, nil); err != nil {
+			return nil, err
+		}
+		var line strings.Builder
+		for i, name := range c.sides {
+			result[name].add(sides[i])
+			fmt.Fprintf(&line, "  %s %s using %s", name, format(perSecond, result[name].perSecond[round]), format(seconds, result[name].cpu[round]))
+		}
+		l.say("round %d of %d, %d callers of %d bytes:%s", round+1, l.rounds, c.calls.callers, c.calls.size, line.String())
+	}
+	return result, nil
+}
+
+// peersHere returns the peers that there are, and why others are not.
+func (l *lab) peersHere(ctx context.Context) (names []string, missing error) {
+	for _, name := range []string{peerNginx, peerHAProxy} {
+		if _, err := l.findPeer(ctx, name); err != nil {
+			missing = errors.Join(missing, err)
+			continue
+		}
+		names = append(names, name)
+	}
+	return names, missing
+}
+
+const (
+	small = 64      // bytes of a request
+	large = 4 << 10 // the same
+)
+
+func forward1(ctx context.Context, l *lab) ([]row, error) {
+	return forward(ctx, l, 1, small, rowForward1, "")
+}
+
+func forward8(ctx context.Context, l *lab) ([]row, error) {
+	return forward(ctx, l, 8, small, rowForward8, "")
+}
+
+func forward64(ctx context.Context, l *lab) ([]row, error) {
+	return forward(ctx, l, 64, small, rowForward64, rowForwardCPU)
+}
+
+func forward256(ctx context.Context, l *lab) ([]row, error) {
+	return forward(ctx, l, 256, small, rowForward256, "")
+}
+
+func forward4K(ctx context.Context, l *lab) ([]row, error) {
+	return forward(ctx, l, 64, large, "", rowForwardCPU4K)
+}
+
+// forward measures calls that are relayed: rateRow against calling the worker itself, cpuRow against HAProxy.
+func forward(ctx context.Context, l *lab, callers, size int, rateRow, cpuRow string) ([]row, error) {
+	peers, missing := l.peersHere(ctx)
+	result, err := l.play(ctx, contest{
+		sides: append([]string{sideDirect, sideProduct}, peers...),
+		calls: calls{service: serviceForward, callers: callers, conns: max(1, callers/callersPerConn), size: size},
+		turn:  l.span(time.Second, 200*time.Millisecond),
+	})
+	if err != nil {
+		return nil, err
+	}
+	direct, product := result[sideDirect], result[sideProduct]
+	var rows []row
+	if rateRow != "" {
+		r := newRow(rateRow, product.perSecond, direct.perSecond)
+		r.productLatency, r.baselineLatency = product.median(), direct.median()
+		for _, name := range peers {
+			r.beside(peerNames[name], result[name].perSecond.over(direct.perSecond))
+			r.notes = append(r.notes, fmt.Sprintf("%s answers %s, p50 / p99 %s", peerNames[name],
+				format(perSecond, result[name].perSecond.median()), result[name].median()))
+		}
+		if missing != nil {
+			r.missing = missing.Error()
+		}
+		rows = append(rows, r)
+	}
+	if cpuRow != "" {
+		haproxy := result[peerHAProxy]
+		if haproxy == nil {
+			r := unmeasured(cpuRow, missing.Error())
+			r.product = product.cpu
+			return append(rows, r), nil
+		}
+		r := newRow(cpuRow, product.cpu, haproxy.cpu)
+		if nginx := result[peerNginx]; nginx != nil {
+			r.notes = append(r.notes, "nginx uses "+format(seconds, nginx.cpu.median()))
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+func forwardCounted64(ctx context.Context, l *lab) ([]row, error) {
+	return forwardCounted(ctx, l, 64, rowForwardCounted64)
+}
+
+func forwardCounted256(ctx context.Context, l *lab) ([]row, error) {
+	return forwardCounted(ctx, l, 256, rowForwardCounted256)
+}
+
+// forwardCounted measures what it costs that a call is counted before its answer goes out: the same method of the same
+// worker, by way of the same master, under a name that is counted and one that is not.
+func forwardCounted(ctx context.Context, l *lab, callers int, key string) ([]row, error) {
+	services := []string{proto.MyBusinessService_ServiceDesc.ServiceName, serviceForward}
+	turn := l.span(time.Second, 200*time.Millisecond)
+	result := []*rates{{}, {}}
+	for round := range l.rounds {
+		if err := l.awaitCalm(ctx); err != nil {
+			return nil, err
+		}
+		g, err := l.startGateway(ctx, 1)
+		if err != nil {
+			return nil, err
+		}
+		sides := []*side{{server: g, pids: []int{g.pid()}}, {pids: []int{g.pid()}}}
+		for i, s := range sides {
+			if s.load, err = l.startLoad(g.address, calls{service: services[i], callers: callers, conns: max(1, callers/callersPerConn), size: small}); err != nil {
+				return nil, errors.Join(err, stopAll(sides))
+			}
+		}
+		if err := l.takeTurns(ctx, sides, round, turn, nil); err != nil {
+			return nil, err
+		}
+		for i, s := range sides {
+			result[i].add(s)
+		}
+		l.say("round %d of %d, %d callers:  counted %s  not counted %s", round+1, l.rounds, callers,
+			format(perSecond, result[0].perSecond[round]), format(perSecond, result[1].perSecond[round]))
+	}
+	r := newRow(key, result[0].perSecond, result[1].perSecond)
+	r.productLatency, r.baselineLatency = result[0].median(), result[1].median()
+	r.notes = append(r.notes, fmt.Sprintf("the master's CPU a call is %s, and %s where it does not count",
+		format(seconds, result[0].cpu.median()), format(seconds, result[1].cpu.median())))
+	return []row{r}, nil
+}
+
+// forwardBulk measures one stream that carries a lot, there and back.
+func forwardBulk(ctx context.Context, l *lab) ([]row, error) {
+	size := int64(1 << 30)
+	if l.quick {
+		size = 64 << 20
+	}
+	var product, direct, growth series
+	for round := range l.rounds {
+		if err := l.awaitCalm(ctx); err != nil {
+			return nil, err
+		}
+		p, d, grown, err := l.bulkRound(ctx, round, size)
+		if err != nil {
+			return nil, err
+		}
+		product, direct, growth = append(product, p), append(direct, d), append(growth, grown)
+		l.say("round %d of %d, one stream:  direct %s  forwarded %s, RSS grew by %s", round+1, l.rounds,
+			format(perBytes, d), format(perBytes, p), format(bytesUnit, grown))
+	}
+	return []row{newRow(rowForwardBulk, product, direct), newRow(rowForwardBulkRSS, growth, nil)}, nil
+}
+
+func (l *lab) bulkRound(ctx context.Context, round int, size int64) (product, direct, grown float64, err error) {
+	g, err := l.startGateway(ctx, 1)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer func() { err = errors.Join(err, g.stop()) }()
+	var rates [2]float64
+	for i := range rates {
+		forwarded := (i + round) % 2
+		address := []string{g.workers[0], g.address}[forwarded]
+		rates[forwarded], grown, err = l.bulkTurn(ctx, address, g.pid(), size, grown)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+	}
+	return rates[1], rates[0], grown, nil
+}
+
+// bulkTurn returns the bytes a second, and by how much the process's RSS grew at most.
+func (l *lab) bulkTurn(ctx context.Context, address string, pid int, size int64, grown float64) (rate, most float64, err error) {
+	c, err := l.startChild("bulk", address)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, c.stop()) }()
+	var answer bulkAnswer
+	if err := c.ask(ctx, bulkOrder{Bytes: bulkMessage}, &answer); err != nil {
+		return 0, 0, err
+	}
+	before, err := residentSize(pid)
+	if err != nil {
+		return 0, 0, err
+	}
+	asked := make(chan error, 1)
+	go func() { asked <- c.ask(ctx, bulkOrder{Bytes: size}, &answer) }()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for most = grown; ; {
+		var ended bool
+		select {
+		case err = <-asked:
+			ended = true
+		case <-ticker.C:
+		}
+		now, sizeErr := residentSize(pid)
+		most = max(most, now-before)
+		if err = errors.Join(err, sizeErr); err != nil || ended {
+			return float64(size) / answer.Took.Seconds(), most, err
+		}
+	}
+}
+
+const (
+	idleStreams = 10_000
+	// The master's bound is 1,024 a connection.
+	streamsPerConn = 1000
+)
+
+// forwardIdle measures what a stream costs that nothing is sent through.
+func forwardIdle(ctx context.Context, l *lab) ([]row, error) {
+	streams := idleStreams
+	if l.quick {
+		streams /= 5
+	}
+	var each series
+	for round := range l.rounds {
+		one, err := l.idleRound(ctx, streams)
+		if err != nil {
+			return nil, err
+		}
+		each = append(each, one)
+		l.say("round %d of %d, %d idle streams:  %s each", round+1, l.rounds, streams, format(bytesUnit, one))
+	}
+	return []row{newRow(rowForwardIdle, each, nil)}, nil
+}
+
+func (l *lab) idleRound(ctx context.Context, streams int) (each float64, err error) {
+	g, err := l.startGateway(ctx, 1)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, g.stop()) }()
+	conns := max(1, streams/streamsPerConn)
+	c, err := l.startChild("hold", g.address, strconv.Itoa(conns))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, c.stop()) }()
+	// The connections are there before, and what else comes with the first stream.
+	var sizes [2]float64
+	for i, n := range []int{conns, streams} {
+		if err := c.ask(ctx, holdOrder{Streams: n}, &done{}); err != nil {
+			return 0, err
+		}
+		if err := pause(ctx, l.span(2*time.Second, 200*time.Millisecond)); err != nil {
+			return 0, err
+		}
+		if sizes[i], err = residentSize(g.pid()); err != nil {
+			return 0, err
+		}
+	}
+	return (sizes[1] - sizes[0]) / float64(streams), nil
+}
+
+// forwardCrowd measures what many clients get against what few do. Each has a connection and one call at a time, since
+// calls that share a connection share reads and writes, which is cheaper for everybody whatever is between. The client
+// is a lean one: grpc-go's costs more by connection than what is measured.
+func forwardCrowd(ctx context.Context, l *lab) ([]row, error) {
+	const workers, many, few = 10, 1000, 10
+	turn := l.span(time.Second, 200*time.Millisecond)
+	contestants := []struct {
+		name           string
+		direct         bool
+		callers, conns int
+	}{
+		{"1000 connections", false, many, many},
+		{"10 connections", false, few, few},
+		{"1000 to the workers", true, many, many},
+		{"10 to the workers", true, few, few},
+		{"10 callers of 1000", false, few, many},
+		{"10 callers of 1000 to the workers", true, few, many},
+	}
+	result := make([]rates, len(contestants))
+	for round := range l.rounds {
+		if err := l.awaitCalm(ctx); err != nil {
+			return nil, err
+		}
+		g, err := l.startGateway(ctx, workers)
+		if err != nil {
+			return nil, err
+		}
+		sides := []*side{{server: g}}
+		for i, c := range contestants {
+			address := g.address
+			if c.direct {
+				address = strings.Join(g.workers, ",")
+			}
+			if i > 0 {
+				sides = append(sides, &side{})
+			}
+			sides[i].pids = []int{g.pid()}
+			if sides[i].load, err = l.startLoad(address, calls{service: serviceForward, callers: c.callers, conns: c.conns, size: small, lean: true}); err != nil {
+				return nil, errors.Join(err, stopAll(sides))
+			}
+		}
+		if err := l.takeTurns(ctx, sides, round, turn, nil); err != nil {
+			return nil, err
+		}
+		var line strings.Builder
+		for i, s := range sides {
+			result[i].add(s)
+			fmt.Fprintf(&line, "  %s %s", contestants[i].name, format(perSecond, result[i].perSecond[round]))
+		}
+		l.say("round %d of %d, %d workers:%s", round+1, l.rounds, workers, line.String())
+	}
+	r := newRow(rowForwardCrowd, result[0].perSecond, result[1].perSecond)
+	r.productLatency, r.baselineLatency = result[0].median(), result[1].median()
+	r.beside("the same without a proxy", result[2].perSecond.over(result[3].perSecond))
+	r.notes = append(r.notes,
+		fmt.Sprintf("the master's CPU a call is %s, and %s with 10 connections", format(seconds, result[0].cpu.median()), format(seconds, result[1].cpu.median())),
+		fmt.Sprintf("10 callers who use 1000 connections in turn have %.2f of what they have with 10 (%.2f without a proxy), at %s of CPU a call",
+			result[4].perSecond.over(result[1].perSecond).median(), result[5].perSecond.over(result[3].perSecond).median(),
+			format(seconds, result[4].cpu.median())))
+	return []row{r}, nil
+}

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// The other proxies that a row is compared with, by their Debian packages.
+const (
+	peerNginx   = "nginx"
+	peerHAProxy = "haproxy"
+)
+
+var peerNames = map[string]string{peerNginx: "nginx grpc_pass", peerHAProxy: "HAProxy"}
+
+// Both have two workers, as the machine that this was written on has processors, keep their connections to the server
+// open, write no log, and are let have as many streams and requests a connection as the load brings. All else is as
+// they come: one worker or thread, nginx with reuseport, multi_accept or a smaller pool, and HAProxy with http-reuse
+// safe came out the same within what one run differs from the next.
+const (
+	nginxConfig = `worker_processes 2;
+worker_rlimit_nofile 16384;
+pid %[1]s/nginx.pid;
+error_log %[1]s/error.log warn;
+events { worker_connections 8192; }
+http {
+	access_log off;
+	client_body_temp_path %[1]s/body;
+	proxy_temp_path %[1]s/proxy;
+	fastcgi_temp_path %[1]s/fastcgi;
+	uwsgi_temp_path %[1]s/uwsgi;
+	scgi_temp_path %[1]s/scgi;
+	upstream workers {
+		server %[3]s;
+		keepalive 512;
+		keepalive_requests 1000000000;
+	}
+	server {
+		listen %[2]s http2;
+		http2_max_concurrent_streams 1024;
+		keepalive_requests 1000000000;
+		client_max_body_size 0;
+		location / { grpc_pass grpc://workers; }
+	}
+}
+`
+	haproxyConfig = `global
+	nbthread 2
+	maxconn 4096
+	tune.h2.max-concurrent-streams 1024
+defaults
+	mode http
+	timeout connect 10s
+	timeout client 1m
+	timeout server 1m
+	http-reuse always
+frontend port
+	bind %[2]s proto h2
+	default_backend workers
+backend workers
+	server worker %[3]s proto h2 pool-max-conn -1
+`
+)
+
+// peer is a running proxy.
+type peer struct {
+	address string
+	pids    []int
+	cmd     *exec.Cmd
+	stderr  tail
+	ended   chan struct{}
+	once    sync.Once
+}
+
+// findPeer returns how to run a proxy, which is fetched where the machine has none. Nothing is installed: the packages
+// are unpacked into the lab's folder, so that no other server is started on this machine.
+func (l *lab) findPeer(ctx context.Context, name string) (program string, err error) {
+	if found, ok := l.peers[name]; ok {
+		return found.program, found.err
+	}
+	defer func() {
+		if l.peers == nil {
+			l.peers = make(map[string]foundPeer)
+		}
+		l.peers[name] = foundPeer{program, err}
+	}()
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin") {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	l.say("%s is not installed, its Debian package is fetched", name)
+	root := filepath.Join(l.dir, "peer-"+name)
+	if err := fetchPackage(ctx, root, name); err != nil {
+		return "", fmt.Errorf("%s is not installed and cannot be fetched by apt-get: %w", name, err)
+	}
+	return filepath.Join(root, "usr/sbin", name), nil
+}
+
+type foundPeer struct {
+	program string
+	err     error
+}
+
+// fetchPackage unpacks a Debian package below root, and what it needs that is not installed.
+func fetchPackage(ctx context.Context, root, name string) error {
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	run := func(program string, args ...string) (string, error) {
+		cmd := exec.CommandContext(ctx, program, args...)
+		cmd.Dir = root
+		var stderr tail
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			err = fmt.Errorf("%s %s: %w%s", program, args[0], err, stderr.text())
+		}
+		return string(out), err
+	}
+	list := []string{"install", "--print-uris", "-qq", "-y", "--no-install-recommends", name}
+	uris, err := run("apt-get", list...)
+	if err != nil && os.Geteuid() == 0 { // a machine whose lists of packages were removed
+		if _, err = run("apt-get", "update", "-qq"); err == nil {
+			uris, err = run("apt-get", list...)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	// 'http://…' NAME_VERSION_ARCH.deb SIZE HASH
+	for line := range strings.Lines(uris) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		pkg, _, _ := strings.Cut(fields[1], "_")
+		if _, err := run("apt-get", "download", "-qq", pkg); err != nil {
+			return err
+		}
+	}
+	debs, err := filepath.Glob(filepath.Join(root, "*.deb"))
+	if err != nil {
+		return err
+	}
+	for _, deb := range debs {
+		if _, err := run("dpkg-deb", "-x", deb, root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// libraries are the folders of what was unpacked beside a program.
+func libraries(program string) string {
+	root := filepath.Join(filepath.Dir(program), "../..")
+	dirs, _ := filepath.Glob(filepath.Join(root, "usr/lib/*-linux-gnu")) // the pattern is right
+	return strings.Join(dirs, ":")
+}
+
+// startPeer starts a proxy before a worker.
+func (l *lab) startPeer(ctx context.Context, name, worker string) (_ *peer, err error) {
+	program, err := l.findPeer(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(l.dir, name+"-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder: %w", err)
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, fmt.Errorf("take a free port: %w", err)
+	}
+	p := &peer{address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), ended: make(chan struct{})}
+	text, args := nginxConfig, []string{"-p", dir, "-e", filepath.Join(dir, "error.log"), "-g", "daemon off;", "-c"}
+	if name == peerHAProxy {
+		text, args = haproxyConfig, []string{"-db", "-f"}
+	}
+	config := filepath.Join(dir, "config")
+	if err := os.WriteFile(config, fmt.Appendf(nil, text, dir, p.address, worker), 0o600); err != nil {
+		return nil, fmt.Errorf("configure %s: %w", name, err)
+	}
+	p.cmd = exec.Command(program, append(args, config)...)
+	if strings.HasPrefix(program, l.dir) {
+		p.cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+libraries(program))
+	}
+	p.cmd.SysProcAttr = ownGroup()
+	p.cmd.Stderr, p.cmd.Stdout = &p.stderr, &p.stderr
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() {
+		defer close(p.ended)
+		_ = p.cmd.Wait()
+	}()
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("start %s: %w%s", name, errors.Join(err, p.stop()), p.stderr.text())
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, childPatience)
+	defer cancel()
+	if err := awaitPort(ctx, p.address, p.ended); err != nil {
+		return nil, err
+	}
+	p.pids = []int{p.cmd.Process.Pid}
+	// The listening socket is there before nginx's workers are.
+	for wanted := map[string]int{peerNginx: 2}[name]; ; {
+		children, err := childrenOf(p.cmd.Process.Pid)
+		if err != nil {
+			return nil, err
+		}
+		if len(children) >= wanted {
+			p.pids = append(p.pids, children...)
+			return p, nil
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// childrenOf lists a process's children. It has one thread.
+func childrenOf(pid int) ([]int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return nil, fmt.Errorf("list the children of process %d: %w", pid, err)
+	}
+	var pids []int
+	for field := range strings.FieldsSeq(string(text)) {
+		child, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, fmt.Errorf("list the children of process %d: %w", pid, err)
+		}
+		pids = append(pids, child)
+	}
+	return pids, nil
+}
+
+func (p *peer) stop() error {
+	p.once.Do(func() {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+		defer time.AfterFunc(childPatience, func() { _ = p.cmd.Process.Kill() }).Stop()
+		<-p.ended
+	})
+	return nil
+}

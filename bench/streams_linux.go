@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/core-tools/hsu-master/api/proto"
+)
+
+// bulkMessage is how large the messages of a bulk transfer are, in bytes.
+const bulkMessage = 64 << 10
+
+type (
+	bulkOrder  struct{ Bytes int64 }
+	bulkAnswer struct{ Took time.Duration }
+)
+
+// childBulk sends through one stream and has it echoed: args are the address.
+func childBulk(c *childIO) error {
+	conn, err := grpc.NewClient(c.args[0], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	return orders(c, func(order bulkOrder) (bulkAnswer, error) {
+		started := time.Now()
+		err := bulk(conn, order.Bytes)
+		return bulkAnswer{time.Since(started)}, err
+	})
+}
+
+func bulk(conn *grpc.ClientConn, size int64) (err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stream, err := openEcho(ctx, conn)
+	if err != nil {
+		return err
+	}
+	sent := make(chan error, 1)
+	go func() {
+		message := filler(bulkMessage)
+		for left := size; left > 0; left -= bulkMessage {
+			if err := stream.SendMsg(message); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- stream.CloseSend()
+	}()
+	got, answer := int64(0), new(proto.ProcessRequest)
+	for {
+		if err = stream.RecvMsg(answer); err != nil {
+			break
+		}
+		got += int64(len(answer.GetData()))
+	}
+	if errors.Is(err, io.EOF) && got < size {
+		err = fmt.Errorf("of %d bytes %d came back", size, got)
+	} else if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	cancel()
+	if sendErr := <-sent; err == nil {
+		err = sendErr
+	}
+	return err
+}
+
+type holdOrder struct{ Streams int }
+
+// childHold opens streams and leaves them alone: args are the address and the number
+// of connections.
+func childHold(c *childIO) error {
+	n, err := strconv.Atoi(c.args[1])
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var conns []*grpc.ClientConn
+	for range n {
+		conn, err := grpc.NewClient(c.args[0], grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		conns = append(conns, conn)
+	}
+	return orders(c, func(order holdOrder) (done, error) {
+		// Some at a time: what is measured is what streams cost that idle, not those that all begin at once.
+		const atOnce = 16
+		var wg sync.WaitGroup
+		failed := make([]error, atOnce)
+		for worker := range atOnce {
+			wg.Go(func() {
+				for i := worker; i < order.Streams && failed[worker] == nil; i += atOnce {
+					failed[worker] = hold(ctx, conns[i%len(conns)])
+				}
+			})
+		}
+		wg.Wait()
+		return done{}, errors.Join(failed...)
+	})
+}
+
+// hold opens one stream and has one message echoed, so that all of it is there.
+func hold(ctx context.Context, conn *grpc.ClientConn) error {
+	stream, err := openEcho(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if err := stream.SendMsg(filler(16)); err != nil {
+		return err
+	}
+	return stream.RecvMsg(new(proto.ProcessRequest))
+}
