@@ -73,7 +73,7 @@ func TestOversizedRequestIsRefusedAndNothingElseSuffers(t *testing.T) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 		t.Errorf("it ended with %v, want exit code 1", err)
 	}
-	if got := stderr.String(); !strings.Contains(got, "larger than max") || !strings.Contains(got, "hint: send less at once") {
+	if got := stderr.String(); !strings.Contains(got, "larger than 4194304 bytes") || !strings.Contains(got, "hint: send less at once") {
 		t.Errorf("stderr = %q, want the limit and the next step", got)
 	}
 	// The largest that fits goes all the way and back.

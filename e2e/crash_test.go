@@ -15,7 +15,8 @@ import (
 )
 
 // The heart of it: whatever the moment, a master that is killed and started again
-// finds every worker as it was, and has lost no acknowledged request.
+// finds every worker as it was, and has lost no acknowledged request. It is shown
+// with the binaries as they are released.
 func TestKillingTheMasterUnderLoadLosesNoWorkerAndNoRequest(t *testing.T) {
 	for _, sync := range []struct {
 		mode   string
@@ -28,6 +29,7 @@ func TestKillingTheMasterUnderLoadLosesNoWorkerAndNoRequest(t *testing.T) {
 func killUnderLoad(t *testing.T, mode string, rounds int) {
 	const count, callers = 8, 64
 	h := newHost(t, append(workers(count, "--log-level=debug"), "--sync", mode)...)
+	h.program = programs.release
 	m := h.start()
 	first := h.awaitRunning(count)
 	want := first.instances(t)

@@ -16,27 +16,22 @@ import (
 // A master that kills itself where it hurts most: the points are compiled in by a
 // build tag, and HSU_CRASH_POINT chooses one.
 
-// commits gives the points around the first n commits.
-func commits(n int) []string {
-	var points []string
-	for i := range n {
-		points = append(points,
-			fmt.Sprintf("%s:%d", crashpoint.BeforeCommit, i+1),
-			fmt.Sprintf("%s:%d", crashpoint.AfterCommit, i+1))
-	}
-	return points
-}
+// commits gives the moments around the first n commits.
+func commits(n int) []string { return moments(n, crashpoint.Commit) }
 
-// starts gives the points around the first n starts of a worker.
-func starts(n int) []string {
-	var points []string
-	for _, name := range []string{crashpoint.BeforeFork, crashpoint.AfterFork, crashpoint.BeforePIDRecord, crashpoint.AfterPIDRecord} {
+// moments are those around the first n times that the points are passed.
+func moments(n int, points ...crashpoint.Point) []string {
+	var moments []string
+	for _, p := range points {
 		for i := range n {
-			points = append(points, fmt.Sprintf("%s:%d", name, i+1))
+			moments = append(moments, fmt.Sprintf("%s:%d", p.Before(), i+1), fmt.Sprintf("%s:%d", p.After(), i+1))
 		}
 	}
-	return points
+	return moments
 }
+
+// starts gives the moments around the first n starts of a worker.
+func starts(n int) []string { return moments(n, crashpoint.Fork, crashpoint.PIDRecord) }
 
 // crash runs a master that is to kill itself at the point. One that comes to rest
 // before it gets there, which only late commits are excused for, gets last.
@@ -160,7 +155,7 @@ func TestWorkersOfAMasterKilledInTheMiddleOfAStopAreNeitherLostNorDoubled(t *tes
 
 func TestCountOfAMasterKilledInTheMiddleOfACommitHoldsAllThatWasAcknowledged(t *testing.T) {
 	for mode, points := range map[string][]string{
-		"always": {"before-commit:2", "after-commit:2", "before-commit:40", "after-commit:40"},
+		"always": {"before-count:2", "after-count:2", "after-count-sync:2", "before-count:40", "after-count-sync:40"},
 		// A commit here is when the count is folded into the database, every second.
 		"interval": {"before-commit:1", "after-commit:1"},
 	} {

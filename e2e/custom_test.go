@@ -32,7 +32,7 @@ func TestMasterOfOnesOwnSurvivesKillNineLikeThisOne(t *testing.T) {
 	}
 	h := newHost(t)
 	program := filepath.Join(h.dir, "custom-master")
-	if err := build(module, program, "."); err != nil {
+	if err := build(module, program, ".", ""); err != nil {
 		t.Fatal(err)
 	}
 	start := func() *master {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,9 +40,11 @@ type host struct {
 	state   string
 	record  string // where units leave their descendants' PIDs
 	port    int
+	program string   // the master that start starts
 	flags   []string // of every run
 	masters []*master
-	others  map[int]bool // processes in dir that are the test's own business
+	begin   func(*exec.Cmd) error // starts each of them; a test may have them started elsewhere, or as another user
+	others  map[int]bool          // processes in dir that are the test's own business
 }
 
 // newHost makes the folders. When the test ends, nothing of it may live any more.
@@ -52,9 +55,9 @@ func newHost(t *testing.T, flags ...string) *host {
 		t.Fatal(err)
 	}
 	h := &host{
-		t: t, dir: dir, flags: flags, port: freePort(t),
+		t: t, dir: dir, program: programs.master, flags: flags, port: freePort(t),
 		state: filepath.Join(dir, "state"), record: filepath.Join(dir, "record"),
-		others: map[int]bool{},
+		begin: (*exec.Cmd).Start, others: map[int]bool{},
 	}
 	if err := os.Mkdir(h.record, 0o700); err != nil {
 		t.Fatal(err)
@@ -92,6 +95,8 @@ func (h *host) close() {
 		}
 		if out := m.log(); strings.Contains(out, "panic:") || strings.Contains(out, "\ngoroutine ") || strings.Contains(out, "DATA RACE") {
 			h.t.Errorf("master %d crashed by itself:\n%s", m.pid, out)
+		} else if leaked(out) { // also one that failed, as the test may have wanted
+			h.t.Errorf("master %d ended and had not ended all that it began:\n%s", m.pid, out)
 		}
 	}
 	left := h.processes()
@@ -107,7 +112,9 @@ func (h *host) close() {
 	if h.t.Failed() {
 		h.report()
 	}
-	_ = os.RemoveAll(h.dir)
+	if err := errors.Join(unmountBelow(h.dir), os.RemoveAll(h.dir)); err != nil {
+		h.t.Error(err)
+	}
 }
 
 // report shows what the masters and workers wrote.
@@ -142,8 +149,11 @@ type master struct {
 // so that flags can set others.
 func (h *host) launch(program string, environ []string, flags ...string) *master {
 	h.t.Helper()
-	args := append([]string{"run", "--state-dir", h.state, "--port", strconv.Itoa(h.port), "--log-format", "json"}, h.flags...)
-	return h.execute(program, environ, append(args, flags...)...)
+	return h.execute(program, environ, h.runArgs(flags...)...)
+}
+
+func (h *host) runArgs(flags ...string) []string {
+	return slices.Concat([]string{"run", "--state-dir", h.state, "--port", strconv.Itoa(h.port), "--log-format", "json"}, h.flags, flags)
 }
 
 func (h *host) execute(program string, environ []string, args ...string) *master {
@@ -162,7 +172,7 @@ func (h *host) execute(program string, environ []string, args ...string) *master
 	// In a group of its own, as from a shell; a test that is interrupted at the
 	// terminal does not take it for an INT.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := m.cmd.Start(); err != nil {
+	if err := h.begin(m.cmd); err != nil {
 		h.t.Fatal(err)
 	}
 	m.pid = m.cmd.Process.Pid
@@ -177,9 +187,15 @@ func (h *host) execute(program string, environ []string, args ...string) *master
 // start starts a master and returns when it is SERVING.
 func (h *host) start(flags ...string) *master {
 	h.t.Helper()
-	m := h.launch(programs.master, nil, flags...)
+	m := h.launch(h.program, nil, flags...)
 	m.awaitServing()
 	return m
+}
+
+// leaked tells whether a program found at its end that goroutines or descriptors
+// were left. All that are built with crash points look, see watchLeaks.
+func leaked(stderr string) bool {
+	return strings.HasPrefix(stderr, "leak: ") || strings.Contains(stderr, "\nleak: ")
 }
 
 // cleanEnviron is this process's environment without what would steer a master.
@@ -360,6 +376,9 @@ func (h *host) command(args ...string) result {
 	err := cmd.Run()
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		h.t.Fatalf("hsu-master %q: %v", args, err)
+	}
+	if leaked(stderr.String()) {
+		h.t.Errorf("hsu-master %q: %s", args, &stderr)
 	}
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }

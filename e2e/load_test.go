@@ -21,6 +21,9 @@ type load struct {
 	sent, acked atomic.Int64
 	end         context.CancelFunc
 	callers     sync.WaitGroup
+
+	mu       sync.Mutex
+	failures map[string]int // since takeFailures
 }
 
 // startLoad starts the callers, each of which sends its next request when the
@@ -53,12 +56,33 @@ func (l *load) call(client proto.MyBusinessServiceClient, data string) {
 	l.sent.Add(1)
 	answer, err := client.ProcessData(ctx, &proto.ProcessRequest{Data: data}, grpc.WaitForReady(true))
 	if err != nil {
+		l.failed(err)
 		return
 	}
 	l.acked.Add(1)
 	if answer.GetResult() != "Processed: "+data || !answer.GetSuccess() {
 		l.t.Errorf("ProcessData(%q) = %v", data, answer)
 	}
+}
+
+// failed notes what a caller was told, who then tries again, but not at once.
+func (l *load) failed(err error) {
+	l.mu.Lock()
+	if l.failures == nil {
+		l.failures = map[string]int{}
+	}
+	l.failures[err.Error()]++
+	l.mu.Unlock()
+	time.Sleep(time.Millisecond)
+}
+
+// takeFailures returns how often callers were told what, and begins anew.
+func (l *load) takeFailures() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	failures := l.failures
+	l.failures = nil
+	return failures
 }
 
 // awaitMore returns when n more requests were acknowledged.

@@ -3,11 +3,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,19 +21,27 @@ import (
 // Programs under test, built once.
 var programs struct {
 	dir     string // holds all of the below, and the tests' own folders
-	master  string
-	crasher string // the master with crash points compiled in
+	master  string // with crash points, and a look for leaks at its end
+	crasher string // the same
+	release string // the master as it is released
 	worker  string
 	unit    string // testdata/unit, the worker with bad habits
 }
 
-// release are the build flags of the Makefile that change what is built.
-var release = []string{"-trimpath", "-tags", "grpcnotrace"}
+// The build tags of the Makefile, and those of a master under test.
+const (
+	releaseTags = "grpcnotrace,urfave_cli_no_docs"
+	testTags    = releaseTags + ",crashpoints"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(janitorEnv); dir != "" {
 		clean(dir)
 		os.Exit(0)
+	}
+	if err := ownMounts(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
 	}
 	os.Exit(buildAndRun(m))
 }
@@ -57,30 +67,34 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer dismiss()
 	for _, p := range []struct {
-		path  *string
-		name  string
-		flags []string
-		pkg   string
+		path            *string
+		name, tags, pkg string
 	}{
-		{&programs.master, "hsu-master", release, "./cmd/hsu-master"},
-		{&programs.crasher, "hsu-master-crashpoints", []string{"-tags", "crashpoints"}, "./cmd/hsu-master"},
-		{&programs.worker, "hsu-worker", release, "./cmd/hsu-worker"},
-		{&programs.unit, "unit", nil, "./e2e/testdata/unit"},
+		{&programs.master, "hsu-master", testTags, "./cmd/hsu-master"},
+		{&programs.release, "hsu-master-release", releaseTags, "./cmd/hsu-master"},
+		{&programs.worker, "hsu-worker", releaseTags, "./cmd/hsu-worker"},
+		{&programs.unit, "unit", "", "./e2e/testdata/unit"},
 	} {
 		*p.path = filepath.Join(dir, p.name)
-		if err := build("..", *p.path, p.pkg, p.flags...); err != nil {
+		if err := build("..", *p.path, p.pkg, p.tags); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e:", err)
 			return 1
 		}
 	}
+	programs.crasher = programs.master
 	return m.Run()
 }
 
-// build builds the package pkg of the module in dir.
-func build(dir, path, pkg string, flags ...string) error {
-	args := append([]string{"build", "-o", path}, strings.Fields(os.Getenv("HSU_E2E_BUILD_FLAGS"))...)
-	cmd := exec.Command("go", append(append(args, flags...), pkg)...)
+// build builds the package pkg of the module in dir, as the Makefile does but for
+// the tags.
+func build(dir, path, pkg, tags string) error {
+	more := strings.Fields(os.Getenv("HSU_E2E_BUILD_FLAGS"))
+	args := append([]string{"build", "-o", path, "-trimpath", "-buildvcs=false", "-tags", tags}, more...)
+	cmd := exec.Command("go", append(args, pkg)...)
 	cmd.Dir = dir
+	if !slices.Contains(more, "-race") { // which needs cgo
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w\n%s", pkg, err, output)
 	}
@@ -135,7 +149,7 @@ func clean(dir string) {
 			break
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := errors.Join(unmountBelow(dir), os.RemoveAll(dir)); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 	}
 }

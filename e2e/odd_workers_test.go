@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // odd is a worker that is not simply one process with one program.
@@ -25,6 +26,20 @@ type odd struct {
 	// nameless: nothing shows any more whose it is, so that one whose PID was not
 	// recorded cannot be adopted, only stopped.
 	nameless bool
+	root     bool // only root can do that
+}
+
+// eachOddWorker makes a test of each.
+func eachOddWorker(t *testing.T, test func(t *testing.T, o odd)) {
+	for _, o := range oddWorkers {
+		t.Run(o.name, func(t *testing.T) {
+			if o.root && os.Geteuid() != 0 {
+				t.Skip("only root can do that")
+			}
+			t.Parallel()
+			test(t, o)
+		})
+	}
 }
 
 var oddWorkers = []odd{{
@@ -69,7 +84,38 @@ var oddWorkers = []odd{{
 		}
 		return nil
 	},
+}, {
+	name:  "hides its memory from other processes",
+	flags: func(h *host) []string { return h.units("undumpable") },
+	is: func(h *host, _ int) error {
+		if readLogs(h, "hidden from others") == 0 {
+			return errors.New("it does not")
+		}
+		return nil
+	},
+}, {
+	name:  "becomes another user",
+	flags: func(h *host) []string { return h.units("nobody") },
+	root:  true,
+	is: func(_ *host, pid int) error {
+		if got := runsAs(pid); got != nobody {
+			return fmt.Errorf("it is user %d", got)
+		}
+		return nil
+	},
 }}
+
+// nobody is the user of that name.
+const nobody = 65534
+
+// runsAs is the effective user of a process, -1 where there is none.
+func runsAs(pid int) int {
+	var st unix.Stat_t
+	if unix.Stat(fmt.Sprintf("/proc/%d/task", pid), &st) != nil {
+		return -1
+	}
+	return int(st.Uid)
+}
 
 func readLogs(h *host, text string) int {
 	log, _ := os.ReadFile(filepath.Join(h.state, "logs", "worker-0.log"))
@@ -85,37 +131,34 @@ func (h *host) awaitOdd(o odd, pid, port int) {
 }
 
 func TestOddWorkerIsAdoptedAfterACrashOfTheMaster(t *testing.T) {
-	for _, o := range oddWorkers {
-		t.Run(o.name, func(t *testing.T) {
-			t.Parallel()
-			h := newHost(t)
-			h.flags = o.flags(h)
-			m := h.start()
-			d := h.awaitRunning(1)
-			want := d.instances(t)
-			m.kill()
-			h.awaitOdd(o, d.Workers[0].PID, d.Workers[0].Port)
-			memory := own(t, d.Workers[0].Port).GetStatus()
+	eachOddWorker(t, func(t *testing.T, o odd) {
+		h := newHost(t)
+		h.flags = o.flags(h)
+		m := h.start()
+		d := h.awaitRunning(1)
+		want := d.instances(t)
+		m.kill()
+		h.awaitOdd(o, d.Workers[0].PID, d.Workers[0].Port)
+		memory := own(t, d.Workers[0].Port).GetStatus()
 
-			for range 2 {
-				m = h.start()
-				d = h.awaitRunning(1)
-				if diff := cmp.Diff(want, d.instances(t)); diff != "" {
-					t.Errorf("the worker is not what it was (-before +after):\n%s", diff)
-				}
-				h.ask("of an odd worker")
-				h.wantNoTwin(dumpOf(d, o))
-				m.kill()
-			}
-			if got := own(t, d.Workers[0].Port).GetStatus(); got != memory {
-				t.Errorf("its memory is another")
-			}
+		for range 2 {
 			m = h.start()
-			h.awaitRunning(1)
-			m.stop()
-			h.wantNothingLeft()
-		})
-	}
+			d = h.awaitRunning(1)
+			if diff := cmp.Diff(want, d.instances(t)); diff != "" {
+				t.Errorf("the worker is not what it was (-before +after):\n%s", diff)
+			}
+			h.ask("of an odd worker")
+			h.wantNoTwin(dumpOf(d, o))
+			m.kill()
+		}
+		if got := own(t, d.Workers[0].Port).GetStatus(); got != memory {
+			t.Errorf("its memory is another")
+		}
+		m = h.start()
+		h.awaitRunning(1)
+		m.stop()
+		h.wantNothingLeft()
+	})
 }
 
 // dumpOf leaves out of d what a look at environments cannot find.
@@ -127,66 +170,60 @@ func dumpOf(d dump, o odd) dump {
 }
 
 func TestOddWorkerWhosePIDWasNotRecordedIsAdoptedOrStoppedButNeverDoubled(t *testing.T) {
-	for _, o := range oddWorkers {
-		t.Run(o.name, func(t *testing.T) {
-			t.Parallel()
-			h := newHost(t)
-			h.flags = o.flags(h)
-			h.crash("after-fork", settled(1), syscall.SIGKILL)
-			recorded := h.dump().Workers[0]
-			if recorded.PID != 0 || recorded.Port == 0 {
-				t.Fatalf("recorded is %+v, want a port and no pid", recorded)
-			}
-			var pid int
-			waitFor(t, "the worker's first process", func() error {
-				for _, f := range h.processes() {
-					if f.session == f.pid {
-						pid = f.pid
-						return nil
-					}
+	eachOddWorker(t, func(t *testing.T, o odd) {
+		h := newHost(t)
+		h.flags = o.flags(h)
+		h.crash("after-fork", settled(1), syscall.SIGKILL)
+		recorded := h.dump().Workers[0]
+		if recorded.PID != 0 || recorded.Port == 0 {
+			t.Fatalf("recorded is %+v, want a port and no pid", recorded)
+		}
+		var pid int
+		waitFor(t, "the worker's first process", func() error {
+			for _, f := range h.processes() {
+				if f.session == f.pid {
+					pid = f.pid
+					return nil
 				}
-				return errors.New("not there")
-			})
-			h.awaitOdd(o, pid, recorded.Port)
-
-			m := h.start()
-			d := h.awaitRunning(1)
-			switch w := d.Workers[0]; {
-			case o.nameless && w.PID == pid:
-				t.Errorf("adopted %+v, of which nothing tells that it is ours", w)
-			case !o.nameless && (w.PID != pid || !w.Adopted || w.Incarnation != 1):
-				t.Errorf("%+v, want process %d adopted", w, pid)
 			}
-			h.ask("of an odd worker")
-			leaders := slices.DeleteFunc(h.processes(), func(f found) bool { return f.session != f.pid })
-			if len(leaders) != 1 || leaders[0].pid != d.Workers[0].PID {
-				t.Errorf("processes that could be the worker: %v, want the one of the dump: %+v", leaders, d.Workers[0])
-			}
-			m.stop()
-			h.wantNothingLeft()
+			return errors.New("not there")
 		})
-	}
+		h.awaitOdd(o, pid, recorded.Port)
+
+		m := h.start()
+		d := h.awaitRunning(1)
+		switch w := d.Workers[0]; {
+		case o.nameless && w.PID == pid:
+			t.Errorf("adopted %+v, of which nothing tells that it is ours", w)
+		case !o.nameless && (w.PID != pid || !w.Adopted || w.Incarnation != 1):
+			t.Errorf("%+v, want process %d adopted", w, pid)
+		}
+		h.ask("of an odd worker")
+		leaders := slices.DeleteFunc(h.processes(), func(f found) bool { return f.session != f.pid })
+		if len(leaders) != 1 || leaders[0].pid != d.Workers[0].PID {
+			t.Errorf("processes that could be the worker: %v, want the one of the dump: %+v", leaders, d.Workers[0])
+		}
+		m.stop()
+		h.wantNothingLeft()
+	})
 }
 
 func TestOddWorkerIsStoppedAndStartedAgainLikeAnyOther(t *testing.T) {
-	for _, o := range oddWorkers {
-		t.Run(o.name, func(t *testing.T) {
-			t.Parallel()
-			h := newHost(t)
-			h.flags = o.flags(h)
-			m := h.start()
-			before := h.awaitRunning(1).Workers[0]
-			h.awaitOdd(o, before.PID, before.Port)
-			h.awaitRunning(1)
-			h.killWorker(before.PID)
-			after := h.awaitWorkers(1, "run again", func(d dump, w worker) bool { return running(d, w) && w.Incarnation == 2 })
-			if w := after.Workers[0]; w.LastExit == nil || w.LastExit.Signal == nil || *w.LastExit.Signal != "SIGKILL" {
-				t.Errorf("last exit = %+v, want SIGKILL", w.LastExit)
-			}
-			m.stop()
-			h.wantNothingLeft()
-		})
-	}
+	eachOddWorker(t, func(t *testing.T, o odd) {
+		h := newHost(t)
+		h.flags = o.flags(h)
+		m := h.start()
+		before := h.awaitRunning(1).Workers[0]
+		h.awaitOdd(o, before.PID, before.Port)
+		h.awaitRunning(1)
+		h.killWorker(before.PID)
+		after := h.awaitWorkers(1, "run again", func(d dump, w worker) bool { return running(d, w) && w.Incarnation == 2 })
+		if w := after.Workers[0]; w.LastExit == nil || w.LastExit.Signal == nil || *w.LastExit.Signal != "SIGKILL" {
+			t.Errorf("last exit = %+v, want SIGKILL", w.LastExit)
+		}
+		m.stop()
+		h.wantNothingLeft()
+	})
 }
 
 func TestProcessThatExecutesItselfUnderARunningMasterIsNoExit(t *testing.T) {

@@ -25,6 +25,7 @@ type found struct {
 	pid, ppid, session int
 	state              byte
 	born               uint64            // ticks since boot
+	ticks              int               // of processor time used
 	environ            map[string]string // variables named HSU_...
 	command, why       string
 }
@@ -129,6 +130,9 @@ func readStat(folder string) (found, error) {
 	f := found{state: fields[0][0]}
 	f.ppid, _ = strconv.Atoi(fields[4-3])
 	f.session, _ = strconv.Atoi(fields[6-3])
+	user, _ := strconv.Atoi(fields[14-3])
+	system, _ := strconv.Atoi(fields[15-3])
+	f.ticks = user + system
 	f.born, err = strconv.ParseUint(fields[22-3], 10, 64)
 	return f, err
 }
@@ -166,6 +170,12 @@ func (f found) kill() {
 func (h *host) killWorker(pid int) {
 	h.t.Helper()
 	h.signalWorker(pid, syscall.SIGKILL)
+	h.awaitGone(pid)
+}
+
+// awaitGone returns when a process of this host has ended.
+func (h *host) awaitGone(pid int) {
+	h.t.Helper()
 	waitFor(h.t, fmt.Sprintf("process %d is gone", pid), func() error {
 		if slices.ContainsFunc(h.processes(), func(f found) bool { return f.pid == pid }) {
 			return errors.New("it lives")

@@ -74,7 +74,9 @@ func TestWorkerThatExitsAtOnceIsStartedEverMoreSlowlyAndThenFailsForGood(t *test
 		if b.RestartIn > full || b.RestartIn < full*3/4-5*time.Millisecond {
 			t.Errorf("delay %d = %s, want %s less a quarter at most", i, b.RestartIn, full)
 		}
-		if got := starts[i+1].Time.Sub(b.Time); got < b.RestartIn {
+		got := starts[i+1].Time.Sub(b.Time)
+		got -= got.Round(365 * 24 * time.Hour) // scripts/clock steps what the log tells by whole years
+		if got < b.RestartIn {
 			t.Errorf("start %d came %s after an announced delay of %s", i+1, got, b.RestartIn)
 		}
 	}

@@ -22,6 +22,7 @@ type decoy struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	record string
+	number int // its PID
 	ended  chan struct{}
 }
 
@@ -38,7 +39,8 @@ func (h *host) decoy(port int, environ ...string) *decoy {
 	if err := d.cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	h.others[d.cmd.Process.Pid] = true
+	d.number = d.cmd.Process.Pid
+	h.others[d.number] = true
 	go func() {
 		defer close(d.ended)
 		_ = d.cmd.Wait()
@@ -56,7 +58,7 @@ func (h *host) decoy(port int, environ ...string) *decoy {
 	return d
 }
 
-func (d *decoy) pid() int { return d.cmd.Process.Pid }
+func (d *decoy) pid() int { return d.number }
 
 // wantUntouched checks that the decoy lives, goes on, and has got no signal.
 func (d *decoy) wantUntouched() {

@@ -28,6 +28,7 @@ func TestServiceUnderARealSystemd(t *testing.T) {
 		}
 	}
 	build("build", "-o", share, "./cmd/hsu-master", "./cmd/hsu-worker")
+	build("build", "-tags", "crashpoints", "-o", filepath.Join(share, "hsu-master-crashpoints"), "./cmd/hsu-master")
 	build("test", "-c", "-tags", "inside", "-o", filepath.Join(share, "inside.test"), "./e2e/systemd/inside")
 
 	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "systemd-container"),

@@ -30,6 +30,7 @@ import (
 
 const (
 	master  = "/usr/local/bin/hsu-master"
+	crasher = "/usr/local/bin/hsu-master-crashpoints" // the same, and can be made to fail
 	worker  = "/usr/local/bin/hsu-worker"
 	service = "hsu-master.service"
 	socket  = "hsu-master.socket"
@@ -38,7 +39,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	for _, program := range []string{master, worker} {
+	for _, program := range []string{master, crasher, worker} {
 		if err := copyFile("/share/"+filepath.Base(program), program); err != nil {
 			panic(err)
 		}
@@ -140,7 +141,12 @@ func ready(t *testing.T, other int) (s state) {
 
 func install(t *testing.T) state {
 	t.Helper()
-	command(t, master, "systemd", "install", "--enable", "--worker-path", worker, "--worker-count", strconv.Itoa(workers))
+	return installProgram(t, master)
+}
+
+func installProgram(t *testing.T, program string) state {
+	t.Helper()
+	command(t, program, "systemd", "install", "--enable", "--worker-path", worker, "--worker-count", strconv.Itoa(workers))
 	t.Cleanup(func() {
 		if output, err := exec.Command(master, "systemd", "uninstall").CombinedOutput(); err != nil {
 			t.Errorf("uninstall: %v\n%s", err, output)
@@ -283,15 +289,21 @@ func TestStopLeavesNoProcess(t *testing.T) {
 	ready(t, 0)
 }
 
-func TestMasterThatHangsIsRestartedByTheWatchdog(t *testing.T) {
+// dropIn changes settings of the service for one test.
+func dropIn(t *testing.T, settings string) {
+	t.Helper()
 	dir := "/etc/systemd/system/hsu-master.service.d"
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.WriteFile(dir+"/quick.conf", []byte("[Service]\nWatchdogSec=1s\n"), 0o644); err != nil {
+	if err := os.WriteFile(dir+"/test.conf", []byte("[Service]\n"+settings+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestMasterThatHangsIsRestartedByTheWatchdog(t *testing.T) {
+	dropIn(t, "WatchdogSec=1s")
 	first := install(t)
 	if err := syscall.Kill(first.MasterPID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -301,6 +313,60 @@ func TestMasterThatHangsIsRestartedByTheWatchdog(t *testing.T) {
 		if w.PID != first.Workers[i].PID {
 			t.Errorf("%s is process %d, want %d still", w.ID, w.PID, first.Workers[i].PID)
 		}
+	}
+}
+
+// The master's process is well, but its committer waits for a disk that never
+// answers: it says so to nobody, and the watchdog acts.
+func TestMasterWhoseCommitterIsStuckIsRestartedByTheWatchdog(t *testing.T) {
+	faults := t.TempDir()
+	dropIn(t, "WatchdogSec=6s\nEnvironment=HSU_FAULT_DIR="+faults)
+	first := installProgram(t, crasher)
+	l := startLoad(t)
+	waitFor(t, 30*time.Second, func() error {
+		if l.acknowledged.Load() < 20 {
+			return errors.New("no requests are answered")
+		}
+		return nil
+	})
+	fault := filepath.Join(faults, "commit")
+	if err := os.WriteFile(fault, []byte("hang"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, 60*time.Second, func() error {
+		if n := property(t, "NRestarts"); n == "0" {
+			return errors.New("it was not restarted")
+		}
+		return nil
+	})
+	// The next one must not be stuck in its start.
+	if err := os.Remove(fault); err != nil {
+		t.Fatal(err)
+	}
+	second := ready(t, first.MasterPID)
+	for i, w := range second.Workers {
+		if w.PID != first.Workers[i].PID || w.Incarnation != 1 {
+			t.Errorf("%s is process %d of incarnation %d, want %d of 1 still", w.ID, w.PID, w.Incarnation, first.Workers[i].PID)
+		}
+	}
+	before := l.acknowledged.Load()
+	waitFor(t, 30*time.Second, func() error {
+		if l.acknowledged.Load() < before+20 {
+			return errors.New("no requests are answered")
+		}
+		return nil
+	})
+	l.end()
+	s, err := dump(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.ProcessedCount < l.acknowledged.Load() || s.ProcessedCount > l.sent.Load() {
+		t.Errorf("count = %d, want from %d acknowledged to %d sent", s.ProcessedCount, l.acknowledged.Load(), l.sent.Load())
+	}
+	journal := command(t, "journalctl", "--no-pager", "-u", service)
+	if !strings.Contains(journal, "master does not answer itself") || !strings.Contains(journal, "Watchdog timeout") {
+		t.Errorf("the journal does not say why:\n%s", journal)
 	}
 }
 

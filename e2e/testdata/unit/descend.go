@@ -11,13 +11,15 @@ import (
 
 // spawn starts a descendant of a worker and returns when it runs.
 //
-//	child     ignores SIGTERM
-//	stopped   the same, and stops itself
-//	bare      the same, with a cleared environment
-//	daemon    in a session of its own, its parent dead
-//	nolease   the same, with every inherited descriptor closed
+//	child       ignores SIGTERM
+//	stopped     the same, and stops itself
+//	bare        the same, with a cleared environment
+//	daemon      in a session of its own, its parent dead
+//	nolease     the same, with every inherited descriptor closed
 //	baredaemon  in a session of its own, its parent dead, its environment cleared
-//	chain     a process that lives for a moment and starts the next one, each in a session of its own
+//	polite      in a session of its own, its parent dead; ends at SIGTERM, and says that it was asked
+//	barechain   a chain with a cleared environment
+//	chain       a process that ignores SIGTERM, lives for a moment and starts the next one, each in a session of its own
 func spawn(kind, record string) {
 	self, err := os.Executable()
 	if err != nil {
@@ -37,8 +39,10 @@ func spawn(kind, record string) {
 		cmd = exec.Command(self, "-as", "detour+nolease", "-record", record)
 	case "baredaemon":
 		cmd = exec.Command("env", "-i", self, "-as", "detour+sleeper", "-record", record)
-	case "chain":
-		cmd = exec.Command(self, "-as", "chain", "-record", record)
+	case "polite":
+		cmd = exec.Command(self, "-as", "detour+polite", "-record", record)
+	case "chain", "barechain":
+		cmd = exec.Command(self, "-as", kind, "-record", record)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	default:
 		panic("no such descendant: " + kind)
@@ -55,8 +59,15 @@ func descend(o options) {
 	switch o.habit {
 	case "detour":
 		detour(o)
-	case "chain":
+	case "chain", "barechain":
 		chain(o)
+	case "polite":
+		asked := make(chan os.Signal, 1)
+		signal.Notify(asked, syscall.SIGTERM)
+		leave(o.record, "polite")
+		<-asked
+		leave(o.record, "asked")
+		os.Exit(0)
 	case "nolease":
 		for fd := 3; fd < 64; fd++ {
 			if link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err == nil && link[0] == '/' {
@@ -88,21 +99,15 @@ func detour(o options) {
 	os.Exit(0)
 }
 
-// chain lives for a moment, so that no list of processes is ever right about it.
+// chain lives for a moment, so that no list of processes is ever right about it. It
+// is a shell: a program in Go can be ended by SIGTERM until it has come to ignore it.
 func chain(o options) {
-	if os.Getenv("CHAINED") == "" {
-		leave(o.record, "chain")
+	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	leave(o.record, o.habit)
+	environ := os.Environ()
+	if o.habit == "barechain" {
+		environ = nil
 	}
-	self, err := os.Executable()
-	if err != nil {
-		panic(err)
-	}
-	time.Sleep(5 * time.Millisecond)
-	cmd := exec.Command(self, "-as", "chain", "-record", o.record)
-	cmd.Env = append(os.Environ(), "CHAINED=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		panic(err)
-	}
-	os.Exit(0)
+	const link = `sleep 0.005; setsid sh -c "$0" "$0" & exit 0`
+	panic(syscall.Exec("/bin/sh", []string{"sh", "-c", link, link}, environ))
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -21,34 +22,54 @@ func init() { runtime.LockOSThread() }
 
 type options struct {
 	habit, record string
+	notes         string
 	descendants   []string
-	port          int
+	port, number  int
 }
 
 func main() {
 	o := parse()
+	if o.habit == "moody" {
+		o.habit = mood(os.Getenv("HSU_WORKER_TOKEN"))
+	}
 	switch o.habit {
 	case "exits":
 		fmt.Println("reading the configuration")
 		fmt.Fprintln(os.Stderr, "configuration: no such table: unicorns")
 		os.Exit(7)
-	case "sleeper", "stopped", "nolease", "chain", "detour":
+	case "sleeper", "stopped", "nolease", "polite", "chain", "barechain", "detour":
 		descend(o)
 	case "decoy":
 		decoy(o)
+	case "hog":
+		for {
+		}
+	case "nolocks":
+		withoutLocks(flag.Args())
+	case "init":
+		beFirst(o)
+	case "reborn":
+		beReborn(o)
 	}
 	for _, kind := range o.descendants {
 		spawn(kind, o.record)
 	}
 	switch o.habit {
 	case "deaf":
-		select {}
+		// Not select: Go ends a program in which nothing can ever happen.
+		time.Sleep(math.MaxInt64)
 	case "mute":
 		mute(o.port)
 	case "titled":
 		overwriteTitle()
+	case "undumpable":
+		hide()
+	case "nobody":
+		becomeNobody()
 	case "late":
 		awaitLeave(o.record)
+	case "leaver":
+		time.AfterFunc(100*time.Millisecond, func() { os.Exit(3) })
 	}
 	go func() {
 		if err := serve(o); err != nil {
@@ -68,7 +89,9 @@ func main() {
 func parse() options {
 	as := flag.String("as", "plain", "`HABIT[+DESCENDANT...]`; several with commas between, a worker takes that of its number")
 	record := flag.String("record", "", "`FOLDER` where descendants leave their PIDs")
+	notes := flag.String("notes", "", "`FOLDER` where workers note the requests that they handle")
 	port := flag.Int("port", 0, "")
+	number := flag.Int("number", 0, "what the habits init and reborn are about")
 	flag.Parse()
 	all := strings.Split(*as, ",")
 	mine := all[0]
@@ -78,7 +101,14 @@ func parse() options {
 		}
 	}
 	parts := strings.Split(strings.Clone(mine), "+")
-	return options{habit: parts[0], descendants: parts[1:], record: strings.Clone(*record), port: *port}
+	return options{habit: parts[0], descendants: parts[1:], record: strings.Clone(*record), notes: strings.Clone(*notes), port: *port, number: *number}
+}
+
+// mood is the habit of an instance of a worker that has another one each time.
+func mood(token string) string {
+	moods := []string{"plain", "plain", "plain", "plain", "exits", "exits", "leaver", "leaver", "mute", "deaf"}
+	n, _ := strconv.ParseUint(token[:min(8, len(token))], 16, 64)
+	return moods[n%uint64(len(moods))]
 }
 
 // awaitLeave returns when the test has left a file that tells it to go on.
@@ -110,6 +140,9 @@ func mute(port int) {
 // decoy is a stranger: it writes down every signal that reaches it. Of the two
 // that cannot be caught its parent learns.
 func decoy(o options) {
+	if o.number != 0 && o.number != os.Getpid() {
+		os.Exit(0) // another one is tried
+	}
 	if o.port != 0 {
 		go mute(o.port)
 	}
@@ -137,6 +170,26 @@ func leave(record, kind string) {
 		os.Exit(1)
 	}
 	_ = os.Rename(name+".new", name)
+}
+
+// hide makes memory, environment and descriptors unreadable for all but root, as
+// programs do that hold keys.
+func hide() {
+	if _, _, errno := syscall.Syscall6(syscall.SYS_PRCTL, syscall.PR_SET_DUMPABLE, 0, 0, 0, 0, 0); errno != 0 {
+		panic(errno)
+	}
+	fmt.Println("hidden from others")
+}
+
+// becomeNobody gives root's rights up for good, as servers do.
+func becomeNobody() {
+	const nobody = 65534
+	if err := syscall.Setgid(nobody); err != nil {
+		panic(err)
+	}
+	if err := syscall.Setuid(nobody); err != nil {
+		panic(err)
+	}
 }
 
 // overwriteTitle fills arguments and environment with another text, as programs

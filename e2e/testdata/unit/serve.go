@@ -8,27 +8,40 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/core-tools/hsu-core/go/control"
 	"github.com/core-tools/hsu-core/go/domain"
 	"github.com/core-tools/hsu-core/go/logging"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/reflection"
 
 	"github.com/core-tools/hsu-master/api/proto"
+	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
 // serve does what a good unit does, and answers signals by its habit.
 func serve(o options) error {
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(o.port)))
+	noted := takeNotes(o.notes, err)
 	if err != nil {
 		return err
 	}
 	silent := logging.NewLogger("", logging.LogFuncs{})
 	srv := grpc.NewServer()
 	control.RegisterGRPCServerHandler(srv, domain.NewDefaultHandler(silent), silent)
-	proto.RegisterMyBusinessServiceServer(srv, &business{born: rand.Text()})
+	served := &business{born: rand.Text(), notes: noted, unique: o.habit == "unique"}
+	proto.RegisterMyBusinessServiceServer(srv, served)
+	switch o.habit {
+	case "told":
+		reflection.Register(srv)
+		fallthrough
+	case "echo":
+		echo.Register(srv, served.Echo)
+	}
 
 	switch signals := make(chan os.Signal, 8); o.habit {
 	case "stubborn":
@@ -67,12 +80,31 @@ func serve(o options) error {
 type business struct {
 	proto.UnimplementedMyBusinessServiceServer
 	born      string
+	notes     notes
+	unique    bool // no two answers are the same
 	processed atomic.Int64
 }
 
 func (b *business) ProcessData(_ context.Context, req *proto.ProcessRequest) (*proto.ProcessResponse, error) {
-	b.processed.Add(1)
+	n := b.processed.Add(1)
+	b.notes.handled(req.GetData())
+	if b.unique {
+		return &proto.ProcessResponse{Result: fmt.Sprintf("%s, the %d. of %s", req.GetData(), n, b.born), Success: true}, nil
+	}
 	return &proto.ProcessResponse{Result: "Processed: " + req.GetData(), Success: true}, nil
+}
+
+// Echo takes a moment for a message that says "slow", so that many are under way.
+func (b *business) Echo(ctx context.Context, message string) (string, error) {
+	b.notes.handled(message)
+	if strings.Contains(message, "slow") {
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return message, nil
 }
 
 func (b *business) GetStatus(context.Context, *proto.StatusRequest) (*proto.StatusResponse, error) {

@@ -1,0 +1,353 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// bystanders call the gateway all the time while others do bad things to it.
+type bystanders struct {
+	calls atomic.Int64
+	end   func()
+}
+
+// startBystanders begins them; stop, which comes by itself when the test ends, fails
+// the test where one of them was failed.
+func startBystanders(t *testing.T, port int) *bystanders {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	b := &bystanders{}
+	var all sync.WaitGroup
+	for i := range 4 {
+		conn := dial(t, port)
+		all.Go(func() {
+			for ctx.Err() == nil {
+				call, done := context.WithTimeout(context.Background(), patience)
+				if err := callEcho(call, conn, fmt.Sprintf("bystander %d", i), grpc.WaitForReady(true)); err != nil {
+					t.Errorf("a bystander is harmed: %v", err)
+				}
+				done()
+				b.calls.Add(1)
+			}
+		})
+	}
+	b.end = sync.OnceFunc(func() { cancel(); all.Wait() })
+	t.Cleanup(b.end)
+	return b
+}
+
+// awaitMore returns when the bystanders were answered n times more.
+func (b *bystanders) awaitMore(t *testing.T, n int64) {
+	t.Helper()
+	goal := b.calls.Load() + n
+	waitFor(t, "bystanders are answered", func() error {
+		if got := b.calls.Load(); got < goal {
+			return fmt.Errorf("%d of %d", got, goal)
+		}
+		return nil
+	})
+}
+
+// rude is a client that keeps to no rule but that of frames.
+type rude struct {
+	t      *testing.T
+	conn   net.Conn
+	framer *http2.Framer
+	block  bytes.Buffer
+	hpack  *hpack.Encoder
+}
+
+func dialRude(t *testing.T, at string, settings ...http2.Setting) *rude {
+	t.Helper()
+	conn, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(2 * patience))
+	r := &rude{t: t, conn: conn, framer: http2.NewFramer(conn, conn)}
+	r.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	r.hpack = hpack.NewEncoder(&r.block)
+	_, err = io.WriteString(conn, http2.ClientPreface)
+	if err = errors.Join(err, r.framer.WriteSettings(settings...)); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// call begins a stream; pairs come after what each call has.
+func (r *rude) call(stream uint32, path string, end bool, pairs ...string) error {
+	r.block.Reset()
+	fields := append([]string{
+		":method", "POST", ":scheme", "http", ":path", path, ":authority", "rude",
+		"content-type", "application/grpc", "te", "trailers",
+	}, pairs...)
+	for i := 0; i < len(fields); i += 2 {
+		if err := r.hpack.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]}); err != nil {
+			return err
+		}
+	}
+	const most = 16 << 10
+	block := r.block.Bytes()
+	err := r.framer.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: block[:min(most, len(block))], EndStream: end, EndHeaders: len(block) <= most,
+	})
+	for err == nil && len(block) > most {
+		block = block[most:]
+		err = r.framer.WriteContinuation(stream, len(block) <= most, block[:min(most, len(block))])
+	}
+	return err
+}
+
+// outcome reads until the stream has ended, and tells how: "grpc-status N ...",
+// "http-status N", "RST_STREAM CODE", "GOAWAY CODE" or "closed".
+func (r *rude) outcome(stream uint32) string {
+	for {
+		frame, err := r.framer.ReadFrame()
+		if err != nil {
+			return "closed"
+		}
+		switch f := frame.(type) {
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				_ = r.framer.WriteSettingsAck()
+			}
+		case *http2.PingFrame:
+			if !f.IsAck() {
+				_ = r.framer.WritePing(true, f.Data)
+			}
+		case *http2.MetaHeadersFrame:
+			if f.StreamID != stream || !f.StreamEnded() {
+				continue
+			}
+			pairs := map[string]string{}
+			for _, field := range f.Fields {
+				pairs[field.Name] = field.Value
+			}
+			if code, ok := pairs["grpc-status"]; ok {
+				return "grpc-status " + code + " " + pairs["grpc-message"]
+			}
+			return "http-status " + pairs[":status"]
+		case *http2.RSTStreamFrame:
+			if f.StreamID == stream {
+				return "RST_STREAM " + f.ErrCode.String()
+			}
+		case *http2.GoAwayFrame:
+			if f.ErrCode != http2.ErrCodeNo {
+				return "GOAWAY " + f.ErrCode.String()
+			}
+		}
+	}
+}
+
+// grpcMessage is a message as it is in DATA frames.
+func grpcMessage(content []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(content))), content...)
+}
+
+func TestCallOfWhatNobodyOffersGetsUnimplemented(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.flags = h.echoes("echo")
+	m := h.start()
+	defer m.stop()
+	h.awaitService(echoService, 1)
+	conn := h.dial()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, method := range []string{"/no.Such/Method", "/proto.EchoService2/Echo", echoService + "x/Echo", "/proto.EchoService/NoSuch", "/%s%d%n/%v"} {
+		var answer blob
+		err := conn.Invoke(ctx, method, &blob{}, &answer, grpc.ForceCodecV2(rawCodec{}))
+		if got := status.Convert(err); got.Code() != codes.Unimplemented || got.Message() == "" {
+			t.Errorf("%q: %v, want UNIMPLEMENTED and why", method, err)
+		}
+	}
+	// One connection for all of them: none of it breaks the next.
+	r := dialRude(t, h.address())
+	stream := uint32(1)
+	for _, path := range []string{"no-slash", "/", "//", "/proto.EchoService", "/proto.EchoService/", "//Echo", "/" + strings.Repeat("x", 4000) + "/Echo", "*"} {
+		if err := r.call(stream, path, true); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.outcome(stream); !strings.HasPrefix(got, "grpc-status 12 ") && got != "http-status 404" {
+			t.Errorf("path %.50q: %s, want UNIMPLEMENTED", path, got)
+		}
+		stream += 2
+	}
+	if err := callEcho(ctx, conn, "and now a good one"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOversizedMetadataAndMessagesAreRefusedAndNobodyElseSuffers(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.flags = h.echoes("echo", "echo")
+	m := h.start()
+	h.awaitService(echoService, 2)
+	others := startBystanders(t, h.port)
+	conn := h.dial()
+	call := func(ctx context.Context, message string) codes.Code {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		return status.Code(callEcho(ctx, conn, message))
+	}
+	before := residentSize(t, m.pid)
+	for range 20 {
+		if got := call(t.Context(), strings.Repeat("x", 64<<20)); got != codes.ResourceExhausted {
+			t.Errorf("64 MiB: %s, want RESOURCE_EXHAUSTED", got)
+		}
+		huge := metadata.AppendToOutgoingContext(t.Context(), "x-huge", strings.Repeat("x", 4<<20))
+		if got := call(huge, "small"); got == codes.OK || got == codes.DeadlineExceeded || got == codes.Unknown {
+			t.Errorf("4 MiB of metadata: %s, want a clear refusal", got)
+		}
+	}
+	// A client that does not ask what is allowed.
+	for range 20 {
+		r := dialRude(t, h.address())
+		_ = r.call(1, echoMethod, true, "x-huge", strings.Repeat("x", 4<<20)) // it may be cut off on the way
+		if got := r.outcome(1); strings.HasPrefix(got, "grpc-status 0") {
+			t.Errorf("4 MiB of metadata: %s", got)
+		}
+	}
+	if grown := residentSize(t, m.pid) - before; grown > 64<<20 {
+		t.Errorf("the master has grown by %d MiB", grown>>20)
+	}
+	// What fits goes through.
+	fits := metadata.AppendToOutgoingContext(t.Context(), "x-large", strings.Repeat("x", 4<<10))
+	if got := call(fits, strings.Repeat("x", 3<<20)); got != codes.OK {
+		t.Errorf("3 MiB: %s", got)
+	}
+	others.awaitMore(t, 20)
+	others.end()
+	m.stop()
+}
+
+// floodService sends without end, and reads nothing.
+const floodService, floodMethod = "test.Flood", "/test.Flood/Run"
+
+func floodServer(t *testing.T) (at string, sent, running *atomic.Int64) {
+	t.Helper()
+	sent, running = new(atomic.Int64), new(atomic.Int64)
+	server := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}))
+	server.RegisterService(&grpc.ServiceDesc{ServiceName: floodService, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{
+		{StreamName: "Run", ServerStreams: true, ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error {
+			running.Add(1)
+			defer running.Add(-1)
+			for message := playMessage(64<<10, 0); ; sent.Add(1) {
+				if err := stream.SendMsg(message); err != nil {
+					return err
+				}
+			}
+		}},
+	}}, new(any))
+	return serve(t, server), sent, running
+}
+
+// A client that opens streams and windows and never reads makes the server wait, and
+// not the master's memory grow.
+func TestClientThatNeverReadsCostsNoMemory(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.flags = h.echoes("echo")
+	m := h.start()
+	h.awaitService(echoService, 1)
+	flood, sent, running := floodServer(t)
+	h.register(offer{floodService, flood})
+	others := startBystanders(t, h.port)
+	others.awaitMore(t, 50)
+	before := residentSize(t, m.pid)
+	const widest = 1<<31 - 1
+	var deaf []*rude
+	for range 4 {
+		r := dialRude(t, h.address(), http2.Setting{ID: http2.SettingInitialWindowSize, Val: widest})
+		deaf = append(deaf, r)
+		if err := r.framer.WriteWindowUpdate(0, widest-65535); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 50 {
+			if err := r.call(uint32(2*i+1), floodMethod, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// It has come to rest: the server sends nothing more.
+	last := int64(-1)
+	waitFor(t, "the flood has stopped", func() error {
+		now := sent.Load()
+		if before := last; before != now || running.Load() == 0 {
+			last = now
+			return fmt.Errorf("%d, then %d messages of %d streams", before, now, running.Load())
+		}
+		return nil
+	})
+	others.awaitMore(t, 50)
+	if grown := residentSize(t, m.pid) - before; grown > 64<<20 {
+		t.Errorf("the master has grown by %d MiB, and %d MiB were sent", grown>>20, sent.Load()*64>>10)
+	}
+	// When such a client is gone, its calls are.
+	for _, r := range deaf {
+		_ = r.conn.Close()
+	}
+	waitFor(t, "no stream is left at the server", func() error {
+		if n := running.Load(); n > 0 {
+			return fmt.Errorf("%d are", n)
+		}
+		return nil
+	})
+	others.end()
+	m.stop()
+}
+
+// A client that begins calls and resets them at once (CVE-2023-44487) costs the
+// master no memory and the worker no more than it can take.
+func TestFloodOfResetsIsBorneOrRefused(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.flags = h.echoes("echo")
+	m := h.start()
+	h.awaitService(echoService, 1)
+	others := startBystanders(t, h.port)
+	others.awaitMore(t, 50)
+	before := residentSize(t, m.pid)
+	var attackers sync.WaitGroup
+	for range 4 {
+		r := dialRude(t, h.address())
+		attackers.Go(func() {
+			go func() { _, _ = io.Copy(io.Discard, r.conn) }()
+			for i := range 20_000 {
+				stream := uint32(2*i + 1)
+				err := r.call(stream, echoMethod, false)
+				if err = errors.Join(err, r.framer.WriteRSTStream(stream, http2.ErrCodeCancel)); err != nil {
+					return // it is thrown out, as it should be
+				}
+			}
+		})
+	}
+	attackers.Wait()
+	others.awaitMore(t, 50)
+	if grown := residentSize(t, m.pid) - before; grown > 64<<20 {
+		t.Errorf("the master has grown by %d MiB", grown>>20)
+	}
+	others.end()
+	m.stop()
+}

@@ -1,0 +1,190 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/core-tools/hsu-master/e2e/testdata/echo"
+)
+
+// figures are what the master has counted of an endpoint, as scripts read them.
+type figures struct {
+	Calls    int            `json:"calls"`
+	InFlight int            `json:"in_flight"`
+	Failures map[string]int `json:"failures"`
+	Retries  int            `json:"retries"`
+}
+
+// endpoints are those of a service in "service list --json", by worker.
+func (h *host) endpoints(service string) map[string]figures {
+	h.t.Helper()
+	r := h.cli("service", "list", "--json")
+	if r.code != 0 {
+		h.t.Fatalf("service list: exit code %d: %s", r.code, r.stderr)
+	}
+	var list struct {
+		Services []struct {
+			Name      string `json:"name"`
+			Endpoints []struct {
+				Worker  string  `json:"worker"`
+				Figures figures `json:"figures"`
+			} `json:"endpoints"`
+		} `json:"services"`
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &list); err != nil {
+		h.t.Fatalf("service list: %v\n%s", err, r.stdout)
+	}
+	byWorker := map[string]figures{}
+	for _, s := range list.Services {
+		for _, e := range s.Endpoints {
+			if s.Name == service {
+				byWorker[e.Worker] = e.Figures
+			}
+		}
+	}
+	return byWorker
+}
+
+// wantCounts compares the endpoints' figures with what the workers have noted.
+func (h *host) wantCounts(notes string) {
+	h.t.Helper()
+	_, byWorker := handled(h.t, notes)
+	for worker, e := range h.endpoints(echoService) {
+		failed := e.Retries
+		for _, n := range e.Failures {
+			failed += n
+		}
+		own := byWorker[worker]
+		h.t.Logf("%s has handled %d calls, was sent %d, and %d of them have failed or went on to another", worker, own, e.Calls, failed)
+		if e.Calls < own || e.Calls-failed > own || e.InFlight != 0 {
+			h.t.Errorf("%s has handled %d calls, and the master counts %+v", worker, own, e)
+		}
+		delete(byWorker, worker)
+	}
+	if len(byWorker) > 0 {
+		h.t.Errorf("workers have handled calls of which the master counts none: %v", byWorker)
+	}
+}
+
+// visitor is an endpoint from outside that offers the echo service for a while.
+type visitor struct {
+	address string
+	mu      sync.Mutex
+	handled map[string]int
+}
+
+func newVisitor(t *testing.T) *visitor {
+	t.Helper()
+	v := &visitor{handled: map[string]int{}}
+	server := grpc.NewServer()
+	echo.Register(server, func(_ context.Context, message string) (string, error) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.handled[message]++
+		return message, nil
+	})
+	v.address = serve(t, server)
+	return v
+}
+
+// Workers are killed, drained and replaced, and hung at random while calls come, and
+// an endpoint from outside joins them and leaves. No call is handled twice but those
+// that say that they may be; none fails for which another worker could have been
+// tried; and the counts are right. SEED=N does the same again.
+func TestCallsWhileWorkersComeAndGo(t *testing.T) {
+	t.Parallel()
+	seed, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64)
+	if err != nil {
+		seed = rand.Uint64()
+	}
+	t.Logf("SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	h := newHost(t)
+	const count, callers = 4, 16
+	flags, notes := h.noting("echo", count)
+	h.flags = append(flags, "--worker-service", echoService, "--restart-backoff", "1ms", "--restart-budget", "1000/5m")
+	m := h.start()
+	h.awaitRunning(count)
+	h.awaitService(echoService, count)
+	outside := newVisitor(t)
+	const timeout = 3 * time.Second
+	unmarked := h.startCrowd("callers", callers, false, timeout)
+	marked := h.startCrowd("callers who may be tried again", callers/4, true, timeout)
+
+	// What may fail, of callers who may not be tried again: their number for each time
+	// that a worker is gone without a word, since each has one call under way, and again
+	// as many for what was sent in the moment until that was noticed.
+	actions := []struct {
+		name           string
+		act            func(w worker)
+		most, ofMarked int
+		allowed        []codes.Code
+	}{
+		{name: "drained and replaced", act: func(w worker) {
+			h.signalWorker(w.PID, syscall.SIGTERM) // it says GOAWAY, and finishes what it has
+			h.awaitGone(w.PID)
+		}},
+		{name: "joined by one from outside, for a while", act: func(worker) {
+			h.register(offer{echoService, outside.address})
+			unmarked.awaitMore(100)
+			if r := h.cli("service", "deregister", echoService, outside.address); r.code != 0 {
+				t.Errorf("deregister: exit code %d: %s", r.code, r.stderr)
+			}
+		}},
+		{name: "killed", act: func(w worker) { h.killWorker(w.PID) }, most: 2 * callers, allowed: []codes.Code{codes.Unavailable}},
+		{name: "hung", act: func(w worker) {
+			h.signalWorker(w.PID, syscall.SIGSTOP)
+			unmarked.awaitMore(20)
+			time.Sleep(timeout / 2)
+			h.signalWorker(w.PID, syscall.SIGCONT)
+		}, most: 4 * callers, ofMarked: callers, allowed: []codes.Code{codes.DeadlineExceeded, codes.Unavailable}},
+	}
+	// Each once, in any order, and then some.
+	order := random.Perm(len(actions))
+	for range 6 {
+		order = append(order, random.IntN(len(actions)))
+	}
+	for _, i := range order {
+		a := actions[i]
+		w := h.awaitRunning(count).Workers[random.IntN(count)]
+		unmarked.awaitMore(50)
+		unmarked.wantFailures("before "+w.ID+" is "+a.name, 0)
+		marked.wantFailures("before "+w.ID+" is "+a.name, 0)
+		t.Logf("%s is %s", w.ID, a.name)
+		a.act(w)
+		h.awaitRunning(count)
+		h.awaitService(echoService, count)
+		unmarked.awaitMore(50)
+		if a.most > 0 {
+			time.Sleep(timeout / 4) // the last of what was under way comes to its end
+		}
+		unmarked.wantFailures("after "+w.ID+" was "+a.name, a.most, a.allowed...)
+		marked.wantFailures("after "+w.ID+" was "+a.name, a.ofMarked, a.allowed...)
+	}
+	unmarked.stop()
+	marked.stop()
+	times, _ := handled(t, notes)
+	for id, n := range outside.handled {
+		times[id] += n
+	}
+	if len(outside.handled) == 0 {
+		t.Error("the endpoint from outside got no call")
+	}
+	unmarked.wantHandled(times)
+	marked.wantHandled(times)
+	h.wantCounts(notes)
+	m.stop()
+	h.wantNothingLeft()
+}

@@ -1,0 +1,178 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// requestID marks a call as one that may be tried again.
+const requestID = "hsu-request-id"
+
+// A crowd are callers of the echo unit who never stop. Each call has an id, which
+// the workers note.
+type crowd struct {
+	t       *testing.T
+	name    string
+	marked  bool          // the calls may be tried again
+	timeout time.Duration // of a call
+	acked   atomic.Int64
+	end     context.CancelFunc
+	callers sync.WaitGroup
+
+	mu       sync.Mutex
+	came     map[string]error // of each call that has ended
+	failures []error          // since takeFailures
+}
+
+// startCrowd starts the callers. Every second one asks for what takes a while, so
+// that something is always under way.
+func (h *host) startCrowd(name string, callers int, marked bool, timeout time.Duration) *crowd {
+	h.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &crowd{t: h.t, name: name, marked: marked, timeout: timeout, end: cancel, came: map[string]error{}}
+	h.t.Cleanup(c.stop)
+	var conns [4]*grpc.ClientConn
+	for i := range conns {
+		conns[i] = h.dial()
+	}
+	for i := range callers {
+		speed := []string{"fast", "slow"}[i/len(conns)%2]
+		c.callers.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				c.call(conns[i%len(conns)], fmt.Sprintf("%s %s %d.%d", name, speed, i, n))
+			}
+		})
+	}
+	return c
+}
+
+func (c *crowd) call(conn *grpc.ClientConn, id string) {
+	// Not the crowd's own context: when it ends, what is under way is waited for.
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
+	defer cancel()
+	if c.marked {
+		ctx = metadata.AppendToOutgoingContext(ctx, requestID, id)
+	}
+	// It waits for the master to be there, so that each call that is sent is sent once.
+	err := callEcho(ctx, conn, id, grpc.WaitForReady(true))
+	c.mu.Lock()
+	c.came[id] = err
+	if err != nil {
+		c.failures = append(c.failures, fmt.Errorf("%s: %w", id, err))
+	}
+	c.mu.Unlock()
+	if err == nil {
+		c.acked.Add(1)
+		return
+	}
+	time.Sleep(time.Millisecond) // it tries again, but not at once
+}
+
+// takeFailures returns what calls have failed with, and begins anew.
+func (c *crowd) takeFailures() []error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	failures := c.failures
+	c.failures = nil
+	return failures
+}
+
+// wantFailures checks those since the last time: so many at most, with these codes.
+func (c *crowd) wantFailures(after string, most int, allowed ...codes.Code) {
+	c.t.Helper()
+	failures := c.takeFailures()
+	if len(failures) > most {
+		c.t.Errorf("%s: %d calls of the %s have failed, want %d at most, the first with %v", after, len(failures), c.name, most, failures[0])
+	}
+	for _, err := range failures {
+		if !slices.Contains(allowed, status.Code(err)) {
+			c.t.Errorf("%s: a call of the %s has failed: %v", after, c.name, err)
+			return
+		}
+	}
+}
+
+// awaitMore returns when n more calls were answered, and whatever was under way has
+// ended.
+func (c *crowd) awaitMore(n int64) {
+	c.t.Helper()
+	goal := c.acked.Load() + n
+	waitFor(c.t, fmt.Sprintf("%d calls of the %s answered", goal, c.name), func() error {
+		if got := c.acked.Load(); got < goal {
+			return fmt.Errorf("%d", got)
+		}
+		return nil
+	})
+}
+
+// stop returns when every call has ended.
+func (c *crowd) stop() {
+	c.end()
+	c.callers.Wait()
+}
+
+// noting are the flags of n units of a habit that note what they handle in a folder.
+func (h *host) noting(habit string, n int) (flags []string, notes string) {
+	h.t.Helper()
+	notes = filepath.Join(h.dir, "notes")
+	if err := os.Mkdir(notes, 0o700); err != nil {
+		h.t.Fatal(err)
+	}
+	return workersOf(programs.unit, n, "-as", habit, "-record", h.record, "-notes", notes), notes
+}
+
+// handled are the requests that the workers have noted, and how often each; and how
+// many each worker has, all its instances together. No call may be under way.
+func handled(t *testing.T, notes string) (times, byWorker map[string]int) {
+	t.Helper()
+	files, err := os.ReadDir(notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	times, byWorker = map[string]int{}, map[string]int{}
+	for _, f := range files {
+		text, err := os.ReadFile(filepath.Join(notes, f.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		worker, _, _ := strings.Cut(f.Name(), ".")
+		for line := range strings.Lines(string(text)) {
+			times[strings.TrimSuffix(line, "\n")]++
+			byWorker[worker]++
+		}
+	}
+	return times, byWorker
+}
+
+// wantHandled compares what callers were told with what workers have noted.
+func (c *crowd) wantHandled(times map[string]int) {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(c.came)) {
+		err, n := c.came[id], times[id]
+		switch {
+		case err == nil && n == 0:
+			c.t.Errorf("%q was answered, and no worker has handled it", id)
+		case n > 1 && !c.marked:
+			c.t.Errorf("%q was handled %d times, and nothing said that it may be (it ended with %v)", id, n, err)
+		}
+	}
+	c.t.Logf("the %s: %d calls, %d answered", c.name, len(c.came), c.acked.Load())
+}

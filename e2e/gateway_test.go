@@ -1,0 +1,180 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/core-tools/hsu-master/e2e/testdata/echo"
+)
+
+// The tests of the gateway call services through the master's port: some of them
+// offered by its workers, some registered from outside.
+
+// offer is a service that others than the master's workers offer.
+type offer struct{ service, address string }
+
+// openGateway starts a master without workers of its own that offers these, and
+// returns its address and the PID. It is stopped when the test ends.
+var openGateway = func(t *testing.T, offers ...offer) (address string, pid int) {
+	t.Helper()
+	h := newHost(t)
+	m := h.start()
+	t.Cleanup(m.stop) // before the host looks for what is left
+	h.register(offers...)
+	return h.address(), m.pid
+}
+
+func (h *host) address() string { return address(h.port) }
+
+// register tells the master of services, and returns when all are ready.
+func (h *host) register(offers ...offer) {
+	h.t.Helper()
+	for _, o := range offers {
+		if r := h.cli("service", "register", o.service, o.address); r.code != 0 {
+			h.t.Fatalf("register %s at %s: exit code %d: %s", o.service, o.address, r.code, r.stderr)
+		}
+	}
+	waitFor(h.t, "what was registered is ready", func() error {
+		d, err := h.tryDump()
+		if err != nil {
+			return err
+		}
+		for _, o := range offers {
+			if !d.offers(o.service, o.address) {
+				return fmt.Errorf("%s at %s is not, of %+v", o.service, o.address, d.Services)
+			}
+		}
+		return nil
+	})
+}
+
+// offers tells whether calls of the service go to the address.
+func (d dump) offers(service, address string) bool {
+	for _, s := range d.Services {
+		for _, e := range s.Endpoints {
+			if s.Name == service && e.Address == address && e.Healthy {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// serve serves until the test ends, and returns the address.
+func serve(t *testing.T, server *grpc.Server) string {
+	t.Helper()
+	l := listen(t)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(l) }()
+	t.Cleanup(func() { server.Stop(); <-done })
+	return l.Addr().String()
+}
+
+// The HSU echo unit: proto.EchoService with one method, whose request and whose
+// answer have the message in field 1, as StringValue has its own.
+const echoService, echoMethod = echo.Service, "/" + echo.Service + "/Echo"
+
+// callEcho calls it once.
+func callEcho(ctx context.Context, conn grpc.ClientConnInterface, message string, options ...grpc.CallOption) error {
+	answer := new(wrapperspb.StringValue)
+	if err := conn.Invoke(ctx, echoMethod, wrapperspb.String(message), answer, options...); err != nil {
+		return err
+	}
+	if answer.GetValue() != message {
+		return fmt.Errorf("Echo(%.50q) = %.50q", message, answer.GetValue())
+	}
+	return nil
+}
+
+// registerEcho has a server of the test's own offer it.
+func registerEcho(server *grpc.Server) {
+	echo.Register(server, func(_ context.Context, message string) (string, error) { return message, nil })
+}
+
+// echoes are the flags that run one echo unit for each of the habits.
+func (h *host) echoes(habits ...string) []string {
+	return append(h.units(habits...), "--worker-service", echoService)
+}
+
+// wireTools are programs of others that speak gRPC or HTTP/2, pinned in tools/wire
+// and built when the first test asks for one.
+var wireTools = sync.OnceValues(func() (dir string, err error) {
+	dir = filepath.Join(programs.dir, "wire")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", dir, "tool")
+	cmd.Dir = filepath.Join("..", "tools", "wire")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the tools of %s: %w\n%s", cmd.Dir, err, output)
+	}
+	return dir, nil
+})
+
+// wireTool returns the path of one of them.
+func wireTool(t *testing.T, name string) string {
+	t.Helper()
+	dir, err := wireTools()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, name)
+}
+
+// needDebian skips the test where a program of a Debian package does not run, and
+// fails it in CI, which installs the package.
+func needDebian(t *testing.T, pkg string, command ...string) {
+	t.Helper()
+	output, err := exec.Command(command[0], command[1:]...).CombinedOutput()
+	if err == nil {
+		return
+	}
+	skip := t.Skipf
+	if os.Getenv("CI") != "" {
+		skip = t.Fatalf
+	}
+	skip("needs Debian's %s: %q: %v %s", pkg, command, err, bytes.TrimSpace(output))
+}
+
+// execute runs a command for no longer than a test may wait.
+func execute(t *testing.T, path string, args ...string) (output string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// residentSize returns what a process has in memory, in bytes.
+func residentSize(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		kib := 0
+		if _, err := fmt.Sscanf(line, "Rss: %d kB", &kib); err == nil {
+			return kib << 10
+		}
+	}
+	t.Fatal(errors.New("no line says Rss"))
+	return 0
+}

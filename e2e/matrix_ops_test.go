@@ -1,0 +1,276 @@
+//go:build e2e && crash && linux
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"syscall"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/migrations"
+)
+
+// operation is something that a master does, and in the course of which it is
+// killed. It starts from two workers that run under a master at rest.
+type operation struct {
+	name string
+	// fresh: it starts from nothing, and each trial needs a rig of its own.
+	fresh bool
+	// life is how many trials a rig is good for, 0 for many: a worker's backoff
+	// doubles with each death.
+	life    int
+	flags   []string
+	environ []string
+	habit   string // of the workers, "plain" if empty: see testdata/unit
+	// prepare brings things to where the operation starts. One that starts with a
+	// master leaves none running, any other one leaves the one there is.
+	prepare func(r *rig) error
+	// launched: it is what a master does when it starts.
+	launched bool
+	// begin begins any other one, and rest returns nil once it is done: before is
+	// what the master had passed when it began, now is what it has.
+	begin func(r *rig) error
+	rest  func(r *rig, before, now map[string]int) error
+	// command: it is what people do by a command while no master runs.
+	command func(r *rig) []string
+	cgroups bool
+	// linger is how long something may follow that belongs to it.
+	linger func(at moment) time.Duration
+	// mayEnd tells which workers it stops.
+	mayEnd func(worker string) bool
+	// changed is what an operator changes between the operation and the recovery.
+	changed func(r *rig)
+	// after brings things back to where the next trial can start.
+	after func(r *rig) error
+}
+
+func noneEnds(string) bool { return false }
+func allEnd(string) bool   { return true }
+
+// workersOfATrial is what one trial has: enough for one that is dealt with while
+// the other one is not.
+const workersOfATrial = 2
+
+// withAChild is a worker that leaves somebody behind when it is killed.
+const withAChild = "plain+child"
+
+// operations are the columns of the matrix.
+func operations() []*operation {
+	ops := []*operation{
+		{name: "first start", fresh: true, launched: true},
+		{
+			name: "request", begin: requests, rest: immediately, linger: untilTheCountIsFolded,
+		},
+		{
+			name: "request, interval", flags: []string{"--sync", "interval"}, begin: requests,
+			rest: immediately, linger: untilTheCountIsFolded,
+		},
+		{
+			name: "request with an id", begin: markedRequests, rest: immediately, linger: untilTheCountIsFolded, after: sentAgain,
+		},
+		{
+			name: "request with an id, interval", flags: []string{"--sync", "interval"}, begin: markedRequests,
+			rest: immediately, linger: untilTheCountIsFolded, after: sentAgain,
+		},
+		{name: "worker exits", life: 10, begin: ends(unix.SIGTERM), rest: restarted},
+		{name: "worker crashes", life: 10, habit: withAChild, begin: ends(unix.SIGKILL), rest: restarted},
+		{name: "restart by policy", life: 8, launched: true, prepare: leftInBackoff},
+		{
+			name: "surplus", life: 12, launched: true, mayEnd: theSecondEnds, prepare: fewer,
+			after: func(r *rig) error {
+				err := r.kill()
+				before, err2 := r.inspect(noneEnds)
+				r.count = workersOfATrial
+				return errors.Join(err, err2, r.recovered(before))
+			},
+		},
+		{
+			name: "surplus, taken back", life: 12, launched: true, mayEnd: theSecondEnds,
+			prepare: fewer, changed: func(r *rig) { r.count = workersOfATrial },
+		},
+		{name: "shutdown", mayEnd: allEnd, begin: signals(syscall.SIGTERM), rest: never},
+		{name: "detach", begin: signals(syscall.SIGUSR1), rest: never},
+		{name: "migration", launched: true, environ: []string{fmt.Sprint("HSU_LATER_STEPS=", laterSteps)}, prepare: ofAnOlderSchema},
+		{name: "repair", begin: failToSync, rest: repaired},
+		{name: "recovery of survivors", launched: true, prepare: func(r *rig) error { return r.kill() }},
+		{name: "recovery of dead ones", life: 10, launched: true, prepare: allDead},
+		{name: "recovery of what dead ones leave", life: 10, habit: withAChild, launched: true, prepare: allDead},
+		{name: "recovery of a half-started one", life: 10, launched: true, prepare: halfStarted},
+		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
+	}
+	return slices.Concat(ops, operationsOnTheState(), operationsOnCgroups())
+}
+
+func theSecondEnds(worker string) bool { return worker == "worker-1" }
+
+func fewer(r *rig) error {
+	r.count = workersOfATrial - 1
+	return r.kill()
+}
+
+// requests are answered one after another, so that each has a count of its own: how
+// many share one would be another number each time.
+func requests(r *rig) error {
+	for range 3 {
+		r.crowd(1)
+	}
+	return nil
+}
+
+// markedRequests are requests that may be sent again, between others that may not.
+func markedRequests(r *rig) error {
+	r.crowdMarked(1)
+	r.crowd(1)
+	r.crowdMarked(1)
+	return nil
+}
+
+// sentAgain has everything answered that may be sent again: then each of these was
+// counted, and once, so that the count is exact but for others that were not answered.
+func sentAgain(r *rig) error {
+	if err := r.resend(); err != nil {
+		return err
+	}
+	state, err := r.ask()
+	if err != nil {
+		return err
+	}
+	// And what was acknowledged before is answered alike, and counted no more.
+	r.calls.mu.Lock()
+	marked := slices.Sorted(maps.Keys(r.calls.marked))
+	r.calls.mu.Unlock()
+	for _, id := range marked[max(0, len(marked)-4):] {
+		ctx, cancel := brief()
+		err := r.sendMarked(ctx, id)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("request %s, acknowledged and sent again: %w", id, err)
+		}
+	}
+	again, err := r.ask()
+	if err != nil {
+		return err
+	}
+	if again.GetProcessedCount() != state.GetProcessedCount() {
+		return fmt.Errorf("processed_count is %d, and was %d before what was acknowledged was sent again", again.GetProcessedCount(), state.GetProcessedCount())
+	}
+	return r.calls.check(r.notes, again.GetProcessedCount())
+}
+
+func immediately(_ *rig, _, _ map[string]int) error { return nil }
+
+func never(_ *rig, _, _ map[string]int) error { return errors.New("the master has not ended") }
+
+// untilTheCountIsFolded waits for the commit that brings the count into state.db,
+// where that is the moment.
+func untilTheCountIsFolded(at moment) time.Duration {
+	if p := at.point(); at == (moment{}) || p == crashpoint.Commit || p == crashpoint.CountSync {
+		return 1300 * time.Millisecond
+	}
+	return 50 * time.Millisecond
+}
+
+func signals(s syscall.Signal) func(r *rig) error {
+	return func(r *rig) error { return r.master.cmd.Process.Signal(s) }
+}
+
+// ends ends one of the workers, in turn.
+func ends(s unix.Signal) func(r *rig) error {
+	return func(r *rig) error {
+		r.turn++
+		return r.end(fmt.Sprintf("worker-%d", r.turn%workersOfATrial), s)
+	}
+}
+
+func restarted(r *rig, before, now map[string]int) error {
+	if now["after-withdraw"] == before["after-withdraw"] || now["after-exit-record"] == before["after-exit-record"] {
+		return errors.New("the worker's end was not noticed")
+	}
+	return r.atRest(0)
+}
+
+// dies has the running master killed at the moment of what begin begins.
+func dies(r *rig, at moment, begin func(*rig) error) error {
+	if err := errors.Join(r.arm(at), begin(r)); err != nil {
+		return err
+	}
+	return errors.Join(r.buried(true), r.soundAgain())
+}
+
+func leftInBackoff(r *rig) error {
+	return dies(r, moment{crashpoint.ExitRecord.After(), 1}, ends(unix.SIGKILL))
+}
+
+func halfStarted(r *rig) error {
+	return dies(r, moment{crashpoint.Fork.After(), 1}, ends(unix.SIGKILL))
+}
+
+func allDead(r *rig) error {
+	err := r.kill()
+	for i := range workersOfATrial {
+		err = errors.Join(err, r.end(fmt.Sprintf("worker-%d", i), unix.SIGKILL))
+	}
+	return errors.Join(err, r.gone())
+}
+
+func besideADecoy(r *rig) error {
+	err := errors.Join(r.kill(), ends(unix.SIGKILL)(r), r.gone())
+	return errors.Join(err, r.plant(fmt.Sprintf("worker-%d", r.turn%workersOfATrial)))
+}
+
+// released is the schema version of this release, and laterSteps how many follow.
+var released = migrations.Current()
+
+const laterSteps = 2
+
+// ofAnOlderSchema makes the state one of schema version 1: the masters of this
+// operation know of steps that come after those of the release.
+func ofAnOlderSchema(r *rig) error {
+	if err := r.kill(); err != nil {
+		return err
+	}
+	return r.change(func(tx *bolt.Tx) error {
+		first := migrations.Buckets(1)
+		var newer [][]byte
+		if err := tx.ForEach(func(name []byte, _ *bolt.Bucket) error {
+			if !slices.ContainsFunc(first, func(known []byte) bool { return bytes.Equal(known, name) }) {
+				newer = append(newer, slices.Clone(name))
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		for _, name := range newer {
+			if err := tx.DeleteBucket(name); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(migrations.BucketMeta).Put(migrations.KeyVersion, binary.BigEndian.AppendUint64(nil, 1))
+	})
+}
+
+// failToSync has a request fail for want of a disk that takes it. What follows is
+// that the state is written anew.
+func failToSync(r *rig) error {
+	if err := r.fault(string(crashpoint.CountSync), "EIO"); err != nil {
+		return err
+	}
+	r.crowd(1)
+	return r.fault(string(crashpoint.CountSync), "")
+}
+
+func repaired(_ *rig, before, now map[string]int) error {
+	if now["after-repair"] == before["after-repair"] {
+		return errors.New("the state was not written anew")
+	}
+	return nil
+}

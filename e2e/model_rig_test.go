@@ -1,0 +1,443 @@
+//go:build e2e && linux && (crash || torture)
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+)
+
+// rig is a state folder and the masters that run on it one after another, for
+// thousands of short trials: unlike [host] it returns errors, so that one trial
+// that fails does not end the others, and asks the processes and files themselves
+// instead of starting a command for each question.
+type rig struct {
+	dir, state, faults, notes, record, trace string
+
+	port      int
+	count     int      // workers wanted at the next launch
+	least     int      // and the least that were since the last rest, 0 where that is the same
+	program   string   // that workers run
+	arguments []string // of theirs
+	flags     []string // of every run
+	environ   []string // of every run
+	cgroup    string   // that masters run in, empty for this process's own
+
+	master *run // the one that runs, nil where none does
+	runs   int
+	turn   int      // whose turn it is to be ended
+	logs   []string // what ended masters wrote
+	secret string
+	conn   *grpc.ClientConn // to whichever master runs
+	own    map[int]*grpc.ClientConn
+	calls  calls
+	known  known
+	// The state is damaged, or older than what lives: its records tell nothing until
+	// a master has recovered from that.
+	damaged bool
+	// What the last recovery has passed, up to the first request after it.
+	recovery map[string]int
+	decoy    *stander
+	// Tells of a worker that it dies by itself; nil where none does.
+	moody func(worker string) bool
+}
+
+// number reads an environment variable.
+func number(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		t.Fatalf("%s=%s: want a number", name, text)
+	}
+	return n
+}
+
+// run is one master.
+type run struct {
+	cmd   *exec.Cmd
+	log   string
+	ended chan struct{}
+}
+
+// over tells whether the process is gone.
+func (m *run) over() bool {
+	select {
+	case <-m.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// ramDisk is where states are kept: what survives kill -9 is what the kernel has,
+// on whatever medium. Power cuts are another test's business.
+const ramDisk = "/dev/shm"
+
+// trialFolder makes the folder that all rigs of a test live in, and has it cleaned
+// up however the test ends.
+func trialFolder(t *testing.T) string {
+	t.Helper()
+	base := ""
+	var st unix.Statfs_t
+	if err := unix.Statfs(ramDisk, &st); err == nil && st.Type == unix.TMPFS_MAGIC &&
+		st.Bavail*uint64(st.Bsize) > 48<<20 && unix.Access(ramDisk, unix.W_OK) == nil { //nolint:gosec // a block size is positive
+		base = ramDisk
+	}
+	dir, err := os.MkdirTemp(base, "hsu-e2e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dismiss, err := hireJanitor(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(dismiss)
+	return dir
+}
+
+// newRig makes the folders of one.
+func newRig(t *testing.T, base string, count int) (*rig, error) {
+	dir, err := os.MkdirTemp(base, "r")
+	if err != nil {
+		return nil, err
+	}
+	r := &rig{
+		dir: dir, state: filepath.Join(dir, "state"), faults: filepath.Join(dir, "faults"),
+		notes: filepath.Join(dir, "notes"), record: filepath.Join(dir, "record"), trace: filepath.Join(dir, "trace"),
+		port: freePort(t), count: count, own: map[int]*grpc.ClientConn{},
+		secret: "hush-" + filepath.Base(dir) + "-7c1f",
+	}
+	r.calls = newCalls(filepath.Base(dir))
+	r.known = newKnown()
+	// A script, as many workers are started; and every master reads the executables
+	// of its workers, which would be much of what a trial costs.
+	r.program = filepath.Join(dir, "worker")
+	if err := os.WriteFile(r.program, []byte("#!/bin/sh\nexec "+programs.unit+" \"$@\"\n"), 0o700); err != nil { //nolint:gosec // a program
+		return nil, err
+	}
+	// Short, so that nobody waits for them; and no worker fails for good.
+	r.flags = []string{"--restart-backoff", "1ms", "--restart-budget", "1000/5m", "--stop-grace", "250ms"}
+	for _, folder := range []string{r.faults, r.notes, r.record} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if r.conn, err = quickDial("passthrough:///" + address(r.port)); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// quickDial makes a connection that comes back within milliseconds of its server.
+func quickDial(target string) (*grpc.ClientConn, error) {
+	return grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: time.Millisecond, Multiplier: 1.5, MaxDelay: 10 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		}))
+}
+
+// launch starts a master, which kills itself at the moment where one is given.
+func (r *rig) launch(at moment) error {
+	args := append([]string{
+		"run", "--state-dir", r.state, "--port", strconv.Itoa(r.port), "--log-format", "json",
+	}, workersOf(r.program, r.count, r.arguments...)...)
+	return r.execute(at, append(args, r.flags...))
+}
+
+// execute starts the program with arguments, in the place of the master.
+func (r *rig) execute(at moment, args []string) error {
+	if r.master != nil {
+		return errors.New("a master runs already")
+	}
+	if err := os.Remove(r.trace); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	r.runs++
+	cmd := exec.Command(programs.crasher, args...)
+	cmd.Env = append(cleanEnviron(), "MY_SECRET="+r.secret, "HSU_FAULT_DIR="+r.faults, "HSU_CRASH_TRACE="+r.trace)
+	cmd.Env = append(cmd.Env, r.environ...)
+	if at != (moment{}) {
+		cmd.Env = append(cmd.Env, "HSU_CRASH_POINT="+at.String())
+	}
+	m := &run{cmd: cmd, log: filepath.Join(r.dir, fmt.Sprintf("master-%d.log", r.runs)), ended: make(chan struct{})}
+	out, err := os.Create(m.log)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if r.cgroup != "" {
+		folder, err := os.Open(r.cgroup)
+		if err != nil {
+			return err
+		}
+		defer folder.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(folder.Fd())
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() {
+		defer close(m.ended)
+		_ = cmd.Wait()
+	}()
+	r.master = m
+	return nil
+}
+
+// moment is when a master is killed: the nth time that it passes a point, before
+// or after the act. The zero value is never.
+type moment struct {
+	name string // "before-commit"
+	nth  int
+}
+
+func (m moment) String() string { return fmt.Sprintf("%s:%d", m.name, m.nth) }
+
+// point is what the moment is before or after.
+func (m moment) point() crashpoint.Point {
+	_, name, _ := strings.Cut(m.name, "-")
+	return crashpoint.Point(name)
+}
+
+// arm has the running master killed at the moment, counted from now.
+func (r *rig) arm(at moment) error { return r.fault(at.name, fmt.Sprintf("kill:%d", at.nth)) }
+
+// fault has the running master do something else at the moment than what it would,
+// or, with an empty text, do again what it should.
+func (r *rig) fault(name, text string) error {
+	path := filepath.Join(r.faults, strings.TrimPrefix(name, "before-"))
+	if text == "" {
+		return os.Remove(path)
+	}
+	// At once: half a text would be an error of another name.
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// soundAgain takes every fault away.
+func (r *rig) soundAgain() error {
+	names, err := os.ReadDir(r.faults)
+	for _, n := range names {
+		err = errors.Join(err, os.Remove(filepath.Join(r.faults, n.Name())))
+	}
+	return err
+}
+
+// passed are the moments that the running master has passed, and how often each.
+func (r *rig) passed() (map[string]int, error) {
+	text, err := os.ReadFile(r.trace)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	count := map[string]int{}
+	for line := range bytes.Lines(text) {
+		if name, whole := bytes.CutSuffix(line, []byte{'\n'}); whole {
+			count[string(name)]++
+		}
+	}
+	return count, nil
+}
+
+// await polls until check returns nil, or the master has ended, which it tells.
+func (r *rig) await(what string, check func() error) (ended bool, err error) {
+	deadline := time.Now().Add(patience)
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		over := r.master == nil || r.master.over()
+		err := check()
+		switch {
+		case err == nil:
+			return over, nil
+		case over:
+			return true, nil
+		case time.Now().After(deadline):
+			return false, fmt.Errorf("waited %s for: %s: %w", patience, what, err)
+		}
+		r.pause(pause)
+	}
+}
+
+// pause waits, and no longer than the master lives.
+func (r *rig) pause(d time.Duration) {
+	if r.master == nil {
+		time.Sleep(d)
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-r.master.ended:
+	case <-timer.C:
+	}
+}
+
+// kill is kill -9 of the master.
+func (r *rig) kill() error {
+	if r.master == nil {
+		return nil
+	}
+	_ = r.master.cmd.Process.Kill()
+	return r.buried(true)
+}
+
+// buried takes leave of a master that has ended, or is about to: killed says
+// whether it was to be killed or to exit with code 0. What it wrote is looked
+// through.
+func (r *rig) buried(killed bool) error {
+	m := r.master
+	select {
+	case <-m.ended:
+	case <-time.After(patience):
+		_ = m.cmd.Process.Signal(syscall.SIGQUIT) // for its stacks
+		<-m.ended
+		return fmt.Errorf("the master did not end: %s", r.readLog(m))
+	}
+	r.master = nil
+	text := r.readLog(m)
+	status := m.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	asWanted := status.Signaled() && status.Signal() == syscall.SIGKILL
+	if !killed {
+		asWanted = status.Exited() && status.ExitStatus() == 0
+	}
+	switch {
+	case !asWanted:
+		return fmt.Errorf("the master ended with %v:\n%s", m.cmd.ProcessState, text)
+	case strings.Contains(text, "panic:"), strings.Contains(text, "\ngoroutine "), leaked(text):
+		return fmt.Errorf("the master crashed by itself, or leaks:\n%s", text)
+	case strings.Contains(text, r.secret):
+		return fmt.Errorf("the master's log holds a secret:\n%s", text)
+	}
+	return nil
+}
+
+// readLog reads what a master wrote and removes the file: there are thousands.
+func (r *rig) readLog(m *run) string {
+	text, err := os.ReadFile(m.log)
+	if err != nil {
+		return err.Error()
+	}
+	_ = os.Remove(m.log)
+	const most = 8 << 10
+	if r.logs = append(r.logs, string(text[max(0, len(text)-most):])); len(r.logs) > 4 {
+		r.logs = r.logs[1:]
+	}
+	return string(text)
+}
+
+// report is what the last masters and all workers wrote.
+func (r *rig) report() string {
+	var b strings.Builder
+	if r.master != nil {
+		text, _ := os.ReadFile(r.master.log)
+		r.logs = append(r.logs, string(text))
+	}
+	for i, text := range r.logs {
+		fmt.Fprintf(&b, "-- master %d from the end:\n%s", len(r.logs)-i, text)
+	}
+	paths, _ := filepath.Glob(filepath.Join(r.state, "logs", "*.log"))
+	for _, path := range paths {
+		text, _ := os.ReadFile(path)
+		fmt.Fprintf(&b, "-- %s:\n%s", filepath.Base(path), text[max(0, len(text)-2<<10):])
+	}
+	return b.String()
+}
+
+// stop is an orderly stop of the master.
+func (r *rig) stop() error {
+	if err := r.master.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return r.buried(false)
+}
+
+// finish stops everything in an orderly way and sees that nothing is left.
+func (r *rig) finish() error {
+	if err := r.stop(); err != nil {
+		return err
+	}
+	for _, pid := range pids() {
+		if pid == os.Getpid() || r.decoy != nil && pid == r.decoy.pid() {
+			continue
+		}
+		if f, ok := look(pid, r.dir, r.stateID()); ok {
+			return fmt.Errorf("left behind: %v", f)
+		}
+	}
+	if r.decoy != nil {
+		if err := r.decoy.untouched(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// destroy ends all that is of this rig, without a word, and removes it.
+func (r *rig) destroy() {
+	if r.master != nil {
+		_ = r.master.cmd.Process.Kill()
+		<-r.master.ended
+		r.master = nil
+	}
+	if r.decoy != nil {
+		r.decoy.end()
+	}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		left := 0
+		for _, pid := range pids() {
+			if pid == os.Getpid() {
+				continue
+			}
+			if f, ok := look(pid, r.dir, r.stateID()); ok {
+				left++
+				f.kill()
+			}
+		}
+		if left == 0 {
+			break
+		}
+	}
+	_ = r.conn.Close()
+	for _, conn := range r.own {
+		_ = conn.Close()
+	}
+	_ = os.RemoveAll(r.dir)
+}
+
+// stateID is how processes of this rig name its state folder.
+func (r *rig) stateID() string {
+	var st unix.Stat_t
+	if unix.Stat(r.state, &st) != nil {
+		return "-"
+	}
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+}
+
+// brief bounds a call that takes milliseconds, or fails.
+func brief() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}

@@ -1,0 +1,337 @@
+//go:build e2e && linux && (crash || torture)
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/store"
+)
+
+// The model: what the test knows by itself, from /proc, from what it sent and did,
+// and from what workers noted, and that every record and answer of the product is
+// compared with.
+
+// being is a living process that says of itself that it is a worker.
+type being struct {
+	pid           int
+	worker, token string
+	port          int
+	born          uint64
+	leader        bool   // it leads its session, as every worker is started
+	memory        string // what only this process knows, once it was asked
+	doomed        bool   // it was told to end, by a master or by the test, or is surplus
+}
+
+// known is what the model knows of a rig's workers.
+type known struct {
+	beings map[string]being // leaders that lived when it was last looked, by token
+	ended  map[string]bool  // tokens of those that the test itself has ended
+	ledger map[string]entry
+	noted  map[string]int // instances that had taken notes before the slot was made anew
+}
+
+// entry is what may never shrink or be forgotten of a worker.
+type entry struct {
+	restarts, incarnation uint64
+	// What costs a restart each: deaths that the test has caused since, and instances
+	// that had found their port taken before.
+	deaths    uint64
+	portTaken int
+	// removed: its record was, as it should be, and has not been seen again since.
+	removed bool
+}
+
+// deathsBy are those that cost a restart, with n being what is noted now.
+func (e entry) deathsBy(n noted) uint64 { return e.deaths + uint64(n.portTaken-e.portTaken) } //nolint:gosec // it grows
+
+func newKnown() known {
+	return known{beings: map[string]being{}, ended: map[string]bool{}, ledger: map[string]entry{}, noted: map[string]int{}}
+}
+
+// scan returns the living processes of all that carry the token of a worker of
+// this rig.
+func (r *rig) scan() []being {
+	id := []byte("HSU_STATE_DIR=" + r.stateID() + "\x00")
+	var all []being
+	buffer := make([]byte, 128<<10) // far more than the environment of these tests has
+	for _, pid := range pids() {
+		folder := "/proc/" + strconv.Itoa(pid)
+		environ := readAtOnce(folder+"/environ", buffer)
+		if !bytes.Contains(environ, id) {
+			continue
+		}
+		b := being{pid: pid}
+		for entry := range bytes.SplitSeq(environ, []byte{0}) {
+			switch name, value, _ := bytes.Cut(entry, []byte{'='}); string(name) {
+			case "HSU_WORKER_ID":
+				b.worker = string(value)
+			case "HSU_WORKER_TOKEN":
+				b.token = string(value)
+			case "HSU_WORKER_PORT":
+				b.port, _ = strconv.Atoi(string(value))
+			}
+		}
+		f, err := readStat(folder)
+		if err != nil || b.token == "" {
+			continue
+		}
+		b.born, b.leader = f.born, f.session == pid
+		all = append(all, b)
+	}
+	return all
+}
+
+// readAtOnce reads a file of the kernel's with as few calls as there can be: of
+// every process, several times in a trial.
+func readAtOnce(path string, buffer []byte) []byte {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	n, _ := unix.Read(fd, buffer)
+	return buffer[:max(n, 0)]
+}
+
+// leadersOf returns the leaders among them by worker.
+func leadersOf(all []being) map[string][]being {
+	m := map[string][]being{}
+	for _, b := range all {
+		if b.leader {
+			m[b.worker] = append(m[b.worker], b)
+		}
+	}
+	return m
+}
+
+// offline is what is there while no master runs.
+type offline struct {
+	snap    *store.Snapshot // nil where there is no state yet
+	living  []being
+	records map[string]store.Worker
+}
+
+// inspect looks at the state and the processes that a dead master has left, and
+// checks all that must hold at any moment. mayEnd tells which workers the
+// operation may have stopped.
+func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
+	o := offline{records: map[string]store.Worker{}, living: r.scan()}
+	snap, err := readState(r.state)
+	_, damaged := errors.AsType[*store.DamagedError](err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), damaged && r.damaged:
+	case err != nil:
+		return o, fmt.Errorf("the state after a crash: %w", err)
+	case !r.damaged:
+		o.snap = &snap
+	}
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	noted, err := r.instancesNoted()
+	if err != nil {
+		fail("%w", err)
+	}
+	switch {
+	case r.damaged:
+	case o.snap != nil:
+		for key, err := range snap.Bad {
+			fail("record %s: %w", key, err)
+		}
+		tokens, ports := map[string]string{}, map[int]string{}
+		for _, w := range snap.Workers {
+			o.records[w.ID] = w
+			r.checkRecord(w, noted[w.ID], fail)
+			if w.Instance == nil {
+				continue
+			}
+			if other := tokens[w.Instance.Token]; other != "" {
+				fail("%s and %s have the same token", w.ID, other)
+			}
+			if other := ports[w.Instance.Port]; other != "" {
+				fail("%s and %s have the same port", w.ID, other)
+			}
+			tokens[w.Instance.Token], ports[w.Instance.Port] = w.ID, w.ID
+		}
+		if err := r.calls.check(r.notes, snap.Processed); err != nil {
+			fail("after a crash: %w", err)
+		}
+		if problems, err := store.Check(r.state); err != nil || !problems.OK() {
+			fail("the state after a crash: %v, %w", problems, err)
+		}
+	case len(o.living) > 0:
+		fail("there is no state, and there are workers: %+v", o.living)
+	}
+	alive := map[string]bool{}
+	for id, leaders := range leadersOf(o.living) {
+		if len(leaders) > 1 {
+			fail("%s lives twice: %+v", id, leaders)
+		}
+	}
+	for _, b := range o.living {
+		alive[b.token] = true
+		rec := o.records[b.worker]
+		if r.damaged {
+			continue
+		}
+		if rec.Instance == nil || rec.Instance.Token != b.token {
+			fail("no record names a living process: %+v, the worker's is %+v, its instance %+v", b, rec, rec.Instance)
+		} else if b.leader && rec.Instance.PID != 0 && rec.Instance.PID != b.pid {
+			fail("%s is recorded as process %d and is %d", b.worker, rec.Instance.PID, b.pid)
+		}
+	}
+	for token, b := range r.known.beings {
+		if !alive[token] && !r.known.ended[token] && !b.doomed && !mayEnd(b.worker) {
+			fail("%s has died with its master, or by it: %+v", b.worker, b)
+		}
+	}
+	for id, was := range r.known.ledger {
+		_, there := o.records[id]
+		switch {
+		case r.damaged:
+		case there && was.removed:
+			was.removed = false
+			r.known.ledger[id] = was
+		case there || was.removed:
+		case r.isSurplus(id):
+			if err := r.forget(id); err != nil {
+				fail("%w", err)
+			}
+		default:
+			fail("the record of %s is gone", id)
+		}
+	}
+	r.look(o)
+	if err := r.secretSpilled(); err != nil {
+		fail("%w", err)
+	}
+	return o, errors.Join(errs...)
+}
+
+// look makes what lives now what must go on living.
+func (r *rig) look(o offline) {
+	now := map[string]being{}
+	for _, b := range o.living {
+		if !b.leader {
+			continue
+		}
+		b.memory = r.known.beings[b.token].memory
+		b.doomed = o.records[b.worker].Status == store.StatusStopping || r.isSurplus(b.worker) || r.known.ended[b.token]
+		now[b.token] = b
+	}
+	r.known.beings = now
+}
+
+// isSurplus tells whether a master has, or is to have, fewer workers than to need this.
+func (r *rig) isSurplus(worker string) bool {
+	number, err := strconv.Atoi(strings.TrimPrefix(worker, "worker-"))
+	wanted := r.count
+	if r.least > 0 {
+		wanted = min(wanted, r.least)
+	}
+	return err != nil || number >= wanted
+}
+
+// readState reads the state of a master that has just died. A child that it had
+// forked may hold its lock for the moment until it executes another program.
+func readState(dir string) (store.Snapshot, error) {
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		snap, err := store.ReadSnapshot(dir)
+		if _, locked := errors.AsType[*store.LockedError](err); !locked || time.Now().After(deadline) {
+			return snap, err
+		}
+	}
+}
+
+// checkRecord checks what a record may never lose.
+func (r *rig) checkRecord(w store.Worker, n noted, fail func(string, ...any)) {
+	was := r.known.ledger[w.ID]
+	if r.least > 0 && r.isSurplus(w.ID) { // it may have been removed since, and made anew
+		was.deaths += was.restarts
+		was.restarts, was.incarnation = 0, 0
+	}
+	deaths := was.deathsBy(n)
+	if r.moody != nil && r.moody(w.ID) {
+		deaths = math.MaxInt32 // it also dies by itself
+	}
+	if w.Desired != store.DesiredRunning {
+		fail("%s: desired is %q", w.ID, w.Desired)
+	}
+	if w.Restarts < was.restarts || w.Restarts > was.restarts+deaths {
+		fail("%s: %d restarts are recorded, there were %d before and %d deaths since", w.ID, w.Restarts, was.restarts, deaths)
+	}
+	if len(w.Budget.Spent) != int(w.Restarts) {
+		fail("%s: %d of the budget are spent after %d restarts", w.ID, len(w.Budget.Spent), w.Restarts)
+	}
+	if w.Incarnation < was.incarnation {
+		fail("%s: incarnation %d, it was %d", w.ID, w.Incarnation, was.incarnation)
+	}
+}
+
+// secretSpilled fails where a file of the state holds a value of the environment.
+func (r *rig) secretSpilled() error {
+	for _, name := range []string{"state.db", "counter.dat", "admin.path"} {
+		text, err := os.ReadFile(filepath.Join(r.state, name))
+		if err == nil && bytes.Contains(text, []byte(r.secret)) {
+			return fmt.Errorf("%s holds a secret", name)
+		}
+	}
+	return nil
+}
+
+// forget lets a slot begin anew whose record was removed, as it should be.
+func (r *rig) forget(worker string) error {
+	noted, err := r.instancesNoted()
+	r.known.noted[worker] = noted[worker].all
+	r.known.ledger[worker] = entry{portTaken: noted[worker].portTaken, removed: true}
+	return err
+}
+
+// forgetAll lets all slots begin anew.
+func (r *rig) forgetAll() error {
+	var err error
+	for id := range r.known.ledger {
+		err = errors.Join(err, r.forget(id))
+	}
+	return err
+}
+
+// end ends a worker, by the kill that the policy answers with a restart.
+func (r *rig) end(worker string, signal unix.Signal) error {
+	leaders := leadersOf(r.scan())[worker]
+	if len(leaders) != 1 {
+		return fmt.Errorf("end %s: it is %+v", worker, leaders)
+	}
+	b := leaders[0]
+	r.known.ended[b.token] = true
+	e := r.known.ledger[worker]
+	e.deaths++
+	r.known.ledger[worker] = e
+	found{pid: b.pid, born: b.born}.hold(func(fd int) { _ = unix.PidfdSendSignal(fd, signal, nil, 0) })
+	return nil
+}
+
+// gone waits until the workers that the test has ended are no more.
+func (r *rig) gone() error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		left := slices.DeleteFunc(r.scan(), func(b being) bool { return !b.leader || !r.known.ended[b.token] })
+		if len(left) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes do not end: %+v", left)
+		}
+	}
+}

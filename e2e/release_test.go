@@ -1,0 +1,130 @@
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"bytes"
+	"go/ast"
+	"go/build/constraint"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// What helps the tests to kill a master, and to make it fail, is not in what people
+// run: not one function of it, and no name of a variable that would steer it.
+func TestReleasedMasterHasNoCrashPoints(t *testing.T) {
+	t.Parallel()
+	released := readFile(t, buildAsTheMakefileDoes(t))
+	tested := readFile(t, programs.master)
+	words := append(helpers(t), "hsu-master/internal/leaks.", "go.uber.org/goleak.")
+	found := 0
+	for _, word := range words {
+		if bytes.Contains(released, []byte(word)) {
+			t.Errorf("%q is in the released master", word)
+		}
+		if bytes.Contains(tested, []byte(word)) {
+			found++
+		}
+	}
+	// Else the words would be the wrong ones. Small functions become part of others.
+	t.Logf("of %d words %d are in the master under test", len(words), found)
+	if found < len(words)/2 || !bytes.Contains(tested, []byte("HSU_CRASH_POINT")) || !bytes.Contains(tested, []byte("HSU_FAULT_DIR")) {
+		t.Errorf("only %d of %q are in the master under test", found, words)
+	}
+}
+
+// buildAsTheMakefileDoes returns the path of the master that "make build" makes,
+// which it puts elsewhere. Its tags are those of all other programs under test.
+func buildAsTheMakefileDoes(t *testing.T) string {
+	t.Helper()
+	show := exec.CommandContext(t.Context(), "make", "--no-print-directory", "--always-make", "--dry-run", "bin/hsu-master")
+	show.Dir, show.Stderr = "..", os.Stderr
+	text, err := show.Output()
+	if err != nil {
+		t.Fatalf("ask make for the command: %v", err)
+	}
+	command, path := string(text), filepath.Join(t.TempDir(), "hsu-master")
+	const target = " -o bin/hsu-master "
+	if strings.Count(command, target) != 1 || !strings.Contains(command, " -tags "+releaseTags+" ") {
+		t.Fatalf("make would do %q: want it to build%swith the tags %s", command, target, releaseTags)
+	}
+	compile := exec.CommandContext(t.Context(), "bash", "-euc", strings.Replace(command, target, " -o '"+path+"' ", 1))
+	compile.Dir = ".."
+	if output, err := compile.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, output)
+	}
+	return path
+}
+
+// helpers are the functions that this module has only with the tag crashpoints, as a
+// binary names them, and the variables that they read.
+func helpers(t *testing.T) (words []string) {
+	t.Helper()
+	var tagged []string
+	released := map[string]bool{}
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		pkg := "hsu-master/" + filepath.ToSlash(filepath.Dir(strings.TrimPrefix(path, "../")))
+		if file.Name.Name == "main" {
+			pkg = "main"
+		}
+		only := onlyWithCrashPoints(file)
+		for _, decl := range file.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name != "init" {
+				if name := pkg + "." + f.Name.Name; only {
+					tagged = append(tagged, name)
+				} else {
+					released[name] = true
+				}
+			}
+		}
+		if only {
+			words = append(words, regexp.MustCompile(`\bHSU_[A-Z_]+\b`).FindAllString(string(readFile(t, path)), -1)...)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tagged {
+		if !released[name] {
+			words = append(words, name)
+		}
+	}
+	return words
+}
+
+func onlyWithCrashPoints(file *ast.File) bool {
+	for _, group := range file.Comments {
+		for _, comment := range group.List {
+			if expr, err := constraint.Parse(comment.Text); err == nil {
+				with := expr.Eval(func(tag string) bool { return tag != "windows" })
+				without := expr.Eval(func(tag string) bool { return tag != "windows" && tag != "crashpoints" })
+				return with && !without
+			}
+		}
+	}
+	return false
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
