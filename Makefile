@@ -26,7 +26,7 @@ PORT    ?= 50051
 TOOLS := $(CURDIR)/.tools
 each_module = for module in $(MODULES); do echo "== $$module"; (cd "$$module" && $(1)); done
 
-.PHONY: build run test race vet e2e e2e-systemd bench lint vuln proto proto-check cross clean install help
+.PHONY: build run test race vet e2e e2e-systemd clock fuzz crash torture bench lint vuln proto proto-check cross clean install help
 
 build: ## make bin/hsu-master and bin/hsu-worker
 	$(BUILD) -o bin/ ./cmd/hsu-master ./cmd/hsu-worker
@@ -57,6 +57,18 @@ e2e: ## run the tests of real binaries and real processes
 
 e2e-systemd: ## run the tests under a real systemd (root, Debian's debootstrap and systemd-container)
 	go test -tags e2e_systemd -count=1 -timeout 20m ./deploy ./e2e/...
+
+clock: ## run tests under a wall clock that steps by a year at each reading
+	scripts/clock
+
+fuzz: ## run each fuzz target for FUZZTIME (30s; TARGETS=, PARALLEL=)
+	@FUZZTIME='$(FUZZTIME)' TARGETS='$(TARGETS)' PARALLEL='$(PARALLEL)' MODULES='$(MODULES)' scripts/fuzz
+
+crash: ## kill a master at every point of every operation, and in every recovery from that (SEED=, TRIPLES=)
+	go test -tags e2e,crash -run TestCrashMatrix -count=1 -timeout 15m -v ./e2e
+
+torture: ## trouble masters and workers at random and compare what is true with a model (N=50 rounds, SEED=)
+	N='$(or $(N),50)' go test -tags e2e,torture -run TestTorture -count=1 -timeout 120m -v ./e2e
 
 bench: ## measure against the baselines (ARGS=)
 	go run ./bench $(ARGS)
