@@ -13,6 +13,7 @@ import (
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
@@ -33,6 +34,10 @@ var (
 // ErrNoVersion means that a database has no readable schema version, so it is
 // none of ours.
 var ErrNoVersion = errors.New("no schema version: not a state file of hsu-master")
+
+// ErrNotAsSaid means that a database has already what a later schema version brings: it
+// is none of the version that it says, so it is damaged.
+var ErrNotAsSaid = errors.New("not of the schema version that it says")
 
 // Step leads from one schema version to the next. It sees every change of the
 // steps before it, and whatever it returns but nil undoes all of them.
@@ -131,7 +136,11 @@ func createGatewayBuckets(tx *bolt.Tx) error { return create(tx, BucketServices,
 
 func create(tx *bolt.Tx, names ...[]byte) error {
 	for _, name := range names {
-		if _, err := tx.CreateBucket(name); err != nil {
+		_, err := tx.CreateBucket(name)
+		if errors.Is(err, bolterrors.ErrBucketExists) || errors.Is(err, bolterrors.ErrIncompatibleValue) {
+			return fmt.Errorf("%w: there is a %s", ErrNotAsSaid, name)
+		}
+		if err != nil {
 			return fmt.Errorf("create bucket %s: %w", name, err)
 		}
 	}

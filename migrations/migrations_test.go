@@ -150,6 +150,20 @@ func TestAllStepsOrNone(t *testing.T) {
 	})
 }
 
+func TestBucketOfALaterVersion(t *testing.T) {
+	db := openDB(t)
+	err := db.Update(func(tx *bolt.Tx) error {
+		_, err := tx.CreateBucket(BucketServices)
+		return errors.Join(All[:1].Apply(tx, 0), err)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Update(func(tx *bolt.Tx) error { return All.Apply(tx, 1) }); !errors.Is(err, ErrNotAsSaid) {
+		t.Errorf("%v, want ErrNotAsSaid", err)
+	}
+}
+
 func TestUnreadableVersion(t *testing.T) {
 	for _, value := range [][]byte{nil, {1}, make([]byte, 8), make([]byte, 9)} {
 		db := openDB(t)

@@ -336,6 +336,9 @@ func (db *DB) migrate() (string, error) {
 		return "", fmt.Errorf("copy the state before its migration: %w", err)
 	}
 	err = db.handle.update(func(tx *bolt.Tx) error { return db.steps.Apply(tx, found) }, db.commitTx)
+	if errors.Is(err, migrations.ErrNotAsSaid) {
+		return "", &DamagedError{Path: db.path, Err: err}
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s was not changed (and there is a copy at %s): %w", db.path, copied, err)
 	}

@@ -91,11 +91,13 @@ func (p *pool) openNow(b *batch, k *call) bool {
 	}
 	if !dialing && len(p.conns) < p.relay.opts.MaxBackendConns {
 		c := newConn(p.relay, p)
+		c.openStream(b, k) // before it can come to its end, of which the call is to hear
 		if p.relay.start(c) {
 			p.conns = append(p.conns, c)
-			c.openStream(b, k)
 			return true
 		}
+		c.calls.remove(k.backendID) // the relay is closed
+		k.backend = nil
 	}
 	return false
 }

@@ -292,3 +292,25 @@ func TestGoneEndpointIsLeft(t *testing.T) {
 	client.wantStatus(1, 0)
 	next[*http2.GoAwayFrame](p, nil)
 }
+
+// TestBackendThatEndsAtOnce: a connection may be over before whoever opened it has gone on. The call is told all the same.
+func TestBackendThatEndsAtOnce(t *testing.T) {
+	b := newRawBackend(t)
+	go func() {
+		for {
+			nc, err := b.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = nc.Write(appendFrameHeader(appendSettings(nil), 0, http2.FrameData, 0, 0)) // no stream has this number
+			_ = nc.Close()
+		}
+	}()
+	_, addr := startRelay(t, Options{MaxWait: time.Millisecond}, b.endpoint)
+	client := rawClient(t, addr)
+	for id := uint32(1); id < 1000; id += 2 {
+		client.call(id, false)
+		client.message(id, 100, true)
+		client.wantStatus(id, codeUnavailable)
+	}
+}
