@@ -7,8 +7,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,9 +29,9 @@ type change struct {
 	} `json:"endpoint"`
 }
 
-// watchServices runs "service list --watch" until the master ends, and returns what it
-// prints, and what it ends with.
-func (h *host) watchServices() (changes <-chan change, code func() int) {
+// watchServices runs "service list --watch", and returns what it prints, and how to end
+// it as Ctrl-C does.
+func (h *host) watchServices() (changes <-chan change, interrupt func() syscall.WaitStatus) {
 	h.t.Helper()
 	cmd := exec.CommandContext(h.t.Context(), programs.master, "service", "list", "--watch", "--json", "--state-dir", h.state)
 	cmd.Env = cleanEnviron()
@@ -57,9 +59,12 @@ func (h *host) watchServices() (changes <-chan change, code func() int) {
 			h.t.Error(err)
 		}
 	}()
-	return lines, func() int {
+	return lines, func() syscall.WaitStatus {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			h.t.Error(err)
+		}
 		<-ended
-		return cmd.ProcessState.ExitCode()
+		return cmd.ProcessState.Sys().(syscall.WaitStatus)
 	}
 }
 
@@ -89,7 +94,7 @@ func TestRegisteredEndpointIsServedOverACrashUntilItsTimeIsOver(t *testing.T) {
 	registerEcho(server)
 	at := serve(t, server)
 	m := h.start()
-	changes, code := h.watchServices()
+	changes, interrupt := h.watchServices()
 	await(t, changes, "what there is", func(c change) bool { return c.Change == "current" })
 	// Long enough for a loaded machine to come to the next line.
 	const ttl = 10 * time.Second
@@ -98,18 +103,16 @@ func TestRegisteredEndpointIsServedOverACrashUntilItsTimeIsOver(t *testing.T) {
 	}
 	await(t, changes, "a registered endpoint", func(c change) bool { return c.Endpoint != nil && c.Endpoint.Address == at && c.Endpoint.Healthy })
 	m.kill()
-	if got := code(); got != 3 {
-		t.Errorf("the watch ended with exit code %d, want 3", got)
-	}
+	await(t, changes, "that there is no master", func(c change) bool { return c.Change == "away" })
 
 	m = h.start()
+	await(t, changes, "that there is one again", func(c change) bool { return c.Change == "back" })
 	conn := h.dial()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := callEcho(ctx, conn, "the first after SERVING"); err != nil {
 		t.Errorf("after the crash: %v", err)
 	}
-	changes, code = h.watchServices()
 	await(t, changes, "the end of its time", func(c change) bool { return c.Change == "removed" && c.Service == echoService && c.Endpoint == nil })
 	if err := callEcho(ctx, conn, "too late"); status.Code(err) != codes.Unimplemented {
 		t.Errorf("after its time: %v, want UNIMPLEMENTED", err)
@@ -118,8 +121,9 @@ func TestRegisteredEndpointIsServedOverACrashUntilItsTimeIsOver(t *testing.T) {
 		t.Errorf("deregister what is gone: exit code %d: %s", r.code, r.stderr)
 	}
 	m.stop()
-	if got := code(); got != 3 {
-		t.Errorf("the watch ended with exit code %d, want 3", got)
+	await(t, changes, "that the master has stopped", func(c change) bool { return c.Change == "away" })
+	if got := interrupt(); !got.Signaled() || got.Signal() != syscall.SIGINT {
+		t.Errorf("the watch ended with %#x, want by the interrupt", int(got))
 	}
 }
 

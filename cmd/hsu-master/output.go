@@ -38,6 +38,7 @@ type (
 		BadRecords     map[string]string `json:"bad_records,omitempty"`
 	}
 	workersJSON struct {
+		Source  string       `json:"source"`
 		Workers []workerJSON `json:"workers"`
 	}
 	workerJSON struct {
@@ -100,6 +101,7 @@ type (
 		P99  *float64 `json:"p99"`
 	}
 	servicesJSON struct {
+		Source   string        `json:"source"`
 		Services []serviceJSON `json:"services"`
 	}
 )

@@ -25,7 +25,7 @@ import (
 
 func serviceCommand() *cli.Command {
 	list := leaf("list", "print which services are offered, by whom, and what was counted of their calls", listServices, jsonOutput(),
-		&cli.BoolFlag{Name: "watch", Usage: "go on printing what changes, a line each; with --json an object each"})
+		&cli.BoolFlag{Name: "watch", Usage: "go on printing what changes, a line each, also over restarts of the master; with --json an object each"})
 	register := leafWith("register", "have calls of a service sent to an address that is no worker of the master", registerService, "NAME HOST:PORT", 2, 2,
 		&cli.DurationFlag{Name: "ttl", Usage: "remove it when no heartbeat has come for this `TIME`, 1s to 24h; 0: it stays"})
 	register.Description = `It gets calls as soon as it answers: Ping of an HSU, else the standard health
@@ -64,8 +64,9 @@ func listServices(c *cli.Context) error {
 		return err
 	}
 	if c.Bool(jsonFlag) {
-		return printJSON(c.App.Writer, servicesJSON{servicesToJSON(state.GetServices())})
+		return printJSON(c.App.Writer, servicesJSON{state.GetSource(), servicesToJSON(state.GetServices())})
 	}
+	printOffline(c.App.Writer, state)
 	if err := printServices(c.App.Writer, state.GetServices(), state.GetSource() == api.SourceLive); err != nil {
 		return err
 	}
@@ -288,61 +289,6 @@ func deregisterService(c *cli.Context) error {
 		}
 		return nil
 	})
-}
-
-// changeJSON is a line of "service list --watch --json".
-type changeJSON struct {
-	Change   string        `json:"change"` // added, changed, removed or current
-	Service  string        `json:"service,omitempty"`
-	Endpoint *endpointJSON `json:"endpoint,omitempty"`
-}
-
-// watchServices prints changes until it is interrupted or the master ends.
-func watchServices(c *cli.Context, f folders) error {
-	asking, cancel := context.WithTimeout(c.Context, answerWithin)
-	defer cancel()
-	conn, err := dialRegistry(asking, f)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	stream, err := adminpb.NewRegistryClient(conn).Watch(c.Context, &adminpb.WatchRequest{})
-	for err == nil {
-		var change *adminpb.WatchResponse
-		if change, err = stream.Recv(); err == nil {
-			err = printChange(c, change, time.Now())
-		}
-	}
-	if c.Context.Err() != nil {
-		return nil
-	}
-	if _, isStatus := status.FromError(err); isStatus && (status.Code(err) == codes.Unavailable || status.Code(err) == codes.Canceled) {
-		return hint(fmt.Errorf("%w any more", errNoMaster), "its workers may live on: start it again")
-	}
-	return registryError(err)
-}
-
-func printChange(c *cli.Context, change *adminpb.WatchResponse, now time.Time) error {
-	kind := strings.ToLower(change.GetKind().String())
-	if c.Bool(jsonFlag) {
-		line := changeJSON{Change: kind, Service: change.GetService()}
-		if e := change.GetEndpoint(); e != nil {
-			line.Endpoint = new(endpointToJSON(e))
-		}
-		return printJSONLine(c.App.Writer, line)
-	}
-	if change.GetKind() == adminpb.WatchResponse_CURRENT {
-		return nil
-	}
-	words := []string{now.Format(time.TimeOnly), kind, printable(change.GetService())}
-	if e := change.GetEndpoint(); e != nil {
-		words = append(words, printable(e.GetAddress()), printable(orDash(e.GetWorker())), printable(e.GetSource()))
-		if change.GetKind() != adminpb.WatchResponse_REMOVED {
-			words = append(words, endpointState(e))
-		}
-	}
-	_, err := fmt.Fprintln(c.App.Writer, strings.Join(words, "  "))
-	return err
 }
 
 // wordsOf returns the values of a repeatable flag. A variable holds several with blanks

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -37,6 +38,13 @@ func statusCommand() *cli.Command {
 		printBadRecords(c.App.Writer, state)
 		return nil
 	}, jsonOutput())
+}
+
+// printOffline says that what follows comes from the file, where it does.
+func printOffline(w io.Writer, s *adminpb.State) {
+	if s.GetSource() == api.SourceOffline {
+		fmt.Fprint(w, "no master is running; as last recorded:\n\n")
+	}
 }
 
 func headline(s *adminpb.State, now time.Time) string {

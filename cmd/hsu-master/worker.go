@@ -18,8 +18,9 @@ func workerCommand() *cli.Command {
 				return err
 			}
 			if c.Bool(jsonFlag) {
-				return printJSON(c.App.Writer, workersJSON{workersToJSON(state.GetWorkers())})
+				return printJSON(c.App.Writer, workersJSON{state.GetSource(), workersToJSON(state.GetWorkers())})
 			}
+			printOffline(c.App.Writer, state)
 			if err := printWorkers(c.App.Writer, state.GetWorkers(), time.Now()); err != nil {
 				return err
 			}
