@@ -217,6 +217,9 @@ func serviceMessages(workers []supervisor.WorkerInfo, registered []supervisor.Re
 			offers = []store.Offer{{Name: supervisor.DefaultService}}
 		}
 		for _, o := range offers {
+			if o.Denied() {
+				continue
+			}
 			if w.Instance == nil || w.Instance.PID == 0 {
 				if len(w.Services) > 0 && known == nil {
 					service(o.Name)
@@ -226,6 +229,9 @@ func serviceMessages(workers []supervisor.WorkerInfo, registered []supervisor.Re
 			e := &adminpb.Endpoint{Address: supervisor.WorkerAddress(w.Instance.Port), Worker: w.ID, Healthy: w.Ready, Source: SourceWorker}
 			if o.Reflected {
 				e.Source = SourceReflection
+			}
+			if o.Unlisted {
+				e.Healthy, e.Reason = false, "the worker does not offer it: its reflection does not list it"
 			}
 			s := service(o.Name)
 			s.Endpoints = append(s.Endpoints, e)

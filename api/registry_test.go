@@ -251,6 +251,7 @@ func TestServiceMessages(t *testing.T) {
 	workers := []supervisor.WorkerInfo{
 		running("worker-0", 1, true, store.Offer{Name: "pkg.A"}, store.Offer{Name: "pkg.B", Reflected: true}),
 		running("worker-1", 2, false),
+		running("worker-3", 3, true, store.Offer{Name: "pkg.C", Unlisted: true}, store.Offer{Name: "pkg.D", Unlisted: true, Assumed: true}),
 		{Worker: store.Worker{ID: "worker-2", Services: []store.Offer{{Name: "pkg.C"}}}},
 	}
 	registered := []supervisor.Registered{{Registration: store.Registration{Service: "pkg.A", Address: "10.0.0.1:80"}, Silence: "refused"}}
@@ -260,7 +261,9 @@ func TestServiceMessages(t *testing.T) {
 			{Address: "10.0.0.1:80", Source: SourceRegistered, Reason: "refused"},
 		}},
 		{Name: "pkg.B", Endpoints: []*adminpb.Endpoint{{Address: "127.0.0.1:1", Worker: "worker-0", Healthy: true, Source: SourceReflection}}},
-		{Name: "pkg.C"},
+		{Name: "pkg.C", Endpoints: []*adminpb.Endpoint{
+			{Address: "127.0.0.1:3", Worker: "worker-3", Source: SourceWorker, Reason: "the worker does not offer it: its reflection does not list it"},
+		}},
 		{Name: supervisor.DefaultService, Endpoints: []*adminpb.Endpoint{{Address: "127.0.0.1:2", Worker: "worker-1", Source: SourceWorker}}},
 	}
 	if diff := cmp.Diff(want, serviceMessages(workers, registered, nil), protocmp.Transform()); diff != "" {

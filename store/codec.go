@@ -134,7 +134,7 @@ func encodeWorker(w Worker) ([]byte, error) {
 		Port:        b.int32("port", w.Port, 0, maxPort),
 	}
 	for _, o := range w.Services {
-		m.Services = append(m.Services, &pb.Offer{Name: text(o.Name), Reflected: o.Reflected})
+		m.Services = append(m.Services, &pb.Offer{Name: text(o.Name), Reflected: o.Reflected, Unlisted: o.Unlisted, Assumed: o.Assumed})
 	}
 	if i := w.Instance; i != nil {
 		proof, err := lookup(proofCodes, "proof", i.Proof)
@@ -203,7 +203,7 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	}
 	var offers []Offer
 	for _, o := range m.GetServices() {
-		offers = append(offers, Offer{Name: o.GetName(), Reflected: o.GetReflected()})
+		offers = append(offers, Offer{Name: o.GetName(), Reflected: o.GetReflected(), Unlisted: o.GetUnlisted(), Assumed: o.GetAssumed()})
 	}
 	return Worker{
 		ID:          key,

@@ -38,7 +38,7 @@ func apply(t *testing.T, db *DB, muts ...Mutation) {
 func TestServicesOfAWorkerComeBack(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
 	w := fullWorker("worker-0")
-	w.Services = []Offer{{Name: "pkg.A"}, {Name: "pkg.B", Reflected: true}}
+	w.Services = []Offer{{Name: "pkg.A", Unlisted: true}, {Name: "pkg.B", Reflected: true}, {Name: "pkg.C", Assumed: true}}
 	apply(t, db, PutWorker(w))
 	snap, err := db.Snapshot()
 	if diff := cmp.Diff([]Worker{w}, snap.Workers); err != nil || diff != "" {

@@ -80,7 +80,15 @@ type Offer struct {
 	Name string // full
 	// Reflected: the worker's reflection has told of it, not the unit.
 	Reflected bool
+	// Unlisted: the worker's reflection does not list it, so that it gets no calls of it.
+	Unlisted bool
+	// Assumed: nobody has said it, it is what workers are taken to offer of whom nothing is said.
+	Assumed bool
 }
+
+// Denied tells that nobody says that the worker offers it: it was assumed, and its reflection does not list it. It is
+// kept so that the next master does not assume it again.
+func (o Offer) Denied() bool { return o.Assumed && o.Unlisted }
 
 // Registration is an endpoint from outside, under one of the services that it offers.
 type Registration struct {

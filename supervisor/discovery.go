@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -58,25 +59,44 @@ func (w *worker) onTold(ctx context.Context, d discovery) {
 	}
 	if d.err != nil && status.Code(d.err) != codes.Unimplemented {
 		w.log.Debug("worker's services not told", "error", fmt.Sprintf("%.200q", d.err.Error()))
+		if w.asked.tries >= discoveryTries && !w.confirmed {
+			// What the instance before has denied need not hold for this one.
+			w.publishOffers(ctx, offersOf(w.unit, reflected(w.rec.Services), nothing))
+		}
 		return // the next tick asks again
 	}
 	w.asked.tries = discoveryTries
+	before := w.served()
 	w.confirmed = true
-	told := routable(d.names)
+	unlisted := nothing // it has no reflection
+	if d.err == nil {
+		unlisted = func(name string) bool { return !slices.Contains(d.names, name) }
+	}
+	told := routable(slices.Clone(d.names))
 	if most := maxOffers - len(w.unit.Services); len(told) > most {
 		w.log.Warn("worker offers too many services, the rest is left out", "offers", len(told), "most", most)
 		told = told[:most]
 	}
-	offers := offersOf(w.unit, told)
-	var dropped []string
+	w.publishOffers(ctx, offersOf(w.unit, told, unlisted))
+	if w.endpoint != nil {
+		after := w.served()
+		w.sup.services.Withdraw(w.endpoint, slices.DeleteFunc(before, func(name string) bool { return slices.Contains(after, name) })...)
+	}
+}
+
+func nothing(string) bool { return false }
+
+// publishOffers has the worker offer these from now on. Those that it is no longer
+// served for are withdrawn by the caller.
+func (w *worker) publishOffers(ctx context.Context, offers []store.Offer) {
 	if !slices.Equal(offers, w.rec.Services) {
-		for _, o := range w.rec.Services {
-			if !offered(offers, o.Name) {
-				dropped = append(dropped, o.Name)
+		w.rec.Services = offers
+		w.log.Info("worker offers services", "services", strings.Join(reflected(offers), " "))
+		for _, o := range offers {
+			if o.Unlisted && !o.Assumed {
+				w.log.Warn("worker does not offer a service that it is said to", "service", o.Name)
 			}
 		}
-		w.rec.Services = offers
-		w.log.Info("worker offers services", "services", strings.Join(recalled(offers), " "))
 		// Before anybody can call them: a crash must not take a route away that was
 		// there. Where nothing can be recorded now, the next change brings it.
 		if w.sup.opts.Store.Writable() == nil {
@@ -86,7 +106,6 @@ func (w *worker) onTold(ctx context.Context, d discovery) {
 	}
 	if w.endpoint != nil {
 		w.sup.services.Add(w.endpoint, w.served()...)
-		w.sup.services.Withdraw(w.endpoint, dropped...)
 	}
 }
 

@@ -121,10 +121,10 @@ func (s *Supervisor) Policy(name string) services.Policy {
 }
 
 // Standalone tells that there is nobody whom requests to that service could be sent to:
-// no worker that offers it or is to, and no endpoint from outside.
+// no worker that offers it or is said to, and no endpoint from outside.
 func (s *Supervisor) Standalone(name string) bool {
 	for _, u := range s.units {
-		if u.Replicas > 0 && slices.Contains(u.Services, name) {
+		if u.Replicas > 0 && !u.assumed && slices.Contains(u.Services, name) {
 			return false
 		}
 	}
@@ -148,7 +148,7 @@ func (s *Supervisor) hopeless(service string) error {
 	for _, slot := range s.list() {
 		w := slot.info.Load()
 		switch {
-		case w == nil || !offered(w.Services, service):
+		case w == nil || !offers(w.Services, service):
 		case w.Status != store.StatusFailed && w.Status != store.StatusStopped:
 			return nil
 		default:
@@ -163,8 +163,9 @@ func (s *Supervisor) hopeless(service string) error {
 	return fmt.Errorf("all %d workers have failed or are stopped, the first because: %s", count, reason)
 }
 
-func offered(offers []store.Offer, name string) bool {
-	return slices.ContainsFunc(offers, func(o store.Offer) bool { return o.Name == name })
+// offers tells whether the service is among those that calls may come for.
+func offers(list []store.Offer, name string) bool {
+	return slices.ContainsFunc(list, func(o store.Offer) bool { return o.Name == name && !o.Unlisted })
 }
 
 // admit lets requests go to the worker.
@@ -191,9 +192,13 @@ func (w *worker) admit(ctx context.Context) {
 // served are the services that requests may be sent to it for: not what an instance
 // before it has told of.
 func (w *worker) served() []string {
+	return namesOf(w.rec.Services, func(o store.Offer) bool { return !o.Unlisted && (!o.Reflected || w.confirmed) })
+}
+
+func namesOf(offers []store.Offer, which func(store.Offer) bool) []string {
 	var names []string
-	for _, o := range w.rec.Services {
-		if !o.Reflected || w.confirmed {
+	for _, o := range offers {
+		if which(o) {
 			names = append(names, o.Name)
 		}
 	}
@@ -213,38 +218,35 @@ func (w *worker) withdraw() {
 func (w *worker) offer() {
 	var names []string
 	if !w.state.retired {
-		for _, o := range w.rec.Services {
-			names = append(names, o.Name)
-		}
+		names = namesOf(w.rec.Services, func(o store.Offer) bool { return !o.Unlisted })
 	}
 	w.sup.services.Offer(w.id, names...)
 }
 
-// offersOf are what a unit is said to offer, and what reflection has told of.
-func offersOf(unit Unit, reflected []string) []store.Offer {
-	var offers []store.Offer
-	add := func(name string, reflected bool) {
-		if !offered(offers, name) {
-			offers = append(offers, store.Offer{Name: name, Reflected: reflected})
-		}
-	}
+// offersOf are what a unit is said to offer, and what reflection has told of. unlisted
+// tells what it has told not to be there.
+func offersOf(unit Unit, reflected []string, unlisted func(name string) bool) []store.Offer {
+	var list []store.Offer
 	for _, name := range unit.Services {
-		add(name, false)
+		list = append(list, store.Offer{Name: name, Unlisted: unlisted(name), Assumed: unit.assumed})
 	}
 	for _, name := range reflected {
-		add(name, true)
-	}
-	slices.SortFunc(offers, func(a, b store.Offer) int { return strings.Compare(a.Name, b.Name) })
-	return offers
-}
-
-// recalled are what reflection has told of an instance before.
-func recalled(offers []store.Offer) []string {
-	var names []string
-	for _, o := range offers {
-		if o.Reflected && services.CheckName(o.Name) == nil {
-			names = append(names, o.Name)
+		if !slices.ContainsFunc(list, func(o store.Offer) bool { return o.Name == name }) {
+			list = append(list, store.Offer{Name: name, Reflected: true})
 		}
 	}
-	return names
+	slices.SortFunc(list, func(a, b store.Offer) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// recalled are the offers of a unit whose instance before has told of these.
+func recalled(unit Unit, told []store.Offer) []store.Offer {
+	return offersOf(unit, reflected(told), func(name string) bool {
+		return slices.ContainsFunc(told, func(o store.Offer) bool { return o.Name == name && o.Unlisted })
+	})
+}
+
+// reflected are the names that only reflection has told of.
+func reflected(offers []store.Offer) []string {
+	return namesOf(offers, func(o store.Offer) bool { return o.Reflected && services.CheckName(o.Name) == nil })
 }

@@ -157,7 +157,6 @@ func TestAdoptedWorkerIsAskedAgain(t *testing.T) {
 		if m.Services().Service("pkg.Old") != nil {
 			t.Error("a service is there that the worker does not offer any more")
 		}
-		m.wantReady(DefaultService, "worker-0")
 		m.stop(nil)
 	})
 }
@@ -168,17 +167,17 @@ func TestNextInstanceIsNotTakenForTheOneBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
 		world.behave = func(p *fakeProcess) {
-			p.offers = []string{"pkg.Old"}
+			p.offers = []string{"pkg.Old", "pkg.Said"}
 			if world.started["worker-0"] > 1 {
-				p.offers, p.offerAfter = []string{"pkg.New"}, time.Second
+				p.offers, p.offerAfter = []string{"pkg.New", "pkg.Said"}, time.Second
 			}
 		}
-		m := startMaster(t, world, t.TempDir(), 1)
+		m := startMaster(t, world, t.TempDir(), 1, offering("pkg.Said"))
 		settle(time.Minute)
 		m.wantReady("pkg.Old", "worker-0")
 		world.of("worker-0").die(process.Exit{Signal: 9})
 		settle(500 * time.Millisecond)
-		m.wantReady(DefaultService, "worker-0")
+		m.wantReady("pkg.Said", "worker-0")
 		m.wantReady("pkg.Old")
 		old := m.Services().Service("pkg.Old")
 		if old == nil {
@@ -194,6 +193,42 @@ func TestNextInstanceIsNotTakenForTheOneBefore(t *testing.T) {
 		}
 		m.stop(nil)
 	})
+}
+
+// A worker gets no call of a service that its reflection does not list, whoever said that it offers it.
+func TestReflectionIsTheTruthAboutAWorker(t *testing.T) {
+	for name, test := range map[string]struct {
+		unit []func(*Unit)
+		said string
+	}{
+		"said":    {[]func(*Unit){offering("pkg.Said")}, "pkg.Said"},
+		"assumed": {nil, DefaultService},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			world, dir := newFakeOS(t), t.TempDir()
+			world.behave = func(p *fakeProcess) {
+				p.offers = []string{"pkg.Other"}
+				if world.started["worker-0"] > 1 {
+					p.offers = append(p.offers, test.said)
+				}
+			}
+			m := startMaster(t, world, dir, 1, test.unit...)
+			settle(time.Second)
+			for range 2 {
+				m.wantReady("pkg.Other", "worker-0")
+				if m.Services().Service(test.said) != nil {
+					t.Errorf("%s: the service is there that nobody offers", name)
+				}
+				m.crash()
+				m = startMaster(t, world, dir, 1, test.unit...)
+				<-m.Recovered()
+			}
+			world.of("worker-0").die(process.Exit{Signal: 9})
+			settle(time.Minute)
+			m.wantReady(test.said, "worker-0")
+			m.stop(nil)
+		})
+	}
 }
 
 func TestReflectionThatFailsIsAskedAgainAFewTimes(t *testing.T) {
@@ -249,7 +284,7 @@ func TestWhatAWorkerTellsIsBounded(t *testing.T) {
 		if n := len(m.Services().Names()); n > maxOffers {
 			t.Errorf("%d services, want %d at most", n, maxOffers)
 		}
-		m.wantReady(DefaultService, "worker-0")
+		m.wantReady("pkg.S0", "worker-0")
 		m.stop(nil)
 	})
 }

@@ -177,7 +177,7 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 func (s *Supervisor) foresee() {
 	for _, u := range s.units {
 		if u.Replicas > 0 {
-			s.services.Offer(u.Name+" ", u.Services...) // no worker has such a name
+			s.services.Offer(foreseen(u), u.Services...)
 		}
 	}
 	snap, err := s.opts.Store.Snapshot()
@@ -186,12 +186,16 @@ func (s *Supervisor) foresee() {
 	}
 	sc := scene{now: func() time.Duration { return 0 }}
 	for _, slot := range sc.slots(snap.Workers, s.units, false) {
-		if names := recalled(slot.rec.Services); !slot.state.retired && len(names) > 0 {
+		if names := reflected(slot.rec.Services); !slot.state.retired && len(names) > 0 {
 			s.services.Offer(slot.id, names...)
 		}
 	}
 	s.outside.recall(snap.Registered)
 }
+
+// foreseen is who offers what a unit is said to offer before its workers do; no worker
+// has such a name.
+func foreseen(u Unit) string { return u.Name + " " }
 
 // split returns another source of chance, which needs no lock that r needs.
 func split(r *rand.Rand) *rand.Rand {
@@ -225,6 +229,9 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	s.outside.begin(work)
 	if err := s.recover(ctx, work); err != nil {
 		return err
+	}
+	for _, u := range s.units {
+		s.services.Offer(foreseen(u)) // its workers speak for themselves
 	}
 	s.setStatus(Running)
 	s.services.Reconsider()

@@ -26,8 +26,10 @@ type Unit struct {
 	Args     []string
 	Replicas int
 	// Services are the full names of the gRPC services that its workers offer; none
-	// means [DefaultService]. A worker that has gRPC reflection may offer more.
+	// means [DefaultService]. Of a worker that has gRPC reflection that is the truth: it
+	// may offer more, and does not get calls of what it does not list.
 	Services []string
+	assumed  bool // Services are the default
 
 	// StartTimeout bounds a start from fork to the first answered Ping; 0 means 30 s.
 	StartTimeout time.Duration
@@ -113,7 +115,7 @@ func (u Unit) withDefaults() Unit {
 	u.StartTimeout = orDefault(u.StartTimeout, defaultStartTimeout)
 	u.StopGrace = orDefault(u.StopGrace, defaultStopGrace)
 	if len(u.Services) == 0 {
-		u.Services = []string{DefaultService}
+		u.Services, u.assumed = []string{DefaultService}, true
 	}
 	u.Restart.Mode = orDefault(u.Restart.Mode, RestartAlways)
 	u.Restart.Backoff = orDefault(u.Restart.Backoff, defaultBackoff)

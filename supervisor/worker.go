@@ -97,7 +97,7 @@ func newWorker(s *Supervisor, slot slot) *worker {
 	if slot.recorded {
 		w.saved = slot.rec
 	}
-	w.rec.Services = offersOf(w.unit, recalled(w.rec.Services))
+	w.rec.Services = recalled(w.unit, w.rec.Services)
 	w.offer()
 	w.publish()
 	return w

@@ -54,7 +54,7 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "worker-path", EnvVars: env("WORKER_PATH"), Usage: "`PATH` of the worker's executable; it is started with --port N"},
 		&cli.IntFlag{Name: "worker-count", Value: 2, EnvVars: env("WORKER_COUNT"), Usage: "how `MANY` workers to run"},
 		&cli.StringSliceFlag{Name: "worker-arg", EnvVars: env("WORKER_ARG"), Usage: "`ARGUMENT` for the workers, before --port N (repeatable)"},
-		&cli.StringSliceFlag{Name: "worker-service", EnvVars: env("WORKER_SERVICE"), Usage: "full `NAME` of a gRPC service that the workers offer (repeatable; default: proto.MyBusinessService); what their reflection tells comes on top"},
+		&cli.StringSliceFlag{Name: "worker-service", EnvVars: env("WORKER_SERVICE"), Usage: "full `NAME` of a gRPC service that the workers offer (repeatable; default: proto.MyBusinessService); a worker with reflection offers what that lists, and nothing else"},
 		&cli.StringSliceFlag{Name: "service-option", EnvVars: env("SERVICE_OPTION"), Usage: "how calls of a service are treated: `NAME:FIELD=VALUE,...` with balance=least|round-robin|affinity, key=METADATA-KEY (of affinity), max-in-flight=N, max-message=4MiB; NAME * is all others (repeatable)"},
 		&cli.StringFlag{Name: "sync", Value: "always", EnvVars: env("SYNC"), Usage: "when the count of requests is synced: `always`, or interval (100ms; may lose that much of the count in a power cut, nothing in a crash)"},
 		&cli.DurationFlag{Name: "request-ttl", Value: 10 * time.Minute, EnvVars: env("REQUEST_TTL"), Usage: "how long a request with an hsu-request-id is known, so that it is counted once and answered alike when it comes again"},

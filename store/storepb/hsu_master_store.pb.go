@@ -502,7 +502,11 @@ type Offer struct {
 	// Full name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The worker's reflection has told of it; else the unit's description did.
-	Reflected     bool `protobuf:"varint,2,opt,name=reflected,proto3" json:"reflected,omitempty"`
+	Reflected bool `protobuf:"varint,2,opt,name=reflected,proto3" json:"reflected,omitempty"`
+	// The worker's reflection does not list it: it gets no calls of it.
+	Unlisted bool `protobuf:"varint,3,opt,name=unlisted,proto3" json:"unlisted,omitempty"`
+	// Nobody has said it: it is what workers are taken to offer of whom nothing is said.
+	Assumed       bool `protobuf:"varint,4,opt,name=assumed,proto3" json:"assumed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -547,6 +551,20 @@ func (x *Offer) GetName() string {
 func (x *Offer) GetReflected() bool {
 	if x != nil {
 		return x.Reflected
+	}
+	return false
+}
+
+func (x *Offer) GetUnlisted() bool {
+	if x != nil {
+		return x.Unlisted
+	}
+	return false
+}
+
+func (x *Offer) GetAssumed() bool {
+	if x != nil {
+		return x.Assumed
 	}
 	return false
 }
@@ -1135,10 +1153,12 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\tlast_exit\x18\v \x01(\v2\x19.hsu.master.store.v1.ExitR\blastExit\x12\x1a\n" +
 	"\boutdated\x18\f \x01(\bR\boutdated\x12\x12\n" +
 	"\x04port\x18\r \x01(\x05R\x04port\x126\n" +
-	"\bservices\x18\x0e \x03(\v2\x1a.hsu.master.store.v1.OfferR\bservices\"9\n" +
+	"\bservices\x18\x0e \x03(\v2\x1a.hsu.master.store.v1.OfferR\bservices\"o\n" +
 	"\x05Offer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
-	"\treflected\x18\x02 \x01(\bR\treflected\"\x95\x01\n" +
+	"\treflected\x18\x02 \x01(\bR\treflected\x12\x1a\n" +
+	"\bunlisted\x18\x03 \x01(\bR\bunlisted\x12\x18\n" +
+	"\aassumed\x18\x04 \x01(\bR\aassumed\"\x95\x01\n" +
 	"\fRegistration\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x15\n" +
