@@ -44,7 +44,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 // An endpoint is a worker's id, which it keeps when it is started again at another
-// address, or the address of one from outside.
+// address, or the address of one from outside; "" are all those that were there long ago.
 var endpointLabels = []string{"service", "endpoint"}
 
 var (
@@ -86,6 +86,18 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count := func(desc *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
 	}
+	calls := func(f services.Figures, labels []string) {
+		gauge(descInFlight, float64(f.InFlight), labels...)
+		count(descCalls, float64(f.Calls), labels...)
+		count(descRetries, float64(f.Retries), labels...)
+		count(descEjections, float64(f.Ejections), labels...)
+		for code, n := range f.Failures {
+			if n > 0 {
+				count(descFailures, float64(n), append(labels, strconv.Itoa(code))...)
+			}
+		}
+		out <- histogram(f.Latency, labels)
+	}
 	gauge(descInfo, 1, c.Version)
 	count(descProcessed, float64(c.Store.Processed()))
 	gauge(descWritable, yes(c.Store.Writable() == nil))
@@ -114,16 +126,16 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		for _, e := range s.Endpoints {
 			labels := []string{s.Name, cmp.Or(e.Worker, e.Address)}
 			gauge(descUp, yes(e.Ready && !e.Ejected), labels...)
-			gauge(descInFlight, float64(e.InFlight), labels...)
-			count(descCalls, float64(e.Calls), labels...)
-			count(descRetries, float64(e.Retries), labels...)
-			count(descEjections, float64(e.Ejections), labels...)
-			for code, n := range e.Failures {
-				if n > 0 {
-					count(descFailures, float64(n), append(labels, strconv.Itoa(code))...)
-				}
-			}
-			out <- histogram(e.Latency, labels)
+			calls(e.Figures, labels)
+		}
+		// What is counted never falls: neither while a worker is started again, nor for good.
+		for key, figures := range s.Gone {
+			labels := []string{s.Name, key}
+			gauge(descUp, 0, labels...)
+			calls(figures, labels)
+		}
+		if s.Past.Calls > 0 {
+			calls(s.Past, []string{s.Name, ""})
 		}
 	}
 }

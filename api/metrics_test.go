@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -27,6 +28,47 @@ type tallied struct {
 func (s tallied) AddProcessed(context.Context, int64) error { return s.broken }
 func (s tallied) Processed() int64                          { return s.processed }
 func (s tallied) Writable() error                           { return s.broken }
+
+// What is counted of an endpoint is there as long as anybody offers the service, so that no sum falls.
+func TestCountersDoNotFallWithTheirEndpoints(t *testing.T) {
+	registry := services.New()
+	registry.Offer("worker-0", "pkg.Service")
+	source := MetricsSource{
+		Store: tallied{}, Workers: func() []supervisor.WorkerInfo { return nil },
+		Services: registry.Snapshot, Gateway: func() GatewayFigures { return GatewayFigures{} },
+	}
+	want := func(when string, lines ...string) {
+		t.Helper()
+		recorder := httptest.NewRecorder()
+		MetricsHandler(source).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		for _, line := range lines {
+			if !strings.Contains(recorder.Body.String(), line+"\n") {
+				t.Errorf("%s: missing: %s", when, line)
+			}
+		}
+	}
+	call := func(ep *services.Endpoint) {
+		t.Helper()
+		registry.Add(ep, "pkg.Service")
+		lease, err := registry.Service("pkg.Service").Lease("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lease.End(services.Outcome{Code: 5})
+		registry.Remove(ep)
+	}
+	for n := 1; n <= 2; n++ {
+		call(&services.Endpoint{Address: "127.0.0.1:1", Worker: "worker-0"})
+		want("while the worker is away",
+			fmt.Sprintf(`hsu_master_calls_total{endpoint="worker-0",service="pkg.Service"} %d`, n),
+			fmt.Sprintf(`hsu_master_call_failures_total{code="5",endpoint="worker-0",service="pkg.Service"} %d`, n),
+			`hsu_master_endpoint_ready{endpoint="worker-0",service="pkg.Service"} 0`)
+	}
+	source.Services = func() []services.ServiceInfo {
+		return []services.ServiceInfo{{Name: "pkg.Service", Past: services.Figures{Calls: 9}}}
+	}
+	want("long after", `hsu_master_calls_total{endpoint="",service="pkg.Service"} 9`)
+}
 
 func TestMetricsTellOfWorkersAndCalls(t *testing.T) {
 	endpoint := services.EndpointInfo{Address: "127.0.0.1:40001", Worker: "worker-0", Ready: true}

@@ -329,14 +329,14 @@ func TestFiguresOutliveTheEndpoint(t *testing.T) {
 		if got := s.Figures("worker-0"); got != want {
 			t.Errorf("figures are %+v, want %+v", got, want)
 		}
-		if info := s.Info(); len(info.Endpoints) != 0 || info.Past != want {
+		if info := s.Info(); len(info.Endpoints) != 0 || info.Gone["worker-0"] != want || info.Past != (Figures{}) {
 			t.Errorf("after it is gone: %+v", info)
 		}
 		open.End(Outcome{Code: 99})
 		r.Add(&Endpoint{Address: "127.0.0.1:2", Worker: "worker-0"}, echo)
 		lease(t, s, "").End(Outcome{})
 		got := s.Info()
-		if len(got.Endpoints) != 1 || got.Endpoints[0].Calls != 4 || got.Endpoints[0].Failures[unknownCode] != 1 || got.Past != (Figures{}) {
+		if len(got.Endpoints) != 1 || got.Endpoints[0].Calls != 4 || got.Endpoints[0].Failures[unknownCode] != 1 || len(got.Gone) != 0 {
 			t.Errorf("the next one of the worker counts on as %+v", got)
 		}
 		if n := got.Endpoints[0].Failed(); n != 3 {
@@ -357,6 +357,15 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
+// gone sums up what was counted at endpoints that are not there any more.
+func gone(info ServiceInfo) Figures {
+	all := info.Past
+	for _, f := range info.Gone {
+		all.Add(f)
+	}
+	return all
+}
+
 func TestKeptFiguresAreBounded(t *testing.T) {
 	r := registry()
 	r.Offer("somebody", echo)
@@ -370,8 +379,8 @@ func TestKeptFiguresAreBounded(t *testing.T) {
 	if n := len(s.kept); n > keepMost {
 		t.Errorf("%d kept, want %d at most", n, keepMost)
 	}
-	if past := s.Info().Past; past.Calls != 2*keepMost || past.Failures[14] != 2*keepMost {
-		t.Errorf("%+v, want %d calls", past, 2*keepMost)
+	if all := gone(s.Info()); all.Calls != 2*keepMost || all.Failures[14] != 2*keepMost {
+		t.Errorf("%+v, want %d calls", all, 2*keepMost)
 	}
 }
 
@@ -513,7 +522,7 @@ func TestStorm(t *testing.T) {
 	})
 	wg.Wait()
 	info := s.Info()
-	all := info.Past
+	all := gone(info)
 	for _, ep := range info.Endpoints {
 		all.Add(ep.Figures)
 	}

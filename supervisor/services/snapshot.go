@@ -13,7 +13,9 @@ type ServiceInfo struct {
 	InFlight  int
 	Waiting   int // calls that wait for an endpoint
 	Endpoints []EndpointInfo
-	// Past are the figures of endpoints that are gone.
+	// Gone are the figures of endpoints that are gone and may come back, by [Endpoint.Key].
+	Gone map[string]Figures
+	// Past are those of all that are gone for so long that they are not kept apart any more.
 	Past Figures
 }
 
@@ -53,9 +55,12 @@ func (s *Service) Info() ServiceInfo {
 			Ready: m.ready, Ejected: m.ejected(now), Figures: m.figures.read(),
 		})
 	}
-	for _, f := range s.kept {
+	for key, f := range s.kept {
 		if !present[f] {
-			info.Past.Add(f.read())
+			if info.Gone == nil {
+				info.Gone = make(map[string]Figures)
+			}
+			info.Gone[key] = f.read()
 		}
 	}
 	return info
