@@ -59,7 +59,10 @@ var oddWorkers = []odd{{
 	name:  "executes itself again",
 	flags: func(h *host) []string { return h.units("reexec") },
 	is: func(h *host, pid int) error {
-		if readLogs(h, "executing itself") == 0 {
+		switch {
+		case readLogs(h, "serving") == 0:
+			return errors.New("it would end by the signal that tells it to")
+		case readLogs(h, "executing itself") == 0:
 			h.signalWorker(pid, syscall.SIGHUP)
 			return errors.New("it has not")
 		}
