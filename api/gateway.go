@@ -62,7 +62,7 @@ func NewGateway(o GatewayOptions) (*Gateway, error) {
 	}
 	g.SetServing(false)
 	log := supervisor.CoreLogger(o.Log)
-	healthpb.RegisterHealthServer(g.server, g.health)
+	healthpb.RegisterHealthServer(g.server, healthService{g.health, o.Services})
 	proto.RegisterMyBusinessServiceServer(g.server, o.Business)
 	control.RegisterGRPCServerHandler(g.server, domain.NewDefaultHandler(log), log)
 	reflect(g.server, o.Services, reflectionWithin)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,13 +109,39 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 		return fmt.Errorf("print: %w", err)
 	}
 	for _, s := range list {
+		if n := s.GetWaiting(); n > 0 {
+			fmt.Fprintf(w, "\n%s has %s waiting for an endpoint\n", printable(s.GetName()), plural(int(n), "call"))
+		}
 		for _, e := range s.GetEndpoints() {
-			if e.GetReason() != "" && !e.GetHealthy() {
-				fmt.Fprintf(w, "\n%s at %s is not ready: %s\n", printable(s.GetName()), printable(e.GetAddress()), printable(e.GetReason()))
+			for _, remark := range remarks(e) {
+				fmt.Fprintf(w, "\n%s at %s %s\n", printable(s.GetName()), printable(e.GetAddress()), remark)
 			}
 		}
 	}
 	return nil
+}
+
+// remarks are what the table has no room for, and what is seldom so.
+func remarks(e *adminpb.Endpoint) []string {
+	var all []string
+	if e.GetReason() != "" && !e.GetHealthy() {
+		all = append(all, "is not ready: "+printable(e.GetReason()))
+	}
+	f := e.GetFigures()
+	var parts []string
+	for _, code := range slices.Sorted(maps.Keys(f.GetFailures())) {
+		parts = append(parts, fmt.Sprintf("%d %s", f.GetFailures()[code], printable(code)))
+	}
+	if len(parts) > 0 {
+		all = append(all, "has failed calls: "+strings.Join(parts, ", "))
+	}
+	if n := f.GetRetries(); n > 0 {
+		all = append(all, "has lost "+plural(int(n), "call")+" that went on to another endpoint")
+	}
+	if n := f.GetEjections(); n > 0 {
+		all = append(all, "was taken out for failing again and again, "+plural(int(n), "time"))
+	}
+	return all
 }
 
 func orDash(s string) string {

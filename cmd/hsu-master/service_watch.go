@@ -39,7 +39,9 @@ type changeJSON struct {
 func watchServices(c *cli.Context, f folders) error {
 	w := watch{
 		open: func(ctx context.Context) (nextChange, func(), error) { return openWatch(ctx, f) },
-		tell: func(kind string, change *adminpb.WatchResponse) error { return printChange(c, kind, change, time.Now()) },
+		tell: func(kind string, change *adminpb.WatchResponse) error {
+			return printChange(c, kind, change, time.Now())
+		},
 	}
 	return w.follow(c.Context)
 }
@@ -97,7 +99,7 @@ func (w *watch) follow(ctx context.Context) error {
 		}
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was interrupted
 		case !w.begun, errors.Is(err, fs.ErrPermission), status.Code(err) == codes.Unimplemented, status.Code(err) == codes.PermissionDenied:
 			if _, isStatus := status.FromError(err); isStatus {
 				return registryError(err)

@@ -65,7 +65,8 @@ func TestWatchGoesOnOverMastersAndTellsOnlyWhatIsNew(t *testing.T) {
 	old := &adminpb.WatchResponse{Kind: added, Service: "pkg.Old"}
 	told, err := watched(t,
 		[]*adminpb.WatchResponse{
-			whole, endpointIs(added, "a:1", true), endpointIs(added, "b:2", true), endpointIs(added, "c:3", true), old, {Kind: current},
+			whole, endpointIs(added, "a:1", true), endpointIs(added, "b:2", true), endpointIs(added, "c:3", true), old,
+			{Kind: current},
 			endpointIs(removed, "c:3", true),
 		},
 		// b:2 is gone, a:1 is as it was, and c:3 is back.
@@ -114,7 +115,9 @@ func TestWatchEndsWhereNoMasterWillAnswer(t *testing.T) {
 func TestWatchEndsWhereNothingCanBePrinted(t *testing.T) {
 	w := watch{
 		open: func(context.Context) (nextChange, func(), error) {
-			return func() (*adminpb.WatchResponse, error) { return endpointIs(adminpb.WatchResponse_ADDED, "a:1", true), nil }, func() {}, nil
+			return func() (*adminpb.WatchResponse, error) {
+				return endpointIs(adminpb.WatchResponse_ADDED, "a:1", true), nil
+			}, func() {}, nil
 		},
 		tell: func(string, *adminpb.WatchResponse) error { return io.ErrShortWrite },
 	}
