@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -20,10 +21,15 @@ type TLSFiles struct{ Cert, Key, ClientCA string }
 // Config reads the files and returns a configuration that follows them: a handshake
 // that finds one of them changed reads all anew, and where they do not fit each other,
 // as halfway through a renewal, the last good ones stay in use and log is told, once a change.
+// It is told as well, once each, when the certificate in use is about to expire and when it has.
 func (f TLSFiles) Config(log *slog.Logger) (*tls.Config, error) {
 	c := &certificates{files: f, log: log}
 	if err := c.load(); err != nil {
 		return nil, err
+	}
+	c.warn(time.Now())
+	if info, err := os.Stat(f.Key); err == nil && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
+		log.Warn("key of the certificate can be read by every user", "file", f.Key, "mode", info.Mode().Perm().String())
 	}
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
@@ -44,6 +50,29 @@ type certificates struct {
 	seen    [3]fileState // as they were read last, fitting or not
 	checked time.Time
 	failed  bool // what was read last did not fit
+
+	leaf  *x509.Certificate // the one in use
+	state string            // of it, as it was told last
+}
+
+// expiresSoon is how long before its end a certificate is warned of: time to find out why it was not renewed.
+const expiresSoon = 14 * 24 * time.Hour
+
+// warn tells of a certificate that callers refuse, or soon will.
+func (c *certificates) warn(now time.Time) {
+	state := ""
+	switch {
+	case now.After(c.leaf.NotAfter):
+		state = "certificate has expired: callers refuse it"
+	case now.Before(c.leaf.NotBefore):
+		state = "certificate is not valid yet: callers refuse it"
+	case now.After(c.leaf.NotAfter.Add(-expiresSoon)):
+		state = "certificate expires soon"
+	}
+	if state != c.state && state != "" {
+		c.log.Warn(state, "file", c.files.Cert, "not_before", c.leaf.NotBefore, "not_after", c.leaf.NotAfter)
+	}
+	c.state = state
 }
 
 // fileState tells a file from what was in its place before.
@@ -67,6 +96,7 @@ func (c *certificates) fresh() *tls.Config {
 		return c.current
 	}
 	c.checked = time.Now()
+	defer c.warn(c.checked) // of the one that is in use then
 	states := c.states()
 	changed := !states[0].same(c.seen[0]) || !states[1].same(c.seen[1]) || !states[2].same(c.seen[2])
 	if !changed && !c.failed {
@@ -120,6 +150,6 @@ func (c *certificates) load() error {
 		}
 		next.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	c.current = next
+	c.current, c.leaf, c.state = next, pair.Leaf, ""
 	return nil
 }

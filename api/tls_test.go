@@ -231,6 +231,43 @@ func TestCertificatesThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+func TestCertificateThatExpiresIsToldOnce(t *testing.T) {
+	a := newAuthority(t)
+	files := newTLSFolder(t)
+	cert, key := a.issue(t, "one")
+	end := time.Now().Add(24 * time.Hour)
+	write(t, files.Cert, cert)
+	write(t, files.Key, key)
+	if err := os.Chmod(files.Key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		config, err := files.Config(slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []struct {
+			before       time.Duration
+			soon, passed int
+		}{
+			{30 * 24 * time.Hour, 0, 0}, {13 * 24 * time.Hour, 1, 0}, {12 * 24 * time.Hour, 1, 0}, {-time.Hour, 1, 1}, {-9 * time.Hour, 1, 1},
+		} {
+			time.Sleep(time.Until(end.Add(-step.before)))
+			if _, err := config.GetConfigForClient(nil); err != nil {
+				t.Fatal(err)
+			}
+			soon, passed := strings.Count(log.String(), "expires soon"), strings.Count(log.String(), "has expired")
+			if soon != step.soon || passed != step.passed {
+				t.Errorf("%v before its end it was told %d times that it expires, and %d that it has, want %d and %d", step.before, soon, passed, step.soon, step.passed)
+			}
+		}
+		if n := strings.Count(log.String(), "can be read by every user"); n != 1 {
+			t.Errorf("told %d times that the key is open, want 1: %s", n, log.String())
+		}
+	})
+}
+
 // One that could not be read, for want of descriptors say, is tried again although no
 // file changes.
 func TestRenewalThatFailedIsTriedAgain(t *testing.T) {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -145,11 +147,16 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 	if err == nil {
 		return nil
 	}
-	answer, ok := status.FromError(err)
-	text := printable(answer.Message()) // a worker's, who must not drive the terminal
-	switch {
-	case !ok:
+	said, ok := errors.AsType[interface {
+		error
+		GRPCStatus() *status.Status
+	}](err)
+	if !ok {
 		return err
+	}
+	answer := said.GRPCStatus()
+	text := printable(plainly(answer.Message())) // a worker's, who must not drive the terminal
+	switch {
 	case answer.Code() == codes.Unavailable && reached.Addr == nil && notSecuredAlike(text, c.String("tls-ca") != ""):
 		return hint(fmt.Errorf("%s: %s", address, text), "see --tls-ca, --tls-cert and --tls-name, and what the master was started with")
 	case answer.Code() == codes.Unavailable && reached.Addr == nil:
@@ -160,6 +167,22 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 		return hint(fmt.Errorf("%s did not answer within %s", address, c.Duration("timeout")), `see "hsu-master status", or wait longer with --timeout`)
 	}
 	return fmt.Errorf("%s: %s: %s", address, answer.Code(), text)
+}
+
+// What gRPC puts around the reason for which there is no connection.
+var (
+	noConnection = regexp.MustCompile(`^connection error: desc = "(?:transport: )?(.*)"$`)
+	noDial       = regexp.MustCompile(`^[Ee]rror while dialing: dial \w+:? (?:\S+:\d+: )?(?:connect: )?(.*)$`)
+)
+
+// plainly is the reason without that.
+func plainly(text string) string {
+	for _, around := range []*regexp.Regexp{noConnection, noDial} {
+		if found := around.FindStringSubmatch(text); found != nil {
+			text = found[1]
+		}
+	}
+	return text
 }
 
 // notSecuredAlike tells that somebody listens, but that one side wants TLS and the

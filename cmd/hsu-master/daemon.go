@@ -89,7 +89,7 @@ func (d *daemon) open(ctx context.Context) error {
 	}
 	if d.cfg.tls != (api.TLSFiles{}) {
 		if d.tls, err = d.cfg.tls.Config(d.log); err != nil {
-			return usageError{err}
+			return hint(usageError{err}, "see --tls-cert, --tls-key and --tls-client-ca")
 		}
 	}
 	if d.store, err = store.Open(d.cfg.folders.state, store.Options{

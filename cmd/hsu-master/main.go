@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -155,7 +158,31 @@ func wrongFlag(c *cli.Context, err error, _ bool) error {
 	if cmd == "" {
 		cmd = c.App.Name
 	}
+	if name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); unknown {
+		err = fmt.Errorf("unknown flag --%s", strings.TrimPrefix(name, "-"))
+	} else if found := badValue.FindStringSubmatch(err.Error()); found != nil {
+		err = fmt.Errorf("--%s %s: %s", found[2], found[1], wanted(c.Command.Flags, found[2], found[3]))
+	}
 	return usagef("%w: see %q", err, cmd+" --help")
+}
+
+// badValue is how package flag says that a value is none for its flag.
+var badValue = regexp.MustCompile(`^invalid value (".*") for flag -(\S+): (.*)$`)
+
+// wanted says what a flag takes, or what the error does where that is not known.
+func wanted(flags []cli.Flag, name, otherwise string) string {
+	for _, f := range flags {
+		if !slices.Contains(f.Names(), name) {
+			continue
+		}
+		switch f.(type) {
+		case *cli.DurationFlag:
+			return "want a time with its unit such as 90s or 10m"
+		case *cli.IntFlag, *cli.Int64Flag, *cli.UintFlag:
+			return "want a whole number"
+		}
+	}
+	return otherwise
 }
 
 // usageError is a wrong command line or configuration.
