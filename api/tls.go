@@ -63,14 +63,14 @@ func (c *certificates) warn(now time.Time) {
 	state := ""
 	switch {
 	case now.After(c.leaf.NotAfter):
-		state = "certificate has expired: callers refuse it"
+		state = "it has expired: callers refuse it"
 	case now.Before(c.leaf.NotBefore):
-		state = "certificate is not valid yet: callers refuse it"
+		state = "it is not valid yet: callers refuse it"
 	case now.After(c.leaf.NotAfter.Add(-expiresSoon)):
-		state = "certificate expires soon"
+		state = "it expires soon"
 	}
 	if state != c.state && state != "" {
-		c.log.Warn(state, "file", c.files.Cert, "not_before", c.leaf.NotBefore, "not_after", c.leaf.NotAfter)
+		c.log.Warn("certificate to be renewed", "reason", state, "file", c.files.Cert, "not_before", c.leaf.NotBefore, "not_after", c.leaf.NotAfter)
 	}
 	c.state = state
 }
