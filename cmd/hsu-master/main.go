@@ -212,6 +212,9 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
 	}
+	if _, ok := errors.AsType[cli.ExitCoder](err); ok { // help that was asked for of what is no command
+		return exitUsage
+	}
 	if _, ok := errors.AsType[*store.LockedError](err); ok || errors.Is(err, errHeld) {
 		return exitLocked
 	}
