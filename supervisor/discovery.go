@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -84,9 +85,11 @@ func (w *worker) onTold(ctx context.Context, d discovery) {
 		}
 		w.offer()
 	}
-	if w.endpoint != nil {
-		w.sup.services.Add(w.endpoint, w.served()...)
-		w.sup.services.Withdraw(w.endpoint, dropped...)
+	if w.endpoint != nil && len(told)+len(dropped) > 0 {
+		crashpoint.Pass(crashpoint.Told, func() {
+			w.sup.services.Add(w.endpoint, w.served()...)
+			w.sup.services.Withdraw(w.endpoint, dropped...)
+		})
 	}
 }
 
