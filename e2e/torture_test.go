@@ -508,12 +508,6 @@ func (v *victim) robbed(worker string) (times uint64) {
 	return times
 }
 
-// dies waits a moment for the master to be seen dead whose connection broke.
-func (v *victim) dies() bool {
-	v.pause(time.Second)
-	return v.master.over()
-}
-
 // compare compares the master's word, and what it was, with what is true.
 func (v *victim) compare() error {
 	state, err := v.rig.ask()
