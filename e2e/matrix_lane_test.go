@@ -34,7 +34,7 @@ func (l *lane) ready(op *operation) error {
 	}
 	l.rig, l.op, l.age = r, op, 0
 	r.flags, r.environ = append(r.flags, op.flags...), op.environ
-	r.arguments = []string{"-as", cmp.Or(op.habit, "plain"), "-notes", r.notes, "-record", r.record}
+	r.arguments = []string{"-as", cmp.Or(op.habit, "plain"), "-notes", r.notes, "-record", r.record, "-echo"}
 	if op.cgroups {
 		if r.cgroup, err = delegate(); err != nil {
 			return err
@@ -191,6 +191,7 @@ func (l *lane) operate(o *outcome) (before offline, err error) {
 		linger = op.linger(at)
 	}
 	killed, err := l.killed(rest, linger)
+	r.underWay.Wait()
 	if err != nil {
 		return before, err
 	}

@@ -33,12 +33,13 @@ type calls struct {
 	marked  map[string]bool
 	open    []string
 	handled map[string]int
+	relayed relayed
 	read    map[string]int64 // how much of each worker's notes was read
 	wrong   []string         // answers that are not what was asked for
 }
 
 func newCalls(prefix string) calls {
-	return calls{prefix: prefix, marked: map[string]bool{}, sent: map[string]bool{}, acked: map[string]bool{}, handled: map[string]int{}, read: map[string]int64{}}
+	return calls{prefix: prefix, marked: map[string]bool{}, sent: map[string]bool{}, acked: map[string]bool{}, handled: map[string]int{}, read: map[string]int64{}, relayed: newRelayed()}
 }
 
 // call sends one request with an id and notes what came of it.
@@ -141,6 +142,7 @@ func (c *calls) check(folder string, processed int64) error {
 	for _, w := range c.wrong {
 		fail("%s", w)
 	}
+	c.relayed.check(fail)
 	for id := range c.acked {
 		if c.handled[id] == 0 {
 			fail("request %s was acknowledged, and no worker has handled it", id)
@@ -184,10 +186,19 @@ func (c *calls) readNotes(folder string) error {
 		text = text[:bytes.LastIndexByte(text, '\n')+1] // a line that is being written comes next time
 		c.read[n.Name()] += int64(len(text))
 		for line := range bytes.Lines(text) {
-			c.handled[strings.TrimSuffix(string(line), "\n")]++
+			c.note(strings.TrimSuffix(string(line), "\n"))
 		}
 	}
 	return nil
+}
+
+// note notes a message that was handled. c.mu is held.
+func (c *calls) note(message string) {
+	if strings.HasPrefix(message, relayedPrefix) {
+		c.relayed.handled[message]++
+		return
+	}
+	c.handled[message]++
 }
 
 // noted are the instances of a worker that came as far as to take notes, in all and

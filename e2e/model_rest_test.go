@@ -30,15 +30,23 @@ func (r *rig) ask() (*adminpb.State, error) {
 	return answer.GetState(), err
 }
 
+func (r *rig) serves() error {
+	n, err := r.passed()
+	if err == nil && n["after-serving"] == 0 {
+		err = errors.New("it does not serve")
+	}
+	return err
+}
+
 // atRest tells, by the moments that it has passed, whether the running master has
 // made of its workers all that there is to be made of them.
 func (r *rig) atRest(removals int) error {
+	if err := r.serves(); err != nil {
+		return err
+	}
 	n, err := r.passed()
 	if err != nil {
 		return err
-	}
-	if n["after-serving"] == 0 {
-		return errors.New("it does not serve")
 	}
 	if got := n["after-publish"] - n["after-withdraw"]; got != r.count {
 		return fmt.Errorf("%d of %d workers are in rotation", got, r.count)
@@ -66,7 +74,13 @@ func (r *rig) recovered(before offline) error {
 	if err := r.launch(moment{}); err != nil {
 		return err
 	}
-	removals := r.surplus(before)
+	removals, routes := r.surplus(before), r.atServing(before)
+	if ended, err := r.await("SERVING", r.serves); err != nil || ended {
+		return errors.Join(err, fmt.Errorf("the master after the crash does not serve (it ended: %v)", ended))
+	}
+	if err := r.checkServing(routes); err != nil {
+		return err
+	}
 	if ended, err := r.await("all workers in rotation", func() error { return r.atRest(removals) }); err != nil || ended {
 		return errors.Join(err, fmt.Errorf("the master after the crash is not at rest (it ended: %v)", ended))
 	}
@@ -119,6 +133,7 @@ func (r *rig) wellAtRest(before offline) error {
 	if err := r.call(ctx, grpc.WaitForReady(true)); err != nil {
 		fail("a request after the crash: %w", err)
 	}
+	r.checkRoutes(state, living, fail)
 	if bytes.Contains(fmt.Append(nil, state), []byte(r.secret)) {
 		fail("the dump holds a secret: %v", state)
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -55,6 +56,9 @@ type rig struct {
 	// What the last recovery has passed, up to the first request after it.
 	recovery map[string]int
 	decoy    *stander
+	guest    *guest         // nil where there is none
+	outside  map[string]may // what is registered there, by service
+	underWay sync.WaitGroup // of callers that an operation leaves behind
 	// Tells of a worker that it dies by itself; nil where none does.
 	moody func(worker string) bool
 }
@@ -125,7 +129,7 @@ func newRig(t *testing.T, base string, count int) (*rig, error) {
 	r := &rig{
 		dir: dir, state: filepath.Join(dir, "state"), faults: filepath.Join(dir, "faults"),
 		notes: filepath.Join(dir, "notes"), record: filepath.Join(dir, "record"), trace: filepath.Join(dir, "trace"),
-		port: freePort(t), count: count, own: map[int]*grpc.ClientConn{},
+		port: freePort(t), count: count, own: map[int]*grpc.ClientConn{}, outside: map[string]may{},
 		secret: "hush-" + filepath.Base(dir) + "-7c1f",
 	}
 	r.calls = newCalls(filepath.Base(dir))
@@ -296,6 +300,12 @@ func (r *rig) pause(d time.Duration) {
 	}
 }
 
+// dies waits a moment for the master to be seen dead whose connection broke.
+func (r *rig) dies() bool {
+	r.pause(time.Second)
+	return r.master.over()
+}
+
 // kill is kill -9 of the master.
 func (r *rig) kill() error {
 	if r.master == nil {
@@ -405,6 +415,9 @@ func (r *rig) destroy() {
 	}
 	if r.decoy != nil {
 		r.decoy.end()
+	}
+	if r.guest != nil {
+		r.guest.leave()
 	}
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		left := 0

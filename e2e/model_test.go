@@ -168,6 +168,7 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 		if err := r.calls.check(r.notes, snap.Processed); err != nil {
 			fail("after a crash: %w", err)
 		}
+		r.checkRegistrations(r.recordedOutside(snap.Registered, fail), true, fail)
 		if problems, err := store.Check(r.state); err != nil || !problems.OK() {
 			fail("the state after a crash: %v, %w", problems, err)
 		}

@@ -54,6 +54,8 @@ type score struct {
 	rounds, sent, acked int
 	counted             int64
 	instances, checks   int
+
+	messages, answered, streams int // of calls that are passed on
 }
 
 func (c *score) note(action string) {
@@ -111,7 +113,10 @@ func (c *score) String() string {
 	row("requests sent", c.sent)
 	row("requests acknowledged", c.acked)
 	row("requests counted", c.counted)
-	for _, none := range []string{"acknowledgements lost", "twins", "orphans", "strangers signalled", "panics and leaks"} {
+	row("messages relayed", c.messages)
+	row("messages answered", c.answered)
+	row("streams opened", c.streams)
+	for _, none := range []string{"acknowledgements lost", "registrations lost", "calls handled twice", "twins", "orphans", "strangers signalled", "panics and leaks"} {
 		row(none, 0)
 	}
 	return b.String()
@@ -143,6 +148,8 @@ type victim struct {
 type progress struct {
 	sent, acked, started int
 	counted              int64
+
+	messages, answered, streams int
 }
 
 func torture(t *testing.T, base string, seed uint64, host, rounds int, all *score) error {
@@ -152,12 +159,13 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 		return err
 	}
 	defer r.destroy()
-	r.arguments = []string{"-as", strings.Join(tortureHabits, ","), "-record", r.dir, "-notes", r.notes}
-	r.flags = append(r.flags, "--stop-grace", "300ms", "--start-timeout", "5s")
+	r.arguments = []string{"-as", strings.Join(tortureHabits, ","), "-record", r.dir, "-notes", r.notes, "-echo"}
+	r.flags = append(r.flags, "--stop-grace", "300ms", "--start-timeout", "5s",
+		"--worker-service", "proto.MyBusinessService", "--worker-service", echoService)
 	r.moody, r.least = moody, r.count
 	v := &victim{rig: r, rng: rng, tally: all, suspended: map[string]bool{}}
 	port := freePort(t)
-	if err := r.employ(port); err != nil {
+	if err := errors.Join(r.employ(port), r.invite()); err != nil {
 		return err
 	}
 	for round := range rounds {
@@ -196,6 +204,10 @@ func (v *victim) round() error {
 	for range callers {
 		v.load.Go(v.ask100)
 	}
+	v.load.Go(v.relay100)
+	for _, service := range []string{echoService, guests[0]} {
+		v.load.Go(func() { v.holdStreams(service) })
+	}
 	err := v.trouble(1 + v.rng.IntN(4))
 	if err == nil {
 		err = v.calm()
@@ -232,6 +244,75 @@ func (v *victim) ask100() {
 		}
 		cancel()
 	}
+}
+
+// guests are what the endpoint from outside is registered for. The last one gets no heartbeat.
+var guests = []string{"guest.A", "guest.B", "guest.C"}
+
+// relay100 calls workers and the guest for as long as the round lasts, 100 times at most.
+func (v *victim) relay100() {
+	for n := range 100 {
+		select {
+		case <-v.enough:
+			return
+		default:
+		}
+		ctx, cancel := brief()
+		_ = v.relay(ctx, echoService, n%3 == 0, grpc.WaitForReady(true))
+		_ = v.relay(ctx, guests[n%len(guests)], n%4 == 0, grpc.WaitForReady(true))
+		cancel()
+	}
+}
+
+// holdStreams has a stream open for as long as the round lasts, and opens another one
+// where it breaks, 100 at most.
+func (v *victim) holdStreams(service string) {
+	for range 100 {
+		ctx, cancel := brief()
+		s, err := v.open(ctx, service, grpc.WaitForReady(true))
+		for err == nil {
+			select {
+			case <-v.enough:
+				_ = s.finish()
+				cancel()
+				return
+			default:
+				err = s.exchange("slow message")
+			}
+		}
+		cancel()
+		select {
+		case <-v.enough:
+			return
+		case <-time.After(5 * time.Millisecond): // it calls again, but not at once
+		}
+	}
+}
+
+// visit does something to what is registered from outside. That it fails is the way of
+// a master in trouble: then it may have been done or not.
+func (v *victim) visit(a, b int) error {
+	service := guests[a%2]
+	switch b % 6 {
+	case 0, 1:
+		v.did("endpoint registered", service)
+		_ = v.register(service, []time.Duration{0, time.Hour}[a/2%2])
+	case 2:
+		v.did("endpoint deregistered", service)
+		_ = v.deregister(service)
+	case 3:
+		v.did("endpoint renewed", service)
+		_ = v.heartbeat(service)
+	case 4:
+		v.did("endpoint let expire", guests[2])
+		_ = v.register(guests[2], fleeting)
+	default:
+		v.did("endpoint gone for a moment", "")
+		v.guest.leave()
+		v.pause(time.Duration(b%40) * time.Millisecond)
+		return v.invite()
+	}
+	return nil
 }
 
 // trouble does n things. Which is drawn before it is looked whether it can be done,
@@ -318,6 +399,8 @@ func (v *victim) whileUp(kind, a, b int) error {
 	case kind < 88:
 		v.did("stopped in order", "")
 		return v.leave(syscall.SIGTERM)
+	case kind < 95:
+		return v.visit(a, b)
 	default:
 		faults := []string{"commit", "count", "count-sync", "rewrite-sync", "fork", "log-open", "lease", "after-commit"}
 		errnos := []string{"EIO", "ENOSPC", "EMFILE"}
@@ -508,12 +591,6 @@ func (v *victim) robbed(worker string) (times uint64) {
 	return times
 }
 
-// dies waits a moment for the master to be seen dead whose connection broke.
-func (v *victim) dies() bool {
-	v.pause(time.Second)
-	return v.master.over()
-}
-
 // compare compares the master's word, and what it was, with what is true.
 func (v *victim) compare() error {
 	state, err := v.rig.ask()
@@ -593,7 +670,11 @@ func (v *victim) compare() error {
 	if err := v.decoy.untouched(); err != nil {
 		fail("%w", err)
 	}
+	v.checkOutside(state, fail)
 	sent, acked := v.calls.totals()
+	v.calls.mu.Lock()
+	messages, answered, streams := len(v.calls.relayed.sent), len(v.calls.relayed.acked), v.calls.relayed.streams
+	v.calls.mu.Unlock()
 	v.tally.mu.Lock()
 	defer v.tally.mu.Unlock()
 	v.tally.rounds++
@@ -602,7 +683,10 @@ func (v *victim) compare() error {
 	v.tally.acked += acked - v.last.acked
 	v.tally.counted += state.GetProcessedCount() - v.last.counted
 	v.tally.instances += max(0, started-v.last.started)
-	v.last = progress{sent, acked, started, state.GetProcessedCount()}
+	v.tally.messages += messages - v.last.messages
+	v.tally.answered += answered - v.last.answered
+	v.tally.streams += streams - v.last.streams
+	v.last = progress{sent, acked, started, state.GetProcessedCount(), messages, answered, streams}
 	return errors.Join(errs...)
 }
 

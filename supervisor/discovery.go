@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -61,7 +62,7 @@ func (w *worker) onTold(ctx context.Context, d discovery) {
 		w.log.Debug("worker's services not told", "error", fmt.Sprintf("%.200q", d.err.Error()))
 		if w.asked.tries >= discoveryTries && !w.confirmed {
 			// What the instance before has denied need not hold for this one.
-			w.publishOffers(ctx, offersOf(w.unit, reflected(w.rec.Services), nothing))
+			w.publishOffers(ctx, w.served(), offersOf(w.unit, reflected(w.rec.Services), nothing))
 		}
 		return // the next tick asks again
 	}
@@ -77,18 +78,14 @@ func (w *worker) onTold(ctx context.Context, d discovery) {
 		w.log.Warn("worker offers too many services, the rest is left out", "offers", len(told), "most", most)
 		told = told[:most]
 	}
-	w.publishOffers(ctx, offersOf(w.unit, told, unlisted))
-	if w.endpoint != nil {
-		after := w.served()
-		w.sup.services.Withdraw(w.endpoint, slices.DeleteFunc(before, func(name string) bool { return slices.Contains(after, name) })...)
-	}
+	w.publishOffers(ctx, before, offersOf(w.unit, told, unlisted))
 }
 
 func nothing(string) bool { return false }
 
-// publishOffers has the worker offer these from now on. Those that it is no longer
-// served for are withdrawn by the caller.
-func (w *worker) publishOffers(ctx context.Context, offers []store.Offer) {
+// publishOffers has the worker offer these from now on. Before are the services that
+// calls could come for until then.
+func (w *worker) publishOffers(ctx context.Context, before []string, offers []store.Offer) {
 	if !slices.Equal(offers, w.rec.Services) {
 		w.rec.Services = offers
 		w.log.Info("worker offers services", "services", strings.Join(reflected(offers), " "))
@@ -104,8 +101,12 @@ func (w *worker) publishOffers(ctx context.Context, offers []store.Offer) {
 		}
 		w.offer()
 	}
-	if w.endpoint != nil {
-		w.sup.services.Add(w.endpoint, w.served()...)
+	after := w.served()
+	if w.endpoint != nil && !slices.Equal(before, after) {
+		crashpoint.Pass(crashpoint.Told, func() {
+			w.sup.services.Add(w.endpoint, after...)
+			w.sup.services.Withdraw(w.endpoint, slices.DeleteFunc(before, func(name string) bool { return slices.Contains(after, name) })...)
+		})
 	}
 }
 

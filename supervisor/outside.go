@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -94,6 +95,8 @@ type outsider struct {
 type registration struct {
 	store.Registration
 	expires time.Time // zero: never
+	// A change of it was not recorded, or not for certain: its record may be another, or none.
+	unsure bool
 }
 
 // prober finds out whether an endpoint answers.
@@ -186,11 +189,13 @@ func (o *outside) open(x *outsider, ready bool) error {
 	x.ready, x.missed, x.silence = ready, 0, "it has not answered yet"
 	x.endpoint = &services.Endpoint{Address: x.address, Conn: p.GRPC(), Warm: ready}
 	names := slices.Sorted(maps.Keys(x.names))
-	if ready {
-		o.sup.services.Add(x.endpoint, names...)
-	} else {
-		o.sup.services.AddIdle(x.endpoint, names...)
-	}
+	crashpoint.Pass(crashpoint.OutsidePublish, func() {
+		if ready {
+			o.sup.services.Add(x.endpoint, names...)
+		} else {
+			o.sup.services.AddIdle(x.endpoint, names...)
+		}
+	})
 	o.helpers.Go(func() { o.ping(ctx, x, p, x.first) })
 	return nil
 }
@@ -203,7 +208,7 @@ func (o *outside) close(x *outsider) {
 	x.stop()
 	ep, p, work := x.endpoint, x.prober, o.work
 	x.endpoint, x.prober = nil, nil
-	o.sup.services.Remove(ep)
+	crashpoint.Pass(crashpoint.OutsideWithdraw, func() { o.sup.services.Remove(ep) })
 	o.helpers.Go(func() {
 		over := time.NewTimer(defaultStopGrace / 2)
 		defer over.Stop()
@@ -279,7 +284,7 @@ func (o *outside) answered(x *outsider, p prober, err error) {
 	if x.ready == was {
 		return
 	}
-	o.sup.services.SetReady(x.endpoint, x.ready)
+	crashpoint.Pass(crashpoint.OutsideReady, func() { o.sup.services.SetReady(x.endpoint, x.ready) })
 	if x.ready {
 		o.sup.log.Info("endpoint from outside is ready", "address", x.address)
 		return
@@ -334,7 +339,7 @@ func (o *outside) removeExpired(ctx context.Context) {
 	}
 	var err error
 	if len(gone) > 0 {
-		err = o.sup.opts.Store.Apply(ctx, muts...)
+		err = crashpoint.Do(crashpoint.ExpireRecord, func() error { return o.sup.opts.Store.Apply(ctx, muts...) })
 	}
 	o.durable.Unlock()
 	for _, r := range gone {
@@ -373,7 +378,7 @@ func (o *outside) remove(gone []store.Registration) {
 		delete(x.names, r.Service)
 		o.count--
 		if x.endpoint != nil {
-			o.sup.services.Withdraw(x.endpoint, r.Service)
+			crashpoint.Pass(crashpoint.OutsideWithdraw, func() { o.sup.services.Withdraw(x.endpoint, r.Service) })
 		}
 		if len(x.names) == 0 {
 			delete(o.at, r.Address)
@@ -421,7 +426,7 @@ func (o *outside) register(ctx context.Context, r store.Registration) (first cha
 	defer o.durable.Unlock()
 	known, full := o.lookup(r)
 	switch {
-	case known != nil && known.TTL == r.TTL:
+	case known != nil && known.TTL == r.TTL && !known.unsure:
 		r.Registered = known.Registered // as a heartbeat: nothing to write
 	case known == nil && full:
 		return nil, fmt.Errorf("%w: %d at most: deregister some first", ErrTooMany, maxRegistered)
@@ -431,7 +436,7 @@ func (o *outside) register(ctx context.Context, r store.Registration) (first cha
 			e := store.Event{Time: r.Registered, Type: eventRegistered, Detail: describe(r)}
 			muts = append(muts, store.AppendEvent(e))
 		}
-		if err := o.sup.opts.Store.Apply(ctx, muts...); err != nil {
+		if err := o.record(ctx, crashpoint.RegisterRecord, []store.Registration{r}, muts...); err != nil {
 			return nil, fmt.Errorf("record the registration: %w", err)
 		}
 	}
@@ -442,7 +447,7 @@ func (o *outside) register(ctx context.Context, r store.Registration) (first cha
 	switch {
 	case o.pinging == nil:
 	case x.endpoint != nil:
-		o.sup.services.Add(x.endpoint, r.Service)
+		crashpoint.Pass(crashpoint.OutsidePublish, func() { o.sup.services.Add(x.endpoint, r.Service) })
 	default:
 		if err := o.open(x, false); err != nil {
 			return nil, fmt.Errorf("reach %s: %w", r.Address, err)
@@ -461,12 +466,32 @@ func (o *outside) look() {
 	}
 }
 
-func (o *outside) lookup(r store.Registration) (known *store.Registration, full bool) {
+// record makes a change of these registrations durable. A caller who gives up does not end it: what is known here has to
+// be what is recorded. o.durable is held.
+func (o *outside) record(ctx context.Context, point crashpoint.Point, changed []store.Registration, muts ...store.Mutation) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := crashpoint.Do(point, func() error { return o.sup.opts.Store.Apply(context.WithoutCancel(ctx), muts...) })
+	if err == nil {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range changed {
+		if x := o.at[r.Address]; x != nil && x.names[r.Service] != nil {
+			x.names[r.Service].unsure = true
+		}
+	}
+	return err
+}
+
+func (o *outside) lookup(r store.Registration) (known *registration, full bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	full = o.count >= maxRegistered
 	if x := o.at[r.Address]; x != nil && x.names[r.Service] != nil {
-		found := x.names[r.Service].Registration
+		found := *x.names[r.Service]
 		known = &found
 	}
 	return known, full
@@ -491,7 +516,7 @@ func (s *Supervisor) Deregister(ctx context.Context, service, address string) ([
 	if len(gone) == 0 {
 		return nil, ErrNotRegistered
 	}
-	if err := s.opts.Store.Apply(ctx, muts...); err != nil {
+	if err := o.record(ctx, crashpoint.DeregisterRecord, gone, muts...); err != nil {
 		return nil, fmt.Errorf("record the removal: %w", err)
 	}
 	o.mu.Lock()

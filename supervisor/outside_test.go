@@ -221,6 +221,41 @@ func (f onLog) Handle(_ context.Context, r slog.Record) error {
 
 // One that comes back at the moment of its removal is recorded, as nothing would
 // record it later: it is known, and its heartbeats are not written.
+// impatient is the context of a caller who gives up once the commit is under way.
+type impatient struct {
+	context.Context
+	asked int
+}
+
+func (c *impatient) Err() error {
+	if c.asked++; c.asked <= 2 { // by the one who registers, and by the store
+		return nil
+	}
+	return context.Canceled
+}
+
+func (*impatient) Done() <-chan struct{} {
+	over := make(chan struct{})
+	close(over)
+	return over
+}
+
+func TestWhatIsKnownOfRegistrationsIsWhatIsRecordedWhenACallerGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := startMaster(t, newFakeOS(t), t.TempDir(), 0)
+		settle(time.Second)
+		for range 10 { // the caller and the commit are in a race
+			_, _ = m.Register(&impatient{Context: t.Context()}, "pkg.A", "10.0.0.1:80", 0)
+			settle(time.Second)
+			m.registered()
+			_, _ = m.Deregister(&impatient{Context: t.Context()}, "pkg.A", "10.0.0.1:80")
+			settle(time.Second)
+			m.registered()
+		}
+		m.stop(nil)
+	})
+}
+
 func TestHeartbeatThatIsLateByAMomentRegistersAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)

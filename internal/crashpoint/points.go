@@ -33,6 +33,7 @@ const (
 	Adopt        Point = "adopt" // a living process is taken over
 	Publish      Point = "publish"
 	ReadyRecord  Point = "ready-record"
+	Told         Point = "told" // what a worker tells of its services is published, or taken back
 	Withdraw     Point = "withdraw"
 	StopRecord   Point = "stop-record" // "stopping" is recorded
 	Signal       Point = "signal"
@@ -41,6 +42,13 @@ const (
 	ExitRecord   Point = "exit-record"
 	Removal      Point = "removal" // the record of a surplus worker is removed
 	Detach       Point = "detach"
+
+	RegisterRecord   Point = "register-record" // an endpoint from outside is recorded
+	ExpireRecord     Point = "expire-record"
+	DeregisterRecord Point = "deregister-record"
+	OutsidePublish   Point = "outside-publish" // an endpoint from outside gets calls, or more of them
+	OutsideReady     Point = "outside-ready"   // it has answered, or does not any more
+	OutsideWithdraw  Point = "outside-withdraw"
 )
 
 // Files that are replaced as a whole: each stands for its [Point.Steps].
@@ -63,8 +71,9 @@ const (
 func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep, Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
-		Port, Lease, IntentRecord, LogOpen, Cgroup, Fork, PIDRecord, Adopt, Publish, ReadyRecord, Withdraw,
+		Port, Lease, IntentRecord, LogOpen, Cgroup, Fork, PIDRecord, Adopt, Publish, ReadyRecord, Told, Withdraw,
 		StopRecord, Signal, CgroupKill, CgroupGone, ExitRecord, Removal, Detach,
+		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 	}
 	for _, file := range []Point{AdminPath, UnitFile} {
 		all = append(all, file.Write(), file.Rename())

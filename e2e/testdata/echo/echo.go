@@ -4,6 +4,10 @@ package echo
 
 import (
 	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -32,6 +36,41 @@ func Register(server *grpc.Server, handle func(ctx context.Context, message stri
 			return wrapperspb.String(answer), err
 		}}},
 	}, handle)
+}
+
+// Streams has a server answer each method that it does not know as a stream, with every message as it comes.
+func Streams(handle func(ctx context.Context, message string) (string, error)) grpc.ServerOption {
+	return grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		for {
+			message := new(wrapperspb.StringValue)
+			switch err := stream.RecvMsg(message); {
+			case errors.Is(err, io.EOF):
+				return nil
+			case err != nil:
+				return err
+			}
+			answer, err := handle(stream.Context(), message.GetValue())
+			if err == nil {
+				err = stream.SendMsg(wrapperspb.String(answer))
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// Slowly waits for a moment where the message says "slow", so that a call is under way.
+func Slowly(ctx context.Context, message string) error {
+	if !strings.Contains(message, "slow") {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(20 * time.Millisecond):
+		return nil
+	}
 }
 
 // What reflection tells of it.

@@ -23,6 +23,7 @@ func init() { runtime.LockOSThread() }
 type options struct {
 	habit, record string
 	notes         string
+	echo          bool
 	descendants   []string
 	port, number  int
 }
@@ -90,6 +91,7 @@ func parse() options {
 	as := flag.String("as", "plain", "`HABIT[+DESCENDANT...]`; several with commas between, a worker takes that of its number")
 	record := flag.String("record", "", "`FOLDER` where descendants leave their PIDs")
 	notes := flag.String("notes", "", "`FOLDER` where workers note the requests that they handle")
+	echo := flag.Bool("echo", false, "offer the echo service too, and answer other methods as streams")
 	port := flag.Int("port", 0, "")
 	number := flag.Int("number", 0, "what the habits init and reborn are about")
 	flag.Parse()
@@ -101,7 +103,7 @@ func parse() options {
 		}
 	}
 	parts := strings.Split(strings.Clone(mine), "+")
-	return options{habit: parts[0], descendants: parts[1:], record: strings.Clone(*record), notes: strings.Clone(*notes), port: *port, number: *number}
+	return options{habit: parts[0], descendants: parts[1:], record: strings.Clone(*record), notes: strings.Clone(*notes), echo: *echo, port: *port, number: *number}
 }
 
 // mood is the habit of an instance of a worker that has another one each time.

@@ -8,10 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/core-tools/hsu-core/go/control"
 	"github.com/core-tools/hsu-core/go/domain"
@@ -31,15 +29,18 @@ func serve(o options) error {
 		return err
 	}
 	silent := logging.NewLogger("", logging.LogFuncs{})
-	srv := grpc.NewServer()
-	control.RegisterGRPCServerHandler(srv, domain.NewDefaultHandler(silent), silent)
 	served := &business{born: rand.Text(), notes: noted, unique: o.habit == "unique"}
+	var options []grpc.ServerOption
+	if o.echo {
+		options = append(options, echo.Streams(served.Echo))
+	}
+	srv := grpc.NewServer(options...)
+	control.RegisterGRPCServerHandler(srv, domain.NewDefaultHandler(silent), silent)
 	proto.RegisterMyBusinessServiceServer(srv, served)
-	switch o.habit {
-	case "told":
+	if o.habit == "told" {
 		reflection.Register(srv)
-		fallthrough
-	case "echo":
+	}
+	if o.echo || o.habit == "told" || o.habit == "echo" {
 		echo.Register(srv, served.Echo)
 	}
 
@@ -97,14 +98,7 @@ func (b *business) ProcessData(_ context.Context, req *proto.ProcessRequest) (*p
 // Echo takes a moment for a message that says "slow", so that many are under way.
 func (b *business) Echo(ctx context.Context, message string) (string, error) {
 	b.notes.handled(message)
-	if strings.Contains(message, "slow") {
-		select {
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	return message, nil
+	return message, echo.Slowly(ctx, message)
 }
 
 func (b *business) GetStatus(context.Context, *proto.StatusRequest) (*proto.StatusResponse, error) {

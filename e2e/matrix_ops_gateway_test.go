@@ -1,0 +1,170 @@
+//go:build e2e && crash && linux
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+)
+
+// Operations on what the gateway offers: endpoints from outside come and go, workers
+// tell of services, and the master ends with calls under way.
+
+// What the guest is registered for.
+const guestA, guestB = "guest.A", "guest.B"
+
+func operationsOfTheGateway() []*operation {
+	both := []string{"--worker-service", "proto.MyBusinessService", "--worker-service", echoService}
+	return []*operation{
+		{
+			name: "endpoint registered", prepare: (*rig).invite, rest: immediately, after: (*rig).takeBack,
+			begin: func(r *rig) error {
+				_ = r.register(guestA, 0)
+				_ = r.register(guestB, time.Hour)
+				return nil
+			},
+		},
+		{
+			name: "endpoint renewed", prepare: withGuests(time.Hour, time.Hour), rest: immediately, after: (*rig).takeBack,
+			begin: func(r *rig) error {
+				_ = r.heartbeat(guestA)
+				_ = r.register(guestA, time.Hour) // nothing to write
+				_ = r.register(guestB, 2*time.Hour)
+				return nil
+			},
+		},
+		{name: "endpoint deregistered", prepare: withGuests(0, time.Hour), begin: deregistered, rest: immediately, after: (*rig).takeBack},
+		{
+			name: "endpoint deregistered, failing", prepare: withGuests(0, 0), rest: repaired, after: (*rig).takeBack,
+			begin: func(r *rig) error {
+				// Done, and said to have failed: then it is not known what is recorded.
+				if err := r.fault("after-commit", "EIO"); err != nil {
+					return err
+				}
+				_ = r.deregister(guestA)
+				_ = r.register(guestA, 0)
+				return r.fault("after-commit", "")
+			},
+		},
+		{
+			name: "endpoint expires", prepare: withGuests(0, fleeting), begin: func(*rig) error { return nil },
+			rest: func(_ *rig, before, now map[string]int) error {
+				if now["after-expire-record"] == before["after-expire-record"] {
+					return errors.New("it has not expired")
+				}
+				return nil
+			},
+			after: func(r *rig) error { return errors.Join(r.expired(), r.takeBack()) },
+		},
+		{
+			name: "services told", life: 10, habit: "told", begin: ends(unix.SIGKILL),
+			rest: func(r *rig, before, now map[string]int) error {
+				if now["after-told"] == before["after-told"] {
+					return errors.New("the new instance has not told of its services")
+				}
+				return restarted(r, before, now)
+			},
+		},
+		{
+			name: "recovery of routes", habit: "told", launched: true, after: (*rig).takeBack,
+			prepare: func(r *rig) error { return errors.Join(withGuests(0, time.Hour)(r), r.kill()) },
+		},
+		{
+			name: "recovery of routes, one dead", life: 10, habit: "told", launched: true, after: (*rig).takeBack,
+			prepare: func(r *rig) error {
+				return errors.Join(withGuests(0, time.Hour)(r), r.kill(), ends(unix.SIGKILL)(r), r.gone())
+			},
+		},
+		{
+			name: "shutdown under calls", flags: both, mayEnd: allEnd, rest: never, after: (*rig).takeBack,
+			prepare: withGuests(0, time.Hour), begin: underCalls(syscall.SIGTERM),
+		},
+		{
+			name: "detach under calls", flags: both, rest: never, after: (*rig).takeBack,
+			prepare: withGuests(0, time.Hour), begin: underCalls(syscall.SIGUSR1),
+		},
+	}
+}
+
+// withGuests has the guest registered for both services, with these ttls.
+func withGuests(a, b time.Duration) func(*rig) error {
+	return func(r *rig) error {
+		return errors.Join(r.invite(), r.register(guestA, a), r.register(guestB, b))
+	}
+}
+
+// deregistered takes both back, one of them with a call under way, which goes on.
+func deregistered(r *rig) error {
+	ctx, cancel := brief()
+	defer cancel()
+	s, err := r.open(ctx, guestA)
+	if err == nil {
+		err = s.exchange("message")
+	}
+	if err != nil {
+		if r.dies() { // at a commit of something else
+			return nil
+		}
+		return err
+	}
+	_ = r.deregister(guestA)
+	if err := errors.Join(s.exchange("message"), s.finish()); err != nil && !r.dies() {
+		return fmt.Errorf("a call that was under way when its endpoint was deregistered: %w", err)
+	}
+	_ = r.deregister(guestB)
+	return nil
+}
+
+// expired waits until the master that runs has removed what was to expire.
+func (r *rig) expired() error {
+	_, err := r.await("the registration to expire", func() error {
+		state, err := r.ask()
+		if err != nil {
+			return err
+		}
+		for _, s := range state.GetServices() {
+			for _, e := range s.GetEndpoints() {
+				if e.GetTtl().AsDuration() == fleeting {
+					return fmt.Errorf("%s: %v", s.GetName(), e)
+				}
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		r.outside[guestB] = only(absent)
+	}
+	return err
+}
+
+// underCalls has the master end by a signal while streams are open and calls under way,
+// at workers and at the guest. What is under way is let end where the master is not
+// killed.
+func underCalls(signal syscall.Signal) func(*rig) error {
+	return func(r *rig) error {
+		var opened sync.WaitGroup
+		for _, service := range []string{echoService, guestA, echoService, guestB} {
+			opened.Add(1)
+			r.underWay.Go(func() {
+				ctx, cancel := brief()
+				defer cancel()
+				s, err := r.open(ctx, service, grpc.WaitForReady(true))
+				if err == nil {
+					err = s.exchange("message")
+				}
+				opened.Done()
+				if err == nil && s.exchange("slow message") == nil {
+					_ = s.finish()
+				}
+			})
+		}
+		opened.Wait()
+		return r.master.cmd.Process.Signal(signal)
+	}
+}

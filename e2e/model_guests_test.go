@@ -1,0 +1,282 @@
+//go:build e2e && linux && (crash || torture)
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/e2e/testdata/echo"
+	"github.com/core-tools/hsu-master/store"
+)
+
+// Endpoints from outside: what is registered of them, as far as the test knows.
+
+// guest is an endpoint from outside that offers whatever service it is asked for.
+type guest struct {
+	address string
+	server  *grpc.Server
+	done    chan struct{}
+}
+
+// invite has the rig's guest serve, for the first time or again, where it does not.
+func (r *rig) invite() error {
+	if r.guest != nil && r.guest.server != nil {
+		return nil
+	}
+	if r.guest == nil {
+		r.guest = &guest{address: "127.0.0.1:0"}
+	}
+	l, err := net.Listen("tcp", r.guest.address)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(echo.Streams(func(ctx context.Context, message string) (string, error) {
+		if message != "" { // else it is the master's Ping
+			r.calls.mu.Lock()
+			r.calls.note(message)
+			r.calls.mu.Unlock()
+		}
+		return message, echo.Slowly(ctx, message)
+	}))
+	r.guest.address, r.guest.server, r.guest.done = l.Addr().String(), server, make(chan struct{})
+	go func(done chan struct{}) {
+		defer close(done)
+		_ = server.Serve(l)
+	}(r.guest.done)
+	return nil
+}
+
+// leave ends it at once.
+func (g *guest) leave() {
+	if g.server != nil {
+		g.server.Stop()
+		<-g.done
+		g.server = nil
+	}
+}
+
+// may is what may be true of a registration: its ttl, or that there is none. A change
+// that was asked for and not acknowledged leaves what was before as well as what is
+// asked for; the next look at the records settles it.
+type may map[time.Duration]bool
+
+const (
+	absent = time.Duration(-1)
+	// fleeting is the shortest ttl: what has it may be gone by the next look.
+	fleeting = time.Second
+)
+
+func only(states ...time.Duration) may {
+	m := may{}
+	for _, s := range states {
+		m[s] = true
+		if s == fleeting {
+			m[absent] = true
+		}
+	}
+	return m
+}
+
+// asked is a change of a registration: it may be so from now on, and is so where err
+// says that it was acknowledged.
+func (r *rig) asked(service string, state time.Duration, ask func(context.Context, adminpb.RegistryClient) error) error {
+	if r.outside[service] == nil {
+		r.outside[service] = only(absent)
+	}
+	maps.Copy(r.outside[service], only(state))
+	err := r.registry(ask)
+	if err == nil {
+		r.outside[service] = only(state)
+	}
+	return err
+}
+
+func (r *rig) registry(ask func(context.Context, adminpb.RegistryClient) error) error {
+	conn, err := quickDial("unix://" + filepath.Join(r.state, "run", "admin.sock"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := brief()
+	defer cancel()
+	return ask(ctx, adminpb.NewRegistryClient(conn))
+}
+
+// register registers the guest under a service, 0 being no ttl.
+func (r *rig) register(service string, ttl time.Duration) error {
+	return r.asked(service, ttl, func(ctx context.Context, to adminpb.RegistryClient) error {
+		request := &adminpb.RegisterRequest{Service: service, Address: r.guest.address}
+		if ttl > 0 {
+			request.Ttl = durationpb.New(ttl)
+		}
+		_, err := to.Register(ctx, request)
+		return err
+	})
+}
+
+func (r *rig) deregister(service string) error {
+	return r.asked(service, absent, func(ctx context.Context, to adminpb.RegistryClient) error {
+		_, err := to.Deregister(ctx, &adminpb.DeregisterRequest{Service: service, Address: r.guest.address})
+		return err
+	})
+}
+
+func (r *rig) heartbeat(service string) error {
+	return r.registry(func(ctx context.Context, to adminpb.RegistryClient) error {
+		_, err := to.Heartbeat(ctx, &adminpb.HeartbeatRequest{Service: service, Address: r.guest.address})
+		return err
+	})
+}
+
+// takeBack has nothing be registered any more.
+func (r *rig) takeBack() error {
+	var errs []error
+	for service, states := range r.outside {
+		if len(states) == 1 && states[absent] {
+			continue
+		}
+		err := r.deregister(service)
+		if status.Code(err) == codes.NotFound && states[absent] {
+			r.outside[service], err = only(absent), nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// checkRegistrations compares what is registered, with the ttl of each service, with
+// what may be. What is recorded while no master runs is what is.
+func (r *rig) checkRegistrations(now map[string]time.Duration, recorded bool, fail func(string, ...any)) {
+	for service := range now {
+		if r.outside[service] == nil {
+			fail("%s is registered, and was not to be", service)
+		}
+	}
+	for service, states := range r.outside {
+		state, there := now[service]
+		if !there {
+			state = absent
+		}
+		if !states[state] {
+			fail("the registration of %s has a ttl of %v, where -1ns is none, and may have one of %v", service, state, slices.Collect(maps.Keys(states)))
+		}
+		if recorded {
+			r.outside[service] = only(state)
+		}
+	}
+}
+
+// recordedOutside are the recorded ones.
+func (r *rig) recordedOutside(all []store.Registration, fail func(string, ...any)) map[string]time.Duration {
+	now := map[string]time.Duration{}
+	for _, g := range all {
+		if r.guest == nil || g.Address != r.guest.address {
+			fail("a registration of nobody: %+v", g)
+		}
+		now[g.Service] = g.TTL
+	}
+	return now
+}
+
+// checkRoutes compares the services that the master offers with what is true: no dead
+// process gets calls, what is registered is as it was left, and whoever calls is
+// answered.
+func (r *rig) checkRoutes(state *adminpb.State, living []being, fail func(string, ...any)) {
+	at := map[string]string{}
+	for _, b := range living {
+		at[address(b.port)] = b.worker
+	}
+	for _, s := range state.GetServices() {
+		for _, e := range s.GetEndpoints() {
+			if e.GetSource() != "registered" && e.GetHealthy() && at[e.GetAddress()] != e.GetWorker() {
+				fail("%s gets calls of %s at %s, where %q lives", e.GetWorker(), s.GetName(), e.GetAddress(), at[e.GetAddress()])
+			}
+		}
+		if s.GetName() == echoService {
+			r.checkCalled(echoService, codes.OK, fail)
+		}
+	}
+	r.checkOutside(state, fail)
+	for service, states := range r.outside {
+		switch {
+		case len(states) > 1: // either
+		case states[absent]:
+			r.checkCalled(service, codes.Unimplemented, fail)
+		case r.guest.server != nil:
+			r.checkCalled(service, codes.OK, fail)
+		}
+	}
+}
+
+// checkOutside compares what the master says is registered with what may be.
+func (r *rig) checkOutside(state *adminpb.State, fail func(string, ...any)) {
+	registered := map[string]time.Duration{}
+	for _, s := range state.GetServices() {
+		for _, e := range s.GetEndpoints() {
+			if e.GetSource() == "registered" {
+				registered[s.GetName()] = e.GetTtl().AsDuration()
+			}
+		}
+	}
+	r.checkRegistrations(registered, false, fail)
+}
+
+func (r *rig) checkCalled(service string, want codes.Code, fail func(string, ...any)) {
+	ctx, cancel := brief()
+	defer cancel()
+	if err := r.relay(ctx, service, false); status.Code(err) != want {
+		fail("a call of %s: %w, want %s", service, err, want)
+	}
+}
+
+// atServing are the services that have an endpoint from the moment of SERVING on: of
+// each worker that lived as one that runs, and of the guest.
+func (r *rig) atServing(before offline) map[string]string {
+	want := map[string]string{}
+	for _, b := range before.living {
+		rec := before.records[b.worker]
+		if b.leader && rec.Status == store.StatusRunning && rec.Instance.Token == b.token && !r.known.beings[b.token].doomed {
+			for _, offer := range rec.Services {
+				want[offer.Name+" "+b.worker] = address(b.port)
+			}
+		}
+	}
+	for service, states := range r.outside {
+		if !states[absent] && r.guest.server != nil {
+			want[service+" "] = r.guest.address
+		}
+	}
+	return want
+}
+
+// checkServing asks a master that has just come to serve for the routes that it has.
+func (r *rig) checkServing(want map[string]string) error {
+	state, err := r.ask()
+	if err != nil {
+		return err
+	}
+	for _, s := range state.GetServices() {
+		for _, e := range s.GetEndpoints() {
+			if key := s.GetName() + " " + e.GetWorker(); e.GetHealthy() && want[key] == e.GetAddress() {
+				delete(want, key)
+			}
+		}
+	}
+	if len(want) > 0 {
+		return fmt.Errorf("SERVING, and there is no route yet to %v, of %v", want, state.GetServices())
+	}
+	return nil
+}
