@@ -1,0 +1,62 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// ping asks an endpoint again and again, first now.
+func (o *outside) ping(ctx context.Context, x *outsider, p prober, first chan struct{}) {
+	tick := time.NewTicker(pingInterval)
+	defer tick.Stop()
+	for {
+		asked := time.Now()
+		wait, cancel := context.WithTimeout(ctx, pingTimeout)
+		err := p.Ping(wait)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		// A machine that is loaded, or lacks descriptors, says nothing of the endpoint.
+		if err == nil || time.Since(asked) <= pingTimeout+lateness && !outOfReach(err) {
+			o.answered(x, p, err)
+		}
+		if first != nil {
+			close(first)
+			first = nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// answered takes up what came of a ping.
+func (o *outside) answered(x *outsider, p prober, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if x.prober != p {
+		return // closed meanwhile
+	}
+	was := x.ready
+	if err == nil {
+		x.ready, x.missed, x.silence = true, 0, ""
+	} else {
+		x.missed++
+		x.silence = fmt.Sprintf("%.200q", err.Error())
+		x.ready = x.ready && x.missed < missedPings
+	}
+	if x.ready == was {
+		return
+	}
+	o.sup.services.SetReady(x.endpoint, x.ready)
+	if x.ready {
+		o.sup.log.Info("endpoint from outside is ready", "address", x.address)
+		return
+	}
+	o.sup.log.Warn("endpoint from outside is not ready", "address", x.address, "reason", x.silence)
+	o.sup.services.Reconsider()
+}
