@@ -57,6 +57,15 @@ type outsider struct {
 	ready   bool
 	silence string
 	missed  int
+	pings   int // answered
+	// reflects: its reflection has told what it offers, and these are listed there.
+	reflects bool
+	listed   []string
+}
+
+// has tells whether it offers a service, as far as it says.
+func (x *outsider) has(service string) bool {
+	return !x.reflects || slices.Contains(x.listed, service)
 }
 
 type registration struct {
@@ -68,6 +77,8 @@ type registration struct {
 type prober interface {
 	// Ping returns nil where it does.
 	Ping(ctx context.Context) error
+	// List returns the services that its reflection lists, UNIMPLEMENTED where it has none.
+	List(ctx context.Context) ([]string, error)
 	GRPC() grpc.ClientConnInterface
 	Close() error
 }
@@ -95,7 +106,9 @@ func (o *outside) offer() {
 	names := map[string]bool{}
 	for _, x := range o.at {
 		for name := range x.names {
-			names[name] = true
+			if x.has(name) {
+				names[name] = true
+			}
 		}
 	}
 	o.sup.services.Offer("", slices.Sorted(maps.Keys(names))...)
@@ -215,12 +228,27 @@ func (o *outside) remove(gone []store.Registration) {
 	o.sup.services.Reconsider()
 }
 
+// publish has calls of what it has go to an address, and of nothing else. o.mu is held.
+func (o *outside) publish(x *outsider) {
+	if x.endpoint == nil {
+		return
+	}
+	for name := range x.names {
+		if x.has(name) {
+			o.sup.services.Add(x.endpoint, name)
+		} else {
+			o.sup.services.Withdraw(x.endpoint, name)
+		}
+	}
+	o.offer()
+}
+
 // offers tells whether somebody outside offers the service.
 func (o *outside) offers(service string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, x := range o.at {
-		if x.names[service] != nil {
+		if x.names[service] != nil && x.has(service) {
 			return true
 		}
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // ping asks an endpoint again and again, first now.
@@ -18,6 +21,9 @@ func (o *outside) ping(ctx context.Context, x *outsider, p prober, first chan st
 		if ctx.Err() != nil {
 			return
 		}
+		if err == nil {
+			o.discover(ctx, x, p)
+		}
 		// A machine that is loaded, or lacks descriptors, says nothing of the endpoint.
 		if err == nil || time.Since(asked) <= pingTimeout+lateness && !outOfReach(err) {
 			o.answered(x, p, err)
@@ -31,6 +37,38 @@ func (o *outside) ping(ctx context.Context, x *outsider, p prober, first chan st
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// discoverEvery is after how many pings an endpoint is asked again what it offers: another
+// program may have taken its place between two of them.
+const discoverEvery = 12
+
+// discover asks an endpoint that answers which services it offers: before it is ready, while
+// something is missing, and now and then. One without reflection has what it is registered
+// for; where the answer fails, what was known holds.
+func (o *outside) discover(ctx context.Context, x *outsider, p prober) {
+	o.mu.Lock()
+	x.pings++
+	due := !x.ready || x.pings%discoverEvery == 1
+	for name := range x.names {
+		due = due || !x.has(name)
+	}
+	o.mu.Unlock()
+	if !due {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, discoveryTimeout)
+	defer cancel()
+	names, err := p.List(bounded)
+	if err != nil && status.Code(err) != codes.Unimplemented {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if x.prober == p { // else closed meanwhile
+		x.reflects, x.listed = err == nil, names
+		o.publish(x)
 	}
 }
 

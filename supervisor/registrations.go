@@ -96,7 +96,7 @@ func (o *outside) register(ctx context.Context, r store.Registration) (first cha
 	switch {
 	case o.pinging == nil:
 	case x.endpoint != nil:
-		o.sup.services.Add(x.endpoint, r.Service)
+		o.publish(x)
 	default:
 		if err := o.open(x, false); err != nil {
 			return nil, fmt.Errorf("reach %s: %w", r.Address, err)
@@ -172,7 +172,11 @@ func (s *Supervisor) Registered() []Registered {
 	list := make([]Registered, 0, o.count)
 	for _, x := range o.at {
 		for _, r := range x.names {
-			list = append(list, Registered{Registration: r.Registration, Ready: x.ready, Silence: x.silence, Expires: r.expires})
+			silence := x.silence
+			if silence == "" && !x.has(r.Service) {
+				silence = "it does not offer the service: its reflection does not list it"
+			}
+			list = append(list, Registered{Registration: r.Registration, Ready: x.ready && x.has(r.Service), Silence: silence, Expires: r.expires})
 		}
 	}
 	slices.SortFunc(list, func(a, b Registered) int { return strings.Compare(describe(a.Registration), describe(b.Registration)) })
