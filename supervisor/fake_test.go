@@ -371,7 +371,8 @@ func (fakeLink) Shutdown()                        {}
 // fakeOutsider is an address from outside.
 type fakeOutsider struct {
 	mu     sync.Mutex
-	err    error // what a Ping is answered with
+	err    error    // what a Ping is answered with
+	offers []string // of its reflection; nil: it has none
 	pings  int
 	closed int
 }
@@ -387,6 +388,22 @@ func (x *fakeOutsider) say(err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.err = err
+}
+
+func (x *fakeOutsider) List(context.Context) ([]string, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.offers == nil {
+		return nil, status.Error(codes.Unimplemented, "unknown service")
+	}
+	return x.offers, nil
+}
+
+// offer sets what its reflection lists; nothing: it has none.
+func (x *fakeOutsider) offer(names ...string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.offers = names
 }
 
 func (*fakeOutsider) GRPC() grpc.ClientConnInterface { return nil }

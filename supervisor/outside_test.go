@@ -137,6 +137,41 @@ func TestRegisteredEndpointIsServedOnceItAnswers(t *testing.T) {
 	})
 }
 
+// What reflection lists is the truth: also of an endpoint that was registered for more.
+func TestRegisteredEndpointGetsNoCallsOfWhatItsReflectionDoesNotList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 0)
+		settle(time.Second)
+		x := world.outsider("10.0.0.1:80")
+		x.offer("pkg.A")
+		if r := m.register("pkg.A", "10.0.0.1:80", 0); !r.Ready {
+			t.Errorf("%+v, want it ready", r)
+		}
+		r := m.register("pkg.B", "10.0.0.1:80", 0)
+		if r.Ready || !strings.Contains(r.Silence, "does not offer the service") {
+			t.Errorf("%+v, want to hear that it does not offer that", r)
+		}
+		m.wantReady("pkg.A", "10.0.0.1:80")
+		if m.Services().Service("pkg.B") != nil {
+			t.Error("calls of what nobody has would be sent, or wait")
+		}
+		// Another program takes its place, between two pings.
+		x.offer("pkg.B")
+		settle(discoverEvery * pingInterval)
+		m.wantReady("pkg.B", "10.0.0.1:80")
+		if m.Services().Service("pkg.A") != nil {
+			t.Error("calls go to what the endpoint does not have any more")
+		}
+		// One without reflection has what it is registered for.
+		x.offer()
+		settle(discoverEvery * pingInterval)
+		m.wantReady("pkg.A", "10.0.0.1:80")
+		m.wantReady("pkg.B", "10.0.0.1:80")
+		m.stop(nil)
+	})
+}
+
 func TestRegistrationsSurviveACrashWithoutAGap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // The ways to ask, in the order in which they are tried.
@@ -55,6 +57,11 @@ func dialOutside(address string) (prober, error) {
 
 func (p *outsideProber) GRPC() grpc.ClientConnInterface { return p.conn }
 func (p *outsideProber) Close() error                   { return p.conn.Close() }
+
+// List asks the endpoint's reflection.
+func (p *outsideProber) List(ctx context.Context) ([]string, error) {
+	return services.NewReflection(ctx, p.conn).List()
+}
 
 // Ping returns nil where the endpoint answers.
 func (p *outsideProber) Ping(ctx context.Context) error {

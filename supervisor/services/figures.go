@@ -114,8 +114,12 @@ func (f *figures) read() Figures {
 	return r
 }
 
-// keepMost bounds the endpoints of which a service keeps figures apart.
-const keepMost = 4096
+const (
+	// keepMost bounds the endpoints of which a service keeps figures apart,
+	keepMost = 4096
+	// and keepRetired the services that are kept for their figures when nobody offers them any more.
+	keepRetired = 256
+)
 
 // keep returns the figures of the endpoint with that key, which may have been there before.
 func (s *Service) keep(key string) *figures {

@@ -69,6 +69,7 @@ type Registry struct {
 	offers    map[string][]string           // owner → names, see Offer
 	endpoints map[*Endpoint]map[string]bool // names that each is under
 	offered   map[string]int                // how many of both there are of a name
+	retired   []*Service                    // that nobody offers any more, the last of them last
 
 	watching sync.Mutex
 	watchers map[chan struct{}]struct{}
@@ -206,7 +207,7 @@ func (r *Registry) settle(more, less []string) {
 	for _, name := range more {
 		if r.offered[name]++; settled[name] == nil {
 			change()
-			settled[name] = r.newService(name)
+			settled[name] = r.begin(name)
 		}
 	}
 	var retired []*Service
@@ -222,9 +223,24 @@ func (r *Registry) settle(more, less []string) {
 		r.services.Store(&settled)
 	}
 	for _, s := range retired {
-		s.retire()
+		s.retire(true)
+		r.retired = append(r.retired, s)
 	}
+	r.retired = slices.Delete(r.retired, 0, max(0, len(r.retired)-keepRetired))
 	r.Changed()
+}
+
+// begin returns the service of that name: the one that was there before, where it is kept, so that what was counted of
+// it does not begin at 0 again.
+func (r *Registry) begin(name string) *Service {
+	i := slices.IndexFunc(r.retired, func(s *Service) bool { return s.name == name })
+	if i < 0 {
+		return r.newService(name)
+	}
+	s := r.retired[i]
+	r.retired = slices.Delete(r.retired, i, i+1)
+	s.retire(false)
+	return s
 }
 
 func (r *Registry) newService(name string) *Service {
@@ -347,11 +363,11 @@ func (s *Service) leave(m *member) {
 	s.ready = slices.DeleteFunc(s.ready, func(r *member) bool { return r == m })
 }
 
-// retire has those end their wait who wait for what nobody offers any more.
-func (s *Service) retire() {
+// retire has those end their wait who wait for what nobody offers any more, or takes that back.
+func (s *Service) retire(retired bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.retired = true
+	s.retired = retired
 	s.release()
 }
 

@@ -574,3 +574,44 @@ func BenchmarkFindService(b *testing.B) {
 		}
 	}
 }
+
+// A counter that falls would be taken for that of another master.
+func TestServiceThatIsOfferedAgainCountsOn(t *testing.T) {
+	r := New()
+	call := func(then func(Lease)) {
+		t.Helper()
+		ep := &Endpoint{Address: "10.0.0.1:80"}
+		r.Add(ep, "pkg.A")
+		l, err := r.Service("pkg.A").Lease("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		then(l)
+		r.Remove(ep)
+	}
+	var late Lease
+	call(func(l Lease) { l.End(Outcome{Code: 5}) })
+	call(func(l Lease) { late = l }) // ends when nobody offers the service
+	if r.Service("pkg.A") != nil {
+		t.Fatal("the service is there that nobody offers")
+	}
+	late.End(Outcome{Code: 5})
+	call(func(l Lease) { l.End(Outcome{}) })
+	r.Offer("worker-0", "pkg.A")
+	s := r.Service("pkg.A")
+	if f := s.Figures("10.0.0.1:80"); f.Calls != 3 || f.Failures[5] != 2 || f.InFlight != 0 {
+		t.Errorf("counted %d calls, %d of them failed, %d under way, want 3, 2, 0", f.Calls, f.Failures[5], f.InFlight)
+	}
+	if _, err := s.Lease(""); !errors.Is(err, ErrNotReady) {
+		t.Errorf("a call of a service that is back: %v, want ErrNotReady", err)
+	}
+	// What is kept of those that are gone is bounded.
+	for i := range 2 * keepRetired {
+		ep := &Endpoint{Address: "10.0.0.1:80"}
+		r.Add(ep, fmt.Sprintf("pkg.S%d", i))
+		r.Remove(ep)
+	}
+	if len(r.retired) != keepRetired {
+		t.Errorf("%d services are kept that are gone, want %d", len(r.retired), keepRetired)
+	}
+}
