@@ -24,6 +24,9 @@ const (
 	// opening of streams; killOutput ends a client's connection, for there is a peer that asks and does not read.
 	pauseOutput = 256 << 10
 	killOutput  = 2 << 20
+	// killBackendOutput ends one to a backend. All clients together do not bring it about: headers stop at pauseOutput and
+	// data at its windows, and an open stream gets one end of its data and one reset besides. So the backend does.
+	killBackendOutput = killOutput + unboundedStreams*(frameHeader+frameHeader+4)
 	// clientWindow and backendWindow are the windows of whole connections. They are given back on arrival, so that one
 	// stalled call never stalls another; what they bound is what can be under way before a client that is over its
 	// budget is stopped.
@@ -178,8 +181,11 @@ func (c *conn) begin(b *batch) bool {
 
 // end unlocks c after output.
 func (c *conn) end() {
-	// A backend's is every client's: that of one which does not read is bounded by openStream and by the windows.
-	if c.pool == nil && len(c.out.b) > killOutput {
+	most := killOutput
+	if c.pool != nil {
+		most = killBackendOutput
+	}
+	if len(c.out.b) > most {
 		c.killLocked(errSlow)
 	}
 	c.mu.Unlock()

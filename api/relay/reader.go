@@ -256,8 +256,8 @@ func (c *conn) onData(f frame) error {
 	if !c.opened(f.id) {
 		return connError{http2.ErrCodeProtocol, "DATA on an idle stream"}
 	}
-	if c.ignores(f.id) {
-		return nil
+	if c.pool != nil || c.ignores(f.id) {
+		return nil // a backend may not have read yet that the stream was reset
 	}
 	c.reset(&c.batch, f.id, http2.ErrCodeStreamClosed)
 	return nil
