@@ -252,7 +252,7 @@ func (c *conn) retire(b *batch) {
 
 // serveBackend is the reader goroutine of a connection to a backend.
 func (c *conn) serveBackend(ctx context.Context) {
-	unseen, reason := true, "connect to the server: "
+	reason := "connect to the server: "
 	nc, err := c.connect(ctx)
 	if err == nil {
 		hello := appendSettings([]byte(http2.ClientPreface),
@@ -261,7 +261,7 @@ func (c *conn) serveBackend(ctx context.Context) {
 		c.use(nc, appendWindowUpdate(hello, 0, backendWindow-firstWindow))
 		c.batch.flush()
 		err = c.read()
-		unseen, reason = c.unwritten(), "connection to the server lost: "
+		reason = "connection to the server lost: "
 	}
 	c.pool.remove(c)
 	c.mu.Lock()
@@ -274,7 +274,7 @@ func (c *conn) serveBackend(ctx context.Context) {
 	if !refused {
 		c.relay.trouble("connection to a backend lost", c, err)
 	}
-	c.fail(unseen, reason+plainly(err))
+	c.loseCalls(reason + plainly(err))
 	c.batch.pools = append(c.batch.pools, c.pool)
 	c.batch.flush()
 	close(c.wake)
@@ -289,18 +289,16 @@ func (c *conn) connect(ctx context.Context) (net.Conn, error) {
 	return c.pool.dial(ctx)
 }
 
-// fail ends all calls of a connection to a backend.
-func (c *conn) fail(unseen bool, reason string) {
+// loseCalls tells all calls of a connection to a backend that they have lost it. Nothing is written to it any more, but
+// what has been begun.
+func (c *conn) loseCalls(reason string) {
 	c.mu.Lock()
-	calls := c.calls.all()
+	calls, seen := c.calls.all(), c.seen
 	c.mu.Unlock()
 	for _, s := range calls {
-		c.lost(s, unseen, reason)
+		c.lost(s, s.id >= seen, reason)
 	}
 }
-
-// unwritten tells that nothing of what was to be sent has left.
-func (c *conn) unwritten() bool { return !c.wrote.Load() }
 
 // plainly words an error of a connection for the caller of a call, without addresses that are not the caller's.
 func plainly(err error) string {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -8,17 +9,24 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
-
-	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // startPiped starts a relay to one backend behind a pipe, which holds nothing: what the backend does not read stays in
-// the relay. A call is under way to it on stream 1.
+// the relay. A call is under way to it on stream 1. Later connections are to a server that echoes.
 func startPiped(t *testing.T) (r *Relay, addr string, client, b *peer) {
 	t.Helper()
 	here, there := net.Pipe()
-	dial := func(context.Context, string) (net.Conn, error) { return here, nil }
-	r, addr = startRelay(t, Options{Dial: dial}, &services.Endpoint{Address: "pipe"})
+	first := make(chan net.Conn, 1)
+	first <- here
+	dial := func(ctx context.Context, address string) (net.Conn, error) {
+		select {
+		case nc := <-first:
+			return nc, nil
+		default:
+			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		}
+	}
+	r, addr = startRelay(t, Options{Dial: dial}, steady(t))
 	client = rawClient(t, addr)
 	client.call(1, false)
 	b = newPeer(t, there)
@@ -87,4 +95,43 @@ func TestClientsAndABackendThatDoesNotRead(t *testing.T) {
 	go func() { _, _ = tryNext[*http2.GoAwayFrame](b, nil) }()
 	b.answer(1)
 	good.wantStatus(1, 0)
+}
+
+// What a backend cannot have seen when its connection ends is sent to another, or once more; what it may have seen a
+// part of is not.
+func TestUnseenWhenABackendIsLost(t *testing.T) {
+	for name, end := range map[string]func(b *peer){
+		"lost":            func(b *peer) { _ = b.Close() },
+		"broke the rules": func(b *peer) { b.message(99, 1, false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, client, b := startPiped(t)
+			write := func(id uint32) {
+				client.call(id, false)
+				client.request(id, 10, true)
+				client.must(client.WritePing(false, [8]byte{1}))
+				next(client, func(f *http2.PingFrame) bool { return f.IsAck() })
+			}
+			write(3)
+			seen := make([]byte, 1)
+			_, err := io.ReadFull(b.Conn, seen) // the rest of it is stuck in a write, and what follows behind that
+			b.must(err)
+			write(5)
+			end(b)
+			client.wantStatus(1, codeUnavailable)
+			client.wantStatus(3, codeUnavailable)
+			client.wantStatus(5, codeOK)
+			rest, _ := io.ReadAll(b.Conn)
+			framer := http2.NewFramer(nil, bytes.NewReader(append(seen, rest...)))
+			for {
+				f, err := framer.ReadFrame()
+				if err != nil {
+					break
+				}
+				if f.Header().StreamID == 5 {
+					t.Errorf("sent once more, and then to the first all the same: %v", f)
+				}
+			}
+		})
+	}
 }

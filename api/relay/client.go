@@ -12,6 +12,7 @@ import (
 
 // serveClient is the reader goroutine of a client's connection.
 func (c *conn) serveClient() {
+	socket := c.nc
 	err := c.greet()
 	if err == nil {
 		err = c.read()
@@ -28,7 +29,7 @@ func (c *conn) serveClient() {
 	c.loseAll(err)
 	c.batch.flush()
 	close(c.wake)
-	_ = c.nc.Close()
+	_ = socket.Close() // not TLS, which would wait for a client that does not read
 }
 
 // greet sets TLS up, and sends the first SETTINGS.
@@ -84,14 +85,14 @@ func (c *conn) read() error {
 
 // loseAll ends the calls of a connection that is over.
 func (c *conn) loseAll(err error) {
+	if c.pool != nil {
+		c.loseCalls("the server broke the rules of HTTP/2: " + err.Error())
+		return
+	}
 	c.mu.Lock()
 	calls := c.calls.all()
 	c.mu.Unlock()
 	for _, s := range calls {
-		if c.pool != nil {
-			c.lost(s, false, "the server broke the rules of HTTP/2: "+err.Error())
-			continue
-		}
 		k := s.call
 		k.mu.Lock()
 		if k.client == c && k.clientID == s.id {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -211,5 +212,42 @@ func TestBulkNeedsLittleMemory(t *testing.T) {
 	}
 	if err := <-sent; err != nil {
 		t.Error(err)
+	}
+}
+
+// What is kept for second attempts does not stop a client whose calls are answered only after all has been sent.
+func TestKeptRequestsStopNobody(t *testing.T) {
+	for name, c := range map[string]struct{ calls, size, buffered int }{
+		"just more than the window": {75, 60_000, 0},
+		"three times the window":    {200, 60_000, 0},
+		"more than is kept of each": {70, 200_000, 0},
+		"more than for all clients": {75, 60_000, 1 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ep, _ := startBackend(t, echo{})
+			_, addr := startRelay(t, Options{MaxBuffered: c.buffered}, ep)
+			client, ctx := dial(t, addr), timeout(t)
+			var all, ends sync.WaitGroup
+			all.Add(c.calls)
+			for range c.calls {
+				s, err := client.StreamingInputCall(ctx)
+				ends.Go(func() {
+					for sent := 0; err == nil && sent < c.size; sent += 10_000 {
+						err = s.Send(&testpb.StreamingInputCallRequest{Payload: &testpb.Payload{Body: make([]byte, 10_000)}})
+					}
+					all.Done()
+					if err != nil {
+						t.Errorf("not all could be sent: %v", err)
+						return
+					}
+					all.Wait() // only now the servers may answer
+					out, err := s.CloseAndRecv()
+					if err != nil || int(out.GetAggregatedPayloadSize()) != c.size {
+						t.Errorf("%d bytes, %v", out.GetAggregatedPayloadSize(), err)
+					}
+				})
+			}
+			ends.Wait()
+		})
 	}
 }

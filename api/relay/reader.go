@@ -278,15 +278,45 @@ func (c *conn) queued() int {
 	return int(c.guard.queued.Load())
 }
 
-// credit gives the connection's window back, unless it is a client whose calls hold too much.
+// stopped tells that a client's calls hold more than most, or something where all of them hold too much together.
+func (c *conn) stopped(most int) bool {
+	q := c.queued()
+	return q > most || q > 0 && c.relay.full()
+}
+
+// credit gives the connection's window back, unless it is a client whose calls hold too much. It is for the reader,
+// which holds no lock.
 func (c *conn) credit(b *batch) {
-	if q := c.queued(); c.pool == nil && (q > budgetUp || q > 0 && c.relay.full()) {
+	if c.pool == nil && c.stopped(budgetUp) {
 		c.guard.withheld.Store(true)
-		// What waited may have gone meanwhile, and nobody would give the window back.
-		if q := c.queued(); q > budgetUp/2 || q > 0 && c.relay.full() || !c.guard.withheld.CompareAndSwap(true, false) {
+		// What is only kept would not move on by itself, and so nobody would give the window back.
+		c.giveUpKept(b)
+		// Nor would they where what waited has gone meanwhile.
+		if c.stopped(budgetUp/2) || !c.guard.withheld.CompareAndSwap(true, false) {
 			return
 		}
 	}
+	c.grant(b)
+}
+
+// giveUpKept frees what the client's calls keep for second attempts.
+func (c *conn) giveUpKept(b *batch) {
+	c.mu.Lock()
+	calls := c.calls.all()
+	c.mu.Unlock()
+	for _, s := range calls {
+		k := s.call
+		k.mu.Lock()
+		if k.client == c && k.clientID == s.id && k.up.q.kept > 0 {
+			k.up.q.release()
+			k.up.account(b)
+		}
+		k.unlock(b)
+	}
+}
+
+// grant gives the connection's window back.
+func (c *conn) grant(b *batch) {
 	if !c.begin(b) {
 		return
 	}
