@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"slices"
 	"sync"
@@ -223,8 +224,8 @@ func (r *Relay) poolOf(e *services.Endpoint, unless *pool) *pool {
 	return p
 }
 
-// Forget closes the connections to an endpoint that is gone, as soon as the calls on them have ended.
-func (r *Relay) Forget(e *services.Endpoint) {
+// forget closes the connections to an endpoint that is gone, as soon as the calls on them have ended.
+func (r *Relay) forget(e *services.Endpoint) {
 	r.mu.Lock()
 	p := r.pools[e]
 	r.mu.Unlock()
@@ -305,8 +306,8 @@ func plainly(err error) string {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
 	}
-	if err == nil {
-		return "closed"
+	if err == nil || errors.Is(err, io.EOF) {
+		return "closed by the other side"
 	}
 	return err.Error()
 }

@@ -122,7 +122,7 @@ func TestUnseenWhenABackendIsLost(t *testing.T) {
 			client.wantStatus(3, codeUnavailable)
 			client.wantStatus(5, codeOK)
 			rest, _ := io.ReadAll(b.Conn)
-			framer := http2.NewFramer(nil, bytes.NewReader(append(seen, rest...)))
+			framer := http2.NewFramer(nil, io.MultiReader(bytes.NewReader(seen), bytes.NewReader(rest)))
 			for {
 				f, err := framer.ReadFrame()
 				if err != nil {

@@ -32,7 +32,7 @@ func (c *conn) serveClient() {
 	_ = socket.Close() // not TLS, which would wait for a client that does not read
 }
 
-// greet sets TLS up, and sends the first SETTINGS.
+// greet sets TLS up, and makes the connection one that can be read.
 func (c *conn) greet() error {
 	nc := c.nc
 	if c.relay.opts.TLS != nil {
@@ -49,21 +49,26 @@ func (c *conn) greet() error {
 		if err := nc.SetDeadline(time.Time{}); err != nil {
 			return err
 		}
-		if secure.ConnectionState().NegotiatedProtocol != http2.NextProtoTLS {
-			_, err := io.WriteString(secure, oldHTTP)
-			return errors.Join(errors.New("a client without HTTP/2"), err, secure.Close())
-		}
+		c.guard.old = secure.ConnectionState().NegotiatedProtocol != http2.NextProtoTLS
 		nc = secure
 	}
-	hello := appendSettings(nil,
-		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
-		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList})
-	c.use(nc, appendWindowUpdate(hello, 0, clientWindow-firstWindow))
+	c.use(nc, nil)
+	return nil
+}
+
+// hello sends the first SETTINGS. It waits for the client's preface, since what speaks HTTP/1 could not read them.
+func (c *conn) hello() {
+	if c.begin(&c.batch) {
+		c.out.b = appendSettings(c.out.b,
+			http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
+			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList})
+		c.out.b = appendWindowUpdate(c.out.b, 0, clientWindow-firstWindow)
+		c.said = true
+		c.end()
+	}
 	if c.relay.closing.Load() {
 		c.warn(&c.batch)
 	}
-	c.batch.flush()
-	return nil
 }
 
 // bound sets a deadline for what comes, unless the connection is over.

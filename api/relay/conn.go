@@ -72,6 +72,7 @@ type conn struct {
 	seenBut  uint32        // what seen was before the output that is being written
 	attempt  attempt       // of who writes
 	up       bool          // nc may be written to
+	said     bool          // to a client: the first SETTINGS
 	dirty    bool          // stands in a batch, which will flush it
 	writing  bool          // somebody writes
 	paused   bool          // the reader waits for room
@@ -156,8 +157,10 @@ func (c *conn) use(nc net.Conn, hello []byte) {
 		c.interrupt()
 		return
 	}
-	c.touch(&c.batch)
-	c.out.b = slices.Insert(c.out.b, 0, hello...)
+	if len(hello) > 0 {
+		c.touch(&c.batch)
+		c.out.b = slices.Insert(c.out.b, 0, hello...)
+	}
 }
 
 // touch puts the connection into a batch, if it stands in none. c.mu is held.

@@ -178,7 +178,7 @@ func (f *flow) pump(b *batch) {
 // sendEnd ends the flow at its sink, behind all data.
 func (f *flow) sendEnd(b *batch) {
 	c, id := f.sink()
-	if c == nil || f.call.held() && !f.upward() {
+	if c == nil || f.call.holding && !f.upward() {
 		return
 	}
 	f.endSent = true

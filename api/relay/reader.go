@@ -131,13 +131,14 @@ func (c *conn) overWith() bool {
 
 func (c *conn) preface(b []byte) ([]byte, error) {
 	n := min(len(b), len(http2.ClientPreface))
-	if string(b[:n]) != http2.ClientPreface[:n] {
+	if c.guard.old || string(b[:n]) != http2.ClientPreface[:n] {
 		return nil, c.refuseHTTP1(b)
 	}
 	if n < len(http2.ClientPreface) {
 		return b, nil
 	}
 	c.guard.preface = true
+	c.hello()
 	return b[n:], nil
 }
 
@@ -151,10 +152,10 @@ var oldHTTP = func() string {
 // refuseHTTP1 answers what is no HTTP/2 in its own words, if it has the look of HTTP/1.
 func (c *conn) refuseHTTP1(b []byte) error {
 	if b[0] < 'A' || b[0] > 'Z' || string(b[:min(len(b), 3)]) == "PRI" {
-		return connError{http2.ErrCodeProtocol, "no preface of HTTP/2"}
+		return connError{http2.ErrCodeProtocol, "no preface of HTTP/2, or not agreed on by TLS"}
 	}
 	if c.begin(&c.batch) {
-		c.out.b = append(c.out.b[:0], oldHTTP...)
+		c.out.b = append(c.out.b, oldHTTP...)
 		c.ending = true
 		c.end()
 	}
