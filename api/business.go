@@ -171,7 +171,8 @@ func forward(ctx context.Context, lease *supervisor.Lease, req *proto.ProcessReq
 // then at least its content-type has come.
 func (a *attempt) end(lease *supervisor.Lease, retried bool) {
 	lease.EndWith(services.Outcome{
-		Code: uint32(status.Code(a.err)), Failed: a.lost && len(a.header)+len(a.trailer) == 0, Retried: retried,
+		Code: uint32(status.Code(a.err)), Failed: a.lost && len(a.header)+len(a.trailer) == 0,
+		Retried: retried, Unseen: retried && a.unseen,
 	})
 }
 

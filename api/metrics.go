@@ -62,7 +62,7 @@ var (
 	descQueued   = describe("gateway_queued_bytes", "Bytes that wait for a client or an endpoint to take them.")
 
 	descWaiting   = describe("service_waiting", "Calls that wait for an endpoint to become ready.", "service")
-	descCalls     = describe("calls_total", "Calls sent to the endpoint.", endpointLabels...)
+	descCalls     = describe("calls_total", "Calls that have ended at the endpoint; not those that it cannot have seen.", endpointLabels...)
 	descInFlight  = describe("calls_in_flight", "Calls under way at the endpoint.", endpointLabels...)
 	descFailures  = describe("call_failures_total", "Calls that ended with a gRPC status other than OK (0).", append(endpointLabels, "code")...)
 	descRetries   = describe("call_retries_total", "Calls that went on to another endpoint.", endpointLabels...)
@@ -134,7 +134,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			gauge(descUp, 0, labels...)
 			calls(figures, labels)
 		}
-		if s.Past.Calls > 0 {
+		if s.Past != (services.Figures{}) {
 			calls(s.Past, []string{s.Name, ""})
 		}
 	}

@@ -33,10 +33,13 @@ func (f TLSFiles) Config(log *slog.Logger) (*tls.Config, error) {
 	}
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
-		NextProtos:         []string{"h2"},
+		NextProtos:         protocols,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.fresh(), nil },
 	}, nil
 }
+
+// protocols are offered by ALPN: HTTP/1.1 only so that who speaks that is told what the port speaks.
+var protocols = []string{"h2", "http/1.1"}
 
 // recheck is how long files that were looked at are taken for unchanged.
 const recheck = time.Second
@@ -136,7 +139,7 @@ func (c *certificates) load() error {
 	}
 	next := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"h2"},
+		NextProtos:   protocols,
 		Certificates: []tls.Certificate{pair},
 	}
 	if c.files.ClientCA != "" {

@@ -9,9 +9,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -204,8 +206,59 @@ func TestClientsNeedACertificateWhereAsked(t *testing.T) {
 	if _, err := shake(t, config, &tls.Config{RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"h2"}}); err == nil {
 		t.Error("a client without a certificate was let in")
 	}
-	if _, err := shake(t, config, &tls.Config{RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"http/1.1"}}); err == nil {
-		t.Error("a client that does not speak HTTP/2 was let in")
+	if _, err := shake(t, config, &tls.Config{RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"no-such"}}); err == nil {
+		t.Error("a client that speaks neither HTTP/2 nor HTTP/1.1 was let in")
+	}
+}
+
+// Whoever speaks HTTP/1.1 is told so, whether clients need a certificate or not.
+func TestHTTP1IsRefusedInItsOwnWords(t *testing.T) {
+	a := newAuthority(t)
+	for name, asked := range map[string]bool{"TLS": false, "mTLS": true} {
+		t.Run(name, func(t *testing.T) {
+			files := newTLSFolder(t)
+			cert, key := a.issue(t, "server")
+			write(t, files.Cert, cert)
+			write(t, files.Key, key)
+			if asked {
+				files.ClientCA = files.Cert + ".ca"
+				write(t, files.ClientCA, a.pem())
+			}
+			config, err := files.Config(slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			db, s := standalone(t)
+			g, err := NewGateway(GatewayOptions{Services: s.Services(), Business: NewBusiness(s, db), Counter: db, TLS: config})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			served := make(chan error, 1)
+			go func() { served <- g.Serve(l) }()
+			t.Cleanup(func() {
+				g.Close()
+				<-served
+			})
+			cert, key = a.issue(t, "client")
+			pair, err := tls.X509KeyPair(cert, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{pair}}}
+			defer transport.CloseIdleConnections()
+			resp, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("https://" + l.Addr().String()) //nolint:noctx // bounded
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusHTTPVersionNotSupported || !strings.Contains(string(body), "gRPC") {
+				t.Errorf("%s %q, %v", resp.Status, body, err)
+			}
+		})
 	}
 }
 

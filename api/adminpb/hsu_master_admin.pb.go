@@ -945,7 +945,7 @@ func (x *Endpoint) GetFigures() *Figures {
 // Figures are counted since the start of the master, also over restarts of a worker.
 type Figures struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Begun; a call that is tried at two endpoints counts at both.
+	// Ended; one that is tried at two endpoints counts at both, unless the first cannot have seen it.
 	Calls    uint64 `protobuf:"varint,1,opt,name=calls,proto3" json:"calls,omitempty"`
 	InFlight int64  `protobuf:"varint,2,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
 	// By the name of the gRPC status, such as "UNAVAILABLE".

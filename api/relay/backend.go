@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"slices"
 	"sync"
@@ -225,8 +226,8 @@ func (r *Relay) poolOf(e *services.Endpoint, unless *pool) *pool {
 	return p
 }
 
-// Forget closes the connections to an endpoint that is gone, as soon as the calls on them have ended.
-func (r *Relay) Forget(e *services.Endpoint) {
+// forget closes the connections to an endpoint that is gone, as soon as the calls on them have ended.
+func (r *Relay) forget(e *services.Endpoint) {
 	r.mu.Lock()
 	p := r.pools[e]
 	r.mu.Unlock()
@@ -254,7 +255,7 @@ func (c *conn) retire(b *batch) {
 
 // serveBackend is the reader goroutine of a connection to a backend.
 func (c *conn) serveBackend(ctx context.Context) {
-	unseen, reason := true, "connect to the server: "
+	reason := "connect to the server: "
 	nc, err := c.connect(ctx)
 	if err == nil {
 		hello := appendSettings([]byte(http2.ClientPreface),
@@ -263,7 +264,7 @@ func (c *conn) serveBackend(ctx context.Context) {
 		c.use(nc, appendWindowUpdate(hello, 0, backendWindow-firstWindow))
 		c.batch.flush()
 		err = c.read()
-		unseen, reason = c.unwritten(), "connection to the server lost: "
+		reason = "connection to the server lost: "
 	}
 	c.pool.remove(c)
 	c.mu.Lock()
@@ -276,7 +277,7 @@ func (c *conn) serveBackend(ctx context.Context) {
 	if !refused {
 		c.relay.trouble("connection to a backend lost", c, err)
 	}
-	c.fail(unseen, reason+plainly(err))
+	c.loseCalls(reason + plainly(err))
 	c.batch.pools = append(c.batch.pools, c.pool)
 	c.batch.flush()
 	close(c.wake)
@@ -291,26 +292,24 @@ func (c *conn) connect(ctx context.Context) (net.Conn, error) {
 	return c.pool.dial(ctx)
 }
 
-// fail ends all calls of a connection to a backend.
-func (c *conn) fail(unseen bool, reason string) {
+// loseCalls tells all calls of a connection to a backend that they have lost it. Nothing is written to it any more, but
+// what has been begun.
+func (c *conn) loseCalls(reason string) {
 	c.mu.Lock()
-	calls := c.calls.all()
+	calls, seen := c.calls.all(), c.seen
 	c.mu.Unlock()
 	for _, s := range calls {
-		c.lost(s, unseen, reason)
+		c.lost(s, s.id >= seen, reason)
 	}
 }
-
-// unwritten tells that nothing of what was to be sent has left.
-func (c *conn) unwritten() bool { return !c.wrote.Load() }
 
 // plainly words an error of a connection for the caller of a call, without addresses that are not the caller's.
 func plainly(err error) string {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
 	}
-	if err == nil {
-		return "closed"
+	if err == nil || errors.Is(err, io.EOF) {
+		return "closed by the other side"
 	}
 	return err.Error()
 }

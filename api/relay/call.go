@@ -48,8 +48,7 @@ type call struct {
 	holding  bool // the trailers are held back
 	broken   bool // the endpoint is to blame
 	code     uint32
-	method   string // for the log, where that wants it
-	worker   string
+	about    *about // for the log, where that wants a line for each call
 }
 
 // span of a buffer.
@@ -60,9 +59,6 @@ var calls = sync.Pool{New: func() any {
 	k.up.call, k.down.call = k, k
 	return k
 }}
-
-// held tells whether the end of the answer must not be passed on yet.
-func (k *call) held() bool { return k.holding }
 
 // unlock unlocks the call, and gives it back where nothing is left of it.
 func (k *call) unlock(b *batch) {
@@ -88,7 +84,7 @@ func (k *call) free() {
 	k.tries, k.waited, k.pauses, k.lastFailure = 0, 0, 0, ""
 	k.began, k.timeout, k.waiting = 0, 0, waiting{}
 	k.marked, k.counts, k.started, k.plain, k.counting, k.holding, k.broken = false, false, false, false, false, false, false
-	k.code, k.method, k.worker = 0, "", ""
+	k.code, k.about = 0, nil
 }
 
 func (f *flow) empty() {
@@ -138,7 +134,7 @@ func (k *call) settle(b *batch) {
 		if !k.up.endSent {
 			k.backend.reset(b, k.backendID, http2.ErrCodeNo)
 		}
-		k.leaveBackend(b, false)
+		k.leaveBackend(b)
 	}
 	if k.client != nil && k.down.endSent {
 		if !k.up.ended {
@@ -149,7 +145,7 @@ func (k *call) settle(b *batch) {
 	}
 	if k.client == nil && k.backend != nil {
 		k.backend.reset(b, k.backendID, http2.ErrCodeCancel)
-		k.leaveBackend(b, false)
+		k.leaveBackend(b)
 	}
 }
 
@@ -172,12 +168,17 @@ func (k *call) leaveClient(b *batch) {
 	k.client = nil
 	k.stopWaiting()
 	if k.backend == nil {
-		k.endLease(false)
+		k.endUnsent()
 	}
 }
 
 // leaveBackend ends the backend's side, whose last frame has been appended or has arrived, and the lease.
-func (k *call) leaveBackend(b *batch, retried bool) {
+func (k *call) leaveBackend(b *batch) {
+	k.quitBackend(b, services.Outcome{Code: k.code, Failed: k.broken})
+}
+
+// quitBackend is leaveBackend with what is to be said of the endpoint.
+func (k *call) quitBackend(b *batch, o services.Outcome) {
 	c := k.backend
 	c.mu.Lock()
 	c.blocked.remove(&k.up)
@@ -191,14 +192,14 @@ func (k *call) leaveBackend(b *batch, retried bool) {
 		b.pools = append(b.pools, c.pool)
 	}
 	k.backend = nil
-	k.endLease(retried)
+	k.endLease(o)
 }
 
-func (k *call) endLease(retried bool) {
-	if k.lease.Endpoint() == nil {
-		return
-	}
-	k.lease.End(services.Outcome{Code: k.code, Failed: k.broken, Retried: retried})
+// endUnsent ends the lease of a call that has not got a stream yet, if it has one.
+func (k *call) endUnsent() { k.endLease(services.Outcome{Code: k.code, Unseen: true}) }
+
+func (k *call) endLease(o services.Outcome) {
+	k.lease.End(o)
 	k.lease = services.Lease{}
 }
 
@@ -276,7 +277,7 @@ func (k *call) clientReset(b *batch, code http2.ErrCode) {
 	k.leaveClient(b)
 	if k.backend != nil {
 		k.backend.reset(b, k.backendID, code)
-		k.leaveBackend(b, false)
+		k.leaveBackend(b)
 	}
 }
 
@@ -301,7 +302,7 @@ func (k *call) backendReset(b *batch, code http2.ErrCode) {
 	if (unseen || k.code == codeUnavailable) && k.again(b, unseen) {
 		return
 	}
-	k.leaveBackend(b, false)
+	k.leaveBackend(b)
 	if k.client == nil {
 		return
 	}
@@ -320,7 +321,7 @@ func (k *call) backendLost(b *batch, unseen bool, reason string) {
 	if k.again(b, unseen) {
 		return
 	}
-	k.leaveBackend(b, false)
+	k.leaveBackend(b)
 	k.fail(b, codeUnavailable, reason)
 }
 
@@ -329,7 +330,7 @@ func (k *call) garbage(b *batch, code http2.ErrCode, what string) {
 	k.broken, k.code = true, codeInternal
 	if k.backend != nil {
 		k.backend.reset(b, k.backendID, code)
-		k.leaveBackend(b, false)
+		k.leaveBackend(b)
 	}
 	k.fail(b, codeInternal, "the server answered what is no gRPC: "+what)
 }
@@ -339,9 +340,9 @@ func (k *call) fail(b *batch, code uint32, message string) {
 	k.code = code
 	if k.backend != nil {
 		k.backend.reset(b, k.backendID, http2.ErrCodeCancel)
-		k.leaveBackend(b, false)
+		k.leaveBackend(b)
 	}
-	k.endLease(false)
+	k.endUnsent()
 	k.stopWaiting()
 	if k.client == nil {
 		return
@@ -349,7 +350,6 @@ func (k *call) fail(b *batch, code uint32, message string) {
 	k.up.q.release()
 	switch {
 	case !k.started:
-		k.relay.refusals.Add(1)
 		k.down.q.clear()
 		var l headers.List
 		l.Add(":status", "200")

@@ -12,6 +12,7 @@ import (
 
 // serveClient is the reader goroutine of a client's connection.
 func (c *conn) serveClient() {
+	socket := c.nc
 	err := c.greet()
 	if err == nil {
 		err = c.read()
@@ -28,10 +29,10 @@ func (c *conn) serveClient() {
 	c.loseAll(err)
 	c.batch.flush()
 	close(c.wake)
-	_ = c.nc.Close()
+	_ = socket.Close() // not TLS, which would wait for a client that does not read
 }
 
-// greet sets TLS up, and sends the first SETTINGS.
+// greet sets TLS up, and makes the connection one that can be read.
 func (c *conn) greet() error {
 	nc := c.nc
 	if c.relay.opts.TLS != nil {
@@ -48,21 +49,26 @@ func (c *conn) greet() error {
 		if err := nc.SetDeadline(time.Time{}); err != nil {
 			return err
 		}
-		if secure.ConnectionState().NegotiatedProtocol != http2.NextProtoTLS {
-			_, err := io.WriteString(secure, oldHTTP)
-			return errors.Join(errors.New("a client without HTTP/2"), err, secure.Close())
-		}
+		c.guard.old = secure.ConnectionState().NegotiatedProtocol != http2.NextProtoTLS
 		nc = secure
 	}
-	hello := appendSettings(nil,
-		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
-		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList})
-	c.use(nc, appendWindowUpdate(hello, 0, clientWindow-firstWindow))
+	c.use(nc, nil)
+	return nil
+}
+
+// hello sends the first SETTINGS. It waits for the client's preface, since what speaks HTTP/1 could not read them.
+func (c *conn) hello() {
+	if c.begin(&c.batch) {
+		c.out.b = appendSettings(c.out.b,
+			http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
+			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList})
+		c.out.b = appendWindowUpdate(c.out.b, 0, clientWindow-firstWindow)
+		c.said = true
+		c.end()
+	}
 	if c.relay.closing.Load() {
 		c.warn(&c.batch)
 	}
-	c.batch.flush()
-	return nil
 }
 
 // bound sets a deadline for what comes, unless the connection is over.
@@ -84,14 +90,14 @@ func (c *conn) read() error {
 
 // loseAll ends the calls of a connection that is over.
 func (c *conn) loseAll(err error) {
+	if c.pool != nil {
+		c.loseCalls("the server broke the rules of HTTP/2: " + err.Error())
+		return
+	}
 	c.mu.Lock()
 	calls := c.calls.all()
 	c.mu.Unlock()
 	for _, s := range calls {
-		if c.pool != nil {
-			c.lost(s, false, "the server broke the rules of HTTP/2: "+err.Error())
-			continue
-		}
 		k := s.call
 		k.mu.Lock()
 		if k.client == c && k.clientID == s.id {

@@ -24,6 +24,9 @@ const (
 	// opening of streams; killOutput ends a client's connection, for there is a peer that asks and does not read.
 	pauseOutput = 256 << 10
 	killOutput  = 2 << 20
+	// killBackendOutput ends one to a backend. All clients together do not bring it about: headers stop at pauseOutput and
+	// data at its windows, and an open stream gets one end of its data and one reset besides. So the backend does.
+	killBackendOutput = killOutput + unboundedStreams*(frameHeader+frameHeader+4)
 	// clientWindow and backendWindow are the windows of whole connections. They are given back on arrival, so that one
 	// stalled call never stalls another; what they bound is what can be under way before a client that is over its
 	// budget is stopped.
@@ -56,7 +59,6 @@ type conn struct {
 	guard   guard
 
 	heard atomic.Int64 // when bytes arrived last, on the relay's clock
-	wrote atomic.Bool  // something has been written
 	late  atomic.Bool  // stands among those whose output is to be written soon: see acks
 	began time.Duration
 
@@ -66,13 +68,18 @@ type conn struct {
 	out      *buffer // what is to be written next
 	rest     *buffer // what the writer writes
 	restAt   int
+	seen     uint32        // of a backend: streams from this id on cannot have been seen, for nothing of them was written
+	seenBut  uint32        // what seen was before the output that is being written
 	attempt  attempt       // of who writes
 	up       bool          // nc may be written to
+	said     bool          // to a client: the first SETTINGS
 	dirty    bool          // stands in a batch, which will flush it
 	writing  bool          // somebody writes
 	paused   bool          // the reader waits for room
 	ending   bool          // to be closed when all is written: nothing is appended any more
 	endedAt  time.Duration // when watch saw that first
+	halved   bool          // and all is: only what the peer still sends is read
+	goodbye  halfCloser    // for the writer to close its half
 	dead     bool          // over
 	reason   error
 	blocked  flows // those with data and a window, waiting for the connection's window or room
@@ -129,7 +136,7 @@ func newConn(r *Relay, p *pool) *conn {
 	}
 	c.idle = c.began
 	if p != nil {
-		c.recvLeft, c.lastID = backendWindow, 1
+		c.recvLeft, c.lastID, c.seen = backendWindow, 1, 1
 	}
 	c.heard.Store(int64(c.began))
 	return c
@@ -150,8 +157,10 @@ func (c *conn) use(nc net.Conn, hello []byte) {
 		c.interrupt()
 		return
 	}
-	c.touch(&c.batch)
-	c.out.b = slices.Insert(c.out.b, 0, hello...)
+	if len(hello) > 0 {
+		c.touch(&c.batch)
+		c.out.b = slices.Insert(c.out.b, 0, hello...)
+	}
 }
 
 // touch puts the connection into a batch, if it stands in none. c.mu is held.
@@ -178,8 +187,11 @@ func (c *conn) begin(b *batch) bool {
 
 // end unlocks c after output.
 func (c *conn) end() {
-	// A backend's is every client's: that of one which does not read is bounded by openStream and by the windows.
-	if c.pool == nil && len(c.out.b) > killOutput {
+	most := killOutput
+	if c.pool != nil {
+		most = killBackendOutput
+	}
+	if len(c.out.b) > most {
 		c.killLocked(errSlow)
 	}
 	c.mu.Unlock()
@@ -268,13 +280,14 @@ func (c *conn) flush() {
 	for c.raw != nil && !c.dead && !c.writing && c.out != nil && len(c.out.b) > 0 {
 		buf := c.out
 		c.out, c.writing = nil, true
+		c.mayBeSeen()
 		c.mu.Unlock()
-		c.written()
 		n, err := c.tryWrite(buf.b)
 		c.mu.Lock()
 		c.writing = false
 		switch {
 		case err != nil:
+			c.unwritten(n)
 			c.killLocked(err)
 		case c.dead:
 		case n < len(buf.b):
@@ -288,10 +301,18 @@ func (c *conn) flush() {
 	c.closeWritten()
 }
 
-// written notes that what is about to be written may arrive.
-func (c *conn) written() {
-	if c.pool != nil && !c.wrote.Load() {
-		c.wrote.Store(true)
+// mayBeSeen notes that all streams which have been opened may be seen: their headers are about to be written. c.mu is
+// held.
+func (c *conn) mayBeSeen() {
+	if c.pool != nil {
+		c.seen, c.seenBut = c.lastID, c.seen
+	}
+}
+
+// unwritten notes that the write which failed had written n bytes. c.mu is held.
+func (c *conn) unwritten(n int) {
+	if n == 0 {
+		c.seen = c.seenBut
 	}
 }
 
@@ -310,6 +331,7 @@ func (c *conn) handLocked() {
 	}
 	c.rest, c.restAt, c.writing = c.out, 0, true
 	c.out = nil
+	c.mayBeSeen()
 	c.signal()
 }
 
@@ -324,16 +346,25 @@ func (c *conn) signal() {
 // socket closed with unread bytes takes back what was sent; so only one half is closed, and the reader goes on for a
 // moment.
 func (c *conn) closeWritten() {
-	if !c.ending || c.dead || c.writing || c.nc == nil || (c.out != nil && len(c.out.b) > 0) {
+	if !c.ending || c.halved || c.dead || c.writing || c.nc == nil || (c.out != nil && len(c.out.b) > 0) {
 		return
 	}
+	half, ok := c.nc.(halfCloser)
+	if !ok {
+		c.killLocked(io.EOF)
+		return
+	}
+	c.halved = true
 	_ = c.nc.SetReadDeadline(time.Now().Add(linger))
-	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
+	if c.raw != nil {
 		_ = half.CloseWrite()
 		return
 	}
-	c.killLocked(io.EOF)
+	c.goodbye = half // TLS writes one, and may have to wait for that
+	c.signal()
 }
+
+type halfCloser interface{ CloseWrite() error }
 
 // linger is how long what a peer still sends is read after the last was said to it.
 const linger = time.Second
@@ -346,12 +377,12 @@ func (c *conn) write() {
 		for c.rest != nil {
 			buf, at := c.rest, c.restAt
 			c.mu.Unlock()
-			c.written()
-			_, err := c.nc.Write(buf.b[at:])
+			n, err := c.nc.Write(buf.b[at:])
 			putWriteBuffer(buf)
 			c.mu.Lock()
 			c.rest, c.writing = nil, false
 			if err != nil {
+				c.unwritten(at + n)
 				c.killLocked(err)
 			}
 			c.handLocked()
@@ -364,7 +395,12 @@ func (c *conn) write() {
 			}
 		}
 		c.closeWritten()
+		goodbye := c.goodbye
+		c.goodbye = nil
 		c.mu.Unlock()
+		if goodbye != nil {
+			_ = goodbye.CloseWrite()
+		}
 		c.resume(&b)
 		b.flush()
 	}
@@ -412,7 +448,8 @@ func (c *conn) goAway(b *batch, code http2.ErrCode, reason string) {
 	}
 	last := c.lastID
 	if c.pool != nil {
-		last = 0
+		// What it has not seen yet is for another one: see loseAll.
+		last, c.out.b = 0, c.out.b[:0]
 	}
 	c.out.b = appendGoAway(c.out.b, last, code, reason)
 	c.ending = true

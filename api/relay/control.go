@@ -212,7 +212,7 @@ func (c *conn) warn(b *batch) {
 	if !c.begin(b) {
 		return
 	}
-	if c.drain == serving && c.up { // else greet does it, after the SETTINGS
+	if c.drain == serving && c.said { // else hello does it, after the SETTINGS
 		c.drain = warned
 		c.out.b = appendGoAway(c.out.b, maxID, http2.ErrCodeNo, "graceful_stop")
 		c.out.b = appendPing(c.out.b, false, lastPing)

@@ -8,11 +8,14 @@ const (
 	// mostKept of a request is kept for a second attempt, if the call may need one.
 	mostKept = 64 << 10
 	// budgetUp of what is queued for a client's calls stops the client; budgetBoth ends calls whose answers would be
-	// queued beyond it. That is per client: the others are not touched.
+	// queued beyond it. That is per client: the others are not touched. Where there is more than budgetKept, or a quarter
+	// of what may be queued for all, nothing is kept for a second attempt: that leaves with an answer only, for which the
+	// backend may need what the client is stopped from sending.
 	budgetUp   = 4 << 20
 	budgetBoth = 16 << 20
+	budgetKept = budgetUp / 4
 	// budgetHeaders of what is kept for the calls of a client that no backend has answered yet ends those that bring
-	// more. It is apart from budgetUp: headers leave with an answer only, for which a backend may need the data.
+	// more. It is apart from budgetUp, for the same reason.
 	budgetHeaders = 4 << 20
 )
 
@@ -136,9 +139,14 @@ func (f *flow) data(b *batch, p []byte, n int, end bool) {
 // boundKept gives up a second attempt whose request would be too much to keep. What has not been sent is not given up:
 // it is there anyway.
 func (f *flow) boundKept() {
-	if f.q.keep && f.q.kept > 0 && (f.q.kept+f.q.unsent > mostKept || f.call.client.queued() > budgetUp) {
+	if f.q.keep && f.q.kept > 0 && (f.q.kept+f.q.unsent > mostKept || f.call.client.keepsNothing()) {
 		f.q.release()
 	}
+}
+
+// keepsNothing tells that a client's calls are to give up second attempts, so that it need not be stopped.
+func (c *conn) keepsNothing() bool {
+	return c != nil && (c.queued() > budgetKept || c.guard.withheld.Load() || c.relay.queued.Load() > int64(c.relay.opts.MaxBuffered)/4)
 }
 
 // pump sends what is queued, as far as it goes.
@@ -170,7 +178,7 @@ func (f *flow) pump(b *batch) {
 // sendEnd ends the flow at its sink, behind all data.
 func (f *flow) sendEnd(b *batch) {
 	c, id := f.sink()
-	if c == nil || f.call.held() && !f.upward() {
+	if c == nil || f.call.holding && !f.upward() {
 		return
 	}
 	f.endSent = true
@@ -218,11 +226,11 @@ func (f *flow) account(b *batch) {
 	if n == f.counted || client == nil {
 		return
 	}
-	now := client.guard.queued.Add(int64(n - f.counted))
+	client.guard.queued.Add(int64(n - f.counted))
 	f.call.relay.queued.Add(int64(n - f.counted))
 	f.counted = n
-	if (now < budgetUp/2 || now == 0) && client.guard.withheld.Load() && client.guard.withheld.CompareAndSwap(true, false) {
-		client.credit(b)
+	if client.guard.withheld.Load() && !client.stopped(budgetUp/2) && client.guard.withheld.CompareAndSwap(true, false) {
+		client.grant(b)
 	}
 }
 

@@ -2,13 +2,18 @@ package relay
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
 )
 
 func TestQueue(t *testing.T) {
@@ -159,6 +164,25 @@ func TestWindowsOfAClient(t *testing.T) {
 	client.wantGoAway(http2.ErrCodeFlowControl)
 }
 
+// The last value counts where one frame sets the windows several times, and only that.
+func TestWindowThatIsSetTwiceInAFrame(t *testing.T) {
+	ep, _ := startBackend(t, echo{})
+	_, addr := startRelay(t, Options{}, ep)
+	client := rawClient(t, addr, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	client.call(1, false)
+	client.request(1, 1000, true)
+	next(client, anyHeaders)
+	window := func(n uint32) http2.Setting { return http2.Setting{ID: http2.SettingInitialWindowSize, Val: n} }
+	client.must(client.WriteSettings(window(500), window(30)))
+	if f := next(client, func(f *http2.DataFrame) bool { return true }); len(f.Data()) != 30 {
+		t.Errorf("%d bytes with a window of 30", len(f.Data()))
+	}
+	client.must(client.WriteSettings(window(10), window(2000)))
+	client.wantStatus(1, 0)
+	client.must(client.WriteSettings(window(1<<31), window(10)))
+	client.wantGoAway(http2.ErrCodeFlowControl)
+}
+
 func TestTableSizeOfAClient(t *testing.T) {
 	ep, _ := startBackend(t, echo{})
 	_, addr := startRelay(t, Options{}, ep)
@@ -179,7 +203,7 @@ func TestBulkNeedsLittleMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const messages, size = 600, 100_000
+	const messages, size = 300, 100_000
 	sent := make(chan error, 1)
 	go func() {
 		payload := &testpb.Payload{Body: make([]byte, size)}
@@ -211,5 +235,45 @@ func TestBulkNeedsLittleMemory(t *testing.T) {
 	}
 	if err := <-sent; err != nil {
 		t.Error(err)
+	}
+}
+
+// What is kept for second attempts does not stop a client whose calls are answered only after all has been sent.
+func TestKeptRequestsStopNobody(t *testing.T) {
+	for name, c := range map[string]struct{ calls, size, buffered int }{
+		"just more than the window": {75, 60_000, 0},
+		"three times the window":    {200, 60_000, 0},
+		"more than is kept of each": {70, 100_000, 0},
+		"more than for all clients": {75, 60_000, 1 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ep, _ := startBackend(t, echo{})
+			_, addr := startRelay(t, Options{MaxBuffered: c.buffered}, ep)
+			client, ctx := dial(t, addr), timeout(t)
+			var all, ends sync.WaitGroup
+			all.Add(c.calls)
+			for range c.calls {
+				s, err := client.StreamingInputCall(ctx)
+				ends.Go(func() {
+					for sent := 0; err == nil && sent < c.size; sent += 10_000 {
+						err = s.Send(&testpb.StreamingInputCallRequest{Payload: &testpb.Payload{Body: make([]byte, 10_000)}})
+					}
+					all.Done()
+					if err != nil && !errors.Is(err, io.EOF) {
+						t.Errorf("not all could be sent: %v", err)
+						return
+					}
+					all.Wait() // only now the servers may answer
+					out, err := s.CloseAndRecv()
+					if status.Code(err) == codes.ResourceExhausted && c.buffered > 0 {
+						return // what has not been sent yet may be too much as well; that it does not stand still is all
+					}
+					if err != nil || int(out.GetAggregatedPayloadSize()) != c.size {
+						t.Errorf("%d bytes, %v", out.GetAggregatedPayloadSize(), err)
+					}
+				})
+			}
+			ends.Wait()
+		})
 	}
 }

@@ -21,6 +21,7 @@ const (
 // guard is what a client can misuse, and how often it has. Its reader owns it, but for the atomic fields.
 type guard struct {
 	preface  bool
+	old      bool         // TLS has not agreed on HTTP/2 with it
 	queued   atomic.Int64 // bytes that wait for the client's calls
 	headers  atomic.Int64 // bytes of the headers that are kept for them
 	withheld atomic.Bool  // the connection's window was not given back

@@ -1,9 +1,6 @@
 package relay
 
 import (
-	"context"
-	"io"
-	"net"
 	"strings"
 	"testing"
 
@@ -23,18 +20,7 @@ func (p *peer) manyHeaders(n int) {
 
 // What one client sends to a backend that does not read for a moment waits, and does not end the others' calls.
 func TestHeadersWaitForABackendThatDoesNotRead(t *testing.T) {
-	here, there := net.Pipe()
-	dial := func(context.Context, string) (net.Conn, error) { return here, nil }
-	_, addr := startRelay(t, Options{Dial: dial}, &services.Endpoint{Address: "pipe"})
-	good := rawClient(t, addr)
-	good.call(1, false)
-	b := newPeer(t, there)
-	_, err := io.ReadFull(there, make([]byte, len(http2.ClientPreface)))
-	b.must(err)
-	b.must(b.WriteSettings())
-	next(b, anyHeaders)
-	next(b, func(f *http2.SettingsFrame) bool { return f.IsAck() })
-
+	_, addr, good, b := startPiped(t)
 	const n = 200 // more than killOutput
 	bad := rawClient(t, addr)
 	bad.manyHeaders(n)

@@ -346,7 +346,7 @@ func TestHandshake(t *testing.T) {
 	_, addr := startRelay(t, Options{HandshakeTimeout: 50 * time.Millisecond})
 	for name, c := range map[string]struct{ say, answer string }{
 		"nothing":  {"", ""},
-		"HTTP/1.1": {"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 505 "},
+		"HTTP/1.1": {"GET / HTTP/1.1\r\nHost: a\r\n\r\n", oldHTTP},
 		"half":     {http2.ClientPreface[:10], ""},
 	} {
 		nc, err := net.Dial("tcp", addr) //nolint:noctx // a test
@@ -359,7 +359,7 @@ func TestHandshake(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if !strings.Contains(string(all), c.answer) {
+		if string(all) != c.answer {
 			t.Errorf("%s: %q", name, all)
 		}
 		_ = nc.Close()
@@ -432,7 +432,7 @@ func TestIdleBackendIsLeft(t *testing.T) {
 	client.call(3, true)
 	p = b.accept()
 	next(p, anyHeaders)
-	r.Forget(b.endpoint)
+	r.forget(b.endpoint)
 	p.answer(1)
 	client.wantStatus(3, 0)
 	next[*http2.GoAwayFrame](p, nil)
@@ -441,7 +441,8 @@ func TestIdleBackendIsLeft(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	gone := listen(t)
 	_ = gone.Close()
-	_, addr := startRelay(t, Options{MaxWait: 50 * time.Millisecond}, &services.Endpoint{Address: gone.Addr().String()})
+	registry := services.New()
+	_, addr := startRelay(t, Options{Registry: registry, MaxWait: 50 * time.Millisecond}, &services.Endpoint{Address: gone.Addr().String()})
 	client := rawClient(t, addr)
 	client.call(1, true)
 	if code, message := client.status(1); code != 14 || !strings.Contains(message, "connection refused") {
@@ -449,4 +450,7 @@ func TestUnreachable(t *testing.T) {
 	}
 	client.call(3, true, "grpc-timeout", "20m")
 	client.wantStatus(3, 4)
+	if got := registry.Service(serviceName).Figures(gone.Addr().String()); got != (services.Figures{}) {
+		t.Errorf("calls that only waited are counted: %+v", got)
+	}
 }

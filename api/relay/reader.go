@@ -131,13 +131,14 @@ func (c *conn) overWith() bool {
 
 func (c *conn) preface(b []byte) ([]byte, error) {
 	n := min(len(b), len(http2.ClientPreface))
-	if string(b[:n]) != http2.ClientPreface[:n] {
+	if c.guard.old || string(b[:n]) != http2.ClientPreface[:n] {
 		return nil, c.refuseHTTP1(b)
 	}
 	if n < len(http2.ClientPreface) {
 		return b, nil
 	}
 	c.guard.preface = true
+	c.hello()
 	return b[n:], nil
 }
 
@@ -151,10 +152,10 @@ var oldHTTP = func() string {
 // refuseHTTP1 answers what is no HTTP/2 in its own words, if it has the look of HTTP/1.
 func (c *conn) refuseHTTP1(b []byte) error {
 	if b[0] < 'A' || b[0] > 'Z' || string(b[:min(len(b), 3)]) == "PRI" {
-		return connError{http2.ErrCodeProtocol, "no preface of HTTP/2"}
+		return connError{http2.ErrCodeProtocol, "no preface of HTTP/2, or not agreed on by TLS"}
 	}
 	if c.begin(&c.batch) {
-		c.out.b = append(c.out.b[:0], oldHTTP...)
+		c.out.b = append(c.out.b, oldHTTP...)
 		c.ending = true
 		c.end()
 	}
@@ -256,8 +257,8 @@ func (c *conn) onData(f frame) error {
 	if !c.opened(f.id) {
 		return connError{http2.ErrCodeProtocol, "DATA on an idle stream"}
 	}
-	if c.ignores(f.id) {
-		return nil
+	if c.pool != nil || c.ignores(f.id) {
+		return nil // a backend may not have read yet that the stream was reset
 	}
 	c.reset(&c.batch, f.id, http2.ErrCodeStreamClosed)
 	return nil
@@ -278,15 +279,45 @@ func (c *conn) queued() int {
 	return int(c.guard.queued.Load())
 }
 
-// credit gives the connection's window back, unless it is a client whose calls hold too much.
+// stopped tells that a client's calls hold more than most, or something where all of them hold too much together.
+func (c *conn) stopped(most int) bool {
+	q := c.queued()
+	return q > most || q > 0 && c.relay.full()
+}
+
+// credit gives the connection's window back, unless it is a client whose calls hold too much. It is for the reader,
+// which holds no lock.
 func (c *conn) credit(b *batch) {
-	if q := c.queued(); c.pool == nil && (q > budgetUp || q > 0 && c.relay.full()) {
+	if c.pool == nil && c.stopped(budgetUp) {
 		c.guard.withheld.Store(true)
-		// What waited may have gone meanwhile, and nobody would give the window back.
-		if q := c.queued(); q > budgetUp/2 || q > 0 && c.relay.full() || !c.guard.withheld.CompareAndSwap(true, false) {
+		// What is only kept would not move on by itself, and so nobody would give the window back.
+		c.giveUpKept(b)
+		// Nor would they where what waited has gone meanwhile.
+		if c.stopped(budgetUp/2) || !c.guard.withheld.CompareAndSwap(true, false) {
 			return
 		}
 	}
+	c.grant(b)
+}
+
+// giveUpKept frees what the client's calls keep for second attempts.
+func (c *conn) giveUpKept(b *batch) {
+	c.mu.Lock()
+	calls := c.calls.all()
+	c.mu.Unlock()
+	for _, s := range calls {
+		k := s.call
+		k.mu.Lock()
+		if k.client == c && k.clientID == s.id && k.up.q.kept > 0 {
+			k.up.q.release()
+			k.up.account(b)
+		}
+		k.unlock(b)
+	}
+}
+
+// grant gives the connection's window back.
+func (c *conn) grant(b *batch) {
 	if !c.begin(b) {
 		return
 	}

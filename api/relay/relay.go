@@ -134,8 +134,7 @@ type Relay struct {
 	empty     chan struct{} // closed when closing and the last client has gone
 	pools     map[*services.Endpoint]*pool
 	warnings  purse
-
-	calls, retries, refusals, accepted atomic.Int64
+	silenced  int // warnings since the last that was logged
 
 	acks acks
 }
@@ -148,8 +147,6 @@ type Stats struct {
 	Streams int
 	// Queued is what waits for the windows of clients and backends, or is kept for a second attempt, in bytes.
 	Queued int64
-	// Accepted connections, Calls, Retries, and Refusals, which the relay answered itself, since the start.
-	Accepted, Calls, Retries, Refusals int64
 }
 
 // ErrClosed is what [Relay.Serve] returns after [Relay.Shutdown] or [Relay.Close].
@@ -220,7 +217,7 @@ func (r *Relay) Serve(l net.Listener) error {
 		case err != nil:
 			// Too many open files, or a client that has gone: the others are not to suffer.
 			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-			r.warn("cannot accept a connection", err)
+			r.warning("cannot accept a connection", l.Addr().String(), err)
 			select {
 			case <-time.After(wait):
 			case <-r.ctx.Done():
@@ -251,7 +248,6 @@ func (r *Relay) start(c *conn) bool {
 	r.conns[c] = struct{}{}
 	if c.pool == nil {
 		r.clients++
-		r.accepted.Add(1)
 	}
 	r.wg.Go(c.write)
 	r.wg.Go(func() {
@@ -344,9 +340,7 @@ func (r *Relay) all() []*conn {
 
 // Stats returns the figures of now.
 func (r *Relay) Stats() Stats {
-	s := Stats{
-		Queued: r.queued.Load(), Accepted: r.accepted.Load(), Calls: r.calls.Load(), Retries: r.retries.Load(), Refusals: r.refusals.Load(),
-	}
+	s := Stats{Queued: r.queued.Load()}
 	for _, c := range r.all() {
 		if c.pool != nil {
 			s.Backends++
@@ -358,28 +352,4 @@ func (r *Relay) Stats() Stats {
 		c.mu.Unlock()
 	}
 	return s
-}
-
-// trouble logs what is wrong with a connection, a few times a second at most.
-func (r *Relay) trouble(what string, c *conn, err error) {
-	if !r.mayWarn() || r.closing.Load() {
-		return
-	}
-	peer := ""
-	if c.nc != nil {
-		peer = c.nc.RemoteAddr().String()
-	}
-	r.opts.Log.Warn("trouble with a connection", "what", what, "peer", peer, "err", err)
-}
-
-func (r *Relay) warn(what string, err error) {
-	if r.mayWarn() {
-		r.opts.Log.Warn("trouble with a listener", "what", what, "err", err)
-	}
-}
-
-func (r *Relay) mayWarn() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.warnings.spend(r.now(), 10, 1)
 }

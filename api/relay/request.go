@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +25,8 @@ type head struct {
 	timeoutBad                        bool
 	marked                            bool
 	length                            int64
-	malformed                         bool // not as HTTP/2 wants it
+	trace, request                    string // traceparent, and the value of RequestID
+	malformed                         bool   // not as HTTP/2 wants it
 }
 
 // readHead looks through the headers of a request and appends to out those that are passed on.
@@ -91,7 +91,9 @@ func readHead(l, out *headers.List) (h head) {
 			}
 			h.length = int64(n)
 		case RequestID:
-			h.marked = true
+			h.marked, h.request = true, value
+		case "traceparent":
+			h.trace = value
 		}
 		out.AddField(f)
 	}
@@ -167,7 +169,6 @@ func (c *conn) request(id uint32, l *headers.List, end bool) error {
 	c.mu.Unlock()
 
 	r := c.relay
-	r.calls.Add(1)
 	k.relay, k.client, k.clientID = r, c, id
 	k.began = r.now()
 	k.up.recv, k.up.window = firstWindow, firstWindow
@@ -220,7 +221,7 @@ func (k *call) accept(b *batch, h *head) bool {
 	}
 	k.timeout, k.marked = h.timeout, h.marked
 	if r.debug {
-		k.method = strings.Clone(h.path)
+		k.about = &about{path: strings.Clone(h.path), trace: strings.Clone(traceID(h.trace)), request: strings.Clone(h.request)}
 	}
 	name, _, ok := splitPath(h.path)
 	if !ok {
@@ -265,7 +266,6 @@ func find(l *headers.List, name string) span {
 // refuse answers what is not gRPC's in HTTP's words too.
 func (k *call) refuse(b *batch, httpStatus string, code uint32, message string) {
 	k.code = code
-	k.relay.refusals.Add(1)
 	var l headers.List
 	l.Add(":status", httpStatus)
 	l.Add("content-type", "application/grpc")
@@ -316,14 +316,4 @@ func trailing(l *headers.List) bool {
 		}
 	}
 	return true
-}
-
-// report writes what became of a call to the log, where that wants to know of each.
-func (k *call) report() {
-	if !k.relay.debug || k.method == "" {
-		return
-	}
-	service, method, _ := splitPath(k.method)
-	k.relay.opts.Log.Debug("call", slog.String("service", service), slog.String("method", method), slog.String("worker", k.worker),
-		slog.Uint64("code", uint64(k.code)), slog.Duration("duration", k.relay.now()-k.began), slog.Int("attempts", k.tries))
 }

@@ -64,8 +64,7 @@ func (k *call) again(b *batch, unseen bool) bool {
 	if !again || k.client == nil || k.relay.closing.Load() || budget && (k.service == nil || !k.service.Retry()) {
 		return false
 	}
-	k.relay.retries.Add(1)
-	k.leaveBackend(b, true)
+	k.quitBackend(b, services.Outcome{Code: k.code, Failed: k.broken, Retried: true, Unseen: unseen})
 	k.up.replay += k.up.q.kept
 	k.up.q.rewind()
 	k.up.endSent = false
@@ -98,8 +97,8 @@ func (k *call) dispatch(b *batch) {
 	k.lease = lease
 	k.tried[k.attempts] = lease.Endpoint()
 	k.pool = k.relay.poolOf(lease.Endpoint(), nil)
-	if k.relay.debug {
-		k.worker = lease.Endpoint().Worker
+	if k.about != nil {
+		k.about.endpoint = lease.Endpoint()
 	}
 	k.send(b)
 }
@@ -155,6 +154,9 @@ func (k *call) pause(b *batch) {
 		k.expired(b)
 		return
 	}
+	if k.service != nil {
+		k.service.Paused(1)
+	}
 	k.pauses = min(max(firstPause, 2*k.pauses), lastPause)
 	k.waiting = waiting{kind: forPause, timer: time.AfterFunc(min(k.pauses, left), func() { k.resume(gen, forPause) })}
 }
@@ -191,6 +193,9 @@ func (k *call) endWaiting() {
 	}
 	if k.waiting.cancel != nil {
 		k.waiting.cancel()
+	}
+	if k.waiting.kind == forPause && k.service != nil {
+		k.service.Paused(-1)
 	}
 	k.waiting = waiting{}
 }

@@ -81,7 +81,7 @@ func (r *Relay) forgetUnused() {
 	r.mu.RUnlock()
 	for _, p := range pools {
 		if p.endpoint.Gone() {
-			r.Forget(p.endpoint)
+			r.forget(p.endpoint)
 		}
 		p.mu.Lock()
 		p.gone = len(p.conns) == 0 && len(p.waiting) == 0

@@ -34,7 +34,7 @@ func (b *budget) at(now time.Duration) int {
 	return int(half & 1)
 }
 
-// call counts a call that is tried for the first time.
+// call counts a call that has ended, however often it was tried.
 func (b *budget) call(now time.Duration) { b.calls[b.at(now)]++ }
 
 // retry takes one second try, where there is one.

@@ -23,7 +23,6 @@ type Endpoint struct {
 	leases  atomic.Int64
 	gone    atomic.Bool
 	mu      sync.Mutex
-	removed chan struct{}
 	drained chan struct{}
 	emptied bool
 }
@@ -31,42 +30,26 @@ type Endpoint struct {
 // Key is what stays the same of an endpoint when its process is another: the worker's id, or else the address.
 func (ep *Endpoint) Key() string { return cmp.Or(ep.Worker, ep.Address) }
 
-// Removed is closed when the endpoint has been taken out of the registry and gets no calls any more: who keeps
-// connections to it closes them when what is under way has ended.
-func (ep *Endpoint) Removed() <-chan struct{} {
-	ep.mu.Lock()
-	defer ep.mu.Unlock()
-	return opened(&ep.removed, ep.gone.Load())
-}
-
-// Gone tells whether Removed is closed.
+// Gone tells that the endpoint has been taken out of the registry and gets no calls any more: who keeps connections to
+// it closes them when what is under way has ended.
 func (ep *Endpoint) Gone() bool { return ep.gone.Load() }
 
 // Drained is closed when the endpoint has been removed and the last call at it has ended, of whichever service.
 func (ep *Endpoint) Drained() <-chan struct{} {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
-	return opened(&ep.drained, ep.emptied)
-}
-
-// opened makes the channel where nobody has asked for it yet.
-func opened(c *chan struct{}, done bool) <-chan struct{} {
-	if *c == nil {
-		*c = make(chan struct{})
-		if done {
-			close(*c)
+	if ep.drained == nil {
+		ep.drained = make(chan struct{})
+		if ep.emptied {
+			close(ep.drained)
 		}
 	}
-	return *c
+	return ep.drained
 }
 
 // remove is called when no lease can be taken any more.
 func (ep *Endpoint) remove() {
-	ep.mu.Lock()
-	if !ep.gone.Swap(true) && ep.removed != nil {
-		close(ep.removed)
-	}
-	ep.mu.Unlock()
+	ep.gone.Store(true)
 	if ep.leases.Load() == 0 {
 		ep.empty()
 	}

@@ -32,9 +32,10 @@ func bucketOf(d time.Duration) int {
 	return min(bits.Len64(uint64(max(0, d-1))/uint64(firstBucket)), buckets-1)
 }
 
-// Figures are what is counted of the calls at an endpoint. A call that is tried at two endpoints counts at both.
+// Figures are what is counted of the calls at an endpoint. A call that is tried at two endpoints counts at both, unless
+// the first cannot have seen it.
 type Figures struct {
-	Calls    uint64 // begun
+	Calls    uint64 // ended
 	InFlight int
 	// Failures by status code; those of code 0 are no failures, and not counted.
 	Failures  [Codes]uint64
@@ -76,9 +77,7 @@ func (f *Figures) Add(g Figures) {
 
 // figures are Figures while they are counted. They outlive the endpoint: a worker that is started again counts on.
 type figures struct {
-	// Under the service's lock.
-	calls    uint64
-	inFlight int
+	inFlight int // under the service's lock
 
 	retries, ejections atomic.Uint64
 	failures           [Codes]atomic.Uint64
@@ -103,12 +102,14 @@ func (f *figures) ended(o Outcome, took time.Duration) {
 
 // read is called with the service's lock held.
 func (f *figures) read() Figures {
-	r := Figures{Calls: f.calls, InFlight: f.inFlight, Retries: f.retries.Load(), Ejections: f.ejections.Load()}
+	r := Figures{InFlight: f.inFlight, Retries: f.retries.Load(), Ejections: f.ejections.Load()}
 	for i := range f.failures {
 		r.Failures[i] = f.failures[i].Load()
 	}
 	for i := range f.latency {
-		r.Latency.Counts[i] = f.latency[i].Load()
+		n := f.latency[i].Load()
+		r.Latency.Counts[i] = n
+		r.Calls += n
 	}
 	r.Latency.Sum = time.Duration(f.sum.Load())
 	return r

@@ -31,6 +31,9 @@ func (s *Service) Wait(ready func()) (cancel func() bool, err error) {
 	}, nil
 }
 
+// Paused says that n calls more, or fewer, wait elsewhere: for a moment, after which they try all endpoints again.
+func (s *Service) Paused(n int) { s.paused.Add(int64(n)) }
+
 // release has those called who wait, where that may be of use. It is called with s.mu held.
 func (s *Service) release() {
 	if s.waiting.Len() == 0 {

@@ -270,9 +270,10 @@ type Service struct {
 	budget   budget
 	retired  bool // nobody offers it any more
 
-	waiting   list.List // of func()
-	releasing bool      // a goroutine calls those who wait
-	again     bool      // and is to look once more before it ends
+	paused    atomic.Int64 // see Paused
+	waiting   list.List    // of func()
+	releasing bool         // a goroutine calls those who wait
+	again     bool         // and is to look once more before it ends
 
 	kept map[string]*figures // of endpoints, present or gone, by Endpoint.Key
 	past Figures             // of those that are not kept any more
@@ -390,12 +391,8 @@ func (s *Service) Lease(key string, tried ...*Endpoint) (Lease, error) {
 	}
 	m.inFlight++
 	m.figures.inFlight++
-	m.figures.calls++
 	s.inFlight++
 	m.ep.leases.Add(1)
-	if len(tried) == 0 {
-		s.budget.call(now)
-	}
 	s.mu.Unlock()
 	return Lease{member: m, began: now}, nil
 }
@@ -448,8 +445,11 @@ type Outcome struct {
 	Code uint32
 	// Failed: the endpoint is to blame: it could not be reached, broke off, or answered what is no gRPC.
 	Failed bool
-	// Retried: the call went on to another endpoint.
+	// Retried: the call goes on, at another endpoint or once more at this one.
 	Retried bool
+	// Unseen: nothing of the call can have reached the endpoint, and the call goes on or was given up before. It is not
+	// counted as one of its calls, and not in the retry budget.
+	Unseen bool
 }
 
 // End gives the lease back. It must be called exactly once.
@@ -460,9 +460,14 @@ func (l Lease) End(o Outcome) {
 	}
 	s := m.service
 	now := s.clock()
-	m.figures.ended(o, now-l.began)
+	if !o.Unseen {
+		m.figures.ended(o, now-l.began)
+	}
 	var ejected time.Duration
 	s.mu.Lock()
+	if !o.Retried && !o.Unseen {
+		s.budget.call(now)
+	}
 	m.inFlight--
 	m.figures.inFlight--
 	s.inFlight--
@@ -487,7 +492,7 @@ func (l Lease) End(o Outcome) {
 // time ran out, may have been given up because the endpoint hangs.
 func (o Outcome) answered() bool {
 	const cancelled, deadlineExceeded = 1, 4
-	return !o.Failed && o.Code != cancelled && o.Code != deadlineExceeded
+	return !o.Failed && !o.Unseen && o.Code != cancelled && o.Code != deadlineExceeded
 }
 
 // failed counts a failure, and returns for how long the endpoint is ejected, 0 where it is not.

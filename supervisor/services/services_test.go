@@ -94,12 +94,12 @@ func TestRemovedEndpointDrainsOverAllItsServices(t *testing.T) {
 	r.Add(eps[0], "pkg.Other")
 	one := lease(t, s, "", eps[1])
 	two := lease(t, r.Service("pkg.Other"), "")
-	removed, drained := eps[0].Removed(), eps[0].Drained()
-	if closed(removed) || closed(drained) {
+	drained := eps[0].Drained()
+	if eps[0].Gone() || closed(drained) {
 		t.Fatal("it is gone before it is removed")
 	}
 	r.Remove(eps[0])
-	if !closed(removed) || !closed(eps[0].Removed()) || closed(drained) {
+	if !eps[0].Gone() || closed(drained) {
 		t.Error("removed, with calls under way: want it removed and not drained")
 	}
 	for range 10 {
@@ -322,7 +322,7 @@ func TestFiguresOutliveTheEndpoint(t *testing.T) {
 		l.End(Outcome{Code: 14, Failed: true, Retried: true})
 		open := lease(t, s, "")
 		r.Remove(eps[0])
-		want := Figures{Calls: 3, InFlight: 1, Retries: 1}
+		want := Figures{Calls: 2, InFlight: 1, Retries: 1}
 		want.Failures[5], want.Failures[14] = 1, 1
 		want.Latency.Sum = time.Hour + 40*time.Microsecond
 		want.Latency.Counts[1], want.Latency.Counts[buckets-1] = 1, 1
@@ -341,6 +341,45 @@ func TestFiguresOutliveTheEndpoint(t *testing.T) {
 		}
 		if n := got.Endpoints[0].Failed(); n != 3 {
 			t.Errorf("%d failures, want 3", n)
+		}
+	})
+}
+
+// A call that its endpoint cannot have seen is none of the endpoint's calls, but a failure that may eject it.
+func TestUnseenCallsAreNotCounted(t *testing.T) {
+	_, s, eps := withEndpoints(2)
+	for s.Figures("worker-0").Ejections == 0 {
+		l := lease(t, s, "", eps[1])
+		l.End(Outcome{Code: 14, Failed: true, Retried: true, Unseen: true})
+	}
+	if got := s.Figures("worker-0"); got != (Figures{Ejections: 1}) {
+		t.Errorf("figures are %+v, want no calls", got)
+	}
+	// One that was given up before it was sent is no sign of life.
+	for range ejectAfter - 1 {
+		lease(t, s, "", eps[0]).End(Outcome{Code: 14, Failed: true})
+		lease(t, s, "", eps[0]).End(Outcome{Code: 14, Unseen: true})
+	}
+	if n := s.members[1].failures; n != ejectAfter-1 {
+		t.Errorf("%d failures in a row, want %d", n, ejectAfter-1)
+	}
+}
+
+// Each call fills the budget once, however often it is tried, and only second tries drain it.
+func TestRetryBudgetOfCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, s, _ := withEndpoints(1)
+		for range 100 {
+			lease(t, s, "").End(Outcome{Code: 14, Failed: true, Retried: true, Unseen: true})
+			lease(t, s, "").End(Outcome{Code: 14, Retried: true})
+			lease(t, s, "").End(Outcome{})
+		}
+		retries := 0
+		for s.Retry() {
+			retries++
+		}
+		if want := 100*retryShare + retryLeast; retries != int(want) {
+			t.Errorf("%d second tries for 100 calls, want %v", retries, want)
 		}
 	})
 }

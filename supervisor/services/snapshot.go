@@ -11,7 +11,7 @@ type ServiceInfo struct {
 	Name      string
 	Policy    Policy
 	InFlight  int
-	Waiting   int // calls that wait for an endpoint
+	Waiting   int // calls that wait for an endpoint, or for a moment before they try all of them again
 	Endpoints []EndpointInfo
 	// Gone are the figures of endpoints that are gone and may come back, by [Endpoint.Key].
 	Gone map[string]Figures
@@ -46,7 +46,8 @@ func (s *Service) Info() ServiceInfo {
 	now := s.clock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	info := ServiceInfo{Name: s.name, Policy: s.policy, InFlight: s.inFlight, Waiting: s.waiting.Len(), Past: s.past}
+	info := ServiceInfo{Name: s.name, Policy: s.policy, InFlight: s.inFlight, Past: s.past}
+	info.Waiting = s.waiting.Len() + int(s.paused.Load())
 	present := make(map[*figures]bool, len(s.members))
 	for _, m := range s.members {
 		present[m.figures] = true

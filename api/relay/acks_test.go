@@ -1,0 +1,76 @@
+package relay
+
+import (
+	"io"
+	"net"
+	"testing"
+
+	"golang.org/x/net/http2"
+)
+
+// pipedClient is a client behind a pipe, which takes nothing that is not read and keeps writes apart.
+func pipedClient(t *testing.T, r *Relay) *peer {
+	t.Helper()
+	here, there := net.Pipe()
+	r.accept(here)
+	p := newPeer(t, there)
+	_, err := io.WriteString(there, http2.ClientPreface)
+	p.must(err)
+	p.must(p.WriteSettings())
+	next(p, func(f *http2.SettingsFrame) bool { return f.IsAck() })
+	return p
+}
+
+func TestPingIsAnsweredThoughNothingElseIsSent(t *testing.T) {
+	r, _ := startRelay(t, Options{})
+	client := pipedClient(t, r)
+	for i := range byte(2) {
+		client.must(client.WritePing(false, [8]byte{i}))
+		if f := next(client, func(f *http2.PingFrame) bool { return f.IsAck() }); f.Data[0] != i {
+			t.Errorf("answer to PING %d: %v", i, f)
+		}
+	}
+}
+
+// The answer to a PING is written with what is written next, and once.
+func TestAnswerToAPingHasCompany(t *testing.T) {
+	r, _ := startRelay(t, Options{})
+	r.acks.late = append(r.acks.late, newConn(r, nil)) // the timer runs as far as it knows
+	client := pipedClient(t, r)
+	c := r.all()[0]
+	client.must(client.WritePing(false, [8]byte{1}))
+	client.must(client.WritePriority(1, http2.PriorityParam{StreamDep: 3})) // read when the PING has been handled
+	c.mu.Lock()
+	waits := 0
+	if c.out != nil {
+		waits = len(c.out.b)
+	}
+	c.mu.Unlock()
+	if waits != frameHeader+8 {
+		t.Fatalf("%d bytes wait, want the answer", waits)
+	}
+	var b batch
+	c.reset(&b, 1, http2.ErrCodeNo)
+	b.flush()
+	in := make([]byte, 1<<10)
+	n, err := client.Read(in)
+	client.must(err)
+	if n != 2*frameHeader+8+4 {
+		t.Errorf("one write of %d bytes, want the answer and what came next in one", n)
+	}
+	r.acks.due()
+	client.must(client.WriteSettings())
+	if f, err := client.ReadFrame(); err != nil || f.Header().Type != http2.FrameSettings {
+		t.Errorf("after that came %v, %v, want only the answer to SETTINGS", f, err)
+	}
+}
+
+func TestCloseWhileAnAnswerIsDue(t *testing.T) {
+	for range 20 {
+		r, _ := startRelay(t, Options{})
+		client := pipedClient(t, r)
+		client.must(client.WritePing(false, [8]byte{1}))
+		r.Close()
+		r.acks.due() // as the timer does, whenever it comes
+	}
+}

@@ -1,0 +1,137 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2"
+)
+
+// startPiped starts a relay to one backend behind a pipe, which holds nothing: what the backend does not read stays in
+// the relay. A call is under way to it on stream 1. Later connections are to a server that echoes.
+func startPiped(t *testing.T) (r *Relay, addr string, client, b *peer) {
+	t.Helper()
+	here, there := net.Pipe()
+	first := make(chan net.Conn, 1)
+	first <- here
+	dial := func(ctx context.Context, address string) (net.Conn, error) {
+		select {
+		case nc := <-first:
+			return nc, nil
+		default:
+			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		}
+	}
+	r, addr = startRelay(t, Options{Dial: dial}, steady(t))
+	client = rawClient(t, addr)
+	client.call(1, false)
+	b = newPeer(t, there)
+	_, err := io.ReadFull(there, make([]byte, len(http2.ClientPreface)))
+	b.must(err)
+	b.must(b.WriteSettings())
+	next(b, anyHeaders)
+	next(b, func(f *http2.SettingsFrame) bool { return f.IsAck() })
+	return r, addr, client, b
+}
+
+// output is what waits to be written to the backend, and whether there is a connection to it.
+func output(r *Relay) (n int, there bool) {
+	for _, c := range r.all() {
+		c.mu.Lock()
+		if c.pool != nil && !c.dead {
+			there = true
+			if c.out != nil {
+				n += len(c.out.b)
+			}
+		}
+		c.mu.Unlock()
+	}
+	return n, there
+}
+
+// A backend that asks for answers and reads none is given up, and so are its calls.
+func TestBackendThatAsksAndDoesNotRead(t *testing.T) {
+	for name, frame := range map[string][]byte{
+		"PING":     appendPing(nil, false, [8]byte{1}),
+		"SETTINGS": appendSettings(nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, client, b := startPiped(t)
+			many := []byte(strings.Repeat(string(frame), 4096))
+			for i := 0; ; i++ {
+				if _, err := b.Write(many); err != nil {
+					break
+				}
+				if i*len(many) > 4*killBackendOutput {
+					t.Fatal("nobody minds that it does not read")
+				}
+			}
+			if code, message := client.status(1); code != codeUnavailable || !strings.Contains(message, "does not read") {
+				t.Errorf("status = %d %q", code, message)
+			}
+		})
+	}
+}
+
+// Clients that open and reset do not end the connection that all share: what they open waits until the backend reads.
+func TestClientsAndABackendThatDoesNotRead(t *testing.T) {
+	r, addr, good, b := startPiped(t)
+	for range 4 {
+		bad := rawClient(t, addr)
+		for i := range uint32(1500) {
+			bad.call(2*i+1, false)
+			bad.must(bad.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
+		}
+		bad.must(bad.WritePing(false, [8]byte{1}))
+		next(bad, func(f *http2.PingFrame) bool { return f.IsAck() })
+	}
+	if n, there := output(r); !there || n > killOutput {
+		t.Errorf("%d bytes wait for the backend, which is connected: %v", n, there)
+	}
+	go func() { _, _ = tryNext[*http2.GoAwayFrame](b, nil) }()
+	b.answer(1)
+	good.wantStatus(1, 0)
+}
+
+// What a backend cannot have seen when its connection ends is sent to another, or once more; what it may have seen a
+// part of is not.
+func TestUnseenWhenABackendIsLost(t *testing.T) {
+	for name, end := range map[string]func(b *peer){
+		"lost":            func(b *peer) { _ = b.Close() },
+		"broke the rules": func(b *peer) { b.message(99, 1, false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, client, b := startPiped(t)
+			write := func(id uint32) {
+				client.call(id, false)
+				client.request(id, 10, true)
+				client.must(client.WritePing(false, [8]byte{1}))
+				next(client, func(f *http2.PingFrame) bool { return f.IsAck() })
+			}
+			write(3)
+			seen := make([]byte, 1)
+			_, err := io.ReadFull(b.Conn, seen) // the rest of it is stuck in a write, and what follows behind that
+			b.must(err)
+			write(5)
+			end(b)
+			client.wantStatus(1, codeUnavailable)
+			client.wantStatus(3, codeUnavailable)
+			client.wantStatus(5, codeOK)
+			rest, _ := io.ReadAll(b.Conn)
+			framer := http2.NewFramer(nil, io.MultiReader(bytes.NewReader(seen), bytes.NewReader(rest)))
+			for {
+				f, err := framer.ReadFrame()
+				if err != nil {
+					break
+				}
+				if f.Header().StreamID == 5 {
+					t.Errorf("sent once more, and then to the first all the same: %v", f)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,84 @@
+package relay
+
+import (
+	"crypto/tls"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// pipes is a listener whose connections hold nothing that the client does not read.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case nc := <-p.conns:
+		return nc, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+// telling tells of each write that begins.
+type telling struct {
+	net.Conn
+	writes chan struct{}
+}
+
+func (c *telling) Write(p []byte) (int, error) {
+	c.writes <- struct{}{}
+	return c.Conn.Write(p)
+}
+
+// A client that does not read the last word of TLS holds up nobody.
+func TestTLSClientThatDoesNotReadTheEnd(t *testing.T) {
+	cert, roots := certificate(t)
+	r, _ := startRelay(t, Options{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	here, there := net.Pipe()
+	server := &telling{here, make(chan struct{}, 64)}
+	l := &pipes{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
+	l.conns <- server
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = r.Serve(l)
+	}()
+	p := newPeer(t, tls.Client(there, &tls.Config{RootCAs: roots, ServerName: "relay", NextProtos: []string{"h2"}}))
+	_, err := p.Write([]byte(http2.ClientPreface))
+	p.must(err)
+	p.must(p.WriteSettings())
+	next(p, func(f *http2.SettingsFrame) bool { return f.IsAck() })
+	for len(server.writes) > 0 {
+		<-server.writes
+	}
+	p.must(p.WriteRawFrame(http2.FramePing, 0, 1, make([]byte, 8))) // on a stream
+	<-server.writes
+	next[*http2.GoAwayFrame](p, nil)
+	<-server.writes // the last word
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.Stats() // asks all connections
+		r.Close()
+		<-served
+	}()
+	select {
+	case <-done:
+	case <-time.After(4 * time.Second): // TLS gives up by itself after 5
+		t.Error("the relay waits for a client that does not read")
+	}
+}
