@@ -241,7 +241,9 @@ func TestHTTP1IsRefusedInItsOwnWords(t *testing.T) {
 			go func() { served <- g.Serve(l) }()
 			t.Cleanup(func() {
 				g.Close()
-				<-served
+				if err := <-served; err != nil {
+					t.Error(err)
+				}
 			})
 			cert, key = a.issue(t, "client")
 			pair, err := tls.X509KeyPair(cert, key)

@@ -318,8 +318,12 @@ func slice(p []byte, at, offset, n, data int) ([]byte, bool) {
 	return p[start : start+n], true
 }
 
-// ordered tells whether key i may follow the one before it on its page.
+// ordered tells whether key i may follow the one before it on its page. There are no
+// empty ones: bbolt ends in a panic where it is to change a page that has one.
 func (r keyRange) ordered(i int, last, key []byte) bool {
+	if len(key) == 0 {
+		return false
+	}
 	if r.limit != nil && bytes.Compare(key, r.limit) >= 0 {
 		return false
 	}
