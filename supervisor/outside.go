@@ -233,13 +233,16 @@ func (o *outside) publish(x *outsider) {
 	if x.endpoint == nil {
 		return
 	}
+	var has, lacks []string
 	for name := range x.names {
 		if x.has(name) {
-			o.sup.services.Add(x.endpoint, name)
+			has = append(has, name)
 		} else {
-			o.sup.services.Withdraw(x.endpoint, name)
+			lacks = append(lacks, name)
 		}
 	}
+	o.sup.services.Add(x.endpoint, has...)
+	o.sup.services.Withdraw(x.endpoint, lacks...)
 	o.offer()
 }
 
