@@ -238,14 +238,17 @@ func (o *outside) publish(x *outsider) {
 	if x.endpoint == nil {
 		return
 	}
-	crashpoint.Pass(crashpoint.OutsidePublish, func() {
-		for name := range x.names {
-			if x.has(name) {
-				o.sup.services.Add(x.endpoint, name)
-			} else {
-				o.sup.services.Withdraw(x.endpoint, name)
-			}
+	var has, lacks []string
+	for name := range x.names {
+		if x.has(name) {
+			has = append(has, name)
+		} else {
+			lacks = append(lacks, name)
 		}
+	}
+	crashpoint.Pass(crashpoint.OutsidePublish, func() {
+		o.sup.services.Add(x.endpoint, has...)
+		o.sup.services.Withdraw(x.endpoint, lacks...)
 	})
 	o.offer()
 }

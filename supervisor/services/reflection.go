@@ -78,7 +78,7 @@ func (r *Reflection) List() ([]string, error) {
 		return nil, err
 	}
 	list := answer.GetListServicesResponse()
-	if list == nil {
+	if len(list.GetService()) == 0 { // not even itself
 		if e := answer.GetErrorResponse(); e != nil {
 			return nil, fmt.Errorf("reflection lists no services: %.200q", e.GetErrorMessage())
 		}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -38,9 +40,13 @@ func Register(server *grpc.Server, handle func(ctx context.Context, message stri
 	}, handle)
 }
 
-// Streams has a server answer each method that it does not know as a stream, with every message as it comes.
+// Streams has a server answer each method that it does not know as a stream, with every message as it comes. Those of gRPC
+// itself, such as reflection, it does not have.
 func Streams(handle func(ctx context.Context, message string) (string, error)) grpc.ServerOption {
 	return grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		if method, _ := grpc.MethodFromServerStream(stream); strings.HasPrefix(method, "/grpc.") {
+			return status.Errorf(codes.Unimplemented, "unknown method %s", method)
+		}
 		for {
 			message := new(wrapperspb.StringValue)
 			switch err := stream.RecvMsg(message); {
