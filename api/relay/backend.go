@@ -289,7 +289,33 @@ func (c *conn) serveBackend(ctx context.Context) {
 func (c *conn) connect(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.relay.opts.HandshakeTimeout)
 	defer cancel()
-	return c.pool.dial(ctx)
+	nc, err := c.pool.dial(ctx)
+	if err == nil && c.relay.listensAt(nc) {
+		_ = nc.Close()
+		return nil, errItself
+	}
+	return nc, err
+}
+
+// errItself means that an endpoint's name leads here: each call of it would come back as another one, without end.
+var errItself = errors.New("the address is this master's own")
+
+// listensAt tells whether it is the relay itself that a new connection leads to.
+func (r *Relay) listensAt(nc net.Conn) bool {
+	there, ok1 := nc.RemoteAddr().(*net.TCPAddr)
+	here, ok2 := nc.LocalAddr().(*net.TCPAddr)
+	if !ok1 || !ok2 {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for l := range r.listeners {
+		own, ok := l.Addr().(*net.TCPAddr)
+		if ok && own.Port == there.Port && (own.IP.Equal(there.IP) || own.IP.IsUnspecified() && here.IP.Equal(there.IP)) {
+			return true
+		}
+	}
+	return false
 }
 
 // loseCalls tells all calls of a connection to a backend that they have lost it. Nothing is written to it any more, but

@@ -364,3 +364,35 @@ func TestBackendThatEndsAtOnce(t *testing.T) {
 		client.wantStatus(id, codeUnavailable)
 	}
 }
+
+// TestEndpointThatIsTheRelayItself: a name may lead to the port that calls come by. They end, and take no part of the
+// relay's own connections.
+func TestEndpointThatIsTheRelayItself(t *testing.T) {
+	registry := services.New()
+	r, addr := startRelay(t, Options{Registry: registry, MaxWait: 20 * time.Millisecond})
+	everywhere, err := net.Listen("tcp", ":0") //nolint:noctx // a test
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = r.Serve(everywhere) }()
+	client := rawClient(t, addr)
+	client.call(1, false)
+	client.message(1, 100, true)
+	client.wantStatus(1, codeUnimplemented)
+	id := uint32(1)
+	for _, at := range []string{addr, everywhere.Addr().String()} {
+		_, port, _ := net.SplitHostPort(at)
+		itself := &services.Endpoint{Address: net.JoinHostPort("localhost", port)}
+		registry.Add(itself, serviceName)
+		id += 2
+		client.call(id, false)
+		client.message(id, 100, true)
+		client.wantStatus(id, codeUnavailable)
+		registry.Remove(itself)
+		for end := time.Now().Add(10 * time.Second); r.Stats().Clients > 1; runtime.Gosched() {
+			if time.Now().After(end) {
+				t.Fatalf("at %s: the relay is its own client: %+v", at, r.Stats())
+			}
+		}
+	}
+}
