@@ -388,11 +388,11 @@ func TestEndpointThatIsTheRelayItself(t *testing.T) {
 		client.call(id, false)
 		client.message(id, 100, true)
 		client.wantStatus(id, codeUnavailable)
-		registry.Remove(itself)
 		for end := time.Now().Add(10 * time.Second); r.Stats().Clients > 1; runtime.Gosched() {
 			if time.Now().After(end) {
 				t.Fatalf("at %s: the relay is its own client: %+v", at, r.Stats())
 			}
 		}
+		registry.Remove(itself)
 	}
 }
