@@ -88,14 +88,14 @@ func TestElementsThatShareTheirBytesAreRefused(t *testing.T) {
 	p := b[img.meta.Root*minPageSize:][:minPageSize]
 	order.PutUint16(p[8:], leafPage)
 	order.PutUint16(p[10:], 2)
-	for i, size := range []uint32{0, 1} { // the keys "" and "a", then the rest of the page
+	for i, size := range []uint32{1, 2} { // the keys "a" and "ab", then the rest of the page
 		e := p[pageHeaderSize+i*leafElementSize:]
 		order.PutUint32(e, 0)
 		order.PutUint32(e[4:], uint32(100-pageHeaderSize-i*leafElementSize))
 		order.PutUint32(e[8:], size)
 		order.PutUint32(e[12:], minPageSize-100-size)
 	}
-	p[100] = 'a'
+	copy(p[100:], "ab")
 	if err := img.check(true); err == nil || !strings.Contains(err.Error(), "more than it holds") {
 		t.Errorf("checked: %v", err)
 	}
