@@ -170,6 +170,13 @@ func (a *actor) play(word string) {
 			give(word, err)
 		}
 	case "die":
+		// What the committer does by itself comes to its end before: of a call that is cut off nobody can tell whether
+		// it was done. The second answer comes after what was due after the first.
+		for range 2 {
+			if a.db != nil {
+				_ = a.db.Alive(context.Background())
+			}
+		}
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	default:
