@@ -2,8 +2,11 @@ package process
 
 import (
 	"os"
+	"runtime"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The kernel reads a process's environment under a lock on that process's memory. Who
@@ -67,6 +70,7 @@ type glances struct {
 	after  int     // those up to this one were looked at before
 	at     int     // that is being read, 0: none
 	reads  int
+	thread int // that reads
 	left   bool
 	err    error // of the list, once done is closed
 	done   chan struct{}
@@ -76,6 +80,11 @@ func (g *glances) run(list listing) {
 	buf := getBuffer()
 	defer putBuffer(buf)
 	self := os.Getpid()
+	runtime.LockOSThread() // so that its state is that of the reading
+	defer runtime.UnlockOSThread()
+	g.mu.Lock()
+	g.thread = unix.Gettid()
+	g.mu.Unlock()
 	err := list(func(pids []int) bool {
 		for _, pid := range pids {
 			if pid != self && pid > g.after && !g.glance(pid, buf) {
@@ -126,7 +135,7 @@ func (g *glances) wait(patience time.Duration) (stalls int) {
 		case <-timer.C:
 		}
 		g.mu.Lock()
-		if g.at == 0 || g.reads != reads {
+		if g.at == 0 || g.reads != reads || runnable(g.thread) {
 			reads = g.reads
 			g.mu.Unlock()
 			timer.Reset(patience)
@@ -139,6 +148,12 @@ func (g *glances) wait(patience time.Duration) (stalls int) {
 		g.mu.Unlock()
 		return stalls
 	}
+}
+
+// runnable tells that a thread of ours does not wait for anything but processor time: what it reads is not to blame.
+func runnable(thread int) bool {
+	stat, err := readStat(thread)
+	return err == nil && stat.State == 'R'
 }
 
 // visit looks at some processes, in rising order.

@@ -67,3 +67,21 @@ func TestPassGoesPastAProcessThatCannotBeRead(t *testing.T) {
 		}
 	}
 }
+
+// What only takes processor time, or waits for it, is waited for: beside busy processes every read is slow.
+func TestPassWaitsForWhatIsOnlySlow(t *testing.T) {
+	w := startWorker(t, "sleep")
+	w.expect(t, "ready")
+	r := &reader{read: func(pid int, buf *[]byte) ([]byte, environState) {
+		for began := time.Now(); time.Since(began) < 3*stallPatience; {
+		}
+		return readEnviron(pid, buf)
+	}}
+	r.visit([]int{w.PID()})
+	if len(r.holders) != 1 || r.holders[0].Token != w.family.Token {
+		t.Errorf("found %+v, want the worker", r.holders)
+	}
+	if err := w.Signal(unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+}
