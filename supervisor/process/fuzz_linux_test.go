@@ -70,7 +70,8 @@ func FuzzAppendNumbers(f *testing.F) {
 	copy(record[19:], "4711")
 	f.Add(record)
 	f.Fuzz(func(t *testing.T, records []byte) {
-		for at := 0; at+19 < len(records); { // the library skips inode 0, which the kernel never gives
+		at := 0
+		for at+19 < len(records) { // the library skips inode 0, which the kernel never gives
 			binary.NativeEndian.PutUint64(records[at:], 1)
 			length := int(binary.NativeEndian.Uint16(records[at+16:]))
 			if length <= 19 {
@@ -78,6 +79,7 @@ func FuzzAppendNumbers(f *testing.F) {
 			}
 			at += length
 		}
+		records = records[:min(at, len(records))] // it ends in a panic where less than the head of a record is left
 		_, _, names := unix.ParseDirent(records, -1, nil)
 		var want []int
 		for _, name := range names {
