@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -511,6 +512,29 @@ func waitFor(t *testing.T, what string, check func() error) {
 	}
 }
 
+// recentPorts are the last that were handed out: nobody listens on one while its master
+// is down, and it must not be another's meanwhile.
+type recentPorts struct {
+	mu   sync.Mutex
+	last []int
+}
+
+var handedOut recentPorts
+
+// add notes a port; false where it is among them already.
+func (r *recentPorts) add(port int) bool {
+	const most = 2000
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.Contains(r.last, port) {
+		return false
+	}
+	if r.last = append(r.last, port); len(r.last) > most {
+		r.last = r.last[1:]
+	}
+	return true
+}
+
 // freePort returns a port that nobody listens on. It is none of those that the
 // kernel gives to whoever asks for any: while the master is down, one of those
 // might be taken by a worker, or by a connection.
@@ -526,12 +550,16 @@ func freePort(t *testing.T) int {
 		first = 32_768
 	}
 	for range 100 {
-		l, err := net.Listen("tcp", address(lowest+rand.IntN(first-lowest)))
+		port := lowest + rand.IntN(first-lowest)
+		if !handedOut.add(port) {
+			continue
+		}
+		l, err := net.Listen("tcp", address(port))
 		if err != nil {
 			continue
 		}
 		defer func() { _ = l.Close() }()
-		return l.Addr().(*net.TCPAddr).Port
+		return port
 	}
 	t.Fatal("found no free port")
 	return 0
