@@ -167,6 +167,9 @@ func (w *worker) await(ctx context.Context) {
 	w.helpers.Go(func() {
 		defer cancel()
 		link, err := w.ready(wait, inst, port)
+		if err != nil && ctx.Err() != nil {
+			return // the master has ended the wait, not the worker: it goes on starting
+		}
 		select {
 		case w.starts <- startResult{incarnation: incarnation, link: link, err: err}:
 		case <-ctx.Done():
