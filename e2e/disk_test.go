@@ -104,7 +104,7 @@ func (h *host) onExt4(mib int64, image, mountOptions string, mkfs ...string) *di
 func (h *host) disk(name string) *disk {
 	h.t.Helper()
 	if os.Getenv(mountsEnv) == "" {
-		h.t.Skip("only root can mount")
+		lacking(h.t, "only root can mount")
 	}
 	d := &disk{t: h.t, dir: filepath.Join(h.dir, name)}
 	d.filler = filepath.Join(d.dir, "filler")

@@ -20,7 +20,7 @@ func TestFileSystemThatTurnsReadOnly(t *testing.T) {
 	disk := h.onExt4(16, "", "errors=remount-ro", "-O", "^has_journal")
 	trigger := fmt.Sprintf("/sys/fs/ext4/%s/trigger_fs_error", filepath.Base(disk.loop.Name()))
 	if _, err := os.Stat(trigger); err != nil {
-		t.Skipf("this kernel has no way to ask for it: %v", err)
+		lacking(t, "this kernel has no way to ask for it: %v", err)
 	}
 	const reason = "read-only file system"
 	h.flags = append(workers(steady), "--restart-budget", "1/5m")

@@ -144,11 +144,7 @@ func needDebian(t *testing.T, pkg string, command ...string) {
 	if err == nil {
 		return
 	}
-	skip := t.Skipf
-	if os.Getenv("CI") != "" {
-		skip = t.Fatalf
-	}
-	skip("needs Debian's %s: %q: %v %s", pkg, command, err, bytes.TrimSpace(output))
+	lacking(t, "needs Debian's %s: %q: %v %s", pkg, command, err, bytes.TrimSpace(output))
 }
 
 // execute runs a command for no longer than a test may wait.

@@ -512,6 +512,16 @@ func waitFor(t *testing.T, what string, check func() error) {
 	}
 }
 
+// lacking skips a test for want of what a machine may not have, and fails it in CI, where
+// all of them run.
+func lacking(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
 // recentPorts are the last that were handed out: nobody listens on one while its master
 // is down, and it must not be another's meanwhile.
 type recentPorts struct {

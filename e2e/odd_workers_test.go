@@ -34,7 +34,7 @@ func eachOddWorker(t *testing.T, test func(t *testing.T, o odd)) {
 	for _, o := range oddWorkers {
 		t.Run(o.name, func(t *testing.T) {
 			if o.root && os.Geteuid() != 0 {
-				t.Skip("only root can do that")
+				lacking(t, "only root can do that")
 			}
 			t.Parallel()
 			test(t, o)

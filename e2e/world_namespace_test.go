@@ -32,10 +32,10 @@ type namespace struct {
 func (h *host) newNamespace(pidMax int) *namespace {
 	h.t.Helper()
 	if os.Geteuid() != 0 {
-		h.t.Skip("makes PID namespaces, which only root may")
+		lacking(h.t, "makes PID namespaces, which only root may")
 	}
 	if pidMax != 0 && !kernelSince(6, 14) {
-		h.t.Skip("needs a pid_max for each PID namespace (Linux 6.14): here it would be the whole machine's")
+		lacking(h.t, "needs a pid_max for each PID namespace (Linux 6.14): here it would be the whole machine's")
 	}
 	record, err := os.MkdirTemp(h.dir, "namespace")
 	if err != nil {

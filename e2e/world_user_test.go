@@ -26,7 +26,7 @@ import (
 func (h *host) asNobody() {
 	h.t.Helper()
 	if os.Geteuid() != 0 {
-		h.t.Skip("starts masters as another user, which only root may")
+		lacking(h.t, "starts masters as another user, which only root may")
 	}
 	err := os.Mkdir(h.state, 0o700)
 	for _, dir := range []string{programs.dir, h.dir} {
