@@ -311,9 +311,11 @@ var errThrough = status.Error(codes.Aborted, "through")
 func TestWhereTheFirstFailsTheNextRuns(t *testing.T) {
 	f := &fakeResults{byID: map[string]store.Result{}}
 	var runs atomic.Int32
-	release := make(chan struct{})
+	started, release := make(chan struct{}), make(chan struct{})
 	b := &Business{counter: f, results: f, pool: poolFunc(func(ctx context.Context) error {
-		runs.Add(1)
+		if runs.Add(1) == 1 {
+			close(started)
+		}
 		select {
 		case <-release:
 			return errThrough
@@ -328,9 +330,7 @@ func TestWhereTheFirstFailsTheNextRuns(t *testing.T) {
 		_, err := b.ProcessData(marked(first, "a"), &proto.ProcessRequest{})
 		got <- err
 	}()
-	for runs.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-started
 	for range 3 {
 		go func() {
 			_, err := b.ProcessData(marked(t.Context(), "a"), &proto.ProcessRequest{})
