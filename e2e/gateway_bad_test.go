@@ -58,13 +58,7 @@ func startBystanders(t *testing.T, port int) *bystanders {
 // awaitMore returns when the bystanders were answered n times more.
 func (b *bystanders) awaitMore(t *testing.T, n int64) {
 	t.Helper()
-	goal := b.calls.Load() + n
-	waitFor(t, "bystanders are answered", func() error {
-		if got := b.calls.Load(); got < goal {
-			return fmt.Errorf("%d of %d", got, goal)
-		}
-		return nil
-	})
+	awaitMore(t, "bystanders' calls answered", &b.calls, n)
 }
 
 // rude is a client that keeps to no rule but that of frames.

@@ -112,13 +112,7 @@ func (c *crowd) wantFailures(after string, most int, allowed ...codes.Code) {
 // ended.
 func (c *crowd) awaitMore(n int64) {
 	c.t.Helper()
-	goal := c.acked.Load() + n
-	waitFor(c.t, fmt.Sprintf("%d calls of the %s answered", goal, c.name), func() error {
-		if got := c.acked.Load(); got < goal {
-			return fmt.Errorf("%d", got)
-		}
-		return nil
-	})
+	awaitMore(c.t, "calls of the "+c.name+" answered", &c.acked, n)
 }
 
 // stop returns when every call has ended.

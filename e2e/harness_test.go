@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -510,6 +511,18 @@ func waitFor(t *testing.T, what string, check func() error) {
 		}
 		time.Sleep(pause)
 	}
+}
+
+// awaitMore returns when count has risen by n.
+func awaitMore(t *testing.T, what string, count *atomic.Int64, n int64) {
+	t.Helper()
+	goal := count.Load() + n
+	waitFor(t, fmt.Sprintf("%d %s", goal, what), func() error {
+		if got := count.Load(); got < goal {
+			return fmt.Errorf("%d", got)
+		}
+		return nil
+	})
 }
 
 // lacking skips a test for want of what a machine may not have, and fails it in CI, where

@@ -88,13 +88,7 @@ func (l *load) takeFailures() map[string]int {
 // awaitMore returns when n more requests were acknowledged.
 func (l *load) awaitMore(n int64) {
 	l.t.Helper()
-	goal := l.acked.Load() + n
-	waitFor(l.t, fmt.Sprintf("%d requests acknowledged", goal), func() error {
-		if got := l.acked.Load(); got < goal {
-			return fmt.Errorf("%d", got)
-		}
-		return nil
-	})
+	awaitMore(l.t, "requests acknowledged", &l.acked, n)
 }
 
 // stop returns when every call has been answered or has failed.

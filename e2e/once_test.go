@@ -68,13 +68,7 @@ func (m *marker) stop() {
 
 func (m *marker) awaitMore(t *testing.T, n int64) {
 	t.Helper()
-	goal := m.answered.Load() + n
-	waitFor(t, fmt.Sprintf("%d requests answered", goal), func() error {
-		if got := m.answered.Load(); got < goal {
-			return fmt.Errorf("%d", got)
-		}
-		return nil
-	})
+	awaitMore(t, "requests answered", &m.answered, n)
 }
 
 // Workers are killed, one after the other, and no caller notices: each request was
