@@ -556,3 +556,22 @@ func TestLivenessAnswersWhileServingAndStopping(t *testing.T) {
 		}
 	})
 }
+
+// A master that ends, by a detach say, ends its wait for a worker that is starting: that is no failure of the worker's.
+func TestEndOfTheWaitIsNotThatOfTheWorker(t *testing.T) {
+	w := &worker{
+		sup:    &Supervisor{probe: func(ctx context.Context, _ int) error { return ctx.Err() }},
+		unit:   Unit{StartTimeout: time.Minute},
+		starts: make(chan startResult, 1),
+		rec:    store.Worker{Instance: &store.Instance{Port: 1}},
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for range 50 { // else chance decides
+		w.await(ended)
+		w.helpers.Wait()
+		if len(w.starts) > 0 {
+			t.Fatalf("the worker is said to have failed: %v", (<-w.starts).err)
+		}
+	}
+}
