@@ -101,7 +101,9 @@ type watched struct {
 	events chan string // "info: …", "warn: …", "error: …"
 }
 
-var fast = limits{grace: 200 * time.Millisecond, kill: 10 * time.Second, drain: 200 * time.Millisecond}
+// fast has little patience with a process, and all of it with the rest of its output: on a loaded machine that
+// takes its time, and the wait is over as soon as nobody holds the output.
+var fast = limits{grace: 200 * time.Millisecond, kill: 10 * time.Second, drain: time.Minute}
 
 func watch(t *testing.T, path string, args []string, retry time.Duration, l limits) *watched {
 	t.Helper()

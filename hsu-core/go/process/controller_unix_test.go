@@ -277,7 +277,9 @@ func TestRestOfTheGroupIsKilledBeforeARestart(t *testing.T) {
 
 // What has left the group is out of reach, but must not block Stop by holding the output open.
 func TestStopDoesNotWaitForAForeignHolderOfTheOutput(t *testing.T) {
-	w := watchChild(t, time.Millisecond, fast, "emigrant")
+	l := fast
+	l.drain = 200 * time.Millisecond
+	w := watchChild(t, time.Millisecond, l, "emigrant")
 	emigrant := nextNumber(t, w.lines, "emigrant ")
 	holder := nextNumber(t, w.lines, "holder ")
 	defer func() {
