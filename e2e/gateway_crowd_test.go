@@ -32,6 +32,7 @@ type crowd struct {
 	marked  bool          // the calls may be tried again
 	timeout time.Duration // of a call
 	acked   atomic.Int64
+	ended   []atomic.Int64 // calls of each caller
 	end     context.CancelFunc
 	callers sync.WaitGroup
 
@@ -46,6 +47,7 @@ func (h *host) startCrowd(name string, callers int, marked bool, timeout time.Du
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &crowd{t: h.t, name: name, marked: marked, timeout: timeout, end: cancel, came: map[string]error{}}
+	c.ended = make([]atomic.Int64, callers)
 	h.t.Cleanup(c.stop)
 	var conns [4]*grpc.ClientConn
 	for i := range conns {
@@ -56,6 +58,7 @@ func (h *host) startCrowd(name string, callers int, marked bool, timeout time.Du
 		c.callers.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				c.call(conns[i%len(conns)], fmt.Sprintf("%s %s %d.%d", name, speed, i, n))
+				c.ended[i].Add(1)
 			}
 		})
 	}
@@ -108,11 +111,18 @@ func (c *crowd) wantFailures(after string, most int, allowed ...codes.Code) {
 	}
 }
 
-// awaitMore returns when n more calls were answered, and whatever was under way has
-// ended.
+// awaitMore returns when n more calls were answered.
 func (c *crowd) awaitMore(n int64) {
 	c.t.Helper()
 	awaitMore(c.t, "calls of the "+c.name+" answered", &c.acked, n)
+}
+
+// awaitEachCaller returns when whatever is under way now has ended.
+func (c *crowd) awaitEachCaller() {
+	c.t.Helper()
+	for i := range c.ended {
+		awaitMore(c.t, fmt.Sprintf("calls of caller %d of the %s ended", i, c.name), &c.ended[i], 1)
+	}
 }
 
 // stop returns when every call has ended.
