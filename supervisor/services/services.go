@@ -111,6 +111,7 @@ func (r *Registry) Offer(owner string, names ...string) {
 		delete(r.offers, owner)
 	}
 	r.settle(names, before)
+	r.Changed()
 }
 
 // Add publishes an endpoint that is ready under each of the services that it offers. For one that is there already
@@ -138,6 +139,7 @@ func (r *Registry) add(ep *Endpoint, ready bool, names []string) {
 	for _, name := range added {
 		r.Service(name).add(ep, ep.ready, !ep.Warm)
 	}
+	r.Changed()
 }
 
 // SetReady says whether calls may go to the endpoint. One that is back begins slowly.
@@ -172,6 +174,7 @@ func (r *Registry) withdraw(ep *Endpoint, names []string) {
 		}
 	}
 	r.settle(nil, gone)
+	r.Changed()
 }
 
 // Remove takes an endpoint out of all services, for good. It gets nothing new from then on; calls under way go on, and
@@ -194,7 +197,7 @@ func (r *Registry) Reconsider() {
 }
 
 // settle makes the services those that somebody offers, after some are offered once more and some once less. It is
-// called with r.mu held.
+// called with r.mu held, and does not tell who watches: the caller has more to change.
 func (r *Registry) settle(more, less []string) {
 	old := *r.services.Load()
 	settled := old
@@ -227,7 +230,6 @@ func (r *Registry) settle(more, less []string) {
 		r.retired = append(r.retired, s)
 	}
 	r.retired = slices.Delete(r.retired, 0, max(0, len(r.retired)-keepRetired))
-	r.Changed()
 }
 
 // begin returns the service of that name: the one that was there before, where it is kept, so that what was counted of
