@@ -157,6 +157,7 @@ func (k *call) leaveClient(b *batch) {
 	k.down.q.clear()
 	k.up.account(b)
 	k.down.account(b)
+	c.guard.grown.Add(int64(-k.down.grown))
 	k.dropRequest()
 	c.mu.Lock()
 	c.blocked.remove(&k.down)
@@ -253,7 +254,7 @@ func (k *call) downData(b *batch, p []byte, n int, end bool) {
 	if k.client == nil {
 		return
 	}
-	if q := k.client.queued(); q > budgetBoth || q > 0 && k.relay.full() {
+	if k.client.queued() > 0 && k.relay.full() {
 		k.fail(b, codeResourceExhausted, "too much waits to be read by this client")
 		return
 	}

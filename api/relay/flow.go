@@ -3,16 +3,19 @@ package relay
 import "golang.org/x/net/http2"
 
 const (
+	// answerWindow is the first window of an answer: as much of each call's may wait for a client that does not read.
+	answerWindow = 16 << 10
 	// mostWindow is how far the window of a stream grows whose data moves freely.
 	mostWindow = 1 << 20
+	// budgetGrown is how far the windows of all answers to a client grow together. It may stop to read at any time, and
+	// then as much waits for it, whole answers or not: nothing that was granted is too much afterwards.
+	budgetGrown = 8 << 20
 	// mostKept of a request is kept for a second attempt, if the call may need one.
 	mostKept = 64 << 10
-	// budgetUp of what is queued for a client's calls stops the client; budgetBoth ends calls whose answers would be
-	// queued beyond it. That is per client: the others are not touched. Where there is more than budgetKept, or a quarter
-	// of what may be queued for all, nothing is kept for a second attempt: that leaves with an answer only, for which the
-	// backend may need what the client is stopped from sending.
+	// budgetUp of what is queued for a client's calls stops the client. The others are not touched. Where there is more
+	// than budgetKept, or a quarter of what may be queued for all, nothing is kept for a second attempt: that leaves with
+	// an answer only, for which the backend may need what the client is stopped from sending.
 	budgetUp   = 4 << 20
-	budgetBoth = 16 << 20
 	budgetKept = budgetUp / 4
 	// budgetHeaders of what is kept for the calls of a client that no backend has answered yet ends those that bring
 	// more. It is apart from budgetUp, for the same reason.
@@ -32,6 +35,7 @@ type flow struct {
 	credit   int // moved on, and not given back to the source yet
 	replay   int // of what is queued, how much has been given credit for already
 	counted  int // of the queue in the budget
+	grown    int // what the window has taken of budgetGrown
 	declared int64
 
 	ended    bool   // END_STREAM has arrived
@@ -206,7 +210,7 @@ func (f *flow) give(b *batch, n int) {
 		return
 	}
 	grant := f.credit
-	if !f.stalled && f.window < mostWindow && f.call.client.queued() < budgetUp/2 {
+	if !f.stalled && f.window < mostWindow && f.mayGrow(f.window) {
 		grant += f.window
 		f.window *= 2
 	}
@@ -217,6 +221,24 @@ func (f *flow) give(b *batch, n int) {
 		c.out.b = appendWindowUpdate(c.out.b, id, grant)
 		c.end()
 	}
+}
+
+// mayGrow takes n out of what the windows of the client's answers may grow. What it sends is bounded by the window of
+// its connection.
+func (f *flow) mayGrow(n int) bool {
+	client := f.call.client
+	if client == nil {
+		return false
+	}
+	if f.upward() {
+		return client.queued() < budgetUp/2
+	}
+	if client.guard.grown.Add(int64(n)) > budgetGrown {
+		client.guard.grown.Add(int64(-n))
+		return false
+	}
+	f.grown += n
+	return true
 }
 
 // account keeps the client's budget, and lets a client go on that was stopped for it.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
@@ -235,6 +236,70 @@ func TestBulkNeedsLittleMemory(t *testing.T) {
 	}
 	if err := <-sent; err != nil {
 		t.Error(err)
+	}
+}
+
+// A client that stops reading all of many answers gets them whole when it goes on.
+func TestManyAnswersThatAreReadLate(t *testing.T) {
+	const message = 64 << 10
+	for name, c := range map[string]struct {
+		calls, messages int
+		before          int // messages of each that are read before the pause
+	}{
+		"from the start":        {400, 4, 0},
+		"after they were quick": {32, 64, 32},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ep, _ := startBackend(t, echo{})
+			r, addr := startRelay(t, Options{}, ep)
+			client, ctx := dial(t, addr), timeout(t)
+			in := &testpb.StreamingOutputCallRequest{}
+			for range c.messages {
+				in.ResponseParameters = append(in.ResponseParameters, &testpb.ResponseParameters{Size: message})
+			}
+			read := func(s grpc.ServerStreamingClient[testpb.StreamingOutputCallResponse], n int) {
+				for i := range n {
+					if out, err := s.Recv(); err != nil || len(out.GetPayload().GetBody()) != message {
+						t.Errorf("message %d: %v", i, err)
+						return
+					}
+				}
+			}
+			var begun, ended sync.WaitGroup
+			begun.Add(c.calls)
+			goOn := make(chan struct{})
+			for range c.calls {
+				ended.Go(func() {
+					s, err := client.StreamingOutputCall(ctx, in)
+					if err == nil {
+						read(s, c.before)
+					}
+					begun.Done()
+					<-goOn
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					read(s, c.messages-c.before)
+					if _, err := s.Recv(); !errors.Is(err, io.EOF) {
+						t.Errorf("at the end: %v", err)
+					}
+				})
+			}
+			begun.Wait()
+			most := r.Stats().Queued
+			for last := time.Now(); time.Since(last) < 200*time.Millisecond; runtime.Gosched() {
+				if n := r.Stats().Queued; n > most {
+					most, last = n, time.Now()
+				}
+			}
+			t.Logf("at most %d KiB waited", most>>10)
+			if bound := int64(c.calls*answerWindow + budgetGrown); most == 0 || most > bound {
+				t.Errorf("%d bytes waited, want some, and %d at most", most, bound)
+			}
+			close(goOn)
+			ended.Wait()
+		})
 	}
 }
 

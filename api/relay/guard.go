@@ -24,6 +24,7 @@ type guard struct {
 	old      bool         // TLS has not agreed on HTTP/2 with it
 	queued   atomic.Int64 // bytes that wait for the client's calls
 	headers  atomic.Int64 // bytes of the headers that are kept for them
+	grown    atomic.Int64 // bytes by which the windows of their answers have grown
 	withheld atomic.Bool  // the connection's window was not given back
 
 	strikes  int
