@@ -28,15 +28,18 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
+// The clock may be a year off, see "make clock".
+func validity() (from, to time.Time) { return time.Unix(0, 0), time.Now().AddDate(10, 0, 0) }
+
 func newAuthority(t *testing.T) authority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
+	from, to := validity()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(24 * time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotBefore: from, NotAfter: to,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
@@ -61,9 +64,9 @@ func (a authority) issue(t *testing.T, name string) (cert, key []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	from, to := validity()
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(24 * time.Hour),
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: from, NotAfter: to,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a.cert, &private.PublicKey, a.key)
 	if err != nil {
@@ -290,7 +293,11 @@ func TestCertificateThatExpiresIsToldOnce(t *testing.T) {
 	a := newAuthority(t)
 	files := newTLSFolder(t)
 	cert, key := a.issue(t, "one")
-	end := time.Now().Add(24 * time.Hour)
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := pair.Leaf.NotAfter
 	write(t, files.Cert, cert)
 	write(t, files.Key, key)
 	if err := os.Chmod(files.Key, 0o644); err != nil {
