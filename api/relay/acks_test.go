@@ -3,6 +3,7 @@ package relay
 import (
 	"io"
 	"net"
+	"runtime"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -38,6 +39,11 @@ func TestAnswerToAPingHasCompany(t *testing.T) {
 	r.acks.late = append(r.acks.late, newConn(r, nil)) // the timer runs as far as it knows
 	client := pipedClient(t, r)
 	c := r.all()[0]
+	for writing := true; writing; runtime.Gosched() { // it would take along what is appended before it is done
+		c.mu.Lock()
+		writing = c.writing
+		c.mu.Unlock()
+	}
 	client.must(client.WritePing(false, [8]byte{1}))
 	client.must(client.WritePriority(1, http2.PriorityParam{StreamDep: 3})) // read when the PING has been handled
 	c.mu.Lock()
