@@ -422,6 +422,10 @@ func (w *walker) bucket(id uint64, key, value []byte, depth int) error {
 	if len(inline) < pageHeaderSize || order.Uint16(inline[8:]) != leafPage {
 		return fmt.Errorf("leaf page %d: an inline bucket that is no leaf", id)
 	}
+	// It has no number. One that it had bbolt would set free when it writes the bucket anew, whosever page that is.
+	if self := order.Uint64(inline); self != 0 {
+		return fmt.Errorf("leaf page %d: an inline bucket that says that it is page %d", id, self)
+	}
 	return w.leaf(id, inline, depth+1, keyRange{}, false)
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unsafe"
 
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
 
 	"github.com/core-tools/hsu-master/api/relay/headers"
@@ -35,7 +36,7 @@ func readHead(l, out *headers.List) (h head) {
 	pseudo, regular := 0, false
 	for f := range l.All {
 		name, value := f.Name(), f.Value()
-		if len(name) == 0 || !lower(name) || !fieldValue(value) {
+		if !fieldName(name) || !fieldValue(value) {
 			h.malformed = true
 			return h
 		}
@@ -103,14 +104,16 @@ func readHead(l, out *headers.List) (h head) {
 	return h
 }
 
-// lower tells whether a name may stand in HTTP/2: in lower case.
-func lower(name string) bool {
-	for i := range len(name) {
-		if c := name[i]; c <= ' ' || c >= 0x7f || 'A' <= c && c <= 'Z' || c == ':' && i > 0 {
+// fieldName tells whether a name may stand in HTTP/2: a token in lower case, behind the colon of a pseudo-header
+// (RFC 9113, section 8.2.1; RFC 9110, section 5.6.2). Clients end a call for one that may not.
+func fieldName(name string) bool {
+	token := strings.TrimPrefix(name, ":")
+	for i := range len(token) {
+		if c := token[i]; !httpguts.IsTokenRune(rune(c)) || 'A' <= c && c <= 'Z' {
 			return false
 		}
 	}
-	return true
+	return token != ""
 }
 
 // fieldValue tells whether a value has none of the characters that end one in HTTP/1.
@@ -311,7 +314,7 @@ func (c *conn) requestTrailers(id uint32, l *headers.List, end bool) error {
 // trailing tells whether a list may stand behind a body.
 func trailing(l *headers.List) bool {
 	for f := range l.All {
-		if name := f.Name(); len(name) == 0 || name[0] == ':' || !lower(name) || !fieldValue(f.Value()) {
+		if name := f.Name(); !fieldName(name) || name[0] == ':' || !fieldValue(f.Value()) {
 			return false
 		}
 	}

@@ -20,7 +20,7 @@ func readAnswer(l, out *headers.List) (a answer) {
 	regular := false
 	for f := range l.All {
 		name, value := f.Name(), f.Value()
-		if len(name) == 0 || !lower(name) || !fieldValue(value) {
+		if !fieldName(name) || !fieldValue(value) {
 			a.malformed = true
 			return a
 		}
