@@ -69,6 +69,8 @@ func TestRefusals(t *testing.T) {
 		"two methods":       append([]string{":method", "POST"}, base(good, "application/grpc")...),
 		"pseudo at the end": append(base(good, "application/grpc"), ":extra", "1"),
 		"line feed":         append(base(good, "application/grpc"), "x", "a\nb"),
+		"control character": append(base(good, "application/grpc"), "x", "a\x01b"),
+		"no token":          append(base(good, "application/grpc"), "x=y", "1"),
 		"content-length":    append(base(good, "application/grpc"), "content-length", "7"),
 	} {
 		client.headers(id, true, headers...)
@@ -159,6 +161,8 @@ func TestGarbageFromABackend(t *testing.T) {
 		code int
 	}{
 		{"no status of HTTP", func(p *peer, id uint32) { p.headers(id, false, "content-type", "application/grpc") }, 13},
+		{"no token", func(p *peer, id uint32) { p.headers(id, false, ":status", "200", "x=y", "1") }, 13},
+		{"control character", func(p *peer, id uint32) { p.headers(id, false, ":status", "200", "x", "a\x7fb") }, 13},
 		{"upper case", func(p *peer, id uint32) { p.headers(id, false, ":status", "200", "X", "y") }, 13},
 		{"data before headers", func(p *peer, id uint32) { p.message(id, 3, false) }, 13},
 		{"headers twice", func(p *peer, id uint32) {

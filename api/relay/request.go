@@ -116,10 +116,8 @@ func fieldName(name string) bool {
 	return token != ""
 }
 
-// fieldValue tells whether a value has none of the characters that end one in HTTP/1.
-func fieldValue(value string) bool {
-	return strings.IndexByte(value, 0) < 0 && strings.IndexByte(value, '\n') < 0 && strings.IndexByte(value, '\r') < 0
-}
+// fieldValue tells whether a value has no control characters, for which clients end a call as well.
+func fieldValue(value string) bool { return httpguts.ValidHeaderFieldValue(value) }
 
 // isGRPC tells whether a content type is gRPC's.
 func isGRPC(contentType string) bool {
