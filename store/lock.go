@@ -144,6 +144,10 @@ func holder(dir string) int {
 	return pid
 }
 
+// dyingFor is how long a reader waits for a lock: a master that was killed holds its own until the process is gone,
+// which takes a moment on a busy machine.
+const dyingFor = time.Second
+
 // readLock keeps masters out for as long as a reader needs the files, without
 // creating or changing one. The function that it returns ends that.
 func readLock(dir string) (func(), error) {
@@ -154,7 +158,12 @@ func readLock(dir string) (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the lock of the state: %w", err)
 	}
-	if err := tryLock(f, false); err != nil {
+	err = tryLock(f, false)
+	for deadline := time.Now().Add(dyingFor); errors.Is(err, errLocked) && time.Until(deadline) > 0; {
+		time.Sleep(lockPoll)
+		err = tryLock(f, false)
+	}
+	if err != nil {
 		_ = f.Close()
 		if errors.Is(err, errLocked) {
 			return nil, &LockedError{Path: dir, PID: holder(dir)}

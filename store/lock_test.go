@@ -94,3 +94,20 @@ func TestHolderOfAnOddLockFile(t *testing.T) {
 		}
 	}
 }
+
+// A reader who comes right after a master was killed, and before it is gone, gets to read.
+func TestReadersWaitForAMasterThatIsEnding(t *testing.T) {
+	dir := quickDir(t)
+	db := openTest(t, dir, Options{})
+	add(t, db, 3)
+	closed := make(chan error)
+	time.AfterFunc(lockPoll, func() { closed <- db.Close() })
+	began := time.Now()
+	s, err := ReadSnapshot(dir)
+	if took := time.Since(began); took < dyingFor && (err != nil || s.Processed != 3) { // later is too late, on a machine that is that busy
+		t.Errorf("processed %d, %v after %v, want 3", s.Processed, err, took)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}
