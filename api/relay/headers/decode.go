@@ -10,8 +10,12 @@ import (
 // ErrCompression means that a block is no HPACK; the connection cannot be used further.
 var ErrCompression = errors.New("header block is not valid HPACK")
 
-// errLate is the one thing that is refused here and that x/net takes, where the table is empty.
-var errLate = fmt.Errorf("%w: the table's size changes within a block", ErrCompression)
+// What is refused here and x/net takes: the first where the table is empty, and of the second a few more bytes. RFC 7541
+// has the first (section 4.2), and leaves the length of integers to who reads them (section 5.1).
+var (
+	errLate = fmt.Errorf("%w: the table's size changes within a block", ErrCompression)
+	errLong = fmt.Errorf("%w: an integer of too many bytes", ErrCompression)
+)
 
 // Decoder decodes the header blocks of one connection, in their order.
 type Decoder struct {
@@ -55,7 +59,10 @@ func (d *Decoder) Decode(block []byte, l *List, limit int) error {
 
 func (d *Decoder) resize(block []byte) ([]byte, error) {
 	n, block, err := integer(block, 5)
-	if err != nil || n > d.allowed {
+	if err != nil {
+		return nil, err
+	}
+	if n > d.allowed {
 		return nil, ErrCompression
 	}
 	d.table.setMax(n)
@@ -64,7 +71,10 @@ func (d *Decoder) resize(block []byte) ([]byte, error) {
 
 func (d *Decoder) indexed(block []byte, l *List, size *int, limit int) ([]byte, error) {
 	i, block, err := integer(block, 7)
-	if err != nil || i == 0 || i > len(static)+d.table.len() {
+	if err != nil {
+		return nil, err
+	}
+	if i == 0 || i > len(static)+d.table.len() {
 		return nil, ErrCompression
 	}
 	if i <= len(static) {
@@ -91,7 +101,10 @@ func (d *Decoder) literal(block []byte, l *List, size *int, limit int) ([]byte, 
 		sensitive = true
 	}
 	i, block, err := integer(block, bits)
-	if err != nil || i > len(static)+d.table.len() {
+	if err != nil {
+		return nil, err
+	}
+	if i > len(static)+d.table.len() {
 		return nil, ErrCompression
 	}
 	// The field is built in a list of its own: its name may be that of an entry which its own addition evicts.
@@ -142,7 +155,10 @@ func (d *Decoder) text(block []byte) ([]byte, error) {
 	}
 	huffman := block[0]&0x80 != 0
 	n, block, err := integer(block, 7)
-	if err != nil || n > len(block) {
+	if err != nil {
+		return nil, err
+	}
+	if n > len(block) {
 		return nil, ErrCompression
 	}
 	if !huffman {
@@ -190,5 +206,5 @@ func integer(b []byte, bits int) (n int, rest []byte, err error) {
 			return int(sum), b, nil
 		}
 	}
-	return 0, nil, ErrCompression
+	return 0, nil, errLong
 }
