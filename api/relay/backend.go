@@ -260,7 +260,6 @@ func (c *conn) serveBackend(ctx context.Context) {
 	if err == nil {
 		hello := appendSettings([]byte(http2.ClientPreface),
 			http2.Setting{ID: http2.SettingEnablePush, Val: 0},
-			http2.Setting{ID: http2.SettingInitialWindowSize, Val: answerWindow},
 			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxBackendHeaderList})
 		c.use(nc, appendWindowUpdate(hello, 0, backendWindow-firstWindow))
 		c.batch.flush()

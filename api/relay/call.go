@@ -254,7 +254,7 @@ func (k *call) downData(b *batch, p []byte, n int, end bool) {
 	if k.client == nil {
 		return
 	}
-	if k.client.queued() > 0 && k.relay.full() {
+	if k.client.hoards() {
 		k.fail(b, codeResourceExhausted, "too much waits to be read by this client")
 		return
 	}

@@ -3,13 +3,13 @@ package relay
 import "golang.org/x/net/http2"
 
 const (
-	// answerWindow is the first window of an answer: as much of each call's may wait for a client that does not read.
-	answerWindow = 16 << 10
 	// mostWindow is how far the window of a stream grows whose data moves freely.
 	mostWindow = 1 << 20
-	// budgetGrown is how far the windows of all answers to a client grow together. It may stop to read at any time, and
-	// then as much waits for it, whole answers or not: nothing that was granted is too much afterwards.
+	// budgetGrown is how far the windows of all answers to a client grow together, beyond the firstWindow of each. It may
+	// stop to read at any time, and then as much waits for it: what was granted is not too much afterwards.
 	budgetGrown = 8 << 20
+	// shares of what may be queued for all are what a client has where half of it is taken.
+	shares = 32
 	// mostKept of a request is kept for a second attempt, if the call may need one.
 	mostKept = 64 << 10
 	// budgetUp of what is queued for a client's calls stops the client. The others are not touched. Where there is more

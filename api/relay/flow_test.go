@@ -292,7 +292,7 @@ func TestManyAnswersThatAreReadLate(t *testing.T) {
 			begun.Wait()
 			// Each answer comes to where its window is used up, but for credit that is not worth giving yet.
 			var most int64
-			for deadline := time.Now().Add(20 * time.Second); most < int64(c.calls*answerWindow/2); most = r.Stats().Queued {
+			for deadline := time.Now().Add(20 * time.Second); most < int64(c.calls*firstWindow/2); most = r.Stats().Queued {
 				if time.Now().After(deadline) {
 					t.Fatalf("%d bytes wait", most)
 				}
@@ -303,12 +303,80 @@ func TestManyAnswersThatAreReadLate(t *testing.T) {
 					most, last = n, time.Now()
 				}
 			}
-			if bound := int64(c.calls*answerWindow + budgetGrown); most > bound {
+			if bound := int64(c.calls*firstWindow + budgetGrown); most > bound {
 				t.Errorf("%d bytes waited, want %d at most", most, bound)
 			}
 			close(goOn)
 			ended.Wait()
 		})
+	}
+}
+
+// lamenting is echo that tells of answers which could not be sent.
+type lamenting struct {
+	echo
+	broken chan<- struct{}
+}
+
+func (b lamenting) StreamingOutputCall(in *testpb.StreamingOutputCallRequest, stream grpc.ServerStreamingServer[testpb.StreamingOutputCallResponse]) error {
+	err := b.echo.StreamingOutputCall(in, stream)
+	if err != nil {
+		b.broken <- struct{}{}
+	}
+	return err
+}
+
+// Where clients hold much of what all may, answers to those that hold the most are broken off, and not to the others.
+func TestOneThatDoesNotReadHarmsNoOther(t *testing.T) {
+	const most, message = 4 << 20, 100_000
+	broken := make(chan struct{}, 1000)
+	ep, _ := startBackend(t, lamenting{broken: broken})
+	r, addr := startRelay(t, Options{MaxBuffered: most}, ep)
+	in := &testpb.StreamingOutputCallRequest{}
+	for range 20 { // more than the widest window and what the server keeps for itself
+		in.ResponseParameters = append(in.ResponseParameters, &testpb.ResponseParameters{Size: message})
+	}
+	begin := func(calls int) (all []grpc.ServerStreamingClient[testpb.StreamingOutputCallResponse]) {
+		client := dial(t, addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(16<<20))
+		for range calls {
+			s, err := client.StreamingOutputCall(timeout(t), in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, s)
+		}
+		return all
+	}
+	read := func(s grpc.ServerStreamingClient[testpb.StreamingOutputCallResponse]) error {
+		for {
+			if _, err := s.Recv(); err != nil {
+				return err
+			}
+		}
+	}
+	modest := begin(1)[0]
+	for deadline := time.Now().Add(20 * time.Second); r.Stats().Queued < firstWindow/2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes wait", r.Stats().Queued)
+		}
+	}
+	greedy := begin(200)
+	select {
+	case <-broken:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%d bytes wait, and nothing was broken off", r.Stats().Queued)
+	}
+	if n := r.Stats().Queued; n > most*3/4 {
+		t.Errorf("%d bytes wait, want about half of %d", n, most)
+	}
+	for _, s := range greedy {
+		if err := read(s); !errors.Is(err, io.EOF) && status.Code(err) != codes.ResourceExhausted && status.Code(err) != codes.Internal {
+			t.Errorf("of the client that holds the most: %v", err)
+		}
+	}
+	if err := read(modest); !errors.Is(err, io.EOF) {
+		t.Errorf("of the client that holds little: %v", err)
 	}
 }
 

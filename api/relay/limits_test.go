@@ -340,7 +340,7 @@ func TestClientThatNeverReads(t *testing.T) {
 		if _, err := other.UnaryCall(timeout(t), simple(1000)); err != nil {
 			t.Fatalf("another client: %v", err)
 		}
-		if n := r.Stats().Queued; n > maxStreams*answerWindow+budgetGrown+budgetUp+clientWindow {
+		if n := r.Stats().Queued; n > maxStreams*firstWindow+budgetGrown+budgetUp+clientWindow {
 			t.Fatalf("%d bytes are queued", n)
 		}
 	}

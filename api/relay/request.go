@@ -173,7 +173,7 @@ func (c *conn) request(id uint32, l *headers.List, end bool) error {
 	k.relay, k.client, k.clientID = r, c, id
 	k.began = r.now()
 	k.up.recv, k.up.window = firstWindow, firstWindow
-	k.down.recv, k.down.window = answerWindow, answerWindow
+	k.down.recv, k.down.window = firstWindow, firstWindow
 	k.down.send = initial
 	k.up.ended = end
 	if l.Truncated {
