@@ -39,6 +39,10 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 			positional = append(positional, arg)
 		}
 	}
+	if len(commands) > 0 && len(positional) > 0 {
+		// Behind "--" nothing is a command, though the parser would take it for one.
+		return nil, usagef("a command is missing: see %q", name+" --help")
+	}
 	ordered := slices.Concat(path, flags)
 	if len(positional) > 0 {
 		ordered = append(append(ordered, "--"), positional...)
