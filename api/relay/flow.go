@@ -210,7 +210,7 @@ func (f *flow) give(b *batch, n int) {
 		return
 	}
 	grant := f.credit
-	if !f.stalled && f.window < mostWindow && f.mayGrow(f.window) {
+	if !f.stalled && f.window < mostWindow && f.takeGrowth(f.window) {
 		grant += f.window
 		f.window *= 2
 	}
@@ -223,9 +223,9 @@ func (f *flow) give(b *batch, n int) {
 	}
 }
 
-// mayGrow takes n out of what the windows of the client's answers may grow. What it sends is bounded by the window of
-// its connection.
-func (f *flow) mayGrow(n int) bool {
+// takeGrowth takes n out of what the windows of the client's answers may grow, where it is there. What the client sends is
+// bounded by the window of its connection.
+func (f *flow) takeGrowth(n int) bool {
 	client := f.call.client
 	if client == nil {
 		return false

@@ -247,7 +247,7 @@ func TestManyAnswersThatAreReadLate(t *testing.T) {
 		calls, messages int
 		before          int // messages of each that are read before the pause
 	}{
-		"from the start":        {400, 3, 0},
+		"from the start":        {600, 3, 0},
 		"after they were quick": {32, 40, 24},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -298,6 +298,7 @@ func TestManyAnswersThatAreReadLate(t *testing.T) {
 				}
 				time.Sleep(time.Millisecond)
 			}
+			// More may come, which makes the bound worth looking at; nothing depends on it.
 			for last := time.Now(); time.Since(last) < 100*time.Millisecond; time.Sleep(time.Millisecond) {
 				if n := r.Stats().Queued; n > most {
 					most, last = n, time.Now()

@@ -282,8 +282,8 @@ func (c *conn) queued() int {
 // hoards tells that a client's calls hold so much that answers to them are broken off: something, where all clients hold
 // too much together, and before it comes to that more than a share.
 func (c *conn) hoards() bool {
-	q, all, most := int64(c.queued()), c.relay.queued.Load(), int64(c.relay.opts.MaxBuffered)
-	return all > most && q > 0 || all > most/2 && q > most/shares
+	q, most := c.queued(), c.relay.opts.MaxBuffered
+	return q > 0 && c.relay.full() || q > most/shares && c.relay.queued.Load() > int64(most)/2
 }
 
 // stopped tells that a client's calls hold more than most, or something where all of them hold too much together.
