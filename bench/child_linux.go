@@ -26,6 +26,7 @@ var childParts = map[string]func(*childIO) error{
 	"lean":      childLean,
 	"worker":    childWorker,
 	"bulk":      childBulk,
+	"copy":      childCopy,
 	"hold":      childHold,
 }
 

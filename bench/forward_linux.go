@@ -16,6 +16,8 @@ import (
 const (
 	sideDirect  = "direct"
 	sideProduct = "hsu-master"
+	// sideCopy looks at nothing that it passes on: what one more process on the way costs at least.
+	sideCopy = "bare copy"
 )
 
 // contest is one set of calls that several sides make in turn.
@@ -214,38 +216,49 @@ func forwardBulk(ctx context.Context, l *lab) ([]row, error) {
 	if l.quick {
 		size = 64 << 20
 	}
-	var product, direct, growth series
+	rates := map[string]series{}
+	var growth series
 	for round := range l.rounds {
 		if err := l.awaitCalm(ctx); err != nil {
 			return nil, err
 		}
-		p, d, grown, err := l.bulkRound(ctx, round, size)
+		one, grown, err := l.bulkRound(ctx, round, size)
 		if err != nil {
 			return nil, err
 		}
-		product, direct, growth = append(product, p), append(direct, d), append(growth, grown)
-		l.say("round %d of %d, one stream:  direct %s  forwarded %s, RSS grew by %s", round+1, l.rounds,
-			format(perBytes, d), format(perBytes, p), format(bytesUnit, grown))
+		for side, rate := range one {
+			rates[side] = append(rates[side], rate)
+		}
+		growth = append(growth, grown)
+		l.say("round %d of %d, one stream:  direct %s  forwarded %s, RSS grew by %s  bare copy %s", round+1, l.rounds,
+			format(perBytes, one[sideDirect]), format(perBytes, one[sideProduct]), format(bytesUnit, grown), format(perBytes, one[sideCopy]))
 	}
-	return []row{newRow(rowForwardBulk, product, direct), newRow(rowForwardBulkRSS, growth, nil)}, nil
+	r := newRow(rowForwardBulk, rates[sideProduct], rates[sideDirect])
+	r.beside(sideCopy, rates[sideCopy].over(rates[sideDirect]))
+	return []row{r, newRow(rowForwardBulkRSS, growth, nil)}, nil
 }
 
-func (l *lab) bulkRound(ctx context.Context, round int, size int64) (product, direct, grown float64, err error) {
+// bulkRound returns the bytes a second of each side, and by how much the master's RSS grew.
+func (l *lab) bulkRound(ctx context.Context, round int, size int64) (rates map[string]float64, grown float64, err error) {
 	g, err := l.startGateway(ctx, 1)
 	if err != nil {
-		return 0, 0, 0, err
+		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, g.stop()) }()
-	var rates [2]float64
-	for i := range rates {
-		forwarded := (i + round) % 2
-		address := []string{g.workers[0], g.address}[forwarded]
-		rates[forwarded], grown, err = l.bulkTurn(ctx, address, g.pid(), size, grown)
-		if err != nil {
-			return 0, 0, 0, err
+	hop, address, err := l.startCopy(ctx, g.workers[0])
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, hop.stop()) }()
+	sides := []struct{ name, address string }{{sideDirect, g.workers[0]}, {sideProduct, g.address}, {sideCopy, address}}
+	rates = map[string]float64{}
+	for i := range sides {
+		side := sides[(i+round)%len(sides)]
+		if rates[side.name], grown, err = l.bulkTurn(ctx, side.address, g.pid(), size, grown); err != nil {
+			return nil, 0, err
 		}
 	}
-	return rates[1], rates[0], grown, nil
+	return rates, grown, nil
 }
 
 // bulkTurn returns the bytes a second, and by how much the process's RSS grew at most.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"sync"
 	"time"
@@ -72,6 +73,60 @@ func bulk(conn *grpc.ClientConn, size int64) (err error) {
 		err = sendErr
 	}
 	return err
+}
+
+type (
+	copyOrder  struct{}
+	copyAnswer struct{ Address string }
+)
+
+// childCopy copies the bytes of TCP connections, which Linux does without showing them to the process: args are the
+// address to copy to.
+func childCopy(c *childIO) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go copyBothWays(conn, c.args[0])
+		}
+	}()
+	return orders(c, func(copyOrder) (copyAnswer, error) { return copyAnswer{listener.Addr().String()}, nil })
+}
+
+func copyBothWays(from net.Conn, address string) {
+	to, err := net.Dial("tcp", address)
+	if err != nil {
+		_ = from.Close()
+		return
+	}
+	var ways sync.WaitGroup
+	for _, way := range [][2]net.Conn{{to, from}, {from, to}} {
+		ways.Go(func() {
+			_, _ = io.Copy(way[0], way[1])
+			_ = way[0].Close()
+		})
+	}
+	ways.Wait()
+}
+
+// startCopy starts it, and returns where it listens.
+func (l *lab) startCopy(ctx context.Context, to string) (*child, string, error) {
+	c, err := l.startChild("copy", to)
+	if err != nil {
+		return nil, "", err
+	}
+	var answer copyAnswer
+	if err := c.ask(ctx, copyOrder{}, &answer); err != nil {
+		return nil, "", errors.Join(err, c.stop())
+	}
+	return c, answer.Address, nil
 }
 
 type holdOrder struct{ Streams int }
