@@ -46,7 +46,18 @@ func (l *lane) ready(op *operation) error {
 	if err := r.employ(freePort(l.t)); err != nil {
 		return err
 	}
-	return r.recovered(offline{})
+	if err := r.recovered(offline{}); err != nil {
+		return err
+	}
+	// One of a backup as old as the first start would know nothing of the restart that
+	// a taken port costs.
+	for _, was := range r.known.ledger {
+		if was.portTaken > 0 {
+			l.retire()
+			return l.ready(op)
+		}
+	}
+	return nil
 }
 
 // retire ends the lane's rig in an orderly way, and sees that nothing is left.

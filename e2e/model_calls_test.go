@@ -205,6 +205,13 @@ func (c *calls) note(message string) {
 // those among them that found their port taken.
 type noted struct{ all, portTaken int }
 
+// lostPort tells that it found its port taken, which ended it: nobody that this test
+// watches has.
+func (r *rig) lostPort(b being) bool {
+	_, err := os.Stat(filepath.Join(r.notes, fmt.Sprintf("%s.%d.%s.port-taken", b.worker, b.pid, b.token)))
+	return err == nil
+}
+
 // instancesNoted counts them: each has left a file of its own.
 func (r *rig) instancesNoted() (map[string]noted, error) {
 	names, err := os.ReadDir(r.notes)
