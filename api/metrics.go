@@ -125,7 +125,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(descWaiting, float64(s.Waiting), s.Name)
 		for _, e := range s.Endpoints {
 			labels := []string{s.Name, cmp.Or(e.Worker, e.Address)}
-			gauge(descUp, yes(e.Ready && !e.Ejected), labels...)
+			gauge(descUp, yes(e.Ready && e.EjectedFor == 0), labels...)
 			calls(e.Figures, labels)
 		}
 		// What is counted never falls: neither while a worker is started again, nor for good.

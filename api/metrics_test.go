@@ -76,7 +76,7 @@ func TestMetricsTellOfWorkersAndCalls(t *testing.T) {
 	endpoint.Failures[14] = 4
 	endpoint.Latency.Counts[0], endpoint.Latency.Counts[1] = 5, 1
 	endpoint.Latency.Sum = 300 * time.Microsecond
-	outside := services.EndpointInfo{Address: "127.0.0.1:9000", Ready: true, Ejected: true}
+	outside := services.EndpointInfo{Address: "127.0.0.1:9000", Ready: true, EjectedFor: time.Second}
 	source := MetricsSource{
 		Store: tallied{processed: 12, broken: errors.New("no space left on device")},
 		Workers: func() []supervisor.WorkerInfo {

@@ -98,7 +98,7 @@ func changesOf(before, now []*adminpb.Service) []*adminpb.WatchResponse {
 			for _, e := range s.GetEndpoints() {
 				e = proto.CloneOf(e)
 				// What changes without meaning that something has.
-				e.Figures, e.ExpiresAt, e.Reason = nil, nil, ""
+				e.Figures, e.ExpiresAt, e.EjectedFor, e.Reason = nil, nil, nil, ""
 				m[place{s.GetName(), e.GetAddress(), e.GetWorker()}] = e
 			}
 		}
@@ -264,7 +264,8 @@ func decorate(s *adminpb.Service, info services.ServiceInfo, of *services.Servic
 	}
 	for _, e := range s.GetEndpoints() {
 		// A worker may be ready, and not known yet to offer this.
-		e.Healthy, e.Ejected = at[e.GetAddress()].Ready, at[e.GetAddress()].Ejected
+		here := at[e.GetAddress()]
+		e.Healthy, e.Ejected, e.EjectedFor = here.Ready, here.EjectedFor > 0, duration(here.EjectedFor)
 		if of != nil { // else it has gone this moment
 			e.Figures = figuresMessage(of.Figures(cmp.Or(e.GetWorker(), e.GetAddress())))
 		}

@@ -844,7 +844,9 @@ type Endpoint struct {
 	Ttl       *durationpb.Duration   `protobuf:"bytes,7,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// Absent offline.
-	Figures       *Figures `protobuf:"bytes,9,opt,name=figures,proto3" json:"figures,omitempty"`
+	Figures *Figures `protobuf:"bytes,9,opt,name=figures,proto3" json:"figures,omitempty"`
+	// How long it gets no calls from now on, where it is ejected.
+	EjectedFor    *durationpb.Duration `protobuf:"bytes,10,opt,name=ejected_for,json=ejectedFor,proto3" json:"ejected_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -938,6 +940,13 @@ func (x *Endpoint) GetExpiresAt() *timestamppb.Timestamp {
 func (x *Endpoint) GetFigures() *Figures {
 	if x != nil {
 		return x.Figures
+	}
+	return nil
+}
+
+func (x *Endpoint) GetEjectedFor() *durationpb.Duration {
+	if x != nil {
+		return x.EjectedFor
 	}
 	return nil
 }
@@ -1638,7 +1647,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\rmax_in_flight\x18\x05 \x01(\x03R\vmaxInFlight\x12\x1f\n" +
 	"\vmax_message\x18\x06 \x01(\x03R\n" +
 	"maxMessage\x12\x18\n" +
-	"\awaiting\x18\a \x01(\x03R\awaiting\"\xc0\x02\n" +
+	"\awaiting\x18\a \x01(\x03R\awaiting\"\xfc\x02\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x18\n" +
@@ -1649,7 +1658,10 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x03ttl\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x129\n" +
 	"\n" +
 	"expires_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x126\n" +
-	"\afigures\x18\t \x01(\v2\x1c.hsu.master.admin.v1.FiguresR\afigures\"\xb1\x02\n" +
+	"\afigures\x18\t \x01(\v2\x1c.hsu.master.admin.v1.FiguresR\afigures\x12:\n" +
+	"\vejected_for\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"ejectedFor\"\xb1\x02\n" +
 	"\aFigures\x12\x14\n" +
 	"\x05calls\x18\x01 \x01(\x04R\x05calls\x12\x1b\n" +
 	"\tin_flight\x18\x02 \x01(\x03R\binFlight\x12F\n" +
@@ -1764,36 +1776,37 @@ var file_hsu_master_admin_proto_depIdxs = []int32{
 	27, // 11: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
 	26, // 12: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
 	12, // 13: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	25, // 14: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	13, // 15: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	27, // 16: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	10, // 17: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 18: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	11, // 19: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	27, // 20: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	11, // 21: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	27, // 22: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	1,  // 23: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 24: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	5,  // 25: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	14, // 26: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	16, // 27: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	18, // 28: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	20, // 29: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	22, // 30: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 31: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 32: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	6,  // 33: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	15, // 34: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	17, // 35: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	19, // 36: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	21, // 37: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	23, // 38: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	31, // [31:39] is the sub-list for method output_type
-	23, // [23:31] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	27, // 14: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	25, // 15: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	13, // 16: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	27, // 17: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	10, // 18: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	0,  // 19: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	11, // 20: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	27, // 21: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	11, // 22: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	27, // 23: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	1,  // 24: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	3,  // 25: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	5,  // 26: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	14, // 27: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	16, // 28: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	18, // 29: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	20, // 30: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	22, // 31: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	2,  // 32: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	4,  // 33: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	6,  // 34: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	15, // 35: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	17, // 36: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	19, // 37: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	21, // 38: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	23, // 39: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }

@@ -75,15 +75,16 @@ type (
 		Waiting     int64  `json:"waiting"`
 	}
 	endpointJSON struct {
-		Address   string       `json:"address"`
-		Worker    string       `json:"worker"`
-		Healthy   bool         `json:"healthy"`
-		Source    string       `json:"source"` // worker, reflection or registered
-		Ejected   bool         `json:"ejected"`
-		Reason    string       `json:"reason,omitempty"`
-		TTL       float64      `json:"ttl,omitempty"` // seconds
-		ExpiresAt *time.Time   `json:"expires_at,omitempty"`
-		Figures   *figuresJSON `json:"figures,omitempty"` // of a running master
+		Address    string       `json:"address"`
+		Worker     string       `json:"worker"`
+		Healthy    bool         `json:"healthy"`
+		Source     string       `json:"source"` // worker, reflection or registered
+		Ejected    bool         `json:"ejected"`
+		EjectedFor float64      `json:"ejected_for,omitempty"` // seconds from now
+		Reason     string       `json:"reason,omitempty"`
+		TTL        float64      `json:"ttl,omitempty"` // seconds
+		ExpiresAt  *time.Time   `json:"expires_at,omitempty"`
+		Figures    *figuresJSON `json:"figures,omitempty"` // of a running master
 	}
 	figuresJSON struct {
 		Calls     uint64            `json:"calls"`
@@ -159,7 +160,8 @@ func servicesToJSON(services []*adminpb.Service) []serviceJSON {
 func endpointToJSON(e *adminpb.Endpoint) endpointJSON {
 	item := endpointJSON{
 		Address: e.GetAddress(), Worker: e.GetWorker(), Healthy: e.GetHealthy(), Source: e.GetSource(), Ejected: e.GetEjected(),
-		Reason: e.GetReason(), TTL: e.GetTtl().AsDuration().Seconds(), ExpiresAt: timeOf(e.GetExpiresAt()),
+		EjectedFor: e.GetEjectedFor().AsDuration().Seconds(),
+		Reason:     e.GetReason(), TTL: e.GetTtl().AsDuration().Seconds(), ExpiresAt: timeOf(e.GetExpiresAt()),
 	}
 	if f := e.GetFigures(); f != nil {
 		item.Figures = &figuresJSON{

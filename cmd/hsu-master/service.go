@@ -139,7 +139,11 @@ func remarks(e *adminpb.Endpoint) []string {
 		all = append(all, "has lost "+plural(int(n), "call")+" that went on to another endpoint")
 	}
 	if n := f.GetEjections(); n > 0 {
-		all = append(all, "was taken out for failing again and again, "+plural(int(n), "time"))
+		note := "was taken out for failing again and again, " + plural(int(n), "time")
+		if left := e.GetEjectedFor().AsDuration(); left > 0 {
+			note += ", and is back in " + left.Round(time.Second/10).String()
+		}
+		all = append(all, note)
 	}
 	return all
 }

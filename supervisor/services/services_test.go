@@ -186,13 +186,20 @@ func TestEjectedEndpointReturnsAfterATimeThatGrows(t *testing.T) {
 			if !out(eps[0]) {
 				t.Fatalf("round %d: not ejected", round)
 			}
-			time.Sleep(time.Duration(round)*ejectFor - time.Millisecond)
+			whole := time.Duration(round) * ejectFor
+			if left := s.Info().Endpoints[0].EjectedFor; left != whole {
+				t.Errorf("round %d: said to be out for %s, want %s", round, left, whole)
+			}
+			time.Sleep(whole - time.Millisecond)
 			if !out(eps[0]) {
 				t.Errorf("round %d: back too early", round)
 			}
 			time.Sleep(time.Millisecond)
 			if out(eps[0]) {
 				t.Errorf("round %d: not back", round)
+			}
+			if left := s.Info().Endpoints[0].EjectedFor; left != 0 {
+				t.Errorf("round %d: back, and said to be out for %s", round, left)
 			}
 		}
 		// After some time in peace it is forgotten.
@@ -224,7 +231,7 @@ func TestNoMoreThanHalfIsEjected(t *testing.T) {
 			}
 			got := 0
 			for _, ep := range s.Info().Endpoints {
-				if ep.Ejected {
+				if ep.EjectedFor > 0 {
 					got++
 				}
 			}
@@ -261,7 +268,7 @@ func TestWhatWasGivenUpIsNoSignOfLife(t *testing.T) {
 			}
 			lease(t, s, "", eps[1]).End(Outcome{Code: code})
 			fail(t, s, eps[0], eps)
-			if got := s.Info().Endpoints[0].Ejected; got != ejected {
+			if got := s.Info().Endpoints[0].EjectedFor > 0; got != ejected {
 				t.Errorf("with code %d between failures: ejected %t, want %t", code, got, ejected)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // ServiceInfo is a service at one moment.
@@ -24,7 +25,8 @@ type EndpointInfo struct {
 	Address string
 	Worker  string
 	Ready   bool
-	Ejected bool
+	// EjectedFor is how long it stays ejected from now on, 0 where it is not.
+	EjectedFor time.Duration
 	Figures
 }
 
@@ -53,7 +55,7 @@ func (s *Service) Info() ServiceInfo {
 		present[m.figures] = true
 		info.Endpoints = append(info.Endpoints, EndpointInfo{
 			Address: m.ep.Address, Worker: m.ep.Worker,
-			Ready: m.ready, Ejected: m.ejected(now), Figures: m.figures.read(),
+			Ready: m.ready, EjectedFor: max(0, m.ejectedUntil-now), Figures: m.figures.read(),
 		})
 	}
 	for key, f := range s.kept {
