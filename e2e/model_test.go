@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,6 +76,9 @@ func (r *rig) scan() []being {
 	for _, pid := range pids() {
 		folder := "/proc/" + strconv.Itoa(pid)
 		environ := readAtOnce(folder+"/environ", buffer)
+		for since := time.Now(); len(environ) == 0 && executing(pid, time.Since(since)); environ = readAtOnce(folder+"/environ", buffer) {
+			time.Sleep(100 * time.Microsecond)
+		}
 		if !bytes.Contains(environ, id) {
 			continue
 		}
@@ -97,6 +101,28 @@ func (r *rig) scan() []being {
 		all = append(all, b)
 	}
 	return all
+}
+
+// bare are processes without an environment, which many are looked at thousands of
+// times: threads of the kernel, and others that were started so.
+var bare sync.Map
+
+// executing tells whether a process that shows no environment may only be about to
+// execute another program: one that does shows none for a moment.
+func executing(pid int, since time.Duration) bool {
+	if _, known := bare.Load(pid); known {
+		return false
+	}
+	const kernelThreads = 2 // is their parent
+	f, err := readStat("/proc/" + strconv.Itoa(pid))
+	if err != nil || f.state == 'Z' || f.state == 'X' {
+		return false
+	}
+	if f.ppid == 0 || f.ppid == kernelThreads || since > 20*time.Millisecond {
+		bare.Store(pid, true)
+		return false
+	}
+	return true
 }
 
 // readAtOnce reads a file of the kernel's with as few calls as there can be: of
