@@ -178,6 +178,15 @@ func (d *disk) cutOff(mib uint64) {
 	}
 }
 
+// trim has what is below the disk forget what is free on it: the next use of that takes
+// new space there.
+func (d *disk) trim() {
+	d.t.Helper()
+	if out, err := exec.Command("fstrim", d.dir).CombinedOutput(); err != nil {
+		d.t.Fatalf("fstrim (of util-linux): %v\n%s", err, out)
+	}
+}
+
 // fill leaves no byte on the disk.
 func (d *disk) fill() { fillUp(d.t, d.filler) }
 

@@ -4,7 +4,9 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,8 +15,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
@@ -26,9 +30,11 @@ import (
 // outage is a time in which the state cannot be written.
 type outage struct {
 	reason string // what callers are told
-	begin  func(*master)
-	end    func()
-	again  func() *master // starts one in the middle of it; nil means as always
+	// grows: the state is refused only what it grows by.
+	grows bool
+	begin func(*master)
+	end   func()
+	again func() *master // starts one in the middle of it; nil means as always
 }
 
 // steady is how many workers of a host under a fault run on and on, the first ones.
@@ -62,7 +68,7 @@ func (h *host) survive(o outage, kill bool) {
 	load.awaitMore(100)
 
 	o.begin(m)
-	h.awaitRefusal(o.reason)
+	h.awaitOutage(o)
 	h.wantOutage(load, o, before)
 	h.killWorker(before.Workers[0].PID)
 	h.wantOutage(load, o, before)
@@ -73,7 +79,7 @@ func (h *host) survive(o outage, kill bool) {
 		} else {
 			m = o.again()
 		}
-		h.awaitRefusal(o.reason)
+		h.awaitOutage(o)
 		h.wantOutage(load, o, before)
 	}
 	o.end()
@@ -108,6 +114,41 @@ func (h *host) awaitSteady(pass func(dump, worker) bool) (d dump) {
 		return nil
 	})
 	return d
+}
+
+// awaitOutage returns when requests are refused, and has the registry grow until then
+// where that is what it takes.
+func (h *host) awaitOutage(o outage) {
+	h.t.Helper()
+	if o.grows {
+		h.growUntilRefused(o.reason)
+	}
+	h.awaitRefusal(o.reason)
+}
+
+// growUntilRefused registers one service after the other, of an endpoint that nobody is.
+func (h *host) growUntilRefused(reason string) {
+	h.t.Helper()
+	conn, err := grpc.NewClient("unix://"+filepath.Join(h.state, "run", "admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	registry, endpoint := adminpb.NewRegistryClient(conn), address(freePort(h.t))
+	const most = 20_000 // some MiB
+	for range most {
+		ctx, cancel := context.WithTimeout(h.t.Context(), patience)
+		request := &adminpb.RegisterRequest{Service: "grown.S" + rand.Text() + strings.Repeat(".more", 30), Address: endpoint}
+		_, err = registry.Register(ctx, request, grpc.WaitForReady(true))
+		cancel()
+		if refused(err, reason) {
+			return
+		}
+		if err != nil {
+			h.t.Fatalf("register a service: %v, want UNAVAILABLE and %q", err, reason)
+		}
+	}
+	h.t.Fatalf("%d registrations have found a place", most)
 }
 
 // awaitRefusal returns when a request is refused for the reason.

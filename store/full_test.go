@@ -71,44 +71,57 @@ func testOpenedThoughUnwritable(t *testing.T, act string, mode SyncMode) {
 	}
 }
 
-// Each step of writing the state anew fails, for a while: what comes of it is what
-// was acknowledged, and not what a backup holds.
+// Each step of writing the state anew fails, for a while, and then another one: what
+// comes of it is what was acknowledged, and not what a backup holds.
 func TestStateIsWrittenAnewThoughEachStepFailsAtFirst(t *testing.T) {
+	var steps []string
 	for _, file := range []crashpoint.Point{crashpoint.Rewrite, crashpoint.Counter} {
 		for _, step := range file.Steps() {
-			for _, act := range []string{string(step), step.After()} {
-				t.Run(act, func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
-						var a acts
-						db := openSeams(t, t.TempDir(), Options{}, a.seams())
-						put(t, db, PutWorker(fullWorker("worker-0")))
-						if _, err := db.BackUp(); err != nil {
-							t.Fatal(err)
-						}
-						put(t, db, PutWorker(fullWorker("worker-1")))
-						add(t, db, 3)
-						a.set(act, syscall.EIO)
-						a.set("commit", syscall.EIO)
-						if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-2"))); !errors.Is(err, ErrUnavailable) {
-							t.Errorf("apply: %v, want ErrUnavailable", err)
-						}
-						time.Sleep(time.Minute)
-						synctest.Wait()
-						if err := db.AddProcessed(t.Context(), 1); !errors.Is(err, ErrUnavailable) {
-							t.Errorf("count: %v, want ErrUnavailable", err)
-						}
-						a.set(act, nil)
-						a.set("commit", nil)
-						time.Sleep(lastRepairDelay)
-						synctest.Wait()
-						add(t, db, 1)
-						if s := snapshot(t, db); !cmp.Equal(ids(s), []string{"worker-0", "worker-1"}) || s.Processed != 4 {
-							t.Errorf("workers %v, processed %d, want worker-0, worker-1 and 4", ids(s), s.Processed)
-						}
-					})
-				})
+			steps = append(steps, string(step), step.After())
+		}
+	}
+	for _, first := range steps {
+		for _, then := range steps {
+			t.Run(first+", "+then, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { writtenAnewAfter(t, first, then) })
+			})
+		}
+	}
+}
+
+func writtenAnewAfter(t *testing.T, faults ...string) {
+	var a acts
+	db := openSeams(t, t.TempDir(), Options{}, a.seams())
+	put(t, db, PutWorker(fullWorker("worker-0")))
+	if _, err := db.BackUp(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, db, PutWorker(fullWorker("worker-1")))
+	add(t, db, 3)
+	a.set("commit", syscall.EIO)
+	for i, act := range faults {
+		a.set(act, syscall.EIO)
+		if i > 0 && act != faults[i-1] {
+			a.set(faults[i-1], nil)
+		}
+		if i == 0 {
+			if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-2"))); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("apply: %v, want ErrUnavailable", err)
 			}
 		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if err := db.AddProcessed(t.Context(), 1); !errors.Is(err, ErrUnavailable) || !errors.Is(err, syscall.EIO) {
+			t.Errorf("count: %v, want ErrUnavailable for EIO", err)
+		}
+	}
+	a.set(faults[len(faults)-1], nil)
+	a.set("commit", nil)
+	time.Sleep(lastRepairDelay)
+	synctest.Wait()
+	add(t, db, 1)
+	if s := snapshot(t, db); !cmp.Equal(ids(s), []string{"worker-0", "worker-1"}) || s.Processed != 4 {
+		t.Errorf("workers %v, processed %d, want worker-0, worker-1 and 4", ids(s), s.Processed)
 	}
 }
 

@@ -44,8 +44,12 @@ func (db *DB) present() error {
 // settlePlace makes sure that what is about to be written comes to where the state
 // belongs, and takes nobody else's place. The source is the open database.
 func (db *DB) settlePlace(source *os.File) error {
-	switch there, err := os.Stat(db.path); {
-	case err == nil && (os.SameFile(db.mine, there) || db.attempt != nil && os.SameFile(db.attempt, there)):
+	there, err := os.Stat(db.path)
+	if err == nil && db.attempt != nil && os.SameFile(db.attempt, there) {
+		db.mine = there // it came that far before something else failed, and stays there if this attempt does not
+	}
+	switch {
+	case err == nil && os.SameFile(db.mine, there):
 		return db.keepMastership()
 	case err == nil:
 		return fmt.Errorf("another state was put in its place under way: %s is left as it is: stop this master before its state is replaced", db.path)
