@@ -204,7 +204,11 @@ func (c *conn) openStream(b *batch, k *call) room {
 	k.up.send = c.initial
 	c.touch(b)
 	end := k.up.ended && k.up.q.unsent == 0
-	c.appendHeaders(id, k.timeoutLeft(), end)
+	var mark []byte
+	if e := c.pool.endpoint; e != nil && e.Worker == "" {
+		mark = c.relay.mark // it may be another master
+	}
+	c.appendHeaders(id, end, k.timeoutLeft(), mark)
 	k.up.endSent = end
 	return streamOpened
 }

@@ -15,6 +15,7 @@ package relay
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/core-tools/hsu-master/api/relay/headers"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -118,6 +120,8 @@ type Relay struct {
 	opts  Options
 	epoch time.Time
 	debug bool
+	name  string // in [via]
+	mark  []byte // the list with it
 	local *pool
 
 	closing atomic.Bool
@@ -174,6 +178,10 @@ func New(o Options) (*Relay, error) {
 		r.opts.TLS = o.TLS.Clone()
 		r.opts.TLS.NextProtos = []string{"h2", "http/1.1"} // the latter for a clear refusal
 	}
+	var mark headers.List
+	r.name = "hsu-" + rand.Text()
+	mark.Add(via, "2.0 "+r.name)
+	r.mark = mark.Bytes()
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.local = &pool{relay: r, dial: func(context.Context) (net.Conn, error) { return o.LocalDial() }}
 	r.acks.wake = make(chan struct{}, 1)

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -28,10 +29,16 @@ type head struct {
 	length                            int64
 	trace, request                    string // traceparent, and the value of RequestID
 	malformed                         bool   // not as HTTP/2 wants it
+	returned                          bool   // has been here: see via
 }
 
-// readHead looks through the headers of a request and appends to out those that are passed on.
-func readHead(l, out *headers.List) (h head) {
+// via is the header by which a relay knows its own calls again (RFC 9110, section 7.6.3). Masters can be endpoints of
+// each other, and a call for which none of them has a worker would go round, as one more call each time.
+const via = "via"
+
+// readHead looks through the headers of a request and appends to out those that are passed on. own is what this relay
+// is called in [via].
+func readHead(l, out *headers.List, own string) (h head) {
 	h.length = -1
 	pseudo, regular := 0, false
 	for f := range l.All {
@@ -95,6 +102,8 @@ func readHead(l, out *headers.List) (h head) {
 			h.marked, h.request = true, value
 		case "traceparent":
 			h.trace = value
+		case via:
+			h.returned = h.returned || strings.Contains(value, own)
 		}
 		out.AddField(f)
 	}
@@ -181,10 +190,17 @@ func (c *conn) request(id uint32, l *headers.List, end bool) error {
 		return nil
 	}
 	c.passed.Reset()
-	h := readHead(l, &c.passed)
+	h := readHead(l, &c.passed, r.name)
 	k.up.declared = h.length
 	if h.malformed || end && h.length > 0 {
 		k.violated(&c.batch, c, http2.ErrCodeProtocol)
+		return nil
+	}
+	if h.returned {
+		r.trouble("call refused", c, errReturned)
+		k.code = codeUnavailable
+		c.reset(&c.batch, id, http2.ErrCodeRefusedStream) // so that who sent it tries another endpoint
+		k.leaveClient(&c.batch)
 		return nil
 	}
 	if !k.accept(&c.batch, &h) {
@@ -199,6 +215,9 @@ func (c *conn) request(id uint32, l *headers.List, end bool) error {
 	k.settle(&c.batch)
 	return nil
 }
+
+// errReturned is that of a call which this relay has passed on itself.
+var errReturned = errors.New("it has been here: masters are endpoints of each other, and no worker of theirs took it")
 
 // accept decides where the call goes. It returns false where it has been answered.
 func (k *call) accept(b *batch, h *head) bool {

@@ -130,20 +130,22 @@ func (c *conn) sendHeaders(b *batch, id uint32, list []byte, end bool) {
 	if !c.begin(b) {
 		return
 	}
-	c.appendHeaders(id, list, end)
+	c.appendHeaders(id, end, list)
 	c.useful = true
 	c.end()
 }
 
-// appendHeaders appends a header block to the output. c.mu is held.
-func (c *conn) appendHeaders(id uint32, list []byte, end bool) {
+// appendHeaders appends a header block of some lists to the output. c.mu is held.
+func (c *conn) appendHeaders(id uint32, end bool, lists ...[]byte) {
 	out := c.out.b
 	at := len(out)
 	out = append(out, make([]byte, frameHeader)...)
 	out = c.enc.Start(out)
-	l := headers.Of(list)
-	for f := range l.All {
-		out = c.enc.Field(out, f)
+	for _, list := range lists {
+		l := headers.Of(list)
+		for f := range l.All {
+			out = c.enc.Field(out, f)
+		}
 	}
 	c.out.b = sealHeaders(out, at, id, end, maxFrame)
 }

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -394,5 +397,38 @@ func TestEndpointThatIsTheRelayItself(t *testing.T) {
 			}
 		}
 		registry.Remove(itself)
+	}
+}
+
+// Two masters that are endpoints of each other, as one may set them up for the case that all workers of one are gone.
+func TestRelaysThatAreEndpointsOfEachOther(t *testing.T) {
+	one, other := services.New(), services.New()
+	_, addr := startRelay(t, Options{Registry: one})
+	_, otherAddr := startRelay(t, Options{Registry: other})
+	there, here := &services.Endpoint{Address: otherAddr}, &services.Endpoint{Address: addr}
+	one.Add(there, serviceName)
+	other.Add(here, serviceName)
+	client := dial(t, addr)
+
+	// No worker lives: the call ends, and there are not many of it.
+	ctx, cancel := context.WithTimeout(timeout(t), 300*time.Millisecond)
+	defer cancel()
+	if _, err := client.UnaryCall(ctx, &testpb.SimpleRequest{}); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("without a worker: %v, want DEADLINE_EXCEEDED", err)
+	}
+	for name, s := range map[string]*services.Service{"one": one.Service(serviceName), "the other": other.Service(serviceName)} {
+		const most = 20 // with pauses that grow
+		if f := s.Info().Endpoints[0].Figures; f.Calls+f.Retries > most {
+			t.Errorf("one call has become %d at %s", f.Calls+f.Retries, name)
+		}
+	}
+
+	// One lives at the other: each call finds it.
+	worker, _ := startBackend(t, echo{})
+	other.Add(worker, serviceName)
+	for range 50 {
+		if _, err := client.UnaryCall(timeout(t), &testpb.SimpleRequest{}); err != nil {
+			t.Fatalf("with a worker at the other: %v", err)
+		}
 	}
 }
