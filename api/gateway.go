@@ -37,12 +37,13 @@ type GatewayOptions struct {
 // answers the business service where no worker does, the core service, since a master
 // is an HSU too, and health, which says NOT_SERVING until [Gateway.SetServing].
 type Gateway struct {
-	relay  *relay.Relay
-	server *grpc.Server
-	inside *bufconn.Listener
-	health *health.Server
-	served chan struct{} // closed when server has ended, which runs from the beginning
-	end    sync.Once
+	relay    *relay.Relay
+	services *services.Registry
+	server   *grpc.Server
+	inside   *bufconn.Listener
+	health   *health.Server
+	served   chan struct{} // closed when server has ended, which runs from the beginning
+	end      sync.Once
 }
 
 // localBuffer is how much of a connection to the own server is in memory, each way.
@@ -55,10 +56,11 @@ func NewGateway(o GatewayOptions) (*Gateway, error) {
 	}
 	g := &Gateway{
 		// Who may have how many streams is the relay's to say: it opens few connections.
-		server: grpc.NewServer(append(ServerOptions(), grpc.MaxConcurrentStreams(math.MaxUint32))...),
-		inside: bufconn.Listen(localBuffer),
-		health: health.NewServer(),
-		served: make(chan struct{}),
+		server:   grpc.NewServer(append(ServerOptions(), grpc.MaxConcurrentStreams(math.MaxUint32))...),
+		services: o.Services,
+		inside:   bufconn.Listen(localBuffer),
+		health:   health.NewServer(),
+		served:   make(chan struct{}),
 	}
 	g.SetServing(false)
 	log := supervisor.CoreLogger(o.Log)
@@ -108,6 +110,7 @@ func (g *Gateway) SetServing(serving bool) {
 	for _, service := range []string{"", proto.MyBusinessService_ServiceDesc.ServiceName} {
 		g.health.SetServingStatus(service, state)
 	}
+	g.services.Changed() // for those who watch the health of what is routed
 }
 
 // Shutdown lets calls under way end, but ctx bounds the wait, and closes the gateway.

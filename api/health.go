@@ -13,8 +13,8 @@ import (
 )
 
 // healthService is grpc.health.v1 on the master's port. Of itself ("", and the business
-// service) the master says what it was told to; each service that is routed serves where
-// an endpoint is ready for it.
+// service where nobody else offers it) the master says what it was told to; each service
+// that is routed serves where the master does and an endpoint is ready for it.
 type healthService struct {
 	*health.Server
 	services *services.Registry
@@ -23,15 +23,10 @@ type healthService struct {
 // Check answers for a service, or with NOT_FOUND where it is neither the master's own
 // nor routed.
 func (h healthService) Check(ctx context.Context, req *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
-	own, err := h.Server.Check(ctx, req)
-	if status.Code(err) != codes.NotFound {
-		return own, err
+	if now := h.now(ctx, req.GetService()); now != healthpb.HealthCheckResponse_SERVICE_UNKNOWN {
+		return &healthpb.HealthCheckResponse{Status: now}, nil
 	}
-	routed := h.routed(req.GetService())
-	if routed == healthpb.HealthCheckResponse_SERVICE_UNKNOWN {
-		return nil, err
-	}
-	return &healthpb.HealthCheckResponse{Status: routed}, nil
+	return h.Server.Check(ctx, req)
 }
 
 // List answers for all services.
@@ -41,9 +36,7 @@ func (h healthService) List(ctx context.Context, req *healthpb.HealthListRequest
 		return nil, err
 	}
 	for _, name := range h.services.Names() {
-		if all.GetStatuses()[name] == nil {
-			all.Statuses[name] = &healthpb.HealthCheckResponse{Status: h.routed(name)}
-		}
+		all.Statuses[name] = &healthpb.HealthCheckResponse{Status: h.now(ctx, name)}
 	}
 	return all, nil
 }
@@ -52,14 +45,11 @@ func (h healthService) List(ctx context.Context, req *healthpb.HealthListRequest
 // nobody offers is SERVICE_UNKNOWN, and may come.
 func (h healthService) Watch(req *healthpb.HealthCheckRequest, stream grpc.ServerStreamingServer[healthpb.HealthCheckResponse]) error {
 	name := req.GetService()
-	if _, err := h.Server.Check(stream.Context(), req); status.Code(err) != codes.NotFound {
-		return h.Server.Watch(req, stream)
-	}
 	changed, stop := h.services.Watch()
 	defer stop()
 	told := healthpb.HealthCheckResponse_UNKNOWN
 	for {
-		if now := h.routed(name); now != told {
+		if now := h.now(stream.Context(), name); now != told {
 			told = now
 			if err := stream.Send(&healthpb.HealthCheckResponse{Status: now}); err != nil {
 				return status.Error(codes.Canceled, "the stream has ended")
@@ -73,13 +63,18 @@ func (h healthService) Watch(req *healthpb.HealthCheckRequest, stream grpc.Serve
 	}
 }
 
-func (h healthService) routed(name string) healthpb.HealthCheckResponse_ServingStatus {
-	service := h.services.Service(name)
+// now is how a service is, SERVICE_UNKNOWN where nobody offers it.
+func (h healthService) now(ctx context.Context, name string) healthpb.HealthCheckResponse_ServingStatus {
+	service, asked := h.services.Service(name), name
+	if service != nil {
+		asked = "" // the master itself
+	}
+	own, err := h.Server.Check(ctx, &healthpb.HealthCheckRequest{Service: asked})
 	switch {
-	case service == nil:
+	case err != nil:
 		return healthpb.HealthCheckResponse_SERVICE_UNKNOWN
-	case len(service.Endpoints()) == 0:
+	case service != nil && len(service.Endpoints()) == 0:
 		return healthpb.HealthCheckResponse_NOT_SERVING
 	}
-	return healthpb.HealthCheckResponse_SERVING
+	return own.GetStatus()
 }

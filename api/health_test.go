@@ -9,6 +9,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -59,6 +60,21 @@ func TestHealthOfRoutedServices(t *testing.T) {
 	want(healthpb.HealthCheckResponse_NOT_SERVING)
 	known.Offer("worker-0")
 	want(healthpb.HealthCheckResponse_SERVICE_UNKNOWN)
+
+	// Of the business service too, which is the master's own where nobody offers it.
+	ask = &healthpb.HealthCheckRequest{Service: proto.MyBusinessService_ServiceDesc.ServiceName}
+	if stream, err = client.Watch(ctx, ask); err != nil {
+		t.Fatal(err)
+	}
+	want(healthpb.HealthCheckResponse_SERVING)
+	known.Offer("worker-0", ask.GetService())
+	want(healthpb.HealthCheckResponse_NOT_SERVING)
+	known.Add(ep, ask.GetService())
+	want(healthpb.HealthCheckResponse_SERVING)
+	g.SetServing(false)
+	want(healthpb.HealthCheckResponse_NOT_SERVING)
+	g.SetServing(true)
+	want(healthpb.HealthCheckResponse_SERVING)
 	if answer, err := client.Check(ctx, &healthpb.HealthCheckRequest{}); err != nil || answer.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("of the master: %v, %v", answer, err)
 	}
