@@ -80,7 +80,10 @@ func parseSlot(b []byte) (slot, error) {
 // tells what is wrong with the other one; the count may then be short by what
 // the last write had added.
 func parseCounter(b []byte) (newest slot, damaged, err error) {
-	if len(b) != counterSize {
+	if len(b) > counterSize { // no more of it is read than tells that
+		return slot{}, nil, fmt.Errorf("it has more than %d bytes", counterSize)
+	}
+	if len(b) < counterSize {
 		return slot{}, nil, fmt.Errorf("it has %d bytes, want %d", len(b), counterSize)
 	}
 	s0, err0 := parseSlot(b)

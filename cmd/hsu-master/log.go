@@ -30,6 +30,9 @@ func newLogger(w io.Writer, terminal, asJSON bool, level slog.Level) *slog.Logge
 // isTerminal: a device that is written to a character at a time, but for the one
 // that takes everything.
 func isTerminal(w io.Writer) bool {
+	if o, ok := w.(*outlet); ok {
+		w = o.Writer
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

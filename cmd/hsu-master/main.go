@@ -35,10 +35,14 @@ const (
 
 // run translates a command line into an exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	app := newApp(stdout, stderr)
+	out := &outlet{Writer: stdout}
+	app := newApp(out, stderr)
 	ordered, err := reorder(app, args)
 	if err == nil {
 		err = app.RunContext(ctx, append([]string{app.Name}, ordered...))
+	}
+	if err == nil && out.err != nil {
+		err = fmt.Errorf("write to standard output: %w", out.err)
 	}
 	if err == nil {
 		return exitDone
@@ -48,6 +52,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "hsu-master: hint: %s\n", next)
 	}
 	return exitCode(err)
+}
+
+// outlet remembers that something could not be written, so that no command has to look
+// at each line.
+type outlet struct {
+	io.Writer
+	err error
+}
+
+func (o *outlet) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if err != nil && o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // nextStep says what to do about an error, where its own text does not.
@@ -162,12 +181,17 @@ func wrongFlag(c *cli.Context, err error, _ bool) error {
 		err = fmt.Errorf("unknown flag --%s", strings.TrimPrefix(name, "-"))
 	} else if found := badValue.FindStringSubmatch(err.Error()); found != nil {
 		err = fmt.Errorf("--%s %s: %s", found[2], found[1], wanted(c.Command.Flags, found[2], found[3]))
+	} else if found := badVariable.FindStringSubmatch(err.Error()); found != nil {
+		err = fmt.Errorf("--%s %s (from %s): %s", found[3], found[1], found[2], wanted(c.Command.Flags, found[3], found[4]))
 	}
 	return usagef("%w: see %q", err, cmd+" --help")
 }
 
 // badValue is how package flag says that a value is none for its flag.
 var badValue = regexp.MustCompile(`^invalid value (".*") for flag -(\S+): (.*)$`)
+
+// badVariable is how package cli says it of an environment variable.
+var badVariable = regexp.MustCompile(`^could not parse (".*") as .* from environment variable "(\S+)" for flag (\S+): (.*)$`)
 
 // wanted says what a flag takes, or what the error does where that is not known.
 func wanted(flags []cli.Flag, name, otherwise string) string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -93,6 +94,9 @@ func backupState(c *cli.Context, file string) error {
 		_, err := store.StreamBackup(c.App.Writer, write)
 		return err
 	}
+	if isIn(file, f.state) {
+		return usagef("%s is in the folder of the state itself: name a FILE elsewhere", file)
+	}
 	sum, err := store.SaveBackup(file, c.Bool(forceFlag), write)
 	if errors.Is(err, store.ErrExists) {
 		return hint(err, "name another FILE, or replace it with --%s", forceFlag)
@@ -106,6 +110,13 @@ func backupState(c *cli.Context, file string) error {
 	_, err = fmt.Fprintf(c.App.Writer, "wrote %s: %d bytes, schema version %d, %s, %d requests processed%s\n",
 		sum.Path, sum.Size, sum.SchemaVersion, plural(sum.Workers, "worker"), sum.Processed, shortClause(sum.CountShortSince))
 	return err
+}
+
+// isIn tells whether a file is, or would be, right in that folder.
+func isIn(file, dir string) bool {
+	one, err1 := os.Stat(filepath.Dir(file))
+	other, err2 := os.Stat(dir)
+	return err1 == nil && err2 == nil && os.SameFile(one, other)
 }
 
 func plural(n int, what string) string {
