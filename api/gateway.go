@@ -55,8 +55,8 @@ func NewGateway(o GatewayOptions) (*Gateway, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{
-		// Who may have how many streams is the relay's to say: it opens few connections.
-		server:   grpc.NewServer(append(ServerOptions(), grpc.MaxConcurrentStreams(math.MaxUint32))...),
+		// Who may have how many streams, and how large a message is, is the relay's to say: it opens few connections.
+		server:   grpc.NewServer(append(ServerOptions(), grpc.MaxConcurrentStreams(math.MaxUint32), grpc.MaxRecvMsgSize(math.MaxInt32))...),
 		services: o.Services,
 		inside:   bufconn.Listen(localBuffer),
 		health:   health.NewServer(),
@@ -68,9 +68,12 @@ func NewGateway(o GatewayOptions) (*Gateway, error) {
 	proto.RegisterMyBusinessServiceServer(g.server, o.Business)
 	control.RegisterGRPCServerHandler(g.server, domain.NewDefaultHandler(log), log)
 	reflect(g.server, o.Services, reflectionWithin)
-	local := make(map[string]bool)
-	for name := range g.server.GetServiceInfo() {
-		local[name] = true
+	local := make(map[string][]string)
+	for name, info := range g.server.GetServiceInfo() {
+		local[name] = nil
+		for _, method := range info.Methods {
+			local[name] = append(local[name], method.Name)
+		}
 	}
 	var err error
 	if g.relay, err = relay.New(relay.Options{

@@ -473,3 +473,28 @@ func TestConcurrentRequestsWithOneIDRunOnce(t *testing.T) {
 		t.Errorf("processed %d, want 5", got)
 	}
 }
+
+// The bound on messages is the service's whoever answers, and with an id as without.
+func TestLargeMessagesOfTheMastersOwn(t *testing.T) {
+	for most, sizes := range map[int]map[int]codes.Code{
+		0:        {3 << 20: codes.OK, 5 << 20: codes.ResourceExhausted},
+		8 << 20:  {5 << 20: codes.OK, 9 << 20: codes.ResourceExhausted},
+		64 << 10: {1 << 10: codes.OK, 1 << 20: codes.ResourceExhausted},
+	} {
+		db, s := standalone(t, services.Policy{MaxMessage: most})
+		g, err := NewGateway(GatewayOptions{Services: s.Services(), Business: NewBusiness(s, db), Counter: db})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := proto.NewMyBusinessServiceClient(serveOn(t, g, g.Close, "tcp", "127.0.0.1:0"))
+		for size, want := range sizes {
+			for _, pairs := range [][]string{nil, {RequestIDKey, fmt.Sprint(most, "-", size)}} {
+				ctx := metadata.AppendToOutgoingContext(t.Context(), pairs...)
+				_, err := client.ProcessData(ctx, &proto.ProcessRequest{Data: strings.Repeat("x", size)}, grpc.MaxCallRecvMsgSize(16<<20))
+				if status.Code(err) != want {
+					t.Errorf("%d bytes of %d, with %q: %v, want %v", size, most, pairs, err, want)
+				}
+			}
+		}
+	}
+}

@@ -112,13 +112,8 @@ func (s *Supervisor) TryAcquire(name, key string, except ...string) (*Lease, err
 	return &Lease{service: service, lease: lease}, nil
 }
 
-// Policy is how calls of the service are treated, the zero value where nobody offers it.
-func (s *Supervisor) Policy(name string) services.Policy {
-	if service := s.services.Service(name); service != nil {
-		return *service.Policy()
-	}
-	return services.Policy{}
-}
+// Policy is how calls of the service are treated.
+func (s *Supervisor) Policy(name string) services.Policy { return s.services.Policy(name) }
 
 // Standalone tells that there is nobody whom requests to that service could be sent to:
 // no worker that offers it or is said to, and no endpoint from outside.

@@ -40,8 +40,9 @@ type Counter interface {
 type Options struct {
 	// Registry knows the services that are relayed. Required.
 	Registry *services.Registry
-	// Local holds the full names of the services that LocalDial's server answers.
-	Local map[string]bool
+	// Local holds the full names of the services that LocalDial's server answers, and their methods. Others of their
+	// methods are for whoever offers the service besides; where nobody does, the server refuses them.
+	Local map[string][]string
 	// LocalDial connects to the local server; required where Local has any.
 	LocalDial func() (net.Conn, error)
 	// Counted holds the paths of methods ("/proto.MyBusinessService/ProcessData") whose calls are counted before they
@@ -123,6 +124,9 @@ type Relay struct {
 	name  string // in [via]
 	mark  []byte // the list with it
 	local *pool
+	// Of what it answers: by path, and the policies by service.
+	localMethods  map[string]bool
+	localPolicies map[string]*services.Policy
 
 	closing atomic.Bool
 	queued  atomic.Int64
@@ -183,6 +187,14 @@ func New(o Options) (*Relay, error) {
 	mark.Add(via, "2.0 "+r.name)
 	r.mark = mark.Bytes()
 	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.localMethods, r.localPolicies = make(map[string]bool), make(map[string]*services.Policy)
+	for service, methods := range o.Local {
+		policy := o.Registry.Policy(service)
+		r.localPolicies[service] = &policy
+		for _, method := range methods {
+			r.localMethods["/"+service+"/"+method] = true
+		}
+	}
 	r.local = &pool{relay: r, dial: func(context.Context) (net.Conn, error) { return o.LocalDial() }}
 	r.acks.wake = make(chan struct{}, 1)
 	r.wg.Go(r.watch)

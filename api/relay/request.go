@@ -249,15 +249,15 @@ func (k *call) accept(b *batch, h *head) bool {
 		return false
 	}
 	counted := r.opts.Counted[h.path]
-	local := r.opts.Local[name]
-	if !local || counted && !k.marked {
+	k.policy = r.localPolicies[name]
+	if !r.localMethods[h.path] || counted && !k.marked {
 		k.service = r.opts.Registry.Service(name)
 	}
 	switch {
 	case k.service != nil:
 		k.counts = counted
 		k.policy = k.service.Policy()
-	case !local:
+	case k.policy == nil: // not local either
 		k.fail(b, codeUnimplemented, "unknown service "+strings.Clone(name))
 		return false
 	}
@@ -267,7 +267,7 @@ func (k *call) accept(b *batch, h *head) bool {
 			return false
 		}
 	}
-	if k.policy != nil && k.policy.Affinity != "" {
+	if k.service != nil && k.policy.Affinity != "" {
 		k.affinity = find(&k.client.passed, k.policy.Affinity)
 	}
 	return true

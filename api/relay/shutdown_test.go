@@ -16,8 +16,10 @@ import (
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/core-tools/hsu-master/supervisor/services"
@@ -109,7 +111,7 @@ func TestLocalServer(t *testing.T) {
 		s.Stop()
 		<-done
 	})
-	_, addr := startRelay(t, Options{Local: map[string]bool{serviceName: true}, LocalDial: func() (net.Conn, error) { return l.Dial() }})
+	_, addr := startRelay(t, Options{Local: map[string][]string{serviceName: {"UnaryCall", "EmptyCall"}}, LocalDial: func() (net.Conn, error) { return l.Dial() }})
 	client := dial(t, addr)
 	for _, n := range []int{0, 100, 1 << 20} {
 		if out, err := client.UnaryCall(timeout(t), simple(n)); err != nil || len(out.GetPayload().GetBody()) != n {
@@ -133,7 +135,7 @@ func TestCountedAndLocal(t *testing.T) {
 	})
 	counter := newCounter()
 	o := counting(counter)
-	o.Local, o.LocalDial = map[string]bool{serviceName: true}, func() (net.Conn, error) { return l.Dial() }
+	o.Local, o.LocalDial = map[string][]string{serviceName: {"UnaryCall"}}, func() (net.Conn, error) { return l.Dial() }
 	o.Registry = services.New()
 	_, addr := startRelay(t, o)
 	client := rawClient(t, addr)
@@ -151,6 +153,38 @@ func TestCountedAndLocal(t *testing.T) {
 	p.answer(1)
 	(<-counter.asked).Counted(nil)
 	client.wantStatus(5, 0)
+}
+
+// TestMethodThatALocalServiceDoesNotHave: a worker's service of the same name may have more of them.
+func TestMethodThatALocalServiceDoesNotHave(t *testing.T) {
+	inside, _ := startBackend(t, testpb.UnimplementedTestServiceServer{})
+	o := Options{
+		Registry: services.New(), Local: map[string][]string{serviceName: {"UnaryCall"}},
+		LocalDial: func() (net.Conn, error) { return net.Dial("tcp", inside.Address) }, //nolint:noctx // a test
+	}
+	_, addr := startRelay(t, o)
+	client := dial(t, addr)
+	stream := func() error {
+		s, err := client.FullDuplexCall(timeout(t))
+		if err == nil {
+			err = s.CloseSend()
+		}
+		if err == nil {
+			_, err = s.Recv()
+		}
+		return err
+	}
+	if err := stream(); status.Code(err) != codes.Unimplemented {
+		t.Errorf("nobody has it: %v, want UNIMPLEMENTED of the local server", err)
+	}
+	worker, _ := startBackend(t, echo{})
+	o.Registry.Add(worker, serviceName)
+	if err := stream(); !errors.Is(err, io.EOF) {
+		t.Errorf("a worker has it: %v, want its answer", err)
+	}
+	if _, err := client.UnaryCall(timeout(t), simple(1)); status.Code(err) != codes.Unimplemented {
+		t.Errorf("both have it: %v, want that of the local server", err)
+	}
 }
 
 func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {

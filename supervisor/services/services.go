@@ -247,12 +247,13 @@ func (r *Registry) begin(name string) *Service {
 
 func (r *Registry) newService(name string) *Service {
 	return &Service{
-		registry: r, name: name, policy: r.policy(name), epoch: time.Now(),
+		registry: r, name: name, policy: r.Policy(name), epoch: time.Now(),
 		rand: rand.New(rand.NewPCG(r.rand.Uint64(), r.rand.Uint64())), kept: make(map[string]*figures),
 	}
 }
 
-func (r *Registry) policy(name string) Policy {
+// Policy is that of the service of that name, also where nobody offers it.
+func (r *Registry) Policy(name string) Policy {
 	return r.opts.Policies[name].or(r.opts.Policies["*"])
 }
 
