@@ -498,3 +498,37 @@ func TestLargeMessagesOfTheMastersOwn(t *testing.T) {
 		}
 	}
 }
+
+// A request with an id is sent on by the master itself, and not by its relay. Between
+// masters that are endpoints of each other it would wait for itself.
+func TestRequestWithAnIDBetweenMastersThatAreEndpointsOfEachOther(t *testing.T) {
+	var known [2]*services.Registry
+	var conns [2]*grpc.ClientConn
+	for i := range known {
+		db, s := standalone(t)
+		g, err := NewGateway(GatewayOptions{Services: s.Services(), Business: NewBusiness(s, db), Counter: db})
+		if err != nil {
+			t.Fatal(err)
+		}
+		known[i], conns[i] = s.Services(), serveOn(t, g, g.Close, "tcp", "127.0.0.1:0")
+	}
+	for i, conn := range conns {
+		address := strings.TrimPrefix(conn.Target(), "passthrough:///")
+		known[1-i].Add(&services.Endpoint{Address: address, Conn: conn, Warm: true}, businessName)
+	}
+	ask := func(id string, within time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		_, err := proto.NewMyBusinessServiceClient(conns[0]).ProcessData(metadata.NewOutgoingContext(ctx, metadata.Pairs(RequestIDKey, id)), &proto.ProcessRequest{})
+		return err
+	}
+	if err := ask("nobody's", time.Minute); status.Code(err) != codes.Unavailable {
+		t.Errorf("without a worker: %v, want UNAVAILABLE", err)
+	}
+	servedBy(t, known[1], new(breakable), func(context.Context) error { return nil })
+	for i := range 20 {
+		if err := ask(fmt.Sprint("request-", i), time.Minute); err != nil {
+			t.Errorf("with a worker at the other: %v", err)
+		}
+	}
+}

@@ -204,11 +204,11 @@ func (c *conn) openStream(b *batch, k *call) room {
 	k.up.send = c.initial
 	c.touch(b)
 	end := k.up.ended && k.up.q.unsent == 0
-	var mark []byte
-	if e := c.pool.endpoint; e != nil && e.Worker == "" {
-		mark = c.relay.mark // it may be another master
+	var passedBy []byte
+	if e := c.pool.endpoint; e == nil || e.Worker == "" {
+		passedBy = c.relay.passedBy // it may be another master, or the local server, which may send it to one
 	}
-	c.appendHeaders(id, end, k.timeoutLeft(), mark)
+	c.appendHeaders(id, end, k.timeoutLeft(), passedBy)
 	k.up.endSent = end
 	return streamOpened
 }

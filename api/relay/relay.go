@@ -118,12 +118,12 @@ func set[T comparable](value *T, fallback T) {
 
 // Relay relays calls. All its methods may be called from any goroutine.
 type Relay struct {
-	opts  Options
-	epoch time.Time
-	debug bool
-	name  string // in [via]
-	mark  []byte // the list with it
-	local *pool
+	opts     Options
+	epoch    time.Time
+	debug    bool
+	name     string // in [via]
+	passedBy []byte // the list with it
+	local    *pool
 	// Of what it answers: by path, and the policies by service.
 	localMethods  map[string]bool
 	localPolicies map[string]*services.Policy
@@ -182,10 +182,10 @@ func New(o Options) (*Relay, error) {
 		r.opts.TLS = o.TLS.Clone()
 		r.opts.TLS.NextProtos = []string{"h2", "http/1.1"} // the latter for a clear refusal
 	}
-	var mark headers.List
+	var passedBy headers.List
 	r.name = "hsu-" + rand.Text()
-	mark.Add(via, "2.0 "+r.name)
-	r.mark = mark.Bytes()
+	passedBy.Add(via, "2.0 "+r.name)
+	r.passedBy = passedBy.Bytes()
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.localMethods, r.localPolicies = make(map[string]bool), make(map[string]*services.Policy)
 	for service, methods := range o.Local {
