@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 
@@ -13,10 +14,20 @@ import (
 type portBook struct {
 	mu    sync.Mutex
 	taken map[int]string // port → worker
+	share int            // of the ports, which this master prefers; 0: not drawn yet
 }
 
-// maxPortTries bounds the search; each try is another free port.
-const maxPortTries = 64
+// portShares is into how many shares masters divide the free ports, each drawing one for
+// itself. Those of two masters that start at a time would be found free by both until one
+// worker listens, and the other's would end for that.
+const portShares = 8
+
+const (
+	// maxPortTries bounds the search; each try is another free port.
+	maxPortTries = 64
+	// lastOwnTry is the one from which on any port does.
+	lastOwnTry = 48
+)
 
 // choose returns the preferred port where it is free, else another free one,
 // and holds it for the worker until release.
@@ -33,12 +44,17 @@ func (b *portBook) choose(worker string, preferred int) (int, error) {
 			return 0, fmt.Errorf("try port %d: %w", preferred, err)
 		}
 	}
-	for range maxPortTries {
+	if b.share == 0 {
+		b.share = 1 + rand.IntN(portShares)
+	}
+	for try := range maxPortTries {
 		port, err := freePort()
 		if err != nil {
 			return 0, fmt.Errorf("find a free port: %w", err)
 		}
-		if b.free(worker, port) {
+		// Linux gives out every other port only.
+		ours := port/2%portShares == b.share-1 || try >= lastOwnTry
+		if ours && b.free(worker, port) {
 			b.hold(worker, port)
 			return port, nil
 		}

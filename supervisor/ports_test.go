@@ -1,0 +1,31 @@
+package supervisor
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestMastersThatStartAtATimeChooseAmongDifferentPorts(t *testing.T) {
+	const ports = 100
+	for share := range 2 {
+		book, others := portBook{share: 1 + share}, 0
+		for i := range ports {
+			port, err := book.choose(fmt.Sprint("worker-", i), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if port/2%portShares != share {
+				others++
+			}
+		}
+		if others > ports/10 { // in 1 of 600 searches no port of the share is found
+			t.Errorf("%d of %d ports are of another share than %d", others, ports, share)
+		}
+	}
+	first, second := portBook{}, portBook{}
+	for _, book := range []*portBook{&first, &second} {
+		if _, err := book.choose("worker-0", 0); err != nil || book.share < 1 || book.share > portShares {
+			t.Errorf("share %d, %v, want one from 1 to %d", book.share, err, portShares)
+		}
+	}
+}
