@@ -22,12 +22,8 @@ type portBook struct {
 // worker listens, and the other's would end for that.
 const portShares = 8
 
-const (
-	// maxPortTries bounds the search; each try is another free port.
-	maxPortTries = 64
-	// lastOwnTry is the one from which on any port does.
-	lastOwnTry = 48
-)
+// maxPortTries bounds the search; each try is another free port.
+const maxPortTries = 64
 
 // choose returns the preferred port where it is free, else another free one,
 // and holds it for the worker until release.
@@ -47,20 +43,25 @@ func (b *portBook) choose(worker string, preferred int) (int, error) {
 	if b.share == 0 {
 		b.share = 1 + rand.IntN(portShares)
 	}
-	for try := range maxPortTries {
+	for range maxPortTries {
 		port, err := freePort()
 		if err != nil {
 			return 0, fmt.Errorf("find a free port: %w", err)
 		}
-		// Linux gives out every other port only.
-		ours := port/2%portShares == b.share-1 || try >= lastOwnTry
-		if ours && b.free(worker, port) {
+		if near := b.ours(port); near != port && listenable(near) == nil {
+			port = near
+		}
+		if b.free(worker, port) {
 			b.hold(worker, port)
 			return port, nil
 		}
 	}
 	return 0, fmt.Errorf("find a free port: %d tries gave ports of other workers", maxPortTries)
 }
+
+// ours is the port of this master's share that is next to a port. Linux gives out every
+// other one only, so that shares go by pairs.
+func (b *portBook) ours(port int) int { return port + 2*(b.share-1-port/2%portShares) }
 
 // freePort returns a port that nobody listens on. freeport asks for "localhost",
 // which a host without /etc/hosts cannot resolve.

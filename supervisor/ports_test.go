@@ -18,7 +18,7 @@ func TestMastersThatStartAtATimeChooseAmongDifferentPorts(t *testing.T) {
 				others++
 			}
 		}
-		if others > ports/10 { // in 1 of 600 searches no port of the share is found
+		if others > ports/10 { // where the one of the share is taken
 			t.Errorf("%d of %d ports are of another share than %d", others, ports, share)
 		}
 	}
