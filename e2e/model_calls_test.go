@@ -205,10 +205,13 @@ func (c *calls) note(message string) {
 // those among them that found their port taken.
 type noted struct{ all, portTaken int }
 
+// portTaken ends the name of the notes of one that found its port taken: see the unit.
+const portTaken = ".port-taken"
+
 // lostPort tells that it found its port taken, which ended it: nobody that this test
 // watches has.
 func (r *rig) lostPort(b being) bool {
-	_, err := os.Stat(filepath.Join(r.notes, fmt.Sprintf("%s.%d.%s.port-taken", b.worker, b.pid, b.token)))
+	_, err := os.Stat(filepath.Join(r.notes, fmt.Sprintf("%s.%d.%s", b.worker, b.pid, b.token)+portTaken))
 	return err == nil
 }
 
@@ -220,7 +223,7 @@ func (r *rig) instancesNoted() (map[string]noted, error) {
 		worker, rest, _ := strings.Cut(name.Name(), ".")
 		n := count[worker]
 		n.all++
-		if strings.HasSuffix(rest, ".port-taken") {
+		if strings.HasSuffix(rest, portTaken) {
 			n.portTaken++
 		}
 		count[worker] = n

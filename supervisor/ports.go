@@ -48,7 +48,7 @@ func (b *portBook) choose(worker string, preferred int) (int, error) {
 		if err != nil {
 			return 0, fmt.Errorf("find a free port: %w", err)
 		}
-		if near := b.ours(port); near != port && listenable(near) == nil {
+		if near := b.ours(port); near != port && b.free(worker, near) && listenable(near) == nil {
 			port = near
 		}
 		if b.free(worker, port) {

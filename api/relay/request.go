@@ -249,15 +249,12 @@ func (k *call) accept(b *batch, h *head) bool {
 		return false
 	}
 	counted := r.opts.Counted[h.path]
-	k.policy = r.localPolicies[name]
 	if !r.localMethods[h.path] || counted && !k.marked {
 		k.service = r.opts.Registry.Service(name)
 	}
-	switch {
-	case k.service != nil:
-		k.counts = counted
-		k.policy = k.service.Policy()
-	case k.policy == nil: // not local either
+	if k.service != nil {
+		k.counts, k.policy = counted, k.service.Policy()
+	} else if k.policy = r.localPolicies[name]; k.policy == nil { // not local either
 		k.fail(b, codeUnimplemented, "unknown service "+strings.Clone(name))
 		return false
 	}
