@@ -1,10 +1,13 @@
-# The product is two modules, . and hsu-core, which ./... does not cross: what checks one checks both.
+# The repository is three modules, the product, hsu-core and bench. ./... does not cross them, so each is checked.
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS   += --no-builtin-rules
 
-MODULES := . hsu-core
+# Each module is tested with what its own go.mod requires, whatever workspace the clone is in.
+export GOWORK := off
+
+MODULES := . hsu-core bench
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 # Static binaries; the version comes from here, so that neither a missing git nor one that distrusts the folder's
@@ -22,37 +25,41 @@ RUN_DIR := .run
 WORKERS ?= 2
 PORT    ?= 50051
 
+# The order in which tests run: "on" draws one and prints its seed, a number is a seed.
+SHUFFLE ?= on
+
 # The tools are pinned in tools/go.mod, away from the product's dependencies, and built once into .tools.
 TOOLS := $(CURDIR)/.tools
 each_module = for module in $(MODULES); do echo "== $$module"; (cd "$$module" && $(1)); done
 
-.PHONY: build run test race vet e2e e2e-systemd clock fuzz crash torture bench lint vuln proto proto-check cross clean install help
+.PHONY: build run test exhaustive race vet e2e e2e-systemd clock fuzz crash torture soak soak-with bench lint vuln proto proto-check cross clean install help
 
 build: ## make bin/hsu-master and bin/hsu-worker
 	$(BUILD) -o bin/ ./cmd/hsu-master ./cmd/hsu-worker
 
 run: build ## run a master with two workers here, its state in ./.run (WORKERS=, PORT=, ARGS=)
 	@mkdir -p $(RUN_DIR)
-	@printf '%s\n' \
-		'Ctrl-C stops the master and its workers. To paste into another terminal, here:' '' \
-		'  bin/hsu-master worker list --state-dir $(RUN_DIR)' \
-		'  bin/hsu-master call process-data --addr 127.0.0.1:$(PORT) --data hello' \
-		'  bin/hsu-master call get-status --addr 127.0.0.1:$(PORT)' '' \
-		'Kill the master, and its workers live on; "make run" again finds them as they were:' '' \
-		'  kill -9 $$(cat $(RUN_DIR)/master.lock)' ''
+	@printf '%s\n' 'Ctrl-C stops the master and its workers. To kill the master, paste into another terminal, here:' ''
+	@$(demonstration)
 	@exec bin/hsu-master run --port $(PORT) --state-dir $(RUN_DIR) \
 		--worker-path bin/hsu-worker --worker-count $(WORKERS) $(ARGS)
 
-test: ## run the tests
-	@$(call each_module,go test -shuffle=on ./...)
+# The block of README.md that shows a crash.
+demonstration = sed -n '/^<!-- make run prints/,/^```$$/ { /^<!--/d; /^```/d; p }' README.md && echo
 
-race: ## run the tests with the race detector
-	@$(call each_module,go test -race -shuffle=on ./...)
+test: ## run the tests; those that enumerate cases try a sample (SHUFFLE=SEED, SEED=)
+	@$(call each_module,go test -shuffle=$(SHUFFLE) ./...)
+
+exhaustive: ## run the tests that enumerate cases on each case: byte flips, cuts, power losses (SEED=)
+	EXHAUSTIVE=$(or $(EXHAUSTIVE),1) go test -count=1 -timeout $(or $(TIMEOUT),60m) ./store
+
+race: ## run the tests with the race detector (SHUFFLE=SEED, SEED=)
+	@$(call each_module,go test -race -shuffle=$(SHUFFLE) ./...)
 
 vet: ## run go vet, over the tests that need a tag too
 	@$(call each_module,go vet ./... && go vet -tags e2e$(comma)e2e_systemd$(comma)inside$(comma)crashpoints ./...)
 
-e2e: ## run the tests of real binaries and real processes
+e2e: ## run the tests of real binaries and real processes (SEED=)
 	go test -tags e2e -count=1 -timeout 20m ./e2e/...
 
 e2e-systemd: ## run the tests under a real systemd (root, Debian's debootstrap and systemd-container)
@@ -61,17 +68,28 @@ e2e-systemd: ## run the tests under a real systemd (root, Debian's debootstrap a
 clock: ## run tests under a wall clock that steps by a year at each reading
 	scripts/clock
 
-fuzz: ## run each fuzz target for FUZZTIME (30s; TARGETS=, PARALLEL=)
-	@FUZZTIME='$(FUZZTIME)' TARGETS='$(TARGETS)' PARALLEL='$(PARALLEL)' MODULES='$(MODULES)' scripts/fuzz
+fuzz: ## run each fuzz target for FUZZTIME (30s; TARGETS=, PARALLEL=, FRESH=1)
+	@FUZZTIME='$(FUZZTIME)' TARGETS='$(TARGETS)' PARALLEL='$(PARALLEL)' FRESH='$(FRESH)' MODULES='$(MODULES)' scripts/fuzz
 
-crash: ## kill a master at every point of every operation, and in every recovery from that (SEED=, TRIPLES=)
-	go test -tags e2e,crash -run TestCrashMatrix -count=1 -timeout 15m -v ./e2e
+crash: ## kill a master at every point of every operation, and in every recovery from that (SEED=, PAIRS=, TRIPLES=)
+	go test -tags e2e,crash -run TestCrashMatrix -count=1 -timeout $(or $(TIMEOUT),40m) -v ./e2e
 
 torture: ## trouble masters and workers at random and compare what is true with a model (N=50 rounds, SEED=)
 	N='$(or $(N),50)' go test -tags e2e,torture -run TestTorture -count=1 -timeout 120m -v ./e2e
 
+soak: ## explore at random for hours (SEED=, TRIPLES=3000, N=1000, FUZZTIME=5m)
+	@$(MAKE) --no-print-directory soak-with SEED='$(or $(SEED),$(shell date +%s))'
+
+soak-with:
+	@echo "SEED=$(SEED)"
+	$(MAKE) exhaustive EXHAUSTIVE=full TIMEOUT=24h
+	$(MAKE) crash PAIRS=all TRIPLES='$(or $(TRIPLES),3000)' TIMEOUT=12h
+	$(MAKE) torture N='$(or $(N),1000)'
+	$(MAKE) fuzz FUZZTIME='$(or $(FUZZTIME),5m)'
+
 bench: ## measure against the baselines (ARGS=)
-	go run ./bench $(ARGS)
+	@cd bench && go build -buildvcs=false -o $(TOOLS)/ .
+	$(TOOLS)/bench $(ARGS)
 
 lint: $(TOOLS)/built ## run golangci-lint
 	@$(call each_module,$(TOOLS)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...)
@@ -93,7 +111,7 @@ cross: ## build for the other systems
 
 # Not .run: its workers may be alive, and only the state in there knows them.
 clean: ## remove what was built
-	rm -rf bin .tools bench.json
+	rm -rf bin .tools bench.json bench/bench.json
 
 # The binaries are not made anew here, so that "make && sudo make install" installs what was built as a user.
 install: | bin/hsu-master bin/hsu-worker ## install into $(DESTDIR)$(PREFIX)

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/api/proto"
@@ -32,22 +31,26 @@ type Admin struct {
 	Version    string
 	Started    time.Time
 
-	backups sync.Mutex // held while one is made, in memory
+	backups sync.Mutex // held while a backup is built in memory
 }
 
-// NewAdminServer returns the server for the admin socket. Beside the admin
-// service it serves what the public one does, and reflection, which the public
-// one does not. Only root and this process's own user get an answer.
+// NewAdminServer returns the server for the admin socket. It serves the admin service, the registry, the business
+// service and reflection. Calls of any user other than root and this process's own user fail with
+// PERMISSION_DENIED.
 func NewAdminServer(admin *Admin, business proto.MyBusinessServiceServer) *grpc.Server {
 	srv := grpc.NewServer(append(ServerOptions(),
 		grpc.Creds(peerCredentials{}),
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		grpc.UnaryInterceptor(func(
+			ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+		) (any, error) {
 			if err := authorize(ctx); err != nil {
 				return nil, err
 			}
 			return next(ctx, req)
 		}),
-		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		grpc.StreamInterceptor(func(
+			srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler,
+		) error {
 			if err := authorize(stream.Context()); err != nil {
 				return err
 			}
@@ -70,44 +73,46 @@ func authorize(ctx context.Context) error {
 		return status.Error(codes.PermissionDenied, "the caller's user is not known")
 	}
 	if caller.uid != 0 && int(caller.uid) != os.Geteuid() {
-		return status.Error(codes.PermissionDenied, fmt.Sprintf("user %d may not administer this master: ask as root or as user %d", caller.uid, os.Geteuid()))
+		return status.Error(codes.PermissionDenied, fmt.Sprintf(
+			"user %d may not administer this master: ask as root or as user %d", caller.uid, os.Geteuid()))
 	}
 	return nil
 }
 
-// GetState returns everything that the master knows.
+// GetState returns the whole state of the master and its workers. If the store cannot be read, the response still
+// describes the workers.
 func (a *Admin) GetState(context.Context, *adminpb.GetStateRequest) (*adminpb.GetStateResponse, error) {
 	snap, err := a.Store.Snapshot()
 	if err != nil && !errors.Is(err, store.ErrUnavailable) {
-		// When the state cannot be read, people want to know how the workers are.
+		// If the state cannot be read, the operator still needs the status of the workers.
 		snap.Bad = map[string]error{"(all)": err}
 	}
 	workers := a.Supervisor.Workers()
 	state := stateOf(snap, workers)
-	state.Services = serviceMessages(workers, a.Supervisor.Registered(), a.Supervisor.Services())
+	state.Services = serviceMessages(workers, a.Supervisor.Registrations().List(), a.Supervisor.Services())
 	if err := a.Store.Writable(); err != nil {
 		state.WriteError = err.Error()
 	}
 	state.StateDir = process.FileID(a.Store.StateDirID()).String()
 	state.Source = SourceLive
-	state.MasterPid = int32(os.Getpid()) //nolint:gosec // a PID fits, see pid_max
+	state.MasterPid = int32(os.Getpid()) //nolint:gosec // a PID fits in 32 bits: see pid_max
 	state.Status = string(a.Supervisor.Status())
 	state.Listen = a.Listen
 	state.Version = a.Version
-	state.MasterStartedAt = timestamppb.New(a.Started)
+	state.MasterStartedAt = timestamp(a.Started)
 	return &adminpb.GetStateResponse{State: state}, nil
 }
 
-// ListWorkers returns the workers alone.
+// ListWorkers returns only the workers.
 func (a *Admin) ListWorkers(context.Context, *adminpb.ListWorkersRequest) (*adminpb.ListWorkersResponse, error) {
 	return &adminpb.ListWorkersResponse{Workers: workerMessages(a.Supervisor.Workers())}, nil
 }
 
-// chunkSize is how much of a backup one message holds.
+// chunkSize is the maximum number of backup bytes in one message.
 const chunkSize = 256 << 10
 
-// Backup streams a copy of the state. It is made in memory first: a caller that is
-// slow must not keep a transaction open, during which the file would grow.
+// Backup streams a copy of the state. It builds the copy in memory first: streaming from an open transaction
+// would let a slow client keep that transaction open, and the database file would grow meanwhile.
 func (a *Admin) Backup(_ *adminpb.BackupRequest, stream grpc.ServerStreamingServer[adminpb.BackupResponse]) error {
 	a.backups.Lock()
 	var buf bytes.Buffer

@@ -38,7 +38,7 @@ type server interface {
 	Serve(l net.Listener) error
 }
 
-// serveOn serves until the test ends, by stop, and returns a connection.
+// serveOn serves until the end of the test, when it calls stop, and returns a connection to the server.
 func serveOn(t *testing.T, srv server, stop func(), network, address string) *grpc.ClientConn {
 	t.Helper()
 	var l net.Listener
@@ -71,7 +71,7 @@ func serveOn(t *testing.T, srv server, stop func(), network, address string) *gr
 	return conn
 }
 
-// standalone is a master without workers over a state of its own. Policies are for all
+// standalone returns the state and the supervisor of a master without workers. The policies apply to all
 // services.
 func standalone(t testing.TB, policies ...services.Policy) (*store.DB, *supervisor.Supervisor) {
 	t.Helper()
@@ -129,6 +129,13 @@ func TestGateway(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("the framework's own question for a master is answered", func(t *testing.T) {
+		resp := new(proto.StatusResponse)
+		err := conn.Invoke(ctx, "/proto.MasterService/Status", new(proto.StatusRequest), resp)
+		if err != nil || resp.GetStatus() != "hsu-master: OK" || resp.GetProcessedCount() != 0 {
+			t.Errorf("Status = %v, %v, want hsu-master: OK alone", resp, err)
+		}
+	})
 	t.Run("an acknowledged request is in the file", func(t *testing.T) {
 		client := proto.NewMyBusinessServiceClient(conn)
 		for i := range 5 {
@@ -148,7 +155,8 @@ func TestGateway(t *testing.T) {
 	})
 	t.Run("an oversized request is refused and not counted", func(t *testing.T) {
 		before := db.Processed()
-		_, err := proto.NewMyBusinessServiceClient(conn).ProcessData(ctx, &proto.ProcessRequest{Data: strings.Repeat("x", MaxMessageSize+1)})
+		_, err := proto.NewMyBusinessServiceClient(conn).ProcessData(ctx,
+			&proto.ProcessRequest{Data: strings.Repeat("x", MaxMessageSize+1)})
 		if status.Code(err) != codes.ResourceExhausted || db.Processed() != before {
 			t.Errorf("%v, count %d after %d: want RESOURCE_EXHAUSTED and no count", err, db.Processed(), before)
 		}
@@ -160,7 +168,7 @@ func listServices(ctx context.Context, conn *grpc.ClientConn) ([]string, error) 
 	if err != nil {
 		return nil, err
 	}
-	// An error of the send shows in the receive.
+	// An error of Send also appears in Recv.
 	_ = stream.Send(&reflectionpb.ServerReflectionRequest{
 		MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{},
 	})
@@ -182,7 +190,9 @@ func TestAdminServer(t *testing.T) {
 	db, s := standalone(t)
 	business := NewBusiness(s, db)
 	socket := filepath.Join(t.TempDir(), "admin.sock")
-	srv := NewAdminServer(&Admin{Store: db, Supervisor: s, Listen: "127.0.0.1:1", Version: "v", Started: time.Now()}, business)
+	srv := NewAdminServer(&Admin{
+		Store: db, Supervisor: s, Listen: "127.0.0.1:1", Version: "v", Started: time.Now(),
+	}, business)
 	conn := serveOn(t, srv, srv.Stop, "unix", socket)
 	ctx := t.Context()
 
@@ -190,7 +200,8 @@ func TestAdminServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st := resp.GetState(); st.GetSource() != SourceLive || int(st.GetMasterPid()) != os.Getpid() || st.GetMasterId() != db.MasterID() || st.GetSchemaVersion() == 0 {
+	if st := resp.GetState(); st.GetSource() != SourceLive || int(st.GetMasterPid()) != os.Getpid() ||
+		st.GetMasterId() != db.MasterID() || st.GetSchemaVersion() == 0 {
 		t.Errorf("state = %v", st)
 	}
 	if names, err := listServices(ctx, conn); err != nil || len(names) < 2 {
@@ -208,7 +219,8 @@ func TestAuthorize(t *testing.T) {
 		uint32(os.Geteuid()):     codes.OK,
 		uint32(os.Geteuid()) + 1: codes.PermissionDenied,
 	} {
-		if got := status.Code(authorize(peer.NewContext(t.Context(), &peer.Peer{AuthInfo: peerIdentity{uid: uid}}))); got != want {
+		ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: peerIdentity{uid: uid}})
+		if got := status.Code(authorize(ctx)); got != want {
 			t.Errorf("user %d gets %v, want %v", uid, got, want)
 		}
 	}
@@ -221,7 +233,7 @@ func TestListenAdmin(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "admin.sock")
 
-	// As a crash leaves it: the file is there and nobody listens.
+	// The state after a crash: the file exists and no process listens.
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -250,12 +262,13 @@ func TestListenAdmin(t *testing.T) {
 		t.Errorf("the file is now %q (%v)", text, err)
 	}
 	long := filepath.Join(dir, strings.Repeat("x", 120))
-	if _, err := ListenAdmin(t.Context(), long); err == nil || !strings.Contains(err.Error(), "limit") || !strings.Contains(err.Error(), "--runtime-dir") {
+	if _, err := ListenAdmin(t.Context(), long); err == nil ||
+		!strings.Contains(err.Error(), "limit") || !strings.Contains(err.Error(), "--runtime-dir") {
 		t.Errorf("a path over the limit: %v, want the limit and what to do", err)
 	}
 }
 
-// fakePool hands out connections to nowhere or to a test server.
+// fakePool is a pool without workers.
 type fakePool struct {
 	standalone bool
 	err        error
@@ -288,19 +301,23 @@ func (c *fakeCounter) Writable() error  { return c.unwritable }
 
 func TestWhatCannotBeCountedIsNotAcknowledged(t *testing.T) {
 	cause := errors.New("no space left on device")
-	b := &Business{pool: fakePool{standalone: true}, counter: &fakeCounter{err: fmt.Errorf("%w: %w", store.ErrUnavailable, cause)}}
+	b := &Business{
+		pool:    fakePool{standalone: true},
+		counter: &fakeCounter{err: fmt.Errorf("%w: %w", store.ErrUnavailable, cause)},
+	}
 	resp, err := b.ProcessData(t.Context(), &proto.ProcessRequest{})
 	if resp != nil || status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), cause.Error()) {
 		t.Errorf("got %v, %v, want UNAVAILABLE with the reason", resp, err)
 	}
 }
 
-// What is done for nothing would be done again when the caller tries again.
+// If the master processed a request without counting it, the caller's retry would process it a second time.
 func TestWhatCouldNotBeCountedIsNotDone(t *testing.T) {
 	counter := &fakeCounter{unwritable: fmt.Errorf("%w: no space left on device", store.ErrUnavailable)}
 	b := &Business{pool: fakePool{err: errors.New("a worker was asked")}, counter: counter}
 	resp, err := b.ProcessData(t.Context(), &proto.ProcessRequest{})
-	if resp != nil || status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "no space left on device") {
+	if resp != nil || status.Code(err) != codes.Unavailable ||
+		!strings.Contains(err.Error(), "no space left on device") {
 		t.Errorf("got %v, %v, want UNAVAILABLE with the reason, and no worker asked", resp, err)
 	}
 }
@@ -332,7 +349,7 @@ func TestStatusOfACallerWhoGaveUp(t *testing.T) {
 	}
 }
 
-// stubborn ignores its caller's context until it is closed.
+// stubborn ignores its caller's context until hang is closed.
 type stubborn struct {
 	proto.UnimplementedMyBusinessServiceServer
 	entered, hang chan struct{}
@@ -367,7 +384,7 @@ func TestShutdownIsBounded(t *testing.T) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("a handler that ignores its context keeps the gateway from ending")
 	}
 	close(business.hang)

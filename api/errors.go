@@ -9,16 +9,17 @@ import (
 
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/registrations"
 )
 
-// registryError says by a status why something could not be registered, or taken back.
+// registryError converts the error of a registration or deregistration to a status.
 func registryError(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(err, supervisor.ErrRegistration):
+	case errors.Is(err, registrations.ErrRegistration):
 		return status.Error(codes.InvalidArgument, err.Error())
-	case errors.Is(err, supervisor.ErrTooMany):
+	case errors.Is(err, registrations.ErrTooMany):
 		return status.Error(codes.ResourceExhausted, err.Error())
-	case errors.Is(err, supervisor.ErrNotRegistered):
+	case errors.Is(err, registrations.ErrNotRegistered):
 		return status.Error(codes.NotFound, err.Error())
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		return status.Error(codes.Unavailable, err.Error())
@@ -28,8 +29,8 @@ func registryError(ctx context.Context, err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-// statusError is the one place that chooses status codes. What a worker answered
-// goes through as it is.
+// statusError converts an error of the business service to a status. The status that a worker returned passes
+// unchanged.
 func statusError(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -57,8 +58,7 @@ func statusError(ctx context.Context, err error) error {
 	case !isStatus:
 		return status.Error(codes.Internal, err.Error())
 	case answered.Code() == codes.Canceled:
-		// The caller has not cancelled: our connection to the worker was closed
-		// because the worker died.
+		// The caller has not cancelled: the connection to the worker was closed because the worker died.
 		return status.Error(codes.Unavailable, "the worker ended before it answered")
 	}
 	return err

@@ -17,11 +17,10 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 )
 
-// preface is how a client of HTTP/2 begins, with empty settings.
+// preface is the HTTP/2 connection preface of a client, with empty settings.
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
-// getState is the call of GetState on stream 1: its headers, without compression,
-// and the empty request.
+// getState returns the frames of a GetState call on stream 1: its headers, uncompressed, and the empty request.
 func getState() []byte {
 	var block []byte
 	for _, h := range [][2]string{
@@ -39,21 +38,21 @@ func getState() []byte {
 	return append(frame(headers, 4, block), frame(data, 1, []byte{0, 0, 0, 0, 0})...)
 }
 
-// Kinds of frames.
+// Frame types.
 const (
 	data     = 0
 	headers  = 1
 	settings = 4
 )
 
-// frame is one of HTTP/2 on stream 1.
+// frame returns an HTTP/2 frame on stream 1.
 func frame(kind, flags byte, payload []byte) []byte {
 	head := []byte{byte(len(payload) >> 16), byte(len(payload) >> 8), byte(len(payload)), kind, flags, 0, 0, 0, 1}
 	return append(head, payload...)
 }
 
-// FuzzAdminSocket sends any bytes over the socket: the server ends the connection
-// soon after it, and others are served meanwhile.
+// FuzzAdminSocket sends arbitrary bytes to the socket. The server must close the connection soon after, and must
+// serve other connections meanwhile.
 func FuzzAdminSocket(f *testing.F) {
 	f.Add([]byte(nil), true)
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), false)
@@ -63,7 +62,9 @@ func FuzzAdminSocket(f *testing.F) {
 	f.Add([]byte("\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x00"), true)
 	f.Add([]byte("\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\xff\xff\xff\xff"), true)
 	db, s := standalone(f)
-	srv := NewAdminServer(&Admin{Store: db, Supervisor: s, Listen: "127.0.0.1:1", Version: "v", Started: time.Now()}, NewBusiness(s, db))
+	srv := NewAdminServer(&Admin{
+		Store: db, Supervisor: s, Listen: "127.0.0.1:1", Version: "v", Started: time.Now(),
+	}, NewBusiness(s, db))
 	l := &pairs{conns: make(chan net.Conn), closed: make(chan struct{})}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
@@ -106,10 +107,11 @@ func FuzzAdminSocket(f *testing.F) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), most)
 		defer cancel()
-		if got, err := other.GetState(ctx, &adminpb.GetStateRequest{}); err != nil || got.GetState().GetMasterId() != db.MasterID() {
+		if got, err := other.GetState(ctx, &adminpb.GetStateRequest{}); err != nil ||
+			got.GetState().GetMasterId() != db.MasterID() {
 			t.Errorf("meanwhile another caller gets %v, %v", got, err)
 		}
-		_ = c.CloseWrite() // that it is ended already shows in what is read
+		_ = c.CloseWrite() // if the server has closed the connection, the read below shows it
 		if err = <-read; err != nil && !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("the connection is not ended: %v", err)
 		}
@@ -119,7 +121,7 @@ func FuzzAdminSocket(f *testing.F) {
 	})
 }
 
-// pairs is a listener without an address: each connection is a pair of sockets.
+// pairs is a listener without an address; each connection is a socket pair.
 type pairs struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -141,7 +143,7 @@ func (p *pairs) Close() error {
 
 func (*pairs) Addr() net.Addr { return &net.UnixAddr{Name: "pair", Net: "unix"} }
 
-// dial makes a connection and has the server accept its other end.
+// dial creates a connection and passes its other end to the server.
 func (p *pairs) dial() (*net.UnixConn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

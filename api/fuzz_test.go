@@ -22,14 +22,14 @@ import (
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
-// method is one that the admin socket offers. It is called with the request that
-// decode fills in, and gives its answers to send.
+// method is a method of the admin socket. call invokes it with the request that decode fills in, and passes its
+// responses to send.
 type method struct {
 	name string
 	call func(ctx context.Context, decode func(any) error, send func(any) error) error
 }
 
-// methods are all of a service, so that those to come are fuzzed too.
+// methods returns all methods of a service, so that methods added later are fuzzed too.
 func methods(desc grpc.ServiceDesc, srv any) (all []method) {
 	for _, m := range desc.Methods {
 		all = append(all, method{m.MethodName, func(ctx context.Context, decode, send func(any) error) error {
@@ -48,9 +48,9 @@ func methods(desc grpc.ServiceDesc, srv any) (all []method) {
 	return all
 }
 
-// oneRequest is a stream on which one request comes.
+// oneRequest is a server stream that receives one request.
 type oneRequest struct {
-	ctx    context.Context //nolint:containedctx // a stream has one
+	ctx    context.Context //nolint:containedctx // the Context method returns it
 	decode func(any) error
 	send   func(any) error
 	done   bool
@@ -69,9 +69,8 @@ func (s *oneRequest) RecvMsg(m any) error {
 	return s.decode(m)
 }
 
-// FuzzAdminRequest sends any bytes to any method of the admin socket, over a real
-// store: there is an answer that can be sent or an error with a reason, and only
-// processed requests are counted.
+// FuzzAdminRequest sends arbitrary bytes to each method of the admin socket, with a real store. Each call must
+// return a response that can be marshaled or an error with a reason, and only processed requests may be counted.
 func FuzzAdminRequest(f *testing.F) {
 	for i := range 8 {
 		f.Add(byte(i), []byte{})
@@ -125,21 +124,22 @@ func FuzzAdminRequest(f *testing.F) {
 	})
 }
 
-// FuzzStateMessage has strings that come from workers and from damaged files: the
-// state can be sent all the same, and says all the rest.
+// FuzzStateMessage builds a state from strings as they come from workers and damaged files. The state must still
+// be marshaled, and all other fields must be kept.
 func FuzzStateMessage(f *testing.F) {
 	f.Add("worker-0", "no answer: \xff\xfe", "workers/\xff", "damaged \x80", int64(0), int32(7), true)
 	f.Add("", "", "", "", int64(1<<62), int32(-1), false)
 	f.Fuzz(func(t *testing.T, id, reason, key, bad string, at int64, number int32, ended bool) {
 		when := time.Unix(at%(1<<37), at).UTC() // within what a record can hold
 		w := store.Worker{
-			ID: sendable(id), Status: store.StatusRunning, Reason: reason, // as the store admits it
+			ID: sendable(id), Status: store.StatusRunning, Reason: reason, // as the store validates them
 			Instance: &store.Instance{PID: 4711, Port: int(uint16(number)), Started: when},
 		}
 		if ended {
 			w.LastExit = &store.Exit{Code: int(number), Signal: max(0, int(number)), Source: store.ExitWait, At: when}
 		}
-		state := stateOf(store.Snapshot{Processed: 9, Bad: map[string]error{key: errors.New(bad)}}, []supervisor.WorkerInfo{{Worker: w}})
+		state := stateOf(store.Snapshot{Processed: 9, Bad: map[string]error{key: errors.New(bad)}},
+			[]supervisor.WorkerInfo{{Worker: w}})
 		b, err := protobuf.Marshal(state)
 		if err != nil {
 			t.Fatal(err)
@@ -148,9 +148,10 @@ func FuzzStateMessage(f *testing.F) {
 		if err := protobuf.Unmarshal(b, &got); err != nil || !protobuf.Equal(state, &got) {
 			t.Errorf("sent %v, got %v, %v", state, &got, err)
 		}
-		if len(got.GetWorkers()) != 1 || len(got.GetBadRecords()) != 1 || got.GetProcessedCount() != 9 || !slices.ContainsFunc(got.GetServices(), func(s *adminpb.Service) bool {
-			return len(s.GetEndpoints()) == 1
-		}) {
+		if len(got.GetWorkers()) != 1 || len(got.GetBadRecords()) != 1 || got.GetProcessedCount() != 9 ||
+			!slices.ContainsFunc(got.GetServices(), func(s *adminpb.Service) bool {
+				return len(s.GetEndpoints()) == 1
+			}) {
 			t.Errorf("%v", &got)
 		}
 	})

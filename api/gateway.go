@@ -19,53 +19,56 @@ import (
 
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/api/relay"
-	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// GatewayOptions are what a [Gateway] serves. The first three are required.
+// GatewayOptions configures a [Gateway]. Services, Business and Counter are required.
 type GatewayOptions struct {
 	Services *services.Registry
 	Business proto.MyBusinessServiceServer
 	Counter  relay.Counter
-	TLS      *tls.Config  // of the port, nil for none
+	TLS      *tls.Config  // for the port; nil disables TLS
 	Log      *slog.Logger // nil discards
 }
 
-// Gateway is what listens on the master's port: a relay of calls to whoever offers
-// their service, with the master's own gRPC server behind it as one of them. That
-// answers the business service where no worker does, the core service, since a master
-// is an HSU too, and health, which says NOT_SERVING until [Gateway.SetServing].
+// Gateway serves the master's port. It is a relay that forwards calls to the endpoints of their service. The
+// master's own gRPC server is one of these endpoints. It serves the business service if no worker offers it, the
+// core service, because the master is itself an HSU, and the health service, which reports NOT_SERVING until
+// [Gateway.SetServing].
 type Gateway struct {
 	relay    *relay.Relay
 	services *services.Registry
 	server   *grpc.Server
 	inside   *bufconn.Listener
 	health   *health.Server
-	served   chan struct{} // closed when server has ended, which runs from the beginning
+	served   chan struct{} // closed when server has ended; NewGateway starts it
 	end      sync.Once
 }
 
-// localBuffer is how much of a connection to the own server is in memory, each way.
+// localBuffer is the buffer size in bytes, in each direction, of an in-memory connection to the master's own
+// server.
 const localBuffer = 256 << 10
 
-// NewGateway returns a gateway that serves when Serve is called. It must be closed.
+// NewGateway returns a gateway that accepts connections when Serve is called. The caller must close it.
 func NewGateway(o GatewayOptions) (*Gateway, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{
-		// Who may have how many streams, and how large a message is, is the relay's to say: it opens few connections.
-		server:   grpc.NewServer(append(ServerOptions(), grpc.MaxConcurrentStreams(math.MaxUint32), grpc.MaxRecvMsgSize(math.MaxInt32))...),
+		// The relay limits streams, messages and headers, adds some headers, and opens few connections.
+		server: grpc.NewServer(append(ServerOptions(), grpc.MaxConcurrentStreams(math.MaxUint32),
+			grpc.MaxRecvMsgSize(math.MaxInt32), grpc.MaxHeaderListSize(32<<10))...),
 		services: o.Services,
 		inside:   bufconn.Listen(localBuffer),
 		health:   health.NewServer(),
 		served:   make(chan struct{}),
 	}
 	g.SetServing(false)
-	log := supervisor.CoreLogger(o.Log)
+	log := probe.CoreLogger(o.Log)
 	healthpb.RegisterHealthServer(g.server, healthService{g.health, o.Services})
 	proto.RegisterMyBusinessServiceServer(g.server, o.Business)
+	registerMasterService(g.server, o.Business)
 	control.RegisterGRPCServerHandler(g.server, domain.NewDefaultHandler(log), log)
 	reflect(g.server, o.Services, reflectionWithin)
 	local := make(map[string][]string)
@@ -90,13 +93,12 @@ func NewGateway(o GatewayOptions) (*Gateway, error) {
 	}
 	go func() {
 		defer close(g.served)
-		_ = g.server.Serve(g.inside) // nil: it is stopped, and its listener does not fail
+		_ = g.server.Serve(g.inside) // nil: only Stop ends it, and a bufconn listener does not fail
 	}()
 	return g, nil
 }
 
-// Serve accepts connections until the gateway is shut down or closed, and returns nil
-// then.
+// Serve accepts connections until the gateway is shut down or closed, and then returns nil.
 func (g *Gateway) Serve(l net.Listener) error {
 	if err := g.relay.Serve(l); !errors.Is(err, relay.ErrClosed) {
 		return err
@@ -104,7 +106,7 @@ func (g *Gateway) Serve(l net.Listener) error {
 	return nil
 }
 
-// SetServing says by grpc.health.v1 whether requests will be answered.
+// SetServing sets the status that the health service reports for the master.
 func (g *Gateway) SetServing(serving bool) {
 	state := healthpb.HealthCheckResponse_NOT_SERVING
 	if serving {
@@ -113,16 +115,16 @@ func (g *Gateway) SetServing(serving bool) {
 	for _, service := range []string{"", proto.MyBusinessService_ServiceDesc.ServiceName} {
 		g.health.SetServingStatus(service, state)
 	}
-	g.services.Changed() // for those who watch the health of what is routed
+	g.services.Changed() // wake the Watch calls of the health service
 }
 
-// Shutdown lets calls under way end, but ctx bounds the wait, and closes the gateway.
+// Shutdown waits until the calls in flight have ended or ctx is done, and then closes the gateway.
 func (g *Gateway) Shutdown(ctx context.Context) {
-	_ = g.relay.Shutdown(ctx) // only that ctx has ended
+	_ = g.relay.Shutdown(ctx) // the only error is that of ctx
 	g.Close()
 }
 
-// Close ends everything at once.
+// Close closes all connections and ends all calls at once.
 func (g *Gateway) Close() {
 	g.end.Do(func() {
 		g.relay.Close()
@@ -131,7 +133,7 @@ func (g *Gateway) Close() {
 	})
 }
 
-// Figures are those of all connections and calls.
+// Figures returns the current totals of connections and calls.
 func (g *Gateway) Figures() GatewayFigures {
 	s := g.relay.Stats()
 	return GatewayFigures{Clients: s.Clients, Backends: s.Backends, Streams: s.Streams, Queued: s.Queued}

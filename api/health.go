@@ -12,25 +12,29 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// healthService is grpc.health.v1 on the master's port. Of itself ("", and the business
-// service where nobody else offers it) the master says what it was told to; each service
-// that is routed serves where the master does and an endpoint is ready for it.
+// healthService implements grpc.health.v1 on the master's port. For the master itself ("", and the business
+// service if no endpoint offers it) it reports the status set by [Gateway.SetServing]. A routed service is
+// SERVING if the master is SERVING and the service has a ready endpoint.
 type healthService struct {
 	*health.Server
 	services *services.Registry
 }
 
-// Check answers for a service, or with NOT_FOUND where it is neither the master's own
-// nor routed.
-func (h healthService) Check(ctx context.Context, req *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
+// Check returns the status of a service. It fails with NOT_FOUND if the service is neither the master's own nor
+// routed.
+func (h healthService) Check(
+	ctx context.Context, req *healthpb.HealthCheckRequest,
+) (*healthpb.HealthCheckResponse, error) {
 	if now := h.now(ctx, req.GetService()); now != healthpb.HealthCheckResponse_SERVICE_UNKNOWN {
 		return &healthpb.HealthCheckResponse{Status: now}, nil
 	}
 	return h.Server.Check(ctx, req)
 }
 
-// List answers for all services.
-func (h healthService) List(ctx context.Context, req *healthpb.HealthListRequest) (*healthpb.HealthListResponse, error) {
+// List returns the status of all services.
+func (h healthService) List(
+	ctx context.Context, req *healthpb.HealthListRequest,
+) (*healthpb.HealthListResponse, error) {
 	all, err := h.Server.List(ctx, req)
 	if err != nil {
 		return nil, err
@@ -41,9 +45,11 @@ func (h healthService) List(ctx context.Context, req *healthpb.HealthListRequest
 	return all, nil
 }
 
-// Watch tells how a service is, and each change of it, until the caller ends it. One that
-// nobody offers is SERVICE_UNKNOWN, and may come.
-func (h healthService) Watch(req *healthpb.HealthCheckRequest, stream grpc.ServerStreamingServer[healthpb.HealthCheckResponse]) error {
+// Watch sends the status of a service and each change of it until the caller ends the stream. A service that is
+// not offered is SERVICE_UNKNOWN; it may be offered later.
+func (h healthService) Watch(
+	req *healthpb.HealthCheckRequest, stream grpc.ServerStreamingServer[healthpb.HealthCheckResponse],
+) error {
 	name := req.GetService()
 	changed, stop := h.services.Watch()
 	defer stop()
@@ -63,7 +69,7 @@ func (h healthService) Watch(req *healthpb.HealthCheckRequest, stream grpc.Serve
 	}
 }
 
-// now is how a service is, SERVICE_UNKNOWN where nobody offers it.
+// now returns the status of a service: SERVICE_UNKNOWN if the service is neither the master's own nor routed.
 func (h healthService) now(ctx context.Context, name string) healthpb.HealthCheckResponse_ServingStatus {
 	service, asked := h.services.Service(name), name
 	if service != nil {

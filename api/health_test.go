@@ -53,7 +53,8 @@ func TestHealthOfRoutedServices(t *testing.T) {
 	known.Add(ep, name)
 	want(healthpb.HealthCheckResponse_SERVING)
 	all, err := client.List(ctx, &healthpb.HealthListRequest{})
-	if err != nil || all.GetStatuses()[name].GetStatus() != healthpb.HealthCheckResponse_SERVING || all.GetStatuses()[""] == nil {
+	if err != nil || all.GetStatuses()[name].GetStatus() != healthpb.HealthCheckResponse_SERVING ||
+		all.GetStatuses()[""] == nil {
 		t.Errorf("list is %v, %v", all, err)
 	}
 	known.Remove(ep)
@@ -61,7 +62,7 @@ func TestHealthOfRoutedServices(t *testing.T) {
 	known.Offer("worker-0")
 	want(healthpb.HealthCheckResponse_SERVICE_UNKNOWN)
 
-	// Of the business service too, which is the master's own where nobody offers it.
+	// The business service is the master's own if no endpoint offers it.
 	ask = &healthpb.HealthCheckRequest{Service: proto.MyBusinessService_ServiceDesc.ServiceName}
 	if stream, err = client.Watch(ctx, ask); err != nil {
 		t.Fatal(err)
@@ -75,7 +76,8 @@ func TestHealthOfRoutedServices(t *testing.T) {
 	want(healthpb.HealthCheckResponse_NOT_SERVING)
 	g.SetServing(true)
 	want(healthpb.HealthCheckResponse_SERVING)
-	if answer, err := client.Check(ctx, &healthpb.HealthCheckRequest{}); err != nil || answer.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+	if answer, err := client.Check(ctx, &healthpb.HealthCheckRequest{}); err != nil ||
+		answer.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("of the master: %v, %v", answer, err)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// maxSocketPath is what sun_path holds without its final NUL: unix(7).
+// maxSocketPath returns the capacity of sun_path in bytes without the final NUL: unix(7).
 func maxSocketPath() int {
 	if runtime.GOOS == "linux" {
 		return 107
@@ -21,11 +21,13 @@ func maxSocketPath() int {
 	return 103
 }
 
-// ListenAdmin listens on the unix socket at path, mode 0600. A socket that a
-// crash left behind is replaced, one that answers is not.
+// ListenAdmin listens on the unix socket at path, mode 0600. It replaces a socket that a crashed master left
+// behind. It fails if another process serves the socket.
 func ListenAdmin(ctx context.Context, path string) (net.Listener, error) {
 	if most := maxSocketPath(); len(path) > most {
-		return nil, fmt.Errorf("admin socket path of %d bytes is over the kernel's limit of %d: choose a shorter --runtime-dir: %s", len(path), most, path)
+		return nil, fmt.Errorf(
+			"admin socket path of %d bytes is over the kernel's limit of %d: choose a shorter --runtime-dir: %s",
+			len(path), most, path)
 	}
 	dialer := net.Dialer{Timeout: time.Second}
 	if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {

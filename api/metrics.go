@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -14,7 +13,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// MetricsSource is what figures are read from, anew at each scrape.
+// MetricsSource provides the values of the metrics. They are read anew at each scrape.
 type MetricsSource struct {
 	Store    counter
 	Workers  func() []supervisor.WorkerInfo
@@ -23,19 +22,19 @@ type MetricsSource struct {
 	Version  string
 }
 
-// GatewayFigures are those of the relay as a whole.
+// GatewayFigures are the totals of the relay.
 type GatewayFigures struct {
 	Clients, Backends, Streams int
 	Queued                     int64
 }
 
-// MetricsHandler serves the figures of a master at /metrics, in the format of
-// Prometheus. It shows names, addresses and numbers, and nothing of a call's content.
+// MetricsHandler serves the metrics of a master at /metrics in the Prometheus format. They contain names,
+// addresses and numbers, and nothing of the content of calls.
 func MetricsHandler(source MetricsSource) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{source})
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Timeout: metricsGather}))
 	return mux
 }
 
@@ -43,8 +42,9 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("hsu_master_"+name, help, labels, nil)
 }
 
-// An endpoint is a worker's id, which it keeps when it is started again at another
-// address, or the address of one from outside; "" are all those that were there long ago.
+// endpointLabels are the labels of the metrics of an endpoint. The endpoint label is a worker's id, which stays
+// the same when the worker restarts at another address, or the address of a registered endpoint. The value ""
+// sums up all endpoints that are long gone.
 var endpointLabels = []string{"service", "endpoint"}
 
 var (
@@ -54,31 +54,40 @@ var (
 
 	descWorkers  = describe("workers", "Workers by status.", "status")
 	descReady    = describe("worker_ready", "1 where requests may go to the worker, else 0.", "worker")
-	descRestarts = describe("worker_restarts_total", "Restarts of the worker by policy, over all masters of this state.", "worker")
+	descRestarts = describe("worker_restarts_total",
+		"Restarts of the worker by policy, over all masters of this state.", "worker")
 
 	descClients  = describe("gateway_client_connections", "Connections of clients that are open.")
 	descBackends = describe("gateway_backend_connections", "Connections to endpoints that are open.")
 	descStreams  = describe("gateway_streams", "Calls under way through the gateway.")
 	descQueued   = describe("gateway_queued_bytes", "Bytes that wait for a client or an endpoint to take them.")
 
-	descWaiting   = describe("service_waiting", "Calls that wait for an endpoint to become ready.", "service")
-	descCalls     = describe("calls_total", "Calls that have ended at the endpoint; not those that it cannot have seen.", endpointLabels...)
-	descInFlight  = describe("calls_in_flight", "Calls under way at the endpoint.", endpointLabels...)
-	descFailures  = describe("call_failures_total", "Calls that ended with a gRPC status other than OK (0).", append(endpointLabels, "code")...)
-	descRetries   = describe("call_retries_total", "Calls that went on to another endpoint.", endpointLabels...)
-	descEjections = describe("endpoint_ejections_total", "Times that the endpoint was taken out for failing again and again.", endpointLabels...)
-	descUp        = describe("endpoint_ready", "1 where the endpoint is ready and not ejected, else 0.", endpointLabels...)
-	descLatency   = describe("call_duration_seconds", "How long calls took at the endpoint.", endpointLabels...)
+	descWaiting = describe("service_waiting",
+		"Calls that wait for an endpoint to become ready.", "service")
+	descCalls = describe("calls_total",
+		"Calls that have ended at the endpoint; not those that it cannot have seen.", endpointLabels...)
+	descInFlight = describe("calls_in_flight",
+		"Calls under way at the endpoint.", endpointLabels...)
+	descFailures = describe("call_failures_total",
+		"Calls that ended with a gRPC status other than OK (0).", append(endpointLabels, "code")...)
+	descRetries = describe("call_retries_total",
+		"Calls that went on to another endpoint.", endpointLabels...)
+	descEjections = describe("endpoint_ejections_total",
+		"Times that the endpoint was taken out for failing again and again.", endpointLabels...)
+	descUp = describe("endpoint_ready",
+		"1 where the endpoint is ready and not ejected, else 0.", endpointLabels...)
+	descLatency = describe("call_duration_seconds",
+		"How long calls took at the endpoint.", endpointLabels...)
 )
 
-// collector reads all figures when it is asked, so that nothing is counted twice.
+// collector reads all values at each scrape instead of keeping counters of its own.
 type collector struct{ MetricsSource }
 
-// Describe says nothing: which endpoints there are changes, so that the registry is to
-// check the figures themselves.
+// Describe sends no descriptors: the set of endpoints changes. The registry then checks the metrics at each
+// scrape.
 func (c collector) Describe(chan<- *prometheus.Desc) {}
 
-// Collect sends all figures.
+// Collect sends all metrics.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
@@ -128,7 +137,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			gauge(descUp, yes(e.Ready && e.EjectedFor == 0), labels...)
 			calls(e.Figures, labels)
 		}
-		// What is counted never falls: neither while a worker is started again, nor for good.
+		// The counters of an endpoint that is gone are kept, so that no counter decreases.
 		for key, figures := range s.Gone {
 			labels := []string{s.Name, key}
 			gauge(descUp, 0, labels...)

@@ -14,12 +14,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// tallied is a store with a count, which cannot be written where broken is set.
+// tallied is a counter that is not writable if broken is set.
 type tallied struct {
 	processed int64
 	broken    error
@@ -29,7 +30,7 @@ func (s tallied) AddProcessed(context.Context, int64) error { return s.broken }
 func (s tallied) Processed() int64                          { return s.processed }
 func (s tallied) Writable() error                           { return s.broken }
 
-// What is counted of an endpoint is there as long as anybody offers the service, so that no sum falls.
+// The figures of an endpoint are kept as long as the service is offered, so that no sum decreases.
 func TestCountersDoNotFallWithTheirEndpoints(t *testing.T) {
 	registry := services.New()
 	registry.Offer("worker-0", "pkg.Service")
@@ -50,7 +51,7 @@ func TestCountersDoNotFallWithTheirEndpoints(t *testing.T) {
 	call := func(ep *services.Endpoint) {
 		t.Helper()
 		registry.Add(ep, "pkg.Service")
-		lease, err := registry.Service("pkg.Service").Lease("")
+		lease, err := registry.Service("pkg.Service").Lease(fair.Client{}, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +87,9 @@ func TestMetricsTellOfWorkersAndCalls(t *testing.T) {
 			}
 		},
 		Services: func() []services.ServiceInfo {
-			return []services.ServiceInfo{{Name: "pkg.Service", Waiting: 9, Endpoints: []services.EndpointInfo{endpoint, outside}}}
+			return []services.ServiceInfo{{
+				Name: "pkg.Service", Waiting: 9, Endpoints: []services.EndpointInfo{endpoint, outside},
+			}}
 		},
 		Gateway: func() GatewayFigures { return GatewayFigures{Clients: 1, Backends: 2, Streams: 3, Queued: 4} },
 		Version: "v1",

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc/metadata"
 	protobuf "google.golang.org/protobuf/proto"
@@ -16,35 +15,28 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-// RequestIDKey is the metadata by which a caller marks a request: whatever comes with
-// the same id is one request, sent again because its answer was lost. It is processed
-// again only where nothing is known of it, counted once, and answered alike each time.
+// RequestIDKey is the metadata key of a request id. Requests with the same id are one request that the caller
+// sends again because the answer was lost. The master processes it again only if it has no result for it, counts
+// it once, and gives the same answer each time.
 const RequestIDKey = relay.RequestID
-
-const (
-	// maxForwards bounds how often one request that is marked is sent to workers.
-	maxForwards = 5
-	// The first pause before a worker is tried again that was lost; each is the double
-	// of the one before. Others are tried without a pause.
-	firstForwardPause = 25 * time.Millisecond
-)
 
 var (
 	errRequestID    = errors.New("bad " + RequestIDKey)
 	errOtherRequest = errors.New("another request was sent with this " + RequestIDKey)
-	errLeftOut      = fmt.Errorf("the request was processed and counted, but its answer was larger than %d bytes and is not kept", store.MaxResponse)
+	errLeftOut      = fmt.Errorf("the request was processed and counted, "+
+		"but its answer was larger than %d bytes and is not kept", store.MaxResponse)
 )
 
-// results keeps what requests with an id were answered.
+// results stores the results of requests with an id.
 type results interface {
-	// Result returns what was stored under an id, and whether anything was.
+	// Result returns the result stored under an id, and whether there is one.
 	Result(id string) (store.Result, bool, error)
-	// CountOnce counts a request and stores its result, both or neither, durably, and
-	// then tells done; see [store.DB.CountOnce].
+	// CountOnce counts a request and stores its result, both or neither, durably, and then calls done; see
+	// [store.DB.CountOnce].
 	CountOnce(r store.Result, done store.Counted)
 }
 
-// requestID returns the id that the caller gave its request, or "".
+// requestID returns the id of the caller's request, or "" if it has none.
 func requestID(ctx context.Context) (string, error) {
 	ids := metadata.ValueFromIncomingContext(ctx, RequestIDKey)
 	if len(ids) == 0 {
@@ -59,16 +51,15 @@ func requestID(ctx context.Context) (string, error) {
 	return ids[0], nil
 }
 
-// flights are the requests with an id that are being processed. Others with the same id
-// wait for them.
-type flights struct {
+// inflight are the requests with an id that are in flight. Other requests with the same id wait for them.
+type inflight struct {
 	mu   sync.Mutex
-	byID map[string]*flight
+	byID map[string]*request
 }
 
-// flight is one of them.
-type flight struct {
-	all    *flights
+// request is a request with an id that is in flight.
+type request struct {
+	all    *inflight
 	id     string
 	digest [sha256.Size]byte
 
@@ -78,92 +69,95 @@ type flight struct {
 	err  error
 }
 
-// board returns the flight with this id, and whether it is the caller's to see to.
-func (all *flights) board(id string, digest [sha256.Size]byte) (f *flight, mine bool) {
+// join returns the request in flight with this id. It creates one if there is none; then mine is true and the caller
+// must process the request.
+func (all *inflight) join(id string, digest [sha256.Size]byte) (r *request, mine bool) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if f := all.byID[id]; f != nil {
-		return f, false
+	if r := all.byID[id]; r != nil {
+		return r, false
 	}
-	f = &flight{all: all, id: id, digest: digest, done: make(chan struct{})}
+	r = &request{all: all, id: id, digest: digest, done: make(chan struct{})}
 	if all.byID == nil {
-		all.byID = make(map[string]*flight)
+		all.byID = make(map[string]*request)
 	}
-	all.byID[id] = f
-	return f, true
+	all.byID[id] = r
+	return r, true
 }
 
-func (f *flight) land(err error) {
-	f.err = err
-	f.all.mu.Lock()
-	delete(f.all.byID, f.id)
-	f.all.mu.Unlock()
-	close(f.done)
+// end makes the request no longer in flight and wakes the callers that wait for it.
+func (r *request) end(err error) {
+	r.err = err
+	r.all.mu.Lock()
+	delete(r.all.byID, r.id)
+	r.all.mu.Unlock()
+	close(r.done)
 }
 
-// Counted is called by the store when the result is stored, or cannot be.
-func (f *flight) Counted(err error) { f.land(err) }
+// Counted implements [store.Counted]. The store calls it when the result is stored or cannot be stored.
+func (r *request) Counted(err error) { r.end(err) }
 
-// once processes a request that has an id, or finds out what it was answered. Where
-// the one that was under way has failed, or its caller has given up, the next one runs.
-// Each caller waits no longer than its ctx, but what was begun to be stored is, so that
-// no caller's end makes a request count twice.
+// once processes a request that has an id, or returns its earlier answer. If the request in flight that it waits for
+// fails, or the caller of that request gives up, the next waiting request runs. Each caller waits no longer than its
+// ctx. A result whose storing has begun is stored even if its caller gives up, so that the request is not counted
+// twice.
 func (b *Business) once(ctx context.Context, id string, req *proto.ProcessRequest) (*proto.ProcessResponse, error) {
 	digest, err := digestOf(req)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		f, mine := b.flights.board(id, digest)
+		r, mine := b.inflight.join(id, digest)
 		if mine {
-			b.fly(ctx, f, req)
-		} else if f.digest != digest {
+			b.run(ctx, r, req)
+		} else if r.digest != digest {
 			return nil, errOtherRequest
 		}
 		select {
-		case <-f.done:
+		case <-r.done:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 		switch {
-		case f.err == nil:
-			return f.resp, nil
-		case errors.Is(f.err, store.ErrDuplicate): // it was stored since it was looked for
+		case r.err == nil:
+			return r.resp, nil
+		case errors.Is(r.err, store.ErrDuplicate): // the result was stored after run looked for it
 		case mine:
-			return nil, f.err
+			return nil, r.err
 		}
 	}
 }
 
-// fly sees to a flight: it lands at once, or when its result is stored.
-func (b *Business) fly(ctx context.Context, f *flight, req *proto.ProcessRequest) {
-	stored, found, err := b.results.Result(f.id)
+// run processes a request. The request ends at once on an error or if a result is already stored, and otherwise when
+// the store has stored its result.
+func (b *Business) run(ctx context.Context, r *request, req *proto.ProcessRequest) {
+	stored, found, err := b.results.Result(r.id)
 	if err == nil && found {
-		f.resp, err = answerOf(stored, f.digest)
-		f.land(err)
+		r.resp, err = answerOf(stored, r.digest)
+		r.end(err)
 		return
 	}
 	if err == nil {
-		// What could not be counted is not done in the first place.
+		// Do not process a request that cannot be counted.
 		err = b.counter.Writable()
 	}
 	if err == nil {
-		f.resp, err = b.processMarked(ctx, req)
+		r.resp, err = b.process(ctx, req, true)
 	}
 	var encoded []byte
 	if err == nil {
-		encoded, err = protobuf.Marshal(f.resp)
+		encoded, err = protobuf.Marshal(r.resp)
 	}
 	if err != nil {
-		f.land(err)
+		r.end(err)
 		return
 	}
 	b.results.CountOnce(store.Result{
-		ID: f.id, Method: proto.MyBusinessService_ProcessData_FullMethodName, Digest: f.digest, Response: encoded,
-	}, f)
+		ID: r.id, Method: proto.MyBusinessService_ProcessData_FullMethodName, Digest: r.digest, Response: encoded,
+	}, r)
 }
 
-// answerOf is what a request that comes again is answered.
+// answerOf returns the answer to a repeated request from its stored result.
 func answerOf(stored store.Result, digest [sha256.Size]byte) (*proto.ProcessResponse, error) {
 	switch {
 	case stored.Digest != digest:
@@ -178,49 +172,12 @@ func answerOf(stored store.Result, digest [sha256.Size]byte) (*proto.ProcessResp
 	return resp, nil
 }
 
-// digestOf tells a request from others.
+// digestOf returns a hash of the method and content of a request, by which different requests with one id are
+// detected.
 func digestOf(req *proto.ProcessRequest) ([sha256.Size]byte, error) {
 	encoded, err := protobuf.MarshalOptions{Deterministic: true}.Marshal(req)
 	if err != nil {
 		return [sha256.Size]byte{}, err
 	}
 	return sha256.Sum256(append([]byte(proto.MyBusinessService_ProcessData_FullMethodName+"\x00"), encoded...)), nil
-}
-
-// processMarked is process for a request that may be sent again: where a worker is lost
-// before it has answered, another one gets it, or the same when it is back.
-func (b *Business) processMarked(ctx context.Context, req *proto.ProcessRequest) (*proto.ProcessResponse, error) {
-	if b.pool.Standalone(businessName) {
-		return Process(req), nil
-	}
-	key, limit, err := b.treat(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	lease, err := b.pool.Acquire(ctx, businessName, key)
-	if err != nil {
-		return nil, err
-	}
-	var tried []string
-	for pause := firstForwardPause; ; {
-		a := forward(ctx, lease, req, limit...)
-		tried = append(tried, lease.Worker())
-		// What was not seen has cost no worker anything.
-		again := a.lost && len(tried) < maxForwards && (a.unseen || lease.Retry())
-		if a.end(lease, again); !again {
-			return a.result(ctx)
-		}
-		if lease, err = b.pool.TryAcquire(businessName, key, tried...); err == nil {
-			continue
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		pause *= 2
-		if lease, err = b.pool.Acquire(ctx, businessName, key); err != nil {
-			return nil, err
-		}
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"slices"
@@ -15,22 +16,25 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/core-tools/hsu-master/api/proto"
+	"github.com/core-tools/hsu-master/api/relay"
+	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// marked is the ctx of a request that comes with an id.
+// marked returns the context of a request with an id.
 func marked(ctx context.Context, ids ...string) context.Context {
 	return metadata.NewIncomingContext(ctx, metadata.MD{RequestIDKey: ids})
 }
 
-// onceOver is the service of a master without workers.
+// onceOver returns the service of a master without workers, and its store.
 func onceOver(t *testing.T) (*Business, *store.DB) {
 	t.Helper()
 	db, s := standalone(t)
@@ -71,7 +75,7 @@ func TestRequestWithAnIDIsCountedOnce(t *testing.T) {
 	}
 }
 
-// answering is a worker that does what it is told, and tells what it was sent.
+// answering is a worker that answers as its function decides.
 type answering struct {
 	proto.UnimplementedMyBusinessServiceServer
 	answer func(ctx context.Context) error
@@ -81,7 +85,7 @@ func (a answering) ProcessData(ctx context.Context, req *proto.ProcessRequest) (
 	return Process(req), a.answer(ctx)
 }
 
-// servedBy makes one an endpoint of the business service, and returns its address.
+// servedBy adds such a worker as an endpoint of the business service, and returns its address.
 func servedBy(t *testing.T, r *services.Registry, link *breakable, answer func(ctx context.Context) error) string {
 	t.Helper()
 	srv := grpc.NewServer()
@@ -92,7 +96,7 @@ func servedBy(t *testing.T, r *services.Registry, link *breakable, answer func(c
 	return address
 }
 
-// breakable closes what it has accepted when it is told to.
+// breakable is a listener whose accepted connections can be closed by the test.
 type breakable struct {
 	net.Listener
 	mu    sync.Mutex
@@ -126,6 +130,48 @@ type serverFunc func(net.Listener) error
 
 func (f serverFunc) Serve(l net.Listener) error { return f(l) }
 
+// refusing is the connection to a worker that does not accept calls: for some of them grpc-go returns a bare
+// io.EOF, see package rpc.
+type refusing struct{ grpc.ClientConnInterface }
+
+func (refusing) Invoke(_ context.Context, _ string, _, _ any, options ...grpc.CallOption) error {
+	for _, o := range options {
+		if p, ok := o.(grpc.PeerCallOption); ok {
+			p.PeerAddr.Addr = new(net.TCPAddr)
+		}
+	}
+	return io.EOF
+}
+
+func TestRequestThatAWorkerRefusesGoesToAnother(t *testing.T) {
+	for name, contextOf := range map[string]func(int) context.Context{
+		"without an id": func(int) context.Context { return t.Context() },
+		"with an id":    func(i int) context.Context { return marked(t.Context(), fmt.Sprint(i)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db, s := standalone(t)
+			b := NewBusiness(s, db)
+			full := &services.Endpoint{Address: "127.0.0.1:1", Conn: refusing{}, Warm: true}
+			s.Services().Add(full, businessName)
+			if _, err := b.ProcessData(contextOf(0), &proto.ProcessRequest{}); status.Code(err) != codes.Unavailable {
+				t.Errorf("without another worker: %v, want UNAVAILABLE", err)
+			}
+			servedBy(t, s.Services(), new(breakable), func(context.Context) error { return nil })
+			before := s.Services().Service(businessName).Figures(full.Address)
+			for i := range 40 {
+				if _, err := b.ProcessData(contextOf(i), &proto.ProcessRequest{}); err != nil {
+					t.Errorf("with another worker: %v", err)
+				}
+			}
+			if after := s.Services().Service(businessName).Figures(full.Address); after.Ejections != 0 ||
+				after.Calls != before.Calls {
+				t.Errorf("%d ejections, %d calls, want none charged that it has not seen",
+					after.Ejections, after.Calls-before.Calls)
+			}
+		})
+	}
+}
+
 func TestWorkerThatBreaksOffIsEjectedAndOneThatRefusesIsNot(t *testing.T) {
 	for name, refuses := range map[string]bool{"breaks off": false, "refuses": true} {
 		t.Run(name, func(t *testing.T) {
@@ -149,12 +195,14 @@ func TestWorkerThatBreaksOffIsEjectedAndOneThatRefusesIsNot(t *testing.T) {
 				t.Errorf("%d ejections of %d calls", f.Ejections, f.Calls)
 			}
 			if refuses {
-				// Some of the calls may not be sent again: see the budget in package services.
+				// Some of the calls must not be retried: see the retry budget in package services.
 				if f.Retries == 0 || f.Retries >= f.Failed() {
-					t.Errorf("%d of %d failures were tried again, want as many as the budget allows", f.Retries, f.Failed())
+					t.Errorf("%d of %d failures were tried again, want as many as the budget allows",
+						f.Retries, f.Failed())
 				}
 			} else if f.Retries != f.Failed() || f.InFlight != 0 {
-				t.Errorf("%d of %d failures were tried again, %d calls are under way, want all and none", f.Retries, f.Failed(), f.InFlight)
+				t.Errorf("%d of %d failures were tried again, %d calls are under way, want all and none",
+					f.Retries, f.Failed(), f.InFlight)
 			}
 		})
 	}
@@ -163,7 +211,7 @@ func TestWorkerThatBreaksOffIsEjectedAndOneThatRefusesIsNot(t *testing.T) {
 func TestPolicyHoldsForAMarkedRequest(t *testing.T) {
 	db, s := standalone(t, services.Policy{Balance: services.Affinity, Affinity: "x-tenant", MaxMessage: 100})
 	var mu sync.Mutex
-	reached := map[string]map[int]bool{} // by tenant, which workers
+	reached := map[string]map[int]bool{} // the workers reached, by tenant
 	for i := range 3 {
 		servedBy(t, s.Services(), new(breakable), func(ctx context.Context) error {
 			mu.Lock()
@@ -195,7 +243,7 @@ func TestPolicyHoldsForAMarkedRequest(t *testing.T) {
 	if len(all) != 3 {
 		t.Errorf("all went to %d workers, want 3", len(all))
 	}
-	// The answer is larger than the request by what stands before the data.
+	// The answer is longer than the request by the prefix of the result.
 	for _, large := range []int{95, 120} {
 		if err := ask("tenant", strings.Repeat("x", large), large); status.Code(err) != codes.ResourceExhausted {
 			t.Errorf("data of %d bytes: %v, want RESOURCE_EXHAUSTED", large, err)
@@ -220,7 +268,8 @@ func TestMetadataIsPassedOnBothWays(t *testing.T) {
 		if agent := got.Get("user-agent"); len(agent) != 1 {
 			t.Errorf("the worker is sent user-agent %q, want the one of who calls it", agent)
 		}
-		return errors.Join(grpc.SetHeader(ctx, metadata.Pairs("x-header", "1")), grpc.SetTrailer(ctx, metadata.Pairs("x-trailer", "2")))
+		return errors.Join(grpc.SetHeader(ctx, metadata.Pairs("x-header", "1")),
+			grpc.SetTrailer(ctx, metadata.Pairs("x-trailer", "2")))
 	})
 	gateway, err := NewGateway(GatewayOptions{Services: s.Services(), Business: NewBusiness(s, db), Counter: db})
 	if err != nil {
@@ -232,8 +281,10 @@ func TestMetadataIsPassedOnBothWays(t *testing.T) {
 			sent.Set(RequestIDKey, id)
 		}
 		var header, trailer metadata.MD
-		_, err := client.ProcessData(metadata.NewOutgoingContext(t.Context(), sent), &proto.ProcessRequest{}, grpc.Header(&header), grpc.Trailer(&trailer))
-		if err != nil || !slices.Equal(header.Get("x-header"), []string{"1"}) || !slices.Equal(trailer.Get("x-trailer"), []string{"2"}) {
+		_, err := client.ProcessData(metadata.NewOutgoingContext(t.Context(), sent), &proto.ProcessRequest{},
+			grpc.Header(&header), grpc.Trailer(&trailer))
+		if err != nil || !slices.Equal(header.Get("x-header"), []string{"1"}) ||
+			!slices.Equal(trailer.Get("x-trailer"), []string{"2"}) {
 			t.Errorf("id %q: header %v, trailer %v, %v, want the worker's", id, header, trailer, err)
 		}
 		if types := header.Get("content-type"); len(types) != 1 {
@@ -249,7 +300,8 @@ func TestRequestWithAnAnswerThatIsNotKept(t *testing.T) {
 	if err != nil || resp.GetResult() != "Processed: "+large {
 		t.Fatalf("the first is answered %d bytes, %v", len(resp.GetResult()), err)
 	}
-	if _, err := b.ProcessData(marked(t.Context(), "large"), &proto.ProcessRequest{Data: large}); status.Code(err) != codes.FailedPrecondition {
+	_, err = b.ProcessData(marked(t.Context(), "large"), &proto.ProcessRequest{Data: large})
+	if status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("again: %v, want FAILED_PRECONDITION", err)
 	}
 	if got := db.Processed(); got != 1 {
@@ -257,13 +309,13 @@ func TestRequestWithAnAnswerThatIsNotKept(t *testing.T) {
 	}
 }
 
-// fakeResults holds its answers back until it is told to go on.
+// fakeResults stores results in memory. If held is set, CountOnce leaves the callbacks to the test.
 type fakeResults struct {
 	fakeCounter
 	mu     sync.Mutex
 	byID   map[string]store.Result
 	storeE error
-	held   chan store.Counted // where not nil, what is to be told
+	held   chan store.Counted // if not nil, receives the callbacks of CountOnce
 }
 
 func (f *fakeResults) Result(id string) (store.Result, bool, error) {
@@ -291,7 +343,7 @@ func (f *fakeResults) CountOnce(r store.Result, done store.Counted) {
 	done.Counted(err)
 }
 
-// poolFunc is a pool that has no worker, and says why.
+// poolFunc is a pool without workers; the function returns the error of Acquire.
 type poolFunc func(ctx context.Context) error
 
 func (f poolFunc) Acquire(ctx context.Context, _, _ string) (*supervisor.Lease, error) {
@@ -305,7 +357,57 @@ func (f poolFunc) Policy(string) services.Policy { return services.Policy{} }
 
 func (f poolFunc) Standalone(string) bool { return false }
 
-// errThrough is what a request gets that has come as far as the workers.
+// A request with an id is forwarded on behalf of its client, which cannot choose its own name.
+func TestRequestWithAnIDIsItsClients(t *testing.T) {
+	db, s := standalone(t)
+	came := make(chan fair.Client, 1)
+	b := NewBusiness(s, db)
+	b.pool = poolFunc(func(ctx context.Context) error {
+		came <- fair.FromContext(ctx)
+		return errThrough
+	})
+	gateway, err := NewGateway(GatewayOptions{Services: s.Services(), Business: b, Counter: db})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := serveOn(t, gateway, gateway.Close, "tcp", "127.0.0.1:0")
+	calls := 0
+	ask := func(from string) func() fair.Client {
+		conn, err := grpc.NewClient(conn.Target(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+				dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+				return dialer.DialContext(ctx, "tcp", address)
+			}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		return func() fair.Client {
+			t.Helper()
+			calls++
+			ctx := metadata.AppendToOutgoingContext(t.Context(),
+				RequestIDKey, fmt.Sprint(calls), relay.Client, "chosen, chosen")
+			_, err := proto.NewMyBusinessServiceClient(conn).ProcessData(ctx, &proto.ProcessRequest{})
+			if status.Code(err) != codes.Aborted {
+				t.Fatal(err)
+			}
+			return <-came
+		}
+	}
+	one, same, other := ask("127.0.0.1"), ask("127.0.0.1"), ask("127.0.0.2")
+	first, second, third := one(), same(), other()
+	if again := one(); again != first {
+		t.Errorf("a client is %v, and then %v", first, again)
+	}
+	if first.Peer != second.Peer || first.Conn == second.Conn {
+		t.Errorf("two connections of a client are %v and %v", first, second)
+	}
+	if peer, _ := third.Peer.(string); !strings.HasPrefix(peer, "127.0.0.2") || third.Conn == first.Conn {
+		t.Errorf("another client is %v", third)
+	}
+}
+
+// errThrough is the error of a request that has reached the pool.
 var errThrough = status.Error(codes.Aborted, "through")
 
 func TestWhereTheFirstFailsTheNextRuns(t *testing.T) {
@@ -323,7 +425,7 @@ func TestWhereTheFirstFailsTheNextRuns(t *testing.T) {
 			return ctx.Err()
 		}
 	})}
-	// The first gives up; the others wait for it, and then run one after the other.
+	// The first caller gives up. The other requests wait for it, and then run one after the other.
 	first, giveUp := context.WithCancel(t.Context())
 	got := make(chan error, 4)
 	go func() {
@@ -337,10 +439,11 @@ func TestWhereTheFirstFailsTheNextRuns(t *testing.T) {
 			got <- err
 		}()
 	}
-	// Another one's patience ends while it waits; it has not run.
+	// The deadline of another caller expires while it waits; its request has not run.
 	short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, err := b.ProcessData(marked(short, "a"), &proto.ProcessRequest{}); status.Code(err) != codes.DeadlineExceeded || runs.Load() != 1 {
+	_, err := b.ProcessData(marked(short, "a"), &proto.ProcessRequest{})
+	if status.Code(err) != codes.DeadlineExceeded || runs.Load() != 1 {
 		t.Errorf("%v, %d have run, want DEADLINE_EXCEEDED and one", err, runs.Load())
 	}
 	giveUp()
@@ -356,13 +459,12 @@ func TestWhereTheFirstFailsTheNextRuns(t *testing.T) {
 	if got := runs.Load(); got != 4 || f.Processed() != 0 {
 		t.Errorf("%d have run, processed %d, want 4 and 0", got, f.Processed())
 	}
-	if len(b.flights.byID) != 0 {
-		t.Errorf("left: %v", b.flights.byID)
+	if len(b.inflight.byID) != 0 {
+		t.Errorf("left: %v", b.inflight.byID)
 	}
 }
 
-// What is being stored is stored, whatever becomes of its caller, and who comes
-// meanwhile gets it.
+// A result that is being stored is stored even if its caller gives up, and a later request with the id gets it.
 func TestCallerGivesUpWhileItsResultIsStored(t *testing.T) {
 	f := &fakeResults{byID: map[string]store.Result{}, held: make(chan store.Counted, 1)}
 	b := &Business{counter: f, results: f, pool: fakePool{standalone: true}}
@@ -385,7 +487,8 @@ func TestCallerGivesUpWhileItsResultIsStored(t *testing.T) {
 		}
 		second <- err
 	}()
-	if _, err := b.ProcessData(marked(t.Context(), "a"), &proto.ProcessRequest{Data: "y"}); status.Code(err) != codes.AlreadyExists {
+	another := &proto.ProcessRequest{Data: "y"}
+	if _, err := b.ProcessData(marked(t.Context(), "a"), another); status.Code(err) != codes.AlreadyExists {
 		t.Errorf("another request meanwhile: %v, want ALREADY_EXISTS", err)
 	}
 	done.Counted(nil)
@@ -400,15 +503,17 @@ func TestCallerGivesUpWhileItsResultIsStored(t *testing.T) {
 func TestResultThatCannotBeStoredIsNotAnswered(t *testing.T) {
 	f := &fakeResults{byID: map[string]store.Result{}, storeE: fmt.Errorf("%w: disk full", store.ErrUnavailable)}
 	b := &Business{counter: f, results: f, pool: fakePool{standalone: true}}
-	if resp, err := b.ProcessData(marked(t.Context(), "a"), &proto.ProcessRequest{}); resp != nil || status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "disk full") {
+	if resp, err := b.ProcessData(marked(t.Context(), "a"), &proto.ProcessRequest{}); resp != nil ||
+		status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "disk full") {
 		t.Errorf("%v, %v, want UNAVAILABLE and the reason", resp, err)
 	}
 	f.unwritable = f.storeE
 	b.pool = fakePool{err: errors.New("a worker was asked")}
-	if _, err := b.ProcessData(marked(t.Context(), "a"), &proto.ProcessRequest{}); status.Code(err) != codes.Unavailable {
+	_, err := b.ProcessData(marked(t.Context(), "a"), &proto.ProcessRequest{})
+	if status.Code(err) != codes.Unavailable {
 		t.Errorf("%v, want UNAVAILABLE, and no worker asked", err)
 	}
-	// What is known is told, also where nothing can be written.
+	// A stored result is returned even if the store is not writable.
 	req := &proto.ProcessRequest{Data: "x"}
 	digest, err := digestOf(req)
 	encoded, err2 := protobuf.Marshal(Process(req))
@@ -421,8 +526,8 @@ func TestResultThatCannotBeStoredIsNotAnswered(t *testing.T) {
 	}
 }
 
-// What was counted by another way since it was looked for is not counted again, and
-// answered as that was.
+// A request that was counted by another call in the meantime is not counted again, and gets the answer of that
+// call.
 func TestRequestThatWasCountedMeanwhile(t *testing.T) {
 	b, db := onceOver(t)
 	req := &proto.ProcessRequest{Data: "x"}
@@ -441,7 +546,7 @@ func TestRequestThatWasCountedMeanwhile(t *testing.T) {
 	}
 }
 
-// late has another one counted before each of its own.
+// late stores another result before each of its own.
 type late struct {
 	*store.DB
 	other store.Result
@@ -474,7 +579,7 @@ func TestConcurrentRequestsWithOneIDRunOnce(t *testing.T) {
 	}
 }
 
-// The bound on messages is the service's whoever answers, and with an id as without.
+// The service's limit on messages applies to the master's own answers too, with an id and without.
 func TestLargeMessagesOfTheMastersOwn(t *testing.T) {
 	for most, sizes := range map[int]map[int]codes.Code{
 		0:        {3 << 20: codes.OK, 5 << 20: codes.ResourceExhausted},
@@ -490,7 +595,8 @@ func TestLargeMessagesOfTheMastersOwn(t *testing.T) {
 		for size, want := range sizes {
 			for _, pairs := range [][]string{nil, {RequestIDKey, fmt.Sprint(most, "-", size)}} {
 				ctx := metadata.AppendToOutgoingContext(t.Context(), pairs...)
-				_, err := client.ProcessData(ctx, &proto.ProcessRequest{Data: strings.Repeat("x", size)}, grpc.MaxCallRecvMsgSize(16<<20))
+				_, err := client.ProcessData(ctx, &proto.ProcessRequest{Data: strings.Repeat("x", size)},
+					grpc.MaxCallRecvMsgSize(16<<20))
 				if status.Code(err) != want {
 					t.Errorf("%d bytes of %d, with %q: %v, want %v", size, most, pairs, err, want)
 				}
@@ -499,8 +605,8 @@ func TestLargeMessagesOfTheMastersOwn(t *testing.T) {
 	}
 }
 
-// A request with an id is sent on by the master itself, and not by its relay. Between
-// masters that are endpoints of each other it would wait for itself.
+// The master forwards a request with an id itself, without the relay. If two masters are endpoints of each other,
+// such a request could wait for itself.
 func TestRequestWithAnIDBetweenMastersThatAreEndpointsOfEachOther(t *testing.T) {
 	var known [2]*services.Registry
 	var conns [2]*grpc.ClientConn
@@ -519,7 +625,8 @@ func TestRequestWithAnIDBetweenMastersThatAreEndpointsOfEachOther(t *testing.T) 
 	ask := func(id string, within time.Duration) error {
 		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()
-		_, err := proto.NewMyBusinessServiceClient(conns[0]).ProcessData(metadata.NewOutgoingContext(ctx, metadata.Pairs(RequestIDKey, id)), &proto.ProcessRequest{})
+		_, err := proto.NewMyBusinessServiceClient(conns[0]).ProcessData(
+			metadata.NewOutgoingContext(ctx, metadata.Pairs(RequestIDKey, id)), &proto.ProcessRequest{})
 		return err
 	}
 	if err := ask("nobody's", time.Minute); status.Code(err) != codes.Unavailable {

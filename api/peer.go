@@ -8,17 +8,16 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// peerIdentity is the user at the other end of a unix socket, as the kernel
-// tells it: SO_PEERCRED, unix(7).
+// peerIdentity is the user at the other end of a unix socket as reported by the kernel: SO_PEERCRED, unix(7).
 type peerIdentity struct {
 	credentials.CommonAuthInfo
 	uid uint32
 }
 
-// AuthType names the mechanism.
+// AuthType returns the name of the authentication mechanism.
 func (peerIdentity) AuthType() string { return "peercred" }
 
-// peerCredentials asks the kernel who connects; the bytes are left as they are.
+// peerCredentials gets the peer's user from the kernel. It passes the bytes of the connection unchanged.
 type peerCredentials struct{}
 
 func (peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {

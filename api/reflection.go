@@ -22,24 +22,24 @@ import (
 )
 
 const (
-	// reflectionConversations bounds the endpoints that one stream of questions is passed on to.
+	// reflectionConversations bounds the endpoints that one reflection stream is forwarded to.
 	reflectionConversations = 16
-	// reflectionWithin bounds the wait for the answer of one.
+	// reflectionWithin bounds the wait for an endpoint's answer.
 	reflectionWithin = 5 * time.Second
-	// maxReflectionText bounds what a question and a foreign error may say, in bytes.
+	// maxReflectionText bounds the size of a question and of an endpoint's error message, in bytes.
 	maxReflectionText = 1024
 )
 
-// reflect has srv answer by gRPC reflection, in both of its versions: for what it serves itself, and for all that is
-// routed. It is called when all services are registered. Nothing of the administrator's is told.
+// reflect makes srv answer both versions of gRPC reflection for its own services and for all routed services. It
+// must be called after all services are registered. The services of the admin socket are not visible.
 //
-// A question about a routed service is passed on to an endpoint that offers it. Files of two units may have one name,
-// as all units of HSU have a package "proto": a question about a file by its name goes to whoever has answered the
-// last question of the stream, which is where the name comes from.
+// A question about a routed service is forwarded to an endpoint that offers it. Files of two units may have the
+// same name, because all units of HSU have a package "proto". A question about a file by its name therefore goes
+// to the endpoint that answered the previous question of the stream, which is where the name comes from.
 func reflect(srv *grpc.Server, routed *services.Registry, within time.Duration) {
 	r := &reflector{routed: routed, within: within}
 	srv.RegisterService(&reflection.ServerReflection_ServiceDesc, r)
-	// The messages of the version before are the same under other names.
+	// Version v1alpha has the same messages under other names.
 	srv.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "grpc.reflection.v1alpha.ServerReflection", HandlerType: (*any)(nil),
 		Streams: []grpc.StreamDesc{{
@@ -50,13 +50,13 @@ func reflect(srv *grpc.Server, routed *services.Registry, within time.Duration) 
 	r.own, r.files = ownFiles(srv)
 }
 
-// ownFiles are the services of a server, and the files that describe them, with all that these need.
+// ownFiles returns the services of a server that have a descriptor, and their files with all imports.
 func ownFiles(srv *grpc.Server) ([]string, *protoregistry.Files) {
 	var names []string
 	files := new(protoregistry.Files)
 	for name := range srv.GetServiceInfo() {
-		names = append(names, name)
 		if d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name)); err == nil {
+			names = append(names, name)
 			addFile(files, d.ParentFile())
 		}
 	}
@@ -69,38 +69,40 @@ func addFile(files *protoregistry.Files, file protoreflect.FileDescriptor) {
 		return
 	}
 	if err := files.RegisterFile(file); err != nil {
-		return // of another file with its names: what is linked into this program has none
+		return // a name conflict, which cannot occur: this program would not have linked
 	}
 	for i := range file.Imports().Len() {
 		addFile(files, file.Imports().Get(i).FileDescriptor)
 	}
 }
 
-// reflector answers questions about the master's own services, and passes on those about others.
+// reflector answers questions about the master's own services and forwards those about routed services.
 type reflector struct {
 	reflection.UnimplementedServerReflectionServer
 	routed *services.Registry
-	within time.Duration // an endpoint is to answer
+	within time.Duration // limit for an endpoint's answer
 	own    []string      // sorted
 	files  *protoregistry.Files
 }
 
-func (r *reflector) ServerReflectionInfo(stream grpc.BidiStreamingServer[reflection.ServerReflectionRequest, reflection.ServerReflectionResponse]) error {
+func (r *reflector) ServerReflectionInfo(
+	stream grpc.BidiStreamingServer[reflection.ServerReflectionRequest, reflection.ServerReflectionResponse],
+) error {
 	return r.converse(stream)
 }
 
-// conversation is one stream of questions.
+// conversation is one reflection stream of a client.
 type conversation struct {
 	*reflector
 	ctx context.Context
-	// last has answered the last question: nil: the master itself.
+	// last is the endpoint that answered the last question; nil is the master itself.
 	last  *services.Endpoint
 	asked map[*services.Endpoint]talk
-	// sent are the files of the master's own that the caller has.
+	// sent are the paths of the master's own files that the client already has.
 	sent map[string]bool
 }
 
-// talk is the conversation with an endpoint, and what ends it.
+// talk is the reflection stream to an endpoint, with the function that ends it.
 type talk struct {
 	*services.Reflection
 	end context.CancelFunc
@@ -108,7 +110,7 @@ type talk struct {
 
 func (r *reflector) converse(stream grpc.ServerStream) error {
 	ctx, cancel := context.WithCancel(stream.Context())
-	defer cancel() // ends the conversations with endpoints too
+	defer cancel() // also ends the streams to endpoints
 	c := &conversation{reflector: r, ctx: ctx, asked: make(map[*services.Endpoint]talk), sent: make(map[string]bool)}
 	for {
 		question := new(reflection.ServerReflectionRequest)
@@ -145,8 +147,9 @@ func (c *conversation) answer(q *reflection.ServerReflectionRequest) *reflection
 			return c.describe(file)
 		}
 		return c.pass(q, c.candidates(""))
-	case *reflection.ServerReflectionRequest_FileContainingExtension, *reflection.ServerReflectionRequest_AllExtensionNumbersOfType:
-		// The master's own messages have none.
+	case *reflection.ServerReflectionRequest_FileContainingExtension,
+		*reflection.ServerReflectionRequest_AllExtensionNumbersOfType:
+		// The master's own messages have no extensions.
 		if c.last == nil {
 			return refuse(codes.NotFound, "no such extension")
 		}
@@ -155,7 +158,7 @@ func (c *conversation) answer(q *reflection.ServerReflectionRequest) *reflection
 	return refuse(codes.InvalidArgument, "the question is of no known kind")
 }
 
-// list merges the names of the master's own services with those of all that are routed.
+// list returns the names of the master's own services and of all routed services.
 func (c *conversation) list() *reflection.ServerReflectionResponse {
 	names := append(slices.Clone(c.own), c.routed.Names()...)
 	slices.Sort(names)
@@ -163,10 +166,13 @@ func (c *conversation) list() *reflection.ServerReflectionResponse {
 	for _, name := range slices.Compact(names) {
 		list.Service = append(list.Service, &reflection.ServiceResponse{Name: name})
 	}
-	return &reflection.ServerReflectionResponse{MessageResponse: &reflection.ServerReflectionResponse_ListServicesResponse{ListServicesResponse: list}}
+	return &reflection.ServerReflectionResponse{
+		MessageResponse: &reflection.ServerReflectionResponse_ListServicesResponse{ListServicesResponse: list},
+	}
 }
 
-// describe returns a file of the master's own, and what it needs of others, each once in a conversation.
+// describe returns one of the master's own files with its imports. An import that the client already has is left
+// out.
 func (c *conversation) describe(file protoreflect.FileDescriptor) *reflection.ServerReflectionResponse {
 	c.last = nil
 	files := &reflection.FileDescriptorResponse{}
@@ -191,11 +197,14 @@ func (c *conversation) describe(file protoreflect.FileDescriptor) *reflection.Se
 	if err := add(file, true); err != nil {
 		return refuse(codes.Internal, err.Error())
 	}
-	return &reflection.ServerReflectionResponse{MessageResponse: &reflection.ServerReflectionResponse_FileDescriptorResponse{FileDescriptorResponse: files}}
+	return &reflection.ServerReflectionResponse{
+		MessageResponse: &reflection.ServerReflectionResponse_FileDescriptorResponse{FileDescriptorResponse: files},
+	}
 }
 
-// candidates are the endpoints to ask about a symbol, best first: those of the service that it is, or is a part of;
-// else it may be a message of any of them, most likely of the one that has answered last.
+// candidates returns the endpoints to ask about a symbol, best first. If the symbol is a service or is inside
+// one, these are the endpoints of that service. Otherwise it may be a message of any service: then the endpoint
+// that answered the last question comes first.
 func (c *conversation) candidates(symbol string) []*services.Endpoint {
 	for name := symbol; name != ""; name, _ = parent(name) {
 		if s := c.routed.Service(name); s != nil {
@@ -207,7 +216,7 @@ func (c *conversation) candidates(symbol string) []*services.Endpoint {
 		all = append(all, c.last)
 	}
 	for _, name := range c.routed.Names() {
-		// One of each service: its endpoints are alike.
+		// One endpoint of each service is enough: they are alike.
 		if s := c.routed.Service(name); s != nil {
 			if eps := reachable(s.Endpoints()); len(eps) > 0 && !slices.Contains(all, eps[0]) {
 				all = append(all, eps[0])
@@ -229,8 +238,11 @@ func reachable(eps []*services.Endpoint) []*services.Endpoint {
 	return slices.DeleteFunc(eps, func(ep *services.Endpoint) bool { return ep.Conn == nil })
 }
 
-// pass asks one after the other until one knows the answer.
-func (c *conversation) pass(q *reflection.ServerReflectionRequest, candidates []*services.Endpoint) *reflection.ServerReflectionResponse {
+// pass forwards the question to the candidates one after the other and returns the first answer that is not an
+// error.
+func (c *conversation) pass(
+	q *reflection.ServerReflectionRequest, candidates []*services.Endpoint,
+) *reflection.ServerReflectionResponse {
 	answer := refuse(codes.NotFound, "nobody who can be asked knows that")
 	for _, ep := range candidates {
 		with, known := c.asked[ep]
@@ -245,7 +257,7 @@ func (c *conversation) pass(q *reflection.ServerReflectionRequest, candidates []
 		patience := time.AfterFunc(c.within, with.end)
 		got, err := with.Ask(q)
 		if !patience.Stop() {
-			delete(c.asked, ep) // it is not to be talked to any more
+			delete(c.asked, ep) // its stream was ended by the timeout
 		}
 		switch {
 		case c.ctx.Err() != nil:
@@ -270,6 +282,9 @@ func cut(text string) string { return sendable(text[:min(len(text), maxReflectio
 
 func refuse(code codes.Code, message string) *reflection.ServerReflectionResponse {
 	return &reflection.ServerReflectionResponse{MessageResponse: &reflection.ServerReflectionResponse_ErrorResponse{
-		ErrorResponse: &reflection.ErrorResponse{ErrorCode: int32(code), ErrorMessage: message}, //nolint:gosec // there are 17
+		ErrorResponse: &reflection.ErrorResponse{
+			ErrorCode:    int32(code), //nolint:gosec // gRPC has 17 codes, from 0 to 16
+			ErrorMessage: message,
+		},
 	}}
 }

@@ -24,8 +24,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// unit is a server as a unit of HSU is: all of them have a package "proto", and files of the same names. mark is a
-// field by which its messages are known.
+// unit is a server like a unit of HSU: all units have a package "proto" and files with the same names. mark is a
+// field that identifies its messages.
 func unit(t *testing.T, service, mark string, alphaOnly bool) *services.Endpoint {
 	t.Helper()
 	str := descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum()
@@ -34,14 +34,22 @@ func unit(t *testing.T, service, mark string, alphaOnly bool) *services.Endpoint
 		{
 			Name: new("types.proto"), Package: new("proto"), Syntax: new("proto3"),
 			MessageType: []*descriptorpb.DescriptorProto{{
-				Name: new(mark + "Message"), Field: []*descriptorpb.FieldDescriptorProto{{Name: new(mark), Number: new(int32(1)), Type: str, Label: one}},
+				Name: new(mark + "Message"),
+				Field: []*descriptorpb.FieldDescriptorProto{{
+					Name: new(mark), Number: new(int32(1)), Type: str, Label: one,
+				}},
 			}},
 		},
 		{
-			Name: new("service.proto"), Package: new("proto"), Syntax: new("proto3"), Dependency: []string{"types.proto"},
-			Service: []*descriptorpb.ServiceDescriptorProto{{Name: new(strings.TrimPrefix(service, "proto.")), Method: []*descriptorpb.MethodDescriptorProto{
-				{Name: new("Call"), InputType: new(".proto." + mark + "Message"), OutputType: new(".proto." + mark + "Message")},
-			}}},
+			Name: new("service.proto"), Package: new("proto"), Syntax: new("proto3"),
+			Dependency: []string{"types.proto"},
+			Service: []*descriptorpb.ServiceDescriptorProto{{
+				Name: new(strings.TrimPrefix(service, "proto.")),
+				Method: []*descriptorpb.MethodDescriptorProto{{
+					Name:      new("Call"),
+					InputType: new(".proto." + mark + "Message"), OutputType: new(".proto." + mark + "Message"),
+				}},
+			}},
 		},
 	}}
 	files, err := protodesc.NewFiles(set)
@@ -49,7 +57,9 @@ func unit(t *testing.T, service, mark string, alphaOnly bool) *services.Endpoint
 		t.Fatal(err)
 	}
 	srv := grpc.NewServer()
-	srv.RegisterService(&grpc.ServiceDesc{ServiceName: service, HandlerType: (*any)(nil), Metadata: "service.proto"}, nil)
+	srv.RegisterService(&grpc.ServiceDesc{
+		ServiceName: service, HandlerType: (*any)(nil), Metadata: "service.proto",
+	}, nil)
 	options := grpcreflection.ServerOptions{Services: srv, DescriptorResolver: resolver{files}}
 	reflectionalpha.RegisterServerReflectionServer(srv, grpcreflection.NewServer(options))
 	if !alphaOnly {
@@ -58,7 +68,7 @@ func unit(t *testing.T, service, mark string, alphaOnly bool) *services.Endpoint
 	return connected(t, serveUnit(t, srv))
 }
 
-// resolver also knows the files of reflection itself.
+// resolver also finds the files of reflection itself.
 type resolver struct{ *protoregistry.Files }
 
 func connected(t *testing.T, address string) *services.Endpoint {
@@ -71,7 +81,7 @@ func connected(t *testing.T, address string) *services.Endpoint {
 	return &services.Endpoint{Address: address, Conn: conn}
 }
 
-// gateway is a master's public server over two units, and one that offers a service without reflection.
+// gateway returns a connection to a master's public server with two units and an endpoint without reflection.
 func gateway(t *testing.T) *grpc.ClientConn {
 	t.Helper()
 	db, s := standalone(t)
@@ -87,7 +97,7 @@ func gateway(t *testing.T) *grpc.ClientConn {
 	return serveOn(t, g, g.Close, "tcp", "127.0.0.1:0")
 }
 
-// talking is a conversation in either version.
+// talking is a reflection stream in either version.
 type talking struct {
 	t      *testing.T
 	stream grpc.ClientStream
@@ -121,19 +131,23 @@ func (c talking) ask(q *reflection.ServerReflectionRequest) *reflection.ServerRe
 
 func (c talking) symbol(name string) *reflection.ServerReflectionResponse {
 	c.t.Helper()
-	return c.ask(&reflection.ServerReflectionRequest{MessageRequest: &reflection.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: name}})
+	return c.ask(&reflection.ServerReflectionRequest{
+		MessageRequest: &reflection.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: name},
+	})
 }
 
 func (c talking) file(name string) *reflection.ServerReflectionResponse {
 	c.t.Helper()
-	return c.ask(&reflection.ServerReflectionRequest{MessageRequest: &reflection.ServerReflectionRequest_FileByFilename{FileByFilename: name}})
+	return c.ask(&reflection.ServerReflectionRequest{
+		MessageRequest: &reflection.ServerReflectionRequest_FileByFilename{FileByFilename: name},
+	})
 }
 
-// contents are what an answer describes: files, services, messages and their fields.
+// contents returns what an answer describes: files, services, messages and their fields.
 func contents(t *testing.T, answer *reflection.ServerReflectionResponse) string {
 	t.Helper()
 	if e := answer.GetErrorResponse(); e != nil {
-		return codes.Code(e.GetErrorCode()).String() //nolint:gosec // a code
+		return codes.Code(e.GetErrorCode()).String() //nolint:gosec // a gRPC code is never negative
 	}
 	var words []string
 	for _, b := range answer.GetFileDescriptorResponse().GetFileDescriptorProto() {
@@ -158,40 +172,48 @@ func TestReflectionOfAllThatIsRouted(t *testing.T) {
 	for _, method := range []string{services.ReflectionV1, services.ReflectionV1Alpha} {
 		t.Run(method, func(t *testing.T) {
 			c := converse(t, conn, method)
+			list := c.ask(&reflection.ServerReflectionRequest{
+				MessageRequest: &reflection.ServerReflectionRequest_ListServices{},
+			})
 			var names []string
-			for _, s := range c.ask(&reflection.ServerReflectionRequest{MessageRequest: &reflection.ServerReflectionRequest_ListServices{}}).GetListServicesResponse().GetService() {
+			for _, s := range list.GetListServicesResponse().GetService() {
 				names = append(names, s.GetName())
 			}
-			want := "grpc.health.v1.Health grpc.reflection.v1.ServerReflection grpc.reflection.v1alpha.ServerReflection pkg.Mute pkg.Nobody " +
+			want := "grpc.health.v1.Health grpc.reflection.v1.ServerReflection " +
+				"grpc.reflection.v1alpha.ServerReflection pkg.Mute pkg.Nobody " +
 				"proto.CoreService proto.Echo proto.MyBusinessService proto.Other"
 			if got := strings.Join(names, " "); got != want {
 				t.Errorf("lists\n%s, want\n%s", got, want)
 			}
+			const own = "MyBusinessService ProcessRequest ProcessResponse StatusRequest StatusResponse myservice.proto"
+			symbol := func(name string) string { return contents(t, c.symbol(name)) }
+			file := func(name string) string { return contents(t, c.file(name)) }
+			itself := strings.Split(method, "/")[1]
 			for _, step := range []struct{ what, answer, want string }{
-				// Its own.
-				{"own service", contents(t, c.symbol("proto.MyBusinessService")), "MyBusinessService ProcessRequest ProcessResponse StatusRequest StatusResponse myservice.proto"},
-				{"own method", contents(t, c.symbol("proto.MyBusinessService.ProcessData")), "MyBusinessService ProcessRequest ProcessResponse StatusRequest StatusResponse myservice.proto"},
-				{"own file", contents(t, c.file("coreservice.proto")), contents(t, c.symbol("proto.CoreService"))},
-				{"reflection itself", fmt.Sprint(strings.Contains(contents(t, c.symbol(strings.Split(method, "/")[1])), "ServerReflection")), "true"},
-				// A unit's, with what its files need: the names are those of the other unit too.
-				{"left service", contents(t, c.symbol("proto.Echo")), "Echo leftMessage service.proto types.proto"},
-				{"left file", contents(t, c.file("types.proto")), "leftMessage types.proto"},
-				{"right method", contents(t, c.symbol("proto.Other.Call")), "Other rightMessage service.proto types.proto"},
-				{"right file", contents(t, c.file("types.proto")), "rightMessage types.proto"},
-				{"right message", contents(t, c.symbol("proto.rightMessage")), "rightMessage types.proto"},
-				{"left message, of the other", contents(t, c.symbol("proto.leftMessage")), "leftMessage types.proto"},
-				{"left file again", contents(t, c.file("service.proto")), "Echo service.proto"},
-				// What nobody can tell.
-				{"no reflection", contents(t, c.symbol("pkg.Mute")), "NotFound"},
-				{"nobody is ready", contents(t, c.symbol("pkg.Nobody")), "NotFound"},
-				{"unknown", contents(t, c.symbol("pkg.Unknown.Message")), "NotFound"},
-				{"nothing", contents(t, c.symbol("")), "NotFound"},
+				// The master's own services.
+				{"own service", symbol("proto.MyBusinessService"), own},
+				{"own method", symbol("proto.MyBusinessService.ProcessData"), own},
+				{"own file", file("coreservice.proto"), symbol("proto.CoreService")},
+				{"reflection itself", fmt.Sprint(strings.Contains(symbol(itself), "ServerReflection")), "true"},
+				// The services of a unit, with their imports: the other unit has the same file names.
+				{"left service", symbol("proto.Echo"), "Echo leftMessage service.proto types.proto"},
+				{"left file", file("types.proto"), "leftMessage types.proto"},
+				{"right method", symbol("proto.Other.Call"), "Other rightMessage service.proto types.proto"},
+				{"right file", file("types.proto"), "rightMessage types.proto"},
+				{"right message", symbol("proto.rightMessage"), "rightMessage types.proto"},
+				{"left message, of the other", symbol("proto.leftMessage"), "leftMessage types.proto"},
+				{"left file again", file("service.proto"), "Echo service.proto"},
+				// Names without an answer.
+				{"no reflection", symbol("pkg.Mute"), "NotFound"},
+				{"nobody is ready", symbol("pkg.Nobody"), "NotFound"},
+				{"unknown", symbol("pkg.Unknown.Message"), "NotFound"},
+				{"nothing", symbol(""), "NotFound"},
 				{"no question", contents(t, c.ask(&reflection.ServerReflectionRequest{})), "InvalidArgument"},
-				{"a long one", contents(t, c.symbol(strings.Repeat("x", 2*maxReflectionText))), "InvalidArgument"},
-				// The administrator's.
-				{"admin service", contents(t, c.symbol("hsu.master.admin.v1.Admin")), "NotFound"},
+				{"a long one", symbol(strings.Repeat("x", 2*maxReflectionText)), "InvalidArgument"},
+				// The services of the admin socket.
+				{"admin service", symbol("hsu.master.admin.v1.Admin"), "NotFound"},
 				{"admin file", contents(t, converse(t, conn, method).file("hsu_master_admin.proto")), "NotFound"},
-				{"store", contents(t, c.symbol("hsu.master.store.v1.Worker")), "NotFound"},
+				{"store", symbol("hsu.master.store.v1.Worker"), "NotFound"},
 			} {
 				if step.answer != step.want {
 					t.Errorf("%s: got %q, want %q", step.what, step.answer, step.want)
@@ -201,7 +223,7 @@ func TestReflectionOfAllThatIsRouted(t *testing.T) {
 	}
 }
 
-// A file by its name, as the first question of a stream: whoever has one.
+// If the first question of a stream is about a file by its name, any unit with such a file may answer.
 func TestReflectionFindsAFileOfAUnit(t *testing.T) {
 	got := contents(t, converse(t, gateway(t), services.ReflectionV1).file("service.proto"))
 	if got != "Echo leftMessage service.proto types.proto" && got != "Other rightMessage service.proto types.proto" {

@@ -19,17 +19,18 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// Sources of an endpoint: what says that it offers a service.
+// Sources of an endpoint: the origin of the information that it offers a service.
 const (
 	SourceWorker     = "worker"     // the unit of the worker
 	SourceReflection = "reflection" // the worker itself
-	SourceRegistered = "registered" // somebody from outside
+	SourceRegistered = "registered" // a registration on the admin socket
 )
 
-// registry is the service of that name on the admin socket.
+// registry implements the Registry service on the admin socket.
 type registry struct {
 	adminpb.UnimplementedRegistryServer
 	supervisor *supervisor.Supervisor
@@ -37,7 +38,7 @@ type registry struct {
 }
 
 func (r *registry) list() []*adminpb.Service {
-	return serviceMessages(r.supervisor.Workers(), r.supervisor.Registered(), r.supervisor.Services())
+	return serviceMessages(r.supervisor.Workers(), r.supervisor.Registrations().List(), r.supervisor.Services())
 }
 
 func (r *registry) List(context.Context, *adminpb.ListRequest) (*adminpb.ListResponse, error) {
@@ -45,14 +46,14 @@ func (r *registry) List(context.Context, *adminpb.ListRequest) (*adminpb.ListRes
 }
 
 const (
-	// watchLeast is the time between two looks, where changes come fast.
+	// watchLeast is the minimum time between two comparisons.
 	watchLeast = 50 * time.Millisecond
-	// watchMost is the time between two looks where nothing is told: an ejection that is over tells nobody.
+	// watchMost is the maximum time between two comparisons: the end of an ejection sends no notification.
 	watchMost = time.Second
 )
 
-// Watch compares what there is with what it has sent, so that a caller who reads slowly gets fewer changes and no wrong
-// ones.
+// Watch compares the current services with those that it has sent, so that a slow client gets fewer changes but
+// no wrong ones.
 func (r *registry) Watch(_ *adminpb.WatchRequest, stream grpc.ServerStreamingServer[adminpb.WatchResponse]) error {
 	changed, stop := r.supervisor.Services().Watch()
 	defer stop()
@@ -75,7 +76,7 @@ func (r *registry) Watch(_ *adminpb.WatchRequest, stream grpc.ServerStreamingSer
 	}
 }
 
-// pause returns when the time is over or something has changed, and false where ctx has ended.
+// pause waits until the timer fires or changed is signaled. It reports false if ctx is done.
 func pause(ctx context.Context, changed <-chan struct{}, most time.Duration) bool {
 	timer := time.NewTimer(most)
 	defer timer.Stop()
@@ -88,7 +89,7 @@ func pause(ctx context.Context, changed <-chan struct{}, most time.Duration) boo
 	return true
 }
 
-// changesOf says how now differs from before, without figures, which differ all the time.
+// changesOf returns the differences between before and now. It ignores figures, which differ all the time.
 func changesOf(before, now []*adminpb.Service) []*adminpb.WatchResponse {
 	type place struct{ service, address, worker string }
 	index := func(list []*adminpb.Service) map[place]*adminpb.Endpoint {
@@ -97,7 +98,7 @@ func changesOf(before, now []*adminpb.Service) []*adminpb.WatchResponse {
 			m[place{service: s.GetName()}] = nil
 			for _, e := range s.GetEndpoints() {
 				e = proto.CloneOf(e)
-				// What changes without meaning that something has.
+				// Clear the fields that may change while the endpoint stays the same.
 				e.Figures, e.ExpiresAt, e.EjectedFor, e.Reason = nil, nil, nil, ""
 				m[place{s.GetName(), e.GetAddress(), e.GetWorker()}] = e
 			}
@@ -110,17 +111,23 @@ func changesOf(before, now []*adminpb.Service) []*adminpb.WatchResponse {
 		old, known := was[at]
 		switch {
 		case !known:
-			changes = append(changes, &adminpb.WatchResponse{Kind: adminpb.WatchResponse_ADDED, Service: at.service, Endpoint: e})
+			changes = append(changes, &adminpb.WatchResponse{
+				Kind: adminpb.WatchResponse_ADDED, Service: at.service, Endpoint: e,
+			})
 		case !proto.Equal(old, e):
-			changes = append(changes, &adminpb.WatchResponse{Kind: adminpb.WatchResponse_CHANGED, Service: at.service, Endpoint: e})
+			changes = append(changes, &adminpb.WatchResponse{
+				Kind: adminpb.WatchResponse_CHANGED, Service: at.service, Endpoint: e,
+			})
 		}
 	}
 	for at, e := range was {
 		if _, still := is[at]; !still {
-			changes = append(changes, &adminpb.WatchResponse{Kind: adminpb.WatchResponse_REMOVED, Service: at.service, Endpoint: e})
+			changes = append(changes, &adminpb.WatchResponse{
+				Kind: adminpb.WatchResponse_REMOVED, Service: at.service, Endpoint: e,
+			})
 		}
 	}
-	// In order: a service before its endpoints, and after them where it goes.
+	// A service is added before its endpoints and removed after them.
 	slices.SortFunc(changes, func(a, b *adminpb.WatchResponse) int {
 		last := func(c *adminpb.WatchResponse) int {
 			if c.GetKind() == adminpb.WatchResponse_REMOVED && c.GetEndpoint() == nil {
@@ -129,12 +136,13 @@ func changesOf(before, now []*adminpb.Service) []*adminpb.WatchResponse {
 			return 0
 		}
 		return cmp.Or(strings.Compare(a.GetService(), b.GetService()), cmp.Compare(last(a), last(b)),
-			strings.Compare(a.GetEndpoint().GetAddress(), b.GetEndpoint().GetAddress()), strings.Compare(a.GetEndpoint().GetWorker(), b.GetEndpoint().GetWorker()))
+			strings.Compare(a.GetEndpoint().GetAddress(), b.GetEndpoint().GetAddress()),
+			strings.Compare(a.GetEndpoint().GetWorker(), b.GetEndpoint().GetWorker()))
 	})
 	return changes
 }
 
-// Register refuses the master's own address: a call would go round and round.
+// Register refuses the master's own address, because calls would loop.
 func (r *registry) Register(ctx context.Context, req *adminpb.RegisterRequest) (*adminpb.RegisterResponse, error) {
 	if req.GetTtl() != nil {
 		if err := req.GetTtl().CheckValid(); err != nil {
@@ -142,17 +150,21 @@ func (r *registry) Register(ctx context.Context, req *adminpb.RegisterRequest) (
 		}
 	}
 	if sameAddress(req.GetAddress(), r.listen, ofThisHost) {
-		return nil, status.Error(codes.InvalidArgument, fmt.Sprintf("address %s is where this master serves: name the one of the endpoint", req.GetAddress()))
+		return nil, status.Error(codes.InvalidArgument, fmt.Sprintf(
+			"address %s is where this master serves: name the one of the endpoint", req.GetAddress()))
 	}
-	known, err := r.supervisor.Register(ctx, req.GetService(), req.GetAddress(), req.GetTtl().AsDuration())
+	known, err := r.supervisor.Registrations().Register(ctx,
+		req.GetService(), req.GetAddress(), req.GetTtl().AsDuration())
 	if err != nil {
 		return nil, registryError(ctx, err)
 	}
 	return &adminpb.RegisterResponse{Endpoint: registeredMessage(known)}, nil
 }
 
-func (r *registry) Deregister(ctx context.Context, req *adminpb.DeregisterRequest) (*adminpb.DeregisterResponse, error) {
-	gone, err := r.supervisor.Deregister(ctx, req.GetService(), req.GetAddress())
+func (r *registry) Deregister(
+	ctx context.Context, req *adminpb.DeregisterRequest,
+) (*adminpb.DeregisterResponse, error) {
+	gone, err := r.supervisor.Registrations().Deregister(ctx, req.GetService(), req.GetAddress())
 	if err != nil {
 		return nil, registryError(ctx, err)
 	}
@@ -164,15 +176,15 @@ func (r *registry) Deregister(ctx context.Context, req *adminpb.DeregisterReques
 }
 
 func (r *registry) Heartbeat(ctx context.Context, req *adminpb.HeartbeatRequest) (*adminpb.HeartbeatResponse, error) {
-	ttl, err := r.supervisor.Heartbeat(req.GetService(), req.GetAddress())
+	ttl, err := r.supervisor.Registrations().Heartbeat(req.GetService(), req.GetAddress())
 	if err != nil {
 		return nil, registryError(ctx, err)
 	}
 	return &adminpb.HeartbeatResponse{Ttl: duration(ttl)}, nil
 }
 
-// sameAddress tells whether an address leads to a listener, as far as can be seen without looking a name up.
-// ours tells whether the host has an address.
+// sameAddress reports whether address leads to the listener at listen, as far as is known without a DNS lookup.
+// ours reports whether this host has an IP address.
 func sameAddress(address, listen string, ours func(net.IP) bool) bool {
 	host, port, err := net.SplitHostPort(address)
 	ownHost, ownPort, ownErr := net.SplitHostPort(listen)
@@ -192,7 +204,8 @@ func sameAddress(address, listen string, ours func(net.IP) bool) bool {
 	return own.IsUnspecified() && (ip.IsLoopback() || ours(ip))
 }
 
-// ofThisHost tells whether an interface of this host has the address. Where that cannot be known it says no.
+// ofThisHost reports whether an interface of this host has the address. It returns false if the interfaces cannot
+// be read.
 func ofThisHost(ip net.IP) bool {
 	addresses, err := net.InterfaceAddrs()
 	return err == nil && slices.ContainsFunc(addresses, func(a net.Addr) bool {
@@ -201,8 +214,11 @@ func ofThisHost(ip net.IP) bool {
 	})
 }
 
-// serviceMessages lists what is offered, by whom. Without a registry (offline) it is what is recorded.
-func serviceMessages(workers []supervisor.WorkerInfo, registered []supervisor.Registered, known *services.Registry) []*adminpb.Service {
+// serviceMessages returns the services and their endpoints. If known is nil (offline), it uses only the recorded
+// data.
+func serviceMessages(
+	workers []supervisor.WorkerInfo, registered []registrations.Endpoint, known *services.Registry,
+) []*adminpb.Service {
 	list := make(map[string]*adminpb.Service)
 	service := func(name string) *adminpb.Service {
 		name = sendable(name)
@@ -213,7 +229,7 @@ func serviceMessages(workers []supervisor.WorkerInfo, registered []supervisor.Re
 	}
 	for _, w := range workers {
 		offers := w.Services
-		if len(offers) == 0 { // recorded by a release that knew one service
+		if len(offers) == 0 { // recorded by a release that had only one service
 			offers = []store.Offer{{Name: supervisor.DefaultService}}
 		}
 		for _, o := range offers {
@@ -226,7 +242,10 @@ func serviceMessages(workers []supervisor.WorkerInfo, registered []supervisor.Re
 				}
 				continue
 			}
-			e := &adminpb.Endpoint{Address: supervisor.WorkerAddress(w.Instance.Port), Worker: w.ID, Healthy: w.Ready, Source: SourceWorker}
+			e := &adminpb.Endpoint{
+				Address: supervisor.WorkerAddress(w.Instance.Port), Worker: w.ID,
+				Healthy: w.Ready, Source: SourceWorker, Probe: w.Probe,
+			}
 			if o.Reflected {
 				e.Source = SourceReflection
 			}
@@ -253,7 +272,7 @@ func serviceMessages(workers []supervisor.WorkerInfo, registered []supervisor.Re
 	return messages
 }
 
-// decorate adds what only a running master knows.
+// decorate adds the values that only a running master has.
 func decorate(s *adminpb.Service, info services.ServiceInfo, of *services.Service) {
 	s.Balance, s.AffinityKey = string(info.Policy.Balance), info.Policy.Affinity
 	s.MaxInFlight, s.MaxMessage = int64(info.Policy.MaxInFlight), int64(info.Policy.MaxMessage)
@@ -263,19 +282,19 @@ func decorate(s *adminpb.Service, info services.ServiceInfo, of *services.Servic
 		at[e.Address] = e
 	}
 	for _, e := range s.GetEndpoints() {
-		// A worker may be ready, and not known yet to offer this.
+		// A worker may be ready and not yet known to offer this service.
 		here := at[e.GetAddress()]
 		e.Healthy, e.Ejected, e.EjectedFor = here.Ready, here.EjectedFor > 0, duration(here.EjectedFor)
-		if of != nil { // else it has gone this moment
+		if of != nil { // nil if the service was removed just now
 			e.Figures = figuresMessage(of.Figures(cmp.Or(e.GetWorker(), e.GetAddress())))
 		}
 	}
 }
 
-func registeredMessage(r supervisor.Registered) *adminpb.Endpoint {
+func registeredMessage(r registrations.Endpoint) *adminpb.Endpoint {
 	return &adminpb.Endpoint{
 		Address: sendable(r.Address), Healthy: r.Ready, Source: SourceRegistered,
-		Reason: sendable(r.Silence), Ttl: duration(r.TTL), ExpiresAt: timestamp(r.Expires),
+		Reason: sendable(r.Reason), Probe: r.Probe, Ttl: duration(r.TTL), ExpiresAt: timestamp(r.Expires),
 	}
 }
 
@@ -284,12 +303,6 @@ func duration(d time.Duration) *durationpb.Duration {
 		return nil
 	}
 	return durationpb.New(d)
-}
-
-// codeNames are the names of the status codes as the gRPC protocol has them.
-var codeNames = [services.Codes]string{
-	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
-	"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 }
 
 func figuresMessage(f services.Figures) *adminpb.Figures {
@@ -308,7 +321,7 @@ func figuresMessage(f services.Figures) *adminpb.Figures {
 			if m.Failures == nil {
 				m.Failures = make(map[string]uint64)
 			}
-			m.Failures[codeNames[code]] = n
+			m.Failures[services.CodeName(code)] = n
 		}
 	}
 	return m

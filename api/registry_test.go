@@ -22,12 +22,14 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// serveUnit serves on a port of its own until the test ends.
+// serveUnit serves on its own port until the test ends.
 func serveUnit(t *testing.T, srv *grpc.Server) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -45,7 +47,7 @@ func serveUnit(t *testing.T, srv *grpc.Server) (address string) {
 	return l.Addr().String()
 }
 
-// registryOf returns a client of a master's registry that serves at 127.0.0.1:50051, as it says.
+// registryOf returns clients of a master whose public address is reported as 127.0.0.1:50051.
 func registryOf(t *testing.T) (adminpb.RegistryClient, adminpb.AdminClient, *supervisor.Supervisor) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -91,17 +93,20 @@ func TestRegistryOverTheAdminSocket(t *testing.T) {
 	}
 	want("CURRENT  false")
 
-	resp, err := client.Register(ctx, &adminpb.RegisterRequest{Service: "pkg.A", Address: address, Ttl: durationpb.New(time.Hour)})
-	if err != nil || !resp.GetEndpoint().GetHealthy() || resp.GetEndpoint().GetSource() != SourceRegistered || resp.GetEndpoint().GetExpiresAt() == nil {
+	resp, err := client.Register(ctx, &adminpb.RegisterRequest{
+		Service: "pkg.A", Address: address, Ttl: durationpb.New(time.Hour),
+	})
+	if err != nil || !resp.GetEndpoint().GetHealthy() || resp.GetEndpoint().GetSource() != SourceRegistered ||
+		resp.GetEndpoint().GetExpiresAt() == nil {
 		t.Fatalf("Register = %v, %v", resp, err)
 	}
-	// It may be seen before it has answered, or after.
+	// The endpoint may be reported before or after its first successful probe.
 	for {
 		if c := <-told; c == "ADDED pkg.A true" || c == "CHANGED pkg.A true" {
 			break
 		}
 	}
-	l, err := s.Services().Service("pkg.A").Lease("")
+	l, err := s.Services().Service("pkg.A").Lease(fair.Client{}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,14 +117,19 @@ func TestRegistryOverTheAdminSocket(t *testing.T) {
 	}
 	got := list.GetServices()[0]
 	e := got.GetEndpoints()[0]
-	if got.GetName() != "pkg.A" || got.GetBalance() != "least" || e.GetAddress() != address || e.GetTtl().AsDuration() != time.Hour ||
-		e.GetFigures().GetCalls() != 1 || e.GetFigures().GetFailures()["UNAVAILABLE"] != 1 || len(e.GetFigures().GetLatency().GetCounts()) == 0 {
+	if got.GetName() != "pkg.A" || got.GetBalance() != "least" ||
+		e.GetAddress() != address || e.GetTtl().AsDuration() != time.Hour ||
+		e.GetFigures().GetCalls() != 1 || e.GetFigures().GetFailures()["UNAVAILABLE"] != 1 ||
+		len(e.GetFigures().GetLatency().GetCounts()) == 0 {
 		t.Errorf("listed is %v", got)
 	}
-	if st, err := admin.GetState(ctx, &adminpb.GetStateRequest{}); err != nil || len(st.GetState().GetServices()) != 1 || st.GetState().GetServices()[0].GetEndpoints()[0].GetFigures().GetCalls() != 1 {
+	if st, err := admin.GetState(ctx, &adminpb.GetStateRequest{}); err != nil ||
+		len(st.GetState().GetServices()) != 1 ||
+		st.GetState().GetServices()[0].GetEndpoints()[0].GetFigures().GetCalls() != 1 {
 		t.Errorf("the state's services are %v, %v", st.GetState().GetServices(), err)
 	}
-	if beat, err := client.Heartbeat(ctx, &adminpb.HeartbeatRequest{Service: "pkg.A", Address: address}); err != nil || beat.GetTtl().AsDuration() != time.Hour {
+	if beat, err := client.Heartbeat(ctx, &adminpb.HeartbeatRequest{Service: "pkg.A", Address: address}); err != nil ||
+		beat.GetTtl().AsDuration() != time.Hour {
 		t.Errorf("Heartbeat = %v, %v", beat, err)
 	}
 	gone, err := client.Deregister(ctx, &adminpb.DeregisterRequest{Service: "pkg.A"})
@@ -128,7 +138,10 @@ func TestRegistryOverTheAdminSocket(t *testing.T) {
 	}
 	want("REMOVED pkg.A true", "REMOVED pkg.A false")
 	for name, ask := range map[string]func() error{
-		"Heartbeat": func() error { _, err := client.Heartbeat(ctx, &adminpb.HeartbeatRequest{Service: "pkg.A"}); return err },
+		"Heartbeat": func() error {
+			_, err := client.Heartbeat(ctx, &adminpb.HeartbeatRequest{Service: "pkg.A"})
+			return err
+		},
 		"Deregister": func() error {
 			_, err := client.Deregister(ctx, &adminpb.DeregisterRequest{Service: "pkg.A"})
 			return err
@@ -145,12 +158,13 @@ func TestRegistryOverTheAdminSocket(t *testing.T) {
 
 func TestRegistryRefusesBadInput(t *testing.T) {
 	client, _, s := registryOf(t)
+	mixedSigns := &durationpb.Duration{Seconds: 1, Nanos: -1}
 	for name, req := range map[string]*adminpb.RegisterRequest{
 		"nothing":            {},
 		"a bad name":         {Service: "a/b", Address: "127.0.0.1:1"},
 		"a bad address":      {Service: "pkg.A", Address: "127.0.0.1"},
 		"a bad ttl":          {Service: "pkg.A", Address: "127.0.0.1:1", Ttl: &durationpb.Duration{Seconds: -1}},
-		"no ttl at all":      {Service: "pkg.A", Address: "127.0.0.1:1", Ttl: &durationpb.Duration{Seconds: 1, Nanos: -1}},
+		"no ttl at all":      {Service: "pkg.A", Address: "127.0.0.1:1", Ttl: mixedSigns},
 		"an infrastructure":  {Service: "grpc.health.v1.Health", Address: "127.0.0.1:1"},
 		"the master itself":  {Service: "pkg.A", Address: "127.0.0.1:50051"},
 		"by its other name":  {Service: "pkg.A", Address: "LocalHost.:50051"},
@@ -161,7 +175,7 @@ func TestRegistryRefusesBadInput(t *testing.T) {
 			t.Errorf("%s: %v, want INVALID_ARGUMENT", name, err)
 		}
 	}
-	if n := len(s.Registered()); n != 0 {
+	if n := len(s.Registrations().List()); n != 0 {
 		t.Errorf("%d are registered", n)
 	}
 }
@@ -211,7 +225,11 @@ func TestAddressesOfThisHost(t *testing.T) {
 }
 
 func TestChangesOf(t *testing.T) {
-	const added, changed, removed = adminpb.WatchResponse_ADDED, adminpb.WatchResponse_CHANGED, adminpb.WatchResponse_REMOVED
+	const (
+		added   = adminpb.WatchResponse_ADDED
+		changed = adminpb.WatchResponse_CHANGED
+		removed = adminpb.WatchResponse_REMOVED
+	)
 	a := &adminpb.Endpoint{Address: "a:1", Healthy: true}
 	sick := &adminpb.Endpoint{Address: "a:1"}
 	busy := &adminpb.Endpoint{Address: "a:1", Healthy: true, Figures: &adminpb.Figures{Calls: 7}, Reason: "x"}
@@ -228,9 +246,13 @@ func TestChangesOf(t *testing.T) {
 		"figures only": {list("s", a), list("s", busy), nil},
 		"a service":    {nil, list("s"), []*adminpb.WatchResponse{{Kind: added, Service: "s"}}},
 		"with endpoints": {nil, list("s", b, a), []*adminpb.WatchResponse{
-			{Kind: added, Service: "s"}, {Kind: added, Service: "s", Endpoint: a}, {Kind: added, Service: "s", Endpoint: b},
+			{Kind: added, Service: "s"},
+			{Kind: added, Service: "s", Endpoint: a},
+			{Kind: added, Service: "s", Endpoint: b},
 		}},
-		"not ready": {list("s", a), list("s", sick), []*adminpb.WatchResponse{{Kind: changed, Service: "s", Endpoint: sick}}},
+		"not ready": {list("s", a), list("s", sick), []*adminpb.WatchResponse{
+			{Kind: changed, Service: "s", Endpoint: sick},
+		}},
 		"all gone": {list("s", a), nil, []*adminpb.WatchResponse{
 			{Kind: removed, Service: "s", Endpoint: a}, {Kind: removed, Service: "s"},
 		}},
@@ -246,25 +268,37 @@ func TestChangesOf(t *testing.T) {
 
 func TestServiceMessages(t *testing.T) {
 	running := func(id string, port int, ready bool, offers ...store.Offer) supervisor.WorkerInfo {
-		return supervisor.WorkerInfo{Ready: ready, Worker: store.Worker{ID: id, Instance: &store.Instance{PID: 1, Port: port}, Services: offers}}
+		return supervisor.WorkerInfo{Ready: ready, Worker: store.Worker{
+			ID: id, Instance: &store.Instance{PID: 1, Port: port}, Services: offers,
+		}}
 	}
 	workers := []supervisor.WorkerInfo{
 		running("worker-0", 1, true, store.Offer{Name: "pkg.A"}, store.Offer{Name: "pkg.B", Reflected: true}),
 		running("worker-1", 2, false),
-		running("worker-3", 3, true, store.Offer{Name: "pkg.C", Unlisted: true}, store.Offer{Name: "pkg.D", Unlisted: true, Assumed: true}),
+		running("worker-3", 3, true, store.Offer{Name: "pkg.C", Unlisted: true},
+			store.Offer{Name: "pkg.D", Unlisted: true, Assumed: true}),
 		{Worker: store.Worker{ID: "worker-2", Services: []store.Offer{{Name: "pkg.C"}}}},
 	}
-	registered := []supervisor.Registered{{Registration: store.Registration{Service: "pkg.A", Address: "10.0.0.1:80"}, Silence: "refused"}}
+	registered := []registrations.Endpoint{{
+		Registration: store.Registration{Service: "pkg.A", Address: "10.0.0.1:80"}, Reason: "refused",
+	}}
 	want := []*adminpb.Service{
 		{Name: "pkg.A", Endpoints: []*adminpb.Endpoint{
 			{Address: "127.0.0.1:1", Worker: "worker-0", Healthy: true, Source: SourceWorker},
 			{Address: "10.0.0.1:80", Source: SourceRegistered, Reason: "refused"},
 		}},
-		{Name: "pkg.B", Endpoints: []*adminpb.Endpoint{{Address: "127.0.0.1:1", Worker: "worker-0", Healthy: true, Source: SourceReflection}}},
-		{Name: "pkg.C", Endpoints: []*adminpb.Endpoint{
-			{Address: "127.0.0.1:3", Worker: "worker-3", Source: SourceWorker, Reason: "the worker does not offer it: its reflection does not list it"},
+		{Name: "pkg.B", Endpoints: []*adminpb.Endpoint{
+			{Address: "127.0.0.1:1", Worker: "worker-0", Healthy: true, Source: SourceReflection},
 		}},
-		{Name: supervisor.DefaultService, Endpoints: []*adminpb.Endpoint{{Address: "127.0.0.1:2", Worker: "worker-1", Source: SourceWorker}}},
+		{Name: "pkg.C", Endpoints: []*adminpb.Endpoint{
+			{
+				Address: "127.0.0.1:3", Worker: "worker-3", Source: SourceWorker,
+				Reason: "the worker does not offer it: its reflection does not list it",
+			},
+		}},
+		{Name: supervisor.DefaultService, Endpoints: []*adminpb.Endpoint{
+			{Address: "127.0.0.1:2", Worker: "worker-1", Source: SourceWorker},
+		}},
 	}
 	if diff := cmp.Diff(want, serviceMessages(workers, registered, nil), protocmp.Transform()); diff != "" {
 		t.Errorf("offline (-want +got):\n%s", diff)
@@ -279,9 +313,9 @@ func TestErrorsOfTheRegistry(t *testing.T) {
 		err  error
 		want codes.Code
 	}{
-		{t.Context(), supervisor.ErrRegistration, codes.InvalidArgument},
-		{t.Context(), supervisor.ErrTooMany, codes.ResourceExhausted},
-		{t.Context(), supervisor.ErrNotRegistered, codes.NotFound},
+		{t.Context(), registrations.ErrRegistration, codes.InvalidArgument},
+		{t.Context(), registrations.ErrTooMany, codes.ResourceExhausted},
+		{t.Context(), registrations.ErrNotRegistered, codes.NotFound},
 		{t.Context(), fmt.Errorf("record: %w", store.ErrUnavailable), codes.Unavailable},
 		{gone, fmt.Errorf("wait: %w", context.Canceled), codes.Canceled},
 		{t.Context(), errors.New("unforeseen"), codes.Internal},

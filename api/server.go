@@ -7,15 +7,15 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// Bounds on what a caller can make the master hold.
+// Limits on the resources that a client can use.
 const (
-	// MaxMessageSize of a request in bytes; a larger one is RESOURCE_EXHAUSTED.
+	// MaxMessageSize is the maximum size of a request in bytes; a larger one gets RESOURCE_EXHAUSTED.
 	MaxMessageSize = 4 << 20
-	// MaxStreams at a time on one connection.
+	// MaxStreams is the maximum number of concurrent streams on one connection.
 	MaxStreams = 1024
 )
 
-// ServerOptions bound what a caller of one of the master's gRPC servers can do.
+// ServerOptions returns the options that limit the clients of one of the master's gRPC servers.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(MaxMessageSize),
@@ -23,6 +23,8 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: 10 * time.Second, PermitWithoutStream: true,
+		}),
 	}
 }

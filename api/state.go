@@ -11,6 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/registrations"
 )
 
 // Sources of a state.
@@ -19,12 +20,14 @@ const (
 	SourceOffline = "offline"
 )
 
-// OfflineState is what the file says while no master runs. Health and liveness
-// are as they were last recorded.
-func OfflineState(snap store.Snapshot) *adminpb.State {
+// OfflineState returns the state recorded in the files of stateDir while no master runs. The status of each
+// worker is the last recorded one.
+func OfflineState(snap store.Snapshot, stateDir string) *adminpb.State {
 	workers := make([]supervisor.WorkerInfo, 0, len(snap.Workers))
 	for _, w := range snap.Workers {
-		workers = append(workers, supervisor.WorkerInfo{Worker: w, Ready: w.Status == store.StatusRunning})
+		workers = append(workers, supervisor.WorkerInfo{
+			Worker: w, Ready: w.Status == store.StatusRunning, LogPath: supervisor.LogPath(stateDir, w.ID),
+		})
 	}
 	state := stateOf(snap, workers)
 	state.Source = SourceOffline
@@ -32,9 +35,9 @@ func OfflineState(snap store.Snapshot) *adminpb.State {
 }
 
 func stateOf(snap store.Snapshot, workers []supervisor.WorkerInfo) *adminpb.State {
-	registered := make([]supervisor.Registered, 0, len(snap.Registered))
+	registered := make([]registrations.Endpoint, 0, len(snap.Registered))
 	for _, r := range snap.Registered {
-		registered = append(registered, supervisor.Registered{Registration: r})
+		registered = append(registered, registrations.Endpoint{Registration: r})
 	}
 	state := &adminpb.State{
 		SchemaVersion:  snap.SchemaVersion,
@@ -68,9 +71,12 @@ func workerMessages(workers []supervisor.WorkerInfo) []*adminpb.Worker {
 			Adopted:     w.Adopted,
 			Outdated:    w.Outdated,
 			LastExit:    exitMessage(w.LastExit),
+			WaitingFor:  sendable(w.WaitingFor),
+			Probe:       w.Probe,
+			Ready:       w.Ready,
 		}
 		if i := w.Instance; i != nil {
-			m.Pid, m.Port, m.Token = int32(i.PID), int32(i.Port), i.Token //nolint:gosec // both fit, see pid_max and TCP
+			m.Pid, m.Port, m.Token = int32(i.PID), int32(i.Port), i.Token //nolint:gosec // both fit in 32 bits
 			m.StartedAt = timestamp(i.Started)
 		}
 		switch w.Status {
@@ -94,14 +100,14 @@ func exitMessage(e *store.Exit) *adminpb.Exit {
 		name := process.SignalName(syscall.Signal(e.Signal))
 		m.Signal = &name
 	default:
-		code := int32(e.Code) //nolint:gosec // an exit code has 8 bits, on Windows 32
+		code := int32(e.Code) //nolint:gosec // an exit code has 8 bits, or 32 on Windows
 		m.Code = &code
 	}
 	return m
 }
 
-// sendable makes s a string of a message, which has to be UTF-8: a reason may quote
-// what a worker has answered, and one such string would keep all else from being sent.
+// sendable makes s valid UTF-8, which protobuf requires of strings. A reason may quote a worker's answer, and one
+// invalid string would make the whole message unsendable.
 func sendable(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 func timestamp(t time.Time) *timestamppb.Timestamp {

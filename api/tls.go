@@ -11,20 +11,22 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
-// TLSFiles are what the public port is secured with. Cert and Key are PEM files that
-// belong together; with ClientCA, callers must show a certificate that one of its
-// authorities has signed (mTLS).
+// TLSFiles are the files that configure TLS on the public port. Cert and Key are PEM files that belong together.
+// If ClientCA is set, clients must present a certificate signed by one of its authorities (mTLS).
 type TLSFiles struct{ Cert, Key, ClientCA string }
 
-// Config reads the files and returns a configuration that follows them: a handshake
-// that finds one of them changed reads all anew, and where they do not fit each other,
-// as halfway through a renewal, the last good ones stay in use and log is told, once a change.
-// It is told as well, once each, when the certificate in use is about to expire and when it has.
+// Config reads the files and returns a configuration that follows their changes. A handshake that finds a file
+// changed reloads all files. If they do not match, as halfway through a renewal, the previous ones stay in use
+// and the error is logged once per change. A warning is logged once when the certificate in use is about to
+// expire, and once when it has expired.
 func (f TLSFiles) Config(log *slog.Logger) (*tls.Config, error) {
-	c := &certificates{files: f, log: log}
-	if err := c.load(); err != nil {
+	c := &certificates{files: f, log: log, read: safefile.ReadInput}
+	var err error
+	if c.current, err = c.load(); err != nil {
 		return nil, err
 	}
 	c.warn(time.Now())
@@ -38,30 +40,49 @@ func (f TLSFiles) Config(log *slog.Logger) (*tls.Config, error) {
 	}, nil
 }
 
-// protocols are offered by ALPN: HTTP/1.1 only so that who speaks that is told what the port speaks.
+// protocols are offered by ALPN. HTTP/1.1 is included only so that an HTTP/1.1 client gets an error that it can
+// read.
 var protocols = []string{"h2", "http/1.1"}
 
-// recheck is how long files that were looked at are taken for unchanged.
+// cipherSuites are the TLS 1.2 suites that HTTP/2 permits: RFC 9113, appendix A, prohibits those without forward
+// secrecy and those with CBC. TLS 1.3 has its own suites.
+var cipherSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// recheck is the minimum time between two checks of the files for changes.
 const recheck = time.Second
+
+// reloadWait bounds how long a handshake waits for changed files: a network file system can block forever.
+const reloadWait = time.Second
 
 type certificates struct {
 	files TLSFiles
 	log   *slog.Logger
+	read  func(path string) ([]byte, error)
 
-	mu      sync.Mutex
-	current *tls.Config
-	seen    [3]fileState // as they were read last, fitting or not
-	checked time.Time
-	failed  bool // what was read last did not fit
+	mu        sync.Mutex
+	current   *tls.Config
+	checked   time.Time     // when the last reload began
+	reloading chan struct{} // closed at the end of the running reload; nil if none is running
 
-	leaf  *x509.Certificate // the one in use
-	state string            // of it, as it was told last
+	// Used only by the reload; at most one runs at a time.
+	seen   [3]fileState // the files when last read, whether they matched or not
+	failed bool         // the last reload failed
+	leaf   *x509.Certificate
+	state  string // of leaf, as last logged
 }
 
-// expiresSoon is how long before its end a certificate is warned of: time to find out why it was not renewed.
+// expiresSoon is how long before its expiry a warning about a certificate is logged. It leaves time to find out
+// why the certificate was not renewed.
 const expiresSoon = 14 * 24 * time.Hour
 
-// warn tells of a certificate that callers refuse, or soon will.
+// warn logs a warning if callers refuse the certificate now or will soon.
 func (c *certificates) warn(now time.Time) {
 	state := ""
 	switch {
@@ -73,12 +94,13 @@ func (c *certificates) warn(now time.Time) {
 		state = "it expires soon"
 	}
 	if state != c.state && state != "" {
-		c.log.Warn("certificate to be renewed", "reason", state, "file", c.files.Cert, "not_before", c.leaf.NotBefore, "not_after", c.leaf.NotAfter)
+		c.log.Warn("certificate to be renewed", "reason", state, "file", c.files.Cert,
+			"not_before", c.leaf.NotBefore, "not_after", c.leaf.NotAfter)
 	}
 	c.state = state
 }
 
-// fileState tells a file from what was in its place before.
+// fileState identifies a version of a file, to detect changes.
 type fileState struct {
 	modified time.Time
 	size     int64
@@ -92,21 +114,56 @@ func (s fileState) same(t fileState) bool {
 	return s.size == t.size && s.modified.Equal(t.modified) && os.SameFile(s.info, t.info)
 }
 
+// fresh returns the configuration of the current files, or the one in use if they cannot be read in time.
 func (c *certificates) fresh() *tls.Config {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.checked) < recheck {
-		return c.current
+	due := c.reloading == nil && time.Since(c.checked) >= recheck
+	if due {
+		c.checked, c.reloading = time.Now(), make(chan struct{})
+		go c.reload(c.reloading)
 	}
-	c.checked = time.Now()
-	defer c.warn(c.checked) // of the one that is in use then
+	current, reloading, left := c.current, c.reloading, reloadWait-time.Since(c.checked)
+	c.mu.Unlock()
+	if reloading == nil || left <= 0 {
+		return current
+	}
+	late := time.NewTimer(left)
+	defer late.Stop()
+	select {
+	case <-reloading:
+	case <-late.C:
+		if due {
+			c.log.Error("certificate files cannot be read in time, the last certificate stays in use",
+				"file", c.files.Cert, "wait", reloadWait)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current
+}
+
+// reload reads the files if they have changed, and closes done at the end.
+func (c *certificates) reload(done chan struct{}) {
+	next := c.changed()
+	c.warn(time.Now())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if next != nil {
+		c.current = next
+	}
+	c.reloading = nil
+	close(done)
+}
+
+// changed returns the new configuration if the files have changed, and nil if the current one stays in use.
+func (c *certificates) changed() *tls.Config {
 	states := c.states()
 	changed := !states[0].same(c.seen[0]) || !states[1].same(c.seen[1]) || !states[2].same(c.seen[2])
 	if !changed && !c.failed {
-		return c.current
+		return nil
 	}
-	// What could not be read may be readable by now, though nothing of it has changed.
-	err := c.load()
+	// Retry after a failed reload even if no file has changed: a file may have become readable.
+	next, err := c.load()
 	c.failed = err != nil
 	switch {
 	case err == nil:
@@ -114,7 +171,7 @@ func (c *certificates) fresh() *tls.Config {
 	case changed:
 		c.log.Error("certificate not renewed, the last one stays in use", "error", err)
 	}
-	return c.current
+	return next
 }
 
 func (c *certificates) states() (states [3]fileState) {
@@ -129,30 +186,49 @@ func (c *certificates) states() (states [3]fileState) {
 	return states
 }
 
-// load reads the files. What it has seen is noted before, so that a change meanwhile
-// is one.
-func (c *certificates) load() error {
+// load reads the files. It records their state before it reads them, so that a change during the read is detected
+// later.
+func (c *certificates) load() (*tls.Config, error) {
 	c.seen = c.states()
-	pair, err := tls.LoadX509KeyPair(c.files.Cert, c.files.Key)
+	pair, err := keyPair(c.read, c.files.Cert, c.files.Key)
 	if err != nil {
-		return fmt.Errorf("certificate %s with key %s: %w", c.files.Cert, c.files.Key, err)
+		return nil, fmt.Errorf("certificate %s with key %s: %w", c.files.Cert, c.files.Key, err)
 	}
 	next := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
+		CipherSuites: cipherSuites,
 		NextProtos:   protocols,
 		Certificates: []tls.Certificate{pair},
 	}
 	if c.files.ClientCA != "" {
-		pem, err := os.ReadFile(c.files.ClientCA)
+		pem, err := c.read(c.files.ClientCA)
 		if err != nil {
-			return fmt.Errorf("authorities for clients: %w", err)
+			return nil, fmt.Errorf("authorities for clients: %w", err)
 		}
 		next.ClientCAs = x509.NewCertPool()
 		if !next.ClientCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("authorities for clients: %w", errors.New(c.files.ClientCA+" has no certificate in it: want PEM"))
+			return nil, fmt.Errorf("authorities for clients: %w",
+				errors.New(c.files.ClientCA+" has no certificate in it: want PEM"))
 		}
 		next.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	c.current, c.leaf, c.state = next, pair.Leaf, ""
-	return nil
+	c.leaf, c.state = pair.Leaf, ""
+	return next, nil
+}
+
+// KeyPair reads a certificate and its key.
+func KeyPair(cert, key string) (tls.Certificate, error) {
+	return keyPair(safefile.ReadInput, cert, key)
+}
+
+func keyPair(read func(string) ([]byte, error), certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := read(certFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := read(keyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, key)
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -20,6 +21,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
 // authority signs certificates.
@@ -28,7 +33,7 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// The clock may be a year off, see "make clock".
+// The clock may be a year off: see "make clock".
 func validity() (from, to time.Time) { return time.Unix(0, 0), time.Now().AddDate(10, 0, 0) }
 
 func newAuthority(t *testing.T) authority {
@@ -57,7 +62,7 @@ func (a authority) pem() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
-// issue returns a certificate of that name and its key, as PEM.
+// issue returns a certificate for name and its key, in PEM.
 func (a authority) issue(t *testing.T, name string) (cert, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -66,7 +71,8 @@ func (a authority) issue(t *testing.T, name string) (cert, key []byte) {
 	}
 	from, to := validity()
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: from, NotAfter: to,
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: from, NotAfter: to,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a.cert, &private.PublicKey, a.key)
 	if err != nil {
@@ -103,13 +109,12 @@ func write(t *testing.T, path string, content []byte) {
 	}
 }
 
-// shake makes a handshake with a server of that configuration, and returns the name
-// in the certificate that the client was shown.
+// shake makes a TLS handshake between server and client, and returns the name in the server's certificate.
 func shake(t *testing.T, server *tls.Config, client *tls.Config) (name string, err error) {
 	t.Helper()
 	near, far := net.Pipe()
-	for _, end := range []net.Conn{near, far} { // both may write at once, and a pipe holds nothing
-		if err := end.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	for _, end := range []net.Conn{near, far} { // both sides may write at once, and a pipe has no buffer
+		if err := end.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,7 +127,7 @@ func shake(t *testing.T, server *tls.Config, client *tls.Config) (name string, e
 	defer near.Close()
 	conn := tls.Client(near, client)
 	err = conn.Handshake()
-	if err == nil { // TLS 1.3: whether the server takes the client shows in the first read
+	if err == nil { // with TLS 1.3 the first read shows whether the server accepts the client
 		_, _ = conn.Read(make([]byte, 1))
 	}
 	_ = near.Close()
@@ -163,7 +168,7 @@ func TestCertificateFollowsItsFiles(t *testing.T) {
 			}
 		}
 		shown("first")
-		write(t, files.Cert, second) // halfway: it does not fit the key
+		write(t, files.Cert, second) // halfway through a renewal: it does not match the key
 		time.Sleep(2 * recheck)
 		shown("first")
 		time.Sleep(2 * recheck)
@@ -206,15 +211,19 @@ func TestClientsNeedACertificateWhereAsked(t *testing.T) {
 	if _, err := shake(t, config, identity(other)); err == nil {
 		t.Error("a client that another authority has signed was let in")
 	}
-	if _, err := shake(t, config, &tls.Config{RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"h2"}}); err == nil {
+	if _, err := shake(t, config, &tls.Config{
+		RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"h2"},
+	}); err == nil {
 		t.Error("a client without a certificate was let in")
 	}
-	if _, err := shake(t, config, &tls.Config{RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"no-such"}}); err == nil {
+	if _, err := shake(t, config, &tls.Config{
+		RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"no-such"},
+	}); err == nil {
 		t.Error("a client that speaks neither HTTP/2 nor HTTP/1.1 was let in")
 	}
 }
 
-// Whoever speaks HTTP/1.1 is told so, whether clients need a certificate or not.
+// A client that uses HTTP/1.1 gets an HTTP/1.1 error, whether clients need a certificate or not.
 func TestHTTP1IsRefusedInItsOwnWords(t *testing.T) {
 	a := newAuthority(t)
 	for name, asked := range map[string]bool{"TLS": false, "mTLS": true} {
@@ -232,7 +241,9 @@ func TestHTTP1IsRefusedInItsOwnWords(t *testing.T) {
 				t.Fatal(err)
 			}
 			db, s := standalone(t)
-			g, err := NewGateway(GatewayOptions{Services: s.Services(), Business: NewBusiness(s, db), Counter: db, TLS: config})
+			g, err := NewGateway(GatewayOptions{
+				Services: s.Services(), Business: NewBusiness(s, db), Counter: db, TLS: config,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -253,14 +264,19 @@ func TestHTTP1IsRefusedInItsOwnWords(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{pair}}}
+			transport := &http.Transport{TLSClientConfig: &tls.Config{
+				RootCAs: a.pool(), ServerName: "server",
+				NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{pair},
+			}}
 			defer transport.CloseIdleConnections()
-			resp, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("https://" + l.Addr().String()) //nolint:noctx // bounded
+			client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+			resp, err := client.Get("https://" + l.Addr().String()) //nolint:noctx // the client has a timeout
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer resp.Body.Close()
-			if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusHTTPVersionNotSupported || !strings.Contains(string(body), "gRPC") {
+			if body, err := io.ReadAll(resp.Body); err != nil ||
+				resp.StatusCode != http.StatusHTTPVersionNotSupported || !strings.Contains(string(body), "gRPC") {
 				t.Errorf("%s %q, %v", resp.Status, body, err)
 			}
 		})
@@ -313,7 +329,11 @@ func TestCertificateThatExpiresIsToldOnce(t *testing.T) {
 			before       time.Duration
 			soon, passed int
 		}{
-			{30 * 24 * time.Hour, 0, 0}, {13 * 24 * time.Hour, 1, 0}, {12 * 24 * time.Hour, 1, 0}, {-time.Hour, 1, 1}, {-9 * time.Hour, 1, 1},
+			{30 * 24 * time.Hour, 0, 0},
+			{13 * 24 * time.Hour, 1, 0},
+			{12 * 24 * time.Hour, 1, 0},
+			{-time.Hour, 1, 1},
+			{-9 * time.Hour, 1, 1},
 		} {
 			time.Sleep(time.Until(end.Add(-step.before)))
 			if _, err := config.GetConfigForClient(nil); err != nil {
@@ -321,7 +341,8 @@ func TestCertificateThatExpiresIsToldOnce(t *testing.T) {
 			}
 			soon, passed := strings.Count(log.String(), "expires soon"), strings.Count(log.String(), "has expired")
 			if soon != step.soon || passed != step.passed {
-				t.Errorf("%v before its end it was told %d times that it expires, and %d that it has, want %d and %d", step.before, soon, passed, step.soon, step.passed)
+				t.Errorf("%v before its end it was told %d times that it expires, and %d that it has, want %d and %d",
+					step.before, soon, passed, step.soon, step.passed)
 			}
 		}
 		if n := strings.Count(log.String(), "can be read by every user"); n != 1 {
@@ -330,17 +351,95 @@ func TestCertificateThatExpiresIsToldOnce(t *testing.T) {
 	})
 }
 
-// One that could not be read, for want of descriptors say, is tried again although no
-// file changes.
+// A reload that failed, for example because no descriptors were left, is tried again even if no file changes.
 func TestRenewalThatFailedIsTriedAgain(t *testing.T) {
 	a := newAuthority(t)
 	files := newTLSFolder(t)
 	cert, key := a.issue(t, "one")
 	write(t, files.Cert, cert)
 	write(t, files.Key, key)
-	c := &certificates{files: files.TLSFiles, log: slog.New(slog.DiscardHandler)}
+	c := &certificates{files: files.TLSFiles, log: slog.New(slog.DiscardHandler), read: safefile.ReadInput}
 	c.seen, c.failed = c.states(), true
 	if c.fresh() == nil || c.failed {
 		t.Error("it was not tried again")
+	}
+}
+
+// A handshake does not wait for files that block, and files that no longer block are read.
+func TestFilesThatBlockStopNoHandshake(t *testing.T) {
+	a := newAuthority(t)
+	files := newTLSFolder(t)
+	cert, key := a.issue(t, "first")
+	write(t, files.Cert, cert)
+	write(t, files.Key, key)
+	second, secondKey := a.issue(t, "second")
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		blocked := make(chan struct{})
+		c := &certificates{
+			files: files.TLSFiles,
+			log:   slog.New(slog.NewTextHandler(&log, nil)),
+			read:  safefile.ReadInput,
+		}
+		first := c.fresh()
+		write(t, files.Cert, second)
+		write(t, files.Key, secondKey)
+		c.read = func(path string) ([]byte, error) {
+			<-blocked
+			return safefile.ReadInput(path)
+		}
+		for i, most := range []time.Duration{reloadWait, 0, 0} {
+			time.Sleep(2 * recheck)
+			begun := time.Now()
+			if got := c.fresh(); got != first || time.Since(begun) > most {
+				t.Errorf("handshake %d: another certificate (%t) after %v, want the first within %v",
+					i, got != first, time.Since(begun), most)
+			}
+		}
+		if n := strings.Count(log.String(), "cannot be read in time"); n != 1 {
+			t.Errorf("told %d times, want 1: %s", n, log.String())
+		}
+		close(blocked)
+		synctest.Wait()
+		if c.fresh() == first {
+			t.Error("the second certificate is not used, though it can be read")
+		}
+	})
+}
+
+// A FIFO is refused before it is opened, because opening it would block.
+func TestCertificateThatIsAFIFOIsRefused(t *testing.T) {
+	files := newTLSFolder(t)
+	if err := unix.Mkfifo(files.Cert, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := files.Config(nil); !errors.Is(err, safefile.ErrNotRegular) {
+		t.Errorf("%v, want ErrNotRegular", err)
+	}
+}
+
+func TestSuitesThatHTTP2ProhibitsAreRefused(t *testing.T) {
+	a := newAuthority(t)
+	files := newTLSFolder(t)
+	cert, key := a.issue(t, "server")
+	write(t, files.Cert, cert)
+	write(t, files.Key, key)
+	config, err := files.Config(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for suite, want := range map[uint16]bool{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA:          false,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA:          false,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:       true,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256: true,
+	} {
+		_, err := shake(t, config, &tls.Config{
+			RootCAs: a.pool(), ServerName: "server", NextProtos: []string{"h2"},
+			MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite},
+		})
+		if (err == nil) != want {
+			t.Errorf("%s: %v, want it taken: %t", tls.CipherSuiteName(suite), err, want)
+		}
 	}
 }

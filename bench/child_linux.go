@@ -14,9 +14,8 @@ import (
 	"time"
 )
 
-// Parts of this program that run as processes of their own. Each answers every
-// line of JSON on its standard input with one on its standard output, and ends
-// with its input.
+// childParts are the parts of this program that run as separate processes. Each answers every line of JSON on its
+// standard input with one on its standard output, and exits at the end of its input.
 var childParts = map[string]func(*childIO) error{
 	"load":      childLoad,
 	"uncounted": childUncounted,
@@ -30,7 +29,7 @@ var childParts = map[string]func(*childIO) error{
 	"hold":      childHold,
 }
 
-// childIO is a part's end of the conversation.
+// childIO is the part's side of the conversation.
 type childIO struct {
 	args []string
 	in   *json.Decoder
@@ -69,7 +68,7 @@ func runChild(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return exitDone
 }
 
-// child is a running part, as seen from the outside.
+// child is a running part, as seen by the parent.
 type child struct {
 	name   string
 	cmd    *exec.Cmd
@@ -100,12 +99,12 @@ func (l *lab) startChild(name string, args ...string) (_ *child, err error) {
 	return c, nil
 }
 
-// ownGroup keeps the terminal's Ctrl-C from a process: this program ends it itself.
+// ownGroup keeps the terminal's Ctrl-C from a process, because this program stops the process itself.
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
 func (c *child) pid() int { return c.cmd.Process.Pid }
 
-// ask sends an order and waits for the answer. When ctx ends the process is killed.
+// ask sends an order and waits for the answer. If ctx ends, ask kills the process.
 func (c *child) ask(ctx context.Context, order, answer any) error {
 	defer context.AfterFunc(ctx, func() { _ = c.cmd.Process.Kill() })()
 	err := c.orders.Encode(order)
@@ -121,13 +120,13 @@ func (c *child) ask(ctx context.Context, order, answer any) error {
 	return nil
 }
 
-// childPatience is how long a part may take to end when its input has.
+// childPatience is how long a part may take to exit after the end of its input.
 const childPatience = 10 * time.Second
 
-// stop ends the process and waits for it. Further calls return the same.
+// stop stops the process and waits for it. Further calls return the same result.
 func (c *child) stop() error {
 	c.once.Do(func() {
-		_ = c.in.Close() // it may have ended already
+		_ = c.in.Close() // the process may have exited already
 		defer time.AfterFunc(childPatience, func() { _ = c.cmd.Process.Kill() }).Stop()
 		if err := c.cmd.Wait(); err != nil {
 			c.err = fmt.Errorf("%s: %w%s", c.name, err, c.stderr.text())
@@ -136,7 +135,7 @@ func (c *child) stop() error {
 	return c.err
 }
 
-// tail keeps the end of what a process writes to its standard error.
+// tail keeps the end of a process's standard error.
 type tail struct {
 	mu  sync.Mutex
 	end bytes.Buffer
@@ -154,7 +153,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// text is made to follow an error message.
+// text returns the tail in a form that can follow an error message.
 func (t *tail) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// side is a server with callers of its own, and what was measured in one round.
+// side is a server with its own callers, and the measurements of one round.
 type side struct {
 	server stopper
-	pids   []int // whose processor time counts
+	pids   []int // the processes whose processor time counts
 	load   *child
 	calls  int64
 	took   time.Duration
@@ -22,7 +22,7 @@ type side struct {
 
 type stopper interface{ stop() error }
 
-// mode is a way to count: none, or one of --sync.
+// mode is a way to count: none, or a value of --sync.
 type mode string
 
 const (
@@ -31,7 +31,7 @@ const (
 	interval  mode = "interval"
 )
 
-// startSide starts a standalone server on a state of its own, and the callers.
+// startSide starts a standalone server on a new state directory, and its callers.
 func (l *lab) startSide(ctx context.Context, m mode, callers, conns int) (_ *side, err error) {
 	dir, err := l.newFolder()
 	if err != nil {
@@ -79,7 +79,7 @@ func (s *side) stop() error {
 	return errors.Join(errs...)
 }
 
-// warm lets connections, heaps and caches settle; nothing of it counts.
+// warm lets connections, heaps and caches settle; its load is not measured.
 func (s *side) warm(ctx context.Context, d time.Duration) error {
 	var answer loadAnswer
 	if err := s.load.ask(ctx, loadOrder{For: d}, &answer); err != nil {
@@ -88,7 +88,7 @@ func (s *side) warm(ctx context.Context, d time.Duration) error {
 	return s.load.ask(ctx, loadOrder{}, &answer)
 }
 
-// turn adds one turn of load to what was measured.
+// turn adds one turn of load to the measurements.
 func (s *side) turn(ctx context.Context, d time.Duration) error {
 	before, err := cpuTimes(s.pids)
 	if err != nil {
@@ -108,7 +108,7 @@ func (s *side) turn(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// finish asks for the percentiles of all turns.
+// finish fetches the percentiles of all turns.
 func (s *side) finish(ctx context.Context) error {
 	var answer loadAnswer
 	if err := s.load.ask(ctx, loadOrder{}, &answer); err != nil {
@@ -121,7 +121,7 @@ func (s *side) finish(ctx context.Context) error {
 	return nil
 }
 
-// rates are what the rounds gave for one mode.
+// rates are the results of all rounds for one mode.
 type rates struct {
 	perSecond, cpu series
 	latencies
@@ -133,9 +133,11 @@ func (r *rates) add(s *side) {
 	r.latencies.add(s.percentiles)
 }
 
-// race runs the rounds: each with fresh servers, all up at the same time, which
-// take turns at being called. extra, if set, is called in the middle of a round.
-func (l *lab) race(ctx context.Context, modes []mode, callers, conns int, turn time.Duration, extra func(context.Context) error) (map[mode]*rates, error) {
+// race runs the rounds. Each round has fresh servers, all running at the same time, which are called in turn.
+// extra, if set, is called in the middle of a round.
+func (l *lab) race(
+	ctx context.Context, modes []mode, callers, conns int, turn time.Duration, extra func(context.Context) error,
+) (map[mode]*rates, error) {
 	result := make(map[mode]*rates)
 	for _, m := range modes {
 		result[m] = &rates{}
@@ -157,14 +159,17 @@ func (l *lab) race(ctx context.Context, modes []mode, callers, conns int, turn t
 			if m == uncounted {
 				name = "uncounted"
 			}
-			fmt.Fprintf(&line, "  %s %s using %s", name, format(perSecond, r.perSecond[round]), format(seconds, r.cpu[round]))
+			fmt.Fprintf(&line, "  %s %s using %s",
+				name, format(perSecond, r.perSecond[round]), format(seconds, r.cpu[round]))
 		}
 		l.say("round %d of %d, %d callers:%s", round+1, l.rounds, callers, line.String())
 	}
 	return result, nil
 }
 
-func (l *lab) raceRound(ctx context.Context, modes []mode, callers, conns, round int, turn time.Duration, extra func(context.Context) error) (sides []*side, err error) {
+func (l *lab) raceRound(
+	ctx context.Context, modes []mode, callers, conns, round int, turn time.Duration, extra func(context.Context) error,
+) (sides []*side, err error) {
 	for _, m := range modes {
 		s, err := l.startSide(ctx, m, callers, conns)
 		if err != nil {
@@ -175,7 +180,7 @@ func (l *lab) raceRound(ctx context.Context, modes []mode, callers, conns, round
 	return sides, l.takeTurns(ctx, sides, round, turn, extra)
 }
 
-// stopAll stops the last first, since those that have no server of their own call that of an earlier one.
+// stopAll stops the sides in reverse order, since a side without its own server calls that of an earlier one.
 func stopAll(sides []*side) (err error) {
 	for _, s := range slices.Backward(sides) {
 		err = errors.Join(err, s.stop())
@@ -183,8 +188,10 @@ func stopAll(sides []*side) (err error) {
 	return err
 }
 
-// takeTurns has the sides of one round measured, and stops them.
-func (l *lab) takeTurns(ctx context.Context, sides []*side, round int, turn time.Duration, extra func(context.Context) error) (err error) {
+// takeTurns measures the sides of one round and stops them.
+func (l *lab) takeTurns(
+	ctx context.Context, sides []*side, round int, turn time.Duration, extra func(context.Context) error,
+) (err error) {
 	defer func() { err = errors.Join(err, stopAll(sides)) }()
 	for _, s := range sides {
 		if err := s.warm(ctx, l.span(500*time.Millisecond, 100*time.Millisecond)); err != nil {
@@ -209,8 +216,8 @@ func (l *lab) takeTurns(ctx context.Context, sides []*side, round int, turn time
 	return nil
 }
 
-// callersPerConn is how many callers share a connection: a program that calls a
-// lot has one connection and many callers.
+// callersPerConn is how many callers share a connection: a program with many calls typically has one connection and
+// many callers.
 const callersPerConn = 16
 
 func counted64(ctx context.Context, l *lab) ([]row, error) {
@@ -221,7 +228,7 @@ func counted256(ctx context.Context, l *lab) ([]row, error) {
 	return counted(ctx, l, 256, map[mode]string{always: rowAlways256, interval: rowInterval256}, "")
 }
 
-// counted measures the modes against not counting. cpuRow is of mode always.
+// counted measures the modes against not counting. cpuRow is the row for mode always.
 func counted(ctx context.Context, l *lab, callers int, keys map[mode]string, cpuRow string) ([]row, error) {
 	modes := []mode{uncounted}
 	for _, m := range []mode{always, interval} {
@@ -239,8 +246,9 @@ func counted(ctx context.Context, l *lab, callers int, keys map[mode]string, cpu
 	for _, m := range modes[1:] {
 		r := newRow(keys[m], result[m].perSecond, base.perSecond)
 		r.productLatency, r.baselineLatency = result[m].median(), base.median()
-		r.notes = append(r.notes, fmt.Sprintf("server CPU a call %s against %s (%.2f)", format(seconds, result[m].cpu.median()),
-			format(seconds, base.cpu.median()), result[m].cpu.over(base.cpu).median()))
+		r.notes = append(r.notes, fmt.Sprintf("server CPU a call %s against %s (%.2f)",
+			format(seconds, result[m].cpu.median()), format(seconds, base.cpu.median()),
+			result[m].cpu.over(base.cpu).median()))
 		rows = append(rows, r)
 	}
 	if r := result[always]; r != nil && cpuRow != "" {
@@ -249,8 +257,7 @@ func counted(ctx context.Context, l *lab, callers int, keys map[mode]string, cpu
 	return rows, nil
 }
 
-// latency measures a caller alone: what a durable call may cost is what a call
-// costs and a commit costs.
+// latency measures a single caller: a durable call may cost as much as a plain call plus a commit.
 func latency(ctx context.Context, l *lab) (_ []row, err error) {
 	dir, err := l.newFolder()
 	if err != nil {
@@ -275,7 +282,9 @@ func latency(ctx context.Context, l *lab) (_ []row, err error) {
 	base := result[uncounted]
 	r := newRow(rowLatency, result[always].p50, base.p50.plus(commits.p50))
 	r.productLatency, r.baselineLatency = result[always].median(), base.median()
-	r.notes = append(r.notes, fmt.Sprintf("the baseline is p50 %s of a call that is not counted (p99 beside it) and p50 %s (p99 %s) of a bbolt commit",
-		format(seconds, base.p50.median()), format(seconds, commits.p50.median()), format(seconds, commits.p99.median())))
+	r.notes = append(r.notes, fmt.Sprintf(
+		"the baseline is p50 %s of a call that is not counted (p99 beside it) and p50 %s (p99 %s) of a bbolt commit",
+		format(seconds, base.p50.median()),
+		format(seconds, commits.p50.median()), format(seconds, commits.p99.median())))
 	return []row{r}, nil
 }

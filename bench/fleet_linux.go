@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// fleetSize is how many workers there are in the rows of a hundred.
+// fleetSize is the number of workers in the rows of a hundred.
 const fleetSize = 100
 
-// fleetRound is what one round of a hundred workers gave, in base units.
+// fleetRound holds the results of one round of a hundred workers, in base units.
 type fleetRound struct {
 	bare, cold, reattach  float64
 	productRSS, bareRSS   float64
@@ -19,7 +19,7 @@ type fleetRound struct {
 	cpuOfStart, bareUsage float64 // processor time of the master, and of the bare loop
 }
 
-// fleet measures a hundred workers: started, idle, and re-attached to.
+// fleet measures a hundred workers: their start, their idle cost, and re-attaching to them.
 func fleet(ctx context.Context, l *lab) ([]row, error) {
 	var bare, cold, reattach, productRSS, bareRSS, idleCPU series
 	var coldCPU, bareCPU series
@@ -43,20 +43,27 @@ func fleet(ctx context.Context, l *lab) ([]row, error) {
 			}
 		}
 		bare, cold, reattach = append(bare, r.bare), append(cold, r.cold), append(reattach, r.reattach)
-		productRSS, bareRSS, idleCPU = append(productRSS, r.productRSS), append(bareRSS, r.bareRSS), append(idleCPU, r.idleCPU)
+		productRSS, bareRSS = append(productRSS, r.productRSS), append(bareRSS, r.bareRSS)
+		idleCPU = append(idleCPU, r.idleCPU)
 		coldCPU, bareCPU = append(coldCPU, r.cpuOfStart), append(bareCPU, r.bareUsage)
-		l.say("round %d of %d, %d workers:  bare %s  cold %s  re-attach %s  RSS %s against %s  idle %s", round+1, l.rounds, fleetSize,
+		l.say("round %d of %d, %d workers:  bare %s  cold %s  re-attach %s  RSS %s against %s  idle %s",
+			round+1, l.rounds, fleetSize,
 			format(seconds, r.bare), format(seconds, r.cold), format(seconds, r.reattach),
 			format(bytesUnit, r.productRSS), format(bytesUnit, r.bareRSS), format(ofCore, r.idleCPU))
 	}
 	start := newRow(rowColdStart, cold, bare)
 	start.notes = append(start.notes, fmt.Sprintf("of its own the master used %s of CPU until then, the bare loop %s",
 		format(seconds, coldCPU.median()), format(seconds, bareCPU.median())))
-	return []row{start, newRow(rowReattach, reattach, cold), newRow(rowRSS, productRSS, bareRSS), newRow(rowIdleCPU, idleCPU, nil)}, nil
+	return []row{
+		start,
+		newRow(rowReattach, reattach, cold),
+		newRow(rowRSS, productRSS, bareRSS),
+		newRow(rowIdleCPU, idleCPU, nil),
+	}, nil
 }
 
-// bareFleet returns the time from the exec of the bare loop until all have
-// answered, and the processor time that it used.
+// bareFleet returns the time from the exec of the bare loop until all workers have answered, and the processor time
+// that it used.
 func (l *lab) bareFleet(ctx context.Context) (took, cpu float64, err error) {
 	started := time.Now()
 	c, err := l.startChild("start", l.workerPath)
@@ -133,14 +140,14 @@ func (l *lab) productFleet(ctx context.Context, r *fleetRound) (err error) {
 	}
 	for id, w := range after {
 		if w.GetPid() != before[id].GetPid() || !w.GetAdopted() {
-			return fmt.Errorf("%s was process %d and is %d: it was not re-attached to", id, before[id].GetPid(), w.GetPid())
+			return fmt.Errorf("%s was process %d and is %d: it was not re-attached to",
+				id, before[id].GetPid(), w.GetPid())
 		}
 	}
 	return nil
 }
 
-// idle measures the master while it does nothing but watch, and a bare server
-// that is connected to the same workers.
+// idle measures a master that only watches its workers, and a bare server that is connected to the same workers.
 func (l *lab) idle(ctx context.Context, m *master, ports []int, r *fleetRound) (err error) {
 	dir, err := l.newFolder()
 	if err != nil {
@@ -154,7 +161,7 @@ func (l *lab) idle(ctx context.Context, m *master, ports []int, r *fleetRound) (
 	if err := bare.ask(ctx, idleOrder{Ports: ports}, &done{}); err != nil {
 		return err
 	}
-	// The end of the start is not idleness yet: its last records are written.
+	// Right after the start the master is not idle yet: it writes the last records.
 	if err := pause(ctx, time.Second); err != nil {
 		return err
 	}

@@ -11,12 +11,12 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// The sides of a forwarded call: the same worker, straight and through each of the
-// proxies, all at the same time.
+// The sides of a forwarded call: the same worker, called directly and through each of the proxies, all at the same
+// time.
 const (
 	sideDirect  = "direct"
 	sideProduct = "hsu-master"
-	// sideCopy looks at nothing that it passes on: what one more process on the way costs at least.
+	// sideCopy copies bytes without reading them: the minimal cost of one more process on the path.
 	sideCopy = "bare copy"
 )
 
@@ -27,7 +27,7 @@ type contest struct {
 	turn  time.Duration
 }
 
-// contestants starts what a round needs: the gateway, its worker and the peers.
+// contestants starts the servers of a round: the gateway, its worker and the peers.
 func (l *lab) contestants(ctx context.Context, c contest) (sides []*side, err error) {
 	g, err := l.startGateway(ctx, 1)
 	if err != nil {
@@ -80,14 +80,16 @@ func (l *lab) play(ctx context.Context, c contest) (map[string]*rates, error) {
 		var line strings.Builder
 		for i, name := range c.sides {
 			result[name].add(sides[i])
-			fmt.Fprintf(&line, "  %s %s using %s", name, format(perSecond, result[name].perSecond[round]), format(seconds, result[name].cpu[round]))
+			fmt.Fprintf(&line, "  %s %s using %s",
+				name, format(perSecond, result[name].perSecond[round]), format(seconds, result[name].cpu[round]))
 		}
-		l.say("round %d of %d, %d callers of %d bytes:%s", round+1, l.rounds, c.calls.callers, c.calls.size, line.String())
+		l.say("round %d of %d, %d callers of %d bytes:%s",
+			round+1, l.rounds, c.calls.callers, c.calls.size, line.String())
 	}
 	return result, nil
 }
 
-// peersHere returns the peers that there are, and why others are not.
+// peersHere returns the available peers, and the errors of the others.
 func (l *lab) peersHere(ctx context.Context) (names []string, missing error) {
 	for _, name := range []string{peerNginx, peerHAProxy} {
 		if _, err := l.findPeer(ctx, name); err != nil {
@@ -101,7 +103,7 @@ func (l *lab) peersHere(ctx context.Context) (names []string, missing error) {
 
 const (
 	small = 64      // bytes of a request
-	large = 4 << 10 // the same
+	large = 4 << 10 // bytes of a request
 )
 
 func forward1(ctx context.Context, l *lab) ([]row, error) {
@@ -124,7 +126,7 @@ func forward4K(ctx context.Context, l *lab) ([]row, error) {
 	return forward(ctx, l, 64, large, "", rowForwardCPU4K)
 }
 
-// forward measures calls that are relayed: rateRow against calling the worker itself, cpuRow against HAProxy.
+// forward measures relayed calls: rateRow against calling the worker directly, cpuRow against HAProxy.
 func forward(ctx context.Context, l *lab, callers, size int, rateRow, cpuRow string) ([]row, error) {
 	peers, missing := l.peersHere(ctx)
 	result, err := l.play(ctx, contest{
@@ -174,8 +176,8 @@ func forwardCounted256(ctx context.Context, l *lab) ([]row, error) {
 	return forwardCounted(ctx, l, 256, rowForwardCounted256)
 }
 
-// forwardCounted measures what it costs that a call is counted before its answer goes out: the same method of the same
-// worker, by way of the same master, under a name that is counted and one that is not.
+// forwardCounted measures the cost of counting a call before its answer is sent: the same method of the same
+// worker, through the same master, under a name that is counted and one that is not.
 func forwardCounted(ctx context.Context, l *lab, callers int, key string) ([]row, error) {
 	services := []string{proto.MyBusinessService_ServiceDesc.ServiceName, serviceForward}
 	turn := l.span(time.Second, 200*time.Millisecond)
@@ -190,7 +192,9 @@ func forwardCounted(ctx context.Context, l *lab, callers int, key string) ([]row
 		}
 		sides := []*side{{server: g, pids: []int{g.pid()}}, {pids: []int{g.pid()}}}
 		for i, s := range sides {
-			if s.load, err = l.startLoad(g.address, calls{service: services[i], callers: callers, conns: max(1, callers/callersPerConn), size: small}); err != nil {
+			if s.load, err = l.startLoad(g.address, calls{
+				service: services[i], callers: callers, conns: max(1, callers/callersPerConn), size: small,
+			}); err != nil {
 				return nil, errors.Join(err, stopAll(sides))
 			}
 		}
@@ -210,7 +214,7 @@ func forwardCounted(ctx context.Context, l *lab, callers int, key string) ([]row
 	return []row{r}, nil
 }
 
-// forwardBulk measures one stream that carries a lot, there and back.
+// forwardBulk measures one stream that carries much data in both directions.
 func forwardBulk(ctx context.Context, l *lab) ([]row, error) {
 	size := int64(1 << 30)
 	if l.quick {
@@ -230,16 +234,19 @@ func forwardBulk(ctx context.Context, l *lab) ([]row, error) {
 			rates[side] = append(rates[side], rate)
 		}
 		growth = append(growth, grown)
-		l.say("round %d of %d, one stream:  direct %s  forwarded %s, RSS grew by %s  bare copy %s", round+1, l.rounds,
-			format(perBytes, one[sideDirect]), format(perBytes, one[sideProduct]), format(bytesUnit, grown), format(perBytes, one[sideCopy]))
+		l.say("round %d of %d, one stream:  direct %s  forwarded %s, RSS grew by %s  bare copy %s",
+			round+1, l.rounds, format(perBytes, one[sideDirect]), format(perBytes, one[sideProduct]),
+			format(bytesUnit, grown), format(perBytes, one[sideCopy]))
 	}
 	r := newRow(rowForwardBulk, rates[sideProduct], rates[sideDirect])
 	r.beside(sideCopy, rates[sideCopy].over(rates[sideDirect]))
 	return []row{r, newRow(rowForwardBulkRSS, growth, nil)}, nil
 }
 
-// bulkRound returns the bytes a second of each side, and by how much the master's RSS grew.
-func (l *lab) bulkRound(ctx context.Context, round int, size int64) (rates map[string]float64, grown float64, err error) {
+// bulkRound returns the bytes per second of each side, and the growth of the master's RSS.
+func (l *lab) bulkRound(
+	ctx context.Context, round int, size int64,
+) (rates map[string]float64, grown float64, err error) {
 	g, err := l.startGateway(ctx, 1)
 	if err != nil {
 		return nil, 0, err
@@ -261,8 +268,10 @@ func (l *lab) bulkRound(ctx context.Context, round int, size int64) (rates map[s
 	return rates, grown, nil
 }
 
-// bulkTurn returns the bytes a second, and by how much the process's RSS grew at most.
-func (l *lab) bulkTurn(ctx context.Context, address string, pid int, size int64, grown float64) (rate, most float64, err error) {
+// bulkTurn returns the bytes per second, and the maximum growth of the process's RSS.
+func (l *lab) bulkTurn(
+	ctx context.Context, address string, pid int, size int64, grown float64,
+) (rate, most float64, err error) {
 	c, err := l.startChild("bulk", address)
 	if err != nil {
 		return 0, 0, err
@@ -297,11 +306,11 @@ func (l *lab) bulkTurn(ctx context.Context, address string, pid int, size int64,
 
 const (
 	idleStreams = 10_000
-	// The master's bound is 1,024 a connection.
+	// The master's limit is 1,024 per connection.
 	streamsPerConn = 1000
 )
 
-// forwardIdle measures what a stream costs that nothing is sent through.
+// forwardIdle measures the cost of a stream without traffic.
 func forwardIdle(ctx context.Context, l *lab) ([]row, error) {
 	streams := idleStreams
 	if l.quick {
@@ -331,7 +340,7 @@ func (l *lab) idleRound(ctx context.Context, streams int) (each float64, err err
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
-	// The connections are there before, and what else comes with the first stream.
+	// Establish the connections first, with the costs that come with the first stream.
 	var sizes [2]float64
 	for i, n := range []int{conns, streams} {
 		if err := c.ask(ctx, holdOrder{Streams: n}, &done{}); err != nil {
@@ -347,9 +356,9 @@ func (l *lab) idleRound(ctx context.Context, streams int) (each float64, err err
 	return (sizes[1] - sizes[0]) / float64(streams), nil
 }
 
-// forwardCrowd measures what many clients get against what few do. Each has a connection and one call at a time, since
-// calls that share a connection share reads and writes, which is cheaper for everybody whatever is between. The client
-// is a lean one: grpc-go's costs more by connection than what is measured.
+// forwardCrowd compares the rate of many clients with that of a few. Each client has a connection and one call at a
+// time, since calls that share a connection share reads and writes, which makes them cheaper on every side. The
+// client is a lean one: grpc-go's client costs more per connection than the measured server.
 func forwardCrowd(ctx context.Context, l *lab) ([]row, error) {
 	const workers, many, few = 10, 1000, 10
 	turn := l.span(time.Second, 200*time.Millisecond)
@@ -384,7 +393,9 @@ func forwardCrowd(ctx context.Context, l *lab) ([]row, error) {
 				sides = append(sides, &side{})
 			}
 			sides[i].pids = []int{g.pid()}
-			if sides[i].load, err = l.startLoad(address, calls{service: serviceForward, callers: c.callers, conns: c.conns, size: small, lean: true}); err != nil {
+			if sides[i].load, err = l.startLoad(address, calls{
+				service: serviceForward, callers: c.callers, conns: c.conns, size: small, lean: true,
+			}); err != nil {
 				return nil, errors.Join(err, stopAll(sides))
 			}
 		}
@@ -402,9 +413,12 @@ func forwardCrowd(ctx context.Context, l *lab) ([]row, error) {
 	r.productLatency, r.baselineLatency = result[0].median(), result[1].median()
 	r.beside("the same without a proxy", result[2].perSecond.over(result[3].perSecond))
 	r.notes = append(r.notes,
-		fmt.Sprintf("the master's CPU a call is %s, and %s with 10 connections", format(seconds, result[0].cpu.median()), format(seconds, result[1].cpu.median())),
-		fmt.Sprintf("10 callers who use 1000 connections in turn have %.2f of what they have with 10 (%.2f without a proxy), at %s of CPU a call",
-			result[4].perSecond.over(result[1].perSecond).median(), result[5].perSecond.over(result[3].perSecond).median(),
+		fmt.Sprintf("the master's CPU a call is %s, and %s with 10 connections",
+			format(seconds, result[0].cpu.median()), format(seconds, result[1].cpu.median())),
+		fmt.Sprintf("10 callers who use 1000 connections in turn have %.2f of what they have with 10 "+
+			"(%.2f without a proxy), at %s of CPU a call",
+			result[4].perSecond.over(result[1].perSecond).median(),
+			result[5].perSecond.over(result[3].perSecond).median(),
 			format(seconds, result[4].cpu.median())))
 	return []row{r}, nil
 }

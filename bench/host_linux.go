@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpuTime returns the processor time, of user and system mode together, that all
-// threads of a process have used since its start, the ended ones too. It is what
-// rusage says, of any process and to the nanosecond (clock_getcpuclockid(3)).
+// cpuTime returns the processor time, in user and system mode together, that all threads of a process, including
+// ended ones, have used since its start. It is the value of rusage, but available for any process and to the
+// nanosecond (clock_getcpuclockid(3)).
 func cpuTime(pid int) (time.Duration, error) {
 	const schedClock = 2 // CPUCLOCK_SCHED of include/linux/posix-timers.h
 	var ts unix.Timespec
@@ -24,7 +24,7 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// cpuTimes is the sum of several processes' cpuTime.
+// cpuTimes returns the sum of several processes' cpuTime.
 func cpuTimes(pids []int) (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range pids {
@@ -37,7 +37,7 @@ func cpuTimes(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
-// residentSize returns what a process has in memory, in bytes.
+// residentSize returns the resident memory of a process in bytes.
 func residentSize(pid int) (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid)) // exact, unlike statm
 	if err != nil {
@@ -50,7 +50,7 @@ func residentSize(pid int) (float64, error) {
 	return size, nil
 }
 
-// tmpfs is where a sync costs nothing; from linux/magic.h, like the names below.
+// tmpfs is the file system on which a sync costs nothing; the numbers here and below are from linux/magic.h.
 const tmpfs = 0x01021994
 
 var fileSystems = map[int64]string{
@@ -58,7 +58,7 @@ var fileSystems = map[int64]string{
 	0x2FC12FC1: "zfs", 0x6969: "nfs", 0xF2F52010: "f2fs", 0x01021997: "9p",
 }
 
-// fileSystem names what a folder is on.
+// fileSystem returns the type of the file system of dir.
 func fileSystem(dir string) (magic int64, name string, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -71,7 +71,7 @@ func fileSystem(dir string) (magic int64, name string, err error) {
 	return magic, name, nil
 }
 
-// thisHost describes the machine, but for load after and stolen time.
+// thisHost describes the machine, except the load after the run and the stolen time.
 func thisHost(dir string) (host, error) {
 	_, fs, err := fileSystem(dir)
 	if err != nil {
@@ -116,9 +116,9 @@ const (
 	calmSample = 300 * time.Millisecond
 )
 
-// awaitCalm waits, no longer than l.calm, until the rest of the machine leaves
-// the processors alone. It looks at nothing that is measured, so that it chooses
-// no results. Where it was in vain, what follows is measured all the same, and counted.
+// awaitCalm waits, no longer than l.calm, until other processes leave the processors idle. It does not look at
+// measured values, so it does not select results. If the machine does not become calm, the next measurement takes
+// place nevertheless, and is counted in l.restless.
 func (l *lab) awaitCalm(ctx context.Context) error {
 	if l.calm == 0 {
 		return nil

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,18 +18,18 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// lab is what the experiments share.
+// lab is the common state of the experiments.
 type lab struct {
-	dir                    string // for all that is made
+	dir                    string // parent of all files of the run
 	masterPath, workerPath string
-	benchPath              string // of this program, for what runs beside it
+	benchPath              string // this program, for its child parts
 	rounds                 int
 	quick                  bool
-	calm                   time.Duration // to wait for, at most, before a round
-	restless               int           // how often it did not come
+	calm                   time.Duration // the longest wait for a calm machine before a round
+	restless               int           // number of waits that were in vain
 	wants                  map[string]bool
 	progress               io.Writer
-	peers                  map[string]foundPeer // that were looked for
+	peers                  map[string]foundPeer // results of the searches for peers
 }
 
 // experiments each measure some rows.
@@ -54,7 +55,7 @@ var experiments = []struct {
 	{"many connections", []string{rowForwardCrowd}, forwardCrowd},
 }
 
-// measure runs what the options ask for. Nothing of it is left when it returns.
+// measure runs the requested experiments. It leaves no files or processes behind.
 func measure(ctx context.Context, opts options, progress io.Writer) (_ report, err error) {
 	started := time.Now()
 	l := &lab{rounds: opts.rounds, quick: opts.quick, calm: opts.calm, wants: wanted(opts.rows), progress: progress}
@@ -125,7 +126,9 @@ func (l *lab) open(ctx context.Context, opts options) (err error) {
 	if bin, err = filepath.Abs(bin); err != nil {
 		return fmt.Errorf("find the product: %w", err)
 	}
-	l.masterPath, l.workerPath, l.benchPath = filepath.Join(bin, "hsu-master"), filepath.Join(bin, "hsu-worker"), filepath.Join(bin, "bench")
+	l.masterPath = filepath.Join(bin, "hsu-master")
+	l.workerPath = filepath.Join(bin, "hsu-worker")
+	l.benchPath = filepath.Join(bin, "bench")
 	for _, path := range []string{l.masterPath, l.workerPath, l.benchPath} {
 		if _, err := os.Stat(path); err != nil {
 			return fmt.Errorf("find the product: %w", err)
@@ -134,27 +137,63 @@ func (l *lab) open(ctx context.Context, opts options) (err error) {
 	return nil
 }
 
-// build builds the product as "make build" does, and the baselines, which are in
-// this program, no worse.
+// build builds the product as "make build" does, and the baselines, which are in this program, with the same
+// options. Each is built in its own module: the product with the dependencies that it is released with.
 func (l *lab) build(ctx context.Context, dir string) error {
 	l.say("building the product and the baselines")
-	const module = "github.com/core-tools/hsu-master/"
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", releaseTags, "-ldflags", "-s -w",
-		"-o", dir+string(filepath.Separator), module+"cmd/hsu-master", module+"cmd/hsu-worker", module+"bench")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the product: %w\n%s", err, out)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the folder of programs: %w", err)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("find the folder of programs: %w", err)
+	}
+	root, err := productDir(ctx)
+	if err != nil {
+		return err
+	}
+	for _, module := range []struct {
+		dir      string
+		packages []string
+	}{
+		{root, []string{"./cmd/hsu-master", "./cmd/hsu-worker"}},
+		{filepath.Join(root, "bench"), []string{"."}},
+	} {
+		cmd := exec.CommandContext(ctx, "go", append([]string{
+			"build", "-trimpath", "-buildvcs=false",
+			"-tags", releaseTags, "-ldflags", "-s -w", "-o", dir + string(filepath.Separator),
+		}, module.packages...)...)
+		cmd.Dir = module.dir
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build in %s: %w\n%s", module.dir, err, out)
+		}
 	}
 	return nil
 }
 
-// close removes every trace. A master that was killed, or that did not stop, has
-// left workers.
+// productDir returns the folder of the product's module. The working directory must be in that module or in the
+// module of this program, whose go.mod replaces the product with the folder that it is in.
+func productDir(ctx context.Context) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/core-tools/hsu-master")
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	out, err := cmd.Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return "", fmt.Errorf("find the source of the product: %w: run in the repository, or name --bin\n%s",
+			err, exit.Stderr)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find the source of the product: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// close removes every trace. A master that was killed, or that did not stop, leaves workers behind.
 func (l *lab) close() error {
 	return errors.Join(l.killStrays(), os.RemoveAll(l.dir))
 }
 
-// killStrays ends every worker whose master's state is in this lab's folder.
+// killStrays kills every worker whose master's state is in this lab's directory.
 func (l *lab) killStrays() error {
 	ours := make(map[string]bool)
 	states, err := filepath.Glob(filepath.Join(l.dir, "state-*"))
@@ -164,7 +203,8 @@ func (l *lab) killStrays() error {
 	for _, dir := range states {
 		var st unix.Stat_t
 		if err := unix.Stat(dir, &st); err == nil {
-			ours[process.FileID{Device: uint64(st.Dev), Inode: st.Ino}.String()] = true //nolint:unconvert // narrower on some machines
+			device := uint64(st.Dev) //nolint:unconvert // it has 32 bits on some machines
+			ours[process.FileID{Device: device, Inode: st.Ino}.String()] = true
 		}
 	}
 	holders, err := process.Scan(context.Background())
@@ -180,7 +220,7 @@ func (l *lab) killStrays() error {
 	return errors.Join(errs...)
 }
 
-// kill ends the process if it is the instance with this token.
+// kill kills the process if it is the instance with this token.
 func kill(pid int, token string) error {
 	p, err := openWorker(pid, token)
 	if err == nil {
@@ -204,7 +244,7 @@ func openWorker(pid int, token string) (*process.Process, error) {
 	return p, nil
 }
 
-// pause lets time pass; ctx ends it.
+// pause waits for d or until ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -216,7 +256,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// span is long, or short where only the program itself is tried out.
+// span returns long, or short if the run only tries out the program itself.
 func (l *lab) span(long, short time.Duration) time.Duration {
 	if l.quick {
 		return short

@@ -21,9 +21,9 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// childLean is childLoad with a client that costs next to nothing, so that what is measured is the server: each caller
-// writes a request with one system call and reads its answer by itself, one call at a time on a connection. Where there
-// are more connections than callers, each caller takes one after another.
+// childLean is childLoad with a client of negligible cost, so that the server is measured: each caller writes a
+// request with one system call and reads its answer itself, one call at a time on a connection. If there are more
+// connections than callers, each caller uses several in turn.
 func childLean(c *childIO) error {
 	var numbers [3]int
 	for i, arg := range c.args[2:5] {
@@ -65,7 +65,7 @@ type lean struct {
 	conns   []*leanConn
 }
 
-// run is load's.
+// run is like load.run.
 func (l *lean) run(d time.Duration) (loadAnswer, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -95,17 +95,17 @@ func (l *lean) run(d time.Duration) (loadAnswer, error) {
 	return answer, context.Cause(ctx)
 }
 
-// leanConn is a connection that one call at a time goes over.
+// leanConn is a connection that carries one call at a time.
 type leanConn struct {
 	net.Conn
 	in      *bufio.Reader
 	framer  *http2.Framer
-	request []byte // both frames; the stream is filled in
-	second  int    // where the second one begins
+	request []byte // both frames; only the stream ID changes
+	second  int    // offset of the second frame
 	stream  uint32
 }
 
-// leanPatience is how long a call may take.
+// leanPatience is the longest time that a call may take.
 const leanPatience = 30 * time.Second
 
 func dialLean(address, path string, message []byte) (*leanConn, error) {
@@ -117,16 +117,17 @@ func dialLean(address, path string, message []byte) (*leanConn, error) {
 	c.framer = http2.NewFramer(conn, c.in)
 	c.framer.SetReuseFrames()
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	// Windows that last for the whole bench.
+	// Flow-control windows that last for the whole run.
 	const widest = 1<<31 - 1
 	_, err = io.WriteString(conn, http2.ClientPreface)
 	err = errors.Join(err,
-		c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: widest}, http2.Setting{ID: http2.SettingEnablePush}),
+		c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: widest},
+			http2.Setting{ID: http2.SettingEnablePush}),
 		c.framer.WriteWindowUpdate(0, widest-1<<16))
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	// A block that no dynamic table is needed for is the same for every request.
+	// A header block that does not use the dynamic table is the same for every request.
 	var block strings.Builder
 	encoder := hpack.NewEncoder(&block)
 	encoder.SetMaxDynamicTableSize(0)
@@ -149,13 +150,14 @@ func dialLean(address, path string, message []byte) (*leanConn, error) {
 	}
 	frame(http2.FrameHeaders, http2.FlagHeadersEndHeaders, []byte(block.String()))
 	c.second = len(c.request)
-	frame(http2.FrameData, http2.FlagDataEndStream, append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...))
+	frame(http2.FrameData, http2.FlagDataEndStream,
+		append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...))
 	return c, nil
 }
 
-// call makes one and returns when it was answered with OK.
+// call makes one call and returns when it was answered with OK.
 func (c *leanConn) call() error {
-	const at = 5 // the stream's place in a frame's head
+	const at = 5 // offset of the stream ID in a frame header
 	binary.BigEndian.PutUint32(c.request[at:], c.stream)
 	binary.BigEndian.PutUint32(c.request[c.second+at:], c.stream)
 	if err := c.SetDeadline(time.Now().Add(leanPatience)); err != nil {
@@ -194,7 +196,7 @@ func (c *leanConn) call() error {
 	}
 }
 
-// statusOf is the error that trailers tell.
+// statusOf returns the error in the trailers.
 func statusOf(f *http2.MetaHeadersFrame) error {
 	for _, field := range f.Fields {
 		if field.Name == "grpc-status" && field.Value == "0" {

@@ -20,8 +20,8 @@ import (
 )
 
 type (
-	// loadOrder asks for load over a time, or, without one, for the percentiles of
-	// all calls since the last such order.
+	// loadOrder requests load for a duration or, with a zero duration, the percentiles of all calls since the last
+	// such order.
 	loadOrder  struct{ For time.Duration }
 	loadAnswer struct {
 		Calls    int64
@@ -30,16 +30,16 @@ type (
 	}
 )
 
-// calls are what a load consists of.
+// calls describe the calls of a load.
 type calls struct {
-	service        string // that offers ProcessData; empty is MyBusinessService
+	service        string // offers ProcessData; empty means MyBusinessService
 	callers, conns int
-	size           int // of a request, in bytes; 0 is that of a short one
-	// lean: by a client that costs less than grpc-go's. It has one call at a time on a connection.
+	size           int // of a request, in bytes; 0 means a short one
+	// lean selects a client that costs less than grpc-go's. It has one call at a time on a connection.
 	lean bool
 }
 
-// startLoad starts callers of address, which may be several with commas between.
+// startLoad starts callers of address, which may be several addresses separated by commas.
 func (l *lab) startLoad(address string, c calls) (*child, error) {
 	service := cmp.Or(c.service, proto.MyBusinessService_ServiceDesc.ServiceName)
 	part := "load"
@@ -49,9 +49,9 @@ func (l *lab) startLoad(address string, c calls) (*child, error) {
 	return l.startChild(part, address, service, strconv.Itoa(c.callers), strconv.Itoa(c.conns), strconv.Itoa(c.size))
 }
 
-// childLoad calls ProcessData as fast as it is answered: args are the address (or
-// several with commas between, for the connections in turn), the service, the number of callers, the number of connections that they share,
-// and the size of a request.
+// childLoad calls ProcessData as fast as it is answered. Its args are the address (or several, separated by commas,
+// for the connections in turn), the service, the number of callers, the number of connections that they share, and
+// the size of a request.
 func childLoad(c *childIO) error {
 	var numbers [3]int
 	for i, arg := range c.args[2:5] {
@@ -69,7 +69,8 @@ func childLoad(c *childIO) error {
 	}
 	addresses := strings.Split(c.args[0], ",")
 	for i := range numbers[1] {
-		conn, err := grpc.NewClient(addresses[i%len(addresses)], grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient(addresses[i%len(addresses)],
+			grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return err
 		}
@@ -77,7 +78,7 @@ func childLoad(c *childIO) error {
 		l.conns = append(l.conns, conn)
 		conn.Connect()
 	}
-	// No call of what is measured waits for its connection.
+	// Connect first, so that no measured call waits for its connection.
 	ctx, cancel := context.WithTimeout(context.Background(), startPatience)
 	defer cancel()
 	for _, conn := range l.conns {
@@ -95,7 +96,7 @@ func childLoad(c *childIO) error {
 	})
 }
 
-// sized returns the data that makes a request of so many bytes on the wire.
+// sized returns the data for a request of size bytes on the wire.
 func sized(size int) string {
 	data := strings.Repeat("x", size)
 	for len(data) > 0 && gproto.Size(&proto.ProcessRequest{Data: data}) > size {
@@ -107,11 +108,11 @@ func sized(size int) string {
 type load struct {
 	conns        []*grpc.ClientConn
 	method, data string
-	latencies    [][]time.Duration // of each caller
+	latencies    [][]time.Duration // by caller
 }
 
-// run has every caller call until the time is over; it ends with the last call.
-// A call that fails ends it: a rate with errors in it says nothing.
+// run makes every caller call until the time is over; it ends with the last call. A failed call ends the run,
+// because a rate that includes errors is meaningless.
 func (l *load) run(d time.Duration) (loadAnswer, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)

@@ -1,13 +1,12 @@
-// Command bench measures hsu-master against baselines and prints a table of
-// ratios: "go run ./bench" in the module's root.
+// Command bench measures hsu-master against baselines and prints a table of ratios: "make bench" in the root of the
+// repository, or "go run ." here. It is a module of its own, so that the dependencies of baselines are none of the
+// product.
 //
-// A ratio says how the product compares to what it is made of: the same gRPC
-// server that does not count, a bare loop that starts the same workers. Both
-// sides take turns within each round, and what is shown is the median of the
-// rounds' ratios, since single values wander with whatever else the machine does.
-// The product runs as its released binary with no flag that users do not have;
-// the baselines are in package baseline. Servers, load and baselines are
-// processes of their own: this program runs itself again for them.
+// A ratio compares the product with one of its components: the same gRPC server without counting, or a bare loop
+// that starts the same workers. Both sides take turns within each round. The result is the median of the rounds'
+// ratios, since single values vary with the other activity of the machine. The product runs as its released binary,
+// with no flag that is not available to users; the baselines are in package baseline. Servers, load and baselines
+// are separate processes: this program runs itself again for them.
 package main
 
 import (
@@ -36,10 +35,10 @@ const (
 	exitUsage  = 2
 )
 
-// childMark as first argument tells this program that it is a part of itself.
+// childMark as first argument makes this program run one of its child parts.
 const childMark = "child"
 
-// releaseTags are those of the Makefile's BUILD; a test compares them.
+// releaseTags are the build tags in the Makefile's BUILD; a test compares them.
 const releaseTags = "grpcnotrace,urfave_cli_no_docs"
 
 type options struct {
@@ -52,7 +51,7 @@ type options struct {
 	calm   time.Duration
 }
 
-const usage = `usage: go run ./bench [flags]
+const usage = `usage: go run . [flags]
 
 Measures hsu-master against its baselines, prints a table and writes it as JSON.
 All is on loopback, on free ports and in a temporary folder.
@@ -122,9 +121,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stdout, usage)
 		return exitDone
 	case err != nil:
-		return fail(fmt.Errorf(`%w: see "go run ./bench --help"`, err), exitUsage)
+		return fail(fmt.Errorf(`%w: see "go run . --help"`, err), exitUsage)
 	}
-	// Until the end: what was started is stopped before this program ends.
+	// The signals stay caught until the end, so that this program first stops everything that it started.
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	result, err := measure(ctx, opts, stderr)

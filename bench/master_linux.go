@@ -24,20 +24,20 @@ import (
 )
 
 const (
-	startPatience = 60 * time.Second // for a master, or a hundred workers, to be there
+	startPatience = 60 * time.Second // for the start of a master, or of a hundred workers
 	stopPatience  = 30 * time.Second // for a master to stop its workers
 )
 
 // master is a running hsu-master.
 type master struct {
 	lab     *lab
-	dir     string // its state
+	dir     string // its state directory
 	address string
 	cmd     *exec.Cmd
 	execed  time.Time
 	ready   chan readyWorker
 	stderr  tail
-	drained chan struct{} // closed when its output has ended
+	drained chan struct{} // closed at the end of its output
 	once    sync.Once
 	err     error
 }
@@ -48,8 +48,7 @@ type readyWorker struct {
 	at  time.Time
 }
 
-// startMaster execs hsu-master over the state in dir, on a port of its own, with
-// the flags that a user would give it.
+// startMaster executes hsu-master with the state in dir, on a free port, with the flags that a user would give it.
 func (l *lab) startMaster(dir string, flags ...string) (*master, error) {
 	port, err := freePort()
 	if err != nil {
@@ -79,7 +78,7 @@ func (l *lab) startMaster(dir string, flags ...string) (*master, error) {
 			if line, isReady := parseLog(lines.Bytes()); isReady {
 				select {
 				case m.ready <- readyWorker{id: line.Worker, pid: line.PID, at: at}:
-				default: // nobody waits for so many
+				default: // more than anybody waits for
 				}
 			}
 			_, _ = m.stderr.Write(append(lines.Bytes(), '\n'))
@@ -88,7 +87,7 @@ func (l *lab) startMaster(dir string, flags ...string) (*master, error) {
 	return m, nil
 }
 
-// masterEnviron leaves out what would configure the master behind our back.
+// masterEnviron removes the variables that would configure the master.
 func masterEnviron() []string {
 	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
@@ -99,8 +98,7 @@ func masterEnviron() []string {
 
 func (m *master) pid() int { return m.cmd.Process.Pid }
 
-// awaitWorkers returns when n workers have got ready since the last call, and the
-// moment of the last.
+// awaitWorkers returns when n workers have become ready since the last call, with the last of them and its time.
 func (m *master) awaitWorkers(ctx context.Context, n int) (last readyWorker, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
@@ -116,8 +114,8 @@ func (m *master) awaitWorkers(ctx context.Context, n int) (last readyWorker, err
 	return last, nil
 }
 
-// awaitServing returns the moment when grpc.health.v1 said SERVING. It watches,
-// so that the master tells it by itself.
+// awaitServing returns the time at which grpc.health.v1 reported SERVING. It uses Watch, so that the master sends
+// the status by itself.
 func (m *master) awaitServing(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
@@ -147,7 +145,7 @@ func (m *master) awaitServing(ctx context.Context) (time.Time, error) {
 	}
 }
 
-// awaitPort probes until something accepts, or ended is closed.
+// awaitPort probes until a process accepts, or ended is closed.
 func awaitPort(ctx context.Context, address string, ended <-chan struct{}) error {
 	var dialer net.Dialer
 	for {
@@ -165,11 +163,12 @@ func awaitPort(ctx context.Context, address string, ended <-chan struct{}) error
 	}
 }
 
-// state asks the admin socket.
+// state queries the admin socket.
 func (m *master) state(ctx context.Context) (*adminpb.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
-	conn, err := grpc.NewClient("unix:"+filepath.Join(m.dir, "run", "admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix:"+filepath.Join(m.dir, "run", "admin.sock"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, fmt.Errorf("ask the master: %w", err)
 	}
@@ -181,8 +180,7 @@ func (m *master) state(ctx context.Context) (*adminpb.State, error) {
 	return resp.GetState(), nil
 }
 
-// runningWorkers returns the n workers when all are recorded as running, which
-// comes soon after they got ready.
+// runningWorkers returns the n workers when all are recorded as running, which happens soon after they are ready.
 func (m *master) runningWorkers(ctx context.Context, n int) (map[string]*adminpb.Worker, error) {
 	for deadline := time.Now().Add(startPatience); ; {
 		state, err := m.state(ctx)
@@ -207,7 +205,7 @@ func (m *master) runningWorkers(ctx context.Context, n int) (map[string]*adminpb
 	}
 }
 
-// crash is kill -9; the workers live on.
+// crash kills the master with SIGKILL; the workers live on.
 func (m *master) crash() error {
 	if err := m.cmd.Process.Kill(); err != nil {
 		return fmt.Errorf("kill the master: %w", err)
@@ -219,11 +217,10 @@ func (m *master) crash() error {
 	return nil
 }
 
-// stop ends the master and with it its workers; what it leaves is killed.
-// Further calls return the same.
+// stop stops the master and with it its workers, and kills those that remain. Further calls return the same result.
 func (m *master) stop() error {
 	m.once.Do(func() {
-		_ = m.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+		_ = m.cmd.Process.Signal(syscall.SIGTERM) // the process may have exited already
 		defer time.AfterFunc(stopPatience, func() { _ = m.cmd.Process.Kill() }).Stop()
 		<-m.drained
 		if err := m.cmd.Wait(); err != nil {

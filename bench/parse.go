@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// parseResident reads the Rss line of /proc/PID/smaps_rollup: bytes.
+// parseResident returns the Rss line of /proc/PID/smaps_rollup in bytes.
 func parseResident(text []byte) (float64, error) {
 	for line := range strings.Lines(string(text)) {
 		rest, found := strings.CutPrefix(line, "Rss:")
@@ -25,7 +25,7 @@ func parseResident(text []byte) (float64, error) {
 	return 0, errors.New("no line says Rss")
 }
 
-// parseLoad takes the three averages out of /proc/loadavg.
+// parseLoad returns the three averages in /proc/loadavg.
 func parseLoad(text string) (string, error) {
 	fields := strings.Fields(text)
 	if len(fields) < 3 {
@@ -37,18 +37,18 @@ func parseLoad(text string) (string, error) {
 // processorTimes are the ticks of all processors since boot.
 type processorTimes struct{ idle, stolen, all float64 }
 
-// busySince returns the share that anybody here used.
+// busySince returns the share of time that processes on this machine used.
 func (t processorTimes) busySince(before processorTimes) float64 {
 	return 1 - (t.idle-before.idle)/max(1, t.all-before.all)
 }
 
-// stolenSince returns the share that the hypervisor gave to others.
+// stolenSince returns the share of time that the hypervisor gave to other machines.
 func (t processorTimes) stolenSince(before processorTimes) float64 {
 	return (t.stolen - before.stolen) / max(1, t.all-before.all)
 }
 
-// parseProcessors reads the first line of /proc/stat: user, nice, system, idle,
-// iowait, irq, softirq, steal; what follows is in user already.
+// parseProcessors reads the first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal; the
+// fields after these are included in user.
 func parseProcessors(text string) (processorTimes, error) {
 	line, _, _ := strings.Cut(text, "\n")
 	fields := strings.Fields(line)
@@ -72,7 +72,7 @@ func parseProcessors(text string) (processorTimes, error) {
 	return t, nil
 }
 
-// logLine is what the bench reads of the master's log (--log-format json).
+// logLine is the part of a line of the master's log (--log-format json) that the bench reads.
 type logLine struct {
 	Message string `json:"msg"`
 	Worker  string `json:"worker"`
@@ -80,10 +80,10 @@ type logLine struct {
 	Port    int    `json:"port"`
 }
 
-// messageRunning is what the master says when a worker has got ready.
+// messageRunning is the master's log message when a worker has become ready.
 const messageRunning = "worker running"
 
-// parseLog reports whether the line says that a worker has got ready, and which.
+// parseLog reports whether the line is about a worker that has become ready, and returns it.
 func parseLog(line []byte) (logLine, bool) {
 	var parsed logLine
 	if err := json.Unmarshal(line, &parsed); err != nil {

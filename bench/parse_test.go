@@ -3,7 +3,10 @@ package main
 import "testing"
 
 func TestParseResident(t *testing.T) {
-	const rollup = "00400000-7ffe1000 ---p 00000000 00:00 0    [rollup]\nRss:               17112 kB\nPss:               16000 kB\nPss_Anon: 1 kB\n"
+	const rollup = "00400000-7ffe1000 ---p 00000000 00:00 0    [rollup]\n" +
+		"Rss:               17112 kB\n" +
+		"Pss:               16000 kB\n" +
+		"Pss_Anon: 1 kB\n"
 	if got, err := parseResident([]byte(rollup)); err != nil || got != 17112<<10 {
 		t.Errorf("resident size = %v, %v, want %v", got, err, 17112<<10)
 	}
@@ -55,14 +58,31 @@ func TestParseLog(t *testing.T) {
 		ready bool
 	}{
 		{
-			`{"time":"2026-01-02T03:04:05Z","level":"INFO","msg":"worker running","worker":"worker-7","pid":4711,"port":40001}`,
+			`{"time":"2026-01-02T03:04:05Z","level":"INFO","msg":"worker running",` +
+				`"worker":"worker-7","pid":4711,"port":40001}`,
 			logLine{"worker running", "worker-7", 4711, 40001},
 			true,
 		},
-		{`{"level":"INFO","msg":"worker started","worker":"worker-7","pid":4711}`, logLine{"worker started", "worker-7", 4711, 0}, false},
-		{`{"level":"INFO","msg":"worker running"}`, logLine{Message: "worker running"}, false},
-		{`hsu-master: error: port in use`, logLine{}, false},
-		{``, logLine{}, false},
+		{
+			`{"level":"INFO","msg":"worker started","worker":"worker-7","pid":4711}`,
+			logLine{"worker started", "worker-7", 4711, 0},
+			false,
+		},
+		{
+			`{"level":"INFO","msg":"worker running"}`,
+			logLine{Message: "worker running"},
+			false,
+		},
+		{
+			`hsu-master: error: port in use`,
+			logLine{},
+			false,
+		},
+		{
+			``,
+			logLine{},
+			false,
+		},
 	} {
 		got, ready := parseLog([]byte(test.line))
 		if got != test.want || ready != test.ready {

@@ -11,12 +11,12 @@ import (
 	"github.com/core-tools/hsu-master/bench/baseline"
 )
 
-// done is the answer where there is nothing to say, and an order likewise.
+// done is an empty answer or order.
 type done struct{}
 
 type address struct{ Address string }
 
-// childUncounted serves without counting: args are its folder.
+// childUncounted serves without counting. Its argument is its directory.
 func childUncounted(c *childIO) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -33,7 +33,7 @@ func childUncounted(c *childIO) error {
 
 type commitOrder struct{ For time.Duration }
 
-// childCommit measures bbolt alone: args are its folder.
+// childCommit measures bbolt alone. Its argument is its directory.
 func childCommit(c *childIO) error {
 	committer, err := baseline.NewCommitter(c.args[0])
 	if err != nil {
@@ -55,8 +55,7 @@ func childCommit(c *childIO) error {
 
 type startOrder struct{ Workers int }
 
-// childStart starts workers in a bare loop: args are the program. All are killed
-// when it ends.
+// childStart starts workers in a bare loop. Its argument is the program. It kills all workers when it ends.
 func childStart(c *childIO) error {
 	starter := baseline.NewStarter(c.args[0])
 	err := orders(c, func(order startOrder) (time.Duration, error) {
@@ -74,7 +73,7 @@ func childStart(c *childIO) error {
 
 type idleOrder struct{ Ports []int }
 
-// childIdle holds connections to workers: args are its folder.
+// childIdle holds connections to workers. Its argument is its directory.
 func childIdle(c *childIO) error {
 	var idle *baseline.Idle
 	err := orders(c, func(order idleOrder) (_ done, err error) {
@@ -96,7 +95,7 @@ func childIdle(c *childIO) error {
 	return err
 }
 
-// newFolder makes a folder for one server.
+// newFolder creates a directory for one server.
 func (l *lab) newFolder() (string, error) {
 	dir, err := os.MkdirTemp(l.dir, "state-")
 	if err != nil {

@@ -23,10 +23,10 @@ const (
 
 var peerNames = map[string]string{peerNginx: "nginx grpc_pass", peerHAProxy: "HAProxy"}
 
-// Both have two workers, as the machine that this was written on has processors, keep their connections to the server
-// open, write no log, and are let have as many streams and requests a connection as the load brings. All else is as
-// they come: one worker or thread, nginx with reuseport, multi_accept or a smaller pool, and HAProxy with http-reuse
-// safe came out the same within what one run differs from the next.
+// Both have two workers, one for each processor of the machine that this was written on. They keep their
+// connections to the server open, write no log, and allow as many streams and requests per connection as the load
+// needs. All other settings are the defaults. One worker or thread, nginx with reuseport, multi_accept or a smaller
+// pool, and HAProxy with http-reuse safe gave the same results within the variation between runs.
 const (
 	nginxConfig = `worker_processes 2;
 worker_rlimit_nofile 16384;
@@ -82,8 +82,8 @@ type peer struct {
 	once    sync.Once
 }
 
-// findPeer returns how to run a proxy, which is fetched where the machine has none. Nothing is installed: the packages
-// are unpacked into the lab's folder, so that no other server is started on this machine.
+// findPeer returns the path of a proxy, and downloads the proxy if the machine has none. It installs nothing: it
+// unpacks the packages into the lab's directory, so that no other server is started on this machine.
 func (l *lab) findPeer(ctx context.Context, name string) (program string, err error) {
 	if found, ok := l.peers[name]; ok {
 		return found.program, found.err
@@ -113,7 +113,7 @@ type foundPeer struct {
 	err     error
 }
 
-// fetchPackage unpacks a Debian package below root, and what it needs that is not installed.
+// fetchPackage unpacks a Debian package below root, with those of its dependencies that are not installed.
 func fetchPackage(ctx context.Context, root, name string) error {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return err
@@ -131,7 +131,7 @@ func fetchPackage(ctx context.Context, root, name string) error {
 	}
 	list := []string{"install", "--print-uris", "-qq", "-y", "--no-install-recommends", name}
 	uris, err := run("apt-get", list...)
-	if err != nil && os.Geteuid() == 0 { // a machine whose lists of packages were removed
+	if err != nil && os.Geteuid() == 0 { // the package lists of a machine may have been removed
 		if _, err = run("apt-get", "update", "-qq"); err == nil {
 			uris, err = run("apt-get", list...)
 		}
@@ -139,7 +139,7 @@ func fetchPackage(ctx context.Context, root, name string) error {
 	if err != nil {
 		return err
 	}
-	// 'http://…' NAME_VERSION_ARCH.deb SIZE HASH
+	// Each line is: 'http://…' NAME_VERSION_ARCH.deb SIZE HASH
 	for line := range strings.Lines(uris) {
 		fields := strings.Fields(line)
 		if len(fields) < 2 {
@@ -162,14 +162,14 @@ func fetchPackage(ctx context.Context, root, name string) error {
 	return nil
 }
 
-// libraries are the folders of what was unpacked beside a program.
+// libraries returns the directories of the libraries that were unpacked with a program.
 func libraries(program string) string {
 	root := filepath.Join(filepath.Dir(program), "../..")
 	dirs, _ := filepath.Glob(filepath.Join(root, "usr/lib/*-linux-gnu")) // the pattern is right
 	return strings.Join(dirs, ":")
 }
 
-// startPeer starts a proxy before a worker.
+// startPeer starts a proxy in front of a worker.
 func (l *lab) startPeer(ctx context.Context, name, worker string) (_ *peer, err error) {
 	program, err := l.findPeer(ctx, name)
 	if err != nil {
@@ -216,7 +216,7 @@ func (l *lab) startPeer(ctx context.Context, name, worker string) (_ *peer, err 
 		return nil, err
 	}
 	p.pids = []int{p.cmd.Process.Pid}
-	// The listening socket is there before nginx's workers are.
+	// The listening socket exists before nginx's workers do.
 	for wanted := map[string]int{peerNginx: 2}[name]; ; {
 		children, err := childrenOf(p.cmd.Process.Pid)
 		if err != nil {
@@ -232,7 +232,7 @@ func (l *lab) startPeer(ctx context.Context, name, worker string) (_ *peer, err 
 	}
 }
 
-// childrenOf lists a process's children. It has one thread.
+// childrenOf lists the children of a process with one thread.
 func childrenOf(pid int) ([]int, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err != nil {
@@ -251,7 +251,7 @@ func childrenOf(pid int) ([]int, error) {
 
 func (p *peer) stop() error {
 	p.once.Do(func() {
-		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // the process may have exited already
 		defer time.AfterFunc(childPatience, func() { _ = p.cmd.Process.Kill() }).Stop()
 		<-p.ended
 	})

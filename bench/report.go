@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// report is a whole run.
+// report is the result of a whole run.
 type report struct {
 	Started time.Time `json:"started"`
 	Took    float64   `json:"took_s"`
 	Rounds  int       `json:"rounds"`
 	Quick   bool      `json:"quick"`
-	// Restless counts how often a measurement began while others used the
-	// processors, where calm was waited for in vain.
+	// Restless counts the measurements that began while other processes used the processors, after a vain wait for
+	// a calm machine.
 	Restless int   `json:"restless"`
 	Host     host  `json:"host"`
 	Rows     []row `json:"rows"`
 }
 
-// host is what the numbers depend on beside the product.
+// host describes the machine, which affects the numbers.
 type host struct {
 	CPUs       int    `json:"cpus"`
 	CPU        string `json:"cpu"`
@@ -46,15 +46,19 @@ func (r report) print(w io.Writer) error {
 	if r.Quick {
 		mode = ", quick: too short to be quoted"
 	}
-	fmt.Fprintf(out, "%d rounds in %s%s\n", r.Rounds, time.Duration(r.Took*float64(time.Second)).Round(time.Second), mode)
+	fmt.Fprintf(out, "%d rounds in %s%s\n",
+		r.Rounds, time.Duration(r.Took*float64(time.Second)).Round(time.Second), mode)
 	if r.Restless > 0 {
 		fmt.Fprintf(out, "%d times other processes used the processors for all of --calm\n", r.Restless)
 	}
-	fmt.Fprintf(out, "%d × %s, Linux %s, %s, state on %s in %s\n", r.Host.CPUs, r.Host.CPU, r.Host.Kernel, r.Host.Go, r.Host.FileSystem, r.Host.Folder)
-	fmt.Fprintf(out, "load average %s before, %s after; %.1f%% of the processors' time stolen\n\n", r.Host.LoadBefore, r.Host.LoadAfter, 100*r.Host.Stolen)
+	fmt.Fprintf(out, "%d × %s, Linux %s, %s, state on %s in %s\n",
+		r.Host.CPUs, r.Host.CPU, r.Host.Kernel, r.Host.Go, r.Host.FileSystem, r.Host.Folder)
+	fmt.Fprintf(out, "load average %s before, %s after; %.1f%% of the processors' time stolen\n\n",
+		r.Host.LoadBefore, r.Host.LoadAfter, 100*r.Host.Stolen)
 
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ROW\tWHAT\tPRODUCT\tp50 / p99\tAGAINST\tBASELINE\tp50 / p99\tRATIO\tMIN-MAX\tFLOOR\tAIM\tVERDICT")
+	fmt.Fprintln(table,
+		"ROW\tWHAT\tPRODUCT\tp50 / p99\tAGAINST\tBASELINE\tp50 / p99\tRATIO\tMIN-MAX\tFLOOR\tAIM\tVERDICT")
 	for _, row := range r.Rows {
 		fmt.Fprintln(table, strings.Join(row.cells(), "\t"))
 	}
@@ -66,7 +70,8 @@ func (r report) print(w io.Writer) error {
 			fmt.Fprintf(out, "\n%s: %s", row.key, note)
 		}
 		for _, peer := range row.peers {
-			fmt.Fprintf(out, "\n%s: %s has %.2f (%.2f-%.2f)", row.key, peer.Name, peer.Ratio.Median, peer.Ratio.Least, peer.Ratio.Most)
+			fmt.Fprintf(out, "\n%s: %s has %.2f (%.2f-%.2f)",
+				row.key, peer.Name, peer.Ratio.Median, peer.Ratio.Least, peer.Ratio.Most)
 		}
 		if row.missing != "" {
 			fmt.Fprintf(out, "\n%s: not measured: %s", row.key, row.missing)
@@ -113,7 +118,7 @@ func (r row) cells() []string {
 	}
 }
 
-// String returns both in a cell of the table, "-" where nothing was measured.
+// String returns both percentiles for a cell of the table, "-" if there are none.
 func (p *percentiles) String() string {
 	if p == nil {
 		return "-"
@@ -121,7 +126,7 @@ func (p *percentiles) String() string {
 	return format(seconds, p.P50) + " / " + format(seconds, p.P99)
 }
 
-// format writes a value for people.
+// format formats a value for people.
 func format(u unit, v float64) string {
 	switch u {
 	case perSecond:
@@ -146,14 +151,14 @@ func format(u unit, v float64) string {
 	return fmt.Sprintf("%.2f s", v)
 }
 
-// write puts the report into a file as JSON, by way of a temporary one.
+// write writes the report to a file as JSON, through a temporary file.
 func (r report) write(path string) error {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the report: %w", err)
 	}
 	temp := path + ".new"
-	if err := os.WriteFile(temp, append(text, '\n'), 0o644); err != nil { //nolint:gosec // to be read by everybody
+	if err := os.WriteFile(temp, append(text, '\n'), 0o644); err != nil { //nolint:gosec // everybody may read it
 		return fmt.Errorf("write the report: %w", err)
 	}
 	if err := os.Rename(temp, path); err != nil {

@@ -14,7 +14,7 @@ import (
 func TestVerdict(t *testing.T) {
 	for _, test := range []struct {
 		key     string
-		product float64 // against 1
+		product float64 // with a baseline of 1
 		want    string
 	}{
 		{rowAlways64, 0.69, verdictShort},
@@ -43,7 +43,7 @@ func TestVerdict(t *testing.T) {
 		{ratio: 0.7, peer: 0.71, key: rowForward64, want: verdictShort},
 		{ratio: 0.7, peer: 0.69, key: rowForward64, want: verdictFloor},
 		{ratio: 0.86, peer: 0.69, key: rowForward64, want: verdictAim},
-		{ratio: 0.86, peer: 0.9, key: rowForward64, want: verdictShort}, // whatever the aim is
+		{ratio: 0.86, peer: 0.9, key: rowForward64, want: verdictShort}, // regardless of the aim
 		{ratio: 1.1, value: 8e-6, key: rowForwardCPU, want: verdictShort},
 		{ratio: 0.9, value: 10e-6, key: rowForwardCPU, want: verdictFloor},
 		{ratio: 0.6, value: 8.9e-6, key: rowForwardCPU, want: verdictAim},
@@ -81,7 +81,8 @@ func TestEveryRowHasAFigure(t *testing.T) {
 			t.Errorf("%s: the aim %v is easier than the floor %v", f.key, f.aim, f.floor)
 		}
 	}
-	if got := wanted(regexp.MustCompile("^always|cpu/64$")); len(got) != 3 || !got[rowAlways64] || !got[rowAlways256] || !got[rowCPU] {
+	if got := wanted(regexp.MustCompile("^always|cpu/64$")); len(got) != 3 ||
+		!got[rowAlways64] || !got[rowAlways256] || !got[rowCPU] {
 		t.Errorf("chosen rows = %v", got)
 	}
 }
@@ -92,8 +93,15 @@ func sample() report {
 	call.notes = []string{"a note"}
 	return report{
 		Started: time.Unix(0, 0).UTC(), Took: 61.4, Rounds: 3, Quick: true,
-		Host: host{CPUs: 2, CPU: "Some CPU", Kernel: "6.18", Go: "go1.26", Folder: "/tmp", FileSystem: "ext4", LoadBefore: "0.1 0.2 0.3", LoadAfter: "2.0 1.0 0.5", Stolen: 0.015},
-		Rows: []row{call, newRow(rowIdleCPU, series{0.004, 0.006, 0.005}, nil), newRow(rowRSS, series{20 << 20}, series{16 << 20})},
+		Host: host{
+			CPUs: 2, CPU: "Some CPU", Kernel: "6.18", Go: "go1.26", Folder: "/tmp", FileSystem: "ext4",
+			LoadBefore: "0.1 0.2 0.3", LoadAfter: "2.0 1.0 0.5", Stolen: 0.015,
+		},
+		Rows: []row{
+			call,
+			newRow(rowIdleCPU, series{0.004, 0.006, 0.005}, nil),
+			newRow(rowRSS, series{20 << 20}, series{16 << 20}),
+		},
 	}
 }
 
@@ -107,7 +115,8 @@ func TestTable(t *testing.T) {
 		"3 rounds in 1m1s, quick",
 		"2 × Some CPU, Linux 6.18, go1.26, state on ext4 in /tmp",
 		"load average 0.1 0.2 0.3 before, 2.0 1.0 0.5 after; 1.5% of",
-		"750/s 2.10 ms / 5.20 ms same server, not counting 1000/s 850.0 µs / 1.30 ms 0.75 0.70-0.80 ≥ 0.70 ≥ 0.85 met\n",
+		"750/s 2.10 ms / 5.20 ms same server, not counting " +
+			"1000/s 850.0 µs / 1.30 ms 0.75 0.70-0.80 ≥ 0.70 ≥ 0.85 met\n",
 		"0.50% - - - - - 0.40%-0.60% ≤ 1.00% - met\n",
 		"20.0 MiB - bare gRPC, bbolt, 100 connections 16.0 MiB - 1.25 1.25-1.25 ≤ 1.30 - met\n",
 		"always/64: a note\n",
@@ -165,9 +174,11 @@ func TestJSON(t *testing.T) {
 		t.Fatalf("read %+v", got)
 	}
 	first, second := got.Rows[0], got.Rows[1]
-	if first.Key != rowAlways64 || first.Unit != "requests/s" || first.Better != "higher" || first.Verdict != verdictFloor ||
-		first.Product.Median != 750 || first.Baseline.Median != 1000 || first.Ratio.Median != 0.75 || first.Ratio.Min != 0.7 ||
-		len(first.Product.Rounds) != 3 || first.Floor != 0.7 || first.Aim != 0.85 || first.ProductLatency.P99 != 0.0052 {
+	if first.Key != rowAlways64 || first.Unit != "requests/s" ||
+		first.Better != "higher" || first.Verdict != verdictFloor ||
+		first.Product.Median != 750 || first.Baseline.Median != 1000 ||
+		first.Ratio.Median != 0.75 || first.Ratio.Min != 0.7 || len(first.Product.Rounds) != 3 ||
+		first.Floor != 0.7 || first.Aim != 0.85 || first.ProductLatency.P99 != 0.0052 {
 		t.Errorf("row = %s", text)
 	}
 	if second.Baseline != nil || second.Ratio != nil || second.Product.Median != 0.005 {
@@ -186,14 +197,16 @@ func TestParseOptions(t *testing.T) {
 	if o, err = parse([]string{"--quick", "--rounds", "9"}, figures); err != nil || o.rounds != 9 {
 		t.Errorf("--rounds = %+v, %v, want 9 rounds", o, err)
 	}
-	for _, args := range [][]string{{"--rounds", "-1"}, {"--rows", "("}, {"--rows", "nothing"}, {"--no-such"}, {"all"}} {
+	for _, args := range [][]string{
+		{"--rounds", "-1"}, {"--rows", "("}, {"--rows", "nothing"}, {"--no-such"}, {"all"},
+	} {
 		if o, err := parse(args, figures); err == nil {
 			t.Errorf("%v = %+v, want an error", args, o)
 		}
 	}
 }
 
-// What is measured is what is released.
+// The measured binary is built with the tags of the release.
 func TestReleaseTags(t *testing.T) {
 	makefile, err := os.ReadFile("../Makefile")
 	if err != nil {
@@ -202,4 +215,41 @@ func TestReleaseTags(t *testing.T) {
 	if want := "-tags " + releaseTags + " "; !strings.Contains(string(makefile), want) {
 		t.Errorf("the Makefile's BUILD has no %q: change releaseTags with it", want)
 	}
+}
+
+// The product is built with the versions of its own go.mod. Baselines with other versions would compare more than
+// the product.
+func TestBaselinesUseTheVersionsOfTheProduct(t *testing.T) {
+	product, ours := requirements(t, "../go.mod"), requirements(t, "go.mod")
+	shared := 0
+	for module, version := range ours {
+		want, both := product[module]
+		if !both {
+			continue
+		}
+		shared++
+		if version != want {
+			t.Errorf("%s is required as %s, the product requires %s", module, version, want)
+		}
+	}
+	if shared < 5 {
+		t.Errorf("only %d requirements are shared: the test reads the wrong lines", shared)
+	}
+}
+
+// requirements returns the version that a go.mod requires of each module.
+func requirements(t *testing.T, path string) map[string]string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions := make(map[string]string)
+	for line := range strings.Lines(string(content)) {
+		fields := strings.Fields(line)
+		if len(fields) >= 2 && strings.HasPrefix(line, "\t") && strings.HasPrefix(fields[1], "v") {
+			versions[fields[0]] = fields[1]
+		}
+	}
+	return versions
 }

@@ -9,14 +9,13 @@ import (
 	"time"
 )
 
-// killsPerRound are averaged, since one is over in milliseconds.
+// killsPerRound is the number of kills that are averaged, since a single respawn takes only milliseconds.
 const killsPerRound = 3
 
-// noBackoffAfter is when a worker that dies is replaced at once: DESIGN's 10 s of
-// being ready, and a little.
+// noBackoffAfter is how long a worker must be ready to be replaced without backoff: DESIGN's 10 s, plus a margin.
 const noBackoffAfter = 10*time.Second + 500*time.Millisecond
 
-// respawn kills each worker once, so that none has a restart to pay for.
+// respawn kills each worker once, so that no backoff applies.
 func respawn(ctx context.Context, l *lab) (_ []row, err error) {
 	dir, err := l.newFolder()
 	if err != nil {
@@ -67,7 +66,7 @@ func respawn(ctx context.Context, l *lab) (_ []row, err error) {
 					}
 					started, allStarted = append(started, d.Seconds()), append(allStarted, d)
 				}
-				// What follows an event (records, exits) is not part of the next one.
+				// The records and exits that follow an event must not overlap with the next one.
 				if err := pause(ctx, 100*time.Millisecond); err != nil {
 					return nil, err
 				}
@@ -82,8 +81,7 @@ func respawn(ctx context.Context, l *lab) (_ []row, err error) {
 	return []row{r}, nil
 }
 
-// replace kills the worker and returns how long it took until the next instance
-// of it was ready.
+// replace kills the worker and returns the time until its next instance was ready.
 func (m *master) replace(ctx context.Context, id string, pid int, token string) (_ time.Duration, err error) {
 	p, err := openWorker(pid, token)
 	if err != nil {

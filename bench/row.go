@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The rows, by the keys that --rows chooses them with.
+// The rows, by the keys that --rows matches.
 const (
 	rowAlways64    = "always/64"
 	rowAlways256   = "always/256"
@@ -36,7 +36,7 @@ const (
 	rowForwardCrowd      = "forward-crowd/1000"
 )
 
-// unit is what a row's values are measured in.
+// unit is the unit of a row's values.
 type unit string
 
 const (
@@ -47,60 +47,120 @@ const (
 	perBytes  unit = "bytes/s"
 )
 
-// figure is what a row is held to.
+// figure is the definition of a row, with its targets.
 type figure struct {
 	key, what, against string
 	unit               unit
-	// higher tells that a higher ratio is better.
+	// higher means that a higher ratio is better.
 	higher bool
-	// floor is the worst ratio that does, aim the one to work for; 0 is none. A row
-	// without against is held to by its value instead of by a ratio.
+	// floor is the worst acceptable ratio, aim the target; 0 means none. If against is empty, both apply to the
+	// value instead of a ratio.
 	floor, aim float64
-	// aimValue is what to work for where that is a value and the floor a ratio.
+	// aimValue is the target if it is a value while the floor is a ratio.
 	aimValue float64
-	// beatsPeers tells that the floor is what the best of the peers reaches in the same run.
+	// beatsPeers means that the floor is the best ratio of the peers in the same run.
 	beatsPeers bool
 }
 
 // figures are all rows in the order of the table.
 var figures = []figure{
-	{key: rowAlways64, what: "durable, --sync always, 64 callers", against: "same server, not counting", unit: perSecond, higher: true, floor: 0.70, aim: 0.85},
-	{key: rowAlways256, what: "durable, --sync always, 256 callers", against: "same server, not counting", unit: perSecond, higher: true, floor: 0.78, aim: 0.85},
-	{key: rowInterval64, what: "durable, --sync interval, 64 callers", against: "same server, not counting", unit: perSecond, higher: true, floor: 0.90, aim: 0.95},
-	{key: rowInterval256, what: "durable, --sync interval, 256 callers", against: "same server, not counting", unit: perSecond, higher: true, floor: 0.90, aim: 0.95},
-	{key: rowLatency, what: "durable, 1 caller, p50", against: "not counting + a bbolt commit", unit: seconds, floor: 1.15},
-	{key: rowCPU, what: "server CPU a durable call, 64 callers", against: "same server, not counting", unit: seconds, floor: 1.60, aim: 1.30},
-	{key: rowColdStart, what: "cold start, exec to 100 workers ready", against: "bare loop: exec, dial, Ping", unit: seconds, floor: 1.15},
-	{key: rowReattach, what: "re-attach 100, exec to SERVING", against: "cold start of the same", unit: seconds, floor: 0.15},
-	{key: rowRespawn, what: "worker killed to replacement ready", against: "exec, dial, Ping of one", unit: seconds, floor: 1.50},
-	{key: rowRSS, what: "RSS with 100 idle workers", against: "bare gRPC, bbolt, 100 connections", unit: bytesUnit, floor: 1.30},
-	{key: rowIdleCPU, what: "CPU with 100 idle workers", unit: ofCore, floor: 0.01},
+	{
+		key: rowAlways64, what: "durable, --sync always, 64 callers", against: "same server, not counting",
+		unit: perSecond, higher: true, floor: 0.70, aim: 0.85,
+	},
+	{
+		key: rowAlways256, what: "durable, --sync always, 256 callers", against: "same server, not counting",
+		unit: perSecond, higher: true, floor: 0.78, aim: 0.85,
+	},
+	{
+		key: rowInterval64, what: "durable, --sync interval, 64 callers", against: "same server, not counting",
+		unit: perSecond, higher: true, floor: 0.90, aim: 0.95,
+	},
+	{
+		key: rowInterval256, what: "durable, --sync interval, 256 callers", against: "same server, not counting",
+		unit: perSecond, higher: true, floor: 0.90, aim: 0.95,
+	},
+	{
+		key: rowLatency, what: "durable, 1 caller, p50", against: "not counting + a bbolt commit",
+		unit: seconds, floor: 1.15,
+	},
+	{
+		key: rowCPU, what: "server CPU a durable call, 64 callers", against: "same server, not counting",
+		unit: seconds, floor: 1.60, aim: 1.30,
+	},
+	{
+		key: rowColdStart, what: "cold start, exec to 100 workers ready", against: "bare loop: exec, dial, Ping",
+		unit: seconds, floor: 1.15,
+	},
+	{
+		key: rowReattach, what: "re-attach 100, exec to SERVING", against: "cold start of the same",
+		unit: seconds, floor: 0.15,
+	},
+	{
+		key: rowRespawn, what: "worker killed to replacement ready", against: "exec, dial, Ping of one",
+		unit: seconds, floor: 1.50,
+	},
+	{
+		key: rowRSS, what: "RSS with 100 idle workers", against: "bare gRPC, bbolt, 100 connections",
+		unit: bytesUnit, floor: 1.30,
+	},
+	{
+		key: rowIdleCPU, what: "CPU with 100 idle workers",
+		unit: ofCore, floor: 0.01,
+	},
 
 	forwarded(rowForward1, "forwarded, 64 bytes, 1 caller"),
 	forwarded(rowForward8, "forwarded, 64 bytes, 8 callers"),
 	forwarded(rowForward64, "forwarded, 64 bytes, 64 callers"),
 	forwarded(rowForward256, "forwarded, 64 bytes, 256 callers"),
-	{key: rowForwardCPU, what: "proxy CPU a call, 64 bytes, 64 callers", against: "HAProxy", unit: seconds, floor: 1, aimValue: 9e-6},
-	{key: rowForwardCPU4K, what: "proxy CPU a call, 4 KiB, 64 callers", against: "HAProxy", unit: seconds, floor: 1, aimValue: 12e-6},
-	{key: rowForwardCounted64, what: "forwarded and counted, 64 callers", against: "forwarded, not counted", unit: perSecond, higher: true, floor: 0.75, aim: 0.9},
-	{key: rowForwardCounted256, what: "forwarded and counted, 256 callers", against: "forwarded, not counted", unit: perSecond, higher: true, floor: 0.75, aim: 0.9},
-	{key: rowForwardBulk, what: "1 GiB there and back in one stream", against: "worker called directly", unit: perBytes, higher: true, floor: 0.8},
-	{key: rowForwardBulkRSS, what: "growth of RSS by that", unit: bytesUnit, floor: 8 << 20},
-	{key: rowForwardIdle, what: "memory a stream, 10000 idle streams", unit: bytesUnit, floor: 2 << 10, aim: 1 << 10},
-	{key: rowForwardCrowd, what: "forwarded to 10 workers, 1000 connections", against: "10 connections", unit: perSecond, higher: true, floor: 0.85},
+	{
+		key: rowForwardCPU, what: "proxy CPU a call, 64 bytes, 64 callers", against: "HAProxy",
+		unit: seconds, floor: 1, aimValue: 9e-6,
+	},
+	{
+		key: rowForwardCPU4K, what: "proxy CPU a call, 4 KiB, 64 callers", against: "HAProxy",
+		unit: seconds, floor: 1, aimValue: 12e-6,
+	},
+	{
+		key: rowForwardCounted64, what: "forwarded and counted, 64 callers", against: "forwarded, not counted",
+		unit: perSecond, higher: true, floor: 0.75, aim: 0.9,
+	},
+	{
+		key: rowForwardCounted256, what: "forwarded and counted, 256 callers", against: "forwarded, not counted",
+		unit: perSecond, higher: true, floor: 0.75, aim: 0.9,
+	},
+	{
+		key: rowForwardBulk, what: "1 GiB there and back in one stream", against: "worker called directly",
+		unit: perBytes, higher: true, floor: 0.8,
+	},
+	{
+		key: rowForwardBulkRSS, what: "growth of RSS by that",
+		unit: bytesUnit, floor: 8 << 20,
+	},
+	{
+		key: rowForwardIdle, what: "memory a stream, 10000 idle streams",
+		unit: bytesUnit, floor: 2 << 10, aim: 1 << 10,
+	},
+	{
+		key: rowForwardCrowd, what: "forwarded to 10 workers, 1000 connections", against: "10 connections",
+		unit: perSecond, higher: true, floor: 0.85,
+	},
 }
 
 func forwarded(key, what string) figure {
-	return figure{key: key, what: what, against: "worker called directly", unit: perSecond, higher: true, aim: 0.85, beatsPeers: true}
+	return figure{
+		key: key, what: what, against: "worker called directly",
+		unit: perSecond, higher: true, aim: 0.85, beatsPeers: true,
+	}
 }
 
-// percentiles of single calls, in seconds.
+// percentiles are those of single calls, in seconds.
 type percentiles struct {
 	P50 float64 `json:"p50_s"`
 	P99 float64 `json:"p99_s"`
 }
 
-// percentilesOf sorts what it is given.
+// percentilesOf sorts its argument.
 func percentilesOf(took []time.Duration) *percentiles {
 	slices.Sort(took)
 	return &percentiles{quantile(took, 0.5).Seconds(), quantile(took, 0.99).Seconds()}
@@ -110,30 +170,30 @@ func percentilesOf(took []time.Duration) *percentiles {
 type row struct {
 	figure
 	product, baseline series
-	ratio             series // of a row without baseline the values themselves
-	// Of calls, where calls were measured: medians over the rounds.
+	ratio             series // the values themselves if the row has no baseline
+	// Medians over the rounds, only for rows that measure calls.
 	productLatency, baselineLatency *percentiles
 	notes                           []string
-	// peers are the same ratio, of others than the product, in the same run.
+	// peers are the same ratio for other proxies in the same run.
 	peers []peerRatio
-	// missing tells why the row was not measured, or not all that it is held to.
+	// missing is the reason why the row, or a part that its targets need, was not measured.
 	missing string
 }
 
-// peerRatio is what another proxy reached where the product has its ratio.
+// peerRatio is another proxy's ratio for the product's row.
 type peerRatio struct {
 	Name  string    `json:"name"`
 	Ratio *measured `json:"ratio"`
 }
 
-// unmeasured is a row that this machine cannot give.
+// unmeasured returns a row that cannot be measured on this machine.
 func unmeasured(key, why string) row {
 	r := newRow(key, nil, nil)
 	r.missing = why
 	return r
 }
 
-// beside adds what a peer reached.
+// beside adds a peer's ratio.
 func (r *row) beside(name string, ratio series) {
 	r.peers = append(r.peers, peerRatio{name, measuredOf(ratio)})
 	if r.beatsPeers {
@@ -141,7 +201,7 @@ func (r *row) beside(name string, ratio series) {
 	}
 }
 
-// newRow computes the ratios; baseline is nil where the row is held to by value.
+// newRow computes the ratios; baseline is nil if the row is judged by its value.
 func newRow(key string, product, baseline series) row {
 	r := row{product: product, baseline: baseline, ratio: product}
 	for _, f := range figures {
@@ -207,7 +267,7 @@ func measuredOf(s series) *measured {
 	return m
 }
 
-// MarshalJSON writes the row as bench.json has it.
+// MarshalJSON returns the row in the format of bench.json.
 func (r row) MarshalJSON() ([]byte, error) {
 	better := "lower"
 	if r.higher {
@@ -233,7 +293,8 @@ func (r row) MarshalJSON() ([]byte, error) {
 		Notes           []string     `json:"notes,omitempty"`
 	}{
 		r.key, r.what, r.against, r.unit, measuredOf(r.product), measuredOf(r.baseline), r.ratioJSON(),
-		better, r.floor, r.aim, r.aimValue, r.peers, r.missing, r.verdict(), r.productLatency, r.baselineLatency, r.notes,
+		better, r.floor, r.aim, r.aimValue, r.peers, r.missing, r.verdict(),
+		r.productLatency, r.baselineLatency, r.notes,
 	})
 }
 

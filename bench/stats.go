@@ -6,12 +6,10 @@ import (
 	"time"
 )
 
-// series holds one value a round, in base units: seconds, bytes, requests per
-// second.
+// series holds one value for each round, in base units: seconds, bytes, requests per second.
 type series []float64
 
-// median returns the middle value, or the mean of the two in the middle; NaN of
-// nothing.
+// median returns the middle value, or the mean of the two in the middle; NaN if there are no values.
 func (s series) median() float64 {
 	if len(s) == 0 {
 		return math.NaN()
@@ -24,7 +22,7 @@ func (s series) median() float64 {
 	return (sorted[mid-1] + sorted[mid]) / 2
 }
 
-// spread returns the smallest and the largest value, NaN of nothing.
+// spread returns the smallest and the largest value, NaN if there are no values.
 func (s series) spread() (least, most float64) {
 	if len(s) == 0 {
 		return math.NaN(), math.NaN()
@@ -32,8 +30,8 @@ func (s series) spread() (least, most float64) {
 	return slices.Min(s), slices.Max(s)
 }
 
-// over returns the quotient of each round. What disturbs the machine disturbs
-// both sides of a round, so that quotients wander less than values do.
+// over returns the quotient of each round. A disturbance of the machine affects both sides of a round, so quotients
+// vary less than values.
 func (s series) over(baseline series) series {
 	quotients := make(series, min(len(s), len(baseline)))
 	for i := range quotients {
@@ -51,8 +49,8 @@ func (s series) plus(other series) series {
 	return sums
 }
 
-// quantile returns the smallest of the sorted values that at least the share q of
-// all do not exceed (nearest rank), 0 of none.
+// quantile returns the smallest of the sorted values such that at least the share q of all values does not exceed
+// it (nearest rank); 0 if there are none.
 func quantile(sorted []time.Duration, q float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -61,9 +59,8 @@ func quantile(sorted []time.Duration, q float64) time.Duration {
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
 
-// turns returns in which order the sides of one round take their turns: each
-// twice, mirrored (A B C C B A), so that a drift of the machine within the round
-// hits all alike, and beginning with another side in each round.
+// turns returns the order in which the sides of one round take their turns: each twice, mirrored (A B C C B A), so
+// that a drift of the machine within the round affects all equally, and beginning with another side in each round.
 func turns(sides, round int) []int {
 	order := make([]int, 0, 2*sides)
 	for i := range sides {

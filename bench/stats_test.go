@@ -39,8 +39,7 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// The median of the ratios is not the ratio of the medians: a slow round is slow
-// for both sides.
+// The median of the ratios is not the ratio of the medians: a slow round is slow for both sides.
 func TestRatiosAreOfEachRound(t *testing.T) {
 	product, baseline := series{80, 8, 90}, series{100, 10, 100}
 	ratios := product.over(baseline)

@@ -16,7 +16,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// bulkMessage is how large the messages of a bulk transfer are, in bytes.
+// bulkMessage is the size of the messages of a bulk transfer in bytes.
 const bulkMessage = 64 << 10
 
 type (
@@ -24,7 +24,7 @@ type (
 	bulkAnswer struct{ Took time.Duration }
 )
 
-// childBulk sends through one stream and has it echoed: args are the address.
+// childBulk sends messages through one stream that echoes them. Its argument is the address.
 func childBulk(c *childIO) error {
 	conn, err := grpc.NewClient(c.args[0], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -80,8 +80,8 @@ type (
 	copyAnswer struct{ Address string }
 )
 
-// childCopy copies the bytes of TCP connections, which Linux does without showing them to the process: args are the
-// address to copy to.
+// childCopy copies the bytes of TCP connections inside the kernel, without passing them to the process. Its
+// argument is the address to copy to.
 func childCopy(c *childIO) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -116,7 +116,7 @@ func copyBothWays(from net.Conn, address string) {
 	ways.Wait()
 }
 
-// startCopy starts it, and returns where it listens.
+// startCopy starts childCopy and returns its address.
 func (l *lab) startCopy(ctx context.Context, to string) (*child, string, error) {
 	c, err := l.startChild("copy", to)
 	if err != nil {
@@ -131,8 +131,7 @@ func (l *lab) startCopy(ctx context.Context, to string) (*child, string, error) 
 
 type holdOrder struct{ Streams int }
 
-// childHold opens streams and leaves them alone: args are the address and the number
-// of connections.
+// childHold opens streams and keeps them idle. Its args are the address and the number of connections.
 func childHold(c *childIO) error {
 	n, err := strconv.Atoi(c.args[1])
 	if err != nil {
@@ -150,7 +149,7 @@ func childHold(c *childIO) error {
 		conns = append(conns, conn)
 	}
 	return orders(c, func(order holdOrder) (done, error) {
-		// Some at a time: what is measured is what streams cost that idle, not those that all begin at once.
+		// Open a few at a time: the cost of idle streams is measured, not that of many simultaneous starts.
 		const atOnce = 16
 		var wg sync.WaitGroup
 		failed := make([]error, atOnce)
@@ -166,7 +165,7 @@ func childHold(c *childIO) error {
 	})
 }
 
-// hold opens one stream and has one message echoed, so that all of it is there.
+// hold opens one stream and has one message echoed, so that the stream is fully established.
 func hold(ctx context.Context, conn *grpc.ClientConn) error {
 	stream, err := openEcho(ctx, conn)
 	if err != nil {

@@ -21,16 +21,16 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// serviceForward is what the bench's worker offers beside the business service: the
-// same ProcessData under a name that the master does not count, and a stream.
+// serviceForward is a second service of the bench's worker, beside the business service: the same ProcessData under
+// a name that the master does not count, and a stream.
 const serviceForward = "bench.Forward"
 
-// streamName is the stream's method: each message comes back as it is.
+// streamName is the stream's method: it returns each message unchanged.
 const streamName = "Echo"
 
 var streamDesc = grpc.StreamDesc{StreamName: streamName, ServerStreams: true, ClientStreams: true}
 
-// childWorker is a worker of a master, which passes --port: args.
+// childWorker is a worker of a master. Its arguments are the flags that the master passes, with --port.
 func childWorker(c *childIO) error {
 	port := 0
 	flags := flag.NewFlagSet("worker", flag.ContinueOnError)
@@ -84,10 +84,11 @@ func echoStream(_ any, stream grpc.ServerStream) error {
 	}
 }
 
-// workerFlags has a master run n of the bench's workers, and offer what they do.
+// workerFlags returns the flags with which a master runs n of the bench's workers and offers their services.
 func (l *lab) workerFlags(n int) []string {
 	return []string{
-		"--worker-path", l.benchPath, "--worker-count", strconv.Itoa(n), "--worker-arg", childMark, "--worker-arg", "worker",
+		"--worker-path", l.benchPath, "--worker-count", strconv.Itoa(n),
+		"--worker-arg", childMark, "--worker-arg", "worker",
 		"--worker-service", proto.MyBusinessService_ServiceDesc.ServiceName, "--worker-service", serviceForward,
 	}
 }
@@ -129,12 +130,12 @@ func (l *lab) startGateway(ctx context.Context, workers int) (_ *gateway, err er
 	return g, nil
 }
 
-// filler is a message of about size bytes.
+// filler returns a message of about size bytes.
 func filler(size int) *proto.ProcessRequest {
 	return &proto.ProcessRequest{Data: strings.Repeat("x", size)}
 }
 
-// openEcho opens the stream of a worker, straight or through a proxy.
+// openEcho opens the stream of a worker, directly or through a proxy.
 func openEcho(ctx context.Context, conn *grpc.ClientConn) (grpc.ClientStream, error) {
 	stream, err := conn.NewStream(ctx, &streamDesc, "/"+serviceForward+"/"+streamName)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package deploy holds the systemd units of hsu-master and writes them for other values than their defaults. The
-// units' own comments say why each setting is as it is.
+// Package deploy contains the systemd units of hsu-master, and renders them with other values than the defaults.
+// Comments in the units explain each setting.
 package deploy
 
 import (
@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/netip"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,10 +18,10 @@ import (
 )
 
 const (
-	// ServiceName and SocketName are the names of the unit files. systemd goes by them.
+	// ServiceName and SocketName are the file names of the units, by which systemd identifies them.
 	ServiceName = "hsu-master.service"
 	SocketName  = "hsu-master.socket"
-	// ListenerName is what LISTEN_FDNAMES calls the listener that the socket unit passes to the service.
+	// ListenerName is the name in LISTEN_FDNAMES of the listener that the socket unit passes to the service.
 	ListenerName = "grpc"
 )
 
@@ -30,27 +31,40 @@ var service string
 //go:embed hsu-master.socket
 var socket string
 
-// Options are the values of an installation. The zero value stands for the committed units.
+// Options are the values of an installation. The zero value renders the units as they are in this folder.
 type Options struct {
 	// ExecStart is the command line of the service: the absolute path of hsu-master, then its arguments. Each
-	// arrives as it stands here, whatever it contains. Default: /usr/local/bin/hsu-master run.
+	// argument is passed unchanged, whatever it contains. Default: /usr/local/bin/hsu-master run.
 	ExecStart []string
-	// ListenStream is where the socket unit listens, as "127.0.0.1:50051" (the default) or "[::1]:50051".
+	// ListenStream is the address that the socket unit listens on, such as "127.0.0.1:50051" (the default) or
+	// "[::1]:50051".
 	ListenStream string
-	// StopGrace is the --stop-grace of ExecStart: systemd waits longer than that for a stop. Default: 10 s.
+	// StopGrace is the --stop-grace of ExecStart. The stop timeout of the unit is longer than it. Default: 10 s.
 	StopGrace time.Duration
-	// ReadWritePaths are folders besides the service's own in which the master and its workers may write,
-	// absolute and existing: a --state-dir elsewhere, for example.
+	// User is the user that the service and its workers run as. Default: root.
+	User string
+	// ReadWritePaths are folders in which the master and its workers may write, besides the service's own
+	// folders. They must be absolute and exist; an example is a --state-dir elsewhere.
 	ReadWritePaths []string
+	// ReadPaths are files that the service reads besides those in ExecStart. If any path in ExecStart,
+	// ReadWritePaths or ReadPaths is in a home folder, the service can read home folders; otherwise they are
+	// hidden from it.
+	ReadPaths []string
 }
 
 const defaultStopGrace = 10 * time.Second
 
-// stopMargin is what a stop may take besides the grace period: calls in flight before it, the sweep for
-// descendants after it, and the last commit.
+// stopMargin is the time that a stop may take beyond the grace period: for calls in flight before it, and for
+// terminating descendants and the last commit after it.
 const stopMargin = 20 * time.Second
 
-// Service returns the service unit. The error names the value that a unit file cannot hold.
+// inHome matches a path that ProtectHome=yes hides (systemd.exec(5)), also if a flag's name precedes it.
+var inHome = regexp.MustCompile(`(^|[^A-Za-z0-9._/-])/+(home|root|run/+user)(/|$)`)
+
+// userName matches a user name or a numeric user id that systemd accepts (systemd.exec(5), "User=").
+var userName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_-]{0,30}|[0-9]{1,10})$`)
+
+// Service returns the service unit. The error names the value that cannot be written to a unit file.
 func Service(o Options) (string, error) {
 	unit := service
 	if len(o.ExecStart) > 0 {
@@ -67,6 +81,12 @@ func Service(o Options) (string, error) {
 		seconds := math.Ceil((o.StopGrace + stopMargin).Seconds())
 		unit = set(unit, "TimeoutStopSec", fmt.Sprintf("%.0fs", seconds))
 	}
+	if o.User != "" {
+		if !userName.MatchString(o.User) {
+			return "", fmt.Errorf("user %q: not a name of a user", o.User)
+		}
+		unit = set(unit, "User", o.User)
+	}
 	if len(o.ReadWritePaths) > 0 {
 		words := []string{get(unit, "ReadWritePaths")}
 		for _, p := range o.ReadWritePaths {
@@ -78,10 +98,13 @@ func Service(o Options) (string, error) {
 		}
 		unit = set(unit, "ReadWritePaths", strings.Join(words, " "))
 	}
+	if slices.ContainsFunc(slices.Concat(o.ExecStart, o.ReadWritePaths, o.ReadPaths), inHome.MatchString) {
+		unit = set(unit, "ProtectHome", "read-only")
+	}
 	return unit, nil
 }
 
-// Socket returns the socket unit. The error names the value that a unit file cannot hold.
+// Socket returns the socket unit. The error names the value that cannot be written to a unit file.
 func Socket(o Options) (string, error) {
 	if o.ListenStream == "" {
 		return socket, nil
@@ -98,19 +121,20 @@ func Socket(o Options) (string, error) {
 	return set(socket, "ListenStream", address.String()), nil
 }
 
-// commandLine writes argv as the value of an Exec setting (systemd.service(5), "Command lines").
+// commandLine formats argv as the value of an Exec setting (systemd.service(5), "Command lines").
 func commandLine(argv []string) (string, error) {
 	program := argv[0]
 	switch {
 	case !path.IsAbs(program):
 		return "", fmt.Errorf("%q: not an absolute path", program)
 	case strings.ContainsAny(program, `"'\`) || strings.ContainsFunc(program, unicode.IsControl):
-		return "", fmt.Errorf("%q: systemd takes no quotes, backslashes or control characters in a program's path", program)
+		return "", fmt.Errorf("%q: systemd takes no quotes, backslashes "+
+			"or control characters in a program's path", program)
 	}
 	words := slices.Clone(argv)
 	if slices.ContainsFunc(words, func(s string) bool { return strings.Contains(s, "$") }) {
-		// With a colon before it, systemd leaves every $ of the command alone. Doubling each instead would
-		// be right for the arguments, and wrong for the program.
+		// With a colon prefix, systemd expands no variables in the command. Doubling each $ instead would be
+		// right for the arguments but wrong for the program.
 		words[0] = ":" + program
 	}
 	for i, word := range words {
@@ -122,7 +146,8 @@ func commandLine(argv []string) (string, error) {
 	return strings.Join(words, " "), nil
 }
 
-// pathWord writes a path as one word of a setting that lists paths. Those know fewer escapes than commands do.
+// pathWord formats a path as one word of a setting that lists paths. Such settings support fewer escapes than
+// commands.
 func pathWord(p string) (string, error) {
 	if err := check(p); err != nil {
 		return "", err
@@ -136,8 +161,8 @@ func pathWord(p string) (string, error) {
 	return quote(p), nil
 }
 
-// check refuses what no unit file can hold, and line breaks: systemd would take them as an escape, but nobody
-// means them, and a unit file is read line by line by people too.
+// check refuses text that no unit file can hold. It also refuses line breaks: systemd accepts them as an escape,
+// but they are hardly ever intended, and they make the unit hard to read.
 func check(word string) error {
 	var err error
 	switch {
@@ -153,8 +178,8 @@ func check(word string) error {
 	return fmt.Errorf("%q: %w", word, err)
 }
 
-// quote writes one word so that systemd reads it back unchanged (systemd.syntax(7), "Quoting"). A word of its own
-// that is ";" must be quoted, else it ends the command.
+// quote formats a word so that systemd reads it back unchanged (systemd.syntax(7), "Quoting"). A word that is
+// only ";" must be quoted, because it would end the command.
 func quote(word string) string {
 	plain := word != "" && !strings.ContainsFunc(word, func(r rune) bool {
 		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
@@ -170,7 +195,7 @@ func quote(word string) string {
 		case r == '"' || r == '\\':
 			quoted.WriteByte('\\')
 			quoted.WriteRune(r)
-		case r == '%': // otherwise a specifier
+		case r == '%': // otherwise it would begin a specifier
 			quoted.WriteString("%%")
 		case r < ' ' || r == 0x7f:
 			fmt.Fprintf(&quoted, `\x%02x`, r)
@@ -182,14 +207,14 @@ func quote(word string) string {
 	return quoted.String()
 }
 
-// get returns the value of key in unit, which has it once.
+// get returns the value of key in unit. The key must occur once.
 func get(unit, key string) string {
 	_, rest, _ := strings.Cut(unit, "\n"+key+"=")
 	value, _, _ := strings.Cut(rest, "\n")
 	return value
 }
 
-// set replaces the value of key in unit, which has it once.
+// set replaces the value of key in unit. The key must occur once.
 func set(unit, key, value string) string {
 	line := "\n" + key + "="
 	return strings.Replace(unit, line+get(unit, key), line+value, 1)

@@ -2,6 +2,8 @@ package deploy
 
 import (
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -14,10 +16,13 @@ func TestDefaultsAreTheCommittedUnits(t *testing.T) {
 		ExecStart:    []string{"/usr/local/bin/hsu-master", "run"},
 		ListenStream: "127.0.0.1:50051",
 		StopGrace:    10 * time.Second,
+		User:         "root",
 	}
 	for name, o := range map[string]Options{"zero value": {}, "spelled out": spelledOut} {
 		t.Run(name, func(t *testing.T) {
-			for file, render := range map[string]func(Options) (string, error){ServiceName: Service, SocketName: Socket} {
+			for file, render := range map[string]func(Options) (string, error){
+				ServiceName: Service, SocketName: Socket,
+			} {
 				want, err := os.ReadFile(file)
 				if err != nil {
 					t.Fatal(err)
@@ -34,9 +39,9 @@ func TestDefaultsAreTheCommittedUnits(t *testing.T) {
 	}
 }
 
-// What set replaces must be there exactly once, and what others rely on must not change unseen.
+// Each key that set replaces must occur exactly once, and names that other files use must not change unnoticed.
 func TestUnitsHoldWhatOthersRelyOn(t *testing.T) {
-	for _, key := range []string{"ExecStart", "TimeoutStopSec", "ReadWritePaths"} {
+	for _, key := range []string{"ExecStart", "TimeoutStopSec", "ReadWritePaths", "User", "ProtectHome"} {
 		if n := strings.Count(service, "\n"+key+"="); n != 1 {
 			t.Errorf("%s= is in the service %d times, want once", key, n)
 		}
@@ -55,14 +60,42 @@ func TestUnitsHoldWhatOthersRelyOn(t *testing.T) {
 	if got, want := get(service, "TimeoutStopSec"), "30s"; got != want {
 		t.Errorf("TimeoutStopSec=%s, want %s: the default grace and its margin", got, want)
 	}
-	// Before the administrator's own settings, which win.
+	// It must come before the administrator's own settings, which override it.
 	policy := strings.Index(service, "\nEnvironment=HSU_MASTER_ON_DAMAGE=recover\n")
 	if settings := strings.Index(service, "\nEnvironmentFile="); policy < 0 || policy > settings {
-		t.Errorf("the service's answer to a damaged state is at %d, the administrator's settings at %d", policy, settings)
+		t.Errorf("the service's answer to a damaged state is at %d, the administrator's settings at %d",
+			policy, settings)
 	}
-	for _, harmful := range []string{"PrivateTmp", "PrivatePIDs", "ExitType", "DynamicUser", "ProtectProc", "ProcSubset", "RestrictNamespaces", "MemoryDenyWriteExecute", "ProtectControlGroups"} {
+	for _, harmful := range []string{
+		"PrivateTmp", "PrivatePIDs", "ExitType", "DynamicUser", "ProtectProc", "ProcSubset", "MemoryDenyWriteExecute",
+		"PrivateUsers", "RemoveIPC",
+	} {
 		if strings.Contains(service, "\n"+harmful+"=") {
 			t.Errorf("the service sets %s=, which harms the workers", harmful)
+		}
+	}
+}
+
+// A plain systemctl kill sends the signal to every worker, so no document may recommend it.
+func TestDocumentsKillTheMasterOnly(t *testing.T) {
+	documents := []string{"../README.md", "../CHANGELOG.md", "../ARCHITECTURE.md", "../CONTRIBUTING.md"}
+	for _, pattern := range []string{"../docs/*", "../scripts/*", "*.service", "*.socket"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %v found, %v", pattern, found, err)
+		}
+		documents = append(documents, found...)
+	}
+	kill := regexp.MustCompile("systemctl kill [^`\n]*")
+	for _, document := range documents {
+		text, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range kill.FindAllString(string(text), -1) {
+			if !strings.Contains(line, "--kill-whom=main") {
+				t.Errorf("%s: %q kills the workers too", document, line)
+			}
 		}
 	}
 }
@@ -73,7 +106,11 @@ func TestServiceQuotesArgumentsForSystemd(t *testing.T) {
 		argv []string
 		want string
 	}{
-		{"plain", []string{"/usr/bin/hsu-master", "run", "--port", "1", "--worker-arg=a,b"}, "/usr/bin/hsu-master run --port 1 --worker-arg=a,b"},
+		{
+			"plain",
+			[]string{"/usr/bin/hsu-master", "run", "--port", "1", "--worker-arg=a,b"},
+			"/usr/bin/hsu-master run --port 1 --worker-arg=a,b",
+		},
 		{"empty", []string{"/b", ""}, `/b ""`},
 		{"space", []string{"/opt/my app/b", "a b"}, `"/opt/my app/b" "a b"`},
 		{"double quote", []string{"/b", `say "hi"`}, `/b "say \"hi\""`},
@@ -107,6 +144,7 @@ func TestServiceQuotesArgumentsForSystemd(t *testing.T) {
 func TestServiceFollowsTheOtherOptions(t *testing.T) {
 	unit, err := Service(Options{
 		StopGrace:      90*time.Second + time.Millisecond,
+		User:           "hsu",
 		ReadWritePaths: []string{"/srv/state", `/srv/a "b" 5%`},
 	})
 	if err != nil {
@@ -115,8 +153,15 @@ func TestServiceFollowsTheOtherOptions(t *testing.T) {
 	if got, want := get(unit, "TimeoutStopSec"), "111s"; got != want {
 		t.Errorf("TimeoutStopSec=%s, want %s", got, want)
 	}
-	if got, want := get(unit, "ReadWritePaths"), `-/tmp -/var/tmp /srv/state "/srv/a \"b\" 5%%"`; got != want {
+	if got, want := get(unit, "User"), "hsu"; got != want {
+		t.Errorf("User=%s, want %s", got, want)
+	}
+	if got, want := get(unit, "ReadWritePaths"),
+		get(service, "ReadWritePaths")+` /srv/state "/srv/a \"b\" 5%%"`; got != want {
 		t.Errorf("ReadWritePaths=%s, want %s", got, want)
+	}
+	if got, want := get(unit, "ProtectHome"), "yes"; got != want {
+		t.Errorf("ProtectHome=%s, want %s", got, want)
 	}
 	for _, address := range []string{"127.0.0.1:1", "[::1]:50051"} {
 		unit, err := Socket(Options{ListenStream: address})
@@ -125,6 +170,35 @@ func TestServiceFollowsTheOtherOptions(t *testing.T) {
 		}
 		if got := get(unit, "ListenStream"); got != address {
 			t.Errorf("ListenStream=%s, want %s", got, address)
+		}
+	}
+}
+
+func TestServiceReadsHomeFoldersIfItMust(t *testing.T) {
+	run := func(args ...string) Options {
+		return Options{ExecStart: append([]string{"/usr/bin/hsu-master"}, args...)}
+	}
+	tests := []struct {
+		o    Options
+		want string
+	}{
+		{run("--worker-path=/usr/bin/worker", "--worker-arg=/srv/home/x", "/homes", "./root/x", "-/home"), "yes"},
+		{run("--worker-path=/home/me/worker"), "read-only"},
+		{run("--worker-arg=--config=/root/worker.conf"), "read-only"},
+		{run("--worker-arg", "/run/user/1000/bus"), "read-only"},
+		{run("--worker-arg=unix://home/x:/home"), "read-only"},
+		{Options{ExecStart: []string{"/root/bin/hsu-master"}}, "read-only"},
+		{Options{ReadWritePaths: []string{"/home/me/state"}}, "read-only"},
+		{Options{ReadPaths: []string{"/opt/worker", "/home/me/worker"}}, "read-only"},
+		{Options{ReadPaths: []string{"/opt/worker"}}, "yes"},
+	}
+	for _, test := range tests {
+		unit, err := Service(test.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := get(unit, "ProtectHome"); got != test.want {
+			t.Errorf("%+v: ProtectHome=%s, want %s", test.o, got, test.want)
 		}
 	}
 }
@@ -147,6 +221,8 @@ func TestWhatAUnitCannotHoldIsRefused(t *testing.T) {
 		{"backslash in the program", command(`/a\b`), Service, "backslashes"},
 		{"newline in the program", command("/a\nb"), Service, "control characters"},
 		{"negative grace", Options{StopGrace: -1}, Service, "negative"},
+		{"user with a line break", Options{User: "hsu\nExecStartPre=/bin/rm"}, Service, "not a name of a user"},
+		{"user with a blank", Options{User: "a b"}, Service, "not a name of a user"},
 		{"relative path", Options{ReadWritePaths: []string{"state"}}, Service, `"state": not an absolute path`},
 		{"newline in a path", Options{ReadWritePaths: []string{"/a\nb"}}, Service, "line break"},
 		{"tab in a path", Options{ReadWritePaths: []string{"/a\tb"}}, Service, "control character"},

@@ -17,7 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/migrations"
 )
 
-// backedUp is what "state backup --json" prints.
+// backedUp is the output of "state backup --json".
 type backedUp struct {
 	Source         string `json:"source"`
 	Bytes          int64  `json:"bytes"`
@@ -26,7 +26,7 @@ type backedUp struct {
 	Workers        int    `json:"workers"`
 }
 
-// wantSound fails where the check of the state, or of a file, finds a fault.
+// wantSound fails if the check of the state, or of a file, finds a fault.
 func (h *host) wantSound(source string, file ...string) {
 	h.t.Helper()
 	r := h.cli(append([]string{"state", "check", "--json"}, file...)...)
@@ -53,8 +53,7 @@ func (h *host) backup(file string) backedUp {
 	return s
 }
 
-// Under load, each holds at least what was acknowledged before, and no request fails
-// for it.
+// Under load, each backup holds at least the requests acknowledged before it, and no request fails because of it.
 func TestBackupOfARunningMasterHoldsAllThatWasAcknowledged(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(3)...)
@@ -67,7 +66,8 @@ func TestBackupOfARunningMasterHoldsAllThatWasAcknowledged(t *testing.T) {
 		before := load.acked.Load()
 		file := filepath.Join(h.dir, "backup"+strconv.Itoa(i))
 		s := h.backup(file)
-		if sent := load.sent.Load(); s.ProcessedCount < before || s.ProcessedCount > sent || s.Workers != 3 || s.Source != "live" || s.Sequence <= last {
+		if sent := load.sent.Load(); s.ProcessedCount < before || s.ProcessedCount > sent || s.Workers != 3 ||
+			s.Source != "live" || s.Sequence <= last {
 			t.Errorf("%+v, want a count of %d to %d, 3 workers, and a sequence above %d", s, before, sent, last)
 		}
 		last = s.Sequence
@@ -103,7 +103,7 @@ func TestRestoreUnderLivingWorkersTouchesNoneOfThem(t *testing.T) {
 	if r := h.cli("state", "restore", old); r.code != 0 {
 		t.Fatalf("restore: %d\n%s", r.code, r.stderr)
 	}
-	m = h.start() // which refuses what is damaged
+	m = h.start() // it refuses a damaged state
 	after := h.awaitRunning(3)
 	for _, w := range after.Workers {
 		if was := before.worker(t, w.ID); w.PID != was.PID || w.Token != was.Token || w.Port != was.Port || !w.Adopted {
@@ -119,7 +119,7 @@ func TestRestoreUnderLivingWorkersTouchesNoneOfThem(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// A state restored elsewhere on the same host commands none of the original's workers.
+// A state restored elsewhere on the same host does not command the original's workers.
 func TestRestoreElsewhereLeavesTheOriginalsWorkersAlone(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)
@@ -189,7 +189,7 @@ func TestMigrationIsRehearsedOnACopyAndDoneAfterABackup(t *testing.T) {
 	m := h.start()
 	before := h.awaitRunning(1)
 	h.ask("one")
-	// A release with two steps more.
+	// A release with two more migration steps.
 	now := migrations.Current()
 	migrate := func(flags ...string) (code int, found struct {
 		DryRun   bool `json:"dry_run"`
@@ -199,7 +199,8 @@ func TestMigrationIsRehearsedOnACopyAndDoneAfterABackup(t *testing.T) {
 	},
 	) {
 		t.Helper()
-		cmd := exec.Command(programs.master, append([]string{"state", "migrate", "--json", "--state-dir", h.state}, flags...)...)
+		cmd := exec.Command(programs.master,
+			append([]string{"state", "migrate", "--json", "--state-dir", h.state}, flags...)...)
 		cmd.Env = append(cleanEnviron(), "HSU_LATER_STEPS=2")
 		out, err := cmd.Output()
 		if exit, failed := errors.AsType[*exec.ExitError](err); failed {
@@ -211,7 +212,8 @@ func TestMigrationIsRehearsedOnACopyAndDoneAfterABackup(t *testing.T) {
 		return 0, found
 	}
 	code, found := migrate("--dry-run")
-	if code != 0 || !found.DryRun || found.From != now || found.To != now+2 || len(found.Steps) != 2 || found.Copy != "" {
+	if code != 0 || !found.DryRun || found.From != now || found.To != now+2 ||
+		len(found.Steps) != 2 || found.Copy != "" {
 		t.Errorf("under a running master, rehearsed: %d, %+v", code, found)
 	}
 	if code, _ := migrate(); code != 4 {
@@ -231,14 +233,15 @@ func TestMigrationIsRehearsedOnACopyAndDoneAfterABackup(t *testing.T) {
 	if r := h.cli("state", "dump"); r.code != 1 {
 		t.Errorf("this release reads the newer schema: %d\n%s", r.code, r.stdout)
 	}
-	// Back to what this release knows, under the living worker.
+	// Return to the version that this release knows, while the worker lives.
 	if r := h.cli("state", "restore", found.Copy); r.code != 0 {
 		t.Fatalf("restore: %d\n%s", r.code, r.stderr)
 	}
 	m = h.start()
 	after := h.awaitRunning(1)
 	if diff := cmp.Diff(before.instances(t), after.instances(t)); diff != "" || after.ProcessedCount != 1 {
-		t.Errorf("processed_count = %d; the worker is not what it was (-before +after):\n%s", after.ProcessedCount, diff)
+		t.Errorf("processed_count = %d; the worker is not what it was (-before +after):\n%s",
+			after.ProcessedCount, diff)
 	}
 	m.stop()
 	h.wantNothingLeft()

@@ -19,8 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What bad input gets from a master that runs. What it gets from a command line is
-// in testdata/script.
+// Bad input to a running master. Bad input on a command line is in testdata/script.
 
 func TestWorkerThatNeverGetsReadyFailsWithWhatItDidNotDo(t *testing.T) {
 	for habit, want := range map[string]string{
@@ -30,13 +29,16 @@ func TestWorkerThatNeverGetsReadyFailsWithWhatItDidNotDo(t *testing.T) {
 		t.Run(habit, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			h.flags = append(h.units(habit), "--start-timeout", "200ms", "--restart-backoff", "1ms", "--restart-budget", "2/5m")
+			h.flags = append(h.units(habit), "--start-timeout", "200ms", "--restart-backoff", "1ms",
+				"--restart-budget", "2/5m")
 			m := h.start()
 			w := h.awaitFailed(1).Workers[0]
 			if w.Incarnation != 3 || w.Restarts != 2 || w.PID != 0 {
 				t.Errorf("the worker = %+v, want it started three times and gone", w)
 			}
-			if _, reason, _ := strings.Cut(w.Reason, "used up: "); !strings.Contains(reason, strings.Split(want, "%d")[0]) || !strings.Contains(reason, strings.Split(want, "%d")[1]) {
+			_, reason, _ := strings.Cut(w.Reason, "used up: ")
+			if before, after, _ := strings.Cut(want, "%d"); !strings.Contains(reason, before) ||
+				!strings.Contains(reason, after) {
 				t.Errorf("reason = %q, want %q", w.Reason, want)
 			}
 			h.wantNothingLeft()
@@ -51,7 +53,8 @@ func TestCallWithoutAReadyWorkerWaitsAsLongAsTheCallerAndNoLonger(t *testing.T) 
 	h.flags = graceful(h.units("deaf"))
 	m := h.start()
 	r := h.cli("call", "process-data", "--data", "x", "--timeout", "200ms")
-	if r.code != 1 || !strings.Contains(r.stderr, "within 200ms") && !strings.Contains(r.stderr, "no worker is ready") || !strings.Contains(r.stderr, "hsu-master") {
+	explained := strings.Contains(r.stderr, "within 200ms") || strings.Contains(r.stderr, "no worker is ready")
+	if r.code != 1 || !explained || !strings.Contains(r.stderr, "hsu-master") {
 		t.Errorf("exit code %d, %q, want 1 and why", r.code, r.stderr)
 	}
 	if got := h.dump().ProcessedCount; got != 0 {
@@ -65,7 +68,8 @@ func TestOversizedRequestIsRefusedAndNothingElseSuffers(t *testing.T) {
 	h := newHost(t, workers(1)...)
 	m := h.start()
 	before := h.awaitRunning(1)
-	cmd := exec.CommandContext(t.Context(), programs.master, "call", "process-data", "--data", "-", "--state-dir", h.state)
+	cmd := exec.CommandContext(t.Context(), programs.master, "call", "process-data",
+		"--data", "-", "--state-dir", h.state)
 	cmd.Stdin = bytes.NewReader(bytes.Repeat([]byte("x"), 5<<20))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -73,10 +77,11 @@ func TestOversizedRequestIsRefusedAndNothingElseSuffers(t *testing.T) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 		t.Errorf("it ended with %v, want exit code 1", err)
 	}
-	if got := stderr.String(); !strings.Contains(got, "larger than 4194304 bytes") || !strings.Contains(got, "hint: send less at once") {
+	got := stderr.String()
+	if !strings.Contains(got, "larger than 4194304 bytes") || !strings.Contains(got, "hint: send less at a time") {
 		t.Errorf("stderr = %q, want the limit and the next step", got)
 	}
-	// The largest that fits goes all the way and back.
+	// The largest request that fits is forwarded and answered.
 	fits := strings.Repeat("y", 4<<20-100)
 	h.ask(fits)
 	after := h.awaitRunning(1)
@@ -99,7 +104,8 @@ func TestSecondMasterOnTheSameStateIsToldWhoHoldsIt(t *testing.T) {
 	second := h.launch(programs.master, nil)
 	second.wantExit(4)
 	h.port = port
-	if want := fmt.Sprintf("another master (pid %d) holds the state in %s", first.pid, h.state); !strings.Contains(second.log(), want) {
+	want := fmt.Sprintf("another master (pid %d) holds the state in %s", first.pid, h.state)
+	if !strings.Contains(second.log(), want) {
 		t.Errorf("it said %q, want %q", second.log(), want)
 	}
 	after := h.awaitRunning(2)
@@ -155,7 +161,7 @@ func TestTwoMastersDoNotShareARuntimeFolder(t *testing.T) {
 	m.stop()
 }
 
-// A reader changes nothing while a master runs, nor when it has crashed.
+// A reader changes nothing while a master runs, nor after it has crashed.
 func TestReadersLeaveNoTrace(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(1)...)
@@ -163,13 +169,15 @@ func TestReadersLeaveNoTrace(t *testing.T) {
 	h.awaitRunning(1)
 	m.kill()
 	before := h.stateFiles()
-	for _, command := range [][]string{{"state", "dump"}, {"state", "dump", "--json"}, {"status"}, {"worker", "list"}} {
+	for _, command := range [][]string{{"state", "dump"}, {"state", "dump", "--json"}, {"worker", "list"}} {
 		if r := h.cli(command...); r.code != 0 {
 			t.Errorf("%q: exit code %d: %s", command, r.code, r.stderr)
 		}
 	}
-	if r := h.cli("ping"); r.code != 3 {
-		t.Errorf("ping: exit code %d, want 3: %s", r.code, r.stderr)
+	for _, command := range []string{"status", "ping"} { // commands about the master
+		if r := h.cli(command); r.code != 3 {
+			t.Errorf("%s: exit code %d, want 3: %s", command, r.code, r.stderr)
+		}
 	}
 	if diff := cmp.Diff(before, h.stateFiles()); diff != "" {
 		t.Errorf("readers changed the state folder (-before +after):\n%s", diff)
@@ -179,7 +187,7 @@ func TestReadersLeaveNoTrace(t *testing.T) {
 	m.stop()
 }
 
-// stateFiles lists what is in the state folder, but for the logs of workers.
+// stateFiles lists the files in the state directory, except the logs of workers.
 func (h *host) stateFiles() (files []string) {
 	h.t.Helper()
 	err := filepath.WalkDir(h.state, func(path string, entry fs.DirEntry, err error) error {
@@ -201,13 +209,14 @@ func (h *host) stateFiles() (files []string) {
 	return files
 }
 
-// Nobody but the master's own user reads what it keeps, and no value of its
-// environment is kept anywhere.
+// Only the master's own user can read its files, and no value of its environment is stored in them.
 func TestStateIsPrivateAndHoldsNoSecret(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2-correct-horse"
 	h := newHost(t, workers(1, "--log-level=debug")...)
-	m := h.launch(programs.master, []string{"DATABASE_PASSWORD=" + secret, "HSU_MASTER_LOG_LEVEL=debug", "CREDENTIALS_DIRECTORY=/run/credentials/" + secret})
+	m := h.launch(programs.master, []string{
+		"DATABASE_PASSWORD=" + secret, "HSU_MASTER_LOG_LEVEL=debug", "CREDENTIALS_DIRECTORY=/run/credentials/" + secret,
+	})
 	m.awaitServing()
 	w := h.awaitRunning(1).Workers[0]
 	h.ask("a request")

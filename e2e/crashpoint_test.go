@@ -13,13 +13,13 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// A master that kills itself where it hurts most: the points are compiled in by a
-// build tag, and HSU_CRASH_POINT chooses one.
+// Masters that kill themselves at critical points: the points are compiled in by a build tag, and HSU_CRASH_POINT
+// selects one.
 
-// commits gives the moments around the first n commits.
+// commits returns the moments around the first n commits.
 func commits(n int) []string { return moments(n, crashpoint.Commit) }
 
-// moments are those around the first n times that the points are passed.
+// moments returns the moments around the first n passes of the points.
 func moments(n int, points ...crashpoint.Point) []string {
 	var moments []string
 	for _, p := range points {
@@ -30,11 +30,11 @@ func moments(n int, points ...crashpoint.Point) []string {
 	return moments
 }
 
-// starts gives the moments around the first n starts of a worker.
+// starts returns the moments around the first n starts of a worker.
 func starts(n int) []string { return moments(n, crashpoint.Fork, crashpoint.PIDRecord) }
 
-// crash runs a master that is to kill itself at the point. One that comes to rest
-// before it gets there, which only late commits are excused for, gets last.
+// crash runs a master that kills itself at the point. A master that comes to rest before the point, which is only
+// acceptable for late commits, gets the signal last.
 func (h *host) crash(point string, atRest func(*master) error, last syscall.Signal) {
 	h.t.Helper()
 	m := h.launch(programs.crasher, []string{"HSU_CRASH_POINT=" + point})
@@ -58,7 +58,7 @@ func (h *host) crash(point string, atRest func(*master) error, last syscall.Sign
 	}
 }
 
-// settled is when n workers are said to run, or to have been adopted.
+// settled returns a check that n workers run or have been adopted.
 func settled(n int) func(*master) error {
 	return func(m *master) error {
 		log := m.log()
@@ -69,8 +69,8 @@ func settled(n int) func(*master) error {
 	}
 }
 
-// wantAllAdopted starts a sound master and checks that it knows every process
-// that the killed one had started, and no worker is there twice.
+// wantAllAdopted starts a sound master and checks that it knows every process that the killed one had started, and
+// that no worker runs twice.
 func (h *host) wantAllAdopted(n int) {
 	h.t.Helper()
 	survivors := h.leaders()
@@ -100,8 +100,8 @@ func TestWorkersOfAMasterKilledInTheMiddleOfAStartAreFoundAndAdopted(t *testing.
 	}
 }
 
-// wantIntentRecorded checks that there is no process that the state does not name:
-// that it was to be started was durable before it was.
+// wantIntentRecorded checks that the state names every process: the intent to start it was durable before the
+// start.
 func (h *host) wantIntentRecorded() {
 	h.t.Helper()
 	for _, f := range h.processes() {
@@ -120,7 +120,7 @@ func TestWorkersOfAMasterKilledInTheMiddleOfARecoveryAreFoundAndAdopted(t *testi
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t, workers(2)...)
-			// Killed between fork and record, with one worker and maybe a half.
+			// Killed between fork and record, with one worker and possibly the process of a second.
 			h.crash("after-fork:2", settled(2), syscall.SIGKILL)
 			if alive := h.leaders(); len(alive) == 0 {
 				t.Fatal("the first master left no worker")
@@ -142,8 +142,8 @@ func TestWorkersOfAMasterKilledInTheMiddleOfAStopAreNeitherLostNorDoubled(t *tes
 			h.awaitRunning(2)
 			m.kill()
 			h.crash(point, settled(2), syscall.SIGTERM)
-			// Those that were asked to stop do so whoever watches; then no master
-			// finds them half dead and takes them for living.
+			// Workers that got SIGTERM exit without a master, so the next master does not find them while they exit
+			// and adopt them.
 			m = h.start()
 			d := h.awaitRunning(2)
 			h.wantNoTwin(d)
@@ -156,7 +156,7 @@ func TestWorkersOfAMasterKilledInTheMiddleOfAStopAreNeitherLostNorDoubled(t *tes
 func TestCountOfAMasterKilledInTheMiddleOfACommitHoldsAllThatWasAcknowledged(t *testing.T) {
 	for mode, points := range map[string][]string{
 		"always": {"before-count:2", "after-count:2", "after-count-sync:2", "before-count:40", "after-count-sync:40"},
-		// A commit here is when the count is folded into the database, every second.
+		// This commit folds the count into the database, every second.
 		"interval": {"before-commit:1", "after-commit:1"},
 	} {
 		for _, point := range points {

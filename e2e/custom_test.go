@@ -20,8 +20,8 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// A master of one's own: another module, with another business service of the same
-// name, over the supervisor and the store of this one.
+// A custom master: another module, with another business service of the same name, built on the supervisor and the
+// store of this module.
 func TestMasterOfOnesOwnSurvivesKillNineLikeThisOne(t *testing.T) {
 	t.Parallel()
 	const module = "../examples/custom-master"
@@ -43,14 +43,15 @@ func TestMasterOfOnesOwnSurvivesKillNineLikeThisOne(t *testing.T) {
 	client := proto.NewMyBusinessServiceClient(h.dial())
 	process := func(data string) {
 		t.Helper()
-		// The generated code is another, the wire is the same.
+		// The generated code differs, the wire format is the same.
 		answer, err := client.ProcessData(t.Context(), &proto.ProcessRequest{Data: data}, grpc.WaitForReady(true))
 		if err != nil || answer.GetResult() != "Done: "+data {
 			t.Errorf("ProcessData = %v, %v", answer, err)
 		}
 	}
 	process("one")
-	if r := h.cli("state", "dump"); r.code != 4 || !strings.Contains(r.stderr, fmt.Sprintf("a master holds the state (pid %d)", m.pid)) {
+	if r := h.cli("state", "dump"); r.code != 4 ||
+		!strings.Contains(r.stderr, fmt.Sprintf("a master holds the state (pid %d)", m.pid)) {
 		t.Errorf("a dump of it: exit code %d, %q, want 4 and its pid: it has no admin socket", r.code, r.stderr)
 	}
 	m.kill()
@@ -72,8 +73,8 @@ func TestMasterOfOnesOwnSurvivesKillNineLikeThisOne(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// workersThatSummarize asks for the method that only this master has, until n
-// workers have answered, and returns their PIDs in order.
+// workersThatSummarize calls the method that only this master has, until n workers have answered, and returns their
+// PIDs in order.
 func (h *host) workersThatSummarize(n int) (pids []int) {
 	h.t.Helper()
 	conn := h.dial()
@@ -82,7 +83,8 @@ func (h *host) workersThatSummarize(n int) (pids []int) {
 		defer cancel()
 		request := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "to be or not to be")
 		var answer []byte
-		if err := conn.Invoke(ctx, "/proto.MyBusinessService/Summarize", &request, &answer, grpc.ForceCodec(raw{}), grpc.WaitForReady(true)); err != nil {
+		if err := conn.Invoke(ctx, "/proto.MyBusinessService/Summarize", &request, &answer, grpc.ForceCodec(raw{}),
+			grpc.WaitForReady(true)); err != nil {
 			return err
 		}
 		words, pid, err := summary(answer)
@@ -101,7 +103,7 @@ func (h *host) workersThatSummarize(n int) (pids []int) {
 	return pids
 }
 
-// summary reads words=1 and worker_pid=2.
+// summary reads the fields words=1 and worker_pid=2.
 func summary(message []byte) (words, pid int, err error) {
 	for len(message) > 0 {
 		number, kind, n := protowire.ConsumeTag(message)
@@ -123,8 +125,8 @@ func summary(message []byte) (words, pid int, err error) {
 	return words, pid, nil
 }
 
-// raw sends and receives bytes as they are: the example's generated code cannot be
-// imported here, as it registers the same names as ours.
+// raw sends and receives bytes unchanged: the example's generated code cannot be imported here, because it
+// registers the same names as this module's.
 type raw struct{}
 
 func (raw) Marshal(v any) ([]byte, error) { return *v.(*[]byte), nil }

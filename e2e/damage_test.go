@@ -23,19 +23,18 @@ import (
 	"github.com/core-tools/hsu-master/store/storepb"
 )
 
-// A master is killed, its state is damaged, and the next one comes.
+// The master is killed, its state is damaged, and the next master starts.
 
-// damaged is a host whose master was killed and whose newest backup is older than
-// two of its four workers.
+// damaged is a host whose master was killed and whose newest backup is older than two of its four workers.
 type damaged struct {
 	*host
 	before dump
-	want   map[string]instance // what must survive of each worker
+	want   map[string]instance // the part of each worker that must survive
 	decoy  *decoy              // has the PID that the backup names for worker-0
 	asked  int64
 }
 
-// Some of what is known of a worker is lost with the database, but not the process.
+// instances returns the facts that the process keeps; others are lost with the database.
 func (d damaged) instances(of dump) map[string]instance {
 	all := of.instances(d.t)
 	for id, i := range all {
@@ -78,16 +77,17 @@ func (h *host) backups() []string {
 	return paths
 }
 
-// staleBackup makes a stranger's the PID that the backup names for worker-0.
+// staleBackup makes the backup's PID for worker-0 that of a foreign process.
 func (d damaged) staleBackup() {
 	d.t.Helper()
 	d.editBackup(func(w *storepb.Worker, _ *storepb.Meta) {
 		w.Status = storepb.Status_STATUS_RUNNING
-		w.Instance.Pid, w.Instance.PidfdInode, w.Instance.Proof = int32(d.decoy.pid()), 1, storepb.Proof_PROOF_PIDFD_INODE
+		w.Instance.Pid, w.Instance.PidfdInode, w.Instance.Proof =
+			int32(d.decoy.pid()), 1, storepb.Proof_PROOF_PIDFD_INODE
 	})
 }
 
-// editBackup changes what the newest backup says of worker-0, and of itself.
+// editBackup changes the newest backup's record of worker-0, and its metadata.
 func (d damaged) editBackup(edit func(*storepb.Worker, *storepb.Meta)) {
 	d.t.Helper()
 	backups := d.backups()
@@ -100,7 +100,8 @@ func (d damaged) editBackup(edit func(*storepb.Worker, *storepb.Meta)) {
 		metas, record := tx.Bucket([]byte("meta")), []byte("record")
 		var w storepb.Worker
 		var m storepb.Meta
-		if err := errors.Join(protobuf.Unmarshal(workers.Get(id), &w), protobuf.Unmarshal(metas.Get(record), &m)); err != nil {
+		if err := errors.Join(protobuf.Unmarshal(workers.Get(id), &w),
+			protobuf.Unmarshal(metas.Get(record), &m)); err != nil {
 			return err
 		}
 		edit(&w, &m)
@@ -128,13 +129,13 @@ func (d damaged) spoil(name string, change func(content []byte) []byte) {
 
 func garbage([]byte) []byte { return []byte("garbage\n") }
 
-// inUse is how much of a database has something in it.
+// inUse returns the length of a database without the zeros at its end.
 func inUse(content []byte) int { return len(bytes.TrimRight(content, "\x00")) }
 
 func TestMasterWithADamagedStateFindsAllWorkersAndTheCount(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil func(damaged)
-		short bool // the count may be, as every record of it is lost
+		short bool // the count may be short, because every record of it is lost
 		least int64
 	}{
 		"pages zeroed": {spoil: func(d damaged) {
@@ -186,7 +187,8 @@ func TestMasterWithADamagedStateFindsAllWorkersAndTheCount(t *testing.T) {
 			d.wantNoTwin(after)
 			d.decoy.wantUntouched()
 			since, said := d.shortSince()
-			if after.ProcessedCount < test.least || after.ProcessedCount > d.asked || said != test.short || since.After(time.Now()) {
+			if after.ProcessedCount < test.least || after.ProcessedCount > d.asked || said != test.short ||
+				since.After(time.Now()) {
 				t.Errorf("processed_count = %d, short since %s (said: %t); want %d to %d, and that it is said: %t",
 					after.ProcessedCount, since, said, test.least, d.asked, test.short)
 			}
@@ -200,12 +202,13 @@ func TestMasterWithADamagedStateFindsAllWorkersAndTheCount(t *testing.T) {
 	}
 }
 
-// Every file is damaged, and the master that recovers is killed at each step of it.
+// Every file is damaged, and the recovering master is killed at each step.
 func TestMasterKilledAnywhereInARecoveryIsFollowedByOneThatFinishesIt(t *testing.T) {
 	t.Parallel()
 	d := killedWithAStaleBackup(t)
 	points := slices.Concat([]crashpoint.Point{crashpoint.Quarantine, crashpoint.QuarantineSync},
-		crashpoint.MasterID.Steps(), crashpoint.Restore.Steps(), crashpoint.Counter.Steps(), []crashpoint.Point{crashpoint.Commit})
+		crashpoint.MasterID.Steps(), crashpoint.Restore.Steps(), crashpoint.Counter.Steps(),
+		[]crashpoint.Point{crashpoint.Commit})
 	list := append(moments(1, points...), moments(3, crashpoint.Quarantine)[2:]...)
 	for _, moment := range list {
 		for _, name := range []string{"state.db", "counter.dat", "master-id"} {
@@ -213,7 +216,8 @@ func TestMasterKilledAnywhereInARecoveryIsFollowedByOneThatFinishesIt(t *testing
 		}
 		m := d.launch(d.program, []string{"HSU_CRASH_POINT=" + moment}, "--on-damage", "recover")
 		m.wait()
-		if status := m.cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
+		if status := m.cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() ||
+			status.Signal() != syscall.SIGKILL {
 			t.Fatalf("%s: the master ended with %v\n%s", moment, m.cmd.ProcessState, m.log())
 		}
 		m = d.start("--on-damage", "recover")
@@ -235,7 +239,7 @@ func TestMasterKilledAnywhereInARecoveryIsFollowedByOneThatFinishesIt(t *testing
 	d.wantNothingLeft()
 }
 
-// Whatever an old backup says of a worker, the process that lives is newer.
+// The living process is newer than any record of the worker in an old backup.
 func TestWorkerThatIsNewerThanItsRecordIsKeptWhateverThatSays(t *testing.T) {
 	for name, edit := range map[string]func(*storepb.Worker, *storepb.Meta){
 		"starting, without a PID": func(w *storepb.Worker, _ *storepb.Meta) {
@@ -246,8 +250,12 @@ func TestWorkerThatIsNewerThanItsRecordIsKeptWhateverThatSays(t *testing.T) {
 			w.Status, w.Instance = storepb.Status_STATUS_BACKOFF, nil
 			w.Budget = &storepb.RestartBudget{RetryAtNs: 1 << 62, BootId: w.GetBudget().GetBootId()}
 		},
-		"failed":               func(w *storepb.Worker, _ *storepb.Meta) { w.Status, w.Instance = storepb.Status_STATUS_FAILED, nil },
-		"stopped":              func(w *storepb.Worker, _ *storepb.Meta) { w.Status, w.Instance = storepb.Status_STATUS_STOPPED, nil },
+		"failed": func(w *storepb.Worker, _ *storepb.Meta) {
+			w.Status, w.Instance = storepb.Status_STATUS_FAILED, nil
+		},
+		"stopped": func(w *storepb.Worker, _ *storepb.Meta) {
+			w.Status, w.Instance = storepb.Status_STATUS_STOPPED, nil
+		},
 		"of another boot":      func(w *storepb.Worker, _ *storepb.Meta) { w.Instance.BootId = "another" },
 		"of another folder":    func(_ *storepb.Worker, m *storepb.Meta) { m.StateDirInode++ },
 		"of another's process": func(w *storepb.Worker, _ *storepb.Meta) { w.Instance.Token = strings.Repeat("0", 32) },
@@ -263,7 +271,8 @@ func TestWorkerThatIsNewerThanItsRecordIsKeptWhateverThatSays(t *testing.T) {
 			m := d.start("--on-damage", "recover")
 			after := d.awaitRunning(4)
 			if diff := cmp.Diff(d.want, d.instances(after)); diff != "" || after.ProcessedCount != d.asked {
-				t.Errorf("processed_count = %d; the workers are not what they were (-before +after):\n%s", after.ProcessedCount, diff)
+				t.Errorf("processed_count = %d; the workers are not what they were (-before +after):\n%s",
+					after.ProcessedCount, diff)
 			}
 			d.wantNoTwin(after)
 			d.decoy.wantUntouched()
@@ -290,7 +299,7 @@ func (d damaged) mkdir(name string) {
 	}
 }
 
-// shortSince is what the dump says of the count.
+// shortSince returns since when the dump reports a short count.
 func (h *host) shortSince() (since time.Time, said bool) {
 	h.t.Helper()
 	var d struct {
@@ -334,21 +343,22 @@ func TestMasterThatRefusesADamagedStateTouchesNothing(t *testing.T) {
 	if n := len(d.leaders()); n != 4 {
 		t.Errorf("%d workers live on, want 4", n)
 	}
-	// With the file mended all is as it was.
+	// After the file is restored, all is as before.
 	if err := os.WriteFile(path, sound, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	m = d.start()
 	after := d.awaitRunning(4)
 	if diff := cmp.Diff(d.before.instances(t), after.instances(t)); diff != "" || after.ProcessedCount != d.asked {
-		t.Errorf("processed_count = %d; the workers are not what they were (-before +after):\n%s", after.ProcessedCount, diff)
+		t.Errorf("processed_count = %d; the workers are not what they were (-before +after):\n%s",
+			after.ProcessedCount, diff)
 	}
 	d.decoy.wantUntouched()
 	m.stop()
 	d.wantNothingLeft()
 }
 
-// A master that crashes on the way of each recovery, damaged anew each time.
+// Masters crash during each recovery, and the state is damaged again each time.
 func TestCrashLoopWithDamageLosesNoWorkerAndFillsNoDisk(t *testing.T) {
 	t.Parallel()
 	d := killedWithAStaleBackup(t)
@@ -372,7 +382,8 @@ func TestCrashLoopWithDamageLosesNoWorkerAndFillsNoDisk(t *testing.T) {
 	m := d.start("--on-damage", "recover")
 	after := d.awaitRunning(4)
 	if diff := cmp.Diff(d.want, d.instances(after)); diff != "" || after.ProcessedCount != d.asked {
-		t.Errorf("processed_count = %d; the workers are not what they were (-before +after):\n%s", after.ProcessedCount, diff)
+		t.Errorf("processed_count = %d; the workers are not what they were (-before +after):\n%s",
+			after.ProcessedCount, diff)
 	}
 	d.wantNoTwin(after)
 	d.decoy.wantUntouched()

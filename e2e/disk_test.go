@@ -19,15 +19,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File systems of the tests' own, that can be filled up, cut off and brought back.
+// File systems for single tests, which can be filled, cut off and restored.
 
-// mountsEnv tells that this process has mounts of its own already.
+// mountsEnv marks a process that has its own mounts already.
 const mountsEnv = "HSU_E2E_MOUNTS"
 
-// ownMounts gives this process a view of the mounts that nobody else has, so that
-// what a test mounts ends with the last process of the tests, however that ends. A
-// namespace belongs to a thread, so the program starts anew from the one that has
-// it. Who may not do that runs on, without the tests that mount.
+// ownMounts gives this process a private mount namespace, so that the tests' mounts end with the last process of
+// the tests, however it ends. A namespace belongs to a thread, so the program executes itself again from the thread
+// that has the namespace. Without the necessary rights it continues, without the tests that mount.
 func ownMounts() error {
 	if os.Getenv(mountsEnv) != "" {
 		return nil
@@ -46,7 +45,7 @@ func ownMounts() error {
 	return fmt.Errorf("start anew: %w", unix.Exec("/proc/self/exe", os.Args, os.Environ()))
 }
 
-// unmountBelow takes away what is mounted below dir, in use or not.
+// unmountBelow unmounts everything below dir, in use or not.
 func unmountBelow(dir string) error {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -61,15 +60,15 @@ func unmountBelow(dir string) error {
 	return errors.Join(errs...)
 }
 
-// disk is a small file system with the state folder of a host on it.
+// disk is a small file system with the state directory of a host on it.
 type disk struct {
 	t      *testing.T
 	dir    string
 	filler string
-	loop   *os.File // nil where there is no device
+	loop   *os.File // nil without a device
 }
 
-// onTmpfs puts the state folder on a file system of so many KiB in memory.
+// onTmpfs puts the state directory on a tmpfs of kib KiB.
 func (h *host) onTmpfs(kib int) *disk {
 	h.t.Helper()
 	d := h.disk("disk")
@@ -77,8 +76,8 @@ func (h *host) onTmpfs(kib int) *disk {
 	return d
 }
 
-// onExt4 puts the state folder on a file system of so many MiB on a device that is
-// the file image, empty for one of the test's own, with options of mkfs.
+// onExt4 puts the state directory on an ext4 file system of mib MiB on a loop device of the file image (if empty, a
+// new file), with options for mkfs.
 func (h *host) onExt4(mib int64, image, mountOptions string, mkfs ...string) *disk {
 	h.t.Helper()
 	d := h.disk("disk")
@@ -90,7 +89,7 @@ func (h *host) onExt4(mib int64, image, mountOptions string, mkfs ...string) *di
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	// No block is kept for root: the master is root here.
+	// No blocks are reserved for root, because the master is root here.
 	args := append([]string{"-q", "-m", "0", "-E", "lazy_itable_init=0,nodiscard"}, mkfs...)
 	if out, err := exec.Command("mkfs.ext4", append(args, image)...).CombinedOutput(); err != nil {
 		h.t.Fatalf("mkfs.ext4 (of e2fsprogs): %v\n%s", err, out)
@@ -100,7 +99,7 @@ func (h *host) onExt4(mib int64, image, mountOptions string, mkfs ...string) *di
 	return d
 }
 
-// disk makes the place of one, and has it taken away when nothing uses it any more.
+// disk creates a mount point, which is unmounted and removed when the test ends.
 func (h *host) disk(name string) *disk {
 	h.t.Helper()
 	if os.Getenv(mountsEnv) == "" {
@@ -129,7 +128,7 @@ func (d *disk) unmount() {
 	}
 }
 
-// attach makes a block device of the file, for as long as anybody uses it.
+// attach creates a loop device of the file, which exists as long as it is in use.
 func attach(t *testing.T, image string) *os.File {
 	t.Helper()
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
@@ -141,7 +140,7 @@ func attach(t *testing.T, image string) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = file.Close() }() // the device has its own
+	defer func() { _ = file.Close() }() // the device has its own descriptor
 	for {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
@@ -158,14 +157,13 @@ func attach(t *testing.T, image string) *os.File {
 			return loop
 		}
 		_ = loop.Close()
-		if !errors.Is(err, unix.EBUSY) { // another test was faster
+		if !errors.Is(err, unix.EBUSY) { // another test has taken the device
 			t.Fatalf("attach %s to %s: %v", image, loop.Name(), err)
 		}
 	}
 }
 
-// cutOff lets the device end after so many MiB: what lies beyond is an EIO, also
-// for files that are open. 0 brings it back as it was.
+// cutOff makes the device end after mib MiB: access beyond that gives EIO, also for open files. 0 restores it.
 func (d *disk) cutOff(mib uint64) {
 	d.t.Helper()
 	info, err := unix.IoctlLoopGetStatus64(int(d.loop.Fd()))
@@ -178,8 +176,7 @@ func (d *disk) cutOff(mib uint64) {
 	}
 }
 
-// trim has what is below the disk forget what is free on it: the next use of that takes
-// new space there.
+// trim discards the free blocks of the disk, so that their next use needs new space in the storage below.
 func (d *disk) trim() {
 	d.t.Helper()
 	if out, err := exec.Command("fstrim", d.dir).CombinedOutput(); err != nil {
@@ -187,10 +184,10 @@ func (d *disk) trim() {
 	}
 }
 
-// fill leaves no byte on the disk.
+// fill fills the disk completely.
 func (d *disk) fill() { fillUp(d.t, d.filler) }
 
-// free gives the space back.
+// free frees the space again.
 func (d *disk) free() {
 	d.t.Helper()
 	if err := os.Remove(d.filler); err != nil {
@@ -211,7 +208,7 @@ func fillUp(t *testing.T, path string) {
 				err = io.ErrShortWrite
 			}
 		}
-		// What a file system promised to find a place for may not have one.
+		// The file system may not have space for data that it has accepted.
 		err = errors.Join(err, f.Sync())
 	}
 	_ = f.Close()

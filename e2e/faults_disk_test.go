@@ -12,8 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// On a full disk everything goes on: the count overwrites what it wrote before, and
-// the registry has space of its own to grow into.
+// On a full disk everything continues: the count overwrites its earlier records, and the registry has reserved
+// space to grow into.
 func TestFullDiskStopsNothing(t *testing.T) {
 	t.Parallel()
 	for name, mount := range map[string]func(*host) *disk{
@@ -38,7 +38,7 @@ func TestFullDiskStopsNothing(t *testing.T) {
 			h.wantOnlyRestarted(before, after, before.Workers[0].ID)
 			h.awaitRestless()
 			for failure, times := range load.takeFailures() {
-				if !strings.Contains(failure, "connection to the server lost") { // of the killed worker
+				if !strings.Contains(failure, "connection to the server lost") { // from the killed worker
 					t.Errorf("%d callers got %q", times, failure)
 				}
 			}
@@ -50,7 +50,7 @@ func TestFullDiskStopsNothing(t *testing.T) {
 				t.Errorf("the workers are not what they were (-before +after):\n%s", diff)
 			}
 			load.awaitMore(100)
-			m.stop() // and everything once more, after an orderly end
+			m.stop() // the same again after an orderly stop
 			m = h.start()
 			h.awaitSteady(running)
 			load.awaitMore(100)
@@ -65,7 +65,7 @@ func TestFullDiskStopsNothing(t *testing.T) {
 	}
 }
 
-// awaitRestless returns when the restless workers have used their budget up.
+// awaitRestless returns when the restless workers have used up their budget.
 func (h *host) awaitRestless() {
 	h.t.Helper()
 	waitFor(h.t, "the restless workers have failed", func() error {
@@ -82,7 +82,7 @@ func (h *host) awaitRestless() {
 	})
 }
 
-// A full file system that cannot keep space for a file: ext4 as ext2 and ext3 were.
+// A full file system that cannot reserve space for a file: ext4 with the features of ext2 and ext3.
 func TestFullDiskWithoutASpaceThatIsKept(t *testing.T) {
 	survive(t, func(h *host) outage {
 		disk := h.onExt4(16, "", "", "-O", "^extent,^64bit")
@@ -96,9 +96,8 @@ func TestFullDiskWithoutASpaceThatIsKept(t *testing.T) {
 	})
 }
 
-// A disk behind which the storage is used up: writes succeed, and what was written
-// is lost when it is to be synced. (A thin volume; here a sparse file on a file
-// system that is full.)
+// A disk whose underlying storage is used up: writes succeed, and the data is lost when it is synced. (A thin
+// volume; here a sparse file on a full file system.)
 func TestDiskWhoseStorageIsUsedUp(t *testing.T) {
 	survive(t, func(h *host) outage {
 		storage := h.disk("storage")
@@ -109,7 +108,7 @@ func TestDiskWhoseStorageIsUsedUp(t *testing.T) {
 			grows:  true,
 			reason: "no space left on device",
 			begin: func(*master) {
-				thin.trim() // else a new file may fit in where an old one was
+				thin.trim() // otherwise a new file may fit into the space of an old one
 				storage.fill()
 			},
 			end: func() { storage.free() },
@@ -117,10 +116,10 @@ func TestDiskWhoseStorageIsUsedUp(t *testing.T) {
 	})
 }
 
-// A disk that fails: reading and writing give EIO.
+// A disk that fails: reads and writes give EIO.
 func TestDiskThatFailsForAWhile(t *testing.T) {
 	survive(t, func(h *host) outage {
-		const alive = 8 // MiB, with what the file system knows of itself
+		const alive = 8 // MiB, including the file system's metadata
 		disk := h.onExt4(24, "", "errors=continue", "-J", "size=4")
 		if err := os.WriteFile(filepath.Join(disk.dir, "low"), make([]byte, (alive+1)<<20), 0o600); err != nil {
 			t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// faults has chosen acts of a running master fail: see package crashpoint.
+// faults makes selected acts of a running master fail: see package crashpoint.
 type faults struct {
 	t   *testing.T
 	dir string
@@ -24,7 +24,7 @@ type faults struct {
 func (f faults) set(errno string, points ...string) {
 	f.t.Helper()
 	for _, p := range points {
-		// At once: half a name would be another error.
+		// Atomically: a partial name would be another error.
 		path := filepath.Join(f.dir, p)
 		err := os.WriteFile(path+".new", []byte(errno), 0o600)
 		if err = errors.Join(err, os.Rename(path+".new", path)); err != nil {
@@ -46,14 +46,15 @@ func (f faults) clear() {
 	}
 }
 
-// Each act that makes something durable fails, and so does each step of writing it
-// anew: nothing is acknowledged until that was done, and then everything goes on.
+// Each act that makes data durable fails, and so does each step of rewriting the state: no request is acknowledged
+// until the rewrite succeeds, and then everything continues.
 func TestNothingIsAcknowledgedAfterAFailedActUntilTheStateIsWrittenAnew(t *testing.T) {
 	t.Parallel()
 	texts := map[string]string{
-		"EIO": unix.EIO.Error(), "ENOSPC": unix.ENOSPC.Error(), "EROFS": unix.EROFS.Error(), "EDQUOT": unix.EDQUOT.Error(), "EMFILE": unix.EMFILE.Error(),
+		"EIO": unix.EIO.Error(), "ENOSPC": unix.ENOSPC.Error(), "EROFS": unix.EROFS.Error(),
+		"EDQUOT": unix.EDQUOT.Error(), "EMFILE": unix.EMFILE.Error(),
 	}
-	var anew []string // what writes it anew
+	var anew []string // the steps of rewriting it
 	for _, file := range []crashpoint.Point{crashpoint.Rewrite, crashpoint.Counter} {
 		for _, p := range file.Steps() {
 			anew = append(anew, string(p))
@@ -61,8 +62,13 @@ func TestNothingIsAcknowledgedAfterAFailedActUntilTheStateIsWrittenAnew(t *testi
 	}
 	anew = append(anew, string(crashpoint.Repair))
 	for mode, fails := range map[string][]string{
-		"always":   {string(crashpoint.Count), string(crashpoint.CountSync), crashpoint.CountSync.After(), string(crashpoint.Commit), crashpoint.Commit.After()},
-		"interval": {string(crashpoint.Count), string(crashpoint.CountSync), string(crashpoint.Commit)},
+		"always": {
+			string(crashpoint.Count), string(crashpoint.CountSync), crashpoint.CountSync.After(),
+			string(crashpoint.Commit), crashpoint.Commit.After(),
+		},
+		"interval": {
+			string(crashpoint.Count), string(crashpoint.CountSync), string(crashpoint.Commit),
+		},
 	} {
 		t.Run("sync "+mode, func(t *testing.T) {
 			t.Parallel()

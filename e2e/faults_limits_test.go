@@ -20,8 +20,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// limit sets a soft limit of the running master; what it returns gives the old one
-// back.
+// limit sets a soft limit of the running master and returns a function that restores the old one.
 func (m *master) limit(resource int, soft uint64) func() {
 	m.h.t.Helper()
 	var before unix.Rlimit
@@ -40,13 +39,13 @@ func (m *master) limit(resource int, soft uint64) func() {
 	}
 }
 
-// limited starts a master with a limit, as prlimit(1) writes it.
+// limited starts a master with a limit in the syntax of prlimit(1).
 func (h *host) limited(limit string) *master {
 	h.t.Helper()
 	return h.execute("prlimit", nil, append([]string{limit, h.program}, h.runArgs()...)...)
 }
 
-// No file may grow, also none that the master logs to.
+// No file may grow, not even the master's log.
 func TestLimitOnTheSizeOfFiles(t *testing.T) {
 	survive(t, func(h *host) outage {
 		h.flags = append(workers(steady), "--restart-budget", "1/5m")
@@ -65,7 +64,7 @@ func TestLimitOnTheSizeOfFiles(t *testing.T) {
 	})
 }
 
-// A master that is told to end does so, recorded or not, and says what was not.
+// A master that is told to stop does so even if it cannot record that, and reports the unrecorded state.
 func TestMasterThatEndsWhileNothingCanBeWritten(t *testing.T) {
 	t.Parallel()
 	for name, signal := range map[string]syscall.Signal{"stop": syscall.SIGTERM, "detach": syscall.SIGUSR1} {
@@ -99,8 +98,7 @@ func TestMasterThatEndsWhileNothingCanBeWritten(t *testing.T) {
 	}
 }
 
-// Without descriptors those who are connected are served, and whoever comes, or is
-// to be started, waits.
+// Without free descriptors, connected clients are served; new clients and worker starts wait.
 func TestMasterWithoutDescriptors(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, append(workers(steady), "--restart-budget", "1/5m")...)
@@ -120,7 +118,7 @@ func TestMasterWithoutDescriptors(t *testing.T) {
 		_, err := client.ProcessData(ctx, &proto.ProcessRequest{Data: "late"}, grpc.WaitForReady(true))
 		latecomer <- err
 	}()
-	go func() { administrator <- h.cli("status") }()
+	go func() { administrator <- h.cli("worker", "list") }() // status fails while a worker does not run
 	waitFor(t, "the master cannot start the worker", func() error {
 		if log := m.log(); !strings.Contains(log, "too many open files") {
 			return errors.New(log)
@@ -160,7 +158,7 @@ func TestMasterWithoutDescriptors(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// ticks is the processor time that the master has used, in hundredths of a second.
+// ticks returns the processor time that the master has used, in hundredths of a second.
 func (m *master) ticks() int {
 	m.h.t.Helper()
 	f, err := readStat(fmt.Sprintf("/proc/%d", m.pid))
@@ -178,7 +176,9 @@ func TestMasterThatHasTooFewDescriptorsFromTheStartSaysSoAndTouchesNoWorker(t *t
 	m.kill()
 	m = h.limited("--nofile=10:10")
 	m.wantExit(1)
-	for _, want := range []string{"hsu-master: error: ", "too many open files", "hsu-master: hint: raise the limit on open files"} {
+	for _, want := range []string{
+		"hsu-master: error: ", "too many open files", "hsu-master: hint: raise the limit on open files",
+	} {
 		if !strings.Contains(m.log(), want) {
 			t.Errorf("it said %q, want %q in it", m.log(), want)
 		}
@@ -191,7 +191,7 @@ func TestMasterThatHasTooFewDescriptorsFromTheStartSaysSoAndTouchesNoWorker(t *t
 	h.wantNothingLeft()
 }
 
-// A user who may have no more processes may have no more threads either.
+// A user at the limit of processes cannot create threads either.
 func TestMasterWithoutProcesses(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, append(workers(steady), "--restart-budget", "1/5m")...)
@@ -202,7 +202,7 @@ func TestMasterWithoutProcesses(t *testing.T) {
 	load.awaitMore(100)
 	limit := func(n string) {
 		t.Helper()
-		// As the same user: whether another may depends on its capabilities.
+		// As the same user: whether another user may do so depends on its capabilities.
 		cmd := exec.Command("prlimit", "--pid="+strconv.Itoa(m.pid), "--nproc="+n+":")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -218,7 +218,7 @@ func TestMasterWithoutProcesses(t *testing.T) {
 		}
 		return nil
 	})
-	// More callers than ever before, and more of everything else.
+	// More callers than before need more threads and other resources.
 	crowd := h.startLoad(64)
 	crowd.awaitMore(1000)
 	for range 3 {
@@ -229,7 +229,8 @@ func TestMasterWithoutProcesses(t *testing.T) {
 	h.wantOnlyRestarted(before, after, before.Workers[0].ID)
 	load.stop()
 	crowd.stop()
-	if got, acked, sent := h.dump().ProcessedCount, load.acked.Load()+crowd.acked.Load(), load.sent.Load()+crowd.sent.Load(); got < acked || got > sent {
+	acked, sent := load.acked.Load()+crowd.acked.Load(), load.sent.Load()+crowd.sent.Load()
+	if got := h.dump().ProcessedCount; got < acked || got > sent {
 		t.Errorf("processed_count = %d, want it between %d acknowledged and %d sent", got, acked, sent)
 	}
 	m.stop()

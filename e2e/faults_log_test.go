@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// Logs are lost on a full disk, and nothing else is: whoever writes them goes on,
-// and writes again when there is space.
+// On a full disk, only logs are lost: the processes that write them continue, and write again when there is space.
 func TestLogsOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -41,7 +40,7 @@ func TestLogsOnAFullDisk(t *testing.T) {
 	}
 	load.awaitMore(100)
 	disk.free()
-	h.killWorker(before.Workers[1].PID) // about which the master has something to say
+	h.killWorker(before.Workers[1].PID) // the master logs this
 	for _, path := range logs {
 		waitFor(t, path+" grows again", func() error {
 			if got := fileSize(t, path); got <= sizes[path] {

@@ -12,8 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a file system does that finds itself damaged: it lets nobody write any more,
-// also not to files that are open.
+// A file system that finds itself damaged: it refuses all writes, also to open files.
 func TestFileSystemThatTurnsReadOnly(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -34,7 +33,7 @@ func TestFileSystemThatTurnsReadOnly(t *testing.T) {
 	o := outage{reason: reason + ": mount its file system for writing, and service resumes by itself"}
 	h.awaitRefusal(o.reason)
 	h.wantOutage(load, o, before)
-	// Newer kernels say yes, and insist that it is unmounted first.
+	// Newer kernels report success, but require that it is unmounted first.
 	err := unix.Mount("", disk.dir, "", unix.MS_REMOUNT, "errors=remount-ro")
 	writable := err == nil && os.WriteFile(disk.filler, nil, 0o600) == nil
 	if writable {
@@ -44,20 +43,21 @@ func TestFileSystemThatTurnsReadOnly(t *testing.T) {
 	acked, sent := load.acked.Load(), load.sent.Load()
 	m.kill()
 
-	// It can be read as it is, and no master can be made of it.
+	// The state can be read, but no master can start on it.
 	if d := h.dump(); d.ProcessedCount < acked || d.ProcessedCount > sent {
 		t.Errorf("processed_count = %d, want it between %d acknowledged and %d sent", d.ProcessedCount, acked, sent)
 	}
 	if !writable {
 		m = h.launch(h.program, nil)
 		m.wantExit(1)
-		if log := m.log(); !strings.Contains(log, reason) || !strings.Contains(log, "choose a state directory that can be written to") {
+		if log := m.log(); !strings.Contains(log, reason) ||
+			!strings.Contains(log, "choose a state directory that can be written to") {
 			t.Errorf("it said %q, want the reason and what to do", log)
 		}
 	}
 	for _, w := range before.Workers {
 		own(t, w.Port)
-		h.killWorker(w.PID) // as an operator has to, who unmounts it
+		h.killWorker(w.PID) // as an operator has to before unmounting
 	}
 	disk.unmount()
 	disk.mount(disk.loop.Name(), "ext4", 0, "errors=remount-ro")
@@ -71,8 +71,8 @@ func TestFileSystemThatTurnsReadOnly(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// A state folder in which no file can be made or opened for writing any more, while
-// what is open can be written: the others serve, and what has died waits.
+// A state directory in which no file can be created or opened for writing any more, while open files remain
+// writable: living workers serve, and dead ones wait for their restart.
 func TestFolderThatTurnsReadOnly(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

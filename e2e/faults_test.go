@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -22,33 +23,32 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// Faults of the machine: the state cannot be written, or the master cannot have
-// what it asks the kernel for. Whatever it is, nothing that was acknowledged is
-// lost, the workers live on, and when the fault is gone everything is as before,
-// without anybody doing anything.
+// Faults of the machine: the state cannot be written, or the kernel refuses a resource to the master. In every
+// case, no acknowledged request is lost, the workers live on, and after the fault everything is as before without
+// any intervention.
 
 // outage is a time in which the state cannot be written.
 type outage struct {
-	reason string // what callers are told
-	// grows: the state is refused only what it grows by.
+	reason string // error that callers get
+	// grows means that only writes that make the state grow are refused.
 	grows bool
 	begin func(*master)
 	end   func()
-	again func() *master // starts one in the middle of it; nil means as always
+	again func() *master // starts a master during the outage; nil means the usual start
 }
 
-// steady is how many workers of a host under a fault run on and on, the first ones.
+// steady is the number of workers, the first ones of a host under a fault, that run continuously.
 const steady = 3
 
-// restless are steady workers, and a crowd that ends at once when it is started, so
-// that the registry grows.
+// restless returns flags for steady workers and a number of workers that exit at once after each start, so that the
+// registry grows.
 func (h *host) restless() []string {
 	flags := h.units(slices.Concat(slices.Repeat([]string{"plain"}, steady), slices.Repeat([]string{"exits"}, 10))...)
 	return append(flags, "--restart-backoff", "1ms", "--restart-budget", "10/5m")
 }
 
-// survive runs the test twice: the master lives through the outage, or is killed in
-// the middle of it and started again. prepare gives what the outage is on this host.
+// survive runs the test twice: the master lives through the outage, or is killed during it and restarted. prepare
+// returns the outage on this host.
 func survive(t *testing.T, prepare func(*host) outage) {
 	t.Parallel()
 	for name, kill := range map[string]bool{"the master lives": false, "the master is killed": true} {
@@ -68,7 +68,7 @@ func (h *host) survive(o outage, kill bool) {
 	load.awaitMore(100)
 
 	o.begin(m)
-	h.awaitOutage(o)
+	h.awaitOutage(m, o)
 	h.wantOutage(load, o, before)
 	h.killWorker(before.Workers[0].PID)
 	h.wantOutage(load, o, before)
@@ -79,12 +79,12 @@ func (h *host) survive(o outage, kill bool) {
 		} else {
 			m = o.again()
 		}
-		h.awaitOutage(o)
+		h.awaitOutage(m, o)
 		h.wantOutage(load, o, before)
 	}
 	o.end()
 	load.awaitMore(100)
-	// What died meanwhile has paid for nothing but its death.
+	// A worker that died during the outage has only paid for its death.
 	after := h.awaitSteady(running)
 	h.wantOnlyRestarted(before, after, before.Workers[0].ID)
 	for i, w := range after.Workers {
@@ -98,7 +98,7 @@ func (h *host) survive(o outage, kill bool) {
 	h.wantNothingLeft()
 }
 
-// awaitSteady returns the dump, of the steady workers only, in which each passes.
+// awaitSteady returns the dump, with the steady workers only, in which each of them passes.
 func (h *host) awaitSteady(pass func(dump, worker) bool) (d dump) {
 	h.t.Helper()
 	waitFor(h.t, "the steady workers run", func() (err error) {
@@ -116,20 +116,28 @@ func (h *host) awaitSteady(pass func(dump, worker) bool) (d dump) {
 	return d
 }
 
-// awaitOutage returns when requests are refused, and has the registry grow until then
-// where that is what it takes.
-func (h *host) awaitOutage(o outage) {
+// awaitOutage returns when requests are refused permanently, and lets the registry grow until then if the outage
+// requires that. One failed write is not enough: freed space may then suffice to rewrite the state.
+func (h *host) awaitOutage(m *master, o outage) {
 	h.t.Helper()
-	if o.grows {
-		h.growUntilRefused(o.reason)
-	}
-	h.awaitRefusal(o.reason)
+	waitFor(h.t, "the state cannot be written anew either", func() error {
+		if o.grows {
+			h.growUntilRefused(o.reason)
+		}
+		h.awaitRefusal(o.reason)
+		log := m.log()
+		if strings.LastIndex(log, "state written anew") >= strings.LastIndex(log, "state still cannot be written") {
+			return errors.New("it may still be")
+		}
+		return nil
+	})
 }
 
-// growUntilRefused registers one service after the other, of an endpoint that nobody is.
+// growUntilRefused registers one service after another, at an address without an endpoint.
 func (h *host) growUntilRefused(reason string) {
 	h.t.Helper()
-	conn, err := grpc.NewClient("unix://"+filepath.Join(h.state, "run", "admin.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+filepath.Join(h.state, "run", "admin.sock"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -138,7 +146,9 @@ func (h *host) growUntilRefused(reason string) {
 	const most = 20_000 // some MiB
 	for range most {
 		ctx, cancel := context.WithTimeout(h.t.Context(), patience)
-		request := &adminpb.RegisterRequest{Service: "grown.S" + rand.Text() + strings.Repeat(".more", 30), Address: endpoint}
+		request := &adminpb.RegisterRequest{
+			Service: "grown.S" + rand.Text() + strings.Repeat(".more", 30), Address: endpoint,
+		}
 		_, err = registry.Register(ctx, request, grpc.WaitForReady(true))
 		cancel()
 		if refused(err, reason) {
@@ -170,11 +180,11 @@ func refused(err error, reason string) bool {
 	return status.Code(err) == codes.Unavailable && strings.Contains(err.Error(), reason)
 }
 
-// wantOutage checks what is visible while the state cannot be written: callers and
-// operators are told why, and workers that nobody has killed answer by themselves.
+// wantOutage checks the visible state while it cannot be written: callers and operators get the reason, and workers
+// that were not killed answer directly.
 func (h *host) wantOutage(load *load, o outage, before dump) {
 	h.t.Helper()
-	load.takeFailures() // of before
+	load.takeFailures() // from before the outage
 	counted, told := h.dump().ProcessedCount, 0
 	waitFor(h.t, "callers are refused", func() error {
 		for failure, times := range load.takeFailures() {
@@ -188,11 +198,12 @@ func (h *host) wantOutage(load *load, o outage, before dump) {
 		}
 		return nil
 	})
-	// Which none is that is not counted.
+	// No request that was not counted is acknowledged.
 	if more := h.dump().ProcessedCount - counted; more != 0 {
 		h.t.Errorf("%d requests were acknowledged while nothing could be written", more)
 	}
-	if r := h.cli("status"); r.code != 0 || !strings.Contains(r.stdout, "the state cannot be written") || !strings.Contains(r.stdout, o.reason) {
+	if r := h.cli("status"); r.code != 1 || !strings.Contains(r.stdout, "the state cannot be written") ||
+		!strings.Contains(r.stdout, o.reason) {
 		h.t.Errorf("status: exit code %d, %q, want that and why the state cannot be written", r.code, r.stdout)
 	}
 	for _, w := range before.Workers {
@@ -204,8 +215,7 @@ func (h *host) wantOutage(load *load, o outage, before dump) {
 	}
 }
 
-// wantOnlyRestarted checks that the worker was started once more, and that nothing
-// happened to the others.
+// wantOnlyRestarted checks that the worker was restarted once, and that the others are unchanged.
 func (h *host) wantOnlyRestarted(before, after dump, id string) {
 	h.t.Helper()
 	want, got := before.instances(h.t), after.instances(h.t)
@@ -219,7 +229,7 @@ func (h *host) wantOnlyRestarted(before, after dump, id string) {
 	}
 }
 
-// wantCounted checks the count against what the callers know.
+// wantCounted compares the count with the callers' own counts.
 func (h *host) wantCounted(load *load) {
 	h.t.Helper()
 	acked, sent := load.acked.Load(), load.sent.Load()

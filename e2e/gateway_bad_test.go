@@ -24,14 +24,14 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// bystanders call the gateway all the time while others do bad things to it.
+// bystanders call the gateway continuously while other clients misbehave.
 type bystanders struct {
 	calls atomic.Int64
 	end   func()
 }
 
-// startBystanders begins them; stop, which comes by itself when the test ends, fails
-// the test where one of them was failed.
+// startBystanders starts them. stop, which is also called at the end of the test, fails the test if one of their
+// calls failed.
 func startBystanders(t *testing.T, port int) *bystanders {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -55,13 +55,13 @@ func startBystanders(t *testing.T, port int) *bystanders {
 	return b
 }
 
-// awaitMore returns when the bystanders were answered n times more.
+// awaitMore returns when n more calls of the bystanders were answered.
 func (b *bystanders) awaitMore(t *testing.T, n int64) {
 	t.Helper()
 	awaitMore(t, "bystanders' calls answered", &b.calls, n)
 }
 
-// rude is a client that keeps to no rule but that of frames.
+// rude is a client that follows only the framing rules of HTTP/2.
 type rude struct {
 	t      *testing.T
 	conn   net.Conn
@@ -88,7 +88,7 @@ func dialRude(t *testing.T, at string, settings ...http2.Setting) *rude {
 	return r
 }
 
-// call begins a stream; pairs come after what each call has.
+// call begins a stream; pairs follow the header fields that each call has.
 func (r *rude) call(stream uint32, path string, end bool, pairs ...string) error {
 	r.block.Reset()
 	fields := append([]string{
@@ -112,8 +112,8 @@ func (r *rude) call(stream uint32, path string, end bool, pairs ...string) error
 	return err
 }
 
-// outcome reads until the stream has ended, and tells how: "grpc-status N ...",
-// "http-status N", "RST_STREAM CODE", "GOAWAY CODE" or "closed".
+// outcome reads until the stream has ended, and returns how: "grpc-status N ...", "http-status N", "RST_STREAM
+// CODE", "GOAWAY CODE" or "closed".
 func (r *rude) outcome(stream uint32) string {
 	for {
 		frame, err := r.framer.ReadFrame()
@@ -153,7 +153,7 @@ func (r *rude) outcome(stream uint32) string {
 	}
 }
 
-// grpcMessage is a message as it is in DATA frames.
+// grpcMessage returns a message in the format of DATA frames.
 func grpcMessage(content []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(content))), content...)
 }
@@ -168,17 +168,23 @@ func TestCallOfWhatNobodyOffersGetsUnimplemented(t *testing.T) {
 	conn := h.dial()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	for _, method := range []string{"/no.Such/Method", "/proto.EchoService2/Echo", echoService + "x/Echo", "/proto.EchoService/NoSuch", "/%s%d%n/%v"} {
+	for _, method := range []string{
+		"/no.Such/Method", "/proto.EchoService2/Echo", echoService + "x/Echo",
+		"/proto.EchoService/NoSuch", "/%s%d%n/%v",
+	} {
 		var answer blob
 		err := conn.Invoke(ctx, method, &blob{}, &answer, grpc.ForceCodecV2(rawCodec{}))
 		if got := status.Convert(err); got.Code() != codes.Unimplemented || got.Message() == "" {
 			t.Errorf("%q: %v, want UNIMPLEMENTED and why", method, err)
 		}
 	}
-	// One connection for all of them: none of it breaks the next.
+	// All of them use one connection: none of them breaks the next.
 	r := dialRude(t, h.address())
 	stream := uint32(1)
-	for _, path := range []string{"no-slash", "/", "//", "/proto.EchoService", "/proto.EchoService/", "//Echo", "/" + strings.Repeat("x", 4000) + "/Echo", "*"} {
+	for _, path := range []string{
+		"no-slash", "/", "//", "/proto.EchoService", "/proto.EchoService/", "//Echo",
+		"/" + strings.Repeat("x", 4000) + "/Echo", "*",
+	} {
 		if err := r.call(stream, path, true); err != nil {
 			t.Fatal(err)
 		}
@@ -215,10 +221,10 @@ func TestOversizedMetadataAndMessagesAreRefusedAndNobodyElseSuffers(t *testing.T
 			t.Errorf("4 MiB of metadata: %s, want a clear refusal", got)
 		}
 	}
-	// A client that does not ask what is allowed.
+	// A client that ignores the advertised limit.
 	for range 20 {
 		r := dialRude(t, h.address())
-		_ = r.call(1, echoMethod, true, "x-huge", strings.Repeat("x", 4<<20)) // it may be cut off on the way
+		_ = r.call(1, echoMethod, true, "x-huge", strings.Repeat("x", 4<<20)) // it may be cut off while sending
 		if got := r.outcome(1); strings.HasPrefix(got, "grpc-status 0") {
 			t.Errorf("4 MiB of metadata: %s", got)
 		}
@@ -226,7 +232,7 @@ func TestOversizedMetadataAndMessagesAreRefusedAndNobodyElseSuffers(t *testing.T
 	if grown := residentSize(t, m.pid) - before; grown > 64<<20 {
 		t.Errorf("the master has grown by %d MiB", grown>>20)
 	}
-	// What fits goes through.
+	// Metadata within the limit is forwarded.
 	fits := metadata.AppendToOutgoingContext(t.Context(), "x-large", strings.Repeat("x", 4<<10))
 	if got := call(fits, strings.Repeat("x", 3<<20)); got != codes.OK {
 		t.Errorf("3 MiB: %s", got)
@@ -236,29 +242,32 @@ func TestOversizedMetadataAndMessagesAreRefusedAndNobodyElseSuffers(t *testing.T
 	m.stop()
 }
 
-// floodService sends without end, and reads nothing.
+// floodService sends without end, and never reads.
 const floodService, floodMethod = "test.Flood", "/test.Flood/Run"
 
 func floodServer(t *testing.T) (at string, sent, running *atomic.Int64) {
 	t.Helper()
 	sent, running = new(atomic.Int64), new(atomic.Int64)
 	server := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}))
-	server.RegisterService(&grpc.ServiceDesc{ServiceName: floodService, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{
-		{StreamName: "Run", ServerStreams: true, ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error {
-			running.Add(1)
-			defer running.Add(-1)
-			for message := playMessage(64<<10, 0); ; sent.Add(1) {
-				if err := stream.SendMsg(message); err != nil {
-					return err
+	server.RegisterService(&grpc.ServiceDesc{
+		ServiceName: floodService, HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{
+			StreamName: "Run", ServerStreams: true, ClientStreams: true,
+			Handler: func(_ any, stream grpc.ServerStream) error {
+				running.Add(1)
+				defer running.Add(-1)
+				for message := playMessage(64<<10, 0); ; sent.Add(1) {
+					if err := stream.SendMsg(message); err != nil {
+						return err
+					}
 				}
-			}
+			},
 		}},
-	}}, new(any))
+	}, new(any))
 	return serve(t, server), sent, running
 }
 
-// A client that opens streams and windows and never reads makes the server wait, and
-// not the master's memory grow.
+// A client that opens streams and windows and never reads makes the server wait; the master's memory does not grow.
 func TestClientThatNeverReadsCostsNoMemory(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -284,7 +293,7 @@ func TestClientThatNeverReadsCostsNoMemory(t *testing.T) {
 			}
 		}
 	}
-	// It has come to rest: the server sends nothing more.
+	// At rest, the server sends nothing more.
 	last := int64(-1)
 	waitFor(t, "the flood has stopped", func() error {
 		now := sent.Load()
@@ -298,7 +307,7 @@ func TestClientThatNeverReadsCostsNoMemory(t *testing.T) {
 	if grown := residentSize(t, m.pid) - before; grown > 64<<20 {
 		t.Errorf("the master has grown by %d MiB, and %d MiB were sent", grown>>20, sent.Load()*64>>10)
 	}
-	// When such a client is gone, its calls are.
+	// When such a client disconnects, its calls end.
 	for _, r := range deaf {
 		_ = r.conn.Close()
 	}
@@ -312,8 +321,8 @@ func TestClientThatNeverReadsCostsNoMemory(t *testing.T) {
 	m.stop()
 }
 
-// A client that begins calls and resets them at once (CVE-2023-44487) costs the
-// master no memory and the worker no more than it can take.
+// A client that begins calls and resets them at once (CVE-2023-44487) costs the master no memory and gives the
+// worker no more load than it can take.
 func TestFloodOfResetsIsBorneOrRefused(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -332,7 +341,7 @@ func TestFloodOfResetsIsBorneOrRefused(t *testing.T) {
 				stream := uint32(2*i + 1)
 				err := r.call(stream, echoMethod, false)
 				if err = errors.Join(err, r.framer.WriteRSTStream(stream, http2.ErrCodeCancel)); err != nil {
-					return // it is thrown out, as it should be
+					return // it is disconnected, as it should be
 				}
 			}
 		})

@@ -19,7 +19,7 @@ import (
 	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
-// figures are what the master has counted of an endpoint, as scripts read them.
+// figures are the master's statistics of an endpoint, in the JSON that scripts read.
 type figures struct {
 	Calls    int            `json:"calls"`
 	InFlight int            `json:"in_flight"`
@@ -27,7 +27,7 @@ type figures struct {
 	Retries  int            `json:"retries"`
 }
 
-// endpoints are those of a service in "service list --json", by worker.
+// endpoints returns the endpoints of a service in "service list --json", by worker.
 func (h *host) endpoints(service string) map[string]figures {
 	h.t.Helper()
 	r := h.cli("service", "list", "--json")
@@ -57,7 +57,7 @@ func (h *host) endpoints(service string) map[string]figures {
 	return byWorker
 }
 
-// wantCounts compares the endpoints' figures with what the workers have noted.
+// wantCounts compares the endpoints' statistics with the workers' notes.
 func (h *host) wantCounts(notes string) {
 	h.t.Helper()
 	_, byWorker := handled(h.t, notes)
@@ -67,7 +67,8 @@ func (h *host) wantCounts(notes string) {
 			failed += n
 		}
 		own := byWorker[worker]
-		h.t.Logf("%s has handled %d calls, was sent %d, and %d of them have failed or went on to another", worker, own, e.Calls, failed)
+		h.t.Logf("%s has handled %d calls, was sent %d, and %d of them have failed or went on to another",
+			worker, own, e.Calls, failed)
 		if e.Calls < own || e.Calls-failed > own || e.InFlight != 0 {
 			h.t.Errorf("%s has handled %d calls, and the master counts %+v", worker, own, e)
 		}
@@ -78,7 +79,7 @@ func (h *host) wantCounts(notes string) {
 	}
 }
 
-// visitor is an endpoint from outside that offers the echo service for a while.
+// visitor is a registered endpoint that offers the echo service for a while.
 type visitor struct {
 	address string
 	mu      sync.Mutex
@@ -99,10 +100,9 @@ func newVisitor(t *testing.T) *visitor {
 	return v
 }
 
-// Workers are killed, drained and replaced, and hung at random while calls come, and
-// an endpoint from outside joins them and leaves. No call is handled twice but those
-// that say that they may be; none fails for which another worker could have been
-// tried; and the counts are right. SEED=N does the same again.
+// Workers are killed, drained, replaced and hung at random during calls, and a registered endpoint comes and goes.
+// Only calls that allow it are handled twice; no call fails that could have been retried on another worker; and the
+// counts are correct. SEED=N repeats a run.
 func TestCallsWhileWorkersComeAndGo(t *testing.T) {
 	t.Parallel()
 	seed, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64)
@@ -123,9 +123,9 @@ func TestCallsWhileWorkersComeAndGo(t *testing.T) {
 	unmarked := h.startCrowd("callers", callers, false, timeout)
 	marked := h.startCrowd("callers who may be tried again", callers/4, true, timeout)
 
-	// What may fail, of callers who may not be tried again: their number for each time
-	// that a worker is gone without a word, since each has one call under way, and again
-	// as many for what was sent in the moment until that was noticed.
+	// The number of acceptable failures of calls that must not be retried: one per caller each time a worker
+	// disappears without notice, since each has one call in flight, and as many again for calls sent before the
+	// loss was noticed.
 	actions := []struct {
 		name           string
 		act            func(w worker)
@@ -133,7 +133,7 @@ func TestCallsWhileWorkersComeAndGo(t *testing.T) {
 		allowed        []codes.Code
 	}{
 		{name: "drained and replaced", act: func(w worker) {
-			h.signalWorker(w.PID, syscall.SIGTERM) // it says GOAWAY, and finishes what it has
+			h.signalWorker(w.PID, syscall.SIGTERM) // it sends GOAWAY, and finishes its calls
 			h.awaitGone(w.PID)
 		}},
 		{name: "joined by one from outside, for a while", act: func(worker) {
@@ -143,15 +143,18 @@ func TestCallsWhileWorkersComeAndGo(t *testing.T) {
 				t.Errorf("deregister: exit code %d: %s", r.code, r.stderr)
 			}
 		}},
-		{name: "killed", act: func(w worker) { h.killWorker(w.PID) }, most: 2 * callers, allowed: []codes.Code{codes.Unavailable}},
+		{
+			name: "killed", act: func(w worker) { h.killWorker(w.PID) }, most: 2 * callers,
+			allowed: []codes.Code{codes.Unavailable},
+		},
 		{name: "hung", act: func(w worker) {
 			h.signalWorker(w.PID, syscall.SIGSTOP)
 			unmarked.awaitMore(20)
-			time.Sleep(timeout / 2) // so long it hangs: too long for some calls, not for all
+			time.Sleep(timeout / 2) // the hang is too long for some calls, not for all
 			h.signalWorker(w.PID, syscall.SIGCONT)
 		}, most: 4 * callers, ofMarked: callers, allowed: []codes.Code{codes.DeadlineExceeded, codes.Unavailable}},
 	}
-	// Each once, in any order, and then some.
+	// Each action once, in random order, and then some more.
 	order := random.Perm(len(actions))
 	for range 6 {
 		order = append(order, random.IntN(len(actions)))

@@ -21,15 +21,15 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// requestID marks a call as one that may be tried again.
+// requestID marks a call as one that may be retried.
 const requestID = "hsu-request-id"
 
-// A crowd are callers of the echo unit who never stop. Each call has an id, which
-// the workers note.
+// A crowd is a group of callers of the echo unit that call continuously. Each call has an ID, which the workers
+// note.
 type crowd struct {
 	t       *testing.T
 	name    string
-	marked  bool          // the calls may be tried again
+	marked  bool          // the calls may be retried
 	timeout time.Duration // of a call
 	acked   atomic.Int64
 	ended   []atomic.Int64 // calls of each caller
@@ -37,12 +37,11 @@ type crowd struct {
 	callers sync.WaitGroup
 
 	mu       sync.Mutex
-	came     map[string]error // of each call that has ended
+	came     map[string]error // result of each call that has ended
 	failures []error          // since takeFailures
 }
 
-// startCrowd starts the callers. Every second one asks for what takes a while, so
-// that something is always under way.
+// startCrowd starts the callers. Every second one sends slow requests, so that calls are always in flight.
 func (h *host) startCrowd(name string, callers int, marked bool, timeout time.Duration) *crowd {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -66,13 +65,13 @@ func (h *host) startCrowd(name string, callers int, marked bool, timeout time.Du
 }
 
 func (c *crowd) call(conn *grpc.ClientConn, id string) {
-	// Not the crowd's own context: when it ends, what is under way is waited for.
+	// Not the crowd's own context: at its end, calls in flight are waited for.
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
 	if c.marked {
 		ctx = metadata.AppendToOutgoingContext(ctx, requestID, id)
 	}
-	// It waits for the master to be there, so that each call that is sent is sent once.
+	// It waits for the master to be ready, so that each call is sent once.
 	err := callEcho(ctx, conn, id, grpc.WaitForReady(true))
 	c.mu.Lock()
 	c.came[id] = err
@@ -84,10 +83,10 @@ func (c *crowd) call(conn *grpc.ClientConn, id string) {
 		c.acked.Add(1)
 		return
 	}
-	time.Sleep(time.Millisecond) // it tries again, but not at once
+	time.Sleep(time.Millisecond) // it retries, but not at once
 }
 
-// takeFailures returns what calls have failed with, and begins anew.
+// takeFailures returns the failures of calls, and clears them.
 func (c *crowd) takeFailures() []error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,12 +95,13 @@ func (c *crowd) takeFailures() []error {
 	return failures
 }
 
-// wantFailures checks those since the last time: so many at most, with these codes.
+// wantFailures checks the failures since the last time: at most this many, with these codes.
 func (c *crowd) wantFailures(after string, most int, allowed ...codes.Code) {
 	c.t.Helper()
 	failures := c.takeFailures()
 	if len(failures) > most {
-		c.t.Errorf("%s: %d calls of the %s have failed, want %d at most, the first with %v", after, len(failures), c.name, most, failures[0])
+		c.t.Errorf("%s: %d calls of the %s have failed, want %d at most, the first with %v",
+			after, len(failures), c.name, most, failures[0])
 	}
 	for _, err := range failures {
 		if !slices.Contains(allowed, status.Code(err)) {
@@ -117,7 +117,7 @@ func (c *crowd) awaitMore(n int64) {
 	awaitMore(c.t, "calls of the "+c.name+" answered", &c.acked, n)
 }
 
-// awaitEachCaller returns when whatever is under way now has ended.
+// awaitEachCaller returns when all calls that are in flight now have ended.
 func (c *crowd) awaitEachCaller() {
 	c.t.Helper()
 	for i := range c.ended {
@@ -131,7 +131,7 @@ func (c *crowd) stop() {
 	c.callers.Wait()
 }
 
-// noting are the flags of n units of a habit that note what they handle in a folder.
+// noting returns flags for n units of a habit that note their requests in a folder.
 func (h *host) noting(habit string, n int) (flags []string, notes string) {
 	h.t.Helper()
 	notes = filepath.Join(h.dir, "notes")
@@ -141,8 +141,8 @@ func (h *host) noting(habit string, n int) (flags []string, notes string) {
 	return workersOf(programs.unit, n, "-as", habit, "-record", h.record, "-notes", notes), notes
 }
 
-// handled are the requests that the workers have noted, and how often each; and how
-// many each worker has, all its instances together. No call may be under way.
+// handled returns the requests that the workers have noted, with the number of times each; and the number of
+// requests of each worker, over all its instances. No call may be in flight.
 func handled(t *testing.T, notes string) (times, byWorker map[string]int) {
 	t.Helper()
 	files, err := os.ReadDir(notes)
@@ -164,7 +164,7 @@ func handled(t *testing.T, notes string) (times, byWorker map[string]int) {
 	return times, byWorker
 }
 
-// wantHandled compares what callers were told with what workers have noted.
+// wantHandled compares the callers' results with the workers' notes.
 func (c *crowd) wantHandled(times map[string]int) {
 	c.t.Helper()
 	c.mu.Lock()

@@ -30,8 +30,8 @@ func TestEchoUnitIsCalledOverCrashesOfTheMasterAndOfWorkers(t *testing.T) {
 		want := h.awaitRunning(3).instances(t)
 		m.kill()
 		m = h.start()
-		calls.takeFailures() // of what was under way; a call that is not yet sent waits
-		// Each adopted worker has its routes before SERVING, so that nothing fails from now on.
+		calls.takeFailures() // failures of calls in flight; a call that is not sent yet waits
+		// Each adopted worker has its routes before SERVING, so that no call fails from now on.
 		conn := h.dial()
 		for i := range 30 {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -63,8 +63,7 @@ func TestEchoUnitIsCalledOverCrashesOfTheMasterAndOfWorkers(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// The moment of SERVING itself: whoever waits for it and calls at once is answered,
-// by a worker that was there before.
+// A client that waits for SERVING and calls at once is answered by a worker that existed before.
 func TestRoutesOfAdoptedWorkersAreThereBeforeServing(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -77,7 +76,7 @@ func TestRoutesOfAdoptedWorkersAreThereBeforeServing(t *testing.T) {
 		m = h.start()
 		conn := h.dial()
 		for range 50 {
-			// Not a moment longer than a call takes: nothing is to be waited for.
+			// The timeout only covers the call itself: it must not have to wait.
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			if err := callEcho(ctx, conn, "first"); err != nil {
 				t.Errorf("a call after SERVING: %v", err)
@@ -92,8 +91,7 @@ func TestRoutesOfAdoptedWorkersAreThereBeforeServing(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// A service whose workers come later is one that has to be waited for, and not one
-// that nobody offers.
+// A call of a service whose workers are not ready yet waits, instead of failing as for an unknown service.
 func TestCallOfAServiceWhoseWorkerIsNotReadyWaitsForIt(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -103,7 +101,8 @@ func TestCallOfAServiceWhoseWorkerIsNotReadyWaitsForIt(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	err := callEcho(ctx, h.dial(), "nobody there")
-	if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Unavailable || time.Since(began) < 250*time.Millisecond {
+	if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Unavailable ||
+		time.Since(began) < 250*time.Millisecond {
 		t.Errorf("after %s: %v, want it to have waited", time.Since(began), err)
 	}
 	m.kill()

@@ -17,8 +17,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A forwarder is a gateway written with grpc-go alone, which reads each message
-// and writes it again: what the master's is compared with.
+// A forwarder is a gateway written with grpc-go alone, which decodes and encodes each message. The master's
+// behaviour is compared with it.
 type forwarder struct {
 	conns map[string]*grpc.ClientConn // by service
 }
@@ -49,7 +49,8 @@ func (f *forwarder) forward(_ any, in grpc.ServerStream) error {
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		ctx = metadata.NewOutgoingContext(ctx, md.Copy())
 	}
-	out, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method, grpc.ForceCodecV2(rawCodec{}))
+	out, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method,
+		grpc.ForceCodecV2(rawCodec{}))
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (f *forwarder) forward(_ any, in grpc.ServerStream) error {
 				return // the call's context has ended with it
 			}
 			if out.SendMsg(&message) != nil {
-				return // why, the other direction learns
+				return // the other direction gets the reason
 			}
 		}
 	}()
@@ -90,7 +91,7 @@ func (f *forwarder) forward(_ any, in grpc.ServerStream) error {
 	}
 }
 
-// splitMethod takes "/pkg.Service/Method" apart.
+// splitMethod splits "/pkg.Service/Method".
 func splitMethod(method string) (service, name string) {
 	for i := len(method) - 1; i > 0; i-- {
 		if method[i] == '/' {
@@ -100,11 +101,10 @@ func splitMethod(method string) (service, name string) {
 	return "", method
 }
 
-// blob is a message as it is on the wire.
+// blob is a message in its wire format.
 type blob []byte
 
-// rawCodec leaves messages as they are. It has the name of the usual one, so that
-// the content type says nothing of it.
+// rawCodec does not change messages. It has the name of the default codec, so that the content type is the same.
 type rawCodec struct{}
 
 func (rawCodec) Name() string { return "proto" }
@@ -126,7 +126,7 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// listen opens a port of 127.0.0.1 that the kernel chooses.
+// listen opens a port of 127.0.0.1 that the kernel selects.
 func listen(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

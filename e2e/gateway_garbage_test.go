@@ -20,10 +20,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// refusesAll is a way to answer that leaves a call unharmed: it may be tried again.
+// refusesAll is an answer that leaves a call unprocessed, so that it may be retried.
 const refusesAll = "GOAWAY for every call"
 
-// garbled are ways to answer that are no gRPC, on a connection.
+// garbled are answers on a connection that are not gRPC.
 var garbled = map[string]func(net.Conn){
 	"closes at once": func(net.Conn) {},
 	"random bytes": func(c net.Conn) {
@@ -41,7 +41,9 @@ var garbled = map[string]func(net.Conn){
 		_ = f.WriteData(stream, true, []byte("no headers"))
 	}),
 	"a block that is no HPACK": afterRequest(func(f *http2.Framer, stream uint32) {
-		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: bytes.Repeat([]byte{0xff}, 100), EndHeaders: true, EndStream: true})
+		_ = f.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: stream, BlockFragment: bytes.Repeat([]byte{0xff}, 100), EndHeaders: true, EndStream: true,
+		})
 	}),
 	"HTML": afterRequest(func(f *http2.Framer, stream uint32) {
 		var block bytes.Buffer
@@ -78,13 +80,14 @@ var garbled = map[string]func(net.Conn){
 			if err != nil {
 				return
 			}
-			// A literal without indexing, of 3 bytes and a value of 120.
-			err = f.WriteContinuation(stream, false, bytes.Repeat(append([]byte{0x00, 3, 'x', '-', 'y', 120}, bytes.Repeat([]byte{'v'}, 120)...), 100))
+			// A literal without indexing, with a name of 3 bytes and a value of 120.
+			err = f.WriteContinuation(stream, false,
+				bytes.Repeat(append([]byte{0x00, 3, 'x', '-', 'y', 120}, bytes.Repeat([]byte{'v'}, 120)...), 100))
 		}
 	}),
 }
 
-// soundly answers Ping, and all else, as an empty message.
+// soundly answers Ping and every other call with an empty message.
 var soundly = afterRequest(func(f *http2.Framer, stream uint32) {
 	var block bytes.Buffer
 	e := hpack.NewEncoder(&block)
@@ -94,11 +97,12 @@ var soundly = afterRequest(func(f *http2.Framer, stream uint32) {
 	_ = f.WriteData(stream, false, grpcMessage(nil))
 	block.Reset()
 	_ = e.WriteField(hpack.HeaderField{Name: "grpc-status", Value: "0"})
-	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+	_ = f.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true,
+	})
 })
 
-// afterRequest is an endpoint that speaks HTTP/2 until a request has come, of which it
-// knows no more than that.
+// afterRequest returns an endpoint that speaks HTTP/2 until a request has arrived, without parsing the request.
 func afterRequest(answer func(f *http2.Framer, stream uint32)) func(net.Conn) {
 	return func(c net.Conn) {
 		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
@@ -155,22 +159,21 @@ func TestEndpointThatAnswersGarbageFailsItsOwnCallsOnly(t *testing.T) {
 	m.stop()
 }
 
-// outsider is an endpoint of a service that talks in a way of its own to whoever is
-// not the first to connect.
+// outsider is an endpoint of a service that answers in its own way on every connection except the first.
 type outsider struct {
 	listener net.Listener
 	address  string
-	relayed  atomic.Int64 // connections on which it talks in its way
+	relayed  atomic.Int64 // connections on which it answers in its own way
 	talks    sync.WaitGroup
 }
 
-// invite registers one, and returns when it is ready.
+// invite registers an outsider, and returns when it is ready.
 func (h *host) invite(t *testing.T, service string, talk func(net.Conn)) *outsider {
 	t.Helper()
 	l := listen(t)
 	o := &outsider{listener: l, address: l.Addr().String()}
 	o.talks.Go(func() {
-		// Whoever looks whether it is well comes first, and finds that it is.
+		// The first connection is the health check's, and gets a sound answer.
 		for way := soundly; ; way = func(c net.Conn) { o.relayed.Add(1); talk(c) } {
 			c, err := l.Accept()
 			if err != nil {
@@ -192,7 +195,7 @@ func (h *host) invite(t *testing.T, service string, talk func(net.Conn)) *outsid
 	return o
 }
 
-// dismiss deregisters it. No connection to it is left.
+// dismiss deregisters it. No connection to it remains.
 func (h *host) dismiss(t *testing.T, service string, o *outsider) {
 	t.Helper()
 	if r := h.cli("service", "deregister", service, o.address); r.code != 0 {
@@ -208,7 +211,7 @@ func (h *host) dismiss(t *testing.T, service string, o *outsider) {
 	}
 }
 
-// callGarbled calls an endpoint that talks in a way that is no gRPC.
+// callGarbled calls an endpoint whose answers are not gRPC.
 func (h *host) callGarbled(t *testing.T, conn *grpc.ClientConn, service string, talk func(net.Conn), refuses bool) {
 	o := h.invite(t, service, talk)
 	for range 10 {
@@ -230,7 +233,7 @@ func (h *host) callGarbled(t *testing.T, conn *grpc.ClientConn, service string, 
 	h.dismiss(t, service, o)
 }
 
-// Calls that an endpoint cannot have seen go on to another one, whoever sent them.
+// Calls that an endpoint cannot have processed are retried on another one, for every caller.
 func TestCallThatAnEndpointHasNotSeenIsAnsweredByAnother(t *testing.T) {
 	t.Parallel()
 	for name, talk := range map[string]func(net.Conn){
@@ -238,7 +241,7 @@ func TestCallThatAnEndpointHasNotSeenIsAnsweredByAnother(t *testing.T) {
 		"REFUSED_STREAM": afterRequest(func(f *http2.Framer, stream uint32) {
 			_ = f.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
 		}),
-		"connection refused": nil, // nobody listens any more
+		"connection refused": nil, // nothing listens any more
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

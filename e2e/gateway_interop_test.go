@@ -23,7 +23,7 @@ import (
 	"google.golang.org/grpc/reflection"
 )
 
-// startProgram runs a server of others until the test ends; it listens on port.
+// startProgram runs a third-party server until the test ends; it listens on port.
 func startProgram(t *testing.T, port int, path string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(path, args...)
@@ -50,7 +50,7 @@ func startProgram(t *testing.T, port int, path string, args ...string) {
 	})
 }
 
-// interopCases are those of gRPC's own that need no credentials and no second server.
+// interopCases are gRPC's own test cases that need neither credentials nor a second server.
 var interopCases = []string{
 	"empty_unary", "large_unary", "client_streaming", "server_streaming", "ping_pong", "empty_stream",
 	"cancel_after_begin", "cancel_after_first_response", "timeout_on_sleeping_server", "custom_metadata",
@@ -67,15 +67,16 @@ func TestInteropOfGRPCPassesThroughTheGateway(t *testing.T) {
 	client := wireTool(t, "client")
 	for _, name := range interopCases {
 		t.Run(name, func(t *testing.T) {
-			if out, err := execute(t, client, "--server_host", host, "--server_port", gateway, "--test_case", name); err != nil {
+			if out, err := execute(t, client, "--server_host", host, "--server_port", gateway,
+				"--test_case", name); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
 	}
 }
 
-// plainServer is grpc-go as it comes, with a service that can be called, and with the
-// master's bound of streams: h2spec tries none where there is none.
+// plainServer is a default grpc-go server, with a service that can be called, and with the master's limit of
+// streams: h2spec does not test the limit if there is none.
 func plainServer(t *testing.T) string {
 	t.Helper()
 	server := grpc.NewServer(grpc.MaxConcurrentStreams(1024))
@@ -85,14 +86,13 @@ func plainServer(t *testing.T) string {
 	return serve(t, server)
 }
 
-// h2spec returns the cases that fail against a server, by what they do; specs are
-// those to try, all where there are none. Whatever has not come within the seconds
-// does not come.
+// h2spec returns the cases that fail against a server, by their behaviour. specs selects the cases; without specs,
+// all are run. An answer that does not arrive within this many seconds counts as missing.
 func h2spec(t *testing.T, at, path string, seconds int, specs ...string) (failed map[string]string, err error) {
 	host, port, _ := net.SplitHostPort(at)
 	report := filepath.Join(t.TempDir(), "report.xml")
 	args := append([]string{"-h", host, "-p", port, "-P", path, "-o", fmt.Sprint(seconds), "-j", report}, specs...)
-	out, err := execute(t, wireTool(t, "h2spec"), args...) // ends with 1 where a case fails
+	out, err := execute(t, wireTool(t, "h2spec"), args...) // exits with 1 if a case fails
 	text, readErr := os.ReadFile(report)
 	if readErr != nil {
 		return nil, fmt.Errorf("h2spec: %w, %w\n%s", err, readErr, out)
@@ -181,7 +181,8 @@ func TestLoadFromH2loadIsAnsweredInFull(t *testing.T) {
 			t.Errorf("h2load did not say %q:\n%s", want, out)
 		}
 	}
-	// 12 bytes came back of each, so that each was answered and not refused in its trailers.
+	// Each answer has 12 bytes, so the total shows that all calls were answered and none was refused in its
+	// trailers.
 	if !regexp.MustCompile(`\(240000\) data`).MatchString(out) {
 		t.Errorf("h2load did not get 240000 bytes of data:\n%s", out)
 	}
@@ -206,12 +207,30 @@ func TestGrpcurlListsDescribesAndCallsThroughTheGateway(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{[]string{h.address(), "list"}, []string{echoService, "proto.MyBusinessService", "grpc.health.v1.Health"}},
-		{[]string{h.address(), "list", echoService}, []string{echoService + ".Echo"}},
-		{[]string{h.address(), "describe", echoService}, []string{"rpc Echo ( .proto.EchoRequest ) returns ( .proto.EchoResponse )"}},
-		{[]string{h.address(), "describe", "proto.EchoRequest"}, []string{"string message = 1;"}},
-		{[]string{"-d", `{"message": "by reflection"}`, h.address(), echoService + "/Echo"}, []string{`"message": "by reflection"`}},
-		{[]string{"-d", `{"data": "x"}`, h.address(), "proto.MyBusinessService/ProcessData"}, []string{`"result": "Processed: x"`}},
+		{
+			[]string{h.address(), "list"},
+			[]string{echoService, "proto.MyBusinessService", "grpc.health.v1.Health"},
+		},
+		{
+			[]string{h.address(), "list", echoService},
+			[]string{echoService + ".Echo"},
+		},
+		{
+			[]string{h.address(), "describe", echoService},
+			[]string{"rpc Echo ( .proto.EchoRequest ) returns ( .proto.EchoResponse )"},
+		},
+		{
+			[]string{h.address(), "describe", "proto.EchoRequest"},
+			[]string{"string message = 1;"},
+		},
+		{
+			[]string{"-d", `{"message": "by reflection"}`, h.address(), echoService + "/Echo"},
+			[]string{`"message": "by reflection"`},
+		},
+		{
+			[]string{"-d", `{"data": "x"}`, h.address(), "proto.MyBusinessService/ProcessData"},
+			[]string{`"result": "Processed: x"`},
+		},
 	} {
 		out := grpcurl(test.args...)
 		for _, want := range test.want {
@@ -245,10 +264,10 @@ func (h *host) awaitService(name string, n int) {
 	})
 }
 
-// A unit and a client in Python, of which nothing was made for hsu-master.
+// A unit and a client in Python, neither of which was made for hsu-master.
 func TestPythonUnitServesPythonClientThroughTheGateway(t *testing.T) {
 	t.Parallel()
-	const python = "/usr/bin/python3" // Debian's, whatever else there is
+	const python = "/usr/bin/python3" // Debian's, whatever else is installed
 	needDebian(t, "python3-grpcio", python, "-c", "import grpc")
 	folder, err := filepath.Abs("testdata/python_unit")
 	if err != nil {
@@ -272,7 +291,7 @@ func TestPythonUnitServesPythonClientThroughTheGateway(t *testing.T) {
 	if diff := cmp.Diff(before, h.awaitRunning(2).instances(t)); diff != "" {
 		t.Errorf("the units are not what they were (-before +after):\n%s", diff)
 	}
-	// What is written in Go calls it too.
+	// A client in Go calls it too.
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := callEcho(ctx, h.dial(), "from Go"); err != nil {

@@ -30,9 +30,8 @@ func once(ctx context.Context, t *testing.T, client proto.MyBusinessServiceClien
 	return ""
 }
 
-// Requests under a key are tried again and again while masters and workers are
-// killed: each is counted once, and its answer is the same for ever, though every
-// worker answers each time with another.
+// Requests under a key are retried repeatedly while masters and workers are killed. Each is counted once, and its
+// answer stays the same forever, although every worker gives a different answer each time.
 func TestRequestUnderAKeyIsCountedOnceOverEveryCrash(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -51,8 +50,11 @@ func TestRequestUnderAKeyIsCountedOnceOverEveryCrash(t *testing.T) {
 	defer all.Wait()
 	defer over.Store(true)
 	for i := range callers {
-		// Two of each: what comes twice at the same time runs once.
-		clients := []proto.MyBusinessServiceClient{proto.NewMyBusinessServiceClient(h.dial()), proto.NewMyBusinessServiceClient(h.dial())}
+		// Two of each: two simultaneous requests under a key run once.
+		clients := []proto.MyBusinessServiceClient{
+			proto.NewMyBusinessServiceClient(h.dial()),
+			proto.NewMyBusinessServiceClient(h.dial()),
+		}
 		all.Go(func() {
 			for n := 0; !over.Load(); n++ {
 				key := fmt.Sprintf("caller %d, request %d", i, n)
@@ -99,7 +101,7 @@ func TestRequestUnderAKeyIsCountedOnceOverEveryCrash(t *testing.T) {
 	if got := h.dump().ProcessedCount; got != int64(len(results)) {
 		t.Errorf("processed_count = %d, want that of the keys, %d", got, len(results))
 	}
-	// A master that has not run any of it knows the answers.
+	// A master that has run none of the requests knows the answers.
 	m.kill()
 	m = h.start()
 	client := proto.NewMyBusinessServiceClient(h.dial())

@@ -20,8 +20,8 @@ import (
 	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
-// governed makes a host whose master has n echo units, treats calls of their service
-// as --service-option says, and has them note the requests.
+// governed returns a host whose master has n echo units that note their requests, and applies option as
+// --service-option to their service.
 func governed(t *testing.T, n int, option string) (h *host, notes string) {
 	t.Helper()
 	h = newHost(t)
@@ -62,7 +62,8 @@ func TestCallsWithOneKeyGoToOneWorkerAlsoAfterACrashOfTheMaster(t *testing.T) {
 				}
 				key := fmt.Sprint(user)
 				if home := homes[key]; n != calls || home != "" && home != worker {
-					t.Errorf("round %d: %d of %d calls of user %d went to %s, before to %q", round, n, calls, user, worker, home)
+					t.Errorf("round %d: %d of %d calls of user %d went to %s, before to %q",
+						round, n, calls, user, worker, home)
 				}
 				homes[key] = worker
 			}
@@ -85,7 +86,7 @@ func TestRoundRobinGivesEachWorkerAsMany(t *testing.T) {
 	m := h.start()
 	h.awaitRunning(3)
 	m.kill()
-	m = h.start() // to whom none of them is fresh, which would get less
+	m = h.start() // for the new master no worker is fresh; a fresh one would get fewer calls
 	h.awaitRunning(3)
 	h.awaitService(echoService, 3)
 	conn := h.dial()
@@ -104,7 +105,7 @@ func TestRoundRobinGivesEachWorkerAsMany(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// The endpoint answers when the test lets it, so that calls are surely under way.
+// The endpoint answers when the test allows it, so that calls are certainly in flight.
 func TestCallBeyondTheServicesLimitIsRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	const limit = 3
@@ -153,7 +154,7 @@ func TestMessageBeyondTheServicesLimitIsRefused(t *testing.T) {
 	h.awaitRunning(1)
 	h.awaitService(echoService, 1)
 	conn := h.dial()
-	const frame = 4 // what StringValue adds to so long a string
+	const frame = 4 // the overhead of StringValue for a string of this length
 	for _, size := range []int{64<<10 - frame, 64<<10 - frame + 1, 1 << 20} {
 		want := codes.OK
 		if size > 64<<10-frame {

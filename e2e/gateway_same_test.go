@@ -29,31 +29,31 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// A play is a call that both ends act by a script: what it looks like to either
-// must not depend on what is between them.
+// A play is a call in which both ends follow a script: the ends must see the same, regardless of the gateway
+// between them.
 const playService, playMethod = "test.Play", "/test.Play/Act"
 
-// script of a call; its first message is this, as JSON.
+// script of a call; its first message contains the script as JSON.
 type script struct {
-	// Of the client.
+	// The client's part.
 	Metadata map[string][]string
 	Sends    []int // sizes of its further messages
 	Unary    bool  // called as a unary method
 	Gzip     bool
 	Deadline bool // the call has one, which is not reached
 	Overrun  bool // the server never ends it: the deadline does
-	Cancel   int  // so many answers are read, then it is cancelled; 0: never
-	// Of the server.
+	Cancel   int  // cancelled after this many answers; 0: never
+	// The server's part.
 	Header, Trailer map[string][]string
-	HeaderFirst     bool  // sent before all else, not with the first message
+	HeaderFirst     bool  // sent first, not with the first message
 	Answers         []int // sizes of its messages
-	Early           int   // so many of the client's further messages are read before it answers
+	Early           int   // number of the client's further messages read before the answer
 	Code            codes.Code
 	Message         string
 	Details         bool
 }
 
-// seen is what one end has seen of a call.
+// seen is the view of a call from one end.
 type seen struct {
 	Metadata        map[string][]string // and the answer's header
 	Trailer         map[string][]string
@@ -62,10 +62,10 @@ type seen struct {
 	Message         string
 	Details         string
 	Compression     string
-	Deadline, Ended bool // it has one; it ended before its script did
+	Deadline, Ended bool // it has a deadline; it ended before its script did
 }
 
-// randomScript writes one.
+// randomScript returns a random script.
 func randomScript(r *rand.Rand) script {
 	size := func() int {
 		switch r.IntN(12) {
@@ -96,7 +96,7 @@ func randomScript(r *rand.Rand) script {
 				key += "-bin"
 				value = func() string { return string([]byte{byte(r.IntN(256)), 0, byte(r.IntN(256))}[:r.IntN(4)]) }
 			case 1:
-				value = func() string { return strings.Repeat("v", r.IntN(800)) + "." } // all of them stay below any bound
+				value = func() string { return strings.Repeat("v", r.IntN(800)) + "." } // all stay below any limit
 			}
 			for range 1 + r.IntN(3) {
 				m[key] = append(m[key], strings.TrimSpace(value()))
@@ -115,7 +115,10 @@ func randomScript(r *rand.Rand) script {
 	switch r.IntN(10) {
 	case 0, 1, 2:
 		s.Code = codes.Code(1 + r.IntN(16))
-		s.Message = []string{"", "plain", "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n", "100% wrong", strings.Repeat("long ", 300)}[r.IntN(5)]
+		s.Message = []string{
+			"", "plain", "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n",
+			"100% wrong", strings.Repeat("long ", 300),
+		}[r.IntN(5)]
 		s.Details = r.IntN(3) == 0
 		if s.Unary {
 			s.Answers = nil
@@ -133,7 +136,7 @@ func randomScript(r *rand.Rand) script {
 	return s
 }
 
-// message of a size; what is in it follows from the number.
+// playMessage returns a message of a size; its content follows from the number.
 func playMessage(size, number int) *blob {
 	message := make(blob, size)
 	for i := range message {
@@ -142,14 +145,14 @@ func playMessage(size, number int) *blob {
 	return &message
 }
 
-// told shortens a message.
+// told shortens a message to its hash.
 func told(message blob) string {
 	h := fnv.New64a()
 	_, _ = h.Write(message)
 	return fmt.Sprintf("%d bytes, %x", len(message), h.Sum64())
 }
 
-// stage is the server that plays, and what it has seen by the call's id.
+// stage is the server of the plays, with its views of calls by ID.
 type stage struct {
 	mu    sync.Mutex
 	seen  map[string]seen
@@ -157,14 +160,14 @@ type stage struct {
 	over  map[string]chan struct{}
 }
 
-// hasBegun tells whether the call has come to the server.
+// hasBegun reports whether the call has reached the server.
 func (s *stage) hasBegun(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.began[id]
 }
 
-// ended is a channel that is closed when the server's end of the call is over.
+// ended returns a channel that is closed when the server's end of the call is over.
 func (s *stage) ended(id string) chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,7 +252,7 @@ func (s *stage) act(_ any, stream grpc.ServerStream) (err error) {
 	return answer.Err()
 }
 
-// ours are the pairs that the scripts name.
+// ours returns the pairs that the scripts name.
 func ours(md metadata.MD) map[string][]string {
 	m := map[string][]string{}
 	for key, values := range md {
@@ -260,7 +263,7 @@ func ours(md metadata.MD) map[string][]string {
 	return m
 }
 
-// compressionKey is where watchCompression leaves what a request was compressed with.
+// compressionKey is the key under which watchCompression stores the compression of a request.
 type compressionKey struct{}
 
 type watchCompression struct{}
@@ -281,10 +284,10 @@ func (watchCompression) TagConn(ctx context.Context, _ *stats.ConnTagInfo) conte
 
 func (watchCompression) HandleConn(context.Context, stats.ConnStats) {}
 
-// overrun is the deadline of a call that is to reach it.
+// overrun is the deadline of a call that must reach it.
 const overrun = 300 * time.Millisecond
 
-// play makes the call that the script says and returns what the client saw.
+// play makes the call of the script and returns the client's view.
 func play(ctx context.Context, conn *grpc.ClientConn, id string, s script) (saw seen) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -309,7 +312,8 @@ func play(ctx context.Context, conn *grpc.ClientConn, id string, s script) (saw 
 	if s.Unary {
 		var answer blob
 		request := blob(first)
-		err = conn.Invoke(ctx, playMethod, &request, &answer, append(options, grpc.Header(&header), grpc.Trailer(&trailer))...)
+		err = conn.Invoke(ctx, playMethod, &request, &answer,
+			append(options, grpc.Header(&header), grpc.Trailer(&trailer))...)
 		if err == nil {
 			saw.Messages = append(saw.Messages, told(answer))
 		}
@@ -320,15 +324,18 @@ func play(ctx context.Context, conn *grpc.ClientConn, id string, s script) (saw 
 	answer := status.Convert(err)
 	saw.Code, saw.Message = answer.Code(), answer.Message()
 	if s.Overrun || s.Cancel > 0 {
-		saw.Message = "" // who said it first is chance
+		saw.Message = "" // it depends on timing which end reports first
 		saw.Trailer = nil
 	}
 	saw.Details = fmt.Sprint(answer.Details())
 	return saw
 }
 
-func playStream(ctx context.Context, cancel func(), conn *grpc.ClientConn, s script, first blob, saw *seen, options []grpc.CallOption) (header, trailer metadata.MD, err error) {
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, playMethod, options...)
+func playStream(ctx context.Context, cancel func(), conn *grpc.ClientConn, s script, first blob, saw *seen,
+	options []grpc.CallOption,
+) (header, trailer metadata.MD, err error) {
+	stream, err := conn.NewStream(ctx,
+		&grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, playMethod, options...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -338,7 +345,7 @@ func playStream(ctx context.Context, cancel func(), conn *grpc.ClientConn, s scr
 		}
 		for i, size := range s.Sends {
 			if stream.SendMsg(playMessage(size, -i)) != nil {
-				return // why, the answer says
+				return // the answer has the reason
 			}
 		}
 		_ = stream.CloseSend()
@@ -351,7 +358,7 @@ func playStream(ctx context.Context, cancel func(), conn *grpc.ClientConn, s scr
 		saw.Messages = append(saw.Messages, told(message))
 		if n == s.Cancel {
 			cancel()
-			saw.Messages = nil // more may have come before it
+			saw.Messages = nil // more may have arrived before it
 			for ; err == nil; err = stream.RecvMsg(&message) {
 			}
 			break
@@ -367,8 +374,8 @@ func playStream(ctx context.Context, cancel func(), conn *grpc.ClientConn, s scr
 	return header, stream.Trailer(), err
 }
 
-// Random calls look the same to both ends through the master, through a forwarder
-// of grpc-go, and with nothing between them. SEED=N plays the same ones again.
+// Random calls look the same to both ends through the master, through a grpc-go forwarder, and directly. SEED=N
+// repeats a run.
 func TestCallsLookTheSameThroughTheGateway(t *testing.T) {
 	t.Parallel()
 	seed, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64)
@@ -378,9 +385,12 @@ func TestCallsLookTheSameThroughTheGateway(t *testing.T) {
 	t.Logf("SEED=%d", seed)
 	theatre := &stage{seen: map[string]seen{}, began: map[string]bool{}, over: map[string]chan struct{}{}}
 	server := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}), grpc.StatsHandler(watchCompression{}))
-	server.RegisterService(&grpc.ServiceDesc{ServiceName: playService, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{
-		{StreamName: "Act", ServerStreams: true, ClientStreams: true, Handler: theatre.act},
-	}}, theatre)
+	server.RegisterService(&grpc.ServiceDesc{
+		ServiceName: playService, HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{
+			{StreamName: "Act", ServerStreams: true, ClientStreams: true, Handler: theatre.act},
+		},
+	}, theatre)
 	direct := serve(t, server)
 	gateway, _ := openGateway(t, offer{playService, direct})
 	ways := []string{"direct", "grpc-go", "gateway"}
@@ -410,7 +420,7 @@ func TestCallsLookTheSameThroughTheGateway(t *testing.T) {
 						defer cancel()
 						client[i] = play(ctx, conn, id, s)
 						if s.Overrun && !theatre.hasBegun(id) {
-							return // the deadline was reached on the way
+							return // the deadline was reached before the server
 						}
 						select {
 						case <-theatre.ended(id):
@@ -434,14 +444,14 @@ func TestCallsLookTheSameThroughTheGateway(t *testing.T) {
 	players.Wait()
 }
 
-// compare holds the third of each against the two others.
+// compare compares the third view of each end with the two others.
 func (*stage) compare(t *testing.T, n int, s script, client, served [3]seen) {
 	text := sync.OnceValue(func() string { b, _ := json.Marshal(s); return string(bytes.ToValidUTF8(b, nil)) })
 	for end, saw := range map[string][3]seen{"client": client, "server": served} {
 		for i, way := range []string{"nothing", "a forwarder of grpc-go"} {
 			want, got := saw[i], saw[2]
 			if s.Overrun || s.Cancel > 0 {
-				// How far they had come is chance.
+				// Their progress until then depends on timing.
 				want.Messages, got.Messages = nil, nil
 				if end == "client" && s.Overrun {
 					want.Metadata, got.Metadata = nil, nil
@@ -450,11 +460,12 @@ func (*stage) compare(t *testing.T, n int, s script, client, served [3]seen) {
 					continue // it has not come as far
 				}
 			}
-			if i == 1 { // it reads messages and writes them anew
+			if i == 1 { // the forwarder decodes and encodes messages
 				want.Compression = got.Compression
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("call %d: the %s sees another thing than with %s between (-want +got):\n%s\nscript: %.2000s", n, end, way, diff, text())
+				t.Errorf("call %d: the %s sees another thing than with %s between (-want +got):\n%s\nscript: %.2000s",
+					n, end, way, diff, text())
 			}
 		}
 	}

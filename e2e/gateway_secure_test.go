@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// authority signs certificates, which it writes to a folder.
+// authority signs certificates and writes them to a folder.
 type authority struct {
 	t    *testing.T
 	dir  string
@@ -124,10 +124,12 @@ func TestPortIsSecuredByCertificatesThatAreRenewed(t *testing.T) {
 	}
 	refused("a client without TLS", "hint:")
 	refused("a client without a certificate", "--tls-cert", "--tls-ca", a.file())
-	refused("a client of another authority", "--tls-cert", "--tls-ca", a.file(), "--tls-cert", foreign, "--tls-key", foreignKey)
-	refused("a master that is not the one", "--tls-ca", "--tls-ca", other.file(), "--tls-cert", mine, "--tls-key", mineKey)
+	refused("a client of another authority", "--tls-cert", "--tls-ca", a.file(), "--tls-cert", foreign,
+		"--tls-key", foreignKey)
+	refused("a master that is not the one", "--tls-ca", "--tls-ca", other.file(),
+		"--tls-cert", mine, "--tls-key", mineKey)
 
-	// Another authority has signed the master's from now on, without a restart.
+	// From now on, the master's certificate is signed by another authority, without a restart.
 	h.renew(other, cert, key)
 	waitFor(t, "a call by the new certificate", func() error {
 		r := call("--tls-ca", other.file(), "--tls-cert", mine, "--tls-key", mineKey)
@@ -143,7 +145,7 @@ func TestPortIsSecuredByCertificatesThatAreRenewed(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// renew puts a certificate that the authority has signed in the place of another one.
+// renew replaces a certificate by a new one that the authority has signed.
 func (h *host) renew(by *authority, cert, key string) {
 	h.t.Helper()
 	newCert, newKey := by.issue("renewed")
@@ -202,7 +204,8 @@ func TestFiguresAreShownToPrometheus(t *testing.T) {
 	}
 	calls := 0
 	for _, worker := range []string{"worker-0", "worker-1"} {
-		_, line, _ := strings.Cut(string(text), fmt.Sprintf("hsu_master_calls_total{endpoint=%q,service=\"proto.MyBusinessService\"} ", worker))
+		_, line, _ := strings.Cut(string(text),
+			fmt.Sprintf("hsu_master_calls_total{endpoint=%q,service=\"proto.MyBusinessService\"} ", worker))
 		var n int
 		if _, err := fmt.Sscan(line, &n); err != nil {
 			t.Errorf("calls of %s: %v", worker, err)

@@ -21,26 +21,26 @@ import (
 	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
-// The tests of the gateway call services through the master's port: some of them
-// offered by its workers, some registered from outside.
+// The tests of the gateway call services through the master's port: some are offered by its workers, some are
+// registered endpoints.
 
-// offer is a service that others than the master's workers offer.
+// offer is a service that is not offered by the master's workers.
 type offer struct{ service, address string }
 
-// openGateway starts a master without workers of its own that offers these, and
-// returns its address and the PID. It is stopped when the test ends.
+// openGateway starts a master without workers that offers these services, and returns its address and PID. It is
+// stopped when the test ends.
 var openGateway = func(t *testing.T, offers ...offer) (address string, pid int) {
 	t.Helper()
 	h := newHost(t)
 	m := h.start()
-	t.Cleanup(m.stop) // before the host looks for what is left
+	t.Cleanup(m.stop) // before the host checks for leftovers
 	h.register(offers...)
 	return h.address(), m.pid
 }
 
 func (h *host) address() string { return address(h.port) }
 
-// register tells the master of services, and returns when all are ready.
+// register registers services, and returns when all are ready.
 func (h *host) register(offers ...offer) {
 	h.t.Helper()
 	for _, o := range offers {
@@ -62,7 +62,7 @@ func (h *host) register(offers ...offer) {
 	})
 }
 
-// offers tells whether calls of the service go to the address.
+// offers reports whether calls of the service go to the address.
 func (d dump) offers(service, address string) bool {
 	for _, s := range d.Services {
 		for _, e := range s.Endpoints {
@@ -84,11 +84,11 @@ func serve(t *testing.T, server *grpc.Server) string {
 	return l.Addr().String()
 }
 
-// The HSU echo unit: proto.EchoService with one method, whose request and whose
-// answer have the message in field 1, as StringValue has its own.
+// The HSU echo unit: proto.EchoService with one method, whose request and answer have the message in field 1, like
+// StringValue.
 const echoService, echoMethod = echo.Service, "/" + echo.Service + "/Echo"
 
-// callEcho calls it once.
+// callEcho calls Echo once.
 func callEcho(ctx context.Context, conn grpc.ClientConnInterface, message string, options ...grpc.CallOption) error {
 	answer := new(wrapperspb.StringValue)
 	if err := conn.Invoke(ctx, echoMethod, wrapperspb.String(message), answer, options...); err != nil {
@@ -100,18 +100,18 @@ func callEcho(ctx context.Context, conn grpc.ClientConnInterface, message string
 	return nil
 }
 
-// registerEcho has a server of the test's own offer it.
+// registerEcho registers Echo on a server of the test.
 func registerEcho(server *grpc.Server) {
 	echo.Register(server, func(_ context.Context, message string) (string, error) { return message, nil })
 }
 
-// echoes are the flags that run one echo unit for each of the habits.
+// echoes returns the flags that run one echo unit for each of the habits.
 func (h *host) echoes(habits ...string) []string {
 	return append(h.units(habits...), "--worker-service", echoService)
 }
 
-// wireTools are programs of others that speak gRPC or HTTP/2, pinned in tools/wire
-// and built when the first test asks for one.
+// wireTools are third-party programs that speak gRPC or HTTP/2, pinned in tools/wire and built when the first test
+// needs one.
 var wireTools = sync.OnceValues(func() (dir string, err error) {
 	dir = filepath.Join(programs.dir, "wire")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -136,8 +136,8 @@ func wireTool(t *testing.T, name string) string {
 	return filepath.Join(dir, name)
 }
 
-// needDebian skips the test where a program of a Debian package does not run, and
-// fails it in CI, which installs the package.
+// needDebian skips the test if a program of a Debian package does not run, and fails it in CI, which installs the
+// package.
 func needDebian(t *testing.T, pkg string, command ...string) {
 	t.Helper()
 	output, err := exec.Command(command[0], command[1:]...).CombinedOutput()
@@ -147,7 +147,7 @@ func needDebian(t *testing.T, pkg string, command ...string) {
 	lacking(t, "needs Debian's %s: %q: %v %s", pkg, command, err, bytes.TrimSpace(output))
 }
 
-// execute runs a command for no longer than a test may wait.
+// execute runs a command, with the time limit of a test.
 func execute(t *testing.T, path string, args ...string) (output string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
@@ -158,7 +158,7 @@ func execute(t *testing.T, path string, args ...string) (output string, err erro
 	return string(out), err
 }
 
-// residentSize returns what a process has in memory, in bytes.
+// residentSize returns the resident memory of a process in bytes.
 func residentSize(t *testing.T, pid int) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))

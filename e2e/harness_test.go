@@ -28,28 +28,28 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/core-tools/hsu-master/api/proto"
+	"github.com/core-tools/hsu-master/internal/rpc"
 )
 
-// patience bounds every wait for something that should take milliseconds. It is
-// long because the machine may be loaded; nothing ever waits for all of it but a
-// failing test.
+// patience limits every wait for an event that should take milliseconds. It is long because the machine may be
+// loaded; only a failing test waits for all of it.
 const patience = 30 * time.Second
 
-// host is a state folder and what it takes to run one master after another on it.
+// host is a state directory with everything needed to run one master after another on it.
 type host struct {
 	t       *testing.T
-	dir     string // everything of the test is below it
+	dir     string // all files of the test are below it
 	state   string
-	record  string // where units leave their descendants' PIDs
+	record  string // directory in which units leave their descendants' PIDs
 	port    int
 	program string   // the master that start starts
 	flags   []string // of every run
 	masters []*master
-	begin   func(*exec.Cmd) error // starts each of them; a test may have them started elsewhere, or as another user
-	others  map[int]bool          // processes in dir that are the test's own business
+	begin   func(*exec.Cmd) error // starts each process; a test may start them elsewhere, or as another user
+	others  map[int]bool          // processes in dir that the test itself manages
 }
 
-// newHost makes the folders. When the test ends, nothing of it may live any more.
+// newHost makes the folders. When the test ends, no process of it may live any more.
 func newHost(t *testing.T, flags ...string) *host {
 	t.Helper()
 	dir, err := os.MkdirTemp(programs.dir, "h") // a path with the test's name is too long for a socket
@@ -68,12 +68,12 @@ func newHost(t *testing.T, flags ...string) *host {
 	return h
 }
 
-// workers are the flags that run n reference workers, with args.
+// workers returns the flags that run n reference workers, with args.
 func workers(n int, args ...string) []string {
 	return workersOf(programs.worker, n, args...)
 }
 
-// units are the flags that run one worker for each of the habits.
+// units returns the flags that run one worker for each of the habits.
 func (h *host) units(habits ...string) []string {
 	return workersOf(programs.unit, len(habits), "-as", strings.Join(habits, ","), "-record", h.record)
 }
@@ -86,7 +86,7 @@ func workersOf(path string, n int, args ...string) []string {
 	return flags
 }
 
-// close ends what the test has left behind, and says so.
+// close kills the processes that the test has left behind, and reports them.
 func (h *host) close() {
 	for _, m := range h.masters {
 		if m.running() {
@@ -95,9 +95,10 @@ func (h *host) close() {
 			}
 			m.kill()
 		}
-		if out := m.log(); strings.Contains(out, "panic:") || strings.Contains(out, "\ngoroutine ") || strings.Contains(out, "DATA RACE") {
+		if out := m.log(); strings.Contains(out, "panic:") || strings.Contains(out, "\ngoroutine ") ||
+			strings.Contains(out, "DATA RACE") {
 			h.t.Errorf("master %d crashed by itself:\n%s", m.pid, out)
-		} else if leaked(out) { // also one that failed, as the test may have wanted
+		} else if leaked(out) { // also of a master that failed, as the test may have wanted
 			h.t.Errorf("master %d ended and had not ended all that it began:\n%s", m.pid, out)
 		}
 	}
@@ -119,7 +120,7 @@ func (h *host) close() {
 	}
 }
 
-// report shows what the masters and workers wrote.
+// report shows the output of the masters and workers.
 func (h *host) report() {
 	logs, _ := filepath.Glob(filepath.Join(h.state, "logs", "*.log"))
 	for _, m := range h.masters {
@@ -147,22 +148,25 @@ type master struct {
 	ended   chan struct{} // closed when it has been waited for
 }
 
-// launch starts a master and does not wait for anything. The folders come first,
-// so that flags can set others.
+// launch starts a master and does not wait. The folder flags come first, so that flags can override them.
 func (h *host) launch(program string, environ []string, flags ...string) *master {
 	h.t.Helper()
 	return h.execute(program, environ, h.runArgs(flags...)...)
 }
 
 func (h *host) runArgs(flags ...string) []string {
-	return slices.Concat([]string{"run", "--state-dir", h.state, "--port", strconv.Itoa(h.port), "--log-format", "json"}, h.flags, flags)
+	return slices.Concat([]string{
+		"run", "--state-dir", h.state, "--port", strconv.Itoa(h.port), "--log-format", "json",
+	}, h.flags, flags)
 }
 
 func (h *host) execute(program string, environ []string, args ...string) *master {
 	h.t.Helper()
-	m := &master{h: h, ended: make(chan struct{}), logPath: filepath.Join(h.dir, fmt.Sprintf("master-%d.log", len(h.masters)+1))}
-	// A file, as a master's output often is; and so that its end does not wait for
-	// whoever has inherited a pipe.
+	m := &master{
+		h: h, ended: make(chan struct{}), logPath: filepath.Join(h.dir, fmt.Sprintf("master-%d.log", len(h.masters)+1)),
+	}
+	// A file, as a master's output often is. With a pipe, the wait for the master's end would also wait for any
+	// process that has inherited the pipe.
 	out, err := os.Create(m.logPath)
 	if err != nil {
 		h.t.Fatal(err)
@@ -171,8 +175,8 @@ func (h *host) execute(program string, environ []string, args ...string) *master
 	m.cmd = exec.Command(program, args...)
 	m.cmd.Env = append(cleanEnviron(), environ...)
 	m.cmd.Stdout, m.cmd.Stderr = out, out
-	// In a group of its own, as from a shell; a test that is interrupted at the
-	// terminal does not take it for an INT.
+	// In its own process group, as from a shell: an interrupt of the test at the terminal must not reach it as a
+	// SIGINT.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := h.begin(m.cmd); err != nil {
 		h.t.Fatal(err)
@@ -194,13 +198,13 @@ func (h *host) start(flags ...string) *master {
 	return m
 }
 
-// leaked tells whether a program found at its end that goroutines or descriptors
-// were left. All that are built with crash points look, see watchLeaks.
+// leaked reports whether a program found leaked goroutines or descriptors at its end. All programs that are built
+// with crash points check that, see watchLeaks.
 func leaked(stderr string) bool {
 	return strings.HasPrefix(stderr, "leak: ") || strings.Contains(stderr, "\nleak: ")
 }
 
-// cleanEnviron is this process's environment without what would steer a master.
+// cleanEnviron returns this process's environment without the variables that affect a master.
 func cleanEnviron() []string {
 	var kept []string
 	for _, entry := range os.Environ() {
@@ -228,7 +232,7 @@ func (m *master) log() string {
 	return string(text)
 }
 
-// awaitServing returns when grpc.health.v1 says SERVING.
+// awaitServing returns when grpc.health.v1 reports SERVING.
 func (m *master) awaitServing() {
 	m.h.t.Helper()
 	client := grpc_health_v1.NewHealthClient(m.h.dial())
@@ -253,20 +257,20 @@ func (m *master) signal(s syscall.Signal) {
 	}
 }
 
-// kill is kill -9, and returns when the process is gone.
+// kill kills the master with SIGKILL, and returns when the process is gone.
 func (m *master) kill() {
 	m.h.t.Helper()
 	_ = m.cmd.Process.Kill()
 	m.wait()
 }
 
-// wait returns the exit code, -1 where a signal ended it.
+// wait returns the exit code, -1 if a signal ended the master.
 func (m *master) wait() int {
 	m.h.t.Helper()
 	select {
 	case <-m.ended:
 	case <-time.After(2 * patience):
-		// What it hangs on, for the log.
+		// The stacks show in the log where it hangs.
 		_ = m.cmd.Process.Signal(syscall.SIGQUIT)
 		<-m.ended
 		m.h.t.Fatalf("master %d did not end", m.pid)
@@ -288,7 +292,7 @@ func (m *master) wantExit(code int) {
 	}
 }
 
-// The JSON of DESIGN, written down again: what scripts rely on.
+// The JSON of DESIGN, repeated here because scripts rely on it.
 type (
 	dump struct {
 		Source         string    `json:"source"`
@@ -312,6 +316,8 @@ type (
 		Restarts    int       `json:"restarts"`
 		Adopted     bool      `json:"adopted"`
 		Outdated    bool      `json:"outdated"`
+		Probe       string    `json:"probe"`
+		WaitingFor  string    `json:"waiting_for"`
 		StartedAt   time.Time `json:"started_at"`
 		LastExit    *exit     `json:"last_exit"`
 		LastOutput  []string  `json:"last_output"`
@@ -332,7 +338,7 @@ type (
 	}
 )
 
-// ready tells whether requests go to the worker.
+// ready reports whether requests go to the worker.
 func (d dump) ready(id string) bool {
 	for _, s := range d.Services {
 		for _, e := range s.Endpoints {
@@ -355,7 +361,7 @@ func (d dump) worker(t *testing.T, id string) worker {
 	return worker{}
 }
 
-// result is what a short command came to.
+// result is the result of a short command.
 type result struct {
 	code           int
 	stdout, stderr string
@@ -385,7 +391,7 @@ func (h *host) command(args ...string) result {
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// dump is "hsu-master state dump --json".
+// dump returns "hsu-master state dump --json".
 func (h *host) dump() dump {
 	h.t.Helper()
 	d, err := h.tryDump()
@@ -436,14 +442,14 @@ func (h *host) awaitRunning(n int) dump {
 	return h.awaitWorkers(n, "run", running)
 }
 
-// instance is what must stay the same of a worker that survives.
+// instance is the part of a worker that must stay the same if it survives.
 type instance struct {
 	PID, Port, Incarnation, Restarts int
 	Token                            string
 	Born                             uint64 // start time in ticks, from /proc
 }
 
-// instances are the processes of the dump by worker.
+// instances returns the processes of the dump by worker.
 func (d dump) instances(t *testing.T) map[string]instance {
 	t.Helper()
 	m := map[string]instance{}
@@ -458,13 +464,16 @@ func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Ito
 // dial connects to the master, whichever runs.
 func (h *host) dial() *grpc.ClientConn { return dial(h.t, h.port) }
 
-// dial makes a connection that comes back within milliseconds of its server.
+// dial makes a connection that reconnects within milliseconds after its server is back.
 func dial(t *testing.T, port int) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+address(port),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		rpc.Interceptor(),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 2 * time.Millisecond, Multiplier: 1.5, MaxDelay: 20 * time.Millisecond},
+			Backoff: backoff.Config{
+				BaseDelay: 2 * time.Millisecond, Multiplier: 1.5, MaxDelay: 20 * time.Millisecond,
+			},
 			MinConnectTimeout: time.Second,
 		}))
 	if err != nil {
@@ -485,19 +494,20 @@ func (h *host) ask(data string) {
 	}
 }
 
-// own asks the worker itself, past any master, for what is in its memory.
+// own asks the worker directly, without a master, for its in-memory state.
 func own(t *testing.T, port int) *proto.StatusResponse {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	answer, err := proto.NewMyBusinessServiceClient(dial(t, port)).GetStatus(ctx, &proto.StatusRequest{}, grpc.WaitForReady(true))
+	answer, err := proto.NewMyBusinessServiceClient(dial(t, port)).GetStatus(ctx, &proto.StatusRequest{},
+		grpc.WaitForReady(true))
 	if err != nil {
 		t.Fatalf("the worker on port %d does not answer: %v", port, err)
 	}
 	return answer
 }
 
-// waitFor polls until check returns nil. It is the only way in which tests wait.
+// waitFor polls until check returns nil. Tests wait in no other way.
 func waitFor(t *testing.T, what string, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
@@ -525,8 +535,7 @@ func awaitMore(t *testing.T, what string, count *atomic.Int64, n int64) {
 	})
 }
 
-// lacking skips a test for want of what a machine may not have, and fails it in CI, where
-// all of them run.
+// lacking skips a test that needs a feature that a machine may lack, and fails it in CI, where all tests run.
 func lacking(t *testing.T, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -535,8 +544,8 @@ func lacking(t *testing.T, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
-// recentPorts are the last that were handed out: nobody listens on one while its master
-// is down, and it must not be another's meanwhile.
+// recentPorts are the last ports that were handed out: a master's port has no listener while the master is down,
+// and must not be given to another test meanwhile.
 type recentPorts struct {
 	mu   sync.Mutex
 	last []int
@@ -544,7 +553,7 @@ type recentPorts struct {
 
 var handedOut recentPorts
 
-// add notes a port; false where it is among them already.
+// add adds a port and reports whether it is new.
 func (r *recentPorts) add(port int) bool {
 	const most = 2000
 	r.mu.Lock()
@@ -558,9 +567,8 @@ func (r *recentPorts) add(port int) bool {
 	return true
 }
 
-// freePort returns a port that nobody listens on. It is none of those that the
-// kernel gives to whoever asks for any: while the master is down, one of those
-// might be taken by a worker, or by a connection.
+// freePort returns a port without a listener. It is outside of the kernel's ephemeral range, because while the
+// master is down, a port in that range might be taken by a worker, or by a connection.
 func freePort(t *testing.T) int {
 	t.Helper()
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")

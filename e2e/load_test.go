@@ -15,7 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// load is a crowd of callers that never stop asking.
+// load is a group of callers that send requests continuously.
 type load struct {
 	t           *testing.T
 	sent, acked atomic.Int64
@@ -26,9 +26,8 @@ type load struct {
 	failures map[string]int // since takeFailures
 }
 
-// startLoad starts the callers, each of which sends its next request when the
-// last one was answered or failed. A call waits for the master to be there, so
-// that each that was sent is sent once.
+// startLoad starts the callers. Each sends its next request when the last one was answered or failed. A call waits
+// for the master to be ready, so that each request that is sent is sent once.
 func (h *host) startLoad(callers int) *load {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -50,7 +49,7 @@ func (h *host) startLoad(callers int) *load {
 }
 
 func (l *load) call(client proto.MyBusinessServiceClient, data string) {
-	// Not the load's own context: when it ends, what is under way is waited for.
+	// Not the load's own context: at its end, calls in flight are waited for.
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	l.sent.Add(1)
@@ -65,7 +64,7 @@ func (l *load) call(client proto.MyBusinessServiceClient, data string) {
 	}
 }
 
-// failed notes what a caller was told, who then tries again, but not at once.
+// failed records a caller's error; the caller retries, but not at once.
 func (l *load) failed(err error) {
 	l.mu.Lock()
 	if l.failures == nil {
@@ -76,7 +75,7 @@ func (l *load) failed(err error) {
 	time.Sleep(time.Millisecond)
 }
 
-// takeFailures returns how often callers were told what, and begins anew.
+// takeFailures returns the number of each error, and clears them.
 func (l *load) takeFailures() map[string]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -20,10 +20,10 @@ import (
 
 // Programs under test, built once.
 var programs struct {
-	dir     string // holds all of the below, and the tests' own folders
-	master  string // with crash points, and a look for leaks at its end
+	dir     string // holds all programs below, and the tests' own folders
+	master  string // with crash points, and a check for leaks at its end
 	crasher string // the same
-	release string // the master as it is released
+	release string // the release build
 	worker  string
 	unit    string // testdata/unit, the worker with bad habits
 }
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 }
 
 func buildAndRun(m *testing.M) int {
-	// A short path: it becomes part of a socket's, which has 107 bytes.
+	// A short path: it becomes part of a socket's path, which has at most 107 bytes.
 	dir, err := os.MkdirTemp("", "hsu-e2e")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
@@ -85,8 +85,7 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-// build builds the package pkg of the module in dir, as the Makefile does but for
-// the tags.
+// build builds the package pkg of the module in dir, as the Makefile does except for the tags.
 func build(dir, path, pkg, tags string) error {
 	more := strings.Fields(os.Getenv("HSU_E2E_BUILD_FLAGS"))
 	args := append([]string{"build", "-o", path, "-trimpath", "-buildvcs=false", "-tags", tags}, more...)
@@ -101,12 +100,12 @@ func build(dir, path, pkg, tags string) error {
 	return nil
 }
 
-// The janitor is a process that cleans up when the tests' process is gone, however
-// it ended: masters and workers are made to outlive their parent.
+// The janitor is a process that cleans up after the tests' process, however it ended: masters and workers are made
+// to outlive their parent.
 const janitorEnv = "HSU_E2E_JANITOR"
 
-// hireJanitor starts it; the function that it returns ends the tests for it, and
-// waits until everything is clean.
+// hireJanitor starts it. The returned function tells the janitor that the tests are over, and waits until
+// everything is clean.
 func hireJanitor(dir string) (dismiss func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -115,7 +114,7 @@ func hireJanitor(dir string) (dismiss func(), err error) {
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), janitorEnv+"="+dir)
 	cmd.Stderr = os.Stderr
-	// Not in the terminal's group: what ends the tests must not end it.
+	// Not in the terminal's group: a signal that ends the tests must not end it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -130,8 +129,7 @@ func hireJanitor(dir string) (dismiss func(), err error) {
 	}, nil
 }
 
-// clean waits for the tests' process to close standard input, by its end at the
-// latest, and removes what is left of it.
+// clean waits until the tests' process closes standard input, at the latest by its end, and removes its leftovers.
 func clean(dir string) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {

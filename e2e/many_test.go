@@ -30,7 +30,8 @@ func TestHundredWorkersAreStartedKeptOverACrashAndStopped(t *testing.T) {
 	}
 	for i := range count {
 		if want := fmt.Sprintf("worker-%d", i); before.Workers[i].ID != want {
-			t.Fatalf("worker %d of the dump is %s, want %s: people look for them in order", i, before.Workers[i].ID, want)
+			t.Fatalf("worker %d of the dump is %s, want %s: people look for them in order",
+				i, before.Workers[i].ID, want)
 		}
 	}
 	want := before.instances(t)
@@ -50,7 +51,7 @@ func TestHundredWorkersAreStartedKeptOverACrashAndStopped(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// Fewer workers wanted than there are: the surplus goes, the others stay.
+// If fewer workers are wanted than before, the surplus is stopped and the others stay.
 func TestFewerWorkersThanBeforeStopsTheSurplusOnly(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(5)...)
@@ -104,11 +105,12 @@ func TestWorkersOfAnotherCommandLineAreKeptAndMarkedOutdated(t *testing.T) {
 	m.kill()
 	h.flags = workers(2, "--log-level=debug")
 	m = h.start()
-	after := h.awaitWorkers(2, "are adopted and outdated", func(d dump, w worker) bool { return running(d, w) && w.Outdated && w.Adopted })
+	after := h.awaitWorkers(2, "are adopted and outdated",
+		func(d dump, w worker) bool { return running(d, w) && w.Outdated && w.Adopted })
 	if diff := cmp.Diff(before, after.instances(t)); diff != "" {
 		t.Errorf("the workers are not what they were (-before +after):\n%s", diff)
 	}
-	// Its next instance is as wanted.
+	// Its next instance has the wanted configuration.
 	h.killWorker(after.Workers[0].PID)
 	d := h.awaitWorkers(2, "run, one of them anew", func(d dump, w worker) bool {
 		return running(d, w) && (w.ID == "worker-1" || w.Incarnation == 2)

@@ -15,9 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Operations of a master that may manage cgroups, as systemd lets it with
-// Delegate=yes. Here the test delegates, which only root can, and only where the
-// cgroups of version 2 are mounted. Elsewhere these operations are left out.
+// Operations of a master that may manage cgroups, as systemd allows with Delegate=yes. Here the test delegates,
+// which only root can, and only if cgroups of version 2 are mounted. Otherwise these operations are left out.
 func operationsOnCgroups() []*operation {
 	dir, err := delegate()
 	if err != nil {
@@ -25,12 +24,18 @@ func operationsOnCgroups() []*operation {
 	}
 	_ = os.Remove(dir)
 	return []*operation{
-		{name: "worker crashes, cgroups", cgroups: true, life: 10, habit: withAChild, begin: ends(unix.SIGKILL), rest: restarted},
-		{name: "shutdown, cgroups", cgroups: true, habit: withAChild, mayEnd: allEnd, begin: signals(syscall.SIGTERM), rest: never},
+		{
+			name: "worker crashes, cgroups", cgroups: true, life: 10, habit: withAChild,
+			begin: ends(unix.SIGKILL), rest: restarted,
+		},
+		{
+			name: "shutdown, cgroups", cgroups: true, habit: withAChild, mayEnd: allEnd,
+			begin: signals(syscall.SIGTERM), rest: never,
+		},
 	}
 }
 
-// delegate makes a cgroup for a master, which it may manage.
+// delegate creates a cgroup that a master may manage.
 func delegate() (string, error) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -54,7 +59,7 @@ func delegate() (string, error) {
 	return "", errors.New("no cgroups of version 2")
 }
 
-// sweepCgroups removes those of tests that were killed themselves.
+// sweepCgroups removes the cgroups of tests that were killed.
 func sweepCgroups(mount string) {
 	all, _ := filepath.Glob(filepath.Join(mount, "hsu-e2e-*-*"))
 	for _, dir := range all {
@@ -68,8 +73,8 @@ func sweepCgroups(mount string) {
 	}
 }
 
-// leaveCgroup removes the rig's cgroup once the processes in it have ended. The groups of
-// instances below it are the master's to remove: without force one is an error.
+// leaveCgroup removes the rig's cgroup once the processes in it have ended. The master has to remove the groups of
+// instances below it: without force, a remaining one is an error.
 func (r *rig) leaveCgroup(force bool) error {
 	if r.cgroup == "" {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// lane runs trials one after another, on one rig for as long as that is good.
+// lane runs trials one after another, on the same rig for as long as possible.
 type lane struct {
 	*matrix
 	rig *rig
@@ -19,7 +19,7 @@ type lane struct {
 	age int
 }
 
-// ready brings a rig to where the operation starts from.
+// ready brings a rig into the state that the operation starts from.
 func (l *lane) ready(op *operation) error {
 	if l.rig != nil && (l.op != op || op.fresh || l.age >= cmp.Or(op.life, 40)) {
 		l.retire()
@@ -49,8 +49,7 @@ func (l *lane) ready(op *operation) error {
 	if err := r.recovered(offline{}); err != nil {
 		return err
 	}
-	// One of a backup as old as the first start would know nothing of the restart that
-	// a taken port costs.
+	// A backup as old as the first start would not contain the restart that a taken port costs.
 	for _, was := range r.known.ledger {
 		if was.portTaken > 0 {
 			l.retire()
@@ -60,7 +59,7 @@ func (l *lane) ready(op *operation) error {
 	return nil
 }
 
-// retire ends the lane's rig in an orderly way, and sees that nothing is left.
+// retire ends the lane's rig in an orderly way, and checks that nothing is left.
 func (l *lane) retire() {
 	if l.rig == nil {
 		return
@@ -98,8 +97,7 @@ func (l *lane) try(tr trial) outcome {
 	return o
 }
 
-// attempt runs the operation with its kill, each recovery with its own, and then
-// one that nothing happens to.
+// attempt runs the operation with its kill, each recovery with its own kill, and then an undisturbed recovery.
 func (l *lane) attempt(o *outcome) error {
 	r, op := l.rig, o.op
 	before, err := l.operate(o)
@@ -144,7 +142,7 @@ func (l *lane) attempt(o *outcome) error {
 	return nil
 }
 
-// operate runs the operation and its kill, and looks at what is left.
+// operate runs the operation and its kill, and inspects the result.
 func (l *lane) operate(o *outcome) (before offline, err error) {
 	r, op := l.rig, o.op
 	at := moment{}
@@ -233,8 +231,8 @@ func (l *lane) operate(o *outcome) (before offline, err error) {
 	return before, nil
 }
 
-// killed waits for the master to be killed at its moment. One that comes to rest
-// without it is killed all the same, but does not count; one may also end by itself.
+// killed waits for the master to be killed at its moment. A master that comes to rest before that is killed too,
+// but does not count; a master may also end by itself.
 func (l *lane) killed(rest func() error, linger time.Duration) (bool, error) {
 	r := l.rig
 	ended, err := r.await("the master to be killed, or to come to rest", rest)
@@ -251,8 +249,7 @@ func (l *lane) killed(rest func() error, linger time.Duration) (bool, error) {
 	return killed, r.buried(killed)
 }
 
-// strangers puts the decoy where a record still names a process that is dead, in
-// half of the trials.
+// strangers puts the decoy in the place of a dead process that a record still names, in half of the trials.
 func (l *lane) strangers(before offline, stage int) error {
 	r := l.rig
 	alive := map[string]bool{}

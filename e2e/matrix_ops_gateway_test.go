@@ -13,10 +13,10 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Operations on what the gateway offers: endpoints from outside come and go, workers
-// tell of services, and the master ends with calls under way.
+// Operations on the gateway's endpoints: registered endpoints come and go, workers report services, and the master
+// ends during calls.
 
-// What the guest is registered for.
+// The services of the guest.
 const guestA, guestB = "guest.A", "guest.B"
 
 func operationsOfTheGateway() []*operation {
@@ -31,7 +31,8 @@ func operationsOfTheGateway() []*operation {
 			},
 		},
 		{
-			name: "endpoint renewed", prepare: withGuests(time.Hour, time.Hour), rest: immediately, after: (*rig).takeBack,
+			name: "endpoint renewed", prepare: withGuests(time.Hour, time.Hour),
+			rest: immediately, after: (*rig).takeBack,
 			begin: func(r *rig) error {
 				_ = r.heartbeat(guestA)
 				_ = r.register(guestA, time.Hour) // nothing to write
@@ -39,11 +40,14 @@ func operationsOfTheGateway() []*operation {
 				return nil
 			},
 		},
-		{name: "endpoint deregistered", prepare: withGuests(0, time.Hour), begin: deregistered, rest: immediately, after: (*rig).takeBack},
+		{
+			name: "endpoint deregistered", prepare: withGuests(0, time.Hour), begin: deregistered,
+			rest: immediately, after: (*rig).takeBack,
+		},
 		{
 			name: "endpoint deregistered, failing", prepare: withGuests(0, 0), rest: repaired, after: (*rig).takeBack,
 			begin: func(r *rig) error {
-				// Done, and said to have failed: then it is not known what is recorded.
+				// The commit is done, but reported as failed: then the recorded state is unknown.
 				if err := r.fault("after-commit", "EIO"); err != nil {
 					return err
 				}
@@ -92,14 +96,14 @@ func operationsOfTheGateway() []*operation {
 	}
 }
 
-// withGuests has the guest registered for both services, with these ttls.
+// withGuests registers the guest for both services, with these ttls.
 func withGuests(a, b time.Duration) func(*rig) error {
 	return func(r *rig) error {
 		return errors.Join(r.invite(), r.register(guestA, a), r.register(guestB, b))
 	}
 }
 
-// deregistered takes both back, one of them with a call under way, which goes on.
+// deregistered removes both registrations, one of them during a call, which continues.
 func deregistered(r *rig) error {
 	ctx, cancel := brief()
 	defer cancel()
@@ -121,7 +125,7 @@ func deregistered(r *rig) error {
 	return nil
 }
 
-// expired waits until the master that runs has removed what was to expire.
+// expired waits until the running master has removed the expiring registration.
 func (r *rig) expired() error {
 	_, err := r.await("the registration to expire", func() error {
 		state, err := r.ask()
@@ -143,9 +147,8 @@ func (r *rig) expired() error {
 	return err
 }
 
-// underCalls has the master end by a signal while streams are open and calls under way,
-// at workers and at the guest. What is under way is let end where the master is not
-// killed.
+// underCalls ends the master with a signal while streams are open and calls are in flight, at workers and at the
+// guest. Calls in flight may end if the master is not killed.
 func underCalls(signal syscall.Signal) func(*rig) error {
 	return func(r *rig) error {
 		var opened sync.WaitGroup

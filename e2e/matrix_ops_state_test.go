@@ -20,7 +20,7 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-// Operations on the state itself, by masters and by people.
+// Operations on the state itself, by masters and by users.
 
 func operationsOnTheState() []*operation {
 	goOn := []string{"--on-damage", "recover"}
@@ -34,7 +34,10 @@ func operationsOnTheState() []*operation {
 				return nil
 			},
 		},
-		{name: "damage", launched: true, flags: goOn, prepare: func(r *rig) error { return errors.Join(r.kill(), r.damage()) }},
+		{
+			name: "damage", launched: true, flags: goOn,
+			prepare: func(r *rig) error { return errors.Join(r.kill(), r.damage()) },
+		},
 		{name: "damage, no backup", launched: true, flags: goOn, prepare: func(r *rig) error {
 			return errors.Join(r.kill(), r.damage(), os.RemoveAll(filepath.Join(r.state, "backups")), r.forgetAll())
 		}},
@@ -53,14 +56,14 @@ func operationsOnTheState() []*operation {
 			return []string{"state", "compact", "--state-dir", r.state}
 		}},
 	}
-	if !underSystemd() { // which would be asked to load the units of a test
+	if !underSystemd() { // it would be asked to load the units of a test
 		ops = append(ops, &operation{
 			name: "systemd install", prepare: func(r *rig) error {
 				return errors.Join(r.kill(), os.MkdirAll(filepath.Join(r.dir, "units"), 0o700))
 			},
 			command: func(r *rig) []string { return r.install() },
 			after: func(r *rig) error {
-				// Killed or not, the next one goes through, and leaves whole files.
+				// Whether this one is killed or not, the next one succeeds, and leaves complete files.
 				units := filepath.Join(r.dir, "units")
 				install := exec.Command(programs.crasher, r.install()...)
 				install.Env = cleanEnviron()
@@ -70,7 +73,8 @@ func operationsOnTheState() []*operation {
 				}
 				for _, name := range []string{"hsu-master.service", "hsu-master.socket"} {
 					text, err2 := os.ReadFile(filepath.Join(units, name))
-					if err2 == nil && (!strings.Contains(string(text), "[Unit]\n") || !strings.Contains(string(text), "[Install]\n")) {
+					if err2 == nil && (!strings.Contains(string(text), "[Unit]\n") ||
+						!strings.Contains(string(text), "[Install]\n")) {
 						err2 = fmt.Errorf("%s is not whole: %q", name, text)
 					}
 					err = errors.Join(err, err2)
@@ -94,7 +98,7 @@ func (r *rig) install() []string {
 	}
 }
 
-// newestBackup is the newest of those in the state folder: their names sort.
+// newestBackup returns the newest backup in the state directory: the names sort by age.
 func (r *rig) newestBackup() string {
 	paths, _ := filepath.Glob(filepath.Join(r.state, "backups", "state-*.db"))
 	if len(paths) == 0 {
@@ -103,8 +107,8 @@ func (r *rig) newestBackup() string {
 	return paths[len(paths)-1]
 }
 
-// withAnOldBackup makes the backup there is one of long ago, so that the start
-// makes another one and then has one too many.
+// withAnOldBackup makes the existing backup an old one, so that the start makes another one and then has one too
+// many.
 func withAnOldBackup(r *rig) error {
 	if err := r.kill(); err != nil {
 		return err
@@ -114,10 +118,11 @@ func withAnOldBackup(r *rig) error {
 	if !found {
 		return fmt.Errorf("a backup of another name: %s", newest)
 	}
-	return os.Rename(newest, filepath.Join(r.state, "backups", fmt.Sprintf("%s-schema%d-20200101T000000Z.db", name, released)))
+	return os.Rename(newest, filepath.Join(r.state, "backups",
+		fmt.Sprintf("%s-schema%d-20200101T000000Z.db", name, released)))
 }
 
-// damage makes state.db one that cannot be read, in another way each time.
+// damage makes state.db unreadable, in a different way each time.
 func (r *rig) damage() error {
 	r.damaged = true
 	path := filepath.Join(r.state, "state.db")
@@ -137,8 +142,7 @@ func (r *rig) damage() error {
 	return os.Remove(path)
 }
 
-// folded brings the count into state.db by the end of the master, and leaves the
-// workers.
+// folded ends the master, which writes the count into state.db and leaves the workers.
 func folded(r *rig) error {
 	return errors.Join(r.master.cmd.Process.Signal(unix.SIGUSR1), r.buried(false))
 }
@@ -161,7 +165,7 @@ func damagedCounter(r *rig) error {
 	return os.WriteFile(filepath.Join(r.state, "counter.dat"), make([]byte, 8192), 0o600)
 }
 
-// withRoomToGain makes state.db larger than what is in it.
+// withRoomToGain makes state.db larger than its content.
 func withRoomToGain(r *rig) error {
 	if err := r.kill(); err != nil {
 		return err
@@ -174,14 +178,16 @@ func withRoomToGain(r *rig) error {
 
 // change changes state.db while no master runs.
 func (r *rig) change(how func(*bolt.Tx) error) error {
-	db, err := bolt.Open(filepath.Join(r.state, "state.db"), 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
+	db, err := bolt.Open(filepath.Join(r.state, "state.db"), 0o600, &bolt.Options{
+		Timeout: time.Second, FreelistType: bolt.FreelistMapType,
+	})
 	if err != nil {
 		return err
 	}
 	return errors.Join(db.Update(how), db.Close())
 }
 
-// checkBackups fails where a file that has the name of a backup is not a whole one.
+// checkBackups fails if a file with the name of a backup is incomplete.
 func (r *rig) checkBackups() error {
 	paths, err := filepath.Glob(filepath.Join(r.state, "backups", "state-*.db"))
 	for _, path := range append(paths, filepath.Join(r.dir, "exported.db")) {

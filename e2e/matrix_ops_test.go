@@ -19,51 +19,49 @@ import (
 	"github.com/core-tools/hsu-master/migrations"
 )
 
-// operation is something that a master does, and in the course of which it is
-// killed. It starts from two workers that run under a master at rest.
+// operation is something that a master does, and during which it is killed. It starts with two running workers and
+// a master at rest.
 type operation struct {
 	name string
-	// fresh: it starts from nothing, and each trial needs a rig of its own.
+	// fresh: it starts from an empty state, and each trial needs its own rig.
 	fresh bool
-	// life is how many trials a rig is good for, 0 for many: a worker's backoff
-	// doubles with each death.
+	// life is the number of trials that one rig can serve, 0 for many: a worker's backoff doubles with each death.
 	life    int
 	flags   []string
 	environ []string
 	habit   string // of the workers, "plain" if empty: see testdata/unit
-	// prepare brings things to where the operation starts. One that starts with a
-	// master leaves none running, any other one leaves the one there is.
+	// prepare brings the rig into the initial state. If the operation starts a master, prepare leaves none running;
+	// otherwise it leaves the present one.
 	prepare func(r *rig) error
-	// launched: it is what a master does when it starts.
+	// launched: the operation is part of a master's start.
 	launched bool
-	// begin begins any other one, and rest returns nil once it is done: before is
-	// what the master had passed when it began, now is what it has.
+	// begin begins any other operation, and rest returns nil once it is done: before are the moments that the
+	// master had passed when it began, now those that it has passed since.
 	begin func(r *rig) error
 	rest  func(r *rig, before, now map[string]int) error
-	// command: it is what people do by a command while no master runs.
+	// command: the operation is a user's command while no master runs.
 	command func(r *rig) []string
 	cgroups bool
-	// linger is how long something may follow that belongs to it.
+	// linger is how long acts may follow that belong to the operation.
 	linger func(at moment) time.Duration
-	// mayEnd tells which workers it stops.
+	// mayEnd reports which workers the operation stops.
 	mayEnd func(worker string) bool
-	// changed is what an operator changes between the operation and the recovery.
+	// changed makes an operator's changes between the operation and the recovery.
 	changed func(r *rig)
-	// after brings things back to where the next trial can start.
+	// after restores the state in which the next trial can start.
 	after func(r *rig) error
 }
 
 func noneEnds(string) bool { return false }
 func allEnd(string) bool   { return true }
 
-// workersOfATrial is what one trial has: enough for one that is dealt with while
-// the other one is not.
+// workersOfATrial is the number of workers in one trial: enough for one to be processed while the other one is not.
 const workersOfATrial = 2
 
-// withAChild is a worker that leaves somebody behind when it is killed.
+// withAChild is a worker that leaves a descendant behind when it is killed.
 const withAChild = "plain+child"
 
-// operations are the columns of the matrix.
+// operations returns the columns of the matrix.
 func operations() []*operation {
 	ops := []*operation{
 		{name: "first start", fresh: true, launched: true},
@@ -75,7 +73,8 @@ func operations() []*operation {
 			rest: immediately, linger: untilTheCountIsFolded,
 		},
 		{
-			name: "request with an id", begin: markedRequests, rest: immediately, linger: untilTheCountIsFolded, after: sentAgain,
+			name: "request with an id", begin: markedRequests, rest: immediately,
+			linger: untilTheCountIsFolded, after: sentAgain,
 		},
 		{
 			name: "request with an id, interval", flags: []string{"--sync", "interval"}, begin: markedRequests,
@@ -99,7 +98,10 @@ func operations() []*operation {
 		},
 		{name: "shutdown", mayEnd: allEnd, begin: signals(syscall.SIGTERM), rest: never},
 		{name: "detach", begin: signals(syscall.SIGUSR1), rest: never},
-		{name: "migration", launched: true, environ: []string{fmt.Sprint("HSU_LATER_STEPS=", laterSteps)}, prepare: ofAnOlderSchema},
+		{
+			name: "migration", launched: true, environ: []string{fmt.Sprint("HSU_LATER_STEPS=", laterSteps)},
+			prepare: ofAnOlderSchema,
+		},
 		{name: "repair", begin: failToSync, rest: repaired},
 		{name: "recovery of survivors", launched: true, prepare: func(r *rig) error { return r.kill() }},
 		{name: "recovery of dead ones", life: 10, launched: true, prepare: allDead},
@@ -117,8 +119,8 @@ func fewer(r *rig) error {
 	return r.kill()
 }
 
-// requests are answered one after another, so that each has a count of its own: how
-// many share one would be another number each time.
+// requests are answered one after another, so that each has its own count record: the number of requests that share
+// a record would vary.
 func requests(r *rig) error {
 	for range 3 {
 		r.crowd(1)
@@ -126,7 +128,7 @@ func requests(r *rig) error {
 	return nil
 }
 
-// markedRequests are requests that may be sent again, between others that may not.
+// markedRequests sends requests that may be sent again, between others that may not.
 func markedRequests(r *rig) error {
 	r.crowdMarked(1)
 	r.crowd(1)
@@ -134,8 +136,8 @@ func markedRequests(r *rig) error {
 	return nil
 }
 
-// sentAgain has everything answered that may be sent again: then each of these was
-// counted, and once, so that the count is exact but for others that were not answered.
+// sentAgain resends every request that may be sent again until it is answered. Then each of these was counted
+// exactly once, so that the count is exact except for other unanswered requests.
 func sentAgain(r *rig) error {
 	if err := r.resend(); err != nil {
 		return err
@@ -144,7 +146,7 @@ func sentAgain(r *rig) error {
 	if err != nil {
 		return err
 	}
-	// And what was acknowledged before is answered alike, and counted no more.
+	// Requests that were acknowledged before get the same answer, and are not counted again.
 	r.calls.mu.Lock()
 	marked := slices.Sorted(maps.Keys(r.calls.marked))
 	r.calls.mu.Unlock()
@@ -161,7 +163,8 @@ func sentAgain(r *rig) error {
 		return err
 	}
 	if again.GetProcessedCount() != state.GetProcessedCount() {
-		return fmt.Errorf("processed_count is %d, and was %d before what was acknowledged was sent again", again.GetProcessedCount(), state.GetProcessedCount())
+		return fmt.Errorf("processed_count is %d, and was %d before what was acknowledged was sent again",
+			again.GetProcessedCount(), state.GetProcessedCount())
 	}
 	return r.calls.check(r.notes, again.GetProcessedCount())
 }
@@ -170,8 +173,7 @@ func immediately(_ *rig, _, _ map[string]int) error { return nil }
 
 func never(_ *rig, _, _ map[string]int) error { return errors.New("the master has not ended") }
 
-// untilTheCountIsFolded waits for the commit that brings the count into state.db,
-// where that is the moment.
+// untilTheCountIsFolded waits for the commit that writes the count into state.db, if that is the moment.
 func untilTheCountIsFolded(at moment) time.Duration {
 	if p := at.point(); at == (moment{}) || p == crashpoint.Commit || p == crashpoint.CountSync {
 		return 1300 * time.Millisecond
@@ -183,7 +185,7 @@ func signals(s syscall.Signal) func(r *rig) error {
 	return func(r *rig) error { return r.master.cmd.Process.Signal(s) }
 }
 
-// ends ends one of the workers, in turn.
+// ends returns a function that ends one of the workers, in turn.
 func ends(s unix.Signal) func(r *rig) error {
 	return func(r *rig) error {
 		r.turn++
@@ -198,7 +200,7 @@ func restarted(r *rig, before, now map[string]int) error {
 	return r.atRest(0)
 }
 
-// dies has the running master killed at the moment of what begin begins.
+// dies has the running master killed at the moment, in the course of begin's operation.
 func dies(r *rig, at moment, begin func(*rig) error) error {
 	if err := errors.Join(r.arm(at), begin(r)); err != nil {
 		return err
@@ -227,13 +229,13 @@ func besideADecoy(r *rig) error {
 	return errors.Join(err, r.plant(fmt.Sprintf("worker-%d", r.turn%workersOfATrial)))
 }
 
-// released is the schema version of this release, and laterSteps how many follow.
+// released is the schema version of this release, and laterSteps the number of steps that follow.
 var released = migrations.Current()
 
 const laterSteps = 2
 
-// ofAnOlderSchema makes the state one of schema version 1: the masters of this
-// operation know of steps that come after those of the release.
+// ofAnOlderSchema downgrades the state to schema version 1: the masters of this operation have migration steps
+// after those of the release.
 func ofAnOlderSchema(r *rig) error {
 	if err := r.kill(); err != nil {
 		return err
@@ -258,8 +260,7 @@ func ofAnOlderSchema(r *rig) error {
 	})
 }
 
-// failToSync has a request fail for want of a disk that takes it. What follows is
-// that the state is written anew.
+// failToSync makes a request fail because the disk does not accept it. The state is then rewritten.
 func failToSync(r *rig) error {
 	if err := r.fault(string(crashpoint.CountSync), "EIO"); err != nil {
 		return err

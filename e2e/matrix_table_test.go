@@ -11,7 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// elsewhere tells why no operation here passes a point; empty: one does.
+// elsewhere returns the reason why no operation here passes a point; empty if one does.
 func elsewhere(p crashpoint.Point) string {
 	switch cgroups := []crashpoint.Point{crashpoint.Cgroup, crashpoint.CgroupKill, crashpoint.CgroupGone}; {
 	case slices.Contains(cgroups, p) && operationsOnCgroups() == nil:
@@ -22,8 +22,8 @@ func elsewhere(p crashpoint.Point) string {
 	return ""
 }
 
-// table is the matrix: for each point and operation how often a master was killed
-// there first, and how often every promise was kept.
+// table is the matrix: for each point and operation, how often a master was killed there first, and how often every
+// promise was kept.
 type table struct {
 	ops   []*operation
 	cells map[crashpoint.Point]map[*operation]*tally
@@ -39,7 +39,9 @@ func (c *tally) add(more tally) {
 }
 
 func tabulate(ops []*operation, outcomes ...[]outcome) *table {
-	tb := &table{ops: ops, cells: map[crashpoint.Point]map[*operation]*tally{}, kinds: map[int]*tally{1: {}, 2: {}, 3: {}}}
+	tb := &table{
+		ops: ops, cells: map[crashpoint.Point]map[*operation]*tally{}, kinds: map[int]*tally{1: {}, 2: {}, 3: {}},
+	}
 	for _, some := range outcomes {
 		for _, o := range some {
 			tb.count(o)
@@ -69,7 +71,7 @@ func (tb *table) count(o outcome) {
 	}
 }
 
-// check fails where a point was passed by no operation and is excused by nothing.
+// check fails if a point was passed by no operation and is not excused.
 func (tb *table) check(t *testing.T) {
 	if len(tb.ops) != len(operations()) {
 		t.Log("not all operations were tried, so not all points can have been")
@@ -100,7 +102,7 @@ func (c *tally) String() string {
 	return fmt.Sprintf("**%d of %d**", c.held, c.tried)
 }
 
-// row is one line of the table: a point, or the four steps of replacing a file.
+// row returns the line of the table for a point; the four steps of replacing a file share one.
 func row(p crashpoint.Point) string {
 	for _, step := range crashpoint.Point("").Steps() {
 		name, found := strings.CutSuffix(string(p), string(step))
@@ -111,7 +113,7 @@ func row(p crashpoint.Point) string {
 	return string(p)
 }
 
-// String is the matrix in Markdown. The steps of replacing a file share a row.
+// String returns the matrix in Markdown. The steps of replacing a file share a row.
 func (tb *table) String() string {
 	var rows []string
 	sums := map[string]map[*operation]*tally{}

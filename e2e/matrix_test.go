@@ -15,34 +15,32 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/migrations"
 )
 
-// A crash at every step. Each operation is run once to learn which moments it
-// passes. Then for each moment it is run again with a master that is killed there,
-// another one is started, and every promise is checked; then the one that recovers is
-// killed too, at each moment that the recovery passes; then, for triples drawn by
-// SEED, the one that recovers from that.
+// A crash at every step. Each operation is run once to learn which moments it passes. Then, for each moment, it is
+// run again with a master that is killed there, another master is started, and every promise is checked. Then the
+// recovering master is killed too, at each moment that the recovery passes; then, for triples drawn by SEED, the
+// master that recovers from that.
 //
-//	SEED=     of what is drawn; one is made up and printed where none is given
+//	SEED=     of the random choices; if it is not set, one is generated and printed
 //	PAIRS=    all for every pair in every operation: half an hour on two processors;
 //	          else every pair in one of the operations that have it, drawn by SEED
-//	TRIPLES=  how many, 300 if not given
-//	LANES=    how many trials at a time, 6 if not given
+//	TRIPLES=  number of triples, 300 if not set
+//	LANES=    number of concurrent trials, 6 if not set
 //	OP=       only this operation
 //	KILLS=    1 for no pairs and triples
 //	CRASH_TABLE=FILE  to write the table to as well
 
-// trial is one run: killed at each of the moments in turn, the first one in the
-// operation, each other one in the recovery from the one before.
+// trial is one run: the master is killed at each of the moments in turn, at the first one during the operation, at
+// each other one during the recovery from the previous one.
 type trial struct {
 	op    *operation
 	kills []moment
-	once  bool // the first of them comes but once
+	once  bool // the first of them occurs only once
 }
 
 func (tr trial) String() string {
@@ -53,10 +51,10 @@ func (tr trial) String() string {
 	return tr.op.name + ": killed at " + strings.Join(at, ", then at ")
 }
 
-// outcome is what came of a trial.
+// outcome is the result of a trial.
 type outcome struct {
 	trial
-	reached  int // how many of the kills came to pass
+	reached  int // how many of the kills took place
 	err      error
 	passed   map[string]int // in the operation
 	recovery map[string]int // by the sound master at the end
@@ -64,11 +62,11 @@ type outcome struct {
 
 func TestCrashMatrix(t *testing.T) {
 	began := time.Now()
-	defer debug.SetGCPercent(debug.SetGCPercent(800))                        // processor time is what this test is short of
+	defer debug.SetGCPercent(debug.SetGCPercent(800))                        // this test is limited by processor time
 	seed := uint64(number(t, "SEED", int(time.Now().UnixNano()&0xffffffff))) //nolint:gosec // not negative
 	t.Logf("SEED=%d", seed)
-	for range laterSteps { // so that this process can read what the masters of the migration leave
-		migrations.All = append(migrations.All, func(*bbolt.Tx) error { return nil })
+	for range laterSteps { // so that this process can read the state that the masters of the migration leave
+		migrations.All = append(migrations.All, migrations.Step{})
 	}
 	m := &matrix{t: t, base: trialFolder(t), lanes: number(t, "LANES", 6), failures: 10}
 	var ops []*operation
@@ -94,22 +92,24 @@ func TestCrashMatrix(t *testing.T) {
 		}
 	}
 	if os.Getenv("PAIRS") != "all" {
-		pairs = onceEach(pairs, rand.New(rand.NewPCG(seed, 2))) //nolint:gosec // a seed is wanted
+		pairs = onceEach(pairs, rand.New(rand.NewPCG(seed, 2))) //nolint:gosec // a seed makes the run repeatable
 	}
 	twos := m.run("pairs", pairs)
 	m.unreached(ones, twos)
-	threes := m.run("triples", triplesOf(twos, number(t, "TRIPLES", 300), rand.New(rand.NewPCG(seed, 3)))) //nolint:gosec // a seed is wanted
+	//nolint:gosec // a seed makes the run repeatable
+	threes := m.run("triples", triplesOf(twos, number(t, "TRIPLES", 300), rand.New(rand.NewPCG(seed, 3))))
 
 	table := tabulate(ops, ones, twos, threes)
 	table.check(t)
-	text := fmt.Sprintf("%s\n%s on %s, %d lanes, SEED=%d.\n", table, time.Since(began).Round(time.Second), time.Now().Format(time.DateOnly), m.lanes, seed)
+	text := fmt.Sprintf("%s\n%s on %s, %d lanes, SEED=%d.\n",
+		table, time.Since(began).Round(time.Second), time.Now().Format(time.DateOnly), m.lanes, seed)
 	t.Logf("the matrix: trials by the point and the operation of the first kill\n\n%s", text)
 	if path := os.Getenv("CRASH_TABLE"); path != "" {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Error(err)
 		}
 	}
-	// Once more in short, after the table, where whoever looks at the end finds it.
+	// A summary after the table, at the end of the log.
 	for _, o := range slices.Concat(learned, ones, twos, threes) {
 		if o.err != nil {
 			t.Logf("did not hold: %s: %.300s", o, o.err.Error())
@@ -117,7 +117,7 @@ func TestCrashMatrix(t *testing.T) {
 	}
 }
 
-// alone are the runs in which noneEnds is killed.
+// alone returns the runs without a kill.
 func alone(ops []*operation) (batches [][]trial) {
 	for _, op := range ops {
 		batches = append(batches, []trial{{op: op}})
@@ -125,8 +125,8 @@ func alone(ops []*operation) (batches [][]trial) {
 	return batches
 }
 
-// singlesOf are the trials of one kill: at every moment that the operation passes,
-// and where it passes one more than once, at the first, the last and one between.
+// singlesOf returns the trials of one kill: at every moment that the operation passes; if it passes a moment more
+// than once, at the first, the last and one between.
 func singlesOf(o outcome) (all []trial) {
 	for _, name := range slices.Sorted(maps.Keys(o.passed)) {
 		n := o.passed[name]
@@ -141,13 +141,13 @@ func singlesOf(o outcome) (all []trial) {
 	return all
 }
 
-// isCommit tells whether it is a commit, the last of which has another number each
-// time: how many there are depends on how many workers share one.
+// isCommit reports whether it is a commit. The number of the last one varies, because it depends on how many
+// workers share a commit.
 func isCommit(name string) bool { return moment{name: name}.point() == crashpoint.Commit }
 
-// pairsOf are the trials of one more kill after those of o: at every moment that the
-// recovery passes, the first time or, where o's own moment is not the first of its
-// name, and for every other moment that comes but once, the last time.
+// pairsOf returns the trials of one more kill after those of o, at every moment that the recovery passes: the first
+// time or, if o's own moment is not the first of its name, and for every other moment that occurs only once, the
+// last time.
 func pairsOf(o outcome) (all []trial) {
 	if o.reached < len(o.kills) || o.err != nil {
 		return nil
@@ -163,7 +163,7 @@ func pairsOf(o outcome) (all []trial) {
 	return all
 }
 
-// onceEach leaves each pair of moments to one of the operations that have it.
+// onceEach assigns each pair of moments to one of the operations that have it.
 func onceEach(pairs [][]trial, rng *rand.Rand) [][]trial {
 	all := slices.Concat(pairs...)
 	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
@@ -187,22 +187,21 @@ func triplesOf(twos []outcome, n int, rng *rand.Rand) [][]trial {
 			all = append(all, thirds[rng.IntN(len(thirds))])
 		}
 	}
-	// Those of one operation together: they share rigs.
+	// Group the trials of an operation: they share rigs.
 	slices.SortStableFunc(all, func(a, b trial) int { return cmp.Compare(a.op.name, b.op.name) })
 	return slices.Collect(slices.Chunk(all, 10))
 }
 
-// matrix runs trials, some at a time.
+// matrix runs trials, several at a time.
 type matrix struct {
 	t        *testing.T
 	base     string
 	lanes    int
 	mu       sync.Mutex
-	failures int // that are still told in full
+	failures int // failures that are still reported in full
 }
 
-// run runs batches of trials, each in one lane, and returns what came of them in
-// their order.
+// run runs batches of trials, each in one lane, and returns the outcomes in their order.
 func (m *matrix) run(what string, batches [][]trial) []outcome {
 	planned := map[string]int{}
 	for _, tr := range slices.Concat(batches...) {
@@ -241,8 +240,7 @@ func (m *matrix) run(what string, batches [][]trial) []outcome {
 	return all
 }
 
-// inTurn orders the batches so that each operation comes in turn: some mostly wait,
-// others mostly compute.
+// inTurn orders the batches so that the operations alternate: some mostly wait, others mostly compute.
 func inTurn(batches [][]trial) []int {
 	turn, nth := make([]int, len(batches)), map[*operation]int{}
 	order := make([]int, len(batches))
@@ -257,7 +255,7 @@ func inTurn(batches [][]trial) []int {
 	return order
 }
 
-// unreached says which moments were not reached, and how often.
+// unreached logs which moments were not reached, and how often.
 func (m *matrix) unreached(outcomes ...[]outcome) {
 	times := map[string]int{}
 	for _, o := range slices.Concat(outcomes...) {
@@ -268,7 +266,7 @@ func (m *matrix) unreached(outcomes ...[]outcome) {
 	m.t.Logf("not reached: %v", times)
 }
 
-// cpuTime is what this process and the masters have used, not the workers.
+// cpuTime returns the processor time of this process and the masters, without the workers.
 func cpuTime() time.Duration {
 	var all time.Duration
 	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {

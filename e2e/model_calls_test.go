@@ -20,29 +20,31 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// calls are the requests of a rig, each under an id of its own: which were sent,
-// which were acknowledged, and, as the workers have noted, which were handled.
+// calls are the requests of a rig, each with its own ID: the sent ones, the acknowledged ones, and those that the
+// workers have noted as handled.
 type calls struct {
 	prefix string
 
 	mu          sync.Mutex
 	sent, acked map[string]bool
-	// marked were sent with their id as hsu-request-id, so that they may be sent, and
-	// handled, more than once, and count once. open are those that are not acknowledged,
-	// in order.
+	// marked are requests sent with their ID as hsu-request-id, so that they may be sent and handled more than
+	// once, and count once. open are those that are not acknowledged, in order.
 	marked  map[string]bool
 	open    []string
 	handled map[string]int
 	relayed relayed
 	read    map[string]int64 // how much of each worker's notes was read
-	wrong   []string         // answers that are not what was asked for
+	wrong   []string         // answers that do not match the request
 }
 
 func newCalls(prefix string) calls {
-	return calls{prefix: prefix, marked: map[string]bool{}, sent: map[string]bool{}, acked: map[string]bool{}, handled: map[string]int{}, read: map[string]int64{}, relayed: newRelayed()}
+	return calls{
+		prefix: prefix, marked: map[string]bool{}, sent: map[string]bool{}, acked: map[string]bool{},
+		handled: map[string]int{}, read: map[string]int64{}, relayed: newRelayed(),
+	}
 }
 
-// call sends one request with an id and notes what came of it.
+// call sends one request with an ID and records the result.
 func (r *rig) call(ctx context.Context, options ...grpc.CallOption) error {
 	c := &r.calls
 	c.mu.Lock()
@@ -53,7 +55,8 @@ func (r *rig) call(ctx context.Context, options ...grpc.CallOption) error {
 }
 
 func (r *rig) send(ctx context.Context, id string, options ...grpc.CallOption) error {
-	answer, err := proto.NewMyBusinessServiceClient(r.conn).ProcessData(ctx, &proto.ProcessRequest{Data: id}, options...)
+	answer, err := proto.NewMyBusinessServiceClient(r.conn).ProcessData(ctx,
+		&proto.ProcessRequest{Data: id}, options...)
 	if err != nil {
 		return err
 	}
@@ -68,7 +71,7 @@ func (r *rig) send(ctx context.Context, id string, options ...grpc.CallOption) e
 	return nil
 }
 
-// mark returns the id of a new request that may be sent again.
+// mark returns the ID of a new request that may be sent again.
 func (c *calls) mark() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -78,13 +81,13 @@ func (c *calls) mark() string {
 	return id
 }
 
-// sendMarked sends a request that was marked, for the first time or again.
+// sendMarked sends a marked request, for the first time or again.
 func (r *rig) sendMarked(ctx context.Context, id string, options ...grpc.CallOption) error {
 	return r.send(metadata.AppendToOutgoingContext(ctx, "hsu-request-id", id), id, options...)
 }
 
-// crowdMarked sends n marked requests one after the other, each by several callers at
-// once, and returns when all have been answered or failed.
+// crowdMarked sends n marked requests one after the other, each by several callers at once, and returns when all
+// have been answered or failed.
 func (r *rig) crowdMarked(n int) {
 	for range n {
 		id := r.calls.mark()
@@ -100,7 +103,7 @@ func (r *rig) crowdMarked(n int) {
 	}
 }
 
-// resend sends each marked request again that was not acknowledged, until it is.
+// resend resends each unacknowledged marked request until it is acknowledged.
 func (r *rig) resend() error {
 	r.calls.mu.Lock()
 	open := slices.Clone(r.calls.open)
@@ -129,8 +132,7 @@ func (r *rig) crowd(n int) {
 	callers.Wait()
 }
 
-// check compares a count with what was sent, handled and acknowledged, id by id.
-// No call may be under way.
+// check compares a count with the sent, handled and acknowledged requests, ID by ID. No call may be in flight.
 func (c *calls) check(folder string, processed int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -163,7 +165,7 @@ func (c *calls) check(folder string, processed int64) error {
 	return errors.Join(errs...)
 }
 
-// readNotes reads what workers have noted since it was last called.
+// readNotes reads the workers' notes since its last call.
 func (c *calls) readNotes(folder string) error {
 	names, err := os.ReadDir(folder)
 	if err != nil {
@@ -183,7 +185,7 @@ func (c *calls) readNotes(folder string) error {
 		if err != nil {
 			return err
 		}
-		text = text[:bytes.LastIndexByte(text, '\n')+1] // a line that is being written comes next time
+		text = text[:bytes.LastIndexByte(text, '\n')+1] // a line that is being written is read next time
 		c.read[n.Name()] += int64(len(text))
 		for line := range bytes.Lines(text) {
 			c.note(strings.TrimSuffix(string(line), "\n"))
@@ -192,7 +194,7 @@ func (c *calls) readNotes(folder string) error {
 	return nil
 }
 
-// note notes a message that was handled. c.mu is held.
+// note records a message that was handled. The caller holds c.mu.
 func (c *calls) note(message string) {
 	if strings.HasPrefix(message, relayedPrefix) {
 		c.relayed.handled[message]++
@@ -201,21 +203,21 @@ func (c *calls) note(message string) {
 	c.handled[message]++
 }
 
-// noted are the instances of a worker that came as far as to take notes, in all and
-// those among them that found their port taken.
+// noted counts the instances of a worker that created a file of notes: all of them, and those that found their port
+// taken.
 type noted struct{ all, portTaken int }
 
-// portTaken ends the name of the notes of one that found its port taken: see the unit.
+// portTaken ends the name of the notes of an instance that found its port taken: see the unit.
 const portTaken = ".port-taken"
 
-// lostPort tells that it found its port taken, which ended it: nobody that this test
-// watches has.
+// lostPort reports whether the instance found its port taken, by a process outside of this test, and exited for
+// that.
 func (r *rig) lostPort(b being) bool {
 	_, err := os.Stat(filepath.Join(r.notes, fmt.Sprintf("%s.%d.%s", b.worker, b.pid, b.token)+portTaken))
 	return err == nil
 }
 
-// instancesNoted counts them: each has left a file of its own.
+// instancesNoted counts the instances: each has left its own file.
 func (r *rig) instancesNoted() (map[string]noted, error) {
 	names, err := os.ReadDir(r.notes)
 	count := map[string]noted{}

@@ -19,15 +19,15 @@ import (
 	"github.com/core-tools/hsu-master/store/storepb"
 )
 
-// stander is a stranger that stands where a record says that a worker is, and notes
-// every signal: see decoy in testdata/unit.
+// stander is a foreign process in the place of a recorded worker, and notes every signal: see decoy in
+// testdata/unit.
 type stander struct {
 	cmd    *exec.Cmd
 	record string
 	port   int
 	born   uint64
 	ended  chan struct{}
-	times  int // that a record was made to name it
+	times  int // number of records that were made to name it
 }
 
 // employ starts the rig's decoy, which listens on the port.
@@ -63,7 +63,7 @@ func (r *rig) employ(port int) error {
 
 func (s *stander) pid() int { return s.cmd.Process.Pid }
 
-// untouched fails where the decoy got any signal, or no longer stands.
+// untouched fails if the decoy got any signal, or no longer runs.
 func (s *stander) untouched() error {
 	f, err := readStat(fmt.Sprintf("/proc/%d", s.pid()))
 	if err != nil || strings.IndexByte("ZXTt", f.state) >= 0 {
@@ -80,25 +80,23 @@ func (s *stander) end() {
 	<-s.ended
 }
 
-// disguises are the ways in which a record can be wrong about the decoy. None may
-// have it touched.
+// disguises are the ways in which a record can be wrong about the decoy. None may lead to a signal.
 var disguises = []func(w *storepb.Worker, born uint64){
-	func(*storepb.Worker, uint64) {},                                      // the PID was used again
+	func(*storepb.Worker, uint64) {},                                      // the PID was reused
 	func(w *storepb.Worker, born uint64) { w.Instance.StartTicks = born }, // within a clock tick
 	func(w *storepb.Worker, _ uint64) {
 		if w.GetStatus() == storepb.Status_STATUS_RUNNING {
 			w.Status = storepb.Status_STATUS_UNHEALTHY
 		}
 	},
-	func(w *storepb.Worker, born uint64) { // likewise, from a kernel that has no better proof
+	func(w *storepb.Worker, born uint64) { // the same, from a kernel that has no better proof
 		w.Instance.StartTicks, w.Instance.Proof = born+1, storepb.Proof_PROOF_START_TIME_TOKEN
 	},
 }
 
-// plant makes the record of a worker whose process is dead name the decoy, its PID
-// and its port, as if both had been given out again. No master runs. Where another
-// record names the decoy still, since no master has come to deal with it, this one is
-// left as it is: no two are given out the same.
+// plant makes the record of a worker whose process is dead name the decoy, its PID and its port, as if both had
+// been reused. No master may run. If another record still names the decoy, because no master has processed it yet,
+// plant does nothing: no PID is reused twice.
 func (r *rig) plant(id string) error {
 	if r.decoy == nil {
 		return nil
@@ -121,10 +119,12 @@ func (r *rig) plant(id string) error {
 	})
 }
 
-// edit changes the record of a worker while no master runs: in the file itself, so
-// that it works on a schema of any version.
+// edit changes the record of a worker while no master runs. It edits the file itself, so that it works on a schema
+// of any version.
 func (r *rig) edit(id string, change func(*storepb.Worker)) error {
-	db, err := bolt.Open(filepath.Join(r.state, "state.db"), 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
+	db, err := bolt.Open(filepath.Join(r.state, "state.db"), 0o600, &bolt.Options{
+		Timeout: time.Second, FreelistType: bolt.FreelistMapType,
+	})
 	if err != nil {
 		return fmt.Errorf("edit the record of %s: %w", id, err)
 	}

@@ -22,16 +22,16 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-// Endpoints from outside: what is registered of them, as far as the test knows.
+// Registered endpoints, and their registrations as far as the test knows.
 
-// guest is an endpoint from outside that offers whatever service it is asked for.
+// guest is a registered endpoint that offers every service.
 type guest struct {
 	address string
 	server  *grpc.Server
 	done    chan struct{}
 }
 
-// invite has the rig's guest serve, for the first time or again, where it does not.
+// invite starts the rig's guest if it does not serve.
 func (r *rig) invite() error {
 	if r.guest != nil && r.guest.server != nil {
 		return nil
@@ -44,7 +44,7 @@ func (r *rig) invite() error {
 		return err
 	}
 	server := grpc.NewServer(echo.Streams(func(ctx context.Context, message string) (string, error) {
-		if message != "" { // else it is the master's Ping
+		if message != "" { // otherwise it is the master's Ping
 			r.calls.mu.Lock()
 			r.calls.note(message)
 			r.calls.mu.Unlock()
@@ -59,7 +59,7 @@ func (r *rig) invite() error {
 	return nil
 }
 
-// leave ends it at once.
+// leave stops the guest at once.
 func (g *guest) leave() {
 	if g.server != nil {
 		g.server.Stop()
@@ -68,14 +68,14 @@ func (g *guest) leave() {
 	}
 }
 
-// may is what may be true of a registration: its ttl, or that there is none. A change
-// that was asked for and not acknowledged leaves what was before as well as what is
-// asked for; the next look at the records settles it.
+// may is the set of possible states of a registration: its ttl, or its absence. After a change that was requested
+// and not acknowledged, both the previous and the requested state are possible; the next inspection of the records
+// decides.
 type may map[time.Duration]bool
 
 const (
 	absent = time.Duration(-1)
-	// fleeting is the shortest ttl: what has it may be gone by the next look.
+	// fleeting is the shortest ttl: such a registration may be gone at the next inspection.
 	fleeting = time.Second
 )
 
@@ -90,9 +90,11 @@ func only(states ...time.Duration) may {
 	return m
 }
 
-// asked is a change of a registration: it may be so from now on, and is so where err
-// says that it was acknowledged.
-func (r *rig) asked(service string, state time.Duration, ask func(context.Context, adminpb.RegistryClient) error) error {
+// asked makes a change of a registration. The new state is possible from now on, and certain if ask returns no
+// error.
+func (r *rig) asked(service string, state time.Duration,
+	ask func(context.Context, adminpb.RegistryClient) error,
+) error {
 	if r.outside[service] == nil {
 		r.outside[service] = only(absent)
 	}
@@ -115,7 +117,7 @@ func (r *rig) registry(ask func(context.Context, adminpb.RegistryClient) error) 
 	return ask(ctx, adminpb.NewRegistryClient(conn))
 }
 
-// register registers the guest under a service, 0 being no ttl.
+// register registers the guest for a service, with 0 for no ttl.
 func (r *rig) register(service string, ttl time.Duration) error {
 	return r.asked(service, ttl, func(ctx context.Context, to adminpb.RegistryClient) error {
 		request := &adminpb.RegisterRequest{Service: service, Address: r.guest.address}
@@ -141,7 +143,7 @@ func (r *rig) heartbeat(service string) error {
 	})
 }
 
-// takeBack has nothing be registered any more.
+// takeBack removes all registrations.
 func (r *rig) takeBack() error {
 	var errs []error
 	for service, states := range r.outside {
@@ -157,8 +159,8 @@ func (r *rig) takeBack() error {
 	return errors.Join(errs...)
 }
 
-// checkRegistrations compares what is registered, with the ttl of each service, with
-// what may be. What is recorded while no master runs is what is.
+// checkRegistrations compares the registrations, with the ttl of each service, with the possible ones. While no
+// master runs, the recorded state is the actual one.
 func (r *rig) checkRegistrations(now map[string]time.Duration, recorded bool, fail func(string, ...any)) {
 	for service := range now {
 		if r.outside[service] == nil {
@@ -171,7 +173,8 @@ func (r *rig) checkRegistrations(now map[string]time.Duration, recorded bool, fa
 			state = absent
 		}
 		if !states[state] {
-			fail("the registration of %s has a ttl of %v, where -1ns is none, and may have one of %v", service, state, slices.Collect(maps.Keys(states)))
+			fail("the registration of %s has a ttl of %v, where -1ns is none, and may have one of %v",
+				service, state, slices.Collect(maps.Keys(states)))
 		}
 		if recorded {
 			r.outside[service] = only(state)
@@ -179,7 +182,7 @@ func (r *rig) checkRegistrations(now map[string]time.Duration, recorded bool, fa
 	}
 }
 
-// recordedOutside are the recorded ones.
+// recordedOutside returns the recorded registrations.
 func (r *rig) recordedOutside(all []store.Registration, fail func(string, ...any)) map[string]time.Duration {
 	now := map[string]time.Duration{}
 	for _, g := range all {
@@ -191,9 +194,8 @@ func (r *rig) recordedOutside(all []store.Registration, fail func(string, ...any
 	return now
 }
 
-// checkRoutes compares the services that the master offers with what is true: no dead
-// process gets calls, what is registered is as it was left, and whoever calls is
-// answered.
+// checkRoutes compares the services that the master offers with the actual state: no dead process gets calls,
+// registrations are unchanged, and calls are answered.
 func (r *rig) checkRoutes(state *adminpb.State, living []being, fail func(string, ...any)) {
 	at := map[string]string{}
 	for _, b := range living {
@@ -202,7 +204,8 @@ func (r *rig) checkRoutes(state *adminpb.State, living []being, fail func(string
 	for _, s := range state.GetServices() {
 		for _, e := range s.GetEndpoints() {
 			if e.GetSource() != "registered" && e.GetHealthy() && at[e.GetAddress()] != e.GetWorker() {
-				fail("%s gets calls of %s at %s, where %q lives", e.GetWorker(), s.GetName(), e.GetAddress(), at[e.GetAddress()])
+				fail("%s gets calls of %s at %s, where %q lives",
+					e.GetWorker(), s.GetName(), e.GetAddress(), at[e.GetAddress()])
 			}
 		}
 		if s.GetName() == echoService {
@@ -221,7 +224,7 @@ func (r *rig) checkRoutes(state *adminpb.State, living []being, fail func(string
 	}
 }
 
-// checkOutside compares what the master says is registered with what may be.
+// checkOutside compares the registrations that the master reports with the possible ones.
 func (r *rig) checkOutside(state *adminpb.State, fail func(string, ...any)) {
 	registered := map[string]time.Duration{}
 	for _, s := range state.GetServices() {
@@ -242,13 +245,14 @@ func (r *rig) checkCalled(service string, want codes.Code, fail func(string, ...
 	}
 }
 
-// atServing are the services that have an endpoint from the moment of SERVING on: of
-// each worker that lived as one that runs, and of the guest.
+// atServing returns the services that must have an endpoint from the moment of SERVING on: those of each worker
+// that was running and lives, and those of the guest.
 func (r *rig) atServing(before offline) map[string]string {
 	want := map[string]string{}
 	for _, b := range before.living {
 		rec := before.records[b.worker]
-		if b.leader && rec.Status == store.StatusRunning && rec.Instance.Token == b.token && !r.known.beings[b.token].doomed {
+		if b.leader && rec.Status == store.StatusRunning && rec.Instance.Token == b.token &&
+			!r.known.beings[b.token].doomed {
 			for _, offer := range rec.Services {
 				want[offer.Name+" "+b.worker] = address(b.port)
 			}
@@ -262,7 +266,7 @@ func (r *rig) atServing(before offline) map[string]string {
 	return want
 }
 
-// checkServing asks a master that has just come to serve for the routes that it has.
+// checkServing checks the routes of a master that has just begun to serve.
 func (r *rig) checkServing(want map[string]string) error {
 	state, err := r.ask()
 	if err != nil {

@@ -16,23 +16,24 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// relayed are the messages of calls that the master only passes on, unary and in
-// streams, each under an id of its own.
+// relayed are the messages of calls that the master only forwards, unary and in streams, each with its own ID.
 type relayed struct {
 	sent, acked map[string]bool
-	twice       map[string]bool // the caller has said that they may be handled twice
+	twice       map[string]bool // the caller allows them to be handled twice
 	handled     map[string]int
-	streams     int // that were opened
+	streams     int // number of opened streams
 }
 
 func newRelayed() relayed {
-	return relayed{sent: map[string]bool{}, acked: map[string]bool{}, twice: map[string]bool{}, handled: map[string]int{}}
+	return relayed{
+		sent: map[string]bool{}, acked: map[string]bool{}, twice: map[string]bool{}, handled: map[string]int{},
+	}
 }
 
-// relayedPrefix tells their messages from the requests that are counted.
+// relayedPrefix distinguishes their messages from the requests that are counted.
 const relayedPrefix = "relayed "
 
-// check fails where one was answered by nobody, or handled twice that was not to be.
+// check fails if an acknowledged message was not handled, or if one was handled twice without permission.
 func (c *relayed) check(fail func(string, ...any)) {
 	for id := range c.acked {
 		if c.handled[id] == 0 {
@@ -49,7 +50,7 @@ func (c *relayed) check(fail func(string, ...any)) {
 	}
 }
 
-// message returns the text of a new message; one that is slow takes a moment.
+// message returns the text of a new message; a slow one takes a moment.
 func (c *calls) message(kind string, twice bool) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -61,7 +62,7 @@ func (c *calls) message(kind string, twice bool) string {
 	return text
 }
 
-// came takes up what came of a message.
+// came records the result of a message.
 func (c *calls) came(text, answer string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,12 +76,11 @@ func (c *calls) came(text, answer string, err error) {
 	}
 }
 
-// excusable is what a caller may be told where the master or a worker dies or is slow,
-// or where nobody offers the service.
+// excusable are the errors that a caller may get if the master or a worker dies or is slow, or if no endpoint
+// offers the service.
 var excusable = []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Unimplemented}
 
-// relay calls a service once. With twice the call has an id, by which it may be handled
-// more than once.
+// relay calls a service once. With twice, the call has an ID, so it may be handled more than once.
 func (r *rig) relay(ctx context.Context, service string, twice bool, options ...grpc.CallOption) error {
 	text := r.calls.message("call", twice)
 	if twice {
@@ -92,7 +92,7 @@ func (r *rig) relay(ctx context.Context, service string, twice bool, options ...
 	return err
 }
 
-// stream is one that is open.
+// stream is an open stream.
 type stream struct {
 	r *rig
 	grpc.ClientStream
@@ -100,7 +100,8 @@ type stream struct {
 
 // open opens a stream, for as long as ctx.
 func (r *rig) open(ctx context.Context, service string, options ...grpc.CallOption) (*stream, error) {
-	s, err := r.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/"+service+"/Stream", options...)
+	s, err := r.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
+		"/"+service+"/Stream", options...)
 	if err != nil {
 		return nil, err
 	}
@@ -110,18 +111,18 @@ func (r *rig) open(ctx context.Context, service string, options ...grpc.CallOpti
 	return &stream{r, s}, nil
 }
 
-// exchange sends a message and has it come back.
+// exchange sends a message and receives it back.
 func (s *stream) exchange(kind string) error {
 	text, answer := s.r.calls.message(kind, false), new(wrapperspb.StringValue)
 	err := s.SendMsg(wrapperspb.String(text))
-	if err == nil || errors.Is(err, io.EOF) { // what it is says RecvMsg
+	if err == nil || errors.Is(err, io.EOF) { // RecvMsg returns the reason
 		err = s.RecvMsg(answer)
 	}
 	s.r.calls.came(text, answer.GetValue(), err)
 	return err
 }
 
-// finish ends it in an orderly way.
+// finish ends the stream in an orderly way.
 func (s *stream) finish() error {
 	err := errors.Join(s.CloseSend(), s.RecvMsg(new(wrapperspb.StringValue)))
 	if errors.Is(err, io.EOF) {

@@ -15,7 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// What a master says once it has recovered, compared with what is true.
+// Checks of a recovered master's reports against the actual state.
 
 // ask asks the running master for its state.
 func (r *rig) ask() (*adminpb.State, error) {
@@ -38,8 +38,7 @@ func (r *rig) serves() error {
 	return err
 }
 
-// atRest tells, by the moments that it has passed, whether the running master has
-// made of its workers all that there is to be made of them.
+// atRest reports, by the passed moments, whether the running master has finished with its workers.
 func (r *rig) atRest(removals int) error {
 	if err := r.serves(); err != nil {
 		return err
@@ -57,7 +56,7 @@ func (r *rig) atRest(removals int) error {
 	return nil
 }
 
-// surplus is how many recorded workers the next launch has to remove.
+// surplus returns the number of recorded workers that the next launch has to remove.
 func (r *rig) surplus(o offline) int {
 	n := 0
 	for _, w := range o.records {
@@ -68,8 +67,7 @@ func (r *rig) surplus(o offline) int {
 	return n
 }
 
-// recovered starts a sound master over what is there and checks, once it is at
-// rest, that every promise was kept.
+// recovered starts a sound master on the present state and checks, once it is at rest, that every promise was kept.
 func (r *rig) recovered(before offline) error {
 	if err := r.launch(moment{}); err != nil {
 		return err
@@ -81,14 +79,15 @@ func (r *rig) recovered(before offline) error {
 	if err := r.checkServing(routes); err != nil {
 		return err
 	}
-	if ended, err := r.await("all workers in rotation", func() error { return r.atRest(removals) }); err != nil || ended {
+	if ended, err := r.await("all workers in rotation",
+		func() error { return r.atRest(removals) }); err != nil || ended {
 		return errors.Join(err, fmt.Errorf("the master after the crash is not at rest (it ended: %v)", ended))
 	}
 	r.damaged = false
 	return r.wellAtRest(before)
 }
 
-// wellAtRest compares the running master's word with what is true.
+// wellAtRest compares the running master's report with the actual state.
 func (r *rig) wellAtRest(before offline) error {
 	var state *adminpb.State
 	ended, err := r.await("all workers run", func() (err error) {
@@ -109,7 +108,8 @@ func (r *rig) wellAtRest(before offline) error {
 		if !b.leader || r.known.beings[b.token].doomed || r.lostPort(b) {
 			continue
 		}
-		if now := leaders[b.worker]; len(now) != 1 || now[0].pid != b.pid || now[0].token != b.token || now[0].born != b.born {
+		if now := leaders[b.worker]; len(now) != 1 || now[0].pid != b.pid || now[0].token != b.token ||
+			now[0].born != b.born {
 			fail("%s was alive as %+v, and is %+v now: no survivor", b.worker, b, now)
 		}
 	}
@@ -127,7 +127,7 @@ func (r *rig) wellAtRest(before offline) error {
 	if err := r.calls.check(r.notes, state.GetProcessedCount()); err != nil {
 		fail("%w", err)
 	}
-	// That it was counted is seen when the state is next looked at.
+	// The next inspection of the state shows whether it was counted.
 	ctx, cancel := brief()
 	defer cancel()
 	if err := r.call(ctx, grpc.WaitForReady(true)); err != nil {
@@ -145,7 +145,7 @@ func (r *rig) wellAtRest(before offline) error {
 	return errors.Join(errs...)
 }
 
-// allRunning fails until each wanted worker is said to run and to get requests.
+// allRunning fails until each wanted worker is reported as running and gets requests.
 func (r *rig) allRunning(state *adminpb.State) error {
 	if got := len(state.GetWorkers()); got != r.count {
 		return fmt.Errorf("there are %d workers, want %d", got, r.count)
@@ -164,8 +164,7 @@ func (r *rig) allRunning(state *adminpb.State) error {
 	return nil
 }
 
-// checkWord compares what the master says of each worker with the processes, and
-// with what it said before.
+// checkWord compares the master's report of each worker with the processes, and with its earlier reports.
 func (r *rig) checkWord(state *adminpb.State, leaders map[string][]being, fail func(string, ...any)) {
 	noted, err := r.instancesNoted()
 	if err != nil {
@@ -173,7 +172,8 @@ func (r *rig) checkWord(state *adminpb.State, leaders map[string][]being, fail f
 	}
 	for _, w := range state.GetWorkers() {
 		now := leaders[w.GetId()]
-		if len(now) != 1 || now[0].pid != int(w.GetPid()) || now[0].token != w.GetToken() || now[0].port != int(w.GetPort()) {
+		if len(now) != 1 || now[0].pid != int(w.GetPid()) || now[0].token != w.GetToken() ||
+			now[0].port != int(w.GetPort()) {
 			fail("%s is said to be %v, and is %+v", w.GetId(), w, now)
 		}
 		was := r.known.ledger[w.GetId()]
@@ -182,7 +182,8 @@ func (r *rig) checkWord(state *adminpb.State, leaders map[string][]being, fail f
 			fail("%s: %d restarts, want %d to %d", w.GetId(), w.GetRestarts(), least, most)
 		}
 		if w.GetIncarnation() < was.incarnation || int(w.GetIncarnation()) < n.all-r.known.noted[w.GetId()] {
-			fail("%s: incarnation %d, it was %d, and %d instances have taken notes", w.GetId(), w.GetIncarnation(), was.incarnation, n.all)
+			fail("%s: incarnation %d, it was %d, and %d instances have taken notes",
+				w.GetId(), w.GetIncarnation(), was.incarnation, n.all)
 		}
 		if w.GetDesired() != "running" {
 			fail("%s: desired is %q", w.GetId(), w.GetDesired())
@@ -190,8 +191,7 @@ func (r *rig) checkWord(state *adminpb.State, leaders map[string][]being, fail f
 	}
 }
 
-// remember makes what is now what is to be kept, and sees that the workers' memory
-// is what it was.
+// remember makes the present state the expected one, and checks that the workers' memory is unchanged.
 func (r *rig) remember(state *adminpb.State, leaders map[string][]being) error {
 	var errs []error
 	beings := map[string]being{}
@@ -214,12 +214,14 @@ func (r *rig) remember(state *adminpb.State, leaders map[string][]being) error {
 		errs = append(errs, err)
 	}
 	for _, w := range state.GetWorkers() {
-		r.known.ledger[w.GetId()] = entry{restarts: w.GetRestarts(), incarnation: w.GetIncarnation(), portTaken: noted[w.GetId()].portTaken}
+		r.known.ledger[w.GetId()] = entry{
+			restarts: w.GetRestarts(), incarnation: w.GetIncarnation(), portTaken: noted[w.GetId()].portTaken,
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// memoryOf asks the worker on the port, past any master, for what only it knows.
+// memoryOf asks the worker on the port directly, without a master, for facts that only it knows.
 func (r *rig) memoryOf(port int) (string, error) {
 	conn := r.own[port]
 	if conn == nil {
@@ -231,6 +233,7 @@ func (r *rig) memoryOf(port int) (string, error) {
 	}
 	ctx, cancel := brief()
 	defer cancel()
-	answer, err := proto.NewMyBusinessServiceClient(conn).GetStatus(ctx, &proto.StatusRequest{}, grpc.WaitForReady(true))
+	answer, err := proto.NewMyBusinessServiceClient(conn).GetStatus(ctx, &proto.StatusRequest{},
+		grpc.WaitForReady(true))
 	return answer.GetStatus(), err
 }

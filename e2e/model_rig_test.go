@@ -23,47 +23,47 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/rpc"
 )
 
-// rig is a state folder and the masters that run on it one after another, for
-// thousands of short trials: unlike [host] it returns errors, so that one trial
-// that fails does not end the others, and asks the processes and files themselves
-// instead of starting a command for each question.
+// rig is a state directory with the masters that run on it one after another, for thousands of short trials. Unlike
+// [host] it returns errors, so that one failed trial does not end the others, and inspects the processes and files
+// itself instead of starting a command for each question.
 type rig struct {
 	dir, state, faults, notes, record, trace string
 
 	port      int
 	count     int      // workers wanted at the next launch
-	least     int      // and the least that were since the last rest, 0 where that is the same
-	program   string   // that workers run
-	arguments []string // of theirs
+	least     int      // the minimum since the last rest, 0 if equal to count
+	program   string   // the program of the workers
+	arguments []string // of the workers
 	flags     []string // of every run
 	environ   []string // of every run
-	cgroup    string   // that masters run in, empty for this process's own
+	cgroup    string   // cgroup of the masters, empty for this process's own
 
-	master *run // the one that runs, nil where none does
+	master *run // the running master, nil if there is none
 	runs   int
-	turn   int      // whose turn it is to be ended
-	logs   []string // what ended masters wrote
+	turn   int      // the next worker to be ended
+	logs   []string // output of ended masters
 	secret string
 	conn   *grpc.ClientConn // to whichever master runs
 	own    map[int]*grpc.ClientConn
 	calls  calls
 	known  known
-	// The state is damaged, or older than what lives: its records tell nothing until
-	// a master has recovered from that.
+	// The state is damaged, or older than the living processes: its records mean nothing until a master has
+	// recovered.
 	damaged bool
-	// What the last recovery has passed, up to the first request after it.
+	// The moments of the last recovery, up to the first request after it.
 	recovery map[string]int
 	decoy    *stander
-	guest    *guest         // nil where there is none
-	outside  map[string]may // what is registered there, by service
+	guest    *guest         // nil if there is none
+	outside  map[string]may // its registrations, by service
 	underWay sync.WaitGroup // of callers that an operation leaves behind
-	// Tells of a worker that it dies by itself; nil where none does.
+	// Reports whether a worker dies by itself; nil if none does.
 	moody func(worker string) bool
 }
 
-// number reads an environment variable.
+// number reads a number from an environment variable.
 func number(t *testing.T, name string, otherwise int) int {
 	t.Helper()
 	text := os.Getenv(name)
@@ -84,7 +84,7 @@ type run struct {
 	ended chan struct{}
 }
 
-// over tells whether the process is gone.
+// over reports whether the process is gone.
 func (m *run) over() bool {
 	select {
 	case <-m.ended:
@@ -94,18 +94,18 @@ func (m *run) over() bool {
 	}
 }
 
-// ramDisk is where states are kept: what survives kill -9 is what the kernel has,
-// on whatever medium. Power cuts are another test's business.
+// ramDisk holds the states: data that the kernel has survives kill -9 on any medium. Another test covers power
+// failures.
 const ramDisk = "/dev/shm"
 
-// trialFolder makes the folder that all rigs of a test live in, and has it cleaned
-// up however the test ends.
+// trialFolder creates the parent folder of all rigs of a test, which is cleaned up however the test ends.
 func trialFolder(t *testing.T) string {
 	t.Helper()
 	base := ""
 	var st unix.Statfs_t
 	if err := unix.Statfs(ramDisk, &st); err == nil && st.Type == unix.TMPFS_MAGIC &&
-		st.Bavail*uint64(st.Bsize) > 48<<20 && unix.Access(ramDisk, unix.W_OK) == nil { //nolint:gosec // a block size is positive
+		st.Bavail*uint64(st.Bsize) > 48<<20 && //nolint:gosec // a block size is positive
+		unix.Access(ramDisk, unix.W_OK) == nil {
 		base = ramDisk
 	}
 	dir, err := os.MkdirTemp(base, "hsu-e2e")
@@ -120,7 +120,7 @@ func trialFolder(t *testing.T) string {
 	return dir
 }
 
-// newRig makes the folders of one.
+// newRig creates a rig and its folders.
 func newRig(t *testing.T, base string, count int) (*rig, error) {
 	dir, err := os.MkdirTemp(base, "r")
 	if err != nil {
@@ -134,13 +134,14 @@ func newRig(t *testing.T, base string, count int) (*rig, error) {
 	}
 	r.calls = newCalls(filepath.Base(dir))
 	r.known = newKnown()
-	// A script, as many workers are started; and every master reads the executables
-	// of its workers, which would be much of what a trial costs.
+	// A script, as for many real workers. It is also small: every master reads the executables of its workers,
+	// which would otherwise be much of a trial's cost.
 	r.program = filepath.Join(dir, "worker")
-	if err := os.WriteFile(r.program, []byte("#!/bin/sh\nexec "+programs.unit+" \"$@\"\n"), 0o700); err != nil { //nolint:gosec // a program
+	//nolint:gosec // it is a program, so it must be executable
+	if err := os.WriteFile(r.program, []byte("#!/bin/sh\nexec "+programs.unit+" \"$@\"\n"), 0o700); err != nil {
 		return nil, err
 	}
-	// Short, so that nobody waits for them; and no worker fails for good.
+	// Short delays, so that no trial waits for them; and no worker fails for good.
 	r.flags = []string{"--restart-backoff", "1ms", "--restart-budget", "1000/5m", "--stop-grace", "250ms"}
 	for _, folder := range []string{r.faults, r.notes, r.record} {
 		if err := os.Mkdir(folder, 0o700); err != nil {
@@ -153,16 +154,18 @@ func newRig(t *testing.T, base string, count int) (*rig, error) {
 	return r, nil
 }
 
-// quickDial makes a connection that comes back within milliseconds of its server.
+// quickDial makes a connection that reconnects within milliseconds after its server is back.
 func quickDial(target string) (*grpc.ClientConn, error) {
-	return grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	return grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), rpc.Interceptor(),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: time.Millisecond, Multiplier: 1.5, MaxDelay: 10 * time.Millisecond},
+			Backoff: backoff.Config{
+				BaseDelay: time.Millisecond, Multiplier: 1.5, MaxDelay: 10 * time.Millisecond,
+			},
 			MinConnectTimeout: time.Second,
 		}))
 }
 
-// launch starts a master, which kills itself at the moment where one is given.
+// launch starts a master, which kills itself at the moment, if one is given.
 func (r *rig) launch(at moment) error {
 	args := append([]string{
 		"run", "--state-dir", r.state, "--port", strconv.Itoa(r.port), "--log-format", "json",
@@ -170,7 +173,7 @@ func (r *rig) launch(at moment) error {
 	return r.execute(at, append(args, r.flags...))
 }
 
-// execute starts the program with arguments, in the place of the master.
+// execute starts the program with arguments, as the master.
 func (r *rig) execute(at moment, args []string) error {
 	if r.master != nil {
 		return errors.New("a master runs already")
@@ -212,8 +215,8 @@ func (r *rig) execute(at moment, args []string) error {
 	return nil
 }
 
-// moment is when a master is killed: the nth time that it passes a point, before
-// or after the act. The zero value is never.
+// moment is when a master is killed: the nth time that it passes a point, before or after the act. The zero value
+// means never.
 type moment struct {
 	name string // "before-commit"
 	nth  int
@@ -221,7 +224,7 @@ type moment struct {
 
 func (m moment) String() string { return fmt.Sprintf("%s:%d", m.name, m.nth) }
 
-// point is what the moment is before or after.
+// point returns the crash point of the moment.
 func (m moment) point() crashpoint.Point {
 	_, name, _ := strings.Cut(m.name, "-")
 	return crashpoint.Point(name)
@@ -230,21 +233,20 @@ func (m moment) point() crashpoint.Point {
 // arm has the running master killed at the moment, counted from now.
 func (r *rig) arm(at moment) error { return r.fault(at.name, fmt.Sprintf("kill:%d", at.nth)) }
 
-// fault has the running master do something else at the moment than what it would,
-// or, with an empty text, do again what it should.
+// fault makes the running master fail at the moment or, with an empty text, act normally again.
 func (r *rig) fault(name, text string) error {
 	path := filepath.Join(r.faults, strings.TrimPrefix(name, "before-"))
 	if text == "" {
 		return os.Remove(path)
 	}
-	// At once: half a text would be an error of another name.
+	// Atomically: a partial text would be another error.
 	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)
 }
 
-// soundAgain takes every fault away.
+// soundAgain removes every fault.
 func (r *rig) soundAgain() error {
 	names, err := os.ReadDir(r.faults)
 	for _, n := range names {
@@ -253,7 +255,7 @@ func (r *rig) soundAgain() error {
 	return err
 }
 
-// passed are the moments that the running master has passed, and how often each.
+// passed returns the moments that the running master has passed, with the number of times.
 func (r *rig) passed() (map[string]int, error) {
 	text, err := os.ReadFile(r.trace)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -268,7 +270,7 @@ func (r *rig) passed() (map[string]int, error) {
 	return count, nil
 }
 
-// await polls until check returns nil, or the master has ended, which it tells.
+// await polls until check returns nil or the master has ended, and reports whether it has ended.
 func (r *rig) await(what string, check func() error) (ended bool, err error) {
 	deadline := time.Now().Add(patience)
 	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
@@ -286,7 +288,7 @@ func (r *rig) await(what string, check func() error) (ended bool, err error) {
 	}
 }
 
-// pause waits, and no longer than the master lives.
+// pause waits for d, or until the master ends.
 func (r *rig) pause(d time.Duration) {
 	if r.master == nil {
 		time.Sleep(d)
@@ -300,13 +302,13 @@ func (r *rig) pause(d time.Duration) {
 	}
 }
 
-// dies waits a moment for the master to be seen dead whose connection broke.
+// dies waits a moment for the end of a master whose connection broke, and reports whether it has ended.
 func (r *rig) dies() bool {
 	r.pause(time.Second)
 	return r.master.over()
 }
 
-// kill is kill -9 of the master.
+// kill kills the master with SIGKILL.
 func (r *rig) kill() error {
 	if r.master == nil {
 		return nil
@@ -315,9 +317,8 @@ func (r *rig) kill() error {
 	return r.buried(true)
 }
 
-// buried takes leave of a master that has ended, or is about to: killed says
-// whether it was to be killed or to exit with code 0. What it wrote is looked
-// through.
+// buried handles the end of a master that has ended or is about to: killed reports whether it was to be killed or
+// to exit with code 0. It checks the master's log.
 func (r *rig) buried(killed bool) error {
 	m := r.master
 	select {
@@ -345,7 +346,7 @@ func (r *rig) buried(killed bool) error {
 	return nil
 }
 
-// readLog reads what a master wrote and removes the file: there are thousands.
+// readLog reads a master's log and removes the file: there are thousands.
 func (r *rig) readLog(m *run) string {
 	text, err := os.ReadFile(m.log)
 	if err != nil {
@@ -359,7 +360,7 @@ func (r *rig) readLog(m *run) string {
 	return string(text)
 }
 
-// report is what the last masters and all workers wrote.
+// report returns the output of the last masters and of all workers.
 func (r *rig) report() string {
 	var b strings.Builder
 	if r.master != nil {
@@ -385,7 +386,7 @@ func (r *rig) stop() error {
 	return r.buried(false)
 }
 
-// finish stops everything in an orderly way and sees that nothing is left.
+// finish stops everything in an orderly way and checks that nothing is left.
 func (r *rig) finish() error {
 	if err := r.stop(); err != nil {
 		return err
@@ -406,7 +407,7 @@ func (r *rig) finish() error {
 	return nil
 }
 
-// destroy ends all that is of this rig, without a word, and removes it.
+// destroy kills all processes of this rig without any checks, and removes its files.
 func (r *rig) destroy() {
 	if r.master != nil {
 		_ = r.master.cmd.Process.Kill()
@@ -441,7 +442,7 @@ func (r *rig) destroy() {
 	_ = os.RemoveAll(r.dir)
 }
 
-// stateID is how processes of this rig name its state folder.
+// stateID returns the name of the state directory in its processes' environment.
 func (r *rig) stateID() string {
 	var st unix.Stat_t
 	if unix.Stat(r.state, &st) != nil {
@@ -450,7 +451,7 @@ func (r *rig) stateID() string {
 	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
-// brief bounds a call that takes milliseconds, or fails.
+// brief limits a call that takes milliseconds, or fails.
 func brief() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }

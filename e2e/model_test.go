@@ -21,54 +21,54 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-// The model: what the test knows by itself, from /proc, from what it sent and did,
-// and from what workers noted, and that every record and answer of the product is
-// compared with.
+// The model: the test's own knowledge, from /proc, from its requests and acts, and from the workers' notes. Every
+// record and answer of the product is compared with it.
 
-// being is a living process that says of itself that it is a worker.
+// being is a living process whose environment declares it a worker.
 type being struct {
 	pid           int
 	worker, token string
 	port          int
 	born          uint64
-	leader        bool   // it leads its session, as every worker is started
-	memory        string // what only this process knows, once it was asked
-	doomed        bool   // it was told to end, by a master or by the test, or is surplus
+	leader        bool   // it leads its session, as every worker does when started
+	memory        string // a fact that only this process knows, once it was asked
+	doomed        bool   // a master or the test has told it to end, or it is surplus
 }
 
-// known is what the model knows of a rig's workers.
+// known is the model's knowledge of a rig's workers.
 type known struct {
-	beings map[string]being // leaders that lived when it was last looked, by token
+	beings map[string]being // leaders that lived at the last inspection, by token
 	ended  map[string]bool  // tokens of those that the test itself has ended
 	ledger map[string]entry
-	noted  map[string]int // instances that had taken notes before the slot was made anew
+	noted  map[string]int // instances that had taken notes before the slot was created again
 }
 
-// entry is what may never shrink or be forgotten of a worker.
+// entry holds the facts about a worker that may never shrink or be forgotten.
 type entry struct {
 	restarts, incarnation uint64
-	// What costs a restart each: deaths that the test has caused since, and instances
-	// that had found their port taken before.
+	// Each of these costs a restart: deaths that the test has caused since, and instances that had found their port
+	// taken before.
 	deaths    uint64
 	portTaken int
-	// removed: its record was, as it should be, and has not been seen again since.
+	// removed: its record was removed, as it should be, and has not been seen again since.
 	removed bool
 }
 
-// restartsBy are the least and the most that there can have been, with n being what is
-// noted now. One that found its port taken costs a restart where a master has come to
-// know of it: the one that started it may have been killed before it wrote that down.
+// restartsBy returns the minimum and the maximum number of restarts, with n being the present notes. An instance
+// that found its port taken costs a restart if a master has noticed: the master that started it may have been
+// killed before it recorded that.
 func (e entry) restartsBy(n noted) (least, most uint64) {
 	least = e.restarts + e.deaths
-	return least, least + uint64(n.portTaken-e.portTaken) //nolint:gosec // it grows
+	return least, least + uint64(n.portTaken-e.portTaken) //nolint:gosec // the count only grows
 }
 
 func newKnown() known {
-	return known{beings: map[string]being{}, ended: map[string]bool{}, ledger: map[string]entry{}, noted: map[string]int{}}
+	return known{
+		beings: map[string]being{}, ended: map[string]bool{}, ledger: map[string]entry{}, noted: map[string]int{},
+	}
 }
 
-// scan returns the living processes of all that carry the token of a worker of
-// this rig.
+// scan returns all living processes that carry the token of a worker of this rig.
 func (r *rig) scan() []being {
 	id := []byte("HSU_STATE_DIR=" + r.stateID() + "\x00")
 	var all []being
@@ -76,8 +76,9 @@ func (r *rig) scan() []being {
 	for _, pid := range pids() {
 		folder := "/proc/" + strconv.Itoa(pid)
 		environ := readAtOnce(folder+"/environ", buffer)
-		for since := time.Now(); len(environ) == 0 && executing(pid, time.Since(since)); environ = readAtOnce(folder+"/environ", buffer) {
+		for since := time.Now(); len(environ) == 0 && executing(pid, time.Since(since)); {
 			time.Sleep(100 * time.Microsecond)
+			environ = readAtOnce(folder+"/environ", buffer)
 		}
 		if !bytes.Contains(environ, id) {
 			continue
@@ -103,17 +104,17 @@ func (r *rig) scan() []being {
 	return all
 }
 
-// bare are processes without an environment, which many are looked at thousands of
-// times: threads of the kernel, and others that were started so.
+// bare are processes without an environment, which would otherwise be inspected thousands of times: kernel threads,
+// and others that were started without one.
 var bare sync.Map
 
-// executing tells whether a process that shows no environment may only be about to
-// execute another program: one that does shows none for a moment.
+// executing reports whether a process without an environment may just be executing another program: during that it
+// has none for a moment.
 func executing(pid int, since time.Duration) bool {
 	if _, known := bare.Load(pid); known {
 		return false
 	}
-	const kernelThreads = 2 // is their parent
+	const kernelThreads = 2 // PID of their parent
 	f, err := readStat("/proc/" + strconv.Itoa(pid))
 	if err != nil || f.state == 'Z' || f.state == 'X' {
 		return false
@@ -125,8 +126,8 @@ func executing(pid int, since time.Duration) bool {
 	return true
 }
 
-// readAtOnce reads a file of the kernel's with as few calls as there can be: of
-// every process, several times in a trial.
+// readAtOnce reads a file of the kernel with as few system calls as possible, because it is used for every process,
+// several times in a trial.
 func readAtOnce(path string, buffer []byte) []byte {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -148,16 +149,15 @@ func leadersOf(all []being) map[string][]being {
 	return m
 }
 
-// offline is what is there while no master runs.
+// offline is the state while no master runs.
 type offline struct {
-	snap    *store.Snapshot // nil where there is no state yet
+	snap    *store.Snapshot // nil if there is no state yet
 	living  []being
 	records map[string]store.Worker
 }
 
-// inspect looks at the state and the processes that a dead master has left, and
-// checks all that must hold at any moment. mayEnd tells which workers the
-// operation may have stopped.
+// inspect inspects the state and the processes that a dead master has left, and checks everything that must hold at
+// any moment. mayEnd reports which workers the operation may have stopped.
 func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 	o := offline{records: map[string]store.Worker{}, living: r.scan()}
 	snap, err := readState(r.state)
@@ -252,7 +252,7 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 	return o, errors.Join(errs...)
 }
 
-// look makes what lives now what must go on living.
+// look makes the now living processes those that must go on living.
 func (r *rig) look(o offline) {
 	now := map[string]being{}
 	for _, b := range o.living {
@@ -266,7 +266,7 @@ func (r *rig) look(o offline) {
 	r.known.beings = now
 }
 
-// isSurplus tells whether a master has, or is to have, fewer workers than to need this.
+// isSurplus reports whether the worker is beyond the number that a master wants, or is to want.
 func (r *rig) isSurplus(worker string) bool {
 	number, err := strconv.Atoi(strings.TrimPrefix(worker, "worker-"))
 	wanted := r.count
@@ -276,8 +276,8 @@ func (r *rig) isSurplus(worker string) bool {
 	return err != nil || number >= wanted
 }
 
-// readState reads the state of a master that has just died. A child that it had
-// forked may hold its lock for the moment until it executes another program.
+// readState reads the state of a master that has just died. A child that it had forked may hold its lock until the
+// child executes another program.
 func readState(dir string) (store.Snapshot, error) {
 	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
 		snap, err := store.ReadSnapshot(dir)
@@ -287,10 +287,10 @@ func readState(dir string) (store.Snapshot, error) {
 	}
 }
 
-// checkRecord checks what a record may never lose.
+// checkRecord checks the facts that a record may never lose.
 func (r *rig) checkRecord(w store.Worker, n noted, fail func(string, ...any)) {
 	was := r.known.ledger[w.ID]
-	if r.least > 0 && r.isSurplus(w.ID) { // it may have been removed since, and made anew
+	if r.least > 0 && r.isSurplus(w.ID) { // it may have been removed since, and created again
 		was.deaths += was.restarts
 		was.restarts, was.incarnation = 0, 0
 	}
@@ -302,7 +302,8 @@ func (r *rig) checkRecord(w store.Worker, n noted, fail func(string, ...any)) {
 		fail("%s: desired is %q", w.ID, w.Desired)
 	}
 	if w.Restarts < was.restarts || w.Restarts > most {
-		fail("%s: %d restarts are recorded, there were %d before, and can be %d by now", w.ID, w.Restarts, was.restarts, most)
+		fail("%s: %d restarts are recorded, there were %d before, and can be %d by now",
+			w.ID, w.Restarts, was.restarts, most)
 	}
 	if len(w.Budget.Spent) != int(w.Restarts) {
 		fail("%s: %d of the budget are spent after %d restarts", w.ID, len(w.Budget.Spent), w.Restarts)
@@ -312,7 +313,7 @@ func (r *rig) checkRecord(w store.Worker, n noted, fail func(string, ...any)) {
 	}
 }
 
-// secretSpilled fails where a file of the state holds a value of the environment.
+// secretSpilled fails if a file of the state holds a value of the environment.
 func (r *rig) secretSpilled() error {
 	for _, name := range []string{"state.db", "counter.dat", "admin.path"} {
 		text, err := os.ReadFile(filepath.Join(r.state, name))
@@ -323,7 +324,7 @@ func (r *rig) secretSpilled() error {
 	return nil
 }
 
-// forget lets a slot begin anew whose record was removed, as it should be.
+// forget resets the model of a slot whose record was removed, as it should be.
 func (r *rig) forget(worker string) error {
 	noted, err := r.instancesNoted()
 	r.known.noted[worker] = noted[worker].all
@@ -331,7 +332,7 @@ func (r *rig) forget(worker string) error {
 	return err
 }
 
-// forgetAll lets all slots begin anew.
+// forgetAll resets the model of all slots.
 func (r *rig) forgetAll() error {
 	var err error
 	for id := range r.known.ledger {
@@ -340,7 +341,7 @@ func (r *rig) forgetAll() error {
 	return err
 }
 
-// end ends a worker, by the kill that the policy answers with a restart.
+// end ends a worker by a signal that the policy answers with a restart.
 func (r *rig) end(worker string, signal unix.Signal) error {
 	leaders := leadersOf(r.scan())[worker]
 	if len(leaders) != 1 {
@@ -355,7 +356,7 @@ func (r *rig) end(worker string, signal unix.Signal) error {
 	return nil
 }
 
-// gone waits until the workers that the test has ended are no more.
+// gone waits until the workers that the test has ended are gone.
 func (r *rig) gone() error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		left := slices.DeleteFunc(r.scan(), func(b being) bool { return !b.leader || !r.known.ended[b.token] })

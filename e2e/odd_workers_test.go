@@ -23,13 +23,13 @@ type odd struct {
 	flags func(h *host) []string
 	// is fails while the process has not become odd yet.
 	is func(h *host, pid int) error
-	// nameless: nothing shows any more whose it is, so that one whose PID was not
-	// recorded cannot be adopted, only stopped.
+	// nameless: nothing shows any more which worker the process is, so that it cannot be adopted without a recorded
+	// PID, only stopped.
 	nameless bool
 	root     bool // only root can do that
 }
 
-// eachOddWorker makes a test of each.
+// eachOddWorker runs a test for each odd worker.
 func eachOddWorker(t *testing.T, test func(t *testing.T, o odd)) {
 	for _, o := range oddWorkers {
 		t.Run(o.name, func(t *testing.T) {
@@ -108,10 +108,10 @@ var oddWorkers = []odd{{
 	},
 }}
 
-// nobody is the user of that name.
+// nobody is the UID of that user.
 const nobody = 65534
 
-// runsAs is the effective user of a process, -1 where there is none.
+// runsAs returns the effective user of a process, -1 if the process is gone.
 func runsAs(pid int) int {
 	var st unix.Stat_t
 	if unix.Stat(fmt.Sprintf("/proc/%d/task", pid), &st) != nil {
@@ -125,7 +125,7 @@ func readLogs(h *host, text string) int {
 	return strings.Count(string(log), text)
 }
 
-// awaitOdd returns when the worker on that port serves and is what it is to be.
+// awaitOdd returns when the worker on that port serves and has become odd.
 func (h *host) awaitOdd(o odd, pid, port int) {
 	h.t.Helper()
 	waitFor(h.t, o.name, func() error { return errors.Join(listening(port), o.is(h, pid)) })
@@ -164,7 +164,7 @@ func TestOddWorkerIsAdoptedAfterACrashOfTheMaster(t *testing.T) {
 	})
 }
 
-// dumpOf leaves out of d what a look at environments cannot find.
+// dumpOf removes from d the workers that their environment cannot reveal.
 func dumpOf(d dump, o odd) dump {
 	if o.nameless {
 		d.Workers = nil
@@ -220,7 +220,8 @@ func TestOddWorkerIsStoppedAndStartedAgainLikeAnyOther(t *testing.T) {
 		h.awaitOdd(o, before.PID, before.Port)
 		h.awaitRunning(1)
 		h.killWorker(before.PID)
-		after := h.awaitWorkers(1, "run again", func(d dump, w worker) bool { return running(d, w) && w.Incarnation == 2 })
+		after := h.awaitWorkers(1, "run again",
+			func(d dump, w worker) bool { return running(d, w) && w.Incarnation == 2 })
 		if w := after.Workers[0]; w.LastExit == nil || w.LastExit.Signal == nil || *w.LastExit.Signal != "SIGKILL" {
 			t.Errorf("last exit = %+v, want SIGKILL", w.LastExit)
 		}
@@ -245,11 +246,12 @@ func TestProcessThatExecutesItselfUnderARunningMasterIsNoExit(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// When only descendants are left, they go before the next instance comes: they
-// may hold its port, or do its work.
+// If only descendants are left, they are stopped before the next instance starts: they may hold its port, or do its
+// work.
 func TestDescendantsOfADeadWorkerAreGoneBeforeItsReplacementComes(t *testing.T) {
 	for _, down := range []bool{true, false} {
-		t.Run(map[bool]string{true: "died while no master ran", false: "died under a running master"}[down], func(t *testing.T) {
+		name := map[bool]string{true: "died while no master ran", false: "died under a running master"}[down]
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
 			h.flags = graceful(h.units("plain+child+stopped+bare+daemon+baredaemon+nolease"))
@@ -277,7 +279,7 @@ func TestDescendantsOfADeadWorkerAreGoneBeforeItsReplacementComes(t *testing.T) 
 	}
 }
 
-// descendants are the PIDs that descendants of workers have left.
+// descendants returns the PIDs that descendants of workers have recorded.
 func (h *host) descendants() (pids []int) {
 	h.t.Helper()
 	files, err := filepath.Glob(filepath.Join(h.record, "*"))

@@ -15,15 +15,14 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// marker is a crowd of callers whose requests have ids, and who send each until it is
-// answered.
+// marker is a group of callers whose requests have IDs, and that send each request until it is answered.
 type marker struct {
 	answered, failed atomic.Int64
 	end              context.CancelFunc
 	callers          sync.WaitGroup
 }
 
-// startMarked starts the callers. Each id is sent twice when it was answered.
+// startMarked starts the callers. Each request is sent once more after its answer.
 func (h *host) startMarked(callers int) *marker {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -47,7 +46,8 @@ func (h *host) startMarked(callers int) *marker {
 }
 
 func (m *marker) send(t *testing.T, client proto.MyBusinessServiceClient, id string) bool {
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(context.Background(), "hsu-request-id", id), patience)
+	ctx, cancel := context.WithTimeout(
+		metadata.AppendToOutgoingContext(context.Background(), "hsu-request-id", id), patience)
 	defer cancel()
 	answer, err := client.ProcessData(ctx, &proto.ProcessRequest{Data: id}, grpc.WaitForReady(true))
 	if err != nil {
@@ -71,8 +71,8 @@ func (m *marker) awaitMore(t *testing.T, n int64) {
 	awaitMore(t, "requests answered", &m.answered, n)
 }
 
-// Workers are killed, one after the other, and no caller notices: each request was
-// answered at the first attempt, and counts once.
+// Workers are killed, one after the other, and no caller notices: each request was answered at the first attempt,
+// and counts once.
 func TestRequestsWithAnIDNoticeNoDeathOfAWorker(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)
@@ -87,14 +87,14 @@ func TestRequestsWithAnIDNoticeNoDeathOfAWorker(t *testing.T) {
 	}
 	crowd.stop()
 	if got := h.dump().ProcessedCount; got != crowd.answered.Load() || crowd.failed.Load() != 0 {
-		t.Errorf("processed_count = %d, %d were answered; %d attempts have failed", got, crowd.answered.Load(), crowd.failed.Load())
+		t.Errorf("processed_count = %d, %d were answered; %d attempts have failed",
+			got, crowd.answered.Load(), crowd.failed.Load())
 	}
 	m.stop()
 	h.wantNothingLeft()
 }
 
-// The master is killed too: callers send what was not answered again, and each request
-// counts once, exactly.
+// The master is killed too: callers resend unanswered requests, and each request counts exactly once.
 func TestRequestsWithAnIDCountOnceOverTheDeathOfTheMaster(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"always", "interval"} {
@@ -112,7 +112,8 @@ func TestRequestsWithAnIDCountOnceOverTheDeathOfTheMaster(t *testing.T) {
 			crowd.awaitMore(t, 30)
 			crowd.stop()
 			if got := h.dump().ProcessedCount; got != crowd.answered.Load() {
-				t.Errorf("processed_count = %d, %d requests were sent until they were answered", got, crowd.answered.Load())
+				t.Errorf("processed_count = %d, %d requests were sent until they were answered",
+					got, crowd.answered.Load())
 			}
 			h.ask("one without an id")
 			m.stop()

@@ -17,7 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-// The JSON of "state plan", written down again: what scripts rely on.
+// The JSON of "state plan", repeated here because scripts rely on it.
 type planned struct {
 	Workers []struct {
 		ID       string `json:"id"`
@@ -53,7 +53,7 @@ type planned struct {
 	Backup    string `json:"backup"`
 }
 
-// decision is what a plan and a master's log say of one worker.
+// decision is a decision about one worker, in a plan and in a master's log.
 type decision struct{ Action, Reason string }
 
 func (p planned) decisions() map[string]decision {
@@ -64,7 +64,7 @@ func (p planned) decisions() map[string]decision {
 	return all
 }
 
-// plan is "hsu-master state plan --json"; it checks that the plan changes nothing.
+// plan returns "hsu-master state plan --json", and checks that the plan changes nothing.
 func (h *host) plan(flags ...string) planned {
 	h.t.Helper()
 	files, processes := h.files(), h.standings()
@@ -85,8 +85,8 @@ func (h *host) plan(flags ...string) planned {
 	return p
 }
 
-// files are what is in the state folder but for the workers' output, which they go on
-// writing: mode, time of change and content.
+// files returns the mode, time of change and content of the files in the state directory, except the workers'
+// output, which they continue to write.
 func (h *host) files() map[string]string {
 	h.t.Helper()
 	all := map[string]string{}
@@ -115,7 +115,7 @@ func (h *host) files() map[string]string {
 	return all
 }
 
-// standings tell of each process of the host who it is, and whether it is stopped.
+// standings returns the identity of each process of the host, and whether it is stopped.
 func (h *host) standings() map[int]string {
 	h.t.Helper()
 	all := map[int]string{}
@@ -125,7 +125,7 @@ func (h *host) standings() map[int]string {
 	return all
 }
 
-// decisions are what a master has logged when it was started.
+// decisions returns the decisions that a master logged at its start.
 func (m *master) decisions() map[string]decision {
 	m.h.t.Helper()
 	all := map[string]decision{}
@@ -143,8 +143,7 @@ func (m *master) decisions() map[string]decision {
 
 func (m *master) wantPlanned(p planned) {
 	m.h.t.Helper()
-	// How a worker ended is known for as long as nobody reaps it, which somebody may do
-	// at any time.
+	// The exit of a worker is known until the process is reaped, which may happen at any time.
 	exits := cmp.Transformer("withoutTheExit", func(d decision) string {
 		return d.Action + ": " + strings.ReplaceAll(d.Reason, ", killed by SIGKILL", "")
 	})
@@ -173,7 +172,10 @@ func TestPlanTellsWhatTheNextStartDoesAndDoesNothing(t *testing.T) {
 	for id, d := range p.decisions() {
 		actions[id] = d.Action
 	}
-	want := map[string]string{"worker-0": "adopt", "worker-1": "respawn", "worker-2": "respawn", "worker-3": "adopt", "worker-4": "sweep-stray"}
+	want := map[string]string{
+		"worker-0": "adopt", "worker-1": "respawn", "worker-2": "respawn", "worker-3": "adopt",
+		"worker-4": "sweep-stray",
+	}
 	if diff := cmp.Diff(want, actions); diff != "" {
 		t.Errorf("planned (-want +got):\n%s", diff)
 	}
@@ -183,20 +185,24 @@ func TestPlanTellsWhatTheNextStartDoesAndDoesNothing(t *testing.T) {
 	for _, w := range p.Workers {
 		recorded, found, port := w.Evidence.Recorded, w.Evidence.Found, w.Evidence.Port
 		was := before.worker(t, w.ID)
-		if recorded != nil && (recorded.Token != was.Token || recorded.Port != was.Port || recorded.BootID == "" || recorded.StartTicks == 0 || recorded.Lease == "") {
+		if recorded != nil && (recorded.Token != was.Token || recorded.Port != was.Port || recorded.BootID == "" ||
+			recorded.StartTicks == 0 || recorded.Lease == "") {
 			t.Errorf("%s: recorded %+v, want what is recorded", w.ID, recorded)
 		}
 		switch w.ID {
 		case "worker-0":
-			if found.State != "alive" || found.PID != was.PID || !found.TokenSeen || !found.SessionLeader || port.Owner != "ours" {
+			if found.State != "alive" || found.PID != was.PID || !found.TokenSeen ||
+				!found.SessionLeader || port.Owner != "ours" {
 				t.Errorf("%s: found %+v, port %+v", w.ID, found, port)
 			}
 		case "worker-1":
-			if port.Port != was.Port || port.Owner != "foreign" || !strings.Contains(w.Reason, fmt.Sprintf("port %d is held by another process, a new one is chosen", was.Port)) {
+			reason := fmt.Sprintf("port %d is held by another process, a new one is chosen", was.Port)
+			if port.Port != was.Port || port.Owner != "foreign" || !strings.Contains(w.Reason, reason) {
 				t.Errorf("%s: %s, port %+v", w.ID, w.Reason, port)
 			}
 		case "worker-2":
-			if found.State != "reused" || found.PID != onPID.pid() || found.TokenSeen || port.Owner != "free" || !strings.Contains(w.Reason, "another process's") {
+			if found.State != "reused" || found.PID != onPID.pid() || found.TokenSeen || port.Owner != "free" ||
+				!strings.Contains(w.Reason, "another process's") {
 				t.Errorf("%s: %s, found %+v, port %+v", w.ID, w.Reason, found, port)
 			}
 		case "worker-3", "worker-4":

@@ -17,8 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the tests say of processes they read from /proc themselves: the product's
-// own reading is under test.
+// The tests read facts about processes from /proc themselves, because the product's own reading is under test.
 
 // found is a process that belongs to a test.
 type found struct {
@@ -31,13 +30,13 @@ type found struct {
 }
 
 func (f found) String() string {
-	return fmt.Sprintf("%d (%s, state %c, parent %d, session %d, found by %s)", f.pid, f.command, f.state, f.ppid, f.session, f.why)
+	return fmt.Sprintf("%d (%s, state %c, parent %d, session %d, found by %s)",
+		f.pid, f.command, f.state, f.ppid, f.session, f.why)
 }
 
-// processes are all living ones of this host but its masters: those that name its
-// state folder in their environment, or have anything below its folder open, as
-// working folder, as executable or on their command line. Whoever cleared its
-// environment still has its output or its lease.
+// processes returns all living processes of this host except its masters: those that name its state directory in
+// their environment, or use a path below its directory as an open file, working directory, executable or argument.
+// A process that has cleared its environment still has its output or its lease.
 func (h *host) processes() []found {
 	h.t.Helper()
 	stateDir := "-"
@@ -47,7 +46,8 @@ func (h *host) processes() []found {
 	}
 	var all []found
 	for _, pid := range pids() {
-		if pid == os.Getpid() || h.others[pid] || slices.ContainsFunc(h.masters, func(m *master) bool { return m.pid == pid && m.running() }) {
+		if pid == os.Getpid() || h.others[pid] ||
+			slices.ContainsFunc(h.masters, func(m *master) bool { return m.pid == pid && m.running() }) {
 			continue
 		}
 		if f, ok := look(pid, h.dir, stateDir); ok {
@@ -60,7 +60,7 @@ func (h *host) processes() []found {
 func pids() (pids []int) {
 	names, err := os.ReadDir("/proc")
 	if err != nil {
-		panic(err) // without /proc nothing here means anything
+		panic(err) // without /proc no test is meaningful
 	}
 	for _, n := range names {
 		if pid, err := strconv.Atoi(n.Name()); err == nil {
@@ -71,8 +71,8 @@ func pids() (pids []int) {
 }
 
 func look(pid int, dir, stateDir string) (found, bool) {
-	// By a thread that lives: the first may have ended before the others, and then
-	// the process's own files are empty.
+	// Read the files of a living thread: the first thread may have ended before the others, and then the process's
+	// own files are empty.
 	folder := fmt.Sprintf("/proc/%d", pid)
 	f, err := readStat(folder)
 	if err != nil {
@@ -88,7 +88,7 @@ func look(pid int, dir, stateDir string) (found, bool) {
 	return found{}, false
 }
 
-// belongs tells whether the process is the host's, and notes why.
+// belongs reports whether the process belongs to the host, and records why.
 func (f *found) belongs(task, dir, stateDir string) bool {
 	environ, _ := os.ReadFile(task + "/environ")
 	f.environ = map[string]string{}
@@ -121,7 +121,7 @@ func readStat(folder string) (found, error) {
 	if err != nil {
 		return found{}, err
 	}
-	// The name in brackets may hold anything.
+	// The name in brackets may contain anything.
 	at := bytes.LastIndexByte(text, ')')
 	fields := strings.Fields(string(text[at+1:])) // fields[0] is field 3
 	if at < 0 || len(fields) < 20 {
@@ -137,7 +137,7 @@ func readStat(folder string) (found, error) {
 	return f, err
 }
 
-// born is the start time of a living process, 0 where there is none.
+// born returns the start time of a living process, 0 if there is none.
 func born(t *testing.T, pid int) uint64 {
 	t.Helper()
 	f, err := readStat(fmt.Sprintf("/proc/%d", pid))
@@ -147,8 +147,7 @@ func born(t *testing.T, pid int) uint64 {
 	return f.born
 }
 
-// hold opens a pidfd on the process, where it is still the one that was found, and
-// calls act with it.
+// hold opens a pidfd on the process, if it is still the one that was found, and calls act with it.
 func (f found) hold(act func(pidfd int)) {
 	fd, err := unix.PidfdOpen(f.pid, 0)
 	if err != nil {
@@ -160,13 +159,13 @@ func (f found) hold(act func(pidfd int)) {
 	}
 }
 
-// kill ends what a test or a master has left behind.
+// kill kills a process that a test or a master has left behind.
 func (f found) kill() {
 	f.hold(func(fd int) { _ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) })
 }
 
-// killWorker is kill -9 of a worker's process, as far as it is this host's; it
-// returns when the process is gone.
+// killWorker kills a worker's process with SIGKILL, if it belongs to this host, and returns when the process is
+// gone.
 func (h *host) killWorker(pid int) {
 	h.t.Helper()
 	h.signalWorker(pid, syscall.SIGKILL)
@@ -195,8 +194,7 @@ func (h *host) signalWorker(pid int, signal syscall.Signal) {
 	h.t.Fatalf("process %d is not of this test", pid)
 }
 
-// leaders are those processes that a master started, by worker: each leads the
-// session that it was given.
+// leaders returns the processes that a master started, by worker: each leads the session that it was given.
 func (h *host) leaders() map[string][]int {
 	h.t.Helper()
 	m := map[string][]int{}
@@ -208,8 +206,8 @@ func (h *host) leaders() map[string][]int {
 	return m
 }
 
-// wantNoTwin checks that each worker of the dump is one process, and that no
-// process is there that the dump does not name.
+// wantNoTwin checks that each worker of the dump is one process, and that there is no process that the dump does
+// not name.
 func (h *host) wantNoTwin(d dump) {
 	h.t.Helper()
 	leaders := h.leaders()
@@ -224,7 +222,7 @@ func (h *host) wantNoTwin(d dump) {
 	}
 }
 
-// wantNothingLeft checks that /proc holds nothing of this host.
+// wantNothingLeft checks that no process of this host is left in /proc.
 func (h *host) wantNothingLeft() {
 	h.t.Helper()
 	for _, f := range h.processes() {
@@ -232,7 +230,7 @@ func (h *host) wantNothingLeft() {
 	}
 }
 
-// descriptors counts what a process has open.
+// descriptors returns the number of open descriptors of a process.
 func descriptors(t *testing.T, pid int) int {
 	t.Helper()
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
@@ -242,8 +240,7 @@ func descriptors(t *testing.T, pid int) int {
 	return len(open)
 }
 
-// listening fails where nobody listens on the port of 127.0.0.1. It looks at the
-// kernel's list and does not connect.
+// listening fails if no process listens on the port of 127.0.0.1. It reads the kernel's list and does not connect.
 func listening(port int) error {
 	text, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {

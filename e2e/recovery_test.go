@@ -40,7 +40,7 @@ func TestWorkerThatIsStillStartingIsWaitedForByTheNextMaster(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// Whoever stopped it wants to look at it. Silence is not death.
+// A process that a signal has stopped is under inspection. Silence is not death.
 func TestSuspendedWorkerIsReportedAndNotKilled(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)
@@ -54,7 +54,8 @@ func TestSuspendedWorkerIsReportedAndNotKilled(t *testing.T) {
 	m = h.start()
 	h.awaitWorkers(2, "run, but for one that is said to be stopped", func(d dump, w worker) bool {
 		if w.ID == "worker-0" {
-			return w.Status == "unhealthy" && strings.Contains(w.Reason, fmt.Sprintf("kill -CONT %d", w.PID)) && !d.ready(w.ID)
+			return w.Status == "unhealthy" &&
+				strings.Contains(w.Reason, fmt.Sprintf("kill -CONT %d", w.PID)) && !d.ready(w.ID)
 		}
 		return running(d, w)
 	})
@@ -98,8 +99,8 @@ func TestProcessThatNoRecordNamesFillsItsSlotOrIsStopped(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// An operator may start the master from a worker's own shell: then it carries the
-// worker's token, and must not take itself for a descendant.
+// An operator may start the master from a worker's own shell: then it carries the worker's token, and must not
+// treat itself as a descendant.
 func TestMasterThatCarriesAWorkersTokenDoesNotStopItself(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)
@@ -127,7 +128,7 @@ func TestMasterThatCarriesAWorkersTokenDoesNotStopItself(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// The database is gone, the id that the workers know is not.
+// The database is gone, but the workers know the master's ID.
 func TestWorkersAreFoundByTheirTokensWhenThereIsNoDatabase(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)

@@ -17,8 +17,8 @@ import (
 	"testing"
 )
 
-// What helps the tests to kill a master, and to make it fail, is not in what people
-// run: not one function of it, and no name of a variable that would steer it.
+// The release contains nothing of the crash points and injected faults of the tests: neither their functions nor
+// the names of their variables.
 func TestReleasedMasterHasNoCrashPoints(t *testing.T) {
 	t.Parallel()
 	released := readFile(t, buildAsTheMakefileDoes(t))
@@ -33,18 +33,20 @@ func TestReleasedMasterHasNoCrashPoints(t *testing.T) {
 			found++
 		}
 	}
-	// Else the words would be the wrong ones. Small functions become part of others.
+	// Otherwise the list of words would be wrong. Small functions are inlined.
 	t.Logf("of %d words %d are in the master under test", len(words), found)
-	if found < len(words)/2 || !bytes.Contains(tested, []byte("HSU_CRASH_POINT")) || !bytes.Contains(tested, []byte("HSU_FAULT_DIR")) {
+	if found < len(words)/2 || !bytes.Contains(tested, []byte("HSU_CRASH_POINT")) ||
+		!bytes.Contains(tested, []byte("HSU_FAULT_DIR")) {
 		t.Errorf("only %d of %q are in the master under test", found, words)
 	}
 }
 
-// buildAsTheMakefileDoes returns the path of the master that "make build" makes,
-// which it puts elsewhere. Its tags are those of all other programs under test.
+// buildAsTheMakefileDoes builds the master as "make build" does, but in another directory, and returns its path.
+// All other programs under test are built with its tags.
 func buildAsTheMakefileDoes(t *testing.T) string {
 	t.Helper()
-	show := exec.CommandContext(t.Context(), "make", "--no-print-directory", "--always-make", "--dry-run", "bin/hsu-master")
+	show := exec.CommandContext(t.Context(), "make",
+		"--no-print-directory", "--always-make", "--dry-run", "bin/hsu-master")
 	show.Dir, show.Stderr = "..", os.Stderr
 	text, err := show.Output()
 	if err != nil {
@@ -63,8 +65,8 @@ func buildAsTheMakefileDoes(t *testing.T) string {
 	return path
 }
 
-// helpers are the functions that this module has only with the tag crashpoints, as a
-// binary names them, and the variables that they read.
+// helpers returns the functions that this module has only with the tag crashpoints, as a binary names them, and the
+// variables that they read.
 func helpers(t *testing.T) (words []string) {
 	t.Helper()
 	var tagged []string

@@ -29,11 +29,11 @@ type change struct {
 	} `json:"endpoint"`
 }
 
-// watchServices runs "service list --watch", and returns what it prints, and how to end
-// it as Ctrl-C does.
+// watchServices runs "service list --watch", and returns its output, and a function that ends it as Ctrl-C does.
 func (h *host) watchServices() (changes <-chan change, interrupt func() syscall.WaitStatus) {
 	h.t.Helper()
-	cmd := exec.CommandContext(h.t.Context(), programs.master, "service", "list", "--watch", "--json", "--state-dir", h.state)
+	cmd := exec.CommandContext(h.t.Context(), programs.master, "service", "list",
+		"--watch", "--json", "--state-dir", h.state)
 	cmd.Env = cleanEnviron()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -68,7 +68,7 @@ func (h *host) watchServices() (changes <-chan change, interrupt func() syscall.
 	}
 }
 
-// await returns when a change has come that passes.
+// await returns when a change has arrived that passes.
 func await(t *testing.T, changes <-chan change, what string, pass func(change) bool) {
 	t.Helper()
 	over := time.After(patience)
@@ -96,12 +96,14 @@ func TestRegisteredEndpointIsServedOverACrashUntilItsTimeIsOver(t *testing.T) {
 	m := h.start()
 	changes, interrupt := h.watchServices()
 	await(t, changes, "what there is", func(c change) bool { return c.Change == "current" })
-	// Long enough for a loaded machine to come to the next line.
+	// Long enough for a loaded machine to reach the next line.
 	const ttl = 10 * time.Second
-	if r := h.cli("service", "register", echoService, at, "--ttl", ttl.String()); r.code != 0 || !strings.Contains(r.stdout, "it answers and gets calls") {
+	if r := h.cli("service", "register", echoService, at, "--ttl", ttl.String()); r.code != 0 ||
+		!strings.Contains(r.stdout, "it answers and gets calls") {
 		t.Fatalf("register: exit code %d: %s%s", r.code, r.stdout, r.stderr)
 	}
-	await(t, changes, "a registered endpoint", func(c change) bool { return c.Endpoint != nil && c.Endpoint.Address == at && c.Endpoint.Healthy })
+	await(t, changes, "a registered endpoint",
+		func(c change) bool { return c.Endpoint != nil && c.Endpoint.Address == at && c.Endpoint.Healthy })
 	m.kill()
 	await(t, changes, "that there is no master", func(c change) bool { return c.Change == "away" })
 
@@ -113,11 +115,13 @@ func TestRegisteredEndpointIsServedOverACrashUntilItsTimeIsOver(t *testing.T) {
 	if err := callEcho(ctx, conn, "the first after SERVING"); err != nil {
 		t.Errorf("after the crash: %v", err)
 	}
-	await(t, changes, "the end of its time", func(c change) bool { return c.Change == "removed" && c.Service == echoService && c.Endpoint == nil })
+	await(t, changes, "the end of its time",
+		func(c change) bool { return c.Change == "removed" && c.Service == echoService && c.Endpoint == nil })
 	if err := callEcho(ctx, conn, "too late"); status.Code(err) != codes.Unimplemented {
 		t.Errorf("after its time: %v, want UNIMPLEMENTED", err)
 	}
-	if r := h.cli("service", "deregister", echoService); r.code != 1 || !strings.Contains(r.stderr, "no such endpoint") {
+	if r := h.cli("service", "deregister", echoService); r.code != 1 ||
+		!strings.Contains(r.stderr, "no such endpoint") {
 		t.Errorf("deregister what is gone: exit code %d: %s", r.code, r.stderr)
 	}
 	m.stop()
@@ -127,7 +131,7 @@ func TestRegisteredEndpointIsServedOverACrashUntilItsTimeIsOver(t *testing.T) {
 	}
 }
 
-// No flag names the service: its workers have told of it, before the crash.
+// No flag names the service: its workers reported it before the crash.
 func TestWhatWorkersHaveToldIsRoutedAtOnceAfterACrash(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

@@ -14,14 +14,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// grace is short, as some of these workers use all of it.
+// grace is short, because some of these workers use all of it.
 const grace = 500 * time.Millisecond
 
 func graceful(flags []string) []string {
 	return append(flags, "--stop-grace", grace.String())
 }
 
-// awaitDescendants returns when n descendants of workers have said that they run.
+// awaitDescendants returns when n descendants of workers have recorded that they run.
 func (h *host) awaitDescendants(n int) {
 	h.t.Helper()
 	waitFor(h.t, fmt.Sprintf("%d descendants run", n), func() error {
@@ -41,9 +41,9 @@ func TestStopLeavesNoProcessWhateverTheWorkersAreLike(t *testing.T) {
 		"titled",                     // shows no environment any more
 		"plain+child+stopped+bare",   // children that outlive it
 		"plain+daemon",               // a descendant in a session of its own, with no living parent
-		"plain+baredaemon",           // the same, and without an environment: only the lease tells
-		"plain+nolease",              // the same, without the lease: only the environment tells
-		"stubborn+daemon+baredaemon", // all of it at once
+		"plain+baredaemon",           // the same, and without an environment: only the lease identifies it
+		"plain+nolease",              // the same, without the lease: only the environment identifies it
+		"stubborn+daemon+baredaemon", // all of these at once
 		"titled+baredaemon+nolease",
 	}
 	const descendants = 3 + 1 + 1 + 1 + 2 + 2
@@ -80,7 +80,7 @@ func TestStopLeavesNoProcessWhateverTheWorkersAreLike(t *testing.T) {
 func TestStopEndsWorkersThatAreSuspended(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	// Time enough for the plain one, on any machine, to wake up and end.
+	// Enough time for the plain one, on any machine, to wake up and exit.
 	h.flags = append(h.units("plain", "stubborn"), "--stop-grace", "3s")
 	m := h.start()
 	d := h.awaitRunning(2)
@@ -94,7 +94,7 @@ func TestStopEndsWorkersThatAreSuspended(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// A process that is never there twice under the same number cannot hide so.
+// A process whose PID changes all the time must not escape.
 func TestStopEndsAChainOfProcessesThatForkFasterThanAnyoneLooks(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -121,7 +121,7 @@ func TestStopEndsWorkersThatAreNotReadyYet(t *testing.T) {
 	}
 }
 
-// A stop changes nothing of what is wanted.
+// A stop does not change the desired state.
 func TestStoppedMasterStartsItsWorkersAnew(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)
@@ -166,9 +166,9 @@ func TestStopLetsRequestsUnderWayEnd(t *testing.T) {
 	m.signal(syscall.SIGTERM)
 	m.wantExit(0)
 	acked := load.acked.Load()
-	m = h.start() // for the callers that wait for one
+	m = h.start() // for the callers that wait for a master
 	load.stop()
-	// Whoever was answered is counted, and nobody was cut off between the two.
+	// Every answered request is counted, and none was cut off between the two.
 	got, sent := h.dump().ProcessedCount, load.sent.Load()
 	if got < acked || got > sent {
 		t.Errorf("processed_count = %d, want it between %d acknowledged and %d sent", got, acked, sent)
@@ -177,7 +177,7 @@ func TestStopLetsRequestsUnderWayEnd(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// detach lets the master go and checks that the next one has what it left.
+// detach detaches the master and checks that the next one adopts its workers.
 func detach(t *testing.T, h *host, m *master, signal syscall.Signal) {
 	t.Helper()
 	before := h.awaitRunning(3)
@@ -235,11 +235,11 @@ func TestSecondINTGivesNoGrace(t *testing.T) {
 		t.Errorf("the first INT gave no grace either")
 	}
 	m.signal(syscall.SIGINT)
-	m.wantExit(0) // within minutes less than the grace
+	m.wantExit(0) // some minutes earlier than the grace
 	h.wantNothingLeft()
 }
 
-// By default these would end it, as if it had crashed.
+// By default these signals would end it like a crash.
 func TestHangupAndUSR2DoNotEndTheMaster(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(1)...)

@@ -3,21 +3,28 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
+	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/store"
 )
 
-// decoy is a process that is none of the master's business. It notes every signal.
+// decoy is a foreign process that the master must not touch. It notes every signal.
 type decoy struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -26,7 +33,7 @@ type decoy struct {
 	ended  chan struct{}
 }
 
-// decoy starts one, which listens on the port where one is given.
+// decoy starts a decoy, which listens on the port unless that is 0.
 func (h *host) decoy(port int, environ ...string) *decoy {
 	h.t.Helper()
 	record, err := os.MkdirTemp(h.dir, "decoy")
@@ -60,7 +67,7 @@ func (h *host) decoy(port int, environ ...string) *decoy {
 
 func (d *decoy) pid() int { return d.number }
 
-// wantUntouched checks that the decoy lives, goes on, and has got no signal.
+// wantUntouched checks that the decoy lives, runs, and has got no signal.
 func (d *decoy) wantUntouched() {
 	d.t.Helper()
 	if f, err := readStat(fmt.Sprintf("/proc/%d", d.pid())); err != nil || strings.IndexByte("ZXTt", f.state) >= 0 {
@@ -76,8 +83,7 @@ func (d *decoy) end() {
 	<-d.ended
 }
 
-// edit changes the record of a worker while no master runs, or removes it where
-// change is nil.
+// edit changes the record of a worker while no master runs, or removes it if change is nil.
 func (h *host) edit(id string, change func(*store.Worker)) {
 	h.t.Helper()
 	db, err := store.Open(h.state, store.Options{})
@@ -115,7 +121,7 @@ func TestStrangerWithTheRecordedPIDIsNeverSignalled(t *testing.T) {
 	for name, test := range map[string]struct {
 		environ []string
 		change  func(w *store.Worker, ticks uint64)
-		held    bool // as it cannot be told, until the stranger is gone
+		held    bool // because the identity is unknown, until the stranger is gone
 	}{
 		"the pid was reused": {},
 		"within the same clock tick": {
@@ -140,7 +146,10 @@ func TestStrangerWithTheRecordedPIDIsNeverSignalled(t *testing.T) {
 			held: true,
 		},
 		"as a worker of another master": {
-			environ: []string{"HSU_WORKER_TOKEN=" + theirs, "HSU_WORKER_ID=worker-0", "HSU_MASTER_ID=00000000-0000-4000-8000-000000000000", "HSU_STATE_DIR=1:2"},
+			environ: []string{
+				"HSU_WORKER_TOKEN=" + theirs, "HSU_WORKER_ID=worker-0",
+				"HSU_MASTER_ID=00000000-0000-4000-8000-000000000000", "HSU_STATE_DIR=1:2",
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -211,7 +220,99 @@ func TestStrangerOnTheRecordedPortIsLeftAloneAndTheWorkerGetsAnother(t *testing.
 	h.wantNothingLeft()
 }
 
-// A copy of a state folder names workers that are the original's.
+// Another process of the worker's user can listen on the worker's port too, and then gets connections. It gets no
+// call, and the worker gets none while the other process listens. The worker ends its connections, so that new ones
+// are made.
+func TestStrangerBesideAWorkerGetsNoCall(t *testing.T) {
+	h := newHost(t)
+	m := h.start(h.units("sharing", "plain")...)
+	w := h.awaitRunning(2).worker(t, "worker-0")
+	var thief thief
+	for range 16 { // so that hardly any connection goes to the worker
+		thief.listen(t, w.Port)
+	}
+	waitFor(t, "the stranger is reported", func() error {
+		h.ask("secret")
+		if w := h.dump().worker(t, "worker-0"); !strings.Contains(w.Reason, "is held by another process") {
+			return fmt.Errorf("%s is %s: %s", w.ID, w.Status, w.Reason)
+		}
+		return nil
+	})
+	if got := thief.close(); got != "" {
+		t.Errorf("the stranger got %q", got)
+	}
+	if again := h.awaitRunning(2).worker(t, "worker-0"); again.PID != w.PID {
+		t.Errorf("the worker was started again: %+v", again)
+	}
+	m.stop()
+}
+
+// thief accepts connections that are meant for a worker, and records the bytes sent on them.
+type thief struct {
+	listeners []net.Listener
+	running   sync.WaitGroup
+	mu        sync.Mutex
+	conns     []net.Conn
+	closed    bool
+	got       []byte
+}
+
+// listen makes the thief listen on a port beside other listeners.
+func (f *thief) listen(t *testing.T, port int) {
+	t.Helper()
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		}), err)
+	}}
+	l, err := config.Listen(t.Context(), "tcp", address(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.listeners = append(f.listeners, l)
+	f.running.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			f.running.Go(func() { f.read(c) })
+		}
+	})
+}
+
+func (f *thief) read(c net.Conn) {
+	defer func() { _ = c.Close() }()
+	f.mu.Lock()
+	if f.conns = append(f.conns, c); f.closed {
+		_ = c.Close()
+	}
+	f.mu.Unlock()
+	got, _ := io.ReadAll(c)
+	// The bytes that hsu-core's connection for Pings sends before the other side has sent anything. That connection
+	// cannot be verified first.
+	greeting := []byte(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.got = append(f.got, bytes.TrimPrefix(got, greeting)...)
+}
+
+// close stops the thief, and returns the bytes that it has received, except greetings.
+func (f *thief) close() string {
+	for _, l := range f.listeners {
+		_ = l.Close()
+	}
+	f.mu.Lock()
+	f.closed = true
+	for _, c := range f.conns {
+		_ = c.Close()
+	}
+	f.mu.Unlock()
+	f.running.Wait()
+	return string(f.got)
+}
+
+// A copy of a state directory names workers that belong to the original.
 func TestMasterOnACopiedStateFolderLeavesTheOriginalsWorkersAlone(t *testing.T) {
 	t.Parallel()
 	original := newHost(t, workers(2)...)
@@ -221,7 +322,7 @@ func TestMasterOnACopiedStateFolderLeavesTheOriginalsWorkersAlone(t *testing.T) 
 	m.kill()
 
 	twin := newHost(t, workers(2)...)
-	// The one thing that a copy cannot have; the next master removes it too.
+	// A copy cannot contain the socket; the next master removes it too.
 	if err := os.Remove(filepath.Join(original.state, "run", "admin.sock")); err != nil {
 		t.Fatal(err)
 	}

@@ -22,24 +22,25 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// Random trouble. A host with a few workers of good and bad habits is troubled for
-// some rounds: master and workers are killed, suspended, detached, stopped, scaled,
-// the state cannot be written, strangers stand where records point, requests keep
-// coming. After each round the host is let come to rest, and what is true is
-// compared with the model. What is done follows from SEED alone, not from timing.
+// Random trouble. A host with a few workers of good and bad habits has trouble for some rounds: master and workers
+// are killed, suspended, detached, stopped, scaled, the state cannot be written, foreign processes take the place
+// of recorded ones, and requests keep coming. After each round the host comes to rest, and its actual state is
+// compared with the model. The sequence of acts follows from SEED alone, not from timing.
 //
-//	SEED=   of everything; one is made up and printed where none is given
-//	N=      rounds, 50 if not given
-//	HOST=   only the host of this number, as a failure names it
-//	LANES=  how many hosts at a time, 3 if not given
+//	SEED=   of all random choices; if it is not set, one is generated and printed
+//	N=      rounds, 50 if not set
+//	HOST=   only the host with this number, as in the message of a failure
+//	LANES=  number of concurrent hosts, 3 if not set
 //	TORTURE_TABLE=FILE  to write the table to as well
 
-// roundsOfAHost bounds the backoff that workers come to which are killed ever again.
+// roundsOfAHost limits the backoff of workers that are killed repeatedly.
 const roundsOfAHost = 25
 
-// habits are those of the workers, by number. A moody one is another at each start:
-// it may serve, exit at once or later, listen and never answer, or not even listen.
-var tortureHabits = []string{"plain", "stubborn+child", "moody", "plain+child", "plain", "moody+child", "stubborn", "plain+bare"}
+// tortureHabits are the habits of the workers, by number. A moody worker behaves differently at each start: it may
+// serve, exit at once or later, listen and never answer, or not even listen.
+var tortureHabits = []string{
+	"plain", "stubborn+child", "moody", "plain+child", "plain", "moody+child", "stubborn", "plain+bare",
+}
 
 func moody(worker string) bool {
 	_, number, _ := strings.Cut(worker, "-")
@@ -47,7 +48,7 @@ func moody(worker string) bool {
 	return err == nil && strings.HasPrefix(tortureHabits[n%len(tortureHabits)], "moody")
 }
 
-// score is what was done in all, for the table.
+// score counts all acts, for the table.
 type score struct {
 	mu                  sync.Mutex
 	actions             map[string]int
@@ -55,7 +56,7 @@ type score struct {
 	counted             int64
 	instances, checks   int
 
-	messages, answered, streams int // of calls that are passed on
+	messages, answered, streams int // of calls that are forwarded
 }
 
 func (c *score) note(action string) {
@@ -93,7 +94,8 @@ func TestTorture(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	text := fmt.Sprintf("%s\n%s on %s, %d hosts at a time, SEED=%d.\n", all, time.Since(began).Round(time.Second), time.Now().Format(time.DateOnly), lanes, seed)
+	text := fmt.Sprintf("%s\n%s on %s, %d hosts at a time, SEED=%d.\n",
+		all, time.Since(began).Round(time.Second), time.Now().Format(time.DateOnly), lanes, seed)
 	t.Logf("what was done, and what was found\n\n%s", text)
 	if path := os.Getenv("TORTURE_TABLE"); path != "" {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -102,7 +104,7 @@ func TestTorture(t *testing.T) {
 	}
 }
 
-// String is a table. That it is printed at all says that nothing was found.
+// String returns the table. It is only printed if no fault was found.
 func (c *score) String() string {
 	var b strings.Builder
 	row := func(what string, n any) { fmt.Fprintf(&b, "| %s | %v |\n", what, n) }
@@ -119,7 +121,10 @@ func (c *score) String() string {
 	row("messages relayed", c.messages)
 	row("messages answered", c.answered)
 	row("streams opened", c.streams)
-	for _, none := range []string{"acknowledgements lost", "registrations lost", "calls handled twice", "twins", "orphans", "strangers signalled", "panics and leaks"} {
+	for _, none := range []string{
+		"acknowledgements lost", "registrations lost", "calls handled twice", "twins", "orphans",
+		"strangers signalled", "panics and leaks",
+	} {
 		row(none, 0)
 	}
 	return b.String()
@@ -140,7 +145,7 @@ type victim struct {
 	*rig
 	rng       *rand.Rand
 	tally     *score
-	suspended map[string]bool // tokens of workers that SIGSTOP was sent to
+	suspended map[string]bool // tokens of workers that got SIGSTOP
 	load      sync.WaitGroup
 	enough    chan struct{} // closed when no more requests are to be sent
 	deeds     []string      // of this host, for the report
@@ -156,7 +161,7 @@ type progress struct {
 }
 
 func torture(t *testing.T, base string, seed uint64, host, rounds int, all *score) error {
-	rng := rand.New(rand.NewPCG(seed, uint64(host))) //nolint:gosec // a seed is wanted
+	rng := rand.New(rand.NewPCG(seed, uint64(host))) //nolint:gosec // a seed makes the run repeatable
 	r, err := newRig(t, base, 3+rng.IntN(10))
 	if err != nil {
 		return err
@@ -174,7 +179,8 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 	for round := range rounds {
 		v.deeds = append(v.deeds, fmt.Sprintf("-- round %d", round))
 		if err := v.round(); err != nil {
-			return fmt.Errorf("round %d: %w\nwhat was done: %s\n%s", round, err, strings.Join(v.deeds, "; "), r.report())
+			return fmt.Errorf("round %d: %w\nwhat was done: %s\n%s",
+				round, err, strings.Join(v.deeds, "; "), r.report())
 		}
 	}
 	if err := v.finish(); err != nil {
@@ -183,8 +189,8 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 	return nil
 }
 
-// finish stops the last master in order. One that was started with a crash point which
-// it has not come to yet may come to it by that: then another one stops what is left.
+// finish stops the last master in an orderly way. If that master was started with a crash point that it has not
+// reached, it may reach the point during the stop: then another master stops the remaining workers.
 func (v *victim) finish() error {
 	if err := v.leave(syscall.SIGTERM); err != nil {
 		return err
@@ -200,7 +206,7 @@ func (v *victim) did(action, detail string) {
 	v.deeds = append(v.deeds, strings.TrimSpace(action+" "+detail))
 }
 
-// round does some of what can be done and then compares.
+// round does some of the possible acts and then compares.
 func (v *victim) round() error {
 	v.enough = make(chan struct{})
 	callers := 1 + v.rng.IntN(8)
@@ -218,7 +224,7 @@ func (v *victim) round() error {
 	close(v.enough)
 	v.load.Wait()
 	for err == nil {
-		// Where the master dies meanwhile, what is left is sent in the next round.
+		// If the master dies meanwhile, the remaining requests are sent in the next round.
 		_ = v.resend()
 		if err = v.compare(); !errors.Is(err, errDied) {
 			break
@@ -228,7 +234,7 @@ func (v *victim) round() error {
 	return err
 }
 
-// errDied means that the master came to the crash point that it was started with.
+// errDied means that the master reached the crash point that it was started with.
 var errDied = errors.New("the master died meanwhile")
 
 // ask100 sends requests for as long as the round lasts, 100 at most.
@@ -243,13 +249,13 @@ func (v *victim) ask100() {
 		if n%3 > 0 {
 			_ = v.call(ctx, grpc.WaitForReady(true))
 		} else if id := v.calls.mark(); v.sendMarked(ctx, id, grpc.WaitForReady(true)) != nil || n%2 == 0 {
-			_ = v.sendMarked(ctx, id, grpc.WaitForReady(true)) // again, be it acknowledged or not
+			_ = v.sendMarked(ctx, id, grpc.WaitForReady(true)) // again, whether acknowledged or not
 		}
 		cancel()
 	}
 }
 
-// guests are what the endpoint from outside is registered for. The last one gets no heartbeat.
+// guests are the services of the registered endpoint. The last one gets no heartbeat.
 var guests = []string{"guest.A", "guest.B", "guest.C"}
 
 // relay100 calls workers and the guest for as long as the round lasts, 100 times at most.
@@ -267,8 +273,7 @@ func (v *victim) relay100() {
 	}
 }
 
-// holdStreams has a stream open for as long as the round lasts, and opens another one
-// where it breaks, 100 at most.
+// holdStreams keeps a stream open for as long as the round lasts, and opens another one if it breaks, 100 at most.
 func (v *victim) holdStreams(service string) {
 	for range 100 {
 		ctx, cancel := brief()
@@ -292,8 +297,7 @@ func (v *victim) holdStreams(service string) {
 	}
 }
 
-// visit does something to what is registered from outside. That it fails is the way of
-// a master in trouble: then it may have been done or not.
+// visit changes a registration. It may fail if the master is in trouble: then the change may have been made or not.
 func (v *victim) visit(a, b int) error {
 	service := guests[a%2]
 	switch b % 6 {
@@ -318,8 +322,8 @@ func (v *victim) visit(a, b int) error {
 	return nil
 }
 
-// trouble does n things. Which is drawn before it is looked whether it can be done,
-// so that the sequence follows from the seed.
+// trouble performs n acts. Each is drawn before the check whether it is possible, so that the sequence follows from
+// the seed.
 func (v *victim) trouble(n int) error {
 	for range n {
 		kind, a, b := v.rng.IntN(100), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
@@ -337,7 +341,7 @@ func (v *victim) trouble(n int) error {
 	return nil
 }
 
-// reap takes leave of a master that a crash point has ended.
+// reap handles the end of a master at a crash point.
 func (v *victim) reap() error {
 	if v.master == nil || !v.master.over() {
 		return nil
@@ -348,7 +352,7 @@ func (v *victim) reap() error {
 	return v.afterDeath(v.mayEnd)
 }
 
-// afterDeath compares what a dead master has left.
+// afterDeath checks the state that a dead master has left.
 func (v *victim) afterDeath(mayEnd func(worker string) bool) error {
 	v.tally.mu.Lock()
 	v.tally.checks++
@@ -417,10 +421,10 @@ func (v *victim) whileUp(kind, a, b int) error {
 	}
 }
 
-// leave has the master end by a signal. A stop ends all workers, or some of them
-// where a crash point that was armed ends it first.
+// leave ends the master with a signal. A stop ends all workers, or some of them if an armed crash point ends the
+// master first.
 func (v *victim) leave(signal syscall.Signal) error {
-	// Before it listens to signals they end it, as any program.
+	// Before the master handles signals, they end it like any program.
 	if ended, err := v.await("the master holds the state", v.holds); err != nil || ended {
 		return errors.Join(err, v.reap())
 	}
@@ -451,10 +455,10 @@ func (v *victim) holds() error {
 	return err
 }
 
-// mayEnd tells whose death asks for no reason.
+// mayEnd reports whether the worker may die without a reason.
 func (v *victim) mayEnd(worker string) bool { return moody(worker) || v.isSurplus(worker) }
 
-// strike kills a worker, where there is one.
+// strike kills a worker, if it has a process.
 func (v *victim) strike(worker string) {
 	for _, b := range leadersOf(v.scan())[worker] {
 		if v.known.ended[b.token] {
@@ -476,7 +480,7 @@ func (v *victim) suspend(worker string) error {
 	return nil
 }
 
-// whileDown does what can only be done while no master runs, and starts one.
+// whileDown does an act that is only possible while no master runs, and starts a master.
 func (v *victim) whileDown(a, b int) error {
 	if a%3 == 0 {
 		v.did("started with another count", "")
@@ -501,7 +505,7 @@ func (v *victim) whileDown(a, b int) error {
 	return v.launch(at)
 }
 
-// deceive has a worker die while no master runs, and a stranger take its place.
+// deceive kills a worker while no master runs, and puts a foreign process in its place.
 func (v *victim) deceive(worker string) error {
 	leaders := leadersOf(v.scan())[worker]
 	snap, err := readState(v.state)
@@ -571,22 +575,24 @@ func (v *victim) settled(state *adminpb.State) error {
 	}
 	leaders := leadersOf(v.scan())
 	for _, w := range state.GetWorkers() {
-		// Of the death of one it may not have heard yet.
+		// The master may not have noticed the death of a worker yet.
 		now := leaders[w.GetId()]
-		if !moody(w.GetId()) && (v.known.ended[w.GetToken()] || w.GetStatus() != "running" || !healthy[w.GetId()] || len(now) == 0 || now[0].pid != int(w.GetPid())) {
+		if !moody(w.GetId()) && (v.known.ended[w.GetToken()] || w.GetStatus() != "running" || !healthy[w.GetId()] ||
+			len(now) == 0 || now[0].pid != int(w.GetPid())) {
 			return fmt.Errorf("%v, it is %v", w, now)
 		}
 	}
 	return nil
 }
 
-// robbed is how often, by the last masters' logs, somebody else on this machine had
-// taken the port that was chosen for the worker before it could: that costs a start.
+// robbed returns how often, according to the last masters' logs, a process outside of this test had taken the port
+// that was chosen for the worker before the worker could: that costs a start.
 func (v *victim) robbed(worker string) (times uint64) {
 	now, _ := os.ReadFile(v.master.log)
 	for _, log := range append(slices.Clone(v.logs), string(now)) {
 		for line := range strings.Lines(log) {
-			if strings.Contains(line, `"msg":"worker backoff","worker":"`+worker+`"`) && strings.Contains(line, "is held by another process") {
+			if strings.Contains(line, `"msg":"worker backoff","worker":"`+worker+`"`) &&
+				strings.Contains(line, "is held by another process") {
 				times++
 			}
 		}
@@ -594,7 +600,7 @@ func (v *victim) robbed(worker string) (times uint64) {
 	return times
 }
 
-// compare compares the master's word, and what it was, with what is true.
+// compare compares the master's present and earlier reports with the actual state.
 func (v *victim) compare() error {
 	state, err := v.rig.ask()
 	if err != nil && v.dies() {
@@ -616,19 +622,20 @@ func (v *victim) compare() error {
 	for _, w := range state.GetWorkers() {
 		now, id := leaders[w.GetId()], w.GetId()
 		tokens[w.GetToken()] = true
-		started += int(w.GetIncarnation()) //nolint:gosec // small
+		started += int(w.GetIncarnation()) //nolint:gosec // the number is small
 		if len(now) > 1 {
 			fail("%s lives twice: %+v", id, now)
 		}
 		if moody(id) {
 			continue
 		}
-		if len(now) != 1 || now[0].pid != int(w.GetPid()) || now[0].token != w.GetToken() || now[0].port != int(w.GetPort()) {
+		if len(now) != 1 || now[0].pid != int(w.GetPid()) || now[0].token != w.GetToken() ||
+			now[0].port != int(w.GetPort()) {
 			fail("%s is said to be %v, and is %+v", id, w, now)
 			continue
 		}
 		was := v.known.ledger[id]
-		if v.isSurplus(id) { // it may have been removed meanwhile, and made anew
+		if v.isSurplus(id) { // it may have been removed meanwhile, and created again
 			was.deaths += was.restarts
 			was.restarts, was.incarnation = 0, 0
 		}
@@ -643,14 +650,18 @@ func (v *victim) compare() error {
 		if b.memory, err = v.memoryOf(b.port); err != nil {
 			fail("%s does not answer by itself: %w", id, err)
 		}
-		if was := v.known.beings[b.token]; was.memory != "" && (was.memory != b.memory || was.pid != b.pid || was.born != b.born) {
+		if was := v.known.beings[b.token]; was.memory != "" &&
+			(was.memory != b.memory || was.pid != b.pid || was.born != b.born) {
 			fail("%s is not what it was: %+v, was %+v", id, b, was)
 		}
 		beings[b.token] = b
-		v.known.ledger[id] = entry{restarts: w.GetRestarts(), incarnation: w.GetIncarnation(), portTaken: noted[id].portTaken}
+		v.known.ledger[id] = entry{
+			restarts: w.GetRestarts(), incarnation: w.GetIncarnation(), portTaken: noted[id].portTaken,
+		}
 	}
 	for token, b := range v.known.beings {
-		if _, lives := beings[token]; !lives && !v.known.ended[token] && !b.doomed && !moody(b.worker) && !v.isSurplus(b.worker) && !v.lostPort(b) {
+		if _, lives := beings[token]; !lives && !v.known.ended[token] && !b.doomed && !moody(b.worker) &&
+			!v.isSurplus(b.worker) && !v.lostPort(b) {
 			fail("%s has died, and nobody was to end it: %+v", b.worker, b)
 		}
 	}
@@ -694,7 +705,7 @@ func (v *victim) compare() error {
 	return errors.Join(errs...)
 }
 
-// totals are how many requests were sent and acknowledged.
+// totals returns the numbers of sent and acknowledged requests.
 func (c *calls) totals() (sent, acked int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -20,8 +20,7 @@ func (h *host) ownBinary() string {
 	return path
 }
 
-// install puts an executable in the place of another, as package managers do it;
-// more makes it another version.
+// install replaces an executable as package managers do; a different value of more makes it another version.
 func (h *host) install(path, more string) {
 	h.t.Helper()
 	content, err := os.ReadFile(programs.worker)
@@ -36,7 +35,7 @@ func (h *host) install(path, more string) {
 	}
 }
 
-// executable is what the process runs, as the kernel names it.
+// executable returns the executable of the process, as the kernel names it.
 func executable(pid int) string {
 	path, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 	return path
@@ -52,7 +51,8 @@ func TestWorkerWhoseBinaryWasReplacedIsKeptAndItsNextInstanceIsTheNewOne(t *test
 	h.install(binary, "another version")
 	m.kill()
 	m = h.start()
-	d := h.awaitWorkers(2, "are adopted and outdated", func(d dump, w worker) bool { return running(d, w) && w.Adopted && w.Outdated })
+	d := h.awaitWorkers(2, "are adopted and outdated",
+		func(d dump, w worker) bool { return running(d, w) && w.Adopted && w.Outdated })
 	if diff := cmp.Diff(before, d.instances(t)); diff != "" {
 		t.Errorf("the workers are not what they were (-before +after):\n%s", diff)
 	}
@@ -98,7 +98,7 @@ func TestWorkerWhoseBinaryWasDeletedIsKeptAndStartedAgainWhenItIsBack(t *testing
 		}
 		return w.Status == "backoff" && strings.Contains(w.Reason, binary) && strings.Contains(w.Reason, "no such file")
 	})
-	// The other one takes the requests meanwhile; the next master knows what it waits for.
+	// The other worker takes the requests meanwhile; the next master knows the reason for the wait.
 	h.ask("while one cannot start")
 	m.kill()
 	m = h.start()

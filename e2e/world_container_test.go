@@ -12,12 +12,14 @@ import (
 	"testing"
 )
 
-// What was written in one PID namespace and is read in another.
+// State that was written in one PID namespace and is read in another.
 
-// A container that is stopped takes its workers along. The next one has the same
-// boot id, and other processes with the same small numbers.
+// A container that is stopped takes its workers along. The next one has the same boot ID, and other processes with
+// the same small PIDs.
 func TestWorkersOfARestartedContainerAreStartedAnew(t *testing.T) {
-	for name, numbered := range map[string]bool{"whose namespace has another number": false, "whose namespace may have the same number": true} {
+	for name, numbered := range map[string]bool{
+		"whose namespace has another number": false, "whose namespace may have the same number": true,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t, workers(2)...)
@@ -33,14 +35,15 @@ func TestWorkersOfARestartedContainerAreStartedAnew(t *testing.T) {
 				t.Cleanup(first.close)
 			}
 
-			// What this one begins with has numbers that the first one had not.
-			second := h.newNamespace(500)
+			// The first processes of this namespace have PIDs that the first namespace did not have.
+			second := h.newNamespace(1000)
 			h.begin = second.start
 			d := second.reborn(before.worker(t, "worker-1").PID)
 			m = h.start()
 			after := h.awaitRunning(2)
 			for _, w := range after.Workers {
-				if was := before.worker(t, w.ID); w.Incarnation != 2 || w.Token == was.Token || w.LastExit == nil || w.LastExit.Known {
+				if was := before.worker(t, w.ID); w.Incarnation != 2 || w.Token == was.Token ||
+					w.LastExit == nil || w.LastExit.Known {
 					t.Errorf("%+v, want a second instance, and that nobody knows how the first ended", w)
 				}
 			}
@@ -53,7 +56,7 @@ func TestWorkersOfARestartedContainerAreStartedAnew(t *testing.T) {
 	}
 }
 
-// From a container the workers outside are not to be seen. They may well live.
+// From a container, the workers outside are not visible. They may be alive.
 func TestWorkerThatLivesOutsideOfTheContainerIsHeldUntilItsLeaseIsFree(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)
@@ -77,7 +80,7 @@ func TestWorkerThatLivesOutsideOfTheContainerIsHeldUntilItsLeaseIsFree(t *testin
 	}
 	h.ask("of the one inside")
 	m.kill()
-	// The one inside lives, and is to be seen from outside under another number.
+	// The worker inside lives, and is visible from outside under another PID.
 	inside := h.outside(after.worker(t, "worker-0").PID)
 
 	h.begin = (*exec.Cmd).Start
@@ -94,7 +97,7 @@ func TestWorkerThatLivesOutsideOfTheContainerIsHeldUntilItsLeaseIsFree(t *testin
 	h.wantNothingLeft()
 }
 
-// A lease that somebody has tidied up tells nothing.
+// A lease file that was deleted shows nothing.
 func TestWorkerThatLivesOutsideOfTheContainerIsHeldWithoutALeaseToAsk(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(1)...)

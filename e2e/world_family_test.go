@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Who has left the worker's session and group is asked too, and not waited for longer
-// than that takes.
+// Descendants that have left the worker's session and group get SIGTERM too, and the stop waits no longer than they
+// take.
 func TestStopAsksDescendantsInSessionsOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	for _, adopted := range []bool{false, true} {
@@ -35,8 +35,8 @@ func TestStopAsksDescendantsInSessionsOfTheirOwn(t *testing.T) {
 	}
 }
 
-// Each process of the chain lives for milliseconds, in a session of its own, and all
-// but the first without an environment: the lease is all that tells.
+// Each process of the chain lives for milliseconds, in its own session, and all but the first have no environment:
+// only the lease identifies them.
 func TestStopEndsAChainOfProcessesThatOnlyTheLeaseTellsOf(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -48,7 +48,7 @@ func TestStopEndsAChainOfProcessesThatOnlyTheLeaseTellsOf(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// A chain that a worker leaves behind is over before the next instance comes.
+// A chain that a worker leaves behind is stopped before the next instance starts.
 func TestChainOfADeadWorkerIsOverBeforeItsReplacementComes(t *testing.T) {
 	for name, down := range map[string]bool{"while no master ran": true, "under a running master": false} {
 		t.Run(name, func(t *testing.T) {

@@ -20,9 +20,9 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// Folders that go under a running master, and a file system without locks.
+// Directories that disappear under a running master, and a file system without locks.
 
-// tryAsk has one item processed, or returns why not.
+// tryAsk has one item processed, or returns the error.
 func (h *host) tryAsk(data string) error {
 	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
 	defer cancel()
@@ -30,7 +30,7 @@ func (h *host) tryAsk(data string) error {
 	return err
 }
 
-// The master has it all: it writes the state back, and loses nothing of it.
+// The master has the whole state in memory: it writes the state back, and loses nothing of it.
 func TestStateFolderThatIsDeletedUnderWayIsWrittenBack(t *testing.T) {
 	for _, mode := range []string{"always", "interval"} {
 		t.Run("sync "+mode, func(t *testing.T) {
@@ -42,18 +42,21 @@ func TestStateFolderThatIsDeletedUnderWayIsWrittenBack(t *testing.T) {
 			load := h.startLoad(8)
 			load.awaitMore(100)
 			if err := os.RemoveAll(h.state); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
-				t.Fatal(err) // a file that appears while it is emptied
+				t.Fatal(err) // a file that appears while the directory is emptied
 			}
 			load.awaitMore(100)
 			waitFor(t, "the state is back, and says so", func() error {
-				if log := m.log(); !strings.Contains(log, "state was deleted under way") || !strings.Contains(log, "service resumes") {
+				if log := m.log(); !strings.Contains(log, "state was deleted under way") ||
+					!strings.Contains(log, "service resumes") {
 					return errors.New("nothing is said")
 				}
 				return nil
 			})
-			after := h.awaitRunning(3) // by the admin socket, which is back as well
-			if diff := cmp.Diff(want, after.instances(t)); diff != "" || after.MasterPID != m.pid || after.MasterID != before.MasterID {
-				t.Errorf("it is not as it was, of %s and now of %s (-before +after):\n%s", before.MasterID, after.MasterID, diff)
+			after := h.awaitRunning(3) // through the admin socket, which is back as well
+			if diff := cmp.Diff(want, after.instances(t)); diff != "" || after.MasterPID != m.pid ||
+				after.MasterID != before.MasterID {
+				t.Errorf("it is not as it was, of %s and now of %s (-before +after):\n%s",
+					before.MasterID, after.MasterID, diff)
 			}
 			h.killWorker(after.worker(t, "worker-2").PID) // its log and lease need their folders
 			h.awaitWorkers(3, "run, one of them anew", func(d dump, w worker) bool {
@@ -74,7 +77,8 @@ func TestStateFolderThatIsDeletedUnderWayIsWrittenBack(t *testing.T) {
 			load.stop()
 			sent, got := load.sent.Load(), h.dump().ProcessedCount
 			if last.ProcessedCount < acked || got < load.acked.Load() || got > sent {
-				t.Errorf("processed_count = %d, then %d, want at least %d, then %d, and at most %d", last.ProcessedCount, got, acked, load.acked.Load(), sent)
+				t.Errorf("processed_count = %d, then %d, want at least %d, then %d, and at most %d",
+					last.ProcessedCount, got, acked, load.acked.Load(), sent)
 			}
 			m.stop()
 			h.wantNothingLeft()
@@ -82,7 +86,7 @@ func TestStateFolderThatIsDeletedUnderWayIsWrittenBack(t *testing.T) {
 	}
 }
 
-// What was moved will be back; until then nothing is acknowledged, and nobody hurt.
+// A directory that was moved away may come back; until then no request is acknowledged, and no worker is harmed.
 func TestStateFolderThatIsMovedAwayIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)
@@ -107,7 +111,7 @@ func TestStateFolderThatIsMovedAwayIsWaitedFor(t *testing.T) {
 	for _, w := range before.Workers {
 		own(t, w.Port) // it answers
 	}
-	// One that dies is started when that can be recorded.
+	// A worker that dies is restarted as soon as that can be recorded.
 	h.killWorker(before.worker(t, "worker-0").PID)
 	waitFor(t, "the master has noticed", func() error {
 		if len(m.said("worker exited")) == 0 {
@@ -136,7 +140,7 @@ func TestStateFolderThatIsMovedAwayIsWaitedFor(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// People, and the next master, find it all again.
+// Commands, and the next master, find all its files again.
 func TestRuntimeFolderThatIsDeletedUnderWayIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)
@@ -178,8 +182,8 @@ func TestRuntimeFolderThatIsDeletedUnderWayIsMadeAgain(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// Without locks two masters could not be kept apart: it does not start, and says what
-// it needs. The workers of an earlier one go on.
+// Without locks two masters could not be kept apart: the master does not start, and reports the missing locks. The
+// workers of an earlier master go on running.
 func TestMasterOnAFileSystemThatRefusesLocksDoesNotStart(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)
@@ -206,12 +210,13 @@ func TestMasterOnAFileSystemThatRefusesLocksDoesNotStart(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// The folder of the leases alone is on such a file system, and is moved to another.
+// Only the directory of the leases is on such a file system, and is moved to another one.
 func TestWorkersAreNotStartedWhereTheirLeasesCannotBeLocked(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)
 	faults := filepath.Join(h.dir, "faults")
-	if err := errors.Join(os.Mkdir(faults, 0o700), os.WriteFile(filepath.Join(faults, "lease"), []byte("ENOLCK"), 0o600)); err != nil {
+	if err := errors.Join(os.Mkdir(faults, 0o700),
+		os.WriteFile(filepath.Join(faults, "lease"), []byte("ENOLCK"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	m := h.launch(programs.crasher, []string{"HSU_FAULT_DIR=" + faults})

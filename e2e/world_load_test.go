@@ -11,12 +11,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A crowd on a machine that has no time for it: twenty processes that do nothing but
-// compute, started before the crash. Whoever is late is not dead, so that none of the
-// survivors is asked to stop, let alone killed.
+// Many workers on an overloaded machine: twenty processes that only compute are started before the crash. A late
+// worker is not dead, so none of the survivors may be terminated or killed.
 func TestThreeHundredWorkersBesideTwentyHogsSurviveACrashAndNoneIsEscalated(t *testing.T) {
 	const count, hogs = 300, 20
-	// What one that does not answer has from its first missed Ping to SIGTERM.
+	// The time from the first missed Ping of a worker to SIGTERM.
 	const escalation = 20 * time.Second
 	h := newHost(t, workers(count)...)
 	begun := time.Now()
@@ -57,11 +56,12 @@ func TestThreeHundredWorkersBesideTwentyHogsSurviveACrashAndNoneIsEscalated(t *t
 	if diff := cmp.Diff(want, h.awaitRunning(count).instances(t)); diff != "" {
 		t.Errorf("the workers are not what they were (-before +after):\n%s", diff)
 	}
-	// One that does not answer at the first moment gets no requests until it does.
+	// A worker that does not answer at first gets no requests until it does.
 	t.Logf("%d did not answer in time at some moment", len(m.said("worker unhealthy")))
 	for _, what := range []string{"worker stopping", "worker exited"} {
 		if lines := m.said(what); len(lines) > 0 {
-			t.Errorf("of survivors that were only late it was said %d times: %s, first: %+v", len(lines), what, lines[0])
+			t.Errorf("of survivors that were only late it was said %d times: %s, first: %+v",
+				len(lines), what, lines[0])
 		}
 	}
 	h.ask("still")

@@ -15,8 +15,8 @@ import (
 
 // More than one master at a time.
 
-// Five that start in the same moment on one state, over and over: one of them gets
-// it, and the workers are the same all the time.
+// Five masters start at the same moment on one state, repeatedly: one of them gets it, and the workers stay the
+// same all the time.
 func TestOfMastersThatStartTogetherOnOneStateExactlyOneServes(t *testing.T) {
 	t.Parallel()
 	const rounds, racers = 4, 5
@@ -29,7 +29,7 @@ func TestOfMastersThatStartTogetherOnOneStateExactlyOneServes(t *testing.T) {
 			ports[i] = freePort(t)
 		}
 		for i := range field {
-			h.port = ports[i] // that they are not told apart by a port in use
+			h.port = ports[i] // so that a port in use does not decide
 			field[i] = h.launch(h.program, nil)
 		}
 		var winner *master
@@ -53,7 +53,8 @@ func TestOfMastersThatStartTogetherOnOneStateExactlyOneServes(t *testing.T) {
 		for _, m := range field {
 			if m != winner {
 				m.wantExit(4)
-				if want := fmt.Sprintf("another master (pid %d) holds the state", winner.pid); !strings.Contains(m.log(), want) {
+				want := fmt.Sprintf("another master (pid %d) holds the state", winner.pid)
+				if !strings.Contains(m.log(), want) {
 					t.Errorf("round %d: a loser said %q, want %q", round, m.log(), want)
 				}
 			}
@@ -76,8 +77,8 @@ func TestOfMastersThatStartTogetherOnOneStateExactlyOneServes(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// Two on states of their own that want the same port: one gets it, and the other
-// says so, starts no worker and harms none.
+// Two masters with different states want the same port: one gets it; the other reports that, starts no worker and
+// harms none.
 func TestOfMastersThatStartTogetherOnOnePortTheLoserStartsNoWorker(t *testing.T) {
 	t.Parallel()
 	const rounds = 4
@@ -96,14 +97,15 @@ func TestOfMastersThatStartTogetherOnOnePortTheLoserStartsNoWorker(t *testing.T)
 			winner, loser = second, first
 		}
 		loser.wantExit(1)
-		if got := loser.log(); !strings.Contains(got, "port in use") || !strings.Contains(got, "choose another --port") {
+		if got := loser.log(); !strings.Contains(got, "port in use") ||
+			!strings.Contains(got, "choose another --port") {
 			t.Errorf("round %d: the loser said %q", round, got)
 		}
 		winner.awaitServing()
 		winner.h.wantNoTwin(winner.h.awaitRunning(2))
 		winner.h.ask("of the one that has the port")
 		for id, pids := range loser.h.leaders() {
-			// What it had left when it lost goes on.
+			// Workers that an earlier run of the loser left go on running.
 			if len(pids) != 1 {
 				t.Errorf("round %d: the loser's %s is %v", round, id, pids)
 			}
@@ -118,15 +120,15 @@ func TestOfMastersThatStartTogetherOnOnePortTheLoserStartsNoWorker(t *testing.T)
 	}
 }
 
-// The copy is of a state whose master runs, and runs beside it. Neither commands
-// the other's workers, also after both were killed.
+// The state of a running master is copied, and a second master runs on the copy. Neither controls the other's
+// workers, even after both were killed.
 func TestMasterOnACopiedStateRunsBesideTheOriginal(t *testing.T) {
 	t.Parallel()
 	original, twin := newHost(t, workers(2)...), newHost(t, workers(2)...)
 	m := original.start()
 	before := original.awaitRunning(2)
 	want := before.instances(t)
-	// While it runs nothing is written to, so that what is copied is whole.
+	// A stopped master writes nothing, so that the copy is consistent.
 	m.signal(syscall.SIGSTOP)
 	copyState(t, original, twin)
 	m.signal(syscall.SIGCONT)
@@ -155,7 +157,7 @@ func TestMasterOnACopiedStateRunsBesideTheOriginal(t *testing.T) {
 	original.wantNoTwin(original.awaitRunning(2))
 	twin.wantNoTwin(twin.awaitRunning(2))
 
-	// A worker of the one that dies is no business of the other.
+	// The death of a worker of one master does not affect the other master.
 	original.killWorker(before.worker(t, "worker-0").PID)
 	original.awaitWorkers(2, "run, one of them anew", func(d dump, w worker) bool {
 		return running(d, w) && (w.ID == "worker-1" || w.Incarnation == 2)
@@ -167,7 +169,7 @@ func TestMasterOnACopiedStateRunsBesideTheOriginal(t *testing.T) {
 	twin.wantNothingLeft()
 }
 
-// copyState copies a state folder, but for the sockets in it.
+// copyState copies a state directory, except the sockets in it.
 func copyState(t *testing.T, from, to *host) {
 	t.Helper()
 	if err := os.Mkdir(to.state, 0o700); err != nil {

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespace is a PID namespace with a /proc of its own, as a container has one. It
-// lives as long as its process 1, and all that is in it dies with that.
+// namespace is a PID namespace with its own /proc, as in a container. It lives as long as its process 1, and all
+// its processes die with that.
 type namespace struct {
 	h      *host
 	first  *exec.Cmd
@@ -27,22 +27,18 @@ type namespace struct {
 	pids   *os.File
 }
 
-// newNamespace makes one, where the test may. With pidMax, of 400 at least, numbers
-// below it are given out from pidMax-100 on, and then again from 300 on.
-func (h *host) newNamespace(pidMax int) *namespace {
+// newNamespace creates a namespace, if the test may. Processes in it get PIDs above number.
+func (h *host) newNamespace(number int) *namespace {
 	h.t.Helper()
 	if os.Geteuid() != 0 {
 		lacking(h.t, "makes PID namespaces, which only root may")
-	}
-	if pidMax != 0 && !kernelSince(6, 14) {
-		lacking(h.t, "needs a pid_max for each PID namespace (Linux 6.14): here it would be the whole machine's")
 	}
 	record, err := os.MkdirTemp(h.dir, "namespace")
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	n := &namespace{h: h, record: record}
-	n.first = exec.Command(programs.unit, "-as", "init", "-record", record, "-number", strconv.Itoa(pidMax))
+	n.first = exec.Command(programs.unit, "-as", "init", "-record", record, "-number", strconv.Itoa(number))
 	n.first.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}
 	n.first.Stderr = os.Stderr
 	if err := n.first.Start(); err != nil {
@@ -66,20 +62,20 @@ func (h *host) newNamespace(pidMax int) *namespace {
 	return n
 }
 
-// start starts the command inside; its PID is known by the outside's number.
+// start starts the command inside; cmd.Process has its PID outside.
 func (n *namespace) start(cmd *exec.Cmd) error {
 	started := make(chan error)
 	go func() {
-		// The thread is never given back: it ends with this goroutine. The first thread
-		// would stay, and with it what /proc/self says, so that another one is taken
-		// while this goroutine has that.
+		// The locked thread is not reused: it ends with this goroutine. The process's first thread would not end,
+		// and /proc/self would follow its namespace, so another thread is used while this goroutine holds the first
+		// one.
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
 			defer runtime.UnlockOSThread()
 			started <- n.start(cmd)
 			return
 		}
-		err := unix.Unshare(unix.CLONE_FS) // what the next line asks for
+		err := unix.Unshare(unix.CLONE_FS) // required by the next line
 		if err == nil {
 			err = unix.Setns(int(n.mounts.Fd()), unix.CLONE_NEWNS)
 		}
@@ -100,12 +96,12 @@ func (n *namespace) end() {
 	_ = n.first.Wait()
 }
 
-// close lets go of the namespace, whose number may then be given to another.
+// close releases the namespace, whose number may then be reused.
 func (n *namespace) close() {
 	_, _ = n.mounts.Close(), n.pids.Close()
 }
 
-// pidInside is the number of a process in the innermost namespace that it is in.
+// pidInside returns the PID of a process in its innermost namespace.
 func pidInside(pid int) int {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(status)) {
@@ -118,8 +114,7 @@ func pidInside(pid int) int {
 	return 0
 }
 
-// outside is the number by which the test knows the only process of this host with
-// that number inside a namespace.
+// outside returns the PID, as the test sees it, of the only process of this host with that PID inside a namespace.
 func (h *host) outside(inside int) int {
 	h.t.Helper()
 	for _, f := range h.processes() {
@@ -146,7 +141,7 @@ func (h *host) wantInside(d dump) {
 	}
 }
 
-// reborn makes processes inside until one has the number, and that one is a decoy.
+// reborn starts a decoy inside that has the PID number.
 func (n *namespace) reborn(number int) *decoy {
 	n.h.t.Helper()
 	record, err := os.MkdirTemp(n.h.dir, "decoy")
@@ -193,25 +188,12 @@ func (n *namespace) reborn(number int) *decoy {
 	return nil
 }
 
-// kernelSince tells whether the running kernel is that version or a newer one.
-func kernelSince(major, minor int) bool {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return false
-	}
-	var x, y int
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &x, &y); err != nil {
-		return false
-	}
-	return x > major || x == major && y >= minor
-}
-
-// The numbers go round, and a stranger really gets the one that is recorded.
+// The kernel really gives the recorded PID to a foreign process.
 func TestPIDThatWasReallyReusedIsLeftAloneAndItsWorkerStartedAnew(t *testing.T) {
 	t.Parallel()
 	const rounds = 4
 	h := newHost(t, append(workers(2), "--restart-budget", "1000/5m", "--restart-backoff", "1ms")...)
-	n := h.newNamespace(500) // four hundred are used up by the threads of all that run here
+	n := h.newNamespace(0)
 	h.begin = n.start
 	var decoys []*decoy
 	m := h.start()

@@ -13,11 +13,13 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-// Another boot, and another way to the same folder.
+// Another boot, and another path to the same directory.
 
-// After a boot nobody is who he was, whatever his number.
+// After a boot no PID belongs to the process that had it before.
 func TestEverythingIsStartedAnewAfterABootAndNoStrangerIsTouched(t *testing.T) {
-	for name, tidy := range map[string]bool{"with the runtime folder as it was": false, "without what was in memory": true} {
+	for name, tidy := range map[string]bool{
+		"with the runtime folder as it was": false, "without what was in memory": true,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const count = 3
@@ -47,12 +49,14 @@ func TestEverythingIsStartedAnewAfterABootAndNoStrangerIsTouched(t *testing.T) {
 			m = h.start()
 			after := h.awaitRunning(count)
 			for _, w := range after.Workers {
-				if was := before.worker(t, w.ID); w.Incarnation != 2 || w.Token == was.Token || w.Restarts != 0 || w.Adopted {
+				if was := before.worker(t, w.ID); w.Incarnation != 2 || w.Token == was.Token ||
+					w.Restarts != 0 || w.Adopted {
 					t.Errorf("%+v, want it anew and at no cost", w)
 				}
 			}
 			if after.ProcessedCount != 1 || after.MasterID != before.MasterID {
-				t.Errorf("count and master id = %d, %s, want 1 and %s", after.ProcessedCount, after.MasterID, before.MasterID)
+				t.Errorf("count and master id = %d, %s, want 1 and %s",
+					after.ProcessedCount, after.MasterID, before.MasterID)
 			}
 			h.wantNoTwin(after)
 			h.ask("after the boot")
@@ -65,7 +69,7 @@ func TestEverythingIsStartedAnewAfterABootAndNoStrangerIsTouched(t *testing.T) {
 	}
 }
 
-// What counts is the folder, not what it is called.
+// The directory counts, not its path.
 func TestStateFolderIsTheSameByWhateverPathItIsReached(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, workers(2)...)

@@ -19,10 +19,10 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-// Root may read and signal everything. What other masters meet is seen only by one
-// that runs as another user.
+// Root may read and signal everything. Only a master that runs as another user meets the restrictions of other
+// users.
 
-// asNobody has the host's masters run as a user without rights.
+// asNobody makes the host's masters run as a user without privileges.
 func (h *host) asNobody() {
 	h.t.Helper()
 	if os.Geteuid() != 0 {
@@ -65,8 +65,8 @@ func TestWorkerThatAnUnprivilegedMasterCannotReadIsAdopted(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// Its PID is not recorded, and what would tell whose it is cannot be read: somebody
-// holds the lease, so nothing is started beside him.
+// Its PID is not recorded, and its environment, which would identify it, cannot be read. A process holds the lease,
+// so no second copy is started.
 func TestWorkerThatAnUnprivilegedMasterCannotReadIsNotDoubledWhereItsPIDIsLost(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -75,6 +75,9 @@ func TestWorkerThatAnUnprivilegedMasterCannotReadIsNotDoubledWhereItsPIDIsLost(t
 	m := h.start()
 	before := h.awaitRunning(2)
 	m.kill()
+	if err := os.Chown(h.state, 0, 0); err != nil { // root does not write into folders of other users
+		t.Fatal(err)
+	}
 	for _, id := range []string{"worker-0", "worker-1"} {
 		h.edit(id, func(w *store.Worker) {
 			w.Instance.PID, w.Instance.Inode, w.Instance.StartTicks = 0, 0, 0
@@ -104,11 +107,11 @@ func TestWorkerThatAnUnprivilegedMasterCannotReadIsNotDoubledWhereItsPIDIsLost(t
 	h.wantNothingLeft()
 }
 
-// ownState gives to the masters' user what the test itself has written.
+// ownState gives the files that the test itself has written to the masters' user.
 func (h *host) ownState() {
 	h.t.Helper()
 	files, err := filepath.Glob(filepath.Join(h.state, "*"))
-	for _, f := range files {
+	for _, f := range append(files, h.state) {
 		err = errors.Join(err, os.Lchown(f, nobody, nobody))
 	}
 	if err != nil {
@@ -116,8 +119,7 @@ func (h *host) ownState() {
 	}
 }
 
-// Another user's process has got hold of the lease, as a helper that is setuid may:
-// here it is the test itself.
+// Another user's process holds the lease, as a setuid helper may: here it is the test itself.
 func TestLeaseHeldByAProcessThatCannotBeReadHoldsTheWorker(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -130,7 +132,8 @@ func TestLeaseHeldByAProcessThatCannotBeReadHoldsTheWorker(t *testing.T) {
 	defer release()
 	h.killWorker(dead.PID)
 	held := func(d dump, w worker) bool {
-		return w.ID == "worker-1" && running(d, w) || w.ID == "worker-0" && !d.ready(w.ID) && strings.HasPrefix(w.Reason, "held: ")
+		return w.ID == "worker-1" && running(d, w) ||
+			w.ID == "worker-0" && !d.ready(w.ID) && strings.HasPrefix(w.Reason, "held: ")
 	}
 	h.awaitWorkers(2, "run or are held", held)
 	if got := h.leaders()["worker-0"]; len(got) > 0 {
@@ -159,7 +162,7 @@ func TestLeaseHeldByAProcessThatCannotBeReadHoldsTheWorker(t *testing.T) {
 	h.wantNothingLeft()
 }
 
-// takeLease gives this process a share in the lease of a worker, until release.
+// takeLease makes this process share the lease of a worker, until release.
 func (h *host) takeLease(pid int) (release func()) {
 	h.t.Helper()
 	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))

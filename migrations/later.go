@@ -10,17 +10,17 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// While there is one schema, no state is of an older one. So that migrating can be
-// tried all the same, a program under test adds as many steps as HSU_LATER_STEPS says.
+// So that migrations can be tested beyond the released steps, a program built with the tag "crashpoints" adds as
+// many steps as HSU_LATER_STEPS specifies.
 func init() {
 	steps, _ := strconv.Atoi(os.Getenv("HSU_LATER_STEPS"))
 	for range steps {
-		All = append(All, later(len(All)))
+		All = append(All, Step{Change: later(len(All))})
 	}
 }
 
-// later writes every worker's record anew, and adds a bucket for nothing.
-func later(number int) Step {
+// later returns a change that rewrites every worker's record and adds an unused bucket.
+func later(number int) func(*bolt.Tx) error {
 	return func(tx *bolt.Tx) error {
 		workers := tx.Bucket(BucketWorkers)
 		written := map[string][]byte{}

@@ -50,7 +50,7 @@ func TestAllMakesTheBuckets(t *testing.T) {
 	})
 }
 
-// wantBuckets wants those of a schema version, and no others.
+// wantBuckets checks that the database has the buckets of the schema version, and no others.
 func wantBuckets(t *testing.T, tx *bolt.Tx, version uint64) {
 	t.Helper()
 	var want, got []string
@@ -62,18 +62,18 @@ func wantBuckets(t *testing.T, tx *bolt.Tx, version uint64) {
 		return nil
 	})
 	slices.Sort(want)
-	if !slices.Equal(got, want) { // those of a database are in order
+	if !slices.Equal(got, want) { // the names in a database are sorted
 		t.Errorf("schema version %d has the buckets %v, want %v", version, got, want)
 	}
 }
 
-// Each step leads from the version before, which has something in it, and leaves that
-// as it is.
+// Each step starts from the previous version with data in it, and keeps that data.
 func TestEachStepAlone(t *testing.T) {
 	for from := uint64(1); from < Current(); from++ {
 		db := openDB(t)
 		if err := db.Update(func(tx *bolt.Tx) error {
-			return errors.Join(All[:from].Apply(tx, 0), tx.Bucket(BucketWorkers).Put([]byte("worker-0"), []byte("record")))
+			return errors.Join(All[:from].Apply(tx, 0),
+				tx.Bucket(BucketWorkers).Put([]byte("worker-0"), []byte("record")))
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func TestOnlyPendingStepsRunInOrder(t *testing.T) {
 	var ran []int
 	var list List
 	for i := range 4 {
-		list = append(list, func(*bolt.Tx) error { ran = append(ran, i+1); return nil })
+		list = append(list, Step{Change: func(*bolt.Tx) error { ran = append(ran, i+1); return nil }})
 	}
 	for from, want := range [][]int{{1, 2, 3, 4}, {2, 3, 4}, {3, 4}, {4}, nil} {
 		db, before := openDB(t), uint64(from)
@@ -133,10 +133,11 @@ func TestAllStepsOrNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := append(slices.Clone(All),
-		func(tx *bolt.Tx) error { return tx.DeleteBucket(BucketWorkers) },
-		func(*bolt.Tx) error { return failed })
+		Step{Change: func(tx *bolt.Tx) error { return tx.DeleteBucket(BucketWorkers) }},
+		Step{Change: func(*bolt.Tx) error { return failed }})
 	err := db.Update(func(tx *bolt.Tx) error { return list.Apply(tx, Current()) })
-	if want := fmt.Sprintf("migrate to schema version %d: failed", list.Version()); !errors.Is(err, failed) || err.Error() != want {
+	if want := fmt.Sprintf("migrate to schema version %d: failed", list.Version()); !errors.Is(err, failed) ||
+		err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 	if v, err := version(t, db); err != nil || v != Current() {

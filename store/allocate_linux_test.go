@@ -7,18 +7,20 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/store/boltfile"
 )
 
-// The registry has space to grow into before it needs it.
+// Space for the registry is allocated before it is needed.
 func TestSpaceIsKeptForTheRegistry(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	f, err := os.Open(filepath.Join(dir, dbName))
+	f, err := os.OpenFile(filepath.Join(dir, dbName), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	if err := allocate(db.handle.file, 1); errors.Is(err, unix.EOPNOTSUPP) {
+	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 1); errors.Is(err, unix.EOPNOTSUPP) {
 		t.Skip("the file system cannot keep space")
 	}
 	kept := func() int64 {
@@ -28,13 +30,13 @@ func TestSpaceIsKeptForTheRegistry(t *testing.T) {
 		}
 		return st.Blocks * 512
 	}
-	if got := kept(); got < reserveSize {
-		t.Errorf("after the start: %d bytes are kept, want %d", got, reserveSize)
+	if got := kept(); got < boltfile.ReserveSize {
+		t.Errorf("after the start: %d bytes are kept, want %d", got, boltfile.ReserveSize)
 	}
 	detail := string(make([]byte, 16<<10))
-	for range 200 { // some 3 MiB, more than was kept at first
+	for range 200 { // about 3 MiB, more than was allocated at first
 		put(t, db, AppendEvent(Event{Type: "test", Detail: detail}))
-		if got, used := kept(), db.handle.highWater(); got < used+reserveSize/4 {
+		if got, used := kept(), db.database.file.HighWater(); got < used+boltfile.ReserveSize/4 {
 			t.Fatalf("%d bytes are kept and %d used, want more", got, used)
 		}
 	}

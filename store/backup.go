@@ -17,71 +17,18 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// Backup writes a copy of the registry, with the count as it is now, to path:
-// under a temporary name, synced, checked and renamed. The master goes on
-// meanwhile. A file that was at path is replaced.
-func (db *DB) Backup(path string) error {
-	err := db.flush()
-	if err == nil {
-		err = db.place(crashpoint.Backup, path+tempSuffix, func(f *os.File) (string, error) {
-			return path, db.view(func(tx *bolt.Tx) error { return writeTx(tx, f) })
-		}, func(f *os.File) error { return checkCopy(f, db.steps.Version()) })
-	}
-	if err != nil {
-		return fmt.Errorf("back up the state to %s: %w", path, err)
-	}
-	return nil
-}
+// stampLayout is the layout of the times in the names of backups. Such names sort by time.
+const stampLayout = "20060102T150405Z"
 
-// WriteBackup writes a copy of the registry, with the count as it is now, to w. It
-// is for a w that takes it at once, such as a buffer: for as long as it is written
-// the database can reuse no page.
-func (db *DB) WriteBackup(w io.Writer) error {
-	err := db.flush()
-	if err == nil {
-		err = db.view(func(tx *bolt.Tx) error { return writeTx(tx, w) })
-	}
-	if err != nil {
-		return fmt.Errorf("back up the state: %w", err)
-	}
-	return nil
-}
-
-// flush brings the count into the database.
-func (db *DB) flush() error { return db.join(context.Background(), request{flush: true}) }
-
-func writeTx(tx *bolt.Tx, w io.Writer) error {
-	_, err := tx.WriteTo(w)
-	return err
-}
-
-// checkCopy checks a database that was just written to f: every page, and that
-// there are records in it.
-func checkCopy(f *os.File, known uint64) error {
-	fi, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	img, err := openImage(f, fi.Size())
-	if err == nil {
-		err = img.damaged
-	}
-	if err == nil {
-		_, err = img.content(known)
-	}
-	if err != nil {
-		return fmt.Errorf("the copy is damaged: %w", err)
-	}
-	return nil
-}
-
-// backupFile is a backup by its name, which sorts as it was made.
+// backupFile is a backup as described by its file name. The names sort in the order in which the backups were made.
 type backupFile struct {
 	path     string
-	sequence uint64 // the last transaction in it
+	sequence uint64 // number of the last transaction in it
 	schema   uint64
 	made     time.Time
 }
@@ -110,8 +57,7 @@ func parseBackupName(name string) (backupFile, bool) {
 	return b, true
 }
 
-// listBackups returns the backups of the state in dir, the oldest first. Files with
-// other names are none of ours.
+// listBackups returns the backups of the state in dir, the oldest first. It ignores files with other names.
 func listBackups(dir string) ([]backupFile, error) {
 	folder := filepath.Join(dir, backupsName)
 	entries, err := os.ReadDir(folder)
@@ -134,125 +80,127 @@ func listBackups(dir string) ([]backupFile, error) {
 	return list, nil
 }
 
-// BackUp puts a backup into the backups folder and returns its path, or "" where
-// nothing has changed since the last one. Of those that are too many the oldest are
-// removed: see Options.KeepBackups.
-func (db *DB) BackUp() (string, error) {
-	path, err := db.backUp()
-	if err != nil {
-		return "", fmt.Errorf("back up the state: %w", err)
-	}
-	return path, nil
+// backups is the folder of the copies of state.db.
+//
+// Invariant: a file with the name of a backup is complete, was checked and is of the transaction that its name gives.
+// An older one is removed only after a newer one has been checked, so that there is always a good one.
+type backups struct {
+	dir    *stateDir
+	folder string
 }
 
-func (db *DB) backUp() (string, error) {
-	if err := db.flush(); err != nil {
-		return "", err
-	}
+func (d *stateDir) backups() backups {
+	return backups{dir: d, folder: filepath.Join(d.path, backupsName)}
+}
+
+// viewer runs a function in a read transaction of state.db.
+type viewer func(func(*bolt.Tx) error) error
+
+// add makes a backup of the database that view reads and returns its path, or "" if nothing has changed since the last
+// backup. It then removes the oldest backups.
+func (b backups) add(view viewer) (string, error) {
 	var now uint64
-	if err := db.view(func(tx *bolt.Tx) error {
+	if err := view(func(tx *bolt.Tx) error {
 		now = uint64(tx.ID())
 		return nil
 	}); err != nil {
 		return "", err
 	}
-	before, err := listBackups(db.dir)
+	before, err := listBackups(b.dir.path)
 	if err != nil {
 		return "", err
 	}
 	if len(before) > 0 && before[len(before)-1].sequence == now {
-		// It may be one whose name could not be made durable.
-		return "", db.makeBackupsFolder(true)
+		// The last attempt may have failed to make the name of this backup durable.
+		return "", b.makeFolder(true)
 	}
-	path, err := db.copyTo(crashpoint.Backup, db.view)
+	path, err := b.copy(crashpoint.Backup, view)
 	if err != nil {
 		return "", err
 	}
-	return path, db.prune()
+	return path, b.prune()
 }
 
-// makeBackupsFolder makes the backups folder, durably; with names, also those of the
-// backups in it. That there is one does not tell that the last attempt to make it
-// durable succeeded.
-func (db *DB) makeBackupsFolder(names bool) error {
-	folder := filepath.Join(db.dir, backupsName)
-	return db.do(crashpoint.BackupsFolder, func() error {
-		if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+// makeFolder creates the backups folder and makes it durable, even if it already exists: an earlier attempt may have
+// created it but failed to sync it. If names is set, the names of the backups in it are made durable too.
+func (b backups) makeFolder(names bool) error {
+	return b.dir.ops.Perform(crashpoint.BackupsFolder, func() error {
+		if err := safefile.Mkdir(b.folder); err != nil {
 			return err
 		}
 		if names {
-			if err := syncDir(folder); err != nil {
+			if err := statefile.SyncDir(b.folder); err != nil {
 				return err
 			}
 		}
-		return syncDir(db.dir)
+		return statefile.SyncDir(b.dir.path)
 	})
 }
 
-// copyTo puts a copy of what view shows into the backups folder.
-func (db *DB) copyTo(point crashpoint.Point, view func(func(*bolt.Tx) error) error) (string, error) {
-	folder := filepath.Join(db.dir, backupsName)
-	if err := db.makeBackupsFolder(false); err != nil {
+// copy puts a copy of the database that view reads into the folder and returns its path.
+func (b backups) copy(point crashpoint.Point, view viewer) (string, error) {
+	if err := b.makeFolder(false); err != nil {
 		return "", err
 	}
 	var path string
-	// The same temporary name each time, so that a crash leaves one at most.
-	err := db.place(point, filepath.Join(folder, dbName+tempSuffix), func(f *os.File) (string, error) {
+	// Use the same temporary name each time, so that crashes leave at most one such file.
+	temp := filepath.Join(b.folder, dbName+statefile.TempSuffix)
+	err := b.dir.ops.Place(point, temp, func(f *os.File) (string, error) {
 		err := view(func(tx *bolt.Tx) error {
 			schema, err := migrations.Version(tx)
 			if err != nil {
 				return err
 			}
-			b := backupFile{sequence: uint64(tx.ID()), schema: schema, made: time.Now()}
-			path = filepath.Join(folder, b.name())
+			file := backupFile{sequence: uint64(tx.ID()), schema: schema, made: time.Now()}
+			path = filepath.Join(b.folder, file.name())
 			return writeTx(tx, f)
 		})
 		return path, err
-	}, func(f *os.File) error { return checkCopy(f, db.steps.Version()) })
+	}, func(f *os.File) error { return checkCopy(f, b.dir.steps.Version()) })
 	if err != nil {
 		return "", err
 	}
 	return path, nil
 }
 
-// prune removes the oldest backups that are too many. The newest of each earlier
-// schema stays: an earlier release can go on from it. It is called after a backup
-// that was checked, so that there is always a good one.
-func (db *DB) prune() error {
-	all, err := listBackups(db.dir)
-	if err != nil || len(all) <= db.opts.KeepBackups {
+func writeTx(tx *bolt.Tx, w io.Writer) error {
+	_, err := tx.WriteTo(w)
+	return err
+}
+
+// prune removes the oldest backups in excess of Options.KeepBackups. The newest backup of each earlier schema is kept,
+// since an earlier release can use it.
+func (b backups) prune() error {
+	all, err := listBackups(b.dir.path)
+	if err != nil || len(all) <= b.dir.opts.KeepBackups {
 		return err
 	}
 	newest := make(map[uint64]string) // by schema
-	for _, b := range all {
-		newest[b.schema] = b.path
+	for _, file := range all {
+		newest[file.schema] = file.path
 	}
-	for _, b := range all[:len(all)-db.opts.KeepBackups] {
-		if newest[b.schema] == b.path {
+	for _, file := range all[:len(all)-b.dir.opts.KeepBackups] {
+		if newest[file.schema] == file.path {
 			continue
 		}
-		err = errors.Join(err, db.do(crashpoint.Prune, func() error { return os.Remove(b.path) }))
+		err = errors.Join(err, b.dir.ops.Perform(crashpoint.Prune, func() error { return os.Remove(file.path) }))
 	}
 	return err
 }
 
 const (
-	// youngBackup is how old a backup is at least before a start makes the next: a
-	// master that crashes again and again must not push out all of an earlier time.
+	// youngBackup is the minimum age of the last backup before a start makes the next one: a master that crashes
+	// repeatedly must not push out all older backups.
 	youngBackup = time.Minute
-	// backupRetry is how soon one that has failed is tried again, at the latest.
+	// backupRetry is the longest delay before a failed backup is tried again.
 	backupRetry = time.Minute
 )
 
-// ServeBackups makes a backup at once, unless there is one that is younger than a
-// minute, and then one each interval in which something has changed, until ctx
-// ends. That one cannot be made is logged, once, and does no other harm. An
-// interval of 0 makes none.
-func (db *DB) ServeBackups(ctx context.Context, interval time.Duration) {
-	if interval <= 0 {
-		return
-	}
-	timer := time.NewTimer(db.firstBackup(min(interval, youngBackup)))
+// serve calls backUp at once, unless there is a backup that is younger than a minute, and then in each interval until
+// ctx ends or the state is closed. If backups fail, the first failure is logged and the attempts continue.
+func (b backups) serve(ctx context.Context, interval time.Duration, backUp func() (string, error)) {
+	log := b.dir.opts.Logger
+	timer := time.NewTimer(b.firstDelay(min(interval, youngBackup)))
 	defer timer.Stop()
 	failing := false
 	for {
@@ -261,31 +209,30 @@ func (db *DB) ServeBackups(ctx context.Context, interval time.Duration) {
 			return
 		case <-timer.C:
 		}
-		path, err := db.BackUp()
+		path, err := backUp()
 		switch {
 		case errors.Is(err, ErrClosed):
 			return
 		case err != nil:
 			if !failing {
-				db.opts.Logger.Warn("backup not made, trying again", "error", err)
+				log.Warn("backup not made, trying again", "error", err)
 			}
 			failing = true
 			timer.Reset(min(interval, backupRetry))
 			continue
 		case failing:
-			db.opts.Logger.Info("backups are made again", "backup", path)
+			log.Info("backups are made again", "backup", path)
 		case path != "":
-			db.opts.Logger.Info("state backed up", "backup", path)
+			log.Info("state backed up", "backup", path)
 		}
 		failing = false
 		timer.Reset(interval)
 	}
 }
 
-// firstBackup is how long the first backup of a run waits. A clock that was set back
-// does not make it wait.
-func (db *DB) firstBackup(young time.Duration) time.Duration {
-	list, err := listBackups(db.dir)
+// firstDelay returns the delay before the first backup of a run. If the clock was set back, there is no delay.
+func (b backups) firstDelay(young time.Duration) time.Duration {
+	list, err := listBackups(b.dir.path)
 	if err != nil || len(list) == 0 {
 		return 0
 	}
@@ -296,7 +243,85 @@ func (db *DB) firstBackup(young time.Duration) time.Duration {
 	return young - age
 }
 
-// copyBeforeMigration puts a copy into the backups folder and returns its path.
-func (db *DB) copyBeforeMigration() (string, error) {
-	return db.copyTo(crashpoint.MigrationCopy, db.handle.view)
+// candidate is a backup from which a database could be restored.
+type candidate struct {
+	backupFile
+	content
+}
+
+// asOf returns the time up to which every acknowledged count is in the backup.
+func (c candidate) asOf() time.Time {
+	if !c.CountedAt.IsZero() {
+		return c.CountedAt
+	}
+	return c.backupFile.made
+}
+
+// candidates returns the usable backups, the best first: those with fewer unreadable records come first, and among
+// equals the one with the newest transaction. Times are not compared, because clocks may step. highest is the
+// highest transaction number of all backups, usable or not.
+func (b backups) candidates(id string) (good []candidate, highest uint64, err error) {
+	files, err := listBackups(b.dir.path)
+	if statefile.IsTemporary(err) {
+		return nil, 0, err
+	}
+	if err != nil {
+		b.dir.opts.Logger.Warn("backups not listed", "path", b.folder, "error", err)
+		return nil, 0, nil
+	}
+	var newer *NewerSchemaError
+	for _, file := range files {
+		highest = max(highest, file.sequence)
+		c, err := readBackup(file, b.dir.steps.Version())
+		switch n, isNewer := errors.AsType[*NewerSchemaError](err); {
+		case isNewer:
+			newer = n
+		case err == nil && id != "" && c.Meta.MasterID != "" && c.Meta.MasterID != id:
+			err = fmt.Errorf("it is of another master, %s", c.Meta.MasterID)
+		}
+		if statefile.IsTemporary(err) {
+			return nil, 0, err
+		}
+		if err != nil {
+			b.dir.opts.Logger.Warn("backup not used", "backup", file.path, "error", err)
+			continue
+		}
+		highest = max(highest, c.Sequence)
+		good = append(good, c)
+	}
+	if len(good) == 0 && newer != nil {
+		return nil, 0, newer // the state is not lost, but only its own release can read it
+	}
+	slices.SortStableFunc(good, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(len(a.Bad), len(b.Bad)), cmp.Compare(b.Sequence, a.Sequence))
+	})
+	return good, highest, nil
+}
+
+// newest returns the best candidate of the master with this id or, if id is empty, of any master. If there is
+// none, it returns a zero candidate.
+func (b backups) newest(id string) candidate {
+	good, _, err := b.candidates(id)
+	if err != nil || len(good) == 0 {
+		return candidate{}
+	}
+	return good[0]
+}
+
+// readBackup reads and checks a whole backup.
+func readBackup(file backupFile, known uint64) (candidate, error) {
+	f, size, err := statefile.Open(file.path)
+	if err != nil {
+		return candidate{}, err
+	}
+	defer func() { _ = f.Close() }()
+	c, err := readContent(f, size, known)
+	if n, ok := errors.AsType[*NewerSchemaError](err); ok {
+		n.Path = file.path
+		return candidate{}, n
+	}
+	if err != nil {
+		return candidate{}, &statefile.DamagedError{Path: file.path, Err: err}
+	}
+	return candidate{file, c}, nil
 }

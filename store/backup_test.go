@@ -15,19 +15,20 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 func mustBackUp(t testing.TB, db *DB) string {
 	t.Helper()
-	path, err := db.BackUp()
+	path, err := db.Backup()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
-// Each backup is named so that the names sort as they were made, is whole, and is for
-// the owner only.
+// The names of backups sort in the order in which they were made. Each backup is complete and accessible only by
+// its owner.
 func TestBackupsAreNamedByWhatIsInThem(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
 	var made []string
@@ -35,8 +36,9 @@ func TestBackupsAreNamedByWhatIsInThem(t *testing.T) {
 		put(t, db, PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
 		add(t, db, 1)
 		made = append(made, mustBackUp(t, db))
-		sum, err := Inspect(made[i])
-		if err != nil || sum.Workers != i+1 || sum.Processed != int64(i+1) || sum.SchemaVersion != migrations.Current() {
+		sum, err := inspect(made[i])
+		if err != nil || sum.Workers != i+1 || sum.Processed != int64(i+1) ||
+			sum.SchemaVersion != migrations.Current() {
 			t.Errorf("%+v, %v", sum, err)
 		}
 		if !strings.Contains(made[i], fmt.Sprintf("state-%016d-schema%d-", sum.Sequence, migrations.Current())) {
@@ -73,8 +75,8 @@ func TestNothingIsBackedUpTwice(t *testing.T) {
 	}
 }
 
-// The oldest go, by what is in them; what others have put there stays, and so does
-// the newest backup of an older schema.
+// The oldest backups, by transaction number, are removed. Files with other names and the newest backup of an older
+// schema stay.
 func TestOldBackupsArePruned(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{KeepBackups: 3})
@@ -83,12 +85,16 @@ func TestOldBackupsArePruned(t *testing.T) {
 	content := readFile(t, first)
 	folder := filepath.Join(dir, backupsName)
 	var foreign []string
-	for _, name := range []string{"mine.db", "state-7-schema1-20260203T040506Z.db", "state-0000000000000001-schema1-20260203T040506Z.db.gz", "notes"} {
+	for _, name := range []string{
+		"mine.db", "state-7-schema1-20260203T040506Z.db",
+		"state-0000000000000001-schema1-20260203T040506Z.db.gz", "notes",
+	} {
 		foreign = append(foreign, filepath.Join(folder, name))
 		overwrite(t, filepath.Join(folder, name), content)
 	}
-	// Its time is after all others.
-	old := filepath.Join(folder, fmt.Sprintf("state-0000000000000001-schema%d-20990203T040506Z.db", migrations.Current()))
+	// Its time is later than all others.
+	old := filepath.Join(folder,
+		fmt.Sprintf("state-0000000000000001-schema%d-20990203T040506Z.db", migrations.Current()))
 	overwrite(t, old, content)
 	older := []string{
 		filepath.Join(folder, "state-0000000000000002-schema0-20260203T040506Z.db"),
@@ -109,7 +115,7 @@ func TestOldBackupsArePruned(t *testing.T) {
 	}
 }
 
-// A backup that could not be made is no reason to remove another, and leaves nothing.
+// A failed backup removes no other backup and leaves no file.
 func TestBackupThatFailsRemovesNothing(t *testing.T) {
 	for _, act := range []string{"backup-write", "backup-sync", "backup-rename", "after-backup-write"} {
 		var a acts
@@ -119,13 +125,13 @@ func TestBackupThatFailsRemovesNothing(t *testing.T) {
 		first := mustBackUp(t, db)
 		add(t, db, 1)
 		a.set(act, errDisk)
-		if _, err := db.BackUp(); !errors.Is(err, errDisk) {
+		if _, err := db.Backup(); !errors.Is(err, errDisk) {
 			t.Errorf("%s: %v", act, err)
 		}
 		if got := backupsIn(t, dir); !slices.Equal(got, []string{first}) {
 			t.Errorf("%s: there are %v", act, got)
 		}
-		// The service goes on.
+		// The service continues.
 		add(t, db, 1)
 		put(t, db, PutWorker(fullWorker("worker-1")))
 		a.set(act, nil)
@@ -136,14 +142,14 @@ func TestBackupThatFailsRemovesNothing(t *testing.T) {
 	}
 }
 
-// A copy that is not what was written is not taken for a backup.
+// A copy that differs from the written data is not accepted as a backup.
 func TestBackupIsCheckedBeforeItGetsItsName(t *testing.T) {
 	dir := t.TempDir()
 	folder := filepath.Join(dir, backupsName)
 	spoiling := true
 	db := openSeams(t, dir, Options{}, seams{steps: migrations.All, at: func(moment string) error {
 		if moment == "after-backup-sync" && spoiling { // as a bad disk does
-			path := filepath.Join(folder, dbName+tempSuffix)
+			path := filepath.Join(folder, dbName+statefile.TempSuffix)
 			b, err := os.ReadFile(path)
 			if err != nil {
 				return err
@@ -153,7 +159,7 @@ func TestBackupIsCheckedBeforeItGetsItsName(t *testing.T) {
 		return nil
 	}})
 	put(t, db, PutWorker(fullWorker("worker-0")))
-	if path, err := db.BackUp(); err == nil || !strings.Contains(err.Error(), "the copy is damaged") {
+	if path, err := db.Backup(); err == nil || !strings.Contains(err.Error(), "the copy is damaged") {
 		t.Errorf("%q, %v", path, err)
 	}
 	if got := backupsIn(t, dir); len(got) > 0 {
@@ -194,7 +200,7 @@ func TestBackupsAreServedWhereSomethingChanges(t *testing.T) {
 	})
 }
 
-// A master that crashes again and again pushes out no backup of a better time.
+// A master that crashes repeatedly does not push out older backups.
 func TestCrashLoopMakesABackupAMinuteAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -212,7 +218,7 @@ func TestCrashLoopMakesABackupAMinuteAtMost(t *testing.T) {
 	})
 }
 
-// That no backup can be made is told once, and when it can again.
+// A failure of backups is logged once, and so is their recovery.
 func TestBackupThatFailsIsToldOnceAndTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a acts
@@ -234,14 +240,15 @@ func TestBackupThatFailsIsToldOnceAndTriedAgain(t *testing.T) {
 		cancel()
 		served.Wait()
 		mustClose(t, db)
-		if told := strings.Count(log.String(), "backup not made"); told != 1 || !strings.Contains(log.String(), "backups are made again") {
+		if told := strings.Count(log.String(), "backup not made"); told != 1 ||
+			!strings.Contains(log.String(), "backups are made again") {
 			t.Errorf("told %d times: %s", told, &log)
 		}
-		db.ServeBackups(t.Context(), 0) // none, and at once
+		db.ServeBackups(t.Context(), 0) // makes none and returns at once
 	})
 }
 
-// While the disk is slow to take a backup, requests are counted and workers recorded.
+// While the disk is slow to write a backup, requests are counted and workers recorded.
 func TestBackupHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow, stuck := make(chan struct{}), false

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkAddProcessed counts from many goroutines at once. cpu-ns/op is what
-// the whole process spent on a call, in user and system mode.
+// BenchmarkAddProcessed counts from many goroutines at once. cpu-ns/op is the CPU time of the whole process per
+// call, in user and system mode.
 func BenchmarkAddProcessed(b *testing.B) {
 	for name, mode := range map[string]SyncMode{"always": SyncAlways, "interval": SyncInterval} {
 		for _, callers := range []int{1, 64, 256} {
@@ -35,7 +35,7 @@ func benchmarkAdd(b *testing.B, mode SyncMode, callers int) {
 			b.Error(err)
 		}
 	}()
-	ctx := b.Context() // it has a Done channel, as that of a request has
+	ctx := b.Context() // it has a Done channel, as the context of a request has
 	var left atomic.Int64
 	left.Store(int64(b.N))
 	var wg sync.WaitGroup
@@ -60,7 +60,7 @@ func benchmarkAdd(b *testing.B, mode SyncMode, callers int) {
 	}
 }
 
-// BenchmarkCount is BenchmarkAddProcessed by callers that are told.
+// BenchmarkCount is BenchmarkAddProcessed for callers that are notified.
 func BenchmarkCount(b *testing.B) {
 	for name, mode := range map[string]SyncMode{"always": SyncAlways, "interval": SyncInterval} {
 		for _, callers := range []int{1, 64, 256} {
@@ -71,7 +71,7 @@ func BenchmarkCount(b *testing.B) {
 	}
 }
 
-// client counts again as soon as it is told.
+// client counts again as soon as it is notified.
 type client struct {
 	db   *DB
 	left *atomic.Int64
@@ -114,7 +114,7 @@ func benchmarkCount(b *testing.B, mode SyncMode, callers int) {
 	}
 }
 
-// BenchmarkCountOnce counts requests that have an id, each a new one.
+// BenchmarkCountOnce counts requests with an id, each id a new one.
 func BenchmarkCountOnce(b *testing.B) {
 	for _, callers := range []int{1, 64, 256} {
 		b.Run(fmt.Sprint(callers), func(b *testing.B) {
@@ -135,7 +135,8 @@ func BenchmarkCountOnce(b *testing.B) {
 			for range callers {
 				wg.Go(func() {
 					for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
-						mustOnce(b, db, resultOf(fmt.Sprintf("request-%016x", n*0x1e3779b97f4a7c15), "Processed: hello"))
+						mustOnce(b, db,
+							resultOf(fmt.Sprintf("request-%016x", n*0x1e3779b97f4a7c15), "Processed: hello"))
 					}
 				})
 			}
@@ -146,7 +147,7 @@ func BenchmarkCountOnce(b *testing.B) {
 	}
 }
 
-// BenchmarkOpenResults opens and closes a state that keeps as many results as it may.
+// BenchmarkOpenResults opens and closes a state that has as many results as the default limit allows.
 func BenchmarkOpenResults(b *testing.B) {
 	dir := b.TempDir()
 	db, err := Open(dir, Options{})

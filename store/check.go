@@ -15,30 +15,33 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// Severity says what a [Problem] means.
+// Severity is the severity of a [Problem].
 type Severity string
 
 // The values of Severity.
 const (
-	// SeverityError: something is damaged, or contradicts something else.
+	// SeverityError means that something is damaged or contradicts something else.
 	SeverityError Severity = "error"
-	// SeverityNote: worth knowing, and no fault of the state.
+	// SeverityNote means that something is worth knowing but is not a fault of the state.
 	SeverityNote Severity = "note"
 )
 
-// Problem is something that a check has found.
+// Problem is one finding of a check.
 type Problem struct {
 	Severity Severity `json:"severity"`
 	Where    string   `json:"where"` // a file, or a record such as "workers/worker-0"
 	What     string   `json:"what"`
 }
 
-// Problems are what a check has found, errors first.
+// Problems are the findings of a check, errors first.
 type Problems []Problem
 
-// OK tells that none of them is an error.
+// OK reports whether none of the problems is an error.
 func (p Problems) OK() bool {
 	return !slices.ContainsFunc(p, func(p Problem) bool { return p.Severity == SeverityError })
 }
@@ -58,15 +61,14 @@ func (p Problems) sorted() Problems {
 	return p
 }
 
-// Check looks for everything that can be wrong with the state in dir, while no
-// master runs, and changes nothing. The error is that of a check that could not be
-// made: fs.ErrNotExist where there is no state, a [LockedError], a
-// [NewerSchemaError], or one of the operating system.
+// Check looks for everything that can be wrong with the state in dir while no master runs. It changes nothing.
+// Check returns an error only if the check could not be made: fs.ErrNotExist if there is no state, a [LockedError],
+// a [NewerSchemaError], or an error of the operating system.
 func Check(dir string) (Problems, error) {
 	if err := anyState(dir); err != nil {
 		return nil, err
 	}
-	release, err := readLock(dir)
+	release, err := readLock(dir, dyingFor)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +82,7 @@ func Check(dir string) (Problems, error) {
 	return p.sorted(), nil
 }
 
-// anyState fails where there is nothing to check.
+// anyState returns an error if there is nothing to check.
 func anyState(dir string) error {
 	var first error
 	for _, name := range []string{dbName, counterName, masterIDName} {
@@ -93,7 +95,7 @@ func anyState(dir string) error {
 	return fmt.Errorf("no state to check: %w", first)
 }
 
-// CheckFile is [Check] for a database that nobody has open, a backup say.
+// CheckFile is like [Check], for a database that no process has open, such as a backup.
 func CheckFile(path string) (Problems, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("check the backup: %w", err)
@@ -105,8 +107,8 @@ func CheckFile(path string) (Problems, error) {
 	return p.sorted(), nil
 }
 
-// CheckLive is [Check] while a master runs: of a backup that it has just made,
-// which is at path.
+// CheckLive is like [Check] while a master runs. Instead of state.db, it checks the backup at path, which the
+// master has just made.
 func CheckLive(dir, path string) (Problems, error) {
 	var p Problems
 	c, err := p.file(path, dbName)
@@ -117,11 +119,11 @@ func CheckLive(dir, path string) (Problems, error) {
 	return p.sorted(), nil
 }
 
-// file checks a database; the content is nil where it cannot be told.
+// file checks a database. The returned content is nil if it cannot be read.
 func (p *Problems) file(path, name string) (*content, error) {
-	f, size, err := openRegular(path)
-	if _, damaged := errors.AsType[*DamagedError](err); damaged {
-		p.fail(name, "%v", cause(err))
+	f, size, err := statefile.Open(path)
+	if _, damaged := errors.AsType[*statefile.DamagedError](err); damaged {
+		p.fail(name, "%v", statefile.Cause(err))
 		return nil, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -132,15 +134,15 @@ func (p *Problems) file(path, name string) (*content, error) {
 		return nil, fmt.Errorf("check the state: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	img, err := openImage(f, size)
+	img, err := boltfile.OpenImage(f, size)
 	if err != nil {
 		p.fail(name, "%v", err)
 		return nil, nil
 	}
-	if img.damaged != nil {
-		p.fail(name, "%v: the last change may be lost", img.damaged)
+	if img.Damaged != nil {
+		p.fail(name, "%v: the last change may be lost", img.Damaged)
 	}
-	c, err := img.content(migrations.Current())
+	c, err := contentOf(img, migrations.Current())
 	if newer, ok := errors.AsType[*NewerSchemaError](err); ok {
 		newer.Path = path
 		return nil, err
@@ -156,26 +158,26 @@ func (p *Problems) file(path, name string) (*content, error) {
 	return &c, nil
 }
 
-// boltCheck is bbolt's own check. The pages were walked before: it must see no file
-// that was not.
+// boltCheck runs bbolt's own check. The caller must have walked the pages before: bbolt must not open an unchecked
+// file.
 func boltCheck(path string) error {
-	h, err := openHandle(path, false, readWait)
+	h, err := boltfile.OpenReadOnly(path, readWait)
 	if err != nil {
-		return fmt.Errorf("open it with bbolt: %w", cause(err))
+		return fmt.Errorf("open it with bbolt: %w", statefile.Cause(err))
 	}
-	err = h.view(func(tx *bolt.Tx) (err error) {
+	err = h.View(func(tx *bolt.Tx) (err error) {
 		for e := range tx.Check() {
-			err = cmp.Or(err, e) // the first says it, a thousand more do not say it better
+			err = cmp.Or(err, e) // keep the first error only; the channel must be drained
 		}
 		return err
 	})
-	if err = errors.Join(err, h.close()); err != nil {
-		return fmt.Errorf("bbolt's own check: %w", cause(err))
+	if err = errors.Join(err, h.Close()); err != nil {
+		return fmt.Errorf("bbolt's own check: %w", statefile.Cause(err))
 	}
 	return nil
 }
 
-// records checks what can be seen in the records alone.
+// records checks the records on their own.
 func (p *Problems) records(c content) {
 	for _, key := range slices.Sorted(maps.Keys(c.Bad)) {
 		p.fail(key, "it cannot be read: %v", c.Bad[key])
@@ -184,7 +186,8 @@ func (p *Problems) records(c content) {
 		p.note(name, "this release knows no such bucket")
 	}
 	if since := c.Meta.CountShortSince; !since.IsZero() {
-		p.note(keyName(migrations.BucketCounters, string(keyProcessed)), "the count may be short since %s", since.Local().Format(time.RFC3339))
+		p.note(keyName(migrations.BucketCounters, string(keyProcessed)), "the count may be short since %s",
+			since.Local().Format(time.RFC3339))
 	}
 	for _, w := range c.Workers {
 		p.worker(w)
@@ -206,7 +209,7 @@ func (p *Problems) records(c content) {
 
 func keyName(bucket []byte, key string) string { return string(bucket) + "/" + key }
 
-// shared finds what two workers have that only one can have.
+// shared reports values that must be unique but are used by two workers.
 func (p *Problems) shared(workers []Worker, what string, of func(*Instance) string) {
 	owner := make(map[string]string)
 	for _, w := range workers {
@@ -225,7 +228,7 @@ func (p *Problems) shared(workers []Worker, what string, of func(*Instance) stri
 	}
 }
 
-// worker checks a record for contradictions in itself.
+// worker checks a record for internal contradictions.
 func (p *Problems) worker(w Worker) {
 	where := keyName(migrations.BucketWorkers, w.ID)
 	i := w.Instance
@@ -261,7 +264,7 @@ func (p *Problems) worker(w Worker) {
 	}
 }
 
-// proof checks that a recorded process can be told from another one.
+// proof checks that the record is sufficient to identify the process.
 func (p *Problems) proof(where string, i *Instance) {
 	switch {
 	case i.Proof == ProofNone:
@@ -276,24 +279,29 @@ func (p *Problems) proof(where string, i *Instance) {
 	}
 }
 
-// validToken tells whether s is 128 bits in hex.
+// validToken reports whether s is 128 bits in hex.
 func validToken(s string) bool {
 	return len(s) == 32 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// folder checks the other files of the state, and that they agree with the
-// database; c is nil where that cannot be read. live: a master is at work.
+// folder checks the other files of the state and whether they agree with the database. c is nil if the database
+// cannot be read. live means that a master is running.
 func (p *Problems) folder(dir string, c *content, live bool) {
 	p.counter(dir, c, live)
 	p.masterID(dir, c)
 	if c != nil {
-		if here, err := dirID(dir); err == nil && c.Meta.StateDir != here && c.Bad[keyName(migrations.BucketMeta, string(keyMeta))] == nil {
-			p.note(dbName, "it was made in another folder: the processes that it names are left alone at the next start")
+		if here, err := DirID(dir); err == nil && c.Meta.StateDir != here &&
+			c.Bad[keyName(migrations.BucketMeta, string(keyMeta))] == nil {
+			p.note(dbName,
+				"it was made in another folder: the processes that it names are left alone at the next start")
 		}
 	}
 	for _, name := range []string{dbName, counterName, masterIDName} {
-		for infix, why := range map[string]string{damagedInfix: "a damaged file that was kept aside", replacedInfix: "a file that was replaced"} {
-			if kept, err := listAside(filepath.Join(dir, name), infix); err == nil && len(kept) > 0 {
+		for infix, why := range map[string]string{
+			statefile.DamagedInfix:  "a damaged file that was kept aside",
+			statefile.ReplacedInfix: "a file that was replaced",
+		} {
+			if kept, err := statefile.ListAside(filepath.Join(dir, name), infix); err == nil && len(kept) > 0 {
 				p.note(filepath.Base(kept[0]), "%s; %s", why, removable(len(kept)))
 			}
 		}
@@ -313,29 +321,31 @@ func removable(n int) string {
 
 // counter compares the counter with the database.
 func (p *Problems) counter(dir string, c *content, live bool) {
-	count, err := readCounter(dir)
-	for range 3 { // a master may write it as it is read
-		if !live || err == nil && count.damaged == nil {
+	count, err := counterfile.Read(filepath.Join(dir, counterName))
+	for range 3 { // the master may write the file while it is read
+		if !live || err == nil && count.Damaged == nil {
 			break
 		}
-		count, err = readCounter(dir)
+		count, err = counterfile.Read(filepath.Join(dir, counterName))
 	}
-	slot := count.slot
+	slot := count.Slot
 	clean := c != nil && c.Meta.CleanShutdown && !live
 	switch {
 	case err != nil:
-		p.fail(counterName, "%v", cause(err))
-	case count.damaged != nil:
-		p.fail(counterName, "%v: the last count may be lost", count.damaged)
-	case slot.sequence == 0 && clean:
+		p.fail(counterName, "%v", statefile.Cause(err))
+	case count.Damaged != nil:
+		p.fail(counterName, "%v: the last count may be lost", count.Damaged)
+	case slot.Sequence == 0 && clean:
 		p.note(counterName, "it is missing; the database has the whole count")
-	case slot.sequence == 0:
+	case slot.Sequence == 0:
 		p.fail(counterName, "it is missing: the count may be short")
 	case c == nil || c.countless():
-	case slot.processed < c.Processed && !live:
-		p.note(counterName, "it says %d, the database %d: the larger one counts", slot.processed, c.Processed)
-	case slot.processed > c.Processed && clean:
-		p.fail(counterName, "it says %d, the database only %d although it was closed in order: one of them is an old copy", slot.processed, c.Processed)
+	case slot.Processed < c.Processed && !live:
+		p.note(counterName, "it says %d, the database %d: the larger one counts", slot.Processed, c.Processed)
+	case slot.Processed > c.Processed && clean:
+		p.fail(counterName,
+			"it says %d, the database only %d although it was closed in order: one of them is an old copy",
+			slot.Processed, c.Processed)
 	}
 }
 
@@ -343,7 +353,7 @@ func (p *Problems) masterID(dir string, c *content) {
 	id, err := readMasterID(dir)
 	switch {
 	case err != nil:
-		p.fail(masterIDName, "%v", cause(err))
+		p.fail(masterIDName, "%v", statefile.Cause(err))
 	case id == "":
 		p.fail(masterIDName, "it is missing: the next start takes the id of the database")
 	case c != nil && c.Meta.MasterID != "" && c.Meta.MasterID != id:
@@ -352,7 +362,7 @@ func (p *Problems) masterID(dir string, c *content) {
 }
 
 func (p *Problems) leftovers(dir string) {
-	for _, pattern := range []string{"*" + tempSuffix, filepath.Join(backupsName, "*"+tempSuffix)} {
+	for _, pattern := range []string{"*" + statefile.TempSuffix, filepath.Join(backupsName, "*"+statefile.TempSuffix)} {
 		found, _ := filepath.Glob(filepath.Join(escapeGlob(dir), pattern))
 		for _, path := range found {
 			if name, err := filepath.Rel(dir, path); err == nil {
@@ -362,7 +372,7 @@ func (p *Problems) leftovers(dir string) {
 	}
 }
 
-// backups checks those in the backups folder.
+// backups checks the backups in the backups folder.
 func (p *Problems) backups(dir string) {
 	files, err := listBackups(dir)
 	if err != nil {
@@ -373,9 +383,9 @@ func (p *Problems) backups(dir string) {
 		where := filepath.Join(backupsName, filepath.Base(file.path))
 		c, err := readBackup(file, migrations.Current())
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // a master has just removed it
+		case errors.Is(err, fs.ErrNotExist): // the master has just removed it
 		case err != nil:
-			p.fail(where, "%v", cause(err))
+			p.fail(where, "%v", statefile.Cause(err))
 		case len(c.Bad) > 0:
 			p.note(where, "%d records cannot be read, the first is %s", len(c.Bad), firstBad(c.Bad))
 		}

@@ -9,13 +9,17 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// goodWorker contradicts nothing.
+// goodWorker returns a worker without contradictions.
 func goodWorker(id, token string, pid, port int) Worker {
 	w := fullWorker(id)
 	w.Status, w.Port = StatusRunning, port
@@ -23,7 +27,7 @@ func goodWorker(id, token string, pid, port int) Worker {
 	return w
 }
 
-// soundState is a state that was closed in order, with three workers that run.
+// soundState returns a state that was closed in order, with three running workers.
 func soundState(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,7 +39,7 @@ func soundState(t *testing.T) string {
 		PutWorker(Worker{ID: "worker-3", Unit: "unit", Desired: DesiredStopped, Status: StatusStopped}),
 		AppendEvent(Event{Type: "x"}))
 	add(t, db, 5)
-	if _, err := db.BackUp(); err != nil {
+	if _, err := db.Backup(); err != nil {
 		t.Fatal(err)
 	}
 	mustClose(t, db)
@@ -45,8 +49,8 @@ func soundState(t *testing.T) string {
 func TestCheckFindsNothingWrongWithASoundState(t *testing.T) {
 	dir := soundState(t)
 	remove(t, filepath.Join(dir, lockName))
-	// Of another folder, as it is a copy.
-	setMeta(t, dir, func(m *Meta) { m.StateDir, _ = dirID(dir) })
+	// The state is a copy, so its record names another directory.
+	setMeta(t, dir, func(m *Meta) { m.StateDir, _ = DirID(dir) })
 	before := tree(t, dir)
 	p, err := Check(dir)
 	if err != nil || len(p) > 0 || !p.OK() {
@@ -75,7 +79,7 @@ func setMeta(t *testing.T, dir string, edit func(*Meta)) {
 	})
 }
 
-// setWorker edits a record as no store would write it.
+// setWorker edits a record in a way that no store would write it.
 func setWorker(id string, edit func(*Worker)) func(*testing.T, string) {
 	return func(t *testing.T, dir string) {
 		t.Helper()
@@ -92,11 +96,13 @@ func setWorker(id string, edit func(*Worker)) func(*testing.T, string) {
 	}
 }
 
-// Each thing that can be wrong is planted alone.
+// Each possible fault is planted separately.
 func TestCheckFindsWhatIsPlanted(t *testing.T) {
 	put := func(bucket []byte, key, value string) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
-			change(t, filepath.Join(dir, dbName), func(tx *bolt.Tx) error { return tx.Bucket(bucket).Put([]byte(key), []byte(value)) })
+			change(t, filepath.Join(dir, dbName), func(tx *bolt.Tx) error {
+				return tx.Bucket(bucket).Put([]byte(key), []byte(value))
+			})
 		}
 	}
 	file := func(name string, change func([]byte) []byte) func(*testing.T, string) {
@@ -119,17 +125,50 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 		where    string
 		words    string
 	}{
-		"a page spoilt":         {file(dbName, spoil), SeverityError, dbName, "page"},
-		"a database cut off":    {file(dbName, func(b []byte) []byte { return b[:5000] }), SeverityError, dbName, "multiple"},
-		"a foreign file":        {file(dbName, made), SeverityError, dbName, "meta page"},
-		"no database":           {gone(dbName), SeverityError, dbName, "missing"},
-		"one meta page spoilt":  {file(dbName, func(b []byte) []byte { b[60] ^= 1; return b }), SeverityError, dbName, "meta page 0"},
-		"a page in use is free": {file(dbName, freeRoot), SeverityError, dbName, "in use and free"},
-		"a page is lost":        {file(dbName, loseFreePages), SeverityError, dbName, "bbolt's own check"},
-		"a record spoilt":       {put(migrations.BucketWorkers, "worker-1", "\xff\xff"), SeverityError, "workers/worker-1", "cannot be read"},
-		"an event spoilt":       {put(migrations.BucketEvents, "\x00\x00\x00\x00\x00\x00\x00\x01", "\xff\xff"), SeverityError, "events/1", "cannot be read"},
-		"the count spoilt":      {put(migrations.BucketCounters, "processed_count", "x"), SeverityError, "counters/processed_count", "cannot be read"},
-		"the own record spoilt": {put(migrations.BucketMeta, "record", "\xff\xff"), SeverityError, "meta/record", "cannot be read"},
+		"a page spoilt": {
+			file(dbName, spoil),
+			SeverityError, dbName, "page",
+		},
+		"a database cut off": {
+			file(dbName, func(b []byte) []byte { return b[:5000] }),
+			SeverityError, dbName, "multiple",
+		},
+		"a foreign file": {
+			file(dbName, made),
+			SeverityError, dbName, "meta page",
+		},
+		"no database": {
+			gone(dbName),
+			SeverityError, dbName, "missing",
+		},
+		"one meta page spoilt": {
+			file(dbName, func(b []byte) []byte { b[60] ^= 1; return b }),
+			SeverityError, dbName, "meta page 0",
+		},
+		"a page in use is free": {
+			file(dbName, freeRoot),
+			SeverityError, dbName, "in use and free",
+		},
+		"a page is lost": {
+			file(dbName, loseFreePages),
+			SeverityError, dbName, "bbolt's own check",
+		},
+		"a record spoilt": {
+			put(migrations.BucketWorkers, "worker-1", "\xff\xff"),
+			SeverityError, "workers/worker-1", "cannot be read",
+		},
+		"an event spoilt": {
+			put(migrations.BucketEvents, "\x00\x00\x00\x00\x00\x00\x00\x01", "\xff\xff"),
+			SeverityError, "events/1", "cannot be read",
+		},
+		"the count spoilt": {
+			put(migrations.BucketCounters, "processed_count", "x"),
+			SeverityError, "counters/processed_count", "cannot be read",
+		},
+		"the own record spoilt": {
+			put(migrations.BucketMeta, "record", "\xff\xff"),
+			SeverityError, "meta/record", "cannot be read",
+		},
 		"one token of two": {
 			setWorker("worker-1", func(w *Worker) { w.Instance.Token = strings.Repeat("a", 32) }),
 			SeverityError, "workers/worker-1", "the token " + strings.Repeat("a", 32) + ", which worker-0 has too",
@@ -138,39 +177,126 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 			setWorker("worker-2", func(w *Worker) { w.Port, w.Instance.Port = 40001, 40001 }),
 			SeverityError, "workers/worker-2", "the port 40001, which worker-1 has too",
 		},
-		"one process of two":      {setWorker("worker-2", func(w *Worker) { w.Instance.PID = 100 }), SeverityError, "workers/worker-2", "which worker-0 has too"},
-		"a PID without proof":     {setWorker("worker-0", func(w *Worker) { w.Instance.Proof = ProofNone }), SeverityError, "workers/worker-0", "without a proof"},
-		"a proof without inode":   {setWorker("worker-0", func(w *Worker) { w.Instance.Inode = 0 }), SeverityError, "workers/worker-0", "inode"},
-		"a proof without a time":  {setWorker("worker-0", func(w *Worker) { w.Instance.Proof, w.Instance.StartTicks = ProofStartTimeToken, 0 }), SeverityError, "workers/worker-0", "start time"},
-		"a PID without its boot":  {setWorker("worker-0", func(w *Worker) { w.Instance.BootID = "" }), SeverityError, "workers/worker-0", "boot"},
-		"running without process": {setWorker("worker-0", func(w *Worker) { w.Instance = nil }), SeverityError, "workers/worker-0", "no process is recorded"},
-		"running without PID":     {setWorker("worker-0", func(w *Worker) { w.Instance.PID = 0 }), SeverityError, "workers/worker-0", "the PID is not recorded"},
-		"stopped with a process":  {setWorker("worker-0", func(w *Worker) { w.Status = StatusStopped }), SeverityError, "workers/worker-0", "it is stopped, and process 100"},
-		"failed with a process":   {setWorker("worker-0", func(w *Worker) { w.Status = StatusFailed }), SeverityError, "workers/worker-0", "it is failed, and process 100"},
-		"a token that is none":    {setWorker("worker-0", func(w *Worker) { w.Instance.Token = "x" }), SeverityError, "workers/worker-0", "token"},
-		"a process without token": {setWorker("worker-0", func(w *Worker) { w.Instance.Token = "" }), SeverityError, "workers/worker-0", "token"},
-		"a process without port":  {setWorker("worker-0", func(w *Worker) { w.Instance.Port = 0 }), SeverityError, "workers/worker-0", "no port"},
-		"a port that dangles":     {setWorker("worker-0", func(w *Worker) { w.Port = 1 }), SeverityError, "workers/worker-0", "port 40000, and the worker 1"},
-		"a process of no start":   {setWorker("worker-0", func(w *Worker) { w.Incarnation = 0 }), SeverityError, "workers/worker-0", "none was ever started"},
-		"the counter spoilt":      {file(counterName, made), SeverityError, counterName, "bytes"},
-		"a slot spoilt":           {spoilSlot, SeverityError, counterName, "checksum"},
-		"an old database":         {file(counterName, func([]byte) []byte { return counterOf(6) }), SeverityError, counterName, "old copy"},
-		"an old counter":          {file(counterName, func([]byte) []byte { return counterOf(4) }), SeverityNote, counterName, "larger one"},
-		"no counter":              {gone(counterName), SeverityNote, counterName, "whole count"},
+		"one process of two": {
+			setWorker("worker-2", func(w *Worker) { w.Instance.PID = 100 }),
+			SeverityError, "workers/worker-2", "which worker-0 has too",
+		},
+		"a PID without proof": {
+			setWorker("worker-0", func(w *Worker) { w.Instance.Proof = ProofNone }),
+			SeverityError, "workers/worker-0", "without a proof",
+		},
+		"a proof without inode": {
+			setWorker("worker-0", func(w *Worker) { w.Instance.Inode = 0 }),
+			SeverityError, "workers/worker-0", "inode",
+		},
+		"a proof without a time": {
+			setWorker("worker-0", func(w *Worker) { w.Instance.Proof, w.Instance.StartTicks = ProofStartTimeToken, 0 }),
+			SeverityError, "workers/worker-0", "start time",
+		},
+		"a PID without its boot": {
+			setWorker("worker-0", func(w *Worker) { w.Instance.BootID = "" }),
+			SeverityError, "workers/worker-0", "boot",
+		},
+		"running without process": {
+			setWorker("worker-0", func(w *Worker) { w.Instance = nil }),
+			SeverityError, "workers/worker-0", "no process is recorded",
+		},
+		"running without PID": {
+			setWorker("worker-0", func(w *Worker) { w.Instance.PID = 0 }),
+			SeverityError, "workers/worker-0", "the PID is not recorded",
+		},
+		"stopped with a process": {
+			setWorker("worker-0", func(w *Worker) { w.Status = StatusStopped }),
+			SeverityError, "workers/worker-0", "it is stopped, and process 100",
+		},
+		"failed with a process": {
+			setWorker("worker-0", func(w *Worker) { w.Status = StatusFailed }),
+			SeverityError, "workers/worker-0", "it is failed, and process 100",
+		},
+		"a token that is none": {
+			setWorker("worker-0", func(w *Worker) { w.Instance.Token = "x" }),
+			SeverityError, "workers/worker-0", "token",
+		},
+		"a process without token": {
+			setWorker("worker-0", func(w *Worker) { w.Instance.Token = "" }),
+			SeverityError, "workers/worker-0", "token",
+		},
+		"a process without port": {
+			setWorker("worker-0", func(w *Worker) { w.Instance.Port = 0 }),
+			SeverityError, "workers/worker-0", "no port",
+		},
+		"a port that dangles": {
+			setWorker("worker-0", func(w *Worker) { w.Port = 1 }),
+			SeverityError, "workers/worker-0", "port 40000, and the worker 1",
+		},
+		"a process of no start": {
+			setWorker("worker-0", func(w *Worker) { w.Incarnation = 0 }),
+			SeverityError, "workers/worker-0", "none was ever started",
+		},
+		"the counter spoilt": {
+			file(counterName, made),
+			SeverityError, counterName, "bytes",
+		},
+		"a slot spoilt": {
+			spoilSlot,
+			SeverityError, counterName, "checksum",
+		},
+		"an old database": {
+			file(counterName, func([]byte) []byte { return counterOf(6) }),
+			SeverityError, counterName, "old copy",
+		},
+		"an old counter": {
+			file(counterName, func([]byte) []byte { return counterOf(4) }),
+			SeverityNote, counterName, "larger one",
+		},
+		"no counter": {
+			gone(counterName),
+			SeverityNote, counterName, "whole count",
+		},
 		"no counter after a crash": {func(t *testing.T, dir string) {
 			setMeta(t, dir, func(m *Meta) { m.CleanShutdown = false })
 			gone(counterName)(t, dir)
 		}, SeverityError, counterName, "may be short"},
-		"no id":                 {gone(masterIDName), SeverityError, masterIDName, "missing"},
-		"an id spoilt":          {file(masterIDName, made), SeverityError, masterIDName, "UUID"},
-		"another's id":          {file(masterIDName, func([]byte) []byte { return []byte("8a9b3c1d-0000-4000-8000-000000000001\n") }), SeverityError, masterIDName, "another master"},
-		"a backup spoilt":       {func(t *testing.T, dir string) { overwrite(t, backupsIn(t, dir)[0], []byte("x")) }, SeverityError, "backups/state-", "meta page"},
-		"a temporary file":      {file(dbName+tempSuffix, made), SeverityNote, dbName + tempSuffix, "crash"},
-		"and one of a backup":   {file("backups/"+dbName+tempSuffix, made), SeverityNote, "backups/" + dbName + tempSuffix, "crash"},
-		"a file kept aside":     {file(dbName+damagedInfix+"x", made), SeverityNote, dbName + damagedInfix + "x", "kept aside"},
-		"a file replaced":       {file(dbName+replacedInfix+"x", made), SeverityNote, dbName + replacedInfix + "x", "replaced"},
-		"a count that is short": {func(t *testing.T, dir string) { setMeta(t, dir, func(m *Meta) { m.CountShortSince = testTime }) }, SeverityNote, "counters/processed_count", "may be short since"},
-		"another folder's":      {func(t *testing.T, dir string) { setMeta(t, dir, func(m *Meta) { m.StateDir.Inode++ }) }, SeverityNote, dbName, "another folder"},
+		"no id": {
+			gone(masterIDName),
+			SeverityError, masterIDName, "missing",
+		},
+		"an id spoilt": {
+			file(masterIDName, made),
+			SeverityError, masterIDName, "UUID",
+		},
+		"another's id": {
+			file(masterIDName, func([]byte) []byte { return []byte("8a9b3c1d-0000-4000-8000-000000000001\n") }),
+			SeverityError, masterIDName, "another master",
+		},
+		"a backup spoilt": {
+			func(t *testing.T, dir string) { overwrite(t, backupsIn(t, dir)[0], []byte("x")) },
+			SeverityError, "backups/state-", "meta page",
+		},
+		"a temporary file": {
+			file(dbName+statefile.TempSuffix, made),
+			SeverityNote, dbName + statefile.TempSuffix, "crash",
+		},
+		"and one of a backup": {
+			file("backups/"+dbName+statefile.TempSuffix, made),
+			SeverityNote, "backups/" + dbName + statefile.TempSuffix, "crash",
+		},
+		"a file kept aside": {
+			file(dbName+statefile.DamagedInfix+"x", made),
+			SeverityNote, dbName + statefile.DamagedInfix + "x", "kept aside",
+		},
+		"a file replaced": {
+			file(dbName+statefile.ReplacedInfix+"x", made),
+			SeverityNote, dbName + statefile.ReplacedInfix + "x", "replaced",
+		},
+		"a count that is short": {
+			func(t *testing.T, dir string) { setMeta(t, dir, func(m *Meta) { m.CountShortSince = testTime }) },
+			SeverityNote, "counters/processed_count", "may be short since",
+		},
+		"another folder's": {
+			func(t *testing.T, dir string) { setMeta(t, dir, func(m *Meta) { m.StateDir.Inode++ }) },
+			SeverityNote, dbName, "another folder",
+		},
 		"a bucket of others": {func(t *testing.T, dir string) {
 			change(t, filepath.Join(dir, dbName), func(tx *bolt.Tx) error {
 				_, err := tx.CreateBucket([]byte("strange"))
@@ -179,7 +305,7 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 		}, SeverityNote, "strange", "no such bucket"},
 	} {
 		dir := soundState(t)
-		setMeta(t, dir, func(m *Meta) { m.StateDir, _ = dirID(dir) })
+		setMeta(t, dir, func(m *Meta) { m.StateDir, _ = DirID(dir) })
 		c.plant(t, dir)
 		p, err := Check(dir)
 		if err != nil {
@@ -194,31 +320,31 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 		if p.OK() != (c.severity == SeverityNote) {
 			t.Errorf("%s: ok is %t with %+v", what, p.OK(), p)
 		}
-		if len(p) > 2 { // what follows from it, at most
+		if len(p) > 2 { // at most one consequence of the fault besides the fault
 			t.Errorf("%s: found more than that: %+v", what, p)
 		}
 	}
 }
 
-// freeRoot puts a page in use on the list of free pages.
+// freeRoot puts a page in use on the freelist.
 func freeRoot(b []byte) []byte {
-	m, err := readMetas(strings.NewReader(string(b)), int64(len(b)))
+	m, err := boltfile.OpenImage(strings.NewReader(string(b)), int64(len(b)))
 	if err != nil {
 		panic(err)
 	}
-	p := b[m.newest().Freelist*4096:]
+	p := b[m.Meta.Freelist*4096:]
 	order.PutUint16(p[10:], 1)
-	order.PutUint64(p[16:], m.newest().Root)
+	order.PutUint64(p[16:], m.Meta.Root)
 	return b
 }
 
 // loseFreePages makes pages that are neither in use nor free.
 func loseFreePages(b []byte) []byte {
-	m, err := readMetas(strings.NewReader(string(b)), int64(len(b)))
+	m, err := boltfile.OpenImage(strings.NewReader(string(b)), int64(len(b)))
 	if err != nil {
 		panic(err)
 	}
-	p := b[m.newest().Freelist*4096:]
+	p := b[m.Meta.Freelist*4096:]
 	if order.Uint16(p[10:]) == 0 {
 		panic("there are no free pages")
 	}
@@ -228,8 +354,8 @@ func loseFreePages(b []byte) []byte {
 
 func counterOf(count int64) []byte {
 	b := make([]byte, counterSize)
-	slot{1, tally{processed: count - 1}}.put(b)
-	slot{2, tally{processed: count}}.put(b[slotDistance:])
+	counterfile.Slot{Sequence: 1, Tally: counterfile.Tally{Processed: count - 1}}.Put(b, time.Time{})
+	counterfile.Slot{Sequence: 2, Tally: counterfile.Tally{Processed: count}}.Put(b[slotDistance:], time.Time{})
 	return b
 }
 
@@ -243,14 +369,14 @@ func TestCheckNeedsAStateThatNobodyHolds(t *testing.T) {
 	if _, err := Check(dir); !errors.As(err, &locked) {
 		t.Errorf("under a master: %v", err)
 	}
-	// Then it is a backup that is checked, with the rest of the folder.
+	// While a master runs, CheckLive checks a backup together with the other files of the directory.
 	path := filepath.Join(t.TempDir(), "live")
-	if err := db.Backup(path); err != nil {
+	if err := backUpTo(db, path); err != nil {
 		t.Fatal(err)
 	}
-	overwrite(t, filepath.Join(dir, dbName+damagedInfix+"x"), nil)
+	overwrite(t, filepath.Join(dir, dbName+statefile.DamagedInfix+"x"), nil)
 	p, err := CheckLive(dir, path)
-	if err != nil || !p.OK() || len(p) != 2 { // the other is that it is a copy
+	if err != nil || !p.OK() || len(p) != 2 { // the other problem is that the state is a copy
 		t.Errorf("live: %+v, %v", p, err)
 	}
 	mustClose(t, db)
@@ -262,13 +388,13 @@ func TestCheckNeedsAStateThatNobodyHolds(t *testing.T) {
 	setVersion(t, filepath.Join(dir, dbName), byte(migrations.Current()))
 }
 
-// Whatever is in the files, a check ends with a list.
+// Whatever the files contain, a check returns a list of problems.
 func TestCheckOfADamagedStateNeitherPanicsNorGivesUp(t *testing.T) {
 	from := soundState(t)
 	dir := copyTree(t, from)
 	content := readFile(t, filepath.Join(from, dbName))
 	severities := map[bool]int{}
-	damageOf(content, usedBytes(t, content), 97, func(what string, damaged []byte) {
+	damageOf(t, content, pick(t, 499, 1, 1), func(what string, damaged []byte) {
 		overwrite(t, filepath.Join(dir, dbName), damaged)
 		p, err := Check(dir)
 		var newer *NewerSchemaError

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// children are the parts that the test binary plays when it is run again with
-// childEnv set to one of these names.
+// children are the functions that the test binary runs instead of its tests if childEnv is set to one of these
+// names.
 var children = map[string]func(){
 	"hold":     hold,
 	"load":     load,
@@ -33,7 +33,7 @@ func childOptions() Options {
 	return Options{}
 }
 
-// hold opens the state, says so and closes it when standard input ends.
+// hold opens the state, prints "open" and closes the state when standard input ends.
 func hold() {
 	db, err := Open(os.Getenv(childDirEnv), childOptions())
 	if err != nil {
@@ -48,7 +48,7 @@ func hold() {
 	}
 }
 
-// What load writes to standard output, a byte before and one after each act.
+// load writes one of these bytes to standard output before and one after each operation.
 const (
 	countSent, countAcked   = 's', 'a'
 	workerSent, workerAcked = 'S', 'A'
@@ -63,7 +63,7 @@ func load() {
 	}
 	say := func(b byte) {
 		if _, err := os.Stdout.Write([]byte{b}); err != nil {
-			os.Exit(2) // nobody is there any more
+			os.Exit(2) // the parent is gone
 		}
 	}
 	must := func(err error) {
@@ -100,9 +100,8 @@ func load() {
 	wg.Wait()
 }
 
-// requests counts until it is killed, with ids that come again and again, and without.
-// It says so before ("s", "S ID") and after ("a", "A ID", or "D ID" for one that was
-// counted before) each.
+// requests counts until it is killed, both with ids, which repeat, and without. It prints a line before each
+// request ("s", or "S ID") and after it ("a", or "A ID", or "D ID" if the id was counted before).
 func requests() {
 	opts := childOptions()
 	opts.RequestTTL = time.Hour
@@ -113,7 +112,7 @@ func requests() {
 	}
 	say := func(line string) {
 		if _, err := os.Stdout.WriteString(line + "\n"); err != nil {
-			os.Exit(2) // nobody is there any more
+			os.Exit(2) // the parent is gone
 		}
 	}
 	var wg sync.WaitGroup
@@ -131,7 +130,7 @@ func requests() {
 	for i := range 8 {
 		wg.Go(func() {
 			for n := 0; ; n++ {
-				id := fmt.Sprintf("request-%d", n*3+i%3) // some are those of others
+				id := fmt.Sprintf("request-%d", n*3+i%3) // some ids are also used by other goroutines
 				say("S " + id)
 				switch err := onceNow(db, resultOf(id, "done")); {
 				case err == nil:
@@ -175,7 +174,7 @@ func startChild(t *testing.T, name, dir string, mode SyncMode) *child {
 	return c
 }
 
-// kill ends the child as a crash does; it may be dead already.
+// kill ends the child as a crash would. The child may already be dead.
 func (c *child) kill() {
 	if c.cmd.ProcessState == nil {
 		_ = c.cmd.Process.Kill()

@@ -17,7 +17,7 @@ import (
 // maxPort is the largest TCP port.
 const maxPort = math.MaxUint16
 
-// maxID bounds the ids that become keys, in bytes.
+// maxID bounds the ids that are used as keys, in bytes.
 const maxID = 1024
 
 var (
@@ -60,8 +60,7 @@ func inverse[K, V comparable](m map[K]V) map[V]K {
 	return names
 }
 
-// lookup translates between the words of this package and the numbers of the
-// file, either way.
+// lookup translates between the words of this package and the numbers in the file, in either direction.
 func lookup[K, V comparable](m map[K]V, what string, k K) (V, error) {
 	v, ok := m[k]
 	if !ok {
@@ -70,11 +69,11 @@ func lookup[K, V comparable](m map[K]V, what string, k K) (V, error) {
 	return v, nil
 }
 
-// text makes s storable: protobuf refuses a string that is no UTF-8, and a
-// reason may quote whatever a worker has printed.
+// text makes s storable: protobuf refuses a string that is not valid UTF-8, and a reason may quote arbitrary output
+// of a worker.
 func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-// bounds collects values that the file has no room for.
+// bounds collects errors about values that do not fit into the fields of the file.
 type bounds struct{ err error }
 
 func (b *bounds) int32(what string, v, least, most int) int32 {
@@ -134,7 +133,8 @@ func encodeWorker(w Worker) ([]byte, error) {
 		Port:        b.int32("port", w.Port, 0, maxPort),
 	}
 	for _, o := range w.Services {
-		m.Services = append(m.Services, &pb.Offer{Name: text(o.Name), Reflected: o.Reflected, Unlisted: o.Unlisted, Assumed: o.Assumed})
+		m.Services = append(m.Services,
+			&pb.Offer{Name: text(o.Name), Reflected: o.Reflected, Unlisted: o.Unlisted, Assumed: o.Assumed})
 	}
 	if i := w.Instance; i != nil {
 		proof, err := lookup(proofCodes, "proof", i.Proof)
@@ -176,7 +176,7 @@ func encodeWorker(w Worker) ([]byte, error) {
 	return proto.Marshal(m)
 }
 
-// code admits what 32 bits can hold, signed or not.
+// code accepts any 32-bit value, signed or unsigned.
 func (b *bounds) code(v int) int64 {
 	if int64(v) < math.MinInt32 || int64(v) > math.MaxUint32 {
 		b.err = errors.Join(b.err, fmt.Errorf("exit code %d: more than 32 bits", v))
@@ -203,7 +203,9 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	}
 	var offers []Offer
 	for _, o := range m.GetServices() {
-		offers = append(offers, Offer{Name: o.GetName(), Reflected: o.GetReflected(), Unlisted: o.GetUnlisted(), Assumed: o.GetAssumed()})
+		offers = append(offers, Offer{
+			Name: o.GetName(), Reflected: o.GetReflected(), Unlisted: o.GetUnlisted(), Assumed: o.GetAssumed(),
+		})
 	}
 	return Worker{
 		ID:          key,
@@ -345,4 +347,115 @@ func decodeMeta(value []byte) (Meta, error) {
 		CleanShutdown:   m.GetCleanShutdown(),
 		CountShortSince: short,
 	}, nil
+}
+
+func registrationKey(service, address string) string { return service + " " + address }
+
+// maxRegistrationPart bounds a service's name and an address, in bytes.
+const maxRegistrationPart = 512
+
+func checkRegistration(service, address string) error {
+	for what, value := range map[string]string{"service": service, "address": address} {
+		switch {
+		case value == "":
+			return fmt.Errorf("registration: %s: required", what)
+		case len(value) > maxRegistrationPart:
+			return fmt.Errorf("registration: %s: %d bytes, at most %d", what, len(value), maxRegistrationPart)
+		case text(value) != value || strings.Contains(value, " "):
+			return fmt.Errorf("registration: %s %q: want UTF-8 without blanks", what, value)
+		}
+	}
+	return nil
+}
+
+func encodeRegistration(r Registration) ([]byte, error) {
+	if err := checkRegistration(r.Service, r.Address); err != nil {
+		return nil, err
+	}
+	if r.TTL < 0 {
+		return nil, fmt.Errorf("registration: ttl %s: want 0 or more", r.TTL)
+	}
+	return proto.Marshal(&pb.Registration{
+		Service: r.Service, Address: r.Address, TtlNs: int64(r.TTL), Registered: stamp(r.Registered),
+	})
+}
+
+func decodeRegistration(key string, value []byte) (Registration, error) {
+	var m pb.Registration
+	if err := proto.Unmarshal(value, &m); err != nil {
+		return Registration{}, err
+	}
+	registered, err := readTime("registered", m.GetRegistered())
+	if err := errors.Join(err, checkRegistration(m.GetService(), m.GetAddress())); err != nil {
+		return Registration{}, err
+	}
+	if registrationKey(m.GetService(), m.GetAddress()) != key {
+		return Registration{}, fmt.Errorf("record says that it is of %q at %q", m.GetService(), m.GetAddress())
+	}
+	if m.GetTtlNs() < 0 {
+		return Registration{}, fmt.Errorf("ttl is %d", m.GetTtlNs())
+	}
+	return Registration{
+		Service: m.GetService(), Address: m.GetAddress(), TTL: time.Duration(m.GetTtlNs()), Registered: registered,
+	}, nil
+}
+
+// record is a result as stored in the file.
+type record struct {
+	Result
+	sequence uint64
+	bootTime time.Duration // when it was stored, as a reading of the boot clock of bootID
+	bootID   string
+}
+
+func encodeResult(r record) ([]byte, error) {
+	return proto.Marshal(&pb.Result{
+		Method:     text(r.Method),
+		Digest:     r.Digest[:],
+		Response:   r.Response,
+		LeftOut:    r.LeftOut,
+		Sequence:   r.sequence,
+		BootTimeNs: int64(r.bootTime),
+		BootId:     text(r.bootID),
+		Stored:     stamp(r.Stored),
+	})
+}
+
+func decodeResult(key, value []byte) (record, error) {
+	if err := CheckRequestID(string(key)); err != nil {
+		return record{}, err
+	}
+	var m pb.Result
+	if err := proto.Unmarshal(value, &m); err != nil {
+		return record{}, err
+	}
+	stored, err := readTime("stored", m.GetStored())
+	if err != nil {
+		return record{}, err
+	}
+	r := record{
+		Result: Result{
+			ID: string(key), Method: m.GetMethod(), Response: m.GetResponse(), LeftOut: m.GetLeftOut(), Stored: stored,
+		},
+		sequence: m.GetSequence(), bootTime: time.Duration(m.GetBootTimeNs()), bootID: m.GetBootId(),
+	}
+	if len(m.GetDigest()) != len(r.Digest) || r.bootTime < 0 || r.LeftOut && len(r.Response) > 0 ||
+		len(r.Response) > MaxResponse {
+		return record{}, errors.New("no result of a request")
+	}
+	copy(r.Digest[:], m.GetDigest())
+	return r, nil
+}
+
+// CheckRequestID returns an error if id is not a valid request id.
+func CheckRequestID(id string) error {
+	if id == "" || len(id) > MaxRequestID {
+		return fmt.Errorf("request id of %d bytes: want 1 to %d", len(id), MaxRequestID)
+	}
+	for i := range len(id) {
+		if id[i] < ' ' || id[i] > '~' {
+			return fmt.Errorf("request id %q: want printable ASCII", id)
+		}
+	}
+	return nil
 }

@@ -1,212 +1,165 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"hash/crc32"
-	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
-	"time"
+	"sync"
+	"sync/atomic"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// counter.dat holds processed_count ahead of state.db: a count then costs one
-// write of 36 bytes and one sync, where a bbolt commit takes five writes and
-// two syncs. There are two slots, each within a sector of its own, written in
-// turn: a write that a power cut has torn leaves the other one. Slot:
+// counter is the acknowledged count of processed requests and counter.dat, which holds it ahead of state.db.
 //
-//	magic 8 bytes, sequence u64, count u64, short i64, CRC-32C of all that u32,
-//	keyed u64, CRC-32C of all that u32
+// With SyncAlways, only the committer writes the file. With SyncInterval, callers write it too, under mu. In both modes
+// only the committer replaces the file.
 //
-// in big endian. The slot with the higher sequence counts. short is since when the
-// count may be short, in nanoseconds of Unix time, and 0 where it is exact: see
-// Meta.CountShortSince. keyed is how many of the count came by CountOnce; the first
-// release neither writes nor reads it, and where it wrote last its checksum is wrong.
-// Nothing is ever appended, so that counting needs no space on the disk.
-const (
-	slotMagic    = "hsuCount"
-	slotBase     = 36 // without keyed
-	slotSize     = 48
-	slotDistance = 4096
-	counterSize  = 2 * slotDistance
-)
+// Invariant: while refusal is nil, the file has at least the acknowledged count of requests without an id. unsynced is
+// set from the first write without a sync until the sync begins.
+type counter struct {
+	ops    statefile.Ops
+	wake   func()      // is called when there is something to sync
+	failed func(error) // is called when a caller's write has failed
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	processed atomic.Int64 // acknowledged processed requests
 
-type slot struct {
-	sequence uint64
-	tally
+	mu       sync.Mutex
+	keyed    int64 // the part of processed that was counted by CountOnce
+	file     *counterfile.File
+	refusal  error // why callers must not write the file, nil if they may
+	unsynced bool  // the file has unsynced counts, and the committer has been notified
 }
 
-func (s slot) put(b []byte) { s.putShort(b, time.Time{}) }
-
-func (s slot) putShort(b []byte, short time.Time) {
-	copy(b, slotMagic)
-	binary.BigEndian.PutUint64(b[8:], s.sequence)
-	binary.BigEndian.PutUint64(b[16:], uint64(s.processed))
-	clear(b[24:32])
-	if !short.IsZero() {
-		binary.BigEndian.PutUint64(b[24:], uint64(short.UnixNano()))
-	}
-	binary.BigEndian.PutUint32(b[32:], crc32.Checksum(b[:32], castagnoli))
-	binary.BigEndian.PutUint64(b[slotBase:], uint64(s.keyed))
-	binary.BigEndian.PutUint32(b[slotBase+8:], crc32.Checksum(b[:slotBase+8], castagnoli))
+// tally returns the acknowledged counts.
+func (c *counter) tally() counterfile.Tally {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return counterfile.Tally{Processed: c.processed.Load(), Keyed: c.keyed}
 }
 
-func parseSlot(b []byte) (slot, error) {
-	if len(b) < slotBase || string(b[:8]) != slotMagic {
-		return slot{}, errors.New("no counter slot")
-	}
-	if crc32.Checksum(b[:32], castagnoli) != binary.BigEndian.Uint32(b[32:]) {
-		return slot{}, errors.New("wrong checksum")
-	}
-	s := slot{binary.BigEndian.Uint64(b[8:]), tally{int64(binary.BigEndian.Uint64(b[16:])), unknownKeyed}}
-	if s.processed < 0 {
-		return slot{}, fmt.Errorf("count %d", s.processed)
-	}
-	if len(b) >= slotSize && crc32.Checksum(b[:slotBase+8], castagnoli) == binary.BigEndian.Uint32(b[slotBase+8:]) {
-		if keyed := int64(binary.BigEndian.Uint64(b[slotBase:])); keyed >= 0 && keyed <= s.processed {
-			s.keyed = keyed
-		}
-	}
-	return s, nil
+// acknowledge sets the acknowledged counts.
+func (c *counter) acknowledge(t counterfile.Tally) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.processed.Store(t.Processed)
+	c.keyed = t.Keyed
 }
 
-// parseCounter returns the newer slot of a whole counter.dat. With it, damaged
-// tells what is wrong with the other one; the count may then be short by what
-// the last write had added.
-func parseCounter(b []byte) (newest slot, damaged, err error) {
-	if len(b) > counterSize { // no more of it is read than tells that
-		return slot{}, nil, fmt.Errorf("it has more than %d bytes", counterSize)
-	}
-	if len(b) < counterSize {
-		return slot{}, nil, fmt.Errorf("it has %d bytes, want %d", len(b), counterSize)
-	}
-	s0, err0 := parseSlot(b)
-	s1, err1 := parseSlot(b[slotDistance:])
-	switch {
-	case err0 != nil && err1 != nil:
-		return slot{}, nil, fmt.Errorf("both slots: %w", errors.Join(err0, err1))
-	case err0 != nil:
-		return s1, fmt.Errorf("slot 0: %w", err0), nil
-	case err1 != nil:
-		return s0, fmt.Errorf("slot 1: %w", err1), nil
-	case s1.sequence > s0.sequence:
-		return s1, nil, nil
-	}
-	return s0, nil, nil
-}
-
-// reading is what counter.dat says.
-type reading struct {
-	slot    slot      // the newer one; sequence 0: there is no such file
-	damaged error     // what is wrong with the other one
-	short   time.Time // since when the count may be short; zero: it is exact
-}
-
-// good tells that the count is the one that was written last.
-func (r reading) good() bool { return r.slot.sequence > 0 && r.damaged == nil }
-
-// readCounter reads counter.dat in dir. Where there is none, that is a zero
-// count and no error.
-func readCounter(dir string) (reading, error) {
-	path := filepath.Join(dir, counterName)
-	b, err := readSmall(path, counterSize+1)
-	if errors.Is(err, fs.ErrNotExist) {
-		return reading{}, nil
-	}
-	if err != nil {
-		return reading{}, fmt.Errorf("read the counter: %w", err)
-	}
-	var r reading
-	r.slot, r.damaged, err = parseCounter(b)
-	if err != nil {
-		return reading{}, &DamagedError{Path: path, Err: err}
-	}
-	for _, at := range []int{0, slotDistance} {
-		if s, err := parseSlot(b[at:]); err == nil && s == r.slot {
-			r.short = parseShort(b[at:])
-		}
-	}
-	return r, nil
-}
-
-// parseShort reads since when the count of a good slot may be short.
-func parseShort(b []byte) time.Time {
-	ns := int64(binary.BigEndian.Uint64(b[24:]))
-	if ns == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns).UTC()
-}
-
-// counterFile is counter.dat, open for writing. It has no lock of its own.
-type counterFile struct {
-	f        *os.File
-	info     fs.FileInfo
-	sequence uint64
-	short    time.Time // goes with the count: see slot
-	buf      [slotSize]byte
-}
-
-// createCounter makes counter.dat anew, with this count in both slots and every
-// byte allocated, and opens it.
-func (s seams) createCounter(dir string, count tally, short time.Time) (*counterFile, error) {
-	path := filepath.Join(dir, counterName)
-	err := s.replaceFile(crashpoint.Counter, path, func(f *os.File) error {
-		b := make([]byte, counterSize)
-		slot{0, count}.putShort(b, short)
-		slot{1, count}.putShort(b[slotDistance:], short)
-		_, err := f.Write(b)
+// add counts n requests and writes the file in the caller's own goroutine: one short write into the page cache is
+// cheaper than handing the count over to another goroutine. The count survives the death of this process, but not yet
+// a power cut.
+func (c *counter) add(n int64) error {
+	c.mu.Lock()
+	if err := c.refusal; err != nil {
+		c.mu.Unlock()
 		return err
-	})
+	}
+	count := counterfile.Tally{Processed: c.processed.Load() + n, Keyed: c.keyed}
+	err := c.ops.Perform(crashpoint.Count, func() error { return c.file.Write(count) })
 	if err != nil {
-		return nil, fmt.Errorf("write the counter anew: %w", err)
+		c.refusal = unavailable(err)
+		c.mu.Unlock()
+		c.failed(err)
+		return unavailable(err)
 	}
-	return openCounter(dir, 1, short)
-}
-
-// openCounter opens a counter.dat that was read before; its newer slot has this
-// sequence.
-func openCounter(dir string, sequence uint64, short time.Time) (*counterFile, error) {
-	f, err := os.OpenFile(filepath.Join(dir, counterName), os.O_RDWR, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open the counter: %w", err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the counter: %w", err), f.Close())
-	}
-	return &counterFile{f: f, info: info, sequence: sequence, short: short}, nil
-}
-
-// write puts count into the older slot. From then on it survives this process,
-// though not yet a power cut.
-func (c *counterFile) write(count tally) error {
-	next := c.sequence + 1
-	slot{next, count}.putShort(c.buf[:], c.short)
-	at := int64(next%2) * slotDistance
-	n, err := c.f.WriteAt(c.buf[:], at)
-	if err == nil && n != slotSize {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		return fmt.Errorf("write the counter: %w", err)
-	}
-	c.sequence = next
-	return nil
-}
-
-// sync makes what was written survive a power cut.
-func (c *counterFile) sync() error {
-	if err := datasync(c.f); err != nil {
-		return fmt.Errorf("sync the counter: %w", err)
+	c.processed.Store(count.Processed)
+	first := !c.unsynced
+	c.unsynced = true
+	c.mu.Unlock()
+	if first {
+		c.wake()
 	}
 	return nil
 }
 
-func (c *counterFile) close() error { return c.f.Close() }
+// addStored adds a count that has just become durable in the database, and writes it to the file as well. It does not
+// sync: the write matters only if the database is lost too. If the write fails, the count stays acknowledged, but
+// nothing more must be acknowledged until the state is repaired; addStored returns the error if it is new.
+func (c *counter) addStored(n, results int64) error {
+	c.mu.Lock()
+	// With SyncInterval, other callers may have counted in the meantime.
+	count := counterfile.Tally{Processed: c.processed.Load() + n + results, Keyed: c.keyed + results}
+	c.processed.Store(count.Processed)
+	c.keyed = count.Keyed
+	err := c.refusal
+	if err == nil || errors.Is(err, ErrClosed) { // Close lets earlier requests finish
+		err = c.ops.Perform(crashpoint.Count, func() error { return c.file.Write(count) })
+	}
+	c.unsynced = c.unsynced || err == nil
+	c.mu.Unlock()
+	if errors.Is(err, ErrUnavailable) {
+		return nil
+	}
+	return err
+}
+
+// write writes a count that is not acknowledged yet and syncs it. Only the committer calls it, with SyncAlways.
+func (c *counter) write(count counterfile.Tally) error {
+	if err := c.ops.Perform(crashpoint.Count, func() error { return c.file.Write(count) }); err != nil {
+		return err
+	}
+	return c.ops.Perform(crashpoint.CountSync, c.file.Sync)
+}
+
+// needsSync reports whether callers have written a count that is not synced.
+func (c *counter) needsSync() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unsynced && c.refusal == nil
+}
+
+// sync makes the written counts survive a power cut. Only the committer calls it.
+func (c *counter) sync() error {
+	// Clear the flag before the sync: a count written during the sync needs another one.
+	c.mu.Lock()
+	c.unsynced = false
+	c.mu.Unlock()
+	return c.ops.Perform(crashpoint.CountSync, c.file.Sync)
+}
+
+// refuse makes callers get err instead of writing the file, unless they are refused already.
+func (c *counter) refuse(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refusal == nil {
+		c.refusal = err
+	}
+}
+
+// close makes callers get ErrClosed from now on.
+func (c *counter) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refusal = ErrClosed
+}
+
+// resume lets callers write the file again, unless the counter is closed.
+func (c *counter) resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !errors.Is(c.refusal, ErrClosed) {
+		c.refusal = nil
+	}
+}
+
+// exchange replaces the open file by next, which has every acknowledged count, and returns the previous one. Either may
+// be nil.
+func (c *counter) exchange(next *counterfile.File) (previous *counterfile.File) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	previous, c.file = c.file, next
+	if next != nil {
+		c.unsynced = false
+	}
+	return previous
+}
+
+// info describes the open file, nil if there is none. Only the committer calls it.
+func (c *counter) info() fs.FileInfo {
+	if c.file == nil {
+		return nil
+	}
+	return c.file.Info()
+}

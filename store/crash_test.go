@@ -7,9 +7,8 @@ import (
 	"testing"
 )
 
-// TestAcknowledgedSurvivesKill kills a process under load, again and again on
-// one state, and compares what it had sent and what had been acknowledged to it
-// with what is in the files.
+// TestAcknowledgedSurvivesKill repeatedly kills a process under load, always on the same state. It compares the
+// requests that the process sent and those acknowledged to it with the content of the files.
 func TestAcknowledgedSurvivesKill(t *testing.T) {
 	const rounds = 8
 	for name, mode := range map[string]SyncMode{"always": SyncAlways, "interval": SyncInterval} {
@@ -17,10 +16,10 @@ func TestAcknowledgedSurvivesKill(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			chance := rand.New(rand.NewPCG(1, 2))
-			var seen [256]int64 // per byte of the child's output
+			var seen [256]int64 // counts each byte of the child's output
 			for round := range rounds {
 				c := startChild(t, "load", dir, mode)
-				// Kill it at any moment: after so many acknowledgements of any kind.
+				// Kill it after a random number of acknowledgements of either kind.
 				for n := 1 + chance.IntN(2000); n > 0; {
 					b, err := c.out.ReadByte()
 					if err != nil {
@@ -53,11 +52,12 @@ func TestAcknowledgedSurvivesKill(t *testing.T) {
 				if s.Meta.CleanShutdown {
 					t.Errorf("round %d: the crash looks like a clean shutdown", round)
 				}
-				// Records that were sent and not acknowledged may be there: the next
-				// child goes on from what it finds, and so does the model.
+				// Records that were sent and not acknowledged may be present: the next child starts from the state
+				// that it finds, and so does the model.
 				seen[workerAcked], seen[workerSent] = incarnation, incarnation
 			}
-			t.Logf("%d requests sent, %d acknowledged, %d records written", seen[countSent], seen[countAcked], seen[workerAcked])
+			t.Logf("%d requests sent, %d acknowledged, %d records written",
+				seen[countSent], seen[countAcked], seen[workerAcked])
 		})
 	}
 }

@@ -16,10 +16,13 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// damagedState makes a state of many pages (branches, overflow, free pages) and
-// returns the bytes of its database.
+// damagedState makes a state with many pages (branches, overflow, free pages) and returns the bytes of its
+// database.
 func damagedState(t testing.TB) (dir string, content []byte) {
 	t.Helper()
 	dir = t.TempDir()
@@ -29,7 +32,9 @@ func damagedState(t testing.TB) (dir string, content []byte) {
 		muts = append(muts, PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
 	}
 	for i := range 200 {
-		muts = append(muts, AppendEvent(Event{Time: testTime, Worker: "worker-0", Type: "x", Detail: strings.Repeat("detail ", i%20)}))
+		muts = append(muts, AppendEvent(Event{
+			Time: testTime, Worker: "worker-0", Type: "x", Detail: strings.Repeat("detail ", i%20),
+		}))
 	}
 	big := fullWorker("worker-big")
 	big.Reason = strings.Repeat("a reason of several pages ", 500)
@@ -40,12 +45,11 @@ func damagedState(t testing.TB) (dir string, content []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return copyState(t, dir), content // a copy: what is done to it is not to pass the checks
+	return copyState(t, dir), content // return a copy: the damaged files must not be checked when the test ends
 }
 
-// tryDamaged reads and opens a state with this database: what comes of it is a
-// DamagedError of that file or a snapshot, and the file stays as it is where it
-// was refused.
+// tryDamaged reads and opens a state with this database. The outcome must be a DamagedError for that file or a
+// snapshot; a refused file must stay unchanged.
 func tryDamaged(t *testing.T, dir, what string, content []byte, write bool) (refused bool) {
 	t.Helper()
 	path := filepath.Join(dir, dbName)
@@ -54,7 +58,7 @@ func tryDamaged(t *testing.T, dir, what string, content []byte, write bool) (ref
 	}
 	rightly := func(err error) bool {
 		if _, ok := errors.AsType[*NewerSchemaError](err); ok {
-			return true // a flip may well hit the version
+			return true // the flip may have hit the schema version
 		}
 		damaged, ok := errors.AsType[*DamagedError](err)
 		return ok && damaged.Path == path
@@ -77,7 +81,7 @@ func tryDamaged(t *testing.T, dir, what string, content []byte, write bool) (ref
 		}
 		return true
 	}
-	// It opened, so it must be of use.
+	// It opened, so it must be usable.
 	if _, err := db.Snapshot(); err != nil {
 		t.Errorf("%s: snapshot: %v", what, err)
 	}
@@ -130,15 +134,15 @@ func TestEmptyOrForeignFileIsDamaged(t *testing.T) {
 
 func TestTruncatedAnywhere(t *testing.T) {
 	dir, content := damagedState(t)
-	img, err := openImage(bytes.NewReader(content), int64(len(content)))
+	img, err := boltfile.OpenImage(bytes.NewReader(content), int64(len(content)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	size := int(img.meta.PageSize)
+	size := int(img.Meta.PageSize)
 	for n := 0; n < len(content); n += size {
 		for _, n := range []int{n, n + 1, n + size/2} {
 			refused := tryDamaged(t, dir, fmt.Sprintf("truncated to %d", n), content[:n], true)
-			if used := int(img.meta.HighWater) * size; !refused && (n < used || n%size != 0) {
+			if used := int(img.Meta.HighWater) * size; !refused && (n < used || n%size != 0) {
 				t.Errorf("truncated to %d of %d: accepted", n, used)
 			}
 		}
@@ -157,12 +161,11 @@ func TestZeroedPages(t *testing.T) {
 
 func TestFlippedBytes(t *testing.T) {
 	dir, content := damagedState(t)
-	const seed = 7
-	chance := rand.New(rand.NewPCG(seed, seed))
-	for round := range 600 {
+	chance := rand.New(rand.NewPCG(seedOf(t), 0))
+	for round := range pick(t, 100, 600, 20_000) {
 		b := bytes.Clone(content)
 		at := chance.IntN(len(b))
-		if round%2 == 0 { // where headers and elements are
+		if round%2 == 0 { // in the headers and elements of a page
 			at = at/4096*4096 + chance.IntN(200)
 		}
 		at = min(at, len(b)-1)
@@ -172,42 +175,42 @@ func TestFlippedBytes(t *testing.T) {
 	}
 }
 
-// Structure that ends a process which follows it: bbolt would recurse without
-// end over the first and allocate without bound over the second.
+// Structures that would end a process that follows them: bbolt would recurse without end over the first and
+// allocate without bound for the second.
 func TestMaliciousPages(t *testing.T) {
 	dir, content := damagedState(t)
-	img, err := openImage(bytes.NewReader(content), int64(len(content)))
+	img, err := boltfile.OpenImage(bytes.NewReader(content), int64(len(content)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	size := img.meta.PageSize
+	size := img.Meta.PageSize
 	page := func(b []byte, id uint64) []byte { return b[id*size : (id+1)*size] }
 	for what, change := range map[string]func(b []byte){
 		"a root that is its own child": func(b []byte) {
-			p := page(b, img.meta.Root)
+			p := page(b, img.Meta.Root)
 			order.PutUint16(p[8:], branchPage)
 			order.PutUint16(p[10:], 1)
 			order.PutUint32(p[16:], 16)
 			order.PutUint32(p[20:], 1)
-			order.PutUint64(p[24:], img.meta.Root)
+			order.PutUint64(p[24:], img.Meta.Root)
 		},
 		"a freelist of 2^60": func(b []byte) {
-			p := page(b, img.meta.Freelist)
+			p := page(b, img.Meta.Freelist)
 			order.PutUint16(p[10:], 0xFFFF)
 			order.PutUint64(p[16:], 1<<60)
 		},
 		"a page in use that is free": func(b []byte) {
-			p := page(b, img.meta.Freelist)
+			p := page(b, img.Meta.Freelist)
 			order.PutUint16(p[10:], 1)
-			order.PutUint64(p[16:], img.meta.Root)
+			order.PutUint64(p[16:], img.Meta.Root)
 		},
 	} {
 		b := bytes.Clone(content)
 		change(b)
 		f := bytes.NewReader(b)
-		img, err := openImage(f, int64(len(b)))
+		img, err := boltfile.OpenImage(f, int64(len(b)))
 		if err == nil {
-			err = img.check(true)
+			err = img.Check(true)
 		}
 		if err == nil {
 			t.Errorf("%s: accepted", what)
@@ -216,16 +219,17 @@ func TestMaliciousPages(t *testing.T) {
 	}
 }
 
-// A meta page that is damaged leaves the state before the last commit.
+// If one meta page is damaged, the state before the last commit may be the one that remains. The last commit here
+// is that of Close, so the workers are complete either way.
 func TestDamagedMetaPage(t *testing.T) {
 	dir, content := damagedState(t)
-	img, err := openImage(bytes.NewReader(content), int64(len(content)))
+	img, err := boltfile.OpenImage(bytes.NewReader(content), int64(len(content)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range uint64(2) {
 		b := bytes.Clone(content)
-		b[i*img.meta.PageSize+pageHeaderSize+50] ^= 1
+		b[i*img.Meta.PageSize+pageHeaderSize+50] ^= 1
 		if err := os.WriteFile(filepath.Join(dir, dbName), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -241,7 +245,7 @@ func TestDamagedMetaPage(t *testing.T) {
 	}
 }
 
-// The file is cut off while it is open: that is a fault where it is mapped.
+// The file is truncated while it is open: access to its mapping then faults.
 func TestTruncatedUnderWay(t *testing.T) {
 	for _, left := range []int64{0, 4096, 8192} {
 		dir := t.TempDir()
@@ -266,15 +270,15 @@ func TestTruncatedUnderWay(t *testing.T) {
 		if err := db.Close(); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%d bytes left: close: %v, want ErrUnavailable", left, err)
 		}
-		// The lock was given back: the next one gets as far as the damage.
+		// The lock was released: the next Open gets as far as the damage.
 		if _, err := Open(dir, Options{LockWait: time.Millisecond}); !errors.As(err, &damaged) {
 			t.Errorf("%d bytes left: open: %v, want a DamagedError", left, err)
 		}
 	}
 }
 
-// Where it may be recovered from, service resumes by itself: with the newest backup,
-// and with the count, which is known.
+// If recovery is allowed, service resumes by itself, with the newest backup and with the count, which is still in
+// memory.
 func TestDamageUnderWayIsRecoveredFrom(t *testing.T) {
 	for what, c := range map[string]struct {
 		opts  Options
@@ -311,21 +315,24 @@ func TestDamageUnderWayIsRecoveredFrom(t *testing.T) {
 		})
 		add(t, db, 1)
 		s := snapshot(t, db)
-		if diff := cmp.Diff([]string{"worker-0", "worker-2"}, ids(s)); diff != "" || s.Processed != 8 || !s.Meta.CountShortSince.IsZero() {
+		if diff := cmp.Diff([]string{"worker-0", "worker-2"}, ids(s)); diff != "" || s.Processed != 8 ||
+			!s.Meta.CountShortSince.IsZero() {
 			t.Errorf("%s: processed %d, short since %s: %s", what, s.Processed, s.Meta.CountShortSince, diff)
 		}
-		if kept, err := listAside(path, damagedInfix); err != nil || len(kept) != c.aside || len(events(s, EventFromBackup)) != 1 {
+		if kept, err := statefile.ListAside(path, statefile.DamagedInfix); err != nil || len(kept) != c.aside ||
+			len(events(s, EventFromBackup)) != 1 {
 			t.Errorf("%s: kept aside: %v, %v, events %+v", what, kept, err, s.Events)
 		}
 		mustBackUp(t, db)
 		mustClose(t, db)
-		if s := snapshot(t, openTest(t, dir, Options{})); len(s.Workers) != 2 || s.Processed != 8 || !s.Meta.CountShortSince.IsZero() {
+		if s := snapshot(t, openTest(t, dir, Options{})); len(s.Workers) != 2 || s.Processed != 8 ||
+			!s.Meta.CountShortSince.IsZero() {
 			t.Errorf("%s: at the next start: %v, processed %d", what, ids(s), s.Processed)
 		}
 	}
 }
 
-// waitUntil polls, a minute at most.
+// waitUntil polls for at most a minute.
 func waitUntil(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
@@ -335,14 +342,14 @@ func waitUntil(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// The rewrite after a failure has no place to go to, at first.
+// At first, the rewrite after a failure cannot create its temporary file.
 func TestRepairIsRetried(t *testing.T) {
 	var a acts
 	dir := t.TempDir()
 	db := openSeams(t, dir, Options{}, a.seams())
 	put(t, db, PutWorker(fullWorker("worker-0")))
 	add(t, db, 3)
-	obstacle := filepath.Join(dir, dbName+tempSuffix)
+	obstacle := filepath.Join(dir, dbName+statefile.TempSuffix)
 	if err := os.MkdirAll(filepath.Join(obstacle, "full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +358,7 @@ func TestRepairIsRetried(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.set("after-commit", nil)
-	if err := db.Alive(t.Context()); err != nil { // one attempt is over
+	if err := db.Alive(t.Context()); err != nil { // one attempt has ended
 		t.Fatal(err)
 	}
 	if _, err := db.Snapshot(); !errors.Is(err, ErrUnavailable) {
@@ -376,8 +383,8 @@ func TestRepairIsRetried(t *testing.T) {
 
 func TestDamagedCounter(t *testing.T) {
 	good := make([]byte, counterSize)
-	slot{8, tally{processed: 41}}.put(good)
-	slot{9, tally{processed: 42}}.put(good[slotDistance:])
+	counterfile.Slot{Sequence: 8, Tally: counterfile.Tally{Processed: 41}}.Put(good, time.Time{})
+	counterfile.Slot{Sequence: 9, Tally: counterfile.Tally{Processed: 42}}.Put(good[slotDistance:], time.Time{})
 	spoil := func(at ...int) []byte {
 		b := bytes.Clone(good)
 		for _, i := range at {
@@ -387,7 +394,7 @@ func TestDamagedCounter(t *testing.T) {
 	}
 	for what, c := range map[string]struct {
 		content []byte
-		want    int64 // -1: damaged
+		want    int64 // -1 means damaged
 	}{
 		"whole":        {good, 42},
 		"older slot":   {spoil(16), 42},
@@ -417,7 +424,7 @@ func TestDamagedCounter(t *testing.T) {
 			if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, c.content) {
 				t.Errorf("%s: the refused file was changed (%v)", what, err)
 			}
-			if err := os.Remove(path); err != nil { // for checkFiles
+			if err := os.Remove(path); err != nil { // so that checkFiles passes
 				t.Fatal(err)
 			}
 			continue
@@ -437,7 +444,9 @@ func TestDamagedMasterID(t *testing.T) {
 	dir := t.TempDir()
 	mustClose(t, openTest(t, dir, Options{}))
 	path := filepath.Join(dir, masterIDName)
-	for _, content := range []string{"", "no id\n", strings.Repeat("x", 1<<16), "00000000-0000-0000-0000-00000000000g\n"} {
+	for _, content := range []string{
+		"", "no id\n", strings.Repeat("x", 1<<16), "00000000-0000-0000-0000-00000000000g\n",
+	} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -448,14 +457,13 @@ func TestDamagedMasterID(t *testing.T) {
 	}
 }
 
-// Where only the database's own record is damaged, the file master-id says who
-// it is, and the state counts as moved.
+// If only the database's own record is damaged, the id comes from the file master-id and the state counts as moved.
 func TestDamagedMetaRecord(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
 	id := db.MasterID()
 	put(t, db, PutWorker(fullWorker("worker-0")))
-	db.record.MasterID = "garbage"
+	db.self.record.MasterID = "garbage"
 	mustClose(t, db)
 	if s, err := ReadSnapshot(dir); err != nil || s.Bad["meta/record"] == nil || len(s.Workers) != 1 {
 		t.Fatalf("read: %v, bad %v, workers %v", err, s.Bad, ids(s))
@@ -464,7 +472,7 @@ func TestDamagedMetaRecord(t *testing.T) {
 	if db.MasterID() != id || !db.Moved() || len(snapshot(t, db).Workers) != 1 {
 		t.Errorf("opened: id %s, moved %t", db.MasterID(), db.Moved())
 	}
-	db.record.MasterID = "garbage"
+	db.self.record.MasterID = "garbage"
 	mustClose(t, db)
 	if err := os.Remove(filepath.Join(dir, masterIDName)); err != nil {
 		t.Fatal(err)
@@ -473,7 +481,7 @@ func TestDamagedMetaRecord(t *testing.T) {
 	if _, err := Open(dir, Options{}); !errors.As(err, &damaged) {
 		t.Errorf("without master-id: %v, want a DamagedError", err)
 	}
-	if err := (seams{}).writeMasterID(dir, id); err != nil {
+	if err := writeMasterID((statefile.Ops{}), dir, id); err != nil {
 		t.Fatal(err)
 	}
 	openTest(t, dir, Options{})
@@ -489,14 +497,14 @@ func TestDamagedCountRecord(t *testing.T) {
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		h, err := openHandle(filepath.Join(dir, dbName), true, time.Second)
+		h, err := boltfile.Open(filepath.Join(dir, dbName), time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = h.update(func(tx *bolt.Tx) error {
+		err = h.Update(func(tx *bolt.Tx) error {
 			return tx.Bucket(migrations.BucketCounters).Put(keyProcessed, value)
 		}, (*bolt.Tx).Commit)
-		if err := errors.Join(err, h.close()); err != nil {
+		if err := errors.Join(err, h.Close()); err != nil {
 			t.Fatal(err)
 		}
 		if s, err := ReadSnapshot(dir); err != nil || s.Bad["counters/processed_count"] == nil {

@@ -1,23 +1,22 @@
-// Package store keeps the master's registry on disk: which workers there are,
-// which process fills each, what was processed and what happened.
+// Package store keeps the master's registry on disk: the workers, the process of each worker, the count of
+// processed requests and the history of events.
 //
 // # The directory
 //
-//	master.lock   flock: whoever holds it is the master; content: its PID, and
-//	              nothing after an end that has left everything on the disk
-//	master-id     UUID of this state, older than the first fork
+//	master.lock   flock; its holder is the master. Content: the PID of the
+//	              holder, blank after a shutdown that synced everything
+//	master-id     UUID of this state, written before the first fork
 //	state.db      the registry, a bbolt database
 //	counter.dat   processed_count ahead of state.db, two checksummed slots
 //	backups/      state-SEQUENCE-schemaN-TIME.db: copies of state.db, made while the
 //	              master runs and before a migration
-//	*.damaged-TIME    what could not be trusted and was kept aside, see Recover
-//	*.replaced-TIME   what Restore has replaced
-//	*.tmp         a file that is about to replace the one it is named for
+//	*.damaged-TIME    damaged files that were kept aside, see Recover
+//	*.replaced-TIME   files that Restore replaced
+//	*.tmp         a file that is about to replace the file it is named after
 //
 // # The schema, version 2
 //
-// Values are the messages of package storepb unless it says otherwise; numbers
-// are big endian.
+// Values are messages of package storepb unless noted otherwise; numbers are big endian.
 //
 //	meta
 //	├── schema_version    8 bytes
@@ -38,55 +37,62 @@
 //	└── id of a request   Result{method, digest of the request, response, when it was
 //	                      stored}; the newest, and none older than Options.RequestTTL
 //
-// Package migrations holds the steps from version to version. A database of
-// each released version is in testdata/schema-vN and must still open.
+// Package migrations holds the steps from version to version. A database of each released version is in
+// testdata/schema-vN and must still open.
 //
-// # What a write costs, and what it is worth
+// # Cost and durability of a write
 //
-// One goroutine, the committer, writes. Callers that come while it commits join
-// one batch, which it takes as a whole and releases with a single close; a
-// caller alone is committed at once, no timer waits for others. A batch that
-// changes the registry is one bbolt transaction (two syncs), with the count in
-// it. A batch of counts only is one write to counter.dat and one sync, and is
-// brought into state.db within a second, so the count is the larger one of the
-// two files. Everything acknowledged has survived a power cut, but with
-// SyncInterval: then callers write counter.dat themselves, which survives the
-// death of the process at once and a power cut after the next sync.
+// One goroutine, the committer, writes state.db and counter.dat; with SyncInterval, callers also write counter.dat.
+// Callers that arrive during a commit join one batch. The committer takes the batch as a whole and releases its
+// callers with a single close. A single caller is committed at once; no timer delays it. A batch that changes the
+// registry is one bbolt transaction (two syncs), which includes the count. A batch that contains only counts is one
+// write to counter.dat and one sync. It is brought into state.db within a second, so the valid count is the larger
+// one of the two files.
 //
-// A request that has an id is counted with its result, in one bbolt transaction, with
-// either mode. Its count is in state.db before it is in counter.dat, all others the
-// other way round, and so the whole count is that of the larger one in what came
-// without an id, and that of state.db in what came with one: see tally.
+// With SyncAlways, everything acknowledged survives a power cut. With SyncInterval, callers write their counts to
+// counter.dat themselves: these survive the death of the process at once, and a power cut after the next sync.
 //
-// Results are as safe as the registry is, but no safer than its last backup where
-// state.db itself is lost: the count then is still whole, and a retry of what was
-// stored since is counted again.
+// In both modes, a request that has an id is counted and its result is stored in the same bbolt transaction. Its
+// count is in state.db before it is in counter.dat; other counts are written in the opposite order. The total is
+// therefore the larger of the two files' counts of requests without an id, plus state.db's count of requests with
+// one: see counterfile.Tally.
+//
+// Results are as durable as the registry. If state.db itself is lost, the results stored since its last backup are
+// lost with it: the count is still complete, but a retry of one of those requests is counted again.
 //
 // # When nothing can be written
 //
-// A full disk stops nothing: counting overwrites what is there, and so does the
-// registry, which has space of its own to grow into (see reserve). Where a write or a
-// sync fails all the same, nothing is acknowledged (ErrUnavailable, with the cause and
-// what to do) until the state could be written to a new file, which is tried on and
-// on. A start that fails so comes up: what was recorded can be read, and the workers
-// that it names must be looked after.
+// A full disk stops neither counting, which overwrites existing blocks, nor the registry, which has reserved space
+// to grow into (see boltfile.File.Reserve). If a write or a sync fails nevertheless, nothing is acknowledged
+// (callers get ErrUnavailable, with the cause and a remedy) until the state has been written to a new file; the
+// committer retries this until it succeeds. If a write to an existing state fails in this way at a start, Open still
+// succeeds: the records can be read, and the workers in them need supervision.
 //
 // # Damage
 //
-// A file that cannot be trusted is refused, or, with Recover, kept aside: renamed,
-// of each name the first and the newest seven. In the place of state.db then comes
-// the newest backup of which everything can be read, and where there is none an
-// empty registry; what is newer, the living workers tell package supervisor. A
-// database that is missing beside other traces of a master is the same case with
-// either policy, so that a crash between the rename and the restore is too.
+// A damaged file is refused or, with Recover, kept aside under another name; of each name the first and the newest
+// seven are kept. state.db is then replaced by the newest backup, with preference to backups whose records can all
+// be read, or by an empty registry if there is no good backup. Package supervisor learns anything newer from the
+// living workers. If the database is missing but there are other traces of a master, it is recovered in the same
+// way, with either policy. This also covers a crash between the rename and the restore.
 //
-// Newest is what has the highest number of its last transaction, and no clock is
-// asked. A database that takes the place of another goes on above the highest number
-// that any had, so that its backups are newer than all before.
+// The newest backup is the one with the highest transaction number; clocks are not consulted. A database that
+// replaces another one continues above the highest number that any of them had, so that its backups are newer than
+// all earlier ones.
 //
-// The count outlives the database in counter.dat. Only where that is lost too, or
-// nothing says that it is whole, may the count be short, and then both files say
-// since when.
+// The count survives the loss of the database in counter.dat. The count may be short only if counter.dat is lost
+// too or cannot be proven complete; both files then record since when.
+//
+// # The parts
+//
+// A [DB] has a queue, to which callers add requests, and a committer, which takes them as a batch. The committer has a
+// writer, which makes a batch durable in the two files, and a repairer, which rewrites them if that has failed. The
+// teller notifies the callers of Count and CountOnce. The counter is the count and the file counter.dat, results the
+// index of the stored results, identity the database's own record. Each part has a lock or an owner of its own.
+//
+// An opener exists only during [Open], an operation only during [Restore], [Compact] and [Migrate], and a rebuilder
+// only while a lost database is made anew. The files themselves are in the packages boltfile, counterfile and
+// statefile, which know nothing of workers.
 //
 // # Hazards
 //
@@ -95,24 +101,25 @@
 //     recovered from. So every file is walked page by page with plain reads
 //     before bbolt opens it, and all access runs under debug.SetPanicOnFault
 //     with recover. Do not call bbolt's Tx.Check on an unchecked file: it runs in
-//     a goroutine that neither of the two reaches.
-//   - bbolt takes an empty file for a new database. Here it is a damaged one; a
-//     new one is made under a temporary name.
+//     a goroutine that neither of the two covers.
+//   - bbolt treats an empty file as a new database. This package treats it as a
+//     damaged one; it creates new databases under a temporary name.
 //   - After a commit has failed, bbolt may show the new state although the disk
-//     has the old one, and a second fsync would succeed without having written
+//     has the old one, and a second fsync could succeed without having written
 //     anything. So nothing is acknowledged until the last acknowledged
-//     transaction was written to a new file; see repair.
-//   - What the next process reads after a crash may be in the kernel's cache alone,
-//     and to commit on top of it can overwrite what the state on the disk still
-//     needs. So it is made durable first; see settle.
-//   - The state may be deleted, moved or unmounted under the master, and writes to
-//     the open files then succeed where no next master looks. So their names are
-//     looked at after each write. What was deleted is written back, and what was
-//     moved is waited for; another state in its place is left alone. See vanished.go.
+//     transaction has been written to a new file; see repairer.
+//   - After a crash, the next process may read data that is only in the kernel's
+//     cache, and a commit on top of it can overwrite pages that the state on the
+//     disk still needs. So that data is made durable first; see boltfile.File.SyncMeta.
+//   - The state may be deleted, moved or unmounted while the master runs. Writes to
+//     the open files then still succeed, but the next master does not find them.
+//     So the paths are checked after each write. Deleted files are written back.
+//     If the files were moved, the master waits for them to return. If another
+//     state is in their place, it is left alone. See repairer.
 //   - An open read transaction keeps pages from being reused, and one that is
-//     open while the same goroutine writes can deadlock. None leaves this
-//     package.
+//     open while the same goroutine writes can deadlock. No transaction is
+//     exposed outside this package.
 //   - The lock belongs to the open file description, which a forked child shares
-//     until its exec. A master that was killed between the two leaves its lock to
-//     the child for that moment; Options.LockWait covers it.
+//     until its exec. If a master is killed between the two, the child holds the
+//     lock for that moment; Options.LockWait covers it.
 package store

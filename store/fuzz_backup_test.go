@@ -13,15 +13,15 @@ import (
 	"github.com/core-tools/hsu-master/migrations"
 )
 
-// What is done with a file that is said to be a backup.
+// Ways to use a file that is claimed to be a backup.
 const (
 	backupChecked  = iota // state check FILE
 	backupRestored        // state restore FILE
-	backupRescues         // it is in the backups folder, and state.db is damaged
+	backupRescues         // used by recovery: the file is in the backups folder, and state.db is damaged
 )
 
-// FuzzBackup has any bytes as a backup. What is made of it is an error that names it,
-// and then nothing is touched, or a state that opens and has lost no count.
+// FuzzBackup uses arbitrary bytes as a backup. The result must be either an error that names the file, with no file
+// changed, or a state that opens and has lost no count.
 func FuzzBackup(f *testing.F) {
 	for _, b := range smallImages(f) {
 		for how := range byte(3) {
@@ -45,7 +45,7 @@ func FuzzBackup(f *testing.F) {
 		}
 		path, id := file, goldenV1().Meta.MasterID
 		switch how %= 3; how {
-		case backupRestored: // by an operator also that of another master
+		case backupRestored: // an operator may also restore the backup of another master
 			id = "00000000-0000-4000-8000-000000000000"
 			overwrite(t, filepath.Join(state, masterIDName), []byte(id+"\n"))
 		case backupRescues:
@@ -87,7 +87,8 @@ func FuzzBackup(f *testing.F) {
 		if s, err := db.Snapshot(); err != nil || s.Processed < countOfTemplate || s.Meta.MasterID != id {
 			t.Errorf("processed %d, master %s, %v", s.Processed, s.Meta.MasterID, err)
 		}
-		if err := errors.Join(db.Apply(t.Context(), PutWorker(fullWorker("worker-new"))), db.AddProcessed(t.Context(), 1), db.Close()); err != nil {
+		if err := errors.Join(db.Apply(t.Context(), PutWorker(fullWorker("worker-new"))),
+			db.AddProcessed(t.Context(), 1), db.Close()); err != nil {
 			t.Error(err)
 		}
 		if !bytes.Equal(readFile(t, path), b) {
@@ -96,10 +97,10 @@ func FuzzBackup(f *testing.F) {
 	})
 }
 
-// countOfTemplate is what was processed before.
+// countOfTemplate is the number of requests processed before.
 const countOfTemplate = 50
 
-// backupTemplate is a state of the master whose backups smallImages are.
+// backupTemplate returns a state of the master to which the backups in smallImages belong.
 func backupTemplate(t testing.TB) string {
 	t.Helper()
 	dir := quickDir(t)
@@ -113,11 +114,11 @@ func backupTemplate(t testing.TB) string {
 	return dir
 }
 
-// checkFuzzed checks a file twice, which must give the same and change nothing.
+// checkFuzzed checks a file twice. Both checks must give the same result and change nothing.
 func checkFuzzed(t *testing.T, path string, unreadable error) {
 	t.Helper()
 	problems, err := CheckFile(path)
-	sum, inspectErr := Inspect(path)
+	sum, inspectErr := inspect(path)
 	if newer := (*NewerSchemaError)(nil); errors.As(err, &newer) && errors.As(inspectErr, &newer) {
 		return
 	}
@@ -145,7 +146,7 @@ func checkFuzzed(t *testing.T, path string, unreadable error) {
 	}
 }
 
-// wantRefused checks that an error names the backup that it is about.
+// wantRefused checks that an error names the backup.
 func wantRefused(t *testing.T, err error, path string) {
 	t.Helper()
 	var newer *NewerSchemaError

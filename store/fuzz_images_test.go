@@ -12,11 +12,12 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
 )
 
-// smallImages are databases of the smallest page there is, so that a change hits
-// something: an empty one, one of each kind of record, one with branches, free
-// pages and a value of several pages, and one with a record that cannot be read.
+// smallImages returns databases with the smallest page size, so that most changes hit used bytes: an empty one, one
+// with each kind of record, one with branches, free pages and a value of several pages, and one with a record that
+// cannot be read.
 func smallImages(t testing.TB) [][]byte {
 	t.Helper()
 	record, err := encodeMeta(goldenV1().Meta)
@@ -31,7 +32,9 @@ func smallImages(t testing.TB) [][]byte {
 	}
 	many := append(slices.Clip(few), PutWorker(big))
 	for i := range 12 {
-		many = append(many, AppendEvent(Event{Time: testTime.Add(time.Duration(i)), Type: "x", Detail: strings.Repeat("detail ", i)}))
+		many = append(many, AppendEvent(Event{
+			Time: testTime.Add(time.Duration(i)), Type: "x", Detail: strings.Repeat("detail ", i),
+		}))
 	}
 	var images [][]byte
 	bad := Mutation{op: opPutWorker, key: "worker-bad", value: []byte("\xff")}
@@ -68,24 +71,24 @@ func smallImages(t testing.TB) [][]byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		img, err := openImage(bytes.NewReader(b), int64(len(b)))
+		img, err := boltfile.OpenImage(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		images = append(images, b[:img.meta.HighWater*img.meta.PageSize])
+		images = append(images, b[:img.Meta.HighWater*img.Meta.PageSize])
 	}
 	return images
 }
 
-// A page that has been made to look like many times what it is would take as much
-// time and memory: 65,535 elements may each be all of it.
+// A page whose elements overlap could claim many times its size in time and memory: each of 65,535 elements could
+// cover the whole page.
 func TestElementsThatShareTheirBytesAreRefused(t *testing.T) {
 	b := bytes.Clone(smallImages(t)[0])
-	img, err := openImage(bytes.NewReader(b), int64(len(b)))
+	img, err := boltfile.OpenImage(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := b[img.meta.Root*minPageSize:][:minPageSize]
+	p := b[img.Meta.Root*minPageSize:][:minPageSize]
 	order.PutUint16(p[8:], leafPage)
 	order.PutUint16(p[10:], 2)
 	for i, size := range []uint32{1, 2} { // the keys "a" and "ab", then the rest of the page
@@ -96,7 +99,7 @@ func TestElementsThatShareTheirBytesAreRefused(t *testing.T) {
 		order.PutUint32(e[12:], minPageSize-100-size)
 	}
 	copy(p[100:], "ab")
-	if err := img.check(true); err == nil || !strings.Contains(err.Error(), "more than it holds") {
+	if err := img.Check(true); err == nil || !strings.Contains(err.Error(), "more than it holds") {
 		t.Errorf("checked: %v", err)
 	}
 }

@@ -17,9 +17,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// Whatever decodes can be encoded again, and decodes to the same.
+// Every value that can be decoded can also be encoded and decodes to the same value again.
 
 func FuzzWorker(f *testing.F) {
 	for _, w := range append(goldenV1().Workers, Worker{ID: "x", Desired: DesiredStopped, Status: StatusBackoff}) {
@@ -120,7 +122,8 @@ func FuzzResult(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if CheckRequestID(r.ID) != nil || r.ID != string(key) || len(r.Response) > MaxResponse || r.LeftOut && len(r.Response) > 0 || r.bootTime < 0 {
+		if CheckRequestID(r.ID) != nil || r.ID != string(key) || len(r.Response) > MaxResponse ||
+			r.LeftOut && len(r.Response) > 0 || r.bootTime < 0 {
 			t.Errorf("under %q: %+v", key, r)
 		}
 		b, err := encodeResult(r)
@@ -134,38 +137,8 @@ func FuzzResult(f *testing.F) {
 	})
 }
 
-// FuzzTally has the parts of the count that a crash may leave in the two files: what
-// comes of them is at least the larger one of the two, and of what came with an id
-// nothing is in it that is not in the database, unless the counter has seen more.
-func FuzzTally(f *testing.F) {
-	f.Add(int64(15), int64(4), int64(13), int64(7), uint64(9))
-	f.Add(int64(15), int64(-1), int64(13), int64(7), uint64(9))
-	f.Add(int64(0), int64(0), int64(13), int64(7), uint64(0))
-	f.Add(int64(18), int64(7), int64(13), int64(0), uint64(1))
-	f.Add(int64(1<<62), int64(0), int64(1<<62), int64(1<<62), uint64(1))
-	f.Fuzz(func(t *testing.T, cp, ck, dp, dk int64, sequence uint64) {
-		if cp < 0 || dp < 0 || ck > cp || dk > dp || ck < -1 || dk < -1 {
-			t.Skip("neither file says so")
-		}
-		c, d := tally{cp, ck}, tally{dp, dk}
-		got := settled(reading{slot: slot{sequence, c}}, d)
-		if sequence == 0 && cp > 0 {
-			t.Skip("a counter that is missing says nothing")
-		}
-		if got.processed < max(cp, dp) || got.keyed < 0 || got.keyed > got.processed || got.keyed > max(ck, dk, 0) {
-			t.Errorf("of %+v and %+v comes %+v", c, d, got)
-		}
-		if cp|dp < 1<<61 && ck >= 0 && dk >= ck && got.processed > max(cp, dp)+dk-ck {
-			t.Errorf("of %+v and %+v comes %+v, more than both have seen", c, d, got)
-		}
-		if again := settled(reading{slot: slot{1, got}}, got); again != got {
-			t.Errorf("of %+v in both files comes %+v", got, again)
-		}
-	})
-}
-
-// FuzzRecords puts any record into a bucket: it is read, or told to be bad, in words
-// that can be sent and shown, and hides none of the others.
+// FuzzRecords puts any record into a bucket. The record must be read or reported as bad, with a key and a message
+// in valid UTF-8, and must not hide the other records.
 func FuzzRecords(f *testing.F) {
 	worker, err := encodeWorker(fullWorker("worker-1"))
 	if err != nil {
@@ -196,7 +169,10 @@ func FuzzRecords(f *testing.F) {
 		f.Fatal(before.Bad, err)
 	}
 	f.Fuzz(func(t *testing.T, bucket byte, key, value []byte) {
-		names := [][]byte{migrations.BucketWorkers, migrations.BucketEvents, migrations.BucketCounters, migrations.BucketMeta, migrations.BucketRequests, migrations.BucketServices}
+		names := [][]byte{
+			migrations.BucketWorkers, migrations.BucketEvents, migrations.BucketCounters, migrations.BucketMeta,
+			migrations.BucketRequests, migrations.BucketServices,
+		}
 		name := string(names[int(bucket)%len(names)])
 		all, replaced := tables{}, false
 		for bucket, rows := range sound {
@@ -212,7 +188,8 @@ func FuzzRecords(f *testing.F) {
 		}
 		after, err := all.snapshot()
 		if err != nil {
-			if version, _ := all.version(); name != string(migrations.BucketMeta) || !bytes.Equal(key, migrations.KeyVersion) || version > 0 {
+			if version, _ := all.version(); name != string(migrations.BucketMeta) ||
+				!bytes.Equal(key, migrations.KeyVersion) || version > 0 {
 				t.Errorf("%s %q: %v", name, key, err)
 			}
 			return
@@ -222,7 +199,8 @@ func FuzzRecords(f *testing.F) {
 				t.Errorf("%q cannot be read: %q", what, reason)
 			}
 		}
-		rows := len(all[string(migrations.BucketWorkers)]) + len(all[string(migrations.BucketEvents)]) + len(all[string(migrations.BucketRequests)]) + len(all[string(migrations.BucketServices)])
+		rows := len(all[string(migrations.BucketWorkers)]) + len(all[string(migrations.BucketEvents)]) +
+			len(all[string(migrations.BucketRequests)]) + len(all[string(migrations.BucketServices)])
 		read := len(after.Workers) + len(after.Events) + after.Results + len(after.Registered)
 		bad := len(after.Bad)
 		for _, own := range []string{"meta/record", "counters/processed_count", "counters/keyed_count"} {
@@ -239,7 +217,7 @@ func FuzzRecords(f *testing.F) {
 		if after.Processed < 0 || all.countedAt().Location() != time.UTC {
 			t.Errorf("processed %d, counted at %s", after.Processed, all.countedAt())
 		}
-		// What was there before is there still, but for what was replaced.
+		// The previous records are still present, except for the replaced one.
 		if name != string(migrations.BucketWorkers) && !cmp.Equal(before.Workers, after.Workers) ||
 			name == string(migrations.BucketWorkers) && !replaced && len(after.Workers) < len(before.Workers) {
 			t.Errorf("workers %+v", after.Workers)
@@ -250,7 +228,7 @@ func FuzzRecords(f *testing.F) {
 	})
 }
 
-// soundTables are the buckets of a small database.
+// soundTables returns the buckets of a small database.
 func soundTables(t testing.TB) tables {
 	t.Helper()
 	encoded := func(b []byte, err error) []byte {
@@ -269,7 +247,8 @@ func soundTables(t testing.TB) tables {
 	}
 	all["services"], all["requests"] = []pair{}, []pair{}
 	for i, r := range goldenResults {
-		all["requests"] = append(all["requests"], pair{[]byte(r.ID), encoded(encodeResult(record{Result: r, sequence: uint64(i)}))})
+		all["requests"] = append(all["requests"],
+			pair{[]byte(r.ID), encoded(encodeResult(record{Result: r, sequence: uint64(i)}))})
 	}
 	all["counters"] = []pair{{keyProcessed, []byte{0, 0, 0, 0, 0, 0, 0, 9}}}
 	all["meta"] = []pair{
@@ -279,58 +258,13 @@ func soundTables(t testing.TB) tables {
 	return all
 }
 
-// FuzzCounter has the two slots of counter.dat, and what follows them.
-func FuzzCounter(f *testing.F) {
-	var a, b [slotSize]byte
-	slot{8, tally{processed: 41}}.put(a[:])
-	slot{9, tally{processed: 42}}.put(b[:])
-	f.Add(a[:], b[:], 0)
-	f.Add(b[:], a[:], 0)
-	f.Add(a[:], bytes.Repeat([]byte{0xff}, slotSize), 0)
-	f.Add([]byte{}, []byte{}, 0)
-	f.Add(a[:], b[:], -1)
-	f.Add(a[:], b[:], 1)
-	var negative [slotSize]byte
-	slot{10, tally{processed: -1}}.put(negative[:])
-	f.Add(a[:], negative[:], 0)
-	f.Add(negative[:], b[:], 0)
-	f.Fuzz(func(t *testing.T, a, b []byte, more int) {
-		content := make([]byte, counterSize)
-		copy(content[:slotDistance], a)
-		copy(content[slotDistance:], b)
-		if more %= counterSize; more != 0 {
-			if got, damaged, err := parseCounter(slices.Concat(content, content)[:counterSize+more]); err == nil || damaged != nil || got != (slot{}) {
-				t.Errorf("%d bytes: %v, %v, %v", counterSize+more, got, damaged, err)
-			}
-		}
-		got, damaged, err := parseCounter(content)
-		s0, err0 := parseSlot(content)
-		s1, err1 := parseSlot(content[slotDistance:])
-		switch {
-		case (err0 != nil && err1 != nil) != (err != nil):
-			t.Errorf("slots %v, %v; file %v", err0, err1, err)
-		case err == nil && (err0 != nil || err1 != nil) != (damaged != nil):
-			t.Errorf("slots %v, %v; damaged %v", err0, err1, damaged)
-		case err == nil && got != s0 && got != s1:
-			t.Errorf("%v is neither %v nor %v", got, s0, s1)
-		case err0 == nil && got.sequence < s0.sequence, err1 == nil && got.sequence < s1.sequence:
-			t.Errorf("%v is not the newest of %v and %v", got, s0, s1)
-		case err == nil && got.processed < 0:
-			t.Errorf("count %d", got.processed)
-		}
-		if err0 == nil { // what is accepted is what would have been written
-			var again [slotSize]byte
-			if s0.put(again[:]); !bytes.Equal(again[:24], content[:24]) {
-				t.Errorf("slot %v is written as %x, was %x", s0, again, content[:slotSize])
-			}
-		}
-	})
-}
-
-// FuzzMasterID has the content of the file master-id.
+// FuzzMasterID generates the content of the file master-id.
 func FuzzMasterID(f *testing.F) {
 	id := goldenV1().Meta.MasterID
-	for _, s := range []string{id + "\n", id, strings.ToUpper(id), id[1:], "-" + id[1:], "", strings.Repeat(id, 20), id + "\x00", "\x1b[2J", id[:18] + id[19:20] + "-" + id[20:]} {
+	for _, s := range []string{
+		id + "\n", id, strings.ToUpper(id), id[1:], "-" + id[1:], "", strings.Repeat(id, 20), id + "\x00", "\x1b[2J",
+		id[:18] + id[19:20] + "-" + id[20:],
+	} {
 		f.Add([]byte(s))
 	}
 	dir := quickDir(f)
@@ -352,7 +286,7 @@ func FuzzMasterID(f *testing.F) {
 	})
 }
 
-// FuzzHolder has the content of master.lock.
+// FuzzHolder generates the content of master.lock.
 func FuzzHolder(f *testing.F) {
 	for _, s := range []string{"4711\n", "", "-1\n", "0\n", "99999999999999999999\n", "4711\n4712\n", unsettledMark} {
 		f.Add([]byte(s))
@@ -369,11 +303,13 @@ func FuzzHolder(f *testing.F) {
 	})
 }
 
-// FuzzBackupName has the name of a file in the backups folder.
+// FuzzBackupName generates the name of a file in the backups folder.
 func FuzzBackupName(f *testing.F) {
 	made := backupFile{sequence: 42, schema: 1, made: testTime}
 	for _, s := range []string{
-		made.name(), made.name() + tempSuffix, strings.Replace(made.name(), "schema1", "schema01", 1), "state-0000000000000042-schema1-20261399T999999Z.db", "state-18446744073709551616-schema1-20260203T040506Z.db", "",
+		made.name(), made.name() + statefile.TempSuffix, strings.Replace(made.name(), "schema1", "schema01", 1),
+		"state-0000000000000042-schema1-20261399T999999Z.db",
+		"state-18446744073709551616-schema1-20260203T040506Z.db", "",
 	} {
 		f.Add(s)
 	}
@@ -388,19 +324,19 @@ func FuzzBackupName(f *testing.F) {
 	})
 }
 
-// FuzzPages changes up to three places of a good database: the walk must end,
-// and what it passes bbolt must be able to read, and to write.
+// FuzzPages changes up to three places of a good database. The walk must end, and if it accepts the database, bbolt
+// must be able to read and write it.
 func FuzzPages(f *testing.F) {
 	dir, content := damagedState(f)
-	img, err := openImage(bytes.NewReader(content), int64(len(content)))
+	img, err := boltfile.OpenImage(bytes.NewReader(content), int64(len(content)))
 	if err != nil {
 		f.Fatal(err)
 	}
-	content = content[:img.meta.HighWater*img.meta.PageSize]
-	f.Add(uint32(img.meta.Root*img.meta.PageSize), uint32(0), uint32(0), uint64(1), uint64(0), uint64(0))
+	content = content[:img.Meta.HighWater*img.Meta.PageSize]
+	f.Add(uint32(img.Meta.Root*img.Meta.PageSize), uint32(0), uint32(0), uint64(1), uint64(0), uint64(0))
 	f.Add(uint32(24), uint32(1), uint32(0), uint64(1), uint64(0), uint64(0))
-	f.Add(uint32(img.meta.Root*img.meta.PageSize), uint32(8), uint32(10), uint64(1), uint64(2), uint64(0xffff))
-	f.Add(uint32(img.meta.Freelist*img.meta.PageSize+10), uint32(0), uint32(0), uint64(0xffff), uint64(0), uint64(0))
+	f.Add(uint32(img.Meta.Root*img.Meta.PageSize), uint32(8), uint32(10), uint64(1), uint64(2), uint64(0xffff))
+	f.Add(uint32(img.Meta.Freelist*img.Meta.PageSize+10), uint32(0), uint32(0), uint64(0xffff), uint64(0), uint64(0))
 	scratch := filepath.Join(quickDir(f), dbName)
 	n := 0
 	f.Fuzz(func(t *testing.T, at1, at2, at3 uint32, xor1, xor2, xor3 uint64) {
@@ -421,8 +357,8 @@ func FuzzPages(f *testing.F) {
 	})
 }
 
-// FuzzImage has a whole database, as a damaged file or a backup may be. With mend its
-// two meta pages get the right checksums, so that what they say is believed.
+// FuzzImage generates a whole database, such as a damaged file or a backup may be. If mend is set, its two meta
+// pages get valid checksums, so that their content is accepted.
 func FuzzImage(f *testing.F) {
 	for _, b := range smallImages(f) {
 		f.Add(b, true)
@@ -439,7 +375,7 @@ func FuzzImage(f *testing.F) {
 	})
 }
 
-// mendMetas puts the right checksums into both meta pages.
+// mendMetas puts valid checksums into both meta pages.
 func mendMetas(b []byte) {
 	if len(b) < pageHeaderSize+metaSize {
 		return
@@ -451,8 +387,7 @@ func mendMetas(b []byte) {
 	}
 }
 
-// agrees reads a database without bbolt, and where that can be done with it: both
-// must find the same.
+// agrees reads a database without bbolt and, if that succeeds, with bbolt. Both must find the same content.
 func agrees(t *testing.T, scratch string, b []byte) bool {
 	t.Helper()
 	c, err := readContent(bytes.NewReader(b), int64(len(b)), migrations.Current())

@@ -12,6 +12,8 @@ import (
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 // goldenV1 is the content of testdata/schema-v1/state.db.
@@ -32,8 +34,9 @@ func goldenV1() Snapshot {
 				},
 			},
 			{
-				ID: "worker-2", Unit: "unit", Desired: DesiredStopped, Status: StatusFailed, Reason: "10 restarts in 5m0s",
-				Incarnation: 11, Restarts: 10, LastExit: &Exit{Code: 3, Source: ExitWait, At: testTime},
+				ID: "worker-2", Unit: "unit", Desired: DesiredStopped, Status: StatusFailed,
+				Reason: "10 restarts in 5m0s", Incarnation: 11, Restarts: 10,
+				LastExit: &Exit{Code: 3, Source: ExitWait, At: testTime},
 			},
 			{
 				ID: "worker-10", Unit: "unit", Desired: DesiredRunning, Status: StatusRunning, Incarnation: 2,
@@ -64,15 +67,20 @@ func goldenV2() Snapshot {
 	return s
 }
 
-// goldenResults are in it too, of a boot that is over.
+// goldenResults are in that database too, stored during an earlier boot.
 var goldenResults = []Result{
-	{ID: "order-17", Method: "/proto.MyBusinessService/ProcessData", Digest: sha256.Sum256([]byte("17")), Response: []byte("\x0a\x02ok\x10\x01"), Stored: testTime},
-	{ID: "order-18", Method: "/proto.MyBusinessService/ProcessData", Digest: sha256.Sum256([]byte("18")), LeftOut: true, Stored: testTime.Add(time.Minute)},
+	{
+		ID: "order-17", Method: "/proto.MyBusinessService/ProcessData", Digest: sha256.Sum256([]byte("17")),
+		Response: []byte("\x0a\x02ok\x10\x01"), Stored: testTime,
+	},
+	{
+		ID: "order-18", Method: "/proto.MyBusinessService/ProcessData", Digest: sha256.Sum256([]byte("18")),
+		LeftOut: true, Stored: testTime.Add(time.Minute),
+	},
 }
 
-// A database that a release with this version of the schema has written still opens,
-// and means what it meant. With -update that of the newest version is written anew:
-// never do that once it was released.
+// A database written by a release with this version of the schema still opens and has the same content. With
+// -update, the database of the newest version is rewritten: never do that once the version has been released.
 
 func TestSchemaV1StillOpens(t *testing.T) { testGolden(t, goldenV1()) }
 
@@ -127,11 +135,12 @@ func testGolden(t *testing.T, want Snapshot) {
 func writeGolden(t *testing.T, path string, want Snapshot) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := (seams{}).writeMasterID(dir, want.Meta.MasterID); err != nil {
+	if err := writeMasterID((statefile.Ops{}), dir, want.Meta.MasterID); err != nil {
 		t.Fatal(err)
 	}
 	clock := func() time.Duration { return time.Hour }
-	db := openSeams(t, dir, Options{BootID: "5c7e1f9e-0000-4000-8000-000000000001", BootTime: clock}, seams{steps: migrations.All[:want.SchemaVersion]})
+	db := openSeams(t, dir, Options{BootID: "5c7e1f9e-0000-4000-8000-000000000001", BootTime: clock},
+		seams{steps: migrations.All[:want.SchemaVersion]})
 	for _, w := range want.Workers {
 		put(t, db, PutWorker(w))
 	}
@@ -147,15 +156,17 @@ func writeGolden(t *testing.T, path string, want Snapshot) {
 			mustOnce(t, db, r)
 		}
 	}
-	db.record = want.Meta // the close writes it
+	db.self.record = want.Meta // Close writes it
 	mustClose(t, db)
-	src, img, err := loadImage(filepath.Join(dir, dbName))
+	src, img, err := boltfile.Load(filepath.Join(dir, dbName))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = src.Close() }()
-	// Only the pages in use: no need to keep what the file has to spare.
-	if err := (seams{}).replaceFile(crashpoint.Database, path, func(f *os.File) error { return img.writeTo(f) }); err != nil {
+	// Keep only the pages in use, not the spare space of the file.
+	if err := (statefile.Ops{}).Replace(crashpoint.Database, path, func(f *os.File) error {
+		return img.CopyTo(f)
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(path, 0o644); err != nil {

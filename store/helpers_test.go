@@ -15,10 +15,12 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// openTest opens the state in dir. At the end of the test it is closed and
-// everything that must hold of the files is checked.
+// openTest opens the state in dir. At the end of the test, the state is closed and the invariants of its files are
+// checked.
 func openTest(t testing.TB, dir string, opts Options) *DB {
 	t.Helper()
 	return openSeams(t, dir, opts, seams{steps: migrations.All})
@@ -39,28 +41,28 @@ func openSeams(t testing.TB, dir string, opts Options, s seams) *DB {
 	return db
 }
 
-// checkFiles checks the invariants of a state that nobody has open.
+// checkFiles checks the invariants of a state that no process has open.
 func checkFiles(t testing.TB, dir string) Snapshot {
 	t.Helper()
 	path := filepath.Join(dir, dbName)
-	f, img, err := loadImage(path)
+	f, img, err := boltfile.Load(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(img.check(true), img.damaged, f.Close()); err != nil {
+	if err := errors.Join(img.Check(true), img.Damaged, f.Close()); err != nil {
 		t.Fatalf("pages of %s: %v", path, err)
 	}
-	h, err := openHandle(path, false, time.Second)
+	h, err := boltfile.OpenReadOnly(path, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = h.view(func(tx *bolt.Tx) (err error) {
+	err = h.View(func(tx *bolt.Tx) (err error) {
 		for e := range tx.Check() {
 			err = errors.Join(err, e)
 		}
 		return err
 	})
-	if err := errors.Join(err, h.close()); err != nil {
+	if err := errors.Join(err, h.Close()); err != nil {
 		t.Errorf("bbolt's check of %s: %v", path, err)
 	}
 	s, err := ReadSnapshot(dir)
@@ -70,7 +72,7 @@ func checkFiles(t testing.TB, dir string) Snapshot {
 	if len(s.Bad) > 0 {
 		t.Errorf("bad records: %v", s.Bad)
 	}
-	if leftover, _ := filepath.Glob(filepath.Join(dir, "*"+tempSuffix)); len(leftover) > 0 {
+	if leftover, _ := filepath.Glob(filepath.Join(dir, "*"+statefile.TempSuffix)); len(leftover) > 0 {
 		t.Errorf("left over: %v", leftover)
 	}
 	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
@@ -126,18 +128,19 @@ func tree(t *testing.T, dir string) string {
 	return out.String()
 }
 
-// logTo returns a logger into a buffer; read it when the store is closed.
+// logTo returns a logger that writes to buf. Read buf only after the store is closed.
 func logTo(buf *bytes.Buffer) *slog.Logger { return slog.New(slog.NewTextHandler(buf, nil)) }
 
 var testTime = time.Date(2026, 2, 3, 4, 5, 6, 7, time.UTC)
 
-// fullWorker has a value in every field.
+// fullWorker returns a worker with a value in every field.
 func fullWorker(id string) Worker {
 	return Worker{
 		ID: id, Unit: "unit", Desired: DesiredRunning, Status: StatusUnhealthy, Reason: "no answer to 3 pings",
 		Instance: &Instance{
 			Token: "00112233445566778899aabbccddeeff", PID: 4712, Inode: 1 << 40, StartTicks: 987654321,
-			BootID: "5c7e1f9e-0000-4000-8000-000000000001", PIDNamespace: 4026531836, Proof: ProofPidfdInode, Port: 40001,
+			BootID: "5c7e1f9e-0000-4000-8000-000000000001", PIDNamespace: 4026531836,
+			Proof: ProofPidfdInode, Port: 40001,
 			ExeHash: strings.Repeat("ab", 32), Started: testTime, Lease: FileID{Device: 66305, Inode: 1234}, UID: 1000,
 		},
 		Incarnation: 7, SpecHash: "spec", Restarts: 6,
@@ -158,7 +161,22 @@ func put(t testing.TB, db *DB, muts ...Mutation) {
 	}
 }
 
-// add counts requests, which must succeed.
+// backUpTo writes a backup to path, as the command "state backup" does.
+func backUpTo(db *DB, path string) error {
+	_, err := SaveBackup(path, true, func(f *os.File) error { return db.WriteBackup(f) })
+	return err
+}
+
+// inspect checks every page and decodes every record of a backup.
+func inspect(path string) (Summary, error) {
+	f, _, sum, err := openBackup(path)
+	if err != nil {
+		return Summary{}, err
+	}
+	return sum, f.Close()
+}
+
+// add counts n requests, which must succeed.
 func add(t testing.TB, db *DB, n int64) {
 	t.Helper()
 	if err := db.AddProcessed(t.Context(), n); err != nil {

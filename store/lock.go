@@ -12,68 +12,77 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/safefile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// Names in the state directory.
-const (
-	dbName       = "state.db"
-	lockName     = "master.lock"
-	masterIDName = "master-id"
-	counterName  = "counter.dat"
-	backupsName  = "backups"
-	tempSuffix   = ".tmp" // of a file that is about to replace another
-)
-
-// errLocked means that another process holds the lock; only within this package.
-var errLocked = errors.New("held by another process")
-
-// lockPoll is how often a held lock is tried again.
+// lockPoll is the interval between attempts to take a held lock.
 const lockPoll = 10 * time.Millisecond
 
-// What is in master.lock where the last master has ended, but not in order, and
-// where it has.
+// Content of master.lock after the last master has released it: unsettledMark if it did not shut down in order,
+// settledMark if it did.
 const (
 	unsettledMark = "unsettled\n"
 	settledMark   = "\n"
 )
 
-// mastership is the lock on master.lock. Whoever holds it is the master of the
-// state directory; it ends with the process, however that ends.
+// LockedError means that another master holds the state.
+type LockedError struct {
+	Path string // the state directory
+	PID  int    // PID of the holder, 0 if it is not known
+}
+
+func (e *LockedError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("another master holds the state in %s: stop it, or use another state directory", e.Path)
+	}
+	return fmt.Sprintf("another master (pid %d) holds the state in %s: stop it, or use another state directory",
+		e.PID, e.Path)
+}
+
+// mastership is the lock on master.lock. Its holder is the master of the state directory. The lock ends with the
+// process, even if the process is killed.
 //
-// The file is blank where the last master has ended in order, with everything it
-// had written on the disk. Only the page cache needs to know: after a power cut it
-// does not matter, since then it holds nothing that the disk does not. It is
-// overwritten in place, so that a start on a full disk has the space for it.
+// The file is blank if the last master has shut down in order and everything that it wrote is on the disk. The mark
+// itself is not synced: after a power cut it does not matter, since the page cache then holds nothing that the disk
+// does not. The mark is overwritten in place, so that a start on a full disk has space for it.
 type mastership struct {
 	f    *os.File
 	info fs.FileInfo
-	// unsettled tells that the one before has not ended in order: see settle.
+	// unsettled is set if the previous master did not shut down in order: see syncMeta.
 	unsettled bool
-	// orderly is set at the end of a master that leaves nothing unsettled.
+	// orderly is set before release if this master leaves nothing unsettled.
 	orderly bool
 }
 
-// acquireMastership takes the lock and writes our PID into the file, for the
-// error message of whoever comes next.
-func (s seams) acquireMastership(dir string, wait time.Duration) (*mastership, error) {
+// acquireMastership takes the lock and writes the PID of this process into the file, for the error message of the
+// next process that tries to take it.
+func acquireMastership(ops statefile.Ops, dir string, wait time.Duration) (*mastership, error) {
+	if err := safefile.CheckFolder(dir); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
 	path := filepath.Join(dir, lockName)
 	deadline := time.Now().Add(wait)
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		f, err := safefile.OpenFile(path, os.O_RDWR, 0)
 		made := errors.Is(err, fs.ErrNotExist)
 		if made {
-			f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+			f, err = safefile.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		}
+		if errors.Is(err, safefile.ErrNotRegular) {
+			return nil, fmt.Errorf("lock of the state: %w", err)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("open the lock of the state: %w: choose a state directory that can be written to", err)
+			return nil, fmt.Errorf("open the lock of the state: %w: "+
+				"choose a state directory that can be written to", err)
 		}
-		err = s.do(crashpoint.Lock, func() error { return tryLock(f, true) })
-		if err == nil && isAt(f, path) {
+		err = ops.Perform(crashpoint.Lock, func() error { return statefile.TryLock(f, true) })
+		if err == nil && statefile.IsAt(f, path) {
 			_, noDatabase := os.Lstat(filepath.Join(dir, dbName))
 			m := &mastership{f: f, unsettled: !isBlank(f) || made && noDatabase == nil}
 			m.info, err = f.Stat()
 			if err == nil {
-				err = s.do(crashpoint.LockPID, m.writePID)
+				err = ops.Perform(crashpoint.LockPID, m.writePID)
 			}
 			if err != nil {
 				return nil, errors.Join(err, m.release())
@@ -82,8 +91,8 @@ func (s seams) acquireMastership(dir string, wait time.Duration) (*mastership, e
 		}
 		_ = f.Close()
 		switch {
-		case err == nil: // somebody has replaced the file meanwhile
-		case !errors.Is(err, errLocked):
+		case err == nil: // another process has replaced the file in the meantime
+		case !errors.Is(err, statefile.ErrLocked):
 			return nil, fmt.Errorf("lock %s: %w: the state directory needs a file system with locks", path, err)
 		case time.Until(deadline) <= 0:
 			return nil, &LockedError{Path: dir, PID: holder(dir)}
@@ -94,8 +103,7 @@ func (s seams) acquireMastership(dir string, wait time.Duration) (*mastership, e
 
 func (m *mastership) writePID() error { return m.write(strconv.Itoa(os.Getpid()) + "\n") }
 
-// write replaces the content. The file is at no moment blank on the way: that would
-// say that all is settled.
+// write replaces the content. The file is never blank in between, since that would mean that everything is settled.
 func (m *mastership) write(text string) error {
 	_, err := m.f.WriteAt([]byte(text), 0)
 	if err == nil {
@@ -107,8 +115,8 @@ func (m *mastership) write(text string) error {
 	return nil
 }
 
-// release gives mastership up. The PID goes first: nobody shall take the one
-// of a process that no longer is the master for its holder.
+// release gives up mastership. It overwrites the PID before it unlocks, so that no process takes the PID of a
+// former master for that of the holder.
 func (m *mastership) release() error {
 	var err error
 	if m.orderly {
@@ -116,7 +124,21 @@ func (m *mastership) release() error {
 	} else {
 		err = m.write(unsettledMark)
 	}
-	return errors.Join(err, unlock(m.f), m.f.Close())
+	return errors.Join(err, statefile.Unlock(m.f), m.f.Close())
+}
+
+// renew takes the lock again if the lock file is gone from its path: another master could lock a new file.
+func (m *mastership) renew(ops statefile.Ops, dir string) error {
+	if statefile.IsAt(m.f, filepath.Join(dir, lockName)) {
+		return nil
+	}
+	renewed, err := acquireMastership(ops, dir, 0)
+	if err != nil {
+		return err
+	}
+	_ = m.f.Close()
+	*m = *renewed
+	return nil
 }
 
 func isBlank(f *os.File) bool {
@@ -124,16 +146,9 @@ func isBlank(f *os.File) bool {
 	return err == nil && strings.TrimSpace(string(b)) == ""
 }
 
-// isAt tells whether f still is the file at path.
-func isAt(f *os.File, path string) bool {
-	mine, err1 := f.Stat()
-	there, err2 := os.Stat(path)
-	return err1 == nil && err2 == nil && os.SameFile(mine, there)
-}
-
-// holder reads the PID from master.lock, 0 where there is none.
+// holder reads the PID from master.lock, 0 if there is none.
 func holder(dir string) int {
-	b, err := os.ReadFile(filepath.Join(dir, lockName))
+	b, err := safefile.ReadFile(filepath.Join(dir, lockName), 33)
 	if err != nil || len(b) > 32 {
 		return 0
 	}
@@ -144,31 +159,41 @@ func holder(dir string) int {
 	return pid
 }
 
-// dyingFor is how long a reader waits for a lock: a master that was killed holds its own until the process is gone,
-// which takes a moment on a busy machine.
+// dyingFor is how long a reader waits for a lock: a killed master holds its lock until the process is gone, which
+// takes a moment on a busy machine.
 const dyingFor = time.Second
 
-// readLock keeps masters out for as long as a reader needs the files, without
-// creating or changing one. The function that it returns ends that.
-func readLock(dir string) (func(), error) {
-	f, err := os.Open(filepath.Join(dir, lockName))
+// Held reports whether a master holds the state in dir.
+func Held(dir string) bool {
+	release, err := readLock(dir, 0)
+	if err == nil {
+		release()
+	}
+	_, held := errors.AsType[*LockedError](err)
+	return held
+}
+
+// readLock keeps masters out while a reader uses the files. It does not create or change a file. It waits at most
+// patience for a terminating master. The returned function releases the lock.
+func readLock(dir string, patience time.Duration) (func(), error) {
+	f, err := safefile.Open(filepath.Join(dir, lockName))
 	if errors.Is(err, os.ErrNotExist) {
-		return func() {}, nil // a copy of a state, without its lock
+		return func() {}, nil // a copy of a state, without its lock file
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the lock of the state: %w", err)
 	}
-	err = tryLock(f, false)
-	for deadline := time.Now().Add(dyingFor); errors.Is(err, errLocked) && time.Until(deadline) > 0; {
+	err = statefile.TryLock(f, false)
+	for deadline := time.Now().Add(patience); errors.Is(err, statefile.ErrLocked) && time.Until(deadline) > 0; {
 		time.Sleep(lockPoll)
-		err = tryLock(f, false)
+		err = statefile.TryLock(f, false)
 	}
 	if err != nil {
 		_ = f.Close()
-		if errors.Is(err, errLocked) {
+		if errors.Is(err, statefile.ErrLocked) {
 			return nil, &LockedError{Path: dir, PID: holder(dir)}
 		}
 		return nil, fmt.Errorf("lock %s for reading: %w", f.Name(), err)
 	}
-	return func() { _, _ = unlock(f), f.Close() }, nil
+	return func() { _, _ = statefile.Unlock(f), f.Close() }, nil
 }

@@ -27,7 +27,7 @@ func TestSecondMasterIsToldTheFirst(t *testing.T) {
 		}
 	}
 
-	// Whoever waits gets it when the first one ends.
+	// A process that waits gets the lock when the first master ends.
 	opened := make(chan *DB, 1)
 	go func() {
 		db, err := Open(dir, Options{LockWait: time.Minute})
@@ -65,8 +65,7 @@ func TestTwoMastersInOneProcess(t *testing.T) {
 	}
 }
 
-// Without master.lock (somebody has removed it) the lock on the database
-// itself still keeps a second master out.
+// If master.lock was removed, the lock on the database itself still keeps a second master out.
 func TestRemovedLockFile(t *testing.T) {
 	dir := t.TempDir()
 	openTest(t, dir, Options{})
@@ -85,7 +84,9 @@ func TestRemovedLockFile(t *testing.T) {
 
 func TestHolderOfAnOddLockFile(t *testing.T) {
 	dir := t.TempDir()
-	for content, want := range map[string]int{"": 0, "12\n": 12, "12": 12, "x\n": 0, "-1\n": 0, "0\n": 0, strings.Repeat("1", 100): 0} {
+	for content, want := range map[string]int{
+		"": 0, "12\n": 12, "12": 12, "x\n": 0, "-1\n": 0, "0\n": 0, strings.Repeat("1", 100): 0,
+	} {
 		if err := os.WriteFile(filepath.Join(dir, lockName), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +96,7 @@ func TestHolderOfAnOddLockFile(t *testing.T) {
 	}
 }
 
-// A reader who comes right after a master was killed, and before it is gone, gets to read.
+// A reader that starts after a master was killed, but before that process is gone, waits and then reads the state.
 func TestReadersWaitForAMasterThatIsEnding(t *testing.T) {
 	dir := quickDir(t)
 	db := openTest(t, dir, Options{})
@@ -104,7 +105,8 @@ func TestReadersWaitForAMasterThatIsEnding(t *testing.T) {
 	time.AfterFunc(lockPoll, func() { closed <- db.Close() })
 	began := time.Now()
 	s, err := ReadSnapshot(dir)
-	if took := time.Since(began); took < dyingFor && (err != nil || s.Processed != 3) { // later is too late, on a machine that is that busy
+	// If reading took longer, the machine was too busy for this test.
+	if took := time.Since(began); took < dyingFor && (err != nil || s.Processed != 3) {
 		t.Errorf("processed %d, %v after %v, want 3", s.Processed, err, took)
 	}
 	if err := <-closed; err != nil {

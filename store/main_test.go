@@ -10,7 +10,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// childEnv makes the test binary play a part of its own: see children.
+// childEnv makes the test binary run one of the children instead of the tests.
 const childEnv = "HSU_STORE_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -25,5 +25,5 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// atEnd are called when all tests are over.
+// atEnd are called when all tests have ended.
 var atEnd []func()

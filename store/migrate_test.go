@@ -17,27 +17,27 @@ import (
 
 var bucketNew = []byte("new")
 
-// nextSchema is a schema that does not exist yet, two steps beyond that of this
-// release: it adds a bucket and drops every event.
-func nextSchema(last migrations.Step) migrations.List {
+// nextSchema is a schema that does not exist yet, two steps beyond the current one: it adds a bucket and drops
+// every event.
+func nextSchema(last func(*bolt.Tx) error) migrations.List {
 	return append(slices.Clone(migrations.All),
-		func(tx *bolt.Tx) error {
+		migrations.Step{Change: func(tx *bolt.Tx) error {
 			_, err := tx.CreateBucket(bucketNew)
 			return err
-		},
-		func(tx *bolt.Tx) error {
+		}},
+		migrations.Step{Change: func(tx *bolt.Tx) error {
 			err := tx.DeleteBucket(migrations.BucketEvents)
 			_, err2 := tx.CreateBucket(migrations.BucketEvents)
 			return errors.Join(err, err2, last(tx))
-		})
+		}})
 }
 
 func succeed(*bolt.Tx) error { return nil }
 
-// firstRelease is a program that knows of schema version 1 only.
+// firstRelease acts as a program that knows only schema version 1.
 func firstRelease() seams { return seams{steps: migrations.All[:1]} }
 
-// oldState is what that has left.
+// oldState returns a state written by firstRelease.
 func oldState(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -91,11 +91,12 @@ func TestOlderSchemaIsMigratedAfterACopy(t *testing.T) {
 	}
 	s := snapshot(t, db)
 	if s.SchemaVersion != steps.Version() || len(s.Workers) != 1 || len(s.Events) != 0 || s.Processed != 3 {
-		t.Errorf("migrated: schema %d, workers %v, %d events, processed %d", s.SchemaVersion, ids(s), len(s.Events), s.Processed)
+		t.Errorf("migrated: schema %d, workers %v, %d events, processed %d",
+			s.SchemaVersion, ids(s), len(s.Events), s.Processed)
 	}
 	mustClose(t, db)
 
-	// The copy is a whole state of the old schema.
+	// The copy is a complete state of the old schema.
 	copies := backupsIn(t, dir)
 	if len(copies) != 1 || !strings.Contains(copies[0], "schema1") {
 		t.Fatalf("copies: %v", copies)
@@ -105,10 +106,11 @@ func TestOlderSchemaIsMigratedAfterACopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s := checkFiles(t, old); s.SchemaVersion != 1 || len(s.Workers) != 1 || len(s.Events) != 1 || s.Processed != 3 {
-		t.Errorf("copy: schema %d, workers %v, %d events, processed %d", s.SchemaVersion, ids(s), len(s.Events), s.Processed)
+		t.Errorf("copy: schema %d, workers %v, %d events, processed %d",
+			s.SchemaVersion, ids(s), len(s.Events), s.Processed)
 	}
 
-	// No second migration, no second copy.
+	// A second start neither migrates nor copies.
 	db, err = open(dir, Options{}, seams{steps: steps})
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +140,8 @@ func TestFailedMigrationChangesNothing(t *testing.T) {
 		}
 		db := openSeams(t, dir, Options{}, firstRelease())
 		if s := snapshot(t, db); s.SchemaVersion != 1 || len(s.Workers) != 1 || len(s.Events) != 1 || s.Processed != 3 {
-			t.Errorf("%s: schema %d, workers %v, %d events, processed %d", name, s.SchemaVersion, ids(s), len(s.Events), s.Processed)
+			t.Errorf("%s: schema %d, workers %v, %d events, processed %d",
+				name, s.SchemaVersion, ids(s), len(s.Events), s.Processed)
 		}
 		mustClose(t, db)
 	}
@@ -147,10 +150,11 @@ func TestFailedMigrationChangesNothing(t *testing.T) {
 func TestNoMigrationWithoutACopy(t *testing.T) {
 	dir := oldState(t)
 	before := readFile(t, filepath.Join(dir, dbName))
-	if err := os.WriteFile(filepath.Join(dir, backupsName), nil, 0o600); err != nil { // in the way of the folder
+	if err := os.WriteFile(filepath.Join(dir, backupsName), nil, 0o600); err != nil { // blocks the folder
 		t.Fatal(err)
 	}
-	if _, err := open(dir, Options{}, seams{steps: nextSchema(succeed)}); err == nil || !strings.Contains(err.Error(), "before its migration") {
+	if _, err := open(dir, Options{}, seams{steps: nextSchema(succeed)}); err == nil ||
+		!strings.Contains(err.Error(), "before its migration") {
 		t.Errorf("got %v", err)
 	}
 	if !bytes.Equal(before, readFile(t, filepath.Join(dir, dbName))) {
@@ -172,10 +176,13 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	_, readErr := ReadSnapshot(dir)
 	for what, err := range map[string]error{"open": openErr, "read": readErr} {
 		var newer *NewerSchemaError
-		if !errors.As(err, &newer) || newer.Found != steps.Version() || newer.Known != migrations.Current() || newer.Path != path {
+		if !errors.As(err, &newer) || newer.Found != steps.Version() ||
+			newer.Known != migrations.Current() || newer.Path != path {
 			t.Fatalf("%s: %v, want a NewerSchemaError with %d and %d", what, err, steps.Version(), migrations.Current())
 		}
-		for _, part := range []string{fmt.Sprint("version ", migrations.Current()+2), fmt.Sprint("up to ", migrations.Current()), path} {
+		for _, part := range []string{
+			fmt.Sprint("version ", migrations.Current()+2), fmt.Sprint("up to ", migrations.Current()), path,
+		} {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("%s: %q lacks %q", what, err, part)
 			}

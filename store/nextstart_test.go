@@ -16,8 +16,7 @@ import (
 	"github.com/core-tools/hsu-master/migrations"
 )
 
-// What is read of the next start is what the next Open finds, whatever is broken; and
-// to read it changes nothing.
+// ReadNextStart returns the state that the next Open finds, whatever is damaged, and changes nothing.
 func TestNextStartIsWhatOpenFinds(t *testing.T) {
 	const livingID = "01234567-89ab-4cde-8f01-23456789abcd"
 	remove := func(names ...string) func(*testing.T, string) {
@@ -66,7 +65,9 @@ func TestNextStartIsWhatOpenFinds(t *testing.T) {
 		"the database's own record":        {change(migrations.BucketMeta, keyMeta, "who knows")},
 		"the database's own record, no id": {change(migrations.BucketMeta, keyMeta, "who knows"), remove(masterIDName)},
 		"the count":                        {change(migrations.BucketCounters, keyProcessed, "who")},
-		"a newer schema":                   {change(migrations.BucketMeta, migrations.KeyVersion, "\x00\x00\x00\x00\x00\x00\x00\x63")},
+		"a newer schema": {
+			change(migrations.BucketMeta, migrations.KeyVersion, "\x00\x00\x00\x00\x00\x00\x00\x63"),
+		},
 	}
 	for name, damage := range damages {
 		for policy, onDamage := range map[string]OnDamage{"refuse": Refuse, "recover": Recover} {
@@ -110,11 +111,13 @@ func TestNextStartIsWhatOpenFinds(t *testing.T) {
 				if next.Meta.MasterID == "" && db.MasterID() == livingID {
 					t.Error("Open asked the living for the id")
 				}
-				rescued := slices.ContainsFunc(found.Events, func(e Event) bool { return e.Type == EventFromBackup || e.Type == EventFromProcesses })
+				rescued := slices.ContainsFunc(found.Events, func(e Event) bool {
+					return e.Type == EventFromBackup || e.Type == EventFromProcesses
+				})
 				if (next.Lost != nil) != rescued {
 					t.Errorf("lost: %v; Open began anew: %v", next.Lost, rescued)
 				}
-				if here, err := dirID(dir); err != nil || (next.Meta.StateDir != here) != db.Moved() {
+				if here, err := DirID(dir); err != nil || (next.Meta.StateDir != here) != db.Moved() {
 					t.Errorf("moved: Open says %v of %v (%v)", db.Moved(), next.Meta.StateDir, err)
 				}
 			})
@@ -154,7 +157,7 @@ func TestBackupIsReadFromItsBytes(t *testing.T) {
 	}
 }
 
-// kindOf is the exit code's worth of an error.
+// kindOf classifies an error as the exit codes do.
 func kindOf(err error) string {
 	if _, ok := errors.AsType[*DamagedError](err); ok {
 		return "damaged"
@@ -175,7 +178,7 @@ func closeDB(t *testing.T, db *DB) {
 	}
 }
 
-// filesBelow are the files below dir, by path in it.
+// filesBelow returns the content of the files below dir, by relative path.
 func filesBelow(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}

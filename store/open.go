@@ -1,456 +1,361 @@
 package store
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// Open takes mastership over the state directory and opens what is in it, or
-// creates it. An older schema is migrated, after a copy was put into backups/. A
-// database that is missing though there was one is made anew from the newest good
-// backup; so is, with Options.OnDamage, one that is damaged.
+// opener brings the files of a state into order and opens them, for the writer. It exists only during Open and
+// Migrate, and one goroutine uses it.
 //
-// Besides errors of the operating system it returns a [LockedError] where
-// another master holds the state after Options.LockWait, a [DamagedError] where
-// a file cannot be trusted (which is left as it is) and a [NewerSchemaError].
-func Open(dir string, opts Options) (*DB, error) {
-	return open(dir, opts, seams{steps: migrations.All})
+// Invariant: no file is changed before all damage is known, so that with OnDamage Refuse a damaged state is left
+// unchanged.
+type opener struct {
+	dir    *stateDir
+	writer *writer
+	found  diskState
+
+	fail   func(error)  // leaves it to the committer to rewrite the state
+	broken func() error // why the state cannot be written, nil if it can
 }
 
-func open(dir string, opts Options, seams seams) (_ *DB, err error) {
-	db := &DB{
-		dir:   dir,
-		path:  filepath.Join(dir, dbName),
-		opts:  opts.withDefaults(),
-		seams: seams,
-		next:  new(batch),
-		wake:  make(chan struct{}, 1),
-		stop:  make(chan struct{}),
-		done:  make(chan struct{}),
-
-		teller: newTeller(),
+// open opens the state.
+func (o *opener) open() (err error) {
+	if o.found, err = readDiskState(o.dir); err != nil {
+		return err
 	}
-	db.results = results{ttl: db.opts.RequestTTL, most: db.opts.MaxResults, mostSize: db.opts.MaxResultBytes, byID: map[string]*kept{}}
-	if err := db.makeDir(dir); err != nil {
-		return nil, err
+	if err := o.openDatabase(); err != nil {
+		return err
 	}
-	if db.dirID, err = dirID(dir); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
+	if err := o.openCounter(); err != nil {
+		return err
 	}
-	db.home = db.dirID
-	if db.lock, err = db.acquireMastership(dir, db.opts.LockWait); err != nil {
-		return nil, err
+	if err := o.writer.results.load(o.writer.database.file, o.dir.db); err != nil {
+		return fmt.Errorf("read the results of requests: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, db.closeFiles(), db.lock.release())
-		}
-	}()
-	found, err := db.look()
-	if err != nil {
-		return nil, err
-	}
-	if err := db.openDatabase(&found); err != nil {
-		return nil, err
-	}
-	if err := db.openCounter(found); err != nil {
-		return nil, err
-	}
-	if err := db.loadResults(db.handle); err != nil {
-		return nil, fmt.Errorf("read the results of requests: %w", err)
-	}
-	db.handle.reserve(db.handle.highWater())
-	go db.run()
-	go db.teller.run(func(n int64) error { return db.addUnsynced(context.Background(), n) })
-	return db, nil
+	o.writer.database.file.Reserve(o.writer.database.file.HighWater())
+	return nil
 }
 
-// openDatabase opens state.db, makes it where there is none, and learns what it
-// says of itself.
-func (db *DB) openDatabase(found *finding) error {
-	err := db.openExisting(found)
+// openDatabase opens state.db, creates it if it is missing, and reads its own record.
+func (o *opener) openDatabase() error {
+	err := o.openExisting()
 	missing := errors.Is(err, fs.ErrNotExist)
-	damage, err := db.tolerate(err)
+	damage, err := o.dir.opts.OnDamage.tolerate(err)
 	if err != nil && !missing {
 		return err
 	}
-	// All damage is known: from here on files are changed.
-	if err := db.keepAsideSmall(found); err != nil {
+	// All damage is known at this point. From here on, files are changed.
+	if err := o.found.keepAsideSmall(o.dir); err != nil {
 		return err
 	}
-	if found.countErr != nil {
-		if err := db.keepCopyAside(db.path, found.countErr); err != nil {
+	if o.found.countErr != nil {
+		if err := o.dir.ops.KeepCopyAside(o.dir.db, o.found.countErr, o.dir.opts.Logger); err != nil {
 			return err
 		}
 	}
 	if damage != nil || missing {
-		if err := db.makeDatabase(found, damage); err != nil {
-			return fmt.Errorf("create %s: %w", db.path, err)
+		if err := o.makeDatabase(damage); err != nil {
+			return fmt.Errorf("create %s: %w", o.dir.db, err)
 		}
-		if err := db.openExisting(found); err != nil {
+		if err := o.openExisting(); err != nil {
 			return err
 		}
 	}
-	if err := db.postpone(db.settle()); err != nil {
+	if err := o.postpone(o.syncMeta()); err != nil {
 		return err
 	}
-	if _, err := db.migrate(); err != nil {
+	if _, err := o.migrate(); err != nil {
 		return err
 	}
-	return db.readSelf(found)
+	return o.readRecord()
 }
 
-// postpone takes an error that says that the state cannot be written now, and leaves
-// it to the committer to write it anew when it can be: a full disk is no reason to
-// stay away from the workers. Any other error is the caller's.
-func (db *DB) postpone(err error) error {
-	if err == nil || remedy(err) == "" {
+// postpone handles an error of a write. If the error means that the state cannot be written at the moment, postpone
+// returns nil and leaves it to the committer to rewrite the state later: a full disk is no reason to leave the
+// workers unsupervised. Any other error is returned.
+func (o *opener) postpone(err error) error {
+	if err == nil || statefile.Remedy(err) == "" {
 		return err
 	}
-	if damaged := (*DamagedError)(nil); errors.As(err, &damaged) {
+	if damaged := (*statefile.DamagedError)(nil); errors.As(err, &damaged) {
 		return err
 	}
-	db.fail(err)
+	o.fail(err)
 	return nil
 }
 
-// openExisting opens state.db without changing anything, where it can be trusted.
-func (db *DB) openExisting(found *finding) (err error) {
-	if err := db.checkDatabase(); err != nil {
+// openExisting checks state.db and opens it without changing anything.
+func (o *opener) openExisting() (err error) {
+	if err := o.checkDatabase(); err != nil {
 		return err
 	}
-	db.handle, err = openHandle(db.path, true, db.opts.LockWait)
-	if errors.Is(err, errLocked) {
-		return &LockedError{Path: db.dir} // by somebody who does not know of master.lock
+	file, err := boltfile.Open(o.dir.db, o.dir.opts.LockWait)
+	if errors.Is(err, statefile.ErrLocked) {
+		return &LockedError{Path: o.dir.path} // held by a process that does not use master.lock
 	}
 	if err != nil {
 		return fmt.Errorf("open the state: %w", err)
 	}
-	db.mine = db.handle.info
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, db.handle.close())
-			db.handle = nil
-		}
-	}()
-	return db.handle.view(func(tx *bolt.Tx) error {
-		t := tablesOf(tx)
-		version, err := t.version()
-		if known := db.steps.Version(); err == nil && version > known {
-			return &NewerSchemaError{Path: db.path, Found: version, Known: known}
-		}
-		if err == nil {
-			err = t.checkBuckets()
-		}
-		if err != nil {
-			return &DamagedError{Path: db.path, Err: err}
-		}
-		_, err = t.processed()
-		if err == nil {
-			return nil
-		}
-		// That is no reason to give up a registry that is good otherwise.
-		if err = fmt.Errorf("bucket %s: %w", migrations.BucketCounters, err); db.opts.OnDamage == Refuse {
-			return &DamagedError{Path: db.path, Err: err}
-		}
-		found.countErr = err
-		return nil
-	})
+	if err := file.View(o.checkContent); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	o.writer.database.exchange(file)
+	return nil
 }
 
-// makeDatabase makes state.db where there is none that could be used: damage says
-// what is wrong with the one there is, nil where it is missing.
-func (db *DB) makeDatabase(found *finding, damage error) error {
-	if err := db.syncWay(db.dir); err != nil {
-		return err
-	}
-	if damage == nil && !db.used(*found) {
-		// Nothing was ever done here, or a first start came no further than the id.
-		if found.id != "" {
-			db.opts.Logger.Warn("state.db is missing, starting with an empty registry", "path", db.path, "master", found.id)
-		}
-		if err := db.settleID(found, Meta{}); err != nil {
-			return err
-		}
-		// Before the database: where there is one and no counter, the counter was lost.
-		if err := db.firstCounter(found); err != nil {
-			return err
-		}
-		return db.createDatabase(blank{id: found.id})
-	}
-	return db.rescue(found, damage)
-}
-
-// settleID makes sure that the master has an id, durably, before the database, and
-// so before the first fork. Of what is lost it is the one that matters most: the
-// living workers know their master by it.
-func (db *DB) settleID(found *finding, backup Meta) error {
-	if found.id != "" {
-		return nil
-	}
-	id := backup.MasterID
-	if id == "" && db.used(*found) && db.opts.LostID != nil {
-		var err error
-		if id, err = db.opts.LostID(); err != nil {
-			db.opts.Logger.Warn("the living workers were not asked for their master's id", "error", err)
-		}
-		if !validUUID(id) {
-			id = ""
-		}
-	}
-	if id == "" {
-		id = newUUID()
-	}
-	found.id = id
-	return db.writeMasterID(db.dir, id)
-}
-
-// blank is what a database without workers begins with.
-type blank struct {
-	id       string
-	count    tally
-	short    time.Time // see Meta.CountShortSince
-	events   []Mutation
-	sequence uint64 // transactions of an earlier database count up to it
-}
-
-// createDatabase makes a database without workers under a temporary name and
-// renames it.
-func (db *DB) createDatabase(b blank) error {
-	record, err := encodeMeta(Meta{MasterID: b.id, Created: time.Now(), StateDir: db.dirID, CountShortSince: b.short})
-	if err != nil {
-		return err
-	}
-	temp := db.path + tempSuffix
-	if err := removeIfThere(temp); err != nil {
-		return err
-	}
-	if err := db.do(crashpoint.Database.Write(), func() error { return db.fillDatabase(temp, record, b) }); err != nil {
-		return errors.Join(err, removeIfThere(temp))
-	}
-	return db.publish(crashpoint.Database, temp, db.path)
-}
-
-// fillDatabase makes a database without workers at path.
-func (db *DB) fillDatabase(path string, record []byte, content blank) error {
-	b, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: db.opts.LockWait, FreelistType: bolt.FreelistMapType})
-	if err != nil {
-		return err
-	}
-	err = b.Update(func(tx *bolt.Tx) error {
-		if err := db.steps.Apply(tx, 0); err != nil {
-			return err
-		}
-		if err := putProcessed(tx, content.count); err != nil {
-			return err
-		}
-		for _, m := range content.events {
-			if err := m.apply(tx, db.opts.MaxEvents); err != nil {
-				return err
-			}
-		}
-		return bucket(tx, migrations.BucketMeta).put(keyMeta, record)
-	})
-	if err = errors.Join(err, b.Close()); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	if content.sequence > 0 {
-		err = renumber(f, content.sequence+1)
-	}
-	if err == nil {
-		err = db.do(crashpoint.Database.Sync(), f.Sync)
-	}
-	return errors.Join(err, f.Close())
-}
-
-// checkDatabase refuses a file that bbolt must not see.
-func (db *DB) checkDatabase() error {
-	f, img, err := loadImage(db.path)
+// checkDatabase returns a DamagedError for a file that bbolt must not open.
+func (o *opener) checkDatabase() error {
+	f, img, err := boltfile.Load(o.dir.db)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	if err := img.check(true); err != nil {
-		return &DamagedError{Path: db.path, Err: err}
+	if err := img.Check(true); err != nil {
+		return &statefile.DamagedError{Path: o.dir.db, Err: err}
 	}
-	if img.damaged != nil {
-		db.opts.Logger.Warn("one of the two meta pages is damaged, going on with the other: the last change may be lost",
-			"path", db.path, "error", img.damaged)
+	if img.Damaged != nil {
+		o.dir.opts.Logger.Warn("one of the two meta pages is damaged, going on with the other: "+
+			"the last change may be lost",
+			"path", o.dir.db, "error", img.Damaged)
 	}
 	return nil
 }
 
-// loadImage opens a database for nothing but reading its pages.
-func loadImage(path string) (*os.File, *image, error) {
-	f, size, err := openRegular(path)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open the state: %w", err)
+// checkContent checks the schema version, the buckets and the count.
+func (o *opener) checkContent(tx *bolt.Tx) error {
+	t := tablesOf(tx)
+	version, err := t.version()
+	if known := o.dir.steps.Version(); err == nil && version > known {
+		return &NewerSchemaError{Path: o.dir.db, Found: version, Known: known}
 	}
-	img, err := openImage(f, size)
-	if err != nil {
-		return nil, nil, errors.Join(&DamagedError{Path: path, Err: err}, f.Close())
+	if err == nil {
+		err = t.checkBuckets()
 	}
-	return f, img, nil
+	if err != nil {
+		return &statefile.DamagedError{Path: o.dir.db, Err: err}
+	}
+	_, err = t.processed()
+	if err == nil {
+		return nil
+	}
+	// A damaged count is no reason to discard a registry that is otherwise good.
+	err = fmt.Errorf("bucket %s: %w", migrations.BucketCounters, err)
+	if o.dir.opts.OnDamage == Refuse {
+		return &statefile.DamagedError{Path: o.dir.db, Err: err}
+	}
+	o.found.countErr = err
+	return nil
 }
 
-// migrate brings the schema up to that of this program, and returns the path of the
-// copy that it made before; empty where there was nothing to do.
-func (db *DB) migrate() (string, error) {
+// makeDatabase creates state.db if there is no usable one. damage is the fault of the existing one, or nil if it is
+// missing.
+func (o *opener) makeDatabase(damage error) error {
+	if err := syncPath(o.dir.ops, o.dir.path); err != nil {
+		return err
+	}
+	b := rebuilder{dir: o.dir, dirID: o.writer.self.lastDir(), found: &o.found}
+	if damage != nil || o.found.used(o.dir) {
+		return b.rescue(damage)
+	}
+	// The directory is new, or an earlier first start ended after it wrote the id.
+	if o.found.id != "" {
+		o.dir.opts.Logger.Warn("state.db is missing, starting with an empty registry",
+			"path", o.dir.db, "master", o.found.id)
+	}
+	return b.createFirst()
+}
+
+// syncMeta makes the files of the previous master durable if that master was killed or failed: see
+// [boltfile.File.SyncMeta]. A renamed file may still have its old name on the disk, so the directory is synced too.
+func (o *opener) syncMeta() error {
+	if !o.writer.lock.unsettled {
+		return nil
+	}
+	return o.dir.ops.Perform(crashpoint.Settle, func() error {
+		err := o.writer.database.file.SyncMeta()
+		if err == nil {
+			err = statefile.SyncDir(o.dir.path)
+		}
+		if err != nil {
+			return fmt.Errorf("make %s durable: %w", o.dir.db, err)
+		}
+		return nil
+	})
+}
+
+// migrate brings the schema up to the version of this program. It returns the path of the copy that it made before,
+// or "" if there was nothing to do.
+func (o *opener) migrate() (string, error) {
 	var found uint64
-	err := db.handle.view(func(tx *bolt.Tx) (err error) {
+	file, path := o.writer.database.file, o.dir.db
+	err := file.View(func(tx *bolt.Tx) (err error) {
 		found, err = migrations.Version(tx)
 		return err
 	})
 	if errors.Is(err, migrations.ErrNoVersion) {
-		return "", &DamagedError{Path: db.path, Err: err}
+		return "", &statefile.DamagedError{Path: path, Err: err}
 	}
 	if err != nil {
 		return "", err
 	}
-	known := db.steps.Version()
+	known := o.dir.steps.Version()
 	switch {
 	case found > known:
-		return "", &NewerSchemaError{Path: db.path, Found: found, Known: known}
+		return "", &NewerSchemaError{Path: path, Found: found, Known: known}
 	case found == known:
 		return "", nil
 	}
-	if cause := db.isBroken(); cause != nil {
+	if cause := o.broken(); cause != nil {
 		return "", fmt.Errorf("migrate the state: %w", cause)
 	}
-	copied, err := db.copyBeforeMigration()
+	copied, err := o.dir.backups().copy(crashpoint.MigrationCopy, file.View)
 	if err != nil {
 		return "", fmt.Errorf("copy the state before its migration: %w", err)
 	}
-	err = db.handle.update(func(tx *bolt.Tx) error { return db.steps.Apply(tx, found) }, db.commitTx)
+	err = file.Update(func(tx *bolt.Tx) error { return o.dir.steps.Apply(tx, found) }, o.writer.commitTx)
 	if errors.Is(err, migrations.ErrNotAsSaid) {
-		return "", &DamagedError{Path: db.path, Err: err}
+		return "", &statefile.DamagedError{Path: path, Err: err}
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s was not changed (and there is a copy at %s): %w", db.path, copied, err)
+		return "", fmt.Errorf("%s was not changed (and there is a copy at %s): %w", path, copied, err)
 	}
-	db.opts.Logger.Info("state migrated", "path", db.path, "from", found, "to", known, "copy", copied)
+	o.dir.opts.Logger.Info("state migrated", "path", path, "from", found, "to", known, "copy", copied)
 	return copied, nil
 }
 
-// readSelf reads the database's own record, and settles the master's id: the
-// file master-id is right, since the workers were started under it.
-func (db *DB) readSelf(found *finding) error {
+// readRecord reads the database's own record and decides about the master's id: the file master-id takes precedence,
+// since the workers were started under that id.
+func (o *opener) readRecord() error {
+	log, self, path := o.dir.opts.Logger, o.writer.self, o.dir.db
 	var recordErr error
-	err := db.handle.view(func(tx *bolt.Tx) (err error) {
+	err := o.writer.database.file.View(func(tx *bolt.Tx) (err error) {
 		t := tablesOf(tx)
 		if err := t.checkBuckets(); err != nil {
 			return err
 		}
-		found.countedAt = t.countedAt()
-		if db.folded, err = t.tally(); err != nil && found.countErr == nil {
+		o.found.countedAt = t.countedAt()
+		if o.writer.folded, err = t.tally(); err != nil && o.found.countErr == nil {
 			return err
 		}
-		db.txid = uint64(tx.ID())
-		db.found, recordErr = t.meta()
+		o.writer.txid = uint64(tx.ID())
+		self.found, recordErr = t.meta()
 		return nil
 	})
-	if recordErr != nil && found.id == "" && db.opts.OnDamage == Refuse {
+	if recordErr != nil && o.found.id == "" && o.dir.opts.OnDamage == Refuse {
 		err = errors.Join(err, fmt.Errorf("bucket %s: %w", migrations.BucketMeta, recordErr))
 	}
 	if err != nil {
-		return &DamagedError{Path: db.path, Err: err}
+		return &statefile.DamagedError{Path: path, Err: err}
 	}
 	if recordErr != nil {
-		// Without a state directory in it, it counts as moved: nothing is assumed
-		// of the workers that it records.
-		db.opts.Logger.Warn("the database's own record is damaged, making a new one", "path", db.path, "error", recordErr)
-		if err := db.settleID(found, db.newestBackup("").Meta); err != nil {
+		// Without a recorded state directory, the database counts as moved: nothing is assumed about the workers
+		// that it records.
+		log.Warn("the database's own record is damaged, making a new one", "path", path, "error", recordErr)
+		b := rebuilder{dir: o.dir, dirID: self.lastDir(), found: &o.found}
+		if err := b.ensureID(o.dir.backups().newest("").Meta); err != nil {
 			return err
 		}
-		db.found = Meta{MasterID: found.id}
+		self.found = Meta{MasterID: o.found.id}
 	}
-	db.record = db.found
-	switch found.id {
-	case db.found.MasterID:
+	record := self.found
+	switch o.found.id {
+	case record.MasterID:
 	case "":
-		return db.writeMasterID(db.dir, db.found.MasterID)
+		self.set(record)
+		return writeMasterID(o.dir.ops, o.dir.path, record.MasterID)
 	default:
-		db.opts.Logger.Warn("the database is that of another master, taking it over", "path", db.path, "theirs", db.found.MasterID, "master", found.id)
-		db.record.MasterID = found.id
+		log.Warn("the database is that of another master, taking it over",
+			"path", path, "theirs", record.MasterID, "master", o.found.id)
+		record.MasterID = o.found.id
 	}
+	self.set(record)
 	return nil
 }
 
-// openCounter opens counter.dat, or makes it, and settles the count: the larger
-// of the two, into state.db with it, and the clean-shutdown marker out of it.
-func (db *DB) openCounter(found finding) error {
-	if found.countErr != nil && found.count.slot.sequence == 0 {
-		// No record of it is left but in a backup.
-		backup := db.newestBackup(found.id)
-		db.folded, found.countedAt = startedAnew(backup.Processed), backup.asOf()
+// openCounter opens or creates counter.dat and derives the count from it and state.db. It then writes that count
+// into state.db and clears the clean-shutdown marker there.
+func (o *opener) openCounter() error {
+	log, w := o.dir.opts.Logger, o.writer
+	o.deriveCount()
+	if o.found.count.Damaged != nil {
+		log.Warn("one of the two slots of the counter is damaged, going on with the other: "+
+			"the last count may be lost",
+			"path", o.dir.counter, "error", o.found.count.Damaged)
 	}
-	if found.countErr != nil || found.id != "" && found.id != db.found.MasterID {
-		// That of the database is lost, or another master's.
-		db.setTally(larger(found.count.slot.tally, db.folded))
-	} else {
-		db.setTally(settled(found.count, db.folded))
+	saved := w.self.found // as stored in the database
+	if o.found.countErr != nil {
+		saved = Meta{} // write the whole record
 	}
-	if found.count.damaged != nil {
-		db.opts.Logger.Warn("one of the two slots of the counter is damaged, going on with the other: the last count may be lost",
-			"path", filepath.Join(db.dir, counterName), "error", found.count.damaged)
-	}
-	saved := db.found
-	if found.countErr != nil {
-		saved = Meta{} // write all of it
-	}
-	db.record.CleanShutdown = false
-	if since := earliest(db.record.CountShortSince, db.countShort(found)); !since.Equal(db.record.CountShortSince) {
-		// First that the count may be short, then a new counter: a crash in between
-		// must not make it forgotten.
-		db.record.CountShortSince = since
-		if err := db.recordOpened(&saved); err != nil {
+	record := w.self.get()
+	record.CleanShutdown = false
+	since := earliest(record.CountShortSince, o.found.countShort(o.dir, w.self.found))
+	late := !since.Equal(record.CountShortSince)
+	record.CountShortSince = since
+	w.self.set(record)
+	if late {
+		// First record that the count may be short, then make a new counter: a crash in between must not lose that
+		// fact.
+		if err := o.recordStart(&saved); err != nil {
 			return err
 		}
 	}
-	var err error
-	short := db.record.CountShortSince
-	if c := found.count; !c.good() || c.slot.tally != db.tally() || !c.short.Equal(short) {
-		db.counter, err = db.createCounter(db.dir, db.tally(), short)
-	} else {
-		db.counter, err = openCounter(db.dir, c.slot.sequence, short)
-	}
-	if err = db.postpone(err); err != nil {
+	count, err := o.counterFile(since)
+	if err = o.postpone(err); err != nil {
 		return err
 	}
-	if since := db.record.CountShortSince; !since.IsZero() {
-		db.opts.Logger.Warn("processed count may be short", "count", db.acked.Load(), "since", since)
+	w.counter.exchange(count)
+	if !since.IsZero() {
+		log.Warn("processed count may be short", "count", w.counter.processed.Load(), "since", since)
 	}
-	if db.isBroken() == nil {
-		err = db.postpone(db.recordOpened(&saved))
+	if o.broken() == nil {
+		err = o.postpone(o.recordStart(&saved))
 	}
-	db.unopened = db.isBroken() != nil
 	return err
 }
 
-// recordOpened brings into the database what the start has found; saved is its own
-// record as it stands there.
-func (db *DB) recordOpened(saved *Meta) error {
-	if db.record == *saved && db.tally() == db.folded {
+// deriveCount sets the count to what results from counter.dat and state.db.
+func (o *opener) deriveCount() {
+	w, counted := o.writer, o.found.count
+	if o.found.countErr != nil && counted.Slot.Sequence == 0 {
+		// The only remaining record of the count is in a backup.
+		backup := o.dir.backups().newest(o.found.id)
+		w.folded, o.found.countedAt = counterfile.StartedAnew(backup.Processed), backup.asOf()
+	}
+	if o.found.countErr != nil || o.found.id != "" && o.found.id != w.self.found.MasterID {
+		// The count in the database is lost or belongs to another master.
+		w.counter.acknowledge(counterfile.Larger(counted.Slot.Tally, w.folded))
+	} else {
+		w.counter.acknowledge(counterfile.Merged(counted, w.folded))
+	}
+}
+
+// counterFile opens counter.dat, or makes it if it does not have the count.
+func (o *opener) counterFile(short time.Time) (*counterfile.File, error) {
+	counted, count := o.found.count, o.writer.counter.tally()
+	if !counted.Good() || counted.Slot.Tally != count || !counted.Short.Equal(short) {
+		return counterfile.Create(o.dir.ops, o.dir.counter, count, short)
+	}
+	return counterfile.Open(o.dir.counter, counted.Slot.Sequence, short)
+}
+
+// recordStart writes the record and the count into the database, unless it has them. saved is the record as currently
+// stored in it.
+func (o *opener) recordStart(saved *Meta) error {
+	record := o.writer.self.get()
+	if record == *saved && o.writer.counter.tally() == o.writer.folded {
 		return nil
 	}
-	m := putMeta(db.record)
-	if m.err != nil {
-		return m.err
-	}
-	*saved = db.record
-	return db.commitRegistry([]Mutation{m}, 0)
+	*saved = record
+	return o.writer.commitRecord(record)
 }

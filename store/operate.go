@@ -4,73 +4,79 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// operateWait is how long what an operator does waits for a master to end.
+// operateWait is how long an operator's command waits for a master to terminate.
 const operateWait = 500 * time.Millisecond
 
-// operate takes mastership for as long as do takes. Errors of do come as they are.
-func operate(dir string, do func(*DB) error) (err error) {
-	db := offline(dir, operateWait)
-	if db.dirID, err = dirID(dir); err != nil {
+// operation is the change of a state by an operator's command while no master runs. It holds mastership over the state
+// and exists only while the command runs.
+type operation struct {
+	dir   *stateDir
+	lock  *mastership
+	dirID FileID
+}
+
+// operate runs do with mastership over the state in path. It returns errors of do unchanged.
+func operate(path string, do func(*operation) error) (err error) {
+	op := operation{dir: offline(path, operateWait)}
+	if op.dirID, err = DirID(path); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
-	if db.lock, err = db.acquireMastership(dir, operateWait); err != nil {
+	if op.lock, err = acquireMastership(op.dir.ops, path, operateWait); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.closeFiles(), db.do(crashpoint.Unlock, db.lock.release)) }()
-	err = do(db)
-	// What the last master has left unsettled is for the next one to settle, and so is
-	// what has failed here: a file may have its name in the kernel's cache alone.
-	db.lock.orderly = !db.lock.unsettled && err == nil
+	defer func() { err = errors.Join(err, op.dir.ops.Perform(crashpoint.Unlock, op.lock.release)) }()
+	err = do(&op)
+	// If the last master left the state unsettled, the next master must make it durable. The same applies after a
+	// failure here: a file may have its name only in the kernel's cache.
+	op.lock.orderly = !op.lock.unsettled && err == nil
 	return err
 }
 
-// RestoreOptions say what [Restore] does; the zero value works.
+// RestoreOptions are the options of [Restore]; the zero value works.
 type RestoreOptions struct {
-	// CountOfBackup takes the count of the backup, also where that of the state is
-	// larger.
+	// CountOfBackup makes Restore take the count of the backup even if that of the state is larger.
 	CountOfBackup bool
-	// Incomplete takes a backup of which single records cannot be read.
+	// Incomplete makes Restore accept a backup with records that cannot be read.
 	Incomplete bool
 }
 
-// Restored is what [Restore] has done.
+// Restored is the outcome of [Restore].
 type Restored struct {
 	Backup Summary
-	// Replaced is where the database is kept that was there; empty where none was.
+	// Replaced is the path at which the previous database is kept; empty if there was none.
 	Replaced string
-	// CountBefore is that of the state that was replaced, -1 where it is not known.
+	// CountBefore is the count of the replaced state, -1 if it is not known.
 	CountBefore int64
-	// Count is the one now.
+	// Count is the count after the restore.
 	Count int64
 	// CountShortSince is as in [Meta].
 	CountShortSince time.Time
-	// Foreign: the backup is that of another master, whose id was not taken over.
+	// Foreign is set if the backup is from another master, whose id was not taken over.
 	Foreign bool
-	// Elsewhere: it was made in another directory, so that no process that it names
-	// is touched.
+	// Elsewhere is set if the backup was made in another directory, so that none of its processes are touched.
 	Elsewhere bool
 }
 
-// Restore puts the backup at path in the place of the state in dir, while no master
-// runs. All of the backup is checked before anything is touched, and the database
-// that it replaces is kept. The master keeps the id that its living workers know it
-// by; what lives and is not in the backup the next start finds.
+// Restore replaces the state in dir by the backup at path, while no master runs. It checks the whole backup before
+// it changes anything, and keeps the database that it replaces. The master keeps the id by which its living workers
+// know it. The next start finds living workers that are not in the backup.
 //
-// Its error is a [DamagedError] with Backup set, a [NewerSchemaError], a
-// [LockedError], or one of the operating system.
+// Its error is a [DamagedError] with Backup set, a [NewerSchemaError], a [LockedError], or an error of the
+// operating system.
 func Restore(dir, path string, opts RestoreOptions) (Restored, error) {
 	src, c, sum, err := openBackup(path)
 	if err != nil {
@@ -78,46 +84,43 @@ func Restore(dir, path string, opts RestoreOptions) (Restored, error) {
 	}
 	defer func() { _ = src.Close() }()
 	if len(c.Bad) > 0 && !opts.Incomplete {
-		return Restored{}, &DamagedError{Path: path, Err: fmt.Errorf("%d records cannot be read, the first is %s", len(c.Bad), firstBad(c.Bad)), Backup: true}
+		return Restored{}, &statefile.DamagedError{
+			Path:   path,
+			Err:    fmt.Errorf("%d records cannot be read, the first is %s", len(c.Bad), firstBad(c.Bad)),
+			Backup: true,
+		}
 	}
 	made := offline(dir, operateWait)
-	if err := errors.Join(made.makeDir(dir), made.syncWay(dir)); err != nil {
+	if err := errors.Join(makeDir(made.ops, dir), syncPath(made.ops, dir)); err != nil {
 		return Restored{}, err
 	}
 	out := Restored{Backup: sum}
-	err = operate(dir, func(db *DB) error {
-		if there, err := os.Stat(db.path); err == nil {
+	err = operate(dir, func(op *operation) error {
+		if there, err := os.Stat(op.dir.db); err == nil {
 			if fi, err := src.Stat(); err == nil && os.SameFile(fi, there) {
 				return fmt.Errorf("restore %s: it is the state itself: name a copy of it", path)
 			}
 		}
-		return db.replaceBy(src, c, opts, &out)
+		return op.restore(src, c, opts, &out)
 	})
 	return out, err
 }
 
-func firstBad(bad map[string]error) string {
-	keys := make([]string, 0, len(bad))
-	for key := range bad {
-		keys = append(keys, key)
-	}
-	return slices.Min(keys)
-}
-
-// replaceBy makes the backup in src, which holds c, the database.
-func (db *DB) replaceBy(src *os.File, c content, opts RestoreOptions, out *Restored) error {
-	found, err := db.look()
+// restore replaces the database by the backup in src, whose content is c.
+func (op *operation) restore(src *os.File, c content, opts RestoreOptions, out *Restored) error {
+	found, err := readDiskState(op.dir)
 	if err != nil {
 		return err
 	}
 	var short time.Time
-	out.CountBefore, short = db.countNow(found, c)
-	if err := db.keepAsideSmall(&found); err != nil {
+	out.CountBefore, short = op.countNow(found, c)
+	if err := found.keepAsideSmall(op.dir); err != nil {
 		return err
 	}
 	out.Foreign = found.id != "" && found.id != c.Meta.MasterID
-	out.Elsewhere = c.Meta.StateDir != db.dirID
-	if err := db.settleID(&found, c.Meta); err != nil {
+	out.Elsewhere = c.Meta.StateDir != op.dirID
+	b := rebuilder{dir: op.dir, dirID: op.dirID, found: &found}
+	if err := b.ensureID(c.Meta); err != nil {
 		return err
 	}
 	record := c.Meta
@@ -127,89 +130,86 @@ func (db *DB) replaceBy(src *os.File, c content, opts RestoreOptions, out *Resto
 		out.Count = c.Processed
 	}
 	if out.Count < out.CountBefore {
-		short = db.sinceOr(c.CountedAt)
+		short = op.dir.sinceOr(c.CountedAt)
 	}
 	record.CountShortSince = earliest(record.CountShortSince, short)
 	out.CountShortSince = record.CountShortSince
-	sequence := max(c.Sequence, sequenceOf(db.path))
-	if backups, err := listBackups(db.dir); err == nil && len(backups) > 0 {
+	sequence := max(c.Sequence, boltfile.LastTx(op.dir.db))
+	if backups, err := listBackups(op.dir.path); err == nil && len(backups) > 0 {
 		sequence = max(sequence, backups[len(backups)-1].sequence)
 	}
-	if out.Replaced, err = db.keepReplaced(); err != nil {
+	if out.Replaced, err = op.keepReplaced(); err != nil {
 		return err
 	}
 	fi, err := src.Stat()
 	if err != nil {
 		return err
 	}
-	img, err := openImage(src, fi.Size())
+	img, err := boltfile.OpenImage(src, fi.Size())
 	if err != nil {
-		return &DamagedError{Path: out.Backup.Path, Err: err, Backup: true}
+		return &statefile.DamagedError{Path: out.Backup.Path, Err: err, Backup: true}
 	}
-	event := AppendEvent(Event{
-		Time: time.Now(), Type: EventFromBackup, Detail: fmt.Sprintf("an operator has restored %s", out.Backup.Path),
-	})
-	err = db.place(crashpoint.Restore, db.path+tempSuffix, func(dst *os.File) (string, error) {
-		return db.path, db.fillFrom(dst, img, sequence+1, startedAnew(out.Count), putMeta(record), event)
-	}, func(f *os.File) error { return checkCopy(f, db.steps.Version()) })
+	detail := fmt.Sprintf("an operator has restored %s", out.Backup.Path)
+	err = op.dir.replaceDB(img, sequence+1, counterfile.StartedAnew(out.Count), record, detail)
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", out.Backup.Path, err)
 	}
-	// After the database: on the way the count is the larger one of the two.
-	if !found.count.good() || found.count.slot.tally != startedAnew(out.Count) || !found.count.short.Equal(record.CountShortSince) {
-		counter, err := db.createCounter(db.dir, startedAnew(out.Count), record.CountShortSince)
+	// The counter is made after the database: in between, the larger count of the two is the valid one.
+	if !found.count.Good() || found.count.Slot.Tally != counterfile.StartedAnew(out.Count) ||
+		!found.count.Short.Equal(record.CountShortSince) {
+		count := counterfile.StartedAnew(out.Count)
+		counter, err := counterfile.Create(op.dir.ops, op.dir.counter, count, record.CountShortSince)
 		if err != nil {
 			return err
 		}
-		return counter.close()
+		return counter.Close()
 	}
 	return nil
 }
 
-// countNow is the count of the state that there is, -1 where it cannot be told, and
-// since when the larger one of it and the backup's may be short; zero: it is exact.
-func (db *DB) countNow(found finding, backup content) (count int64, short time.Time) {
-	count, short = -1, found.count.short
-	if found.count.slot.sequence > 0 {
-		count = found.count.slot.processed
+// countNow returns the count of the existing state, -1 if it cannot be read. short is the time since when the
+// larger of that count and the backup's may be short; zero means that it is exact.
+func (op *operation) countNow(found diskState, backup content) (count int64, short time.Time) {
+	count, short = -1, found.count.Short
+	if found.count.Slot.Sequence > 0 {
+		count = found.count.Slot.Processed
 	}
-	exact := found.count.good()
-	c, err := db.readOwn()
+	exact := found.count.Good()
+	c, err := op.dir.content()
 	switch {
 	case err == nil && !c.countless():
 		count, short = max(count, c.Processed), earliest(short, c.Meta.CountShortSince)
 		if !exact && !c.Meta.CleanShutdown {
-			short = earliest(short, db.sinceOr(c.CountedAt))
+			short = earliest(short, op.dir.sinceOr(c.CountedAt))
 		}
 	case !exact && !backup.Meta.CleanShutdown:
-		short = db.sinceOr(backup.CountedAt)
+		short = op.dir.sinceOr(backup.CountedAt)
 	}
 	return count, short
 }
 
-// keepReplaced keeps what is in the place of the database, and returns its name.
-// It is copied, so that at no moment there is no database.
-func (db *DB) keepReplaced() (string, error) {
-	fi, err := os.Stat(db.path)
+// keepReplaced keeps the file at the database's path and returns the name under which it is kept. A regular file is
+// copied, so that there is a database at every moment.
+func (op *operation) keepReplaced() (string, error) {
+	fi, err := os.Stat(op.dir.db)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("keep the state that is replaced: %w", err)
 	}
-	kept := asideName(db.path, replacedInfix)
+	kept := statefile.AsideName(op.dir.db, statefile.ReplacedInfix)
 	if fi.Mode().IsRegular() {
-		err = db.replaceFile(crashpoint.Replaced, kept, func(dst *os.File) error {
-			src, err := os.Open(db.path)
+		err = op.dir.ops.Replace(crashpoint.Replaced, kept, func(dst *os.File) error {
+			src, err := safefile.Open(op.dir.db)
 			if err != nil {
 				return err
 			}
 			defer func() { _ = src.Close() }()
-			_, err = io.Copy(onlyWriter{dst}, src)
-			return err
+			return statefile.CopyTo(dst, src)
 		})
 	} else {
-		err = db.publish(crashpoint.Replaced, db.path, kept)
+		err = op.dir.ops.Publish(crashpoint.Replaced, op.dir.db, kept)
 	}
 	if err != nil {
 		return "", fmt.Errorf("keep the state that is replaced: %w", err)
@@ -217,37 +217,36 @@ func (db *DB) keepReplaced() (string, error) {
 	return kept, nil
 }
 
-// Compacted is what [Compact] has done, in bytes.
+// Compacted holds the size of the file before and after [Compact], in bytes.
 type Compacted struct{ Before, After int64 }
 
-// errNothingGained ends a compaction that would make the file no smaller.
+// errNothingGained ends a compaction that would not make the file smaller.
 var errNothingGained = errors.New("nothing gained")
 
-// Compact writes the database of the state in dir anew without the room in it that
-// is not used, while no master runs. Where that gains nothing the file stays as it
-// is. Errors are those of [ReadSnapshot].
+// Compact rewrites the database of the state in dir without its unused space, while no master runs. If that does
+// not make the file smaller, the file is left unchanged. Errors are those of [ReadSnapshot].
 func Compact(dir string) (Compacted, error) {
 	var out Compacted
 	if _, err := os.Stat(filepath.Join(dir, dbName)); err != nil {
 		return out, fmt.Errorf("no state to compact: %w", err)
 	}
-	err := operate(dir, func(db *DB) error {
-		before, err := db.readOwn()
+	err := operate(dir, func(op *operation) error {
+		before, err := op.dir.content()
 		if err != nil {
 			return err
 		}
-		fi, err := os.Stat(db.path)
+		fi, err := os.Stat(op.dir.db)
 		if err != nil {
 			return err
 		}
 		out = Compacted{fi.Size(), fi.Size()}
-		src, err := openHandle(db.path, false, operateWait)
+		src, err := boltfile.OpenReadOnly(op.dir.db, operateWait)
 		if err != nil {
 			return err
 		}
-		defer func() { _ = src.close() }()
-		err = db.place(crashpoint.Compact, db.path+tempSuffix, func(dst *os.File) (string, error) {
-			return db.path, fillCompact(dst, src, before.Sequence)
+		defer func() { _ = src.Close() }()
+		err = op.dir.ops.Place(crashpoint.Compact, op.dir.db+statefile.TempSuffix, func(dst *os.File) (string, error) {
+			return op.dir.db, fillCompact(dst, src, before.Sequence)
 		}, func(dst *os.File) error {
 			fi, err := dst.Stat()
 			if err != nil {
@@ -257,7 +256,7 @@ func Compact(dir string) (Compacted, error) {
 				return errNothingGained
 			}
 			out.After = fi.Size()
-			after, err := readContent(dst, fi.Size(), db.steps.Version())
+			after, err := readContent(dst, fi.Size(), op.dir.steps.Version())
 			if err == nil && !before.tables.equal(after.tables) {
 				err = errors.New("the compacted file holds something else")
 			}
@@ -275,16 +274,11 @@ func Compact(dir string) (Compacted, error) {
 }
 
 // fillCompact copies every pair of src into dst, an empty file.
-func fillCompact(dst *os.File, src *handle, sequence uint64) error {
-	b, err := bolt.Open(dst.Name(), 0o600, &bolt.Options{Timeout: operateWait, FreelistType: bolt.FreelistMapType})
-	if err != nil {
+func fillCompact(dst *os.File, src *boltfile.File, sequence uint64) error {
+	if err := src.CompactTo(dst.Name(), operateWait); err != nil {
 		return err
 	}
-	err = guard(src.path, func() error { return bolt.Compact(b, src.bolt, 0) })
-	if err = errors.Join(err, b.Close()); err != nil {
-		return err
-	}
-	return renumber(dst, sequence+1)
+	return boltfile.Renumber(dst, sequence+1)
 }
 
 func (t tables) equal(other tables) bool {
@@ -302,30 +296,11 @@ func (t tables) equal(other tables) bool {
 	return true
 }
 
-// readOwn reads all of the database.
-func (db *DB) readOwn() (content, error) {
-	f, img, err := loadImage(db.path)
-	if err != nil {
-		return content{}, err
-	}
-	defer func() { _ = f.Close() }()
-	c, err := img.content(db.steps.Version())
-	if newer, ok := errors.AsType[*NewerSchemaError](err); ok {
-		newer.Path = db.path
-		return content{}, err
-	}
-	if err != nil {
-		return content{}, &DamagedError{Path: db.path, Err: err}
-	}
-	return c, nil
-}
-
-// Migration is what [Migrate] has done, or [RehearseMigration] has shown to be
-// possible.
+// Migration is the outcome of [Migrate], or the plan that [RehearseMigration] has tried.
 type Migration struct {
-	From, To uint64   // versions of the schema; equal where there is nothing to do
-	Steps    []string // what each step from one version to the next does, for people
-	// Copy is the backup of what there was before; empty where nothing was done.
+	From, To uint64   // schema versions; equal if there is nothing to do
+	Steps    []string // a description of each step from one version to the next
+	// Copy is the backup made before the migration; empty if nothing was done.
 	Copy string
 }
 
@@ -337,16 +312,15 @@ func newMigration(from uint64) Migration {
 	return m
 }
 
-// Migrate brings the state in dir up to the schema of this release while no master
-// runs, as the next start would, after it has made a backup. Errors are those of
-// [ReadSnapshot].
+// Migrate brings the state in dir up to the schema of this release while no master runs. It does what the next
+// start would do, including the backup that precedes the migration. Errors are those of [ReadSnapshot].
 func Migrate(dir string) (Migration, error) {
 	var out Migration
 	if _, err := os.Stat(filepath.Join(dir, dbName)); err != nil {
 		return out, fmt.Errorf("no state to migrate: %w", err)
 	}
-	err := operate(dir, func(db *DB) error {
-		before, err := db.readOwn()
+	err := operate(dir, func(op *operation) error {
+		before, err := op.dir.content()
 		if err != nil {
 			return err
 		}
@@ -354,13 +328,7 @@ func Migrate(dir string) (Migration, error) {
 		if out.From == out.To {
 			return nil
 		}
-		if err := db.openExisting(&finding{}); err != nil {
-			return err
-		}
-		if err := db.settle(); err != nil {
-			return err
-		}
-		out.Copy, err = db.migrate()
+		out.Copy, err = op.migrate()
 		return err
 	})
 	if err != nil {
@@ -369,8 +337,22 @@ func Migrate(dir string) (Migration, error) {
 	return out, nil
 }
 
-// RehearseMigration does what [Migrate] would on a copy of the database at path,
-// which it removes again. Nobody may have the database open for writing.
+// migrate opens the database and brings it up to the schema of this release.
+func (op *operation) migrate() (copied string, err error) {
+	w := newDB(op.dir, op.lock, op.dirID).committer.writer
+	defer func() { err = errors.Join(err, w.exchange(nil, nil)) }()
+	o := opener{dir: op.dir, writer: w, broken: func() error { return nil }}
+	if err := o.openExisting(); err != nil {
+		return "", err
+	}
+	if err := o.syncMeta(); err != nil {
+		return "", err
+	}
+	return o.migrate()
+}
+
+// RehearseMigration performs the steps of [Migrate] on a temporary copy of the database at path. No process may
+// have the database open for writing.
 func RehearseMigration(path string) (Migration, error) {
 	src, c, _, err := openBackup(path)
 	if err != nil {
@@ -385,18 +367,18 @@ func RehearseMigration(path string) (Migration, error) {
 	if err != nil {
 		return Migration{}, err
 	}
-	img, err := openImage(src, fi.Size())
+	img, err := boltfile.OpenImage(src, fi.Size())
 	if err != nil {
 		return Migration{}, err
 	}
-	f, err := os.CreateTemp("", "hsu-master-migration-*"+tempSuffix)
+	f, err := os.CreateTemp("", "hsu-master-migration-*"+statefile.TempSuffix)
 	if err != nil {
 		return Migration{}, fmt.Errorf("rehearse the migration: %w", err)
 	}
-	db := offline(filepath.Dir(path), operateWait)
-	err = db.fillFrom(f, img, img.meta.TxID, c.count)
+	dir := offline(filepath.Dir(path), operateWait)
+	err = dir.fillFrom(f, img, img.Meta.TxID, c.count)
 	if err == nil {
-		err = checkCopy(f, db.steps.Version())
+		err = checkCopy(f, dir.steps.Version())
 	}
 	if err = errors.Join(err, f.Close(), os.Remove(f.Name())); err != nil {
 		return Migration{}, fmt.Errorf("rehearse the migration from schema version %d to %d: %w", out.From, out.To, err)

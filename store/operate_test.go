@@ -16,11 +16,13 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 func replacedIn(t *testing.T, dir string) []string {
 	t.Helper()
-	kept, err := listAside(filepath.Join(dir, dbName), replacedInfix)
+	kept, err := statefile.ListAside(filepath.Join(dir, dbName), statefile.ReplacedInfix)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +39,7 @@ func TestRestoreKeepsWhatItReplacesAndTheLargerCount(t *testing.T) {
 		"the larger count":         {want: countAll},
 		"that of the backup":       {opts: RestoreOptions{CountOfBackup: true}, want: 10, short: true},
 		"the database is damaged":  {spoil: []string{dbName}, want: countAll},
-		"the counter is damaged":   {spoil: []string{counterName}, want: 10, short: true}, // at least; see below
+		"the counter is damaged":   {spoil: []string{counterName}, want: 10, short: true}, // at least 10; see below
 		"database and counter are": {spoil: []string{dbName, counterName}, want: 10, short: true},
 		"and the id":               {spoil: []string{dbName, counterName, masterIDName}, want: 10, short: true},
 	} {
@@ -51,10 +53,11 @@ func TestRestoreKeepsWhatItReplacesAndTheLargerCount(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
-		if kept := replacedIn(t, dir); len(kept) != 1 || kept[0] != out.Replaced || !bytes.Equal(readFile(t, kept[0]), before) {
+		if kept := replacedIn(t, dir); len(kept) != 1 || kept[0] != out.Replaced ||
+			!bytes.Equal(readFile(t, kept[0]), before) {
 			t.Errorf("%s: replaced files: %v, said %q", what, kept, out.Replaced)
 		}
-		db := openTest(t, dir, Options{}) // nothing is left to recover from
+		db := openTest(t, dir, Options{}) // no damage is left, so Open needs no recovery
 		s := snapshot(t, db)
 		exact := c.want == countAll || c.opts.CountOfBackup || len(c.spoil) > 1
 		if len(s.Workers) != 1 || s.Processed != out.Count || exact && s.Processed != c.want || s.Processed < c.want {
@@ -66,8 +69,8 @@ func TestRestoreKeepsWhatItReplacesAndTheLargerCount(t *testing.T) {
 		if db.MasterID() != id || out.Foreign || out.Backup.Processed != 10 || out.Backup.Workers != 1 {
 			t.Errorf("%s: id %s, said %+v", what, db.MasterID(), out)
 		}
-		// It is newer than every backup, which the next damage would take otherwise.
-		made, err := db.BackUp()
+		// The restored database is newer than every backup. Otherwise the next recovery would use one of those.
+		made, err := db.Backup()
 		if err != nil || made < backupsIn(t, dir)[2] {
 			t.Errorf("%s: the next backup is %q, %v", what, made, err)
 		}
@@ -84,16 +87,18 @@ func TestRestoreIntoANewFolder(t *testing.T) {
 	backup := backupsIn(t, from)[2]
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	out, err := Restore(dir, backup, RestoreOptions{})
-	if err != nil || out.Replaced != "" || out.CountBefore != -1 || out.Count != countBackedUp || !out.Elsewhere || out.CountShortSince.IsZero() {
+	if err != nil || out.Replaced != "" || out.CountBefore != -1 || out.Count != countBackedUp || !out.Elsewhere ||
+		out.CountShortSince.IsZero() {
 		t.Fatalf("%+v, %v", out, err)
 	}
 	db := openTest(t, dir, Options{})
-	if s := snapshot(t, db); len(s.Workers) != 3 || s.Processed != countBackedUp || !db.Moved() || db.MasterID() != out.Backup.MasterID {
+	if s := snapshot(t, db); len(s.Workers) != 3 || s.Processed != countBackedUp || !db.Moved() ||
+		db.MasterID() != out.Backup.MasterID {
 		t.Errorf("workers %v, processed %d, moved %t", ids(s), s.Processed, db.Moved())
 	}
 }
 
-// The living workers know their master by the id that it has.
+// The master keeps its id, by which its living workers know it.
 func TestRestoreOfAnothersBackupKeepsTheID(t *testing.T) {
 	dir := killed(t)
 	id := strings.TrimSpace(string(readFile(t, filepath.Join(dir, masterIDName))))
@@ -101,7 +106,8 @@ func TestRestoreOfAnothersBackupKeepsTheID(t *testing.T) {
 	if err != nil || !out.Foreign || !out.Elsewhere || out.Count != countAll {
 		t.Errorf("%+v, %v", out, err)
 	}
-	if p, err := Check(dir); err != nil || slices.ContainsFunc(p, func(p Problem) bool { return p.Where == masterIDName }) {
+	if p, err := Check(dir); err != nil ||
+		slices.ContainsFunc(p, func(p Problem) bool { return p.Where == masterIDName }) {
 		t.Errorf("check: %+v, %v", p, err)
 	}
 	db := openTest(t, dir, Options{})
@@ -110,7 +116,7 @@ func TestRestoreOfAnothersBackupKeepsTheID(t *testing.T) {
 	}
 }
 
-// What was closed in order has the whole count in it.
+// A state that was closed in order has the whole count.
 func TestRestoreOfAFinishedStateKnowsTheCount(t *testing.T) {
 	from := killed(t)
 	mustClose(t, openTest(t, from, Options{}))
@@ -157,8 +163,11 @@ func TestRestoreRefusesBeforeItTouchesAnything(t *testing.T) {
 	refused("a folder", t.TempDir(), isDamaged)
 	refused("missing", filepath.Join(dir, "nothing"), func(err error) bool { return errors.Is(err, fs.ErrNotExist) })
 	refused("newer", newer, func(err error) bool { return errors.As(err, &tooNew) && tooNew.Path == newer })
-	refused("the state itself", filepath.Join(dir, dbName), func(err error) bool { return strings.Contains(err.Error(), "the state itself") })
-	if out, err := Restore(copyTree(t, dir), partly, RestoreOptions{Incomplete: true}); err != nil || out.Backup.Bad != 1 {
+	refused("the state itself", filepath.Join(dir, dbName), func(err error) bool {
+		return strings.Contains(err.Error(), "the state itself")
+	})
+	if out, err := Restore(copyTree(t, dir), partly, RestoreOptions{Incomplete: true}); err != nil ||
+		out.Backup.Bad != 1 {
 		t.Errorf("what can be read of it: %+v, %v", out, err)
 	}
 	nowhere := filepath.Join(t.TempDir(), "nowhere")
@@ -192,8 +201,8 @@ func TestNothingIsOperatedOnUnderAMaster(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// Whatever act of a restore is the last, there is a whole state: the one before, or
-// the restored one, and never a smaller count.
+// If a restore is interrupted after any operation, the state is complete: it is either the previous or the restored
+// one, and the count is never smaller.
 func TestRestoreThatIsCutOffLeavesAWholeState(t *testing.T) {
 	for what, spoilt := range map[string][]string{"sound": nil, "without counter": {counterName}} {
 		for n, ended := 1, false; !ended; n++ {
@@ -206,25 +215,26 @@ func TestRestoreThatIsCutOffLeavesAWholeState(t *testing.T) {
 				t.Fatal(err)
 			}
 			passed := 0
-			db := offline(dir, time.Second)
-			db.at = func(string) error {
+			op := operation{dir: offline(dir, time.Second)}
+			op.dir.ops.At = func(string) error {
 				if passed++; passed >= n {
 					return errDisk
 				}
 				return nil
 			}
-			if db.dirID, err = dirID(dir); err != nil {
+			if op.dirID, err = DirID(dir); err != nil {
 				t.Fatal(err)
 			}
 			out := Restored{Backup: sum}
-			err = db.replaceBy(src, c, RestoreOptions{}, &out)
+			err = op.restore(src, c, RestoreOptions{}, &out)
 			if err != nil && !errors.Is(err, errDisk) {
 				t.Fatal(err)
 			}
 			ended = err == nil
 			_ = src.Close()
 			s := snapshot(t, openTest(t, dir, recovering))
-			if len(s.Workers) != 4 && len(s.Workers) != 1 || s.Processed < countBackedUp || spoilt == nil && s.Processed != countAll || ended != (len(s.Workers) == 1 && ended) {
+			if len(s.Workers) != 4 && len(s.Workers) != 1 || s.Processed < countBackedUp ||
+				spoilt == nil && s.Processed != countAll || ended != (len(s.Workers) == 1 && ended) {
 				t.Errorf("%s: after act %d: workers %v, processed %d", what, n, ids(s), s.Processed)
 			}
 			if spoilt != nil && s.Meta.CountShortSince.IsZero() {
@@ -250,7 +260,7 @@ func TestCompactedStateHoldsTheSameInLess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := sequenceOf(filepath.Join(dir, dbName))
+	old := boltfile.LastTx(filepath.Join(dir, dbName))
 	out, err := Compact(dir)
 	if err != nil || out.After >= out.Before/2 {
 		t.Errorf("%+v, %v", out, err)
@@ -259,14 +269,15 @@ func TestCompactedStateHoldsTheSameInLess(t *testing.T) {
 	if diff := cmp.Diff(before, after); err != nil || diff != "" {
 		t.Errorf("%v, %s", err, diff)
 	}
-	if now := sequenceOf(filepath.Join(dir, dbName)); now <= old {
+	if now := boltfile.LastTx(filepath.Join(dir, dbName)); now <= old {
 		t.Errorf("it counts as older than its backups: %d after %d", now, old)
 	}
 	checkFiles(t, dir)
-	// A second time there is nothing to gain, and the file stays.
+	// A second compaction gains nothing, and the file is unchanged.
 	content := readFile(t, filepath.Join(dir, dbName))
 	again, err := Compact(dir)
-	if err != nil || again.Before != out.After || again.After != out.After || !bytes.Equal(content, readFile(t, filepath.Join(dir, dbName))) {
+	if err != nil || again.Before != out.After || again.After != out.After ||
+		!bytes.Equal(content, readFile(t, filepath.Join(dir, dbName))) {
 		t.Errorf("again: %+v, %v", again, err)
 	}
 	db = openTest(t, dir, Options{})
@@ -282,7 +293,7 @@ func TestCompactedStateHoldsTheSameInLess(t *testing.T) {
 	if _, err := Compact(dir); !errors.As(err, &damaged) {
 		t.Errorf("of garbage: %v", err)
 	}
-	remove(t, filepath.Join(dir, dbName)) // for checkFiles
+	remove(t, filepath.Join(dir, dbName)) // so that checkFiles passes
 	mustClose(t, openTest(t, dir, Options{}))
 }
 
@@ -298,7 +309,8 @@ func TestMigrateWithoutAMaster(t *testing.T) {
 		t.Errorf("rehearsed: %+v, %v", out, err)
 	}
 	current := copyState(t, dir)
-	if out, err = Migrate(current); err != nil || out.From != 1 || out.To != last || !slices.Equal(out.Steps, steps) || out.Copy == "" {
+	if out, err = Migrate(current); err != nil || out.From != 1 || out.To != last ||
+		!slices.Equal(out.Steps, steps) || out.Copy == "" {
 		t.Errorf("migrated: %+v, %v", out, err)
 	}
 	if out, err = Migrate(current); err != nil || out.From != last || out.To != last || out.Copy != "" {
@@ -323,8 +335,10 @@ func TestMigrateWithoutAMaster(t *testing.T) {
 	if err != nil || s.SchemaVersion != last+2 || s.Meta.CleanShutdown || len(s.Workers) != 1 || s.Processed != 3 {
 		t.Errorf("schema %d, clean %t, workers %v: %v", s.SchemaVersion, s.Meta.CleanShutdown, ids(s), err)
 	}
-	migrations.All = append(migrations.All[:last:last], func(*bolt.Tx) error { return errDisk })
-	if _, err := RehearseMigration(out.Copy); !errors.Is(err, errDisk) || !strings.Contains(err.Error(), fmt.Sprintf("from schema version 1 to %d", last+1)) {
+	failing := migrations.Step{Change: func(*bolt.Tx) error { return errDisk }}
+	migrations.All = append(migrations.All[:last:last], failing)
+	if _, err := RehearseMigration(out.Copy); !errors.Is(err, errDisk) ||
+		!strings.Contains(err.Error(), fmt.Sprintf("from schema version 1 to %d", last+1)) {
 		t.Errorf("a step that fails: %v", err)
 	}
 }
@@ -340,13 +354,13 @@ func TestExportHoldsTheWholeCount(t *testing.T) {
 	if tree(t, dir) != before {
 		t.Error("the export has changed the state")
 	}
-	if again, err := Inspect(path); err != nil || again != sum {
+	if again, err := inspect(path); err != nil || again != sum {
 		t.Errorf("%+v, %v, want %+v", again, err, sum)
 	}
 	if fi, err := os.Stat(path); err != nil || fi.Mode() != 0o600 {
 		t.Errorf("mode %s, %v", fi.Mode(), err)
 	}
-	// It is what a master can go on from.
+	// A master can start from the export.
 	s := snapshot(t, openTest(t, restoredFrom(t, path), Options{}))
 	if s.Processed != countAll || len(s.Workers) != 4 {
 		t.Errorf("workers %v, processed %d", ids(s), s.Processed)
@@ -393,13 +407,13 @@ func TestSavedBackupReplacesNothingUnasked(t *testing.T) {
 	if err := save(path, true); err != nil {
 		t.Errorf("replaced: %v", err)
 	}
-	if _, err := Inspect(path); err != nil {
+	if _, err := inspect(path); err != nil {
 		t.Error(err)
 	}
 	if err := save(t.TempDir(), true); err == nil {
 		t.Error("a folder was replaced")
 	}
-	// Made meanwhile by somebody else.
+	// Another process creates the file in the meantime.
 	path += "2"
 	_, err := SaveBackup(path, false, func(f *os.File) error {
 		overwrite(t, path, []byte("mine"))
@@ -408,13 +422,16 @@ func TestSavedBackupReplacesNothingUnasked(t *testing.T) {
 	if !errors.Is(err, ErrExists) || string(readFile(t, path)) != "mine" {
 		t.Errorf("made meanwhile: %v", err)
 	}
-	// What was written is checked before it gets its name.
+	// The written data is checked before the file gets its name.
 	_, err = SaveBackup(path+"3", false, func(f *os.File) error { _, err := f.WriteString("garbage"); return err })
 	if _, damaged := errors.AsType[*DamagedError](err); !damaged {
 		t.Errorf("garbage: %v", err)
 	}
 	var out bytes.Buffer
-	if _, err := StreamBackup(&out, func(f *os.File) error { _, err := f.WriteString("garbage"); return err }); err == nil || out.Len() > 0 {
+	if _, err := StreamBackup(&out, func(f *os.File) error {
+		_, err := f.WriteString("garbage")
+		return err
+	}); err == nil || out.Len() > 0 {
 		t.Errorf("garbage to a stream: %v, %d bytes", err, out.Len())
 	}
 	sum, err := StreamBackup(&out, func(f *os.File) error { return Export(dir, f) })

@@ -17,15 +17,20 @@ var harmless = func() map[uint64]bool {
 	set := make(map[uint64]bool)
 	for _, nr := range []uint64{
 		unix.SYS_READ, unix.SYS_PREAD64, unix.SYS_LSEEK, unix.SYS_FSTAT, unix.SYS_STAT, unix.SYS_LSTAT,
-		unix.SYS_NEWFSTATAT, unix.SYS_STATX, unix.SYS_FSTATFS, unix.SYS_GETDENTS64, unix.SYS_READLINK, unix.SYS_READLINKAT,
+		unix.SYS_NEWFSTATAT, unix.SYS_STATX, unix.SYS_FSTATFS, unix.SYS_GETDENTS64,
+		unix.SYS_READLINK, unix.SYS_READLINKAT,
 		unix.SYS_ACCESS, unix.SYS_FACCESSAT, unix.SYS_FACCESSAT2, unix.SYS_FLOCK, unix.SYS_GETCWD,
 		unix.SYS_MUNMAP, unix.SYS_MADVISE, unix.SYS_MINCORE, unix.SYS_BRK, unix.SYS_MLOCK, unix.SYS_PRCTL,
-		unix.SYS_FUTEX, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_SCHED_YIELD, unix.SYS_CLONE, unix.SYS_CLONE3,
-		unix.SYS_EXIT, unix.SYS_EXIT_GROUP, unix.SYS_GETTID, unix.SYS_GETPID, unix.SYS_GETPPID, unix.SYS_TGKILL, unix.SYS_KILL,
+		unix.SYS_FUTEX, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_SCHED_YIELD,
+		unix.SYS_CLONE, unix.SYS_CLONE3,
+		unix.SYS_EXIT, unix.SYS_EXIT_GROUP, unix.SYS_GETTID, unix.SYS_GETPID, unix.SYS_GETPPID,
+		unix.SYS_TGKILL, unix.SYS_KILL,
 		unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK,
-		unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT, unix.SYS_EPOLL_WAIT, unix.SYS_EVENTFD2, unix.SYS_PIPE2,
+		unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT, unix.SYS_EPOLL_WAIT,
+		unix.SYS_EVENTFD2, unix.SYS_PIPE2,
 		unix.SYS_SCHED_GETAFFINITY, unix.SYS_GETRLIMIT, unix.SYS_PRLIMIT64, unix.SYS_SETRLIMIT, unix.SYS_UNAME,
-		unix.SYS_GETUID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETEGID, unix.SYS_ARCH_PRCTL, unix.SYS_SET_TID_ADDRESS,
+		unix.SYS_GETUID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETEGID, unix.SYS_ARCH_PRCTL,
+		unix.SYS_SET_TID_ADDRESS,
 		unix.SYS_SET_ROBUST_LIST, unix.SYS_RSEQ, unix.SYS_GETRANDOM, unix.SYS_CLOCK_GETTIME, unix.SYS_RESTART_SYSCALL,
 		unix.SYS_TIMER_CREATE, unix.SYS_TIMER_SETTIME, unix.SYS_TIMER_DELETE, unix.SYS_SETITIMER, unix.SYS_PERSONALITY,
 		unix.SYS_SYSINFO, unix.SYS_MEMBARRIER,
@@ -35,7 +40,7 @@ var harmless = func() map[uint64]bool {
 	return set
 }()
 
-// begin notes what a system call is about to do.
+// begin records the effect that a system call is about to have.
 func (tr *tracer) begin(c *sysCall) error {
 	fd := int(int32(c.args[0]))
 	switch c.nr {
@@ -54,7 +59,7 @@ func (tr *tracer) begin(c *sysCall) error {
 			c.acts = []*diskAct{{node: n, kind: kindResize, size: int64(c.args[1])}}
 		}
 	case unix.SYS_FALLOCATE:
-		if n := tr.open[fd]; n != nil && c.args[1] != unix.FALLOC_FL_KEEP_SIZE { // which changes no content
+		if n := tr.open[fd]; n != nil && c.args[1] != unix.FALLOC_FL_KEEP_SIZE { // KEEP_SIZE changes no content
 			return fmt.Errorf("the recorder does not know what fallocate makes of %s", n.label)
 		}
 	case unix.SYS_FSYNC, unix.SYS_FDATASYNC:
@@ -73,13 +78,16 @@ func (tr *tracer) begin(c *sysCall) error {
 	case unix.SYS_RENAMEAT:
 		return tr.beginEntry(c, c.args[3], c.args[1], nil, "rename to")
 	case unix.SYS_DUP, unix.SYS_DUP2, unix.SYS_DUP3, unix.SYS_FCNTL:
-		reads := c.nr == unix.SYS_FCNTL && (c.args[1] == unix.F_GETFL || c.args[1] == unix.F_SETFL || c.args[1] == unix.F_GETFD || c.args[1] == unix.F_SETFD)
+		reads := c.nr == unix.SYS_FCNTL &&
+			(c.args[1] == unix.F_GETFL || c.args[1] == unix.F_SETFL ||
+				c.args[1] == unix.F_GETFD || c.args[1] == unix.F_SETFD)
 		if n := tr.open[fd]; n != nil && !reads {
 			return fmt.Errorf("the recorder does not follow a second descriptor of %s", n.label)
 		}
 	case unix.SYS_MMAP:
 		n := tr.open[int(int32(c.args[4]))]
-		if n != nil && c.args[3]&unix.MAP_ANONYMOUS == 0 && c.args[3]&unix.MAP_SHARED != 0 && c.args[2]&unix.PROT_WRITE != 0 {
+		if n != nil && c.args[3]&unix.MAP_ANONYMOUS == 0 && c.args[3]&unix.MAP_SHARED != 0 &&
+			c.args[2]&unix.PROT_WRITE != 0 {
 			return fmt.Errorf("the recorder does not see what is written to a mapping of %s", n.label)
 		}
 	case unix.SYS_MPROTECT:
@@ -90,7 +98,8 @@ func (tr *tracer) begin(c *sysCall) error {
 		}
 	default:
 		if !harmless[c.nr] {
-			return fmt.Errorf("the recorder does not know the system call %d (descriptor %d is of %v)", c.nr, fd, tr.open[fd])
+			return fmt.Errorf("the recorder does not know the system call %d (descriptor %d is of %v)",
+				c.nr, fd, tr.open[fd])
 		}
 	}
 	return nil
@@ -117,7 +126,7 @@ func (tr *tracer) beginData(c *sysCall, n *inode, offset func() (int64, error)) 
 	return nil
 }
 
-// offset returns where the child's next write to fd goes.
+// offset returns the position of the child's next write to fd.
 func (tr *tracer) offset(fd int) (int64, error) {
 	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", tr.pid, fd))
 	if err != nil {
@@ -152,7 +161,9 @@ func (tr *tracer) beginOpen(c *sysCall) error {
 	switch {
 	case c.node == nil && flags&unix.O_CREAT != 0:
 		c.change(&inode{label: path}, "create %s", path)
-		c.acts = []*diskAct{{node: tr.names[filepath.Dir(path)], kind: kindEntry, name: filepath.Base(path), to: c.node}}
+		c.acts = []*diskAct{{
+			node: tr.names[filepath.Dir(path)], kind: kindEntry, name: filepath.Base(path), to: c.node,
+		}}
 	case c.node != nil && flags&unix.O_TRUNC != 0:
 		c.change(c.node, "truncate %s by opening it", path)
 		c.acts = []*diskAct{{node: c.node, kind: kindResize}}
@@ -160,8 +171,8 @@ func (tr *tracer) beginOpen(c *sysCall) error {
 	return nil
 }
 
-// beginEntry notes a change of a folder: path leads to the node to, or to what was
-// at the path from.
+// beginEntry records a change of a directory: afterwards path leads to the inode to or, if from is not 0, to the
+// inode that was at from.
 func (tr *tracer) beginEntry(c *sysCall, path, from uint64, to *inode, what string) error {
 	at, ours, err := tr.path(path)
 	if err != nil {
@@ -193,7 +204,7 @@ func (tr *tracer) beginEntry(c *sysCall, path, from uint64, to *inode, what stri
 	return nil
 }
 
-// end notes what a system call has done.
+// end records the effect of a system call that has returned.
 func (tr *tracer) end(c *sysCall, result int64) error {
 	switch {
 	case c.nr == unix.SYS_OPENAT && result >= 0:
@@ -240,7 +251,7 @@ func (tr *tracer) end(c *sysCall, result int64) error {
 			tr.sizes[a.node] = a.size
 		case kindEntry:
 			tr.rename(a)
-		case kindExtend: // made above
+		case kindExtend: // recorded with the data above
 		}
 		tr.note(c, end, a)
 	}
@@ -255,7 +266,7 @@ func (tr *tracer) note(c *sysCall, end int, a *diskAct) {
 	tr.rec.acts = append(tr.rec.acts, a)
 }
 
-// rename follows a change of names.
+// rename updates the names after a change of a directory.
 func (tr *tracer) rename(a *diskAct) {
 	folder := ""
 	for path, n := range tr.names {

@@ -17,25 +17,26 @@ import (
 	"testing"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// promised is what the marks before a moment say of the state: at least what was
-// acknowledged, and at most what was begun.
+// promised is the range of states that the marks before a moment allow: at least everything acknowledged, at most
+// everything begun.
 type promised struct {
 	opened       bool
 	id           string
-	least, most  int             // the last change
-	counted      int64           // at least, without an id
-	begun        int64           // at most
-	asked        map[string]bool // requests with an id: at most these
-	answered     map[string]bool // and at least these, each once
+	least, most  int             // number of the last change
+	counted      int64           // minimum count without an id
+	begun        int64           // maximum count without an id
+	asked        map[string]bool // requests with an id that may be stored
+	answered     map[string]bool // requests with an id that must be stored
 	mayBeClean   bool
 	copies       map[string]promised // backups, by name
-	kept         *promised           // the newest backup in the state folder
-	acknowledged int64               // of counts, be they synced or not
+	kept         *promised           // the newest backup in the state directory
+	acknowledged int64               // acknowledged counts, synced or not
 }
 
-// promises reads the marks before position p.
+// promises computes the promises at position p from the marks before it.
 func (r *recording) promises(p int, mode SyncMode, base promised) (promised, error) {
 	now := base
 	now.copies = make(map[string]promised)
@@ -61,8 +62,10 @@ func (r *recording) promises(p int, mode SyncMode, base promised) (promised, err
 			if now.opened && now.id != found.id {
 				err = fmt.Errorf("the master's id was %s and is %s", now.id, found.id)
 			}
-			if found.least < now.least || found.least > now.most || found.counted < now.counted || found.counted > now.begun {
-				err = fmt.Errorf("opened at %q, want change %d to %d, count %d to %d", arg, now.least, now.most, now.counted, now.begun)
+			if found.least < now.least || found.least > now.most || found.counted < now.counted ||
+				found.counted > now.begun {
+				err = fmt.Errorf("opened at %q, want change %d to %d, count %d to %d",
+					arg, now.least, now.most, now.counted, now.begun)
 			}
 			now.opened, now.id, now.least, now.counted = true, found.id, found.least, found.counted
 			now.acknowledged, now.mayBeClean = found.counted, false
@@ -108,7 +111,7 @@ func (r *recording) promises(p int, mode SyncMode, base promised) (promised, err
 	return now, nil
 }
 
-// verdict is what a state was found to hold.
+// verdict describes the content found in a state.
 type verdict struct {
 	err     error
 	change  int
@@ -116,21 +119,20 @@ type verdict struct {
 	results []string
 	id      string
 	clean   bool
-	newer   bool               // it was of the next schema before it was opened
+	newer   bool               // it had the next schema before it was opened
 	backups map[string]verdict // by path
 }
 
-// judge opens what power cuts have left and remembers what came of it. It is used by
-// several goroutines.
+// judge opens the files that a power cut leaves and caches the verdicts. Several goroutines use it.
 type judge struct {
-	temp  string     // a folder on a fast file system
-	next  bool       // it is the release with the next schema
-	known []Snapshot // after each change
+	temp  string     // a directory on a fast file system
+	next  bool       // play the release with the next schema
+	known []Snapshot // the registry after each change
 
 	mu      sync.Mutex
 	seen    map[uint64]func() verdict
 	backups map[uint64]func() verdict
-	cuts    int // judged
+	cuts    int // number of power cuts judged
 }
 
 func newJudge(t *testing.T, next bool) *judge {
@@ -140,7 +142,7 @@ func newJudge(t *testing.T, next bool) *judge {
 	}
 }
 
-// look opens the state in f, or tells what came of the same files before.
+// look opens the state in f, or returns the earlier verdict on identical files.
 func (j *judge) look(f diskImage) verdict {
 	sum := f.sum()
 	j.mu.Lock()
@@ -154,7 +156,7 @@ func (j *judge) look(f diskImage) verdict {
 	return see()
 }
 
-// number returns which change a snapshot was made after.
+// number returns the number of the change that the snapshot contains as its last.
 func (j *judge) number(s Snapshot) (int, error) {
 	n := lastChange(s)
 	if n < 0 || n >= len(j.known) || !sameRegistry(s, j.known[n]) {
@@ -163,8 +165,7 @@ func (j *judge) number(s Snapshot) (int, error) {
 	return n, nil
 }
 
-// open opens the state twice, as a master does that starts after the power cut and
-// one after that.
+// open opens the state twice: as the first master after the power cut and as the one after that.
 func (j *judge) open(f diskImage) (out verdict) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -199,8 +200,9 @@ func (j *judge) open(f diskImage) (out verdict) {
 	out.backups = make(map[string]verdict)
 	for path, content := range f {
 		folder := filepath.Base(filepath.Dir(path))
-		replaced := strings.Contains(path, dbName+replacedInfix)
-		if content != nil && (folder == copiesName || folder == backupsName || replaced) && !strings.HasSuffix(path, tempSuffix) {
+		replaced := strings.Contains(path, dbName+statefile.ReplacedInfix)
+		if content != nil && (folder == copiesName || folder == backupsName || replaced) &&
+			!strings.HasSuffix(path, statefile.TempSuffix) {
 			out.backups[path] = j.lookAtBackup(content)
 		}
 	}
@@ -211,19 +213,22 @@ func (j *judge) open(f diskImage) (out verdict) {
 			return out
 		}
 		if i == 0 {
-			out.change, out.count, out.id, out.clean, out.results = again.change, again.count, again.id, again.clean, again.results
+			out.change, out.count, out.id = again.change, again.count, again.id
+			out.clean, out.results = again.clean, again.results
 		}
-		if again.change != out.change || again.count != out.count || again.id != out.id || !slices.Equal(again.results, out.results) {
+		if again.change != out.change || again.count != out.count || again.id != out.id ||
+			!slices.Equal(again.results, out.results) {
 			out.err = fmt.Errorf("at the first open %+v, at the second %+v", out, again)
 		}
-		if read && (!reflect.DeepEqual(s.Workers, before.Workers) || !slices.Equal(s.Events, before.Events) || s.Processed != before.Processed || s.Results != before.Results) {
+		if read && (!reflect.DeepEqual(s.Workers, before.Workers) || !slices.Equal(s.Events, before.Events) ||
+			s.Processed != before.Processed || s.Results != before.Results) {
 			out.err = fmt.Errorf("read without opening it was %+v, opened %+v", before, s)
 		}
 	}
 	return out
 }
 
-// openOnce opens the state and closes it; with use it also writes to it.
+// openOnce opens the state and closes it. If use is set, it also writes to it.
 func (j *judge) openOnce(dir string, use bool) (out verdict, s Snapshot, err error) {
 	steps := migrations.All
 	if j.next {
@@ -255,7 +260,7 @@ func (j *judge) openOnce(dir string, use bool) (out verdict, s Snapshot, err err
 	return out, s, err
 }
 
-// lookAtBackup reads a backup as the state that it can become.
+// lookAtBackup reads a backup as a state.
 func (j *judge) lookAtBackup(content []byte) verdict {
 	sum := diskImage{dbName: content}.sum()
 	j.mu.Lock()
@@ -284,7 +289,7 @@ func (j *judge) lookAtBackup(content []byte) verdict {
 	return see()
 }
 
-// check compares what was found with what was promised.
+// check compares the verdict with the promises.
 func (j *judge) check(f verdict, want promised) error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -313,14 +318,15 @@ func (j *judge) check(f verdict, want promised) error {
 	if f.clean && !want.mayBeClean {
 		fail("it looks like a clean shutdown")
 	}
-	old := 0 // copies of the schema before
+	old := 0 // number of copies with the previous schema
 	for path, b := range f.backups {
 		name := filepath.Base(path)
 		if b.err != nil {
 			fail("backup %s: %w", path, b.err)
 		}
 		if p, ok := want.copies[name]; ok && (b.change < p.least || b.count < p.counted) {
-			fail("backup %s has change %d and count %d, want %d and %d at least", path, b.change, b.count, p.least, p.counted)
+			fail("backup %s has change %d and count %d, want %d and %d at least",
+				path, b.change, b.count, p.least, p.counted)
 		}
 		if filepath.Base(filepath.Dir(path)) == backupsName && b.err == nil {
 			old++

@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/migrations"
@@ -27,26 +26,25 @@ import (
 func init() { children["powerloss"] = playScript }
 
 const (
-	scriptEnv = "HSU_STORE_TEST_SCRIPT" // what to do, in words; see actor
-	nextEnv   = "HSU_STORE_TEST_NEXT"   // be a release with another schema
-	retryEnv  = "HSU_STORE_TEST_RETRY"  // do again what has failed
+	scriptEnv = "HSU_STORE_TEST_SCRIPT" // the words to play; see actor
+	nextEnv   = "HSU_STORE_TEST_NEXT"   // act as a release with the next schema
+	retryEnv  = "HSU_STORE_TEST_RETRY"  // retry failed operations
 )
 
-// eventsKept is MaxEvents here: few, so that events are dropped too.
+// eventsKept is MaxEvents in these tests. It is small, so that events are dropped too.
 const eventsKept = 5
 
-// actor is the child that is recorded. Before and after each thing that it does it
-// says so in a mark: "change? 4" before the fourth change, "change! 4" when that was
-// acknowledged.
+// actor is the recorded child. It makes a mark before and after each operation: "change? 4" before the fourth
+// change, "change! 4" after that was acknowledged.
 type actor struct {
-	dir    string // the state folder
-	copies string // a folder for backups
+	dir    string // the state directory
+	copies string // a directory for backups
 	opts   Options
 	steps  migrations.List
 	retry  bool
 	db     *DB
 	change int
-	asked  int // requests with an id
+	asked  int // number of requests with an id
 	copy   int
 }
 
@@ -65,8 +63,8 @@ func playScript() {
 	}
 }
 
-// In the recorded folder: the folder of the backups is there from the start, while
-// the child makes the state folder, and the one that it is in.
+// Paths in the recorded directory. The directory for backups exists from the start; the child creates the state
+// directory and its parent.
 const (
 	copiesName = "copies"
 	stateName  = "lib/state"
@@ -74,10 +72,7 @@ const (
 
 // oneMoreBucket is a schema that does not exist yet.
 func oneMoreBucket() migrations.List {
-	return append(slices.Clone(migrations.All), func(tx *bolt.Tx) error {
-		_, err := tx.CreateBucket(bucketNew)
-		return err
-	})
+	return append(slices.Clone(migrations.All), migrations.Step{Buckets: [][]byte{bucketNew}})
 }
 
 func (a *actor) play(word string) {
@@ -105,7 +100,7 @@ func (a *actor) play(word string) {
 	case "once":
 		a.asked++
 		a.once(a.asked)
-	case "again": // the last one, which is counted already
+	case "again": // the last request, which is already counted
 		a.act(word, "", func() error {
 			err := onceNow(a.db, askedResult(a.asked))
 			if err == nil {
@@ -115,7 +110,7 @@ func (a *actor) play(word string) {
 			}
 			return err
 		})
-	case "mixed": // with ids and without at once, and changes
+	case "mixed": // requests with and without ids at the same time, and changes
 		var wg sync.WaitGroup
 		for range 3 {
 			wg.Go(func() {
@@ -133,10 +128,10 @@ func (a *actor) play(word string) {
 		a.play("once")
 		wg.Wait()
 	case "interval":
-		// When nothing is left to sync, the committer is at the last sync at least, and
-		// it answers when that is over.
+		// If nothing is left to sync, the committer has at least begun the last sync, and it answers after that
+		// sync.
 		a.act("interval", "", func() error {
-			for deadline := time.Now().Add(10 * time.Second); a.db.unsynced(); time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(10 * time.Second); a.db.counter.needsSync(); time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					return errors.New("the count is not synced")
 				}
@@ -146,10 +141,10 @@ func (a *actor) play(word string) {
 	case "backup":
 		a.copy++
 		name := fmt.Sprintf("copy-%d.db", a.copy)
-		a.act("backup", name, func() error { return a.db.Backup(filepath.Join(a.copies, name)) })
+		a.act("backup", name, func() error { return backUpTo(a.db, filepath.Join(a.copies, name)) })
 	case "keep":
 		a.act("keep", "", func() error {
-			_, err := a.db.BackUp()
+			_, err := a.db.Backup()
 			return err
 		})
 	case "compact":
@@ -170,8 +165,8 @@ func (a *actor) play(word string) {
 			give(word, err)
 		}
 	case "die":
-		// What the committer does by itself comes to its end before: of a call that is cut off nobody can tell whether
-		// it was done. The second answer comes after what was due after the first.
+		// Let the committer finish its own work first: if a call is cut off, it is unknown whether it was done. The
+		// second answer comes after the work that was due after the first.
 		for range 2 {
 			if a.db != nil {
 				_ = a.db.Alive(context.Background())
@@ -189,18 +184,18 @@ func (a *actor) once(n int) {
 	a.act("once", askedResult(n).ID, func() error {
 		err := onceNow(a.db, askedResult(n))
 		if errors.Is(err, ErrDuplicate) {
-			give("once", err) // it had failed, and was counted
+			give("once", err) // an earlier attempt failed but was counted
 		}
 		return err
 	})
 }
 
-// askedResult is of several pages now and then.
+// askedResult returns the nth result, some of which take several pages.
 func askedResult(n int) Result {
 	return resultOf(fmt.Sprint("request-", n), strings.Repeat("x", 1+n%3*5000))
 }
 
-// sneak changes the state's files as the recorder does not know it.
+// sneak changes the state's files in ways that the recorder does not know.
 func (a *actor) sneak(word string) {
 	path := filepath.Join(a.dir, masterIDName)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -213,7 +208,7 @@ func (a *actor) sneak(word string) {
 	case "sneak-copy":
 		var to *os.File
 		if to, err = os.Create(path + ".2"); err == nil {
-			_, err = io.Copy(to, f) // copy_file_range
+			_, err = io.Copy(to, f) // uses copy_file_range
 		}
 	case "sneak-map":
 		_, err = unix.Mmap(int(f.Fd()), 0, 1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -229,7 +224,7 @@ func (a *actor) sneak(word string) {
 	}
 }
 
-// act does something, again and again where it may fail.
+// act performs an operation, and repeats it if it may fail.
 func (a *actor) act(what, arg string, do func() error) {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		say(what + "? " + arg)
@@ -240,7 +235,9 @@ func (a *actor) act(what, arg string, do func() error) {
 			}
 			return
 		}
-		if !a.retry || time.Now().After(deadline) || (what == "change" || what == "count" || what == "once" || what == "again") && !errors.Is(err, ErrUnavailable) {
+		if !a.retry || time.Now().After(deadline) ||
+			(what == "change" || what == "count" || what == "once" || what == "again") &&
+				!errors.Is(err, ErrUnavailable) {
 			give(what, err)
 		}
 	}
@@ -251,8 +248,8 @@ func (a *actor) openState() error {
 	if err != nil {
 		return err
 	}
-	// Where it was opened though nothing could be written, it is what it was before:
-	// nothing was recorded yet of this start.
+	// The state may have been opened although nothing could be written. It then is as before this start, which has
+	// not been recorded yet.
 	for deadline := time.Now().Add(20 * time.Second); db.Writable() != nil && time.Now().Before(deadline); {
 		time.Sleep(2 * time.Millisecond)
 	}
@@ -265,10 +262,10 @@ func (a *actor) openState() error {
 	return nil
 }
 
-// plain is what was counted without an id: what has one has its result.
+// plain returns the number of requests counted without an id: each request with an id has a result.
 func plain(s Snapshot) int64 { return s.Processed - int64(s.Results) }
 
-// say leaves a mark in the recording.
+// say makes a mark in the recording.
 func say(text string) {
 	if _, err := syscall.Write(markFD, []byte(text)); err != nil {
 		give("say "+text, err)
@@ -280,16 +277,17 @@ func give(what string, err error) {
 	os.Exit(1)
 }
 
-// nthChange is the nth change of the registry. The registry after it is known by its
-// last event.
+// nthChange returns the nth change of the registry. The last event identifies the registry after it.
 func nthChange(n int) []Mutation {
 	w := fullWorker(fmt.Sprintf("worker-%d", n%4))
 	w.Incarnation, w.Port = uint64(n), 40000+n
 	w.Instance.Token, w.Instance.PID, w.Instance.Port = fmt.Sprintf("%032x", n), 4000+n, 40000+n
 	w.Instance.Inode, w.Instance.Lease.Inode = uint64(n), uint64(n)
-	// Of several pages now and then, so that the file has overflow pages and grows.
+	// Use several pages sometimes, so that the file has overflow pages and grows.
 	w.Reason = strings.Repeat("reason ", n%3*n%5*400)
-	muts := []Mutation{PutWorker(w), AppendEvent(Event{Time: testTime, Worker: w.ID, Type: "change", Detail: strconv.Itoa(n)})}
+	muts := []Mutation{
+		PutWorker(w), AppendEvent(Event{Time: testTime, Worker: w.ID, Type: "change", Detail: strconv.Itoa(n)}),
+	}
 	if n%5 == 0 {
 		muts = append(muts, DeleteWorker(fmt.Sprintf("worker-%d", (n+1)%4)))
 	}
@@ -306,8 +304,8 @@ func lastChange(s Snapshot) int {
 	return 0
 }
 
-// sameRegistry tells whether a snapshot has this registry. The one event of a restored
-// backup may have pushed out another.
+// sameRegistry reports whether a snapshot has the registry of want. The event of a restored backup may have pushed
+// out another event.
 func sameRegistry(s, want Snapshot) bool {
 	others := func(e Event) bool { return e.Type == EventFromBackup }
 	rest := slices.DeleteFunc(slices.Clone(s.Events), others)
@@ -318,8 +316,7 @@ func sameRegistry(s, want Snapshot) bool {
 	return len(s.Bad) == 0 && reflect.DeepEqual(s.Workers, want.Workers) && slices.Equal(rest, want.Events[pushed:])
 }
 
-// registries are the registries after each of n changes, as a store shows them that
-// nothing has happened to.
+// registries returns the registry after each of n changes, as an undisturbed store shows it.
 func registries(t *testing.T, n int) []Snapshot {
 	t.Helper()
 	db := openTest(t, t.TempDir(), Options{MaxEvents: eventsKept})

@@ -9,15 +9,15 @@ import (
 	"slices"
 )
 
-// effort is how many of the many ways to fail are tried.
+// effort is how many of the possible failures are tried.
 type effort struct {
-	moments int  // one of how many, besides those right after a mark
-	singles bool // each act that is not durable is alone lost, and alone kept
-	tears   int  // per write and unit: after so many of its first sectors, or before
-	random  int  // mixtures of everything
+	moments int  // try one of this many moments, besides those right after a mark
+	singles bool // try each non-durable act as the only one lost and as the only one kept
+	tears   int  // number of places at which each write is torn, per unit; before and after each place
+	random  int  // number of random mixtures
 }
 
-// cuts calls yield for ways in which the power can fail at moment p.
+// cuts calls yield with ways in which the power can fail at moment p.
 func (r *recording) cuts(p int, e effort, chance *rand.Rand, yield func(powerCut)) {
 	kept, gone := fate{kept: true}, fate{}
 	everything := r.pending(p)
@@ -26,9 +26,10 @@ func (r *recording) cuts(p int, e effort, chance *rand.Rand, yield func(powerCut
 		return
 	}
 	yield(powerCut{p, "all is kept", nil, kept})
-	// The lock is never synced. What becomes of it matters little, and would double
-	// all that follows.
-	pending := slices.DeleteFunc(slices.Clone(everything), func(a *diskAct) bool { return filepath.Base(a.node.label) == lockName })
+	// The lock file is never synced. Its fate matters little, and including it would double all following cases.
+	pending := slices.DeleteFunc(slices.Clone(everything), func(a *diskAct) bool {
+		return filepath.Base(a.node.label) == lockName
+	})
 	if len(pending) > 1 && e.singles {
 		for _, a := range pending {
 			yield(powerCut{p, "only kept: " + a.what, map[*diskAct]fate{a: kept}, gone})
@@ -60,8 +61,8 @@ func (r *recording) cuts(p int, e effort, chance *rand.Rand, yield func(powerCut
 	}
 }
 
-// journal yields what a file system with a journal leaves: names in the order in
-// which they were changed, while data may be there or not.
+// journal yields the results of a file system with a journal: names are changed in order, while data may be present
+// or not.
 func (r *recording) journal(p int, pending []*diskAct, yield func(powerCut)) {
 	kinds := make(map[actKind]int)
 	for _, a := range pending {
@@ -87,7 +88,11 @@ func (r *recording) journal(p int, pending []*diskAct, yield func(powerCut)) {
 					left--
 				}
 			}
-			yield(powerCut{p, fmt.Sprintf("the first %d names, sizes %t, data %t", n, keep(kindResize), keep(kindData)), fates, fate{}})
+			yield(powerCut{
+				p, fmt.Sprintf("the first %d names, sizes %t, data %t", n, keep(kindResize), keep(kindData)),
+				fates,
+				fate{},
+			})
 		}
 	}
 }
@@ -98,7 +103,7 @@ func tears(a *diskAct, unit int64, most int, chance *rand.Rand, yield func(strin
 		return
 	}
 	first, last := a.at/unit, (a.at+int64(len(a.data))-1)/unit
-	n := int(last - first) // boundaries within
+	n := int(last - first) // boundaries within the write
 	for i := range min(n, most) {
 		at := first + 1 + int64(i)
 		if n > most {

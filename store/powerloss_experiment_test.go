@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -18,13 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// experiment is a folder and what is recorded of it.
+// experiment is a directory and the recording of its changes.
 type experiment struct {
 	t      *testing.T
 	dir    string
 	mode   SyncMode
-	next   bool     // the child is a release with the next schema
-	base   promised // before the recording
+	next   bool     // the child acts as a release with the next schema
+	base   promised // the promises before the recording
 	doing  string
 	tracer *tracer
 	judge  *judge
@@ -41,11 +40,11 @@ func newExperiment(t *testing.T, mode SyncMode) *experiment {
 	return &experiment{t: t, dir: dir, mode: mode}
 }
 
-// inMemory returns a temporary folder, in memory where that can be had: there a sync
-// costs nothing, and thousands of states are opened here.
+// inMemory returns a temporary directory, in memory if possible: there a sync costs nothing, and these tests open
+// thousands of states.
 func inMemory(t *testing.T) string {
 	if fi, err := os.Stat("/dev/shm"); err == nil && fi.IsDir() {
-		if dir, err := os.MkdirTemp("/dev/shm", "hsu-powerloss-"); err == nil { //nolint:usetesting // that one is on a disk
+		if dir, err := os.MkdirTemp("/dev/shm", "hsu-powerloss-"); err == nil { //nolint:usetesting // that is on a disk
 			t.Cleanup(func() { _ = os.RemoveAll(dir) })
 			return dir
 		}
@@ -53,7 +52,7 @@ func inMemory(t *testing.T) string {
 	return t.TempDir()
 }
 
-// prepareOld makes a state of the schema before.
+// prepareOld makes a state with the previous schema.
 func (x *experiment) prepareOld() {
 	dir := filepath.Join(x.dir, stateName)
 	db, err := Open(dir, Options{MaxEvents: eventsKept})
@@ -69,7 +68,7 @@ func (x *experiment) prepareOld() {
 	mustClose(x.t, db)
 }
 
-// run records the child while it plays the script.
+// run plays the script in a child and records it.
 func (x *experiment) run(script string, env ...string) (unix.WaitStatus, string, error) {
 	if x.tracer == nil {
 		var err error
@@ -82,7 +81,8 @@ func (x *experiment) run(script string, env ...string) (unix.WaitStatus, string,
 		return 0, "", err
 	}
 	defer func() { _ = output.Close() }()
-	env = append(append(os.Environ(), childEnv+"=powerloss", childDirEnv+"="+filepath.Join(x.dir, stateName), scriptEnv+"="+script), env...)
+	env = append(append(os.Environ(),
+		childEnv+"=powerloss", childDirEnv+"="+filepath.Join(x.dir, stateName), scriptEnv+"="+script), env...)
 	if x.mode == SyncInterval {
 		env = append(env, childModeEnv+"=interval")
 	}
@@ -101,7 +101,7 @@ func (x *experiment) run(script string, env ...string) (unix.WaitStatus, string,
 	return status, string(said), x.faithful()
 }
 
-// faithful compares the recording with what there is: nothing must be missing.
+// faithful compares the recording with the actual files: the recording must not miss anything.
 func (x *experiment) faithful() error {
 	r := x.tracer.rec
 	if err := r.overlapping(); err != nil {
@@ -112,7 +112,9 @@ func (x *experiment) faithful() error {
 		return err
 	}
 	recorded := r.after(powerCut{moment: r.end, others: fate{kept: true}})
-	if !maps.EqualFunc(there, recorded, func(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }) {
+	if !maps.EqualFunc(there, recorded, func(a, b []byte) bool {
+		return bytes.Equal(a, b) && (a == nil) == (b == nil)
+	}) {
 		return fmt.Errorf("the recording misses something: there is %s, recorded %s", there, recorded)
 	}
 	return nil
@@ -126,7 +128,7 @@ func (f diskImage) String() string {
 	return fmt.Sprint(sizes)
 }
 
-// mustRun is run for a child that ends well.
+// mustRun is run for a child that must succeed.
 func (x *experiment) mustRun(script string, env ...string) {
 	x.t.Helper()
 	status, said, err := x.run(script, env...)
@@ -144,8 +146,8 @@ type violation struct {
 	err error
 }
 
-// powerLoss cuts the power at every moment from position from on. A sync that skip
-// picks is taken for one that was never called; then one broken promise is enough.
+// powerLoss cuts the power at every moment from position from on. Syncs selected by skip are treated as if they had
+// never been called; in that case it stops at the first broken promise.
 func (x *experiment) powerLoss(from int, skip func(syncCall) bool, e effort) []violation {
 	if x.judge == nil {
 		x.judge = newJudge(x.t, x.next)
@@ -189,7 +191,7 @@ func (x *experiment) powerLoss(from int, skip func(syncCall) bool, e effort) []v
 	}
 	chance := rand.New(rand.NewPCG(seed, uint64(from)))
 	for p, said := range r.moments() {
-		// Right after a fault is where it matters most.
+		// The moments right after a fault matter most.
 		if p >= from && (said || p < from+12 || chance.IntN(e.moments) == 0) && !over() {
 			moments <- p
 		}
@@ -199,7 +201,7 @@ func (x *experiment) powerLoss(from int, skip func(syncCall) bool, e effort) []v
 	return broken
 }
 
-// report fails the test over broken promises, and says what was tried.
+// report fails the test if promises were broken, and logs how many cases were tried.
 func (x *experiment) report(broken []violation) {
 	x.t.Helper()
 	r := x.tracer.rec
@@ -214,7 +216,7 @@ func (x *experiment) report(broken []violation) {
 		seedOf(x.t), x.tracer.changes, len(maps.Collect(r.moments())), x.judge.cuts, len(x.judge.seen))
 }
 
-// where describes a position for people.
+// where describes a position in words.
 func (r *recording) where(p int) string {
 	last, said := "the start", "nothing"
 	for _, a := range r.acts {
@@ -228,40 +230,4 @@ func (r *recording) where(p int) string {
 		}
 	}
 	return fmt.Sprintf("%d, after %q, the child having said %q", p, last, said)
-}
-
-func seedOf(t *testing.T) uint64 {
-	t.Helper()
-	text := os.Getenv("SEED")
-	if text == "" {
-		return 1
-	}
-	seed, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("SEED=%s: %v", text, err)
-	}
-	return seed
-}
-
-// full tells whether to try all that there is to try.
-func full(t testing.TB) bool {
-	t.Helper()
-	mode := os.Getenv("HSU_POWERLOSS")
-	if mode != "" && mode != "full" {
-		t.Fatalf("HSU_POWERLOSS=%s: want full, or nothing", mode)
-	}
-	return mode != ""
-}
-
-// pick returns how much to do: under the race detector, which makes all of this slow
-// and has nothing to find in it; usually; and for HSU_POWERLOSS=full.
-func pick[T any](t testing.TB, race, usual, most T) T {
-	t.Helper()
-	switch {
-	case full(t):
-		return most
-	case underRace:
-		return race
-	}
-	return usual
 }

@@ -14,37 +14,37 @@ import (
 	"slices"
 )
 
-// This file says what a power cut may leave of a recording. The model is as bad
-// as POSIX allows and no worse than a disk can be:
+// This file models the files that a power cut may leave of a recording. The model is as bad as POSIX allows and no
+// worse than a disk can be:
 //
-//   - What was written to a file is on the disk for sure once an fsync or fdatasync
-//     of that file has returned that began after the write had. Until then each
-//     write may be there or not, in any order, and may be torn between two sectors.
-//   - The size of a file is there or not apart from the bytes: a size without its
-//     bytes reads as zeroes, and bytes beyond the size are gone.
-//   - Names (creations, renames, removals, folders) are on the disk for sure once
-//     the folder was synced; until then each may be there or not. A rename is
-//     both of its names or none.
-//   - A sync that failed has made nothing durable, and no later one does: the kernel
-//     calls the pages clean, though only its cache has them.
+//   - A write to a file is certainly on the disk once an fsync or fdatasync of that
+//     file has returned that began after the write had returned. Until then each
+//     write may be present or not, in any order, and may be torn between two sectors.
+//   - The size of a file and its bytes reach the disk independently: a size without
+//     its bytes reads as zeroes, and bytes beyond the size are gone.
+//   - Names (creations, renames, removals, directories) are certainly on the disk once
+//     the directory was synced; until then each may be present or not. Of a rename,
+//     both names change or neither does.
+//   - A failed sync has made nothing durable, and no later sync does: the kernel
+//     marks the pages clean although only its cache has them.
 
-// never is a position after every other.
+// never is a position after every other position.
 const never = math.MaxInt
 
-// inode is a file or a folder of the recording, whatever its name is.
+// inode is a file or directory of the recording, regardless of its name.
 type inode struct {
-	label  string // the name it was made under
+	label  string // the name under which it was created
 	folder bool
-	// What it was before the recording.
+	// The state before the recording.
 	content []byte
 	entries map[string]*inode
-	most    int64 // its size at the largest
+	most    int64 // its maximum size
 }
 
-// diskAct is what one system call did to a node. Positions number all that happened.
+// diskAct is the effect of one system call on an inode. Positions number all events in order.
 type diskAct struct {
-	start, end int // from when on it may be on the disk; when the call had returned
-	durable    int // from when on it is
+	start, end int // start: from here on it may be on the disk; end: the call has returned
+	durable    int // from here on it certainly is on the disk
 	lost       bool
 	what       string
 	node       *inode
@@ -55,32 +55,32 @@ type diskAct struct {
 	size int64  // of resize and extend
 	name string // of entry
 	to   *inode // of entry; nil removes it
-	from string // of entry: a name that goes away with it, or ""
+	from string // of entry: a name that is removed at the same time, or ""
 }
 
 type actKind int
 
 const (
 	kindData   actKind = iota + 1
-	kindResize         // to a size, and what is beyond it is gone
-	kindExtend         // to a size at least
-	kindEntry          // of a folder
+	kindResize         // to exactly size; bytes beyond it are gone
+	kindExtend         // to at least size
+	kindEntry          // of a directory
 )
 
-// syncCall is one fsync or fdatasync, of a file or a folder.
+// syncCall is one fsync or fdatasync of a file or directory.
 type syncCall struct {
 	start, end int
 	node       *inode
 	failed     bool
 }
 
-// mark is something that the recorded process said.
+// mark is a message from the recorded process.
 type mark struct {
 	at   int
 	text string
 }
 
-// recording is all that was done to the files below a folder, in order.
+// recording has all changes of the files below a directory, in order.
 type recording struct {
 	root  *inode
 	acts  []*diskAct // by start
@@ -89,8 +89,8 @@ type recording struct {
 	end   int
 }
 
-// settle finds out from when on each act is durable. A sync that skip picks is
-// taken for one that was never called.
+// settle determines from which position on each act is durable. Syncs selected by skip are treated as if they had
+// never been called.
 func (r *recording) settle(skip func(syncCall) bool) {
 	slices.SortStableFunc(r.acts, func(a, b *diskAct) int { return cmp.Compare(a.start, b.start) })
 	slices.SortFunc(r.syncs, func(a, b syncCall) int { return cmp.Compare(a.end, b.end) })
@@ -106,7 +106,7 @@ func (r *recording) settle(skip func(syncCall) bool) {
 			if a.node != s.node || a.end >= s.start || a.durable != never {
 				continue
 			}
-			// What the journal of the file system holds is not lost by one error.
+			// An error of one sync does not lose the changes in the file system's journal.
 			if s.failed && a.kind == kindData {
 				a.lost = true
 			}
@@ -117,15 +117,15 @@ func (r *recording) settle(skip func(syncCall) bool) {
 	}
 }
 
-// overlapping returns an error where two writes were under way at once to the same
-// bytes: their order would not be known.
+// overlapping returns an error if two concurrent writes touched the same bytes: their order would be unknown.
 func (r *recording) overlapping() error {
 	for i, a := range r.acts {
 		for _, b := range r.acts[i+1:] {
 			if b.start > a.end {
 				break
 			}
-			if a.node == b.node && a.kind == kindData && b.kind == kindData && a.at < b.at+int64(len(b.data)) && b.at < a.at+int64(len(a.data)) {
+			if a.node == b.node && a.kind == kindData && b.kind == kindData && a.at < b.at+int64(len(b.data)) &&
+				b.at < a.at+int64(len(a.data)) {
 				return fmt.Errorf("%s and %s overlap in time and place", a.what, b.what)
 			}
 		}
@@ -133,7 +133,7 @@ func (r *recording) overlapping() error {
 	return nil
 }
 
-// pending returns what had begun before position p and was not durable then.
+// pending returns the acts that had begun before position p and were not durable then.
 func (r *recording) pending(p int) []*diskAct {
 	var out []*diskAct
 	for _, a := range r.acts {
@@ -144,8 +144,8 @@ func (r *recording) pending(p int) []*diskAct {
 	return out
 }
 
-// moments are the positions at which a power cut can leave something new, in order,
-// each with whether the process has just said something.
+// moments yields, in order, the positions at which a power cut can leave a new result, and whether the process has
+// just made a mark there.
 func (r *recording) moments() iter.Seq2[int, bool] {
 	set := map[int]bool{0: false, r.end: true}
 	for _, a := range r.acts {
@@ -168,15 +168,15 @@ func (r *recording) moments() iter.Seq2[int, bool] {
 
 const sectorSize = 512
 
-// fate is what became of one pending act. Torn tells which sectors of the file
-// its data reached; nil means all of them.
+// fate is the outcome of one pending act. torn reports which sectors of the file its data reached; nil means all of
+// them.
 type fate struct {
 	kept bool
 	torn func(sector int64) bool
 }
 
-// powerCut is a power cut at one moment: what is durable then is kept, and for the rest
-// there is a fate, or else that of others.
+// powerCut is a power cut at one moment. Acts that are durable by then are kept. The outcome of each other act is
+// in fates or, if it is not there, in others.
 type powerCut struct {
 	moment int
 	what   string
@@ -194,13 +194,13 @@ func (c powerCut) fate(a *diskAct) fate {
 	return c.others
 }
 
-// diskImage is what a power cut left: the content by path, nil for a folder.
+// diskImage has the files that a power cut left: the content by path, nil for a directory.
 type diskImage map[string][]byte
 
-// after returns what the cut leaves.
+// after returns the files that the power cut leaves.
 func (r *recording) after(c powerCut) diskImage {
-	// With what is beyond the end: a write that was kept without the size that it
-	// brought along is seen when another size is.
+	// The bytes include those beyond the size: if a write is kept without its extension of the file, its bytes
+	// become visible when another extension is kept.
 	type file struct {
 		bytes []byte
 		size  int64
@@ -291,7 +291,7 @@ func copySectors(to []byte, a *diskAct, torn func(int64) bool) {
 
 var imageSeed = maphash.MakeSeed()
 
-// sum tells equal sets of files from different ones.
+// sum returns a hash that distinguishes different sets of files.
 func (f diskImage) sum() uint64 {
 	var h maphash.Hash
 	h.SetSeed(imageSeed)
@@ -302,7 +302,7 @@ func (f diskImage) sum() uint64 {
 	return h.Sum64()
 }
 
-// write puts the files into dir.
+// write writes the files into dir.
 func (f diskImage) write(dir string) error {
 	for _, path := range slices.Sorted(maps.Keys(f)) {
 		at := filepath.Join(dir, path)
@@ -319,7 +319,7 @@ func (f diskImage) write(dir string) error {
 	return nil
 }
 
-// readFiles reads what is below dir.
+// readFiles reads all files below dir.
 func readFiles(dir string) (diskImage, error) {
 	out := make(diskImage)
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {

@@ -9,29 +9,39 @@ import (
 	"testing"
 )
 
-// usualScript does everything that a store is for.
+// usualScript exercises everything that a store does.
 const usualScript = "open change change count count change burst count backup change close open count change"
 
-// operatorScript does what an operator does while no master runs.
-const operatorScript = "open change backup change keep count change close compact open change keep close restore open count change"
+// operatorScript exercises an operator's commands while no master runs.
+const operatorScript = "open change backup change keep count change close " +
+	"compact open change keep close restore open count change"
 
-// TestPowerLoss records a process that uses a state, system call by system call,
-// and opens what a power cut at each of these moments may leave on the disk.
+// TestPowerLoss records a process that uses a state, system call by system call. It opens the files that a power
+// cut at each of these moments may leave on the disk.
 //
-// SEED chooses what is sampled, here and in the tests below; HSU_POWERLOSS=full tries
-// all that there is, which takes hours (give -timeout).
+// SEED selects the sample, here and in the tests below, and EXHAUSTIVE its size: see pick.
 func TestPowerLoss(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		mode   SyncMode
-		old    bool // there is a state of the schema before
+		old    bool // start from a state of the previous schema
 		script string
 	}{
 		{"always", SyncAlways, false, usualScript},
 		{"operator", SyncAlways, false, operatorScript},
-		{"interval", SyncInterval, false, "open count change count count interval count burst interval count backup close open count change interval count"},
-		{"requests", SyncAlways, false, "open once count once change once again count mixed close open once again count once"},
-		{"requests, interval", SyncInterval, false, "open count once count again change mixed once interval count once close open count once mixed"},
+		{
+			"interval", SyncInterval, false,
+			"open count change count count interval count burst interval count backup close " +
+				"open count change interval count",
+		},
+		{
+			"requests", SyncAlways, false,
+			"open once count once change once again count mixed close open once again count once",
+		},
+		{
+			"requests, interval", SyncInterval, false,
+			"open count once count again change mixed once interval count once close open count once mixed",
+		},
 		{"migration", SyncAlways, true, "open change count close open count"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -49,8 +59,8 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
-// TestPowerLossDuringRecovery cuts the power a second time, while what the first
-// time has left is opened and used.
+// TestPowerLossDuringRecovery cuts the power a second time while the files left by the first power cut are opened
+// and used.
 func TestPowerLossDuringRecovery(t *testing.T) {
 	first := newExperiment(t, SyncAlways)
 	first.mustRun(usualScript)
@@ -74,11 +84,12 @@ func TestPowerLossDuringRecovery(t *testing.T) {
 		x.mustRun("open change count change")
 		x.cutFrom(0, effort{moments: 1, singles: true, tears: 2, random: pick(t, 1, 5, 50)})
 	}
-	t.Logf("SEED=%d: %d states recovered, then the power cut in %d ways, %d of them different states", seed, times, j.cuts, len(j.seen))
+	t.Logf("SEED=%d: %d states recovered, then the power cut in %d ways, %d of them different states",
+		seed, times, j.cuts, len(j.seen))
 }
 
-// TestPowerLossNoticesAMissingSync takes each sync of a recording for one that was
-// never called: a promise must break, or the simulation shows nothing.
+// TestPowerLossNoticesAMissingSync treats each sync of a recording as if it had never been called. Each time a
+// promise must break; otherwise the simulation proves nothing.
 func TestPowerLossNoticesAMissingSync(t *testing.T) {
 	x := newExperiment(t, SyncAlways)
 	x.mustRun("open change change count count backup close open count change")
@@ -100,8 +111,8 @@ func TestPowerLossNoticesAMissingSync(t *testing.T) {
 	t.Logf("%d of %d syncs left out, one at a time", missed, len(r.syncs))
 }
 
-// redundant tells whether the ith sync is not needed for any promise: what it makes
-// durable was so already, or the next sync does it before anything is acknowledged.
+// redundant reports whether no promise depends on the ith sync: either the changes that it covers were already
+// durable, or the next sync makes them durable before anything is acknowledged.
 func (r *recording) redundant(i int) bool {
 	s := r.syncs[i]
 	if !slices.ContainsFunc(r.acts, func(a *diskAct) bool { return a.durable == s.end }) {
@@ -109,29 +120,32 @@ func (r *recording) redundant(i int) bool {
 	}
 	for _, m := range r.marks {
 		if m.at > s.end && strings.Contains(m.text, "!") {
-			return slices.ContainsFunc(r.syncs[i+1:], func(next syncCall) bool { return next.node == s.node && next.end < m.at }) &&
-				!r.ordering(i)
+			return slices.ContainsFunc(r.syncs[i+1:], func(next syncCall) bool {
+				return next.node == s.node && next.end < m.at
+			}) && !r.ordering(i)
 		}
 	}
-	return true // nothing was said after it
+	return true // nothing was acknowledged after it
 }
 
-// ordering tells whether the ith sync is one between the pages of a transaction and the
-// meta page that leads to them: without it the meta page could be there alone.
+// ordering reports whether the ith sync separates the pages of a transaction from the meta page that leads to them:
+// without it, the meta page could reach the disk alone.
 func (r *recording) ordering(i int) bool {
 	s := r.syncs[i]
 	return slices.ContainsFunc(r.acts, func(a *diskAct) bool {
-		return a.node == s.node && a.kind == kindData && a.start > s.end && a.end < r.syncs[min(i+1, len(r.syncs)-1)].start && a.at < 2*4096
+		return a.node == s.node && a.kind == kindData && a.start > s.end &&
+			a.end < r.syncs[min(i+1, len(r.syncs)-1)].start && a.at < 2*4096
 	}) && slices.ContainsFunc(r.acts, func(a *diskAct) bool {
 		return a.kind == kindEntry && a.to == s.node && a.name == dbName && a.end < s.start
 	})
 }
 
-// What the recorder does not understand it must not overlook.
+// The recorder must fail on any operation that it does not understand.
 func TestRecorderOverlooksNothing(t *testing.T) {
 	for _, word := range []string{"sneak-link", "sneak-copy", "sneak-map", "sneak-dup", "sneak-child"} {
 		x := newExperiment(t, SyncAlways)
-		if _, said, err := x.run("open change " + word); err == nil || !strings.Contains(err.Error(), "record the child: the ") {
+		if _, said, err := x.run("open change " + word); err == nil ||
+			!strings.Contains(err.Error(), "record the child: the ") {
 			t.Errorf("%s: %v, want an error of the recorder (%s)", word, err, said)
 		}
 	}

@@ -17,32 +17,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tracer runs this test binary in a part of its own and notes what its system
-// calls do to the files below a folder. A call that it does not know is an
-// error: nothing that could change a file is overlooked.
+// tracer runs this test binary as a child and records the effect of its system calls on the files below a
+// directory. It fails on a call that it does not know, so that no change of a file is overlooked.
 type tracer struct {
 	dir     string
 	rec     *recording
 	pid     int
 	memory  *os.File
-	names   map[string]*inode // of what there is now, by path below dir
+	names   map[string]*inode // of existing files, by path below dir
 	sizes   map[*inode]int64
 	open    map[int]*inode   // by descriptor
 	calls   map[int]*sysCall // by thread
 	maps    map[uint64]uint64
 	pos     int
-	changes int // calls so far that change a file or sync one
-	// meddle is asked before each such call.
+	changes int // number of calls so far that change or sync a file
+	// meddle is called before each such call and may change its outcome.
 	meddle func(*sysCall) meddling
-	// meddled are the calls that it has cut off or failed.
+	// meddled are the calls that meddle changed.
 	meddled []*sysCall
 }
 
-// meddling is what becomes of a call instead.
+// meddling is a changed outcome of a call.
 type meddling struct {
-	errno syscall.Errno // that it returns
-	kill  bool          // the process dies of SIGKILL
-	done  bool          // after it was done; else it is not done at all
+	errno syscall.Errno // the error that the call returns
+	kill  bool          // kill the process with SIGKILL
+	done  bool          // perform the call first; otherwise it is not performed at all
 }
 
 // sysCall is a system call that has begun and not returned.
@@ -50,7 +49,7 @@ type sysCall struct {
 	nr    uint64
 	args  [6]uint64
 	start int
-	// Of one that changes a file or syncs one:
+	// For a call that changes or syncs a file:
 	what    string
 	changes bool
 	sync    bool
@@ -59,7 +58,7 @@ type sysCall struct {
 	meddling
 }
 
-// markFD is what the traced process writes its marks to.
+// markFD is the descriptor to which the traced process writes its marks.
 const markFD = 3
 
 func newTracer(dir string) (*tracer, error) {
@@ -87,8 +86,8 @@ func newTracer(dir string) (*tracer, error) {
 	return tr, nil
 }
 
-// run starts the child with this environment and traces it to its end. The
-// recordings of several runs follow each other in one.
+// run starts the child with this environment and traces it until it ends. The recordings of several runs are
+// appended to each other.
 func (tr *tracer) run(env []string, output *os.File, limit time.Duration) (unix.WaitStatus, error) {
 	type result struct {
 		status unix.WaitStatus
@@ -96,7 +95,7 @@ func (tr *tracer) run(env []string, output *os.File, limit time.Duration) (unix.
 	}
 	done := make(chan result)
 	go func() {
-		// A process is traced by a thread, and this one ends with it.
+		// A process is traced by one thread. This thread ends with the goroutine.
 		runtime.LockOSThread()
 		status, err := tr.trace(env, output, limit)
 		done <- result{status, err}
@@ -155,7 +154,7 @@ func (tr *tracer) trace(env []string, output *os.File, limit time.Duration) (sta
 	return tr.follow()
 }
 
-// follow passes every stop of the process, until its end.
+// follow handles every stop of the process until it ends.
 func (tr *tracer) follow() (unix.WaitStatus, error) {
 	tid, signal, known := tr.pid, 0, map[int]bool{tr.pid: true}
 	for {
@@ -185,15 +184,15 @@ func (tr *tracer) follow() (unix.WaitStatus, error) {
 		case ws.StopSignal() == unix.SIGTRAP && ws.TrapCause() > 0:
 			return 0, errors.New("the child has started a process of its own")
 		case ws.StopSignal() == unix.SIGSTOP && !known[tid]:
-			known[tid] = true // a thread that has just been made
+			known[tid] = true // a new thread
 		default:
 			signal = int(ws.StopSignal())
 		}
 	}
 }
 
-// unfinished settles the calls that were cut off by the end of the process. Whether a
-// sync was done makes no difference, and whether a write was the file tells.
+// unfinished handles the calls that the end of the process interrupted. Whether an interrupted sync was done makes
+// no difference. Whether a write was done can be read from the file.
 func (tr *tracer) unfinished() error {
 	for _, c := range tr.calls {
 		if !c.changes || c.sync || c.kill && !c.done {
@@ -227,7 +226,7 @@ func (tr *tracer) next() int {
 	return tr.pos - 1
 }
 
-// stopped handles the beginning or the return of a system call.
+// stopped handles the start or the return of a system call.
 func (tr *tracer) stopped(tid int) error {
 	var info struct {
 		op             uint8
@@ -238,7 +237,8 @@ func (tr *tracer) stopped(tid int) error {
 		args           [6]uint64
 		_, reserved, _ uint64
 	}
-	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(tid), unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0)
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(tid), unsafe.Sizeof(info),
+		uintptr(unsafe.Pointer(&info)), 0, 0)
 	if errno != 0 {
 		return errno
 	}
@@ -269,11 +269,13 @@ func (tr *tracer) stopped(tid int) error {
 		c := tr.calls[tid]
 		delete(tr.calls, tid)
 		if c == nil {
-			return nil // the child's first stop, or a thread's
+			return nil // the first stop of the child or of a thread
 		}
 		result := int64(info.number)
 		if c.meddling != (meddling{}) {
-			if err := tr.set(tid, func(regs *unix.PtraceRegs) { regs.Rax = uint64(-int64(c.errno)) }, c.kill); err != nil {
+			if err := tr.set(tid, func(regs *unix.PtraceRegs) {
+				regs.Rax = uint64(-int64(c.errno))
+			}, c.kill); err != nil {
 				return err
 			}
 			if !c.done {
@@ -308,11 +310,11 @@ func (tr *tracer) bytes(at, n uint64) ([]byte, error) {
 	return b, nil
 }
 
-// path reads a path from the child's memory and returns it relative to the
-// folder; false where it is not below it.
+// path reads a path from the child's memory and returns it relative to the directory, and false if the path is not
+// below it.
 func (tr *tracer) path(at uint64) (string, bool, error) {
 	b := make([]byte, 4096)
-	n, _ := tr.memory.ReadAt(b, int64(at)) // it may end where the memory does
+	n, _ := tr.memory.ReadAt(b, int64(at)) // the read may reach the end of the memory
 	name, _, ended := strings.Cut(string(b[:n]), "\x00")
 	if !ended {
 		return "", false, errors.New("the child named a file that cannot be read")

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 func TestReadingChangesNothing(t *testing.T) {
@@ -44,16 +47,16 @@ func TestReadingWhereThereIsNothing(t *testing.T) {
 	}
 }
 
-// After a crash the count in counter.dat is ahead of the one in state.db.
+// After a crash, the count in counter.dat is ahead of the count in state.db.
 func TestReadingTakesTheLargerCount(t *testing.T) {
 	dir := t.TempDir()
 	mustClose(t, openTest(t, dir, Options{}))
-	c, err := (seams{}).createCounter(dir, tally{}, time.Time{})
+	c, err := counterfile.Create(statefile.Ops{}, filepath.Join(dir, counterName), counterfile.Tally{}, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, count := range []int64{7, 8, 9} {
-		if err := c.write(tally{processed: count}); err != nil {
+		if err := c.Write(counterfile.Tally{Processed: count}); err != nil {
 			t.Fatal(err)
 		}
 		s, err := ReadSnapshot(dir)
@@ -61,19 +64,20 @@ func TestReadingTakesTheLargerCount(t *testing.T) {
 			t.Errorf("processed %d, %v, want %d", s.Processed, err, count)
 		}
 	}
-	if err := c.close(); err != nil {
+	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
 	db := openTest(t, dir, Options{})
-	if db.Processed() != 9 || db.folded != (tally{processed: 9}) {
-		t.Errorf("opened: processed %d, in state.db %+v, want 9", db.Processed(), db.folded)
+	if db.Processed() != 9 || db.committer.writer.folded != (counterfile.Tally{Processed: 9}) {
+		t.Errorf("opened: processed %d, in state.db %+v, want 9", db.Processed(), db.committer.writer.folded)
 	}
 	mustClose(t, db)
-	// And the other way round: an old counter.dat does not take it back.
-	if c, err = (seams{}).createCounter(dir, tally{processed: 3}, time.Time{}); err != nil {
+	// Conversely, an old counter.dat does not reduce the count.
+	path, count := filepath.Join(dir, counterName), counterfile.Tally{Processed: 3}
+	if c, err = counterfile.Create(statefile.Ops{}, path, count, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.close(); err != nil {
+	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if db = openTest(t, dir, Options{}); db.Processed() != 9 {

@@ -13,8 +13,10 @@ func TestRegistrationsComeBack(t *testing.T) {
 	db := openTest(t, dir, Options{})
 	a := Registration{Service: "pkg.A", Address: "10.0.0.1:80", TTL: 30 * time.Second, Registered: testTime}
 	b := Registration{Service: "pkg.B", Address: "[::1]:80", Registered: testTime}
-	apply(t, db, PutRegistration(b), PutRegistration(Registration{Service: a.Service, Address: a.Address}), PutRegistration(a))
-	apply(t, db, PutRegistration(Registration{Service: "pkg.B", Address: "gone:1"}), DeleteRegistration("pkg.B", "gone:1"), DeleteRegistration("pkg.B", "never:1"))
+	apply(t, db,
+		PutRegistration(b), PutRegistration(Registration{Service: a.Service, Address: a.Address}), PutRegistration(a))
+	apply(t, db, PutRegistration(Registration{Service: "pkg.B", Address: "gone:1"}),
+		DeleteRegistration("pkg.B", "gone:1"), DeleteRegistration("pkg.B", "never:1"))
 	snap, err := db.Snapshot()
 	if diff := cmp.Diff([]Registration{a, b}, snap.Registered); err != nil || diff != "" {
 		t.Errorf("%v, registrations (-want +got):\n%s", err, diff)
@@ -38,7 +40,9 @@ func apply(t *testing.T, db *DB, muts ...Mutation) {
 func TestServicesOfAWorkerComeBack(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
 	w := fullWorker("worker-0")
-	w.Services = []Offer{{Name: "pkg.A", Unlisted: true}, {Name: "pkg.B", Reflected: true}, {Name: "pkg.C", Assumed: true}}
+	w.Services = []Offer{
+		{Name: "pkg.A", Unlisted: true}, {Name: "pkg.B", Reflected: true}, {Name: "pkg.C", Assumed: true},
+	}
 	apply(t, db, PutWorker(w))
 	snap, err := db.Snapshot()
 	if diff := cmp.Diff([]Worker{w}, snap.Workers); err != nil || diff != "" {
@@ -71,7 +75,8 @@ func TestUnstorableRegistrationIsRefused(t *testing.T) {
 
 func FuzzRegistration(f *testing.F) {
 	for _, r := range []Registration{
-		{Service: "pkg.A", Address: "a:1", TTL: time.Second, Registered: testTime}, {Service: "pkg.A", Address: "[::1]:1"},
+		{Service: "pkg.A", Address: "a:1", TTL: time.Second, Registered: testTime},
+		{Service: "pkg.A", Address: "[::1]:1"},
 	} {
 		b, err := encodeRegistration(r)
 		if err != nil {

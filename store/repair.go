@@ -1,130 +1,121 @@
 package store
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// tryRepair writes the state anew and resumes service, or arranges for the next
-// attempt.
-func (db *DB) tryRepair() {
-	err := db.do(crashpoint.Repair, db.repair)
-	if err != nil {
-		db.repairDelay = cmp.Or(min(2*db.repairDelay, lastRepairDelay), firstRepairDelay)
-		db.repairAt = time.Now().Add(db.repairDelay)
-		db.mu.Lock()
-		db.broken = err // the newest reason is the one to tell
-		db.mu.Unlock()
-		db.opts.Logger.Warn("state still cannot be written", "path", db.path, "retry", db.repairDelay, "error", err)
-		return
-	}
-	db.repairDelay, db.repairAt = 0, time.Time{}
-	db.mu.Lock()
-	db.broken = nil
-	db.mu.Unlock()
-	db.counterMu.Lock()
-	if !errors.Is(db.counterErr, ErrClosed) {
-		db.counterErr = nil
-	}
-	db.counterMu.Unlock()
-	db.opts.Logger.Info("state written anew, service resumes", "path", db.path)
+// repairer rewrites the state after a write or sync has failed, or after the files have disappeared from their paths.
+// Deleted files are written back, since only this master still has them. If the files were moved, the repair fails
+// until they return. If other files are in their place, those are left alone.
+//
+// Invariant: between two attempts, source has the state of the last acknowledged transaction, unless damage is set. It
+// is the previous database's file, since the name of that file may be gone.
+type repairer struct {
+	writer *writer
+
+	// unopened is set while the result of the start is not yet recorded in the database.
+	unopened bool
+
+	home FileID      // the directory that contains the state
+	mine fs.FileInfo // of state.db as last opened
+
+	source  *os.File    // the database that was open before; nil before the first attempt and after a success
+	damage  error       // of source, if the state must be rescued
+	attempt fs.FileInfo // of the file most recently written to replace source
 }
 
-// repair follows a write or sync that failed. What the kernel still holds of
-// the file may differ from what the disk does, and a second sync would tell
-// nothing (the kernel reports an error once and calls the pages clean). So the
-// state of the last acknowledged transaction, every page of which was synced
-// before it was acknowledged, goes into a new file, and the count into another.
-// What failed is undone by that, also where bbolt could already see it.
-//
-// The file is read by a descriptor, since its name may be gone: see settlePlace.
-func (db *DB) repair() error {
-	if db.handle != nil {
-		if source := db.handle.takeSource(); source != nil {
-			db.source = source
+// repair rewrites the state. The kernel's view of the file may differ from the disk, and a second sync would prove
+// nothing: the kernel reports an error once and then marks the pages clean. So repair writes the state of the last
+// acknowledged transaction to a new file and the count to another. Every page of that transaction was synced before it
+// was acknowledged. This also undoes the failed write, even if bbolt already shows it.
+func (r *repairer) repair() error {
+	w := r.writer
+	if w.database.file != nil {
+		if source := w.database.file.TakeSource(); source != nil {
+			r.source = source
 		}
 	}
-	use := func(next openFiles) {
-		if err := db.exchange(next).close(); err != nil {
-			db.opts.Logger.Warn("closing what could not be written failed", "path", db.path, "error", err)
+	use := func(next *boltfile.File, count *counterfile.File) {
+		if err := w.exchange(next, count); err != nil {
+			w.dir.opts.Logger.Warn("closing what could not be written failed", "path", w.dir.db, "error", err)
 		}
 	}
-	if !db.unopened {
-		use(openFiles{}) // else they hold nothing that was not there before, and are read
+	if !r.unopened {
+		use(nil, nil) // otherwise the open files hold nothing new and stay readable
 	}
-	rescued, err := db.writeAnew()
+	rescued, err := r.writeAnew()
 	if err != nil {
 		return err
 	}
-	db.mu.Lock()
-	short := db.record.CountShortSince
-	db.mu.Unlock()
-	counter, err := db.createCounter(db.dir, db.tally(), short)
+	count, err := counterfile.Create(w.dir.ops, w.dir.counter, w.counter.tally(), w.self.get().CountShortSince)
 	if err != nil {
 		return err
 	}
-	h, err := openHandle(db.path, true, db.opts.LockWait)
+	file, err := boltfile.Open(w.dir.db, w.dir.opts.LockWait)
 	if err != nil {
-		_ = counter.close()
-		return fmt.Errorf("reopen %s: %w", db.path, err)
+		_ = count.Close()
+		return fmt.Errorf("reopen %s: %w", w.dir.db, err)
 	}
 	if rescued {
-		if err := errors.Join(db.learn(h), db.loadResults(h)); err != nil {
-			return errors.Join(err, counter.close(), h.close())
+		if err := errors.Join(r.readRescued(file), w.results.load(file, w.dir.db)); err != nil {
+			return errors.Join(err, count.Close(), file.Close())
 		}
 	}
-	h.reserve(h.highWater())
-	use(openFiles{h, counter})
-	if err := db.source.Close(); err != nil {
+	file.Reserve(file.HighWater())
+	use(file, count)
+	if err := r.source.Close(); err != nil {
 		return err
 	}
-	db.source, db.damage, db.mine, db.attempt = nil, nil, h.info, nil
-	if err := db.settleFolder(); err != nil {
+	r.source, r.damage, r.mine, r.attempt = nil, nil, file.Info(), nil
+	if err := r.recordHome(); err != nil {
 		return err
 	}
-	if db.unopened {
-		if err := db.recordOpened(&Meta{}); err != nil {
+	if r.unopened {
+		if err := w.commitRecord(w.self.get()); err != nil {
 			return err
 		}
-		db.unopened = false
+		r.unopened = false
 	}
 	return nil
 }
 
-// writeAnew puts a new state.db into its place; rescued tells that it had to be made
-// from a backup.
-func (db *DB) writeAnew() (rescued bool, err error) {
-	if db.damage == nil {
-		if err := db.settlePlace(db.source); err != nil {
+// writeAnew puts a new state.db into place. rescued reports whether it had to be made from a backup.
+func (r *repairer) writeAnew() (rescued bool, err error) {
+	path := r.writer.dir.db
+	if r.damage == nil {
+		if err := r.preparePlace(); err != nil {
 			return false, err
 		}
-		err := db.rewrite(db.source)
+		err := r.rewrite()
 		if err == nil {
 			return false, nil
 		}
-		// What is damaged and was deleted cannot be left in its place either.
-		damaged, ok := errors.AsType[*DamagedError](err)
-		if !ok || db.opts.OnDamage == Refuse && !isMissing(db.path) {
-			return false, fmt.Errorf("write %s anew: %w", db.path, err)
+		// A database that is damaged and also deleted must be rescued with either policy: there is no file to leave
+		// in place.
+		damaged, ok := errors.AsType[*statefile.DamagedError](err)
+		if !ok || r.writer.dir.opts.OnDamage == Refuse && !isMissing(path) {
+			return false, fmt.Errorf("write %s anew: %w", path, err)
 		}
-		db.damage = damaged
+		r.damage = damaged
 	}
-	damage := db.damage
-	if isMissing(db.path) {
-		damage = nil // deleted, or kept aside by an attempt before
+	damage := r.damage
+	if isMissing(path) {
+		damage = nil // it was deleted, or an earlier attempt has kept it aside
 	}
-	if err := db.rescueUnderWay(damage); err != nil {
-		return false, fmt.Errorf("write %s anew: %w", db.path, err)
+	if err := r.rescue(damage); err != nil {
+		return false, fmt.Errorf("write %s anew: %w", path, err)
 	}
-	db.attempt, err = os.Stat(db.path)
+	r.attempt, err = os.Stat(path)
 	return true, err
 }
 
@@ -133,35 +124,128 @@ func isMissing(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// rescueUnderWay follows damage that nothing can be written anew from: somebody has
-// cut the file off, say. As at a start the newest good backup takes its place; nil
-// where it is aside already. What is newer in the registry is lost until the next
-// start finds it among the living processes; the count is not, as it is known here.
-func (db *DB) rescueUnderWay(damage error) error {
-	db.mu.Lock()
-	record := db.record
-	db.mu.Unlock()
-	return db.rescue(&finding{
-		id:    record.MasterID,
-		count: reading{slot: slot{1, db.tally()}, short: record.CountShortSince},
-	}, damage)
+// rewrite writes a new state.db with the last acknowledged transaction of source.
+func (r *repairer) rewrite() error {
+	path := r.writer.dir.db
+	return r.writer.dir.ops.Replace(crashpoint.Rewrite, path, func(dst *os.File) error {
+		info, err := r.source.Stat()
+		if err != nil {
+			return err
+		}
+		img, err := boltfile.OpenImage(r.source, info.Size())
+		if err != nil {
+			return &statefile.DamagedError{Path: path, Err: err}
+		}
+		acknowledged, err := img.At(r.writer.txid)
+		if err != nil {
+			return &statefile.DamagedError{Path: path, Err: err}
+		}
+		if r.attempt, err = dst.Stat(); err != nil {
+			return err
+		}
+		return acknowledged.CopyTo(dst)
+	})
 }
 
-// learn takes what a database says of itself that was made under way.
-func (db *DB) learn(h *handle) error {
-	return h.view(func(tx *bolt.Tx) error {
+// rescue recovers from damage of source, for example because it was truncated. As at a start, the newest good backup
+// takes its place. damage is nil if the file is already gone or kept aside. Newer changes of the registry are lost
+// until the next start finds them among the living processes. The count is not lost, since it is in memory.
+func (r *repairer) rescue(damage error) error {
+	record := r.writer.self.get()
+	found := &diskState{
+		id: record.MasterID,
+		count: counterfile.Reading{
+			Slot: counterfile.Slot{Sequence: 1, Tally: r.writer.counter.tally()}, Short: record.CountShortSince,
+		},
+	}
+	return rebuilder{dir: r.writer.dir, dirID: r.writer.self.lastDir(), found: found}.rescue(damage)
+}
+
+// readRescued reads the own record of a database that was made while the master runs.
+func (r *repairer) readRescued(file *boltfile.File) error {
+	return file.View(func(tx *bolt.Tx) error {
 		t := tablesOf(tx)
 		record, err := t.meta()
 		if err != nil {
 			return err
 		}
-		if db.folded, err = t.tally(); err != nil {
+		if r.writer.folded, err = t.tally(); err != nil {
 			return err
 		}
-		db.txid = uint64(tx.ID())
-		db.mu.Lock()
-		db.record = record
-		db.mu.Unlock()
+		r.writer.txid = uint64(tx.ID())
+		r.writer.self.set(record)
 		return nil
 	})
+}
+
+// preparePlace makes sure that the file about to be written goes to the proper place of the state and does not
+// overwrite another state.
+func (r *repairer) preparePlace() error {
+	w, path := r.writer, r.writer.dir.db
+	there, err := os.Stat(path)
+	if err == nil && r.attempt != nil && os.SameFile(r.attempt, there) {
+		// The previous attempt put this file there before it failed at a later step. From now on it counts as this
+		// master's own file, even if this attempt fails too.
+		r.mine = there
+	}
+	switch {
+	case err == nil && os.SameFile(r.mine, there):
+		return w.lock.renew(w.dir.ops, w.dir.path)
+	case err == nil:
+		return fmt.Errorf("another state was put in its place under way: %s is left as it is: "+
+			"stop this master before its state is replaced", path)
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("look for %s: %w", path, err)
+	}
+	if deleted, err := statefile.IsDeleted(r.source); err != nil || !deleted {
+		return errors.Join(fmt.Errorf("%s was moved or unmounted under way: bring it back", path), err)
+	}
+	w.dir.opts.Logger.Warn("state was deleted under way, writing it back", "path", path)
+	if err := errors.Join(makeDir(w.dir.ops, w.dir.path), syncPath(w.dir.ops, w.dir.path)); err != nil {
+		return err
+	}
+	if err := w.lock.renew(w.dir.ops, w.dir.path); err != nil {
+		return err
+	}
+	mine := w.self.get().MasterID
+	switch id, err := readMasterID(w.dir.path); {
+	case err != nil:
+		return err
+	case id == "":
+		return writeMasterID(w.dir.ops, w.dir.path, mine)
+	case id != mine:
+		return fmt.Errorf("the state of another master (%s) was put in its place under way: it is left as it is: "+
+			"stop this master before its state is replaced", id)
+	}
+	return nil
+}
+
+// recordHome records the directory to which the state was written back, if it is not the directory that the database
+// was made for.
+func (r *repairer) recordHome() error {
+	now := r.writer.self.currentDir()
+	record := r.writer.self.get()
+	if record.StateDir != r.home || now == r.home {
+		return nil // unchanged, or not known to belong to this master: see Moved
+	}
+	record.StateDir = now
+	if err := r.writer.commitRecord(record); err != nil {
+		return err
+	}
+	r.home = now
+	r.writer.self.set(record)
+	return nil
+}
+
+// start prepares for repairs of the state that was just opened. unopened is as in the struct.
+func (r *repairer) start(unopened bool) {
+	r.mine, r.unopened = r.writer.database.file.Info(), unopened
+}
+
+// close closes the file that a repair would have read from.
+func (r *repairer) close() error {
+	if r.source == nil {
+		return nil
+	}
+	return r.source.Close()
 }

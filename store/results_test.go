@@ -18,13 +18,17 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
 )
 
 func resultOf(id, response string) Result {
-	return Result{ID: id, Method: "/proto.Service/Do", Digest: sha256.Sum256([]byte(id)), Response: []byte(response), Stored: testTime}
+	return Result{
+		ID: id, Method: "/proto.Service/Do", Digest: sha256.Sum256([]byte(id)),
+		Response: []byte(response), Stored: testTime,
+	}
 }
 
-// once counts a request with an id, and waits for what becomes of it.
+// onceNow counts a request with an id and waits for the outcome.
 func onceNow(db *DB, r Result) error {
 	c := make(told, 1)
 	db.CountOnce(r, c)
@@ -38,7 +42,7 @@ func mustOnce(t testing.TB, db *DB, r Result) {
 	}
 }
 
-// wantResult wants what is stored under an id; an empty response: nothing.
+// wantResult checks the response stored under an id. An empty response means that nothing is stored.
 func wantResult(t testing.TB, db *DB, id, response string) {
 	t.Helper()
 	r, found, err := db.Result(id)
@@ -51,7 +55,7 @@ func wantResult(t testing.TB, db *DB, id, response string) {
 	}
 }
 
-// machine is a clock that goes on while no master runs.
+// machine provides a boot clock that keeps running while no master runs.
 type machine struct {
 	boot string
 	now  atomic.Int64
@@ -97,7 +101,7 @@ func TestRequestIsCountedOnceAndItsResultKept(t *testing.T) {
 	}
 }
 
-// Callers with few ids between them, beside others without: each id counts once.
+// Many callers share few ids, among requests without ids: each id counts once.
 func TestConcurrentRequestsWithOneIDCountOnce(t *testing.T) {
 	for name, mode := range syncModes {
 		t.Run(name, func(t *testing.T) {
@@ -125,7 +129,8 @@ func TestConcurrentRequestsWithOneIDCountOnce(t *testing.T) {
 			}
 			wg.Wait()
 			if first.Load() != 40 || again.Load() != 560 || db.Processed() != 40+plain.Load() {
-				t.Errorf("%d were new and %d not, want 40 and 560; processed %d, want %d", first.Load(), again.Load(), db.Processed(), 40+plain.Load())
+				t.Errorf("%d were new and %d not, want 40 and 560; processed %d, want %d",
+					first.Load(), again.Load(), db.Processed(), 40+plain.Load())
 			}
 			mustClose(t, db)
 			if s := checkFiles(t, dir); s.Processed != 40+plain.Load() || s.Results != 40 {
@@ -188,12 +193,12 @@ func TestResultsExpire(t *testing.T) {
 	db = openTest(t, dir, opts)
 	wantResult(t, db, "a", "")
 	wantResult(t, db, "b", "two")
-	// Counted again, and another result.
+	// The request is counted again and gets a new result.
 	mustOnce(t, db, resultOf("a", "three"))
 	wantResult(t, db, "a", "three")
 	m.pass(1)
 	wantResult(t, db, "b", "")
-	mustOnce(t, db, resultOf("c", "four")) // which drops b, and the old one of a but not the new one
+	mustOnce(t, db, resultOf("c", "four")) // drops b and the old result of a, but not the new one
 	if got := db.results.n; got != 2 {
 		t.Errorf("%d results are kept, want 2", got)
 	}
@@ -204,8 +209,8 @@ func TestResultsExpire(t *testing.T) {
 	}
 }
 
-// A reboot makes the age of what was before unknown: it is kept a whole ttl more, and
-// no restart of the master makes that longer.
+// After a reboot, the age of earlier results is unknown. They are kept for one more ttl, which restarts of the
+// master do not extend.
 func TestResultsOverAReboot(t *testing.T) {
 	const ttl = time.Minute
 	dir := t.TempDir()
@@ -227,8 +232,8 @@ func TestResultsOverAReboot(t *testing.T) {
 	wantResult(t, db, "a", "")
 }
 
-// A clock that says less than it did, as that of another time namespace may, makes no
-// result live for ever.
+// If the clock shows an earlier time than before, as in another time namespace, no result lives longer than another
+// ttl.
 func TestResultsOfLater(t *testing.T) {
 	dir := t.TempDir()
 	m := machine{boot: "b"}
@@ -281,7 +286,7 @@ func TestTooLargeResultsDropTheOldest(t *testing.T) {
 	wantResult(t, db, "small-0", "x")
 	mustOnce(t, db, resultOf("large-2", large))
 	wantResult(t, db, "small-9", "")
-	wantResult(t, db, "large-0", "") // it does not fit beside the others with what records cost
+	wantResult(t, db, "large-0", "") // does not fit beside the others, because of the overhead of records
 	wantResult(t, db, "large-1", large)
 	wantResult(t, db, "large-2", large)
 	if got := db.results.size; got > 3*MaxResponse {
@@ -289,7 +294,7 @@ func TestTooLargeResultsDropTheOldest(t *testing.T) {
 	}
 }
 
-// Nothing comes any more, and what is too old goes all the same, a bounded part at a time.
+// Expired results are dropped even if no requests arrive, a bounded number at a time.
 func TestResultsExpireWhereNothingComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a acts
@@ -327,7 +332,7 @@ func TestResultsExpireWhereNothingComes(t *testing.T) {
 	})
 }
 
-// More at once than a transaction may take comes in several.
+// If more requests arrive at once than one transaction may take, they are split into several.
 func TestManyResultsAtOnceAreSeveralTransactions(t *testing.T) {
 	for what, response := range map[string]string{"many": "x", "large": strings.Repeat("x", MaxResponse)} {
 		t.Run(what, func(t *testing.T) {
@@ -363,8 +368,8 @@ func TestManyResultsAtOnceAreSeveralTransactions(t *testing.T) {
 	}
 }
 
-// Each durable act fails in turn: either all of it is there or nothing, and the retry
-// counts what was not counted.
+// Each durable operation fails in turn. The request is then either counted and its result stored, or neither, and a
+// retry counts it in the latter case.
 func TestCountOnceThatFails(t *testing.T) {
 	for name, mode := range syncModes {
 		for _, c := range []struct {
@@ -373,8 +378,8 @@ func TestCountOnceThatFails(t *testing.T) {
 		}{
 			{"room", false},
 			{"commit", false},
-			{"after-commit", false}, // bbolt sees it, and the disk may not
-			{"count", true},         // it is in the database by then
+			{"after-commit", false}, // bbolt sees the change, but the disk may not have it
+			{"count", true},         // it is in the database by that time
 		} {
 			t.Run(name+"/"+c.act, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -387,7 +392,8 @@ func TestCountOnceThatFails(t *testing.T) {
 					add(t, db, 5)
 					a.set(c.act, syscall.ENOSPC)
 					err := onceNow(db, resultOf("a", "x"))
-					if c.counted != (err == nil) || err != nil && (!errors.Is(err, ErrUnavailable) || !errors.Is(err, syscall.ENOSPC)) {
+					if c.counted != (err == nil) ||
+						err != nil && (!errors.Is(err, ErrUnavailable) || !errors.Is(err, syscall.ENOSPC)) {
 						t.Errorf("%v, want that it is counted: %t", err, c.counted)
 					}
 					a.set(c.act, nil)
@@ -395,7 +401,8 @@ func TestCountOnceThatFails(t *testing.T) {
 					synctest.Wait()
 					wantResult(t, db, "before", "x")
 					wantResult(t, db, "a", strings.Repeat("x", map[bool]int{true: 1}[c.counted]))
-					if err := onceNow(db, resultOf("a", "x")); c.counted != errors.Is(err, ErrDuplicate) || !c.counted && err != nil {
+					if err := onceNow(db, resultOf("a", "x")); c.counted != errors.Is(err, ErrDuplicate) ||
+						!c.counted && err != nil {
 						t.Errorf("again: %v", err)
 					}
 					if err := onceNow(db, resultOf("a", "x")); !errors.Is(err, ErrDuplicate) || db.Processed() != 7 {
@@ -412,13 +419,14 @@ func TestCountOnceThatFails(t *testing.T) {
 	}
 }
 
-// Where there is no room for results, all that needs none goes on.
+// If there is no room for results, everything that needs no new space continues.
 func TestNoRoomForResultsStopsNothingElse(t *testing.T) {
 	var a acts
 	db := openSeams(t, t.TempDir(), Options{}, a.seams())
 	a.set("room", syscall.ENOSPC)
 	for n := range 3 {
-		if err := onceNow(db, resultOf("a", "x")); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "free some space") {
+		if err := onceNow(db, resultOf("a", "x")); !errors.Is(err, ErrUnavailable) ||
+			!strings.Contains(err.Error(), "free some space") {
 			t.Errorf("%v, want ErrUnavailable and what to do", err)
 		}
 		put(t, db, PutWorker(fullWorker(fmt.Sprint("worker-", n))))
@@ -434,39 +442,8 @@ func TestNoRoomForResultsStopsNothingElse(t *testing.T) {
 	}
 }
 
-// After a crash each file has what the other one lacks: see tally.
-func TestCountOfTwoFiles(t *testing.T) {
-	for name, c := range map[string]struct {
-		counter, database tally
-		want              int64
-	}{
-		"nothing happened":                         {tally{10, 4}, tally{10, 4}, 10},
-		"counted since":                            {tally{15, 4}, tally{10, 4}, 15},
-		"stored, and the counter not written":      {tally{10, 4}, tally{13, 7}, 13},
-		"stored, and others counted meanwhile":     {tally{15, 4}, tally{13, 7}, 18},
-		"both files written":                       {tally{18, 7}, tally{13, 7}, 18},
-		"a power cut took the counter back":        {tally{8, 3}, tally{13, 7}, 13},
-		"made anew from a backup":                  {tally{18, 7}, tally{18, 0}, 18},
-		"made anew, and another counter":           {tally{18, 0}, tally{60, 0}, 60},
-		"an older database":                        {tally{18, 7}, tally{10, 4}, 18},
-		"of a release that knows no such part":     {tally{15, -1}, tally{13, 7}, 15},
-		"of that release, and the database larger": {tally{12, -1}, tally{13, 7}, 13},
-		"the part cannot be read":                  {tally{15, 4}, tally{13, -1}, 15},
-	} {
-		if got := settled(reading{slot: slot{1, c.counter}}, c.database); got.processed != c.want || got.keyed < 0 || got.keyed > got.processed {
-			t.Errorf("%s: %+v, want %d", name, got, c.want)
-		}
-	}
-	if got := settled(reading{}, tally{13, 7}); got != (tally{13, 7}) {
-		t.Errorf("without a counter: %+v", got)
-	}
-	if got := settled(reading{slot: slot{1, tally{1<<63 - 1, 0}}}, tally{1<<63 - 1, 1 << 62}); got.processed != 1<<63-1 {
-		t.Errorf("beyond what fits: %+v", got)
-	}
-}
-
-// A process is killed, again and again, while it counts with and without ids, at the
-// moments between its writes above all: see children for what it says.
+// A process that counts with and without ids is killed repeatedly, usually between two of its writes. See children
+// for its output.
 func TestRequestsSurviveKill(t *testing.T) {
 	const rounds = 8
 	for name, mode := range syncModes {
@@ -499,12 +476,13 @@ func TestRequestsSurviveKill(t *testing.T) {
 				c.kill()
 				model.check(t, fmt.Sprint("round ", round), dir)
 			}
-			t.Logf("%d plain sent, %d acknowledged; %d ids acknowledged of %d", model.sent, model.acked, len(model.ackedID), len(model.sentID))
+			t.Logf("%d plain sent, %d acknowledged; %d ids acknowledged of %d",
+				model.sent, model.acked, len(model.ackedID), len(model.sentID))
 		})
 	}
 }
 
-// requestModel is what may be in the file.
+// requestModel is the possible content of the files.
 type requestModel struct {
 	sent, acked     int64
 	sentID, ackedID map[string]bool
@@ -534,24 +512,23 @@ func (m *requestModel) said(t *testing.T, line string) {
 	}
 }
 
-// check wants each id that was acknowledged in the file, each that is in the file in the
-// count, and none more than once: what is in the count beyond the ids is what was sent
-// without one.
+// check checks that each acknowledged id has a stored result, that each stored id was sent, and that the count is
+// the number of stored ids plus a possible number of requests without an id.
 func (m *requestModel) check(t *testing.T, when, dir string) {
 	t.Helper()
 	s := checkFiles(t, dir)
 	stored := map[string]bool{}
-	h, err := openHandle(filepath.Join(dir, dbName), false, time.Second)
+	h, err := boltfile.OpenReadOnly(filepath.Join(dir, dbName), time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = h.view(func(tx *bolt.Tx) error {
+	err = h.View(func(tx *bolt.Tx) error {
 		return tx.Bucket(migrations.BucketRequests).ForEach(func(k, _ []byte) error {
 			stored[string(k)] = true
 			return nil
 		})
 	})
-	if err := errors.Join(err, h.close()); err != nil {
+	if err := errors.Join(err, h.Close()); err != nil {
 		t.Fatal(err)
 	}
 	for id := range m.ackedID {

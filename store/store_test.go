@@ -17,6 +17,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 func TestEveryFieldComesBack(t *testing.T) {
@@ -64,7 +65,9 @@ func TestEveryFieldComesBack(t *testing.T) {
 func TestEnumsComeBack(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
 	var muts []Mutation
-	for _, s := range []Status{StatusStarting, StatusRunning, StatusUnhealthy, StatusStopping, StatusStopped, StatusBackoff, StatusFailed} {
+	for _, s := range []Status{
+		StatusStarting, StatusRunning, StatusUnhealthy, StatusStopping, StatusStopped, StatusBackoff, StatusFailed,
+	} {
 		for _, source := range []ExitSource{ExitUnknown, ExitWait, ExitPidfd, ExitStat} {
 			for _, proof := range []Proof{ProofNone, ProofPidfdInode, ProofStartTimeToken} {
 				muts = append(muts, PutWorker(Worker{
@@ -87,7 +90,10 @@ func TestEnumsComeBack(t *testing.T) {
 }
 
 func TestWorkersAreOrderedAsPeopleCount(t *testing.T) {
-	want := []string{"a", "worker", "worker-0", "worker-02", "worker-2", "worker-10", "worker-10-1", "worker-99999999999999999999998", "worker-99999999999999999999999", "x-1"}
+	want := []string{
+		"a", "worker", "worker-0", "worker-02", "worker-2", "worker-10", "worker-10-1",
+		"worker-99999999999999999999998", "worker-99999999999999999999999", "x-1",
+	}
 	db := openTest(t, t.TempDir(), Options{})
 	for _, i := range []int{5, 0, 9, 7, 2, 1, 8, 3, 6, 4} {
 		put(t, db, PutWorker(Worker{ID: want[i], Desired: DesiredRunning, Status: StatusRunning}))
@@ -137,7 +143,7 @@ func TestUnstorableIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 	if err := db.AddProcessed(t.Context(), -1); err == nil {
 		t.Error("counted -1")
 	}
-	put(t, db) // nothing at all is no error
+	put(t, db) // no mutation at all is not an error
 	if s := snapshot(t, db); len(s.Workers) != 0 || s.Processed != 0 {
 		t.Errorf("written nevertheless: %v, %d", ids(s), s.Processed)
 	}
@@ -186,9 +192,9 @@ func TestOneBadRecordHidesNoOther(t *testing.T) {
 		AppendEvent(Event{Type: "first"}), AppendEvent(Event{Type: "second"}))
 	spoil := func(how func(workers, events *bolt.Bucket) error) {
 		t.Helper()
-		if err := db.handle.bolt.Update(func(tx *bolt.Tx) error {
+		if err := db.database.file.Update(func(tx *bolt.Tx) error {
 			return how(tx.Bucket(migrations.BucketWorkers), tx.Bucket(migrations.BucketEvents))
-		}); err != nil {
+		}, (*bolt.Tx).Commit); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -211,7 +217,9 @@ func TestOneBadRecordHidesNoOther(t *testing.T) {
 	if len(s.Events) != 1 || s.Events[0].Type != "second" {
 		t.Errorf("events: %v", s.Events)
 	}
-	for _, key := range []string{"workers/worker-1", "workers/worker-2", "workers/worker-3", "events/1", "events/0x6f6464"} {
+	for _, key := range []string{
+		"workers/worker-1", "workers/worker-2", "workers/worker-3", "events/1", "events/0x6f6464",
+	} {
 		if s.Bad[key] == nil {
 			t.Errorf("%s is not reported", key)
 		}
@@ -229,14 +237,14 @@ func TestClosedStoreSaysSo(t *testing.T) {
 	for _, mode := range []SyncMode{SyncAlways, SyncInterval} {
 		db := openTest(t, t.TempDir(), Options{Sync: mode})
 		mustClose(t, db)
-		mustClose(t, db) // again
+		mustClose(t, db) // a second Close succeeds too
 		_, err := db.Snapshot()
 		for name, err := range map[string]error{
 			"snapshot": err,
 			"apply":    db.Apply(t.Context(), PutWorker(fullWorker("worker-0"))),
 			"count":    db.AddProcessed(t.Context(), 1),
 			"alive":    db.Alive(t.Context()),
-			"backup":   db.Backup(filepath.Join(t.TempDir(), "x")),
+			"backup":   backUpTo(db, filepath.Join(t.TempDir(), "x")),
 			"accept":   db.AcceptMove(t.Context()),
 		} {
 			if !errors.Is(err, ErrClosed) {
@@ -326,7 +334,7 @@ func TestMasterIDOutlivesTheDatabase(t *testing.T) {
 	mustClose(t, db)
 
 	other := newUUID()
-	if err := (seams{}).writeMasterID(dir, other); err != nil {
+	if err := writeMasterID((statefile.Ops{}), dir, other); err != nil {
 		t.Fatal(err)
 	}
 	log.Reset()
@@ -347,7 +355,7 @@ func TestBackupIsAWholeState(t *testing.T) {
 	to := t.TempDir()
 	for range 2 { // the second replaces the first
 		add(t, db, 1)
-		if err := db.Backup(filepath.Join(to, dbName)); err != nil {
+		if err := backUpTo(db, filepath.Join(to, dbName)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -355,7 +363,7 @@ func TestBackupIsAWholeState(t *testing.T) {
 	if s.Processed != 43 || len(s.Workers) != 1 {
 		t.Errorf("backup has %d processed, %d workers; want 43, 1", s.Processed, len(s.Workers))
 	}
-	if err := db.Backup(filepath.Join(to, "no such folder", "x")); err == nil {
+	if err := backUpTo(db, filepath.Join(to, "no such folder", "x")); err == nil {
 		t.Error("a backup to nowhere succeeded")
 	}
 }
@@ -383,7 +391,8 @@ func TestUnusableDirectories(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{base, filepath.Join(base, "new")} {
-		if _, err := Open(dir, Options{}); !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "choose") {
+		if _, err := Open(dir, Options{}); !errors.Is(err, os.ErrPermission) ||
+			!strings.Contains(err.Error(), "choose") {
 			t.Errorf("%s: %v: want a permission error with a next step", dir, err)
 		}
 	}
@@ -405,14 +414,14 @@ func TestNewDirectoryIsPrivate(t *testing.T) {
 
 func TestAliveAnswers(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
-	before := db.txid
+	before := db.committer.writer.txid
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := db.Alive(ctx); err != nil {
 		t.Error(err)
 	}
 	mustClose(t, db)
-	if db.txid != before+1 { // that of the close
-		t.Errorf("being asked has written: transaction %d, was %d", db.txid, before)
+	if db.committer.writer.txid != before+1 { // the commit of Close
+		t.Errorf("being asked has written: transaction %d, was %d", db.committer.writer.txid, before)
 	}
 }

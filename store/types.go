@@ -1,9 +1,19 @@
 package store
 
-import "time"
+import (
+	"crypto/sha256"
+	"time"
+)
 
-// Desired is what an operator or the policy wants of a worker; it survives
-// every restart of the master.
+const (
+	// MaxRequestID bounds the id of a request, in bytes.
+	MaxRequestID = 128
+	// MaxResponse is the size of the largest response that is kept, in bytes. If the response is larger, only the
+	// fact that the request was counted is kept.
+	MaxResponse = 64 << 10
+)
+
+// Desired is the state that an operator or the policy wants for a worker. It survives every restart of the master.
 type Desired string
 
 // The values of Desired.
@@ -12,7 +22,7 @@ const (
 	DesiredStopped Desired = "stopped"
 )
 
-// Status is where a worker stands in its life.
+// Status is the current phase of a worker's life.
 type Status string
 
 // The values of Status.
@@ -26,8 +36,8 @@ const (
 	StatusFailed    Status = "failed"
 )
 
-// Proof names the evidence that identifies an instance after a restart of the
-// master. The zero value means that none was recorded (yet).
+// Proof names the evidence that identifies an instance after a restart of the master. The zero value means that
+// none has been recorded yet.
 type Proof string
 
 // The values of Proof.
@@ -37,7 +47,7 @@ const (
 	ProofStartTimeToken Proof = "start-time-token"
 )
 
-// ExitSource tells how the code of an exit became known.
+// ExitSource is how the code of an exit became known.
 type ExitSource string
 
 // The values of ExitSource. The zero value of an Exit is written as ExitUnknown.
@@ -54,57 +64,59 @@ type Worker struct {
 	Unit    string
 	Desired Desired
 	Status  Status
-	// Reason says why Status is what it is, where that is not obvious.
+	// Reason explains Status if it is not obvious.
 	Reason string
-	// Instance is the process that fills the slot, nil where none does.
+	// Instance is the process that fills the slot, nil if there is none.
 	Instance *Instance
 	// Incarnation counts the instances started so far.
 	Incarnation uint64
-	// SpecHash is that of the unit's spec which the instance was started with.
+	// SpecHash is the hash of the unit's spec with which the instance was started.
 	SpecHash string
 	// Restarts counts restarts by policy so far.
 	Restarts uint64
 	Budget   Budget
 	// LastExit is nil before any exit.
 	LastExit *Exit
-	// Outdated is set where the binary or the spec changed since the start.
+	// Outdated is set if the binary or the spec has changed since the start.
 	Outdated bool
-	// Port is the one to prefer at the next start, 0 for none.
+	// Port is the preferred port for the next start, 0 for none.
 	Port int
-	// Services are what it offers, sorted by name.
+	// Services are the services that the worker offers, sorted by name.
 	Services []Offer
 }
 
 // Offer is a gRPC service that a worker offers.
 type Offer struct {
-	Name string // full
-	// Reflected: the worker's reflection has told of it, not the unit.
+	Name string // full name of the service
+	// Reflected is set if the service was learned from the worker's reflection, not from the unit.
 	Reflected bool
-	// Unlisted: the worker's reflection does not list it, so that it gets no calls of it.
+	// Unlisted is set if the worker's reflection does not list the service, so that the worker gets no calls for
+	// it.
 	Unlisted bool
-	// Assumed: nobody has said it, it is what workers are taken to offer of whom nothing is said.
+	// Assumed is set if neither the unit nor the reflection names the service: workers without any such information
+	// are assumed to offer it.
 	Assumed bool
 }
 
-// Denied tells that nobody says that the worker offers it: it was assumed, and its reflection does not list it. It is
-// kept so that the next master does not assume it again.
+// Denied reports whether the offer was only assumed and the worker's reflection does not list it. The record is
+// kept so that the next master does not assume the service again.
 func (o Offer) Denied() bool { return o.Assumed && o.Unlisted }
 
-// Registration is an endpoint from outside, under one of the services that it offers.
+// Registration is a registered endpoint, under one of the services that it offers.
 type Registration struct {
 	Service string
 	Address string // host:port
-	// TTL is after which time without a heartbeat it is removed; 0: never.
+	// TTL is the time without a heartbeat after which the endpoint is removed; 0 means never.
 	TTL        time.Duration
 	Registered time.Time
 }
 
-// Instance is one operating-system process, proven or about to be forked.
+// Instance is one operating-system process, either proven or about to be forked.
 type Instance struct {
-	Token string // 128 random bits in hex; no other instance ever has it
-	// PID is 0 between the intent to fork and the record of the fork.
+	Token string // 128 random bits in hex, unique to this instance
+	// PID is 0 after the intent to fork was recorded and before the fork was.
 	PID int
-	// Inode is that of the pidfd, StartTicks field 22 of /proc/PID/stat.
+	// Inode is the inode of the pidfd; StartTicks is field 22 of /proc/PID/stat.
 	Inode, StartTicks uint64
 	BootID            string
 	// PIDNamespace is the inode of the namespace that PID belongs to.
@@ -113,34 +125,34 @@ type Instance struct {
 	Port         int
 	ExeHash      string // SHA-256 of the executable, in hex
 	Started      time.Time
-	// Lease is the file which the instance and its family hold open.
+	// Lease is the file that the instance and its descendants hold open.
 	Lease FileID
-	UID   uint32 // effective uid it was started with
+	UID   uint32 // effective uid with which it was started
 }
 
 // FileID identifies a file or directory on this machine for as long as it exists.
 type FileID struct{ Device, Inode uint64 }
 
-// Budget is what is left of a worker's restarts. It is kept in boot id and
-// CLOCK_BOOTTIME, since wall time may step.
+// Budget is the state of a worker's restart budget and backoff. It is kept in boot id and CLOCK_BOOTTIME, since
+// wall time may step.
 type Budget struct {
 	// Backoff is the next delay; 0 means the initial one.
 	Backoff time.Duration
 	// Spent are the restarts in the window, each as a reading of ReadyClock.
 	Spent []time.Duration
-	// ReadyClock is how long the worker has been ready in all.
+	// ReadyClock is the total time that the worker has been ready.
 	ReadyClock time.Duration
-	// ReadySince and RetryAt are readings of CLOCK_BOOTTIME in BootID: when the
-	// present instance became ready, and when the present backoff ends. 0: not.
+	// ReadySince is when the current instance became ready, and RetryAt is when the current backoff ends. Both are
+	// readings of CLOCK_BOOTTIME in BootID; 0 means not ready or no backoff.
 	ReadySince, RetryAt time.Duration
 	BootID              string
 }
 
-// Exit is how an instance ended.
+// Exit describes how an instance ended.
 type Exit struct {
-	// Code is meaningful where Signal is 0 and Source is not ExitUnknown.
+	// Code is meaningful only if Signal is 0 and Source is not ExitUnknown.
 	Code   int
-	Signal int // number of the signal that killed it, or 0
+	Signal int // number of the signal that killed the instance, or 0
 	Source ExitSource
 	At     time.Time
 }
@@ -148,23 +160,34 @@ type Exit struct {
 // Event is one line of the history of the workers.
 type Event struct {
 	Time   time.Time
-	Worker string // empty where it concerns the master
+	Worker string // empty if the event concerns the master
 	Type   string
 	Detail string
+}
+
+// Result is the stored result of a request with an id.
+type Result struct {
+	ID     string // printable ASCII, 1 to MaxRequestID bytes
+	Method string // with the leading slash
+	// Digest is the digest of the request. It reveals the reuse of an id for a different request.
+	Digest [sha256.Size]byte
+	// Response is encoded. LeftOut is set if the response was larger than MaxResponse; Response is then empty.
+	Response []byte
+	LeftOut  bool
+	Stored   time.Time // wall-clock time, for display
 }
 
 // Meta is the record of the database itself.
 type Meta struct {
 	MasterID string // UUID, the same as in the file master-id
 	Created  time.Time
-	// StateDir is the directory that the database was made for. Another one
-	// means that it was copied; see [DB.Moved].
+	// StateDir is the directory that the database was made for. If the current directory is another one, the
+	// database was copied or moved; see [DB.Moved].
 	StateDir FileID
 	// CleanShutdown is set by an orderly stop and cleared by the next start.
 	CleanShutdown bool
-	// CountShortSince is zero where the processed count is exact. Else what was
-	// processed after this moment may be missing in it, since a damage took the
-	// only record.
+	// CountShortSince is zero if the processed count is exact. Otherwise, requests processed after this time may be
+	// missing from the count, because damage destroyed their only record.
 	CountShortSince time.Time
 }
 
@@ -172,13 +195,12 @@ type Meta struct {
 type Snapshot struct {
 	SchemaVersion uint64
 	Meta          Meta
-	Workers       []Worker // natural order of ids: worker-2 before worker-10
-	// Registered are the endpoints from outside, by service and address.
+	Workers       []Worker // in natural order of ids: worker-2 before worker-10
+	// Registered are the registered endpoints, by service and address.
 	Registered []Registration
-	// Bad holds the records that could not be read, by "bucket/key". They hide
-	// none of the others.
+	// Bad holds the errors of records that could not be read, by "bucket/key". The other records are unaffected.
 	Bad       map[string]error
-	Processed int64   // requests processed, acknowledged ones at least
-	Results   int     // that are kept: see [Result]
+	Processed int64   // requests processed: at least the acknowledged ones
+	Results   int     // number of stored results: see [Result]
 	Events    []Event // oldest first
 }

@@ -10,8 +10,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// TestDecideEveryRowOfRecovery has each row of DESIGN's table, by what was recorded
-// and what was found.
+// TestDecideEveryRowOfRecovery covers each row of DESIGN's table, keyed by the recorded and the found state.
 func TestDecideEveryRowOfRecovery(t *testing.T) {
 	const now = time.Hour
 	alive := &Found{State: FoundAlive, PID: 41, TokenSeen: true, SessionLeader: true}
@@ -39,122 +38,238 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 		reason string
 	}{
 		"recorded, alive, proven, Ping may answer": {
-			facts{state: of(store.StatusRunning), standing: lives, evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive}},
+			facts{
+				state: of(store.StatusRunning), standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+			},
 			ActionAdopt, "process 41 lives and is the recorded one",
 		},
 		"unhealthy when last seen": {
-			facts{state: of(store.StatusUnhealthy), standing: lives, evidence: Evidence{Recorded: recorded(store.StatusUnhealthy), Found: alive}},
+			facts{
+				state: of(store.StatusUnhealthy), standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusUnhealthy), Found: alive},
+			},
 			ActionAdopt, "process 41 lives and is the recorded one",
 		},
 		"alive and ours, silent": {
-			facts{state: of(store.StatusRunning), standing: lives, silent: "nobody listens on port 40001", evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive}},
-			ActionAdoptUnhealthy, "process 41 lives and is the recorded one, but cannot answer: nobody listens on port 40001",
+			facts{
+				state: of(store.StatusRunning), standing: lives, silent: "nobody listens on port 40001",
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+			},
+			ActionAdoptUnhealthy,
+			"process 41 lives and is the recorded one, but cannot answer: nobody listens on port 40001",
 		},
 		"alive, its port now held by a stranger": {
-			facts{state: of(store.StatusRunning), standing: lives, silent: foreignPort(40001).Error(), evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive, Port: &PortOwner{40001, "foreign"}}},
-			ActionAdoptUnhealthy, "process 41 lives and is the recorded one, but cannot answer: port 40001 is held by another process",
+			facts{
+				state: of(store.StatusRunning), standing: lives, silent: foreignPort(40001).Error(),
+				evidence: Evidence{
+					Recorded: recorded(store.StatusRunning), Found: alive, Port: &PortOwner{40001, "foreign"},
+				},
+			},
+			ActionAdoptUnhealthy,
+			"process 41 lives and is the recorded one, but cannot answer: port 40001 is held by another process",
 		},
 		"starting with PID": {
-			facts{state: of(store.StatusStarting), standing: lives, silent: "nobody listens on port 40001", evidence: Evidence{Recorded: recorded(store.StatusStarting), Found: alive}},
+			facts{
+				state: of(store.StatusStarting), standing: lives, silent: "nobody listens on port 40001",
+				evidence: Evidence{Recorded: recorded(store.StatusStarting), Found: alive},
+			},
 			ActionAdopt, "process 41 lives and is the recorded one, and is still starting",
 		},
 		"starting without PID, found": {
-			facts{state: of(store.StatusStarting), standing: lives, instance: &store.Instance{}, evidence: Evidence{Recorded: &Recorded{}, Found: alive}},
+			facts{
+				state: of(store.StatusStarting), standing: lives, instance: &store.Instance{},
+				evidence: Evidence{Recorded: &Recorded{}, Found: alive},
+			},
 			ActionAdopt, "process 41 has the token of the start that was cut off, and is still starting",
 		},
 		"starting without PID, not found": {
-			facts{state: of(store.StatusStarting), standing: cutOff, ran: true, evidence: Evidence{Recorded: &Recorded{}}},
+			facts{
+				state: of(store.StatusStarting), standing: cutOff, ran: true,
+				evidence: Evidence{Recorded: &Recorded{}},
+			},
 			ActionRespawn, "its start was cut off before a process came to be",
 		},
 		"other boot": {
-			facts{state: of(store.StatusRunning), standing: bygone, ran: true, evidence: Evidence{Recorded: recorded(store.StatusRunning), OtherBoot: true}},
+			facts{
+				state: of(store.StatusRunning), standing: otherBoot, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), OtherBoot: true},
+			},
 			ActionRespawn, "the machine was booted since it ran",
 		},
 		"other boot, unwanted": {
-			facts{state: unwanted, standing: bygone, ran: true, evidence: Evidence{Recorded: recorded(store.StatusRunning), OtherBoot: true}},
+			facts{
+				state: unwanted, standing: otherBoot, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), OtherBoot: true},
+			},
 			ActionKeepStopped, "the machine was booted since it ran; it is wanted stopped",
 		},
 		"PID gone": {
-			facts{state: of(store.StatusRunning), standing: gone, fate: "process 41 ended", ran: true, evidence: Evidence{Recorded: recorded(store.StatusRunning)}},
+			facts{
+				state: of(store.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
 			ActionRespawn, "process 41 ended; within 100ms",
 		},
 		"PID gone, not for the first time": {
-			facts{state: again, standing: gone, fate: "process 41 ended", ran: true, evidence: Evidence{Recorded: recorded(store.StatusRunning)}},
+			facts{
+				state: again, standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
 			ActionRespawn, "process 41 ended; within 400ms",
 		},
 		"ended, not reaped": {
-			facts{state: of(store.StatusRunning), standing: dead, fate: "process 41 ended, killed by SIGKILL", ran: true, evidence: Evidence{Recorded: recorded(store.StatusRunning)}},
+			facts{
+				state: of(store.StatusRunning), standing: dead, ran: true,
+				exitReason: "process 41 ended, killed by SIGKILL",
+				evidence:   Evidence{Recorded: recorded(store.StatusRunning)},
+			},
 			ActionRespawn, "process 41 ended, killed by SIGKILL; within 100ms",
 		},
 		"PID gone, budget used up": {
-			facts{state: spent, standing: gone, fate: "process 41 ended", ran: true, evidence: Evidence{Recorded: recorded(store.StatusRunning)}},
+			facts{
+				state: spent, standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
 			ActionFail, "restart budget 10/5m used up: process 41 ended",
 		},
 		"PID gone while it was being stopped": {
-			facts{state: of(store.StatusStopping), standing: gone, fate: "process 41 ended", ran: true, evidence: Evidence{Recorded: recorded(store.StatusStopping)}},
+			facts{
+				state: of(store.StatusStopping), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusStopping)},
+			},
 			ActionRespawn, "process 41 ended",
 		},
 		"PID gone, unwanted": {
-			facts{state: unwanted, standing: gone, fate: "process 41 ended", ran: true, evidence: Evidence{Recorded: recorded(store.StatusRunning)}},
+			facts{
+				state: unwanted, standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
 			ActionKeepStopped, "process 41 ended; it is wanted stopped",
 		},
 		"PID gone, with descendants": {
-			facts{state: of(store.StatusRunning), standing: gone, fate: "process 41 ended", ran: true, evidence: Evidence{Recorded: recorded(store.StatusRunning), Left: []Found{{PID: 42}, {PID: 43}}}},
-			ActionRespawn, "process 41 ended; within 100ms; what is left of it is stopped first (2 processes, the first is 42)",
+			facts{
+				state: of(store.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Left: []Found{{PID: 42}, {PID: 43}}},
+			},
+			ActionRespawn,
+			"process 41 ended; within 100ms; what is left of it is stopped first (2 processes, the first is 42)",
 		},
 		"PID gone, its port now held by a stranger": {
-			facts{state: of(store.StatusRunning), standing: gone, fate: "process 41 ended", ran: true, evidence: Evidence{Recorded: recorded(store.StatusRunning), Port: &PortOwner{40001, "foreign"}}},
+			facts{
+				state: of(store.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Port: &PortOwner{40001, "foreign"}},
+			},
 			ActionRespawn, "process 41 ended; within 100ms; port 40001 is held by another process, a new one is chosen",
 		},
 		"cannot verify": {
-			facts{state: of(store.StatusRunning), standing: unknown, cause: process.ErrUnverifiable, evidence: Evidence{Recorded: recorded(store.StatusRunning)}},
+			facts{
+				state: of(store.StatusRunning), standing: unknown, cause: process.ErrUnverifiable,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
 			ActionHold, "the process cannot be verified",
 		},
 		"lease held by nobody who can be found": {
-			facts{state: of(store.StatusRunning), standing: unknown, cause: process.ErrLeaseHeld, evidence: Evidence{Recorded: recorded(store.StatusRunning), Lease: leaseHeld}},
+			facts{
+				state: of(store.StatusRunning), standing: unknown, cause: process.ErrLeaseHeld,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Lease: leaseHeld},
+			},
 			ActionHold, "the lease is held by a process that cannot be found",
 		},
 		"stopping": {
-			facts{state: of(store.StatusStopping), standing: lives, evidence: Evidence{Recorded: recorded(store.StatusStopping), Found: alive}},
+			facts{
+				state: of(store.StatusStopping), standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusStopping), Found: alive},
+			},
 			ActionStop, "process 41 lives and is the recorded one, and was being stopped: then it is started again",
 		},
 		"unwanted": {
-			facts{state: unwanted, standing: lives, evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive}},
+			facts{
+				state: unwanted, standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+			},
 			ActionStop, "process 41 lives and is the recorded one, and the worker is wanted stopped",
 		},
 		"surplus": {
-			facts{state: retired, standing: lives, evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive}},
+			facts{
+				state: retired, standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+			},
 			ActionStop, "process 41 lives and is the recorded one, and fewer replicas are wanted",
 		},
 		"surplus, gone": {
-			facts{state: retired, standing: gone, fate: "process 41 ended", ran: true, evidence: Evidence{Recorded: recorded(store.StatusRunning)}},
+			facts{
+				state: retired, standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
 			ActionForget, "process 41 ended, and fewer replicas are wanted",
 		},
 		"surplus, never ran": {
-			facts{state: state{retired: true}, standing: unrecorded, evidence: Evidence{Recorded: &Recorded{}}},
+			facts{
+				state: state{retired: true}, standing: unrecorded,
+				evidence: Evidence{Recorded: &Recorded{}},
+			},
 			ActionForget, "it never ran, and fewer replicas are wanted",
 		},
 		"no record, slot free, process of ours": {
-			facts{state: state{wanted: true}, standing: lives, stray: true, instance: &store.Instance{}, evidence: Evidence{Found: alive}},
-			ActionAdopt, "process 41 is this worker by its environment, though no record names it, and is still starting",
+			facts{
+				state: state{wanted: true}, standing: lives, stray: true, instance: &store.Instance{},
+				evidence: Evidence{Found: alive},
+			},
+			ActionAdopt,
+			"process 41 is this worker by its environment, though no record names it, and is still starting",
 		},
 		"a process newer than a record that says it is being stopped": {
-			facts{state: of(store.StatusStopping), standing: lives, stray: true, instance: &store.Instance{}, evidence: Evidence{Recorded: recorded(store.StatusStopping), Found: alive}},
-			ActionAdopt, "process 41 is this worker by its environment, though no record names it, and is still starting",
+			facts{
+				state: of(store.StatusStopping), standing: lives, stray: true, instance: &store.Instance{},
+				evidence: Evidence{Recorded: recorded(store.StatusStopping), Found: alive},
+			},
+			ActionAdopt,
+			"process 41 is this worker by its environment, though no record names it, and is still starting",
 		},
 		"two instances of one worker": {
-			facts{state: of(store.StatusRunning), standing: lives, evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive, Others: []Found{{PID: 44}}}},
+			facts{
+				state: of(store.StatusRunning), standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive, Others: []Found{{PID: 44}}},
+			},
 			ActionAdopt, "process 41 lives and is the recorded one; another instance is stopped (process 44)",
 		},
 		"copied state directory": {
-			facts{state: of(store.StatusRunning), standing: abroad, ran: true, evidence: Evidence{Recorded: recorded(store.StatusRunning), Moved: true}},
+			facts{
+				state: of(store.StatusRunning), standing: otherStateDir, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Moved: true},
+			},
 			ActionRespawn, "the state directory was copied or moved, and the recorded process belongs to the original",
 		},
-		"never ran":        {facts{state: state{wanted: true}}, ActionStart, "it never ran"},
-		"waiting":          {facts{state: waiting, ran: true, evidence: Evidence{Recorded: recorded(store.StatusBackoff)}}, ActionWait, "it waits for its restart, started in 12s: exited with code 3"},
-		"failed":           {facts{state: failed, ran: true, evidence: Evidence{Recorded: recorded(store.StatusFailed)}}, ActionKeepFailed, "it has failed: restart budget 10/5m used up: exited with code 3"},
-		"stopped":          {facts{state: of(store.StatusStopped), ran: true, evidence: Evidence{Recorded: recorded(store.StatusStopped)}}, ActionRespawn, "no process of it is recorded"},
-		"stopped for good": {facts{state: unwanted, ran: true, evidence: Evidence{Recorded: recorded(store.StatusStopped)}}, ActionKeepStopped, "no process of it is recorded; it is wanted stopped"},
+		"never ran": {facts{state: state{wanted: true}}, ActionStart, "it never ran"},
+		"waiting": {
+			facts{
+				state: waiting, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusBackoff)},
+			},
+			ActionWait, "it waits for its restart, started in 12s: exited with code 3",
+		},
+		"failed": {
+			facts{
+				state: failed, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusFailed)},
+			},
+			ActionKeepFailed, "it has failed: restart budget 10/5m used up: exited with code 3",
+		},
+		"stopped": {
+			facts{
+				state: of(store.StatusStopped), ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusStopped)},
+			},
+			ActionRespawn, "no process of it is recorded",
+		},
+		"stopped for good": {
+			facts{
+				state: unwanted, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusStopped)},
+			},
+			ActionKeepStopped, "no process of it is recorded; it is wanted stopped",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := test.facts
@@ -187,7 +302,8 @@ func TestDecideAfterACleanExitAsksThePolicy(t *testing.T) {
 			policy.Mode = test.mode
 			d := decide(facts{
 				state: state{wanted: true, status: store.StatusRunning}, policy: policy, now: time.Hour, ran: true,
-				standing: gone, fate: "process 41 ended", clean: test.clean, evidence: Evidence{Recorded: &Recorded{PID: 41}},
+				standing: gone, exitReason: "process 41 ended", clean: test.clean,
+				evidence: Evidence{Recorded: &Recorded{PID: 41}},
 			})
 			if d.Action != test.action {
 				t.Errorf("decided to %s because %q, want %s", d.Action, d.Reason, test.action)
@@ -206,13 +322,13 @@ func TestStraysAreOneDecisionAnInstance(t *testing.T) {
 		t.Fatalf("%+v, want one for each token", got)
 	}
 	d := got[0].decision
-	if d.ID != "worker-7" || d.Action != ActionSweepStray || d.Evidence.Found.PID != 51 || len(d.Evidence.Others) != 1 || !strings.Contains(d.Reason, "process 51") {
+	if d.ID != "worker-7" || d.Action != ActionSweepStray || d.Evidence.Found.PID != 51 ||
+		len(d.Evidence.Others) != 1 || !strings.Contains(d.Reason, "process 51") {
 		t.Errorf("%+v, want process 51 and what it has started swept", d)
 	}
 }
 
-// What cannot be told wins over everything: no living process is kept or stopped on
-// half of the evidence.
+// An unknown standing overrides all other facts: no living process is kept or stopped on incomplete evidence.
 func TestNothingIsDecidedOnHalfOfTheEvidence(t *testing.T) {
 	for _, s := range []state{
 		{wanted: true, status: store.StatusRunning},
@@ -221,7 +337,10 @@ func TestNothingIsDecidedOnHalfOfTheEvidence(t *testing.T) {
 		{retired: true, status: store.StatusRunning},
 		{wanted: true, status: store.StatusFailed},
 	} {
-		d := decide(facts{state: s, policy: testPolicy, standing: unknown, cause: errors.New("who knows"), stray: true, instance: &store.Instance{}})
+		d := decide(facts{
+			state: s, policy: testPolicy, standing: unknown, cause: errors.New("who knows"), stray: true,
+			instance: &store.Instance{},
+		})
 		if d.Action != ActionHold || d.Reason != "who knows" {
 			t.Errorf("%+v: decided to %s because %q, want it held", s, d.Action, d.Reason)
 		}

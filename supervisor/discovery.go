@@ -2,115 +2,100 @@ package supervisor
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/core-tools/hsu-master/internal/crashpoint"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/internal/rpc"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 const (
-	// discoveryTimeout bounds the question which services a worker offers.
+	// discoveryTimeout limits the query for a worker's services.
 	discoveryTimeout = 2 * time.Second
-	// discoveryTries is how often it is asked that gives no answer.
+	// discoveryTries is the number of queries to a worker that gives no answer.
 	discoveryTries = 5
-	// maxOffers bounds what is believed of a worker.
+	// maxOffers limits the number of services that are accepted from a worker.
 	maxOffers = 256
 )
 
-// discovery is what a worker has told of its services.
+// discovery is a worker's report of its services.
 type discovery struct {
-	incarnation uint64
-	names       []string
-	err         error
+	names   []string // listed by its reflection
+	answers bool     // GetStatus of the DefaultService; only queried if that is assumed
+	err     error    // UNIMPLEMENTED: it has no reflection; any other error: retry
 }
 
-// discover asks the worker, unless that has been done, which services it offers
-// besides those that its unit says.
+// discover queries the worker, unless that has been done, for the services that it offers besides those of its
+// unit.
 func (w *worker) discover(ctx context.Context) {
-	if w.asking || w.endpoint == nil || w.link == nil || w.link.GRPC() == nil || w.asked.incarnation == w.rec.Incarnation && w.asked.tries >= discoveryTries {
+	if w.link == nil || w.link.GRPC() == nil || !w.routes.ask(w.rec.Incarnation) {
 		return
 	}
-	if w.asked.incarnation != w.rec.Incarnation {
-		w.asked.incarnation, w.asked.tries = w.rec.Incarnation, 0
-	}
-	w.asked.tries++
-	w.asking = true
-	incarnation, conn := w.rec.Incarnation, w.link.GRPC()
+	incarnation, conn, assumed := w.rec.Incarnation, w.link.GRPC(), w.unit.assumed
 	w.helpers.Go(func() {
-		bounded, cancel := context.WithTimeout(ctx, discoveryTimeout)
-		defer cancel()
-		names, err := services.NewReflection(bounded, conn).List()
-		// Room for one, and only one question is under way.
-		w.told <- discovery{incarnation: incarnation, names: names, err: err}
+		d := askServices(ctx, conn, assumed)
+		w.post(ctx, message{
+			incarnation: incarnation,
+			apply:       func(ctx context.Context) { w.onDiscovered(ctx, d) },
+		})
 	})
 }
 
-// onTold takes up what the worker has told.
-func (w *worker) onTold(ctx context.Context, d discovery) {
-	w.asking = false
-	if d.incarnation != w.rec.Incarnation || w.inst == nil || w.burying || ctx.Err() != nil {
-		return
+// askServices queries the reflection of the worker at conn and, if assumed is set, whether it answers as the
+// [DefaultService].
+func askServices(ctx context.Context, conn grpc.ClientConnInterface, assumed bool) discovery {
+	var d discovery
+	var silence error
+	if assumed {
+		d.answers, silence = answersAsDefault(ctx, conn)
 	}
-	if d.err != nil && status.Code(d.err) != codes.Unimplemented {
-		w.log.Debug("worker's services not told", "error", fmt.Sprintf("%.200q", d.err.Error()))
-		if w.asked.tries >= discoveryTries && !w.confirmed {
-			// What the instance before has denied need not hold for this one.
-			w.publishOffers(ctx, w.served(), offersOf(w.unit, reflected(w.rec.Services), nothing))
-		}
-		return // the next tick asks again
+	bounded, cancel := context.WithTimeout(ctx, discoveryTimeout)
+	defer cancel()
+	d.names, d.err = services.NewReflection(bounded, conn).List()
+	if silence != nil && status.Code(d.err) == codes.Unimplemented {
+		d.err = silence // there is no list either: retry
 	}
-	w.asked.tries = discoveryTries
-	before := w.served()
-	w.confirmed = true
-	unlisted := nothing // it has no reflection
-	if d.err == nil {
-		unlisted = func(name string) bool { return !slices.Contains(d.names, name) }
-	}
-	told := routable(slices.Clone(d.names))
-	if most := maxOffers - len(w.unit.Services); len(told) > most {
-		w.log.Warn("worker offers too many services, the rest is left out", "offers", len(told), "most", most)
-		told = told[:most]
-	}
-	w.publishOffers(ctx, before, offersOf(w.unit, told, unlisted))
+	return d
 }
 
-func nothing(string) bool { return false }
+// answersAsDefault reports whether GetStatus of the [DefaultService] is answered. An error other than UNIMPLEMENTED
+// leaves that open. The messages are not decoded: the generated code belongs to the guide, and the rules on imports
+// keep it out of this package.
+func answersAsDefault(ctx context.Context, conn grpc.ClientConnInterface) (bool, error) {
+	bounded, cancel := context.WithTimeout(ctx, discoveryTimeout)
+	defer cancel()
+	const method = "/" + DefaultService + "/GetStatus"
+	err := rpc.Conn{ClientConnInterface: conn}.Invoke(bounded, method, &emptypb.Empty{}, &emptypb.Empty{})
+	if status.Code(err) == codes.Unimplemented {
+		return false, nil
+	}
+	return err == nil, err
+}
 
-// publishOffers has the worker offer these from now on. Before are the services that
-// calls could come for until then.
-func (w *worker) publishOffers(ctx context.Context, before []string, offers []store.Offer) {
-	if !slices.Equal(offers, w.rec.Services) {
-		w.rec.Services = offers
-		w.log.Info("worker offers services", "services", strings.Join(reflected(offers), " "))
-		for _, o := range offers {
-			if o.Unlisted && !o.Assumed {
-				w.log.Warn("worker does not offer a service that it is said to", "service", o.Name)
-			}
-		}
-		// Before anybody can call them: a crash must not take a route away that was
-		// there. Where nothing can be recorded now, the next change brings it.
+// onDiscovered applies the worker's report.
+func (w *worker) onDiscovered(ctx context.Context, d discovery) {
+	w.routes.asked.pending = false
+	if w.state.slot != occupied {
+		return
+	}
+	before := w.routes.served()
+	if w.routes.learn(d) {
+		// Record before routing: a crash must not remove a route that existed. If the state cannot be written now,
+		// the next change records the offers.
 		if w.sup.opts.Store.Writable() == nil {
 			w.record(ctx)
 		}
-		w.offer()
+		w.routes.offer(w.state.retired)
 	}
-	after := w.served()
-	if w.endpoint != nil && !slices.Equal(before, after) {
-		crashpoint.Pass(crashpoint.Told, func() {
-			w.sup.services.Add(w.endpoint, after...)
-			w.sup.services.Withdraw(w.endpoint, slices.DeleteFunc(before, func(name string) bool { return slices.Contains(after, name) })...)
-		})
-	}
+	w.routes.update(before)
 }
 
-// routable leaves out what is no name, and what each endpoint has for itself.
+// routable removes invalid names and services that each endpoint has for itself.
 func routable(names []string) []string {
 	return slices.DeleteFunc(names, func(name string) bool {
 		return services.CheckName(name) != nil || services.Infrastructure(name)

@@ -9,33 +9,33 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// Evidence is what a [Decision] rests on.
+// Evidence is the basis of a [Decision].
 type Evidence struct {
-	// Recorded is nil where no record names the worker.
+	// Recorded is nil if the worker has no record.
 	Recorded *Recorded `json:"recorded"`
-	// Found is the process that the decision is about, nil where none was looked for.
+	// Found is the process that the decision is about, nil if the search was not made.
 	Found *Found `json:"found"`
 	// Others are processes of the same worker that belong to other instances.
 	Others []Found `json:"others,omitempty"`
-	// Left are processes that an instance has left which is gone itself.
+	// Left are remaining descendants of an instance that is gone.
 	Left []Found `json:"left,omitempty"`
-	// Port is the one that the worker has, or would prefer; nil where it has none.
+	// Port is the worker's port, or the one that it would prefer; nil if it has none.
 	Port *PortOwner `json:"port"`
-	// Lease says of the lease of an instance that is gone who holds it: "held" (by
-	// somebody), "free" or "unknown". Empty where that was not asked.
+	// Lease is the state of the lease of an instance that is gone: "held" (by any process), "free" or "unknown".
+	// Empty if it was not checked.
 	Lease string `json:"lease,omitempty"`
-	// OtherBoot: the record is of an earlier boot of the machine.
+	// OtherBoot reports whether the record is of an earlier boot of the machine.
 	OtherBoot bool `json:"other_boot,omitempty"`
-	// Moved: the state directory is a copy, or was moved.
+	// Moved reports whether the state directory is a copy or was moved.
 	Moved bool `json:"moved,omitempty"`
-	// Outdated: the executable or the arguments have changed since the start.
+	// Outdated reports whether the executable or the arguments have changed since the start.
 	Outdated bool `json:"outdated,omitempty"`
-	// RestartIn is how many seconds a start waits, at most.
+	// RestartIn is the maximum delay of a start in seconds.
 	RestartIn float64 `json:"restart_in,omitempty"`
 }
 
-// Recorded is what the registry says of a worker. What belongs to the instance is
-// zero where none is recorded; the PID alone is where the start was cut off.
+// Recorded is the registry's record of a worker. The fields of the instance are zero if none is recorded. PID, Inode,
+// StartTicks and Proof are zero if the start was cut off before they were recorded.
 type Recorded struct {
 	Desired    store.Desired `json:"desired"`
 	Status     store.Status  `json:"status"`
@@ -50,39 +50,39 @@ type Recorded struct {
 	StartedAt  *time.Time    `json:"started_at,omitempty"`
 }
 
-// FoundState is what became of a process.
+// FoundState is the state of a process.
 type FoundState string
 
 // The values of FoundState.
 const (
 	FoundAlive        FoundState = "alive"
 	FoundSuspended    FoundState = "suspended"    // a signal has stopped it
-	FoundEnded        FoundState = "ended"        // and was not reaped yet
-	FoundGone         FoundState = "gone"         // nobody has the PID
-	FoundReused       FoundState = "reused"       // another process has it
-	FoundUnverifiable FoundState = "unverifiable" // it cannot be told
+	FoundEnded        FoundState = "ended"        // not reaped yet
+	FoundGone         FoundState = "gone"         // the PID is free
+	FoundReused       FoundState = "reused"       // the PID belongs to another process
+	FoundUnverifiable FoundState = "unverifiable" // cannot be determined
 	FoundNothing      FoundState = "nothing"      // no process shows the token
 )
 
-// Found is a process as the scan of all processes and the kernel show it.
+// Found is a process as seen by the scan of all processes and by the kernel.
 type Found struct {
 	State         FoundState `json:"state"`
 	PID           int        `json:"pid"`
 	Inode         uint64     `json:"inode,omitempty"`
 	StartTicks    uint64     `json:"start_ticks,omitempty"`
-	TokenSeen     bool       `json:"token_seen"` // its environment names the token, or its own one
+	TokenSeen     bool       `json:"token_seen"` // its environment names the recorded token, or its own
 	SessionLeader bool       `json:"session_leader,omitempty"`
-	Exit          string     `json:"exit,omitempty"` // how it ended, where that is known
+	Exit          string     `json:"exit,omitempty"` // how it ended, if known
 }
 
-// PortOwner says who listens on a port: "ours" (the worker's family), "free"
-// (nobody), "foreign" (somebody else) or "unknown".
+// PortOwner is the owner of the listeners on a port: "ours" (the worker's family), "free" (no listener), "foreign"
+// (another process) or "unknown".
 type PortOwner struct {
 	Port  int    `json:"port"`
 	Owner string `json:"owner"`
 }
 
-// recordedOf shows the record of a worker.
+// recordedOf returns the record of a worker as evidence.
 func recordedOf(w store.Worker) *Recorded {
 	r := &Recorded{Desired: w.Desired, Status: w.Status, Port: w.Port}
 	if i := w.Instance; i != nil {
@@ -100,7 +100,10 @@ func recordedOf(w store.Worker) *Recorded {
 }
 
 func foundOf(h process.Holder) Found {
-	return Found{State: FoundAlive, PID: h.PID, StartTicks: h.StartTicks, TokenSeen: h.Token != "", SessionLeader: h.PID == h.SID}
+	return Found{
+		State: FoundAlive, PID: h.PID, StartTicks: h.StartTicks,
+		TokenSeen: h.Token != "", SessionLeader: h.PID == h.SID,
+	}
 }
 
 // log writes the decision as one line.
@@ -113,14 +116,16 @@ func (d Decision) log(log *slog.Logger) {
 	log.LogAttrs(context.Background(), level, "worker recovery", append(attrs, d.Evidence.attrs()...)...)
 }
 
-// attrs are the parts of the evidence that say something.
+// attrs returns the parts of the evidence that are not empty.
 func (e Evidence) attrs() []slog.Attr {
 	var attrs []slog.Attr
 	if e.Recorded != nil {
-		attrs = append(attrs, slog.String("recorded", string(e.Recorded.Status)), slog.Int("recorded_pid", e.Recorded.PID))
+		attrs = append(attrs, slog.String("recorded", string(e.Recorded.Status)),
+			slog.Int("recorded_pid", e.Recorded.PID))
 	}
 	if e.Found != nil {
-		attrs = append(attrs, slog.String("found", string(e.Found.State)), slog.Int("pid", e.Found.PID), slog.Bool("token_seen", e.Found.TokenSeen))
+		attrs = append(attrs, slog.String("found", string(e.Found.State)), slog.Int("pid", e.Found.PID),
+			slog.Bool("token_seen", e.Found.TokenSeen))
 	}
 	if e.Port != nil {
 		attrs = append(attrs, slog.Int("port", e.Port.Port), slog.String("port_owner", e.Port.Owner))

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,13 +24,15 @@ import (
 
 	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 func TestMain(m *testing.M) {
-	// The resolver makes a channel at its first use; made inside a bubble, no
-	// other bubble could use it.
+	// The resolver creates a channel at its first use; if that happened inside a bubble, no other bubble could use
+	// the resolver.
 	if _, err := freeport.GetFreePort(); err != nil {
 		panic(err)
 	}
@@ -39,20 +43,20 @@ func TestMain(m *testing.M) {
 type fakeOS struct {
 	t  *testing.T
 	mu sync.Mutex
-	// behave is asked about each new process; nil means that it gets ready at once.
+	// behave is called with each new process; if nil, each process gets ready at once.
 	behave    func(*fakeProcess)
 	processes map[int]*fakeProcess
-	started   map[string]int // worker → how often
-	attachErr error          // what attach fails with
+	started   map[string]int // worker → number of starts
+	attachErr error          // the error of attach
 	scanErr   error
 	bootID    string
 	birth     time.Time
-	// What processes say of the master that started them.
+	// The environment of the processes, set by the master that started them.
 	masterID, stateDir string
-	leaseHeld          bool // somebody holds every lease who cannot be found
+	leaseHeld          bool // a process that cannot be found holds every lease
 	acts               []string
-	log                slog.Handler // gets what masters log too
-	outsiders          map[string]*fakeOutsider
+	log                slog.Handler // also gets the masters' log
+	endpoints          map[string]*fakeEndpoint
 	store              *store.DB // of the last master
 }
 
@@ -65,23 +69,27 @@ type fakeProcess struct {
 	startErr    error
 	readyAfter  time.Duration // until the port opens; <0: never
 	mute        bool          // opens its port, answers no Ping
+	pingErr     error         // its answer to Ping
 	ignoresTerm bool
 	exitsAfter  time.Duration // 0: never
 	exitCode    int
 	suspended   bool
-	child       bool // of another with its token
+	child       bool // of another process with its token
 	elsewhere   bool // of another state directory
-	unreaped    bool // when dead, it can still be opened
+	unreaped    bool // can still be opened when dead
+	diesAtLook  int  // the number of the Done call at which it dies; 0: none
 	owner       process.Ownership
-	// What its reflection lists; nil: it has none. Asked counts the questions.
+	// offers is the list of its reflection; nil: it has none. asked counts the queries.
 	offers     []string
-	offerErr   error // what it answers instead
+	offerErr   error // returned instead of offers
 	offerAfter time.Duration
 	asked      int
-	// Its descendants cannot be killed before; kills counts who tried.
+	statusErr  error // its answer to GetStatus of the DefaultService
+	statuses   int   // number of calls of GetStatus
+	// Until then its descendants cannot be killed; kills counts the attempts.
 	immortalUntil time.Time
 	kills         int
-	// Its descendants end by themselves then.
+	// At that time its descendants exit by themselves.
 	childrenUntil  time.Time
 	childrenKilled bool
 
@@ -109,7 +117,10 @@ func (o *fakeOS) start(_ Unit, worker string, rec store.Instance, _ *process.Lea
 	}
 	o.started[worker]++
 	o.acts = append(o.acts, "start "+worker)
-	p := &fakeProcess{os: o, pid: 1000 + len(o.processes), worker: worker, rec: rec, owner: process.PortOurs, done: make(chan struct{})}
+	p := &fakeProcess{
+		os: o, pid: 1000 + len(o.processes), worker: worker, rec: rec, owner: process.PortOurs,
+		done: make(chan struct{}),
+	}
 	if o.behave != nil {
 		o.behave(p)
 	}
@@ -190,7 +201,7 @@ func (o *fakeOS) sweep(_ context.Context, _ string, rec store.Instance) ([]proce
 	return nil, nil
 }
 
-// plant makes a process that no master has started.
+// plant creates a process that no master has started.
 func (o *fakeOS) plant(p *fakeProcess) *fakeProcess {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -202,7 +213,7 @@ func (o *fakeOS) plant(p *fakeProcess) *fakeProcess {
 	return p
 }
 
-// did returns what was done to processes so far.
+// did returns the acts on processes so far.
 func (o *fakeOS) did() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -300,7 +311,15 @@ func (p *fakeProcess) set(change func()) {
 func (p *fakeProcess) Identity() process.Identity {
 	return process.Identity{BootID: p.rec.BootID, PID: p.pid, Inode: uint64(p.pid), Proof: process.ProofPidfdInode}
 }
-func (p *fakeProcess) Done() <-chan struct{}     { return p.done }
+
+func (p *fakeProcess) Done() <-chan struct{} {
+	if p.diesAtLook > 0 {
+		if p.diesAtLook--; p.diesAtLook == 0 {
+			p.die(process.Exit{Signal: syscall.SIGKILL, Source: process.ExitStat})
+		}
+	}
+	return p.done
+}
 func (p *fakeProcess) Exit() process.Exit        { return p.exit }
 func (p *fakeProcess) Close() error              { return nil }
 func (p *fakeProcess) Handle() (*os.File, error) { return nil, errors.ErrUnsupported }
@@ -345,7 +364,11 @@ func (p *fakeProcess) OwnsPort(int) (process.Ownership, error) {
 	return p.owner, nil
 }
 
-// fakeLink answers as the process on its port does.
+func (p *fakeProcess) OwnsPeer(context.Context, netip.AddrPort, netip.AddrPort) (process.Ownership, error) {
+	return p.OwnsPort(0)
+}
+
+// fakeLink answers for the process on its port.
 type fakeLink struct {
 	os   *fakeOS
 	port int
@@ -357,40 +380,43 @@ func (l fakeLink) Ping(ctx context.Context) error {
 		return errors.New("connection refused")
 	}
 	p.mu.Lock()
-	silent := p.mute || p.suspended
+	silent, err := p.mute || p.suspended, p.pingErr
 	p.mu.Unlock()
 	if silent {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	return nil
+	return err
 }
+func (fakeLink) Method() probe.Method             { return probe.Ping }
 func (l fakeLink) GRPC() grpc.ClientConnInterface { return fakeConn{fakeLink: l} }
 func (fakeLink) Shutdown()                        {}
 
-// fakeOutsider is an address from outside.
-type fakeOutsider struct {
+// fakeEndpoint is a registered endpoint.
+type fakeEndpoint struct {
 	mu     sync.Mutex
-	err    error    // what a Ping is answered with
-	offers []string // of its reflection; nil: it has none
+	err    error    // the answer to a Ping
+	offers []string // listed by its reflection; nil: it has none
 	pings  int
 	closed int
 }
 
-func (x *fakeOutsider) Ping(context.Context) error {
+func (x *fakeEndpoint) Ping(context.Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.pings++
 	return x.err
 }
 
-func (x *fakeOutsider) say(err error) {
+func (*fakeEndpoint) Method() probe.Method { return probe.Ping }
+
+func (x *fakeEndpoint) say(err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.err = err
 }
 
-func (x *fakeOutsider) List(context.Context) ([]string, error) {
+func (x *fakeEndpoint) List(context.Context) ([]string, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.offers == nil {
@@ -399,49 +425,68 @@ func (x *fakeOutsider) List(context.Context) ([]string, error) {
 	return x.offers, nil
 }
 
-// offer sets what its reflection lists; nothing: it has none.
-func (x *fakeOutsider) offer(names ...string) {
+// offer sets the list of its reflection; without names, it has no reflection.
+func (x *fakeEndpoint) offer(names ...string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.offers = names
 }
 
-func (*fakeOutsider) GRPC() grpc.ClientConnInterface { return nil }
+func (*fakeEndpoint) GRPC() grpc.ClientConnInterface { return nil }
 
-func (x *fakeOutsider) Close() error {
+func (x *fakeEndpoint) Close() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.closed++
 	return nil
 }
 
-// outsider returns the one of that address, which answers until it is told not to.
-func (o *fakeOS) outsider(address string) *fakeOutsider {
+// endpoint returns the endpoint at that address, which answers until told otherwise.
+func (o *fakeOS) endpoint(address string) *fakeEndpoint {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.outsiders == nil {
-		o.outsiders = map[string]*fakeOutsider{}
+	if o.endpoints == nil {
+		o.endpoints = map[string]*fakeEndpoint{}
 	}
-	if o.outsiders[address] == nil {
-		o.outsiders[address] = &fakeOutsider{}
+	if o.endpoints[address] == nil {
+		o.endpoints[address] = &fakeEndpoint{}
 	}
-	return o.outsiders[address]
+	return o.endpoints[address]
 }
 
-func (o *fakeOS) dialOutside(address string) (prober, error) { return o.outsider(address), nil }
+func (o *fakeOS) dialRegistered(address string) (registrations.Prober, error) {
+	return o.endpoint(address), nil
+}
 
-// fakeConn only knows reflection.
+// fakeConn implements only reflection and GetStatus.
 type fakeConn struct {
 	grpc.ClientConnInterface
 	fakeLink
 }
 
-func (c fakeConn) NewStream(ctx context.Context, _ *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+func (c fakeConn) NewStream(
+	ctx context.Context, _ *grpc.StreamDesc, method string, _ ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	p := c.os.at(c.port)
 	if p == nil {
 		return nil, status.Error(codes.Unavailable, "connection refused")
 	}
 	return &fakeStream{ctx: ctx, p: p, method: method}, nil
+}
+
+// Invoke implements GetStatus of the DefaultService; the supervisor calls no other method of a worker.
+func (c fakeConn) Invoke(_ context.Context, method string, _, _ any, _ ...grpc.CallOption) error {
+	if method != "/"+DefaultService+"/GetStatus" {
+		c.os.t.Errorf("a worker was sent a call of %s", method)
+	}
+	p := c.os.at(c.port)
+	if p == nil {
+		return status.Error(codes.Unavailable, "connection refused")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.statuses++
+	return p.statusErr
 }
 
 type fakeStream struct {
@@ -473,12 +518,12 @@ func (s *fakeStream) RecvMsg(m any) error {
 	for _, name := range offers {
 		list.Service = append(list.Service, &reflection.ServiceResponse{Name: name})
 	}
-	m.(*reflection.ServerReflectionResponse).MessageResponse = &reflection.ServerReflectionResponse_ListServicesResponse{ListServicesResponse: list}
+	answer := &reflection.ServerReflectionResponse_ListServicesResponse{ListServicesResponse: list}
+	m.(*reflection.ServerReflectionResponse).MessageResponse = answer
 	return nil
 }
 
-// master is a supervisor over a store and a fake world, as one run of the
-// program is.
+// master is a supervisor over a store and a fake world, like one run of the program.
 type master struct {
 	*Supervisor
 	t     *testing.T
@@ -507,18 +552,20 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 	if world.log != nil {
 		log = slog.NewMultiHandler(log, world.log)
 	}
-	s, err := New(Options{Store: db, Rand: rand.New(rand.NewPCG(1, 2)), Log: slog.New(log)}, unit)
+	s, err := New(Options{
+		Store: db, Rand: rand.New(rand.NewPCG(1, 2)), Log: slog.New(log), dialRegistered: world.dialRegistered,
+	}, unit)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.launcher, s.scan = world, world.scan
-	s.outside.dial = world.dialOutside
 	s.dial = func(port int) (link, error) { return fakeLink{world, port}, nil }
-	s.probe = func(ctx context.Context, port int) error {
+	s.probe = func(ctx context.Context, port int, refused func(error)) error {
 		for {
 			if p := world.at(port); p != nil && p.readyAfter >= 0 && time.Since(world.birth) >= p.readyAfter {
 				return nil
 			}
+			refused(syscall.ECONNREFUSED)
 			select {
 			case <-time.After(10 * time.Millisecond):
 			case <-ctx.Done():
@@ -536,13 +583,13 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 	return m
 }
 
-// crash ends the master and leaves everything as it is, as kill -9 does.
+// crash ends the master and leaves everything as it is, like kill -9.
 func (m *master) crash() {
 	m.t.Helper()
 	m.stop(ErrDetach)
 }
 
-// stop ends the master for a reason and waits until it has ended.
+// stop ends the master with the given cause and waits until it has ended.
 func (m *master) stop(reason error) {
 	m.t.Helper()
 	m.end(reason)
@@ -565,7 +612,7 @@ func (m *master) worker(id string) WorkerInfo {
 	return WorkerInfo{}
 }
 
-// settle lets everything happen that happens within d.
+// settle waits until everything that happens within d has happened.
 func settle(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

@@ -13,15 +13,15 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-func FuzzParseBudget(f *testing.F) {
+func FuzzParseRestartBudget(f *testing.F) {
 	for _, s := range []string{"10/5m", "0/1h", "1000/0.5s", "3", "-1/5m", "1/-5m", "1/5m/1", "/", ""} {
 		f.Add(s)
 	}
 	shape := regexp.MustCompile(`^[+-]?[0-9]+/[+]?(0|[0-9]*\.?[0-9]*(ns|us|µs|μs|ms|s|m|h))+$`)
 	f.Fuzz(func(t *testing.T, s string) {
-		b, err := ParseBudget(s)
+		b, err := ParseRestartBudget(s)
 		if err != nil {
-			if b != (Budget{}) || !utf8.ValidString(err.Error()) {
+			if b != (RestartBudget{}) || !utf8.ValidString(err.Error()) {
 				t.Errorf("%+v beside %q", b, err)
 			}
 			return
@@ -29,23 +29,30 @@ func FuzzParseBudget(f *testing.F) {
 		if b.Restarts < 0 || b.Window <= 0 || !shape.MatchString(s) {
 			t.Errorf("%q is read as %+v", s, b)
 		}
-		if again, err := ParseBudget(b.String()); err != nil || again != b {
+		if again, err := ParseRestartBudget(b.String()); err != nil || again != b {
 			t.Errorf("%q is printed as %q, which is %+v, %v", s, b, again, err)
 		}
 	})
 }
 
-// FuzzBudgetOfRecord begins with whatever a record says and lets things happen: a
-// worker neither waits for ever, nor is started more often than it may be.
+// FuzzBudgetOfRecord starts from an arbitrary record and applies events: a worker neither waits forever, nor is
+// started more often than its budget allows.
 func FuzzBudgetOfRecord(f *testing.F) {
 	sound := []byte{byte(evBegin), byte(evReady), byte(evExited), byte(evRetry), byte(evReady), byte(evExited)}
-	f.Add(int64(200*time.Millisecond), int64(time.Hour), int64(time.Hour), int64(2*time.Hour), []byte{}, int64(2*time.Hour), true, sound)
+	f.Add(int64(200*time.Millisecond), int64(time.Hour), int64(time.Hour), int64(2*time.Hour), []byte{},
+		int64(2*time.Hour), true, sound)
 	f.Add(int64(-1), int64(-1), int64(-1), int64(-1), []byte(strings.Repeat("\xff", 16)), int64(time.Hour), true, sound)
-	f.Add(int64(1<<62), int64(1<<62), int64(1<<62), int64(1<<62), []byte(strings.Repeat("\x7f", 32)), int64(time.Hour), true, sound)
-	f.Fuzz(func(t *testing.T, backoff, readyClock, readySince, retryAt int64, spent []byte, now int64, sameBoot bool, events []byte) {
-		p := RestartPolicy{Mode: RestartAlways, Backoff: 100 * time.Millisecond, MaxBackoff: 30 * time.Second, Budget: Budget{3, 5 * time.Minute}}
+	f.Add(int64(1<<62), int64(1<<62), int64(1<<62), int64(1<<62), []byte(strings.Repeat("\x7f", 32)),
+		int64(time.Hour), true, sound)
+	f.Fuzz(func(t *testing.T, backoff, readyClock, readySince, retryAt int64, spent []byte, now int64,
+		sameBoot bool, events []byte,
+	) {
+		p := policy{missed: 3, RestartPolicy: RestartPolicy{
+			Mode: RestartAlways, Backoff: 100 * time.Millisecond, MaxBackoff: 30 * time.Second,
+			Budget: RestartBudget{3, 5 * time.Minute},
+		}}
 		const century = int64(100 * 365 * 24 * time.Hour)
-		clock := time.Duration(max(0, now%century)) // of a machine that is up
+		clock := time.Duration(max(0, now%century)) // uptime of a machine
 		record := store.Budget{
 			Backoff: time.Duration(backoff), ReadyClock: time.Duration(readyClock),
 			ReadySince: time.Duration(readySince), RetryAt: time.Duration(retryAt), BootID: "another",
@@ -85,23 +92,24 @@ func FuzzBudgetOfRecord(f *testing.F) {
 			var do action
 			s, do = next(s, e, p, clock)
 			if do == actStart {
-				s.alive = true
+				s.slot = occupied
 			}
 			check("after an event")
-			if do == actWait && s.budget.RetryAt < clock-p.MaxBackoff {
+			if do == actBackOff && s.budget.RetryAt < clock-p.MaxBackoff {
 				t.Fatalf("it waits at %s until %s", clock, s.budget.RetryAt)
 			}
-			if e.kind == evSettled {
+			if e.kind == evWindowPassed {
 				restarts, since = 0, s.budget.ReadyClock
 			}
-			if restarts += int(s.restarts - before); restarts > p.Budget.Restarts && s.budget.ReadyClock-since < p.Budget.Window {
+			if restarts += int(s.restarts - before); restarts > p.Budget.Restarts &&
+				s.budget.ReadyClock-since < p.Budget.Window {
 				t.Fatalf("%d restarts within %s of being ready", restarts, s.budget.ReadyClock-since)
 			}
 		}
 	})
 }
 
-// FuzzLastOutput has what a worker wrote, which may be anything.
+// FuzzLastOutput reads the output of a worker, which may contain anything.
 func FuzzLastOutput(f *testing.F) {
 	for _, s := range []string{
 		"", "\n\n\n", "one line", "first\nsecond\n", strings.Repeat("line\n", 2000), strings.Repeat("x", 5000),
@@ -126,7 +134,7 @@ func FuzzLastOutput(f *testing.F) {
 		if len(written) > lastOutputBytes {
 			return
 		}
-		// All of it is looked at.
+		// The whole file was read.
 		want := strings.Split(strings.TrimRight(strings.ToValidUTF8(string(written), "\uFFFD"), "\n"), "\n")
 		want = want[max(0, len(want)-lastOutputLines):]
 		if got, want := strings.Join(lines, "\n"), strings.Join(want, "\n"); got != want {

@@ -2,167 +2,179 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc/connectivity"
+
+	"github.com/core-tools/hsu-master/supervisor/probe"
 )
 
-const (
-	pingInterval = 5 * time.Second
-	pingTimeout  = 2 * time.Second
-	// A timer that fires this late tells of a loaded machine: what was missed
-	// then says nothing about the worker.
-	lateness = 500 * time.Millisecond
-)
-
-type pingResult struct {
-	incarnation uint64
-	err         error
-	late        bool
-}
-
-// pingPhases spread the workers over the interval. Those of a phase are asked in
-// the same instant: what costs is to wake this program, not to ask (measured: a
-// hundred workers asked one by one take 2% of a processor, in five groups a third).
+// pingPhases is the number of groups over which the workers' Pings are spread within the interval. All workers of a
+// group are pinged at the same instant because waking this program costs more than a Ping (measured: a hundred
+// workers pinged one by one take 2% of a processor, in five groups a third of that).
 const pingPhases = 5
 
-// schedulePing arms the next one.
-func (w *worker) schedulePing() {
-	phase := time.Duration(w.number%pingPhases) * pingInterval / pingPhases
-	since := time.Since(w.sup.epoch) - phase
-	w.due = w.sup.epoch.Add(phase + (since/pingInterval+1)*pingInterval)
-	w.tick.Reset(time.Until(w.due))
+// pingTimer says when a worker is due for its next Ping.
+type pingTimer struct {
+	policy  probe.Policy
+	phase   time.Time // a time of one of the worker's Pings
+	timer   *time.Timer
+	due     time.Time // when timer fires
+	pending *uint64   // incarnation whose Ping is in flight; nil if there is none
 }
+
+// newPingTimer returns the timer of the worker with that number. The phases count from epoch.
+func newPingTimer(p probe.Policy, epoch time.Time, number int) pingTimer {
+	phase := time.Duration(number%pingPhases) * p.Interval / pingPhases
+	return pingTimer{policy: p, phase: epoch.Add(phase), timer: stoppedTimer()}
+}
+
+// schedule arms the timer for the next Ping.
+func (p *pingTimer) schedule() {
+	since := time.Since(p.phase)
+	p.due = p.phase.Add((since/p.policy.Interval + 1) * p.policy.Interval)
+	p.timer.Reset(time.Until(p.due))
+}
+
+// late reports whether the timer has fired too late for a missed Ping to count.
+func (p *pingTimer) late() bool { return time.Since(p.due) > p.policy.Lateness }
 
 func (w *worker) onTick(ctx context.Context) {
-	late := time.Since(w.due) > lateness
-	w.schedulePing()
-	if w.link == nil || w.burying {
+	late := w.pings.late()
+	w.pings.schedule()
+	if w.link == nil || w.state.slot != occupied {
 		return
 	}
-	w.credit(ctx)
-	w.ping(ctx, late)
-	if w.asked.incarnation == w.rec.Incarnation {
-		w.discover(ctx) // again, where there was no answer
+	for _, kind := range w.state.earned(w.unit.policy(), w.sup.bootTime()) {
+		w.step(ctx, event{kind: kind})
+	}
+	w.ping(ctx, pingResult{late: late})
+	if w.routes.asked.incarnation == w.rec.Incarnation {
+		w.discover(ctx) // retry if there was no answer
 	}
 }
 
-// ping asks the worker, unless a question is under way. late tells that the
-// question itself comes late.
-func (w *worker) ping(ctx context.Context, late bool) {
-	if w.pinging {
+// pingResult is the answer to a Ping.
+type pingResult struct {
+	err   error
+	late  bool
+	extra bool // sent because a connection broke, not on schedule
+}
+
+// ping sends the worker a Ping unless one is in flight, and completes the result with its answer.
+// The result is late if the Ping itself is sent late.
+func (w *worker) ping(ctx context.Context, r pingResult) {
+	incarnation, link, health := w.rec.Incarnation, w.link, w.unit.Health
+	if p := w.pings.pending; p != nil && *p == incarnation {
 		return
 	}
-	w.pinging = true
-	incarnation, link := w.rec.Incarnation, w.link
+	w.pings.pending = &incarnation
 	w.helpers.Go(func() {
 		asked := time.Now()
-		wait, cancel := context.WithTimeout(ctx, pingTimeout)
-		err := link.Ping(wait)
+		wait, cancel := context.WithTimeout(ctx, health.Timeout)
+		r.err = link.Ping(wait)
 		cancel()
-		late := late || time.Since(asked) > pingTimeout+lateness
-		// Room for one, and only one Ping is under way.
-		w.pongs <- pingResult{incarnation: incarnation, err: err, late: late}
+		r.late = r.late || time.Since(asked) > health.Timeout+health.Lateness
+		w.post(ctx, message{
+			incarnation: incarnation,
+			apply:       func(ctx context.Context) { w.onPong(ctx, r) },
+		})
 	})
 }
 
-// watchLink tells the worker's goroutine when the connection breaks while the
-// process lives: whoever listens on the port by the time it is made again must
-// prove that it is the worker before it gets requests. hsu-core does not promise
-// that its connection tells its state; where it does not, only Pings do.
-func (w *worker) watchLink(ctx context.Context) {
-	conn, ok := w.link.GRPC().(interface {
+// connect starts to use a link. If its connection breaks while the process lives, the listener that the next
+// connection reaches must be proven to be the worker before it gets requests.
+func (w *worker) connect(ctx context.Context, l link) {
+	watch, cancel := context.WithCancel(ctx)
+	w.link, w.unwatch = l, cancel
+	lost := w.lost(w.rec.Incarnation, nil)
+	w.helpers.Go(func() { watchLink(watch, l, func() { w.post(watch, lost) }) })
+}
+
+// hangUp closes the connection; calls in flight on it fail.
+func (w *worker) hangUp() {
+	w.unwatch()
+	if w.link != nil {
+		w.link.Shutdown()
+		w.link = nil
+	}
+}
+
+// watchLink calls broken each time that the connection breaks, until ctx ends. hsu-core does not promise that its
+// connection exposes its state; if it does not, only Pings detect the break.
+func watchLink(ctx context.Context, l link, broken func()) {
+	conn, ok := l.GRPC().(interface {
 		GetState() connectivity.State
 		WaitForStateChange(ctx context.Context, from connectivity.State) bool
 	})
 	if !ok {
 		return
 	}
-	incarnation := w.rec.Incarnation
-	watch, cancel := context.WithCancel(ctx)
-	w.unwatch()
-	w.unwatch = cancel
-	w.helpers.Go(func() {
-		for state := conn.GetState(); state != connectivity.Shutdown; state = conn.GetState() {
-			if !conn.WaitForStateChange(watch, state) {
-				return
-			}
-			if state == connectivity.Ready {
-				select {
-				case w.lost <- incarnation:
-				case <-watch.Done():
-					return
-				}
-			}
+	for state := conn.GetState(); state != connectivity.Shutdown; state = conn.GetState() {
+		if !conn.WaitForStateChange(ctx, state) {
+			return
 		}
-	})
+		if state == connectivity.Ready {
+			broken()
+		}
+	}
 }
 
-func (w *worker) onLost(ctx context.Context, incarnation uint64) {
-	if incarnation != w.rec.Incarnation || w.burying || w.link == nil {
-		return
-	}
-	select {
-	case <-w.inst.Done():
-		return // of course it broke
-	default:
-	}
-	w.step(ctx, event{kind: evLost})
-	w.ping(ctx, false)
+// lost returns the message that the owner of the worker's port must be verified again. stranger is set if a gateway
+// connection led to another process, and nil if the worker's own connection broke.
+func (w *worker) lost(incarnation uint64, stranger error) message {
+	return message{incarnation: incarnation, apply: func(ctx context.Context) { w.onLost(ctx, stranger) }}
 }
 
-// credit gives a worker that has been ready for long its first backoff and its
-// whole budget back.
-func (w *worker) credit(ctx context.Context) {
-	budget := w.state.budget
-	if !w.state.ready || budget.ReadySince == 0 {
+func (w *worker) onLost(ctx context.Context, stranger error) {
+	if w.state.slot != occupied || w.link == nil || closed(w.inst.Done()) { // its end explains the break
 		return
 	}
-	ready := w.sup.bootTime() - budget.ReadySince
-	if ready >= backoffResetAfter && budget.Backoff != 0 {
-		w.step(ctx, event{kind: evSteady})
+	if stranger != nil {
+		w.step(ctx, event{kind: evStranger, reason: stranger.Error()})
+	} else {
+		w.step(ctx, event{kind: evLost})
 	}
-	if ready >= w.unit.Restart.Budget.Window && len(budget.Spent) > 0 {
-		w.step(ctx, event{kind: evSettled})
-	}
+	w.ping(ctx, pingResult{extra: true})
 }
 
 func (w *worker) onPong(ctx context.Context, r pingResult) {
-	w.pinging = false
-	if r.incarnation != w.rec.Incarnation || w.inst == nil || w.burying || w.again || ctx.Err() != nil {
+	w.pings.pending = nil
+	if !w.state.running() {
 		return
 	}
-	if r.err == nil && !w.state.ready {
-		r.err = ownPort(w.inst, w.rec.Instance.Port)
+	if !w.state.ready { // while it is ready, the relay verifies the owner of each new connection
+		if port := ownPort(w.inst, w.rec.Instance.Port); r.err == nil || errors.Is(port, errForeignPort) {
+			r.err = port
+		}
 	}
 	switch {
 	case r.err == nil:
 		w.step(ctx, event{kind: evPong})
 	case w.inst.Suspended():
 		w.step(ctx, event{kind: evSuspended, reason: suspendedReason(w.rec.Instance.PID)})
-	case outOfReach(r.err):
+	case errors.Is(r.err, errForeignPort):
+		w.step(ctx, event{kind: evStranger, reason: r.err.Error()})
+	case probe.Local(r.err):
 		w.log.Debug("missed ping not counted, the master lacks what it takes to connect", "error", r.err)
 	case r.late:
 		w.log.Debug("missed ping not counted, the machine is loaded", "error", r.err)
+	case r.extra:
+		// Counted Pings are an interval apart: several broken connections in a moment do not make a worker silent.
+		w.log.Debug("missed ping not counted, it followed a lost connection", "error", r.err)
 	default:
-		w.step(ctx, event{kind: evSilent, reason: fmt.Sprintf("no answer to Ping: %v", r.err)})
+		w.step(ctx, event{kind: evSilent, reason: silenceReason(w.link, r.err)})
 	}
+}
+
+// silenceReason returns the reason for a worker that did not answer its probe.
+func silenceReason(l link, err error) string {
+	return fmt.Sprintf("no answer to %s: %v", l.Method().Describe(), err)
 }
 
 func suspendedReason(pid int) string {
 	return "stopped by a signal: continue it with kill -CONT " + strconv.Itoa(pid)
-}
-
-// outOfReach tells that a Ping failed because this master could not even open a
-// connection: nothing is known of the worker then. gRPC gives the reason as text only.
-func outOfReach(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "while dialing") && slices.ContainsFunc(ownFaults, func(own syscall.Errno) bool {
-		return strings.HasSuffix(strings.TrimRight(text, `"`), own.Error())
-	})
 }

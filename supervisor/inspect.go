@@ -12,16 +12,18 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// inspect finds out what became of the recorded instance, and what else there is of
-// the worker. It changes nothing; the process that fills the slot, if any, is held
-// open for the caller.
-func (sc *scene) inspect(ctx context.Context, s *slot) (facts, instance) {
-	f := facts{id: s.id, state: s.state, policy: s.unit.Restart, now: sc.now(), ran: s.rec.Incarnation > 0}
+// inspect determines the condition of the recorded instance and finds the other processes of the worker. It changes
+// nothing. If a process fills the slot, inspect returns it open, and the caller closes it.
+func (rc *recoveryContext) inspect(ctx context.Context, s *slot) (facts, instance) {
+	f := facts{
+		id: s.id, state: s.state, policy: s.unit.policy(), now: rc.now(),
+		ran: s.rec.Incarnation > 0, recorded: s.rec.Instance != nil,
+	}
 	if s.recorded {
 		f.evidence.Recorded = recordedOf(s.rec)
 	}
-	f.evidence.Moved = sc.moved
-	in := inspection{sc, s, &f}
+	f.evidence.Moved = rc.moved
+	in := inspection{rc, s, &f}
 	if s.found.err != nil {
 		in.rescan(ctx)
 	}
@@ -42,36 +44,35 @@ func (sc *scene) inspect(ctx context.Context, s *slot) (facts, instance) {
 	return f, inst
 }
 
-// inspection is one inspect under way.
+// inspection is the state of one call of inspect.
 type inspection struct {
-	sc *scene
+	rc *recoveryContext
 	s  *slot
 	f  *facts
 }
 
-// rescan looks for this worker's processes again, after a scan that failed.
+// rescan scans for this worker's processes again after a scan that failed.
 func (in inspection) rescan(ctx context.Context) {
-	holders, err := in.sc.scan(ctx)
+	holders, err := in.rc.scan(ctx)
 	one := []slot{*in.s}
-	in.sc.assign(one, holders, err)
+	in.rc.assign(one, holders, err)
 	in.s.found = one[0].found
 }
 
-// cannotTell makes it known that nothing can be told, and why.
+// cannotTell records that the condition of the instance cannot be determined, and why.
 func (in inspection) cannotTell(cause error) { in.f.standing, in.f.cause = unknown, cause }
 
-// recorded finds out what became of the recorded instance, and returns it where it
-// is proven.
+// recorded determines the condition of the recorded instance, and returns the instance if it is proven.
 func (in inspection) recorded() instance {
 	rec := in.s.rec.Instance
 	switch {
 	case rec == nil:
 		in.f.standing = unrecorded
-	case in.sc.moved && !in.s.found.shows(rec.Token):
+	case in.rc.moved && !in.s.found.shows(rec.Token):
 		// A copied state directory must not command the original's workers.
-		in.f.standing = abroad
-	case rec.BootID != in.sc.bootID:
-		in.f.standing, in.f.evidence.OtherBoot = bygone, true
+		in.f.standing = otherStateDir
+	case rec.BootID != in.rc.bootID:
+		in.f.standing, in.f.evidence.OtherBoot = otherBoot, true
 	case rec.PID == 0:
 		return in.starting(*rec)
 	default:
@@ -80,7 +81,8 @@ func (in inspection) recorded() instance {
 	return nil
 }
 
-// attach tells whether the process with the recorded PID is the recorded one.
+// attach opens the process with the recorded PID if it is proven to be the recorded one, and otherwise records why
+// not.
 func (in inspection) attach(rec store.Instance) instance {
 	seen := &Found{PID: rec.PID}
 	in.f.evidence.Found = seen
@@ -89,11 +91,11 @@ func (in inspection) attach(rec store.Instance) instance {
 			seen.TokenSeen, seen.SessionLeader = true, h.PID == h.SID
 		}
 	}
-	inst, err := in.sc.looker.attach(in.s.id, rec)
+	inst, err := in.rc.inspector.attach(in.s.id, rec)
 	switch {
 	case err == nil:
 		if id := inst.Identity(); id.PIDNamespace != rec.PIDNamespace {
-			known := identified(rec, id) // in another namespace it has another number
+			known := identified(rec, id) // the PID differs between namespaces
 			in.f.instance, seen.PID = &known, known.PID
 		}
 		in.opened(inst)
@@ -104,31 +106,31 @@ func (in inspection) attach(rec store.Instance) instance {
 		return nil
 	}
 	in.f.standing, seen.State = gone, FoundGone
-	in.f.fate = fmt.Sprintf("process %d ended while no master ran", rec.PID)
-	if exit, known := in.sc.kept(rec.Token); known {
+	in.f.exitReason = fmt.Sprintf("process %d ended while no master ran", rec.PID)
+	if exit, known := in.rc.kept(rec.Token); known {
 		in.died(exit)
 	}
-	switch id, err := in.sc.looker.identify(rec.PID); {
-	case err != nil, id.PIDNamespace != rec.PIDNamespace: // nobody's, or of another count
+	switch id, err := in.rc.inspector.identify(rec.PID); {
+	case err != nil, id.PIDNamespace != rec.PIDNamespace: // the PID is free, or from another namespace
 	case id.StartTicks == rec.StartTicks && id.Inode == rec.Inode:
-		seen.State = FoundEnded // nothing but its end can be told of it any more
+		seen.State = FoundEnded // only its end is still known
 	default:
 		seen.State, seen.Inode, seen.StartTicks = FoundReused, id.Inode, id.StartTicks
-		in.f.fate += ", its pid is another process's now"
+		in.f.exitReason += ", its pid is another process's now"
 	}
 	return nil
 }
 
-// opened notes what the process is like that was proven.
+// opened records the state of the proven process.
 func (in inspection) opened(inst instance) {
 	id, seen := inst.Identity(), in.f.evidence.Found
 	in.f.standing = lives
 	seen.Inode, seen.StartTicks = id.Inode, id.StartTicks
 	switch {
-	case hasEnded(inst):
-		// Nobody has reaped it yet, so that even how it ended can be known.
+	case closed(inst.Done()):
+		// The process is not reaped yet, so its exit may be known.
 		in.f.standing, seen.State = dead, FoundEnded
-		in.f.fate = fmt.Sprintf("process %d ended while no master ran", id.PID)
+		in.f.exitReason = fmt.Sprintf("process %d ended while no master ran", id.PID)
 		in.died(inst.Exit())
 	case inst.Suspended():
 		seen.State = FoundSuspended
@@ -138,19 +140,18 @@ func (in inspection) opened(inst instance) {
 	}
 }
 
-// died notes how the instance ended.
+// died records how the instance ended.
 func (in inspection) died(exit process.Exit) {
 	if exit.Source == process.ExitUnknown {
 		return
 	}
 	how := describeExit(exit)
-	in.f.fate += ", " + how
+	in.f.exitReason += ", " + how
 	in.f.evidence.Found.Exit = how
 	in.f.clean = cleanExit(exitRecord(exit))
 }
 
-// starting looks for the process of a start that a crash cut off between the fork
-// and the record of the PID.
+// starting looks for the process of a start that was cut off by a crash between the fork and the record of the PID.
 func (in inspection) starting(rec store.Instance) instance {
 	if err := in.s.found.err; err != nil {
 		in.cannotTell(fmt.Errorf("look for the process of a start that was cut off: %w", err))
@@ -173,11 +174,10 @@ func (in inspection) starting(rec store.Instance) instance {
 	return inst
 }
 
-// adoptable returns the process that no record names, but that says of itself that
-// it fills this slot.
+// adoptable returns a process without a record whose environment claims this slot.
 func (in inspection) adoptable() instance {
 	if err := in.s.found.err; err != nil {
-		// Whether there is one is not known, and beside one nothing may be started.
+		// There may be such a process, and beside it no other may be started.
 		in.cannotTell(fmt.Errorf("look for processes of the worker: %w", err))
 		return nil
 	}
@@ -187,7 +187,7 @@ func (in inspection) adoptable() instance {
 		if h.Token == recorded || leader == nil {
 			continue
 		}
-		rec := store.Instance{Token: h.Token, BootID: in.sc.bootID, Port: h.Port, Started: time.Now(), UID: h.UID}
+		rec := store.Instance{Token: h.Token, BootID: in.rc.bootID, Port: h.Port, Started: time.Now(), UID: h.UID}
 		inst, err := in.take(*leader, rec)
 		switch {
 		case errors.Is(err, process.ErrGone):
@@ -203,9 +203,9 @@ func (in inspection) adoptable() instance {
 	return nil
 }
 
-// newer returns the process that fills the slot of an instance that is dead and not
-// reaped, as beside a backup that is older than both; where there is none, the dead
-// one, of which even the exit can be known.
+// newer is called if the recorded instance is dead and not reaped. It returns another process that fills the slot, as
+// there may be after a restore from a backup older than both. If there is none, it returns the dead instance, whose
+// exit may be known.
 func (in inspection) newer(dead instance) instance {
 	before := *in.f
 	found := in.adoptable()
@@ -224,15 +224,15 @@ func (in inspection) recordedToken() string {
 	return in.s.rec.Instance.Token
 }
 
-// leader returns the instance among the holders of the token: the oldest that
-// leads its own session, as every worker is started, and runs as our user. One that
-// has become another user must have kept its lease.
+// leader returns the worker process among the holders of the token: the oldest that leads its own session, as every
+// worker does when started, and runs as the master's user. A process that has changed its user must have kept its
+// lease.
 func (in inspection) leader(token string) *process.Holder {
 	var candidates, others []process.Holder
 	for _, h := range in.s.found.holders {
 		switch {
 		case h.Token != token || h.PID != h.PGID || h.PID != h.SID:
-		case int(h.UID) == in.sc.uid:
+		case int(h.UID) == in.rc.uid:
 			candidates = append(candidates, h)
 		default:
 			others = append(others, h)
@@ -240,21 +240,23 @@ func (in inspection) leader(token string) *process.Holder {
 	}
 	if len(candidates) == 0 && token == in.recordedToken() && token != "" {
 		candidates = slices.DeleteFunc(others, func(h process.Holder) bool {
-			return !in.sc.looker.holds(in.s.id, *in.s.rec.Instance, h.PID)
+			return !in.rc.inspector.holds(in.s.id, *in.s.rec.Instance, h.PID)
 		})
 	}
 	if len(candidates) == 0 {
 		return nil
 	}
-	oldest := slices.MinFunc(candidates, func(a, b process.Holder) int { return cmp.Compare(a.StartTicks, b.StartTicks) })
+	oldest := slices.MinFunc(candidates, func(a, b process.Holder) int {
+		return cmp.Compare(a.StartTicks, b.StartTicks)
+	})
 	return &oldest
 }
 
-// take opens the process, proves by its environment that it still is the one that
-// the scan saw, and makes it this slot's instance.
+// take opens the process, proves by its environment that it is still the one that the scan saw, and makes it this
+// slot's instance.
 func (in inspection) take(h process.Holder, rec store.Instance) (instance, error) {
-	inst, identity, err := in.sc.looker.take(in.s.id, h.PID, rec)
-	if err == nil && hasEnded(inst) {
+	inst, identity, err := in.rc.inspector.take(in.s.id, h.PID, rec)
+	if err == nil && closed(inst.Done()) {
 		err = errors.Join(process.ErrGone, inst.Close())
 	}
 	if err != nil {
@@ -266,10 +268,10 @@ func (in inspection) take(h process.Holder, rec store.Instance) (instance, error
 	return inst, nil
 }
 
-// family looks for what is left of the family of an instance that is gone.
+// family looks for remaining descendants of an instance that is gone.
 func (in inspection) family(ctx context.Context) {
 	rec := *in.s.rec.Instance
-	lease, members, err := in.sc.looker.left(ctx, in.s.id, rec, in.s.found.shows(rec.Token))
+	lease, members, err := in.rc.inspector.left(ctx, in.s.id, rec, in.s.found.shows(rec.Token))
 	in.f.evidence.Lease = lease
 	for _, h := range members {
 		in.f.evidence.Left = append(in.f.evidence.Left, foundOf(h))
@@ -282,8 +284,7 @@ func (in inspection) family(ctx context.Context) {
 	}
 }
 
-// others are the processes of this slot that belong to neither the instance that is
-// kept nor the recorded one.
+// others collects the processes of this slot that belong to neither the kept instance nor the recorded one.
 func (in inspection) others() {
 	kept, recorded := "", in.recordedToken()
 	if in.f.instance != nil {
@@ -296,7 +297,7 @@ func (in inspection) others() {
 	}
 }
 
-// port finds out who listens where the worker does, or would.
+// port determines the owner of the listeners on the worker's port, or on the port that it would get.
 func (in inspection) port(inst instance) {
 	port, rec := in.s.rec.Port, store.Instance{}
 	if in.s.rec.Instance != nil {
@@ -309,13 +310,13 @@ func (in inspection) port(inst instance) {
 	if port == 0 {
 		return
 	}
-	ask := func() (process.Ownership, error) { return in.sc.looker.owner(in.s.id, rec, port) }
+	ask := func() (process.Ownership, error) { return in.rc.inspector.owner(in.s.id, rec, port) }
 	if in.f.living() {
 		ask = func() (process.Ownership, error) { return inst.OwnsPort(port) }
 	}
 	owner, err := ask()
 	if err != nil {
-		owner = process.PortUnknown // the Ping that follows decides, or the next start's choice
+		owner = process.PortUnknown // the following Ping, or the port choice of the next start, decides
 	}
 	in.f.evidence.Port = &PortOwner{Port: port, Owner: owner.String()}
 	if !in.f.living() || in.f.silent != "" {

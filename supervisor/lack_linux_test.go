@@ -14,8 +14,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// spoil makes every write to the open state in dir fail, and gives no place to write
-// it anew, until the function that it returns is called.
+// spoil makes every write to the open state in dir fail, and leaves no space for rewriting it, until the returned
+// function is called.
 func spoil(t *testing.T, dir string) (mend func()) {
 	t.Helper()
 	null, err := os.Open(os.DevNull)
@@ -29,7 +29,8 @@ func spoil(t *testing.T, dir string) (mend func()) {
 		if err != nil || filepath.Dir(path) != dir || filepath.Base(path) == "master.lock" {
 			continue
 		}
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_ACCMODE == unix.O_RDONLY {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil ||
+			flags&unix.O_ACCMODE == unix.O_RDONLY {
 			continue
 		}
 		if err := unix.Dup3(int(null.Fd()), fd, unix.O_CLOEXEC); err != nil {
@@ -51,7 +52,7 @@ func spoil(t *testing.T, dir string) (mend func()) {
 	}
 }
 
-// One worker whose end cannot be recorded keeps nobody waiting, not even a recovery.
+// A worker whose exit cannot be recorded delays nothing else, not even a recovery.
 func TestRecoveryDoesNotWaitForTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()

@@ -1,27 +1,16 @@
 package supervisor
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"net"
-	"os"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/emptypb"
-
 	"github.com/core-tools/hsu-master/store"
 )
 
-// What the master lacks for a while costs the worker nothing, neither then nor later,
-// and the history keeps room for all else.
+// A resource that the master lacks for a while costs the worker nothing, neither then nor later, and the history
+// keeps room for all other events.
 func TestFaultsOfTheMasterCostNoBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
@@ -34,8 +23,10 @@ func TestFaultsOfTheMasterCostNoBudget(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Hour)
 		w := m.worker("worker-0")
-		if w.Status != store.StatusBackoff || len(w.Budget.Spent) != 0 || w.Budget.Backoff != 0 || world.starts("worker-0") < 20 {
-			t.Errorf("after an hour: %s, budget %+v, %d starts, want it tried on and on at no cost", w.Status, w.Budget, world.starts("worker-0"))
+		if w.Status != store.StatusBackoff || len(w.Budget.Spent) != 0 || w.Budget.Backoff != 0 ||
+			world.starts("worker-0") < 20 {
+			t.Errorf("after an hour: %s, budget %+v, %d starts, want it tried on and on at no cost",
+				w.Status, w.Budget, world.starts("worker-0"))
 		}
 		if snap, err := m.store.Snapshot(); err != nil || len(snap.Events) > 20 {
 			t.Errorf("after %d starts the history has %d events, %v", world.starts("worker-0"), len(snap.Events), err)
@@ -58,35 +49,8 @@ func TestDelayAfterAFaultOfTheMasterIsBounded(t *testing.T) {
 		s.status = store.StatusStarting
 		s, act = next(s, event{kind: evStartFailed, ours: true, chance: 0}, testPolicy, time.Hour)
 		delay := s.budget.RetryAt - time.Hour
-		if want := min(testPolicy.Backoff<<min(n, 16), ownFaultRetry); delay != want || act != actWait {
+		if want := min(testPolicy.Backoff<<min(n, 16), ownFaultRetry); delay != want || act != actBackOff {
 			t.Fatalf("delay %d is %s (%v), want %s", n, delay, act, want)
-		}
-	}
-}
-
-func TestPingThatNeverLeftTellsNothing(t *testing.T) {
-	// In gRPC's own words, which are all that it tells.
-	dialing := func(errno syscall.Errno) error {
-		conn, err := grpc.NewClient("passthrough:///127.0.0.1:1", grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", errno)}
-			}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = conn.Close() }()
-		return fmt.Errorf("ping: %w", conn.Invoke(t.Context(), "/proto.CoreService/Ping", &emptypb.Empty{}, &emptypb.Empty{}))
-	}
-	for err, want := range map[error]bool{
-		dialing(syscall.EMFILE):                                     true,
-		dialing(syscall.ENFILE):                                     true,
-		dialing(syscall.ECONNREFUSED):                               false,
-		status.Error(codes.Internal, "too many open files"):         false, // the worker's own words
-		status.Error(codes.DeadlineExceeded, "deadline exceeded"):   false,
-		fmt.Errorf("no answer: %w", errors.New("connection reset")): false,
-	} {
-		if got := outOfReach(err); got != want {
-			t.Errorf("outOfReach(%v) = %t", err, got)
 		}
 	}
 }

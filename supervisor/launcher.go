@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,75 +14,91 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // launcher starts processes and finds recorded ones again.
 type launcher interface {
-	looker
-	// lease makes the lease that an instance of the worker will hold.
+	inspector
+	// lease creates the lease file that an instance of the worker will hold.
 	lease(worker string) (*process.Lease, error)
 	// start forks the instance that rec describes.
 	start(u Unit, worker string, rec store.Instance, lease *process.Lease) (instance, error)
-	// sweep ends what is left of the family of an instance that is gone, and
-	// returns who is left.
+	// sweep kills the remaining descendants of an instance that is gone and returns those that are still alive.
 	sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error)
 }
 
-// instance is one process and its family: all that descends from it.
+// instance is one process and its family: all its descendants.
 type instance interface {
 	Identity() process.Identity
-	// Done is closed when the process has ended.
+	// Done returns a channel that is closed when the process has ended.
 	Done() <-chan struct{}
-	// Exit is how it ended; valid after Done.
+	// Exit returns how the process ended; valid after Done.
 	Exit() process.Exit
-	// Suspended tells that a signal has stopped it.
+	// Suspended reports whether a signal has stopped the process.
 	Suspended() bool
-	// Terminate asks the process group to end.
+	// Terminate sends SIGTERM to the process group.
 	Terminate() error
-	// TerminateRest asks descendants to end that have left the group.
+	// TerminateRest sends SIGTERM to descendants that have left the group.
 	TerminateRest(ctx context.Context) error
-	// Survived tells, at little cost, that descendants of it still live: those that
-	// have kept the lease.
+	// Survived reports, at little cost, whether descendants that have kept the lease are alive.
 	Survived() bool
-	// Kill ends the process and its family and returns who is left.
+	// Kill kills the process and its family and returns the processes that are still alive.
 	Kill(ctx context.Context) ([]process.Holder, error)
-	// OwnsPort tells whose the listeners on the port are.
+	// OwnsPort reports whether the process or its family owns the listeners on the port.
 	OwnsPort(port int) (process.Ownership, error)
-	// Handle is for a [Keeper].
+	// OwnsPeer reports whether the process or its family owns the other end of a TCP connection of the master.
+	OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error)
+	// Handle returns a handle on the process for a [Keeper].
 	Handle() (*os.File, error)
-	// Close lets go of it without touching it.
+	// Close releases the handle; the process goes on.
 	Close() error
 }
 
 type osLauncher struct {
 	masterID           string
-	stateDir           func() string // device:inode, now
+	stateDir           func() string // current device:inode
 	runtimeDir, logDir string
 	environ            []string
-	// cgroups is the folder of a cgroup tree that is ours to manage, one below it
-	// for each instance; empty where nobody gave us one.
+	uid                int // user of the workers
+	// cgroups is the directory of a cgroup tree delegated to the master, with a cgroup for each instance; empty if
+	// none is delegated.
 	cgroups string
+}
+
+// newLauncher returns the launcher of a master with these options, all of which are set.
+func newLauncher(opts Options) *osLauncher {
+	l := &osLauncher{
+		masterID:   opts.Store.MasterID(),
+		stateDir:   func() string { return process.FileID(opts.Store.StateDirID()).String() },
+		runtimeDir: opts.RuntimeDir,
+		logDir:     opts.LogDir,
+		environ:    workerEnviron(opts.Environ),
+		uid:        os.Geteuid(),
+	}
+	if dir, delegated := process.DelegatedCgroup(); delegated {
+		l.cgroups = dir
+	}
+	return l
 }
 
 func (l *osLauncher) leasePath(worker string) string {
 	return filepath.Join(l.runtimeDir, worker+".lease")
 }
 
+// LogPath returns the path of a worker's output file in the state directory of a master whose [Options].LogDir is
+// the default.
+func LogPath(stateDir, worker string) string { return logPath(defaultLogDir(stateDir), worker) }
+
+func defaultLogDir(stateDir string) string { return filepath.Join(stateDir, "logs") }
+
 func logPath(dir, worker string) string { return filepath.Join(dir, worker+".log") }
 
-// remake makes a folder that somebody may have tidied up. Not its parents: where the
-// state folder itself is missing it may have been moved, and will come back.
-func remake(dir string) error {
-	if err := os.Mkdir(dir, 0o700); !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return nil
-}
-
 func (l *osLauncher) lease(worker string) (*process.Lease, error) {
-	if err := remake(l.runtimeDir); err != nil {
+	// The directory may have been deleted. Its parents are not created: a missing state directory may come back.
+	if err := safefile.Mkdir(l.runtimeDir); err != nil {
 		return nil, fmt.Errorf("make the folder of leases: %w", err)
 	}
 	return process.CreateLease(l.leasePath(worker))
@@ -93,17 +109,18 @@ func (l *osLauncher) start(u Unit, worker string, rec store.Instance, lease *pro
 	if err != nil {
 		return nil, fmt.Errorf("find the worker's executable: %w", err)
 	}
-	// Each time: it may have been replaced since the last.
-	if err := checkExecutable(path); err != nil {
+	// Check at each start: the file may have been replaced.
+	exe, err := checkExecutable(path)
+	if err != nil {
 		return nil, err
 	}
-	// A file, not a pipe: a worker must not die of SIGPIPE when the master does.
+	// A file, not a pipe: a worker must not die of SIGPIPE when the master dies.
 	var output *os.File
-	if err := remake(l.logDir); err != nil {
+	if err := safefile.Mkdir(l.logDir); err != nil {
 		return nil, fmt.Errorf("%w: make the folder of logs: %w", errOwnFault, err)
 	}
 	err = crashpoint.Do(crashpoint.LogOpen, func() (err error) {
-		output, err = os.OpenFile(logPath(l.logDir, worker), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		output, err = safefile.OpenFile(logPath(l.logDir, worker), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		return err
 	})
 	if err != nil {
@@ -128,6 +145,7 @@ func (l *osLauncher) start(u Unit, worker string, rec store.Instance, lease *pro
 		Output: output,
 		Lease:  lease,
 		Cgroup: cgroup,
+		Exe:    exe,
 	})
 	if err != nil {
 		return nil, errors.Join(err, removeCgroup(cgroup))
@@ -149,11 +167,10 @@ func (l *osLauncher) attach(worker string, rec store.Instance) (instance, error)
 // searchTimeout bounds the search for a process of another PID namespace.
 const searchTimeout = 2 * time.Second
 
-// search settles an instance whose number counts in another PID namespace: in a
-// container that is no more, or on the host, seen from a container. Where it is not
-// to be seen it is gone only if all else agrees: a lock is seen across namespaces,
-// so nobody must hold its lease, and, in case it has closed that, its port too must
-// have no listener that is not to be seen.
+// search looks for an instance whose PID belongs to another PID namespace: of a container that has ended, or of the
+// host, seen from a container. If the process is not visible, it is gone only if all other evidence agrees. A lock
+// is visible across namespaces, so no process may hold the instance's lease. In case the process has closed its
+// lease, its port must also have no listener that is invisible here.
 func (l *osLauncher) search(worker string, rec store.Instance) (*process.Process, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), searchTimeout)
 	defer cancel()
@@ -176,7 +193,8 @@ func (l *osLauncher) search(worker string, rec store.Instance) (*process.Process
 	case hidden:
 		return nil, fmt.Errorf("%w, but somebody unseen listens on its port %d: %s", err, rec.Port, next)
 	}
-	return nil, fmt.Errorf("%w: nobody holds its lease: it was %d of pid namespace %d", process.ErrGone, rec.PID, rec.PIDNamespace)
+	return nil, fmt.Errorf("%w: nobody holds its lease: it was %d of pid namespace %d",
+		process.ErrGone, rec.PID, rec.PIDNamespace)
 }
 
 func (l *osLauncher) take(worker string, pid int, rec store.Instance) (instance, process.Identity, error) {
@@ -192,7 +210,9 @@ func (l *osLauncher) take(worker string, pid int, rec store.Instance) (instance,
 
 func (l *osLauncher) identify(pid int) (process.Identity, error) { return process.Identify(pid) }
 
-func (l *osLauncher) left(ctx context.Context, worker string, rec store.Instance, seen bool) (string, []process.Holder, error) {
+func (l *osLauncher) left(
+	ctx context.Context, worker string, rec store.Instance, seen bool,
+) (string, []process.Holder, error) {
 	family, lease := l.family(worker, rec), leaseUnknown
 	if family.LeasePath != "" {
 		switch held, err := process.LeaseHeld(family.LeasePath, family.Lease); {
@@ -221,7 +241,7 @@ func (l *osLauncher) sweep(ctx context.Context, worker string, rec store.Instanc
 	return killFamily(ctx, l.family(worker, rec))
 }
 
-// killFamily also removes the cgroup once it is empty.
+// killFamily kills the family and removes its cgroup if it is empty.
 func killFamily(ctx context.Context, f process.Family) ([]process.Holder, error) {
 	left, err := f.Kill(ctx)
 	if err == nil && len(left) == 0 {
@@ -237,17 +257,21 @@ func removeCgroup(path string) error {
 	return process.RemoveCgroup(path)
 }
 
-// cgroupName is unique to the instance, and found again by its record.
+// cgroupName returns a name that is unique to the instance and follows from its record.
 func cgroupName(worker string, rec store.Instance) string { return worker + "." + rec.Token }
 
 func (l *osLauncher) instance(worker string, rec store.Instance, p *process.Process) instance {
 	family := l.family(worker, rec)
 	family.Leader, family.Main = p.PID(), p
+	family.Session, family.StartTicks = p.PID(), p.Identity().StartTicks
 	return &osInstance{Process: p, family: family}
 }
 
 func (l *osLauncher) family(worker string, rec store.Instance) process.Family {
-	family := process.Family{Token: rec.Token, Lease: process.FileID(rec.Lease)}
+	family := process.Family{
+		Token: rec.Token, Lease: process.FileID(rec.Lease),
+		Session: rec.PID, UID: uint32(l.uid), StartTicks: rec.StartTicks,
+	}
 	if rec.Lease != (store.FileID{}) {
 		family.LeasePath = l.leasePath(worker)
 	}
@@ -268,7 +292,7 @@ type osInstance struct {
 func (i *osInstance) Suspended() bool { return i.Stopped() }
 
 func (i *osInstance) Terminate() error {
-	// SIGCONT after it: a stopped process acts on SIGTERM only when it goes on.
+	// SIGCONT follows because a stopped process handles SIGTERM only when it continues.
 	err := i.SignalGroup(syscall.SIGTERM)
 	return errors.Join(err, i.SignalGroup(process.SignalContinue))
 }
@@ -289,8 +313,12 @@ func (i *osInstance) Kill(ctx context.Context) ([]process.Holder, error) {
 
 func (i *osInstance) OwnsPort(port int) (process.Ownership, error) { return i.family.OwnsPort(port) }
 
-// workerEnviron leaves out of base what is meant for the master alone: its own
-// variables, what systemd told it, and where its credentials are.
+func (i *osInstance) OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error) {
+	return i.family.OwnsPeer(ctx, local, remote)
+}
+
+// workerEnviron removes the entries of base that are meant for the master alone: its own variables, those of
+// systemd's notification protocols, and the paths of its credentials and other directories.
 func workerEnviron(base []string) []string {
 	return slices.DeleteFunc(slices.Clone(base), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
@@ -322,7 +350,7 @@ func processIdentity(rec store.Instance) process.Identity {
 	}
 }
 
-// identified returns rec with the identity of the process that fills it.
+// identified returns rec with the identity of its process.
 func identified(rec store.Instance, id process.Identity) store.Instance {
 	rec.PID, rec.Inode, rec.StartTicks = id.PID, id.Inode, id.StartTicks
 	rec.BootID, rec.PIDNamespace = id.BootID, id.PIDNamespace

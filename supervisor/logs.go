@@ -4,23 +4,23 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"os"
 	"strings"
+
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
-// What is shown of a failed worker's output: enough for a stack trace's head.
+// Limits on the shown output of a failed worker: enough for the head of a stack trace.
 const (
 	lastOutputLines = 10
 	lastOutputBytes = 4 << 10
 )
 
-// LastOutput returns the last lines that the worker wrote, nil where there are
-// none or they cannot be read.
+// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read.
 func (i WorkerInfo) LastOutput() []string {
 	if i.LogPath == "" {
 		return nil
 	}
-	f, err := os.Open(i.LogPath)
+	f, err := safefile.Open(i.LogPath)
 	if err != nil {
 		return nil
 	}
@@ -34,7 +34,7 @@ func (i WorkerInfo) LastOutput() []string {
 		return nil
 	}
 	if int64(len(tail)) < size {
-		// The first line is cut: show it from its next beginning.
+		// The first line is cut: drop it.
 		if _, rest, found := bytes.Cut(tail, []byte("\n")); found {
 			tail = rest
 		}

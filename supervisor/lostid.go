@@ -9,10 +9,9 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// LivingMasterID returns the id of the master that has started the workers which
-// live and belong to the state directory dir, or "" where none do. It is for
-// [store.Options].LostID: where every record of the id is lost, they are the only
-// ones to know it, and under another one they would be strangers for ever.
+// LivingMasterID returns the ID of the master whose living workers belong to the state directory dir, or "" if
+// there are none. It is for [store.Options].LostID: if every record of the ID is lost, only the workers still have
+// it, and a master with another ID would never recognize them.
 func LivingMasterID(ctx context.Context, dir string) (string, error) {
 	id, err := store.DirID(dir)
 	if err != nil {
@@ -25,14 +24,14 @@ func LivingMasterID(ctx context.Context, dir string) (string, error) {
 	return masterOf(holders, process.FileID(id).String(), os.Geteuid()), nil
 }
 
-// masterOf returns the id that most of the workers name; of two with as many, that
-// of the older.
+// masterOf returns the ID that most of the workers name; among IDs named equally often, the ID of the first holder
+// may win.
 func masterOf(holders []process.Holder, stateDir string, uid int) string {
 	votes := map[string]int{}
 	best := ""
 	for _, h := range holders {
-		// Anybody can set variables, but not as our user, and what leads its own
-		// session was started as a worker is, or by one.
+		// Any user can set these variables, but not in a process of the master's user. A session leader was started
+		// as a worker, or by one.
 		if h.StateDir != stateDir || h.MasterID == "" || int(h.UID) != uid || h.PID != h.SID {
 			continue
 		}

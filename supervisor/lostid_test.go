@@ -17,13 +17,15 @@ func TestMasterOfTheLivingIsThatOfMostWorkersOfThisFolder(t *testing.T) {
 		holders []process.Holder
 		want    string
 	}{
-		"nobody":          {nil, ""},
-		"another folder":  {[]process.Holder{worker(1, "a", other, 7)}, ""},
-		"another user":    {[]process.Holder{worker(1, "a", ours, 8)}, ""},
-		"a descendant":    {[]process.Holder{descendant}, ""},
-		"no id":           {[]process.Holder{worker(1, "", ours, 7), worker(2, "b", ours, 7)}, "b"},
-		"one":             {[]process.Holder{worker(1, "a", ours, 7), worker(2, "x", other, 7)}, "a"},
-		"most":            {[]process.Holder{worker(1, "a", ours, 7), worker(2, "b", ours, 7), worker(3, "b", ours, 7)}, "b"},
+		"nobody":         {nil, ""},
+		"another folder": {[]process.Holder{worker(1, "a", other, 7)}, ""},
+		"another user":   {[]process.Holder{worker(1, "a", ours, 8)}, ""},
+		"a descendant":   {[]process.Holder{descendant}, ""},
+		"no id":          {[]process.Holder{worker(1, "", ours, 7), worker(2, "b", ours, 7)}, "b"},
+		"one":            {[]process.Holder{worker(1, "a", ours, 7), worker(2, "x", other, 7)}, "a"},
+		"most": {
+			[]process.Holder{worker(1, "a", ours, 7), worker(2, "b", ours, 7), worker(3, "b", ours, 7)}, "b",
+		},
 		"as many: oldest": {[]process.Holder{worker(1, "a", ours, 7), worker(2, "b", ours, 7)}, "a"},
 	} {
 		if got := masterOf(c.holders, ours, 7); got != c.want {

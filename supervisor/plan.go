@@ -10,28 +10,27 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// PlanOptions say from what a plan is made.
+// PlanOptions are the inputs of a plan.
 type PlanOptions struct {
-	// Registry is what the next master will read: from [store.ReadSnapshot], or from
-	// the running master.
+	// Registry is the registry that the next master will read: from [store.ReadSnapshot], or from the running
+	// master.
 	Registry store.Snapshot
-	// StateDir is where it is.
+	// StateDir is the master's state directory.
 	StateDir string
 	// RuntimeDir holds the workers' leases; empty means "run" in StateDir.
 	RuntimeDir string
-	// AsRecorded has every recorded worker wanted, whatever the units are.
+	// AsRecorded makes every recorded worker wanted, regardless of the units.
 	AsRecorded bool
 }
 
-// Plan tells what a master that is started now, with these units, would do to each
-// worker: the same as [Supervisor.Serve] decides, from the same evidence. It does
-// none of it: it signals nobody, writes nothing, and connects to no worker, so that
-// whether an adopted one answers Ping is only seen at the start. How a process ended
-// is known to a master that has its handle, but not to Plan.
+// Plan returns what a master started now with these units would do to each worker. It decides the same as
+// [Supervisor.Serve], from the same evidence, and executes nothing: it sends no signal, writes nothing, and
+// connects to no worker, so it does not determine whether an adopted worker answers a Ping. A master that has the
+// handle of a process knows how the process ended; Plan does not.
 //
-// Processes can be looked at as root or as the user whom they run as.
+// Plan must run as root or as the user of the workers to be able to inspect them.
 func Plan(ctx context.Context, opts PlanOptions, units ...Unit) ([]Decision, error) {
-	sc, err := planScene(opts)
+	rc, err := planContext(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -39,11 +38,11 @@ func Plan(ctx context.Context, opts PlanOptions, units ...Unit) ([]Decision, err
 	for _, u := range units {
 		complete = append(complete, u.withDefaults())
 	}
-	return sc.plan(ctx, opts.Registry.Workers, complete, opts.AsRecorded)
+	return rc.plan(ctx, opts.Registry.Workers, complete, opts.AsRecorded)
 }
 
-// planScene is the scene of a recovery that another process would make.
-func planScene(opts PlanOptions) (*scene, error) {
+// planContext returns the context of a recovery by another process.
+func planContext(opts PlanOptions) (*recoveryContext, error) {
 	bootID, err := process.BootID()
 	if err != nil {
 		return nil, fmt.Errorf("tell this boot from others: %w", err)
@@ -60,8 +59,10 @@ func planScene(opts PlanOptions) (*scene, error) {
 		opts.RuntimeDir = filepath.Join(opts.StateDir, "run")
 	}
 	meta, stateDir := opts.Registry.Meta, process.FileID(dir).String()
-	return &scene{
-		looker:   &osLauncher{masterID: meta.MasterID, stateDir: func() string { return stateDir }, runtimeDir: opts.RuntimeDir},
+	return &recoveryContext{
+		inspector: &osLauncher{
+			masterID: meta.MasterID, stateDir: func() string { return stateDir }, runtimeDir: opts.RuntimeDir, uid: uid,
+		},
 		scan:     process.Scan,
 		kept:     func(string) (process.Exit, bool) { return process.Exit{}, false },
 		masterID: meta.MasterID,
@@ -73,21 +74,23 @@ func planScene(opts PlanOptions) (*scene, error) {
 	}, nil
 }
 
-// plan decides about all workers and lets go of what it looked at.
-func (sc *scene) plan(ctx context.Context, recs []store.Worker, units []Unit, asRecorded bool) ([]Decision, error) {
-	holders, err := sc.scan(ctx)
+// plan decides about all workers and closes the processes that it inspected.
+func (rc *recoveryContext) plan(
+	ctx context.Context, recs []store.Worker, units []Unit, asRecorded bool,
+) ([]Decision, error) {
+	holders, err := rc.scan(ctx)
 	if ctx.Err() != nil {
 		return nil, err
 	}
-	slots := sc.slots(recs, units, asRecorded)
-	strays := sc.assign(slots, holders, err)
+	slots := rc.slots(recs, units, asRecorded)
+	strays := rc.assign(slots, holders, err)
 	decisions := make([]Decision, len(slots), len(slots)+len(strays))
-	bounded, cancel := context.WithTimeout(ctx, settleTimeout)
+	bounded, cancel := context.WithTimeout(ctx, recoverTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
 	for i := range slots {
 		wg.Go(func() {
-			f, inst := sc.inspect(bounded, &slots[i])
+			f, inst := rc.inspect(bounded, &slots[i])
 			if inst != nil {
 				f.evidence.Outdated = outdated(slots[i].unit, slots[i].rec)
 				_ = inst.Close()

@@ -21,7 +21,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// recoveries collects what masters log of their decisions: by worker, each a list.
+// recoveries collects the decisions that masters log, as a list for each worker.
 type recoveries struct {
 	mu   sync.Mutex
 	told map[string][]map[string]string
@@ -32,7 +32,7 @@ func (*recoveries) WithGroup(string) slog.Handler            { panic("no groups"
 func (r *recoveries) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return recoveriesOf{r, attrs}
 }
-func (r *recoveries) Handle(context.Context, slog.Record) error { return nil } // of no worker
+func (r *recoveries) Handle(context.Context, slog.Record) error { return nil } // not about a worker
 
 type recoveriesOf struct {
 	*recoveries
@@ -68,7 +68,7 @@ func (r *recoveries) first() map[string]map[string]string {
 	return first
 }
 
-// asTold is the decision as a master's log tells it.
+// asTold returns the decision as a master logs it.
 func (d Decision) asTold() map[string]string {
 	line := map[string]string{"action": string(d.Action), "reason": d.Reason}
 	for _, a := range d.Evidence.attrs() {
@@ -77,7 +77,7 @@ func (d Decision) asTold() map[string]string {
 	return line
 }
 
-// plan is what "state plan" does, in the fake world.
+// plan returns the decisions of "state plan" in the fake world.
 func (o *fakeOS) plan(dir string, count int) []Decision {
 	o.t.Helper()
 	snap, err := store.ReadNextStart(dir, store.Options{})
@@ -98,21 +98,20 @@ func (o *fakeOS) plan(dir string, count int) []Decision {
 			o.t.Fatal(err)
 		}
 	}
-	sc := &scene{
-		looker: o, scan: o.scan, kept: func(string) (process.Exit, bool) { return process.Exit{}, false },
+	rc := &recoveryContext{
+		inspector: o, scan: o.scan, kept: func(string) (process.Exit, bool) { return process.Exit{}, false },
 		masterID: snap.Meta.MasterID, stateDir: process.FileID(here).String(), bootID: bootID, uid: os.Geteuid(),
 		moved: snap.Meta.StateDir != here, now: o.bootTime,
 	}
 	unit := Unit{Name: "worker", Path: self, Replicas: count}.withDefaults()
-	decisions, err := sc.plan(o.t.Context(), snap.Workers, []Unit{unit}, false)
+	decisions, err := rc.plan(o.t.Context(), snap.Workers, []Unit{unit}, false)
 	if err != nil {
 		o.t.Fatal(err)
 	}
 	return decisions
 }
 
-// The plan is what the next start decides and does, whatever it finds; and to make it
-// changes nothing.
+// The plan equals the decisions and acts of the next start in every scenario, and making it changes nothing.
 func TestPlanIsWhatTheNextStartDoes(t *testing.T) {
 	for name, sc := range scenarios {
 		t.Run(name, func(t *testing.T) {
@@ -126,7 +125,10 @@ func (sc scenario) play(t *testing.T) {
 	m := startMaster(t, world, dir, 2)
 	settle(time.Second)
 	world.masterID, world.stateDir = m.store.MasterID(), process.FileID(m.store.StateDirID()).String()
-	first := map[string]*fakeProcess{"worker-0": world.processes[m.worker("worker-0").Instance.PID], "worker-1": world.processes[m.worker("worker-1").Instance.PID]}
+	first := map[string]*fakeProcess{}
+	for _, id := range []string{"worker-0", "worker-1"} {
+		first[id] = world.processes[m.worker(id).Instance.PID]
+	}
 	m.crash()
 	if sc.edit != nil {
 		rewrite(t, dir, sc.edit)
@@ -190,7 +192,7 @@ func (sc scenario) play(t *testing.T) {
 	m.stop(nil)
 }
 
-// rewrite changes the records as they are found by the next master.
+// rewrite changes the records before the next master reads them.
 func rewrite(t *testing.T, dir string, edit func(*store.Worker)) {
 	t.Helper()
 	db, err := store.Open(dir, store.Options{})
@@ -217,7 +219,7 @@ func rewrite(t *testing.T, dir string, edit func(*store.Worker)) {
 	}
 }
 
-// contents are all files below a directory.
+// contents returns the content of all files below a directory.
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -235,7 +237,7 @@ func contents(t *testing.T, dir string) map[string]string {
 	return files
 }
 
-// A worker that was started from another version is kept, and the plan says so.
+// A worker that was started from another version is kept, and the plan reports that it is outdated.
 func TestPlanTellsWhatIsOutdated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
@@ -254,8 +256,8 @@ func TestPlanTellsWhatIsOutdated(t *testing.T) {
 	})
 }
 
-// The database's own record was lost, and with it for which directory it was made: it
-// counts as moved, but its workers say themselves whose they are.
+// The database's own record was lost, and with it the directory that the database was made for. The state counts as
+// moved, but the workers' environment names their master and directory.
 func TestWorkersOfThisDirectoryAreKnownWhereTheRecordOfItIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
@@ -283,7 +285,7 @@ func TestWorkersOfThisDirectoryAreKnownWhereTheRecordOfItIsLost(t *testing.T) {
 	})
 }
 
-// What is held is asked again every second, and told once.
+// A held worker is checked every second, but an unchanged decision is logged only once.
 func TestHeldWorkerIsToldAgainWhenTheDecisionChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir, told := newFakeOS(t), t.TempDir(), &recoveries{}
@@ -308,8 +310,8 @@ func TestHeldWorkerIsToldAgainWhenTheDecisionChanges(t *testing.T) {
 	})
 }
 
-// Else a crash right after the first start would make the next master take its own
-// workers for the original's.
+// Otherwise, a crash right after the first start would make the next master take its own workers for the
+// original's.
 func TestMovedDirectoryIsAcceptedBeforeTheFirstStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir, twin := newFakeOS(t), t.TempDir(), t.TempDir()
@@ -324,7 +326,8 @@ func TestMovedDirectoryIsAcceptedBeforeTheFirstStart(t *testing.T) {
 			snap, err := world.store.Snapshot()
 			here, idErr := store.DirID(twin)
 			if err != nil || idErr != nil || snap.Meta.StateDir != here {
-				t.Errorf("started while the directory is recorded as %v, which is %v (%v, %v)", snap.Meta.StateDir, here, err, idErr)
+				t.Errorf("started while the directory is recorded as %v, which is %v (%v, %v)",
+					snap.Meta.StateDir, here, err, idErr)
 			}
 		}
 		m = startMaster(t, world, twin, 1)

@@ -9,24 +9,24 @@ import (
 	"github.com/phayes/freeport"
 )
 
-// portBook keeps two starting workers from choosing the same port: between the
-// choice and the worker's own listen nothing else holds it.
+// portBook prevents two workers from choosing the same port, and reserves the chosen ports.
 type portBook struct {
-	mu    sync.Mutex
-	taken map[int]string // port → worker
-	share int            // of the ports, which this master prefers; 0: not drawn yet
+	mu       sync.Mutex
+	taken    map[int]string // port → worker
+	reserved reservations
+	share    int // the share of the ports that this master prefers; 0: not drawn yet
 }
 
-// portShares is into how many shares masters divide the free ports, each drawing one for
-// itself. Those of two masters that start at a time would be found free by both until one
-// worker listens, and the other's would end for that.
+// portShares is the number of shares into which masters divide the free ports; each draws one for itself. Without
+// shares, two masters that start at the same time could both find a port free until one worker listens, and the
+// other's worker would end for that.
 const portShares = 8
 
-// maxPortTries bounds the search; each try is another free port.
+// maxPortTries limits the search; each try is another free port.
 const maxPortTries = 64
 
-// choose returns the preferred port where it is free, else another free one,
-// and holds it for the worker until release.
+// choose returns the preferred port if it is free, else another free one, and holds it for the worker until the
+// worker gets another port.
 func (b *portBook) choose(worker string, preferred int) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -34,9 +34,10 @@ func (b *portBook) choose(worker string, preferred int) (int, error) {
 		err := listenable(preferred)
 		if err == nil {
 			b.hold(worker, preferred)
+			b.reserved.reserve(worker, preferred)
 			return preferred, nil
 		}
-		if ownFault(err) { // which says nothing of the port
+		if ownFault(err) { // the error is not about the port
 			return 0, fmt.Errorf("try port %d: %w", preferred, err)
 		}
 	}
@@ -48,23 +49,22 @@ func (b *portBook) choose(worker string, preferred int) (int, error) {
 		if err != nil {
 			return 0, fmt.Errorf("find a free port: %w", err)
 		}
-		if near := b.ours(port); near != port && b.free(worker, near) && listenable(near) == nil {
-			port = near
-		}
-		if b.free(worker, port) {
-			b.hold(worker, port)
-			return port, nil
+		for _, candidate := range []int{b.ours(port), port} {
+			if b.free(worker, candidate) && b.reserved.claim(worker, candidate) {
+				b.hold(worker, candidate)
+				return candidate, nil
+			}
 		}
 	}
 	return 0, fmt.Errorf("find a free port: %d tries gave ports of other workers", maxPortTries)
 }
 
-// ours is the port of this master's share that is next to a port. Linux gives out every
-// other one only, so that shares go by pairs.
+// ours returns the port of this master's share that is next to a port. Linux assigns only every other port, so a
+// share consists of pairs.
 func (b *portBook) ours(port int) int { return port + 2*(b.share-1-port/2%portShares) }
 
-// freePort returns a port that nobody listens on. freeport asks for "localhost",
-// which a host without /etc/hosts cannot resolve.
+// freePort returns a port without a listener. freeport asks for "localhost", which a host without /etc/hosts cannot
+// resolve.
 func freePort() (int, error) {
 	if port, err := freeport.GetFreePort(); err == nil {
 		return port, nil
@@ -77,11 +77,43 @@ func freePort() (int, error) {
 	return port, l.Close()
 }
 
-// keep holds a port that a worker has already, so that no other is given it.
+// keep holds the port that a worker already has, so that no other worker gets it.
 func (b *portBook) keep(worker string, port int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.hold(worker, port)
+}
+
+// reserve keeps other processes from taking the port of a worker without a living process.
+func (b *portBook) reserve(worker string, port int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reserved.reserve(worker, port)
+}
+
+// makeRoom releases the reservation of a worker that is about to start, if workers of its unit cannot listen beside
+// one.
+func (b *portBook) makeRoom(unit, worker string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reserved.lone[unit] {
+		b.reserved.release(worker)
+	}
+}
+
+// refused records that a started worker did not open its port, and reports whether a reservation may be the cause.
+// If so, the reservation is released.
+func (b *portBook) refused(unit, worker string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reserved.refuse(unit, worker)
+}
+
+// letGo releases the reservation of a worker.
+func (b *portBook) letGo(worker string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reserved.release(worker)
 }
 
 func (b *portBook) hold(worker string, port int) {

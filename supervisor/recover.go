@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -13,14 +14,14 @@ import (
 )
 
 const (
-	// settleTimeout bounds recovery of one worker; all are recovered in parallel.
-	settleTimeout = 5 * time.Second
-	// holdInterval is how often a worker that cannot be verified is asked again.
+	// recoverTimeout limits the recovery of one worker; all are recovered in parallel.
+	recoverTimeout = 5 * time.Second
+	// holdInterval is the interval at which a worker that cannot be verified is checked again.
 	holdInterval = time.Second
 )
 
-// recover builds the workers from what is wanted, recorded and alive, starts
-// their goroutines and waits until each has settled.
+// recover creates the workers from the wanted, recorded and living ones, starts their goroutines and waits until
+// each has recovered.
 func (s *Supervisor) recover(ctx, work context.Context) error {
 	snap, err := s.registry(ctx)
 	if err != nil {
@@ -29,27 +30,26 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	for key, err := range snap.Bad {
 		s.log.Error("record not readable, its worker is looked for among the processes", "record", key, "error", err)
 	}
-	s.scene = s.survey()
+	s.recovery = s.newRecoveryContext()
 	holders, scanErr := s.scan(ctx)
 	if scanErr != nil {
 		s.log.Error("processes not scanned", "error", scanErr)
 	}
-	slots := s.scene.slots(snap.Workers, s.units, false)
-	strays := s.scene.assign(slots, holders, scanErr)
-	if s.scene.moved {
+	slots := s.recovery.slots(snap.Workers, s.units, false)
+	strays := s.recovery.assign(slots, holders, scanErr)
+	if s.recovery.moved {
 		if err := s.acceptMove(ctx, slots); err != nil {
 			return err
 		}
 	}
 	for _, stray := range decideStrays(strays) {
-		// What it says it is may be anything: quoted, and cut.
+		// The ID comes from the process's environment and may be anything: quote and truncate it.
 		stray.decision.log(s.log.With("worker", fmt.Sprintf("%.64q", stray.decision.ID)))
-		go s.sweepStray(stray.token)
+		s.strays.Go(func() { s.sweepStray(work, stray.token) })
 	}
 	workers := make([]*worker, 0, len(slots))
 	for i, slot := range slots {
-		w := newWorker(s, slot)
-		w.number = i
+		w := newWorker(s, slot, i)
 		if w.rec.Port != 0 {
 			s.ports.keep(w.id, w.rec.Port)
 		}
@@ -64,19 +64,19 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	}
 	for _, w := range workers {
 		select {
-		case <-w.settled:
+		case <-w.recovered:
 		case <-ctx.Done():
-			return nil // Serve stops what there is
+			return nil // Serve stops the workers
 		}
 	}
 	return nil
 }
 
-// registryRetry is how often a registry that cannot be read is tried again.
+// registryRetry is the interval of retries while the registry cannot be read.
 const registryRetry = 20 * time.Millisecond
 
-// registry reads what is recorded. Where the state is just being written anew, after a
-// write has failed, it waits: workers that live want a master, not one that gives up.
+// registry reads the records. While the store rewrites its state after a failed write, registry retries: living
+// workers need a master, so it must not give up.
 func (s *Supervisor) registry(ctx context.Context) (store.Snapshot, error) {
 	for told := false; ; {
 		snap, err := s.opts.Store.Snapshot()
@@ -95,11 +95,11 @@ func (s *Supervisor) registry(ctx context.Context) (store.Snapshot, error) {
 	}
 }
 
-// survey says what this recovery is about.
-func (s *Supervisor) survey() *scene {
-	return &scene{
-		looker: s.launcher,
-		scan:   s.scan,
+// newRecoveryContext returns the context of a recovery that begins now.
+func (s *Supervisor) newRecoveryContext() *recoveryContext {
+	return &recoveryContext{
+		inspector: s.launcher,
+		scan:      s.scan,
 		kept: func(token string) (process.Exit, bool) {
 			handle := s.opts.Keeper.Kept(token)
 			if handle == nil {
@@ -116,9 +116,9 @@ func (s *Supervisor) survey() *scene {
 	}
 }
 
-// acceptMove forgets the instances of another state directory's master before the
-// first worker of this one is started: a crash in between must not make the next
-// master take these for the other's.
+// acceptMove deletes the records of another state directory's instances before the first worker of this one is
+// started. Otherwise, after a crash in between, the next master would take this directory's workers for the
+// other's.
 func (s *Supervisor) acceptMove(ctx context.Context, slots []slot) error {
 	s.log.Warn("state directory was copied or moved: the workers of the original were left alone")
 	var muts []store.Mutation
@@ -137,129 +137,158 @@ func (s *Supervisor) acceptMove(ctx context.Context, slots []slot) error {
 	return nil
 }
 
-func (s *Supervisor) sweepStray(token string) {
-	ctx, cancel := context.WithTimeout(context.Background(), killWait)
+func (s *Supervisor) sweepStray(ctx context.Context, token string) {
+	bounded, cancel := context.WithTimeout(ctx, killWait)
 	defer cancel()
-	if left, err := s.launcher.sweep(ctx, "", store.Instance{Token: token}); err != nil || len(left) > 0 {
+	left, err := s.launcher.sweep(bounded, "", store.Instance{Token: token})
+	if ctx.Err() == nil && (err != nil || len(left) > 0) {
 		s.log.Error("process without a slot not stopped", "left", len(left), "error", err)
 	}
 }
 
-// settle finds out what became of the recorded instance, decides what to do and
-// does it. It is tried again later where that cannot be told.
-func (w *worker) settle(ctx context.Context) {
-	bounded, cancel := context.WithTimeout(ctx, settleTimeout)
+// recover determines what became of the recorded instance, decides what to do and executes it. If that is not
+// possible now, the worker is held and recovers again later.
+func (w *worker) recover(ctx context.Context) {
+	defer w.endRecovery()
+	bounded, cancel := context.WithTimeout(ctx, recoverTimeout)
 	defer cancel()
-	f, inst := w.inspect(bounded)
+	inspect := func() (facts, instance) {
+		s := slot{
+			id: w.id, unit: w.unit, recorded: w.journal.saved.ID != "", rec: w.rec, state: w.state, found: w.found,
+		}
+		f, inst := w.sup.recovery.inspect(bounded, &s)
+		w.found = s.found
+		return f, inst
+	}
+	f, inst := inspect()
 	if errors.Is(f.cause, process.ErrLeaseHeld) {
-		// Whoever holds it may be too short-lived to be seen by just looking.
-		if err := w.sweep(bounded, *w.rec.Instance); err == nil {
-			f, inst = w.inspect(bounded)
+		// The holder may be too short-lived to be found by an inspection.
+		if err := w.remnants().kill(bounded, *w.rec.Instance); err == nil {
+			f, inst = inspect()
 		}
 	}
-	d := decide(f)
-	switch {
-	case ctx.Err() == nil:
-		w.tell(d)
-		w.carryOut(ctx, bounded, f, inst)
-	case inst != nil:
-		_ = inst.Close() // the master has ended meanwhile
-	}
-	w.settleOnce.Do(func() { close(w.settled) })
-}
-
-func (w *worker) inspect(ctx context.Context) (facts, instance) {
-	s := slot{id: w.id, unit: w.unit, recorded: w.saved.ID != "", rec: w.rec, state: w.state, found: w.found}
-	f, inst := w.sup.scene.inspect(ctx, &s)
-	w.found = s.found
-	return f, inst
-}
-
-// tell logs a decision, unless the last one was the same.
-func (w *worker) tell(d Decision) {
-	if w.decided.Action == d.Action && w.decided.Reason == d.Reason {
+	if ctx.Err() != nil { // the master has ended meanwhile
+		if inst != nil {
+			_ = inst.Close()
+		}
 		return
 	}
-	w.decided = d
-	d.log(w.log)
+	d := decide(f)
+	if w.decided.Action != d.Action || w.decided.Reason != d.Reason {
+		w.decided = d
+		d.log(w.log)
+	}
+	w.execute(ctx, bounded, d, inst)
 }
 
-// carryOut does what was decided. Where it cannot, the worker is held.
-func (w *worker) carryOut(ctx, bounded context.Context, f facts, inst instance) {
-	w.held, w.leftover = false, nil
-	if f.stray {
-		if !f.evidence.Moved && !f.evidence.OtherBoot && w.rec.Instance != nil && !w.clear(ctx, bounded, f.instance.Token) {
+// execute carries out a decision. inst is the process that it is about, or nil. If the decision cannot be carried
+// out, the worker is held.
+func (w *worker) execute(ctx, bounded context.Context, d Decision, inst instance) {
+	w.leftover = nil
+	switch d.Action {
+	case ActionHold:
+		w.hold(ctx, d.orders.cause)
+	case ActionAdopt, ActionAdoptUnhealthy, ActionStop:
+		w.keep(ctx, bounded, d.orders, inst)
+	case ActionStart, ActionRespawn, ActionWait, ActionFail, ActionKeepFailed, ActionKeepStopped, ActionForget:
+		w.vacate(ctx, bounded, d.orders, inst)
+	case ActionSweepStray: // concerns no worker
+	}
+}
+
+// takeOver makes the process that was found the recorded instance. If the recorded instance is another one that cannot
+// be ended, it holds the worker and returns false.
+func (w *worker) takeOver(ctx, bounded context.Context, o orders, inst instance) bool {
+	if o.unrecorded {
+		if o.clearRecorded && !w.clear(ctx, bounded, o.instance.Token) {
 			_ = inst.Close()
-			return
+			return false
 		}
 		w.rec.Incarnation++
-		w.rec.Port = f.instance.Port
-		w.state = f.adoptedState()
-		w.pending = append(w.pending, w.event(store.EventFromProcesses, fmt.Sprintf("process %d is newer than what is recorded", f.instance.PID)))
+		w.rec.Port = o.instance.Port
+		w.journal.add(w.event(store.EventFromProcesses,
+			fmt.Sprintf("process %d is newer than what is recorded", o.instance.PID)))
 	}
-	if f.instance != nil {
-		w.rec.Instance = f.instance
+	if o.instance != nil {
+		w.rec.Instance = o.instance
 	}
-	switch f.standing {
-	case unknown:
-		w.hold(ctx, f.cause)
-	case lives:
-		w.sweepOthers(bounded, w.rec.Instance.Token)
-		w.adopt(ctx, bounded, inst, f.silent)
-	case dead:
-		w.sweepOthers(bounded, w.rec.Instance.Token)
-		w.inst, w.adopted, w.away = inst, true, true
-		w.state = f.exitedState()
-		w.state.alive = true
-		w.bury(ctx, false)
-	case gone:
-		if w.clear(ctx, bounded, w.rec.Instance.Token) {
-			w.state = f.exitedState()
-			w.exited(ctx, w.exitWhileAway(), f.fate, true)
-		}
-	case cutOff:
-		if w.clear(ctx, bounded, w.rec.Instance.Token) {
-			w.begin(ctx)
-		}
-	case bygone:
-		w.pending = append(w.pending, w.event("gone", "the machine was booted since"))
-		fallthrough
-	case unrecorded, abroad:
-		w.sweepOthers(bounded, "")
-		w.begin(ctx)
-	}
-}
-
-// clear stops what is left of the recorded instance, and others but the one that is
-// kept. It holds the worker where that cannot be done: never a second copy beside a
-// first that may still act.
-func (w *worker) clear(ctx, bounded context.Context, keep string) bool {
-	if err := w.sweep(bounded, *w.rec.Instance); err != nil {
-		w.hold(ctx, err)
-		return false
-	}
-	w.sweepOthers(bounded, keep)
+	w.state = o.from
+	w.remnants().killOthers(bounded, w.rec.Instance.Token)
 	return true
 }
 
-// begin goes on with a slot that nothing lives in.
-func (w *worker) begin(ctx context.Context) {
-	w.rec.Instance = nil
-	w.step(ctx, event{kind: evBegin})
+// keep adopts a living process, also to stop it. It pings a worker that was running, and waits for one that was
+// starting as for any other start.
+func (w *worker) keep(ctx, bounded context.Context, o orders, inst instance) {
+	if !w.takeOver(ctx, bounded, o, inst) {
+		return
+	}
+	crashpoint.Pass(crashpoint.Adopt, func() { w.took(inst, true) })
+	w.sup.ports.keep(w.id, w.rec.Instance.Port)
+	// The recorded services are of this instance, or of one like it, so its routes are available at once.
+	w.routes.confirmed = o.ping
+	if !o.ping {
+		w.step(ctx, event{kind: evAdoptedSilent})
+		return
+	}
+	err := w.reconnect(ctx, bounded, o.silent)
+	if err == nil {
+		w.step(ctx, event{kind: evAdopted})
+	} else {
+		w.step(ctx, event{kind: evAdoptedSilent, reason: err.Error()})
+		w.pings.schedule()
+	}
+	w.journal.add(w.event("adopted", ""))
 }
 
-func hasEnded(inst instance) bool {
-	select {
-	case <-inst.Done():
-		return true
-	default:
+// vacate ends the remains of the recorded instance and continues with the slot, in which no process lives. inst is
+// the dead process if it remains.
+func (w *worker) vacate(ctx, bounded context.Context, o orders, inst instance) {
+	if o.note != "" {
+		w.journal.add(w.event("gone", o.note))
+	}
+	switch o.remains {
+	case remainsProcess:
+		if w.takeOver(ctx, bounded, o, inst) {
+			w.inst, w.adopted = inst, true
+			w.step(ctx, event{kind: evFoundDead})
+		}
+		return
+	case remainsFamily:
+		if !w.clear(ctx, bounded, w.rec.Instance.Token) {
+			return
+		}
+	case remainsNone:
+		w.remnants().killOthers(bounded, "")
+	}
+	w.state = o.from
+	if o.event.kind == evExited {
+		exit := store.Exit{Source: store.ExitUnknown}
+		if e, known := w.sup.recovery.kept(w.rec.Instance.Token); known {
+			exit = exitRecord(e)
+		}
+		w.exited(ctx, exit, o.event)
+		return
+	}
+	w.rec.Instance = nil
+	w.step(ctx, o.event)
+}
+
+// clear kills the remaining processes of the recorded instance, and those of other instances except keep. If that
+// fails, it holds the worker: never a second copy beside a first that may still act.
+func (w *worker) clear(ctx, bounded context.Context, keep string) bool {
+	r := w.remnants()
+	if err := r.kill(bounded, *w.rec.Instance); err != nil {
+		w.hold(ctx, err)
 		return false
 	}
+	r.killOthers(bounded, keep)
+	return true
 }
 
-// afterwards does what could wait until the master serves: asking for services, and
-// for an adopted worker reading the executable to tell whether it was replaced, and writing history, for
-// which all workers share one commit.
+// afterwards does the work that can wait until the master serves calls: querying the offered services and, for an
+// adopted worker, reading the executable to see whether it was replaced, and writing the history, for which all
+// workers share one commit.
 func (w *worker) afterwards(ctx context.Context) {
 	if w.adopted && w.inst != nil {
 		w.rec.Outdated = outdated(w.unit, w.rec)
@@ -268,92 +297,70 @@ func (w *worker) afterwards(ctx context.Context) {
 	w.discover(ctx)
 }
 
-// exitWhileAway is how an instance ended that nobody watched: known only where
-// somebody has kept its handle.
-func (w *worker) exitWhileAway() store.Exit {
-	if exit, known := w.sup.scene.kept(w.rec.Instance.Token); known {
-		return exitRecord(exit)
-	}
-	return store.Exit{Source: store.ExitUnknown}
-}
-
-// heldPrefix begins the reason of a worker that waits for something to be settled.
-const heldPrefix = "held: "
-
+// hold leaves the slot as it is until it can be recovered.
 func (w *worker) hold(ctx context.Context, err error) {
-	reason := heldPrefix + err.Error()
-	if w.state.reason != reason {
-		w.state.reason = reason
-		w.record(ctx, w.event("held", err.Error()))
+	if w.state.reason != heldPrefix+err.Error() {
+		w.journal.add(w.event("held", err.Error()))
 	}
-	w.held, w.leftover = true, err
-	w.retry.Reset(holdInterval)
+	w.leftover = err
+	w.step(ctx, event{kind: evUnverifiable, reason: err.Error()})
 }
 
-// sweep stops what is left of a dead instance's family.
-func (w *worker) sweep(ctx context.Context, rec store.Instance) error {
-	left, err := w.sup.launcher.sweep(ctx, w.id, rec)
+// remnants are processes of a worker that no instance controls.
+type remnants struct {
+	launcher launcher
+	worker   string
+	holders  []process.Holder // found by the scan
+	log      *slog.Logger
+}
+
+func (w *worker) remnants() remnants {
+	return remnants{launcher: w.sup.launcher, worker: w.id, holders: w.found.holders, log: w.log}
+}
+
+// kill kills the remaining descendants of a dead instance.
+func (r remnants) kill(ctx context.Context, rec store.Instance) error {
+	left, err := r.launcher.sweep(ctx, r.worker, rec)
 	if err != nil {
 		return fmt.Errorf("stop the descendants of process %d: %w", rec.PID, err)
 	}
 	if len(left) > 0 {
-		return fmt.Errorf("%d descendants of process %d could not be killed, the first is %d", len(left), rec.PID, left[0].PID)
+		return fmt.Errorf("%d descendants of process %d could not be killed, the first is %d",
+			len(left), rec.PID, left[0].PID)
 	}
 	return nil
 }
 
-// sweepOthers stops processes of this slot that belong to another instance than
-// the one that is kept.
-func (w *worker) sweepOthers(ctx context.Context, keep string) {
-	swept := map[string]bool{keep: true}
-	for _, h := range w.found.holders {
-		if swept[h.Token] {
+// killOthers kills the processes that belong to an instance other than keep.
+func (r remnants) killOthers(ctx context.Context, keep string) {
+	killed := map[string]bool{keep: true}
+	for _, h := range r.holders {
+		if killed[h.Token] {
 			continue
 		}
-		swept[h.Token] = true
-		w.event("surplus", fmt.Sprintf("process %d is of another instance, stopping it", h.PID))
-		if err := w.sweep(ctx, store.Instance{Token: h.Token, PID: h.PID}); err != nil {
-			w.log.Error("process of another instance not stopped", "error", err)
+		killed[h.Token] = true
+		r.log.Info("worker surplus", "reason", fmt.Sprintf("process %d is of another instance, stopping it", h.PID))
+		if err := r.kill(ctx, store.Instance{Token: h.Token, PID: h.PID}); err != nil {
+			r.log.Error("process of another instance not stopped", "error", err)
 		}
 	}
 }
 
-// adopt takes over a proven process. What was running is asked whether it still
-// answers; what was starting is waited for like any other start.
-// silent says why it cannot answer, where that is known without asking it.
-func (w *worker) adopt(ctx, bounded context.Context, inst instance, silent string) {
-	crashpoint.Pass(crashpoint.Adopt, func() { w.took(inst, true) })
-	w.sup.ports.keep(w.id, w.rec.Instance.Port)
-	// What is recorded is then of this instance, or of one like it: routes are there at once.
-	w.confirmed = w.state.asked()
-	if !w.state.asked() {
-		w.step(ctx, event{kind: evAdoptedSilent})
-		return
-	}
-	err := w.reconnect(ctx, bounded, silent)
-	if err == nil {
-		w.step(ctx, event{kind: evAdopted})
-	} else {
-		w.step(ctx, event{kind: evAdoptedSilent, reason: err.Error()})
-		w.schedulePing()
-	}
-	w.pending = append(w.pending, w.event("adopted", ""))
-}
-
-// reconnect attaches to an adopted worker and sees that it answers.
+// reconnect dials an adopted worker and checks that it answers. If silent is not empty, it is the known reason why
+// the worker cannot.
 func (w *worker) reconnect(ctx, bounded context.Context, silent string) error {
 	l, err := w.sup.dial(w.rec.Instance.Port)
 	if err != nil {
 		return err
 	}
-	w.connected(ctx, l)
+	w.connect(ctx, l)
 	if silent != "" {
 		return errors.New(silent)
 	}
-	wait, cancel := context.WithTimeout(bounded, pingTimeout)
+	wait, cancel := context.WithTimeout(bounded, w.unit.Health.Timeout)
 	defer cancel()
 	if err := w.link.Ping(wait); err != nil {
-		return fmt.Errorf("no answer to Ping: %w", err)
+		return errors.New(silenceReason(w.link, err))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
@@ -100,7 +102,7 @@ func TestAcquireIsAboutTheServiceThatItNames(t *testing.T) {
 			t.Errorf("%d calls of it are under way, want 1", n)
 		}
 		l.End(status.Error(codes.NotFound, "x"))
-		l.Release() // nothing: it was ended
+		l.Release() // no effect: the lease has ended
 		if f := b.Figures("worker-0"); f.InFlight != 0 || f.Failures[codes.NotFound] != 1 {
 			t.Errorf("figures are %+v", f)
 		}
@@ -112,8 +114,11 @@ func TestReflectionTellsWhatAWorkerOffers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
 		world.behave = func(p *fakeProcess) {
-			p.offers = []string{"grpc.health.v1.Health", "pkg.Z", "proto.CoreService", "pkg.A", "no name!", "\x1b[2J", "grpc.reflection.v1.ServerReflection"}
-			p.offerAfter = time.Second // it is not in the way of readiness
+			p.offers = []string{
+				"grpc.health.v1.Health", "pkg.Z", "proto.CoreService", "pkg.A", "no name!", "\x1b[2J",
+				"grpc.reflection.v1.ServerReflection",
+			}
+			p.offerAfter = time.Second // it must not delay readiness
 		}
 		m := startMaster(t, world, dir, 1, offering("pkg.A"))
 		settle(500 * time.Millisecond)
@@ -130,7 +135,7 @@ func TestReflectionTellsWhatAWorkerOffers(t *testing.T) {
 		}
 		m.crash()
 
-		// The routes are there before the master says that it serves.
+		// The routes exist before the master reports SERVING.
 		m = startMaster(t, world, dir, 1, offering("pkg.A"))
 		if m.Services().Service("pkg.Z") == nil {
 			t.Error("the service is not there while the master recovers: calls would be refused that can wait")
@@ -161,8 +166,8 @@ func TestAdoptedWorkerIsAskedAgain(t *testing.T) {
 	})
 }
 
-// The next instance may be of another release: it gets no call of a service that only
-// the one before has told of, and such calls wait until it has told.
+// The next instance may be of another release: it gets no call of a service that only the previous one has
+// reported, and such calls wait until it has reported its own services.
 func TestNextInstanceIsNotTakenForTheOneBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
@@ -183,7 +188,7 @@ func TestNextInstanceIsNotTakenForTheOneBefore(t *testing.T) {
 		if old == nil {
 			t.Fatal("the service is gone before the instance has told")
 		}
-		if _, err := old.Lease(""); !errors.Is(err, services.ErrNotReady) {
+		if _, err := old.Lease(fair.Client{}, ""); !errors.Is(err, services.ErrNotReady) {
 			t.Errorf("a call meanwhile: %v, want it to wait", err)
 		}
 		settle(2 * time.Second)
@@ -195,7 +200,7 @@ func TestNextInstanceIsNotTakenForTheOneBefore(t *testing.T) {
 	})
 }
 
-// A worker gets no call of a service that its reflection does not list, whoever said that it offers it.
+// A worker gets no call of a service that its reflection does not list, even if its unit names the service.
 func TestReflectionIsTheTruthAboutAWorker(t *testing.T) {
 	for name, test := range map[string]struct {
 		unit []func(*Unit)
@@ -234,7 +239,7 @@ func TestReflectionIsTheTruthAboutAWorker(t *testing.T) {
 func TestReflectionThatFailsIsAskedAgainAFewTimes(t *testing.T) {
 	for name, test := range map[string]struct {
 		err  error
-		want int // questions, two each where it knows neither version
+		want int // queries, two for each try if it has neither version of reflection
 	}{
 		"it has none":  {nil, 2},
 		"it is broken": {status.Error(codes.Internal, "\x1b[2J"), discoveryTries},
@@ -308,14 +313,47 @@ func TestWorkersThatHaveFailedMakeTheirServicesHopeless(t *testing.T) {
 		default:
 			t.Error("who waited still waits for a worker that has failed")
 		}
-		// Unless somebody from outside offers it too, who may come back.
-		world.outsider("10.0.0.1:80").say(errors.New("refused"))
-		if _, err := m.Register(t.Context(), "pkg.A", "10.0.0.1:80", 0); err != nil {
+		// This does not apply if a registered endpoint offers the service too, because it may come back.
+		world.endpoint("10.0.0.1:80").say(errors.New("refused"))
+		if _, err := m.Registrations().Register(t.Context(), "pkg.A", "10.0.0.1:80", 0); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.Services().Service("pkg.A").Lease(""); !errors.Is(err, services.ErrNotReady) {
+		if _, err := m.Services().Service("pkg.A").Lease(fair.Client{}, ""); !errors.Is(err, services.ErrNotReady) {
 			t.Errorf("with an endpoint from outside: %v, want ErrNotReady", err)
 		}
+		m.stop(nil)
+	})
+}
+
+// Calls wait in the name of their context's client: a client that has filled the queue gives way to another.
+func TestAcquireWaitsForItsClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := startMaster(t, newFakeOS(t), t.TempDir(), 0)
+		m.Services().Offer("somebody", "pkg.A")
+		settle(time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		var greedy, other atomic.Int64 // refused calls
+		acquire := func(client string, refused *atomic.Int64) {
+			go func() {
+				if _, err := m.Acquire(fair.NewContext(ctx, fair.Client{Peer: client}),
+					"pkg.A", ""); errors.Is(err, ErrBusy) {
+					refused.Add(1)
+				}
+			}()
+			synctest.Wait()
+		}
+		for greedy.Load() == 0 {
+			acquire("greedy", &greedy)
+		}
+		for range 10 {
+			acquire("other", &other)
+		}
+		if g, o := greedy.Load(), other.Load(); g != 11 || o != 0 {
+			t.Errorf("%d calls of the one that has filled the queue were refused and %d of another, want 11 and 0",
+				g, o)
+		}
+		cancel()
+		synctest.Wait()
 		m.stop(nil)
 	})
 }
@@ -325,7 +363,7 @@ func TestStopDrainsCallsOfEachService(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 1, offering("pkg.A", "pkg.B"))
 		settle(time.Second)
-		l, err := m.Services().Service("pkg.B").Lease("")
+		l, err := m.Services().Service("pkg.B").Lease(fair.Client{}, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -341,7 +379,9 @@ func TestStopDrainsCallsOfEachService(t *testing.T) {
 }
 
 func TestBadServicesOfAUnitAreRefused(t *testing.T) {
-	for _, names := range [][]string{{"a b"}, {""}, {"proto.CoreService"}, {"grpc.health.v1.Health"}, make([]string, maxOffers+1)} {
+	for _, names := range [][]string{
+		{"a b"}, {""}, {"proto.CoreService"}, {"grpc.health.v1.Health"}, make([]string, maxOffers+1),
+	} {
 		u := Unit{Name: "worker", Path: "/bin/true", Services: names}
 		if err := u.validate(); err == nil || !strings.Contains(err.Error(), "service") {
 			t.Errorf("%.100q: %v", names, err)

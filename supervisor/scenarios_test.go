@@ -8,15 +8,15 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// scenario is a situation that a starting master finds, by what happened before.
+// scenario is a situation that a starting master finds.
 type scenario struct {
-	count int // wanted at the next start, of 2
-	// meanwhile happens while no master runs; edit changes the records.
+	count int // wanted at the next start, out of 2
+	// meanwhile runs while no master does; edit changes the records.
 	meanwhile func(world *fakeOS, first map[string]*fakeProcess)
 	edit      func(w *store.Worker) // nil keeps them; an empty ID removes one
 	copied    bool                  // the next master is started on a copy of the state directory
 	want      map[string]Action
-	// What becomes of processes within the second after the start, in any order.
+	// Acts on processes within the second after the start, in any order.
 	acts []string
 }
 
@@ -182,7 +182,7 @@ var scenarios = map[string]scenario{
 		want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
 		acts: []string{"kill 1100"},
 	},
-	// As beside a backup that is older than both.
+	// This happens after a restore from a backup older than both.
 	"the recorded one is dead and not reaped, and a newer one lives": {
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {

@@ -9,8 +9,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// What a reader was shown is the reader's: the worker's goroutine goes on, and
-// must not write to it.
+// A reader owns the information that it was given: the worker's goroutine continues and must not write to it.
 func TestWhatWasShownOfAWorkerDoesNotChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)

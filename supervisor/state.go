@@ -3,47 +3,77 @@ package supervisor
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/core-tools/hsu-master/store"
 )
 
-// state is all that the decision about one worker depends on. Wanted, alive and
-// ready are three things: a worker may be unwanted and alive (it stops), wanted
-// and dead (it waits to restart), alive and not ready (it starts or is ill).
+// state is everything that the decision about one worker depends on. Whether it is wanted, what lives in its slot, and
+// whether it is ready are different things: a worker may be unwanted and alive (it stops), wanted and dead (it waits to
+// restart), alive and not ready (it starts or is unhealthy).
 type state struct {
 	wanted   bool
-	alive    bool // a process fills the slot
+	slot     occupancy
 	ready    bool // it may get requests
 	status   store.Status
 	reason   string
 	failures int // Pings missed in a row
 	budget   store.Budget
 	restarts uint64
-	lacked   int // starts in a row that failed for want of something of the master's own
+	lacked   int // starts in a row that failed because the master lacked a resource
 
 	quitting bool // the master stops: finish what runs, restart nothing
 	retired  bool // the slot is surplus: stop it, then forget it
-	planned  bool // the present stop was decided by an earlier master: its exit is no failure
+	planned  bool // an earlier master decided the present stop: the exit is no failure
+	away     bool // the process that is being ended died while no master ran
+}
+
+// occupancy is what is known of the processes in a worker's slot.
+type occupancy int
+
+const (
+	vacant      occupancy = iota // none lives
+	unverified                   // it cannot be determined yet whether one lives
+	occupied                     // the worker's process lives
+	terminating                  // the process is being stopped, or has died, and its family is being killed
+	remaining                    // not all of them could be killed; it is tried again
+)
+
+// alive reports whether processes of the worker's instance are known to live, or are being ended.
+func (s state) alive() bool { return s.slot >= occupied }
+
+// starting reports whether a living process has yet to get ready.
+func (s state) starting() bool { return s.slot == occupied && s.status == store.StatusStarting }
+
+// running reports whether a living process has been ready.
+func (s state) running() bool {
+	return s.slot == occupied && (s.status == store.StatusRunning || s.status == store.StatusUnhealthy)
 }
 
 type eventKind int
 
 const (
-	evBegin         eventKind = iota // the loop starts and nothing lives in the slot
+	evBegin         eventKind = iota // recovery found that nothing lives in the slot
 	evAdopted                        // recovery proved the recorded process, and it answered
 	evAdoptedSilent                  // recovery proved the recorded process, it did not answer
+	evFoundDead                      // recovery proved the recorded process, which is dead and not reaped
+	evUnverifiable                   // recovery cannot determine whether the slot is free, or cannot free it
+	evForked                         // a start made a process
+	evStartFailed                    // a start made none
 	evReady                          // a starting worker answered its first Ping
-	evNotReady                       // it did not within the start timeout, or cannot
-	evStartFailed                    // no process came to be
+	evNotReady                       // it did not answer within the start timeout, or cannot
 	evPong                           // a Ping was answered
 	evSilent                         // a Ping was not answered
-	evLost                           // the connection broke: who listens there now is not known
+	evLost                           // the connection broke: the listener on the port is unknown
+	evStranger                       // a connection to its port led to another process
 	evSuspended                      // a Ping was not answered by a process that a signal has stopped
+	evDied                           // the process has ended; its family may live
+	evRemains                        // processes of the family could not be killed
 	evExited                         // the process and its family are gone
-	evRetry                          // the backoff is over
+	evRetry                          // the wait before another start, kill or verification is over
 	evSteady                         // ready for backoffResetAfter
-	evSettled                        // ready for the whole window of the budget
+	evWindowPassed                   // ready for the whole window of the budget
 	evShutdown                       // the master stops
 )
 
@@ -53,53 +83,67 @@ type event struct {
 	reason string  // for people: what failed
 	clean  bool    // evExited: known to have ended with code 0
 	away   bool    // evExited: at an unknown time, while no master ran
-	ours   bool    // evStartFailed: for want of what the master itself needs, such as memory
+	ours   bool    // evExited, evStartFailed: the master is the cause, or lacks a resource such as memory
 	chance float64 // evExited, evStartFailed: in [0,1), for the jitter
 }
 
-// action is what the worker's goroutine does about a decision.
+// action is the worker's step after a decision.
 type action int
 
 const (
-	actNone   action = iota
-	actStart         // record the intent and fork
-	actAwait         // wait for the living process to get ready
-	actServe         // give it requests
-	actHold          // give it none
-	actStop          // drain, SIGTERM, grace, SIGKILL, sweep
-	actWait          // until budget.RetryAt
-	actFinish        // the goroutine is done
+	actNone      action = iota
+	actStart            // record the intent and fork
+	actAwait            // wait for the living process to get ready
+	actServe            // give it requests
+	actUnpublish        // stop sending requests
+	actStop             // drain, SIGTERM, grace, SIGKILL to the family
+	actKill             // SIGKILL to the family
+	actBackOff          // wait until budget.RetryAt
+	actRecheck          // wait for holdInterval
+	actRecover          // recover the slot again
+	actFinish           // end the worker
+	actAbandon          // end the worker and leave what remains of it to the next master
 )
 
-// missedPings make a worker unhealthy; one more escalates.
-const missedPings = 3
+// heldPrefix begins the reason of a worker that waits for verification or for processes to end.
+const heldPrefix = "held: "
 
-// next decides. It is pure: the same arguments always give the same answer, and
-// a pair that cannot happen changes nothing.
-func next(s state, e event, p RestartPolicy, now time.Duration) (state, action) {
+// policy is the part of a worker's unit that next depends on.
+type policy struct {
+	RestartPolicy
+	missed int // Pings missed in a row that make a worker unhealthy; one more stops it
+}
+
+// next decides. It is pure: the same arguments always give the same result. A pair of status and event that cannot
+// happen changes nothing.
+func next(s state, e event, p policy, now time.Duration) (state, action) {
 	switch e.kind {
-	case evBegin:
-		return begin(s, now)
-	case evAdopted, evAdoptedSilent:
-		return adopt(s, e, now)
+	case evBegin, evAdopted, evAdoptedSilent, evFoundDead, evUnverifiable:
+		return recovered(s, e, now)
+	case evForked:
+		if s.status != store.StatusStarting || s.slot != vacant {
+			return s, actNone
+		}
+		s.slot = occupied
+		return s, actAwait
+	case evStartFailed:
+		if s.status != store.StatusStarting || s.slot != vacant {
+			return s, actNone
+		}
+		return ended(s, e, p, now)
 	case evReady:
-		if s.status != store.StatusStarting {
+		if !s.starting() {
 			return s, actNone
 		}
 		s.budget.ReadySince = now
 		return s.serve()
 	case evNotReady:
-		if s.status != store.StatusStarting || !s.alive {
+		if !s.starting() {
 			return s, actNone
 		}
 		return s.stop(e.reason)
-	case evStartFailed:
-		if s.status != store.StatusStarting || s.alive {
-			return s, actNone
-		}
-		return ended(s, e, p, now)
 	case evPong:
-		if s.status != store.StatusRunning && s.status != store.StatusUnhealthy {
+		if !s.running() {
 			return s, actNone
 		}
 		s.failures = 0
@@ -108,26 +152,37 @@ func next(s state, e event, p RestartPolicy, now time.Duration) (state, action) 
 		}
 		return s.serve()
 	case evLost:
-		if !s.ready {
+		if !s.ready || !s.running() {
 			return s, actNone
 		}
 		s.ready = false
-		return s, actHold
-	case evSilent, evSuspended:
-		return silent(s, e)
+		return s, actUnpublish
+	case evSilent, evSuspended, evStranger:
+		if !s.running() {
+			return s, actNone
+		}
+		return silent(s, e, p)
+	case evDied:
+		if s.slot != occupied {
+			return s, actNone
+		}
+		s.slot, s.ready = terminating, false
+		return s, actKill
+	case evRemains:
+		if s.slot != terminating {
+			return s, actNone
+		}
+		return remain(s, e)
 	case evExited:
 		return ended(s, e, p, now)
 	case evRetry:
-		if s.status != store.StatusBackoff {
-			return s, actNone
-		}
-		return s.start()
+		return retry(s)
 	case evSteady:
 		if s.ready {
 			s.budget.Backoff = 0
 		}
 		return s, actNone
-	case evSettled:
+	case evWindowPassed:
 		if s.ready {
 			s.budget.Spent = nil
 		}
@@ -151,14 +206,33 @@ func (s state) serve() (state, action) {
 }
 
 func (s state) stop(reason string) (state, action) {
-	s.status, s.reason, s.ready = store.StatusStopping, reason, false
+	s.slot, s.status, s.reason, s.ready = terminating, store.StatusStopping, reason, false
 	return s, actStop
+}
+
+// recovered decides what follows from the finding of a recovery, which looks only into slots that nothing is known to
+// live in.
+func recovered(s state, e event, now time.Duration) (state, action) {
+	if s.alive() {
+		return s, actNone
+	}
+	switch e.kind { //nolint:exhaustive // the others are no findings
+	case evFoundDead:
+		s.slot, s.away = terminating, true
+		return s, actKill
+	case evUnverifiable:
+		s.slot, s.reason = unverified, heldPrefix+e.reason
+		return s, actRecheck
+	case evBegin:
+		s.slot = vacant
+		return begin(s, now)
+	}
+	s.slot = occupied
+	return adopt(s, e, now)
 }
 
 func begin(s state, now time.Duration) (state, action) {
 	switch {
-	case s.alive:
-		return s, actNone
 	case s.retired:
 		return s, actFinish
 	case !s.wanted:
@@ -167,16 +241,15 @@ func begin(s state, now time.Duration) (state, action) {
 	case s.status == store.StatusFailed:
 		return s, actNone
 	case s.status == store.StatusBackoff && s.budget.RetryAt > now:
-		return s, actWait
+		return s, actBackOff
 	}
 	return s.start()
 }
 
 func adopt(s state, e event, now time.Duration) (state, action) {
-	s.alive = true
 	switch {
 	case s.status == store.StatusStopping:
-		s.planned = true
+		s.slot, s.planned = terminating, true
 		return s, actStop
 	case !s.wanted:
 		return s.stop(s.reason)
@@ -189,48 +262,76 @@ func adopt(s state, e event, now time.Duration) (state, action) {
 		return s, actAwait
 	}
 	s.status, s.reason, s.ready, s.failures = store.StatusUnhealthy, e.reason, false, 0
-	return s, actHold
+	return s, actUnpublish
 }
 
-func silent(s state, e event) (state, action) {
-	if s.status != store.StatusRunning && s.status != store.StatusUnhealthy {
-		return s, actNone
-	}
-	if e.kind == evSuspended {
-		// Somebody stopped it on purpose (a debugger, an operator): it is not
-		// silent, and killing it would destroy what they look at.
-		s.status, s.reason, s.ready, s.failures = store.StatusUnhealthy, e.reason, false, 0
-		return s, actHold
-	}
+func silent(s state, e event, p policy) (state, action) {
 	ill := s.status == store.StatusUnhealthy
+	if e.kind == evSuspended || e.kind == evStranger && !ill {
+		// A process stopped by a signal was stopped on purpose (by a debugger, an operator). It is not silent, and
+		// killing it would destroy the process under inspection. A worker with another process on its port is not
+		// silent either, but if the other process stays, the worker is restarted on another port.
+		s.status, s.reason, s.ready, s.failures = store.StatusUnhealthy, e.reason, false, 0
+		return s, actUnpublish
+	}
 	s.failures++
 	switch {
-	case s.failures < missedPings:
+	case s.failures < p.missed:
 		return s, actNone
 	case ill:
 		return s.stop(e.reason)
 	}
 	s.status, s.reason, s.ready = store.StatusUnhealthy, e.reason, false
-	return s, actHold
+	return s, actUnpublish
+}
+
+// remain decides what follows when processes of a family could not be killed: never a second copy of the worker
+// beside a first that may still act.
+func remain(s state, e event) (state, action) {
+	s.slot, s.ready = remaining, false
+	if s.status != store.StatusStopping {
+		s.status, s.reason = store.StatusUnhealthy, ""
+	}
+	if s.reason == "" || strings.HasPrefix(s.reason, heldPrefix) { // any other reason is that of the stop
+		s.reason = heldPrefix + e.reason
+	}
+	if s.quitting {
+		return s, actAbandon
+	}
+	return s, actRecheck
+}
+
+func retry(s state) (state, action) {
+	switch {
+	case s.slot == unverified:
+		return s, actRecover
+	case s.slot == remaining:
+		s.slot = terminating
+		return s, actKill
+	case s.slot == vacant && s.status == store.StatusBackoff:
+		return s.start()
+	}
+	return s, actNone
 }
 
 func leave(s state) (state, action) {
 	switch {
-	case s.alive && s.status == store.StatusStopping:
+	case s.slot == terminating, s.slot == remaining && s.status == store.StatusStopping:
 		return s, actNone
-	case s.alive:
+	case s.alive():
 		return s.stop("")
 	case s.status == store.StatusStarting:
-		s.status = store.StatusStopped // the start was called off before there was a process
+		s.status = store.StatusStopped // the start was cancelled before there was a process
 	}
 	return s, actFinish
 }
 
-// ended decides what follows the end of an instance, or a start that made none.
-func ended(s state, e event, p RestartPolicy, now time.Duration) (state, action) {
+// ended decides what follows the end of an instance, or a start that created no process.
+func ended(s state, e event, p policy, now time.Duration) (state, action) {
 	wasStopping, planned := s.status == store.StatusStopping, s.planned
+	e.away = e.away || s.away
 	ready := readyFor(s.budget, e, now)
-	s.alive, s.ready, s.planned, s.failures = false, false, false, 0
+	s.slot, s.ready, s.planned, s.away, s.failures = vacant, false, false, false, 0
 	s.budget.ReadySince = 0
 	s.budget.ReadyClock += ready
 
@@ -278,10 +379,10 @@ func ended(s state, e event, p RestartPolicy, now time.Duration) (state, action)
 	return s.backOff(e, now, delay)
 }
 
-// lack decides what follows a start that failed for want of something of the
-// master's own. It is no fault of the worker, so it costs neither budget nor a
-// longer delay later on, and what is wanted runs soon after the want is over.
-func (s state) lack(e event, p RestartPolicy, now time.Duration) (state, action) {
+// lack decides what follows a start that failed because the master lacked a resource. The failure is not the
+// worker's fault, so it costs no budget and does not lengthen later delays. The retries are frequent, so the worker
+// runs soon after the resource is available again.
+func (s state) lack(e event, p policy, now time.Duration) (state, action) {
 	delay := p.Backoff << min(s.lacked, 16)
 	s.lacked++
 	return s.backOff(e, now, min(max(delay, p.Backoff), ownFaultRetry))
@@ -291,11 +392,28 @@ func (s state) backOff(e event, now, delay time.Duration) (state, action) {
 	// Jitter only shortens, by up to a quarter, so that delays still grow.
 	delay -= time.Duration(e.chance * float64(delay) / 4)
 	s.status, s.reason, s.budget.RetryAt = store.StatusBackoff, e.reason, now+delay
-	return s, actWait
+	return s, actBackOff
 }
 
-// readyFor is how long the ended instance had been ready. When it ended while
-// no master ran nobody knows, and the answer that grants no budget is none.
+// earned returns the events of a worker that has been ready for long: it gets its first backoff, or its whole budget,
+// back.
+func (s state) earned(p policy, now time.Duration) []eventKind {
+	var kinds []eventKind
+	if !s.ready || s.budget.ReadySince == 0 {
+		return nil
+	}
+	ready := now - s.budget.ReadySince
+	if ready >= backoffResetAfter && s.budget.Backoff != 0 {
+		kinds = append(kinds, evSteady)
+	}
+	if ready >= p.Budget.Window && len(s.budget.Spent) > 0 {
+		kinds = append(kinds, evWindowPassed)
+	}
+	return kinds
+}
+
+// readyFor returns how long the ended instance had been ready. If it ended while no master ran, the duration is
+// unknown, and 0 is the answer that grants no budget.
 func readyFor(b store.Budget, e event, now time.Duration) time.Duration {
 	if b.ReadySince == 0 || e.away {
 		return 0
@@ -303,7 +421,7 @@ func readyFor(b store.Budget, e event, now time.Duration) time.Duration {
 	return max(0, now-b.ReadySince)
 }
 
-// within keeps the marks that are newer than limit, in a slice of its own.
+// within returns the marks that are newer than limit, in a new slice.
 func within(marks []time.Duration, limit time.Duration) []time.Duration {
 	var kept []time.Duration
 	for _, m := range marks {
@@ -314,13 +432,12 @@ func within(marks []time.Duration, limit time.Duration) []time.Duration {
 	return kept
 }
 
-// maxReadyClock is 73 years: room to go on counting.
+// maxReadyClock is 73 years: enough room to go on counting.
 const maxReadyClock = time.Duration(1 << 61)
 
-// sinceBoot makes a recorded budget valid for this boot: CLOCK_BOOTTIME starts
-// at 0 with each, and a clock or record that is off must mean neither waiting for
-// ever nor restarts without end.
-func sinceBoot(b store.Budget, bootID string, now time.Duration, p RestartPolicy) store.Budget {
+// sinceBoot makes a recorded budget valid for this boot. CLOCK_BOOTTIME starts at 0 with each boot, and a wrong
+// clock or record must lead neither to waiting forever nor to restarting without end.
+func sinceBoot(b store.Budget, bootID string, now time.Duration, p policy) store.Budget {
 	if b.BootID != bootID {
 		b.BootID, b.ReadySince, b.RetryAt = bootID, 0, 0
 	}
@@ -330,7 +447,7 @@ func sinceBoot(b store.Budget, bootID string, now time.Duration, p RestartPolicy
 	b.ReadyClock = clamp(b.ReadyClock, maxReadyClock)
 	b.Spent = slices.Clone(b.Spent)
 	for i, mark := range b.Spent {
-		b.Spent[i] = clamp(mark, b.ReadyClock) // one in the future would never be forgotten
+		b.Spent[i] = clamp(mark, b.ReadyClock) // a mark in the future would never expire
 	}
 	return b
 }

@@ -10,28 +10,41 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-var testPolicy = Unit{}.withDefaults().Restart
+var (
+	testPolicy = Unit{}.withDefaults().policy()
+	testHealth = Unit{}.withDefaults().Health
+)
 
-// TestNextEveryStateAndEvent covers every pair: what is not listed must change
-// nothing and do nothing.
+// TestNextEveryStateAndEvent covers every pair: a pair that is not listed must change nothing and lead to no
+// action.
 func TestNextEveryStateAndEvent(t *testing.T) {
 	now := time.Hour
 	waiting := store.Budget{RetryAt: now + time.Second}
 	states := map[string]state{
-		"new":         {wanted: true},
-		"starting":    {wanted: true, status: store.StatusStarting},
-		"started":     {wanted: true, status: store.StatusStarting, alive: true},
-		"running":     {wanted: true, status: store.StatusRunning, alive: true, ready: true, budget: store.Budget{ReadySince: now - 5*time.Second}},
-		"unhealthy":   {wanted: true, status: store.StatusUnhealthy, alive: true, failures: missedPings},
-		"stopping":    {wanted: true, status: store.StatusStopping, alive: true, reason: "ill"},
+		"new":      {wanted: true},
+		"starting": {wanted: true, status: store.StatusStarting},
+		"started":  {wanted: true, status: store.StatusStarting, slot: occupied},
+		"running": {
+			wanted: true, status: store.StatusRunning, slot: occupied, ready: true,
+			budget: store.Budget{ReadySince: now - 5*time.Second},
+		},
+		"unhealthy":   {wanted: true, status: store.StatusUnhealthy, slot: occupied, failures: testPolicy.missed},
+		"stopping":    {wanted: true, status: store.StatusStopping, slot: terminating, reason: "ill"},
 		"backoff":     {wanted: true, status: store.StatusBackoff, budget: waiting},
 		"failed":      {wanted: true, status: store.StatusFailed},
 		"stopped":     {wanted: true, status: store.StatusStopped},
 		"unwanted":    {status: store.StatusStopped},
-		"quitting":    {wanted: true, status: store.StatusStopping, alive: true, quitting: true},
-		"retired":     {status: store.StatusStopping, alive: true, retired: true},
+		"quitting":    {wanted: true, status: store.StatusStopping, slot: terminating, quitting: true},
+		"retired":     {status: store.StatusStopping, slot: terminating, retired: true},
 		"recovered":   {wanted: true, status: store.StatusRunning},                 // recorded running, not found yet
 		"interrupted": {wanted: true, status: store.StatusStopping, reason: "ill"}, // recorded stopping, not found yet
+
+		"held":          {wanted: true, status: store.StatusRunning, slot: unverified, reason: "held: why"},
+		"held failed":   {wanted: true, status: store.StatusFailed, slot: unverified, reason: "held: why"},
+		"dying":         {wanted: true, status: store.StatusRunning, slot: terminating},
+		"dying start":   {wanted: true, status: store.StatusStarting, slot: terminating},
+		"remaining":     {wanted: true, status: store.StatusUnhealthy, slot: remaining, reason: "held: why"},
+		"remaining ill": {wanted: true, status: store.StatusStopping, slot: remaining, reason: "ill"},
 	}
 	// state, event → status, action
 	want := map[string]string{
@@ -40,68 +53,55 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"recovered begin":   "starting start",
 		"interrupted begin": "starting start",
 		"stopped begin":     "starting start",
-		"backoff begin":     "backoff wait",
+		"backoff begin":     "backoff back off",
 		"failed begin":      "failed none",
 		"unwanted begin":    "stopped none",
 
 		"new adopted":         "running serve",
 		"starting adopted":    "running serve",
-		"started adopted":     "running serve",
 		"recovered adopted":   "running serve",
-		"running adopted":     "running serve",
-		"unhealthy adopted":   "running serve",
 		"backoff adopted":     "running serve",
 		"failed adopted":      "running serve",
 		"stopped adopted":     "running serve",
 		"interrupted adopted": "stopping stop",
-		"stopping adopted":    "stopping stop",
-		"quitting adopted":    "stopping stop",
-		"retired adopted":     "stopping stop",
 		"unwanted adopted":    "stopping stop",
 
-		"new adopted silent":         "unhealthy hold",
+		"new adopted silent":         "unhealthy unpublish",
 		"starting adopted silent":    "starting await",
-		"started adopted silent":     "starting await",
-		"recovered adopted silent":   "unhealthy hold",
-		"running adopted silent":     "unhealthy hold",
-		"unhealthy adopted silent":   "unhealthy hold",
-		"backoff adopted silent":     "unhealthy hold",
-		"failed adopted silent":      "unhealthy hold",
-		"stopped adopted silent":     "unhealthy hold",
+		"recovered adopted silent":   "unhealthy unpublish",
+		"backoff adopted silent":     "unhealthy unpublish",
+		"failed adopted silent":      "unhealthy unpublish",
+		"stopped adopted silent":     "unhealthy unpublish",
 		"interrupted adopted silent": "stopping stop",
-		"stopping adopted silent":    "stopping stop",
-		"quitting adopted silent":    "stopping stop",
-		"retired adopted silent":     "stopping stop",
 		"unwanted adopted silent":    "stopping stop",
 
-		"starting ready": "running serve",
-		"started ready":  "running serve",
+		"started ready": "running serve",
 
 		"started not ready": "stopping stop",
 
-		"starting start failed": "backoff wait",
+		"starting start failed": "backoff back off",
 
 		"unhealthy pong": "running serve",
-		"recovered pong": "running serve",
 
-		"running lost": "running hold",
+		"running lost": "running unpublish",
 
 		"unhealthy silent":    "stopping stop",
-		"running suspended":   "unhealthy hold",
-		"unhealthy suspended": "unhealthy hold",
-		"recovered suspended": "unhealthy hold",
+		"running stranger":    "unhealthy unpublish",
+		"unhealthy stranger":  "stopping stop",
+		"running suspended":   "unhealthy unpublish",
+		"unhealthy suspended": "unhealthy unpublish",
 
-		"new exited":         "backoff wait",
-		"starting exited":    "backoff wait",
-		"started exited":     "backoff wait",
-		"running exited":     "backoff wait",
-		"recovered exited":   "backoff wait",
-		"unhealthy exited":   "backoff wait",
-		"stopping exited":    "backoff wait",
-		"interrupted exited": "backoff wait",
-		"backoff exited":     "backoff wait",
-		"failed exited":      "backoff wait",
-		"stopped exited":     "backoff wait",
+		"new exited":         "backoff back off",
+		"starting exited":    "backoff back off",
+		"started exited":     "backoff back off",
+		"running exited":     "backoff back off",
+		"recovered exited":   "backoff back off",
+		"unhealthy exited":   "backoff back off",
+		"stopping exited":    "backoff back off",
+		"interrupted exited": "backoff back off",
+		"backoff exited":     "backoff back off",
+		"failed exited":      "backoff back off",
+		"stopped exited":     "backoff back off",
 		"unwanted exited":    "stopped none",
 		"quitting exited":    "stopped finish",
 		"retired exited":     "stopped finish",
@@ -122,6 +122,63 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"unwanted shutdown":    "stopped finish",
 		"quitting shutdown":    "stopping none",
 		"retired shutdown":     "stopping none",
+
+		"held begin":          "starting start",
+		"held adopted":        "running serve",
+		"held adopted silent": "unhealthy unpublish",
+		"held exited":         "backoff back off",
+		"held retry":          "running recover",
+		"held shutdown":       "running finish",
+
+		"held failed adopted":        "running serve",
+		"held failed adopted silent": "unhealthy unpublish",
+		"held failed exited":         "backoff back off",
+		"held failed retry":          "failed recover",
+		"held failed shutdown":       "failed finish",
+
+		"new found dead":         " kill",
+		"starting found dead":    "starting kill",
+		"recovered found dead":   "running kill",
+		"interrupted found dead": "stopping kill",
+		"backoff found dead":     "backoff kill",
+		"failed found dead":      "failed kill",
+		"stopped found dead":     "stopped kill",
+		"unwanted found dead":    "stopped kill",
+		"held found dead":        "running kill",
+		"held failed found dead": "failed kill",
+
+		"new unverifiable":         " recheck",
+		"starting unverifiable":    "starting recheck",
+		"recovered unverifiable":   "running recheck",
+		"interrupted unverifiable": "stopping recheck",
+		"backoff unverifiable":     "backoff recheck",
+		"failed unverifiable":      "failed recheck",
+		"stopped unverifiable":     "stopped recheck",
+		"unwanted unverifiable":    "stopped recheck",
+		"held unverifiable":        "running recheck",
+		"held failed unverifiable": "failed recheck",
+
+		"starting forked": "starting await",
+
+		"started died":   "starting kill",
+		"running died":   "running kill",
+		"unhealthy died": "unhealthy kill",
+
+		"dying remains":       "unhealthy recheck",
+		"dying start remains": "unhealthy recheck",
+		"stopping remains":    "stopping recheck",
+		"retired remains":     "stopping recheck",
+		"quitting remains":    "stopping abandon",
+
+		"dying exited":         "backoff back off",
+		"dying start exited":   "backoff back off",
+		"remaining exited":     "backoff back off",
+		"remaining ill exited": "backoff back off",
+
+		"remaining retry":     "unhealthy kill",
+		"remaining ill retry": "stopping kill",
+
+		"remaining shutdown": "stopping stop",
 	}
 	for name, s := range states {
 		for kind := range evShutdown + 1 {
@@ -134,10 +191,10 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 			if result := string(got.status) + " " + act.String(); result != expected {
 				t.Errorf("%s: got %q, want %q", pair, result, expected)
 			}
-			if got.ready && (!got.alive || got.status != store.StatusRunning) && s.alive {
-				t.Errorf("%s: ready without being alive and running: %+v", pair, got)
+			if got.ready && (got.slot != occupied || got.status != store.StatusRunning) && s.alive() {
+				t.Errorf("%s: ready without being occupied and running: %+v", pair, got)
 			}
-			if act == actStart && (s.alive || !got.wanted) {
+			if act == actStart && (s.slot != vacant && s.slot != unverified && kind != evExited || !got.wanted) {
 				t.Errorf("%s: starts a twin, or what nobody wants: %+v", pair, got)
 			}
 			delete(want, pair)
@@ -150,16 +207,21 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 
 func (k eventKind) String() string {
 	return [...]string{
-		"begin", "adopted", "adopted silent", "ready", "not ready", "start failed", "pong", "silent", "lost",
-		"suspended", "exited", "retry", "steady", "settled", "shutdown",
+		"begin", "adopted", "adopted silent", "found dead", "unverifiable", "forked", "start failed", "ready",
+		"not ready",
+		"pong", "silent", "lost", "stranger", "suspended", "died", "remains", "exited", "retry", "steady",
+		"window passed", "shutdown",
 	}[k]
 }
 
 func (a action) String() string {
-	return [...]string{"none", "start", "await", "serve", "hold", "stop", "wait", "finish"}[a]
+	return [...]string{
+		"none", "start", "await", "serve", "unpublish", "stop", "kill", "back off", "recheck", "recover",
+		"finish", "abandon",
+	}[a]
 }
 
-// crashLoop has the worker exit after being ready for up, until it failed.
+// crashLoop makes the worker exit after being ready for up, until it has failed.
 func crashLoop(t *testing.T, up time.Duration, away bool, most int) (delays []time.Duration, last state) {
 	t.Helper()
 	now := time.Hour
@@ -175,7 +237,7 @@ func crashLoop(t *testing.T, up time.Duration, away bool, most int) (delays []ti
 				t.Fatalf("begin: action %v, state %+v", act, s)
 			}
 		}
-		s.alive = true
+		s.slot = occupied
 		if up > 0 {
 			s, _ = next(s, event{kind: evReady}, testPolicy, now)
 			now += up
@@ -185,7 +247,7 @@ func crashLoop(t *testing.T, up time.Duration, away bool, most int) (delays []ti
 		}
 		s, act = next(s, event{kind: evExited, reason: "exited with code 3", away: away}, testPolicy, now)
 		switch act {
-		case actWait:
+		case actBackOff:
 			delays = append(delays, s.budget.RetryAt-now)
 			now = s.budget.RetryAt
 			s, _ = next(s, event{kind: evRetry}, testPolicy, now)
@@ -208,7 +270,8 @@ func TestBackoffGrowsAndBudgetEndsInFailed(t *testing.T) {
 	if !slices.Equal(delays, want) {
 		t.Errorf("delays = %v, want %v", delays, want)
 	}
-	if s.status != store.StatusFailed || !strings.Contains(s.reason, "10/5m") || !strings.Contains(s.reason, "exited with code 3") {
+	if s.status != store.StatusFailed || !strings.Contains(s.reason, "10/5m") ||
+		!strings.Contains(s.reason, "exited with code 3") {
 		t.Errorf("ended as %q because %q, want failed with the budget and the exit", s.status, s.reason)
 	}
 }
@@ -239,7 +302,7 @@ func TestTimeInBackoffDoesNotRefillTheBudget(t *testing.T) {
 }
 
 func TestExitWhileNoMasterRanGrantsNothing(t *testing.T) {
-	// However long the master was away, the worker may have died at once.
+	// The master may have been away for long, but the worker may have died at the beginning.
 	_, s := crashLoop(t, time.Hour, true, 100)
 	if s.status != store.StatusFailed {
 		t.Errorf("status = %q, want failed", s.status)
@@ -249,9 +312,9 @@ func TestExitWhileNoMasterRanGrantsNothing(t *testing.T) {
 func TestJitterOnlyShortensAndDelaysStillGrow(t *testing.T) {
 	previous := time.Duration(0)
 	for _, chance := range []float64{0, 0.999999} {
-		s := state{wanted: true, status: store.StatusStarting, alive: true}
+		s := state{wanted: true, status: store.StatusStarting, slot: occupied}
 		for i := range 8 {
-			s.status, s.alive = store.StatusStarting, true
+			s.status, s.slot = store.StatusStarting, occupied
 			s, _ = next(s, event{kind: evExited, chance: chance}, testPolicy, 0)
 			delay := s.budget.RetryAt
 			full := 100 * time.Millisecond << i
@@ -267,20 +330,21 @@ func TestJitterOnlyShortensAndDelaysStillGrow(t *testing.T) {
 }
 
 func TestMissedPings(t *testing.T) {
-	s := state{wanted: true, alive: true, ready: true, status: store.StatusRunning}
+	s := state{wanted: true, slot: occupied, ready: true, status: store.StatusRunning}
 	var seen []string
-	for range missedPings + 1 {
+	for range testPolicy.missed + 1 {
 		var act action
 		s, act = next(s, event{kind: evSilent, reason: "no answer to Ping"}, testPolicy, 0)
 		seen = append(seen, fmt.Sprint(s.status, " ", act))
 	}
-	if want := []string{"running none", "running none", "unhealthy hold", "stopping stop"}; !slices.Equal(seen, want) {
+	want := []string{"running none", "running none", "unhealthy unpublish", "stopping stop"}
+	if !slices.Equal(seen, want) {
 		t.Errorf("got %q, want %q", seen, want)
 	}
 
 	s = state{wanted: true, status: store.StatusRunning}
 	s, _ = next(s, event{kind: evAdoptedSilent}, testPolicy, 0)
-	for i := range missedPings {
+	for i := range testPolicy.missed {
 		if s.status != store.StatusUnhealthy {
 			t.Fatalf("adopted silent: %q after %d missed, want unhealthy until three since recovery", s.status, i)
 		}
@@ -291,13 +355,27 @@ func TestMissedPings(t *testing.T) {
 	}
 }
 
+func TestStrangerThatStaysIsEscalated(t *testing.T) {
+	s := state{wanted: true, slot: occupied, ready: true, status: store.StatusRunning, failures: testPolicy.missed - 1}
+	var seen []string
+	for range testPolicy.missed + 1 {
+		var act action
+		s, act = next(s, event{kind: evStranger, reason: "held by another process"}, testPolicy, 0)
+		seen = append(seen, fmt.Sprint(s.status, " ", act))
+	}
+	want := []string{"unhealthy unpublish", "unhealthy none", "unhealthy none", "stopping stop"}
+	if !slices.Equal(seen, want) {
+		t.Errorf("got %q, want %q", seen, want)
+	}
+}
+
 func TestSuspendedIsNeverEscalated(t *testing.T) {
-	s := state{wanted: true, alive: true, ready: true, status: store.StatusRunning}
+	s := state{wanted: true, slot: occupied, ready: true, status: store.StatusRunning}
 	for range 100 {
 		var act action
 		s, act = next(s, event{kind: evSuspended, reason: "stopped by a signal"}, testPolicy, 0)
-		if act != actHold {
-			t.Fatalf("action %v, want hold", act)
+		if act != actUnpublish {
+			t.Fatalf("action %v, want unpublish", act)
 		}
 	}
 	if s, act := next(s, event{kind: evPong}, testPolicy, 0); act != actServe || !s.ready {
@@ -313,7 +391,6 @@ func TestRestartModes(t *testing.T) {
 	}{
 		{RestartAlways, true, store.StatusBackoff},
 		{RestartAlways, false, store.StatusBackoff},
-		{RestartUnlessStopped, true, store.StatusBackoff},
 		{RestartOnFailure, true, store.StatusStopped},
 		{RestartOnFailure, false, store.StatusBackoff},
 		{RestartNever, true, store.StatusStopped},
@@ -321,7 +398,7 @@ func TestRestartModes(t *testing.T) {
 	} {
 		policy := testPolicy
 		policy.Mode = test.mode
-		s := state{wanted: true, alive: true, status: store.StatusRunning}
+		s := state{wanted: true, slot: occupied, status: store.StatusRunning}
 		s, _ = next(s, event{kind: evExited, clean: test.clean}, policy, 0)
 		if s.status != test.want {
 			t.Errorf("%s, clean %v: %q, want %q", test.mode, test.clean, s.status, test.want)
@@ -342,7 +419,9 @@ func TestRecoveredStopCostsNoBudget(t *testing.T) {
 }
 
 func TestBudgetOfAnotherBoot(t *testing.T) {
-	b := store.Budget{BootID: "old", ReadySince: time.Hour, RetryAt: 2 * time.Hour, Spent: []time.Duration{1, 2}, Backoff: time.Hour}
+	b := store.Budget{
+		BootID: "old", ReadySince: time.Hour, RetryAt: 2 * time.Hour, Spent: []time.Duration{1, 2}, Backoff: time.Hour,
+	}
 	b = sinceBoot(b, "new", time.Minute, testPolicy)
 	if b.ReadySince != 0 || b.RetryAt != 0 || b.BootID != "new" {
 		t.Errorf("clock readings of another boot were kept: %+v", b)
@@ -361,21 +440,35 @@ func TestBudgetOfAnotherBoot(t *testing.T) {
 
 func TestParseBudget(t *testing.T) {
 	for _, s := range []string{"10/5m", "0/1h", "3/1m30s"} {
-		b, err := ParseBudget(s)
+		b, err := ParseRestartBudget(s)
 		if err != nil || b.String() != s {
-			t.Errorf("ParseBudget(%q) = %v, %v", s, b, err)
+			t.Errorf("ParseRestartBudget(%q) = %v, %v", s, b, err)
 		}
 	}
 	for _, s := range []string{"", "10", "/5m", "10/", "-1/5m", "x/5m", "10/-5m", "10/0s", "10/5"} {
-		if b, err := ParseBudget(s); err == nil {
-			t.Errorf("ParseBudget(%q) = %v, want an error", s, b)
+		if b, err := ParseRestartBudget(s); err == nil {
+			t.Errorf("ParseRestartBudget(%q) = %v, want an error", s, b)
 		}
 	}
 }
 
 func TestStartThatIsCalledOffLeavesNoWorkerStarting(t *testing.T) {
-	s, act := next(state{wanted: true, status: store.StatusStarting}, event{kind: evShutdown}, RestartPolicy{}, 0)
+	s, act := next(state{wanted: true, status: store.StatusStarting}, event{kind: evShutdown}, policy{}, 0)
 	if act != actFinish || s.status != store.StatusStopped || !s.wanted {
-		t.Errorf("a start called off by the end of the master: %+v, action %v; want it stopped and still wanted", s, act)
+		t.Errorf("a start called off by the end of the master: %+v, action %v; want it stopped and still wanted",
+			s, act)
+	}
+}
+
+// The master had the worker's port reserved, and the worker could not listen beside the reservation.
+func TestExitThatTheMasterHasCausedCostsNoBudgetWhateverThePolicy(t *testing.T) {
+	for _, mode := range []RestartMode{RestartAlways, RestartOnFailure, RestartNever} {
+		policy := testPolicy
+		policy.Mode = mode
+		s := state{wanted: true, slot: occupied, status: store.StatusStarting}
+		s, act := next(s, event{kind: evExited, ours: true}, policy, 0)
+		if act != actBackOff || s.status != store.StatusBackoff || len(s.budget.Spent) != 0 || s.restarts != 0 {
+			t.Errorf("%s: action %v, %s, spent %v, restarts %d", mode, act, s.status, s.budget.Spent, s.restarts)
+		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,76 +14,87 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// killWait bounds how long the kernel may take to end what got SIGKILL.
+// killWait is the longest wait for the kernel to end a process after SIGKILL.
 const killWait = 5 * time.Second
 
-// burial is what ending an instance, or sweeping up after one, came to.
-type burial struct {
-	exit process.Exit
-	gone bool // the process itself has ended
-	left []process.Holder
-	err  error
+// stop drains the worker and terminates it with its family.
+func (w *worker) stop(ctx context.Context) {
+	e := ending{inst: w.inst, endpoint: w.routes.endpoint, grace: w.unit.StopGrace, hurry: w.sup.hurry, log: w.log}
+	w.routes.withdraw()
+	w.end(ctx, e.terminate)
 }
 
-// bury ends what is left of the instance: after a dead leader its family, and
-// where graceful is set the living leader first. The result comes by w.buried.
-func (w *worker) bury(ctx context.Context, graceful bool) {
-	w.cancel()
-	ep := w.endpoint
-	w.withdraw()
-	w.burying, w.again = true, false
-	inst, grace := w.inst, w.unit.StopGrace
+// kill kills the family of a worker whose process has died.
+func (w *worker) kill(ctx context.Context) {
+	w.routes.withdraw()
+	w.end(ctx, func(context.Context) {})
+}
+
+// end starts a helper that lets first run and then kills what is left of the instance. The result goes to onEnded.
+func (w *worker) end(ctx context.Context, first func(context.Context)) {
+	w.startup.end()
+	inst, incarnation := w.inst, w.rec.Incarnation
 	w.helpers.Go(func() {
-		if graceful {
-			w.terminate(ctx, inst, ep, grace)
-		}
-		if ctx.Err() != nil {
+		if first(ctx); ctx.Err() != nil {
 			return
 		}
-		w.buried <- entomb(ctx, inst)
+		result := killInstance(ctx, inst)
+		w.post(ctx, message{
+			incarnation: incarnation,
+			apply:       func(ctx context.Context) { w.onEnded(ctx, result) },
+		})
 	})
 }
 
-// terminate gives the worker its grace: to finish requests, then to end itself.
-func (w *worker) terminate(ctx context.Context, inst instance, ep *services.Endpoint, grace time.Duration) {
-	over := time.NewTimer(grace)
+// ending is an orderly stop of a living worker.
+type ending struct {
+	inst     instance
+	endpoint *services.Endpoint // withdrawn, with calls in flight; nil if the worker got no calls
+	grace    time.Duration
+	hurry    <-chan struct{} // closed to cut the grace short
+	log      *slog.Logger
+}
+
+// terminate gives the worker its grace: to finish requests, then to exit.
+func (e ending) terminate(ctx context.Context) {
+	over := time.NewTimer(e.grace)
 	defer over.Stop()
-	if ep != nil {
-		// Half of the grace at most, so that SIGTERM leaves the worker time too.
-		drain := time.NewTimer(grace / 2)
+	if e.endpoint != nil {
+		// Half of the grace at most, to leave the worker time after SIGTERM.
+		drain := time.NewTimer(e.grace / 2)
 		defer drain.Stop()
 		select {
-		case <-ep.Drained():
+		case <-e.endpoint.Drained():
 		case <-drain.C:
-		case <-inst.Done():
-		case <-w.sup.hurry:
+		case <-e.inst.Done():
+		case <-e.hurry:
 		case <-ctx.Done():
 			return
 		}
 	}
-	if err := inst.Terminate(); err != nil && !errors.Is(err, process.ErrGone) {
-		w.log.Warn("worker not asked to stop", "error", err)
+	if err := e.inst.Terminate(); err != nil && !errors.Is(err, process.ErrGone) {
+		e.log.Warn("worker not asked to stop", "error", err)
 	}
-	done, asked := inst.Done(), false
+	done, asked := e.inst.Done(), false
 	for {
 		select {
 		case <-done:
-			// A shell that led the group ends at once; what it has started was asked
-			// too and has the same grace. Who has left the group is asked now.
-			if !inst.Survived() {
+			// A shell that led the group ends at once; the processes that it started got SIGTERM too and have the
+			// same grace. Descendants that have left the group get SIGTERM now.
+			if !e.inst.Survived() {
 				return
 			}
 			if !asked {
 				asked = true
-				if err := inst.TerminateRest(ctx); err != nil {
-					w.log.Warn("worker's descendants not asked to stop", "error", err)
+				if err := e.inst.TerminateRest(ctx); err != nil {
+					e.log.Warn("worker's descendants not asked to stop", "error", err)
 				}
 			}
 			done = closedAfter(descendantsPoll)
-		case <-w.sup.hurry:
+		case <-e.hurry:
 			return
 		case <-over.C:
-			w.log.Warn("worker did not stop within its grace, killing it", "grace", grace)
+			e.log.Warn("worker did not stop within its grace, killing it", "grace", e.grace)
 			return
 		case <-ctx.Done():
 			return
@@ -89,7 +102,7 @@ func (w *worker) terminate(ctx context.Context, inst instance, ep *services.Endp
 	}
 }
 
-// descendantsPoll is how often a family whose leader has ended is looked at.
+// descendantsPoll is the interval of checks for living descendants after the leader has ended.
 const descendantsPoll = 20 * time.Millisecond
 
 func closedAfter(d time.Duration) <-chan struct{} {
@@ -98,73 +111,64 @@ func closedAfter(d time.Duration) <-chan struct{} {
 	return c
 }
 
-// entomb kills the family and waits, bounded, for the leader to be gone.
-func entomb(ctx context.Context, inst instance) burial {
+// endResult is the result of killing an instance with its family.
+type endResult struct {
+	exit process.Exit
+	gone bool             // the process itself has ended
+	left []process.Holder // members that still live
+	err  error
+}
+
+// killInstance kills the family and waits up to killWait until its process has ended.
+func killInstance(ctx context.Context, inst instance) endResult {
 	ctx, cancel := context.WithTimeout(ctx, killWait)
 	defer cancel()
-	var b burial
-	b.left, b.err = inst.Kill(ctx)
+	var r endResult
+	r.left, r.err = inst.Kill(ctx)
 	select {
 	case <-inst.Done():
-		b.gone = true
-		b.exit = inst.Exit()
+		r.gone = true
+		r.exit = inst.Exit()
 	case <-ctx.Done():
 	}
-	return b
+	return r
 }
 
-func (w *worker) onBurial(ctx context.Context, b burial) {
-	w.burying = false
+// onEnded handles the end of the instance, or what remains of it.
+func (w *worker) onEnded(ctx context.Context, r endResult) {
 	before := w.leftover
-	if w.leftover = leftoverError(b); w.leftover != nil {
-		w.blocked()
+	if w.leftover = r.leftover(); w.leftover != nil {
+		w.hangUp()
+		w.pings.timer.Stop()
 		if before == nil || before.Error() != w.leftover.Error() {
-			w.record(ctx, w.event("leftover", w.leftover.Error()))
+			w.journal.add(w.event("leftover", w.leftover.Error()))
 		}
-		if w.leaving {
-			w.done = true
-			return
-		}
-		// Never a second copy beside a first that may still act: ask again.
-		w.again = true
-		w.retry.Reset(holdInterval)
+		w.step(ctx, event{kind: evRemains, reason: w.leftover.Error()})
 		return
 	}
-	reason := describeExit(b.exit)
-	if w.state.status == store.StatusStopping && w.state.reason != "" && !strings.HasPrefix(w.state.reason, heldPrefix) {
+	exit, reason := exitRecord(r.exit), describeExit(r.exit)
+	if w.state.status == store.StatusStopping && w.state.reason != "" &&
+		!strings.HasPrefix(w.state.reason, heldPrefix) {
 		reason = w.state.reason
 	}
-	w.exited(ctx, exitRecord(b.exit), reason, w.away)
+	w.exited(ctx, exit, event{kind: evExited, reason: reason, clean: cleanExit(exit)})
 }
 
-// blocked puts the worker into the state of one whose end does not come: nobody is
-// asked to answer any more, and people are told why.
-func (w *worker) blocked() {
-	w.hangUp()
-	w.tick.Stop()
-	w.state.ready = false
-	if w.state.status != store.StatusStopping {
-		w.state.status, w.state.reason = store.StatusUnhealthy, ""
-	}
-	if w.state.reason == "" || strings.HasPrefix(w.state.reason, heldPrefix) { // else it says why it stops
-		w.state.reason = heldPrefix + w.leftover.Error()
-	}
-}
-
-func leftoverError(b burial) error {
+// leftover returns what remains of the instance as an error, or nil if nothing does.
+func (r endResult) leftover() error {
 	switch {
-	case b.err != nil:
-		return b.err
-	case len(b.left) > 0:
-		return fmt.Errorf("%d processes of it could not be killed, the first is %d", len(b.left), b.left[0].PID)
-	case !b.gone:
+	case r.err != nil:
+		return r.err
+	case len(r.left) > 0:
+		return fmt.Errorf("%d processes of it could not be killed, the first is %d", len(r.left), r.left[0].PID)
+	case !r.gone:
 		return errors.New("the process does not end, even by SIGKILL")
 	}
 	return nil
 }
 
-// exited lets go of an instance that has ended and decides what follows.
-func (w *worker) exited(ctx context.Context, exit store.Exit, reason string, away bool) {
+// exited releases an instance that has ended, and passes the event of its end to next.
+func (w *worker) exited(ctx context.Context, exit store.Exit, e event) {
 	w.hangUp()
 	if w.inst != nil {
 		if err := w.inst.Close(); err != nil {
@@ -172,19 +176,39 @@ func (w *worker) exited(ctx context.Context, exit store.Exit, reason string, awa
 		}
 		w.inst = nil
 	}
-	w.away = false
-	w.tick.Stop()
+	w.pings.timer.Stop()
 	if err := w.sup.opts.Keeper.Drop(w.rec.Instance.Token); err != nil {
 		w.log.Debug("worker's handle not dropped", "error", err)
 	}
 	exit.At = time.Now()
 	w.rec.LastExit = &exit
 	w.rec.Instance = nil
-	w.pending = append(w.pending, w.event("exited", reason))
-	w.step(ctx, event{kind: evExited, reason: reason, clean: cleanExit(exit), away: away})
+	w.journal.add(w.event("exited", e.reason))
+	e.ours = w.shutOut()
+	w.step(ctx, e)
 }
 
-// cleanExit tells that an instance is known to have ended with code 0.
+// shutOut reports whether a worker ended because the master had its port reserved. The next start releases the
+// reservation first.
+func (w *worker) shutOut() bool {
+	if w.state.status != store.StatusStarting || w.startup.opened.Load() || !w.sup.ports.refused(w.unit.Name, w.id) {
+		return false
+	}
+	w.log.Debug("worker did not open its reserved port, it gets it unreserved from now on")
+	return foundPortInUse(WorkerInfo{LogPath: logPath(w.sup.opts.LogDir, w.id)}.LastOutput())
+}
+
+// foundPortInUse reports whether a program's output contains the "address in use" error of a common language
+// runtime.
+func foundPortInUse(output []string) bool {
+	text := strings.ToLower(strings.Join(output, "\n"))
+	return slices.ContainsFunc([]string{"address already in use", "eaddrinuse", "errno 98", "os error 98"},
+		func(s string) bool {
+			return strings.Contains(text, s)
+		})
+}
+
+// cleanExit reports whether an instance is known to have ended with code 0.
 func cleanExit(e store.Exit) bool {
 	return e.Source != store.ExitUnknown && e.Signal == 0 && e.Code == 0
 }

@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// ErrDetach, as the cause that the context of [Supervisor.Serve] is cancelled
-// with, leaves the workers running for the next master to adopt.
+// ErrDetach leaves the workers running for the next master to adopt if the context of [Supervisor.Serve] is
+// cancelled with it as the cause.
 var ErrDetach = errors.New("detached: workers are left running")
 
 // Options configure a [Supervisor]. Store is required; the rest may be zero.
@@ -32,63 +34,65 @@ type Options struct {
 	Log *slog.Logger
 	// Rand is the source of jitter; nil means a seeded one.
 	Rand *rand.Rand
-	// Policies are how the calls of services are treated, by name; "*" is for all others.
+	// Policies maps the name of a service to the policy for its calls; "*" applies to all other services.
 	Policies map[string]services.Policy
-	// Keeper keeps the workers' handles while no master runs; nil: nobody does.
+	// Keeper keeps the workers' handles while no master runs; if nil, they are not kept.
 	Keeper Keeper
-	// Environ is what workers inherit from, [os.Environ] if nil. Variables that
-	// are the master's own are left out of it.
+	// Environ is the environment that workers inherit, [os.Environ] if nil. The master's own variables are removed
+	// from it.
 	Environ []string
+
+	dialRegistered func(address string) (registrations.Prober, error) // tests put a fake here
 }
 
-// Keeper keeps handles on processes beyond the life of this program, so that the
-// next master learns the exit code of a worker that ended while there was none.
-// systemd's file descriptor store is one.
+// Keeper keeps handles on processes beyond the life of this program, so that the next master learns the exit code
+// of a worker that ended while no master ran. systemd's file descriptor store is one.
 type Keeper interface {
 	Keep(token string, handle *os.File) error
 	Drop(token string) error
-	// Kept returns what an earlier master has given to keep, nil where nothing is.
+	// Kept returns the handle that an earlier master has given to Keep, nil if there is none.
 	Kept(token string) *os.File
 }
 
-// nobody keeps nothing.
+// nobody is a Keeper that keeps nothing.
 type nobody struct{}
 
 func (nobody) Keep(string, *os.File) error { return nil }
 func (nobody) Drop(string) error           { return nil }
 func (nobody) Kept(string) *os.File        { return nil }
 
-// Supervisor runs the workers of its units. Its methods may be called from any
-// goroutine.
+// Supervisor runs the workers of its units. Its methods may be called from any goroutine.
 type Supervisor struct {
-	opts      Options
-	units     []Unit
-	log       *slog.Logger
-	services  *services.Registry
-	outside   *outside
-	ports     portBook
-	recovered chan struct{}
-	beat      chan chan<- struct{}
-	hurry     chan struct{}
-	hurryOnce sync.Once
-	jitter    func() float64
-	epoch     time.Time // from which the phases of Pings count
-	scene     *scene    // of the recovery, from its beginning
+	opts       Options
+	units      []Unit
+	log        *slog.Logger
+	services   *services.Registry
+	registered *registrations.Set
+	ports      portBook
+	recovered  chan struct{}
+	beat       chan chan<- struct{}
+	hurry      chan struct{}
+	hurryOnce  sync.Once
+	jitter     func() float64
+	epoch      time.Time        // start of the phases of Pings
+	recovery   *recoveryContext // of the present recovery, or of the last one
 
-	// What the outside world is made of; tests put fakes here.
+	// Access to the outside world; tests put fakes here.
 	launcher launcher
 	dial     func(port int) (link, error)
-	probe    func(ctx context.Context, port int) error
+	probe    func(ctx context.Context, port int, refused func(error)) error
 	scan     func(ctx context.Context) ([]process.Holder, error)
 	bootTime func() time.Duration
 	bootID   string
+
+	strays sync.WaitGroup // goroutines that stop processes without a slot
 
 	mu      sync.Mutex
 	workers []*worker
 	status  Status
 }
 
-// Status is what the master as a whole is doing.
+// Status is the state of the master as a whole.
 type Status string
 
 const (
@@ -112,7 +116,7 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 		opts.RuntimeDir = filepath.Join(opts.Store.Dir(), "run")
 	}
 	if opts.LogDir == "" {
-		opts.LogDir = filepath.Join(opts.Store.Dir(), "logs")
+		opts.LogDir = defaultLogDir(opts.Store.Dir())
 	}
 	if opts.Environ == nil {
 		opts.Environ = os.Environ()
@@ -130,8 +134,12 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 		status:    Recovering,
 		epoch:     time.Now(),
 	}
-	s.services = services.With(services.Options{Policies: opts.Policies, Hopeless: s.hopeless, Rand: split(opts.Rand), Log: opts.Log})
-	s.outside = newOutside(s)
+	s.services = services.With(services.Options{
+		Policies: opts.Policies, Hopeless: s.hopeless, Rand: split(opts.Rand), Log: opts.Log,
+	})
+	s.registered = registrations.New(registrations.Options{
+		Store: opts.Store, Services: s.services, Log: s.log, Hurry: s.hurry, Dial: opts.dialRegistered,
+	})
 	s.dial = func(port int) (link, error) { return dialWorker(port, s.log) }
 	names := map[string]bool{}
 	var errs []error
@@ -148,56 +156,45 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	s.foresee()
+	s.preRegister()
 	var err error
 	if s.bootID, err = process.BootID(); err != nil {
 		return nil, fmt.Errorf("tell this boot from others: %w", err)
 	}
 	for _, dir := range []string{opts.RuntimeDir, opts.LogDir} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := safefile.MkdirAll(dir); err != nil {
 			return nil, fmt.Errorf("make the folder of leases or logs: %w", err)
 		}
 	}
-	launcher := &osLauncher{
-		masterID:   opts.Store.MasterID(),
-		stateDir:   func() string { return process.FileID(opts.Store.StateDirID()).String() },
-		runtimeDir: opts.RuntimeDir,
-		logDir:     opts.LogDir,
-		environ:    workerEnviron(opts.Environ),
-	}
-	if dir, delegated := process.DelegatedCgroup(); delegated {
-		launcher.cgroups = dir
-	}
-	s.launcher = launcher
+	s.launcher = newLauncher(opts)
 	return s, nil
 }
 
-// foresee says what will be offered when the master has recovered, so that calls which
-// come before wait for it.
-func (s *Supervisor) foresee() {
+// preRegister offers the services that will be available after recovery, so that earlier calls wait for them.
+func (s *Supervisor) preRegister() {
 	for _, u := range s.units {
-		if u.Replicas > 0 {
-			s.services.Offer(foreseen(u), u.Services...)
+		if u.Replicas > 0 && !u.NoServices {
+			s.services.Offer(preRegistered(u), u.Services...)
 		}
 	}
 	snap, err := s.opts.Store.Snapshot()
 	if err != nil {
-		return // Serve says so
+		return // Serve reports the error
 	}
-	sc := scene{now: func() time.Duration { return 0 }}
-	for _, slot := range sc.slots(snap.Workers, s.units, false) {
-		if names := reflected(slot.rec.Services); !slot.state.retired && len(names) > 0 {
+	rc := recoveryContext{now: func() time.Duration { return 0 }}
+	for _, slot := range rc.slots(snap.Workers, s.units, false) {
+		if names := reflected(slot.rec.Services); !slot.unit.NoServices && !slot.state.retired && len(names) > 0 {
 			s.services.Offer(slot.id, names...)
 		}
 	}
-	s.outside.recall(snap.Registered)
+	s.registered.Restore(snap.Registered)
 }
 
-// foreseen is who offers what a unit is said to offer before its workers do; no worker
-// has such a name.
-func foreseen(u Unit) string { return u.Name + " " }
+// preRegistered returns the ID under which the services of a unit are offered before its workers are ready. No worker
+// has such an ID.
+func preRegistered(u Unit) string { return u.Name + " " }
 
-// split returns another source of chance, which needs no lock that r needs.
+// split returns a separate random source seeded from r, so that the two need no common lock.
 func split(r *rand.Rand) *rand.Rand {
 	if r == nil {
 		return nil
@@ -217,21 +214,21 @@ func lockedFloat64(r *rand.Rand) func() float64 {
 	}
 }
 
-// Serve recovers what an earlier master left, starts what is missing and keeps
-// it running until ctx ends. Then it stops every worker, in parallel and within
-// their grace, or leaves them running where the cause is [ErrDetach]; it returns
-// when that is done, with an error for what could not be stopped.
+// Serve recovers the workers that an earlier master left, starts the missing ones and keeps them running until ctx
+// ends. Then it stops every worker, in parallel and within their grace, or leaves them running if the cause is
+// [ErrDetach]. It returns when that is done, with an error for each worker that could not be stopped.
 func (s *Supervisor) Serve(ctx context.Context) error {
-	// The workers' goroutines outlive ctx: they are what stops the workers.
+	// The workers' goroutines outlive ctx because they stop the workers.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	defer s.outside.end()
-	s.outside.begin(work)
+	defer s.strays.Wait()
+	defer s.registered.Stop()
+	s.registered.Start(work)
 	if err := s.recover(ctx, work); err != nil {
 		return err
 	}
 	for _, u := range s.units {
-		s.services.Offer(foreseen(u)) // its workers speak for themselves
+		s.services.Offer(preRegistered(u)) // its workers are offered separately
 	}
 	s.setStatus(Running)
 	s.services.Reconsider()
@@ -245,8 +242,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 			running = false
 		}
 	}
-	s.setStatus(Stopping)
-	s.services.Reconsider()
+	s.Drain()
 	if errors.Is(context.Cause(ctx), ErrDetach) {
 		crashpoint.Pass(crashpoint.Detach, func() {
 			cancel()
@@ -260,14 +256,14 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	let := make(chan struct{})
 	go func() {
 		defer close(let)
-		s.outside.end()
+		s.registered.Stop()
 	}()
 	s.wait(s.beat, let)
 	return s.leftovers()
 }
 
-// wait until every worker's goroutine has returned and also is closed, where it is not
-// nil, answering liveness checks.
+// wait returns when every worker's goroutine has returned and also is closed, unless also is nil. Meanwhile it
+// answers liveness checks.
 func (s *Supervisor) wait(beat <-chan chan<- struct{}, also <-chan struct{}) {
 	done := make(chan struct{})
 	go func() {
@@ -299,29 +295,38 @@ func (s *Supervisor) leftovers() error {
 	return errors.Join(errs...)
 }
 
-// Hurry makes the stop that is under way, or the next one, give no worker any
-// grace: for the operator who asks twice.
+// Drain prepares the shutdown: calls that wait for an endpoint that is not ready fail now, and ready endpoints are
+// used until Serve's context ends. The status is [Stopping] from then on.
+func (s *Supervisor) Drain() {
+	s.setStatus(Stopping)
+	s.services.Reconsider()
+}
+
+// Hurry removes the workers' grace from the stop under way, or from the next one. It is for an operator that
+// asks twice.
 func (s *Supervisor) Hurry() { s.hurryOnce.Do(func() { close(s.hurry) }) }
 
-// Recovered is closed when every worker that an earlier master left is settled:
-// adopted, found dead, or held. Workers that are started anew may still be starting.
+// Recovered returns a channel that is closed when every worker that an earlier master left is recovered: adopted,
+// found dead, or held. Newly started workers may still be starting.
 func (s *Supervisor) Recovered() <-chan struct{} { return s.recovered }
 
-// Status tells what the supervisor as a whole is doing.
+// Status returns the state of the master as a whole.
 func (s *Supervisor) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
 }
 
+// setStatus changes the status. Stopping is final.
 func (s *Supervisor) setStatus(status Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status = status
+	if s.status != Stopping {
+		s.status = status
+	}
 }
 
-// Alive returns nil when the supervisor's loop answered. It fails when ctx ends
-// first: the loop hangs, or does not run.
+// Alive returns nil if the supervisor's loop answers. It fails if ctx ends first: the loop hangs or does not run.
 func (s *Supervisor) Alive(ctx context.Context) error {
 	answer := make(chan struct{}, 1)
 	select {
@@ -336,21 +341,30 @@ func (s *Supervisor) Alive(ctx context.Context) error {
 // WorkerInfo is a worker as the running master sees it.
 type WorkerInfo struct {
 	store.Worker
-	// Adopted: the present master did not start the instance, it found it.
+	// Adopted reports whether the master found the instance running instead of starting it.
 	Adopted bool
-	// Ready: requests may go to it.
+	// Ready reports whether requests may go to the worker.
 	Ready bool
+	// WaitingFor is the probe that a starting worker has to pass and its last answer, such as "Ping: connection
+	// refused"; "" if the worker is not starting.
+	WaitingFor string
+	// Probe is the kind of health check: "ping", "grpc" or "tcp"; "" while the worker is not connected.
+	Probe string
 	// LogPath is the file that the worker writes to.
 	LogPath string
 }
 
-// Workers lists all workers, those of one unit together and in order.
+// Workers lists all workers, grouped by unit and in order.
 func (s *Supervisor) Workers() []WorkerInfo {
 	workers := s.list()
 	infos := make([]WorkerInfo, 0, len(workers))
 	for _, w := range workers {
 		if info := w.info.Load(); info != nil {
-			infos = append(infos, *info)
+			shown := *info
+			if shown.Status == store.StatusStarting {
+				shown.WaitingFor = w.startup.waitingFor()
+			}
+			infos = append(infos, shown)
 		}
 	}
 	return infos

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -54,7 +55,8 @@ func TestCrashedMasterAdoptsWhatLives(t *testing.T) {
 		<-m.Recovered()
 		settle(time.Second)
 		after := m.worker("worker-1")
-		if !after.Adopted || after.Instance.PID != before.Instance.PID || after.Instance.Port != before.Instance.Port || !after.Ready {
+		if !after.Adopted || after.Instance.PID != before.Instance.PID ||
+			after.Instance.Port != before.Instance.Port || !after.Ready {
 			t.Errorf("survivor = %+v, want %+v adopted", after, before)
 		}
 		if n := world.starts("worker-0") + world.starts("worker-1"); n != 2 {
@@ -126,7 +128,7 @@ func TestStartCutOffByACrashIsFoundByItsToken(t *testing.T) {
 		m := startMaster(t, world, dir, 1)
 		settle(time.Second)
 		pid := m.worker("worker-0").Instance.PID
-		// As it is between the fork and the record of the PID.
+		// This is the record between the fork and the record of the PID.
 		rec := m.worker("worker-0").Worker
 		cut := *rec.Instance
 		cut.PID, cut.Inode = 0, 0
@@ -155,7 +157,7 @@ func TestStartCutOffByACrashIsFoundByItsToken(t *testing.T) {
 	})
 }
 
-// crashWith crashes the master with the record as it would be at another moment.
+// crashWith crashes the master and replaces the record by that of another moment.
 func (m *master) crashWith(rec store.Worker) {
 	m.t.Helper()
 	m.end(ErrDetach)
@@ -226,7 +228,7 @@ func TestSilentWorkerIsReplaced(t *testing.T) {
 		settle(time.Minute)
 		p := world.of("worker-0")
 		p.set(func() { p.mute, p.ignoresTerm = true, true })
-		settle(missedPings*pingInterval + pingTimeout)
+		settle(time.Duration(testPolicy.missed)*testHealth.Interval + testHealth.Timeout)
 		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy || w.Ready {
 			t.Errorf("worker is %s and ready %v after three missed pings, want unhealthy", w.Status, w.Ready)
 		}
@@ -250,11 +252,41 @@ func TestSuspendedWorkerIsReportedNotKilled(t *testing.T) {
 		p := world.of("worker-0")
 		p.set(func() { p.suspended = true })
 		settle(time.Hour)
-		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy || p.isDead() || !strings.Contains(w.Reason, "CONT") {
+		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy || p.isDead() ||
+			!strings.Contains(w.Reason, "CONT") {
 			t.Errorf("worker = %+v, want it unhealthy, alive, and told how to continue it", w)
 		}
 		p.set(func() { p.suspended = false })
 		settle(time.Minute)
+		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 1 {
+			t.Errorf("worker = %+v, want it back", w)
+		}
+		m.stop(nil)
+	})
+}
+
+// Three missed Pings mean silence because they are sent at intervals; but each lost connection also causes a Ping.
+func TestLostConnectionsAreNoMissedPings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		p := world.of("worker-0")
+		p.set(func() { p.pingErr = errors.New("connection refused") })
+		for range 2 * testPolicy.missed {
+			w := m.list()[0]
+			w.post(t.Context(), w.lost(1, nil))
+			settle(time.Millisecond)
+		}
+		if w := m.worker("worker-0"); w.Ready || w.Status != store.StatusRunning {
+			t.Errorf("worker is %s and ready %v, want it out until the next Ping", w.Status, w.Ready)
+		}
+		settle(time.Duration(testPolicy.missed) * testHealth.Interval)
+		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy {
+			t.Errorf("worker is %s after three missed Pings, want unhealthy", w.Status)
+		}
+		p.set(func() { p.pingErr = nil })
+		settle(testHealth.Interval)
 		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 1 {
 			t.Errorf("worker = %+v, want it back", w)
 		}
@@ -268,18 +300,61 @@ func TestBrokenConnectionIsProvenAgain(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Second)
 		p := world.of("worker-0")
-		p.set(func() { p.owner = process.PortForeign })
-		m.list()[0].lost <- 1
-		settle(time.Second)
-		if w := m.worker("worker-0"); w.Ready {
-			t.Error("requests go to a port that another process has taken")
+		p.set(func() { p.owner, p.mute = process.PortForeign, true }) // the Ping goes to the other process too
+		first := m.list()[0]
+		first.post(t.Context(), first.lost(1, nil))
+		settle(testHealth.Timeout)
+		if w := m.worker("worker-0"); w.Ready || w.Status != store.StatusUnhealthy ||
+			!strings.Contains(w.Reason, "held by another process") {
+			t.Errorf("worker = %+v, want it out and the process on its port named", w)
 		}
-		p.set(func() { p.owner = process.PortOurs })
-		settle(2 * pingInterval)
+		p.set(func() { p.owner, p.mute = process.PortOurs, false })
+		settle(2 * testHealth.Interval)
 		if w := m.worker("worker-0"); !w.Ready || w.Status != store.StatusRunning {
 			t.Errorf("worker is %s and ready %v, want it back once the port is its own", w.Status, w.Ready)
 		}
 		m.stop(nil)
+	})
+}
+
+// tcpEnds is a connection of which only the addresses are used.
+type tcpEnds struct{ net.Conn }
+
+func (tcpEnds) LocalAddr() net.Addr  { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+func (tcpEnds) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2} }
+
+// A foreign process beside the worker causes its withdrawal when it gets a connection, and not before.
+func TestStrangerOnAWorkersPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		endpoint := m.Services().Service(DefaultService).Endpoints()[0]
+		p := world.of("worker-0")
+		for _, owner := range []process.Ownership{process.PortOurs, process.PortUnknown} {
+			p.set(func() { p.owner = owner })
+			if err := endpoint.Verify(t.Context(), tcpEnds{}); err != nil {
+				t.Errorf("%v: %v", owner, err)
+			}
+		}
+		p.set(func() { p.owner = process.PortForeign })
+		if err := endpoint.Verify(t.Context(), tcpEnds{}); !errors.Is(err, errStranger) {
+			t.Errorf("a connection to a stranger: %v", err)
+		}
+		settle(time.Second)
+		if w := m.worker("worker-0"); w.Ready || w.Status != store.StatusUnhealthy ||
+			!strings.Contains(w.Reason, "held by another process") {
+			t.Errorf("worker = %+v, want it out, and why", w)
+		}
+		// It is restarted on another port.
+		settle(time.Minute)
+		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 2 {
+			t.Errorf("worker = %+v, started %d times, want it back", w, world.starts("worker-0"))
+		}
+		m.stop(nil)
+		if err := endpoint.Verify(t.Context(), tcpEnds{}); err == nil {
+			t.Error("a connection to a stranger counts after the master has stopped")
+		}
 	})
 }
 
@@ -315,7 +390,7 @@ func TestWorkerThatNeverGetsReady(t *testing.T) {
 	}
 }
 
-// Whoever asks the kernel for a free port listens on it for a moment.
+// A program that asks the kernel for a free port listens on it for a moment.
 func TestPortThatIsAnothersForAMomentCostsAStartingWorkerNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
@@ -353,7 +428,8 @@ func TestStopKillsAfterTheGraceAndHurryAtOnce(t *testing.T) {
 				if n := world.living(); n != 0 {
 					t.Errorf("%d processes live after the stop", n)
 				}
-				if hurry && took > time.Second || !hurry && (took < defaultStopGrace || took > defaultStopGrace+time.Second) {
+				if hurry && took > time.Second ||
+					!hurry && (took < defaultStopGrace || took > defaultStopGrace+time.Second) {
 					t.Errorf("stop of 5 took %v, want one grace for all, or none in a hurry", took)
 				}
 			})
@@ -376,7 +452,8 @@ func TestStopGivesDescendantsTheSameGrace(t *testing.T) {
 				asked := time.Now()
 				m.stop(nil)
 				if p.childrenKilled != test.killed {
-					t.Errorf("descendants that need %v were killed: %v, want %v", test.need, p.childrenKilled, test.killed)
+					t.Errorf("descendants that need %v were killed: %v, want %v",
+						test.need, p.childrenKilled, test.killed)
 				}
 				if took := time.Since(asked); took > defaultStopGrace+time.Second {
 					t.Errorf("stop took %v", took)
@@ -416,7 +493,8 @@ func TestStopChangesNothingThatIsDesired(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if w := snap.Workers[0]; w.Desired != store.DesiredRunning || w.Status != store.StatusStopped || w.Instance != nil || w.LastExit == nil {
+		if w := snap.Workers[0]; w.Desired != store.DesiredRunning || w.Status != store.StatusStopped ||
+			w.Instance != nil || w.LastExit == nil {
 			t.Errorf("recorded %+v, want stopped and still wanted", w)
 		}
 		m = startMaster(t, world, dir, 1)
@@ -450,7 +528,7 @@ func TestFewerReplicasStopTheSurplus(t *testing.T) {
 	})
 }
 
-// Nobody has asked for it to be stopped: there was only no room for it for a while.
+// No operator asked for a stop: there was only no room for the worker for a while.
 func TestSurplusThatIsWantedAgainBeforeItIsGoneIsStartedAgain(t *testing.T) {
 	for name, stubborn := range map[string]bool{"it was being stopped": true, "it was stopped": false} {
 		t.Run(name, func(t *testing.T) {
@@ -465,7 +543,8 @@ func TestSurplusThatIsWantedAgainBeforeItIsGoneIsStartedAgain(t *testing.T) {
 				m = startMaster(t, world, dir, 1)
 				settle(time.Second)
 				if stubborn {
-					if w := m.worker("worker-1"); w.Status != store.StatusStopping || w.Desired != store.DesiredRunning {
+					if w := m.worker("worker-1"); w.Status != store.StatusStopping ||
+						w.Desired != store.DesiredRunning {
 						t.Errorf("the surplus = %+v, want it to be stopped, and no word of what is desired", w)
 					}
 				}
@@ -473,7 +552,8 @@ func TestSurplusThatIsWantedAgainBeforeItIsGoneIsStartedAgain(t *testing.T) {
 				m = startMaster(t, world, dir, 2)
 				settle(time.Minute)
 				if w := m.worker("worker-1"); w.Status != store.StatusRunning || world.starts("worker-1") != 2 {
-					t.Errorf("the worker that is wanted again = %+v, started %d times, want it to run", w, world.starts("worker-1"))
+					t.Errorf("the worker that is wanted again = %+v, started %d times, want it to run",
+						w, world.starts("worker-1"))
 				}
 				m.stop(nil)
 			})
@@ -488,7 +568,8 @@ func TestAcquire(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := m.Acquire(impatient, DefaultService, ""); !errors.Is(err, ErrNoWorker) || !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := m.Acquire(impatient, DefaultService, ""); !errors.Is(err, ErrNoWorker) ||
+			!errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Acquire before any is ready = %v, want ErrNoWorker with the deadline", err)
 		}
 		lease, err := m.Acquire(t.Context(), DefaultService, "") // waits
@@ -557,21 +638,21 @@ func TestLivenessAnswersWhileServingAndStopping(t *testing.T) {
 	})
 }
 
-// A master that ends, by a detach say, ends its wait for a worker that is starting: that is no failure of the worker's.
+// The end of a master, for example by a detach, ends its wait for a starting worker; the start has not failed.
 func TestEndOfTheWaitIsNotThatOfTheWorker(t *testing.T) {
 	w := &worker{
-		sup:    &Supervisor{probe: func(ctx context.Context, _ int) error { return ctx.Err() }},
-		unit:   Unit{StartTimeout: time.Minute},
-		starts: make(chan startResult, 1),
-		rec:    store.Worker{Instance: &store.Instance{Port: 1}},
+		sup:   &Supervisor{probe: func(ctx context.Context, _ int, _ func(error)) error { return ctx.Err() }},
+		unit:  Unit{StartTimeout: time.Minute},
+		inbox: make(chan message, 1),
+		rec:   store.Worker{Instance: &store.Instance{Port: 1}},
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()
-	for range 50 { // else chance decides
+	for range 50 { // otherwise chance decides
 		w.await(ended)
 		w.helpers.Wait()
-		if len(w.starts) > 0 {
-			t.Fatalf("the worker is said to have failed: %v", (<-w.starts).err)
+		if len(w.inbox) > 0 {
+			t.Fatal("the worker is said to have failed")
 		}
 	}
 }

@@ -11,76 +11,84 @@ import (
 	"strings"
 	"time"
 
+	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// Unit describes a process and how many replicas of it are wanted. Each
-// replica fills a worker slot named "<Name>-<index>".
+// Unit describes a process and the wanted number of its replicas. Each replica fills a worker slot named
+// "<Name>-<index>".
 type Unit struct {
 	Name string
-	// Path of the executable. Workers run with its folder as working directory
-	// unchanged: they inherit the master's.
+	// Path is the path of the executable. Workers inherit the master's working directory.
 	Path string
 	// Args follow the path; "--port N" is appended to them, the HSU convention.
 	Args     []string
 	Replicas int
-	// Services are the full names of the gRPC services that its workers offer; none
-	// means [DefaultService]. Of a worker that has gRPC reflection that is the truth: it
-	// may offer more, and does not get calls of what it does not list.
+	// Services are the full names of the gRPC services that its workers offer. If there are none, each worker that
+	// answers GetStatus of [DefaultService] offers that. If a worker has gRPC reflection, its list takes
+	// precedence: the worker may offer more services, and gets no calls of services that it does not list.
 	Services []string
-	assumed  bool // Services are the default
+	// NoServices means that its workers offer no services, even if their reflection lists some. Services must then
+	// be empty.
+	NoServices bool
+	assumed    bool // Services are the default
 
-	// StartTimeout bounds a start from fork to the first answered Ping; 0 means 30 s.
+	// StartTimeout is the limit from fork to the first answered Ping; 0 means 30 s.
 	StartTimeout time.Duration
-	// StopGrace is how long a worker has between SIGTERM and SIGKILL; 0 means 10 s.
+	// StopGrace is the time between SIGTERM and SIGKILL; 0 means 10 s.
 	StopGrace time.Duration
 	Restart   RestartPolicy
+	// Health is how the workers are checked. Zero fields are those of [probe.DefaultPolicy].
+	Health probe.Policy
 }
 
-// RestartMode says which exits are followed by a restart.
+// policy returns the part of the unit that next depends on.
+func (u Unit) policy() policy { return policy{u.Restart, u.Health.Missed} }
+
+// RestartMode selects the exits that are followed by a restart.
 type RestartMode string
 
 const (
-	RestartAlways        RestartMode = "always"
-	RestartUnlessStopped RestartMode = "unless-stopped"
-	RestartOnFailure     RestartMode = "on-failure"
-	RestartNever         RestartMode = "never"
+	RestartAlways    RestartMode = "always"
+	RestartOnFailure RestartMode = "on-failure"
+	RestartNever     RestartMode = "never"
 )
 
-// RestartPolicy bounds how often and how fast a worker is restarted. The zero
-// value means: always, from 100 ms doubling to 30 s, 10 times in 5 minutes.
+// RestartPolicy limits how often and how fast a worker is restarted. The zero value means: always, from 100 ms
+// doubling to 30 s, 10 times in 5 minutes.
 type RestartPolicy struct {
 	Mode RestartMode
 	// Backoff is the first delay; it doubles up to MaxBackoff (0 means 30 s).
 	Backoff    time.Duration
 	MaxBackoff time.Duration
-	Budget     Budget
+	Budget     RestartBudget
 }
 
-// Budget allows Restarts within Window of the worker being ready. Time spent in
-// failed starts and in backoff does not move the window, else a worker that
-// never gets ready would never use its budget up.
-type Budget struct {
+// RestartBudget allows Restarts within Window of the worker being ready. Time spent in failed starts and in backoff
+// does not move the window, else a worker that never gets ready would never use up its budget.
+type RestartBudget struct {
 	Restarts int
 	Window   time.Duration
 }
 
-// ParseBudget reads the form "10/5m": restarts per window.
-func ParseBudget(s string) (Budget, error) {
+// ParseRestartBudget reads the form "10/5m": restarts per window.
+func ParseRestartBudget(s string) (RestartBudget, error) {
 	count, window, found := strings.Cut(s, "/")
 	n, err := strconv.Atoi(count)
 	if !found || err != nil || n < 0 {
-		return Budget{}, fmt.Errorf("restart budget %q: want RESTARTS/WINDOW such as 10/5m", s)
+		return RestartBudget{}, fmt.Errorf("restart budget %q: want RESTARTS/WINDOW such as 10/5m", s)
 	}
 	d, err := time.ParseDuration(window)
 	if err != nil || d <= 0 {
-		return Budget{}, fmt.Errorf("restart budget %q: want a window above 0 such as 5m", s)
+		return RestartBudget{}, fmt.Errorf("restart budget %q: want a window above 0 such as 5m", s)
 	}
-	return Budget{Restarts: n, Window: d}, nil
+	return RestartBudget{Restarts: n, Window: d}, nil
 }
 
-func (b Budget) String() string { return fmt.Sprintf("%d/%s", b.Restarts, shortDuration(b.Window)) }
+func (b RestartBudget) String() string {
+	return fmt.Sprintf("%d/%s", b.Restarts, shortDuration(b.Window))
+}
 
 // shortDuration drops the zero units that time.Duration prints: 5m, not 5m0s.
 func shortDuration(d time.Duration) string {
@@ -94,21 +102,21 @@ func shortDuration(d time.Duration) string {
 	return s
 }
 
-// Delays that a policy does not set. They are the ones of DESIGN's restart rule.
+// Delays that a policy does not set. DESIGN's restart rule gives their values.
 const (
 	defaultStartTimeout = 30 * time.Second
 	defaultStopGrace    = 10 * time.Second
 	defaultBackoff      = 100 * time.Millisecond
 	defaultMaxBackoff   = 30 * time.Second
-	// A worker that was ready this long is restarted at once the first time.
+	// A worker that was ready this long is restarted immediately the first time.
 	immediateAfter = 10 * time.Second
-	// A worker that has been ready this long starts again from the first delay.
+	// A worker that was ready this long starts again from the first delay.
 	backoffResetAfter = time.Minute
-	// The longest delay where a start fails for want of something of the master's own.
+	// The longest delay if a start fails because the master lacked a resource.
 	ownFaultRetry = 5 * time.Second
 )
 
-var defaultBudget = Budget{Restarts: 10, Window: 5 * time.Minute}
+var defaultBudget = RestartBudget{Restarts: 10, Window: 5 * time.Minute}
 
 // withDefaults returns the unit with every zero value replaced.
 func (u Unit) withDefaults() Unit {
@@ -121,6 +129,11 @@ func (u Unit) withDefaults() Unit {
 	u.Restart.Backoff = orDefault(u.Restart.Backoff, defaultBackoff)
 	u.Restart.MaxBackoff = max(orDefault(u.Restart.MaxBackoff, defaultMaxBackoff), u.Restart.Backoff)
 	u.Restart.Budget = orDefault(u.Restart.Budget, defaultBudget)
+	health := probe.DefaultPolicy()
+	u.Health.Interval = orDefault(u.Health.Interval, health.Interval)
+	u.Health.Timeout = orDefault(u.Health.Timeout, health.Timeout)
+	u.Health.Missed = orDefault(u.Health.Missed, health.Missed)
+	u.Health.Lateness = orDefault(u.Health.Lateness, health.Lateness)
 	return u
 }
 
@@ -134,12 +147,11 @@ func orDefault[T comparable](value, fallback T) T {
 
 // Validate reports every fault of the unit, each with the name of its field.
 //
-// What is wrong with the executable alone does not stop a [Supervisor]: it may be
-// replaced at the moment, and living workers want their master. Starting one fails
-// then, and is tried again by the restart policy.
+// A faulty executable alone does not stop a [Supervisor]: it may be in the middle of being replaced, and living
+// workers need their master. Starting it then fails and is retried by the restart policy.
 func (u Unit) Validate() error {
 	err := u.validate()
-	if e := checkExecutable(u.Path); e != nil {
+	if _, e := checkExecutable(u.Path); e != nil {
 		err = errors.Join(err, e)
 	}
 	return err
@@ -152,6 +164,12 @@ func (u Unit) validate() error {
 	}
 	if u.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("worker count %d: want 0 or more", u.Replicas))
+	}
+	if h := u.Health; h.Interval < 0 || h.Timeout < 0 || h.Missed < 0 || h.Lateness < 0 {
+		errs = append(errs, fmt.Errorf("health: %+v: want no negative field", h))
+	}
+	if u.NoServices && len(u.Services) > 0 {
+		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}
 	if len(u.Services) > maxOffers {
 		errs = append(errs, fmt.Errorf("services: %d names: want %d at most", len(u.Services), maxOffers))
@@ -166,33 +184,43 @@ func (u Unit) validate() error {
 	return errors.Join(errs...)
 }
 
-func checkExecutable(path string) error {
+// checkExecutable returns the file that a process of this executable runs: see [process.CheckProgram].
+func checkExecutable(path string) (process.FileID, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return fmt.Errorf("worker path: %w: name the worker's executable", err)
+		return process.FileID{}, fmt.Errorf("worker path: %w: name the worker's executable", err)
 	case info.IsDir():
-		return fmt.Errorf("worker path: %s is a directory: name the executable in it", path)
+		return process.FileID{}, fmt.Errorf("worker path: %s is a directory: name the executable in it", path)
 	case !executable(info):
-		return fmt.Errorf("worker path: %s is not executable: chmod +x it", path)
+		return process.FileID{}, fmt.Errorf("worker path: %s is not executable: chmod +x it", path)
 	}
-	return checkOwner(path, info)
+	exe, err := process.CheckProgram(path)
+	if err != nil {
+		return process.FileID{}, fmt.Errorf("worker path: %w", err)
+	}
+	return exe, nil
 }
 
-// Hash identifies what an instance is started from: the executable's content and
-// the arguments. It leaves out what changes nothing in a running process:
-// replicas, timeouts, restart policy.
+// Hash identifies the input of a start: the executable's content and the arguments. It leaves out settings that do
+// not affect a running process: replicas, timeouts, restart policy.
 func (u Unit) Hash() (string, error) {
-	exe, err := process.HashExecutable(u.Path)
+	hash, _, err := u.version()
+	return hash, err
+}
+
+// version returns the hash of the unit and that of its executable.
+func (u Unit) version() (unit, exe string, err error) {
+	exe, err = process.HashExecutable(u.Path)
 	if err != nil {
-		return "", fmt.Errorf("read the worker's executable: %w", err)
+		return "", "", fmt.Errorf("read the worker's executable: %w", err)
 	}
 	spec, err := json.Marshal([]any{u.Name, exe, u.Args})
 	if err != nil {
-		return "", fmt.Errorf("describe unit %s: %w", u.Name, err)
+		return "", "", fmt.Errorf("describe unit %s: %w", u.Name, err)
 	}
 	sum := sha256.Sum256(spec)
-	return hex.EncodeToString(sum[:]), nil
+	return hex.EncodeToString(sum[:]), exe, nil
 }
 
 func (u Unit) workerID(index int) string { return u.Name + "-" + strconv.Itoa(index) }

@@ -6,11 +6,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// Where process 1 does not reap, as in many a container, the dead can be opened
-// like the living.
+// If process 1 does not reap orphans, as in many containers, dead processes can be opened like living ones.
 func TestWorkerThatDiedWhileAwayAndWasNotReapedIsNoAdoptedOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
@@ -20,7 +20,7 @@ func TestWorkerThatDiedWhileAwayAndWasNotReapedIsNoAdoptedOne(t *testing.T) {
 		first := world.of("worker-0")
 		first.unreaped = true
 		first.die(process.Exit{Signal: syscall.SIGKILL, Source: process.ExitStat})
-		settle(time.Hour) // in which it was not ready
+		settle(time.Hour) // the worker was not ready during that time
 
 		m = startMaster(t, world, dir, 1)
 		settle(10 * time.Millisecond)
@@ -46,4 +46,43 @@ func TestWorkerThatDiedWhileAwayAndWasNotReapedIsNoAdoptedOne(t *testing.T) {
 		}
 		m.stop(nil)
 	})
+}
+
+// A process without a record is found by its environment. It may die after it was proven and before it is adopted; it
+// then has an exit like any other worker, and its family and that of the recorded instance are ended before the next
+// start.
+func TestProcessWithoutARecordThatDiesWhileItIsInspected(t *testing.T) {
+	for name, edit := range map[string]func(*store.Worker){
+		"no record": lost0,
+		"another record": func(w *store.Worker) {
+			other := *w.Instance
+			other.PID, other.Token = 4, "other"
+			w.Instance = &other
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				world, dir := newFakeOS(t), t.TempDir()
+				m := startMaster(t, world, dir, 1)
+				settle(time.Second)
+				world.masterID, world.stateDir = m.store.MasterID(), process.FileID(m.store.StateDirID()).String()
+				m.crash()
+				first := world.of("worker-0")
+				rewrite(t, dir, edit)
+				first.diesAtLook = 2 // the first look proves it
+
+				m = startMaster(t, world, dir, 1)
+				settle(time.Second)
+				w := m.worker("worker-0")
+				if w.Status != store.StatusRunning || world.starts("worker-0") != 2 || first.kills == 0 {
+					t.Errorf("%+v after %d starts, want it started again after its family was killed (%d)",
+						w, world.starts("worker-0"), first.kills)
+				}
+				if w.LastExit == nil || w.LastExit.Signal != int(syscall.SIGKILL) {
+					t.Errorf("last exit %+v, want SIGKILL", w.LastExit)
+				}
+				m.stop(nil)
+			})
+		})
+	}
 }

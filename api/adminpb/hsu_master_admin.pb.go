@@ -519,7 +519,15 @@ type Worker struct {
 	LastExit *Exit  `protobuf:"bytes,13,opt,name=last_exit,json=lastExit,proto3" json:"last_exit,omitempty"`
 	Reason   string `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The last lines that the worker wrote, where it is backoff or failed.
-	LastOutput    []string `protobuf:"bytes,15,rep,name=last_output,json=lastOutput,proto3" json:"last_output,omitempty"`
+	LastOutput []string `protobuf:"bytes,15,rep,name=last_output,json=lastOutput,proto3" json:"last_output,omitempty"`
+	// What a starting worker is waited for, and what it answered last, such as
+	// "Ping: connection refused". Empty when it is not starting.
+	WaitingFor string `protobuf:"bytes,16,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	// How it is asked whether it is well: "ping" (proto.CoreService), "grpc"
+	// (grpc.health.v1) or "tcp" (a connect). Empty while it is not connected, and offline.
+	Probe string `protobuf:"bytes,17,opt,name=probe,proto3" json:"probe,omitempty"`
+	// It is connected and well: calls of the services that it offers go to it.
+	Ready         bool `protobuf:"varint,18,opt,name=ready,proto3" json:"ready,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -657,6 +665,27 @@ func (x *Worker) GetLastOutput() []string {
 		return x.LastOutput
 	}
 	return nil
+}
+
+func (x *Worker) GetWaitingFor() string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return ""
+}
+
+func (x *Worker) GetProbe() string {
+	if x != nil {
+		return x.Probe
+	}
+	return ""
+}
+
+func (x *Worker) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
 }
 
 type Exit struct {
@@ -846,7 +875,9 @@ type Endpoint struct {
 	// Absent offline.
 	Figures *Figures `protobuf:"bytes,9,opt,name=figures,proto3" json:"figures,omitempty"`
 	// How long it gets no calls from now on, where it is ejected.
-	EjectedFor    *durationpb.Duration `protobuf:"bytes,10,opt,name=ejected_for,json=ejectedFor,proto3" json:"ejected_for,omitempty"`
+	EjectedFor *durationpb.Duration `protobuf:"bytes,10,opt,name=ejected_for,json=ejectedFor,proto3" json:"ejected_for,omitempty"`
+	// How it is asked whether it is well, as in Worker. Empty while it is not asked, and offline.
+	Probe         string `protobuf:"bytes,11,opt,name=probe,proto3" json:"probe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -949,6 +980,13 @@ func (x *Endpoint) GetEjectedFor() *durationpb.Duration {
 		return x.EjectedFor
 	}
 	return nil
+}
+
+func (x *Endpoint) GetProbe() string {
+	if x != nil {
+		return x.Probe
+	}
+	return ""
 }
 
 // Figures are counted since the start of the master, also over restarts of a worker.
@@ -1612,7 +1650,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"writeError\x1a=\n" +
 	"\x0fBadRecordsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xba\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x87\x04\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -1631,7 +1669,11 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tlast_exit\x18\r \x01(\v2\x19.hsu.master.admin.v1.ExitR\blastExit\x12\x16\n" +
 	"\x06reason\x18\x0e \x01(\tR\x06reason\x12\x1f\n" +
 	"\vlast_output\x18\x0f \x03(\tR\n" +
-	"lastOutput\"\x92\x01\n" +
+	"lastOutput\x12\x1f\n" +
+	"\vwaiting_for\x18\x10 \x01(\tR\n" +
+	"waitingFor\x12\x14\n" +
+	"\x05probe\x18\x11 \x01(\tR\x05probe\x12\x14\n" +
+	"\x05ready\x18\x12 \x01(\bR\x05ready\"\x92\x01\n" +
 	"\x04Exit\x12\x17\n" +
 	"\x04code\x18\x01 \x01(\x05H\x00R\x04code\x88\x01\x01\x12\x1b\n" +
 	"\x06signal\x18\x02 \x01(\tH\x01R\x06signal\x88\x01\x01\x12\x14\n" +
@@ -1647,7 +1689,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\rmax_in_flight\x18\x05 \x01(\x03R\vmaxInFlight\x12\x1f\n" +
 	"\vmax_message\x18\x06 \x01(\x03R\n" +
 	"maxMessage\x12\x18\n" +
-	"\awaiting\x18\a \x01(\x03R\awaiting\"\xfc\x02\n" +
+	"\awaiting\x18\a \x01(\x03R\awaiting\"\x92\x03\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x18\n" +
@@ -1661,7 +1703,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\afigures\x18\t \x01(\v2\x1c.hsu.master.admin.v1.FiguresR\afigures\x12:\n" +
 	"\vejected_for\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"ejectedFor\"\xb1\x02\n" +
+	"ejectedFor\x12\x14\n" +
+	"\x05probe\x18\v \x01(\tR\x05probe\"\xb1\x02\n" +
 	"\aFigures\x12\x14\n" +
 	"\x05calls\x18\x01 \x01(\x04R\x05calls\x12\x1b\n" +
 	"\tin_flight\x18\x02 \x01(\x03R\binFlight\x12F\n" +

@@ -5,24 +5,25 @@ import (
 	"time"
 )
 
-// acks writes what acknowledges and is not written by who appends it: the ends of calls that have just been counted,
-// and the answers to PINGs. A counter tells of many calls at once, one after the other, and each may be a client's of
-// its own: they are gathered, and written by a goroutine that all of them wake once.
+// acks writes acknowledgments that are not written by the goroutine that appends them: the ends of calls that have
+// just been counted, and the answers to PINGs. A counter reports many calls at once, one after the other, each of
+// them perhaps of another client. The output is collected, and written by one goroutine that is woken once for all
+// of it.
 type acks struct {
-	mu    sync.Mutex // before call.mu
+	mu    sync.Mutex // acquired before call.mu
 	batch batch
 	wake  chan struct{}
 
 	lateMu sync.Mutex
-	late   []*conn     // with the answer to a PING, which nothing else may have taken along yet
-	timer  *time.Timer // runs while there are any
+	late   []*conn     // have the answer to a PING in their output, which may not have been written yet
+	timer  *time.Timer // runs while late is not empty
 }
 
-// ackDelay is how long the answer to a PING waits for company. It is added to what the peer takes for the connection's
-// round trip where nothing else is sent, which is where that does not matter.
+// ackDelay is how long the answer to a PING waits for other output. If nothing else is sent, it adds to the
+// round-trip time that the peer measures, but then the round-trip time does not matter.
 const ackDelay = time.Millisecond
 
-// later has the connection's output written after ackDelay.
+// later makes the connection's output be written after ackDelay.
 func (a *acks) later(c *conn) {
 	a.lateMu.Lock()
 	defer a.lateMu.Unlock()
@@ -37,7 +38,7 @@ func (a *acks) later(c *conn) {
 	}
 }
 
-// due hands the connections whose time has come to the goroutine that writes.
+// due passes the connections in late to the goroutine that writes.
 func (a *acks) due() {
 	a.lateMu.Lock()
 	late := a.late
@@ -52,7 +53,7 @@ func (a *acks) due() {
 	a.tell()
 }
 
-// tell wakes the goroutine.
+// tell wakes the goroutine that writes.
 func (a *acks) tell() {
 	select {
 	case a.wake <- struct{}{}:
@@ -60,26 +61,7 @@ func (a *acks) tell() {
 	}
 }
 
-// Counted is called by the [Counter] when the call has been counted, or could not be.
-func (k *call) Counted(err error) {
-	a := &k.relay.acks // a call stays what it is while it is being counted
-	a.mu.Lock()
-	k.mu.Lock()
-	k.counting, k.holding = false, false
-	if err != nil && k.client != nil {
-		k.code = codeUnavailable
-		k.setTrailers(codeUnavailable, notCounted+err.Error())
-	}
-	if k.client != nil {
-		k.down.pump(&a.batch)
-		k.settle(&a.batch)
-	}
-	k.unlock(&a.batch)
-	a.mu.Unlock()
-	a.tell()
-}
-
-// serveAcks is the goroutine that writes them.
+// serveAcks is the goroutine that writes the output of acks.
 func (r *Relay) serveAcks() {
 	var b batch
 	for {

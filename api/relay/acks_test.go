@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// pipedClient is a client behind a pipe, which takes nothing that is not read and keeps writes apart.
+// pipedClient returns a client behind a pipe. The pipe buffers nothing and keeps writes apart.
 func pipedClient(t *testing.T, r *Relay) *peer {
 	t.Helper()
 	here, there := net.Pipe()
@@ -33,23 +33,23 @@ func TestPingIsAnsweredThoughNothingElseIsSent(t *testing.T) {
 	}
 }
 
-// The answer to a PING is written with what is written next, and once.
+// The answer to a PING is written with the next output, and only once.
 func TestAnswerToAPingHasCompany(t *testing.T) {
 	r, _ := startRelay(t, Options{})
-	r.acks.late = append(r.acks.late, newConn(r, nil)) // the timer runs as far as it knows
+	r.acks.late = append(r.acks.late, &newClientConn(r, nil, nil).conn) // as if the timer were already running
 	client := pipedClient(t, r)
-	c := r.all()[0]
-	for writing := true; writing; runtime.Gosched() { // it would take along what is appended before it is done
+	c := r.allClients()[0]
+	for writing := true; writing; runtime.Gosched() { // a running write would include later output
 		c.mu.Lock()
-		writing = c.writing
+		writing = c.out.writing
 		c.mu.Unlock()
 	}
 	client.must(client.WritePing(false, [8]byte{1}))
-	client.must(client.WritePriority(1, http2.PriorityParam{StreamDep: 3})) // read when the PING has been handled
+	client.must(client.WritePriority(1, http2.PriorityParam{StreamDep: 3})) // read once the PING has been handled
 	c.mu.Lock()
 	waits := 0
-	if c.out != nil {
-		waits = len(c.out.b)
+	if c.out.pending != nil {
+		waits = len(c.out.pending.b)
 	}
 	c.mu.Unlock()
 	if waits != frameHeader+8 {
@@ -77,6 +77,6 @@ func TestCloseWhileAnAnswerIsDue(t *testing.T) {
 		client := pipedClient(t, r)
 		client.must(client.WritePing(false, [8]byte{1}))
 		r.Close()
-		r.acks.due() // as the timer does, whenever it comes
+		r.acks.due() // as the timer does, whenever it fires
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// unaryPeer drives the relay with frames that were made before, so that what is measured is the relay alone.
+// unaryPeer drives the relay with frames that were made before, so that only the relay is measured.
 type unaryPeer struct {
 	client, backend net.Conn
 	request         []byte
@@ -21,7 +21,7 @@ type unaryPeer struct {
 	id, backendID   uint32
 }
 
-// newUnaryPeer connects both sides, and makes a call first, after which tables are settled.
+// newUnaryPeer connects both sides and makes a first call, after which all tables are filled.
 func newUnaryPeer(t testing.TB, size int) *unaryPeer {
 	t.Helper()
 	b := newRawBackend(t)
@@ -51,12 +51,15 @@ func newUnaryPeer(t testing.TB, size int) *unaryPeer {
 		return append(appendFrameHeader(dst, len(payload), kind, flags, 0), payload...)
 	}
 	message := append([]byte{0, byte(size >> 24), byte(size >> 16), byte(size >> 8), byte(size)}, make([]byte, size)...)
-	u.request = frame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders, literal(":method", "POST", ":scheme", "http",
-		":path", "/"+serviceName+"/UnaryCall", ":authority", "test", "content-type", "application/grpc", "te", "trailers", "grpc-timeout", "1234567u"))
+	u.request = frame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders, literal(
+		":method", "POST", ":scheme", "http", ":path", "/"+serviceName+"/UnaryCall", ":authority", "test",
+		"content-type", "application/grpc", "te", "trailers", "grpc-timeout", "1234567u"))
 	u.request = frame(u.request, http2.FrameData, http2.FlagDataEndStream, message)
-	u.answer = frame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders, literal(":status", "200", "content-type", "application/grpc"))
+	u.answer = frame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders,
+		literal(":status", "200", "content-type", "application/grpc"))
 	u.answer = frame(u.answer, http2.FrameData, 0, message)
-	u.answer = frame(u.answer, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream, literal("grpc-status", "0", "grpc-message", ""))
+	u.answer = frame(u.answer, http2.FrameHeaders, http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream,
+		literal("grpc-status", "0", "grpc-message", ""))
 	return u
 }
 
@@ -70,7 +73,7 @@ func (u *unaryPeer) call(t testing.TB) {
 	u.backendID += 2
 }
 
-// write writes frames, all of that stream.
+// write writes frames, all of them on that stream.
 func (u *unaryPeer) write(t testing.TB, nc net.Conn, frames []byte, id uint32) {
 	for at := 0; at < len(frames); {
 		n := int(frames[at])<<16 | int(frames[at+1])<<8 | int(frames[at+2])
@@ -136,7 +139,7 @@ func BenchmarkRelayFrames(b *testing.B) {
 	}
 }
 
-// Ten thousand streams on which nothing happens, before and after the answer has begun.
+// Ten thousand idle streams, before and after the response has begun.
 func TestIdleStreamsAreCheap(t *testing.T) {
 	if raced {
 		t.Skip("the race detector allocates")
@@ -188,7 +191,7 @@ func TestIdleStreamsAreCheap(t *testing.T) {
 	}
 }
 
-// heap is what is in use, in bytes.
+// heap returns the heap memory in use, in bytes.
 func heap() int {
 	runtime.GC()
 	runtime.GC()

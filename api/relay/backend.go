@@ -2,263 +2,50 @@ package relay
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net"
-	"slices"
-	"sync"
-	"sync/atomic"
-	"syscall"
+	"time"
 
 	"golang.org/x/net/http2"
-
-	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 const (
-	// unsettledStreams are sent to a backend before it has said how many it takes.
-	unsettledStreams = 100
-	// unboundedStreams is what is sent at a time where it does not say.
-	unboundedStreams = 1 << 20
-	// mostWaiting calls wait for a stream to one endpoint.
-	mostWaiting = 8192
+	// backendOutput is the pending output beyond which a connection to a backend is closed. All clients together
+	// cannot cause it: headers stop at pauseOutput and data at its windows, and each open stream adds at most one
+	// end of its data and one reset. So only the backend can.
+	backendOutput = clientOutput + unboundedStreams*(frameHeader+frameHeader+4)
+	// backendWindow is the flow-control window of a connection to a backend. Credit is given back on arrival, so
+	// that a stalled call never stalls another.
+	backendWindow = 16 << 20
 )
 
-// pool is the connections to one backend, which all clients share. There is one as long as it suffices.
-type pool struct {
-	relay    *Relay
-	endpoint *services.Endpoint // nil for the local server
-	dial     func(context.Context) (net.Conn, error)
-
-	wanted atomic.Bool // calls wait
-
-	mu      sync.Mutex
-	conns   []*conn // that take streams
-	waiting []waiter
-	gone    bool // no longer in the relay's map
+// backendConn is a connection to a backend, on which the relay opens streams for calls of all clients.
+type backendConn struct {
+	conn
+	pool   *pool
+	uplink *uplink
+	next   uint32 // the id of the next stream; guarded by conn.mu
 }
 
-// waiter is a call that waits for a stream.
-type waiter struct {
-	call *call
-	gen  uint32
+func newBackendConn(r *Relay, p *pool) *backendConn {
+	c := &backendConn{pool: p, next: 1}
+	c.init(r, c, limits{backendOutput, maxBackendHeaderList, backendWindow})
+	c.theirs.streams = p.firstStreams()
+	c.out.mark, c.out.begun = c.next, c.next
+	c.uplink = newUplink(&c.send, &c.calls, r.now)
+	c.divider = c.uplink
+	return c
 }
 
-// opening is what came of the wish for a stream.
-type opening uint8
-
-const (
-	opened opening = iota
-	queued
-	overfull
-	stale // the pool has been given up, and another took its place
-)
-
-// open opens a stream for the call, and sends its headers. k.mu is held.
-func (p *pool) open(b *batch, k *call) opening {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gone {
-		return stale
+// address returns the name of the backend.
+func (c *backendConn) address() string {
+	if c.pool.endpoint == nil {
+		return "the master's own server"
 	}
-	if p.openNow(b, k) {
-		return opened
-	}
-	if len(p.waiting) >= mostWaiting {
-		return overfull
-	}
-	// A stream may have ended since, and nobody was told. Whoever ends one from now on wakes those that wait.
-	if !p.wanted.Swap(true) && p.openNow(b, k) {
-		p.wanted.Store(false)
-		return opened
-	}
-	p.waiting = append(p.waiting, waiter{k, k.gen})
-	return queued
+	return c.pool.endpoint.Address
 }
 
-// openNow opens a stream on a connection that has one left, or on a new one. p.mu is held.
-func (p *pool) openNow(b *batch, k *call) bool {
-	dialing := false
-	for i, c := range slices.Backward(p.conns) {
-		switch c.openStream(b, k) {
-		case streamOpened:
-			return true
-		case streamsSoon:
-			dialing = true
-		case streamsNever:
-			p.conns = slices.Delete(p.conns, i, i+1)
-		case streamsFull:
-		}
-	}
-	if !dialing && len(p.conns) < p.relay.opts.MaxBackendConns {
-		c := newConn(p.relay, p)
-		c.openStream(b, k) // before it can come to its end, of which the call is to hear
-		if p.relay.start(c) {
-			p.conns = append(p.conns, c)
-			return true
-		}
-		c.calls.remove(k.backendID) // the relay is closed
-		k.backend = nil
-	}
-	return false
-}
-
-// forget takes a call out of those that wait. k.mu is held.
-func (p *pool) forget(k *call) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if i := slices.IndexFunc(p.waiting, func(w waiter) bool { return w.call == k && w.gen == k.gen }); i >= 0 {
-		p.waiting = slices.Delete(p.waiting, i, i+1)
-		p.wanted.Store(len(p.waiting) > 0)
-	}
-}
-
-// remove takes a connection out that takes no streams any more.
-func (p *pool) remove(c *conn) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if i := slices.Index(p.conns, c); i >= 0 {
-		p.conns = slices.Delete(p.conns, i, i+1)
-	}
-}
-
-// resume lets calls go on that wait for a stream, as long as there are any.
-func (p *pool) resume(b *batch) {
-	for n := p.waiters(); n > 0; n-- {
-		p.mu.Lock()
-		if len(p.waiting) == 0 {
-			p.mu.Unlock()
-			return
-		}
-		w := p.waiting[0]
-		p.waiting = p.waiting[1:]
-		if len(p.waiting) == 0 {
-			p.waiting = nil
-			p.wanted.Store(false)
-		}
-		p.mu.Unlock()
-		if !w.resume(b) {
-			return
-		}
-	}
-}
-
-func (p *pool) waiters() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.waiting)
-}
-
-// resume lets the call go on. It returns false where it waits again.
-func (w waiter) resume(b *batch) bool {
-	k := w.call
-	k.mu.Lock()
-	defer k.unlock(b)
-	if k.gen != w.gen || k.waiting.kind != forStream {
-		return true
-	}
-	k.endWaiting()
-	k.attempts--
-	k.tries--
-	k.send(b)
-	k.settle(b)
-	return k.waiting.kind != forStream
-}
-
-// room is what a connection says to one stream more.
-type room uint8
-
-const (
-	streamOpened room = iota
-	streamsFull
-	streamsSoon  // it does not know yet how many it takes, or has much to write first
-	streamsNever // it takes none any more
-)
-
-// openStream opens a stream for the call, if the connection has one left. k.mu is held.
-func (c *conn) openStream(b *batch, k *call) room {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.dead || c.ending || c.drain != serving:
-		return streamsNever
-	case c.lastID > c.relay.opts.lastStream:
-		c.drain = draining
-		c.endIdle(b)
-		return streamsNever
-	case c.out != nil && len(c.out.b) > pauseOutput:
-		// Headers have no window. The backend does not read, or cannot yet: what one client sends is not to end what all
-		// share, nor to fill the memory.
-		c.crowded = true
-		return streamsSoon
-	case uint32(c.calls.n) >= c.most:
-		if !c.settled {
-			return streamsSoon
-		}
-		return streamsFull
-	}
-	id := c.lastID
-	c.lastID += 2
-	c.calls.put(id, k)
-	k.backend, k.backendID = c, id
-	k.up.send = c.initial
-	c.touch(b)
-	end := k.up.ended && k.up.q.unsent == 0
-	var passedBy []byte
-	if e := c.pool.endpoint; e == nil || e.Worker == "" {
-		passedBy = c.relay.passedBy // it may be another master, or the local server, which may send it to one
-	}
-	c.appendHeaders(id, end, k.timeoutLeft(), passedBy)
-	k.up.endSent = end
-	return streamOpened
-}
-
-// poolOf returns the connections to an endpoint: a new pool, where it is the one that has been given up.
-func (r *Relay) poolOf(e *services.Endpoint, unless *pool) *pool {
-	r.mu.RLock()
-	p := r.pools[e]
-	r.mu.RUnlock()
-	if p != nil && p != unless {
-		return p
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if p = r.pools[e]; p == nil || p == unless {
-		p = &pool{relay: r, endpoint: e, dial: func(ctx context.Context) (net.Conn, error) { return r.opts.Dial(ctx, e.Address) }}
-		r.pools[e] = p
-	}
-	return p
-}
-
-// forget closes the connections to an endpoint that is gone, as soon as the calls on them have ended.
-func (r *Relay) forget(e *services.Endpoint) {
-	r.mu.Lock()
-	p := r.pools[e]
-	r.mu.Unlock()
-	if p == nil {
-		return
-	}
-	p.mu.Lock()
-	conns := slices.Clone(p.conns)
-	p.conns = nil
-	p.mu.Unlock()
-	var b batch
-	for _, c := range conns {
-		c.retire(&b)
-	}
-	b.flush()
-}
-
-// retire lets a connection to a backend end with its last stream.
-func (c *conn) retire(b *batch) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.drain = draining
-	c.endIdle(b)
-}
-
-// serveBackend is the reader goroutine of a connection to a backend.
-func (c *conn) serveBackend(ctx context.Context) {
+// serve is the reader goroutine.
+func (c *backendConn) serve(ctx context.Context) {
 	reason := "connect to the server: "
 	nc, err := c.connect(ctx)
 	if err == nil {
@@ -267,30 +54,24 @@ func (c *conn) serveBackend(ctx context.Context) {
 			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxBackendHeaderList})
 		c.use(nc, appendWindowUpdate(hello, 0, backendWindow-firstWindow))
 		c.batch.flush()
-		err = c.read()
+		err = c.in.read(&c.socket, c.arrived)
 		reason = "connection to the server lost: "
 	}
 	c.pool.remove(c)
-	c.mu.Lock()
-	if c.reason != nil {
-		err = c.reason
-	}
-	c.killLocked(err)
-	refused := c.drain == draining
-	c.mu.Unlock()
-	if !refused {
-		c.relay.trouble("connection to a backend lost", c, err)
+	err = c.finish(err)
+	if !c.isDraining() {
+		c.relay.trouble("connection to a backend lost", c.address(), err)
 	}
 	c.loseCalls(reason + plainly(err))
 	c.batch.pools = append(c.batch.pools, c.pool)
 	c.batch.flush()
-	close(c.wake)
+	close(c.out.wake)
 	if nc != nil {
 		_ = nc.Close()
 	}
 }
 
-func (c *conn) connect(ctx context.Context) (net.Conn, error) {
+func (c *backendConn) connect(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.relay.opts.HandshakeTimeout)
 	defer cancel()
 	nc, err := c.pool.dial(ctx)
@@ -301,45 +82,396 @@ func (c *conn) connect(ctx context.Context) (net.Conn, error) {
 	return nc, err
 }
 
-// errItself means that an endpoint's name leads here: each call of it would come back as another one, without end.
-var errItself = errors.New("the address is this master's own")
+func (c *backendConn) isDraining() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.drain == draining
+}
 
-// listensAt tells whether it is the relay itself that a new connection leads to.
-func (r *Relay) listensAt(nc net.Conn) bool {
-	there, ok1 := nc.RemoteAddr().(*net.TCPAddr)
-	here, ok2 := nc.LocalAddr().(*net.TCPAddr)
-	if !ok1 || !ok2 {
-		return false
+// room is the result of opening a stream on one connection.
+type room uint8
+
+const (
+	streamOpened room = iota
+	streamsFull
+	streamsSoon   // the backend has not announced a limit yet, or much output is waiting
+	streamsNever  // the connection accepts no more streams
+	streamsUsedUp // there is a stream, but no window for the data of the call
+)
+
+// openStream opens a stream for the call, if the connection has a stream and a window for it. anyway means even
+// without a window. k.mu is held.
+func (c *backendConn) openStream(b *batch, k *call, anyway bool) room {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	end := k.up.ended && k.up.q.unsent == 0
+	switch {
+	case c.out.over() || c.drain != serving:
+		return streamsNever
+	case c.next > c.relay.opts.lastStream:
+		c.drain = draining
+		c.endIdle(b)
+		return streamsNever
+	case c.out.full():
+		// Headers have no window. The backend does not read, or is not connected yet. The headers of one client
+		// must neither end a connection that all clients share nor fill the memory.
+		c.out.refused = true
+		return streamsSoon
+	case uint32(c.calls.n) >= c.theirs.streams:
+		if !c.theirs.known && c.theirs.streams == unsettledStreams {
+			return streamsSoon
+		}
+		return streamsFull
+	case c.live.suspect(c.relay):
+		return streamsFull
+	case !anyway && !end && c.uplink.usedUp(k.client):
+		return streamsUsedUp
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for l := range r.listeners {
-		own, ok := l.Addr().(*net.TCPAddr)
-		if ok && own.Port == there.Port && (own.IP.Equal(there.IP) || own.IP.IsUnspecified() && here.IP.Equal(there.IP)) {
-			return true
+	id := c.next
+	c.next += 2
+	c.out.mark = c.next
+	c.calls.put(id, k)
+	k.backend, k.backendID = c, id
+	k.up.send = c.theirs.window
+	k.up.by = k.client
+	c.touch(b)
+	var passedBy, name []byte
+	if e := c.pool.endpoint; e == nil || e.Worker == "" {
+		passedBy = c.relay.passedBy // may be another master, or the local server, which may send the call to one
+	}
+	if c.pool.endpoint == nil {
+		name = k.client.name
+	}
+	c.out.appendHeaders(id, end, k.timeoutLeft(), passedBy, name)
+	c.live.ask(c.relay)
+	k.up.endSent = end
+	return streamOpened
+}
+
+// freeStreams returns how many more streams the connection accepts.
+func (c *backendConn) freeStreams() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out.over() || c.drain != serving {
+		return 0
+	}
+	return max(0, int(c.theirs.streams)-c.calls.n)
+}
+
+// closeStream removes the stream of a flow that leaves the connection. It reports whether the backend is suspected
+// to be dead.
+func (c *backendConn) closeStream(b *batch, f *flow, id uint32) (suspect bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	suspect = c.live.suspect(c.relay)
+	c.uplink.forget(f)
+	if c.uplink.hasRead(f, f.unread) {
+		c.touch(b)
+	}
+	f.by = nil
+	c.calls.remove(id)
+	if c.calls.n == 0 {
+		c.idle = c.relay.now()
+	}
+	c.endIdle(b)
+	return suspect
+}
+
+// arrived handles n bytes that have been read, and flushes the results.
+func (c *backendConn) arrived(n int) error {
+	c.hear()
+	c.in.add(n)
+	err := c.handle()
+	if err != nil {
+		c.in.discard()
+		err = c.fault(err)
+	}
+	c.in.compact()
+	c.relay.shed(&c.batch)
+	c.batch.flush()
+	if err == nil {
+		err = c.over()
+	}
+	return err
+}
+
+// fault reports a violation of the protocol to the backend and ends the calls. It returns nil if the reader must go
+// on for a moment, without handling further input. It returns other errors unchanged.
+func (c *backendConn) fault(err error) error {
+	fault, ok := err.(connError) //nolint:errorlint // a connError is never wrapped
+	if !ok {
+		return err
+	}
+	c.relay.trouble("connection ended for a fault of its peer", c.address(), fault)
+	c.goAway(&c.batch, fault.code, fault.reason)
+	c.loseCalls("the server broke the rules of HTTP/2: " + fault.Error())
+	return nil
+}
+
+// handle handles the frames that are whole.
+func (c *backendConn) handle() error {
+	if c.overWith() {
+		c.in.discard()
+		return nil
+	}
+	for {
+		f, ok, err := c.in.next()
+		if err != nil || !ok {
+			return err
+		}
+		if err := c.frame(f); err != nil {
+			return err
 		}
 	}
-	return false
 }
 
-// loseCalls tells all calls of a connection to a backend that they have lost it. Nothing is written to it any more, but
-// what has been begun.
-func (c *conn) loseCalls(reason string) {
+// frame handles one frame.
+func (c *backendConn) frame(f frame) error {
+	if err := c.in.check(&f); err != nil {
+		return err
+	}
+	switch f.kind {
+	case http2.FrameHeaders:
+		return c.onHeaders(c.in.headers(f))
+	case http2.FrameContinuation:
+		return c.onHeaders(c.in.continuation(f))
+	case http2.FrameData:
+		return c.onData(f)
+	case http2.FrameWindowUpdate:
+		return c.onWindowUpdate(f)
+	case http2.FrameRSTStream:
+		return c.onReset(f)
+	case http2.FrameSettings:
+		s, announced, err := c.onSettings(f)
+		if err == nil && announced {
+			c.pool.announced.Store(max(s.streams, 1))
+			c.batch.pools = append(c.batch.pools, c.pool)
+		}
+		return err
+	case http2.FramePing:
+		data, ack, err := parsePing(f)
+		switch {
+		case err != nil:
+			return err
+		case ack:
+			c.batch.pools = append(c.batch.pools, c.pool) // the backend may have been suspected, and calls may wait
+		default:
+			c.answerPing(data)
+		}
+		return nil
+	case http2.FrameGoAway:
+		return c.onGoAway(f)
+	default:
+		return checkOther(f)
+	}
+}
+
+// opened reports whether the stream with that id was ever opened.
+func (c *backendConn) opened(id uint32) bool {
 	c.mu.Lock()
-	calls, seen := c.calls.all(), c.seen
+	defer c.mu.Unlock()
+	return id&1 == 1 && id < c.next
+}
+
+// onHeaders handles a header block, unless it is not whole yet.
+func (c *backendConn) onHeaders(id uint32, end bool, err error) error {
+	if err != nil || id == 0 {
+		return err
+	}
+	c.mu.Lock()
+	c.live.answer()
+	k := c.calls.get(id)
+	c.mu.Unlock()
+	if k != nil {
+		k.mu.Lock()
+		defer k.unlock(&c.batch)
+		if k.backend == c && k.backendID == id {
+			k.downHeaders(&c.batch, &c.in.list, end)
+			return nil
+		}
+	}
+	if !c.opened(id) {
+		return connError{http2.ErrCodeProtocol, "HEADERS on an idle stream"}
+	}
+	return nil
+}
+
+func (c *backendConn) onData(f frame) error {
+	n, end := len(f.payload), f.flags&http2.FlagDataEndStream != 0
+	k, due, err := c.takeData(&f)
+	if err != nil {
+		return err
+	}
+	if due {
+		c.grant(&c.batch)
+	}
+	if k != nil {
+		k.mu.Lock()
+		defer k.unlock(&c.batch)
+		if k.backend == c && k.backendID == f.id {
+			k.downData(&c.batch, f.payload, n, end)
+			return nil
+		}
+	}
+	if !c.opened(f.id) {
+		return connError{http2.ErrCodeProtocol, "DATA on an idle stream"}
+	}
+	return nil // the backend may not have read yet that the stream was reset
+}
+
+func (c *backendConn) onWindowUpdate(f frame) error {
+	n, err := parseWindowUpdate(f)
+	if err != nil {
+		return err
+	}
+	if f.id == 0 {
+		c.mu.Lock()
+		ok := c.send.widen(n)
+		c.uplink.widened()
+		c.mu.Unlock()
+		if !ok {
+			return errWindow
+		}
+		c.resume(&c.batch)
+		return nil
+	}
+	c.mu.Lock()
+	k := c.calls.get(f.id)
+	if k != nil && c.uplink.hasRead(&k.up, n) {
+		c.touch(&c.batch)
+	}
+	c.mu.Unlock()
+	switch {
+	case k != nil:
+		c.widenStream(k, f.id, n)
+	case !c.opened(f.id):
+		return connError{http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream"}
+	case n == 0:
+		c.reset(&c.batch, f.id, http2.ErrCodeProtocol)
+	}
+	return nil
+}
+
+func (c *backendConn) onReset(f frame) error {
+	code, err := parseReset(f)
+	switch {
+	case err != nil:
+		return err
+	case !c.opened(f.id):
+		return connError{http2.ErrCodeProtocol, "RST_STREAM on an idle stream"}
+	}
+	k := c.callOf(f.id)
+	if k == nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.unlock(&c.batch)
+	if k.backend == c && k.backendID == f.id {
+		k.backendReset(&c.batch, code)
+	}
+	return nil
+}
+
+func (c *backendConn) onGoAway(f frame) error {
+	last, err := parseGoAway(f)
+	if err != nil {
+		return err
+	}
+	c.pool.remove(c)
+	c.mu.Lock()
+	c.drain = draining
+	calls := c.calls.all()
 	c.mu.Unlock()
 	for _, s := range calls {
-		c.lost(s, s.id >= seen, reason)
+		if s.id > last {
+			c.lost(s, true, goneReason)
+		}
+	}
+	c.retire(&c.batch)
+	c.batch.pools = append(c.batch.pools, c.pool)
+	return nil
+}
+
+// sent records that n bytes of a flow have been appended to the output. c.mu is held.
+func (c *backendConn) sent(f *flow, n int) {
+	f.unread += n
+	c.live.ask(c.relay)
+}
+
+// outputChanged does nothing: output to a backend is counted for no client.
+func (c *backendConn) outputChanged() {}
+
+// outputRelieved lets the calls go on that wait for room for their headers.
+func (c *backendConn) outputRelieved(b *batch) { b.pools = append(b.pools, c.pool) }
+
+// hasAnswered reports whether the backend has answered a call on this connection.
+func (c *backendConn) hasAnswered() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.live.answered
+}
+
+// look ends the connection if it is unused, or if something that it waits for has not come in time. It sends a PING
+// if one is due.
+func (c *backendConn) look(b *batch, now time.Duration) {
+	o := &c.relay.opts
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open() && c.calls.n == 0 && c.live.unanswered(now) <= 0 {
+		if now-c.idle > o.BackendIdle {
+			c.drain = draining
+			c.endIdle(b)
+		}
+		return
+	}
+	c.conn.look(b, now, silence{o.BackendPing, o.BackendSilence, min(o.PingTimeout, backendPatience)})
+}
+
+// retire closes the connection once its last stream has ended.
+func (c *backendConn) retire(b *batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drain = draining
+	c.endIdle(b)
+}
+
+// endIdle closes a draining connection that has no streams left. c.mu is held.
+func (c *backendConn) endIdle(b *batch) {
+	if c.drained() {
+		c.touch(b)
+		c.out.pending.b = appendGoAway(c.out.pending.b, 0, http2.ErrCodeNo, "")
+		c.out.ending = true
 	}
 }
 
-// plainly words an error of a connection for the caller of a call, without addresses that are not the caller's.
-func plainly(err error) string {
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return errno.Error()
+// goAway sends GOAWAY with the reason instead of all pending output, and closes the connection when that is written.
+// Streams that the backend has not seen go to another connection: see loseCalls.
+func (c *backendConn) goAway(b *batch, code http2.ErrCode, reason string) {
+	if !c.begin(b) {
+		return
 	}
-	if err == nil || errors.Is(err, io.EOF) {
-		return "closed by the other side"
+	c.out.pending.b = appendGoAway(c.out.pending.b[:0], 0, code, reason)
+	c.out.ending = true
+	c.mu.Unlock()
+}
+
+// loseCalls tells all calls of the connection that they have lost it. Nothing more is written to the connection,
+// except for a write that has begun.
+func (c *backendConn) loseCalls(reason string) {
+	c.mu.Lock()
+	calls, begun := c.calls.all(), c.out.begun
+	c.mu.Unlock()
+	for _, s := range calls {
+		c.lost(s, s.id >= begun, reason)
 	}
-	return err.Error()
+}
+
+// lost tells the call of a stream that it has lost its backend.
+func (c *backendConn) lost(s slot, unseen bool, reason string) {
+	k := s.call
+	k.mu.Lock()
+	defer k.unlock(&c.batch)
+	if k.backend == c && k.backendID == s.id {
+		k.backendLost(&c.batch, unseen, reason)
+	}
 }

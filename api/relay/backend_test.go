@@ -5,14 +5,15 @@ import (
 	"context"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/net/http2"
 )
 
-// startPiped starts a relay to one backend behind a pipe, which holds nothing: what the backend does not read stays in
-// the relay. A call is under way to it on stream 1. Later connections are to a server that echoes.
+// startPiped starts a relay to one backend behind a pipe. The pipe buffers nothing: data that the backend does not
+// read stays in the relay. A call to the backend is in flight on stream 1. Later connections are to an echo server.
 func startPiped(t *testing.T) (r *Relay, addr string, client, b *peer) {
 	t.Helper()
 	here, there := net.Pipe()
@@ -38,14 +39,15 @@ func startPiped(t *testing.T) (r *Relay, addr string, client, b *peer) {
 	return r, addr, client, b
 }
 
-// output is what waits to be written to the backend, and whether there is a connection to it.
-func output(r *Relay) (n int, there bool) {
-	for _, c := range r.all() {
+// pendingOutput returns the number of bytes that wait to be written to the backend, and whether there is a connection
+// to it.
+func pendingOutput(r *Relay) (n int, there bool) {
+	for _, c := range r.allBackends() {
 		c.mu.Lock()
-		if c.pool != nil && !c.dead {
+		if !c.out.dead {
 			there = true
-			if c.out != nil {
-				n += len(c.out.b)
+			if c.out.pending != nil {
+				n += len(c.out.pending.b)
 			}
 		}
 		c.mu.Unlock()
@@ -53,7 +55,7 @@ func output(r *Relay) (n int, there bool) {
 	return n, there
 }
 
-// A backend that asks for answers and reads none is given up, and so are its calls.
+// A connection to a backend that requests answers and reads none is closed, and its calls end.
 func TestBackendThatAsksAndDoesNotRead(t *testing.T) {
 	for name, frame := range map[string][]byte{
 		"PING":     appendPing(nil, false, [8]byte{1}),
@@ -66,30 +68,32 @@ func TestBackendThatAsksAndDoesNotRead(t *testing.T) {
 				if _, err := b.Write(many); err != nil {
 					break
 				}
-				if i*len(many) > 4*killBackendOutput {
+				if i*len(many) > 4*backendOutput {
 					t.Fatal("nobody minds that it does not read")
 				}
 			}
-			if code, message := client.status(1); code != codeUnavailable || !strings.Contains(message, "does not read") {
+			if code, message := client.status(1); code != codeUnavailable ||
+				!strings.Contains(message, "does not read") {
 				t.Errorf("status = %d %q", code, message)
 			}
 		})
 	}
 }
 
-// Clients that open and reset do not end the connection that all share: what they open waits until the backend reads.
+// Clients that open and reset streams do not end the connection that all share: new streams wait until the backend
+// reads.
 func TestClientsAndABackendThatDoesNotRead(t *testing.T) {
 	r, addr, good, b := startPiped(t)
-	for range 4 {
-		bad := rawClient(t, addr)
-		for i := range uint32(1500) {
+	for n := range 6 {
+		bad := rawClientFrom(t, "127.0.0."+strconv.Itoa(2+n), addr)
+		for i := range uint32(1000) {
 			bad.call(2*i+1, false)
 			bad.must(bad.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
 		}
 		bad.must(bad.WritePing(false, [8]byte{1}))
 		next(bad, func(f *http2.PingFrame) bool { return f.IsAck() })
 	}
-	if n, there := output(r); !there || n > killOutput {
+	if n, there := pendingOutput(r); !there || n > clientOutput {
 		t.Errorf("%d bytes wait for the backend, which is connected: %v", n, there)
 	}
 	go func() { _, _ = tryNext[*http2.GoAwayFrame](b, nil) }()
@@ -97,8 +101,8 @@ func TestClientsAndABackendThatDoesNotRead(t *testing.T) {
 	good.wantStatus(1, 0)
 }
 
-// What a backend cannot have seen when its connection ends is sent to another, or once more; what it may have seen a
-// part of is not.
+// A call that a backend cannot have seen when its connection ends is sent again, possibly to another backend. A
+// call that the backend may have seen in part is not.
 func TestUnseenWhenABackendIsLost(t *testing.T) {
 	for name, end := range map[string]func(b *peer){
 		"lost":            func(b *peer) { _ = b.Close() },
@@ -114,7 +118,7 @@ func TestUnseenWhenABackendIsLost(t *testing.T) {
 			}
 			write(3)
 			seen := make([]byte, 1)
-			_, err := io.ReadFull(b.Conn, seen) // the rest of it is stuck in a write, and what follows behind that
+			_, err := io.ReadFull(b.Conn, seen) // the rest is stuck in a write, and later output waits behind it
 			b.must(err)
 			write(5)
 			end(b)
@@ -134,4 +138,23 @@ func TestUnseenWhenABackendIsLost(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A backend that widens the window of a stream by nothing after the stream has ended gets a reset for it, and goes on
+// serving calls.
+func TestBackendThatWidensAnEndedStreamByNothing(t *testing.T) {
+	b := newRawBackend(t)
+	_, addr := startRelay(t, Options{}, b.endpoint)
+	client := rawClient(t, addr)
+	client.call(1, true)
+	p := b.accept()
+	p.answer(next(p, anyHeaders).StreamID)
+	client.wantStatus(1, codeOK)
+	p.must(p.WriteRawFrame(http2.FrameWindowUpdate, 0, 1, make([]byte, 4)))
+	if f := next[*http2.RSTStreamFrame](p, nil); f.StreamID != 1 || f.ErrCode != http2.ErrCodeProtocol {
+		t.Errorf("reset of stream %d with %v", f.StreamID, f.ErrCode)
+	}
+	client.call(3, true)
+	p.answer(next(p, anyHeaders).StreamID)
+	client.wantStatus(3, codeOK)
 }

@@ -10,8 +10,8 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 )
 
-// BenchmarkRelayUnary compares calls of 64 bytes over the relay with direct ones, all in one process: where both take
-// more than the machine has, the difference is what the relay costs.
+// BenchmarkRelayUnary compares calls of 64 bytes over the relay with direct calls, all in one process. If both use
+// the whole machine, the difference is the cost of the relay.
 func BenchmarkRelayUnary(b *testing.B) {
 	ep, _ := startBackend(b, echo{})
 	_, addr := startRelay(b, Options{}, ep)

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// echo answers with what it is sent.
+// echo answers with the data that it receives.
 type echo struct {
 	testpb.UnimplementedTestServiceServer
 }
@@ -31,7 +31,8 @@ func (echo) UnaryCall(ctx context.Context, in *testpb.SimpleRequest) (*testpb.Si
 		}
 	}
 	if s := in.GetResponseStatus(); s != nil {
-		st, err := status.New(codes.Code(s.GetCode()), s.GetMessage()).WithDetails(&errdetails.ErrorInfo{Reason: "told to"})
+		st, err := status.New(codes.Code(s.GetCode()), s.GetMessage()).WithDetails(
+			&errdetails.ErrorInfo{Reason: "told to"})
 		if err != nil {
 			return nil, err
 		}
@@ -46,7 +47,9 @@ func (echo) UnaryCall(ctx context.Context, in *testpb.SimpleRequest) (*testpb.Si
 	return &testpb.SimpleResponse{Payload: in.GetPayload()}, nil
 }
 
-func (echo) FullDuplexCall(stream grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse]) error {
+func (echo) FullDuplexCall(
+	stream grpc.BidiStreamingServer[testpb.StreamingOutputCallRequest, testpb.StreamingOutputCallResponse],
+) error {
 	for {
 		in, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -61,7 +64,9 @@ func (echo) FullDuplexCall(stream grpc.BidiStreamingServer[testpb.StreamingOutpu
 	}
 }
 
-func (echo) StreamingInputCall(stream grpc.ClientStreamingServer[testpb.StreamingInputCallRequest, testpb.StreamingInputCallResponse]) error {
+func (echo) StreamingInputCall(
+	stream grpc.ClientStreamingServer[testpb.StreamingInputCallRequest, testpb.StreamingInputCallResponse],
+) error {
 	var n int
 	for {
 		in, err := stream.Recv()
@@ -75,9 +80,13 @@ func (echo) StreamingInputCall(stream grpc.ClientStreamingServer[testpb.Streamin
 	}
 }
 
-func (echo) StreamingOutputCall(in *testpb.StreamingOutputCallRequest, stream grpc.ServerStreamingServer[testpb.StreamingOutputCallResponse]) error {
+func (echo) StreamingOutputCall(
+	in *testpb.StreamingOutputCallRequest, stream grpc.ServerStreamingServer[testpb.StreamingOutputCallResponse],
+) error {
 	for _, p := range in.GetResponseParameters() {
-		if err := stream.Send(&testpb.StreamingOutputCallResponse{Payload: &testpb.Payload{Body: make([]byte, p.GetSize())}}); err != nil {
+		if err := stream.Send(&testpb.StreamingOutputCallResponse{
+			Payload: &testpb.Payload{Body: make([]byte, p.GetSize())},
+		}); err != nil {
 			return err
 		}
 	}
@@ -123,7 +132,8 @@ func TestMetadataAndTrailersPass(t *testing.T) {
 		if got := strings.Join(trailer["end-x-echo-bin"], ","); got != "\x00\xff\x01" {
 			t.Errorf("binary metadata in trailers = %q", got)
 		}
-		if got := strings.Join(header["traceparent"], ",") + strings.Join(header["tracestate"], ","); got != trace+"vendor=1" {
+		if got := strings.Join(header["traceparent"], ",") +
+			strings.Join(header["tracestate"], ","); got != trace+"vendor=1" {
 			t.Errorf("trace context = %q", got)
 		}
 	}
@@ -134,7 +144,9 @@ func TestStatusWithDetails(t *testing.T) {
 	_, addr := startRelay(t, Options{}, ep)
 	client := dial(t, addr)
 	const message = "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n"
-	_, err := client.UnaryCall(timeout(t), &testpb.SimpleRequest{ResponseStatus: &testpb.EchoStatus{Code: 9, Message: message}})
+	_, err := client.UnaryCall(timeout(t), &testpb.SimpleRequest{
+		ResponseStatus: &testpb.EchoStatus{Code: 9, Message: message},
+	})
 	s := status.Convert(err)
 	if s.Code() != codes.FailedPrecondition || s.Message() != message || len(s.Details()) != 1 {
 		t.Errorf("status = %v %q with %d details", s.Code(), s.Message(), len(s.Details()))
@@ -161,7 +173,9 @@ func TestStreams(t *testing.T) {
 		}
 		for i := range 200 {
 			n := i * 997
-			if err := s.Send(&testpb.StreamingOutputCallRequest{Payload: &testpb.Payload{Body: make([]byte, n)}}); err != nil {
+			if err := s.Send(&testpb.StreamingOutputCallRequest{
+				Payload: &testpb.Payload{Body: make([]byte, n)},
+			}); err != nil {
 				t.Fatal(err)
 			}
 			out, err := s.Recv()
@@ -182,7 +196,9 @@ func TestStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 100 {
-			if err := s.Send(&testpb.StreamingInputCallRequest{Payload: &testpb.Payload{Body: make([]byte, 30_000)}}); err != nil {
+			if err := s.Send(&testpb.StreamingInputCallRequest{
+				Payload: &testpb.Payload{Body: make([]byte, 30_000)},
+			}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -5,64 +5,234 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strconv"
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/core-tools/hsu-master/api/relay/headers"
+	"github.com/core-tools/hsu-master/api/relay/peers"
+	"github.com/core-tools/hsu-master/internal/fair"
 )
 
-// serveClient is the reader goroutine of a client's connection.
-func (c *conn) serveClient() {
-	socket := c.nc
-	err := c.greet()
-	if err == nil {
-		err = c.read()
-	}
-	c.mu.Lock()
-	if c.reason != nil {
-		err = c.reason
-	}
-	c.killLocked(err)
-	c.mu.Unlock()
-	if !errors.Is(err, io.EOF) && !errors.Is(err, errClosing) && !errors.Is(err, net.ErrClosed) {
-		c.relay.opts.Log.Debug("connection of a client ended", "peer", c.nc.RemoteAddr().String(), "err", err)
-	}
-	c.loseAll(err)
-	c.batch.flush()
-	close(c.wake)
-	_ = socket.Close() // not TLS, which would wait for a client that does not read
+const (
+	// maxStreams bounds the concurrent streams of a client's connection.
+	maxStreams = 1024
+	// clientOutput is the pending output beyond which a client's connection is closed: the client sends requests but
+	// does not read the answers.
+	clientOutput = 2 << 20
+	// clientWindow is the flow-control window of a client's connection. Credit is given back on arrival, so that a
+	// stalled call never stalls another. The window bounds the data that can be in flight before a client that
+	// exceeds its budget is stopped.
+	clientWindow = 4 << 20
+)
+
+// lastPing is the payload of the PING after the first GOAWAY. When it is acknowledged, all frames that the client
+// sent before it read the GOAWAY have arrived.
+var lastPing = [8]byte{'h', 's', 'u', 'd', 'r', 'a', 'i', 'n'}
+
+// clientConn is a connection to a client: the client begins calls, and is charged for its frames.
+type clientConn struct {
+	conn
+	member  *peers.Member // the client's membership of its peer
+	name    []byte        // the header list with [Client], constant once reading has begun
+	guard   guard
+	backlog backlog
+	ids     clientIDs
+	fresh   []waiter // calls that the current read has begun, see startCalls; only the reader uses it
+	said    bool     // the first SETTINGS have been sent; guarded by conn.mu
+	evicted bool     // being closed to make room; guarded by Relay.mu
 }
 
-// greet sets TLS up, and makes the connection one that can be read.
-func (c *conn) greet() error {
-	nc := c.nc
+func newClientConn(r *Relay, nc net.Conn, m *peers.Member) *clientConn {
+	c := &clientConn{
+		member: m, guard: guard{member: m},
+		backlog: backlog{member: m, all: &r.peers, most: int64(r.opts.MaxBuffered)},
+	}
+	c.init(r, c, limits{clientOutput, maxHeaderList, clientWindow})
+	c.socket.nc = nc
+	return c
+}
+
+// asClient identifies the connection to package fair.
+func (c *clientConn) asClient() fair.Client {
+	return fair.Client{Peer: c.member.Peer(), Conn: c.member}
+}
+
+// address returns the client's address.
+func (c *clientConn) address() string { return c.socket.nc.RemoteAddr().String() }
+
+// serve is the reader goroutine.
+func (c *clientConn) serve() {
+	nc := c.socket.nc
+	defer c.member.Leave()
+	err := c.greet()
+	if err == nil {
+		err = c.in.read(&c.socket, c.arrived)
+	}
+	err = c.finish(err)
+	if !errors.Is(err, io.EOF) && !errors.Is(err, errClosing) &&
+		!errors.Is(err, errIdlest) && !errors.Is(err, net.ErrClosed) {
+		c.relay.opts.Log.Debug("connection of a client ended", "peer", c.address(), "err", err)
+	}
+	if errors.Is(err, errHead) || errors.Is(err, errSlow) || errors.Is(err, errMemory) {
+		c.relay.limited(err.Error(), c.member.Peer())
+	}
+	c.loseAll()
+	c.batch.flush()
+	c.in.drop()
+	c.guard.holdInput(&c.in)
+	close(c.out.wake)
+	_ = nc.Close() // not TLS, whose Close would wait for a client that does not read
+}
+
+// greet completes the TLS handshake, if TLS is configured, and prepares the connection for reading.
+func (c *clientConn) greet() error {
+	nc := c.socket.nc
 	if c.relay.opts.TLS != nil {
-		if err := c.bound(c.relay.opts.HandshakeTimeout); err != nil {
+		secure, err := c.handshake(nc)
+		if err != nil {
 			return err
 		}
-		secure := tls.Server(nc, c.relay.opts.TLS)
-		if err := secure.Handshake(); err != nil { //nolint:noctx // the deadline bounds it, and Close ends it
-			if !errors.Is(err, io.EOF) { // else somebody only looked whether the port is open
-				c.relay.trouble("no TLS with a client", c, err)
-			}
-			return err
-		}
-		if err := nc.SetDeadline(time.Time{}); err != nil {
-			return err
-		}
-		c.guard.old = secure.ConnectionState().NegotiatedProtocol != http2.NextProtoTLS
 		nc = secure
 	}
 	c.use(nc, nil)
+	var name headers.List
+	name.Add(Client, c.member.Peer().ID().String()+", "+nc.RemoteAddr().String())
+	c.name = name.Bytes()
 	return nil
 }
 
-// hello sends the first SETTINGS. It waits for the client's preface, since what speaks HTTP/1 could not read them.
-func (c *conn) hello() {
+func (c *clientConn) handshake(nc net.Conn) (net.Conn, error) {
+	c.mu.Lock()
+	err := c.out.reason
+	if !c.out.dead {
+		err = nc.SetDeadline(time.Now().Add(c.relay.opts.HandshakeTimeout))
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	secure := tls.Server(nc, c.relay.opts.TLS)
+	if err := secure.Handshake(); err != nil { //nolint:noctx // the deadline bounds it, and Close ends it
+		if !errors.Is(err, io.EOF) { // otherwise the client only looked whether the port is open
+			c.relay.trouble("no TLS with a client", c.address(), err)
+		}
+		return nil, err
+	}
+	if err := nc.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	state := secure.ConnectionState()
+	c.guard.old = state.NegotiatedProtocol != http2.NextProtoTLS
+	if id, ok := peers.ByCertificate(state); ok {
+		c.member.Become(c.relay.now(), id)
+	}
+	return secure, nil
+}
+
+// arrived handles n bytes that have been read, and flushes the results.
+func (c *clientConn) arrived(n int) error {
+	c.hear()
+	c.in.add(n)
+	err := c.handle()
+	if err != nil {
+		c.in.discard()
+		err = c.fault(err)
+	}
+	c.in.compact()
+	c.startCalls()
+	c.relay.shed(&c.batch)
+	c.batch.flush()
+	c.out.pause()
+	c.guard.holdInput(&c.in)
+	c.guard.noteHead(&c.in, &c.live)
+	if err == nil {
+		err = c.over()
+	}
+	return err
+}
+
+// fault reports a violation of the protocol to the client and ends its calls. It returns nil if the reader must go
+// on for a moment, without handling further input. It returns other errors unchanged.
+func (c *clientConn) fault(err error) error {
+	fault, ok := err.(connError) //nolint:errorlint // a connError is never wrapped
+	if !ok {
+		return err
+	}
+	c.relay.trouble("connection ended for a fault of its peer", c.address(), fault)
+	c.goAway(&c.batch, fault.code, fault.reason)
+	c.loseAll()
+	return nil
+}
+
+// handle handles the frames that are whole.
+func (c *clientConn) handle() error {
+	if c.overWith() {
+		c.in.discard()
+		return nil
+	}
+	if !c.guard.preface {
+		if err := c.preface(c.in.bytes()); err != nil || !c.guard.preface {
+			return err
+		}
+	}
+	for {
+		f, ok, err := c.in.next()
+		if err != nil || !ok {
+			return err
+		}
+		if !c.mayBegin(&f) && c.overWith() {
+			c.in.discard()
+			return nil
+		}
+		if err := c.frame(f); err != nil {
+			return err
+		}
+		if c.guard.resetOut {
+			return errResets
+		}
+	}
+}
+
+// preface handles the client's preface, or its beginning. Input that looks like HTTP/1 gets an answer in HTTP/1.
+func (c *clientConn) preface(b []byte) error {
+	n := min(len(b), len(http2.ClientPreface))
+	if !c.guard.old && string(b[:n]) == http2.ClientPreface[:n] {
+		if n == len(http2.ClientPreface) {
+			c.in.skip(n)
+			c.guard.preface = true
+			c.hello()
+		}
+		return nil
+	}
+	c.in.discard()
+	if b[0] < 'A' || b[0] > 'Z' || string(b[:min(len(b), 3)]) == "PRI" {
+		return connError{http2.ErrCodeProtocol, "no preface of HTTP/2, or not agreed on by TLS"}
+	}
 	if c.begin(&c.batch) {
-		c.out.b = appendSettings(c.out.b,
+		c.out.pending.b = append(c.out.pending.b, oldHTTP...)
+		c.out.ending = true
+		c.end()
+	}
+	return nil
+}
+
+// oldHTTP is the answer to a client that speaks HTTP/1.
+var oldHTTP = func() string {
+	const text = "this port speaks gRPC, over HTTP/2 only\n"
+	return "HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nConnection: close\r\n" +
+		"Content-Length: " + strconv.Itoa(len(text)) + "\r\n\r\n" + text
+}()
+
+// hello sends the first SETTINGS. It runs after the client's preface has arrived, since an HTTP/1 client could not
+// read them.
+func (c *clientConn) hello() {
+	if c.begin(&c.batch) {
+		c.out.pending.b = appendSettings(c.out.pending.b,
 			http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
 			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList})
-		c.out.b = appendWindowUpdate(c.out.b, 0, clientWindow-firstWindow)
+		c.out.pending.b = appendWindowUpdate(c.out.pending.b, 0, clientWindow-firstWindow)
 		c.said = true
 		c.end()
 	}
@@ -71,38 +241,406 @@ func (c *conn) hello() {
 	}
 }
 
-// bound sets a deadline for what comes, unless the connection is over.
-func (c *conn) bound(d time.Duration) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.dead {
-		return c.reason
+// mayBegin returns true at once unless a frame begins a call and the client's peer has reset too many streams. In
+// that case it waits for the connection's turn and returns false. Nothing is read from the client meanwhile.
+func (c *clientConn) mayBegin(f *frame) bool {
+	if f.kind != http2.FrameHeaders || f.id <= c.ids.newest || c.member.MayBegin(c.live.lastHeard()) {
+		return true
 	}
-	return c.nc.SetDeadline(time.Now().Add(d))
+	c.startCalls()
+	c.batch.flush()
+	c.guard.head.Store(0) // the delay is not the client's
+	c.relay.limited("streams reset or calls refused: calls begin one by one", c.member.Peer())
+	c.member.Wait()
+	c.hear()
+	return false
 }
 
-func (c *conn) read() error {
-	if c.raw != nil {
-		return c.readRaw()
+// frame handles one frame.
+func (c *clientConn) frame(f frame) error {
+	if err := c.in.check(&f); err != nil {
+		return err
 	}
-	return c.readPlain()
+	if err := c.charge(&f); err != nil {
+		return err
+	}
+	switch f.kind {
+	case http2.FrameHeaders:
+		return c.onHeaders(c.in.headers(f))
+	case http2.FrameContinuation:
+		return c.onHeaders(c.in.continuation(f))
+	case http2.FrameData:
+		return c.onData(f)
+	case http2.FrameWindowUpdate:
+		return c.onWindowUpdate(f)
+	case http2.FrameRSTStream:
+		return c.onReset(f)
+	case http2.FrameSettings:
+		_, _, err := c.onSettings(f)
+		return err
+	case http2.FramePing:
+		return c.onPing(f)
+	case http2.FrameGoAway:
+		// The GOAWAY forbids us streams, which we never open, and announces that the client is about to leave.
+		// Streams that the client still opens, as gRPC clients may, are served.
+		_, err := parseGoAway(f)
+		if err == nil {
+			c.warn(&c.batch)
+		}
+		return err
+	default:
+		return checkOther(f)
+	}
+}
+
+// charge charges a client for a frame. Frames that carry something of a call pay for those that do not.
+func (c *clientConn) charge(f *frame) error {
+	cost := frameCost(f, f.id > c.ids.newest)
+	switch {
+	case f.kind == http2.FrameWindowUpdate:
+		c.mu.Lock()
+		cost -= c.guard.takePaid()
+		c.mu.Unlock()
+	case f.kind == http2.FrameSettings && changeWindow(f.payload):
+		c.mu.Lock()
+		cost += c.calls.n / streamsPerUnit
+		c.mu.Unlock()
+	}
+	now := c.live.lastHeard()
+	if cost < 0 {
+		c.member.Earn(now, -cost)
+	} else if cost > 0 && !c.member.Work(now, cost) {
+		return errIdleFrames
+	}
+	return nil
+}
+
+// stray resets a closed stream for a frame on it, and charges the client for the frame, which was credited as a frame
+// that carries something of a call.
+func (c *clientConn) stray(id uint32, code http2.ErrCode) error {
+	c.streamError(&c.batch, id, code)
+	if !c.member.Work(c.live.lastHeard(), 2*peers.Frame) {
+		return errIdleFrames
+	}
+	return nil
+}
+
+// onHeaders handles a header block, unless it is not whole yet: a new call, or the trailers of a request.
+func (c *clientConn) onHeaders(id uint32, end bool, err error) error {
+	switch {
+	case err != nil || id == 0:
+		return err
+	case id&1 == 0:
+		return connError{http2.ErrCodeProtocol, "a client's stream with an even id"}
+	case id <= c.ids.newest:
+		return c.trailers(id, &c.in.list, end)
+	}
+	c.request(id, &c.in.list, end)
+	return nil
+}
+
+// trailers handles headers on a stream that is not new.
+func (c *clientConn) trailers(id uint32, l *headers.List, end bool) error {
+	k := c.callOf(id)
+	if k == nil {
+		return c.lateHeaders(id, l, end)
+	}
+	k.mu.Lock()
+	defer k.unlock(&c.batch)
+	switch {
+	case k.client != c || k.clientID != id:
+		return c.lateHeaders(id, l, end)
+	case k.up.ended:
+		k.clientViolated(&c.batch, http2.ErrCodeStreamClosed)
+		return nil
+	case !end || l.Truncated || !k.up.declare(0, true) || !trailing(l):
+		k.clientViolated(&c.batch, http2.ErrCodeProtocol)
+		return nil
+	}
+	// No gRPC client sends trailers, and no server reads them. Only the end is passed on.
+	k.up.data(&c.batch, nil, 0, true)
+	k.closeFinished(&c.batch)
+	return nil
+}
+
+// lateHeaders handles headers on a stream that is closed, or that was never opened although later ones were.
+func (c *clientConn) lateHeaders(id uint32, l *headers.List, end bool) error {
+	if c.ids.ignored(id) {
+		return nil
+	}
+	if _, call := l.Get(":path"); call {
+		return connError{http2.ErrCodeProtocol, "a call on a stream that is not newer than those before"}
+	}
+	if !end || l.Truncated || !trailing(l) {
+		return c.stray(id, http2.ErrCodeProtocol)
+	}
+	return c.onClosed(id, cutTrailers, end)
+}
+
+func (c *clientConn) onData(f frame) error {
+	n, end := len(f.payload), f.flags&http2.FlagDataEndStream != 0
+	k, due, err := c.takeData(&f)
+	if err != nil {
+		return err
+	}
+	if due {
+		c.credit(&c.batch)
+	}
+	if k != nil {
+		k.mu.Lock()
+		defer k.unlock(&c.batch)
+		if k.client == c && k.clientID == f.id {
+			k.upData(&c.batch, f.payload, n, end)
+			return nil
+		}
+	}
+	if !c.ids.opened(f.id) {
+		return connError{http2.ErrCodeProtocol, "DATA on an idle stream"}
+	}
+	return c.onClosed(f.id, n, end)
+}
+
+// onClosed handles a frame of n bytes on a closed stream. end means that the frame ends the stream.
+func (c *clientConn) onClosed(id uint32, n int, end bool) error {
+	if c.ids.ignored(id) {
+		return nil
+	}
+	c.mu.Lock()
+	may := c.ids.cut.take(id, n)
+	if end {
+		c.ids.cut.end(id)
+	}
+	c.mu.Unlock()
+	if may {
+		return nil
+	}
+	return c.stray(id, http2.ErrCodeStreamClosed)
+}
+
+func (c *clientConn) onWindowUpdate(f frame) error {
+	n, err := parseWindowUpdate(f)
+	if err != nil {
+		return err
+	}
+	if f.id == 0 {
+		c.mu.Lock()
+		ok := c.send.widen(n)
+		c.mu.Unlock()
+		if !ok {
+			return errWindow
+		}
+		c.resume(&c.batch)
+		return nil
+	}
+	k := c.callOf(f.id)
+	switch {
+	case k != nil:
+		c.widenStream(k, f.id, n)
+	case !c.ids.opened(f.id):
+		return connError{http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream"}
+	case n == 0 && !c.ids.ignored(f.id):
+		c.streamError(&c.batch, f.id, http2.ErrCodeProtocol)
+	}
+	return nil
+}
+
+func (c *clientConn) onReset(f frame) error {
+	code, err := parseReset(f)
+	switch {
+	case err != nil:
+		return err
+	case !c.ids.opened(f.id):
+		return connError{http2.ErrCodeProtocol, "RST_STREAM on an idle stream"}
+	}
+	c.mu.Lock()
+	k := c.calls.get(f.id)
+	if k == nil {
+		c.ids.cut.end(f.id)
+	}
+	c.mu.Unlock()
+	if k == nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.unlock(&c.batch)
+	if k.client == c && k.clientID == f.id {
+		c.guard.blame(c.relay.now(), c.relay.now()-k.began)
+		k.clientReset(&c.batch, code)
+	}
+	return nil
+}
+
+func (c *clientConn) onPing(f frame) error {
+	data, ack, err := parsePing(f)
+	switch {
+	case err != nil:
+		return err
+	case ack:
+		if data == lastPing {
+			c.leave(&c.batch)
+		}
+		return nil
+	}
+	c.mu.Lock()
+	useful := c.guard.takeUseful()
+	c.mu.Unlock()
+	c.answerPing(data)
+	if !c.guard.ping(c.relay.now(), useful, c.relay.opts.MinPing) {
+		return connError{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}
+	}
+	return nil
+}
+
+// sendHeaders appends a header block. It does nothing if the connection is over.
+func (c *clientConn) sendHeaders(b *batch, id uint32, list []byte, end bool) {
+	if !c.begin(b) {
+		return
+	}
+	c.out.appendHeaders(id, end, list)
+	c.guard.useful = true
+	c.end()
+}
+
+// interimRoom is the size of the output up to which interim headers are appended.
+const interimRoom = roomBlocked
+
+// sendInterim appends the headers of an interim response (1xx), unless much output is waiting. These headers have
+// no window, and gRPC does not use them. Without this bound, an endpoint could end its caller's connection by
+// sending many.
+func (c *clientConn) sendInterim(b *batch, id uint32, list []byte) {
+	if !c.begin(b) {
+		return
+	}
+	if c.out.waiting() < interimRoom {
+		c.out.appendHeaders(id, false, list)
+	}
+	c.end()
+}
+
+// sent records that n bytes of a flow have been appended to the output. c.mu is held.
+func (c *clientConn) sent(_ *flow, n int) { c.guard.sent(n) }
+
+// outputChanged counts the output that the socket has not accepted, and lets no call begin any more if the
+// connection is over. c.mu is held.
+func (c *clientConn) outputChanged() {
+	if c.out.dead {
+		c.member.Interrupt()
+	}
+	c.guard.holdOutput(&c.out)
+}
+
+// outputRelieved does nothing: no output to a client is refused.
+func (c *clientConn) outputRelieved(*batch) {}
+
+// streamError resets a stream for a fault of the client, and charges the client for it. All resets for such faults
+// are sent here. It is called by the connection's reader.
+func (c *clientConn) streamError(b *batch, id uint32, code http2.ErrCode) {
+	c.reset(b, id, code)
+	c.guard.blame(c.relay.now(), 0)
+}
+
+// credit gives the connection's window back, unless the client's calls hold too much. It is called by the reader,
+// which holds no lock.
+func (c *clientConn) credit(b *batch) {
+	if c.backlog.withhold() {
+		// Data that is only kept for a retry would not move on by itself, so nothing would give the window back.
+		c.dropReplay(b)
+		c.goOn(b) // nor would anything if the queued data has gone meanwhile
+		return
+	}
+	c.grant(b)
+}
+
+// goOn gives back the window of a client that was stopped, as soon as the client need not be stopped any more.
+func (c *clientConn) goOn(b *batch) {
+	if c.backlog.relent() {
+		c.grant(b)
+	}
+}
+
+// dropReplay frees the data that the client's calls keep for retries.
+func (c *clientConn) dropReplay(b *batch) {
+	for _, s := range c.streams() {
+		k := s.call
+		k.mu.Lock()
+		if k.client == c && k.clientID == s.id && k.up.q.kept > 0 {
+			k.up.q.release()
+			k.up.account(b)
+		}
+		k.unlock(b)
+	}
 }
 
 // loseAll ends the calls of a connection that is over.
-func (c *conn) loseAll(err error) {
-	if c.pool != nil {
-		c.loseCalls("the server broke the rules of HTTP/2: " + err.Error())
-		return
-	}
-	c.mu.Lock()
-	calls := c.calls.all()
-	c.mu.Unlock()
-	for _, s := range calls {
+func (c *clientConn) loseAll() {
+	for _, s := range c.streams() {
 		k := s.call
 		k.mu.Lock()
 		if k.client == c && k.clientID == s.id {
+			c.guard.blame(c.relay.now(), c.relay.now()-k.began)
 			k.clientReset(&c.batch, http2.ErrCodeCancel)
 		}
 		k.unlock(&c.batch)
 	}
 }
+
+// look ends the connection if something that it waits for has not come in time, and sends a PING if one is due.
+func (c *clientConn) look(b *batch, now time.Duration) {
+	o := &c.relay.opts
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open() && c.guard.headLate(now, o.HeadTimeout) {
+		c.killLocked(errHead)
+		return
+	}
+	c.conn.look(b, now, silence{o.ClientPing, o.ClientPing, o.PingTimeout})
+}
+
+// goAway sends GOAWAY with the reason, and closes the connection when that is written.
+func (c *clientConn) goAway(b *batch, code http2.ErrCode, reason string) {
+	if !c.begin(b) {
+		return
+	}
+	c.out.pending.b = appendGoAway(c.out.pending.b, c.ids.served, code, reason)
+	c.out.ending = true
+	c.mu.Unlock()
+}
+
+// warn begins the graceful shutdown: the client is told to open no more streams, but streams that it opens before it
+// reads that are served.
+func (c *clientConn) warn(b *batch) {
+	if !c.begin(b) {
+		return
+	}
+	if c.drain == serving && c.said { // if !c.said, hello does it after the SETTINGS
+		c.drain = warned
+		c.out.pending.b = appendGoAway(c.out.pending.b, maxID, http2.ErrCodeNo, "graceful_stop")
+		c.out.pending.b = appendPing(c.out.pending.b, false, lastPing)
+	}
+	c.end()
+}
+
+// leave announces the last stream that is served, and closes the connection when that and all earlier ones have
+// ended.
+func (c *clientConn) leave(b *batch) {
+	if !c.begin(b) {
+		return
+	}
+	if c.drain == warned {
+		c.drain = draining
+		c.out.pending.b = appendGoAway(c.out.pending.b, c.ids.served, http2.ErrCodeNo, "graceful_stop")
+		c.endIdle(b)
+	}
+	c.end()
+}
+
+// endIdle closes a draining connection that has no streams left. c.mu is held.
+func (c *clientConn) endIdle(b *batch) {
+	if c.drained() {
+		c.touch(b)
+		c.out.ending = true
+	}
+}
+
+// errSlow ends the connection of a peer that requests more than it reads.
+var errSlow = errors.New("the peer does not read what it asked for")

@@ -1,12 +1,10 @@
 package relay
 
 import (
-	"io"
 	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -14,170 +12,104 @@ import (
 	"github.com/core-tools/hsu-master/api/relay/headers"
 )
 
-const (
-	tableSize = 4096 // of HPACK, both ways
-	// roomFlowing and roomBlocked bound the DATA in a connection's output buffer: while its socket takes what is
-	// written, and while it does not. What does not fit stays in the calls' queues, and is not given credit for.
-	roomFlowing = 192 << 10
-	roomBlocked = 64 << 10
-	// pauseOutput of answers to what a client sent stops the reading from it, and of what a backend is to be sent, the
-	// opening of streams; killOutput ends a client's connection, for there is a peer that asks and does not read.
-	pauseOutput = 256 << 10
-	killOutput  = 2 << 20
-	// killBackendOutput ends one to a backend. All clients together do not bring it about: headers stop at pauseOutput and
-	// data at its windows, and an open stream gets one end of its data and one reset besides. So the backend does.
-	killBackendOutput = killOutput + unboundedStreams*(frameHeader+frameHeader+4)
-	// clientWindow and backendWindow are the windows of whole connections. They are given back on arrival, so that one
-	// stalled call never stalls another; what they bound is what can be under way before a client that is over its
-	// budget is stopped.
-	clientWindow  = 4 << 20
-	backendWindow = 16 << 20
-)
-
-// conn is a connection to a client or to a backend. Its reader goroutine handles what arrives and appends the results
-// to the output of other connections; its writer goroutine writes what a socket did not take at once.
+// conn is the part that a [clientConn] and a [backendConn] have in common: a connection of HTTP/2 with a table of
+// streams. Its reader goroutine handles incoming frames and appends the results to the output of other connections;
+// its writer goroutine writes the output that a socket did not accept at once.
 //
-// Locks are taken in this order: call.mu, pool.mu, conn.mu; and no two of a kind.
+// Locks are acquired in this order: call.mu, pool.mu, conn.mu; and never two of a kind.
 type conn struct {
-	relay *Relay
-	pool  *pool // whose connection to a backend it is; nil for one to a client
-	nc    net.Conn
-	raw   syscall.RawConn // for reads and writes that do not block; nil where there are none
-	wake  chan struct{}   // tells the writer that rest is there; closed at the end
-	room  chan struct{}   // tells the paused reader that output has been written
+	relay  *Relay
+	role   role
+	socket socket
+	began  time.Duration
+	live   liveness
+	late   atomic.Bool // in the list of connections whose output is written soon: see acks
 
-	// For the reader only.
-	in      *buffer // holds what has been read and not handled, nil where nothing is
-	readErr error
-	batch   batch
-	dec     *headers.Decoder
-	list    headers.List // of the block at hand
-	passed  headers.List // what is passed on of it
-	block   block
-	greeted bool   // the first SETTINGS have arrived
-	newest  uint32 // of a client: the newest stream that it has opened, served or not
-	guard   guard
+	// Only the reader uses these.
+	in     input
+	batch  batch
+	passed headers.List // the fields of the current header list that are passed on
 
-	heard atomic.Int64 // when bytes arrived last, on the relay's clock
-	late  atomic.Bool  // stands among those whose output is to be written soon: see acks
-	began time.Duration
-
-	mu       sync.Mutex
-	calls    table
-	enc      *headers.Encoder
-	out      *buffer // what is to be written next
-	rest     *buffer // what the writer writes
-	restAt   int
-	seen     uint32        // of a backend: streams from this id on cannot have been seen, for nothing of them was written
-	seenBut  uint32        // what seen was before the output that is being written
-	attempt  attempt       // of who writes
-	up       bool          // nc may be written to
-	said     bool          // to a client: the first SETTINGS
-	dirty    bool          // stands in a batch, which will flush it
-	writing  bool          // somebody writes
-	paused   bool          // the reader waits for room
-	ending   bool          // to be closed when all is written: nothing is appended any more
-	endedAt  time.Duration // when watch saw that first
-	halved   bool          // and all is: only what the peer still sends is read
-	goodbye  halfCloser    // for the writer to close its half
-	dead     bool          // over
-	reason   error
-	blocked  flows // those with data and a window, waiting for the connection's window or room
-	send     int   // the connection's window
-	initial  int   // the window of a new stream
-	recvUsed int   // arrived since credit was given
-	recvLeft int
-	lastID   uint32 // of a client: the newest stream that is served; of a backend: the next one
-	most     uint32 // streams at a time that the backend takes
-	drain    drain
-	settled  bool // the peer's SETTINGS have arrived
-	pinged   time.Duration
-	idle     time.Duration // since when there is no stream
-	closed   ring          // a client's streams that ended last
-	crowded  bool          // to a backend: a stream was not opened, for too much is to be written
-	useful   bool          // something that answers a call was sent since the last PING: see guard
+	mu      sync.Mutex
+	out     output
+	calls   table
+	idle    time.Duration // when the connection became idle
+	drain   drain
+	send    sendWindow
+	divider divider // of send
+	recv    recvWindow
+	theirs  settings
 }
 
-// drain is how far a connection is on its way out.
+// role is the side of a connection, as far as conn depends on it. The connection's lock is held.
+type role interface {
+	// sent records that n bytes of a flow have been appended to the output.
+	sent(f *flow, n int)
+	// outputChanged is called after output has been appended or written, and after the end of the connection.
+	outputChanged()
+	// outputRelieved is called when output that was refused has become possible.
+	outputRelieved(b *batch)
+}
+
+// drain is the state of a connection's graceful shutdown.
 type drain uint8
 
 const (
 	serving  drain = iota
-	warned         // GOAWAY with the greatest id and a PING are sent
+	warned         // GOAWAY with the greatest id and a PING have been sent
 	draining       // no new streams; closed when the last has ended
 )
 
-// buffer is a pooled buffer of bytes.
-type buffer struct{ b []byte }
-
-// readBuffer is what one read may take, and holds a frame of the largest size.
-const readBuffer = 64 << 10
-
-var (
-	readBuffers  = sync.Pool{New: func() any { return &buffer{make([]byte, 0, readBuffer)} }}
-	writeBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, 4<<10)} }}
-)
-
-func putWriteBuffer(b *buffer) {
-	if cap(b.b) > 512<<10 {
-		return
-	}
-	b.b = b.b[:0]
-	writeBuffers.Put(b)
+// limits are the limits of a connection that depend on its role.
+type limits struct {
+	output int // see output.most
+	list   int // of a header list in bytes
+	window int // of DATA from the peer
 }
 
-func newConn(r *Relay, p *pool) *conn {
-	c := &conn{
-		relay: r, pool: p,
-		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
-		dec: headers.NewDecoder(tableSize), enc: headers.NewEncoder(tableSize),
-		send: firstWindow, initial: firstWindow, recvLeft: clientWindow, most: unsettledStreams,
-		began: r.now(),
-	}
+// init initializes a connection in place.
+func (c *conn) init(r *Relay, own role, l limits) {
+	c.relay, c.role = r, own
+	c.in, c.out = newInput(l.list), newOutput(&c.mu, &c.socket, l.output)
+	c.send, c.divider, c.recv = sendWindow{size: firstWindow}, &c.send, newRecvWindow(l.window)
+	c.theirs = firstSettings()
+	c.began = r.now()
 	c.idle = c.began
-	if p != nil {
-		c.recvLeft, c.lastID, c.seen = backendWindow, 1, 1
-	}
-	c.heard.Store(int64(c.began))
-	return c
+	c.hear()
 }
 
-// use makes nc the connection's own. hello is what is said first, before all that calls have appended meanwhile.
+// hear records that bytes have arrived.
+func (c *conn) hear() { c.live.heard.Store(int64(c.relay.now())) }
+
+// use sets the network connection. hello is sent first, before all output that calls have appended in the meantime.
 func (c *conn) use(nc net.Conn, hello []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.nc = nc
-	if sc, ok := nc.(syscall.Conn); ok && inline {
-		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw = raw
-		}
-	}
-	c.up = true
-	if c.dead {
-		c.interrupt()
+	c.socket.use(nc)
+	c.out.up = true
+	if c.out.dead {
+		c.socket.interrupt()
 		return
 	}
 	if len(hello) > 0 {
 		c.touch(&c.batch)
-		c.out.b = slices.Insert(c.out.b, 0, hello...)
+		c.out.pending.b = slices.Insert(c.out.pending.b, 0, hello...)
 	}
 }
 
-// touch puts the connection into a batch, if it stands in none. c.mu is held.
+// touch adds the connection to a batch unless it is in one already. c.mu is held.
 func (c *conn) touch(b *batch) {
-	if c.out == nil {
-		c.out = writeBuffers.Get().(*buffer)
-	}
-	if !c.dirty {
-		c.dirty = true
+	c.out.ready()
+	if !c.out.dirty {
+		c.out.dirty = true
 		b.conns = append(b.conns, c)
 	}
 }
 
-// begin locks c for output, and tells whether there is any use in it; where there is not, it is not locked.
+// begin locks c for output and returns true. If the connection is ending, it returns false and does not lock c.
 func (c *conn) begin(b *batch) bool {
 	c.mu.Lock()
-	if c.dead || c.ending {
+	if c.out.over() {
 		c.mu.Unlock()
 		return false
 	}
@@ -185,14 +117,13 @@ func (c *conn) begin(b *batch) bool {
 	return true
 }
 
-// end unlocks c after output.
+// end unlocks c after output has been appended. It ends the connection if too much output is waiting.
 func (c *conn) end() {
-	most := killOutput
-	if c.pool != nil {
-		most = killBackendOutput
-	}
-	if len(c.out.b) > most {
+	if c.out.waiting() > c.out.most {
 		c.killLocked(errSlow)
+	}
+	if c.out.rest != nil {
+		c.role.outputChanged()
 	}
 	c.mu.Unlock()
 }
@@ -205,253 +136,341 @@ func (c *conn) kill(err error) {
 }
 
 func (c *conn) killLocked(err error) {
-	if c.dead {
-		return
-	}
-	c.dead, c.reason = true, err
-	c.interrupt()
-	c.unpause()
+	c.out.kill(err)
+	c.role.outputChanged()
 }
 
-// interrupt ends all reading and writing. The reader closes the connection: a Close waits for those who use it, and
-// here they may wait for c.mu.
-func (c *conn) interrupt() {
-	if c.nc != nil {
-		_ = c.nc.SetDeadline(time.Unix(1, 0))
-	}
+// finish ends the connection after its reader has ended with err. It returns the error that ended the connection.
+func (c *conn) finish(err error) error {
+	c.kill(err)
+	return c.over()
 }
 
-func (c *conn) unpause() {
-	if c.paused {
-		c.paused = false
-		c.room <- struct{}{}
-	}
+// over returns the error that ended the connection, or nil if the connection is not over.
+func (c *conn) over() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.reason
 }
 
-// space is how much DATA may be appended to the output. c.mu is held.
-func (c *conn) space() int {
-	if !c.up {
-		// Data stays with its call, and gets no credit, so that all of the request is there for another endpoint.
-		return 0
-	}
-	most := roomFlowing
-	if c.rest != nil {
-		most = roomBlocked
-	}
-	if c.out == nil {
-		return most
-	}
-	return most - len(c.out.b)
+// overWith reports whether the connection is read only until it closes, without handling its frames.
+func (c *conn) overWith() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.over()
 }
 
-// batch is what a goroutine has to do after the frames at hand: connections to flush, and pools whose waiting calls
-// may go on.
-type batch struct {
-	conns []*conn
-	pools []*pool
+// streams returns the current streams.
+func (c *conn) streams() []slot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls.all()
 }
 
-// flush does it. No lock is held.
-func (b *batch) flush() { b.do((*conn).flush) }
-
-// hand lets the writer goroutines do the writing, so that more can be collected until they get to it.
-func (b *batch) hand() { b.do((*conn).hand) }
-
-func (b *batch) do(write func(*conn)) {
-	for len(b.conns) > 0 || len(b.pools) > 0 {
-		for i := 0; i < len(b.pools); i++ {
-			b.pools[i].resume(b)
-		}
-		b.pools = b.pools[:0]
-		for i := 0; i < len(b.conns); i++ {
-			c := b.conns[i]
-			write(c)
-			c.resume(b)
-		}
-		b.conns = b.conns[:0]
-	}
+// callOf returns the call that has a stream, or nil. After locking the call, the caller must check that it still has
+// the stream.
+func (c *conn) callOf(id uint32) *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls.get(id)
 }
 
-// flush writes what the socket takes without blocking, and leaves the rest to the writer goroutine.
+// drained reports whether the connection can be closed because its last stream has ended. c.mu is held.
+func (c *conn) drained() bool { return c.drain == draining && c.calls.n == 0 && !c.out.over() }
+
+// flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine.
 func (c *conn) flush() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dirty = false
-	for c.raw != nil && !c.dead && !c.writing && c.out != nil && len(c.out.b) > 0 {
-		buf := c.out
-		c.out, c.writing = nil, true
-		c.mayBeSeen()
-		c.mu.Unlock()
-		n, err := c.tryWrite(buf.b)
-		c.mu.Lock()
-		c.writing = false
-		switch {
-		case err != nil:
-			c.unwritten(n)
-			c.killLocked(err)
-		case c.dead:
-		case n < len(buf.b):
-			c.rest, c.restAt, c.writing = buf, n, true
-			c.signal()
-		default:
-			putWriteBuffer(buf)
-		}
-	}
-	c.handLocked()
-	c.closeWritten()
+	c.out.flush()
+	c.role.outputChanged()
+	c.mu.Unlock()
 }
 
-// mayBeSeen notes that all streams which have been opened may be seen: their headers are about to be written. c.mu is
-// held.
-func (c *conn) mayBeSeen() {
-	if c.pool != nil {
-		c.seen, c.seenBut = c.lastID, c.seen
-	}
-}
-
-// unwritten notes that the write which failed had written n bytes. c.mu is held.
-func (c *conn) unwritten(n int) {
-	if n == 0 {
-		c.seen = c.seenBut
-	}
-}
-
+// hand leaves the output to the writer goroutine.
 func (c *conn) hand() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dirty = false
-	c.handLocked()
-	c.closeWritten()
+	c.out.hand()
+	c.role.outputChanged()
+	c.mu.Unlock()
 }
-
-// handLocked gives the output to the writer goroutine.
-func (c *conn) handLocked() {
-	if !c.up || c.dead || c.writing || c.out == nil || len(c.out.b) == 0 {
-		return
-	}
-	c.rest, c.restAt, c.writing = c.out, 0, true
-	c.out = nil
-	c.mayBeSeen()
-	c.signal()
-}
-
-func (c *conn) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
-
-// closeWritten closes a connection that is to be closed when all is written. The peer may still be sending, and a
-// socket closed with unread bytes takes back what was sent; so only one half is closed, and the reader goes on for a
-// moment.
-func (c *conn) closeWritten() {
-	if !c.ending || c.halved || c.dead || c.writing || c.nc == nil || (c.out != nil && len(c.out.b) > 0) {
-		return
-	}
-	half, ok := c.nc.(halfCloser)
-	if !ok {
-		c.killLocked(io.EOF)
-		return
-	}
-	c.halved = true
-	_ = c.nc.SetReadDeadline(time.Now().Add(linger))
-	if c.raw != nil {
-		_ = half.CloseWrite()
-		return
-	}
-	c.goodbye = half // TLS writes one, and may have to wait for that
-	c.signal()
-}
-
-type halfCloser interface{ CloseWrite() error }
-
-// linger is how long what a peer still sends is read after the last was said to it.
-const linger = time.Second
 
 // write is the writer goroutine.
 func (c *conn) write() {
 	var b batch
-	for range c.wake {
+	for range c.out.wake {
 		c.mu.Lock()
-		for c.rest != nil {
-			buf, at := c.rest, c.restAt
-			c.mu.Unlock()
-			n, err := c.nc.Write(buf.b[at:])
-			putWriteBuffer(buf)
-			c.mu.Lock()
-			c.rest, c.writing = nil, false
-			if err != nil {
-				c.unwritten(at + n)
-				c.killLocked(err)
+		for c.out.rest != nil {
+			if c.out.writeRest() { // then the peer's side has accepted the data
+				c.hear()
 			}
-			c.handLocked()
-			c.unpause()
-			if c.crowded {
+			c.role.outputChanged()
+			if c.out.refused {
 				c.mu.Unlock()
 				c.resume(&b)
 				b.flush()
 				c.mu.Lock()
 			}
 		}
-		c.closeWritten()
-		goodbye := c.goodbye
-		c.goodbye = nil
+		c.out.closeWritten()
+		c.role.outputChanged()
+		half := c.out.takeHalfClose()
 		c.mu.Unlock()
-		if goodbye != nil {
-			_ = goodbye.CloseWrite()
+		if half != nil {
+			_ = half.CloseWrite()
 		}
 		c.resume(&b)
 		b.flush()
 	}
 }
 
-// pause waits, for the reader, until its own peer has read enough of what it asked for.
-func (c *conn) pause() {
-	c.mu.Lock()
-	for !c.dead && c.out != nil && len(c.out.b) > pauseOutput {
-		c.paused = true
-		c.mu.Unlock()
-		<-c.room
-		c.mu.Lock()
-	}
-	c.mu.Unlock()
-}
-
-// resume lets blocked flows go on for which there is a window and room, and calls for whose headers there was none.
+// resume continues blocked flows while there is a window and room, and calls that wait for room for their headers.
 func (c *conn) resume(b *batch) {
 	for {
 		c.mu.Lock()
-		if c.crowded && (c.dead || c.out == nil || len(c.out.b) <= pauseOutput) {
-			c.crowded = false
-			b.pools = append(b.pools, c.pool)
+		if c.out.relieved() {
+			c.role.outputRelieved(b)
 		}
-		if c.blocked.first == nil || c.dead || c.send <= 0 || c.space() <= 0 {
+		if c.send.blocked.first == nil || c.out.dead || c.send.size <= 0 || c.out.space() <= 0 {
 			c.mu.Unlock()
 			return
 		}
-		f := c.blocked.pop()
-		k := f.call // with the lock, which a call takes on its way out
+		f := c.send.blocked.pop()
+		k := f.call // under the lock, which a call takes before it leaves
 		c.mu.Unlock()
 		k.mu.Lock()
-		// The call may be another one by now; then this does nothing, or what is due anyway.
+		// The call may have been reused by now. Then this does nothing, or only work that is due anyway.
 		f.pump(b)
-		k.settle(b)
+		k.closeFinished(b)
 		k.unlock(b)
 	}
 }
 
-// goAway says that the connection is over, and why, and closes it when that is written.
-func (c *conn) goAway(b *batch, code http2.ErrCode, reason string) {
+// sendData sends as much of p as the windows and the room allow, and returns how much. If p does not fit for a
+// reason other than the stream's own window, the flow continues when the connection can.
+func (c *conn) sendData(b *batch, f *flow, id uint32, p []byte, end bool) (sent int) {
+	if !c.begin(b) {
+		return 0
+	}
+	space, window := c.out.space(), c.divider.free(f)
+	for sent < len(p) {
+		n := min(len(p)-sent, maxFrame, f.send, window, space)
+		if n <= 0 {
+			break
+		}
+		var flags http2.Flags
+		if end && sent+n == len(p) {
+			flags = http2.FlagDataEndStream
+		}
+		c.out.pending.b = appendFrameHeader(c.out.pending.b, n, http2.FrameData, flags, id)
+		c.out.pending.b = append(c.out.pending.b, p[sent:sent+n]...)
+		sent += n
+		f.send -= n
+		c.send.size -= n
+		window -= n
+		space -= n
+	}
+	if sent > 0 {
+		c.role.sent(f, sent)
+	}
+	if sent < len(p) && f.send > 0 {
+		c.divider.keepBack(f, window)
+	}
+	c.end()
+	return sent
+}
+
+// sendEnd ends a stream after its data.
+func (c *conn) sendEnd(b *batch, id uint32) {
+	if c.begin(b) {
+		c.out.pending.b = appendFrameHeader(c.out.pending.b, 0, http2.FrameData, http2.FlagDataEndStream, id)
+		c.end()
+	}
+}
+
+// reset sends RST_STREAM for a stream. If the stream is in the table, the caller removes it.
+func (c *conn) reset(b *batch, id uint32, code http2.ErrCode) {
+	if c.begin(b) {
+		c.out.pending.b = appendRST(c.out.pending.b, id, code)
+		c.end()
+	}
+}
+
+// giveBack gives n bytes of a stream's window back to its sender.
+func (c *conn) giveBack(b *batch, id uint32, n int) {
+	if c.begin(b) {
+		c.out.pending.b = appendWindowUpdate(c.out.pending.b, id, n)
+		c.end()
+	}
+}
+
+// grant gives the connection's window back.
+func (c *conn) grant(b *batch) {
 	if !c.begin(b) {
 		return
 	}
-	last := c.lastID
-	if c.pool != nil {
-		// What it has not seen yet is for another one: see loseAll.
-		last, c.out.b = 0, c.out.b[:0]
+	if credit := c.recv.restore(); credit > 0 {
+		c.out.pending.b = appendWindowUpdate(c.out.pending.b, 0, credit)
 	}
-	c.out.b = appendGoAway(c.out.b, last, code, reason)
-	c.ending = true
+	c.end()
+}
+
+// answerPing appends the answer to a PING. The answer is written with the next output, or after ackDelay: gRPC
+// clients and servers send a PING with most of the data they receive, to measure their connection, and a write for
+// each answer would wake them needlessly while the current call has yet to be passed on.
+func (c *conn) answerPing(data [8]byte) {
+	c.mu.Lock()
+	if c.out.over() {
+		c.mu.Unlock()
+		return
+	}
+	c.out.ready()
+	c.out.pending.b = appendPing(c.out.pending.b, true, data)
+	c.end()
+	if !c.late.Swap(true) {
+		c.relay.acks.later(c)
+	}
+}
+
+// takeData handles the part of a DATA frame that concerns the connection. It removes the padding from the frame, and
+// returns the call that has the stream, or nil. due means that the connection's window must be given back.
+func (c *conn) takeData(f *frame) (k *call, due bool, err error) {
+	if f.id == 0 {
+		return nil, false, connError{http2.ErrCodeProtocol, "DATA on stream 0"}
+	}
+	n := len(f.payload)
+	if err := unpad(f); err != nil {
+		return nil, false, err
+	}
+	c.mu.Lock()
+	ok, due := c.recv.take(n)
+	k = c.calls.get(f.id)
+	c.live.answer()
 	c.mu.Unlock()
+	if !ok {
+		return nil, false, connError{http2.ErrCodeFlowControl, "DATA beyond the connection's window"}
+	}
+	return k, due, nil
+}
+
+// errWindow ends the connection of a peer that opens the connection's window too far.
+var errWindow = connError{http2.ErrCodeFlowControl, "the connection's window is too large"}
+
+// widenStream changes the window of a stream by n for the peer, which must be allowed to. k has, or had, the stream.
+func (c *conn) widenStream(k *call, id uint32, n int) {
+	k.mu.Lock()
+	defer k.unlock(&c.batch)
+	flow := k.flowTo(c, id)
+	switch {
+	case flow == nil:
+	case n == 0:
+		flow.sinkViolated(&c.batch, http2.ErrCodeProtocol)
+	case !flow.widen(&c.batch, n):
+		flow.sinkViolated(&c.batch, http2.ErrCodeFlowControl)
+	default:
+		k.closeFinished(&c.batch)
+	}
+}
+
+// onSettings applies and acknowledges the peer's SETTINGS, and returns them. announced is false if the frame is an
+// acknowledgment.
+func (c *conn) onSettings(f frame) (s settings, announced bool, err error) {
+	ack, err := checkSettings(f)
+	if err != nil || ack {
+		return s, false, err
+	}
+	s = c.theirs // only the reader changes these
+	if !s.known {
+		s.known, s.streams = true, unboundedStreams
+	}
+	if s, err = s.read(f.payload); err != nil {
+		return s, false, err
+	}
+	return s, true, c.adopt(s)
+}
+
+// adopt applies the peer's settings and acknowledges them. All output after the acknowledgment obeys them, and no
+// output before it makes use of larger limits (RFC 9113, section 6.5.3): smaller windows are applied before the
+// acknowledgment, larger ones after it.
+func (c *conn) adopt(s settings) error {
+	delta := s.window - c.theirs.window
+	if delta < 0 {
+		c.mu.Lock()
+		c.theirs.window = s.window
+		calls := c.calls.all()
+		c.mu.Unlock()
+		if err := c.widenAll(calls, delta); err != nil {
+			return err
+		}
+	}
+	if !c.begin(&c.batch) {
+		return nil
+	}
+	c.out.pending.b = appendSettingsAck(c.out.pending.b)
+	c.theirs = s
+	c.out.enc.SetMax(s.least)
+	c.out.enc.SetMax(s.table)
+	var calls []slot
+	if delta > 0 {
+		calls = c.calls.all()
+	}
+	c.end()
+	return c.widenAll(calls, delta)
+}
+
+// widenAll changes the windows of the streams by delta.
+func (c *conn) widenAll(streams []slot, delta int) error {
+	for _, s := range streams {
+		if !c.widen(s, delta) {
+			return connError{http2.ErrCodeFlowControl, "the windows of streams become too large"}
+		}
+	}
+	return nil
+}
+
+// widen changes the window of a stream by delta. It returns false if the window becomes too large.
+func (c *conn) widen(s slot, delta int) bool {
+	k := s.call
+	k.mu.Lock()
+	defer k.unlock(&c.batch)
+	flow := k.flowTo(c, s.id)
+	if flow == nil {
+		return true
+	}
+	ok := flow.widen(&c.batch, delta)
+	k.closeFinished(&c.batch)
+	return ok
+}
+
+// silence holds how long a connection may be silent.
+type silence struct {
+	regular time.Duration // before it is sent a PING
+	quick   time.Duration // before it is sent a PING if calls have sent something
+	answer  time.Duration // before the PING must be answered
+}
+
+// open reports whether the connection is set up and not ending. c.mu is held.
+func (c *conn) open() bool { return !c.out.over() && c.theirs.known }
+
+// look ends the connection if something that it waits for has not come in time, and sends a PING if one is due. c.mu
+// is held.
+func (c *conn) look(b *batch, now time.Duration, s silence) {
+	o := &c.relay.opts
+	switch {
+	case c.out.dead:
+	case c.out.ending:
+		if c.out.late(now, o.PingTimeout) {
+			c.killLocked(errSlow)
+		}
+	case !c.theirs.known:
+		if now-c.began > o.HandshakeTimeout {
+			c.killLocked(errHandshake)
+		}
+	case c.live.unanswered(now) > 0:
+		if c.live.unanswered(now) > s.answer {
+			c.killLocked(errSilent)
+		}
+	case c.live.pingDue(now, s.regular, s.quick):
+		c.touch(b)
+		c.out.pending.b = appendPing(c.out.pending.b, false, ourPing)
+	}
 }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// counter keeps what it is to count until the test lets it go.
+// counter holds back its counts until the test releases them.
 type counter struct {
 	unwritable error
 	asked      chan interface{ Counted(error) }
@@ -39,7 +39,7 @@ func TestCountedBeforeAcknowledged(t *testing.T) {
 			p := b.accept()
 			next(p, anyHeaders)
 			p.answer(1)
-			// Headers and data pass, the end waits.
+			// Headers and data pass; the end waits.
 			next(client, func(f *http2.DataFrame) bool { return len(f.Data()) == 8 })
 			done := <-counter.asked
 			client.must(client.WritePing(false, [8]byte{1}))
@@ -88,12 +88,15 @@ func TestNotCounted(t *testing.T) {
 	next(client, func(f *http2.PingFrame) bool { return f.IsAck() })
 	done.Counted(nil)
 
-	// What cannot be counted is not sent.
+	// A call that cannot be counted is not sent.
 	counter.unwritable = errors.New("read-only")
 	client.call(5, true)
 	client.wantStatus(5, 14)
 	p.must(p.WritePing(false, [8]byte{1}))
-	if _, ok := next(p, func(f http2.Frame) bool { _, ok := f.(*http2.PingFrame); return ok || f.Header().StreamID == 5 }).(*http2.PingFrame); !ok {
+	if _, ok := next(p, func(f http2.Frame) bool {
+		_, ok := f.(*http2.PingFrame)
+		return ok || f.Header().StreamID == 5
+	}).(*http2.PingFrame); !ok {
 		t.Error("the call was sent to the backend")
 	}
 }

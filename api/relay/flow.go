@@ -1,50 +1,49 @@
 package relay
 
-import "golang.org/x/net/http2"
+import (
+	"golang.org/x/net/http2"
+
+	"github.com/core-tools/hsu-master/api/relay/peers"
+)
 
 const (
-	// mostWindow is how far the window of a stream grows whose data moves freely.
+	// mostWindow is the largest window of a stream, to which the window grows if the data moves freely.
 	mostWindow = 1 << 20
-	// budgetGrown is how far the windows of all answers to a client grow together, beyond the firstWindow of each. It may
-	// stop to read at any time, and then as much waits for it: what was granted is not too much afterwards.
-	budgetGrown = 8 << 20
-	// shares of what may be queued for all are what a client has where half of it is taken.
-	shares = 32
-	// mostKept of a request is kept for a second attempt, if the call may need one.
+	// mostKept bounds the part of a request that is kept for a second attempt, if the call may need one.
 	mostKept = 64 << 10
-	// budgetUp of what is queued for a client's calls stops the client. The others are not touched. Where there is more
-	// than budgetKept, or a quarter of what may be queued for all, nothing is kept for a second attempt: that leaves with
-	// an answer only, for which the backend may need what the client is stopped from sending.
-	budgetUp   = 4 << 20
-	budgetKept = budgetUp / 4
-	// budgetHeaders of what is kept for the calls of a client that no backend has answered yet ends those that bring
-	// more. It is apart from budgetUp, for the same reason.
+	// budgetHeaders bounds the headers that are kept for those calls of a client that no backend has answered yet.
+	// Calls that exceed it end. It is separate from budgetUp for the same reason.
 	budgetHeaders = 4 << 20
 )
 
-// flow is one direction of a call: the bytes, the windows on both sides and the end. call.mu guards it, but for its
-// place in a list, which the sink's conn.mu guards.
+// flow is one direction of a call: the data, the windows on both sides, and the end. call.mu guards it, except for
+// its place in a list, which the sink's conn.mu guards.
 type flow struct {
 	call *call
 	q    queue
 	msg  messages
 
-	send     int // what the sink's stream takes
-	recv     int // what the source may still send
-	window   int // what recv is brought up to
-	credit   int // moved on, and not given back to the source yet
-	replay   int // of what is queued, how much has been given credit for already
-	counted  int // of the queue in the budget
-	grown    int // what the window has taken of budgetGrown
+	send     int // bytes that the sink's stream accepts
+	recv     int // bytes that the source may still send
+	window   int // the size to which credit restores recv
+	credit   int // bytes that have been sent on, and not been given back to the source yet
+	replay   int // queued bytes for which credit was given already
+	counted  int // bytes of the queue that the client is counted for
+	grown    int // growth of window, taken from budgetGrown
 	declared int64
 
-	ended    bool   // END_STREAM has arrived
-	endSent  bool   // END_STREAM has been sent
-	stalled  bool   // something was queued since credit was last given
-	trailers *chunk // the headers that end the flow
+	ended    bool     // END_STREAM has arrived
+	endSent  bool     // END_STREAM has been sent
+	stalled  bool     // data was queued since credit was last given
+	trailers keptList // the headers that end the flow
 
 	next, prev *flow
 	listed     bool
+
+	// Only of a flow to a backend; its conn.mu guards these, like the place in a list.
+	by     *clientConn
+	unread int  // bytes sent that the backend has not read
+	parked bool // in the uplink's list
 }
 
 // flows is a list of flows.
@@ -89,26 +88,26 @@ func (l *flows) remove(f *flow) {
 
 func (f *flow) upward() bool { return f == &f.call.up }
 
-// sink is where the flow goes, nil where nowhere.
+// sink returns the stream to which the flow goes, or nil if there is none.
 func (f *flow) sink() (*conn, uint32) {
 	if f.upward() {
-		return f.call.backend, f.call.backendID
+		return f.call.backendStream()
 	}
-	return f.call.client, f.call.clientID
+	return f.call.clientStream()
 }
 
-// source is where it comes from, nil where the source takes no credit any more.
+// source returns the stream from which the flow comes, or nil if that accepts no more credit.
 func (f *flow) source() (*conn, uint32) {
 	if f.ended {
 		return nil, 0
 	}
 	if f.upward() {
-		return f.call.client, f.call.clientID
+		return f.call.clientStream()
 	}
-	return f.call.backend, f.call.backendID
+	return f.call.backendStream()
 }
 
-// data takes in what has arrived, p, of a frame of n bytes of the window, and sends what can be sent.
+// data handles the data p of a frame that takes n bytes of the window, and sends as much as can be sent.
 func (f *flow) data(b *batch, p []byte, n int, end bool) {
 	f.recv -= n
 	if pad := n - len(p); pad > 0 {
@@ -118,7 +117,7 @@ func (f *flow) data(b *batch, p []byte, n int, end bool) {
 	sent := 0
 	if f.q.unsent == 0 && len(p) > 0 {
 		if c, id := f.sink(); c != nil {
-			last := end && f.trailers == nil
+			last := end && !f.trailers.kept()
 			sent = c.sendData(b, f, id, p, last)
 			f.endSent = last && sent == len(p)
 		}
@@ -140,20 +139,24 @@ func (f *flow) data(b *batch, p []byte, n int, end bool) {
 	}
 }
 
-// boundKept gives up a second attempt whose request would be too much to keep. What has not been sent is not given up:
-// it is there anyway.
+// declare checks the arriving data against the content-length, if there was one.
+func (f *flow) declare(n int, end bool) bool {
+	if f.declared < 0 {
+		return true
+	}
+	f.declared -= int64(n)
+	return f.declared >= 0 && (!end || f.declared == 0)
+}
+
+// boundKept gives up a second attempt if too much of the request would have to be kept for it. A request of which
+// nothing has been sent is not affected, since all of it is queued anyway.
 func (f *flow) boundKept() {
-	if f.q.keep && f.q.kept > 0 && (f.q.kept+f.q.unsent > mostKept || f.call.client.keepsNothing()) {
+	if f.q.keep && f.q.kept > 0 && (f.q.kept+f.q.unsent > mostKept || f.call.client.backlog.dropReplay()) {
 		f.q.release()
 	}
 }
 
-// keepsNothing tells that a client's calls are to give up second attempts, so that it need not be stopped.
-func (c *conn) keepsNothing() bool {
-	return c != nil && (c.queued() > budgetKept || c.guard.withheld.Load() || c.relay.queued.Load() > int64(c.relay.opts.MaxBuffered)/4)
-}
-
-// pump sends what is queued, as far as it goes.
+// pump sends queued data, as much as the windows and the room allow.
 func (f *flow) pump(b *batch) {
 	c, id := f.sink()
 	if c == nil || f.endSent {
@@ -161,7 +164,7 @@ func (f *flow) pump(b *batch) {
 	}
 	for f.q.unsent > 0 {
 		p := f.q.peek()
-		last := f.ended && f.trailers == nil && len(p) == f.q.unsent
+		last := f.ended && !f.trailers.kept() && len(p) == f.q.unsent
 		n := c.sendData(b, f, id, p, last)
 		f.q.advance(n)
 		f.boundKept()
@@ -179,27 +182,23 @@ func (f *flow) pump(b *batch) {
 	}
 }
 
-// sendEnd ends the flow at its sink, behind all data.
+// sendEnd ends the flow at its sink, after all data.
 func (f *flow) sendEnd(b *batch) {
 	c, id := f.sink()
-	if c == nil || f.call.holding && !f.upward() {
+	if c == nil || f.call.count == holding && !f.upward() {
 		return
 	}
 	f.endSent = true
-	if f.trailers == nil {
-		if c.begin(b) {
-			c.out.b = appendFrameHeader(c.out.b, 0, http2.FrameData, http2.FlagDataEndStream, id)
-			c.end()
-		}
+	if !f.trailers.kept() {
+		c.sendEnd(b, id)
 		return
 	}
-	c.sendHeaders(b, id, f.trailers.b, true)
-	f.trailers.free()
-	f.trailers = nil
+	f.call.client.sendHeaders(b, id, f.trailers.bytes(), true)
+	f.trailers.drop()
 }
 
-// give returns credit for n bytes to the source, when enough has come together. A window that data moves through
-// without waiting grows.
+// give returns credit for n bytes to the source, once half of a window has collected. A window through which data
+// moves without waiting doubles.
 func (f *flow) give(b *batch, n int) {
 	f.credit += n
 	if f.credit < f.window/2 {
@@ -217,46 +216,34 @@ func (f *flow) give(b *batch, n int) {
 	f.stalled = f.q.unsent > 0
 	f.credit = 0
 	f.recv += grant
-	if c.begin(b) {
-		c.out.b = appendWindowUpdate(c.out.b, id, grant)
-		c.end()
-	}
+	c.giveBack(b, id, grant)
 }
 
-// takeGrowth takes n out of what the windows of the client's answers may grow, where it is there. What the client sends is
-// bounded by the window of its connection.
+// takeGrowth takes n bytes from the budget by which the windows of the client's streams may grow, if there are as
+// many.
 func (f *flow) takeGrowth(n int) bool {
 	client := f.call.client
-	if client == nil {
-		return false
-	}
-	if f.upward() {
-		return client.queued() < budgetUp/2
-	}
-	if client.guard.grown.Add(int64(n)) > budgetGrown {
-		client.guard.grown.Add(int64(-n))
+	if client == nil || f.upward() && client.backlog.queued() >= budgetUp/2 || !client.backlog.grow(n) {
 		return false
 	}
 	f.grown += n
 	return true
 }
 
-// account keeps the client's budget, and lets a client go on that was stopped for it.
+// account updates the bytes that the client is counted for, and continues a client that was stopped because of
+// them.
 func (f *flow) account(b *batch) {
 	n := f.q.unsent + f.q.kept
 	client := f.call.client
 	if n == f.counted || client == nil {
 		return
 	}
-	client.guard.queued.Add(int64(n - f.counted))
-	f.call.relay.queued.Add(int64(n - f.counted))
+	client.member.Hold(peers.Data, n-f.counted)
 	f.counted = n
-	if client.guard.withheld.Load() && !client.stopped(budgetUp/2) && client.guard.withheld.CompareAndSwap(true, false) {
-		client.grant(b)
-	}
+	client.goOn(b)
 }
 
-// widen adds to the sink's window; false where that is more than a window can be.
+// widen adds n to the sink's window. It returns false if the window becomes larger than a window may be.
 func (f *flow) widen(b *batch, n int) bool {
 	if f.send+n > maxWindow {
 		return false
@@ -268,35 +255,11 @@ func (f *flow) widen(b *batch, n int) bool {
 	return true
 }
 
-// sendData sends as much of p as the windows and the room allow, and returns how much. Where it is not the stream's
-// window that bounds it, the flow goes on when the connection can.
-func (c *conn) sendData(b *batch, f *flow, id uint32, p []byte, end bool) (sent int) {
-	if !c.begin(b) {
-		return 0
+// sinkViolated ends the call because the peer to which the flow goes has violated HTTP/2.
+func (f *flow) sinkViolated(b *batch, code http2.ErrCode) {
+	if f.upward() {
+		f.call.garbage(b, code, brokenRules)
+	} else {
+		f.call.clientViolated(b, code)
 	}
-	space := c.space()
-	for sent < len(p) {
-		n := min(len(p)-sent, maxFrame, f.send, c.send, space)
-		if n <= 0 {
-			break
-		}
-		var flags http2.Flags
-		if end && sent+n == len(p) {
-			flags = http2.FlagDataEndStream
-		}
-		c.out.b = appendFrameHeader(c.out.b, n, http2.FrameData, flags, id)
-		c.out.b = append(c.out.b, p[sent:sent+n]...)
-		sent += n
-		f.send -= n
-		c.send -= n
-		space -= n
-	}
-	if sent > 0 {
-		c.useful = true
-	}
-	if sent < len(p) && f.send > 0 {
-		c.blocked.push(f)
-	}
-	c.end()
-	return sent
 }

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 func TestQueue(t *testing.T) {
@@ -89,7 +91,8 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// Two clients share a backend connection. One does not read: its sender has to wait, and the other gets all.
+// Two clients share a backend connection. One client does not read: its sender must wait, and the other receives
+// everything.
 func TestSlowReaderHoldsUpItselfOnly(t *testing.T) {
 	b := newRawBackend(t)
 	r, addr := startRelay(t, Options{MaxBackendConns: 1}, b.endpoint)
@@ -103,7 +106,7 @@ func TestSlowReaderHoldsUpItselfOnly(t *testing.T) {
 	next(p, anyHeaders)
 	p.headers(1, false, ":status", "200", "content-type", "application/grpc")
 	p.headers(3, false, ":status", "200", "content-type", "application/grpc")
-	// The whole window of the slow one's stream, on a connection whose own window stays open.
+	// Use up the window of the slow client's stream, on a connection whose own window stays open.
 	window := firstWindow
 	p.must(p.WriteData(1, false, []byte{0, 0, 16, 0, 0}))
 	window -= 5
@@ -118,7 +121,7 @@ func TestSlowReaderHoldsUpItselfOnly(t *testing.T) {
 			t.Fatalf("%d bytes", len(f.Data()))
 		}
 	}
-	// One byte more than the window is against the rules, and ends that call alone.
+	// One byte beyond the window violates the protocol, and ends only that call.
 	if n := r.Stats().Queued; n > firstWindow {
 		t.Errorf("%d bytes are queued", n)
 	}
@@ -141,7 +144,7 @@ func TestWindowsOfAClient(t *testing.T) {
 		t.Fatalf("%d bytes with a window of 10", len(f.Data()))
 	}
 	got := 10
-	// The windows of streams that are open change with the setting; it may make them negative.
+	// A new initial window changes the windows of open streams too, and may make them negative.
 	client.must(client.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 30}))
 	got += len(next(client, func(f *http2.DataFrame) bool { return true }).Data())
 	client.must(client.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}))
@@ -166,7 +169,7 @@ func TestWindowsOfAClient(t *testing.T) {
 	client.wantGoAway(http2.ErrCodeFlowControl)
 }
 
-// The last value counts where one frame sets the windows several times, and only that.
+// If one frame sets the window several times, only the last value counts.
 func TestWindowThatIsSetTwiceInAFrame(t *testing.T) {
 	ep, _ := startBackend(t, echo{})
 	_, addr := startRelay(t, Options{}, ep)
@@ -197,7 +200,7 @@ func TestTableSizeOfAClient(t *testing.T) {
 	}
 }
 
-// Much more than any window goes through one stream, and little memory with it.
+// One stream carries much more data than any window, with little memory.
 func TestBulkNeedsLittleMemory(t *testing.T) {
 	ep, _ := startBackend(t, echo{})
 	r, addr := startRelay(t, Options{}, ep)
@@ -217,7 +220,7 @@ func TestBulkNeedsLittleMemory(t *testing.T) {
 		}
 		sent <- s.CloseSend()
 	}()
-	// Nobody reads: the sender comes to a stop, long before all is in.
+	// Nothing is read: the sender must stop long before everything is sent.
 	deadline := time.Now().Add(200 * time.Millisecond)
 	for time.Now().Before(deadline) {
 		runtime.Gosched()
@@ -240,12 +243,12 @@ func TestBulkNeedsLittleMemory(t *testing.T) {
 	}
 }
 
-// A client that stops reading all of many answers gets them whole when it goes on.
+// A client that stops reading many answers receives all of them in full when it reads on.
 func TestManyAnswersThatAreReadLate(t *testing.T) {
 	const message = 64 << 10
 	for name, c := range map[string]struct {
 		calls, messages int
-		before          int // messages of each that are read before the pause
+		before          int // messages of each answer that are read before the pause
 	}{
 		"from the start":        {600, 3, 0},
 		"after they were quick": {32, 40, 24},
@@ -253,7 +256,7 @@ func TestManyAnswersThatAreReadLate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ep, _ := startBackend(t, echo{})
 			r, addr := startRelay(t, Options{}, ep)
-			// Windows of its own: else it makes them larger, and may take in all by itself.
+			// Fixed windows: otherwise the client enlarges them, and may receive everything without reading.
 			client, ctx := dial(t, addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
 				grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(16<<20)), timeout(t)
 			in := &testpb.StreamingOutputCallRequest{}
@@ -290,15 +293,15 @@ func TestManyAnswersThatAreReadLate(t *testing.T) {
 				})
 			}
 			begun.Wait()
-			// Each answer comes to where its window is used up, but for credit that is not worth giving yet.
+			// Each answer stops when its window is used up, except for credit too small to be given yet.
 			var most int64
-			for deadline := time.Now().Add(20 * time.Second); most < int64(c.calls*firstWindow/2); most = r.Stats().Queued {
+			for deadline := time.Now().Add(patience); most < int64(c.calls*firstWindow/2); most = r.Stats().Queued {
 				if time.Now().After(deadline) {
 					t.Fatalf("%d bytes wait", most)
 				}
 				time.Sleep(time.Millisecond)
 			}
-			// More may come, which makes the bound worth looking at; nothing depends on it.
+			// More data may arrive, which makes the bound a better test. The test does not depend on it.
 			for last := time.Now(); time.Since(last) < 100*time.Millisecond; time.Sleep(time.Millisecond) {
 				if n := r.Stats().Queued; n > most {
 					most, last = n, time.Now()
@@ -313,13 +316,15 @@ func TestManyAnswersThatAreReadLate(t *testing.T) {
 	}
 }
 
-// lamenting is echo that tells of answers which could not be sent.
+// lamenting is like echo, but reports answers that could not be sent.
 type lamenting struct {
 	echo
 	broken chan<- struct{}
 }
 
-func (b lamenting) StreamingOutputCall(in *testpb.StreamingOutputCallRequest, stream grpc.ServerStreamingServer[testpb.StreamingOutputCallResponse]) error {
+func (b lamenting) StreamingOutputCall(
+	in *testpb.StreamingOutputCallRequest, stream grpc.ServerStreamingServer[testpb.StreamingOutputCallResponse],
+) error {
 	err := b.echo.StreamingOutputCall(in, stream)
 	if err != nil {
 		b.broken <- struct{}{}
@@ -327,14 +332,15 @@ func (b lamenting) StreamingOutputCall(in *testpb.StreamingOutputCallRequest, st
 	return err
 }
 
-// Where clients hold much of what all may, answers to those that hold the most are broken off, and not to the others.
+// If clients hold much of the shared memory, answers to the clients that hold the most are terminated, and no
+// others.
 func TestOneThatDoesNotReadHarmsNoOther(t *testing.T) {
 	const most, message = 4 << 20, 100_000
 	broken := make(chan struct{}, 1000)
 	ep, _ := startBackend(t, lamenting{broken: broken})
 	r, addr := startRelay(t, Options{MaxBuffered: most}, ep)
 	in := &testpb.StreamingOutputCallRequest{}
-	for range 20 { // more than the widest window and what the server keeps for itself
+	for range 20 { // more than the largest window and the server's own buffers
 		in.ResponseParameters = append(in.ResponseParameters, &testpb.ResponseParameters{Size: message})
 	}
 	begin := func(calls int) (all []grpc.ServerStreamingClient[testpb.StreamingOutputCallResponse]) {
@@ -357,7 +363,7 @@ func TestOneThatDoesNotReadHarmsNoOther(t *testing.T) {
 		}
 	}
 	modest := begin(1)[0]
-	for deadline := time.Now().Add(20 * time.Second); r.Stats().Queued < firstWindow/2; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); r.Stats().Queued < firstWindow/2; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d bytes wait", r.Stats().Queued)
 		}
@@ -365,14 +371,15 @@ func TestOneThatDoesNotReadHarmsNoOther(t *testing.T) {
 	greedy := begin(200)
 	select {
 	case <-broken:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("%d bytes wait, and nothing was broken off", r.Stats().Queued)
 	}
 	if n := r.Stats().Queued; n > most*3/4 {
 		t.Errorf("%d bytes wait, want about half of %d", n, most)
 	}
 	for _, s := range greedy {
-		if err := read(s); !errors.Is(err, io.EOF) && status.Code(err) != codes.ResourceExhausted && status.Code(err) != codes.Internal {
+		if err := read(s); !errors.Is(err, io.EOF) &&
+			status.Code(err) != codes.ResourceExhausted && status.Code(err) != codes.Internal {
 			t.Errorf("of the client that holds the most: %v", err)
 		}
 	}
@@ -381,7 +388,8 @@ func TestOneThatDoesNotReadHarmsNoOther(t *testing.T) {
 	}
 }
 
-// What is kept for second attempts does not stop a client whose calls are answered only after all has been sent.
+// Data kept for second attempts does not stop a client whose calls are answered only after everything has been
+// sent.
 func TestKeptRequestsStopNobody(t *testing.T) {
 	for name, c := range map[string]struct{ calls, size, buffered int }{
 		"just more than the window": {75, 60_000, 0},
@@ -399,17 +407,19 @@ func TestKeptRequestsStopNobody(t *testing.T) {
 				s, err := client.StreamingInputCall(ctx)
 				ends.Go(func() {
 					for sent := 0; err == nil && sent < c.size; sent += 10_000 {
-						err = s.Send(&testpb.StreamingInputCallRequest{Payload: &testpb.Payload{Body: make([]byte, 10_000)}})
+						err = s.Send(&testpb.StreamingInputCallRequest{
+							Payload: &testpb.Payload{Body: make([]byte, 10_000)},
+						})
 					}
 					all.Done()
 					if err != nil && !errors.Is(err, io.EOF) {
 						t.Errorf("not all could be sent: %v", err)
 						return
 					}
-					all.Wait() // only now the servers may answer
+					all.Wait() // the servers may answer only now
 					out, err := s.CloseAndRecv()
 					if status.Code(err) == codes.ResourceExhausted && c.buffered > 0 {
-						return // what has not been sent yet may be too much as well; that it does not stand still is all
+						return // unsent data may exceed the limit as well; it only matters that the call ends
 					}
 					if err != nil || int(out.GetAggregatedPayloadSize()) != c.size {
 						t.Errorf("%d bytes, %v", out.GetAggregatedPayloadSize(), err)
@@ -419,4 +429,34 @@ func TestKeptRequestsStopNobody(t *testing.T) {
 			ends.Wait()
 		})
 	}
+}
+
+// Uploads that a backend does not read delay none of the same client's calls to others.
+func TestStalledUploadsHoldUpNoOtherService(t *testing.T) {
+	const uploads, size = 3 * budgetUp / 60_000, 60_000
+	stalled := newRawBackend(t)
+	ep, _ := startBackend(t, echo{})
+	registry := services.New()
+	registry.Add(stalled.endpoint, "stalled.Service")
+	r, addr := startRelay(t, Options{Registry: registry, MinPing: time.Nanosecond}, ep)
+	client := rawClient(t, addr)
+	for i := range uint32(uploads) {
+		client.headers(2*i+1, false, ":method", "POST", ":scheme", "http",
+			":path", "/stalled.Service/Upload", ":authority", "test",
+			"content-type", "application/grpc", "te", "trailers")
+		for sent := 0; sent < size; sent += 15_000 {
+			client.must(client.WriteData(2*i+1, false, make([]byte, 15_000))) // of empty messages
+		}
+		if i%32 == 31 { // so that the client's window is given back before it is used up
+			client.must(client.WritePing(false, [8]byte{1}))
+			next(client, func(f *http2.PingFrame) bool { return f.IsAck() })
+		}
+	}
+	if n := r.Stats().Queued; n < budgetUp {
+		t.Fatalf("only %d bytes wait", n)
+	}
+	const id = 2*uploads + 1
+	client.call(id, false)
+	client.request(id, 10_000, true)
+	client.wantStatus(id, codeOK)
 }

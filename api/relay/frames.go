@@ -8,17 +8,17 @@ import (
 
 const (
 	frameHeader = 9
-	// maxFrame is the largest payload that we take, and the largest that we send whatever the peer would take: so that
-	// streams of one connection alternate, as they do without a relay.
+	// maxFrame is the largest payload that the relay accepts, and the largest that it sends even if the peer
+	// accepts more, so that streams of one connection alternate as they do without a relay.
 	maxFrame = 16 << 10
 	maxID    = 1<<31 - 1
-	// maxWindow is the largest flow-control window there is.
+	// maxWindow is the largest flow-control window.
 	maxWindow = 1<<31 - 1
-	// firstWindow is what a window is until something else is said.
+	// firstWindow is the initial size of a window.
 	firstWindow = 65535
 )
 
-// frame is the header of one, and its payload, which lies in the read buffer.
+// frame is a frame's header and its payload, which lies in the read buffer.
 type frame struct {
 	kind    http2.FrameType
 	flags   http2.Flags
@@ -26,8 +26,8 @@ type frame struct {
 	payload []byte
 }
 
-// nextFrame splits the first frame off b. It returns ok false where b does not hold all of it, and an error where it
-// is larger than we allow.
+// nextFrame splits the first frame off b. ok is false if b does not hold all of the frame. err is set if the frame
+// is larger than maxFrame.
 func nextFrame(b []byte) (f frame, rest []byte, ok bool, err error) {
 	if len(b) < frameHeader {
 		return f, b, false, nil
@@ -46,7 +46,7 @@ func nextFrame(b []byte) (f frame, rest []byte, ok bool, err error) {
 	return f, b[frameHeader+n:], true, nil
 }
 
-// connError ends a connection.
+// connError is an error that ends a connection.
 type connError struct {
 	code   http2.ErrCode
 	reason string
@@ -54,7 +54,7 @@ type connError struct {
 
 func (e connError) Error() string { return e.code.String() + ": " + e.reason }
 
-// unpad takes the padding off the payload of a DATA or HEADERS frame.
+// unpad removes the padding from the payload of a DATA or HEADERS frame.
 func unpad(f *frame) error {
 	if f.flags&http2.FlagDataPadded == 0 {
 		return nil
@@ -71,8 +71,70 @@ func unpad(f *frame) error {
 	return nil
 }
 
+// parseReset returns the code of an RST_STREAM frame.
+func parseReset(f frame) (http2.ErrCode, error) {
+	if len(f.payload) != 4 {
+		return 0, connError{http2.ErrCodeFrameSize, "RST_STREAM of a wrong size"}
+	}
+	return http2.ErrCode(binary.BigEndian.Uint32(f.payload)), nil
+}
+
+// parseWindowUpdate returns the bytes of a WINDOW_UPDATE frame, which are not 0 if the frame is about the connection.
+func parseWindowUpdate(f frame) (n int, err error) {
+	if len(f.payload) != 4 {
+		return 0, connError{http2.ErrCodeFrameSize, "WINDOW_UPDATE of a wrong size"}
+	}
+	n = int(binary.BigEndian.Uint32(f.payload) & maxID)
+	if f.id == 0 && n == 0 {
+		return 0, connError{http2.ErrCodeProtocol, "WINDOW_UPDATE of nothing"}
+	}
+	return n, nil
+}
+
+// parsePing returns the data of a PING frame.
+func parsePing(f frame) (data [8]byte, ack bool, err error) {
+	switch {
+	case f.id != 0:
+		return data, false, connError{http2.ErrCodeProtocol, "PING on a stream"}
+	case len(f.payload) != 8:
+		return data, false, connError{http2.ErrCodeFrameSize, "PING of a wrong size"}
+	}
+	return [8]byte(f.payload), f.flags&http2.FlagPingAck != 0, nil
+}
+
+// parseGoAway returns the newest stream that the sender of a GOAWAY frame may still serve.
+func parseGoAway(f frame) (last uint32, err error) {
+	switch {
+	case f.id != 0:
+		return 0, connError{http2.ErrCodeProtocol, "GOAWAY on a stream"}
+	case len(f.payload) < 8:
+		return 0, connError{http2.ErrCodeFrameSize, "GOAWAY of a wrong size"}
+	}
+	return binary.BigEndian.Uint32(f.payload) & maxID, nil
+}
+
+// checkOther checks a frame of a kind that the relay does not use.
+func checkOther(f frame) error {
+	switch f.kind {
+	case http2.FramePushPromise:
+		return connError{http2.ErrCodeProtocol, "PUSH_PROMISE"}
+	case http2.FramePriority:
+		switch {
+		case f.id == 0:
+			return connError{http2.ErrCodeProtocol, "PRIORITY on stream 0"}
+		case len(f.payload) != 5:
+			return connError{http2.ErrCodeFrameSize, "PRIORITY of a wrong size"}
+		case binary.BigEndian.Uint32(f.payload)&maxID == f.id:
+			return connError{http2.ErrCodeProtocol, "a stream that depends on itself"}
+		}
+	default:
+	}
+	return nil
+}
+
 func appendFrameHeader(b []byte, n int, kind http2.FrameType, flags http2.Flags, id uint32) []byte {
-	return append(b, byte(n>>16), byte(n>>8), byte(n), byte(kind), byte(flags), byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
+	return append(b, byte(n>>16), byte(n>>8), byte(n), byte(kind), byte(flags),
+		byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 }
 
 func appendRST(b []byte, id uint32, code http2.ErrCode) []byte {
@@ -114,8 +176,8 @@ func appendSettingsAck(b []byte) []byte {
 	return appendFrameHeader(b, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
 }
 
-// sealHeaders makes frames of a header block that was appended to b behind room for a frame header at position at:
-// one HEADERS frame, and CONTINUATION frames where it is larger than most.
+// sealHeaders turns a header block into frames. The block was appended to b after room for a frame header at
+// position at. It becomes one HEADERS frame, and CONTINUATION frames if the block is larger than most.
 func sealHeaders(b []byte, at int, id uint32, end bool, most int) []byte {
 	var flags http2.Flags
 	if end {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// FuzzNextFrame holds the frame reader against x/net's.
+// FuzzNextFrame compares the frame reader with x/net's.
 func FuzzNextFrame(f *testing.F) {
 	f.Add([]byte{0, 0, 3, 0, 1, 0, 0, 0, 1, 'a', 'b', 'c', 0, 0, 0, 4, 1, 0, 0, 0, 0})
 	f.Add([]byte{0, 0, 4, 0, 9, 0, 0, 0, 1, 2, 'b', 0, 0})
@@ -30,10 +30,11 @@ func FuzzNextFrame(f *testing.F) {
 				return
 			}
 			if theirErr != nil {
-				return // it looks into frames, too
+				return // x/net also checks the contents of frames
 			}
 			h := theirs.Header()
-			if h.Type != frame.kind || h.Flags != frame.flags || h.StreamID != frame.id || int(h.Length) != len(frame.payload) {
+			if h.Type != frame.kind || h.Flags != frame.flags || h.StreamID != frame.id ||
+				int(h.Length) != len(frame.payload) {
 				t.Fatalf("%v, want %v", frame, h)
 			}
 			if data, ok := theirs.(*http2.DataFrame); ok {
@@ -46,7 +47,7 @@ func FuzzNextFrame(f *testing.F) {
 	})
 }
 
-// script is frames for a fuzz target to begin with.
+// script holds frames that a fuzz target starts with.
 func script(write func(f *http2.Framer, headers func(pairs ...string) []byte)) []byte {
 	var out, block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
@@ -62,10 +63,13 @@ func script(write func(f *http2.Framer, headers func(pairs ...string) []byte)) [
 	return out.Bytes()
 }
 
-// FuzzClient feeds the relay with what a client may send. It must not panic, must end the connection when the client
-// does, must leave nothing behind, and must serve another.
+// FuzzClient sends the relay arbitrary input from a client. The relay must not panic, must end the connection when
+// the client does, must leave nothing behind, and must serve another client.
 func FuzzClient(f *testing.F) {
-	request := []string{":method", "POST", ":scheme", "http", ":path", "/" + serviceName + "/UnaryCall", ":authority", "a", "content-type", "application/grpc"}
+	request := []string{
+		":method", "POST", ":scheme", "http", ":path", "/" + serviceName + "/UnaryCall", ":authority", "a",
+		"content-type", "application/grpc",
+	}
 	f.Add(script(func(f *http2.Framer, h func(...string) []byte) {
 		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h(request...), EndHeaders: true})
 		_ = f.WriteData(1, true, []byte{0, 0, 0, 0, 0})
@@ -76,13 +80,19 @@ func FuzzClient(f *testing.F) {
 		_ = f.WriteRSTStream(3, http2.ErrCodeCancel)
 	}))
 	f.Add(script(func(f *http2.Framer, h func(...string) []byte) {
-		_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}, http2.Setting{ID: http2.SettingHeaderTableSize, Val: 0})
-		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h(request...), EndHeaders: true, Priority: http2.PriorityParam{StreamDep: 3}})
+		_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0},
+			http2.Setting{ID: http2.SettingHeaderTableSize, Val: 0})
+		_ = f.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: 1, BlockFragment: h(request...), EndHeaders: true,
+			Priority: http2.PriorityParam{StreamDep: 3},
+		})
 		_ = f.WriteData(1, false, make([]byte, 100))
 		_ = f.WriteWindowUpdate(1, 7)
 		_ = f.WriteWindowUpdate(0, 1<<30)
 		_ = f.WriteGoAway(0, http2.ErrCodeNo, nil)
-		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h("x", "y"), EndHeaders: true, EndStream: true})
+		_ = f.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: 1, BlockFragment: h("x", "y"), EndHeaders: true, EndStream: true,
+		})
 	}))
 	ep, _ := startBackend(f, echo{})
 	r, addr := startRelay(f, Options{}, ep)
@@ -113,15 +123,20 @@ func FuzzClient(f *testing.F) {
 	})
 }
 
-// FuzzBackend feeds the relay with what a backend may answer. The call must end with a status or a reset.
+// FuzzBackend sends the relay arbitrary input from a backend. The call must end with a status or a reset.
 func FuzzBackend(f *testing.F) {
 	f.Add(script(func(f *http2.Framer, h func(...string) []byte) {
-		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h(":status", "200", "content-type", "application/grpc"), EndHeaders: true})
+		_ = f.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: 1, BlockFragment: h(":status", "200", "content-type", "application/grpc"), EndHeaders: true,
+		})
 		_ = f.WriteData(1, false, []byte{0, 0, 0, 0, 1, 2})
-		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h("grpc-status", "0"), EndHeaders: true, EndStream: true})
+		_ = f.WriteHeaders(http2.HeadersFrameParam{
+			StreamID: 1, BlockFragment: h("grpc-status", "0"), EndHeaders: true, EndStream: true,
+		})
 	}))
 	f.Add(script(func(f *http2.Framer, h func(...string) []byte) {
-		_ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+		_ = f.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 0},
+			http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
 		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: h(":status", "100"), EndHeaders: true})
 		_ = f.WriteWindowUpdate(1, 5)
 		_ = f.WriteGoAway(0, http2.ErrCodeNo, nil)
@@ -144,7 +159,7 @@ func FuzzBackend(f *testing.F) {
 			go func() {
 				defer nc.Close()
 				_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
-				// After the headers have been read, or the answer could come before the call.
+				// Only after the headers have been read; otherwise the answer could precede the call.
 				_, _ = nc.Read(make([]byte, 1<<10))
 				_, _ = nc.Write(append(appendSettings(nil), answer...))
 				_ = nc.(*net.TCPConn).CloseWrite()
@@ -181,6 +196,6 @@ func FuzzBackend(f *testing.F) {
 }
 
 func isTimeout(err error) bool {
-	nerr, ok := err.(net.Error) //nolint:errorlint // of a copy, unwrapped
+	nerr, ok := err.(net.Error) //nolint:errorlint // io.Copy does not wrap it
 	return ok && nerr.Timeout()
 }

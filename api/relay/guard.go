@@ -5,84 +5,51 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/core-tools/hsu-master/api/relay/peers"
 )
 
 const (
-	// mostStrikes is how often a client may send a PING too soon, as in grpc-go.
+	// mostStrikes is the number of PINGs that a client may send too early, as in grpc-go.
 	mostStrikes = 2
-	// Frames that do nothing, and streams that are reset, are paid for from purses that fill with time and with what
-	// a client does in earnest.
-	nuisancePurse = 2000
-	nuisanceRate  = 200 // a second
-	resetPurse    = 2 * maxStreams
-	resetRate     = 500 // a second
+	// leastHeld is the smallest output that is worth counting.
+	leastHeld = 4 << 10
+	// updateCost is the cost of a WINDOW_UPDATE in units of work. Each time that data is sent to the client, this
+	// pays for two updates, and one more unit for each paidEach bytes, since some clients acknowledge little at a
+	// time.
+	updateCost = peers.Frame / 2
+	paidEach   = 512
+	// streamsPerUnit is the number of windows that one unit of work may change: changing a window takes a fifth of
+	// the time of a frame.
+	streamsPerUnit = 4
 )
 
-// guard is what a client can misuse, and how often it has. Its reader owns it, but for the atomic fields.
+var (
+	errIdleFrames = connError{http2.ErrCodeEnhanceYourCalm, "too many frames that do nothing"}
+	errResets     = connError{http2.ErrCodeEnhanceYourCalm, "too many streams reset"}
+)
+
+// guard counts how a client uses the features that it could misuse. The connection's reader owns it, except for the
+// atomic field and those that conn.mu guards.
 type guard struct {
-	preface  bool
-	old      bool         // TLS has not agreed on HTTP/2 with it
-	queued   atomic.Int64 // bytes that wait for the client's calls
-	headers  atomic.Int64 // bytes of the headers that are kept for them
-	grown    atomic.Int64 // bytes by which the windows of their answers have grown
-	withheld atomic.Bool  // the connection's window was not given back
+	member  *peers.Member
+	preface bool         // the preface has arrived
+	old     bool         // TLS has not negotiated HTTP/2
+	head    atomic.Int64 // when the head that is arriving began, on the relay's clock; 0: none is
 
 	strikes  int
 	lastPing time.Duration
-	nuisance purse
-	resets   purse
+	resetOut bool // too many streams were reset
+	input    int  // bytes that are held for frames and blocks that have arrived in part
+
+	// These are guarded by conn.mu.
+	output int  // bytes that are held because the socket has not accepted them
+	paid   int  // units of work that output has paid for
+	useful bool // something that answers a call has been sent since the last PING
 }
 
-// purse is a number of things that one may do. It fills up again with time.
-type purse struct {
-	spent float64
-	last  time.Duration
-}
-
-// spend takes one out, and tells whether there was one.
-func (p *purse) spend(now time.Duration, size, rate float64) bool {
-	p.spent = max(0, p.spent-rate*(now-p.last).Seconds())
-	p.last = now
-	p.spent++
-	return p.spent <= size
-}
-
-// earn puts n back.
-func (p *purse) earn(n float64) {
-	if p.spent > 0 {
-		p.spent = max(0, p.spent-n)
-	}
-}
-
-// frame counts a frame. It returns an error where there were too many that do nothing.
-func (g *guard) frame(f *frame, r *Relay) error {
-	switch f.kind {
-	case http2.FrameHeaders:
-		g.nuisance.earn(1)
-		return nil
-	case http2.FrameWindowUpdate, http2.FrameRSTStream, http2.FrameContinuation, http2.FramePushPromise, http2.FrameGoAway:
-		return nil
-	case http2.FrameData:
-		if len(f.payload) > 0 || f.flags&http2.FlagDataEndStream != 0 {
-			g.nuisance.earn(1)
-			return nil
-		}
-	case http2.FrameSettings:
-		if f.flags&http2.FlagSettingsAck != 0 && len(f.payload) == 0 {
-			return nil
-		}
-	case http2.FramePing:
-		// Those who measure a connection send one with each answer, and have those for nothing.
-		g.nuisance.earn(0.5)
-	default:
-	}
-	if !g.nuisance.spend(r.now(), nuisancePurse, nuisanceRate) {
-		return connError{http2.ErrCodeEnhanceYourCalm, "too many frames that do nothing"}
-	}
-	return nil
-}
-
-// ping tells whether a client may send a PING now. useful: something that answers a call went to it since the last.
+// ping reports whether a client may send a PING now. useful means that something that answers a call has been sent
+// to it since the last PING.
 func (g *guard) ping(now time.Duration, useful bool, least time.Duration) bool {
 	early := g.lastPing != 0 && now-g.lastPing < least
 	g.lastPing = now
@@ -95,30 +62,95 @@ func (g *guard) ping(now time.Duration, useful bool, least time.Duration) bool {
 	return g.strikes <= mostStrikes
 }
 
-// reset counts a stream that the client reset.
-func (g *guard) reset(now time.Duration) error {
-	if !g.resets.spend(now, resetPurse, resetRate) {
-		return connError{http2.ErrCodeEnhanceYourCalm, "too many streams reset"}
+// sent records that n bytes of data have been sent to the client. conn.mu is held.
+func (g *guard) sent(n int) {
+	g.useful = true
+	g.paid += 2*updateCost + n/paidEach
+}
+
+// takeUseful reports whether something that answers a call has been sent since it was last called. conn.mu is held.
+func (g *guard) takeUseful() (useful bool) {
+	useful, g.useful = g.useful, false
+	return useful
+}
+
+// takePaid returns the units of work that output has paid for since it was last called. conn.mu is held.
+func (g *guard) takePaid() (paid int) {
+	paid, g.paid = g.paid, 0
+	return paid
+}
+
+// noteHead records when the head that is arriving began: a header block, or a frame other than DATA.
+func (g *guard) noteHead(in *input, l *liveness) {
+	switch {
+	case !in.head():
+		g.head.Store(0)
+	case g.head.Load() == 0:
+		g.head.Store(l.heard.Load())
 	}
-	return nil
 }
 
-// ring remembers the ids of streams that ended last.
-type ring struct {
-	ids [32]uint32
-	at  int
+// headLate reports whether a head has been arriving for longer than most. It may be called by any goroutine.
+func (g *guard) headLate(now, most time.Duration) bool {
+	since := time.Duration(g.head.Load())
+	return since != 0 && now-since > most
 }
 
-func (r *ring) add(id uint32) {
-	r.ids[r.at] = id
-	r.at = (r.at + 1) % len(r.ids)
+// holdInput counts the bytes held for an incomplete frame and for an incomplete header block.
+func (g *guard) holdInput(in *input) {
+	if n := in.held(); n != g.input {
+		g.member.Hold(peers.Input, n-g.input)
+		g.input = n
+	}
 }
 
-func (r *ring) has(id uint32) bool {
-	for _, i := range r.ids {
-		if i == id {
-			return true
+// holdOutput counts the output that the socket has not accepted. conn.mu is held.
+func (g *guard) holdOutput(out *output) {
+	n := out.unaccepted()
+	if n < leastHeld {
+		n = 0
+	}
+	if n != g.output {
+		g.member.Hold(peers.Output, n-g.output)
+		g.output = n
+	}
+}
+
+// blame charges the client for a stream of that age whose end it has caused: by RST_STREAM, by a fault for which the
+// relay resets the stream, or by the end of its connection. It is called by the connection's reader.
+func (g *guard) blame(now, age time.Duration) {
+	if !g.member.Reset(now, age) {
+		g.resetOut = true
+	}
+}
+
+// frameCost returns the cost of a frame in units of work, without that of the streams whose windows it changes. A
+// frame that pays work back has a negative cost. begins means that the frame's stream is new.
+func frameCost(f *frame, begins bool) int {
+	switch f.kind {
+	case http2.FrameHeaders:
+		if begins {
+			return -peers.Frame
 		}
+	case http2.FrameData:
+		if f.flags&http2.FlagDataEndStream != 0 || !emptyData(f) {
+			return -peers.Frame
+		}
+	case http2.FrameContinuation:
+		return 1
+	case http2.FrameWindowUpdate:
+		return updateCost
+	case http2.FramePing:
+		return peers.Frame / 2 // clients that measure a connection send one with each response
+	default:
 	}
-	return false
+	return peers.Frame
+}
+
+// emptyData reports whether a DATA frame holds nothing but padding.
+func emptyData(f *frame) bool {
+	if f.flags&http2.FlagDataPadded == 0 || len(f.payload) == 0 {
+		return len(f.payload) == 0
+	}
+	return len(f.payload) == 1+int(f.payload[0])
 }

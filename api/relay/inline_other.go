@@ -2,11 +2,11 @@
 
 package relay
 
-// inline says that reads and writes which do not block are to be had.
+// inline is true if reads and writes that do not block are available.
 const inline = false
 
 type attempt struct{}
 
-func (c *conn) tryWrite([]byte) (int, error) { return 0, nil }
+func (s *socket) tryWrite([]byte) (int, error) { return 0, nil }
 
-func (c *conn) readRaw() error { return c.readPlain() }
+func (s *socket) readRaw(in *input, arrived func(n int) error) error { return in.readPlain(s, arrived) }

@@ -8,10 +8,10 @@ import (
 	"syscall"
 )
 
-// inline says that reads and writes which do not block are to be had.
+// inline is true if reads and writes that do not block are available.
 const inline = true
 
-// attempt is a write that does not block. It lives in the connection, so that a write allocates nothing.
+// attempt is a write that does not block. It is part of the socket, so that a write allocates nothing.
 type attempt struct {
 	p   []byte
 	n   int
@@ -37,14 +37,14 @@ func (a *attempt) try(fd uintptr) bool {
 	return true
 }
 
-// tryWrite writes what the socket takes now. Only one goroutine at a time may call it.
-func (c *conn) tryWrite(p []byte) (n int, err error) {
-	a := &c.attempt
+// tryWrite writes as much of p as the socket accepts now. Only one goroutine at a time may call it.
+func (s *socket) tryWrite(p []byte) (n int, err error) {
+	a := &s.attempt
 	if a.fn == nil {
 		a.fn = a.try
 	}
 	a.p, a.n, a.err = p, 0, nil
-	err = c.raw.Write(a.fn)
+	err = s.raw.Write(a.fn)
 	a.p = nil
 	if err == nil {
 		err = a.err
@@ -52,35 +52,39 @@ func (c *conn) tryWrite(p []byte) (n int, err error) {
 	return a.n, err
 }
 
-// readRaw reads and handles until the connection is over. The read buffer is held only while there is something in it.
-func (c *conn) readRaw() error {
-	err := c.raw.Read(c.readable)
-	if c.readErr != nil {
-		return c.readErr
+// readRaw is the read loop for a socket whose reads need not block. The input holds a buffer only while there is data
+// in it.
+func (s *socket) readRaw(in *input, arrived func(n int) error) error {
+	var failure error
+	err := s.raw.Read(func(fd uintptr) bool {
+		var again bool
+		again, failure = readAvailable(int(fd), in, arrived)
+		return !again
+	})
+	if failure != nil {
+		return failure
 	}
 	return err
 }
 
-// readable handles what there is to read. It returns false to wait for more.
-func (c *conn) readable(fd uintptr) bool {
+// readAvailable reads the available data. It returns true to wait for more.
+func readAvailable(fd int, in *input, arrived func(n int) error) (again bool, err error) {
 	for {
-		in := c.input()
-		n, err := syscall.Read(int(fd), in.b[len(in.b):cap(in.b)])
+		n, err := syscall.Read(fd, in.space())
 		switch {
 		case errors.Is(err, syscall.EAGAIN):
-			c.releaseInput()
-			return false
+			in.release()
+			return true, nil
 		case errors.Is(err, syscall.EINTR):
 			continue
 		case err == nil && n == 0:
 			err = io.EOF
 		}
 		if err == nil {
-			err = c.arrived(n)
+			err = arrived(n)
 		}
 		if err != nil {
-			c.readErr = err
-			return true
+			return false, err
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// lines is a log whose lines a test reads.
+// lines is a log whose lines a test can read.
 type lines struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -25,7 +25,7 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-// take returns what has been logged under that message.
+// take returns the lines that have been logged with that message.
 func (l *lines) take(t *testing.T, message string) (found []map[string]any) {
 	t.Helper()
 	l.mu.Lock()
@@ -48,7 +48,8 @@ func TestCallIsLogged(t *testing.T) {
 	var log lines
 	b := newRawBackend(t)
 	b.endpoint.Worker = "worker-0"
-	r, addr := startRelay(t, Options{Log: slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, b.endpoint)
+	handler := slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})
+	r, addr := startRelay(t, Options{Log: slog.New(handler)}, b.endpoint)
 	client := rawClient(t, addr)
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 	client.call(1, true, "traceparent", "00-"+trace+"-00f067aa0ba902b7-01", RequestID, "r-1")
@@ -67,7 +68,7 @@ func TestCallIsLogged(t *testing.T) {
 	}
 	for key, want := range map[string]any{
 		"service": serviceName, "method": "UnaryCall", "trace_id": trace, "request_id": "r-1",
-		"address": b.endpoint.Address, "worker": "worker-0", "code": 9.0, "attempts": 1.0,
+		"address": b.endpoint.Address, "worker": "worker-0", "code": "FAILED_PRECONDITION", "attempts": 1.0,
 	} {
 		if got[0][key] != want {
 			t.Errorf("%s is %v, want %v", key, got[0][key], want)
@@ -100,12 +101,13 @@ func TestTraceID(t *testing.T) {
 	}
 }
 
-// A warning names whom it is about, also where no connection came about, and how many like it were left out.
+// A warning names its peer, even if there was no connection, and counts the similar warnings that were left out.
 func TestWarningsAreWholeAndFew(t *testing.T) {
 	var log lines
 	gone := listen(t)
 	_ = gone.Close()
-	r, addr := startRelay(t, Options{Log: slog.New(slog.NewJSONHandler(&log, nil))}, &services.Endpoint{Address: gone.Addr().String()})
+	r, addr := startRelay(t, Options{Log: slog.New(slog.NewJSONHandler(&log, nil))},
+		&services.Endpoint{Address: gone.Addr().String()})
 	client := rawClient(t, addr)
 	client.call(1, true, "grpc-timeout", "50m")
 	client.wantStatus(1, codeDeadlineExceeded)
@@ -114,7 +116,8 @@ func TestWarningsAreWholeAndFew(t *testing.T) {
 		t.Fatal("no warning about an endpoint that refuses")
 	}
 	for key, want := range map[string]any{
-		"what": "connection to a backend lost", "peer": gone.Addr().String(), "err": "connection refused", "left_out": 0.0,
+		"what": "connection to a backend lost", "peer": gone.Addr().String(),
+		"err": "connection refused", "left_out": 0.0,
 	} {
 		if got[0][key] != want {
 			t.Errorf("%s is %v, want %v", key, got[0][key], want)
@@ -123,13 +126,14 @@ func TestWarningsAreWholeAndFew(t *testing.T) {
 	for range 100 {
 		r.warning("test", "somebody", io.EOF)
 	}
-	r.mu.Lock()
-	r.warnings = purse{} // as time fills it
-	left := r.silenced
-	r.mu.Unlock()
+	r.warnings.mu.Lock()
+	r.warnings.bucket = tokenBucket{} // as time refills it
+	left := r.warnings.silenced
+	r.warnings.mu.Unlock()
 	r.warning("test", "somebody", io.EOF)
 	got = log.take(t, "trouble with a connection")
-	if last := got[len(got)-1]; len(got) > 12 || left < 89 || last["left_out"] != float64(left) || last["err"] != "closed by the other side" {
+	if last := got[len(got)-1]; len(got) > 12 || left < 89 ||
+		last["left_out"] != float64(left) || last["err"] != "closed by the other side" {
 		t.Errorf("%d lines for 100 troubles, the last is %v, want %d left out", len(got), last, left)
 	}
 }

@@ -18,8 +18,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const serviceName = "grpc.testing.TestService"
 
-// backend starts a gRPC server of that implementation and returns its endpoint.
-func startBackend(t testing.TB, impl testpb.TestServiceServer, opts ...grpc.ServerOption) (*services.Endpoint, *grpc.Server) {
+// startBackend starts a gRPC server of that implementation and returns its endpoint.
+func startBackend(
+	t testing.TB, impl testpb.TestServiceServer, opts ...grpc.ServerOption,
+) (*services.Endpoint, *grpc.Server) {
 	t.Helper()
 	l := listen(t)
 	s := grpc.NewServer(opts...)
@@ -67,11 +69,25 @@ func startRelay(t testing.TB, o Options, endpoints ...*services.Endpoint) (*Rela
 	t.Cleanup(func() {
 		r.Close()
 		<-done
-		if n := r.queued.Load(); n != 0 {
+		if n := r.peers.Held(); n != 0 {
 			t.Errorf("%d bytes are still counted as queued after the end", n)
 		}
+		for _, p := range r.pools.all() {
+			p.wantNobody(t)
+		}
+		r.local.wantNobody(t)
 	})
 	return r, l.Addr().String()
+}
+
+// wantNobody checks that no call has a stream or waits for one.
+func (p *pool) wantNobody(t testing.TB) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if held := p.shares.All(); held != 0 || p.waiting.Len() != 0 {
+		t.Errorf("after the end %d streams are taken and %d calls wait", held, p.waiting.Len())
+	}
 }
 
 // dial connects a client.
@@ -88,9 +104,12 @@ func dial(t testing.TB, address string, opts ...grpc.DialOption) testpb.TestServ
 	return testpb.NewTestServiceClient(cc)
 }
 
+// patience bounds every wait of a test. No wait should come near it, even on a busy machine.
+const patience = time.Minute
+
 func timeout(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -1,15 +1,13 @@
 package relay
 
-import "strconv"
-
-// messages follows the messages in a flow by the five bytes that stand before each.
+// messages tracks the messages in a flow by the five-byte prefix of each.
 type messages struct {
-	left uint32 // of the message at hand
-	n    uint8  // how much of the prefix is there
+	left uint32 // bytes left of the current message
+	n    uint8  // bytes of the prefix that have arrived
 	size [4]byte
 }
 
-// add takes the next bytes of the flow in. It returns false where a message is larger than most.
+// add takes the next bytes of the flow. It returns false if a message is larger than most.
 func (m *messages) add(p []byte, most int) bool {
 	for len(p) > 0 {
 		if m.left > 0 {
@@ -40,23 +38,5 @@ func (m *messages) add(p []byte, most int) bool {
 	return true
 }
 
-// inside tells whether the flow stands within a message.
+// inside reports whether the flow is within a message.
 func (m *messages) inside() bool { return m.left > 0 || m.n > 0 }
-
-func (k *call) maxMessage() int {
-	if k.policy != nil && k.policy.MaxMessage > 0 {
-		return k.policy.MaxMessage
-	}
-	return k.relay.opts.MaxMessage
-}
-
-func (k *call) maxMessageText() string { return strconv.Itoa(k.maxMessage()) + " bytes" }
-
-// declare holds what arrives against the content-length, where there was one.
-func (f *flow) declare(n int, end bool) bool {
-	if f.declared < 0 {
-		return true
-	}
-	f.declared -= int64(n)
-	return f.declared >= 0 && (!end || f.declared == 0)
-}

@@ -2,7 +2,7 @@ package relay
 
 import "sync"
 
-// Chunks hold what is queued or kept. They come in three sizes, so that a few bytes on each of many idle streams are
+// Chunks hold queued and kept bytes. They come in three sizes, so that a few bytes on each of many idle streams are
 // cheap and a full window is not a long list.
 const (
 	smallChunk  = 256
@@ -45,14 +45,14 @@ func (c *chunk) free() {
 	}
 }
 
-// queue is the bytes of one direction of a call that wait to be sent, and, where they are kept, those before them that
-// have been sent and may have to be sent again. The zero value is empty and keeps nothing.
+// queue holds the bytes of one direction of a call that wait to be sent. If keep is set, it also holds the bytes
+// before them, which have been sent and may have to be sent again. The zero value is empty and keeps nothing.
 type queue struct {
 	head, tail *chunk
-	at         *chunk // holds the next byte to send, at off; nil where none waits behind the last chunk
+	at         *chunk // holds the next byte to send, at off; nil if there are no chunks
 	off        int
 	unsent     int
-	kept       int // bytes sent that are still here
+	kept       int // bytes that have been sent and are still here
 	keep       bool
 }
 
@@ -78,7 +78,7 @@ func (q *queue) push(p []byte) {
 	}
 }
 
-// peek returns the next bytes to send, as many as lie together; none where all is sent.
+// peek returns the next bytes to send that are contiguous, or nil if all bytes have been sent.
 func (q *queue) peek() []byte {
 	if q.unsent == 0 {
 		return nil
@@ -89,7 +89,7 @@ func (q *queue) peek() []byte {
 	return q.at.b[q.off:]
 }
 
-// advance takes the next n bytes as sent.
+// advance marks the next n bytes as sent.
 func (q *queue) advance(n int) {
 	q.unsent -= n
 	q.kept += n
@@ -106,20 +106,20 @@ func (q *queue) advance(n int) {
 	}
 }
 
-// rewind makes all that is kept unsent again.
+// rewind marks all kept bytes as unsent again.
 func (q *queue) rewind() {
 	q.unsent += q.kept
 	q.kept = 0
 	q.at, q.off = q.head, 0
 }
 
-// release ends the keeping: what was sent is freed, now and later.
+// release frees the bytes that have been sent, and stops keeping such bytes.
 func (q *queue) release() {
 	q.keep = false
 	q.drop()
 }
 
-// drop frees what was sent.
+// drop frees the bytes that have been sent.
 func (q *queue) drop() {
 	q.kept = 0
 	if q.unsent == 0 {
@@ -133,7 +133,7 @@ func (q *queue) drop() {
 	}
 }
 
-// clear frees all.
+// clear frees all bytes.
 func (q *queue) clear() {
 	for q.head != nil {
 		next := q.head.next

@@ -2,5 +2,5 @@
 
 package relay
 
-// raced tells that the race detector is on: its pools lose things on purpose, and its memory is not ours.
+// raced is true if the race detector is on: its pools drop items on purpose, and it uses memory of its own.
 const raced = true

@@ -28,7 +28,7 @@ type peer struct {
 func newPeer(t testing.TB, nc net.Conn) *peer {
 	t.Helper()
 	t.Cleanup(func() { _ = nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = nc.SetDeadline(time.Now().Add(patience))
 	p := &peer{t: t, Conn: nc, Framer: http2.NewFramer(nc, nc)}
 	p.enc = hpack.NewEncoder(&p.buf)
 	p.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -38,7 +38,14 @@ func newPeer(t testing.TB, nc net.Conn) *peer {
 // rawClient connects to a relay.
 func rawClient(t testing.TB, address string, settings ...http2.Setting) *peer {
 	t.Helper()
-	nc, err := net.Dial("tcp", address) //nolint:noctx // a test
+	return rawClientFrom(t, "127.0.0.1", address, settings...)
+}
+
+// rawClientFrom connects to a relay from an address of this host, which makes it a separate peer.
+func rawClientFrom(t testing.TB, from, address string, settings ...http2.Setting) *peer {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	nc, err := dialer.DialContext(t.Context(), "tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,10 +69,10 @@ func newRawBackend(t testing.TB) *rawBackend {
 	return &rawBackend{t, l, &services.Endpoint{Address: l.Addr().String()}}
 }
 
-// accept takes the next connection, and says the first settings.
+// accept accepts the next connection and sends the first SETTINGS.
 func (b *rawBackend) accept(settings ...http2.Setting) *peer {
 	b.t.Helper()
-	_ = b.Listener.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second))
+	_ = b.Listener.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
 	nc, err := b.Accept()
 	if err != nil {
 		b.t.Fatal(err)
@@ -93,7 +100,9 @@ func (p *peer) headers(id uint32, end bool, pairs ...string) {
 	for i := 0; i < len(pairs); i += 2 {
 		_ = p.enc.WriteField(hpack.HeaderField{Name: pairs[i], Value: pairs[i+1]})
 	}
-	p.must(p.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: p.buf.Bytes(), EndStream: end, EndHeaders: true}))
+	p.must(p.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: id, BlockFragment: p.buf.Bytes(), EndStream: end, EndHeaders: true,
+	}))
 }
 
 // call writes the headers of a call to the test service.
@@ -108,18 +117,20 @@ func (p *peer) call(id uint32, end bool, more ...string) {
 // message writes a gRPC message of n zeros.
 func (p *peer) message(id uint32, n int, end bool) {
 	p.t.Helper()
-	p.must(p.WriteData(id, end, append([]byte{0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, make([]byte, n)...)))
+	p.must(p.WriteData(id, end,
+		append([]byte{0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, make([]byte, n)...)))
 }
 
-// request writes a message that the test service understands, with n bytes in it.
+// request writes a message that the test service can parse, with n bytes of payload.
 func (p *peer) request(id uint32, n int, end bool) {
 	p.t.Helper()
 	b, err := proto.Marshal(simple(n))
 	p.must(err)
-	p.must(p.WriteData(id, end, append([]byte{0, byte(len(b) >> 24), byte(len(b) >> 16), byte(len(b) >> 8), byte(len(b))}, b...)))
+	p.must(p.WriteData(id, end,
+		append([]byte{0, byte(len(b) >> 24), byte(len(b) >> 16), byte(len(b) >> 8), byte(len(b))}, b...)))
 }
 
-// answer writes a whole answer.
+// answer writes a complete answer.
 func (p *peer) answer(id uint32) {
 	p.t.Helper()
 	p.headers(id, false, ":status", "200", "content-type", "application/grpc")
@@ -127,7 +138,7 @@ func (p *peer) answer(id uint32) {
 	p.headers(id, true, "grpc-status", "0")
 }
 
-// next reads up to the next frame of type F for which ok holds, and keeps the connection going meanwhile.
+// next reads up to the next frame of type F for which ok returns true, and acknowledges SETTINGS meanwhile.
 func next[F http2.Frame](p *peer, ok func(F) bool) F {
 	p.t.Helper()
 	f, err := tryNext(p, ok)
@@ -145,7 +156,7 @@ func tryNext[F http2.Frame](p *peer, ok func(F) bool) (F, error) {
 			return none, err
 		}
 		if s, is := f.(*http2.SettingsFrame); is && !s.IsAck() {
-			// Not by the framer: another goroutine may be writing with it.
+			// Not through the framer: another goroutine may be writing with it.
 			_, _ = p.Write(appendSettingsAck(nil))
 		}
 		if f, is := f.(F); is && (ok == nil || ok(f)) {
@@ -170,7 +181,7 @@ func (p *peer) status(id uint32) (code int, message string) {
 	return code, message
 }
 
-// wantStatus reads the status and compares it.
+// wantStatus reads the status and checks its code.
 func (p *peer) wantStatus(id uint32, code int) {
 	p.t.Helper()
 	if got, message := p.status(id); got != code {
@@ -178,10 +189,12 @@ func (p *peer) wantStatus(id uint32, code int) {
 	}
 }
 
-// wantGoAway reads up to the GOAWAY that ends the connection, and to its end.
+// wantGoAway reads up to the GOAWAY that ends the connection, and then to the end of the connection.
 func (p *peer) wantGoAway(code http2.ErrCode) {
 	p.t.Helper()
-	f, err := tryNext[*http2.GoAwayFrame](p, nil)
+	f, err := tryNext(p, func(f *http2.GoAwayFrame) bool {
+		return f.ErrCode != http2.ErrCodeNo || code == http2.ErrCodeNo
+	})
 	switch {
 	case err != nil:
 		p.t.Errorf("end without GOAWAY: %v", err)

@@ -1,16 +1,20 @@
 // Package relay is the gateway's data path: it relays the HTTP/2 frames of gRPC calls between clients and backends.
 //
-// Streams of client connections are mapped onto streams of connections to backends, which all clients share. Headers
-// are decoded and encoded again; DATA is passed on as it comes, without assembling messages. Each connection has a
-// reader goroutine and a writer goroutine, and no call has one. A reader handles all frames that one read has brought,
-// appends what follows to the output of other connections, and writes those before it reads again, without blocking;
-// what a socket does not take is left to its writer. So nobody who is slow holds up another.
+// Streams of client connections are mapped to streams of connections to backends, which all clients share. Headers
+// are decoded and encoded again; DATA is forwarded as it arrives, without assembling messages. Each connection has
+// a reader goroutine and a writer goroutine; calls have none. A reader handles all frames that one read has
+// returned, appends the results to the output of other connections, and writes that output before it reads again,
+// without blocking. Data that a socket does not accept is left to the connection's writer. So a slow peer does not
+// delay the others.
 //
-// Flow control is kept on both sides: credit is given back to a sender when its data has moved on. What moves freely
-// gets a larger window.
+// A clientConn is a connection to a client, a backendConn one to a backend. Each handles its frames in one file; conn
+// is their common part. A call connects a stream of each: dispatch.go has its way from the request to the end.
 //
-// The hazards: a call is pooled, and found through tables of ids, so whoever locks one checks that it still is the one
-// (conn.go names the order of locks). Nothing that is called with a lock held may block.
+// Flow control works on both sides: a sender gets credit back when its data has been sent on. A stream whose data
+// moves freely gets a larger window.
+//
+// Hazards: calls are pooled and found through tables of stream ids, so code that locks a call must check that it is
+// still the same call (conn.go defines the order of locks). Code that holds a lock must not block.
 package relay
 
 import (
@@ -19,70 +23,93 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/core-tools/hsu-master/api/relay/headers"
+	"github.com/core-tools/hsu-master/api/relay/peers"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// Counter counts what was processed, durably.
+// RequestID is the metadata key by which a caller allows a call to be executed again.
+const RequestID = "hsu-request-id"
+
+// Client is the metadata key by which the relay names the client of a call to the local server: its peer, a comma,
+// a space, and its connection. Values that clients send under that key are dropped.
+const Client = "hsu-client"
+
+// Counter counts processed calls durably.
 type Counter interface {
-	// Writable returns nil where Count can succeed now. What could not be counted is not done in the first place.
+	// Writable returns nil if Count can succeed now. A call that cannot be counted is not processed at all.
 	Writable() error
-	// Count counts one request, and calls Counted once, from another goroutine, when that is durable or has failed.
+	// Count counts one request, and calls Counted once, from another goroutine, when the count is durable or has
+	// failed.
 	Count(done interface{ Counted(err error) })
 }
 
-// Options of a relay. The zero value of a field has the meaning that it names.
+// Options are the options of a relay. The comments of the fields give the meaning of their zero values.
 type Options struct {
-	// Registry knows the services that are relayed. Required.
+	// Registry holds the services that are relayed. It is required.
 	Registry *services.Registry
-	// Local holds the full names of the services that LocalDial's server answers, and their methods. Others of their
-	// methods are for whoever offers the service besides; where nobody does, the server refuses them.
+	// Local maps the full names of the services of LocalDial's server to the methods that it answers. Calls of
+	// other methods go to the endpoints that offer the service too. If there are none, the local server refuses the
+	// call.
 	Local map[string][]string
-	// LocalDial connects to the local server; required where Local has any.
+	// LocalDial connects to the local server. It is required if Local is not empty.
 	LocalDial func() (net.Conn, error)
-	// Counted holds the paths of methods ("/proto.MyBusinessService/ProcessData") whose calls are counted before they
-	// are acknowledged. A call that carries [RequestID], or whose service nobody offers, goes to the local server
-	// instead, if that has the service, and is not counted here.
+	// Counted holds the paths of methods ("/proto.MyBusinessService/ProcessData") whose calls are counted before
+	// they are acknowledged. Two kinds of these calls go to the local server instead, and are not counted here:
+	// calls that carry [RequestID], if the server has the method, and calls whose service no endpoint offers, if
+	// the server has the service.
 	Counted map[string]bool
-	// Counter counts them; required where Counted has any.
+	// Counter counts these calls. It is required if Counted is not empty.
 	Counter Counter
-	// TLS is the configuration of the port; nil: none. ALPN is the relay's own matter.
+	// TLS is the TLS configuration of the port; nil disables TLS. The relay sets NextProtos itself.
 	TLS *tls.Config
-	// Log gets what goes wrong with connections, and, where debug is enabled, a line for each call; nil: nothing.
+	// Log receives the errors of connections and, at level debug, a line for each call; nil discards them.
 	Log *slog.Logger
 
-	// MaxMessage bounds a message in bytes where its service has no bound; 0: 4 MiB.
+	// MaxMessage bounds a message in bytes if its service sets no bound; 0 means 4 MiB.
 	MaxMessage int
-	// MaxConns bounds the connections of clients; 0: 10,000.
+	// MaxConns bounds the connections of clients; 0 means 10,000.
 	MaxConns int
-	// MaxBackendConns bounds the connections to one endpoint, of which there is one while that takes all streams; 0: 16.
+	// MaxBackendConns bounds the connections to one endpoint. There is only one while that takes all streams. 0
+	// means 16.
 	MaxBackendConns int
-	// MaxBuffered bounds what is queued for all calls, in bytes; 0: 256 MiB.
+	// MaxBuffered bounds the bytes that are kept for all clients together (see shed.go); 0 means 256 MiB.
 	MaxBuffered int
-	// MaxWait bounds the wait for an endpoint of a call without a deadline, which else bounds it; 0: 10 s.
+	// MaxWait bounds the wait of a call for an endpoint if the call has no deadline; 0 means 10 s. A call with a
+	// deadline waits until then.
 	MaxWait time.Duration
-	// HandshakeTimeout bounds the time until a connection is set up, of either kind; 0: 10 s.
+	// HandshakeTimeout bounds the setup of a connection to a client or to a backend; 0 means 10 s.
 	HandshakeTimeout time.Duration
-	// ClientPing is the silence of a client after which it is sent a PING; 0: a minute.
+	// HeadTimeout bounds the time between the first and the last byte of a call's headers, or of a frame other than
+	// DATA; 0 means 10 s.
+	HeadTimeout time.Duration
+	// ClientPing is the silence after which a client is sent a PING; 0 means one minute.
 	ClientPing time.Duration
-	// BackendPing is the silence of a backend with calls under way after which it is sent a PING; 0: 6 minutes, for
-	// grpc-go's server takes one every 5 minutes for an attack.
+	// BackendPing is the silence after which a backend with calls in flight is sent a PING; 0 means 6 minutes,
+	// because grpc-go's server treats more than one PING in 5 minutes as an attack.
 	BackendPing time.Duration
-	// PingTimeout is how long the answer may take; 0: 20 s.
+	// BackendSilence is how long a backend may be silent after calls have sent it something before it is sent an
+	// early PING; 0 means 2 s.
+	BackendSilence time.Duration
+	// PingTimeout bounds the wait for the answer to a PING, to at most 4 s for a backend; 0 means 20 s.
 	PingTimeout time.Duration
-	// MinPing is the least time between PINGs of a client; 0: 10 s.
+	// MinPing is the minimum time between PINGs from a client; 0 means 10 s.
 	MinPing time.Duration
-	// BackendIdle is how long a connection to a backend is kept without calls; 0: 5 minutes.
+	// BackendIdle is how long a connection to a backend is kept without calls; 0 means 5 minutes.
 	BackendIdle time.Duration
-	// Dial connects to an endpoint; nil: TCP.
+	// Dial connects to an endpoint; nil means TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	lastStream uint32 // the greatest id of a stream to a backend; tests lower it
+	mostOpen   int    // the constant of that name; tests lower it
 }
 
 func (o *Options) defaults() {
@@ -92,12 +119,15 @@ func (o *Options) defaults() {
 	set(&o.MaxBuffered, 256<<20)
 	set(&o.MaxWait, 10*time.Second)
 	set(&o.HandshakeTimeout, 10*time.Second)
+	set(&o.HeadTimeout, 10*time.Second)
 	set(&o.ClientPing, time.Minute)
 	set(&o.BackendPing, 6*time.Minute)
+	set(&o.BackendSilence, 2*time.Second)
 	set(&o.PingTimeout, 20*time.Second)
 	set(&o.MinPing, 10*time.Second)
 	set(&o.BackendIdle, 5*time.Minute)
 	set(&o.lastStream, maxID)
+	set(&o.mostOpen, mostOpen)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -116,53 +146,57 @@ func set[T comparable](value *T, fallback T) {
 	}
 }
 
-// Relay relays calls. All its methods may be called from any goroutine.
+// Relay relays calls. Its methods may be called from any goroutine.
 type Relay struct {
 	opts     Options
 	epoch    time.Time
 	debug    bool
-	name     string // in [via]
-	passedBy []byte // the list with it
+	name     string // of this relay in [via]
+	passedBy []byte // the header list with that field
 	local    *pool
-	// Of what it answers: by path, and the policies by service.
+	// The methods of the local server by path, and its policies by service.
 	localMethods  map[string]bool
 	localPolicies map[string]*services.Policy
 
 	closing atomic.Bool
-	queued  atomic.Int64
-	ctx     context.Context // ends with Close
+	ctx     context.Context // canceled by Close
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // of all goroutines
 
 	mu        sync.RWMutex
 	closed    bool
 	listeners map[net.Listener]struct{}
-	conns     map[*conn]struct{}
-	clients   int
-	empty     chan struct{} // closed when closing and the last client has gone
-	pools     map[*services.Endpoint]*pool
-	warnings  purse
-	silenced  int // warnings since the last that was logged
+	clients   map[*clientConn]struct{}
+	backends  map[*backendConn]struct{}
+	evicted   int           // clients whose connections are being closed to make room
+	left      chan struct{} // receives a value when such a connection is closed
+	others    atomic.Int64  // open descriptors that are not those of clients, as last counted
+	empty     chan struct{} // closed when the relay is closing and the last client has gone
 
-	acks acks
+	acks     acks
+	pools    pools
+	peers    peers.Table
+	warnings warnings
+	shedding sync.Mutex // held by the reader that terminates calls to free memory
 }
 
-// Stats are figures of a relay.
+// Stats holds the figures of a relay.
 type Stats struct {
-	// Clients and Backends are the connections that are open now.
+	// Clients and Backends are the numbers of open connections.
 	Clients, Backends int
-	// Streams are the calls under way.
+	// Streams is the number of calls in flight.
 	Streams int
-	// Queued is what waits for the windows of clients and backends, or is kept for a second attempt, in bytes.
+	// Queued is the number of bytes that are kept for calls, apart from the fixed cost of each call: data and
+	// headers that wait to be sent or are kept for a retry, and frames that have arrived in part.
 	Queued int64
 }
 
-// ErrClosed is what [Relay.Serve] returns after [Relay.Shutdown] or [Relay.Close].
+// ErrClosed is returned by [Relay.Serve] after [Relay.Shutdown] or [Relay.Close].
 var ErrClosed = errors.New("the relay is closed")
 
 var errClosing = errors.New("the master is shutting down")
 
-// New returns a relay, which serves when Serve is called. It must be closed.
+// New returns a relay, which serves when Serve is called. The caller must close it.
 func New(o Options) (*Relay, error) {
 	switch {
 	case o.Registry == nil:
@@ -175,12 +209,14 @@ func New(o Options) (*Relay, error) {
 	o.defaults()
 	r := &Relay{
 		opts: o, epoch: time.Now(), debug: o.Log.Enabled(context.Background(), slog.LevelDebug),
-		listeners: make(map[net.Listener]struct{}), conns: make(map[*conn]struct{}),
-		pools: make(map[*services.Endpoint]*pool), empty: make(chan struct{}),
+		listeners: make(map[net.Listener]struct{}),
+		clients:   make(map[*clientConn]struct{}), backends: make(map[*backendConn]struct{}),
+		empty: make(chan struct{}), left: make(chan struct{}, 1),
 	}
+	r.pools = newPools(func(e *services.Endpoint) *pool { return newPool(r, e) })
 	if o.TLS != nil {
 		r.opts.TLS = o.TLS.Clone()
-		r.opts.TLS.NextProtos = []string{"h2", "http/1.1"} // the latter for a clear refusal
+		r.opts.TLS.NextProtos = []string{"h2", "http/1.1"} // the latter to refuse it clearly
 	}
 	var passedBy headers.List
 	r.name = "hsu-" + rand.Text()
@@ -196,19 +232,20 @@ func New(o Options) (*Relay, error) {
 		}
 	}
 	r.local = &pool{relay: r, dial: func(context.Context) (net.Conn, error) { return o.LocalDial() }}
+	r.countOthers()
 	r.acks.wake = make(chan struct{}, 1)
 	r.wg.Go(r.watch)
 	r.wg.Go(r.serveAcks)
 	return r, nil
 }
 
-// now is the relay's clock: the time since it was made.
+// now returns the time on the relay's clock, which starts at 0 in New.
 func (r *Relay) now() time.Duration { return time.Since(r.epoch) }
 
-// full tells that as much is queued as may be.
-func (r *Relay) full() bool { return r.queued.Load() > int64(r.opts.MaxBuffered) }
+// full reports whether more than MaxBuffered is kept for clients.
+func (r *Relay) full() bool { return r.peers.Held() > int64(r.opts.MaxBuffered) }
 
-// Serve accepts connections until the relay is closed, and returns [ErrClosed] then. It closes the listener.
+// Serve accepts connections until the relay is closed, and then returns [ErrClosed]. It closes the listener.
 func (r *Relay) Serve(l net.Listener) error {
 	r.mu.Lock()
 	if r.closed || r.closing.Load() {
@@ -235,7 +272,10 @@ func (r *Relay) Serve(l net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return err
 		case err != nil:
-			// Too many open files, or a client that has gone: the others are not to suffer.
+			// Too many open files, or a client that has gone: the other clients must not suffer.
+			if errors.Is(err, syscall.EMFILE) {
+				r.evictFor(nil)
+			}
 			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
 			r.warning("cannot accept a connection", l.Addr().String(), err)
 			select {
@@ -249,51 +289,66 @@ func (r *Relay) Serve(l net.Listener) error {
 	}
 }
 
-// accept takes a client's connection on.
+// accept starts serving a client's connection, or closes it if there is no room.
 func (r *Relay) accept(nc net.Conn) {
-	c := newConn(r, nil)
-	c.nc = nc
-	if !r.start(c) {
+	c := newClientConn(r, nc, r.peers.Join(r.now(), peers.ByAddress(nc)))
+	if !r.makeRoom(c) || !r.startClient(c) {
+		c.member.Leave()
 		_ = nc.Close()
 	}
 }
 
-// start starts the goroutines of a connection; false where there may be no more.
-func (r *Relay) start(c *conn) bool {
+// startClient starts the goroutines of a client's connection. It returns false if no further one is allowed.
+func (r *Relay) startClient(c *clientConn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || c.pool == nil && (r.clients >= r.opts.MaxConns || r.closing.Load()) {
+	if r.closed || len(r.clients)-r.evicted >= r.opts.MaxConns || r.closing.Load() {
 		return false
 	}
-	r.conns[c] = struct{}{}
-	if c.pool == nil {
-		r.clients++
-	}
+	r.clients[c] = struct{}{}
 	r.wg.Go(c.write)
 	r.wg.Go(func() {
-		if c.pool == nil {
-			c.serveClient()
-		} else {
-			c.serveBackend(r.ctx)
-		}
-		r.remove(c)
+		c.serve()
+		r.removeClient(c)
 	})
 	return true
 }
 
-func (r *Relay) remove(c *conn) {
+func (r *Relay) removeClient(c *clientConn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.conns, c)
-	if c.pool == nil {
-		r.clients--
-		if r.clients == 0 && r.closing.Load() {
-			r.finish()
+	delete(r.clients, c)
+	if c.evicted {
+		r.evicted--
+		select {
+		case r.left <- struct{}{}:
+		default:
 		}
+	}
+	if len(r.clients) == 0 && r.closing.Load() {
+		r.finish()
 	}
 }
 
-// finish notes that the last client has gone. r.mu is held.
+// startBackend starts the goroutines of a connection to a backend. It returns false if the relay is closed.
+func (r *Relay) startBackend(c *backendConn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	r.backends[c] = struct{}{}
+	r.wg.Go(c.write)
+	r.wg.Go(func() {
+		c.serve(r.ctx)
+		r.mu.Lock()
+		delete(r.backends, c)
+		r.mu.Unlock()
+	})
+	return true
+}
+
+// finish records that the last client has gone. r.mu is held.
 func (r *Relay) finish() {
 	select {
 	case <-r.empty:
@@ -302,23 +357,21 @@ func (r *Relay) finish() {
 	}
 }
 
-// Shutdown lets the calls under way end, but ctx bounds the wait, and closes the relay. Clients are told to open no
-// more streams; what they had sent before they read that is served.
+// Shutdown waits until all calls in flight have ended or ctx is done, and closes the relay. Clients are told to
+// open no more streams; streams that they open before they read that are still served.
 func (r *Relay) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	r.closing.Store(true)
 	for l := range r.listeners {
 		_ = l.Close()
 	}
-	if r.clients == 0 {
+	if len(r.clients) == 0 {
 		r.finish()
 	}
 	r.mu.Unlock()
 	var b batch
-	for _, c := range r.all() {
-		if c.pool == nil {
-			c.warn(&b)
-		}
+	for _, c := range r.allClients() {
+		c.warn(&b)
 	}
 	b.flush()
 	var err error
@@ -331,7 +384,7 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Close ends all connections and calls at once, and returns when nothing of the relay runs any more.
+// Close ends all connections and calls at once, and returns when all goroutines of the relay have ended.
 func (r *Relay) Close() {
 	r.mu.Lock()
 	r.closed = true
@@ -341,35 +394,38 @@ func (r *Relay) Close() {
 	}
 	r.mu.Unlock()
 	r.cancel()
-	for _, c := range r.all() {
+	for _, c := range r.allClients() {
+		c.kill(errClosing)
+	}
+	for _, c := range r.allBackends() {
 		c.kill(errClosing)
 	}
 	r.wg.Wait()
 }
 
-// all returns the connections that there are.
-func (r *Relay) all() []*conn {
+// allClients returns the current connections to clients.
+func (r *Relay) allClients() []*clientConn {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	all := make([]*conn, 0, len(r.conns))
-	for c := range r.conns {
-		all = append(all, c)
-	}
-	return all
+	return slices.AppendSeq(make([]*clientConn, 0, len(r.clients)), maps.Keys(r.clients))
 }
 
-// Stats returns the figures of now.
+// allBackends returns the current connections to backends.
+func (r *Relay) allBackends() []*backendConn {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.AppendSeq(make([]*backendConn, 0, len(r.backends)), maps.Keys(r.backends))
+}
+
+// Stats returns the current figures.
 func (r *Relay) Stats() Stats {
-	s := Stats{Queued: r.queued.Load()}
-	for _, c := range r.all() {
-		if c.pool != nil {
-			s.Backends++
-			continue
-		}
+	s := Stats{Queued: r.peers.Queued()}
+	for _, c := range r.allClients() {
 		s.Clients++
 		c.mu.Lock()
 		s.Streams += c.calls.n
 		c.mu.Unlock()
 	}
+	s.Backends = len(r.allBackends())
 	return s
 }

@@ -2,9 +2,11 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -24,13 +26,13 @@ func TestMayTryAgain(t *testing.T) {
 	}{
 		{"unseen", failed{unseen: true, whole: true, attempts: 1}, true, false},
 		{"seen", failed{whole: true, attempts: 1}, false, false},
-		{"seen and marked", failed{marked: true, whole: true, attempts: 1}, true, true},
-		{"unseen and marked", failed{unseen: true, marked: true, whole: true, attempts: 1}, true, false},
+		{"seen and marked", failed{idempotent: true, whole: true, attempts: 1}, true, true},
+		{"unseen and marked", failed{unseen: true, idempotent: true, whole: true, attempts: 1}, true, false},
 		{"request no longer there", failed{unseen: true, attempts: 1}, false, false},
-		{"answer begun", failed{unseen: true, marked: true, whole: true, started: true, attempts: 1}, false, false},
+		{"answer begun", failed{unseen: true, idempotent: true, whole: true, started: true, attempts: 1}, false, false},
 		{"unseen, after many", failed{unseen: true, whole: true, attempts: 10 * mostAttempts}, true, false},
-		{"last attempt", failed{marked: true, whole: true, attempts: mostAttempts}, false, false},
-		{"last but one", failed{marked: true, whole: true, attempts: mostAttempts - 1}, true, true},
+		{"last attempt", failed{idempotent: true, whole: true, attempts: mostAttempts}, false, false},
+		{"last but one", failed{idempotent: true, whole: true, attempts: mostAttempts - 1}, true, true},
 	} {
 		if again, budget := mayTryAgain(c.f); again != c.again || budget != c.budget {
 			t.Errorf("%s: %v %v, want %v %v", c.name, again, budget, c.again, c.budget)
@@ -38,7 +40,7 @@ func TestMayTryAgain(t *testing.T) {
 	}
 }
 
-// failing is a backend that does to a call what the test says, and then the next gets it.
+// failing makes a call to which the first backend reacts with do. If the call is retried, the other backend serves it.
 func failing(t *testing.T, do func(p *peer, id uint32), more ...string) (client *peer, code int, seen int) {
 	t.Helper()
 	var backends [2]*rawBackend
@@ -119,7 +121,7 @@ func TestSecondEndpoint(t *testing.T) {
 	}
 }
 
-// What calls append while the connection is being made comes behind the preface.
+// Output that calls append while the connection is being set up follows the preface.
 func TestPrefaceIsFirst(t *testing.T) {
 	here, there := net.Pipe()
 	dialing, connected := make(chan struct{}), make(chan net.Conn, 1)
@@ -162,13 +164,41 @@ func TestRefusedConnectionIsNoLoss(t *testing.T) {
 			t.Fatalf("call %d: %v", i, err)
 		}
 	}
-	// Nor does it count as calls that have failed, but for the ejection.
+	// Refused calls do not count as failed either, except for the ejection.
 	got := registry.Service(serviceName).Figures(refuses.Address)
 	if got.Ejections == 0 {
 		t.Error("an endpoint that refuses is not ejected")
 	}
 	if got.Ejections = 0; got != (services.Figures{}) {
 		t.Errorf("figures of the endpoint that refuses: %+v", got)
+	}
+}
+
+// A connection that turns out to lead to a foreign process gets nothing, and the call goes elsewhere.
+func TestConnectionThatLeadsToAStranger(t *testing.T) {
+	stranger := newRawBackend(t)
+	stranger.endpoint.Verify = func(_ context.Context, nc net.Conn) error {
+		if nc.RemoteAddr().String() != stranger.endpoint.Address {
+			t.Errorf("asked about a connection to %s", nc.RemoteAddr())
+		}
+		return errors.New("no worker of ours")
+	}
+	ep, _ := startBackend(t, echo{})
+	ep.Verify = func(context.Context, net.Conn) error { return nil }
+	_, addr := startRelay(t, Options{}, stranger.endpoint, ep)
+	client := dial(t, addr)
+	for i := range 4 {
+		if _, err := client.UnaryCall(timeout(t), simple(100)); err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+	}
+	nc, err := stranger.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if got, _ := io.ReadAll(nc); len(got) > 0 {
+		t.Errorf("the stranger got %q", got)
 	}
 }
 
@@ -196,7 +226,8 @@ func TestGoAwayLosesNoCall(t *testing.T) {
 	client.call(1, true)
 	first := b.accept()
 	next(first, anyHeaders)
-	// The first stream is below the last one and goes on; calls that come now are for another connection.
+	// The first stream is not above the last stream id of the GOAWAY and continues; new calls need another
+	// connection.
 	first.must(first.WriteGoAway(1, http2.ErrCodeNo, nil))
 	first.must(first.WritePing(false, [8]byte{1}))
 	next(first, func(f *http2.PingFrame) bool { return f.IsAck() })
@@ -268,7 +299,7 @@ func TestWaitForAStreamEnds(t *testing.T) {
 	client.wantStatus(1, 0)
 }
 
-// A worker has died, and the registry does not know it yet: its calls wait for the next.
+// A worker has died, and the registry does not know it yet: its calls wait for the next worker.
 func TestCallsOutliveAWorker(t *testing.T) {
 	gone := listen(t)
 	_ = gone.Close()
@@ -282,7 +313,7 @@ func TestCallsOutliveAWorker(t *testing.T) {
 	next(client, func(f *http2.PingFrame) bool { return f.IsAck() })
 	service := registry.Service(serviceName)
 	for service.Info().Waiting != 1 {
-		runtime.Gosched() // it is between two attempts sooner or later
+		runtime.Gosched() // between two attempts, sooner or later
 	}
 	registry.Remove(dead)
 	ep, _ := startBackend(t, echo{})
@@ -326,7 +357,7 @@ func TestDeadlineBoundsTheWait(t *testing.T) {
 	client.call(1, false, "grpc-timeout", "9S")
 	client.request(1, 10, true)
 	client.call(3, true)
-	client.wantStatus(3, 14) // which has no deadline, and has waited for as long
+	client.wantStatus(3, 14) // without a deadline, after waiting for MaxWait
 	registry.SetReady(ep, true)
 	client.wantStatus(1, 0)
 }
@@ -346,7 +377,8 @@ func TestGoneEndpointIsLeft(t *testing.T) {
 	next[*http2.GoAwayFrame](p, nil)
 }
 
-// TestBackendThatEndsAtOnce: a connection may be over before whoever opened it has gone on. The call is told all the same.
+// TestBackendThatEndsAtOnce: a connection may end before the goroutine that opened it continues. The call still
+// learns of the end.
 func TestBackendThatEndsAtOnce(t *testing.T) {
 	b := newRawBackend(t)
 	go func() {
@@ -355,7 +387,7 @@ func TestBackendThatEndsAtOnce(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = nc.Write(appendFrameHeader(appendSettings(nil), 0, http2.FrameData, 0, 0)) // no stream has this number
+			_, _ = nc.Write(appendFrameHeader(appendSettings(nil), 0, http2.FrameData, 0, 0)) // no stream has this id
 			_ = nc.Close()
 		}
 	}()
@@ -368,8 +400,8 @@ func TestBackendThatEndsAtOnce(t *testing.T) {
 	}
 }
 
-// TestEndpointThatIsTheRelayItself: a name may lead to the port that calls come by. They end, and take no part of the
-// relay's own connections.
+// TestEndpointThatIsTheRelayItself: an endpoint's address may lead to the port on which calls arrive. Calls to it
+// end, and use none of the relay's own connections.
 func TestEndpointThatIsTheRelayItself(t *testing.T) {
 	registry := services.New()
 	r, addr := startRelay(t, Options{Registry: registry, MaxWait: 20 * time.Millisecond})
@@ -391,7 +423,7 @@ func TestEndpointThatIsTheRelayItself(t *testing.T) {
 		client.call(id, false)
 		client.message(id, 100, true)
 		client.wantStatus(id, codeUnavailable)
-		for end := time.Now().Add(10 * time.Second); r.Stats().Clients > 1; runtime.Gosched() {
+		for end := time.Now().Add(patience); r.Stats().Clients > 1; runtime.Gosched() {
 			if time.Now().After(end) {
 				t.Fatalf("at %s: the relay is its own client: %+v", at, r.Stats())
 			}
@@ -400,7 +432,7 @@ func TestEndpointThatIsTheRelayItself(t *testing.T) {
 	}
 }
 
-// Two masters that are endpoints of each other, as one may set them up for the case that all workers of one are gone.
+// Two masters that are endpoints of each other, a setup for the case that all workers of one of them are gone.
 func TestRelaysThatAreEndpointsOfEachOther(t *testing.T) {
 	one, other := services.New(), services.New()
 	_, addr := startRelay(t, Options{Registry: one})
@@ -410,20 +442,22 @@ func TestRelaysThatAreEndpointsOfEachOther(t *testing.T) {
 	other.Add(here, serviceName)
 	client := dial(t, addr)
 
-	// No worker lives: the call ends, and there are not many of it.
+	// No worker is alive: the call ends, and does not multiply.
 	ctx, cancel := context.WithTimeout(timeout(t), 300*time.Millisecond)
 	defer cancel()
 	if _, err := client.UnaryCall(ctx, &testpb.SimpleRequest{}); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("without a worker: %v, want DEADLINE_EXCEEDED", err)
 	}
-	for name, s := range map[string]*services.Service{"one": one.Service(serviceName), "the other": other.Service(serviceName)} {
-		const most = 20 // with pauses that grow
+	for name, s := range map[string]*services.Service{
+		"one": one.Service(serviceName), "the other": other.Service(serviceName),
+	} {
+		const most = 20 // the pauses grow
 		if f := s.Info().Endpoints[0].Figures; f.Calls+f.Retries > most {
 			t.Errorf("one call has become %d at %s", f.Calls+f.Retries, name)
 		}
 	}
 
-	// One lives at the other: each call finds it.
+	// The other master has a worker: each call finds it.
 	worker, _ := startBackend(t, echo{})
 	other.Add(worker, serviceName)
 	for range 50 {
@@ -431,4 +465,38 @@ func TestRelaysThatAreEndpointsOfEachOther(t *testing.T) {
 			t.Fatalf("with a worker at the other: %v", err)
 		}
 	}
+}
+
+func TestAttempts(t *testing.T) {
+	var a attempts
+	first, second := &services.Endpoint{}, &services.Endpoint{}
+	begin := func(e *services.Endpoint) {
+		a.choose(e)
+		a.begin()
+	}
+	want := func(when string, all int, tried ...*services.Endpoint) {
+		t.Helper()
+		if !slices.Equal(a.endpoints(), tried) || a.all != all {
+			t.Errorf("%s: %d attempts, the consecutive ones at %v; want %d, %v", when, a.all, a.endpoints(), all, tried)
+		}
+	}
+	a.forgive()
+	begin(first)
+	begin(second)
+	want("two attempts", 2, first, second)
+	a.forgive()
+	want("forgiven", 2, first)
+	begin(second)
+	a.undo()
+	want("undone", 2, first)
+	a.begin()
+	if a.mustPause() {
+		t.Error("a pause after two attempts")
+	}
+	begin(first)
+	if !a.mustPause() {
+		t.Error("no pause after three attempts")
+	}
+	a.pause()
+	want("paused", 4)
 }

@@ -37,7 +37,7 @@ func TestShutdownLosesNoCall(t *testing.T) {
 	if f := next[*http2.GoAwayFrame](client, nil); f.LastStreamID != maxID || f.ErrCode != http2.ErrCodeNo {
 		t.Errorf("first GOAWAY: %v", f)
 	}
-	// Sent before the client has seen it.
+	// Sent before the client has read the GOAWAY.
 	client.call(3, true)
 	next(p, anyHeaders)
 	ping := next(client, func(f *http2.PingFrame) bool { return !f.IsAck() })
@@ -45,7 +45,8 @@ func TestShutdownLosesNoCall(t *testing.T) {
 	if f := next[*http2.GoAwayFrame](client, nil); f.LastStreamID != 3 {
 		t.Errorf("second GOAWAY: %v", f)
 	}
-	// Written after the answer to the PING, but begun before the GOAWAY was read: that it is refused is all.
+	// Written after the answer to the PING, but begun before the GOAWAY was read: the call is refused, and nothing
+	// else.
 	client.call(5, false)
 	client.message(5, 3, false)
 	client.must(client.WriteWindowUpdate(5, 1))
@@ -74,7 +75,7 @@ func TestGoAwayOfAClient(t *testing.T) {
 	p := b.accept()
 	next(p, anyHeaders)
 	client.must(client.WriteGoAway(0, http2.ErrCodeNo, nil))
-	client.call(3, true) // is the client's right
+	client.call(3, true) // still allowed after the client's own GOAWAY
 	next(p, anyHeaders)
 	p.answer(1)
 	client.wantStatus(1, 0)
@@ -111,7 +112,10 @@ func TestLocalServer(t *testing.T) {
 		s.Stop()
 		<-done
 	})
-	_, addr := startRelay(t, Options{Local: map[string][]string{serviceName: {"UnaryCall", "EmptyCall"}}, LocalDial: func() (net.Conn, error) { return l.Dial() }})
+	_, addr := startRelay(t, Options{
+		Local:     map[string][]string{serviceName: {"UnaryCall", "EmptyCall"}},
+		LocalDial: func() (net.Conn, error) { return l.Dial() },
+	})
 	client := dial(t, addr)
 	for _, n := range []int{0, 100, 1 << 20} {
 		if out, err := client.UnaryCall(timeout(t), simple(n)); err != nil || len(out.GetPayload().GetBody()) != n {
@@ -141,12 +145,12 @@ func TestCountedAndLocal(t *testing.T) {
 	client := rawClient(t, addr)
 	client.call(1, false)
 	client.message(1, 0, true)
-	client.wantStatus(1, 0) // standalone: nobody else offers it
+	client.wantStatus(1, 0) // standalone: no endpoint offers the service
 	b := newRawBackend(t)
 	o.Registry.Add(b.endpoint, serviceName)
 	client.call(3, false, RequestID, "x")
 	client.message(3, 0, true)
-	client.wantStatus(3, 0) // exactly once is the local server's
+	client.wantStatus(3, 0) // the local server implements exactly-once calls
 	client.call(5, true)
 	p := b.accept()
 	next(p, anyHeaders)
@@ -155,7 +159,7 @@ func TestCountedAndLocal(t *testing.T) {
 	client.wantStatus(5, 0)
 }
 
-// TestMethodThatALocalServiceDoesNotHave: a worker's service of the same name may have more of them.
+// TestMethodThatALocalServiceDoesNotHave: a worker's service of the same name may have more methods.
 func TestMethodThatALocalServiceDoesNotHave(t *testing.T) {
 	inside, _ := startBackend(t, testpb.UnimplementedTestServiceServer{})
 	o := Options{
@@ -193,7 +197,10 @@ func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"relay"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"relay"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +230,7 @@ func TestShutdownDuringTheHandshake(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	var b batch
-	r.all()[0].warn(&b) // as Shutdown does, perhaps in a moment only
+	r.allClients()[0].warn(&b) // as Shutdown does, perhaps only a moment later
 	b.flush()
 	p := newPeer(t, tls.Client(nc, &tls.Config{RootCAs: roots, ServerName: "relay", NextProtos: []string{"h2"}}))
 	_, err = io.WriteString(p, http2.ClientPreface)
@@ -258,7 +265,7 @@ func TestTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = nc.SetDeadline(time.Now().Add(patience))
 		_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: relay\r\n\r\n")
 		all, err := io.ReadAll(nc)
 		if err != nil || string(all) != oldHTTP {

@@ -2,14 +2,13 @@ package relay
 
 import (
 	"strconv"
-	"time"
 
 	"golang.org/x/net/http2"
 
 	"github.com/core-tools/hsu-master/api/relay/headers"
 )
 
-// The status codes of gRPC that the relay gives by itself.
+// The gRPC status codes that the relay itself uses.
 const (
 	codeOK                = 0
 	codeCanceled          = 1
@@ -27,6 +26,13 @@ const (
 func addStatus(l *headers.List, code uint32, message string) {
 	l.Add("grpc-status", codeText(code))
 	l.Add("grpc-message", escape(message))
+}
+
+// statusList returns the trailers that hold a status.
+func statusList(code uint32, message string) *headers.List {
+	var l headers.List
+	addStatus(&l, code, message)
+	return &l
 }
 
 var codeTexts = [...]string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"}
@@ -59,16 +65,13 @@ func escape(s string) string {
 	return string(b)
 }
 
-// codeOfStatus reads a grpc-status. What is none is UNKNOWN, as clients take it.
-func codeOfStatus(s string) uint32 {
+// parseCode parses a grpc-status. It accepts digits only, since "+0" is OK for some clients and not for others.
+func parseCode(s string) (code uint32, ok bool) {
 	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil {
-		return codeUnknown
-	}
-	return uint32(n)
+	return uint32(n), err == nil
 }
 
-// codeOfReset is what clients make of RST_STREAM, by the table in gRPC over HTTP/2.
+// codeOfReset returns the status that clients derive from RST_STREAM, by the table in gRPC over HTTP/2.
 func codeOfReset(code http2.ErrCode) uint32 {
 	switch code {
 	case http2.ErrCodeRefusedStream:
@@ -84,54 +87,14 @@ func codeOfReset(code http2.ErrCode) uint32 {
 	}
 }
 
-// parseTimeout reads a grpc-timeout.
-func parseTimeout(s string) (time.Duration, bool) {
-	if len(s) < 2 || len(s) > 9 {
-		return 0, false
-	}
-	var unit time.Duration
-	switch s[len(s)-1] {
-	case 'H':
-		unit = time.Hour
-	case 'M':
-		unit = time.Minute
-	case 'S':
-		unit = time.Second
-	case 'm':
-		unit = time.Millisecond
-	case 'u':
-		unit = time.Microsecond
-	case 'n':
-		unit = time.Nanosecond
+// resetOf returns the code with which the relay resets the client's stream after the endpoint has reset the call:
+// the endpoint's code, if that is about the call. NO_ERROR would mean that the response is complete, REFUSED_STREAM
+// that the call was not seen, and the other codes are about the connection to the endpoint.
+func resetOf(code http2.ErrCode) http2.ErrCode {
+	switch code {
+	case http2.ErrCodeCancel, http2.ErrCodeEnhanceYourCalm, http2.ErrCodeInadequateSecurity:
+		return code
 	default:
-		return 0, false
+		return http2.ErrCodeInternal
 	}
-	var n int64
-	for i := range len(s) - 1 {
-		if s[i] < '0' || s[i] > '9' {
-			return 0, false
-		}
-		n = 10*n + int64(s[i]-'0')
-	}
-	const most = 1<<63 - 1
-	if n > most/int64(unit) {
-		return most, true
-	}
-	return time.Duration(n) * unit, true
-}
-
-// appendTimeout writes a grpc-timeout, at most eight digits, rounded up.
-func appendTimeout(b []byte, d time.Duration) []byte {
-	if d <= 0 {
-		return append(b, "0n"...)
-	}
-	for _, u := range [...]struct {
-		unit time.Duration
-		name byte
-	}{{time.Nanosecond, 'n'}, {time.Microsecond, 'u'}, {time.Millisecond, 'm'}, {time.Second, 'S'}, {time.Minute, 'M'}} {
-		if n := (d-1)/u.unit + 1; n < 1e8 {
-			return append(strconv.AppendInt(b, int64(n), 10), u.name)
-		}
-	}
-	return append(strconv.AppendInt(b, int64((d-1)/time.Hour+1), 10), 'H')
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// holder answers streams with headers, and nothing more until they are ended.
+// holder answers streams with headers, and with nothing more until they are ended.
 type holder struct{ echo }
 
 func (holder) FullDuplexCall(s testpb.TestService_FullDuplexCallServer) error {
@@ -26,7 +26,7 @@ func (holder) FullDuplexCall(s testpb.TestService_FullDuplexCallServer) error {
 	return nil
 }
 
-// What is kept of a request for a second attempt counts no more once it is let go of.
+// The part of a request that is kept for a second attempt is no longer counted once it has been released.
 func TestBudgetIsGivenBackWhenTheAnswerBegins(t *testing.T) {
 	e, _ := startBackend(t, holder{})
 	r, address := startRelay(t, Options{}, e)
@@ -38,7 +38,9 @@ func TestBudgetIsGivenBackWhenTheAnswerBegins(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Send(&testpb.StreamingOutputCallRequest{Payload: &testpb.Payload{Body: make([]byte, 60_000)}}); err != nil {
+		if err := s.Send(&testpb.StreamingOutputCallRequest{
+			Payload: &testpb.Payload{Body: make([]byte, 60_000)},
+		}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Header(); err != nil {
@@ -48,12 +50,14 @@ func TestBudgetIsGivenBackWhenTheAnswerBegins(t *testing.T) {
 	if n := r.Stats().Queued; n != 0 {
 		t.Errorf("%d bytes are counted, and none waits", n)
 	}
-	if _, err := c.UnaryCall(ctx, &testpb.SimpleRequest{Payload: &testpb.Payload{Body: make([]byte, 3<<20)}}); err != nil {
+	if _, err := c.UnaryCall(ctx, &testpb.SimpleRequest{
+		Payload: &testpb.Payload{Body: make([]byte, 3<<20)},
+	}); err != nil {
 		t.Errorf("a call beside idle streams: %v", err)
 	}
 }
 
-// Two calls that share one stream: whichever ends wakes the other, in whatever moment it began to wait.
+// Two calls share one stream: the end of either wakes the other, whenever that began to wait.
 func TestCallThatBeginsToWaitIsWoken(t *testing.T) {
 	e, _ := startBackend(t, echo{}, grpc.MaxConcurrentStreams(1))
 	_, address := startRelay(t, Options{MaxBackendConns: 1, MaxWait: 3 * time.Second}, e)
@@ -74,7 +78,7 @@ func TestCallThatBeginsToWaitIsWoken(t *testing.T) {
 	}
 }
 
-// Calls that have given up take no place in the queue for a stream.
+// Canceled calls take no place in the queue for a stream.
 func TestCallsThatGaveUpDoNotWait(t *testing.T) {
 	e, _ := startBackend(t, holder{}, grpc.MaxConcurrentStreams(1))
 	r, address := startRelay(t, Options{MaxBackendConns: 1}, e)
@@ -96,15 +100,15 @@ func TestCallsThatGaveUpDoNotWait(t *testing.T) {
 		_, _ = c.UnaryCall(short, &testpb.SimpleRequest{})
 		cancel()
 	}
-	p := r.poolOf(e, nil)
-	for deadline := time.Now().Add(10 * time.Second); p.waiters() > 0; time.Sleep(time.Millisecond) {
+	p := r.pools.of(e, nil)
+	for deadline := time.Now().Add(patience); p.waiters() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d calls wait, all have given up", p.waiters())
 		}
 	}
 }
 
-// A server that only says how many streams it takes has not failed.
+// A server that only refuses streams beyond its limit has not failed.
 func TestRefusedStreamsEjectNobody(t *testing.T) {
 	registry := services.New()
 	one, _ := startBackend(t, echo{}, grpc.MaxConcurrentStreams(2))

@@ -1,9 +1,9 @@
 package relay
 
-// table finds the calls of a connection by the ids of their streams. It is a hash table of open addressing without
-// tombstones: ids count up, so that a Go map would be full of deleted places and be built anew every so often.
+// table maps the ids of a connection's streams to calls. It is a hash table with open addressing and without
+// tombstones. Ids count up, so a Go map would fill with deleted places and be rebuilt every so often.
 type table struct {
-	slots []slot // a power of two of them, at most half in use
+	slots []slot // a power of two, at most half in use
 	n     int
 }
 
@@ -57,7 +57,7 @@ func (t *table) remove(id uint32) {
 		}
 	}
 	t.n--
-	// Those behind move up, where their own place is not between the gap and them.
+	// Move up the slots behind the gap, unless their own place lies between the gap and them.
 	for j := (i + 1) & mask; t.slots[j].id != 0; j = (j + 1) & mask {
 		if (j-t.at(t.slots[j].id))&mask >= (j-i)&mask {
 			t.slots[i] = t.slots[j]
@@ -67,7 +67,7 @@ func (t *table) remove(id uint32) {
 	t.slots[i] = slot{}
 }
 
-// all returns what is in the table now.
+// all returns the current slots.
 func (t *table) all() []slot {
 	all := make([]slot, 0, t.n)
 	for _, s := range t.slots {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// pipes is a listener whose connections hold nothing that the client does not read.
+// pipes is a listener whose connections buffer nothing: data stays with the writer until the client reads it.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -33,7 +33,7 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
-// telling tells of each write that begins.
+// telling reports the beginning of each write.
 type telling struct {
 	net.Conn
 	writes chan struct{}
@@ -44,7 +44,7 @@ func (c *telling) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// A client that does not read the last word of TLS holds up nobody.
+// A client that does not read the TLS alert at the end delays nothing else.
 func TestTLSClientThatDoesNotReadTheEnd(t *testing.T) {
 	cert, roots := certificate(t)
 	r, _ := startRelay(t, Options{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
@@ -65,20 +65,20 @@ func TestTLSClientThatDoesNotReadTheEnd(t *testing.T) {
 	for len(server.writes) > 0 {
 		<-server.writes
 	}
-	p.must(p.WriteRawFrame(http2.FramePing, 0, 1, make([]byte, 8))) // on a stream
+	p.must(p.WriteRawFrame(http2.FramePing, 0, 1, make([]byte, 8))) // PING on a stream, a protocol error
 	<-server.writes
 	next[*http2.GoAwayFrame](p, nil)
-	<-server.writes // the last word
+	<-server.writes // the alert
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.Stats() // asks all connections
+		r.Stats() // locks all connections
 		r.Close()
 		<-served
 	}()
 	select {
 	case <-done:
-	case <-time.After(4 * time.Second): // TLS gives up by itself after 5
+	case <-time.After(4 * time.Second): // TLS itself gives up after 5 s
 		t.Error("the relay waits for a client that does not read")
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// Random calls, given up at random, while backends come and go without notice and others say goodbye. Each call ends,
-// with an answer that is its own or with a status that is true; nothing is left behind.
+// Random calls are canceled at random, while backends come, disappear without notice or send GOAWAY. Each call ends
+// with its own answer or with a true status, and nothing is left behind.
 func TestRandomTrouble(t *testing.T) {
 	registry := services.New()
 	registry.Offer("the test", serviceName)
@@ -73,9 +73,9 @@ func TestRandomTrouble(t *testing.T) {
 					ok.Add(1)
 				case code == codes.Canceled, code == codes.DeadlineExceeded:
 				case code == codes.Unavailable && strings.Contains(err.Error(), "lost"):
-					bad.Add(1) // a backend has died under it
+					bad.Add(1) // the call's backend has died
 				case code == codes.Internal && strings.Contains(err.Error(), "INTERNAL_ERROR"):
-					bad.Add(1) // in the middle of a message: no status can follow that
+					bad.Add(1) // within a message: no status can follow it
 				default:
 					t.Errorf("a call ended with %v", err)
 				}
@@ -86,7 +86,7 @@ func TestRandomTrouble(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	t.Logf("%d calls well, %d lost with their backend; %+v", ok.Load(), bad.Load(), r.Stats())
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		if s := r.Stats(); s.Streams == 0 && s.Queued == 0 {
 			break
 		}
@@ -103,7 +103,7 @@ func steady(t *testing.T) *services.Endpoint {
 }
 
 func randomCall(client testpb.TestServiceClient, random *rand.Rand) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if random.IntN(8) == 0 {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(random.IntN(3000))*time.Microsecond)
@@ -128,7 +128,9 @@ func randomCall(client testpb.TestServiceClient, random *rand.Rand) error {
 		return err
 	}
 	for range random.IntN(10) {
-		if err := s.Send(&testpb.StreamingOutputCallRequest{Payload: &testpb.Payload{Body: make([]byte, n)}}); err != nil {
+		if err := s.Send(&testpb.StreamingOutputCallRequest{
+			Payload: &testpb.Payload{Body: make([]byte, n)},
+		}); err != nil {
 			_, err = s.Recv()
 			return err
 		}
@@ -141,7 +143,7 @@ func randomCall(client testpb.TestServiceClient, random *rand.Rand) error {
 		}
 	}
 	if random.IntN(4) == 0 {
-		return nil // given up
+		return nil // canceled
 	}
 	_ = s.CloseSend()
 	if _, err := s.Recv(); status.Code(err) != codes.Unknown || err.Error() != "EOF" {

@@ -12,8 +12,8 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-// openState makes a state in dir, closes it and opens its database as package
-// store does: the same file, the same options.
+// openState creates a state in dir, closes it and opens its database as package store does: the same file, the same
+// options.
 func openState(dir string) (*bolt.DB, error) {
 	db, err := store.Open(dir, store.Options{})
 	if err != nil {
@@ -40,7 +40,7 @@ func openState(dir string) (*bolt.DB, error) {
 	return file, nil
 }
 
-// Committer commits to a database of the product's, one transaction at a time.
+// Committer commits to a database like the product's, one transaction at a time.
 type Committer struct {
 	db    *bolt.DB
 	count uint64
@@ -55,8 +55,7 @@ func NewCommitter(dir string) (*Committer, error) {
 	return &Committer{db: db}, nil
 }
 
-// Commit writes one counter of 8 bytes and returns how long that took, until it
-// was synced.
+// Commit writes one counter of 8 bytes and returns the time until it was synced.
 func (c *Committer) Commit() (time.Duration, error) {
 	c.count++
 	started := time.Now()

@@ -15,8 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// Idle is a gRPC server with a bbolt database and connections to workers, and
-// nothing that would use them.
+// Idle is a gRPC server with a bbolt database and connections to workers, none of which are used.
 type Idle struct {
 	db     *bolt.DB
 	server *grpc.Server
@@ -24,8 +23,8 @@ type Idle struct {
 	conns  []control.Connection
 }
 
-// NewIdle serves on the listener, opens a database in dir and connects to the
-// workers on these ports; each has answered a Ping when it returns.
+// NewIdle serves on the listener, opens a database in dir and connects to the workers on these ports. Each worker
+// has answered a Ping when NewIdle returns.
 func NewIdle(ctx context.Context, dir string, listener net.Listener, ports []int) (_ *Idle, err error) {
 	idle := &Idle{server: grpc.NewServer(api.ServerOptions()...), served: make(chan error, 1)}
 	proto.RegisterMyBusinessServiceServer(idle.server, proto.UnimplementedMyBusinessServiceServer{})
@@ -51,7 +50,7 @@ func NewIdle(ctx context.Context, dir string, listener net.Listener, ports []int
 	return idle, nil
 }
 
-// Close ends all of it; the workers run on.
+// Close closes all of them; the workers go on running.
 func (i *Idle) Close() error {
 	for _, conn := range i.conns {
 		conn.Shutdown()

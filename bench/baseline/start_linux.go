@@ -14,8 +14,7 @@ import (
 	"github.com/core-tools/hsu-core/go/control"
 )
 
-// Starter starts processes with nothing around it: no record, no token, no
-// identity, no log file.
+// Starter starts plain processes: no record, no token, no identity, no log file.
 type Starter struct {
 	binary string
 
@@ -23,10 +22,10 @@ type Starter struct {
 	running []*os.Process
 }
 
-// NewStarter returns a starter of the program, which is given --port N.
+// NewStarter returns a starter of the program, which gets --port N.
 func NewStarter(binary string) *Starter { return &Starter{binary: binary} }
 
-// Start starts n at once and returns when each has answered its first Ping.
+// Start starts n processes at once and returns when each has answered its first Ping.
 func (s *Starter) Start(ctx context.Context, n int) error {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
@@ -64,7 +63,7 @@ func (s *Starter) startOne(ctx context.Context) error {
 	return control.NewGRPCClientGateway(conn.GRPC(), nil).Ping(ctx)
 }
 
-// Stop kills everything that was started and waits until it is gone.
+// Stop kills all started processes and waits until they are gone.
 func (s *Starter) Stop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,9 +79,9 @@ func (s *Starter) Stop() error {
 	return errors.Join(errs...)
 }
 
-// await returns when something accepts on the port. It asks often at first, as a
-// program alone is there within milliseconds, and seldom later, as asking takes
-// the processors away from a hundred that start.
+// await returns when a process accepts on the port. It probes often at first, because a program that starts alone
+// is ready within milliseconds, and seldom later, because probes take processor time away from a hundred that
+// start.
 func await(ctx context.Context, port int) error {
 	var dialer net.Dialer
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))

@@ -11,9 +11,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
-// ServeUncounted is hsu-master without workers that does not count what it
-// processes: its server, handler, supervisor and (idle) store in dir. It returns
-// when ctx has ended.
+// ServeUncounted serves as hsu-master without workers does, but does not count the calls that it processes: its
+// server, handler, supervisor and (idle) store in dir. It returns when ctx has ended.
 func ServeUncounted(ctx context.Context, dir string, listener net.Listener) (err error) {
 	db, err := store.Open(dir, store.Options{})
 	if err != nil {
@@ -42,7 +41,7 @@ func ServeUncounted(ctx context.Context, dir string, listener net.Listener) (err
 	return nil
 }
 
-// uncounted takes the store's place behind the handler.
+// uncounted replaces the store behind the handler.
 type uncounted struct{}
 
 func (uncounted) AddProcessed(context.Context, int64) error { return nil }

@@ -21,34 +21,50 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/proto"
+	"github.com/core-tools/hsu-master/internal/dial"
+	"github.com/core-tools/hsu-master/internal/rpc"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/probe"
 )
 
 func callFlags() []cli.Flag {
 	return append([]cli.Flag{
-		&cli.StringFlag{Name: "addr", EnvVars: []string{"HSU_MASTER_ADDR"}, Usage: "`HOST:PORT` of the master (default: that of the running master; where no folder is named and none runs, 127.0.0.1:50051)"},
-		&cli.DurationFlag{Name: "timeout", Value: 10 * time.Second, Usage: "how long to wait for the answer"},
+		&cli.StringFlag{
+			Name: "addr", EnvVars: []string{"HSU_MASTER_ADDR"},
+			Usage: "`HOST:PORT` address of the master (default: that of the running master; if no directory is " +
+				"given and no master runs, 127.0.0.1:50051)",
+		},
+		&cli.DurationFlag{
+			Name: "timeout", Value: 10 * time.Second,
+			Usage: "`DURATION` time to wait for the answer",
+		},
 	}, credentialFlags()...)
 }
 
 func callCommand() *cli.Command {
-	return group("call", "send a request to the master, as a client would",
-		leaf("process-data", "have one item processed", processData, append(callFlags(), jsonOutput(),
-			&cli.StringFlag{Name: "data", Usage: "the `TEXT` to process; - reads it from standard input"},
-			&cli.IntFlag{Name: "priority", Usage: "its `PRIORITY`"},
-			&cli.StringFlag{Name: "request-id", Usage: "have it counted once, however often it is sent with this `ID`, and answered alike"})...),
-		leaf("get-status", "ask what the master does and what it has counted", getStatus, append(callFlags(), jsonOutput())...))
+	return group("call", "send a request to the master",
+		leaf("process-data", "process one item", processData, append([]cli.Flag{
+			&cli.StringFlag{Name: "data", Usage: "`TEXT` text of the item; - reads it from standard input"},
+			&cli.IntFlag{Name: "priority", Usage: "`N` priority of the item"},
+			&cli.StringFlag{
+				Name:  "request-id",
+				Usage: "`ID` id of the request; requests with the same id are counted once and get the same answer",
+			},
+			jsonOutput(),
+		}, callFlags()...)...),
+		leaf("get-status", "print the status of the master and its count of requests", getStatus,
+			append([]cli.Flag{jsonOutput()}, callFlags()...)...))
 }
 
 func pingCommand() *cli.Command {
-	return leaf("ping", "see that the master answers (exit 3 where none does)", func(c *cli.Context) error {
+	return leaf("ping", "check that the master answers (exit 3: no master is running)", func(c *cli.Context) error {
 		return call(c, func(ctx context.Context, conn *grpc.ClientConn, _ grpc.CallOption) error {
 			asked := time.Now()
-			if err := control.NewGRPCClientGateway(conn, supervisor.CoreLogger(discard)).Ping(ctx); err != nil {
+			if err := control.NewGRPCClientGateway(conn, probe.CoreLogger(discard)).Ping(ctx); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(c.App.Writer, "%s answered in %s\n", conn.Target()[len(passthrough):], time.Since(asked).Round(time.Microsecond))
+			_, err := fmt.Fprintf(c.App.Writer, "%s answered in %s\n",
+				conn.Target()[len(passthrough):], time.Since(asked).Round(time.Microsecond))
 			return err
 		})
 	}, callFlags()...)
@@ -56,8 +72,8 @@ func pingCommand() *cli.Command {
 
 func processData(c *cli.Context) error {
 	priority := c.Int("priority")
-	if priority != int(int32(priority)) { //nolint:gosec // that it may overflow is what is checked
-		return usagef("--priority %d: want a number of 32 bits", priority)
+	if priority != int(int32(priority)) { //nolint:gosec // this checks for an overflow
+		return usagef("--priority %d: must be a number of 32 bits", priority)
 	}
 	id := c.String("request-id")
 	if c.IsSet("request-id") {
@@ -83,15 +99,24 @@ func processData(c *cli.Context) error {
 			return err
 		}
 		if c.Bool(jsonFlag) {
-			return printJSON(c.App.Writer, struct {
-				Result  string `json:"result"`
-				Success bool   `json:"success"`
-			}{resp.GetResult(), resp.GetSuccess()})
+			return printJSON(c.App.Writer, processedJSON{resp.GetResult(), resp.GetSuccess()})
 		}
 		_, err = fmt.Fprintln(c.App.Writer, resp.GetResult())
 		return err
 	})
 }
+
+// The JSON output of the calls of the business service.
+type (
+	processedJSON struct {
+		Result  string `json:"result"`
+		Success bool   `json:"success"`
+	}
+	businessJSON struct {
+		Status         string `json:"status"`
+		ProcessedCount int64  `json:"processed_count"`
+	}
+)
 
 func getStatus(c *cli.Context) error {
 	return call(c, func(ctx context.Context, conn *grpc.ClientConn, reached grpc.CallOption) error {
@@ -100,20 +125,17 @@ func getStatus(c *cli.Context) error {
 			return err
 		}
 		if c.Bool(jsonFlag) {
-			return printJSON(c.App.Writer, struct {
-				Status         string `json:"status"`
-				ProcessedCount int64  `json:"processed_count"`
-			}{resp.GetStatus(), resp.GetProcessedCount()})
+			return printJSON(c.App.Writer, businessJSON{resp.GetStatus(), resp.GetProcessedCount()})
 		}
 		_, err = fmt.Fprintf(c.App.Writer, "%s, %d requests processed\n", resp.GetStatus(), resp.GetProcessedCount())
 		return err
 	})
 }
 
-// passthrough keeps gRPC from resolving the address itself: the dialer does.
+// passthrough makes gRPC pass the address to the dialer without resolving it.
 const passthrough = "passthrough:///"
 
-// call connects, makes the call and says for people what went wrong.
+// call connects to the master, makes the call, and turns a failure into a message with a hint.
 func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOption) error) error {
 	f, err := foldersOf(c)
 	if err != nil {
@@ -126,10 +148,10 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 		}
 	}
 	if c.Duration("timeout") <= 0 {
-		return usagef("--timeout %s: want a time above 0 such as 10s", c.Duration("timeout"))
+		return usagef("--timeout %s: must be above 0, such as 10s", c.Duration("timeout"))
 	}
 	if _, _, err := net.SplitHostPort(address); err != nil {
-		return usagef("--addr %q: want HOST:PORT", address)
+		return usagef("--addr %q: must be HOST:PORT", address)
 	}
 	creds, err := credentialsOf(c)
 	if err != nil {
@@ -137,7 +159,8 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 	}
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
-	conn, err := grpc.NewClient(passthrough+address, grpc.WithTransportCredentials(creds), grpc.WithNoProxy())
+	conn, err := grpc.NewClient(passthrough+address, grpc.WithTransportCredentials(creds), grpc.WithNoProxy(),
+		rpc.Interceptor(), dial.Retry(retryMost, c.Duration("timeout")))
 	if err != nil {
 		return usagef("--addr %q: %w", address, err)
 	}
@@ -155,27 +178,30 @@ func call(c *cli.Context, do func(context.Context, *grpc.ClientConn, grpc.CallOp
 		return err
 	}
 	answer := said.GRPCStatus()
-	text := printable(plainly(answer.Message())) // a worker's, who must not drive the terminal
+	text := printable(plainly(answer.Message())) // may be from a worker, which must not control the terminal
 	switch {
 	case answer.Code() == codes.Unavailable && reached.Addr == nil && notSecuredAlike(text, c.String("tls-ca") != ""):
-		return hint(fmt.Errorf("%s: %s", address, text), "see --tls-ca, --tls-cert and --tls-name, and what the master was started with")
+		return hint(fmt.Errorf("%s: %s", address, text),
+			"compare --tls-ca, --tls-cert and --tls-name with the flags of the master")
 	case answer.Code() == codes.Unavailable && reached.Addr == nil:
-		return hint(fmt.Errorf("%w at %s: %s", errNoMaster, address, text), `start one with "hsu-master run", or name another --addr`)
+		return hint(fmt.Errorf("%w at %s: %s", errNoMaster, address, text),
+			`start one with "hsu-master run", or name another --addr`)
 	case answer.Code() == codes.ResourceExhausted:
-		return hint(fmt.Errorf("%s: %s", address, text), "send less at once")
+		return hint(fmt.Errorf("%s: %s", address, text), "send less at a time")
 	case answer.Code() == codes.DeadlineExceeded:
-		return hint(fmt.Errorf("%s did not answer within %s", address, c.Duration("timeout")), `see "hsu-master status", or wait longer with --timeout`)
+		return hint(fmt.Errorf("%s did not answer within %s", address, c.Duration("timeout")),
+			`see "hsu-master status", or wait longer with --timeout`)
 	}
 	return fmt.Errorf("%s: %s: %s", address, answer.Code(), text)
 }
 
-// What gRPC puts around the reason for which there is no connection.
+// noConnection and noDial match the text that gRPC puts around the reason of a connection failure.
 var (
 	noConnection = regexp.MustCompile(`^connection error: desc = "(?:transport: )?(.*)"$`)
 	noDial       = regexp.MustCompile(`^[Ee]rror while dialing: dial \w+:? (?:\S+:\d+: )?(?:connect: )?(.*)$`)
 )
 
-// plainly is the reason without that.
+// plainly returns the reason without that text.
 func plainly(text string) string {
 	for _, around := range []*regexp.Regexp{noConnection, noDial} {
 		if found := around.FindStringSubmatch(text); found != nil {
@@ -185,10 +211,11 @@ func plainly(text string) string {
 	return text
 }
 
-// notSecuredAlike tells that somebody listens, but that one side wants TLS and the
-// other does not, or a certificate is not to the other's liking. A server that refuses
-// ours may close while we still write.
+// notSecuredAlike reports whether a connection failed because only one side uses TLS, or because one side
+// rejected the other's certificate. A server that rejects the client's certificate may close the connection while
+// the client still writes.
 func notSecuredAlike(text string, secured bool) bool {
 	return strings.Contains(text, "tls: ") || strings.Contains(text, "server preface") ||
-		secured && (strings.Contains(text, "broken pipe") || strings.Contains(text, "reset by peer") || strings.Contains(text, "EOF"))
+		secured && (strings.Contains(text, "broken pipe") || strings.Contains(text, "reset by peer") ||
+			strings.Contains(text, "EOF"))
 }

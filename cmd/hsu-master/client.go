@@ -16,31 +16,41 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/internal/dial"
+	"github.com/core-tools/hsu-master/internal/rpc"
 	"github.com/core-tools/hsu-master/store"
 )
 
-// answerWithin bounds how long a command waits for a master that hangs.
+// answerWithin bounds how long a command waits for a master that does not respond.
 const answerWithin = 10 * time.Second
 
-// dialAdmin connects to the running master of these folders; errNoMaster where
-// none answers.
+const (
+	// startingFor bounds how long a command waits for a master that holds the state and does not listen yet.
+	startingFor = time.Second
+	// startingPoll is the interval between two attempts to connect to a master that is starting.
+	startingPoll = 5 * time.Millisecond
+	// retryMost is the maximum pause between two attempts to reconnect.
+	retryMost = time.Second
+)
+
+// dialAdmin connects to the running master of these folders. It waits up to startingFor for a master that is
+// starting. It returns errNoMaster if there is no master.
 func dialAdmin(ctx context.Context, f folders) (*grpc.ClientConn, error) {
-	path := f.liveSocket()
-	var dialer net.Dialer
-	// Not by gRPC, which would hide why: a socket that nobody listens on means
-	// something else than one that may not be opened.
-	first, err := dialer.DialContext(ctx, "unix", path)
+	path, err := awaitAdmin(ctx, f)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%w at %s", errNoMaster, path)
+	case errors.Is(err, errNoMaster):
+		return nil, err
 	case errors.Is(err, fs.ErrPermission):
-		return nil, hint(fmt.Errorf("ask the master: %w", err), "only root and the user that the master runs as may ask it")
+		return nil, hint(fmt.Errorf("ask the master: %w", err),
+			"only root and the user of the master have access")
 	case err != nil:
-		return nil, hint(fmt.Errorf("ask the master: %w", err), "see that --state-dir and --runtime-dir are those of the master")
+		return nil, hint(fmt.Errorf("ask the master: %w", err),
+			"check that --state-dir and --runtime-dir are those of the master")
 	}
-	_ = first.Close()
-	conn, err := grpc.NewClient("passthrough:///"+adminSocket,
+	var dialer net.Dialer
+	conn, err := grpc.NewClient("passthrough:///admin.sock", dial.Retry(retryMost, answerWithin),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		rpc.Interceptor(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", path)
@@ -51,7 +61,31 @@ func dialAdmin(ctx context.Context, f folders) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// readState asks the running master, and reads its file where none runs.
+// awaitAdmin returns the path of the admin socket when a master listens there. It dials without gRPC, which would
+// hide the reason of a failure: a socket without a listener must be told apart from one that the user may not
+// open.
+func awaitAdmin(ctx context.Context, f folders) (string, error) {
+	var dialer net.Dialer
+	for deadline := time.Now().Add(startingFor); ; {
+		path := f.liveSocket() // a starting master may announce another path
+		conn, err := dialer.DialContext(ctx, "unix", path)
+		switch {
+		case err == nil:
+			return path, conn.Close()
+		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED):
+			return "", err
+		case time.Now().After(deadline) || !store.Held(f.state):
+			return "", fmt.Errorf("%w at %s", errNoMaster, path)
+		}
+		select {
+		case <-time.After(startingPoll):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+}
+
+// readState returns the state from the running master, or from the state files if no master runs.
 func readState(ctx context.Context, f folders) (*adminpb.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -63,10 +97,10 @@ func readState(ctx context.Context, f folders) (*adminpb.State, error) {
 	if err != nil {
 		return nil, offline(f, err)
 	}
-	return api.OfflineState(snap), nil
+	return api.OfflineState(snap, f.state), nil
 }
 
-// offline says what an error of reading the files means to who asks for the state.
+// offline adds a hint to an error of reading the state files.
 func offline(f folders, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return hint(fmt.Errorf("%w, and there is no state in %s", errNoMaster, f.state),
@@ -74,39 +108,49 @@ func offline(f folders, err error) error {
 	}
 	if locked, ok := errors.AsType[*store.LockedError](err); ok {
 		return hint(fmt.Errorf("%w (pid %d), but it does not answer at %s", errHeld, locked.PID, f.liveSocket()),
-			"it may be starting, or its runtime folder was removed: restart it, its workers live on")
+			"it may be starting, or its runtime directory was removed: restart it, its workers keep running")
 	}
 	return err
 }
 
-// errHeld means that a master holds the state, though it does not answer.
+// errHeld is returned if a master holds the state but does not answer.
 var errHeld = errors.New("a master holds the state")
 
+// liveState returns the state from the running master. It returns errNoMaster if there is none.
 func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
+	resp, err := askState(ctx, f)
+	for deadline := time.Now().Add(startingFor); status.Code(err) == codes.Unavailable && time.Now().Before(deadline); {
+		// The master has ended: a process that is terminating may still accept a connection, but never answers.
+		time.Sleep(startingPoll)
+		resp, err = askState(ctx, f)
+	}
+	switch {
+	case errors.Is(err, errNoMaster), errors.As(err, new(*hintedError)):
+		return nil, err
+	case status.Code(err) == codes.DeadlineExceeded, ctx.Err() != nil:
+		return nil, hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), answerWithin),
+			"it hangs or is suspended: see its log, or restart it, its workers keep running")
+	case err != nil:
+		return nil, fmt.Errorf("ask the master: %s", status.Convert(err).Message())
+	}
+	if !f.stateIs(resp.GetState().GetStateDir()) {
+		// The folder is a copy, and the socket path in it is that of the original's master.
+		return nil, fmt.Errorf("%w for %s: the admin socket that it names belongs to another master",
+			errNoMaster, f.state)
+	}
+	return resp.GetState(), nil
+}
+
+func askState(ctx context.Context, f folders) (*adminpb.GetStateResponse, error) {
 	conn, err := dialAdmin(ctx, f)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
-	resp, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{})
-	switch {
-	case status.Code(err) == codes.DeadlineExceeded, ctx.Err() != nil:
-		return nil, hint(fmt.Errorf("the master at %s does not answer within %s", f.liveSocket(), answerWithin),
-			"it hangs or is suspended: see its log, or restart it, its workers live on")
-	case err != nil && gone(ctx, f):
-		return nil, fmt.Errorf("%w at %s any more", errNoMaster, f.liveSocket())
-	case err != nil:
-		return nil, fmt.Errorf("ask the master: %s", status.Convert(err).Message())
-	}
-	if !f.stateIs(resp.GetState().GetStateDir()) {
-		// The folder is a copy, and with it the path to the original's socket.
-		return nil, fmt.Errorf("%w for %s: the socket that it names is another's", errNoMaster, f.state)
-	}
-	return resp.GetState(), nil
+	return adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{})
 }
 
-// gone tells whether the master has ended that was asked: what is dying may still
-// accept a connection, and never answers.
+// gone reports whether the master that answered before has ended.
 func gone(ctx context.Context, f folders) bool {
 	conn, err := dialAdmin(ctx, f)
 	if err == nil {
@@ -115,11 +159,11 @@ func gone(ctx context.Context, f folders) bool {
 	return errors.Is(err, errNoMaster)
 }
 
-// defaultAddress is where a master serves that was told nothing else.
+// defaultAddress is the address of a master that is started without --port and --listen.
 const defaultAddress = "127.0.0.1:50051"
 
-// liveAddress is where to send requests: to the running master of these folders,
-// or, where nobody named a folder, to the default address.
+// liveAddress returns the address to send requests to: that of the running master of these folders. If none runs
+// and no folder was given, it returns defaultAddress.
 func liveAddress(ctx context.Context, f folders) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -130,7 +174,8 @@ func liveAddress(ctx context.Context, f folders) (string, error) {
 	case errors.Is(err, errNoMaster) && !f.given:
 		return defaultAddress, nil
 	case errors.Is(err, errNoMaster):
-		return "", hint(err, `start one with "hsu-master run", name its --state-dir, or say where it serves with --addr`)
+		return "", hint(err,
+			`start one with "hsu-master run", name its --state-dir, or give its address with --addr`)
 	}
 	return "", err
 }

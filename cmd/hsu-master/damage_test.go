@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// Whatever bit of the state is wrong: a reader tells what it can, or that the file
-// is damaged, and leaves the file as it is.
+// Whichever bit of the state is flipped, a reader returns the readable part or an error that the file is damaged,
+// and leaves the file unchanged.
 func TestReaderOfADamagedStateNeitherPanicsNorChangesIt(t *testing.T) {
 	sound := t.TempDir()
 	if err := makeState([]string{sound}); err != nil {
@@ -21,7 +21,7 @@ func TestReaderOfADamagedStateNeitherPanicsNorChangesIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Most of a young database is empty pages, where a wrong bit is no damage.
+	// Most of a new database is empty pages, where a flipped bit is no damage.
 	used := bytes.TrimRight(content, "\x00")
 	random := rand.New(rand.NewPCG(1, 2))
 	dir := t.TempDir()

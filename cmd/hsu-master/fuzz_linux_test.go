@@ -11,7 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/deploy"
 )
 
-// FuzzPassed has the names of descriptors, as LISTEN_FDNAMES, and what each is.
+// FuzzPassed takes the names of descriptors, as in LISTEN_FDNAMES, and the kind of each.
 func FuzzPassed(f *testing.F) {
 	f.Add(deploy.ListenerName, []byte{listening})
 	f.Add(deploy.ListenerName+":0011:0022", []byte{listening, ofPipe, ofPipe})
@@ -38,7 +38,8 @@ func FuzzPassed(f *testing.F) {
 			}
 		}
 		p, err := sortPassed(files)
-		if (err == nil) != (sockets == listeners && sockets <= 1) || (p.listener != nil) != (err == nil && listeners == 1) {
+		if (err == nil) != (sockets == listeners && sockets <= 1) ||
+			(p.listener != nil) != (err == nil && listeners == 1) {
 			t.Errorf("%d sockets, %d of them listen: %v, %v", sockets, listeners, p.listener, err)
 		}
 		for _, f := range files {
@@ -60,7 +61,7 @@ func FuzzPassed(f *testing.F) {
 	})
 }
 
-// What a descriptor can be of.
+// Kinds of descriptors.
 const (
 	listening = iota
 	datagrams
@@ -68,7 +69,7 @@ const (
 	ofDevice
 )
 
-// descriptor makes one, with no name in any folder and on no network.
+// descriptor creates a descriptor that has no path and is on no network.
 func descriptor(t *testing.T, kind byte) uintptr {
 	t.Helper()
 	var pair [2]int

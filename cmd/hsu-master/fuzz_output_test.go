@@ -11,17 +11,21 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 )
 
-// FuzzShownState has a State as a master or a file gives it, which may be damaged:
-// what is printed is JSON, or text that does not drive the terminal.
+// FuzzShownState takes a State as a master or a damaged file may return it. The output must be valid JSON, or
+// text that does not control the terminal.
 func FuzzShownState(f *testing.F) {
 	for _, s := range []*adminpb.State{
 		{},
 		{
-			Source: "live", MasterId: "id", Workers: []*adminpb.Worker{{
-				Id: "worker-0", Status: "failed", Reason: "it said \x1b[2J", LastOutput: []string{"\x1b]0;title\x07", "\u202e"},
-				LastExit: &adminpb.Exit{Known: true, Signal: new("SIGKILL\r")},
+			Source: "live", MasterId: "id",
+			Workers: []*adminpb.Worker{{
+				Id: "worker-0", Status: "failed", Reason: "it said \x1b[2J",
+				LastOutput: []string{"\x1b]0;title\x07", "\u202e"},
+				LastExit:   &adminpb.Exit{Known: true, Signal: new("SIGKILL\r")},
 			}},
-			Services:   []*adminpb.Service{{Name: "a\tb", Endpoints: []*adminpb.Endpoint{{Address: "127.0.0.1:1", Worker: "w\n"}}}},
+			Services: []*adminpb.Service{{
+				Name: "a\tb", Endpoints: []*adminpb.Endpoint{{Address: "127.0.0.1:1", Worker: "w\n"}},
+			}},
 			BadRecords: map[string]string{"workers/\x00": "bad\x7f\u009b"},
 		},
 	} {

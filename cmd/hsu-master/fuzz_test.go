@@ -5,7 +5,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,7 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// leaves calls do with every command that does something.
+// leaves calls do for every command without subcommands.
 func leaves(commands []*cli.Command, do func(*cli.Command)) {
 	for _, c := range commands {
 		if len(c.Subcommands) > 0 {
@@ -27,12 +26,13 @@ func leaves(commands []*cli.Command, do func(*cli.Command)) {
 	}
 }
 
-// FuzzReorder has a command line, an argument a line. What it makes of it the parser
-// must take as it was meant.
+// FuzzReorder takes a command line, one argument per line. The parser must take the reordered line as it was
+// meant.
 func FuzzReorder(f *testing.F) {
 	for _, line := range []string{
 		"run", "worker\nlist\n--json", "--json\nworker\nlist\n--state-dir\n/x", "call\n--data\n--\nprocess-data",
-		"state\ndump\nextra\n--json", "run\n--\n--port\n1", "no-such\ncommand", "run\n--worker-arg=-x\n-worker-count\n3", "",
+		"state\ndump\nextra\n--json", "run\n--\n--port\n1", "no-such\ncommand",
+		"run\n--worker-arg=-x\n-worker-count\n3", "",
 	} {
 		f.Add(line)
 	}
@@ -52,6 +52,9 @@ func FuzzReorder(f *testing.F) {
 				t.Errorf("%q: %v, which is exit code %d", args, err, exitCode(err))
 			}
 			return
+		}
+		if slices.Equal(ordered, []string{"version"}) || slices.Contains(ordered, "--help") {
+			return // help or version, requested among other words
 		}
 		if was, is := sorted(args), sorted(ordered); !slices.Equal(was, is) {
 			t.Fatalf("%q became %q", args, ordered)
@@ -74,12 +77,14 @@ func sorted(args []string) []string {
 	return kept
 }
 
-// FuzzConfig has the flags of run, an argument a line.
+// FuzzConfig takes the flags of run, one argument per line.
 func FuzzConfig(f *testing.F) {
 	for _, line := range []string{
 		"", "--port\n0", "--port=65535\n--listen=::1", "--listen\n0.0.0.0", "--listen=localhost\n--sync=interval",
-		"--restart-budget=10/5m\n--restart-backoff=1ms\n--stop-grace=1ns", "--worker-count=-1", "--worker-count\n99999999999",
-		"--worker-path=/bin/sh\n--worker-arg=-c\n--worker-arg=true\n--worker-count=10000", "--start-timeout=-5s", "--worker-path=",
+		"--restart-budget=10/5m\n--restart-backoff=1ms\n--stop-grace=1ns",
+		"--worker-count=-1", "--worker-count\n99999999999",
+		"--worker-path=/bin/sh\n--worker-arg=-c\n--worker-arg=true\n--worker-count=10000",
+		"--start-timeout=-5s", "--worker-path=",
 		"--state-dir=\n--runtime-dir=x", "--log-format=json\n--log-level=debug\n--on-exit=detach", "--help",
 	} {
 		f.Add(line)
@@ -105,7 +110,7 @@ func FuzzConfig(f *testing.F) {
 			return
 		}
 		if !asked {
-			return // for help
+			return // help was requested
 		}
 		host, _, err := net.SplitHostPort(cfg.address)
 		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
@@ -114,65 +119,36 @@ func FuzzConfig(f *testing.F) {
 		if !filepath.IsAbs(cfg.folders.state) || !filepath.IsAbs(cfg.folders.runtime) {
 			t.Errorf("%q: folders %+v", args, cfg.folders)
 		}
-		if cfg.stopGrace <= 0 {
-			t.Errorf("%q: grace %s", args, cfg.stopGrace)
+		if cfg.master.StopGrace <= 0 {
+			t.Errorf("%q: grace %s", args, cfg.master.StopGrace)
 		}
-		for _, u := range cfg.units {
-			if u.Path == "" || u.Replicas < 0 || u.Replicas > maxWorkers || u.StartTimeout <= 0 || u.Restart.Backoff <= 0 ||
-				u.Restart.Budget.Restarts < 0 || u.Restart.Budget.Window <= 0 || u.StopGrace != cfg.stopGrace {
+		for _, u := range cfg.master.Units {
+			if u.Path == "" || u.Replicas < 0 || u.Replicas > maxWorkers || u.StartTimeout <= 0 ||
+				u.Restart.Backoff <= 0 || u.Restart.Budget.Restarts < 0 || u.Restart.Budget.Window <= 0 ||
+				u.StopGrace != cfg.master.StopGrace {
 				t.Errorf("%q: unit %+v", args, u)
 			}
 		}
 	})
 }
 
-// FuzzAdminPath has the content of admin.path.
-func FuzzAdminPath(f *testing.F) {
-	for _, s := range []string{
-		"/run/hsu-master/admin.sock\n", "/run/hsu", "", "\n", "relative\n", "/a\nb\n", "/nul\x00\n",
-		"/" + strings.Repeat("x", maxAdminPath) + "\n", "/\xff\n",
-	} {
-		f.Add([]byte(s))
-	}
-	dir := f.TempDir()
-	at := folders{state: dir, runtime: filepath.Join(dir, "run")}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		if err := os.WriteFile(filepath.Join(dir, adminPathFile), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		path := at.liveSocket()
-		whole := bytes.HasPrefix(text, []byte("/")) && bytes.HasSuffix(text, []byte("\n")) &&
-			!bytes.Contains(text, []byte{0}) && len(text) <= maxAdminPath
-		switch {
-		case whole && path+"\n" != string(text):
-			t.Errorf("%q leads to %q", text, path)
-		case !whole && path != at.socket():
-			t.Errorf("%q leads to %q, want it not to count", text, path)
-		}
-		named := at
-		named.runtimeGiven = true
-		if path := named.liveSocket(); path != at.socket() {
-			t.Errorf("with --runtime-dir it leads to %q", path)
-		}
-	})
-}
-
-// harmless checks that nothing in the text but line ends acts on a terminal.
+// harmless checks that the text has no control characters except line ends.
 func harmless(t *testing.T, text string) {
 	t.Helper()
-	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+	if !utf8.ValidString(text) ||
+		strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
 		t.Errorf("printed: %q", text)
 	}
 }
 
-// FuzzTerminalLog has the parts of an event, some of which a worker chose.
+// FuzzTerminalLog takes the parts of an event, some of which a worker chooses.
 func FuzzTerminalLog(f *testing.F) {
 	f.Add("worker-0", "exited with code 7", "plain")
 	f.Add("worker\x1b[31m", "\x1b[2J", "two\nlines")
 	f.Add("", "\u202eabc", "\xff\xfe")
 	f.Fuzz(func(t *testing.T, worker, reason, more string) {
 		var out bytes.Buffer
-		log := newLogger(&out, true, false, slog.LevelDebug).With("more", more)
+		log := newLogger(&out, toTerminal, false, slog.LevelDebug).With("more", more)
 		log.Warn("worker exited", "worker", worker, "reason", reason)
 		harmless(t, out.String())
 		if strings.Count(out.String(), "\n") != 1 || !strings.HasSuffix(out.String(), "\n") {

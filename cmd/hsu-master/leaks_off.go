@@ -2,5 +2,5 @@
 
 package main
 
-// watchLeaks does nothing in a release build.
+// watchLeaks does nothing in builds without crashpoints.
 func watchLeaks() func(code int) int { return func(code int) int { return code } }

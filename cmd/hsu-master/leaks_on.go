@@ -9,12 +9,12 @@ import (
 	"github.com/core-tools/hsu-master/internal/leaks"
 )
 
-// exitLeaked is none of the documented exit codes, so that no test takes it for one.
+// exitLeaked differs from all documented exit codes, so that no test mistakes it for one of them.
 const exitLeaked = 99
 
-// watchLeaks notes what is open at the start. What it returns is called last of all
-// with the exit code, and tells on stderr, after "leak:", what of this process is
-// left. That is no success then.
+// watchLeaks records the resources that are open at the start. The returned function is called last, with the
+// exit code. It prints the leaked resources of this process on stderr, after "leak:", and turns a success into
+// exitLeaked.
 func watchLeaks() func(code int) int {
 	left := leaks.Watch()
 	return func(code int) int {

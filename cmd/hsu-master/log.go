@@ -11,30 +11,68 @@ import (
 	"sync"
 )
 
-// discard is for what a short command has nobody to tell.
+// discard is the logger of commands that have no log.
 var discard = slog.New(slog.DiscardHandler)
 
-// newLogger writes JSON, or text for machines, or, on a terminal, one short line
-// an event for people.
-func newLogger(w io.Writer, terminal, asJSON bool, level slog.Level) *slog.Logger {
-	options := &slog.HandlerOptions{Level: level}
-	if asJSON {
-		return slog.New(slog.NewJSONHandler(w, options))
+// newLogger returns a logger that writes JSON, text for machines, or, on a terminal, one short line per event.
+// Lines for the journal have a priority and no time, because the journal adds its own.
+func newLogger(w io.Writer, to sink, asJSON bool, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		switch {
+		case to == toJournal && len(groups) == 0 && a.Key == slog.TimeKey:
+			return slog.Attr{}
+		case asJSON && a.Value.Kind() == slog.KindDuration:
+			return slog.String(a.Key, a.Value.Duration().String()) // not a number without a unit
+		}
+		return a
+	}}
+	var handler func(io.Writer) slog.Handler
+	switch {
+	case asJSON:
+		handler = func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, options) }
+	case to == toTerminal:
+		handler = func(w io.Writer) slog.Handler { return &terminalHandler{w: w, level: level, mu: &sync.Mutex{}} }
+	default:
+		handler = func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, options) }
 	}
-	if terminal {
-		return slog.New(&terminalHandler{w: w, level: level, mu: &sync.Mutex{}})
+	if to == toJournal {
+		return slog.New(newJournalHandler(w, handler))
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(handler(w))
 }
 
-// isTerminal: a device that is written to a character at a time, but for the one
-// that takes everything.
-func isTerminal(w io.Writer) bool {
+// sink is the kind of reader of the log.
+type sink int
+
+const (
+	toMachine sink = iota
+	toTerminal
+	toJournal
+)
+
+func sinkOf(w io.Writer) sink {
+	switch {
+	case isJournal(w, os.Getenv("JOURNAL_STREAM")):
+		return toJournal
+	case isTerminal(w):
+		return toTerminal
+	}
+	return toMachine
+}
+
+// asFile returns the file that w writes to, or nil if it is not a file.
+func asFile(w io.Writer) *os.File {
 	if o, ok := w.(*outlet); ok {
 		w = o.Writer
 	}
-	f, ok := w.(*os.File)
-	if !ok {
+	f, _ := w.(*os.File)
+	return f
+}
+
+// isTerminal reports whether w is a character device other than the null device.
+func isTerminal(w io.Writer) bool {
+	f := asFile(w)
+	if f == nil {
 		return false
 	}
 	info, err := f.Stat()
@@ -45,7 +83,7 @@ func isTerminal(w io.Writer) bool {
 	return err != nil || !os.SameFile(info, null)
 }
 
-// terminalHandler prints "15:04:05 worker-0 running pid=4712 port=40001".
+// terminalHandler writes records like "15:04:05 worker-0 running pid=4712 port=40001".
 type terminalHandler struct {
 	mu    *sync.Mutex
 	w     io.Writer
@@ -92,5 +130,5 @@ func (h *terminalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &next
 }
 
-// WithGroup: the master's records have no groups.
+// WithGroup ignores the group: the master's records have none.
 func (h *terminalHandler) WithGroup(string) slog.Handler { return h }

@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// logQueue is how many lines wait for a reader that is slow.
+	// logQueue is the number of lines that can wait for a slow reader.
 	logQueue = 4096
-	// logLastWait bounds how long an ending master waits for its last lines.
+	// logLastWait bounds how long a terminating master waits for its last lines to be written.
 	logLastWait = time.Second
 )
 
-// logWriter passes lines on without ever making the caller wait: a terminal that is
-// held (Ctrl-S), a pipe that nobody reads or a stuck collector must not stop the
-// supervision. What does not fit is dropped, and counted.
+// logWriter writes lines in the background and never blocks the caller: a suspended terminal (Ctrl-S), a pipe
+// that is not read or a stuck log collector must not stop the supervision. Lines beyond logQueue are dropped and
+// counted.
 type logWriter struct {
 	w     io.Writer
 	lines chan []byte
@@ -33,7 +33,7 @@ func newLogWriter(w io.Writer) *logWriter {
 	return l
 }
 
-// Write takes one line. It never fails and never waits.
+// Write queues one line. It never fails and never blocks.
 func (l *logWriter) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -51,7 +51,7 @@ func (l *logWriter) Write(line []byte) (int, error) {
 func (l *logWriter) run() {
 	defer close(l.done)
 	for line := range l.lines {
-		// Nobody is left to be told that the log cannot be written.
+		// An error of the log cannot be reported anywhere.
 		_, _ = l.w.Write(line)
 		l.mu.Lock()
 		dropped := l.dropped
@@ -63,8 +63,8 @@ func (l *logWriter) run() {
 	}
 }
 
-// close waits, bounded, until what was taken is written.
-func (l *logWriter) close() error {
+// close waits up to logLastWait until the queued lines are written.
+func (l *logWriter) close() {
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true
@@ -75,5 +75,4 @@ func (l *logWriter) close() error {
 	case <-l.done:
 	case <-time.After(logLastWait):
 	}
-	return nil
 }

@@ -1,5 +1,5 @@
-// Command hsu-master runs the workers of one host and stays out of their way:
-// see "hsu-master --help" and hsu-master(1).
+// Command hsu-master runs and supervises the workers of one host, and forwards requests to them: see "hsu-master
+// --help" and hsu-master(1).
 package main
 
 import (
@@ -8,9 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
-	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -23,7 +20,7 @@ func main() {
 	os.Exit(leaked(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)))
 }
 
-// Exit codes; hsu-master(1) documents them and scripts rely on them.
+// The exit codes. They are documented in hsu-master(1), and scripts depend on them.
 const (
 	exitDone     = 0
 	exitFailed   = 1
@@ -33,7 +30,7 @@ const (
 	exitDamaged  = 5
 )
 
-// run translates a command line into an exit code.
+// run executes a command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	out := &outlet{Writer: stdout}
 	app := newApp(out, stderr)
@@ -47,15 +44,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitDone
 	}
-	fmt.Fprintf(stderr, "hsu-master: error: %v\n", err)
+	fmt.Fprintf(stderr, "%shsu-master: error: %v\n", prefix(stderr, priorityError), err)
 	if next := nextStep(err); next != "" {
-		fmt.Fprintf(stderr, "hsu-master: hint: %s\n", next)
+		fmt.Fprintf(stderr, "%shsu-master: hint: %s\n", prefix(stderr, priorityNotice), next)
 	}
 	return exitCode(err)
 }
 
-// outlet remembers that something could not be written, so that no command has to look
-// at each line.
+// outlet records the first write error, so that commands need not check each write.
 type outlet struct {
 	io.Writer
 	err error
@@ -69,13 +65,14 @@ func (o *outlet) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// nextStep says what to do about an error, where its own text does not.
+// nextStep returns a hint for an error whose text has none, or "".
 func nextStep(err error) string {
 	if hinted, ok := errors.AsType[*hintedError](err); ok {
 		return hinted.hint
 	}
 	if damaged, ok := errors.AsType[*store.DamagedError](err); ok && !damaged.Backup {
-		return `"hsu-master state check" says what is wrong; "hsu-master run --on-damage recover" keeps the file aside and goes on from the newest good backup and the living workers`
+		return `"hsu-master state check" describes the damage; "hsu-master run --on-damage recover" keeps the file ` +
+			`aside and continues with the newest good backup and the running workers`
 	}
 	if errors.Is(err, syscall.EMFILE) {
 		return "raise the limit on open files: ulimit -n, or LimitNOFILE= of the service"
@@ -86,14 +83,16 @@ func nextStep(err error) string {
 func newApp(stdout, stderr io.Writer) *cli.App {
 	return &cli.App{
 		Name:  "hsu-master",
-		Usage: "run several processes on a host, and lose none of them when the master dies",
-		Description: `The master starts workers, watches them, balances requests over them and
-remembers all of it in a database: killed and started again, it finds its
-workers as it left them.
+		Usage: "run and supervise worker processes that survive the master",
+		Description: `The master starts workers, checks their health, balances requests over them,
+and records their state in a database. After a crash, the next master adopts
+the workers that are still running.
 
-   hsu-master run --worker-path ./my-worker --worker-count 4
-   hsu-master worker list
-   hsu-master call process-data --data hello
+  hsu-master run --worker-path ./my-worker --worker-count 4
+  hsu-master worker list
+  hsu-master call process-data --data hello
+
+Flags can precede or follow commands. Each command accepts --help and --version.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no master is
 running, 4 the state is held by another master, 5 the state is damaged.`,
@@ -108,6 +107,7 @@ running, 4 the state is held by another master, 5 the state is damaged.`,
 			systemdCommand(),
 			versionCommand(),
 		},
+		Before:                    warnOfVariables,
 		Action:                    missingCommand,
 		HideHelpCommand:           true,
 		HideVersion:               true,
@@ -115,12 +115,12 @@ running, 4 the state is held by another master, 5 the state is damaged.`,
 		Writer:                    stdout,
 		ErrWriter:                 stderr,
 		OnUsageError:              wrongFlag,
-		// Exit codes are chosen in run, and nothing else ends the process.
+		// run chooses the exit code; the library must not exit the process.
 		ExitErrHandler: func(*cli.Context, error) {},
 	}
 }
 
-// group is a command that only holds others.
+// group returns a command that only has subcommands.
 func group(name, usage string, subcommands ...*cli.Command) *cli.Command {
 	return &cli.Command{
 		Name: name, Usage: usage, Subcommands: subcommands,
@@ -128,8 +128,7 @@ func group(name, usage string, subcommands ...*cli.Command) *cli.Command {
 	}
 }
 
-// leaf is a command that does something. It takes the folders that every
-// command takes, and no more arguments than it says.
+// leaf returns a command that performs an action. It accepts the folder flags besides its own, and no arguments.
 func leaf(name, usage string, action cli.ActionFunc, flags ...cli.Flag) *cli.Command {
 	return &cli.Command{
 		Name: name, Usage: usage, Flags: append(flags, folderFlags()...),
@@ -143,8 +142,10 @@ func leaf(name, usage string, action cli.ActionFunc, flags ...cli.Flag) *cli.Com
 	}
 }
 
-// leafOf is a leaf that takes an argument.
-func leafOf(name, usage, arg string, required bool, action func(c *cli.Context, arg string) error, flags ...cli.Flag) *cli.Command {
+// leafOf returns a leaf that takes one argument.
+func leafOf(name, usage, arg string, required bool,
+	action func(c *cli.Context, arg string) error, flags ...cli.Flag,
+) *cli.Command {
 	cmd := leaf(name, usage, nil, flags...)
 	cmd.ArgsUsage = arg
 	if !required {
@@ -172,51 +173,23 @@ func missingCommand(c *cli.Context) error {
 	return usagef("a command is missing: see %q", cmd+" --help")
 }
 
+// wrongFlag adds a hint to an error of the flag parser. reorder has refused unknown flags and wrong values before.
 func wrongFlag(c *cli.Context, err error, _ bool) error {
 	cmd := c.Command.HelpName
 	if cmd == "" {
 		cmd = c.App.Name
 	}
-	if name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); unknown {
-		err = fmt.Errorf("unknown flag --%s", strings.TrimPrefix(name, "-"))
-	} else if found := badValue.FindStringSubmatch(err.Error()); found != nil {
-		err = fmt.Errorf("--%s %s: %s", found[2], found[1], wanted(c.Command.Flags, found[2], found[3]))
-	} else if found := badVariable.FindStringSubmatch(err.Error()); found != nil {
-		err = fmt.Errorf("--%s %s (from %s): %s", found[3], found[1], found[2], wanted(c.Command.Flags, found[3], found[4]))
-	}
 	return usagef("%w: see %q", err, cmd+" --help")
 }
 
-// badValue is how package flag says that a value is none for its flag.
-var badValue = regexp.MustCompile(`^invalid value (".*") for flag -(\S+): (.*)$`)
-
-// badVariable is how package cli says it of an environment variable.
-var badVariable = regexp.MustCompile(`^could not parse (".*") as .* from environment variable "(\S+)" for flag (\S+): (.*)$`)
-
-// wanted says what a flag takes, or what the error does where that is not known.
-func wanted(flags []cli.Flag, name, otherwise string) string {
-	for _, f := range flags {
-		if !slices.Contains(f.Names(), name) {
-			continue
-		}
-		switch f.(type) {
-		case *cli.DurationFlag:
-			return "want a time with its unit such as 90s or 10m"
-		case *cli.IntFlag, *cli.Int64Flag, *cli.UintFlag:
-			return "want a whole number"
-		}
-	}
-	return otherwise
-}
-
-// usageError is a wrong command line or configuration.
+// usageError marks an error as a wrong command line or configuration.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// hintedError carries the next step to take, where the error does not name it.
+// hintedError adds to an error a hint on what to do next.
 type hintedError struct {
 	error
 	hint string
@@ -228,15 +201,15 @@ func hint(err error, format string, args ...any) error {
 	return &hintedError{error: err, hint: fmt.Sprintf(format, args...)}
 }
 
-// errNoMaster means that no master answers, and, for a command that can read
-// the state by itself, that there is none.
+// errNoMaster is returned if no master answers. For commands that can read the state files themselves it means
+// that no master holds the state.
 var errNoMaster = errors.New("no master is running")
 
 func exitCode(err error) int {
 	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
 	}
-	if _, ok := errors.AsType[cli.ExitCoder](err); ok { // help that was asked for of what is no command
+	if _, ok := errors.AsType[cli.ExitCoder](err); ok { // help was requested for an unknown command
 		return exitUsage
 	}
 	if _, ok := errors.AsType[*store.LockedError](err); ok || errors.Is(err, errHeld) {

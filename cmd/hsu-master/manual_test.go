@@ -3,25 +3,31 @@ package main
 import (
 	"io"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
 )
 
-// The man page has every command and flag, no flag that there is not, and the defaults of run.
+// The man page documents every command and flag, no flag that does not exist, and the defaults of run.
 func TestManualIsComplete(t *testing.T) {
 	raw, err := os.ReadFile("../../docs/hsu-master.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Font changes within a line may stand in the middle of what belongs together.
+	// Font changes may occur inside a phrase.
 	manual := regexp.MustCompile(`(?m)^\.(BI|BR|B|IR|I|RI) |\\f.|["\\]`).ReplaceAllString(string(raw), "")
 	manual = strings.Join(strings.Fields(manual), " ")
 
-	flags := []string{"--help"}
+	flags := []string{"--help", "--version"}
 	var walk func(path string, commands []*cli.Command)
 	walk = func(path string, commands []*cli.Command) {
 		for _, c := range commands {
@@ -59,5 +65,46 @@ func TestManualIsComplete(t *testing.T) {
 		if at < 0 || !strings.Contains(paragraphs[at], value) {
 			t.Errorf("--%s: the default %s is not said", f.Names()[0], value)
 		}
+	}
+}
+
+// The man page documents every field of every JSON object, and no field that does not exist.
+func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
+	raw, err := os.ReadFile("../../docs/hsu-master.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(raw), "\n.SH JSON\n")
+	section, _, _ = strings.Cut(section, "\n.SH ")
+	documented := map[string][]string{}
+	for part := range strings.SplitSeq(section, "\n.SS ") {
+		title, fields, _ := strings.Cut(strings.ReplaceAll(part, `\-`, "-"), "\n")
+		for _, found := range regexp.MustCompile(`(?m)^\.TP\n\.B (\S+)\n\S`).FindAllStringSubmatch(fields, -1) {
+			documented[title] = append(documented[title], found[1])
+		}
+	}
+	printed := map[string][]string{}
+	for title, object := range map[string]any{
+		"state dump and status": stateJSON{}, "worker list": workersJSON{},
+		"A worker": workerJSON{}, "An exit": exitJSON{},
+		"service list": servicesJSON{}, "A service": serviceJSON{}, "An endpoint": endpointJSON{},
+		"Figures": figuresJSON{}, "Latency": latencyJSON{},
+		"service list --watch, an object a line": changeJSON{}, "state plan": plan{},
+		"A decision": supervisor.Decision{}, "Evidence": supervisor.Evidence{},
+		"Recorded": supervisor.Recorded{}, "Found": supervisor.Found{}, "Port": supervisor.PortOwner{},
+		"state check": checkJSON{}, "A problem": store.Problem{},
+		"state backup": summaryJSON{}, "state restore": restoredJSON{},
+		"state compact": compactedJSON{}, "state migrate": migrationJSON{},
+		"call process-data": processedJSON{}, "call get-status": businessJSON{},
+	} {
+		for field := range reflect.TypeOf(object).Fields() {
+			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+				printed[title] = append(printed[title], name)
+			}
+		}
+	}
+	inAnyOrder := cmpopts.SortSlices(strings.Compare)
+	if diff := cmp.Diff(printed, documented, inAnyOrder); diff != "" {
+		t.Errorf("the man page's JSON differs (-printed +documented):\n%s", diff)
 	}
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -12,29 +14,62 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/core-tools/hsu-master/deploy"
+	"github.com/core-tools/hsu-master/master"
 )
 
-// notifier talks to systemd, sd_notify(3); without systemd it does nothing.
+// notifier sends notifications to systemd, sd_notify(3). Without systemd it does nothing.
 type notifier struct {
 	on       bool
 	interval time.Duration
 }
 
-// statusInterval is how often STATUS= is brought up to date where no watchdog
-// asks for more.
+// statusInterval is the interval between updates of STATUS= if the watchdog does not require a shorter one.
 const statusInterval = 10 * time.Second
 
 func newNotifier() *notifier {
 	on, err := sd.SdNotify(false, "")
 	n := &notifier{on: on && err == nil, interval: statusInterval}
 	if every, err := sd.SdWatchdogEnabled(false); err == nil && every > 0 {
-		// Half of what it waits, as sd_watchdog_enabled(3) asks for.
+		// Half of the watchdog timeout, as sd_watchdog_enabled(3) recommends.
 		n.interval = min(n.interval, every/2)
 	}
 	return n
 }
 
-// ticker fires as often as systemd wants a sign of life; nil without systemd.
+// aliveWithin bounds the liveness check.
+const aliveWithin = 2 * time.Second
+
+// follow reports the master to systemd until it begins to stop. ctx must be done when it is told to.
+func (n *notifier) follow(ctx context.Context, m *master.Master, log *slog.Logger) {
+	ready := m.Ready()
+	beat := n.ticker()
+	for {
+		select {
+		case <-ready:
+			ready = nil
+			n.ready(m.Summary())
+		case <-beat:
+			switch err := alive(ctx, m); {
+			case err == nil:
+				n.alive(m.Summary())
+			case ctx.Err() == nil:
+				// Without a keep-alive the watchdog of systemd will act.
+				log.Error("master does not answer itself", "error", err)
+			}
+		case <-m.Stopping():
+			n.stopping()
+			return
+		}
+	}
+}
+
+func alive(ctx context.Context, m *master.Master) error {
+	ctx, cancel := context.WithTimeout(ctx, aliveWithin)
+	defer cancel()
+	return m.Alive(ctx)
+}
+
+// ticker returns a channel that ticks as often as systemd expects a keep-alive, or nil without systemd.
 func (n *notifier) ticker() <-chan time.Time {
 	if !n.on {
 		return nil
@@ -48,36 +83,36 @@ func (n *notifier) stopping()           { n.send(sd.SdNotifyStopping + "\nSTATUS
 
 func (n *notifier) send(state string) {
 	if n.on {
-		// Nobody can be told that systemd cannot be told.
+		// A failure to reach systemd cannot be reported anywhere.
 		_, _ = sd.SdNotify(false, state)
 	}
 }
 
-// passed is what systemd hands to the service when it starts it.
+// passed holds the descriptors that systemd passes to the service at its start.
 type passed struct {
-	listener net.Listener        // nil where there is none
-	handles  map[string]*os.File // kept for an earlier master, by name
+	listener net.Listener        // nil if there is none
+	handles  map[string]*os.File // process handles that an earlier master stored, by name
 }
 
-// maxPassed is more than a service manager has descriptors for.
+// maxPassed is more descriptors than a service manager can have.
 const maxPassed = 1 << 20
 
-// takePassed takes what systemd passed, sd_listen_fds(3).
+// takePassed takes the descriptors that systemd passed, sd_listen_fds(3).
 func takePassed() (passed, error) {
 	if count, err := strconv.Atoi(os.Getenv("LISTEN_FDS")); err == nil && count > maxPassed {
-		return passed{}, fmt.Errorf("LISTEN_FDS is %d: want what systemd has set, or nothing", count)
+		return passed{}, fmt.Errorf("LISTEN_FDS is %d: must be as systemd sets it, or unset", count)
 	}
 	return sortPassed(activation.Files(true))
 }
 
-// sortPassed tells the listener from the handles, by their names. It closes what is
-// of no use: all of them where it fails.
+// sortPassed separates the listener from the handles by their names. It closes descriptors that are not needed,
+// and all of them if it fails.
 func sortPassed(files []*os.File) (_ passed, err error) {
 	p := passed{handles: map[string]*os.File{}}
 	defer func() {
 		if err != nil {
 			for _, f := range files {
-				_ = f.Close() // again, for some
+				_ = f.Close() // some are closed already
 			}
 			if p.listener != nil {
 				_ = p.listener.Close()
@@ -87,20 +122,23 @@ func sortPassed(files []*os.File) (_ passed, err error) {
 	for _, f := range files {
 		if f.Name() != deploy.ListenerName {
 			if p.handles[f.Name()] != nil {
-				_ = f.Close() // of the same process
+				_ = f.Close() // a second handle of the same process
 				continue
 			}
 			p.handles[f.Name()] = f
 			continue
 		}
 		if p.listener != nil {
-			return passed{}, errors.New("systemd passed more than one socket: name one ListenStream= in the socket unit")
+			return passed{}, errors.New("systemd passed more than one socket: " +
+				"name one ListenStream= in the socket unit")
 		}
 		if !listens(f) {
-			return passed{}, errors.New("systemd passed a socket that does not listen: use ListenStream= and Accept=no in the socket unit")
+			return passed{}, errors.New("systemd passed a socket that does not listen: " +
+				"use ListenStream= and Accept=no in the socket unit")
 		}
 		if p.listener, err = net.FileListener(f); err != nil {
-			return passed{}, fmt.Errorf("take the socket that systemd passed: %w: use ListenStream= in the socket unit", err)
+			return passed{}, fmt.Errorf("take the socket that systemd passed: %w: "+
+				"use ListenStream= in the socket unit", err)
 		}
 		_ = f.Close() // the listener has its own descriptor
 	}
@@ -116,7 +154,7 @@ type handleStore struct {
 func (s handleStore) Kept(token string) *os.File { return s.kept[token] }
 
 func (s handleStore) Keep(token string, handle *os.File) error {
-	// FDPOLL=0: a handle of a process that has ended is what it is kept for.
+	// FDPOLL=0 keeps the handle when its process exits: its exit is the reason why it is stored.
 	return s.notify.sendFile("FDSTORE=1\nFDPOLL=0\nFDNAME="+token, handle)
 }
 

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendFile sends the message with a descriptor; go-systemd sends text only, and
-// package net no descriptors over a datagram socket that it has connected.
+// sendFile sends a message with a descriptor to systemd. go-systemd sends only text, and package net cannot send
+// descriptors over a connected datagram socket.
 func (n *notifier) sendFile(state string, f *os.File) error {
 	if !n.on {
 		return nil
@@ -21,7 +21,7 @@ func (n *notifier) sendFile(state string, f *os.File) error {
 	if err != nil {
 		return fmt.Errorf("send a descriptor to systemd: %w", err)
 	}
-	syscall.ForkLock.RLock() // no worker inherits it
+	syscall.ForkLock.RLock() // no worker may inherit the socket
 	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 	if err == nil {
 		unix.CloseOnExec(sock)
@@ -32,9 +32,10 @@ func (n *notifier) sendFile(state string, f *os.File) error {
 	}
 	defer func() { _ = unix.Close(sock) }()
 	var sent error
-	// Not by Fd, which would make the descriptor, and with it every copy, block.
+	// File.Fd would set the descriptor to blocking mode, and all its copies too.
 	err = raw.Control(func(fd uintptr) {
-		sent = unix.Sendmsg(sock, []byte(state), unix.UnixRights(int(fd)), &unix.SockaddrUnix{Name: os.Getenv("NOTIFY_SOCKET")}, 0)
+		sent = unix.Sendmsg(sock, []byte(state), unix.UnixRights(int(fd)),
+			&unix.SockaddrUnix{Name: os.Getenv("NOTIFY_SOCKET")}, 0)
 	})
 	if err := errors.Join(err, sent); err != nil {
 		return fmt.Errorf("send a descriptor to systemd: %w", err)
@@ -42,7 +43,7 @@ func (n *notifier) sendFile(state string, f *os.File) error {
 	return nil
 }
 
-// listens tells whether connections can be accepted from the socket.
+// listens reports whether f is a listening socket.
 func listens(f *os.File) bool {
 	raw, err := f.SyscallConn()
 	if err != nil {

@@ -2,7 +2,7 @@ package main
 
 import "os"
 
-// sendFile: there is no systemd on Windows.
+// sendFile does nothing: Windows has no systemd.
 func (*notifier) sendFile(string, *os.File) error { return nil }
 
 func listens(*os.File) bool { return false }

@@ -14,15 +14,17 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
 )
 
 const jsonFlag = "json"
 
 func jsonOutput() cli.Flag {
-	return &cli.BoolFlag{Name: jsonFlag, Usage: "print JSON, for scripts"}
+	return &cli.BoolFlag{Name: jsonFlag, Usage: "print JSON"}
 }
 
-// The JSON that people script against: fields are added, never renamed.
+// The JSON output. Scripts depend on it: fields may be added, but never renamed.
 type (
 	stateJSON struct {
 		Source         string            `json:"source"`
@@ -30,6 +32,9 @@ type (
 		MasterID       string            `json:"master_id"`
 		MasterPID      int32             `json:"master_pid"`
 		Status         string            `json:"status,omitempty"`
+		Address        string            `json:"address,omitempty"`
+		Version        string            `json:"version,omitempty"`
+		StartedAt      *time.Time        `json:"started_at,omitempty"`
 		ProcessedCount int64             `json:"processed_count"`
 		CountShort     *time.Time        `json:"count_may_be_short_since,omitempty"`
 		Workers        []workerJSON      `json:"workers"`
@@ -57,6 +62,9 @@ type (
 		StartedAt   *time.Time `json:"started_at,omitempty"`
 		LastExit    *exitJSON  `json:"last_exit,omitempty"`
 		LastOutput  []string   `json:"last_output,omitempty"`
+		Ready       bool       `json:"ready"`
+		WaitingFor  string     `json:"waiting_for,omitempty"` // while the worker is starting
+		Probe       string     `json:"probe,omitempty"`       // ping, grpc or tcp
 	}
 	exitJSON struct {
 		Code   *int32     `json:"code"`
@@ -67,7 +75,7 @@ type (
 	serviceJSON struct {
 		Name      string         `json:"name"`
 		Endpoints []endpointJSON `json:"endpoints"`
-		// Of a running master.
+		// The fields below are set only for a running master.
 		Balance     string `json:"balance,omitempty"`
 		AffinityKey string `json:"affinity_key,omitempty"`
 		MaxInFlight int64  `json:"max_in_flight,omitempty"`
@@ -84,7 +92,8 @@ type (
 		Reason     string       `json:"reason,omitempty"`
 		TTL        float64      `json:"ttl,omitempty"` // seconds
 		ExpiresAt  *time.Time   `json:"expires_at,omitempty"`
-		Figures    *figuresJSON `json:"figures,omitempty"` // of a running master
+		Probe      string       `json:"probe,omitempty"`   // ping, grpc or tcp
+		Figures    *figuresJSON `json:"figures,omitempty"` // only for a running master
 	}
 	figuresJSON struct {
 		Calls     uint64            `json:"calls"`
@@ -94,8 +103,8 @@ type (
 		Ejections uint64            `json:"ejections"`
 		Latency   *latencyJSON      `json:"latency,omitempty"` // absent before the first call has ended
 	}
-	// latencyJSON is in seconds; a quantile is the bound of its bucket, null where that
-	// has none.
+	// latencyJSON is in seconds. A quantile is the upper bound of its bucket; it is null for the last bucket,
+	// which has none.
 	latencyJSON struct {
 		Mean float64  `json:"mean"`
 		P50  *float64 `json:"p50"`
@@ -114,6 +123,9 @@ func stateToJSON(s *adminpb.State) stateJSON {
 		MasterID:       s.GetMasterId(),
 		MasterPID:      s.GetMasterPid(),
 		Status:         s.GetStatus(),
+		Address:        s.GetListen(),
+		Version:        s.GetVersion(),
+		StartedAt:      timeOf(s.GetMasterStartedAt()),
 		ProcessedCount: s.GetProcessedCount(),
 		CountShort:     timeOf(s.GetCountMayBeShortSince()),
 		Workers:        workersToJSON(s.GetWorkers()),
@@ -132,6 +144,7 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			Incarnation: w.GetIncarnation(), Restarts: w.GetRestarts(),
 			Adopted: w.GetAdopted(), Outdated: w.GetOutdated(),
 			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(),
+			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
 		}
 		if e := w.GetLastExit(); e != nil {
 			item.LastExit = &exitJSON{Code: e.Code, Signal: e.Signal, Known: e.GetKnown(), At: timeOf(e.GetAt())}
@@ -159,9 +172,10 @@ func servicesToJSON(services []*adminpb.Service) []serviceJSON {
 
 func endpointToJSON(e *adminpb.Endpoint) endpointJSON {
 	item := endpointJSON{
-		Address: e.GetAddress(), Worker: e.GetWorker(), Healthy: e.GetHealthy(), Source: e.GetSource(), Ejected: e.GetEjected(),
-		EjectedFor: e.GetEjectedFor().AsDuration().Seconds(),
-		Reason:     e.GetReason(), TTL: e.GetTtl().AsDuration().Seconds(), ExpiresAt: timeOf(e.GetExpiresAt()),
+		Address: e.GetAddress(), Worker: e.GetWorker(), Healthy: e.GetHealthy(), Source: e.GetSource(),
+		Ejected: e.GetEjected(), EjectedFor: e.GetEjectedFor().AsDuration().Seconds(),
+		Reason: e.GetReason(), TTL: e.GetTtl().AsDuration().Seconds(),
+		ExpiresAt: timeOf(e.GetExpiresAt()), Probe: e.GetProbe(),
 	}
 	if f := e.GetFigures(); f != nil {
 		item.Figures = &figuresJSON{
@@ -199,12 +213,12 @@ func timeOf(t *timestamppb.Timestamp) *time.Time {
 	}
 	shown := t.AsTime().Local()
 	if shown.Year() < 1 || shown.Year() > 9999 {
-		shown = shown.UTC() // JSON has no other years
+		shown = shown.UTC() // time.Time marshals only the years 0 to 9999
 	}
 	return &shown
 }
 
-// printJSONLine prints a value on one line, for who reads a stream of them.
+// printJSONLine prints a value on one line, as an element of a stream.
 func printJSONLine(w io.Writer, value any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
@@ -224,7 +238,7 @@ func printJSON(w io.Writer, value any) error {
 	return nil
 }
 
-// printWorkers prints an aligned table, and below it why a worker is not running.
+// printWorkers prints an aligned table, and below it the reason why a worker is not running.
 func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time) error {
 	if len(workers) == 0 {
 		_, err := fmt.Fprintln(w, "no workers")
@@ -241,19 +255,23 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time) error {
 		return fmt.Errorf("print: %w", err)
 	}
 	for _, item := range workers {
-		if item.GetReason() == "" && len(item.GetLastOutput()) == 0 {
+		reason := reasonText(item)
+		if reason == "" && len(item.GetLastOutput()) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s is %s: %s\n", printable(item.GetId()), printable(item.GetStatus()), printable(item.GetReason()))
+		fmt.Fprintf(w, "\n%s is %s: %s\n", printable(item.GetId()), printable(item.GetStatus()), printable(reason))
 		for _, line := range item.GetLastOutput() {
 			fmt.Fprintf(w, "  | %s\n", printable(line))
+		}
+		if item.GetStatus() == string(store.StatusFailed) {
+			fmt.Fprintf(w, "  next: %s\n", supervisor.NextAfterFailure)
 		}
 	}
 	return nil
 }
 
-// printable writes out what could drive the terminal: much of what is printed a
-// worker wrote, or a damaged file holds.
+// printable escapes the characters that could control the terminal: much of the output comes from workers or may
+// come from a damaged file.
 func printable(text string) string {
 	clean := func(r rune) bool { return r != utf8.RuneError && strconv.IsPrint(r) }
 	if !strings.ContainsFunc(text, func(r rune) bool { return !clean(r) }) {
@@ -271,16 +289,26 @@ func printable(text string) string {
 	return b.String()
 }
 
-func note(w *adminpb.Worker) string {
-	switch {
-	case w.GetOutdated() && w.GetAdopted():
-		return "adopted, outdated"
-	case w.GetOutdated():
-		return "outdated"
-	case w.GetAdopted():
-		return "adopted"
+// reasonText returns the reason why a worker is not running, or "" if none is known.
+func reasonText(w *adminpb.Worker) string {
+	if w.GetWaitingFor() != "" {
+		return "waiting for " + w.GetWaitingFor()
 	}
-	return ""
+	return w.GetReason()
+}
+
+func note(w *adminpb.Worker) string {
+	var notes []string
+	if w.GetAdopted() {
+		notes = append(notes, "adopted")
+	}
+	if w.GetOutdated() {
+		notes = append(notes, "outdated")
+	}
+	if probe := w.GetProbe(); probe != "" && probe != "ping" {
+		notes = append(notes, "probe "+printable(probe))
+	}
+	return strings.Join(notes, ", ")
 }
 
 func number(n int32) string {
@@ -297,7 +325,7 @@ func age(since *timestamppb.Timestamp, now time.Time) string {
 	return shortAge(now.Sub(since.AsTime()))
 }
 
-// shortAge is precise to the unit that matters: 42s, 3m, 5h, 12d.
+// shortAge formats a duration in its largest unit: 42s, 3m, 5h, 12d.
 func shortAge(d time.Duration) string {
 	switch {
 	case d < time.Minute:

@@ -22,46 +22,61 @@ import (
 )
 
 func planCommand() *cli.Command {
-	cmd := leaf("plan", "tell what the next start would do to each worker, and do none of it", func(c *cli.Context) error {
-		cfg, err := configOf(c, workersMayLive)
-		if err != nil {
-			return err
-		}
-		if c.IsSet("worker-count") && len(cfg.units) == 0 {
-			return usagef("--worker-count is given without --worker-path: give both as run is given them, or neither")
-		}
-		p, err := makePlan(c.Context, cfg)
-		if err != nil {
-			return err
-		}
-		if c.Bool(jsonFlag) {
-			return printJSON(c.App.Writer, p)
-		}
-		return p.print(c.App.Writer, c.Bool("verbose"))
-	}, append(runFlags(), jsonOutput(), &cli.BoolFlag{Name: "verbose", Usage: "show the evidence of every worker, not only of those that are not just adopted"})...)
-	cmd.Description = `Takes the flags of run and decides as run with these flags would. Without
---worker-path the recorded workers are taken as wanted. Where a master is running
-it plans as if that one were killed and started again.
+	flags := append([]cli.Flag{jsonOutput(), &cli.BoolFlag{
+		Name:  "verbose",
+		Usage: "print the evidence of all workers, also of those that are simply adopted",
+	}}, runFlags()...)
+	cmd := leaf("plan", "show what the next start would do to each worker", showPlan, flags...)
+	cmd.Description = `Accepts the flags of run and decides as run with these flags would. Without
+--worker-path the recorded workers are the wanted ones. If a master is running,
+the plan is for a start after that master was killed.
 
-It looks at records and processes only: it signals nobody, changes nothing, and
-asks no worker whether it answers. Run it as root or as the master's user.
+The command only reads records and inspects processes: it sends no signal,
+changes nothing, and sends no health check. Run it as root or as the user of the
+master.
 
-Actions: adopt, adopt-unhealthy (keep it, no requests), start (for the first
-time), respawn, wait (for the end of its backoff), stop, forget (a surplus worker
-of which nothing lives), fail (its restart budget is used up), keep-failed,
-keep-stopped, hold (it cannot be told: ask again, never start a second one),
-sweep-stray (stop a process of this master that no worker is).`
+Actions:
+  adopt            keep the running worker
+  adopt-unhealthy  keep the running worker, without sending it requests
+  start            start the worker for the first time
+  respawn          start the worker again
+  wait             start the worker again after its backoff
+  stop             stop the worker
+  forget           delete the record of a surplus worker without a process
+  fail             give up: the restart budget is used up
+  keep-failed      leave the worker failed
+  keep-stopped     leave the worker stopped
+  hold             the process cannot be verified: try again later
+  sweep-stray      stop a process of this master that is no worker`
 	return cmd
 }
 
-// plan is what is printed; the JSON is what people script against.
+func showPlan(c *cli.Context) error {
+	cfg, err := configOf(c, workersMayLive)
+	if err != nil {
+		return err
+	}
+	if c.IsSet("worker-count") && len(cfg.master.Units) == 0 {
+		return usagef("--worker-count is given without --worker-path: give both, as to run, or neither")
+	}
+	p, err := makePlan(c.Context, cfg)
+	if err != nil {
+		return err
+	}
+	if c.Bool(jsonFlag) {
+		return printJSON(c.App.Writer, p)
+	}
+	return p.print(c.App.Writer, c.Bool("verbose"))
+}
+
+// plan is the output of "state plan". Scripts depend on its JSON.
 type plan struct {
 	Workers    []supervisor.Decision `json:"workers"`
 	Source     string                `json:"source"` // "live" or "offline"
 	MasterPID  int32                 `json:"master_pid"`
-	Wanted     string                `json:"wanted"`           // "flags", or "recorded" where none say
-	Lost       string                `json:"lost,omitempty"`   // what is wrong with state.db
-	Backup     string                `json:"backup,omitempty"` // what is gone on from then
+	Wanted     string                `json:"wanted"`           // "flags", or "recorded" without --worker-path
+	Lost       string                `json:"lost,omitempty"`   // why state.db cannot be used
+	Backup     string                `json:"backup,omitempty"` // the backup that is used instead
 	BadRecords map[string]string     `json:"bad_records,omitempty"`
 
 	unitFault error
@@ -80,11 +95,14 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	p := plan{Source: api.SourceOffline, MasterPID: masterPID, Wanted: wantedFlags, Backup: next.Backup, unitFault: cfg.unitFault}
+	p := plan{
+		Source: api.SourceOffline, MasterPID: masterPID, Wanted: wantedFlags, Backup: next.Backup,
+		unitFault: cfg.unitFault,
+	}
 	if masterPID != 0 {
 		p.Source = api.SourceLive
 	}
-	if len(cfg.units) == 0 {
+	if len(cfg.master.Units) == 0 {
 		p.Wanted = wantedRecorded
 	}
 	if damaged, ok := errors.AsType[*store.DamagedError](next.Lost); ok {
@@ -99,16 +117,17 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 		p.BadRecords[key] = err.Error()
 	}
 	p.Workers, err = supervisor.Plan(ctx, supervisor.PlanOptions{
-		Registry: next.Snapshot, StateDir: cfg.folders.state, RuntimeDir: cfg.folders.liveRuntime(), AsRecorded: p.Wanted == wantedRecorded,
-	}, cfg.units...)
+		Registry: next.Snapshot, StateDir: cfg.folders.state, RuntimeDir: cfg.folders.liveRuntime(),
+		AsRecorded: p.Wanted == wantedRecorded,
+	}, cfg.master.Units...)
 	if err != nil {
 		return plan{}, fmt.Errorf("plan the next start: %w", err)
 	}
 	return p, nil
 }
 
-// readNextStart gets what the next start will read: from the running master, whose
-// PID it returns too, or from its files where none runs.
+// readNextStart returns the state that the next start will read. It comes from the running master, whose PID is
+// returned too, or from the state files if no master runs.
 func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, error) {
 	state, err := liveState(ctx, cfg.folders)
 	if err == nil {
@@ -121,13 +140,13 @@ func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, err
 		return store.NextStart{}, 0, err
 	}
 	next, err := store.ReadNextStart(cfg.folders.state, store.Options{
-		OnDamage: cfg.onDamage,
+		OnDamage: cfg.master.OnDamage,
 		LostID:   func() (string, error) { return supervisor.LivingMasterID(ctx, cfg.folders.state) },
 	})
 	return next, 0, offline(cfg.folders, err)
 }
 
-// liveSnapshot reads the registry of the running master as it is in its file.
+// liveSnapshot returns the registry of the running master as it is in its database.
 func liveSnapshot(ctx context.Context, f folders) (store.Snapshot, error) {
 	conn, err := dialAdmin(ctx, f)
 	if err != nil {
@@ -151,8 +170,8 @@ func liveSnapshot(ctx context.Context, f folders) (store.Snapshot, error) {
 	return store.ReadBackup(bytes.NewReader(database.Bytes()), int64(database.Len()))
 }
 
-// liveRuntime is the runtime folder of the running master, or of the last one where
-// that could not clean up: leases are looked for in it.
+// liveRuntime returns the runtime folder of the running master, or of the last one if it did not clean up. Leases
+// are in this folder.
 func (f folders) liveRuntime() string { return filepath.Dir(f.liveSocket()) }
 
 func (p plan) print(w io.Writer, verbose bool) error {
@@ -167,7 +186,8 @@ func (p plan) print(w io.Writer, verbose bool) error {
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "WORKER\tACTION\tPID\tPORT\tREASON")
 		for _, d := range p.Workers {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable(d.ID), d.Action, livingPID(d.Evidence), portNumber(d.Evidence), printable(d.Reason))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n",
+				printable(d.ID), d.Action, livingPID(d.Evidence), portNumber(d.Evidence), printable(d.Reason))
 		}
 		if err := table.Flush(); err != nil {
 			return fmt.Errorf("print: %w", err)
@@ -184,7 +204,7 @@ func (p plan) print(w io.Writer, verbose bool) error {
 	return nil
 }
 
-// headline says what the plan is of.
+// headline describes the assumptions of the plan.
 func (p plan) headline() string {
 	var said []string
 	switch {
@@ -193,9 +213,11 @@ func (p plan) headline() string {
 	case p.Lost == "":
 		said = append(said, "no master is running; the next start")
 	case p.Backup == "":
-		said = append(said, fmt.Sprintf("state.db cannot be used (%s), and there is no backup; the next start", printable(p.Lost)))
+		said = append(said,
+			fmt.Sprintf("state.db cannot be used (%s), and there is no backup; the next start", printable(p.Lost)))
 	default:
-		said = append(said, fmt.Sprintf("state.db cannot be used (%s); the next start, from %s", printable(p.Lost), printable(p.Backup)))
+		said = append(said, fmt.Sprintf("state.db cannot be used (%s); the next start, from %s",
+			printable(p.Lost), printable(p.Backup)))
 	}
 	if p.Wanted == wantedRecorded {
 		said = append(said, "with every recorded worker taken as wanted, as no --worker-path is given")
@@ -221,7 +243,7 @@ func portNumber(e supervisor.Evidence) string {
 	return number(int32(e.Port.Port)) //nolint:gosec // a port fits
 }
 
-// printEvidence says what the decision rests on, a line for each source of it.
+// printEvidence prints the evidence for a decision, one line per source.
 func printEvidence(w io.Writer, d supervisor.Decision) {
 	fmt.Fprintf(w, "\n%s: %s\n", printable(d.ID), d.Action)
 	line := func(source string, parts ...string) {
@@ -234,9 +256,11 @@ func printEvidence(w io.Writer, d supervisor.Decision) {
 	} else {
 		line("recorded", string(r.Status), when(r.Desired == store.DesiredStopped, "wanted stopped"),
 			when(r.PID != 0, fmt.Sprintf("pid %d", r.PID)), when(r.Token != "" && r.PID == 0, "no pid yet"),
-			when(r.Inode != 0, fmt.Sprintf("inode %d", r.Inode)), when(r.StartTicks != 0, fmt.Sprintf("start tick %d", r.StartTicks)),
+			when(r.Inode != 0, fmt.Sprintf("inode %d", r.Inode)),
+			when(r.StartTicks != 0, fmt.Sprintf("start tick %d", r.StartTicks)),
 			when(r.Proof != store.ProofNone, "proof "+string(r.Proof)), when(r.Token != "", "token "+r.Token),
-			when(r.Lease != "", "lease "+r.Lease), when(e.OtherBoot, "of another boot"), when(e.Moved, "of another state directory"))
+			when(r.Lease != "", "lease "+r.Lease), when(e.OtherBoot, "of another boot"),
+			when(e.Moved, "of another state directory"))
 	}
 	if f := e.Found; f != nil {
 		line("found", foundParts(*f)...)
@@ -258,17 +282,24 @@ func printEvidence(w io.Writer, d supervisor.Decision) {
 	}
 }
 
-// portOwners say for people whose a port is.
+// portOwners maps the owner of a port to its description in the output.
 var portOwners = map[string]string{
-	"ours": "the worker's", "free": "free", "foreign": "held by another process", "unknown": "held by a process that cannot be told",
+	"ours":    "the worker's",
+	"free":    "free",
+	"foreign": "held by another process",
+	"unknown": "held by a process that cannot be told",
 }
 
 func foundParts(f supervisor.Found) []string {
 	return []string{
 		map[supervisor.FoundState]string{
-			supervisor.FoundAlive: "alive", supervisor.FoundSuspended: "alive, stopped by a signal", supervisor.FoundEnded: "ended, not reaped",
-			supervisor.FoundGone: "gone", supervisor.FoundReused: "its pid is another process's", supervisor.FoundUnverifiable: "not to be verified",
-			supervisor.FoundNothing: "no process shows the token",
+			supervisor.FoundAlive:        "alive",
+			supervisor.FoundSuspended:    "alive, stopped by a signal",
+			supervisor.FoundEnded:        "ended, not reaped",
+			supervisor.FoundGone:         "gone",
+			supervisor.FoundReused:       "its pid is another process's",
+			supervisor.FoundUnverifiable: "not to be verified",
+			supervisor.FoundNothing:      "no process shows the token",
 		}[f.State],
 		when(f.PID != 0, fmt.Sprintf("pid %d", f.PID)), when(f.Inode != 0, fmt.Sprintf("inode %d", f.Inode)),
 		when(f.StartTicks != 0, fmt.Sprintf("start tick %d", f.StartTicks)), when(f.TokenSeen, "shows its token"),

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// progress tells on a terminal what takes more than a second, in one line that it
-// clears at the end. Elsewhere it says nothing.
+// progress shows on a terminal how far an operation is that takes more than a second, on one line that it clears
+// at the end. If the output is not a terminal, it prints nothing.
 type progress struct {
-	done, total atomic.Int64 // in bytes; total 0: not known
+	done, total atomic.Int64 // in bytes; total is 0 if it is not known
 	stop, over  chan struct{}
 }
 
@@ -19,7 +19,7 @@ const (
 	progressEvery = 200 * time.Millisecond
 )
 
-// startProgress begins to tell what is being done, such as "checking the state".
+// startProgress starts to show the progress of an operation such as "checking the state".
 func startProgress(w io.Writer, doing string) *progress {
 	return newProgress(w, doing, isTerminal(w))
 }
@@ -58,7 +58,7 @@ func (p *progress) text(took time.Duration) string {
 	return fmt.Sprintf("%d s", int(took.Seconds()))
 }
 
-// end clears the line. It is called before anything else is printed.
+// end clears the line. It must be called before anything else is printed.
 func (p *progress) end() {
 	close(p.stop)
 	<-p.over

@@ -8,20 +8,21 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
-	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// unitName is that of the one unit which the flags describe.
+// unitName is the name of the unit that the flags describe.
 const unitName = "worker"
 
-// maxWorkers is more than one host runs; a typing error must not fork without end.
+// maxWorkers is more workers than a host can run. It keeps a typing error from forking without end.
 const maxWorkers = 10_000
 
 // minRequestTTL is the shortest --request-ttl that makes sense.
@@ -31,169 +32,308 @@ const minRequestTTL = time.Second
 const minBackups = time.Second
 
 func runCommand() *cli.Command {
-	cmd := leaf("run", "start the master and its workers, and stay in the foreground", func(c *cli.Context) error {
+	cmd := leaf("run", "start the master and its workers in the foreground", func(c *cli.Context) error {
 		cfg, err := configOf(c, workersMayLive)
 		if err != nil {
 			return err
 		}
 		return serve(c.Context, cfg, c.App.ErrWriter)
 	}, runFlags()...)
-	cmd.Description = `Without --worker-path the master processes requests by itself (standalone).
+	cmd.Description = `Without --worker-path the master processes requests itself (standalone).
 
-Signals: TERM and INT stop the workers and the master, a second INT gives no
-grace; USR1 leaves the workers running and exits, for the next master to adopt.`
+Signals:
+  TERM, INT  stop the workers and the master; a second INT stops them at once
+  USR1       leave the workers running: end the calls in flight and exit; the
+             next master adopts the workers`
 	return cmd
 }
 
-// runFlags are also what "systemd install" takes and writes into the unit.
+// The topics by which help groups the flags of run.
+const (
+	ofRequests = "Requests:"
+	ofWorkers  = "Workers:"
+	ofState    = "State:"
+	ofLog      = "Log:"
+)
+
+func runVariable(name string) []string { return []string{"HSU_MASTER_" + name} }
+
+// runFlags returns the flags of run. "systemd install" accepts them too and writes them into the unit.
 func runFlags() []cli.Flag {
-	env := func(name string) []string { return []string{"HSU_MASTER_" + name} }
-	return append([]cli.Flag{
-		&cli.IntFlag{Name: "port", Value: 50051, EnvVars: env("PORT"), Usage: "`PORT` to serve requests on"},
-		&cli.StringFlag{Name: "listen", Value: "127.0.0.1", EnvVars: env("LISTEN"), Usage: "`ADDRESS` to serve requests on; beyond loopback with --tls-cert or --insecure only"},
-		&cli.StringFlag{Name: "worker-path", EnvVars: env("WORKER_PATH"), Usage: "`PATH` of the worker's executable; it is started with --port N"},
-		&cli.IntFlag{Name: "worker-count", Value: 2, EnvVars: env("WORKER_COUNT"), Usage: "how `MANY` workers to run"},
-		&cli.StringSliceFlag{Name: "worker-arg", EnvVars: env("WORKER_ARG"), Usage: "`ARGUMENT` for the workers, before --port N (repeatable)"},
-		&cli.StringSliceFlag{Name: "worker-service", EnvVars: env("WORKER_SERVICE"), Usage: "full `NAME` of a gRPC service that the workers offer (repeatable; default: proto.MyBusinessService); a worker with reflection offers what that lists, and nothing else"},
-		&cli.StringSliceFlag{Name: "service-option", EnvVars: env("SERVICE_OPTION"), Usage: "how calls of a service are treated: `NAME:FIELD=VALUE,...` with balance=least|round-robin|affinity, key=METADATA-KEY (of affinity), max-in-flight=N, max-message=4MiB; NAME * is all others (repeatable)"},
-		&cli.StringFlag{Name: "sync", Value: "always", EnvVars: env("SYNC"), Usage: "when the count of requests is synced: `always`, or interval (100ms; may lose that much of the count in a power cut, nothing in a crash)"},
-		&cli.DurationFlag{Name: "request-ttl", Value: 10 * time.Minute, EnvVars: env("REQUEST_TTL"), Usage: "how long a request with an hsu-request-id is known, so that it is counted once and answered alike when it comes again"},
-		&cli.StringFlag{Name: "on-damage", Value: "refuse", EnvVars: env("ON_DAMAGE"), Usage: "what to do about a damaged state: `refuse` (exit 5, nothing is touched), or recover (keep it aside, go on from the newest good backup and the living workers)"},
-		&cli.DurationFlag{Name: "backup-interval", Value: 15 * time.Minute, EnvVars: env("BACKUP_INTERVAL"), Usage: "how often the state is backed up into its folder, where it has changed; 0: never"},
-		&cli.IntFlag{Name: "backup-keep", Value: 8, EnvVars: env("BACKUP_KEEP"), Usage: "how `MANY` of the newest backups stay"},
-		&cli.DurationFlag{Name: "start-timeout", Value: 30 * time.Second, EnvVars: env("START_TIMEOUT"), Usage: "how long a worker may take to answer its first Ping"},
-		&cli.DurationFlag{Name: "stop-grace", Value: 10 * time.Second, EnvVars: env("STOP_GRACE"), Usage: "how long a worker has between SIGTERM and SIGKILL"},
-		&cli.DurationFlag{Name: "restart-backoff", Value: 100 * time.Millisecond, EnvVars: env("RESTART_BACKOFF"), Usage: "first delay before a restart; it doubles up to 30s"},
-		&cli.StringFlag{Name: "restart-budget", Value: "10/5m", EnvVars: env("RESTART_BUDGET"), Usage: "restarts that a worker has within a time of being ready: `N/TIME`; then it has failed"},
-		&cli.StringFlag{Name: "on-exit", Value: "stop", EnvVars: env("ON_EXIT"), Usage: "what becomes of the workers when the master is stopped: `stop`, or detach (they run on)"},
-		&cli.StringFlag{Name: "metrics", EnvVars: env("METRICS"), Usage: "`HOST:PORT` to show figures to Prometheus on, at /metrics, such as 127.0.0.1:9464 (default: nowhere)"},
-		&cli.StringFlag{Name: "log-format", Value: "text", EnvVars: env("LOG_FORMAT"), Usage: "`text` or json"},
-		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: env("LOG_LEVEL"), Usage: "debug, `info`, warn or error"},
-	}, secureFlags()...)
+	return slices.Concat(requestFlags(), secureFlags(), serviceFlags(), workerFlags(), stateFlags(), logFlags())
+}
+
+func requestFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{
+			Name: "port", Value: 50051, EnvVars: runVariable("PORT"), Category: ofRequests,
+			Usage: "`PORT` port to serve requests on",
+		},
+		&cli.StringFlag{
+			Name: "listen", Value: "127.0.0.1", EnvVars: runVariable("LISTEN"), Category: ofRequests,
+			Usage: "`ADDRESS` IP address to serve requests on; other than a loopback address it needs --tls-cert " +
+				"or --insecure",
+		},
+	}
+}
+
+func serviceFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{
+			Name: "service-option", EnvVars: runVariable("SERVICE_OPTION"), Category: ofRequests,
+			Usage: "`NAME:FIELD=VALUE,...` set options for the calls of a service, or of all others with the name *: " +
+				"balance=least|round-robin|affinity, key=METADATA-KEY (for affinity), max-in-flight=N, " +
+				"max-message=SIZE such as 4MiB; repeatable",
+		},
+		&cli.DurationFlag{
+			Name: "request-ttl", Value: 10 * time.Minute, EnvVars: runVariable("REQUEST_TTL"), Category: ofRequests,
+			Usage: "`DURATION` remember requests with an hsu-request-id for this long; a repeated request is " +
+				"counted once and gets the same answer",
+		},
+		&cli.StringFlag{
+			Name: "metrics", EnvVars: runVariable("METRICS"), Category: ofRequests,
+			Usage: "`HOST:PORT` serve metrics for Prometheus at /metrics on this address, such as 127.0.0.1:9464 " +
+				"(default: disabled)",
+		},
+	}
+}
+
+func workerFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name: workerPathFlag, EnvVars: runVariable("WORKER_PATH"), Category: ofWorkers,
+			Usage: "`PATH` executable of the workers, or its name in PATH; it is started with --port N",
+		},
+		&cli.IntFlag{
+			Name: "worker-count", Value: 2, EnvVars: runVariable("WORKER_COUNT"), Category: ofWorkers,
+			Usage: "`N` number of workers",
+		},
+		&cli.StringSliceFlag{
+			Name: "worker-arg", EnvVars: runVariable("WORKER_ARG"), Category: ofWorkers,
+			Usage: "`ARG` argument for the workers, before --port N; repeatable",
+		},
+		&cli.StringSliceFlag{
+			Name: "worker-service", EnvVars: runVariable("WORKER_SERVICE"), Category: ofWorkers,
+			Usage: "`NAME` full name of a gRPC service that the workers offer, or none; repeatable (default: " +
+				"proto.MyBusinessService, if a worker answers its GetStatus); a worker with gRPC reflection offers " +
+				"only what reflection lists",
+		},
+		&cli.DurationFlag{
+			Name: "start-timeout", Value: 30 * time.Second, EnvVars: runVariable("START_TIMEOUT"), Category: ofWorkers,
+			Usage: "`DURATION` time for a worker to answer its first Ping",
+		},
+		&cli.DurationFlag{
+			Name: "stop-grace", Value: 10 * time.Second, EnvVars: runVariable("STOP_GRACE"), Category: ofWorkers,
+			Usage: "`DURATION` time between SIGTERM and SIGKILL for a worker",
+		},
+		&cli.DurationFlag{
+			Name: "restart-backoff", Value: 100 * time.Millisecond, EnvVars: runVariable("RESTART_BACKOFF"),
+			Category: ofWorkers,
+			Usage:    "`DURATION` delay before the first restart; it doubles up to 30s",
+		},
+		&cli.StringFlag{
+			Name: "restart-budget", Value: "10/5m", EnvVars: runVariable("RESTART_BUDGET"), Category: ofWorkers,
+			Usage: "`RESTARTS/WINDOW` number of restarts of a worker within a window of being ready; a worker that " +
+				"needs more fails",
+		},
+		&cli.StringFlag{
+			Name: "on-exit", Value: "stop", EnvVars: runVariable("ON_EXIT"), Category: ofWorkers,
+			Usage: "`ACTION` what to do with the workers when the master stops: stop, or detach (leave them running)",
+		},
+	}
+}
+
+func stateFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name: "sync", Value: "always", EnvVars: runVariable("SYNC"), Category: ofState,
+			Usage: "`MODE` when to sync the count of requests to disk: always, or interval (every 100ms; a power cut " +
+				"may lose that much of the count, a crash nothing)",
+		},
+		&cli.StringFlag{
+			Name: "on-damage", Value: "refuse", EnvVars: runVariable("ON_DAMAGE"), Category: ofState,
+			Usage: "`ACTION` what to do about a damaged state: refuse (exit 5, change nothing), or recover (keep it " +
+				"aside, continue with the newest good backup and the running workers)",
+		},
+		&cli.DurationFlag{
+			Name: "backup-interval", Value: 15 * time.Minute, EnvVars: runVariable("BACKUP_INTERVAL"),
+			Category: ofState,
+			Usage:    "`DURATION` time between backups of a changed state; 0 disables them",
+		},
+		&cli.IntFlag{
+			Name: "backup-keep", Value: 8, EnvVars: runVariable("BACKUP_KEEP"), Category: ofState,
+			Usage: "`N` number of newest backups to keep",
+		},
+	}
+}
+
+func logFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name: "log-format", Value: "text", EnvVars: runVariable("LOG_FORMAT"), Category: ofLog,
+			Usage: "`FORMAT` format of the log: text or json",
+		},
+		&cli.StringFlag{
+			Name: "log-level", Value: "info", EnvVars: runVariable("LOG_LEVEL"), Category: ofLog,
+			Usage: "`LEVEL` lowest level to log: debug, info, warn or error",
+		},
+	}
 }
 
 // config is a checked command line of run.
 type config struct {
-	folders   folders
-	address   string // host:port to serve on
-	tls       api.TLSFiles
-	metrics   string // host:port to show figures on, empty for nowhere
-	units     []supervisor.Unit
-	policies  map[string]services.Policy
-	sync      store.SyncMode
-	onDamage  store.OnDamage
-	resultTTL time.Duration // of requests with an id
-	backups   time.Duration // between two, 0: none
-	keep      int           // backups
-	stopGrace time.Duration
-	detach    bool // leave the workers running when stopped
-	logJSON   bool
-	logLevel  slog.Level
+	master   master.Options // without listeners, TLS, keeper and log, which the process has
+	folders  folders
+	address  string // host:port to serve on
+	tls      api.TLSFiles
+	insecure bool   // serving other hosts without TLS is intended
+	metrics  string // host:port to serve metrics on; empty disables them
+	detach   bool   // leave the workers running when stopped
+	logJSON  bool
+	logLevel slog.Level
 
-	unitFault error // that keeps no master from living workers
+	unitFault error // why no worker can be started; the master still takes over living workers
 }
 
-// configOf reports every fault of the flags at once. Where excused says so of the
-// state folder, a worker's executable that cannot be executed is none.
+// configOf returns the configuration of the flags, or all their faults in one error. If excused returns true for
+// the state folder, an executable that cannot be executed is not a fault.
 func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	cfg := config{stopGrace: c.Duration("stop-grace")}
-	var err error
-	if cfg.folders, err = foldersOf(c); err != nil {
+	f, err := foldersOf(c)
+	if err != nil {
 		return config{}, err
 	}
+	cfg := config{folders: f, master: master.Options{
+		StateDir: f.state, RuntimeDir: f.runtime, StopGrace: c.Duration("stop-grace"), Version: version(),
+	}}
 
 	ip := listenAddress(c, fail)
 	port := c.Int("port")
 	if port < 1 || port > 65535 {
-		fail("--port %d: want 1 to 65535", port)
+		fail("--port %d: must be 1 to 65535", port)
 	}
 	cfg.address = net.JoinHostPort(ip.String(), strconv.Itoa(port))
-	cfg.tls = tlsFiles(c, fail)
+	cfg.tls, cfg.insecure = tlsFiles(c, fail), c.Bool(insecureFlag)
 	cfg.metrics = metricsAddress(c, fail)
 
-	cfg.sync = choose(c, fail, "sync", map[string]store.SyncMode{"always": store.SyncAlways, "interval": store.SyncInterval})
-	cfg.onDamage = choose(c, fail, "on-damage", map[string]store.OnDamage{"refuse": store.Refuse, "recover": store.Recover})
-	if cfg.resultTTL = c.Duration("request-ttl"); cfg.resultTTL < minRequestTTL {
-		fail("--request-ttl %s: want %s or more", cfg.resultTTL, minRequestTTL)
+	m := &cfg.master
+	m.Sync = choose(c, fail, "sync", choice[store.SyncMode]{"always", store.SyncAlways},
+		choice[store.SyncMode]{"interval", store.SyncInterval})
+	m.OnDamage = choose(c, fail, "on-damage", choice[store.OnDamage]{"refuse", store.Refuse},
+		choice[store.OnDamage]{"recover", store.Recover})
+	if m.RequestTTL = c.Duration("request-ttl"); m.RequestTTL < minRequestTTL {
+		fail("--request-ttl %s: must be %s or more", m.RequestTTL, minRequestTTL)
 	}
-	if cfg.backups = c.Duration("backup-interval"); cfg.backups < 0 || cfg.backups > 0 && cfg.backups < minBackups {
-		fail("--backup-interval %s: want %s or more, or 0 for none", cfg.backups, minBackups)
+	m.BackupInterval = c.Duration("backup-interval")
+	if m.BackupInterval < 0 || m.BackupInterval > 0 && m.BackupInterval < minBackups {
+		fail("--backup-interval %s: must be %s or more, or 0 to disable backups", m.BackupInterval, minBackups)
 	}
-	if cfg.keep = c.Int("backup-keep"); cfg.keep < 1 {
-		fail("--backup-keep %d: want 1 or more", cfg.keep)
+	if m.KeepBackups = c.Int("backup-keep"); m.KeepBackups < 1 {
+		fail("--backup-keep %d: must be 1 or more", m.KeepBackups)
 	}
-	cfg.detach = choose(c, fail, "on-exit", map[string]bool{"stop": false, "detach": true})
-	cfg.logJSON = choose(c, fail, "log-format", map[string]bool{"text": false, "json": true})
-	cfg.logLevel = choose(c, fail, "log-level", map[string]slog.Level{
-		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
-	})
+	cfg.detach = choose(c, fail, "on-exit", choice[bool]{"stop", false}, choice[bool]{"detach", true})
+	cfg.logJSON = choose(c, fail, "log-format", choice[bool]{"text", false}, choice[bool]{"json", true})
+	cfg.logLevel = choose(c, fail, "log-level",
+		choice[slog.Level]{"debug", slog.LevelDebug}, choice[slog.Level]{"info", slog.LevelInfo},
+		choice[slog.Level]{"warn", slog.LevelWarn}, choice[slog.Level]{"error", slog.LevelError})
 	for _, name := range []string{"start-timeout", "stop-grace", "restart-backoff"} {
 		if c.Duration(name) <= 0 {
-			fail("--%s %s: want a time above 0 such as 10s", name, c.Duration(name))
+			fail("--%s %s: must be above 0, such as 10s", name, c.Duration(name))
 		}
 	}
-	budget, err := supervisor.ParseBudget(c.String("restart-budget"))
-	if err != nil {
-		fail("--restart-budget: %w", err)
-	}
-	if c.Int("worker-count") < 0 {
-		fail("--worker-count %d: want 0 or more", c.Int("worker-count"))
-	}
-	if c.IsSet("worker-path") && c.String("worker-path") == "" {
-		fail("--worker-path is empty: name an executable, or leave the flag out to run without workers")
-	}
-	if c.Int("worker-count") > maxWorkers {
-		fail("--worker-count %d: want %d at most", c.Int("worker-count"), maxWorkers)
-	}
-	cfg.policies = policiesOf(c, fail)
-	offers := workerServicesOf(c, fail)
-	if path := c.String("worker-path"); path != "" {
-		unit := supervisor.Unit{
-			Name:         unitName,
-			Path:         path,
-			Args:         c.StringSlice("worker-arg"),
-			Replicas:     max(0, c.Int("worker-count")),
-			Services:     offers,
-			StartTimeout: c.Duration("start-timeout"),
-			StopGrace:    c.Duration("stop-grace"),
-			Restart:      supervisor.RestartPolicy{Backoff: c.Duration("restart-backoff"), Budget: budget},
-		}
-		if err := unit.Validate(); err != nil && excused(cfg.folders.state) {
-			cfg.unitFault = err
-		} else if err != nil {
-			fail("%w", err)
-		}
-		cfg.units = append(cfg.units, unit)
-	} else {
-		for _, flag := range []string{"worker-arg", "worker-service"} {
-			if len(c.StringSlice(flag)) > 0 {
-				fail("--%s is given without --worker-path", flag)
-			}
-		}
-	}
+	m.Policies = policiesOf(c, fail)
+	m.Units, cfg.unitFault = unitsOfFlags(c, fail, func() bool { return excused(f.state) })
 	if len(errs) > 0 {
 		return config{}, usageError{errors.Join(errs...)}
 	}
 	return cfg, nil
 }
 
-// workersMayLive tells whether a master has left workers running in the state. Then
-// the next one must not stay away because their executable is just being replaced.
+// unitsOfFlags returns the unit that the flags describe, or none if they name no executable. If excused returns
+// true, an executable that cannot be executed is returned as fault instead of being reported to fail.
+func unitsOfFlags(c *cli.Context, fail func(string, ...any),
+	excused func() bool,
+) (units []supervisor.Unit, fault error) {
+	budget, err := supervisor.ParseRestartBudget(c.String("restart-budget"))
+	if err != nil {
+		fail("--restart-budget: %w", err)
+	}
+	count := c.Int("worker-count")
+	switch {
+	case count < 0:
+		fail("--worker-count %d: must be 0 or more", count)
+	case count > maxWorkers:
+		fail("--worker-count %d: must be %d or less", count, maxWorkers)
+	}
+	offers, none := workerServicesOf(c, fail)
+	path, err := workerPath(c)
+	switch {
+	case err != nil:
+		fail("%w", err)
+		return nil, nil
+	case path == "":
+		checkNoWorker(c, fail)
+		return nil, nil
+	}
+	unit := supervisor.Unit{
+		Name:         unitName,
+		Path:         path,
+		Args:         c.StringSlice("worker-arg"),
+		Replicas:     max(0, count),
+		Services:     offers,
+		NoServices:   none,
+		StartTimeout: c.Duration("start-timeout"),
+		StopGrace:    c.Duration("stop-grace"),
+		Restart:      supervisor.RestartPolicy{Backoff: c.Duration("restart-backoff"), Budget: budget},
+	}
+	if err := unit.Validate(); err != nil && excused() {
+		fault = err
+	} else if err != nil {
+		fail("%w", err)
+	}
+	return []supervisor.Unit{unit}, fault
+}
+
+// checkNoWorker refuses flags of workers if there is no --worker-path. A --worker-count of 0 is accepted.
+func checkNoWorker(c *cli.Context, fail func(string, ...any)) {
+	if c.IsSet("worker-count") && c.Int("worker-count") != 0 {
+		fail("--worker-count %d is given without --worker-path: name the workers' executable", c.Int("worker-count"))
+	}
+	for _, flag := range []string{"worker-arg", "worker-service"} {
+		if len(c.StringSlice(flag)) > 0 {
+			fail("--%s is given without --worker-path", flag)
+		}
+	}
+}
+
+// workersMayLive reports whether a master may have left workers running. The next master must then start even if
+// their executable is just being replaced.
 func workersMayLive(stateDir string) bool {
 	snap, err := store.ReadSnapshot(stateDir)
 	if err != nil {
-		return !errors.Is(err, fs.ErrNotExist) // whoever opens it will say what it is
+		return !errors.Is(err, fs.ErrNotExist) // opening the state will report the error
 	}
 	return slices.ContainsFunc(snap.Workers, func(w store.Worker) bool { return w.Instance != nil })
 }
 
-// choose returns the value that the flag names.
-func choose[T any](c *cli.Context, fail func(string, ...any), flag string, values map[string]T) T {
-	value, ok := values[c.String(flag)]
-	if !ok {
-		fail("--%s %q: see \"hsu-master run --help\" for what it can be", flag, c.String(flag))
+// choice is one of the words that a flag accepts, with the value that it stands for.
+type choice[T any] struct {
+	word  string
+	value T
+}
+
+// choose returns the value of the word that the flag is set to.
+func choose[T any](c *cli.Context, fail func(string, ...any), flag string, choices ...choice[T]) T {
+	given := c.String(flag)
+	words := make([]string, len(choices))
+	for i, choice := range choices {
+		if choice.word == given {
+			return choice.value
+		}
+		words[i] = choice.word
 	}
-	return value
+	fail("--%s %q: must be one of %s", flag, given, strings.Join(words, ", "))
+	var none T
+	return none
 }

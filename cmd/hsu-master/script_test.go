@@ -28,13 +28,13 @@ func TestMain(m *testing.M) {
 	testscript.Main(checked{m}, map[string]func(){"hsu-master": main})
 }
 
-// checked are all tests, and that they leave nothing behind.
+// checked runs all tests, and verifies that they leak nothing.
 type checked struct{ m *testing.M }
 
 func (c checked) Run() int { return leaks.Run(c.m, os.Stderr) }
 
-// The scripts are what a person types, and what that person gets. They need no
-// process that goes on running; those that do are in package e2e.
+// The scripts show commands as a user types them, with their output. They need no long-running process; scripts
+// that do are in package e2e.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:   filepath.Join("..", "..", "testdata", "script"),
@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 			"hold":      hold,
 			"twist":     command(1, contradict),
 			"offers":    command(1, offer),
+			"failed":    command(1, fail),
 			"schema":    command(2, setSchema),
 			"flip":      command(2, flip),
 			"cut":       command(2, cut),
@@ -64,8 +65,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// setUp gives each script a port that somebody else holds, and a state folder
-// that none of this machine's is mistaken for.
+// setUp gives each script a port that another process holds, and a state folder that is separate from those of
+// this host.
 func setUp(env *testscript.Env) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -88,8 +89,8 @@ func command(args int, do func(args []string) error) func(*testscript.TestScript
 	}
 }
 
-// exits runs a program and wants this very exit code. A failure is told as
-// documented: on stderr, in lower case, without a panic.
+// exits runs a program and checks its exit code. The message of a failure must be as documented: on stderr, in
+// lower case, without a panic.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE PROGRAM [ARGUMENT...]")
@@ -116,15 +117,18 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// makeState leaves what a master with two workers leaves that was stopped.
+// makeState writes the state of a master that was stopped and had two workers.
 func makeState(args []string) error {
 	db, err := store.Open(args[0], store.Options{})
 	if err != nil {
 		return err
 	}
 	for _, id := range []string{"worker-0", "worker-1"} {
-		record := store.PutWorker(store.Worker{ID: id, Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusStopped, Incarnation: 1})
-		if err := db.Apply(context.Background(), record, store.AppendEvent(store.Event{Worker: id, Type: "stopped"})); err != nil {
+		record := store.PutWorker(store.Worker{
+			ID: id, Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusStopped, Incarnation: 1,
+		})
+		if err := db.Apply(context.Background(), record,
+			store.AppendEvent(store.Event{Worker: id, Type: "stopped"})); err != nil {
 			return err
 		}
 	}
@@ -134,17 +138,17 @@ func makeState(args []string) error {
 	return db.Close()
 }
 
-// makeBackup has the state backed up into its folder, as a running master does.
+// makeBackup backs up the state into its folder, as a running master does.
 func makeBackup(args []string) error {
 	db, err := store.Open(args[0], store.Options{})
 	if err != nil {
 		return err
 	}
-	_, err = db.BackUp()
+	_, err = db.Backup()
 	return errors.Join(err, db.Close())
 }
 
-// golden leaves the database that a release with a schema version has left.
+// golden writes the database of the release with the given schema version.
 func golden(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: golden VERSION FOLDER")
@@ -155,7 +159,7 @@ func golden(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(filepath.Join(ts.MkAbs(args[1]), "state.db"), content, 0o600))
 }
 
-// hold is a master that holds a state to the end of the script.
+// hold keeps the state locked, like a running master, until the end of the script.
 func hold(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: hold FOLDER")
@@ -165,30 +169,52 @@ func hold(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() { _ = db.Close() })
 }
 
-// offer records a worker that runs and offers two services, and an endpoint from
-// outside.
+// offer records a running worker that offers two services, and a registered endpoint.
 func offer(args []string) error {
 	db, err := store.Open(args[0], store.Options{})
 	if err != nil {
 		return err
 	}
 	worker := store.Worker{
-		ID: "worker-0", Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusRunning, Incarnation: 1, Port: 40001,
+		ID: "worker-0", Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusRunning,
+		Incarnation: 1, Port: 40001,
 		Instance: &store.Instance{Token: strings.Repeat("0", 32), PID: 4711, Port: 40001},
 		Services: []store.Offer{{Name: "pkg.Known"}, {Name: "pkg.Told", Reflected: true}},
 	}
 	outside := store.Registration{Service: "pkg.Outside", Address: "10.0.0.7:8080", TTL: 30 * time.Second}
-	return errors.Join(db.Apply(context.Background(), store.PutWorker(worker), store.PutRegistration(outside)), db.Close())
+	return errors.Join(db.Apply(context.Background(), store.PutWorker(worker), store.PutRegistration(outside)),
+		db.Close())
 }
 
-// contradict records a worker that runs without a process.
+// contradict records a worker whose status is running but which has no process.
 func contradict(args []string) error {
 	db, err := store.Open(args[0], store.Options{})
 	if err != nil {
 		return err
 	}
-	record := store.PutWorker(store.Worker{ID: "worker-1", Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusRunning, Incarnation: 1})
+	record := store.PutWorker(store.Worker{
+		ID: "worker-1", Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusRunning, Incarnation: 1,
+	})
 	return errors.Join(db.Apply(context.Background(), record), db.Close())
+}
+
+// fail records a failed worker and its output.
+func fail(args []string) error {
+	db, err := store.Open(args[0], store.Options{})
+	if err != nil {
+		return err
+	}
+	record := store.PutWorker(store.Worker{
+		ID: "worker-0", Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusFailed,
+		Reason: "it left", Incarnation: 1,
+	})
+	if err := errors.Join(db.Apply(context.Background(), record), db.Close()); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(args[0], "logs"), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(args[0], "logs", "worker-0.log"), []byte("the last line\n"), 0o600)
 }
 
 func setSchema(args []string) error {
@@ -206,7 +232,7 @@ func setSchema(args []string) error {
 	return errors.Join(err, db.Close())
 }
 
-// flip turns over a bit of the byte at an offset of a file.
+// flip inverts a bit of the byte at an offset of a file.
 func flip(args []string) error {
 	content, err := os.ReadFile(args[0])
 	if err != nil {
@@ -220,7 +246,7 @@ func flip(args []string) error {
 	return os.WriteFile(args[0], content, 0o600)
 }
 
-// cut shortens a file to a size.
+// cut truncates a file to a size.
 func cut(args []string) error {
 	size, err := strconv.ParseInt(args[1], 10, 64)
 	if err != nil {
@@ -229,7 +255,7 @@ func cut(args []string) error {
 	return os.Truncate(args[0], size)
 }
 
-// remember and unchanged show that a command has created and changed nothing.
+// remember and unchanged verify that a command creates and changes no file.
 func remember(ts *testscript.TestScript, _ bool, args []string) {
 	listing, err := contents(ts.MkAbs(args[0]))
 	ts.Check(err)
@@ -244,7 +270,7 @@ func unchanged(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// contents lists what is below a folder: names, modes, times of change, content.
+// contents lists everything below a folder: names, modes, modification times and content.
 func contents(dir string) (string, error) {
 	var listing strings.Builder
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {

@@ -4,8 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -13,24 +11,39 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
-// secureFlags are those of run which say who may reach the port, and how.
+const insecureFlag = "insecure"
+
+// secureFlags returns the flags of run that control which clients can connect to the port, and how.
 func secureFlags() []cli.Flag {
-	env := func(name string) []string { return []string{"HSU_MASTER_" + name} }
 	return []cli.Flag{
-		&cli.StringFlag{Name: "tls-cert", EnvVars: env("TLS_CERT"), Usage: "PEM `FILE` with the certificate to serve TLS with; followed when it changes"},
-		&cli.StringFlag{Name: "tls-key", EnvVars: env("TLS_KEY"), Usage: "PEM `FILE` with its key"},
-		&cli.StringFlag{Name: "tls-client-ca", EnvVars: env("TLS_CLIENT_CA"), Usage: "PEM `FILE` with the authorities whose certificates callers must show (mTLS)"},
-		&cli.BoolFlag{Name: "insecure", EnvVars: env("INSECURE"), Usage: "serve beyond loopback without TLS: whoever reaches the port may call and read everything"},
+		&cli.StringFlag{
+			Name: "tls-cert", EnvVars: runVariable("TLS_CERT"), Category: ofRequests,
+			Usage: "`FILE` PEM file with the certificate to serve TLS with; it is read again when it changes",
+		},
+		&cli.StringFlag{
+			Name: "tls-key", EnvVars: runVariable("TLS_KEY"), Category: ofRequests,
+			Usage: "`FILE` PEM file with the key of --tls-cert",
+		},
+		&cli.StringFlag{
+			Name: "tls-client-ca", EnvVars: runVariable("TLS_CLIENT_CA"), Category: ofRequests,
+			Usage: "`FILE` PEM file with the authorities that must have signed the certificates of clients (mTLS)",
+		},
+		&cli.BoolFlag{
+			Name: insecureFlag, EnvVars: runVariable("INSECURE"), Category: ofRequests,
+			Usage: "serve other than loopback addresses without TLS: any host that reaches the port can call " +
+				"everything and read everything",
+		},
 	}
 }
 
-// secureFileFlags name files, which a service needs by their whole paths.
+// secureFileFlags are the flags that name files. A service needs their absolute paths.
 var secureFileFlags = []string{"tls-cert", "tls-key", "tls-client-ca"}
 
-// listenAddress is where to serve. What is open to others than this host must be
-// secured, or said to be meant so.
+// listenAddress returns the address to serve on. An address that other hosts can reach requires TLS or
+// --insecure.
 func listenAddress(c *cli.Context, fail func(string, ...any)) net.IP {
 	listen := c.String("listen")
 	ip := net.ParseIP(listen)
@@ -38,15 +51,32 @@ func listenAddress(c *cli.Context, fail func(string, ...any)) net.IP {
 	case listen == "localhost":
 		return net.IPv4(127, 0, 0, 1)
 	case ip == nil:
-		fail("--listen %q: want an IP address of this host such as 127.0.0.1", listen)
-	case !ip.IsLoopback() && c.String("tls-cert") == "" && !c.Bool("insecure"):
-		fail("--listen %s is not a loopback address: secure it with --tls-cert and --tls-key, or say --insecure", ip)
+		fail("--listen %q: must be an IP address of this host such as 127.0.0.1", listen)
+	case exposed(ip, c.String("tls-cert") != "", c.Bool(insecureFlag)):
+		fail("--listen %s is not a loopback address: %s", ip, howToSecure)
 	}
 	return ip
 }
 
-// metricsAddress is where to show figures: they tell who is called how often, so that
-// the rule for it is that of --listen.
+// exposed reports whether other hosts can reach the address without TLS and --insecure is not given.
+func exposed(ip net.IP, tls, insecure bool) bool { return !ip.IsLoopback() && !tls && !insecure }
+
+const howToSecure = "secure it with --tls-cert and --tls-key, or allow it with --insecure"
+
+// checkPassed applies the rule of --listen to a listener that systemd has passed. A unix socket is always
+// allowed, because it is local.
+func (cfg config) checkPassed(l net.Listener) error {
+	address, ok := l.Addr().(*net.TCPAddr)
+	if !ok || !exposed(address.IP, cfg.tls != (api.TLSFiles{}), cfg.insecure) {
+		return nil
+	}
+	return usagef("systemd passed a listener on %s, which is not a loopback address: %s, "+
+		"or change ListenStream= of the socket unit",
+		address, howToSecure)
+}
+
+// metricsAddress returns the address to serve metrics on. The rule of --listen applies: metrics reveal which
+// services are called how often.
 func metricsAddress(c *cli.Context, fail func(string, ...any)) string {
 	address := c.String("metrics")
 	if address == "" {
@@ -60,14 +90,15 @@ func metricsAddress(c *cli.Context, fail func(string, ...any)) string {
 	}
 	switch {
 	case err != nil || ip == nil || portErr != nil || number == 0:
-		fail("--metrics %q: want HOST:PORT with an address of this host such as 127.0.0.1:9464", address)
-	case !ip.IsLoopback() && !c.Bool("insecure"):
-		fail("--metrics %s is not a loopback address: it is served without TLS, so say --insecure if it is meant so", address)
+		fail("--metrics %q: must be HOST:PORT with an address of this host such as 127.0.0.1:9464", address)
+	case exposed(ip, false, c.Bool(insecureFlag)):
+		fail("--metrics %s is not a loopback address, and metrics are served without TLS: "+
+			"allow it with --insecure", address)
 	}
 	return net.JoinHostPort(ip.String(), port)
 }
 
-// tlsFiles are the zero value where the port is served without TLS.
+// tlsFiles returns the files of the TLS flags, the zero value if the port is served without TLS.
 func tlsFiles(c *cli.Context, fail func(string, ...any)) api.TLSFiles {
 	files := api.TLSFiles{Cert: c.String("tls-cert"), Key: c.String("tls-key"), ClientCA: c.String("tls-client-ca")}
 	switch {
@@ -81,14 +112,26 @@ func tlsFiles(c *cli.Context, fail func(string, ...any)) api.TLSFiles {
 	return files
 }
 
-// credentialFlags are those of a client of the port.
+// credentialFlags returns the TLS flags of a client of the port.
 func credentialFlags() []cli.Flag {
 	env := func(name string) []string { return []string{"HSU_MASTER_CALL_" + name} }
 	return []cli.Flag{
-		&cli.StringFlag{Name: "tls-ca", EnvVars: env("TLS_CA"), Usage: "PEM `FILE` with the authority that has signed the master's certificate: call it by TLS"},
-		&cli.StringFlag{Name: "tls-cert", EnvVars: env("TLS_CERT"), Usage: "PEM `FILE` with a certificate to show to it, where it asks for one"},
-		&cli.StringFlag{Name: "tls-key", EnvVars: env("TLS_KEY"), Usage: "PEM `FILE` with the key of that"},
-		&cli.StringFlag{Name: "tls-name", EnvVars: env("TLS_NAME"), Usage: "`NAME` that the master's certificate is for, where it is not its address"},
+		&cli.StringFlag{
+			Name: "tls-ca", EnvVars: env("TLS_CA"),
+			Usage: "`FILE` call the master by TLS; PEM file with the authority that signed its certificate",
+		},
+		&cli.StringFlag{
+			Name: "tls-cert", EnvVars: env("TLS_CERT"),
+			Usage: "`FILE` PEM file with a certificate for a master that requires one",
+		},
+		&cli.StringFlag{
+			Name: "tls-key", EnvVars: env("TLS_KEY"),
+			Usage: "`FILE` PEM file with the key of --tls-cert",
+		},
+		&cli.StringFlag{
+			Name: "tls-name", EnvVars: env("TLS_NAME"),
+			Usage: "`NAME` name in the master's certificate, if it is not the address",
+		},
 	}
 }
 
@@ -96,22 +139,22 @@ func credentialsOf(c *cli.Context) (credentials.TransportCredentials, error) {
 	ca, cert, key := c.String("tls-ca"), c.String("tls-cert"), c.String("tls-key")
 	switch {
 	case ca == "" && (cert != "" || key != "" || c.String("tls-name") != ""):
-		return nil, usagef("--tls-cert, --tls-key and --tls-name want --tls-ca too, by which the master is known")
+		return nil, usagef("--tls-cert, --tls-key and --tls-name need --tls-ca, which authenticates the master")
 	case (cert == "") != (key == ""):
 		return nil, usagef("--tls-cert and --tls-key belong together: give both or none")
 	case ca == "":
 		return insecure.NewCredentials(), nil
 	}
-	pem, err := os.ReadFile(filepath.Clean(ca))
+	pem, err := safefile.ReadInput(ca)
 	if err != nil {
 		return nil, usagef("--tls-ca: %w", err)
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.String("tls-name"), RootCAs: x509.NewCertPool()}
 	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, usagef("--tls-ca: %s has no certificate in it: want PEM", ca)
+		return nil, usagef("--tls-ca: %s contains no certificate in PEM", ca)
 	}
 	if cert != "" {
-		pair, err := tls.LoadX509KeyPair(cert, key)
+		pair, err := api.KeyPair(cert, key)
 		if err != nil {
 			return nil, usagef("--tls-cert and --tls-key: %w", err)
 		}

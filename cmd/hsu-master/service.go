@@ -20,23 +20,36 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
-	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 func serviceCommand() *cli.Command {
-	list := leaf("list", "print which services are offered, by whom, and what was counted of their calls", listServices, jsonOutput(),
-		&cli.BoolFlag{Name: "watch", Usage: "go on printing what changes, a line each, also over restarts of the master; with --json an object each"})
-	register := leafWith("register", "have calls of a service sent to an address that is no worker of the master", registerService, "NAME HOST:PORT", 2, 2,
-		&cli.DurationFlag{Name: "ttl", Usage: "remove it when no heartbeat has come for this `TIME`, 1s to 24h; 0: it stays"})
-	register.Description = `It gets calls as soon as it answers: Ping of an HSU, else the standard health
-service, else a TCP connection. A heartbeat is the same command again, or
-Heartbeat of hsu.master.admin.v1.Registry on the admin socket.`
-	deregister := leafWith("deregister", "take that back: for one address, or for all of the service", deregisterService, "NAME [HOST:PORT]", 1, 2)
-	return group("service", "look at the services that calls are routed to, and add endpoints from outside", list, register, deregister)
+	list := leaf("list", "list the services with their endpoints and figures",
+		listServices, jsonOutput(),
+		&cli.BoolFlag{
+			Name: "watch",
+			Usage: "print a line for each change until interrupted, also across restarts of the master; " +
+				"with --json an object for each",
+		})
+	register := leafWith("register", "route calls of a service to an address that is no worker",
+		registerService, "NAME HOST:PORT", 2, 2,
+		&cli.DurationFlag{
+			Name: "ttl",
+			Usage: "`DURATION` remove the endpoint when it sends no heartbeat for this long, 1s to 24h; " +
+				"0 keeps it (default 0)",
+		})
+	register.Description = `The endpoint gets calls as soon as it answers a health check: the Ping of an
+HSU, the standard health service, or a TCP connection. To send a heartbeat, run
+the same command again, or call Heartbeat of hsu.master.admin.v1.Registry on the
+admin socket.`
+	deregister := leafWith("deregister", "remove one registered endpoint of a service, or all of them",
+		deregisterService, "NAME [HOST:PORT]", 1, 2)
+	return group("service", "inspect the services, and register endpoints",
+		list, register, deregister)
 }
 
-// leafWith is a leaf that takes arguments, from least to most of them.
+// leafWith returns a leaf that takes from least to most arguments.
 func leafWith(name, usage string, action cli.ActionFunc, args string, least, most int, flags ...cli.Flag) *cli.Command {
 	cmd := leaf(name, usage, nil, flags...)
 	cmd.ArgsUsage = args
@@ -75,8 +88,8 @@ func listServices(c *cli.Context) error {
 	return nil
 }
 
-// printServices prints a table, a line for each endpoint. What was counted only a
-// running master knows.
+// printServices prints a table with one line per endpoint. The figures are printed only for a running master,
+// which has them.
 func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 	if len(list) == 0 {
 		_, err := fmt.Fprintln(w, "no services")
@@ -97,10 +110,12 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 			fmt.Fprintln(table)
 		}
 		for _, e := range s.GetEndpoints() {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s", printable(s.GetName()), printable(e.GetAddress()), printable(orDash(e.GetWorker())), printable(orDash(e.GetSource())), endpointState(e))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s", printable(s.GetName()), printable(e.GetAddress()),
+				printable(orDash(e.GetWorker())), printable(orDash(e.GetSource())), endpointState(e))
 			if live {
 				f := e.GetFigures()
-				fmt.Fprintf(table, "\t%d\t%d\t%d\t%s\t%s", f.GetCalls(), f.GetInFlight(), failures(f), quantile(f.GetLatency(), 0.5), quantile(f.GetLatency(), 0.99))
+				fmt.Fprintf(table, "\t%d\t%d\t%d\t%s\t%s", f.GetCalls(), f.GetInFlight(), failures(f),
+					quantile(f.GetLatency(), 0.5), quantile(f.GetLatency(), 0.99))
 			}
 			fmt.Fprintln(table)
 		}
@@ -121,7 +136,7 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 	return nil
 }
 
-// remarks are what the table has no room for, and what is seldom so.
+// remarks returns the rare conditions of an endpoint that have no column in the table.
 func remarks(e *adminpb.Endpoint) []string {
 	var all []string
 	if e.GetReason() != "" && !e.GetHealthy() {
@@ -173,8 +188,7 @@ func failures(f *adminpb.Figures) uint64 {
 	return sum
 }
 
-// quantile says up to which time the share of the calls took, as precisely as the
-// buckets tell.
+// quantile formats the time within which the share of the calls ended, with the precision of the buckets.
 func quantile(l *adminpb.Latency, share float64) string {
 	d, ok := latencyAt(l, share)
 	switch {
@@ -186,8 +200,8 @@ func quantile(l *adminpb.Latency, share float64) string {
 	return "≤" + d.String()
 }
 
-// latencyAt returns the bound of the bucket that holds the quantile, 0 where it has
-// none; not ok: no call has ended.
+// latencyAt returns the upper bound of the bucket that holds the quantile, or 0 for the last bucket, which has
+// none. ok is false if no call has ended.
 func latencyAt(l *adminpb.Latency, share float64) (bound time.Duration, ok bool) {
 	var all, sum uint64
 	for _, n := range l.GetCounts() {
@@ -206,7 +220,7 @@ func latencyAt(l *adminpb.Latency, share float64) (bound time.Duration, ok bool)
 	return 0, true
 }
 
-// overview says in one line a service how it is.
+// overview prints one summary line per service.
 func overview(w io.Writer, list []*adminpb.Service) error {
 	if len(list) == 0 {
 		return nil
@@ -224,7 +238,8 @@ func overview(w io.Writer, list []*adminpb.Service) error {
 			inFlight += e.GetFigures().GetInFlight()
 			failed += failures(e.GetFigures())
 		}
-		fmt.Fprintf(table, "%s\t%d/%d\t%d\t%d\t%d\t%d\n", printable(s.GetName()), ready, len(s.GetEndpoints()), calls, inFlight, failed, s.GetWaiting())
+		fmt.Fprintf(table, "%s\t%d/%d\t%d\t%d\t%d\t%d\n",
+			printable(s.GetName()), ready, len(s.GetEndpoints()), calls, inFlight, failed, s.GetWaiting())
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)
@@ -232,7 +247,7 @@ func overview(w io.Writer, list []*adminpb.Service) error {
 	return nil
 }
 
-// withRegistry asks the running master's registry of services.
+// withRegistry calls ask with a client of the running master's registry of services.
 func withRegistry(c *cli.Context, ask func(ctx context.Context, client adminpb.RegistryClient) error) error {
 	f, err := foldersOf(c)
 	if err != nil {
@@ -248,7 +263,7 @@ func withRegistry(c *cli.Context, ask func(ctx context.Context, client adminpb.R
 	return registryError(ask(ctx, adminpb.NewRegistryClient(conn)))
 }
 
-// dialRegistry connects to the master of these folders, and sees that it is theirs.
+// dialRegistry connects to the master of these folders, and verifies that it uses this state folder.
 func dialRegistry(ctx context.Context, f folders) (*grpc.ClientConn, error) {
 	if _, err := liveState(ctx, f); errors.Is(err, errNoMaster) {
 		return nil, hint(err, `start one with "hsu-master run", or name its --state-dir`)
@@ -258,7 +273,7 @@ func dialRegistry(ctx context.Context, f folders) (*grpc.ClientConn, error) {
 	return dialAdmin(ctx, f)
 }
 
-// registryError says what an answer of the registry means to who has asked.
+// registryError turns a status of the registry into an error for the user.
 func registryError(err error) error {
 	said := errors.New(status.Convert(err).Message())
 	switch status.Code(err) {
@@ -267,11 +282,12 @@ func registryError(err error) error {
 	case codes.InvalidArgument:
 		return usageError{said}
 	case codes.NotFound:
-		return hint(said, `"hsu-master service list" shows which there are`)
+		return hint(said, `"hsu-master service list" lists the registered endpoints`)
 	case codes.DeadlineExceeded:
-		return hint(fmt.Errorf("the master does not answer within %s", answerWithin), "see its log; what was asked for may have been done")
+		return hint(fmt.Errorf("the master does not answer within %s", answerWithin),
+			"see its log; the request may have been executed")
 	case codes.Unimplemented:
-		return hint(errors.New("the running master is of an older release"), "restart it, its workers live on")
+		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
 	default:
 		return fmt.Errorf("ask the master: %w", said)
 	}
@@ -279,11 +295,13 @@ func registryError(err error) error {
 
 func registerService(c *cli.Context) error {
 	name, address, ttl := c.Args().Get(0), c.Args().Get(1), c.Duration("ttl")
-	if err := supervisor.CheckRegistration(name, address, ttl); err != nil {
+	if err := registrations.Check(name, address, ttl); err != nil {
 		return usageError{err}
 	}
 	return withRegistry(c, func(ctx context.Context, client adminpb.RegistryClient) error {
-		resp, err := client.Register(ctx, &adminpb.RegisterRequest{Service: name, Address: address, Ttl: durationpb.New(ttl)})
+		resp, err := client.Register(ctx, &adminpb.RegisterRequest{
+			Service: name, Address: address, Ttl: durationpb.New(ttl),
+		})
 		if err != nil {
 			return err
 		}
@@ -306,7 +324,7 @@ func deregisterService(c *cli.Context) error {
 		return usageError{err}
 	}
 	if c.NArg() > 1 {
-		if err := supervisor.CheckAddress(address); err != nil {
+		if err := registrations.CheckAddress(address); err != nil {
 			return usageError{err}
 		}
 	}
@@ -322,8 +340,8 @@ func deregisterService(c *cli.Context) error {
 	})
 }
 
-// wordsOf returns the values of a repeatable flag. A variable holds several with blanks
-// between, which none has in it.
+// wordsOf returns the values of a repeatable flag. An environment variable holds several values separated by
+// blanks; no value contains a blank.
 func wordsOf(c *cli.Context, flag string, fail func(string, ...any)) []string {
 	var words []string
 	for _, value := range c.StringSlice(flag) {
@@ -336,7 +354,7 @@ func wordsOf(c *cli.Context, flag string, fail func(string, ...any)) []string {
 	return words
 }
 
-// policiesOf reads --service-option.
+// policiesOf parses --service-option.
 func policiesOf(c *cli.Context, fail func(string, ...any)) map[string]services.Policy {
 	policies := make(map[string]services.Policy)
 	for _, text := range wordsOf(c, "service-option", fail) {
@@ -346,27 +364,36 @@ func policiesOf(c *cli.Context, fail func(string, ...any)) map[string]services.P
 			continue
 		}
 		if _, twice := policies[name]; twice {
-			fail("--service-option: %s is given twice: put its fields into one", name)
+			fail("--service-option: %s is given twice: put all fields into one", name)
 		}
 		policies[name] = p
 	}
 	return policies
 }
 
-// workerServicesOf reads --worker-service.
-func workerServicesOf(c *cli.Context, fail func(string, ...any)) []string {
-	var names []string
-	for _, name := range wordsOf(c, "worker-service", fail) {
+// noService, as the only --worker-service, means that the workers offer no service.
+const noService = "none"
+
+// workerServicesOf parses --worker-service; none reports whether it is [noService].
+func workerServicesOf(c *cli.Context, fail func(string, ...any)) (names []string, none bool) {
+	words := wordsOf(c, "worker-service", fail)
+	if slices.Contains(words, noService) {
+		if len(words) > 1 {
+			fail("--worker-service %s: cannot be combined with other services", noService)
+		}
+		return nil, true
+	}
+	for _, name := range words {
 		switch err := services.CheckName(name); {
 		case err != nil:
 			fail("--worker-service: %w", err)
 		case services.Infrastructure(name):
-			fail("--worker-service %s: each endpoint has it for itself, leave it out", name)
+			fail("--worker-service %s: each endpoint has this service of its own, omit it", name)
 		case slices.Contains(names, name):
 			fail("--worker-service %s is given twice", strconv.Quote(name))
 		default:
 			names = append(names, name)
 		}
 	}
-	return names
+	return names, false
 }

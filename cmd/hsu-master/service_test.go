@@ -14,9 +14,14 @@ func TestServicesArePrintedWithWhatIsSeldom(t *testing.T) {
 	list := []*adminpb.Service{{
 		Name: "pkg.A", Waiting: 1,
 		Endpoints: []*adminpb.Endpoint{
-			{Address: "127.0.0.1:1", Worker: "worker-0", Source: "worker", Healthy: true, Ejected: true, EjectedFor: durationpb.New(4321 * time.Millisecond), Figures: &adminpb.Figures{
-				Calls: 9, InFlight: 2, Failures: map[string]uint64{"UNAVAILABLE": 3, "NOT_FOUND": 1}, Retries: 2, Ejections: 1,
-			}},
+			{
+				Address: "127.0.0.1:1", Worker: "worker-0", Source: "worker", Healthy: true,
+				Ejected: true, EjectedFor: durationpb.New(4321 * time.Millisecond),
+				Figures: &adminpb.Figures{
+					Calls: 9, InFlight: 2, Failures: map[string]uint64{"UNAVAILABLE": 3, "NOT_FOUND": 1},
+					Retries: 2, Ejections: 1,
+				},
+			},
 			{Address: "127.0.0.1:2", Source: "registered", Reason: "connection refused\x1b[2J"},
 		},
 	}, {Name: "pkg.B"}}

@@ -19,17 +19,18 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 )
 
-// watchRetry is how often a watch looks whether a master runs again.
+// watchRetry is the interval between attempts to reach a master again.
 const watchRetry = 250 * time.Millisecond
 
-// What a watch tells besides the kinds of a WatchResponse.
+// Events of a watch besides the kinds of a WatchResponse.
 const (
-	changeAway = "away" // the master has ended, or does not answer any more
-	changeBack = "back" // one runs again; what has changed meanwhile comes next
+	changeAway = "away" // the master has ended, or no longer answers
+	changeBack = "back" // a master answers again; the changes since then follow
 )
 
-// changeJSON is a line of "service list --watch --json".
+// changeJSON is one line of the output of "service list --watch --json".
 type changeJSON struct {
+	Time     time.Time     `json:"time"`
 	Change   string        `json:"change"` // added, changed, removed, current, away or back
 	Service  string        `json:"service,omitempty"`
 	Endpoint *endpointJSON `json:"endpoint,omitempty"`
@@ -46,10 +47,10 @@ func watchServices(c *cli.Context, f folders) error {
 	return w.follow(c.Context)
 }
 
-// nextChange waits for what changes next. Its error is a status.
+// nextChange waits for the next change. Its error is a gRPC status.
 type nextChange func() (*adminpb.WatchResponse, error)
 
-// openWatch asks the running master of these folders to tell what changes, until stop.
+// openWatch opens a Watch call to the running master of these folders. stop ends it.
 func openWatch(ctx context.Context, f folders) (next nextChange, stop func(), err error) {
 	asking, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -65,26 +66,26 @@ func openWatch(ctx context.Context, f folders) (next nextChange, stop func(), er
 	return stream.Recv, func() { _ = conn.Close() }, nil
 }
 
-// watch follows the services of one master after another. Each tells all that there is
-// when it is asked; of that, only what is new to the reader is told.
+// watch follows the services of one master after another. Each master first sends all its services and endpoints;
+// watch reports only those that are new to the reader.
 type watch struct {
 	open func(ctx context.Context) (next nextChange, stop func(), err error)
 	tell func(kind string, change *adminpb.WatchResponse) error
 
-	known map[place]*adminpb.Endpoint // what the reader has been told that there is
+	known map[place]*adminpb.Endpoint // what has been reported to the reader as present
 	begun bool                        // a master has answered
-	away  bool                        // the reader has been told that there is none
+	away  bool                        // "away" has been reported
 }
 
-// place is a service's endpoint, or, with no address, the service as such.
+// place identifies an endpoint of a service, or, without an address, the service itself.
 type place struct{ service, address, worker string }
 
 func placeOf(c *adminpb.WatchResponse) place {
 	return place{c.GetService(), c.GetEndpoint().GetAddress(), c.GetEndpoint().GetWorker()}
 }
 
-// follow returns nil when ctx ends, and an error where no master answers at first, or
-// one that will not do so later either.
+// follow returns nil when ctx is done. It returns an error if no master answers at first, or if one answers with
+// an error that is permanent.
 func (w *watch) follow(ctx context.Context) error {
 	w.known = make(map[place]*adminpb.Endpoint)
 	for {
@@ -100,7 +101,8 @@ func (w *watch) follow(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // it was interrupted
-		case !w.begun, errors.Is(err, fs.ErrPermission), status.Code(err) == codes.Unimplemented, status.Code(err) == codes.PermissionDenied:
+		case !w.begun, errors.Is(err, fs.ErrPermission), status.Code(err) == codes.Unimplemented,
+			status.Code(err) == codes.PermissionDenied:
 			if _, isStatus := status.FromError(err); isStatus {
 				return registryError(err)
 			}
@@ -119,9 +121,9 @@ func (w *watch) follow(ctx context.Context) error {
 	}
 }
 
-// listen tells what a master says, until that ends with err or it cannot be printed.
+// listen reports the changes that a master sends, until next fails with err or a change cannot be printed.
 func (w *watch) listen(next nextChange) (printed, err error) {
-	missing := maps.Clone(w.known) // what this master has not told of yet
+	missing := maps.Clone(w.known) // known places that this master has not sent yet
 	for {
 		change, err := next()
 		if err != nil {
@@ -150,7 +152,7 @@ func (w *watch) listen(next nextChange) (printed, err error) {
 	}
 }
 
-// learn notes a change, and tells whether it is one to the reader.
+// learn records a change, and reports whether it is new to the reader.
 func (w *watch) learn(change *adminpb.WatchResponse) bool {
 	at := placeOf(change)
 	old, known := w.known[at]
@@ -170,11 +172,12 @@ func (w *watch) learn(change *adminpb.WatchResponse) bool {
 	return true
 }
 
-// dismiss tells that those are removed which the next master does not have.
+// dismiss reports the places in missing, which the next master does not have, as removed.
 func (w *watch) dismiss(missing map[place]*adminpb.Endpoint) error {
 	for _, at := range slices.SortedFunc(maps.Keys(missing), func(a, b place) int {
-		// Backwards: the endpoints of a service before the service.
-		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(b.address, a.address), cmp.Compare(b.worker, a.worker))
+		// Reverse order: the endpoints of a service before the service.
+		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(b.address, a.address),
+			cmp.Compare(b.worker, a.worker))
 	}) {
 		delete(w.known, at)
 		gone := &adminpb.WatchResponse{Kind: adminpb.WatchResponse_REMOVED, Service: at.service, Endpoint: missing[at]}
@@ -187,7 +190,7 @@ func (w *watch) dismiss(missing map[place]*adminpb.Endpoint) error {
 
 func printChange(c *cli.Context, kind string, change *adminpb.WatchResponse, now time.Time) error {
 	if c.Bool(jsonFlag) {
-		line := changeJSON{Change: kind, Service: change.GetService()}
+		line := changeJSON{Time: now, Change: kind, Service: change.GetService()}
 		if e := change.GetEndpoint(); e != nil {
 			line.Endpoint = new(endpointToJSON(e))
 		}

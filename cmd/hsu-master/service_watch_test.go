@@ -17,11 +17,13 @@ import (
 )
 
 func endpointIs(kind adminpb.WatchResponse_Kind, address string, healthy bool) *adminpb.WatchResponse {
-	return &adminpb.WatchResponse{Kind: kind, Service: "pkg.A", Endpoint: &adminpb.Endpoint{Address: address, Healthy: healthy}}
+	return &adminpb.WatchResponse{
+		Kind: kind, Service: "pkg.A", Endpoint: &adminpb.Endpoint{Address: address, Healthy: healthy},
+	}
 }
 
-// watched returns what a watch has told, and its end, when the masters have been there
-// one after another, each for an hour, with an hour of none before each but the first.
+// watched returns the output and the error of a watch over successive masters. Each master runs for an hour, and
+// each but the first is preceded by an hour without a master.
 func watched(t *testing.T, masters ...[]*adminpb.WatchResponse) (told []string, end error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -50,7 +52,8 @@ func watched(t *testing.T, masters ...[]*adminpb.WatchResponse) (told []string, 
 				}, func() {}, nil
 			},
 			tell: func(kind string, change *adminpb.WatchResponse) error {
-				told = append(told, strings.TrimSpace(kind+" "+change.GetService()+" "+change.GetEndpoint().GetAddress()))
+				told = append(told,
+					strings.TrimSpace(kind+" "+change.GetService()+" "+change.GetEndpoint().GetAddress()))
 				return nil
 			},
 		}
@@ -60,7 +63,8 @@ func watched(t *testing.T, masters ...[]*adminpb.WatchResponse) (told []string, 
 }
 
 func TestWatchGoesOnOverMastersAndTellsOnlyWhatIsNew(t *testing.T) {
-	const added, changed, removed, current = adminpb.WatchResponse_ADDED, adminpb.WatchResponse_CHANGED, adminpb.WatchResponse_REMOVED, adminpb.WatchResponse_CURRENT
+	const added, changed, removed, current = adminpb.WatchResponse_ADDED, adminpb.WatchResponse_CHANGED,
+		adminpb.WatchResponse_REMOVED, adminpb.WatchResponse_CURRENT
 	whole := &adminpb.WatchResponse{Kind: added, Service: "pkg.A"}
 	old := &adminpb.WatchResponse{Kind: added, Service: "pkg.Old"}
 	told, err := watched(t,
@@ -69,15 +73,20 @@ func TestWatchGoesOnOverMastersAndTellsOnlyWhatIsNew(t *testing.T) {
 			{Kind: current},
 			endpointIs(removed, "c:3", true),
 		},
-		// b:2 is gone, a:1 is as it was, and c:3 is back.
-		[]*adminpb.WatchResponse{whole, endpointIs(added, "a:1", true), endpointIs(added, "c:3", false), {Kind: current}, endpointIs(changed, "c:3", true)},
+		// b:2 is gone, a:1 is unchanged, and c:3 is back.
+		[]*adminpb.WatchResponse{
+			whole, endpointIs(added, "a:1", true), endpointIs(added, "c:3", false),
+			{Kind: current},
+			endpointIs(changed, "c:3", true),
+		},
 		[]*adminpb.WatchResponse{whole, endpointIs(added, "a:1", false), {Kind: current}},
 	)
 	if err != nil {
 		t.Error(err)
 	}
 	want := []string{
-		"added pkg.A", "added pkg.A a:1", "added pkg.A b:2", "added pkg.A c:3", "added pkg.Old", "current", "removed pkg.A c:3",
+		"added pkg.A", "added pkg.A a:1", "added pkg.A b:2", "added pkg.A c:3", "added pkg.Old", "current",
+		"removed pkg.A c:3",
 		"away",
 		"back", "added pkg.A c:3", "removed pkg.A b:2", "removed pkg.Old", "current", "changed pkg.A c:3",
 		"away",

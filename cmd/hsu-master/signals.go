@@ -1,22 +1,28 @@
 package main
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/core-tools/hsu-master/supervisor"
 )
 
-// signals are what an operator can tell a running master.
+// signals delivers the signals by which an operator controls a running master.
 type signals struct {
 	stops, detaches, ignored chan os.Signal
+	ending                   []os.Signal // all signals that stop or detach the master
 }
 
 func watchSignals() *signals {
 	s := &signals{
-		// Room for a second INT that comes while the first is acted on.
+		// Room for a second INT that arrives while the first is handled.
 		stops:    make(chan os.Signal, 2),
 		detaches: make(chan os.Signal, 1),
 		ignored:  make(chan os.Signal, 1),
+		ending:   []os.Signal{os.Interrupt, syscall.SIGTERM},
 	}
 	signal.Notify(s.stops, os.Interrupt, syscall.SIGTERM)
 	notifyUnix(s)
@@ -26,5 +32,50 @@ func watchSignals() *signals {
 func (s *signals) stop() {
 	for _, c := range []chan os.Signal{s.stops, s.detaches, s.ignored} {
 		signal.Stop(c)
+	}
+}
+
+// controlled is a master as signals see it.
+type controlled struct {
+	stopping <-chan struct{}         // closed when it begins to stop
+	end      context.CancelCauseFunc // makes it stop
+	hurry    func()                  // makes it stop at once
+}
+
+// control executes the signals until done is closed. The first TERM or INT stops the master, and leaves its workers
+// running with detach. USR1 always leaves them. While the master stops, INT makes it stop at once; a service manager
+// may send TERM again, which does not mean that.
+func (s *signals) control(m controlled, detach bool, log *slog.Logger, done <-chan struct{}) {
+	stopping := m.stopping // nil once the master stops or was told to
+	for {
+		select {
+		case sig := <-s.stops:
+			switch {
+			case stopping != nil:
+				log.Info("master stopping", "signal", sig.String(), "detach", detach)
+				var cause error
+				if detach {
+					cause = supervisor.ErrDetach
+				}
+				m.end(cause)
+				stopping = nil
+			case sig == os.Interrupt:
+				m.hurry()
+			}
+		case <-s.detaches:
+			if stopping != nil {
+				log.Info("master detaching: workers are left running")
+				m.end(supervisor.ErrDetach)
+				stopping = nil
+			}
+		case sig := <-s.ignored:
+			if stopping != nil {
+				log.Warn("signal has no meaning for this master", "signal", sig.String())
+			}
+		case <-stopping:
+			stopping = nil
+		case <-done:
+			return
+		}
 	}
 }

@@ -10,9 +10,10 @@ import (
 
 func notifyUnix(s *signals) {
 	signal.Notify(s.detaches, syscall.SIGUSR1)
-	// By default these end the process, as if it had crashed.
+	s.ending = append(s.ending, syscall.SIGUSR1)
+	// By default these signals would end the process like a crash.
 	signal.Notify(s.ignored, syscall.SIGHUP, syscall.SIGUSR2)
-	// A file over its limit, and a log that nobody reads any more, are errors of the
-	// writes, not ends of the master. Not signal.Ignore, which workers would inherit.
+	// A file over its size limit and a log pipe without a reader are write errors and must not end the master.
+	// signal.Ignore is not an option, because workers would inherit it.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGXFSZ, syscall.SIGPIPE)
 }

@@ -1,4 +1,4 @@
 package main
 
-// notifyUnix: Windows has no signals beyond those of the console.
+// notifyUnix does nothing: Windows has no signals other than those of the console.
 func notifyUnix(*signals) {}

@@ -14,8 +14,8 @@ import (
 )
 
 func stateCommand() *cli.Command {
-	return group("state", "look into what the master has recorded, back it up, and put it back",
-		leaf("dump", "print the whole state, of the running master or from its file", dumpState, jsonOutput()),
+	return group("state", "inspect, back up and restore the state of the master",
+		leaf("dump", "print the whole state", dumpState, jsonOutput()),
 		planCommand(),
 		checkCommand(),
 		backupCommand(),
@@ -40,8 +40,10 @@ func dumpState(c *cli.Context) error {
 }
 
 func printState(w io.Writer, state *adminpb.State, now time.Time) error {
-	fmt.Fprintf(w, "source           %s\nschema version   %d\nmaster id        %s\nmaster pid       %s\nprocessed count  %d%s\n\n",
-		printable(state.GetSource()), state.GetSchemaVersion(), printable(state.GetMasterId()), number(state.GetMasterPid()), state.GetProcessedCount(), shortText(state))
+	fmt.Fprintf(w, "source           %s\nschema version   %d\nmaster id        %s\n"+
+		"master pid       %s\nprocessed count  %d%s\n\n",
+		printable(state.GetSource()), state.GetSchemaVersion(), printable(state.GetMasterId()),
+		number(state.GetMasterPid()), state.GetProcessedCount(), shortText(state))
 	printWriteError(w, state)
 	if err := printWorkers(w, state.GetWorkers(), now); err != nil {
 		return err
@@ -56,7 +58,7 @@ func printState(w io.Writer, state *adminpb.State, now time.Time) error {
 	return nil
 }
 
-// shortText says that the count may be short, and since when.
+// shortText returns a remark on the count if it may be too low, and since when.
 func shortText(state *adminpb.State) string {
 	since := timeOf(state.GetCountMayBeShortSince())
 	if since == nil {
@@ -65,14 +67,14 @@ func shortText(state *adminpb.State) string {
 	return fmt.Sprintf(" (may be short since %s)", since.Format(time.RFC3339))
 }
 
-// printWriteError says why requests are refused, where they are.
+// printWriteError prints the reason why requests are refused, if they are.
 func printWriteError(w io.Writer, state *adminpb.State) {
 	if reason := state.GetWriteError(); reason != "" {
 		fmt.Fprintf(w, "%s\n\n", printable(reason))
 	}
 }
 
-// printBadRecords says what the rest of the output cannot show.
+// printBadRecords prints the records that cannot be decoded.
 func printBadRecords(w io.Writer, state *adminpb.State) {
 	for _, key := range slices.Sorted(maps.Keys(state.GetBadRecords())) {
 		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", printable(key), printable(state.GetBadRecords()[key]))

@@ -18,20 +18,21 @@ import (
 	"github.com/core-tools/hsu-master/store"
 )
 
-// backupWithin bounds how long the copy of a running master's state may take.
+// backupWithin bounds the backup of a running master's state.
 const backupWithin = 2 * time.Minute
 
 const forceFlag = "force"
 
 func backupCommand() *cli.Command {
-	cmd := leafOf("backup", "copy the state to a file, of the running master or from its file", "FILE", true, backupState,
-		&cli.BoolFlag{Name: forceFlag, Usage: "replace FILE where there is one"}, jsonOutput())
-	cmd.Description = `FILE is checked before it gets its name, and has mode 0600. - is standard output.
-Put it back with "hsu-master state restore".`
+	cmd := leafOf("backup", "back up the state to a file",
+		"FILE", true, backupState,
+		&cli.BoolFlag{Name: forceFlag, Usage: "replace FILE if it exists"}, jsonOutput())
+	cmd.Description = `The backup is checked before it gets the name FILE, and has mode 0600. With - as
+FILE it goes to standard output. "hsu-master state restore" restores it.`
 	return cmd
 }
 
-// summaryJSON is a database at a glance.
+// summaryJSON is the summary of a database.
 type summaryJSON struct {
 	File           string     `json:"file"`
 	Source         string     `json:"source,omitempty"`
@@ -49,13 +50,14 @@ type summaryJSON struct {
 
 func summaryToJSON(s store.Summary, source string) summaryJSON {
 	return summaryJSON{
-		File: s.Path, Source: source, Bytes: s.Size, SchemaVersion: s.SchemaVersion, Sequence: s.Sequence, MasterID: s.MasterID,
+		File: s.Path, Source: source, Bytes: s.Size, SchemaVersion: s.SchemaVersion,
+		Sequence: s.Sequence, MasterID: s.MasterID,
 		ProcessedCount: s.Processed, CountShort: given(s.CountShortSince), AsOf: given(s.AsOf),
 		Workers: s.Workers, Events: s.Events, BadRecords: s.Bad,
 	}
 }
 
-// given is nil for no time.
+// given returns t in local time, or nil if t is zero.
 func given(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -64,7 +66,7 @@ func given(t time.Time) *time.Time {
 	return &local
 }
 
-// shortClause says that a count may be short.
+// shortClause returns a remark that a count may be too low since a time, or "" if the time is zero.
 func shortClause(since time.Time) string {
 	if since.IsZero() {
 		return ""
@@ -89,13 +91,13 @@ func backupState(c *cli.Context, file string) error {
 		case c.Bool(jsonFlag):
 			return usagef("--json and - both write to standard output: name a FILE")
 		case isTerminal(c.App.Writer):
-			return usagef("a backup is nothing to look at: name a FILE, or redirect standard output")
+			return usagef("a backup is binary data: name a FILE, or redirect standard output")
 		}
 		_, err := store.StreamBackup(c.App.Writer, write)
 		return err
 	}
 	if isIn(file, f.state) {
-		return usagef("%s is in the folder of the state itself: name a FILE elsewhere", file)
+		return usagef("%s is in the state directory: name a FILE elsewhere", file)
 	}
 	sum, err := store.SaveBackup(file, c.Bool(forceFlag), write)
 	if errors.Is(err, store.ErrExists) {
@@ -108,11 +110,12 @@ func backupState(c *cli.Context, file string) error {
 		return printJSON(c.App.Writer, summaryToJSON(sum, source))
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "wrote %s: %d bytes, schema version %d, %s, %d requests processed%s\n",
-		sum.Path, sum.Size, sum.SchemaVersion, plural(sum.Workers, "worker"), sum.Processed, shortClause(sum.CountShortSince))
+		sum.Path, sum.Size, sum.SchemaVersion, plural(sum.Workers, "worker"), sum.Processed,
+		shortClause(sum.CountShortSince))
 	return err
 }
 
-// isIn tells whether a file is, or would be, right in that folder.
+// isIn reports whether a file is, or would be, directly in the folder.
 func isIn(file, dir string) bool {
 	one, err1 := os.Stat(filepath.Dir(file))
 	other, err2 := os.Stat(dir)
@@ -126,8 +129,8 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// copyState writes the state to dst: that of the running master, or where none runs
-// what its files say. It returns which.
+// copyState writes a copy of the state to dst, from the running master or, if none runs, from the state files. It
+// returns which of the two.
 func copyState(ctx context.Context, f folders, dst *os.File, p *progress) (source string, err error) {
 	err = fetchState(ctx, f, dst, p)
 	switch {
@@ -139,9 +142,9 @@ func copyState(ctx context.Context, f folders, dst *os.File, p *progress) (sourc
 	return api.SourceOffline, offline(f, store.Export(f.state, dst))
 }
 
-// fetchState writes the running master's state to w; errNoMaster where none runs.
+// fetchState writes the running master's state to w. It returns errNoMaster if no master runs.
 func fetchState(ctx context.Context, f folders, w io.Writer, p *progress) error {
-	// That it answers, and for this folder, is found out first, and soon.
+	// First check, with a short timeout, that the master answers and uses this folder.
 	first, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	if _, err := liveState(first, f); err != nil {
@@ -170,9 +173,10 @@ func fetchState(ctx context.Context, f folders, w io.Writer, p *progress) error 
 	case errors.Is(err, io.EOF):
 		return nil
 	case status.Code(err) == codes.Unimplemented:
-		return hint(errors.New("the running master is of a release that makes no backups"), "stop it, then try again")
+		return hint(errors.New("the running master is of an older release, which makes no backups"),
+			"stop it, then try again")
 	case gone(ctx, f):
-		return hint(errors.New("the master has ended meanwhile"), "try again")
+		return hint(errors.New("the master has ended"), "try again")
 	}
 	return fmt.Errorf("ask the master for a backup: %s", status.Convert(err).Message())
 }

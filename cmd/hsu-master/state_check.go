@@ -12,24 +12,25 @@ import (
 )
 
 func checkCommand() *cli.Command {
-	cmd := leafOf("check", "look for damage and contradictions in the state, or in a backup", "FILE", false, checkState, jsonOutput())
-	cmd.Description = `Without FILE it checks the state: what a running master has just backed up, or its
-files where none runs. It changes nothing.
+	cmd := leafOf("check", "check the state or a backup for damage and contradictions", "FILE", false,
+		checkState, jsonOutput())
+	cmd.Description = `Without FILE it checks the state: a fresh backup of the running master, or the
+files if no master is running. It changes nothing.
 
-It reads every page, decodes every record, has bbolt check the file too, and looks
-for what contradicts itself or something else. Exit code 5: something is wrong;
-notes alone are no fault.`
+It reads every page, decodes every record, runs the check of bbolt, and compares
+the records and files with each other. Exit code 5: damage or a contradiction
+was found; notes alone are no failure.`
 	return cmd
 }
 
-// checkJSON is what a check has found.
+// checkJSON is the result of a check.
 type checkJSON struct {
 	OK       bool            `json:"ok"`
 	Problems []store.Problem `json:"problems"`
 	Source   string          `json:"source"` // "live", "offline" or "file"
 }
 
-// errUnsound is found by a check; what is wrong was printed.
+// errUnsound is returned if a check has found problems. They have been printed.
 var errUnsound = errors.New("the state is damaged or contradicts itself")
 
 const sourceFile = "file"
@@ -67,7 +68,9 @@ func checkState(c *cli.Context, file string) error {
 	case source == sourceFile:
 		return hint(fmt.Errorf("%w: %s", errUnsound, file), "use another backup")
 	}
-	return hint(errUnsound, `go on from the newest good backup with "hsu-master run --on-damage recover", or from one of yours with "hsu-master state restore"; a contradiction in a record is settled at the next start`)
+	return hint(errUnsound, `continue with the newest good backup by "hsu-master run --on-damage recover", `+
+		`or with a backup of your own by "hsu-master state restore"; `+
+		`a contradiction in a record is settled at the next start`)
 }
 
 func check(ctx context.Context, f folders, file string, p *progress) (store.Problems, string, error) {

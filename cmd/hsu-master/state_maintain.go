@@ -14,10 +14,12 @@ import (
 )
 
 func compactCommand() *cli.Command {
-	return leaf("compact", "write the database anew without unused room; no master may run on it (exit 4)", compactState, jsonOutput())
+	cmd := leaf("compact", "rewrite the database without unused space", compactState, jsonOutput())
+	cmd.Description = "Fails if a master is running (exit 4)."
+	return cmd
 }
 
-// compactedJSON is what a compaction has done.
+// compactedJSON is the result of a compaction.
 type compactedJSON struct {
 	Before int64 `json:"bytes_before"`
 	After  int64 `json:"bytes_after"`
@@ -45,7 +47,7 @@ func compactState(c *cli.Context) error {
 	return err
 }
 
-// stateless says that there is no state to work on.
+// stateless turns the error of a missing state into one with a hint.
 func stateless(f folders, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return hint(fmt.Errorf("%w, and there is no state in %s", errNoMaster, f.state), "name its --state-dir")
@@ -56,14 +58,17 @@ func stateless(f folders, err error) error {
 const dryRunFlag = "dry-run"
 
 func migrateCommand() *cli.Command {
-	cmd := leaf("migrate", "bring the state up to the schema of this release, after a backup", migrateState,
-		&cli.BoolFlag{Name: dryRunFlag, Usage: "do it to a copy, which is removed again, and say what would be done"}, jsonOutput())
-	cmd.Description = `The next start does the same by itself. No master may run on the state (exit 4), but
-for --dry-run, which asks a running master for the copy.`
+	cmd := leaf("migrate", "back up the state and migrate it to the schema of this release", migrateState,
+		&cli.BoolFlag{
+			Name:  dryRunFlag,
+			Usage: "migrate a temporary copy, and print the steps",
+		}, jsonOutput())
+	cmd.Description = `The next start does the same by itself. Fails if a master is running (exit 4),
+except with --dry-run, which asks the running master for the copy.`
 	return cmd
 }
 
-// migrationJSON is what a migration has done, or would do.
+// migrationJSON is the result of a migration, or of its dry run.
 type migrationJSON struct {
 	DryRun bool     `json:"dry_run"`
 	From   uint64   `json:"from"`
@@ -115,7 +120,7 @@ func migrateState(c *cli.Context) error {
 	return err
 }
 
-// rehearse migrates a copy of the state.
+// rehearse migrates a temporary copy of the state.
 func rehearse(ctx context.Context, f folders, p *progress) (_ store.Migration, err error) {
 	dir, err := os.MkdirTemp("", "hsu-master-migration-")
 	if err != nil {

@@ -10,23 +10,28 @@ import (
 )
 
 func restoreCommand() *cli.Command {
-	cmd := leafOf("restore", "put a backup in the place of the state; the state that it replaces is kept", "FILE", true, restoreState,
-		&cli.StringFlag{Name: "count", Value: "larger", Usage: "which count of requests to go on from: the `larger` one of the state and the backup, or that of the backup"},
-		&cli.BoolFlag{Name: "incomplete", Usage: "take a backup of which single records cannot be read"},
+	cmd := leafOf("restore", "replace the state with a backup; the replaced state is kept aside",
+		"FILE", true, restoreState,
+		&cli.StringFlag{
+			Name: "count", Value: "larger",
+			Usage: "`COUNT` count of requests to continue from: larger (the larger one of the state and the backup), " +
+				"or backup",
+		},
+		&cli.BoolFlag{Name: "incomplete", Usage: "accept a backup with unreadable records"},
 		jsonOutput())
-	cmd.Description = `No master may run on the state (exit 4). FILE is checked first, all of it (exit 5):
-then nothing was touched.
+	cmd.Description = `Fails if a master is running (exit 4), or if FILE is damaged (exit 5); then
+nothing is changed.
 
-Workers that live and that the backup does not know are found at the next start:
-it adopts them where their place is free, and else stops them.`
+The next start finds running workers that the backup does not contain. It adopts
+them if their slot is free, and otherwise stops them.`
 	return cmd
 }
 
-// restoredJSON is what a restore has done.
+// restoredJSON is the result of a restore.
 type restoredJSON struct {
 	Backup      summaryJSON `json:"backup"`
 	Replaced    string      `json:"replaced,omitempty"`
-	CountBefore *int64      `json:"processed_count_before"` // null where it is not known
+	CountBefore *int64      `json:"processed_count_before"` // null if it is not known
 	Count       int64       `json:"processed_count"`
 	CountShort  *time.Time  `json:"count_may_be_short_since,omitempty"`
 	Foreign     bool        `json:"of_another_master"`
@@ -40,10 +45,12 @@ func restoreState(c *cli.Context, file string) error {
 	}
 	which := c.String("count")
 	if which != "larger" && which != "backup" {
-		return usagef("--count %q: want larger or backup", which)
+		return usagef("--count %q: must be one of larger, backup", which)
 	}
 	p := startProgress(c.App.ErrWriter, "restoring the state")
-	out, err := store.Restore(f.state, file, store.RestoreOptions{CountOfBackup: which == "backup", Incomplete: c.Bool("incomplete")})
+	out, err := store.Restore(f.state, file, store.RestoreOptions{
+		CountOfBackup: which == "backup", Incomplete: c.Bool("incomplete"),
+	})
 	p.end()
 	if err != nil {
 		return err
@@ -63,7 +70,8 @@ func restoreState(c *cli.Context, file string) error {
 	if !out.Backup.AsOf.IsZero() {
 		asOf = " of " + out.Backup.AsOf.Local().Format(time.RFC3339)
 	}
-	fmt.Fprintf(w, "restored %s%s: schema version %d, %s\n", out.Backup.Path, asOf, out.Backup.SchemaVersion, plural(out.Backup.Workers, "worker"))
+	fmt.Fprintf(w, "restored %s%s: schema version %d, %s\n",
+		out.Backup.Path, asOf, out.Backup.SchemaVersion, plural(out.Backup.Workers, "worker"))
 	if out.Replaced != "" {
 		fmt.Fprintf(w, "the state before is kept as %s\n", out.Replaced)
 	}
@@ -71,7 +79,8 @@ func restoreState(c *cli.Context, file string) error {
 	if out.CountBefore >= 0 {
 		before = fmt.Sprintf("was %d", out.CountBefore)
 	}
-	fmt.Fprintf(w, "processed count: %d%s; it %s, and %d in the backup\n", out.Count, shortClause(out.CountShortSince), before, out.Backup.Processed)
+	fmt.Fprintf(w, "processed count: %d%s; it %s, and %d in the backup\n",
+		out.Count, shortClause(out.CountShortSince), before, out.Backup.Processed)
 	if out.Count > out.Backup.Processed {
 		fmt.Fprintf(w, "to go on from the backup's: restore with --count backup\n")
 	}
@@ -81,6 +90,7 @@ func restoreState(c *cli.Context, file string) error {
 	if out.Elsewhere {
 		fmt.Fprintf(w, "it was made in another folder: processes that it names are left alone\n")
 	}
-	_, err = fmt.Fprintln(w, `workers that live and are not in it: the next start adopts them where their place is free, else stops them`)
+	_, err = fmt.Fprintln(w,
+		`workers that live and are not in it: the next start adopts them where their place is free, else stops them`)
 	return err
 }

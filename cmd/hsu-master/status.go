@@ -1,46 +1,97 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
 )
 
 func statusCommand() *cli.Command {
-	return leaf("status", "tell at a glance how the master and its workers are", func(c *cli.Context) error {
+	cmd := leaf("status", "show the status of the master and its workers", func(c *cli.Context) error {
 		f, err := foldersOf(c)
 		if err != nil {
 			return err
 		}
 		state, err := readState(c.Context, f)
+		if _, damaged := errors.AsType[*store.DamagedError](err); damaged {
+			//nolint:errorlint // the exit code is that of errNoMaster, 3, not that of err, 5
+			return hint(fmt.Errorf("%w, and its state cannot be read: %v", errNoMaster, err), "%s", nextStep(err))
+		}
 		if err != nil {
 			return err
 		}
-		if c.Bool(jsonFlag) {
-			return printJSON(c.App.Writer, stateToJSON(state))
-		}
-		now := time.Now()
-		fmt.Fprintln(c.App.Writer, headline(state, now))
-		printWriteError(c.App.Writer, state)
-		if err := printWorkers(c.App.Writer, state.GetWorkers(), now); err != nil {
+		if err := printStatus(c, state); err != nil {
 			return err
 		}
-		if state.GetSource() == api.SourceLive {
-			if err := overview(c.App.Writer, state.GetServices()); err != nil {
-				return err
-			}
-		}
-		printBadRecords(c.App.Writer, state)
-		return nil
+		return verdict(state)
 	}, jsonOutput())
+	cmd.Description = `Exit codes: 0 the master and all wanted workers are running, 1 some are not, or
+not yet, or the state cannot be written, 3 no master is running. A worker that
+an operator has stopped is not wanted.`
+	return cmd
 }
 
-// printOffline says that what follows comes from the file, where it does.
+func printStatus(c *cli.Context, state *adminpb.State) error {
+	if c.Bool(jsonFlag) {
+		return printJSON(c.App.Writer, stateToJSON(state))
+	}
+	now := time.Now()
+	fmt.Fprintln(c.App.Writer, headline(state, now))
+	printWriteError(c.App.Writer, state)
+	if err := printWorkers(c.App.Writer, state.GetWorkers(), now); err != nil {
+		return err
+	}
+	if state.GetSource() == api.SourceLive {
+		if err := overview(c.App.Writer, state.GetServices()); err != nil {
+			return err
+		}
+	}
+	printBadRecords(c.App.Writer, state)
+	return nil
+}
+
+// verdict returns the error that determines the exit code of status, or nil if all wanted workers and the master
+// run.
+func verdict(state *adminpb.State) error {
+	if state.GetSource() != api.SourceLive {
+		return hint(errNoMaster, `start one with "hsu-master run"`)
+	}
+	var missing []string
+	for _, w := range state.GetWorkers() {
+		if w.GetDesired() == string(store.DesiredRunning) && w.GetStatus() != string(store.StatusRunning) {
+			missing = append(missing, fmt.Sprintf("%s is %s", w.GetId(), w.GetStatus()))
+		}
+	}
+	if state.GetStatus() != string(supervisor.Running) {
+		missing = append([]string{"the master is " + state.GetStatus()}, missing...)
+	}
+	if state.GetWriteError() != "" {
+		missing = append([]string{"the state cannot be written"}, missing...)
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	const shown = 5
+	more := ""
+	if len(missing) > shown {
+		more = fmt.Sprintf(" and %d more", len(missing)-shown)
+		missing = missing[:shown]
+	}
+	return hint(fmt.Errorf("not everything that is wanted is running: %s%s",
+		printable(strings.Join(missing, ", ")), more),
+		`"hsu-master worker list" shows why; workers that are starting or in backoff only need time`)
+}
+
+// printOffline prints a note if the state comes from the files and not from a running master.
 func printOffline(w io.Writer, s *adminpb.State) {
 	if s.GetSource() == api.SourceOffline {
 		fmt.Fprint(w, "no master is running; as last recorded:\n\n")
@@ -49,7 +100,8 @@ func printOffline(w io.Writer, s *adminpb.State) {
 
 func headline(s *adminpb.State, now time.Time) string {
 	if s.GetSource() == api.SourceOffline {
-		return fmt.Sprintf("no master is running; as last recorded, with %d requests processed%s:", s.GetProcessedCount(), shortText(s))
+		return fmt.Sprintf("no master is running; as last recorded, with %d requests processed%s:",
+			s.GetProcessedCount(), shortText(s))
 	}
 	ready := map[string]bool{}
 	for _, service := range s.GetServices() {
@@ -59,10 +111,16 @@ func headline(s *adminpb.State, now time.Time) string {
 			}
 		}
 	}
+	for _, w := range s.GetWorkers() {
+		if w.GetReady() { // including workers that offer no service
+			ready[w.GetId()] = true
+		}
+	}
 	what := fmt.Sprintf("%d of %d workers ready", len(ready), len(s.GetWorkers()))
 	if len(s.GetWorkers()) == 0 {
 		what = "standalone"
 	}
 	return fmt.Sprintf("master %s is %s on %s for %s (pid %d): %s, %d requests processed%s",
-		printable(s.GetVersion()), printable(s.GetStatus()), printable(s.GetListen()), age(s.GetMasterStartedAt(), now), s.GetMasterPid(), what, s.GetProcessedCount(), shortText(s))
+		printable(s.GetVersion()), printable(s.GetStatus()), printable(s.GetListen()), age(s.GetMasterStartedAt(), now),
+		s.GetMasterPid(), what, s.GetProcessedCount(), shortText(s))
 }

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/util"
@@ -16,25 +18,43 @@ import (
 
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
 func systemdCommand() *cli.Command {
 	unitDir := func() cli.Flag {
-		return &cli.StringFlag{Name: "unit-dir", Value: "/etc/systemd/system", Usage: "`DIR` of the unit files"}
+		return &cli.StringFlag{
+			Name: "unit-dir", Value: "/etc/systemd/system",
+			Usage: "`DIR` directory of the unit files",
+		}
 	}
-	return group("systemd", "run the master as a service of systemd",
-		leaf("unit", "print the service and the socket unit for the run flags given", printUnits, runFlags()...),
-		leaf("install", "write the service and the socket unit for the run flags given", installUnits, append(runFlags(), unitDir(),
-			&cli.BoolFlag{Name: "enable", Usage: "also enable and start them"})...),
-		leaf("uninstall", "stop, disable and remove the service and the socket unit; the state stays", uninstallUnits, unitDir()))
+	return group("systemd", "manage the master as a systemd service",
+		leaf("unit", "print the service and socket units for the given flags of run", printUnits,
+			append([]cli.Flag{serviceUser()}, runFlags()...)...),
+		leaf("install", "install the service and socket units for the given flags of run", installUnits,
+			append([]cli.Flag{
+				unitDir(), serviceUser(), &cli.BoolFlag{Name: "enable", Usage: "also enable and start the units"},
+			}, runFlags()...)...),
+		leaf("uninstall", "stop, disable and remove the units; keep the state",
+			uninstallUnits, unitDir()))
 }
 
-// unitFile is one of the two units, by the name that systemd knows it by.
+const serviceUserFlag = "user"
+
+func serviceUser() cli.Flag {
+	return &cli.StringFlag{
+		Name: serviceUserFlag, Value: "root",
+		Usage: "`NAME` user that the master and its workers run as, and that owns the directories",
+	}
+}
+
+// unitFile is one of the two units, with the name by which systemd knows it.
 type unitFile struct{ name, text string }
 
-// unitsOf renders both units for the flags of run that the command line gives.
+// unitsOf renders both units for the run flags of the command line.
 func unitsOf(c *cli.Context) ([]unitFile, config, error) {
-	cfg, err := configOf(c, func(string) bool { return false })
+	// An executable that this user may not execute may be right for another user.
+	cfg, err := configOf(c, func(string) bool { return c.String(serviceUserFlag) != "root" })
 	if err != nil {
 		return nil, config{}, err
 	}
@@ -42,13 +62,16 @@ func unitsOf(c *cli.Context) ([]unitFile, config, error) {
 	if err != nil {
 		return nil, config{}, err
 	}
-	options := deploy.Options{ExecStart: command, ListenStream: cfg.address, StopGrace: cfg.stopGrace}
+	options := deploy.Options{
+		ExecStart: command, ListenStream: cfg.address, StopGrace: cfg.master.StopGrace, User: c.String(serviceUserFlag),
+	}
 	for flag, dir := range map[string]string{stateDirFlag: cfg.folders.state, runtimeDirFlag: cfg.folders.runtime} {
 		if c.IsSet(flag) {
 			options.ReadWritePaths = append(options.ReadWritePaths, dir)
 		}
 	}
 	slices.Sort(options.ReadWritePaths)
+	options.ReadPaths = resolved(c)
 	service, err := deploy.Service(options)
 	if err != nil {
 		return nil, config{}, usagef("write the service unit: %w", err)
@@ -60,8 +83,8 @@ func unitsOf(c *cli.Context) ([]unitFile, config, error) {
 	return []unitFile{{deploy.ServiceName, service}, {deploy.SocketName, socket}}, cfg, nil
 }
 
-// commandLine is "run" with the flags that were given, as a service runs it: in
-// no particular folder.
+// commandLine returns the command line of the service: "run" with the given flags, and with absolute paths,
+// because a service does not run in a particular folder.
 func commandLine(c *cli.Context) ([]string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -77,6 +100,11 @@ func commandLine(c *cli.Context) ([]string, error) {
 			continue
 		}
 		values := []string{fmt.Sprint(c.Value(name))}
+		if name == workerPathFlag {
+			if values[0], err = workerPath(c); err != nil {
+				return nil, usageError{err}
+			}
+		}
 		switch {
 		case slices.Contains([]string{"worker-arg", "worker-service", "service-option"}, name):
 			values = c.StringSlice(name)
@@ -92,8 +120,30 @@ func commandLine(c *cli.Context) ([]string, error) {
 	return command, nil
 }
 
-// pathFlags name files and folders, which a service needs by their whole paths.
-var pathFlags = append([]string{"worker-path", stateDirFlag, runtimeDirFlag}, secureFileFlags...)
+// pathFlags are the flags that name files and folders. A service needs their absolute paths.
+var pathFlags = append([]string{workerPathFlag, stateDirFlag, runtimeDirFlag}, secureFileFlags...)
+
+// resolved returns the paths of these files and folders with all symbolic links resolved.
+func resolved(c *cli.Context) []string {
+	var paths []string
+	for _, flag := range pathFlags {
+		path := c.String(flag)
+		if flag == workerPathFlag {
+			path, _ = workerPath(c) // commandLine has returned the error
+		}
+		if path == "" {
+			continue
+		}
+		path, err := filepath.Abs(path)
+		if err != nil {
+			continue
+		}
+		if path, err = filepath.EvalSymlinks(path); err == nil {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
 
 func printUnits(c *cli.Context) error {
 	units, _, err := unitsOf(c)
@@ -114,17 +164,31 @@ func installUnits(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	owner, err := lookUp(c.String(serviceUserFlag))
+	if err != nil {
+		return err
+	}
+	dir := c.String("unit-dir")
+	installed, err := os.ReadFile(filepath.Join(dir, deploy.ServiceName))
+	if err == nil && util.IsRunningSystemd() {
+		if err := checkRunning("/proc", owner); err != nil {
+			return err
+		}
+	}
 	for flag, dir := range map[string]string{stateDirFlag: cfg.folders.state, runtimeDirFlag: cfg.folders.runtime} {
-		// systemd does not start a service whose ReadWritePaths= are missing.
+		// systemd does not start a service if a folder of ReadWritePaths= is missing.
 		if c.IsSet(flag) {
-			if err := os.MkdirAll(dir, 0o700); err != nil {
-				return fmt.Errorf("make --%s: %w", flag, err)
+			if err := owner.makeFolder(dir); err != nil {
+				return fmt.Errorf("create --%s: %w", flag, err)
 			}
 		}
 	}
-	dir := c.String("unit-dir")
+	if cfg.unitFault != nil {
+		fmt.Fprintf(c.App.Writer, "check that user %s may execute it, and nobody else replace it: %s\n",
+			owner.name, printable(cfg.unitFault.Error()))
+	}
 	for _, u := range units {
-		if err := replaceFile(crashpoint.UnitFile, filepath.Join(dir, u.name), u.text, 0o644); err != nil {
+		if err := safefile.Replace(crashpoint.UnitFile, filepath.Join(dir, u.name), u.text, 0o644); err != nil {
 			return hint(fmt.Errorf("write the unit: %w", err), "run it as root, and name a --unit-dir that exists")
 		}
 		fmt.Fprintf(c.App.Writer, "wrote %s\n", filepath.Join(dir, u.name))
@@ -133,6 +197,11 @@ func installUnits(c *cli.Context) error {
 		if err := systemctl(c.Context, "daemon-reload"); err != nil {
 			return err
 		}
+	}
+	if len(installed) > 0 && string(installed) != units[0].text && util.IsRunningSystemd() &&
+		systemctl(c.Context, "is-active", "--quiet", deploy.ServiceName) == nil {
+		fmt.Fprintf(c.App.Writer, "the running service keeps its old settings and rights until systemctl restart %s\n",
+			deploy.ServiceName)
 	}
 	if !c.Bool("enable") {
 		fmt.Fprintf(c.App.Writer, "next: systemctl enable --now %s %s\n", deploy.SocketName, deploy.ServiceName)
@@ -145,9 +214,43 @@ func installUnits(c *cli.Context) error {
 	return nil
 }
 
+// account is the user that the service runs as.
+type account struct {
+	name     string
+	uid, gid int
+}
+
+func lookUp(name string) (account, error) {
+	found, err := user.Lookup(name)
+	if err != nil {
+		return account{}, hint(usagef("--%s %q: %w", serviceUserFlag, name, err),
+			"create one: useradd --system --no-create-home NAME")
+	}
+	uid, err := strconv.Atoi(found.Uid)
+	gid, gidErr := strconv.Atoi(found.Gid)
+	if err := errors.Join(err, gidErr); err != nil {
+		return account{}, fmt.Errorf("user %s: %w", name, err)
+	}
+	return account{name: name, uid: uid, gid: gid}, nil
+}
+
+// makeFolder creates a folder owned by the user. It leaves an existing folder unchanged.
+func (a account) makeFolder(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	switch err := os.Mkdir(dir, 0o700); {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil, os.Geteuid() != 0: // only root can change the owner
+		return err
+	}
+	return os.Lchown(dir, a.uid, a.gid)
+}
+
 func uninstallUnits(c *cli.Context) error {
 	dir := c.String("unit-dir")
-	// The socket first: it would start the service again.
+	// The socket is stopped first: it would start the service again.
 	names := []string{deploy.SocketName, deploy.ServiceName}
 	installed := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		_, err := os.Lstat(filepath.Join(dir, name))

@@ -8,7 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// release is set by the Makefile's -ldflags.
+// release is set by the Makefile with -ldflags.
 var release string
 
 func version() string {
@@ -23,7 +23,8 @@ func version() string {
 
 func versionCommand() *cli.Command {
 	return leaf("version", "print the version", func(c *cli.Context) error {
-		_, err := fmt.Fprintf(c.App.Writer, "hsu-master %s %s/%s %s\n", version(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+		_, err := fmt.Fprintf(c.App.Writer, "hsu-master %s %s/%s %s\n",
+			version(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 		return err
 	})
 }

@@ -7,8 +7,8 @@ import (
 )
 
 func workerCommand() *cli.Command {
-	return group("worker", "look at the workers",
-		leaf("list", "print a table of the workers", func(c *cli.Context) error {
+	return group("worker", "inspect the workers",
+		leaf("list", "list the workers", func(c *cli.Context) error {
 			f, err := foldersOf(c)
 			if err != nil {
 				return err

@@ -1,8 +1,8 @@
-// Command hsu-worker is the reference integrated unit: what a program needs to be run by hsu-master, and nothing
-// else. It takes --port, answers Ping, serves its business over gRPC, and stops cleanly on SIGTERM.
+// Command hsu-worker is the reference integrated unit. It has only the parts that hsu-master requires:
+// it accepts --port, answers Ping, serves its business service over gRPC, and stops cleanly on SIGTERM.
 //
-// It holds no file and no lock, knows nothing of the master that started it, and goes on serving when that
-// master is gone.
+// It holds no file and no lock, does not know the master that started it, and continues to serve after that
+// master exits.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 	"os"
 )
 
-// The exit codes, which are those of hsu-master where both have them.
+// The exit codes. Those that hsu-master also has are the same there.
 const (
 	exitDone   = 0
 	exitFailed = 1
@@ -36,7 +36,7 @@ Exit status: 0 stopped by a signal, 1 failed, 2 wrong usage.
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run returns the exit code. It listens for SIGTERM and SIGINT, which are the only way to end it once it serves.
+// run runs the worker and returns the exit code. Once the worker serves, only SIGTERM or SIGINT ends it.
 func run(args []string, stdout, stderr io.Writer) int {
 	options, err := parse(args)
 	switch {
@@ -49,7 +49,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: options.level}))
 	if err := serve(options.port, log); err != nil {
-		complain(stderr, err, fmt.Sprintf("make sure that nothing else uses port %d, or choose another --port", options.port))
+		complain(stderr, err,
+			fmt.Sprintf("make sure that nothing else uses port %d, or choose another --port", options.port))
 		return exitFailed
 	}
 	return exitDone
@@ -64,7 +65,7 @@ type options struct {
 	level slog.Level
 }
 
-// parse reads the flags. The error is flag.ErrHelp where only help was asked for.
+// parse parses the flags. The error is flag.ErrHelp if help was requested.
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("hsu-worker", flag.ContinueOnError)

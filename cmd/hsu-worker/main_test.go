@@ -24,7 +24,8 @@ import (
 	"github.com/core-tools/hsu-master/internal/leaks"
 )
 
-// asWorker makes the test binary be hsu-worker, so that the tests have a process to send signals to.
+// asWorker is the environment variable that makes the test binary run as hsu-worker, so that tests have a process
+// to send signals to.
 const asWorker = "HSU_WORKER_TEST_RUN"
 
 func TestMain(m *testing.M) {
@@ -40,10 +41,10 @@ type worker struct {
 	cmd     *exec.Cmd
 	conn    control.Connection
 	started time.Time
-	log     chan string // what it writes to standard error, line by line; closed at its end
+	log     chan string // lines written to standard error; closed at the end of the output
 }
 
-// startWorker returns when the worker listens.
+// startWorker starts a worker and returns when it listens.
 func startWorker(t testing.TB, args ...string) *worker {
 	t.Helper()
 	port, err := freeport.GetFreePort()
@@ -62,7 +63,7 @@ func startWorker(t testing.TB, args ...string) *worker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = w.cmd.Process.Kill() // long gone where the test ended well
+		_ = w.cmd.Process.Kill() // has already exited if the test succeeded
 		_ = w.cmd.Wait()
 	})
 	go func() {
@@ -71,7 +72,8 @@ func startWorker(t testing.TB, args ...string) *worker {
 			w.log <- lines.Text()
 		}
 	}()
-	if w.conn, err = control.NewConnection(control.ConnectionOptions{AttachPort: port}, logging.NewLogger("", logging.LogFuncs{})); err != nil {
+	if w.conn, err = control.NewConnection(control.ConnectionOptions{AttachPort: port},
+		logging.NewLogger("", logging.LogFuncs{})); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.conn.Shutdown)
@@ -79,7 +81,8 @@ func startWorker(t testing.TB, args ...string) *worker {
 	return w
 }
 
-// waitForPort comes before the first call, because gRPC waits a second after a dial that was refused.
+// waitForPort waits until the port accepts connections. It is called before the first gRPC call, because gRPC
+// waits a second after a refused connection.
 func (w *worker) waitForPort(port int) {
 	w.t.Helper()
 	for {
@@ -88,20 +91,20 @@ func (w *worker) waitForPort(port int) {
 			_ = conn.Close()
 			return
 		}
-		if time.Since(w.started) > 10*time.Second {
-			w.t.Fatalf("the worker does not listen after 10 s: %v", err)
+		if time.Since(w.started) > time.Minute {
+			w.t.Fatalf("the worker does not listen after a minute: %v", err)
 		}
-		time.Sleep(200 * time.Microsecond) // nothing tells when a stranger's port opens
+		time.Sleep(200 * time.Microsecond) // another process's port can only be polled
 	}
 }
 
 func (w *worker) ping() error {
-	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	return control.NewGRPCClientGateway(w.conn.GRPC(), logging.NewLogger("", logging.LogFuncs{})).Ping(ctx)
 }
 
-// stop sends SIGTERM and returns the exit code and what the worker wrote to standard error.
+// stop sends SIGTERM and returns the exit code and the lines that the worker wrote to standard error.
 func (w *worker) stop() (int, []string) {
 	w.t.Helper()
 	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -116,7 +119,7 @@ func (w *worker) stop() (int, []string) {
 	for line := range w.log {
 		lines = append(lines, line)
 	}
-	_ = w.cmd.Wait() // the exit code says it all
+	_ = w.cmd.Wait() // the exit code is checked by the caller
 	return w.cmd.ProcessState.ExitCode(), lines
 }
 
@@ -144,7 +147,9 @@ func TestWorkerServesAllItsServicesAndStopsCleanly(t *testing.T) {
 		t.Errorf("GetStatus = %q, %d, want running, 3", got.GetStatus(), got.GetProcessedCount())
 	}
 	for _, service := range []string{"", "proto.MyBusinessService"} {
-		health, err := grpc_health_v1.NewHealthClient(w.conn.GRPC()).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: service})
+		health, err := grpc_health_v1.NewHealthClient(w.conn.GRPC()).Check(ctx, &grpc_health_v1.HealthCheckRequest{
+			Service: service,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -182,7 +187,8 @@ func TestDebugLogHasOneBoundedLinePerRequest(t *testing.T) {
 	if _, err := business.GetStatus(ctx, &proto.StatusRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := grpc_health_v1.NewHealthClient(w.conn.GRPC()).Check(ctx, &grpc_health_v1.HealthCheckRequest{}); err != nil {
+	if _, err := grpc_health_v1.NewHealthClient(w.conn.GRPC()).Check(ctx,
+		&grpc_health_v1.HealthCheckRequest{}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -264,7 +270,8 @@ func TestWrongUsageExits2WithTheNextStep(t *testing.T) {
 
 func TestHelpIsNoError(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run([]string{"--help"}, &stdout, &stderr); code != exitDone || stderr.Len() > 0 || stdout.String() != usage {
+	if code := run([]string{"--help"}, &stdout, &stderr); code != exitDone || stderr.Len() > 0 ||
+		stdout.String() != usage {
 		t.Errorf("--help = %d, %q, %q, want 0 and the usage", code, stdout.String(), stderr.String())
 	}
 }
@@ -286,8 +293,8 @@ func TestPortInUseExits1NamingThePort(t *testing.T) {
 	}
 }
 
-// BenchmarkFirstPing is the time from exec to the answer of the first Ping: what each start of a worker costs a
-// master. The test binary is a little slower to start than the worker alone.
+// BenchmarkFirstPing measures the time from exec to the answer of the first Ping, which each start of a worker
+// costs a master. The test binary starts slightly slower than the worker alone.
 func BenchmarkFirstPing(b *testing.B) {
 	for b.Loop() {
 		w := startWorker(b)

@@ -18,14 +18,15 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 )
 
-// serve returns when the worker was told to stop (nil), or cannot listen or serve.
+// serve runs the worker. It returns nil when a signal stops the worker, and an error if the worker cannot listen
+// or serve.
 func serve(port int, log *slog.Logger) error {
 	coreLog := coreLogger(log)
 	server, err := control.NewServer(control.ServerOptions{Port: port}, coreLog)
 	if err != nil {
 		return fmt.Errorf("port %d: %w", port, err)
 	}
-	// The server returns in the same way when it was stopped and when it broke; this tells them apart.
+	// The server returns the same way when a signal stops it and when it fails. The channel tells the two apart.
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(stop)
@@ -44,12 +45,12 @@ func serve(port int, log *slog.Logger) error {
 	return nil
 }
 
-// coreLogger lets hsu-core write to log. Its messages are finished before they get there, and their level is
-// asked for first, so that a silenced one costs nothing.
+// coreLogger returns a logger for hsu-core that writes to log. It formats a message only if its level is enabled,
+// so that a suppressed message costs nothing.
 func coreLogger(log *slog.Logger) logging.Logger {
 	levels := [...]slog.Level{
 		logging.LogLevelDebug: slog.LevelDebug,
-		logging.LogLevelInfo:  slog.LevelDebug, // routine here: the worker says itself what it does
+		logging.LogLevelInfo:  slog.LevelDebug, // routine messages; the worker logs its own
 		logging.LogLevelWarn:  slog.LevelWarn,
 		logging.LogLevelError: slog.LevelError,
 	}
@@ -60,14 +61,14 @@ func coreLogger(log *slog.Logger) logging.Logger {
 	}})
 }
 
-// pinged logs a line for each Ping, as the other methods do.
+// pinged logs each Ping, as the other methods log their requests.
 type pinged struct {
 	domain.Contract
 	log *slog.Logger
 }
 
 func newPinged(log *slog.Logger) pinged {
-	silent := logging.NewLogger("", logging.LogFuncs{}) // the line is ours
+	silent := logging.NewLogger("", logging.LogFuncs{}) // pinged logs the request itself
 	return pinged{domain.NewDefaultHandler(silent), log}
 }
 
@@ -76,8 +77,8 @@ func (p pinged) Ping(ctx context.Context) error {
 	return p.Contract.Ping(ctx)
 }
 
-// business is the worker's own service. Its count is in memory on purpose: that it goes on growing shows that
-// the process has survived.
+// business is the worker's own service. Its count is only in memory on purpose: a count that continues to grow
+// shows that the process has survived.
 type business struct {
 	proto.UnimplementedMyBusinessServiceServer
 	log       *slog.Logger
@@ -87,7 +88,8 @@ type business struct {
 func (b *business) ProcessData(ctx context.Context, req *proto.ProcessRequest) (*proto.ProcessResponse, error) {
 	if b.log.Enabled(ctx, slog.LevelDebug) {
 		data := req.GetData()
-		b.log.DebugContext(ctx, "request", "method", "ProcessData", "data", clip(data), "bytes", len(data), "priority", req.GetPriority())
+		b.log.DebugContext(ctx, "request", "method", "ProcessData", "data", clip(data), "bytes", len(data),
+			"priority", req.GetPriority())
 	}
 	b.processed.Add(1)
 	return &proto.ProcessResponse{Result: "Processed: " + req.GetData(), Success: true}, nil
@@ -98,7 +100,7 @@ func (b *business) GetStatus(ctx context.Context, _ *proto.StatusRequest) (*prot
 	return &proto.StatusResponse{Status: "running", ProcessedCount: b.processed.Load()}, nil
 }
 
-// clip bounds what a caller can write to the log with one request, in bytes.
+// clip limits, in bytes, how much of a request's data is written to the log.
 func clip(s string) string {
 	const most = 200
 	if len(s) <= most {
@@ -107,8 +109,8 @@ func clip(s string) string {
 	return s[:most] + "..."
 }
 
-// healthService says SERVING until stop. A watcher's call never ends by itself and would hold up a graceful stop
-// for as long as that may take, so stop ends it.
+// healthService reports SERVING until stop. A Watch call never ends by itself and would delay a graceful stop
+// indefinitely, so stop ends these calls.
 type healthService struct {
 	*health.Server
 	log      *slog.Logger
@@ -128,7 +130,9 @@ func (h *healthService) stop() {
 	h.end()
 }
 
-func (h *healthService) Check(ctx context.Context, req *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+func (h *healthService) Check(ctx context.Context,
+	req *grpc_health_v1.HealthCheckRequest,
+) (*grpc_health_v1.HealthCheckResponse, error) {
 	h.log.DebugContext(ctx, "request", "method", "Check", "service", clip(req.GetService()))
 	return h.Server.Check(ctx, req)
 }
@@ -141,7 +145,7 @@ func (h *healthService) Watch(req *grpc_health_v1.HealthCheckRequest, stream grp
 	return h.Server.Watch(req, &watcher{stream, ctx})
 }
 
-// watcher is a stream that also ends with ctx.
+// watcher is a stream whose context is ctx.
 type watcher struct {
 	grpc_health_v1.Health_WatchServer
 	ctx context.Context

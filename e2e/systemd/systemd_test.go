@@ -1,7 +1,7 @@
 //go:build e2e_systemd
 
-// Package systemd shows the service under a real systemd. The tests themselves are
-// in package inside: they are compiled, and run in a throw-away machine.
+// Package systemd tests the service under a real systemd. The tests themselves are in package inside: they are
+// compiled, and run in a temporary machine.
 package systemd
 
 import (
@@ -21,7 +21,7 @@ func TestServiceUnderARealSystemd(t *testing.T) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Dir = root
-		// The machine has another libc, or none that fits.
+		// The machine has another libc, or no suitable one.
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if output, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("go %v: %v\n%s", args, err, output)
@@ -30,6 +30,13 @@ func TestServiceUnderARealSystemd(t *testing.T) {
 	build("build", "-o", share, "./cmd/hsu-master", "./cmd/hsu-worker")
 	build("build", "-tags", "crashpoints", "-o", filepath.Join(share, "hsu-master-crashpoints"), "./cmd/hsu-master")
 	build("test", "-c", "-tags", "inside", "-o", filepath.Join(share, "inside.test"), "./e2e/systemd/inside")
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(share, "README.md"), readme, 0o644); err != nil {
+		t.Fatal(err)
+	}
 
 	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "systemd-container"),
 		"/share/inside.test", "-test.v", "-test.timeout=5m")

@@ -16,11 +16,12 @@ import (
 
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/probe"
 
 	"example.com/custom-master/proto"
 )
 
-// business is the service as the master serves it: by whichever worker is ready.
+// business is the master's service. It forwards each request to a ready worker.
 type business struct {
 	proto.UnimplementedMyBusinessServiceServer
 	workers *supervisor.Supervisor
@@ -37,7 +38,7 @@ func (b *business) ProcessData(ctx context.Context, req *proto.ProcessRequest) (
 	if err != nil {
 		return nil, err
 	}
-	// Before it is acknowledged, so that no crash takes it back.
+	// Count the request before it is acknowledged, so that no crash can lose it.
 	if err := b.store.AddProcessed(ctx, 1); err != nil {
 		return nil, status.Error(codes.Unavailable, "not counted, so not done: "+err.Error())
 	}
@@ -65,14 +66,14 @@ func (b *business) acquire(ctx context.Context) (*supervisor.Lease, error) {
 	return lease, nil
 }
 
-// runWorker is the other side: an HSU that answers Ping and does the work.
+// runWorker runs the program as a worker: an HSU that answers Ping and processes requests.
 func runWorker(log *slog.Logger, args []string) error {
 	flags := flag.NewFlagSet("custom-master worker", flag.ExitOnError)
 	port := flags.Int("port", 0, "port to serve on")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	core := supervisor.CoreLogger(log)
+	core := probe.CoreLogger(log)
 	server, err := control.NewServer(control.ServerOptions{Port: *port}, core)
 	if err != nil {
 		return fmt.Errorf("serve as a worker: %w", err)
@@ -99,5 +100,6 @@ func (w *work) GetStatus(context.Context, *proto.StatusRequest) (*proto.StatusRe
 
 func (w *work) Summarize(_ context.Context, req *proto.SummarizeRequest) (*proto.SummarizeResponse, error) {
 	words := len(strings.Fields(req.GetText()))
-	return &proto.SummarizeResponse{Words: int32(words), WorkerPid: int32(os.Getpid())}, nil //nolint:gosec // both fit: a message has 4 MiB
+	//nolint:gosec // both fit: a message has 4 MiB
+	return &proto.SummarizeResponse{Words: int32(words), WorkerPid: int32(os.Getpid())}, nil
 }

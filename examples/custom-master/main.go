@@ -1,10 +1,10 @@
-// Command custom-master is a master of one's own: it embeds hsu-master's
-// supervisor and store, and serves a business service that hsu-master knows
-// nothing of. Killed and started again, it finds its workers as it left them.
+// Command custom-master shows how to build a custom master. It embeds hsu-master's supervisor and store, and
+// serves a business service that hsu-master does not know. After a crash and a restart it takes over the workers
+// that are still running.
 //
 //	go run . --port 50061 --state-dir ./state --workers 2
 //
-// Its workers are this same program, with the argument "worker".
+// Its workers are this same program with the argument "worker".
 package main
 
 import (
@@ -20,6 +20,7 @@ import (
 
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/probe"
 
 	"example.com/custom-master/proto"
 )
@@ -50,7 +51,7 @@ func runMaster(log *slog.Logger, args []string) (err error) {
 		return fmt.Errorf("find this program: %w", err)
 	}
 
-	// The registry first: whoever holds it is the master.
+	// Open the registry first: the process that holds its lock is the master.
 	db, err := store.Open(*dir, store.Options{Logger: log})
 	if err != nil {
 		return err
@@ -61,7 +62,7 @@ func runMaster(log *slog.Logger, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	core := supervisor.CoreLogger(log)
+	core := probe.CoreLogger(log)
 	server, err := control.NewServer(control.ServerOptions{Port: *port}, core)
 	if err != nil {
 		return fmt.Errorf("serve requests: %w", err)
@@ -69,14 +70,14 @@ func runMaster(log *slog.Logger, args []string) (err error) {
 	control.RegisterGRPCServerHandler(server.GRPC(), domain.NewDefaultHandler(core), core)
 	proto.RegisterMyBusinessServiceServer(server.GRPC(), &business{workers: sup, store: db})
 
-	// Serve adopts what an earlier master left, starts what is missing, and stops
-	// all of it when ctx ends; cancel(supervisor.ErrDetach) would leave it running.
+	// Serve adopts the workers of an earlier master, starts the missing ones, and stops all of them when ctx is
+	// done. cancel(supervisor.ErrDetach) would leave them running.
 	ctx, cancel := context.WithCancelCause(context.Background())
 	supervised := make(chan error, 1)
 	go func() {
 		err := sup.Serve(ctx)
 		if ctx.Err() == nil {
-			// It gave up by itself. The workers go on, and the next master finds them.
+			// The supervisor failed. The workers keep running, and the next master finds them.
 			log.Error("supervisor ended", "error", err)
 			os.Exit(1)
 		}

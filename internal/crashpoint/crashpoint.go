@@ -1,34 +1,32 @@
-// Package crashpoint is the seam through which everything passes that makes state
-// durable or changes the world: commits, files that are replaced, processes that
-// are started and signalled. Each passes it under the name of a point, so that a
-// test can kill the master right before or right after it, or have it fail.
+// Package crashpoint wraps every operation that makes state durable or has an effect outside of the process:
+// commits, replaced files, started and signalled processes. Each operation has a name, its point, so that a test
+// can kill the master right before or right after the operation, or make it fail.
 //
-// Without the build tag "crashpoints" the seam only calls what it is given.
+// Without the build tag "crashpoints" the wrappers only call the operation.
 package crashpoint
 
-// Point names an act. The master can be killed before it and after it:
-// "before-fork", "after-fork".
+// Point is the name of an operation. The master can be killed before and after it: "before-fork", "after-fork".
 type Point string
 
-// Before is the name of the moment before the act.
+// Before returns the name of the moment before the operation.
 func (p Point) Before() string { return "before-" + string(p) }
 
-// After is the name of the moment after the act, if it succeeded.
+// After returns the name of the moment after the operation, if it succeeded.
 func (p Point) After() string { return "after-" + string(p) }
 
-// A file that is replaced as a whole passes four points of its own: see [Steps].
+// The replacement of a whole file has four points of its own: see [Steps].
 
-// Write is when its temporary file is written.
+// Write returns the point at which the temporary file is written.
 func (p Point) Write() Point { return p + "-write" }
 
-// Sync is when that is synced.
+// Sync returns the point at which the temporary file is synced.
 func (p Point) Sync() Point { return p + "-sync" }
 
-// Rename is when it gets the file's name.
+// Rename returns the point at which the temporary file is renamed to its final name.
 func (p Point) Rename() Point { return p + "-rename" }
 
-// SyncFolder is when the name is made durable.
+// SyncFolder returns the point at which the rename is made durable.
 func (p Point) SyncFolder() Point { return p + "-sync-folder" }
 
-// Steps are the points that the replacement of a file passes, in order.
+// Steps returns the points of the replacement of a file, in order.
 func (p Point) Steps() []Point { return []Point{p.Write(), p.Sync(), p.Rename(), p.SyncFolder()} }

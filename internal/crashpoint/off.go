@@ -2,11 +2,11 @@
 
 package crashpoint
 
-// Enabled tells whether points are compiled in.
+// Enabled reports whether points are compiled in.
 const Enabled = false
 
-// Do does the act and returns its error.
+// Do calls act and returns its error.
 func Do(_ Point, act func() error) error { return act() }
 
-// Pass does an act that cannot fail.
+// Pass calls act, which cannot fail.
 func Pass(_ Point, act func()) { act() }

@@ -13,21 +13,19 @@ import (
 	"time"
 )
 
-// Enabled tells whether points are compiled in.
+// Enabled reports whether points are compiled in.
 const Enabled = true
 
 const (
-	// EnvPoint selects the moment to crash at: "before-fork" or "after-fork" for the
-	// first time that it comes, "before-fork:3" for the third.
+	// EnvPoint selects the moment of the crash: "before-fork" or "after-fork" for its first occurrence,
+	// "before-fork:3" for the third.
 	EnvPoint = "HSU_CRASH_POINT"
-	// EnvTrace names a file that every moment is appended to, a line each.
+	// EnvTrace names a file to which every moment is appended, one per line.
 	EnvTrace = "HSU_CRASH_TRACE"
-	// EnvFaults names a folder. Where it holds a file named like a point, the act is
-	// not done but fails with the error that the file names, such as EIO, and with
-	// "hang" waits until the file is gone. A file named "after-" and a point makes
-	// an act fail that was done. With "kill" this process is killed there, with
-	// "kill:3" at the third time from when the file is there: for moments of a
-	// master that has long been running.
+	// EnvFaults names a folder of faults. If it has a file named like a point, the operation is not executed: it fails
+	// with the error in the file, such as EIO, or, if the file contains "hang", it waits until the file is gone. A
+	// file named "after-" and a point makes an executed operation fail. "kill" kills the process there; "kill:3" kills
+	// it at the third occurrence since the file exists, which serves tests of a master that has been running for long.
 	EnvFaults = "HSU_FAULT_DIR"
 )
 
@@ -38,7 +36,7 @@ var (
 	mu    sync.Mutex
 	trace = openTrace()
 	hits  int
-	asked = map[string]int{} // times that a file said "kill", by moment
+	asked = map[string]int{} // times that a file requested "kill", by moment
 )
 
 func selected() (string, int) {
@@ -65,7 +63,7 @@ func openTrace() *os.File {
 	return f
 }
 
-// Do does the act and returns its error, or that of an injected fault.
+// Do calls act and returns its error, or that of an injected fault.
 func Do(p Point, act func() error) error {
 	if err := fault(string(p)); err != nil {
 		return err
@@ -78,7 +76,7 @@ func Do(p Point, act func() error) error {
 	return fault(p.After())
 }
 
-// Pass does an act that cannot fail; it can be killed at, and hang.
+// Pass calls act, which cannot fail. The process can be killed or hang there.
 func Pass(p Point, act func()) {
 	_ = fault(string(p))
 	hit(p.Before())
@@ -87,8 +85,8 @@ func Pass(p Point, act func()) {
 	_ = fault(p.After())
 }
 
-// hit kills this process with SIGKILL where the moment is the selected one: no
-// deferred call, no flush, no signal handler runs, as in a real crash.
+// hit kills this process with SIGKILL if the moment is the selected one: as in a real crash, no deferred call, no
+// flush and no signal handler runs.
 func hit(moment string) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -133,7 +131,7 @@ func fault(name string) error {
 	}
 }
 
-// killAt kills this process at the count-th time that it is called for the name.
+// killAt kills this process at the count-th call for the name.
 func killAt(name, count string) {
 	n, err := strconv.Atoi(count)
 	if err != nil {

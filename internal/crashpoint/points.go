@@ -1,39 +1,39 @@
 package crashpoint
 
-// The points, in about the order in which a master passes them.
+// The points, approximately in the order in which a master passes them.
 const (
 	StateFolder    Point = "state-folder"    // the state folder is made
-	FolderSync     Point = "folder-sync"     // and made durable, with those that lead to it
+	FolderSync     Point = "folder-sync"     // the state folder and its parents are made durable
 	Lock           Point = "lock"            // mastership is taken
 	LockPID        Point = "lock-pid"        // the PID is written into the lock
-	Settle         Point = "settle"          // what a crash has left is made durable
-	Quarantine     Point = "quarantine"      // a damaged file gets another name
-	QuarantineSync Point = "quarantine-sync" // and that is made durable
-	BackupsFolder  Point = "backups-folder"  // is made
-	Prune          Point = "prune"           // a backup that is too many is removed, or a file kept aside
-	MigrationStep  Point = "migration-step"  // one step, within the transaction
-	Room           Point = "room"            // for results of requests is made sure of
-	Commit         Point = "commit"          // of the registry, and the count with it
+	Settle         Point = "settle"          // the state that a crash has left is made durable
+	Quarantine     Point = "quarantine"      // a damaged file is renamed
+	QuarantineSync Point = "quarantine-sync" // that rename is made durable
+	BackupsFolder  Point = "backups-folder"  // the folder of backups is made
+	Prune          Point = "prune"           // a surplus backup, or a file that was kept aside, is removed
+	MigrationStep  Point = "migration-step"  // one step, inside the transaction
+	Room           Point = "room"            // space for the results of requests is reserved
+	Commit         Point = "commit"          // of the registry, together with the count
 	Count          Point = "count"           // the count is written
-	CountSync      Point = "count-sync"      // and synced
-	Repair         Point = "repair"          // the state is written anew after a failure
-	AdminListen    Point = "admin-listen"    // the admin socket appears
-	AdminPath      Point = "admin-path"      // its path is left for clients: Write and Rename only
+	CountSync      Point = "count-sync"      // the count is synced
+	Repair         Point = "repair"          // the state is rewritten after a failure
+	AdminListen    Point = "admin-listen"    // the admin socket is made
+	AdminPath      Point = "admin-path"      // its path is written for clients: Write and Rename only
 	AdminPathGone  Point = "admin-path-gone"
-	Serving        Point = "serving" // health says SERVING
-	Unlock         Point = "unlock"  // mastership is given up
+	Serving        Point = "serving" // health reports SERVING
+	Unlock         Point = "unlock"  // mastership is released
 
 	Port         Point = "port"          // a port is chosen
-	Lease        Point = "lease"         // the lease appears
+	Lease        Point = "lease"         // the lease is made
 	IntentRecord Point = "intent-record" // "starting" is recorded
 	LogOpen      Point = "log-open"
 	Cgroup       Point = "cgroup" // the instance's cgroup is made
 	Fork         Point = "fork"
 	PIDRecord    Point = "pid-record"
-	Adopt        Point = "adopt" // a living process is taken over
+	Adopt        Point = "adopt" // a living process is adopted
 	Publish      Point = "publish"
 	ReadyRecord  Point = "ready-record"
-	Told         Point = "told" // what a worker tells of its services is published, or taken back
+	Told         Point = "told" // the services that a worker announced are published, or withdrawn
 	Withdraw     Point = "withdraw"
 	StopRecord   Point = "stop-record" // "stopping" is recorded
 	Signal       Point = "signal"
@@ -43,34 +43,35 @@ const (
 	Removal      Point = "removal" // the record of a surplus worker is removed
 	Detach       Point = "detach"
 
-	RegisterRecord   Point = "register-record" // an endpoint from outside is recorded
+	RegisterRecord   Point = "register-record" // a registered endpoint is recorded
 	ExpireRecord     Point = "expire-record"
 	DeregisterRecord Point = "deregister-record"
-	OutsidePublish   Point = "outside-publish" // an endpoint from outside gets calls, or more of them
-	OutsideReady     Point = "outside-ready"   // it has answered, or does not any more
+	OutsidePublish   Point = "outside-publish" // a registered endpoint gets calls, or calls of more services
+	OutsideReady     Point = "outside-ready"   // a registered endpoint becomes ready or unready
 	OutsideWithdraw  Point = "outside-withdraw"
 )
 
 // Files that are replaced as a whole: each stands for its [Point.Steps].
 const (
 	MasterID       Point = "master-id"
-	Database       Point = "database" // an empty one is made
+	Database       Point = "database" // an empty database is made
 	Counter        Point = "counter"
-	Rewrite        Point = "rewrite" // state.db anew, after a failure
+	Rewrite        Point = "rewrite" // state.db rewritten, after a failure
 	Backup         Point = "backup"
 	MigrationCopy  Point = "migration-copy"
 	Restore        Point = "restore"         // state.db from a backup
-	QuarantineCopy Point = "quarantine-copy" // of a file that is damaged in part
-	Replaced       Point = "replaced"        // what an operator replaces with a backup is kept
+	QuarantineCopy Point = "quarantine-copy" // of a partly damaged file
+	Replaced       Point = "replaced"        // the state that an operator replaces with a backup is kept
 	Compact        Point = "compact"
-	Export         Point = "export"    // a backup that an operator asked for
+	Export         Point = "export"    // a backup that an operator requested
 	UnitFile       Point = "unit-file" // of systemd: Write and Rename only
 )
 
 // All returns every point.
 func All() []Point {
 	all := []Point{
-		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep, Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
+		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
+		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
 		Port, Lease, IntentRecord, LogOpen, Cgroup, Fork, PIDRecord, Adopt, Publish, ReadyRecord, Told, Withdraw,
 		StopRecord, Signal, CgroupKill, CgroupGone, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
@@ -78,7 +79,9 @@ func All() []Point {
 	for _, file := range []Point{AdminPath, UnitFile} {
 		all = append(all, file.Write(), file.Rename())
 	}
-	for _, file := range []Point{MasterID, Database, Counter, Rewrite, Backup, MigrationCopy, Restore, QuarantineCopy, Replaced, Compact, Export} {
+	for _, file := range []Point{
+		MasterID, Database, Counter, Rewrite, Backup, MigrationCopy, Restore, QuarantineCopy, Replaced, Compact, Export,
+	} {
 		all = append(all, file.Steps()...)
 	}
 	return all

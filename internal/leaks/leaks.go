@@ -1,9 +1,8 @@
-// Package leaks tells, at the end of a test or of a program under test, what was
-// begun and not ended: goroutines and descriptors. What is not waited for at the end
-// is what piles up while a master runs for weeks.
+// Package leaks reports, at the end of a test or of a program under test, goroutines and descriptors that were
+// left open. Such leaks pile up while a master runs for weeks.
 //
-// Tests use it, and programs built with the tag "crashpoints". goleak saves a parser
-// of stacks and the list of the runtime's own goroutines.
+// Tests use it, and programs built with the tag "crashpoints". Using goleak avoids a parser for stacks and a list
+// of the runtime's own goroutines.
 package leaks
 
 import (
@@ -19,16 +18,14 @@ import (
 	"go.uber.org/goleak"
 )
 
-// patience is how long a descriptor that is about to be closed has; goleak gives
-// goroutines about the same.
+// patience is the time for a descriptor to be closed; goleak gives goroutines about the same.
 const patience = 500 * time.Millisecond
 
-// Watch notes what is open now. What it returns says which goroutines and
-// descriptors are there that were not: nil for none. It looks again for half a
-// second, for those that are about to end. Descriptors are known where there is a
-// /proc, goroutines all over.
+// Watch records the open descriptors and running goroutines. The returned function reports those that are new, or
+// nil if there are none. It checks repeatedly for half a second, to let ending ones end. Descriptors are checked
+// only on systems with /proc.
 func Watch() (left func() error) {
-	// The first file makes the runtime open its poller, which stays.
+	// Opening a file makes the runtime open its poller, which stays open.
 	if f, err := os.Open(os.DevNull); err == nil {
 		_ = f.Close()
 	}
@@ -44,9 +41,9 @@ func Watch() (left func() error) {
 	}
 }
 
-// Run is for TestMain: it calls m.Run and returns its exit code, but 1 where all
-// tests passed and left something behind, which it writes to stderr. While fuzzing it
-// does not look: the engine has goroutines and files of its own.
+// Run is for TestMain: it calls m.Run and returns its exit code. If all tests passed but left something behind, it
+// writes that to stderr and returns 1. It does not check while fuzzing, because the engine has goroutines and
+// files of its own.
 func Run(m interface{ Run() int }, stderr io.Writer) (code int) {
 	left := Watch()
 	code = m.Run()
@@ -56,7 +53,7 @@ func Run(m interface{ Run() int }, stderr io.Writer) (code int) {
 		}
 	}
 	if code != 0 {
-		return code // a test that fails may well leave something
+		return code // a failed test may leave something behind
 	}
 	if err := left(); err != nil {
 		fmt.Fprintf(stderr, "FAIL: the tests have left behind:\n%v\n", err)
@@ -65,12 +62,12 @@ func Run(m interface{ Run() int }, stderr io.Writer) (code int) {
 	return 0
 }
 
-// descriptors are those of this process, and what each stands for.
+// descriptors returns the descriptors of this process with their targets.
 func descriptors() map[string]string {
 	files := map[string]string{}
 	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
-		// The one that the folder was read by is gone already.
+		// The descriptor by which the folder was read is closed already.
 		if file, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
 			files[e.Name()] = file
 		}
@@ -78,7 +75,7 @@ func descriptors() map[string]string {
 	return files
 }
 
-// opened are those that were not there before, or stood for something else.
+// opened returns an error for each descriptor that is new or has a new target.
 func opened(before, now map[string]string) (more []error) {
 	for _, number := range slices.Sorted(maps.Keys(now)) {
 		if was, found := before[number]; !found || was != now[number] {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// crowd starts n idle processes that hold a token, besides what the machine runs.
+// crowd starts n idle processes with a token, in addition to those that the machine runs.
 func crowd(b *testing.B, n int) []*Process {
 	b.Helper()
 	var all []*Process
@@ -49,7 +49,7 @@ func countProcesses(b *testing.B) {
 	b.ReportMetric(float64(len(pids)), "processes")
 }
 
-// reportCPU adds this process's CPU time, which a busy machine leaves as it is.
+// reportCPU adds this process's CPU time, which does not depend on how busy the machine is.
 func reportCPU(b *testing.B) (stop func()) {
 	b.Helper()
 	used := func() time.Duration {
@@ -63,8 +63,8 @@ func reportCPU(b *testing.B) (stop func()) {
 	return func() { b.ReportMetric(float64((used()-before).Nanoseconds())/float64(b.N), "cpu-ns/op") }
 }
 
-// BenchmarkStart reports the time of Start alone beside that of a whole short life;
-// "bare" is the same without what this package adds.
+// BenchmarkStart reports the time of Start alone and of a whole short life; "bare" is the same without this
+// package's additions.
 func BenchmarkStart(b *testing.B) {
 	run := func(name string, start func() (finish func())) {
 		b.Run(name, func(b *testing.B) {
@@ -102,7 +102,7 @@ func BenchmarkStart(b *testing.B) {
 	})
 }
 
-// BenchmarkStart100 starts a hundred in parallel.
+// BenchmarkStart100 starts a hundred processes in parallel.
 func BenchmarkStart100(b *testing.B) {
 	for b.Loop() {
 		var wg sync.WaitGroup
@@ -122,7 +122,7 @@ func BenchmarkStart100(b *testing.B) {
 	}
 }
 
-// BenchmarkDone is the time from a kill to Done.
+// BenchmarkDone measures the time from a kill to Done.
 func BenchmarkDone(b *testing.B) {
 	var total time.Duration
 	for b.Loop() {
@@ -164,8 +164,7 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// BenchmarkKillNobody is what a respawn waits for when all of the old instance is
-// dead.
+// BenchmarkKillNobody measures the delay of a respawn if the old instance is completely dead.
 func BenchmarkKillNobody(b *testing.B) {
 	crowd(b, 100)
 	countProcesses(b)

@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// census is what one pass over /proc has found.
+// census is the result of one pass over /proc.
 type census struct {
-	holders []Holder // those with a token; only PID and what the environment says is set
-	users   []int    // all that have an address space: neither kernel threads nor dead
+	holders []Holder // those with a token; only PID and the values from the environment are set
+	users   []int    // all with an address space: no kernel threads and no dead processes
 
 	stats     sync.Once
 	userStats map[int]taskStat
 }
 
-// all returns the stat of every user process. It is read on demand, since it costs
-// more than all of the rest.
+// all returns the stat of every user process. It reads them on the first call, because that costs more than the
+// rest of the pass.
 func (c *census) all() map[int]taskStat {
 	c.stats.Do(func() {
 		c.userStats = make(map[int]taskStat, len(c.users))
@@ -33,25 +33,25 @@ func (c *census) all() map[int]taskStat {
 }
 
 const (
-	execPatience = time.Second // for processes inside execve to come out of it
+	execPatience = time.Second // for processes inside execve to leave it
 	execPause    = 500 * time.Microsecond
-	passPatience = 5 * time.Second // for a pass to come to its end, while processes are started
+	passPatience = 5 * time.Second // for one pass, while new processes are started
 )
 
-// errTooMany is better than a census that leaves somebody out.
+// errTooMany is returned if a pass cannot see every process: an error is better than an incomplete census.
 var errTooMany = errors.New("processes are started faster than they can be looked at")
 
-// reader makes a pass.
+// reader makes one pass.
 type reader struct {
 	seen    func(Holder)
 	holders []Holder
 	users   []int
 	pending []int // inside execve
-	// read is readEnviron but in tests.
+	// read is readEnviron, except in tests.
 	read func(pid int, buf *[]byte) ([]byte, environState)
 }
 
-// take notes what reading a process's environment has come to.
+// take records the result of reading a process's environment.
 func (r *reader) take(pid int, environ []byte, state environState) {
 	switch state {
 	case environNone:
@@ -72,27 +72,26 @@ func (r *reader) take(pid int, environ []byte, state environState) {
 	r.users = append(r.users, pid)
 }
 
-// takeCensus makes one pass. Where seen is set, each holder is shown to it the
-// moment it is found. Only ctx, an unreadable /proc and a flood of processes are
-// errors.
+// takeCensus makes one pass. If seen is set, takeCensus calls it with each holder as soon as the holder is found.
+// The only errors are the end of ctx, an unreadable /proc, and processes that start faster than they can be read.
 func takeCensus(ctx context.Context, seen func(Holder)) (*census, error) {
 	if err := checkProc(); err != nil {
 		return nil, err
 	}
 	r := &reader{seen: seen, read: readEnviron}
-	// One reader: two were tried and are no faster on a busy machine.
+	// One reader is enough: two were tried and are no faster on a busy machine.
 	if err := r.look(walkProcesses); err != nil {
 		return nil, err
 	}
-	if err := r.settle(ctx); err != nil {
+	if err := r.retryExecing(ctx); err != nil {
 		return nil, err
 	}
 	return &census{holders: r.holders, users: r.users}, context.Cause(ctx)
 }
 
-// walkProcesses lists all processes. /proc lists by rising number and goes on to
-// those that are new by then. In small pieces, each seen at once, that keeps up with
-// a chain of processes that fork and exit, none of which lives as long as a pass.
+// walkProcesses lists all processes. /proc lists them by rising PID and includes processes that start meanwhile.
+// Reading in small pieces, each visited at once, keeps up with a chain of processes that fork and exit, none of
+// which lives as long as a pass.
 func walkProcesses(visit func(pids []int) bool) error {
 	deadline, late := time.Now().Add(passPatience), false
 	var piece [16 * 24]byte
@@ -112,8 +111,8 @@ func walkProcesses(visit func(pids []int) bool) error {
 	return nil
 }
 
-// settle asks processes inside execve again until they have an environment.
-func (r *reader) settle(ctx context.Context) error {
+// retryExecing reads the processes inside execve again until they have an environment.
+func (r *reader) retryExecing(ctx context.Context) error {
 	deadline := time.Now().Add(execPatience)
 	for r.skipStuck(); len(r.pending) > 0; {
 		if !time.Now().Before(deadline) {
@@ -132,14 +131,14 @@ func (r *reader) settle(ctx context.Context) error {
 	return nil
 }
 
-// stuck remembers processes that had no environment for all of execPatience: one
-// may have said so of itself (PR_SET_MM), and shall not slow down every pass.
+// stuck holds the processes that had no environment for all of execPatience, so that they do not slow down every
+// pass. A process can hide its environment with PR_SET_MM.
 var stuck struct {
 	sync.Mutex
 	known map[int]uint64 // PID to start time
 }
 
-// skipStuck takes those out of pending that are known to stay there.
+// skipStuck removes known stuck processes from pending.
 func (r *reader) skipStuck() {
 	stuck.Lock()
 	defer stuck.Unlock()
@@ -174,7 +173,7 @@ func rememberStuck(pids []int) {
 	}
 }
 
-// pause waits, but no longer than ctx.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -186,7 +185,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// shared lets a hundred workers that died together have one pass for all.
+// shared makes one pass serve all concurrent callers, for instance a hundred workers that died together.
 var shared = newSharedCensus()
 
 func newSharedCensus() *sharing[*census] {

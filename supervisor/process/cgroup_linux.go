@@ -12,10 +12,9 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// DelegatedCgroup returns the cgroup v2 folder of this process if it may manage it:
-// if the service manager has marked it as delegated (Delegate=yes of systemd sets
-// the attribute user.delegate or trusted.delegate to 1) and it is writable. A cgroup
-// that is merely writable, as all are for root, is somebody else's.
+// DelegatedCgroup returns the cgroup v2 folder of this process if the process may manage it: the service manager
+// has marked the cgroup as delegated (systemd's Delegate=yes sets the attribute user.delegate or trusted.delegate
+// to 1) and the folder is writable. Being writable is not enough, because root can write to every cgroup.
 func DelegatedCgroup() (dir string, ok bool) {
 	dir, err := ownCgroup()
 	if err != nil || !marked(dir) {
@@ -56,8 +55,8 @@ func ownCgroup() (string, error) {
 	return dir, nil
 }
 
-// CreateCgroup makes a cgroup below dir and returns its folder. One of the same
-// name that is there already is an error: it may have members.
+// CreateCgroup makes a cgroup below dir and returns its folder. It returns an error if the cgroup exists already,
+// because that one may have members.
 func CreateCgroup(dir, name string) (string, error) {
 	if name == "" || name != filepath.Base(name) || name == "." || name == ".." {
 		return "", fmt.Errorf("create cgroup %q: %w", name, fs.ErrInvalid)
@@ -69,8 +68,8 @@ func CreateCgroup(dir, name string) (string, error) {
 	return path, nil
 }
 
-// RemoveCgroup removes a cgroup and those that its members made below it. While a
-// process lives in one it is an error; one that is gone already is none.
+// RemoveCgroup removes a cgroup and the cgroups that its members made below it. It returns an error if a process
+// lives in one of them, and nil if the cgroup is already gone.
 func RemoveCgroup(path string) error {
 	entries, err := os.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -93,8 +92,7 @@ func RemoveCgroup(path string) error {
 	return nil
 }
 
-// cgroupMembers returns the processes in a cgroup and below it. One that cannot be
-// read has none.
+// cgroupMembers returns the processes in a cgroup and below it. A cgroup that cannot be read counts as empty.
 func cgroupMembers(dir string) []int {
 	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	found := parseMembers(text)
@@ -107,7 +105,7 @@ func cgroupMembers(dir string) []int {
 	return found
 }
 
-// writeCgroup writes to one of a cgroup's files, which must exist.
+// writeCgroup writes to a file of a cgroup. The file must exist.
 func writeCgroup(dir, name, value string) error {
 	file, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// testCgroup makes a cgroup that is ours, or skips the test.
+// testCgroup makes a cgroup for the test, or skips the test.
 func testCgroup(t *testing.T) string {
 	t.Helper()
 	own, err := ownCgroup()
@@ -62,7 +62,7 @@ func TestStartInCgroup(t *testing.T) {
 	}
 }
 
-// A descendant that nothing but its cgroup gives away.
+// The descendant can be found only by its cgroup.
 func TestCgroupSettlesTheFamily(t *testing.T) {
 	for _, way := range []string{"cgroup.kill", "one by one"} {
 		t.Run(way, func(t *testing.T) {
@@ -91,14 +91,14 @@ func TestCgroupSettlesTheFamily(t *testing.T) {
 	}
 }
 
-// A record that names our own cgroup must not be our end.
+// A record that names the master's own cgroup must not make it kill itself.
 func TestKillSparesItsOwnCgroup(t *testing.T) {
 	own, err := ownCgroup()
 	if err != nil {
 		t.Skip(err)
 	}
 	s := &sweep{family: Family{Cgroup: own}, ourselves: ourselves()}
-	s.killCgroup() // we live on
+	s.killCgroup() // this process survives
 }
 
 func TestDelegatedCgroup(t *testing.T) {

@@ -1,7 +1,9 @@
 package process
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -17,11 +19,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary runs itself again as the processes that the tests are about:
-// "child <behaviour> [arguments]".
+// The test binary runs itself again as the processes under test: "child <behaviour> [arguments]".
 const childArg = "child"
 
-// childLife bounds the life of every child, should a test run be killed.
+// childLife bounds the life of every child, in case a test run is killed.
 const childLife = 2 * time.Minute
 
 func isChild() bool { return len(os.Args) > 2 && os.Args[1] == childArg }
@@ -58,6 +59,7 @@ func init() {
 		"leave":        func(args []string) { spawn(true, args); os.Exit(0) },
 		"double-fork":  func(args []string) { run("leave", args); ready(); sleepOn() },
 		"listen":       listen,
+		"accept":       accept,
 		"prefork":      prefork,
 		"serve-fd":     serveFD,
 		"descriptors":  listDescriptors,
@@ -66,7 +68,9 @@ func init() {
 		"lease-master": leaseMaster,
 		"adopter":      adopter,
 		"nobody-exit":  nobodyExit,
-		"nobody-port":  nobodyPort,
+		"nobody-port":  func(args []string) { portOwner(args, dropUID) },
+		"port-owner":   func(args []string) { portOwner(args, func() {}) },
+		"bare-port":    func(args []string) { withoutCapabilities("port-owner", args) },
 		"nobody-kill":  nobodyKill,
 		"nobody-hidden": func(args []string) {
 			dropUID()
@@ -77,6 +81,8 @@ func init() {
 			fmt.Printf("hidden %v\n", hidden)
 		},
 		"kill-own": killOwn,
+		"reaper":   reaper,
+		"inherits": func([]string) { fmt.Printf("inherits %t\n", InheritsOrphans()) },
 		"namespace": func([]string) {
 			say("proc", func() (string, bool) { e := checkProc(); return fmt.Sprint(e), e == nil })
 		},
@@ -115,7 +121,7 @@ func must(err error) {
 	}
 }
 
-// usr1 returns what a SIGUSR1 from now on sends to: the tests' way to say "go on".
+// usr1 returns a channel that receives every SIGUSR1 from now on. Tests use this signal to make a child continue.
 func usr1() <-chan os.Signal {
 	got := make(chan os.Signal, 8)
 	signal.Notify(got, syscall.SIGUSR1)
@@ -137,7 +143,7 @@ func raise(args []string) {
 	sleepOn()
 }
 
-// countUSR1 notes every SIGUSR1 that it gets.
+// countUSR1 prints every SIGUSR1 that it receives.
 func countUSR1([]string) {
 	got := usr1()
 	ready()
@@ -146,7 +152,7 @@ func countUSR1([]string) {
 	}
 }
 
-// countTERM notes every SIGTERM that it gets, and goes on.
+// countTERM prints every SIGTERM that it receives, and continues.
 func countTERM([]string) {
 	got := make(chan os.Signal, 8)
 	signal.Notify(got, syscall.SIGTERM)
@@ -156,7 +162,7 @@ func countTERM([]string) {
 	}
 }
 
-// execSelf replaces the process: same PID, same start, another environment.
+// execSelf replaces the program: same PID and start time, different environment.
 func execSelf(env []string, args ...string) {
 	must(syscall.Exec(program, append([]string{program, childArg}, args...), env))
 }
@@ -170,8 +176,7 @@ func closeLease(args []string) {
 	sleepOn()
 }
 
-// overwrite destroys the environment in memory, as programs do that change their
-// title.
+// overwrite destroys the environment in memory, as programs that change their title do.
 func overwrite([]string) {
 	line, err := os.ReadFile("/proc/self/stat")
 	must(err)
@@ -204,17 +209,25 @@ func deadLeader([]string) {
 		<-got
 		os.Exit(3)
 	}()
-	// Not RawSyscall: the scheduler must take the thread's place away from it.
+	// Not RawSyscall: the scheduler must hand the thread's processor to another thread.
 	_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 7, 0, 0)
 }
 
-// nobody is a user without any rights.
+// nobody is a user without privileges.
 const nobody = 65534
 
 func dropUID() {
 	must(syscall.Setgroups(nil))
 	must(syscall.Setgid(nobody))
 	must(syscall.Setuid(nobody))
+}
+
+// withoutCapabilities continues as another behaviour of root without capabilities.
+func withoutCapabilities(behaviour string, args []string) {
+	const noRoot = 1 << 0 // SECBIT_NOROOT: execve gives root no capabilities
+	runtime.LockOSThread()
+	must(unix.Prctl(unix.PR_SET_SECUREBITS, noRoot, 0, 0, 0))
+	must(syscall.Exec(program, append([]string{program}, childArgs(behaviour, args...)...), os.Environ()))
 }
 
 func spawn(ownSession bool, args []string) {
@@ -237,7 +250,32 @@ func listen(args []string) {
 	sleepOn()
 }
 
-// prefork opens the port and leaves it to a child, as prefork servers do.
+// accept listens in a way that lets other processes listen on the port too, and keeps the accepted connections.
+func accept(args []string) {
+	l, err := sharedListener(args[0])
+	must(err)
+	fmt.Printf("port %d\n", l.Addr().(*net.TCPAddr).Port)
+	for {
+		c, err := l.Accept()
+		must(err)
+		kept = append(kept, c)
+	}
+}
+
+// kept holds connections open.
+var kept []net.Conn
+
+// sharedListener listens with SO_REUSEPORT.
+func sharedListener(address string) (net.Listener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		}), err)
+	}}
+	return config.Listen(context.Background(), "tcp", address)
+}
+
+// prefork opens the port and hands it to a child, as prefork servers do.
 func prefork(args []string) {
 	l, err := net.Listen("tcp", args[0])
 	must(err)
@@ -255,7 +293,7 @@ func serveFD(args []string) {
 	l, err := net.FileListener(os.NewFile(3, "listener"))
 	must(err)
 	defer l.Close()
-	// Only now has nobody but this process the port.
+	// Only from now on does no other process have the port.
 	fmt.Printf("port %s\n", args[0])
 	sleepOn()
 }
@@ -279,7 +317,7 @@ func chain([]string) {
 	ready()
 	text := []byte("the chain came to its end\n")
 	runtime.LockOSThread()
-	// After a bare fork there is only this thread: no call of the runtime from here on.
+	// After a bare fork only this thread exists: no call of the runtime from here on.
 	for range 5000 {
 		pid, _, _ := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 		if pid != 0 {
@@ -312,7 +350,7 @@ func leaseMaster(args []string) {
 	os.Exit(0)
 }
 
-// adopter becomes the parent of what middle leaves behind, and reaps it or not.
+// adopter becomes the parent of the processes that middle leaves behind. It reaps them or not.
 func adopter(args []string) {
 	must(unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 	run("middle", args[1:])
@@ -326,7 +364,7 @@ func adopter(args []string) {
 	sleepOn()
 }
 
-// nobodyExit tells how a process ended to which it has no ptrace access.
+// nobodyExit prints how a process to which it has no ptrace access ended.
 func nobodyExit(args []string) {
 	dropUID()
 	var id Identity
@@ -338,19 +376,20 @@ func nobodyExit(args []string) {
 	fmt.Printf("exit %s %s\n", p.Exit(), p.Exit().Source)
 }
 
-func nobodyPort(args []string) {
+// portOwner prints the owner of a port after it has dropped its privileges.
+func portOwner(args []string, drop func()) {
 	var f Family
 	must(json.Unmarshal([]byte(args[0]), &f))
 	main, err := OpenPID(f.Leader)
 	must(err)
 	f.Main = main
-	dropUID()
+	drop()
 	owner, err := f.OwnsPort(number(args[1]))
 	must(err)
 	fmt.Printf("owner %s\n", owner)
 }
 
-// nobodyKill is a master without rights over one of its worker's children.
+// nobodyKill is a master without permission to signal one of its worker's children.
 func nobodyKill(args []string) {
 	seen := usr1()
 	p, err := Start(Spec{
@@ -371,7 +410,7 @@ func nobodyKill(args []string) {
 	fmt.Printf("error %v\n", err)
 }
 
-// killOwn kills the family that it belongs to, but for itself and its parent.
+// killOwn kills the family that it belongs to, except itself and its parent.
 func killOwn(args []string) {
 	if args[0] == "child" {
 		spawn(false, []string{"kill-own", "now"})

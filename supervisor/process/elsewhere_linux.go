@@ -8,13 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Search looks for the process that id names where its number counts in another PID
-// namespace (ErrElsewhere of Open): from outside of a container, those in it have
-// other numbers. It is proven as by Open, and Identity of what is returned counts in
-// our namespace.
+// Search looks for the process that id names if the PID in id belongs to another PID namespace (Open returns
+// ErrElsewhere): the processes in a container have different PIDs when seen from outside. The proof is the same as
+// for Open. The Identity of the returned process has its PID in this process's namespace.
 //
-// ErrUnverifiable means that no process that is to be seen from here is the one. It
-// may live all the same: whoever is in a container sees nobody outside of it.
+// Search returns ErrUnverifiable if no visible process is the one. It may still be alive: a process in a container
+// cannot see any process outside of it.
 func Search(ctx context.Context, id Identity, token string) (*Process, error) {
 	p, err := search(ctx, id, token)
 	if err != nil {
@@ -52,8 +51,8 @@ func search(ctx context.Context, id Identity, token string) (*Process, error) {
 	return nil, fmt.Errorf("%w: it is not to be seen from here", ErrUnverifiable)
 }
 
-// suspects are all processes where the inode tells them apart, also those that show
-// no token any more.
+// suspects returns the PIDs that Search has to check. With ProofPidfdInode these are all processes, because the
+// inode identifies even a process that no longer shows its token.
 func suspects(ctx context.Context, proof Proof, token string) ([]int, error) {
 	if proof == ProofPidfdInode {
 		buf := getBuffer()
@@ -73,8 +72,8 @@ func suspects(ctx context.Context, proof Proof, token string) ([]int, error) {
 	return pids, nil
 }
 
-// PortHidden tells whether somebody listens on a TCP port who is not to be seen from
-// here: a process in another PID namespace, or one whose descriptors we may not read.
+// PortHidden reports whether a TCP port has a listener that cannot be seen from here: one of a process in another
+// PID namespace, or of a process whose descriptors this process may not read.
 func PortHidden(ctx context.Context, port int) (bool, error) {
 	hidden, err := portHidden(ctx, port)
 	if err != nil {
@@ -93,7 +92,7 @@ func portHidden(ctx context.Context, port int) (bool, error) {
 	if err != nil || len(listeners) == 0 {
 		return false, err
 	}
-	s := ownerSearch{missing: make(map[string]listener, len(listeners)), buf: buf}
+	s := ownerSearch{missing: make(map[string]socket, len(listeners)), buf: buf}
 	for _, l := range listeners {
 		s.missing[socketLink(l.inode)] = l
 	}
@@ -107,7 +106,7 @@ func portHidden(ctx context.Context, port int) (bool, error) {
 	if len(s.missing) == 0 {
 		return false, nil
 	}
-	// One that is gone by now hides from nobody.
+	// A listener that is gone by now does not count.
 	again, err := listenersOn(ctx, port, buf)
 	if err != nil {
 		return false, err

@@ -8,13 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reapPatience bounds the wait for another parent to reap a process, after which
-// Linux 6.15 tells how it ended. Most parents do within a millisecond; one that
-// never does must not delay a restart.
+// reapPatience bounds the wait for another parent to reap a process, after which Linux 6.15 reports how the
+// process ended. Most parents reap within a millisecond; one that never does must not delay a restart.
 const reapPatience = 5 * time.Millisecond
 
-// learnExit finds out how the process ended that has just died. The order is from
-// certain to fleeting: a parent may reap it at any moment, and then /proc is empty.
+// learnExit finds out how a process that has just died ended. It tries the certain sources before the fleeting
+// ones: another parent may reap the process at any moment, and then its /proc entry is gone.
 func (p *Process) learnExit() Exit {
 	exit := Exit{}
 	ask := func(fd int) error {
@@ -24,7 +23,7 @@ func (p *Process) learnExit() Exit {
 			exit = exitOf(status, ExitPidfd)
 		} else if status, ok := statExit(fd, p.id.PID); ok {
 			exit = exitOf(status, ExitStat)
-		} else if status, ok := exitInfo(fd); ok { // reaped since
+		} else if status, ok := exitInfo(fd); ok { // reaped meanwhile
 			exit = exitOf(status, ExitPidfd)
 		}
 		return nil
@@ -32,7 +31,7 @@ func (p *Process) learnExit() Exit {
 	if err := p.control(ask); err != nil || exit.Source != ExitUnknown {
 		return exit
 	}
-	// Linux 6.9 and newer wake whoever polls when the process is reaped.
+	// Since Linux 6.9 a poll of the pidfd wakes when the process is reaped.
 	if err := p.file.SetReadDeadline(time.Now().Add(reapPatience)); err != nil {
 		return exit
 	}
@@ -44,13 +43,13 @@ func (p *Process) learnExit() Exit {
 	return exit
 }
 
-// reap collects the process behind fd if it is a child of ours. ECHILD says that
-// it is not, however it came to be watched.
+// reap reaps the process behind fd if it is a child of this process, however it came to be watched. The kernel
+// returns ECHILD if it is not a child.
 func reap(fd, pid int) (unix.WaitStatus, bool) {
 	reaping.Lock()
 	defer reaping.Unlock()
-	// WNOWAIT leaves the child a zombie, so that the number below is certainly its:
-	// nobody else reaps here.
+	// WNOWAIT leaves the child a zombie, so that the PID below is certainly the child's: all other code that reaps
+	// holds the lock.
 	_, err := retry(func() (int, error) {
 		return 0, unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 	})
@@ -62,8 +61,8 @@ func reap(fd, pid int) (unix.WaitStatus, bool) {
 	return status, err == nil && reaped == pid
 }
 
-// statExit reads the wait status of a zombie from /proc/PID/stat. Its field 52
-// counts only with ptrace access and reads 0 without, as after a clean exit.
+// statExit reads the wait status of a zombie from /proc/PID/stat. Field 52 is valid only with ptrace access;
+// without, it reads 0, as after a clean exit.
 func statExit(fd, pid int) (unix.WaitStatus, bool) {
 	stat, err := readStat(pid)
 	if err != nil || stat.State != 'Z' || stat.Threads > 1 {
@@ -75,9 +74,8 @@ func statExit(fd, pid int) (unix.WaitStatus, bool) {
 	return unix.WaitStatus(stat.ExitCode), unreaped(fd)
 }
 
-// canTrace says whether we have ptrace access to a process, dead or alive: this
-// link is guarded by PTRACE_MODE_READ_FSCREDS like field 52 (ptrace(2)), and a
-// zombie still has it.
+// canTrace reports whether this process has ptrace access to another process, dead or alive. The ns/pid link is
+// guarded by PTRACE_MODE_READ_FSCREDS, as is field 52 of stat (ptrace(2)), and a zombie still has the link.
 func canTrace(pid int) bool {
 	var target [64]byte
 	n, err := unix.Readlink(procPath(pid, "ns/pid"), target[:])

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// evidence says why a process belongs to a family.
+// evidence is the reason why a process belongs to a family.
 type evidence int
 
 const (
@@ -18,26 +18,29 @@ const (
 	byDescent
 )
 
-// candidate is a process that belonged to the family when it was looked at. Its
-// number alone is never acted on.
+// candidate is a process that belonged to the family when it was examined. Its PID alone is never acted on.
 type candidate struct {
 	pid    int
 	why    evidence
-	parent int // where why is byDescent
+	parent int // if why is byDescent
 }
 
-// Members returns the living members, the instance itself included, oldest first.
-// What carries the token, lives in the cgroup or descends from a member is found
-// in any case; other holders of the lease only while it is held.
+// Members returns the living members, including the instance itself, oldest first. It always finds the processes
+// that carry the token, live in the cgroup or descend from a member. It looks for other holders of the lease only
+// if the lease may be held. It returns ErrLeaseHeld if there is no member but a foreign process holds the lease.
 func (f Family) Members(ctx context.Context) ([]Holder, error) {
 	c, err := shared.take(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("find the members of a family: %w", err)
 	}
-	return c.describe(f.find(c, f.leaseMayBeHeld())), nil
+	found := f.find(c, f.leaseMayBeHeld())
+	if len(found) == 0 && f.leaseHeld() {
+		return nil, f.stranger(c)
+	}
+	return c.describe(found), nil
 }
 
-// describe completes candidates for the caller, without those that died since.
+// describe returns the candidates that are still alive, with all fields set.
 func (c *census) describe(candidates []candidate) []Holder {
 	said := make(map[int]Holder, len(c.holders))
 	for _, h := range c.holders {
@@ -55,8 +58,8 @@ func (c *census) describe(candidates []candidate) []Holder {
 	return members
 }
 
-// leaseMayBeHeld says whether to look for holders of the lease. A lease file that
-// is gone or replaced tells nothing, but the lease may well be held.
+// leaseMayBeHeld reports whether to look for holders of the lease. If the lease file is gone or replaced, the
+// lease may still be held.
 func (f Family) leaseMayBeHeld() bool {
 	if f.LeasePath == "" || f.Lease == (FileID{}) {
 		return false
@@ -65,8 +68,8 @@ func (f Family) leaseMayBeHeld() bool {
 	return held || err != nil
 }
 
-// find looks for members in a census, parents before their children. It costs
-// little where nobody has the token and nobody holds the lease.
+// find returns the members in a census, parents before their children. It is cheap if no process has the token and
+// none holds the lease.
 func (f Family) find(c *census, leaseHeld bool) []candidate {
 	var found []candidate
 	if f.Main != nil && f.Main.alive() {
@@ -100,8 +103,8 @@ func (f Family) find(c *census, leaseHeld bool) []candidate {
 	return withDescendants(found, c.all(), ourselves())
 }
 
-// withDescendants adds all that descends from roots, and takes out what is found
-// twice and ourselves: what descends from us are other workers too.
+// withDescendants adds all descendants of roots. It removes duplicates, and this process and its ancestors: the
+// descendants of this process include other workers.
 func withDescendants(roots []candidate, stats map[int]taskStat, ourselves map[int]bool) []candidate {
 	children := make(map[int][]int)
 	for pid, s := range stats {
@@ -117,7 +120,7 @@ func withDescendants(roots []candidate, stats map[int]taskStat, ourselves map[in
 		known[member.pid] = true
 		family = append(family, member)
 		for _, pid := range children[member.pid] {
-			// Nobody is older than its parent, unless a number was reused meanwhile.
+			// A child is never older than its parent, unless the PID was reused meanwhile.
 			if stats[pid].StartTicks >= stats[member.pid].StartTicks {
 				queue = append(queue, candidate{pid: pid, why: byDescent, parent: member.pid})
 			}
@@ -126,15 +129,15 @@ func withDescendants(roots []candidate, stats map[int]taskStat, ourselves map[in
 	return family
 }
 
-// ourselves returns this process and its ancestors. A master that was started from
-// a worker's shell carries that worker's token, and must not kill itself.
+// ourselves returns this process and its ancestors. A master that was started from a worker's shell carries that
+// worker's token and must not kill itself.
 func ourselves() map[int]bool {
 	found := map[int]bool{1: true, os.Getpid(): true}
 	for pid := os.Getppid(); pid > 0 && !found[pid]; {
 		found[pid] = true
 		s, err := readStat(pid)
 		if err != nil {
-			break // hidden from us (hidepid=), and then also out of our reach
+			break // hidden from this process (hidepid=), which then cannot signal it either
 		}
 		pid = s.PPID
 	}

@@ -13,13 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Every way out of the family that is known, and Kill must find them all.
+// Kill must find a process on each known way out of the family.
 func TestKillLeavesNobody(t *testing.T) {
 	tests := []struct {
 		name      string
 		behaviour string
 		args      []string
-		living    int // how many say that they are ready
+		living    int // number of processes that print "ready"
 	}{
 		{"plain", "sleep", nil, 1},
 		{"ignores TERM", "ignore-term", nil, 1},
@@ -54,9 +54,9 @@ func TestKillLeavesNobody(t *testing.T) {
 			}
 			if tt.behaviour == "leave" {
 				waitDone(t, w.Process)
-				w.Exit() // its child has no parent of the family any more
+				w.Exit() // its child no longer has a parent in the family
 			}
-			if err := all[0].Signal(unix.SIGSTOP); err != nil { // what is stopped dies as well
+			if err := all[0].Signal(unix.SIGSTOP); err != nil { // a stopped process must die as well
 				t.Fatal(err)
 			}
 			ctx, cancel := testDeadline()
@@ -86,7 +86,7 @@ func TestKillLeavesNobody(t *testing.T) {
 					t.Errorf("Exit() = %+v, want %+v: the sweep must leave it to the handle", got, want)
 				}
 			}
-			// Nobody has the output open any more: nobody was overlooked.
+			// No process has the output open any more, so none was overlooked.
 			if err := w.pipe.SetReadDeadline(time.Now().Add(patience)); err != nil {
 				t.Fatal(err)
 			}
@@ -97,8 +97,7 @@ func TestKillLeavesNobody(t *testing.T) {
 	}
 }
 
-// Processes that fork and exit at once outrun a kill that comes at a pass's end.
-// The leader's group is asked by SignalGroup, and is not asked twice.
+// SignalGroup signals the leader's group, so Terminate must not signal it again.
 func TestTerminateAsksThoseOutsideOfTheGroup(t *testing.T) {
 	w := startWorker(t, "spawn", "double-fork", "count-term")
 	ready := map[int]*Process{}
@@ -127,6 +126,7 @@ func TestTerminateAsksThoseOutsideOfTheGroup(t *testing.T) {
 	}
 }
 
+// Processes that fork and exit at once outrun a kill at the end of a pass.
 func TestKillCatchesForkChain(t *testing.T) {
 	w := startWorker(t, "chain")
 	w.expect(t, "ready")
@@ -144,19 +144,46 @@ func TestKillCatchesForkChain(t *testing.T) {
 	}
 }
 
+// On a busy machine a killed process may take longer to die than one pass waits for it.
+func TestProcessThatDiesAfterThePassThatKilledItIsLetGo(t *testing.T) {
+	w := startWorker(t, "sleep")
+	w.expect(t, "ready")
+	s := &sweep{family: Family{Token: w.family.Token}, prey: make(map[int]*prey)}
+	defer s.close()
+	if !s.hold(candidate{pid: w.PID(), why: byToken}, Holder{PID: w.PID()}) {
+		t.Fatal("the worker was not opened")
+	}
+	if err := w.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitDone(t, w.Process)
+	ctx, cancel := testDeadline()
+	defer cancel()
+	if found, err := s.pass(ctx, false); found != 0 || err != nil {
+		t.Errorf("a pass that sees nobody found %d, %v", found, err)
+	}
+	if n := s.running(); n != 0 {
+		t.Errorf("%d processes are taken for alive, want none", n)
+	}
+}
+
 func TestKillOfNobodyIsAtOnce(t *testing.T) {
 	w := startWorker(t, "exit", "0")
 	waitDone(t, w.Process)
 	w.Exit()
 	ctx, cancel := testDeadline()
 	defer cancel()
-	start := time.Now()
-	left, err := w.family.Kill(ctx)
-	if err != nil || len(left) > 0 {
-		t.Errorf("Kill: left %+v, %v", left, err)
-	}
-	if took := time.Since(start); took >= quietPeriod {
-		t.Errorf("took %v: it watched for latecomers", took)
+	// A busy machine may delay some calls, but a call that watches for latecomers is never fast.
+	for atOnce := false; !atOnce; {
+		start := time.Now()
+		left, err := w.family.Kill(ctx)
+		if err != nil || len(left) > 0 {
+			t.Fatalf("Kill: left %+v, %v", left, err)
+		}
+		atOnce = time.Since(start) < quietPeriod
+		if ctx.Err() != nil {
+			t.Fatal("each call watched for latecomers")
+		}
 	}
 }
 
@@ -183,7 +210,7 @@ func TestKillReportsWhoCannotBeFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.family.Lease = lease.ID() // held by us, who are no member
+	w.family.Lease = lease.ID() // held by this process, which is not a member
 	ctx, cancel := testDeadline()
 	defer cancel()
 	left, err := w.family.Kill(ctx)
@@ -229,13 +256,13 @@ func TestKillEndsWithContext(t *testing.T) {
 	}
 }
 
-// A stranger on the leader's number, and one with a relative's number as parent.
+// A foreign process has the leader's PID, and another one has a member's PID as its parent.
 func TestDescentIsProvenNotCounted(t *testing.T) {
 	stats := map[int]taskStat{
 		10: {PID: 10, PPID: 1, StartTicks: 100},
 		11: {PID: 11, PPID: 10, StartTicks: 100},
 		12: {PID: 12, PPID: 11, StartTicks: 120},
-		13: {PID: 13, PPID: 10, StartTicks: 90}, // older than its parent: the number was another's
+		13: {PID: 13, PPID: 10, StartTicks: 90}, // older than its parent: the parent's PID was another process's
 		20: {PID: 20, PPID: 10, StartTicks: 130},
 		21: {PID: 21, PPID: 20, StartTicks: 140},
 	}

@@ -15,8 +15,7 @@ func FuzzParseDiagnosis(f *testing.F) {
 	f.Add(diagnosis(40001, 7, 8))
 	f.Fuzz(func(t *testing.T, datagram []byte) {
 		found, done, err := parseDiagnosis(datagram, unix.AF_INET, 40001)
-		// The standard library wants the last message padded, and reads past the end
-		// of a dump.
+		// The standard library requires padding of the last message, and reads past the end of a dump.
 		padded := append(slices.Clip(datagram), 0, 0, 0)[:(len(datagram)+3)&^3]
 		messages, parseErr := syscall.ParseNetlinkMessage(padded)
 		want, wantDone, whole := rows(messages)
@@ -41,9 +40,9 @@ func FuzzParseDiagnosis(f *testing.F) {
 	})
 }
 
-// rows are the listeners on port 40001 up to the end of the dump, and of how many
-// bytes the messages are: -1 where one of them is none of a list.
-func rows(messages []syscall.NetlinkMessage) (found []listener, done bool, size int) {
+// rows returns the listeners on port 40001 up to the end of the dump, and the size of the messages in bytes, or -1
+// if one of them is not part of a list.
+func rows(messages []syscall.NetlinkMessage) (found []socket, done bool, size int) {
 	for _, m := range messages {
 		size += (int(m.Header.Len) + 3) &^ 3
 	}
@@ -55,7 +54,7 @@ func rows(messages []syscall.NetlinkMessage) (found []listener, done bool, size 
 		case m.Header.Type == unix.NLMSG_ERROR, m.Header.Type == sockDiagByFamily && len(m.Data) < diagAnswerSize:
 			return nil, false, -1
 		case m.Header.Type == sockDiagByFamily && m.Data[1] == tcpListen && int(m.Data[4])<<8|int(m.Data[5]) == 40001:
-			found = append(found, listener{
+			found = append(found, socket{
 				port: 40001,
 				uid:  binary.NativeEndian.Uint32(m.Data[64:]), inode: uint64(binary.NativeEndian.Uint32(m.Data[68:])),
 			})
@@ -75,11 +74,11 @@ func FuzzAppendNumbers(f *testing.F) {
 			binary.NativeEndian.PutUint64(records[at:], 1)
 			length := int(binary.NativeEndian.Uint16(records[at+16:]))
 			if length <= 19 {
-				records = records[:at] // where the two differ in what they still read
+				records = records[:at] // the two differ in what they read from here on
 			}
 			at += length
 		}
-		records = records[:min(at, len(records))] // it ends in a panic where less than the head of a record is left
+		records = records[:min(at, len(records))] // the library panics if less than the head of a record is left
 		_, _, names := unix.ParseDirent(records, -1, nil)
 		var want []int
 		for _, name := range names {

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// What other processes can write into, by their names, titles and environments, is
-// compared with a plain reading of the same text.
+// Other processes control these texts by their names, titles and environments. The tests compare the parsers with
+// a plain parser of the same text.
 
 func FuzzParseStat(f *testing.F) {
 	f.Add([]byte(strings.Replace(statLine, "%s", "worker", 1)))
@@ -31,7 +31,7 @@ func FuzzParseStat(f *testing.F) {
 		if s.ended() && s.stopped() {
 			t.Errorf("state %c is both ended and stopped", s.State)
 		}
-		// What follows the last parenthesis is all that counts.
+		// Only the text after the last parenthesis counts.
 		name := bytes.LastIndexByte(line, ')')
 		again, err := parseStat([]byte(strconv.Itoa(s.PID) + " (x" + string(line[name:])))
 		if err != nil || again != s {
@@ -104,7 +104,7 @@ func FuzzParseHolder(f *testing.F) {
 
 var safeValue = regexp.MustCompile(`^[!-~]{1,256}$`)
 
-// plainEnv is what getenv would give, where that is safe.
+// plainEnv returns the result of getenv if that is safe.
 func plainEnv(environ []byte, name string) (string, bool) {
 	for entry := range strings.SplitSeq(string(environ), "\x00") {
 		if value, found := strings.CutPrefix(entry, name+"="); found {
@@ -123,7 +123,8 @@ func FuzzParseSocketRow(f *testing.F) {
 		row, ok := parseSocketRow(line)
 		if parts := rowShape.FindSubmatch(line); parts != nil {
 			want := socketRow{listens: string(parts[2]) == "0A"}
-			n, err := fmt.Sscanf(fmt.Sprintf("%s %s %s", parts[1], parts[3], parts[4]), "%x %d %d", &want.port, &want.uid, &want.inode)
+			n, err := fmt.Sscanf(fmt.Sprintf("%s %s %s", parts[1], parts[3], parts[4]), "%x %d %d",
+				&want.port, &want.uid, &want.inode)
 			if ok != (err == nil && n == 3) || ok && row != want {
 				t.Errorf("%+v, %v, want %+v, %v", row, ok, want, err)
 			}
@@ -134,7 +135,7 @@ func FuzzParseSocketRow(f *testing.F) {
 		if row.port < 0 || row.port > 65535 {
 			t.Errorf("%+v", row)
 		}
-		// As the kernel would have printed it.
+		// Format it as the kernel would have printed it.
 		fields := strings.Fields(socketLine)
 		fields[1] = "0100007F:" + strings.ToUpper(strconv.FormatInt(int64(row.port), 16))
 		fields[3] = "01"
@@ -148,9 +149,9 @@ func FuzzParseSocketRow(f *testing.F) {
 	})
 }
 
-// rowShape is how the kernel prints a row, in groups the port, the state, the uid and
-// the inode.
-var rowShape = regexp.MustCompile(`^ *\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F:]+ ([0-9A-F]{2}) [0-9A-F:]+ [0-9A-F:]+ [0-9A-F]+ +(\d{1,9}) +\d+ (\d{1,18})( |\n|$)`)
+// rowShape matches a row as the kernel prints it; its groups are the port, the state, the UID and the inode.
+var rowShape = regexp.MustCompile(`^ *\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F:]+ ([0-9A-F]{2}) ` +
+	`[0-9A-F:]+ [0-9A-F:]+ [0-9A-F]+ +(\d{1,9}) +\d+ (\d{1,18})( |\n|$)`)
 
 func FuzzLocked(f *testing.F) {
 	f.Add([]byte("pos:\t0\nflags:\t02100002\nlock:\t1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF\n"))
@@ -173,7 +174,7 @@ func FuzzLocked(f *testing.F) {
 
 var flockRow = regexp.MustCompile(`^lock: \S+ FLOCK \S+ WRITE( |$)`)
 
-// plain has one blank between words.
+// plain returns line with single blanks between the words.
 func plain(line string) string { return strings.Join(strings.Fields(line), " ") }
 
 func FuzzCgroupFolder(f *testing.F) {
@@ -189,7 +190,7 @@ func FuzzCgroupFolder(f *testing.F) {
 		if dir == "" || dir != path.Clean(dir) {
 			t.Errorf("folder %q", dir)
 		}
-		// It is where the mount of a cgroup2 shows the cgroup that is named last.
+		// The folder is that in which a cgroup2 mount shows the cgroup named last.
 		cgroup := ""
 		for line := range strings.SplitSeq(string(cgroups), "\n") {
 			if name, found := strings.CutPrefix(line, "0::"); found {

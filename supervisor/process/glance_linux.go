@@ -9,19 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel reads a process's environment under a lock on that process's memory. Who
-// changes the layout of the memory has the lock, and keeps it while he waits for a disk
-// or for processor time: for seconds on a loaded machine (seen), for ever beside a file
-// server that is gone. A pass over all processes must not wait for one of them, whoever's
-// it is: ps(1) is known to hang so.
+// The kernel reads a process's environment under a lock on that process's memory. A thread that changes the memory
+// layout takes this lock and keeps it while it waits for a disk or for processor time: for seconds on a loaded
+// machine (observed), or forever on a file server that is gone. A pass over all processes must not wait for any
+// single process; ps(1) is known to hang in this way.
 const (
 	stallPatience = 200 * time.Millisecond // for one process's environment
-	// stallPatienceAfter is that for others in the same pass, once one has stalled.
+	// stallPatienceAfter is the patience for the other processes of a pass in which one has stalled.
 	stallPatienceAfter = 20 * time.Millisecond
 )
 
-// stalled are the processes whose environment a goroutine is still waiting for. As long
-// as it does, they count as those that cannot be looked into: their leases still tell.
+// stalled holds the processes whose environment a goroutine is still waiting for. Until that ends, they count as
+// processes whose environment cannot be read; their leases are still evidence.
 var stalled struct {
 	sync.Mutex
 	pids map[int]bool
@@ -46,11 +45,10 @@ func setStalled(pid int, is bool) {
 	stalled.pids[pid] = true
 }
 
-// listing calls visit with processes in rising order, some at a time, until it returns
-// false.
+// listing calls visit with processes in rising order, several at a time, until visit returns false.
 type listing func(visit func(pids []int) bool) error
 
-// look looks at all that are listed, and goes past those that stall.
+// look reads all processes in list and skips those that stall.
 func (r *reader) look(list listing) error {
 	patience := stallPatience
 	for after := 0; ; patience = stallPatienceAfter {
@@ -62,15 +60,14 @@ func (r *reader) look(list listing) error {
 	}
 }
 
-// glances are those at one process after the other, by a goroutine that can be left
-// behind.
+// glances reads one process after the other, in a goroutine that can be abandoned.
 type glances struct {
 	mu     sync.Mutex
-	reader *reader // with mu, as long as nobody has left
-	after  int     // those up to this one were looked at before
-	at     int     // that is being read, 0: none
+	reader *reader // guarded by mu until the goroutine is abandoned
+	after  int     // processes up to this PID are already done
+	at     int     // the PID being read; 0 means none
 	reads  int
-	thread int // that reads
+	thread int // the thread that reads
 	left   bool
 	err    error // of the list, once done is closed
 	done   chan struct{}
@@ -80,7 +77,7 @@ func (g *glances) run(list listing) {
 	buf := getBuffer()
 	defer putBuffer(buf)
 	self := os.Getpid()
-	runtime.LockOSThread() // so that its state is that of the reading
+	runtime.LockOSThread() // so that the state of this thread is that of the read
 	defer runtime.UnlockOSThread()
 	g.mu.Lock()
 	g.thread = unix.Gettid()
@@ -101,7 +98,7 @@ func (g *glances) run(list listing) {
 	}
 }
 
-// glance looks at one; false where it was left behind meanwhile.
+// glance reads one process. It returns false if the goroutine was abandoned meanwhile.
 func (g *glances) glance(pid int, buf *[]byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -124,7 +121,7 @@ func (g *glances) glance(pid int, buf *[]byte) bool {
 	return true
 }
 
-// wait returns 0 when all were looked at, and else the one that stalls.
+// wait returns 0 if all processes were read, and otherwise the PID of the one that stalls.
 func (g *glances) wait(patience time.Duration) (stalls int) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -150,13 +147,14 @@ func (g *glances) wait(patience time.Duration) (stalls int) {
 	}
 }
 
-// runnable tells that a thread of ours does not wait for anything but processor time: what it reads is not to blame.
+// runnable reports whether a thread of this process waits for nothing but processor time. If so, the process that
+// it reads is not the cause of the delay.
 func runnable(thread int) bool {
 	stat, err := readStat(thread)
 	return err == nil && stat.State == 'R'
 }
 
-// visit looks at some processes, in rising order.
+// visit reads some processes, given in rising order.
 func (r *reader) visit(pids []int) {
-	_ = r.look(func(visit func([]int) bool) error { visit(pids); return nil }) // no error but the list's own
+	_ = r.look(func(visit func([]int) bool) error { visit(pids); return nil }) // only the listing itself could fail
 }

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A process whose memory is locked keeps nobody from finding the others, and is found
-// once it can be read again.
+// A process whose memory is locked does not keep a pass from finding the others, and is found once it can be read
+// again.
 func TestPassGoesPastAProcessThatCannotBeRead(t *testing.T) {
 	before, locked, after := startWorker(t, "sleep"), startWorker(t, "sleep"), startWorker(t, "sleep")
 	for _, w := range []*worker{before, locked, after} {
@@ -43,7 +43,7 @@ func TestPassGoesPastAProcessThatCannotBeRead(t *testing.T) {
 		t.Errorf("users %v, want %v: it is there, whatever it is", r.users, pids)
 	}
 
-	// As long as it is locked nobody waits for it again.
+	// While it is locked, no pass waits for it again.
 	r.holders, r.users = nil, nil
 	r.visit(pids)
 	if len(reads) != 1 || len(r.holders) != 2 {
@@ -68,7 +68,7 @@ func TestPassGoesPastAProcessThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// What only takes processor time, or waits for it, is waited for: beside busy processes every read is slow.
+// A process that only takes or waits for processor time is waited for: next to busy processes every read is slow.
 func TestPassWaitsForWhatIsOnlySlow(t *testing.T) {
 	w := startWorker(t, "sleep")
 	w.expect(t, "ready")

@@ -21,9 +21,8 @@ func (p *Process) Handle() (*os.File, error) {
 	return os.NewFile(uintptr(dup), "pidfd"), nil
 }
 
-// ExitOf tells how the process ended that a kept handle is of. It is false while
-// the process lives, before its parent has reaped it, and where the kernel does
-// not tell (before Linux 6.15).
+// ExitOf returns how the process behind a kept handle ended. It returns false while the process lives, before its
+// parent has reaped it, and if the kernel does not report it (before Linux 6.15).
 func ExitOf(handle *os.File) (Exit, bool) {
 	conn, err := handle.SyscallConn()
 	if err != nil {

@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// TestHandleTellsTheExitAfterwards is what a master learns from a handle that was
-// kept while it was dead: the process was reaped by somebody else.
+// TestHandleTellsTheExitAfterwards checks that a master learns an exit from a handle that was kept while the
+// master was dead and another process reaped the child.
 func TestHandleTellsTheExitAfterwards(t *testing.T) {
 	p, err := Start(Spec{Path: "/bin/sh", Args: []string{"-c", "exit 7"}})
 	if err != nil {

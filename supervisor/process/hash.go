@@ -8,10 +8,12 @@ import (
 	"io"
 	"os"
 	"sync"
+
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
-// hashes remembers the hash of each version of a file, since all workers of a unit
-// run one binary. It is bounded by being dropped.
+// hashes caches the hash of each version of a file, because all workers of a unit run the same binary. It is
+// dropped as a whole when it reaches maxHashes.
 var hashes struct {
 	sync.Mutex
 	known map[fileVersion]func() (string, error)
@@ -19,18 +21,17 @@ var hashes struct {
 
 const maxHashes = 256
 
-// fileVersion changes whenever a file's content does.
+// fileVersion identifies a version of a file: it changes whenever the content does.
 type fileVersion struct {
 	device, inode    uint64
 	size             int64
 	modified, status int64 // nanoseconds of mtime and ctime
 }
 
-// HashExecutable returns the SHA-256 of a regular file in hex. It is read once
-// for each version, however many ask at the same time: the version is told by
-// device, inode, size and times of change.
+// HashExecutable returns the SHA-256 of a regular file in hex. It reads each version of a file once, even for
+// concurrent callers. A version is identified by device, inode, size and the times of change.
 func HashExecutable(path string) (string, error) {
-	file, err := openRegular(path)
+	file, err := safefile.OpenInput(path)
 	if err != nil {
 		return "", fmt.Errorf("hash executable: %w", err)
 	}

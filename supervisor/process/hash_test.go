@@ -12,7 +12,7 @@ func TestHashExecutable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "program")
 	write := func(content string) {
 		t.Helper()
-		// A new file in the old one's place, as an upgrade makes it.
+		// A new file replaces the old one, as in an upgrade.
 		if err := os.WriteFile(path+".new", []byte(content), 0o755); err != nil {
 			t.Fatal(err)
 		}

@@ -12,8 +12,8 @@ import (
 
 var bootID atomic.Pointer[string]
 
-// BootID returns the kernel's identifier of this boot, a UUID (random(4)). It is
-// hidden by ProcSubset=pid of systemd, which is an error.
+// BootID returns the kernel's identifier of this boot, a UUID (random(4)). It returns an error if the identifier
+// cannot be read, for instance because systemd's ProcSubset=pid hides it.
 func BootID() (string, error) {
 	if id := bootID.Load(); id != nil {
 		return *id, nil
@@ -32,8 +32,8 @@ func BootID() (string, error) {
 
 var namespace atomic.Uint64
 
-// pidNamespace returns the inode of this process's PID namespace, which it never
-// leaves, 0 where the kernel does not tell.
+// pidNamespace returns the inode of this process's PID namespace, or 0 if the kernel does not report it. A process
+// never changes its own PID namespace.
 func pidNamespace() uint64 {
 	if inode := namespace.Load(); inode != 0 {
 		return inode
@@ -49,8 +49,7 @@ func pidNamespace() uint64 {
 // identify collects the evidence about the process behind an open pidfd.
 func identify(fd, pid int) (Identity, error) {
 	id := Identity{PID: pid, PIDNamespace: pidNamespace(), Proof: ProofStartTimeToken}
-	// Without a boot id nothing can be proven later, and Open will say so; the
-	// process runs and can be watched all the same.
+	// Without a boot ID Open cannot prove the identity later and reports that, but the process can still be watched.
 	id.BootID, _ = BootID()
 	inode, ok, err := pidfdInode(fd)
 	if err != nil {
@@ -70,14 +69,12 @@ func identify(fd, pid int) (Identity, error) {
 	return id, nil
 }
 
-// Open opens the process that id names and proves that it is the one: the pidfd
-// first, then the evidence, so that nothing else can take its place afterwards.
-// With ProofPidfdInode the pidfd's inode is proof; with ProofStartTimeToken the
-// start time and token in its environment are.
+// Open opens the process that id names and proves that it is that process. It opens the pidfd first and checks the
+// evidence afterwards, so that no other process can take its place. The proof is the pidfd's inode for
+// ProofPidfdInode, and the start time together with the token in the environment for ProofStartTimeToken.
 //
-// A zombie that is proven opens; its Done is closed and its Exit may be known.
-// ErrGone means that the instance is certainly dead, ErrUnverifiable that it
-// cannot be told, and why.
+// A proven zombie can be opened: its Done is closed and its Exit may be known. Open returns ErrGone if the
+// instance is certainly dead. It returns ErrUnverifiable, with the reason, if it cannot decide.
 func Open(id Identity, token string) (*Process, error) {
 	p, err := open(id, token)
 	if err != nil {
@@ -148,8 +145,8 @@ func proveByToken(fd int, id Identity, token string) error {
 	case pidfdEvents(fd)&unix.POLLIN == 0:
 		return verifyToken(fd, id.PID, token)
 	case stat.PPID == os.Getpid():
-		// A zombie has no environment. But only we can have reaped a child of ours and
-		// freed its number, and whoever does that has stopped asking for it.
+		// A zombie has no environment. But only this process can reap its child and so free the PID, and after that it
+		// no longer opens the child.
 		return nil
 	}
 	return fmt.Errorf("%w: it is a zombie", ErrGone)
@@ -187,9 +184,8 @@ func verifyToken(fd, pid int, token string) error {
 	return ErrUnverifiable
 }
 
-// OpenPID opens whatever process has the number now, for one that Scan has found:
-// call Verify before believing that it is still the one. ErrGone means that no
-// process has the number.
+// OpenPID opens the process that has the PID now, for a PID found by Scan. Call Verify to check that it is still
+// the same process. OpenPID returns ErrGone if no process has the PID.
 func OpenPID(pid int) (*Process, error) {
 	p, err := openPID(pid, learn)
 	if err != nil {
@@ -214,7 +210,7 @@ func openPID(pid int, then afterwards) (*Process, error) {
 	return watch(fd, id, then)
 }
 
-// Identify tells which process has the number now. ErrGone: none.
+// Identify returns the identity of the process that has the PID now, or ErrGone if there is none.
 func Identify(pid int) (Identity, error) {
 	id, err := identifyPID(pid)
 	if err != nil {
@@ -235,9 +231,9 @@ func identifyPID(pid int) (Identity, error) {
 	return identify(fd, pid)
 }
 
-// Verify checks that the process's environment names token. ErrGone means that it
-// is certainly another instance, or dead and reaped; ErrUnverifiable that its
-// environment tells nothing: it was cleared, overwritten, or cannot be read.
+// Verify checks that the environment of the process contains token. It returns ErrGone if the process is certainly
+// another instance, or is dead and reaped. It returns ErrUnverifiable if the environment is no evidence: it was
+// cleared or overwritten, or cannot be read.
 func (p *Process) Verify(token string) error {
 	err := p.control(func(fd int) error { return verifyToken(fd, p.id.PID, token) })
 	if err != nil {

@@ -27,8 +27,7 @@ func hasPidfs(t testing.TB) bool {
 	return ok
 }
 
-// eachProof runs a test with the inode of the pidfd as proof, and as on a kernel
-// without it.
+// eachProof runs a test with the pidfd's inode as proof, and as on a kernel without it.
 func eachProof(t *testing.T, test func(t *testing.T, proof Proof)) {
 	t.Run(ProofPidfdInode.String(), func(t *testing.T) {
 		if !hasPidfs(t) {
@@ -76,7 +75,7 @@ func TestOpenRefuses(t *testing.T) {
 		name   string
 		change func(id *Identity)
 		token  string
-		want   map[Proof]error // nil where it must open
+		want   map[Proof]error // nil if it must open
 	}{
 		{
 			"other boot", func(id *Identity) { id.BootID = "4f7b9f4e-7f2c-4a55-9d6e-0c1d2e3f4a5b" }, "",
@@ -145,7 +144,7 @@ func TestOpenWhatBecameUnclear(t *testing.T) {
 	tests := []struct {
 		behaviour string
 		args      []string
-		byToken   error // where the start time and the token are the proof
+		byToken   error // if the start time and the token are the proof
 	}{
 		{"re-exec", nil, nil},
 		{"dead-leader", nil, nil},
@@ -191,17 +190,16 @@ func TestOpenDead(t *testing.T) {
 	})
 }
 
-// After an upgrade in place the workers are still children of ours, and some may
-// have died meanwhile.
+// After an upgrade in place the workers are still children of this process, and some may have died meanwhile.
 func TestOpenOwnZombie(t *testing.T) {
 	eachProof(t, func(t *testing.T, _ Proof) {
 		w := startWorker(t, "exit-on-usr1", "5")
 		w.expect(t, "ready")
 		id := w.Identity()
-		if err := w.Process.Close(); err != nil { // forgotten, as by exec
+		if err := w.Process.Close(); err != nil { // the handle is lost, as by exec
 			t.Fatal(err)
 		}
-		if err := unix.Kill(id.PID, unix.SIGUSR1); err != nil { // a child of ours that nobody reaps
+		if err := unix.Kill(id.PID, unix.SIGUSR1); err != nil { // a child that no handle reaps
 			t.Fatal(err)
 		}
 		waitState(t, id.PID, unix.WEXITED)
@@ -243,15 +241,15 @@ func TestOpenThreadIsGone(t *testing.T) {
 	}
 }
 
-// A real reuse: the kernel is told which PID to give next.
+// The PID is really reused: the test sets the next PID of the kernel.
 func TestReusedPIDIsNeverSignalled(t *testing.T) {
 	const lastPID = "/proc/sys/kernel/ns_last_pid"
 	eachProof(t, func(t *testing.T, _ Proof) {
 		old := startWorker(t, "exit", "0")
 		waitDone(t, old.Process)
-		old.Exit() // it is reaped: the number is free
+		old.Exit() // it is reaped: the PID is free
 		var decoy *worker
-		for range 50 { // somebody else may be given the number first
+		for range 50 { // another process may get the PID first
 			if err := os.WriteFile(lastPID, fmt.Appendf(nil, "%d", old.PID()-1), 0); err != nil {
 				t.Skip(err)
 			}
@@ -282,14 +280,14 @@ func TestReusedPIDIsNeverSignalled(t *testing.T) {
 		}
 		ctx, cancel := testDeadline()
 		defer cancel()
-		family := old.family // with the leader's number and an old handle
+		family := old.family // with the leader's PID and an old handle
 		if left, err := family.Kill(ctx); err != nil || len(left) > 0 {
 			t.Errorf("Kill of the old family: %v, %v", left, err)
 		}
 		if members, err := family.Members(ctx); err != nil || len(members) > 0 {
 			t.Errorf("Members of the old family: %v, %v", members, err)
 		}
-		// One signal that it is meant to get, and it must be the only one.
+		// Send one signal that the decoy must receive; it must receive no other.
 		if err := decoy.Signal(unix.SIGUSR1); err != nil {
 			t.Fatal(err)
 		}
@@ -316,7 +314,7 @@ func TestProcOfAnotherNamespace(t *testing.T) {
 		}
 	}
 	needRoot(t)
-	// In a namespace of its own, with the /proc of ours: its numbers are ours.
+	// The child runs in a new PID namespace with the outer /proc, whose PIDs are those of the outer namespace.
 	cmd := exec.Command(program, childArgs("namespace")...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
 	out, err := cmd.Output()

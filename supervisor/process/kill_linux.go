@@ -14,21 +14,21 @@ import (
 )
 
 const (
-	quietPeriod = 100 * time.Millisecond // without a member seen, and the family is gone
-	quietPasses = 3                      // in that time
-	hidingTime  = 300 * time.Millisecond // for a holder of the lease to be found, before it is reported
-	dyingTime   = 50 * time.Millisecond  // for killed processes to be gone from /proc
-	chaseRounds = 16                     // of stopping what forks, before the kill
+	quietPeriod = 100 * time.Millisecond // the family is gone if no member is seen for this long
+	quietPasses = 3                      // passes in that time
+	hidingTime  = 300 * time.Millisecond // to find a holder of the lease, before ErrLeaseHeld is returned
+	dyingTime   = 50 * time.Millisecond  // for killed processes to disappear from /proc
+	chaseRounds = 16                     // rounds of stopping new members before the kill
 )
 
-// Kill kills every member, the instance itself included: each is opened, proven,
-// stopped so that it forks no more, and killed through its pidfd, in passes until
-// none is seen over 100 ms. Where the first pass sees none and nobody holds the
-// lease, it returns at once. This process and its ancestors are spared.
+// Kill kills every member, including the instance itself. It opens and proves each member, stops it so that it
+// cannot fork, and kills it through its pidfd. It makes passes until it has seen no member for 100 ms. If the
+// first pass sees no member and the lease is not held, Kill returns at once. It never kills this process and its
+// ancestors.
 //
-// ctx bounds it; whoever is found by then is killed nevertheless. It returns who is
-// left: processes that we may not signal, or that do not die (state D); err tells
-// why. ErrLeaseHeld means that somebody cannot be found: hold, and report.
+// When ctx ends, Kill still kills the members that it has found. It returns the members that are left: processes
+// that may not be signalled, or that do not die (state D); err is the reason. ErrLeaseHeld means that a holder of
+// the lease cannot be found: start no replacement, and report it.
 func (f Family) Kill(ctx context.Context) (left []Holder, err error) {
 	c, err := shared.take(ctx)
 	if err != nil {
@@ -45,9 +45,9 @@ func (f Family) Kill(ctx context.Context) (left []Holder, err error) {
 	return nil, nil
 }
 
-// Terminate asks the members to end, by SIGTERM and then SIGCONT, that are not in the
-// leader's process group, which SignalGroup reaches. Each is opened and proven before;
-// nobody is waited for, and this process and its ancestors are spared.
+// Terminate sends SIGTERM and then SIGCONT to the members outside of the leader's process group; SignalGroup
+// reaches those inside. It opens and proves each member first. It does not wait for them to end, and never signals
+// this process and its ancestors.
 func (f Family) Terminate(ctx context.Context) error {
 	c, err := shared.take(ctx)
 	if err != nil {
@@ -68,7 +68,7 @@ func (f Family) Terminate(ctx context.Context) error {
 	return nil
 }
 
-// leaseHeld says whether the lease is certainly held.
+// leaseHeld reports whether the lease is certainly held.
 func (f Family) leaseHeld() bool {
 	if f.LeasePath == "" || f.Lease == (FileID{}) {
 		return false
@@ -77,10 +77,10 @@ func (f Family) leaseHeld() bool {
 	return held && err == nil
 }
 
-// sweep is one Kill under way.
+// sweep is the state of one Kill or Terminate.
 type sweep struct {
 	family    Family
-	gentle    bool // nobody is stopped
+	gentle    bool // members are not stopped
 	ourselves map[int]bool
 	prey      map[int]*prey // opened and proven members, until they are dead
 }
@@ -88,7 +88,7 @@ type sweep struct {
 type prey struct {
 	*Process
 	holder  Holder
-	refused error // why it could not be signalled
+	refused error // why it could not be signalled; nil if it was
 }
 
 func (s *sweep) close() {
@@ -102,39 +102,47 @@ func (s *sweep) run(ctx context.Context) ([]Holder, error) {
 	var quiet quietness
 	seen := true // by Kill
 	for {
-		found := 0
-		if seen {
-			var err error
-			if found, err = s.chase(ctx); err != nil {
-				return s.left(), err
-			}
-			s.await()
+		found, err := s.pass(ctx, seen)
+		if err != nil {
+			return s.left(), err
 		}
-		// As long as the lease is held somebody is there, who is too fast for us: a chain
-		// of processes that fork and exit.
+		// While the lease is held, a member exists that is too fast to be found: a chain of processes that fork and
+		// exit.
 		held := s.family.leaseHeld()
 		wait, enough := quiet.note(found > 0 || s.running() > 0, held, time.Now())
 		if enough {
-			return s.verdict(held)
+			return s.verdict(ctx, held)
 		}
 		if err := pause(ctx, wait); err != nil {
 			return s.left(), err
 		}
-		var err error
 		if seen, err = s.look(ctx, held); err != nil {
 			return s.left(), err
 		}
 	}
 }
 
-// quietness counts the passes in a row that have seen nobody.
+// pass kills the members if any were seen, and drops the dead. It returns how many members were new.
+//
+// On a busy machine a process killed by an earlier pass may die only now, even if no member is seen any more.
+func (s *sweep) pass(ctx context.Context, seen bool) (found int, err error) {
+	if seen {
+		if found, err = s.chase(ctx); err != nil {
+			return found, err
+		}
+	}
+	s.await()
+	return found, nil
+}
+
+// quietness counts the consecutive passes that have seen no member.
 type quietness struct {
 	passes int
 	since  time.Time
 }
 
-// note takes a pass into account: enough says that it was the last, and wait how
-// long to pause before the next.
+// note records a pass. It returns how long to wait before the next one, or true for enough if this pass was the
+// last.
 func (q *quietness) note(busy, held bool, now time.Time) (wait time.Duration, enough bool) {
 	switch {
 	case busy:
@@ -150,21 +158,33 @@ func (q *quietness) note(busy, held bool, now time.Time) (wait time.Duration, en
 	return quietPeriod / (quietPasses - 1), q.passes >= quietPasses && now.Sub(q.since) >= quietPeriod
 }
 
-// verdict is what remains to be said when nobody more is seen.
-func (s *sweep) verdict(held bool) ([]Holder, error) {
+// verdict returns the result of a sweep that sees no more members.
+func (s *sweep) verdict(ctx context.Context, held bool) ([]Holder, error) {
 	left := s.left()
 	var errs []error
 	for _, p := range s.prey {
 		errs = append(errs, p.refused)
 	}
 	if len(left) == 0 && held {
-		errs = append(errs, ErrLeaseHeld)
+		errs = append(errs, s.holder(ctx))
 	}
 	return left, errors.Join(errs...)
 }
 
-// look makes a pass with all who are looking, as a hundred families may be, and
-// tells whether there is somebody to chase: who holds the lease is chased unseen.
+// holder returns why the lease is held.
+func (s *sweep) holder(ctx context.Context) error {
+	c, err := shared.take(ctx)
+	if err != nil {
+		return errors.Join(ErrLeaseHeld, err)
+	}
+	if err := s.family.stranger(c); err != nil {
+		return err
+	}
+	return ErrLeaseHeld
+}
+
+// look makes a pass shared with all concurrent callers (there may be a hundred families), and reports whether
+// there are members to chase. If the lease is held, a chase is needed even without a pass.
 func (s *sweep) look(ctx context.Context, held bool) (seen bool, err error) {
 	if held {
 		return true, nil
@@ -176,16 +196,16 @@ func (s *sweep) look(ctx context.Context, held bool) (seen bool, err error) {
 	return len(s.family.find(c, s.family.leaseMayBeHeld())) > 0, nil
 }
 
-// chase stops every member it sees, again until it sees no new one, then kills all.
-// Stopped first, none forks on, and none loses the parent that proves its descent.
-// It returns how many were new.
+// chase stops every member that it sees, repeats this until it sees no new one, and then kills all. A stopped
+// member cannot fork, and keeps alive the evidence of its children's descent. chase returns how many members were
+// new.
 func (s *sweep) chase(ctx context.Context) (found int, err error) {
 	s.killCgroup()
 	for range chaseRounds {
 		before := found
 		var c *census
 		c, err = takeCensus(ctx, func(h Holder) {
-			// At once: a chain of processes that fork and exit is gone at the pass's end.
+			// Do this at once: a chain of processes that fork and exit is gone at the end of the pass.
 			if h.Token == s.family.Token && s.hold(candidate{pid: h.PID, why: byToken}, h) {
 				found++
 			}
@@ -208,9 +228,8 @@ func (s *sweep) chase(ctx context.Context) (found int, err error) {
 	return found, err
 }
 
-// hold opens a member, proves that it is one and stops it, unless the sweep is a
-// gentle one. It reports whether it
-// is a new one.
+// hold opens a process, proves that it is a member and, unless the sweep is gentle, stops it. It reports whether
+// the member is new.
 func (s *sweep) hold(member candidate, h Holder) bool {
 	if s.ourselves[member.pid] {
 		return false
@@ -223,7 +242,7 @@ func (s *sweep) hold(member candidate, h Holder) bool {
 	if err != nil {
 		return false
 	}
-	// The watch does not reap: where it is a child of ours, its own handle does.
+	// This watch does not reap: if the process is a child of this one, its own handle reaps it.
 	process, err := watch(fd, Identity{PID: member.pid}, ignore)
 	if err != nil {
 		return false
@@ -243,8 +262,8 @@ func (s *sweep) hold(member candidate, h Holder) bool {
 	return true
 }
 
-// proven checks the evidence again while p holds the process open, so that what is
-// read about its number is about itself.
+// proven checks the evidence again while p holds the process open, so that the values read by its PID belong to
+// this process.
 func (s *sweep) proven(member candidate, p *prey) bool {
 	switch member.why {
 	case byMain:
@@ -258,8 +277,8 @@ func (s *sweep) proven(member candidate, p *prey) bool {
 	case byCgroup:
 		return slices.Contains(cgroupMembers(s.family.Cgroup), member.pid) && p.same()
 	case byDescent:
-		// The parent has been held open since before: its number was its own when the
-		// child named it.
+		// The parent has been held open since before the child's parent PID was read, so that PID is still the
+		// parent's.
 		parent := s.prey[member.parent]
 		stat, err := readStat(member.pid)
 		return parent != nil && err == nil && stat.PPID == member.parent && parent.same() && p.same()
@@ -276,22 +295,21 @@ func (s *sweep) signal(p *prey, sig syscall.Signal) {
 	}
 }
 
-// killCgroup kills the cgroup at one stroke, so that no fork escapes (Linux 5.14).
-// Before, its members are found and killed like the others.
+// killCgroup kills the whole cgroup in one operation, so that no fork escapes (Linux 5.14). On older kernels its
+// members are found and killed like the others.
 func (s *sweep) killCgroup() {
 	if s.family.Cgroup == "" || withheld.cgroupKill.Load() {
 		return
 	}
 	for _, pid := range cgroupMembers(s.family.Cgroup) {
 		if s.ourselves[pid] {
-			return // a wrong folder: it is not the instance's own
+			return // a wrong folder: it is not the cgroup of the instance
 		}
 	}
 	_ = crashpoint.Do(crashpoint.CgroupKill, func() error { return writeCgroup(s.family.Cgroup, "cgroup.kill", "1") })
 }
 
-// await waits a little for those that were killed to die, even after ctx has
-// ended, and lets go of the dead.
+// await waits up to dyingTime for the killed processes to die, even after ctx has ended, and drops the dead.
 func (s *sweep) await() {
 	patience := time.NewTimer(dyingTime)
 	defer patience.Stop()
@@ -311,7 +329,7 @@ func (s *sweep) await() {
 	}
 }
 
-// running counts those that were killed and are not dead yet.
+// running returns how many members were signalled and are not dead yet.
 func (s *sweep) running() (n int) {
 	for _, p := range s.prey {
 		if p.refused == nil {

@@ -15,19 +15,18 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// Lease is an open, locked file that an instance and its descendants inherit. The
-// flock belongs to the open file description, which they share: it is held until
-// the last of them has died or closed it, whatever became of their environment.
-// So that a lease tells of one instance only, each has an inode of its own.
+// Lease is an open, locked file that an instance and its descendants inherit. The flock belongs to the open file
+// description, which they share: it is held until the last of them has died or closed it, regardless of their
+// environment. Each lease has an inode of its own, so that it identifies one instance.
 type Lease struct {
 	id   FileID
 	mu   sync.Mutex
 	file *os.File // close-on-exec here; nil after Close
 }
 
-// CreateLease makes a new lease file and puts it in the place of an earlier one,
-// which stays locked for those who hold it. Others keep their hands off the path;
-// file systems without locks give an error.
+// CreateLease makes a new lease file and replaces an earlier one at path, which stays locked for its holders. No
+// other caller may use path at the same time. CreateLease returns an error if the file system does not support
+// locks.
 func CreateLease(path string) (*Lease, error) {
 	l, err := createLease(path)
 	if err != nil {
@@ -37,8 +36,8 @@ func CreateLease(path string) (*Lease, error) {
 }
 
 func createLease(path string) (_ *Lease, err error) {
-	// A fixed name, so that crashes leave one such file at most. Its inode goes first:
-	// somebody may have inherited it.
+	// The name is fixed, so that crashes leave at most one such file. Such a file is
+	// removed first, not opened: another process may have inherited its open file description.
 	name := path + ".new"
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -53,7 +52,9 @@ func createLease(path string) (_ *Lease, err error) {
 			_ = os.Remove(name)
 		}
 	}()
-	if _, err := retry(func() (int, error) { return 0, unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+	if _, err := retry(func() (int, error) {
+		return 0, unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
 	id, err := fileID(int(file.Fd()))
@@ -66,7 +67,7 @@ func createLease(path string) (_ *Lease, err error) {
 	return &Lease{id: id, file: file}, nil
 }
 
-// ID returns what a record keeps to ask for this lease and no other.
+// ID returns the lease's identity for a record, by which LeaseHeld can later ask for exactly this lease.
 func (l *Lease) ID() FileID { return l.id }
 
 // Close closes this process's descriptor. The lock stays with the instance.
@@ -90,8 +91,8 @@ func (l *Lease) descriptor() (uintptr, error) {
 	return l.file.Fd(), nil
 }
 
-// LeaseHeld reports whether anybody holds the lease that the file at path was
-// locked for. ErrLeaseUnknown means that the file is gone or another's.
+// LeaseHeld reports whether any process holds the lease id that was created at path. It returns ErrLeaseUnknown if
+// the file is gone or replaced.
 func LeaseHeld(path string, id FileID) (bool, error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
@@ -107,7 +108,7 @@ func LeaseHeld(path string, id FileID) (bool, error) {
 	case found != id:
 		return false, fmt.Errorf("%w: %s is file %s now, not %s", ErrLeaseUnknown, path, found, id)
 	}
-	// A shared lock, so that two who ask at once do not see each other.
+	// The lock is shared, so that two concurrent calls do not take each other for a holder.
 	_, err = retry(func() (int, error) { return 0, unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) })
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
@@ -118,8 +119,8 @@ func LeaseHeld(path string, id FileID) (bool, error) {
 	return false, nil
 }
 
-// HoldsLease reports whether a process holds the lease that the file at path was
-// locked for; it does not where its descriptors may not be read.
+// HoldsLease reports whether a process holds the lease id that was created at path. It returns false if the
+// process's descriptors cannot be read.
 func HoldsLease(pid int, path string, id FileID) bool {
 	buf := getBuffer()
 	defer putBuffer(buf)
@@ -134,12 +135,12 @@ func fileID(fd int) (FileID, error) {
 	return FileID{Device: uint64(st.Dev), Inode: st.Ino}, nil
 }
 
-// holdsLease says whether a process has the lease's locked description open. To
-// have the file open is not enough: whoever reads it, a backup say, is a stranger.
+// holdsLease reports whether a process has the lease's locked open file description. Having the file open is not
+// enough: a process that only reads it, such as a backup, is not a member.
 //
-// Nor is the inode enough: its number is free again once the last holder is dead and
-// the file replaced, and then the lease of the next worker to be started gets it
-// (tried: ext4 gives the lowest). So the file must also have been at the same path.
+// The inode is not enough either. Its number becomes free once the last holder is dead and the file replaced, and
+// the lease of the next worker may get it (tried: ext4 assigns the lowest). So the file must also have been at the
+// same path.
 func holdsLease(pid int, lease FileID, path string, buf *[]byte) bool {
 	folder, open, err := descriptors(pid, buf)
 	if err != nil {
@@ -148,7 +149,7 @@ func holdsLease(pid int, lease FileID, path string, buf *[]byte) bool {
 	for _, n := range open {
 		var st unix.Statx_t
 		name := strconv.Itoa(n)
-		// DONT_SYNC: a hung network file system must not hang us.
+		// DONT_SYNC: a hung network file system must not block this process.
 		if unix.Statx(unix.AT_FDCWD, folder+"/fd/"+name, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st) != nil {
 			continue
 		}
@@ -158,7 +159,7 @@ func holdsLease(pid int, lease FileID, path string, buf *[]byte) bool {
 		if !wasAt(folder+"/fd/"+name, path) {
 			continue
 		}
-		// Locks of the description are listed since Linux 4.1 (proc_pid_fdinfo(5)).
+		// fdinfo lists the locks of the description since Linux 4.1 (proc_pid_fdinfo(5)).
 		info, err := readAll(folder+"/fdinfo/"+name, buf)
 		if err == nil && locked(info) {
 			return true
@@ -167,24 +168,80 @@ func holdsLease(pid int, lease FileID, path string, buf *[]byte) bool {
 	return false
 }
 
-// memberByLease is holdsLease, but for a child that we are just starting: until its
-// execve closes them, it has copies of all of our descriptors, and with them a lease
-// that we made for another worker at the same time.
+// memberByLease reports whether a process is a member because it holds the lease and shows a second sign of
+// membership: a descriptor alone can be passed to a foreign process. Token, cgroup and descent are found in other
+// ways. The signs left are the session of the instance, and its user together with a later start.
 func memberByLease(pid int, f Family, buf *[]byte) bool {
-	if !holdsLease(pid, f.Lease, f.LeasePath, buf) {
+	stat, ok := keepsLease(pid, f, buf)
+	if !ok {
 		return false
 	}
-	stat, err := readStat(pid)
-	if err != nil || stat.PPID != os.Getpid() || stat.ended() { // of a first thread that ended
-		return err == nil
+	if f.Session != 0 && stat.SID == f.Session {
+		return true
 	}
-	// Before execve it has our memory, or a copy, and inside execve it has no environment yet.
-	return stat.EnvEnd != 0 && stat.EnvEnd != ownEnvEnd()
+	uid, err := realUID(pid, buf)
+	return err == nil && uid == f.UID && stat.StartTicks >= f.StartTicks
 }
 
-// wasAt says whether the open file that link stands for is, or was before it was
-// removed or replaced, at path. Where the folder of either is gone or seen otherwise
-// from here, its name must do.
+// keepsLease is like holdsLease, but excludes a child that this process is just starting: until its execve closes
+// them, the child has copies of all descriptors of this process, including a lease made for another worker at the
+// same time.
+func keepsLease(pid int, f Family, buf *[]byte) (taskStat, bool) {
+	if !holdsLease(pid, f.Lease, f.LeasePath, buf) {
+		return taskStat{}, false
+	}
+	stat, err := readStat(pid)
+	if err != nil || stat.PPID != os.Getpid() || stat.ended() { // a first thread that ended before the others
+		return stat, err == nil
+	}
+	// Before execve the child has this process's memory, or a copy of it; inside execve it has no environment yet.
+	return stat, stat.EnvEnd != 0 && stat.EnvEnd != ownEnvEnd()
+}
+
+// realUID returns the real uid of a process: a setuid program has another effective uid.
+func realUID(pid int, buf *[]byte) (uint32, error) {
+	status, err := readAll(procPath(pid, "status"), buf)
+	if err != nil {
+		return 0, err
+	}
+	uid, _, err := UserOf(status)
+	return uid, err
+}
+
+// strangerError names a process that holds the lease and is not known to be a member. It matches ErrLeaseHeld.
+type strangerError struct {
+	pid int
+	uid uint32
+}
+
+func (e *strangerError) Error() string {
+	return fmt.Sprintf("the lease is held by process %d of user %d, which is not known to belong to the worker: "+
+		"end that process", e.pid, e.uid)
+}
+
+func (e *strangerError) Is(target error) bool { return target == ErrLeaseHeld }
+
+// stranger returns a [*strangerError] if a process that holds the lease of a family without members can be found.
+func (f Family) stranger(c *census) error {
+	buf := getBuffer()
+	defer putBuffer(buf)
+	spared := ourselves()
+	for _, pid := range c.users {
+		if spared[pid] {
+			continue
+		}
+		if _, ok := keepsLease(pid, f, buf); !ok {
+			continue
+		}
+		if uid, err := realUID(pid, buf); err == nil {
+			return &strangerError{pid, uid}
+		}
+	}
+	return nil
+}
+
+// wasAt reports whether the open file behind link is, or was before it was removed or replaced, at path. If the
+// folder of either path cannot be read from here, comparing the base names must be enough.
 func wasAt(link, path string) bool {
 	var target [unix.PathMax]byte
 	n, err := unix.Readlink(link, target[:])
@@ -202,7 +259,7 @@ func wasAt(link, path string) bool {
 	return there.Dev == here.Dev && there.Ino == here.Ino
 }
 
-// ownEnvEnd returns field 51 of our own stat, which never changes.
+// ownEnvEnd returns field 51 of this process's own stat, which never changes.
 var ownEnvEnd = sync.OnceValue(func() uint64 {
 	stat, _ := readStat(os.Getpid())
 	return stat.EnvEnd

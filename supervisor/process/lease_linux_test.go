@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,7 +66,7 @@ func TestLeaseIsOurOwnUntilClosed(t *testing.T) {
 	}
 }
 
-// Who has a lease's file open, and even a lock on it, is no holder of the lease.
+// A process that has a lease's file open, or even another lock on it, does not hold the lease.
 func TestLeaseIsNotHeldByOneWhoLocksItOtherwise(t *testing.T) {
 	w := startWorker(t, "sleep")
 	path, buf := w.family.LeasePath, getBuffer()
@@ -85,7 +86,7 @@ func TestLeaseIsNotHeldByOneWhoLocksItOtherwise(t *testing.T) {
 	if holdsLease(os.Getpid(), w.family.Lease, path, buf) {
 		t.Error("one who has a lock of another kind on it is taken for a holder")
 	}
-	// One who asks while nobody holds it has a lock for as long as that takes.
+	// A process that checks while the lease is free holds a lock during the check.
 	if err := w.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +101,7 @@ func TestLeaseIsNotHeldByOneWhoLocksItOtherwise(t *testing.T) {
 
 func TestLeaseOfEachInstanceIsAnother(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lease")
-	// What a crash between creating and renaming leaves.
+	// A crash between creating and renaming leaves this file.
 	if err := os.WriteFile(path+".new", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +149,7 @@ func TestLeaseUnknown(t *testing.T) {
 	}
 }
 
-// Who just reads the file is a stranger, and must not be taken for a member.
+// A process that only reads the file must not be taken for a member.
 func TestLeaseReaderIsNoHolder(t *testing.T) {
 	w := startWorker(t, "sleep")
 	w.expect(t, "ready")
@@ -167,7 +168,7 @@ func TestLeaseReaderIsNoHolder(t *testing.T) {
 	}
 }
 
-// The master that locked the lease is dead; the lock's owner is then nobody's PID.
+// The master that locked the lease is dead, and no process has the PID of the lock's owner.
 func TestLeaseOfDeadMaster(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lease")
 	w := startWorker(t, "lease-master", path)
@@ -183,7 +184,7 @@ func TestLeaseOfDeadMaster(t *testing.T) {
 	}
 	ctx, cancel := testDeadline()
 	defer cancel()
-	// Also where nobody can ask the file any more.
+	// This must also work if the file is gone.
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -197,8 +198,7 @@ func TestLeaseOfDeadMaster(t *testing.T) {
 	}
 }
 
-// forkBare makes a child of ours that goes no further, as one that is about to
-// execute a program.
+// forkBare makes a child that does nothing, like one that is about to execute a program.
 //
 //go:norace
 func forkBare() int {
@@ -209,8 +209,8 @@ func forkBare() int {
 	return int(pid)
 }
 
-// Workers are started at the same time: one that is not at its execve yet has the
-// leases of the others, and must not be killed for them.
+// Workers are started concurrently: a child that has not reached its execve has the leases of other workers, and
+// must not be killed for them.
 func TestLeaseOfAnotherStartUnderWay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lease")
 	l, err := CreateLease(path)
@@ -255,8 +255,8 @@ func TestLeaseOfAnotherStartUnderWay(t *testing.T) {
 	}
 }
 
-// The number of a lease's inode is free once its last holder is dead and the file
-// is replaced, and another worker's lease may get it: its holder is a stranger.
+// The number of a lease's inode is free once its last holder is dead and the file is replaced, and another
+// worker's lease may get it. The holder of that lease is a foreign process.
 func TestLeaseWithTheInodeOfAnEarlierOne(t *testing.T) {
 	w := startWorker(t, "sleep")
 	w.expect(t, "ready")
@@ -275,5 +275,49 @@ func TestLeaseWithTheInodeOfAnEarlierOne(t *testing.T) {
 	}
 	if !w.alive() {
 		t.Error("a stranger was killed")
+	}
+}
+
+// A descriptor can be passed to any process: holding the lease alone does not make a member.
+func TestHolderOfTheLeaseNeedsASecondSign(t *testing.T) {
+	w := startWorker(t, "sleep")
+	w.expect(t, "ready")
+	user, started := uint32(os.Geteuid()), w.Identity().StartTicks
+	for name, tt := range map[string]struct {
+		session int
+		uid     uint32
+		since   uint64
+		member  bool
+	}{
+		"of the user, started later":   {uid: user, since: started, member: true},
+		"of the session":               {session: w.PID(), uid: user + 1, member: true},
+		"of another user":              {session: w.PID() + 1, uid: user + 1},
+		"of the user, started earlier": {uid: user, since: started + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := Family{
+				Token: "of another instance", LeasePath: w.family.LeasePath, Lease: w.family.Lease,
+				Session: tt.session, UID: tt.uid, StartTicks: tt.since,
+			}
+			ctx, cancel := testDeadline()
+			defer cancel()
+			members, err := f.Members(ctx)
+			if tt.member {
+				if err != nil || len(members) != 1 || members[0].PID != w.PID() {
+					t.Errorf("Members = %+v, %v, want process %d", members, err, w.PID())
+				}
+				return
+			}
+			_, killed := f.Kill(ctx)
+			for _, err := range []error{err, killed} {
+				if !errors.Is(err, ErrLeaseHeld) ||
+					!strings.Contains(err.Error(), fmt.Sprintf("process %d of user %d", w.PID(), user)) {
+					t.Errorf("%v, want ErrLeaseHeld with the stranger", err)
+				}
+			}
+			if len(members) > 0 || !w.alive() || w.Stopped() {
+				t.Errorf("members are %+v, and the stranger was touched", members)
+			}
+		})
 	}
 }

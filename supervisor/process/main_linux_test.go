@@ -17,17 +17,17 @@ import (
 	"github.com/core-tools/hsu-master/internal/leaks"
 )
 
-// patience bounds every wait of a test for a process; none should come near it.
+// patience bounds every wait of a test for a process. A wait normally takes far less.
 const patience = time.Minute
 
-// program is this test binary, also for a user who may not look into its folder.
+// program is this test binary, by a path that also works for a user that may not read its folder.
 const program = "/proc/self/exe"
 
 func testDeadline() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }
 
-// testMaster is the master id of all children of one test run.
+// testMaster returns the master ID of all children of one test run.
 func testMaster() string {
 	if id := os.Getenv(EnvMasterID); id != "" {
 		return id
@@ -45,8 +45,8 @@ func TestMain(m *testing.M) {
 	os.Exit(runAndCount(m))
 }
 
-// runAndCount fails where a test leaves a process behind: as a subreaper, this
-// process becomes the parent of all that lose theirs.
+// runAndCount fails if a test leaves a process behind: as a subreaper, this process becomes the parent of all
+// orphans.
 func runAndCount(m *testing.M) int {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "subreaper:", err)
@@ -74,14 +74,14 @@ func runAndCount(m *testing.M) int {
 			if s.PPID == os.Getpid() && !s.ended() {
 				command, _ := os.ReadFile(procPath(pid, "cmdline"))
 				fmt.Fprintf(os.Stderr, "\t%d %q\n", pid, command)
-				_ = unix.Kill(pid, unix.SIGKILL) // a child of ours
+				_ = unix.Kill(pid, unix.SIGKILL) // a child of this process
 			}
 		}
 		return 1
 	}
 }
 
-// worker is a process under test and all that it may leave behind.
+// worker is a process under test with the processes that it may leave behind.
 type worker struct {
 	*Process
 	family Family
@@ -90,8 +90,8 @@ type worker struct {
 	stash  []string
 }
 
-// startWorker starts a child of the given behaviour, with a token and a lease. At
-// the test's end it and its descendants are killed.
+// startWorker starts a child with the given behaviour, a token and a lease. At the end of the test the child and
+// its descendants are killed.
 func startWorker(t testing.TB, behaviour string, args ...string) *worker {
 	t.Helper()
 	w := prepareWorker(t)
@@ -127,6 +127,7 @@ func (w *worker) start(t testing.TB, spec Spec) *worker {
 		t.Fatal(err)
 	}
 	w.family.Lease, w.family.Leader, w.family.Main = lease.ID(), w.PID(), w.Process
+	w.family.Session, w.family.UID, w.family.StartTicks = w.PID(), uint32(os.Geteuid()), w.Identity().StartTicks
 	w.pipe, w.output = read, bufio.NewReader(read)
 	t.Cleanup(func() {
 		ctx, cancel := testDeadline()
@@ -140,8 +141,8 @@ func (w *worker) start(t testing.TB, spec Spec) *worker {
 	return w
 }
 
-// expect reads the output up to a line that begins with word, or with those words,
-// and returns what follows. Lines before it are kept for the next.
+// expect reads the output up to a line that begins with word (or words) and returns the rest of that line. Lines
+// before it are kept for the next call.
 func (w *worker) expect(t testing.TB, word string) string {
 	t.Helper()
 	for i, line := range w.stash {
@@ -173,7 +174,7 @@ func cutWord(line, word string) (rest string, found bool) {
 	return strings.CutPrefix(line, word+" ")
 }
 
-// expectPID is expect for lines that hold a PID.
+// expectPID is like expect for lines that contain a PID.
 func (w *worker) expectPID(t testing.TB, word string) int {
 	t.Helper()
 	var pid int
@@ -183,8 +184,8 @@ func (w *worker) expectPID(t testing.TB, word string) int {
 	return pid
 }
 
-// watchPID watches a process that the worker has named, until the test's end. It
-// leaves reaping, and with it the exit, to the worker's own handle.
+// watchPID watches a process whose PID the worker has printed, until the end of the test. It leaves reaping, and
+// so the exit, to the worker's own handle.
 func watchPID(t testing.TB, pid int) *Process {
 	t.Helper()
 	p, err := openPID(pid, ignore)
@@ -204,7 +205,7 @@ func waitDone(t testing.TB, p *Process) {
 	}
 }
 
-// waitState waits for a stop or continuation of a child of ours, without reaping it.
+// waitState waits until a child of this process is stopped or continued, without reaping it.
 func waitState(t testing.TB, pid, option int) {
 	t.Helper()
 	if err := unix.Waitid(unix.P_PID, pid, nil, option|unix.WNOWAIT, nil); err != nil {
@@ -219,7 +220,7 @@ func needRoot(t testing.TB) {
 	}
 }
 
-// withhold makes the kernel look older for one test.
+// withhold makes the kernel look older during one test.
 func withhold(t testing.TB, features ...interface{ Store(bool) }) {
 	for _, f := range features {
 		f.Store(true)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Root may read everything, so that what other users meet is seen only by one: the
-// files in /proc of the dead and the undumpable are root's.
+// Root may read everything, so these cases need another user: the files in /proc of dead and undumpable processes
+// belong to root.
 func TestAsAnotherUser(t *testing.T) {
 	needRoot(t)
 	tests := []string{

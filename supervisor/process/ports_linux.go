@@ -16,24 +16,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listener is a socket that listens on a port.
-type listener struct {
+// socket is a TCP socket on a local port.
+type socket struct {
 	port  int
 	inode uint64
-	uid   uint32 // of the process that made it, when it did
+	uid   uint32 // of the process that made it, at that time
 }
 
-// ownerPatience bounds the search for a port's owner; ownerTries is how often it
-// starts over because listeners came and went.
+// ownerPatience bounds the search for a port's owner. ownerTries is how often the search is tried if listeners
+// come and go.
 const (
 	ownerPatience = 2 * time.Second
 	ownerTries    = 3
 )
 
-// OwnsPort tells whose listeners a TCP port has, on any address of IPv4 and IPv6:
-// the leader's descriptors are looked at first, then the members', as prefork
-// servers listen in a child. PortUnknown means that somebody's descriptors cannot
-// be read who may be the owner.
+// OwnsPort reports whose listeners a TCP port has, on any address of IPv4 and IPv6. It searches the leader's
+// descriptors first, then those of the other members, because prefork servers listen in a child. PortUnknown means
+// that the descriptors of a possible owner cannot be read.
 func (f Family) OwnsPort(port int) (Ownership, error) {
 	owner, err := f.ownsPort(port)
 	if err != nil {
@@ -50,17 +49,22 @@ func (f Family) ownsPort(port int) (Ownership, error) {
 	defer putBuffer(buf)
 	ctx, cancel := context.WithTimeout(context.Background(), ownerPatience)
 	defer cancel()
+	return f.owns(ctx, buf, func() ([]socket, error) { return listenersOn(ctx, port, buf) })
+}
+
+// owns reports the owner of the sockets that find returns. The sockets may come and go meanwhile.
+func (f Family) owns(ctx context.Context, buf *[]byte, find func() ([]socket, error)) (Ownership, error) {
 	for try := 1; ; try++ {
-		listeners, err := listenersOn(ctx, port, buf)
+		sockets, err := find()
 		if err != nil {
 			return PortUnknown, err
 		}
-		if len(listeners) == 0 {
+		if len(sockets) == 0 {
 			return PortFree, nil
 		}
-		s := ownerSearch{missing: make(map[string]listener, len(listeners)), buf: buf}
-		for _, l := range listeners {
-			s.missing[socketLink(l.inode)] = l
+		s := ownerSearch{missing: make(map[string]socket, len(sockets)), buf: buf}
+		for _, found := range sockets {
+			s.missing[socketLink(found.inode)] = found
 		}
 		if f.leads(&s) {
 			return PortOurs, nil
@@ -75,8 +79,8 @@ func (f Family) ownsPort(port int) (Ownership, error) {
 		if len(s.missing) == 0 {
 			return PortOurs, nil
 		}
-		// A listener that is gone by now may have been ours as well.
-		again, err := listenersOn(ctx, port, buf)
+		// A socket that is gone by now may also have been the family's.
+		again, err := find()
 		if err != nil {
 			return PortUnknown, err
 		}
@@ -87,8 +91,8 @@ func (f Family) ownsPort(port int) (Ownership, error) {
 	}
 }
 
-// leads looks at the leader only, and says whether it has all the listeners. The
-// leader's bare number has to be proven first.
+// leads searches the leader's descriptors only, and reports whether it has all the listeners. A leader known only
+// by its PID has to be proven first.
 func (f Family) leads(s *ownerSearch) bool {
 	if f.Main != nil {
 		s.look(f.Main.PID())
@@ -109,45 +113,56 @@ func (f Family) leads(s *ownerSearch) bool {
 	return len(s.missing) == 0 && unreaped(fd)
 }
 
-// ownerSearch looks for the listeners that have no known owner yet.
+// ownerSearch looks for the sockets that have no known owner yet.
 type ownerSearch struct {
-	missing map[string]listener // by how /proc/PID/fd names them
-	denied  []uint32            // uids of members whose descriptors cannot be read
+	missing map[string]socket // by their link text in /proc/PID/fd
+	denied  []uint32          // uids of members whose descriptors cannot be read
 	buf     *[]byte
 }
 
-// look takes out of missing what pid has open.
+// look removes the sockets that pid has open from missing.
 func (s *ownerSearch) look(pid int) {
 	folder, open, err := descriptors(pid, s.buf)
-	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		var st unix.Stat_t
-		if unix.Stat(folder, &st) == nil {
-			s.denied = append(s.denied, st.Uid)
-		}
+	if denied(err) {
+		s.deny(folder)
 	}
-	// What a program has inherited comes last: it rarely listens there.
+	// Check inherited descriptors last: a program rarely listens on those.
 	const inherited = 3
 	at := sort.SearchInts(open, inherited)
 	for _, n := range slices.Concat(open[at:], open[:at]) {
 		if len(s.missing) == 0 {
 			return
 		}
-		s.compare(folder, n)
+		if err := s.compare(folder, n); denied(err) {
+			s.deny(folder)
+			return
+		}
 	}
 }
 
-// compare takes out of missing what the descriptor is.
-func (s *ownerSearch) compare(folder string, n int) {
+// deny notes that the descriptors of a member cannot be read.
+func (s *ownerSearch) deny(folder string) {
+	var st unix.Stat_t
+	if unix.Stat(folder, &st) == nil {
+		s.denied = append(s.denied, st.Uid)
+	}
+}
+
+// compare removes the socket behind the descriptor, if it is one, from missing. Root without CAP_SYS_PTRACE may
+// list the descriptors of every process of root, but read only those of processes that are dumpable and have no
+// more capabilities than it has.
+func (s *ownerSearch) compare(folder string, n int) error {
 	var link [64]byte
 	length, err := unix.Readlink(folder+"/fd/"+strconv.Itoa(n), link[:])
 	if err == nil {
 		delete(s.missing, string(link[:length]))
 	}
+	return err
 }
 
-func (s *ownerSearch) allRemain(listeners []listener) bool {
+func (s *ownerSearch) allRemain(sockets []socket) bool {
 	found := 0
-	for _, l := range listeners {
+	for _, l := range sockets {
 		if _, missing := s.missing[socketLink(l.inode)]; missing {
 			found++
 		}
@@ -155,8 +170,8 @@ func (s *ownerSearch) allRemain(listeners []listener) bool {
 	return found == len(s.missing)
 }
 
-// verdict is for listeners that no readable member has. An unreadable one may have
-// them only if it, or root before it changed its uid, made them.
+// verdict decides about sockets that no readable member has. An unreadable member may own them only if its user,
+// or root before the member changed its UID, made them.
 func (s *ownerSearch) verdict() Ownership {
 	if len(s.denied) == 0 {
 		return PortForeign
@@ -175,18 +190,17 @@ func (s *ownerSearch) verdict() Ownership {
 
 func socketLink(inode uint64) string { return fmt.Sprintf("socket:[%d]", inode) }
 
-// Many who ask at the same time, as a hundred workers do in a recovery, share one
-// reading: what costs is not what is found but the kernel's walk through its table
-// of listeners (measured: a tenth of a recovery).
+// Concurrent callers, such as a hundred workers in a recovery, share one reading: the cost is not in the result
+// but in the kernel's walk through its table of listeners (measured: a tenth of a recovery).
 var (
 	asking       atomic.Int32
 	allListeners = &sharing[*listenerTable]{ask: readListenerTable}
 )
 
-// listenerTable are all listeners of our network namespace at one moment.
+// listenerTable holds all listeners of this network namespace at one moment.
 type listenerTable struct {
-	on    map[int][]listener // by port
-	whole bool               // none can have been missed
+	on    map[int][]socket // by port
+	whole bool             // no listener can have been missed
 }
 
 func readListenerTable() (*listenerTable, error) {
@@ -196,18 +210,18 @@ func readListenerTable() (*listenerTable, error) {
 	if err != nil {
 		return nil, err
 	}
-	// In several parts some may be skipped when others go in between.
-	table := &listenerTable{on: make(map[int][]listener, len(found)), whole: parts <= 1}
+	// If the answer has several parts, the kernel may skip listeners when others close in between.
+	table := &listenerTable{on: make(map[int][]socket, len(found)), whole: parts <= 1}
 	for _, l := range found {
 		table.on[l.port] = append(table.on[l.port], l)
 	}
 	return table, nil
 }
 
-// listenersOn returns the TCP listeners on a port in our network namespace. The
-// kernel's socket diagnosis looks at listeners only; /proc/net/tcp walks through
-// the table of all connections too, which takes milliseconds, but needs no netlink.
-func listenersOn(ctx context.Context, port int, buf *[]byte) ([]listener, error) {
+// listenersOn returns the TCP listeners on a port in this network namespace. The kernel's socket diagnosis walks
+// through the listeners only. The fallback /proc/net/tcp needs no netlink, but also walks through the table of all
+// connections, which takes milliseconds.
+func listenersOn(ctx context.Context, port int, buf *[]byte) ([]socket, error) {
 	defer asking.Add(-1)
 	if asking.Add(1) > 1 {
 		if table, err := allListeners.take(ctx); err == nil && (table.whole || len(table.on[port]) > 0) {
@@ -232,15 +246,15 @@ func listenersOn(ctx context.Context, port int, buf *[]byte) ([]listener, error)
 	return found, nil
 }
 
-// readListeners reads /proc/net/tcp or tcp6 in small pieces up to the first row
-// that is no listener: these come first (proc(5)).
-func readListeners(path string, port int) ([]listener, error) {
+// readListeners reads /proc/net/tcp or tcp6 in small pieces up to the first row that is not a listener: the
+// listeners come first (proc(5)).
+func readListeners(path string, port int) ([]socket, error) {
 	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	defer unix.Close(fd)
-	var found []listener
+	var found []socket
 	buf, used, header := make([]byte, 4096), 0, true
 	for {
 		n, err := retry(func() (int, error) { return unix.Read(fd, buf[used:]) })
@@ -269,7 +283,7 @@ func readListeners(path string, port int) ([]listener, error) {
 				return found, nil
 			}
 			if row.port == port {
-				found = append(found, listener{port: row.port, inode: row.inode, uid: row.uid})
+				found = append(found, socket{port: row.port, inode: row.inode, uid: row.uid})
 			}
 		}
 		if used = copy(buf, rest); used == len(buf) {
@@ -293,9 +307,9 @@ const (
 // anyPort asks for the listeners of all ports.
 const anyPort = 0
 
-// diagnose asks the kernel for the listeners (sock_diag(7)), and tells in how many
-// parts it answered, for the family with the most.
-func diagnose(port int, buf []byte) (found []listener, parts int, err error) {
+// diagnose asks the kernel for the listeners (sock_diag(7)). It also returns the number of parts of the answer,
+// the larger one of IPv4 and IPv6.
+func diagnose(port int, buf []byte) (found []socket, parts int, err error) {
 	if withheld.sockDiag.Load() {
 		return nil, 0, errors.ErrUnsupported
 	}
@@ -314,16 +328,22 @@ func diagnose(port int, buf []byte) (found []listener, parts int, err error) {
 	return found, parts, nil
 }
 
-func diagnoseFamily(fd int, family byte, port int, buf []byte) (found []listener, parts int, err error) {
-	var request [netlinkHeader + diagRequestSize]byte
+// newDiagRequest returns a request for TCP sockets of an address family. The family is also the sequence number,
+// which the answers repeat.
+func newDiagRequest(family byte, flags uint16) (request [netlinkHeader + diagRequestSize]byte) {
 	order := binary.NativeEndian
 	order.PutUint32(request[0:], uint32(len(request)))
 	order.PutUint16(request[4:], sockDiagByFamily)
-	order.PutUint16(request[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	order.PutUint32(request[8:], uint32(family)) // sequence number, which the answers repeat
+	order.PutUint16(request[6:], unix.NLM_F_REQUEST|flags)
+	order.PutUint32(request[8:], uint32(family))
+	request[netlinkHeader], request[netlinkHeader+1] = family, unix.IPPROTO_TCP
+	return request
+}
+
+func diagnoseFamily(fd int, family byte, port int, buf []byte) (found []socket, parts int, err error) {
+	request := newDiagRequest(family, unix.NLM_F_DUMP)
 	body := request[netlinkHeader:]
-	body[0], body[1] = family, unix.IPPROTO_TCP
-	order.PutUint32(body[4:], 1<<tcpListen)
+	binary.NativeEndian.PutUint32(body[4:], 1<<tcpListen)
 	binary.BigEndian.PutUint16(body[8:], uint16(port))
 	if err := unix.Sendto(fd, request[:], 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, 0, fmt.Errorf("send: %w", err)
@@ -352,9 +372,8 @@ func diagnoseFamily(fd int, family byte, port int, buf []byte) (found []listener
 
 var errDiagnosis = errors.New("not an answer of sock_diag")
 
-// parseDiagnosis reads one datagram of netlink messages; done says that the dump
-// ends with it.
-func parseDiagnosis(datagram []byte, sequence uint32, port int) (found []listener, done bool, err error) {
+// parseDiagnosis reads one datagram of netlink messages. It returns true for done if the dump ends with it.
+func parseDiagnosis(datagram []byte, sequence uint32, port int) (found []socket, done bool, err error) {
 	order := binary.NativeEndian
 	for len(datagram) > 0 {
 		if len(datagram) < netlinkHeader {
@@ -382,10 +401,10 @@ func parseDiagnosis(datagram []byte, sequence uint32, port int) (found []listene
 			if len(body) < diagAnswerSize {
 				return nil, false, errDiagnosis
 			}
-			// The kernel filters by state; that it filters by port too is not written.
+			// The kernel filters by state; a filter by port is not documented.
 			on := int(binary.BigEndian.Uint16(body[diagPort:]))
 			if (port == anyPort || on == port) && body[1] == tcpListen {
-				found = append(found, listener{
+				found = append(found, socket{
 					port: on, inode: uint64(order.Uint32(body[diagInode:])), uid: order.Uint32(body[diagUID:]),
 				})
 			}

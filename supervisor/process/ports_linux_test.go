@@ -14,7 +14,7 @@ import (
 // eachSource runs a test with the kernel's socket diagnosis, and with /proc/net.
 func eachSource(t *testing.T, test func(t *testing.T)) {
 	t.Run("sock_diag", test)
-	t.Run("shared", func(t *testing.T) { // as when others ask too
+	t.Run("shared", func(t *testing.T) { // as with concurrent callers
 		asking.Add(1)
 		t.Cleanup(func() { asking.Add(-1) })
 		test(t)
@@ -33,7 +33,7 @@ func wantOwner(t *testing.T, f Family, port int, want Ownership) {
 	}
 }
 
-// onlyLeader is the family as one knows it who has no open handle.
+// onlyLeader returns the family without its open handle.
 func (w *worker) onlyLeader() Family {
 	f := w.family
 	f.Main = nil
@@ -65,14 +65,14 @@ func TestOwnsPort(t *testing.T) {
 				w := startWorker(t, tt.behaviour, tt.args...)
 				port := w.expectPID(t, "port")
 				wantOwner(t, w.family, port, PortOurs)
-				if tt.name != "cleared and closed" { // which only an open handle proves
+				if tt.name != "cleared and closed" { // only an open handle proves this one
 					wantOwner(t, w.onlyLeader(), port, PortOurs)
 				}
 				stranger := startWorker(t, "sleep")
 				wantOwner(t, stranger.family, port, PortForeign)
 				lost := w.onlyLeader()
 				lost.Token, lost.LeasePath = stranger.family.Token, ""
-				wantOwner(t, lost, port, PortForeign) // its number, but not it
+				wantOwner(t, lost, port, PortForeign) // the leader's PID, but another process
 			})
 		}
 	})
@@ -82,8 +82,9 @@ func TestOwnsPortWithStrangers(t *testing.T) {
 	eachSource(t, func(t *testing.T) {
 		w := startWorker(t, "listen", "127.0.0.1:0")
 		port := w.expectPID(t, "port")
-		// The same port on another address, in this process: not all listeners are ours.
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", port))
+		// The same port on another address, in this process: not all listeners are the worker's. No other test connects
+		// from that address, which would occupy the port.
+		l, err := net.Listen("tcp", fmt.Sprintf("127.84.0.1:%d", port))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +117,7 @@ func TestOwnsPortFree(t *testing.T) {
 	})
 }
 
-// A reading that began before somebody listens may have gone past the place.
+// A reading that began before a process listens may miss its listener.
 func TestSharedListenersAreNeverTooOld(t *testing.T) {
 	asking.Add(1)
 	defer asking.Add(-1)
@@ -132,7 +133,8 @@ func TestSharedListenersAreNeverTooOld(t *testing.T) {
 					return
 				}
 				port := l.Addr().(*net.TCPAddr).Port
-				if found, err := listenersOn(t.Context(), port, buf); err != nil || len(found) != 1 || found[0].port != port {
+				if found, err := listenersOn(t.Context(), port, buf); err != nil || len(found) != 1 ||
+					found[0].port != port {
 					t.Errorf("%+v, %v, want the listener on port %d", found, err, port)
 				}
 				l.Close()
@@ -160,16 +162,18 @@ func TestOwnsPortWithoutAccessIsUnknown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asker := startWorker(t, "nobody-port", string(text), fmt.Sprint(port))
-	if got := asker.expect(t, "owner"); got != "unknown" {
-		t.Errorf("owner is %s, want unknown", got)
+	for _, asker := range []string{"nobody-port", "bare-port"} {
+		a := startWorker(t, asker, string(text), fmt.Sprint(port))
+		if got := a.expect(t, "owner"); got != "unknown" {
+			t.Errorf("%s: owner is %s, want unknown", asker, got)
+		}
 	}
 }
 
 func TestOwnershipVerdict(t *testing.T) {
 	tests := []struct {
 		name   string
-		made   []uint32 // uids of the listeners without an owner
+		made   []uint32 // UIDs of the listeners without an owner
 		denied []uint32
 		want   Ownership
 	}{
@@ -180,9 +184,9 @@ func TestOwnershipVerdict(t *testing.T) {
 		{"one of them another user's", []uint32{1000, 1002}, []uint32{1000}, PortForeign},
 	}
 	for _, tt := range tests {
-		s := ownerSearch{missing: make(map[string]listener), denied: tt.denied}
+		s := ownerSearch{missing: make(map[string]socket), denied: tt.denied}
 		for i, uid := range tt.made {
-			s.missing[socketLink(uint64(i))] = listener{inode: uint64(i), uid: uid}
+			s.missing[socketLink(uint64(i))] = socket{inode: uint64(i), uid: uid}
 		}
 		if got := s.verdict(); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)

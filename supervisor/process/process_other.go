@@ -6,14 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"syscall"
 	"time"
 )
 
-// unsupported is the error of everything that this system cannot do, or that
-// nobody has written for it: a clear refusal instead of a guess.
+// unsupported returns the error for a function that this system cannot provide, or for which no implementation
+// exists.
 func unsupported(what string) error {
 	return fmt.Errorf("%s on %s: %w", what, runtime.GOOS, errors.ErrUnsupported)
 }
@@ -26,6 +27,24 @@ func Start(Spec) (*Process, error) {
 	return nil, unsupported("start a process that outlives its master")
 }
 
+// Reservation keeps a port from other processes.
+type Reservation struct{}
+
+// ReservePort reserves a port that has no listener.
+func ReservePort(int) (*Reservation, error) { return nil, unsupported("reserve a port") }
+
+// ClaimPort reserves a port that no socket is bound to.
+func ClaimPort(int) (*Reservation, error) { return nil, unsupported("reserve a port") }
+
+// Close releases the port.
+func (*Reservation) Close() error { return nil }
+
+// InheritsOrphans reports whether this process becomes the parent of orphans.
+func InheritsOrphans() bool { return false }
+
+// ReapOrphans reaps orphans until ctx ends.
+func ReapOrphans(ctx context.Context) { <-ctx.Done() }
+
 // Open opens the process that id names and proves that it is the one.
 func Open(Identity, string) (*Process, error) { return nil, unsupported("open a process") }
 
@@ -34,10 +53,10 @@ func Search(context.Context, Identity, string) (*Process, error) {
 	return nil, unsupported("search for a process")
 }
 
-// OpenPID opens whatever process has the number now.
+// OpenPID opens the process that has the PID now.
 func OpenPID(int) (*Process, error) { return nil, unsupported("open a process") }
 
-// Identify tells which process has the number now.
+// Identify returns the identity of the process that has the PID now.
 func Identify(int) (Identity, error) { return Identity{}, unsupported("identify a process") }
 
 // Verify checks that the process's environment names token.
@@ -46,7 +65,7 @@ func (p *Process) Verify(string) error { return unsupported("verify a process") 
 // Identity returns the evidence.
 func (p *Process) Identity() Identity { return Identity{} }
 
-// PID returns the process's number.
+// PID returns the PID of the process.
 func (p *Process) PID() int { return 0 }
 
 // Done is closed when the process has died.
@@ -64,13 +83,13 @@ func (p *Process) SignalGroup(syscall.Signal) error { return unsupported("signal
 // Stopped reports whether the process is stopped.
 func (p *Process) Stopped() bool { return false }
 
-// Close forgets the process.
+// Close releases the handle.
 func (p *Process) Close() error { return nil }
 
-// Handle returns a handle for a keeper.
+// Handle returns a pidfd for a keeper that outlives this program.
 func (p *Process) Handle() (*os.File, error) { return nil, unsupported("keep a process's handle") }
 
-// ExitOf tells how the process of a kept handle ended.
+// ExitOf returns how the process behind a kept handle ended.
 func ExitOf(*os.File) (Exit, bool) { return Exit{}, false }
 
 // Scan finds every process that carries a worker's token.
@@ -88,7 +107,7 @@ func (l *Lease) ID() FileID { return FileID{} }
 // Close closes this process's descriptor of the lease.
 func (l *Lease) Close() error { return nil }
 
-// LeaseHeld reports whether anybody holds the lease.
+// LeaseHeld reports whether any process holds the lease.
 func LeaseHeld(string, FileID) (bool, error) { return false, unsupported("ask for a lease") }
 
 // HoldsLease reports whether a process holds the lease.
@@ -99,7 +118,7 @@ func (f Family) Members(context.Context) ([]Holder, error) {
 	return nil, unsupported("find a process's descendants")
 }
 
-// Terminate asks the members to end.
+// Terminate asks the members to terminate.
 func (f Family) Terminate(context.Context) error { return unsupported("end a process's descendants") }
 
 // Kill kills every member.
@@ -107,13 +126,26 @@ func (f Family) Kill(context.Context) ([]Holder, error) {
 	return nil, unsupported("kill a process's descendants")
 }
 
-// OwnsPort tells whose listeners a TCP port has.
+// OwnsPort reports whose listeners a TCP port has.
 func (f Family) OwnsPort(int) (Ownership, error) {
 	return PortUnknown, unsupported("find a port's owner")
 }
 
-// PortHidden tells whether somebody listens on a TCP port who is not to be seen.
+// OwnsPeer reports the owner of the other end of a TCP connection.
+func (f Family) OwnsPeer(context.Context, netip.AddrPort, netip.AddrPort) (Ownership, error) {
+	return PortUnknown, unsupported("find a connection's owner")
+}
+
+// PortHolder never finds a process.
+func PortHolder(int) (pid int, name string, found bool) { return 0, "", false }
+
+// PortHidden reports whether a TCP port has a listener that cannot be seen from here.
 func PortHidden(context.Context, int) (bool, error) { return false, unsupported("find a port's owner") }
+
+// SocketUser returns the UID of a local TCP socket.
+func SocketUser(own, other netip.AddrPort) (uint32, error) {
+	return 0, unsupported("find a socket's user")
+}
 
 // BootID returns the identifier of this boot.
 func BootID() (string, error) { return "", unsupported("read the boot id") }
@@ -122,6 +154,15 @@ var started = time.Now()
 
 // BootTime returns the time since boot.
 func BootTime() time.Duration { return time.Since(started) }
+
+// ShedInherited does nothing.
+func ShedInherited() error { return nil }
+
+// errNotDirectory is never returned: the system reports fs.ErrNotExist instead.
+var errNotDirectory = errors.New("not a directory")
+
+// runs returns the zero FileID: the file that a process runs cannot be read.
+func runs([]part) (FileID, error) { return FileID{}, nil }
 
 // DelegatedCgroup returns this process's cgroup folder if it may manage it.
 func DelegatedCgroup() (dir string, ok bool) { return "", false }

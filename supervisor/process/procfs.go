@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// taskStat is what this package reads of /proc/PID/stat (proc_pid_stat(5)).
+// taskStat holds the fields of /proc/PID/stat that this package uses (proc_pid_stat(5)).
 type taskStat struct {
 	PID, PPID, PGID, SID int
 	State                byte
 	Flags                uint32 // PF_* of the kernel
-	Threads              int    // the first one counts until it is reaped, even when it has ended
+	Threads              int    // includes the first thread until the process is reaped, even if that thread has ended
 	StartTicks           uint64
 	EnvEnd               uint64 // address; 0 inside execve, and without ptrace access
 	ExitCode             int    // wait status; 0 without ptrace access
@@ -36,10 +36,13 @@ const (
 	fieldExitCode   = 52
 )
 
-var errStat = errors.New("not a line of /proc/PID/stat")
+var (
+	errStat   = errors.New("not a line of /proc/PID/stat")
+	errStatus = errors.New("no user in /proc/PID/status")
+)
 
-// parseStat reads one line of /proc/PID/stat. The command name may hold anything,
-// also parentheses, spaces and newlines, so that only the last ")" ends it.
+// parseStat reads one line of /proc/PID/stat. The command name may contain any characters, including parentheses,
+// spaces and newlines, so only the last ")" ends it.
 func parseStat(line []byte) (taskStat, error) {
 	var s taskStat
 	open, end := bytes.IndexByte(line, '('), bytes.LastIndexByte(line, ')')
@@ -94,20 +97,37 @@ func parseStat(line []byte) (taskStat, error) {
 	return s, nil
 }
 
-// ended says that the task itself has exited; other threads of its process may
-// live on.
+// UserOf returns the real and the effective UID from the text of /proc/PID/status (proc_pid_status(5)).
+func UserOf(status []byte) (realUID, effective uint32, err error) {
+	_, rest, _ := bytes.Cut(status, []byte("\nUid:"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	words := bytes.Fields(line)
+	if len(words) < 2 {
+		return 0, 0, errStatus
+	}
+	ids := [2]uint32{}
+	for i := range ids {
+		id, err := strconv.ParseUint(string(words[i]), 10, 32)
+		if err != nil {
+			return 0, 0, errStatus
+		}
+		ids[i] = uint32(id)
+	}
+	return ids[0], ids[1], nil
+}
+
+// ended reports whether the task itself has exited; other threads of its process may live on.
 func (s taskStat) ended() bool { return s.State == 'Z' || s.State == 'X' || s.State == 'x' }
 
-// stopped says that the task does not run until somebody lets it: by a signal, or
-// by a debugger.
+// stopped reports whether the task is stopped, by a signal or by a debugger, until it is continued.
 func (s taskStat) stopped() bool { return s.State == 'T' || s.State == 't' }
 
-// maxValue bounds what is believed of a process's environment. Ours are shorter.
+// maxValue bounds the length of a value from a process's environment. The values that a master sets are shorter.
 const maxValue = 256
 
-// lookupEnv returns the first value of name in an environ file's text, as getenv
-// would. A value that is empty, overlong or holds anything but visible ASCII is
-// none: another process chose it, and it is going to be logged and compared.
+// lookupEnv returns the first value of name in the text of an environment, as getenv would. It returns false if
+// the value is empty, too long, or contains anything but visible ASCII: another process chose it, and it will be
+// logged and compared.
 func lookupEnv(environ []byte, name string) (string, bool) {
 	for at := 0; at < len(environ); {
 		i := bytes.Index(environ[at:], []byte(name))
@@ -136,8 +156,8 @@ func lookupEnv(environ []byte, name string) (string, bool) {
 	return "", false
 }
 
-// parseHolder fills in what the environment of a worker says; ok is false where
-// it names no token.
+// parseHolder returns a Holder with the values from the environment of a worker. It returns false if the
+// environment has no token.
 func parseHolder(environ []byte) (h Holder, ok bool) {
 	if h.Token, ok = lookupEnv(environ, EnvWorkerToken); !ok {
 		return Holder{}, false
@@ -153,9 +173,9 @@ func parseHolder(environ []byte) (h Holder, ok bool) {
 	return h, true
 }
 
-// ownNamespace says whether a /proc that shows this status text of the reader
-// itself counts PIDs as the reader does: NSpid lists the reader's number in the
-// namespace of /proc and in each below it, down to its own (Linux 4.1).
+// ownNamespace reports whether a /proc shows PIDs of the reader's own PID namespace. status is the text that this
+// /proc shows of the reader itself: NSpid lists the reader's PID in the namespace of /proc and in each namespace
+// below it, down to the reader's own (Linux 4.1).
 func ownNamespace(status []byte) bool {
 	for line := range bytes.Lines(status) {
 		if rest, found := bytes.CutPrefix(line, []byte("NSpid:")); found {
@@ -165,7 +185,7 @@ func ownNamespace(status []byte) bool {
 	return true
 }
 
-// socketRow is what this package reads of a row of /proc/net/tcp.
+// socketRow holds the fields of a row of /proc/net/tcp that this package uses.
 type socketRow struct {
 	port    int
 	listens bool
@@ -197,24 +217,23 @@ func parseSocketRow(line []byte) (row socketRow, ok bool) {
 	return row, true
 }
 
-// locked tells whether the text of /proc/PID/fdinfo/N shows the lock that a lease is
-// held by: an exclusive flock of this very description (proc_pid_fdinfo(5), the rows
-// as in proc_locks(5)). Whoever locks the file otherwise is a stranger: one who asks
-// whether the lease is held takes a shared lock for a moment, a backup perhaps one of
-// fcntl(2).
+// locked reports whether the text of /proc/PID/fdinfo/N shows the lock of a lease holder: an exclusive flock of
+// this very description (proc_pid_fdinfo(5), rows as in proc_locks(5)). Other locks are those of foreign
+// processes: LeaseHeld takes a shared lock for a moment, and a backup may take one of fcntl(2).
 func locked(fdinfo []byte) bool {
 	for line := range bytes.Lines(fdinfo) {
 		// lock: number, kind, advisory or not, access, pid, file, first byte, last byte
 		fields := bytes.Fields(line)
-		if len(fields) > 4 && string(fields[0]) == "lock:" && string(fields[2]) == "FLOCK" && string(fields[4]) == "WRITE" {
+		if len(fields) > 4 && string(fields[0]) == "lock:" && string(fields[2]) == "FLOCK" &&
+			string(fields[4]) == "WRITE" {
 			return true
 		}
 	}
 	return false
 }
 
-// cgroupFolder finds the v2 cgroup in the text of /proc/PID/cgroup, and the folder
-// where the text of /proc/PID/mountinfo has it mounted (cgroups(7), proc(5)).
+// cgroupFolder returns the folder of the v2 cgroup that the text of /proc/PID/cgroup names, below the mount point
+// in the text of /proc/PID/mountinfo (cgroups(7), proc(5)).
 func cgroupFolder(cgroups, mounts []byte) (string, bool) {
 	var cgroup string
 	for line := range bytes.Lines(cgroups) {
@@ -222,7 +241,7 @@ func cgroupFolder(cgroups, mounts []byte) (string, bool) {
 			cgroup = string(name)
 		}
 	}
-	// "/.." is above the root of our cgroup namespace, where nothing is mounted.
+	// "/.." is above the root of this process's cgroup namespace, where nothing is mounted.
 	if !strings.HasPrefix(cgroup, "/") || slices.Contains(strings.Split(cgroup, "/"), "..") {
 		return "", false
 	}
@@ -252,11 +271,11 @@ func unescapeMount(text string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(text)
 }
 
-// parseMembers reads cgroup.procs: a PID a line (cgroups(7)).
+// parseMembers reads cgroup.procs: one PID a line (cgroups(7)).
 func parseMembers(text []byte) []int {
 	var found []int
 	for field := range bytes.FieldsSeq(text) {
-		// 0 stands for a process outside of our PID namespace.
+		// 0 stands for a process outside of this PID namespace.
 		if pid, err := strconv.ParseUint(string(field), 10, 31); err == nil && pid > 0 {
 			found = append(found, int(pid))
 		}

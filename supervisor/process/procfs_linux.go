@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// buffers holds what reads of /proc go into: one pass reads hundreds of files.
+// buffers holds buffers for reads of /proc: one pass reads hundreds of files.
 var buffers = sync.Pool{New: func() any {
 	b := make([]byte, 32<<10)
 	return &b
@@ -43,9 +43,9 @@ func retry[T any](f func() (T, error)) (T, error) {
 	}
 }
 
-// readAll reads the whole of a file in /proc with bare system calls: os.File would
-// add the netpoller's to each. The text lies in *buf, which grows as needed, and
-// holds until the next read into it. Errors are bare errnos.
+// readAll reads a whole file in /proc with bare system calls: os.File would add those of the netpoller to each
+// file. The text lies in *buf, which grows as needed, and is valid until the next read into *buf. Errors are bare
+// errnos.
 func readAll(path string, buf *[]byte) ([]byte, error) {
 	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0) })
 	if err != nil {
@@ -69,8 +69,7 @@ func readAll(path string, buf *[]byte) ([]byte, error) {
 	}
 }
 
-// numbers returns the entries of a folder whose names are numbers: processes,
-// threads or descriptors.
+// numbers returns the entries of a folder whose names are numbers: PIDs, thread IDs or descriptors.
 func numbers(path string, buf *[]byte) ([]int, error) {
 	var found []int
 	err := walkNumbers(path, *buf, func(some []int) bool {
@@ -80,8 +79,8 @@ func numbers(path string, buf *[]byte) ([]int, error) {
 	return found, err
 }
 
-// walkNumbers shows the numbers in a folder in pieces of what fits into buf, until
-// visit returns false.
+// walkNumbers calls visit with the numbers in a folder, as many at a time as fit into buf, until visit returns
+// false.
 func walkNumbers(path string, buf []byte, visit func(some []int) bool) error {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -120,14 +119,14 @@ func appendNumbers(found []int, records []byte) []int {
 	return found
 }
 
-// procPath names a file about a process.
+// procPath returns the path of a file about a process.
 func procPath(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }
 
 func taskPath(pid, tid int, name string) string {
 	return "/proc/" + strconv.Itoa(pid) + "/task/" + strconv.Itoa(tid) + "/" + name
 }
 
-// readStat returns the first thread's stat. Errors are bare errnos but errStat.
+// readStat returns the stat of a process's first thread. Errors are bare errnos, except errStat.
 func readStat(pid int) (taskStat, error) {
 	buf := getBuffer()
 	defer putBuffer(buf)
@@ -138,9 +137,9 @@ func readStat(pid int) (taskStat, error) {
 	return parseStat(line)
 }
 
-// readLife is readStat that sees past a first thread that has ended: State is then
-// that of a living thread, so that "Z" really means a dead process. Where every
-// living thread is stopped, State is 'T' or 't', otherwise that of one that is not.
+// readLife is like readStat, but looks at the other threads if the first one has ended or is stopped. A State of
+// 'Z' then really means a dead process. If every living thread is stopped, State is 'T' or 't'; otherwise it is
+// that of a thread that is not stopped.
 func readLife(pid int) (taskStat, error) {
 	s, err := readStat(pid)
 	if err != nil || s.Threads <= 1 || !s.ended() && !s.stopped() {
@@ -170,8 +169,8 @@ func readLife(pid int) (taskStat, error) {
 	return s, nil
 }
 
-// livingThread returns a thread of pid that still has its memory and descriptors:
-// pid itself, unless the first thread has ended before the others.
+// livingThread returns a thread of pid that still has its memory and descriptors: pid itself, unless the first
+// thread has ended before the others.
 func livingThread(pid int) (int, error) {
 	s, err := readStat(pid)
 	if err != nil || !s.ended() {
@@ -194,9 +193,8 @@ func livingThread(pid int) (int, error) {
 	return 0, unix.ESRCH
 }
 
-// descriptors returns a process's open descriptors, and the folder below which
-// fd/N and fdinfo/N are. They are those of a living thread where the first one has
-// ended, which leaves it none.
+// descriptors returns a process's open descriptors, and the folder that contains fd/N and fdinfo/N. If the first
+// thread has ended, and so has no descriptors, they are those of a living thread.
 func descriptors(pid int, buf *[]byte) (folder string, open []int, err error) {
 	folder = "/proc/" + strconv.Itoa(pid)
 	open, err = numbers(folder+"/fd", buf)
@@ -212,24 +210,23 @@ func descriptors(pid int, buf *[]byte) (folder string, open []int, err error) {
 	return folder, open, err
 }
 
-// environState says what reading a process's environment came to.
+// environState is the result of reading a process's environment.
 type environState int
 
 const (
 	environRead    environState = iota
-	environCleared              // it is empty, or cannot be read any more
-	environDenied               // ptrace access is missing: another user's, or undumpable
+	environCleared              // empty, or no longer readable
+	environDenied               // no ptrace access: another user's process, or an undumpable one
 	environInExec               // inside execve: read it again
 	environNone                 // a kernel thread, a dead process, or no process
 )
 
-// readEnviron returns a process's environment as it was at its start, or as it
-// overwrote it since. The text lies in *buf.
+// readEnviron returns a process's environment as it was at the start, including overwrites by the process itself.
+// The text lies in *buf.
 //
-// Where the process has no memory (any more), open fails with ESRCH since Linux
-// 6.16 and reads nothing before; for all but root it fails with EACCES, since the
-// file is root's then. That is so for kernel threads, for the dead, and for a first
-// thread that ended before the others.
+// If the process has no memory (any more), open fails with ESRCH since Linux 6.16; on older kernels it succeeds
+// and the file is empty. For users other than root it fails with EACCES, because the file then belongs to root.
+// This concerns kernel threads, dead processes, and a first thread that ended before the others.
 func readEnviron(pid int, buf *[]byte) ([]byte, environState) {
 	environ, err := readAll(procPath(pid, "environ"), buf)
 	switch {
@@ -244,7 +241,7 @@ func readEnviron(pid int, buf *[]byte) ([]byte, environState) {
 		return readThreadEnviron(pid, buf)
 	case denied(err):
 		if _, uid := countThreads(pid); uid != uint32(os.Geteuid()) {
-			return nil, environDenied // whatever it is, it is not for us to read
+			return nil, environDenied // in any case this process may not read it
 		}
 	}
 	s, statErr := readStat(pid)
@@ -263,13 +260,13 @@ func readEnviron(pid int, buf *[]byte) ([]byte, environState) {
 	return nil, environCleared
 }
 
-// denied says that an errno means missing permission.
+// denied reports whether an errno means missing permission.
 func denied(err error) bool {
 	return err == unix.EACCES || err == unix.EPERM //nolint:errorlint // bare errnos
 }
 
-// countThreads tells how many threads a process has and its effective uid, from
-// the folder of its threads: the cheapest way there is.
+// countThreads returns the number of threads of a process and its effective UID. It reads them from the process's
+// task folder, which is the cheapest way.
 func countThreads(pid int) (threads int, uid uint32) {
 	var task unix.Stat_t
 	if unix.Stat(procPath(pid, "task"), &task) != nil {
@@ -278,7 +275,7 @@ func countThreads(pid int) (threads int, uid uint32) {
 	return int(task.Nlink) - 2, task.Uid
 }
 
-// readThreadEnviron reads the environment through a thread that lives on.
+// readThreadEnviron reads the environment through a living thread.
 func readThreadEnviron(pid int, buf *[]byte) ([]byte, environState) {
 	tid, err := livingThread(pid)
 	if err != nil {
@@ -299,9 +296,8 @@ func readThreadEnviron(pid int, buf *[]byte) ([]byte, environState) {
 // procChecked is set once checkProc has succeeded.
 var procChecked atomic.Bool
 
-// checkProc makes sure that the numbers in /proc are those that system calls take.
-// With a /proc mounted for another PID namespace they would name other processes,
-// and evidence read about one would send a signal to another.
+// checkProc checks that the PIDs in /proc are those that system calls take. In a /proc mounted for another PID
+// namespace they name other processes, so that evidence about one process would cause a signal to another.
 func checkProc() error {
 	if procChecked.Load() {
 		return nil

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diagnosis builds a datagram of netlink messages, the last of which ends a dump.
+// diagnosis builds a datagram of netlink messages; the last message ends a dump.
 func diagnosis(port int, inodes ...uint32) []byte {
 	order := binary.NativeEndian
 	var datagram []byte
@@ -35,18 +35,20 @@ func diagnosis(port int, inodes ...uint32) []byte {
 
 func TestParseDiagnosis(t *testing.T) {
 	found, done, err := parseDiagnosis(diagnosis(40001, 7, 8), unix.AF_INET, 40001)
-	want := []listener{{port: 40001, inode: 7, uid: 1000}, {port: 40001, inode: 8, uid: 1000}}
+	want := []socket{{port: 40001, inode: 7, uid: 1000}, {port: 40001, inode: 8, uid: 1000}}
 	if err != nil || !done || !slices.Equal(found, want) {
 		t.Errorf("got %+v, %v, %v, want %+v", found, done, err, want)
 	}
-	if found, _, err := parseDiagnosis(diagnosis(40001, 7, 8), unix.AF_INET, anyPort); err != nil || !slices.Equal(found, want) {
+	if found, _, err := parseDiagnosis(diagnosis(40001, 7, 8), unix.AF_INET, anyPort); err != nil ||
+		!slices.Equal(found, want) {
 		t.Errorf("of any port: %+v, %v, want %+v", found, err, want)
 	}
-	// Another port, and answers to another question.
+	// Another port, and answers to another request.
 	if found, _, err := parseDiagnosis(diagnosis(40001, 7), unix.AF_INET, 40002); err != nil || len(found) > 0 {
 		t.Errorf("another port: %+v, %v", found, err)
 	}
-	if found, done, err := parseDiagnosis(diagnosis(40001, 7), unix.AF_INET6, 40001); err != nil || done || len(found) > 0 {
+	if found, done, err := parseDiagnosis(diagnosis(40001, 7), unix.AF_INET6, 40001); err != nil ||
+		done || len(found) > 0 {
 		t.Errorf("another question: %+v, %v, %v", found, done, err)
 	}
 	refused := diagnosis(40001)

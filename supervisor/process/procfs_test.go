@@ -55,7 +55,8 @@ func TestLookupEnv(t *testing.T) {
 	}
 }
 
-const socketLine = "   0: 0100007F:9C41 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 91613 1 ffff 100 0 0 10 0"
+const socketLine = "   0: 0100007F:9C41 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 " +
+	"91613 1 ffff 100 0 0 10 0"
 
 func TestParseSocketRow(t *testing.T) {
 	want := socketRow{port: 40001, listens: true, uid: 1000, inode: 91613}
@@ -86,7 +87,10 @@ func TestCgroupFolder(t *testing.T) {
 	tests := []struct{ name, cgroups, mounts, want string }{
 		{"unified", "0::/system.slice/a.service\n", mounts, "/sys/fs/cgroup/system.slice/a.service"},
 		{"root", "0::/\n", mounts, "/sys/fs/cgroup"},
-		{"hybrid", "9:name=systemd:/\n4:memory:/x\n0::/a\n", strings.Replace(mounts, "/sys/fs/cgroup ", "/sys/fs/cgroup/unified ", 1), "/sys/fs/cgroup/unified/a"},
+		{
+			"hybrid", "9:name=systemd:/\n4:memory:/x\n0::/a\n",
+			strings.Replace(mounts, "/sys/fs/cgroup ", "/sys/fs/cgroup/unified ", 1), "/sys/fs/cgroup/unified/a",
+		},
 		{"legacy", "9:name=systemd:/\n4:memory:/x\n", mounts, ""},
 		{"not mounted", "0::/a\n", "23 28 0:21 / /proc rw,relatime - proc proc rw\n", ""},
 		{"part is mounted", "0::/outer/a\n", strings.Replace(mounts, " / /sys", " /outer /sys", 1), "/sys/fs/cgroup/a"},
@@ -99,6 +103,22 @@ func TestCgroupFolder(t *testing.T) {
 		got, ok := cgroupFolder([]byte(tt.cgroups), []byte(tt.mounts))
 		if got != tt.want || ok != (tt.want != "") {
 			t.Errorf("%s: %q, %v, want %q", tt.name, got, ok, tt.want)
+		}
+	}
+}
+
+func TestUserOf(t *testing.T) {
+	realUID, effective, err := UserOf([]byte("Name:\thsu\nUid:\t7\t990\t8\t9\nGid:\t5\t5\t5\t5\n"))
+	if realUID != 7 || effective != 990 || err != nil {
+		t.Errorf("UserOf = %d, %d, %v", realUID, effective, err)
+	}
+	for name, status := range map[string]string{
+		"empty": "", "cut off": "Name:\thsu\nUid:\t0", "of another line": "Name:\thsu\nUid:\t0\nGid:\t1\t1\n",
+		"no user": "Name:\thsu\n", "no number": "Name:\thsu\nUid:\t0\tx\n",
+		"too large": "Name:\thsu\nUid:\t0\t4294967296\n",
+	} {
+		if _, effective, err := UserOf([]byte(status)); err == nil {
+			t.Errorf("%s: user %d is in %q", name, effective, status)
 		}
 	}
 }

@@ -10,11 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Scan finds every process whose environment names a worker's token, oldest first,
-// but for this process itself. A process inside execve shows no environment, so
-// that those are asked again, for a second at most.
+// Scan returns every process whose environment contains a worker's token, oldest first, except this process
+// itself. A process inside execve shows no environment; Scan reads it again for up to a second.
 //
-// The result is a hint: open what was found with OpenPID and Verify it.
+// The result is a hint: open a found process with OpenPID and Verify it.
 func Scan(ctx context.Context) ([]Holder, error) {
 	c, err := shared.take(ctx)
 	if err != nil {
@@ -36,14 +35,14 @@ func sortHolders(holders []Holder) {
 	})
 }
 
-// completeHolder adds what stat says to what the environment said; ok is false
-// where the process has died since.
+// completeHolder adds the values from /proc/PID/stat to those from the environment. It returns false if the
+// process has died meanwhile.
 func completeHolder(h Holder) (_ Holder, ok bool) {
 	stat, err := readLife(h.PID)
 	if err != nil || stat.ended() {
 		return h, false
 	}
-	// The folder's owner is the effective uid, also of an undumpable process.
+	// The folder's owner is the effective UID, even for an undumpable process.
 	var folder unix.Stat_t
 	if err := unix.Stat("/proc/"+strconv.Itoa(h.PID), &folder); err != nil {
 		return h, false

@@ -85,8 +85,8 @@ func TestScanSees(t *testing.T) {
 	}
 }
 
-// A process is inside execve right after Start, for its environment is not in place
-// when the descriptors that execve closes are closed.
+// A process is still inside execve right after Start: execve closes the descriptors before the environment is in
+// place.
 func TestScanSeesProcessesInsideExec(t *testing.T) {
 	const each = 25
 	var wg sync.WaitGroup
@@ -130,8 +130,7 @@ func TestScanEndsWithContext(t *testing.T) {
 	}
 }
 
-// A census that began before the call may have gone past a process that has been
-// started since.
+// A census that began before the call may miss a process that was started since.
 func TestSharedCensusIsNeverTooOld(t *testing.T) {
 	s := newSharedCensus()
 	var wg sync.WaitGroup
@@ -173,7 +172,7 @@ func startWorkerQuietly(t *testing.T) *Process {
 	return p
 }
 
-// One that has no environment for ever is waited for once.
+// A pass waits only once for a process that never has an environment.
 func TestStuckProcessIsWaitedForOnce(t *testing.T) {
 	w := startWorker(t, "sleep")
 	w.expect(t, "ready")
@@ -194,7 +193,7 @@ func TestStuckProcessIsWaitedForOnce(t *testing.T) {
 	waitDone(t, w.Process)
 	w.Exit()
 	r = &reader{pending: []int{w.PID()}}
-	r.skipStuck() // its number may be another's now
+	r.skipStuck() // its PID may now be another process's
 	if len(r.pending) != 1 {
 		t.Error("the dead process is still taken for stuck")
 	}

@@ -6,11 +6,10 @@ import (
 	"sync"
 )
 
-// sharing lets all who ask at the same time share an answer. One that was begun
-// before is too old for who asks now: what the question is about may have come to
-// be since, where the answer had gone past it.
+// sharing lets concurrent callers share one answer. A caller never gets an answer that was begun before its call:
+// such an answer may miss things that appeared since.
 type sharing[T any] struct {
-	ask func() (T, error) // bounded by itself
+	ask func() (T, error) // must end by itself
 
 	mu      sync.Mutex
 	running bool
@@ -25,7 +24,7 @@ type sharedAnswer[T any] struct {
 
 func (s *sharing[T]) take(ctx context.Context) (T, error) {
 	var none T
-	if ctx.Err() != nil { // else an answer that is ready at once would win now and then
+	if ctx.Err() != nil { // otherwise select could choose an answer that is ready
 		return none, context.Cause(ctx)
 	}
 	s.mu.Lock()
@@ -47,10 +46,10 @@ func (s *sharing[T]) take(ctx context.Context) (T, error) {
 	}
 }
 
-// run asks until nobody waits for an answer. It ends by itself soon after.
+// run calls ask until no caller waits for an answer, and then returns.
 func (s *sharing[T]) run() {
 	for {
-		// Whoever is about to ask comes first, so that fewer answers serve more.
+		// Let callers that are about to ask run first, so that one answer serves more of them.
 		runtime.Gosched()
 		s.mu.Lock()
 		answer := s.next

@@ -10,8 +10,8 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// Signal sends sig to the process and to nothing else, even if its number has
-// been reused. ErrGone means that it is dead and reaped; a zombie takes any signal.
+// Signal sends sig to the process and to no other, even if its PID has been reused. It returns ErrGone if the
+// process is dead and reaped; a zombie accepts any signal.
 func (p *Process) Signal(sig syscall.Signal) error {
 	err := crashpoint.Do(crashpoint.Signal, func() error {
 		return p.control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
@@ -19,10 +19,9 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return p.signalError(sig, "", err)
 }
 
-// SignalGroup sends sig to the process group that the process leads, or to the
-// process alone if it leads none. Since Linux 6.9 that reaches the rest of a group
-// whose leader has died; before, the group is signalled by number, which is only
-// done while the leader is proven alive, and is ErrGone afterwards.
+// SignalGroup sends sig to the process group that the process leads, or to the process alone if it leads none.
+// Since Linux 6.9 this reaches the rest of a group even if the leader has died. Older kernels can signal a group
+// only by number; SignalGroup does so only while the leader is proven alive, and returns ErrGone afterwards.
 func (p *Process) SignalGroup(sig syscall.Signal) error {
 	err := crashpoint.Do(crashpoint.Signal, func() error {
 		return p.control(func(fd int) error { return p.signalGroup(fd, sig) })
@@ -44,10 +43,9 @@ func (p *Process) signalGroup(fd int, sig syscall.Signal) error {
 	return err
 }
 
-// signalGroupByNumber is for kernels before 6.9. The number is the group's as long
-// as its leader is not reaped: a child of ours cannot be while reaping is held, and
-// another parent's would have to be reaped and its number reused, all of the
-// numbers being used up in turn, between two system calls.
+// signalGroupByNumber is for kernels before 6.9. The number belongs to the group until its leader is reaped. A
+// child of this process cannot be reaped while reaping is locked. The child of another parent would have to be
+// reaped and its PID reused between two system calls, although the kernel assigns PIDs in turn.
 func (p *Process) signalGroupByNumber(fd int, sig syscall.Signal) error {
 	reaping.Lock()
 	defer reaping.Unlock()

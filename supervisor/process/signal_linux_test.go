@@ -57,7 +57,7 @@ func TestSignalGroupAfterLeaderDied(t *testing.T) {
 	waitDone(t, child)
 }
 
-// A process that leads no group stands for itself only: the group is somebody's.
+// For a process that leads no group only the process is signalled: the group belongs to another leader.
 func TestSignalGroupOfNoLeader(t *testing.T) {
 	eachKernel(t, func(t *testing.T) {
 		w := startWorker(t, "spawn", "sleep")

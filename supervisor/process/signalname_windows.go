@@ -2,8 +2,8 @@ package process
 
 import "syscall"
 
-// SignalContinue has no meaning on Windows; sending it is [errors.ErrUnsupported].
+// SignalContinue has no meaning on Windows; sending it returns [errors.ErrUnsupported].
 const SignalContinue = syscall.Signal(18)
 
-// SignalName returns the name of a signal. Windows has none; Go's are used.
+// SignalName returns Go's name of a signal. Windows itself has no names for signals.
 func SignalName(sig syscall.Signal) string { return sig.String() }

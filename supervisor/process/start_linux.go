@@ -14,13 +14,12 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// Start starts a process that does not need this one to live on: in a session of
-// its own, stdin from /dev/null, stdout and stderr to Spec.Output, the lease at
-// descriptor 3, no parent-death signal. It returns when the program runs: a missing
-// or unusable executable is an error here, and no process remains.
+// Start starts a process that can outlive this one: it has a session of its own, stdin from /dev/null, stdout and
+// stderr to Spec.Output, the lease at descriptor 3, and no parent-death signal. Start returns when the program
+// runs. If the executable is missing or unusable, it returns an error and no process remains.
 //
-// Many may be started at once. The lease stays open in this process: close it
-// afterwards, else it is held for as long as this process lives.
+// Start may be called concurrently. The lease stays open in this process: close it afterwards, or it is held for
+// as long as this process lives.
 func Start(spec Spec) (*Process, error) {
 	p, err := start(spec)
 	if err != nil {
@@ -33,8 +32,8 @@ func start(spec Spec) (*Process, error) {
 	if err := checkSupport(); err != nil {
 		return nil, err
 	}
-	// Each start opens its own: a descriptor kept for all would be one more to leak
-	// through an upgrade in place.
+	// Each start opens its own /dev/null: a shared descriptor would be one more that could leak through an upgrade in
+	// place.
 	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", os.DevNull, err)
@@ -56,33 +55,42 @@ func start(spec Spec) (*Process, error) {
 		Dir: spec.Dir, Env: spec.Env, Files: files,
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &fd},
 	}
+	watched.starting.RLock()
+	defer watched.starting.RUnlock()
 	pid, err := fork(spec, attr)
-	// The child has copies now; until here the descriptors had to stay open.
+	// The child has its copies now; until here the descriptors had to stay open.
 	runtime.KeepAlive(spec.Output)
 	runtime.KeepAlive(spec.Lease)
 	if err != nil {
 		return nil, explainStart(spec, err)
 	}
+	if err := confirm(pid, spec); err != nil {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		discard(pid)
+		return nil, err
+	}
 	return adopt(pid, fd)
 }
 
-// fork starts the program with package syscall: os.Process would park a thread in
-// wait for each. It runs with syscall.ForkLock taken like any other fork.
+// fork starts the program with package syscall, because os.Process would block a thread in wait for each child.
+// Like any other fork it holds syscall.ForkLock.
 func fork(spec Spec, attr *syscall.ProcAttr) (int, error) {
 	argv := append([]string{spec.Path}, spec.Args...)
 	if attr.Env == nil {
-		attr.Env = []string{} // nil would mean ours
+		attr.Env = []string{} // nil would mean this process's environment
 	}
 	var pid int
 	err := crashpoint.Do(crashpoint.Fork, func() (err error) {
-		pid, err = forkInto(spec, argv, attr)
+		pid, err = withoutMask(func() (int, error) { return forkInto(spec, argv, attr) })
 		return err
 	})
 	return pid, err
 }
 
-// forkInto starts the program, inside its cgroup if it has one, so that no
-// descendant is ever outside of it.
+// forkInto starts the program, inside its cgroup if it has one, so that no descendant is ever outside of the
+// cgroup.
 func forkInto(spec Spec, argv []string, attr *syscall.ProcAttr) (int, error) {
 	if spec.Cgroup == "" {
 		pid, _, err := syscall.StartProcess(spec.Path, argv, attr)
@@ -98,8 +106,8 @@ func forkInto(spec Spec, argv []string, attr *syscall.ProcAttr) (int, error) {
 	if !withheld.cgroupClone.Load() {
 		pid, _, err = syscall.StartProcess(spec.Path, argv, attr)
 	}
-	// clone3 is refused before Linux 5.7 and by filters that cannot look into its
-	// arguments, such as RestrictNamespaces= of systemd.
+	// clone3 is refused before Linux 5.7 and by filters that cannot inspect its arguments, such as systemd's
+	// RestrictNamespaces=.
 	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.E2BIG) {
 		return pid, err
 	}
@@ -115,8 +123,8 @@ func forkInto(spec Spec, argv []string, attr *syscall.ProcAttr) (int, error) {
 	return pid, nil
 }
 
-// adopt makes a handle of a child that has just been started. Its number is its
-// own until we reap it.
+// adopt makes a handle for a child that has just been started. The child keeps its PID until this process reaps
+// it.
 func adopt(pid, fd int) (*Process, error) {
 	var err error
 	if fd >= 0 {
@@ -142,17 +150,18 @@ func adopt(pid, fd int) (*Process, error) {
 	return p, nil
 }
 
-// discard kills and reaps a child of ours that cannot be used.
+// discard kills and reaps a child that cannot be used.
 func discard(pid int) {
 	_ = crashpoint.Do(crashpoint.Signal, func() error {
-		return unix.Kill(pid, unix.SIGKILL) // ours and not reaped, so the number is its own
+		return unix.Kill(pid, unix.SIGKILL) // a child that is not reaped keeps its PID
 	})
 	_, _ = retry(func() (int, error) { return unix.Wait4(pid, nil, 0, nil) })
 }
 
-// explainStart names what a bare errno from the child may be about.
+// explainStart adds the likely cause to a bare errno from the child.
 func explainStart(spec Spec, err error) error {
-	if spec.Dir != "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOTDIR)) {
+	if spec.Dir != "" &&
+		(errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOTDIR)) {
 		if info, e := os.Stat(spec.Dir); e != nil {
 			return fmt.Errorf("working folder: %w", e)
 		} else if !info.IsDir() {
@@ -160,6 +169,10 @@ func explainStart(spec Spec, err error) error {
 		}
 	}
 	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		if _, e := interpreters(spec.Path); e != nil {
+			return e
+		}
 	case errors.Is(err, unix.EAGAIN):
 		return fmt.Errorf("no more processes are allowed here (RLIMIT_NPROC, TasksMax= or pid_max): %w", err)
 	case errors.Is(err, unix.ENOEXEC):

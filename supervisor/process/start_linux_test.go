@@ -13,8 +13,8 @@ import (
 )
 
 func TestStartedProcessIsOnItsOwn(t *testing.T) {
-	// A descriptor that is not close-on-exec in us would be the child's as well; all
-	// that Go opens are, so that only what Start passes may show up.
+	// A descriptor of this process that is not close-on-exec would leak into the child. All that Go opens are, so only
+	// those that Start passes may be there.
 	w := startWorker(t, "descriptors")
 	pid := w.expectPID(t, "ready")
 	if pid != w.PID() {
@@ -42,8 +42,8 @@ func TestStartedProcessIsOnItsOwn(t *testing.T) {
 		t.Errorf("descriptor 3 is %q, want the lease %q", got["3"], w.family.LeasePath)
 	}
 	for n, target := range got {
-		// What is left is the child's own: its poller, what Go's runtime reads of its
-		// cgroup, and the folder that it reads.
+		// The other descriptors are the child's own: its poller, the file in which Go's runtime reads its cgroup, and
+		// the folder that it lists.
 		if n > "3" && !strings.HasPrefix(target, "anon_inode:") &&
 			!strings.HasPrefix(target, "/sys/fs/cgroup/") && !strings.HasPrefix(target, "/proc/") {
 			t.Errorf("descriptor %s, %q, leaked into the process", n, target)
@@ -109,7 +109,7 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-// Every exit must be told to its own handle, and no child may stay a zombie.
+// Every handle must report its own child's exit, and no child may stay a zombie.
 func TestStartManyAtOnce(t *testing.T) {
 	const many = 40
 	var wg sync.WaitGroup

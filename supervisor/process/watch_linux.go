@@ -10,36 +10,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process is an open handle on one process, which its number may outlive. Whether
-// or not it is a child of ours makes no difference to the caller. It is safe for
-// concurrent use.
+// Process is an open handle on one process. The process's PID may be reused while the handle is open. The caller
+// does not need to know whether the process is a child. A Process is safe for concurrent use.
 type Process struct {
 	id   Identity
-	file *os.File // the nonblocking pidfd; it is in the netpoller's hands
+	file *os.File // the nonblocking pidfd, registered with the netpoller
 	conn syscall.RawConn
 	done chan struct{} // closed when all threads have ended
 	over chan struct{} // closed when the watching goroutine has returned
 	exit Exit          // written before over is closed
 }
 
-// afterwards says what a watch does when the process has died.
+// afterwards selects the action of a watch when the process has died.
 type afterwards int
 
 const (
-	learn  afterwards = iota // reap it if it is ours, and find out how it ended
-	ignore                   // nothing: another handle does
+	learn  afterwards = iota // reap it if it is a child, and find out how it ended
+	ignore                   // nothing: another handle does that
 )
 
-// watch takes fd over and waits for the process's death in a goroutine, which the
-// netpoller wakes: no thread is parked, however many are watched.
+// watch takes ownership of fd and waits for the process's death in a goroutine that the netpoller wakes: no thread
+// blocks, regardless of the number of watched processes.
 func watch(fd int, id Identity, then afterwards) (*Process, error) {
 	file := os.NewFile(uintptr(fd), "pidfd")
 	fail := func(err error) (*Process, error) {
 		_ = file.Close()
 		return nil, fmt.Errorf("watch the pidfd: %w", err)
 	}
-	// This fails where the netpoller did not take the descriptor, without which a
-	// read would return at once.
+	// This fails if the netpoller has not accepted the descriptor; a read would then return at once.
 	if err := file.SetDeadline(time.Time{}); err != nil {
 		return fail(err)
 	}
@@ -52,9 +50,12 @@ func watch(fd int, id Identity, then afterwards) (*Process, error) {
 		done: make(chan struct{}), over: make(chan struct{}),
 	}
 	ended := pidfdEvents(fd)&unix.POLLIN != 0
+	if then == learn {
+		watched.add(id.PID)
+	}
 	go p.wait(then)
 	if ended {
-		// What is dead already is not to be taken for alive by who asks at once.
+		// A caller that checks Done at once must not take a dead process for alive.
 		select {
 		case <-p.done:
 		case <-p.over:
@@ -65,8 +66,11 @@ func watch(fd int, id Identity, then afterwards) (*Process, error) {
 
 func (p *Process) wait(then afterwards) {
 	defer close(p.over)
-	// A wake-up is a hint only: a first thread's end, or an exec by another thread,
-	// wakes too before Linux 6.15. What poll says counts.
+	if then == learn {
+		defer watched.remove(p.id.PID)
+	}
+	// A wake-up is only a hint: before Linux 6.15 the end of the first thread, or an exec by another thread, also
+	// wakes. The result of poll decides.
 	err := p.conn.Read(func(fd uintptr) bool { return pidfdEvents(int(fd))&unix.POLLIN != 0 })
 	if err != nil {
 		return // Close was called
@@ -77,8 +81,7 @@ func (p *Process) wait(then afterwards) {
 	}
 }
 
-// control calls f with the pidfd, which stays open meanwhile. After Close it gives
-// os.ErrClosed.
+// control calls f with the pidfd, which stays open during the call. After Close it returns os.ErrClosed.
 func (p *Process) control(f func(fd int) error) error {
 	var result error
 	if err := p.conn.Control(func(fd uintptr) { result = f(int(fd)) }); err != nil {
@@ -87,19 +90,18 @@ func (p *Process) control(f func(fd int) error) error {
 	return result
 }
 
-// Identity returns the evidence by which the process can be opened again.
+// Identity returns the evidence with which the process can be opened again.
 func (p *Process) Identity() Identity { return p.id }
 
-// PID returns the process's number. Do not signal it: use Signal.
+// PID returns the PID of the process. Do not send signals to it: use Signal.
 func (p *Process) PID() int { return p.id.PID }
 
-// Done is closed as soon as the process has died, zombie or not. It is never
-// closed after Close.
+// Done returns a channel that is closed as soon as the process has died, whether or not it is still a zombie.
+// After Close it is never closed.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Exit returns how the process ended. Call it after Done is closed; before, it
-// returns ExitUnknown. Where the process was not our child it may take some
-// milliseconds, for its parent to reap it.
+// Exit returns how the process ended. Call it after Done is closed; before, its Source is ExitUnknown. If the
+// process was not a child of this one, Exit may take some milliseconds, until the parent reaps it.
 func (p *Process) Exit() Exit {
 	select {
 	case <-p.done:
@@ -110,17 +112,15 @@ func (p *Process) Exit() Exit {
 	}
 }
 
-// Close forgets the process, which is left as it is: running, or, as an own child
-// that has not died yet, to be reaped by whoever opens it again. A second Close
-// does nothing.
+// Close releases the handle and leaves the process as it is: running, or, if it is a child that has not died yet,
+// to be reaped by the next handle on it. A second Close does nothing.
 func (p *Process) Close() error {
 	_ = p.file.Close() // the only error is that of a second close
 	<-p.over
 	return nil
 }
 
-// alive says that the process is proven not to have died. A closed handle proves
-// nothing.
+// alive reports whether the process is proven not to have died. With a closed handle it returns false.
 func (p *Process) alive() bool {
 	return p.control(func(fd int) error {
 		if pidfdEvents(fd)&unix.POLLIN != 0 {
@@ -130,7 +130,7 @@ func (p *Process) alive() bool {
 	}) == nil
 }
 
-// same says that the process's number is still its own, since before it was opened.
+// same reports whether the PID has been the process's own ever since the pidfd was opened.
 func (p *Process) same() bool {
 	return p.control(func(fd int) error {
 		if !unreaped(fd) {
@@ -140,13 +140,12 @@ func (p *Process) same() bool {
 	}) == nil
 }
 
-// Stopped reports whether all threads of the process are stopped, by SIGSTOP or a
-// debugger: it is silent for a reason, and alive.
+// Stopped reports whether all threads of the process are stopped, by SIGSTOP or a debugger. Such a process is
+// alive, although it does not respond.
 func (p *Process) Stopped() bool {
 	stat, err := readLife(p.id.PID)
 	return err == nil && stat.stopped() && p.alive()
 }
 
-// reaping is held while a child of ours is reaped, and while something relies on
-// a child's number staying its own.
+// reaping is locked while a child of this process is reaped, and while code relies on a child keeping its PID.
 var reaping sync.Mutex

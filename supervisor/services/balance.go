@@ -7,32 +7,33 @@ import (
 )
 
 const (
-	// slowStart is how long the share of a fresh endpoint grows.
+	// slowStart is the time in which the share of a fresh endpoint grows to its full size.
 	slowStart = 10 * time.Second
-	// leastWeight is what it begins with.
+	// leastWeight is the weight at the beginning of slowStart.
 	leastWeight = 0.1
 
-	// boundedLoad is how many times the average an endpoint may have under way before affinity passes it over.
+	// boundedLoad is the multiple of the average load up to which affinity sends calls to an endpoint.
 	boundedLoad = 1.25
-	// fewCalls are never too many for affinity: else two calls of one session would be torn apart on an idle service.
+	// fewCalls in flight never exceed the bound of affinity. Otherwise two calls of one session would go to different
+	// endpoints on an idle service.
 	fewCalls = 4
 )
 
-// standing is what a member's chance of a call depends on.
+// standing is the part of a member's state that balancing depends on.
 type standing struct {
-	hash     uint64 // of its key
+	hash     uint64 // of the member's key
 	inFlight int
-	// turn says who is next among equals: whoever has the lowest. Each call adds 1 to it, or more to one that is to
-	// have less than its share.
+	// turn orders members that are otherwise equal: the lowest is next. Each call adds 1, or more for a member that
+	// gets less than a full share.
 	turn   float64
-	warmAt time.Duration // when its share is whole
+	warmAt time.Duration // the time at which its weight reaches 1
 
 	failures     int // in a row
 	ejectedUntil time.Duration
 	ejections    int // see eject
 }
 
-// weight is the share that the member may have, from leastWeight to 1.
+// weight returns the member's weight, from leastWeight to 1.
 func (m *standing) weight(now time.Duration) float64 {
 	left := m.warmAt - now
 	if left <= 0 {
@@ -43,7 +44,7 @@ func (m *standing) weight(now time.Duration) float64 {
 
 func (m *standing) ejected(now time.Duration) bool { return m.ejectedUntil > now }
 
-// choose returns the member that the next call goes to, nil where none can take it.
+// choose returns the member for the next call, or nil if none can take it.
 func (s *Service) choose(key string, tried []*Endpoint, now time.Duration) *member {
 	q := question{now: now, tried: tried, inFlight: s.inFlight}
 	if s.policy.Balance == Affinity && key != "" {
@@ -51,7 +52,7 @@ func (s *Service) choose(key string, tried []*Endpoint, now time.Duration) *memb
 	}
 	m := q.pick(s.policy.Balance, s.ready)
 	if m == nil {
-		// Better one that has failed than nobody.
+		// An ejected endpoint is better than none.
 		q.evenEjected = true
 		if m = q.pick(s.policy.Balance, s.ready); m == nil {
 			return nil
@@ -62,14 +63,14 @@ func (s *Service) choose(key string, tried []*Endpoint, now time.Duration) *memb
 	return m
 }
 
-// question is what is known of a call that wants an endpoint.
+// question describes a call that needs an endpoint.
 type question struct {
 	now         time.Duration
 	tried       []*Endpoint
 	evenEjected bool
 	keyed       bool
 	key         uint64
-	inFlight    int // at all members
+	inFlight    int // at all members together
 }
 
 func (q question) pick(b Balance, ready []*member) *member {
@@ -86,7 +87,8 @@ func (q question) takes(m *member) bool {
 	return (q.evenEjected || !m.ejected(q.now)) && (len(q.tried) == 0 || !slices.Contains(q.tried, m.ep))
 }
 
-// idlest returns the member with the fewest calls under way for its weight, among equals the one whose turn it is.
+// idlest returns the member with the fewest calls in flight relative to its weight. Among equals it returns the
+// one with the lowest turn.
 func (q question) idlest(ready []*member) *member {
 	var best *member
 	var least float64
@@ -105,7 +107,7 @@ func (q question) idlest(ready []*member) *member {
 	return best
 }
 
-// next returns the member whose turn it is.
+// next returns the member with the lowest turn.
 func (q question) next(ready []*member) *member {
 	var best *member
 	for _, m := range ready {
@@ -116,9 +118,9 @@ func (q question) next(ready []*member) *member {
 	return best
 }
 
-// closest returns the member that the key belongs to: each key ranks the members in an order of its own, which does not
-// change when others come and go (rendezvous hashing). Who has more than boundedLoad times the average under way is
-// passed over, for the next in that order.
+// closest returns the member that the key belongs to. Each key ranks the members in an order of its own, which
+// does not change when other members come and go (rendezvous hashing). closest skips a member whose calls in
+// flight exceed the bound, and takes the next one in that order.
 func (q question) closest(ready []*member) *member {
 	var best, fallback *member
 	var most, mostAnyway uint64
@@ -141,12 +143,13 @@ func (q question) closest(ready []*member) *member {
 		}
 	}
 	if best == nil {
-		return fallback // all that are left were tried, or are warming up
+		return fallback // the members below the bound were tried or ejected, or are warming up
 	}
 	return best
 }
 
-// hash is the same in each run of the program, so that a key finds its endpoint also after a restart: FNV-1a.
+// hash returns the same value in each run of the program, so that a key finds its endpoint after a restart as
+// well. It is FNV-1a followed by mix.
 func hash(s string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(s) {

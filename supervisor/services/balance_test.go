@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// of makes members that are called by their index.
+// of makes members whose address is their index.
 func of(standings ...standing) []*member {
 	var ms []*member
 	for i, s := range standings {
@@ -24,20 +24,48 @@ func TestPick(t *testing.T) {
 		tried   []int
 		want    string // address, "" for none
 	}{
-		"nobody":                            {LeastInFlight, nil, nil, ""},
-		"the idlest":                        {LeastInFlight, list{{inFlight: 3}, {inFlight: 1}, {inFlight: 2}}, nil, "1"},
-		"among equals whose turn it is":     {LeastInFlight, list{{inFlight: 1, turn: 2}, {inFlight: 1, turn: 1}, {inFlight: 2}}, nil, "1"},
-		"not one that was tried":            {LeastInFlight, list{{inFlight: 3}, {inFlight: 1}}, []int{1}, "0"},
-		"not one that is ejected":           {LeastInFlight, list{{inFlight: 3}, {inFlight: 1, ejectedUntil: now + 1}}, nil, "0"},
-		"one that was ejected":              {LeastInFlight, list{{inFlight: 3}, {inFlight: 1, ejectedUntil: now}}, nil, "1"},
-		"all tried":                         {LeastInFlight, list{{}, {}}, []int{0, 1}, ""},
-		"a fresh one has a tenth":           {LeastInFlight, list{{inFlight: 9}, {inFlight: 1, warmAt: now + slowStart}}, nil, "0"},
-		"a fresh one has a tenth, exceeded": {LeastInFlight, list{{inFlight: 11}, {inFlight: 1, warmAt: now + slowStart}}, nil, "1"},
-		"half warm":                         {LeastInFlight, list{{inFlight: 3}, {inFlight: 1, warmAt: now + slowStart/2}}, nil, "1"},
-		"by turn":                           {RoundRobin, list{{turn: 2}, {turn: 1, inFlight: 100}, {turn: 3}}, nil, "1"},
-		"by turn, not one that was tried":   {RoundRobin, list{{turn: 2}, {turn: 1}, {turn: 3}}, []int{1}, "0"},
-		"by turn, not one that is ejected":  {RoundRobin, list{{turn: 2}, {turn: 1, ejectedUntil: now + 1}}, nil, "0"},
-		"by turn, all tried":                {RoundRobin, list{{}}, []int{0}, ""},
+		"nobody": {
+			LeastInFlight, nil, nil, "",
+		},
+		"the idlest": {
+			LeastInFlight, list{{inFlight: 3}, {inFlight: 1}, {inFlight: 2}}, nil, "1",
+		},
+		"among equals whose turn it is": {
+			LeastInFlight, list{{inFlight: 1, turn: 2}, {inFlight: 1, turn: 1}, {inFlight: 2}}, nil, "1",
+		},
+		"not one that was tried": {
+			LeastInFlight, list{{inFlight: 3}, {inFlight: 1}}, []int{1}, "0",
+		},
+		"not one that is ejected": {
+			LeastInFlight, list{{inFlight: 3}, {inFlight: 1, ejectedUntil: now + 1}}, nil, "0",
+		},
+		"one that was ejected": {
+			LeastInFlight, list{{inFlight: 3}, {inFlight: 1, ejectedUntil: now}}, nil, "1",
+		},
+		"all tried": {
+			LeastInFlight, list{{}, {}}, []int{0, 1}, "",
+		},
+		"a fresh one has a tenth": {
+			LeastInFlight, list{{inFlight: 9}, {inFlight: 1, warmAt: now + slowStart}}, nil, "0",
+		},
+		"a fresh one has a tenth, exceeded": {
+			LeastInFlight, list{{inFlight: 11}, {inFlight: 1, warmAt: now + slowStart}}, nil, "1",
+		},
+		"half warm": {
+			LeastInFlight, list{{inFlight: 3}, {inFlight: 1, warmAt: now + slowStart/2}}, nil, "1",
+		},
+		"by turn": {
+			RoundRobin, list{{turn: 2}, {turn: 1, inFlight: 100}, {turn: 3}}, nil, "1",
+		},
+		"by turn, not one that was tried": {
+			RoundRobin, list{{turn: 2}, {turn: 1}, {turn: 3}}, []int{1}, "0",
+		},
+		"by turn, not one that is ejected": {
+			RoundRobin, list{{turn: 2}, {turn: 1, ejectedUntil: now + 1}}, nil, "0",
+		},
+		"by turn, all tried": {
+			RoundRobin, list{{}}, []int{0}, "",
+		},
 	} {
 		ready := of(test.ready...)
 		q := question{now: now}
@@ -57,7 +85,8 @@ func TestPick(t *testing.T) {
 func TestWeight(t *testing.T) {
 	m := standing{warmAt: slowStart}
 	for now, want := range map[time.Duration]float64{
-		0: leastWeight, slowStart / 20: leastWeight, slowStart / 2: 0.5, slowStart - 1: 1 - 1e-10, slowStart: 1, time.Hour: 1,
+		0: leastWeight, slowStart / 20: leastWeight, slowStart / 2: 0.5,
+		slowStart - 1: 1 - 1e-10, slowStart: 1, time.Hour: 1,
 	} {
 		if got := m.weight(now); got < want-1e-6 || got > want+1e-6 {
 			t.Errorf("weight at %v is %v, want %v", now, got, want)
@@ -121,7 +150,7 @@ func TestAffinityKeepsAKeyWhereItIs(t *testing.T) {
 			t.Fatalf("%s moved from %s to %s when worker-3 went", key, was, now)
 		}
 	}
-	// The worker is started again, elsewhere.
+	// The worker is restarted at another address.
 	r.Add(&Endpoint{Address: "127.0.0.1:1", Worker: "worker-3", Warm: true}, echo)
 	for key, was := range home {
 		if now := place(key); now != was {

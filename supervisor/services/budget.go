@@ -3,24 +3,24 @@ package services
 import "time"
 
 const (
-	// retryShare of the calls may be tried a second time,
+	// retryShare is the part of the calls that may be retried.
 	retryShare = 0.2
-	// and retryLeast each second besides.
+	// retryLeast is the number of additional retries per second.
 	retryLeast = 10
-	// budgetSpan is what is looked back on, in two halves that take turns.
+	// budgetSpan is the period over which calls and retries are counted. It consists of two halves, used alternately.
 	budgetSpan = 10 * time.Second
 )
 
-// budget bounds second tries, so that a service in trouble does not get the double of its calls.
+// budget bounds retries, so that retries do not double the load of a service that already fails.
 type budget struct {
-	half      int64 // the present one, counted from the service's beginning
+	half      int64 // index of the current half; half 0 begins at the service's beginning
 	calls     [2]int
 	retries   [2]int
 	beginning time.Duration
 	begun     bool
 }
 
-// at moves on to the half that now is in.
+// at advances to the half that contains now, and returns its slot.
 func (b *budget) at(now time.Duration) int {
 	half := int64(now / (budgetSpan / 2))
 	if !b.begun {
@@ -34,10 +34,10 @@ func (b *budget) at(now time.Duration) int {
 	return int(half & 1)
 }
 
-// call counts a call that has ended, however often it was tried.
+// call counts a call that has ended, once for all of its tries.
 func (b *budget) call(now time.Duration) { b.calls[b.at(now)]++ }
 
-// retry takes one second try, where there is one.
+// retry takes one retry from the budget. It returns false if the budget is used up.
 func (b *budget) retry(now time.Duration) bool {
 	i := b.at(now)
 	covered := budgetSpan/2 + now%(budgetSpan/2)

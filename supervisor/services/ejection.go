@@ -3,21 +3,21 @@ package services
 import "time"
 
 const (
-	// ejectAfter is how many failures in a row eject an endpoint.
+	// ejectAfter is the number of consecutive failures that eject an endpoint.
 	ejectAfter = 5
-	// ejectFor is for how long, the first time; the second time twice that, and so on.
+	// ejectFor is the duration of the first ejection; the second one takes twice as long, and so on.
 	ejectFor = 5 * time.Second
-	// ejectMost bounds it.
+	// ejectMost bounds the duration of an ejection.
 	ejectMost = 5 * time.Minute
-	// forgiveAfter is how long an endpoint must be back for one ejection to be forgotten.
+	// forgiveAfter is the time that an endpoint must be back for one ejection to be forgotten.
 	forgiveAfter = time.Minute
 )
 
-// mayEject tells whether one more of ready endpoints may go where out of them have: never more than half, and so never
-// the last.
+// mayEject reports whether another endpoint may be ejected, if out of the ready endpoints are ejected already. At
+// most half of them may be, and so never the last one.
 func mayEject(ready, out int) bool { return out+1 <= ready/2 }
 
-// eject takes the member out for a time that grows each time, and returns that time.
+// eject ejects the member for a time that grows with each ejection, and returns that time.
 func (m *standing) eject(now time.Duration) time.Duration {
 	if m.ejections > 0 {
 		forgiven := int((now - m.ejectedUntil) / forgiveAfter)

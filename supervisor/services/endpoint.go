@@ -2,6 +2,8 @@ package services
 
 import (
 	"cmp"
+	"context"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -11,14 +13,18 @@ import (
 // Endpoint is an address that calls can be sent to. Its fields do not change once it is in a registry.
 type Endpoint struct {
 	Address string
-	// Worker is the id of the worker of ours that serves there, empty for one from outside.
+	// Worker is the ID of the worker that serves there, or empty for a registered endpoint.
 	Worker string
-	// Conn is a gRPC connection to it, for calls that are not relayed; nil where there is none.
+	// Conn is a gRPC connection to the endpoint, for calls that are not relayed; nil if there is none.
 	Conn grpc.ClientConnInterface
-	// Warm: it has been at work before, and gets its whole share at once.
+	// Verify returns an error if a new connection to Address leads to something other than the endpoint; it is called
+	// before anything is written to the connection. It removes the endpoint before it returns the error. If Verify is
+	// nil, every connection is accepted.
+	Verify func(ctx context.Context, nc net.Conn) error
+	// Warm means that the endpoint has served before, and gets its full share at once.
 	Warm bool
 
-	ready bool // the registry's
+	ready bool // owned by the registry
 
 	leases  atomic.Int64
 	gone    atomic.Bool
@@ -27,14 +33,16 @@ type Endpoint struct {
 	emptied bool
 }
 
-// Key is what stays the same of an endpoint when its process is another: the worker's id, or else the address.
+// Key returns the identifier of the endpoint that survives a restart of its process: the worker's ID, or else the
+// address.
 func (ep *Endpoint) Key() string { return cmp.Or(ep.Worker, ep.Address) }
 
-// Gone tells that the endpoint has been taken out of the registry and gets no calls any more: who keeps connections to
-// it closes them when what is under way has ended.
+// Gone reports whether the endpoint has been removed from the registry and gets no more calls. The owner of
+// connections to it closes them when the calls in flight have ended.
 func (ep *Endpoint) Gone() bool { return ep.gone.Load() }
 
-// Drained is closed when the endpoint has been removed and the last call at it has ended, of whichever service.
+// Drained returns a channel that is closed when the endpoint has been removed and its last call, of any service,
+// has ended.
 func (ep *Endpoint) Drained() <-chan struct{} {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
@@ -47,7 +55,7 @@ func (ep *Endpoint) Drained() <-chan struct{} {
 	return ep.drained
 }
 
-// remove is called when no lease can be taken any more.
+// remove marks the endpoint as removed. It must be called when no new lease can be taken.
 func (ep *Endpoint) remove() {
 	ep.gone.Store(true)
 	if ep.leases.Load() == 0 {
@@ -55,7 +63,7 @@ func (ep *Endpoint) remove() {
 	}
 }
 
-// release ends a lease. Either it sees that the endpoint is gone, or whoever removes it sees that this was the last.
+// release ends a lease. Either release sees that the endpoint is gone, or remove sees that no lease is left.
 func (ep *Endpoint) release() {
 	if ep.leases.Add(-1) == 0 && ep.gone.Load() {
 		ep.empty()

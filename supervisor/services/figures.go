@@ -2,23 +2,24 @@ package services
 
 import (
 	"math/bits"
+	"strconv"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// Codes is how many status codes gRPC has.
+	// Codes is the number of gRPC status codes.
 	Codes = 17
-	// unknownCode stands for those that it does not have.
+	// unknownCode replaces codes that gRPC does not define.
 	unknownCode = 2
 
-	// Latencies are counted in buckets: the first up to firstBucket, each of the others up to twice the one before,
-	// the last without an end.
+	// Latencies are counted in buckets: the first one reaches up to firstBucket, each further one up to twice its
+	// predecessor, and the last one has no bound.
 	firstBucket = 32 * time.Microsecond
 	buckets     = 23
 )
 
-// Bounds returns up to which time each bucket of a [Latency] counts, all but the last, which has no bound.
+// Bounds returns the upper bounds of the buckets of a [Latency], except the last bucket, which has none.
 func Bounds() []time.Duration {
 	bounds := make([]time.Duration, buckets-1)
 	for i := range bounds {
@@ -27,31 +28,31 @@ func Bounds() []time.Duration {
 	return bounds
 }
 
-// bucketOf returns the bucket that a time is counted in.
+// bucketOf returns the index of the bucket for a duration.
 func bucketOf(d time.Duration) int {
 	return min(bits.Len64(uint64(max(0, d-1))/uint64(firstBucket)), buckets-1)
 }
 
-// Figures are what is counted of the calls at an endpoint. A call that is tried at two endpoints counts at both, unless
-// the first cannot have seen it.
+// Figures are the metrics of the calls at an endpoint. A call that is tried at two endpoints counts at both,
+// unless the first one cannot have seen it.
 type Figures struct {
 	Calls    uint64 // ended
 	InFlight int
-	// Failures by status code; those of code 0 are no failures, and not counted.
+	// Failures by status code. Code 0 is success and is not counted.
 	Failures  [Codes]uint64
-	Retries   uint64 // calls that went on to another endpoint
+	Retries   uint64 // calls that were retried
 	Ejections uint64
 	Latency   Latency
 }
 
-// Latency is how long calls took.
+// Latency is a histogram of call durations.
 type Latency struct {
-	// Counts of the calls by bucket, see [Bounds]; not summed up.
+	// Counts has the number of calls in each bucket (see [Bounds]); it is not cumulative.
 	Counts [buckets]uint64
 	Sum    time.Duration
 }
 
-// Failed is the number of all failures.
+// Failed returns the number of all failures.
 func (f *Figures) Failed() uint64 {
 	var sum uint64
 	for _, n := range f.Failures {
@@ -60,7 +61,7 @@ func (f *Figures) Failed() uint64 {
 	return sum
 }
 
-// Add adds up.
+// Add adds g to f.
 func (f *Figures) Add(g Figures) {
 	f.Calls += g.Calls
 	f.InFlight += g.InFlight
@@ -75,9 +76,10 @@ func (f *Figures) Add(g Figures) {
 	f.Latency.Sum += g.Latency.Sum
 }
 
-// figures are Figures while they are counted. They outlive the endpoint: a worker that is started again counts on.
+// figures holds the live counters behind Figures. They outlive the endpoint, so that a restarted worker continues
+// counting.
 type figures struct {
-	inFlight int // under the service's lock
+	inFlight int // guarded by the service's lock
 
 	retries, ejections atomic.Uint64
 	failures           [Codes]atomic.Uint64
@@ -100,7 +102,7 @@ func (f *figures) ended(o Outcome, took time.Duration) {
 	f.sum.Add(int64(took))
 }
 
-// read is called with the service's lock held.
+// read returns the current Figures. The caller holds the service's lock.
 func (f *figures) read() Figures {
 	r := Figures{InFlight: f.inFlight, Retries: f.retries.Load(), Ejections: f.ejections.Load()}
 	for i := range f.failures {
@@ -116,13 +118,13 @@ func (f *figures) read() Figures {
 }
 
 const (
-	// keepMost bounds the endpoints of which a service keeps figures apart,
+	// keepMost bounds the number of endpoints for which a service keeps separate figures.
 	keepMost = 4096
-	// and keepRetired the services that are kept for their figures when nobody offers them any more.
+	// keepRetired bounds the number of services that are kept for their figures when they are no longer offered.
 	keepRetired = 256
 )
 
-// keep returns the figures of the endpoint with that key, which may have been there before.
+// keep returns the figures of the endpoint with the key, which continue if the endpoint existed before.
 func (s *Service) keep(key string) *figures {
 	f := s.kept[key]
 	if f != nil {
@@ -143,4 +145,18 @@ func (s *Service) keep(key string) *figures {
 	f = &figures{}
 	s.kept[key] = f
 	return f
+}
+
+// CodeName returns the name of a status code in the gRPC protocol.
+func CodeName(code int) string {
+	if code < 0 || code >= len(codeNames) {
+		return strconv.Itoa(code)
+	}
+	return codeNames[code]
+}
+
+var codeNames = [Codes]string{
+	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+	"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+	"INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 }

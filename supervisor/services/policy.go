@@ -11,31 +11,31 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Balance says who gets the next call.
+// Balance is the method by which the endpoint for the next call is chosen.
 type Balance string
 
 // The values of Balance. The zero value means LeastInFlight.
 const (
 	LeastInFlight Balance = "least"
 	RoundRobin    Balance = "round-robin"
-	// Affinity sends calls with the same value of a metadata key to the same endpoint, where that is not overloaded.
-	// A call without the key goes where the fewest are under way.
+	// Affinity sends calls with the same value of a metadata key to the same endpoint, unless that is overloaded.
+	// Calls without the key use LeastInFlight.
 	Affinity Balance = "affinity"
 )
 
-// Policy is how the calls of a service are treated. The zero value means: least requests in flight, no bounds but
-// those of the master.
+// Policy configures how the calls of a service are handled. The zero value means least requests in flight, with no
+// bounds except those of the master.
 type Policy struct {
 	Balance Balance
-	// Affinity is the metadata key whose value chooses the endpoint, "" where none does.
+	// Affinity is the metadata key whose value chooses the endpoint, or "" for none.
 	Affinity string
 	// MaxMessage bounds a message, in bytes; 0 means the relay's own bound.
 	MaxMessage int
-	// MaxInFlight bounds the calls under way; 0: unbounded.
+	// MaxInFlight bounds the calls in flight; 0 means no bound.
 	MaxInFlight int
 }
 
-// or takes from q what p leaves open.
+// or returns p with its unset fields taken from q.
 func (p Policy) or(q Policy) Policy {
 	if p.Balance == "" {
 		p.Balance, p.Affinity = cmp.Or(q.Balance, LeastInFlight), q.Affinity
@@ -48,7 +48,7 @@ func (p Policy) or(q Policy) Policy {
 // maxName bounds the name of a service, in bytes.
 const maxName = 255
 
-// CheckName tells why name is no full name of a gRPC service, nil where it is one.
+// CheckName returns an error if name is not the full name of a gRPC service.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -64,12 +64,13 @@ func CheckName(name string) error {
 // maxKey bounds a metadata key, in bytes.
 const maxKey = 128
 
-// ParsePolicy reads the form "NAME:balance=affinity,key=METADATA-KEY,max-in-flight=N,max-message=4MiB", in which NAME
-// may be "*" and each field may be left out. An error names the field.
+// ParsePolicy parses the form "NAME:balance=affinity,key=METADATA-KEY,max-in-flight=N,max-message=4MiB". NAME may
+// be "*", and each field is optional. An error names the field.
 func ParsePolicy(text string) (name string, p Policy, err error) {
 	name, fields, found := strings.Cut(text, ":")
 	if !found || fields == "" {
-		return "", p, fmt.Errorf("%.100q: want NAME:FIELD=VALUE[,FIELD=VALUE...] such as pkg.Service:balance=round-robin", text)
+		return "", p,
+			fmt.Errorf("%.100q: want NAME:FIELD=VALUE[,FIELD=VALUE...] such as pkg.Service:balance=round-robin", text)
 	}
 	if name != "*" {
 		if err := CheckName(name); err != nil {
@@ -123,7 +124,7 @@ func (p *Policy) set(field, value string) (err error) {
 	return nil
 }
 
-// parseSize reads a number of bytes such as 4096, 64KiB, 4MiB or 1GiB.
+// parseSize parses a number of bytes such as 4096, 64KiB, 4MiB or 1GiB.
 func parseSize(text string) (int, error) {
 	unit := 1
 	for suffix, size := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {

@@ -7,13 +7,15 @@ import (
 
 func TestParsePolicy(t *testing.T) {
 	for text, want := range map[string]Policy{
-		"pkg.S:balance=round-robin":                                  {Balance: RoundRobin},
-		"pkg.S:balance=least,max-in-flight=7":                        {Balance: LeastInFlight, MaxInFlight: 7},
-		"pkg.S:balance=affinity,key=x-session-id":                    {Balance: Affinity, Affinity: "x-session-id"},
-		"*:key=k,balance=affinity,max-in-flight=1,max-message=64KiB": {Balance: Affinity, Affinity: "k", MaxInFlight: 1, MaxMessage: 65536},
-		"pkg.S:max-message=1":                                        {MaxMessage: 1},
-		"pkg.S:max-message=4MiB":                                     {MaxMessage: 4 << 20},
-		"pkg.S:max-message=2GiB":                                     {MaxMessage: 1<<31 - 1},
+		"pkg.S:balance=round-robin":               {Balance: RoundRobin},
+		"pkg.S:balance=least,max-in-flight=7":     {Balance: LeastInFlight, MaxInFlight: 7},
+		"pkg.S:balance=affinity,key=x-session-id": {Balance: Affinity, Affinity: "x-session-id"},
+		"*:key=k,balance=affinity,max-in-flight=1,max-message=64KiB": {
+			Balance: Affinity, Affinity: "k", MaxInFlight: 1, MaxMessage: 65536,
+		},
+		"pkg.S:max-message=1":    {MaxMessage: 1},
+		"pkg.S:max-message=4MiB": {MaxMessage: 4 << 20},
+		"pkg.S:max-message=2GiB": {MaxMessage: 1<<31 - 1},
 	} {
 		name, _, _ := strings.Cut(text, ":")
 		if got, p, err := ParsePolicy(text); err != nil || got != name || p != want {
@@ -54,7 +56,9 @@ func TestParsePolicy(t *testing.T) {
 }
 
 func FuzzParsePolicy(f *testing.F) {
-	for _, text := range []string{"pkg.S:balance=affinity,key=k,max-in-flight=1,max-message=4MiB", "*:balance=least", "", ":", "a:b"} {
+	for _, text := range []string{
+		"pkg.S:balance=affinity,key=k,max-in-flight=1,max-message=4MiB", "*:balance=least", "", ":", "a:b",
+	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -62,7 +66,8 @@ func FuzzParsePolicy(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if name != "*" && CheckName(name) != nil || p.MaxInFlight < 0 || p.MaxMessage < 0 || (p.Balance == Affinity) != (p.Affinity != "") {
+		if name != "*" && CheckName(name) != nil || p.MaxInFlight < 0 || p.MaxMessage < 0 ||
+			(p.Balance == Affinity) != (p.Affinity != "") {
 			t.Errorf("%q: %q %+v", text, name, p)
 		}
 	})
@@ -71,12 +76,16 @@ func FuzzParsePolicy(f *testing.F) {
 func TestPolicyOfAService(t *testing.T) {
 	all := Policy{Balance: Affinity, Affinity: "k", MaxInFlight: 100}
 	for name, test := range map[string]struct{ own, all, want Policy }{
-		"nothing is said":        {Policy{}, Policy{}, Policy{Balance: LeastInFlight}},
-		"of all":                 {Policy{}, all, all},
-		"of it":                  {all, Policy{}, all},
-		"what it leaves open":    {Policy{MaxMessage: 7}, all, Policy{Balance: Affinity, Affinity: "k", MaxInFlight: 100, MaxMessage: 7}},
-		"its own balance":        {Policy{Balance: RoundRobin}, all, Policy{Balance: RoundRobin, MaxInFlight: 100}},
-		"its own limit and more": {Policy{Balance: LeastInFlight, MaxInFlight: 1}, all, Policy{Balance: LeastInFlight, MaxInFlight: 1}},
+		"nothing is said": {Policy{}, Policy{}, Policy{Balance: LeastInFlight}},
+		"of all":          {Policy{}, all, all},
+		"of it":           {all, Policy{}, all},
+		"what it leaves open": {
+			Policy{MaxMessage: 7}, all, Policy{Balance: Affinity, Affinity: "k", MaxInFlight: 100, MaxMessage: 7},
+		},
+		"its own balance": {Policy{Balance: RoundRobin}, all, Policy{Balance: RoundRobin, MaxInFlight: 100}},
+		"its own limit and more": {
+			Policy{Balance: LeastInFlight, MaxInFlight: 1}, all, Policy{Balance: LeastInFlight, MaxInFlight: 1},
+		},
 	} {
 		r := With(Options{Policies: map[string]Policy{"*": test.all, echo: test.own}})
 		r.Offer("x", echo)
@@ -89,7 +98,8 @@ func TestPolicyOfAService(t *testing.T) {
 func TestCheckName(t *testing.T) {
 	for name, ok := range map[string]bool{
 		"pkg.Service": true, "Service": true, "a.b.C_1": true,
-		"": false, "pkg.": false, ".S": false, "1.S": false, "a b": false, "a/b": false, "\x1b[2J": false, "ä.S": false,
+		"": false, "pkg.": false, ".S": false, "1.S": false, "a b": false, "a/b": false,
+		"\x1b[2J": false, "ä.S": false,
 		strings.Repeat("x", maxName): true, strings.Repeat("x", maxName+1): false,
 	} {
 		if err := CheckName(name); (err == nil) != ok {
@@ -100,8 +110,9 @@ func TestCheckName(t *testing.T) {
 
 func TestInfrastructure(t *testing.T) {
 	for name, want := range map[string]bool{
-		"grpc.health.v1.Health": true, "grpc.reflection.v1alpha.ServerReflection": true, "grpc.channelz.v1.Channelz": true,
-		"proto.CoreService": true, "hsu.master.admin.v1.Registry": true,
+		"grpc.health.v1.Health": true, "grpc.reflection.v1alpha.ServerReflection": true,
+		"grpc.channelz.v1.Channelz": true,
+		"proto.CoreService":         true, "hsu.master.admin.v1.Registry": true,
 		"proto.MyBusinessService": false, "grpc.testing.TestService": false, "proto.CoreServices": false,
 	} {
 		if got := Infrastructure(name); got != want {

@@ -1,42 +1,53 @@
 package services
 
-// Wait has ready called, once and from another goroutine, when [Service.Lease] may succeed or has become hopeless.
-// cancel takes that back: ready is not called after it has returned true. It fails with [ErrBusy] where as many wait
-// as may. Who is called first has waited longest.
+import "github.com/core-tools/hsu-master/internal/fair"
+
+// Wait queues a call. It has ready called once, from another goroutine: with nil when [Service.Lease] may succeed
+// or waiting has become hopeless, or with [ErrBusy] when the call has lost its place in the queue to a client with
+// fewer calls. If cancel returns true, ready is not called.
 //
-// ready must not block: it holds up those who came later. Who was given endpoints already and will not take those again
-// does not wait: it would be called at once, for one of these.
-func (s *Service) Wait(ready func()) (cancel func() bool, err error) {
+// Wait returns [ErrBusy] if the queue is full and no client has more calls in it than this one, or if the policy's
+// limit leaves no place for another call of this client. Clients take turns; the calls of one client are served in
+// order.
+//
+// ready must not block, because it delays the calls behind it. A call that has already tried endpoints must not
+// wait: ready would be called at once, for an endpoint already tried.
+func (s *Service) Wait(client fair.Client, ready func(error)) (cancel func() bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	most := maxWaiting
 	if limit := s.policy.MaxInFlight; limit > 0 {
-		most = min(most, limit-s.inFlight) // each is to find room when it is called
+		most = min(most, limit-s.inFlight) // each must find room when it is called
 	}
-	if s.waiting.Len() >= most {
+	switch {
+	case s.waiting.Len() > most:
+		return nil, ErrBusy
+	case s.waiting.Len() == most:
+		displaced, ok := s.waiting.Displace(client)
+		if !ok {
+			return nil, ErrBusy
+		}
+		s.displaced = append(s.displaced, displaced)
+	case s.verdict(client, s.waiting.Len(), s.waiting.Held(client)) != fair.Granted:
 		return nil, ErrBusy
 	}
-	place := s.waiting.PushBack(ready)
-	// What was not so when Lease failed may be so now.
+	place := s.waiting.Push(client, ready)
+	// The state may have changed since Lease failed.
 	s.release()
 	return func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if place.Value == nil {
-			return false
-		}
-		s.waiting.Remove(place)
-		place.Value = nil
-		return true
+		return s.waiting.Remove(place)
 	}, nil
 }
 
-// Paused says that n calls more, or fewer, wait elsewhere: for a moment, after which they try all endpoints again.
+// Paused adds n, which may be negative, to the number of calls that wait elsewhere: for a moment, after which they
+// try all endpoints again.
 func (s *Service) Paused(n int) { s.paused.Add(int64(n)) }
 
-// release has those called who wait, where that may be of use. It is called with s.mu held.
+// release starts the goroutine that calls waiters, unless there are none. The caller holds s.mu.
 func (s *Service) release() {
-	if s.waiting.Len() == 0 {
+	if s.waiting.Len() == 0 && len(s.displaced) == 0 {
 		return
 	}
 	s.again = true
@@ -46,17 +57,24 @@ func (s *Service) release() {
 	}
 }
 
-// call calls those who wait, one by one, for as long as there is an endpoint and room for them, or there is no hope.
+// call calls the waiters one by one while there is an endpoint and room for them, or if waiting is hopeless.
 func (s *Service) call() {
 	for {
 		s.mu.Lock()
-		s.again = false
-		ready := s.nextWaiting(s.leasable())
+		displaced := s.displaced
+		s.displaced, s.again = nil, false
+		ready := s.nextToLease()
 		s.mu.Unlock()
+		for _, d := range displaced {
+			d(ErrBusy)
+		}
 		if ready == nil {
 			hopeless := s.hopeless() != nil
 			s.mu.Lock()
-			if ready = s.nextWaiting(hopeless); ready == nil && !s.again {
+			if hopeless {
+				ready = s.nextWaiting()
+			}
+			if ready == nil && !s.again {
 				s.releasing = false
 				s.mu.Unlock()
 				return
@@ -64,22 +82,22 @@ func (s *Service) call() {
 			s.mu.Unlock()
 		}
 		if ready != nil {
-			ready()
+			ready(nil)
 		}
 	}
 }
 
-// leasable tells that Lease would succeed.
-func (s *Service) leasable() bool { return len(s.ready) > 0 && !s.full() }
-
-// nextWaiting takes the first out of the queue, where it may go.
-func (s *Service) nextWaiting(may bool) func() {
-	first := s.waiting.Front()
-	if !may || first == nil {
+// nextToLease removes the next call for which Lease would succeed from the queue, if there is one.
+func (s *Service) nextToLease() func(error) {
+	if len(s.ready) == 0 || s.full() {
 		return nil
 	}
-	ready, _ := first.Value.(func())
-	s.waiting.Remove(first)
-	first.Value = nil
+	ready, _ := s.waiting.Next(func(c fair.Client) fair.Verdict { return s.verdict(c, 0, fair.Held{}) })
+	return ready
+}
+
+// nextWaiting removes the next call from the queue.
+func (s *Service) nextWaiting() func(error) {
+	ready, _ := s.waiting.Next(func(fair.Client) fair.Verdict { return fair.Granted })
 	return ready
 }

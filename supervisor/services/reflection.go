@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// The methods of gRPC reflection, in its present version and in the one before, which some have only. Both have the
-// same messages.
+// The methods of gRPC reflection: the current version, and the previous one, the only one that some servers have.
+// Both use the same messages.
 const (
 	ReflectionV1      = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 	ReflectionV1Alpha = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -21,20 +21,21 @@ const (
 // maxReflection bounds an answer, in bytes.
 const maxReflection = 4 << 20
 
-// Reflection is a conversation with the reflection of an endpoint. It is for one goroutine, and ends with its context.
+// Reflection is a stream of reflection requests to an endpoint. It is for one goroutine, and ends with its
+// context.
 type Reflection struct {
 	ctx    context.Context
 	conn   grpc.ClientConnInterface
-	stream grpc.ClientStream // nil until something was answered, or after an error
+	stream grpc.ClientStream // nil before the first answer and after an error
 }
 
-// NewReflection begins one. Nothing is sent before the first question.
+// NewReflection returns a Reflection. It sends nothing before the first Ask.
 func NewReflection(ctx context.Context, conn grpc.ClientConnInterface) *Reflection {
 	return &Reflection{ctx: ctx, conn: conn}
 }
 
-// Ask sends a question and returns the answer. The error is a gRPC status, of code UNIMPLEMENTED where the endpoint has
-// no reflection.
+// Ask sends a request and returns the answer. The error is a gRPC status; its code is UNIMPLEMENTED if the
+// endpoint has no reflection.
 func (r *Reflection) Ask(question *reflection.ServerReflectionRequest) (*reflection.ServerReflectionResponse, error) {
 	if r.stream != nil {
 		answer, err := ask(r.stream, question)
@@ -46,7 +47,8 @@ func (r *Reflection) Ask(question *reflection.ServerReflectionRequest) (*reflect
 	var err error
 	for _, method := range []string{ReflectionV1, ReflectionV1Alpha} {
 		var stream grpc.ClientStream
-		stream, err = r.conn.NewStream(r.ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, grpc.MaxCallRecvMsgSize(maxReflection))
+		stream, err = r.conn.NewStream(r.ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method,
+			grpc.MaxCallRecvMsgSize(maxReflection))
 		if err == nil {
 			var answer *reflection.ServerReflectionResponse
 			if answer, err = ask(stream, question); err == nil {
@@ -61,8 +63,10 @@ func (r *Reflection) Ask(question *reflection.ServerReflectionRequest) (*reflect
 	return nil, err
 }
 
-func ask(stream grpc.ClientStream, question *reflection.ServerReflectionRequest) (*reflection.ServerReflectionResponse, error) {
-	// Why it cannot be sent, if so, is what RecvMsg returns.
+func ask(
+	stream grpc.ClientStream, question *reflection.ServerReflectionRequest,
+) (*reflection.ServerReflectionResponse, error) {
+	// If sending fails, RecvMsg returns the reason.
 	_ = stream.SendMsg(question)
 	answer := new(reflection.ServerReflectionResponse)
 	if err := stream.RecvMsg(answer); err != nil {
@@ -71,14 +75,16 @@ func ask(stream grpc.ClientStream, question *reflection.ServerReflectionRequest)
 	return answer, nil
 }
 
-// List returns the names of the services that there are at the other end.
+// List returns the names of the services of the endpoint.
 func (r *Reflection) List() ([]string, error) {
-	answer, err := r.Ask(&reflection.ServerReflectionRequest{MessageRequest: &reflection.ServerReflectionRequest_ListServices{}})
+	answer, err := r.Ask(&reflection.ServerReflectionRequest{
+		MessageRequest: &reflection.ServerReflectionRequest_ListServices{},
+	})
 	if err != nil {
 		return nil, err
 	}
 	list := answer.GetListServicesResponse()
-	if len(list.GetService()) == 0 { // not even itself
+	if len(list.GetService()) == 0 { // not even the reflection service itself
 		if e := answer.GetErrorResponse(); e != nil {
 			return nil, fmt.Errorf("reflection lists no services: %.200q", e.GetErrorMessage())
 		}

@@ -1,26 +1,27 @@
-// Package services is the registry of services: who offers which gRPC service, and who gets the next call of it.
+// Package services is the registry of gRPC services: it knows which endpoints offer a service, and chooses the
+// endpoint for each call.
 //
-// A [Service] is a name such as "proto.MyBusinessService". An [Endpoint] is an address that serves one or more of
-// them: a worker of ours, or something registered from outside. A call takes a [Lease] on an endpoint and ends it with
-// what came of the call, from which balancing, ejection and figures follow.
+// A [Service] is a name such as "proto.MyBusinessService". An [Endpoint] is an address that serves one or more
+// services: a worker of this master, or a registered endpoint. A call takes a [Lease] on an endpoint and ends it
+// with an [Outcome], on which balancing, ejection and figures are based.
 //
-// All methods may be called from any goroutine and none blocks, so that the goroutines which relay frames can call them.
+// All methods may be called from any goroutine. None blocks, so that the goroutines that relay frames can call
+// them.
 //
 // # How an endpoint is chosen
 //
-// By the service's [Policy], among the endpoints that are ready. One that has failed several times in a row is ejected
-// for a while; one that has just been started gets its share step by step. What a choice depends on is in balance.go
-// and ejection.go, in functions that know neither a clock nor a lock.
+// The service's [Policy] chooses among the ready endpoints. An endpoint that has failed several times in a row is
+// ejected for a while; the share of an endpoint that has just been started grows step by step. The decisions are
+// in balance.go and ejection.go, in functions that use neither a clock nor a lock.
 //
 // # Hazards
 //
-//   - A lease that is not ended keeps its endpoint from draining, and so a worker from being stopped before its grace
-//     is over.
-//   - An endpoint that was removed does not come back: make a new one.
+//   - A lease that is not ended keeps its endpoint from draining, and so keeps a worker from being stopped before its
+//     grace period is over.
+//   - A removed endpoint cannot be added again: make a new one.
 package services
 
 import (
-	"container/list"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,34 +31,38 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/core-tools/hsu-master/internal/fair"
 )
 
 var (
-	// ErrNotReady means that no endpoint can take the call now, but one may soon: see [Service.Wait].
+	// ErrNotReady is returned if no endpoint can take the call now, but one may soon: see [Service.Wait].
 	ErrNotReady = errors.New("no endpoint is ready")
-	// ErrHopeless means that none is ready, and that none will be by waiting. What wraps it says why.
+	// ErrHopeless is returned if no endpoint is ready and waiting cannot help. Errors that wrap it give the reason.
 	ErrHopeless = errors.New("no endpoint can become ready")
-	// ErrBusy means that as many calls are under way, or wait, as may.
+	// ErrBusy is returned if the limit of calls in flight, or of waiting calls, is reached: for all clients together,
+	// or for this one.
 	ErrBusy = errors.New("too many calls are under way")
 )
 
-// maxWaiting bounds the calls of a service that wait for an endpoint.
+// maxWaiting bounds the number of calls of a service that wait for an endpoint.
 const maxWaiting = 1024
 
 // Options configure a [Registry]; the zero value works.
 type Options struct {
-	// Policies of services by name; "*" is that of all others, and gives a named one what it leaves open.
+	// Policies of services by name. "*" is the policy of all other services, and the default for unset fields of a
+	// named one.
 	Policies map[string]Policy
-	// Hopeless tells why no endpoint of the service can become ready by waiting, nil while one may. It is called with
-	// no lock held, when a call finds none ready. Nil: there is always hope.
+	// Hopeless returns the reason why waiting cannot make an endpoint of the service ready, or nil if it may. It is
+	// called with no lock held, when a call finds no ready endpoint. If Hopeless is nil, waiting is never hopeless.
 	Hopeless func(service string) error
-	// Rand is the source of chance; nil means a seeded one.
+	// Rand is the source of randomness; nil means a seeded one.
 	Rand *rand.Rand
-	// Log gets a line for each ejection; nil discards them.
+	// Log receives a line for each ejection; nil discards them.
 	Log *slog.Logger
 }
 
-// Registry knows who offers what.
+// Registry records which endpoints offer which services.
 type Registry struct {
 	opts Options
 
@@ -67,9 +72,9 @@ type Registry struct {
 	mu        sync.Mutex // taken before that of a service
 	rand      *rand.Rand
 	offers    map[string][]string           // owner → names, see Offer
-	endpoints map[*Endpoint]map[string]bool // names that each is under
-	offered   map[string]int                // how many of both there are of a name
-	retired   []*Service                    // that nobody offers any more, the last of them last
+	endpoints map[*Endpoint]map[string]bool // the names under which each is registered
+	offered   map[string]int                // number of offers and endpoints by name
+	retired   []*Service                    // services that are no longer offered, the latest last
 
 	watching sync.Mutex
 	watchers map[chan struct{}]struct{}
@@ -95,11 +100,11 @@ func With(opts Options) *Registry {
 	return r
 }
 
-// Service returns the service of that full name, nil where nobody offers it.
+// Service returns the service with the full name, or nil if it is not offered.
 func (r *Registry) Service(name string) *Service { return (*r.services.Load())[name] }
 
-// Offer says that owner offers these services, also while it has no endpoint that is ready: then calls wait for one.
-// It takes the place of what was said of the owner before; no names take it back.
+// Offer declares that owner offers the services, even while it has no ready endpoint: calls then wait for one. It
+// replaces an earlier declaration of owner; without names it withdraws that.
 func (r *Registry) Offer(owner string, names ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,15 +115,15 @@ func (r *Registry) Offer(owner string, names ...string) {
 	if r.offers[owner] = slices.Clone(names); len(names) == 0 {
 		delete(r.offers, owner)
 	}
-	r.settle(names, before)
+	r.updateOffers(names, before)
 	r.Changed()
 }
 
-// Add publishes an endpoint that is ready under each of the services that it offers. For one that is there already
-// names are added; whether it is ready stays.
+// Add registers a ready endpoint under each of the services that it offers. If the endpoint is registered already,
+// Add adds the names and does not change its readiness.
 func (r *Registry) Add(ep *Endpoint, names ...string) { r.add(ep, true, names) }
 
-// AddIdle is Add for an endpoint that is not ready until [Registry.SetReady] says so.
+// AddIdle is like Add for an endpoint that is not ready until [Registry.SetReady] is called.
 func (r *Registry) AddIdle(ep *Endpoint, names ...string) { r.add(ep, false, names) }
 
 func (r *Registry) add(ep *Endpoint, ready bool, names []string) {
@@ -135,14 +140,15 @@ func (r *Registry) add(ep *Endpoint, ready bool, names []string) {
 			added = append(added, name)
 		}
 	}
-	r.settle(added, nil)
+	r.updateOffers(added, nil)
 	for _, name := range added {
 		r.Service(name).add(ep, ep.ready, !ep.Warm)
 	}
 	r.Changed()
 }
 
-// SetReady says whether calls may go to the endpoint. One that is back begins slowly.
+// SetReady sets whether calls may go to the endpoint. An endpoint that becomes ready again starts with a small
+// share.
 func (r *Registry) SetReady(ep *Endpoint, ready bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -156,8 +162,8 @@ func (r *Registry) SetReady(ep *Endpoint, ready bool) {
 	r.Changed()
 }
 
-// Withdraw takes an endpoint out of these services; calls under way go on. It stays under its other names, if only to
-// be drained: see [Registry.Remove].
+// Withdraw removes an endpoint from the services; calls in flight continue. The endpoint stays registered, even
+// without names, until [Registry.Remove] is called.
 func (r *Registry) Withdraw(ep *Endpoint, names ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -173,12 +179,12 @@ func (r *Registry) withdraw(ep *Endpoint, names []string) {
 			gone = append(gone, name)
 		}
 	}
-	r.settle(nil, gone)
+	r.updateOffers(nil, gone)
 	r.Changed()
 }
 
-// Remove takes an endpoint out of all services, for good. It gets nothing new from then on; calls under way go on, and
-// [Endpoint.Drained] tells when the last has ended.
+// Remove removes an endpoint from all services for good. The endpoint gets no new calls; calls in flight continue,
+// and [Endpoint.Drained] is closed when the last one has ended.
 func (r *Registry) Remove(ep *Endpoint) {
 	r.mu.Lock()
 	r.withdraw(ep, slices.Collect(maps.Keys(r.endpoints[ep])))
@@ -187,7 +193,8 @@ func (r *Registry) Remove(ep *Endpoint) {
 	ep.remove()
 }
 
-// Reconsider has those who wait look whether there is still hope: what Options.Hopeless depends on has changed.
+// Reconsider makes the waiting calls check again whether waiting is hopeless. Call it when the result of
+// Options.Hopeless may have changed.
 func (r *Registry) Reconsider() {
 	for _, s := range *r.services.Load() {
 		s.mu.Lock()
@@ -196,21 +203,21 @@ func (r *Registry) Reconsider() {
 	}
 }
 
-// settle makes the services those that somebody offers, after some are offered once more and some once less. It is
-// called with r.mu held, and does not tell who watches: the caller has more to change.
-func (r *Registry) settle(more, less []string) {
+// updateOffers updates the offer counts, up for the names in more and down for those in less, and makes the services
+// match them. The caller holds r.mu, and calls Changed itself after its other changes.
+func (r *Registry) updateOffers(more, less []string) {
 	old := *r.services.Load()
-	settled := old
+	updated := old
 	changed := false
 	change := func() {
 		if !changed {
-			changed, settled = true, maps.Clone(old)
+			changed, updated = true, maps.Clone(old)
 		}
 	}
 	for _, name := range more {
-		if r.offered[name]++; settled[name] == nil {
+		if r.offered[name]++; updated[name] == nil {
 			change()
-			settled[name] = r.begin(name)
+			updated[name] = r.begin(name)
 		}
 	}
 	var retired []*Service
@@ -218,12 +225,12 @@ func (r *Registry) settle(more, less []string) {
 		if r.offered[name]--; r.offered[name] == 0 {
 			delete(r.offered, name)
 			change()
-			retired = append(retired, settled[name])
-			delete(settled, name)
+			retired = append(retired, updated[name])
+			delete(updated, name)
 		}
 	}
 	if changed {
-		r.services.Store(&settled)
+		r.services.Store(&updated)
 	}
 	for _, s := range retired {
 		s.retire(true)
@@ -232,8 +239,8 @@ func (r *Registry) settle(more, less []string) {
 	r.retired = slices.Delete(r.retired, 0, max(0, len(r.retired)-keepRetired))
 }
 
-// begin returns the service of that name: the one that was there before, where it is kept, so that what was counted of
-// it does not begin at 0 again.
+// begin returns the service with the name. If an earlier one is still kept, begin returns that, so that its
+// figures do not start again at 0.
 func (r *Registry) begin(name string) *Service {
 	i := slices.IndexFunc(r.retired, func(s *Service) bool { return s.name == name })
 	if i < 0 {
@@ -252,37 +259,39 @@ func (r *Registry) newService(name string) *Service {
 	}
 }
 
-// Policy is that of the service of that name, also where nobody offers it.
+// Policy returns the policy of the service with the name, even if it is not offered.
 func (r *Registry) Policy(name string) Policy {
 	return r.opts.Policies[name].or(r.opts.Policies["*"])
 }
 
-// Service is what endpoints offer under one name.
+// Service is a gRPC service with its endpoints.
 type Service struct {
 	registry *Registry
 	name     string
 	policy   Policy
-	epoch    time.Time // what its clock counts from
+	epoch    time.Time // origin of the service's clock
 
 	mu       sync.Mutex
 	rand     *rand.Rand
 	members  []*member
-	ready    []*member // those that are
+	ready    []*member // the ready ones among members
 	turn     float64   // see balance.go
 	inFlight int
 	budget   budget
-	retired  bool // nobody offers it any more
+	retired  bool // no longer offered
 
+	shares    fair.Shares  // of the calls in flight, if the policy bounds them
 	paused    atomic.Int64 // see Paused
-	waiting   list.List    // of func()
-	releasing bool         // a goroutine calls those who wait
-	again     bool         // and is to look once more before it ends
+	waiting   fair.Queue[func(error)]
+	displaced []func(error) // have lost their place in the queue and must be called
+	releasing bool          // a goroutine calls the waiters
+	again     bool          // that goroutine must check once more before it ends
 
 	kept map[string]*figures // of endpoints, present or gone, by Endpoint.Key
-	past Figures             // of those that are not kept any more
+	past Figures             // sum of those that are no longer kept
 }
 
-// member is an endpoint as one of a service.
+// member is an endpoint of a service.
 type member struct {
 	service *Service
 	ep      *Endpoint
@@ -291,16 +300,16 @@ type member struct {
 	ready   bool
 }
 
-// Name is the full name, as it stands in a method's path.
+// Name returns the full name, as in a method's path.
 func (s *Service) Name() string { return s.name }
 
-// Policy of the service.
+// Policy returns the policy of the service.
 func (s *Service) Policy() *Policy { return &s.policy }
 
-// clock is how long the service has been there.
+// clock returns the time since the service was created.
 func (s *Service) clock() time.Duration { return time.Since(s.epoch) }
 
-// Endpoints returns those that are ready.
+// Endpoints returns the ready endpoints.
 func (s *Service) Endpoints() []*Endpoint {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -350,7 +359,7 @@ func (s *Service) remove(ep *Endpoint) {
 	})
 }
 
-// enter lets a member have calls.
+// enter makes a member ready to receive calls.
 func (s *Service) enter(m *member, fresh bool) {
 	hash, inFlight := m.hash, m.inFlight
 	m.standing = standing{hash: hash, inFlight: inFlight, turn: s.turn + s.rand.Float64()}
@@ -367,7 +376,7 @@ func (s *Service) leave(m *member) {
 	s.ready = slices.DeleteFunc(s.ready, func(r *member) bool { return r == m })
 }
 
-// retire has those end their wait who wait for what nobody offers any more, or takes that back.
+// retire marks the service as no longer offered, which ends the wait of its calls, or as offered again.
 func (s *Service) retire(retired bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -375,12 +384,13 @@ func (s *Service) retire(retired bool) {
 	s.release()
 }
 
-// Lease chooses an endpoint for a call, and is the right to send it there. key is the value of the policy's affinity,
-// "" where the call has none; none of tried is given. It fails with [ErrNotReady], [ErrHopeless] or [ErrBusy].
-func (s *Service) Lease(key string, tried ...*Endpoint) (Lease, error) {
+// Lease chooses an endpoint for a call and returns the right to send the call there. client is the caller. key is
+// the value of the policy's affinity key, or "" if the call has none. Lease never chooses an endpoint in tried. It
+// returns [ErrNotReady], [ErrHopeless] or [ErrBusy] if it finds none.
+func (s *Service) Lease(client fair.Client, key string, tried ...*Endpoint) (Lease, error) {
 	now := s.clock()
 	s.mu.Lock()
-	if s.full() {
+	if s.verdict(client, 0, fair.Held{}) != fair.Granted {
 		s.mu.Unlock()
 		return Lease{}, ErrBusy
 	}
@@ -396,14 +406,32 @@ func (s *Service) Lease(key string, tried ...*Endpoint) (Lease, error) {
 	m.figures.inFlight++
 	s.inFlight++
 	m.ep.leases.Add(1)
+	var share *fair.Share
+	if s.policy.MaxInFlight > 0 {
+		share = s.shares.Of(client)
+		share.Take()
+	}
 	s.mu.Unlock()
-	return Lease{member: m, began: now}, nil
+	return Lease{member: m, began: now, share: share}, nil
 }
 
-// full tells that the service's limit is reached.
+// full reports whether the service's limit is reached.
 func (s *Service) full() bool { return s.policy.MaxInFlight > 0 && s.inFlight >= s.policy.MaxInFlight }
 
-// hopeless says why waiting is of no use, nil where it may be. It is called without s.mu.
+// verdict reports whether the client may have one more call in flight. before is the number of calls that are to
+// begin earlier, and own counts those of them that belong to the client. The caller holds s.mu.
+func (s *Service) verdict(client fair.Client, before int, own fair.Held) fair.Verdict {
+	limit := s.policy.MaxInFlight
+	if limit <= 0 {
+		return fair.Granted
+	}
+	held := s.shares.Of(client).Held()
+	held.Peer += own.Peer
+	held.Conn += own.Conn
+	return held.May(limit-s.inFlight-before, limit)
+}
+
+// hopeless returns the reason why waiting cannot help, or nil if it may. The caller must not hold s.mu.
 func (s *Service) hopeless() error {
 	s.mu.Lock()
 	retired := s.retired
@@ -420,7 +448,7 @@ func (s *Service) hopeless() error {
 	return nil
 }
 
-// Retry tells whether the service's budget of second tries allows one more now, and takes it.
+// Retry reports whether the service's retry budget allows one more retry now, and takes it.
 func (s *Service) Retry() bool {
 	now := s.clock()
 	s.mu.Lock()
@@ -428,13 +456,14 @@ func (s *Service) Retry() bool {
 	return s.budget.retry(now)
 }
 
-// Lease is the right to send one call to an endpoint. The zero value is none.
+// Lease is the right to send one call to an endpoint. The zero value has no endpoint.
 type Lease struct {
 	member *member
 	began  time.Duration // on the service's clock
+	share  *fair.Share   // nil if the policy has no limit
 }
 
-// Endpoint that the call goes to, nil for the zero value.
+// Endpoint returns the endpoint for the call, or nil for the zero value.
 func (l Lease) Endpoint() *Endpoint {
 	if l.member == nil {
 		return nil
@@ -442,20 +471,21 @@ func (l Lease) Endpoint() *Endpoint {
 	return l.member.ep
 }
 
-// Outcome is what came of a call at an endpoint.
+// Outcome describes how a call at an endpoint ended.
 type Outcome struct {
-	// Code is the gRPC status, as the endpoint said it or as the relay had to make it up.
+	// Code is the gRPC status code, from the endpoint or generated by the relay.
 	Code uint32
-	// Failed: the endpoint is to blame: it could not be reached, broke off, or answered what is no gRPC.
+	// Failed means that the endpoint is at fault: it could not be reached, broke the connection, or did not answer
+	// with gRPC.
 	Failed bool
-	// Retried: the call goes on, at another endpoint or once more at this one.
+	// Retried means that the call is retried, at another endpoint or at the same one.
 	Retried bool
-	// Unseen: nothing of the call can have reached the endpoint, and the call goes on or was given up before. It is not
-	// counted as one of its calls, and not in the retry budget.
+	// Unseen means that nothing of the call can have reached the endpoint, and that the call is retried or was given
+	// up before. It is counted neither in the endpoint's figures nor in the retry budget.
 	Unseen bool
 }
 
-// End gives the lease back. It must be called exactly once.
+// End returns the lease. It must be called exactly once.
 func (l Lease) End(o Outcome) {
 	m := l.member
 	if m == nil {
@@ -474,6 +504,9 @@ func (l Lease) End(o Outcome) {
 	m.inFlight--
 	m.figures.inFlight--
 	s.inFlight--
+	if l.share != nil {
+		l.share.Release()
+	}
 	switch {
 	case o.Failed:
 		ejected = s.failed(m, now)
@@ -486,22 +519,23 @@ func (l Lease) End(o Outcome) {
 	s.mu.Unlock()
 	m.ep.release()
 	if ejected > 0 {
-		s.registry.opts.Log.Warn("endpoint ejected", "service", s.name, "address", m.ep.Address, "worker", m.ep.Worker, "failures", ejectAfter, "for", ejected)
+		s.registry.opts.Log.Warn("endpoint ejected", "service", s.name,
+			"address", m.ep.Address, "worker", m.ep.Worker, "failures", ejectAfter, "for", ejected)
 		s.registry.Changed()
 	}
 }
 
-// answered tells that the outcome is the endpoint's own word, and so a sign of life: a call that was given up, or whose
-// time ran out, may have been given up because the endpoint hangs.
+// answered reports whether the outcome comes from the endpoint itself and so proves that it is alive. A call that
+// was cancelled or timed out proves nothing: the endpoint may hang.
 func (o Outcome) answered() bool {
 	const cancelled, deadlineExceeded = 1, 4
 	return !o.Failed && !o.Unseen && o.Code != cancelled && o.Code != deadlineExceeded
 }
 
-// failed counts a failure, and returns for how long the endpoint is ejected, 0 where it is not.
+// failed counts a failure. It returns the time for which the endpoint is now ejected, or 0 if it is not.
 func (s *Service) failed(m *member, now time.Duration) time.Duration {
 	if m.ejected(now) {
-		return 0 // a call that began before
+		return 0 // a call that began before the ejection
 	}
 	m.failures++
 	if m.failures < ejectAfter || !m.ready {

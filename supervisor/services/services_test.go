@@ -9,11 +9,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/core-tools/hsu-master/internal/fair"
 )
 
 const echo = "pkg.Echo"
 
-// registry returns one whose chance is the same in each run.
+// registry returns a registry with the same random numbers in each run.
 func registry(policies ...Policy) *Registry {
 	o := Options{Rand: rand.New(rand.NewPCG(1, 2))}
 	if len(policies) > 0 {
@@ -22,7 +24,7 @@ func registry(policies ...Policy) *Registry {
 	return With(o)
 }
 
-// withEndpoints also has n of them, warm, under echo.
+// withEndpoints returns a registry with n warm endpoints under echo.
 func withEndpoints(n int, policies ...Policy) (*Registry, *Service, []*Endpoint) {
 	r := registry(policies...)
 	var eps []*Endpoint
@@ -36,14 +38,14 @@ func withEndpoints(n int, policies ...Policy) (*Registry, *Service, []*Endpoint)
 
 func lease(t *testing.T, s *Service, key string, tried ...*Endpoint) Lease {
 	t.Helper()
-	l, err := s.Lease(key, tried...)
+	l, err := s.Lease(fair.Client{}, key, tried...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
 }
 
-// fail has a call at the endpoint fail by the endpoint's fault, others being tried.
+// fail makes a call at the endpoint fail by the endpoint's fault; all other endpoints count as tried.
 func fail(t *testing.T, s *Service, at *Endpoint, all []*Endpoint) {
 	t.Helper()
 	var others []*Endpoint
@@ -65,7 +67,7 @@ func TestServiceIsThereWhileSomebodyOffersIt(t *testing.T) {
 	if s == nil || s.Name() != echo {
 		t.Fatalf("service is %v", s)
 	}
-	if _, err := s.Lease(""); !errors.Is(err, ErrNotReady) {
+	if _, err := s.Lease(fair.Client{}, ""); !errors.Is(err, ErrNotReady) {
 		t.Errorf("without an endpoint: %v, want ErrNotReady", err)
 	}
 	ep := &Endpoint{Address: "127.0.0.1:1"}
@@ -83,7 +85,7 @@ func TestServiceIsThereWhileSomebodyOffersIt(t *testing.T) {
 	if r.Service(echo) != nil {
 		t.Error("a service is there whose only endpoint was removed")
 	}
-	if _, err := s.Lease(""); !errors.Is(err, ErrHopeless) {
+	if _, err := s.Lease(fair.Client{}, ""); !errors.Is(err, ErrHopeless) {
 		t.Errorf("what nobody offers any more: %v, want ErrHopeless", err)
 	}
 	l.End(Outcome{})
@@ -135,7 +137,7 @@ func closed(c <-chan struct{}) bool {
 func TestLimitOfCallsInFlight(t *testing.T) {
 	_, s, _ := withEndpoints(2, Policy{MaxInFlight: 2})
 	one, two := lease(t, s, ""), lease(t, s, "")
-	if _, err := s.Lease(""); !errors.Is(err, ErrBusy) {
+	if _, err := s.Lease(fair.Client{}, ""); !errors.Is(err, ErrBusy) {
 		t.Errorf("one too many: %v, want ErrBusy", err)
 	}
 	one.End(Outcome{})
@@ -153,7 +155,7 @@ func TestTriedEndpointIsNotGivenAgain(t *testing.T) {
 			}
 			l.End(Outcome{})
 		}
-		if _, err := s.Lease("key", eps...); !errors.Is(err, ErrNotReady) {
+		if _, err := s.Lease(fair.Client{}, "key", eps...); !errors.Is(err, ErrNotReady) {
 			t.Errorf("%s, all tried: %v, want ErrNotReady", b.Balance, err)
 		}
 	}
@@ -179,7 +181,7 @@ func TestEjectedEndpointReturnsAfterATimeThatGrows(t *testing.T) {
 			if out(eps[0]) {
 				t.Fatalf("round %d: ejected one failure too early", round)
 			}
-			// A call has succeeded meanwhile, so it counts from the beginning.
+			// A call has succeeded meanwhile, so the count starts at 0 again.
 			for range ejectAfter {
 				fail(t, s, eps[0], eps)
 			}
@@ -202,7 +204,7 @@ func TestEjectedEndpointReturnsAfterATimeThatGrows(t *testing.T) {
 				t.Errorf("round %d: back, and said to be out for %s", round, left)
 			}
 		}
-		// After some time in peace it is forgotten.
+		// After some time without failures the ejections are forgotten.
 		time.Sleep(3 * forgiveAfter)
 		for range ejectAfter {
 			fail(t, s, eps[0], eps)
@@ -242,7 +244,7 @@ func TestNoMoreThanHalfIsEjected(t *testing.T) {
 	}
 }
 
-// Better one that has failed than nobody.
+// An ejected endpoint is better than none.
 func TestEjectedEndpointIsGivenWhereThereIsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, s, eps := withEndpoints(2)
@@ -258,7 +260,7 @@ func TestEjectedEndpointIsGivenWhereThereIsNoOther(t *testing.T) {
 	})
 }
 
-// A call that was given up says nothing: the endpoint may hang.
+// A call that was given up proves nothing: the endpoint may hang.
 func TestWhatWasGivenUpIsNoSignOfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for code, ejected := range map[uint32]bool{1: true, 4: true, 0: false, 5: false} {
@@ -343,7 +345,8 @@ func TestFiguresOutliveTheEndpoint(t *testing.T) {
 		r.Add(&Endpoint{Address: "127.0.0.1:2", Worker: "worker-0"}, echo)
 		lease(t, s, "").End(Outcome{})
 		got := s.Info()
-		if len(got.Endpoints) != 1 || got.Endpoints[0].Calls != 4 || got.Endpoints[0].Failures[unknownCode] != 1 || len(got.Gone) != 0 {
+		if len(got.Endpoints) != 1 || got.Endpoints[0].Calls != 4 ||
+			got.Endpoints[0].Failures[unknownCode] != 1 || len(got.Gone) != 0 {
 			t.Errorf("the next one of the worker counts on as %+v", got)
 		}
 		if n := got.Endpoints[0].Failed(); n != 3 {
@@ -352,7 +355,8 @@ func TestFiguresOutliveTheEndpoint(t *testing.T) {
 	})
 }
 
-// A call that its endpoint cannot have seen is none of the endpoint's calls, but a failure that may eject it.
+// A call that its endpoint cannot have seen does not count as one of the endpoint's calls, but is a failure that
+// may eject it.
 func TestUnseenCallsAreNotCounted(t *testing.T) {
 	_, s, eps := withEndpoints(2)
 	for s.Figures("worker-0").Ejections == 0 {
@@ -362,7 +366,7 @@ func TestUnseenCallsAreNotCounted(t *testing.T) {
 	if got := s.Figures("worker-0"); got != (Figures{Ejections: 1}) {
 		t.Errorf("figures are %+v, want no calls", got)
 	}
-	// One that was given up before it was sent is no sign of life.
+	// A call that was given up before it was sent does not prove that the endpoint is alive.
 	for range ejectAfter - 1 {
 		lease(t, s, "", eps[0]).End(Outcome{Code: 14, Failed: true})
 		lease(t, s, "", eps[0]).End(Outcome{Code: 14, Unseen: true})
@@ -372,7 +376,7 @@ func TestUnseenCallsAreNotCounted(t *testing.T) {
 	}
 }
 
-// Each call fills the budget once, however often it is tried, and only second tries drain it.
+// Each call counts once for the budget, however often it is tried, and only retries use it up.
 func TestRetryBudgetOfCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, s, _ := withEndpoints(1)
@@ -395,7 +399,8 @@ func TestBuckets(t *testing.T) {
 	bounds := Bounds()
 	for i, bound := range bounds {
 		if bucketOf(bound) != i || bucketOf(bound+1) != i+1 {
-			t.Errorf("bound %v is in bucket %d, what is longer in %d, want %d and %d", bound, bucketOf(bound), bucketOf(bound+1), i, i+1)
+			t.Errorf("bound %v is in bucket %d, what is longer in %d, want %d and %d",
+				bound, bucketOf(bound), bucketOf(bound+1), i, i+1)
 		}
 	}
 	if bucketOf(0) != 0 || bucketOf(-1) != 0 || bucketOf(1<<62) != buckets-1 {
@@ -403,7 +408,7 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// gone sums up what was counted at endpoints that are not there any more.
+// gone returns the sum of the figures of endpoints that are gone.
 func gone(info ServiceInfo) Figures {
 	all := info.Past
 	for _, f := range info.Gone {
@@ -455,8 +460,8 @@ func TestWatchTellsOfEachChange(t *testing.T) {
 				t.Errorf("%s: told twice", step.what)
 			}
 		}
-		r.SetReady(eps[0], true) // it is
-		r.Offer("x", "pkg.Y")    // they are
+		r.SetReady(eps[0], true) // it is ready already
+		r.Offer("x", "pkg.Y")    // they are offered already
 		if taken(changed) {
 			t.Error("told of no change")
 		}
@@ -487,12 +492,12 @@ func TestLeaseAndEndDoNotAllocate(t *testing.T) {
 	for _, p := range []Policy{{}, {Balance: RoundRobin}, {Balance: Affinity, Affinity: "k"}} {
 		_, s, eps := withEndpoints(10, p)
 		if n := testing.AllocsPerRun(1000, func() {
-			l, err := s.Lease("some key")
+			l, err := s.Lease(fair.Client{}, "some key")
 			if err != nil {
 				t.Fatal(err)
 			}
 			l.End(Outcome{})
-			l, _ = s.Lease("some key", eps[0])
+			l, _ = s.Lease(fair.Client{}, "some key", eps[0])
 			l.End(Outcome{Code: 5})
 		}); n != 0 {
 			t.Errorf("%s: %v allocations a call, want 0", p.Balance, n)
@@ -500,7 +505,8 @@ func TestLeaseAndEndDoNotAllocate(t *testing.T) {
 	}
 }
 
-// Under endpoints that come, go, fail and are drained, no lease is lost and none goes to one that is gone.
+// While endpoints are added, removed, drained and failing, no lease is lost and none is on an endpoint that is
+// gone.
 func TestStorm(t *testing.T) {
 	r, s, _ := withEndpoints(3)
 	r.Offer("always", echo)
@@ -511,10 +517,10 @@ func TestStorm(t *testing.T) {
 		wg.Go(func() {
 			chance := rand.New(rand.NewPCG(uint64(i), 1))
 			for !closed(end) {
-				l, err := s.Lease(fmt.Sprint(chance.IntN(10)))
+				l, err := s.Lease(fair.Client{}, fmt.Sprint(chance.IntN(10)))
 				if err != nil {
 					wait := make(chan struct{})
-					cancel, err := s.Wait(func() { close(wait) })
+					cancel, err := s.Wait(fair.Client{}, func(error) { close(wait) })
 					if err != nil {
 						t.Error(err)
 						return
@@ -576,7 +582,8 @@ func TestStorm(t *testing.T) {
 	for _, n := range all.Latency.Counts {
 		taken += n
 	}
-	if broken.Load() > 0 || info.InFlight != 0 || all.InFlight != 0 || info.Waiting != 0 || int64(all.Calls) != calls.Load() || taken != all.Calls {
+	if broken.Load() > 0 || info.InFlight != 0 || all.InFlight != 0 || info.Waiting != 0 ||
+		int64(all.Calls) != calls.Load() || taken != all.Calls {
 		t.Errorf("%d calls at drained endpoints; after %d calls: %+v", broken.Load(), calls.Load(), info)
 	}
 	if r.Service("pkg.Other") != nil {
@@ -591,7 +598,7 @@ func BenchmarkLease(b *testing.B) {
 				_, s, _ := withEndpoints(n, p)
 				b.ReportAllocs()
 				for b.Loop() {
-					l, _ := s.Lease("some key")
+					l, _ := s.Lease(fair.Client{}, "some key")
 					l.End(Outcome{})
 				}
 			})
@@ -604,7 +611,7 @@ func BenchmarkLeaseFromAllProcessors(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			l, _ := s.Lease("")
+			l, _ := s.Lease(fair.Client{}, "")
 			l.End(Outcome{})
 		}
 	})
@@ -621,14 +628,14 @@ func BenchmarkFindService(b *testing.B) {
 	}
 }
 
-// A counter that falls would be taken for that of another master.
+// A counter that falls would look like that of a new master.
 func TestServiceThatIsOfferedAgainCountsOn(t *testing.T) {
 	r := New()
 	call := func(then func(Lease)) {
 		t.Helper()
 		ep := &Endpoint{Address: "10.0.0.1:80"}
 		r.Add(ep, "pkg.A")
-		l, err := r.Service("pkg.A").Lease("")
+		l, err := r.Service("pkg.A").Lease(fair.Client{}, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -637,7 +644,7 @@ func TestServiceThatIsOfferedAgainCountsOn(t *testing.T) {
 	}
 	var late Lease
 	call(func(l Lease) { l.End(Outcome{Code: 5}) })
-	call(func(l Lease) { late = l }) // ends when nobody offers the service
+	call(func(l Lease) { late = l }) // ends when the service is no longer offered
 	if r.Service("pkg.A") != nil {
 		t.Fatal("the service is there that nobody offers")
 	}
@@ -648,10 +655,10 @@ func TestServiceThatIsOfferedAgainCountsOn(t *testing.T) {
 	if f := s.Figures("10.0.0.1:80"); f.Calls != 3 || f.Failures[5] != 2 || f.InFlight != 0 {
 		t.Errorf("counted %d calls, %d of them failed, %d under way, want 3, 2, 0", f.Calls, f.Failures[5], f.InFlight)
 	}
-	if _, err := s.Lease(""); !errors.Is(err, ErrNotReady) {
+	if _, err := s.Lease(fair.Client{}, ""); !errors.Is(err, ErrNotReady) {
 		t.Errorf("a call of a service that is back: %v, want ErrNotReady", err)
 	}
-	// What is kept of those that are gone is bounded.
+	// The number of retired services is bounded.
 	for i := range 2 * keepRetired {
 		ep := &Endpoint{Address: "10.0.0.1:80"}
 		r.Add(ep, fmt.Sprintf("pkg.S%d", i))

@@ -7,30 +7,30 @@ import (
 	"time"
 )
 
-// ServiceInfo is a service at one moment.
+// ServiceInfo describes a service at one moment.
 type ServiceInfo struct {
 	Name      string
 	Policy    Policy
 	InFlight  int
-	Waiting   int // calls that wait for an endpoint, or for a moment before they try all of them again
+	Waiting   int // calls that wait for an endpoint, or pause before they try all endpoints again
 	Endpoints []EndpointInfo
-	// Gone are the figures of endpoints that are gone and may come back, by [Endpoint.Key].
+	// Gone has the figures of endpoints that are gone and may come back, by [Endpoint.Key].
 	Gone map[string]Figures
-	// Past are those of all that are gone for so long that they are not kept apart any more.
+	// Past is the sum of the figures of endpoints that have been gone for so long that they are no longer kept apart.
 	Past Figures
 }
 
-// EndpointInfo is an endpoint of a service at one moment.
+// EndpointInfo describes an endpoint of a service at one moment.
 type EndpointInfo struct {
 	Address string
 	Worker  string
 	Ready   bool
-	// EjectedFor is how long it stays ejected from now on, 0 where it is not.
+	// EjectedFor is the remaining time of its ejection, or 0 if it is not ejected.
 	EjectedFor time.Duration
 	Figures
 }
 
-// Snapshot returns all services, sorted by name, each with its endpoints in the order in which they came.
+// Snapshot returns all services, sorted by name. The endpoints of each are in the order in which they were added.
 func (r *Registry) Snapshot() []ServiceInfo {
 	known := *r.services.Load()
 	infos := make([]ServiceInfo, 0, len(known))
@@ -43,7 +43,7 @@ func (r *Registry) Snapshot() []ServiceInfo {
 // Names returns the names of all services, sorted.
 func (r *Registry) Names() []string { return slices.Sorted(maps.Keys(*r.services.Load())) }
 
-// Info returns the service as it is now.
+// Info returns the current state of the service.
 func (s *Service) Info() ServiceInfo {
 	now := s.clock()
 	s.mu.Lock()
@@ -69,7 +69,7 @@ func (s *Service) Info() ServiceInfo {
 	return info
 }
 
-// Figures returns what was counted at the endpoints of that key, also where none is there now.
+// Figures returns the figures of the endpoint with the key, even if it is gone.
 func (s *Service) Figures(key string) Figures {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,8 +79,8 @@ func (s *Service) Figures(key string) Figures {
 	return Figures{}
 }
 
-// Watch returns a channel that gets a token after each change of who offers what and who is ready; changes that come
-// before the token is taken share it. stop ends that.
+// Watch returns a channel that receives a value after each change of the offered services or of readiness. Changes
+// that occur before the value is received share it. stop ends the watch.
 func (r *Registry) Watch() (changed <-chan struct{}, stop func()) {
 	c := make(chan struct{}, 1)
 	r.watching.Lock()
@@ -93,7 +93,7 @@ func (r *Registry) Watch() (changed <-chan struct{}, stop func()) {
 	}
 }
 
-// Changed tells those who watch that something has changed, also for what is kept beside the registry.
+// Changed notifies all watchers. It may also be called for a change of state that is kept outside of the registry.
 func (r *Registry) Changed() {
 	r.watching.Lock()
 	defer r.watching.Unlock()
@@ -105,11 +105,12 @@ func (r *Registry) Changed() {
 	}
 }
 
-// infrastructure are services that every endpoint has for itself: they are not looked for at another one.
+// infrastructure lists the prefixes of services that each endpoint has for itself, so that calls of them are not
+// routed.
 var infrastructure = []string{"grpc.health.", "grpc.reflection.", "grpc.channelz.", "hsu.master."}
 
-// Infrastructure tells that a service is about the endpoint that serves it, so that it cannot be routed: health,
-// reflection, channelz, Ping, and what a master serves to its administrator.
+// Infrastructure reports whether a service is about the endpoint that serves it and so cannot be routed: health,
+// reflection, channelz, Ping, and the services of a master for its administrator.
 func Infrastructure(name string) bool {
 	return name == "proto.CoreService" || slices.ContainsFunc(infrastructure, func(prefix string) bool {
 		return strings.HasPrefix(name, prefix)

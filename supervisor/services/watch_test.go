@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Who looks when told to sees what has changed: nothing is told before it is so.
+// A watcher that looks as soon as it is notified sees the change: the notification comes after the change.
 func TestWatchTellsAfterTheChange(t *testing.T) {
 	r := New()
 	r.Offer("worker-0", "pkg.Service")

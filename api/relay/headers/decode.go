@@ -7,11 +7,12 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// ErrCompression means that a block is no HPACK; the connection cannot be used further.
+// ErrCompression is returned for a block that is not valid HPACK. The connection cannot be used any further.
 var ErrCompression = errors.New("header block is not valid HPACK")
 
-// What is refused here and x/net takes: the first where the table is empty, and of the second a few more bytes. RFC 7541
-// has the first (section 4.2), and leaves the length of integers to who reads them (section 5.1).
+// errLate and errLong are returned for blocks that x/net's decoder accepts. It accepts a late size update if the
+// table is empty, which RFC 7541 forbids (section 4.2), and integers that are a few bytes longer, whose maximum
+// length RFC 7541 leaves to the decoder (section 5.1).
 var (
 	errLate = fmt.Errorf("%w: the table's size changes within a block", ErrCompression)
 	errLong = fmt.Errorf("%w: an integer of too many bytes", ErrCompression)
@@ -20,18 +21,19 @@ var (
 // Decoder decodes the header blocks of one connection, in their order.
 type Decoder struct {
 	table   table
-	allowed int // the bound of the table that we told the peer
+	allowed int // the maximum size of the table that the peer was told
 	scratch []byte
-	field   List // of a field that is not kept
+	field   List // the literal field being decoded
 }
 
-// NewDecoder returns a decoder whose table holds at most size bytes, as the peer was told or knows it to be (4096).
+// NewDecoder returns a decoder whose table holds at most size bytes. The peer must know that size, which is 4096
+// unless the peer was told another.
 func NewDecoder(size int) *Decoder {
 	return &Decoder{table: table{max: size}, allowed: size}
 }
 
-// Decode appends the fields of a whole block to l. Fields are left out, and l.Truncated is set, where the list would
-// become larger than limit bytes as HTTP/2 counts them; the table is kept in any case.
+// Decode appends the fields of a whole block to l. If the list would become larger than limit bytes as HTTP/2
+// counts them, Decode leaves out the remaining fields and sets l.Truncated. It updates the table in any case.
 func (d *Decoder) Decode(block []byte, l *List, limit int) error {
 	size := 0
 	for start := true; len(block) > 0; {
@@ -107,7 +109,7 @@ func (d *Decoder) literal(block []byte, l *List, size *int, limit int) ([]byte, 
 	if i > len(static)+d.table.len() {
 		return nil, ErrCompression
 	}
-	// The field is built in a list of its own: its name may be that of an entry which its own addition evicts.
+	// The field is built in a separate buffer: its name may be that of an entry that adding the field evicts.
 	d.scratch = d.scratch[:0]
 	switch {
 	case i == 0:
@@ -139,7 +141,7 @@ func (d *Decoder) literal(block []byte, l *List, size *int, limit int) ([]byte, 
 	return block, nil
 }
 
-// over counts a field and tells whether it is to be left out.
+// over adds a field of n bytes to size and reports whether the field must be left out.
 func over(l *List, size *int, limit, n int) bool {
 	*size += n + fieldCost
 	if *size > limit {
@@ -148,7 +150,7 @@ func over(l *List, size *int, limit, n int) bool {
 	return l.Truncated
 }
 
-// text appends a string to the scratch.
+// text decodes a string and appends it to d.scratch.
 func (d *Decoder) text(block []byte) ([]byte, error) {
 	if len(block) == 0 {
 		return nil, ErrCompression
@@ -169,7 +171,7 @@ func (d *Decoder) text(block []byte) ([]byte, error) {
 	return block[n:], nil
 }
 
-// sink is a buffer to write to.
+// sink is an io.Writer that appends to a slice.
 type sink []byte
 
 func (s *sink) Write(p []byte) (int, error) {
@@ -177,10 +179,10 @@ func (s *sink) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// mostInteger is more than any length or index that is taken.
+// mostInteger bounds integers. It is larger than any valid length or index.
 const mostInteger = 1 << 28
 
-// integer reads one with a prefix of that many bits.
+// integer decodes an integer with a prefix of that many bits.
 func integer(b []byte, bits int) (n int, rest []byte, err error) {
 	if len(b) == 0 {
 		return 0, nil, ErrCompression
@@ -191,7 +193,7 @@ func integer(b []byte, bits int) (n int, rest []byte, err error) {
 	if n < mask {
 		return n, b, nil
 	}
-	// As wide as it can become, also where an int has 32 bits.
+	// A uint64 holds every sum, even if an int has 32 bits.
 	sum := uint64(n)
 	for shift := 0; shift <= 28; shift += 7 {
 		if len(b) == 0 {

@@ -5,27 +5,27 @@ import (
 	"hash/maphash"
 )
 
-// seed of the hashes that find fields in an encoder's table.
+// seed is the seed of the hashes that find fields in an encoder's table.
 var seed = maphash.MakeSeed()
 
-// maxIndexed bounds the fields that are worth a place in a table of 4 KiB.
+// maxIndexed is the maximum size of a field that is worth indexing in a table of 4 KiB.
 const maxIndexed = 512
 
-// Encoder encodes the header blocks of one connection, in their order. It indexes a field when it sees it the second
-// time, so that what differs in each call stays out.
+// Encoder encodes the header blocks of one connection, in order. It indexes a field when it sees the field for the
+// second time, so that values that differ in each call stay out of the table.
 type Encoder struct {
 	table   table
-	slots   [256]uint32 // number+1 of the entry whose hash leads here, or to the slot beside it
-	seen    [64]uint32  // hashes of what was met lately
-	least   int         // the smallest size of the table since the last block, where resized
+	slots   [256]uint32 // number+1 of an entry, by its hash; the neighboring slot on a collision
+	seen    [64]uint32  // hashes of the fields seen lately
+	least   int         // the smallest size of the table since the last block, if resized
 	resized bool
 }
 
-// NewEncoder returns an encoder whose table holds at most size bytes, which the peer must have allowed: 4096 until it
-// says otherwise.
+// NewEncoder returns an encoder whose table holds at most size bytes. The peer must have allowed that size, which
+// is 4096 until the peer announces another.
 func NewEncoder(size int) *Encoder { return &Encoder{table: table{max: size}} }
 
-// SetMax changes the bound of the table. The next block tells the peer.
+// SetMax changes the maximum size of the table. The next block announces it to the peer.
 func (e *Encoder) SetMax(n int) {
 	if n == e.table.max {
 		return
@@ -37,15 +37,15 @@ func (e *Encoder) SetMax(n int) {
 	e.table.setMax(n)
 }
 
-// Start appends what a block must begin with.
+// Start appends the table size updates that a block must begin with, if any.
 func (e *Encoder) Start(dst []byte) []byte {
 	if !e.resized {
 		return dst
 	}
 	e.resized = false
 	if e.least < e.table.max {
-		// Both sizes have to be told. The smaller one is told as 0, with an empty table: x/net's decoder takes a second
-		// one only then.
+		// Both sizes must be announced. The smaller one is announced as 0, with an empty table, because x/net's
+		// decoder accepts a second update only if the table is empty.
 		e.table.evict(0)
 		dst = append(dst, 0x20)
 	}
@@ -65,8 +65,8 @@ func (e *Encoder) Field(dst []byte, f Field) []byte {
 	}
 	h := uint32(maphash.Bytes(seed, f.raw))
 	for _, slot := range [2]uint32{h & 255, h&255 ^ 1} {
-		// A slot may lead to an entry that has left, or to another one of that hash. Numbers wrap in theory only: a
-		// wrong guess is found by the comparison.
+		// The slot may lead to an evicted entry, or to another entry with the same hash. A number could also wrap
+		// at 32 bits, if only in theory. The comparison catches all of these.
 		if n := e.slots[slot]; n != 0 {
 			number := uint64(n - 1)
 			if number >= e.table.first && number < e.table.next() && bytes.Equal(e.table.field(number).raw, f.raw) {
@@ -90,7 +90,7 @@ func (e *Encoder) Field(dst []byte, f Field) []byte {
 	return dst
 }
 
-// literal appends the field with the kind of literal that first says, of a prefix of that many bits.
+// literal appends the field as a literal of the kind given by first, with a prefix of that many bits.
 func (e *Encoder) literal(dst []byte, first byte, bits int, f Field) []byte {
 	name := f.Name()
 	if i := staticNames[name]; i != 0 {
@@ -102,7 +102,8 @@ func (e *Encoder) literal(dst []byte, first byte, bits int, f Field) []byte {
 	return appendText(dst, f.Value())
 }
 
-// pseudo returns the index of a field that stands in the static table with its value, of those that gRPC uses; else 0.
+// pseudo returns the index in the static table of a pseudo-header with a value that gRPC uses, and 0 for other
+// fields.
 func pseudo(f Field) int {
 	if f.name < 5 || f.raw[prefix] != ':' {
 		return 0
@@ -127,8 +128,8 @@ func pseudo(f Field) int {
 	return 0
 }
 
-// private tells whether values of that name are kept out of a table that many clients share, in which one could find
-// by guesses what another sends.
+// private reports whether values of that name must stay out of the table. Many clients share it, so that a client
+// could find out by guessing which values another client sends.
 func private(name string) bool {
 	return name == "authorization" || name == "cookie" || name == "set-cookie" || name == "proxy-authorization"
 }
@@ -145,7 +146,7 @@ func appendInteger(dst []byte, first byte, bits, n int) []byte {
 	return append(dst, byte(n))
 }
 
-// appendText appends a string as it is: to press it with Huffman's code costs more than to send it.
+// appendText appends a string without Huffman coding, which would cost more than sending the additional bytes.
 func appendText(dst []byte, s string) []byte {
 	dst = appendInteger(dst, 0, 7, len(s))
 	return append(dst, s...)

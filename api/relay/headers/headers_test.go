@@ -25,7 +25,8 @@ func same(t testing.TB, l *List, want []hpack.HeaderField) {
 	i := 0
 	for f := range l.All {
 		if i >= len(want) || f.Name() != want[i].Name || f.Value() != want[i].Value || f.Never() != want[i].Sensitive {
-			t.Fatalf("field %d is %q: %q (never %v), want %v", i, f.Name(), f.Value(), f.Never(), want[min(i, len(want)-1)])
+			t.Fatalf("field %d is %q: %q (never %v), want %v",
+				i, f.Name(), f.Value(), f.Never(), want[min(i, len(want)-1)])
 		}
 		i++
 	}
@@ -34,8 +35,8 @@ func same(t testing.TB, l *List, want []hpack.HeaderField) {
 	}
 }
 
-// twoSizes tells whether a block begins with two sizes of the table, which RFC 7541, section 4.2, allows and x/net
-// refuses where the table is not empty.
+// twoSizes reports whether a block begins with two sizes of the table. RFC 7541, section 4.2, allows that; x/net
+// refuses it unless the table is empty.
 func twoSizes(block []byte) bool {
 	isSize := func(b []byte) bool { return len(b) > 0 && b[0]&0xe0 == 0x20 }
 	if !isSize(block) {
@@ -52,8 +53,13 @@ func twoSizes(block []byte) bool {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add([]byte{0x82, 0x86, 0x84, 0x41, 0x0f, 'w', 'w', 'w', '.', 'e', 'x', 'a', 'm', 'p', 'l', 'e', '.', 'c', 'o', 'm'}, []byte{0xbe, 0x40, 1, 'a', 1, 'b'})
-	f.Add([]byte{0x41, 0x8c, 0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff}, []byte{0x20, 0xbe})
+	f.Add([]byte{
+		0x82, 0x86, 0x84, 0x41, 0x0f,
+		'w', 'w', 'w', '.', 'e', 'x', 'a', 'm', 'p', 'l', 'e', '.', 'c', 'o', 'm',
+	}, []byte{0xbe, 0x40, 1, 'a', 1, 'b'})
+	f.Add([]byte{
+		0x41, 0x8c, 0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff,
+	}, []byte{0x20, 0xbe})
 	f.Add([]byte{0x3f, 0xe1, 0x1f, 0x10, 0, 0}, []byte{0x40, 0, 0, 0xbe})
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		ours, theirs := NewDecoder(4096), hpack.NewDecoder(4096, nil)
@@ -80,8 +86,13 @@ func FuzzDecode(f *testing.F) {
 
 func TestEncoderAgainstReference(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
-	names := []string{":method", ":status", ":path", ":scheme", "content-type", "grpc-timeout", "x-a", "x-b", "authorization", "te", ""}
-	values := []string{"POST", "200", "http", "https", "trailers", "", "a", strings.Repeat("v", 600), strings.Repeat("w", 300)}
+	names := []string{
+		":method", ":status", ":path", ":scheme", "content-type", "grpc-timeout", "x-a", "x-b",
+		"authorization", "te", "",
+	}
+	values := []string{
+		"POST", "200", "http", "https", "trailers", "", "a", strings.Repeat("v", 600), strings.Repeat("w", 300),
+	}
 	for _, size := range []int{4096, 256, 0} {
 		e, d := NewEncoder(4096), hpack.NewDecoder(4096, nil)
 		e.SetMax(size)
@@ -132,7 +143,7 @@ func TestTruncation(t *testing.T) {
 	same(t, &l, []hpack.HeaderField{{Name: "b", Value: "y"}})
 }
 
-// What differs in each call must not push out what is the same in all.
+// Values that differ in each call must not evict those that are the same in all calls.
 func TestVaryingValuesStayOut(t *testing.T) {
 	e := NewEncoder(4096)
 	size := 0
@@ -140,7 +151,8 @@ func TestVaryingValuesStayOut(t *testing.T) {
 		var l List
 		l.Add(":path", "/pkg.Service/Method")
 		l.Add("user-agent", "grpc-go/1.2.3")
-		l.Add("traceparent", strings.Repeat(string(rune('a'+i%26)), 10)+string(rune('a'+i/26%26))+string(rune('a'+i/676)))
+		l.Add("traceparent",
+			strings.Repeat(string(rune('a'+i%26)), 10)+string(rune('a'+i/26%26))+string(rune('a'+i/676)))
 		var block []byte
 		for f := range l.All {
 			block = e.Field(block, f)
@@ -173,7 +185,7 @@ func TestNothingIsAllocated(t *testing.T) {
 	}
 }
 
-// Lengths and indexes that are larger than any int of 32 bits.
+// Lengths and indexes that are larger than any 32-bit int.
 func TestIntegersThatAreTooLarge(t *testing.T) {
 	for _, block := range [][]byte{
 		{0xff, 0x80, 0x80, 0x80, 0x80, 0x78},

@@ -1,9 +1,9 @@
 // Package headers holds the header lists of HTTP/2 and codes them as HPACK (RFC 7541).
 //
 // It exists beside golang.org/x/net/http2/hpack because a relay decodes and encodes headers for each call and must
-// not allocate for it: fields are bytes in one buffer that is used again, never strings, and the encoder puts into the
-// dynamic table what it sees twice, so that a value which differs in each call (a timeout, a trace id) pushes nothing
-// out. Fuzz tests hold it against that package.
+// not allocate for that. Fields are bytes in one reused buffer, never strings. The encoder adds a field to the
+// dynamic table only when it sees the field for the second time, so that a value that differs in each call (a
+// timeout, a trace id) evicts nothing. Fuzz tests compare this package with that one.
 package headers
 
 import (
@@ -11,33 +11,33 @@ import (
 	"unsafe"
 )
 
-// prefix of a field in a list: the length of its name, whose top bit says that it must never be indexed, and that of
-// its value.
+// prefix is the size of the bytes before a field in a list: the length of its name, with the bit never set if the
+// field must never be indexed, and the length of its value.
 const (
 	prefix = 6
 	never  = 1 << 15
 )
 
-// fieldCost is what RFC 7541 adds to the length of a name and a value.
+// fieldCost is the overhead that RFC 7541 adds to the lengths of a name and a value.
 const fieldCost = 32
 
-// MaxName bounds the length of a name.
+// MaxName is the maximum length of a name.
 const MaxName = never - 1
 
 // List is a list of fields in one buffer. The zero value is empty; a list may be used again after [List.Reset].
 type List struct {
 	b []byte
-	// Truncated says that the decoder left out what was over its limit.
+	// Truncated is set if the decoder left out fields that exceeded its limit.
 	Truncated bool
 }
 
 // Reset empties the list and keeps its memory.
 func (l *List) Reset() { l.b, l.Truncated = l.b[:0], false }
 
-// Bytes is the list as it can be kept and be given to [Of].
+// Bytes returns the bytes of the list, which can be stored and passed to [Of].
 func (l *List) Bytes() []byte { return l.b }
 
-// Of is the list that b holds, which came from [List.Bytes].
+// Of returns the list that b holds. b must come from [List.Bytes].
 func Of(b []byte) List { return List{b: b} }
 
 // Add appends a field. Its name must not be longer than [MaxName].
@@ -47,7 +47,7 @@ func (l *List) Add(name, value string) {
 	l.b = append(l.b, value...)
 }
 
-// AddBytes is Add for bytes.
+// AddBytes is like Add but takes the value as bytes.
 func (l *List) AddBytes(name string, value []byte) {
 	l.start(len(name), len(value), false)
 	l.b = append(l.b, name...)
@@ -62,23 +62,23 @@ func (l *List) start(name, value int, sensitive bool) {
 	l.b = binary.BigEndian.AppendUint32(l.b, uint32(value))
 }
 
-// Field is a field of a list, and is valid as long as that is not changed.
+// Field is a field of a list. It is valid until the list changes.
 type Field struct {
 	raw   []byte // prefix, name and value
 	name  int    // its length
 	never bool
 }
 
-// Name of the field. The string shares the list's memory: keep a clone, if anything.
+// Name returns the field's name. The string shares the list's memory: clone it to keep it.
 func (f Field) Name() string { return view(f.raw[prefix : prefix+f.name]) }
 
-// Value of the field, which shares the list's memory as well.
+// Value returns the field's value. The string shares the list's memory too.
 func (f Field) Value() string { return view(f.raw[prefix+f.name:]) }
 
-// Never tells that the field must not get into a table, here or further on.
+// Never reports whether the field must not be indexed, here or by a later hop.
 func (f Field) Never() bool { return f.never }
 
-// size as RFC 7541 counts it.
+// size returns the field's size as RFC 7541 counts it.
 func (f Field) size() int { return len(f.raw) - prefix + fieldCost }
 
 // All ranges over the fields.
@@ -92,7 +92,7 @@ func (l *List) All(yield func(Field) bool) {
 	}
 }
 
-// Get returns the value of the first field of that name.
+// Get returns the value of the first field with that name.
 func (l *List) Get(name string) (value string, ok bool) {
 	for f := range l.All {
 		if f.Name() == name {

@@ -1,6 +1,6 @@
 package headers
 
-// The static table of RFC 7541, appendix A; its first entry has index 1.
+// static is the static table of RFC 7541, appendix A. Its first entry has index 1.
 var static = [...]struct{ name, value string }{
 	{":authority", ""},
 	{":method", "GET"},
@@ -65,7 +65,7 @@ var static = [...]struct{ name, value string }{
 	{"www-authenticate", ""},
 }
 
-// staticNames gives the first index of a name.
+// staticNames maps a name to the index of its first entry.
 var staticNames = func() map[string]int {
 	names := make(map[string]int, len(static))
 	for i, f := range static {

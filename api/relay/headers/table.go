@@ -1,8 +1,8 @@
 package headers
 
-// table is a dynamic table of fields: entries are added at its end and leave at its front. Their bytes lie in one
-// buffer, in the form of a list and in the order of the entries, which is moved together when it has grown to twice
-// what the table may hold. Entries are known by a number that counts up for ever.
+// table is a dynamic table of fields: new entries are appended, and the oldest are evicted. Their bytes lie in one
+// buffer, in the format of a list and in the order of the entries. The buffer is compacted when it would exceed
+// twice the table's maximum size. Each entry has a number; numbers count up for the life of the table.
 type table struct {
 	buf     []byte
 	entries []entry // entries[head:] are alive
@@ -16,16 +16,16 @@ type entry struct{ at, len int32 }
 
 func (t *table) len() int { return len(t.entries) - t.head }
 
-// field with that number, which must be alive.
+// field returns the entry with that number, which must not have been evicted.
 func (t *table) field(number uint64) Field {
 	e := t.entries[t.head+int(number-t.first)]
 	return fieldAt(t.buf[e.at : e.at+e.len])
 }
 
-// next is the number that the next entry gets.
+// next returns the number that the next entry gets.
 func (t *table) next() uint64 { return t.first + uint64(t.len()) }
 
-// newest returns the field that came in i-th from the end, from 0.
+// newest returns the i-th newest field, counted from 0.
 func (t *table) newest(i int) Field {
 	e := t.entries[len(t.entries)-1-i]
 	return fieldAt(t.buf[e.at : e.at+e.len])
@@ -48,8 +48,8 @@ func (t *table) evict(limit int) {
 	}
 }
 
-// add puts a field in, whose bytes may not be the table's own. It tells whether it is there: one that is larger than
-// the table only empties it.
+// add appends a field, whose bytes must not be the table's own. It reports whether the table now contains the
+// field: a field larger than the table only empties it.
 func (t *table) add(f Field) bool {
 	size := f.size()
 	if size > t.max {

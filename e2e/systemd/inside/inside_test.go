@@ -1,7 +1,7 @@
 //go:build inside
 
-// Package inside runs as root in a machine of its own under systemd, where it may
-// install, kill and remove the service as it likes.
+// Package inside runs as root in its own machine under systemd, where it may install, kill and remove the service
+// as it likes.
 package inside
 
 import (
@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ import (
 
 const (
 	master  = "/usr/local/bin/hsu-master"
-	crasher = "/usr/local/bin/hsu-master-crashpoints" // the same, and can be made to fail
+	crasher = "/usr/local/bin/hsu-master-crashpoints" // the same, with crash points and faults
 	worker  = "/usr/local/bin/hsu-worker"
 	service = "hsu-master.service"
 	socket  = "hsu-master.socket"
@@ -55,7 +56,7 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, content, 0o755)
 }
 
-// command runs a program and returns what it printed.
+// command runs a program and returns its output.
 func command(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	output, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
@@ -101,7 +102,7 @@ func dump(t *testing.T) (state, error) {
 	return s, json.Unmarshal(output, &s)
 }
 
-// waitFor polls until the condition holds; its answer says what is missing.
+// waitFor polls until the condition holds; its error describes the missing condition.
 func waitFor(t *testing.T, within time.Duration, condition func() error) {
 	t.Helper()
 	deadline := time.Now().Add(within)
@@ -118,7 +119,7 @@ func waitFor(t *testing.T, within time.Duration, condition func() error) {
 	}
 }
 
-// ready waits until a master that is not the one of the given PID runs all workers.
+// ready waits until a master other than that with the given PID runs all workers.
 func ready(t *testing.T, other int) (s state) {
 	t.Helper()
 	waitFor(t, 30*time.Second, func() (err error) {
@@ -144,9 +145,13 @@ func install(t *testing.T) state {
 	return installProgram(t, master)
 }
 
-func installProgram(t *testing.T, program string) state {
+func installProgram(t *testing.T, program string, flags ...string) state {
 	t.Helper()
-	command(t, program, "systemd", "install", "--enable", "--worker-path", worker, "--worker-count", strconv.Itoa(workers))
+	args := []string{"systemd", "install", "--enable", "--worker-count", strconv.Itoa(workers)}
+	if !slices.Contains(flags, "--worker-path") {
+		args = append(args, "--worker-path", worker)
+	}
+	command(t, program, append(args, flags...)...)
 	t.Cleanup(func() {
 		if output, err := exec.Command(master, "systemd", "uninstall").CombinedOutput(); err != nil {
 			t.Errorf("uninstall: %v\n%s", err, output)
@@ -179,8 +184,7 @@ func ours(t *testing.T) []string {
 	return found
 }
 
-// load calls the master from several connections until stop, and dials it anew
-// all the time.
+// load calls the master from several connections until stop, and repeatedly dials it.
 type load struct {
 	sent, acknowledged, dials, refused atomic.Int64
 	stop                               context.CancelFunc
@@ -193,7 +197,8 @@ func startLoad(t *testing.T) *load {
 	l := &load{stop: stop}
 	for range 8 {
 		l.done.Go(func() {
-			conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			conn, err := grpc.NewClient("passthrough:///"+address,
+				grpc.WithTransportCredentials(insecure.NewCredentials()))
 			if err != nil {
 				t.Error(err)
 				return
@@ -203,7 +208,8 @@ func startLoad(t *testing.T) *load {
 			for ctx.Err() == nil {
 				l.sent.Add(1)
 				call, cancel := context.WithTimeout(ctx, 10*time.Second)
-				if _, err := client.ProcessData(call, &proto.ProcessRequest{Data: "x"}, grpc.WaitForReady(true)); err == nil {
+				if _, err := client.ProcessData(call, &proto.ProcessRequest{Data: "x"},
+					grpc.WaitForReady(true)); err == nil {
 					l.acknowledged.Add(1)
 				}
 				cancel()
@@ -220,7 +226,7 @@ func startLoad(t *testing.T) *load {
 			if err == nil {
 				_ = conn.Close()
 			}
-			time.Sleep(time.Millisecond) // a pace, so that the queue of connections is not what is tested
+			time.Sleep(time.Millisecond) // a pace, so that the queue of connections does not limit the test
 		}
 	})
 	return l
@@ -246,14 +252,15 @@ func TestMasterKilledTenTimesUnderLoad(t *testing.T) {
 			}
 			return nil
 		})
-		command(t, "systemctl", "kill", "-s", "KILL", "--kill-who=main", service)
+		command(t, "systemctl", "kill", "--kill-whom=main", "-s", "KILL", service)
 		last = ready(t, last.MasterPID)
 		if got := property(t, "ActiveState"); got != "active" {
 			t.Errorf("round %d: service is %s", round, got)
 		}
 		for i, w := range last.Workers {
 			if w.PID != first.Workers[i].PID || w.Incarnation != 1 {
-				t.Errorf("round %d: %s is process %d of incarnation %d, want %d of 1", round, w.ID, w.PID, w.Incarnation, first.Workers[i].PID)
+				t.Errorf("round %d: %s is process %d of incarnation %d, want %d of 1",
+					round, w.ID, w.PID, w.Incarnation, first.Workers[i].PID)
 			}
 		}
 	}
@@ -263,7 +270,8 @@ func TestMasterKilledTenTimesUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.ProcessedCount < l.acknowledged.Load() || s.ProcessedCount > l.sent.Load() {
-		t.Errorf("count = %d, want from %d acknowledged to %d sent", s.ProcessedCount, l.acknowledged.Load(), l.sent.Load())
+		t.Errorf("count = %d, want from %d acknowledged to %d sent",
+			s.ProcessedCount, l.acknowledged.Load(), l.sent.Load())
 	}
 	if l.refused.Load() != 0 {
 		t.Errorf("%d of %d connections were refused", l.refused.Load(), l.dials.Load())
@@ -284,7 +292,7 @@ func TestStopLeavesNoProcess(t *testing.T) {
 	if got := property(t, "Result"); got != "success" {
 		t.Errorf("the service ended with %s", got)
 	}
-	// The file remembers, and the next start brings them back.
+	// The state file keeps the workers, and the next start restores them.
 	command(t, "systemctl", "start", socket, service)
 	ready(t, 0)
 }
@@ -316,8 +324,8 @@ func TestMasterThatHangsIsRestartedByTheWatchdog(t *testing.T) {
 	}
 }
 
-// The master's process is well, but its committer waits for a disk that never
-// answers: it says so to nobody, and the watchdog acts.
+// The master's process is alive, but its committer waits for a disk that never answers: it reports no error, and
+// the watchdog acts.
 func TestMasterWhoseCommitterIsStuckIsRestartedByTheWatchdog(t *testing.T) {
 	faults := t.TempDir()
 	dropIn(t, "WatchdogSec=6s\nEnvironment=HSU_FAULT_DIR="+faults)
@@ -339,14 +347,15 @@ func TestMasterWhoseCommitterIsStuckIsRestartedByTheWatchdog(t *testing.T) {
 		}
 		return nil
 	})
-	// The next one must not be stuck in its start.
+	// The next master must not hang in its start.
 	if err := os.Remove(fault); err != nil {
 		t.Fatal(err)
 	}
 	second := ready(t, first.MasterPID)
 	for i, w := range second.Workers {
 		if w.PID != first.Workers[i].PID || w.Incarnation != 1 {
-			t.Errorf("%s is process %d of incarnation %d, want %d of 1 still", w.ID, w.PID, w.Incarnation, first.Workers[i].PID)
+			t.Errorf("%s is process %d of incarnation %d, want %d of 1 still",
+				w.ID, w.PID, w.Incarnation, first.Workers[i].PID)
 		}
 	}
 	before := l.acknowledged.Load()
@@ -362,19 +371,26 @@ func TestMasterWhoseCommitterIsStuckIsRestartedByTheWatchdog(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.ProcessedCount < l.acknowledged.Load() || s.ProcessedCount > l.sent.Load() {
-		t.Errorf("count = %d, want from %d acknowledged to %d sent", s.ProcessedCount, l.acknowledged.Load(), l.sent.Load())
+		t.Errorf("count = %d, want from %d acknowledged to %d sent",
+			s.ProcessedCount, l.acknowledged.Load(), l.sent.Load())
 	}
 	journal := command(t, "journalctl", "--no-pager", "-u", service)
 	if !strings.Contains(journal, "master does not answer itself") || !strings.Contains(journal, "Watchdog timeout") {
 		t.Errorf("the journal does not say why:\n%s", journal)
 	}
+	// The master's lines have their priority, and only the journal's time.
+	failures := command(t, "journalctl", "--no-pager", "-o", "cat", "-p", "err", "-u", service)
+	if !strings.Contains(failures, `level=ERROR msg="master does not answer itself"`) ||
+		strings.Contains(failures, "level=INFO") || strings.Contains(failures, "time=") {
+		t.Errorf("the journal has as errors:\n%s", failures)
+	}
 }
 
-// TestExitCodeOfAWorkerThatDiedUnwatched needs Linux 6.15, which keeps it.
+// TestExitCodeOfAWorkerThatDiedUnwatched needs Linux 6.15, which keeps the exit code.
 func TestExitCodeOfAWorkerThatDiedUnwatched(t *testing.T) {
 	first := install(t)
 	victim := first.Workers[1]
-	// A stopped master watches nothing, and a dead one cannot be told.
+	// A stopped master watches no worker, and a dead one gets no notification.
 	for _, kill := range []struct {
 		pid int
 		sig syscall.Signal

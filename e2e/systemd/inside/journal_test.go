@@ -11,20 +11,23 @@ import (
 	"time"
 )
 
-// Without the journal nobody reads what the master writes, and the pipe to it breaks:
-// all that is lost is the log.
+// Without the journal, the master's output has no reader, and its pipe breaks: only the log is lost.
 func TestJournalThatIsStopped(t *testing.T) {
-	journal := []string{"systemd-journald.socket", "systemd-journald-dev-log.socket", "systemd-journald-audit.socket", "systemd-journald.service"}
+	journal := []string{
+		"systemd-journald.socket", "systemd-journald-dev-log.socket", "systemd-journald-audit.socket",
+		"systemd-journald.service",
+	}
 	first := install(t)
 	l := startLoad(t)
 	defer l.end()
 	t.Cleanup(func() { _ = exec.Command("systemctl", append([]string{"start"}, journal...)...).Run() })
 	command(t, "systemctl", append([]string{"stop"}, journal...)...)
-	if got := command(t, "systemctl", "show", "--value", "-p", "ActiveState", "systemd-journald.service"); got != "inactive" {
+	if got := command(t, "systemctl", "show", "--value", "-p", "ActiveState",
+		"systemd-journald.service"); got != "inactive" {
 		t.Fatalf("the journal is %s", got)
 	}
 	for round := range 3 {
-		// About which the master has something to say.
+		// The master logs this.
 		if err := syscall.Kill(first.Workers[round].PID, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

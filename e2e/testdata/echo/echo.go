@@ -1,5 +1,5 @@
-// Package echo is the service of the HSU echo unit, proto.EchoService, without generated code: one method Echo whose
-// request and answer are a message each.
+// Package echo is the service of the HSU echo unit, proto.EchoService, without generated code: one method Echo
+// whose request and answer are one message each.
 package echo
 
 import (
@@ -19,29 +19,33 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// Service is the full name, File what it is declared in.
+// Service is the full name, File the name of its proto file.
 const (
 	Service = "proto.EchoService"
 	File    = "echoservice.proto"
 )
 
-// Register has server offer the service. handle returns the answer's message.
+// Register registers the service on server. handle returns the answer's message.
 func Register(server *grpc.Server, handle func(ctx context.Context, message string) (string, error)) {
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: Service, HandlerType: (*any)(nil), Metadata: File,
-		Methods: []grpc.MethodDesc{{MethodName: "Echo", Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			request := new(wrapperspb.StringValue) // which has a string in field 1, too
-			if err := decode(request); err != nil {
-				return nil, err
-			}
-			answer, err := handle(ctx, request.GetValue())
-			return wrapperspb.String(answer), err
-		}}},
+		Methods: []grpc.MethodDesc{{
+			MethodName: "Echo",
+			Handler: func(_ any, ctx context.Context, decode func(any) error,
+				_ grpc.UnaryServerInterceptor) (any, error) {
+				request := new(wrapperspb.StringValue) // it has a string in field 1, too
+				if err := decode(request); err != nil {
+					return nil, err
+				}
+				answer, err := handle(ctx, request.GetValue())
+				return wrapperspb.String(answer), err
+			},
+		}},
 	}, handle)
 }
 
-// Streams has a server answer each method that it does not know as a stream, with every message as it comes. Those of gRPC
-// itself, such as reflection, it does not have.
+// Streams makes a server answer each unknown method as a stream that handles every message as it arrives. It does
+// not answer gRPC's own methods, such as reflection.
 func Streams(handle func(ctx context.Context, message string) (string, error)) grpc.ServerOption {
 	return grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 		if method, _ := grpc.MethodFromServerStream(stream); strings.HasPrefix(method, "/grpc.") {
@@ -66,7 +70,7 @@ func Streams(handle func(ctx context.Context, message string) (string, error)) g
 	})
 }
 
-// Slowly waits for a moment where the message says "slow", so that a call is under way.
+// Slowly waits for a moment if the message contains "slow", so that a call is in flight.
 func Slowly(ctx context.Context, message string) error {
 	if !strings.Contains(message, "slow") {
 		return nil
@@ -79,7 +83,7 @@ func Slowly(ctx context.Context, message string) error {
 	}
 }
 
-// What reflection tells of it.
+// The descriptor for reflection.
 func init() {
 	message := func(name string) *descriptorpb.DescriptorProto {
 		return &descriptorpb.DescriptorProto{Name: proto.String(name), Field: []*descriptorpb.FieldDescriptorProto{{
@@ -94,7 +98,8 @@ func init() {
 		Service: []*descriptorpb.ServiceDescriptorProto{{
 			Name: proto.String("EchoService"),
 			Method: []*descriptorpb.MethodDescriptorProto{{
-				Name: proto.String("Echo"), InputType: proto.String(".proto.EchoRequest"), OutputType: proto.String(".proto.EchoResponse"),
+				Name: proto.String("Echo"), InputType: proto.String(".proto.EchoRequest"),
+				OutputType: proto.String(".proto.EchoResponse"),
 			}},
 		}},
 	}, nil)

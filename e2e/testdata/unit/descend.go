@@ -17,9 +17,10 @@ import (
 //	daemon      in a session of its own, its parent dead
 //	nolease     the same, with every inherited descriptor closed
 //	baredaemon  in a session of its own, its parent dead, its environment cleared
-//	polite      in a session of its own, its parent dead; ends at SIGTERM, and says that it was asked
+//	polite      in a session of its own, its parent dead; ends at SIGTERM, and records that it got it
 //	barechain   a chain with a cleared environment
-//	chain       a process that ignores SIGTERM, lives for a moment and starts the next one, each in a session of its own
+//	chain       a process that ignores SIGTERM, lives for a moment and starts the next one,
+//	            each in a session of its own
 func spawn(kind, record string) {
 	self, err := os.Executable()
 	if err != nil {
@@ -54,7 +55,7 @@ func spawn(kind, record string) {
 	go func() { _ = cmd.Wait() }()
 }
 
-// descend is the life of a descendant.
+// descend runs as a descendant.
 func descend(o options) {
 	switch o.habit {
 	case "detour":
@@ -84,8 +85,7 @@ func descend(o options) {
 	os.Exit(0)
 }
 
-// detour starts another process in a session of its own and ends, so that nothing
-// of its descent is left to be seen.
+// detour starts another process in its own session and exits, so that the process's descent is not visible.
 func detour(o options) {
 	self, err := os.Executable()
 	if err != nil {
@@ -99,8 +99,8 @@ func detour(o options) {
 	os.Exit(0)
 }
 
-// chain lives for a moment, so that no list of processes is ever right about it. It
-// is a shell: a program in Go can be ended by SIGTERM until it has come to ignore it.
+// chain lives only for a moment, so that a list of processes is always outdated. It is a shell: SIGTERM can end a
+// Go program until the program has begun to ignore it.
 func chain(o options) {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	leave(o.record, o.habit)

@@ -1,5 +1,4 @@
-// Command unit is a worker with the habits that a test asks for. Most of them are
-// bad ones.
+// Command unit is a worker with the habits that a test selects, most of them bad ones.
 package main
 
 import (
@@ -17,7 +16,7 @@ import (
 	"time"
 )
 
-// The main goroutine stays on the first thread, for the habit of ending it.
+// The main goroutine stays on the first thread, for the habit that ends this thread.
 func init() { runtime.LockOSThread() }
 
 type options struct {
@@ -47,6 +46,8 @@ func main() {
 		}
 	case "nolocks":
 		withoutLocks(flag.Args())
+	case "first":
+		asFirst(flag.Args())
 	case "init":
 		beFirst(o)
 	case "reborn":
@@ -57,7 +58,7 @@ func main() {
 	}
 	switch o.habit {
 	case "deaf":
-		// Not select: Go ends a program in which nothing can ever happen.
+		// Not select: Go ends a program in which all goroutines are blocked.
 		time.Sleep(math.MaxInt64)
 	case "mute":
 		mute(o.port)
@@ -67,6 +68,8 @@ func main() {
 		hide()
 	case "nobody":
 		becomeNobody()
+	case "talker":
+		go talk()
 	case "late":
 		awaitLeave(o.record)
 	case "leaver":
@@ -80,15 +83,16 @@ func main() {
 		os.Exit(0)
 	}()
 	if o.habit == "leaderless" {
-		// Ends this thread alone. The runtime takes it for one in a long system call.
+		// This ends the thread alone. The runtime assumes that it is in a long system call.
 		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0)
 	}
 	select {}
 }
 
-// parse copies what it keeps: the arguments' own memory may be overwritten later.
+// parse copies the arguments, because their own memory may be overwritten later.
 func parse() options {
-	as := flag.String("as", "plain", "`HABIT[+DESCENDANT...]`; several with commas between, a worker takes that of its number")
+	as := flag.String("as", "plain",
+		"`HABIT[+DESCENDANT...]`; several with commas between, a worker takes that of its number")
 	record := flag.String("record", "", "`FOLDER` where descendants leave their PIDs")
 	notes := flag.String("notes", "", "`FOLDER` where workers note the requests that they handle")
 	echo := flag.Bool("echo", false, "offer the echo service too, and answer other methods as streams")
@@ -103,17 +107,28 @@ func parse() options {
 		}
 	}
 	parts := strings.Split(strings.Clone(mine), "+")
-	return options{habit: parts[0], descendants: parts[1:], record: strings.Clone(*record), notes: strings.Clone(*notes), echo: *echo, port: *port, number: *number}
+	return options{
+		habit: parts[0], descendants: parts[1:], record: strings.Clone(*record), notes: strings.Clone(*notes),
+		echo: *echo, port: *port, number: *number,
+	}
 }
 
-// mood is the habit of an instance of a worker that has another one each time.
+// mood returns the habit of an instance of a moody worker, different for each instance.
 func mood(token string) string {
 	moods := []string{"plain", "plain", "plain", "plain", "exits", "exits", "leaver", "leaver", "mute", "deaf"}
 	n, _ := strconv.ParseUint(token[:min(8, len(token))], 16, 64)
 	return moods[n%uint64(len(moods))]
 }
 
-// awaitLeave returns when the test has left a file that tells it to go on.
+// talk writes numbered lines forever.
+func talk() {
+	for n := 0; ; n++ {
+		fmt.Println("line", n)
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+// awaitLeave returns when the test has created the file that lets it continue.
 func awaitLeave(record string) {
 	for {
 		if _, err := os.Stat(filepath.Join(record, "go-on")); err == nil {
@@ -123,7 +138,7 @@ func awaitLeave(record string) {
 	}
 }
 
-// mute accepts connections and never says a word.
+// mute accepts connections and never sends anything.
 func mute(port int) {
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
@@ -131,7 +146,7 @@ func mute(port int) {
 		os.Exit(1)
 	}
 	fmt.Println("listening, and that is all")
-	var held []net.Conn // else they are closed when they are collected
+	var held []net.Conn // otherwise the garbage collector closes them
 	for {
 		if conn, err := l.Accept(); err == nil {
 			held = append(held, conn)
@@ -139,18 +154,18 @@ func mute(port int) {
 	}
 }
 
-// decoy is a stranger: it writes down every signal that reaches it. Of the two
-// that cannot be caught its parent learns.
+// decoy is a foreign process: it records every signal that it gets. Its parent notices the two that cannot be
+// caught.
 func decoy(o options) {
 	if o.number != 0 && o.number != os.Getpid() {
-		os.Exit(0) // another one is tried
+		os.Exit(0) // the parent tries again
 	}
 	if o.port != 0 {
 		go mute(o.port)
 	}
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
-	signal.Reset(syscall.SIGURG) // the runtime's own
+	signal.Reset(syscall.SIGURG) // the runtime uses it
 	leave(o.record, "decoy")
 	for s := range signals {
 		if s == syscall.SIGURG {
@@ -164,7 +179,7 @@ func decoy(o options) {
 	}
 }
 
-// leave writes this process's PID where the test looks for it, all at once.
+// leave creates a file with this process's PID for the test, atomically.
 func leave(record, kind string) {
 	name := filepath.Join(record, fmt.Sprintf("%s.%d", kind, os.Getpid()))
 	if err := os.WriteFile(name+".new", nil, 0o600); err != nil {
@@ -174,8 +189,7 @@ func leave(record, kind string) {
 	_ = os.Rename(name+".new", name)
 }
 
-// hide makes memory, environment and descriptors unreadable for all but root, as
-// programs do that hold keys.
+// hide makes memory, environment and descriptors unreadable for all users but root, as programs with keys do.
 func hide() {
 	if _, _, errno := syscall.Syscall6(syscall.SYS_PRCTL, syscall.PR_SET_DUMPABLE, 0, 0, 0, 0, 0); errno != 0 {
 		panic(errno)
@@ -183,7 +197,7 @@ func hide() {
 	fmt.Println("hidden from others")
 }
 
-// becomeNobody gives root's rights up for good, as servers do.
+// becomeNobody gives up root's privileges permanently, as servers do.
 func becomeNobody() {
 	const nobody = 65534
 	if err := syscall.Setgid(nobody); err != nil {
@@ -194,14 +208,14 @@ func becomeNobody() {
 	}
 }
 
-// overwriteTitle fills arguments and environment with another text, as programs
-// do that show in ps what they are at.
+// overwriteTitle overwrites arguments and environment with another text, as programs do that show their activity in
+// ps.
 func overwriteTitle() {
 	stat, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
 		panic(err)
 	}
-	// After the name in brackets comes field 3; 48 is arg_start, 51 env_end.
+	// Field 3 follows the name in brackets; 48 is arg_start, 51 env_end.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	first, _ := strconv.ParseInt(fields[48-3], 10, 64)
 	last, _ := strconv.ParseInt(fields[51-3], 10, 64)

@@ -9,19 +9,21 @@ import (
 	"time"
 )
 
-// round is how many numbers are left when a namespace is handed out. The first 300
-// are not used again when numbers go round (RESERVED_PIDS of the kernel).
-const round = 100
+// lastNumber is the file with the PID of the newest task of a PID namespace (proc(5)). The next task gets the first
+// free PID above it.
+const lastNumber = "/proc/sys/kernel/ns_last_pid"
 
-// beFirst is process 1 of a PID namespace: it shows the namespace's own /proc, lets
-// numbers be used up soon (number is pid_max) and reaps whoever nobody else reaps.
+// continueBehind makes the PIDs of this PID namespace continue above number.
+func continueBehind(number int) error {
+	return os.WriteFile(lastNumber, []byte(strconv.Itoa(number)), 0)
+}
+
+// beFirst is process 1 of a PID namespace: it mounts the namespace's own /proc, makes all further processes get
+// PIDs above o.number, and reaps orphans.
 func beFirst(o options) {
 	err := syscall.Mount("proc", "/proc", "proc", 0, "")
 	if err == nil && o.number > 0 {
-		err = os.WriteFile("/proc/sys/kernel/pid_max", []byte(strconv.Itoa(o.number)), 0)
-		for last := 0; err == nil && last < o.number-round; {
-			last, err = useUp()
-		}
+		err = continueBehind(o.number)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "unit:", err)
@@ -35,18 +37,17 @@ func beFirst(o options) {
 	}
 }
 
-// useUp has a process of some numbers come and go, and returns its own.
-func useUp() (int, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
+// asFirst executes a program as process 1 of a PID namespace, which sees its own /proc.
+func asFirst(args []string) {
+	err := syscall.Mount("proc", "/proc", "proc", 0, "")
+	if err == nil {
+		err = syscall.Exec(args[0], args, os.Environ())
 	}
-	cmd := exec.Command(self, "-as", "decoy", "-number", "-1")
-	err = cmd.Run()
-	return cmd.Process.Pid, err
+	fmt.Fprintln(os.Stderr, "unit:", err)
+	os.Exit(1)
 }
 
-// beReborn starts processes until one of them has the number, which then is a decoy.
+// beReborn starts a decoy that has the PID o.number. If a thread gets it first, beReborn tries again.
 func beReborn(o options) {
 	self, err := os.Executable()
 	if err != nil {
@@ -54,10 +55,14 @@ func beReborn(o options) {
 	}
 	for {
 		if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", o.number)); err == nil {
-			os.Exit(3) // it has the number itself: another one must try
+			os.Exit(3) // a thread of this process has it for good: another process must try
 		}
 		cmd := exec.Command(self, "-as", "decoy", "-record", o.record, "-number", strconv.Itoa(o.number))
-		if err := cmd.Start(); err != nil {
+		err := continueBehind(o.number - 1)
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
 			panic(err)
 		}
 		if cmd.Process.Pid == o.number {

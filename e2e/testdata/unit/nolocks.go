@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withoutLocks executes another program to which the kernel refuses every flock(2),
-// as some network file systems do.
+// withoutLocks executes another program for which the kernel refuses every flock(2), as some network file systems
+// do.
 func withoutLocks(command []string) {
 	const number = 0 // in struct seccomp_data
 	filter := []unix.SockFilter{
@@ -21,7 +21,7 @@ func withoutLocks(command []string) {
 	}
 	err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	if err == nil {
-		// This thread's, which is the one that executes.
+		// The filter applies to this thread, which executes the program.
 		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 		err = unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
 	}

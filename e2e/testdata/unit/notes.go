@@ -8,13 +8,13 @@ import (
 	"syscall"
 )
 
-// notes are what a worker writes down of its own life, for a test to compare with
-// what the master says. They survive the worker's death.
+// notes are a worker's records of its own life, which a test compares with the master's reports. They survive the
+// worker's death.
 type notes struct{ file *os.File }
 
-// takeNotes begins the notes of this instance, in a file of its own. One that finds
-// its port taken, as may happen between the choice of it and this, leaves an empty
-// file of another name: its end is not the master's doing.
+// takeNotes begins the notes of this instance, in a new file. An instance that finds its port taken, as may happen
+// between the choice of the port and the listen, leaves an empty file with another name: the master did not cause
+// its end.
 func takeNotes(folder string, listening error) notes {
 	if folder == "" {
 		return notes{}
@@ -31,7 +31,7 @@ func takeNotes(folder string, listening error) notes {
 	return notes{file}
 }
 
-// handled notes a request before it is answered: one line, written at once.
+// handled notes a request before it is answered: one line, with one write.
 func (n notes) handled(request string) {
 	if n.file != nil {
 		_, _ = n.file.WriteString(request + "\n")

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -10,20 +11,41 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/core-tools/hsu-core/go/control"
 	"github.com/core-tools/hsu-core/go/domain"
 	"github.com/core-tools/hsu-core/go/logging"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
-// serve does what a good unit does, and answers signals by its habit.
+// setOption sets an option of a socket before it is bound.
+func setOption(option, value int) func(_, _ string, c syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, option, value)
+		}), err)
+	}
+}
+
+// serve does what a good unit does, and handles signals according to its habit.
 func serve(o options) error {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(o.port)))
+	var config net.ListenConfig
+	switch o.habit {
+	case "sharing": // other sockets of this user may listen on the port too
+		config.Control = setOption(unix.SO_REUSEPORT, 1)
+	case "lone": // no other socket may be bound to it; Go sets the option otherwise
+		config.Control = setOption(unix.SO_REUSEADDR, 0)
+	}
+	l, err := config.Listen(context.Background(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(o.port)))
 	noted := takeNotes(o.notes, err)
 	if err != nil {
 		return err
@@ -34,9 +56,20 @@ func serve(o options) error {
 	if o.echo {
 		options = append(options, echo.Streams(served.Echo))
 	}
+	if o.habit == "sharing" { // so that the master soon reconnects, and may then get another socket
+		options = append(options, grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionAge: 100 * time.Millisecond,
+		}))
+	}
 	srv := grpc.NewServer(options...)
-	control.RegisterGRPCServerHandler(srv, domain.NewDefaultHandler(silent), silent)
-	proto.RegisterMyBusinessServiceServer(srv, served)
+	switch o.habit {
+	case "healthy":
+		healthpb.RegisterHealthServer(srv, health.NewServer())
+	case "bare": // offers no service at all
+	default:
+		control.RegisterGRPCServerHandler(srv, domain.NewDefaultHandler(silent), silent)
+		proto.RegisterMyBusinessServiceServer(srv, served)
+	}
 	if o.habit == "told" {
 		reflection.Register(srv)
 	}
@@ -77,7 +110,7 @@ func serve(o options) error {
 	return srv.Serve(l)
 }
 
-// business answers with what only this process's memory has.
+// business answers with data that exists only in this process's memory.
 type business struct {
 	proto.UnimplementedMyBusinessServiceServer
 	born      string
@@ -90,12 +123,14 @@ func (b *business) ProcessData(_ context.Context, req *proto.ProcessRequest) (*p
 	n := b.processed.Add(1)
 	b.notes.handled(req.GetData())
 	if b.unique {
-		return &proto.ProcessResponse{Result: fmt.Sprintf("%s, the %d. of %s", req.GetData(), n, b.born), Success: true}, nil
+		return &proto.ProcessResponse{
+			Result: fmt.Sprintf("%s, the %d. of %s", req.GetData(), n, b.born), Success: true,
+		}, nil
 	}
 	return &proto.ProcessResponse{Result: "Processed: " + req.GetData(), Success: true}, nil
 }
 
-// Echo takes a moment for a message that says "slow", so that many are under way.
+// Echo takes a moment for a message that contains "slow", so that many calls are in flight.
 func (b *business) Echo(ctx context.Context, message string) (string, error) {
 	b.notes.handled(message)
 	return message, echo.Slowly(ctx, message)

@@ -16,29 +16,29 @@ import (
 	"github.com/core-tools/hsu-core/go/process"
 )
 
-// ConnectionOptions are the options of [NewConnection]. One of them must be set; AttachPort wins.
+// ConnectionOptions are the options of [NewConnection]. One of them must be set; AttachPort takes precedence.
 type ConnectionOptions struct {
-	// ServerPath is the program to start where AttachPort is 0.
+	// ServerPath is the program to start if AttachPort is 0.
 	ServerPath string
-	// AttachPort is the port, on 127.0.0.1, of a unit that runs already.
+	// AttachPort is the port, on 127.0.0.1, of a unit that is already running.
 	AttachPort int
 }
 
 // Connection is a gRPC connection to a unit.
 type Connection interface {
-	// GRPC is what clients of the unit's services are made from. It connects with the first call, and again
+	// GRPC returns the connection for clients of the unit's services. It connects at the first call, and reconnects
 	// by itself whenever the connection was lost.
 	GRPC() grpc.ClientConnInterface
 
-	// Shutdown closes the connection, which ends the calls under way. A unit that NewConnection started is
-	// then stopped as by process.Controller.Stop; one that was attached to runs on. Safe to call repeatedly.
+	// Shutdown closes the connection, which ends the calls in flight. It then stops a unit that NewConnection
+	// started, as process.Controller.Stop does; a unit that was attached to runs on. It is safe to call repeatedly.
 	Shutdown()
 }
 
-// NewConnection makes a connection to the unit on AttachPort, or, where that is 0, takes a free port N and
-// keeps ServerPath running with the arguments "--port N" (see process.NewController). It does not wait for
-// the unit to answer: that is what domain.RetryPing is for. It is an error if both options are unset, if
-// AttachPort is no port number, or if ServerPath can not be started. The logger may be nil.
+// NewConnection creates a connection to the unit on AttachPort or, if that is 0, takes a free port N and keeps
+// ServerPath running with the arguments "--port N" (see process.NewController). It does not wait for the unit to
+// answer: use domain.RetryPing for that. It returns an error if both options are unset, if AttachPort is not a port
+// number, or if ServerPath cannot be started. The logger may be nil.
 func NewConnection(options ConnectionOptions, logger logging.Logger) (Connection, error) {
 	if options.AttachPort != 0 {
 		conn, err := dial(options.AttachPort)
@@ -74,20 +74,20 @@ func NewConnection(options ConnectionOptions, logger logging.Logger) (Connection
 
 type connection struct {
 	grpc *grpc.ClientConn
-	unit process.Controller // nil where attached
+	unit process.Controller // nil if attached
 }
 
 func (c *connection) GRPC() grpc.ClientConnInterface { return c.grpc }
 
 func (c *connection) Shutdown() {
-	_ = c.grpc.Close() // its one error says that this was done before
+	_ = c.grpc.Close() // its only error means that it was closed before
 	if c.unit != nil {
 		c.unit.Stop()
 	}
 }
 
-// connectParams: a dial to this machine is refused at once or, but for a busy machine, accepted at once. The
-// defaults are made for the internet: a unit that is 5 ms late would be seen after a whole second.
+// connectParams replaces gRPC's defaults, which suit the internet: a unit that is 5 ms late would be found after a
+// whole second. A dial on this machine is refused at once or, unless the machine is busy, accepted at once.
 var connectParams = grpc.ConnectParams{
 	Backoff: backoff.Config{
 		BaseDelay:  50 * time.Millisecond,
@@ -98,11 +98,11 @@ var connectParams = grpc.ConnectParams{
 	MinConnectTimeout: 5 * time.Second,
 }
 
-// readBuffer is what each connection holds for as long as it lives (the write buffers are shared). A master
-// has a connection for every worker, and most messages are small: 4 KiB instead of gRPC's 32.
+// readBuffer is the size of the buffer that each connection holds during its whole life (the write buffers are
+// shared). A master has a connection for every worker, and most messages are small: 4 KiB instead of gRPC's 32.
 const readBuffer = 4 << 10
 
-// dial returns a connection that is made with the first call.
+// dial returns a connection that connects at the first call.
 func dial(port int) (*grpc.ClientConn, error) {
 	if port < 1 || port > 65535 {
 		return nil, fmt.Errorf("connect to a unit: %d is no port number", port)
@@ -110,7 +110,7 @@ func dial(port int) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+loopback(port), // nothing to resolve
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(connectParams),
-		grpc.WithNoProxy(), // HTTPS_PROXY is not meant for this machine
+		grpc.WithNoProxy(), // HTTPS_PROXY does not apply to this machine
 		grpc.WithReadBufferSize(readBuffer),
 	)
 	if err != nil {
@@ -119,8 +119,8 @@ func dial(port int) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// freePort returns a port that nobody listened on a moment ago. Someone may before the unit does: the unit
-// then ends, and is started again until the port is free.
+// freePort returns a port that was free a moment ago. If another process listens on it before the unit does, the
+// unit exits, and is restarted until the port is free.
 func freePort() (int, error) {
 	listener, err := net.Listen("tcp", loopback(0))
 	if err != nil {

@@ -1,3 +1,5 @@
+//go:build go1.25
+
 package control
 
 import (
@@ -41,7 +43,7 @@ func TestNewConnectionRefuses(t *testing.T) {
 }
 
 func TestAttachConnectsLazily(t *testing.T) {
-	// Nobody listens on the port yet.
+	// Nothing listens on the port yet.
 	port, err := freePort()
 	if err != nil {
 		t.Fatal(err)

@@ -11,9 +11,9 @@ import (
 	"github.com/core-tools/hsu-core/go/logging"
 )
 
-// NewGRPCClientGateway returns the unit at the other end of conn as a Contract. An error of its Ping carries
-// the gRPC status (google.golang.org/grpc/status.Code reads it). A Ping does not wait for a unit that is not
-// there: it ends with Unavailable as soon as the connection is refused. The logger may be nil.
+// NewGRPCClientGateway returns the unit at the other end of conn as a Contract. An error of its Ping carries the
+// gRPC status (google.golang.org/grpc/status.Code reads it). A Ping does not wait for a unit that is not running:
+// it returns Unavailable as soon as the connection is refused. The logger may be nil.
 func NewGRPCClientGateway(conn grpc.ClientConnInterface, logger logging.Logger) domain.Contract {
 	return &clientGateway{client: proto.NewCoreServiceClient(conn), logger: orSilent(logger)}
 }
@@ -31,8 +31,8 @@ func (g *clientGateway) Ping(ctx context.Context) error {
 	return nil
 }
 
-// RegisterGRPCServerHandler makes server answer the calls of proto.CoreService by handler. The caller gets the
-// handler's error as it is where it has a gRPC status, else as status Unknown. The logger may be nil.
+// RegisterGRPCServerHandler makes server answer the calls of proto.CoreService with handler. The caller gets the
+// handler's error unchanged if the error has a gRPC status, otherwise with status Unknown. The logger may be nil.
 func RegisterGRPCServerHandler(server grpc.ServiceRegistrar, handler domain.Contract, logger logging.Logger) {
 	proto.RegisterCoreServiceServer(server, &serverHandler{handler: handler, logger: orSilent(logger)})
 }

@@ -1,5 +1,5 @@
-// Package control connects the parts of an HSU application over gRPC: a [Server] for the unit, a [Connection]
-// for whoever controls it. Everything stays on this machine: addresses are 127.0.0.1, without TLS.
+// Package control connects the parts of an HSU application over gRPC: a [Server] for the unit, a [Connection] for
+// the program that controls the unit. All traffic stays on this machine: addresses are 127.0.0.1, without TLS.
 package control
 
 import (
@@ -19,54 +19,54 @@ import (
 // APIType names a way to reach a unit.
 type APIType string
 
-// APITypeGRPC is gRPC over TCP on 127.0.0.1, so far the only one.
+// APITypeGRPC is gRPC over TCP on 127.0.0.1, the only type so far.
 const APITypeGRPC APIType = "grpc"
 
 // ServerOptions are the options of [NewServer].
 type ServerOptions struct {
-	// Port is the TCP port to listen on. 0 takes a free one, which only the log tells.
+	// Port is the TCP port to listen on. 0 selects a free one, which only the log shows.
 	Port int
 }
 
 // Server is the gRPC server of a unit.
 type Server interface {
-	// GRPC is where services are registered, before Run.
+	// GRPC returns the registrar for services, which must be registered before Run.
 	GRPC() grpc.ServiceRegistrar
 
 	// Run serves until the process gets SIGINT or SIGTERM. It then calls onShutdownFunc, still serving, and
-	// afterwards stops gracefully: nothing new is accepted, calls under way may end. What has not ended 25 s
-	// after the callback is cut off, and a handler that does not heed that is not waited for.
+	// afterwards stops gracefully: it accepts no new calls and lets calls in flight end. Calls that have not ended
+	// 25 s after the callback are cut off, and Run does not wait for a handler that ignores this.
 	//
-	// When serving fails, Run logs the error, calls onShutdownFunc, and returns. Further signals do not
-	// shorten any of this; they have their usual effect again when Run has returned. onShutdownFunc may be
-	// nil. Run can be called once.
+	// If serving fails, Run logs the error, calls onShutdownFunc, and returns. Further signals do not shorten the
+	// shutdown; they have their usual effect again when Run has returned. onShutdownFunc may be nil. Run can be
+	// called once.
 	Run(onShutdownFunc func())
 }
 
-// serverLimits are the times of a Server; tests shorten them.
+// serverLimits are the timeouts of a Server; tests shorten them.
 type serverLimits struct {
-	graceful time.Duration // for calls under way to end after the shutdown callback
-	// handshake is how long a connection may take to become one of HTTP/2. gRPC's stop, the forced one too,
-	// waits for those that have not, by default for two minutes.
+	graceful time.Duration // for calls in flight to end after the shutdown callback
+	// handshake is the time limit of a new connection's HTTP/2 handshake. gRPC's stop, even the forced one, waits
+	// for connections in the handshake, by default for two minutes.
 	handshake time.Duration
 }
 
 var defaultServerLimits = serverLimits{graceful: 25 * time.Second, handshake: 10 * time.Second}
 
-// NewServer listens on 127.0.0.1. The error tells why that can not be, most often because the port is in use
-// (syscall.EADDRINUSE). From then on clients can connect; they are answered once Run is called. The logger
-// may be nil.
+// NewServer listens on 127.0.0.1. The error is the reason if that fails, most often because the port is in use
+// (syscall.EADDRINUSE). From then on clients can connect; they are answered once Run is called. The logger may be
+// nil.
 func NewServer(options ServerOptions, logger logging.Logger) (Server, error) {
 	s, err := newServer(options, logger, defaultServerLimits)
 	if err != nil {
-		return nil, err // not s: a nil *server is no nil Server
+		return nil, err // not s: a nil *server in a Server is not nil
 	}
 	return s, nil
 }
 
 type server struct {
 	grpc     *grpc.Server
-	listener net.Listener
+	listener *countingListener
 	logger   logging.Logger
 	graceful time.Duration
 }
@@ -80,7 +80,7 @@ func newServer(options ServerOptions, logger logging.Logger, limits serverLimits
 	logger.Infof("listening on %s", listener.Addr())
 	return &server{
 		grpc:     grpc.NewServer(grpc.ConnectionTimeout(limits.handshake)),
-		listener: listener,
+		listener: &countingListener{Listener: listener},
 		logger:   logger,
 		graceful: limits.graceful,
 	}, nil
@@ -107,20 +107,22 @@ func (s *server) run(signals <-chan os.Signal, onShutdownFunc func()) {
 	case sig := <-signals:
 		s.logger.Infof("got signal %v, shutting down", sig)
 	case <-served:
-		if err != nil { // nil where someone else stopped the gRPC server
+		if err != nil { // nil if other code stopped the gRPC server
 			s.logger.Errorf("serve gRPC on %s: %v, shutting down", s.listener.Addr(), err)
 		}
 	}
 	if onShutdownFunc != nil {
 		onShutdownFunc()
 	}
-	s.stop()
-	<-served
+	if s.stop() {
+		<-served
+	}
 	s.logger.Infof("server stopped")
 }
 
-// stop returns when no connection is left. A handler that ignores the end of its call may run on.
-func (s *server) stop() {
+// stop returns when no connection is left. It reports whether all calls ended; if not, a handler may run on that
+// ignores the end of its call, and Serve does not return before that handler.
+func (s *server) stop() bool {
 	force := time.NewTimer(s.graceful)
 	defer force.Stop()
 	stopped := make(chan struct{})
@@ -130,14 +132,17 @@ func (s *server) stop() {
 	}()
 	select {
 	case <-stopped:
+		return true
 	case <-force.C:
 		s.logger.Warnf("calls did not end within %v, cutting them off", s.graceful)
-		// Not waiting for GracefulStop: it waits for every handler, even now.
-		s.grpc.Stop()
+		// GracefulStop waits for every handler, even now, and may hold the lock that Stop needs to return.
+		go s.grpc.Stop()
+		s.listener.open.Wait()
+		return false
 	}
 }
 
-// loopback is the address of a port of this machine.
+// loopback returns the address of a port on this machine.
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 func orSilent(logger logging.Logger) logging.Logger {

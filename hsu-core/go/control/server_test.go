@@ -1,3 +1,5 @@
+//go:build go1.25
+
 package control
 
 import (
@@ -19,18 +21,18 @@ import (
 	"github.com/core-tools/hsu-core/go/logging"
 )
 
-// pingFunc is a domain.Contract.
+// pingFunc implements domain.Contract.
 type pingFunc func(ctx context.Context) error
 
 func (f pingFunc) Ping(ctx context.Context) error { return f(ctx) }
 
 func (s *server) port() int { return s.listener.Addr().(*net.TCPAddr).Port }
 
-// running is a server of this process with a signal channel of its own.
+// running is a server of this process with its own signal channel.
 type running struct {
 	*server
 	signals chan os.Signal
-	events  events        // "callback", and what the test adds
+	events  events        // "callback", and the test's own
 	done    chan struct{} // closed when run has returned
 }
 
@@ -51,7 +53,7 @@ func (e *events) String() string {
 	return strings.Join(e.list, " ")
 }
 
-// serve runs a server that answers pings by handler, and calls callback, if any, on shutdown.
+// serve runs a server that answers Pings with handler, and calls callback, if not nil, on shutdown.
 func serve(t *testing.T, handler domain.Contract, callback func(*running), limits serverLimits) *running {
 	t.Helper()
 	s, err := newServer(ServerOptions{}, nil, limits)
@@ -169,7 +171,7 @@ func TestRunReturnsWhenServeFailsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = s.listener.Close()
-	s.Run(nil) // the exported one, with nil for a callback
+	s.Run(nil) // the exported method, with a nil callback
 }
 
 func TestGracefulStopLetsCallsEnd(t *testing.T) {
@@ -179,8 +181,10 @@ func TestGracefulStopLetsCallsEnd(t *testing.T) {
 		<-release
 		return nil
 	})
-	// The callback still finds the server serving the call; it is released only afterwards.
-	r := serve(t, handler, func(r *running) { time.AfterFunc(50*time.Millisecond, func() { close(release) }) }, defaultServerLimits)
+	// The server still serves the call during the callback; the call is released only afterwards.
+	r := serve(t, handler, func(r *running) {
+		time.AfterFunc(50*time.Millisecond, func() { close(release) })
+	}, defaultServerLimits)
 
 	unit, answer := client(t, r.port()), make(chan error, 1)
 	go func() {
@@ -216,7 +220,7 @@ func TestForcedStopBeginsAfterTheCallback(t *testing.T) {
 		select {
 		case <-canceled:
 			t.Error("call cut off while the callback ran")
-		case <-time.After(2 * graceful): // longer than the limit, were it counted from the signal
+		case <-time.After(2 * graceful): // longer than the limit if it counted from the signal
 		}
 		callbackEnded = time.Now()
 	}, serverLimits{graceful: graceful, handshake: time.Minute})
@@ -234,7 +238,7 @@ func TestForcedStopBeginsAfterTheCallback(t *testing.T) {
 	}
 }
 
-// A handler that takes no notice of the end of its call must not keep Run from returning.
+// A handler that ignores the end of its call must not keep Run from returning.
 func TestForcedStopWithAHandlerThatIgnoresIt(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
@@ -254,15 +258,16 @@ func TestForcedStopWithAHandlerThatIgnoresIt(t *testing.T) {
 	}
 }
 
-// A connection that never says a word must not keep the server from stopping.
+// A connection that never sends anything must not keep the server from stopping.
 func TestStopWithASilentConnection(t *testing.T) {
-	r := serve(t, domain.NewDefaultHandler(nil), nil, serverLimits{graceful: 50 * time.Millisecond, handshake: 300 * time.Millisecond})
+	r := serve(t, domain.NewDefaultHandler(nil), nil,
+		serverLimits{graceful: 50 * time.Millisecond, handshake: 300 * time.Millisecond})
 	conn, err := net.Dial("tcp", r.listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	if err := ping(t, client(t, r.port())); err != nil { // it has been accepted then
+	if err := ping(t, client(t, r.port())); err != nil { // the silent connection has been accepted by then
 		t.Fatal(err)
 	}
 	start := time.Now()

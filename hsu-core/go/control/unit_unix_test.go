@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && go1.25
 
 package control
 
@@ -23,18 +23,18 @@ import (
 	"github.com/core-tools/hsu-core/go/logging"
 )
 
-// With the arguments of a unit, this test binary is one.
+// If its arguments are those of a unit, this test binary is a unit.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "--port" {
 		beUnit(os.Args[2])
 		return
 	}
-	// A program with the race detector in it sleeps for a second before it exits.
+	// A program with the race detector sleeps for a second before it exits.
 	_ = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	os.Exit(m.Run())
 }
 
-// beUnit serves on a port and prints its PID, then what it logs, then what it does.
+// beUnit serves on a port and prints its PID, then its log, then its actions.
 func beUnit(port string) {
 	fmt.Println("pid", os.Getpid())
 	number, err := strconv.Atoi(port)
@@ -73,7 +73,7 @@ func TestRunEndsWithSignals(t *testing.T) {
 					port, _ = strconv.Atoi(address)
 				}
 			}
-			if err := ping(t, client(t, port)); err != nil { // it has begun to serve, so it waits for the signal
+			if err := ping(t, client(t, port)); err != nil { // it serves now, so Run waits for the signal
 				t.Error(err)
 			}
 			if err := cmd.Process.Signal(sig); err != nil {
@@ -95,7 +95,7 @@ func TestRunEndsWithSignals(t *testing.T) {
 	}
 }
 
-// wire collects what a unit prints, and tells its PID.
+// wire collects the output of a unit, and sends its PID.
 type wire struct{ pid chan int }
 
 func (w *wire) debugf(format string, args ...any) {
@@ -111,7 +111,8 @@ func (w *wire) debugf(format string, args ...any) {
 
 func TestConnectionToAUnitOfItsOwn(t *testing.T) {
 	w := &wire{pid: make(chan int, 8)}
-	conn, err := NewConnection(ConnectionOptions{ServerPath: os.Args[0]}, logging.NewLogger("", logging.LogFuncs{Debugf: w.debugf}))
+	conn, err := NewConnection(ConnectionOptions{ServerPath: os.Args[0]},
+		logging.NewLogger("", logging.LogFuncs{Debugf: w.debugf}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,5 +137,5 @@ func TestConnectionToAUnitOfItsOwn(t *testing.T) {
 		_ = tcp.Close()
 		t.Errorf("%s still accepts after Shutdown", address)
 	}
-	conn.Shutdown() // a second one has nothing left to do
+	conn.Shutdown() // a second call has nothing left to do
 }

@@ -1,4 +1,4 @@
-// Package domain is what every Host System Unit offers, whatever carries it: it can be asked whether it serves.
+// Package domain defines what every Host System Unit offers, over any transport: it reports whether it can serve.
 package domain
 
 import (
@@ -10,9 +10,9 @@ import (
 	"github.com/core-tools/hsu-core/go/logging"
 )
 
-// Contract is what every unit offers.
+// Contract is the interface of every unit.
 type Contract interface {
-	// Ping returns nil while the unit is able to serve.
+	// Ping returns nil if the unit is able to serve.
 	Ping(ctx context.Context) error
 }
 
@@ -28,24 +28,24 @@ func (h *defaultHandler) Ping(context.Context) error {
 	return nil
 }
 
-// maxRetryInterval is where [RetryPing] stops to double its interval. A unit that needs a minute to start is
-// then still seen within seconds of being ready.
+// maxRetryInterval is the interval at which [RetryPing] stops doubling. With it, a unit that needs a minute to
+// start is found within seconds of being ready.
 const maxRetryInterval = 10 * time.Second
 
-// RetryPingOptions says how often [RetryPing] tries, and how long it waits in between.
+// RetryPingOptions configure how often [RetryPing] tries, and how long it waits between attempts.
 type RetryPingOptions struct {
-	// RetryAttempts is the number of pings, the first one included.
+	// RetryAttempts is the number of Pings, including the first one.
 	RetryAttempts int
-	// RetryInterval is the pause after the first failed ping. It doubles with each further one, up to 10 s
-	// or to RetryInterval itself where that is longer. 0 and less is no pause.
+	// RetryInterval is the pause after the first failed Ping. It doubles after each further one, up to 10 s or to
+	// RetryInterval itself if that is longer. 0 or less means no pause.
 	RetryInterval time.Duration
 }
 
-// RetryPing pings client until it answers and returns nil then. Whatever error a ping ends with is retried.
+// RetryPing pings client until it answers, and then returns nil. It retries regardless of the error.
 //
-// It returns an error when the last of the attempts has failed (wrapping that failure), when none was asked
-// for, and at once when ctx ends (wrapping ctx.Err() and the failure before it). A ping under way is ended
-// through the ctx that it is given. The logger may be nil.
+// It returns an error if the last attempt has failed (wrapping that failure) or if RetryAttempts is 0 or less. If
+// ctx ends, it returns at once with an error that wraps ctx.Err() and the failure before it. The end of ctx also
+// ends a Ping in progress. The logger may be nil.
 func RetryPing(ctx context.Context, client Contract, options RetryPingOptions, logger logging.Logger) error {
 	logger = orSilent(logger)
 	if options.RetryAttempts <= 0 {
@@ -80,7 +80,7 @@ func RetryPing(ctx context.Context, client Contract, options RetryPingOptions, l
 	}
 }
 
-// longer doubles d, up to limit, and can not overflow.
+// longer doubles d, up to limit, without overflow.
 func longer(d, limit time.Duration) time.Duration {
 	if d > limit/2 {
 		return limit

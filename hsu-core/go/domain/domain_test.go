@@ -1,3 +1,7 @@
+//go:build go1.25
+
+//go:debug asynctimerchan=0
+
 package domain_test
 
 import (
@@ -14,10 +18,10 @@ import (
 	"github.com/core-tools/hsu-core/go/logging"
 )
 
-// unit is a Contract that fails until its nth ping (never, with 0) and notes when it was asked.
+// unit is a Contract that fails until its nth Ping (always, if n is 0) and records the time of each.
 type unit struct {
 	succeedAt int
-	ping      func(ctx context.Context) error // instead of an error of its own
+	ping      func(ctx context.Context) error // replaces the unit's own error
 	asked     []time.Time
 }
 
@@ -68,7 +72,9 @@ func TestRetryPingPauses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				u, start := &unit{}, time.Now()
-				err := domain.RetryPing(t.Context(), u, domain.RetryPingOptions{RetryAttempts: c.attempts, RetryInterval: c.interval}, silent)
+				err := domain.RetryPing(t.Context(), u, domain.RetryPingOptions{
+					RetryAttempts: c.attempts, RetryInterval: c.interval,
+				}, silent)
 				if err == nil {
 					t.Error("err = nil though no ping was answered")
 				}
@@ -83,7 +89,7 @@ func TestRetryPingPauses(t *testing.T) {
 	}
 }
 
-// Doubled, this interval is negative, that is no pause at all.
+// Doubled, this interval is negative, which would mean no pause.
 func TestRetryPingIntervalDoesNotOverflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const year = 365 * 24 * time.Hour
@@ -91,7 +97,8 @@ func TestRetryPingIntervalDoesNotOverflow(t *testing.T) {
 		defer cancel()
 		u := &unit{}
 		options := domain.RetryPingOptions{RetryAttempts: 10, RetryInterval: math.MaxInt64/2 + 1} // 146 years
-		if err := domain.RetryPing(ctx, u, options, silent); !errors.Is(err, context.DeadlineExceeded) || len(u.asked) != 2 {
+		if err := domain.RetryPing(ctx, u, options, silent); !errors.Is(err, context.DeadlineExceeded) ||
+			len(u.asked) != 2 {
 			t.Errorf("err = %v after %d pings, want the deadline after 2", err, len(u.asked))
 		}
 	})
@@ -119,7 +126,9 @@ func TestRetryPingReportsTheLastFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		last := errors.New("the last")
 		u := &unit{ping: func(context.Context) error { return last }}
-		err := domain.RetryPing(t.Context(), u, domain.RetryPingOptions{RetryAttempts: 3, RetryInterval: time.Second}, silent)
+		err := domain.RetryPing(t.Context(), u, domain.RetryPingOptions{
+			RetryAttempts: 3, RetryInterval: time.Second,
+		}, silent)
 		if !errors.Is(err, last) {
 			t.Errorf("err = %v, want one that wraps %q", err, last)
 		}
@@ -129,7 +138,8 @@ func TestRetryPingReportsTheLastFailure(t *testing.T) {
 func TestRetryPingWithoutAttempts(t *testing.T) {
 	for _, attempts := range []int{0, -1} {
 		u := &unit{succeedAt: 1}
-		if err := domain.RetryPing(t.Context(), u, domain.RetryPingOptions{RetryAttempts: attempts}, silent); err == nil {
+		if err := domain.RetryPing(t.Context(), u,
+			domain.RetryPingOptions{RetryAttempts: attempts}, silent); err == nil {
 			t.Errorf("RetryAttempts %d: err = nil without a success", attempts)
 		}
 		if len(u.asked) != 0 {
@@ -162,7 +172,8 @@ func TestRetryPingStopsAtOnceWithItsContext(t *testing.T) {
 			time.AfterFunc(time.Minute, cancel)
 			u, start := &unit{ping: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}, time.Now()
 			err := domain.RetryPing(ctx, u, options, silent)
-			if took := time.Since(start); !errors.Is(err, context.Canceled) || took != time.Minute || len(u.asked) != 1 {
+			if took := time.Since(start); !errors.Is(err, context.Canceled) ||
+				took != time.Minute || len(u.asked) != 1 {
 				t.Errorf("err = %v after %v and %d pings, want it canceled after 1m0s and 1", err, took, len(u.asked))
 			}
 		})

@@ -1,10 +1,10 @@
-// Package logging is the narrow logger of the HSU packages: a program plugs its own logging in as functions
-// and needs no logging library for it.
+// Package logging is the minimal logger of the HSU packages: a program supplies its own logging as functions, so
+// the packages need no logging library.
 package logging
 
 import "strings"
 
-// The levels a [LogLevelFunc] is called with.
+// The levels that a [LogLevelFunc] is called with.
 const (
 	LogLevelDebug = 0
 	LogLevelInfo  = 1
@@ -12,10 +12,10 @@ const (
 	LogLevelError = 3
 )
 
-// Logger writes messages that are formatted as by [fmt.Sprintf]. One made by [NewLogger] is as safe for
-// concurrent use as the functions it was made of.
+// Logger writes messages that are formatted as by [fmt.Sprintf]. A Logger of [NewLogger] is safe for concurrent use
+// if its functions are.
 type Logger interface {
-	// LogLevelf logs at one of the LogLevel constants; what is below or above them counts as the nearest.
+	// LogLevelf logs at one of the LogLevel constants; a level beyond them counts as the nearest one.
 	LogLevelf(level int, format string, args ...any)
 
 	Debugf(msg string, args ...any)
@@ -30,8 +30,8 @@ type LogLevelFunc func(level int, format string, args ...any)
 // LogFunc logs a message, formatted as by [fmt.Sprintf].
 type LogFunc func(format string, args ...any)
 
-// LogFuncs is where a [Logger] sends its messages. A set LogLevelf gets all of them and the others none; a
-// level whose function is nil is dropped. The zero value drops everything.
+// LogFuncs are the functions that a [Logger] calls. If LogLevelf is set, it gets all messages and the other
+// functions get none. A message at a level whose function is nil is dropped. The zero value drops all messages.
 type LogFuncs struct {
 	LogLevelf LogLevelFunc
 
@@ -41,9 +41,9 @@ type LogFuncs struct {
 	Errorf LogFunc
 }
 
-// NewLogger returns a Logger that puts prefix, taken literally, right before each message, without a separator.
+// NewLogger returns a Logger that puts prefix, taken literally, in front of each message, without a separator.
 func NewLogger(prefix string, funcs LogFuncs) Logger {
-	// The prefix travels inside the format, so that arguments which a format names by index keep their places.
+	// The prefix is part of the format, so that arguments which a format refers to by index keep their positions.
 	return &logger{prefix: strings.ReplaceAll(prefix, "%", "%%"), funcs: funcs}
 }
 

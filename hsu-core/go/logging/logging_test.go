@@ -8,7 +8,7 @@ import (
 	"github.com/core-tools/hsu-core/go/logging"
 )
 
-// Untyped, so that they fit any numeric level type of a caller.
+// The constants are untyped, so that they fit any numeric level type of a caller.
 var (
 	_ int8    = logging.LogLevelDebug
 	_ uint16  = logging.LogLevelInfo

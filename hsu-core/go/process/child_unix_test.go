@@ -18,24 +18,24 @@ import (
 	"github.com/core-tools/hsu-core/go/logging"
 )
 
-// With "child" for its first argument, this test binary is a process to control.
+// If its first argument is "child", this test binary is a process to control.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "child" {
 		beChild(os.Args[2], os.Args[3:])
 		return
 	}
-	// A program with the race detector in it sleeps for a second before it exits.
+	// A program with the race detector sleeps for a second before it exits.
 	_ = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	os.Exit(m.Run())
 }
 
 const longLine = 3<<20 + 1
 
-// beChild says what it is and its PID, then does what the role says.
+// beChild prints its role and its PID, then plays the role.
 func beChild(role string, args []string) {
 	terminated := make(chan os.Signal, 1)
 	switch role {
-	case "deaf", "holder": // before anyone can know the PID
+	case "deaf", "holder": // before any process can know the PID
 		signal.Ignore(syscall.SIGTERM)
 	case "polite", "slow":
 		signal.Notify(terminated, syscall.SIGTERM)
@@ -63,7 +63,7 @@ func beChild(role string, args []string) {
 	case "polite", "slow":
 		<-terminated
 		if role == "slow" {
-			time.Sleep(200 * time.Millisecond) // what it does, not what a test waits for
+			time.Sleep(200 * time.Millisecond) // part of the role, not a wait of a test
 		}
 		fmt.Println(role, "ends")
 	case "parent", "leaver": // ROLE: starts a child of that role in its group; the leaver then ends
@@ -71,7 +71,7 @@ func beChild(role string, args []string) {
 		if role == "parent" {
 			sleepForever()
 		}
-	case "emigrant": // its child leaves the group and keeps the output
+	case "emigrant": // its child leaves the group and keeps the output open
 		child("holder", &syscall.SysProcAttr{Setsid: true})
 		sleepForever()
 	default:
@@ -80,7 +80,7 @@ func beChild(role string, args []string) {
 }
 
 func sleepForever() {
-	// Bounded, lest a test that was killed leaves it behind.
+	// Limited, so that a killed test does not leave it behind.
 	time.Sleep(2 * time.Minute)
 }
 
@@ -94,15 +94,15 @@ func child(role string, attr *syscall.SysProcAttr) {
 	fmt.Println("child", cmd.Process.Pid)
 }
 
-// watched is a Controller with all that it logged.
+// watched is a Controller with everything that it logged.
 type watched struct {
 	*controller
-	lines  chan string // the process's
+	lines  chan string // of the process
 	events chan string // "info: …", "warn: …", "error: …"
 }
 
-// fast has little patience with a process, and all of it with the rest of its output: on a loaded machine that
-// takes its time, and the wait is over as soon as nobody holds the output.
+// fast has a short grace, but a long wait for the rest of the output: a loaded machine may need it, and it ends as
+// soon as no process holds the output.
 var fast = limits{grace: 200 * time.Millisecond, kill: 10 * time.Second, drain: time.Minute}
 
 func watch(t *testing.T, path string, args []string, retry time.Duration, l limits) *watched {
@@ -112,7 +112,8 @@ func watch(t *testing.T, path string, args []string, retry time.Duration, l limi
 		return func(format string, args ...any) { c <- prefix + fmt.Sprintf(format, args...) }
 	}
 	c, err := newController(path, args, retry, ControllerLogConfig{Funcs: logging.LogFuncs{
-		Debugf: to(w.lines, ""), Infof: to(w.events, "info: "), Warnf: to(w.events, "warn: "), Errorf: to(w.events, "error: "),
+		Debugf: to(w.lines, ""), Infof: to(w.events, "info: "),
+		Warnf: to(w.events, "warn: "), Errorf: to(w.events, "error: "),
 	}}, l)
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +129,7 @@ func watchChild(t *testing.T, retry time.Duration, l limits, role ...string) *wa
 	return watch(t, os.Args[0], append([]string{"child"}, role...), retry, l)
 }
 
-// next returns the next line that begins with prefix, without it, and skips the others.
+// next returns the next line that begins with prefix, without the prefix, and skips other lines.
 func next(t *testing.T, c <-chan string, prefix string) string {
 	t.Helper()
 	late := time.After(20 * time.Second)

@@ -1,8 +1,8 @@
-// Package process keeps one process running: it starts it, turns its output into log lines, starts it again
-// whenever it ends, and stops it with all that it started.
+// Package process keeps one process running: it starts the process, logs its output line by line, restarts it
+// whenever it ends, and stops it together with its descendants in the process group.
 //
-// The processes live and die with the program that started them as far as it ends by [Controller].Stop: after
-// a crash of the program they run on, unwatched, and their next write to the lost output pipe ends most of them.
+// Only [Controller].Stop ends the processes. After a crash of the program that started them they run on, unwatched,
+// and their next write to the broken output pipe ends most of them.
 package process
 
 import (
@@ -20,63 +20,68 @@ import (
 
 // Controller keeps one process running until it is stopped.
 type Controller interface {
-	// Stop ends the process and its group and blocks until they are gone: SIGTERM to the group, after 30 s
-	// SIGKILL. On Windows, which has neither, the process is killed at once and what it started lives on.
-	// Every further call, also from other goroutines, waits for the same end.
+	// Stop terminates the process and its group and blocks until they are gone: it sends SIGTERM to the group and,
+	// after 30 s, SIGKILL. On Windows, which has neither, Stop kills the process at once and its descendants live
+	// on. Every further call, also from other goroutines, waits until the same stop has ended.
 	Stop()
 }
 
-// ControllerLogConfig says where a Controller logs. Lines of the process go to Debugf, what happens to it to
-// Infof, Warnf and Errorf. The functions are called from one goroutine at a time for the lines and from one
-// for the rest.
+// ControllerLogConfig configures the log of a Controller. Lines of the process go to Debugf, messages about the
+// process to Infof, Warnf and Errorf. The functions are called from one goroutine at a time for the lines and from
+// one for the messages.
 type ControllerLogConfig struct {
-	// Module stands before each message, followed by ": " (nothing where it is empty).
+	// Module precedes each message, followed by ": " (if it is empty, neither is written).
 	Module string
 	Funcs  logging.LogFuncs
 }
 
 const defaultRetryPeriod = 10 * time.Second
 
-// limits are the Controller's times, apart from the retry period; tests shorten them.
+// limits are the Controller's timeouts, apart from the retry period; tests shorten them.
 type limits struct {
 	grace time.Duration // from SIGTERM to SIGKILL
-	kill  time.Duration // for the rest of a killed group to vanish; what is left then is reported
-	drain time.Duration // for the output to end once its writers are gone: one outside the group may hold it open
+	kill  time.Duration // for the processes of a killed group to vanish; remaining ones are reported
+	drain time.Duration // for the output to end after its writers: a process outside the group may hold it open
 }
 
 var defaultLimits = limits{grace: 30 * time.Second, kill: 5 * time.Second, drain: time.Second}
 
-// NewController starts path with args (the program's name not among them) and keeps it running.
+// NewController starts path with args (without the program's name) and keeps it running.
 //
-// The process gets this program's environment, no input, the folder of path as its working directory and a
-// process group of its own, so that a Ctrl-C in the terminal does not reach it. Its standard output and error
-// go to logConfig line by line; a line of more than 16 MiB comes in pieces. Whenever it ends, with whatever
-// code, the rest of its group is killed and it is started again after retryPeriod (10 s for 0 and less). A
-// later start that fails is tried again just so.
+// The process gets this program's environment, no input, the directory of path as its working directory, and a
+// process group of its own, so that a Ctrl-C in the terminal does not reach it. Its standard output and error go to
+// logConfig line by line; a line of more than 16 MiB is split. Whenever the process ends, with any exit code, the
+// remaining processes of its group are killed, and it is restarted after retryPeriod (10 s if that is 0 or less). A
+// failed restart is retried in the same way.
 //
-// An error means that the first start failed and nothing runs: path is missing, no program, or not executable.
-// NewController does not change the file's mode to help that.
-func NewController(path string, args []string, retryPeriod time.Duration, logConfig ControllerLogConfig) (Controller, error) {
+// NewController returns an error if the first start failed, so that nothing runs: path is missing, not a program,
+// or not executable. NewController does not change the file's mode to make it executable.
+func NewController(
+	path string, args []string, retryPeriod time.Duration, logConfig ControllerLogConfig,
+) (Controller, error) {
 	c, err := newController(path, args, retryPeriod, logConfig, defaultLimits)
 	if err != nil {
-		return nil, err // not c: a nil *controller is no nil Controller
+		return nil, err // not c: a nil *controller in a Controller is not nil
 	}
 	return c, nil
 }
 
 type controller struct {
-	path        string // absolute: the process's working directory is not ours
+	path        string // absolute: the process has another working directory
 	args        []string
 	retryPeriod time.Duration
 	limits      limits
 	log         logging.Logger
 
 	stop func() // closes stopping, once
-	// stopping is closed when Stop is called, done when the process is gone and the goroutines have ended.
+	// stopping is closed when Stop is called. done is closed when the process is gone and the goroutines have
+	// ended.
 	stopping, done chan struct{}
 }
 
-func newController(path string, args []string, retryPeriod time.Duration, logConfig ControllerLogConfig, l limits) (*controller, error) {
+func newController(
+	path string, args []string, retryPeriod time.Duration, logConfig ControllerLogConfig, l limits,
+) (*controller, error) {
 	if path == "" {
 		return nil, fmt.Errorf("start process: no path given")
 	}
@@ -115,7 +120,7 @@ func (c *controller) Stop() {
 	<-c.done
 }
 
-// keepRunning follows run, and all that come after it, until Stop.
+// keepRunning follows run, and all its successors, until Stop.
 func (c *controller) keepRunning(run *run) {
 	defer close(c.done)
 	for {
@@ -132,8 +137,8 @@ func (c *controller) keepRunning(run *run) {
 	}
 }
 
-// pause waits out the retry period and tells whether to go on. What to do next depends on nothing else, so
-// no way leads to a restart without it.
+// pause waits for the retry period and reports whether to continue. The next step depends on its result alone, so
+// no restart happens without the wait.
 func (c *controller) pause() bool {
 	timer := time.NewTimer(c.retryPeriod)
 	defer timer.Stop()
@@ -143,7 +148,7 @@ func (c *controller) pause() bool {
 	case <-timer.C:
 	}
 	select {
-	case <-c.stopping: // both were due
+	case <-c.stopping: // both cases were ready
 		return false
 	default:
 		return true
@@ -155,7 +160,7 @@ func (c *controller) follow(run *run) {
 	select {
 	case <-run.exited:
 		c.log.Warnf("process %d ended by itself: %s, restart in %v", run.pid, run.state(), c.retryPeriod)
-		// What it left behind would hold its port, and no later Stop would know of it.
+		// A remaining descendant would hold the port, and no later Stop would know about it.
 		c.killRest(run)
 	case <-c.stopping:
 		c.log.Infof("stopping process %d", run.pid)
@@ -165,20 +170,20 @@ func (c *controller) follow(run *run) {
 	run.closeOutput(c.limits.drain)
 }
 
-// end asks the group to end and makes it.
+// end terminates the group, and kills it after the grace period.
 func (c *controller) end(run *run) {
 	if err := terminateGroup(run.process); err != nil {
 		c.log.Warnf("terminate the group of process %d: %v", run.pid, err)
 	}
-	// The whole grace period is for the group, not for its leader alone: a shell that is told to end leaves at
-	// once, the server that it runs may need its time.
+	// The whole grace period is for the group, not for its leader alone: a shell exits at once on SIGTERM, while
+	// the server that it runs may need time.
 	if !run.gone(c.limits.grace) {
 		c.log.Warnf("process %d did not end within %v, killing its group", run.pid, c.limits.grace)
 		c.killRest(run)
 	}
 }
 
-// killRest kills what is left of the group, and waits for the process itself as long as it takes.
+// killRest kills the remaining processes of the group, and waits for the process itself without a limit.
 func (c *controller) killRest(run *run) {
 	select {
 	case <-run.exited:
@@ -202,11 +207,11 @@ type run struct {
 	pid     int
 	output  *os.File
 
-	exited chan struct{} // closed when the process has been reaped, then
+	exited chan struct{} // closed after the process has been reaped
 	ended  *os.ProcessState
 	err    error
 
-	drained chan struct{} // closed when no more output comes
+	drained chan struct{} // closed at the end of the output
 }
 
 func (c *controller) start() (*run, error) {
@@ -222,7 +227,7 @@ func (c *controller) start() (*run, error) {
 	_ = write.Close()
 	if err != nil {
 		_ = read.Close()
-		return nil, fmt.Errorf("start process: %w", err) // names the path
+		return nil, fmt.Errorf("start process: %w", err) // the error names the path
 	}
 
 	r := &run{
@@ -232,7 +237,7 @@ func (c *controller) start() (*run, error) {
 	c.log.Infof("started process %d: %s", r.pid, c.path)
 	go func() {
 		defer close(r.exited)
-		// Not cmd.Wait, which would end with the output, that is with the last process that holds the pipe.
+		// Not cmd.Wait: it waits for the end of the output, that is for the last process that holds the pipe.
 		r.ended, r.err = r.process.Wait()
 	}()
 	go func() {
@@ -242,7 +247,7 @@ func (c *controller) start() (*run, error) {
 	return r, nil
 }
 
-// state describes how the process ended. Only after exited.
+// state describes how the process ended. It may only be called after exited is closed.
 func (r *run) state() string {
 	if r.err != nil {
 		return "exit code unknown: " + r.err.Error()
@@ -250,8 +255,8 @@ func (r *run) state() string {
 	return r.ended.String()
 }
 
-// gone waits until the process has been reaped and its group is empty, at most for the time given, and tells
-// whether that is so.
+// gone waits, for at most the given time, until the process has been reaped and its group is empty, and reports
+// whether that is the case.
 func (r *run) gone(within time.Duration) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
@@ -260,7 +265,7 @@ func (r *run) gone(within time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-	// Nothing tells of the end of a process that is not our child. Few groups outlive their leader.
+	// The end of a process that is not a child cannot be awaited, so poll. Few groups outlive their leader.
 	const every = 20 * time.Millisecond
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -274,7 +279,7 @@ func (r *run) gone(within time.Duration) bool {
 	return true
 }
 
-// closeOutput ends the reading of the output, once all that the ended processes had written has been logged.
+// closeOutput ends the reading of the output after everything that the ended processes had written has been logged.
 func (r *run) closeOutput(within time.Duration) {
 	timer := time.NewTimer(within)
 	defer timer.Stop()
@@ -282,6 +287,6 @@ func (r *run) closeOutput(within time.Duration) {
 	case <-r.drained:
 	case <-timer.C:
 	}
-	_ = r.output.Close() // ends a read under way
+	_ = r.output.Close() // ends a read in progress
 	<-r.drained
 }

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && go1.25
 
 package process
 
@@ -43,7 +43,8 @@ func TestFirstStartFails(t *testing.T) {
 		{"empty", "", nil},
 	} {
 		c2, err := NewController(c.path, nil, 0, ControllerLogConfig{})
-		if err == nil || c2 != nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.path) {
+		if err == nil || c2 != nil || c.want != nil && !errors.Is(err, c.want) ||
+			!strings.Contains(err.Error(), c.path) {
 			t.Errorf("%s: NewController = %v, %v, want nil and an error with the path and %v", c.name, c2, err, c.want)
 		}
 	}
@@ -69,7 +70,7 @@ func TestFileModeIsNotChanged(t *testing.T) {
 	}
 }
 
-// link makes path lead to this test binary.
+// link creates a link from path to this test binary.
 func link(t *testing.T, path string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -82,7 +83,7 @@ func link(t *testing.T, path string) {
 }
 
 func TestSurroundingsAndOutput(t *testing.T) {
-	// By another folder than this one, and a relative path: the process's folder is not ours.
+	// Use another directory than this one, and a relative path: the process's directory is not the test's.
 	dir := t.TempDir()
 	link(t, filepath.Join(dir, "unit"))
 	t.Chdir(filepath.Dir(dir))
@@ -97,7 +98,8 @@ func TestSurroundingsAndOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		dir, `["two words" "%s" ""]`, "true", "100% %s %d %!", "from stderr", "", "windows", strings.Repeat("x", longLine), "no end",
+		dir, `["two words" "%s" ""]`, "true", "100% %s %d %!", "from stderr", "", "windows",
+		strings.Repeat("x", longLine), "no end",
 	}
 	for i := 0; ; i++ {
 		line, ok := <-w.lines
@@ -125,7 +127,7 @@ func TestModuleStandsBeforeTheMessages(t *testing.T) {
 	next(t, lines, "100%s: polite ")
 }
 
-// Before every restart: after success, failure and death by a signal alike.
+// The retry period precedes every restart: after success, failure and death by a signal alike.
 func TestRestartsAfterTheRetryPeriod(t *testing.T) {
 	const retry = 150 * time.Millisecond
 	t.Run("exits", func(t *testing.T) {
@@ -199,7 +201,7 @@ func TestStopIsIdempotentAndBlocks(t *testing.T) {
 	}
 	wg.Wait()
 	w.Stop()
-	next(t, w.lines, "slow ends") // it was asked, not killed
+	next(t, w.lines, "slow ends") // it got SIGTERM, not SIGKILL
 	select {
 	case line := <-w.lines:
 		t.Errorf("runs again after Stop: %s", line)
@@ -256,7 +258,7 @@ func TestStopKillsAGroupThatIgnoresSIGTERM(t *testing.T) {
 	})
 }
 
-// A leader that leaves at once does not cost its children the time to end by themselves.
+// A leader that exits immediately must not cost its children their grace.
 func TestStopLetsTheWholeGroupEnd(t *testing.T) {
 	w := watchChild(t, time.Millisecond, defaultLimits, "parent", "slow")
 	slow := nextNumber(t, w.lines, "slow ")
@@ -275,7 +277,7 @@ func TestRestOfTheGroupIsKilledBeforeARestart(t *testing.T) {
 	wantGone(t, "child of the last leaver", last)
 }
 
-// What has left the group is out of reach, but must not block Stop by holding the output open.
+// A process that has left the group is out of reach, but must not block Stop by holding the output open.
 func TestStopDoesNotWaitForAForeignHolderOfTheOutput(t *testing.T) {
 	l := fast
 	l.drain = 200 * time.Millisecond

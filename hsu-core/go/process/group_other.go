@@ -8,11 +8,11 @@ import (
 	"os/exec"
 )
 
-// Without process groups only the process itself is within reach: what it started lives on.
+// Without process groups only the process itself can be killed: its descendants live on.
 
 func ownGroup(*exec.Cmd) {}
 
-func terminateGroup(leader *os.Process) error { return killGroup(leader) } // no way to ask one
+func terminateGroup(leader *os.Process) error { return killGroup(leader) } // SIGTERM does not exist here
 
 func killGroup(leader *os.Process) error {
 	if err := leader.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -9,15 +9,15 @@ import (
 	"github.com/core-tools/hsu-core/go/logging"
 )
 
-// maxLine bounds the memory that a process can take by never ending a line.
+// maxLine limits the memory that a process can take by not ending a line.
 const maxLine = 16 << 20
 
-// logLines logs each line of r, without its line end and never as a format, until r ends or fails. What
-// stands after the last line end is a line too. A line of longest bytes and more, in steps of the reader's
-// buffer, comes in pieces.
+// logLines logs each line of r, without its line end and never as a format, until r ends or fails. Text after the
+// last line end counts as a line. A line of longest bytes or more is split, at a multiple of the reader's buffer
+// size.
 func logLines(r io.Reader, longest int, logf logging.LogFunc) {
-	in := bufio.NewReader(r) // 4 KiB: there is one for every process
-	var long []byte          // the beginning of a line that did not fit in there
+	in := bufio.NewReader(r) // 4 KiB: every process has one
+	var long []byte          // the beginning of a line that exceeds the buffer
 	for {
 		part, err := in.ReadSlice('\n')
 		complete, full := err == nil, errors.Is(err, bufio.ErrBufferFull)
@@ -37,6 +37,6 @@ func logLines(r io.Reader, longest int, logf logging.LogFunc) {
 		if !complete && !full {
 			return
 		}
-		long = nil // not kept for the next line: most are short
+		long = nil // release the memory: most lines are short
 	}
 }

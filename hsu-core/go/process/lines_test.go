@@ -19,7 +19,7 @@ func collect(r io.Reader) []string {
 }
 
 func TestLines(t *testing.T) {
-	// Around the size of the reader's buffer.
+	// The lengths are around the size of the reader's buffer.
 	long := func(n int) string { return strings.Repeat("0123456789", n/10+1)[:n] }
 	for _, c := range []struct {
 		name, in string
@@ -53,7 +53,10 @@ func TestLines(t *testing.T) {
 }
 
 func FuzzLines(f *testing.F) {
-	for _, in := range []string{"", "a\nb", "a\r\n\r\n", "%s%d\n\x00\xff", strings.Repeat("x", 4095) + "\r\ny", strings.Repeat("x", 9000) + "\n"} {
+	for _, in := range []string{
+		"", "a\nb", "a\r\n\r\n", "%s%d\n\x00\xff",
+		strings.Repeat("x", 4095) + "\r\ny", strings.Repeat("x", 9000) + "\n",
+	} {
 		f.Add(in, uint16(10))
 	}
 	f.Fuzz(func(t *testing.T, in string, longest uint16) {
@@ -66,13 +69,15 @@ func FuzzLines(f *testing.F) {
 			want = append(want, last)
 		}
 		all := func(longest int) (got []string) {
-			logLines(iotest.HalfReader(strings.NewReader(in)), longest, func(format string, args ...any) { got = append(got, fmt.Sprintf(format, args...)) })
+			logLines(iotest.HalfReader(strings.NewReader(in)), longest, func(format string, args ...any) {
+				got = append(got, fmt.Sprintf(format, args...))
+			})
 			return got
 		}
 		if got := all(len(in) + 1<<13); !slices.Equal(got, want) {
 			t.Errorf("%q, want %q", got, want)
 		}
-		// Of long lines there are pieces, and nothing is lost.
+		// Long lines are split, and nothing is lost.
 		most := max(1, int(longest))
 		got := all(most)
 		for _, piece := range got {

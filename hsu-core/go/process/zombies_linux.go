@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// onlyZombies tells whether all that is left of the group are zombies: their parent may never reap them, as
-// it is in a container whose first process does not know that it should. False where that can not be read.
+// onlyZombies reports whether all remaining processes of the group are zombies. Their parent may never reap them,
+// for example in a container whose first process does not reap orphans. It returns false if that cannot be read.
 func onlyZombies(group int) bool {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -27,13 +27,14 @@ func onlyZombies(group int) bool {
 		if err != nil {
 			continue // gone
 		}
-		// pid (comm) state ppid pgrp …, and comm may hold blanks and parentheses. See proc_pid_stat(5).
+		// The line is: pid (comm) state ppid pgrp …, and comm may contain blanks and parentheses. See
+		// proc_pid_stat(5).
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 		const state, pgrp, threads = 0, 2, 17
 		if len(fields) <= threads || string(fields[pgrp]) != strconv.Itoa(group) {
 			continue
 		}
-		// A process whose first thread has ended shows Z too, with others left.
+		// A process whose first thread has ended also shows Z while its other threads run.
 		if string(fields[state]) != "Z" || string(fields[threads]) != "1" {
 			return false
 		}

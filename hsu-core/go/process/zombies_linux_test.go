@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A zombie whose parent does not reap it is as gone as it gets: Stop must not wait for it.
+// A zombie that its parent does not reap never goes away: Stop must not wait for it.
 func TestGroupOfZombiesIsNotAlive(t *testing.T) {
 	cmd := exec.Command("/bin/sh", "-c", "exec sleep 60")
 	ownGroup(cmd)
@@ -20,13 +20,13 @@ func TestGroupOfZombiesIsNotAlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	deadline := time.Now().Add(10 * time.Second)
-	for groupAlive(cmd.Process.Pid) { // until it is a zombie: nobody waits for it here
+	for groupAlive(cmd.Process.Pid) { // until it is a zombie: it is not reaped here
 		if time.Now().After(deadline) {
 			t.Error("group of a zombie is alive")
 			break
 		}
 	}
-	_ = cmd.Wait() // killed, as it was meant to be
+	_ = cmd.Wait() // killed, as intended
 	if groupAlive(cmd.Process.Pid) {
 		t.Error("group of a reaped process is alive")
 	}

@@ -2,6 +2,6 @@
 
 package process
 
-// onlyZombies is false where nothing tells them apart. On macOS nothing has to: a signal to a group of zombies
-// is an error there.
+// onlyZombies returns false because zombies cannot be distinguished here. On macOS that is not necessary: a signal
+// to a group of zombies fails there.
 func onlyZombies(int) bool { return false }

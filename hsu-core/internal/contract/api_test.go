@@ -1,3 +1,5 @@
+//go:build go1.25
+
 package contract
 
 import (
@@ -27,7 +29,9 @@ var api = map[string][]string{
 		"const LogLevelInfo = 1",
 		"const LogLevelWarn = 2",
 		"const LogLevelError = 3",
-		"type Logger interface { LogLevelf(level int, format string, args ...any); Debugf(msg string, args ...any); Infof(msg string, args ...any); Warnf(msg string, args ...any); Errorf(msg string, args ...any) }",
+		"type Logger interface { LogLevelf(level int, format string, args ...any); " +
+			"Debugf(msg string, args ...any); Infof(msg string, args ...any); " +
+			"Warnf(msg string, args ...any); Errorf(msg string, args ...any) }",
 		"type LogLevelFunc func(level int, format string, args ...any)",
 		"type LogFunc func(format string, args ...any)",
 		"type LogFuncs struct { LogLevelf LogLevelFunc; Debugf LogFunc; Infof LogFunc; Warnf LogFunc; Errorf LogFunc }",
@@ -54,7 +58,8 @@ var api = map[string][]string{
 	"go/process": {
 		"type Controller interface { Stop() }",
 		"type ControllerLogConfig struct { Module string; Funcs logging.LogFuncs }",
-		"func NewController(path string, args []string, retryPeriod time.Duration, logConfig ControllerLogConfig) (Controller, error)",
+		"func NewController(path string, args []string, retryPeriod time.Duration, " +
+			"logConfig ControllerLogConfig) (Controller, error)",
 	},
 	"go/api/proto": {
 		`const Version = "v1.0.0"`,
@@ -175,6 +180,7 @@ func text(fset *token.FileSet, node any) string {
 	}
 	s := lineEnds.ReplaceAllString(b.String(), "; ")
 	s = blanks.ReplaceAllString(s, " ")
-	s = strings.NewReplacer("{; ", "{ ", "; }", " }", "interface{}", "any").Replace(s)
+	s = strings.NewReplacer("{; ", "{ ", "; }", " }", "interface{}", "any",
+		"(; ", "(", ",; )", ")", ",; ", ", ").Replace(s) // a signature may be broken into lines
 	return regexp.MustCompile(`(; )+`).ReplaceAllString(s, "; ")
 }

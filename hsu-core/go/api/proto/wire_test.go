@@ -8,7 +8,7 @@ import (
 	"github.com/core-tools/hsu-core/go/api/proto"
 )
 
-// The names go over the wire and into the registry of every unit in any language: none may ever change.
+// The names are part of the wire protocol and of every unit's registry in any language: they must never change.
 func TestWireNames(t *testing.T) {
 	file := proto.File_coreservice_proto
 	services, messages := file.Services(), file.Messages()

@@ -1,0 +1,35 @@
+//go:build unix
+
+package relay
+
+import (
+	"math"
+	"os"
+	"syscall"
+)
+
+// descriptorLimit returns the number of descriptors that the process may open.
+func descriptorLimit() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || uint64(limit.Cur) > math.MaxInt32 {
+		return math.MaxInt32
+	}
+	return int(limit.Cur)
+}
+
+// descriptorsInUse returns the number of descriptors that the process has open, or 0 if it is not known.
+func descriptorsInUse() int {
+	const folder = "/proc/self/fd"
+	fi, err := os.Stat(folder)
+	if err != nil {
+		return 0
+	}
+	if n := fi.Size(); n > 0 { // the number of open descriptors since Linux 6.2
+		return int(n)
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return 0
+	}
+	return len(entries)
+}

@@ -1,0 +1,300 @@
+package relay
+
+import (
+	"io"
+	"sync"
+	"time"
+
+	"github.com/core-tools/hsu-master/api/relay/headers"
+)
+
+const (
+	// roomFlowing and roomBlocked bound the DATA in a connection's pending output while its socket accepts all
+	// writes, and while it does not. Data that does not fit stays in the calls' queues, and its sender gets no
+	// credit for it.
+	roomFlowing = 192 << 10
+	roomBlocked = 64 << 10
+	// While more than pauseOutput is waiting to be written, the relay reads nothing from a client and opens no
+	// streams on a connection to a backend.
+	pauseOutput = 256 << 10
+)
+
+// output is the output of a connection. Any goroutine may append frames to pending, but only one at a time writes:
+// either a goroutine that has appended and calls flush, which writes as much as the socket accepts without blocking,
+// or the connection's writer goroutine, which writes rest. So frames leave in the order in which they were appended.
+//
+// Once ending is set, nothing is appended any more, and the sending half is closed when everything is written. Once
+// dead is set, nothing is written any more.
+//
+// The lock guards all fields. The callers of all methods except pause hold it.
+type output struct {
+	mu     *sync.Mutex // of the connection
+	socket *socket
+	most   int           // the pending bytes beyond which the peer is too slow
+	wake   chan struct{} // tells the writer goroutine that rest or halfClose is set; closed at the end
+	room   chan struct{} // tells the paused reader that output has been written
+	enc    *headers.Encoder
+
+	pending *buffer // output to be written next; nil if there is none
+	rest    *buffer // output that the writer goroutine is writing
+	restAt  int
+	up      bool // the socket may be written to
+	writing bool // a goroutine is writing
+	dirty   bool // in a batch, which will flush it
+	refused bool // something was not appended because too much output is waiting
+	paused  bool // the reader waits for room
+
+	// mark describes the pending output: its owner sets it, to numbers that grow. begun is the mark of the output of
+	// which some may have been written, and unless that write fails at its first byte, the peer may have seen it.
+	mark, begun uint32
+	begunBefore uint32 // the value of begun before the current write
+
+	ending    bool          // to be closed when all output is written: nothing more is appended
+	endedAt   time.Duration // when the end was first noticed by late
+	halved    bool          // all output is written: further input is read and ignored
+	halfClose halfCloser    // the socket whose sending half the writer goroutine must close
+	dead      bool          // the connection is over
+	reason    error
+}
+
+// buffer is a pooled buffer of bytes.
+type buffer struct{ b []byte }
+
+var writeBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, 4<<10)} }}
+
+func putWriteBuffer(b *buffer) {
+	if cap(b.b) > 512<<10 {
+		return
+	}
+	b.b = b.b[:0]
+	writeBuffers.Put(b)
+}
+
+func newOutput(mu *sync.Mutex, s *socket, most int) output {
+	return output{
+		mu: mu, socket: s, most: most, enc: headers.NewEncoder(tableSize),
+		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
+	}
+}
+
+// over reports whether nothing may be appended any more.
+func (o *output) over() bool { return o.dead || o.ending }
+
+// ready makes pending ready to be appended to.
+func (o *output) ready() {
+	if o.pending == nil {
+		o.pending = writeBuffers.Get().(*buffer)
+	}
+}
+
+// waiting returns the number of pending bytes.
+func (o *output) waiting() int {
+	if o.pending == nil {
+		return 0
+	}
+	return len(o.pending.b)
+}
+
+// space returns how much DATA may be appended.
+func (o *output) space() int {
+	if !o.up {
+		// Data stays with its call and gets no credit, so that the whole request is still here for another
+		// endpoint.
+		return 0
+	}
+	most := roomFlowing
+	if o.rest != nil {
+		most = roomBlocked
+	}
+	return most - o.waiting()
+}
+
+// full reports whether so much output is waiting that headers must not be appended.
+func (o *output) full() bool { return o.waiting() > pauseOutput }
+
+// relieved reports, once, that output which was refused is possible again, or never will be.
+func (o *output) relieved() bool {
+	if !o.refused || !o.dead && o.full() {
+		return false
+	}
+	o.refused = false
+	return true
+}
+
+// unaccepted returns the bytes that wait because the socket has not accepted them.
+func (o *output) unaccepted() int {
+	if o.rest == nil || o.dead {
+		return 0
+	}
+	return len(o.rest.b) + o.waiting()
+}
+
+// appendHeaders appends a header block with the fields of lists.
+func (o *output) appendHeaders(id uint32, end bool, lists ...[]byte) {
+	out := o.pending.b
+	at := len(out)
+	out = append(out, make([]byte, frameHeader)...)
+	out = o.enc.Start(out)
+	for _, list := range lists {
+		l := headers.Of(list)
+		for f := range l.All {
+			out = o.enc.Field(out, f)
+		}
+	}
+	o.pending.b = sealHeaders(out, at, id, end, maxFrame)
+}
+
+// flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine. It
+// releases the lock while it writes.
+func (o *output) flush() {
+	o.dirty = false
+	for o.socket.raw != nil && !o.dead && !o.writing && o.waiting() > 0 {
+		buf := o.pending
+		o.pending, o.writing = nil, true
+		o.begin()
+		o.mu.Unlock()
+		n, err := o.socket.tryWrite(buf.b)
+		o.mu.Lock()
+		o.writing = false
+		switch {
+		case err != nil:
+			o.unwritten(n)
+			o.kill(err)
+		case o.dead:
+		case n < len(buf.b):
+			o.rest, o.restAt, o.writing = buf, n, true
+			o.signal()
+		default:
+			putWriteBuffer(buf)
+		}
+	}
+	o.leave()
+	o.closeWritten()
+}
+
+// hand is like flush, but leaves the writing to the writer goroutine, so that more output can collect until it runs.
+func (o *output) hand() {
+	o.dirty = false
+	o.leave()
+	o.closeWritten()
+}
+
+// leave leaves the pending output to the writer goroutine, unless a goroutine is writing already.
+func (o *output) leave() {
+	if !o.up || o.dead || o.writing || o.waiting() == 0 {
+		return
+	}
+	o.rest, o.restAt, o.writing = o.pending, 0, true
+	o.pending = nil
+	o.begin()
+	o.signal()
+}
+
+func (o *output) signal() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// begin records that the peer may see all output appended so far.
+func (o *output) begin() { o.begun, o.begunBefore = o.mark, o.begun }
+
+// unwritten records that a write has failed after n bytes. If n is 0, the peer has seen nothing of it.
+func (o *output) unwritten(n int) {
+	if n == 0 {
+		o.begun = o.begunBefore
+	}
+}
+
+// writeRest writes rest and leaves the pending output to the next call. Only the writer goroutine calls it, while
+// rest is not nil. It releases the lock while it writes. It reports whether the socket had been blocked and has
+// accepted everything since.
+func (o *output) writeRest() (unblocked bool) {
+	buf, at := o.rest, o.restAt
+	o.mu.Unlock()
+	n, err := o.socket.nc.Write(buf.b[at:])
+	o.mu.Lock()
+	o.rest, o.writing = nil, false
+	putWriteBuffer(buf) // under the lock: until then other goroutines read its length
+	if err != nil {
+		o.unwritten(at + n)
+		o.kill(err)
+	}
+	o.leave()
+	o.unpause()
+	return err == nil && at > 0
+}
+
+// closeWritten closes the sending half of a connection that is ending, if all output is written. The peer may still
+// be sending, and closing a socket with unread bytes discards data that was sent on it. So the reader goes on for a
+// moment.
+func (o *output) closeWritten() {
+	if !o.ending || o.halved || o.dead || o.writing || o.socket.nc == nil || o.waiting() > 0 {
+		return
+	}
+	half, ok := o.socket.nc.(halfCloser)
+	if !ok {
+		o.kill(io.EOF)
+		return
+	}
+	o.halved = true
+	_ = o.socket.nc.SetReadDeadline(time.Now().Add(linger))
+	if o.socket.raw != nil {
+		_ = half.CloseWrite()
+		return
+	}
+	o.halfClose = half // TLS writes an alert, and may have to wait for that
+	o.signal()
+}
+
+type halfCloser interface{ CloseWrite() error }
+
+// linger is how long the relay reads from a peer after it has written its last output to it.
+const linger = time.Second
+
+// takeHalfClose returns the socket whose sending half must be closed, once; nil if there is none.
+func (o *output) takeHalfClose() halfCloser {
+	half := o.halfClose
+	o.halfClose = nil
+	return half
+}
+
+// late reports whether the output has been ending for longer than patience: a peer that does not read would delay
+// the end of the connection forever.
+func (o *output) late(now, patience time.Duration) bool {
+	if o.endedAt == 0 {
+		o.endedAt = now
+		return false
+	}
+	return now-o.endedAt > patience
+}
+
+// kill ends the connection at once, unless it is over already.
+func (o *output) kill(err error) {
+	if o.dead {
+		return
+	}
+	o.dead, o.reason = true, err
+	o.socket.interrupt()
+	o.unpause()
+}
+
+// pause blocks the reader until the peer has read enough of its output. The caller does not hold the lock.
+func (o *output) pause() {
+	o.mu.Lock()
+	for !o.dead && o.full() {
+		o.paused = true
+		o.mu.Unlock()
+		<-o.room
+		o.mu.Lock()
+	}
+	o.mu.Unlock()
+}
+
+func (o *output) unpause() {
+	if o.paused {
+		o.paused = false
+		o.room <- struct{}{}
+	}
+}

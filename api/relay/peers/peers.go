@@ -1,0 +1,154 @@
+// Package peers identifies the peers of a server and tracks what each of them may still do.
+//
+// A peer is a certificate that the server has verified, or else an address; on a loopback address, which all local
+// users share, it is the address and the uid of the peer's socket. A peer has any number of connections, and each
+// of them is a [Member]. The package remembers the spending of a peer for as long as it matters, even after its last
+// connection has ended, so that a client gains nothing by connecting again.
+//
+// Methods take the time on a clock of the caller's choice, which must be the same for all calls on a table.
+package peers
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// mostDebtors bounds the peers without a connection whose spending a table remembers.
+const mostDebtors = 4096
+
+// Table holds the peers of a server. The zero value is empty and ready to use.
+type Table struct {
+	mu      sync.Mutex
+	held    atomic.Int64
+	calls   atomic.Int64 // the part of held that is of kind Calls
+	peers   map[ID]*Peer
+	debtors map[ID]*Peer // the peers without a connection
+}
+
+// Peer is one of a server's peers. Its pointer identifies it for as long as it has a connection.
+type Peer struct {
+	id     ID
+	conns  int // guarded by Table.mu
+	resets resets
+	held   atomic.Int64
+	work   bucket       // unpaid work of connections that have ended
+	quiet  atomic.Int64 // nothing is reported until then
+}
+
+// reportEvery is the least time between two log lines about limits that act on one peer.
+const reportEvery = 10 * time.Second
+
+// Report reports whether an action against the peer should be logged now: the first time, and then once per
+// reportEvery.
+func (p *Peer) Report(now time.Duration) bool {
+	quiet := p.quiet.Load()
+	return int64(now) >= quiet && p.quiet.CompareAndSwap(quiet, int64(now+reportEvery))
+}
+
+// ID returns the peer's ID.
+func (p *Peer) ID() ID { return p.id }
+
+// Member is one connection of a peer.
+type Member struct {
+	table    *Table
+	peer     atomic.Pointer[Peer]
+	standing standing
+	work     bucket
+	held     holding
+}
+
+// Join adds a connection to the peer with that ID. The caller must call [Member.Leave] when the connection ends.
+func (t *Table) Join(now time.Duration, id ID) *Member {
+	m := &Member{table: t, standing: standing{turn: make(chan struct{}, 1)}}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.enter(m, id, now)
+	return m
+}
+
+// enter makes m a member of the peer with that ID. t.mu is held.
+func (t *Table) enter(m *Member, id ID, now time.Duration) {
+	p := t.peers[id]
+	if p == nil {
+		if t.peers == nil {
+			t.peers, t.debtors = make(map[ID]*Peer), make(map[ID]*Peer)
+		}
+		p = &Peer{id: id}
+		t.peers[id] = p
+	}
+	delete(t.debtors, id)
+	p.conns++
+	m.peer.Store(p)
+	m.inherit(p, now)
+}
+
+// exit ends the membership of m. t.mu is held.
+func (t *Table) exit(m *Member) {
+	p := m.Peer()
+	m.bequeath(p)
+	p.conns--
+	if p.conns > 0 {
+		return
+	}
+	for id := range t.debtors {
+		if len(t.debtors) < mostDebtors {
+			break
+		}
+		t.forget(id)
+	}
+	t.debtors[p.id] = p
+}
+
+// forget removes a peer without connections. t.mu is held.
+func (t *Table) forget(id ID) {
+	delete(t.debtors, id)
+	delete(t.peers, id)
+}
+
+// Sweep forgets the peers without a connection that owe nothing.
+func (t *Table) Sweep(now time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, p := range t.debtors {
+		if p.work.full(now) && p.resets.spent.full(now) {
+			t.forget(id)
+		}
+	}
+}
+
+// Crowd returns the peer with the most connections, and how many more it has than p. A nil p counts as a peer
+// without connections. The result is nil if there are no connections.
+func (t *Table) Crowd(p *Peer) (crowd *Peer, more int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	most, own := 0, 0
+	if p != nil {
+		crowd, most, own = p, p.conns, p.conns
+	}
+	for _, q := range t.peers {
+		if q.conns > most {
+			crowd, most = q, q.conns
+		}
+	}
+	return crowd, most - own
+}
+
+// Peer returns the peer of the connection. It does not change once the connection's handshake is over.
+func (m *Member) Peer() *Peer { return m.peer.Load() }
+
+// Become moves the connection to another peer, if a certificate identifies the client better than its address does.
+// It must be called before anything is charged to the connection.
+func (m *Member) Become(now time.Duration, id ID) {
+	m.table.mu.Lock()
+	defer m.table.mu.Unlock()
+	m.table.exit(m)
+	m.table.enter(m, id, now)
+}
+
+// Leave ends the connection's membership. It must be called only once.
+func (m *Member) Leave() {
+	m.table.mu.Lock()
+	defer m.table.mu.Unlock()
+	m.table.exit(m)
+}

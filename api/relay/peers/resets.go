@@ -1,0 +1,142 @@
+package peers
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Limits on the streams that a peer may reset. A stream that is reset soon after it was opened frees its place on
+// the connection while the endpoint still works on it, so a limit on concurrent streams does not limit that work
+// (CVE-2023-44487, CVE-2025-8671).
+const (
+	// resetAge is the age from which resetting a stream is free: the limit on concurrent streams does limit the
+	// work on such streams.
+	resetAge = 10 * time.Second
+	// turnEvery is the interval at which the waiting connections of an overdrawn peer take turns to begin a call.
+	turnEvery = 2 * time.Millisecond
+	// mostDebt bounds how long a peer stays overdrawn after its last reset.
+	mostDebt = 10 * time.Second
+	// mostTrust bounds the calls that a connection of an overdrawn peer may begin without waiting, which it has
+	// earned by completed calls.
+	mostTrust = 100
+	// trustPerCall is the number of such calls that a completed call earns. With two, the concurrent calls of a
+	// connection can double with each round.
+	trustPerCall = 2
+)
+
+var (
+	// peerResets limits the resets of all connections of a peer together. The burst allows one for each of the
+	// 1,024 streams of a connection, as when a client cancels all its calls. After that, 500 a second are allowed.
+	peerResets = Rate{Burst: 1024, Every: 2 * time.Millisecond}
+	// memberResets limits the resets of one connection while its peer is overdrawn. A connection that exceeds it is
+	// closed.
+	memberResets = Rate{Burst: 128, Every: 100 * time.Millisecond}
+)
+
+// resets counts the streams that a peer has reset, and queues the connections that must wait because there were too
+// many.
+type resets struct {
+	spent bucket
+
+	mu      sync.Mutex
+	waiting []*Member // each at most once, the longest waiting one first
+	timer   *time.Timer
+}
+
+// standing limits the calls and the resets of a connection while its peer is overdrawn.
+type standing struct {
+	trust atomic.Int64
+	spent bucket        // limited by memberResets
+	turn  chan struct{} // receives a token when the wait is over; holds at most one
+}
+
+// Reset charges the peer for a stream of that age that it reset, or made the server reset. It returns false if the
+// connection must be closed for it.
+func (m *Member) Reset(now, age time.Duration) bool {
+	if age >= resetAge {
+		return true
+	}
+	p := m.Peer()
+	p.resets.spent.take(now, 1, peerResets, mostDebt)
+	if !p.resets.spent.overdrawn(now, peerResets) {
+		return true
+	}
+	m.standing.spent.take(now, 1, memberResets, memberResets.Every)
+	return !m.standing.spent.overdrawn(now, memberResets)
+}
+
+// Refused charges the peer for a call that was answered without being sent to an endpoint, because of a fault of
+// the peer or because the peer had more calls than others. The call counts like a reset, but is never a reason to
+// close a connection.
+func (m *Member) Refused(now time.Duration) { m.Peer().resets.spent.take(now, 1, peerResets, mostDebt) }
+
+// Completed records that an endpoint has answered a call of the connection.
+func (m *Member) Completed(now time.Duration) {
+	if m.standing.trust.Load() < mostTrust {
+		m.standing.trust.Add(trustPerCall)
+	}
+	m.Peer().resets.spent.give(now, 1, peerResets)
+}
+
+// MayBegin reports whether the connection may begin a call now. If not, the caller must call [Member.Wait] first.
+func (m *Member) MayBegin(now time.Duration) bool {
+	if !m.Peer().resets.spent.overdrawn(now, peerResets) {
+		return true
+	}
+	// Only the connection's reader lowers trust, so it is still positive below.
+	if m.standing.trust.Load() > 0 {
+		m.standing.trust.Add(-1)
+		return true
+	}
+	return false
+}
+
+// Wait waits until the connection may begin one call. The connections of a peer take turns. It returns early if the
+// wait is interrupted.
+func (m *Member) Wait() {
+	r := &m.Peer().resets
+	r.mu.Lock()
+	r.waiting = append(r.waiting, m)
+	if len(r.waiting) == 1 {
+		r.next()
+	}
+	r.mu.Unlock()
+	<-m.standing.turn
+	r.mu.Lock()
+	r.waiting = slices.DeleteFunc(r.waiting, func(w *Member) bool { return w == m }) // if it was interrupted
+	r.mu.Unlock()
+}
+
+// Interrupt ends the connection's current wait, or its next one. It does not block.
+func (m *Member) Interrupt() { m.standing.wake() }
+
+// next schedules the turn of the first connection in the queue. r.mu is held.
+func (r *resets) next() {
+	if r.timer == nil {
+		r.timer = time.AfterFunc(turnEvery, r.takeTurn)
+	} else {
+		r.timer.Reset(turnEvery)
+	}
+}
+
+func (r *resets) takeTurn() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.waiting) == 0 {
+		return
+	}
+	r.waiting[0].standing.wake()
+	r.waiting = slices.Delete(r.waiting, 0, 1)
+	if len(r.waiting) > 0 {
+		r.next()
+	}
+}
+
+func (s *standing) wake() {
+	select {
+	case s.turn <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,298 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/core-tools/hsu-master/internal/fair"
+	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+const (
+	// mostWaiting bounds the calls that wait for a stream to one endpoint.
+	mostWaiting = 8192
+	// mostOpen bounds the open calls of one peer at one endpoint. It is as many as 16 connections may have. Each of
+	// the peer's connections may have one call open in any case. Further calls wait.
+	mostOpen = 16 * maxStreams
+)
+
+// pool holds the connections to one backend, which all clients share. There is one connection as long as it
+// suffices.
+type pool struct {
+	relay    *Relay
+	endpoint *services.Endpoint // nil for the local server
+	dial     func(context.Context) (net.Conn, error)
+
+	wanted    atomic.Bool   // calls are waiting
+	announced atomic.Uint32 // concurrent streams that the last connection allowed; 0: not announced yet
+
+	mu      sync.Mutex
+	conns   []*backendConn // those that accept streams
+	shares  fair.Shares
+	waiting fair.Queue[waiter]
+	gone    bool // given up: opens no streams any more
+}
+
+// opening is the result of opening a stream.
+type opening uint8
+
+const (
+	opened opening = iota
+	queued
+	overfull
+	stale // the pool has been given up, and another one has taken its place
+)
+
+// open opens a stream for the call and sends its headers. again means that the call has waited and it is its turn.
+// k.mu is held.
+func (p *pool) open(b *batch, k *call, again bool) opening {
+	client := k.client.asClient()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone {
+		return stale
+	}
+	if !again && p.waiting.Len() > 0 && !p.excepted(p.shares.Of(client).Held()) {
+		return p.enqueue(b, k, client) // behind others, or ahead of clients that have used up their share
+	}
+	if p.openNow(b, k, client) {
+		return opened
+	}
+	// A stream may have ended since then without waking a call. From now on, the end of a stream wakes waiting
+	// calls.
+	if !p.wanted.Swap(true) && p.openNow(b, k, client) {
+		p.wanted.Store(p.waiting.Len() > 0)
+		return opened
+	}
+	if again {
+		k.place = p.waiting.PushFront(client, waiter{k, k.gen})
+		return queued
+	}
+	return p.enqueue(b, k, client)
+}
+
+// enqueue makes the call wait for a stream. If the queue is full, a client with fewer waiting calls displaces a
+// call of a client with more. p.mu is held.
+func (p *pool) enqueue(b *batch, k *call, client fair.Client) opening {
+	if p.waiting.Len() >= mostWaiting {
+		w, ok := p.waiting.Displace(client)
+		if !ok {
+			return overfull
+		}
+		b.displaced = append(b.displaced, w)
+	}
+	k.place = p.waiting.Push(client, waiter{k, k.gen})
+	b.pools = append(b.pools, p)
+	return queued
+}
+
+// excepted reports whether a call of a client that holds that many streams need not wait behind others or for its
+// peer's share: it is the only call of its connection, and the peer has all the streams that it may have. p.mu is
+// held.
+func (p *pool) excepted(held fair.Held) bool {
+	return held.Conn == 0 && held.Peer >= p.relay.opts.mostOpen
+}
+
+// may reports whether a client that holds that many streams may have one more. p.mu is held.
+func (p *pool) may(held fair.Held) bool {
+	if p.excepted(held) {
+		return true
+	}
+	free := p.unopened()
+	for i := 0; held.May(free, p.relay.opts.mostOpen) != fair.Granted; i++ {
+		if i == len(p.conns) {
+			return false
+		}
+		free += p.conns[i].freeStreams()
+	}
+	return true
+}
+
+// next removes the call whose turn it is from the queue, if there is a stream for it.
+func (p *pool) next() (w waiter, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	free := p.unopened()
+	for _, c := range p.conns {
+		free += c.freeStreams()
+	}
+	if free > 0 {
+		w, ok = p.waiting.Next(func(c fair.Client) fair.Verdict {
+			return p.shares.Of(c).Held().May(free, p.relay.opts.mostOpen)
+		})
+	}
+	if p.waiting.Len() == 0 {
+		p.wanted.Store(false)
+	}
+	return w, ok
+}
+
+// unopened returns how many streams fit on connections that do not exist yet. p.mu is held.
+func (p *pool) unopened() int {
+	return (p.relay.opts.MaxBackendConns - len(p.conns)) * int(p.firstStreams())
+}
+
+// openNow opens a stream if the client may have one. p.mu is held.
+func (p *pool) openNow(b *batch, k *call, client fair.Client) bool {
+	share := p.shares.Of(client)
+	if !p.may(share.Held()) || !p.openAny(b, k) {
+		return false
+	}
+	share.Take()
+	k.share = share
+	return true
+}
+
+// openAny opens a stream on a connection that accepts one, or on a new connection. p.mu is held.
+func (p *pool) openAny(b *batch, k *call) bool {
+	dialing := false
+	var usedUp *backendConn
+	for i, c := range slices.Backward(p.conns) {
+		switch c.openStream(b, k, false) {
+		case streamOpened:
+			return true
+		case streamsSoon:
+			dialing = true
+		case streamsNever:
+			p.conns = slices.Delete(p.conns, i, i+1)
+		case streamsUsedUp:
+			usedUp = c
+		case streamsFull:
+		}
+	}
+	if !dialing && len(p.conns) < p.relay.opts.MaxBackendConns {
+		c := newBackendConn(p.relay, p)
+		c.openStream(b, k, true) // before the connection can end, so that the call learns of the end
+		if p.relay.startBackend(c) {
+			p.conns = append(p.conns, c)
+			return true
+		}
+		c.calls.remove(k.backendID) // the relay is closed
+		k.backend = nil
+	}
+	return usedUp != nil && usedUp.openStream(b, k, true) == streamOpened
+}
+
+// firstStreams returns how many streams are sent to a new connection before its backend has announced a limit: no
+// more than the backend accepted on the last connection.
+func (p *pool) firstStreams() uint32 {
+	if n := p.announced.Load(); n != 0 {
+		return min(n, unsettledStreams)
+	}
+	return unsettledStreams
+}
+
+// forget removes a call from the queue. k.mu is held.
+func (p *pool) forget(k *call) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting.Remove(k.place) {
+		p.wanted.Store(p.waiting.Len() > 0)
+	}
+	k.place = nil
+}
+
+// remove removes a connection that accepts no more streams.
+func (p *pool) remove(c *backendConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.conns, c); i >= 0 {
+		p.conns = slices.Delete(p.conns, i, i+1)
+	}
+}
+
+// resume continues the calls that wait for a stream, as long as there are streams.
+func (p *pool) resume(b *batch) {
+	for n := p.waiters(); n > 0; n-- {
+		if w, ok := p.next(); !ok || !w.resume(b) {
+			return
+		}
+	}
+}
+
+func (p *pool) waiters() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting.Len()
+}
+
+// newPool returns the pool of an endpoint.
+func newPool(r *Relay, e *services.Endpoint) *pool {
+	return &pool{relay: r, endpoint: e, dial: func(ctx context.Context) (net.Conn, error) {
+		return r.dialEndpoint(ctx, e)
+	}}
+}
+
+// retire closes the pool's connections once the calls on them have ended.
+func (p *pool) retire() {
+	p.mu.Lock()
+	conns := slices.Clone(p.conns)
+	p.conns = nil
+	p.mu.Unlock()
+	var b batch
+	for _, c := range conns {
+		c.retire(&b)
+	}
+	b.flush()
+}
+
+// giveUp gives up the pool if it has neither connections nor calls that wait, and reports whether it has done so.
+func (p *pool) giveUp() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gone = len(p.conns) == 0 && p.waiting.Len() == 0
+	return p.gone
+}
+
+// dialEndpoint returns a connection that is verified to lead to the endpoint, if the endpoint can be verified.
+func (r *Relay) dialEndpoint(ctx context.Context, e *services.Endpoint) (net.Conn, error) {
+	nc, err := r.opts.Dial(ctx, e.Address)
+	if err != nil || e.Verify == nil {
+		return nc, err
+	}
+	if err := e.Verify(ctx, nc); err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return nc, nil
+}
+
+// errItself is returned if an endpoint's address leads to this relay: each call would come back as another,
+// endlessly.
+var errItself = errors.New("the address is this master's own")
+
+// listensAt reports whether a new connection leads to the relay itself.
+func (r *Relay) listensAt(nc net.Conn) bool {
+	there, ok1 := nc.RemoteAddr().(*net.TCPAddr)
+	here, ok2 := nc.LocalAddr().(*net.TCPAddr)
+	if !ok1 || !ok2 {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for l := range r.listeners {
+		own, ok := l.Addr().(*net.TCPAddr)
+		if ok && own.Port == there.Port &&
+			(own.IP.Equal(there.IP) || own.IP.IsUnspecified() && here.IP.Equal(there.IP)) {
+			return true
+		}
+	}
+	return false
+}
+
+// plainly returns the text of a connection's error for callers, without addresses that are not theirs.
+func plainly(err error) string {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno.Error()
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return "closed by the other side"
+	}
+	return err.Error()
+}

@@ -1,0 +1,136 @@
+package relay
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/core-tools/hsu-master/api/relay/peers"
+)
+
+// memory is the MaxBuffered of the relays in these tests.
+const memory = 8 << 20
+
+// keeping holds the ways in which clients make the relay keep memory, by kind. Everything that a remote peer can
+// make it keep is one of these, or is bounded per connection, and the number of connections is bounded: HPACK's
+// tables of 4 KiB, and the structures and goroutines of a connection.
+var keeping = [peers.Kinds]struct {
+	name  string
+	conns int   // that keep about twice the limit
+	least int64 // bytes kept at some time, fewer than sent because of sockets and closed connections
+	keep  func(client, backend *peer)
+}{
+	peers.Data: {"data", 5, memory / 2, func(client, backend *peer) {
+		answerAll(client, backend, 60, func(id uint32) {
+			for range 4 {
+				backend.must(backend.WriteData(id, false, make([]byte, 16_000)))
+			}
+		})
+	}},
+	peers.Headers: {"headers of requests", 8, memory / 2, func(client, _ *peer) {
+		for i := range uint32(200) {
+			client.call(2*i+1, false, "x", strings.Repeat("y", 12_000))
+		}
+	}},
+	peers.Trailers: {"trailers", 8, memory / 2, func(client, backend *peer) {
+		answerAll(client, backend, 200, func(id uint32) {
+			backend.must(backend.WriteData(id, false, []byte{0, 0, 0, 0, 0}))
+			backend.headers(id, true, "grpc-status", "0", "x", strings.Repeat("y", 12_000))
+		})
+	}},
+	peers.Output: {"output", 2, 1 << 20, func(client, backend *peer) {
+		answerAll(client, backend, 600, func(id uint32) {
+			backend.headers(id, true, "grpc-status", "0", "x", strings.Repeat("y", 12_000))
+		})
+	}},
+	peers.Input: {"input", 160, memory / 2, func(client, _ *peer) {
+		client.must(client.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 16<<10)}))
+		_, _ = client.Write([]byte{0}) // the first byte of the CONTINUATION frame
+	}},
+	peers.Calls: {"calls", 16, memory / 2, func(client, _ *peer) {
+		for i := range uint32(1000) {
+			client.call(2*i+1, false)
+		}
+	}},
+}
+
+// answerAll makes n calls and begins an answer to each, followed by rest.
+func answerAll(client, backend *peer, n int, rest func(id uint32)) {
+	for i := range uint32(n) {
+		client.call(2*i+1, true)
+	}
+	for range n {
+		id := next(backend, anyHeaders).StreamID
+		backend.headers(id, false, ":status", "200", "content-type", "application/grpc")
+		rest(id)
+	}
+}
+
+// watchHeld samples the relay's kept bytes until stop is called. stop returns the maximum of all kinds and of one
+// kind.
+func watchHeld(r *Relay, kind peers.Kind) (stop func() (all, of int64)) {
+	var all, of int64
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+			}
+			all = max(all, r.peers.Held())
+			sum := int64(0)
+			for _, c := range r.allClients() {
+				sum += int64(c.member.HeldOf(kind))
+			}
+			of = max(of, sum)
+		}
+	}()
+	return func() (int64, int64) {
+		close(done)
+		<-ended
+		return all, of
+	}
+}
+
+// Whatever kind of memory clients make the relay keep, it is bounded for all of them together. Clients that hold
+// the most lose it, and a client that holds little does not. When they have gone, nothing is kept.
+func TestEverythingKeptIsBounded(t *testing.T) {
+	for kind, c := range keeping {
+		t.Run(c.name, func(t *testing.T) {
+			b := newRawBackend(t)
+			r, addr := startRelay(t, Options{MaxBuffered: memory, BackendSilence: time.Minute}, b.endpoint)
+			modest := rawClientFrom(t, "127.0.0.2", addr)
+			modest.call(1, true)
+			backend := b.accept()
+			next(backend, anyHeaders)
+			stop := watchHeld(r, peers.Kind(kind))
+			var hoarders []*peer
+			for range c.conns {
+				client := rawClient(t, addr, http2.Setting{ID: http2.SettingInitialWindowSize})
+				client.must(client.Conn.(*net.TCPConn).SetReadBuffer(4 << 10))
+				c.keep(client, backend)
+				hoarders = append(hoarders, client)
+			}
+			backend.answer(1)
+			modest.wantStatus(1, 0)
+			all, of := stop()
+			if all > memory*9/8 || of < c.least {
+				t.Errorf("%d bytes were kept, %d of them %s, want %d at most and %d at least",
+					all, of, c.name, memory*9/8, c.least)
+			}
+			for _, client := range hoarders {
+				_ = client.Close()
+			}
+			for deadline := time.Now().Add(patience); r.peers.Held() > 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%d bytes are kept for nobody", r.peers.Held())
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,6 @@
+package main
+
+import "io"
+
+// isJournal returns false: Windows has no journal.
+func isJournal(io.Writer, string) bool { return false }

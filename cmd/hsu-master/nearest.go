@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"github.com/xrash/smetrics"
+)
+
+// alike is the minimum similarity of a suggested name. Below it, suggestions mislead more often than they help.
+const alike = 0.8
+
+// didYouMean returns ` (did you mean "NAME"?)` with the name most similar to the given one, or "" if none is
+// similar enough.
+func didYouMean(given string, names []string) string {
+	best, found := alike, ""
+	for _, name := range names {
+		// The boost threshold and the prefix length are those that Winkler published.
+		if likeness := smetrics.JaroWinkler(given, name, 0.7, 4); likeness >= best {
+			best, found = likeness, name
+		}
+	}
+	if found == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %q?)", found)
+}
+
+// commandNames returns the names that are valid in place of one of these commands.
+func commandNames(commands []*cli.Command) []string {
+	names := []string{helpWord}
+	for _, c := range commands {
+		names = append(names, c.Names()...)
+	}
+	return names
+}
+
+// flagNames returns the names of the flags with their dashes, and those of the flags that every command accepts.
+func flagNames(flags []cli.Flag) []string {
+	names := []string{"--help", "--version"}
+	for _, f := range flags {
+		for _, name := range f.Names() {
+			if len(name) > 1 {
+				names = append(names, "--"+name)
+			}
+		}
+	}
+	return names
+}
+
+// variablePrefix is the prefix of the environment variables that set flags.
+const variablePrefix = "HSU_MASTER_"
+
+// unknownVariables returns a warning for each environment variable that has the prefix and belongs to no flag.
+// Such a variable is not an error: the environment may serve other programs too, as the variables
+// HSU_MASTER_SERVICE_... of Kubernetes do.
+func unknownVariables(environ []string, flags []cli.Flag) (warnings []string) {
+	known := []string{"HSU_MASTER_ID"} // set for workers
+	for _, f := range flags {
+		if documented, ok := f.(cli.DocGenerationFlag); ok {
+			known = append(known, documented.GetEnvVars()...)
+		}
+	}
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, variablePrefix) && !slices.Contains(known, name) {
+			warnings = append(warnings,
+				fmt.Sprintf("unknown variable %s is ignored%s", printable(name), didYouMean(name, known)))
+		}
+	}
+	slices.Sort(warnings)
+	return warnings
+}
+
+// warnOfVariables prints the warnings before a command runs.
+func warnOfVariables(c *cli.Context) error {
+	for _, warning := range unknownVariables(os.Environ(), allFlags(c.App.Commands)) {
+		fmt.Fprintf(c.App.ErrWriter, "%shsu-master: warning: %s\n", prefix(c.App.ErrWriter, priorityWarning), warning)
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/master"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// serve runs a master until a signal or a failure ends it. It prepares the process, passes signals to the master, and
+// notifies systemd.
+func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
+	out := newLogWriter(stderr)
+	log := newLogger(out, sinkOf(stderr), cfg.logJSON, cfg.logLevel)
+	var m *master.Master
+	endReaping := func() {}
+	defer func() {
+		if m != nil {
+			err = errors.Join(err, m.Close())
+		}
+		endReaping()
+		out.close()
+	}()
+	// Watch for signals before anything is opened. A signal that arrives during startup is handled after it.
+	signals := watchSignals()
+	defer signals.stop()
+	defer signals.bound(cfg.master.StopGrace, func(took time.Duration) {
+		log.Error("master does not stop, ending it as it is: the next master takes its workers over", "took", took)
+		out.close()
+		os.Exit(exitFailed)
+	})()
+	haveThreads(threadsInHand)
+	if err := process.ShedInherited(); err != nil {
+		log.Warn("workers may inherit what the master has inherited", "error", err)
+	}
+	if process.InheritsOrphans() {
+		endReaping = reapOrphans()
+	}
+	notify := newNotifier()
+	if m, err = open(cfg, notify, log); err != nil {
+		return err
+	}
+	if cfg.unitFault != nil {
+		log.Error("workers cannot be started, those that live are kept", "error", cfg.unitFault)
+	}
+	if err := runMaster(ctx, m, signals, notify, cfg.detach, log); err != nil {
+		return err
+	}
+	log.Info("master stopped")
+	return nil
+}
+
+// open opens the master with what systemd has passed to this process.
+func open(cfg config, notify *notifier, log *slog.Logger) (*master.Master, error) {
+	options := cfg.master
+	options.Log = log
+	if cfg.tls != (api.TLSFiles{}) {
+		var err error
+		if options.TLS, err = cfg.tls.Config(log); err != nil {
+			return nil, hint(usageError{err}, "see --tls-cert, --tls-key and --tls-client-ca")
+		}
+	}
+	passed, err := takePassed()
+	if err != nil {
+		return nil, err
+	}
+	if notify.on {
+		options.Keeper = handleStore{notify: notify, kept: passed.handles}
+	}
+	options.Listen = listenOn(cfg.address, "--port")
+	if passed.listener != nil {
+		options.Listen = func() (net.Listener, error) { return passed.listener, cfg.checkPassed(passed.listener) }
+	}
+	if cfg.metrics != "" {
+		options.ListenMetrics = listenOn(cfg.metrics, "--metrics")
+	}
+	m, err := master.New(options)
+	if err != nil && passed.listener != nil {
+		_ = passed.listener.Close() // open if New has not come to take it
+	}
+	return m, err
+}
+
+// runMaster runs the master under the control of signals, and reports to systemd meanwhile.
+func runMaster(ctx context.Context, m *master.Master, signals *signals, notify *notifier, detach bool, log *slog.Logger,
+) error {
+	ctx, end := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	var beside sync.WaitGroup
+	beside.Go(func() { signals.control(controlled{m.Stopping(), end, m.Hurry}, detach, log, done) })
+	beside.Go(func() { notify.follow(ctx, m, log) })
+	beside.Go(func() { freeMemory(m) })
+	err := m.Run(ctx)
+	end(nil)
+	close(done)
+	beside.Wait()
+	return err
+}
+
+// settlingTime is the time after which the garbage of a start (connections, scans) is returned to the operating
+// system. The runtime would keep that memory for minutes, and a master can be idle for weeks.
+const settlingTime = 5 * time.Second
+
+// freeMemory returns the garbage of the start, once the master is ready, to the operating system.
+func freeMemory(m *master.Master) {
+	select {
+	case <-m.Ready():
+	case <-m.Stopping():
+		return
+	}
+	select {
+	case <-time.After(settlingTime):
+		debug.FreeOSMemory()
+	case <-m.Stopping():
+	}
+}
+
+// listenOn returns a function that listens on an address. flag is the name of the flag that sets it, for hints.
+func listenOn(address, flag string) func() (net.Listener, error) {
+	listen := master.ListenTCP(address)
+	return func() (net.Listener, error) {
+		l, err := listen()
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			return nil, hint(fmt.Errorf("port in use: %s is held by %s", address, portHolder(address)),
+				"stop that process, or choose another %s", flag)
+		case errors.Is(err, syscall.EADDRNOTAVAIL):
+			return nil, hint(err, "name an address of this host")
+		}
+		return l, err
+	}
+}
+
+// portHolder describes the process that listens on the port of an address.
+func portHolder(address string) string {
+	_, text, _ := net.SplitHostPort(address)
+	port, _ := strconv.Atoi(text)
+	if pid, name, found := process.PortHolder(port); found {
+		return fmt.Sprintf("process %d (%s)", pid, printable(name))
+	}
+	return "another process"
+}

@@ -1,0 +1,183 @@
+//go:build unix
+
+package safefile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// ReplaceableError is returned by the checks for the first component of a path that a user other than root can
+// replace or write to.
+type ReplaceableError struct {
+	Path  string // of the component
+	Owner uint32
+	Mode  fs.FileMode
+}
+
+func (e *ReplaceableError) Error() string {
+	if e.Owner != 0 {
+		return fmt.Sprintf("%s belongs to user %d (mode %s), who could have a root master use another file: "+
+			"chown root it, or run hsu-master as that user", e.Path, e.Owner, e.Mode)
+	}
+	return fmt.Sprintf("%s can be written by users other than root (owner root, mode %s): "+
+		"chmod go-w it, or run hsu-master as another user", e.Path, e.Mode)
+}
+
+// CheckProgram returns a [*ReplaceableError] if a user other than root could make this process, which runs as
+// root, execute another program by this path. It checks every folder and link on the way, and the file. It returns
+// nil if this process does not run as root, because it then has no privileges that its user does not have.
+func CheckProgram(path string) error { return check(path, false) }
+
+// CheckFolder returns a [*ReplaceableError] if a user other than root could put files into a folder that this
+// process, which runs as root, uses, or could replace that folder. For a missing folder it checks the path up to
+// the last existing parent.
+func CheckFolder(path string) error { return check(path, true) }
+
+func check(path string, folder bool) error {
+	if !asRoot() {
+		return nil
+	}
+	last, err := walk(path)
+	if err != nil {
+		if folder && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) {
+			return nil // nothing can be made there, or only by root
+		}
+		return err
+	}
+	// In a sticky folder other users cannot replace root's files, but they can make files.
+	if folder && last.info.Mode().Perm()&groupOrOthersWrite != 0 {
+		return last.replaceable()
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(info, last.info) { // a link in /proc, which leads elsewhere than its text
+		return fmt.Errorf("%s cannot be checked: name the file by its own path", path)
+	}
+	return nil
+}
+
+const groupOrOthersWrite = 0o022
+
+// maxLinks is how many symbolic links the kernel follows in one path.
+const maxLinks = 40
+
+// component is a file, folder or link on a path.
+type component struct {
+	path string
+	info fs.FileInfo
+}
+
+// walk follows path as the kernel does, checks every component, and returns the last one.
+func walk(path string) (component, error) {
+	if !filepath.IsAbs(path) {
+		here, err := os.Getwd()
+		if err != nil {
+			return component{}, err
+		}
+		path = here + "/" + path // not cleaned: ".." after a link leads elsewhere
+	}
+	at, err := visit("/")
+	links := 0
+	for rest := names(path); err == nil && len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		if name == ".." {
+			at, err = visit(filepath.Dir(at.path))
+			continue
+		}
+		var next component
+		if next, err = visit(filepath.Join(at.path, name)); err != nil {
+			break
+		}
+		if next.info.Mode().Type() != fs.ModeSymlink {
+			at = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return component{}, &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
+		}
+		var target string
+		if target, err = os.Readlink(next.path); err != nil {
+			break
+		}
+		rest = append(names(target), rest...)
+		if filepath.IsAbs(target) {
+			at, err = visit("/")
+		}
+	}
+	return at, err
+}
+
+func names(path string) []string {
+	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+}
+
+// visit returns the component at path. It returns an error unless only root can replace the component and, unless
+// it is a sticky folder, change its entries.
+func visit(path string) (component, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return component{}, err
+	}
+	c := component{path, info}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return component{}, fmt.Errorf("%s has no owner", path)
+	}
+	mode := info.Mode()
+	switch {
+	case stat.Uid != 0:
+		return component{}, c.replaceable()
+	case mode.Type() == fs.ModeSymlink, mode.IsDir() && mode&fs.ModeSticky != 0:
+		return c, nil // the mode of a link has no meaning
+	case mode.Perm()&groupOrOthersWrite != 0:
+		return component{}, c.replaceable()
+	}
+	return c, nil
+}
+
+func (c component) replaceable() error {
+	e := &ReplaceableError{Path: c.path, Mode: c.info.Mode()}
+	if stat, ok := c.info.Sys().(*syscall.Stat_t); ok {
+		e.Owner = stat.Uid
+	}
+	return e
+}
+
+// asRoot reports whether this process has more privileges than the users whose files it may open. Root of a user
+// namespace that does not contain the machine's root has only the privileges of the user that made the namespace.
+func asRoot() bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	info, err := os.Lstat("/")
+	if err != nil {
+		return true
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || stat.Uid == 0 || mapped(stat.Uid)
+}
+
+// mapped reports whether a UID belongs to this process's user namespace. The kernel shows all users without a
+// mapping as one UID.
+func mapped(uid uint32) bool {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return true
+	}
+	for line := range strings.Lines(string(text)) {
+		var first, outside, count uint32
+		if n, _ := fmt.Sscan(line, &first, &outside, &count); n == 3 && uid >= first && uid-first < count {
+			return true
+		}
+	}
+	return false
+}

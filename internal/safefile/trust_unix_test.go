@@ -1,0 +1,131 @@
+//go:build unix
+
+package safefile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const nobody = 65534
+
+// TestCheck changes one property of a path that belongs to root, and expects the error to name that component.
+func TestCheck(t *testing.T) {
+	if !asRoot() {
+		t.Skip("only root is in danger")
+	}
+	// The path of each case is DIR/a/b/w; DIR/c/link leads to DIR/a/b.
+	tests := map[string]struct {
+		change func(dir string) error
+		path   string
+		// The components that are refused on the way to the program and to its folder.
+		program, folder string
+	}{
+		"root's":            {path: "a/b/w"},
+		"root's, by a link": {path: "c/link/w"},
+		"dots after a link": {path: "c/link/../b/w"},
+		"file of another": {
+			change: func(dir string) error { return os.Chown(dir+"/a/b/w", nobody, 0) },
+			path:   "a/b/w", program: "a/b/w",
+		},
+		"file of the group": {
+			change: func(dir string) error { return os.Chmod(dir+"/a/b/w", 0o775) },
+			path:   "a/b/w", program: "a/b/w",
+		},
+		"folder of another": {
+			change: func(dir string) error { return os.Chown(dir+"/a/b", nobody, 0) },
+			path:   "a/b/w", program: "a/b", folder: "a/b",
+		},
+		"folder above of another": {
+			change: func(dir string) error { return os.Chown(dir+"/a", nobody, 0) },
+			path:   "c/link/w", program: "a", folder: "a",
+		},
+		"folder of the group": {
+			change: func(dir string) error {
+				return errors.Join(os.Chown(dir+"/a/b", 0, nobody), os.Chmod(dir+"/a/b", 0o775))
+			},
+			path: "a/b/w", program: "a/b", folder: "a/b",
+		},
+		"folder of all": {
+			change: func(dir string) error { return os.Chmod(dir+"/a/b", 0o777) },
+			path:   "a/b/w", program: "a/b", folder: "a/b",
+		},
+		"sticky folder of all": {
+			change: func(dir string) error { return os.Chmod(dir+"/a/b", 0o777|fs.ModeSticky) },
+			path:   "a/b/w", folder: "a/b",
+		},
+		"link of another in a sticky folder": {
+			change: func(dir string) error {
+				return errors.Join(os.Chmod(dir+"/c", 0o777|fs.ModeSticky), os.Lchown(dir+"/c/link", nobody, 0))
+			},
+			path: "c/link/w", program: "c/link", folder: "c/link",
+		},
+		"folder of a link": {
+			change: func(dir string) error { return os.Chmod(dir+"/c", 0o757) },
+			path:   "c/link/w", program: "c", folder: "c",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			err := errors.Join(
+				os.MkdirAll(dir+"/a/b", 0o755), os.Mkdir(dir+"/c", 0o755),
+				os.WriteFile(dir+"/a/b/w", nil, 0o755), os.Symlink(dir+"/a/b", dir+"/c/link"),
+			)
+			if tt.change != nil {
+				err = errors.Join(err, tt.change(dir))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantReplaceable(t, CheckProgram(dir+"/"+tt.path), dir, tt.program)
+			wantReplaceable(t, CheckFolder(filepath.Dir(dir+"/"+tt.path)), dir, tt.folder)
+		})
+	}
+}
+
+func wantReplaceable(t *testing.T, err error, dir, component string) {
+	t.Helper()
+	if component == "" {
+		if err != nil {
+			t.Errorf("refused: %v", err)
+		}
+		return
+	}
+	var got *ReplaceableError
+	if !errors.As(err, &got) || got.Path != filepath.Join(dir, component) {
+		t.Fatalf("%v, want %s refused", err, component)
+	}
+	for _, want := range []string{got.Path, got.Mode.String(), "run hsu-master as"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q lacks %q", err, want)
+		}
+	}
+}
+
+func TestCheckOfMissingPaths(t *testing.T) {
+	if !asRoot() {
+		t.Skip("only root is in danger")
+	}
+	missing := filepath.Join(t.TempDir(), "missing")
+	if err := CheckFolder(missing); err != nil {
+		t.Errorf("CheckFolder: %v, want nil: it is about to be made", err)
+	}
+	if err := CheckProgram(missing); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("CheckProgram: %v, want ErrNotExist", err)
+	}
+	loop := filepath.Join(t.TempDir(), "loop")
+	if err := os.Symlink(loop, loop); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckProgram(loop); err == nil {
+		t.Error("a link to itself passes")
+	}
+	if err := CheckProgram("/proc/self/exe"); err != nil {
+		t.Errorf("CheckProgram of our own executable: %v", err)
+	}
+}

@@ -1,0 +1,7 @@
+package safefile
+
+// CheckProgram returns nil: Windows has no root.
+func CheckProgram(string) error { return nil }
+
+// CheckFolder returns nil: Windows has no root.
+func CheckFolder(string) error { return nil }

@@ -1,0 +1,194 @@
+package master
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+// options returns options for a master without workers, on a free port.
+func options(t *testing.T) Options {
+	t.Helper()
+	return Options{StateDir: t.TempDir(), Listen: ListenTCP("127.0.0.1:0")}
+}
+
+func mustNew(t *testing.T, o Options) *Master {
+	t.Helper()
+	m, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// serves checks that the master becomes ready, responds and ends without an error when its context is cancelled.
+func serves(t *testing.T, m *Master, cause error) {
+	t.Helper()
+	ctx, end := context.WithCancelCause(t.Context())
+	defer end(nil)
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	select {
+	case <-m.Ready():
+	case err := <-ended:
+		t.Fatalf("ended before it was ready: %v", err)
+	}
+	if err := m.Alive(t.Context()); err != nil {
+		t.Errorf("it does not respond: %v", err)
+	}
+	select {
+	case <-m.Stopping():
+		t.Error("it stops too early")
+	default:
+	}
+	end(cause)
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v", err)
+	}
+	<-m.Stopping()
+	if err := m.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+}
+
+// Close releases everything, so that the same process can run a master after a master.
+func TestMasterAfterMasterOfTheSameState(t *testing.T) {
+	o := options(t)
+	for _, cause := range []error{nil, supervisor.ErrDetach, nil} {
+		serves(t, mustNew(t, o), cause)
+		if path, ok := AnnouncedSocket(o.StateDir); ok {
+			t.Errorf("%s is announced after the end of its master", path)
+		}
+	}
+}
+
+func TestMasterThatNeverRunsIsClosed(t *testing.T) {
+	o := options(t)
+	m := mustNew(t, o)
+	address := m.Addr().String()
+	if err := m.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+	if conn, err := net.Dial("tcp", address); err == nil {
+		t.Error("the port is still open")
+		_ = conn.Close()
+	}
+	if _, err := os.Stat(AdminSocket(filepath.Join(o.StateDir, "run"))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the admin socket is left: %v", err)
+	}
+	serves(t, mustNew(t, o), nil)
+}
+
+// A second master of a state must not take a port, and fails because of the state.
+func TestSecondMasterOfAStateOpensNoPort(t *testing.T) {
+	o := options(t)
+	m := mustNew(t, o)
+	o.Listen = func() (net.Listener, error) {
+		t.Error("the port is opened without the state")
+		return nil, errors.New("in use")
+	}
+	_, err := New(o)
+	if _, locked := errors.AsType[*store.LockedError](err); !locked {
+		t.Errorf("New = %v, want that another master holds the state", err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// New leaves nothing open if a step fails; TestMain checks descriptors, and the state must be free.
+func TestNewClosesAllIfItFails(t *testing.T) {
+	refused := func() (net.Listener, error) { return nil, errors.New("refused") }
+	for name, spoil := range map[string]func(*Options){
+		"unit":    func(o *Options) { o.Units = []supervisor.Unit{{Name: "a/b"}} },
+		"port":    func(o *Options) { o.Listen = refused },
+		"metrics": func(o *Options) { o.ListenMetrics = refused },
+		"admin":   func(o *Options) { o.RuntimeDir = filepath.Join(o.StateDir, strings.Repeat("x", 120)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			good := options(t)
+			o := good
+			spoil(&o)
+			if m, err := New(o); err == nil {
+				t.Errorf("New = %v, want an error", m.Addr())
+			}
+			serves(t, mustNew(t, good), nil)
+		})
+	}
+}
+
+func TestStateAndListenerAreRequired(t *testing.T) {
+	for _, o := range []Options{{StateDir: t.TempDir()}, {Listen: ListenTCP("127.0.0.1:0")}} {
+		if _, err := New(o); err == nil {
+			t.Errorf("New(%+v) succeeds", o)
+		}
+	}
+}
+
+// A deleted socket is restored, and only while the state is there.
+func TestDeletedAdminSocketIsRestored(t *testing.T) {
+	o := options(t)
+	m := mustNew(t, o)
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	<-m.Ready()
+	path, ok := AnnouncedSocket(o.StateDir)
+	if want := AdminSocket(filepath.Join(o.StateDir, "run")); !ok || path != want {
+		t.Fatalf("announced is %q, want %q", path, want)
+	}
+	if err := errors.Join(os.Remove(path), os.Remove(filepath.Join(o.StateDir, adminPathName))); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(4 * keepInterval); ; time.Sleep(keepInterval / 50) {
+		if conn, err := net.Dial("unix", path); err == nil {
+			_ = conn.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the socket does not come back")
+		}
+	}
+	end()
+	if err := errors.Join(<-ended, m.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the restored socket is left: %v", err)
+	}
+}
+
+// FuzzAnnouncedSocket takes the content of admin.path.
+func FuzzAnnouncedSocket(f *testing.F) {
+	for _, s := range []string{
+		"/run/hsu-master/admin.sock\n", "/run/hsu", "", "\n", "relative\n", "/a\nb\n", "/nul\x00\n",
+		"/" + strings.Repeat("x", maxAdminPath) + "\n", "/\xff\n",
+	} {
+		f.Add([]byte(s))
+	}
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := os.WriteFile(filepath.Join(dir, adminPathName), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		path, ok := AnnouncedSocket(dir)
+		whole := bytes.HasPrefix(text, []byte("/")) && bytes.HasSuffix(text, []byte("\n")) &&
+			!bytes.Contains(text, []byte{0}) && len(text) <= maxAdminPath
+		switch {
+		case ok != whole:
+			t.Errorf("%q: announced is %v, want %v", text, ok, whole)
+		case ok && path+"\n" != string(text):
+			t.Errorf("%q leads to %q", text, path)
+		}
+	})
+}

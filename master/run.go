@@ -1,0 +1,136 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+// Run adopts the workers of an earlier master, starts the missing ones, and serves until ctx is done or a part fails.
+// Then it drains the calls in flight and stops the workers. If ctx is cancelled with [supervisor.ErrDetach] as the
+// cause, Run leaves the workers running for the next master. Run must be called once.
+func (m *Master) Run(ctx context.Context) error {
+	// The end of ctx begins the stop. Each part ends later, when no call needs it any more.
+	work, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	failed, supervised := m.start(work, &wg)
+
+	var err error
+	recovered := m.sup.Recovered()
+	for ended := false; !ended; {
+		select {
+		case <-recovered:
+			recovered = nil
+			m.serve(work, &wg)
+		case err = <-failed:
+			ended = true
+		case err = <-supervised:
+			supervised <- nil
+			ended = true
+		case <-ctx.Done():
+			ended = true
+		}
+	}
+	drained := func() {}
+	if errors.Is(context.Cause(ctx), supervisor.ErrDetach) {
+		m.sup.Drain()
+		drained = func() { end(supervisor.ErrDetach) }
+	} else {
+		end(nil) // each worker is drained before it is stopped
+	}
+	return errors.Join(err, m.stop(supervised, drained))
+}
+
+// start starts the servers and the supervisor. failed receives the error of a server that ends, supervised that of the
+// supervisor.
+func (m *Master) start(ctx context.Context, wg *sync.WaitGroup) (failed <-chan error, supervised chan error) {
+	servers := make(chan error, 2)
+	supervised = make(chan error, 1)
+	if m.metrics != nil {
+		wg.Go(func() { m.serveMetrics(ctx) })
+	}
+	wg.Go(func() { servers <- wrap("serve requests", m.gateway.Serve(m.listener)) })
+	admins := m.admin.listener // another one may replace it before the goroutine starts
+	wg.Go(func() { servers <- wrap("serve administrators", m.admin.server.Serve(admins)) })
+	wg.Go(func() { supervised <- m.sup.Serve(ctx) })
+	m.log.Info("master started", "address", m.listener.Addr().String(),
+		"state", m.options.StateDir, "pid", os.Getpid())
+	return servers, supervised
+}
+
+// serve reports the recovered master as serving, and starts the parts that would disturb a recovery.
+func (m *Master) serve(ctx context.Context, wg *sync.WaitGroup) {
+	crashpoint.Pass(crashpoint.Serving, func() { m.gateway.SetServing(true) })
+	m.log.Info("master serving", "address", m.listener.Addr().String(), "processed", m.store.Processed())
+	close(m.ready)
+	wg.Go(func() { m.store.ServeBackups(ctx, m.options.BackupInterval) })
+	wg.Go(func() { m.admin.keep(ctx, wg, m.stateIsThere) })
+}
+
+// stop shuts down both servers and waits for the supervisor to end. It calls whenDrained when no call is in flight any
+// more; a supervisor that leaves its workers running may then end.
+func (m *Master) stop(supervised <-chan error, whenDrained func()) error {
+	m.gateway.SetServing(false)
+	close(m.stopping)
+	ctx, cancel := context.WithTimeout(context.Background(), m.options.StopGrace)
+	defer cancel()
+	var drained sync.WaitGroup
+	drained.Go(func() {
+		m.gateway.Shutdown(ctx)
+		whenDrained()
+	})
+	defer drained.Wait()
+	for {
+		select {
+		case err := <-supervised:
+			cancel() // no worker is left to answer the remaining calls
+			drained.Wait()
+			m.admin.server.Stop()
+			return err
+		case <-m.hurry:
+			m.log.Warn("master stopping at once")
+			m.sup.Hurry()
+			cancel()
+		}
+	}
+}
+
+// Hurry makes a master that stops, or that will stop, end the calls in flight and kill its workers without a grace.
+func (m *Master) Hurry() {
+	select {
+	case m.hurry <- struct{}{}:
+	default: // an earlier call is pending
+	}
+}
+
+// serveMetrics serves metrics until ctx is done. A failure is logged and does not end the master.
+func (m *Master) serveMetrics(ctx context.Context) {
+	server := api.MetricsServer{Log: m.log, Source: api.MetricsSource{
+		Store: m.store, Workers: m.sup.Workers, Services: m.sup.Services().Snapshot, Gateway: m.gateway.Figures,
+		Version: m.options.Version,
+	}}
+	if err := server.Serve(ctx, m.metrics); err != nil {
+		m.log.Error("figures are not shown any more", "error", err)
+	}
+}
+
+// stateIsThere reports whether the files of the state exist.
+func (m *Master) stateIsThere(ctx context.Context) bool {
+	// Alive makes the store check for its files, which it otherwise does only when it writes.
+	return m.store.Alive(ctx) == nil && m.store.Writable() == nil
+}
+
+func wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}

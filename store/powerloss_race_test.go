@@ -1,5 +1,0 @@
-//go:build linux && amd64 && race
-
-package store
-
-const underRace = true

@@ -1,0 +1,32 @@
+package process
+
+import (
+	"net"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestPortHolder(t *testing.T) {
+	comm, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachSource(t, func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		pid, name, found := PortHolder(port)
+		if want := strings.TrimSpace(string(comm)); !found || pid != os.Getpid() || name != want {
+			t.Errorf("PortHolder = %d, %q, %v, want %d, %q", pid, name, found, os.Getpid(), want)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if pid, name, found := PortHolder(port); found {
+			t.Errorf("a closed port is held by %d, %q", pid, name)
+		}
+	})
+}

@@ -1,0 +1,144 @@
+package process
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/core-tools/hsu-master/internal/safefile"
+)
+
+// CheckProgram returns an error if the program at path cannot run because its interpreter or loader is missing. It
+// returns a [*safefile.ReplaceableError] if this process runs as root and another user can replace the program,
+// its interpreter, or a folder or link on the way to them. Otherwise it returns the file that the process will
+// run, which for a script is the interpreter, or zero if that is not known or does not matter.
+func CheckProgram(path string) (FileID, error) {
+	chain, err := interpreters(path)
+	if err != nil {
+		return FileID{}, err
+	}
+	for _, p := range chain {
+		if err := safefile.CheckProgram(p.path); err != nil {
+			return FileID{}, err
+		}
+	}
+	return runs(chain)
+}
+
+// format is the way in which the kernel runs a file.
+type format int
+
+const (
+	unknownFormat format = iota // also a file that cannot be read
+	script
+	elfFormat
+)
+
+// part is one of the files that the kernel opens to run a program.
+type part struct {
+	path   string
+	format format
+}
+
+// maxInterpreters is one more than the number of interpreters that the kernel follows.
+const maxInterpreters = 6
+
+// interpreters returns the program, the interpreter named in its first line, the interpreter of that, and so on,
+// and finally the loader of the last file.
+func interpreters(path string) (chain []part, err error) {
+	for range maxInterpreters {
+		f, next := formatOf(path)
+		chain = append(chain, part{path, f})
+		if next == "" {
+			return chain, nil
+		}
+		if _, err := os.Stat(next); errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDirectory) {
+			return nil, missing(path, f, next, err)
+		}
+		path = next
+		if f == elfFormat {
+			return append(chain, part{path, unknownFormat}), nil
+		}
+	}
+	return chain, nil
+}
+
+func missing(path string, f format, next string, err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	what, step := "interpreter", "install it, or correct the first line of the script"
+	switch {
+	case f == elfFormat:
+		what, step = "loader", "install it, or link the program statically"
+	case strings.HasSuffix(next, "\r"):
+		step = "the lines of the script end in CRLF: convert them to LF"
+	}
+	return fmt.Errorf("%s %q of %s: %w: %s", what, next, path, err, step)
+}
+
+// firstLine is the number of bytes of a script's first line that the kernel reads.
+const firstLine = 256
+
+// formatOf returns the way in which the kernel runs a file, and the interpreter or loader that it uses, if any.
+func formatOf(path string) (format, string) {
+	file, err := safefile.OpenInput(path)
+	if err != nil {
+		return unknownFormat, ""
+	}
+	defer func() { _ = file.Close() }() // only read, so nothing is lost
+	head := make([]byte, firstLine)
+	n, err := file.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return unknownFormat, ""
+	}
+	head = head[:n]
+	if line, ok := bytes.CutPrefix(head, []byte("#!")); ok {
+		return script, scriptInterpreter(line)
+	}
+	if bytes.HasPrefix(head, []byte(elf.ELFMAG)) {
+		return elfFormat, loader(file)
+	}
+	return unknownFormat, ""
+}
+
+// scriptInterpreter returns the first word after "#!", as the kernel splits the line.
+func scriptInterpreter(line []byte) string {
+	line, _, _ = bytes.Cut(line, []byte("\n"))
+	words := bytes.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' || r == 0 })
+	if len(words) == 0 {
+		return ""
+	}
+	path, err := filepath.Abs(string(words[0]))
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// maxLoader bounds the path of a loader.
+const maxLoader = 4096
+
+func loader(file io.ReaderAt) string {
+	parsed, err := elf.NewFile(file)
+	if err != nil {
+		return ""
+	}
+	for _, p := range parsed.Progs {
+		if p.Type == elf.PT_INTERP {
+			name, err := io.ReadAll(io.LimitReader(p.Open(), maxLoader))
+			if err != nil {
+				return ""
+			}
+			name, _, _ = bytes.Cut(name, []byte{0})
+			return string(name)
+		}
+	}
+	return ""
+}

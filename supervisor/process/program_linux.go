@@ -1,0 +1,113 @@
+package process
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const errNotDirectory = unix.ENOTDIR
+
+// runs returns the file that a process started from the chain will have as /proc/PID/exe. It does so only if this
+// process is root: for any other user a swapped file gains nothing.
+func runs(chain []part) (FileID, error) {
+	last := slices.IndexFunc(chain, func(p part) bool { return p.format != script })
+	if os.Geteuid() != 0 || last < 0 || chain[last].format != elfFormat {
+		return FileID{}, nil
+	}
+	return statID(chain[last].path)
+}
+
+func statID(path string) (FileID, error) {
+	var st unix.Stat_t
+	if _, err := retry(func() (int, error) { return 0, unix.Stat(path, &st) }); err != nil {
+		return FileID{}, fmt.Errorf("stat %s: %w", path, err)
+	}
+	return FileID{Device: uint64(st.Dev), Inode: st.Ino}, nil
+}
+
+// confirmTime bounds the wait for a process to leave execve.
+const confirmTime = time.Second
+
+// confirm returns an error if a child that was just started runs another file than spec.Exe: the file at spec.Path
+// was swapped between the check and the exec. A program that has executed another one by itself, as a shell script
+// may do at its end, is not an error.
+func confirm(pid int, spec Spec) error {
+	if spec.Exe == (FileID{}) {
+		return nil
+	}
+	for deadline := time.Now().Add(confirmTime); ; time.Sleep(100 * time.Microsecond) {
+		exe, err := statID(procPath(pid, "exe"))
+		if err != nil || exe == spec.Exe {
+			return nil //nolint:nilerr // a process without a readable program has ended
+		}
+		name, err := executedAs(pid)
+		switch {
+		case errors.Is(err, errNoVector) && time.Now().Before(deadline):
+		case err != nil || name != spec.Path || emulates(exe):
+			return nil //nolint:nilerr // without an auxiliary vector there is nothing to compare
+		default:
+			return fmt.Errorf("the process runs file %s, not the checked file %s: the program was replaced under way",
+				exe, spec.Exe)
+		}
+	}
+}
+
+// emulates reports whether the file is an emulator that also runs this process.
+func emulates(exe FileID) bool {
+	own, err := statID("/proc/self/task/" + strconv.Itoa(unix.Gettid()) + "/exe")
+	return err == nil && exe == own
+}
+
+// atExecFn is the type of the entry of the auxiliary vector that points to the path given to execve: getauxval(3).
+const atExecFn = 31
+
+// errNoVector means that a process has no auxiliary vector yet because it is inside execve.
+var errNoVector = errors.New("no auxiliary vector")
+
+// executedAs returns the path that was given to execve for the process's program. It works for processes of this
+// user, or of any user as root, that have this process's word size.
+func executedAs(pid int) (string, error) {
+	vector, err := os.ReadFile(procPath(pid, "auxv"))
+	if err != nil {
+		return "", err
+	}
+	for entry := range slices.Chunk(vector, 2*wordSize) {
+		if len(entry) == 2*wordSize && word(entry) == atExecFn {
+			return stringAt(procPath(pid, "mem"), int64(word(entry[wordSize:])))
+		}
+	}
+	return "", errNoVector
+}
+
+const wordSize = bits.UintSize / 8
+
+func word(b []byte) uint64 {
+	if wordSize == 4 {
+		return uint64(binary.NativeEndian.Uint32(b))
+	}
+	return binary.NativeEndian.Uint64(b)
+}
+
+func stringAt(path string, offset int64) (string, error) {
+	mem, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = mem.Close() }() // only read, so nothing is lost
+	text := make([]byte, unix.PathMax)
+	n, err := mem.ReadAt(text, offset) // shorter at the end of the stack
+	if n == 0 {
+		return "", err
+	}
+	text, _, _ = bytes.Cut(text[:n], []byte{0})
+	return string(text), nil
+}

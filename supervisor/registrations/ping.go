@@ -1,0 +1,103 @@
+package registrations
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/supervisor/probe"
+)
+
+// ping pings an endpoint immediately and then at each interval, until ctx ends.
+func (s *Set) ping(ctx context.Context, x *target, p Prober, first chan struct{}) {
+	tick := time.NewTicker(s.health.Interval)
+	defer tick.Stop()
+	for {
+		asked := time.Now()
+		wait, cancel := context.WithTimeout(ctx, s.health.Timeout)
+		err := p.Ping(wait)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			s.discover(ctx, x, p)
+		}
+		// A failure says nothing about the endpoint if this machine is loaded or lacks descriptors.
+		if err == nil || time.Since(asked) <= s.health.Timeout+s.health.Lateness && !probe.Local(err) {
+			s.answered(x, p, err)
+		}
+		if first != nil {
+			close(first)
+			first = nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// ListEvery is the number of answered Pings after which an endpoint is queried again for its services: another
+// program may have taken its place between two Pings.
+const ListEvery = 12
+
+// discover queries a responding endpoint for its services: before it is ready, while a registered service is
+// missing, and at every ListEvery-th answered Ping. An endpoint without reflection has the services that it is
+// registered for. If the query fails, the last known list remains valid.
+func (s *Set) discover(ctx context.Context, x *target, p Prober) {
+	s.mu.Lock()
+	x.pings++
+	due := !x.ready || x.pings%ListEvery == 1
+	for name := range x.names {
+		due = due || !x.has(name)
+	}
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	names, err := p.List(bounded)
+	if err != nil && status.Code(err) != codes.Unimplemented {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x.prober == p { // otherwise closed meanwhile
+		x.reflects, x.listed = err == nil, names
+		s.publish(x)
+	}
+}
+
+// answered applies the result of a Ping.
+func (s *Set) answered(x *target, p Prober, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x.prober != p {
+		return // closed meanwhile
+	}
+	was := x.ready
+	if err == nil {
+		x.ready, x.missed, x.reason = true, 0, ""
+	} else {
+		x.missed++
+		x.reason = fmt.Sprintf("%.200q", err.Error())
+		x.ready = x.ready && x.missed < s.health.Missed
+	}
+	if x.ready == was {
+		return
+	}
+	crashpoint.Pass(crashpoint.OutsideReady, func() { s.services.SetReady(x.endpoint, x.ready) })
+	if x.ready {
+		s.log.Info("endpoint from outside is ready", "address", x.address)
+		return
+	}
+	s.log.Warn("endpoint from outside is not ready", "address", x.address, "reason", x.reason)
+	s.services.Reconsider()
+}
