@@ -69,10 +69,7 @@ func TestFilesOfTheStateThatAreNone(t *testing.T) {
 				})
 				h.promptly("status")
 				begun := time.Now()
-				if m.running() {
-					m.signal(syscall.SIGTERM)
-				}
-				m.wait()
+				m.endIfRunning()
 				if took := time.Since(begun); took > soon {
 					t.Errorf("it took %s to end", took)
 				}

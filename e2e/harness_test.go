@@ -278,6 +278,15 @@ func (m *master) wait() int {
 	return m.cmd.ProcessState.ExitCode()
 }
 
+// endIfRunning sends SIGTERM to a master that may be ending by itself, and returns when it has ended.
+func (m *master) endIfRunning() {
+	m.h.t.Helper()
+	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		m.h.t.Fatal(err)
+	}
+	m.wait()
+}
+
 // stop is an orderly stop: SIGTERM, exit code 0.
 func (m *master) stop() {
 	m.h.t.Helper()
