@@ -274,11 +274,11 @@ type fakePool struct {
 	err        error
 }
 
-func (p fakePool) Acquire(context.Context, string, string) (*supervisor.Lease, error) {
+func (p fakePool) Acquire(context.Context, string, string) (*supervisor.Pick, error) {
 	return nil, p.err
 }
 
-func (p fakePool) TryAcquire(string, string, ...string) (*supervisor.Lease, error) {
+func (p fakePool) TryAcquire(string, string, ...string) (*supervisor.Pick, error) {
 	return nil, p.err
 }
 func (p fakePool) Standalone(string) bool        { return p.standalone }

@@ -10,8 +10,8 @@ import (
 
 // pool hands out ready workers of a service. key is the value of the request's affinity metadata.
 type pool interface {
-	Acquire(ctx context.Context, service, key string) (*supervisor.Lease, error)
-	TryAcquire(service, key string, except ...string) (*supervisor.Lease, error)
+	Acquire(ctx context.Context, service, key string) (*supervisor.Pick, error)
+	TryAcquire(service, key string, except ...string) (*supervisor.Pick, error)
 	Standalone(service string) bool
 	Policy(service string) services.Policy
 }

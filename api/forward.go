@@ -54,20 +54,20 @@ func (b *Business) forward(
 	if err != nil {
 		return nil, err
 	}
-	lease, err := b.acquire(ctx, key)
+	pick, err := b.acquire(ctx, key)
 	if err != nil {
 		return nil, err
 	}
 	var tried []string
 	for pause := firstPause; ; {
-		a := send(ctx, lease, req, limit)
+		a := send(ctx, pick, req, limit)
 		again, budget := mayTryAgain(a, len(tried)+1, idempotent)
-		again = again && (!budget || lease.Retry())
-		if a.end(lease, again); !again {
+		again = again && (!budget || pick.Retry())
+		if a.end(pick, again); !again {
 			return a.result(ctx)
 		}
-		tried = append(tried, lease.Worker())
-		if lease, err = b.pool.TryAcquire(businessName, key, tried...); err == nil {
+		tried = append(tried, pick.Worker())
+		if pick, err = b.pool.TryAcquire(businessName, key, tried...); err == nil {
 			continue
 		}
 		if !idempotent {
@@ -79,7 +79,7 @@ func (b *Business) forward(
 			return nil, ctx.Err()
 		}
 		pause *= 2
-		if lease, err = b.acquire(ctx, key); err != nil {
+		if pick, err = b.acquire(ctx, key); err != nil {
 			return nil, err
 		}
 	}
@@ -117,9 +117,9 @@ func (b *Business) treat(
 	return key, limit, nil
 }
 
-// acquire leases a worker on behalf of the client that the relay has named in the metadata. Queued calls and
+// acquire picks a worker on behalf of the client that the relay has named in the metadata. Queued calls and
 // calls in flight are shared fairly between clients.
-func (b *Business) acquire(ctx context.Context, key string) (*supervisor.Lease, error) {
+func (b *Business) acquire(ctx context.Context, key string) (*supervisor.Pick, error) {
 	if names := metadata.ValueFromIncomingContext(ctx, relay.Client); len(names) == 1 {
 		peer, _, _ := strings.Cut(names[0], ", ")
 		ctx = fair.NewContext(ctx, fair.Client{Peer: peer, Conn: names[0]})
@@ -137,13 +137,13 @@ type attempt struct {
 	unseen          bool // lost, and the worker cannot have seen the request
 }
 
-// send sends the request to the leased worker. The caller must end the lease with [attempt.end].
+// send sends the request to the picked worker. The caller must end the pick with [attempt.end].
 func send(
-	ctx context.Context, lease *supervisor.Lease, req *proto.ProcessRequest, limit []grpc.CallOption,
+	ctx context.Context, pick *supervisor.Pick, req *proto.ProcessRequest, limit []grpc.CallOption,
 ) (a attempt) {
 	incoming, _ := metadata.FromIncomingContext(ctx)
 	var reached peer.Peer // stays empty if there was no connection to send on
-	a.resp, a.err = proto.NewMyBusinessServiceClient(lease.Conn()).ProcessData(
+	a.resp, a.err = proto.NewMyBusinessServiceClient(pick.Conn()).ProcessData(
 		metadata.NewOutgoingContext(ctx, passed(incoming)), req,
 		append(limit, grpc.Peer(&reached), grpc.Header(&a.header), grpc.Trailer(&a.trailer))...)
 	code := status.Code(a.err)
@@ -153,10 +153,10 @@ func send(
 	return a
 }
 
-// end returns the lease. It counts a lost call as a failure of the worker, unless the worker refused the call or
+// end ends the pick. It counts a lost call as a failure of the worker, unless the worker refused the call or
 // its own status arrived, which comes at least with a content-type.
-func (a *attempt) end(lease *supervisor.Lease, retried bool) {
-	lease.EndWith(services.Outcome{
+func (a *attempt) end(pick *supervisor.Pick, retried bool) {
+	pick.EndWith(services.Outcome{
 		Code: uint32(status.Code(a.err)), Failed: a.lost && !a.refused && len(a.header)+len(a.trailer) == 0,
 		Retried: retried, Unseen: retried && a.unseen,
 	})

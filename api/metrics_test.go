@@ -51,7 +51,7 @@ func TestCountersDoNotFallWithTheirEndpoints(t *testing.T) {
 	call := func(ep *services.Endpoint) {
 		t.Helper()
 		registry.Add(ep, "pkg.Service")
-		lease, err := registry.Service("pkg.Service").Lease(fair.Client{}, "")
+		lease, err := registry.Service("pkg.Service").Pick(fair.Client{}, "")
 		if err != nil {
 			t.Fatal(err)
 		}

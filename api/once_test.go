@@ -346,11 +346,11 @@ func (f *fakeResults) CountOnce(r store.Result, done store.Counted) {
 // poolFunc is a pool without workers; the function returns the error of Acquire.
 type poolFunc func(ctx context.Context) error
 
-func (f poolFunc) Acquire(ctx context.Context, _, _ string) (*supervisor.Lease, error) {
+func (f poolFunc) Acquire(ctx context.Context, _, _ string) (*supervisor.Pick, error) {
 	return nil, f(ctx)
 }
 
-func (f poolFunc) TryAcquire(_, _ string, _ ...string) (*supervisor.Lease, error) {
+func (f poolFunc) TryAcquire(_, _ string, _ ...string) (*supervisor.Pick, error) {
 	return nil, supervisor.ErrNoWorker
 }
 func (f poolFunc) Policy(string) services.Policy { return services.Policy{} }

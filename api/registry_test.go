@@ -106,7 +106,7 @@ func TestRegistryOverTheAdminSocket(t *testing.T) {
 			break
 		}
 	}
-	l, err := s.Services().Service("pkg.A").Lease(fair.Client{}, "")
+	l, err := s.Services().Service("pkg.A").Pick(fair.Client{}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -305,8 +305,8 @@ func (r *rig) checkRecord(w store.Worker, n noted, fail func(string, ...any)) {
 		fail("%s: %d restarts are recorded, there were %d before, and can be %d by now",
 			w.ID, w.Restarts, was.restarts, most)
 	}
-	if len(w.Budget.Spent) != int(w.Restarts) {
-		fail("%s: %d of the budget are spent after %d restarts", w.ID, len(w.Budget.Spent), w.Restarts)
+	if len(w.History.Spent) != int(w.Restarts) {
+		fail("%s: %d of the budget are spent after %d restarts", w.ID, len(w.History.Spent), w.Restarts)
 	}
 	if w.Incarnation < was.incarnation {
 		fail("%s: incarnation %d, it was %d", w.ID, w.Incarnation, was.incarnation)

@@ -36,7 +36,7 @@ func TestEverythingIsStartedAnewAfterABootAndNoStrangerIsTouched(t *testing.T) {
 				h.edit(w.ID, func(w *store.Worker) {
 					w.Instance.PID, w.Instance.StartTicks = d.pid(), born(t, d.pid())
 					w.Instance.BootID = "00000000-0000-4000-8000-000000000000"
-					w.Budget.BootID = w.Instance.BootID
+					w.History.BootID = w.Instance.BootID
 					w.Status = []store.Status{store.StatusRunning, store.StatusStarting, store.StatusStopping}[i]
 				})
 			}

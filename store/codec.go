@@ -128,7 +128,7 @@ func encodeWorker(w Worker) ([]byte, error) {
 		Incarnation: w.Incarnation,
 		SpecHash:    text(w.SpecHash),
 		Restarts:    w.Restarts,
-		Budget:      encodeBudget(w.Budget),
+		Budget:      encodeHistory(w.History),
 		Outdated:    w.Outdated,
 		Port:        b.int32("port", w.Port, 0, maxPort),
 	}
@@ -217,7 +217,7 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 		Incarnation: m.GetIncarnation(),
 		SpecHash:    m.GetSpecHash(),
 		Restarts:    m.GetRestarts(),
-		Budget:      decodeBudget(m.GetBudget()),
+		History:     decodeHistory(m.GetBudget()),
 		LastExit:    exit,
 		Outdated:    m.GetOutdated(),
 		Port:        int(m.GetPort()),
@@ -267,7 +267,7 @@ func decodeExit(m *pb.Exit) (*Exit, error) {
 	return &Exit{Code: int(m.GetCode()), Signal: int(m.GetSignal()), Source: source, At: at}, nil
 }
 
-func encodeBudget(b Budget) *pb.RestartBudget {
+func encodeHistory(b RestartHistory) *pb.RestartBudget {
 	m := &pb.RestartBudget{
 		BackoffNs:    int64(b.Backoff),
 		ReadyClockNs: int64(b.ReadyClock),
@@ -281,8 +281,8 @@ func encodeBudget(b Budget) *pb.RestartBudget {
 	return m
 }
 
-func decodeBudget(m *pb.RestartBudget) Budget {
-	b := Budget{
+func decodeHistory(m *pb.RestartBudget) RestartHistory {
+	b := RestartHistory{
 		Backoff:    time.Duration(m.GetBackoffNs()),
 		ReadyClock: time.Duration(m.GetReadyClockNs()),
 		ReadySince: time.Duration(m.GetReadySinceNs()),

@@ -144,7 +144,7 @@ func fullWorker(id string) Worker {
 			ExeHash: strings.Repeat("ab", 32), Started: testTime, Lease: FileID{Device: 66305, Inode: 1234}, UID: 1000,
 		},
 		Incarnation: 7, SpecHash: "spec", Restarts: 6,
-		Budget: Budget{
+		History: RestartHistory{
 			Backoff: 200 * time.Millisecond, Spent: []time.Duration{time.Second, time.Minute}, ReadyClock: time.Hour,
 			ReadySince: 5 * time.Hour, RetryAt: 6 * time.Hour, BootID: "5c7e1f9e-0000-4000-8000-000000000001",
 		},

@@ -74,7 +74,7 @@ type Worker struct {
 	SpecHash string
 	// Restarts counts restarts by policy so far.
 	Restarts uint64
-	Budget   Budget
+	History  RestartHistory
 	// LastExit is nil before any exit.
 	LastExit *Exit
 	// Outdated is set if the binary or the spec has changed since the start.
@@ -133,9 +133,9 @@ type Instance struct {
 // FileID identifies a file or directory on this machine for as long as it exists.
 type FileID struct{ Device, Inode uint64 }
 
-// Budget is the state of a worker's restart budget and backoff. It is kept in boot id and CLOCK_BOOTTIME, since
+// RestartHistory is the state of a worker's restart budget and backoff. It is kept in boot id and CLOCK_BOOTTIME, since
 // wall time may step.
-type Budget struct {
+type RestartHistory struct {
 	// Backoff is the next delay; 0 means the initial one.
 	Backoff time.Duration
 	// Spent are the restarts in the window, each as a reading of ReadyClock.

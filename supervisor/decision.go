@@ -233,7 +233,7 @@ func (f facts) follow(o orders) (action Action, reason string, restartIn float64
 	s, e := o.from, o.event
 	after, act := next(s, e, f.policy, f.now)
 	what := f.past()
-	delay := after.budget.RetryAt - f.now
+	delay := after.history.RetryAt - f.now
 	switch act { //nolint:exhaustive // the other actions do not follow from these events
 	case actStart:
 		if !f.ran && f.standing == unrecorded {

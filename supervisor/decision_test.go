@@ -20,15 +20,15 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 	unwanted.wanted = false
 	retired.wanted, retired.retired = false, true
 	spent := of(store.StatusRunning)
-	spent.budget.Spent = make([]time.Duration, testPolicy.Budget.Restarts)
-	for i := range spent.budget.Spent {
-		spent.budget.Spent[i] = time.Duration(i + 1)
+	spent.history.Spent = make([]time.Duration, testPolicy.Budget.Restarts)
+	for i := range spent.history.Spent {
+		spent.history.Spent[i] = time.Duration(i + 1)
 	}
-	spent.budget.ReadyClock = time.Minute
+	spent.history.ReadyClock = time.Minute
 	waiting := of(store.StatusBackoff)
-	waiting.reason, waiting.budget.RetryAt = "exited with code 3", now+12*time.Second
+	waiting.reason, waiting.history.RetryAt = "exited with code 3", now+12*time.Second
 	again := of(store.StatusRunning)
-	again.budget.Backoff = 400 * time.Millisecond
+	again.history.Backoff = 400 * time.Millisecond
 	failed := of(store.StatusFailed)
 	failed.reason = "restart budget 10/5m used up: exited with code 3"
 

@@ -23,6 +23,6 @@
 //     identity cannot be verified is held; no second copy is started.
 //   - A worker must not notice that its master is gone: it has a session of its
 //     own and writes to a file, not to a pipe.
-//   - A caller of [Supervisor.Acquire] must release the lease, else a stopping
+//   - A caller of [Supervisor.Acquire] must end the pick, else a stopping
 //     worker drains until its grace is over.
 package supervisor

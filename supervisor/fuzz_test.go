@@ -53,7 +53,7 @@ func FuzzBudgetOfRecord(f *testing.F) {
 		}}
 		const century = int64(100 * 365 * 24 * time.Hour)
 		clock := time.Duration(max(0, now%century)) // uptime of a machine
-		record := store.Budget{
+		record := store.RestartHistory{
 			Backoff: time.Duration(backoff), ReadyClock: time.Duration(readyClock),
 			ReadySince: time.Duration(readySince), RetryAt: time.Duration(retryAt), BootID: "another",
 		}
@@ -63,10 +63,10 @@ func FuzzBudgetOfRecord(f *testing.F) {
 		for ; len(spent) >= 8 && len(record.Spent) < 8; spent = spent[8:] {
 			record.Spent = append(record.Spent, time.Duration(binary.BigEndian.Uint64(spent)))
 		}
-		s := state{wanted: true, status: store.StatusBackoff, budget: sinceBoot(record, "this", clock, p)}
+		s := state{wanted: true, status: store.StatusBackoff, history: sinceBoot(record, "this", clock, p)}
 		check := func(what string) {
 			t.Helper()
-			b := s.budget
+			b := s.history
 			switch {
 			case b.Backoff < 0 || b.Backoff > p.MaxBackoff:
 				t.Fatalf("%s: backoff %s", what, b.Backoff)
@@ -84,7 +84,7 @@ func FuzzBudgetOfRecord(f *testing.F) {
 			}
 		}
 		check("as recorded")
-		restarts, since := 0, s.budget.ReadyClock
+		restarts, since := 0, s.history.ReadyClock
 		for i, kind := range events[:min(len(events), 100)] {
 			e := event{kind: eventKind(kind) % (evShutdown + 1), away: kind&0x80 != 0, chance: float64(kind) / 256}
 			clock += time.Duration(i%7) * time.Second
@@ -95,15 +95,15 @@ func FuzzBudgetOfRecord(f *testing.F) {
 				s.slot = occupied
 			}
 			check("after an event")
-			if do == actBackOff && s.budget.RetryAt < clock-p.MaxBackoff {
-				t.Fatalf("it waits at %s until %s", clock, s.budget.RetryAt)
+			if do == actBackOff && s.history.RetryAt < clock-p.MaxBackoff {
+				t.Fatalf("it waits at %s until %s", clock, s.history.RetryAt)
 			}
 			if e.kind == evWindowPassed {
-				restarts, since = 0, s.budget.ReadyClock
+				restarts, since = 0, s.history.ReadyClock
 			}
 			if restarts += int(s.restarts - before); restarts > p.Budget.Restarts &&
-				s.budget.ReadyClock-since < p.Budget.Window {
-				t.Fatalf("%d restarts within %s of being ready", restarts, s.budget.ReadyClock-since)
+				s.history.ReadyClock-since < p.Budget.Window {
+				t.Fatalf("%d restarts within %s of being ready", restarts, s.history.ReadyClock-since)
 			}
 		}
 	})

@@ -23,10 +23,10 @@ func TestFaultsOfTheMasterCostNoBudget(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Hour)
 		w := m.worker("worker-0")
-		if w.Status != store.StatusBackoff || len(w.Budget.Spent) != 0 || w.Budget.Backoff != 0 ||
+		if w.Status != store.StatusBackoff || len(w.History.Spent) != 0 || w.History.Backoff != 0 ||
 			world.starts("worker-0") < 20 {
 			t.Errorf("after an hour: %s, budget %+v, %d starts, want it tried on and on at no cost",
-				w.Status, w.Budget, world.starts("worker-0"))
+				w.Status, w.History, world.starts("worker-0"))
 		}
 		if snap, err := m.store.Snapshot(); err != nil || len(snap.Events) > 20 {
 			t.Errorf("after %d starts the history has %d events, %v", world.starts("worker-0"), len(snap.Events), err)
@@ -48,7 +48,7 @@ func TestDelayAfterAFaultOfTheMasterIsBounded(t *testing.T) {
 	for n := range 200 {
 		s.status = store.StatusStarting
 		s, act = next(s, event{kind: evStartFailed, ours: true, chance: 0}, testPolicy, time.Hour)
-		delay := s.budget.RetryAt - time.Hour
+		delay := s.history.RetryAt - time.Hour
 		if want := min(testPolicy.Backoff<<min(n, 16), ownFaultRetry); delay != want || act != actBackOff {
 			t.Fatalf("delay %d is %s (%v), want %s", n, delay, act, want)
 		}

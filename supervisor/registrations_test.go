@@ -105,7 +105,7 @@ func TestRegisteredEndpointIsServedOnceItAnswers(t *testing.T) {
 		if _, err := m.TryAcquire(DefaultService, "", l.Worker()); !errors.Is(err, ErrNoWorker) {
 			t.Errorf("TryAcquire but the only one: %v", err)
 		}
-		l.Release()
+		l.End(nil)
 		if _, err := m.Registrations().Deregister(t.Context(), DefaultService, ""); err != nil {
 			t.Fatal(err)
 		}
@@ -317,7 +317,7 @@ func TestEndpointFromOutsideIsLetGoOfWhenItsCallsHaveEnded(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 0)
 		settle(time.Second)
 		m.register("pkg.A", "10.0.0.1:80", 0)
-		l, err := m.Services().Service("pkg.A").Lease(fair.Client{}, "")
+		l, err := m.Services().Service("pkg.A").Pick(fair.Client{}, "")
 		if err != nil {
 			t.Fatal(err)
 		}

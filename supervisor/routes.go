@@ -35,53 +35,50 @@ func (s *Supervisor) Services() *services.Registry { return s.services }
 // Registrations returns the endpoints that are registered with the master and are not its workers.
 func (s *Supervisor) Registrations() *registrations.Set { return s.registered }
 
-// Lease is the right to send one request to a worker. It must be released when the request has ended.
-type Lease struct {
+// Pick is the right to send one request to a worker. It must be ended when the request has.
+type Pick struct {
 	service *services.Service
-	lease   services.Lease
+	pick    services.Pick
 	ended   atomic.Bool
 }
 
 // Conn returns the connection to the worker; it fails fast when the worker is gone.
-func (l *Lease) Conn() grpc.ClientConnInterface {
-	return rpc.Conn{ClientConnInterface: l.lease.Endpoint().Conn}
+func (p *Pick) Conn() grpc.ClientConnInterface {
+	return rpc.Conn{ClientConnInterface: p.pick.Endpoint().Conn}
 }
 
 // Worker returns the ID of the worker, or the address of a registered endpoint.
-func (l *Lease) Worker() string { return l.lease.Endpoint().Key() }
+func (p *Pick) Worker() string { return p.pick.Endpoint().Key() }
 
-// Release ends the lease of a request that has succeeded. [Lease.End] or Release must be called; the second call
-// does nothing.
-func (l *Lease) Release() { l.End(nil) }
-
-// End ends the lease with the error of the request, for the statistics.
-func (l *Lease) End(err error) { l.EndWith(services.Outcome{Code: uint32(status.Code(err))}) }
+// End ends the pick with the error of the request, nil if it has succeeded, for the statistics. [Pick.End] or
+// [Pick.EndWith] must be called; a second call does nothing.
+func (p *Pick) End(err error) { p.EndWith(services.Outcome{Code: uint32(status.Code(err))}) }
 
 // EndWith is like End for a caller that knows more: whether the failure is the worker's fault, which may eject it,
 // and whether the request is retried on another worker.
-func (l *Lease) EndWith(o services.Outcome) {
-	if !l.ended.Swap(true) {
-		l.lease.End(o)
+func (p *Pick) EndWith(o services.Outcome) {
+	if !p.ended.Swap(true) {
+		p.pick.End(o)
 	}
 }
 
 // Retry reports whether the service's retry budget allows sending a request again that this worker may have seen,
 // and charges the budget.
-func (l *Lease) Retry() bool { return l.service.Retry() }
+func (p *Pick) Retry() bool { return p.service.Retry() }
 
-// Acquire leases a ready worker that offers the service of that full name, waiting for one until ctx ends. key is
+// Acquire picks a ready worker that offers the service of that full name, waiting for one until ctx ends. key is
 // the value of the service's affinity, "" if it has none.
-func (s *Supervisor) Acquire(ctx context.Context, name, key string) (*Lease, error) {
+func (s *Supervisor) Acquire(ctx context.Context, name, key string) (*Pick, error) {
 	client := fair.FromContext(ctx)
 	for {
 		service := s.services.Service(name)
 		if service == nil {
 			return nil, fmt.Errorf("%w: nobody offers %s", ErrNoWorker, name)
 		}
-		lease, err := service.Lease(client, key)
+		pick, err := service.Pick(client, key)
 		switch {
 		case err == nil:
-			return &Lease{service: service, lease: lease}, nil
+			return &Pick{service: service, pick: pick}, nil
 		case errors.Is(err, services.ErrBusy):
 			return nil, fmt.Errorf("%w: %w", ErrBusy, err)
 		case !errors.Is(err, services.ErrNotReady):
@@ -106,7 +103,7 @@ func (s *Supervisor) Acquire(ctx context.Context, name, key string) (*Lease, err
 
 // TryAcquire is Acquire without waiting, and never returns a worker named in except: for a retry if the first
 // worker cannot have seen the request.
-func (s *Supervisor) TryAcquire(name, key string, except ...string) (*Lease, error) {
+func (s *Supervisor) TryAcquire(name, key string, except ...string) (*Pick, error) {
 	service := s.services.Service(name)
 	if service == nil {
 		return nil, ErrNoWorker
@@ -114,11 +111,11 @@ func (s *Supervisor) TryAcquire(name, key string, except ...string) (*Lease, err
 	tried := slices.DeleteFunc(service.Endpoints(), func(ep *services.Endpoint) bool {
 		return !slices.Contains(except, ep.Key())
 	})
-	lease, err := service.Lease(fair.Client{}, key, tried...)
+	pick, err := service.Pick(fair.Client{}, key, tried...)
 	if err != nil {
 		return nil, ErrNoWorker
 	}
-	return &Lease{service: service, lease: lease}, nil
+	return &Pick{service: service, pick: pick}, nil
 }
 
 // Policy returns the policy for calls of the service.

@@ -102,7 +102,7 @@ func TestAcquireIsAboutTheServiceThatItNames(t *testing.T) {
 			t.Errorf("%d calls of it are under way, want 1", n)
 		}
 		l.End(status.Error(codes.NotFound, "x"))
-		l.Release() // no effect: the lease has ended
+		l.End(nil) // no effect: the lease has ended
 		if f := b.Figures("worker-0"); f.InFlight != 0 || f.Failures[codes.NotFound] != 1 {
 			t.Errorf("figures are %+v", f)
 		}
@@ -188,7 +188,7 @@ func TestNextInstanceIsNotTakenForTheOneBefore(t *testing.T) {
 		if old == nil {
 			t.Fatal("the service is gone before the instance has told")
 		}
-		if _, err := old.Lease(fair.Client{}, ""); !errors.Is(err, services.ErrNotReady) {
+		if _, err := old.Pick(fair.Client{}, ""); !errors.Is(err, services.ErrNotReady) {
 			t.Errorf("a call meanwhile: %v, want it to wait", err)
 		}
 		settle(2 * time.Second)
@@ -318,7 +318,7 @@ func TestWorkersThatHaveFailedMakeTheirServicesHopeless(t *testing.T) {
 		if _, err := m.Registrations().Register(t.Context(), "pkg.A", "10.0.0.1:80", 0); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.Services().Service("pkg.A").Lease(fair.Client{}, ""); !errors.Is(err, services.ErrNotReady) {
+		if _, err := m.Services().Service("pkg.A").Pick(fair.Client{}, ""); !errors.Is(err, services.ErrNotReady) {
 			t.Errorf("with an endpoint from outside: %v, want ErrNotReady", err)
 		}
 		m.stop(nil)
@@ -363,7 +363,7 @@ func TestStopDrainsCallsOfEachService(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 1, offering("pkg.A", "pkg.B"))
 		settle(time.Second)
-		l, err := m.Services().Service("pkg.B").Lease(fair.Client{}, "")
+		l, err := m.Services().Service("pkg.B").Pick(fair.Client{}, "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -229,9 +229,9 @@ var scenarios = map[string]scenario{
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
 		edit: func(w *store.Worker) {
 			if w.ID == "worker-0" {
-				w.Budget.ReadyClock = time.Hour
+				w.History.ReadyClock = time.Hour
 				for range 10 {
-					w.Budget.Spent = append(w.Budget.Spent, time.Hour-time.Second)
+					w.History.Spent = append(w.History.Spent, time.Hour-time.Second)
 				}
 			}
 		},
@@ -243,7 +243,7 @@ var scenarios = map[string]scenario{
 		edit: func(w *store.Worker) {
 			if w.ID == "worker-0" {
 				w.Status, w.Reason, w.Instance = store.StatusBackoff, "exited with code 3", nil
-				w.Budget.RetryAt = time.Hour + 20*time.Second
+				w.History.RetryAt = time.Hour + 20*time.Second
 			}
 		},
 		want: map[string]Action{"worker-0": ActionWait, "worker-1": ActionAdopt},

@@ -116,12 +116,12 @@ func (rc *recoveryContext) slot(u Unit, rec store.Worker, recorded bool) slot {
 		status:   rec.Status,
 		reason:   rec.Reason,
 		restarts: rec.Restarts,
-		budget:   sinceBoot(rec.Budget, rc.bootID, rc.now(), u.policy()),
+		history:  sinceBoot(rec.History, rc.bootID, rc.now(), u.policy()),
 	}
 	if s.state.status == store.StatusFailed && outdated(u, rec) {
 		// It failed with the old executable or arguments; the present ones have not been tried.
 		s.state.status, s.state.reason = store.StatusStopped, ""
-		s.state.budget = store.Budget{BootID: rc.bootID}
+		s.state.history = store.RestartHistory{BootID: rc.bootID}
 	}
 	return s
 }

@@ -19,7 +19,7 @@ type state struct {
 	status   store.Status
 	reason   string
 	failures int // Pings missed in a row
-	budget   store.Budget
+	history  store.RestartHistory
 	restarts uint64
 	lacked   int // starts in a row that failed because the master lacked a resource
 
@@ -135,7 +135,7 @@ func next(s state, e event, p policy, now time.Duration) (state, action) {
 		if !s.starting() {
 			return s, actNone
 		}
-		s.budget.ReadySince = now
+		s.history.ReadySince = now
 		return s.serve()
 	case evNotReady:
 		if !s.starting() {
@@ -179,12 +179,12 @@ func next(s state, e event, p policy, now time.Duration) (state, action) {
 		return retry(s)
 	case evSteady:
 		if s.ready {
-			s.budget.Backoff = 0
+			s.history.Backoff = 0
 		}
 		return s, actNone
 	case evWindowPassed:
 		if s.ready {
-			s.budget.Spent = nil
+			s.history.Spent = nil
 		}
 		return s, actNone
 	case evShutdown:
@@ -196,7 +196,7 @@ func next(s state, e event, p policy, now time.Duration) (state, action) {
 
 func (s state) start() (state, action) {
 	s.status, s.reason, s.planned = store.StatusStarting, "", false
-	s.budget.RetryAt = 0
+	s.history.RetryAt = 0
 	return s, actStart
 }
 
@@ -240,7 +240,7 @@ func begin(s state, now time.Duration) (state, action) {
 		return s, actNone
 	case s.status == store.StatusFailed:
 		return s, actNone
-	case s.status == store.StatusBackoff && s.budget.RetryAt > now:
+	case s.status == store.StatusBackoff && s.history.RetryAt > now:
 		return s, actBackOff
 	}
 	return s.start()
@@ -254,8 +254,8 @@ func adopt(s state, e event, now time.Duration) (state, action) {
 	case !s.wanted:
 		return s.stop(s.reason)
 	case e.kind == evAdopted:
-		if s.budget.ReadySince == 0 {
-			s.budget.ReadySince = now
+		if s.history.ReadySince == 0 {
+			s.history.ReadySince = now
 		}
 		return s.serve()
 	case s.status == store.StatusStarting:
@@ -330,10 +330,10 @@ func leave(s state) (state, action) {
 func ended(s state, e event, p policy, now time.Duration) (state, action) {
 	wasStopping, planned := s.status == store.StatusStopping, s.planned
 	e.away = e.away || s.away
-	ready := readyFor(s.budget, e, now)
+	ready := readyFor(s.history, e, now)
 	s.slot, s.ready, s.planned, s.away, s.failures = vacant, false, false, false, 0
-	s.budget.ReadySince = 0
-	s.budget.ReadyClock += ready
+	s.history.ReadySince = 0
+	s.history.ReadyClock += ready
 
 	switch {
 	case s.quitting, !s.wanted:
@@ -355,27 +355,27 @@ func ended(s state, e event, p policy, now time.Duration) (state, action) {
 	}
 
 	s.lacked = 0
-	s.budget.Spent = within(s.budget.Spent, s.budget.ReadyClock-p.Budget.Window)
-	if len(s.budget.Spent) >= p.Budget.Restarts {
+	s.history.Spent = within(s.history.Spent, s.history.ReadyClock-p.Budget.Window)
+	if len(s.history.Spent) >= p.Budget.Restarts {
 		s.status = store.StatusFailed
 		s.reason = fmt.Sprintf("restart budget %s used up: %s", p.Budget, e.reason)
-		s.budget.RetryAt = 0
+		s.history.RetryAt = 0
 		return s, actNone
 	}
-	s.budget.Spent = append(s.budget.Spent, s.budget.ReadyClock)
+	s.history.Spent = append(s.history.Spent, s.history.ReadyClock)
 	s.restarts++
 	if ready >= backoffResetAfter {
-		s.budget.Backoff = 0
+		s.history.Backoff = 0
 	}
-	delay := s.budget.Backoff
+	delay := s.history.Backoff
 	if delay == 0 {
-		s.budget.Backoff = p.Backoff
+		s.history.Backoff = p.Backoff
 		if ready >= immediateAfter {
 			return s.start()
 		}
 		delay = p.Backoff
 	}
-	s.budget.Backoff = min(2*delay, p.MaxBackoff)
+	s.history.Backoff = min(2*delay, p.MaxBackoff)
 	return s.backOff(e, now, delay)
 }
 
@@ -391,7 +391,7 @@ func (s state) lack(e event, p policy, now time.Duration) (state, action) {
 func (s state) backOff(e event, now, delay time.Duration) (state, action) {
 	// Jitter only shortens, by up to a quarter, so that delays still grow.
 	delay -= time.Duration(e.chance * float64(delay) / 4)
-	s.status, s.reason, s.budget.RetryAt = store.StatusBackoff, e.reason, now+delay
+	s.status, s.reason, s.history.RetryAt = store.StatusBackoff, e.reason, now+delay
 	return s, actBackOff
 }
 
@@ -399,14 +399,14 @@ func (s state) backOff(e event, now, delay time.Duration) (state, action) {
 // back.
 func (s state) earned(p policy, now time.Duration) []eventKind {
 	var kinds []eventKind
-	if !s.ready || s.budget.ReadySince == 0 {
+	if !s.ready || s.history.ReadySince == 0 {
 		return nil
 	}
-	ready := now - s.budget.ReadySince
-	if ready >= backoffResetAfter && s.budget.Backoff != 0 {
+	ready := now - s.history.ReadySince
+	if ready >= backoffResetAfter && s.history.Backoff != 0 {
 		kinds = append(kinds, evSteady)
 	}
-	if ready >= p.Budget.Window && len(s.budget.Spent) > 0 {
+	if ready >= p.Budget.Window && len(s.history.Spent) > 0 {
 		kinds = append(kinds, evWindowPassed)
 	}
 	return kinds
@@ -414,7 +414,7 @@ func (s state) earned(p policy, now time.Duration) []eventKind {
 
 // readyFor returns how long the ended instance had been ready. If it ended while no master ran, the duration is
 // unknown, and 0 is the answer that grants no budget.
-func readyFor(b store.Budget, e event, now time.Duration) time.Duration {
+func readyFor(b store.RestartHistory, e event, now time.Duration) time.Duration {
 	if b.ReadySince == 0 || e.away {
 		return 0
 	}
@@ -437,7 +437,7 @@ const maxReadyClock = time.Duration(1 << 61)
 
 // sinceBoot makes a recorded budget valid for this boot. CLOCK_BOOTTIME starts at 0 with each boot, and a wrong
 // clock or record must lead neither to waiting forever nor to restarting without end.
-func sinceBoot(b store.Budget, bootID string, now time.Duration, p policy) store.Budget {
+func sinceBoot(b store.RestartHistory, bootID string, now time.Duration, p policy) store.RestartHistory {
 	if b.BootID != bootID {
 		b.BootID, b.ReadySince, b.RetryAt = bootID, 0, 0
 	}

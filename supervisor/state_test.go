@@ -19,18 +19,18 @@ var (
 // action.
 func TestNextEveryStateAndEvent(t *testing.T) {
 	now := time.Hour
-	waiting := store.Budget{RetryAt: now + time.Second}
+	waiting := store.RestartHistory{RetryAt: now + time.Second}
 	states := map[string]state{
 		"new":      {wanted: true},
 		"starting": {wanted: true, status: store.StatusStarting},
 		"started":  {wanted: true, status: store.StatusStarting, slot: occupied},
 		"running": {
 			wanted: true, status: store.StatusRunning, slot: occupied, ready: true,
-			budget: store.Budget{ReadySince: now - 5*time.Second},
+			history: store.RestartHistory{ReadySince: now - 5*time.Second},
 		},
 		"unhealthy":   {wanted: true, status: store.StatusUnhealthy, slot: occupied, failures: testPolicy.missed},
 		"stopping":    {wanted: true, status: store.StatusStopping, slot: terminating, reason: "ill"},
-		"backoff":     {wanted: true, status: store.StatusBackoff, budget: waiting},
+		"backoff":     {wanted: true, status: store.StatusBackoff, history: waiting},
 		"failed":      {wanted: true, status: store.StatusFailed},
 		"stopped":     {wanted: true, status: store.StatusStopped},
 		"unwanted":    {status: store.StatusStopped},
@@ -248,8 +248,8 @@ func crashLoop(t *testing.T, up time.Duration, away bool, most int) (delays []ti
 		s, act = next(s, event{kind: evExited, reason: "exited with code 3", away: away}, testPolicy, now)
 		switch act {
 		case actBackOff:
-			delays = append(delays, s.budget.RetryAt-now)
-			now = s.budget.RetryAt
+			delays = append(delays, s.history.RetryAt-now)
+			now = s.history.RetryAt
 			s, _ = next(s, event{kind: evRetry}, testPolicy, now)
 		case actStart:
 			delays = append(delays, 0)
@@ -316,7 +316,7 @@ func TestJitterOnlyShortensAndDelaysStillGrow(t *testing.T) {
 		for i := range 8 {
 			s.status, s.slot = store.StatusStarting, occupied
 			s, _ = next(s, event{kind: evExited, chance: chance}, testPolicy, 0)
-			delay := s.budget.RetryAt
+			delay := s.history.RetryAt
 			full := 100 * time.Millisecond << i
 			if delay > full || delay < full*3/4 {
 				t.Errorf("restart %d, chance %v: delay %v, want within a quarter below %v", i, chance, delay, full)
@@ -413,13 +413,13 @@ func TestRecoveredStopCostsNoBudget(t *testing.T) {
 		t.Fatalf("action %v, want the stop to go on", act)
 	}
 	s, act = next(s, event{kind: evExited}, testPolicy, 0)
-	if act != actStart || len(s.budget.Spent) != 0 || s.restarts != 0 {
-		t.Errorf("action %v, spent %v, restarts %d: want a start that costs nothing", act, s.budget.Spent, s.restarts)
+	if act != actStart || len(s.history.Spent) != 0 || s.restarts != 0 {
+		t.Errorf("action %v, spent %v, restarts %d: want a start that costs nothing", act, s.history.Spent, s.restarts)
 	}
 }
 
 func TestBudgetOfAnotherBoot(t *testing.T) {
-	b := store.Budget{
+	b := store.RestartHistory{
 		BootID: "old", ReadySince: time.Hour, RetryAt: 2 * time.Hour, Spent: []time.Duration{1, 2}, Backoff: time.Hour,
 	}
 	b = sinceBoot(b, "new", time.Minute, testPolicy)
@@ -432,7 +432,7 @@ func TestBudgetOfAnotherBoot(t *testing.T) {
 	if b.Backoff != testPolicy.MaxBackoff {
 		t.Errorf("backoff = %v, want it clamped to %v", b.Backoff, testPolicy.MaxBackoff)
 	}
-	b = sinceBoot(store.Budget{BootID: "new", RetryAt: 24 * time.Hour}, "new", time.Minute, testPolicy)
+	b = sinceBoot(store.RestartHistory{BootID: "new", RetryAt: 24 * time.Hour}, "new", time.Minute, testPolicy)
 	if most := time.Minute + testPolicy.MaxBackoff; b.RetryAt != most {
 		t.Errorf("retry at %v, want it clamped to %v", b.RetryAt, most)
 	}
@@ -467,8 +467,8 @@ func TestExitThatTheMasterHasCausedCostsNoBudgetWhateverThePolicy(t *testing.T) 
 		policy.Mode = mode
 		s := state{wanted: true, slot: occupied, status: store.StatusStarting}
 		s, act := next(s, event{kind: evExited, ours: true}, policy, 0)
-		if act != actBackOff || s.status != store.StatusBackoff || len(s.budget.Spent) != 0 || s.restarts != 0 {
-			t.Errorf("%s: action %v, %s, spent %v, restarts %d", mode, act, s.status, s.budget.Spent, s.restarts)
+		if act != actBackOff || s.status != store.StatusBackoff || len(s.history.Spent) != 0 || s.restarts != 0 {
+			t.Errorf("%s: action %v, %s, spent %v, restarts %d", mode, act, s.status, s.history.Spent, s.restarts)
 		}
 	}
 }

@@ -25,7 +25,7 @@ func TestStartsEveryWorkerAndHandsThemOutInTurn(t *testing.T) {
 				t.Fatal(err)
 			}
 			seen[l.Worker()]++
-			l.Release()
+			l.End(nil)
 		}
 		for _, id := range []string{"worker-0", "worker-1", "worker-2"} {
 			if seen[id] != 2 {
@@ -150,7 +150,7 @@ func TestStartCutOffByACrashIsFoundByItsToken(t *testing.T) {
 		m = startMaster(t, world, dir, 1)
 		settle(time.Second)
 		w := m.worker("worker-0")
-		if n := world.starts("worker-0"); n != 2 || w.Restarts != 0 || len(w.Budget.Spent) != 0 {
+		if n := world.starts("worker-0"); n != 2 || w.Restarts != 0 || len(w.History.Spent) != 0 {
 			t.Errorf("started %d times at a cost of %d, want 2 and none: the master cut the start off", n, w.Restarts)
 		}
 		m.stop(nil)
@@ -477,7 +477,7 @@ func TestStopWaitsForRequestsInFlight(t *testing.T) {
 			if p.isDead() {
 				t.Error("the worker was stopped with a request in flight")
 			}
-			lease.Release()
+			lease.End(nil)
 		})
 		m.stop(nil)
 	})
@@ -579,7 +579,7 @@ func TestAcquire(t *testing.T) {
 		if _, err := m.TryAcquire(DefaultService, "", lease.Worker()); !errors.Is(err, ErrNoWorker) {
 			t.Errorf("TryAcquire except the only one = %v, want ErrNoWorker", err)
 		}
-		lease.Release()
+		lease.End(nil)
 		m.stop(nil)
 	})
 }

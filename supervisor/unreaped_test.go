@@ -28,8 +28,8 @@ func TestWorkerThatDiedWhileAwayAndWasNotReapedIsNoAdoptedOne(t *testing.T) {
 		if w.LastExit == nil || w.LastExit.Signal != int(syscall.SIGKILL) || w.Restarts != 1 {
 			t.Errorf("%+v, want its exit known and one restart", w)
 		}
-		if w.Budget.ReadyClock > time.Minute {
-			t.Errorf("it was credited with %s of being ready, most of which it was dead", w.Budget.ReadyClock)
+		if w.History.ReadyClock > time.Minute {
+			t.Errorf("it was credited with %s of being ready, most of which it was dead", w.History.ReadyClock)
 		}
 		snap, err := m.store.Snapshot()
 		if err != nil {

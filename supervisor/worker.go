@@ -230,7 +230,7 @@ func (w *worker) step(ctx context.Context, e event) {
 	case actStop:
 		w.stop(ctx)
 	case actBackOff:
-		w.retry.Reset(max(0, w.state.budget.RetryAt-w.sup.bootTime()))
+		w.retry.Reset(max(0, w.state.history.RetryAt-w.sup.bootTime()))
 	case actRecheck:
 		w.retry.Reset(holdInterval)
 	case actFinish:
@@ -272,7 +272,7 @@ func (w *worker) event(kind, detail string) store.Event {
 		attrs = append(attrs, slog.Int("pid", w.rec.Instance.PID), slog.Int("port", w.rec.Instance.Port))
 	}
 	if kind == string(store.StatusBackoff) {
-		attrs = append(attrs, slog.Duration("restart_in", w.state.budget.RetryAt-w.sup.bootTime()))
+		attrs = append(attrs, slog.Duration("restart_in", w.state.history.RetryAt-w.sup.bootTime()))
 	}
 	if detail != "" {
 		attrs = append(attrs, slog.String("reason", detail))
@@ -297,7 +297,7 @@ func (w *worker) record(ctx context.Context, events ...store.Event) bool {
 		}
 	}
 	w.rec.Status, w.rec.Reason = w.state.status, w.state.reason
-	w.rec.Restarts, w.rec.Budget = w.state.restarts, w.state.budget
+	w.rec.Restarts, w.rec.History = w.state.restarts, w.state.history
 	w.rec.Services = w.routes.offers
 	if !w.journal.record(ctx, w.rec, events...) {
 		return false

@@ -24,7 +24,7 @@ type call struct {
 
 	service  *services.Service // nil for the local server
 	policy   *services.Policy
-	pick     services.Lease       // of an endpoint
+	pick     services.Pick        // of an endpoint
 	pool     *pool                // of the current attempt
 	place    *fair.Waiter[waiter] // in the pool's queue
 	share    *fair.Share          // of the pool's streams, while the call has one
@@ -94,7 +94,7 @@ func (k *call) free() {
 	k.client, k.backend, k.clientID, k.backendID = nil, nil, 0, 0
 	k.up.empty()
 	k.down.empty()
-	k.service, k.policy, k.pick, k.pool, k.place, k.share = nil, nil, services.Lease{}, nil, nil, nil
+	k.service, k.policy, k.pick, k.pool, k.place, k.share = nil, nil, services.Pick{}, nil, nil, nil
 	k.request, k.affinity, k.attempts = keptList{}, span{}, attempts{}
 	k.began, k.deadline, k.waiting = 0, deadline{}, waiting{}
 	k.idempotent, k.counts, k.count, k.response, k.broken = false, false, notCounting, awaited, false
@@ -135,7 +135,7 @@ func (k *call) flowTo(c *conn, id uint32) *flow {
 // endPick gives up the call's pick, if it has one.
 func (k *call) endPick(o services.Outcome) {
 	k.pick.End(o)
-	k.pick = services.Lease{}
+	k.pick = services.Pick{}
 }
 
 // held returns the bytes that the call keeps for its client.

@@ -208,7 +208,7 @@ func (k *call) dispatch(b *batch) {
 		value := k.request.bytes()[k.affinity.from:k.affinity.to]
 		key = unsafe.String(unsafe.SliceData(value), len(value))
 	}
-	pick, err := k.service.Lease(k.client.asClient(), key, k.attempts.endpoints()...)
+	pick, err := k.service.Pick(k.client.asClient(), key, k.attempts.endpoints()...)
 	if err != nil {
 		k.delay(b, err)
 		return

@@ -26,7 +26,7 @@ type Endpoint struct {
 
 	ready bool // owned by the registry
 
-	leases  atomic.Int64
+	picks   atomic.Int64
 	gone    atomic.Bool
 	mu      sync.Mutex
 	drained chan struct{}
@@ -55,17 +55,17 @@ func (ep *Endpoint) Drained() <-chan struct{} {
 	return ep.drained
 }
 
-// remove marks the endpoint as removed. It must be called when no new lease can be taken.
+// remove marks the endpoint as removed. It must be called when no new pick can be made.
 func (ep *Endpoint) remove() {
 	ep.gone.Store(true)
-	if ep.leases.Load() == 0 {
+	if ep.picks.Load() == 0 {
 		ep.empty()
 	}
 }
 
-// release ends a lease. Either release sees that the endpoint is gone, or remove sees that no lease is left.
+// release ends a pick. Either release sees that the endpoint is gone, or remove sees that no pick is left.
 func (ep *Endpoint) release() {
-	if ep.leases.Add(-1) == 0 && ep.gone.Load() {
+	if ep.picks.Add(-1) == 0 && ep.gone.Load() {
 		ep.empty()
 	}
 }

@@ -2,7 +2,7 @@ package services
 
 import "github.com/core-tools/hsu-master/internal/fair"
 
-// Wait queues a call. It has ready called once, from another goroutine: with nil when [Service.Lease] may succeed
+// Wait queues a call. It has ready called once, from another goroutine: with nil when [Service.Pick] may succeed
 // or waiting has become hopeless, or with [ErrBusy] when the call has lost its place in the queue to a client with
 // fewer calls. If cancel returns true, ready is not called.
 //
@@ -32,7 +32,7 @@ func (s *Service) Wait(client fair.Client, ready func(error)) (cancel func() boo
 		return nil, ErrBusy
 	}
 	place := s.waiting.Push(client, ready)
-	// The state may have changed since Lease failed.
+	// The state may have changed since Pick failed.
 	s.release()
 	return func() bool {
 		s.mu.Lock()
@@ -63,7 +63,7 @@ func (s *Service) call() {
 		s.mu.Lock()
 		displaced := s.displaced
 		s.displaced, s.again = nil, false
-		ready := s.nextToLease()
+		ready := s.nextToPick()
 		s.mu.Unlock()
 		for _, d := range displaced {
 			d(ErrBusy)
@@ -87,8 +87,8 @@ func (s *Service) call() {
 	}
 }
 
-// nextToLease removes the next call for which Lease would succeed from the queue, if there is one.
-func (s *Service) nextToLease() func(error) {
+// nextToPick removes the next call for which Pick would succeed from the queue, if there is one.
+func (s *Service) nextToPick() func(error) {
 	if len(s.ready) == 0 || s.full() {
 		return nil
 	}

@@ -163,7 +163,7 @@ func TestWaitingCallsCountForTheLimit(t *testing.T) {
 		r := With(Options{Policies: map[string]Policy{echo: {MaxInFlight: limit}}})
 		r.Offer("worker-0", echo)
 		s := r.Service(echo)
-		var leases []Lease // appended to by one goroutine, which is blocked when the test reads it
+		var leases []Pick // appended to by one goroutine, which is blocked when the test reads it
 		displaced := 0
 		wait := func(peer string) error {
 			client := fair.Client{Peer: peer}
@@ -172,7 +172,7 @@ func TestWaitingCallsCountForTheLimit(t *testing.T) {
 					displaced++
 					return
 				}
-				l, err := s.Lease(client, "")
+				l, err := s.Pick(client, "")
 				if err != nil {
 					t.Errorf("a call that has waited: %v", err)
 				}
@@ -219,7 +219,7 @@ func TestLimitIsShared(t *testing.T) {
 	_, s, _ := withEndpoints(2, Policy{MaxInFlight: limit})
 	begin := func(peer, conn string) (n int) {
 		for {
-			if _, err := s.Lease(fair.Client{Peer: peer, Conn: conn}, ""); err != nil {
+			if _, err := s.Pick(fair.Client{Peer: peer, Conn: conn}, ""); err != nil {
 				if !errors.Is(err, ErrBusy) {
 					t.Error(err)
 				}
@@ -266,7 +266,7 @@ func TestThoseWhoWaitAreCalledWhenThereIsNoHope(t *testing.T) {
 		l.want(t) // no change was announced
 		r.Reconsider()
 		l.want(t, 0, 1)
-		if _, err := s.Lease(fair.Client{}, ""); !errors.Is(err, ErrHopeless) || !errors.Is(err, reason) {
+		if _, err := s.Pick(fair.Client{}, ""); !errors.Is(err, ErrHopeless) || !errors.Is(err, reason) {
 			t.Errorf("Lease = %v, want ErrHopeless and why", err)
 		}
 		l.wait(t, s, 2)

@@ -2,7 +2,7 @@
 // endpoint for each call.
 //
 // A [Service] is a name such as "proto.MyBusinessService". An [Endpoint] is an address that serves one or more
-// services: a worker of this master, or a registered endpoint. A call takes a [Lease] on an endpoint and ends it
+// services: a worker of this master, or a registered endpoint. A call gets a [Pick] of an endpoint and ends it
 // with an [Outcome], on which balancing, ejection and figures are based.
 //
 // All methods may be called from any goroutine. None blocks, so that the goroutines that relay frames can call
@@ -16,7 +16,7 @@
 //
 // # Hazards
 //
-//   - A lease that is not ended keeps its endpoint from draining, and so keeps a worker from being stopped before its
+//   - A pick that is not ended keeps its endpoint from draining, and so keeps a worker from being stopped before its
 //     grace period is over.
 //   - A removed endpoint cannot be added again: make a new one.
 package services
@@ -384,35 +384,35 @@ func (s *Service) retire(retired bool) {
 	s.release()
 }
 
-// Lease chooses an endpoint for a call and returns the right to send the call there. client is the caller. key is
-// the value of the policy's affinity key, or "" if the call has none. Lease never chooses an endpoint in tried. It
+// Pick chooses an endpoint for a call and returns the right to send the call there. client is the caller. key is
+// the value of the policy's affinity key, or "" if the call has none. Pick never chooses an endpoint in tried. It
 // returns [ErrNotReady], [ErrHopeless] or [ErrBusy] if it finds none.
-func (s *Service) Lease(client fair.Client, key string, tried ...*Endpoint) (Lease, error) {
+func (s *Service) Pick(client fair.Client, key string, tried ...*Endpoint) (Pick, error) {
 	now := s.clock()
 	s.mu.Lock()
 	if s.verdict(client, 0, fair.Held{}) != fair.Granted {
 		s.mu.Unlock()
-		return Lease{}, ErrBusy
+		return Pick{}, ErrBusy
 	}
 	m := s.choose(key, tried, now)
 	if m == nil {
 		s.mu.Unlock()
 		if err := s.hopeless(); err != nil {
-			return Lease{}, err
+			return Pick{}, err
 		}
-		return Lease{}, ErrNotReady
+		return Pick{}, ErrNotReady
 	}
 	m.inFlight++
 	m.figures.inFlight++
 	s.inFlight++
-	m.ep.leases.Add(1)
+	m.ep.picks.Add(1)
 	var share *fair.Share
 	if s.policy.MaxInFlight > 0 {
 		share = s.shares.Of(client)
 		share.Take()
 	}
 	s.mu.Unlock()
-	return Lease{member: m, began: now, share: share}, nil
+	return Pick{member: m, began: now, share: share}, nil
 }
 
 // full reports whether the service's limit is reached.
@@ -456,19 +456,19 @@ func (s *Service) Retry() bool {
 	return s.budget.retry(now)
 }
 
-// Lease is the right to send one call to an endpoint. The zero value has no endpoint.
-type Lease struct {
+// Pick is the right to send one call to an endpoint. The zero value has no endpoint.
+type Pick struct {
 	member *member
 	began  time.Duration // on the service's clock
 	share  *fair.Share   // nil if the policy has no limit
 }
 
 // Endpoint returns the endpoint for the call, or nil for the zero value.
-func (l Lease) Endpoint() *Endpoint {
-	if l.member == nil {
+func (p Pick) Endpoint() *Endpoint {
+	if p.member == nil {
 		return nil
 	}
-	return l.member.ep
+	return p.member.ep
 }
 
 // Outcome describes how a call at an endpoint ended.
@@ -485,16 +485,16 @@ type Outcome struct {
 	Unseen bool
 }
 
-// End returns the lease. It must be called exactly once.
-func (l Lease) End(o Outcome) {
-	m := l.member
+// End ends the pick. It must be called exactly once.
+func (p Pick) End(o Outcome) {
+	m := p.member
 	if m == nil {
 		return
 	}
 	s := m.service
 	now := s.clock()
 	if !o.Unseen {
-		m.figures.ended(o, now-l.began)
+		m.figures.ended(o, now-p.began)
 	}
 	var ejected time.Duration
 	s.mu.Lock()
@@ -504,8 +504,8 @@ func (l Lease) End(o Outcome) {
 	m.inFlight--
 	m.figures.inFlight--
 	s.inFlight--
-	if l.share != nil {
-		l.share.Release()
+	if p.share != nil {
+		p.share.Release()
 	}
 	switch {
 	case o.Failed:

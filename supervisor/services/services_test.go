@@ -36,9 +36,9 @@ func withEndpoints(n int, policies ...Policy) (*Registry, *Service, []*Endpoint)
 	return r, r.Service(echo), eps
 }
 
-func lease(t *testing.T, s *Service, key string, tried ...*Endpoint) Lease {
+func lease(t *testing.T, s *Service, key string, tried ...*Endpoint) Pick {
 	t.Helper()
-	l, err := s.Lease(fair.Client{}, key, tried...)
+	l, err := s.Pick(fair.Client{}, key, tried...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestServiceIsThereWhileSomebodyOffersIt(t *testing.T) {
 	if s == nil || s.Name() != echo {
 		t.Fatalf("service is %v", s)
 	}
-	if _, err := s.Lease(fair.Client{}, ""); !errors.Is(err, ErrNotReady) {
+	if _, err := s.Pick(fair.Client{}, ""); !errors.Is(err, ErrNotReady) {
 		t.Errorf("without an endpoint: %v, want ErrNotReady", err)
 	}
 	ep := &Endpoint{Address: "127.0.0.1:1"}
@@ -85,7 +85,7 @@ func TestServiceIsThereWhileSomebodyOffersIt(t *testing.T) {
 	if r.Service(echo) != nil {
 		t.Error("a service is there whose only endpoint was removed")
 	}
-	if _, err := s.Lease(fair.Client{}, ""); !errors.Is(err, ErrHopeless) {
+	if _, err := s.Pick(fair.Client{}, ""); !errors.Is(err, ErrHopeless) {
 		t.Errorf("what nobody offers any more: %v, want ErrHopeless", err)
 	}
 	l.End(Outcome{})
@@ -137,7 +137,7 @@ func closed(c <-chan struct{}) bool {
 func TestLimitOfCallsInFlight(t *testing.T) {
 	_, s, _ := withEndpoints(2, Policy{MaxInFlight: 2})
 	one, two := lease(t, s, ""), lease(t, s, "")
-	if _, err := s.Lease(fair.Client{}, ""); !errors.Is(err, ErrBusy) {
+	if _, err := s.Pick(fair.Client{}, ""); !errors.Is(err, ErrBusy) {
 		t.Errorf("one too many: %v, want ErrBusy", err)
 	}
 	one.End(Outcome{})
@@ -155,7 +155,7 @@ func TestTriedEndpointIsNotGivenAgain(t *testing.T) {
 			}
 			l.End(Outcome{})
 		}
-		if _, err := s.Lease(fair.Client{}, "key", eps...); !errors.Is(err, ErrNotReady) {
+		if _, err := s.Pick(fair.Client{}, "key", eps...); !errors.Is(err, ErrNotReady) {
 			t.Errorf("%s, all tried: %v, want ErrNotReady", b.Balance, err)
 		}
 	}
@@ -492,12 +492,12 @@ func TestLeaseAndEndDoNotAllocate(t *testing.T) {
 	for _, p := range []Policy{{}, {Balance: RoundRobin}, {Balance: Affinity, Affinity: "k"}} {
 		_, s, eps := withEndpoints(10, p)
 		if n := testing.AllocsPerRun(1000, func() {
-			l, err := s.Lease(fair.Client{}, "some key")
+			l, err := s.Pick(fair.Client{}, "some key")
 			if err != nil {
 				t.Fatal(err)
 			}
 			l.End(Outcome{})
-			l, _ = s.Lease(fair.Client{}, "some key", eps[0])
+			l, _ = s.Pick(fair.Client{}, "some key", eps[0])
 			l.End(Outcome{Code: 5})
 		}); n != 0 {
 			t.Errorf("%s: %v allocations a call, want 0", p.Balance, n)
@@ -517,7 +517,7 @@ func TestStorm(t *testing.T) {
 		wg.Go(func() {
 			chance := rand.New(rand.NewPCG(uint64(i), 1))
 			for !closed(end) {
-				l, err := s.Lease(fair.Client{}, fmt.Sprint(chance.IntN(10)))
+				l, err := s.Pick(fair.Client{}, fmt.Sprint(chance.IntN(10)))
 				if err != nil {
 					wait := make(chan struct{})
 					cancel, err := s.Wait(fair.Client{}, func(error) { close(wait) })
@@ -598,7 +598,7 @@ func BenchmarkLease(b *testing.B) {
 				_, s, _ := withEndpoints(n, p)
 				b.ReportAllocs()
 				for b.Loop() {
-					l, _ := s.Lease(fair.Client{}, "some key")
+					l, _ := s.Pick(fair.Client{}, "some key")
 					l.End(Outcome{})
 				}
 			})
@@ -611,7 +611,7 @@ func BenchmarkLeaseFromAllProcessors(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			l, _ := s.Lease(fair.Client{}, "")
+			l, _ := s.Pick(fair.Client{}, "")
 			l.End(Outcome{})
 		}
 	})
@@ -631,31 +631,31 @@ func BenchmarkFindService(b *testing.B) {
 // A counter that falls would look like that of a new master.
 func TestServiceThatIsOfferedAgainCountsOn(t *testing.T) {
 	r := New()
-	call := func(then func(Lease)) {
+	call := func(then func(Pick)) {
 		t.Helper()
 		ep := &Endpoint{Address: "10.0.0.1:80"}
 		r.Add(ep, "pkg.A")
-		l, err := r.Service("pkg.A").Lease(fair.Client{}, "")
+		l, err := r.Service("pkg.A").Pick(fair.Client{}, "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		then(l)
 		r.Remove(ep)
 	}
-	var late Lease
-	call(func(l Lease) { l.End(Outcome{Code: 5}) })
-	call(func(l Lease) { late = l }) // ends when the service is no longer offered
+	var late Pick
+	call(func(l Pick) { l.End(Outcome{Code: 5}) })
+	call(func(l Pick) { late = l }) // ends when the service is no longer offered
 	if r.Service("pkg.A") != nil {
 		t.Fatal("the service is there that nobody offers")
 	}
 	late.End(Outcome{Code: 5})
-	call(func(l Lease) { l.End(Outcome{}) })
+	call(func(l Pick) { l.End(Outcome{}) })
 	r.Offer("worker-0", "pkg.A")
 	s := r.Service("pkg.A")
 	if f := s.Figures("10.0.0.1:80"); f.Calls != 3 || f.Failures[5] != 2 || f.InFlight != 0 {
 		t.Errorf("counted %d calls, %d of them failed, %d under way, want 3, 2, 0", f.Calls, f.Failures[5], f.InFlight)
 	}
-	if _, err := s.Lease(fair.Client{}, ""); !errors.Is(err, ErrNotReady) {
+	if _, err := s.Pick(fair.Client{}, ""); !errors.Is(err, ErrNotReady) {
 		t.Errorf("a call of a service that is back: %v, want ErrNotReady", err)
 	}
 	// The number of retired services is bounded.
