@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -134,7 +135,8 @@ func serveRefusals(l net.Listener, second chan<- struct{}) error {
 
 // ended returns nil for an error that means that the client has closed the connection.
 func ended(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+	// A connection that is closed before the client has read everything is reset.
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
 		return nil
 	}
 	return err

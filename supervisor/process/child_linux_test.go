@@ -384,7 +384,7 @@ func portOwner(args []string, drop func()) {
 	must(err)
 	f.Main = main
 	drop()
-	owner, err := f.OwnsPort(number(args[1]))
+	owner, err := ownerOf(f, number(args[1]))
 	must(err)
 	fmt.Printf("owner %s\n", owner)
 }

@@ -1,6 +1,8 @@
 package process
 
 import (
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
@@ -72,8 +74,19 @@ func TestPassGoesPastAProcessThatCannotBeRead(t *testing.T) {
 func TestPassWaitsForWhatIsOnlySlow(t *testing.T) {
 	w := startWorker(t, "sleep")
 	w.expect(t, "ready")
+	// The time passes inside the kernel, as in a slow read. A loop in Go would be preempted every 10 ms, and its thread
+	// would sleep until Go's scheduler continues it: on a busy machine, long enough to look like a stall. For the same
+	// reason no thread that collects garbage or holds the last processor may delay the return from the kernel.
+	random := make([]byte, 16<<20)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	runtime.GC()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
 	r := &reader{read: func(pid int, buf *[]byte) ([]byte, environState) {
 		for began := time.Now(); time.Since(began) < 3*stallPatience; {
+			if _, err := unix.Getrandom(random, 0); err != nil {
+				t.Error(err)
+				break
+			}
 		}
 		return readEnviron(pid, buf)
 	}}

@@ -53,13 +53,16 @@ func runAndCount(m *testing.M) int {
 		return 1
 	}
 	code := leaks.Run(m, os.Stderr)
-	for {
+	for deadline := time.Now().Add(patience / 2); ; {
 		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
 		switch {
 		case err == unix.EINTR || err == nil && pid > 0: // a zombie
 			continue
 		case err == unix.ECHILD:
 			return code
+		case time.Now().Before(deadline): // on a busy machine, a process that was killed may take some time to die
+			time.Sleep(time.Millisecond)
+			continue
 		}
 		fmt.Fprintln(os.Stderr, "FAIL: processes were left behind:")
 		stats := make(map[int]taskStat)

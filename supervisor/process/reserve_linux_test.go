@@ -13,17 +13,21 @@ import (
 // reserved returns a port with a reservation that ends with the test.
 func reserved(t *testing.T, reserve func(int) (*Reservation, error)) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	r, err := reserve(port)
-	if err != nil {
-		t.Fatal(err)
+	var port int
+	var r *Reservation
+	for r == nil {
+		l, err := net.Listen("tcp", ":0") // a port that is free on every address
+		if err != nil {
+			t.Fatal(err)
+		}
+		port = l.Addr().(*net.TCPAddr).Port
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		// If another process has taken the port since, the next one is as good.
+		if r, err = reserve(port); err != nil && !errors.Is(err, unix.EADDRINUSE) {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {

@@ -13,9 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func holdersOf(t testing.TB, token string) []Holder {
+// holdersOf returns the holders of a token, after a scan that could read all of the given processes. If a thread is
+// stopped while it changes the memory layout of its process, as on a busy machine, a scan goes past that process.
+func holdersOf(t testing.TB, token string, pids ...int) []Holder {
 	t.Helper()
-	all, err := Scan(t.Context())
+	ctx, cancel := testDeadline()
+	defer cancel()
+	all, err := Scan(ctx)
+	for err == nil && slices.ContainsFunc(pids, isStalled) {
+		all, err = Scan(ctx)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,10 +35,19 @@ func holdersOf(t testing.TB, token string) []Holder {
 	return found
 }
 
+// passedOver reports whether a scan has waited for a process in vain: for one whose memory is locked, or for one that
+// takes longer than execPatience for its execve. A machine that takes a processor away causes both.
+func passedOver(pid int) bool {
+	stuck.Lock()
+	defer stuck.Unlock()
+	_, waited := stuck.known[pid]
+	return waited || isStalled(pid)
+}
+
 func TestScanTellsWhatTheEnvironmentSays(t *testing.T) {
 	w := startWorker(t, "spawn", "sleep")
 	first, second := w.expectPID(t, "ready"), w.expectPID(t, "ready")
-	found := holdersOf(t, w.family.Token)
+	found := holdersOf(t, w.family.Token, first, second)
 	if len(found) != 2 {
 		t.Fatalf("found %+v, want the worker and its child", found)
 	}
@@ -69,7 +85,7 @@ func TestScanSees(t *testing.T) {
 			}
 			w := startWorker(t, tt.behaviour, tt.args...)
 			w.expect(t, "ready")
-			found := holdersOf(t, w.family.Token)
+			found := holdersOf(t, w.family.Token, w.PID())
 			if len(found) != tt.want {
 				t.Fatalf("found %+v, want %d", found, tt.want)
 			}
@@ -107,7 +123,7 @@ func TestScanSeesProcessesInsideExec(t *testing.T) {
 				for _, h := range all {
 					seen = seen || h.PID == p.PID() && h.Token == w.family.Token
 				}
-				if err != nil || !seen {
+				if err != nil || !seen && !passedOver(p.PID()) {
 					t.Errorf("the scan after Start missed process %d (%v)", p.PID(), err)
 				}
 				if err := p.Signal(unix.SIGKILL); err != nil {
@@ -150,7 +166,7 @@ func TestSharedCensusIsNeverTooOld(t *testing.T) {
 				for _, h := range c.holders {
 					seen = seen || h.PID == w.PID()
 				}
-				if !seen {
+				if !seen && !passedOver(w.PID()) {
 					t.Errorf("the census missed process %d", w.PID())
 				}
 				_ = w.Signal(unix.SIGKILL)

@@ -43,11 +43,7 @@ func TestNewConnectionRefuses(t *testing.T) {
 }
 
 func TestAttachConnectsLazily(t *testing.T) {
-	// Nothing listens on the port yet.
-	port, err := freePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	port := quietPort(t)
 	conn, err := NewConnection(ConnectionOptions{AttachPort: port}, nil)
 	if err != nil {
 		t.Fatalf("NewConnection to a port that nobody listens on: %v", err)

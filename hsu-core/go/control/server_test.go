@@ -267,13 +267,16 @@ func TestStopWithASilentConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	if err := ping(t, client(t, r.port())); err != nil { // the silent connection has been accepted by then
+	// The silent connection has been accepted once another one is served. On a busy machine that one may exceed the
+	// time limit of the handshake too, and is then made again.
+	again := domain.RetryPingOptions{RetryAttempts: 20, RetryInterval: 10 * time.Millisecond}
+	if err := domain.RetryPing(t.Context(), client(t, r.port()), again, nil); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
 	r.signals <- syscall.SIGTERM
 	<-r.done
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > time.Minute { // gRPC's own limit of the handshake is two minutes
 		t.Errorf("stopped after %v", took)
 	}
 }

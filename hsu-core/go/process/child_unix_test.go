@@ -105,6 +105,9 @@ type watched struct {
 // soon as no process holds the output.
 var fast = limits{grace: 200 * time.Millisecond, kill: 10 * time.Second, drain: time.Minute}
 
+// gentle has the default grace, and as long a wait for the output as fast.
+var gentle = limits{grace: defaultLimits.grace, kill: fast.kill, drain: fast.drain}
+
 func watch(t *testing.T, path string, args []string, retry time.Duration, l limits) *watched {
 	t.Helper()
 	w := &watched{lines: make(chan string, 1000), events: make(chan string, 1000)}

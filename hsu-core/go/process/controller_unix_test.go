@@ -190,7 +190,7 @@ func TestRestartsAfterTheRetryPeriod(t *testing.T) {
 }
 
 func TestStopIsIdempotentAndBlocks(t *testing.T) {
-	w := watchChild(t, time.Millisecond, defaultLimits, "slow")
+	w := watchChild(t, time.Millisecond, gentle, "slow")
 	pid := nextNumber(t, w.lines, "slow ")
 	var wg sync.WaitGroup
 	for range 4 {
@@ -260,7 +260,7 @@ func TestStopKillsAGroupThatIgnoresSIGTERM(t *testing.T) {
 
 // A leader that exits immediately must not cost its children their grace.
 func TestStopLetsTheWholeGroupEnd(t *testing.T) {
-	w := watchChild(t, time.Millisecond, defaultLimits, "parent", "slow")
+	w := watchChild(t, time.Millisecond, gentle, "parent", "slow")
 	slow := nextNumber(t, w.lines, "slow ")
 	w.Stop()
 	wantGone(t, "slow child", slow)
