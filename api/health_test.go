@@ -23,7 +23,7 @@ func TestHealthOfRoutedServices(t *testing.T) {
 	}
 	g.SetServing(true)
 	client := healthpb.NewHealthClient(serveOn(t, g, g.Close, "tcp", "127.0.0.1:0"))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ask := &healthpb.HealthCheckRequest{Service: name}
 	stream, err := client.Watch(ctx, ask)

@@ -7,20 +7,43 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// Clients that do not read hold a limited number of responses for a limited time.
-func TestSlowReadersOfMetrics(t *testing.T) {
-	long := make([]byte, 16<<20) // more than the socket buffers hold
-	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(long) })
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// pipes is a listener without an address. Its connections buffer nothing.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case nc := <-p.conns:
+		return nc, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
 	}
+}
+
+func (p *pipes) Close() error {
+	close(p.closed)
+	return nil
+}
+
+func (*pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
+// Clients that do not read hold a limited number of responses for a limited time.
+func TestSlowReadersOfMetrics(t *testing.T) { synctest.Test(t, testSlowReadersOfMetrics) }
+
+func testSlowReadersOfMetrics(t *testing.T) {
+	const within = 2 * time.Second
+	long := make([]byte, 1<<20) // more than the server's buffers hold
+	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(long) })
+	l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- MetricsServer{Within: 2 * time.Second}.serve(ctx, l, answer) }()
+	go func() { done <- MetricsServer{Within: within}.serve(ctx, l, answer) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {
@@ -29,15 +52,11 @@ func TestSlowReadersOfMetrics(t *testing.T) {
 	})
 	// ask returns the status code of a response, and does not read the body.
 	ask := func() int {
-		nc, err := net.Dial("tcp", l.Addr().String()) //nolint:noctx // a test
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = nc.Close() })
-		_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
-		_ = nc.(*net.TCPConn).SetReadBuffer(4 << 10)
-		_, _ = io.WriteString(nc, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
-		answer, err := http.ReadResponse(bufio.NewReader(nc), nil) //nolint:bodyclose // Cleanup closes the connection
+		near, far := net.Pipe()
+		l.conns <- far
+		t.Cleanup(func() { _ = near.Close() })
+		_, _ = io.WriteString(near, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+		answer, err := http.ReadResponse(bufio.NewReader(near), nil) //nolint:bodyclose // Cleanup closes the connection
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,10 +67,15 @@ func TestSlowReadersOfMetrics(t *testing.T) {
 			t.Fatalf("status %d", code)
 		}
 	}
-	if code := ask(); code != http.StatusServiceUnavailable {
-		t.Errorf("status %d while all answers are being read, want %d", code, http.StatusServiceUnavailable)
+	for _, wait := range []time.Duration{0, within - 1} {
+		time.Sleep(wait)
+		if code := ask(); code != http.StatusServiceUnavailable {
+			t.Errorf("status %d while all answers are being read, want %d", code, http.StatusServiceUnavailable)
+		}
 	}
-	for code := 0; code != http.StatusOK; code = ask() {
-		time.Sleep(10 * time.Millisecond)
+	time.Sleep(1)
+	synctest.Wait()
+	if code := ask(); code != http.StatusOK {
+		t.Errorf("status %d after the time for an answer, want %d", code, http.StatusOK)
 	}
 }

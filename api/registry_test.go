@@ -61,7 +61,7 @@ func registryOf(t *testing.T) (adminpb.RegistryClient, adminpb.AdminClient, *sup
 
 func TestRegistryOverTheAdminSocket(t *testing.T) {
 	client, admin, s := registryOf(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	unit := grpc.NewServer()
 	state := health.NewServer()

@@ -269,7 +269,7 @@ func TestHTTP1IsRefusedInItsOwnWords(t *testing.T) {
 				NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{pair},
 			}}
 			defer transport.CloseIdleConnections()
-			client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
+			client := &http.Client{Transport: transport, Timeout: time.Minute}
 			resp, err := client.Get("https://" + l.Addr().String()) //nolint:noctx // the client has a timeout
 			if err != nil {
 				t.Fatal(err)

@@ -27,7 +27,8 @@ func startPiped(t *testing.T) (r *Relay, addr string, client, b *peer) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 		}
 	}
-	r, addr = startRelay(t, Options{Dial: dial}, steady(t))
+	// The backend may be silent for as long as the test takes.
+	r, addr = startRelay(t, Options{Dial: dial, BackendSilence: patience}, steady(t))
 	client = rawClient(t, addr)
 	client.call(1, false)
 	b = newPeer(t, there)

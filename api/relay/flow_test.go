@@ -374,8 +374,11 @@ func TestOneThatDoesNotReadHarmsNoOther(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatalf("%d bytes wait, and nothing was broken off", r.Stats().Queued)
 	}
-	if n := r.Stats().Queued; n > most*3/4 {
-		t.Errorf("%d bytes wait, want about half of %d", n, most)
+	// More data may arrive before the next calls are broken off.
+	for deadline := time.Now().Add(patience); r.Stats().Queued > most*3/4; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes wait, want about half of %d", r.Stats().Queued, most)
+		}
 	}
 	for _, s := range greedy {
 		if err := read(s); !errors.Is(err, io.EOF) &&

@@ -102,14 +102,14 @@ func FuzzClient(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer nc.Close()
-		_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = nc.SetDeadline(time.Now().Add(patience))
 		_, _ = io.WriteString(nc, http2.ClientPreface)
 		_, _ = nc.Write(append(appendSettings(nil), b...))
 		_ = nc.(*net.TCPConn).CloseWrite()
 		if _, err := io.Copy(io.Discard, nc); err != nil && isTimeout(err) {
 			t.Fatal("the connection is stuck")
 		}
-		for deadline := time.Now().Add(10 * time.Second); r.Stats().Streams > 0 || r.Stats().Queued != 0; {
+		for deadline := time.Now().Add(patience); r.Stats().Streams > 0 || r.Stats().Queued != 0; {
 			if time.Now().After(deadline) {
 				t.Fatalf("left behind: %+v", r.Stats())
 			}
@@ -158,7 +158,7 @@ func FuzzBackend(f *testing.F) {
 			}
 			go func() {
 				defer nc.Close()
-				_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = nc.SetDeadline(time.Now().Add(patience))
 				// Only after the headers have been read; otherwise the answer could precede the call.
 				_, _ = nc.Read(make([]byte, 1<<10))
 				_, _ = nc.Write(append(appendSettings(nil), answer...))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -150,7 +151,7 @@ func TestMessageSize(t *testing.T) {
 // A client that breaks a rule is told so, but the relay does not wait for it if it does not read that.
 func TestFaultOfAClientThatDoesNotRead(t *testing.T) {
 	ep, _ := startBackend(t, echo{})
-	r, addr := startRelay(t, Options{HandshakeTimeout: time.Second, PingTimeout: 50 * time.Millisecond}, ep)
+	r, addr := startRelay(t, Options{PingTimeout: time.Second}, ep)
 	client := rawClient(t, addr, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
 	client.must(client.Conn.(*net.TCPConn).SetReadBuffer(4 << 10))
 	client.must(client.WriteWindowUpdate(0, 1<<30))
@@ -165,7 +166,11 @@ func TestFaultOfAClientThatDoesNotRead(t *testing.T) {
 	client.must(err)
 	n := len(message)
 	client.must(client.WriteData(1, true, append([]byte{0, 0, byte(n >> 16), byte(n >> 8), byte(n)}, message...)))
+	deadline := time.Now().Add(patience)
 	for full := false; !full; time.Sleep(time.Millisecond) { // fill the buffers of the sockets
+		if time.Now().After(deadline) {
+			t.Fatal("the answer is not held up")
+		}
 		for _, c := range r.allClients() {
 			c.mu.Lock()
 			full = full || c.out.rest != nil && c.send.blocked.first != nil
@@ -173,7 +178,7 @@ func TestFaultOfAClientThatDoesNotRead(t *testing.T) {
 		}
 	}
 	client.must(client.WriteRawFrame(http2.FramePing, 0, 1, make([]byte, 8))) // PING on a stream, a protocol error
-	for deadline := time.Now().Add(patience); r.Stats().Clients > 0; time.Sleep(time.Millisecond) {
+	for deadline = time.Now().Add(patience); r.Stats().Clients > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the connection stays open")
 		}
@@ -484,26 +489,37 @@ func TestClientThatNeverReads(t *testing.T) {
 }
 
 func TestHandshake(t *testing.T) {
-	_, addr := startRelay(t, Options{HandshakeTimeout: 50 * time.Millisecond})
-	for name, c := range map[string]struct{ say, answer string }{
-		"nothing":  {"", ""},
-		"HTTP/1.1": {"GET / HTTP/1.1\r\nHost: a\r\n\r\n", oldHTTP},
-		"half":     {http2.ClientPreface[:10], ""},
-	} {
-		nc, err := net.Dial("tcp", addr) //nolint:noctx // a test
-		if err != nil {
-			t.Fatal(err)
-		}
+	hear := func(t *testing.T, nc net.Conn, say, answer string) {
+		t.Helper()
 		_ = nc.SetDeadline(time.Now().Add(patience))
-		_, _ = io.WriteString(nc, c.say)
+		_, _ = io.WriteString(nc, say)
 		all, err := io.ReadAll(nc)
 		if err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%q: %v", say, err)
 		}
-		if string(all) != c.answer {
-			t.Errorf("%s: %q", name, all)
+		if string(all) != answer {
+			t.Errorf("%q: %q", say, all)
 		}
 		_ = nc.Close()
+	}
+	_, addr := startRelay(t, Options{})
+	nc, err := net.Dial("tcp", addr) //nolint:noctx // a test
+	if err != nil {
+		t.Fatal(err)
+	}
+	hear(t, nc, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", oldHTTP)
+	for _, half := range []string{"", http2.ClientPreface[:10]} {
+		synctest.Test(t, func(t *testing.T) {
+			const limit = 50 * time.Millisecond
+			r := startIsolated(t, Options{Registry: services.New(), HandshakeTimeout: limit})
+			here, there := net.Pipe()
+			begun := time.Now()
+			r.accept(here)
+			hear(t, there, half, "")
+			if took := time.Since(begun); took < limit || took > 2*limit {
+				t.Errorf("%q: the connection ends after %v, want about %v", half, took, limit)
+			}
+		})
 	}
 }
 
@@ -621,16 +637,25 @@ func TestDescriptorsAreReserved(t *testing.T) {
 	}
 }
 
-func TestKeepalive(t *testing.T) {
-	b := newRawBackend(t)
-	_, addr := startRelay(t, Options{
+func TestKeepalive(t *testing.T) { synctest.Test(t, testKeepalive) }
+
+func testKeepalive(t *testing.T) {
+	registry := services.New()
+	registry.Add(&services.Endpoint{Address: "pipe"}, serviceName)
+	r := startIsolated(t, Options{
+		Registry:   registry,
 		ClientPing: 40 * time.Millisecond, BackendPing: 40 * time.Millisecond, PingTimeout: 40 * time.Millisecond,
 		BackendIdle: time.Minute,
-	}, b.endpoint)
-	client := rawClient(t, addr)
+	})
+	client := r.client()
 	client.call(1, true)
-	p := b.accept()
+	p := r.backend()
 	next(p, anyHeaders)
+	pinged := make(chan error, 1)
+	go func() { // a pipe keeps nothing for a later read
+		_, err := tryNext(p, func(f *http2.PingFrame) bool { return !f.IsAck() })
+		pinged <- err
+	}()
 	// The client answers PINGs and stays. The backend is silent, and its call ends.
 	for {
 		f, err := client.ReadFrame()
@@ -647,10 +672,15 @@ func TestKeepalive(t *testing.T) {
 			break
 		}
 	}
-	next(p, func(f *http2.PingFrame) bool { return !f.IsAck() })
+	if err := <-pinged; err != nil {
+		t.Errorf("the backend got no PING: %v", err)
+	}
 	for {
 		if _, err := client.ReadFrame(); err != nil {
-			break // the client has stopped answering too
+			if isTimeout(err) {
+				t.Error("the client has stopped answering too, and the connection stays open")
+			}
+			break
 		}
 	}
 }
@@ -678,11 +708,9 @@ func TestIdleBackendIsLeft(t *testing.T) {
 }
 
 func TestUnreachable(t *testing.T) {
-	gone := listen(t)
-	_ = gone.Close()
-	registry := services.New()
+	gone, registry := refusing(t), services.New()
 	_, addr := startRelay(t, Options{Registry: registry, MaxWait: 50 * time.Millisecond},
-		&services.Endpoint{Address: gone.Addr().String()})
+		&services.Endpoint{Address: gone})
 	client := rawClient(t, addr)
 	client.call(1, true)
 	if code, message := client.status(1); code != 14 || !strings.Contains(message, "connection refused") {
@@ -690,7 +718,7 @@ func TestUnreachable(t *testing.T) {
 	}
 	client.call(3, true, "grpc-timeout", "20m")
 	client.wantStatus(3, 4)
-	if got := registry.Service(serviceName).Figures(gone.Addr().String()); got != (services.Figures{}) {
+	if got := registry.Service(serviceName).Figures(gone); got != (services.Figures{}) {
 		t.Errorf("calls that only waited are counted: %+v", got)
 	}
 }

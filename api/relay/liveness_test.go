@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,45 +14,53 @@ import (
 // A connection that is dead without notice is replaced: its calls end soon, and further calls go to a new
 // connection.
 func TestSilentConnectionIsReplaced(t *testing.T) {
-	b := newRawBackend(t)
-	registry := services.New()
-	_, addr := startRelay(t, Options{
-		Registry: registry, BackendSilence: 40 * time.Millisecond, PingTimeout: 80 * time.Millisecond,
-		ClientPing: time.Minute,
-	}, b.endpoint)
-	client := rawClient(t, addr)
-	client.call(1, true)
-	dead := b.accept()
-	dead.answer(next(dead, anyHeaders).StreamID)
-	client.wantStatus(1, codeOK)
+	synctest.Test(t, func(t *testing.T) {
+		registry, endpoint := services.New(), &services.Endpoint{Address: "pipe"}
+		registry.Add(endpoint, serviceName)
+		r := startIsolated(t, Options{
+			Registry: registry, BackendSilence: 40 * time.Millisecond, PingTimeout: 80 * time.Millisecond,
+			ClientPing: time.Minute,
+		})
+		client := r.client()
+		client.call(1, true)
+		dead := r.backend()
+		dead.answer(next(dead, anyHeaders).StreamID)
+		client.wantStatus(1, codeOK)
 
-	client.call(3, true) // never read
-	client.wantStatus(3, codeUnavailable)
-	client.call(5, true)
-	fresh := b.accept()
-	fresh.answer(next(fresh, anyHeaders).StreamID)
-	client.wantStatus(5, codeOK)
-	if got := registry.Service(serviceName).Figures(b.endpoint.Address); got.Failed() != 1 {
-		t.Errorf("figures: %+v, want one call that has failed", got)
-	}
+		client.call(3, true)
+		next(dead, anyHeaders) // the last that it reads
+		client.wantStatus(3, codeUnavailable)
+		client.call(5, true)
+		fresh := r.backend()
+		fresh.answer(next(fresh, anyHeaders).StreamID)
+		client.wantStatus(5, codeOK)
+		if got := registry.Service(serviceName).Figures(endpoint.Address); got.Failed() != 1 {
+			t.Errorf("figures: %+v, want one call that has failed", got)
+		}
+	})
 }
 
 // While a PING is unanswered, further calls go to another connection, and canceled calls eject the endpoint.
 func TestSuspectedConnectionGetsNoCalls(t *testing.T) {
-	b := newRawBackend(t)
-	registry := services.New()
-	r, addr := startRelay(t, Options{Registry: registry, BackendSilence: 40 * time.Millisecond}, b.endpoint)
-	client := rawClient(t, addr)
+	synctest.Test(t, testSuspectedConnection)
+}
+
+func testSuspectedConnection(t *testing.T) {
+	registry, endpoint := services.New(), &services.Endpoint{Address: "pipe"}
+	registry.Add(endpoint, serviceName)
+	r := startIsolated(t, Options{Registry: registry, BackendSilence: 40 * time.Millisecond})
+	client := r.client()
 	client.call(1, true)
-	quiet := b.accept()
+	quiet := r.backend()
 	next(quiet, func(f *http2.SettingsFrame) bool { return f.IsAck() })
 	for i := range uint32(9) { // nothing is received after these
 		client.call(2*i+3, true)
+		next(quiet, func(f *http2.MetaHeadersFrame) bool { return f.StreamID == 2*i+3 })
 	}
 	suspected := func() bool {
 		for _, c := range r.allBackends() {
 			c.mu.Lock()
-			suspect := c.live.suspect(r)
+			suspect := c.live.suspect(r.Relay)
 			c.mu.Unlock()
 			if suspect {
 				return true
@@ -65,16 +74,16 @@ func TestSuspectedConnectionGetsNoCalls(t *testing.T) {
 		}
 	}
 	client.call(21, true)
-	other := b.accept()
+	other := r.backend()
 	other.answer(next(other, anyHeaders).StreamID)
 	client.wantStatus(21, codeOK)
-	registry.Add(newRawBackend(t).endpoint, serviceName) // otherwise the only endpoint would not be ejected
+	registry.Add(&services.Endpoint{Address: "another"}, serviceName) // otherwise the only endpoint would not be ejected
 	for i := range uint32(10) {
 		client.must(client.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
 	}
 	client.must(client.WritePing(false, [8]byte{1}))
 	next(client, func(f *http2.PingFrame) bool { return f.IsAck() })
-	if got := registry.Service(serviceName).Figures(b.endpoint.Address); got.Calls != 11 || got.Ejections != 1 {
+	if got := registry.Service(serviceName).Figures(endpoint.Address); got.Calls != 11 || got.Ejections != 1 {
 		t.Errorf("figures: %+v, want eleven calls and an ejection", got)
 	}
 }
@@ -139,7 +148,7 @@ func TestOneCallPerConnection(t *testing.T) {
 					go serveOne(p, settings)
 				}
 			}()
-			_, addr := startRelay(t, Options{}, b.endpoint)
+			_, addr := startRelay(t, Options{MaxWait: patience}, b.endpoint)
 			client := rawClient(t, addr)
 			const calls = 200
 			for i := range uint32(calls) {
@@ -158,7 +167,7 @@ func TestOneCallPerConnection(t *testing.T) {
 // serveOne serves the first stream of a connection and then ends the connection.
 func serveOne(p *peer, settings []http2.Setting) {
 	defer p.Close()
-	_, _ = p.Conn.Read(make([]byte, len(http2.ClientPreface)))
+	_, _ = io.ReadFull(p.Conn, make([]byte, len(http2.ClientPreface)))
 	_ = p.WriteSettings(settings...)
 	if _, err := tryNext(p, anyHeaders); err != nil {
 		return

@@ -67,17 +67,37 @@ func startRelay(t testing.TB, o Options, endpoints ...*services.Endpoint) (*Rela
 		_ = r.Serve(l)
 	}()
 	t.Cleanup(func() {
-		r.Close()
+		r.closeEmpty(t)
 		<-done
-		if n := r.peers.Held(); n != 0 {
-			t.Errorf("%d bytes are still counted as queued after the end", n)
-		}
-		for _, p := range r.pools.all() {
-			p.wantNobody(t)
-		}
-		r.local.wantNobody(t)
 	})
 	return r, l.Addr().String()
+}
+
+// closeEmpty closes the relay and checks that nothing is left.
+func (r *Relay) closeEmpty(t testing.TB) {
+	t.Helper()
+	r.Close()
+	if n := r.peers.Held(); n != 0 {
+		t.Errorf("%d bytes are still counted as queued after the end", n)
+	}
+	for _, p := range r.pools.all() {
+		p.wantNobody(t)
+	}
+	r.local.wantNobody(t)
+}
+
+// refusing returns an address at which connections are refused. It is that of a connected socket, since the kernel
+// could give the port of a closed listener to another process.
+func refusing(t testing.TB) string {
+	t.Helper()
+	l := listen(t)
+	t.Cleanup(func() { _ = l.Close() })
+	nc, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = nc.Close() })
+	return nc.LocalAddr().String()
 }
 
 // wantNobody checks that no call has a stream or waits for one.

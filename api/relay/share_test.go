@@ -89,7 +89,7 @@ func TestOpenCallsOfOnePeerAreBounded(t *testing.T) {
 	const most, conns = 100, 8
 	s := &slow{}
 	ep, _ := startBackend(t, s)
-	r, addr := startRelay(t, Options{mostOpen: most}, ep)
+	r, addr := startRelay(t, Options{mostOpen: most, MaxWait: patience}, ep)
 	var greedy []*peer
 	for range conns {
 		client := rawClient(t, addr)
@@ -136,7 +136,8 @@ func TestOldConnectionsTakeNoPlaces(t *testing.T) {
 // streams.
 func TestClientWithMostWaitingForAStreamGivesWay(t *testing.T) {
 	b := newRawBackend(t)
-	r, addr := startRelay(t, Options{MaxBackendConns: 1}, b.endpoint)
+	// The calls may wait, and the backend be silent, for as long as the test takes.
+	r, addr := startRelay(t, Options{MaxBackendConns: 1, MaxWait: patience, BackendSilence: patience}, b.endpoint)
 	rawClientFrom(t, "127.0.0.3", addr).call(1, true)
 	p := b.acceptOne()
 	pool := r.pools.of(b.endpoint, nil)
@@ -255,19 +256,21 @@ func TestAnsweredCallsAreNotFree(t *testing.T) {
 			t.Parallel()
 			registry := services.With(services.Options{Policies: map[string]services.Policy{"*": {MaxInFlight: 1}}})
 			ep, _ := startBackend(t, &slow{})
-			r, addr := startRelay(t, Options{Registry: registry}, ep)
+			r, addr := startRelay(t, Options{Registry: registry, MinPing: 1}, ep)
 			holder, client := rawClientFrom(t, "127.0.0.2", addr), rawClient(t, addr)
 			holder.hold(1, 1)
 			client.handled()
 			member := clientOf(t, r, client).Conn.(*peers.Member)
-			for id := uint32(1); member.MayBegin(r.now()); id += 2 {
-				if id > 2*4000 {
+			// Many at once: a call gets a token back in every 2 ms, in which a busy machine may not answer one.
+			for id := uint32(1); member.MayBegin(r.now()); {
+				if id > 2*20_000 {
 					t.Fatal("the calls are free")
 				}
-				client.headers(id, true, headers...)
-				if _, err := client.ReadFrame(); err != nil {
-					t.Fatal(err)
+				for range 100 {
+					client.headers(id, true, headers...)
+					id += 2
 				}
+				client.handled()
 			}
 		})
 	}

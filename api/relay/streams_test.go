@@ -60,7 +60,7 @@ func TestBudgetIsGivenBackWhenTheAnswerBegins(t *testing.T) {
 // Two calls share one stream: the end of either wakes the other, whenever that began to wait.
 func TestCallThatBeginsToWaitIsWoken(t *testing.T) {
 	e, _ := startBackend(t, echo{}, grpc.MaxConcurrentStreams(1))
-	_, address := startRelay(t, Options{MaxBackendConns: 1, MaxWait: 3 * time.Second}, e)
+	_, address := startRelay(t, Options{MaxBackendConns: 1, MaxWait: patience}, e)
 	callers := [2]testpb.TestServiceClient{dial(t, address), dial(t, address)}
 	for round := range 2000 {
 		var wg sync.WaitGroup

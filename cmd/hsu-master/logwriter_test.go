@@ -6,9 +6,13 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
-func TestLogWriterNeverWaits(t *testing.T) {
+// In a bubble, time passes only while the writer can do nothing, so close waits as long as it needs to write.
+func TestLogWriterNeverWaits(t *testing.T) { synctest.Test(t, testLogWriterNeverWaits) }
+
+func testLogWriterNeverWaits(t *testing.T) {
 	read, write := io.Pipe() // nobody reads yet
 	l := newLogWriter(write)
 	const lines = 2 * logQueue
@@ -34,7 +38,9 @@ func TestLogWriterNeverWaits(t *testing.T) {
 	}
 }
 
-func TestLogWriterWritesAllBeforeItCloses(t *testing.T) {
+func TestLogWriterWritesAllBeforeItCloses(t *testing.T) { synctest.Test(t, testLogWriterWritesAll) }
+
+func testLogWriterWritesAll(t *testing.T) {
 	var text bytes.Buffer
 	l := newLogWriter(&text)
 	for i := range 100 {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/internal/leaks"
+	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // asWorker is the environment variable that makes the test binary run as hsu-worker, so that tests have a process
@@ -47,10 +49,7 @@ type worker struct {
 // startWorker starts a worker and returns when it listens.
 func startWorker(t testing.TB, args ...string) *worker {
 	t.Helper()
-	port, err := freeport.GetFreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	port := reservedPort(t)
 	w := &worker{t: t, log: make(chan string, 1000)}
 	w.cmd = exec.Command(os.Args[0], append([]string{"--port", fmt.Sprint(port)}, args...)...)
 	w.cmd.Env = append(os.Environ(), asWorker+"=1")
@@ -79,6 +78,26 @@ func startWorker(t testing.TB, args ...string) *worker {
 	t.Cleanup(w.conn.Shutdown)
 	w.waitForPort(port)
 	return w
+}
+
+// reservedPort returns a port that is free until the end of the test. The kernel gives it to nobody else, but the
+// worker can listen on it.
+func reservedPort(t testing.TB) int {
+	t.Helper()
+	for {
+		port, err := freeport.GetFreePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reservation, err := process.ClaimPort(port)
+		switch {
+		case err == nil:
+			t.Cleanup(func() { _ = reservation.Close() })
+			return port
+		case !errors.Is(err, syscall.EADDRINUSE):
+			return port // this system has no reservations
+		}
+	}
 }
 
 // waitForPort waits until the port accepts connections. It is called before the first gRPC call, because gRPC
@@ -110,8 +129,8 @@ func (w *worker) stop() (int, []string) {
 	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		w.t.Fatal(err)
 	}
-	ended := time.AfterFunc(10*time.Second, func() {
-		w.t.Error("the worker did not end within 10 s of SIGTERM")
+	ended := time.AfterFunc(time.Minute, func() {
+		w.t.Error("the worker did not end within a minute of SIGTERM")
 		_ = w.cmd.Process.Kill()
 	})
 	defer ended.Stop()
