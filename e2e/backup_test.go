@@ -173,13 +173,13 @@ func TestMasterBacksItselfUpWhileSomethingChanges(t *testing.T) {
 		}
 		return nil
 	})
+	m.stop() // another backup would remove the oldest one while it is checked
 	for _, file := range h.backups() {
 		h.wantSound("file", file)
 		if fi, err := os.Stat(file); err != nil || fi.Mode() != 0o600 {
 			t.Errorf("mode %s, %v", fi.Mode(), err)
 		}
 	}
-	m.stop()
 	h.wantNothingLeft()
 }
 

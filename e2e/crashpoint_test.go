@@ -104,6 +104,7 @@ func TestWorkersOfAMasterKilledInTheMiddleOfAStartAreFoundAndAdopted(t *testing.
 // start.
 func (h *host) wantIntentRecorded() {
 	h.t.Helper()
+	h.awaitExecuted()
 	for _, f := range h.processes() {
 		if f.session != f.pid {
 			continue
@@ -113,6 +114,20 @@ func (h *host) wantIntentRecorded() {
 			h.t.Errorf("%v is recorded as %+v", f, w)
 		}
 	}
+}
+
+// awaitExecuted returns when each child of the killed master runs its own program. Until then it shows the master's
+// arguments and environment, even if the master is gone.
+func (h *host) awaitExecuted() {
+	h.t.Helper()
+	waitFor(h.t, "the master's children run their program", func() error {
+		for _, f := range h.processes() {
+			if f.session == f.pid && f.environ["HSU_WORKER_ID"] == "" {
+				return fmt.Errorf("%v does not", f)
+			}
+		}
+		return nil
+	})
 }
 
 func TestWorkersOfAMasterKilledInTheMiddleOfARecoveryAreFoundAndAdopted(t *testing.T) {

@@ -121,11 +121,17 @@ func (d *disk) mount(source, kind string, flags uintptr, options string) {
 	}
 }
 
+// unmount returns when it has unmounted the disk, which is not possible while a process uses it: a master that tries
+// again and again to start a worker there has files open for moments.
 func (d *disk) unmount() {
 	d.t.Helper()
-	if err := unix.Unmount(d.dir, 0); err != nil {
-		d.t.Fatal(err)
-	}
+	waitFor(d.t, "the disk can be unmounted", func() error {
+		err := unix.Unmount(d.dir, 0)
+		if err != nil && !errors.Is(err, unix.EBUSY) {
+			d.t.Fatal(err)
+		}
+		return err
+	})
 }
 
 // attach creates a loop device of the file, which exists as long as it is in use.

@@ -184,7 +184,7 @@ func refused(err error, reason string) bool {
 // that were not killed answer directly.
 func (h *host) wantOutage(load *load, o outage, before dump) {
 	h.t.Helper()
-	load.takeFailures() // from before the outage
+	load.forgetFailures() // from before the outage
 	counted, told := h.dump().ProcessedCount, 0
 	waitFor(h.t, "callers are refused", func() error {
 		for failure, times := range load.takeFailures() {

@@ -252,12 +252,18 @@ func TestInterpreterThatIsMissingIsNamed(t *testing.T) {
 	h.killWorker(w.PID)
 	const want = `interpreter "/bin/sh\r" of `
 	h.awaitWorkers(1, "says what is missing", func(_ dump, w worker) bool { return strings.Contains(w.Reason, want) })
-	if r := h.cli("status"); !strings.Contains(r.stdout, "convert them to LF") {
-		t.Errorf("status says %q", r.stdout)
-	}
-	if !strings.Contains(m.log(), "convert them to LF") {
-		t.Errorf("the log says nothing of it: %s", m.log())
-	}
+	waitFor(t, "status says what to do, as it does between two attempts", func() error {
+		if r := h.cli("status"); !strings.Contains(r.stdout, "convert them to LF") {
+			return fmt.Errorf("it prints %q %q", r.stdout, r.stderr)
+		}
+		return nil
+	})
+	waitFor(t, "the log says it too", func() error {
+		if log := m.log(); !strings.Contains(log, "convert them to LF") {
+			return errors.New(log)
+		}
+		return nil
+	})
 	write("#!/bin/sh")
 	h.awaitRunning(1)
 	m.stop()

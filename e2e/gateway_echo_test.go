@@ -97,9 +97,9 @@ func TestCallOfAServiceWhoseWorkerIsNotReadyWaitsForIt(t *testing.T) {
 	h := newHost(t)
 	h.flags = h.echoes("deaf")
 	m := h.start()
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	began := time.Now()
 	err := callEcho(ctx, h.dial(), "nobody there")
 	if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Unavailable ||
 		time.Since(began) < 250*time.Millisecond {

@@ -41,7 +41,7 @@ func TestRequestUnderAKeyIsCountedOnceOverEveryCrash(t *testing.T) {
 	m := h.start()
 	h.awaitRunning(count)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
 	defer cancel()
 	var over atomic.Bool
 	var mu sync.Mutex

@@ -483,7 +483,9 @@ func dial(t *testing.T, port int) *grpc.ClientConn {
 			Backoff: backoff.Config{
 				BaseDelay: 2 * time.Millisecond, Multiplier: 1.5, MaxDelay: 20 * time.Millisecond,
 			},
-			MinConnectTimeout: time.Second,
+			// A port without a listener refuses at once. A server that is only slow must not fail the calls that do
+			// not wait for it to be ready.
+			MinConnectTimeout: patience,
 		}))
 	if err != nil {
 		t.Fatal(err)

@@ -25,7 +25,9 @@ func TestIdleClientsOfTheGatewayLeaveDescriptors(t *testing.T) {
 	m.limit(unix.RLIMIT_NOFILE, 256)
 	h.idle(400)
 	h.killWorker(before.Workers[0].PID)
-	after := h.awaitSteady(running)
+	after := h.awaitSteady(func(d dump, w worker) bool {
+		return running(d, w) && (w.ID != before.Workers[0].ID || w.Incarnation == 2)
+	})
 	h.wantOnlyRestarted(before, after, before.Workers[0].ID)
 	if r := h.cli("status"); r.code != 0 {
 		t.Errorf("the administrator: %+v", r)

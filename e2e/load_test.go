@@ -24,6 +24,7 @@ type load struct {
 
 	mu       sync.Mutex
 	failures map[string]int // since takeFailures
+	epoch    int            // the number of calls of forgetFailures
 }
 
 // startLoad starts the callers. Each sends its next request when the last one was answered or failed. A call waits
@@ -52,10 +53,13 @@ func (l *load) call(client proto.MyBusinessServiceClient, data string) {
 	// Not the load's own context: at its end, calls in flight are waited for.
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	l.mu.Lock()
+	epoch := l.epoch
+	l.mu.Unlock()
 	l.sent.Add(1)
 	answer, err := client.ProcessData(ctx, &proto.ProcessRequest{Data: data}, grpc.WaitForReady(true))
 	if err != nil {
-		l.failed(err)
+		l.failed(err, epoch)
 		return
 	}
 	l.acked.Add(1)
@@ -65,12 +69,14 @@ func (l *load) call(client proto.MyBusinessServiceClient, data string) {
 }
 
 // failed records a caller's error; the caller retries, but not at once.
-func (l *load) failed(err error) {
+func (l *load) failed(err error, epoch int) {
 	l.mu.Lock()
 	if l.failures == nil {
 		l.failures = map[string]int{}
 	}
-	l.failures[err.Error()]++
+	if epoch == l.epoch {
+		l.failures[err.Error()]++
+	}
 	l.mu.Unlock()
 	time.Sleep(time.Millisecond)
 }
@@ -82,6 +88,14 @@ func (l *load) takeFailures() map[string]int {
 	failures := l.failures
 	l.failures = nil
 	return failures
+}
+
+// forgetFailures clears the failures of all calls that were begun before, also of those that have not ended yet.
+func (l *load) forgetFailures() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failures = nil
+	l.epoch++
 }
 
 // awaitMore returns when n more requests were acknowledged.

@@ -50,11 +50,25 @@ func (h *host) processes() []found {
 			slices.ContainsFunc(h.masters, func(m *master) bool { return m.pid == pid && m.running() }) {
 			continue
 		}
+		if ownChild(pid) { // first: after it executes its program, its files are its own
+			continue
+		}
 		if f, ok := look(pid, h.dir, stateDir); ok {
 			all = append(all, f)
 		}
 	}
 	return all
+}
+
+// ownChild reports whether the process is a child of this one that does not execute its own program yet. Until then
+// it has all open files of this process, and so those of each test.
+func ownChild(pid int) bool {
+	self, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && exe == self
 }
 
 func pids() (pids []int) {
@@ -141,7 +155,7 @@ func readStat(folder string) (found, error) {
 func born(t *testing.T, pid int) uint64 {
 	t.Helper()
 	f, err := readStat(fmt.Sprintf("/proc/%d", pid))
-	if err != nil {
+	if err != nil || strings.IndexByte("ZXx", f.state) >= 0 { // it may not have been waited for yet
 		return 0
 	}
 	return f.born
