@@ -27,6 +27,10 @@ func inSystemd(t *testing.T, script string, files map[string]string) (output, sh
 			t.Fatal(err)
 		}
 	}
+	// Otherwise the output is also about the root, if this is the first test that needs it.
+	if output, err := exec.Command("../scripts/systemd-container", "--prepare").CombinedOutput(); err != nil {
+		t.Fatalf("prepare: %v\n%s", err, output)
+	}
 	cmd := exec.Command("../scripts/systemd-container", "bash", "/share/test.sh")
 	cmd.Env = append(os.Environ(), "SHARE="+share)
 	var both bytes.Buffer

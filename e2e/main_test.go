@@ -100,6 +100,14 @@ func build(dir, path, pkg, tags string) error {
 	return nil
 }
 
+// writeProgram writes an executable file. A process that is being forked meanwhile would keep the file open for
+// writing until it executes its program, and so long the kernel does not execute the file.
+func writeProgram(path string, content []byte) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, content, 0o700)
+}
+
 // The janitor is a process that cleans up after the tests' process, however it ended: masters and workers are made
 // to outlive their parent.
 const janitorEnv = "HSU_E2E_JANITOR"

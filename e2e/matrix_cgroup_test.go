@@ -84,7 +84,7 @@ func (r *rig) leaveCgroup(force bool) error {
 		return fmt.Errorf("cgroups are left: %v", left)
 	}
 	for _, dir := range append(left, r.cgroup) {
-		for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 			if err = os.Remove(dir); err == nil || time.Now().After(deadline) {
 				break
 			}

@@ -57,7 +57,14 @@ func operationsOfTheGateway() []*operation {
 			},
 		},
 		{
-			name: "endpoint expires", prepare: withGuests(0, fleeting), begin: func(*rig) error { return nil },
+			name: "endpoint expires",
+			prepare: func(r *rig) error {
+				return errors.Join(r.invite(), r.register(guestA, 0))
+			},
+			begin: func(r *rig) error { // not earlier: it must not expire before the operation
+				_ = r.register(guestB, fleeting)
+				return nil
+			},
 			rest: func(_ *rig, before, now map[string]int) error {
 				if now["after-expire-record"] == before["after-expire-record"] {
 					return errors.New("it has not expired")
@@ -168,6 +175,6 @@ func underCalls(signal syscall.Signal) func(*rig) error {
 			})
 		}
 		opened.Wait()
-		return r.master.cmd.Process.Signal(signal)
+		return r.signal(signal)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
@@ -179,7 +178,7 @@ func withRoomToGain(r *rig) error {
 // change changes state.db while no master runs.
 func (r *rig) change(how func(*bolt.Tx) error) error {
 	db, err := bolt.Open(filepath.Join(r.state, "state.db"), 0o600, &bolt.Options{
-		Timeout: time.Second, FreelistType: bolt.FreelistMapType,
+		Timeout: patience, FreelistType: bolt.FreelistMapType,
 	})
 	if err != nil {
 		return err

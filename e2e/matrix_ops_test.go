@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -182,7 +183,15 @@ func untilTheCountIsFolded(at moment) time.Duration {
 }
 
 func signals(s syscall.Signal) func(r *rig) error {
-	return func(r *rig) error { return r.master.cmd.Process.Signal(s) }
+	return func(r *rig) error { return r.signal(s) }
+}
+
+// signal sends a signal to an armed master. A commit of something else may have been its moment, and ended it.
+func (r *rig) signal(s syscall.Signal) error {
+	if err := r.master.cmd.Process.Signal(s); !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
 }
 
 // ends returns a function that ends one of the workers, in turn.

@@ -123,7 +123,7 @@ func (r *rig) plant(id string) error {
 // of any version.
 func (r *rig) edit(id string, change func(*storepb.Worker)) error {
 	db, err := bolt.Open(filepath.Join(r.state, "state.db"), 0o600, &bolt.Options{
-		Timeout: time.Second, FreelistType: bolt.FreelistMapType,
+		Timeout: patience, FreelistType: bolt.FreelistMapType,
 	})
 	if err != nil {
 		return fmt.Errorf("edit the record of %s: %w", id, err)

@@ -37,7 +37,7 @@ func (r *rig) invite() error {
 		return nil
 	}
 	if r.guest == nil {
-		r.guest = &guest{address: "127.0.0.1:0"}
+		r.guest = &guest{address: address(r.guestPort)}
 	}
 	l, err := net.Listen("tcp", r.guest.address)
 	if err != nil {
@@ -51,7 +51,7 @@ func (r *rig) invite() error {
 		}
 		return message, echo.Slowly(ctx, message)
 	}))
-	r.guest.address, r.guest.server, r.guest.done = l.Addr().String(), server, make(chan struct{})
+	r.guest.server, r.guest.done = server, make(chan struct{})
 	go func(done chan struct{}) {
 		defer close(done)
 		_ = server.Serve(l)

@@ -33,6 +33,7 @@ type rig struct {
 	dir, state, faults, notes, record, trace string
 
 	port      int
+	guestPort int      // outside of the ephemeral range: it stays free while the guest is gone for a moment
 	count     int      // workers wanted at the next launch
 	least     int      // the minimum since the last rest, 0 if equal to count
 	program   string   // the program of the workers
@@ -129,7 +130,8 @@ func newRig(t *testing.T, base string, count int) (*rig, error) {
 	r := &rig{
 		dir: dir, state: filepath.Join(dir, "state"), faults: filepath.Join(dir, "faults"),
 		notes: filepath.Join(dir, "notes"), record: filepath.Join(dir, "record"), trace: filepath.Join(dir, "trace"),
-		port: freePort(t), count: count, own: map[int]*grpc.ClientConn{}, outside: map[string]may{},
+		port: freePort(t), guestPort: freePort(t), count: count,
+		own: map[int]*grpc.ClientConn{}, outside: map[string]may{},
 		secret: "hush-" + filepath.Base(dir) + "-7c1f",
 	}
 	r.calls = newCalls(filepath.Base(dir))
@@ -137,8 +139,7 @@ func newRig(t *testing.T, base string, count int) (*rig, error) {
 	// A script, as for many real workers. It is also small: every master reads the executables of its workers,
 	// which would otherwise be much of a trial's cost.
 	r.program = filepath.Join(dir, "worker")
-	//nolint:gosec // it is a program, so it must be executable
-	if err := os.WriteFile(r.program, []byte("#!/bin/sh\nexec "+programs.unit+" \"$@\"\n"), 0o700); err != nil {
+	if err := writeProgram(r.program, []byte("#!/bin/sh\nexec "+programs.unit+" \"$@\"\n")); err != nil {
 		return nil, err
 	}
 	// Short delays, so that no trial waits for them; and no worker fails for good.
@@ -302,9 +303,9 @@ func (r *rig) pause(d time.Duration) {
 	}
 }
 
-// dies waits a moment for the end of a master whose connection broke, and reports whether it has ended.
+// dies waits for the end of a master whose connection broke, and reports whether it has ended.
 func (r *rig) dies() bool {
-	r.pause(time.Second)
+	r.pause(patience)
 	return r.master.over()
 }
 

@@ -119,7 +119,12 @@ func executing(pid int, since time.Duration) bool {
 	if err != nil || f.state == 'Z' || f.state == 'X' {
 		return false
 	}
-	if f.ppid == 0 || f.ppid == kernelThreads || since > 20*time.Millisecond {
+	// While it executes another program it has no arguments either, for a long time if it is not scheduled.
+	limit := 20 * time.Millisecond
+	if len(readAtOnce("/proc/"+strconv.Itoa(pid)+"/cmdline", make([]byte, 1))) == 0 {
+		limit = 3 * time.Second
+	}
+	if f.ppid == 0 || f.ppid == kernelThreads || since > limit {
 		bare.Store(pid, true)
 		return false
 	}
@@ -279,7 +284,7 @@ func (r *rig) isSurplus(worker string) bool {
 // readState reads the state of a master that has just died. A child that it had forked may hold its lock until the
 // child executes another program.
 func readState(dir string) (store.Snapshot, error) {
-	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		snap, err := store.ReadSnapshot(dir)
 		if _, locked := errors.AsType[*store.LockedError](err); !locked || time.Now().After(deadline) {
 			return snap, err

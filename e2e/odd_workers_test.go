@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,6 +20,8 @@ import (
 type odd struct {
 	name  string
 	flags func(h *host) []string
+	// begin tells a process that serves to become odd. It is called once; nil if no word is needed.
+	begin func(h *host, pid int)
 	// is fails while the process has not become odd yet.
 	is func(h *host, pid int) error
 	// nameless: nothing shows any more which worker the process is, so that it cannot be adopted without a recorded
@@ -58,13 +59,19 @@ var oddWorkers = []odd{{
 }, {
 	name:  "executes itself again",
 	flags: func(h *host) []string { return h.units("reexec") },
-	is: func(h *host, pid int) error {
-		switch {
-		case readLogs(h, "serving") == 0:
-			return errors.New("it would end by the signal that tells it to")
-		case readLogs(h, "executing itself") == 0:
-			h.signalWorker(pid, syscall.SIGHUP)
-			return errors.New("it has not")
+	begin: func(h *host, pid int) {
+		// Before it serves, it would end by this signal, and so would the program that it executes.
+		waitFor(h.t, "it handles the signal", func() error {
+			if readLogs(h, "serving") == 0 {
+				return errors.New("it does not serve")
+			}
+			return nil
+		})
+		h.signalWorker(pid, syscall.SIGHUP)
+	},
+	is: func(h *host, _ int) error {
+		if n := readLogs(h, "serving"); n < 2 {
+			return fmt.Errorf("%d programs have served", n)
 		}
 		return nil
 	},
@@ -128,8 +135,10 @@ func readLogs(h *host, text string) int {
 // awaitOdd returns when the worker on that port serves and has become odd.
 func (h *host) awaitOdd(o odd, pid, port int) {
 	h.t.Helper()
+	if o.begin != nil {
+		o.begin(h, pid)
+	}
 	waitFor(h.t, o.name, func() error { return errors.Join(listening(port), o.is(h, pid)) })
-	waitFor(h.t, "it serves", func() error { return listening(port) })
 	own(h.t, port)
 }
 
@@ -258,7 +267,7 @@ func TestDescendantsOfADeadWorkerAreGoneBeforeItsReplacementComes(t *testing.T) 
 			m := h.start()
 			w := h.awaitRunning(1).Workers[0]
 			h.awaitDescendants(6)
-			old := h.descendants()
+			old := h.processes()
 			if down {
 				m.kill()
 			}
@@ -268,7 +277,7 @@ func TestDescendantsOfADeadWorkerAreGoneBeforeItsReplacementComes(t *testing.T) 
 			}
 			h.awaitWorkers(1, "run again", func(d dump, w worker) bool { return running(d, w) && w.Incarnation == 2 })
 			for _, f := range h.processes() {
-				if slices.Contains(old, f.pid) {
+				if slices.ContainsFunc(old, func(o found) bool { return o.pid == f.pid && o.born == f.born }) {
 					t.Errorf("of the first instance is left: %v", f)
 				}
 			}
@@ -277,19 +286,4 @@ func TestDescendantsOfADeadWorkerAreGoneBeforeItsReplacementComes(t *testing.T) 
 			h.wantNothingLeft()
 		})
 	}
-}
-
-// descendants returns the PIDs that descendants of workers have recorded.
-func (h *host) descendants() (pids []int) {
-	h.t.Helper()
-	files, err := filepath.Glob(filepath.Join(h.record, "*"))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	for _, f := range files {
-		if pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Ext(f), ".")); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -245,6 +246,7 @@ func TestPlanBesideARunningMasterIsForItsSuccessor(t *testing.T) {
 	h := newHost(t, workers(3)...)
 	m := h.start()
 	before := h.awaitRunning(3)
+	h.awaitBackup() // the plan is seen to change no files only while the master changes none
 	p := h.plan()
 	if p.Source != "live" || p.MasterPID != m.pid || p.Wanted != "recorded" {
 		t.Errorf("%+v, want a plan from master %d", p, m.pid)
@@ -264,20 +266,22 @@ func TestPlanBesideARunningMasterIsForItsSuccessor(t *testing.T) {
 	h.wantNothingLeft()
 }
 
+// awaitBackup returns when the backup exists that a master makes soon after the first start.
+func (h *host) awaitBackup() {
+	h.t.Helper()
+	waitFor(h.t, "there is a backup", func() error {
+		if len(h.backups()) == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+}
+
 func TestPlanForADamagedStateIsWhatRecoveringDoes(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, append(workers(3), "--on-damage", "recover")...)
 	m := h.start()
-	backups := func() []string {
-		names, _ := filepath.Glob(filepath.Join(h.state, "backups", "*.db"))
-		return names
-	}
-	waitFor(t, "there is a backup", func() error {
-		if len(backups()) == 0 {
-			return fmt.Errorf("there is none")
-		}
-		return nil
-	})
+	h.awaitBackup()
 	before := h.awaitRunning(3)
 	m.kill()
 	h.killWorker(before.worker(t, "worker-1").PID)
@@ -289,8 +293,8 @@ func TestPlanForADamagedStateIsWhatRecoveringDoes(t *testing.T) {
 		t.Errorf("exit code %d for a damaged state, want 5: %s%s", r.code, r.stdout, r.stderr)
 	}
 	p := h.plan(h.flags...)
-	if !slices.Contains(backups(), p.Backup) {
-		t.Errorf("planned from %q, want one of %v", p.Backup, backups())
+	if !slices.Contains(h.backups(), p.Backup) {
+		t.Errorf("planned from %q, want one of %v", p.Backup, h.backups())
 	}
 	m = h.start()
 	m.wantPlanned(p)

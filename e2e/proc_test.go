@@ -197,6 +197,24 @@ func (h *host) awaitGone(pid int) {
 	})
 }
 
+// awaitStopped returns when a process that got SIGSTOP has stopped: each thread ends its system call before.
+func awaitStopped(t *testing.T, pid int) {
+	t.Helper()
+	waitFor(t, fmt.Sprintf("process %d has stopped", pid), func() error {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+		if err != nil || len(tasks) == 0 {
+			return fmt.Errorf("it has no threads, %w", err)
+		}
+		for _, task := range tasks {
+			// A thread that has ended meanwhile is an error too, and gone at the next look.
+			if f, err := readStat(task); err != nil || f.state != 'T' {
+				return fmt.Errorf("%s: state %c, %w", task, f.state, err)
+			}
+		}
+		return nil
+	})
+}
+
 func (h *host) signalWorker(pid int, signal syscall.Signal) {
 	h.t.Helper()
 	for _, f := range h.processes() {

@@ -69,7 +69,7 @@ func TestDemonstrationOfACrashWorksInEveryShell(t *testing.T) {
 				}
 			}
 			pasted := strings.ReplaceAll(commands, ".run", h.state)
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 4*patience) // for thirty commands
 			defer cancel()
 			cmd := exec.CommandContext(ctx, shell, "-i")
 			cmd.Dir, cmd.Stdin = dir, strings.NewReader(pasted+"wait\nexit\n")

@@ -54,9 +54,13 @@ func TestStopLeavesNoProcessWhateverTheWorkersAreLike(t *testing.T) {
 		m := h.start()
 		h.awaitRunning(len(habits))
 		h.awaitDescendants(descendants)
-		if got, want := len(h.processes()), len(habits)+descendants; got != want {
-			t.Errorf("the test sees %d processes, want %d, else it sees none that are left either", got, want)
-		}
+		// The processes that the daemons descend from exit after the daemons have run.
+		waitFor(t, "the test sees all processes, else it sees none that are left either", func() error {
+			if got, want := len(h.processes()), len(habits)+descendants; got != want {
+				return fmt.Errorf("it sees %d, want %d", got, want)
+			}
+			return nil
+		})
 		m.stop()
 		h.wantNothingLeft()
 	})
@@ -81,7 +85,7 @@ func TestStopEndsWorkersThatAreSuspended(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	// Enough time for the plain one, on any machine, to wake up and exit.
-	h.flags = append(h.units("plain", "stubborn"), "--stop-grace", "3s")
+	h.flags = append(h.units("plain", "stubborn"), "--stop-grace", "12s")
 	m := h.start()
 	d := h.awaitRunning(2)
 	for _, w := range d.Workers {

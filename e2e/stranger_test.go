@@ -292,6 +292,9 @@ func (f *thief) read(c net.Conn) {
 	// The bytes that hsu-core's connection for Pings sends before the other side has sent anything. That connection
 	// cannot be verified first.
 	greeting := []byte(http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	if bytes.HasPrefix(greeting, got) {
+		return // the thief was closed before the rest of it came
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.got = append(f.got, bytes.TrimPrefix(got, greeting)...)

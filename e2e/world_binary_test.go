@@ -25,7 +25,7 @@ func (h *host) install(path, more string) {
 	h.t.Helper()
 	content, err := os.ReadFile(programs.worker)
 	if err == nil {
-		err = os.WriteFile(path+".new", append(content, more...), 0o700)
+		err = writeProgram(path+".new", append(content, more...))
 	}
 	if err == nil {
 		err = os.Rename(path+".new", path)

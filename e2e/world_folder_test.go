@@ -140,6 +140,18 @@ func TestStateFolderThatIsMovedAwayIsWaitedFor(t *testing.T) {
 	h.wantNothingLeft()
 }
 
+// removeAll deletes a directory into which the master may be writing files again.
+func removeAll(t *testing.T, dir string) {
+	t.Helper()
+	waitFor(t, "the directory is deleted", func() error {
+		err := os.RemoveAll(dir)
+		if err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
+			t.Fatal(err)
+		}
+		return err
+	})
+}
+
 // Commands, and the next master, find all its files again.
 func TestRuntimeFolderThatIsDeletedUnderWayIsMadeAgain(t *testing.T) {
 	t.Parallel()
@@ -149,9 +161,7 @@ func TestRuntimeFolderThatIsDeletedUnderWayIsMadeAgain(t *testing.T) {
 	m := h.start()
 	before := h.awaitRunning(2)
 	for range 2 {
-		if err := os.RemoveAll(runtime); err != nil {
-			t.Fatal(err)
-		}
+		removeAll(t, runtime)
 		waitFor(t, "the admin socket is back", func() error {
 			d, err := h.tryDump()
 			if err == nil && d.MasterPID != m.pid {
@@ -164,9 +174,7 @@ func TestRuntimeFolderThatIsDeletedUnderWayIsMadeAgain(t *testing.T) {
 	after := h.awaitWorkers(2, "run, one of them anew", func(d dump, w worker) bool {
 		return running(d, w) && (w.ID == "worker-1" || w.Incarnation == 2)
 	})
-	if err := os.RemoveAll(runtime); err != nil {
-		t.Fatal(err)
-	}
+	removeAll(t, runtime)
 	m.kill()
 	m = h.start()
 	last := h.awaitRunning(2)

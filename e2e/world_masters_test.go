@@ -130,6 +130,7 @@ func TestMasterOnACopiedStateRunsBesideTheOriginal(t *testing.T) {
 	want := before.instances(t)
 	// A stopped master writes nothing, so that the copy is consistent.
 	m.signal(syscall.SIGSTOP)
+	awaitStopped(t, m.pid)
 	copyState(t, original, twin)
 	m.signal(syscall.SIGCONT)
 

@@ -39,7 +39,7 @@ func TestServiceUnderARealSystemd(t *testing.T) {
 	}
 
 	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "systemd-container"),
-		"/share/inside.test", "-test.v", "-test.timeout=5m")
+		"/share/inside.test", "-test.v", "-test.timeout=15m")
 	cmd.Env = append(os.Environ(), "SHARE="+share)
 	output, err := cmd.CombinedOutput()
 	t.Logf("in the machine:\n%s", output)
