@@ -85,7 +85,8 @@ func TestWorkerThatExitsAtOnceIsStartedEverMoreSlowlyAndThenFailsForGood(t *test
 	// of the exit. Its own line has what is left of it, and is written some time later.
 	exits, backoffs, starts := m.said("worker exited"), m.said("worker backoff"), m.said("worker started")
 	if len(exits) != 6 || len(backoffs) != 5 || len(starts) != 6 {
-		t.Fatalf("%d exits, %d delays and %d starts in the log, want 6, 5 and 6", len(exits), len(backoffs), len(starts))
+		t.Fatalf("%d exits, %d delays and %d starts in the log, want 6, 5 and 6",
+			len(exits), len(backoffs), len(starts))
 	}
 	for i, b := range backoffs {
 		full := 10 * time.Millisecond << i

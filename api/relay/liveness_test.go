@@ -77,7 +77,7 @@ func testSuspectedConnection(t *testing.T) {
 	other := r.backend()
 	other.answer(next(other, anyHeaders).StreamID)
 	client.wantStatus(21, codeOK)
-	registry.Add(&services.Endpoint{Address: "another"}, serviceName) // otherwise the only endpoint would not be ejected
+	registry.Add(&services.Endpoint{Address: "another"}, serviceName) // else the only endpoint would not be ejected
 	for i := range uint32(10) {
 		client.must(client.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
 	}

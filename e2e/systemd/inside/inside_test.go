@@ -422,12 +422,16 @@ func awaitStopped(t *testing.T, pid int) {
 	waitFor(t, 30*time.Second, func() error {
 		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 		if err != nil || len(tasks) == 0 {
-			return fmt.Errorf("process %d has no threads: %v", pid, err)
+			return fmt.Errorf("process %d has no threads: %w", pid, err)
 		}
 		for _, task := range tasks {
 			// A thread that has ended meanwhile is gone at the next look.
-			if text, err := os.ReadFile(task); err != nil || !bytes.Contains(text, []byte("\nState:\tT")) {
-				return fmt.Errorf("%s: %v, %s", task, err, text)
+			text, err := os.ReadFile(task)
+			if err != nil {
+				return err
+			}
+			if !bytes.Contains(text, []byte("\nState:\tT")) {
+				return fmt.Errorf("%s runs: %s", task, text)
 			}
 		}
 		return nil
