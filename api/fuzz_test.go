@@ -20,6 +20,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // method is a method of the admin socket. call invokes it with the request that decode fills in, and passes its
@@ -139,7 +140,7 @@ func FuzzStateMessage(f *testing.F) {
 			w.LastExit = &store.Exit{Code: int(number), Signal: max(0, int(number)), Source: store.ExitWait, At: when}
 		}
 		state := stateOf(store.Snapshot{Processed: 9, Bad: map[string]error{key: errors.New(bad)}},
-			[]supervisor.WorkerInfo{{Worker: w}})
+			[]worker.Info{{Worker: w}})
 		b, err := protobuf.Marshal(state)
 		if err != nil {
 			t.Fatal(err)

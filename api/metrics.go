@@ -9,14 +9,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // MetricsSource provides the values of the metrics. They are read anew at each scrape.
 type MetricsSource struct {
 	Store    counter
-	Workers  func() []supervisor.WorkerInfo
+	Workers  func() []worker.Info
 	Services func() []services.ServiceInfo
 	Gateway  func() GatewayFigures
 	Version  string

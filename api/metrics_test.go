@@ -16,8 +16,8 @@ import (
 
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // tallied is a counter that is not writable if broken is set.
@@ -35,7 +35,7 @@ func TestCountersDoNotFallWithTheirEndpoints(t *testing.T) {
 	registry := services.New()
 	registry.Offer("worker-0", "pkg.Service")
 	source := MetricsSource{
-		Store: tallied{}, Workers: func() []supervisor.WorkerInfo { return nil },
+		Store: tallied{}, Workers: func() []worker.Info { return nil },
 		Services: registry.Snapshot, Gateway: func() GatewayFigures { return GatewayFigures{} },
 	}
 	want := func(when string, lines ...string) {
@@ -80,8 +80,8 @@ func TestMetricsTellOfWorkersAndCalls(t *testing.T) {
 	outside := services.EndpointInfo{Address: "127.0.0.1:9000", Ready: true, EjectedFor: time.Second}
 	source := MetricsSource{
 		Store: tallied{processed: 12, broken: errors.New("no space left on device")},
-		Workers: func() []supervisor.WorkerInfo {
-			return []supervisor.WorkerInfo{
+		Workers: func() []worker.Info {
+			return []worker.Info{
 				{Worker: store.Worker{ID: "worker-0", Status: store.StatusRunning, Restarts: 2}, Ready: true},
 				{Worker: store.Worker{ID: "worker-1", Status: store.StatusFailed}},
 			}

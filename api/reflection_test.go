@@ -24,9 +24,9 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// unit is a server like a unit of HSU: all units have a package "proto" and files with the same names. mark is a
+// echoUnit is a server like a unit of HSU: all units have a package "proto" and files with the same names. mark is a
 // field that identifies its messages.
-func unit(t *testing.T, service, mark string, alphaOnly bool) *services.Endpoint {
+func echoUnit(t *testing.T, service, mark string, alphaOnly bool) *services.Endpoint {
 	t.Helper()
 	str := descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum()
 	one := descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum()
@@ -86,8 +86,8 @@ func gateway(t *testing.T) *grpc.ClientConn {
 	t.Helper()
 	db, s := standalone(t)
 	routed := services.New()
-	routed.Add(unit(t, "proto.Echo", "left", false), "proto.Echo")
-	routed.Add(unit(t, "proto.Other", "right", true), "proto.Other")
+	routed.Add(echoUnit(t, "proto.Echo", "left", false), "proto.Echo")
+	routed.Add(echoUnit(t, "proto.Other", "right", true), "proto.Other")
 	routed.Add(connected(t, serveUnit(t, grpc.NewServer())), "pkg.Mute")
 	routed.Offer("somebody", "pkg.Nobody")
 	g, err := NewGateway(GatewayOptions{Services: routed, Business: NewBusiness(s, db), Counter: db})

@@ -19,8 +19,11 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // Sources of an endpoint: the origin of the information that it offers a service.
@@ -217,7 +220,7 @@ func ofThisHost(ip net.IP) bool {
 // serviceMessages returns the services and their endpoints. If known is nil (offline), it uses only the recorded
 // data.
 func serviceMessages(
-	workers []supervisor.WorkerInfo, registered []registrations.Endpoint, known *services.Registry,
+	workers []worker.Info, registered []registrations.Endpoint, known *services.Registry,
 ) []*adminpb.Service {
 	list := make(map[string]*adminpb.Service)
 	service := func(name string) *adminpb.Service {
@@ -230,7 +233,7 @@ func serviceMessages(
 	for _, w := range workers {
 		offers := w.Services
 		if len(offers) == 0 { // recorded by a release that had only one service
-			offers = []store.Offer{{Name: supervisor.DefaultService}}
+			offers = []store.Offer{{Name: unit.DefaultService}}
 		}
 		for _, o := range offers {
 			if o.Denied() {
@@ -243,7 +246,7 @@ func serviceMessages(
 				continue
 			}
 			e := &adminpb.Endpoint{
-				Address: supervisor.WorkerAddress(w.Instance.Port), Worker: w.ID,
+				Address: ports.Address(w.Instance.Port), Worker: w.ID,
 				Healthy: w.Ready, Source: SourceWorker, Probe: w.Probe,
 			}
 			if o.Reflected {

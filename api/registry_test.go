@@ -27,6 +27,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // serveUnit serves on its own port until the test ends.
@@ -267,12 +269,12 @@ func TestChangesOf(t *testing.T) {
 }
 
 func TestServiceMessages(t *testing.T) {
-	running := func(id string, port int, ready bool, offers ...store.Offer) supervisor.WorkerInfo {
-		return supervisor.WorkerInfo{Ready: ready, Worker: store.Worker{
+	running := func(id string, port int, ready bool, offers ...store.Offer) worker.Info {
+		return worker.Info{Ready: ready, Worker: store.Worker{
 			ID: id, Instance: &store.Instance{PID: 1, Port: port}, Services: offers,
 		}}
 	}
-	workers := []supervisor.WorkerInfo{
+	workers := []worker.Info{
 		running("worker-0", 1, true, store.Offer{Name: "pkg.A"}, store.Offer{Name: "pkg.B", Reflected: true}),
 		running("worker-1", 2, false),
 		running("worker-3", 3, true, store.Offer{Name: "pkg.C", Unlisted: true},
@@ -296,7 +298,7 @@ func TestServiceMessages(t *testing.T) {
 				Reason: "the worker does not offer it: its reflection does not list it",
 			},
 		}},
-		{Name: supervisor.DefaultService, Endpoints: []*adminpb.Endpoint{
+		{Name: unit.DefaultService, Endpoints: []*adminpb.Endpoint{
 			{Address: "127.0.0.1:2", Worker: "worker-1", Source: SourceWorker},
 		}},
 	}

@@ -9,9 +9,10 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // Sources of a state.
@@ -23,10 +24,10 @@ const (
 // OfflineState returns the state recorded in the files of stateDir while no master runs. The status of each
 // worker is the last recorded one.
 func OfflineState(snap store.Snapshot, stateDir string) *adminpb.State {
-	workers := make([]supervisor.WorkerInfo, 0, len(snap.Workers))
+	workers := make([]worker.Info, 0, len(snap.Workers))
 	for _, w := range snap.Workers {
-		workers = append(workers, supervisor.WorkerInfo{
-			Worker: w, Ready: w.Status == store.StatusRunning, LogPath: supervisor.LogPath(stateDir, w.ID),
+		workers = append(workers, worker.Info{
+			Worker: w, Ready: w.Status == store.StatusRunning, LogPath: logs.Path(logs.DefaultDir(stateDir), w.ID),
 		})
 	}
 	state := stateOf(snap, workers)
@@ -34,7 +35,7 @@ func OfflineState(snap store.Snapshot, stateDir string) *adminpb.State {
 	return state
 }
 
-func stateOf(snap store.Snapshot, workers []supervisor.WorkerInfo) *adminpb.State {
+func stateOf(snap store.Snapshot, workers []worker.Info) *adminpb.State {
 	registered := make([]registrations.Endpoint, 0, len(snap.Registered))
 	for _, r := range snap.Registered {
 		registered = append(registered, registrations.Endpoint{Registration: r})
@@ -57,7 +58,7 @@ func stateOf(snap store.Snapshot, workers []supervisor.WorkerInfo) *adminpb.Stat
 	return state
 }
 
-func workerMessages(workers []supervisor.WorkerInfo) []*adminpb.Worker {
+func workerMessages(workers []worker.Info) []*adminpb.Worker {
 	messages := make([]*adminpb.Worker, 0, len(workers))
 	for _, w := range workers {
 		m := &adminpb.Worker{

@@ -29,8 +29,11 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // Options configure a [Master]. StateDir and Listen are required; the zero value of each other field works.
@@ -48,11 +51,11 @@ type Options struct {
 	TLS *tls.Config
 
 	// Units describe the workers. Without units the master processes requests itself.
-	Units []supervisor.Unit
+	Units []unit.Spec
 	// Policies maps the name of a service to the policy for its calls; "*" applies to all other services.
 	Policies map[string]services.Policy
 	// Keeper keeps the handles of workers while no master runs; if nil, they are not kept.
-	Keeper supervisor.Keeper
+	Keeper launcher.Keeper
 	// StopGrace bounds how long a stopping master waits for calls in flight; 0 means 10 s.
 	StopGrace time.Duration
 
@@ -149,7 +152,7 @@ func (m *Master) openStore() error {
 		Sync: m.options.Sync, OnDamage: m.options.OnDamage, KeepBackups: m.options.KeepBackups, Logger: m.log,
 		RequestTTL: m.options.RequestTTL, BootTime: process.BootTime, BootID: boot,
 		LostID: func() (string, error) {
-			return supervisor.LivingMasterID(context.Background(), m.options.StateDir)
+			return recovery.LivingMasterID(context.Background(), m.options.StateDir)
 		},
 	}); err != nil {
 		return err

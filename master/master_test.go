@@ -13,6 +13,7 @@ import (
 
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // options returns options for a master without workers, on a free port.
@@ -109,7 +110,7 @@ func TestSecondMasterOfAStateOpensNoPort(t *testing.T) {
 func TestNewClosesAllIfItFails(t *testing.T) {
 	refused := func() (net.Listener, error) { return nil, errors.New("refused") }
 	for name, spoil := range map[string]func(*Options){
-		"unit":    func(o *Options) { o.Units = []supervisor.Unit{{Name: "a/b"}} },
+		"unit":    func(o *Options) { o.Units = []unit.Spec{{Name: "a/b"}} },
 		"port":    func(o *Options) { o.Listen = refused },
 		"metrics": func(o *Options) { o.ListenMetrics = refused },
 		"admin":   func(o *Options) { o.RuntimeDir = filepath.Join(o.StateDir, strings.Repeat("x", 120)) },

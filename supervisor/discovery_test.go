@@ -10,6 +10,8 @@ import (
 
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // A unit that names no services has the default one only if its workers answer it.
@@ -23,10 +25,10 @@ func TestAssumedServiceIsOfferedOnlyByAWorkerThatAnswersItsGetStatus(t *testing.
 	}{
 		"answered":                       {func(*fakeProcess) {}, true, 1},
 		"unimplemented":                  {func(p *fakeProcess) { p.statusErr = unimplemented }, false, 1},
-		"an error":                       {func(p *fakeProcess) { p.statusErr = broken }, false, discoveryTries},
-		"answered, reflection is broken": {func(p *fakeProcess) { p.offerErr = broken }, true, discoveryTries},
+		"an error":                       {func(p *fakeProcess) { p.statusErr = broken }, false, worker.DiscoveryTries},
+		"answered, reflection is broken": {func(p *fakeProcess) { p.offerErr = broken }, true, worker.DiscoveryTries},
 		"an error, but reflection has it": {
-			func(p *fakeProcess) { p.statusErr, p.offers = broken, []string{DefaultService} }, true, 1,
+			func(p *fakeProcess) { p.statusErr, p.offers = broken, []string{unit.DefaultService} }, true, 1,
 		},
 		"answered, but reflection has not": {func(p *fakeProcess) { p.offers = []string{"pkg.A"} }, false, 1},
 	} {
@@ -42,10 +44,10 @@ func TestAssumedServiceIsOfferedOnlyByAWorkerThatAnswersItsGetStatus(t *testing.
 						t.Errorf("asked %d times for GetStatus, want %d", p.statuses, test.questions)
 					}
 					p.statuses = 0
-					if got := len(m.ready(DefaultService)) == 1; got != test.want {
+					if got := len(m.ready(unit.DefaultService)) == 1; got != test.want {
 						t.Errorf("offered: %t, want %t", got, test.want)
 					}
-					if m.Standalone(DefaultService) == test.want {
+					if m.Standalone(unit.DefaultService) == test.want {
 						t.Errorf("standalone: %t", !test.want)
 					}
 					if w := m.worker("worker-0"); w.Status != store.StatusRunning || !w.Ready {
@@ -71,17 +73,17 @@ func TestAssumedServiceWaitsForTheInstanceToAnswer(t *testing.T) {
 		}
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Minute)
-		m.wantReady(DefaultService, "worker-0")
+		m.wantReady(unit.DefaultService, "worker-0")
 		world.of("worker-0").die(process.Exit{Signal: 9})
 		settle(time.Second)
-		m.wantReady(DefaultService)
-		if m.Services().Service(DefaultService) == nil {
+		m.wantReady(unit.DefaultService)
+		if m.Services().Service(unit.DefaultService) == nil {
 			t.Error("calls are refused that could wait")
 		}
 		p := world.of("worker-0")
 		p.set(func() { p.statusErr = nil })
-		settle(testHealth.Interval)
-		m.wantReady(DefaultService, "worker-0")
+		settle(defaults.Health.Interval)
+		m.wantReady(unit.DefaultService, "worker-0")
 		m.stop(nil)
 	})
 }
@@ -89,8 +91,8 @@ func TestAssumedServiceWaitsForTheInstanceToAnswer(t *testing.T) {
 func TestUnitWithoutServicesOffersNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
-		world.behave = func(p *fakeProcess) { p.offers = []string{"pkg.A", DefaultService} }
-		none := func(u *Unit) { u.NoServices = true }
+		world.behave = func(p *fakeProcess) { p.offers = []string{"pkg.A", unit.DefaultService} }
+		none := func(u *unit.Spec) { u.NoServices = true }
 		m := startMaster(t, world, dir, 1) // records the offered services
 		settle(time.Second)
 		m.wantReady("pkg.A", "worker-0")
@@ -98,12 +100,12 @@ func TestUnitWithoutServicesOffersNone(t *testing.T) {
 		world.of("worker-0").asked = 0
 		m = startMaster(t, world, dir, 1, none)
 		settle(time.Minute)
-		for _, name := range []string{"pkg.A", DefaultService} {
+		for _, name := range []string{"pkg.A", unit.DefaultService} {
 			if m.Services().Service(name) != nil {
 				t.Errorf("%s is offered", name)
 			}
 		}
-		if !m.Standalone(DefaultService) {
+		if !m.Standalone(unit.DefaultService) {
 			t.Error("not standalone although nobody offers the service")
 		}
 		p := world.of("worker-0")
@@ -115,7 +117,7 @@ func TestUnitWithoutServicesOffersNone(t *testing.T) {
 		}
 		m.stop(nil)
 	})
-	if err := (Unit{Name: "u", NoServices: true, Services: []string{"pkg.A"}}).validate(); err == nil {
+	if err := (unit.Spec{Name: "u", NoServices: true, Services: []string{"pkg.A"}}).CheckFields(); err == nil {
 		t.Error("a unit may have services and none")
 	}
 }

@@ -1,15 +1,12 @@
 // Package supervisor starts workers, finds them again after a crash of the master, watches their health, restarts
 // them and offers the ready ones to callers.
 //
-// One goroutine owns one worker (worker.go); helper goroutines send their results to its inbox. A pure function decides
-// how the worker reacts to an event (state.go); start.go, health.go and stop.go execute the decision, and journal.go
-// makes it durable. When the master starts, another pure function decides what to do with each worker (decision.go)
-// from the evidence that inspect.go collects, and recover.go executes the decision; plan.go makes the same decision
-// without executing it.
+// This package has the set of workers. Package unit is what a user describes, package worker one worker, package
+// lifecycle how it reacts to an event. When the master starts, package recovery decides what to do with each worker
+// that an earlier master left. Packages launcher, process, ports, logs and probe are the outside world.
 //
-// Package services picks the endpoint for each call (routes.go). This package fills its registry with the ready workers
-// and the services that they report (offers.go, discovery.go), and with registered endpoints that are not
-// workers of this master (package registrations).
+// Package services picks the endpoint for each call (calls.go). The workers fill its registry with themselves and the
+// services that they report, and package registrations with endpoints that are not workers of this master.
 //
 // # Promises
 //

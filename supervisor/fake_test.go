@@ -24,10 +24,13 @@ import (
 
 	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 func TestMain(m *testing.M) {
@@ -38,6 +41,9 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(leaks.Run(m, os.Stderr))
 }
+
+// defaults is a unit that sets nothing.
+var defaults = unit.Spec{}.WithDefaults()
 
 // fakeOS is a world of processes that outlives supervisors, as the real one does.
 type fakeOS struct {
@@ -103,11 +109,11 @@ func newFakeOS(t *testing.T) *fakeOS {
 	return &fakeOS{t: t, processes: map[int]*fakeProcess{}, started: map[string]int{}, birth: time.Now()}
 }
 
-func (o *fakeOS) lease(worker string) (*process.Lease, error) {
+func (o *fakeOS) Lease(worker string) (*process.Lease, error) {
 	return process.CreateLease(filepath.Join(o.t.TempDir(), worker+".lease"))
 }
 
-func (o *fakeOS) start(_ Unit, worker string, rec store.Instance, _ *process.Lease) (instance, error) {
+func (o *fakeOS) Start(_ unit.Spec, worker string, rec store.Instance, _ *process.Lease) (launcher.Instance, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.processes {
@@ -134,7 +140,7 @@ func (o *fakeOS) start(_ Unit, worker string, rec store.Instance, _ *process.Lea
 	return p, nil
 }
 
-func (o *fakeOS) attach(_ string, rec store.Instance) (instance, error) {
+func (o *fakeOS) Attach(_ string, rec store.Instance) (launcher.Instance, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.attachErr != nil {
@@ -147,16 +153,16 @@ func (o *fakeOS) attach(_ string, rec store.Instance) (instance, error) {
 	return p, nil
 }
 
-func (o *fakeOS) take(_ string, pid int, rec store.Instance) (instance, process.Identity, error) {
+func (o *fakeOS) Take(_ string, pid int, rec store.Instance) (launcher.Instance, process.Identity, error) {
 	rec.PID = pid
-	inst, err := o.attach("", rec)
+	inst, err := o.Attach("", rec)
 	if err != nil {
 		return nil, process.Identity{}, err
 	}
 	return inst, inst.Identity(), nil
 }
 
-func (o *fakeOS) identify(pid int) (process.Identity, error) {
+func (o *fakeOS) Identify(pid int) (process.Identity, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if p := o.processes[pid]; p != nil && !p.isDead() {
@@ -165,17 +171,19 @@ func (o *fakeOS) identify(pid int) (process.Identity, error) {
 	return process.Identity{}, process.ErrGone
 }
 
-func (o *fakeOS) holds(string, store.Instance, int) bool { return false }
+func (o *fakeOS) Holds(string, store.Instance, int) bool { return false }
 
-func (o *fakeOS) left(_ context.Context, _ string, rec store.Instance, _ bool) (string, []process.Holder, error) {
+func (o *fakeOS) Left(_ context.Context, _ string, rec store.Instance, _ bool) (string, []process.Holder, error) {
 	holders, _ := o.scan(context.Background())
 	if o.leaseHeld {
-		return leaseHeld, nil, nil
+		return launcher.LeaseHeld, nil, nil
 	}
-	return leaseFree, slices.DeleteFunc(holders, func(h process.Holder) bool { return h.Token != rec.Token }), nil
+	return launcher.LeaseFree, slices.DeleteFunc(holders, func(h process.Holder) bool {
+		return h.Token != rec.Token
+	}), nil
 }
 
-func (o *fakeOS) owner(_ string, rec store.Instance, port int) (process.Ownership, error) {
+func (o *fakeOS) Owner(_ string, rec store.Instance, port int) (process.Ownership, error) {
 	p := o.at(port)
 	switch {
 	case p == nil:
@@ -186,7 +194,7 @@ func (o *fakeOS) owner(_ string, rec store.Instance, port int) (process.Ownershi
 	return process.PortForeign, nil
 }
 
-func (o *fakeOS) sweep(_ context.Context, _ string, rec store.Instance) ([]process.Holder, error) {
+func (o *fakeOS) Sweep(_ context.Context, _ string, rec store.Instance) ([]process.Holder, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.processes {
@@ -476,7 +484,7 @@ func (c fakeConn) NewStream(
 
 // Invoke implements GetStatus of the DefaultService; the supervisor calls no other method of a worker.
 func (c fakeConn) Invoke(_ context.Context, method string, _, _ any, _ ...grpc.CallOption) error {
-	if method != "/"+DefaultService+"/GetStatus" {
+	if method != "/"+unit.DefaultService+"/GetStatus" {
 		c.os.t.Errorf("a worker was sent a call of %s", method)
 	}
 	p := c.os.at(c.port)
@@ -533,7 +541,7 @@ type master struct {
 }
 
 // startMaster opens the state in dir and serves count replicas.
-func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...func(*Unit)) *master {
+func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...func(*unit.Spec)) *master {
 	t.Helper()
 	db, err := store.Open(dir, store.Options{})
 	if err != nil {
@@ -544,7 +552,7 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 	if err != nil {
 		t.Fatal(err)
 	}
-	unit := Unit{Name: "worker", Path: self, Replicas: count}
+	unit := unit.Spec{Name: "worker", Path: self, Replicas: count}
 	for _, c := range change {
 		c(&unit)
 	}
@@ -558,9 +566,9 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.launcher, s.scan = world, world.scan
-	s.dial = func(port int) (link, error) { return fakeLink{world, port}, nil }
-	s.probe = func(ctx context.Context, port int, refused func(error)) error {
+	s.env.Launcher, s.scan = world, world.scan
+	s.env.Dial = func(port int) (worker.Link, error) { return fakeLink{world, port}, nil }
+	s.env.AwaitListener = func(ctx context.Context, port int, refused func(error)) error {
 		for {
 			if p := world.at(port); p != nil && p.readyAfter >= 0 && time.Since(world.birth) >= p.readyAfter {
 				return nil
@@ -573,9 +581,9 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 			}
 		}
 	}
-	s.bootTime = world.bootTime
+	s.env.BootTime = world.bootTime
 	if world.bootID != "" {
-		s.bootID = world.bootID
+		s.env.BootID = world.bootID
 	}
 	ctx, end := context.WithCancelCause(t.Context())
 	m := &master{Supervisor: s, t: t, store: db, end: end, ended: make(chan error, 1)}
@@ -601,7 +609,7 @@ func (m *master) stop(reason error) {
 	}
 }
 
-func (m *master) worker(id string) WorkerInfo {
+func (m *master) worker(id string) worker.Info {
 	m.t.Helper()
 	for _, w := range m.Workers() {
 		if w.ID == id {
@@ -609,7 +617,7 @@ func (m *master) worker(id string) WorkerInfo {
 		}
 	}
 	m.t.Fatalf("no worker %s", id)
-	return WorkerInfo{}
+	return worker.Info{}
 }
 
 // settle waits until everything that happens within d has happened.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // spoil makes every write to the open state in dir fail, and leaves no space for rewriting it, until the returned
@@ -63,7 +64,7 @@ func TestRecoveryDoesNotWaitForTheDisk(t *testing.T) {
 		world.of("worker-1").die(process.Exit{Signal: 9, Source: process.ExitUnknown})
 
 		var mend func()
-		m = startMaster(t, world, dir, 2, func(*Unit) { mend = spoil(t, dir) })
+		m = startMaster(t, world, dir, 2, func(*unit.Spec) { mend = spoil(t, dir) })
 		settle(time.Minute)
 		select {
 		case <-m.Recovered():

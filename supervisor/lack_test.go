@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 )
 
 // A resource that the master lacks for a while costs the worker nothing, neither then nor later, and the history
@@ -34,23 +35,10 @@ func TestFaultsOfTheMasterCostNoBudget(t *testing.T) {
 		world.mu.Lock()
 		broken = false
 		world.mu.Unlock()
-		settle(ownFaultRetry)
+		settle(lifecycle.OwnFaultRetry)
 		if w := m.worker("worker-0"); !w.Ready {
 			t.Errorf("worker is %s when the fault is gone, want it running", w.Status)
 		}
 		m.stop(nil)
 	})
-}
-
-func TestDelayAfterAFaultOfTheMasterIsBounded(t *testing.T) {
-	s := state{wanted: true}
-	var act action
-	for n := range 200 {
-		s.status = store.StatusStarting
-		s, act = next(s, event{kind: evStartFailed, ours: true, chance: 0}, testPolicy, time.Hour)
-		delay := s.history.RetryAt - time.Hour
-		if want := min(testPolicy.Backoff<<min(n, 16), ownFaultRetry); delay != want || act != actBackOff {
-			t.Fatalf("delay %d is %s (%v), want %s", n, delay, act, want)
-		}
-	}
 }

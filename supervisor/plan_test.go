@@ -19,6 +19,9 @@ import (
 
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // recoveries collects the decisions that masters log, as a list for each worker.
@@ -69,16 +72,16 @@ func (r *recoveries) first() map[string]map[string]string {
 }
 
 // asTold returns the decision as a master logs it.
-func (d Decision) asTold() map[string]string {
+func asTold(d recovery.Decision) map[string]string {
 	line := map[string]string{"action": string(d.Action), "reason": d.Reason}
-	for _, a := range d.Evidence.attrs() {
+	for _, a := range d.Evidence.Attrs() {
 		line[a.Key] = a.Value.String()
 	}
 	return line
 }
 
 // plan returns the decisions of "state plan" in the fake world.
-func (o *fakeOS) plan(dir string, count int) []Decision {
+func (o *fakeOS) plan(dir string, count int) []recovery.Decision {
 	o.t.Helper()
 	snap, err := store.ReadNextStart(dir, store.Options{})
 	if err != nil {
@@ -98,13 +101,13 @@ func (o *fakeOS) plan(dir string, count int) []Decision {
 			o.t.Fatal(err)
 		}
 	}
-	rc := &recoveryContext{
-		inspector: o, scan: o.scan, kept: func(string) (process.Exit, bool) { return process.Exit{}, false },
-		masterID: snap.Meta.MasterID, stateDir: process.FileID(here).String(), bootID: bootID, uid: os.Geteuid(),
-		moved: snap.Meta.StateDir != here, now: o.bootTime,
+	rc := &recovery.Context{
+		Inspector: o, Scan: o.scan, Kept: func(string) (process.Exit, bool) { return process.Exit{}, false },
+		MasterID: snap.Meta.MasterID, StateDir: process.FileID(here).String(), BootID: bootID, UID: os.Geteuid(),
+		Moved: snap.Meta.StateDir != here, Now: o.bootTime,
 	}
-	unit := Unit{Name: "worker", Path: self, Replicas: count}.withDefaults()
-	decisions, err := rc.plan(o.t.Context(), snap.Workers, []Unit{unit}, false)
+	wanted := unit.Spec{Name: "worker", Path: self, Replicas: count}.WithDefaults()
+	decisions, err := rc.Plan(o.t.Context(), snap.Workers, []unit.Spec{wanted}, false)
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -152,13 +155,13 @@ func (sc scenario) play(t *testing.T) {
 	if diff := cmp.Diff(files, contents(t, dir)); diff != "" {
 		t.Errorf("the plan changed files:\n%s", diff)
 	}
-	want, got := map[string]map[string]string{}, map[string]Action{}
+	want, got := map[string]map[string]string{}, decisions{}
 	for _, d := range planned {
 		id := d.ID
-		if d.Action == ActionSweepStray {
+		if d.Action == recovery.ActionSweepStray {
 			id = `"` + id + `"`
 		}
-		want[id], got[id] = d.asTold(), d.Action
+		want[id], got[id] = asTold(d), d.Action
 	}
 	if diff := cmp.Diff(sc.want, got); diff != "" {
 		t.Errorf("planned (-want +got):\n%s", diff)
@@ -188,7 +191,7 @@ func (sc scenario) play(t *testing.T) {
 	world.mu.Lock()
 	world.attachErr, world.scanErr, world.leaseHeld = nil, nil, false
 	world.mu.Unlock()
-	settle(2 * holdInterval)
+	settle(2 * worker.HoldInterval)
 	m.stop(nil)
 }
 
@@ -241,15 +244,15 @@ func contents(t *testing.T, dir string) map[string]string {
 func TestPlanTellsWhatIsOutdated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
-		m := startMaster(t, world, dir, 2, func(u *Unit) { u.Args = []string{"--old"} })
+		m := startMaster(t, world, dir, 2, func(u *unit.Spec) { u.Args = []string{"--old"} })
 		settle(time.Second)
 		m.crash()
 		world.of("worker-1").die(process.Exit{Signal: 9})
 		planned := world.plan(dir, 2)
-		if d := planned[0]; d.Action != ActionAdopt || !d.Evidence.Outdated {
+		if d := planned[0]; d.Action != recovery.ActionAdopt || !d.Evidence.Outdated {
 			t.Errorf("%+v, want it adopted and said to be outdated", d)
 		}
-		if d := planned[1]; d.Action != ActionRespawn || d.Evidence.Outdated {
+		if d := planned[1]; d.Action != recovery.ActionRespawn || d.Evidence.Outdated {
 			t.Errorf("%+v, want it started anew, from what there is then", d)
 		}
 		world.of("worker-0").die(process.Exit{})
@@ -277,7 +280,7 @@ func TestWorkersOfThisDirectoryAreKnownWhereTheRecordOfItIsLost(t *testing.T) {
 		m = startMaster(t, world, dir, 2)
 		settle(time.Second)
 		for i, id := range []string{"worker-0", "worker-1"} {
-			if w := m.worker(id); world.starts(id) != 1 || !w.Adopted || planned[i].Action != ActionAdopt {
+			if w := m.worker(id); world.starts(id) != 1 || !w.Adopted || planned[i].Action != recovery.ActionAdopt {
 				t.Errorf("%s: started %d times, adopted %v, planned %+v", id, world.starts(id), w.Adopted, planned[i])
 			}
 		}
@@ -298,7 +301,7 @@ func TestHeldWorkerIsToldAgainWhenTheDecisionChanges(t *testing.T) {
 		world.mu.Lock()
 		world.attachErr = nil
 		world.mu.Unlock()
-		settle(2 * holdInterval)
+		settle(2 * worker.HoldInterval)
 		var actions []string
 		for _, line := range told.told["worker-0"] {
 			actions = append(actions, line["action"])

@@ -18,6 +18,7 @@ import (
 
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // pinger is the common interface of workers and registered endpoints.
@@ -45,7 +46,7 @@ func TestServersAreAskedByTheFirstMethodThatTheyImplement(t *testing.T) {
 	}
 	dialers := map[string]func(t *testing.T, l net.Listener) pinger{
 		"worker": func(t *testing.T, l net.Listener) pinger {
-			p, err := dialWorker(l.Addr().(*net.TCPAddr).Port, log)
+			p, err := worker.Dial(l.Addr().(*net.TCPAddr).Port, log)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 func (m *master) register(service, address string, ttl time.Duration) registrations.Endpoint {
@@ -65,7 +66,7 @@ func TestRegisteredEndpointIsServedOnceItAnswers(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 0)
 		settle(time.Second)
-		if !m.Standalone(DefaultService) {
+		if !m.Standalone(unit.DefaultService) {
 			t.Error("not standalone without anybody")
 		}
 		x := world.endpoint("10.0.0.1:80")
@@ -76,37 +77,37 @@ func TestRegisteredEndpointIsServedOnceItAnswers(t *testing.T) {
 		}
 		m.wantReady("pkg.A")
 		x.say(nil)
-		settle(testHealth.Interval)
+		settle(defaults.Health.Interval)
 		m.wantReady("pkg.A", "10.0.0.1:80")
-		for i := range testPolicy.missed {
+		for i := range defaults.Health.Missed {
 			x.say(errors.New("refused"))
-			settle(testHealth.Interval)
-			if i < testPolicy.missed-1 {
+			settle(defaults.Health.Interval)
+			if i < defaults.Health.Missed-1 {
 				m.wantReady("pkg.A", "10.0.0.1:80")
 			}
 		}
 		m.wantReady("pkg.A")
 		x.say(nil)
-		settle(testHealth.Interval)
+		settle(defaults.Health.Interval)
 		m.wantReady("pkg.A", "10.0.0.1:80")
 
 		// A second service at the same address needs no second connection.
-		if r := m.register(DefaultService, "10.0.0.1:80", 0); !r.Ready {
+		if r := m.register(unit.DefaultService, "10.0.0.1:80", 0); !r.Ready {
 			t.Errorf("%+v, want it ready", r)
 		}
-		m.wantReady(DefaultService, "10.0.0.1:80")
-		if m.Standalone(DefaultService) {
+		m.wantReady(unit.DefaultService, "10.0.0.1:80")
+		if m.Standalone(unit.DefaultService) {
 			t.Error("standalone with an endpoint that requests can be sent to")
 		}
-		l, err := m.Acquire(t.Context(), DefaultService, "")
+		l, err := m.Acquire(t.Context(), unit.DefaultService, "")
 		if err != nil || l.Worker() != "10.0.0.1:80" {
 			t.Errorf("Acquire: %v, %v", l, err)
 		}
-		if _, err := m.TryAcquire(DefaultService, "", l.Worker()); !errors.Is(err, ErrNoWorker) {
+		if _, err := m.TryAcquire(unit.DefaultService, "", l.Worker()); !errors.Is(err, ErrNoWorker) {
 			t.Errorf("TryAcquire but the only one: %v", err)
 		}
 		l.End(nil)
-		if _, err := m.Registrations().Deregister(t.Context(), DefaultService, ""); err != nil {
+		if _, err := m.Registrations().Deregister(t.Context(), unit.DefaultService, ""); err != nil {
 			t.Fatal(err)
 		}
 		if got := m.registered(); got != "pkg.A at 10.0.0.1:80" {
@@ -154,14 +155,14 @@ func TestRegisteredEndpointGetsNoCallsOfWhatItsReflectionDoesNotList(t *testing.
 		}
 		// Another program takes its place between two Pings.
 		x.offer("pkg.B")
-		settle(registrations.ListEvery * testHealth.Interval)
+		settle(registrations.ListEvery * defaults.Health.Interval)
 		m.wantReady("pkg.B", "10.0.0.1:80")
 		if m.Services().Service("pkg.A") != nil {
 			t.Error("calls go to what the endpoint does not have any more")
 		}
 		// An endpoint without reflection has the services that it is registered for.
 		x.offer()
-		settle(registrations.ListEvery * testHealth.Interval)
+		settle(registrations.ListEvery * defaults.Health.Interval)
 		m.wantReady("pkg.A", "10.0.0.1:80")
 		m.wantReady("pkg.B", "10.0.0.1:80")
 		m.stop(nil)

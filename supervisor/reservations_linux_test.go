@@ -13,7 +13,10 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // listenAlone listens like a program that sets no socket option.
@@ -26,7 +29,7 @@ func listenAlone(port int) error {
 		})
 		return errors.Join(err, failed)
 	}}
-	l, err := config.Listen(context.Background(), "tcp4", WorkerAddress(port))
+	l, err := config.Listen(context.Background(), "tcp4", ports.Address(port))
 	if err != nil {
 		return err
 	}
@@ -36,7 +39,7 @@ func listenAlone(port int) error {
 func TestPortOfAWorkerIsReservedUntilItStartsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
-		slow := func(u *Unit) { u.Restart.Backoff = time.Minute }
+		slow := func(u *unit.Spec) { u.Restart.Backoff = time.Minute }
 		m := startMaster(t, world, dir, 1, slow)
 		settle(time.Second)
 		port := m.worker("worker-0").Port
@@ -84,7 +87,7 @@ func TestWorkerThatCannotListenBesideAReservationIsStartedWithoutOne(t *testing.
 						return
 					}
 					p.readyAfter, p.exitsAfter, p.exitCode = -1, time.Millisecond, 1
-					path := logPath(filepath.Join(dir, "logs"), p.worker)
+					path := logs.Path(filepath.Join(dir, "logs"), p.worker)
 					if err := os.WriteFile(path, []byte(test.output), 0o600); err != nil {
 						t.Error(err)
 					}
@@ -129,12 +132,12 @@ func TestWorkerThatDoesNotOpenItsReservedPortGetsItUnreserved(t *testing.T) {
 		world := newFakeOS(t)
 		world.behave = func(p *fakeProcess) { p.readyAfter = -1 }
 		m := startMaster(t, world, t.TempDir(), 1)
-		settle(reservePatience / 2)
+		settle(ports.ReservePatience / 2)
 		port := m.worker("worker-0").Port
 		if err := listenAlone(port); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("listening on the port: %v, want it reserved", err)
 		}
-		settle(reservePatience)
+		settle(ports.ReservePatience)
 		if err := listenAlone(port); err != nil {
 			t.Errorf("listening on the port: %v, want it free for the worker", err)
 		}
@@ -145,15 +148,15 @@ func TestWorkerThatDoesNotOpenItsReservedPortGetsItUnreserved(t *testing.T) {
 // Other masters cannot choose a port as soon as one master has chosen it, even before a worker listens.
 func TestMastersNeverChooseTheSamePort(t *testing.T) {
 	chosen := map[int]bool{}
-	first, second := portBook{share: 1}, portBook{share: 1}
+	first, second := ports.Book{Share: 1}, ports.Book{Share: 1}
 	for i := range 200 {
 		worker := fmt.Sprint("worker-", i)
-		for _, book := range []*portBook{&first, &second} {
-			port, err := book.choose(worker, 0)
+		for _, book := range []*ports.Book{&first, &second} {
+			port, err := book.Choose(worker, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer book.letGo(worker)
+			defer book.LetGo(worker)
 			if chosen[port] {
 				t.Errorf("port %d was chosen twice", port)
 			}

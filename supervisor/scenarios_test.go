@@ -6,7 +6,11 @@ import (
 
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
 )
+
+// decisions are the actions by worker.
+type decisions map[string]recovery.Action
 
 // scenario is a situation that a starting master finds.
 type scenario struct {
@@ -15,17 +19,17 @@ type scenario struct {
 	meanwhile func(world *fakeOS, first map[string]*fakeProcess)
 	edit      func(w *store.Worker) // nil keeps them; an empty ID removes one
 	copied    bool                  // the next master is started on a copy of the state directory
-	want      map[string]Action
+	want      decisions
 	// Acts on processes within the second after the start, in any order.
 	acts []string
 }
 
 var scenarios = map[string]scenario{
-	"all live": {count: 2, want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt}},
+	"all live": {count: 2, want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt}},
 	"one died": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{Signal: 9}) },
-		want:      map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		want:      decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts:      []string{"start worker-0"},
 	},
 	"one died, and another process has its PID": {
@@ -34,7 +38,7 @@ var scenarios = map[string]scenario{
 			first["worker-0"].die(process.Exit{Signal: 9})
 			world.plant(&fakeProcess{pid: first["worker-0"].pid, rec: store.Instance{Token: "a stranger's"}})
 		},
-		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts: []string{"start worker-0"},
 	},
 	"one died and was not reaped": {
@@ -43,7 +47,7 @@ var scenarios = map[string]scenario{
 			first["worker-0"].unreaped = true
 			first["worker-0"].die(process.Exit{Signal: syscall.SIGSEGV, Source: process.ExitStat})
 		},
-		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts: []string{"start worker-0"},
 	},
 	"one died and left a descendant": {
@@ -53,7 +57,7 @@ var scenarios = map[string]scenario{
 			dead.die(process.Exit{Signal: 9})
 			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: dead.rec, child: true})
 		},
-		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts: []string{"kill 1100", "start worker-0"},
 	},
 	"one died and its lease is held by nobody who can be found": {
@@ -62,7 +66,7 @@ var scenarios = map[string]scenario{
 			first["worker-0"].die(process.Exit{Signal: 9})
 			world.leaseHeld = true
 		},
-		want: map[string]Action{"worker-0": ActionHold, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionHold, "worker-1": recovery.ActionAdopt},
 	},
 	"one died and another process listens on its port": {
 		count: 2,
@@ -71,7 +75,7 @@ var scenarios = map[string]scenario{
 			dead.die(process.Exit{Signal: 9})
 			world.plant(&fakeProcess{pid: 1100, rec: store.Instance{Token: "a stranger's", Port: dead.rec.Port}})
 		},
-		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts: []string{"start worker-0"},
 	},
 	"another boot": {
@@ -82,7 +86,7 @@ var scenarios = map[string]scenario{
 			}
 			world.bootID = "another"
 		},
-		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionRespawn},
+		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionRespawn},
 		acts: []string{"start worker-0", "start worker-1"},
 	},
 	"another boot, and an old record": {
@@ -94,23 +98,23 @@ var scenarios = map[string]scenario{
 				p.rec.Token += " of now"
 			}
 		},
-		want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
 	},
 	"cannot be verified": {
 		count:     2,
 		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) { world.attachErr = process.ErrUnverifiable },
-		want:      map[string]Action{"worker-0": ActionHold, "worker-1": ActionHold},
+		want:      decisions{"worker-0": recovery.ActionHold, "worker-1": recovery.ActionHold},
 	},
 	"a start was cut off after the fork": {
 		count: 2,
 		edit:  cutOff0,
-		want:  map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+		want:  decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
 	},
 	"a start was cut off before the fork": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
 		edit:      cutOff0,
-		want:      map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		want:      decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts:      []string{"start worker-0"},
 	},
 	"a start was cut off before the fork, and another instance lives": {
@@ -119,59 +123,64 @@ var scenarios = map[string]scenario{
 			first["worker-0"].rec.Token = "another"
 		},
 		edit: cutOff0,
-		want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
 	},
 	"a start was cut off, and the scan fails": {
 		count:     2,
 		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) { world.scanErr = syscall.EMFILE },
 		edit:      cutOff0,
-		want:      map[string]Action{"worker-0": ActionHold, "worker-1": ActionAdopt},
+		want:      decisions{"worker-0": recovery.ActionHold, "worker-1": recovery.ActionAdopt},
 	},
 	"the record is lost, and the scan fails": {
 		count:     2,
 		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) { world.scanErr = syscall.EMFILE },
 		edit:      lost0,
-		want:      map[string]Action{"worker-0": ActionHold, "worker-1": ActionAdopt},
+		want:      decisions{"worker-0": recovery.ActionHold, "worker-1": recovery.ActionAdopt},
 	},
 	"was being stopped": {
 		count: 2,
 		edit:  status0(store.StatusStopping),
-		want:  map[string]Action{"worker-0": ActionStop, "worker-1": ActionAdopt},
+		want:  decisions{"worker-0": recovery.ActionStop, "worker-1": recovery.ActionAdopt},
 		acts:  []string{"terminate worker-0", "start worker-0"},
 	},
 	"was being stopped, and is gone": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
 		edit:      status0(store.StatusStopping),
-		want:      map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionAdopt},
+		want:      decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts:      []string{"start worker-0"},
 	},
 	"surplus": {
 		count: 1,
-		want:  map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionStop},
+		want:  decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionStop},
 		acts:  []string{"terminate worker-1"},
 	},
 	"surplus, and gone": {
 		count:     1,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-1"].die(process.Exit{}) },
-		want:      map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionForget},
+		want:      decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionForget},
 	},
 	"one more is wanted": {
 		count: 3,
-		want:  map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt, "worker-2": ActionStart},
-		acts:  []string{"start worker-2"},
+		want: decisions{
+			"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt, "worker-2": recovery.ActionStart,
+		},
+		acts: []string{"start worker-2"},
 	},
 	"a process that no record names, its slot is free": {
 		count: 2,
 		edit:  lost0,
-		want:  map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+		want:  decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
 	},
 	"a process that no record names, and no slot is for": {
 		count: 2,
 		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) {
 			world.plant(&fakeProcess{pid: 1100, worker: "worker-9", rec: store.Instance{Token: "stray"}})
 		},
-		want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt, `"worker-9"`: ActionSweepStray},
+		want: decisions{
+			"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt,
+			`"worker-9"`: recovery.ActionSweepStray,
+		},
 		acts: []string{"kill 1100"},
 	},
 	"two instances of one worker": {
@@ -179,7 +188,7 @@ var scenarios = map[string]scenario{
 		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) {
 			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: store.Instance{Token: "twin"}})
 		},
-		want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
 		acts: []string{"kill 1100"},
 	},
 	// This happens after a restore from a backup older than both.
@@ -190,29 +199,29 @@ var scenarios = map[string]scenario{
 			first["worker-0"].die(process.Exit{})
 			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: store.Instance{Token: "newer"}})
 		},
-		want: map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
 	},
 	"another process listens on the port": {
 		count: 2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) {
 			first["worker-0"].owner = process.PortForeign
 		},
-		want: map[string]Action{"worker-0": ActionAdoptUnhealthy, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionAdoptUnhealthy, "worker-1": recovery.ActionAdopt},
 	},
 	"nobody listens on the port": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].owner = process.PortFree },
-		want:      map[string]Action{"worker-0": ActionAdoptUnhealthy, "worker-1": ActionAdopt},
+		want:      decisions{"worker-0": recovery.ActionAdoptUnhealthy, "worker-1": recovery.ActionAdopt},
 	},
 	"stopped by a signal": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].suspended = true },
-		want:      map[string]Action{"worker-0": ActionAdoptUnhealthy, "worker-1": ActionAdopt},
+		want:      decisions{"worker-0": recovery.ActionAdoptUnhealthy, "worker-1": recovery.ActionAdopt},
 	},
 	"does not answer, which only the start shows": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].mute = true },
-		want:      map[string]Action{"worker-0": ActionAdopt, "worker-1": ActionAdopt},
+		want:      decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
 	},
 	"failed for good": {
 		count:     2,
@@ -222,7 +231,7 @@ var scenarios = map[string]scenario{
 				w.Status, w.Reason, w.Instance = store.StatusFailed, "of no use", nil
 			}
 		},
-		want: map[string]Action{"worker-0": ActionKeepFailed, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionKeepFailed, "worker-1": recovery.ActionAdopt},
 	},
 	"died with its budget used up": {
 		count:     2,
@@ -235,7 +244,7 @@ var scenarios = map[string]scenario{
 				}
 			}
 		},
-		want: map[string]Action{"worker-0": ActionFail, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionFail, "worker-1": recovery.ActionAdopt},
 	},
 	"waits for its restart": {
 		count:     2,
@@ -246,19 +255,19 @@ var scenarios = map[string]scenario{
 				w.History.RetryAt = time.Hour + 20*time.Second
 			}
 		},
-		want: map[string]Action{"worker-0": ActionWait, "worker-1": ActionAdopt},
+		want: decisions{"worker-0": recovery.ActionWait, "worker-1": recovery.ActionAdopt},
 	},
 	"is wanted stopped, and lives": {
 		count: 2,
 		edit:  unwanted0,
-		want:  map[string]Action{"worker-0": ActionStop, "worker-1": ActionAdopt},
+		want:  decisions{"worker-0": recovery.ActionStop, "worker-1": recovery.ActionAdopt},
 		acts:  []string{"terminate worker-0"},
 	},
 	"is wanted stopped, and is gone": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
 		edit:      unwanted0,
-		want:      map[string]Action{"worker-0": ActionKeepStopped, "worker-1": ActionAdopt},
+		want:      decisions{"worker-0": recovery.ActionKeepStopped, "worker-1": recovery.ActionAdopt},
 	},
 	"the state directory is a copy": {
 		count:  2,
@@ -268,7 +277,7 @@ var scenarios = map[string]scenario{
 				p.elsewhere = true
 			}
 		},
-		want: map[string]Action{"worker-0": ActionRespawn, "worker-1": ActionRespawn},
+		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionRespawn},
 		acts: []string{"start worker-0", "start worker-1"},
 	},
 }

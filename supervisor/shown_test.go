@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // A reader owns the information that it was given: the worker's goroutine continues and must not write to it.
@@ -15,7 +16,7 @@ func TestWhatWasShownOfAWorkerDoesNotChange(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Second)
-		var shown []WorkerInfo
+		var shown []worker.Info
 		world.behave = func(*fakeProcess) { shown = m.Workers() } // between the intent and the fact
 		world.of("worker-0").die(process.Exit{Signal: syscall.SIGKILL, Source: process.ExitWait})
 		settle(time.Second)

@@ -1,13 +1,8 @@
 package supervisor
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"net"
-	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,20 +71,4 @@ func TestReasonOfAWorkerThatIsNotReadyInTimeQuotesItsLastAnswer(t *testing.T) {
 		}
 		m.stop(nil)
 	})
-}
-
-func TestBrief(t *testing.T) {
-	dial := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
-	for want, err := range map[string]error{
-		"connection refused":       dial,
-		"Unavailable: gone":        fmt.Errorf("ping: %w", status.Error(codes.Unavailable, "gone")),
-		"its health is UNKNOWN":    errors.New("its health is UNKNOWN"),
-		"DeadlineExceeded: \uFFFD": status.Error(codes.DeadlineExceeded, "\xff"),
-		context.Canceled.Error():   context.Canceled,
-		strings.Repeat("x", 200):   errors.New(strings.Repeat("x", 10_000)),
-	} {
-		if got := brief(err); got != want {
-			t.Errorf("brief(%v) = %q, want %q", err, got, want)
-		}
-	}
 }

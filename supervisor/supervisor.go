@@ -14,9 +14,15 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
+	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // ErrDetach leaves the workers running for the next master to adopt if the context of [Supervisor.Serve] is
@@ -37,7 +43,7 @@ type Options struct {
 	// Policies maps the name of a service to the policy for its calls; "*" applies to all other services.
 	Policies map[string]services.Policy
 	// Keeper keeps the workers' handles while no master runs; if nil, they are not kept.
-	Keeper Keeper
+	Keeper launcher.Keeper
 	// Environ is the environment that workers inherit, [os.Environ] if nil. The master's own variables are removed
 	// from it.
 	Environ []string
@@ -45,50 +51,24 @@ type Options struct {
 	dialRegistered func(address string) (registrations.Prober, error) // tests put a fake here
 }
 
-// Keeper keeps handles on processes beyond the life of this program, so that the next master learns the exit code
-// of a worker that ended while no master ran. systemd's file descriptor store is one.
-type Keeper interface {
-	Keep(token string, handle *os.File) error
-	Drop(token string) error
-	// Kept returns the handle that an earlier master has given to Keep, nil if there is none.
-	Kept(token string) *os.File
-}
-
-// nobody is a Keeper that keeps nothing.
-type nobody struct{}
-
-func (nobody) Keep(string, *os.File) error { return nil }
-func (nobody) Drop(string) error           { return nil }
-func (nobody) Kept(string) *os.File        { return nil }
-
 // Supervisor runs the workers of its units. Its methods may be called from any goroutine.
 type Supervisor struct {
 	opts       Options
-	units      []Unit
+	units      []unit.Spec
 	log        *slog.Logger
 	services   *services.Registry
 	registered *registrations.Set
-	ports      portBook
 	recovered  chan struct{}
 	beat       chan chan<- struct{}
 	hurry      chan struct{}
 	hurryOnce  sync.Once
-	jitter     func() float64
-	epoch      time.Time        // start of the phases of Pings
-	recovery   *recoveryContext // of the present recovery, or of the last one
 
-	// Access to the outside world; tests put fakes here.
-	launcher launcher
-	dial     func(port int) (link, error)
-	probe    func(ctx context.Context, port int, refused func(error)) error
-	scan     func(ctx context.Context) ([]process.Holder, error)
-	bootTime func() time.Duration
-	bootID   string
-
-	strays sync.WaitGroup // goroutines that stop processes without a slot
+	env    worker.Env                                          // of the workers; tests put fakes into it
+	scan   func(ctx context.Context) ([]process.Holder, error) // lists the processes; tests put a fake here
+	strays sync.WaitGroup                                      // goroutines that stop processes without a slot
 
 	mu      sync.Mutex
-	workers []*worker
+	workers []*worker.Worker
 	status  Status
 }
 
@@ -102,7 +82,7 @@ const (
 )
 
 // New prepares a supervisor. It starts nothing: see [Supervisor.Serve].
-func New(opts Options, units ...Unit) (*Supervisor, error) {
+func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	if opts.Store == nil {
 		return nil, errors.New("supervisor: a store is required")
 	}
@@ -110,13 +90,13 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	if opts.Keeper == nil {
-		opts.Keeper = nobody{}
+		opts.Keeper = launcher.NoKeeper{}
 	}
 	if opts.RuntimeDir == "" {
 		opts.RuntimeDir = filepath.Join(opts.Store.Dir(), "run")
 	}
 	if opts.LogDir == "" {
-		opts.LogDir = defaultLogDir(opts.Store.Dir())
+		opts.LogDir = logs.DefaultDir(opts.Store.Dir())
 	}
 	if opts.Environ == nil {
 		opts.Environ = os.Environ()
@@ -127,12 +107,8 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 		recovered: make(chan struct{}),
 		beat:      make(chan chan<- struct{}),
 		hurry:     make(chan struct{}),
-		jitter:    lockedFloat64(opts.Rand),
-		probe:     awaitListener,
 		scan:      process.Scan,
-		bootTime:  process.BootTime,
 		status:    Recovering,
-		epoch:     time.Now(),
 	}
 	s.services = services.With(services.Options{
 		Policies: opts.Policies, Hopeless: s.hopeless, Rand: split(opts.Rand), Log: opts.Log,
@@ -140,25 +116,24 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 	s.registered = registrations.New(registrations.Options{
 		Store: opts.Store, Services: s.services, Log: s.log, Hurry: s.hurry, Dial: opts.dialRegistered,
 	})
-	s.dial = func(port int) (link, error) { return dialWorker(port, s.log) }
 	names := map[string]bool{}
 	var errs []error
 	for _, u := range units {
-		if err := u.validate(); err != nil {
+		if err := u.CheckFields(); err != nil {
 			errs = append(errs, err)
 		}
 		if names[u.Name] {
 			errs = append(errs, fmt.Errorf("unit name %q: given twice", u.Name))
 		}
 		names[u.Name] = true
-		s.units = append(s.units, u.withDefaults())
+		s.units = append(s.units, u.WithDefaults())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	s.preRegister()
-	var err error
-	if s.bootID, err = process.BootID(); err != nil {
+	bootID, err := process.BootID()
+	if err != nil {
 		return nil, fmt.Errorf("tell this boot from others: %w", err)
 	}
 	for _, dir := range []string{opts.RuntimeDir, opts.LogDir} {
@@ -166,7 +141,19 @@ func New(opts Options, units ...Unit) (*Supervisor, error) {
 			return nil, fmt.Errorf("make the folder of leases or logs: %w", err)
 		}
 	}
-	s.launcher = newLauncher(opts)
+	s.env = worker.Env{
+		Store: opts.Store, Log: opts.Log, LogDir: opts.LogDir, Keeper: opts.Keeper,
+		Launcher: launcher.New(launcher.Options{
+			MasterID:   opts.Store.MasterID(),
+			StateDir:   func() string { return process.FileID(opts.Store.StateDirID()).String() },
+			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ, UID: os.Geteuid(),
+		}),
+		Services: s.services, Ports: &ports.Book{},
+		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Epoch: time.Now(),
+		Recovered: s.recovered, Hurry: s.hurry,
+		Dial:          func(port int) (worker.Link, error) { return worker.Dial(port, opts.Log) },
+		AwaitListener: worker.AwaitListener,
+	}
 	return s, nil
 }
 
@@ -181,10 +168,11 @@ func (s *Supervisor) preRegister() {
 	if err != nil {
 		return // Serve reports the error
 	}
-	rc := recoveryContext{now: func() time.Duration { return 0 }}
-	for _, slot := range rc.slots(snap.Workers, s.units, false) {
-		if names := reflected(slot.rec.Services); !slot.unit.NoServices && !slot.state.retired && len(names) > 0 {
-			s.services.Offer(slot.id, names...)
+	rc := recovery.Context{Now: func() time.Duration { return 0 }}
+	for _, slot := range rc.Slots(snap.Workers, s.units, false) {
+		names := worker.Reflected(slot.Rec.Services)
+		if !slot.Unit.NoServices && !slot.State.Retired && len(names) > 0 {
+			s.services.Offer(slot.ID, names...)
 		}
 	}
 	s.registered.Restore(snap.Registered)
@@ -192,7 +180,7 @@ func (s *Supervisor) preRegister() {
 
 // preRegistered returns the ID under which the services of a unit are offered before its workers are ready. No worker
 // has such an ID.
-func preRegistered(u Unit) string { return u.Name + " " }
+func preRegistered(u unit.Spec) string { return u.Name + " " }
 
 // split returns a separate random source seeded from r, so that the two need no common lock.
 func split(r *rand.Rand) *rand.Rand {
@@ -251,7 +239,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 		return nil
 	}
 	for _, w := range s.list() {
-		close(w.shutdown)
+		w.Stop()
 	}
 	let := make(chan struct{})
 	go func() {
@@ -269,7 +257,7 @@ func (s *Supervisor) wait(beat <-chan chan<- struct{}, also <-chan struct{}) {
 	go func() {
 		defer close(done)
 		for _, w := range s.list() {
-			<-w.finished
+			<-w.Finished()
 		}
 		if also != nil {
 			<-also
@@ -288,8 +276,8 @@ func (s *Supervisor) wait(beat <-chan chan<- struct{}, also <-chan struct{}) {
 func (s *Supervisor) leftovers() error {
 	var errs []error
 	for _, w := range s.list() {
-		if w.leftover != nil {
-			errs = append(errs, fmt.Errorf("stop %s: %w", w.id, w.leftover))
+		if err := w.Leftover(); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", w.ID(), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -338,31 +326,15 @@ func (s *Supervisor) Alive(ctx context.Context) error {
 	return nil
 }
 
-// WorkerInfo is a worker as the running master sees it.
-type WorkerInfo struct {
-	store.Worker
-	// Adopted reports whether the master found the instance running instead of starting it.
-	Adopted bool
-	// Ready reports whether requests may go to the worker.
-	Ready bool
-	// WaitingFor is the probe that a starting worker has to pass and its last answer, such as "Ping: connection
-	// refused"; "" if the worker is not starting.
-	WaitingFor string
-	// Probe is the kind of health check: "ping", "grpc" or "tcp"; "" while the worker is not connected.
-	Probe string
-	// LogPath is the file that the worker writes to.
-	LogPath string
-}
-
 // Workers lists all workers, grouped by unit and in order.
-func (s *Supervisor) Workers() []WorkerInfo {
+func (s *Supervisor) Workers() []worker.Info {
 	workers := s.list()
-	infos := make([]WorkerInfo, 0, len(workers))
+	infos := make([]worker.Info, 0, len(workers))
 	for _, w := range workers {
-		if info := w.info.Load(); info != nil {
+		if info := w.Info(); info != nil {
 			shown := *info
 			if shown.Status == store.StatusStarting {
-				shown.WaitingFor = w.startup.waitingFor()
+				shown.WaitingFor = w.WaitingFor()
 			}
 			infos = append(infos, shown)
 		}
@@ -370,7 +342,7 @@ func (s *Supervisor) Workers() []WorkerInfo {
 	return infos
 }
 
-func (s *Supervisor) list() []*worker {
+func (s *Supervisor) list() []*worker.Worker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.workers

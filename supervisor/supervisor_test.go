@@ -11,6 +11,8 @@ import (
 
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 func TestStartsEveryWorkerAndHandsThemOutInTurn(t *testing.T) {
@@ -20,7 +22,7 @@ func TestStartsEveryWorkerAndHandsThemOutInTurn(t *testing.T) {
 		settle(time.Second)
 		seen := map[string]int{}
 		for range 6 {
-			l, err := m.Acquire(t.Context(), DefaultService, "")
+			l, err := m.Acquire(t.Context(), unit.DefaultService, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +87,7 @@ func TestCrashLoopFailsAndARestartOfTheMasterDoesNotRefillItsBudget(t *testing.T
 		if !strings.Contains(w.Reason, "exited with code 3") {
 			t.Errorf("reason = %q, want the exit in it", w.Reason)
 		}
-		if _, err := m.Acquire(t.Context(), DefaultService, ""); !errors.Is(err, ErrNoWorker) {
+		if _, err := m.Acquire(t.Context(), unit.DefaultService, ""); !errors.Is(err, ErrNoWorker) {
 			t.Errorf("Acquire with all workers failed = %v, want ErrNoWorker at once", err)
 		}
 		m.stop(nil)
@@ -98,7 +100,7 @@ func TestCrashLoopFailsAndARestartOfTheMasterDoesNotRefillItsBudget(t *testing.T
 		m.stop(nil)
 
 		// Another spec has not failed yet.
-		m = startMaster(t, world, dir, 1, func(u *Unit) { u.Args = []string{"--fixed"} })
+		m = startMaster(t, world, dir, 1, func(u *unit.Spec) { u.Args = []string{"--fixed"} })
 		settle(time.Hour)
 		if got := world.starts("worker-0"); got != 22 {
 			t.Errorf("started %d times with a new spec, want 22", got)
@@ -192,7 +194,7 @@ func TestUnverifiableIsHeldAndNeverDoubled(t *testing.T) {
 		world.mu.Lock()
 		world.attachErr = nil
 		world.mu.Unlock()
-		settle(2 * holdInterval)
+		settle(2 * worker.HoldInterval)
 		if w := m.worker("worker-0"); !w.Ready || !w.Adopted || w.Reason != "" {
 			t.Errorf("worker = %+v, want it adopted once it can be verified", w)
 		}
@@ -228,7 +230,7 @@ func TestSilentWorkerIsReplaced(t *testing.T) {
 		settle(time.Minute)
 		p := world.of("worker-0")
 		p.set(func() { p.mute, p.ignoresTerm = true, true })
-		settle(time.Duration(testPolicy.missed)*testHealth.Interval + testHealth.Timeout)
+		settle(time.Duration(defaults.Health.Missed)*defaults.Health.Interval + defaults.Health.Timeout)
 		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy || w.Ready {
 			t.Errorf("worker is %s and ready %v after three missed pings, want unhealthy", w.Status, w.Ready)
 		}
@@ -273,20 +275,20 @@ func TestLostConnectionsAreNoMissedPings(t *testing.T) {
 		settle(time.Second)
 		p := world.of("worker-0")
 		p.set(func() { p.pingErr = errors.New("connection refused") })
-		for range 2 * testPolicy.missed {
+		for range 2 * defaults.Health.Missed {
 			w := m.list()[0]
-			w.post(t.Context(), w.lost(1, nil))
+			w.ConnectionLost(t.Context(), 1, nil)
 			settle(time.Millisecond)
 		}
 		if w := m.worker("worker-0"); w.Ready || w.Status != store.StatusRunning {
 			t.Errorf("worker is %s and ready %v, want it out until the next Ping", w.Status, w.Ready)
 		}
-		settle(time.Duration(testPolicy.missed) * testHealth.Interval)
+		settle(time.Duration(defaults.Health.Missed) * defaults.Health.Interval)
 		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy {
 			t.Errorf("worker is %s after three missed Pings, want unhealthy", w.Status)
 		}
 		p.set(func() { p.pingErr = nil })
-		settle(testHealth.Interval)
+		settle(defaults.Health.Interval)
 		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 1 {
 			t.Errorf("worker = %+v, want it back", w)
 		}
@@ -302,14 +304,14 @@ func TestBrokenConnectionIsProvenAgain(t *testing.T) {
 		p := world.of("worker-0")
 		p.set(func() { p.owner, p.mute = process.PortForeign, true }) // the Ping goes to the other process too
 		first := m.list()[0]
-		first.post(t.Context(), first.lost(1, nil))
-		settle(testHealth.Timeout)
+		first.ConnectionLost(t.Context(), 1, nil)
+		settle(defaults.Health.Timeout)
 		if w := m.worker("worker-0"); w.Ready || w.Status != store.StatusUnhealthy ||
 			!strings.Contains(w.Reason, "held by another process") {
 			t.Errorf("worker = %+v, want it out and the process on its port named", w)
 		}
 		p.set(func() { p.owner, p.mute = process.PortOurs, false })
-		settle(2 * testHealth.Interval)
+		settle(2 * defaults.Health.Interval)
 		if w := m.worker("worker-0"); !w.Ready || w.Status != store.StatusRunning {
 			t.Errorf("worker is %s and ready %v, want it back once the port is its own", w.Status, w.Ready)
 		}
@@ -329,7 +331,7 @@ func TestStrangerOnAWorkersPort(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Second)
-		endpoint := m.Services().Service(DefaultService).Endpoints()[0]
+		endpoint := m.Services().Service(unit.DefaultService).Endpoints()[0]
 		p := world.of("worker-0")
 		for _, owner := range []process.Ownership{process.PortOurs, process.PortUnknown} {
 			p.set(func() { p.owner = owner })
@@ -338,7 +340,7 @@ func TestStrangerOnAWorkersPort(t *testing.T) {
 			}
 		}
 		p.set(func() { p.owner = process.PortForeign })
-		if err := endpoint.Verify(t.Context(), tcpEnds{}); !errors.Is(err, errStranger) {
+		if err := endpoint.Verify(t.Context(), tcpEnds{}); !errors.Is(err, worker.ErrStranger) {
 			t.Errorf("a connection to a stranger: %v", err)
 		}
 		settle(time.Second)
@@ -396,14 +398,14 @@ func TestPortThatIsAnothersForAMomentCostsAStartingWorkerNothing(t *testing.T) {
 		world := newFakeOS(t)
 		world.behave = func(p *fakeProcess) {
 			p.owner = process.PortForeign
-			time.AfterFunc(foreignPatience/2, func() { p.set(func() { p.owner = process.PortOurs }) })
+			time.AfterFunc(worker.ForeignPatience/2, func() { p.set(func() { p.owner = process.PortOurs }) })
 		}
 		m := startMaster(t, world, t.TempDir(), 1)
-		settle(foreignPatience / 4)
+		settle(worker.ForeignPatience / 4)
 		if w := m.worker("worker-0"); w.Ready || w.Status != store.StatusStarting {
 			t.Errorf("worker is %s and ready %v while another has its port", w.Status, w.Ready)
 		}
-		settle(foreignPatience)
+		settle(worker.ForeignPatience)
 		if w := m.worker("worker-0"); !w.Ready || w.Restarts != 0 {
 			t.Errorf("worker is %s after %d restarts, want it running and never restarted", w.Status, w.Restarts)
 		}
@@ -429,7 +431,7 @@ func TestStopKillsAfterTheGraceAndHurryAtOnce(t *testing.T) {
 					t.Errorf("%d processes live after the stop", n)
 				}
 				if hurry && took > time.Second ||
-					!hurry && (took < defaultStopGrace || took > defaultStopGrace+time.Second) {
+					!hurry && (took < defaults.StopGrace || took > defaults.StopGrace+time.Second) {
 					t.Errorf("stop of 5 took %v, want one grace for all, or none in a hurry", took)
 				}
 			})
@@ -455,7 +457,7 @@ func TestStopGivesDescendantsTheSameGrace(t *testing.T) {
 					t.Errorf("descendants that need %v were killed: %v, want %v",
 						test.need, p.childrenKilled, test.killed)
 				}
-				if took := time.Since(asked); took > defaultStopGrace+time.Second {
+				if took := time.Since(asked); took > defaults.StopGrace+time.Second {
 					t.Errorf("stop took %v", took)
 				}
 			})
@@ -468,7 +470,7 @@ func TestStopWaitsForRequestsInFlight(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Second)
-		lease, err := m.Acquire(t.Context(), DefaultService, "")
+		lease, err := m.Acquire(t.Context(), unit.DefaultService, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -568,15 +570,15 @@ func TestAcquire(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := m.Acquire(impatient, DefaultService, ""); !errors.Is(err, ErrNoWorker) ||
+		if _, err := m.Acquire(impatient, unit.DefaultService, ""); !errors.Is(err, ErrNoWorker) ||
 			!errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Acquire before any is ready = %v, want ErrNoWorker with the deadline", err)
 		}
-		lease, err := m.Acquire(t.Context(), DefaultService, "") // waits
+		lease, err := m.Acquire(t.Context(), unit.DefaultService, "") // waits
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.TryAcquire(DefaultService, "", lease.Worker()); !errors.Is(err, ErrNoWorker) {
+		if _, err := m.TryAcquire(unit.DefaultService, "", lease.Worker()); !errors.Is(err, ErrNoWorker) {
 			t.Errorf("TryAcquire except the only one = %v, want ErrNoWorker", err)
 		}
 		lease.End(nil)
@@ -592,15 +594,15 @@ func TestAcquireBoundsWhoWaits(t *testing.T) {
 		settle(time.Second)
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 1024 {
-			go func() { _, _ = m.Acquire(ctx, DefaultService, "") }()
+			go func() { _, _ = m.Acquire(ctx, unit.DefaultService, "") }()
 		}
 		synctest.Wait()
-		if _, err := m.Acquire(ctx, DefaultService, ""); !errors.Is(err, ErrBusy) {
+		if _, err := m.Acquire(ctx, unit.DefaultService, ""); !errors.Is(err, ErrBusy) {
 			t.Errorf("one too many: %v, want ErrBusy", err)
 		}
 		cancel()
 		synctest.Wait()
-		if n := m.Services().Service(DefaultService).Info().Waiting; n != 0 {
+		if n := m.Services().Service(unit.DefaultService).Info().Waiting; n != 0 {
 			t.Errorf("%d still count as waiting", n)
 		}
 		m.stop(nil)
@@ -636,23 +638,4 @@ func TestLivenessAnswersWhileServingAndStopping(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-// The end of a master, for example by a detach, ends its wait for a starting worker; the start has not failed.
-func TestEndOfTheWaitIsNotThatOfTheWorker(t *testing.T) {
-	w := &worker{
-		sup:   &Supervisor{probe: func(ctx context.Context, _ int, _ func(error)) error { return ctx.Err() }},
-		unit:  Unit{StartTimeout: time.Minute},
-		inbox: make(chan message, 1),
-		rec:   store.Worker{Instance: &store.Instance{Port: 1}},
-	}
-	ended, end := context.WithCancel(t.Context())
-	end()
-	for range 50 { // otherwise chance decides
-		w.await(ended)
-		w.helpers.Wait()
-		if len(w.inbox) > 0 {
-			t.Fatal("the worker is said to have failed")
-		}
-	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
 )
 
 // The man page documents every command and flag, no flag that does not exist, and the defaults of run.
@@ -90,8 +90,8 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"service list": servicesJSON{}, "A service": serviceJSON{}, "An endpoint": endpointJSON{},
 		"Figures": figuresJSON{}, "Latency": latencyJSON{},
 		"service list --watch, an object a line": changeJSON{}, "state plan": plan{},
-		"A decision": supervisor.Decision{}, "Evidence": supervisor.Evidence{},
-		"Recorded": supervisor.Recorded{}, "Found": supervisor.Found{}, "Port": supervisor.PortOwner{},
+		"A decision": recovery.Decision{}, "Evidence": recovery.Evidence{},
+		"Recorded": recovery.Recorded{}, "Found": recovery.Found{}, "Port": recovery.PortOwner{},
 		"state check": checkJSON{}, "A problem": store.Problem{},
 		"state backup": summaryJSON{}, "state restore": restoredJSON{},
 		"state compact": compactedJSON{}, "state migrate": migrationJSON{},

@@ -15,7 +15,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 const jsonFlag = "json"
@@ -264,7 +264,7 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time) error {
 			fmt.Fprintf(w, "  | %s\n", printable(line))
 		}
 		if item.GetStatus() == string(store.StatusFailed) {
-			fmt.Fprintf(w, "  next: %s\n", supervisor.NextAfterFailure)
+			fmt.Fprintf(w, "  next: %s\n", worker.NextAfterFailure)
 		}
 	}
 	return nil

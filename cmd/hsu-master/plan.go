@@ -18,7 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
 )
 
 func planCommand() *cli.Command {
@@ -71,13 +71,13 @@ func showPlan(c *cli.Context) error {
 
 // plan is the output of "state plan". Scripts depend on its JSON.
 type plan struct {
-	Workers    []supervisor.Decision `json:"workers"`
-	Source     string                `json:"source"` // "live" or "offline"
-	MasterPID  int32                 `json:"master_pid"`
-	Wanted     string                `json:"wanted"`           // "flags", or "recorded" without --worker-path
-	Lost       string                `json:"lost,omitempty"`   // why state.db cannot be used
-	Backup     string                `json:"backup,omitempty"` // the backup that is used instead
-	BadRecords map[string]string     `json:"bad_records,omitempty"`
+	Workers    []recovery.Decision `json:"workers"`
+	Source     string              `json:"source"` // "live" or "offline"
+	MasterPID  int32               `json:"master_pid"`
+	Wanted     string              `json:"wanted"`           // "flags", or "recorded" without --worker-path
+	Lost       string              `json:"lost,omitempty"`   // why state.db cannot be used
+	Backup     string              `json:"backup,omitempty"` // the backup that is used instead
+	BadRecords map[string]string   `json:"bad_records,omitempty"`
 
 	unitFault error
 }
@@ -116,7 +116,7 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 		}
 		p.BadRecords[key] = err.Error()
 	}
-	p.Workers, err = supervisor.Plan(ctx, supervisor.PlanOptions{
+	p.Workers, err = recovery.Plan(ctx, recovery.PlanOptions{
 		Registry: next.Snapshot, StateDir: cfg.folders.state, RuntimeDir: cfg.folders.liveRuntime(),
 		AsRecorded: p.Wanted == wantedRecorded,
 	}, cfg.master.Units...)
@@ -141,7 +141,7 @@ func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, err
 	}
 	next, err := store.ReadNextStart(cfg.folders.state, store.Options{
 		OnDamage: cfg.master.OnDamage,
-		LostID:   func() (string, error) { return supervisor.LivingMasterID(ctx, cfg.folders.state) },
+		LostID:   func() (string, error) { return recovery.LivingMasterID(ctx, cfg.folders.state) },
 	})
 	return next, 0, offline(cfg.folders, err)
 }
@@ -194,7 +194,7 @@ func (p plan) print(w io.Writer, verbose bool) error {
 		}
 	}
 	for _, d := range p.Workers {
-		if verbose || d.Action != supervisor.ActionAdopt {
+		if verbose || d.Action != recovery.ActionAdopt {
 			printEvidence(w, d)
 		}
 	}
@@ -225,18 +225,18 @@ func (p plan) headline() string {
 	return strings.Join(said, ", ") + ":"
 }
 
-func livingPID(e supervisor.Evidence) string {
+func livingPID(e recovery.Evidence) string {
 	if e.Found != nil {
 		switch e.Found.State {
-		case supervisor.FoundAlive, supervisor.FoundSuspended, supervisor.FoundUnverifiable:
+		case recovery.FoundAlive, recovery.FoundSuspended, recovery.FoundUnverifiable:
 			return number(int32(e.Found.PID)) //nolint:gosec // a PID fits, see pid_max
-		case supervisor.FoundEnded, supervisor.FoundGone, supervisor.FoundReused, supervisor.FoundNothing:
+		case recovery.FoundEnded, recovery.FoundGone, recovery.FoundReused, recovery.FoundNothing:
 		}
 	}
 	return "-"
 }
 
-func portNumber(e supervisor.Evidence) string {
+func portNumber(e recovery.Evidence) string {
 	if e.Port == nil {
 		return "-"
 	}
@@ -244,7 +244,7 @@ func portNumber(e supervisor.Evidence) string {
 }
 
 // printEvidence prints the evidence for a decision, one line per source.
-func printEvidence(w io.Writer, d supervisor.Decision) {
+func printEvidence(w io.Writer, d recovery.Decision) {
 	fmt.Fprintf(w, "\n%s: %s\n", printable(d.ID), d.Action)
 	line := func(source string, parts ...string) {
 		said := slices.DeleteFunc(parts, func(part string) bool { return part == "" })
@@ -290,16 +290,16 @@ var portOwners = map[string]string{
 	"unknown": "held by a process that cannot be told",
 }
 
-func foundParts(f supervisor.Found) []string {
+func foundParts(f recovery.Found) []string {
 	return []string{
-		map[supervisor.FoundState]string{
-			supervisor.FoundAlive:        "alive",
-			supervisor.FoundSuspended:    "alive, stopped by a signal",
-			supervisor.FoundEnded:        "ended, not reaped",
-			supervisor.FoundGone:         "gone",
-			supervisor.FoundReused:       "its pid is another process's",
-			supervisor.FoundUnverifiable: "not to be verified",
-			supervisor.FoundNothing:      "no process shows the token",
+		map[recovery.FoundState]string{
+			recovery.FoundAlive:        "alive",
+			recovery.FoundSuspended:    "alive, stopped by a signal",
+			recovery.FoundEnded:        "ended, not reaped",
+			recovery.FoundGone:         "gone",
+			recovery.FoundReused:       "its pid is another process's",
+			recovery.FoundUnverifiable: "not to be verified",
+			recovery.FoundNothing:      "no process shows the token",
 		}[f.State],
 		when(f.PID != 0, fmt.Sprintf("pid %d", f.PID)), when(f.Inode != 0, fmt.Sprintf("inode %d", f.Inode)),
 		when(f.StartTicks != 0, fmt.Sprintf("start tick %d", f.StartTicks)), when(f.TokenSeen, "shows its token"),

@@ -16,7 +16,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // unitName is the name of the unit that the flags describe.
@@ -254,8 +254,8 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 // true, an executable that cannot be executed is returned as fault instead of being reported to fail.
 func unitsOfFlags(c *cli.Context, fail func(string, ...any),
 	excused func() bool,
-) (units []supervisor.Unit, fault error) {
-	budget, err := supervisor.ParseRestartBudget(c.String("restart-budget"))
+) (units []unit.Spec, fault error) {
+	budget, err := unit.ParseRestartBudget(c.String("restart-budget"))
 	if err != nil {
 		fail("--restart-budget: %w", err)
 	}
@@ -276,7 +276,7 @@ func unitsOfFlags(c *cli.Context, fail func(string, ...any),
 		checkNoWorker(c, fail)
 		return nil, nil
 	}
-	unit := supervisor.Unit{
+	spec := unit.Spec{
 		Name:         unitName,
 		Path:         path,
 		Args:         c.StringSlice("worker-arg"),
@@ -285,14 +285,14 @@ func unitsOfFlags(c *cli.Context, fail func(string, ...any),
 		NoServices:   none,
 		StartTimeout: c.Duration("start-timeout"),
 		StopGrace:    c.Duration("stop-grace"),
-		Restart:      supervisor.RestartPolicy{Backoff: c.Duration("restart-backoff"), Budget: budget},
+		Restart:      unit.RestartPolicy{Backoff: c.Duration("restart-backoff"), Budget: budget},
 	}
-	if err := unit.Validate(); err != nil && excused() {
+	if err := spec.Validate(); err != nil && excused() {
 		fault = err
 	} else if err != nil {
 		fail("%w", err)
 	}
-	return []supervisor.Unit{unit}, fault
+	return []unit.Spec{spec}, fault
 }
 
 // checkNoWorker refuses flags of workers if there is no --worker-path. A --worker-count of 0 is accepted.

@@ -43,7 +43,7 @@ var behind = map[string]string{
 	"Datasync":            "called by Sync and SyncMeta",
 	"SyncMeta":            "called as a point",
 	"readLock":            "a reader changes nothing",
-	"start":               "of package supervisor: process.Start has the points",
+	"Start":               "of package launcher: process.Start has the points",
 	"SyncDir":             "called as a point",
 	"acceptMove":          "its commit is a point of the store",
 }

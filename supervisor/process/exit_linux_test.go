@@ -198,8 +198,9 @@ func TestExitWithoutAccessIsUnknown(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := watcher.expect(t, "exit")
-			if parent == "hold" && got != "unknown unknown" || got != "unknown unknown" && got != "exit code 6 pidfd" {
-				t.Errorf("exit is %q, want unknown, or the true one once it is reaped", got)
+			const unknown = "exited with an unknown code unknown"
+			if parent == "hold" && got != unknown || got != unknown && got != "exited with code 6 pidfd" {
+				t.Errorf("it %q, want unknown, or the true one once it is reaped", got)
 			}
 		})
 	}
@@ -237,7 +238,8 @@ func TestExitStrings(t *testing.T) {
 		all = append(all, s.String())
 	}
 	if got, want := strings.Join(all, ", "),
-		"unknown, exit code 3, signal killed, unknown, wait, pidfd, stat, source-9"; got != want {
+		"exited with an unknown code, exited with code 3, killed by SIGKILL, "+
+			"unknown, wait, pidfd, stat, source-9"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -2,7 +2,6 @@ package process
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"syscall"
@@ -127,16 +126,19 @@ type Exit struct {
 	Source ExitSource
 }
 
-// String returns the exit for people: "exit code 3", "signal killed", "unknown".
+// String describes the exit for people: "exited with code 3", "killed by SIGKILL", "exited with an unknown code".
 func (e Exit) String() string {
 	switch {
 	case e.Source == ExitUnknown:
-		return "unknown"
+		return "exited with an unknown code"
 	case e.Signal != 0:
-		return "signal " + e.Signal.String()
+		return "killed by " + SignalName(e.Signal)
 	}
-	return fmt.Sprintf("exit code %d", e.Code)
+	return "exited with code " + strconv.Itoa(e.Code)
 }
+
+// Clean reports whether the process is known to have ended with code 0.
+func (e Exit) Clean() bool { return e.Source != ExitUnknown && e.Signal == 0 && e.Code == 0 }
 
 // Holder is a process that carries a worker's token, or belongs to a family. The process itself controls the
 // values from its environment: compare them, but never print, open or run them unchecked.

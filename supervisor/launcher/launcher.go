@@ -1,0 +1,103 @@
+// Package launcher starts the processes of workers and finds recorded ones again: the operating system as package
+// supervisor needs it, for tests to replace. What it does there is in package process.
+package launcher
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// Inspector inspects processes without changing them.
+type Inspector interface {
+	// Attach proves that the recorded instance lives and opens it. Its errors include [process.ErrGone] and
+	// [process.ErrUnverifiable].
+	Attach(worker string, rec store.Instance) (Instance, error)
+	// Take opens an unrecorded process whose environment names rec's token.
+	Take(worker string, pid int, rec store.Instance) (Instance, process.Identity, error)
+	// Identify returns the identity of the process that has the PID now; [process.ErrGone] if there is none.
+	Identify(pid int) (process.Identity, error)
+	// Holds reports whether the process has the instance's lease.
+	Holds(worker string, rec store.Instance, pid int) bool
+	// Left returns the state of the lease of an instance that is gone, and the remaining members of its family.
+	// seen reports whether the scan found its token.
+	Left(
+		ctx context.Context, worker string, rec store.Instance, seen bool,
+	) (lease string, members []process.Holder, err error)
+	// Owner returns the owner of the listeners on a port, as seen from the family of an instance that is gone.
+	Owner(worker string, rec store.Instance, port int) (process.Ownership, error)
+}
+
+// The states of a lease.
+const (
+	LeaseHeld    = "held"
+	LeaseFree    = "free"
+	leaseUnknown = "unknown"
+)
+
+// ErrOwnFault means that the worker was not started because the master lacked a resource. It costs the worker no
+// budget: service resumes when the resource is available again.
+var ErrOwnFault = errors.New("the master lacks what a start needs")
+
+// KillWait is the longest wait for the kernel to end a process after SIGKILL.
+const KillWait = 5 * time.Second
+
+// Launcher starts processes and finds recorded ones again.
+type Launcher interface {
+	Inspector
+	// Lease creates the lease file that an instance of the worker will hold.
+	Lease(worker string) (*process.Lease, error)
+	// Start forks the instance that rec describes.
+	Start(u unit.Spec, worker string, rec store.Instance, lease *process.Lease) (Instance, error)
+	// Sweep kills the remaining descendants of an instance that is gone and returns those that are still alive.
+	Sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error)
+}
+
+// Instance is one process and its family: all its descendants.
+type Instance interface {
+	Identity() process.Identity
+	// Done returns a channel that is closed when the process has ended.
+	Done() <-chan struct{}
+	// Exit returns how the process ended; valid after Done.
+	Exit() process.Exit
+	// Suspended reports whether a signal has stopped the process.
+	Suspended() bool
+	// Terminate sends SIGTERM to the process group.
+	Terminate() error
+	// TerminateRest sends SIGTERM to descendants that have left the group.
+	TerminateRest(ctx context.Context) error
+	// Survived reports, at little cost, whether descendants that have kept the lease are alive.
+	Survived() bool
+	// Kill kills the process and its family and returns the processes that are still alive.
+	Kill(ctx context.Context) ([]process.Holder, error)
+	// OwnsPort reports whether the process or its family owns the listeners on the port.
+	OwnsPort(port int) (process.Ownership, error)
+	// OwnsPeer reports whether the process or its family owns the other end of a TCP connection of the master.
+	OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error)
+	// Handle returns a handle on the process for a [Keeper].
+	Handle() (*os.File, error)
+	// Close releases the handle; the process goes on.
+	Close() error
+}
+
+// Keeper keeps handles on processes beyond the life of this program, so that the next master learns the exit code
+// of a worker that ended while no master ran. systemd's file descriptor store is one.
+type Keeper interface {
+	Keep(token string, handle *os.File) error
+	Drop(token string) error
+	// Kept returns the handle that an earlier master has given to Keep, nil if there is none.
+	Kept(token string) *os.File
+}
+
+// NoKeeper is a Keeper that keeps nothing.
+type NoKeeper struct{}
+
+func (NoKeeper) Keep(string, *os.File) error { return nil }
+func (NoKeeper) Drop(string) error           { return nil }
+func (NoKeeper) Kept(string) *os.File        { return nil }

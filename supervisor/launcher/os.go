@@ -1,0 +1,293 @@
+package launcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/safefile"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// Options describe the master to its launcher.
+type Options struct {
+	MasterID   string
+	StateDir   func() string // current device:inode
+	RuntimeDir string        // holds the leases
+	LogDir     string        // holds the workers' output files
+	Environ    []string      // of the master; see [workerEnviron]
+	UID        int           // user of the workers
+}
+
+// osLauncher is the launcher on the operating system.
+type osLauncher struct {
+	Options
+	// cgroups is the directory of a cgroup tree delegated to the master, with a cgroup for each instance; empty if
+	// none is delegated.
+	cgroups string
+}
+
+// New returns the launcher of a master.
+func New(opts Options) Launcher {
+	opts.Environ = workerEnviron(opts.Environ)
+	l := &osLauncher{Options: opts}
+	if dir, delegated := process.DelegatedCgroup(); delegated {
+		l.cgroups = dir
+	}
+	return l
+}
+
+// NewInspector returns an inspector for another process than the master, whose cgroup tree it does not know.
+func NewInspector(opts Options) Inspector { return &osLauncher{Options: opts} }
+
+func (l *osLauncher) leasePath(worker string) string {
+	return filepath.Join(l.RuntimeDir, worker+".lease")
+}
+
+func (l *osLauncher) Lease(worker string) (*process.Lease, error) {
+	// The directory may have been deleted. Its parents are not created: a missing state directory may come back.
+	if err := safefile.Mkdir(l.RuntimeDir); err != nil {
+		return nil, fmt.Errorf("make the folder of leases: %w", err)
+	}
+	return process.CreateLease(l.leasePath(worker))
+}
+
+func (l *osLauncher) Start(u unit.Spec, worker string, rec store.Instance, lease *process.Lease) (Instance, error) {
+	path, err := filepath.Abs(u.Path)
+	if err != nil {
+		return nil, fmt.Errorf("find the worker's executable: %w", err)
+	}
+	// Check at each start: the file may have been replaced.
+	exe, err := unit.CheckExecutable(path)
+	if err != nil {
+		return nil, err
+	}
+	// A file, not a pipe: a worker must not die of SIGPIPE when the master dies.
+	var output *os.File
+	err = crashpoint.Do(crashpoint.LogOpen, func() (err error) {
+		output, err = logs.Open(l.LogDir, worker)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOwnFault, err)
+	}
+	defer func() { _ = output.Close() }() // the child has its own descriptor
+	cgroup := ""
+	if l.cgroups != "" {
+		if cgroup, err = process.CreateCgroup(l.cgroups, cgroupName(worker, rec)); err != nil {
+			return nil, err
+		}
+	}
+	p, err := process.Start(process.Spec{
+		Path: path,
+		Args: append(slices.Clone(u.Args), "--port", strconv.Itoa(rec.Port)),
+		Env: append(slices.Clone(l.Environ),
+			process.EnvMasterID+"="+l.MasterID,
+			process.EnvStateDir+"="+l.StateDir(),
+			process.EnvWorkerID+"="+worker,
+			process.EnvWorkerToken+"="+rec.Token,
+			process.EnvWorkerPort+"="+strconv.Itoa(rec.Port)),
+		Output: output,
+		Lease:  lease,
+		Cgroup: cgroup,
+		Exe:    exe,
+	})
+	if err != nil {
+		return nil, errors.Join(err, removeCgroup(cgroup))
+	}
+	return l.instance(worker, rec, p), nil
+}
+
+func (l *osLauncher) Attach(worker string, rec store.Instance) (Instance, error) {
+	p, err := process.Open(processIdentity(rec), rec.Token)
+	if errors.Is(err, process.ErrElsewhere) {
+		p, err = l.search(worker, rec)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l.instance(worker, rec, p), nil
+}
+
+// searchTimeout bounds the search for a process of another PID namespace.
+const searchTimeout = 2 * time.Second
+
+// search looks for an instance whose PID belongs to another PID namespace: of a container that has ended, or of the
+// host, seen from a container. If the process is not visible, it is gone only if all other evidence agrees. A lock
+// is visible across namespaces, so no process may hold the instance's lease. In case the process has closed its
+// lease, its port must also have no listener that is invisible here.
+func (l *osLauncher) search(worker string, rec store.Instance) (*process.Process, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), searchTimeout)
+	defer cancel()
+	p, err := process.Search(ctx, processIdentity(rec), rec.Token)
+	if !errors.Is(err, process.ErrUnverifiable) {
+		return p, err
+	}
+	const next = "start a master where it ran, or reboot if it is certainly gone"
+	held, leaseErr := process.LeaseHeld(l.leasePath(worker), process.FileID(rec.Lease))
+	switch {
+	case leaseErr != nil:
+		return nil, fmt.Errorf("%w, and its lease tells nothing: %w: %s", err, leaseErr, next)
+	case held:
+		return nil, fmt.Errorf("%w, and its lease is held: it lives: start a master where it runs", err)
+	}
+	hidden, portErr := process.PortHidden(ctx, rec.Port)
+	switch {
+	case portErr != nil:
+		return nil, fmt.Errorf("%w: %w: %s", err, portErr, next)
+	case hidden:
+		return nil, fmt.Errorf("%w, but somebody unseen listens on its port %d: %s", err, rec.Port, next)
+	}
+	return nil, fmt.Errorf("%w: nobody holds its lease: it was %d of pid namespace %d",
+		process.ErrGone, rec.PID, rec.PIDNamespace)
+}
+
+func (l *osLauncher) Take(worker string, pid int, rec store.Instance) (Instance, process.Identity, error) {
+	p, err := process.OpenPID(pid)
+	if err != nil {
+		return nil, process.Identity{}, err
+	}
+	if err := p.Verify(rec.Token); err != nil {
+		return nil, process.Identity{}, errors.Join(err, p.Close())
+	}
+	return l.instance(worker, rec, p), p.Identity(), nil
+}
+
+func (l *osLauncher) Identify(pid int) (process.Identity, error) { return process.Identify(pid) }
+
+func (l *osLauncher) Left(
+	ctx context.Context, worker string, rec store.Instance, seen bool,
+) (string, []process.Holder, error) {
+	family, lease := l.family(worker, rec), leaseUnknown
+	if family.LeasePath != "" {
+		switch held, err := process.LeaseHeld(family.LeasePath, family.Lease); {
+		case held:
+			lease = LeaseHeld
+		case err == nil:
+			lease = LeaseFree
+		}
+	}
+	if lease != LeaseHeld && !seen && family.Cgroup == "" {
+		return lease, nil, nil
+	}
+	members, err := family.Members(ctx)
+	return lease, members, err
+}
+
+func (l *osLauncher) Owner(worker string, rec store.Instance, port int) (process.Ownership, error) {
+	return l.family(worker, rec).OwnsPort(port)
+}
+
+func (l *osLauncher) Holds(worker string, rec store.Instance, pid int) bool {
+	return process.HoldsLease(pid, l.leasePath(worker), process.FileID(rec.Lease))
+}
+
+func (l *osLauncher) Sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error) {
+	return killFamily(ctx, l.family(worker, rec))
+}
+
+// killFamily kills the family and removes its cgroup if it is empty.
+func killFamily(ctx context.Context, f process.Family) ([]process.Holder, error) {
+	left, err := f.Kill(ctx)
+	if err == nil && len(left) == 0 {
+		err = removeCgroup(f.Cgroup)
+	}
+	return left, err
+}
+
+func removeCgroup(path string) error {
+	if path == "" {
+		return nil
+	}
+	return process.RemoveCgroup(path)
+}
+
+// cgroupName returns a name that is unique to the instance and follows from its record.
+func cgroupName(worker string, rec store.Instance) string { return worker + "." + rec.Token }
+
+func (l *osLauncher) instance(worker string, rec store.Instance, p *process.Process) Instance {
+	family := l.family(worker, rec)
+	family.Leader, family.Main = p.PID(), p
+	family.Session, family.StartTicks = p.PID(), p.Identity().StartTicks
+	return &osInstance{Process: p, family: family}
+}
+
+func (l *osLauncher) family(worker string, rec store.Instance) process.Family {
+	family := process.Family{
+		Token: rec.Token, Lease: process.FileID(rec.Lease),
+		Session: rec.PID, UID: uint32(l.UID), StartTicks: rec.StartTicks,
+	}
+	if rec.Lease != (store.FileID{}) {
+		family.LeasePath = l.leasePath(worker)
+	}
+	if l.cgroups != "" {
+		path := filepath.Join(l.cgroups, cgroupName(worker, rec))
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			family.Cgroup = path
+		}
+	}
+	return family
+}
+
+type osInstance struct {
+	*process.Process
+	family process.Family
+}
+
+func (i *osInstance) Suspended() bool { return i.Stopped() }
+
+func (i *osInstance) Terminate() error {
+	// SIGCONT follows because a stopped process handles SIGTERM only when it continues.
+	err := i.SignalGroup(syscall.SIGTERM)
+	return errors.Join(err, i.SignalGroup(process.SignalContinue))
+}
+
+func (i *osInstance) TerminateRest(ctx context.Context) error { return i.family.Terminate(ctx) }
+
+func (i *osInstance) Survived() bool {
+	if i.family.LeasePath == "" {
+		return false
+	}
+	held, err := process.LeaseHeld(i.family.LeasePath, i.family.Lease)
+	return held && err == nil
+}
+
+func (i *osInstance) Kill(ctx context.Context) ([]process.Holder, error) {
+	return killFamily(ctx, i.family)
+}
+
+func (i *osInstance) OwnsPort(port int) (process.Ownership, error) { return i.family.OwnsPort(port) }
+
+func (i *osInstance) OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error) {
+	return i.family.OwnsPeer(ctx, local, remote)
+}
+
+// workerEnviron removes the entries of base that are meant for the master alone: its own variables, those of
+// systemd's notification protocols, and the paths of its credentials and other directories.
+func workerEnviron(base []string) []string {
+	return slices.DeleteFunc(slices.Clone(base), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		switch name {
+		case "NOTIFY_SOCKET", "JOURNAL_STREAM":
+			return true
+		}
+		for _, prefix := range []string{"HSU_", "WATCHDOG_", "LISTEN_"} {
+			if strings.HasPrefix(name, prefix) {
+				return true
+			}
+		}
+		return strings.HasSuffix(name, "_DIRECTORY")
+	})
+}

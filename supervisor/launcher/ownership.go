@@ -1,0 +1,41 @@
+package launcher
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+var ErrForeignPort = errors.New("is held by another process")
+
+// CheckPort returns an error if a process other than the worker listens on the port.
+func CheckPort(inst Instance, port int) error {
+	owner, err := inst.OwnsPort(port)
+	if owner == process.PortForeign {
+		return ForeignPort(port)
+	}
+	if err != nil && owner != process.PortUnknown {
+		return fmt.Errorf("tell who listens on port %d: %w", port, err)
+	}
+	// If the owner cannot be determined, the Ping that follows decides.
+	return nil
+}
+
+func ForeignPort(port int) error { return fmt.Errorf("port %d %w", port, ErrForeignPort) }
+
+// SuspendedReason is the reason for a process that a signal has stopped.
+func SuspendedReason(pid int) string {
+	return "stopped by a signal: continue it with kill -CONT " + strconv.Itoa(pid)
+}
+
+// HasEnded reports whether the process of the instance has ended.
+func HasEnded(inst Instance) bool {
+	select {
+	case <-inst.Done():
+		return true
+	default:
+		return false
+	}
+}

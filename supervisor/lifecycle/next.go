@@ -1,0 +1,220 @@
+package lifecycle
+
+import (
+	"strings"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+)
+
+// Next decides. It is pure: the same arguments always give the same result. A pair of status and event that cannot
+// happen changes nothing.
+func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
+	switch e.Kind {
+	case EvBegin, EvAdopted, EvAdoptedSilent, EvFoundDead, EvUnverifiable:
+		return recovered(s, e, now)
+	case EvForked:
+		if s.Status != store.StatusStarting || s.Slot != Vacant {
+			return s, ActNone
+		}
+		s.Slot = Occupied
+		return s, ActAwait
+	case EvStartFailed:
+		if s.Status != store.StatusStarting || s.Slot != Vacant {
+			return s, ActNone
+		}
+		return ended(s, e, p, now)
+	case EvReady:
+		if !s.Starting() {
+			return s, ActNone
+		}
+		s.History.ReadySince = now
+		return s.serve()
+	case EvNotReady:
+		if !s.Starting() {
+			return s, ActNone
+		}
+		return s.stop(e.Reason)
+	case EvPong:
+		if !s.Running() {
+			return s, ActNone
+		}
+		s.failures = 0
+		if s.Ready {
+			return s, ActNone
+		}
+		return s.serve()
+	case EvLost:
+		if !s.Ready || !s.Running() {
+			return s, ActNone
+		}
+		s.Ready = false
+		return s, ActUnpublish
+	case EvSilent, EvSuspended, EvStranger:
+		if !s.Running() {
+			return s, ActNone
+		}
+		return silent(s, e, p)
+	case EvDied:
+		if s.Slot != Occupied {
+			return s, ActNone
+		}
+		s.Slot, s.Ready = terminating, false
+		return s, ActKill
+	case EvRemains:
+		if s.Slot != terminating {
+			return s, ActNone
+		}
+		return remain(s, e)
+	case EvExited:
+		return ended(s, e, p, now)
+	case EvRetry:
+		return retry(s)
+	case evSteady:
+		if s.Ready {
+			s.History.Backoff = 0
+		}
+		return s, ActNone
+	case evWindowPassed:
+		if s.Ready {
+			s.History.Spent = nil
+		}
+		return s, ActNone
+	case EvShutdown:
+		s.quitting = true
+		return leave(s)
+	}
+	return s, ActNone
+}
+
+func (s State) start() (State, Action) {
+	s.Status, s.Reason, s.Planned = store.StatusStarting, "", false
+	s.History.RetryAt = 0
+	return s, ActStart
+}
+
+func (s State) serve() (State, Action) {
+	s.Status, s.Reason, s.Ready, s.failures, s.Lacked = store.StatusRunning, "", true, 0, 0
+	return s, ActServe
+}
+
+func (s State) stop(reason string) (State, Action) {
+	s.Slot, s.Status, s.Reason, s.Ready = terminating, store.StatusStopping, reason, false
+	return s, ActStop
+}
+
+// recovered decides what follows from the finding of a recovery, which looks only into slots that nothing is known to
+// live in.
+func recovered(s State, e Event, now time.Duration) (State, Action) {
+	if s.alive() {
+		return s, ActNone
+	}
+	switch e.Kind { //nolint:exhaustive // the others are no findings
+	case EvFoundDead:
+		s.Slot, s.away = terminating, true
+		return s, ActKill
+	case EvUnverifiable:
+		s.Slot, s.Reason = unverified, HeldPrefix+e.Reason
+		return s, ActRecheck
+	case EvBegin:
+		s.Slot = Vacant
+		return begin(s, now)
+	}
+	s.Slot = Occupied
+	return adopt(s, e, now)
+}
+
+func begin(s State, now time.Duration) (State, Action) {
+	switch {
+	case s.Retired:
+		return s, ActFinish
+	case !s.Wanted:
+		s.Status = store.StatusStopped
+		return s, ActNone
+	case s.Status == store.StatusFailed:
+		return s, ActNone
+	case s.Status == store.StatusBackoff && s.History.RetryAt > now:
+		return s, ActBackOff
+	}
+	return s.start()
+}
+
+func adopt(s State, e Event, now time.Duration) (State, Action) {
+	switch {
+	case s.Status == store.StatusStopping:
+		s.Slot, s.Planned = terminating, true
+		return s, ActStop
+	case !s.Wanted:
+		return s.stop(s.Reason)
+	case e.Kind == EvAdopted:
+		if s.History.ReadySince == 0 {
+			s.History.ReadySince = now
+		}
+		return s.serve()
+	case s.Status == store.StatusStarting:
+		return s, ActAwait
+	}
+	s.Status, s.Reason, s.Ready, s.failures = store.StatusUnhealthy, e.Reason, false, 0
+	return s, ActUnpublish
+}
+
+func silent(s State, e Event, p Policy) (State, Action) {
+	ill := s.Status == store.StatusUnhealthy
+	if e.Kind == EvSuspended || e.Kind == EvStranger && !ill {
+		// A process stopped by a signal was stopped on purpose (by a debugger, an operator). It is not silent, and
+		// killing it would destroy the process under inspection. A worker with another process on its port is not
+		// silent either, but if the other process stays, the worker is restarted on another port.
+		s.Status, s.Reason, s.Ready, s.failures = store.StatusUnhealthy, e.Reason, false, 0
+		return s, ActUnpublish
+	}
+	s.failures++
+	switch {
+	case s.failures < p.missed:
+		return s, ActNone
+	case ill:
+		return s.stop(e.Reason)
+	}
+	s.Status, s.Reason, s.Ready = store.StatusUnhealthy, e.Reason, false
+	return s, ActUnpublish
+}
+
+// remain decides what follows when processes of a family could not be killed: never a second copy of the worker
+// beside a first that may still act.
+func remain(s State, e Event) (State, Action) {
+	s.Slot, s.Ready = remaining, false
+	if s.Status != store.StatusStopping {
+		s.Status, s.Reason = store.StatusUnhealthy, ""
+	}
+	if s.Reason == "" || strings.HasPrefix(s.Reason, HeldPrefix) { // any other reason is that of the stop
+		s.Reason = HeldPrefix + e.Reason
+	}
+	if s.quitting {
+		return s, ActAbandon
+	}
+	return s, ActRecheck
+}
+
+func retry(s State) (State, Action) {
+	switch {
+	case s.Slot == unverified:
+		return s, ActRecover
+	case s.Slot == remaining:
+		s.Slot = terminating
+		return s, ActKill
+	case s.Slot == Vacant && s.Status == store.StatusBackoff:
+		return s.start()
+	}
+	return s, ActNone
+}
+
+func leave(s State) (State, Action) {
+	switch {
+	case s.Slot == terminating, s.Slot == remaining && s.Status == store.StatusStopping:
+		return s, ActNone
+	case s.alive():
+		return s.stop("")
+	case s.Status == store.StatusStarting:
+		s.Status = store.StatusStopped // the start was cancelled before there was a process
+	}
+	return s, ActFinish
+}

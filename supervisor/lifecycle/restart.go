@@ -1,0 +1,148 @@
+package lifecycle
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// Times of the restart rule that no unit changes.
+const (
+	// A worker that was ready this long is restarted immediately the first time.
+	immediateAfter = 10 * time.Second
+	// A worker that was ready this long starts again from the first delay.
+	backoffResetAfter = time.Minute
+	// The longest delay if a start fails because the master lacked a resource.
+	OwnFaultRetry = 5 * time.Second
+)
+
+// ended decides what follows the end of an instance, or a start that created no process.
+func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
+	wasStopping, planned := s.Status == store.StatusStopping, s.Planned
+	e.Away = e.Away || s.away
+	ready := readyFor(s.History, e, now)
+	s.Slot, s.Ready, s.Planned, s.away, s.failures = Vacant, false, false, false, 0
+	s.History.ReadySince = 0
+	s.History.ReadyClock += ready
+
+	switch {
+	case s.quitting, !s.Wanted:
+		s.Status, s.Reason = store.StatusStopped, ""
+		if s.quitting || s.Retired {
+			return s, ActFinish
+		}
+		return s, ActNone
+	case wasStopping && planned:
+		return s.start()
+	case e.Ours:
+		return s.lack(e, p, now)
+	case p.Mode == unit.RestartNever, p.Mode == unit.RestartOnFailure && e.Clean:
+		s.Status, s.Reason = store.StatusStopped, e.Reason
+		if !e.Clean {
+			s.Status = store.StatusFailed
+		}
+		return s, ActNone
+	}
+
+	s.Lacked = 0
+	s.History.Spent = within(s.History.Spent, s.History.ReadyClock-p.Budget.Window)
+	if len(s.History.Spent) >= p.Budget.Restarts {
+		s.Status = store.StatusFailed
+		s.Reason = fmt.Sprintf("restart budget %s used up: %s", p.Budget, e.Reason)
+		s.History.RetryAt = 0
+		return s, ActNone
+	}
+	s.History.Spent = append(s.History.Spent, s.History.ReadyClock)
+	s.Restarts++
+	if ready >= backoffResetAfter {
+		s.History.Backoff = 0
+	}
+	delay := s.History.Backoff
+	if delay == 0 {
+		s.History.Backoff = p.Backoff
+		if ready >= immediateAfter {
+			return s.start()
+		}
+		delay = p.Backoff
+	}
+	s.History.Backoff = min(2*delay, p.MaxBackoff)
+	return s.backOff(e, now, delay)
+}
+
+// lack decides what follows a start that failed because the master lacked a resource. The failure is not the
+// worker's fault, so it costs no budget and does not lengthen later delays. The retries are frequent, so the worker
+// runs soon after the resource is available again.
+func (s State) lack(e Event, p Policy, now time.Duration) (State, Action) {
+	delay := p.Backoff << min(s.Lacked, 16)
+	s.Lacked++
+	return s.backOff(e, now, min(max(delay, p.Backoff), OwnFaultRetry))
+}
+
+func (s State) backOff(e Event, now, delay time.Duration) (State, Action) {
+	// Jitter only shortens, by up to a quarter, so that delays still grow.
+	delay -= time.Duration(e.Chance * float64(delay) / 4)
+	s.Status, s.Reason, s.History.RetryAt = store.StatusBackoff, e.Reason, now+delay
+	return s, ActBackOff
+}
+
+// Earned returns the events of a worker that has been ready for long: it gets its first backoff, or its whole budget,
+// back.
+func (s State) Earned(p Policy, now time.Duration) []EventKind {
+	var kinds []EventKind
+	if !s.Ready || s.History.ReadySince == 0 {
+		return nil
+	}
+	ready := now - s.History.ReadySince
+	if ready >= backoffResetAfter && s.History.Backoff != 0 {
+		kinds = append(kinds, evSteady)
+	}
+	if ready >= p.Budget.Window && len(s.History.Spent) > 0 {
+		kinds = append(kinds, evWindowPassed)
+	}
+	return kinds
+}
+
+// readyFor returns how long the ended instance had been ready. If it ended while no master ran, the duration is
+// unknown, and 0 is the answer that grants no budget.
+func readyFor(b store.RestartHistory, e Event, now time.Duration) time.Duration {
+	if b.ReadySince == 0 || e.Away {
+		return 0
+	}
+	return max(0, now-b.ReadySince)
+}
+
+// within returns the marks that are newer than limit, in a new slice.
+func within(marks []time.Duration, limit time.Duration) []time.Duration {
+	var kept []time.Duration
+	for _, m := range marks {
+		if m > limit {
+			kept = append(kept, m)
+		}
+	}
+	return kept
+}
+
+// maxReadyClock is 73 years: enough room to go on counting.
+const maxReadyClock = time.Duration(1 << 61)
+
+// SinceBoot makes a recorded budget valid for this boot. CLOCK_BOOTTIME starts at 0 with each boot, and a wrong
+// clock or record must lead neither to waiting forever nor to restarting without end.
+func SinceBoot(b store.RestartHistory, bootID string, now time.Duration, p Policy) store.RestartHistory {
+	if b.BootID != bootID {
+		b.BootID, b.ReadySince, b.RetryAt = bootID, 0, 0
+	}
+	b.ReadySince = clamp(b.ReadySince, now)
+	b.RetryAt = clamp(b.RetryAt, now+p.MaxBackoff)
+	b.Backoff = clamp(b.Backoff, p.MaxBackoff)
+	b.ReadyClock = clamp(b.ReadyClock, maxReadyClock)
+	b.Spent = slices.Clone(b.Spent)
+	for i, mark := range b.Spent {
+		b.Spent[i] = clamp(mark, b.ReadyClock) // a mark in the future would never expire
+	}
+	return b
+}
+
+func clamp(d, most time.Duration) time.Duration { return max(0, min(d, most)) }

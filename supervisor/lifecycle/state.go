@@ -1,0 +1,122 @@
+// Package lifecycle decides how a worker reacts to an event: [Next], a pure function from a [State], an [Event] and a
+// [Policy] to a new state and an [Action]. Package worker executes the actions, package recovery predicts them.
+package lifecycle
+
+import (
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// State is everything that the decision about one worker depends on. Whether it is wanted, what lives in its slot, and
+// whether it is ready are different things: a worker may be unwanted and alive (it stops), wanted and dead (it waits to
+// restart), alive and not ready (it starts or is unhealthy).
+type State struct {
+	Wanted   bool
+	Slot     Occupancy
+	Ready    bool // it may get requests
+	Status   store.Status
+	Reason   string
+	failures int // Pings missed in a row
+	History  store.RestartHistory
+	Restarts uint64
+	Lacked   int // starts in a row that failed because the master lacked a resource
+
+	quitting bool // the master stops: finish what runs, restart nothing
+	Retired  bool // the slot is surplus: stop it, then forget it
+	Planned  bool // an earlier master decided the present stop: the exit is no failure
+	away     bool // the process that is being ended died while no master ran
+}
+
+// Occupancy is what is known of the processes in a worker's slot.
+type Occupancy int
+
+const (
+	Vacant      Occupancy = iota // none lives
+	unverified                   // it cannot be determined yet whether one lives
+	Occupied                     // the worker's process lives
+	terminating                  // the process is being stopped, or has died, and its family is being killed
+	remaining                    // not all of them could be killed; it is tried again
+)
+
+// alive reports whether processes of the worker's instance are known to live, or are being ended.
+func (s State) alive() bool { return s.Slot >= Occupied }
+
+// Starting reports whether a living process has yet to get ready.
+func (s State) Starting() bool { return s.Slot == Occupied && s.Status == store.StatusStarting }
+
+// Running reports whether a living process has been ready.
+func (s State) Running() bool {
+	return s.Slot == Occupied && (s.Status == store.StatusRunning || s.Status == store.StatusUnhealthy)
+}
+
+// Asked reports whether an adopted worker is pinged at once. A starting worker is awaited instead, and a worker
+// that is to be stopped need not answer.
+func (s State) Asked() bool {
+	return s.Wanted && s.Status != store.StatusStarting && s.Status != store.StatusStopping
+}
+
+type EventKind int
+
+const (
+	EvBegin         EventKind = iota // recovery found that nothing lives in the slot
+	EvAdopted                        // recovery proved the recorded process, and it answered
+	EvAdoptedSilent                  // recovery proved the recorded process, it did not answer
+	EvFoundDead                      // recovery proved the recorded process, which is dead and not reaped
+	EvUnverifiable                   // recovery cannot determine whether the slot is free, or cannot free it
+	EvForked                         // a start made a process
+	EvStartFailed                    // a start made none
+	EvReady                          // a starting worker answered its first Ping
+	EvNotReady                       // it did not answer within the start timeout, or cannot
+	EvPong                           // a Ping was answered
+	EvSilent                         // a Ping was not answered
+	EvLost                           // the connection broke: the listener on the port is unknown
+	EvStranger                       // a connection to its port led to another process
+	EvSuspended                      // a Ping was not answered by a process that a signal has stopped
+	EvDied                           // the process has ended; its family may live
+	EvRemains                        // processes of the family could not be killed
+	EvExited                         // the process and its family are gone
+	EvRetry                          // the wait before another start, kill or verification is over
+	evSteady                         // ready for backoffResetAfter
+	evWindowPassed                   // ready for the whole window of the budget
+	EvShutdown                       // the master stops
+)
+
+// Event is something that happened to a worker.
+type Event struct {
+	Kind   EventKind
+	Reason string  // for people: what failed
+	Clean  bool    // EvExited: known to have ended with code 0
+	Away   bool    // EvExited: at an unknown time, while no master ran
+	Ours   bool    // EvExited, EvStartFailed: the master is the cause, or lacks a resource such as memory
+	Chance float64 // EvExited, EvStartFailed: in [0,1), for the jitter
+}
+
+// Action is the worker's step after a decision.
+type Action int
+
+const (
+	ActNone      Action = iota
+	ActStart            // record the intent and fork
+	ActAwait            // wait for the living process to get ready
+	ActServe            // give it requests
+	ActUnpublish        // stop sending requests
+	ActStop             // drain, SIGTERM, grace, SIGKILL to the family
+	ActKill             // SIGKILL to the family
+	ActBackOff          // wait until budget.RetryAt
+	ActRecheck          // wait, and recheck then
+	ActRecover          // recover the slot again
+	ActFinish           // end the worker
+	ActAbandon          // end the worker and leave what remains of it to the next master
+)
+
+// HeldPrefix begins the reason of a worker that waits for verification or for processes to end.
+const HeldPrefix = "held: "
+
+// Policy is the part of a worker's unit that [Next] depends on.
+type Policy struct {
+	unit.RestartPolicy
+	missed int // Pings missed in a row that make a worker unhealthy; one more stops it
+}
+
+// PolicyOf returns the policy of the unit's workers.
+func PolicyOf(u unit.Spec) Policy { return Policy{u.Restart, u.Health.Missed} }

@@ -1,0 +1,85 @@
+package lifecycle
+
+import (
+	"encoding/binary"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// FuzzBudgetOfRecord starts from an arbitrary record and applies events: a worker neither waits forever, nor is
+// started more often than its budget allows.
+func FuzzBudgetOfRecord(f *testing.F) {
+	sound := []byte{byte(EvBegin), byte(EvReady), byte(EvExited), byte(EvRetry), byte(EvReady), byte(EvExited)}
+	f.Add(int64(200*time.Millisecond), int64(time.Hour), int64(time.Hour), int64(2*time.Hour), []byte{},
+		int64(2*time.Hour), true, sound)
+	f.Add(int64(-1), int64(-1), int64(-1), int64(-1), []byte(strings.Repeat("\xff", 16)), int64(time.Hour), true, sound)
+	f.Add(int64(1<<62), int64(1<<62), int64(1<<62), int64(1<<62), []byte(strings.Repeat("\x7f", 32)),
+		int64(time.Hour), true, sound)
+	f.Fuzz(func(t *testing.T, backoff, readyClock, readySince, retryAt int64, spent []byte, now int64,
+		sameBoot bool, events []byte,
+	) {
+		p := Policy{missed: 3, RestartPolicy: unit.RestartPolicy{
+			Mode: unit.RestartAlways, Backoff: 100 * time.Millisecond, MaxBackoff: 30 * time.Second,
+			Budget: unit.RestartBudget{Restarts: 3, Window: 5 * time.Minute},
+		}}
+		const century = int64(100 * 365 * 24 * time.Hour)
+		clock := time.Duration(max(0, now%century)) // uptime of a machine
+		record := store.RestartHistory{
+			Backoff: time.Duration(backoff), ReadyClock: time.Duration(readyClock),
+			ReadySince: time.Duration(readySince), RetryAt: time.Duration(retryAt), BootID: "another",
+		}
+		if sameBoot {
+			record.BootID = "this"
+		}
+		for ; len(spent) >= 8 && len(record.Spent) < 8; spent = spent[8:] {
+			record.Spent = append(record.Spent, time.Duration(binary.BigEndian.Uint64(spent)))
+		}
+		s := State{Wanted: true, Status: store.StatusBackoff, History: SinceBoot(record, "this", clock, p)}
+		check := func(what string) {
+			t.Helper()
+			b := s.History
+			switch {
+			case b.Backoff < 0 || b.Backoff > p.MaxBackoff:
+				t.Fatalf("%s: backoff %s", what, b.Backoff)
+			case b.RetryAt < 0 || b.RetryAt > clock+p.MaxBackoff:
+				t.Fatalf("%s: it is %s, retry at %s", what, clock, b.RetryAt)
+			case b.ReadySince < 0 || b.ReadySince > clock:
+				t.Fatalf("%s: it is %s, ready since %s", what, clock, b.ReadySince)
+			case b.ReadyClock < 0:
+				t.Fatalf("%s: it was ready for %s", what, b.ReadyClock)
+			}
+			for _, mark := range b.Spent {
+				if mark < 0 || mark > b.ReadyClock {
+					t.Fatalf("%s: it was ready for %s, a restart at %s of that", what, b.ReadyClock, mark)
+				}
+			}
+		}
+		check("as recorded")
+		restarts, since := 0, s.History.ReadyClock
+		for i, kind := range events[:min(len(events), 100)] {
+			e := Event{Kind: EventKind(kind) % (EvShutdown + 1), Away: kind&0x80 != 0, Chance: float64(kind) / 256}
+			clock += time.Duration(i%7) * time.Second
+			before := s.Restarts
+			var do Action
+			s, do = Next(s, e, p, clock)
+			if do == ActStart {
+				s.Slot = Occupied
+			}
+			check("after an event")
+			if do == ActBackOff && s.History.RetryAt < clock-p.MaxBackoff {
+				t.Fatalf("it waits at %s until %s", clock, s.History.RetryAt)
+			}
+			if e.Kind == evWindowPassed {
+				restarts, since = 0, s.History.ReadyClock
+			}
+			if restarts += int(s.Restarts - before); restarts > p.Budget.Restarts &&
+				s.History.ReadyClock-since < p.Budget.Window {
+				t.Fatalf("%d restarts within %s of being ready", restarts, s.History.ReadyClock-since)
+			}
+		}
+	})
+}

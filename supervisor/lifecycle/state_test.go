@@ -1,0 +1,485 @@
+package lifecycle
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+var testPolicy = PolicyOf(unit.Spec{}.WithDefaults())
+
+// TestNextEveryStateAndEvent covers every pair: a pair that is not listed must change nothing and lead to no
+// action.
+func TestNextEveryStateAndEvent(t *testing.T) {
+	now := time.Hour
+	waiting := store.RestartHistory{RetryAt: now + time.Second}
+	states := map[string]State{
+		"new":      {Wanted: true},
+		"starting": {Wanted: true, Status: store.StatusStarting},
+		"started":  {Wanted: true, Status: store.StatusStarting, Slot: Occupied},
+		"running": {
+			Wanted: true, Status: store.StatusRunning, Slot: Occupied, Ready: true,
+			History: store.RestartHistory{ReadySince: now - 5*time.Second},
+		},
+		"unhealthy":   {Wanted: true, Status: store.StatusUnhealthy, Slot: Occupied, failures: testPolicy.missed},
+		"stopping":    {Wanted: true, Status: store.StatusStopping, Slot: terminating, Reason: "ill"},
+		"backoff":     {Wanted: true, Status: store.StatusBackoff, History: waiting},
+		"failed":      {Wanted: true, Status: store.StatusFailed},
+		"stopped":     {Wanted: true, Status: store.StatusStopped},
+		"unwanted":    {Status: store.StatusStopped},
+		"quitting":    {Wanted: true, Status: store.StatusStopping, Slot: terminating, quitting: true},
+		"retired":     {Status: store.StatusStopping, Slot: terminating, Retired: true},
+		"recovered":   {Wanted: true, Status: store.StatusRunning},                 // recorded running, not found yet
+		"interrupted": {Wanted: true, Status: store.StatusStopping, Reason: "ill"}, // recorded stopping, not found yet
+
+		"held":          {Wanted: true, Status: store.StatusRunning, Slot: unverified, Reason: "held: why"},
+		"held failed":   {Wanted: true, Status: store.StatusFailed, Slot: unverified, Reason: "held: why"},
+		"dying":         {Wanted: true, Status: store.StatusRunning, Slot: terminating},
+		"dying start":   {Wanted: true, Status: store.StatusStarting, Slot: terminating},
+		"remaining":     {Wanted: true, Status: store.StatusUnhealthy, Slot: remaining, Reason: "held: why"},
+		"remaining ill": {Wanted: true, Status: store.StatusStopping, Slot: remaining, Reason: "ill"},
+	}
+	// state, event → status, action
+	want := map[string]string{
+		"new begin":         "starting start",
+		"starting begin":    "starting start",
+		"recovered begin":   "starting start",
+		"interrupted begin": "starting start",
+		"stopped begin":     "starting start",
+		"backoff begin":     "backoff back off",
+		"failed begin":      "failed none",
+		"unwanted begin":    "stopped none",
+
+		"new adopted":         "running serve",
+		"starting adopted":    "running serve",
+		"recovered adopted":   "running serve",
+		"backoff adopted":     "running serve",
+		"failed adopted":      "running serve",
+		"stopped adopted":     "running serve",
+		"interrupted adopted": "stopping stop",
+		"unwanted adopted":    "stopping stop",
+
+		"new adopted silent":         "unhealthy unpublish",
+		"starting adopted silent":    "starting await",
+		"recovered adopted silent":   "unhealthy unpublish",
+		"backoff adopted silent":     "unhealthy unpublish",
+		"failed adopted silent":      "unhealthy unpublish",
+		"stopped adopted silent":     "unhealthy unpublish",
+		"interrupted adopted silent": "stopping stop",
+		"unwanted adopted silent":    "stopping stop",
+
+		"started ready": "running serve",
+
+		"started not ready": "stopping stop",
+
+		"starting start failed": "backoff back off",
+
+		"unhealthy pong": "running serve",
+
+		"running lost": "running unpublish",
+
+		"unhealthy silent":    "stopping stop",
+		"running stranger":    "unhealthy unpublish",
+		"unhealthy stranger":  "stopping stop",
+		"running suspended":   "unhealthy unpublish",
+		"unhealthy suspended": "unhealthy unpublish",
+
+		"new exited":         "backoff back off",
+		"starting exited":    "backoff back off",
+		"started exited":     "backoff back off",
+		"running exited":     "backoff back off",
+		"recovered exited":   "backoff back off",
+		"unhealthy exited":   "backoff back off",
+		"stopping exited":    "backoff back off",
+		"interrupted exited": "backoff back off",
+		"backoff exited":     "backoff back off",
+		"failed exited":      "backoff back off",
+		"stopped exited":     "backoff back off",
+		"unwanted exited":    "stopped none",
+		"quitting exited":    "stopped finish",
+		"retired exited":     "stopped finish",
+
+		"backoff retry": "starting start",
+
+		"new shutdown":         " finish",
+		"starting shutdown":    "stopped finish",
+		"started shutdown":     "stopping stop",
+		"running shutdown":     "stopping stop",
+		"recovered shutdown":   "running finish",
+		"unhealthy shutdown":   "stopping stop",
+		"stopping shutdown":    "stopping none",
+		"interrupted shutdown": "stopping finish",
+		"backoff shutdown":     "backoff finish",
+		"failed shutdown":      "failed finish",
+		"stopped shutdown":     "stopped finish",
+		"unwanted shutdown":    "stopped finish",
+		"quitting shutdown":    "stopping none",
+		"retired shutdown":     "stopping none",
+
+		"held begin":          "starting start",
+		"held adopted":        "running serve",
+		"held adopted silent": "unhealthy unpublish",
+		"held exited":         "backoff back off",
+		"held retry":          "running recover",
+		"held shutdown":       "running finish",
+
+		"held failed adopted":        "running serve",
+		"held failed adopted silent": "unhealthy unpublish",
+		"held failed exited":         "backoff back off",
+		"held failed retry":          "failed recover",
+		"held failed shutdown":       "failed finish",
+
+		"new found dead":         " kill",
+		"starting found dead":    "starting kill",
+		"recovered found dead":   "running kill",
+		"interrupted found dead": "stopping kill",
+		"backoff found dead":     "backoff kill",
+		"failed found dead":      "failed kill",
+		"stopped found dead":     "stopped kill",
+		"unwanted found dead":    "stopped kill",
+		"held found dead":        "running kill",
+		"held failed found dead": "failed kill",
+
+		"new unverifiable":         " recheck",
+		"starting unverifiable":    "starting recheck",
+		"recovered unverifiable":   "running recheck",
+		"interrupted unverifiable": "stopping recheck",
+		"backoff unverifiable":     "backoff recheck",
+		"failed unverifiable":      "failed recheck",
+		"stopped unverifiable":     "stopped recheck",
+		"unwanted unverifiable":    "stopped recheck",
+		"held unverifiable":        "running recheck",
+		"held failed unverifiable": "failed recheck",
+
+		"starting forked": "starting await",
+
+		"started died":   "starting kill",
+		"running died":   "running kill",
+		"unhealthy died": "unhealthy kill",
+
+		"dying remains":       "unhealthy recheck",
+		"dying start remains": "unhealthy recheck",
+		"stopping remains":    "stopping recheck",
+		"retired remains":     "stopping recheck",
+		"quitting remains":    "stopping abandon",
+
+		"dying exited":         "backoff back off",
+		"dying start exited":   "backoff back off",
+		"remaining exited":     "backoff back off",
+		"remaining ill exited": "backoff back off",
+
+		"remaining retry":     "unhealthy kill",
+		"remaining ill retry": "stopping kill",
+
+		"remaining shutdown": "stopping stop",
+	}
+	for name, s := range states {
+		for kind := range EvShutdown + 1 {
+			pair := name + " " + kind.String()
+			got, act := Next(s, Event{Kind: kind, Reason: "why"}, testPolicy, now)
+			expected, listed := want[pair]
+			if !listed {
+				expected = string(s.Status) + " none"
+			}
+			if result := string(got.Status) + " " + act.String(); result != expected {
+				t.Errorf("%s: got %q, want %q", pair, result, expected)
+			}
+			if got.Ready && (got.Slot != Occupied || got.Status != store.StatusRunning) && s.alive() {
+				t.Errorf("%s: ready without being occupied and running: %+v", pair, got)
+			}
+			if act == ActStart && (s.Slot != Vacant && s.Slot != unverified && kind != EvExited || !got.Wanted) {
+				t.Errorf("%s: starts a twin, or what nobody wants: %+v", pair, got)
+			}
+			delete(want, pair)
+		}
+	}
+	for pair := range want {
+		t.Errorf("%q is expected, but there is no such pair", pair)
+	}
+}
+
+func (k EventKind) String() string {
+	return [...]string{
+		"begin", "adopted", "adopted silent", "found dead", "unverifiable", "forked", "start failed", "ready",
+		"not ready",
+		"pong", "silent", "lost", "stranger", "suspended", "died", "remains", "exited", "retry", "steady",
+		"window passed", "shutdown",
+	}[k]
+}
+
+func (a Action) String() string {
+	return [...]string{
+		"none", "start", "await", "serve", "unpublish", "stop", "kill", "back off", "recheck", "recover",
+		"finish", "abandon",
+	}[a]
+}
+
+// crashLoop makes the worker exit after being ready for up, until it has failed.
+func crashLoop(t *testing.T, up time.Duration, away bool, most int) (delays []time.Duration, last State) {
+	t.Helper()
+	now := time.Hour
+	s := State{Wanted: true}
+	for range most {
+		var act Action
+		if s.Status != store.StatusStarting {
+			s, act = Next(s, Event{Kind: EvBegin}, testPolicy, now)
+			if s.Status == store.StatusFailed {
+				return delays, s
+			}
+			if act != ActStart {
+				t.Fatalf("begin: action %v, state %+v", act, s)
+			}
+		}
+		s.Slot = Occupied
+		if up > 0 {
+			s, _ = Next(s, Event{Kind: EvReady}, testPolicy, now)
+			now += up
+			if up >= backoffResetAfter {
+				s, _ = Next(s, Event{Kind: evSteady}, testPolicy, now)
+			}
+		}
+		s, act = Next(s, Event{Kind: EvExited, Reason: "exited with code 3", Away: away}, testPolicy, now)
+		switch act {
+		case ActBackOff:
+			delays = append(delays, s.History.RetryAt-now)
+			now = s.History.RetryAt
+			s, _ = Next(s, Event{Kind: EvRetry}, testPolicy, now)
+		case ActStart:
+			delays = append(delays, 0)
+		default:
+			return delays, s
+		}
+	}
+	return delays, s
+}
+
+func TestBackoffGrowsAndBudgetEndsInFailed(t *testing.T) {
+	delays, s := crashLoop(t, 0, false, 100)
+	var want []time.Duration
+	for delay := 100 * time.Millisecond; delay < 30*time.Second; delay *= 2 {
+		want = append(want, delay)
+	}
+	want = append(want, 30*time.Second)
+	if !slices.Equal(delays, want) {
+		t.Errorf("delays = %v, want %v", delays, want)
+	}
+	if s.Status != store.StatusFailed || !strings.Contains(s.Reason, "10/5m") ||
+		!strings.Contains(s.Reason, "exited with code 3") {
+		t.Errorf("ended as %q because %q, want failed with the budget and the exit", s.Status, s.Reason)
+	}
+}
+
+func TestFirstRestartAfterTenSecondsIsImmediate(t *testing.T) {
+	delays, _ := crashLoop(t, immediateAfter, false, 3)
+	if want := []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond}; !slices.Equal(delays, want) {
+		t.Errorf("delays = %v, want %v", delays, want)
+	}
+}
+
+func TestBackoffResetsAfterAMinute(t *testing.T) {
+	delays, s := crashLoop(t, backoffResetAfter, false, 50)
+	if slices.Max(delays) != 0 {
+		t.Errorf("delays = %v, want none", delays)
+	}
+	if s.Status == store.StatusFailed {
+		t.Error("a worker that is up a minute at a time failed: 10 in 5 minutes allow that")
+	}
+}
+
+func TestTimeInBackoffDoesNotRefillTheBudget(t *testing.T) {
+	// 10 s ready, then exits: the waits are far longer than the window in all.
+	_, s := crashLoop(t, 5*time.Second, false, 1000)
+	if s.Status != store.StatusFailed {
+		t.Errorf("status = %q after a thousand restarts of 5 s each, want failed", s.Status)
+	}
+}
+
+func TestExitWhileNoMasterRanGrantsNothing(t *testing.T) {
+	// The master may have been away for long, but the worker may have died at the beginning.
+	_, s := crashLoop(t, time.Hour, true, 100)
+	if s.Status != store.StatusFailed {
+		t.Errorf("status = %q, want failed", s.Status)
+	}
+}
+
+func TestJitterOnlyShortensAndDelaysStillGrow(t *testing.T) {
+	previous := time.Duration(0)
+	for _, chance := range []float64{0, 0.999999} {
+		s := State{Wanted: true, Status: store.StatusStarting, Slot: Occupied}
+		for i := range 8 {
+			s.Status, s.Slot = store.StatusStarting, Occupied
+			s, _ = Next(s, Event{Kind: EvExited, Chance: chance}, testPolicy, 0)
+			delay := s.History.RetryAt
+			full := 100 * time.Millisecond << i
+			if delay > full || delay < full*3/4 {
+				t.Errorf("restart %d, chance %v: delay %v, want within a quarter below %v", i, chance, delay, full)
+			}
+			if i > 0 && delay <= previous {
+				t.Errorf("restart %d, chance %v: delay %v did not grow from %v", i, chance, delay, previous)
+			}
+			previous = delay
+		}
+	}
+}
+
+func TestMissedPings(t *testing.T) {
+	s := State{Wanted: true, Slot: Occupied, Ready: true, Status: store.StatusRunning}
+	var seen []string
+	for range testPolicy.missed + 1 {
+		var act Action
+		s, act = Next(s, Event{Kind: EvSilent, Reason: "no answer to Ping"}, testPolicy, 0)
+		seen = append(seen, fmt.Sprint(s.Status, " ", act))
+	}
+	want := []string{"running none", "running none", "unhealthy unpublish", "stopping stop"}
+	if !slices.Equal(seen, want) {
+		t.Errorf("got %q, want %q", seen, want)
+	}
+
+	s = State{Wanted: true, Status: store.StatusRunning}
+	s, _ = Next(s, Event{Kind: EvAdoptedSilent}, testPolicy, 0)
+	for i := range testPolicy.missed {
+		if s.Status != store.StatusUnhealthy {
+			t.Fatalf("adopted silent: %q after %d missed, want unhealthy until three since recovery", s.Status, i)
+		}
+		s, _ = Next(s, Event{Kind: EvSilent}, testPolicy, 0)
+	}
+	if s.Status != store.StatusStopping {
+		t.Errorf("adopted silent: %q after three missed, want stopping", s.Status)
+	}
+}
+
+func TestStrangerThatStaysIsEscalated(t *testing.T) {
+	s := State{Wanted: true, Slot: Occupied, Ready: true, Status: store.StatusRunning, failures: testPolicy.missed - 1}
+	var seen []string
+	for range testPolicy.missed + 1 {
+		var act Action
+		s, act = Next(s, Event{Kind: EvStranger, Reason: "held by another process"}, testPolicy, 0)
+		seen = append(seen, fmt.Sprint(s.Status, " ", act))
+	}
+	want := []string{"unhealthy unpublish", "unhealthy none", "unhealthy none", "stopping stop"}
+	if !slices.Equal(seen, want) {
+		t.Errorf("got %q, want %q", seen, want)
+	}
+}
+
+func TestSuspendedIsNeverEscalated(t *testing.T) {
+	s := State{Wanted: true, Slot: Occupied, Ready: true, Status: store.StatusRunning}
+	for range 100 {
+		var act Action
+		s, act = Next(s, Event{Kind: EvSuspended, Reason: "stopped by a signal"}, testPolicy, 0)
+		if act != ActUnpublish {
+			t.Fatalf("action %v, want unpublish", act)
+		}
+	}
+	if s, act := Next(s, Event{Kind: EvPong}, testPolicy, 0); act != ActServe || !s.Ready {
+		t.Errorf("after it went on: %v, ready %v, want it back in rotation", act, s.Ready)
+	}
+}
+
+func TestRestartModes(t *testing.T) {
+	for _, test := range []struct {
+		mode  unit.RestartMode
+		clean bool
+		want  store.Status
+	}{
+		{unit.RestartAlways, true, store.StatusBackoff},
+		{unit.RestartAlways, false, store.StatusBackoff},
+		{unit.RestartOnFailure, true, store.StatusStopped},
+		{unit.RestartOnFailure, false, store.StatusBackoff},
+		{unit.RestartNever, true, store.StatusStopped},
+		{unit.RestartNever, false, store.StatusFailed},
+	} {
+		policy := testPolicy
+		policy.Mode = test.mode
+		s := State{Wanted: true, Slot: Occupied, Status: store.StatusRunning}
+		s, _ = Next(s, Event{Kind: EvExited, Clean: test.clean}, policy, 0)
+		if s.Status != test.want {
+			t.Errorf("%s, clean %v: %q, want %q", test.mode, test.clean, s.Status, test.want)
+		}
+	}
+}
+
+func TestRecoveredStopCostsNoBudget(t *testing.T) {
+	s := State{Wanted: true, Status: store.StatusStopping}
+	s, act := Next(s, Event{Kind: EvAdopted}, testPolicy, 0)
+	if act != ActStop {
+		t.Fatalf("action %v, want the stop to go on", act)
+	}
+	s, act = Next(s, Event{Kind: EvExited}, testPolicy, 0)
+	if act != ActStart || len(s.History.Spent) != 0 || s.Restarts != 0 {
+		t.Errorf("action %v, spent %v, restarts %d: want a start that costs nothing", act, s.History.Spent, s.Restarts)
+	}
+}
+
+func TestBudgetOfAnotherBoot(t *testing.T) {
+	b := store.RestartHistory{
+		BootID: "old", ReadySince: time.Hour, RetryAt: 2 * time.Hour, Spent: []time.Duration{1, 2}, Backoff: time.Hour,
+	}
+	b = SinceBoot(b, "new", time.Minute, testPolicy)
+	if b.ReadySince != 0 || b.RetryAt != 0 || b.BootID != "new" {
+		t.Errorf("clock readings of another boot were kept: %+v", b)
+	}
+	if len(b.Spent) != 2 {
+		t.Errorf("the budget was refilled by a reboot: %+v", b)
+	}
+	if b.Backoff != testPolicy.MaxBackoff {
+		t.Errorf("backoff = %v, want it clamped to %v", b.Backoff, testPolicy.MaxBackoff)
+	}
+	b = SinceBoot(store.RestartHistory{BootID: "new", RetryAt: 24 * time.Hour}, "new", time.Minute, testPolicy)
+	if most := time.Minute + testPolicy.MaxBackoff; b.RetryAt != most {
+		t.Errorf("retry at %v, want it clamped to %v", b.RetryAt, most)
+	}
+}
+
+func TestParseBudget(t *testing.T) {
+	for _, s := range []string{"10/5m", "0/1h", "3/1m30s"} {
+		b, err := unit.ParseRestartBudget(s)
+		if err != nil || b.String() != s {
+			t.Errorf("ParseRestartBudget(%q) = %v, %v", s, b, err)
+		}
+	}
+	for _, s := range []string{"", "10", "/5m", "10/", "-1/5m", "x/5m", "10/-5m", "10/0s", "10/5"} {
+		if b, err := unit.ParseRestartBudget(s); err == nil {
+			t.Errorf("ParseRestartBudget(%q) = %v, want an error", s, b)
+		}
+	}
+}
+
+func TestStartThatIsCalledOffLeavesNoWorkerStarting(t *testing.T) {
+	s, act := Next(State{Wanted: true, Status: store.StatusStarting}, Event{Kind: EvShutdown}, Policy{}, 0)
+	if act != ActFinish || s.Status != store.StatusStopped || !s.Wanted {
+		t.Errorf("a start called off by the end of the master: %+v, action %v; want it stopped and still wanted",
+			s, act)
+	}
+}
+
+// The master had the worker's port reserved, and the worker could not listen beside the reservation.
+func TestExitThatTheMasterHasCausedCostsNoBudgetWhateverThePolicy(t *testing.T) {
+	for _, mode := range []unit.RestartMode{unit.RestartAlways, unit.RestartOnFailure, unit.RestartNever} {
+		policy := testPolicy
+		policy.Mode = mode
+		s := State{Wanted: true, Slot: Occupied, Status: store.StatusStarting}
+		s, act := Next(s, Event{Kind: EvExited, Ours: true}, policy, 0)
+		if act != ActBackOff || s.Status != store.StatusBackoff || len(s.History.Spent) != 0 || s.Restarts != 0 {
+			t.Errorf("%s: action %v, %s, spent %v, restarts %d", mode, act, s.Status, s.History.Spent, s.Restarts)
+		}
+	}
+}
+
+func TestDelayAfterAFaultOfTheMasterIsBounded(t *testing.T) {
+	s := State{Wanted: true}
+	var act Action
+	for n := range 200 {
+		s.Status = store.StatusStarting
+		s, act = Next(s, Event{Kind: EvStartFailed, Ours: true, Chance: 0}, testPolicy, time.Hour)
+		delay := s.History.RetryAt - time.Hour
+		if want := min(testPolicy.Backoff<<min(n, 16), OwnFaultRetry); delay != want || act != ActBackOff {
+			t.Fatalf("delay %d is %s (%v), want %s", n, delay, act, want)
+		}
+	}
+}

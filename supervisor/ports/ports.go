@@ -1,0 +1,148 @@
+// Package ports chooses the TCP ports of workers on loopback and reserves them while no worker listens on them.
+package ports
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+
+	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/phayes/freeport"
+)
+
+// Book prevents two workers from choosing the same port, and reserves the chosen ports.
+type Book struct {
+	mu       sync.Mutex
+	taken    map[int]string // port → worker
+	reserved reservations
+	Share    int // the share of the ports that this master prefers; 0: not drawn yet
+}
+
+// portShares is the number of shares into which masters divide the free ports; each draws one for itself. Without
+// shares, two masters that start at the same time could both find a port free until one worker listens, and the
+// other's worker would end for that.
+const portShares = 8
+
+// maxPortTries limits the search; each try is another free port.
+const maxPortTries = 64
+
+// Choose returns the preferred port if it is free, else another free one, and holds it for the worker until the
+// worker gets another port.
+func (b *Book) Choose(worker string, preferred int) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if preferred > 0 && b.free(worker, preferred) {
+		err := listenable(preferred)
+		if err == nil {
+			b.hold(worker, preferred)
+			b.reserved.reserve(worker, preferred)
+			return preferred, nil
+		}
+		if process.Exhausted(err) { // the error is not about the port
+			return 0, fmt.Errorf("try port %d: %w", preferred, err)
+		}
+	}
+	if b.Share == 0 {
+		b.Share = 1 + rand.IntN(portShares)
+	}
+	for range maxPortTries {
+		port, err := freePort()
+		if err != nil {
+			return 0, fmt.Errorf("find a free port: %w", err)
+		}
+		for _, candidate := range []int{b.ours(port), port} {
+			if b.free(worker, candidate) && b.reserved.claim(worker, candidate) {
+				b.hold(worker, candidate)
+				return candidate, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("find a free port: %d tries gave ports of other workers", maxPortTries)
+}
+
+// ours returns the port of this master's share that is next to a port. Linux assigns only every other port, so a
+// share consists of pairs.
+func (b *Book) ours(port int) int { return port + 2*(b.Share-1-port/2%portShares) }
+
+// freePort returns a port without a listener. freeport asks for "localhost", which a host without /etc/hosts cannot
+// resolve.
+func freePort() (int, error) {
+	if port, err := freeport.GetFreePort(); err == nil {
+		return port, nil
+	}
+	l, err := net.Listen("tcp", Address(0))
+	if err != nil {
+		return 0, err
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	return port, l.Close()
+}
+
+// Keep holds the port that a worker already has, so that no other worker gets it.
+func (b *Book) Keep(worker string, port int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hold(worker, port)
+}
+
+// Reserve keeps other processes from taking the port of a worker without a living process.
+func (b *Book) Reserve(worker string, port int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reserved.reserve(worker, port)
+}
+
+// MakeRoom releases the reservation of a worker that is about to start, if workers of its unit cannot listen beside
+// one.
+func (b *Book) MakeRoom(unit, worker string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reserved.lone[unit] {
+		b.reserved.release(worker)
+	}
+}
+
+// Refused records that a started worker did not open its port, and reports whether a reservation may be the cause.
+// If so, the reservation is released.
+func (b *Book) Refused(unit, worker string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reserved.refuse(unit, worker)
+}
+
+// LetGo releases the reservation of a worker.
+func (b *Book) LetGo(worker string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reserved.release(worker)
+}
+
+func (b *Book) hold(worker string, port int) {
+	if b.taken == nil {
+		b.taken = map[int]string{}
+	}
+	for p, w := range b.taken {
+		if w == worker {
+			delete(b.taken, p)
+		}
+	}
+	b.taken[port] = worker
+}
+
+func (b *Book) free(worker string, port int) bool {
+	holder, taken := b.taken[port]
+	return !taken || holder == worker
+}
+
+func listenable(port int) error {
+	l, err := net.Listen("tcp", Address(port))
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// Address returns the address, on loopback, of the worker with that port.
+func Address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

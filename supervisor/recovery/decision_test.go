@@ -1,0 +1,354 @@
+package recovery
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
+	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+var defaultPolicy = lifecycle.PolicyOf(unit.Spec{}.WithDefaults())
+
+// TestDecideEveryRowOfRecovery covers each row of DESIGN's table, keyed by the recorded and the found state.
+func TestDecideEveryRowOfRecovery(t *testing.T) {
+	const now = time.Hour
+	alive := &Found{State: FoundAlive, PID: 41, TokenSeen: true, SessionLeader: true}
+	recorded := func(s store.Status) *Recorded { return &Recorded{Status: s, PID: 41, Port: 40001} }
+	of := func(s store.Status) lifecycle.State { return lifecycle.State{Wanted: true, Status: s} }
+	unwanted, retired := of(store.StatusRunning), of(store.StatusRunning)
+	unwanted.Wanted = false
+	retired.Wanted, retired.Retired = false, true
+	spent := of(store.StatusRunning)
+	spent.History.Spent = make([]time.Duration, defaultPolicy.Budget.Restarts)
+	for i := range spent.History.Spent {
+		spent.History.Spent[i] = time.Duration(i + 1)
+	}
+	spent.History.ReadyClock = time.Minute
+	waiting := of(store.StatusBackoff)
+	waiting.Reason, waiting.History.RetryAt = "exited with code 3", now+12*time.Second
+	again := of(store.StatusRunning)
+	again.History.Backoff = 400 * time.Millisecond
+	failed := of(store.StatusFailed)
+	failed.Reason = "restart budget 10/5m used up: exited with code 3"
+
+	for name, test := range map[string]struct {
+		facts  Facts
+		action Action
+		reason string
+	}{
+		"recorded, alive, proven, Ping may answer": {
+			Facts{
+				state: of(store.StatusRunning), standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+			},
+			ActionAdopt, "process 41 lives and is the recorded one",
+		},
+		"unhealthy when last seen": {
+			Facts{
+				state: of(store.StatusUnhealthy), standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusUnhealthy), Found: alive},
+			},
+			ActionAdopt, "process 41 lives and is the recorded one",
+		},
+		"alive and ours, silent": {
+			Facts{
+				state: of(store.StatusRunning), standing: lives, silent: "nobody listens on port 40001",
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+			},
+			ActionAdoptUnhealthy,
+			"process 41 lives and is the recorded one, but cannot answer: nobody listens on port 40001",
+		},
+		"alive, its port now held by a stranger": {
+			Facts{
+				state: of(store.StatusRunning), standing: lives, silent: launcher.ForeignPort(40001).Error(),
+				evidence: Evidence{
+					Recorded: recorded(store.StatusRunning), Found: alive, Port: &PortOwner{40001, "foreign"},
+				},
+			},
+			ActionAdoptUnhealthy,
+			"process 41 lives and is the recorded one, but cannot answer: port 40001 is held by another process",
+		},
+		"starting with PID": {
+			Facts{
+				state: of(store.StatusStarting), standing: lives, silent: "nobody listens on port 40001",
+				evidence: Evidence{Recorded: recorded(store.StatusStarting), Found: alive},
+			},
+			ActionAdopt, "process 41 lives and is the recorded one, and is still starting",
+		},
+		"starting without PID, found": {
+			Facts{
+				state: of(store.StatusStarting), standing: lives, instance: &store.Instance{},
+				evidence: Evidence{Recorded: &Recorded{}, Found: alive},
+			},
+			ActionAdopt, "process 41 has the token of the start that was cut off, and is still starting",
+		},
+		"starting without PID, not found": {
+			Facts{
+				state: of(store.StatusStarting), standing: cutOff, ran: true,
+				evidence: Evidence{Recorded: &Recorded{}},
+			},
+			ActionRespawn, "its start was cut off before a process came to be",
+		},
+		"other boot": {
+			Facts{
+				state: of(store.StatusRunning), standing: otherBoot, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), OtherBoot: true},
+			},
+			ActionRespawn, "the machine was booted since it ran",
+		},
+		"other boot, unwanted": {
+			Facts{
+				state: unwanted, standing: otherBoot, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), OtherBoot: true},
+			},
+			ActionKeepStopped, "the machine was booted since it ran; it is wanted stopped",
+		},
+		"PID gone": {
+			Facts{
+				state: of(store.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
+			ActionRespawn, "process 41 ended; within 100ms",
+		},
+		"PID gone, not for the first time": {
+			Facts{
+				state: again, standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
+			ActionRespawn, "process 41 ended; within 400ms",
+		},
+		"ended, not reaped": {
+			Facts{
+				state: of(store.StatusRunning), standing: dead, ran: true,
+				exitReason: "process 41 ended, killed by SIGKILL",
+				evidence:   Evidence{Recorded: recorded(store.StatusRunning)},
+			},
+			ActionRespawn, "process 41 ended, killed by SIGKILL; within 100ms",
+		},
+		"PID gone, budget used up": {
+			Facts{
+				state: spent, standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
+			ActionFail, "restart budget 10/5m used up: process 41 ended",
+		},
+		"PID gone while it was being stopped": {
+			Facts{
+				state: of(store.StatusStopping), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusStopping)},
+			},
+			ActionRespawn, "process 41 ended",
+		},
+		"PID gone, unwanted": {
+			Facts{
+				state: unwanted, standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
+			ActionKeepStopped, "process 41 ended; it is wanted stopped",
+		},
+		"PID gone, with descendants": {
+			Facts{
+				state: of(store.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Left: []Found{{PID: 42}, {PID: 43}}},
+			},
+			ActionRespawn,
+			"process 41 ended; within 100ms; what is left of it is stopped first (2 processes, the first is 42)",
+		},
+		"PID gone, its port now held by a stranger": {
+			Facts{
+				state: of(store.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Port: &PortOwner{40001, "foreign"}},
+			},
+			ActionRespawn, "process 41 ended; within 100ms; port 40001 is held by another process, a new one is chosen",
+		},
+		"cannot verify": {
+			Facts{
+				state: of(store.StatusRunning), standing: unknown, Cause: process.ErrUnverifiable,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
+			ActionHold, "the process cannot be verified",
+		},
+		"lease held by nobody who can be found": {
+			Facts{
+				state: of(store.StatusRunning), standing: unknown, Cause: process.ErrLeaseHeld,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Lease: launcher.LeaseHeld},
+			},
+			ActionHold, "the lease is held by a process that cannot be found",
+		},
+		"stopping": {
+			Facts{
+				state: of(store.StatusStopping), standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusStopping), Found: alive},
+			},
+			ActionStop, "process 41 lives and is the recorded one, and was being stopped: then it is started again",
+		},
+		"unwanted": {
+			Facts{
+				state: unwanted, standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+			},
+			ActionStop, "process 41 lives and is the recorded one, and the worker is wanted stopped",
+		},
+		"surplus": {
+			Facts{
+				state: retired, standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+			},
+			ActionStop, "process 41 lives and is the recorded one, and fewer replicas are wanted",
+		},
+		"surplus, gone": {
+			Facts{
+				state: retired, standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+			},
+			ActionForget, "process 41 ended, and fewer replicas are wanted",
+		},
+		"surplus, never ran": {
+			Facts{
+				state: lifecycle.State{Retired: true}, standing: unrecorded,
+				evidence: Evidence{Recorded: &Recorded{}},
+			},
+			ActionForget, "it never ran, and fewer replicas are wanted",
+		},
+		"no record, slot free, process of ours": {
+			Facts{
+				state: lifecycle.State{Wanted: true}, standing: lives, stray: true, instance: &store.Instance{},
+				evidence: Evidence{Found: alive},
+			},
+			ActionAdopt,
+			"process 41 is this worker by its environment, though no record names it, and is still starting",
+		},
+		"a process newer than a record that says it is being stopped": {
+			Facts{
+				state: of(store.StatusStopping), standing: lives, stray: true, instance: &store.Instance{},
+				evidence: Evidence{Recorded: recorded(store.StatusStopping), Found: alive},
+			},
+			ActionAdopt,
+			"process 41 is this worker by its environment, though no record names it, and is still starting",
+		},
+		"two instances of one worker": {
+			Facts{
+				state: of(store.StatusRunning), standing: lives,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive, Others: []Found{{PID: 44}}},
+			},
+			ActionAdopt, "process 41 lives and is the recorded one; another instance is stopped (process 44)",
+		},
+		"copied state directory": {
+			Facts{
+				state: of(store.StatusRunning), standing: otherStateDir, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusRunning), Moved: true},
+			},
+			ActionRespawn, "the state directory was copied or moved, and the recorded process belongs to the original",
+		},
+		"never ran": {Facts{state: lifecycle.State{Wanted: true}}, ActionStart, "it never ran"},
+		"waiting": {
+			Facts{
+				state: waiting, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusBackoff)},
+			},
+			ActionWait, "it waits for its restart, started in 12s: exited with code 3",
+		},
+		"failed": {
+			Facts{
+				state: failed, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusFailed)},
+			},
+			ActionKeepFailed, "it has failed: restart budget 10/5m used up: exited with code 3",
+		},
+		"stopped": {
+			Facts{
+				state: of(store.StatusStopped), ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusStopped)},
+			},
+			ActionRespawn, "no process of it is recorded",
+		},
+		"stopped for good": {
+			Facts{
+				state: unwanted, ran: true,
+				evidence: Evidence{Recorded: recorded(store.StatusStopped)},
+			},
+			ActionKeepStopped, "no process of it is recorded; it is wanted stopped",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := test.facts
+			f.id, f.policy, f.now = "worker-0", defaultPolicy, now
+			d := Decide(f)
+			if d.ID != "worker-0" || d.Action != test.action || d.Reason != test.reason {
+				t.Errorf("decided to %s because %q,\nwant %s because %q", d.Action, d.Reason, test.action, test.reason)
+			}
+			if again := Decide(f); again.Action != d.Action || again.Reason != d.Reason {
+				t.Errorf("decided otherwise the second time: %+v, %+v", d, again)
+			}
+		})
+	}
+}
+
+func TestDecideAfterACleanExitAsksThePolicy(t *testing.T) {
+	for name, test := range map[string]struct {
+		mode   unit.RestartMode
+		clean  bool
+		action Action
+	}{
+		"on failure, clean":   {unit.RestartOnFailure, true, ActionKeepStopped},
+		"on failure, unknown": {unit.RestartOnFailure, false, ActionRespawn},
+		"never, clean":        {unit.RestartNever, true, ActionKeepStopped},
+		"never, unknown":      {unit.RestartNever, false, ActionFail},
+		"always, clean":       {unit.RestartAlways, true, ActionRespawn},
+	} {
+		t.Run(name, func(t *testing.T) {
+			policy := defaultPolicy
+			policy.Mode = test.mode
+			d := Decide(Facts{
+				state:  lifecycle.State{Wanted: true, Status: store.StatusRunning},
+				policy: policy, now: time.Hour, ran: true,
+				standing: gone, exitReason: "process 41 ended", clean: test.clean,
+				evidence: Evidence{Recorded: &Recorded{PID: 41}},
+			})
+			if d.Action != test.action {
+				t.Errorf("decided to %s because %q, want %s", d.Action, d.Reason, test.action)
+			}
+		})
+	}
+}
+
+func TestStraysAreOneDecisionAnInstance(t *testing.T) {
+	got := DecideStrays([]process.Holder{
+		{PID: 51, SID: 51, Token: "a", WorkerID: "worker-7"},
+		{PID: 52, SID: 51, Token: "a", WorkerID: "worker-7"},
+		{PID: 53, SID: 53, Token: "b", WorkerID: "worker-8"},
+	})
+	if len(got) != 2 || got[0].Token != "a" || got[1].Token != "b" {
+		t.Fatalf("%+v, want one for each token", got)
+	}
+	d := got[0].Decision
+	if d.ID != "worker-7" || d.Action != ActionSweepStray || d.Evidence.Found.PID != 51 ||
+		len(d.Evidence.Others) != 1 || !strings.Contains(d.Reason, "process 51") {
+		t.Errorf("%+v, want process 51 and what it has started swept", d)
+	}
+}
+
+// An unknown standing overrides all other facts: no living process is kept or stopped on incomplete evidence.
+func TestNothingIsDecidedOnHalfOfTheEvidence(t *testing.T) {
+	for _, s := range []lifecycle.State{
+		{Wanted: true, Status: store.StatusRunning},
+		{Wanted: true, Status: store.StatusStopping},
+		{Status: store.StatusRunning},
+		{Retired: true, Status: store.StatusRunning},
+		{Wanted: true, Status: store.StatusFailed},
+	} {
+		d := Decide(Facts{
+			state: s, policy: defaultPolicy, standing: unknown, Cause: errors.New("who knows"), stray: true,
+			instance: &store.Instance{},
+		})
+		if d.Action != ActionHold || d.Reason != "who knows" {
+			t.Errorf("%+v: decided to %s because %q, want it held", s, d.Action, d.Reason)
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
+	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// PlanOptions are the inputs of a plan.
+type PlanOptions struct {
+	// Registry is the registry that the next master will read: from [store.ReadSnapshot], or from the running
+	// master.
+	Registry store.Snapshot
+	// StateDir is the master's state directory.
+	StateDir string
+	// RuntimeDir holds the workers' leases; empty means "run" in StateDir.
+	RuntimeDir string
+	// AsRecorded makes every recorded worker wanted, regardless of the units.
+	AsRecorded bool
+}
+
+// Plan returns what a master started now with these units would do to each worker. It decides the same as
+// a starting master, from the same evidence, and executes nothing: it sends no signal, writes nothing, and
+// connects to no worker, so it does not determine whether an adopted worker answers a Ping. A master that has the
+// handle of a process knows how the process ended; Plan does not.
+//
+// Plan must run as root or as the user of the workers to be able to inspect them.
+func Plan(ctx context.Context, opts PlanOptions, units ...unit.Spec) ([]Decision, error) {
+	rc, err := planContext(opts)
+	if err != nil {
+		return nil, err
+	}
+	complete := make([]unit.Spec, 0, len(units))
+	for _, u := range units {
+		complete = append(complete, u.WithDefaults())
+	}
+	return rc.Plan(ctx, opts.Registry.Workers, complete, opts.AsRecorded)
+}
+
+// planContext returns the context of a recovery by another process.
+func planContext(opts PlanOptions) (*Context, error) {
+	bootID, err := process.BootID()
+	if err != nil {
+		return nil, fmt.Errorf("tell this boot from others: %w", err)
+	}
+	dir, err := store.DirID(opts.StateDir)
+	if err != nil {
+		return nil, fmt.Errorf("identify the state directory: %w", err)
+	}
+	uid, err := ownerOf(opts.StateDir)
+	if err != nil {
+		return nil, fmt.Errorf("tell whose the state directory is: %w", err)
+	}
+	if opts.RuntimeDir == "" {
+		opts.RuntimeDir = filepath.Join(opts.StateDir, "run")
+	}
+	meta, stateDir := opts.Registry.Meta, process.FileID(dir).String()
+	return &Context{
+		Inspector: launcher.NewInspector(launcher.Options{
+			MasterID: meta.MasterID, StateDir: func() string { return stateDir }, RuntimeDir: opts.RuntimeDir, UID: uid,
+		}),
+		Scan:     process.Scan,
+		Kept:     func(string) (process.Exit, bool) { return process.Exit{}, false },
+		MasterID: meta.MasterID,
+		StateDir: stateDir,
+		BootID:   bootID,
+		UID:      uid,
+		Moved:    meta.StateDir != dir,
+		Now:      process.BootTime,
+	}, nil
+}
+
+// Plan decides about all workers and closes the processes that it inspected.
+func (rc *Context) Plan(
+	ctx context.Context, recs []store.Worker, units []unit.Spec, asRecorded bool,
+) ([]Decision, error) {
+	holders, err := rc.Scan(ctx)
+	if ctx.Err() != nil {
+		return nil, err
+	}
+	slots := rc.Slots(recs, units, asRecorded)
+	strays := rc.Assign(slots, holders, err)
+	decisions := make([]Decision, len(slots), len(slots)+len(strays))
+	bounded, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range slots {
+		wg.Go(func() {
+			f, inst := rc.Inspect(bounded, &slots[i])
+			if inst != nil {
+				f.evidence.Outdated = Outdated(slots[i].Unit, slots[i].Rec)
+				_ = inst.Close()
+			}
+			decisions[i] = Decide(f)
+		})
+	}
+	wg.Wait()
+	for _, stray := range DecideStrays(strays) {
+		decisions = append(decisions, stray.Decision)
+	}
+	return decisions, nil
+}

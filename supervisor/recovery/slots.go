@@ -1,0 +1,148 @@
+package recovery
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
+	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// Timeout limits the recovery of one worker; all are recovered in parallel.
+const Timeout = 5 * time.Second
+
+// Context is the common context of all workers of a recovery.
+type Context struct {
+	Inspector launcher.Inspector
+	Scan      func(ctx context.Context) ([]process.Holder, error)
+	// Kept returns how an instance ended, if a Keeper has its handle.
+	Kept     func(token string) (process.Exit, bool)
+	MasterID string
+	StateDir string // device:inode
+	BootID   string
+	UID      int  // user of the workers
+	Moved    bool // the registry was made for another state directory
+	Now      func() time.Duration
+}
+
+// Slot is one replica of a unit with the facts known so far.
+type Slot struct {
+	ID       string
+	Unit     unit.Spec
+	Recorded bool
+	Rec      store.Worker
+	State    lifecycle.State
+	Found    ScanResult
+}
+
+// ScanResult is the result of the scan of all processes for one worker slot.
+type ScanResult struct {
+	Holders []process.Holder
+	err     error // the scan failed: processes without a recorded PID are unknown
+}
+
+// Shows reports whether a process shows the token.
+func (f ScanResult) Shows(token string) bool {
+	return slices.ContainsFunc(f.Holders, func(h process.Holder) bool { return h.Token == token })
+}
+
+// Slots returns the wanted slots and the recorded ones that are no longer wanted. If asRecorded is set, all
+// recorded ones are wanted.
+func (rc *Context) Slots(recs []store.Worker, units []unit.Spec, asRecorded bool) []Slot {
+	recorded := map[string]store.Worker{}
+	for _, rec := range recs {
+		recorded[rec.ID] = rec
+	}
+	var slots []Slot
+	known := map[string]unit.Spec{}
+	for _, u := range units {
+		known[u.Name] = u
+		for i := range u.Replicas {
+			id := u.WorkerID(i)
+			rec, found := recorded[id]
+			if !found {
+				rec = store.Worker{ID: id, Unit: u.Name, Desired: store.DesiredRunning}
+			}
+			delete(recorded, id)
+			slots = append(slots, rc.slot(u, rec, found))
+		}
+	}
+	for _, rec := range recs {
+		if _, left := recorded[rec.ID]; !left {
+			continue
+		}
+		u, found := known[rec.Unit]
+		if !found {
+			u = unit.Spec{Name: rec.Unit}.WithDefaults()
+		}
+		s := rc.slot(u, rec, true)
+		if !asRecorded {
+			s.State.Wanted, s.State.Retired = false, true
+		}
+		slots = append(slots, s)
+	}
+	return slots
+}
+
+func (rc *Context) slot(u unit.Spec, rec store.Worker, recorded bool) Slot {
+	s := Slot{ID: rec.ID, Unit: u, Rec: rec, Recorded: recorded}
+	s.State = lifecycle.State{
+		Wanted:   rec.Desired != store.DesiredStopped,
+		Status:   rec.Status,
+		Reason:   rec.Reason,
+		Restarts: rec.Restarts,
+		History:  lifecycle.SinceBoot(rec.History, rc.BootID, rc.Now(), lifecycle.PolicyOf(u)),
+	}
+	if s.State.Status == store.StatusFailed && Outdated(u, rec) {
+		// It failed with the old executable or arguments; the present ones have not been tried.
+		s.State.Status, s.State.Reason = store.StatusStopped, ""
+		s.State.History = store.RestartHistory{BootID: rc.BootID}
+	}
+	return s
+}
+
+// Outdated reports whether the executable or the arguments differ from those of the worker's last start. If they
+// cannot be read, it returns false.
+func Outdated(u unit.Spec, rec store.Worker) bool {
+	hash, err := u.Hash()
+	return err == nil && rec.SpecHash != "" && hash != rec.SpecHash
+}
+
+// ours reports whether a process's environment declares it a worker of this master and this state directory: a copy
+// of the directory has its own workers.
+func (rc *Context) ours(h process.Holder) bool {
+	return h.MasterID == rc.MasterID && h.StateDir == rc.StateDir
+}
+
+// Assign gives each slot the processes that carry its ID or its token, and returns the master's processes that have
+// no slot.
+func (rc *Context) Assign(slots []Slot, holders []process.Holder, scanErr error) (strays []process.Holder) {
+	byToken, byID := map[string]*Slot{}, map[string]*Slot{}
+	for i := range slots {
+		s := &slots[i]
+		s.Found = ScanResult{err: scanErr}
+		byID[s.ID] = s
+		if s.Rec.Instance != nil && !rc.Moved {
+			byToken[s.Rec.Instance.Token] = s
+		}
+	}
+	for _, h := range holders {
+		s := byToken[h.Token]
+		if s == nil {
+			// Without a record, the master and the state directory must both match.
+			if !rc.ours(h) {
+				continue
+			}
+			if s = byID[h.WorkerID]; s == nil {
+				strays = append(strays, h)
+				continue
+			}
+		}
+		s.Found.Holders = append(s.Found.Holders, h)
+	}
+	return strays
+}

@@ -1,0 +1,38 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
+	"github.com/core-tools/hsu-master/supervisor/ports"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+// Env is what the workers of one master share. All fields are required.
+type Env struct {
+	Store    *store.DB
+	Log      *slog.Logger
+	LogDir   string // holds the workers' output files
+	Keeper   launcher.Keeper
+	Launcher launcher.Launcher
+	Services *services.Registry
+	Ports    *ports.Book
+	Recovery *recovery.Context // of the present recovery, or of the last one
+
+	BootID   string
+	BootTime func() time.Duration // CLOCK_BOOTTIME
+	Jitter   func() float64       // in [0,1)
+	Epoch    time.Time            // start of the phases of Pings
+
+	Recovered <-chan struct{} // closed when every worker is recovered
+	Hurry     <-chan struct{} // closed to cut the grace of stops short
+
+	// Dial connects to the worker that listens on the port.
+	Dial func(port int) (Link, error)
+	// AwaitListener returns when a process accepts on the port; it reports each refused connect.
+	AwaitListener func(ctx context.Context, port int, refused func(error)) error
+}

@@ -1,0 +1,30 @@
+package worker
+
+import (
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/logs"
+)
+
+// Info is a worker as the running master sees it.
+type Info struct {
+	store.Worker
+	// Adopted reports whether the master found the instance running instead of starting it.
+	Adopted bool
+	// Ready reports whether requests may go to the worker.
+	Ready bool
+	// WaitingFor is the probe that a starting worker has to pass and its last answer, such as "Ping: connection
+	// refused"; "" if the worker is not starting.
+	WaitingFor string
+	// Probe is the kind of health check: "ping", "grpc" or "tcp"; "" while the worker is not connected.
+	Probe string
+	// LogPath is the file that the worker writes to.
+	LogPath string
+}
+
+// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read.
+func (i Info) LastOutput() []string {
+	if i.LogPath == "" {
+		return nil
+	}
+	return logs.Tail(i.LogPath)
+}

@@ -1,0 +1,104 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"reflect"
+	"time"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/store"
+)
+
+// While the state cannot be written (for example on a full disk), a commit is retried. Workers live on, and nothing
+// that must be recorded first is done meanwhile.
+const (
+	commitRetryAfter = 250 * time.Millisecond
+	// commitLastTry is the time limit of a commit while the master stops: it stops even if its state is not
+	// recorded.
+	commitLastTry = 2 * time.Second
+)
+
+// journal makes the record and the history of one worker durable. The worker's goroutine owns it.
+type journal struct {
+	store    *store.DB
+	log      *slog.Logger
+	shutdown <-chan struct{} // closed when the master stops
+	blocked  func()          // called when a commit must wait because the state cannot be written
+
+	saved   store.Worker  // the durable record
+	pending []store.Event // events for the next commit
+}
+
+// add keeps an event for the next commit.
+func (j *journal) add(e store.Event) { j.pending = append(j.pending, e) }
+
+// record makes rec and the events durable if there is anything new, and reports whether rec is durable.
+func (j *journal) record(ctx context.Context, rec store.Worker, events ...store.Event) bool {
+	events = append(j.pending, events...)
+	j.pending = nil
+	if len(events) == 0 && reflect.DeepEqual(rec, j.saved) {
+		return true
+	}
+	muts := []store.Mutation{store.PutWorker(rec)}
+	for _, e := range events {
+		muts = append(muts, store.AppendEvent(e))
+	}
+	if !j.commit(ctx, recordPoint(rec), muts...) {
+		return false
+	}
+	j.saved = rec
+	return true
+}
+
+// commit makes the mutations durable and reports whether they are. It returns false if ctx ends, or if the master
+// stops and the state cannot be written.
+func (j *journal) commit(ctx context.Context, point crashpoint.Point, muts ...store.Mutation) bool {
+	var deadline <-chan time.Time
+	shutdown := j.shutdown
+	for logged := false; ; {
+		err := crashpoint.Do(point, func() error { return j.store.Apply(ctx, muts...) })
+		if err == nil {
+			return true
+		}
+		if !errors.Is(err, store.ErrUnavailable) {
+			if ctx.Err() == nil {
+				j.log.Error("worker not recorded", "error", err)
+			}
+			return false
+		}
+		if !logged {
+			logged = true
+			j.log.Error("worker not recorded, trying again", "error", err)
+			j.blocked()
+		}
+		select {
+		case <-time.After(commitRetryAfter):
+		case <-shutdown:
+			shutdown = nil
+			deadline = time.After(commitLastTry)
+		case <-deadline:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// recordPoint returns the crash point for writing a record of this status.
+func recordPoint(rec store.Worker) crashpoint.Point {
+	switch rec.Status {
+	case store.StatusStarting:
+		if rec.Instance != nil && rec.Instance.PID == 0 {
+			return crashpoint.IntentRecord
+		}
+		return crashpoint.PIDRecord
+	case store.StatusRunning, store.StatusUnhealthy:
+		return crashpoint.ReadyRecord
+	case store.StatusStopping:
+		return crashpoint.StopRecord
+	case store.StatusStopped, store.StatusBackoff, store.StatusFailed:
+	}
+	return crashpoint.ExitRecord
+}

@@ -1,0 +1,81 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/core-tools/hsu-core/go/control"
+	"github.com/core-tools/hsu-core/go/domain"
+	"google.golang.org/grpc"
+
+	"github.com/core-tools/hsu-master/internal/rpc"
+	"github.com/core-tools/hsu-master/supervisor/ports"
+	"github.com/core-tools/hsu-master/supervisor/probe"
+)
+
+// Link is the hsu-core connection to a worker.
+type Link interface {
+	domain.Contract
+	// Method returns the method that Ping uses.
+	Method() probe.Method
+	GRPC() grpc.ClientConnInterface
+	Shutdown()
+}
+
+type coreLink struct {
+	control.Connection
+	*probe.Ladder
+}
+
+// Dial attaches to the unit that listens on the port.
+func Dial(port int, log *slog.Logger) (Link, error) {
+	core := probe.CoreLogger(log)
+	conn, err := control.NewConnection(control.ConnectionOptions{AttachPort: port}, core)
+	if err != nil {
+		return nil, fmt.Errorf("attach to port %d: %w", port, err)
+	}
+	calls := rpc.Conn{ClientConnInterface: conn.GRPC()}
+	ladder := probe.NewLadder(ports.Address(port), calls, control.NewGRPCClientGateway(calls, core))
+	return coreLink{Connection: conn, Ladder: ladder}, nil
+}
+
+// A worker that starts alone is probed every millisecond, since it is ready within a few. Workers that start
+// together share that rate, so that a hundred of them do not take up the processor that they start on. A worker
+// that takes longer is probed less and less often.
+const (
+	probeEvery = time.Millisecond
+	probeMost  = 100 * time.Millisecond
+	// A start is quick until this time has passed.
+	probeEager = 50 * time.Millisecond
+)
+
+// probing counts the workers that are being probed now.
+var probing atomic.Int64
+
+// AwaitListener returns when a process accepts on the port, or ctx ends. It reports each refused connect. The gRPC
+// connection is created only afterwards, because it dials less often.
+func AwaitListener(ctx context.Context, port int, refused func(error)) error {
+	probing.Add(1)
+	defer probing.Add(-1)
+	var dialer net.Dialer
+	address := ports.Address(port)
+	for began := time.Now(); ; {
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		if err == nil {
+			return conn.Close()
+		}
+		if ctx.Err() == nil {
+			refused(err)
+		}
+		delay := min(max(probeEvery*time.Duration(probing.Load()), (time.Since(began)-probeEager)/10), probeMost)
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return fmt.Errorf("nothing accepts on %s: %w", address, err)
+		}
+	}
+}

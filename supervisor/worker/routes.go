@@ -1,0 +1,225 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/ports"
+	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// routes are the services of one worker: those that it offers, and those for which it gets requests. The worker's
+// goroutine owns it.
+type routes struct {
+	registry *services.Registry
+	worker   string
+	unit     unit.Spec
+	log      *slog.Logger
+
+	offers   []store.Offer
+	endpoint *services.Endpoint // nil while the worker is not ready
+	admitted uint64             // the last incarnation that was ready
+	// confirmed reports whether the present instance itself, or one like it, has reported its services.
+	confirmed bool
+	asked     struct {
+		incarnation uint64
+		tries       int
+		pending     bool // a query is in flight
+		answers     bool // the last query got an answer to GetStatus of the DefaultService
+	}
+}
+
+// newRoutes returns the routes of a worker whose previous instance has reported the offers told.
+func newRoutes(
+	registry *services.Registry, worker string, unit unit.Spec, told []store.Offer, log *slog.Logger,
+) routes {
+	return routes{registry: registry, worker: worker, unit: unit, log: log, offers: recalled(unit, told)}
+}
+
+// offer registers the offered services, whether the worker is ready or not. A retired worker offers none.
+func (r *routes) offer(retired bool) {
+	var names []string
+	if !retired {
+		names = namesOf(r.offers, func(o store.Offer) bool { return !o.Unlisted })
+	}
+	r.registry.Offer(r.worker, names...)
+}
+
+// admit makes ep the endpoint for requests.
+func (r *routes) admit(ep *services.Endpoint, incarnation uint64) {
+	r.endpoint, r.admitted = ep, incarnation
+	crashpoint.Pass(crashpoint.Publish, func() { r.registry.Add(ep, r.served()...) })
+}
+
+// withdraw removes the endpoint; requests in flight continue.
+func (r *routes) withdraw() {
+	if r.endpoint == nil {
+		return
+	}
+	crashpoint.Pass(crashpoint.Withdraw, func() { r.registry.Remove(r.endpoint) })
+	r.endpoint = nil
+}
+
+// served returns the services that requests may be sent for. It excludes services that only an earlier instance has
+// reported, and assumed ones that this instance has not shown to have.
+func (r *routes) served() []string {
+	return namesOf(r.offers, func(o store.Offer) bool {
+		switch {
+		case o.Unlisted:
+			return false
+		case o.Assumed:
+			return r.confirmed || r.asked.answers
+		}
+		return !o.Reflected || r.confirmed
+	})
+}
+
+// forget marks the offers as those of an earlier instance.
+func (r *routes) forget() { r.confirmed, r.asked.answers = false, false }
+
+// ask reports whether the worker is to be asked for its services now, and if so, counts the query.
+func (r *routes) ask(incarnation uint64) bool {
+	if r.unit.NoServices || r.endpoint == nil {
+		return false
+	}
+	if r.asked.incarnation != incarnation {
+		r.asked.incarnation, r.asked.tries, r.asked.pending = incarnation, 0, false
+	}
+	if r.asked.pending || r.asked.tries >= DiscoveryTries {
+		return false
+	}
+	r.asked.tries++
+	r.asked.pending = true
+	return true
+}
+
+// learn applies the worker's report and reports whether its offers have changed.
+func (r *routes) learn(d discovery) bool {
+	r.asked.answers = d.answers
+	denied := func(string) bool { return r.unit.Assumed && !d.answers }
+	switch {
+	case d.err == nil:
+		return r.confirm(d.names, func(name string) bool { return !slices.Contains(d.names, name) })
+	case status.Code(d.err) == codes.Unimplemented: // it has no reflection
+		return r.confirm(nil, denied)
+	case r.asked.tries >= DiscoveryTries && !r.confirmed:
+		// This instance may offer a service that the previous one denied.
+		return r.replace(offersOf(r.unit, Reflected(r.offers), denied))
+	}
+	r.log.Debug("worker's services not told", "error", fmt.Sprintf("%.200q", d.err.Error()))
+	return false // the next tick asks again
+}
+
+// confirm replaces the offers by those that the instance has listed.
+func (r *routes) confirm(listed []string, unlisted func(string) bool) bool {
+	r.asked.tries = DiscoveryTries
+	r.confirmed = true
+	names := routable(slices.Clone(listed))
+	if most := unit.MaxServices - len(r.unit.Services); len(names) > most {
+		r.log.Warn("worker offers too many services, the rest is left out", "offers", len(names), "most", most)
+		names = names[:most]
+	}
+	return r.replace(offersOf(r.unit, names, unlisted))
+}
+
+// replace sets the offers and reports whether they have changed.
+func (r *routes) replace(offers []store.Offer) bool {
+	if slices.Equal(offers, r.offers) {
+		return false
+	}
+	r.offers = offers
+	r.log.Info("worker offers services", "services", strings.Join(Reflected(offers), " "))
+	for _, o := range offers {
+		if o.Unlisted && !o.Assumed {
+			r.log.Warn("worker does not offer a service that it is said to", "service", o.Name)
+		}
+	}
+	return true
+}
+
+// update publishes the services that the endpoint serves now. before are those that it has served until now.
+func (r *routes) update(before []string) {
+	after := r.served()
+	if r.endpoint == nil || slices.Equal(before, after) {
+		return
+	}
+	crashpoint.Pass(crashpoint.Told, func() {
+		r.registry.Add(r.endpoint, after...)
+		r.registry.Withdraw(r.endpoint, slices.DeleteFunc(before, func(name string) bool {
+			return slices.Contains(after, name)
+		})...)
+	})
+}
+
+// admit makes the worker an endpoint for requests.
+func (w *owner) admit(ctx context.Context) {
+	if w.routes.endpoint != nil || w.link == nil {
+		return
+	}
+	incarnation, port := w.rec.Incarnation, w.rec.Instance.Port
+	w.routes.admit(&services.Endpoint{
+		Address: ports.Address(port), Worker: w.id, Conn: w.link.GRPC(),
+		Verify: verifier(w.inst, port, func(ctx context.Context, stranger error) {
+			w.ConnectionLost(ctx, incarnation, stranger)
+		}),
+		// A worker that only failed to answer for a while, or was adopted, is already warmed up.
+		Warm: w.adopted || w.routes.admitted == incarnation,
+	}, incarnation)
+	w.pings.schedule()
+	select {
+	case <-w.env.Recovered:
+		w.discover(ctx)
+	default:
+		// The worker is queried after the recovery: see afterwards.
+	}
+}
+
+func namesOf(offers []store.Offer, which func(store.Offer) bool) []string {
+	var names []string
+	for _, o := range offers {
+		if which(o) {
+			names = append(names, o.Name)
+		}
+	}
+	return names
+}
+
+// offersOf returns the services that a unit is configured to offer and those reported by reflection. unlisted
+// reports whether reflection has shown a configured service to be missing.
+func offersOf(unit unit.Spec, reflected []string, unlisted func(name string) bool) []store.Offer {
+	var list []store.Offer
+	for _, name := range unit.Services {
+		list = append(list, store.Offer{Name: name, Unlisted: unit.NoServices || unlisted(name), Assumed: unit.Assumed})
+	}
+	if unit.NoServices {
+		return list // the default service, marked unlisted: an empty list would mean the default
+	}
+	for _, name := range reflected {
+		if !slices.ContainsFunc(list, func(o store.Offer) bool { return o.Name == name }) {
+			list = append(list, store.Offer{Name: name, Reflected: true})
+		}
+	}
+	slices.SortFunc(list, func(a, b store.Offer) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// recalled returns the offers of a unit whose previous instance has reported these.
+func recalled(unit unit.Spec, told []store.Offer) []store.Offer {
+	return offersOf(unit, Reflected(told), func(name string) bool {
+		return slices.ContainsFunc(told, func(o store.Offer) bool { return o.Name == name && o.Unlisted })
+	})
+}
+
+// Reflected returns the names that only reflection has reported.
+func Reflected(offers []store.Offer) []string {
+	return namesOf(offers, func(o store.Offer) bool { return o.Reflected && services.CheckName(o.Name) == nil })
+}

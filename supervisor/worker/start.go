@@ -1,0 +1,161 @@
+package worker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
+	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// start records the intent, forks, and begins to wait for the worker to get ready. The state is "starting" already.
+func (w *owner) start(ctx context.Context) {
+	inst, err := w.fork(ctx)
+	switch {
+	case ctx.Err() != nil:
+		// Detached meanwhile: the next master finds the process by the token of the intent.
+		if inst != nil {
+			_ = inst.Close()
+		}
+	case errors.Is(err, ErrStopping):
+		w.rec.Instance = nil
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
+	case err != nil:
+		w.rec.Instance = nil
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: err.Error(), Ours: ownFault(err)})
+	default:
+		// A copy: readers have been shown the present value.
+		rec := launcher.Identified(*w.rec.Instance, inst.Identity())
+		w.rec.Instance = &rec
+		w.took(inst, false)
+		w.journal.add(w.event("started", ""))
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvForked})
+	}
+}
+
+// ownFault reports whether a start failed for a reason that is not the worker's fault.
+func ownFault(err error) bool { return errors.Is(err, launcher.ErrOwnFault) || process.Exhausted(err) }
+
+// closed reports whether the channel is closed.
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// ErrStopping means that no worker is started any more.
+var ErrStopping = errors.New("the master is stopping")
+
+func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
+	if closed(w.shutdown) {
+		return nil, ErrStopping
+	}
+	var port int
+	err := crashpoint.Do(crashpoint.Port, func() (err error) {
+		port, err = w.env.Ports.Choose(w.id, w.rec.Port)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
+	}
+	lease, err := w.env.Launcher.Lease(w.id)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
+	}
+	defer func() { _ = lease.Close() }() // the child has its own descriptor
+	spec, exe, err := w.unit.Version()
+	if err != nil { // a file may be executable and not readable; if it is missing, the start fails
+		w.log.Debug("worker's executable not read", "error", err)
+	}
+	var events []store.Event
+	if w.rec.Port != 0 && w.rec.Port != port {
+		events = append(events, w.event("port-changed",
+			fmt.Sprintf("%d is taken by another process, using %d", w.rec.Port, port)))
+	}
+	w.rec.Port = port
+	w.rec.Incarnation++
+	w.routes.forget()
+	w.rec.SpecHash = spec
+	w.rec.Outdated = false
+	w.rec.Instance = &store.Instance{
+		Token:   newToken(),
+		BootID:  w.env.BootID,
+		Port:    port,
+		ExeHash: exe,
+		Started: time.Now(),
+		Lease:   store.FileID(lease.ID()),
+		UID:     uint32(os.Geteuid()), //nolint:gosec // a uid is 32 bits wide where there is one
+	}
+	if !w.record(ctx, events...) {
+		return nil, fmt.Errorf("%w: the start could not be recorded", launcher.ErrOwnFault)
+	}
+	if closed(w.shutdown) {
+		return nil, ErrStopping
+	}
+	w.env.Ports.MakeRoom(w.unit.Name, w.id)
+	return w.env.Launcher.Start(w.unit, w.id, *w.rec.Instance, lease)
+}
+
+// newToken returns 128 random bits, unique to the instance.
+func newToken() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+// await starts a helper that waits until the worker is ready or its start timeout is over.
+func (w *owner) await(ctx context.Context) {
+	incarnation := w.rec.Incarnation
+	r := readiness{
+		inst: w.inst, port: w.rec.Instance.Port, timeout: w.unit.StartTimeout, startup: &w.startup, log: w.log,
+		awaitListener: w.env.AwaitListener, dial: w.env.Dial,
+		refused: func() { w.env.Ports.Refused(w.unit.Name, w.id) },
+	}
+	wait, cancel := context.WithTimeoutCause(ctx, w.unit.StartTimeout, errStartTimeout)
+	w.startup.begin(cancel)
+	w.helpers.Go(func() {
+		defer cancel()
+		l, err := r.wait(wait)
+		if err != nil && ctx.Err() != nil {
+			return // the master ended the wait, not the worker: the worker goes on starting
+		}
+		w.post(ctx, message{
+			incarnation: incarnation,
+			apply:       func(ctx context.Context) { w.onStart(ctx, l, err) },
+			discard: func() {
+				if l != nil {
+					l.Shutdown()
+				}
+			},
+		})
+	})
+}
+
+var errStartTimeout = errors.New("start timeout")
+
+// onStart handles the end of the wait for the worker: the link to it, or the reason why it is not ready.
+func (w *owner) onStart(ctx context.Context, l Link, err error) {
+	switch {
+	case !w.state.Starting(): // it has ended, or is being stopped
+		if l != nil {
+			l.Shutdown()
+		}
+	case err != nil:
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvNotReady, Reason: err.Error()})
+	default:
+		w.startup.end()
+		w.connect(ctx, l)
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReady})
+	}
+}

@@ -1,0 +1,211 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
+	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+// stop drains the worker and terminates it with its family.
+func (w *owner) stop(ctx context.Context) {
+	e := ending{inst: w.inst, endpoint: w.routes.endpoint, grace: w.unit.StopGrace, hurry: w.env.Hurry, log: w.log}
+	w.routes.withdraw()
+	w.end(ctx, e.terminate)
+}
+
+// kill kills the family of a worker whose process has died.
+func (w *owner) kill(ctx context.Context) {
+	w.routes.withdraw()
+	w.end(ctx, func(context.Context) {})
+}
+
+// end starts a helper that lets first run and then kills what is left of the instance. The result goes to onEnded.
+func (w *owner) end(ctx context.Context, first func(context.Context)) {
+	w.startup.end()
+	inst, incarnation := w.inst, w.rec.Incarnation
+	w.helpers.Go(func() {
+		if first(ctx); ctx.Err() != nil {
+			return
+		}
+		result := killInstance(ctx, inst)
+		w.post(ctx, message{
+			incarnation: incarnation,
+			apply:       func(ctx context.Context) { w.onEnded(ctx, result) },
+		})
+	})
+}
+
+// ending is an orderly stop of a living worker.
+type ending struct {
+	inst     launcher.Instance
+	endpoint *services.Endpoint // withdrawn, with calls in flight; nil if the worker got no calls
+	grace    time.Duration
+	hurry    <-chan struct{} // closed to cut the grace short
+	log      *slog.Logger
+}
+
+// terminate gives the worker its grace: to finish requests, then to exit.
+func (e ending) terminate(ctx context.Context) {
+	over := time.NewTimer(e.grace)
+	defer over.Stop()
+	if e.endpoint != nil {
+		// Half of the grace at most, to leave the worker time after SIGTERM.
+		drain := time.NewTimer(e.grace / 2)
+		defer drain.Stop()
+		select {
+		case <-e.endpoint.Drained():
+		case <-drain.C:
+		case <-e.inst.Done():
+		case <-e.hurry:
+		case <-ctx.Done():
+			return
+		}
+	}
+	if err := e.inst.Terminate(); err != nil && !errors.Is(err, process.ErrGone) {
+		e.log.Warn("worker not asked to stop", "error", err)
+	}
+	done, asked := e.inst.Done(), false
+	for {
+		select {
+		case <-done:
+			// A shell that led the group ends at once; the processes that it started got SIGTERM too and have the
+			// same grace. Descendants that have left the group get SIGTERM now.
+			if !e.inst.Survived() {
+				return
+			}
+			if !asked {
+				asked = true
+				if err := e.inst.TerminateRest(ctx); err != nil {
+					e.log.Warn("worker's descendants not asked to stop", "error", err)
+				}
+			}
+			done = closedAfter(descendantsPoll)
+		case <-e.hurry:
+			return
+		case <-over.C:
+			e.log.Warn("worker did not stop within its grace, killing it", "grace", e.grace)
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// descendantsPoll is the interval of checks for living descendants after the leader has ended.
+const descendantsPoll = 20 * time.Millisecond
+
+func closedAfter(d time.Duration) <-chan struct{} {
+	c := make(chan struct{})
+	time.AfterFunc(d, func() { close(c) })
+	return c
+}
+
+// endResult is the result of killing an instance with its family.
+type endResult struct {
+	exit process.Exit
+	gone bool             // the process itself has ended
+	left []process.Holder // members that still live
+	err  error
+}
+
+// killInstance kills the family and waits up to [launcher.KillWait] until its process has ended.
+func killInstance(ctx context.Context, inst launcher.Instance) endResult {
+	ctx, cancel := context.WithTimeout(ctx, launcher.KillWait)
+	defer cancel()
+	var r endResult
+	r.left, r.err = inst.Kill(ctx)
+	select {
+	case <-inst.Done():
+		r.gone = true
+		r.exit = inst.Exit()
+	case <-ctx.Done():
+	}
+	return r
+}
+
+// onEnded handles the end of the instance, or what remains of it.
+func (w *owner) onEnded(ctx context.Context, r endResult) {
+	before := w.leftover
+	if w.leftover = r.leftover(); w.leftover != nil {
+		w.hangUp()
+		w.pings.timer.Stop()
+		if before == nil || before.Error() != w.leftover.Error() {
+			w.journal.add(w.event("leftover", w.leftover.Error()))
+		}
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvRemains, Reason: w.leftover.Error()})
+		return
+	}
+	reason := r.exit.String()
+	if w.state.Status == store.StatusStopping && w.state.Reason != "" &&
+		!strings.HasPrefix(w.state.Reason, lifecycle.HeldPrefix) {
+		reason = w.state.Reason
+	}
+	w.exited(ctx, launcher.ExitRecord(r.exit), lifecycle.Event{
+		Kind: lifecycle.EvExited, Reason: reason, Clean: r.exit.Clean(),
+	})
+}
+
+// leftover returns what remains of the instance as an error, or nil if nothing does.
+func (r endResult) leftover() error {
+	switch {
+	case r.err != nil:
+		return r.err
+	case len(r.left) > 0:
+		return fmt.Errorf("%d processes of it could not be killed, the first is %d", len(r.left), r.left[0].PID)
+	case !r.gone:
+		return errors.New("the process does not end, even by SIGKILL")
+	}
+	return nil
+}
+
+// exited releases an instance that has ended, and passes the event of its end to [lifecycle.Next].
+func (w *owner) exited(ctx context.Context, exit store.Exit, e lifecycle.Event) {
+	w.hangUp()
+	if w.inst != nil {
+		if err := w.inst.Close(); err != nil {
+			w.log.Warn("worker not let go of cleanly", "error", err)
+		}
+		w.inst = nil
+	}
+	w.pings.timer.Stop()
+	if err := w.env.Keeper.Drop(w.rec.Instance.Token); err != nil {
+		w.log.Debug("worker's handle not dropped", "error", err)
+	}
+	exit.At = time.Now()
+	w.rec.LastExit = &exit
+	w.rec.Instance = nil
+	w.journal.add(w.event("exited", e.Reason))
+	e.Ours = w.shutOut()
+	w.step(ctx, e)
+}
+
+// shutOut reports whether a worker ended because the master had its port reserved. The next start releases the
+// reservation first.
+func (w *owner) shutOut() bool {
+	if w.state.Status != store.StatusStarting || w.startup.opened.Load() || !w.env.Ports.Refused(w.unit.Name, w.id) {
+		return false
+	}
+	w.log.Debug("worker did not open its reserved port, it gets it unreserved from now on")
+	return foundPortInUse(logs.Tail(logs.Path(w.env.LogDir, w.id)))
+}
+
+// foundPortInUse reports whether a program's output contains the "address in use" error of a common language
+// runtime.
+func foundPortInUse(output []string) bool {
+	text := strings.ToLower(strings.Join(output, "\n"))
+	return slices.ContainsFunc([]string{"address already in use", "eaddrinuse", "errno 98", "os error 98"},
+		func(s string) bool {
+			return strings.Contains(text, s)
+		})
+}

@@ -1,0 +1,364 @@
+// Package worker is one worker: the goroutine that owns it, and the helpers whose results that goroutine gets in its
+// inbox. Package lifecycle decides how a worker reacts to an event. start.go, health.go and stop.go execute the
+// decision, and journal.go makes it durable; recover.go executes the decision of package recovery; routes.go and
+// discovery.go offer the worker's services to callers.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
+	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// Worker is one replica slot, as other goroutines see it.
+type Worker struct {
+	id        string
+	inbox     chan message
+	shutdown  chan struct{} // closed to stop the worker and end the goroutine
+	recovered chan struct{} // closed by endRecovery: the worker is adopted, found dead, or held
+	finished  chan struct{} // closed when the goroutine has ended
+	leftover  error         // the reason why not all of it could be stopped; read after finished
+	info      atomic.Pointer[Info]
+	startup   startup // the present start, while the worker is not ready
+	owner     *owner
+}
+
+// owner is what the goroutine in Serve has for itself.
+type owner struct {
+	*Worker
+	env  *Env
+	unit unit.Spec
+	log  *slog.Logger
+
+	endRecovery func()
+
+	state   lifecycle.State
+	rec     store.Worker // the record to be made durable
+	journal journal
+	found   recovery.ScanResult // result of the scan during recovery
+	decided recovery.Decision   // the last decision of recovery
+	inst    launcher.Instance   // nil if no process lives
+	adopted bool
+	link    Link               // to inst, once it accepts
+	unwatch context.CancelFunc // ends the watch on the present link
+	routes  routes
+	pings   pingTimer
+	retry   *time.Timer
+	helpers sync.WaitGroup
+	done    bool
+}
+
+// message is a result for the worker's goroutine.
+type message struct {
+	incarnation uint64                    // the instance that it is about
+	apply       func(ctx context.Context) // runs in the worker's goroutine
+	discard     func()                    // releases the contents if that instance is gone; nil if there are none
+}
+
+// post hands m to the worker's goroutine, and discards it if ctx ends first or the goroutine has ended.
+func (w *Worker) post(ctx context.Context, m message) {
+	select {
+	case w.inbox <- m:
+		return
+	case <-w.finished:
+	case <-ctx.Done():
+	}
+	if m.discard != nil {
+		m.discard()
+	}
+}
+
+// receive applies a message, unless it is about an earlier instance.
+func (w *owner) receive(ctx context.Context, m message) {
+	switch {
+	case m.incarnation == w.rec.Incarnation && ctx.Err() == nil:
+		m.apply(ctx)
+	case m.discard != nil:
+		m.discard()
+	}
+}
+
+// New returns the worker of the slot with that number among all workers.
+func New(e *Env, slot recovery.Slot, number int) *Worker {
+	log := e.Log.With("worker", slot.ID)
+	w := &owner{
+		Worker: &Worker{
+			id:        slot.ID,
+			inbox:     make(chan message),
+			shutdown:  make(chan struct{}),
+			recovered: make(chan struct{}),
+			finished:  make(chan struct{}),
+		},
+		env: e, unit: slot.Unit, log: log,
+		pings:   newPingTimer(slot.Unit.Health, e.Epoch, number),
+		retry:   stoppedTimer(),
+		unwatch: func() {},
+		rec:     slot.Rec,
+		state:   slot.State,
+		found:   slot.Found,
+		routes:  newRoutes(e.Services, slot.ID, slot.Unit, slot.Rec.Services, log),
+	}
+	w.owner = w
+	w.endRecovery = sync.OnceFunc(func() { close(w.recovered) })
+	w.journal = journal{
+		store: e.Store, log: log, shutdown: w.shutdown,
+		blocked: func() {
+			// The master serves calls during the outage and shows the state that it knows.
+			w.publish()
+			w.endRecovery()
+		},
+	}
+	if slot.Recorded {
+		w.journal.saved = slot.Rec
+	}
+	w.rec.Services = w.routes.offers
+	w.routes.offer(w.state.Retired)
+	if w.rec.Port != 0 {
+		e.Ports.Keep(w.id, w.rec.Port)
+	}
+	w.publish()
+	return w.Worker
+}
+
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
+// ID returns the name of the worker's slot.
+func (w *Worker) ID() string { return w.id }
+
+// Recovered returns a channel that is closed when the worker is adopted, found dead, or held.
+func (w *Worker) Recovered() <-chan struct{} { return w.recovered }
+
+// Stop stops the worker within its grace. It must be called once at most.
+func (w *Worker) Stop() { close(w.shutdown) }
+
+// Finished returns a channel that is closed when Serve has returned.
+func (w *Worker) Finished() <-chan struct{} { return w.finished }
+
+// Leftover returns the reason why not all of the worker could be stopped, nil if all was. It is valid after Finished.
+func (w *Worker) Leftover() error { return w.leftover }
+
+// Info returns the present state for readers, who must not change it; nil if the worker has been removed.
+func (w *Worker) Info() *Info { return w.info.Load() }
+
+// WaitingFor returns the probe that a starting worker has to pass and its last answer, "" if it is not starting.
+func (w *Worker) WaitingFor() string { return w.startup.waitingFor() }
+
+// Serve runs the worker until it is stopped. If ctx ends, it releases the process and leaves it running.
+func (w *Worker) Serve(ctx context.Context) { w.owner.serve(ctx) }
+
+func (w *owner) serve(ctx context.Context) {
+	defer close(w.finished)
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel()
+		w.letGo()
+	}()
+	w.recover(ctx)
+	shutdown, recovered := w.shutdown, w.env.Recovered
+	for !w.done {
+		var died <-chan struct{}
+		if w.state.Slot == lifecycle.Occupied {
+			died = w.inst.Done()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-recovered:
+			recovered = nil
+			w.afterwards(ctx)
+		case <-shutdown:
+			shutdown = nil
+			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
+		case <-died:
+			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvDied})
+		case m := <-w.inbox:
+			w.receive(ctx, m)
+		case <-w.retry.C:
+			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvRetry})
+		case <-w.pings.timer.C:
+			w.onTick(ctx)
+		}
+	}
+}
+
+// letGo releases the resources that this master holds for a process that goes on running.
+func (w *owner) letGo() {
+	w.startup.end()
+	w.retry.Stop()
+	w.pings.timer.Stop()
+	w.routes.withdraw()
+	w.hangUp()
+	w.helpers.Wait()
+	w.env.Ports.LetGo(w.id)
+	if w.inst != nil {
+		if err := w.inst.Close(); err != nil {
+			w.log.Warn("worker not let go of cleanly", "error", err)
+		}
+	}
+}
+
+// took makes inst the instance and passes its handle to the Keeper.
+func (w *owner) took(inst launcher.Instance, adopted bool) {
+	w.inst, w.adopted = inst, adopted
+	keeper, token := w.env.Keeper, w.rec.Instance.Token
+	if _, none := keeper.(launcher.NoKeeper); none || keeper.Kept(token) != nil {
+		return
+	}
+	handle, err := inst.Handle()
+	if err == nil {
+		err = errors.Join(keeper.Keep(token, handle), handle.Close())
+	}
+	if err != nil {
+		// The only consequence: its exit code may be unknown to the next master.
+		w.log.Debug("worker's handle not kept", "error", err)
+	}
+}
+
+// step passes an event to [lifecycle.Next], makes the new state durable and executes the action.
+func (w *owner) step(ctx context.Context, e lifecycle.Event) {
+	e.Chance = w.env.Jitter()
+	before := w.state
+	var act lifecycle.Action
+	w.state, act = lifecycle.Next(w.state, e, lifecycle.PolicyOf(w.unit), w.env.BootTime())
+	if w.state.Slot == lifecycle.Vacant && w.rec.Port != 0 {
+		w.env.Ports.Reserve(w.id, w.rec.Port)
+	}
+	switch act { //nolint:exhaustive // the others have their record in common
+	case lifecycle.ActStart:
+		w.start(ctx) // its first record is the intent, with the token and the port
+		return
+	case lifecycle.ActKill:
+		w.kill(ctx) // the record follows, when the exit is known
+		return
+	case lifecycle.ActRecover:
+		w.recover(ctx)
+		return
+	}
+	var events []store.Event
+	// A failure that repeats for a while would push all other events out of the history.
+	seldom := e.Ours && w.state.Lacked&(w.state.Lacked-1) != 0
+	if before.Status != w.state.Status && !seldom && e.Kind != lifecycle.EvRemains {
+		events = append(events, w.event(string(w.state.Status), w.state.Reason))
+	}
+	switch act { //nolint:exhaustive // the others come after the record
+	case lifecycle.ActServe: // before the record: readiness is a fact, and requests may be waiting for it
+		w.admit(ctx)
+	case lifecycle.ActAwait: // the worker starts up while its PID is being recorded
+		w.await(ctx)
+	}
+	if !w.state.Ready && act != lifecycle.ActStop { // stop drains the endpoint that it withdraws
+		w.routes.withdraw()
+	}
+	w.record(ctx, events...)
+	switch act {
+	case lifecycle.ActNone, lifecycle.ActStart, lifecycle.ActAwait, lifecycle.ActServe, lifecycle.ActUnpublish,
+		lifecycle.ActKill, lifecycle.ActRecover:
+	case lifecycle.ActStop:
+		w.stop(ctx)
+	case lifecycle.ActBackOff:
+		w.retry.Reset(max(0, w.state.History.RetryAt-w.env.BootTime()))
+	case lifecycle.ActRecheck:
+		w.retry.Reset(HoldInterval)
+	case lifecycle.ActFinish:
+		w.finish(ctx)
+	case lifecycle.ActAbandon:
+		w.done = true
+	}
+	if w.state.Status == store.StatusFailed {
+		w.env.Services.Reconsider()
+	}
+}
+
+func (w *owner) finish(ctx context.Context) {
+	if w.state.Retired {
+		removed := w.event("removed", "fewer replicas are wanted")
+		w.journal.commit(ctx, crashpoint.Removal, store.DeleteWorker(w.id), store.AppendEvent(removed))
+		w.env.Services.Offer(w.id)
+		w.info.Store(nil)
+		w.env.Services.Changed()
+	}
+	w.done = true
+}
+
+// NextAfterFailure is the next step for an operator after a worker has failed.
+const NextAfterFailure = `mend it, then start the master with the new executable or other arguments: ` +
+	`"hsu-master run", or "systemctl restart hsu-master" for a service`
+
+// event returns a line of the history and logs it at once.
+func (w *owner) event(kind, detail string) store.Event {
+	level := slog.LevelInfo
+	switch kind {
+	case string(store.StatusFailed):
+		level = slog.LevelError
+	case string(store.StatusUnhealthy), string(store.StatusBackoff), "held", "leftover":
+		level = slog.LevelWarn
+	}
+	var attrs []slog.Attr
+	if w.inst != nil {
+		attrs = append(attrs, slog.Int("pid", w.rec.Instance.PID), slog.Int("port", w.rec.Instance.Port))
+	}
+	if kind == string(store.StatusBackoff) {
+		attrs = append(attrs, slog.Duration("restart_in", w.state.History.RetryAt-w.env.BootTime()))
+	}
+	if detail != "" {
+		attrs = append(attrs, slog.String("reason", detail))
+	}
+	if kind == string(store.StatusFailed) {
+		attrs = append(attrs, slog.String("next", NextAfterFailure))
+	}
+	//nolint:sloglint // the kinds are a fixed set, see the callers
+	w.log.LogAttrs(context.Background(), level, "worker "+kind, attrs...)
+	if detail == "" && w.inst != nil {
+		detail = fmt.Sprintf("pid %d port %d", w.rec.Instance.PID, w.rec.Instance.Port)
+	}
+	return store.Event{Time: time.Now(), Worker: w.id, Type: kind, Detail: detail}
+}
+
+// record makes the worker's state and the events durable, and reports whether they are.
+func (w *owner) record(ctx context.Context, events ...store.Event) bool {
+	if !w.state.Retired { // a surplus slot has no place, whatever is desired
+		w.rec.Desired = store.DesiredRunning
+		if !w.state.Wanted {
+			w.rec.Desired = store.DesiredStopped
+		}
+	}
+	w.rec.Status, w.rec.Reason = w.state.Status, w.state.Reason
+	w.rec.Restarts, w.rec.History = w.state.Restarts, w.state.History
+	w.rec.Services = w.routes.offers
+	if !w.journal.record(ctx, w.rec, events...) {
+		return false
+	}
+	w.publish()
+	return true
+}
+
+// publish makes the worker's current state visible to readers.
+func (w *owner) publish() {
+	info := Info{
+		Worker:  w.rec,
+		Adopted: w.adopted,
+		Ready:   w.routes.endpoint != nil,
+		LogPath: logs.Path(w.env.LogDir, w.id),
+	}
+	if w.link != nil {
+		info.Probe = w.link.Method().String()
+	}
+	w.info.Store(&info)
+	w.env.Services.Changed()
+}
