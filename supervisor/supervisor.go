@@ -161,7 +161,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 func (s *Supervisor) preRegister() {
 	for _, u := range s.units {
 		if u.Replicas > 0 && !u.NoServices {
-			s.services.Offer(preRegistered(u), u.Services...)
+			s.services.Offer(services.OfUnit(u.Name), u.Services...)
 		}
 	}
 	snap, err := s.opts.Store.Snapshot()
@@ -172,15 +172,11 @@ func (s *Supervisor) preRegister() {
 	for _, slot := range rc.Slots(snap.Workers, s.units, false) {
 		names := worker.Reflected(slot.Rec.Services)
 		if !slot.Unit.NoServices && !slot.State.Retired && len(names) > 0 {
-			s.services.Offer(slot.ID, names...)
+			s.services.Offer(services.OfWorker(slot.ID), names...)
 		}
 	}
 	s.registered.Restore(snap.Registered)
 }
-
-// preRegistered returns the ID under which the services of a unit are offered before its workers are ready. No worker
-// has such an ID.
-func preRegistered(u unit.Spec) string { return u.Name + " " }
 
 // split returns a separate random source seeded from r, so that the two need no common lock.
 func split(r *rand.Rand) *rand.Rand {
@@ -216,7 +212,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 		return err
 	}
 	for _, u := range s.units {
-		s.services.Offer(preRegistered(u)) // its workers are offered separately
+		s.services.Offer(services.OfUnit(u.Name)) // its workers are offered separately
 	}
 	s.setStatus(Running)
 	s.services.Reconsider()

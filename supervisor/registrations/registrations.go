@@ -153,7 +153,7 @@ func (s *Set) offer() {
 			}
 		}
 	}
-	s.services.Offer("", slices.Sorted(maps.Keys(names))...)
+	s.services.Offer(services.Registered, slices.Sorted(maps.Keys(names))...)
 }
 
 // add adds a registration and returns its address. The caller holds s.mu.

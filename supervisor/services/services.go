@@ -71,7 +71,7 @@ type Registry struct {
 
 	mu        sync.Mutex // taken before that of a service
 	rand      *rand.Rand
-	offers    map[string][]string           // owner → names, see Offer
+	offers    map[Owner][]string            // names by owner, see Offer
 	endpoints map[*Endpoint]map[string]bool // the names under which each is registered
 	offered   map[string]int                // number of offers and endpoints by name
 	retired   []*Service                    // services that are no longer offered, the latest last
@@ -93,7 +93,7 @@ func With(opts Options) *Registry {
 	}
 	r := &Registry{
 		opts: opts, rand: opts.Rand,
-		offers: make(map[string][]string), endpoints: make(map[*Endpoint]map[string]bool),
+		offers: make(map[Owner][]string), endpoints: make(map[*Endpoint]map[string]bool),
 		offered: make(map[string]int), watchers: make(map[chan struct{}]struct{}),
 	}
 	r.services.Store(&map[string]*Service{})
@@ -103,9 +103,21 @@ func With(opts Options) *Registry {
 // Service returns the service with the full name, or nil if it is not offered.
 func (r *Registry) Service(name string) *Service { return (*r.services.Load())[name] }
 
+// Owner is one source of declarations to [Registry.Offer].
+type Owner string
+
+// Registered owns the offers of all registered endpoints.
+const Registered Owner = "registered"
+
+// OfWorker returns the owner of a worker's offers.
+func OfWorker(id string) Owner { return Owner("worker/" + id) }
+
+// OfUnit returns the owner of the offers of a unit, which are declared until its workers are known.
+func OfUnit(name string) Owner { return Owner("unit/" + name) }
+
 // Offer declares that owner offers the services, even while it has no ready endpoint: calls then wait for one. It
 // replaces an earlier declaration of owner; without names it withdraws that.
-func (r *Registry) Offer(owner string, names ...string) {
+func (r *Registry) Offer(owner Owner, names ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if slices.Equal(r.offers[owner], names) {

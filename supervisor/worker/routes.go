@@ -51,7 +51,7 @@ func (r *routes) offer(retired bool) {
 	if !retired {
 		names = namesOf(r.offers, func(o store.Offer) bool { return !o.Unlisted })
 	}
-	r.registry.Offer(r.worker, names...)
+	r.registry.Offer(services.OfWorker(r.worker), names...)
 }
 
 // admit makes ep the endpoint for requests.

@@ -19,6 +19,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -289,7 +290,7 @@ func (w *owner) finish(ctx context.Context) {
 	if w.state.Retired {
 		removed := w.event("removed", "fewer replicas are wanted")
 		w.journal.commit(ctx, crashpoint.Removal, store.DeleteWorker(w.id), store.AppendEvent(removed))
-		w.env.Services.Offer(w.id)
+		w.env.Services.Offer(services.OfWorker(w.id))
 		w.info.Store(nil)
 		w.env.Services.Changed()
 	}
