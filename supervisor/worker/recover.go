@@ -110,14 +110,14 @@ func (w *owner) keep(ctx, bounded context.Context, o recovery.Orders, inst launc
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvAdoptedSilent, Reason: err.Error()})
 		w.pings.schedule()
 	}
-	w.journal.add(w.event("adopted", ""))
+	w.journal.add(w.event(eventAdopted, ""))
 }
 
 // vacate ends the remains of the recorded instance and continues with the slot, in which no process lives. inst is
 // the dead process if it remains.
 func (w *owner) vacate(ctx, bounded context.Context, o recovery.Orders, inst launcher.Instance) {
 	if o.Note != "" {
-		w.journal.add(w.event("gone", o.Note))
+		w.journal.add(w.event(eventGone, o.Note))
 	}
 	switch o.Remains {
 	case recovery.RemainsProcess:
@@ -176,7 +176,7 @@ func (w *owner) remnants() recovery.Remnants {
 // hold leaves the slot as it is until it can be recovered.
 func (w *owner) hold(ctx context.Context, err error) {
 	if w.state.Reason != lifecycle.HeldPrefix+err.Error() {
-		w.journal.add(w.event("held", err.Error()))
+		w.journal.add(w.event(eventHeld, err.Error()))
 	}
 	w.leftover = err
 	w.step(ctx, lifecycle.Event{Kind: lifecycle.EvUnverifiable, Reason: err.Error()})

@@ -36,7 +36,7 @@ func (w *owner) start(ctx context.Context) {
 		rec := launcher.Identified(*w.rec.Instance, inst.Identity())
 		w.rec.Instance = &rec
 		w.took(inst, false)
-		w.journal.add(w.event("started", ""))
+		w.journal.add(w.event(eventStarted, ""))
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvForked})
 	}
 }
@@ -80,7 +80,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	}
 	var events []store.Event
 	if w.rec.Port != 0 && w.rec.Port != port {
-		events = append(events, w.event("port-changed",
+		events = append(events, w.event(eventPortChanged,
 			fmt.Sprintf("%d is taken by another process, using %d", w.rec.Port, port)))
 	}
 	w.rec.Port = port

@@ -141,7 +141,7 @@ func (w *owner) onEnded(ctx context.Context, r endResult) {
 		w.hangUp()
 		w.pings.timer.Stop()
 		if before == nil || before.Error() != w.leftover.Error() {
-			w.journal.add(w.event("leftover", w.leftover.Error()))
+			w.journal.add(w.event(eventLeftover, w.leftover.Error()))
 		}
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvRemains, Reason: w.leftover.Error()})
 		return
@@ -185,7 +185,7 @@ func (w *owner) exited(ctx context.Context, exit store.Exit, e lifecycle.Event) 
 	exit.At = time.Now()
 	w.rec.LastExit = &exit
 	w.rec.Instance = nil
-	w.journal.add(w.event("exited", e.Reason))
+	w.journal.add(w.event(eventExited, e.Reason))
 	e.Ours = w.shutOut()
 	w.step(ctx, e)
 }

@@ -7,7 +7,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -288,47 +287,13 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 
 func (w *owner) finish(ctx context.Context) {
 	if w.state.Retired {
-		removed := w.event("removed", "fewer replicas are wanted")
+		removed := w.event(eventRemoved, "fewer replicas are wanted")
 		w.journal.commit(ctx, crashpoint.Removal, store.DeleteWorker(w.id), store.AppendEvent(removed))
 		w.env.Services.Offer(services.OfWorker(w.id))
 		w.info.Store(nil)
 		w.env.Services.Changed()
 	}
 	w.done = true
-}
-
-// NextAfterFailure is the next step for an operator after a worker has failed.
-const NextAfterFailure = `mend it, then start the master with the new executable or other arguments: ` +
-	`"hsu-master run", or "systemctl restart hsu-master" for a service`
-
-// event returns a line of the history and logs it at once.
-func (w *owner) event(kind, detail string) store.Event {
-	level := slog.LevelInfo
-	switch kind {
-	case string(store.StatusFailed):
-		level = slog.LevelError
-	case string(store.StatusUnhealthy), string(store.StatusBackoff), "held", "leftover":
-		level = slog.LevelWarn
-	}
-	var attrs []slog.Attr
-	if w.inst != nil {
-		attrs = append(attrs, slog.Int("pid", w.rec.Instance.PID), slog.Int("port", w.rec.Instance.Port))
-	}
-	if kind == string(store.StatusBackoff) {
-		attrs = append(attrs, slog.Duration("restart_in", w.state.History.RetryAt-w.env.BootTime()))
-	}
-	if detail != "" {
-		attrs = append(attrs, slog.String("reason", detail))
-	}
-	if kind == string(store.StatusFailed) {
-		attrs = append(attrs, slog.String("next", NextAfterFailure))
-	}
-	//nolint:sloglint // the kinds are a fixed set, see the callers
-	w.log.LogAttrs(context.Background(), level, "worker "+kind, attrs...)
-	if detail == "" && w.inst != nil {
-		detail = fmt.Sprintf("pid %d port %d", w.rec.Instance.PID, w.rec.Instance.Port)
-	}
-	return store.Event{Time: time.Now(), Worker: w.id, Type: kind, Detail: detail}
 }
 
 // record makes the worker's state and the events durable, and reports whether they are.

@@ -1,0 +1,56 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/core-tools/hsu-master/store"
+)
+
+// The events in a worker's history, besides the statuses that it reaches and those of package store.
+const (
+	eventStarted     = "started"
+	eventAdopted     = "adopted"
+	eventExited      = "exited"
+	eventGone        = "gone" // without an exit: the machine was booted
+	eventHeld        = "held"
+	eventLeftover    = "leftover" // processes that could not be killed
+	eventPortChanged = "port-changed"
+	eventRemoved     = "removed"
+)
+
+// NextAfterFailure is the next step for an operator after a worker has failed.
+const NextAfterFailure = `mend it, then start the master with the new executable or other arguments: ` +
+	`"hsu-master run", or "systemctl restart hsu-master" for a service`
+
+// event returns a line of the history and logs it at once.
+func (w *owner) event(kind, detail string) store.Event {
+	level := slog.LevelInfo
+	switch kind {
+	case string(store.StatusFailed):
+		level = slog.LevelError
+	case string(store.StatusUnhealthy), string(store.StatusBackoff), eventHeld, eventLeftover:
+		level = slog.LevelWarn
+	}
+	var attrs []slog.Attr
+	if w.inst != nil {
+		attrs = append(attrs, slog.Int("pid", w.rec.Instance.PID), slog.Int("port", w.rec.Instance.Port))
+	}
+	if kind == string(store.StatusBackoff) {
+		attrs = append(attrs, slog.Duration("restart_in", w.state.History.RetryAt-w.env.BootTime()))
+	}
+	if detail != "" {
+		attrs = append(attrs, slog.String("reason", detail))
+	}
+	if kind == string(store.StatusFailed) {
+		attrs = append(attrs, slog.String("next", NextAfterFailure))
+	}
+	//nolint:sloglint // the kinds are a fixed set, see the callers
+	w.log.LogAttrs(context.Background(), level, "worker "+kind, attrs...)
+	if detail == "" && w.inst != nil {
+		detail = fmt.Sprintf("pid %d port %d", w.rec.Instance.PID, w.rec.Instance.Port)
+	}
+	return store.Event{Time: time.Now(), Worker: w.id, Type: kind, Detail: detail}
+}
