@@ -23,16 +23,8 @@ import (
 // notifies systemd.
 func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	out := newLogWriter(stderr)
+	defer out.close()
 	log := newLogger(out, sinkOf(stderr), cfg.logJSON, cfg.logLevel)
-	var m *master.Master
-	endReaping := func() {}
-	defer func() {
-		if m != nil {
-			err = errors.Join(err, m.Close())
-		}
-		endReaping()
-		out.close()
-	}()
 	// Watch for signals before anything is opened. A signal that arrives during startup is handled after it.
 	signals := watchSignals()
 	defer signals.stop()
@@ -46,12 +38,14 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 		log.Warn("workers may inherit what the master has inherited", "error", err)
 	}
 	if process.InheritsOrphans() {
-		endReaping = reapOrphans()
+		defer reapOrphans()()
 	}
 	notify := newNotifier()
-	if m, err = open(cfg, notify, log); err != nil {
+	m, err := open(cfg, notify, log)
+	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, m.Close()) }()
 	if cfg.unitFault != nil {
 		log.Error("workers cannot be started, those that live are kept", "error", cfg.unitFault)
 	}
