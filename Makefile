@@ -58,6 +58,7 @@ race: ## run the tests with the race detector (SHUFFLE=SEED, SEED=)
 
 vet: ## run go vet, over the tests that need a tag too
 	@$(call each_module,go vet ./... && go vet -tags e2e$(comma)e2e_systemd$(comma)inside$(comma)crashpoints ./...)
+	@cd examples/custom-master && go vet ./...
 
 e2e: ## run the tests of real binaries and real processes (SEED=)
 	go test -tags e2e -count=1 -timeout 20m ./e2e/...

@@ -29,12 +29,12 @@ type business struct {
 }
 
 func (b *business) ProcessData(ctx context.Context, req *proto.ProcessRequest) (*proto.ProcessResponse, error) {
-	lease, err := b.acquire(ctx)
+	pick, err := b.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer lease.Release()
-	resp, err := proto.NewMyBusinessServiceClient(lease.Conn()).ProcessData(ctx, req)
+	resp, err := proto.NewMyBusinessServiceClient(pick.Conn()).ProcessData(ctx, req)
+	pick.End(err)
 	if err != nil {
 		return nil, err
 	}
@@ -50,20 +50,21 @@ func (b *business) GetStatus(context.Context, *proto.StatusRequest) (*proto.Stat
 }
 
 func (b *business) Summarize(ctx context.Context, req *proto.SummarizeRequest) (*proto.SummarizeResponse, error) {
-	lease, err := b.acquire(ctx)
+	pick, err := b.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer lease.Release()
-	return proto.NewMyBusinessServiceClient(lease.Conn()).Summarize(ctx, req)
+	resp, err := proto.NewMyBusinessServiceClient(pick.Conn()).Summarize(ctx, req)
+	pick.End(err)
+	return resp, err
 }
 
-func (b *business) acquire(ctx context.Context) (*supervisor.Lease, error) {
-	lease, err := b.workers.Acquire(ctx, proto.MyBusinessService_ServiceDesc.ServiceName, "")
+func (b *business) acquire(ctx context.Context) (*supervisor.Pick, error) {
+	pick, err := b.workers.Acquire(ctx, proto.MyBusinessService_ServiceDesc.ServiceName, "")
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
-	return lease, nil
+	return pick, nil
 }
 
 // runWorker runs the program as a worker: an HSU that answers Ping and processes requests.
