@@ -21,6 +21,7 @@ import (
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/probe"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 
 	"example.com/custom-master/proto"
 )
@@ -58,7 +59,7 @@ func runMaster(log *slog.Logger, args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	sup, err := supervisor.New(supervisor.Options{Store: db, Log: log},
-		supervisor.Unit{Name: "worker", Path: self, Args: []string{"worker"}, Replicas: *workers})
+		unit.Spec{Name: "worker", Path: self, Args: []string{"worker"}, Replicas: *workers})
 	if err != nil {
 		return err
 	}
