@@ -176,17 +176,6 @@ func withRoomToGain(r *rig) error {
 		r.change(func(tx *bolt.Tx) error { return tx.Bucket(migrations.BucketMeta).Delete(key) }))
 }
 
-// change changes state.db while no master runs.
-func (r *rig) change(how func(*bolt.Tx) error) error {
-	db, err := bolt.Open(filepath.Join(r.state, "state.db"), 0o600, &bolt.Options{
-		Timeout: harness.Patience, FreelistType: bolt.FreelistMapType,
-	})
-	if err != nil {
-		return err
-	}
-	return errors.Join(db.Update(how), db.Close())
-}
-
 // checkBackups fails if a file with the name of a backup is incomplete.
 func (r *rig) checkBackups() error {
 	paths, err := filepath.Glob(filepath.Join(r.state, "backups", "state-*.db"))

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -19,48 +18,6 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/migrations"
 )
-
-// operation is something that a master does, and during which it is killed. It starts with two running workers and
-// a master at rest.
-type operation struct {
-	name string
-	// fresh: it starts from an empty state, and each trial needs its own rig.
-	fresh bool
-	// life is the number of trials that one rig can serve, 0 for many: a worker's backoff doubles with each death.
-	life    int
-	flags   []string
-	environ []string
-	habit   string // of the workers, "plain" if empty: see testdata/unit
-	// prepare brings the rig into the initial state. If the operation starts a master, prepare leaves none running;
-	// otherwise it leaves the present one.
-	prepare func(r *rig) error
-	// launched: the operation is part of a master's start.
-	launched bool
-	// begin begins any other operation, and rest returns nil once it is done: before are the moments that the
-	// master had passed when it began, now those that it has passed since.
-	begin func(r *rig) error
-	rest  func(r *rig, before, now map[string]int) error
-	// command: the operation is a user's command while no master runs.
-	command func(r *rig) []string
-	cgroups bool
-	// linger is how long acts may follow that belong to the operation.
-	linger func(at moment) time.Duration
-	// mayEnd reports which workers the operation stops.
-	mayEnd func(worker string) bool
-	// changed makes an operator's changes between the operation and the recovery.
-	changed func(r *rig)
-	// after restores the state in which the next trial can start.
-	after func(r *rig) error
-}
-
-func noneEnds(string) bool { return false }
-func allEnd(string) bool   { return true }
-
-// workersOfATrial is the number of workers in one trial: enough for one to be processed while the other one is not.
-const workersOfATrial = 2
-
-// withAChild is a worker that leaves a descendant behind when it is killed.
-const withAChild = "plain+child"
 
 // operations returns the columns of the matrix.
 func operations() []*operation {
@@ -170,43 +127,12 @@ func sentAgain(r *rig) error {
 	return r.calls.check(r.notes, again.GetProcessedCount())
 }
 
-func immediately(_ *rig, _, _ map[string]int) error { return nil }
-
-func never(_ *rig, _, _ map[string]int) error { return errors.New("the master has not ended") }
-
 // untilTheCountIsFolded waits for the commit that writes the count into state.db, if that is the moment.
 func untilTheCountIsFolded(at moment) time.Duration {
 	if p := at.point(); at == (moment{}) || p == crashpoint.Commit || p == crashpoint.CountSync {
 		return 1300 * time.Millisecond
 	}
 	return 50 * time.Millisecond
-}
-
-func signals(s syscall.Signal) func(r *rig) error {
-	return func(r *rig) error { return r.signal(s) }
-}
-
-// signal sends a signal to an armed master. A commit of something else may have been its moment, and ended it.
-func (r *rig) signal(s syscall.Signal) error {
-	if err := r.master.cmd.Process.Signal(s); !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	return nil
-}
-
-// ends returns a function that ends one of the workers, in turn.
-func ends(s unix.Signal) func(r *rig) error {
-	return func(r *rig) error {
-		r.turn++
-		return r.end(fmt.Sprintf("worker-%d", r.turn%workersOfATrial), s)
-	}
-}
-
-func restarted(r *rig, before, now map[string]int) error {
-	if now["after-withdraw"] == before["after-withdraw"] || now["after-exit-record"] == before["after-exit-record"] {
-		return errors.New("the worker's end was not noticed")
-	}
-	return r.atRest(0)
 }
 
 // dies has the running master killed at the moment, in the course of begin's operation.
@@ -237,11 +163,6 @@ func besideADecoy(r *rig) error {
 	err := errors.Join(r.kill(), ends(unix.SIGKILL)(r), r.gone())
 	return errors.Join(err, r.plant(fmt.Sprintf("worker-%d", r.turn%workersOfATrial)))
 }
-
-// released is the schema version of this release, and laterSteps the number of steps that follow.
-var released = migrations.Current()
-
-const laterSteps = 2
 
 // ofAnOlderSchema downgrades the state to schema version 1: the masters of this operation have migration steps
 // after those of the release.
@@ -276,11 +197,4 @@ func failToSync(r *rig) error {
 	}
 	r.crowd(1)
 	return r.fault(string(crashpoint.CountSync), "")
-}
-
-func repaired(_ *rig, before, now map[string]int) error {
-	if now["after-repair"] == before["after-repair"] {
-		return errors.New("the state was not written anew")
-	}
-	return nil
 }

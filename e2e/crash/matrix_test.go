@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,32 +33,6 @@ import (
 //	OP=       only this operation
 //	KILLS=    1 for no pairs and triples
 //	CRASH_TABLE=FILE  to write the table to as well
-
-// trial is one run: the master is killed at each of the moments in turn, at the first one during the operation, at
-// each other one during the recovery from the previous one.
-type trial struct {
-	op    *operation
-	kills []moment
-	once  bool // the first of them occurs only once
-}
-
-func (tr trial) String() string {
-	var at []string
-	for _, m := range tr.kills {
-		at = append(at, m.String())
-	}
-	return tr.op.name + ": killed at " + strings.Join(at, ", then at ")
-}
-
-// outcome is the result of a trial.
-type outcome struct {
-	trial
-	reached  int // how many of the kills took place
-	err      error
-	passed   map[string]int // in the operation
-	recovery map[string]int // by the sound master at the end
-}
-
 func TestCrashMatrix(t *testing.T) {
 	began := time.Now()
 	defer debug.SetGCPercent(debug.SetGCPercent(800))                        // this test is limited by processor time

@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -74,14 +75,7 @@ func (r *rig) plant(id string) error {
 // edit changes the record of a worker while no master runs. It edits the file itself, so that it works on a schema
 // of any version.
 func (r *rig) edit(id string, change func(*storepb.Worker)) error {
-	db, err := bolt.Open(filepath.Join(r.state, "state.db"), 0o600, &bolt.Options{
-		Timeout: harness.Patience, FreelistType: bolt.FreelistMapType,
-	})
-	if err != nil {
-		return fmt.Errorf("edit the record of %s: %w", id, err)
-	}
-	defer db.Close()
-	return db.Update(func(tx *bolt.Tx) error {
+	return r.change(func(tx *bolt.Tx) error {
 		b := tx.Bucket(migrations.BucketWorkers)
 		var w storepb.Worker
 		if err := proto.Unmarshal(b.Get([]byte(id)), &w); err != nil {
@@ -97,4 +91,15 @@ func (r *rig) edit(id string, change func(*storepb.Worker)) error {
 		}
 		return b.Put([]byte(id), value)
 	})
+}
+
+// change changes state.db while no master runs.
+func (r *rig) change(how func(*bolt.Tx) error) error {
+	db, err := bolt.Open(filepath.Join(r.state, "state.db"), 0o600, &bolt.Options{
+		Timeout: harness.Patience, FreelistType: bolt.FreelistMapType,
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.Update(how), db.Close())
 }

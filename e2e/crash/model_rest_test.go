@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -17,19 +16,6 @@ import (
 )
 
 // Checks of a recovered master's reports against the actual state.
-
-// ask asks the running master for its state.
-func (r *rig) ask() (*adminpb.State, error) {
-	conn, err := quickDial("unix://" + filepath.Join(r.state, "run", "admin.sock"))
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	ctx, cancel := brief()
-	defer cancel()
-	answer, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{}, grpc.WaitForReady(true))
-	return answer.GetState(), err
-}
 
 func (r *rig) serves() error {
 	n, err := r.passed()

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/e2e/harness"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/rpc"
@@ -432,4 +433,17 @@ func (r *rig) destroy() {
 // brief limits a call that takes milliseconds, or fails.
 func brief() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), harness.Patience)
+}
+
+// ask asks the running master for its state.
+func (r *rig) ask() (*adminpb.State, error) {
+	conn, err := quickDial("unix://" + filepath.Join(r.state, "run", "admin.sock"))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	ctx, cancel := brief()
+	defer cancel()
+	answer, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{}, grpc.WaitForReady(true))
+	return answer.GetState(), err
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -196,7 +197,7 @@ func inviteGarbler(h *harness.Host, t *testing.T, service string, talk func(net.
 		t.Fatal(r.Stderr)
 	}
 	harness.WaitFor(t, "it is ready", func() error {
-		if d, err := h.TryDump(); err != nil || !offered(d, service, o.address) {
+		if d, err := h.TryDump(); err != nil || !slices.Contains(addresses(d, service), o.address) {
 			return fmt.Errorf("it is not: %w", err)
 		}
 		return nil

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -51,7 +52,7 @@ func register(h *harness.Host, offers ...offer) {
 			return err
 		}
 		for _, o := range offers {
-			if !offered(d, o.service, o.address) {
+			if !slices.Contains(addresses(d, o.service), o.address) {
 				return fmt.Errorf("%s at %s is not, of %+v", o.service, o.address, d.Services)
 			}
 		}
@@ -59,16 +60,16 @@ func register(h *harness.Host, offers ...offer) {
 	})
 }
 
-// offered reports whether calls of the service go to the address.
-func offered(d harness.Dump, service, address string) bool {
+// addresses returns the addresses of the endpoints that get calls of a service.
+func addresses(d harness.Dump, service string) (healthy []string) {
 	for _, s := range d.Services {
 		for _, e := range s.Endpoints {
-			if s.Name == service && e.Address == address && e.Healthy {
-				return true
+			if s.Name == service && e.Healthy {
+				healthy = append(healthy, e.Address)
 			}
 		}
 	}
-	return false
+	return healthy
 }
 
 // serve serves until the test ends, and returns the address.
@@ -158,15 +159,7 @@ func awaitService(h *harness.Host, name string, n int) {
 		if err != nil {
 			return err
 		}
-		got := 0
-		for _, s := range d.Services {
-			for _, e := range s.Endpoints {
-				if s.Name == name && e.Healthy {
-					got++
-				}
-			}
-		}
-		if got != n {
+		if got := len(addresses(d, name)); got != n {
 			return fmt.Errorf("there are %d", got)
 		}
 		return nil

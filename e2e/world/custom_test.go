@@ -25,7 +25,7 @@ import (
 // store of this module.
 func TestMasterOfOnesOwnSurvivesKillNineLikeThisOne(t *testing.T) {
 	t.Parallel()
-	const module = "../examples/custom-master"
+	const module = harness.Repository + "/examples/custom-master"
 	vet := exec.CommandContext(t.Context(), "go", "vet", "./...")
 	vet.Dir = module
 	if output, err := vet.CombinedOutput(); err != nil {
@@ -33,7 +33,7 @@ func TestMasterOfOnesOwnSurvivesKillNineLikeThisOne(t *testing.T) {
 	}
 	h := harness.NewHost(t)
 	program := filepath.Join(h.Dir, "custom-master")
-	if err := harness.Build(module, program, ".", ""); err != nil {
+	if err := harness.Build(module, program, "", "."); err != nil {
 		t.Fatal(err)
 	}
 	start := func() *harness.Master {

@@ -19,7 +19,7 @@ import (
 // demonstration returns the commands that README shows for a crash.
 func demonstration(t *testing.T) string {
 	t.Helper()
-	readme, err := os.ReadFile("../README.md")
+	readme, err := os.ReadFile(filepath.Join(harness.Repository, "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
