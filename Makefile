@@ -59,7 +59,6 @@ race: ## run the tests with the race detector (SHUFFLE=SEED, SEED=)
 vet: ## run go vet, over the tests that need a tag too
 	@$(call each_module,go vet ./... && go vet -tags e2e$(comma)e2e_systemd$(comma)inside$(comma)crashpoints ./...)
 
-# One suite after the other: each loads the machine.
 e2e: ## run the tests of real binaries and real processes (SEED=)
 	go test -tags e2e -count=1 -timeout 20m -p 1 ./e2e/...
 
