@@ -61,10 +61,10 @@ vet: ## run go vet, over the tests that need a tag too
 	@cd examples/custom-master && go vet ./...
 
 e2e: ## run the tests of real binaries and real processes (SEED=)
-	go test -tags e2e -count=1 -timeout 20m ./e2e/...
+	go test -tags e2e -count=1 -timeout 20m -p 1 ./e2e/...
 
 e2e-systemd: ## run the tests under a real systemd (root, Debian's debootstrap and systemd-container)
-	go test -tags e2e_systemd -count=1 -timeout 20m ./deploy ./e2e/...
+	go test -tags e2e_systemd -count=1 -timeout 20m ./deploy ./e2e/systemd/...
 
 clock: ## run tests under a wall clock that steps by a year at each reading
 	scripts/clock
@@ -73,10 +73,10 @@ fuzz: ## run each fuzz target for FUZZTIME (30s; TARGETS=, PARALLEL=, FRESH=1)
 	@FUZZTIME='$(FUZZTIME)' TARGETS='$(TARGETS)' PARALLEL='$(PARALLEL)' FRESH='$(FRESH)' MODULES='$(MODULES)' scripts/fuzz
 
 crash: ## kill a master at every point of every operation, and in every recovery from that (SEED=, PAIRS=, TRIPLES=)
-	go test -tags e2e,crash -run TestCrashMatrix -count=1 -timeout $(or $(TIMEOUT),40m) -v ./e2e
+	go test -tags e2e,crash -run TestCrashMatrix -count=1 -timeout $(or $(TIMEOUT),40m) -v ./e2e/crash
 
 torture: ## trouble masters and workers at random and compare what is true with a model (N=50 rounds, SEED=)
-	N='$(or $(N),50)' go test -tags e2e,torture -run TestTorture -count=1 -timeout 120m -v ./e2e
+	N='$(or $(N),50)' go test -tags e2e,torture -run TestTorture -count=1 -timeout 120m -v ./e2e/crash
 
 soak: ## explore at random for hours (SEED=, TRIPLES=3000, N=1000, FUZZTIME=5m)
 	@$(MAKE) --no-print-directory soak-with SEED='$(or $(SEED),$(shell date +%s))'

@@ -34,7 +34,7 @@ type checked struct{ m *testing.M }
 func (c checked) Run() int { return leaks.Run(c.m, os.Stderr) }
 
 // The scripts show commands as a user types them, with their output. They need no long-running process; scripts
-// that do are in package e2e.
+// that do are below e2e.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:   filepath.Join("..", "..", "testdata", "script"),

@@ -1,0 +1,715 @@
+//go:build e2e && torture && linux
+
+package crash
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/e2e/harness"
+	"github.com/core-tools/hsu-master/e2e/testdata/echo"
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+)
+
+// Random trouble. A host with a few workers of good and bad habits has trouble for some rounds: master and workers
+// are killed, suspended, detached, stopped, scaled, the state cannot be written, foreign processes take the place
+// of recorded ones, and requests keep coming. After each round the host comes to rest, and its actual state is
+// compared with the model. The sequence of acts follows from SEED alone, not from timing.
+//
+//	SEED=   of all random choices; if it is not set, one is generated and printed
+//	N=      rounds, 50 if not set
+//	HOST=   only the host with this number, as in the message of a failure
+//	LANES=  number of concurrent hosts, 3 if not set
+//	TORTURE_TABLE=FILE  to write the table to as well
+
+// roundsOfAHost limits the backoff of workers that are killed repeatedly.
+const roundsOfAHost = 25
+
+// tortureHabits are the habits of the workers, by number. A moody worker behaves differently at each start: it may
+// serve, exit at once or later, listen and never answer, or not even listen.
+var tortureHabits = []string{
+	"plain", "stubborn+child", "moody", "plain+child", "plain", "moody+child", "stubborn", "plain+bare",
+}
+
+func moody(worker string) bool {
+	_, number, _ := strings.Cut(worker, "-")
+	n, err := strconv.Atoi(number)
+	return err == nil && strings.HasPrefix(tortureHabits[n%len(tortureHabits)], "moody")
+}
+
+// score counts all acts, for the table.
+type score struct {
+	mu                  sync.Mutex
+	actions             map[string]int
+	rounds, sent, acked int
+	counted             int64
+	instances, checks   int
+
+	messages, answered, streams int // of calls that are forwarded
+}
+
+func (c *score) note(action string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.actions[action]++
+}
+
+func TestTorture(t *testing.T) {
+	began := time.Now()
+	seed := uint64(number(t, "SEED", int(began.UnixNano()&0xffffffff))) //nolint:gosec // not negative
+	rounds, lanes, only := number(t, "N", 50), number(t, "LANES", 3), number(t, "HOST", 0)
+	t.Logf("SEED=%d", seed)
+	base := trialFolder(t)
+	all := &score{actions: map[string]int{}}
+	hosts := make(chan int)
+	var wg sync.WaitGroup
+	for range lanes {
+		wg.Go(func() {
+			for host := range hosts {
+				n := min(roundsOfAHost, rounds-(host-1)*roundsOfAHost)
+				if err := torture(t, base, seed, host, n, all); err != nil {
+					t.Errorf("SEED=%d HOST=%d: %v", seed, host, err)
+				}
+			}
+		})
+	}
+	for host := 1; (host-1)*roundsOfAHost < rounds && !t.Failed(); host++ {
+		if only == 0 || only == host {
+			hosts <- host
+		}
+	}
+	close(hosts)
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	text := fmt.Sprintf("%s\n%s on %s, %d hosts at a time, SEED=%d.\n",
+		all, time.Since(began).Round(time.Second), time.Now().Format(time.DateOnly), lanes, seed)
+	t.Logf("what was done, and what was found\n\n%s", text)
+	if path := os.Getenv("TORTURE_TABLE"); path != "" {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// String returns the table. It is only printed if no fault was found.
+func (c *score) String() string {
+	var b strings.Builder
+	row := func(what string, n any) { fmt.Fprintf(&b, "| %s | %v |\n", what, n) }
+	b.WriteString("| | |\n|---|--:|\n")
+	row("rounds", c.rounds)
+	for _, name := range slices.Sorted(keysOf(c.actions)) {
+		row(name, c.actions[name])
+	}
+	row("instances started", c.instances)
+	row("comparisons with the model", c.checks)
+	row("requests sent", c.sent)
+	row("requests acknowledged", c.acked)
+	row("requests counted", c.counted)
+	row("messages relayed", c.messages)
+	row("messages answered", c.answered)
+	row("streams opened", c.streams)
+	for _, none := range []string{
+		"acknowledgements lost", "registrations lost", "calls handled twice", "twins", "orphans",
+		"strangers signalled", "panics and leaks",
+	} {
+		row(none, 0)
+	}
+	return b.String()
+}
+
+func keysOf(m map[string]int) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// victim is a host under torture.
+type victim struct {
+	*rig
+	rng       *rand.Rand
+	tally     *score
+	suspended map[string]bool // tokens of workers that got SIGSTOP
+	load      sync.WaitGroup
+	enough    chan struct{} // closed when no more requests are to be sent
+	deeds     []string      // of this host, for the report
+	last      progress      // at the end of the last round
+}
+
+// progress is how far a host has come.
+type progress struct {
+	sent, acked, started int
+	counted              int64
+
+	messages, answered, streams int
+}
+
+func torture(t *testing.T, base string, seed uint64, host, rounds int, all *score) error {
+	rng := rand.New(rand.NewPCG(seed, uint64(host))) //nolint:gosec // a seed makes the run repeatable
+	r, err := newRig(t, base, 3+rng.IntN(10))
+	if err != nil {
+		return err
+	}
+	defer r.destroy()
+	r.arguments = []string{"-as", strings.Join(tortureHabits, ","), "-record", r.dir, "-notes", r.notes, "-echo"}
+	r.flags = append(r.flags, "--stop-grace", "300ms", "--start-timeout", "5s",
+		"--worker-service", "proto.MyBusinessService", "--worker-service", echo.Service)
+	r.moody, r.least = moody, r.count
+	v := &victim{rig: r, rng: rng, tally: all, suspended: map[string]bool{}}
+	port := harness.FreePort(t)
+	if err := errors.Join(r.employ(port), r.invite()); err != nil {
+		return err
+	}
+	for round := range rounds {
+		v.deeds = append(v.deeds, fmt.Sprintf("-- round %d", round))
+		if err := v.round(); err != nil {
+			return fmt.Errorf("round %d: %w\nwhat was done: %s\n%s",
+				round, err, strings.Join(v.deeds, "; "), r.report())
+		}
+	}
+	if err := v.finish(); err != nil {
+		return fmt.Errorf("in the end: %w\n%s", err, r.report())
+	}
+	return nil
+}
+
+// finish stops the last master in an orderly way. If that master was started with a crash point that it has not
+// reached, it may reach the point during the stop: then another master stops the remaining workers.
+func (v *victim) finish() error {
+	if err := v.leave(syscall.SIGTERM); err != nil {
+		return err
+	}
+	if err := v.calm(); err != nil {
+		return err
+	}
+	return v.rig.finish()
+}
+
+func (v *victim) did(action, detail string) {
+	v.tally.note(action)
+	v.deeds = append(v.deeds, strings.TrimSpace(action+" "+detail))
+}
+
+// round does some of the possible acts and then compares.
+func (v *victim) round() error {
+	v.enough = make(chan struct{})
+	callers := 1 + v.rng.IntN(8)
+	for range callers {
+		v.load.Go(v.ask100)
+	}
+	v.load.Go(v.relay100)
+	for _, service := range []string{echo.Service, guests[0]} {
+		v.load.Go(func() { v.holdStreams(service) })
+	}
+	err := v.trouble(1 + v.rng.IntN(4))
+	if err == nil {
+		err = v.calm()
+	}
+	close(v.enough)
+	v.load.Wait()
+	for err == nil {
+		// If the master dies meanwhile, the remaining requests are sent in the next round.
+		_ = v.resend()
+		if err = v.compare(); !errors.Is(err, errDied) {
+			break
+		}
+		err = v.calm()
+	}
+	return err
+}
+
+// errDied means that the master reached the crash point that it was started with.
+var errDied = errors.New("the master died meanwhile")
+
+// ask100 sends requests for as long as the round lasts, 100 at most.
+func (v *victim) ask100() {
+	for n := range 100 {
+		select {
+		case <-v.enough:
+			return
+		default:
+		}
+		ctx, cancel := brief()
+		if n%3 > 0 {
+			_ = v.call(ctx, grpc.WaitForReady(true))
+		} else if id := v.calls.mark(); v.sendMarked(ctx, id, grpc.WaitForReady(true)) != nil || n%2 == 0 {
+			_ = v.sendMarked(ctx, id, grpc.WaitForReady(true)) // again, whether acknowledged or not
+		}
+		cancel()
+	}
+}
+
+// guests are the services of the registered endpoint. The last one gets no heartbeat.
+var guests = []string{"guest.A", "guest.B", "guest.C"}
+
+// relay100 calls workers and the guest for as long as the round lasts, 100 times at most.
+func (v *victim) relay100() {
+	for n := range 100 {
+		select {
+		case <-v.enough:
+			return
+		default:
+		}
+		ctx, cancel := brief()
+		_ = v.relay(ctx, echo.Service, n%3 == 0, grpc.WaitForReady(true))
+		_ = v.relay(ctx, guests[n%len(guests)], n%4 == 0, grpc.WaitForReady(true))
+		cancel()
+	}
+}
+
+// holdStreams keeps a stream open for as long as the round lasts, and opens another one if it breaks, 100 at most.
+func (v *victim) holdStreams(service string) {
+	for range 100 {
+		ctx, cancel := brief()
+		s, err := v.open(ctx, service, grpc.WaitForReady(true))
+		for err == nil {
+			select {
+			case <-v.enough:
+				_ = s.finish()
+				cancel()
+				return
+			default:
+				err = s.exchange("slow message")
+			}
+		}
+		cancel()
+		select {
+		case <-v.enough:
+			return
+		case <-time.After(5 * time.Millisecond): // it calls again, but not at once
+		}
+	}
+}
+
+// visit changes a registration. It may fail if the master is in trouble: then the change may have been made or not.
+func (v *victim) visit(a, b int) error {
+	service := guests[a%2]
+	switch b % 6 {
+	case 0, 1:
+		v.did("endpoint registered", service)
+		_ = v.register(service, []time.Duration{0, time.Hour}[a/2%2])
+	case 2:
+		v.did("endpoint deregistered", service)
+		_ = v.deregister(service)
+	case 3:
+		v.did("endpoint renewed", service)
+		_ = v.heartbeat(service)
+	case 4:
+		v.did("endpoint let expire", guests[2])
+		_ = v.register(guests[2], fleeting)
+	default:
+		v.did("endpoint gone for a moment", "")
+		v.guest.leave()
+		v.pause(time.Duration(b%40) * time.Millisecond)
+		return v.invite()
+	}
+	return nil
+}
+
+// trouble performs n acts. Each is drawn before the check whether it is possible, so that the sequence follows from
+// the seed.
+func (v *victim) trouble(n int) error {
+	for range n {
+		kind, a, b := v.rng.IntN(100), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
+		if err := v.reap(); err != nil {
+			return err
+		}
+		err := v.whileUp(kind, a, b)
+		if v.master == nil {
+			err = errors.Join(err, v.whileDown(a, b))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reap handles the end of a master at a crash point.
+func (v *victim) reap() error {
+	if v.master == nil || !v.master.over() {
+		return nil
+	}
+	if err := v.buried(true); err != nil {
+		return err
+	}
+	return v.afterDeath(v.mayEnd)
+}
+
+// afterDeath checks the state that a dead master has left.
+func (v *victim) afterDeath(mayEnd func(worker string) bool) error {
+	v.tally.mu.Lock()
+	v.tally.checks++
+	v.tally.mu.Unlock()
+	_, err := v.inspect(mayEnd)
+	return err
+}
+
+func (v *victim) whileUp(kind, a, b int) error {
+	if v.master == nil {
+		return nil
+	}
+	worker := fmt.Sprintf("worker-%d", a%v.count)
+	switch {
+	case kind < 20:
+		v.did("master killed", "")
+		v.pause(time.Duration(b%40) * time.Millisecond)
+		return errors.Join(v.kill(), v.afterDeath(v.mayEnd))
+	case kind < 35:
+		points := crashpoint.All()
+		p := points[a%len(points)]
+		at := moment{p.Before(), 1 + b%3}
+		if b%2 == 0 {
+			at.name = p.After()
+		}
+		v.did("crash point armed", at.String())
+		return v.arm(at)
+	case kind < 55:
+		v.did("worker killed", worker)
+		v.strike(worker)
+		return nil
+	case kind < 60:
+		for range 3 {
+			v.did("worker killed", worker)
+			v.strike(worker)
+			v.pause(time.Duration(b%20) * time.Millisecond)
+		}
+		return nil
+	case kind < 70:
+		v.did("worker suspended", worker)
+		return v.suspend(worker)
+	case kind < 75:
+		v.did("master suspended for a moment", "")
+		_ = v.master.cmd.Process.Signal(syscall.SIGSTOP)
+		v.pause(time.Duration(b%200) * time.Millisecond)
+		_ = v.master.cmd.Process.Signal(syscall.SIGCONT)
+		return nil
+	case kind < 82:
+		v.did("detached", "")
+		return v.leave(syscall.SIGUSR1)
+	case kind < 88:
+		v.did("stopped in order", "")
+		return v.leave(syscall.SIGTERM)
+	case kind < 95:
+		return v.visit(a, b)
+	default:
+		faults := []string{"commit", "count", "count-sync", "rewrite-sync", "fork", "log-open", "lease", "after-commit"}
+		errnos := []string{"EIO", "ENOSPC", "EMFILE"}
+		name, errno := faults[a%len(faults)], errnos[b%len(errnos)]
+		v.did("act failed for a moment", name+" "+errno)
+		if err := v.fault(name, errno); err != nil {
+			return err
+		}
+		v.pause(time.Duration(b%150) * time.Millisecond)
+		return v.fault(name, "")
+	}
+}
+
+// leave ends the master with a signal. A stop ends all workers, or some of them if an armed crash point ends the
+// master first.
+func (v *victim) leave(signal syscall.Signal) error {
+	// Before the master handles signals, they end it like any program.
+	if ended, err := v.await("the master holds the state", v.holds); err != nil || ended {
+		return errors.Join(err, v.reap())
+	}
+	_ = v.master.cmd.Process.Signal(signal)
+	killed := false
+	select {
+	case <-v.master.ended:
+		status := v.master.cmd.ProcessState.Sys().(syscall.WaitStatus)
+		killed = status.Signaled()
+	case <-time.After(harness.Patience):
+	}
+	mayEnd := v.mayEnd
+	if signal == syscall.SIGTERM {
+		mayEnd = func(string) bool { return true }
+	}
+	err := errors.Join(v.buried(killed), v.afterDeath(mayEnd))
+	if living := v.scan(); signal == syscall.SIGTERM && !killed && len(living) > 0 {
+		err = errors.Join(err, fmt.Errorf("workers have outlived the stop: %+v", living))
+	}
+	return err
+}
+
+func (v *victim) holds() error {
+	moments, err := v.passed()
+	if err == nil && moments[crashpoint.Lock.After()] == 0 {
+		err = errors.New("not yet")
+	}
+	return err
+}
+
+// mayEnd reports whether the worker may die without a reason.
+func (v *victim) mayEnd(worker string) bool { return moody(worker) || v.isSurplus(worker) }
+
+// strike kills a worker, if it has a process.
+func (v *victim) strike(worker string) {
+	for _, b := range leadersOf(v.scan())[worker] {
+		if v.known.ended[b.token] {
+			continue
+		}
+		v.known.ended[b.token] = true
+		e := v.known.ledger[worker]
+		e.deaths++
+		v.known.ledger[worker] = e
+		b.signal(unix.SIGKILL)
+	}
+}
+
+func (v *victim) suspend(worker string) error {
+	for _, b := range leadersOf(v.scan())[worker] {
+		v.suspended[b.token] = true
+		b.signal(unix.SIGSTOP)
+	}
+	return nil
+}
+
+// whileDown does an act that is only possible while no master runs, and starts a master.
+func (v *victim) whileDown(a, b int) error {
+	if a%3 == 0 {
+		v.did("started with another count", "")
+		v.count = 3 + b%10
+		v.least = min(v.least, v.count)
+	}
+	if worker := fmt.Sprintf("worker-%d", b%v.count); a%4 == 1 && !moody(worker) {
+		if err := v.deceive(worker); err != nil {
+			return err
+		}
+	}
+	if b%5 == 0 {
+		v.did("started with another sync", "")
+		v.flags = append(v.flags, "--sync", []string{"always", "interval"}[a%2])
+	}
+	var at moment
+	if b%4 == 0 {
+		points := crashpoint.All()
+		at = moment{points[a%len(points)].Before(), 1 + b%2}
+		v.did("killed while it recovers", at.String())
+	}
+	return v.launch(at)
+}
+
+// deceive kills a worker while no master runs, and puts a foreign process in its place.
+func (v *victim) deceive(worker string) error {
+	leaders := leadersOf(v.scan())[worker]
+	snap, err := readState(v.state)
+	if err != nil || len(leaders) != 1 {
+		return nil //nolint:nilerr // there is no state yet
+	}
+	for _, w := range snap.Workers {
+		if w.ID != worker || w.Instance == nil || w.Instance.PID != leaders[0].pid {
+			continue
+		}
+		v.did("stranger on a recorded PID and port", worker)
+		v.suspended[leaders[0].token] = false
+		v.strike(worker)
+		if err := v.gone(); err != nil {
+			return err
+		}
+		return v.plant(worker)
+	}
+	return nil
+}
+
+// calm ends all trouble and waits until the workers with good habits are ready.
+func (v *victim) calm() error {
+	if err := v.soundAgain(); err != nil {
+		return err
+	}
+	for _, b := range v.scan() {
+		if v.suspended[b.token] && b.leader {
+			b.signal(unix.SIGCONT)
+		}
+	}
+	deadline := time.Now().Add(2 * harness.Patience)
+	for {
+		if err := v.reap(); err != nil {
+			return err
+		}
+		if v.master == nil {
+			if err := v.launch(moment{}); err != nil {
+				return err
+			}
+		}
+		ended, err := v.await("the workers with good habits run", func() error {
+			state, err := v.rig.ask()
+			if err != nil {
+				return err
+			}
+			return v.settled(state)
+		})
+		if err == nil && !ended {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.Join(errors.New("no rest"), err)
+		}
+	}
+}
+
+func (v *victim) settled(state *adminpb.State) error {
+	if state.GetStatus() != "running" || len(state.GetWorkers()) != v.count {
+		return fmt.Errorf("%s, %d workers, want %d", state.GetStatus(), len(state.GetWorkers()), v.count)
+	}
+	healthy := map[string]bool{}
+	for _, s := range state.GetServices() {
+		for _, e := range s.GetEndpoints() {
+			healthy[e.GetWorker()] = healthy[e.GetWorker()] || e.GetHealthy()
+		}
+	}
+	leaders := leadersOf(v.scan())
+	for _, w := range state.GetWorkers() {
+		// The master may not have noticed the death of a worker yet.
+		now := leaders[w.GetId()]
+		if !moody(w.GetId()) && (v.known.ended[w.GetToken()] || w.GetStatus() != "running" || !healthy[w.GetId()] ||
+			len(now) == 0 || now[0].pid != int(w.GetPid())) {
+			return fmt.Errorf("%v, it is %v", w, now)
+		}
+	}
+	return nil
+}
+
+// robbed returns how often, according to the last masters' logs, a process outside of this test had taken the port
+// that was chosen for the worker before the worker could: that costs a start.
+func (v *victim) robbed(worker string) (times uint64) {
+	now, _ := os.ReadFile(v.master.log)
+	for _, log := range append(slices.Clone(v.logs), string(now)) {
+		for line := range strings.Lines(log) {
+			if strings.Contains(line, `"msg":"worker backoff","worker":"`+worker+`"`) &&
+				strings.Contains(line, "is held by another process") {
+				times++
+			}
+		}
+	}
+	return times
+}
+
+// compare compares the master's present and earlier reports with the actual state.
+func (v *victim) compare() error {
+	state, err := v.rig.ask()
+	if err != nil && v.dies() {
+		return errDied
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	living := v.scan()
+	leaders := leadersOf(living)
+	tokens := map[string]bool{}
+	noted, err := v.instancesNoted()
+	if err != nil {
+		fail("%w", err)
+	}
+	beings, started := map[string]being{}, 0
+	for _, w := range state.GetWorkers() {
+		now, id := leaders[w.GetId()], w.GetId()
+		tokens[w.GetToken()] = true
+		started += int(w.GetIncarnation()) //nolint:gosec // the number is small
+		if len(now) > 1 {
+			fail("%s lives twice: %+v", id, now)
+		}
+		if moody(id) {
+			continue
+		}
+		if len(now) != 1 || now[0].pid != int(w.GetPid()) || now[0].token != w.GetToken() ||
+			now[0].port != int(w.GetPort()) {
+			fail("%s is said to be %v, and is %+v", id, w, now)
+			continue
+		}
+		was := v.known.ledger[id]
+		if v.isSurplus(id) { // it may have been removed meanwhile, and created again
+			was.deaths += was.restarts
+			was.restarts, was.incarnation = 0, 0
+		}
+		_, most := was.restartsBy(noted[id])
+		if most += v.robbed(id); w.GetRestarts() < was.restarts || w.GetRestarts() > most {
+			fail("%s: %d restarts, %d before, and there can be %d by now", id, w.GetRestarts(), was.restarts, most)
+		}
+		if w.GetIncarnation() < was.incarnation || w.GetDesired() != "running" {
+			fail("%s: incarnation %d was %d, desired %s", id, w.GetIncarnation(), was.incarnation, w.GetDesired())
+		}
+		b := now[0]
+		if b.memory, err = v.memoryOf(b.port); err != nil {
+			fail("%s does not answer by itself: %w", id, err)
+		}
+		if was := v.known.beings[b.token]; was.memory != "" &&
+			(was.memory != b.memory || was.pid != b.pid || was.born != b.born) {
+			fail("%s is not what it was: %+v, was %+v", id, b, was)
+		}
+		beings[b.token] = b
+		v.known.ledger[id] = entry{
+			restarts: w.GetRestarts(), incarnation: w.GetIncarnation(), portTaken: noted[id].portTaken,
+		}
+	}
+	for token, b := range v.known.beings {
+		if _, lives := beings[token]; !lives && !v.known.ended[token] && !b.doomed && !moody(b.worker) &&
+			!v.isSurplus(b.worker) && !v.lostPort(b) {
+			fail("%s has died, and nobody was to end it: %+v", b.worker, b)
+		}
+	}
+	for _, b := range living {
+		if !tokens[b.token] && !moody(b.worker) {
+			fail("an orphan: %+v", b)
+		}
+	}
+	v.least = v.count
+	for id := range v.known.ledger {
+		if v.isSurplus(id) {
+			if err := v.forget(id); err != nil {
+				fail("%w", err)
+			}
+		}
+	}
+	v.known.beings = beings
+	if err := v.calls.check(v.notes, state.GetProcessedCount()); err != nil {
+		fail("%w", err)
+	}
+	if err := v.decoy.Untouched(); err != nil {
+		fail("%w", err)
+	}
+	v.checkOutside(state, fail)
+	sent, acked := v.calls.totals()
+	v.calls.mu.Lock()
+	messages, answered, streams := len(v.calls.relayed.sent), len(v.calls.relayed.acked), v.calls.relayed.streams
+	v.calls.mu.Unlock()
+	v.tally.mu.Lock()
+	defer v.tally.mu.Unlock()
+	v.tally.rounds++
+	v.tally.checks++
+	v.tally.sent += sent - v.last.sent
+	v.tally.acked += acked - v.last.acked
+	v.tally.counted += state.GetProcessedCount() - v.last.counted
+	v.tally.instances += max(0, started-v.last.started)
+	v.tally.messages += messages - v.last.messages
+	v.tally.answered += answered - v.last.answered
+	v.tally.streams += streams - v.last.streams
+	v.last = progress{sent, acked, started, state.GetProcessedCount(), messages, answered, streams}
+	return errors.Join(errs...)
+}
+
+// totals returns the numbers of sent and acknowledged requests.
+func (c *calls) totals() (sent, acked int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.sent), len(c.acked)
+}
