@@ -49,7 +49,7 @@ func TestAnswerToAPingHasCompany(t *testing.T) {
 	c.mu.Lock()
 	waits := 0
 	if c.out.pending != nil {
-		waits = len(c.out.pending.b)
+		waits = c.out.waiting()
 	}
 	c.mu.Unlock()
 	if waits != frameHeader+8 {

@@ -13,6 +13,8 @@ const (
 	// cannot cause it: headers stop at pauseOutput and data at its windows, and each open stream adds at most one
 	// end of its data and one reset. So only the backend can.
 	backendOutput = clientOutput + unboundedStreams*(frameHeader+frameHeader+4)
+	// maxBackendHeaderList bounds a header list from a backend, as HTTP/2 counts it.
+	maxBackendHeaderList = 64 << 10
 	// backendWindow is the flow-control window of a connection to a backend. Credit is given back on arrival, so
 	// that a stalled call never stalls another.
 	backendWindow = 16 << 20
@@ -22,7 +24,7 @@ const (
 type backendConn struct {
 	conn
 	pool   *pool
-	uplink *uplink
+	uplink *uplink[*flow]
 	next   uint32 // the id of the next stream; guarded by conn.mu
 }
 
@@ -30,8 +32,8 @@ func newBackendConn(r *Relay, p *pool) *backendConn {
 	c := &backendConn{pool: p, next: 1}
 	c.init(r, c, limits{backendOutput, maxBackendHeaderList, backendWindow})
 	c.theirs.streams = p.firstStreams()
-	c.out.mark, c.out.begun = c.next, c.next
-	c.uplink = newUplink(&c.send, &c.calls, r.now)
+	c.out.setMark(c.next)
+	c.uplink = newUplink(&c.sendWindow, r.now)
 	c.divider = c.uplink
 	return c
 }
@@ -65,7 +67,7 @@ func (c *backendConn) serve(ctx context.Context) {
 	c.loseCalls(reason + plainly(err))
 	c.batch.pools = append(c.batch.pools, c.pool)
 	c.batch.flush()
-	close(c.out.wake)
+	c.out.stop()
 	if nc != nil {
 		_ = nc.Close()
 	}
@@ -115,7 +117,7 @@ func (c *backendConn) openStream(b *batch, k *call, anyway bool) room {
 	case c.out.full():
 		// Headers have no window. The backend does not read, or is not connected yet. The headers of one client
 		// must neither end a connection that all clients share nor fill the memory.
-		c.out.refused = true
+		c.out.refuse()
 		return streamsSoon
 	case uint32(c.calls.n) >= c.theirs.streams:
 		if !c.theirs.known && c.theirs.streams == unsettledStreams {
@@ -124,16 +126,16 @@ func (c *backendConn) openStream(b *batch, k *call, anyway bool) room {
 		return streamsFull
 	case c.live.suspect(c.relay):
 		return streamsFull
-	case !anyway && !end && c.uplink.usedUp(k.client):
+	case !anyway && !end && c.uplink.usedUp(k.client.member):
 		return streamsUsedUp
 	}
 	id := c.next
 	c.next += 2
-	c.out.mark = c.next
+	c.out.setMark(c.next)
 	c.calls.put(id, k)
 	k.backend, k.backendID = c, id
-	k.up.send = c.theirs.window
-	k.up.by = k.client
+	k.up.sendLeft = c.theirs.window
+	c.uplink.join(&k.up.sender, k.client.member)
 	c.touch(b)
 	var passedBy, name []byte
 	if e := c.pool.endpoint; e == nil || e.Worker == "" {
@@ -146,6 +148,13 @@ func (c *backendConn) openStream(b *batch, k *call, anyway bool) room {
 	c.live.ask(c.relay)
 	k.up.endSent = end
 	return streamOpened
+}
+
+// abandon takes a stream back that was opened on a connection whose goroutines have not been started. k.mu is held.
+func (c *backendConn) abandon(k *call) {
+	c.calls.remove(k.backendID)
+	c.uplink.leave(&k.up.sender)
+	k.backend = nil
 }
 
 // freeStreams returns how many more streams the connection accepts.
@@ -164,11 +173,9 @@ func (c *backendConn) closeStream(b *batch, f *flow, id uint32) (suspect bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	suspect = c.live.suspect(c.relay)
-	c.uplink.forget(f)
-	if c.uplink.hasRead(f, f.unread) {
+	if c.uplink.leave(&f.sender) {
 		c.touch(b)
 	}
-	f.by = nil
 	c.calls.remove(id)
 	if c.calls.n == 0 {
 		c.idle = c.relay.now()
@@ -326,7 +333,7 @@ func (c *backendConn) onWindowUpdate(f frame) error {
 	}
 	if f.id == 0 {
 		c.mu.Lock()
-		ok := c.send.widen(n)
+		ok := c.sendWindow.widen(n)
 		c.uplink.widened()
 		c.mu.Unlock()
 		if !ok {
@@ -337,7 +344,7 @@ func (c *backendConn) onWindowUpdate(f frame) error {
 	}
 	c.mu.Lock()
 	k := c.calls.get(f.id)
-	if k != nil && c.uplink.hasRead(&k.up, n) {
+	if k != nil && c.uplink.hasRead(&k.up.sender, n) {
 		c.touch(&c.batch)
 	}
 	c.mu.Unlock()
@@ -392,11 +399,8 @@ func (c *backendConn) onGoAway(f frame) error {
 	return nil
 }
 
-// sent records that n bytes of a flow have been appended to the output. c.mu is held.
-func (c *backendConn) sent(f *flow, n int) {
-	f.unread += n
-	c.live.ask(c.relay)
-}
+// sent records that data has been appended to the output. c.mu is held.
+func (c *backendConn) sent(int) { c.live.ask(c.relay) }
 
 // outputChanged does nothing: output to a backend is counted for no client.
 func (c *backendConn) outputChanged() {}
@@ -439,8 +443,8 @@ func (c *backendConn) retire(b *batch) {
 func (c *backendConn) endIdle(b *batch) {
 	if c.drained() {
 		c.touch(b)
-		c.out.pending.b = appendGoAway(c.out.pending.b, 0, http2.ErrCodeNo, "")
-		c.out.ending = true
+		c.out.appendGoAway(0, http2.ErrCodeNo, "")
+		c.out.end()
 	}
 }
 
@@ -450,8 +454,9 @@ func (c *backendConn) goAway(b *batch, code http2.ErrCode, reason string) {
 	if !c.begin(b) {
 		return
 	}
-	c.out.pending.b = appendGoAway(c.out.pending.b[:0], 0, code, reason)
-	c.out.ending = true
+	c.out.drop()
+	c.out.appendGoAway(0, code, reason)
+	c.out.end()
 	c.mu.Unlock()
 }
 
@@ -459,10 +464,10 @@ func (c *backendConn) goAway(b *batch, code http2.ErrCode, reason string) {
 // except for a write that has begun.
 func (c *backendConn) loseCalls(reason string) {
 	c.mu.Lock()
-	calls, begun := c.calls.all(), c.out.begun
+	calls, seen := c.calls.all(), c.out.seen()
 	c.mu.Unlock()
 	for _, s := range calls {
-		c.lost(s, s.id >= begun, reason)
+		c.lost(s, s.id >= seen, reason)
 	}
 }
 

@@ -45,11 +45,9 @@ func startPiped(t *testing.T) (r *Relay, addr string, client, b *peer) {
 func pendingOutput(r *Relay) (n int, there bool) {
 	for _, c := range r.allBackends() {
 		c.mu.Lock()
-		if !c.out.dead {
+		if !c.out.isDead() {
 			there = true
-			if c.out.pending != nil {
-				n += len(c.out.pending.b)
-			}
+			n += c.out.waiting()
 		}
 		c.mu.Unlock()
 	}

@@ -69,7 +69,8 @@ type span struct{ from, to int }
 
 var calls = sync.Pool{New: func() any {
 	k := &call{}
-	k.up.call, k.down.call = k, k
+	k.up.init(k)
+	k.down.init(k)
 	return k
 }}
 
@@ -101,9 +102,13 @@ func (k *call) free() {
 	k.code, k.cost, k.about = 0, 0, nil
 }
 
+func (f *flow) init(k *call) { f.call, f.sender.flow = k, f }
+
 func (f *flow) empty() {
 	f.q.clear()
-	*f = flow{call: f.call}
+	k := f.call
+	*f = flow{}
+	f.init(k)
 }
 
 // clientStream returns the client's connection and the stream there, or nil if that side is over.

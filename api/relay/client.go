@@ -21,6 +21,8 @@ const (
 	// clientOutput is the pending output beyond which a client's connection is closed: the client sends requests but
 	// does not read the answers.
 	clientOutput = 2 << 20
+	// maxHeaderList bounds a header list from a client, as HTTP/2 counts it.
+	maxHeaderList = 16 << 10
 	// clientWindow is the flow-control window of a client's connection. Credit is given back on arrival, so that a
 	// stalled call never stalls another. The window bounds the data that can be in flight before a client that
 	// exceeds its budget is stopped.
@@ -82,7 +84,7 @@ func (c *clientConn) serve() {
 	c.batch.flush()
 	c.in.drop()
 	c.guard.holdInput(&c.in)
-	close(c.out.wake)
+	c.out.stop()
 	_ = nc.Close() // not TLS, whose Close would wait for a client that does not read
 }
 
@@ -105,8 +107,8 @@ func (c *clientConn) greet() error {
 
 func (c *clientConn) handshake(nc net.Conn) (net.Conn, error) {
 	c.mu.Lock()
-	err := c.out.reason
-	if !c.out.dead {
+	err := c.out.err()
+	if !c.out.isDead() {
 		err = nc.SetDeadline(time.Now().Add(c.relay.opts.HandshakeTimeout))
 	}
 	c.mu.Unlock()
@@ -211,8 +213,8 @@ func (c *clientConn) preface(b []byte) error {
 		return connError{http2.ErrCodeProtocol, "no preface of HTTP/2, or not agreed on by TLS"}
 	}
 	if c.begin(&c.batch) {
-		c.out.pending.b = append(c.out.pending.b, oldHTTP...)
-		c.out.ending = true
+		c.out.appendText(oldHTTP)
+		c.out.end()
 		c.end()
 	}
 	return nil
@@ -229,10 +231,10 @@ var oldHTTP = func() string {
 // read them.
 func (c *clientConn) hello() {
 	if c.begin(&c.batch) {
-		c.out.pending.b = appendSettings(c.out.pending.b,
+		c.out.appendSettings(
 			http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
 			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList})
-		c.out.pending.b = appendWindowUpdate(c.out.pending.b, 0, clientWindow-firstWindow)
+		c.out.appendWindowUpdate(0, clientWindow-firstWindow)
 		c.said = true
 		c.end()
 	}
@@ -424,7 +426,7 @@ func (c *clientConn) onWindowUpdate(f frame) error {
 	}
 	if f.id == 0 {
 		c.mu.Lock()
-		ok := c.send.widen(n)
+		ok := c.sendWindow.widen(n)
 		c.mu.Unlock()
 		if !ok {
 			return errWindow
@@ -517,13 +519,13 @@ func (c *clientConn) sendInterim(b *batch, id uint32, list []byte) {
 	c.end()
 }
 
-// sent records that n bytes of a flow have been appended to the output. c.mu is held.
-func (c *clientConn) sent(_ *flow, n int) { c.guard.sent(n) }
+// sent records that n bytes of data have been appended to the output. c.mu is held.
+func (c *clientConn) sent(n int) { c.guard.sent(n) }
 
 // outputChanged counts the output that the socket has not accepted, and lets no call begin any more if the
 // connection is over. c.mu is held.
 func (c *clientConn) outputChanged() {
-	if c.out.dead {
+	if c.out.isDead() {
 		c.member.Interrupt()
 	}
 	c.guard.holdOutput(&c.out)
@@ -601,8 +603,8 @@ func (c *clientConn) goAway(b *batch, code http2.ErrCode, reason string) {
 	if !c.begin(b) {
 		return
 	}
-	c.out.pending.b = appendGoAway(c.out.pending.b, c.ids.served, code, reason)
-	c.out.ending = true
+	c.out.appendGoAway(c.ids.served, code, reason)
+	c.out.end()
 	c.mu.Unlock()
 }
 
@@ -614,8 +616,8 @@ func (c *clientConn) warn(b *batch) {
 	}
 	if c.drain == serving && c.said { // if !c.said, hello does it after the SETTINGS
 		c.drain = warned
-		c.out.pending.b = appendGoAway(c.out.pending.b, maxID, http2.ErrCodeNo, "graceful_stop")
-		c.out.pending.b = appendPing(c.out.pending.b, false, lastPing)
+		c.out.appendGoAway(maxID, http2.ErrCodeNo, "graceful_stop")
+		c.out.appendPing(false, lastPing)
 	}
 	c.end()
 }
@@ -628,7 +630,7 @@ func (c *clientConn) leave(b *batch) {
 	}
 	if c.drain == warned {
 		c.drain = draining
-		c.out.pending.b = appendGoAway(c.out.pending.b, c.ids.served, http2.ErrCodeNo, "graceful_stop")
+		c.out.appendGoAway(c.ids.served, http2.ErrCodeNo, "graceful_stop")
 		c.endIdle(b)
 	}
 	c.end()
@@ -638,7 +640,7 @@ func (c *clientConn) leave(b *batch) {
 func (c *clientConn) endIdle(b *batch) {
 	if c.drained() {
 		c.touch(b)
-		c.out.ending = true
+		c.out.end()
 	}
 }
 

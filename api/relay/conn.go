@@ -2,7 +2,6 @@ package relay
 
 import (
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,16 +34,16 @@ type conn struct {
 	calls   table
 	idle    time.Duration // when the connection became idle
 	drain   drain
-	send    sendWindow
-	divider divider // of send
-	recv    recvWindow
+	sendWindow sendWindow[*flow]
+	divider    divider[*flow] // of sendWindow
+	recvWindow recvWindow
 	theirs  settings
 }
 
 // role is the side of a connection, as far as conn depends on it. The connection's lock is held.
 type role interface {
-	// sent records that n bytes of a flow have been appended to the output.
-	sent(f *flow, n int)
+	// sent records that n bytes of data have been appended to the output.
+	sent(n int)
 	// outputChanged is called after output has been appended or written, and after the end of the connection.
 	outputChanged()
 	// outputRelieved is called when output that was refused has become possible.
@@ -71,7 +70,8 @@ type limits struct {
 func (c *conn) init(r *Relay, own role, l limits) {
 	c.relay, c.role = r, own
 	c.in, c.out = newInput(l.list), newOutput(&c.mu, &c.socket, l.output)
-	c.send, c.divider, c.recv = sendWindow{size: firstWindow}, &c.send, newRecvWindow(l.window)
+	c.sendWindow, c.recvWindow = newSendWindow[*flow](firstWindow), newRecvWindow(l.window)
+	c.divider = &c.sendWindow
 	c.theirs = firstSettings()
 	c.began = r.now()
 	c.idle = c.began
@@ -86,22 +86,20 @@ func (c *conn) use(nc net.Conn, hello []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.socket.use(nc)
-	c.out.up = true
-	if c.out.dead {
+	c.out.open()
+	if c.out.isDead() {
 		c.socket.interrupt()
 		return
 	}
 	if len(hello) > 0 {
 		c.touch(&c.batch)
-		c.out.pending.b = slices.Insert(c.out.pending.b, 0, hello...)
+		c.out.prepend(hello)
 	}
 }
 
 // touch adds the connection to a batch unless it is in one already. c.mu is held.
 func (c *conn) touch(b *batch) {
-	c.out.ready()
-	if !c.out.dirty {
-		c.out.dirty = true
+	if c.out.touch() {
 		b.conns = append(b.conns, c)
 	}
 }
@@ -119,10 +117,10 @@ func (c *conn) begin(b *batch) bool {
 
 // end unlocks c after output has been appended. It ends the connection if too much output is waiting.
 func (c *conn) end() {
-	if c.out.waiting() > c.out.most {
+	if c.out.overflows() {
 		c.killLocked(errSlow)
 	}
-	if c.out.rest != nil {
+	if c.out.blocked() {
 		c.role.outputChanged()
 	}
 	c.mu.Unlock()
@@ -150,7 +148,7 @@ func (c *conn) finish(err error) error {
 func (c *conn) over() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.reason
+	return c.out.err()
 }
 
 // overWith reports whether the connection is read only until it closes, without handling its frames.
@@ -197,30 +195,15 @@ func (c *conn) hand() {
 // write is the writer goroutine.
 func (c *conn) write() {
 	var b batch
-	for range c.out.wake {
-		c.mu.Lock()
-		for c.out.rest != nil {
-			if c.out.writeRest() { // then the peer's side has accepted the data
-				c.hear()
-			}
-			c.role.outputChanged()
-			if c.out.refused {
-				c.mu.Unlock()
-				c.resume(&b)
-				b.flush()
-				c.mu.Lock()
-			}
+	c.out.serve(func(unblocked bool) {
+		if unblocked { // the peer's side has accepted the data
+			c.hear()
 		}
-		c.out.closeWritten()
 		c.role.outputChanged()
-		half := c.out.takeHalfClose()
-		c.mu.Unlock()
-		if half != nil {
-			_ = half.CloseWrite()
-		}
+	}, func() {
 		c.resume(&b)
 		b.flush()
-	}
+	})
 }
 
 // resume continues blocked flows while there is a window and room, and calls that wait for room for their headers.
@@ -230,11 +213,15 @@ func (c *conn) resume(b *batch) {
 		if c.out.relieved() {
 			c.role.outputRelieved(b)
 		}
-		if c.send.blocked.first == nil || c.out.dead || c.send.size <= 0 || c.out.space() <= 0 {
+		if c.out.isDead() || c.out.space() <= 0 {
 			c.mu.Unlock()
 			return
 		}
-		f := c.send.blocked.pop()
+		f, ok := c.sendWindow.next()
+		if !ok {
+			c.mu.Unlock()
+			return
+		}
 		k := f.call // under the lock, which a call takes before it leaves
 		c.mu.Unlock()
 		k.mu.Lock()
@@ -251,29 +238,24 @@ func (c *conn) sendData(b *batch, f *flow, id uint32, p []byte, end bool) (sent 
 	if !c.begin(b) {
 		return 0
 	}
-	space, window := c.out.space(), c.divider.free(f)
+	space, window := c.out.space(), c.divider.free(&f.sender)
 	for sent < len(p) {
-		n := min(len(p)-sent, maxFrame, f.send, window, space)
+		n := min(len(p)-sent, maxFrame, f.sendLeft, window, space)
 		if n <= 0 {
 			break
 		}
-		var flags http2.Flags
-		if end && sent+n == len(p) {
-			flags = http2.FlagDataEndStream
-		}
-		c.out.pending.b = appendFrameHeader(c.out.pending.b, n, http2.FrameData, flags, id)
-		c.out.pending.b = append(c.out.pending.b, p[sent:sent+n]...)
+		c.out.appendData(id, p[sent:sent+n], end && sent+n == len(p))
 		sent += n
-		f.send -= n
-		c.send.size -= n
+		f.sendLeft -= n
 		window -= n
 		space -= n
 	}
 	if sent > 0 {
-		c.role.sent(f, sent)
+		c.divider.sent(&f.sender, sent)
+		c.role.sent(sent)
 	}
-	if sent < len(p) && f.send > 0 {
-		c.divider.keepBack(f, window)
+	if sent < len(p) && f.sendLeft > 0 {
+		c.divider.keepBack(&f.sender, window)
 	}
 	c.end()
 	return sent
@@ -282,7 +264,7 @@ func (c *conn) sendData(b *batch, f *flow, id uint32, p []byte, end bool) (sent 
 // sendEnd ends a stream after its data.
 func (c *conn) sendEnd(b *batch, id uint32) {
 	if c.begin(b) {
-		c.out.pending.b = appendFrameHeader(c.out.pending.b, 0, http2.FrameData, http2.FlagDataEndStream, id)
+		c.out.appendData(id, nil, true)
 		c.end()
 	}
 }
@@ -290,7 +272,7 @@ func (c *conn) sendEnd(b *batch, id uint32) {
 // reset sends RST_STREAM for a stream. If the stream is in the table, the caller removes it.
 func (c *conn) reset(b *batch, id uint32, code http2.ErrCode) {
 	if c.begin(b) {
-		c.out.pending.b = appendRST(c.out.pending.b, id, code)
+		c.out.appendReset(id, code)
 		c.end()
 	}
 }
@@ -298,7 +280,7 @@ func (c *conn) reset(b *batch, id uint32, code http2.ErrCode) {
 // giveBack gives n bytes of a stream's window back to its sender.
 func (c *conn) giveBack(b *batch, id uint32, n int) {
 	if c.begin(b) {
-		c.out.pending.b = appendWindowUpdate(c.out.pending.b, id, n)
+		c.out.appendWindowUpdate(id, n)
 		c.end()
 	}
 }
@@ -308,8 +290,8 @@ func (c *conn) grant(b *batch) {
 	if !c.begin(b) {
 		return
 	}
-	if credit := c.recv.restore(); credit > 0 {
-		c.out.pending.b = appendWindowUpdate(c.out.pending.b, 0, credit)
+	if credit := c.recvWindow.restore(); credit > 0 {
+		c.out.appendWindowUpdate(0, credit)
 	}
 	c.end()
 }
@@ -324,7 +306,7 @@ func (c *conn) answerPing(data [8]byte) {
 		return
 	}
 	c.out.ready()
-	c.out.pending.b = appendPing(c.out.pending.b, true, data)
+	c.out.appendPing(true, data)
 	c.end()
 	if !c.late.Swap(true) {
 		c.relay.acks.later(c)
@@ -342,7 +324,7 @@ func (c *conn) takeData(f *frame) (k *call, due bool, err error) {
 		return nil, false, err
 	}
 	c.mu.Lock()
-	ok, due := c.recv.take(n)
+	ok, due := c.recvWindow.take(n)
 	k = c.calls.get(f.id)
 	c.live.answer()
 	c.mu.Unlock()
@@ -405,10 +387,8 @@ func (c *conn) adopt(s settings) error {
 	if !c.begin(&c.batch) {
 		return nil
 	}
-	c.out.pending.b = appendSettingsAck(c.out.pending.b)
+	c.out.acknowledge(s)
 	c.theirs = s
-	c.out.enc.SetMax(s.least)
-	c.out.enc.SetMax(s.table)
 	var calls []slot
 	if delta > 0 {
 		calls = c.calls.all()
@@ -456,8 +436,8 @@ func (c *conn) open() bool { return !c.out.over() && c.theirs.known }
 func (c *conn) look(b *batch, now time.Duration, s silence) {
 	o := &c.relay.opts
 	switch {
-	case c.out.dead:
-	case c.out.ending:
+	case c.out.isDead():
+	case c.out.isEnding():
 		if c.out.late(now, o.PingTimeout) {
 			c.killLocked(errSlow)
 		}
@@ -471,6 +451,6 @@ func (c *conn) look(b *batch, now time.Duration, s silence) {
 		}
 	case c.live.pingDue(now, s.regular, s.quick):
 		c.touch(b)
-		c.out.pending.b = appendPing(c.out.pending.b, false, ourPing)
+		c.out.appendPing(false, ourPing)
 	}
 }

@@ -48,9 +48,9 @@ func (c *clientConn) request(id uint32, l *headers.List, end bool) {
 	k.began = r.now()
 	k.cost = callCost
 	c.member.Hold(peers.Calls, k.cost)
-	k.up.recv, k.up.window = firstWindow, firstWindow
-	k.down.recv, k.down.window = firstWindow, firstWindow
-	k.down.send = initial
+	k.up.recvLeft, k.up.window = firstWindow, firstWindow
+	k.down.recvLeft, k.down.window = firstWindow, firstWindow
+	k.down.sendLeft = initial
 	k.up.ended = end
 	if l.Truncated {
 		k.turnAway(&c.batch, codeResourceExhausted, "metadata is larger than "+strconv.Itoa(maxHeaderList)+" bytes")
@@ -251,7 +251,7 @@ func (k *call) upData(b *batch, p []byte, n int, end bool) {
 	case f.ended:
 		k.clientViolated(b, http2.ErrCodeStreamClosed)
 		return
-	case n > f.recv:
+	case n > f.recvLeft:
 		k.clientViolated(b, http2.ErrCodeFlowControl)
 		return
 	case !f.declare(len(p), end):
@@ -261,7 +261,7 @@ func (k *call) upData(b *batch, p []byte, n int, end bool) {
 	before := f.msg
 	if !f.msg.add(p, k.maxMessage()) {
 		f.msg = before
-		f.recv -= n
+		f.recvLeft -= n
 		f.ended = end
 		k.client.guard.blame(k.relay.now(), 0)
 		k.fail(b, codeResourceExhausted, "message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
@@ -322,7 +322,7 @@ func (k *call) respond(b *batch, grpc bool) {
 func (k *call) downData(b *batch, p []byte, n int, end bool) {
 	f := &k.down
 	switch {
-	case f.ended || n > f.recv:
+	case f.ended || n > f.recvLeft:
 		code := http2.ErrCodeFlowControl
 		if f.ended {
 			code = http2.ErrCodeStreamClosed
@@ -461,10 +461,10 @@ func (k *call) leaveClient(b *batch) {
 	c.member.Hold(peers.Calls, -k.cost)
 	k.cost = 0
 	c.mu.Lock()
-	c.send.blocked.remove(&k.down)
+	c.sendWindow.forget(&k.down.sender)
 	c.calls.remove(k.clientID)
 	if !k.up.ended {
-		c.ids.cut.add(k.clientID, k.up.recv)
+		c.ids.cut.add(k.clientID, k.up.recvLeft)
 	}
 	c.idle = c.relay.now()
 	c.endIdle(b)

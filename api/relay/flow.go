@@ -17,14 +17,14 @@ const (
 )
 
 // flow is one direction of a call: the data, the windows on both sides, and the end. call.mu guards it, except for
-// its place in a list, which the sink's conn.mu guards.
+// sender, which the sink's conn.mu guards.
 type flow struct {
 	call *call
 	q    queue
 	msg  messages
 
-	send     int // bytes that the sink's stream accepts
-	recv     int // bytes that the source may still send
+	sendLeft int // bytes that the sink's stream accepts
+	recvLeft int // bytes that the source may still send
 	window   int // the size to which credit restores recv
 	credit   int // bytes that have been sent on, and not been given back to the source yet
 	replay   int // queued bytes for which credit was given already
@@ -37,53 +37,7 @@ type flow struct {
 	stalled  bool     // data was queued since credit was last given
 	trailers keptList // the headers that end the flow
 
-	next, prev *flow
-	listed     bool
-
-	// Only of a flow to a backend; its conn.mu guards these, like the place in a list.
-	by     *clientConn
-	unread int  // bytes sent that the backend has not read
-	parked bool // in the uplink's list
-}
-
-// flows is a list of flows.
-type flows struct{ first, last *flow }
-
-func (l *flows) push(f *flow) {
-	if f.listed {
-		return
-	}
-	f.listed = true
-	f.prev, f.next = l.last, nil
-	if l.last == nil {
-		l.first = f
-	} else {
-		l.last.next = f
-	}
-	l.last = f
-}
-
-func (l *flows) pop() *flow {
-	f := l.first
-	l.remove(f)
-	return f
-}
-
-func (l *flows) remove(f *flow) {
-	if !f.listed {
-		return
-	}
-	if f.prev == nil {
-		l.first = f.next
-	} else {
-		f.prev.next = f.next
-	}
-	if f.next == nil {
-		l.last = f.prev
-	} else {
-		f.next.prev = f.prev
-	}
-	f.next, f.prev, f.listed = nil, nil, false
+	sender sender[*flow] // of the sink's connection
 }
 
 func (f *flow) upward() bool { return f == &f.call.up }
@@ -109,7 +63,7 @@ func (f *flow) source() (*conn, uint32) {
 
 // data handles the data p of a frame that takes n bytes of the window, and sends as much as can be sent.
 func (f *flow) data(b *batch, p []byte, n int, end bool) {
-	f.recv -= n
+	f.recvLeft -= n
 	if pad := n - len(p); pad > 0 {
 		f.give(b, pad)
 	}
@@ -215,7 +169,7 @@ func (f *flow) give(b *batch, n int) {
 	}
 	f.stalled = f.q.unsent > 0
 	f.credit = 0
-	f.recv += grant
+	f.recvLeft += grant
 	c.giveBack(b, id, grant)
 }
 
@@ -245,11 +199,11 @@ func (f *flow) account(b *batch) {
 
 // widen adds n to the sink's window. It returns false if the window becomes larger than a window may be.
 func (f *flow) widen(b *batch, n int) bool {
-	if f.send+n > maxWindow {
+	if f.sendLeft+n > maxWindow {
 		return false
 	}
-	f.send += n
-	if f.send > 0 && f.q.unsent > 0 {
+	f.sendLeft += n
+	if f.sendLeft > 0 && f.q.unsent > 0 {
 		f.pump(b)
 	}
 	return true

@@ -13,10 +13,6 @@ import (
 const (
 	maxBlock         = 64 << 10
 	maxContinuations = 32
-	// maxHeaderList and maxBackendHeaderList bound a header list from a client and from a backend, as HTTP/2 counts
-	// it.
-	maxHeaderList        = 16 << 10
-	maxBackendHeaderList = 64 << 10
 )
 
 // readBuffer is the size of one read. It is enough for a frame of the largest size.

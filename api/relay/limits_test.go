@@ -173,7 +173,7 @@ func TestFaultOfAClientThatDoesNotRead(t *testing.T) {
 		}
 		for _, c := range r.allClients() {
 			c.mu.Lock()
-			full = full || c.out.rest != nil && c.send.blocked.first != nil
+			full = full || c.out.blocked() && c.sendWindow.waiting()
 			c.mu.Unlock()
 		}
 	}

@@ -2,8 +2,11 @@ package relay
 
 import (
 	"io"
+	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"github.com/core-tools/hsu-master/api/relay/headers"
 )
@@ -87,6 +90,44 @@ func (o *output) ready() {
 	}
 }
 
+// touch makes pending ready to be appended to. It reports whether the caller must see to it that flush or hand is
+// called: false if an earlier caller does so already.
+func (o *output) touch() (first bool) {
+	o.ready()
+	first, o.dirty = !o.dirty, true
+	return first
+}
+
+// open allows writing to the socket, which has been connected.
+func (o *output) open() { o.up = true }
+
+// end makes the connection close when all output has been written.
+func (o *output) end() { o.ending = true }
+
+// isDead reports whether the connection is over.
+func (o *output) isDead() bool { return o.dead }
+
+// isEnding reports whether the connection closes when all output has been written.
+func (o *output) isEnding() bool { return o.ending }
+
+// err returns the error that ended the connection, or nil if the connection is not over.
+func (o *output) err() error { return o.reason }
+
+// blocked reports whether the socket has not accepted all output that was written.
+func (o *output) blocked() bool { return o.rest != nil }
+
+// overflows reports whether so much output is waiting that the peer is too slow.
+func (o *output) overflows() bool { return o.waiting() > o.most }
+
+// refuse records that something was not appended because too much output is waiting: see relieved.
+func (o *output) refuse() { o.refused = true }
+
+// setMark sets the mark of the output that is appended next. Marks must grow.
+func (o *output) setMark(mark uint32) { o.mark = mark }
+
+// seen returns the first mark whose output the peer has certainly not seen.
+func (o *output) seen() uint32 { return o.begun }
+
 // waiting returns the number of pending bytes.
 func (o *output) waiting() int {
 	if o.pending == nil {
@@ -128,6 +169,54 @@ func (o *output) unaccepted() int {
 	}
 	return len(o.rest.b) + o.waiting()
 }
+
+// appendData appends the data p of a stream, which is no longer than maxFrame.
+func (o *output) appendData(id uint32, p []byte, end bool) {
+	var flags http2.Flags
+	if end {
+		flags = http2.FlagDataEndStream
+	}
+	o.pending.b = append(appendFrameHeader(o.pending.b, len(p), http2.FrameData, flags, id), p...)
+}
+
+// appendReset appends RST_STREAM for a stream.
+func (o *output) appendReset(id uint32, code http2.ErrCode) {
+	o.pending.b = appendRST(o.pending.b, id, code)
+}
+
+// appendWindowUpdate appends n bytes of credit for a stream, or for the connection if id is 0.
+func (o *output) appendWindowUpdate(id uint32, n int) {
+	o.pending.b = appendWindowUpdate(o.pending.b, id, n)
+}
+
+// appendPing appends a PING, or the answer to one.
+func (o *output) appendPing(ack bool, data [8]byte) { o.pending.b = appendPing(o.pending.b, ack, data) }
+
+// appendGoAway appends a GOAWAY that names the newest stream that is served.
+func (o *output) appendGoAway(last uint32, code http2.ErrCode, reason string) {
+	o.pending.b = appendGoAway(o.pending.b, last, code, reason)
+}
+
+// appendSettings appends SETTINGS.
+func (o *output) appendSettings(settings ...http2.Setting) {
+	o.pending.b = appendSettings(o.pending.b, settings...)
+}
+
+// acknowledge appends the acknowledgment of SETTINGS, after which header blocks obey them.
+func (o *output) acknowledge(s settings) {
+	o.pending.b = appendSettingsAck(o.pending.b)
+	o.enc.SetMax(s.least)
+	o.enc.SetMax(s.table)
+}
+
+// appendText appends text that is not a frame.
+func (o *output) appendText(text string) { o.pending.b = append(o.pending.b, text...) }
+
+// prepend inserts p before all pending output.
+func (o *output) prepend(p []byte) { o.pending.b = slices.Insert(o.pending.b, 0, p...) }
+
+// drop drops the pending output, of which the peer has seen nothing.
+func (o *output) drop() { o.pending.b = o.pending.b[:0] }
 
 // appendHeaders appends a header block with the fields of lists.
 func (o *output) appendHeaders(id uint32, end bool, lists ...[]byte) {
@@ -206,6 +295,34 @@ func (o *output) unwritten(n int) {
 		o.begun = o.begunBefore
 	}
 }
+
+// serve is the writer goroutine, which ends when stop is called. It calls changed, with the lock held, after output has
+// been written; unblocked means that the socket had been blocked and has accepted everything since. It calls resume,
+// without the lock, when more output may be possible.
+func (o *output) serve(changed func(unblocked bool), resume func()) {
+	for range o.wake {
+		o.mu.Lock()
+		for o.rest != nil {
+			changed(o.writeRest())
+			if o.refused {
+				o.mu.Unlock()
+				resume()
+				o.mu.Lock()
+			}
+		}
+		o.closeWritten()
+		changed(false)
+		half := o.takeHalfClose()
+		o.mu.Unlock()
+		if half != nil {
+			_ = half.CloseWrite()
+		}
+		resume()
+	}
+}
+
+// stop ends the writer goroutine. It is called once, when the connection is over.
+func (o *output) stop() { close(o.wake) }
 
 // writeRest writes rest and leaves the pending output to the next call. Only the writer goroutine calls it, while
 // rest is not nil. It releases the lock while it writes. It reports whether the socket had been blocked and has

@@ -20,6 +20,8 @@ const (
 	// mostOpen bounds the open calls of one peer at one endpoint. It is as many as 16 connections may have. Each of
 	// the peer's connections may have one call open in any case. Further calls wait.
 	mostOpen = 16 * maxStreams
+	// unsettledStreams bounds the concurrent streams to a backend that has not announced its limit yet.
+	unsettledStreams = 100
 )
 
 // pool holds the connections to one backend, which all clients share. There is one connection as long as it
@@ -173,8 +175,7 @@ func (p *pool) openAny(b *batch, k *call) bool {
 			p.conns = append(p.conns, c)
 			return true
 		}
-		c.calls.remove(k.backendID) // the relay is closed
-		k.backend = nil
+		c.abandon(k) // the relay is closed
 	}
 	return usedUp != nil && usedUp.openStream(b, k, true) == streamOpened
 }

@@ -123,7 +123,7 @@ func (r *Relay) idlest(p *peers.Peer, busy bool) (idlest *clientConn) {
 			continue
 		}
 		c.mu.Lock()
-		idle, at, over := c.calls.n == 0, c.idle, c.out.dead
+		idle, at, over := c.calls.n == 0, c.idle, c.out.isDead()
 		c.mu.Unlock()
 		switch {
 		case over:

@@ -8,8 +8,6 @@ import (
 
 const (
 	tableSize = 4096 // of HPACK, in both directions
-	// unsettledStreams bounds the concurrent streams to a backend that has not announced its limit yet.
-	unsettledStreams = 100
 	// unboundedStreams bounds the concurrent streams to a backend that announces no limit.
 	unboundedStreams = 1 << 20
 )
@@ -27,7 +25,7 @@ type settings struct {
 
 // firstSettings returns the settings that apply before the peer has sent any.
 func firstSettings() settings {
-	return settings{window: firstWindow, streams: unsettledStreams, table: tableSize, least: tableSize}
+	return settings{window: firstWindow, table: tableSize, least: tableSize}
 }
 
 // read returns the settings as the payload of a SETTINGS frame changes them.

@@ -20,30 +20,63 @@ const (
 // Netty and others give the window back only as their handlers read, so the uploads of one client could hold all of
 // it. While the window is scarce, a client may use it only as long as it leaves some to others; its flows are parked
 // otherwise. The connection's lock guards it.
-type uplink struct {
-	window  *sendWindow // of the connection
-	streams *table      // of the connection
+type uplink[F any] struct {
+	window  *sendWindow[F] // of the connection
+	senders *sender[F]     // the first of all flows that have a stream of the connection
 	now     func() time.Duration
 	widest  int           // the largest size of the window so far
 	since   time.Duration // when a flow was first kept back since half of the window was last free; 0: never
-	parked  flows         // flows of clients that have used up their share
+	parked  senders[F]        // flows of clients that have used up their share
 	wake    int           // the window at which the parked flows may continue
-	poor    *clientConn   // the client that was last found without a share
+	poor    *peers.Member  // the client that was last found without a share
 	poorAt  int           // the window at that time
 }
 
-func newUplink(window *sendWindow, streams *table, now func() time.Duration) *uplink {
-	return &uplink{window: window, streams: streams, now: now, widest: window.size}
+func newUplink[F any](window *sendWindow[F], now func() time.Duration) *uplink[F] {
+	return &uplink[F]{window: window, now: now, widest: window.size}
+}
+
+// join adds a flow of that client, which has got a stream of the connection.
+func (u *uplink[F]) join(s *sender[F], client *peers.Member) {
+	s.by = client
+	s.prevOfAll, s.nextOfAll = nil, u.senders
+	if u.senders != nil {
+		u.senders.prevOfAll = s
+	}
+	u.senders = s
+}
+
+// leave removes a flow whose stream has ended. It reports whether other flows may continue.
+func (u *uplink[F]) leave(s *sender[F]) bool {
+	u.forget(s)
+	others := u.hasRead(s, s.unread)
+	s.by = nil
+	if s.nextOfAll != nil {
+		s.nextOfAll.prevOfAll = s.prevOfAll
+	}
+	if s.prevOfAll != nil {
+		s.prevOfAll.nextOfAll = s.nextOfAll
+	} else {
+		u.senders = s.nextOfAll
+	}
+	s.nextOfAll, s.prevOfAll = nil, nil
+	return others
+}
+
+// sent records that a flow has used n bytes of the window.
+func (u *uplink[F]) sent(s *sender[F], n int) {
+	u.window.size -= n
+	s.unread += n
 }
 
 // scarce reports whether less than half of the window is free. The window is divided only then.
-func (u *uplink) scarce() bool { return u.window.size < u.widest/2 }
+func (u *uplink[F]) scarce() bool { return u.window.size < u.widest/2 }
 
 // free returns how much of the window a flow may use.
-func (u *uplink) free(f *flow) int { return u.freeFor(f.by) }
+func (u *uplink[F]) free(s *sender[F]) int { return u.freeFor(s.by) }
 
 // freeFor returns how much of the window a client may use.
-func (u *uplink) freeFor(client *clientConn) int {
+func (u *uplink[F]) freeFor(client *peers.Member) int {
 	left := u.window.size
 	switch {
 	case !u.scarce() || client == nil:
@@ -67,18 +100,17 @@ func share(n, free, held int) int { return (n*free - held) / (n + 1) }
 
 // unreadOf returns how many bytes the backend has not read yet: those of a client, and those of all connections of
 // the client's peer.
-func (u *uplink) unreadOf(client *clientConn) (own, all int) {
-	peer := client.member.Peer()
-	for _, s := range u.streams.slots {
-		if s.id == 0 || s.call.up.unread == 0 {
+func (u *uplink[F]) unreadOf(client *peers.Member) (own, all int) {
+	peer := client.Peer()
+	for s := u.senders; s != nil; s = s.nextOfAll {
+		if s.unread == 0 {
 			continue
 		}
-		up := &s.call.up
-		if up.by == client {
-			own += up.unread
+		if s.by == client {
+			own += s.unread
 		}
-		if up.by.member.Peer() == peer {
-			all += up.unread
+		if s.by.Peer() == peer {
+			all += s.unread
 		}
 	}
 	return own, all
@@ -86,49 +118,49 @@ func (u *uplink) unreadOf(client *clientConn) (own, all int) {
 
 // keepBack sets aside a flow that has more to send: until the connection has a window and room or, if left is 0,
 // until the flow's client has a share of the window again.
-func (u *uplink) keepBack(f *flow, left int) {
+func (u *uplink[F]) keepBack(s *sender[F], left int) {
 	if left <= 0 && u.since == 0 {
 		u.since = u.now()
 	}
-	if f.listed || left > 0 || !u.scarce() || u.window.size <= 0 {
-		u.window.blocked.push(f)
+	if s.listed || left > 0 || !u.scarce() || u.window.size <= 0 {
+		u.window.blocked.push(s)
 		return
 	}
 	wake := min(u.window.size+u.widest/16, u.widest/2)
 	if u.parked.first == nil || wake < u.wake {
 		u.wake = wake
 	}
-	f.parked = true
-	u.parked.push(f)
+	s.parked = true
+	u.parked.push(s)
 }
 
 // forget removes a flow from the flows that are kept back.
-func (u *uplink) forget(f *flow) {
-	if f.parked {
-		f.parked = false
-		u.parked.remove(f)
+func (u *uplink[F]) forget(s *sender[F]) {
+	if s.parked {
+		s.parked = false
+		u.parked.remove(s)
 		return
 	}
-	u.window.blocked.remove(f)
+	u.window.blocked.remove(s)
 }
 
 // unpark lets the parked flows of that peer, or of all peers if it is nil, try for their share again. It reports
 // whether there were any.
-func (u *uplink) unpark(peer *peers.Peer) (found bool) {
-	for f := u.parked.first; f != nil; {
-		next := f.next
-		if peer == nil || f.by.member.Peer() == peer {
-			u.forget(f)
-			u.window.blocked.push(f)
+func (u *uplink[F]) unpark(peer *peers.Peer) (found bool) {
+	for s := u.parked.first; s != nil; {
+		next := s.next
+		if peer == nil || s.by.Peer() == peer {
+			u.forget(s)
+			u.window.blocked.push(s)
 			found = true
 		}
-		f = next
+		s = next
 	}
 	return found
 }
 
 // widened updates the uplink after the window has become larger.
-func (u *uplink) widened() {
+func (u *uplink[F]) widened() {
 	u.widest = max(u.widest, u.window.size)
 	if !u.scarce() {
 		u.since = 0
@@ -139,14 +171,14 @@ func (u *uplink) widened() {
 }
 
 // hasRead records that the backend has read n bytes of a flow. It reports whether other flows may continue.
-func (u *uplink) hasRead(f *flow, n int) bool {
-	n = min(n, f.unread)
-	f.unread -= n
+func (u *uplink[F]) hasRead(s *sender[F], n int) bool {
+	n = min(n, s.unread)
+	s.unread -= n
 	if n == 0 || u.poor == nil && u.parked.first == nil {
 		return false
 	}
-	peer := f.by.member.Peer()
-	if u.poor != nil && u.poor.member.Peer() == peer {
+	peer := s.by.Peer()
+	if u.poor != nil && u.poor.Peer() == peer {
 		u.poor = nil
 	}
 	return u.unpark(peer)
@@ -154,6 +186,6 @@ func (u *uplink) hasRead(f *flow, n int) bool {
 
 // usedUp reports whether the window has been used up for so long that the client's data should be sent on another
 // connection.
-func (u *uplink) usedUp(client *clientConn) bool {
+func (u *uplink[F]) usedUp(client *peers.Member) bool {
 	return u.since != 0 && u.now()-u.since > usedUpAfter && u.freeFor(client) < u.widest/16
 }

@@ -25,12 +25,19 @@ func TestRecvWindow(t *testing.T) {
 }
 
 func TestSendWindow(t *testing.T) {
-	w := sendWindow{size: 10}
-	a, b := &flow{}, &flow{}
+	w := newSendWindow[string](10)
+	a, b := &sender[string]{flow: "a"}, &sender[string]{flow: "b"}
 	w.keepBack(a, 0)
 	w.keepBack(b, 0)
 	w.keepBack(a, 0)
-	if w.blocked.pop() != a || w.blocked.pop() != b || w.blocked.first != nil {
+	w.sent(a, 10)
+	if _, ok := w.next(); ok || !w.waiting() {
+		t.Error("a flow continues although the window is used up")
+	}
+	w.widen(10)
+	first, _ := w.next()
+	second, _ := w.next()
+	if first != "a" || second != "b" || w.waiting() {
 		t.Error("flows must continue in the order in which they were kept back, each once")
 	}
 	if !w.widen(maxWindow-10) || w.widen(1) {
@@ -43,40 +50,41 @@ func TestSendWindow(t *testing.T) {
 func TestUplinkParksGreedyFlows(t *testing.T) {
 	const size = 64 << 10
 	now := time.Duration(time.Second)
-	for name, relieve := range map[string]func(u *uplink, f *flow){
-		"the window grows":  func(u *uplink, _ *flow) { u.window.size += size / 2; u.widened() },
-		"the backend reads": func(u *uplink, f *flow) { u.hasRead(f, f.unread) },
+	for name, relieve := range map[string]func(u *uplink[string], s *sender[string]){
+		"the window grows":  func(u *uplink[string], _ *sender[string]) { u.window.widen(size / 2); u.widened() },
+		"the backend reads": func(u *uplink[string], s *sender[string]) { u.hasRead(s, s.unread) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			var peerTable peers.Table
-			var streams table
-			u := newUplink(&sendWindow{size: size}, &streams, func() time.Duration { return now })
-			greedy, other := testClient(&peerTable, "192.0.2.1"), testClient(&peerTable, "192.0.2.2")
-			k := &call{}
-			k.up.call, k.down.call = k, k
-			k.up.by = greedy
-			streams.put(1, k)
-			if n := u.free(&k.up); n != size {
+			w := newSendWindow[string](size)
+			u := newUplink(&w, func() time.Duration { return now })
+			greedy, other := testClient(&peerTable, "192.0.2.1").member, testClient(&peerTable, "192.0.2.2").member
+			s, s2 := &sender[string]{flow: "greedy"}, &sender[string]{flow: "other"}
+			u.join(s, greedy)
+			u.join(s2, other)
+			if n := u.free(s); n != size {
 				t.Fatalf("%d bytes are free for the only client, want all", n)
 			}
-			u.window.size -= size * 3 / 4
-			k.up.unread = size * 3 / 4
-			if n := u.free(&k.up); n != 0 {
+			u.sent(s, size*3/4)
+			if n := u.free(s); n != 0 {
 				t.Errorf("%d bytes are free for a client that has three times the bytes that are left", n)
 			}
-			if n := u.free(&flow{call: k, by: other}); n != size/4*3/4 {
+			if n := u.free(s2); n != size/4*3/4 {
 				t.Errorf("%d bytes are free for another client, want three quarters of the rest", n)
 			}
-			u.keepBack(&k.up, u.free(&k.up))
-			if u.window.blocked.first != nil || u.parked.first != &k.up {
+			u.keepBack(s, u.free(s))
+			if w.waiting() || u.parked.first != s {
 				t.Fatal("the flow is not parked")
 			}
 			if now += usedUpAfter + 1; !u.usedUp(greedy) || u.usedUp(other) {
 				t.Error("the window is used up for the greedy client, and not for the other")
 			}
-			relieve(u, &k.up)
-			if u.window.blocked.pop() != &k.up || u.parked.first != nil {
+			relieve(u, s)
+			if f, ok := w.next(); !ok || f != "greedy" || u.parked.first != nil {
 				t.Error("the flow is still parked")
+			}
+			if u.leave(s); u.senders != s2 || s2.nextOfAll != nil {
+				t.Error("a flow that has left takes part in the division")
 			}
 		})
 	}
