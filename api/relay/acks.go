@@ -10,9 +10,9 @@ import (
 // them perhaps of another client. The output is collected, and written by one goroutine that is woken once for all
 // of it.
 type acks struct {
-	mu    sync.Mutex // acquired before call.mu
-	batch batch
-	wake  chan struct{}
+	mu   sync.Mutex // acquired before call.mu
+	work work
+	wake chan struct{}
 
 	lateMu sync.Mutex
 	late   []*conn     // have the answer to a PING in their output, which may not have been written yet
@@ -47,7 +47,7 @@ func (a *acks) due() {
 	a.mu.Lock()
 	for _, c := range late {
 		c.late.Store(false)
-		a.batch.conns = append(a.batch.conns, c)
+		a.work.write(c)
 	}
 	a.mu.Unlock()
 	a.tell()
@@ -63,7 +63,7 @@ func (a *acks) tell() {
 
 // serveAcks is the goroutine that writes the output of acks.
 func (r *Relay) serveAcks() {
-	var b batch
+	var w work
 	for {
 		select {
 		case <-r.acks.wake:
@@ -71,8 +71,8 @@ func (r *Relay) serveAcks() {
 			return
 		}
 		r.acks.mu.Lock()
-		b, r.acks.batch = r.acks.batch, b
+		w, r.acks.work = r.acks.work, w
 		r.acks.mu.Unlock()
-		b.flush()
+		w.do()
 	}
 }

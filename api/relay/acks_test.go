@@ -55,9 +55,9 @@ func TestAnswerToAPingHasCompany(t *testing.T) {
 	if waits != frameHeader+8 {
 		t.Fatalf("%d bytes wait, want the answer", waits)
 	}
-	var b batch
-	c.reset(&b, 1, http2.ErrCodeNo)
-	b.flush()
+	var w work
+	c.reset(&w, 1, http2.ErrCodeNo)
+	w.do()
 	in := make([]byte, 1<<10)
 	n, err := client.Read(in)
 	client.must(err)

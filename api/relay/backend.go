@@ -55,18 +55,18 @@ func (c *backendConn) serve(ctx context.Context) {
 			http2.Setting{ID: http2.SettingEnablePush, Val: 0},
 			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxBackendHeaderList})
 		c.use(nc, appendWindowUpdate(hello, 0, backendWindow-firstWindow))
-		c.batch.flush()
+		c.work.do()
 		err = c.in.read(&c.socket, c.arrived)
 		reason = "connection to the server lost: "
 	}
 	c.pool.remove(c)
 	err = c.finish(err)
 	if !c.isDraining() {
-		c.relay.trouble("connection to a backend lost", c.address(), err)
+		c.relay.log.trouble("connection to a backend lost", c.address(), err)
 	}
-	c.loseCalls(reason + plainly(err))
-	c.batch.pools = append(c.batch.pools, c.pool)
-	c.batch.flush()
+	c.loseCalls(reason + errorText(err))
+	c.work.wake(c.pool)
+	c.work.do()
 	c.out.stop()
 	if nc != nil {
 		_ = nc.Close()
@@ -103,7 +103,7 @@ const (
 
 // openStream opens a stream for the call, if the connection has a stream and a window for it. anyway means even
 // without a window. k.mu is held.
-func (c *backendConn) openStream(b *batch, k *call, anyway bool) room {
+func (c *backendConn) openStream(w *work, k *call, anyway bool) room {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	end := k.up.ended && k.up.q.unsent == 0
@@ -112,14 +112,14 @@ func (c *backendConn) openStream(b *batch, k *call, anyway bool) room {
 		return streamsNever
 	case c.next > c.relay.opts.lastStream:
 		c.drain = draining
-		c.endIdle(b)
+		c.endIdle(w)
 		return streamsNever
 	case c.out.full():
 		// Headers have no window. The backend does not read, or is not connected yet. The headers of one client
 		// must neither end a connection that all clients share nor fill the memory.
 		c.out.refuse()
 		return streamsSoon
-	case uint32(c.calls.n) >= c.theirs.streams:
+	case uint32(c.calls.len()) >= c.theirs.streams:
 		if !c.theirs.known && c.theirs.streams == unsettledStreams {
 			return streamsSoon
 		}
@@ -136,7 +136,7 @@ func (c *backendConn) openStream(b *batch, k *call, anyway bool) room {
 	k.backend, k.backendID = c, id
 	k.up.sendLeft = c.theirs.window
 	c.uplink.join(&k.up.sender, k.client.member)
-	c.touch(b)
+	c.touch(w)
 	var passedBy, name []byte
 	if e := c.pool.endpoint; e == nil || e.Worker == "" {
 		passedBy = c.relay.passedBy // may be another master, or the local server, which may send the call to one
@@ -164,23 +164,23 @@ func (c *backendConn) freeStreams() int {
 	if c.out.over() || c.drain != serving {
 		return 0
 	}
-	return max(0, int(c.theirs.streams)-c.calls.n)
+	return max(0, int(c.theirs.streams)-c.calls.len())
 }
 
 // closeStream removes the stream of a flow that leaves the connection. It reports whether the backend is suspected
 // to be dead.
-func (c *backendConn) closeStream(b *batch, f *flow, id uint32) (suspect bool) {
+func (c *backendConn) closeStream(w *work, f *flow, id uint32) (suspect bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	suspect = c.live.suspect(c.relay)
 	if c.uplink.leave(&f.sender) {
-		c.touch(b)
+		c.touch(w)
 	}
 	c.calls.remove(id)
-	if c.calls.n == 0 {
+	if c.calls.len() == 0 {
 		c.idle = c.relay.now()
 	}
-	c.endIdle(b)
+	c.endIdle(w)
 	return suspect
 }
 
@@ -194,8 +194,8 @@ func (c *backendConn) arrived(n int) error {
 		err = c.fault(err)
 	}
 	c.in.compact()
-	c.relay.shed(&c.batch)
-	c.batch.flush()
+	c.relay.shed(&c.work)
+	c.work.do()
 	if err == nil {
 		err = c.over()
 	}
@@ -209,8 +209,8 @@ func (c *backendConn) fault(err error) error {
 	if !ok {
 		return err
 	}
-	c.relay.trouble("connection ended for a fault of its peer", c.address(), fault)
-	c.goAway(&c.batch, fault.code, fault.reason)
+	c.relay.log.trouble("connection ended for a fault of its peer", c.address(), fault)
+	c.goAway(&c.work, fault.code, fault.reason)
 	c.loseCalls("the server broke the rules of HTTP/2: " + fault.Error())
 	return nil
 }
@@ -252,7 +252,7 @@ func (c *backendConn) frame(f frame) error {
 		s, announced, err := c.onSettings(f)
 		if err == nil && announced {
 			c.pool.announced.Store(max(s.streams, 1))
-			c.batch.pools = append(c.batch.pools, c.pool)
+			c.work.wake(c.pool)
 		}
 		return err
 	case http2.FramePing:
@@ -261,7 +261,7 @@ func (c *backendConn) frame(f frame) error {
 		case err != nil:
 			return err
 		case ack:
-			c.batch.pools = append(c.batch.pools, c.pool) // the backend may have been suspected, and calls may wait
+			c.work.wake(c.pool) // the backend may have been suspected, and calls may wait
 		default:
 			c.answerPing(data)
 		}
@@ -291,9 +291,9 @@ func (c *backendConn) onHeaders(id uint32, end bool, err error) error {
 	c.mu.Unlock()
 	if k != nil {
 		k.mu.Lock()
-		defer k.unlock(&c.batch)
+		defer k.unlock(&c.work)
 		if k.backend == c && k.backendID == id {
-			k.downHeaders(&c.batch, &c.in.list, end)
+			k.downHeaders(&c.work, &c.in.list, end)
 			return nil
 		}
 	}
@@ -310,13 +310,13 @@ func (c *backendConn) onData(f frame) error {
 		return err
 	}
 	if due {
-		c.grant(&c.batch)
+		c.grant(&c.work)
 	}
 	if k != nil {
 		k.mu.Lock()
-		defer k.unlock(&c.batch)
+		defer k.unlock(&c.work)
 		if k.backend == c && k.backendID == f.id {
-			k.downData(&c.batch, f.payload, n, end)
+			k.downData(&c.work, f.payload, n, end)
 			return nil
 		}
 	}
@@ -339,13 +339,13 @@ func (c *backendConn) onWindowUpdate(f frame) error {
 		if !ok {
 			return errWindow
 		}
-		c.resume(&c.batch)
+		c.resume(&c.work)
 		return nil
 	}
 	c.mu.Lock()
 	k := c.calls.get(f.id)
 	if k != nil && c.uplink.hasRead(&k.up.sender, n) {
-		c.touch(&c.batch)
+		c.touch(&c.work)
 	}
 	c.mu.Unlock()
 	switch {
@@ -354,7 +354,7 @@ func (c *backendConn) onWindowUpdate(f frame) error {
 	case !c.opened(f.id):
 		return connError{http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream"}
 	case n == 0:
-		c.reset(&c.batch, f.id, http2.ErrCodeProtocol)
+		c.reset(&c.work, f.id, http2.ErrCodeProtocol)
 	}
 	return nil
 }
@@ -372,9 +372,9 @@ func (c *backendConn) onReset(f frame) error {
 		return nil
 	}
 	k.mu.Lock()
-	defer k.unlock(&c.batch)
+	defer k.unlock(&c.work)
 	if k.backend == c && k.backendID == f.id {
-		k.backendReset(&c.batch, code)
+		k.backendReset(&c.work, code)
 	}
 	return nil
 }
@@ -394,8 +394,8 @@ func (c *backendConn) onGoAway(f frame) error {
 			c.lost(s, true, goneReason)
 		}
 	}
-	c.retire(&c.batch)
-	c.batch.pools = append(c.batch.pools, c.pool)
+	c.retire(&c.work)
+	c.work.wake(c.pool)
 	return nil
 }
 
@@ -406,7 +406,7 @@ func (c *backendConn) sent(int) { c.live.ask(c.relay) }
 func (c *backendConn) outputChanged() {}
 
 // outputRelieved lets the calls go on that wait for room for their headers.
-func (c *backendConn) outputRelieved(b *batch) { b.pools = append(b.pools, c.pool) }
+func (c *backendConn) outputRelieved(w *work) { w.wake(c.pool) }
 
 // hasAnswered reports whether the backend has answered a call on this connection.
 func (c *backendConn) hasAnswered() bool {
@@ -417,32 +417,32 @@ func (c *backendConn) hasAnswered() bool {
 
 // look ends the connection if it is unused, or if something that it waits for has not come in time. It sends a PING
 // if one is due.
-func (c *backendConn) look(b *batch, now time.Duration) {
+func (c *backendConn) look(w *work, now time.Duration) {
 	o := &c.relay.opts
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open() && c.calls.n == 0 && c.live.unanswered(now) <= 0 {
+	if c.open() && c.calls.len() == 0 && c.live.unanswered(now) <= 0 {
 		if now-c.idle > o.BackendIdle {
 			c.drain = draining
-			c.endIdle(b)
+			c.endIdle(w)
 		}
 		return
 	}
-	c.conn.look(b, now, silence{o.BackendPing, o.BackendSilence, min(o.PingTimeout, backendPatience)})
+	c.conn.look(w, now, silence{o.BackendPing, o.BackendSilence, min(o.PingTimeout, backendPatience)})
 }
 
 // retire closes the connection once its last stream has ended.
-func (c *backendConn) retire(b *batch) {
+func (c *backendConn) retire(w *work) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain = draining
-	c.endIdle(b)
+	c.endIdle(w)
 }
 
 // endIdle closes a draining connection that has no streams left. c.mu is held.
-func (c *backendConn) endIdle(b *batch) {
+func (c *backendConn) endIdle(w *work) {
 	if c.drained() {
-		c.touch(b)
+		c.touch(w)
 		c.out.appendGoAway(0, http2.ErrCodeNo, "")
 		c.out.end()
 	}
@@ -450,8 +450,8 @@ func (c *backendConn) endIdle(b *batch) {
 
 // goAway sends GOAWAY with the reason instead of all pending output, and closes the connection when that is written.
 // Streams that the backend has not seen go to another connection: see loseCalls.
-func (c *backendConn) goAway(b *batch, code http2.ErrCode, reason string) {
-	if !c.begin(b) {
+func (c *backendConn) goAway(w *work, code http2.ErrCode, reason string) {
+	if !c.begin(w) {
 		return
 	}
 	c.out.drop()
@@ -472,11 +472,11 @@ func (c *backendConn) loseCalls(reason string) {
 }
 
 // lost tells the call of a stream that it has lost its backend.
-func (c *backendConn) lost(s slot, unseen bool, reason string) {
+func (c *backendConn) lost(s stream[*call], unseen bool, reason string) {
 	k := s.call
 	k.mu.Lock()
-	defer k.unlock(&c.batch)
+	defer k.unlock(&c.work)
 	if k.backend == c && k.backendID == s.id {
-		k.backendLost(&c.batch, unseen, reason)
+		k.backendLost(&c.work, unseen, reason)
 	}
 }

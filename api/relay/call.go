@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/core-tools/hsu-master/api/relay/headers"
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -24,12 +25,12 @@ type call struct {
 
 	service  *services.Service // nil for the local server
 	policy   *services.Policy
-	pick     services.Pick        // of an endpoint
-	pool     *pool                // of the current attempt
-	place    *fair.Waiter[waiter] // in the pool's queue
-	share    *fair.Share          // of the pool's streams, while the call has one
-	request  keptList             // the headers, until the backend has answered
-	affinity span                 // position in request of the value that chooses the endpoint
+	pick     services.Pick         // of an endpoint
+	pool     *pool                 // of the current attempt
+	place    *fair.Waiter[callUse] // in the pool's queue
+	share    *fair.Share           // of the pool's streams, while the call has one
+	request  keptList              // the headers, until the backend has answered
+	affinity span                  // position in request of the value that chooses the endpoint
 	attempts attempts
 
 	began    time.Duration
@@ -75,13 +76,13 @@ var calls = sync.Pool{New: func() any {
 }}
 
 // unlock unlocks the call, and returns it to the pool if nothing uses it any more.
-func (k *call) unlock(b *batch) {
+func (k *call) unlock(w *work) {
 	if k.client != nil || k.backend != nil || k.count != notCounting || k.waiting.on() || k.relay == nil {
 		k.mu.Unlock()
 		return
 	}
 	if k.about != nil {
-		k.about.log(k.relay, k.code, k.relay.now()-k.began, k.attempts.all)
+		k.relay.log.call(k.about, k.code, k.relay.now()-k.began, k.attempts.all)
 	}
 	k.free()
 	k.mu.Unlock()
@@ -154,4 +155,25 @@ func (k *call) maxMessage() int {
 		return k.policy.MaxMessage
 	}
 	return k.relay.opts.MaxMessage
+}
+
+// timeoutLeft returns the headers to send: those of the client, with the rest of its timeout if the call has waited
+// here or is sent again.
+func (k *call) timeoutLeft() []byte {
+	now := k.relay.now()
+	left, ok := k.deadline.left(now)
+	if !ok || now-k.began < time.Millisecond && k.attempts.all <= 1 {
+		return k.request.bytes()
+	}
+	var out headers.List
+	l := headers.Of(k.request.bytes())
+	for f := range l.All {
+		if f.Name() == "grpc-timeout" {
+			var text [12]byte
+			out.AddBytes("grpc-timeout", appendTimeout(text[:0], left))
+			continue
+		}
+		out.AddField(f)
+	}
+	return out.Bytes()
 }

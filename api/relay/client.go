@@ -29,6 +29,13 @@ const (
 	clientWindow = 4 << 20
 )
 
+const (
+	// cutTrailers bounds the trailers that may still arrive on a stream that was cut.
+	cutTrailers = maxHeaderList
+	// mostCut bounds the bytes that a client can have sent before it reads that its streams were cut.
+	mostCut = clientWindow + maxStreams*cutTrailers
+)
+
 // lastPing is the payload of the PING after the first GOAWAY. When it is acknowledged, all frames that the client
 // sent before it read the GOAWAY have arrived.
 var lastPing = [8]byte{'h', 's', 'u', 'd', 'r', 'a', 'i', 'n'}
@@ -41,9 +48,9 @@ type clientConn struct {
 	guard   guard
 	backlog backlog
 	ids     clientIDs
-	fresh   []waiter // calls that the current read has begun, see startCalls; only the reader uses it
-	said    bool     // the first SETTINGS have been sent; guarded by conn.mu
-	evicted bool     // being closed to make room; guarded by Relay.mu
+	fresh   []callUse // calls that the current read has begun, see startCalls; only the reader uses it
+	said    bool      // the first SETTINGS have been sent; guarded by conn.mu
+	evicted bool      // being closed to make room; guarded by Relay.mu
 }
 
 func newClientConn(r *Relay, nc net.Conn, m *peers.Member) *clientConn {
@@ -78,10 +85,10 @@ func (c *clientConn) serve() {
 		c.relay.opts.Log.Debug("connection of a client ended", "peer", c.address(), "err", err)
 	}
 	if errors.Is(err, errHead) || errors.Is(err, errSlow) || errors.Is(err, errMemory) {
-		c.relay.limited(err.Error(), c.member.Peer())
+		c.relay.log.limited(err.Error(), c.member.Peer())
 	}
 	c.loseAll()
-	c.batch.flush()
+	c.work.do()
 	c.in.drop()
 	c.guard.holdInput(&c.in)
 	c.out.stop()
@@ -118,7 +125,7 @@ func (c *clientConn) handshake(nc net.Conn) (net.Conn, error) {
 	secure := tls.Server(nc, c.relay.opts.TLS)
 	if err := secure.Handshake(); err != nil { //nolint:noctx // the deadline bounds it, and Close ends it
 		if !errors.Is(err, io.EOF) { // otherwise the client only looked whether the port is open
-			c.relay.trouble("no TLS with a client", c.address(), err)
+			c.relay.log.trouble("no TLS with a client", c.address(), err)
 		}
 		return nil, err
 	}
@@ -144,8 +151,8 @@ func (c *clientConn) arrived(n int) error {
 	}
 	c.in.compact()
 	c.startCalls()
-	c.relay.shed(&c.batch)
-	c.batch.flush()
+	c.relay.shed(&c.work)
+	c.work.do()
 	c.out.pause()
 	c.guard.holdInput(&c.in)
 	c.guard.noteHead(&c.in, &c.live)
@@ -162,8 +169,8 @@ func (c *clientConn) fault(err error) error {
 	if !ok {
 		return err
 	}
-	c.relay.trouble("connection ended for a fault of its peer", c.address(), fault)
-	c.goAway(&c.batch, fault.code, fault.reason)
+	c.relay.log.trouble("connection ended for a fault of its peer", c.address(), fault)
+	c.goAway(&c.work, fault.code, fault.reason)
 	c.loseAll()
 	return nil
 }
@@ -212,7 +219,7 @@ func (c *clientConn) preface(b []byte) error {
 	if b[0] < 'A' || b[0] > 'Z' || string(b[:min(len(b), 3)]) == "PRI" {
 		return connError{http2.ErrCodeProtocol, "no preface of HTTP/2, or not agreed on by TLS"}
 	}
-	if c.begin(&c.batch) {
+	if c.begin(&c.work) {
 		c.out.appendText(oldHTTP)
 		c.out.end()
 		c.end()
@@ -230,7 +237,7 @@ var oldHTTP = func() string {
 // hello sends the first SETTINGS. It runs after the client's preface has arrived, since an HTTP/1 client could not
 // read them.
 func (c *clientConn) hello() {
-	if c.begin(&c.batch) {
+	if c.begin(&c.work) {
 		c.out.appendSettings(
 			http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
 			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList})
@@ -239,7 +246,7 @@ func (c *clientConn) hello() {
 		c.end()
 	}
 	if c.relay.closing.Load() {
-		c.warn(&c.batch)
+		c.warn(&c.work)
 	}
 }
 
@@ -250,9 +257,9 @@ func (c *clientConn) mayBegin(f *frame) bool {
 		return true
 	}
 	c.startCalls()
-	c.batch.flush()
+	c.work.do()
 	c.guard.head.Store(0) // the delay is not the client's
-	c.relay.limited("streams reset or calls refused: calls begin one by one", c.member.Peer())
+	c.relay.log.limited("streams reset or calls refused: calls begin one by one", c.member.Peer())
 	c.member.Wait()
 	c.hear()
 	return false
@@ -287,7 +294,7 @@ func (c *clientConn) frame(f frame) error {
 		// Streams that the client still opens, as gRPC clients may, are served.
 		_, err := parseGoAway(f)
 		if err == nil {
-			c.warn(&c.batch)
+			c.warn(&c.work)
 		}
 		return err
 	default:
@@ -305,7 +312,7 @@ func (c *clientConn) charge(f *frame) error {
 		c.mu.Unlock()
 	case f.kind == http2.FrameSettings && changeWindow(f.payload):
 		c.mu.Lock()
-		cost += c.calls.n / streamsPerUnit
+		cost += c.calls.len() / streamsPerUnit
 		c.mu.Unlock()
 	}
 	now := c.live.lastHeard()
@@ -320,7 +327,7 @@ func (c *clientConn) charge(f *frame) error {
 // stray resets a closed stream for a frame on it, and charges the client for the frame, which was credited as a frame
 // that carries something of a call.
 func (c *clientConn) stray(id uint32, code http2.ErrCode) error {
-	c.streamError(&c.batch, id, code)
+	c.streamError(&c.work, id, code)
 	if !c.member.Work(c.live.lastHeard(), 2*peers.Frame) {
 		return errIdleFrames
 	}
@@ -348,20 +355,20 @@ func (c *clientConn) trailers(id uint32, l *headers.List, end bool) error {
 		return c.lateHeaders(id, l, end)
 	}
 	k.mu.Lock()
-	defer k.unlock(&c.batch)
+	defer k.unlock(&c.work)
 	switch {
 	case k.client != c || k.clientID != id:
 		return c.lateHeaders(id, l, end)
 	case k.up.ended:
-		k.clientViolated(&c.batch, http2.ErrCodeStreamClosed)
+		k.clientViolated(&c.work, http2.ErrCodeStreamClosed)
 		return nil
 	case !end || l.Truncated || !k.up.declare(0, true) || !trailing(l):
-		k.clientViolated(&c.batch, http2.ErrCodeProtocol)
+		k.clientViolated(&c.work, http2.ErrCodeProtocol)
 		return nil
 	}
 	// No gRPC client sends trailers, and no server reads them. Only the end is passed on.
-	k.up.data(&c.batch, nil, 0, true)
-	k.closeFinished(&c.batch)
+	k.up.data(&c.work, nil, 0, true)
+	k.closeFinished(&c.work)
 	return nil
 }
 
@@ -386,13 +393,13 @@ func (c *clientConn) onData(f frame) error {
 		return err
 	}
 	if due {
-		c.credit(&c.batch)
+		c.credit(&c.work)
 	}
 	if k != nil {
 		k.mu.Lock()
-		defer k.unlock(&c.batch)
+		defer k.unlock(&c.work)
 		if k.client == c && k.clientID == f.id {
-			k.upData(&c.batch, f.payload, n, end)
+			k.upData(&c.work, f.payload, n, end)
 			return nil
 		}
 	}
@@ -431,7 +438,7 @@ func (c *clientConn) onWindowUpdate(f frame) error {
 		if !ok {
 			return errWindow
 		}
-		c.resume(&c.batch)
+		c.resume(&c.work)
 		return nil
 	}
 	k := c.callOf(f.id)
@@ -441,7 +448,7 @@ func (c *clientConn) onWindowUpdate(f frame) error {
 	case !c.ids.opened(f.id):
 		return connError{http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream"}
 	case n == 0 && !c.ids.ignored(f.id):
-		c.streamError(&c.batch, f.id, http2.ErrCodeProtocol)
+		c.streamError(&c.work, f.id, http2.ErrCodeProtocol)
 	}
 	return nil
 }
@@ -464,10 +471,10 @@ func (c *clientConn) onReset(f frame) error {
 		return nil
 	}
 	k.mu.Lock()
-	defer k.unlock(&c.batch)
+	defer k.unlock(&c.work)
 	if k.client == c && k.clientID == f.id {
 		c.guard.blame(c.relay.now(), c.relay.now()-k.began)
-		k.clientReset(&c.batch, code)
+		k.clientReset(&c.work, code)
 	}
 	return nil
 }
@@ -479,7 +486,7 @@ func (c *clientConn) onPing(f frame) error {
 		return err
 	case ack:
 		if data == lastPing {
-			c.leave(&c.batch)
+			c.leave(&c.work)
 		}
 		return nil
 	}
@@ -494,8 +501,8 @@ func (c *clientConn) onPing(f frame) error {
 }
 
 // sendHeaders appends a header block. It does nothing if the connection is over.
-func (c *clientConn) sendHeaders(b *batch, id uint32, list []byte, end bool) {
-	if !c.begin(b) {
+func (c *clientConn) sendHeaders(w *work, id uint32, list []byte, end bool) {
+	if !c.begin(w) {
 		return
 	}
 	c.out.appendHeaders(id, end, list)
@@ -509,8 +516,8 @@ const interimRoom = roomBlocked
 // sendInterim appends the headers of an interim response (1xx), unless much output is waiting. These headers have
 // no window, and gRPC does not use them. Without this bound, an endpoint could end its caller's connection by
 // sending many.
-func (c *clientConn) sendInterim(b *batch, id uint32, list []byte) {
-	if !c.begin(b) {
+func (c *clientConn) sendInterim(w *work, id uint32, list []byte) {
+	if !c.begin(w) {
 		return
 	}
 	if c.out.waiting() < interimRoom {
@@ -532,44 +539,44 @@ func (c *clientConn) outputChanged() {
 }
 
 // outputRelieved does nothing: no output to a client is refused.
-func (c *clientConn) outputRelieved(*batch) {}
+func (c *clientConn) outputRelieved(*work) {}
 
 // streamError resets a stream for a fault of the client, and charges the client for it. All resets for such faults
 // are sent here. It is called by the connection's reader.
-func (c *clientConn) streamError(b *batch, id uint32, code http2.ErrCode) {
-	c.reset(b, id, code)
+func (c *clientConn) streamError(w *work, id uint32, code http2.ErrCode) {
+	c.reset(w, id, code)
 	c.guard.blame(c.relay.now(), 0)
 }
 
 // credit gives the connection's window back, unless the client's calls hold too much. It is called by the reader,
 // which holds no lock.
-func (c *clientConn) credit(b *batch) {
+func (c *clientConn) credit(w *work) {
 	if c.backlog.withhold() {
 		// Data that is only kept for a retry would not move on by itself, so nothing would give the window back.
-		c.dropReplay(b)
-		c.goOn(b) // nor would anything if the queued data has gone meanwhile
+		c.dropReplay(w)
+		c.goOn(w) // nor would anything if the queued data has gone meanwhile
 		return
 	}
-	c.grant(b)
+	c.grant(w)
 }
 
 // goOn gives back the window of a client that was stopped, as soon as the client need not be stopped any more.
-func (c *clientConn) goOn(b *batch) {
+func (c *clientConn) goOn(w *work) {
 	if c.backlog.relent() {
-		c.grant(b)
+		c.grant(w)
 	}
 }
 
 // dropReplay frees the data that the client's calls keep for retries.
-func (c *clientConn) dropReplay(b *batch) {
+func (c *clientConn) dropReplay(w *work) {
 	for _, s := range c.streams() {
 		k := s.call
 		k.mu.Lock()
 		if k.client == c && k.clientID == s.id && k.up.q.kept > 0 {
 			k.up.q.release()
-			k.up.account(b)
+			k.up.account(w)
 		}
-		k.unlock(b)
+		k.unlock(w)
 	}
 }
 
@@ -580,14 +587,14 @@ func (c *clientConn) loseAll() {
 		k.mu.Lock()
 		if k.client == c && k.clientID == s.id {
 			c.guard.blame(c.relay.now(), c.relay.now()-k.began)
-			k.clientReset(&c.batch, http2.ErrCodeCancel)
+			k.clientReset(&c.work, http2.ErrCodeCancel)
 		}
-		k.unlock(&c.batch)
+		k.unlock(&c.work)
 	}
 }
 
 // look ends the connection if something that it waits for has not come in time, and sends a PING if one is due.
-func (c *clientConn) look(b *batch, now time.Duration) {
+func (c *clientConn) look(w *work, now time.Duration) {
 	o := &c.relay.opts
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -595,12 +602,12 @@ func (c *clientConn) look(b *batch, now time.Duration) {
 		c.killLocked(errHead)
 		return
 	}
-	c.conn.look(b, now, silence{o.ClientPing, o.ClientPing, o.PingTimeout})
+	c.conn.look(w, now, silence{o.ClientPing, o.ClientPing, o.PingTimeout})
 }
 
 // goAway sends GOAWAY with the reason, and closes the connection when that is written.
-func (c *clientConn) goAway(b *batch, code http2.ErrCode, reason string) {
-	if !c.begin(b) {
+func (c *clientConn) goAway(w *work, code http2.ErrCode, reason string) {
+	if !c.begin(w) {
 		return
 	}
 	c.out.appendGoAway(c.ids.served, code, reason)
@@ -610,8 +617,8 @@ func (c *clientConn) goAway(b *batch, code http2.ErrCode, reason string) {
 
 // warn begins the graceful shutdown: the client is told to open no more streams, but streams that it opens before it
 // reads that are served.
-func (c *clientConn) warn(b *batch) {
-	if !c.begin(b) {
+func (c *clientConn) warn(w *work) {
+	if !c.begin(w) {
 		return
 	}
 	if c.drain == serving && c.said { // if !c.said, hello does it after the SETTINGS
@@ -624,22 +631,22 @@ func (c *clientConn) warn(b *batch) {
 
 // leave announces the last stream that is served, and closes the connection when that and all earlier ones have
 // ended.
-func (c *clientConn) leave(b *batch) {
-	if !c.begin(b) {
+func (c *clientConn) leave(w *work) {
+	if !c.begin(w) {
 		return
 	}
 	if c.drain == warned {
 		c.drain = draining
 		c.out.appendGoAway(c.ids.served, http2.ErrCodeNo, "graceful_stop")
-		c.endIdle(b)
+		c.endIdle(w)
 	}
 	c.end()
 }
 
 // endIdle closes a draining connection that has no streams left. c.mu is held.
-func (c *clientConn) endIdle(b *batch) {
+func (c *clientConn) endIdle(w *work) {
 	if c.drained() {
-		c.touch(b)
+		c.touch(w)
 		c.out.end()
 	}
 }

@@ -26,18 +26,18 @@ type conn struct {
 
 	// Only the reader uses these.
 	in     input
-	batch  batch
+	work   work
 	passed headers.List // the fields of the current header list that are passed on
 
-	mu      sync.Mutex
-	out     output
-	calls   table
-	idle    time.Duration // when the connection became idle
-	drain   drain
+	mu         sync.Mutex
+	out        output
+	calls      table[*call]
+	idle       time.Duration // when the connection became idle
+	drain      drain
 	sendWindow sendWindow[*flow]
 	divider    divider[*flow] // of sendWindow
 	recvWindow recvWindow
-	theirs  settings
+	theirs     settings
 }
 
 // role is the side of a connection, as far as conn depends on it. The connection's lock is held.
@@ -47,7 +47,7 @@ type role interface {
 	// outputChanged is called after output has been appended or written, and after the end of the connection.
 	outputChanged()
 	// outputRelieved is called when output that was refused has become possible.
-	outputRelieved(b *batch)
+	outputRelieved(w *work)
 }
 
 // drain is the state of a connection's graceful shutdown.
@@ -92,26 +92,26 @@ func (c *conn) use(nc net.Conn, hello []byte) {
 		return
 	}
 	if len(hello) > 0 {
-		c.touch(&c.batch)
+		c.touch(&c.work)
 		c.out.prepend(hello)
 	}
 }
 
 // touch adds the connection to a batch unless it is in one already. c.mu is held.
-func (c *conn) touch(b *batch) {
+func (c *conn) touch(w *work) {
 	if c.out.touch() {
-		b.conns = append(b.conns, c)
+		w.write(c)
 	}
 }
 
 // begin locks c for output and returns true. If the connection is ending, it returns false and does not lock c.
-func (c *conn) begin(b *batch) bool {
+func (c *conn) begin(w *work) bool {
 	c.mu.Lock()
 	if c.out.over() {
 		c.mu.Unlock()
 		return false
 	}
-	c.touch(b)
+	c.touch(w)
 	return true
 }
 
@@ -159,7 +159,7 @@ func (c *conn) overWith() bool {
 }
 
 // streams returns the current streams.
-func (c *conn) streams() []slot {
+func (c *conn) streams() []stream[*call] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.calls.all()
@@ -174,7 +174,7 @@ func (c *conn) callOf(id uint32) *call {
 }
 
 // drained reports whether the connection can be closed because its last stream has ended. c.mu is held.
-func (c *conn) drained() bool { return c.drain == draining && c.calls.n == 0 && !c.out.over() }
+func (c *conn) drained() bool { return c.drain == draining && c.calls.len() == 0 && !c.out.over() }
 
 // flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine.
 func (c *conn) flush() {
@@ -194,24 +194,24 @@ func (c *conn) hand() {
 
 // write is the writer goroutine.
 func (c *conn) write() {
-	var b batch
+	var w work
 	c.out.serve(func(unblocked bool) {
 		if unblocked { // the peer's side has accepted the data
 			c.hear()
 		}
 		c.role.outputChanged()
 	}, func() {
-		c.resume(&b)
-		b.flush()
+		c.resume(&w)
+		w.do()
 	})
 }
 
 // resume continues blocked flows while there is a window and room, and calls that wait for room for their headers.
-func (c *conn) resume(b *batch) {
+func (c *conn) resume(w *work) {
 	for {
 		c.mu.Lock()
 		if c.out.relieved() {
-			c.role.outputRelieved(b)
+			c.role.outputRelieved(w)
 		}
 		if c.out.isDead() || c.out.space() <= 0 {
 			c.mu.Unlock()
@@ -226,16 +226,16 @@ func (c *conn) resume(b *batch) {
 		c.mu.Unlock()
 		k.mu.Lock()
 		// The call may have been reused by now. Then this does nothing, or only work that is due anyway.
-		f.pump(b)
-		k.closeFinished(b)
-		k.unlock(b)
+		f.pump(w)
+		k.closeFinished(w)
+		k.unlock(w)
 	}
 }
 
 // sendData sends as much of p as the windows and the room allow, and returns how much. If p does not fit for a
 // reason other than the stream's own window, the flow continues when the connection can.
-func (c *conn) sendData(b *batch, f *flow, id uint32, p []byte, end bool) (sent int) {
-	if !c.begin(b) {
+func (c *conn) sendData(w *work, f *flow, id uint32, p []byte, end bool) (sent int) {
+	if !c.begin(w) {
 		return 0
 	}
 	space, window := c.out.space(), c.divider.free(&f.sender)
@@ -262,32 +262,32 @@ func (c *conn) sendData(b *batch, f *flow, id uint32, p []byte, end bool) (sent 
 }
 
 // sendEnd ends a stream after its data.
-func (c *conn) sendEnd(b *batch, id uint32) {
-	if c.begin(b) {
+func (c *conn) sendEnd(w *work, id uint32) {
+	if c.begin(w) {
 		c.out.appendData(id, nil, true)
 		c.end()
 	}
 }
 
 // reset sends RST_STREAM for a stream. If the stream is in the table, the caller removes it.
-func (c *conn) reset(b *batch, id uint32, code http2.ErrCode) {
-	if c.begin(b) {
+func (c *conn) reset(w *work, id uint32, code http2.ErrCode) {
+	if c.begin(w) {
 		c.out.appendReset(id, code)
 		c.end()
 	}
 }
 
 // giveBack gives n bytes of a stream's window back to its sender.
-func (c *conn) giveBack(b *batch, id uint32, n int) {
-	if c.begin(b) {
+func (c *conn) giveBack(w *work, id uint32, n int) {
+	if c.begin(w) {
 		c.out.appendWindowUpdate(id, n)
 		c.end()
 	}
 }
 
 // grant gives the connection's window back.
-func (c *conn) grant(b *batch) {
-	if !c.begin(b) {
+func (c *conn) grant(w *work) {
+	if !c.begin(w) {
 		return
 	}
 	if credit := c.recvWindow.restore(); credit > 0 {
@@ -340,16 +340,16 @@ var errWindow = connError{http2.ErrCodeFlowControl, "the connection's window is 
 // widenStream changes the window of a stream by n for the peer, which must be allowed to. k has, or had, the stream.
 func (c *conn) widenStream(k *call, id uint32, n int) {
 	k.mu.Lock()
-	defer k.unlock(&c.batch)
+	defer k.unlock(&c.work)
 	flow := k.flowTo(c, id)
 	switch {
 	case flow == nil:
 	case n == 0:
-		flow.sinkViolated(&c.batch, http2.ErrCodeProtocol)
-	case !flow.widen(&c.batch, n):
-		flow.sinkViolated(&c.batch, http2.ErrCodeFlowControl)
+		flow.sinkViolated(&c.work, http2.ErrCodeProtocol)
+	case !flow.widen(&c.work, n):
+		flow.sinkViolated(&c.work, http2.ErrCodeFlowControl)
 	default:
-		k.closeFinished(&c.batch)
+		k.closeFinished(&c.work)
 	}
 }
 
@@ -384,12 +384,12 @@ func (c *conn) adopt(s settings) error {
 			return err
 		}
 	}
-	if !c.begin(&c.batch) {
+	if !c.begin(&c.work) {
 		return nil
 	}
 	c.out.acknowledge(s)
 	c.theirs = s
-	var calls []slot
+	var calls []stream[*call]
 	if delta > 0 {
 		calls = c.calls.all()
 	}
@@ -398,7 +398,7 @@ func (c *conn) adopt(s settings) error {
 }
 
 // widenAll changes the windows of the streams by delta.
-func (c *conn) widenAll(streams []slot, delta int) error {
+func (c *conn) widenAll(streams []stream[*call], delta int) error {
 	for _, s := range streams {
 		if !c.widen(s, delta) {
 			return connError{http2.ErrCodeFlowControl, "the windows of streams become too large"}
@@ -408,16 +408,16 @@ func (c *conn) widenAll(streams []slot, delta int) error {
 }
 
 // widen changes the window of a stream by delta. It returns false if the window becomes too large.
-func (c *conn) widen(s slot, delta int) bool {
+func (c *conn) widen(s stream[*call], delta int) bool {
 	k := s.call
 	k.mu.Lock()
-	defer k.unlock(&c.batch)
+	defer k.unlock(&c.work)
 	flow := k.flowTo(c, s.id)
 	if flow == nil {
 		return true
 	}
-	ok := flow.widen(&c.batch, delta)
-	k.closeFinished(&c.batch)
+	ok := flow.widen(&c.work, delta)
+	k.closeFinished(&c.work)
 	return ok
 }
 
@@ -433,7 +433,7 @@ func (c *conn) open() bool { return !c.out.over() && c.theirs.known }
 
 // look ends the connection if something that it waits for has not come in time, and sends a PING if one is due. c.mu
 // is held.
-func (c *conn) look(b *batch, now time.Duration, s silence) {
+func (c *conn) look(w *work, now time.Duration, s silence) {
 	o := &c.relay.opts
 	switch {
 	case c.out.isDead():
@@ -450,7 +450,7 @@ func (c *conn) look(b *batch, now time.Duration, s silence) {
 			c.killLocked(errSilent)
 		}
 	case c.live.pingDue(now, s.regular, s.quick):
-		c.touch(b)
+		c.touch(w)
 		c.out.appendPing(false, ourPing)
 	}
 }

@@ -2,13 +2,6 @@ package relay
 
 import "slices"
 
-const (
-	// cutTrailers bounds the trailers that may still arrive on a stream that was cut.
-	cutTrailers = maxHeaderList
-	// mostCut bounds the bytes that a client can have sent before it reads that its streams were cut.
-	mostCut = clientWindow + maxStreams*cutTrailers
-)
-
 // cutStreams tracks the streams of a client that the relay ended before the client did. The client may have sent
 // more on them before it read that. These frames must be ignored (RFC 9113, section 5.1), while other frames on
 // closed streams are faults.

@@ -2,10 +2,7 @@ package relay
 
 import (
 	"math"
-	"strconv"
 	"time"
-
-	"github.com/core-tools/hsu-master/api/relay/headers"
 )
 
 // deadline is the deadline of a call, on the relay's clock, if the client has set one.
@@ -19,80 +16,8 @@ func deadlineAfter(began, timeout time.Duration) deadline {
 	return deadline{began + min(timeout, math.MaxInt64-began), true}
 }
 
+// left returns how long the call may still take. ok is false if it has no deadline.
+func (d deadline) left(now time.Duration) (left time.Duration, ok bool) { return d.at - now, d.set }
+
+// passed reports whether the call has a deadline and that has passed.
 func (d deadline) passed(now time.Duration) bool { return d.set && now >= d.at }
-
-// parseTimeout parses a grpc-timeout.
-func parseTimeout(s string) (time.Duration, bool) {
-	if len(s) < 2 || len(s) > 9 {
-		return 0, false
-	}
-	var unit time.Duration
-	switch s[len(s)-1] {
-	case 'H':
-		unit = time.Hour
-	case 'M':
-		unit = time.Minute
-	case 'S':
-		unit = time.Second
-	case 'm':
-		unit = time.Millisecond
-	case 'u':
-		unit = time.Microsecond
-	case 'n':
-		unit = time.Nanosecond
-	default:
-		return 0, false
-	}
-	var n int64
-	for i := range len(s) - 1 {
-		if s[i] < '0' || s[i] > '9' {
-			return 0, false
-		}
-		n = 10*n + int64(s[i]-'0')
-	}
-	if n > math.MaxInt64/int64(unit) {
-		return math.MaxInt64, true
-	}
-	return time.Duration(n) * unit, true
-}
-
-// appendTimeout appends a grpc-timeout of at most eight digits, rounded up. It is never 0, which some servers take
-// for no timeout.
-func appendTimeout(b []byte, d time.Duration) []byte {
-	d = max(d, 1)
-	for _, u := range [...]struct {
-		unit time.Duration
-		name byte
-	}{
-		{time.Nanosecond, 'n'},
-		{time.Microsecond, 'u'},
-		{time.Millisecond, 'm'},
-		{time.Second, 'S'},
-		{time.Minute, 'M'},
-	} {
-		if n := (d-1)/u.unit + 1; n < 1e8 {
-			return append(strconv.AppendInt(b, int64(n), 10), u.name)
-		}
-	}
-	return append(strconv.AppendInt(b, int64((d-1)/time.Hour+1), 10), 'H')
-}
-
-// timeoutLeft returns the headers to send: those of the client, with the rest of its timeout if the call has waited
-// here or is sent again.
-func (k *call) timeoutLeft() []byte {
-	now := k.relay.now()
-	if !k.deadline.set || now-k.began < time.Millisecond && k.attempts.all <= 1 {
-		return k.request.bytes()
-	}
-	var out headers.List
-	l := headers.Of(k.request.bytes())
-	for f := range l.All {
-		if f.Name() == "grpc-timeout" {
-			var text [12]byte
-			out.AddBytes("grpc-timeout", appendTimeout(text[:0], k.deadline.at-now))
-			continue
-		}
-		out.AddField(f)
-	}
-	return out.Bytes()
-}

@@ -22,21 +22,21 @@ func (c *clientConn) request(id uint32, l *headers.List, end bool) {
 	c.ids.newest = id
 	k := calls.Get().(*call)
 	k.mu.Lock()
-	defer k.unlock(&c.batch)
+	defer k.unlock(&c.work)
 	c.mu.Lock()
 	if c.drain == draining {
 		// The GOAWAY that the client has not read yet names this stream as not seen. Not all clients check that.
 		c.mu.Unlock()
-		c.reset(&c.batch, id, http2.ErrCodeRefusedStream)
+		c.reset(&c.work, id, http2.ErrCodeRefusedStream)
 		return
 	}
 	c.ids.served = id
-	if c.calls.n >= maxStreams {
+	if c.calls.len() >= maxStreams {
 		if !end {
 			c.ids.cut.add(id, firstWindow)
 		}
 		c.mu.Unlock()
-		c.streamError(&c.batch, id, http2.ErrCodeRefusedStream)
+		c.streamError(&c.work, id, http2.ErrCodeRefusedStream)
 		return
 	}
 	c.calls.put(id, k)
@@ -53,24 +53,24 @@ func (c *clientConn) request(id uint32, l *headers.List, end bool) {
 	k.down.sendLeft = initial
 	k.up.ended = end
 	if l.Truncated {
-		k.turnAway(&c.batch, codeResourceExhausted, "metadata is larger than "+strconv.Itoa(maxHeaderList)+" bytes")
+		k.turnAway(&c.work, codeResourceExhausted, "metadata is larger than "+strconv.Itoa(maxHeaderList)+" bytes")
 		return
 	}
 	c.passed.Reset()
 	h := readHead(l, &c.passed, r.name)
 	k.up.declared = h.length
 	if h.malformed || end && h.length > 0 {
-		k.clientViolated(&c.batch, http2.ErrCodeProtocol)
+		k.clientViolated(&c.work, http2.ErrCodeProtocol)
 		return
 	}
 	if h.returned {
-		r.trouble("call refused", c.address(), errReturned)
+		r.log.trouble("call refused", c.address(), errReturned)
 		k.code = codeUnavailable
-		c.reset(&c.batch, id, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
-		k.leaveClient(&c.batch)
+		c.reset(&c.work, id, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
+		k.leaveClient(&c.work)
 		return
 	}
-	if !k.accept(&c.batch, &h) {
+	if !k.accept(&c.work, &h) {
 		return
 	}
 	if k.service == nil {
@@ -79,35 +79,35 @@ func (c *clientConn) request(id uint32, l *headers.List, end bool) {
 	}
 	kept := c.member.HeldOf(peers.Headers)
 	if kept+len(c.passed.Bytes()) > budgetHeaders || kept > 0 && r.full() {
-		k.turnAway(&c.batch, codeResourceExhausted, "too much metadata of this client's calls waits for answers")
+		k.turnAway(&c.work, codeResourceExhausted, "too much metadata of this client's calls waits for answers")
 		return
 	}
 	k.request.keep(c.member, peers.Headers, &c.passed)
 	k.up.q.keep = true
-	c.fresh = append(c.fresh, waiter{k, k.gen})
+	c.fresh = append(c.fresh, callUse{k, k.gen})
 }
 
 // errReturned is logged for a call that this relay has already passed on.
 var errReturned = errors.New("it has been here: masters are endpoints of each other, and no worker of theirs took it")
 
 // accept checks a request and decides where the call goes. It returns false if the call has been answered.
-func (k *call) accept(b *batch, h *head) bool {
+func (k *call) accept(w *work, h *head) bool {
 	r := k.relay
 	switch {
 	case h.authorities > 1 || h.hosts > 1:
-		k.refuse(b, "400", codeInternal, "more than one :authority or host")
+		k.refuse(w, "400", codeInternal, "more than one :authority or host")
 		return false
 	case !isGRPC(h.contentType):
-		k.refuse(b, "415", codeInvalidArgument, "invalid gRPC request content-type "+strconv.Quote(h.contentType))
+		k.refuse(w, "415", codeInvalidArgument, "invalid gRPC request content-type "+strconv.Quote(h.contentType))
 		return false
 	case h.timeouts > 1 || h.timeouts == 1 && !h.timeoutOK:
-		k.refuse(b, "400", codeInternal, "malformed grpc-timeout")
+		k.refuse(w, "400", codeInternal, "malformed grpc-timeout")
 		return false
 	case h.authorities == 0 && h.hosts == 0:
-		k.refuse(b, "400", codeInternal, "no host or :authority header present")
+		k.refuse(w, "400", codeInternal, "no host or :authority header present")
 		return false
 	case h.method != "POST":
-		k.refuse(b, "405", codeInternal,
+		k.refuse(w, "405", codeInternal,
 			"received a HEADERS frame with :method "+strconv.Quote(h.method)+" which should be POST")
 		return false
 	}
@@ -115,25 +115,25 @@ func (k *call) accept(b *batch, h *head) bool {
 		k.deadline = deadlineAfter(k.began, h.timeout)
 	}
 	if r.debug {
+		service, method, _ := splitPath(strings.Clone(h.path))
 		k.about = &about{
-			path:    strings.Clone(h.path),
-			trace:   strings.Clone(traceID(h.trace)),
-			request: strings.Clone(h.request),
+			service: service, method: method,
+			trace: strings.Clone(traceID(h.trace)), request: strings.Clone(h.request),
 		}
 	}
-	return k.route(b, h.path)
+	return k.route(w, h.path)
 }
 
 // route finds the service that a path names. It returns false if the call has been answered.
-func (k *call) route(b *batch, path string) bool {
+func (k *call) route(w *work, path string) bool {
 	r := k.relay
 	name, method, ok := splitPath(path)
 	switch {
 	case !ok:
-		k.turnAway(b, codeUnimplemented, "malformed method name: "+strconv.Quote(path))
+		k.turnAway(w, codeUnimplemented, "malformed method name: "+strconv.Quote(path))
 		return false
 	case r.almostCounted(path):
-		k.turnAway(b, codeUnimplemented, "unknown method "+strings.Clone(method)+" for service "+strings.Clone(name))
+		k.turnAway(w, codeUnimplemented, "unknown method "+strings.Clone(method)+" for service "+strings.Clone(name))
 		return false
 	}
 	counted := r.opts.Counted[path]
@@ -143,12 +143,12 @@ func (k *call) route(b *batch, path string) bool {
 	if k.service != nil {
 		k.counts, k.policy = counted, k.service.Policy()
 	} else if k.policy = r.localPolicies[name]; k.policy == nil { // not local either
-		k.turnAway(b, codeUnimplemented, "unknown service "+strings.Clone(name))
+		k.turnAway(w, codeUnimplemented, "unknown service "+strings.Clone(name))
 		return false
 	}
 	if k.counts {
 		if err := r.opts.Counter.Writable(); err != nil {
-			k.fail(b, codeUnavailable, notCounted+err.Error())
+			k.fail(w, codeUnavailable, notCounted+err.Error())
 			return false
 		}
 	}
@@ -156,6 +156,17 @@ func (k *call) route(b *batch, path string) bool {
 		k.affinity = find(&k.client.passed, k.policy.Affinity)
 	}
 	return true
+}
+
+// almostCounted reports whether a path differs from that of a counted method in the case of its letters only. The
+// routers of some servers, such as ASP.NET Core's, ignore the case.
+func (r *Relay) almostCounted(path string) bool {
+	for counted := range r.opts.Counted {
+		if len(counted) == len(path) && counted != path && strings.EqualFold(counted, path) {
+			return true
+		}
+	}
+	return false
 }
 
 // find returns the position of the value of that name in the bytes of a list.
@@ -175,8 +186,8 @@ const mostFresh = 64
 // startCalls dispatches the calls that the current read has begun. It runs after all frames of that read have been
 // handled, so that no endpoint sees a call that the same read has ended.
 func (c *clientConn) startCalls() {
-	for _, w := range c.fresh {
-		w.start(&c.batch)
+	for _, u := range c.fresh {
+		u.start(&c.work)
 	}
 	if cap(c.fresh) > mostFresh {
 		c.fresh = nil
@@ -185,22 +196,22 @@ func (c *clientConn) startCalls() {
 }
 
 // start dispatches a call for the first time, unless the call has ended meanwhile.
-func (w waiter) start(b *batch) {
-	k := w.call
+func (u callUse) start(w *work) {
+	k := u.call
 	k.mu.Lock()
-	defer k.unlock(b)
-	if k.gen != w.gen || k.client == nil || k.down.endSent {
+	defer k.unlock(w)
+	if k.gen != u.gen || k.client == nil || k.down.endSent {
 		return
 	}
-	k.dispatch(b)
-	k.closeFinished(b)
+	k.dispatch(w)
+	k.closeFinished(w)
 }
 
 // dispatch sends the call to an endpoint, makes it wait, or ends it.
-func (k *call) dispatch(b *batch) {
+func (k *call) dispatch(w *work) {
 	if k.service == nil {
 		k.pool = k.relay.local
-		k.send(b, false)
+		k.send(w, false)
 		return
 	}
 	key := ""
@@ -210,7 +221,7 @@ func (k *call) dispatch(b *batch) {
 	}
 	pick, err := k.service.Pick(k.client.asClient(), key, k.attempts.endpoints()...)
 	if err != nil {
-		k.delay(b, err)
+		k.delay(w, err)
 		return
 	}
 	k.pick = pick
@@ -219,43 +230,43 @@ func (k *call) dispatch(b *batch) {
 	if k.about != nil {
 		k.about.endpoint = pick.Endpoint()
 	}
-	k.send(b, false)
+	k.send(w, false)
 }
 
 // send opens a stream for the call. waited means that the call has waited for a stream, and it is its turn.
-func (k *call) send(b *batch, waited bool) {
+func (k *call) send(w *work, waited bool) {
 	if k.deadline.passed(k.relay.now()) {
-		k.expired(b)
+		k.expired(w)
 		return
 	}
 	k.attempts.begin()
-	opening := k.pool.open(b, k, waited)
+	opening := k.pool.open(w, k, waited)
 	for opening == stale {
 		k.pool = k.relay.pools.of(k.pool.endpoint, k.pool)
-		opening = k.pool.open(b, k, false)
+		opening = k.pool.open(w, k, false)
 	}
 	switch opening {
 	case opened, stale:
-		k.up.pump(b)
+		k.up.pump(w)
 	case queued:
 		k.waitFor(forStream, nil)
 	case overfull:
-		k.crowdedOut(b, waitingForStream)
+		k.crowdedOut(w, waitingForStream)
 	}
 }
 
 // upData handles DATA from the client.
-func (k *call) upData(b *batch, p []byte, n int, end bool) {
+func (k *call) upData(w *work, p []byte, n int, end bool) {
 	f := &k.up
 	switch {
 	case f.ended:
-		k.clientViolated(b, http2.ErrCodeStreamClosed)
+		k.clientViolated(w, http2.ErrCodeStreamClosed)
 		return
 	case n > f.recvLeft:
-		k.clientViolated(b, http2.ErrCodeFlowControl)
+		k.clientViolated(w, http2.ErrCodeFlowControl)
 		return
 	case !f.declare(len(p), end):
-		k.clientViolated(b, http2.ErrCodeProtocol)
+		k.clientViolated(w, http2.ErrCodeProtocol)
 		return
 	}
 	before := f.msg
@@ -264,17 +275,17 @@ func (k *call) upData(b *batch, p []byte, n int, end bool) {
 		f.recvLeft -= n
 		f.ended = end
 		k.client.guard.blame(k.relay.now(), 0)
-		k.fail(b, codeResourceExhausted, "message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+		k.fail(w, codeResourceExhausted, "message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
 		return
 	}
-	f.data(b, p, n, end)
-	k.closeFinished(b)
+	f.data(w, p, n, end)
+	k.closeFinished(w)
 }
 
 // downHeaders handles a header block from the backend.
-func (k *call) downHeaders(b *batch, l *headers.List, end bool) {
+func (k *call) downHeaders(w *work, l *headers.List, end bool) {
 	if k.down.ended {
-		k.garbage(b, http2.ErrCodeStreamClosed, brokenRules)
+		k.garbage(w, http2.ErrCodeStreamClosed, brokenRules)
 		return
 	}
 	passed := &k.backend.passed
@@ -282,44 +293,44 @@ func (k *call) downHeaders(b *batch, l *headers.List, end bool) {
 	a := readAnswer(l, passed)
 	switch {
 	case l.Truncated:
-		k.garbage(b, http2.ErrCodeProtocol, "more headers than are taken")
+		k.garbage(w, http2.ErrCodeProtocol, "more headers than are taken")
 	case a.fault != "":
-		k.garbage(b, http2.ErrCodeProtocol, a.fault)
+		k.garbage(w, http2.ErrCodeProtocol, a.fault)
 	case k.response != awaited:
 		if a.statuses > 0 || !end {
-			k.garbage(b, http2.ErrCodeProtocol, "a second set of headers")
+			k.garbage(w, http2.ErrCodeProtocol, "a second set of headers")
 			return
 		}
-		k.finish(b, passed, a)
+		k.finish(w, passed, a)
 	case a.status < 100:
-		k.garbage(b, http2.ErrCodeProtocol, "headers without a status of HTTP")
+		k.garbage(w, http2.ErrCodeProtocol, "headers without a status of HTTP")
 	case a.status < 200:
 		if end || a.status == 101 {
-			k.garbage(b, http2.ErrCodeProtocol, "an end within what is to come")
+			k.garbage(w, http2.ErrCodeProtocol, "an end within what is to come")
 			return
 		}
-		k.client.sendInterim(b, k.clientID, passed.Bytes())
+		k.client.sendInterim(w, k.clientID, passed.Bytes())
 	case end:
-		k.finish(b, passed, a)
+		k.finish(w, passed, a)
 	default:
-		k.respond(b, a.status == 200 && a.grpc)
-		k.client.sendHeaders(b, k.clientID, passed.Bytes(), false)
+		k.respond(w, a.status == 200 && a.grpc)
+		k.client.sendHeaders(w, k.clientID, passed.Bytes(), false)
 	}
 }
 
 // respond records that the response has begun: the backend has seen the call, which will not be sent again.
-func (k *call) respond(b *batch, grpc bool) {
+func (k *call) respond(w *work, grpc bool) {
 	k.response = plainResponse
 	if grpc {
 		k.response = grpcResponse
 	}
 	k.request.drop()
 	k.up.q.release()
-	k.up.account(b)
+	k.up.account(w)
 }
 
 // downData handles DATA from the backend.
-func (k *call) downData(b *batch, p []byte, n int, end bool) {
+func (k *call) downData(w *work, p []byte, n int, end bool) {
 	f := &k.down
 	switch {
 	case f.ended || n > f.recvLeft:
@@ -327,16 +338,16 @@ func (k *call) downData(b *batch, p []byte, n int, end bool) {
 		if f.ended {
 			code = http2.ErrCodeStreamClosed
 		}
-		k.garbage(b, code, brokenRules)
+		k.garbage(w, code, brokenRules)
 		return
 	case k.response == awaited:
-		k.garbage(b, http2.ErrCodeProtocol, "data before headers")
+		k.garbage(w, http2.ErrCodeProtocol, "data before headers")
 		return
 	}
 	before := f.msg
 	if k.response != plainResponse && !f.msg.add(p, k.maxMessage()) {
 		f.msg = before // none of the frame is passed on
-		k.fail(b, codeResourceExhausted, "message of the answer is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+		k.fail(w, codeResourceExhausted, "message of the answer is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
 		return
 	}
 	if k.client == nil {
@@ -347,26 +358,26 @@ func (k *call) downData(b *batch, p []byte, n int, end bool) {
 		k.broken, k.code = true, codeInternal
 		k.keepTrailers(statusList(codeInternal, "the server ended the call without a status"))
 	}
-	f.data(b, p, n, end)
-	k.closeFinished(b)
+	f.data(w, p, n, end)
+	k.closeFinished(w)
 }
 
 // finish handles the headers that end the response. The trailers of a call that must be counted are held back until
 // it is.
-func (k *call) finish(b *batch, l *headers.List, a answer) {
+func (k *call) finish(w *work, l *headers.List, a answer) {
 	k.code = a.code
 	if !a.coded {
 		k.broken, k.code = true, codeUnknown
 	}
 	c, id, whole := k.backend, k.backendID, k.up.endSent
-	if k.response == awaited && a.code == codeUnavailable && k.idempotent && k.again(b, false) {
+	if k.response == awaited && a.code == codeUnavailable && k.idempotent && k.again(w, false) {
 		if !whole {
-			c.reset(b, id, http2.ErrCodeNo) // the backend need not read the rest
+			c.reset(w, id, http2.ErrCodeNo) // the backend need not read the rest
 		}
 		return
 	}
 	if k.response == awaited {
-		k.respond(b, a.status == 200 && a.coded)
+		k.respond(w, a.status == 200 && a.coded)
 	}
 	if k.service != nil && k.client != nil {
 		k.client.member.Completed(c.live.lastHeard())
@@ -377,8 +388,8 @@ func (k *call) finish(b *batch, l *headers.List, a answer) {
 		k.count = holding
 		k.relay.opts.Counter.Count(k)
 	}
-	k.down.pump(b)
-	k.closeFinished(b)
+	k.down.pump(w)
+	k.closeFinished(w)
 }
 
 // notCounted begins the message of a call that was refused, or not acknowledged, because it could not be counted.
@@ -395,10 +406,10 @@ func (k *call) Counted(err error) {
 		k.keepTrailers(statusList(codeUnavailable, notCounted+err.Error()))
 	}
 	if k.client != nil {
-		k.down.pump(&a.batch)
-		k.closeFinished(&a.batch)
+		k.down.pump(&a.work)
+		k.closeFinished(&a.work)
 	}
-	k.unlock(&a.batch)
+	k.unlock(&a.work)
 	a.mu.Unlock()
 	a.tell()
 }
@@ -412,49 +423,49 @@ func (k *call) keepTrailers(l *headers.List) {
 }
 
 // closeFinished ends the sides of the call whose flows have ended. It is called after everything that may end a flow.
-func (k *call) closeFinished(b *batch) {
+func (k *call) closeFinished(w *work) {
 	if k.backend != nil && k.down.ended {
 		if !k.up.endSent {
-			k.backend.reset(b, k.backendID, http2.ErrCodeNo)
+			k.backend.reset(w, k.backendID, http2.ErrCodeNo)
 		}
-		k.leaveBackend(b, services.Outcome{})
+		k.leaveBackend(w, services.Outcome{})
 	}
 	if k.client != nil && k.down.endSent {
 		if !k.up.ended {
 			// The client need not send the rest.
-			k.client.reset(b, k.clientID, http2.ErrCodeNo)
+			k.client.reset(w, k.clientID, http2.ErrCodeNo)
 		}
-		k.leaveClient(b)
+		k.leaveClient(w)
 	}
 	if k.client == nil && k.backend != nil {
-		k.backend.reset(b, k.backendID, http2.ErrCodeCancel)
-		k.leaveBackend(b, services.Outcome{})
+		k.backend.reset(w, k.backendID, http2.ErrCodeCancel)
+		k.leaveBackend(w, services.Outcome{})
 	}
 }
 
 // leaveBackend ends the backend's side, whose last frame has been appended or has arrived, and gives up the pick. o is
 // the outcome to report for the endpoint, without code and failure.
-func (k *call) leaveBackend(b *batch, o services.Outcome) {
+func (k *call) leaveBackend(w *work, o services.Outcome) {
 	c := k.backend
-	suspect := c.closeStream(b, &k.up, k.backendID)
+	suspect := c.closeStream(w, &k.up, k.backendID)
 	o.Code, o.Failed = k.code, k.broken || suspect
 	k.share.Release()
 	k.share = nil
 	if c.pool.wanted.Load() {
-		b.pools = append(b.pools, c.pool)
+		w.wake(c.pool)
 	}
 	k.backend = nil
 	k.endPick(o)
 }
 
 // leaveClient ends the client's side, whose last frame has been appended or has arrived.
-func (k *call) leaveClient(b *batch) {
+func (k *call) leaveClient(w *work) {
 	c := k.client
 	k.up.q.keep = false
 	k.up.q.clear()
 	k.down.q.clear()
-	k.up.account(b)
-	k.down.account(b)
+	k.up.account(w)
+	k.down.account(w)
 	c.backlog.shrink(k.up.grown + k.down.grown)
 	k.request.drop()
 	k.down.trailers.drop()
@@ -467,7 +478,7 @@ func (k *call) leaveClient(b *batch) {
 		c.ids.cut.add(k.clientID, k.up.recvLeft)
 	}
 	c.idle = c.relay.now()
-	c.endIdle(b)
+	c.endIdle(w)
 	c.mu.Unlock()
 	k.client = nil
 	k.stopWaiting()

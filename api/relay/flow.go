@@ -62,17 +62,17 @@ func (f *flow) source() (*conn, uint32) {
 }
 
 // data handles the data p of a frame that takes n bytes of the window, and sends as much as can be sent.
-func (f *flow) data(b *batch, p []byte, n int, end bool) {
+func (f *flow) data(w *work, p []byte, n int, end bool) {
 	f.recvLeft -= n
 	if pad := n - len(p); pad > 0 {
-		f.give(b, pad)
+		f.give(w, pad)
 	}
 	f.ended = end
 	sent := 0
 	if f.q.unsent == 0 && len(p) > 0 {
 		if c, id := f.sink(); c != nil {
 			last := end && !f.trailers.kept()
-			sent = c.sendData(b, f, id, p, last)
+			sent = c.sendData(w, f, id, p, last)
 			f.endSent = last && sent == len(p)
 		}
 	}
@@ -86,10 +86,10 @@ func (f *flow) data(b *batch, p []byte, n int, end bool) {
 	if f.q.unsent > 0 {
 		f.stalled = true
 	}
-	f.account(b)
-	f.give(b, sent)
+	f.account(w)
+	f.give(w, sent)
 	if f.ended && !f.endSent && f.q.unsent == 0 {
-		f.sendEnd(b)
+		f.sendEnd(w)
 	}
 }
 
@@ -111,7 +111,7 @@ func (f *flow) boundKept() {
 }
 
 // pump sends queued data, as much as the windows and the room allow.
-func (f *flow) pump(b *batch) {
+func (f *flow) pump(w *work) {
 	c, id := f.sink()
 	if c == nil || f.endSent {
 		return
@@ -119,41 +119,41 @@ func (f *flow) pump(b *batch) {
 	for f.q.unsent > 0 {
 		p := f.q.peek()
 		last := f.ended && !f.trailers.kept() && len(p) == f.q.unsent
-		n := c.sendData(b, f, id, p, last)
+		n := c.sendData(w, f, id, p, last)
 		f.q.advance(n)
 		f.boundKept()
-		f.account(b)
+		f.account(w)
 		again := min(n, f.replay)
 		f.replay -= again
-		f.give(b, n-again)
+		f.give(w, n-again)
 		if n < len(p) {
 			return
 		}
 		f.endSent = last
 	}
 	if f.ended && !f.endSent {
-		f.sendEnd(b)
+		f.sendEnd(w)
 	}
 }
 
 // sendEnd ends the flow at its sink, after all data.
-func (f *flow) sendEnd(b *batch) {
+func (f *flow) sendEnd(w *work) {
 	c, id := f.sink()
 	if c == nil || f.call.count == holding && !f.upward() {
 		return
 	}
 	f.endSent = true
 	if !f.trailers.kept() {
-		c.sendEnd(b, id)
+		c.sendEnd(w, id)
 		return
 	}
-	f.call.client.sendHeaders(b, id, f.trailers.bytes(), true)
+	f.call.client.sendHeaders(w, id, f.trailers.bytes(), true)
 	f.trailers.drop()
 }
 
 // give returns credit for n bytes to the source, once half of a window has collected. A window through which data
 // moves without waiting doubles.
-func (f *flow) give(b *batch, n int) {
+func (f *flow) give(w *work, n int) {
 	f.credit += n
 	if f.credit < f.window/2 {
 		return
@@ -170,7 +170,7 @@ func (f *flow) give(b *batch, n int) {
 	f.stalled = f.q.unsent > 0
 	f.credit = 0
 	f.recvLeft += grant
-	c.giveBack(b, id, grant)
+	c.giveBack(w, id, grant)
 }
 
 // takeGrowth takes n bytes from the budget by which the windows of the client's streams may grow, if there are as
@@ -186,7 +186,7 @@ func (f *flow) takeGrowth(n int) bool {
 
 // account updates the bytes that the client is counted for, and continues a client that was stopped because of
 // them.
-func (f *flow) account(b *batch) {
+func (f *flow) account(w *work) {
 	n := f.q.unsent + f.q.kept
 	client := f.call.client
 	if n == f.counted || client == nil {
@@ -194,26 +194,26 @@ func (f *flow) account(b *batch) {
 	}
 	client.member.Hold(peers.Data, n-f.counted)
 	f.counted = n
-	client.goOn(b)
+	client.goOn(w)
 }
 
 // widen adds n to the sink's window. It returns false if the window becomes larger than a window may be.
-func (f *flow) widen(b *batch, n int) bool {
+func (f *flow) widen(w *work, n int) bool {
 	if f.sendLeft+n > maxWindow {
 		return false
 	}
 	f.sendLeft += n
 	if f.sendLeft > 0 && f.q.unsent > 0 {
-		f.pump(b)
+		f.pump(w)
 	}
 	return true
 }
 
 // sinkViolated ends the call because the peer to which the flow goes has violated HTTP/2.
-func (f *flow) sinkViolated(b *batch, code http2.ErrCode) {
+func (f *flow) sinkViolated(w *work, code http2.ErrCode) {
 	if f.upward() {
-		f.call.garbage(b, code, brokenRules)
+		f.call.garbage(w, code, brokenRules)
 	} else {
-		f.call.clientViolated(b, code)
+		f.call.clientViolated(w, code)
 	}
 }

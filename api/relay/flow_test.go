@@ -64,12 +64,12 @@ func TestQueue(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
-	var table table
-	want := map[uint32]*call{}
+	var table table[*int]
+	want := map[uint32]*int{}
 	next := uint32(1)
 	for range 20_000 {
 		if len(want) < 40 && random.IntN(2) == 0 {
-			c := &call{}
+			c := new(int)
 			table.put(next, c)
 			want[next] = c
 			next += 2

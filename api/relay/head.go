@@ -10,6 +10,13 @@ import (
 	"github.com/core-tools/hsu-master/api/relay/headers"
 )
 
+// RequestID is the metadata key by which a caller allows a call to be executed again.
+const RequestID = "hsu-request-id"
+
+// Client is the metadata key by which the relay names the client of a call to the local server: its peer, a comma,
+// a space, and its connection. Values that clients send under that key are dropped.
+const Client = "hsu-client"
+
 // head holds the fields of a request's headers that the relay uses. Its strings share the list's memory.
 type head struct {
 	method, scheme, path, authority string // of the pseudo-headers

@@ -1,69 +1,70 @@
 package relay
 
 import (
+	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/core-tools/hsu-master/api/relay/peers"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// about holds the data of a call for its log line, if each call is logged.
-type about struct {
-	path           string
-	trace, request string             // ids that the caller sent, "" if none
-	endpoint       *services.Endpoint // the last one that got the call, nil for the master's own server
+// log writes the log lines of a relay. Its methods may be called from any goroutine.
+type log struct {
+	out   *slog.Logger
+	now   func() time.Duration // the relay's clock
+	ended atomic.Bool
+
+	mu       sync.Mutex
+	bucket   tokenBucket
+	silenced int // warnings suppressed since the last one that was logged
 }
 
-// log logs the outcome of the call.
-func (a *about) log(r *Relay, code uint32, took time.Duration, attempts int) {
-	service, method, _ := splitPath(a.path)
-	attrs := make([]slog.Attr, 0, 9)
-	attrs = append(attrs, slog.String("service", service), slog.String("method", method))
-	for _, id := range [...]struct{ key, value string }{{"trace_id", a.trace}, {"request_id", a.request}} {
-		if id.value != "" {
-			attrs = append(attrs, slog.String(id.key, id.value))
-		}
-	}
-	if e := a.endpoint; e != nil {
-		attrs = append(attrs, slog.String("address", e.Address))
-		if e.Worker != "" {
-			attrs = append(attrs, slog.String("worker", e.Worker))
-		}
-	}
-	attrs = append(attrs, slog.String("code", services.CodeName(int(code))),
-		slog.Duration("duration", took), slog.Int("attempts", attempts))
-	r.opts.Log.LogAttrs(r.ctx, slog.LevelDebug, "call", attrs...)
-}
+func newLog(out *slog.Logger, now func() time.Duration) *log { return &log{out: out, now: now} }
 
-// traceID returns the trace id in a traceparent (W3C Trace Context), or "" if that is not valid.
-func traceID(parent string) string {
-	const id, whole = 2 + 1, 2 + 1 + 32 + 1 + 16 + 1 + 2
-	if len(parent) < whole || parent[2] != '-' || parent[id+32] != '-' {
-		return ""
-	}
-	trace, zeros := parent[id:id+32], 0
-	for i := range len(trace) {
-		switch c := trace[i]; {
-		case c == '0':
-			zeros++
-		case '1' <= c && c <= '9', 'a' <= c && c <= 'f':
-		default:
-			return ""
-		}
-	}
-	if zeros == len(trace) {
-		return ""
-	}
-	return trace
-}
+// end suppresses trouble and limits from now on: the relay is closing, which ends connections.
+func (l *log) end() { l.ended.Store(true) }
 
 // trouble logs an error of a connection to peer, unless the relay is closing.
-func (r *Relay) trouble(what, peer string, err error) {
-	if !r.closing.Load() {
-		r.warning(what, peer, err)
+func (l *log) trouble(what, peer string, err error) {
+	if !l.ended.Load() {
+		l.warning(what, peer, err)
 	}
+}
+
+// warning logs an error, at most once a second and ten times in a row. The next line has the number of suppressed
+// ones.
+func (l *log) warning(what, peer string, err error) {
+	if leftOut, ok := l.may(); ok {
+		l.out.Warn("trouble with a connection", "what", what, "peer", peer, "err", errorText(err), "left_out", leftOut)
+	}
+}
+
+// limited logs that a limit acts on a peer. The limits of warning and of [peers.Peer.Report] apply.
+func (l *log) limited(limit string, p *peers.Peer) {
+	if l.ended.Load() || !p.Report(l.now()) {
+		return
+	}
+	if leftOut, ok := l.may(); ok {
+		l.out.Warn("a limit acts on a client", "limit", limit, "peer", p.ID().String(), "left_out", leftOut)
+	}
+}
+
+// may reports whether a warning may be logged now, and how many were suppressed since the last one.
+func (l *log) may() (leftOut int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.bucket.spend(l.now(), 10, 1) {
+		l.silenced++
+		return 0, false
+	}
+	leftOut, l.silenced = l.silenced, 0
+	return leftOut, true
 }
 
 // tokenBucket is a token bucket. The methods take its size and its rate.
@@ -80,40 +81,40 @@ func (p *tokenBucket) spend(now time.Duration, size, rate float64) bool {
 	return p.spent <= size
 }
 
-// warning logs an error, at most once a second and ten times in a row. The next line has the number of suppressed
-// ones.
-func (r *Relay) warning(what, peer string, err error) {
-	if leftOut, ok := r.warnings.may(r.now()); ok {
-		r.opts.Log.Warn("trouble with a connection",
-			"what", what, "peer", peer, "err", plainly(err), "left_out", leftOut)
-	}
+// about holds the data of a call for its log line, if each call is logged.
+type about struct {
+	service, method string
+	trace, request  string             // ids that the caller sent, "" if none
+	endpoint        *services.Endpoint // the last one that got the call, nil for the master's own server
 }
 
-// limited logs that a limit acts on a peer. The limits of warning and of [peers.Peer.Report] apply.
-func (r *Relay) limited(limit string, p *peers.Peer) {
-	if r.closing.Load() || !p.Report(r.now()) {
-		return
+// call logs the outcome of a call.
+func (l *log) call(a *about, code uint32, took time.Duration, attempts int) {
+	attrs := make([]slog.Attr, 0, 9)
+	attrs = append(attrs, slog.String("service", a.service), slog.String("method", a.method))
+	for _, id := range [...]struct{ key, value string }{{"trace_id", a.trace}, {"request_id", a.request}} {
+		if id.value != "" {
+			attrs = append(attrs, slog.String(id.key, id.value))
+		}
 	}
-	if leftOut, ok := r.warnings.may(r.now()); ok {
-		r.opts.Log.Warn("a limit acts on a client", "limit", limit, "peer", p.ID().String(), "left_out", leftOut)
+	if e := a.endpoint; e != nil {
+		attrs = append(attrs, slog.String("address", e.Address))
+		if e.Worker != "" {
+			attrs = append(attrs, slog.String("worker", e.Worker))
+		}
 	}
+	attrs = append(attrs, slog.String("code", services.CodeName(int(code))),
+		slog.Duration("duration", took), slog.Int("attempts", attempts))
+	l.out.LogAttrs(context.Background(), slog.LevelDebug, "call", attrs...)
 }
 
-// warnings limits the warnings of a relay: once a second and ten times in a row.
-type warnings struct {
-	mu       sync.Mutex
-	bucket   tokenBucket
-	silenced int // warnings suppressed since the last one that was logged
-}
-
-// may reports whether a warning may be logged now, and how many were suppressed since the last one.
-func (w *warnings) may(now time.Duration) (leftOut int, ok bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.bucket.spend(now, 10, 1) {
-		w.silenced++
-		return 0, false
+// errorText returns the text of a connection's error for callers, without addresses that are not theirs.
+func errorText(err error) string {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno.Error()
 	}
-	leftOut, w.silenced = w.silenced, 0
-	return leftOut, true
+	if err == nil || errors.Is(err, io.EOF) {
+		return "closed by the other side"
+	}
+	return err.Error()
 }

@@ -6,144 +6,58 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"strings"
-	"sync"
+	"syscall"
 	"testing"
 	"time"
-
-	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// lines is a log whose lines a test can read.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// take returns the lines that have been logged with that message.
-func (l *lines) take(t *testing.T, message string) (found []map[string]any) {
-	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	d := json.NewDecoder(&l.b)
-	for {
-		line := map[string]any{}
-		if err := d.Decode(&line); errors.Is(err, io.EOF) {
-			return found
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		if line["msg"] == message {
-			found = append(found, line)
-		}
-	}
-}
-
-func TestCallIsLogged(t *testing.T) {
-	var log lines
-	b := newRawBackend(t)
-	b.endpoint.Worker = "worker-0"
-	handler := slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})
-	r, addr := startRelay(t, Options{Log: slog.New(handler)}, b.endpoint)
-	client := rawClient(t, addr)
-	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-	client.call(1, true, "traceparent", "00-"+trace+"-00f067aa0ba902b7-01", RequestID, "r-1")
-	p := b.accept()
-	next(p, anyHeaders)
-	p.headers(1, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "9")
-	client.wantStatus(1, 9)
-	client.call(3, true, "traceparent", "none")
-	next(p, anyHeaders)
-	p.answer(3)
-	client.wantStatus(3, 0)
-	r.Close()
-	got := log.take(t, "call")
-	if len(got) != 2 {
-		t.Fatalf("%d lines for two calls: %v", len(got), got)
-	}
-	for key, want := range map[string]any{
-		"service": serviceName, "method": "UnaryCall", "trace_id": trace, "request_id": "r-1",
-		"address": b.endpoint.Address, "worker": "worker-0", "code": "FAILED_PRECONDITION", "attempts": 1.0,
-	} {
-		if got[0][key] != want {
-			t.Errorf("%s is %v, want %v", key, got[0][key], want)
-		}
-	}
-	if d, ok := got[0]["duration"].(float64); !ok || d <= 0 {
-		t.Errorf("duration is %v", got[0]["duration"])
-	}
-	for _, key := range []string{"trace_id", "request_id"} {
-		if v, ok := got[1][key]; ok {
-			t.Errorf("%s of a call that has none is %v", key, v)
-		}
-	}
-}
-
-func TestTraceID(t *testing.T) {
-	const id = "4bf92f3577b34da6a3ce929d0e0e4736"
-	for parent, want := range map[string]string{
-		"00-" + id + "-00f067aa0ba902b7-01":                      id,
-		"cc-" + id + "-00f067aa0ba902b7-01-more":                 id,
-		"00-" + strings.ToUpper(id) + "-00f067aa0ba902b7-01":     "",
-		"00-" + strings.Repeat("0", 32) + "-00f067aa0ba902b7-01": "",
-		"00-" + id + "-00f067aa0ba902b7":                         "",
-		"00-" + id + "0" + "-00f067aa0ba902b7-01":                "",
-		"": "",
-	} {
-		if got := traceID(parent); got != want {
-			t.Errorf("%q: %q, want %q", parent, got, want)
-		}
-	}
-}
-
-// A warning names its peer, even if there was no connection, and counts the similar warnings that were left out.
-func TestWarningsAreWholeAndFew(t *testing.T) {
-	var log lines
-	gone := refusing(t)
-	r, addr := startRelay(t, Options{Log: slog.New(slog.NewJSONHandler(&log, nil))}, &services.Endpoint{Address: gone})
-	client := rawClient(t, addr)
-	client.call(1, true, "grpc-timeout", "50m")
-	client.wantStatus(1, codeDeadlineExceeded)
-	var got []map[string]any // the attempt to connect may end after the call
-	for deadline := time.Now().Add(patience); len(got) == 0; time.Sleep(time.Millisecond) {
-		if got = log.take(t, "trouble with a connection"); time.Now().After(deadline) {
-			t.Fatal("no warning about an endpoint that refuses")
-		}
-	}
-	for key, want := range map[string]any{
-		"what": "connection to a backend lost", "peer": gone,
-		"err": "connection refused", "left_out": 0.0,
-	} {
-		if got[0][key] != want {
-			t.Errorf("%s is %v, want %v", key, got[0][key], want)
+// Warnings are logged once a second and ten times in a row, and each line counts those that were left out before it.
+func TestWarningsAreFew(t *testing.T) {
+	var out bytes.Buffer
+	now := time.Duration(time.Hour)
+	l := newLog(slog.New(slog.NewJSONHandler(&out, nil)), func() time.Duration { return now })
+	lines := func() (lines []map[string]any) {
+		for d := json.NewDecoder(&out); ; {
+			line := map[string]any{}
+			if err := d.Decode(&line); errors.Is(err, io.EOF) {
+				return lines
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			lines = append(lines, line)
 		}
 	}
 	const troubles = 100
-	began := time.Now()
 	for range troubles {
-		r.warning("test", "somebody", io.EOF)
+		l.trouble("test", "somebody", io.EOF)
 	}
-	most := 11 + int(time.Since(began)/time.Second) // ten in a row, then one a second
-	r.warnings.mu.Lock()
-	r.warnings.bucket = tokenBucket{} // as time refills it
-	r.warnings.mu.Unlock()
-	r.warning("test", "somebody", io.EOF)
-	got = log.take(t, "trouble with a connection")
-	leftOut := 0
-	for _, line := range got {
-		leftOut += int(line["left_out"].(float64))
-		if line["what"] == "test" && line["err"] != "closed by the other side" {
-			t.Errorf("a line is %v", line)
+	got := lines()
+	if len(got) != 10 {
+		t.Fatalf("%d lines for %d troubles at once, want 10", len(got), troubles)
+	}
+	for key, want := range map[string]any{
+		"msg": "trouble with a connection", "what": "test", "peer": "somebody",
+		"err": "closed by the other side", "left_out": 0.0,
+	} {
+		if got[0][key] != want {
+			t.Errorf("%s is %v, want %v", key, got[0][key], want)
 		}
 	}
-	if len(got) > most+1 || len(got)+leftOut < troubles+1 {
-		t.Errorf("%d lines for %d troubles, and %d left out, want %d lines at most and none lost",
-			len(got), troubles+1, leftOut, most+1)
+	now += troubles * time.Second
+	l.trouble("test", "somebody", syscall.ECONNREFUSED)
+	l.trouble("test", "somebody", errors.New("x"))
+	got = lines()
+	if len(got) != 2 || got[0]["left_out"] != troubles-10.0 || got[1]["left_out"] != 0.0 ||
+		got[0]["err"] != "connection refused" || got[1]["err"] != "x" {
+		t.Errorf("the next lines are %v", got)
+	}
+	l.end()
+	l.trouble("test", "somebody", io.EOF)
+	if got := lines(); len(got) != 0 {
+		t.Errorf("while the relay closes: %v", got)
+	}
+	l.warning("test", "somebody", io.EOF)
+	if got := lines(); len(got) != 1 {
+		t.Errorf("a warning that is no connection's fault: %v", got)
 	}
 }

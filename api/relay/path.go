@@ -14,14 +14,3 @@ func splitPath(path string) (service, method string, ok bool) {
 	service, method, _ = strings.Cut(path, "/")
 	return service, method, ok && protoreflect.FullName(service).IsValid() && protoreflect.Name(method).IsValid()
 }
-
-// almostCounted reports whether a path differs from that of a counted method in the case of its letters only. The
-// routers of some servers, such as ASP.NET Core's, ignore the case.
-func (r *Relay) almostCounted(path string) bool {
-	for counted := range r.opts.Counted {
-		if len(counted) == len(path) && counted != path && strings.EqualFold(counted, path) {
-			return true
-		}
-	}
-	return false
-}

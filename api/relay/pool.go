@@ -3,12 +3,10 @@ package relay
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/supervisor/services"
@@ -37,7 +35,7 @@ type pool struct {
 	mu      sync.Mutex
 	conns   []*backendConn // those that accept streams
 	shares  fair.Shares
-	waiting fair.Queue[waiter]
+	waiting fair.Queue[callUse]
 	gone    bool // given up: opens no streams any more
 }
 
@@ -53,7 +51,7 @@ const (
 
 // open opens a stream for the call and sends its headers. again means that the call has waited and it is its turn.
 // k.mu is held.
-func (p *pool) open(b *batch, k *call, again bool) opening {
+func (p *pool) open(w *work, k *call, again bool) opening {
 	client := k.client.asClient()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,36 +59,36 @@ func (p *pool) open(b *batch, k *call, again bool) opening {
 		return stale
 	}
 	if !again && p.waiting.Len() > 0 && !p.excepted(p.shares.Of(client).Held()) {
-		return p.enqueue(b, k, client) // behind others, or ahead of clients that have used up their share
+		return p.enqueue(w, k, client) // behind others, or ahead of clients that have used up their share
 	}
-	if p.openNow(b, k, client) {
+	if p.openNow(w, k, client) {
 		return opened
 	}
 	// A stream may have ended since then without waking a call. From now on, the end of a stream wakes waiting
 	// calls.
-	if !p.wanted.Swap(true) && p.openNow(b, k, client) {
+	if !p.wanted.Swap(true) && p.openNow(w, k, client) {
 		p.wanted.Store(p.waiting.Len() > 0)
 		return opened
 	}
 	if again {
-		k.place = p.waiting.PushFront(client, waiter{k, k.gen})
+		k.place = p.waiting.PushFront(client, callUse{k, k.gen})
 		return queued
 	}
-	return p.enqueue(b, k, client)
+	return p.enqueue(w, k, client)
 }
 
 // enqueue makes the call wait for a stream. If the queue is full, a client with fewer waiting calls displaces a
 // call of a client with more. p.mu is held.
-func (p *pool) enqueue(b *batch, k *call, client fair.Client) opening {
+func (p *pool) enqueue(w *work, k *call, client fair.Client) opening {
 	if p.waiting.Len() >= mostWaiting {
-		w, ok := p.waiting.Displace(client)
+		u, ok := p.waiting.Displace(client)
 		if !ok {
 			return overfull
 		}
-		b.displaced = append(b.displaced, w)
+		w.end(u)
 	}
-	k.place = p.waiting.Push(client, waiter{k, k.gen})
-	b.pools = append(b.pools, p)
+	k.place = p.waiting.Push(client, callUse{k, k.gen})
+	w.wake(p)
 	return queued
 }
 
@@ -117,7 +115,7 @@ func (p *pool) may(held fair.Held) bool {
 }
 
 // next removes the call whose turn it is from the queue, if there is a stream for it.
-func (p *pool) next() (w waiter, ok bool) {
+func (p *pool) next() (u callUse, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	free := p.unopened()
@@ -125,14 +123,14 @@ func (p *pool) next() (w waiter, ok bool) {
 		free += c.freeStreams()
 	}
 	if free > 0 {
-		w, ok = p.waiting.Next(func(c fair.Client) fair.Verdict {
+		u, ok = p.waiting.Next(func(c fair.Client) fair.Verdict {
 			return p.shares.Of(c).Held().May(free, p.relay.opts.mostOpen)
 		})
 	}
 	if p.waiting.Len() == 0 {
 		p.wanted.Store(false)
 	}
-	return w, ok
+	return u, ok
 }
 
 // unopened returns how many streams fit on connections that do not exist yet. p.mu is held.
@@ -141,9 +139,9 @@ func (p *pool) unopened() int {
 }
 
 // openNow opens a stream if the client may have one. p.mu is held.
-func (p *pool) openNow(b *batch, k *call, client fair.Client) bool {
+func (p *pool) openNow(w *work, k *call, client fair.Client) bool {
 	share := p.shares.Of(client)
-	if !p.may(share.Held()) || !p.openAny(b, k) {
+	if !p.may(share.Held()) || !p.openAny(w, k) {
 		return false
 	}
 	share.Take()
@@ -152,11 +150,11 @@ func (p *pool) openNow(b *batch, k *call, client fair.Client) bool {
 }
 
 // openAny opens a stream on a connection that accepts one, or on a new connection. p.mu is held.
-func (p *pool) openAny(b *batch, k *call) bool {
+func (p *pool) openAny(w *work, k *call) bool {
 	dialing := false
 	var usedUp *backendConn
 	for i, c := range slices.Backward(p.conns) {
-		switch c.openStream(b, k, false) {
+		switch c.openStream(w, k, false) {
 		case streamOpened:
 			return true
 		case streamsSoon:
@@ -170,14 +168,14 @@ func (p *pool) openAny(b *batch, k *call) bool {
 	}
 	if !dialing && len(p.conns) < p.relay.opts.MaxBackendConns {
 		c := newBackendConn(p.relay, p)
-		c.openStream(b, k, true) // before the connection can end, so that the call learns of the end
+		c.openStream(w, k, true) // before the connection can end, so that the call learns of the end
 		if p.relay.startBackend(c) {
 			p.conns = append(p.conns, c)
 			return true
 		}
 		c.abandon(k) // the relay is closed
 	}
-	return usedUp != nil && usedUp.openStream(b, k, true) == streamOpened
+	return usedUp != nil && usedUp.openStream(w, k, true) == streamOpened
 }
 
 // firstStreams returns how many streams are sent to a new connection before its backend has announced a limit: no
@@ -209,9 +207,9 @@ func (p *pool) remove(c *backendConn) {
 }
 
 // resume continues the calls that wait for a stream, as long as there are streams.
-func (p *pool) resume(b *batch) {
+func (p *pool) resume(w *work) {
 	for n := p.waiters(); n > 0; n-- {
-		if w, ok := p.next(); !ok || !w.resume(b) {
+		if u, ok := p.next(); !ok || !u.resume(w) {
 			return
 		}
 	}
@@ -236,11 +234,11 @@ func (p *pool) retire() {
 	conns := slices.Clone(p.conns)
 	p.conns = nil
 	p.mu.Unlock()
-	var b batch
+	var w work
 	for _, c := range conns {
-		c.retire(&b)
+		c.retire(&w)
 	}
-	b.flush()
+	w.do()
 }
 
 // giveUp gives up the pool if it has neither connections nor calls that wait, and reports whether it has done so.
@@ -285,15 +283,4 @@ func (r *Relay) listensAt(nc net.Conn) bool {
 		}
 	}
 	return false
-}
-
-// plainly returns the text of a connection's error for callers, without addresses that are not theirs.
-func plainly(err error) string {
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return errno.Error()
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		return "closed by the other side"
-	}
-	return err.Error()
 }

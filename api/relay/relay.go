@@ -36,13 +36,6 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// RequestID is the metadata key by which a caller allows a call to be executed again.
-const RequestID = "hsu-request-id"
-
-// Client is the metadata key by which the relay names the client of a call to the local server: its peer, a comma,
-// a space, and its connection. Values that clients send under that key are dropped.
-const Client = "hsu-client"
-
 // Counter counts processed calls durably.
 type Counter interface {
 	// Writable returns nil if Count can succeed now. A call that cannot be counted is not processed at all.
@@ -176,7 +169,7 @@ type Relay struct {
 	acks     acks
 	pools    pools
 	peers    peers.Table
-	warnings warnings
+	log      *log
 	shedding sync.Mutex // held by the reader that terminates calls to free memory
 }
 
@@ -213,6 +206,7 @@ func New(o Options) (*Relay, error) {
 		clients:   make(map[*clientConn]struct{}), backends: make(map[*backendConn]struct{}),
 		empty: make(chan struct{}), left: make(chan struct{}, 1),
 	}
+	r.log = newLog(o.Log, r.now)
 	r.pools = newPools(func(e *services.Endpoint) *pool { return newPool(r, e) })
 	if o.TLS != nil {
 		r.opts.TLS = o.TLS.Clone()
@@ -277,7 +271,7 @@ func (r *Relay) Serve(l net.Listener) error {
 				r.evictFor(nil)
 			}
 			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-			r.warning("cannot accept a connection", l.Addr().String(), err)
+			r.log.warning("cannot accept a connection", l.Addr().String(), err)
 			select {
 			case <-time.After(wait):
 			case <-r.ctx.Done():
@@ -362,6 +356,7 @@ func (r *Relay) finish() {
 func (r *Relay) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	r.closing.Store(true)
+	r.log.end()
 	for l := range r.listeners {
 		_ = l.Close()
 	}
@@ -369,11 +364,11 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 		r.finish()
 	}
 	r.mu.Unlock()
-	var b batch
+	var w work
 	for _, c := range r.allClients() {
-		c.warn(&b)
+		c.warn(&w)
 	}
-	b.flush()
+	w.do()
 	var err error
 	select {
 	case <-r.empty:
@@ -389,6 +384,7 @@ func (r *Relay) Close() {
 	r.mu.Lock()
 	r.closed = true
 	r.closing.Store(true)
+	r.log.end()
 	for l := range r.listeners {
 		_ = l.Close()
 	}
@@ -423,7 +419,7 @@ func (r *Relay) Stats() Stats {
 	for _, c := range r.allClients() {
 		s.Clients++
 		c.mu.Lock()
-		s.Streams += c.calls.n
+		s.Streams += c.calls.len()
 		c.mu.Unlock()
 	}
 	s.Backends = len(r.allBackends())

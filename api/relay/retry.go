@@ -6,8 +6,6 @@ import "github.com/core-tools/hsu-master/supervisor/services"
 // then starts anew.
 const mostAttempts = 3
 
-const goneReason = "the server is shutting down"
-
 // attempts are the attempts of a call. They are consecutive until the call pauses.
 type attempts struct {
 	tried   [mostAttempts]*services.Endpoint // of the consecutive ones; nil for the local server
@@ -65,26 +63,4 @@ func mayTryAgain(f failed) (again, budget bool) {
 	// An attempt that was not seen has cost an endpoint nothing, so another one adds no load to an overloaded
 	// endpoint.
 	return true, !f.unseen
-}
-
-// again retries the call if that is safe. It returns false if the failure is final.
-func (k *call) again(b *batch, unseen bool) bool {
-	again, budget := mayTryAgain(failed{
-		unseen: unseen, idempotent: k.idempotent, started: k.response != awaited,
-		whole: k.up.q.keep && k.request.kept(), attempts: k.attempts.all,
-	})
-	if !again || k.client == nil || k.relay.closing.Load() || budget && (k.service == nil || !k.service.Retry()) {
-		return false
-	}
-	k.leaveBackend(b, services.Outcome{Retried: true, Unseen: unseen})
-	k.up.replay += k.up.q.kept
-	k.up.q.rewind()
-	k.up.endSent = false
-	k.code, k.broken = 0, false
-	if k.attempts.mustPause() {
-		k.pause(b)
-	} else {
-		k.dispatch(b)
-	}
-	return true
 }

@@ -60,7 +60,7 @@ func (r *Relay) makeRoom(c *clientConn) bool {
 		room = leaving > 0 && r.awaitLeaving()
 	}
 	if !room {
-		r.limited("connections: a new one was refused", p)
+		r.log.limited("connections: a new one was refused", p)
 	}
 	return room
 }
@@ -105,10 +105,10 @@ func (r *Relay) evictFor(newcomer *peers.Peer) bool {
 	victim.evicted = true
 	r.evicted++
 	r.mu.Unlock()
-	r.limited("connections: one that was not in use was closed", crowd)
-	var b batch
-	victim.goAway(&b, http2.ErrCodeNo, errIdlest.Error())
-	b.flush()
+	r.log.limited("connections: one that was not in use was closed", crowd)
+	var w work
+	victim.goAway(&w, http2.ErrCodeNo, errIdlest.Error())
+	w.do()
 	victim.kill(errIdlest)
 	return true
 }
@@ -123,7 +123,7 @@ func (r *Relay) idlest(p *peers.Peer, busy bool) (idlest *clientConn) {
 			continue
 		}
 		c.mu.Lock()
-		idle, at, over := c.calls.n == 0, c.idle, c.out.isDead()
+		idle, at, over := c.calls.len() == 0, c.idle, c.out.isDead()
 		c.mu.Unlock()
 		switch {
 		case over:

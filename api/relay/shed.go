@@ -32,7 +32,7 @@ const (
 var errMemory = errors.New("more is kept for the client than for others, and memory is short")
 
 // shed terminates calls if too much is kept. It is called by readers, which hold no lock.
-func (r *Relay) shed(b *batch) {
+func (r *Relay) shed(w *work) {
 	most := int64(r.opts.MaxBuffered)
 	if r.peers.Held() <= most/4*shedAbove || !r.shedding.TryLock() {
 		return
@@ -44,12 +44,12 @@ func (r *Relay) shed(b *batch) {
 		if over <= 0 || p == nil {
 			return
 		}
-		r.limited("memory: what holds the most is broken off", p)
+		r.log.limited("memory: what holds the most is broken off", p)
 		c := r.largestOf(p)
 		if c == nil {
 			return // its connections are ending
 		}
-		shedFrom(c, b, over)
+		shedFrom(c, w, over)
 	}
 }
 
@@ -69,14 +69,14 @@ func (r *Relay) largestOf(p *peers.Peer) (largest *clientConn) {
 
 // shedFrom terminates calls of a connection, the largest first, until the wanted bytes or half of the connection's
 // bytes are free. If that is not enough, the connection itself holds the rest, and is closed.
-func shedFrom(c *clientConn, b *batch, wanted int64) {
+func shedFrom(c *clientConn, w *work, wanted int64) {
 	before := c.member.Held()
 	enough := before - min(wanted, max(before/2, 1))
 	for _, s := range bySize(c.streams()) {
 		if c.member.Held() <= enough {
 			return
 		}
-		s.shed(b, c)
+		shedCall(c, w, s)
 	}
 	if c.member.Held() > enough {
 		c.kill(errMemory)
@@ -84,33 +84,33 @@ func shedFrom(c *clientConn, b *batch, wanted int64) {
 }
 
 // bySize sorts calls: those that hold the most first, and of equal ones the newest first.
-func bySize(calls []slot) []slot {
+func bySize(calls []stream[*call]) []stream[*call] {
 	sizes := make(map[uint32]int, len(calls))
 	for _, s := range calls {
 		s.call.mu.Lock()
 		sizes[s.id] = s.call.held()
 		s.call.mu.Unlock()
 	}
-	slices.SortFunc(calls, func(x, y slot) int {
+	slices.SortFunc(calls, func(x, y stream[*call]) int {
 		return cmp.Or(cmp.Compare(sizes[y.id], sizes[x.id]), cmp.Compare(y.id, x.id))
 	})
 	return calls
 }
 
-// shed terminates the call if it still belongs to that stream.
-func (s slot) shed(b *batch, c *clientConn) {
+// shedCall terminates the call of a stream, if it still has that stream.
+func shedCall(c *clientConn, w *work, s stream[*call]) {
 	k := s.call
 	k.mu.Lock()
-	defer k.unlock(b)
+	defer k.unlock(w)
 	switch {
 	case k.client != c || k.clientID != s.id:
 	case k.response == awaited:
-		k.fail(b, codeResourceExhausted, errMemory.Error())
+		k.fail(w, codeResourceExhausted, errMemory.Error())
 	default:
 		// Queued data precedes any status, so the stream has to end without one.
 		k.code = codeResourceExhausted
-		k.client.reset(b, k.clientID, http2.ErrCodeEnhanceYourCalm)
-		k.leaveClient(b)
-		k.closeFinished(b)
+		k.client.reset(w, k.clientID, http2.ErrCodeEnhanceYourCalm)
+		k.leaveClient(w)
+		k.closeFinished(w)
 	}
 }

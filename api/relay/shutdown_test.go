@@ -229,9 +229,9 @@ func TestShutdownDuringTheHandshake(t *testing.T) {
 	for !r.closing.Load() {
 		time.Sleep(time.Millisecond)
 	}
-	var b batch
-	r.allClients()[0].warn(&b) // as Shutdown does, perhaps only a moment later
-	b.flush()
+	var w work
+	r.allClients()[0].warn(&w) // as Shutdown does, perhaps only a moment later
+	w.do()
 	p := newPeer(t, tls.Client(nc, &tls.Config{RootCAs: roots, ServerName: "relay", NextProtos: []string{"h2"}}))
 	_, err = io.WriteString(p, http2.ClientPreface)
 	p.must(err)

@@ -2,34 +2,40 @@ package relay
 
 // table maps the ids of a connection's streams to calls. It is a hash table with open addressing and without
 // tombstones. Ids count up, so a Go map would fill with deleted places and be rebuilt every so often.
-type table struct {
-	slots []slot // a power of two, at most half in use
-	n     int
+type table[C any] struct {
+	places []stream[C] // a power of two, at most half in use
+	n      int
 }
 
-type slot struct {
-	id   uint32 // 0: free
-	call *call
+// stream is a stream and the call that has it.
+type stream[C any] struct {
+	id   uint32 // 0: a free place
+	call C
 }
 
-func (t *table) at(id uint32) int { return int(id>>1) & (len(t.slots) - 1) }
+// len returns the number of streams.
+func (t *table[C]) len() int { return t.n }
 
-func (t *table) get(id uint32) *call {
+func (t *table[C]) at(id uint32) int { return int(id>>1) & (len(t.places) - 1) }
+
+// get returns the call that has a stream, or the zero value.
+func (t *table[C]) get(id uint32) (c C) {
 	if t.n == 0 {
-		return nil
+		return c
 	}
-	for i := t.at(id); t.slots[i].id != 0; i = (i + 1) & (len(t.slots) - 1) {
-		if t.slots[i].id == id {
-			return t.slots[i].call
+	for i := t.at(id); t.places[i].id != 0; i = (i + 1) & (len(t.places) - 1) {
+		if t.places[i].id == id {
+			return t.places[i].call
 		}
 	}
-	return nil
+	return c
 }
 
-func (t *table) put(id uint32, c *call) {
-	if 2*(t.n+1) > len(t.slots) {
-		old := t.slots
-		t.slots = make([]slot, max(8, 2*len(old)))
+// put adds a stream.
+func (t *table[C]) put(id uint32, c C) {
+	if 2*(t.n+1) > len(t.places) {
+		old := t.places
+		t.places = make([]stream[C], max(8, 2*len(old)))
 		t.n = 0
 		for _, s := range old {
 			if s.id != 0 {
@@ -38,39 +44,40 @@ func (t *table) put(id uint32, c *call) {
 		}
 	}
 	i := t.at(id)
-	for t.slots[i].id != 0 {
-		i = (i + 1) & (len(t.slots) - 1)
+	for t.places[i].id != 0 {
+		i = (i + 1) & (len(t.places) - 1)
 	}
-	t.slots[i] = slot{id, c}
+	t.places[i] = stream[C]{id, c}
 	t.n++
 }
 
-func (t *table) remove(id uint32) {
+// remove removes a stream, if it is there.
+func (t *table[C]) remove(id uint32) {
 	if t.n == 0 {
 		return
 	}
-	mask := len(t.slots) - 1
+	mask := len(t.places) - 1
 	i := t.at(id)
-	for ; t.slots[i].id != id; i = (i + 1) & mask {
-		if t.slots[i].id == 0 {
+	for ; t.places[i].id != id; i = (i + 1) & mask {
+		if t.places[i].id == 0 {
 			return
 		}
 	}
 	t.n--
-	// Move up the slots behind the gap, unless their own place lies between the gap and them.
-	for j := (i + 1) & mask; t.slots[j].id != 0; j = (j + 1) & mask {
-		if (j-t.at(t.slots[j].id))&mask >= (j-i)&mask {
-			t.slots[i] = t.slots[j]
+	// Move up the streams behind the gap, unless their own place lies between the gap and them.
+	for j := (i + 1) & mask; t.places[j].id != 0; j = (j + 1) & mask {
+		if (j-t.at(t.places[j].id))&mask >= (j-i)&mask {
+			t.places[i] = t.places[j]
 			i = j
 		}
 	}
-	t.slots[i] = slot{}
+	t.places[i] = stream[C]{}
 }
 
-// all returns the current slots.
-func (t *table) all() []slot {
-	all := make([]slot, 0, t.n)
-	for _, s := range t.slots {
+// all returns the current streams.
+func (t *table[C]) all() []stream[C] {
+	all := make([]stream[C], 0, t.n)
+	for _, s := range t.places {
 		if s.id != 0 {
 			all = append(all, s)
 		}

@@ -26,9 +26,9 @@ type uplink[F any] struct {
 	now     func() time.Duration
 	widest  int           // the largest size of the window so far
 	since   time.Duration // when a flow was first kept back since half of the window was last free; 0: never
-	parked  senders[F]        // flows of clients that have used up their share
+	parked  senders[F]    // flows of clients that have used up their share
 	wake    int           // the window at which the parked flows may continue
-	poor    *peers.Member  // the client that was last found without a share
+	poor    *peers.Member // the client that was last found without a share
 	poorAt  int           // the window at that time
 }
 

@@ -22,7 +22,7 @@ func (r *Relay) watch() {
 		o.BackendPing/4, o.BackendSilence/4, o.PingTimeout/4, o.BackendIdle/4)
 	tick := time.NewTicker(max(every, time.Millisecond))
 	defer tick.Stop()
-	var b batch
+	var w work
 	for last := r.now(); ; {
 		select {
 		case <-r.ctx.Done():
@@ -35,13 +35,13 @@ func (r *Relay) watch() {
 			continue // this process was stopped or starved: read first, the answer may have arrived meanwhile
 		}
 		for _, c := range r.allClients() {
-			c.look(&b, r.now())
-			c.goOn(&b) // other clients may have released memory
+			c.look(&w, r.now())
+			c.goOn(&w) // other clients may have released memory
 		}
 		for _, c := range r.allBackends() {
-			c.look(&b, r.now())
+			c.look(&w, r.now())
 		}
-		b.hand()
+		w.hand()
 		r.countOthers()
 		r.pools.sweep()
 		r.peers.Sweep(r.now())
