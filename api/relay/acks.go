@@ -3,6 +3,8 @@ package relay
 import (
 	"sync"
 	"time"
+
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 )
 
 // acks writes acknowledgments that are not written by the goroutine that appends them: the ends of calls that have
@@ -11,7 +13,7 @@ import (
 // of it.
 type acks struct {
 	mu   sync.Mutex // acquired before call.mu
-	work work
+	work deferred.Work
 	wake chan struct{}
 
 	lateMu sync.Mutex
@@ -47,7 +49,7 @@ func (a *acks) due() {
 	a.mu.Lock()
 	for _, c := range late {
 		c.late.Store(false)
-		a.work.write(c)
+		a.work.Write(c)
 	}
 	a.mu.Unlock()
 	a.tell()
@@ -63,7 +65,7 @@ func (a *acks) tell() {
 
 // serveAcks is the goroutine that writes the output of acks.
 func (r *Relay) serveAcks() {
-	var w work
+	var w deferred.Work
 	for {
 		select {
 		case <-r.acks.wake:
@@ -73,6 +75,6 @@ func (r *Relay) serveAcks() {
 		r.acks.mu.Lock()
 		w, r.acks.work = r.acks.work, w
 		r.acks.mu.Unlock()
-		w.do()
+		w.Do()
 	}
 }

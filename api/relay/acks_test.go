@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/frames"
 )
 
 // pipedClient returns a client behind a pipe. The pipe buffers nothing and keeps writes apart.
@@ -41,27 +44,24 @@ func TestAnswerToAPingHasCompany(t *testing.T) {
 	c := r.allClients()[0]
 	for writing := true; writing; runtime.Gosched() { // a running write would include later output
 		c.mu.Lock()
-		writing = c.out.writing
+		writing = c.out.Blocked()
 		c.mu.Unlock()
 	}
 	client.must(client.WritePing(false, [8]byte{1}))
 	client.must(client.WritePriority(1, http2.PriorityParam{StreamDep: 3})) // read once the PING has been handled
 	c.mu.Lock()
-	waits := 0
-	if c.out.pending != nil {
-		waits = c.out.waiting()
-	}
+	waits := c.out.Waiting()
 	c.mu.Unlock()
-	if waits != frameHeader+8 {
+	if waits != frames.HeaderSize+8 {
 		t.Fatalf("%d bytes wait, want the answer", waits)
 	}
-	var w work
+	var w deferred.Work
 	c.reset(&w, 1, http2.ErrCodeNo)
-	w.do()
+	w.Do()
 	in := make([]byte, 1<<10)
 	n, err := client.Read(in)
 	client.must(err)
-	if n != 2*frameHeader+8+4 {
+	if n != 2*frames.HeaderSize+8+4 {
 		t.Errorf("one write of %d bytes, want the answer and what came next in one", n)
 	}
 	r.acks.due()

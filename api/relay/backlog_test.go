@@ -8,7 +8,7 @@ import (
 
 func TestBacklog(t *testing.T) {
 	var table peers.Table
-	own, others := testClient(&table, "192.0.2.1").member, testClient(&table, "192.0.2.2").member
+	own, others := table.Join(0, peers.ID{}), table.Join(0, peers.ID{})
 	l := backlog{member: own, all: &table, most: 64 << 20}
 	for _, step := range []struct {
 		name                   string

@@ -4,7 +4,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/api/relay/headers"
+	"github.com/core-tools/hsu-master/api/relay/kept"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/report"
+	"github.com/core-tools/hsu-master/api/relay/retry"
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -29,13 +34,13 @@ type call struct {
 	pool     *pool                 // of the current attempt
 	place    *fair.Waiter[callUse] // in the pool's queue
 	share    *fair.Share           // of the pool's streams, while the call has one
-	request  keptList              // the headers, until the backend has answered
+	request  kept.List             // the headers, until the backend has answered
 	affinity span                  // position in request of the value that chooses the endpoint
-	attempts attempts
+	attempts retry.Attempts
 
 	began    time.Duration
-	deadline deadline
-	waiting  waiting
+	deadline retry.Deadline
+	waiting  retry.Wait
 
 	idempotent bool // carries hsu-request-id: may be executed twice
 	counts     bool // must be counted before it is acknowledged
@@ -43,8 +48,8 @@ type call struct {
 	response   response
 	broken     bool // the endpoint is to blame
 	code       uint32
-	cost       int    // bytes that the call itself is counted for
-	about      *about // for the log; nil unless each call is logged
+	cost       int          // bytes that the call itself is counted for
+	about      *report.Call // for the log; nil unless each call is logged
 }
 
 // response is the part of the response that has been passed on to the client.
@@ -76,13 +81,13 @@ var calls = sync.Pool{New: func() any {
 }}
 
 // unlock unlocks the call, and returns it to the pool if nothing uses it any more.
-func (k *call) unlock(w *work) {
-	if k.client != nil || k.backend != nil || k.count != notCounting || k.waiting.on() || k.relay == nil {
+func (k *call) unlock(w *deferred.Work) {
+	if k.client != nil || k.backend != nil || k.count != notCounting || k.waiting.On() || k.relay == nil {
 		k.mu.Unlock()
 		return
 	}
 	if k.about != nil {
-		k.relay.log.call(k.about, k.code, k.relay.now()-k.began, k.attempts.all)
+		k.relay.log.Call(k.about, k.code, k.relay.now()-k.began, k.attempts.All)
 	}
 	k.free()
 	k.mu.Unlock()
@@ -97,16 +102,16 @@ func (k *call) free() {
 	k.up.empty()
 	k.down.empty()
 	k.service, k.policy, k.pick, k.pool, k.place, k.share = nil, nil, services.Pick{}, nil, nil, nil
-	k.request, k.affinity, k.attempts = keptList{}, span{}, attempts{}
-	k.began, k.deadline, k.waiting = 0, deadline{}, waiting{}
+	k.request, k.affinity, k.attempts = kept.List{}, span{}, retry.Attempts{}
+	k.began, k.deadline, k.waiting = 0, retry.Deadline{}, retry.Wait{}
 	k.idempotent, k.counts, k.count, k.response, k.broken = false, false, notCounting, awaited, false
 	k.code, k.cost, k.about = 0, 0, nil
 }
 
-func (f *flow) init(k *call) { f.call, f.sender.flow = k, f }
+func (f *flow) init(k *call) { f.call, f.sender.Flow = k, f }
 
 func (f *flow) empty() {
-	f.q.clear()
+	f.q.Clear()
 	k := f.call
 	*f = flow{}
 	f.init(k)
@@ -146,7 +151,7 @@ func (k *call) endPick(o services.Outcome) {
 
 // held returns the bytes that the call keeps for its client.
 func (k *call) held() int {
-	return k.cost + k.up.counted + k.down.counted + len(k.request.bytes()) + len(k.down.trailers.bytes())
+	return k.cost + k.up.counted + k.down.counted + len(k.request.Bytes()) + len(k.down.trailers.Bytes())
 }
 
 // maxMessage returns how large a message of the call may be.
@@ -161,16 +166,16 @@ func (k *call) maxMessage() int {
 // here or is sent again.
 func (k *call) timeoutLeft() []byte {
 	now := k.relay.now()
-	left, ok := k.deadline.left(now)
-	if !ok || now-k.began < time.Millisecond && k.attempts.all <= 1 {
-		return k.request.bytes()
+	left, ok := k.deadline.Left(now)
+	if !ok || now-k.began < time.Millisecond && k.attempts.All <= 1 {
+		return k.request.Bytes()
 	}
 	var out headers.List
-	l := headers.Of(k.request.bytes())
+	l := headers.Of(k.request.Bytes())
 	for f := range l.All {
 		if f.Name() == "grpc-timeout" {
 			var text [12]byte
-			out.AddBytes("grpc-timeout", appendTimeout(text[:0], left))
+			out.AddBytes("grpc-timeout", protocol.AppendTimeout(text[:0], left))
 			continue
 		}
 		out.AddField(f)

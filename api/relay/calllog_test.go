@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -52,7 +53,7 @@ func TestCallIsLogged(t *testing.T) {
 	r, addr := startRelay(t, Options{Log: slog.New(handler)}, b.endpoint)
 	client := rawClient(t, addr)
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-	client.call(1, true, "traceparent", "00-"+trace+"-00f067aa0ba902b7-01", RequestID, "r-1")
+	client.call(1, true, "traceparent", "00-"+trace+"-00f067aa0ba902b7-01", protocol.RequestID, "r-1")
 	p := b.accept()
 	next(p, anyHeaders)
 	p.headers(1, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "9")
@@ -91,7 +92,7 @@ func TestWarningsAreWhole(t *testing.T) {
 	_, addr := startRelay(t, Options{Log: slog.New(slog.NewJSONHandler(&log, nil))}, &services.Endpoint{Address: gone})
 	client := rawClient(t, addr)
 	client.call(1, true, "grpc-timeout", "50m")
-	client.wantStatus(1, codeDeadlineExceeded)
+	client.wantStatus(1, protocol.CodeDeadlineExceeded)
 	var got []map[string]any // the attempt to connect may end after the call
 	for deadline := time.Now().Add(patience); len(got) == 0; time.Sleep(time.Millisecond) {
 		if got = log.take(t, "trouble with a connection"); time.Now().After(deadline) {

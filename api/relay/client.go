@@ -10,8 +10,13 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/headers"
 	"github.com/core-tools/hsu-master/api/relay/peers"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/streams"
+	"github.com/core-tools/hsu-master/api/relay/wire"
 	"github.com/core-tools/hsu-master/internal/fair"
 )
 
@@ -47,7 +52,7 @@ type clientConn struct {
 	name    []byte        // the header list with [Client], constant once reading has begun
 	guard   guard
 	backlog backlog
-	ids     clientIDs
+	ids     streams.ClientIDs
 	fresh   []callUse // calls that the current read has begun, see startCalls; only the reader uses it
 	said    bool      // the first SETTINGS have been sent; guarded by conn.mu
 	evicted bool      // being closed to make room; guarded by Relay.mu
@@ -55,11 +60,11 @@ type clientConn struct {
 
 func newClientConn(r *Relay, nc net.Conn, m *peers.Member) *clientConn {
 	c := &clientConn{
-		member: m, guard: guard{member: m},
+		member: m, guard: guard{member: m}, ids: streams.NewClientIDs(cutTrailers, mostCut),
 		backlog: backlog{member: m, all: &r.peers, most: int64(r.opts.MaxBuffered)},
 	}
 	c.init(r, c, limits{clientOutput, maxHeaderList, clientWindow})
-	c.socket.nc = nc
+	c.socket.Conn = nc
 	return c
 }
 
@@ -69,15 +74,15 @@ func (c *clientConn) asClient() fair.Client {
 }
 
 // address returns the client's address.
-func (c *clientConn) address() string { return c.socket.nc.RemoteAddr().String() }
+func (c *clientConn) address() string { return c.socket.Conn.RemoteAddr().String() }
 
 // serve is the reader goroutine.
 func (c *clientConn) serve() {
-	nc := c.socket.nc
+	nc := c.socket.Conn
 	defer c.member.Leave()
 	err := c.greet()
 	if err == nil {
-		err = c.in.read(&c.socket, c.arrived)
+		err = c.in.Read(&c.socket, c.arrived)
 	}
 	err = c.finish(err)
 	if !errors.Is(err, io.EOF) && !errors.Is(err, errClosing) &&
@@ -85,19 +90,19 @@ func (c *clientConn) serve() {
 		c.relay.opts.Log.Debug("connection of a client ended", "peer", c.address(), "err", err)
 	}
 	if errors.Is(err, errHead) || errors.Is(err, errSlow) || errors.Is(err, errMemory) {
-		c.relay.log.limited(err.Error(), c.member.Peer())
+		c.relay.log.Limited(err.Error(), c.member.Peer())
 	}
 	c.loseAll()
-	c.work.do()
-	c.in.drop()
-	c.guard.holdInput(&c.in)
-	c.out.stop()
+	c.work.Do()
+	c.in.Drop()
+	c.guard.holdInput(c.in.Held())
+	c.out.Stop()
 	_ = nc.Close() // not TLS, whose Close would wait for a client that does not read
 }
 
 // greet completes the TLS handshake, if TLS is configured, and prepares the connection for reading.
 func (c *clientConn) greet() error {
-	nc := c.socket.nc
+	nc := c.socket.Conn
 	if c.relay.opts.TLS != nil {
 		secure, err := c.handshake(nc)
 		if err != nil {
@@ -107,15 +112,15 @@ func (c *clientConn) greet() error {
 	}
 	c.use(nc, nil)
 	var name headers.List
-	name.Add(Client, c.member.Peer().ID().String()+", "+nc.RemoteAddr().String())
+	name.Add(protocol.Client, c.member.Peer().ID().String()+", "+nc.RemoteAddr().String())
 	c.name = name.Bytes()
 	return nil
 }
 
 func (c *clientConn) handshake(nc net.Conn) (net.Conn, error) {
 	c.mu.Lock()
-	err := c.out.err()
-	if !c.out.isDead() {
+	err := c.out.Err()
+	if !c.out.Dead() {
 		err = nc.SetDeadline(time.Now().Add(c.relay.opts.HandshakeTimeout))
 	}
 	c.mu.Unlock()
@@ -125,7 +130,7 @@ func (c *clientConn) handshake(nc net.Conn) (net.Conn, error) {
 	secure := tls.Server(nc, c.relay.opts.TLS)
 	if err := secure.Handshake(); err != nil { //nolint:noctx // the deadline bounds it, and Close ends it
 		if !errors.Is(err, io.EOF) { // otherwise the client only looked whether the port is open
-			c.relay.log.trouble("no TLS with a client", c.address(), err)
+			c.relay.log.Trouble("no TLS with a client", c.address(), err)
 		}
 		return nil, err
 	}
@@ -140,22 +145,21 @@ func (c *clientConn) handshake(nc net.Conn) (net.Conn, error) {
 	return secure, nil
 }
 
-// arrived handles n bytes that have been read, and flushes the results.
-func (c *clientConn) arrived(n int) error {
+// arrived handles the bytes that have been read, and writes the results.
+func (c *clientConn) arrived() error {
 	c.hear()
-	c.in.add(n)
 	err := c.handle()
 	if err != nil {
-		c.in.discard()
+		c.in.Discard()
 		err = c.fault(err)
 	}
-	c.in.compact()
+	c.in.Compact()
 	c.startCalls()
 	c.relay.shed(&c.work)
-	c.work.do()
-	c.out.pause()
-	c.guard.holdInput(&c.in)
-	c.guard.noteHead(&c.in, &c.live)
+	c.work.Do()
+	c.out.Pause()
+	c.guard.holdInput(c.in.Held())
+	c.guard.noteHead(c.in.Head(), c.live.lastHeard())
 	if err == nil {
 		err = c.over()
 	}
@@ -165,12 +169,12 @@ func (c *clientConn) arrived(n int) error {
 // fault reports a violation of the protocol to the client and ends its calls. It returns nil if the reader must go
 // on for a moment, without handling further input. It returns other errors unchanged.
 func (c *clientConn) fault(err error) error {
-	fault, ok := err.(connError) //nolint:errorlint // a connError is never wrapped
+	fault, ok := err.(frames.ConnError) //nolint:errorlint // a connError is never wrapped
 	if !ok {
 		return err
 	}
-	c.relay.log.trouble("connection ended for a fault of its peer", c.address(), fault)
-	c.goAway(&c.work, fault.code, fault.reason)
+	c.relay.log.Trouble("connection ended for a fault of its peer", c.address(), fault)
+	c.goAway(&c.work, fault.Code, fault.Reason)
 	c.loseAll()
 	return nil
 }
@@ -178,21 +182,21 @@ func (c *clientConn) fault(err error) error {
 // handle handles the frames that are whole.
 func (c *clientConn) handle() error {
 	if c.overWith() {
-		c.in.discard()
+		c.in.Discard()
 		return nil
 	}
 	if !c.guard.preface {
-		if err := c.preface(c.in.bytes()); err != nil || !c.guard.preface {
+		if err := c.preface(c.in.Bytes()); err != nil || !c.guard.preface {
 			return err
 		}
 	}
 	for {
-		f, ok, err := c.in.next()
+		f, ok, err := c.in.Next()
 		if err != nil || !ok {
 			return err
 		}
 		if !c.mayBegin(&f) && c.overWith() {
-			c.in.discard()
+			c.in.Discard()
 			return nil
 		}
 		if err := c.frame(f); err != nil {
@@ -209,19 +213,19 @@ func (c *clientConn) preface(b []byte) error {
 	n := min(len(b), len(http2.ClientPreface))
 	if !c.guard.old && string(b[:n]) == http2.ClientPreface[:n] {
 		if n == len(http2.ClientPreface) {
-			c.in.skip(n)
+			c.in.Skip(n)
 			c.guard.preface = true
 			c.hello()
 		}
 		return nil
 	}
-	c.in.discard()
+	c.in.Discard()
 	if b[0] < 'A' || b[0] > 'Z' || string(b[:min(len(b), 3)]) == "PRI" {
-		return connError{http2.ErrCodeProtocol, "no preface of HTTP/2, or not agreed on by TLS"}
+		return frames.Fault(http2.ErrCodeProtocol, "no preface of HTTP/2, or not agreed on by TLS")
 	}
 	if c.begin(&c.work) {
-		c.out.appendText(oldHTTP)
-		c.out.end()
+		c.out.AppendText(oldHTTP)
+		c.out.End()
 		c.end()
 	}
 	return nil
@@ -238,10 +242,10 @@ var oldHTTP = func() string {
 // read them.
 func (c *clientConn) hello() {
 	if c.begin(&c.work) {
-		c.out.appendSettings(
+		c.out.AppendSettings(
 			http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
 			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList})
-		c.out.appendWindowUpdate(0, clientWindow-firstWindow)
+		c.out.AppendWindowUpdate(0, clientWindow-frames.FirstWindow)
 		c.said = true
 		c.end()
 	}
@@ -252,32 +256,32 @@ func (c *clientConn) hello() {
 
 // mayBegin returns true at once unless a frame begins a call and the client's peer has reset too many streams. In
 // that case it waits for the connection's turn and returns false. Nothing is read from the client meanwhile.
-func (c *clientConn) mayBegin(f *frame) bool {
-	if f.kind != http2.FrameHeaders || f.id <= c.ids.newest || c.member.MayBegin(c.live.lastHeard()) {
+func (c *clientConn) mayBegin(f *frames.Frame) bool {
+	if f.Kind != http2.FrameHeaders || f.ID <= c.ids.Newest || c.member.MayBegin(c.live.lastHeard()) {
 		return true
 	}
 	c.startCalls()
-	c.work.do()
+	c.work.Do()
 	c.guard.head.Store(0) // the delay is not the client's
-	c.relay.log.limited("streams reset or calls refused: calls begin one by one", c.member.Peer())
+	c.relay.log.Limited("streams reset or calls refused: calls begin one by one", c.member.Peer())
 	c.member.Wait()
 	c.hear()
 	return false
 }
 
 // frame handles one frame.
-func (c *clientConn) frame(f frame) error {
-	if err := c.in.check(&f); err != nil {
+func (c *clientConn) frame(f frames.Frame) error {
+	if err := c.in.Check(&f); err != nil {
 		return err
 	}
 	if err := c.charge(&f); err != nil {
 		return err
 	}
-	switch f.kind {
+	switch f.Kind {
 	case http2.FrameHeaders:
-		return c.onHeaders(c.in.headers(f))
+		return c.onHeaders(c.in.Headers(f))
 	case http2.FrameContinuation:
-		return c.onHeaders(c.in.continuation(f))
+		return c.onHeaders(c.in.Continuation(f))
 	case http2.FrameData:
 		return c.onData(f)
 	case http2.FrameWindowUpdate:
@@ -292,27 +296,27 @@ func (c *clientConn) frame(f frame) error {
 	case http2.FrameGoAway:
 		// The GOAWAY forbids us streams, which we never open, and announces that the client is about to leave.
 		// Streams that the client still opens, as gRPC clients may, are served.
-		_, err := parseGoAway(f)
+		_, err := frames.ParseGoAway(f)
 		if err == nil {
 			c.warn(&c.work)
 		}
 		return err
 	default:
-		return checkOther(f)
+		return frames.CheckOther(f)
 	}
 }
 
 // charge charges a client for a frame. Frames that carry something of a call pay for those that do not.
-func (c *clientConn) charge(f *frame) error {
-	cost := frameCost(f, f.id > c.ids.newest)
+func (c *clientConn) charge(f *frames.Frame) error {
+	cost := frameCost(f, f.ID > c.ids.Newest)
 	switch {
-	case f.kind == http2.FrameWindowUpdate:
+	case f.Kind == http2.FrameWindowUpdate:
 		c.mu.Lock()
 		cost -= c.guard.takePaid()
 		c.mu.Unlock()
-	case f.kind == http2.FrameSettings && changeWindow(f.payload):
+	case f.Kind == http2.FrameSettings && frames.ChangesWindow(f.Payload):
 		c.mu.Lock()
-		cost += c.calls.len() / streamsPerUnit
+		cost += c.calls.Len() / streamsPerUnit
 		c.mu.Unlock()
 	}
 	now := c.live.lastHeard()
@@ -340,11 +344,11 @@ func (c *clientConn) onHeaders(id uint32, end bool, err error) error {
 	case err != nil || id == 0:
 		return err
 	case id&1 == 0:
-		return connError{http2.ErrCodeProtocol, "a client's stream with an even id"}
-	case id <= c.ids.newest:
-		return c.trailers(id, &c.in.list, end)
+		return frames.Fault(http2.ErrCodeProtocol, "a client's stream with an even id")
+	case id <= c.ids.Newest:
+		return c.trailers(id, &c.in.List, end)
 	}
-	c.request(id, &c.in.list, end)
+	c.request(id, &c.in.List, end)
 	return nil
 }
 
@@ -362,7 +366,7 @@ func (c *clientConn) trailers(id uint32, l *headers.List, end bool) error {
 	case k.up.ended:
 		k.clientViolated(&c.work, http2.ErrCodeStreamClosed)
 		return nil
-	case !end || l.Truncated || !k.up.declare(0, true) || !trailing(l):
+	case !end || l.Truncated || !k.up.declare(0, true) || !protocol.AreTrailers(l):
 		k.clientViolated(&c.work, http2.ErrCodeProtocol)
 		return nil
 	}
@@ -374,20 +378,20 @@ func (c *clientConn) trailers(id uint32, l *headers.List, end bool) error {
 
 // lateHeaders handles headers on a stream that is closed, or that was never opened although later ones were.
 func (c *clientConn) lateHeaders(id uint32, l *headers.List, end bool) error {
-	if c.ids.ignored(id) {
+	if c.ids.Ignored(id) {
 		return nil
 	}
 	if _, call := l.Get(":path"); call {
-		return connError{http2.ErrCodeProtocol, "a call on a stream that is not newer than those before"}
+		return frames.Fault(http2.ErrCodeProtocol, "a call on a stream that is not newer than those before")
 	}
-	if !end || l.Truncated || !trailing(l) {
+	if !end || l.Truncated || !protocol.AreTrailers(l) {
 		return c.stray(id, http2.ErrCodeProtocol)
 	}
 	return c.onClosed(id, cutTrailers, end)
 }
 
-func (c *clientConn) onData(f frame) error {
-	n, end := len(f.payload), f.flags&http2.FlagDataEndStream != 0
+func (c *clientConn) onData(f frames.Frame) error {
+	n, end := len(f.Payload), f.Flags&http2.FlagDataEndStream != 0
 	k, due, err := c.takeData(&f)
 	if err != nil {
 		return err
@@ -398,26 +402,26 @@ func (c *clientConn) onData(f frame) error {
 	if k != nil {
 		k.mu.Lock()
 		defer k.unlock(&c.work)
-		if k.client == c && k.clientID == f.id {
-			k.upData(&c.work, f.payload, n, end)
+		if k.client == c && k.clientID == f.ID {
+			k.upData(&c.work, f.Payload, n, end)
 			return nil
 		}
 	}
-	if !c.ids.opened(f.id) {
-		return connError{http2.ErrCodeProtocol, "DATA on an idle stream"}
+	if !c.ids.Opened(f.ID) {
+		return frames.Fault(http2.ErrCodeProtocol, "DATA on an idle stream")
 	}
-	return c.onClosed(f.id, n, end)
+	return c.onClosed(f.ID, n, end)
 }
 
 // onClosed handles a frame of n bytes on a closed stream. end means that the frame ends the stream.
 func (c *clientConn) onClosed(id uint32, n int, end bool) error {
-	if c.ids.ignored(id) {
+	if c.ids.Ignored(id) {
 		return nil
 	}
 	c.mu.Lock()
-	may := c.ids.cut.take(id, n)
+	may := c.ids.Cut.Take(id, n)
 	if end {
-		c.ids.cut.end(id)
+		c.ids.Cut.End(id)
 	}
 	c.mu.Unlock()
 	if may {
@@ -426,45 +430,45 @@ func (c *clientConn) onClosed(id uint32, n int, end bool) error {
 	return c.stray(id, http2.ErrCodeStreamClosed)
 }
 
-func (c *clientConn) onWindowUpdate(f frame) error {
-	n, err := parseWindowUpdate(f)
+func (c *clientConn) onWindowUpdate(f frames.Frame) error {
+	n, err := frames.ParseWindowUpdate(f)
 	if err != nil {
 		return err
 	}
-	if f.id == 0 {
+	if f.ID == 0 {
 		c.mu.Lock()
-		ok := c.sendWindow.widen(n)
+		ok := c.sendWindow.Widen(n)
 		c.mu.Unlock()
 		if !ok {
 			return errWindow
 		}
-		c.resume(&c.work)
+		c.Resume(&c.work)
 		return nil
 	}
-	k := c.callOf(f.id)
+	k := c.callOf(f.ID)
 	switch {
 	case k != nil:
-		c.widenStream(k, f.id, n)
-	case !c.ids.opened(f.id):
-		return connError{http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream"}
-	case n == 0 && !c.ids.ignored(f.id):
-		c.streamError(&c.work, f.id, http2.ErrCodeProtocol)
+		c.widenStream(k, f.ID, n)
+	case !c.ids.Opened(f.ID):
+		return frames.Fault(http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream")
+	case n == 0 && !c.ids.Ignored(f.ID):
+		c.streamError(&c.work, f.ID, http2.ErrCodeProtocol)
 	}
 	return nil
 }
 
-func (c *clientConn) onReset(f frame) error {
-	code, err := parseReset(f)
+func (c *clientConn) onReset(f frames.Frame) error {
+	code, err := frames.ParseReset(f)
 	switch {
 	case err != nil:
 		return err
-	case !c.ids.opened(f.id):
-		return connError{http2.ErrCodeProtocol, "RST_STREAM on an idle stream"}
+	case !c.ids.Opened(f.ID):
+		return frames.Fault(http2.ErrCodeProtocol, "RST_STREAM on an idle stream")
 	}
 	c.mu.Lock()
-	k := c.calls.get(f.id)
+	k := c.calls.Get(f.ID)
 	if k == nil {
-		c.ids.cut.end(f.id)
+		c.ids.Cut.End(f.ID)
 	}
 	c.mu.Unlock()
 	if k == nil {
@@ -472,15 +476,15 @@ func (c *clientConn) onReset(f frame) error {
 	}
 	k.mu.Lock()
 	defer k.unlock(&c.work)
-	if k.client == c && k.clientID == f.id {
+	if k.client == c && k.clientID == f.ID {
 		c.guard.blame(c.relay.now(), c.relay.now()-k.began)
 		k.clientReset(&c.work, code)
 	}
 	return nil
 }
 
-func (c *clientConn) onPing(f frame) error {
-	data, ack, err := parsePing(f)
+func (c *clientConn) onPing(f frames.Frame) error {
+	data, ack, err := frames.ParsePing(f)
 	switch {
 	case err != nil:
 		return err
@@ -495,33 +499,33 @@ func (c *clientConn) onPing(f frame) error {
 	c.mu.Unlock()
 	c.answerPing(data)
 	if !c.guard.ping(c.relay.now(), useful, c.relay.opts.MinPing) {
-		return connError{http2.ErrCodeEnhanceYourCalm, "too_many_pings"}
+		return frames.Fault(http2.ErrCodeEnhanceYourCalm, "too_many_pings")
 	}
 	return nil
 }
 
 // sendHeaders appends a header block. It does nothing if the connection is over.
-func (c *clientConn) sendHeaders(w *work, id uint32, list []byte, end bool) {
+func (c *clientConn) sendHeaders(w *deferred.Work, id uint32, list []byte, end bool) {
 	if !c.begin(w) {
 		return
 	}
-	c.out.appendHeaders(id, end, list)
+	c.out.AppendHeaders(id, end, list)
 	c.guard.useful = true
 	c.end()
 }
 
 // interimRoom is the size of the output up to which interim headers are appended.
-const interimRoom = roomBlocked
+const interimRoom = wire.RoomBlocked
 
 // sendInterim appends the headers of an interim response (1xx), unless much output is waiting. These headers have
 // no window, and gRPC does not use them. Without this bound, an endpoint could end its caller's connection by
 // sending many.
-func (c *clientConn) sendInterim(w *work, id uint32, list []byte) {
+func (c *clientConn) sendInterim(w *deferred.Work, id uint32, list []byte) {
 	if !c.begin(w) {
 		return
 	}
-	if c.out.waiting() < interimRoom {
-		c.out.appendHeaders(id, false, list)
+	if c.out.Waiting() < interimRoom {
+		c.out.AppendHeaders(id, false, list)
 	}
 	c.end()
 }
@@ -532,25 +536,25 @@ func (c *clientConn) sent(n int) { c.guard.sent(n) }
 // outputChanged counts the output that the socket has not accepted, and lets no call begin any more if the
 // connection is over. c.mu is held.
 func (c *clientConn) outputChanged() {
-	if c.out.isDead() {
+	if c.out.Dead() {
 		c.member.Interrupt()
 	}
-	c.guard.holdOutput(&c.out)
+	c.guard.holdOutput(c.out.Unaccepted())
 }
 
 // outputRelieved does nothing: no output to a client is refused.
-func (c *clientConn) outputRelieved(*work) {}
+func (c *clientConn) outputRelieved(*deferred.Work) {}
 
 // streamError resets a stream for a fault of the client, and charges the client for it. All resets for such faults
 // are sent here. It is called by the connection's reader.
-func (c *clientConn) streamError(w *work, id uint32, code http2.ErrCode) {
+func (c *clientConn) streamError(w *deferred.Work, id uint32, code http2.ErrCode) {
 	c.reset(w, id, code)
 	c.guard.blame(c.relay.now(), 0)
 }
 
 // credit gives the connection's window back, unless the client's calls hold too much. It is called by the reader,
 // which holds no lock.
-func (c *clientConn) credit(w *work) {
+func (c *clientConn) credit(w *deferred.Work) {
 	if c.backlog.withhold() {
 		// Data that is only kept for a retry would not move on by itself, so nothing would give the window back.
 		c.dropReplay(w)
@@ -561,19 +565,19 @@ func (c *clientConn) credit(w *work) {
 }
 
 // goOn gives back the window of a client that was stopped, as soon as the client need not be stopped any more.
-func (c *clientConn) goOn(w *work) {
+func (c *clientConn) goOn(w *deferred.Work) {
 	if c.backlog.relent() {
 		c.grant(w)
 	}
 }
 
 // dropReplay frees the data that the client's calls keep for retries.
-func (c *clientConn) dropReplay(w *work) {
+func (c *clientConn) dropReplay(w *deferred.Work) {
 	for _, s := range c.streams() {
-		k := s.call
+		k := s.Call
 		k.mu.Lock()
-		if k.client == c && k.clientID == s.id && k.up.q.kept > 0 {
-			k.up.q.release()
+		if k.client == c && k.clientID == s.ID && k.up.q.Kept > 0 {
+			k.up.q.Release()
 			k.up.account(w)
 		}
 		k.unlock(w)
@@ -583,9 +587,9 @@ func (c *clientConn) dropReplay(w *work) {
 // loseAll ends the calls of a connection that is over.
 func (c *clientConn) loseAll() {
 	for _, s := range c.streams() {
-		k := s.call
+		k := s.Call
 		k.mu.Lock()
-		if k.client == c && k.clientID == s.id {
+		if k.client == c && k.clientID == s.ID {
 			c.guard.blame(c.relay.now(), c.relay.now()-k.began)
 			k.clientReset(&c.work, http2.ErrCodeCancel)
 		}
@@ -594,7 +598,7 @@ func (c *clientConn) loseAll() {
 }
 
 // look ends the connection if something that it waits for has not come in time, and sends a PING if one is due.
-func (c *clientConn) look(w *work, now time.Duration) {
+func (c *clientConn) look(w *deferred.Work, now time.Duration) {
 	o := &c.relay.opts
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -606,48 +610,48 @@ func (c *clientConn) look(w *work, now time.Duration) {
 }
 
 // goAway sends GOAWAY with the reason, and closes the connection when that is written.
-func (c *clientConn) goAway(w *work, code http2.ErrCode, reason string) {
+func (c *clientConn) goAway(w *deferred.Work, code http2.ErrCode, reason string) {
 	if !c.begin(w) {
 		return
 	}
-	c.out.appendGoAway(c.ids.served, code, reason)
-	c.out.end()
+	c.out.AppendGoAway(c.ids.Served, code, reason)
+	c.out.End()
 	c.mu.Unlock()
 }
 
 // warn begins the graceful shutdown: the client is told to open no more streams, but streams that it opens before it
 // reads that are served.
-func (c *clientConn) warn(w *work) {
+func (c *clientConn) warn(w *deferred.Work) {
 	if !c.begin(w) {
 		return
 	}
 	if c.drain == serving && c.said { // if !c.said, hello does it after the SETTINGS
 		c.drain = warned
-		c.out.appendGoAway(maxID, http2.ErrCodeNo, "graceful_stop")
-		c.out.appendPing(false, lastPing)
+		c.out.AppendGoAway(frames.MaxID, http2.ErrCodeNo, "graceful_stop")
+		c.out.AppendPing(false, lastPing)
 	}
 	c.end()
 }
 
 // leave announces the last stream that is served, and closes the connection when that and all earlier ones have
 // ended.
-func (c *clientConn) leave(w *work) {
+func (c *clientConn) leave(w *deferred.Work) {
 	if !c.begin(w) {
 		return
 	}
 	if c.drain == warned {
 		c.drain = draining
-		c.out.appendGoAway(c.ids.served, http2.ErrCodeNo, "graceful_stop")
+		c.out.AppendGoAway(c.ids.Served, http2.ErrCodeNo, "graceful_stop")
 		c.endIdle(w)
 	}
 	c.end()
 }
 
 // endIdle closes a draining connection that has no streams left. c.mu is held.
-func (c *clientConn) endIdle(w *work) {
+func (c *clientConn) endIdle(w *deferred.Work) {
 	if c.drained() {
 		c.touch(w)
-		c.out.end()
+		c.out.End()
 	}
 }
 

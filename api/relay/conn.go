@@ -8,7 +8,12 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/headers"
+	"github.com/core-tools/hsu-master/api/relay/streams"
+	"github.com/core-tools/hsu-master/api/relay/window"
+	"github.com/core-tools/hsu-master/api/relay/wire"
 )
 
 // conn is the part that a [clientConn] and a [backendConn] have in common: a connection of HTTP/2 with a table of
@@ -19,25 +24,25 @@ import (
 type conn struct {
 	relay  *Relay
 	role   role
-	socket socket
+	socket wire.Socket
 	began  time.Duration
 	live   liveness
 	late   atomic.Bool // in the list of connections whose output is written soon: see acks
 
 	// Only the reader uses these.
-	in     input
-	work   work
+	in     wire.Input
+	work   deferred.Work
 	passed headers.List // the fields of the current header list that are passed on
 
 	mu         sync.Mutex
-	out        output
-	calls      table[*call]
+	out        wire.Output
+	calls      streams.Table[*call]
 	idle       time.Duration // when the connection became idle
 	drain      drain
-	sendWindow sendWindow[*flow]
-	divider    divider[*flow] // of sendWindow
-	recvWindow recvWindow
-	theirs     settings
+	sendWindow window.Send[*flow]
+	divider    window.Divider[*flow] // of sendWindow
+	recvWindow window.Recv
+	theirs     frames.Settings
 }
 
 // role is the side of a connection, as far as conn depends on it. The connection's lock is held.
@@ -47,7 +52,7 @@ type role interface {
 	// outputChanged is called after output has been appended or written, and after the end of the connection.
 	outputChanged()
 	// outputRelieved is called when output that was refused has become possible.
-	outputRelieved(w *work)
+	outputRelieved(w *deferred.Work)
 }
 
 // drain is the state of a connection's graceful shutdown.
@@ -69,10 +74,10 @@ type limits struct {
 // init initializes a connection in place.
 func (c *conn) init(r *Relay, own role, l limits) {
 	c.relay, c.role = r, own
-	c.in, c.out = newInput(l.list), newOutput(&c.mu, &c.socket, l.output)
-	c.sendWindow, c.recvWindow = newSendWindow[*flow](firstWindow), newRecvWindow(l.window)
+	c.in, c.out = wire.NewInput(l.list), wire.NewOutput(&c.mu, &c.socket, l.output)
+	c.sendWindow, c.recvWindow = window.NewSend[*flow](frames.FirstWindow), window.NewRecv(l.window)
 	c.divider = &c.sendWindow
-	c.theirs = firstSettings()
+	c.theirs = frames.FirstSettings()
 	c.began = r.now()
 	c.idle = c.began
 	c.hear()
@@ -85,29 +90,29 @@ func (c *conn) hear() { c.live.heard.Store(int64(c.relay.now())) }
 func (c *conn) use(nc net.Conn, hello []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.socket.use(nc)
-	c.out.open()
-	if c.out.isDead() {
-		c.socket.interrupt()
+	c.socket.Use(nc)
+	c.out.Open()
+	if c.out.Dead() {
+		c.socket.Interrupt()
 		return
 	}
 	if len(hello) > 0 {
 		c.touch(&c.work)
-		c.out.prepend(hello)
+		c.out.Prepend(hello)
 	}
 }
 
 // touch adds the connection to a batch unless it is in one already. c.mu is held.
-func (c *conn) touch(w *work) {
-	if c.out.touch() {
-		w.write(c)
+func (c *conn) touch(w *deferred.Work) {
+	if c.out.Touch() {
+		w.Write(c)
 	}
 }
 
 // begin locks c for output and returns true. If the connection is ending, it returns false and does not lock c.
-func (c *conn) begin(w *work) bool {
+func (c *conn) begin(w *deferred.Work) bool {
 	c.mu.Lock()
-	if c.out.over() {
+	if c.out.Over() {
 		c.mu.Unlock()
 		return false
 	}
@@ -117,10 +122,10 @@ func (c *conn) begin(w *work) bool {
 
 // end unlocks c after output has been appended. It ends the connection if too much output is waiting.
 func (c *conn) end() {
-	if c.out.overflows() {
+	if c.out.Overflows() {
 		c.killLocked(errSlow)
 	}
-	if c.out.blocked() {
+	if c.out.Blocked() {
 		c.role.outputChanged()
 	}
 	c.mu.Unlock()
@@ -134,7 +139,7 @@ func (c *conn) kill(err error) {
 }
 
 func (c *conn) killLocked(err error) {
-	c.out.kill(err)
+	c.out.Kill(err)
 	c.role.outputChanged()
 }
 
@@ -148,21 +153,21 @@ func (c *conn) finish(err error) error {
 func (c *conn) over() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.err()
+	return c.out.Err()
 }
 
 // overWith reports whether the connection is read only until it closes, without handling its frames.
 func (c *conn) overWith() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.over()
+	return c.out.Over()
 }
 
 // streams returns the current streams.
-func (c *conn) streams() []stream[*call] {
+func (c *conn) streams() []streams.Stream[*call] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.calls.all()
+	return c.calls.All()
 }
 
 // callOf returns the call that has a stream, or nil. After locking the call, the caller must check that it still has
@@ -170,54 +175,54 @@ func (c *conn) streams() []stream[*call] {
 func (c *conn) callOf(id uint32) *call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.calls.get(id)
+	return c.calls.Get(id)
 }
 
 // drained reports whether the connection can be closed because its last stream has ended. c.mu is held.
-func (c *conn) drained() bool { return c.drain == draining && c.calls.len() == 0 && !c.out.over() }
+func (c *conn) drained() bool { return c.drain == draining && c.calls.Len() == 0 && !c.out.Over() }
 
 // flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine.
-func (c *conn) flush() {
+func (c *conn) Flush() {
 	c.mu.Lock()
-	c.out.flush()
+	c.out.Flush()
 	c.role.outputChanged()
 	c.mu.Unlock()
 }
 
 // hand leaves the output to the writer goroutine.
-func (c *conn) hand() {
+func (c *conn) Hand() {
 	c.mu.Lock()
-	c.out.hand()
+	c.out.Hand()
 	c.role.outputChanged()
 	c.mu.Unlock()
 }
 
 // write is the writer goroutine.
 func (c *conn) write() {
-	var w work
-	c.out.serve(func(unblocked bool) {
+	var w deferred.Work
+	c.out.Serve(func(unblocked bool) {
 		if unblocked { // the peer's side has accepted the data
 			c.hear()
 		}
 		c.role.outputChanged()
 	}, func() {
-		c.resume(&w)
-		w.do()
+		c.Resume(&w)
+		w.Do()
 	})
 }
 
 // resume continues blocked flows while there is a window and room, and calls that wait for room for their headers.
-func (c *conn) resume(w *work) {
+func (c *conn) Resume(w *deferred.Work) {
 	for {
 		c.mu.Lock()
-		if c.out.relieved() {
+		if c.out.Relieved() {
 			c.role.outputRelieved(w)
 		}
-		if c.out.isDead() || c.out.space() <= 0 {
+		if c.out.Dead() || c.out.Space() <= 0 {
 			c.mu.Unlock()
 			return
 		}
-		f, ok := c.sendWindow.next()
+		f, ok := c.sendWindow.Next()
 		if !ok {
 			c.mu.Unlock()
 			return
@@ -234,64 +239,64 @@ func (c *conn) resume(w *work) {
 
 // sendData sends as much of p as the windows and the room allow, and returns how much. If p does not fit for a
 // reason other than the stream's own window, the flow continues when the connection can.
-func (c *conn) sendData(w *work, f *flow, id uint32, p []byte, end bool) (sent int) {
+func (c *conn) sendData(w *deferred.Work, f *flow, id uint32, p []byte, end bool) (sent int) {
 	if !c.begin(w) {
 		return 0
 	}
-	space, window := c.out.space(), c.divider.free(&f.sender)
+	space, window := c.out.Space(), c.divider.Free(&f.sender)
 	for sent < len(p) {
-		n := min(len(p)-sent, maxFrame, f.sendLeft, window, space)
+		n := min(len(p)-sent, frames.MaxFrame, f.sendLeft, window, space)
 		if n <= 0 {
 			break
 		}
-		c.out.appendData(id, p[sent:sent+n], end && sent+n == len(p))
+		c.out.AppendData(id, p[sent:sent+n], end && sent+n == len(p))
 		sent += n
 		f.sendLeft -= n
 		window -= n
 		space -= n
 	}
 	if sent > 0 {
-		c.divider.sent(&f.sender, sent)
+		c.divider.Sent(&f.sender, sent)
 		c.role.sent(sent)
 	}
 	if sent < len(p) && f.sendLeft > 0 {
-		c.divider.keepBack(&f.sender, window)
+		c.divider.KeepBack(&f.sender, window)
 	}
 	c.end()
 	return sent
 }
 
 // sendEnd ends a stream after its data.
-func (c *conn) sendEnd(w *work, id uint32) {
+func (c *conn) sendEnd(w *deferred.Work, id uint32) {
 	if c.begin(w) {
-		c.out.appendData(id, nil, true)
+		c.out.AppendData(id, nil, true)
 		c.end()
 	}
 }
 
 // reset sends RST_STREAM for a stream. If the stream is in the table, the caller removes it.
-func (c *conn) reset(w *work, id uint32, code http2.ErrCode) {
+func (c *conn) reset(w *deferred.Work, id uint32, code http2.ErrCode) {
 	if c.begin(w) {
-		c.out.appendReset(id, code)
+		c.out.AppendReset(id, code)
 		c.end()
 	}
 }
 
 // giveBack gives n bytes of a stream's window back to its sender.
-func (c *conn) giveBack(w *work, id uint32, n int) {
+func (c *conn) giveBack(w *deferred.Work, id uint32, n int) {
 	if c.begin(w) {
-		c.out.appendWindowUpdate(id, n)
+		c.out.AppendWindowUpdate(id, n)
 		c.end()
 	}
 }
 
 // grant gives the connection's window back.
-func (c *conn) grant(w *work) {
+func (c *conn) grant(w *deferred.Work) {
 	if !c.begin(w) {
 		return
 	}
-	if credit := c.recvWindow.restore(); credit > 0 {
-		c.out.appendWindowUpdate(0, credit)
+	if credit := c.recvWindow.Restore(); credit > 0 {
+		c.out.AppendWindowUpdate(0, credit)
 	}
 	c.end()
 }
@@ -301,12 +306,12 @@ func (c *conn) grant(w *work) {
 // each answer would wake them needlessly while the current call has yet to be passed on.
 func (c *conn) answerPing(data [8]byte) {
 	c.mu.Lock()
-	if c.out.over() {
+	if c.out.Over() {
 		c.mu.Unlock()
 		return
 	}
-	c.out.ready()
-	c.out.appendPing(true, data)
+	c.out.Ready()
+	c.out.AppendPing(true, data)
 	c.end()
 	if !c.late.Swap(true) {
 		c.relay.acks.later(c)
@@ -315,27 +320,27 @@ func (c *conn) answerPing(data [8]byte) {
 
 // takeData handles the part of a DATA frame that concerns the connection. It removes the padding from the frame, and
 // returns the call that has the stream, or nil. due means that the connection's window must be given back.
-func (c *conn) takeData(f *frame) (k *call, due bool, err error) {
-	if f.id == 0 {
-		return nil, false, connError{http2.ErrCodeProtocol, "DATA on stream 0"}
+func (c *conn) takeData(f *frames.Frame) (k *call, due bool, err error) {
+	if f.ID == 0 {
+		return nil, false, frames.Fault(http2.ErrCodeProtocol, "DATA on stream 0")
 	}
-	n := len(f.payload)
-	if err := unpad(f); err != nil {
+	n := len(f.Payload)
+	if err := frames.Unpad(f); err != nil {
 		return nil, false, err
 	}
 	c.mu.Lock()
-	ok, due := c.recvWindow.take(n)
-	k = c.calls.get(f.id)
+	ok, due := c.recvWindow.Take(n)
+	k = c.calls.Get(f.ID)
 	c.live.answer()
 	c.mu.Unlock()
 	if !ok {
-		return nil, false, connError{http2.ErrCodeFlowControl, "DATA beyond the connection's window"}
+		return nil, false, frames.Fault(http2.ErrCodeFlowControl, "DATA beyond the connection's window")
 	}
 	return k, due, nil
 }
 
 // errWindow ends the connection of a peer that opens the connection's window too far.
-var errWindow = connError{http2.ErrCodeFlowControl, "the connection's window is too large"}
+var errWindow = frames.Fault(http2.ErrCodeFlowControl, "the connection's window is too large")
 
 // widenStream changes the window of a stream by n for the peer, which must be allowed to. k has, or had, the stream.
 func (c *conn) widenStream(k *call, id uint32, n int) {
@@ -355,16 +360,16 @@ func (c *conn) widenStream(k *call, id uint32, n int) {
 
 // onSettings applies and acknowledges the peer's SETTINGS, and returns them. announced is false if the frame is an
 // acknowledgment.
-func (c *conn) onSettings(f frame) (s settings, announced bool, err error) {
-	ack, err := checkSettings(f)
+func (c *conn) onSettings(f frames.Frame) (s frames.Settings, announced bool, err error) {
+	ack, err := frames.CheckSettings(f)
 	if err != nil || ack {
 		return s, false, err
 	}
 	s = c.theirs // only the reader changes these
-	if !s.known {
-		s.known, s.streams = true, unboundedStreams
+	if !s.Known {
+		s.Known, s.Streams = true, frames.UnboundedStreams
 	}
-	if s, err = s.read(f.payload); err != nil {
+	if s, err = s.Read(f.Payload); err != nil {
 		return s, false, err
 	}
 	return s, true, c.adopt(s)
@@ -373,12 +378,12 @@ func (c *conn) onSettings(f frame) (s settings, announced bool, err error) {
 // adopt applies the peer's settings and acknowledges them. All output after the acknowledgment obeys them, and no
 // output before it makes use of larger limits (RFC 9113, section 6.5.3): smaller windows are applied before the
 // acknowledgment, larger ones after it.
-func (c *conn) adopt(s settings) error {
-	delta := s.window - c.theirs.window
+func (c *conn) adopt(s frames.Settings) error {
+	delta := s.Window - c.theirs.Window
 	if delta < 0 {
 		c.mu.Lock()
-		c.theirs.window = s.window
-		calls := c.calls.all()
+		c.theirs.Window = s.Window
+		calls := c.calls.All()
 		c.mu.Unlock()
 		if err := c.widenAll(calls, delta); err != nil {
 			return err
@@ -387,32 +392,32 @@ func (c *conn) adopt(s settings) error {
 	if !c.begin(&c.work) {
 		return nil
 	}
-	c.out.acknowledge(s)
+	c.out.Acknowledge(s)
 	c.theirs = s
-	var calls []stream[*call]
+	var calls []streams.Stream[*call]
 	if delta > 0 {
-		calls = c.calls.all()
+		calls = c.calls.All()
 	}
 	c.end()
 	return c.widenAll(calls, delta)
 }
 
 // widenAll changes the windows of the streams by delta.
-func (c *conn) widenAll(streams []stream[*call], delta int) error {
+func (c *conn) widenAll(streams []streams.Stream[*call], delta int) error {
 	for _, s := range streams {
 		if !c.widen(s, delta) {
-			return connError{http2.ErrCodeFlowControl, "the windows of streams become too large"}
+			return frames.Fault(http2.ErrCodeFlowControl, "the windows of streams become too large")
 		}
 	}
 	return nil
 }
 
 // widen changes the window of a stream by delta. It returns false if the window becomes too large.
-func (c *conn) widen(s stream[*call], delta int) bool {
-	k := s.call
+func (c *conn) widen(s streams.Stream[*call], delta int) bool {
+	k := s.Call
 	k.mu.Lock()
 	defer k.unlock(&c.work)
-	flow := k.flowTo(c, s.id)
+	flow := k.flowTo(c, s.ID)
 	if flow == nil {
 		return true
 	}
@@ -429,19 +434,19 @@ type silence struct {
 }
 
 // open reports whether the connection is set up and not ending. c.mu is held.
-func (c *conn) open() bool { return !c.out.over() && c.theirs.known }
+func (c *conn) open() bool { return !c.out.Over() && c.theirs.Known }
 
 // look ends the connection if something that it waits for has not come in time, and sends a PING if one is due. c.mu
 // is held.
-func (c *conn) look(w *work, now time.Duration, s silence) {
+func (c *conn) look(w *deferred.Work, now time.Duration, s silence) {
 	o := &c.relay.opts
 	switch {
-	case c.out.isDead():
-	case c.out.isEnding():
-		if c.out.late(now, o.PingTimeout) {
+	case c.out.Dead():
+	case c.out.Ending():
+		if c.out.Late(now, o.PingTimeout) {
 			c.killLocked(errSlow)
 		}
-	case !c.theirs.known:
+	case !c.theirs.Known:
 		if now-c.began > o.HandshakeTimeout {
 			c.killLocked(errHandshake)
 		}
@@ -451,6 +456,6 @@ func (c *conn) look(w *work, now time.Duration, s silence) {
 		}
 	case c.live.pingDue(now, s.regular, s.quick):
 		c.touch(w)
-		c.out.appendPing(false, ourPing)
+		c.out.AppendPing(false, ourPing)
 	}
 }

@@ -8,8 +8,13 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/headers"
 	"github.com/core-tools/hsu-master/api/relay/peers"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/report"
+	"github.com/core-tools/hsu-master/api/relay/retry"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -19,7 +24,7 @@ import (
 
 // request handles the headers of a new call.
 func (c *clientConn) request(id uint32, l *headers.List, end bool) {
-	c.ids.newest = id
+	c.ids.Newest = id
 	k := calls.Get().(*call)
 	k.mu.Lock()
 	defer k.unlock(&c.work)
@@ -30,17 +35,17 @@ func (c *clientConn) request(id uint32, l *headers.List, end bool) {
 		c.reset(&c.work, id, http2.ErrCodeRefusedStream)
 		return
 	}
-	c.ids.served = id
-	if c.calls.len() >= maxStreams {
+	c.ids.Served = id
+	if c.calls.Len() >= maxStreams {
 		if !end {
-			c.ids.cut.add(id, firstWindow)
+			c.ids.Cut.Add(id, frames.FirstWindow)
 		}
 		c.mu.Unlock()
 		c.streamError(&c.work, id, http2.ErrCodeRefusedStream)
 		return
 	}
-	c.calls.put(id, k)
-	initial := c.theirs.window
+	c.calls.Put(id, k)
+	initial := c.theirs.Window
 	c.mu.Unlock()
 
 	r := c.relay
@@ -48,24 +53,24 @@ func (c *clientConn) request(id uint32, l *headers.List, end bool) {
 	k.began = r.now()
 	k.cost = callCost
 	c.member.Hold(peers.Calls, k.cost)
-	k.up.recvLeft, k.up.window = firstWindow, firstWindow
-	k.down.recvLeft, k.down.window = firstWindow, firstWindow
+	k.up.recvLeft, k.up.window = frames.FirstWindow, frames.FirstWindow
+	k.down.recvLeft, k.down.window = frames.FirstWindow, frames.FirstWindow
 	k.down.sendLeft = initial
 	k.up.ended = end
 	if l.Truncated {
-		k.turnAway(&c.work, codeResourceExhausted, "metadata is larger than "+strconv.Itoa(maxHeaderList)+" bytes")
+		k.turnAway(&c.work, protocol.CodeResourceExhausted, "metadata is larger than "+strconv.Itoa(maxHeaderList)+" bytes")
 		return
 	}
 	c.passed.Reset()
-	h := readHead(l, &c.passed, r.name)
-	k.up.declared = h.length
-	if h.malformed || end && h.length > 0 {
+	h := protocol.ReadRequest(l, &c.passed, r.name)
+	k.up.declared = h.Length
+	if h.Malformed || end && h.Length > 0 {
 		k.clientViolated(&c.work, http2.ErrCodeProtocol)
 		return
 	}
-	if h.returned {
-		r.log.trouble("call refused", c.address(), errReturned)
-		k.code = codeUnavailable
+	if h.Returned {
+		r.log.Trouble("call refused", c.address(), errReturned)
+		k.code = protocol.CodeUnavailable
 		c.reset(&c.work, id, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
 		k.leaveClient(&c.work)
 		return
@@ -79,11 +84,11 @@ func (c *clientConn) request(id uint32, l *headers.List, end bool) {
 	}
 	kept := c.member.HeldOf(peers.Headers)
 	if kept+len(c.passed.Bytes()) > budgetHeaders || kept > 0 && r.full() {
-		k.turnAway(&c.work, codeResourceExhausted, "too much metadata of this client's calls waits for answers")
+		k.turnAway(&c.work, protocol.CodeResourceExhausted, "too much metadata of this client's calls waits for answers")
 		return
 	}
-	k.request.keep(c.member, peers.Headers, &c.passed)
-	k.up.q.keep = true
+	k.request.Keep(c.member, peers.Headers, &c.passed)
+	k.up.q.Keep = true
 	c.fresh = append(c.fresh, callUse{k, k.gen})
 }
 
@@ -91,49 +96,49 @@ func (c *clientConn) request(id uint32, l *headers.List, end bool) {
 var errReturned = errors.New("it has been here: masters are endpoints of each other, and no worker of theirs took it")
 
 // accept checks a request and decides where the call goes. It returns false if the call has been answered.
-func (k *call) accept(w *work, h *head) bool {
+func (k *call) accept(w *deferred.Work, h *protocol.Request) bool {
 	r := k.relay
 	switch {
-	case h.authorities > 1 || h.hosts > 1:
-		k.refuse(w, "400", codeInternal, "more than one :authority or host")
+	case h.Authorities > 1 || h.Hosts > 1:
+		k.refuse(w, "400", protocol.CodeInternal, "more than one :authority or host")
 		return false
-	case !isGRPC(h.contentType):
-		k.refuse(w, "415", codeInvalidArgument, "invalid gRPC request content-type "+strconv.Quote(h.contentType))
+	case !protocol.IsGRPC(h.ContentType):
+		k.refuse(w, "415", protocol.CodeInvalidArgument, "invalid gRPC request content-type "+strconv.Quote(h.ContentType))
 		return false
-	case h.timeouts > 1 || h.timeouts == 1 && !h.timeoutOK:
-		k.refuse(w, "400", codeInternal, "malformed grpc-timeout")
+	case h.Timeouts > 1 || h.Timeouts == 1 && !h.TimeoutOK:
+		k.refuse(w, "400", protocol.CodeInternal, "malformed grpc-timeout")
 		return false
-	case h.authorities == 0 && h.hosts == 0:
-		k.refuse(w, "400", codeInternal, "no host or :authority header present")
+	case h.Authorities == 0 && h.Hosts == 0:
+		k.refuse(w, "400", protocol.CodeInternal, "no host or :authority header present")
 		return false
-	case h.method != "POST":
-		k.refuse(w, "405", codeInternal,
-			"received a HEADERS frame with :method "+strconv.Quote(h.method)+" which should be POST")
+	case h.Method != "POST":
+		k.refuse(w, "405", protocol.CodeInternal,
+			"received a HEADERS frame with :method "+strconv.Quote(h.Method)+" which should be POST")
 		return false
 	}
-	if k.idempotent = h.idempotent; h.timeouts > 0 {
-		k.deadline = deadlineAfter(k.began, h.timeout)
+	if k.idempotent = h.Idempotent; h.Timeouts > 0 {
+		k.deadline = retry.DeadlineAfter(k.began, h.Timeout)
 	}
 	if r.debug {
-		service, method, _ := splitPath(strings.Clone(h.path))
-		k.about = &about{
-			service: service, method: method,
-			trace: strings.Clone(traceID(h.trace)), request: strings.Clone(h.request),
+		service, method, _ := protocol.SplitPath(strings.Clone(h.Path))
+		k.about = &report.Call{
+			Service: service, Method: method,
+			Trace: strings.Clone(protocol.TraceID(h.Trace)), Request: strings.Clone(h.ID),
 		}
 	}
-	return k.route(w, h.path)
+	return k.route(w, h.Path)
 }
 
 // route finds the service that a path names. It returns false if the call has been answered.
-func (k *call) route(w *work, path string) bool {
+func (k *call) route(w *deferred.Work, path string) bool {
 	r := k.relay
-	name, method, ok := splitPath(path)
+	name, method, ok := protocol.SplitPath(path)
 	switch {
 	case !ok:
-		k.turnAway(w, codeUnimplemented, "malformed method name: "+strconv.Quote(path))
+		k.turnAway(w, protocol.CodeUnimplemented, "malformed method name: "+strconv.Quote(path))
 		return false
 	case r.almostCounted(path):
-		k.turnAway(w, codeUnimplemented, "unknown method "+strings.Clone(method)+" for service "+strings.Clone(name))
+		k.turnAway(w, protocol.CodeUnimplemented, "unknown method "+strings.Clone(method)+" for service "+strings.Clone(name))
 		return false
 	}
 	counted := r.opts.Counted[path]
@@ -143,12 +148,12 @@ func (k *call) route(w *work, path string) bool {
 	if k.service != nil {
 		k.counts, k.policy = counted, k.service.Policy()
 	} else if k.policy = r.localPolicies[name]; k.policy == nil { // not local either
-		k.turnAway(w, codeUnimplemented, "unknown service "+strings.Clone(name))
+		k.turnAway(w, protocol.CodeUnimplemented, "unknown service "+strings.Clone(name))
 		return false
 	}
 	if k.counts {
 		if err := r.opts.Counter.Writable(); err != nil {
-			k.fail(w, codeUnavailable, notCounted+err.Error())
+			k.fail(w, protocol.CodeUnavailable, notCounted+err.Error())
 			return false
 		}
 	}
@@ -196,7 +201,7 @@ func (c *clientConn) startCalls() {
 }
 
 // start dispatches a call for the first time, unless the call has ended meanwhile.
-func (u callUse) start(w *work) {
+func (u callUse) start(w *deferred.Work) {
 	k := u.call
 	k.mu.Lock()
 	defer k.unlock(w)
@@ -208,38 +213,38 @@ func (u callUse) start(w *work) {
 }
 
 // dispatch sends the call to an endpoint, makes it wait, or ends it.
-func (k *call) dispatch(w *work) {
+func (k *call) dispatch(w *deferred.Work) {
 	if k.service == nil {
 		k.pool = k.relay.local
-		k.send(w, false)
+		k.attempt(w, false)
 		return
 	}
 	key := ""
 	if k.affinity != (span{}) {
-		value := k.request.bytes()[k.affinity.from:k.affinity.to]
+		value := k.request.Bytes()[k.affinity.from:k.affinity.to]
 		key = unsafe.String(unsafe.SliceData(value), len(value))
 	}
-	pick, err := k.service.Pick(k.client.asClient(), key, k.attempts.endpoints()...)
+	pick, err := k.service.Pick(k.client.asClient(), key, k.attempts.Endpoints()...)
 	if err != nil {
 		k.delay(w, err)
 		return
 	}
 	k.pick = pick
-	k.attempts.choose(pick.Endpoint())
+	k.attempts.Choose(pick.Endpoint())
 	k.pool = k.relay.pools.of(pick.Endpoint(), nil)
 	if k.about != nil {
-		k.about.endpoint = pick.Endpoint()
+		k.about.Endpoint = pick.Endpoint()
 	}
-	k.send(w, false)
+	k.attempt(w, false)
 }
 
-// send opens a stream for the call. waited means that the call has waited for a stream, and it is its turn.
-func (k *call) send(w *work, waited bool) {
-	if k.deadline.passed(k.relay.now()) {
+// attempt opens a stream for the call. waited means that the call has waited for a stream, and it is its turn.
+func (k *call) attempt(w *deferred.Work, waited bool) {
+	if k.deadline.Passed(k.relay.now()) {
 		k.expired(w)
 		return
 	}
-	k.attempts.begin()
+	k.attempts.Begin()
 	opening := k.pool.open(w, k, waited)
 	for opening == stale {
 		k.pool = k.relay.pools.of(k.pool.endpoint, k.pool)
@@ -249,14 +254,14 @@ func (k *call) send(w *work, waited bool) {
 	case opened, stale:
 		k.up.pump(w)
 	case queued:
-		k.waitFor(forStream, nil)
+		k.waitFor(retry.ForStream, nil)
 	case overfull:
 		k.crowdedOut(w, waitingForStream)
 	}
 }
 
 // upData handles DATA from the client.
-func (k *call) upData(w *work, p []byte, n int, end bool) {
+func (k *call) upData(w *deferred.Work, p []byte, n int, end bool) {
 	f := &k.up
 	switch {
 	case f.ended:
@@ -270,12 +275,12 @@ func (k *call) upData(w *work, p []byte, n int, end bool) {
 		return
 	}
 	before := f.msg
-	if !f.msg.add(p, k.maxMessage()) {
+	if !f.msg.Add(p, k.maxMessage()) {
 		f.msg = before
 		f.recvLeft -= n
 		f.ended = end
 		k.client.guard.blame(k.relay.now(), 0)
-		k.fail(w, codeResourceExhausted, "message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+		k.fail(w, protocol.CodeResourceExhausted, "message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
 		return
 	}
 	f.data(w, p, n, end)
@@ -283,29 +288,29 @@ func (k *call) upData(w *work, p []byte, n int, end bool) {
 }
 
 // downHeaders handles a header block from the backend.
-func (k *call) downHeaders(w *work, l *headers.List, end bool) {
+func (k *call) downHeaders(w *deferred.Work, l *headers.List, end bool) {
 	if k.down.ended {
 		k.garbage(w, http2.ErrCodeStreamClosed, brokenRules)
 		return
 	}
 	passed := &k.backend.passed
 	passed.Reset()
-	a := readAnswer(l, passed)
+	a := protocol.ReadResponse(l, passed)
 	switch {
 	case l.Truncated:
 		k.garbage(w, http2.ErrCodeProtocol, "more headers than are taken")
-	case a.fault != "":
-		k.garbage(w, http2.ErrCodeProtocol, a.fault)
+	case a.Fault != "":
+		k.garbage(w, http2.ErrCodeProtocol, a.Fault)
 	case k.response != awaited:
-		if a.statuses > 0 || !end {
+		if a.Statuses > 0 || !end {
 			k.garbage(w, http2.ErrCodeProtocol, "a second set of headers")
 			return
 		}
 		k.finish(w, passed, a)
-	case a.status < 100:
+	case a.Status < 100:
 		k.garbage(w, http2.ErrCodeProtocol, "headers without a status of HTTP")
-	case a.status < 200:
-		if end || a.status == 101 {
+	case a.Status < 200:
+		if end || a.Status == 101 {
 			k.garbage(w, http2.ErrCodeProtocol, "an end within what is to come")
 			return
 		}
@@ -313,24 +318,24 @@ func (k *call) downHeaders(w *work, l *headers.List, end bool) {
 	case end:
 		k.finish(w, passed, a)
 	default:
-		k.respond(w, a.status == 200 && a.grpc)
+		k.respond(w, a.Status == 200 && a.GRPC)
 		k.client.sendHeaders(w, k.clientID, passed.Bytes(), false)
 	}
 }
 
 // respond records that the response has begun: the backend has seen the call, which will not be sent again.
-func (k *call) respond(w *work, grpc bool) {
+func (k *call) respond(w *deferred.Work, grpc bool) {
 	k.response = plainResponse
 	if grpc {
 		k.response = grpcResponse
 	}
-	k.request.drop()
-	k.up.q.release()
+	k.request.Drop()
+	k.up.q.Release()
 	k.up.account(w)
 }
 
 // downData handles DATA from the backend.
-func (k *call) downData(w *work, p []byte, n int, end bool) {
+func (k *call) downData(w *deferred.Work, p []byte, n int, end bool) {
 	f := &k.down
 	switch {
 	case f.ended || n > f.recvLeft:
@@ -345,9 +350,9 @@ func (k *call) downData(w *work, p []byte, n int, end bool) {
 		return
 	}
 	before := f.msg
-	if k.response != plainResponse && !f.msg.add(p, k.maxMessage()) {
+	if k.response != plainResponse && !f.msg.Add(p, k.maxMessage()) {
 		f.msg = before // none of the frame is passed on
-		k.fail(w, codeResourceExhausted, "message of the answer is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+		k.fail(w, protocol.CodeResourceExhausted, "message of the answer is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
 		return
 	}
 	if k.client == nil {
@@ -355,8 +360,8 @@ func (k *call) downData(w *work, p []byte, n int, end bool) {
 	}
 	if end && k.response != plainResponse {
 		// A response that ends without a status is not valid.
-		k.broken, k.code = true, codeInternal
-		k.keepTrailers(statusList(codeInternal, "the server ended the call without a status"))
+		k.broken, k.code = true, protocol.CodeInternal
+		k.keepTrailers(protocol.StatusList(protocol.CodeInternal, "the server ended the call without a status"))
 	}
 	f.data(w, p, n, end)
 	k.closeFinished(w)
@@ -364,27 +369,27 @@ func (k *call) downData(w *work, p []byte, n int, end bool) {
 
 // finish handles the headers that end the response. The trailers of a call that must be counted are held back until
 // it is.
-func (k *call) finish(w *work, l *headers.List, a answer) {
-	k.code = a.code
-	if !a.coded {
-		k.broken, k.code = true, codeUnknown
+func (k *call) finish(w *deferred.Work, l *headers.List, a protocol.Response) {
+	k.code = a.Code
+	if !a.Coded {
+		k.broken, k.code = true, protocol.CodeUnknown
 	}
 	c, id, whole := k.backend, k.backendID, k.up.endSent
-	if k.response == awaited && a.code == codeUnavailable && k.idempotent && k.again(w, false) {
+	if k.response == awaited && a.Code == protocol.CodeUnavailable && k.idempotent && k.again(w, false) {
 		if !whole {
 			c.reset(w, id, http2.ErrCodeNo) // the backend need not read the rest
 		}
 		return
 	}
 	if k.response == awaited {
-		k.respond(w, a.status == 200 && a.coded)
+		k.respond(w, a.Status == 200 && a.Coded)
 	}
 	if k.service != nil && k.client != nil {
 		k.client.member.Completed(c.live.lastHeard())
 	}
 	k.down.ended = true
 	k.keepTrailers(l)
-	if k.counts && a.coded && a.code == codeOK {
+	if k.counts && a.Coded && a.Code == protocol.CodeOK {
 		k.count = holding
 		k.relay.opts.Counter.Count(k)
 	}
@@ -402,8 +407,8 @@ func (k *call) Counted(err error) {
 	k.mu.Lock()
 	k.count = notCounting
 	if err != nil && k.client != nil {
-		k.code = codeUnavailable
-		k.keepTrailers(statusList(codeUnavailable, notCounted+err.Error()))
+		k.code = protocol.CodeUnavailable
+		k.keepTrailers(protocol.StatusList(protocol.CodeUnavailable, notCounted+err.Error()))
 	}
 	if k.client != nil {
 		k.down.pump(&a.work)
@@ -416,14 +421,14 @@ func (k *call) Counted(err error) {
 
 // keepTrailers keeps the trailers that end the response, unless the client is gone.
 func (k *call) keepTrailers(l *headers.List) {
-	k.down.trailers.drop()
+	k.down.trailers.Drop()
 	if k.client != nil {
-		k.down.trailers.keep(k.client.member, peers.Trailers, l)
+		k.down.trailers.Keep(k.client.member, peers.Trailers, l)
 	}
 }
 
 // closeFinished ends the sides of the call whose flows have ended. It is called after everything that may end a flow.
-func (k *call) closeFinished(w *work) {
+func (k *call) closeFinished(w *deferred.Work) {
 	if k.backend != nil && k.down.ended {
 		if !k.up.endSent {
 			k.backend.reset(w, k.backendID, http2.ErrCodeNo)
@@ -445,37 +450,37 @@ func (k *call) closeFinished(w *work) {
 
 // leaveBackend ends the backend's side, whose last frame has been appended or has arrived, and gives up the pick. o is
 // the outcome to report for the endpoint, without code and failure.
-func (k *call) leaveBackend(w *work, o services.Outcome) {
+func (k *call) leaveBackend(w *deferred.Work, o services.Outcome) {
 	c := k.backend
 	suspect := c.closeStream(w, &k.up, k.backendID)
 	o.Code, o.Failed = k.code, k.broken || suspect
 	k.share.Release()
 	k.share = nil
 	if c.pool.wanted.Load() {
-		w.wake(c.pool)
+		w.Wake(c.pool)
 	}
 	k.backend = nil
 	k.endPick(o)
 }
 
 // leaveClient ends the client's side, whose last frame has been appended or has arrived.
-func (k *call) leaveClient(w *work) {
+func (k *call) leaveClient(w *deferred.Work) {
 	c := k.client
-	k.up.q.keep = false
-	k.up.q.clear()
-	k.down.q.clear()
+	k.up.q.Keep = false
+	k.up.q.Clear()
+	k.down.q.Clear()
 	k.up.account(w)
 	k.down.account(w)
 	c.backlog.shrink(k.up.grown + k.down.grown)
-	k.request.drop()
-	k.down.trailers.drop()
+	k.request.Drop()
+	k.down.trailers.Drop()
 	c.member.Hold(peers.Calls, -k.cost)
 	k.cost = 0
 	c.mu.Lock()
-	c.sendWindow.forget(&k.down.sender)
-	c.calls.remove(k.clientID)
+	c.sendWindow.Forget(&k.down.sender)
+	c.calls.Remove(k.clientID)
 	if !k.up.ended {
-		c.ids.cut.add(k.clientID, k.up.recvLeft)
+		c.ids.Cut.Add(k.clientID, k.up.recvLeft)
 	}
 	c.idle = c.relay.now()
 	c.endIdle(w)

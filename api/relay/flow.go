@@ -3,7 +3,12 @@ package relay
 import (
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/frames"
+	"github.com/core-tools/hsu-master/api/relay/kept"
 	"github.com/core-tools/hsu-master/api/relay/peers"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/window"
 )
 
 const (
@@ -20,8 +25,8 @@ const (
 // sender, which the sink's conn.mu guards.
 type flow struct {
 	call *call
-	q    queue
-	msg  messages
+	q    kept.Queue
+	msg  protocol.Messages
 
 	sendLeft int // bytes that the sink's stream accepts
 	recvLeft int // bytes that the source may still send
@@ -32,12 +37,12 @@ type flow struct {
 	grown    int // growth of window, taken from budgetGrown
 	declared int64
 
-	ended    bool     // END_STREAM has arrived
-	endSent  bool     // END_STREAM has been sent
-	stalled  bool     // data was queued since credit was last given
-	trailers keptList // the headers that end the flow
+	ended    bool      // END_STREAM has arrived
+	endSent  bool      // END_STREAM has been sent
+	stalled  bool      // data was queued since credit was last given
+	trailers kept.List // the headers that end the flow
 
-	sender sender[*flow] // of the sink's connection
+	sender window.Sender[*flow] // of the sink's connection
 }
 
 func (f *flow) upward() bool { return f == &f.call.up }
@@ -62,33 +67,33 @@ func (f *flow) source() (*conn, uint32) {
 }
 
 // data handles the data p of a frame that takes n bytes of the window, and sends as much as can be sent.
-func (f *flow) data(w *work, p []byte, n int, end bool) {
+func (f *flow) data(w *deferred.Work, p []byte, n int, end bool) {
 	f.recvLeft -= n
 	if pad := n - len(p); pad > 0 {
 		f.give(w, pad)
 	}
 	f.ended = end
 	sent := 0
-	if f.q.unsent == 0 && len(p) > 0 {
+	if f.q.Unsent == 0 && len(p) > 0 {
 		if c, id := f.sink(); c != nil {
-			last := end && !f.trailers.kept()
+			last := end && !f.trailers.Kept()
 			sent = c.sendData(w, f, id, p, last)
 			f.endSent = last && sent == len(p)
 		}
 	}
-	if f.q.keep {
-		f.q.push(p)
-		f.q.advance(sent)
+	if f.q.Keep {
+		f.q.Push(p)
+		f.q.Advance(sent)
 		f.boundKept()
 	} else if sent < len(p) {
-		f.q.push(p[sent:])
+		f.q.Push(p[sent:])
 	}
-	if f.q.unsent > 0 {
+	if f.q.Unsent > 0 {
 		f.stalled = true
 	}
 	f.account(w)
 	f.give(w, sent)
-	if f.ended && !f.endSent && f.q.unsent == 0 {
+	if f.ended && !f.endSent && f.q.Unsent == 0 {
 		f.sendEnd(w)
 	}
 }
@@ -105,22 +110,22 @@ func (f *flow) declare(n int, end bool) bool {
 // boundKept gives up a second attempt if too much of the request would have to be kept for it. A request of which
 // nothing has been sent is not affected, since all of it is queued anyway.
 func (f *flow) boundKept() {
-	if f.q.keep && f.q.kept > 0 && (f.q.kept+f.q.unsent > mostKept || f.call.client.backlog.dropReplay()) {
-		f.q.release()
+	if f.q.Keep && f.q.Kept > 0 && (f.q.Kept+f.q.Unsent > mostKept || f.call.client.backlog.dropReplay()) {
+		f.q.Release()
 	}
 }
 
 // pump sends queued data, as much as the windows and the room allow.
-func (f *flow) pump(w *work) {
+func (f *flow) pump(w *deferred.Work) {
 	c, id := f.sink()
 	if c == nil || f.endSent {
 		return
 	}
-	for f.q.unsent > 0 {
-		p := f.q.peek()
-		last := f.ended && !f.trailers.kept() && len(p) == f.q.unsent
+	for f.q.Unsent > 0 {
+		p := f.q.Peek()
+		last := f.ended && !f.trailers.Kept() && len(p) == f.q.Unsent
 		n := c.sendData(w, f, id, p, last)
-		f.q.advance(n)
+		f.q.Advance(n)
 		f.boundKept()
 		f.account(w)
 		again := min(n, f.replay)
@@ -137,23 +142,23 @@ func (f *flow) pump(w *work) {
 }
 
 // sendEnd ends the flow at its sink, after all data.
-func (f *flow) sendEnd(w *work) {
+func (f *flow) sendEnd(w *deferred.Work) {
 	c, id := f.sink()
 	if c == nil || f.call.count == holding && !f.upward() {
 		return
 	}
 	f.endSent = true
-	if !f.trailers.kept() {
+	if !f.trailers.Kept() {
 		c.sendEnd(w, id)
 		return
 	}
-	f.call.client.sendHeaders(w, id, f.trailers.bytes(), true)
-	f.trailers.drop()
+	f.call.client.sendHeaders(w, id, f.trailers.Bytes(), true)
+	f.trailers.Drop()
 }
 
 // give returns credit for n bytes to the source, once half of a window has collected. A window through which data
 // moves without waiting doubles.
-func (f *flow) give(w *work, n int) {
+func (f *flow) give(w *deferred.Work, n int) {
 	f.credit += n
 	if f.credit < f.window/2 {
 		return
@@ -167,7 +172,7 @@ func (f *flow) give(w *work, n int) {
 		grant += f.window
 		f.window *= 2
 	}
-	f.stalled = f.q.unsent > 0
+	f.stalled = f.q.Unsent > 0
 	f.credit = 0
 	f.recvLeft += grant
 	c.giveBack(w, id, grant)
@@ -186,8 +191,8 @@ func (f *flow) takeGrowth(n int) bool {
 
 // account updates the bytes that the client is counted for, and continues a client that was stopped because of
 // them.
-func (f *flow) account(w *work) {
-	n := f.q.unsent + f.q.kept
+func (f *flow) account(w *deferred.Work) {
+	n := f.q.Unsent + f.q.Kept
 	client := f.call.client
 	if n == f.counted || client == nil {
 		return
@@ -198,19 +203,19 @@ func (f *flow) account(w *work) {
 }
 
 // widen adds n to the sink's window. It returns false if the window becomes larger than a window may be.
-func (f *flow) widen(w *work, n int) bool {
-	if f.sendLeft+n > maxWindow {
+func (f *flow) widen(w *deferred.Work, n int) bool {
+	if f.sendLeft+n > frames.MaxWindow {
 		return false
 	}
 	f.sendLeft += n
-	if f.sendLeft > 0 && f.q.unsent > 0 {
+	if f.sendLeft > 0 && f.q.Unsent > 0 {
 		f.pump(w)
 	}
 	return true
 }
 
 // sinkViolated ends the call because the peer to which the flow goes has violated HTTP/2.
-func (f *flow) sinkViolated(w *work, code http2.ErrCode) {
+func (f *flow) sinkViolated(w *deferred.Work, code http2.ErrCode) {
 	if f.upward() {
 		f.call.garbage(w, code, brokenRules)
 	} else {

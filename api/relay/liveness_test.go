@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -25,15 +26,15 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 		client.call(1, true)
 		dead := r.backend()
 		dead.answer(next(dead, anyHeaders).StreamID)
-		client.wantStatus(1, codeOK)
+		client.wantStatus(1, protocol.CodeOK)
 
 		client.call(3, true)
 		next(dead, anyHeaders) // the last that it reads
-		client.wantStatus(3, codeUnavailable)
+		client.wantStatus(3, protocol.CodeUnavailable)
 		client.call(5, true)
 		fresh := r.backend()
 		fresh.answer(next(fresh, anyHeaders).StreamID)
-		client.wantStatus(5, codeOK)
+		client.wantStatus(5, protocol.CodeOK)
 		if got := registry.Service(serviceName).Figures(endpoint.Address); got.Failed() != 1 {
 			t.Errorf("figures: %+v, want one call that has failed", got)
 		}
@@ -76,7 +77,7 @@ func testSuspectedConnection(t *testing.T) {
 	client.call(21, true)
 	other := r.backend()
 	other.answer(next(other, anyHeaders).StreamID)
-	client.wantStatus(21, codeOK)
+	client.wantStatus(21, protocol.CodeOK)
 	registry.Add(&services.Endpoint{Address: "another"}, serviceName) // else the only endpoint would not be ejected
 	for i := range uint32(10) {
 		client.must(client.WriteRSTStream(2*i+1, http2.ErrCodeCancel))

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -51,7 +52,7 @@ const (
 
 // open opens a stream for the call and sends its headers. again means that the call has waited and it is its turn.
 // k.mu is held.
-func (p *pool) open(w *work, k *call, again bool) opening {
+func (p *pool) open(w *deferred.Work, k *call, again bool) opening {
 	client := k.client.asClient()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,16 +80,16 @@ func (p *pool) open(w *work, k *call, again bool) opening {
 
 // enqueue makes the call wait for a stream. If the queue is full, a client with fewer waiting calls displaces a
 // call of a client with more. p.mu is held.
-func (p *pool) enqueue(w *work, k *call, client fair.Client) opening {
+func (p *pool) enqueue(w *deferred.Work, k *call, client fair.Client) opening {
 	if p.waiting.Len() >= mostWaiting {
 		u, ok := p.waiting.Displace(client)
 		if !ok {
 			return overfull
 		}
-		w.end(u)
+		w.End(u)
 	}
 	k.place = p.waiting.Push(client, callUse{k, k.gen})
-	w.wake(p)
+	w.Wake(p)
 	return queued
 }
 
@@ -139,7 +140,7 @@ func (p *pool) unopened() int {
 }
 
 // openNow opens a stream if the client may have one. p.mu is held.
-func (p *pool) openNow(w *work, k *call, client fair.Client) bool {
+func (p *pool) openNow(w *deferred.Work, k *call, client fair.Client) bool {
 	share := p.shares.Of(client)
 	if !p.may(share.Held()) || !p.openAny(w, k) {
 		return false
@@ -150,7 +151,7 @@ func (p *pool) openNow(w *work, k *call, client fair.Client) bool {
 }
 
 // openAny opens a stream on a connection that accepts one, or on a new connection. p.mu is held.
-func (p *pool) openAny(w *work, k *call) bool {
+func (p *pool) openAny(w *deferred.Work, k *call) bool {
 	dialing := false
 	var usedUp *backendConn
 	for i, c := range slices.Backward(p.conns) {
@@ -207,7 +208,7 @@ func (p *pool) remove(c *backendConn) {
 }
 
 // resume continues the calls that wait for a stream, as long as there are streams.
-func (p *pool) resume(w *work) {
+func (p *pool) Resume(w *deferred.Work) {
 	for n := p.waiters(); n > 0; n-- {
 		if u, ok := p.next(); !ok || !u.resume(w) {
 			return
@@ -234,11 +235,11 @@ func (p *pool) retire() {
 	conns := slices.Clone(p.conns)
 	p.conns = nil
 	p.mu.Unlock()
-	var w work
+	var w deferred.Work
 	for _, c := range conns {
 		c.retire(&w)
 	}
-	w.do()
+	w.Do()
 }
 
 // giveUp gives up the pool if it has neither connections nor calls that wait, and reports whether it has done so.

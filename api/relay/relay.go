@@ -31,8 +31,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/headers"
 	"github.com/core-tools/hsu-master/api/relay/peers"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/report"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -119,7 +123,7 @@ func (o *Options) defaults() {
 	set(&o.PingTimeout, 20*time.Second)
 	set(&o.MinPing, 10*time.Second)
 	set(&o.BackendIdle, 5*time.Minute)
-	set(&o.lastStream, maxID)
+	set(&o.lastStream, frames.MaxID)
 	set(&o.mostOpen, mostOpen)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -169,7 +173,7 @@ type Relay struct {
 	acks     acks
 	pools    pools
 	peers    peers.Table
-	log      *log
+	log      *report.Log
 	shedding sync.Mutex // held by the reader that terminates calls to free memory
 }
 
@@ -206,7 +210,7 @@ func New(o Options) (*Relay, error) {
 		clients:   make(map[*clientConn]struct{}), backends: make(map[*backendConn]struct{}),
 		empty: make(chan struct{}), left: make(chan struct{}, 1),
 	}
-	r.log = newLog(o.Log, r.now)
+	r.log = report.New(o.Log, r.now)
 	r.pools = newPools(func(e *services.Endpoint) *pool { return newPool(r, e) })
 	if o.TLS != nil {
 		r.opts.TLS = o.TLS.Clone()
@@ -214,7 +218,7 @@ func New(o Options) (*Relay, error) {
 	}
 	var passedBy headers.List
 	r.name = "hsu-" + rand.Text()
-	passedBy.Add(via, "2.0 "+r.name)
+	passedBy.Add(protocol.Via, "2.0 "+r.name)
 	r.passedBy = passedBy.Bytes()
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.localMethods, r.localPolicies = make(map[string]bool), make(map[string]*services.Policy)
@@ -271,7 +275,7 @@ func (r *Relay) Serve(l net.Listener) error {
 				r.evictFor(nil)
 			}
 			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-			r.log.warning("cannot accept a connection", l.Addr().String(), err)
+			r.log.Warning("cannot accept a connection", l.Addr().String(), err)
 			select {
 			case <-time.After(wait):
 			case <-r.ctx.Done():
@@ -356,7 +360,7 @@ func (r *Relay) finish() {
 func (r *Relay) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	r.closing.Store(true)
-	r.log.end()
+	r.log.End()
 	for l := range r.listeners {
 		_ = l.Close()
 	}
@@ -364,11 +368,11 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 		r.finish()
 	}
 	r.mu.Unlock()
-	var w work
+	var w deferred.Work
 	for _, c := range r.allClients() {
 		c.warn(&w)
 	}
-	w.do()
+	w.Do()
 	var err error
 	select {
 	case <-r.empty:
@@ -384,7 +388,7 @@ func (r *Relay) Close() {
 	r.mu.Lock()
 	r.closed = true
 	r.closing.Store(true)
-	r.log.end()
+	r.log.End()
 	for l := range r.listeners {
 		_ = l.Close()
 	}
@@ -419,7 +423,7 @@ func (r *Relay) Stats() Stats {
 	for _, c := range r.allClients() {
 		s.Clients++
 		c.mu.Lock()
-		s.Streams += c.calls.len()
+		s.Streams += c.calls.Len()
 		c.mu.Unlock()
 	}
 	s.Backends = len(r.allBackends())

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/api/relay/peers"
 )
 
@@ -60,7 +61,7 @@ func (r *Relay) makeRoom(c *clientConn) bool {
 		room = leaving > 0 && r.awaitLeaving()
 	}
 	if !room {
-		r.log.limited("connections: a new one was refused", p)
+		r.log.Limited("connections: a new one was refused", p)
 	}
 	return room
 }
@@ -105,10 +106,10 @@ func (r *Relay) evictFor(newcomer *peers.Peer) bool {
 	victim.evicted = true
 	r.evicted++
 	r.mu.Unlock()
-	r.log.limited("connections: one that was not in use was closed", crowd)
-	var w work
+	r.log.Limited("connections: one that was not in use was closed", crowd)
+	var w deferred.Work
 	victim.goAway(&w, http2.ErrCodeNo, errIdlest.Error())
-	w.do()
+	w.Do()
 	victim.kill(errIdlest)
 	return true
 }
@@ -123,7 +124,7 @@ func (r *Relay) idlest(p *peers.Peer, busy bool) (idlest *clientConn) {
 			continue
 		}
 		c.mu.Lock()
-		idle, at, over := c.calls.len() == 0, c.idle, c.out.isDead()
+		idle, at, over := c.calls.Len() == 0, c.idle, c.out.Dead()
 		c.mu.Unlock()
 		switch {
 		case over:

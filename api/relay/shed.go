@@ -7,7 +7,10 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/api/relay/peers"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/streams"
 )
 
 // The memory kept for clients is bounded for all of them together. Above three quarters of Options.MaxBuffered, the
@@ -32,7 +35,7 @@ const (
 var errMemory = errors.New("more is kept for the client than for others, and memory is short")
 
 // shed terminates calls if too much is kept. It is called by readers, which hold no lock.
-func (r *Relay) shed(w *work) {
+func (r *Relay) shed(w *deferred.Work) {
 	most := int64(r.opts.MaxBuffered)
 	if r.peers.Held() <= most/4*shedAbove || !r.shedding.TryLock() {
 		return
@@ -44,7 +47,7 @@ func (r *Relay) shed(w *work) {
 		if over <= 0 || p == nil {
 			return
 		}
-		r.log.limited("memory: what holds the most is broken off", p)
+		r.log.Limited("memory: what holds the most is broken off", p)
 		c := r.largestOf(p)
 		if c == nil {
 			return // its connections are ending
@@ -69,7 +72,7 @@ func (r *Relay) largestOf(p *peers.Peer) (largest *clientConn) {
 
 // shedFrom terminates calls of a connection, the largest first, until the wanted bytes or half of the connection's
 // bytes are free. If that is not enough, the connection itself holds the rest, and is closed.
-func shedFrom(c *clientConn, w *work, wanted int64) {
+func shedFrom(c *clientConn, w *deferred.Work, wanted int64) {
 	before := c.member.Held()
 	enough := before - min(wanted, max(before/2, 1))
 	for _, s := range bySize(c.streams()) {
@@ -84,31 +87,31 @@ func shedFrom(c *clientConn, w *work, wanted int64) {
 }
 
 // bySize sorts calls: those that hold the most first, and of equal ones the newest first.
-func bySize(calls []stream[*call]) []stream[*call] {
+func bySize(calls []streams.Stream[*call]) []streams.Stream[*call] {
 	sizes := make(map[uint32]int, len(calls))
 	for _, s := range calls {
-		s.call.mu.Lock()
-		sizes[s.id] = s.call.held()
-		s.call.mu.Unlock()
+		s.Call.mu.Lock()
+		sizes[s.ID] = s.Call.held()
+		s.Call.mu.Unlock()
 	}
-	slices.SortFunc(calls, func(x, y stream[*call]) int {
-		return cmp.Or(cmp.Compare(sizes[y.id], sizes[x.id]), cmp.Compare(y.id, x.id))
+	slices.SortFunc(calls, func(x, y streams.Stream[*call]) int {
+		return cmp.Or(cmp.Compare(sizes[y.ID], sizes[x.ID]), cmp.Compare(y.ID, x.ID))
 	})
 	return calls
 }
 
 // shedCall terminates the call of a stream, if it still has that stream.
-func shedCall(c *clientConn, w *work, s stream[*call]) {
-	k := s.call
+func shedCall(c *clientConn, w *deferred.Work, s streams.Stream[*call]) {
+	k := s.Call
 	k.mu.Lock()
 	defer k.unlock(w)
 	switch {
-	case k.client != c || k.clientID != s.id:
+	case k.client != c || k.clientID != s.ID:
 	case k.response == awaited:
-		k.fail(w, codeResourceExhausted, errMemory.Error())
+		k.fail(w, protocol.CodeResourceExhausted, errMemory.Error())
 	default:
 		// Queued data precedes any status, so the stream has to end without one.
-		k.code = codeResourceExhausted
+		k.code = protocol.CodeResourceExhausted
 		k.client.reset(w, k.clientID, http2.ErrCodeEnhanceYourCalm)
 		k.leaveClient(w)
 		k.closeFinished(w)

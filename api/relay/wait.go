@@ -4,20 +4,23 @@ import (
 	"errors"
 	"time"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/retry"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // delay handles a call that no endpoint can take now.
-func (k *call) delay(w *work, err error) {
+func (k *call) delay(w *deferred.Work, err error) {
 	switch {
 	case errors.Is(err, services.ErrBusy):
 		k.crowdedOut(w, err.Error())
 		return
 	case errors.Is(err, services.ErrHopeless):
-		k.fail(w, codeUnavailable, err.Error())
+		k.fail(w, protocol.CodeUnavailable, err.Error())
 		return
 	}
-	if k.attempts.n > 0 {
+	if k.attempts.Any() {
 		// Wait would call back at once: the registry does not know yet that the endpoints in tried are gone.
 		k.pause(w)
 		return
@@ -27,19 +30,19 @@ func (k *call) delay(w *work, err error) {
 		if err != nil {
 			u.giveWay(err)
 		} else {
-			u.wake(forEndpoint)
+			u.wake(retry.ForEndpoint)
 		}
 	})
 	if err != nil {
 		k.crowdedOut(w, err.Error())
 		return
 	}
-	k.waitFor(forEndpoint, cancel)
+	k.waitFor(retry.ForEndpoint, cancel)
 }
 
 // pause makes the call wait for a moment, after which it may try all endpoints again.
-func (k *call) pause(w *work) {
-	k.attempts.pause()
+func (k *call) pause(w *deferred.Work) {
+	k.attempts.Pause()
 	u, left := callUse{k, k.gen}, k.waitLeft()
 	if left <= 0 {
 		k.expired(w)
@@ -48,18 +51,18 @@ func (k *call) pause(w *work) {
 	if k.service != nil {
 		k.service.Paused(1)
 	}
-	k.waiting.begin(forPause, nil, time.AfterFunc(min(k.waiting.nextPause(), left), func() { u.wake(forPause) }))
+	k.waiting.Begin(retry.ForPause, nil, time.AfterFunc(min(k.waiting.NextPause(), left), func() { u.wake(retry.ForPause) }))
 }
 
 // waitFor makes the call wait until it is woken, or until it may not wait any longer.
-func (k *call) waitFor(kind waitKind, cancel func() bool) {
+func (k *call) waitFor(kind retry.WaitKind, cancel func() bool) {
 	u := callUse{k, k.gen}
-	k.waiting.begin(kind, cancel, time.AfterFunc(k.waitLeft(), func() { u.expire(kind) }))
+	k.waiting.Begin(kind, cancel, time.AfterFunc(k.waitLeft(), func() { u.expire(kind) }))
 }
 
 // waitLeft returns how long the call may still wait.
 func (k *call) waitLeft() time.Duration {
-	return k.waiting.left(k.relay.now(), k.deadline, k.relay.opts.MaxWait)
+	return k.waiting.Left(k.relay.now(), k.deadline, k.relay.opts.MaxWait)
 }
 
 // stopWaiting ends the call's wait, and gives up its place in the queue for a stream.
@@ -67,10 +70,10 @@ func (k *call) stopWaiting() {
 	switch {
 	case k.place != nil:
 		k.pool.forget(k)
-	case k.waiting.is(forPause) && k.service != nil:
+	case k.waiting.Is(retry.ForPause) && k.service != nil:
 		k.service.Paused(-1)
 	}
-	k.waiting.end()
+	k.waiting.End()
 }
 
 // callUse is one use of a call. The call may have ended, and be in use for another one, when its turn comes; the methods
@@ -81,66 +84,66 @@ type callUse struct {
 }
 
 // resume continues a call that has waited for a stream. It returns false if the call has to wait again.
-func (u callUse) resume(w *work) bool {
+func (u callUse) resume(w *deferred.Work) bool {
 	k := u.call
 	k.mu.Lock()
 	defer k.unlock(w)
-	if k.gen != u.gen || !k.waiting.is(forStream) {
+	if k.gen != u.gen || !k.waiting.Is(retry.ForStream) {
 		return true
 	}
 	k.place = nil // it has left the queue
 	k.stopWaiting()
-	k.attempts.undo()
-	k.send(w, true)
+	k.attempts.Undo()
+	k.attempt(w, true)
 	k.closeFinished(w)
-	return !k.waiting.is(forStream)
+	return !k.waiting.Is(retry.ForStream)
 }
 
 // displace ends a call that a call of another client has displaced from the queue.
-func (u callUse) displace(w *work) {
+func (u callUse) Displace(w *deferred.Work) {
 	k := u.call
 	k.mu.Lock()
 	defer k.unlock(w)
-	if k.gen == u.gen && k.waiting.is(forStream) {
+	if k.gen == u.gen && k.waiting.Is(retry.ForStream) {
 		k.crowdedOut(w, waitingForStream)
 	}
 }
 
 // wake continues a call that has waited for an endpoint or for the end of a pause.
-func (u callUse) wake(kind waitKind) {
-	var w work
+func (u callUse) wake(kind retry.WaitKind) {
+	var w deferred.Work
 	k := u.call
 	k.mu.Lock()
-	if k.gen == u.gen && k.waiting.is(kind) {
-		k.waiting.fired()
+	if k.gen == u.gen && k.waiting.Is(kind) {
+		k.waiting.Fired()
 		k.stopWaiting()
 		k.dispatch(&w)
 		k.closeFinished(&w)
 	}
 	k.unlock(&w)
-	w.do()
+	w.Do()
 }
 
 // giveWay ends a call that has lost its place in the queue for an endpoint.
 func (u callUse) giveWay(err error) {
-	var w work
+	var w deferred.Work
 	k := u.call
 	k.mu.Lock()
-	if k.gen == u.gen && k.waiting.is(forEndpoint) {
+	if k.gen == u.gen && k.waiting.Is(retry.ForEndpoint) {
 		k.crowdedOut(&w, err.Error())
 	}
 	k.unlock(&w)
-	w.do()
+	w.Do()
 }
 
 // expire ends a call that has waited too long.
-func (u callUse) expire(kind waitKind) {
-	var w work
+func (u callUse) expire(kind retry.WaitKind) {
+	var w deferred.Work
 	k := u.call
 	k.mu.Lock()
-	if k.gen == u.gen && k.waiting.is(kind) {
+	if k.gen == u.gen && k.waiting.Is(kind) {
 		k.expired(&w)
 	}
 	k.unlock(&w)
-	w.do()
+	w.Do()
 }

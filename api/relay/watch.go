@@ -3,6 +3,8 @@ package relay
 import (
 	"errors"
 	"time"
+
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 )
 
 var (
@@ -22,7 +24,7 @@ func (r *Relay) watch() {
 		o.BackendPing/4, o.BackendSilence/4, o.PingTimeout/4, o.BackendIdle/4)
 	tick := time.NewTicker(max(every, time.Millisecond))
 	defer tick.Stop()
-	var w work
+	var w deferred.Work
 	for last := r.now(); ; {
 		select {
 		case <-r.ctx.Done():
@@ -41,7 +43,7 @@ func (r *Relay) watch() {
 		for _, c := range r.allBackends() {
 			c.look(&w, r.now())
 		}
-		w.hand()
+		w.Hand()
 		r.countOthers()
 		r.pools.sweep()
 		r.peers.Sweep(r.now())
