@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -38,10 +39,9 @@ func TestPingIsAnsweredThoughNothingElseIsSent(t *testing.T) {
 
 // The answer to a PING is written with the next output, and only once.
 func TestAnswerToAPingHasCompany(t *testing.T) {
-	r, _ := startRelay(t, Options{})
-	r.acks.late = append(r.acks.late, &newClientConn(r, nil, nil).conn) // as if the timer were already running
+	r, _ := startRelay(t, Options{ackDelay: time.Hour})
 	client := pipedClient(t, r)
-	c := r.allClients()[0]
+	c := r.clients.all()[0]
 	for writing := true; writing; runtime.Gosched() { // a running write would include later output
 		c.mu.Lock()
 		writing = c.out.Blocked()
@@ -64,7 +64,7 @@ func TestAnswerToAPingHasCompany(t *testing.T) {
 	if n != 2*frames.HeaderSize+8+4 {
 		t.Errorf("one write of %d bytes, want the answer and what came next in one", n)
 	}
-	r.acks.due()
+	r.acks.Due()
 	client.must(client.WriteSettings())
 	if f, err := client.ReadFrame(); err != nil || f.Header().Type != http2.FrameSettings {
 		t.Errorf("after that came %v, %v, want only the answer to SETTINGS", f, err)
@@ -77,6 +77,6 @@ func TestCloseWhileAnAnswerIsDue(t *testing.T) {
 		client := pipedClient(t, r)
 		client.must(client.WritePing(false, [8]byte{1}))
 		r.Close()
-		r.acks.due() // as the timer does, whenever it fires
+		r.acks.Due() // as the timer does, whenever it fires
 	}
 }

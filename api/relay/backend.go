@@ -15,12 +15,10 @@ import (
 )
 
 const (
-	// backendOutput is the pending output beyond which a connection to a backend is closed. All clients together
-	// cannot cause it: headers stop at pauseOutput and data at its windows, and each open stream adds at most one
-	// end of its data and one reset. So only the backend can.
-	backendOutput = clientOutput + frames.UnboundedStreams*(frames.HeaderSize+frames.HeaderSize+4)
 	// maxBackendHeaderList bounds a header list from a backend, as HTTP/2 counts it.
 	maxBackendHeaderList = 64 << 10
+	// backendPatience bounds how long a backend's answer to a PING may take.
+	backendPatience = 4 * time.Second
 	// backendWindow is the flow-control window of a connection to a backend. Credit is given back on arrival, so
 	// that a stalled call never stalls another.
 	backendWindow = 16 << 20
@@ -34,12 +32,12 @@ type backendConn struct {
 	next   uint32 // the id of the next stream; guarded by conn.mu
 }
 
-func newBackendConn(r *Relay, p *pool) *backendConn {
+func newBackendConn(e *env, p *pool) *backendConn {
 	c := &backendConn{pool: p, next: 1}
-	c.init(r, c, limits{backendOutput, maxBackendHeaderList, backendWindow})
+	c.init(e, c, limits{backendOutput, maxBackendHeaderList, backendWindow})
 	c.theirs.Streams = p.firstStreams()
 	c.out.SetMark(c.next)
-	c.uplink = window.NewUplink(&c.sendWindow, r.now)
+	c.uplink = window.NewUplink(&c.sendWindow, e.now)
 	c.divider = c.uplink
 	return c
 }
@@ -68,7 +66,7 @@ func (c *backendConn) serve(ctx context.Context) {
 	c.pool.remove(c)
 	err = c.finish(err)
 	if !c.isDraining() {
-		c.relay.log.Trouble("connection to a backend lost", c.address(), err)
+		c.env.log.Trouble("connection to a backend lost", c.address(), err)
 	}
 	c.loseCalls(reason + report.ErrorText(err))
 	c.work.Wake(c.pool)
@@ -80,14 +78,9 @@ func (c *backendConn) serve(ctx context.Context) {
 }
 
 func (c *backendConn) connect(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.relay.opts.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.env.opts.HandshakeTimeout)
 	defer cancel()
-	nc, err := c.pool.dial(ctx)
-	if err == nil && c.relay.listensAt(nc) {
-		_ = nc.Close()
-		return nil, errItself
-	}
-	return nc, err
+	return c.pool.dial(ctx)
 }
 
 func (c *backendConn) isDraining() bool {
@@ -116,7 +109,7 @@ func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) room {
 	switch {
 	case c.out.Over() || c.drain != serving:
 		return streamsNever
-	case c.next > c.relay.opts.lastStream:
+	case c.next > c.env.opts.lastStream:
 		c.drain = draining
 		c.endIdle(w)
 		return streamsNever
@@ -130,9 +123,9 @@ func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) room {
 			return streamsSoon
 		}
 		return streamsFull
-	case c.live.suspect(c.relay):
+	case c.suspect():
 		return streamsFull
-	case !anyway && !end && c.uplink.UsedUp(k.client.member):
+	case !anyway && !end && c.uplink.UsedUp(k.member()):
 		return streamsUsedUp
 	}
 	id := c.next
@@ -141,17 +134,17 @@ func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) room {
 	c.calls.Put(id, k)
 	k.backend, k.backendID = c, id
 	k.up.sendLeft = c.theirs.Window
-	c.uplink.Join(&k.up.sender, k.client.member)
+	c.uplink.Join(&k.up.sender, k.member())
 	c.touch(w)
 	var passedBy, name []byte
 	if e := c.pool.endpoint; e == nil || e.Worker == "" {
-		passedBy = c.relay.passedBy // may be another master, or the local server, which may send the call to one
+		passedBy = c.env.passedBy // may be another master, or the local server, which may send the call to one
 	}
 	if c.pool.endpoint == nil {
-		name = k.client.name
+		name = k.clientName()
 	}
 	c.out.AppendHeaders(id, end, k.timeoutLeft(), passedBy, name)
-	c.live.ask(c.relay)
+	c.ask()
 	k.up.endSent = end
 	return streamOpened
 }
@@ -178,13 +171,13 @@ func (c *backendConn) freeStreams() int {
 func (c *backendConn) closeStream(w *deferred.Work, f *flow, id uint32) (suspect bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	suspect = c.live.suspect(c.relay)
+	suspect = c.suspect()
 	if c.uplink.Leave(&f.sender) {
 		c.touch(w)
 	}
 	c.calls.Remove(id)
 	if c.calls.Len() == 0 {
-		c.idle = c.relay.now()
+		c.idle = c.env.now()
 	}
 	c.endIdle(w)
 	return suspect
@@ -199,7 +192,7 @@ func (c *backendConn) arrived() error {
 		err = c.fault(err)
 	}
 	c.in.Compact()
-	c.relay.shed(&c.work)
+	c.env.shed(&c.work)
 	c.work.Do()
 	if err == nil {
 		err = c.over()
@@ -214,7 +207,7 @@ func (c *backendConn) fault(err error) error {
 	if !ok {
 		return err
 	}
-	c.relay.log.Trouble("connection ended for a fault of its peer", c.address(), fault)
+	c.env.log.Trouble("connection ended for a fault of its peer", c.address(), fault)
 	c.goAway(&c.work, fault.Code, fault.Reason)
 	c.loseCalls("the server broke the rules of HTTP/2: " + fault.Error())
 	return nil
@@ -290,11 +283,7 @@ func (c *backendConn) onHeaders(id uint32, end bool, err error) error {
 	if err != nil || id == 0 {
 		return err
 	}
-	c.mu.Lock()
-	c.live.answer()
-	k := c.calls.Get(id)
-	c.mu.Unlock()
-	if k != nil {
+	if k := c.answeredCall(id); k != nil {
 		k.mu.Lock()
 		defer k.unlock(&c.work)
 		if k.backend == c && k.backendID == id {
@@ -405,7 +394,12 @@ func (c *backendConn) onGoAway(f frames.Frame) error {
 }
 
 // sent records that data has been appended to the output. c.mu is held.
-func (c *backendConn) sent(int) { c.live.ask(c.relay) }
+func (c *backendConn) sent(int) { c.ask() }
+
+// violated ends the call because the backend has violated HTTP/2.
+func (c *backendConn) violated(k *call, w *deferred.Work, code http2.ErrCode) {
+	k.garbage(w, code, brokenRules)
+}
 
 // outputChanged does nothing: output to a backend is counted for no client.
 func (c *backendConn) outputChanged() {}
@@ -413,20 +407,13 @@ func (c *backendConn) outputChanged() {}
 // outputRelieved lets the calls go on that wait for room for their headers.
 func (c *backendConn) outputRelieved(w *deferred.Work) { w.Wake(c.pool) }
 
-// hasAnswered reports whether the backend has answered a call on this connection.
-func (c *backendConn) hasAnswered() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.live.answered
-}
-
 // look ends the connection if it is unused, or if something that it waits for has not come in time. It sends a PING
 // if one is due.
 func (c *backendConn) look(w *deferred.Work, now time.Duration) {
-	o := &c.relay.opts
+	o := &c.env.opts
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open() && c.calls.Len() == 0 && c.live.unanswered(now) <= 0 {
+	if c.unused(now) {
 		if now-c.idle > o.BackendIdle {
 			c.drain = draining
 			c.endIdle(w)
@@ -482,6 +469,6 @@ func (c *backendConn) lost(s streams.Stream[*call], unseen bool, reason string) 
 	k.mu.Lock()
 	defer k.unlock(&c.work)
 	if k.backend == c && k.backendID == s.ID {
-		k.backendLost(&c.work, unseen, reason)
+		k.backendLost(&c.work, unseen, c.hasAnswered(), reason)
 	}
 }

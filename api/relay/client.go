@@ -1,10 +1,12 @@
 package relay
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,13 +23,6 @@ import (
 )
 
 const (
-	// maxStreams bounds the concurrent streams of a client's connection.
-	maxStreams = 1024
-	// clientOutput is the pending output beyond which a client's connection is closed: the client sends requests but
-	// does not read the answers.
-	clientOutput = 2 << 20
-	// maxHeaderList bounds a header list from a client, as HTTP/2 counts it.
-	maxHeaderList = 16 << 10
 	// clientWindow is the flow-control window of a client's connection. Credit is given back on arrival, so that a
 	// stalled call never stalls another. The window bounds the data that can be in flight before a client that
 	// exceeds its budget is stopped.
@@ -58,12 +53,12 @@ type clientConn struct {
 	evicted bool      // being closed to make room; guarded by Relay.mu
 }
 
-func newClientConn(r *Relay, nc net.Conn, m *peers.Member) *clientConn {
+func newClientConn(e *env, nc net.Conn, m *peers.Member) *clientConn {
 	c := &clientConn{
 		member: m, guard: guard{member: m}, ids: streams.NewClientIDs(cutTrailers, mostCut),
-		backlog: backlog{member: m, all: &r.peers, most: int64(r.opts.MaxBuffered)},
+		backlog: backlog{member: m, all: &e.peers, most: int64(e.opts.MaxBuffered)},
 	}
-	c.init(r, c, limits{clientOutput, maxHeaderList, clientWindow})
+	c.init(e, c, limits{clientOutput, maxHeaderList, clientWindow})
 	c.socket.Conn = nc
 	return c
 }
@@ -87,10 +82,10 @@ func (c *clientConn) serve() {
 	err = c.finish(err)
 	if !errors.Is(err, io.EOF) && !errors.Is(err, errClosing) &&
 		!errors.Is(err, errIdlest) && !errors.Is(err, net.ErrClosed) {
-		c.relay.opts.Log.Debug("connection of a client ended", "peer", c.address(), "err", err)
+		c.env.opts.Log.Debug("connection of a client ended", "peer", c.address(), "err", err)
 	}
 	if errors.Is(err, errHead) || errors.Is(err, errSlow) || errors.Is(err, errMemory) {
-		c.relay.log.Limited(err.Error(), c.member.Peer())
+		c.env.log.Limited(err.Error(), c.member.Peer())
 	}
 	c.loseAll()
 	c.work.Do()
@@ -103,7 +98,7 @@ func (c *clientConn) serve() {
 // greet completes the TLS handshake, if TLS is configured, and prepares the connection for reading.
 func (c *clientConn) greet() error {
 	nc := c.socket.Conn
-	if c.relay.opts.TLS != nil {
+	if c.env.opts.TLS != nil {
 		secure, err := c.handshake(nc)
 		if err != nil {
 			return err
@@ -121,16 +116,16 @@ func (c *clientConn) handshake(nc net.Conn) (net.Conn, error) {
 	c.mu.Lock()
 	err := c.out.Err()
 	if !c.out.Dead() {
-		err = nc.SetDeadline(time.Now().Add(c.relay.opts.HandshakeTimeout))
+		err = nc.SetDeadline(time.Now().Add(c.env.opts.HandshakeTimeout))
 	}
 	c.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	secure := tls.Server(nc, c.relay.opts.TLS)
+	secure := tls.Server(nc, c.env.opts.TLS)
 	if err := secure.Handshake(); err != nil { //nolint:noctx // the deadline bounds it, and Close ends it
 		if !errors.Is(err, io.EOF) { // otherwise the client only looked whether the port is open
-			c.relay.log.Trouble("no TLS with a client", c.address(), err)
+			c.env.log.Trouble("no TLS with a client", c.address(), err)
 		}
 		return nil, err
 	}
@@ -140,7 +135,7 @@ func (c *clientConn) handshake(nc net.Conn) (net.Conn, error) {
 	state := secure.ConnectionState()
 	c.guard.old = state.NegotiatedProtocol != http2.NextProtoTLS
 	if id, ok := peers.ByCertificate(state); ok {
-		c.member.Become(c.relay.now(), id)
+		c.member.Become(c.env.now(), id)
 	}
 	return secure, nil
 }
@@ -155,11 +150,11 @@ func (c *clientConn) arrived() error {
 	}
 	c.in.Compact()
 	c.startCalls()
-	c.relay.shed(&c.work)
+	c.env.shed(&c.work)
 	c.work.Do()
 	c.out.Pause()
 	c.guard.holdInput(c.in.Held())
-	c.guard.noteHead(c.in.Head(), c.live.lastHeard())
+	c.guard.noteHead(c.in.Head(), c.lastHeard())
 	if err == nil {
 		err = c.over()
 	}
@@ -173,7 +168,7 @@ func (c *clientConn) fault(err error) error {
 	if !ok {
 		return err
 	}
-	c.relay.log.Trouble("connection ended for a fault of its peer", c.address(), fault)
+	c.env.log.Trouble("connection ended for a fault of its peer", c.address(), fault)
 	c.goAway(&c.work, fault.Code, fault.Reason)
 	c.loseAll()
 	return nil
@@ -249,7 +244,7 @@ func (c *clientConn) hello() {
 		c.said = true
 		c.end()
 	}
-	if c.relay.closing.Load() {
+	if c.env.closing.Load() {
 		c.warn(&c.work)
 	}
 }
@@ -257,13 +252,13 @@ func (c *clientConn) hello() {
 // mayBegin returns true at once unless a frame begins a call and the client's peer has reset too many streams. In
 // that case it waits for the connection's turn and returns false. Nothing is read from the client meanwhile.
 func (c *clientConn) mayBegin(f *frames.Frame) bool {
-	if f.Kind != http2.FrameHeaders || f.ID <= c.ids.Newest || c.member.MayBegin(c.live.lastHeard()) {
+	if f.Kind != http2.FrameHeaders || f.ID <= c.ids.Newest || c.member.MayBegin(c.lastHeard()) {
 		return true
 	}
 	c.startCalls()
 	c.work.Do()
 	c.guard.head.Store(0) // the delay is not the client's
-	c.relay.log.Limited("streams reset or calls refused: calls begin one by one", c.member.Peer())
+	c.env.log.Limited("streams reset or calls refused: calls begin one by one", c.member.Peer())
 	c.member.Wait()
 	c.hear()
 	return false
@@ -319,7 +314,7 @@ func (c *clientConn) charge(f *frames.Frame) error {
 		cost += c.calls.Len() / streamsPerUnit
 		c.mu.Unlock()
 	}
-	now := c.live.lastHeard()
+	now := c.lastHeard()
 	if cost < 0 {
 		c.member.Earn(now, -cost)
 	} else if cost > 0 && !c.member.Work(now, cost) {
@@ -332,7 +327,7 @@ func (c *clientConn) charge(f *frames.Frame) error {
 // that carries something of a call.
 func (c *clientConn) stray(id uint32, code http2.ErrCode) error {
 	c.streamError(&c.work, id, code)
-	if !c.member.Work(c.live.lastHeard(), 2*peers.Frame) {
+	if !c.member.Work(c.lastHeard(), 2*peers.Frame) {
 		return errIdleFrames
 	}
 	return nil
@@ -352,6 +347,36 @@ func (c *clientConn) onHeaders(id uint32, end bool, err error) error {
 	return nil
 }
 
+// request handles the headers of a new call, which startCalls starts.
+func (c *clientConn) request(id uint32, l *headers.List, end bool) {
+	k := calls.Get().(*call)
+	k.mu.Lock()
+	defer k.unlock(&c.work)
+	window, ok := c.admit(id, k, end)
+	if !ok {
+		return
+	}
+	k.attach(c, id, window, end)
+	if k.begin(&c.work, l, end) {
+		c.fresh = append(c.fresh, callUse{k, k.gen})
+	}
+}
+
+// mostFresh bounds the capacity of the list of calls that a connection keeps for its next read.
+const mostFresh = 64
+
+// startCalls dispatches the calls that the current read has begun. It runs after all frames of that read have been
+// handled, so that no endpoint sees a call that the same read has ended.
+func (c *clientConn) startCalls() {
+	for _, u := range c.fresh {
+		u.start(&c.work)
+	}
+	if cap(c.fresh) > mostFresh {
+		c.fresh = nil
+	}
+	c.fresh = c.fresh[:0]
+}
+
 // trailers handles headers on a stream that is not new.
 func (c *clientConn) trailers(id uint32, l *headers.List, end bool) error {
 	k := c.callOf(id)
@@ -360,19 +385,10 @@ func (c *clientConn) trailers(id uint32, l *headers.List, end bool) error {
 	}
 	k.mu.Lock()
 	defer k.unlock(&c.work)
-	switch {
-	case k.client != c || k.clientID != id:
+	if k.client != c || k.clientID != id {
 		return c.lateHeaders(id, l, end)
-	case k.up.ended:
-		k.clientViolated(&c.work, http2.ErrCodeStreamClosed)
-		return nil
-	case !end || l.Truncated || !k.up.declare(0, true) || !protocol.AreTrailers(l):
-		k.clientViolated(&c.work, http2.ErrCodeProtocol)
-		return nil
 	}
-	// No gRPC client sends trailers, and no server reads them. Only the end is passed on.
-	k.up.data(&c.work, nil, 0, true)
-	k.closeFinished(&c.work)
+	k.upTrailers(&c.work, l, end)
 	return nil
 }
 
@@ -477,7 +493,7 @@ func (c *clientConn) onReset(f frames.Frame) error {
 	k.mu.Lock()
 	defer k.unlock(&c.work)
 	if k.client == c && k.clientID == f.ID {
-		c.guard.blame(c.relay.now(), c.relay.now()-k.began)
+		c.blame(c.env.now() - k.began)
 		k.clientReset(&c.work, code)
 	}
 	return nil
@@ -498,7 +514,7 @@ func (c *clientConn) onPing(f frames.Frame) error {
 	useful := c.guard.takeUseful()
 	c.mu.Unlock()
 	c.answerPing(data)
-	if !c.guard.ping(c.relay.now(), useful, c.relay.opts.MinPing) {
+	if !c.guard.ping(c.env.now(), useful, c.env.opts.MinPing) {
 		return frames.Fault(http2.ErrCodeEnhanceYourCalm, "too_many_pings")
 	}
 	return nil
@@ -549,7 +565,15 @@ func (c *clientConn) outputRelieved(*deferred.Work) {}
 // are sent here. It is called by the connection's reader.
 func (c *clientConn) streamError(w *deferred.Work, id uint32, code http2.ErrCode) {
 	c.reset(w, id, code)
-	c.guard.blame(c.relay.now(), 0)
+	c.blame(0)
+}
+
+// blame charges the client for a stream of that age whose end it has caused. It is called by the connection's reader.
+func (c *clientConn) blame(age time.Duration) { c.guard.blame(c.env.now(), age) }
+
+// violated ends the call because the client has violated HTTP/2.
+func (c *clientConn) violated(k *call, w *deferred.Work, code http2.ErrCode) {
+	k.clientViolated(w, code)
 }
 
 // credit gives the connection's window back, unless the client's calls hold too much. It is called by the reader,
@@ -576,9 +600,8 @@ func (c *clientConn) dropReplay(w *deferred.Work) {
 	for _, s := range c.streams() {
 		k := s.Call
 		k.mu.Lock()
-		if k.client == c && k.clientID == s.ID && k.up.q.Kept > 0 {
-			k.up.q.Release()
-			k.up.account(w)
+		if k.client == c && k.clientID == s.ID {
+			k.dropReplay(w)
 		}
 		k.unlock(w)
 	}
@@ -590,7 +613,7 @@ func (c *clientConn) loseAll() {
 		k := s.Call
 		k.mu.Lock()
 		if k.client == c && k.clientID == s.ID {
-			c.guard.blame(c.relay.now(), c.relay.now()-k.began)
+			c.blame(c.env.now() - k.began)
 			k.clientReset(&c.work, http2.ErrCodeCancel)
 		}
 		k.unlock(&c.work)
@@ -599,7 +622,7 @@ func (c *clientConn) loseAll() {
 
 // look ends the connection if something that it waits for has not come in time, and sends a PING if one is due.
 func (c *clientConn) look(w *deferred.Work, now time.Duration) {
-	o := &c.relay.opts
+	o := &c.env.opts
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.open() && c.guard.headLate(now, o.HeadTimeout) {
@@ -655,5 +678,110 @@ func (c *clientConn) endIdle(w *deferred.Work) {
 	}
 }
 
-// errSlow ends the connection of a peer that requests more than it reads.
-var errSlow = errors.New("the peer does not read what it asked for")
+// shed terminates calls of the connection, the largest first, until the wanted bytes or half of the connection's
+// bytes are free. If that is not enough, the connection itself holds the rest, and is closed.
+func (c *clientConn) shed(w *deferred.Work, wanted int64) {
+	before := c.member.Held()
+	enough := before - min(wanted, max(before/2, 1))
+	for _, s := range bySize(c.streams()) {
+		if c.member.Held() <= enough {
+			return
+		}
+		c.shedCall(w, s)
+	}
+	if c.member.Held() > enough {
+		c.kill(errMemory)
+	}
+}
+
+// bySize sorts calls: those that hold the most first, and of equal ones the newest first.
+func bySize(calls []streams.Stream[*call]) []streams.Stream[*call] {
+	sizes := make(map[uint32]int, len(calls))
+	for _, s := range calls {
+		s.Call.mu.Lock()
+		sizes[s.ID] = s.Call.held()
+		s.Call.mu.Unlock()
+	}
+	slices.SortFunc(calls, func(x, y streams.Stream[*call]) int {
+		return cmp.Or(cmp.Compare(sizes[y.ID], sizes[x.ID]), cmp.Compare(y.ID, x.ID))
+	})
+	return calls
+}
+
+// shedCall terminates the call of a stream, if it still has that stream.
+func (c *clientConn) shedCall(w *deferred.Work, s streams.Stream[*call]) {
+	k := s.Call
+	k.mu.Lock()
+	defer k.unlock(w)
+	if k.client == c && k.clientID == s.ID {
+		k.shed(w, errMemory.Error())
+	}
+}
+
+// idleSince reports whether the connection has no streams, since when, and whether it is over.
+func (c *clientConn) idleSince() (idle bool, at time.Duration, over bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls.Len() == 0, c.idle, c.out.Dead()
+}
+
+// isNewer reports whether the connection is newer than another one.
+func (c *clientConn) isNewer(other *clientConn) bool { return c.began > other.began }
+
+// evict closes the connection to make room for others.
+func (c *clientConn) evict() {
+	var w deferred.Work
+	c.goAway(&w, http2.ErrCodeNo, errIdlest.Error())
+	w.Do()
+	c.kill(errIdlest)
+}
+
+// closeStream removes the stream of a call that leaves the connection, and gives back by how much the windows of the
+// call have grown. ended means that the client has ended the stream; otherwise it may still send window bytes.
+func (c *clientConn) closeStream(w *deferred.Work, k *call, grown int, ended bool, window int) {
+	c.member.Hold(peers.Calls, -k.cost)
+	c.backlog.shrink(grown)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget(&k.down)
+	c.calls.Remove(k.clientID)
+	if !ended {
+		c.ids.Cut.Add(k.clientID, window)
+	}
+	c.idle = c.env.now()
+	c.endIdle(w)
+}
+
+// held returns the bytes that are kept for the connection, or 0 if it is over.
+func (c *clientConn) held() int64 {
+	if c.over() != nil {
+		return 0
+	}
+	return c.member.Held()
+}
+
+// admit gives a new stream to a call. It returns the initial window of the stream, or false if the stream was
+// refused.
+func (c *clientConn) admit(id uint32, k *call, end bool) (window int, ok bool) {
+	c.ids.Newest = id
+	c.mu.Lock()
+	if c.drain == draining {
+		// The GOAWAY that the client has not read yet names this stream as not seen. Not all clients check that.
+		c.mu.Unlock()
+		c.reset(&c.work, id, http2.ErrCodeRefusedStream)
+		return 0, false
+	}
+	c.ids.Served = id
+	if c.calls.Len() >= maxStreams {
+		if !end {
+			c.ids.Cut.Add(id, frames.FirstWindow)
+		}
+		c.mu.Unlock()
+		c.streamError(&c.work, id, http2.ErrCodeRefusedStream)
+		return 0, false
+	}
+	c.calls.Put(id, k)
+	window = c.theirs.Window
+	c.mu.Unlock()
+	return window, true
+}

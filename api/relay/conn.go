@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,7 @@ import (
 //
 // Locks are acquired in this order: call.mu, pool.mu, conn.mu; and never two of a kind.
 type conn struct {
-	relay  *Relay
+	env    *env
 	role   role
 	socket wire.Socket
 	began  time.Duration
@@ -45,10 +46,12 @@ type conn struct {
 	theirs     frames.Settings
 }
 
-// role is the side of a connection, as far as conn depends on it. The connection's lock is held.
+// role is the side of a connection, as far as conn depends on it. The connection's lock is held, except for violated.
 type role interface {
 	// sent records that n bytes of data have been appended to the output.
 	sent(n int)
+	// violated ends the call because the peer has violated HTTP/2. k.mu is held, and not the connection's lock.
+	violated(k *call, w *deferred.Work, code http2.ErrCode)
 	// outputChanged is called after output has been appended or written, and after the end of the connection.
 	outputChanged()
 	// outputRelieved is called when output that was refused has become possible.
@@ -64,6 +67,16 @@ const (
 	draining       // no new streams; closed when the last has ended
 )
 
+// The bounds of the pending output beyond which a connection is closed.
+const (
+	// clientOutput is that of a client, which sends requests but does not read the answers.
+	clientOutput = 2 << 20
+	// backendOutput is that of a backend. All clients together cannot cause it: headers stop when the output is full
+	// and data at its windows, and each open stream adds at most one end of its data and one reset. So only the
+	// backend can.
+	backendOutput = clientOutput + frames.UnboundedStreams*(frames.HeaderSize+frames.HeaderSize+4)
+)
+
 // limits are the limits of a connection that depend on its role.
 type limits struct {
 	output int // see output.most
@@ -72,19 +85,53 @@ type limits struct {
 }
 
 // init initializes a connection in place.
-func (c *conn) init(r *Relay, own role, l limits) {
-	c.relay, c.role = r, own
+func (c *conn) init(e *env, own role, l limits) {
+	c.env, c.role = e, own
 	c.in, c.out = wire.NewInput(l.list), wire.NewOutput(&c.mu, &c.socket, l.output)
 	c.sendWindow, c.recvWindow = window.NewSend[*flow](frames.FirstWindow), window.NewRecv(l.window)
 	c.divider = &c.sendWindow
 	c.theirs = frames.FirstSettings()
-	c.began = r.now()
+	c.began = e.now()
 	c.idle = c.began
 	c.hear()
 }
 
 // hear records that bytes have arrived.
-func (c *conn) hear() { c.live.heard.Store(int64(c.relay.now())) }
+func (c *conn) hear() { c.live.heard.Store(int64(c.env.now())) }
+
+// lastHeard returns when bytes arrived last.
+func (c *conn) lastHeard() time.Duration { return c.live.lastHeard() }
+
+// ask records that a call sends something, to which a live peer is expected to react in some way. c.mu is held.
+func (c *conn) ask() {
+	if !c.live.asks() {
+		c.live.ask(c.env.now())
+	}
+}
+
+// suspect reports whether the peer is suspected to be dead, so that further calls should be sent elsewhere. c.mu is
+// held.
+func (c *conn) suspect() bool { return c.live.pinging() && c.live.suspect(c.env.now()) }
+
+// hasAnswered reports whether the peer has answered a call.
+func (c *conn) hasAnswered() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.live.answered
+}
+
+// answeredCall returns the call that has a stream, or nil, and records that the peer has answered a call.
+func (c *conn) answeredCall(id uint32) *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.live.answer()
+	return c.calls.Get(id)
+}
+
+// unused reports whether the connection is set up, has no streams and waits for no answer. c.mu is held.
+func (c *conn) unused(now time.Duration) bool {
+	return c.open() && c.calls.Len() == 0 && c.live.unanswered(now) <= 0
+}
 
 // use sets the network connection. hello is sent first, before all output that calls have appended in the meantime.
 func (c *conn) use(nc net.Conn, hello []byte) {
@@ -178,6 +225,13 @@ func (c *conn) callOf(id uint32) *call {
 	return c.calls.Get(id)
 }
 
+// streamCount returns the number of streams.
+func (c *conn) streamCount() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls.Len()
+}
+
 // drained reports whether the connection can be closed because its last stream has ended. c.mu is held.
 func (c *conn) drained() bool { return c.drain == draining && c.calls.Len() == 0 && !c.out.Over() }
 
@@ -266,6 +320,9 @@ func (c *conn) sendData(w *deferred.Work, f *flow, id uint32, p []byte, end bool
 	return sent
 }
 
+// forget removes a flow from those that wait for the connection. c.mu is held.
+func (c *conn) forget(f *flow) { c.sendWindow.Forget(&f.sender) }
+
 // sendEnd ends a stream after its data.
 func (c *conn) sendEnd(w *deferred.Work, id uint32) {
 	if c.begin(w) {
@@ -314,9 +371,12 @@ func (c *conn) answerPing(data [8]byte) {
 	c.out.AppendPing(true, data)
 	c.end()
 	if !c.late.Swap(true) {
-		c.relay.acks.later(c)
+		c.env.acks.Later(c)
 	}
 }
+
+// Due is called before the answer to a PING is written.
+func (c *conn) Due() { c.late.Store(false) }
 
 // takeData handles the part of a DATA frame that concerns the connection. It removes the padding from the frame, and
 // returns the call that has the stream, or nil. due means that the connection's window must be given back.
@@ -339,6 +399,17 @@ func (c *conn) takeData(f *frames.Frame) (k *call, due bool, err error) {
 	return k, due, nil
 }
 
+// The errors with which a connection ends, besides those of its socket.
+var (
+	errClosing   = errors.New("the master is shutting down")
+	errSilent    = errors.New("no answer to a PING")
+	errHead      = errors.New("the head of a call, or another frame, was not whole within the time for it")
+	errHandshake = errors.New("no HTTP/2 within the time for it")
+	errSlow      = errors.New("the peer does not read what it asked for")
+	errIdlest    = errors.New("connections are short, and this one was not in use")
+	errMemory    = errors.New("more is kept for the client than for others, and memory is short")
+)
+
 // errWindow ends the connection of a peer that opens the connection's window too far.
 var errWindow = frames.Fault(http2.ErrCodeFlowControl, "the connection's window is too large")
 
@@ -350,9 +421,9 @@ func (c *conn) widenStream(k *call, id uint32, n int) {
 	switch {
 	case flow == nil:
 	case n == 0:
-		flow.sinkViolated(&c.work, http2.ErrCodeProtocol)
+		c.role.violated(k, &c.work, http2.ErrCodeProtocol)
 	case !flow.widen(&c.work, n):
-		flow.sinkViolated(&c.work, http2.ErrCodeFlowControl)
+		c.role.violated(k, &c.work, http2.ErrCodeFlowControl)
 	default:
 		k.closeFinished(&c.work)
 	}
@@ -439,7 +510,7 @@ func (c *conn) open() bool { return !c.out.Over() && c.theirs.Known }
 // look ends the connection if something that it waits for has not come in time, and sends a PING if one is due. c.mu
 // is held.
 func (c *conn) look(w *deferred.Work, now time.Duration, s silence) {
-	o := &c.relay.opts
+	o := &c.env.opts
 	switch {
 	case c.out.Dead():
 	case c.out.Ending():

@@ -9,87 +9,52 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/core-tools/hsu-master/api/relay/deferred"
-	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/headers"
 	"github.com/core-tools/hsu-master/api/relay/peers"
 	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/api/relay/report"
 	"github.com/core-tools/hsu-master/api/relay/retry"
-	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // This file is the way of a call that succeeds, in the order in which it happens: its headers arrive, it gets an
 // endpoint and a stream there, the request is passed on, then the response, and the call is counted and ends. A call
 // that must wait is in wait.go, an attempt that failed in retry.go, a call that is refused or ends early in fail.go.
 
-// request handles the headers of a new call.
-func (c *clientConn) request(id uint32, l *headers.List, end bool) {
-	c.ids.Newest = id
-	k := calls.Get().(*call)
-	k.mu.Lock()
-	defer k.unlock(&c.work)
-	c.mu.Lock()
-	if c.drain == draining {
-		// The GOAWAY that the client has not read yet names this stream as not seen. Not all clients check that.
-		c.mu.Unlock()
-		c.reset(&c.work, id, http2.ErrCodeRefusedStream)
-		return
-	}
-	c.ids.Served = id
-	if c.calls.Len() >= maxStreams {
-		if !end {
-			c.ids.Cut.Add(id, frames.FirstWindow)
-		}
-		c.mu.Unlock()
-		c.streamError(&c.work, id, http2.ErrCodeRefusedStream)
-		return
-	}
-	c.calls.Put(id, k)
-	initial := c.theirs.Window
-	c.mu.Unlock()
-
-	r := c.relay
-	k.relay, k.client, k.clientID = r, c, id
-	k.began = r.now()
-	k.cost = callCost
-	c.member.Hold(peers.Calls, k.cost)
-	k.up.recvLeft, k.up.window = frames.FirstWindow, frames.FirstWindow
-	k.down.recvLeft, k.down.window = frames.FirstWindow, frames.FirstWindow
-	k.down.sendLeft = initial
-	k.up.ended = end
+// begin handles the headers of a new call. It returns true if the call must be started: see start.
+func (k *call) begin(w *deferred.Work, l *headers.List, end bool) (start bool) {
 	if l.Truncated {
-		k.turnAway(&c.work, protocol.CodeResourceExhausted, "metadata is larger than "+strconv.Itoa(maxHeaderList)+" bytes")
-		return
+		k.turnAway(w, protocol.CodeResourceExhausted, "metadata is larger than "+strconv.Itoa(maxHeaderList)+" bytes")
+		return false
 	}
-	c.passed.Reset()
-	h := protocol.ReadRequest(l, &c.passed, r.name)
+	passed := &k.client.passed
+	passed.Reset()
+	h := protocol.ReadRequest(l, passed, k.env.name)
 	k.up.declared = h.Length
 	if h.Malformed || end && h.Length > 0 {
-		k.clientViolated(&c.work, http2.ErrCodeProtocol)
-		return
+		k.clientViolated(w, http2.ErrCodeProtocol)
+		return false
 	}
 	if h.Returned {
-		r.log.Trouble("call refused", c.address(), errReturned)
+		k.env.log.Trouble("call refused", k.clientAddress(), errReturned)
 		k.code = protocol.CodeUnavailable
-		c.reset(&c.work, id, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
-		k.leaveClient(&c.work)
-		return
+		k.resetClient(w, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
+		k.leaveClient(w)
+		return false
 	}
-	if !k.accept(&c.work, &h) {
-		return
+	if !k.accept(w, &h) {
+		return false
 	}
 	if k.service == nil {
-		c.member.Hold(peers.Calls, localCost-k.cost)
-		k.cost = localCost
+		k.holdCost(localCost)
 	}
-	kept := c.member.HeldOf(peers.Headers)
-	if kept+len(c.passed.Bytes()) > budgetHeaders || kept > 0 && r.full() {
-		k.turnAway(&c.work, protocol.CodeResourceExhausted, "too much metadata of this client's calls waits for answers")
-		return
+	kept := k.member().HeldOf(peers.Headers)
+	if kept+len(passed.Bytes()) > budgetHeaders || kept > 0 && k.env.full() {
+		k.turnAway(w, protocol.CodeResourceExhausted, "too much metadata of this client's calls waits for answers")
+		return false
 	}
-	k.request.Keep(c.member, peers.Headers, &c.passed)
+	k.request.Keep(k.member(), peers.Headers, passed)
 	k.up.q.Keep = true
-	c.fresh = append(c.fresh, callUse{k, k.gen})
+	return true
 }
 
 // errReturned is logged for a call that this relay has already passed on.
@@ -97,7 +62,7 @@ var errReturned = errors.New("it has been here: masters are endpoints of each ot
 
 // accept checks a request and decides where the call goes. It returns false if the call has been answered.
 func (k *call) accept(w *deferred.Work, h *protocol.Request) bool {
-	r := k.relay
+	e := k.env
 	switch {
 	case h.Authorities > 1 || h.Hosts > 1:
 		k.refuse(w, "400", protocol.CodeInternal, "more than one :authority or host")
@@ -119,7 +84,7 @@ func (k *call) accept(w *deferred.Work, h *protocol.Request) bool {
 	if k.idempotent = h.Idempotent; h.Timeouts > 0 {
 		k.deadline = retry.DeadlineAfter(k.began, h.Timeout)
 	}
-	if r.debug {
+	if e.debug {
 		service, method, _ := protocol.SplitPath(strings.Clone(h.Path))
 		k.about = &report.Call{
 			Service: service, Method: method,
@@ -131,28 +96,28 @@ func (k *call) accept(w *deferred.Work, h *protocol.Request) bool {
 
 // route finds the service that a path names. It returns false if the call has been answered.
 func (k *call) route(w *deferred.Work, path string) bool {
-	r := k.relay
+	e := k.env
 	name, method, ok := protocol.SplitPath(path)
 	switch {
 	case !ok:
 		k.turnAway(w, protocol.CodeUnimplemented, "malformed method name: "+strconv.Quote(path))
 		return false
-	case r.almostCounted(path):
+	case e.almostCounted(path):
 		k.turnAway(w, protocol.CodeUnimplemented, "unknown method "+strings.Clone(method)+" for service "+strings.Clone(name))
 		return false
 	}
-	counted := r.opts.Counted[path]
-	if !r.localMethods[path] || counted && !k.idempotent {
-		k.service = r.opts.Registry.Service(name)
+	counted := e.opts.Counted[path]
+	if !e.localMethods[path] || counted && !k.idempotent {
+		k.service = e.opts.Registry.Service(name)
 	}
 	if k.service != nil {
 		k.counts, k.policy = counted, k.service.Policy()
-	} else if k.policy = r.localPolicies[name]; k.policy == nil { // not local either
+	} else if k.policy = e.localPolicies[name]; k.policy == nil { // not local either
 		k.turnAway(w, protocol.CodeUnimplemented, "unknown service "+strings.Clone(name))
 		return false
 	}
 	if k.counts {
-		if err := r.opts.Counter.Writable(); err != nil {
+		if err := e.opts.Counter.Writable(); err != nil {
 			k.fail(w, protocol.CodeUnavailable, notCounted+err.Error())
 			return false
 		}
@@ -165,8 +130,8 @@ func (k *call) route(w *deferred.Work, path string) bool {
 
 // almostCounted reports whether a path differs from that of a counted method in the case of its letters only. The
 // routers of some servers, such as ASP.NET Core's, ignore the case.
-func (r *Relay) almostCounted(path string) bool {
-	for counted := range r.opts.Counted {
+func (e *env) almostCounted(path string) bool {
+	for counted := range e.opts.Counted {
 		if len(counted) == len(path) && counted != path && strings.EqualFold(counted, path) {
 			return true
 		}
@@ -185,21 +150,6 @@ func find(l *headers.List, name string) span {
 	return span{from, from + len(value)}
 }
 
-// mostFresh bounds the capacity of the list of calls that a connection keeps for its next read.
-const mostFresh = 64
-
-// startCalls dispatches the calls that the current read has begun. It runs after all frames of that read have been
-// handled, so that no endpoint sees a call that the same read has ended.
-func (c *clientConn) startCalls() {
-	for _, u := range c.fresh {
-		u.start(&c.work)
-	}
-	if cap(c.fresh) > mostFresh {
-		c.fresh = nil
-	}
-	c.fresh = c.fresh[:0]
-}
-
 // start dispatches a call for the first time, unless the call has ended meanwhile.
 func (u callUse) start(w *deferred.Work) {
 	k := u.call
@@ -215,7 +165,7 @@ func (u callUse) start(w *deferred.Work) {
 // dispatch sends the call to an endpoint, makes it wait, or ends it.
 func (k *call) dispatch(w *deferred.Work) {
 	if k.service == nil {
-		k.pool = k.relay.local
+		k.pool = k.env.local
 		k.attempt(w, false)
 		return
 	}
@@ -224,14 +174,14 @@ func (k *call) dispatch(w *deferred.Work) {
 		value := k.request.Bytes()[k.affinity.from:k.affinity.to]
 		key = unsafe.String(unsafe.SliceData(value), len(value))
 	}
-	pick, err := k.service.Pick(k.client.asClient(), key, k.attempts.Endpoints()...)
+	pick, err := k.service.Pick(k.asClient(), key, k.attempts.Endpoints()...)
 	if err != nil {
 		k.delay(w, err)
 		return
 	}
 	k.pick = pick
 	k.attempts.Choose(pick.Endpoint())
-	k.pool = k.relay.pools.of(pick.Endpoint(), nil)
+	k.pool = k.env.pools.of(pick.Endpoint(), nil)
 	if k.about != nil {
 		k.about.Endpoint = pick.Endpoint()
 	}
@@ -240,14 +190,14 @@ func (k *call) dispatch(w *deferred.Work) {
 
 // attempt opens a stream for the call. waited means that the call has waited for a stream, and it is its turn.
 func (k *call) attempt(w *deferred.Work, waited bool) {
-	if k.deadline.Passed(k.relay.now()) {
+	if k.deadline.Passed(k.now()) {
 		k.expired(w)
 		return
 	}
 	k.attempts.Begin()
 	opening := k.pool.open(w, k, waited)
 	for opening == stale {
-		k.pool = k.relay.pools.of(k.pool.endpoint, k.pool)
+		k.pool = k.env.pools.of(k.pool.endpoint, k.pool)
 		opening = k.pool.open(w, k, false)
 	}
 	switch opening {
@@ -279,12 +229,26 @@ func (k *call) upData(w *deferred.Work, p []byte, n int, end bool) {
 		f.msg = before
 		f.recvLeft -= n
 		f.ended = end
-		k.client.guard.blame(k.relay.now(), 0)
+		k.blame(0)
 		k.fail(w, protocol.CodeResourceExhausted, "message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
 		return
 	}
 	f.data(w, p, n, end)
 	k.closeFinished(w)
+}
+
+// upTrailers handles headers from the client that end the request.
+func (k *call) upTrailers(w *deferred.Work, l *headers.List, end bool) {
+	switch {
+	case k.up.ended:
+		k.clientViolated(w, http2.ErrCodeStreamClosed)
+	case !end || l.Truncated || !k.up.declare(0, true) || !protocol.AreTrailers(l):
+		k.clientViolated(w, http2.ErrCodeProtocol)
+	default:
+		// No gRPC client sends trailers, and no server reads them. Only the end is passed on.
+		k.up.data(w, nil, 0, true)
+		k.closeFinished(w)
+	}
 }
 
 // downHeaders handles a header block from the backend.
@@ -314,12 +278,12 @@ func (k *call) downHeaders(w *deferred.Work, l *headers.List, end bool) {
 			k.garbage(w, http2.ErrCodeProtocol, "an end within what is to come")
 			return
 		}
-		k.client.sendInterim(w, k.clientID, passed.Bytes())
+		k.sendInterim(w, passed.Bytes())
 	case end:
 		k.finish(w, passed, a)
 	default:
 		k.respond(w, a.Status == 200 && a.GRPC)
-		k.client.sendHeaders(w, k.clientID, passed.Bytes(), false)
+		k.sendHeaders(w, passed.Bytes(), false)
 	}
 }
 
@@ -385,13 +349,13 @@ func (k *call) finish(w *deferred.Work, l *headers.List, a protocol.Response) {
 		k.respond(w, a.Status == 200 && a.Coded)
 	}
 	if k.service != nil && k.client != nil {
-		k.client.member.Completed(c.live.lastHeard())
+		k.member().Completed(c.lastHeard())
 	}
 	k.down.ended = true
 	k.keepTrailers(l)
 	if k.counts && a.Coded && a.Code == protocol.CodeOK {
 		k.count = holding
-		k.relay.opts.Counter.Count(k)
+		k.env.opts.Counter.Count(k)
 	}
 	k.down.pump(w)
 	k.closeFinished(w)
@@ -402,92 +366,18 @@ const notCounted = "not counted, so not done: "
 
 // Counted is called by the [Counter] when the call has been counted, or could not be.
 func (k *call) Counted(err error) {
-	a := &k.relay.acks // a call is not reused while it is being counted
-	a.mu.Lock()
-	k.mu.Lock()
-	k.count = notCounting
-	if err != nil && k.client != nil {
-		k.code = protocol.CodeUnavailable
-		k.keepTrailers(protocol.StatusList(protocol.CodeUnavailable, notCounted+err.Error()))
-	}
-	if k.client != nil {
-		k.down.pump(&a.work)
-		k.closeFinished(&a.work)
-	}
-	k.unlock(&a.work)
-	a.mu.Unlock()
-	a.tell()
-}
-
-// keepTrailers keeps the trailers that end the response, unless the client is gone.
-func (k *call) keepTrailers(l *headers.List) {
-	k.down.trailers.Drop()
-	if k.client != nil {
-		k.down.trailers.Keep(k.client.member, peers.Trailers, l)
-	}
-}
-
-// closeFinished ends the sides of the call whose flows have ended. It is called after everything that may end a flow.
-func (k *call) closeFinished(w *deferred.Work) {
-	if k.backend != nil && k.down.ended {
-		if !k.up.endSent {
-			k.backend.reset(w, k.backendID, http2.ErrCodeNo)
+	k.env.acks.Now(func(w *deferred.Work) { // a call is not reused while it is being counted
+		k.mu.Lock()
+		defer k.unlock(w)
+		k.count = notCounting
+		if k.client == nil {
+			return
 		}
-		k.leaveBackend(w, services.Outcome{})
-	}
-	if k.client != nil && k.down.endSent {
-		if !k.up.ended {
-			// The client need not send the rest.
-			k.client.reset(w, k.clientID, http2.ErrCodeNo)
+		if err != nil {
+			k.code = protocol.CodeUnavailable
+			k.keepTrailers(protocol.StatusList(protocol.CodeUnavailable, notCounted+err.Error()))
 		}
-		k.leaveClient(w)
-	}
-	if k.client == nil && k.backend != nil {
-		k.backend.reset(w, k.backendID, http2.ErrCodeCancel)
-		k.leaveBackend(w, services.Outcome{})
-	}
-}
-
-// leaveBackend ends the backend's side, whose last frame has been appended or has arrived, and gives up the pick. o is
-// the outcome to report for the endpoint, without code and failure.
-func (k *call) leaveBackend(w *deferred.Work, o services.Outcome) {
-	c := k.backend
-	suspect := c.closeStream(w, &k.up, k.backendID)
-	o.Code, o.Failed = k.code, k.broken || suspect
-	k.share.Release()
-	k.share = nil
-	if c.pool.wanted.Load() {
-		w.Wake(c.pool)
-	}
-	k.backend = nil
-	k.endPick(o)
-}
-
-// leaveClient ends the client's side, whose last frame has been appended or has arrived.
-func (k *call) leaveClient(w *deferred.Work) {
-	c := k.client
-	k.up.q.Keep = false
-	k.up.q.Clear()
-	k.down.q.Clear()
-	k.up.account(w)
-	k.down.account(w)
-	c.backlog.shrink(k.up.grown + k.down.grown)
-	k.request.Drop()
-	k.down.trailers.Drop()
-	c.member.Hold(peers.Calls, -k.cost)
-	k.cost = 0
-	c.mu.Lock()
-	c.sendWindow.Forget(&k.down.sender)
-	c.calls.Remove(k.clientID)
-	if !k.up.ended {
-		c.ids.Cut.Add(k.clientID, k.up.recvLeft)
-	}
-	c.idle = c.relay.now()
-	c.endIdle(w)
-	c.mu.Unlock()
-	k.client = nil
-	k.stopWaiting()
-	if k.backend == nil {
-		k.endPick(services.Outcome{Code: k.code, Unseen: true})
-	}
+		k.down.pump(w)
+		k.closeFinished(w)
+	})
 }

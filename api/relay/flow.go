@@ -1,14 +1,12 @@
 package relay
 
 import (
-	"golang.org/x/net/http2"
-
 	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/kept"
-	"github.com/core-tools/hsu-master/api/relay/peers"
 	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/api/relay/window"
+	"golang.org/x/net/http2"
 )
 
 const (
@@ -43,6 +41,15 @@ type flow struct {
 	trailers kept.List // the headers that end the flow
 
 	sender window.Sender[*flow] // of the sink's connection
+}
+
+func (f *flow) init(k *call) { f.call, f.sender.Flow = k, f }
+
+func (f *flow) empty() {
+	f.q.Clear()
+	k := f.call
+	*f = flow{}
+	f.init(k)
 }
 
 func (f *flow) upward() bool { return f == &f.call.up }
@@ -110,7 +117,7 @@ func (f *flow) declare(n int, end bool) bool {
 // boundKept gives up a second attempt if too much of the request would have to be kept for it. A request of which
 // nothing has been sent is not affected, since all of it is queued anyway.
 func (f *flow) boundKept() {
-	if f.q.Keep && f.q.Kept > 0 && (f.q.Kept+f.q.Unsent > mostKept || f.call.client.backlog.dropReplay()) {
+	if f.q.Keep && f.q.Kept > 0 && (f.q.Kept+f.q.Unsent > mostKept || !f.call.mayReplay()) {
 		f.q.Release()
 	}
 }
@@ -152,7 +159,7 @@ func (f *flow) sendEnd(w *deferred.Work) {
 		c.sendEnd(w, id)
 		return
 	}
-	f.call.client.sendHeaders(w, id, f.trailers.Bytes(), true)
+	f.call.sendHeaders(w, f.trailers.Bytes(), true)
 	f.trailers.Drop()
 }
 
@@ -168,7 +175,8 @@ func (f *flow) give(w *deferred.Work, n int) {
 		return
 	}
 	grant := f.credit
-	if !f.stalled && f.window < mostWindow && f.takeGrowth(f.window) {
+	if !f.stalled && f.window < mostWindow && f.call.takeGrowth(f.window, f.upward()) {
+		f.grown += f.window
 		grant += f.window
 		f.window *= 2
 	}
@@ -178,28 +186,16 @@ func (f *flow) give(w *deferred.Work, n int) {
 	c.giveBack(w, id, grant)
 }
 
-// takeGrowth takes n bytes from the budget by which the windows of the client's streams may grow, if there are as
-// many.
-func (f *flow) takeGrowth(n int) bool {
-	client := f.call.client
-	if client == nil || f.upward() && client.backlog.queued() >= budgetUp/2 || !client.backlog.grow(n) {
-		return false
-	}
-	f.grown += n
-	return true
-}
-
 // account updates the bytes that the client is counted for, and continues a client that was stopped because of
 // them.
 func (f *flow) account(w *deferred.Work) {
 	n := f.q.Unsent + f.q.Kept
-	client := f.call.client
-	if n == f.counted || client == nil {
+	more := n - f.counted
+	if more == 0 || f.call.client == nil {
 		return
 	}
-	client.member.Hold(peers.Data, n-f.counted)
 	f.counted = n
-	client.goOn(w)
+	f.call.holdData(w, more)
 }
 
 // widen adds n to the sink's window. It returns false if the window becomes larger than a window may be.
@@ -214,11 +210,20 @@ func (f *flow) widen(w *deferred.Work, n int) bool {
 	return true
 }
 
-// sinkViolated ends the call because the peer to which the flow goes has violated HTTP/2.
-func (f *flow) sinkViolated(w *deferred.Work, code http2.ErrCode) {
-	if f.upward() {
-		f.call.garbage(w, code, brokenRules)
-	} else {
-		f.call.clientViolated(w, code)
+// flowTo returns the flow whose sink is that stream, or nil.
+func (k *call) flowTo(c *conn, id uint32) *flow {
+	for _, f := range [...]*flow{&k.up, &k.down} {
+		if sink, sinkID := f.sink(); sink == c && sinkID == id {
+			return f
+		}
 	}
+	return nil
+}
+
+// resetClient resets the client's stream. The caller lets the call leave the client.
+func (k *call) resetClient(w *deferred.Work, code http2.ErrCode) { k.client.reset(w, k.clientID, code) }
+
+// resetBackend resets the backend's stream. The caller lets the call leave the backend.
+func (k *call) resetBackend(w *deferred.Work, code http2.ErrCode) {
+	k.backend.reset(w, k.backendID, code)
 }

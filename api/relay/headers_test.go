@@ -58,7 +58,7 @@ func TestHeadersAreBounded(t *testing.T) {
 			t.Errorf("%s: no call is refused", name)
 		}
 		n := 0
-		for _, c := range r.allClients() {
+		for _, c := range r.clients.all() {
 			n += c.member.HeldOf(peers.Headers)
 		}
 		if n > c.most || n < c.least {

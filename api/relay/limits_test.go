@@ -172,7 +172,7 @@ func TestFaultOfAClientThatDoesNotRead(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the answer is not held up")
 		}
-		for _, c := range r.allClients() {
+		for _, c := range r.clients.all() {
 			c.mu.Lock()
 			full = full || c.out.Blocked() && c.sendWindow.Waiting()
 			c.mu.Unlock()

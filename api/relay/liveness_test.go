@@ -61,7 +61,7 @@ func testSuspectedConnection(t *testing.T) {
 	suspected := func() bool {
 		for _, c := range r.allBackends() {
 			c.mu.Lock()
-			suspect := c.live.suspect(r.Relay)
+			suspect := c.suspect()
 			c.mu.Unlock()
 			if suspect {
 				return true
@@ -93,7 +93,7 @@ func testSuspectedConnection(t *testing.T) {
 func TestPingsForSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const regular, quick = 6 * time.Minute, 2 * time.Second
-		r := &Relay{epoch: time.Now().Add(-time.Hour)}
+		r := &env{epoch: time.Now().Add(-time.Hour)}
 		l := &liveness{}
 		hear := func() { l.heard.Store(int64(r.now())) }
 		hear()
@@ -112,7 +112,7 @@ func TestPingsForSilence(t *testing.T) {
 		}
 		hear()
 		for range 10 {
-			l.ask(r)
+			l.ask(r.now())
 			if n := pings(10 * time.Second); n > 1 {
 				t.Errorf("%d PINGs for one call", n)
 			}
@@ -121,7 +121,7 @@ func TestPingsForSilence(t *testing.T) {
 			t.Errorf("%d PINGs for calls without an answer, want %d", l.early, mostEarlyPings)
 		}
 		l.answer()
-		l.ask(r)
+		l.ask(r.now())
 		if n := pings(10 * time.Second); n != 1 {
 			t.Errorf("%d PINGs after an answer, want one", n)
 		}

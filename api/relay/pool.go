@@ -2,7 +2,7 @@ package relay
 
 import (
 	"context"
-	"errors"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -16,9 +16,6 @@ import (
 const (
 	// mostWaiting bounds the calls that wait for a stream to one endpoint.
 	mostWaiting = 8192
-	// mostOpen bounds the open calls of one peer at one endpoint. It is as many as 16 connections may have. Each of
-	// the peer's connections may have one call open in any case. Further calls wait.
-	mostOpen = 16 * maxStreams
 	// unsettledStreams bounds the concurrent streams to a backend that has not announced its limit yet.
 	unsettledStreams = 100
 )
@@ -26,9 +23,10 @@ const (
 // pool holds the connections to one backend, which all clients share. There is one connection as long as it
 // suffices.
 type pool struct {
-	relay    *Relay
+	env      *env
 	endpoint *services.Endpoint // nil for the local server
 	dial     func(context.Context) (net.Conn, error)
+	start    func(*backendConn) bool // starts a connection; false if the relay is closed
 
 	wanted    atomic.Bool   // calls are waiting
 	announced atomic.Uint32 // concurrent streams that the last connection allowed; 0: not announced yet
@@ -53,7 +51,7 @@ const (
 // open opens a stream for the call and sends its headers. again means that the call has waited and it is its turn.
 // k.mu is held.
 func (p *pool) open(w *deferred.Work, k *call, again bool) opening {
-	client := k.client.asClient()
+	client := k.asClient()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone {
@@ -97,7 +95,7 @@ func (p *pool) enqueue(w *deferred.Work, k *call, client fair.Client) opening {
 // peer's share: it is the only call of its connection, and the peer has all the streams that it may have. p.mu is
 // held.
 func (p *pool) excepted(held fair.Held) bool {
-	return held.Conn == 0 && held.Peer >= p.relay.opts.mostOpen
+	return held.Conn == 0 && held.Peer >= p.env.opts.mostOpen
 }
 
 // may reports whether a client that holds that many streams may have one more. p.mu is held.
@@ -106,7 +104,7 @@ func (p *pool) may(held fair.Held) bool {
 		return true
 	}
 	free := p.unopened()
-	for i := 0; held.May(free, p.relay.opts.mostOpen) != fair.Granted; i++ {
+	for i := 0; held.May(free, p.env.opts.mostOpen) != fair.Granted; i++ {
 		if i == len(p.conns) {
 			return false
 		}
@@ -125,7 +123,7 @@ func (p *pool) next() (u callUse, ok bool) {
 	}
 	if free > 0 {
 		u, ok = p.waiting.Next(func(c fair.Client) fair.Verdict {
-			return p.shares.Of(c).Held().May(free, p.relay.opts.mostOpen)
+			return p.shares.Of(c).Held().May(free, p.env.opts.mostOpen)
 		})
 	}
 	if p.waiting.Len() == 0 {
@@ -136,7 +134,7 @@ func (p *pool) next() (u callUse, ok bool) {
 
 // unopened returns how many streams fit on connections that do not exist yet. p.mu is held.
 func (p *pool) unopened() int {
-	return (p.relay.opts.MaxBackendConns - len(p.conns)) * int(p.firstStreams())
+	return (p.env.opts.MaxBackendConns - len(p.conns)) * int(p.firstStreams())
 }
 
 // openNow opens a stream if the client may have one. p.mu is held.
@@ -167,10 +165,10 @@ func (p *pool) openAny(w *deferred.Work, k *call) bool {
 		case streamsFull:
 		}
 	}
-	if !dialing && len(p.conns) < p.relay.opts.MaxBackendConns {
-		c := newBackendConn(p.relay, p)
+	if !dialing && len(p.conns) < p.env.opts.MaxBackendConns {
+		c := newBackendConn(p.env, p)
 		c.openStream(w, k, true) // before the connection can end, so that the call learns of the end
-		if p.relay.startBackend(c) {
+		if p.start(c) {
 			p.conns = append(p.conns, c)
 			return true
 		}
@@ -222,13 +220,6 @@ func (p *pool) waiters() int {
 	return p.waiting.Len()
 }
 
-// newPool returns the pool of an endpoint.
-func newPool(r *Relay, e *services.Endpoint) *pool {
-	return &pool{relay: r, endpoint: e, dial: func(ctx context.Context) (net.Conn, error) {
-		return r.dialEndpoint(ctx, e)
-	}}
-}
-
 // retire closes the pool's connections once the calls on them have ended.
 func (p *pool) retire() {
 	p.mu.Lock()
@@ -250,38 +241,56 @@ func (p *pool) giveUp() bool {
 	return p.gone
 }
 
-// dialEndpoint returns a connection that is verified to lead to the endpoint, if the endpoint can be verified.
-func (r *Relay) dialEndpoint(ctx context.Context, e *services.Endpoint) (net.Conn, error) {
-	nc, err := r.opts.Dial(ctx, e.Address)
-	if err != nil || e.Verify == nil {
-		return nc, err
-	}
-	if err := e.Verify(ctx, nc); err != nil {
-		_ = nc.Close()
-		return nil, err
-	}
-	return nc, nil
+// pools holds the pools of all endpoints that calls have been sent to. Each endpoint has at most one pool that opens
+// streams. A pool that has been given up stays so, and another one takes its place.
+type pools struct {
+	add func(*services.Endpoint) *pool // makes a pool
+
+	mu sync.RWMutex // acquired after that of a call, and never together with that of a pool
+	m  map[*services.Endpoint]*pool
 }
 
-// errItself is returned if an endpoint's address leads to this relay: each call would come back as another,
-// endlessly.
-var errItself = errors.New("the address is this master's own")
+func newPools(add func(*services.Endpoint) *pool) pools {
+	return pools{add: add, m: make(map[*services.Endpoint]*pool)}
+}
 
-// listensAt reports whether a new connection leads to the relay itself.
-func (r *Relay) listensAt(nc net.Conn) bool {
-	there, ok1 := nc.RemoteAddr().(*net.TCPAddr)
-	here, ok2 := nc.LocalAddr().(*net.TCPAddr)
-	if !ok1 || !ok2 {
-		return false
+// of returns the pool of an endpoint. If that is unless, which has been given up, it returns a new pool.
+func (s *pools) of(e *services.Endpoint, unless *pool) *pool {
+	s.mu.RLock()
+	p := s.m[e]
+	s.mu.RUnlock()
+	if p != nil && p != unless {
+		return p
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for l := range r.listeners {
-		own, ok := l.Addr().(*net.TCPAddr)
-		if ok && own.Port == there.Port &&
-			(own.IP.Equal(there.IP) || own.IP.IsUnspecified() && here.IP.Equal(there.IP)) {
-			return true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p = s.m[e]; p == nil || p == unless {
+		p = s.add(e)
+		s.m[e] = p
+	}
+	return p
+}
+
+// all returns the current pools.
+func (s *pools) all() []*pool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.AppendSeq(make([]*pool, 0, len(s.m)), maps.Values(s.m))
+}
+
+// sweep closes the connections to endpoints that are gone, and gives up pools without connections.
+func (s *pools) sweep() {
+	for _, p := range s.all() {
+		if p.endpoint.Gone() {
+			p.retire()
 		}
+		if !p.giveUp() {
+			continue
+		}
+		s.mu.Lock()
+		if s.m[p.endpoint] == p {
+			delete(s.m, p.endpoint)
+		}
+		s.mu.Unlock()
 	}
-	return false
 }

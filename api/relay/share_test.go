@@ -67,7 +67,7 @@ func TestOneClientLeavesStreamsToOthers(t *testing.T) {
 // clientOf returns the client's identity at the relay.
 func clientOf(t *testing.T, r *Relay, p *peer) fair.Client {
 	t.Helper()
-	for _, c := range r.allClients() {
+	for _, c := range r.clients.all() {
 		c.mu.Lock()
 		found := c.socket.Conn.RemoteAddr().String() == p.LocalAddr().String()
 		c.mu.Unlock()

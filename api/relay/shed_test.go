@@ -84,7 +84,7 @@ func watchHeld(r *Relay, kind peers.Kind) (stop func() (all, of int64)) {
 			}
 			all = max(all, r.peers.Held())
 			sum := int64(0)
-			for _, c := range r.allClients() {
+			for _, c := range r.clients.all() {
 				sum += int64(c.member.HeldOf(kind))
 			}
 			of = max(of, sum)

@@ -233,7 +233,7 @@ func TestShutdownDuringTheHandshake(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	var w deferred.Work
-	r.allClients()[0].warn(&w) // as Shutdown does, perhaps only a moment later
+	r.clients.all()[0].warn(&w) // as Shutdown does, perhaps only a moment later
 	w.Do()
 	p := newPeer(t, tls.Client(nc, &tls.Config{RootCAs: roots, ServerName: "relay", NextProtos: []string{"h2"}}))
 	_, err = io.WriteString(p, http2.ClientPreface)

@@ -8,7 +8,71 @@ import (
 	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/api/relay/retry"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"golang.org/x/net/http2"
 )
+
+// backendReset handles RST_STREAM from the backend.
+func (k *call) backendReset(w *deferred.Work, code http2.ErrCode) {
+	unseen := code == http2.ErrCodeRefusedStream
+	k.attempts.Failure = "the server refused the call"
+	k.code = protocol.CodeOfReset(code)
+	k.broken = !unseen && code != http2.ErrCodeCancel && code != http2.ErrCodeEnhanceYourCalm
+	if (unseen || k.code == protocol.CodeUnavailable) && k.again(w, unseen) {
+		return
+	}
+	k.leaveBackend(w, services.Outcome{})
+	if k.client == nil {
+		return
+	}
+	if unseen && k.response == awaited {
+		k.fail(w, protocol.CodeUnavailable, "the server refused the call")
+		return
+	}
+	code = protocol.ResetOf(code)
+	k.code = protocol.CodeOfReset(code)
+	k.resetClient(w, code)
+	k.leaveClient(w)
+}
+
+// goneReason is the reason of a call whose backend has announced that it shuts down.
+const goneReason = "the server is shutting down"
+
+// backendLost handles the end of the backend's connection. unseen means that the backend cannot have seen the call,
+// answered that it has answered calls on this connection.
+func (k *call) backendLost(w *deferred.Work, unseen, answered bool, reason string) {
+	k.code, k.broken = protocol.CodeUnavailable, !(unseen && reason == goneReason)
+	k.attempts.Failure = reason
+	if unseen && reason == goneReason && answered && k.waitLeft() > 0 {
+		k.attempts.Forgive()
+	}
+	if k.again(w, unseen) {
+		return
+	}
+	k.leaveBackend(w, services.Outcome{})
+	k.fail(w, protocol.CodeUnavailable, reason)
+}
+
+// again retries the call if that is safe. It returns false if the failure is final.
+func (k *call) again(w *deferred.Work, unseen bool) bool {
+	again, budget := retry.MayTryAgain(retry.Failed{
+		Unseen: unseen, Idempotent: k.idempotent, Started: k.response != awaited,
+		Whole: k.up.q.Keep && k.request.Kept(), Attempts: k.attempts.All,
+	})
+	if !again || k.client == nil || k.closing() || budget && (k.service == nil || !k.service.Retry()) {
+		return false
+	}
+	k.leaveBackend(w, services.Outcome{Retried: true, Unseen: unseen})
+	k.up.replay += k.up.q.Kept
+	k.up.q.Rewind()
+	k.up.endSent = false
+	k.code, k.broken = 0, false
+	if k.attempts.MustPause() {
+		k.pause(w)
+	} else {
+		k.dispatch(w)
+	}
+	return true
+}
 
 // delay handles a call that no endpoint can take now.
 func (k *call) delay(w *deferred.Work, err error) {
@@ -26,7 +90,7 @@ func (k *call) delay(w *deferred.Work, err error) {
 		return
 	}
 	u := callUse{k, k.gen}
-	cancel, err := k.service.Wait(k.client.asClient(), func(err error) {
+	cancel, err := k.service.Wait(k.asClient(), func(err error) {
 		if err != nil {
 			u.giveWay(err)
 		} else {
@@ -58,29 +122,6 @@ func (k *call) pause(w *deferred.Work) {
 func (k *call) waitFor(kind retry.WaitKind, cancel func() bool) {
 	u := callUse{k, k.gen}
 	k.waiting.Begin(kind, cancel, time.AfterFunc(k.waitLeft(), func() { u.expire(kind) }))
-}
-
-// waitLeft returns how long the call may still wait.
-func (k *call) waitLeft() time.Duration {
-	return k.waiting.Left(k.relay.now(), k.deadline, k.relay.opts.MaxWait)
-}
-
-// stopWaiting ends the call's wait, and gives up its place in the queue for a stream.
-func (k *call) stopWaiting() {
-	switch {
-	case k.place != nil:
-		k.pool.forget(k)
-	case k.waiting.Is(retry.ForPause) && k.service != nil:
-		k.service.Paused(-1)
-	}
-	k.waiting.End()
-}
-
-// callUse is one use of a call. The call may have ended, and be in use for another one, when its turn comes; the methods
-// then do nothing.
-type callUse struct {
-	call *call
-	gen  uint32
 }
 
 // resume continues a call that has waited for a stream. It returns false if the call has to wait again.
