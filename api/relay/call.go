@@ -137,6 +137,9 @@ func (k *call) holdCost(cost int) {
 	k.cost = cost
 }
 
+// pools returns the pools to which the client's calls go.
+func (k *call) pools() *pools { return k.client.pools }
+
 // closing reports whether the relay is closing.
 func (k *call) closing() bool { return k.env.closing.Load() }
 

@@ -43,6 +43,7 @@ var lastPing = [8]byte{'h', 's', 'u', 'd', 'r', 'a', 'i', 'n'}
 // clientConn is a connection to a client: the client begins calls, and is charged for its frames.
 type clientConn struct {
 	conn
+	pools   *pools        // to which the calls go
 	member  *peers.Member // the client's membership of its peer
 	name    []byte        // the header list with [Client], constant once reading has begun
 	guard   guard
@@ -53,9 +54,9 @@ type clientConn struct {
 	evicted bool      // being closed to make room; guarded by Relay.mu
 }
 
-func newClientConn(e *env, nc net.Conn, m *peers.Member) *clientConn {
+func newClientConn(e *env, p *pools, nc net.Conn, m *peers.Member) *clientConn {
 	c := &clientConn{
-		member: m, guard: guard{member: m}, ids: streams.NewClientIDs(cutTrailers, mostCut),
+		pools: p, member: m, guard: guard{member: m}, ids: streams.NewClientIDs(cutTrailers, mostCut),
 		backlog: backlog{member: m, all: &e.peers, most: int64(e.opts.MaxBuffered)},
 	}
 	c.init(e, c, limits{clientOutput, maxHeaderList, clientWindow})

@@ -235,7 +235,7 @@ func (c *conn) streamCount() int {
 // drained reports whether the connection can be closed because its last stream has ended. c.mu is held.
 func (c *conn) drained() bool { return c.drain == draining && c.calls.Len() == 0 && !c.out.Over() }
 
-// flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine.
+// Flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine.
 func (c *conn) Flush() {
 	c.mu.Lock()
 	c.out.Flush()
@@ -243,7 +243,7 @@ func (c *conn) Flush() {
 	c.mu.Unlock()
 }
 
-// hand leaves the output to the writer goroutine.
+// Hand leaves the output to the writer goroutine.
 func (c *conn) Hand() {
 	c.mu.Lock()
 	c.out.Hand()
@@ -265,7 +265,7 @@ func (c *conn) write() {
 	})
 }
 
-// resume continues blocked flows while there is a window and room, and calls that wait for room for their headers.
+// Resume continues blocked flows while there is a window and room, and calls that wait for room for their headers.
 func (c *conn) Resume(w *deferred.Work) {
 	for {
 		c.mu.Lock()

@@ -165,7 +165,7 @@ func (u callUse) start(w *deferred.Work) {
 // dispatch sends the call to an endpoint, makes it wait, or ends it.
 func (k *call) dispatch(w *deferred.Work) {
 	if k.service == nil {
-		k.pool = k.env.local
+		k.pool = k.pools().local
 		k.attempt(w, false)
 		return
 	}
@@ -181,7 +181,7 @@ func (k *call) dispatch(w *deferred.Work) {
 	}
 	k.pick = pick
 	k.attempts.Choose(pick.Endpoint())
-	k.pool = k.env.pools.of(pick.Endpoint(), nil)
+	k.pool = k.pools().of(pick.Endpoint(), nil)
 	if k.about != nil {
 		k.about.Endpoint = pick.Endpoint()
 	}
@@ -197,7 +197,7 @@ func (k *call) attempt(w *deferred.Work, waited bool) {
 	k.attempts.Begin()
 	opening := k.pool.open(w, k, waited)
 	for opening == stale {
-		k.pool = k.env.pools.of(k.pool.endpoint, k.pool)
+		k.pool = k.pools().of(k.pool.endpoint, k.pool)
 		opening = k.pool.open(w, k, false)
 	}
 	switch opening {

@@ -145,8 +145,6 @@ type env struct {
 	log      *report.Log
 	peers    peers.Table
 	acks     *deferred.Acks
-	pools    pools
-	local    *pool
 	// The methods of the local server by path, and its policies by service.
 	localMethods  map[string]bool
 	localPolicies map[string]*services.Policy

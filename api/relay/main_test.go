@@ -83,7 +83,7 @@ func (r *Relay) closeEmpty(t testing.TB) {
 	for _, p := range r.pools.all() {
 		p.wantNobody(t)
 	}
-	r.local.wantNobody(t)
+	r.pools.local.wantNobody(t)
 }
 
 // refusing returns an address at which connections are refused. It is that of a connected socket, since the kernel

@@ -205,7 +205,7 @@ func (p *pool) remove(c *backendConn) {
 	}
 }
 
-// resume continues the calls that wait for a stream, as long as there are streams.
+// Resume continues the calls that wait for a stream, as long as there are streams.
 func (p *pool) Resume(w *deferred.Work) {
 	for n := p.waiters(); n > 0; n-- {
 		if u, ok := p.next(); !ok || !u.resume(w) {
@@ -244,7 +244,8 @@ func (p *pool) giveUp() bool {
 // pools holds the pools of all endpoints that calls have been sent to. Each endpoint has at most one pool that opens
 // streams. A pool that has been given up stays so, and another one takes its place.
 type pools struct {
-	add func(*services.Endpoint) *pool // makes a pool
+	add   func(*services.Endpoint) *pool // makes a pool
+	local *pool                          // of the local server
 
 	mu sync.RWMutex // acquired after that of a call, and never together with that of a pool
 	m  map[*services.Endpoint]*pool

@@ -1,4 +1,4 @@
-// Package relay is the gateway's data path: it relays the HTTP/2 frames of gRPC calls between clients and backends.
+// package relay is the gateway's data path: it relays the HTTP/2 frames of gRPC calls between clients and backends.
 //
 // Streams of client connections are mapped to streams of connections to backends, which all clients share. Headers
 // are decoded and encoded again; DATA is forwarded as it arrives, without assembling messages. Each connection has
@@ -41,6 +41,7 @@ import (
 type Relay struct {
 	env
 	clients crowd
+	pools   pools
 	ctx     context.Context // canceled by Close
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // of all goroutines
@@ -92,7 +93,7 @@ func New(o Options) (*Relay, error) {
 	r.clients.init(&r.env, r.ctx.Done())
 	r.shed = r.clients.shed
 	r.pools = newPools(r.newPool)
-	r.local = &pool{env: &r.env, start: r.startBackend, dial: func(context.Context) (net.Conn, error) {
+	r.pools.local = &pool{env: &r.env, start: r.startBackend, dial: func(context.Context) (net.Conn, error) {
 		return o.LocalDial()
 	}}
 	if o.TLS != nil {
@@ -161,7 +162,7 @@ func (r *Relay) Serve(l net.Listener) error {
 
 // accept starts serving a client's connection, or closes it if there is no room.
 func (r *Relay) accept(nc net.Conn) {
-	c := newClientConn(&r.env, nc, r.peers.Join(r.now(), peers.ByAddress(nc)))
+	c := newClientConn(&r.env, &r.pools, nc, r.peers.Join(r.now(), peers.ByAddress(nc)))
 	if !r.clients.makeRoom(c) || !r.clients.add(c, func() { r.startClient(c) }) {
 		c.member.Leave()
 		_ = nc.Close()

@@ -140,7 +140,7 @@ func (u callUse) resume(w *deferred.Work) bool {
 	return !k.waiting.Is(retry.ForStream)
 }
 
-// displace ends a call that a call of another client has displaced from the queue.
+// Displace ends a call that a call of another client has displaced from the queue.
 func (u callUse) Displace(w *deferred.Work) {
 	k := u.call
 	k.mu.Lock()

@@ -2,27 +2,27 @@ package deferred
 
 // connection is a connection with output to write.
 type Conn interface {
-	// flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine.
+	// Flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine.
 	Flush()
-	// hand leaves the output to the writer goroutine.
+	// Hand leaves the output to the writer goroutine.
 	Hand()
-	// resume continues what waits for the connection to have room.
+	// Resume continues what waits for the connection to have room.
 	Resume(w *Work)
 }
 
 // waitingLine is a queue of calls that wait for streams.
 type Queue interface {
-	// resume continues the calls for which there are streams.
+	// Resume continues the calls for which there are streams.
 	Resume(w *Work)
 }
 
 // displacedCall is a call that another call has displaced from a queue.
 type Call interface {
-	// displace ends the call.
+	// Displace ends the call.
 	Displace(w *Work)
 }
 
-// work is the work that a goroutine must do after it has handled the current frames: connections to flush, queues
+// Work is the work that a goroutine must do after it has handled the current frames: connections to flush, queues
 // whose calls may go on, and calls to end because other calls have displaced them. The zero value is no work.
 type Work struct {
 	conns     []Conn
@@ -30,19 +30,19 @@ type Work struct {
 	displaced []Call
 }
 
-// write adds a connection that has output to write.
+// Write adds a connection that has output to write.
 func (w *Work) Write(c Conn) { w.conns = append(w.conns, c) }
 
-// wake adds a queue whose calls may go on.
+// Wake adds a queue whose calls may go on.
 func (w *Work) Wake(q Queue) { w.queues = append(w.queues, q) }
 
-// end adds a call that has been displaced.
+// End adds a call that has been displaced.
 func (w *Work) End(c Call) { w.displaced = append(w.displaced, c) }
 
-// do does the work. No lock is held.
+// Do does the work. No lock is held.
 func (w *Work) Do() { w.doAll(Conn.Flush) }
 
-// hand is like do, but leaves the writing to the writer goroutines, so that more output can collect until they run.
+// Hand is like do, but leaves the writing to the writer goroutines, so that more output can collect until they run.
 func (w *Work) Hand() { w.doAll(Conn.Hand) }
 
 func (w *Work) doAll(write func(Conn)) {

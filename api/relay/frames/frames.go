@@ -8,17 +8,17 @@ import (
 
 const (
 	HeaderSize = 9
-	// maxFrame is the largest payload that the relay accepts, and the largest that it sends even if the peer
+	// MaxFrame is the largest payload that the relay accepts, and the largest that it sends even if the peer
 	// accepts more, so that streams of one connection alternate as they do without a relay.
 	MaxFrame = 16 << 10
 	MaxID    = 1<<31 - 1
-	// maxWindow is the largest flow-control window.
+	// MaxWindow is the largest flow-control window.
 	MaxWindow = 1<<31 - 1
-	// firstWindow is the initial size of a window.
+	// FirstWindow is the initial size of a window.
 	FirstWindow = 65535
 )
 
-// frame is a frame's header and its payload, which lies in the read buffer.
+// Frame is a frame's header and its payload, which lies in the read buffer.
 type Frame struct {
 	Kind    http2.FrameType
 	Flags   http2.Flags
@@ -46,7 +46,7 @@ func Next(b []byte) (f Frame, rest []byte, ok bool, err error) {
 	return f, b[HeaderSize+n:], true, nil
 }
 
-// connError is an error that ends a connection.
+// ConnError is an error that ends a connection.
 type ConnError struct {
 	Code   http2.ErrCode
 	Reason string
@@ -57,7 +57,7 @@ func Fault(code http2.ErrCode, reason string) ConnError { return ConnError{code,
 
 func (e ConnError) Error() string { return e.Code.String() + ": " + e.Reason }
 
-// unpad removes the padding from the payload of a DATA or HEADERS frame.
+// Unpad removes the padding from the payload of a DATA or HEADERS frame.
 func Unpad(f *Frame) error {
 	if f.Flags&http2.FlagDataPadded == 0 {
 		return nil
@@ -74,7 +74,7 @@ func Unpad(f *Frame) error {
 	return nil
 }
 
-// parseReset returns the code of an RST_STREAM frame.
+// ParseReset returns the code of an RST_STREAM frame.
 func ParseReset(f Frame) (http2.ErrCode, error) {
 	if len(f.Payload) != 4 {
 		return 0, ConnError{http2.ErrCodeFrameSize, "RST_STREAM of a wrong size"}
@@ -82,7 +82,7 @@ func ParseReset(f Frame) (http2.ErrCode, error) {
 	return http2.ErrCode(binary.BigEndian.Uint32(f.Payload)), nil
 }
 
-// parseWindowUpdate returns the bytes of a WINDOW_UPDATE frame, which are not 0 if the frame is about the connection.
+// ParseWindowUpdate returns the bytes of a WINDOW_UPDATE frame, which are not 0 if the frame is about the connection.
 func ParseWindowUpdate(f Frame) (n int, err error) {
 	if len(f.Payload) != 4 {
 		return 0, ConnError{http2.ErrCodeFrameSize, "WINDOW_UPDATE of a wrong size"}
@@ -94,7 +94,7 @@ func ParseWindowUpdate(f Frame) (n int, err error) {
 	return n, nil
 }
 
-// parsePing returns the data of a PING frame.
+// ParsePing returns the data of a PING frame.
 func ParsePing(f Frame) (data [8]byte, ack bool, err error) {
 	switch {
 	case f.ID != 0:
@@ -105,7 +105,7 @@ func ParsePing(f Frame) (data [8]byte, ack bool, err error) {
 	return [8]byte(f.Payload), f.Flags&http2.FlagPingAck != 0, nil
 }
 
-// parseGoAway returns the newest stream that the sender of a GOAWAY frame may still serve.
+// ParseGoAway returns the newest stream that the sender of a GOAWAY frame may still serve.
 func ParseGoAway(f Frame) (last uint32, err error) {
 	switch {
 	case f.ID != 0:
@@ -116,7 +116,7 @@ func ParseGoAway(f Frame) (last uint32, err error) {
 	return binary.BigEndian.Uint32(f.Payload) & MaxID, nil
 }
 
-// checkOther checks a frame of a kind that the relay does not use.
+// CheckOther checks a frame of a kind that the relay does not use.
 func CheckOther(f Frame) error {
 	switch f.Kind {
 	case http2.FramePushPromise:
@@ -179,7 +179,7 @@ func AppendSettingsAck(b []byte) []byte {
 	return AppendHeader(b, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
 }
 
-// sealHeaders turns a header block into frames. The block was appended to b after room for a frame header at
+// SealHeaders turns a header block into frames. The block was appended to b after room for a frame header at
 // position at. It becomes one HEADERS frame, and CONTINUATION frames if the block is larger than most.
 func SealHeaders(b []byte, at int, id uint32, end bool, most int) []byte {
 	var flags http2.Flags

@@ -8,11 +8,11 @@ import (
 
 const (
 	TableSize = 4096 // of HPACK, in both directions
-	// unboundedStreams bounds the concurrent streams to a backend that announces no limit.
+	// UnboundedStreams bounds the concurrent streams to a backend that announces no limit.
 	UnboundedStreams = 1 << 20
 )
 
-// settings are the settings of a peer that the relay uses. It has no use for the maximum frame size, since it sends
+// Settings are the settings of a peer that the relay uses. It has no use for the maximum frame size, since it sends
 // no frames that are larger than the minimum of that, nor for the maximum header list size, since the peer refuses
 // larger lists itself.
 type Settings struct {
@@ -23,12 +23,12 @@ type Settings struct {
 	Known   bool   // the peer has sent SETTINGS
 }
 
-// firstSettings returns the settings that apply before the peer has sent any.
+// FirstSettings returns the settings that apply before the peer has sent any.
 func FirstSettings() Settings {
 	return Settings{Window: FirstWindow, Table: TableSize, Least: TableSize}
 }
 
-// read returns the settings as the payload of a SETTINGS frame changes them.
+// Read returns the settings as the payload of a SETTINGS frame changes them.
 func (s Settings) Read(payload []byte) (Settings, error) {
 	s.Least = s.Table
 	for p := payload; len(p) > 0; p = p[6:] {
@@ -54,7 +54,7 @@ func (s Settings) Read(payload []byte) (Settings, error) {
 	return s, nil
 }
 
-// checkSettings checks a SETTINGS frame, and reports whether it is an acknowledgment.
+// CheckSettings checks a SETTINGS frame, and reports whether it is an acknowledgment.
 func CheckSettings(f Frame) (ack bool, err error) {
 	switch {
 	case f.ID != 0:

@@ -13,7 +13,7 @@ type List struct {
 	kind   peers.Kind
 }
 
-// keep copies a list instead of the one that is kept. A list that no pooled chunk can hold gets a chunk of its own.
+// Keep copies a list instead of the one that is kept. A list that no pooled chunk can hold gets a chunk of its own.
 func (h *List) Keep(m *peers.Member, kind peers.Kind, l *headers.List) {
 	h.Drop()
 	n := len(l.Bytes())
@@ -27,7 +27,7 @@ func (h *List) Keep(m *peers.Member, kind peers.Kind, l *headers.List) {
 	m.Hold(kind, n)
 }
 
-// drop frees the list, if one is kept.
+// Drop frees the list, if one is kept.
 func (h *List) Drop() {
 	if h.chunk != nil {
 		h.member.Hold(h.kind, -len(h.chunk.b))
@@ -36,10 +36,10 @@ func (h *List) Drop() {
 	}
 }
 
-// kept reports whether a list is kept.
+// Kept reports whether a list is kept.
 func (h *List) Kept() bool { return h.chunk != nil }
 
-// bytes returns the list, or nil if none is kept.
+// Bytes returns the list, or nil if none is kept.
 func (h *List) Bytes() []byte {
 	if h.chunk == nil {
 		return nil

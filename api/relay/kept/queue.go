@@ -45,7 +45,7 @@ func (c *chunk) free() {
 	}
 }
 
-// queue holds the bytes of one direction of a call that wait to be sent. If keep is set, it also holds the bytes
+// Queue holds the bytes of one direction of a call that wait to be sent. If keep is set, it also holds the bytes
 // before them, which have been sent and may have to be sent again. The zero value is empty and keeps nothing.
 type Queue struct {
 	head, tail *chunk
@@ -56,7 +56,7 @@ type Queue struct {
 	Keep       bool
 }
 
-// push appends p.
+// Push appends p.
 func (q *Queue) Push(p []byte) {
 	q.Unsent += len(p)
 	for len(p) > 0 {
@@ -78,7 +78,7 @@ func (q *Queue) Push(p []byte) {
 	}
 }
 
-// peek returns the next bytes to send that are contiguous, or nil if all bytes have been sent.
+// Peek returns the next bytes to send that are contiguous, or nil if all bytes have been sent.
 func (q *Queue) Peek() []byte {
 	if q.Unsent == 0 {
 		return nil
@@ -89,7 +89,7 @@ func (q *Queue) Peek() []byte {
 	return q.at.b[q.off:]
 }
 
-// advance marks the next n bytes as sent.
+// Advance marks the next n bytes as sent.
 func (q *Queue) Advance(n int) {
 	q.Unsent -= n
 	q.Kept += n
@@ -106,14 +106,14 @@ func (q *Queue) Advance(n int) {
 	}
 }
 
-// rewind marks all kept bytes as unsent again.
+// Rewind marks all kept bytes as unsent again.
 func (q *Queue) Rewind() {
 	q.Unsent += q.Kept
 	q.Kept = 0
 	q.at, q.off = q.head, 0
 }
 
-// release frees the bytes that have been sent, and stops keeping such bytes.
+// Release frees the bytes that have been sent, and stops keeping such bytes.
 func (q *Queue) Release() {
 	q.Keep = false
 	q.drop()
@@ -133,7 +133,7 @@ func (q *Queue) drop() {
 	}
 }
 
-// clear frees all bytes.
+// Clear frees all bytes.
 func (q *Queue) Clear() {
 	for q.head != nil {
 		next := q.head.next

@@ -1,4 +1,4 @@
-// Package peers identifies the peers of a server and tracks what each of them may still do.
+// package peers identifies the peers of a server and tracks what each of them may still do.
 //
 // A peer is a certificate that the server has verified, or else an address; on a loopback address, which all local
 // users share, it is the address and the uid of the peer's socket. A peer has any number of connections, and each

@@ -35,7 +35,7 @@ type Request struct {
 	Authorities, Hosts, Timeouts, contentTypes int // numbers of these fields
 }
 
-// via is the header by which a relay recognizes its own calls (RFC 9110, section 7.6.3). Masters can be endpoints
+// Via is the header by which a relay recognizes its own calls (RFC 9110, section 7.6.3). Masters can be endpoints
 // of each other. A call for which none of them has a worker would go round between them, as an additional call each
 // time.
 const Via = "via"
@@ -183,7 +183,7 @@ func fieldName(name string) bool {
 // fieldValue reports whether a value has no control characters. Clients end a call that has such a value.
 func fieldValue(value string) bool { return httpguts.ValidHeaderFieldValue(value) }
 
-// isGRPC reports whether a content type is one of gRPC.
+// IsGRPC reports whether a content type is one of gRPC.
 func IsGRPC(contentType string) bool {
 	const base = "application/grpc"
 	if len(contentType) < len(base) || !strings.EqualFold(contentType[:len(base)], base) {

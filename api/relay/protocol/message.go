@@ -1,13 +1,13 @@
 package protocol
 
-// messages tracks the messages in a flow by the five-byte prefix of each.
+// Messages tracks the messages in a flow by the five-byte prefix of each.
 type Messages struct {
 	left uint32 // bytes left of the current message
 	n    uint8  // bytes of the prefix that have arrived
 	size [4]byte
 }
 
-// add takes the next bytes of the flow. It returns false if a message is larger than most.
+// Add takes the next bytes of the flow. It returns false if a message is larger than most.
 func (m *Messages) Add(p []byte, most int) bool {
 	for len(p) > 0 {
 		if m.left > 0 {
@@ -38,5 +38,5 @@ func (m *Messages) Add(p []byte, most int) bool {
 	return true
 }
 
-// inside reports whether the flow is within a message.
+// Inside reports whether the flow is within a message.
 func (m *Messages) Inside() bool { return m.left > 0 || m.n > 0 }

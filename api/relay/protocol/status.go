@@ -22,13 +22,13 @@ const (
 	codePermissionDenied  = 7
 )
 
-// addStatus adds a status to trailers.
+// AddStatus adds a status to trailers.
 func AddStatus(l *headers.List, code uint32, message string) {
 	l.Add("grpc-status", codeText(code))
 	l.Add("grpc-message", escape(message))
 }
 
-// statusList returns the trailers that hold a status.
+// StatusList returns the trailers that hold a status.
 func StatusList(code uint32, message string) *headers.List {
 	var l headers.List
 	AddStatus(&l, code, message)
@@ -71,7 +71,7 @@ func parseCode(s string) (code uint32, ok bool) {
 	return uint32(n), err == nil
 }
 
-// codeOfReset returns the status that clients derive from RST_STREAM, by the table in gRPC over HTTP/2.
+// CodeOfReset returns the status that clients derive from RST_STREAM, by the table in gRPC over HTTP/2.
 func CodeOfReset(code http2.ErrCode) uint32 {
 	switch code {
 	case http2.ErrCodeRefusedStream:
@@ -87,7 +87,7 @@ func CodeOfReset(code http2.ErrCode) uint32 {
 	}
 }
 
-// resetOf returns the code with which the relay resets the client's stream after the endpoint has reset the call:
+// ResetOf returns the code with which the relay resets the client's stream after the endpoint has reset the call:
 // the endpoint's code, if that is about the call. NO_ERROR would mean that the response is complete, REFUSED_STREAM
 // that the call was not seen, and the other codes are about the connection to the endpoint.
 func ResetOf(code http2.ErrCode) http2.ErrCode {

@@ -41,7 +41,7 @@ func parseTimeout(s string) (time.Duration, bool) {
 	return time.Duration(n) * unit, true
 }
 
-// appendTimeout appends a grpc-timeout of at most eight digits, rounded up. It is never 0, which some servers take
+// AppendTimeout appends a grpc-timeout of at most eight digits, rounded up. It is never 0, which some servers take
 // for no timeout.
 func AppendTimeout(b []byte, d time.Duration) []byte {
 	d = max(d, 1)

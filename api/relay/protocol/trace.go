@@ -1,6 +1,6 @@
 package protocol
 
-// traceID returns the trace id in a traceparent (W3C Trace Context), or "" if that is not valid.
+// TraceID returns the trace id in a traceparent (W3C Trace Context), or "" if that is not valid.
 func TraceID(parent string) string {
 	const id, whole = 2 + 1, 2 + 1 + 32 + 1 + 16 + 1 + 2
 	if len(parent) < whole || parent[2] != '-' || parent[id+32] != '-' {

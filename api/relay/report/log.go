@@ -14,7 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// log writes the log lines of a relay. Its methods may be called from any goroutine.
+// Log writes the log lines of a relay. Its methods may be called from any goroutine.
 type Log struct {
 	out   *slog.Logger
 	now   func() time.Duration // the relay's clock
@@ -27,17 +27,17 @@ type Log struct {
 
 func New(out *slog.Logger, now func() time.Duration) *Log { return &Log{out: out, now: now} }
 
-// end suppresses trouble and limits from now on: the relay is closing, which ends connections.
+// End suppresses trouble and limits from now on: the relay is closing, which ends connections.
 func (l *Log) End() { l.ended.Store(true) }
 
-// trouble logs an error of a connection to peer, unless the relay is closing.
+// Trouble logs an error of a connection to peer, unless the relay is closing.
 func (l *Log) Trouble(what, peer string, err error) {
 	if !l.ended.Load() {
 		l.Warning(what, peer, err)
 	}
 }
 
-// warning logs an error, at most once a second and ten times in a row. The next line has the number of suppressed
+// Warning logs an error, at most once a second and ten times in a row. The next line has the number of suppressed
 // ones.
 func (l *Log) Warning(what, peer string, err error) {
 	if leftOut, ok := l.may(); ok {
@@ -45,7 +45,7 @@ func (l *Log) Warning(what, peer string, err error) {
 	}
 }
 
-// limited logs that a limit acts on a peer. The limits of warning and of [peers.Peer.Report] apply.
+// Limited logs that a limit acts on a peer. The limits of warning and of [peers.Peer.Report] apply.
 func (l *Log) Limited(limit string, p *peers.Peer) {
 	if l.ended.Load() || !p.Report(l.now()) {
 		return
@@ -88,7 +88,7 @@ type Call struct {
 	Endpoint        *services.Endpoint // the last one that got the call, nil for the master's own server
 }
 
-// call logs the outcome of a call.
+// Call logs the outcome of a call.
 func (l *Log) Call(a *Call, code uint32, took time.Duration, attempts int) {
 	attrs := make([]slog.Attr, 0, 9)
 	attrs = append(attrs, slog.String("service", a.Service), slog.String("method", a.Method))
@@ -108,7 +108,7 @@ func (l *Log) Call(a *Call, code uint32, took time.Duration, attempts int) {
 	l.out.LogAttrs(context.Background(), slog.LevelDebug, "call", attrs...)
 }
 
-// errorText returns the text of a connection's error for callers, without addresses that are not theirs.
+// ErrorText returns the text of a connection's error for callers, without addresses that are not theirs.
 func ErrorText(err error) string {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()

@@ -2,11 +2,11 @@ package retry
 
 import "github.com/core-tools/hsu-master/supervisor/services"
 
-// mostAttempts bounds the consecutive attempts of a call. A call that no endpoint can have seen pauses after these, and
+// MostAttempts bounds the consecutive attempts of a call. A call that no endpoint can have seen pauses after these, and
 // then starts anew.
 const MostAttempts = 3
 
-// attempts are the attempts of a call. They are consecutive until the call pauses.
+// Attempts are the attempts of a call. They are consecutive until the call pauses.
 type Attempts struct {
 	tried   [MostAttempts]*services.Endpoint // of the consecutive ones; nil for the local server
 	n       int                              // the number of consecutive attempts
@@ -14,28 +14,28 @@ type Attempts struct {
 	Failure string                           // the latest one
 }
 
-// any reports whether there were consecutive attempts.
+// Any reports whether there were consecutive attempts.
 func (a *Attempts) Any() bool { return a.n > 0 }
 
-// endpoints returns the endpoints that the consecutive attempts have had.
+// Endpoints returns the endpoints that the consecutive attempts have had.
 func (a *Attempts) Endpoints() []*services.Endpoint { return a.tried[:a.n] }
 
-// choose sets the endpoint of the next attempt.
+// Choose sets the endpoint of the next attempt.
 func (a *Attempts) Choose(e *services.Endpoint) { a.tried[a.n] = e }
 
-// begin counts an attempt, which begins.
+// Begin counts an attempt, which begins.
 func (a *Attempts) Begin() {
 	a.n++
 	a.All++
 }
 
-// undo takes back the begin of an attempt that was only queued.
+// Undo takes back the begin of an attempt that was only queued.
 func (a *Attempts) Undo() {
 	a.n--
 	a.All--
 }
 
-// forgive does not count the last attempt, so that the call neither pauses nor avoids the endpoint: the endpoint's
+// Forgive does not count the last attempt, so that the call neither pauses nor avoids the endpoint: the endpoint's
 // connection has answered calls and ends as announced, and another connection takes the call.
 func (a *Attempts) Forgive() {
 	if a.n > 0 {
@@ -44,13 +44,13 @@ func (a *Attempts) Forgive() {
 	}
 }
 
-// mustPause reports whether the call must pause before it may try all endpoints again.
+// MustPause reports whether the call must pause before it may try all endpoints again.
 func (a *Attempts) MustPause() bool { return a.n >= MostAttempts }
 
-// pause makes the next attempt the first of the consecutive ones.
+// Pause makes the next attempt the first of the consecutive ones.
 func (a *Attempts) Pause() { a.tried, a.n = [MostAttempts]*services.Endpoint{}, 0 }
 
-// failed describes a call after an attempt has failed.
+// Failed describes a call after an attempt has failed.
 type Failed struct {
 	Unseen     bool // the endpoint cannot have seen the call
 	Idempotent bool // it may be executed twice
@@ -59,7 +59,7 @@ type Failed struct {
 	Attempts   int  // so far, including this one
 }
 
-// mayTryAgain reports whether a call may be sent again, and whether that takes from the service's retry budget.
+// MayTryAgain reports whether a call may be sent again, and whether that takes from the service's retry budget.
 func MayTryAgain(f Failed) (again, budget bool) {
 	if f.Started || !f.Whole || !f.Unseen && (!f.Idempotent || f.Attempts >= MostAttempts) {
 		return false, false

@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// deadline is the deadline of a call, on the relay's clock, if the client has set one.
+// Deadline is the deadline of a call, on the relay's clock, if the client has set one.
 type Deadline struct {
 	at  time.Duration
 	set bool
 }
 
-// deadlineAfter returns the deadline of a call that began at began and may take timeout.
+// DeadlineAfter returns the deadline of a call that began at began and may take timeout.
 func DeadlineAfter(began, timeout time.Duration) Deadline {
 	return Deadline{began + min(timeout, math.MaxInt64-began), true}
 }
 
-// left returns how long the call may still take. ok is false if it has no deadline.
+// Left returns how long the call may still take. ok is false if it has no deadline.
 func (d Deadline) Left(now time.Duration) (left time.Duration, ok bool) { return d.at - now, d.set }
 
-// passed reports whether the call has a deadline and that has passed.
+// Passed reports whether the call has a deadline and that has passed.
 func (d Deadline) Passed(now time.Duration) bool { return d.set && now >= d.at }

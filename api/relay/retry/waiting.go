@@ -28,21 +28,21 @@ const (
 	ForPause
 )
 
-// on reports whether the call waits.
+// On reports whether the call waits.
 func (w *Wait) On() bool { return w.kind != NotWaiting }
 
-// is reports whether the call waits in that way.
+// Is reports whether the call waits in that way.
 func (w *Wait) Is(kind WaitKind) bool { return w.kind == kind }
 
-// fired records that the event has happened that the call waits for, so that it has left the queue.
+// Fired records that the event has happened that the call waits for, so that it has left the queue.
 func (w *Wait) Fired() { w.cancel = nil }
 
-// begin begins a wait. timer ends it at the latest; cancel leaves the queue for an endpoint.
+// Begin begins a wait. timer ends it at the latest; cancel leaves the queue for an endpoint.
 func (w *Wait) Begin(kind WaitKind, cancel func() bool, timer *time.Timer) {
 	w.kind, w.cancel, w.timer = kind, cancel, timer
 }
 
-// end ends the wait. A timer or an event that has already fired finds that the call is no longer in that wait.
+// End ends the wait. A timer or an event that has already fired finds that the call is no longer in that wait.
 func (w *Wait) End() {
 	if w.timer != nil {
 		w.timer.Stop()
@@ -53,7 +53,7 @@ func (w *Wait) End() {
 	w.Begin(NotWaiting, nil, nil)
 }
 
-// left returns how long a call with that deadline may still wait. Without a deadline, it may wait for most.
+// Left returns how long a call with that deadline may still wait. Without a deadline, it may wait for most.
 func (w *Wait) Left(now time.Duration, d Deadline, most time.Duration) time.Duration {
 	if w.since == 0 {
 		w.since = now
@@ -64,7 +64,7 @@ func (w *Wait) Left(now time.Duration, d Deadline, most time.Duration) time.Dura
 	return most - (now - w.since)
 }
 
-// nextPause returns the length of the next pause.
+// NextPause returns the length of the next pause.
 func (w *Wait) NextPause() time.Duration {
 	w.pause = min(max(firstPause, 2*w.pause), lastPause)
 	return w.pause

@@ -18,7 +18,7 @@ type cutStreams struct {
 	left  int    // bytes that may still arrive
 }
 
-// add records that a stream with a window of that size was cut.
+// Add records that a stream with a window of that size was cut.
 func (s *cutStreams) Add(id uint32, window int) {
 	s.older = max(s.older, s.ids[s.at])
 	s.ids[s.at] = id
@@ -26,14 +26,14 @@ func (s *cutStreams) Add(id uint32, window int) {
 	s.left = min(s.left+window+s.trailers, s.most)
 }
 
-// end records that the client has ended a closed stream too: nothing more arrives on it.
+// End records that the client has ended a closed stream too: nothing more arrives on it.
 func (s *cutStreams) End(id uint32) {
 	if i := slices.Index(s.ids[:], id); i >= 0 {
 		s.ids[i] = 0
 	}
 }
 
-// take reports whether n bytes may arrive on a closed stream because it was cut, and deducts them from left.
+// Take reports whether n bytes may arrive on a closed stream because it was cut, and deducts them from left.
 func (s *cutStreams) Take(id uint32, n int) bool {
 	if n > s.left || id > s.older && !slices.Contains(s.ids[:], id) {
 		return false
@@ -42,7 +42,7 @@ func (s *cutStreams) Take(id uint32, n int) bool {
 	return true
 }
 
-// clientIDs are the ids of the streams that a client has opened. The connection's reader owns newest; the connection's
+// ClientIDs are the ids of the streams that a client has opened. The connection's reader owns newest; the connection's
 // lock guards the other fields, and only the reader writes served.
 type ClientIDs struct {
 	Newest uint32 // the newest stream that the client has opened, served or not
@@ -50,15 +50,15 @@ type ClientIDs struct {
 	Cut    cutStreams
 }
 
-// newClientIDs returns the ids of a client that has opened no stream. trailers bounds the trailers of a stream, and
+// NewClientIDs returns the ids of a client that has opened no stream. trailers bounds the trailers of a stream, and
 // most the bytes that the client can have sent before it reads that its streams were cut.
 func NewClientIDs(trailers, most int) ClientIDs {
 	return ClientIDs{Cut: cutStreams{trailers: trailers, most: most}}
 }
 
-// opened reports whether the client has ever opened the stream with that id. The reader calls it.
+// Opened reports whether the client has ever opened the stream with that id. The reader calls it.
 func (s *ClientIDs) Opened(id uint32) bool { return id&1 == 1 && id <= s.Newest }
 
-// ignored reports whether frames on the stream with that id must be ignored: the client opened it before it had read
+// Ignored reports whether frames on the stream with that id must be ignored: the client opened it before it had read
 // the last GOAWAY (RFC 9113, section 6.8). The reader calls it.
 func (s *ClientIDs) Ignored(id uint32) bool { return s.Opened(id) && id > s.Served }

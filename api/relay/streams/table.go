@@ -1,24 +1,24 @@
 package streams
 
-// table maps the ids of a connection's streams to calls. It is a hash table with open addressing and without
+// Table maps the ids of a connection's streams to calls. It is a hash table with open addressing and without
 // tombstones. Ids count up, so a Go map would fill with deleted places and be rebuilt every so often.
 type Table[C any] struct {
 	places []Stream[C] // a power of two, at most half in use
 	n      int
 }
 
-// stream is a stream and the call that has it.
+// Stream is a stream and the call that has it.
 type Stream[C any] struct {
 	ID   uint32 // 0: a free place
 	Call C
 }
 
-// len returns the number of streams.
+// Len returns the number of streams.
 func (t *Table[C]) Len() int { return t.n }
 
 func (t *Table[C]) at(id uint32) int { return int(id>>1) & (len(t.places) - 1) }
 
-// get returns the call that has a stream, or the zero value.
+// Get returns the call that has a stream, or the zero value.
 func (t *Table[C]) Get(id uint32) (c C) {
 	if t.n == 0 {
 		return c
@@ -31,7 +31,7 @@ func (t *Table[C]) Get(id uint32) (c C) {
 	return c
 }
 
-// put adds a stream.
+// Put adds a stream.
 func (t *Table[C]) Put(id uint32, c C) {
 	if 2*(t.n+1) > len(t.places) {
 		old := t.places
@@ -51,7 +51,7 @@ func (t *Table[C]) Put(id uint32, c C) {
 	t.n++
 }
 
-// remove removes a stream, if it is there.
+// Remove removes a stream, if it is there.
 func (t *Table[C]) Remove(id uint32) {
 	if t.n == 0 {
 		return
@@ -74,7 +74,7 @@ func (t *Table[C]) Remove(id uint32) {
 	t.places[i] = Stream[C]{}
 }
 
-// all returns the current streams.
+// All returns the current streams.
 func (t *Table[C]) All() []Stream[C] {
 	all := make([]Stream[C], 0, t.n)
 	for _, s := range t.places {

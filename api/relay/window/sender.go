@@ -2,7 +2,7 @@ package window
 
 import "github.com/core-tools/hsu-master/api/relay/peers"
 
-// sender is a flow F as the windows of the connection know it on which it sends. It is part of the flow. The
+// Sender is a flow F as the windows of the connection know it on which it sends. It is part of the flow. The
 // connection's lock guards it.
 type Sender[F any] struct {
 	Flow F

@@ -16,7 +16,7 @@ const (
 	usedUpAfter = 20 * time.Millisecond
 )
 
-// uplink divides the window of a connection to a backend among the clients that send on it. Servers on net/http,
+// Uplink divides the window of a connection to a backend among the clients that send on it. Servers on net/http,
 // Netty and others give the window back only as their handlers read, so the uploads of one client could hold all of
 // it. While the window is scarce, a client may use it only as long as it leaves some to others; its flows are parked
 // otherwise. The connection's lock guards it.
@@ -36,7 +36,7 @@ func NewUplink[F any](window *Send[F], now func() time.Duration) *Uplink[F] {
 	return &Uplink[F]{window: window, now: now, widest: window.size}
 }
 
-// join adds a flow of that client, which has got a stream of the connection.
+// Join adds a flow of that client, which has got a stream of the connection.
 func (u *Uplink[F]) Join(s *Sender[F], client *peers.Member) {
 	s.by = client
 	s.prevOfAll, s.nextOfAll = nil, u.senders
@@ -46,7 +46,7 @@ func (u *Uplink[F]) Join(s *Sender[F], client *peers.Member) {
 	u.senders = s
 }
 
-// leave removes a flow whose stream has ended. It reports whether other flows may continue.
+// Leave removes a flow whose stream has ended. It reports whether other flows may continue.
 func (u *Uplink[F]) Leave(s *Sender[F]) bool {
 	u.forget(s)
 	others := u.HasRead(s, s.unread)
@@ -63,7 +63,7 @@ func (u *Uplink[F]) Leave(s *Sender[F]) bool {
 	return others
 }
 
-// sent records that a flow has used n bytes of the window.
+// Sent records that a flow has used n bytes of the window.
 func (u *Uplink[F]) Sent(s *Sender[F], n int) {
 	u.window.size -= n
 	s.unread += n
@@ -72,7 +72,7 @@ func (u *Uplink[F]) Sent(s *Sender[F], n int) {
 // scarce reports whether less than half of the window is free. The window is divided only then.
 func (u *Uplink[F]) scarce() bool { return u.window.size < u.widest/2 }
 
-// free returns how much of the window a flow may use.
+// Free returns how much of the window a flow may use.
 func (u *Uplink[F]) Free(s *Sender[F]) int { return u.freeFor(s.by) }
 
 // freeFor returns how much of the window a client may use.
@@ -116,7 +116,7 @@ func (u *Uplink[F]) unreadOf(client *peers.Member) (own, all int) {
 	return own, all
 }
 
-// keepBack sets aside a flow that has more to send: until the connection has a window and room or, if left is 0,
+// KeepBack sets aside a flow that has more to send: until the connection has a window and room or, if left is 0,
 // until the flow's client has a share of the window again.
 func (u *Uplink[F]) KeepBack(s *Sender[F], left int) {
 	if left <= 0 && u.since == 0 {
@@ -159,7 +159,7 @@ func (u *Uplink[F]) unpark(peer *peers.Peer) (found bool) {
 	return found
 }
 
-// widened updates the uplink after the window has become larger.
+// Widened updates the uplink after the window has become larger.
 func (u *Uplink[F]) Widened() {
 	u.widest = max(u.widest, u.window.size)
 	if !u.scarce() {
@@ -170,7 +170,7 @@ func (u *Uplink[F]) Widened() {
 	}
 }
 
-// hasRead records that the backend has read n bytes of a flow. It reports whether other flows may continue.
+// HasRead records that the backend has read n bytes of a flow. It reports whether other flows may continue.
 func (u *Uplink[F]) HasRead(s *Sender[F], n int) bool {
 	n = min(n, s.unread)
 	s.unread -= n
@@ -184,7 +184,7 @@ func (u *Uplink[F]) HasRead(s *Sender[F], n int) bool {
 	return u.unpark(peer)
 }
 
-// usedUp reports whether the window has been used up for so long that the client's data should be sent on another
+// UsedUp reports whether the window has been used up for so long that the client's data should be sent on another
 // connection.
 func (u *Uplink[F]) UsedUp(client *peers.Member) bool {
 	return u.since != 0 && u.now()-u.since > usedUpAfter && u.freeFor(client) < u.widest/16

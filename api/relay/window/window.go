@@ -14,14 +14,14 @@ type Recv struct {
 
 func NewRecv(size int) Recv { return Recv{size: size, left: size} }
 
-// take deducts n bytes that have arrived. It reports whether the window had as many, and whether credit is due.
+// Take deducts n bytes that have arrived. It reports whether the window had as many, and whether credit is due.
 func (w *Recv) Take(n int) (ok, due bool) {
 	w.left -= n
 	w.used += n
 	return w.left >= 0, w.used >= w.size/2
 }
 
-// restore opens the window to its full size, and returns the credit that the peer must be given.
+// Restore opens the window to its full size, and returns the credit that the peer must be given.
 func (w *Recv) Restore() (credit int) {
 	credit = w.used
 	w.left += credit
@@ -29,13 +29,13 @@ func (w *Recv) Restore() (credit int) {
 	return credit
 }
 
-// divider divides a connection's window for sending among the flows that use it. The connection's lock is held.
+// Divider divides a connection's window for sending among the flows that use it. The connection's lock is held.
 type Divider[F any] interface {
-	// free returns how much of the window a flow may use.
+	// Free returns how much of the window a flow may use.
 	Free(s *Sender[F]) int
-	// sent records that a flow has used n bytes of the window.
+	// Sent records that a flow has used n bytes of the window.
 	Sent(s *Sender[F], n int)
-	// keepBack sets aside a flow that has more to send, and a window of its own. left is the result of free, less
+	// KeepBack sets aside a flow that has more to send, and a window of its own. left is the result of free, less
 	// the bytes that the flow has sent since.
 	KeepBack(s *Sender[F], left int)
 }
@@ -49,28 +49,28 @@ type Send[F any] struct {
 
 func NewSend[F any](size int) Send[F] { return Send[F]{size: size} }
 
-// widen adds n bytes of credit. It returns false if the window becomes larger than a window may be.
+// Widen adds n bytes of credit. It returns false if the window becomes larger than a window may be.
 func (w *Send[F]) Widen(n int) bool {
 	w.size += n
 	return w.size <= frames.MaxWindow
 }
 
-// free returns how much of the window a flow may use: all that is left. See uplink for connections to backends.
+// Free returns how much of the window a flow may use: all that is left. See uplink for connections to backends.
 func (w *Send[F]) Free(*Sender[F]) int { return w.size }
 
-// sent records that n bytes of the window have been used.
+// Sent records that n bytes of the window have been used.
 func (w *Send[F]) Sent(_ *Sender[F], n int) { w.size -= n }
 
-// keepBack sets aside a flow that has more to send, until the connection has a window and room.
+// KeepBack sets aside a flow that has more to send, until the connection has a window and room.
 func (w *Send[F]) KeepBack(s *Sender[F], _ int) { w.blocked.push(s) }
 
-// forget removes a flow from the flows that wait.
+// Forget removes a flow from the flows that wait.
 func (w *Send[F]) Forget(s *Sender[F]) { w.blocked.remove(s) }
 
-// waiting reports whether flows wait.
+// Waiting reports whether flows wait.
 func (w *Send[F]) Waiting() bool { return w.blocked.first != nil }
 
-// next removes the flow whose turn it is from those that wait. ok is false if none waits, or if the window is used
+// Next removes the flow whose turn it is from those that wait. ok is false if none waits, or if the window is used
 // up.
 func (w *Send[F]) Next() (f F, ok bool) {
 	if !w.Waiting() || w.size <= 0 {

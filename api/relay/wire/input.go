@@ -21,7 +21,7 @@ const readBuffer = 64 << 10
 
 var readBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, readBuffer)} }}
 
-// input is the input of a connection: the bytes that have been read, the frames in them, and the header block whose
+// Input is the input of a connection: the bytes that have been read, the frames in them, and the header block whose
 // frames are arriving. Every byte is part of exactly one frame, and no frame stands between those of a header block.
 // It holds a buffer only while bytes of an incomplete frame wait in it. Only the connection's reader uses it.
 type Input struct {
@@ -44,7 +44,7 @@ type block struct {
 
 func NewInput(most int) Input { return Input{most: most, dec: headers.NewDecoder(frames.TableSize)} }
 
-// read reads from the socket until it or arrived returns an error. It calls arrived after each read.
+// Read reads from the socket until it or arrived returns an error. It calls arrived after each read.
 func (in *Input) Read(s *Socket, arrived func() error) error {
 	if s.raw != nil {
 		return s.readRaw(in, arrived)
@@ -101,32 +101,32 @@ func (in *Input) release() {
 // add adds n bytes that have been read into the free part of the buffer.
 func (in *Input) add(n int) { in.buf.b = in.buf.b[:len(in.buf.b)+n] }
 
-// bytes returns the bytes that have not been handled.
+// Bytes returns the bytes that have not been handled.
 func (in *Input) Bytes() []byte { return in.buf.b[in.at:] }
 
-// skip marks n bytes as handled.
+// Skip marks n bytes as handled.
 func (in *Input) Skip(n int) { in.at += n }
 
-// discard marks all bytes as handled.
+// Discard marks all bytes as handled.
 func (in *Input) Discard() { in.at = len(in.buf.b) }
 
-// next returns the next frame, which is valid until compact is called. ok is false if it is not whole yet.
+// Next returns the next frame, which is valid until compact is called. ok is false if it is not whole yet.
 func (in *Input) Next() (f frames.Frame, ok bool, err error) {
 	f, rest, ok, err := frames.Next(in.Bytes())
 	in.at = len(in.buf.b) - len(rest)
 	return f, ok, err
 }
 
-// compact frees the bytes that have been handled.
+// Compact frees the bytes that have been handled.
 func (in *Input) Compact() {
 	in.buf.b = in.buf.b[:copy(in.buf.b, in.Bytes())]
 	in.at = 0
 }
 
-// drop drops everything that has arrived in part.
+// Drop drops everything that has arrived in part.
 func (in *Input) Drop() { in.buf, in.at, in.block = nil, 0, block{} }
 
-// check checks that a frame may follow those before it.
+// Check checks that a frame may follow those before it.
 func (in *Input) Check(f *frames.Frame) error {
 	if !in.greeted {
 		if f.Kind != http2.FrameSettings || f.Flags&http2.FlagSettingsAck != 0 {
@@ -140,7 +140,7 @@ func (in *Input) Check(f *frames.Frame) error {
 	return nil
 }
 
-// headers handles a HEADERS frame. If that is a whole header block, headers decodes it into list and returns its
+// Headers handles a HEADERS frame. If that is a whole header block, headers decodes it into list and returns its
 // stream; otherwise it returns the id 0.
 func (in *Input) Headers(f frames.Frame) (id uint32, end bool, err error) {
 	if f.ID == 0 {
@@ -167,7 +167,7 @@ func (in *Input) Headers(f frames.Frame) (id uint32, end bool, err error) {
 	return 0, false, nil
 }
 
-// continuation handles a CONTINUATION frame, with the results of headers.
+// Continuation handles a CONTINUATION frame, with the results of headers.
 func (in *Input) Continuation(f frames.Frame) (id uint32, end bool, err error) {
 	if in.block.id == 0 {
 		return 0, false, frames.Fault(http2.ErrCodeProtocol, "CONTINUATION without HEADERS")
@@ -194,7 +194,7 @@ func (in *Input) decode(fragment []byte) error {
 	return nil
 }
 
-// head reports whether a head is arriving: a header block, or a frame other than DATA.
+// Head reports whether a head is arriving: a header block, or a frame other than DATA.
 func (in *Input) Head() bool { return in.block.id != 0 || in.buf != nil && partOfHead(in.buf.b) }
 
 // partOfHead reports whether b is the beginning of a frame that is not DATA, or may be one.
@@ -202,7 +202,7 @@ func partOfHead(b []byte) bool {
 	return len(b) > 0 && (len(b) < frames.HeaderSize || http2.FrameType(b[3]) != http2.FrameData)
 }
 
-// held returns the bytes held for an incomplete frame and for an incomplete header block.
+// Held returns the bytes held for an incomplete frame and for an incomplete header block.
 func (in *Input) Held() int {
 	n := cap(in.block.b)
 	if in.buf != nil && len(in.buf.b) > 0 {

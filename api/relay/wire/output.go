@@ -23,7 +23,7 @@ const (
 	pauseOutput = 256 << 10
 )
 
-// output is the output of a connection. Any goroutine may append frames to pending, but only one at a time writes:
+// Output is the output of a connection. Any goroutine may append frames to pending, but only one at a time writes:
 // either a goroutine that has appended and calls flush, which writes as much as the socket accepts without blocking,
 // or the connection's writer goroutine, which writes rest. So frames leave in the order in which they were appended.
 //
@@ -81,17 +81,17 @@ func NewOutput(mu *sync.Mutex, s *Socket, most int) Output {
 	}
 }
 
-// over reports whether nothing may be appended any more.
+// Over reports whether nothing may be appended any more.
 func (o *Output) Over() bool { return o.dead || o.ending }
 
-// ready makes pending ready to be appended to.
+// Ready makes pending ready to be appended to.
 func (o *Output) Ready() {
 	if o.pending == nil {
 		o.pending = writeBuffers.Get().(*buffer)
 	}
 }
 
-// touch makes pending ready to be appended to. It reports whether the caller must see to it that flush or hand is
+// Touch makes pending ready to be appended to. It reports whether the caller must see to it that flush or hand is
 // called: false if an earlier caller does so already.
 func (o *Output) Touch() (first bool) {
 	o.Ready()
@@ -99,10 +99,10 @@ func (o *Output) Touch() (first bool) {
 	return first
 }
 
-// open allows writing to the socket, which has been connected.
+// Open allows writing to the socket, which has been connected.
 func (o *Output) Open() { o.up = true }
 
-// end makes the connection close when all output has been written.
+// End makes the connection close when all output has been written.
 func (o *Output) End() { o.ending = true }
 
 // isDead reports whether the connection is over.
@@ -111,25 +111,25 @@ func (o *Output) Dead() bool { return o.dead }
 // isEnding reports whether the connection closes when all output has been written.
 func (o *Output) Ending() bool { return o.ending }
 
-// err returns the error that ended the connection, or nil if the connection is not over.
+// Err returns the error that ended the connection, or nil if the connection is not over.
 func (o *Output) Err() error { return o.reason }
 
-// blocked reports whether the socket has not accepted all output that was written.
+// Blocked reports whether the socket has not accepted all output that was written.
 func (o *Output) Blocked() bool { return o.rest != nil }
 
-// overflows reports whether so much output is waiting that the peer is too slow.
+// Overflows reports whether so much output is waiting that the peer is too slow.
 func (o *Output) Overflows() bool { return o.Waiting() > o.most }
 
-// refuse records that something was not appended because too much output is waiting: see relieved.
+// Refuse records that something was not appended because too much output is waiting: see relieved.
 func (o *Output) Refuse() { o.refused = true }
 
-// setMark sets the mark of the output that is appended next. Marks must grow.
+// SetMark sets the mark of the output that is appended next. Marks must grow.
 func (o *Output) SetMark(mark uint32) { o.mark = mark }
 
-// seen returns the first mark whose output the peer has certainly not seen.
+// Seen returns the first mark whose output the peer has certainly not seen.
 func (o *Output) Seen() uint32 { return o.begun }
 
-// waiting returns the number of pending bytes.
+// Waiting returns the number of pending bytes.
 func (o *Output) Waiting() int {
 	if o.pending == nil {
 		return 0
@@ -137,7 +137,7 @@ func (o *Output) Waiting() int {
 	return len(o.pending.b)
 }
 
-// space returns how much DATA may be appended.
+// Space returns how much DATA may be appended.
 func (o *Output) Space() int {
 	if !o.up {
 		// Data stays with its call and gets no credit, so that the whole request is still here for another
@@ -151,10 +151,10 @@ func (o *Output) Space() int {
 	return most - o.Waiting()
 }
 
-// full reports whether so much output is waiting that headers must not be appended.
+// Full reports whether so much output is waiting that headers must not be appended.
 func (o *Output) Full() bool { return o.Waiting() > pauseOutput }
 
-// relieved reports, once, that output which was refused is possible again, or never will be.
+// Relieved reports, once, that output which was refused is possible again, or never will be.
 func (o *Output) Relieved() bool {
 	if !o.refused || !o.dead && o.Full() {
 		return false
@@ -163,7 +163,7 @@ func (o *Output) Relieved() bool {
 	return true
 }
 
-// unaccepted returns the bytes that wait because the socket has not accepted them.
+// Unaccepted returns the bytes that wait because the socket has not accepted them.
 func (o *Output) Unaccepted() int {
 	if o.rest == nil || o.dead {
 		return 0
@@ -171,7 +171,7 @@ func (o *Output) Unaccepted() int {
 	return len(o.rest.b) + o.Waiting()
 }
 
-// appendData appends the data p of a stream, which is no longer than maxFrame.
+// AppendData appends the data p of a stream, which is no longer than maxFrame.
 func (o *Output) AppendData(id uint32, p []byte, end bool) {
 	var flags http2.Flags
 	if end {
@@ -180,48 +180,48 @@ func (o *Output) AppendData(id uint32, p []byte, end bool) {
 	o.pending.b = append(frames.AppendHeader(o.pending.b, len(p), http2.FrameData, flags, id), p...)
 }
 
-// appendReset appends RST_STREAM for a stream.
+// AppendReset appends RST_STREAM for a stream.
 func (o *Output) AppendReset(id uint32, code http2.ErrCode) {
 	o.pending.b = frames.AppendReset(o.pending.b, id, code)
 }
 
-// appendWindowUpdate appends n bytes of credit for a stream, or for the connection if id is 0.
+// AppendWindowUpdate appends n bytes of credit for a stream, or for the connection if id is 0.
 func (o *Output) AppendWindowUpdate(id uint32, n int) {
 	o.pending.b = frames.AppendWindowUpdate(o.pending.b, id, n)
 }
 
-// appendPing appends a PING, or the answer to one.
+// AppendPing appends a PING, or the answer to one.
 func (o *Output) AppendPing(ack bool, data [8]byte) {
 	o.pending.b = frames.AppendPing(o.pending.b, ack, data)
 }
 
-// appendGoAway appends a GOAWAY that names the newest stream that is served.
+// AppendGoAway appends a GOAWAY that names the newest stream that is served.
 func (o *Output) AppendGoAway(last uint32, code http2.ErrCode, reason string) {
 	o.pending.b = frames.AppendGoAway(o.pending.b, last, code, reason)
 }
 
-// appendSettings appends SETTINGS.
+// AppendSettings appends SETTINGS.
 func (o *Output) AppendSettings(settings ...http2.Setting) {
 	o.pending.b = frames.AppendSettings(o.pending.b, settings...)
 }
 
-// acknowledge appends the acknowledgment of SETTINGS, after which header blocks obey them.
+// Acknowledge appends the acknowledgment of SETTINGS, after which header blocks obey them.
 func (o *Output) Acknowledge(s frames.Settings) {
 	o.pending.b = frames.AppendSettingsAck(o.pending.b)
 	o.enc.SetMax(s.Least)
 	o.enc.SetMax(s.Table)
 }
 
-// appendText appends text that is not a frame.
+// AppendText appends text that is not a frame.
 func (o *Output) AppendText(text string) { o.pending.b = append(o.pending.b, text...) }
 
-// prepend inserts p before all pending output.
+// Prepend inserts p before all pending output.
 func (o *Output) Prepend(p []byte) { o.pending.b = slices.Insert(o.pending.b, 0, p...) }
 
 // drop drops the pending output, of which the peer has seen nothing.
 func (o *Output) DropPending() { o.pending.b = o.pending.b[:0] }
 
-// appendHeaders appends a header block with the fields of lists.
+// AppendHeaders appends a header block with the fields of lists.
 func (o *Output) AppendHeaders(id uint32, end bool, lists ...[]byte) {
 	out := o.pending.b
 	at := len(out)
@@ -236,7 +236,7 @@ func (o *Output) AppendHeaders(id uint32, end bool, lists ...[]byte) {
 	o.pending.b = frames.SealHeaders(out, at, id, end, frames.MaxFrame)
 }
 
-// flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine. It
+// Flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine. It
 // releases the lock while it writes.
 func (o *Output) Flush() {
 	o.dirty = false
@@ -264,7 +264,7 @@ func (o *Output) Flush() {
 	o.closeWritten()
 }
 
-// hand is like flush, but leaves the writing to the writer goroutine, so that more output can collect until it runs.
+// Hand is like flush, but leaves the writing to the writer goroutine, so that more output can collect until it runs.
 func (o *Output) Hand() {
 	o.dirty = false
 	o.leave()
@@ -299,7 +299,7 @@ func (o *Output) unwritten(n int) {
 	}
 }
 
-// serve is the writer goroutine, which ends when stop is called. It calls changed, with the lock held, after output has
+// Serve is the writer goroutine, which ends when stop is called. It calls changed, with the lock held, after output has
 // been written; unblocked means that the socket had been blocked and has accepted everything since. It calls resume,
 // without the lock, when more output may be possible.
 func (o *Output) Serve(changed func(unblocked bool), resume func()) {
@@ -324,7 +324,7 @@ func (o *Output) Serve(changed func(unblocked bool), resume func()) {
 	}
 }
 
-// stop ends the writer goroutine. It is called once, when the connection is over.
+// Stop ends the writer goroutine. It is called once, when the connection is over.
 func (o *Output) Stop() { close(o.wake) }
 
 // writeRest writes rest and leaves the pending output to the next call. Only the writer goroutine calls it, while
@@ -380,7 +380,7 @@ func (o *Output) takeHalfClose() halfCloser {
 	return half
 }
 
-// late reports whether the output has been ending for longer than patience: a peer that does not read would delay
+// Late reports whether the output has been ending for longer than patience: a peer that does not read would delay
 // the end of the connection forever.
 func (o *Output) Late(now, patience time.Duration) bool {
 	if o.endedAt == 0 {
@@ -390,7 +390,7 @@ func (o *Output) Late(now, patience time.Duration) bool {
 	return now-o.endedAt > patience
 }
 
-// kill ends the connection at once, unless it is over already.
+// Kill ends the connection at once, unless it is over already.
 func (o *Output) Kill(err error) {
 	if o.dead {
 		return
@@ -400,7 +400,7 @@ func (o *Output) Kill(err error) {
 	o.unpause()
 }
 
-// pause blocks the reader until the peer has read enough of its output. The caller does not hold the lock.
+// Pause blocks the reader until the peer has read enough of its output. The caller does not hold the lock.
 func (o *Output) Pause() {
 	o.mu.Lock()
 	for !o.dead && o.Full() {

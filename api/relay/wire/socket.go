@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// socket is the network connection of a conn. One goroutine at a time may read from it, and one may write.
+// Socket is the network connection of a conn. One goroutine at a time may read from it, and one may write.
 type Socket struct {
 	Conn  net.Conn
 	raw   syscall.RawConn // for reads and writes that do not block; nil if there are none
 	write inlineWrite     // of the goroutine that writes
 }
 
-// use sets the network connection.
+// Use sets the network connection.
 func (s *Socket) Use(nc net.Conn) {
 	s.Conn = nc
 	if sc, ok := nc.(syscall.Conn); ok && inline {
@@ -23,7 +23,7 @@ func (s *Socket) Use(nc net.Conn) {
 	}
 }
 
-// interrupt aborts all reads and writes. The reader closes the connection: a Close here would wait for the
+// Interrupt aborts all reads and writes. The reader closes the connection: a Close here would wait for the
 // goroutines that use it, and they may be waiting for the connection's lock.
 func (s *Socket) Interrupt() {
 	if s.Conn != nil {
