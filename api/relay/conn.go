@@ -149,7 +149,7 @@ func (c *conn) use(nc net.Conn, hello []byte) {
 	}
 }
 
-// touch adds the connection to a batch unless it is in one already. c.mu is held.
+// touch adds the connection to the work unless it is there already. c.mu is held.
 func (c *conn) touch(w *deferred.Work) {
 	if c.out.Touch() {
 		w.Write(c)

@@ -1,6 +1,9 @@
+// Package deferred holds the work that goroutines of the relay put off: until they have handled the current frames
+// and hold no lock ([Work]), or until a goroutine does it for several of them at once ([Acks]). It knows connections,
+// queues and calls only as interfaces, so it defines the order in which their work is done and nothing else.
 package deferred
 
-// connection is a connection with output to write.
+// Conn is a connection with output to write.
 type Conn interface {
 	// Flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine.
 	Flush()
@@ -10,13 +13,13 @@ type Conn interface {
 	Resume(w *Work)
 }
 
-// waitingLine is a queue of calls that wait for streams.
+// Queue is a queue of calls that wait for streams.
 type Queue interface {
 	// Resume continues the calls for which there are streams.
 	Resume(w *Work)
 }
 
-// displacedCall is a call that another call has displaced from a queue.
+// Call is a call that another call has displaced from a queue.
 type Call interface {
 	// Displace ends the call.
 	Displace(w *Work)
@@ -42,7 +45,7 @@ func (w *Work) End(c Call) { w.displaced = append(w.displaced, c) }
 // Do does the work. No lock is held.
 func (w *Work) Do() { w.doAll(Conn.Flush) }
 
-// Hand is like do, but leaves the writing to the writer goroutines, so that more output can collect until they run.
+// Hand is like Do, but leaves the writing to the writer goroutines, so that more output can collect until they run.
 func (w *Work) Hand() { w.doAll(Conn.Hand) }
 
 func (w *Work) doAll(write func(Conn)) {

@@ -1,3 +1,5 @@
+// Package frames reads and writes the frames of HTTP/2 (RFC 9113), and checks each by itself. It works on bytes and
+// knows no connection. A violation of HTTP/2 by the peer is a [ConnError].
 package frames
 
 import (
@@ -7,11 +9,13 @@ import (
 )
 
 const (
+	// HeaderSize is the size of the header of a frame.
 	HeaderSize = 9
 	// MaxFrame is the largest payload that the relay accepts, and the largest that it sends even if the peer
 	// accepts more, so that streams of one connection alternate as they do without a relay.
 	MaxFrame = 16 << 10
-	MaxID    = 1<<31 - 1
+	// MaxID is the greatest id of a stream.
+	MaxID = 1<<31 - 1
 	// MaxWindow is the largest flow-control window.
 	MaxWindow = 1<<31 - 1
 	// FirstWindow is the initial size of a window.
@@ -26,8 +30,8 @@ type Frame struct {
 	Payload []byte
 }
 
-// nextFrame splits the first frame off b. ok is false if b does not hold all of the frame. err is set if the frame
-// is larger than maxFrame.
+// Next splits the first frame off b. ok is false if b does not hold all of the frame. err is set if the frame
+// is larger than MaxFrame.
 func Next(b []byte) (f Frame, rest []byte, ok bool, err error) {
 	if len(b) < HeaderSize {
 		return f, b, false, nil
@@ -135,21 +139,25 @@ func CheckOther(f Frame) error {
 	return nil
 }
 
+// AppendHeader appends the header of a frame whose payload has n bytes.
 func AppendHeader(b []byte, n int, kind http2.FrameType, flags http2.Flags, id uint32) []byte {
 	return append(b, byte(n>>16), byte(n>>8), byte(n), byte(kind), byte(flags),
 		byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 }
 
+// AppendReset appends RST_STREAM.
 func AppendReset(b []byte, id uint32, code http2.ErrCode) []byte {
 	b = AppendHeader(b, 4, http2.FrameRSTStream, 0, id)
 	return binary.BigEndian.AppendUint32(b, uint32(code))
 }
 
+// AppendWindowUpdate appends n bytes of credit for a stream, or for the connection if id is 0.
 func AppendWindowUpdate(b []byte, id uint32, n int) []byte {
 	b = AppendHeader(b, 4, http2.FrameWindowUpdate, 0, id)
 	return binary.BigEndian.AppendUint32(b, uint32(n))
 }
 
+// AppendPing appends a PING, or the answer to one.
 func AppendPing(b []byte, ack bool, data [8]byte) []byte {
 	var flags http2.Flags
 	if ack {
@@ -159,6 +167,7 @@ func AppendPing(b []byte, ack bool, data [8]byte) []byte {
 	return append(b, data[:]...)
 }
 
+// AppendGoAway appends a GOAWAY that names the newest stream that is served.
 func AppendGoAway(b []byte, last uint32, code http2.ErrCode, reason string) []byte {
 	b = AppendHeader(b, 8+len(reason), http2.FrameGoAway, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, last)
@@ -166,6 +175,7 @@ func AppendGoAway(b []byte, last uint32, code http2.ErrCode, reason string) []by
 	return append(b, reason...)
 }
 
+// AppendSettings appends SETTINGS.
 func AppendSettings(b []byte, settings ...http2.Setting) []byte {
 	b = AppendHeader(b, 6*len(settings), http2.FrameSettings, 0, 0)
 	for _, s := range settings {
@@ -175,6 +185,7 @@ func AppendSettings(b []byte, settings ...http2.Setting) []byte {
 	return b
 }
 
+// AppendSettingsAck appends the acknowledgment of SETTINGS.
 func AppendSettingsAck(b []byte) []byte {
 	return AppendHeader(b, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
 }

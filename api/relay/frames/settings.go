@@ -18,7 +18,7 @@ const (
 type Settings struct {
 	Window  int    // initial size of a stream's window
 	Streams uint32 // concurrent streams; of a backend
-	Table   int    // size of the HPACK table, at most tableSize
+	Table   int    // size of the HPACK table, at most TableSize
 	Least   int    // the smallest table size in the last SETTINGS frame
 	Known   bool   // the peer has sent SETTINGS
 }
@@ -70,7 +70,7 @@ func CheckSettings(f Frame) (ack bool, err error) {
 	return false, nil
 }
 
-// changeWindow reports whether the payload of a SETTINGS frame sets the initial size of a stream's window.
+// ChangesWindow reports whether the payload of a SETTINGS frame sets the initial size of a stream's window.
 func ChangesWindow(payload []byte) bool {
 	for p := payload; len(p) >= 6; p = p[6:] {
 		if http2.SettingID(binary.BigEndian.Uint16(p)) == http2.SettingInitialWindowSize {

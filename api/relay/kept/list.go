@@ -5,7 +5,7 @@ import (
 	"github.com/core-tools/hsu-master/api/relay/peers"
 )
 
-// keptList is a header list that is kept for a client and counted for it, as long as it is kept. The zero value keeps
+// List is a header list that is kept for a client and counted for it, as long as it is kept. The zero value keeps
 // nothing.
 type List struct {
 	chunk  *chunk // nil if nothing is kept

@@ -1,3 +1,5 @@
+// Package kept holds the bytes that the relay keeps for calls, in pooled chunks: data that waits to be sent or may have
+// to be sent again, and header lists. It takes no locks: the owner of a call does.
 package kept
 
 import "sync"

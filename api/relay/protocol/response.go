@@ -2,7 +2,7 @@ package protocol
 
 import "github.com/core-tools/hsu-master/api/relay/headers"
 
-// answer holds the fields of a response's headers that the relay uses.
+// Response holds the fields of a response's headers that the relay uses.
 type Response struct {
 	Statuses int // number of :status fields
 	Status   int // value of the last :status
@@ -14,7 +14,7 @@ type Response struct {
 
 const notHTTP2 = "headers that HTTP/2 does not allow"
 
-// readAnswer reads the headers or trailers of a response, and appends to out those that are passed on.
+// ReadResponse reads the headers or trailers of a response, and appends to out those that are passed on.
 func ReadResponse(l, out *headers.List) (a Response) {
 	regular := false
 	for f := range l.All {

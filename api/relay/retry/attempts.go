@@ -1,3 +1,5 @@
+// Package retry holds what decides whether, when and for how long a call is tried: its [Attempts], its [Deadline], its
+// [Wait], and the decision itself, [MayTryAgain]. It executes nothing. The lock of the call guards all of it.
 package retry
 
 import "github.com/core-tools/hsu-master/supervisor/services"

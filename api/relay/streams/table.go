@@ -1,3 +1,5 @@
+// Package streams holds the streams of a connection: those that are open, in a [Table], and what a client may still
+// send on those that are not, by its [ClientIDs]. It takes no locks: the owner of the connection does.
 package streams
 
 // Table maps the ids of a connection's streams to calls. It is a hash table with open addressing and without

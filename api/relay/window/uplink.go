@@ -32,6 +32,7 @@ type Uplink[F any] struct {
 	poorAt  int           // the window at that time
 }
 
+// NewUplink returns an uplink that divides a window. now is the relay's clock.
 func NewUplink[F any](window *Send[F], now func() time.Duration) *Uplink[F] {
 	return &Uplink[F]{window: window, now: now, widest: window.size}
 }

@@ -1,10 +1,13 @@
+// Package window is the flow control of whole connections: the window that the relay grants a peer ([Recv]), the
+// window that a peer grants the relay together with the flows that wait for it ([Send]), and how the clients share
+// that of a backend ([Uplink]). The windows of streams belong to their flows. The connection's lock guards all of it.
 package window
 
 import (
 	"github.com/core-tools/hsu-master/api/relay/frames"
 )
 
-// recvWindow is the window of a whole connection that the relay grants its peer: bytes of DATA that may still
+// Recv is the window of a whole connection that the relay grants its peer: bytes of DATA that may still
 // arrive. left and used together are the size of the window.
 type Recv struct {
 	size int
@@ -12,6 +15,7 @@ type Recv struct {
 	used int // bytes that have arrived since credit was given
 }
 
+// NewRecv returns a window of that size.
 func NewRecv(size int) Recv { return Recv{size: size, left: size} }
 
 // Take deducts n bytes that have arrived. It reports whether the window had as many, and whether credit is due.
@@ -35,18 +39,19 @@ type Divider[F any] interface {
 	Free(s *Sender[F]) int
 	// Sent records that a flow has used n bytes of the window.
 	Sent(s *Sender[F], n int)
-	// KeepBack sets aside a flow that has more to send, and a window of its own. left is the result of free, less
+	// KeepBack sets aside a flow that has more to send, and a window of its own. left is the result of Free, less
 	// the bytes that the flow has sent since.
 	KeepBack(s *Sender[F], left int)
 }
 
-// sendWindow is the window of a whole connection that the peer grants the relay, together with the flows that wait
+// Send is the window of a whole connection that the peer grants the relay, together with the flows that wait
 // for it. A flow waits if it has data and a window of its own, and the connection's window or output has no room.
 type Send[F any] struct {
 	size    int
 	blocked senders[F]
 }
 
+// NewSend returns a window of that size.
 func NewSend[F any](size int) Send[F] { return Send[F]{size: size} }
 
 // Widen adds n bytes of credit. It returns false if the window becomes larger than a window may be.
@@ -55,7 +60,7 @@ func (w *Send[F]) Widen(n int) bool {
 	return w.size <= frames.MaxWindow
 }
 
-// Free returns how much of the window a flow may use: all that is left. See uplink for connections to backends.
+// Free returns how much of the window a flow may use: all that is left. See Uplink for connections to backends.
 func (w *Send[F]) Free(*Sender[F]) int { return w.size }
 
 // Sent records that n bytes of the window have been used.

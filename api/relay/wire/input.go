@@ -42,6 +42,7 @@ type block struct {
 	parts int
 }
 
+// NewInput returns the input of a connection on which header lists have at most most bytes, as HTTP/2 counts them.
 func NewInput(most int) Input { return Input{most: most, dec: headers.NewDecoder(frames.TableSize)} }
 
 // Read reads from the socket until it or arrived returns an error. It calls arrived after each read.
@@ -110,7 +111,7 @@ func (in *Input) Skip(n int) { in.at += n }
 // Discard marks all bytes as handled.
 func (in *Input) Discard() { in.at = len(in.buf.b) }
 
-// Next returns the next frame, which is valid until compact is called. ok is false if it is not whole yet.
+// Next returns the next frame, which is valid until Compact is called. ok is false if it is not whole yet.
 func (in *Input) Next() (f frames.Frame, ok bool, err error) {
 	f, rest, ok, err := frames.Next(in.Bytes())
 	in.at = len(in.buf.b) - len(rest)
@@ -140,7 +141,7 @@ func (in *Input) Check(f *frames.Frame) error {
 	return nil
 }
 
-// Headers handles a HEADERS frame. If that is a whole header block, headers decodes it into list and returns its
+// Headers handles a HEADERS frame. If that is a whole header block, Headers decodes it into List and returns its
 // stream; otherwise it returns the id 0.
 func (in *Input) Headers(f frames.Frame) (id uint32, end bool, err error) {
 	if f.ID == 0 {
@@ -167,7 +168,7 @@ func (in *Input) Headers(f frames.Frame) (id uint32, end bool, err error) {
 	return 0, false, nil
 }
 
-// Continuation handles a CONTINUATION frame, with the results of headers.
+// Continuation handles a CONTINUATION frame, with the results of Headers.
 func (in *Input) Continuation(f frames.Frame) (id uint32, end bool, err error) {
 	if in.block.id == 0 {
 		return 0, false, frames.Fault(http2.ErrCodeProtocol, "CONTINUATION without HEADERS")
@@ -185,7 +186,7 @@ func (in *Input) Continuation(f frames.Frame) (id uint32, end bool, err error) {
 	return whole.id, whole.end, in.decode(whole.b)
 }
 
-// decode decodes a header block into list.
+// decode decodes a header block into List.
 func (in *Input) decode(fragment []byte) error {
 	in.List.Reset()
 	if err := in.dec.Decode(fragment, &in.List, in.most); err != nil {

@@ -1,3 +1,9 @@
+// Package wire is the side of a connection that faces the network: a [Socket], the [Input] that splits what it reads
+// into frames and header lists, and the [Output] to which any goroutine appends frames. It knows frames and header
+// lists, but no streams, calls or windows.
+//
+// Reads and writes do not block where the system allows that. What the socket does not accept is left to the
+// connection's writer goroutine, [Output.Serve]. Buffers are pooled, and an idle connection holds none.
 package wire
 
 import (
@@ -13,7 +19,7 @@ import (
 )
 
 const (
-	// roomFlowing and roomBlocked bound the DATA in a connection's pending output while its socket accepts all
+	// roomFlowing and RoomBlocked bound the DATA in a connection's pending output while its socket accepts all
 	// writes, and while it does not. Data that does not fit stays in the calls' queues, and its sender gets no
 	// credit for it.
 	roomFlowing = 192 << 10
@@ -24,13 +30,13 @@ const (
 )
 
 // Output is the output of a connection. Any goroutine may append frames to pending, but only one at a time writes:
-// either a goroutine that has appended and calls flush, which writes as much as the socket accepts without blocking,
+// either a goroutine that has appended and calls Flush, which writes as much as the socket accepts without blocking,
 // or the connection's writer goroutine, which writes rest. So frames leave in the order in which they were appended.
 //
 // Once ending is set, nothing is appended any more, and the sending half is closed when everything is written. Once
 // dead is set, nothing is written any more.
 //
-// The lock guards all fields. The callers of all methods except pause hold it.
+// The lock guards all fields. The callers of all methods except Serve, Stop and Pause hold it.
 type Output struct {
 	mu     *sync.Mutex // of the connection
 	socket *Socket
@@ -44,7 +50,7 @@ type Output struct {
 	restAt  int
 	up      bool // the socket may be written to
 	writing bool // a goroutine is writing
-	dirty   bool // in a batch, which will flush it
+	dirty   bool // a caller of Touch will call Flush or Hand
 	refused bool // something was not appended because too much output is waiting
 	paused  bool // the reader waits for room
 
@@ -54,7 +60,7 @@ type Output struct {
 	begunBefore uint32 // the value of begun before the current write
 
 	ending    bool          // to be closed when all output is written: nothing more is appended
-	endedAt   time.Duration // when the end was first noticed by late
+	endedAt   time.Duration // when the end was first noticed by Late
 	halved    bool          // all output is written: further input is read and ignored
 	halfClose halfCloser    // the socket whose sending half the writer goroutine must close
 	dead      bool          // the connection is over
@@ -74,6 +80,7 @@ func putWriteBuffer(b *buffer) {
 	writeBuffers.Put(b)
 }
 
+// NewOutput returns an output that the lock mu guards. If more than most bytes are pending, it overflows.
 func NewOutput(mu *sync.Mutex, s *Socket, most int) Output {
 	return Output{
 		mu: mu, socket: s, most: most, enc: headers.NewEncoder(frames.TableSize),
@@ -91,7 +98,7 @@ func (o *Output) Ready() {
 	}
 }
 
-// Touch makes pending ready to be appended to. It reports whether the caller must see to it that flush or hand is
+// Touch makes pending ready to be appended to. It reports whether the caller must see to it that Flush or Hand is
 // called: false if an earlier caller does so already.
 func (o *Output) Touch() (first bool) {
 	o.Ready()
@@ -105,10 +112,10 @@ func (o *Output) Open() { o.up = true }
 // End makes the connection close when all output has been written.
 func (o *Output) End() { o.ending = true }
 
-// isDead reports whether the connection is over.
+// Dead reports whether the connection is over.
 func (o *Output) Dead() bool { return o.dead }
 
-// isEnding reports whether the connection closes when all output has been written.
+// Ending reports whether the connection closes when all output has been written.
 func (o *Output) Ending() bool { return o.ending }
 
 // Err returns the error that ended the connection, or nil if the connection is not over.
@@ -120,7 +127,7 @@ func (o *Output) Blocked() bool { return o.rest != nil }
 // Overflows reports whether so much output is waiting that the peer is too slow.
 func (o *Output) Overflows() bool { return o.Waiting() > o.most }
 
-// Refuse records that something was not appended because too much output is waiting: see relieved.
+// Refuse records that something was not appended because too much output is waiting: see Relieved.
 func (o *Output) Refuse() { o.refused = true }
 
 // SetMark sets the mark of the output that is appended next. Marks must grow.
@@ -171,7 +178,7 @@ func (o *Output) Unaccepted() int {
 	return len(o.rest.b) + o.Waiting()
 }
 
-// AppendData appends the data p of a stream, which is no longer than maxFrame.
+// AppendData appends the data p of a stream, which is no longer than [frames.MaxFrame].
 func (o *Output) AppendData(id uint32, p []byte, end bool) {
 	var flags http2.Flags
 	if end {
@@ -218,7 +225,7 @@ func (o *Output) AppendText(text string) { o.pending.b = append(o.pending.b, tex
 // Prepend inserts p before all pending output.
 func (o *Output) Prepend(p []byte) { o.pending.b = slices.Insert(o.pending.b, 0, p...) }
 
-// drop drops the pending output, of which the peer has seen nothing.
+// DropPending drops the pending output, of which the peer has seen nothing.
 func (o *Output) DropPending() { o.pending.b = o.pending.b[:0] }
 
 // AppendHeaders appends a header block with the fields of lists.
@@ -264,7 +271,7 @@ func (o *Output) Flush() {
 	o.closeWritten()
 }
 
-// Hand is like flush, but leaves the writing to the writer goroutine, so that more output can collect until it runs.
+// Hand is like Flush, but leaves the writing to the writer goroutine, so that more output can collect until it runs.
 func (o *Output) Hand() {
 	o.dirty = false
 	o.leave()
@@ -299,7 +306,7 @@ func (o *Output) unwritten(n int) {
 	}
 }
 
-// Serve is the writer goroutine, which ends when stop is called. It calls changed, with the lock held, after output has
+// Serve is the writer goroutine, which ends when Stop is called. It calls changed, with the lock held, after output has
 // been written; unblocked means that the socket had been blocked and has accepted everything since. It calls resume,
 // without the lock, when more output may be possible.
 func (o *Output) Serve(changed func(unblocked bool), resume func()) {

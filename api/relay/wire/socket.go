@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Socket is the network connection of a conn. One goroutine at a time may read from it, and one may write.
+// Socket is the network connection below HTTP/2. One goroutine at a time may read from it, and one may write.
 type Socket struct {
 	Conn  net.Conn
 	raw   syscall.RawConn // for reads and writes that do not block; nil if there are none

@@ -1,3 +1,5 @@
+// Package report writes the log lines of the relay, with fixed messages and keys, and bounds their number: neither a
+// client nor a backend can fill the log.
 package report
 
 import (
@@ -25,6 +27,7 @@ type Log struct {
 	silenced int // warnings suppressed since the last one that was logged
 }
 
+// New returns a log that writes to out. now is the relay's clock.
 func New(out *slog.Logger, now func() time.Duration) *Log { return &Log{out: out, now: now} }
 
 // End suppresses trouble and limits from now on: the relay is closing, which ends connections.
@@ -45,7 +48,7 @@ func (l *Log) Warning(what, peer string, err error) {
 	}
 }
 
-// Limited logs that a limit acts on a peer. The limits of warning and of [peers.Peer.Report] apply.
+// Limited logs that a limit acts on a peer. The limits of Warning and of [peers.Peer.Report] apply.
 func (l *Log) Limited(limit string, p *peers.Peer) {
 	if l.ended.Load() || !p.Report(l.now()) {
 		return
@@ -81,7 +84,7 @@ func (p *tokenBucket) spend(now time.Duration, size, rate float64) bool {
 	return p.spent <= size
 }
 
-// about holds the data of a call for its log line, if each call is logged.
+// Call holds the data of a call for its log line, if each call is logged.
 type Call struct {
 	Service, Method string
 	Trace, Request  string             // ids that the caller sent, "" if none

@@ -9,7 +9,7 @@ const (
 	lastPause  = 250 * time.Millisecond
 )
 
-// waiting is the state of a call that waits: for a ready endpoint, for a stream on a connection, or for a pause to
+// Wait is the state of a call that waits: for a ready endpoint, for a stream on a connection, or for a pause to
 // end. A call has one wait at a time, and may have several, one after the other.
 type Wait struct {
 	kind   WaitKind
@@ -19,6 +19,7 @@ type Wait struct {
 	pause  time.Duration // length of the last pause
 }
 
+// WaitKind is what a call waits for.
 type WaitKind uint8
 
 const (

@@ -1,3 +1,6 @@
+// Package protocol is gRPC over HTTP/2 as far as a relay has to know it: what the headers of requests and responses
+// say, paths, timeouts, status codes, and where messages begin. Its functions are pure and know no connection. They
+// decide what is valid; the relay decides what becomes of a call that is not.
 package protocol
 
 import (
@@ -17,7 +20,7 @@ const RequestID = "hsu-request-id"
 // a space, and its connection. Values that clients send under that key are dropped.
 const Client = "hsu-client"
 
-// head holds the fields of a request's headers that the relay uses. Its strings share the list's memory.
+// Request holds the fields of a request's headers that the relay uses. Its strings share the list's memory.
 type Request struct {
 	Method, scheme, Path, authority string // of the pseudo-headers
 
@@ -40,7 +43,7 @@ type Request struct {
 // time.
 const Via = "via"
 
-// readHead reads the headers of a request, and appends to out those that are passed on. own is this relay's name in
+// ReadRequest reads the headers of a request, and appends to out those that are passed on. own is this relay's name in
 // [via].
 func ReadRequest(l, out *headers.List, own string) (h Request) {
 	h.Length = -1
@@ -99,7 +102,7 @@ func (h *Request) pseudo(name, value string, had *pseudos) bool {
 		return had.add(pathPseudo)
 	case ":authority":
 		h.authority = value
-		h.Authorities++ // accept answers more than one with a message
+		h.Authorities++ // the relay answers more than one with a message
 		return true
 	default:
 		return false
@@ -192,7 +195,7 @@ func IsGRPC(contentType string) bool {
 	return len(contentType) == len(base) || contentType[len(base)] == '+' || contentType[len(base)] == ';'
 }
 
-// trailing reports whether a list may be the trailers of a request.
+// AreTrailers reports whether a list may be the trailers of a request.
 func AreTrailers(l *headers.List) bool {
 	for f := range l.All {
 		if name := f.Name(); !fieldName(name) || name[0] == ':' || !fieldValue(f.Value()) {
