@@ -125,7 +125,7 @@ func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) room {
 		return streamsFull
 	case c.suspect():
 		return streamsFull
-	case !anyway && !end && c.uplink.UsedUp(k.member()):
+	case !anyway && !end && c.uplink.UsedUp(k.account()):
 		return streamsUsedUp
 	}
 	id := c.next
@@ -134,7 +134,7 @@ func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) room {
 	c.calls.Put(id, k)
 	k.backend, k.backendID = c, id
 	k.up.sendLeft = c.theirs.Window
-	c.uplink.Join(&k.up.sender, k.member())
+	c.uplink.Join(&k.up.sender, k.account())
 	c.touch(w)
 	var passedBy, name []byte
 	if e := c.pool.endpoint; e == nil || e.Worker == "" {

@@ -75,9 +75,9 @@ const (
 type countState uint8
 
 const (
-	notCounting countState = iota
-	holding                // Count has been called, and the trailers are held back until it calls Counted
-	outdated               // Count has been called, but the call has failed meanwhile, and nothing is held back
+	notCounting  countState = iota
+	beingCounted            // Count has been called, and the trailers are held back until it calls Counted
+	outdated                // Count has been called, but the call has failed meanwhile, and nothing is held back
 )
 
 // span is a range of a buffer.
@@ -110,8 +110,8 @@ func (k *call) now() time.Duration { return k.env.now() }
 // asClient identifies the call's client to package fair.
 func (k *call) asClient() fair.Client { return k.client.asClient() }
 
-// member returns the client's membership of its peer.
-func (k *call) member() *peers.Member { return k.client.member }
+// account returns the account of the client's connection.
+func (k *call) account() *peers.Account { return k.client.account }
 
 // clientName returns the header list that names the client to the local server.
 func (k *call) clientName() []byte { return k.client.name }
@@ -124,16 +124,16 @@ func (k *call) clientAddress() string { return k.client.address() }
 func (k *call) attach(c *clientConn, id uint32, window int, end bool) {
 	k.env, k.client, k.clientID = c.env, c, id
 	k.began = k.now()
-	k.holdCost(callCost)
+	k.keepCost(callCost)
 	k.up.recvLeft, k.up.window = frames.FirstWindow, frames.FirstWindow
 	k.down.recvLeft, k.down.window = frames.FirstWindow, frames.FirstWindow
 	k.down.sendLeft = window
 	k.up.ended = end
 }
 
-// holdCost counts what the call itself costs the client.
-func (k *call) holdCost(cost int) {
-	k.client.member.Hold(peers.Calls, cost-k.cost)
+// keepCost counts what the call itself costs the client.
+func (k *call) keepCost(cost int) {
+	k.client.account.Keep(peers.Calls, cost-k.cost)
 	k.cost = cost
 }
 
@@ -179,8 +179,8 @@ func (k *call) endPick(o services.Outcome) {
 	k.pick = services.Pick{}
 }
 
-// held returns the bytes that the call keeps for its client.
-func (k *call) held() int {
+// kept returns the bytes that the call keeps for its client.
+func (k *call) kept() int {
 	return k.cost + k.up.counted + k.down.counted + len(k.request.Bytes()) + len(k.down.trailers.Bytes())
 }
 
@@ -225,7 +225,7 @@ func (k *call) sendInterim(w *deferred.Work, list []byte) { k.client.sendInterim
 func (k *call) blame(age time.Duration) { k.client.blame(age) }
 
 // charge charges the client for a call that is refused, since that is as much work as one that the client resets.
-func (k *call) charge() { k.client.member.Refused(k.now()) }
+func (k *call) charge() { k.client.account.Refused(k.now()) }
 
 // faultOfClient resets the client's stream for a fault of the client, and charges the client for it.
 func (k *call) faultOfClient(w *deferred.Work, code http2.ErrCode) {
@@ -233,7 +233,7 @@ func (k *call) faultOfClient(w *deferred.Work, code http2.ErrCode) {
 }
 
 // limited logs that a limit acts on the client.
-func (k *call) limited(limit string) { k.env.log.Limited(limit, k.client.member.Peer()) }
+func (k *call) limited(limit string) { k.env.log.Limited(limit, k.client.account.Peer()) }
 
 // takeGrowth takes n bytes from the budget by which the windows of the client's streams may grow, if there are as many.
 func (k *call) takeGrowth(n int, upward bool) bool {
@@ -246,9 +246,9 @@ func (k *call) takeGrowth(n int, upward bool) bool {
 // mayReplay reports whether the call may keep a part of its request for a second attempt.
 func (k *call) mayReplay() bool { return !k.client.backlog.dropReplay() }
 
-// holdData counts n more bytes of data for the client, and continues a client that was stopped because of them.
-func (k *call) holdData(w *deferred.Work, n int) {
-	k.client.member.Hold(peers.Data, n)
+// keepData counts n more bytes of data for the client, and continues a client that was stopped because of them.
+func (k *call) keepData(w *deferred.Work, n int) {
+	k.client.account.Keep(peers.Data, n)
 	k.client.goOn(w)
 }
 
@@ -280,7 +280,7 @@ func (k *call) stopWaiting() {
 func (k *call) keepTrailers(l *headers.List) {
 	k.down.trailers.Drop()
 	if k.client != nil {
-		k.down.trailers.Keep(k.client.member, peers.Trailers, l)
+		k.down.trailers.Keep(k.client.account, peers.Trailers, l)
 	}
 }
 

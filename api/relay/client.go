@@ -43,9 +43,9 @@ var lastPing = [8]byte{'h', 's', 'u', 'd', 'r', 'a', 'i', 'n'}
 // clientConn is a connection to a client: the client begins calls, and is charged for its frames.
 type clientConn struct {
 	conn
-	pools   *pools        // to which the calls go
-	member  *peers.Member // the client's membership of its peer
-	name    []byte        // the header list with [Client], constant once reading has begun
+	pools   *pools         // to which the calls go
+	account *peers.Account // of the client's connection
+	name    []byte         // the header list with [Client], constant once reading has begun
 	guard   guard
 	backlog backlog
 	ids     streams.ClientIDs
@@ -54,10 +54,10 @@ type clientConn struct {
 	evicted bool      // being closed to make room; guarded by Relay.mu
 }
 
-func newClientConn(e *env, p *pools, nc net.Conn, m *peers.Member) *clientConn {
+func newClientConn(e *env, p *pools, nc net.Conn, m *peers.Account) *clientConn {
 	c := &clientConn{
-		pools: p, member: m, guard: guard{member: m}, ids: streams.NewClientIDs(cutTrailers, mostCut),
-		backlog: backlog{member: m, all: &e.peers, most: int64(e.opts.MaxBuffered)},
+		pools: p, account: m, guard: guard{account: m}, ids: streams.NewClientIDs(cutTrailers, mostCut),
+		backlog: backlog{account: m, all: &e.peers, most: int64(e.opts.MaxBuffered)},
 	}
 	c.init(e, c, limits{clientOutput, maxHeaderList, clientWindow})
 	c.socket.Conn = nc
@@ -66,7 +66,7 @@ func newClientConn(e *env, p *pools, nc net.Conn, m *peers.Member) *clientConn {
 
 // asClient identifies the connection to package fair.
 func (c *clientConn) asClient() fair.Client {
-	return fair.Client{Peer: c.member.Peer(), Conn: c.member}
+	return fair.Client{Peer: c.account.Peer(), Conn: c.account}
 }
 
 // address returns the client's address.
@@ -75,7 +75,7 @@ func (c *clientConn) address() string { return c.socket.Conn.RemoteAddr().String
 // serve is the reader goroutine.
 func (c *clientConn) serve() {
 	nc := c.socket.Conn
-	defer c.member.Leave()
+	defer c.account.Leave()
 	err := c.greet()
 	if err == nil {
 		err = c.in.Read(&c.socket, c.arrived)
@@ -86,12 +86,12 @@ func (c *clientConn) serve() {
 		c.env.opts.Log.Debug("connection of a client ended", "peer", c.address(), "err", err)
 	}
 	if errors.Is(err, errHead) || errors.Is(err, errSlow) || errors.Is(err, errMemory) {
-		c.env.log.Limited(err.Error(), c.member.Peer())
+		c.env.log.Limited(err.Error(), c.account.Peer())
 	}
 	c.loseAll()
 	c.work.Do()
 	c.in.Drop()
-	c.guard.holdInput(c.in.Held())
+	c.guard.keepInput(c.in.Kept())
 	c.out.Stop()
 	_ = nc.Close() // not TLS, whose Close would wait for a client that does not read
 }
@@ -108,7 +108,7 @@ func (c *clientConn) greet() error {
 	}
 	c.use(nc, nil)
 	var name headers.List
-	name.Add(protocol.Client, c.member.Peer().ID().String()+", "+nc.RemoteAddr().String())
+	name.Add(protocol.Client, c.account.Peer().ID().String()+", "+nc.RemoteAddr().String())
 	c.name = name.Bytes()
 	return nil
 }
@@ -136,7 +136,7 @@ func (c *clientConn) handshake(nc net.Conn) (net.Conn, error) {
 	state := secure.ConnectionState()
 	c.guard.old = state.NegotiatedProtocol != http2.NextProtoTLS
 	if id, ok := peers.ByCertificate(state); ok {
-		c.member.Become(c.env.now(), id)
+		c.account.Become(c.env.now(), id)
 	}
 	return secure, nil
 }
@@ -154,7 +154,7 @@ func (c *clientConn) arrived() error {
 	c.env.shed(&c.work)
 	c.work.Do()
 	c.out.Pause()
-	c.guard.holdInput(c.in.Held())
+	c.guard.keepInput(c.in.Kept())
 	c.guard.noteHead(c.in.Head(), c.lastHeard())
 	if err == nil {
 		err = c.over()
@@ -253,14 +253,14 @@ func (c *clientConn) hello() {
 // mayBegin returns true at once unless a frame begins a call and the client's peer has reset too many streams. In
 // that case it waits for the connection's turn and returns false. Nothing is read from the client meanwhile.
 func (c *clientConn) mayBegin(f *frames.Frame) bool {
-	if f.Kind != http2.FrameHeaders || f.ID <= c.ids.Newest || c.member.MayBegin(c.lastHeard()) {
+	if f.Kind != http2.FrameHeaders || f.ID <= c.ids.Newest || c.account.MayBegin(c.lastHeard()) {
 		return true
 	}
 	c.startCalls()
 	c.work.Do()
 	c.guard.head.Store(0) // the delay is not the client's
-	c.env.log.Limited("streams reset or calls refused: calls begin one by one", c.member.Peer())
-	c.member.Wait()
+	c.env.log.Limited("streams reset or calls refused: calls begin one by one", c.account.Peer())
+	c.account.Wait()
 	c.hear()
 	return false
 }
@@ -317,8 +317,8 @@ func (c *clientConn) charge(f *frames.Frame) error {
 	}
 	now := c.lastHeard()
 	if cost < 0 {
-		c.member.Earn(now, -cost)
-	} else if cost > 0 && !c.member.Work(now, cost) {
+		c.account.Earn(now, -cost)
+	} else if cost > 0 && !c.account.Work(now, cost) {
 		return errIdleFrames
 	}
 	return nil
@@ -328,7 +328,7 @@ func (c *clientConn) charge(f *frames.Frame) error {
 // that carries something of a call.
 func (c *clientConn) stray(id uint32, code http2.ErrCode) error {
 	c.streamError(&c.work, id, code)
-	if !c.member.Work(c.lastHeard(), 2*peers.Frame) {
+	if !c.account.Work(c.lastHeard(), 2*peers.Frame) {
 		return errIdleFrames
 	}
 	return nil
@@ -554,9 +554,9 @@ func (c *clientConn) sent(n int) { c.guard.sent(n) }
 // connection is over. c.mu is held.
 func (c *clientConn) outputChanged() {
 	if c.out.Dead() {
-		c.member.Interrupt()
+		c.account.Interrupt()
 	}
-	c.guard.holdOutput(c.out.Unaccepted())
+	c.guard.keepOutput(c.out.Unaccepted())
 }
 
 // outputRelieved does nothing: no output to a client is refused.
@@ -682,15 +682,15 @@ func (c *clientConn) endIdle(w *deferred.Work) {
 // shed terminates calls of the connection, the largest first, until the wanted bytes or half of the connection's
 // bytes are free. If that is not enough, the connection itself holds the rest, and is closed.
 func (c *clientConn) shed(w *deferred.Work, wanted int64) {
-	before := c.member.Held()
+	before := c.account.Kept()
 	enough := before - min(wanted, max(before/2, 1))
 	for _, s := range bySize(c.streams()) {
-		if c.member.Held() <= enough {
+		if c.account.Kept() <= enough {
 			return
 		}
 		c.shedCall(w, s)
 	}
-	if c.member.Held() > enough {
+	if c.account.Kept() > enough {
 		c.kill(errMemory)
 	}
 }
@@ -700,7 +700,7 @@ func bySize(calls []streams.Stream[*call]) []streams.Stream[*call] {
 	sizes := make(map[uint32]int, len(calls))
 	for _, s := range calls {
 		s.Call.mu.Lock()
-		sizes[s.ID] = s.Call.held()
+		sizes[s.ID] = s.Call.kept()
 		s.Call.mu.Unlock()
 	}
 	slices.SortFunc(calls, func(x, y streams.Stream[*call]) int {
@@ -740,7 +740,7 @@ func (c *clientConn) evict() {
 // closeStream removes the stream of a call that leaves the connection, and gives back by how much the windows of the
 // call have grown. ended means that the client has ended the stream; otherwise it may still send window bytes.
 func (c *clientConn) closeStream(w *deferred.Work, k *call, grown int, ended bool, window int) {
-	c.member.Hold(peers.Calls, -k.cost)
+	c.account.Keep(peers.Calls, -k.cost)
 	c.backlog.shrink(grown)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -753,12 +753,12 @@ func (c *clientConn) closeStream(w *deferred.Work, k *call, grown int, ended boo
 	c.endIdle(w)
 }
 
-// held returns the bytes that are kept for the connection, or 0 if it is over.
-func (c *clientConn) held() int64 {
+// kept returns the bytes that are kept for the connection, or 0 if it is over.
+func (c *clientConn) kept() int64 {
 	if c.over() != nil {
 		return 0
 	}
-	return c.member.Held()
+	return c.account.Kept()
 }
 
 // admit gives a new stream to a call. It returns the initial window of the stream, or false if the stream was

@@ -45,14 +45,14 @@ func (k *call) begin(w *deferred.Work, l *headers.List, end bool) (start bool) {
 		return false
 	}
 	if k.service == nil {
-		k.holdCost(localCost)
+		k.keepCost(localCost)
 	}
-	kept := k.member().HeldOf(peers.Headers)
+	kept := k.account().KeptOf(peers.Headers)
 	if kept+len(passed.Bytes()) > budgetHeaders || kept > 0 && k.env.full() {
 		k.turnAway(w, protocol.CodeResourceExhausted, "too much metadata of this client's calls waits for answers")
 		return false
 	}
-	k.request.Keep(k.member(), peers.Headers, passed)
+	k.request.Keep(k.account(), peers.Headers, passed)
 	k.up.q.Keep = true
 	return true
 }
@@ -349,12 +349,12 @@ func (k *call) finish(w *deferred.Work, l *headers.List, a protocol.Response) {
 		k.respond(w, a.Status == 200 && a.Coded)
 	}
 	if k.service != nil && k.client != nil {
-		k.member().Completed(c.lastHeard())
+		k.account().Completed(c.lastHeard())
 	}
 	k.down.ended = true
 	k.keepTrailers(l)
 	if k.counts && a.Coded && a.Code == protocol.CodeOK {
-		k.count = holding
+		k.count = beingCounted
 		k.env.opts.Counter.Count(k)
 	}
 	k.down.pump(w)

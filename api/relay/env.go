@@ -156,4 +156,4 @@ type env struct {
 func (e *env) now() time.Duration { return time.Since(e.epoch) }
 
 // full reports whether more than MaxBuffered is kept for clients.
-func (e *env) full() bool { return e.peers.Held() > int64(e.opts.MaxBuffered) }
+func (e *env) full() bool { return e.peers.Kept() > int64(e.opts.MaxBuffered) }

@@ -118,7 +118,7 @@ func (k *call) fail(w *deferred.Work, code uint32, message string) {
 		k.leaveClient(w)
 		return
 	default:
-		if k.count == holding {
+		if k.count == beingCounted {
 			k.count = outdated
 		}
 		k.keepTrailers(protocol.StatusList(code, message))

@@ -151,7 +151,7 @@ func (f *flow) pump(w *deferred.Work) {
 // sendEnd ends the flow at its sink, after all data.
 func (f *flow) sendEnd(w *deferred.Work) {
 	c, id := f.sink()
-	if c == nil || f.call.count == holding && !f.upward() {
+	if c == nil || f.call.count == beingCounted && !f.upward() {
 		return
 	}
 	f.endSent = true
@@ -195,7 +195,7 @@ func (f *flow) account(w *deferred.Work) {
 		return
 	}
 	f.counted = n
-	f.call.holdData(w, more)
+	f.call.keepData(w, more)
 }
 
 // widen adds n to the sink's window. It returns false if the window becomes larger than a window may be.

@@ -33,7 +33,7 @@ var (
 // guard counts how a client uses the features that it could misuse. The connection's reader owns it, except for the
 // atomic field and those that conn.mu guards.
 type guard struct {
-	member  *peers.Member
+	account *peers.Account
 	preface bool         // the preface has arrived
 	old     bool         // TLS has not negotiated HTTP/2
 	head    atomic.Int64 // when the head that is arriving began, on the relay's clock; 0: none is
@@ -41,10 +41,10 @@ type guard struct {
 	strikes  int
 	lastPing time.Duration
 	resetOut bool // too many streams were reset
-	input    int  // bytes that are held for frames and blocks that have arrived in part
+	input    int  // bytes that are kept for frames and blocks that have arrived in part
 
 	// These are guarded by conn.mu.
-	output int  // bytes that are held because the socket has not accepted them
+	output int  // bytes that are kept because the socket has not accepted them
 	paid   int  // units of work that output has paid for
 	useful bool // something that answers a call has been sent since the last PING
 }
@@ -97,21 +97,21 @@ func (g *guard) headLate(now, most time.Duration) bool {
 	return since != 0 && now-since > most
 }
 
-// holdInput counts the n bytes that are held for an incomplete frame and for an incomplete header block.
-func (g *guard) holdInput(n int) {
+// keepInput counts the n bytes that are kept for an incomplete frame and for an incomplete header block.
+func (g *guard) keepInput(n int) {
 	if n != g.input {
-		g.member.Hold(peers.Input, n-g.input)
+		g.account.Keep(peers.Input, n-g.input)
 		g.input = n
 	}
 }
 
-// holdOutput counts the n bytes of output that the socket has not accepted. conn.mu is held.
-func (g *guard) holdOutput(n int) {
+// keepOutput counts the n bytes of output that the socket has not accepted. conn.mu is held.
+func (g *guard) keepOutput(n int) {
 	if n < leastHeld {
 		n = 0
 	}
 	if n != g.output {
-		g.member.Hold(peers.Output, n-g.output)
+		g.account.Keep(peers.Output, n-g.output)
 		g.output = n
 	}
 }
@@ -119,7 +119,7 @@ func (g *guard) holdOutput(n int) {
 // blame charges the client for a stream of that age whose end it has caused: by RST_STREAM, by a fault for which the
 // relay resets the stream, or by the end of its connection. It is called by the connection's reader.
 func (g *guard) blame(now, age time.Duration) {
-	if !g.member.Reset(now, age) {
+	if !g.account.Reset(now, age) {
 		g.resetOut = true
 	}
 }

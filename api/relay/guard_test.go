@@ -47,17 +47,17 @@ func TestGuardOfOutput(t *testing.T) {
 // The time of a head counts from its beginning, however many reads bring it.
 func TestGuardOfHeads(t *testing.T) {
 	var table peers.Table
-	g := guard{member: table.Join(0, peers.ID{})}
+	g := guard{account: table.Join(0, peers.ID{})}
 	g.noteHead(true, 1*time.Second)
 	g.noteHead(true, 2*time.Second)
 	if g.headLate(3*time.Second, 2*time.Second) || !g.headLate(4*time.Second, 2*time.Second) {
 		t.Error("the head does not count from its first byte")
 	}
-	if g.holdInput(100); g.member.HeldOf(peers.Input) != 100 {
-		t.Errorf("%d bytes are counted for a frame in part", g.member.HeldOf(peers.Input))
+	if g.keepInput(100); g.account.KeptOf(peers.Input) != 100 {
+		t.Errorf("%d bytes are counted for a frame in part", g.account.KeptOf(peers.Input))
 	}
 	g.noteHead(false, 5*time.Second)
-	if g.holdInput(0); g.headLate(time.Hour, 2*time.Second) || g.member.Held() != 0 {
+	if g.keepInput(0); g.headLate(time.Hour, 2*time.Second) || g.account.Kept() != 0 {
 		t.Error("a whole frame counts as a head in part")
 	}
 }

@@ -59,7 +59,7 @@ func TestHeadersAreBounded(t *testing.T) {
 		}
 		n := 0
 		for _, c := range r.clients.all() {
-			n += c.member.HeldOf(peers.Headers)
+			n += c.account.KeptOf(peers.Headers)
 		}
 		if n > c.most || n < c.least {
 			t.Errorf("%s: %d bytes are kept, want %d to %d", name, n, c.least, c.most)

@@ -164,7 +164,7 @@ func (r *Relay) Serve(l net.Listener) error {
 func (r *Relay) accept(nc net.Conn) {
 	c := newClientConn(&r.env, &r.pools, nc, r.peers.Join(r.now(), peers.ByAddress(nc)))
 	if !r.clients.makeRoom(c) || !r.clients.add(c, func() { r.startClient(c) }) {
-		c.member.Leave()
+		c.account.Leave()
 		_ = nc.Close()
 	}
 }

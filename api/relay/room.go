@@ -103,7 +103,7 @@ func (s *crowd) countOthers() {
 // makeRoom reports whether a new connection may stay, and closes others if that is needed. It may have to wait
 // until these are closed; no further connection is accepted meanwhile.
 func (s *crowd) makeRoom(c *clientConn) bool {
-	p := c.member.Peer()
+	p := c.account.Peer()
 	clients, leaving := s.size()
 	over, full := excess(int(s.others.Load())+clients+1, descriptorLimit())
 	over = max(over, clients+1-s.env.opts.MaxConns)
@@ -176,7 +176,7 @@ func (s *crowd) idlest(p *peers.Peer, busy bool) (idlest *clientConn) {
 	var newest *clientConn
 	var since time.Duration
 	for _, c := range s.all() {
-		if c.member.Peer() != p {
+		if c.account.Peer() != p {
 			continue
 		}
 		switch idle, at, over := c.idleSince(); {

@@ -187,8 +187,8 @@ func TestClientWithMostWaitingForAStreamGivesWay(t *testing.T) {
 			client.must(client.open(id))
 		}
 	}
-	member := clientOf(t, r, greedy[0]).Conn.(*peers.Member)
-	for deadline := time.Now().Add(patience); member.MayBegin(r.now()); time.Sleep(time.Millisecond) {
+	account := clientOf(t, r, greedy[0]).Conn.(*peers.Account)
+	for deadline := time.Now().Add(patience); account.MayBegin(r.now()); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("refused calls are free")
 		}
@@ -262,9 +262,9 @@ func TestAnsweredCallsAreNotFree(t *testing.T) {
 			holder, client := rawClientFrom(t, "127.0.0.2", addr), rawClient(t, addr)
 			holder.hold(1, 1)
 			client.handled()
-			member := clientOf(t, r, client).Conn.(*peers.Member)
+			account := clientOf(t, r, client).Conn.(*peers.Account)
 			// Many at once: a call gets a token back in every 2 ms, in which a busy machine may not answer one.
-			for id := uint32(1); member.MayBegin(r.now()); {
+			for id := uint32(1); account.MayBegin(r.now()); {
 				if id > 2*20_000 {
 					t.Fatal("the calls are free")
 				}

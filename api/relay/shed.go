@@ -20,12 +20,12 @@ const (
 // shed terminates calls if too much is kept. It is called by readers, which hold no lock.
 func (s *crowd) shed(w *deferred.Work) {
 	most := int64(s.env.opts.MaxBuffered)
-	if s.env.peers.Held() <= most/4*shedAbove || !s.shedding.TryLock() {
+	if s.env.peers.Kept() <= most/4*shedAbove || !s.shedding.TryLock() {
 		return
 	}
 	defer s.shedding.Unlock()
 	for range mostShedding {
-		over := s.env.peers.Held() - most/8*shedTo
+		over := s.env.peers.Kept() - most/8*shedTo
 		p := s.env.peers.Largest()
 		if over <= 0 || p == nil {
 			return
@@ -43,10 +43,10 @@ func (s *crowd) shed(w *deferred.Work) {
 func (s *crowd) largestOf(p *peers.Peer) (largest *clientConn) {
 	most := int64(0)
 	for _, c := range s.all() {
-		if c.member.Peer() != p {
+		if c.account.Peer() != p {
 			continue
 		}
-		if n := c.held(); n > most {
+		if n := c.kept(); n > most {
 			largest, most = c, n
 		}
 	}

@@ -8,29 +8,29 @@ import (
 // List is a header list that is kept for a client and counted for it, as long as it is kept. The zero value keeps
 // nothing.
 type List struct {
-	chunk  *chunk // nil if nothing is kept
-	member *peers.Member
-	kind   peers.Kind
+	chunk   *chunk // nil if nothing is kept
+	account *peers.Account
+	kind    peers.Kind
 }
 
 // Keep copies a list instead of the one that is kept. A list that no pooled chunk can hold gets a chunk of its own.
-func (h *List) Keep(m *peers.Member, kind peers.Kind, l *headers.List) {
+func (h *List) Keep(m *peers.Account, kind peers.Kind, l *headers.List) {
 	h.Drop()
 	n := len(l.Bytes())
-	h.member, h.kind = m, kind
+	h.account, h.kind = m, kind
 	if n > largeChunk {
 		h.chunk = &chunk{b: append([]byte(nil), l.Bytes()...)}
 	} else {
 		h.chunk = newChunk(n)
 		h.chunk.b = append(h.chunk.b, l.Bytes()...)
 	}
-	m.Hold(kind, n)
+	m.Keep(kind, n)
 }
 
 // Drop frees the list, if one is kept.
 func (h *List) Drop() {
 	if h.chunk != nil {
-		h.member.Hold(h.kind, -len(h.chunk.b))
+		h.account.Keep(h.kind, -len(h.chunk.b))
 		h.chunk.free()
 		*h = List{}
 	}

@@ -17,7 +17,7 @@ func TestKeptList(t *testing.T) {
 		var l headers.List
 		l.Add("name", strings.Repeat("x", size))
 		kept.Keep(m, peers.Trailers, &l) // replaces the one before
-		if n := m.HeldOf(peers.Trailers); !kept.Kept() || n != len(l.Bytes()) {
+		if n := m.KeptOf(peers.Trailers); !kept.Kept() || n != len(l.Bytes()) {
 			t.Errorf("%d bytes are counted, want %d", n, len(l.Bytes()))
 		}
 		l.Reset()
@@ -28,8 +28,8 @@ func TestKeptList(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if kept.Drop(); kept.Kept() || kept.Bytes() != nil || m.Held() != 0 {
-			t.Errorf("after drop %d bytes are counted", m.Held())
+		if kept.Drop(); kept.Kept() || kept.Bytes() != nil || m.Kept() != 0 {
+			t.Errorf("after drop %d bytes are counted", m.Kept())
 		}
 	}
 }

@@ -12,8 +12,8 @@ type Sender[F any] struct {
 	parked     bool // in the uplink's list
 
 	// Only of a flow to a backend.
-	by        *peers.Member // the client, while the flow is part of the uplink
-	unread    int           // bytes sent that the backend has not read
+	by        *peers.Account // the client, while the flow is part of the uplink
+	unread    int            // bytes sent that the backend has not read
 	nextOfAll *Sender[F]
 	prevOfAll *Sender[F]
 }

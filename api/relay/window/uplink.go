@@ -24,12 +24,12 @@ type Uplink[F any] struct {
 	window  *Send[F]   // of the connection
 	senders *Sender[F] // the first of all flows that have a stream of the connection
 	now     func() time.Duration
-	widest  int           // the largest size of the window so far
-	since   time.Duration // when a flow was first kept back since half of the window was last free; 0: never
-	parked  senders[F]    // flows of clients that have used up their share
-	wake    int           // the window at which the parked flows may continue
-	poor    *peers.Member // the client that was last found without a share
-	poorAt  int           // the window at that time
+	widest  int            // the largest size of the window so far
+	since   time.Duration  // when a flow was first kept back since half of the window was last free; 0: never
+	parked  senders[F]     // flows of clients that have used up their share
+	wake    int            // the window at which the parked flows may continue
+	poor    *peers.Account // the client that was last found without a share
+	poorAt  int            // the window at that time
 }
 
 // NewUplink returns an uplink that divides a window. now is the relay's clock.
@@ -38,7 +38,7 @@ func NewUplink[F any](window *Send[F], now func() time.Duration) *Uplink[F] {
 }
 
 // Join adds a flow of that client, which has got a stream of the connection.
-func (u *Uplink[F]) Join(s *Sender[F], client *peers.Member) {
+func (u *Uplink[F]) Join(s *Sender[F], client *peers.Account) {
 	s.by = client
 	s.prevOfAll, s.nextOfAll = nil, u.senders
 	if u.senders != nil {
@@ -77,7 +77,7 @@ func (u *Uplink[F]) scarce() bool { return u.window.size < u.widest/2 }
 func (u *Uplink[F]) Free(s *Sender[F]) int { return u.freeFor(s.by) }
 
 // freeFor returns how much of the window a client may use.
-func (u *Uplink[F]) freeFor(client *peers.Member) int {
+func (u *Uplink[F]) freeFor(client *peers.Account) int {
 	left := u.window.size
 	switch {
 	case !u.scarce() || client == nil:
@@ -101,7 +101,7 @@ func share(n, free, held int) int { return (n*free - held) / (n + 1) }
 
 // unreadOf returns how many bytes the backend has not read yet: those of a client, and those of all connections of
 // the client's peer.
-func (u *Uplink[F]) unreadOf(client *peers.Member) (own, all int) {
+func (u *Uplink[F]) unreadOf(client *peers.Account) (own, all int) {
 	peer := client.Peer()
 	for s := u.senders; s != nil; s = s.nextOfAll {
 		if s.unread == 0 {
@@ -187,6 +187,6 @@ func (u *Uplink[F]) HasRead(s *Sender[F], n int) bool {
 
 // UsedUp reports whether the window has been used up for so long that the client's data should be sent on another
 // connection.
-func (u *Uplink[F]) UsedUp(client *peers.Member) bool {
+func (u *Uplink[F]) UsedUp(client *peers.Account) bool {
 	return u.since != 0 && u.now()-u.since > usedUpAfter && u.freeFor(client) < u.widest/16
 }

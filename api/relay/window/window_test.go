@@ -105,7 +105,7 @@ func TestShare(t *testing.T) {
 }
 
 // join returns a connection of the peer with that address.
-func join(table *peers.Table, address string) *peers.Member {
+func join(table *peers.Table, address string) *peers.Account {
 	return table.Join(0, peers.ByAddress(addressed{address: address}))
 }
 

@@ -203,8 +203,8 @@ func partOfHead(b []byte) bool {
 	return len(b) > 0 && (len(b) < frames.HeaderSize || http2.FrameType(b[3]) != http2.FrameData)
 }
 
-// Held returns the bytes held for an incomplete frame and for an incomplete header block.
-func (in *Input) Held() int {
+// Kept returns the bytes kept for an incomplete frame and for an incomplete header block.
+func (in *Input) Kept() int {
 	n := cap(in.block.b)
 	if in.buf != nil && len(in.buf.b) > 0 {
 		n += readBuffer

@@ -47,7 +47,7 @@ func TestInputIsSplitIntoFrames(t *testing.T) {
 		if frames != 100 || !errors.Is(err, io.EOF) {
 			t.Errorf("in parts of %d bytes: %d frames, %v", size, frames, err)
 		}
-		if in.release(); in.buf != nil || in.Held() != 0 || in.Head() {
+		if in.release(); in.buf != nil || in.Kept() != 0 || in.Head() {
 			t.Errorf("in parts of %d bytes: a buffer is left", size)
 		}
 	}
@@ -65,8 +65,8 @@ func TestInputAssemblesHeaderBlocks(t *testing.T) {
 	in := NewInput(16 << 10)
 	in.greeted = true
 	first := frames.Frame{Kind: http2.FrameHeaders, Flags: http2.FlagHeadersEndStream, ID: 5, Payload: encoded[:3]}
-	if id, _, err := in.Headers(first); id != 0 || err != nil || !in.Head() || in.Held() < 3 {
-		t.Fatalf("after the first frame: stream %d, %v, %d bytes held", id, err, in.Held())
+	if id, _, err := in.Headers(first); id != 0 || err != nil || !in.Head() || in.Kept() < 3 {
+		t.Fatalf("after the first frame: stream %d, %v, %d bytes held", id, err, in.Kept())
 	}
 	if in.Check(&frames.Frame{Kind: http2.FrameData, ID: 5}) == nil {
 		t.Error("DATA may interrupt a header block")
@@ -75,8 +75,8 @@ func TestInputAssemblesHeaderBlocks(t *testing.T) {
 	if err := in.Check(&last); err != nil {
 		t.Error(err)
 	}
-	if id, end, err := in.Continuation(last); id != 5 || !end || err != nil || in.Head() || in.Held() != 0 {
-		t.Errorf("after the last frame: stream %d, end %v, %v, %d bytes held", id, end, err, in.Held())
+	if id, end, err := in.Continuation(last); id != 5 || !end || err != nil || in.Head() || in.Kept() != 0 {
+		t.Errorf("after the last frame: stream %d, end %v, %v, %d bytes held", id, end, err, in.Kept())
 	}
 	if value, _ := in.List.Get("name"); value != "value" {
 		t.Errorf("decoded: %q", value)
@@ -95,14 +95,14 @@ func TestInputOfHeads(t *testing.T) {
 	}
 	frame := frames.AppendWindowUpdate(nil, 0, 1)
 	for _, part := range [][]byte{frame[:3], frame[3:10]} {
-		if read(part); !in.Head() || in.Held() != readBuffer {
-			t.Errorf("a frame in part: head %v, %d bytes are held", in.Head(), in.Held())
+		if read(part); !in.Head() || in.Kept() != readBuffer {
+			t.Errorf("a frame in part: head %v, %d bytes are held", in.Head(), in.Kept())
 		}
 	}
-	if read(frame[10:]); in.Head() || in.Held() != 0 {
+	if read(frame[10:]); in.Head() || in.Kept() != 0 {
 		t.Error("a whole frame counts as a head in part")
 	}
-	if read(frames.AppendHeader(nil, 100, http2.FrameData, 0, 1)); in.Head() || in.Held() != readBuffer {
+	if read(frames.AppendHeader(nil, 100, http2.FrameData, 0, 1)); in.Head() || in.Kept() != readBuffer {
 		t.Error("DATA counts as a head")
 	}
 }

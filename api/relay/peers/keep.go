@@ -15,38 +15,38 @@ const (
 	Kinds                // the number of kinds
 )
 
-// holding counts the bytes that are kept for a connection, by kind.
-type holding [Kinds]atomic.Int64
+// keeping counts the bytes that are kept for a connection, by kind.
+type keeping [Kinds]atomic.Int64
 
-// Hold adds n bytes, which may be negative, to those kept for the connection, for its peer and for all peers.
-func (m *Member) Hold(k Kind, n int) {
-	m.held[k].Add(int64(n))
-	m.Peer().held.Add(int64(n))
-	m.table.held.Add(int64(n))
+// Keep adds n bytes, which may be negative, to those kept for the connection, for its peer and for all peers.
+func (m *Account) Keep(k Kind, n int) {
+	m.kept[k].Add(int64(n))
+	m.Peer().kept.Add(int64(n))
+	m.table.kept.Add(int64(n))
 	if k == Calls {
 		m.table.calls.Add(int64(n))
 	}
 }
 
-// HeldOf returns the bytes of one kind that are kept for the connection.
-func (m *Member) HeldOf(k Kind) int { return int(m.held[k].Load()) }
+// KeptOf returns the bytes of one kind that are kept for the connection.
+func (m *Account) KeptOf(k Kind) int { return int(m.kept[k].Load()) }
 
-// Held returns the bytes that are kept for the connection.
-func (m *Member) Held() (n int64) {
-	for k := range m.held {
-		n += m.held[k].Load()
+// Kept returns the bytes that are kept for the connection.
+func (m *Account) Kept() (n int64) {
+	for k := range m.kept {
+		n += m.kept[k].Load()
 	}
 	return n
 }
 
-// Held returns the bytes that are kept for all connections of the peer.
-func (p *Peer) Held() int64 { return p.held.Load() }
+// Kept returns the bytes that are kept for all connections of the peer.
+func (p *Peer) Kept() int64 { return p.kept.Load() }
 
-// Held returns the bytes that are kept for all peers.
-func (t *Table) Held() int64 { return t.held.Load() }
+// Kept returns the bytes that are kept for all peers.
+func (t *Table) Kept() int64 { return t.kept.Load() }
 
 // Queued returns the bytes that are kept for all peers, except those of kind Calls.
-func (t *Table) Queued() int64 { return t.held.Load() - t.calls.Load() }
+func (t *Table) Queued() int64 { return t.kept.Load() - t.calls.Load() }
 
 // Largest returns the peer for which the most bytes are kept; nil if none are kept.
 func (t *Table) Largest() (largest *Peer) {
@@ -54,7 +54,7 @@ func (t *Table) Largest() (largest *Peer) {
 	defer t.mu.Unlock()
 	most := int64(0)
 	for _, p := range t.peers {
-		if n := p.Held(); n > most {
+		if n := p.Kept(); n > most {
 			largest, most = p, n
 		}
 	}
