@@ -339,8 +339,8 @@ func (k *call) leaveClient(w *deferred.Work) {
 	}
 }
 
-// callUse is one use of a call. The call may have ended, and be in use for another one, when its turn comes; the methods
-// then do nothing.
+// callUse is one use of a call. The call may have ended, and be in use for another one, when its turn comes; the
+// methods then do nothing.
 type callUse struct {
 	call *call
 	gen  uint32

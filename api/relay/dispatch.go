@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"net/http"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -18,7 +19,8 @@ import (
 
 // This file is the way of a call that succeeds, in the order in which it happens: its headers arrive, it gets an
 // endpoint and a stream there, the request is passed on, then the response, and the call is counted and ends. A call
-// that must wait is in wait.go, an attempt that failed in retry.go, a call that is refused or ends early in fail.go.
+// that must wait and an attempt that failed are in retry.go, a call that is refused or ends early in fail.go, and how a
+// call leaves its two connections in call.go.
 
 // begin handles the headers of a new call. It returns true if the call must be started: see start.
 func (k *call) begin(w *deferred.Work, l *headers.List, end bool) (start bool) {
@@ -68,7 +70,8 @@ func (k *call) accept(w *deferred.Work, h *protocol.Request) bool {
 		k.refuse(w, "400", protocol.CodeInternal, "more than one :authority or host")
 		return false
 	case !protocol.IsGRPC(h.ContentType):
-		k.refuse(w, "415", protocol.CodeInvalidArgument, "invalid gRPC request content-type "+strconv.Quote(h.ContentType))
+		k.refuse(w, "415", protocol.CodeInvalidArgument,
+			"invalid gRPC request content-type "+strconv.Quote(h.ContentType))
 		return false
 	case h.Timeouts > 1 || h.Timeouts == 1 && !h.TimeoutOK:
 		k.refuse(w, "400", protocol.CodeInternal, "malformed grpc-timeout")
@@ -76,7 +79,7 @@ func (k *call) accept(w *deferred.Work, h *protocol.Request) bool {
 	case h.Authorities == 0 && h.Hosts == 0:
 		k.refuse(w, "400", protocol.CodeInternal, "no host or :authority header present")
 		return false
-	case h.Method != "POST":
+	case h.Method != http.MethodPost:
 		k.refuse(w, "405", protocol.CodeInternal,
 			"received a HEADERS frame with :method "+strconv.Quote(h.Method)+" which should be POST")
 		return false
@@ -103,7 +106,8 @@ func (k *call) route(w *deferred.Work, path string) bool {
 		k.turnAway(w, protocol.CodeUnimplemented, "malformed method name: "+strconv.Quote(path))
 		return false
 	case e.almostCounted(path):
-		k.turnAway(w, protocol.CodeUnimplemented, "unknown method "+strings.Clone(method)+" for service "+strings.Clone(name))
+		k.turnAway(w, protocol.CodeUnimplemented,
+			"unknown method "+strings.Clone(method)+" for service "+strings.Clone(name))
 		return false
 	}
 	counted := e.opts.Counted[path]
@@ -230,7 +234,8 @@ func (k *call) upData(w *deferred.Work, p []byte, n int, end bool) {
 		f.recvLeft -= n
 		f.ended = end
 		k.blame(0)
-		k.fail(w, protocol.CodeResourceExhausted, "message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+		k.fail(w, protocol.CodeResourceExhausted,
+			"message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
 		return
 	}
 	f.data(w, p, n, end)
@@ -316,7 +321,8 @@ func (k *call) downData(w *deferred.Work, p []byte, n int, end bool) {
 	before := f.msg
 	if k.response != plainResponse && !f.msg.Add(p, k.maxMessage()) {
 		f.msg = before // none of the frame is passed on
-		k.fail(w, protocol.CodeResourceExhausted, "message of the answer is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+		k.fail(w, protocol.CodeResourceExhausted,
+			"message of the answer is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
 		return
 	}
 	if k.client == nil {

@@ -224,7 +224,8 @@ func TestManyAnswersThatAreReadLate(t *testing.T) {
 			begun.Wait()
 			// Each answer stops when its window is used up, except for credit too small to be given yet.
 			var most int64
-			for deadline := time.Now().Add(patience); most < int64(c.calls*frames.FirstWindow/2); most = r.Stats().Queued {
+			want := int64(c.calls * frames.FirstWindow / 2)
+			for deadline := time.Now().Add(patience); most < want; most = r.Stats().Queued {
 				if time.Now().After(deadline) {
 					t.Fatalf("%d bytes wait", most)
 				}

@@ -8,7 +8,9 @@
 // delay the others.
 //
 // A clientConn is a connection to a client, a backendConn one to a backend. Each handles its frames in one file; conn
-// is their common part. A call connects a stream of each: dispatch.go has its way from the request to the end.
+// is their common part. A call connects a stream of each: dispatch.go has its way from the request to the end. All of
+// them share env. What can be understood without calls is in the packages below: the bytes of a connection in wire and
+// frames, what gRPC says in protocol and retry, and flow control in window.
 //
 // Flow control works on both sides: a sender gets credit back when its data has been sent on. A stream whose data
 // moves freely gets a larger window.

@@ -115,7 +115,8 @@ func (k *call) pause(w *deferred.Work) {
 	if k.service != nil {
 		k.service.Paused(1)
 	}
-	k.waiting.Begin(retry.ForPause, nil, time.AfterFunc(min(k.waiting.NextPause(), left), func() { u.wake(retry.ForPause) }))
+	timer := time.AfterFunc(min(k.waiting.NextPause(), left), func() { u.wake(retry.ForPause) })
+	k.waiting.Begin(retry.ForPause, nil, timer)
 }
 
 // waitFor makes the call wait until it is woken, or until it may not wait any longer.

@@ -366,7 +366,8 @@ func TestBackendThatEndsAtOnce(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = nc.Write(frames.AppendHeader(frames.AppendSettings(nil), 0, http2.FrameData, 0, 0)) // no stream has this id
+			// No stream has this id.
+			_, _ = nc.Write(frames.AppendHeader(frames.AppendSettings(nil), 0, http2.FrameData, 0, 0))
 			_ = nc.Close()
 		}
 	}()

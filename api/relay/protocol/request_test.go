@@ -61,7 +61,8 @@ func TestReadRequest(t *testing.T) {
 
 func TestReadResponse(t *testing.T) {
 	var out headers.List
-	r := ReadResponse(list(":status", "200", "content-type", "application/grpc+proto", "te", "trailers", "x", "y"), &out)
+	r := ReadResponse(list(":status", "200", "content-type", "application/grpc+proto",
+		"te", "trailers", "x", "y"), &out)
 	if r.Fault != "" || r.Status != 200 || r.Statuses != 1 || !r.GRPC || r.Coded {
 		t.Errorf("headers: %+v", r)
 	}

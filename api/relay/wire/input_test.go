@@ -71,7 +71,9 @@ func TestInputAssemblesHeaderBlocks(t *testing.T) {
 	if in.Check(&frames.Frame{Kind: http2.FrameData, ID: 5}) == nil {
 		t.Error("DATA may interrupt a header block")
 	}
-	last := frames.Frame{Kind: http2.FrameContinuation, Flags: http2.FlagContinuationEndHeaders, ID: 5, Payload: encoded[3:]}
+	last := frames.Frame{
+		Kind: http2.FrameContinuation, Flags: http2.FlagContinuationEndHeaders, ID: 5, Payload: encoded[3:],
+	}
 	if err := in.Check(&last); err != nil {
 		t.Error(err)
 	}
