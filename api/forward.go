@@ -16,7 +16,7 @@ import (
 	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/core-tools/hsu-master/api/proto"
-	"github.com/core-tools/hsu-master/api/relay"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/internal/rpc"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -120,7 +120,7 @@ func (b *Business) treat(
 // acquire picks a worker on behalf of the client that the relay has named in the metadata. Queued calls and
 // calls in flight are shared fairly between clients.
 func (b *Business) acquire(ctx context.Context, key string) (*supervisor.Pick, error) {
-	if names := metadata.ValueFromIncomingContext(ctx, relay.Client); len(names) == 1 {
+	if names := metadata.ValueFromIncomingContext(ctx, protocol.Client); len(names) == 1 {
 		peer, _, _ := strings.Cut(names[0], ", ")
 		ctx = fair.NewContext(ctx, fair.Client{Peer: peer, Conn: names[0]})
 	}
@@ -188,5 +188,5 @@ func passed(md metadata.MD) metadata.MD {
 // hopByHop lists the headers that each side of a forwarded call sets for itself.
 var hopByHop = []string{
 	"connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection",
-	"te", "trailer", "transfer-encoding", "upgrade", "user-agent", relay.Client,
+	"te", "trailer", "transfer-encoding", "upgrade", "user-agent", protocol.Client,
 }

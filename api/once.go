@@ -11,14 +11,14 @@ import (
 	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/core-tools/hsu-master/api/proto"
-	"github.com/core-tools/hsu-master/api/relay"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/store"
 )
 
 // RequestIDKey is the metadata key of a request id. Requests with the same id are one request that the caller
 // sends again because the answer was lost. The master processes it again only if it has no result for it, counts
 // it once, and gives the same answer each time.
-const RequestIDKey = relay.RequestID
+const RequestIDKey = protocol.RequestID
 
 var (
 	errRequestID    = errors.New("bad " + RequestIDKey)

@@ -22,7 +22,7 @@ import (
 	protobuf "google.golang.org/protobuf/proto"
 
 	"github.com/core-tools/hsu-master/api/proto"
-	"github.com/core-tools/hsu-master/api/relay"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -386,7 +386,7 @@ func TestRequestWithAnIDIsItsClients(t *testing.T) {
 			t.Helper()
 			calls++
 			ctx := metadata.AppendToOutgoingContext(t.Context(),
-				RequestIDKey, fmt.Sprint(calls), relay.Client, "chosen, chosen")
+				RequestIDKey, fmt.Sprint(calls), protocol.Client, "chosen, chosen")
 			_, err := proto.NewMyBusinessServiceClient(conn).ProcessData(ctx, &proto.ProcessRequest{})
 			if status.Code(err) != codes.Aborted {
 				t.Fatal(err)

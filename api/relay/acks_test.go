@@ -5,8 +5,12 @@ import (
 	"net"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/frames"
 )
 
 // pipedClient returns a client behind a pipe. The pipe buffers nothing and keeps writes apart.
@@ -35,36 +39,32 @@ func TestPingIsAnsweredThoughNothingElseIsSent(t *testing.T) {
 
 // The answer to a PING is written with the next output, and only once.
 func TestAnswerToAPingHasCompany(t *testing.T) {
-	r, _ := startRelay(t, Options{})
-	r.acks.late = append(r.acks.late, &newClientConn(r, nil, nil).conn) // as if the timer were already running
+	r, _ := startRelay(t, Options{ackDelay: time.Hour})
 	client := pipedClient(t, r)
-	c := r.allClients()[0]
+	c := r.clients.all()[0]
 	for writing := true; writing; runtime.Gosched() { // a running write would include later output
 		c.mu.Lock()
-		writing = c.out.writing
+		writing = c.out.Blocked()
 		c.mu.Unlock()
 	}
 	client.must(client.WritePing(false, [8]byte{1}))
 	client.must(client.WritePriority(1, http2.PriorityParam{StreamDep: 3})) // read once the PING has been handled
 	c.mu.Lock()
-	waits := 0
-	if c.out.pending != nil {
-		waits = len(c.out.pending.b)
-	}
+	waits := c.out.Waiting()
 	c.mu.Unlock()
-	if waits != frameHeader+8 {
+	if waits != frames.HeaderSize+8 {
 		t.Fatalf("%d bytes wait, want the answer", waits)
 	}
-	var b batch
-	c.reset(&b, 1, http2.ErrCodeNo)
-	b.flush()
+	var w deferred.Work
+	c.reset(&w, 1, http2.ErrCodeNo)
+	w.Do()
 	in := make([]byte, 1<<10)
 	n, err := client.Read(in)
 	client.must(err)
-	if n != 2*frameHeader+8+4 {
+	if n != 2*frames.HeaderSize+8+4 {
 		t.Errorf("one write of %d bytes, want the answer and what came next in one", n)
 	}
-	r.acks.due()
+	r.acks.Due()
 	client.must(client.WriteSettings())
 	if f, err := client.ReadFrame(); err != nil || f.Header().Type != http2.FrameSettings {
 		t.Errorf("after that came %v, %v, want only the answer to SETTINGS", f, err)
@@ -77,6 +77,6 @@ func TestCloseWhileAnAnswerIsDue(t *testing.T) {
 		client := pipedClient(t, r)
 		client.must(client.WritePing(false, [8]byte{1}))
 		r.Close()
-		r.acks.due() // as the timer does, whenever it fires
+		r.acks.Due() // as the timer does, whenever it fires
 	}
 }

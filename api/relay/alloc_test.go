@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/core-tools/hsu-master/api/relay/frames"
 )
 
 // unaryPeer drives the relay with frames that were made before, so that only the relay is measured.
@@ -48,7 +50,7 @@ func newUnaryPeer(t testing.TB, size int) *unaryPeer {
 		return b.Bytes()
 	}
 	frame := func(dst []byte, kind http2.FrameType, flags http2.Flags, payload []byte) []byte {
-		return append(appendFrameHeader(dst, len(payload), kind, flags, 0), payload...)
+		return append(frames.AppendHeader(dst, len(payload), kind, flags, 0), payload...)
 	}
 	message := append([]byte{0, byte(size >> 24), byte(size >> 16), byte(size >> 8), byte(size)}, make([]byte, size)...)
 	u.request = frame(nil, http2.FrameHeaders, http2.FlagHeadersEndHeaders, literal(
@@ -73,14 +75,14 @@ func (u *unaryPeer) call(t testing.TB) {
 	u.backendID += 2
 }
 
-// write writes frames, all of them on that stream.
-func (u *unaryPeer) write(t testing.TB, nc net.Conn, frames []byte, id uint32) {
-	for at := 0; at < len(frames); {
-		n := int(frames[at])<<16 | int(frames[at+1])<<8 | int(frames[at+2])
-		frames[at+5], frames[at+6], frames[at+7], frames[at+8] = byte(id>>24), byte(id>>16), byte(id>>8), byte(id)
-		at += frameHeader + n
+// write writes the frames in p, all of them on that stream.
+func (u *unaryPeer) write(t testing.TB, nc net.Conn, p []byte, id uint32) {
+	for at := 0; at < len(p); {
+		n := int(p[at])<<16 | int(p[at+1])<<8 | int(p[at+2])
+		p[at+5], p[at+6], p[at+7], p[at+8] = byte(id>>24), byte(id>>16), byte(id>>8), byte(id)
+		at += frames.HeaderSize + n
 	}
-	if _, err := nc.Write(frames); err != nil {
+	if _, err := nc.Write(p); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -96,14 +98,14 @@ func (u *unaryPeer) readEnd(t testing.TB, nc net.Conn, id uint32) {
 		have += n
 		b := u.in[:have]
 		for {
-			f, rest, ok, err := nextFrame(b)
+			f, rest, ok, err := frames.Next(b)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if !ok {
 				break
 			}
-			if f.id == id && f.flags&http2.FlagDataEndStream != 0 && f.kind != http2.FrameRSTStream {
+			if f.ID == id && f.Flags&http2.FlagDataEndStream != 0 && f.Kind != http2.FrameRSTStream {
 				return
 			}
 			b = rest

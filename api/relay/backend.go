@@ -6,13 +6,19 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/frames"
+	"github.com/core-tools/hsu-master/api/relay/report"
+	"github.com/core-tools/hsu-master/api/relay/streams"
+	"github.com/core-tools/hsu-master/api/relay/window"
 )
 
 const (
-	// backendOutput is the pending output beyond which a connection to a backend is closed. All clients together
-	// cannot cause it: headers stop at pauseOutput and data at its windows, and each open stream adds at most one
-	// end of its data and one reset. So only the backend can.
-	backendOutput = clientOutput + unboundedStreams*(frameHeader+frameHeader+4)
+	// maxBackendHeaderList bounds a header list from a backend, as HTTP/2 counts it.
+	maxBackendHeaderList = 64 << 10
+	// backendPatience bounds how long a backend's answer to a PING may take.
+	backendPatience = 4 * time.Second
 	// backendWindow is the flow-control window of a connection to a backend. Credit is given back on arrival, so
 	// that a stalled call never stalls another.
 	backendWindow = 16 << 20
@@ -22,16 +28,16 @@ const (
 type backendConn struct {
 	conn
 	pool   *pool
-	uplink *uplink
+	uplink *window.Uplink[*flow]
 	next   uint32 // the id of the next stream; guarded by conn.mu
 }
 
-func newBackendConn(r *Relay, p *pool) *backendConn {
+func newBackendConn(e *env, p *pool) *backendConn {
 	c := &backendConn{pool: p, next: 1}
-	c.init(r, c, limits{backendOutput, maxBackendHeaderList, backendWindow})
-	c.theirs.streams = p.firstStreams()
-	c.out.mark, c.out.begun = c.next, c.next
-	c.uplink = newUplink(&c.send, &c.calls, r.now)
+	c.init(e, c, limits{backendOutput, maxBackendHeaderList, backendWindow})
+	c.theirs.Streams = p.firstStreams()
+	c.out.SetMark(c.next)
+	c.uplink = window.NewUplink(&c.sendWindow, e.now)
 	c.divider = c.uplink
 	return c
 }
@@ -49,37 +55,32 @@ func (c *backendConn) serve(ctx context.Context) {
 	reason := "connect to the server: "
 	nc, err := c.connect(ctx)
 	if err == nil {
-		hello := appendSettings([]byte(http2.ClientPreface),
+		hello := frames.AppendSettings([]byte(http2.ClientPreface),
 			http2.Setting{ID: http2.SettingEnablePush, Val: 0},
 			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxBackendHeaderList})
-		c.use(nc, appendWindowUpdate(hello, 0, backendWindow-firstWindow))
-		c.batch.flush()
-		err = c.in.read(&c.socket, c.arrived)
+		c.use(nc, frames.AppendWindowUpdate(hello, 0, backendWindow-frames.FirstWindow))
+		c.work.Do()
+		err = c.in.Read(&c.socket, c.arrived)
 		reason = "connection to the server lost: "
 	}
 	c.pool.remove(c)
 	err = c.finish(err)
 	if !c.isDraining() {
-		c.relay.trouble("connection to a backend lost", c.address(), err)
+		c.env.log.Trouble("connection to a backend lost", c.address(), err)
 	}
-	c.loseCalls(reason + plainly(err))
-	c.batch.pools = append(c.batch.pools, c.pool)
-	c.batch.flush()
-	close(c.out.wake)
+	c.loseCalls(reason + report.ErrorText(err))
+	c.work.Wake(c.pool)
+	c.work.Do()
+	c.out.Stop()
 	if nc != nil {
 		_ = nc.Close()
 	}
 }
 
 func (c *backendConn) connect(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.relay.opts.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.env.opts.HandshakeTimeout)
 	defer cancel()
-	nc, err := c.pool.dial(ctx)
-	if err == nil && c.relay.listensAt(nc) {
-		_ = nc.Close()
-		return nil, errItself
-	}
-	return nc, err
+	return c.pool.dial(ctx)
 }
 
 func (c *backendConn) isDraining() bool {
@@ -101,94 +102,98 @@ const (
 
 // openStream opens a stream for the call, if the connection has a stream and a window for it. anyway means even
 // without a window. k.mu is held.
-func (c *backendConn) openStream(b *batch, k *call, anyway bool) room {
+func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) room {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	end := k.up.ended && k.up.q.unsent == 0
+	end := k.up.ended && k.up.q.Unsent == 0
 	switch {
-	case c.out.over() || c.drain != serving:
+	case c.out.Over() || c.drain != serving:
 		return streamsNever
-	case c.next > c.relay.opts.lastStream:
+	case c.next > c.env.opts.lastStream:
 		c.drain = draining
-		c.endIdle(b)
+		c.endIdle(w)
 		return streamsNever
-	case c.out.full():
+	case c.out.Full():
 		// Headers have no window. The backend does not read, or is not connected yet. The headers of one client
 		// must neither end a connection that all clients share nor fill the memory.
-		c.out.refused = true
+		c.out.Refuse()
 		return streamsSoon
-	case uint32(c.calls.n) >= c.theirs.streams:
-		if !c.theirs.known && c.theirs.streams == unsettledStreams {
+	case uint32(c.calls.Len()) >= c.theirs.Streams:
+		if !c.theirs.Known && c.theirs.Streams == unsettledStreams {
 			return streamsSoon
 		}
 		return streamsFull
-	case c.live.suspect(c.relay):
+	case c.suspect():
 		return streamsFull
-	case !anyway && !end && c.uplink.usedUp(k.client):
+	case !anyway && !end && c.uplink.UsedUp(k.account()):
 		return streamsUsedUp
 	}
 	id := c.next
 	c.next += 2
-	c.out.mark = c.next
-	c.calls.put(id, k)
+	c.out.SetMark(c.next)
+	c.calls.Put(id, k)
 	k.backend, k.backendID = c, id
-	k.up.send = c.theirs.window
-	k.up.by = k.client
-	c.touch(b)
+	k.up.sendLeft = c.theirs.Window
+	c.uplink.Join(&k.up.sender, k.account())
+	c.touch(w)
 	var passedBy, name []byte
 	if e := c.pool.endpoint; e == nil || e.Worker == "" {
-		passedBy = c.relay.passedBy // may be another master, or the local server, which may send the call to one
+		passedBy = c.env.passedBy // may be another master, or the local server, which may send the call to one
 	}
 	if c.pool.endpoint == nil {
-		name = k.client.name
+		name = k.clientName()
 	}
-	c.out.appendHeaders(id, end, k.timeoutLeft(), passedBy, name)
-	c.live.ask(c.relay)
+	c.out.AppendHeaders(id, end, k.timeoutLeft(), passedBy, name)
+	c.ask()
 	k.up.endSent = end
 	return streamOpened
+}
+
+// abandon takes a stream back that was opened on a connection whose goroutines have not been started. k.mu is held.
+func (c *backendConn) abandon(k *call) {
+	c.calls.Remove(k.backendID)
+	c.uplink.Leave(&k.up.sender)
+	k.backend = nil
 }
 
 // freeStreams returns how many more streams the connection accepts.
 func (c *backendConn) freeStreams() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.out.over() || c.drain != serving {
+	if c.out.Over() || c.drain != serving {
 		return 0
 	}
-	return max(0, int(c.theirs.streams)-c.calls.n)
+	return max(0, int(c.theirs.Streams)-c.calls.Len())
 }
 
 // closeStream removes the stream of a flow that leaves the connection. It reports whether the backend is suspected
 // to be dead.
-func (c *backendConn) closeStream(b *batch, f *flow, id uint32) (suspect bool) {
+func (c *backendConn) closeStream(w *deferred.Work, f *flow, id uint32) (suspect bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	suspect = c.live.suspect(c.relay)
-	c.uplink.forget(f)
-	if c.uplink.hasRead(f, f.unread) {
-		c.touch(b)
+	suspect = c.suspect()
+	if c.uplink.Leave(&f.sender) {
+		c.touch(w)
 	}
-	f.by = nil
-	c.calls.remove(id)
-	if c.calls.n == 0 {
-		c.idle = c.relay.now()
+	c.calls.Remove(id)
+	if c.calls.Len() == 0 {
+		c.idle = c.env.now()
 	}
-	c.endIdle(b)
+	c.endIdle(w)
 	return suspect
 }
 
-// arrived handles n bytes that have been read, and flushes the results.
-func (c *backendConn) arrived(n int) error {
+// arrived handles the bytes that have been read, and writes the results.
+func (c *backendConn) arrived() error {
 	c.hear()
-	c.in.add(n)
 	err := c.handle()
 	if err != nil {
-		c.in.discard()
+		c.in.Discard()
 		err = c.fault(err)
 	}
-	c.in.compact()
-	c.relay.shed(&c.batch)
-	c.batch.flush()
+	c.in.Compact()
+	c.env.shed(&c.work)
+	c.work.Do()
 	if err == nil {
 		err = c.over()
 	}
@@ -198,12 +203,12 @@ func (c *backendConn) arrived(n int) error {
 // fault reports a violation of the protocol to the backend and ends the calls. It returns nil if the reader must go
 // on for a moment, without handling further input. It returns other errors unchanged.
 func (c *backendConn) fault(err error) error {
-	fault, ok := err.(connError) //nolint:errorlint // a connError is never wrapped
+	fault, ok := err.(frames.ConnError) //nolint:errorlint // a connError is never wrapped
 	if !ok {
 		return err
 	}
-	c.relay.trouble("connection ended for a fault of its peer", c.address(), fault)
-	c.goAway(&c.batch, fault.code, fault.reason)
+	c.env.log.Trouble("connection ended for a fault of its peer", c.address(), fault)
+	c.goAway(&c.work, fault.Code, fault.Reason)
 	c.loseCalls("the server broke the rules of HTTP/2: " + fault.Error())
 	return nil
 }
@@ -211,11 +216,11 @@ func (c *backendConn) fault(err error) error {
 // handle handles the frames that are whole.
 func (c *backendConn) handle() error {
 	if c.overWith() {
-		c.in.discard()
+		c.in.Discard()
 		return nil
 	}
 	for {
-		f, ok, err := c.in.next()
+		f, ok, err := c.in.Next()
 		if err != nil || !ok {
 			return err
 		}
@@ -226,15 +231,15 @@ func (c *backendConn) handle() error {
 }
 
 // frame handles one frame.
-func (c *backendConn) frame(f frame) error {
-	if err := c.in.check(&f); err != nil {
+func (c *backendConn) frame(f frames.Frame) error {
+	if err := c.in.Check(&f); err != nil {
 		return err
 	}
-	switch f.kind {
+	switch f.Kind {
 	case http2.FrameHeaders:
-		return c.onHeaders(c.in.headers(f))
+		return c.onHeaders(c.in.Headers(f))
 	case http2.FrameContinuation:
-		return c.onHeaders(c.in.continuation(f))
+		return c.onHeaders(c.in.Continuation(f))
 	case http2.FrameData:
 		return c.onData(f)
 	case http2.FrameWindowUpdate:
@@ -244,17 +249,17 @@ func (c *backendConn) frame(f frame) error {
 	case http2.FrameSettings:
 		s, announced, err := c.onSettings(f)
 		if err == nil && announced {
-			c.pool.announced.Store(max(s.streams, 1))
-			c.batch.pools = append(c.batch.pools, c.pool)
+			c.pool.announced.Store(max(s.Streams, 1))
+			c.work.Wake(c.pool)
 		}
 		return err
 	case http2.FramePing:
-		data, ack, err := parsePing(f)
+		data, ack, err := frames.ParsePing(f)
 		switch {
 		case err != nil:
 			return err
 		case ack:
-			c.batch.pools = append(c.batch.pools, c.pool) // the backend may have been suspected, and calls may wait
+			c.work.Wake(c.pool) // the backend may have been suspected, and calls may wait
 		default:
 			c.answerPing(data)
 		}
@@ -262,7 +267,7 @@ func (c *backendConn) frame(f frame) error {
 	case http2.FrameGoAway:
 		return c.onGoAway(f)
 	default:
-		return checkOther(f)
+		return frames.CheckOther(f)
 	}
 }
 
@@ -278,180 +283,172 @@ func (c *backendConn) onHeaders(id uint32, end bool, err error) error {
 	if err != nil || id == 0 {
 		return err
 	}
-	c.mu.Lock()
-	c.live.answer()
-	k := c.calls.get(id)
-	c.mu.Unlock()
-	if k != nil {
+	if k := c.answeredCall(id); k != nil {
 		k.mu.Lock()
-		defer k.unlock(&c.batch)
+		defer k.unlock(&c.work)
 		if k.backend == c && k.backendID == id {
-			k.downHeaders(&c.batch, &c.in.list, end)
+			k.downHeaders(&c.work, &c.in.List, end)
 			return nil
 		}
 	}
 	if !c.opened(id) {
-		return connError{http2.ErrCodeProtocol, "HEADERS on an idle stream"}
+		return frames.Fault(http2.ErrCodeProtocol, "HEADERS on an idle stream")
 	}
 	return nil
 }
 
-func (c *backendConn) onData(f frame) error {
-	n, end := len(f.payload), f.flags&http2.FlagDataEndStream != 0
+func (c *backendConn) onData(f frames.Frame) error {
+	n, end := len(f.Payload), f.Flags&http2.FlagDataEndStream != 0
 	k, due, err := c.takeData(&f)
 	if err != nil {
 		return err
 	}
 	if due {
-		c.grant(&c.batch)
+		c.grant(&c.work)
 	}
 	if k != nil {
 		k.mu.Lock()
-		defer k.unlock(&c.batch)
-		if k.backend == c && k.backendID == f.id {
-			k.downData(&c.batch, f.payload, n, end)
+		defer k.unlock(&c.work)
+		if k.backend == c && k.backendID == f.ID {
+			k.downData(&c.work, f.Payload, n, end)
 			return nil
 		}
 	}
-	if !c.opened(f.id) {
-		return connError{http2.ErrCodeProtocol, "DATA on an idle stream"}
+	if !c.opened(f.ID) {
+		return frames.Fault(http2.ErrCodeProtocol, "DATA on an idle stream")
 	}
 	return nil // the backend may not have read yet that the stream was reset
 }
 
-func (c *backendConn) onWindowUpdate(f frame) error {
-	n, err := parseWindowUpdate(f)
+func (c *backendConn) onWindowUpdate(f frames.Frame) error {
+	n, err := frames.ParseWindowUpdate(f)
 	if err != nil {
 		return err
 	}
-	if f.id == 0 {
+	if f.ID == 0 {
 		c.mu.Lock()
-		ok := c.send.widen(n)
-		c.uplink.widened()
+		ok := c.sendWindow.Widen(n)
+		c.uplink.Widened()
 		c.mu.Unlock()
 		if !ok {
 			return errWindow
 		}
-		c.resume(&c.batch)
+		c.Resume(&c.work)
 		return nil
 	}
 	c.mu.Lock()
-	k := c.calls.get(f.id)
-	if k != nil && c.uplink.hasRead(&k.up, n) {
-		c.touch(&c.batch)
+	k := c.calls.Get(f.ID)
+	if k != nil && c.uplink.HasRead(&k.up.sender, n) {
+		c.touch(&c.work)
 	}
 	c.mu.Unlock()
 	switch {
 	case k != nil:
-		c.widenStream(k, f.id, n)
-	case !c.opened(f.id):
-		return connError{http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream"}
+		c.widenStream(k, f.ID, n)
+	case !c.opened(f.ID):
+		return frames.Fault(http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream")
 	case n == 0:
-		c.reset(&c.batch, f.id, http2.ErrCodeProtocol)
+		c.reset(&c.work, f.ID, http2.ErrCodeProtocol)
 	}
 	return nil
 }
 
-func (c *backendConn) onReset(f frame) error {
-	code, err := parseReset(f)
+func (c *backendConn) onReset(f frames.Frame) error {
+	code, err := frames.ParseReset(f)
 	switch {
 	case err != nil:
 		return err
-	case !c.opened(f.id):
-		return connError{http2.ErrCodeProtocol, "RST_STREAM on an idle stream"}
+	case !c.opened(f.ID):
+		return frames.Fault(http2.ErrCodeProtocol, "RST_STREAM on an idle stream")
 	}
-	k := c.callOf(f.id)
+	k := c.callOf(f.ID)
 	if k == nil {
 		return nil
 	}
 	k.mu.Lock()
-	defer k.unlock(&c.batch)
-	if k.backend == c && k.backendID == f.id {
-		k.backendReset(&c.batch, code)
+	defer k.unlock(&c.work)
+	if k.backend == c && k.backendID == f.ID {
+		k.backendReset(&c.work, code)
 	}
 	return nil
 }
 
-func (c *backendConn) onGoAway(f frame) error {
-	last, err := parseGoAway(f)
+func (c *backendConn) onGoAway(f frames.Frame) error {
+	last, err := frames.ParseGoAway(f)
 	if err != nil {
 		return err
 	}
 	c.pool.remove(c)
 	c.mu.Lock()
 	c.drain = draining
-	calls := c.calls.all()
+	calls := c.calls.All()
 	c.mu.Unlock()
 	for _, s := range calls {
-		if s.id > last {
+		if s.ID > last {
 			c.lost(s, true, goneReason)
 		}
 	}
-	c.retire(&c.batch)
-	c.batch.pools = append(c.batch.pools, c.pool)
+	c.retire(&c.work)
+	c.work.Wake(c.pool)
 	return nil
 }
 
-// sent records that n bytes of a flow have been appended to the output. c.mu is held.
-func (c *backendConn) sent(f *flow, n int) {
-	f.unread += n
-	c.live.ask(c.relay)
+// sent records that data has been appended to the output. c.mu is held.
+func (c *backendConn) sent(int) { c.ask() }
+
+// violated ends the call because the backend has violated HTTP/2.
+func (c *backendConn) violated(k *call, w *deferred.Work, code http2.ErrCode) {
+	k.garbage(w, code, brokenRules)
 }
 
 // outputChanged does nothing: output to a backend is counted for no client.
 func (c *backendConn) outputChanged() {}
 
 // outputRelieved lets the calls go on that wait for room for their headers.
-func (c *backendConn) outputRelieved(b *batch) { b.pools = append(b.pools, c.pool) }
-
-// hasAnswered reports whether the backend has answered a call on this connection.
-func (c *backendConn) hasAnswered() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.live.answered
-}
+func (c *backendConn) outputRelieved(w *deferred.Work) { w.Wake(c.pool) }
 
 // look ends the connection if it is unused, or if something that it waits for has not come in time. It sends a PING
 // if one is due.
-func (c *backendConn) look(b *batch, now time.Duration) {
-	o := &c.relay.opts
+func (c *backendConn) look(w *deferred.Work, now time.Duration) {
+	o := &c.env.opts
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open() && c.calls.n == 0 && c.live.unanswered(now) <= 0 {
+	if c.unused(now) {
 		if now-c.idle > o.BackendIdle {
 			c.drain = draining
-			c.endIdle(b)
+			c.endIdle(w)
 		}
 		return
 	}
-	c.conn.look(b, now, silence{o.BackendPing, o.BackendSilence, min(o.PingTimeout, backendPatience)})
+	c.conn.look(w, now, silence{o.BackendPing, o.BackendSilence, min(o.PingTimeout, backendPatience)})
 }
 
 // retire closes the connection once its last stream has ended.
-func (c *backendConn) retire(b *batch) {
+func (c *backendConn) retire(w *deferred.Work) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain = draining
-	c.endIdle(b)
+	c.endIdle(w)
 }
 
 // endIdle closes a draining connection that has no streams left. c.mu is held.
-func (c *backendConn) endIdle(b *batch) {
+func (c *backendConn) endIdle(w *deferred.Work) {
 	if c.drained() {
-		c.touch(b)
-		c.out.pending.b = appendGoAway(c.out.pending.b, 0, http2.ErrCodeNo, "")
-		c.out.ending = true
+		c.touch(w)
+		c.out.AppendGoAway(0, http2.ErrCodeNo, "")
+		c.out.End()
 	}
 }
 
 // goAway sends GOAWAY with the reason instead of all pending output, and closes the connection when that is written.
 // Streams that the backend has not seen go to another connection: see loseCalls.
-func (c *backendConn) goAway(b *batch, code http2.ErrCode, reason string) {
-	if !c.begin(b) {
+func (c *backendConn) goAway(w *deferred.Work, code http2.ErrCode, reason string) {
+	if !c.begin(w) {
 		return
 	}
-	c.out.pending.b = appendGoAway(c.out.pending.b[:0], 0, code, reason)
-	c.out.ending = true
+	c.out.DropPending()
+	c.out.AppendGoAway(0, code, reason)
+	c.out.End()
 	c.mu.Unlock()
 }
 
@@ -459,19 +456,19 @@ func (c *backendConn) goAway(b *batch, code http2.ErrCode, reason string) {
 // except for a write that has begun.
 func (c *backendConn) loseCalls(reason string) {
 	c.mu.Lock()
-	calls, begun := c.calls.all(), c.out.begun
+	calls, seen := c.calls.All(), c.out.Seen()
 	c.mu.Unlock()
 	for _, s := range calls {
-		c.lost(s, s.id >= begun, reason)
+		c.lost(s, s.ID >= seen, reason)
 	}
 }
 
 // lost tells the call of a stream that it has lost its backend.
-func (c *backendConn) lost(s slot, unseen bool, reason string) {
-	k := s.call
+func (c *backendConn) lost(s streams.Stream[*call], unseen bool, reason string) {
+	k := s.Call
 	k.mu.Lock()
-	defer k.unlock(&c.batch)
-	if k.backend == c && k.backendID == s.id {
-		k.backendLost(&c.batch, unseen, reason)
+	defer k.unlock(&c.work)
+	if k.backend == c && k.backendID == s.ID {
+		k.backendLost(&c.work, unseen, c.hasAnswered(), reason)
 	}
 }

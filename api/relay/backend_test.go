@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"github.com/core-tools/hsu-master/api/relay/frames"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 )
 
 // startPiped starts a relay to one backend behind a pipe. The pipe buffers nothing: data that the backend does not
@@ -45,11 +48,9 @@ func startPiped(t *testing.T) (r *Relay, addr string, client, b *peer) {
 func pendingOutput(r *Relay) (n int, there bool) {
 	for _, c := range r.allBackends() {
 		c.mu.Lock()
-		if !c.out.dead {
+		if !c.out.Dead() {
 			there = true
-			if c.out.pending != nil {
-				n += len(c.out.pending.b)
-			}
+			n += c.out.Waiting()
 		}
 		c.mu.Unlock()
 	}
@@ -59,8 +60,8 @@ func pendingOutput(r *Relay) (n int, there bool) {
 // A connection to a backend that requests answers and reads none is closed, and its calls end.
 func TestBackendThatAsksAndDoesNotRead(t *testing.T) {
 	for name, frame := range map[string][]byte{
-		"PING":     appendPing(nil, false, [8]byte{1}),
-		"SETTINGS": appendSettings(nil),
+		"PING":     frames.AppendPing(nil, false, [8]byte{1}),
+		"SETTINGS": frames.AppendSettings(nil),
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, client, b := startPiped(t)
@@ -73,7 +74,7 @@ func TestBackendThatAsksAndDoesNotRead(t *testing.T) {
 					t.Fatal("nobody minds that it does not read")
 				}
 			}
-			if code, message := client.status(1); code != codeUnavailable ||
+			if code, message := client.status(1); code != protocol.CodeUnavailable ||
 				!strings.Contains(message, "does not read") {
 				t.Errorf("status = %d %q", code, message)
 			}
@@ -123,9 +124,9 @@ func TestUnseenWhenABackendIsLost(t *testing.T) {
 			b.must(err)
 			write(5)
 			end(b)
-			client.wantStatus(1, codeUnavailable)
-			client.wantStatus(3, codeUnavailable)
-			client.wantStatus(5, codeOK)
+			client.wantStatus(1, protocol.CodeUnavailable)
+			client.wantStatus(3, protocol.CodeUnavailable)
+			client.wantStatus(5, protocol.CodeOK)
 			rest, _ := io.ReadAll(b.Conn)
 			framer := http2.NewFramer(nil, io.MultiReader(bytes.NewReader(seen), bytes.NewReader(rest)))
 			for {
@@ -150,12 +151,12 @@ func TestBackendThatWidensAnEndedStreamByNothing(t *testing.T) {
 	client.call(1, true)
 	p := b.accept()
 	p.answer(next(p, anyHeaders).StreamID)
-	client.wantStatus(1, codeOK)
+	client.wantStatus(1, protocol.CodeOK)
 	p.must(p.WriteRawFrame(http2.FrameWindowUpdate, 0, 1, make([]byte, 4)))
 	if f := next[*http2.RSTStreamFrame](p, nil); f.StreamID != 1 || f.ErrCode != http2.ErrCodeProtocol {
 		t.Errorf("reset of stream %d with %v", f.StreamID, f.ErrCode)
 	}
 	client.call(3, true)
 	p.answer(next(p, anyHeaders).StreamID)
-	client.wantStatus(3, codeOK)
+	client.wantStatus(3, protocol.CodeOK)
 }

@@ -23,7 +23,7 @@ const (
 // backlog bounds the data that is queued or kept for the calls of one client. While the client is stopped, the
 // window of its connection is not given back. Its methods may be called from any goroutine.
 type backlog struct {
-	member   *peers.Member
+	account  *peers.Account
 	all      *peers.Table
 	most     int64        // bytes for all clients
 	withheld atomic.Bool  // the connection's window was not given back
@@ -31,13 +31,13 @@ type backlog struct {
 }
 
 // queued returns the bytes of data that are queued or kept for the client's calls.
-func (l *backlog) queued() int { return l.member.HeldOf(peers.Data) }
+func (l *backlog) queued() int { return l.account.KeptOf(peers.Data) }
 
 // stopped reports whether the client must be stopped: its calls hold more than most bytes of data while half of the
 // limit for all clients is in use, or any data while all of it is in use.
 func (l *backlog) stopped(most int) bool {
 	q := l.queued()
-	return q > most && l.all.Held() > l.most/2 || q > 0 && l.all.Held() > l.most
+	return q > most && l.all.Kept() > l.most/2 || q > 0 && l.all.Kept() > l.most
 }
 
 // withhold reports whether the window must not be given back now, and records that.
@@ -57,7 +57,7 @@ func (l *backlog) relent() bool {
 // dropReplay reports whether the client's calls must give up second attempts, so that the client need not be
 // stopped.
 func (l *backlog) dropReplay() bool {
-	return l.queued() > budgetKept || l.withheld.Load() || l.all.Held() > l.most/4
+	return l.queued() > budgetKept || l.withheld.Load() || l.all.Kept() > l.most/4
 }
 
 // grow takes n bytes from the budget by which the windows of the client's streams may grow, if there are as many.

@@ -8,8 +8,8 @@ import (
 
 func TestBacklog(t *testing.T) {
 	var table peers.Table
-	own, others := testClient(&table, "192.0.2.1").member, testClient(&table, "192.0.2.2").member
-	l := backlog{member: own, all: &table, most: 64 << 20}
+	own, others := table.Join(0, peers.ID{}), table.Join(0, peers.ID{})
+	l := backlog{account: own, all: &table, most: 64 << 20}
 	for _, step := range []struct {
 		name                   string
 		own, others            int // bytes that are queued
@@ -25,8 +25,8 @@ func TestBacklog(t *testing.T) {
 		{"nothing, and the limit is in use", 0, 65 << 20, false, true, true},
 		{"nothing again", 0, 0, false, false, false},
 	} {
-		own.Hold(peers.Data, step.own-own.HeldOf(peers.Data))
-		others.Hold(peers.Data, step.others-others.HeldOf(peers.Data))
+		own.Keep(peers.Data, step.own-own.KeptOf(peers.Data))
+		others.Keep(peers.Data, step.others-others.KeptOf(peers.Data))
 		if got := l.withhold(); got != step.withhold {
 			t.Errorf("%s: withhold %v, want %v", step.name, got, step.withhold)
 		}

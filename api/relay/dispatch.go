@@ -2,153 +2,127 @@ package relay
 
 import (
 	"errors"
+	"net/http"
 	"strconv"
 	"strings"
 	"unsafe"
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/api/relay/headers"
 	"github.com/core-tools/hsu-master/api/relay/peers"
-	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/report"
+	"github.com/core-tools/hsu-master/api/relay/retry"
 )
 
 // This file is the way of a call that succeeds, in the order in which it happens: its headers arrive, it gets an
 // endpoint and a stream there, the request is passed on, then the response, and the call is counted and ends. A call
-// that must wait is in wait.go, an attempt that failed in retry.go, a call that is refused or ends early in fail.go.
+// that must wait and an attempt that failed are in retry.go, a call that is refused or ends early in fail.go, and how a
+// call leaves its two connections in call.go.
 
-// request handles the headers of a new call.
-func (c *clientConn) request(id uint32, l *headers.List, end bool) {
-	c.ids.newest = id
-	k := calls.Get().(*call)
-	k.mu.Lock()
-	defer k.unlock(&c.batch)
-	c.mu.Lock()
-	if c.drain == draining {
-		// The GOAWAY that the client has not read yet names this stream as not seen. Not all clients check that.
-		c.mu.Unlock()
-		c.reset(&c.batch, id, http2.ErrCodeRefusedStream)
-		return
-	}
-	c.ids.served = id
-	if c.calls.n >= maxStreams {
-		if !end {
-			c.ids.cut.add(id, firstWindow)
-		}
-		c.mu.Unlock()
-		c.streamError(&c.batch, id, http2.ErrCodeRefusedStream)
-		return
-	}
-	c.calls.put(id, k)
-	initial := c.theirs.window
-	c.mu.Unlock()
-
-	r := c.relay
-	k.relay, k.client, k.clientID = r, c, id
-	k.began = r.now()
-	k.cost = callCost
-	c.member.Hold(peers.Calls, k.cost)
-	k.up.recv, k.up.window = firstWindow, firstWindow
-	k.down.recv, k.down.window = firstWindow, firstWindow
-	k.down.send = initial
-	k.up.ended = end
+// begin handles the headers of a new call. It returns true if the call must be started: see start.
+func (k *call) begin(w *deferred.Work, l *headers.List, end bool) (start bool) {
 	if l.Truncated {
-		k.turnAway(&c.batch, codeResourceExhausted, "metadata is larger than "+strconv.Itoa(maxHeaderList)+" bytes")
-		return
+		k.turnAway(w, protocol.CodeResourceExhausted, "metadata is larger than "+strconv.Itoa(maxHeaderList)+" bytes")
+		return false
 	}
-	c.passed.Reset()
-	h := readHead(l, &c.passed, r.name)
-	k.up.declared = h.length
-	if h.malformed || end && h.length > 0 {
-		k.clientViolated(&c.batch, http2.ErrCodeProtocol)
-		return
+	passed := &k.client.passed
+	passed.Reset()
+	h := protocol.ReadRequest(l, passed, k.env.name)
+	k.up.declared = h.Length
+	if h.Malformed || end && h.Length > 0 {
+		k.clientViolated(w, http2.ErrCodeProtocol)
+		return false
 	}
-	if h.returned {
-		r.trouble("call refused", c.address(), errReturned)
-		k.code = codeUnavailable
-		c.reset(&c.batch, id, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
-		k.leaveClient(&c.batch)
-		return
+	if h.Returned {
+		k.env.log.Trouble("call refused", k.clientAddress(), errReturned)
+		k.code = protocol.CodeUnavailable
+		k.resetClient(w, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
+		k.leaveClient(w)
+		return false
 	}
-	if !k.accept(&c.batch, &h) {
-		return
+	if !k.accept(w, &h) {
+		return false
 	}
 	if k.service == nil {
-		c.member.Hold(peers.Calls, localCost-k.cost)
-		k.cost = localCost
+		k.keepCost(localCost)
 	}
-	kept := c.member.HeldOf(peers.Headers)
-	if kept+len(c.passed.Bytes()) > budgetHeaders || kept > 0 && r.full() {
-		k.turnAway(&c.batch, codeResourceExhausted, "too much metadata of this client's calls waits for answers")
-		return
+	kept := k.account().KeptOf(peers.Headers)
+	if kept+len(passed.Bytes()) > budgetHeaders || kept > 0 && k.env.full() {
+		k.turnAway(w, protocol.CodeResourceExhausted, "too much metadata of this client's calls waits for answers")
+		return false
 	}
-	k.request.keep(c.member, peers.Headers, &c.passed)
-	k.up.q.keep = true
-	c.fresh = append(c.fresh, waiter{k, k.gen})
+	k.request.Keep(k.account(), peers.Headers, passed)
+	k.up.q.Keep = true
+	return true
 }
 
 // errReturned is logged for a call that this relay has already passed on.
 var errReturned = errors.New("it has been here: masters are endpoints of each other, and no worker of theirs took it")
 
 // accept checks a request and decides where the call goes. It returns false if the call has been answered.
-func (k *call) accept(b *batch, h *head) bool {
-	r := k.relay
+func (k *call) accept(w *deferred.Work, h *protocol.Request) bool {
+	e := k.env
 	switch {
-	case h.authorities > 1 || h.hosts > 1:
-		k.refuse(b, "400", codeInternal, "more than one :authority or host")
+	case h.Authorities > 1 || h.Hosts > 1:
+		k.refuse(w, "400", protocol.CodeInternal, "more than one :authority or host")
 		return false
-	case !isGRPC(h.contentType):
-		k.refuse(b, "415", codeInvalidArgument, "invalid gRPC request content-type "+strconv.Quote(h.contentType))
+	case !protocol.IsGRPC(h.ContentType):
+		k.refuse(w, "415", protocol.CodeInvalidArgument,
+			"invalid gRPC request content-type "+strconv.Quote(h.ContentType))
 		return false
-	case h.timeouts > 1 || h.timeouts == 1 && !h.timeoutOK:
-		k.refuse(b, "400", codeInternal, "malformed grpc-timeout")
+	case h.Timeouts > 1 || h.Timeouts == 1 && !h.TimeoutOK:
+		k.refuse(w, "400", protocol.CodeInternal, "malformed grpc-timeout")
 		return false
-	case h.authorities == 0 && h.hosts == 0:
-		k.refuse(b, "400", codeInternal, "no host or :authority header present")
+	case h.Authorities == 0 && h.Hosts == 0:
+		k.refuse(w, "400", protocol.CodeInternal, "no host or :authority header present")
 		return false
-	case h.method != "POST":
-		k.refuse(b, "405", codeInternal,
-			"received a HEADERS frame with :method "+strconv.Quote(h.method)+" which should be POST")
+	case h.Method != http.MethodPost:
+		k.refuse(w, "405", protocol.CodeInternal,
+			"received a HEADERS frame with :method "+strconv.Quote(h.Method)+" which should be POST")
 		return false
 	}
-	if k.idempotent = h.idempotent; h.timeouts > 0 {
-		k.deadline = deadlineAfter(k.began, h.timeout)
+	if k.idempotent = h.Idempotent; h.Timeouts > 0 {
+		k.deadline = retry.DeadlineAfter(k.began, h.Timeout)
 	}
-	if r.debug {
-		k.about = &about{
-			path:    strings.Clone(h.path),
-			trace:   strings.Clone(traceID(h.trace)),
-			request: strings.Clone(h.request),
+	if e.debug {
+		service, method, _ := protocol.SplitPath(strings.Clone(h.Path))
+		k.about = &report.Call{
+			Service: service, Method: method,
+			Trace: strings.Clone(protocol.TraceID(h.Trace)), Request: strings.Clone(h.ID),
 		}
 	}
-	return k.route(b, h.path)
+	return k.route(w, h.Path)
 }
 
 // route finds the service that a path names. It returns false if the call has been answered.
-func (k *call) route(b *batch, path string) bool {
-	r := k.relay
-	name, method, ok := splitPath(path)
+func (k *call) route(w *deferred.Work, path string) bool {
+	e := k.env
+	name, method, ok := protocol.SplitPath(path)
 	switch {
 	case !ok:
-		k.turnAway(b, codeUnimplemented, "malformed method name: "+strconv.Quote(path))
+		k.turnAway(w, protocol.CodeUnimplemented, "malformed method name: "+strconv.Quote(path))
 		return false
-	case r.almostCounted(path):
-		k.turnAway(b, codeUnimplemented, "unknown method "+strings.Clone(method)+" for service "+strings.Clone(name))
+	case e.almostCounted(path):
+		k.turnAway(w, protocol.CodeUnimplemented,
+			"unknown method "+strings.Clone(method)+" for service "+strings.Clone(name))
 		return false
 	}
-	counted := r.opts.Counted[path]
-	if !r.localMethods[path] || counted && !k.idempotent {
-		k.service = r.opts.Registry.Service(name)
+	counted := e.opts.Counted[path]
+	if !e.localMethods[path] || counted && !k.idempotent {
+		k.service = e.opts.Registry.Service(name)
 	}
 	if k.service != nil {
 		k.counts, k.policy = counted, k.service.Policy()
-	} else if k.policy = r.localPolicies[name]; k.policy == nil { // not local either
-		k.turnAway(b, codeUnimplemented, "unknown service "+strings.Clone(name))
+	} else if k.policy = e.localPolicies[name]; k.policy == nil { // not local either
+		k.turnAway(w, protocol.CodeUnimplemented, "unknown service "+strings.Clone(name))
 		return false
 	}
 	if k.counts {
-		if err := r.opts.Counter.Writable(); err != nil {
-			k.fail(b, codeUnavailable, notCounted+err.Error())
+		if err := e.opts.Counter.Writable(); err != nil {
+			k.fail(w, protocol.CodeUnavailable, notCounted+err.Error())
 			return false
 		}
 	}
@@ -156,6 +130,17 @@ func (k *call) route(b *batch, path string) bool {
 		k.affinity = find(&k.client.passed, k.policy.Affinity)
 	}
 	return true
+}
+
+// almostCounted reports whether a path differs from that of a counted method in the case of its letters only. The
+// routers of some servers, such as ASP.NET Core's, ignore the case.
+func (e *env) almostCounted(path string) bool {
+	for counted := range e.opts.Counted {
+		if len(counted) == len(path) && counted != path && strings.EqualFold(counted, path) {
+			return true
+		}
+	}
+	return false
 }
 
 // find returns the position of the value of that name in the bytes of a list.
@@ -169,174 +154,175 @@ func find(l *headers.List, name string) span {
 	return span{from, from + len(value)}
 }
 
-// mostFresh bounds the capacity of the list of calls that a connection keeps for its next read.
-const mostFresh = 64
-
-// startCalls dispatches the calls that the current read has begun. It runs after all frames of that read have been
-// handled, so that no endpoint sees a call that the same read has ended.
-func (c *clientConn) startCalls() {
-	for _, w := range c.fresh {
-		w.start(&c.batch)
-	}
-	if cap(c.fresh) > mostFresh {
-		c.fresh = nil
-	}
-	c.fresh = c.fresh[:0]
-}
-
 // start dispatches a call for the first time, unless the call has ended meanwhile.
-func (w waiter) start(b *batch) {
-	k := w.call
+func (u callUse) start(w *deferred.Work) {
+	k := u.call
 	k.mu.Lock()
-	defer k.unlock(b)
-	if k.gen != w.gen || k.client == nil || k.down.endSent {
+	defer k.unlock(w)
+	if k.gen != u.gen || k.client == nil || k.down.endSent {
 		return
 	}
-	k.dispatch(b)
-	k.closeFinished(b)
+	k.dispatch(w)
+	k.closeFinished(w)
 }
 
 // dispatch sends the call to an endpoint, makes it wait, or ends it.
-func (k *call) dispatch(b *batch) {
+func (k *call) dispatch(w *deferred.Work) {
 	if k.service == nil {
-		k.pool = k.relay.local
-		k.send(b, false)
+		k.pool = k.pools().local
+		k.attempt(w, false)
 		return
 	}
 	key := ""
 	if k.affinity != (span{}) {
-		value := k.request.bytes()[k.affinity.from:k.affinity.to]
+		value := k.request.Bytes()[k.affinity.from:k.affinity.to]
 		key = unsafe.String(unsafe.SliceData(value), len(value))
 	}
-	pick, err := k.service.Pick(k.client.asClient(), key, k.attempts.endpoints()...)
+	pick, err := k.service.Pick(k.asClient(), key, k.attempts.Endpoints()...)
 	if err != nil {
-		k.delay(b, err)
+		k.delay(w, err)
 		return
 	}
 	k.pick = pick
-	k.attempts.choose(pick.Endpoint())
-	k.pool = k.relay.pools.of(pick.Endpoint(), nil)
+	k.attempts.Choose(pick.Endpoint())
+	k.pool = k.pools().of(pick.Endpoint(), nil)
 	if k.about != nil {
-		k.about.endpoint = pick.Endpoint()
+		k.about.Endpoint = pick.Endpoint()
 	}
-	k.send(b, false)
+	k.attempt(w, false)
 }
 
-// send opens a stream for the call. waited means that the call has waited for a stream, and it is its turn.
-func (k *call) send(b *batch, waited bool) {
-	if k.deadline.passed(k.relay.now()) {
-		k.expired(b)
+// attempt opens a stream for the call. waited means that the call has waited for a stream, and it is its turn.
+func (k *call) attempt(w *deferred.Work, waited bool) {
+	if k.deadline.Passed(k.now()) {
+		k.expired(w)
 		return
 	}
-	k.attempts.begin()
-	opening := k.pool.open(b, k, waited)
+	k.attempts.Begin()
+	opening := k.pool.open(w, k, waited)
 	for opening == stale {
-		k.pool = k.relay.pools.of(k.pool.endpoint, k.pool)
-		opening = k.pool.open(b, k, false)
+		k.pool = k.pools().of(k.pool.endpoint, k.pool)
+		opening = k.pool.open(w, k, false)
 	}
 	switch opening {
 	case opened, stale:
-		k.up.pump(b)
+		k.up.pump(w)
 	case queued:
-		k.waitFor(forStream, nil)
+		k.waitFor(retry.ForStream, nil)
 	case overfull:
-		k.crowdedOut(b, waitingForStream)
+		k.crowdedOut(w, waitingForStream)
 	}
 }
 
 // upData handles DATA from the client.
-func (k *call) upData(b *batch, p []byte, n int, end bool) {
+func (k *call) upData(w *deferred.Work, p []byte, n int, end bool) {
 	f := &k.up
 	switch {
 	case f.ended:
-		k.clientViolated(b, http2.ErrCodeStreamClosed)
+		k.clientViolated(w, http2.ErrCodeStreamClosed)
 		return
-	case n > f.recv:
-		k.clientViolated(b, http2.ErrCodeFlowControl)
+	case n > f.recvLeft:
+		k.clientViolated(w, http2.ErrCodeFlowControl)
 		return
 	case !f.declare(len(p), end):
-		k.clientViolated(b, http2.ErrCodeProtocol)
+		k.clientViolated(w, http2.ErrCodeProtocol)
 		return
 	}
 	before := f.msg
-	if !f.msg.add(p, k.maxMessage()) {
+	if !f.msg.Add(p, k.maxMessage()) {
 		f.msg = before
-		f.recv -= n
+		f.recvLeft -= n
 		f.ended = end
-		k.client.guard.blame(k.relay.now(), 0)
-		k.fail(b, codeResourceExhausted, "message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+		k.blame(0)
+		k.fail(w, protocol.CodeResourceExhausted,
+			"message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
 		return
 	}
-	f.data(b, p, n, end)
-	k.closeFinished(b)
+	f.data(w, p, n, end)
+	k.closeFinished(w)
+}
+
+// upTrailers handles headers from the client that end the request.
+func (k *call) upTrailers(w *deferred.Work, l *headers.List, end bool) {
+	switch {
+	case k.up.ended:
+		k.clientViolated(w, http2.ErrCodeStreamClosed)
+	case !end || l.Truncated || !k.up.declare(0, true) || !protocol.AreTrailers(l):
+		k.clientViolated(w, http2.ErrCodeProtocol)
+	default:
+		// No gRPC client sends trailers, and no server reads them. Only the end is passed on.
+		k.up.data(w, nil, 0, true)
+		k.closeFinished(w)
+	}
 }
 
 // downHeaders handles a header block from the backend.
-func (k *call) downHeaders(b *batch, l *headers.List, end bool) {
+func (k *call) downHeaders(w *deferred.Work, l *headers.List, end bool) {
 	if k.down.ended {
-		k.garbage(b, http2.ErrCodeStreamClosed, brokenRules)
+		k.garbage(w, http2.ErrCodeStreamClosed, brokenRules)
 		return
 	}
 	passed := &k.backend.passed
 	passed.Reset()
-	a := readAnswer(l, passed)
+	a := protocol.ReadResponse(l, passed)
 	switch {
 	case l.Truncated:
-		k.garbage(b, http2.ErrCodeProtocol, "more headers than are taken")
-	case a.fault != "":
-		k.garbage(b, http2.ErrCodeProtocol, a.fault)
+		k.garbage(w, http2.ErrCodeProtocol, "more headers than are taken")
+	case a.Fault != "":
+		k.garbage(w, http2.ErrCodeProtocol, a.Fault)
 	case k.response != awaited:
-		if a.statuses > 0 || !end {
-			k.garbage(b, http2.ErrCodeProtocol, "a second set of headers")
+		if a.Statuses > 0 || !end {
+			k.garbage(w, http2.ErrCodeProtocol, "a second set of headers")
 			return
 		}
-		k.finish(b, passed, a)
-	case a.status < 100:
-		k.garbage(b, http2.ErrCodeProtocol, "headers without a status of HTTP")
-	case a.status < 200:
-		if end || a.status == 101 {
-			k.garbage(b, http2.ErrCodeProtocol, "an end within what is to come")
+		k.finish(w, passed, a)
+	case a.Status < 100:
+		k.garbage(w, http2.ErrCodeProtocol, "headers without a status of HTTP")
+	case a.Status < 200:
+		if end || a.Status == 101 {
+			k.garbage(w, http2.ErrCodeProtocol, "an end within what is to come")
 			return
 		}
-		k.client.sendInterim(b, k.clientID, passed.Bytes())
+		k.sendInterim(w, passed.Bytes())
 	case end:
-		k.finish(b, passed, a)
+		k.finish(w, passed, a)
 	default:
-		k.respond(b, a.status == 200 && a.grpc)
-		k.client.sendHeaders(b, k.clientID, passed.Bytes(), false)
+		k.respond(w, a.Status == 200 && a.GRPC)
+		k.sendHeaders(w, passed.Bytes(), false)
 	}
 }
 
 // respond records that the response has begun: the backend has seen the call, which will not be sent again.
-func (k *call) respond(b *batch, grpc bool) {
+func (k *call) respond(w *deferred.Work, grpc bool) {
 	k.response = plainResponse
 	if grpc {
 		k.response = grpcResponse
 	}
-	k.request.drop()
-	k.up.q.release()
-	k.up.account(b)
+	k.request.Drop()
+	k.up.q.Release()
+	k.up.account(w)
 }
 
 // downData handles DATA from the backend.
-func (k *call) downData(b *batch, p []byte, n int, end bool) {
+func (k *call) downData(w *deferred.Work, p []byte, n int, end bool) {
 	f := &k.down
 	switch {
-	case f.ended || n > f.recv:
+	case f.ended || n > f.recvLeft:
 		code := http2.ErrCodeFlowControl
 		if f.ended {
 			code = http2.ErrCodeStreamClosed
 		}
-		k.garbage(b, code, brokenRules)
+		k.garbage(w, code, brokenRules)
 		return
 	case k.response == awaited:
-		k.garbage(b, http2.ErrCodeProtocol, "data before headers")
+		k.garbage(w, http2.ErrCodeProtocol, "data before headers")
 		return
 	}
 	before := f.msg
-	if k.response != plainResponse && !f.msg.add(p, k.maxMessage()) {
+	if k.response != plainResponse && !f.msg.Add(p, k.maxMessage()) {
 		f.msg = before // none of the frame is passed on
-		k.fail(b, codeResourceExhausted, "message of the answer is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+		k.fail(w, protocol.CodeResourceExhausted,
+			"message of the answer is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
 		return
 	}
 	if k.client == nil {
@@ -344,41 +330,41 @@ func (k *call) downData(b *batch, p []byte, n int, end bool) {
 	}
 	if end && k.response != plainResponse {
 		// A response that ends without a status is not valid.
-		k.broken, k.code = true, codeInternal
-		k.keepTrailers(statusList(codeInternal, "the server ended the call without a status"))
+		k.broken, k.code = true, protocol.CodeInternal
+		k.keepTrailers(protocol.StatusList(protocol.CodeInternal, "the server ended the call without a status"))
 	}
-	f.data(b, p, n, end)
-	k.closeFinished(b)
+	f.data(w, p, n, end)
+	k.closeFinished(w)
 }
 
 // finish handles the headers that end the response. The trailers of a call that must be counted are held back until
 // it is.
-func (k *call) finish(b *batch, l *headers.List, a answer) {
-	k.code = a.code
-	if !a.coded {
-		k.broken, k.code = true, codeUnknown
+func (k *call) finish(w *deferred.Work, l *headers.List, a protocol.Response) {
+	k.code = a.Code
+	if !a.Coded {
+		k.broken, k.code = true, protocol.CodeUnknown
 	}
 	c, id, whole := k.backend, k.backendID, k.up.endSent
-	if k.response == awaited && a.code == codeUnavailable && k.idempotent && k.again(b, false) {
+	if k.response == awaited && a.Code == protocol.CodeUnavailable && k.idempotent && k.again(w, false) {
 		if !whole {
-			c.reset(b, id, http2.ErrCodeNo) // the backend need not read the rest
+			c.reset(w, id, http2.ErrCodeNo) // the backend need not read the rest
 		}
 		return
 	}
 	if k.response == awaited {
-		k.respond(b, a.status == 200 && a.coded)
+		k.respond(w, a.Status == 200 && a.Coded)
 	}
 	if k.service != nil && k.client != nil {
-		k.client.member.Completed(c.live.lastHeard())
+		k.account().Completed(c.lastHeard())
 	}
 	k.down.ended = true
 	k.keepTrailers(l)
-	if k.counts && a.coded && a.code == codeOK {
-		k.count = holding
-		k.relay.opts.Counter.Count(k)
+	if k.counts && a.Coded && a.Code == protocol.CodeOK {
+		k.count = beingCounted
+		k.env.opts.Counter.Count(k)
 	}
-	k.down.pump(b)
-	k.closeFinished(b)
+	k.down.pump(w)
+	k.closeFinished(w)
 }
 
 // notCounted begins the message of a call that was refused, or not acknowledged, because it could not be counted.
@@ -386,92 +372,18 @@ const notCounted = "not counted, so not done: "
 
 // Counted is called by the [Counter] when the call has been counted, or could not be.
 func (k *call) Counted(err error) {
-	a := &k.relay.acks // a call is not reused while it is being counted
-	a.mu.Lock()
-	k.mu.Lock()
-	k.count = notCounting
-	if err != nil && k.client != nil {
-		k.code = codeUnavailable
-		k.keepTrailers(statusList(codeUnavailable, notCounted+err.Error()))
-	}
-	if k.client != nil {
-		k.down.pump(&a.batch)
-		k.closeFinished(&a.batch)
-	}
-	k.unlock(&a.batch)
-	a.mu.Unlock()
-	a.tell()
-}
-
-// keepTrailers keeps the trailers that end the response, unless the client is gone.
-func (k *call) keepTrailers(l *headers.List) {
-	k.down.trailers.drop()
-	if k.client != nil {
-		k.down.trailers.keep(k.client.member, peers.Trailers, l)
-	}
-}
-
-// closeFinished ends the sides of the call whose flows have ended. It is called after everything that may end a flow.
-func (k *call) closeFinished(b *batch) {
-	if k.backend != nil && k.down.ended {
-		if !k.up.endSent {
-			k.backend.reset(b, k.backendID, http2.ErrCodeNo)
+	k.env.acks.Now(func(w *deferred.Work) { // a call is not reused while it is being counted
+		k.mu.Lock()
+		defer k.unlock(w)
+		k.count = notCounting
+		if k.client == nil {
+			return
 		}
-		k.leaveBackend(b, services.Outcome{})
-	}
-	if k.client != nil && k.down.endSent {
-		if !k.up.ended {
-			// The client need not send the rest.
-			k.client.reset(b, k.clientID, http2.ErrCodeNo)
+		if err != nil {
+			k.code = protocol.CodeUnavailable
+			k.keepTrailers(protocol.StatusList(protocol.CodeUnavailable, notCounted+err.Error()))
 		}
-		k.leaveClient(b)
-	}
-	if k.client == nil && k.backend != nil {
-		k.backend.reset(b, k.backendID, http2.ErrCodeCancel)
-		k.leaveBackend(b, services.Outcome{})
-	}
-}
-
-// leaveBackend ends the backend's side, whose last frame has been appended or has arrived, and gives up the pick. o is
-// the outcome to report for the endpoint, without code and failure.
-func (k *call) leaveBackend(b *batch, o services.Outcome) {
-	c := k.backend
-	suspect := c.closeStream(b, &k.up, k.backendID)
-	o.Code, o.Failed = k.code, k.broken || suspect
-	k.share.Release()
-	k.share = nil
-	if c.pool.wanted.Load() {
-		b.pools = append(b.pools, c.pool)
-	}
-	k.backend = nil
-	k.endPick(o)
-}
-
-// leaveClient ends the client's side, whose last frame has been appended or has arrived.
-func (k *call) leaveClient(b *batch) {
-	c := k.client
-	k.up.q.keep = false
-	k.up.q.clear()
-	k.down.q.clear()
-	k.up.account(b)
-	k.down.account(b)
-	c.backlog.shrink(k.up.grown + k.down.grown)
-	k.request.drop()
-	k.down.trailers.drop()
-	c.member.Hold(peers.Calls, -k.cost)
-	k.cost = 0
-	c.mu.Lock()
-	c.send.blocked.remove(&k.down)
-	c.calls.remove(k.clientID)
-	if !k.up.ended {
-		c.ids.cut.add(k.clientID, k.up.recv)
-	}
-	c.idle = c.relay.now()
-	c.endIdle(b)
-	c.mu.Unlock()
-	k.client = nil
-	k.stopWaiting()
-	if k.backend == nil {
-		k.endPick(services.Outcome{Code: k.code, Unseen: true})
-	}
+		k.down.pump(w)
+		k.closeFinished(w)
+	})
 }

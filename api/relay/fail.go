@@ -3,164 +3,140 @@ package relay
 import (
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/api/relay/headers"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // turnAway ends a call that is sent to no endpoint, because of a fault of the client or because the client has too
 // many calls. It charges the client, since the call is as much work as one that the client resets.
-func (k *call) turnAway(b *batch, code uint32, message string) {
+func (k *call) turnAway(w *deferred.Work, code uint32, message string) {
 	if k.client != nil {
-		k.client.member.Refused(k.relay.now())
+		k.charge()
 	}
-	k.fail(b, code, message)
+	k.fail(w, code, message)
 }
 
 // refuse answers a request that is not gRPC with an HTTP status too, and charges the client as turnAway does.
-func (k *call) refuse(b *batch, httpStatus string, code uint32, message string) {
-	k.client.member.Refused(k.relay.now())
+func (k *call) refuse(w *deferred.Work, httpStatus string, code uint32, message string) {
+	k.charge()
 	k.code = code
 	var l headers.List
 	l.Add(":status", httpStatus)
 	l.Add("content-type", "application/grpc")
-	addStatus(&l, code, message)
-	k.client.sendHeaders(b, k.clientID, l.Bytes(), true)
+	protocol.AddStatus(&l, code, message)
+	k.sendHeaders(w, l.Bytes(), true)
 	k.down.ended, k.down.endSent = true, true
-	k.closeFinished(b)
+	k.closeFinished(w)
 }
 
 const waitingForStream = "too many calls wait for a connection"
 
 // crowdedOut ends a call because too many calls are in flight or waiting.
-func (k *call) crowdedOut(b *batch, reason string) {
+func (k *call) crowdedOut(w *deferred.Work, reason string) {
 	if k.client != nil {
-		k.relay.limited("calls under way or waiting: more of it than of others", k.client.member.Peer())
+		k.limited("calls under way or waiting: more of it than of others")
 	}
-	k.turnAway(b, codeResourceExhausted, reason)
+	k.turnAway(w, protocol.CodeResourceExhausted, reason)
 }
 
 // expired fails a call that has waited for as long as it may.
-func (k *call) expired(b *batch) {
-	code, message := uint32(codeUnavailable), "no server became ready in time"
-	if k.deadline.passed(k.relay.now()) {
-		code, message = codeDeadlineExceeded, "no server became ready before the deadline"
+func (k *call) expired(w *deferred.Work) {
+	code, message := uint32(protocol.CodeUnavailable), "no server became ready in time"
+	if k.deadline.Passed(k.now()) {
+		code, message = protocol.CodeDeadlineExceeded, "no server became ready before the deadline"
 	}
-	if k.attempts.failure != "" {
-		message += ": " + k.attempts.failure
+	if k.attempts.Failure != "" {
+		message += ": " + k.attempts.Failure
 	}
-	k.fail(b, code, message)
+	k.fail(w, code, message)
 }
 
 // clientReset handles RST_STREAM from the client.
-func (k *call) clientReset(b *batch, code http2.ErrCode) {
+func (k *call) clientReset(w *deferred.Work, code http2.ErrCode) {
 	if code == http2.ErrCodeNo {
 		code = http2.ErrCodeCancel
 	}
 	if !k.down.ended {
-		k.code = codeCanceled
+		k.code = protocol.CodeCanceled
 	}
 	k.up.ended = true
-	k.leaveClient(b)
+	k.leaveClient(w)
 	if k.backend != nil {
-		k.backend.reset(b, k.backendID, code)
-		k.leaveBackend(b, services.Outcome{})
+		k.resetBackend(w, code)
+		k.leaveBackend(w, services.Outcome{})
 	}
 }
 
 // clientViolated ends the call because the client has violated HTTP/2.
-func (k *call) clientViolated(b *batch, code http2.ErrCode) {
-	k.code = codeCanceled
-	k.client.streamError(b, k.clientID, code)
-	k.leaveClient(b)
-	k.closeFinished(b)
-}
-
-// backendReset handles RST_STREAM from the backend.
-func (k *call) backendReset(b *batch, code http2.ErrCode) {
-	unseen := code == http2.ErrCodeRefusedStream
-	k.attempts.failure = "the server refused the call"
-	k.code = codeOfReset(code)
-	k.broken = !unseen && code != http2.ErrCodeCancel && code != http2.ErrCodeEnhanceYourCalm
-	if (unseen || k.code == codeUnavailable) && k.again(b, unseen) {
-		return
-	}
-	k.leaveBackend(b, services.Outcome{})
-	if k.client == nil {
-		return
-	}
-	if unseen && k.response == awaited {
-		k.fail(b, codeUnavailable, "the server refused the call")
-		return
-	}
-	code = resetOf(code)
-	k.code = codeOfReset(code)
-	k.client.reset(b, k.clientID, code)
-	k.leaveClient(b)
-}
-
-// backendLost handles the end of the backend's connection. unseen means that the backend cannot have seen the call.
-func (k *call) backendLost(b *batch, unseen bool, reason string) {
-	k.code, k.broken = codeUnavailable, !(unseen && reason == goneReason)
-	k.attempts.failure = reason
-	if unseen && reason == goneReason && k.backend.hasAnswered() {
-		if k.waitLeft() > 0 {
-			k.attempts.forgive()
-		}
-	}
-	if k.again(b, unseen) {
-		return
-	}
-	k.leaveBackend(b, services.Outcome{})
-	k.fail(b, codeUnavailable, reason)
+func (k *call) clientViolated(w *deferred.Work, code http2.ErrCode) {
+	k.code = protocol.CodeCanceled
+	k.faultOfClient(w, code)
+	k.leaveClient(w)
+	k.closeFinished(w)
 }
 
 // brokenRules is the fault of a backend that has violated HTTP/2.
 const brokenRules = "a frame against the rules of HTTP/2"
 
 // garbage ends a call whose backend does not speak gRPC.
-func (k *call) garbage(b *batch, code http2.ErrCode, what string) {
-	k.broken, k.code = true, codeInternal
+func (k *call) garbage(w *deferred.Work, code http2.ErrCode, what string) {
+	k.broken, k.code = true, protocol.CodeInternal
 	if k.backend != nil {
-		k.backend.reset(b, k.backendID, code)
-		k.leaveBackend(b, services.Outcome{})
+		k.resetBackend(w, code)
+		k.leaveBackend(w, services.Outcome{})
 	}
-	k.fail(b, codeInternal, "the server answered what is no gRPC: "+what)
+	k.fail(w, protocol.CodeInternal, "the server answered what is no gRPC: "+what)
 }
 
 // fail ends the call with a status from the relay itself.
-func (k *call) fail(b *batch, code uint32, message string) {
+func (k *call) fail(w *deferred.Work, code uint32, message string) {
 	k.code = code
 	if k.backend != nil {
-		k.backend.reset(b, k.backendID, http2.ErrCodeCancel)
-		k.leaveBackend(b, services.Outcome{})
+		k.resetBackend(w, http2.ErrCodeCancel)
+		k.leaveBackend(w, services.Outcome{})
 	}
 	k.endPick(services.Outcome{Code: k.code, Unseen: true})
 	k.stopWaiting()
 	if k.client == nil {
 		return
 	}
-	k.up.q.release()
+	k.up.q.Release()
 	switch {
 	case k.response == awaited:
-		k.down.q.clear()
+		k.down.q.Clear()
 		var l headers.List
 		l.Add(":status", "200")
 		l.Add("content-type", "application/grpc")
-		addStatus(&l, code, message)
-		k.client.sendHeaders(b, k.clientID, l.Bytes(), true)
+		protocol.AddStatus(&l, code, message)
+		k.sendHeaders(w, l.Bytes(), true)
 		k.down.ended, k.down.endSent = true, true
-	case k.response == plainResponse || k.down.msg.inside():
+	case k.response == plainResponse || k.down.msg.Inside():
 		// A status after half of a message would not be read as a status.
-		k.client.reset(b, k.clientID, http2.ErrCodeInternal)
-		k.leaveClient(b)
+		k.resetClient(w, http2.ErrCodeInternal)
+		k.leaveClient(w)
 		return
 	default:
-		if k.count == holding {
+		if k.count == beingCounted {
 			k.count = outdated
 		}
-		k.keepTrailers(statusList(code, message))
+		k.keepTrailers(protocol.StatusList(code, message))
 		k.down.ended = true
-		k.down.pump(b)
+		k.down.pump(w)
 	}
-	k.closeFinished(b)
+	k.closeFinished(w)
+}
+
+// shed ends the call because memory is short.
+func (k *call) shed(w *deferred.Work, message string) {
+	if k.response == awaited {
+		k.fail(w, protocol.CodeResourceExhausted, message)
+		return
+	}
+	// Queued data precedes any status, so the stream has to end without one.
+	k.code = protocol.CodeResourceExhausted
+	k.resetClient(w, http2.ErrCodeEnhanceYourCalm)
+	k.leaveClient(w)
+	k.closeFinished(w)
 }

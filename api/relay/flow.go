@@ -1,9 +1,12 @@
 package relay
 
 import (
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/frames"
+	"github.com/core-tools/hsu-master/api/relay/kept"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/window"
 	"golang.org/x/net/http2"
-
-	"github.com/core-tools/hsu-master/api/relay/peers"
 )
 
 const (
@@ -17,14 +20,14 @@ const (
 )
 
 // flow is one direction of a call: the data, the windows on both sides, and the end. call.mu guards it, except for
-// its place in a list, which the sink's conn.mu guards.
+// sender, which the sink's conn.mu guards.
 type flow struct {
 	call *call
-	q    queue
-	msg  messages
+	q    kept.Queue
+	msg  protocol.Messages
 
-	send     int // bytes that the sink's stream accepts
-	recv     int // bytes that the source may still send
+	sendLeft int // bytes that the sink's stream accepts
+	recvLeft int // bytes that the source may still send
 	window   int // the size to which credit restores recv
 	credit   int // bytes that have been sent on, and not been given back to the source yet
 	replay   int // queued bytes for which credit was given already
@@ -32,58 +35,21 @@ type flow struct {
 	grown    int // growth of window, taken from budgetGrown
 	declared int64
 
-	ended    bool     // END_STREAM has arrived
-	endSent  bool     // END_STREAM has been sent
-	stalled  bool     // data was queued since credit was last given
-	trailers keptList // the headers that end the flow
+	ended    bool      // END_STREAM has arrived
+	endSent  bool      // END_STREAM has been sent
+	stalled  bool      // data was queued since credit was last given
+	trailers kept.List // the headers that end the flow
 
-	next, prev *flow
-	listed     bool
-
-	// Only of a flow to a backend; its conn.mu guards these, like the place in a list.
-	by     *clientConn
-	unread int  // bytes sent that the backend has not read
-	parked bool // in the uplink's list
+	sender window.Sender[*flow] // of the sink's connection
 }
 
-// flows is a list of flows.
-type flows struct{ first, last *flow }
+func (f *flow) init(k *call) { f.call, f.sender.Flow = k, f }
 
-func (l *flows) push(f *flow) {
-	if f.listed {
-		return
-	}
-	f.listed = true
-	f.prev, f.next = l.last, nil
-	if l.last == nil {
-		l.first = f
-	} else {
-		l.last.next = f
-	}
-	l.last = f
-}
-
-func (l *flows) pop() *flow {
-	f := l.first
-	l.remove(f)
-	return f
-}
-
-func (l *flows) remove(f *flow) {
-	if !f.listed {
-		return
-	}
-	if f.prev == nil {
-		l.first = f.next
-	} else {
-		f.prev.next = f.next
-	}
-	if f.next == nil {
-		l.last = f.prev
-	} else {
-		f.next.prev = f.prev
-	}
-	f.next, f.prev, f.listed = nil, nil, false
+func (f *flow) empty() {
+	f.q.Clear()
+	k := f.call
+	*f = flow{}
+	f.init(k)
 }
 
 func (f *flow) upward() bool { return f == &f.call.up }
@@ -108,34 +74,34 @@ func (f *flow) source() (*conn, uint32) {
 }
 
 // data handles the data p of a frame that takes n bytes of the window, and sends as much as can be sent.
-func (f *flow) data(b *batch, p []byte, n int, end bool) {
-	f.recv -= n
+func (f *flow) data(w *deferred.Work, p []byte, n int, end bool) {
+	f.recvLeft -= n
 	if pad := n - len(p); pad > 0 {
-		f.give(b, pad)
+		f.give(w, pad)
 	}
 	f.ended = end
 	sent := 0
-	if f.q.unsent == 0 && len(p) > 0 {
+	if f.q.Unsent == 0 && len(p) > 0 {
 		if c, id := f.sink(); c != nil {
-			last := end && !f.trailers.kept()
-			sent = c.sendData(b, f, id, p, last)
+			last := end && !f.trailers.Kept()
+			sent = c.sendData(w, f, id, p, last)
 			f.endSent = last && sent == len(p)
 		}
 	}
-	if f.q.keep {
-		f.q.push(p)
-		f.q.advance(sent)
+	if f.q.Keep {
+		f.q.Push(p)
+		f.q.Advance(sent)
 		f.boundKept()
 	} else if sent < len(p) {
-		f.q.push(p[sent:])
+		f.q.Push(p[sent:])
 	}
-	if f.q.unsent > 0 {
+	if f.q.Unsent > 0 {
 		f.stalled = true
 	}
-	f.account(b)
-	f.give(b, sent)
-	if f.ended && !f.endSent && f.q.unsent == 0 {
-		f.sendEnd(b)
+	f.account(w)
+	f.give(w, sent)
+	if f.ended && !f.endSent && f.q.Unsent == 0 {
+		f.sendEnd(w)
 	}
 }
 
@@ -151,55 +117,55 @@ func (f *flow) declare(n int, end bool) bool {
 // boundKept gives up a second attempt if too much of the request would have to be kept for it. A request of which
 // nothing has been sent is not affected, since all of it is queued anyway.
 func (f *flow) boundKept() {
-	if f.q.keep && f.q.kept > 0 && (f.q.kept+f.q.unsent > mostKept || f.call.client.backlog.dropReplay()) {
-		f.q.release()
+	if f.q.Keep && f.q.Kept > 0 && (f.q.Kept+f.q.Unsent > mostKept || !f.call.mayReplay()) {
+		f.q.Release()
 	}
 }
 
 // pump sends queued data, as much as the windows and the room allow.
-func (f *flow) pump(b *batch) {
+func (f *flow) pump(w *deferred.Work) {
 	c, id := f.sink()
 	if c == nil || f.endSent {
 		return
 	}
-	for f.q.unsent > 0 {
-		p := f.q.peek()
-		last := f.ended && !f.trailers.kept() && len(p) == f.q.unsent
-		n := c.sendData(b, f, id, p, last)
-		f.q.advance(n)
+	for f.q.Unsent > 0 {
+		p := f.q.Peek()
+		last := f.ended && !f.trailers.Kept() && len(p) == f.q.Unsent
+		n := c.sendData(w, f, id, p, last)
+		f.q.Advance(n)
 		f.boundKept()
-		f.account(b)
+		f.account(w)
 		again := min(n, f.replay)
 		f.replay -= again
-		f.give(b, n-again)
+		f.give(w, n-again)
 		if n < len(p) {
 			return
 		}
 		f.endSent = last
 	}
 	if f.ended && !f.endSent {
-		f.sendEnd(b)
+		f.sendEnd(w)
 	}
 }
 
 // sendEnd ends the flow at its sink, after all data.
-func (f *flow) sendEnd(b *batch) {
+func (f *flow) sendEnd(w *deferred.Work) {
 	c, id := f.sink()
-	if c == nil || f.call.count == holding && !f.upward() {
+	if c == nil || f.call.count == beingCounted && !f.upward() {
 		return
 	}
 	f.endSent = true
-	if !f.trailers.kept() {
-		c.sendEnd(b, id)
+	if !f.trailers.Kept() {
+		c.sendEnd(w, id)
 		return
 	}
-	f.call.client.sendHeaders(b, id, f.trailers.bytes(), true)
-	f.trailers.drop()
+	f.call.sendHeaders(w, f.trailers.Bytes(), true)
+	f.trailers.Drop()
 }
 
 // give returns credit for n bytes to the source, once half of a window has collected. A window through which data
 // moves without waiting doubles.
-func (f *flow) give(b *batch, n int) {
+func (f *flow) give(w *deferred.Work, n int) {
 	f.credit += n
 	if f.credit < f.window/2 {
 		return
@@ -209,57 +175,55 @@ func (f *flow) give(b *batch, n int) {
 		return
 	}
 	grant := f.credit
-	if !f.stalled && f.window < mostWindow && f.takeGrowth(f.window) {
+	if !f.stalled && f.window < mostWindow && f.call.takeGrowth(f.window, f.upward()) {
+		f.grown += f.window
 		grant += f.window
 		f.window *= 2
 	}
-	f.stalled = f.q.unsent > 0
+	f.stalled = f.q.Unsent > 0
 	f.credit = 0
-	f.recv += grant
-	c.giveBack(b, id, grant)
-}
-
-// takeGrowth takes n bytes from the budget by which the windows of the client's streams may grow, if there are as
-// many.
-func (f *flow) takeGrowth(n int) bool {
-	client := f.call.client
-	if client == nil || f.upward() && client.backlog.queued() >= budgetUp/2 || !client.backlog.grow(n) {
-		return false
-	}
-	f.grown += n
-	return true
+	f.recvLeft += grant
+	c.giveBack(w, id, grant)
 }
 
 // account updates the bytes that the client is counted for, and continues a client that was stopped because of
 // them.
-func (f *flow) account(b *batch) {
-	n := f.q.unsent + f.q.kept
-	client := f.call.client
-	if n == f.counted || client == nil {
+func (f *flow) account(w *deferred.Work) {
+	n := f.q.Unsent + f.q.Kept
+	more := n - f.counted
+	if more == 0 || f.call.client == nil {
 		return
 	}
-	client.member.Hold(peers.Data, n-f.counted)
 	f.counted = n
-	client.goOn(b)
+	f.call.keepData(w, more)
 }
 
 // widen adds n to the sink's window. It returns false if the window becomes larger than a window may be.
-func (f *flow) widen(b *batch, n int) bool {
-	if f.send+n > maxWindow {
+func (f *flow) widen(w *deferred.Work, n int) bool {
+	if f.sendLeft+n > frames.MaxWindow {
 		return false
 	}
-	f.send += n
-	if f.send > 0 && f.q.unsent > 0 {
-		f.pump(b)
+	f.sendLeft += n
+	if f.sendLeft > 0 && f.q.Unsent > 0 {
+		f.pump(w)
 	}
 	return true
 }
 
-// sinkViolated ends the call because the peer to which the flow goes has violated HTTP/2.
-func (f *flow) sinkViolated(b *batch, code http2.ErrCode) {
-	if f.upward() {
-		f.call.garbage(b, code, brokenRules)
-	} else {
-		f.call.clientViolated(b, code)
+// flowTo returns the flow whose sink is that stream, or nil.
+func (k *call) flowTo(c *conn, id uint32) *flow {
+	for _, f := range [...]*flow{&k.up, &k.down} {
+		if sink, sinkID := f.sink(); sink == c && sinkID == id {
+			return f
+		}
 	}
+	return nil
+}
+
+// resetClient resets the client's stream. The caller lets the call leave the client.
+func (k *call) resetClient(w *deferred.Work, code http2.ErrCode) { k.client.reset(w, k.clientID, code) }
+
+// resetBackend resets the backend's stream. The caller lets the call leave the backend.
+func (k *call) resetBackend(w *deferred.Work, code http2.ErrCode) {
+	k.backend.reset(w, k.backendID, code)
 }

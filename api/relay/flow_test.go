@@ -1,10 +1,8 @@
 package relay
 
 import (
-	"bytes"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"runtime"
 	"sync"
 	"testing"
@@ -17,79 +15,10 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/api/relay/frames"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
-
-func TestQueue(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2))
-	for range 200 {
-		q := queue{keep: random.IntN(2) == 0}
-		var all []byte
-		sent := 0
-		for range 300 {
-			switch n := random.IntN(3000); random.IntN(5) {
-			case 0, 1:
-				p := make([]byte, n)
-				for i := range p {
-					p[i] = byte(random.Uint32())
-				}
-				q.push(p)
-				all = append(all, p...)
-			case 2, 3:
-				p := q.peek()
-				p = p[:min(n, len(p))]
-				if !bytes.Equal(p, all[sent:sent+len(p)]) {
-					t.Fatal("other bytes than were pushed")
-				}
-				q.advance(len(p))
-				sent += len(p)
-			default:
-				switch {
-				case q.keep && n < 1000:
-					q.rewind()
-					sent = 0
-				case n < 200:
-					if q.keep {
-						q.release()
-					}
-				}
-			}
-			if q.unsent != len(all)-sent || q.keep && q.kept != sent {
-				t.Fatalf("unsent %d, kept %d; want %d, %d", q.unsent, q.kept, len(all)-sent, sent)
-			}
-		}
-		q.clear()
-	}
-}
-
-func TestTable(t *testing.T) {
-	random := rand.New(rand.NewPCG(3, 4))
-	var table table
-	want := map[uint32]*call{}
-	next := uint32(1)
-	for range 20_000 {
-		if len(want) < 40 && random.IntN(2) == 0 {
-			c := &call{}
-			table.put(next, c)
-			want[next] = c
-			next += 2
-		} else {
-			for id := range want {
-				table.remove(id)
-				delete(want, id)
-				break
-			}
-		}
-		for id, c := range want {
-			if table.get(id) != c {
-				t.Fatalf("stream %d is lost", id)
-			}
-		}
-		if table.get(next) != nil || table.n != len(want) {
-			t.Fatal("there is what is not in it")
-		}
-	}
-}
 
 // Two clients share a backend connection. One client does not read: its sender must wait, and the other receives
 // everything.
@@ -107,7 +36,7 @@ func TestSlowReaderHoldsUpItselfOnly(t *testing.T) {
 	p.headers(1, false, ":status", "200", "content-type", "application/grpc")
 	p.headers(3, false, ":status", "200", "content-type", "application/grpc")
 	// Use up the window of the slow client's stream, on a connection whose own window stays open.
-	window := firstWindow
+	window := frames.FirstWindow
 	p.must(p.WriteData(1, false, []byte{0, 0, 16, 0, 0}))
 	window -= 5
 	for window > 0 {
@@ -122,7 +51,7 @@ func TestSlowReaderHoldsUpItselfOnly(t *testing.T) {
 		}
 	}
 	// One byte beyond the window violates the protocol, and ends only that call.
-	if n := r.Stats().Queued; n > firstWindow {
+	if n := r.Stats().Queued; n > frames.FirstWindow {
 		t.Errorf("%d bytes are queued", n)
 	}
 	p.must(p.WriteData(1, false, []byte{1}))
@@ -160,12 +89,12 @@ func TestWindowsOfAClient(t *testing.T) {
 	client.wantStatus(1, 0)
 
 	client.call(3, false)
-	client.must(client.WriteWindowUpdate(3, maxWindow))
-	client.must(client.WriteWindowUpdate(3, maxWindow))
+	client.must(client.WriteWindowUpdate(3, frames.MaxWindow))
+	client.must(client.WriteWindowUpdate(3, frames.MaxWindow))
 	if f := next[*http2.RSTStreamFrame](client, nil); f.StreamID != 3 || f.ErrCode != http2.ErrCodeFlowControl {
 		t.Errorf("a window too large: %v", f)
 	}
-	client.must(client.WriteWindowUpdate(0, maxWindow))
+	client.must(client.WriteWindowUpdate(0, frames.MaxWindow))
 	client.wantGoAway(http2.ErrCodeFlowControl)
 }
 
@@ -295,7 +224,8 @@ func TestManyAnswersThatAreReadLate(t *testing.T) {
 			begun.Wait()
 			// Each answer stops when its window is used up, except for credit too small to be given yet.
 			var most int64
-			for deadline := time.Now().Add(patience); most < int64(c.calls*firstWindow/2); most = r.Stats().Queued {
+			want := int64(c.calls * frames.FirstWindow / 2)
+			for deadline := time.Now().Add(patience); most < want; most = r.Stats().Queued {
 				if time.Now().After(deadline) {
 					t.Fatalf("%d bytes wait", most)
 				}
@@ -307,7 +237,7 @@ func TestManyAnswersThatAreReadLate(t *testing.T) {
 					most, last = n, time.Now()
 				}
 			}
-			if bound := int64(c.calls*firstWindow + budgetGrown); most > bound {
+			if bound := int64(c.calls*frames.FirstWindow + budgetGrown); most > bound {
 				t.Errorf("%d bytes waited, want %d at most", most, bound)
 			}
 			close(goOn)
@@ -363,7 +293,7 @@ func TestOneThatDoesNotReadHarmsNoOther(t *testing.T) {
 		}
 	}
 	modest := begin(1)[0]
-	for deadline := time.Now().Add(patience); r.Stats().Queued < firstWindow/2; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); r.Stats().Queued < frames.FirstWindow/2; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d bytes wait", r.Stats().Queued)
 		}
@@ -461,5 +391,5 @@ func TestStalledUploadsHoldUpNoOtherService(t *testing.T) {
 	const id = 2*uploads + 1
 	client.call(id, false)
 	client.request(id, 10_000, true)
-	client.wantStatus(id, codeOK)
+	client.wantStatus(id, protocol.CodeOK)
 }

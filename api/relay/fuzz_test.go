@@ -9,43 +9,9 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-)
 
-// FuzzNextFrame compares the frame reader with x/net's.
-func FuzzNextFrame(f *testing.F) {
-	f.Add([]byte{0, 0, 3, 0, 1, 0, 0, 0, 1, 'a', 'b', 'c', 0, 0, 0, 4, 1, 0, 0, 0, 0})
-	f.Add([]byte{0, 0, 4, 0, 9, 0, 0, 0, 1, 2, 'b', 0, 0})
-	f.Add([]byte{0, 0, 8, 6, 1, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		framer := http2.NewFramer(io.Discard, bytes.NewReader(b))
-		framer.SetMaxReadFrameSize(maxFrame)
-		framer.AllowIllegalReads = true
-		for {
-			frame, rest, ok, err := nextFrame(b)
-			theirs, theirErr := framer.ReadFrame()
-			if err != nil || !ok {
-				if theirErr == nil {
-					t.Fatalf("x/net reads %v where we have %v, %v", theirs, ok, err)
-				}
-				return
-			}
-			if theirErr != nil {
-				return // x/net also checks the contents of frames
-			}
-			h := theirs.Header()
-			if h.Type != frame.kind || h.Flags != frame.flags || h.StreamID != frame.id ||
-				int(h.Length) != len(frame.payload) {
-				t.Fatalf("%v, want %v", frame, h)
-			}
-			if data, ok := theirs.(*http2.DataFrame); ok {
-				if err := unpad(&frame); err != nil || !bytes.Equal(frame.payload, data.Data()) {
-					t.Fatalf("%q, %v; want %q", frame.payload, err, data.Data())
-				}
-			}
-			b = rest
-		}
-	})
-}
+	"github.com/core-tools/hsu-master/api/relay/frames"
+)
 
 // script holds frames that a fuzz target starts with.
 func script(write func(f *http2.Framer, headers func(pairs ...string) []byte)) []byte {
@@ -104,7 +70,7 @@ func FuzzClient(f *testing.F) {
 		defer nc.Close()
 		_ = nc.SetDeadline(time.Now().Add(patience))
 		_, _ = io.WriteString(nc, http2.ClientPreface)
-		_, _ = nc.Write(append(appendSettings(nil), b...))
+		_, _ = nc.Write(append(frames.AppendSettings(nil), b...))
 		_ = nc.(*net.TCPConn).CloseWrite()
 		if _, err := io.Copy(io.Discard, nc); err != nil && isTimeout(err) {
 			t.Fatal("the connection is stuck")
@@ -161,7 +127,7 @@ func FuzzBackend(f *testing.F) {
 				_ = nc.SetDeadline(time.Now().Add(patience))
 				// Only after the headers have been read; otherwise the answer could precede the call.
 				_, _ = nc.Read(make([]byte, 1<<10))
-				_, _ = nc.Write(append(appendSettings(nil), answer...))
+				_, _ = nc.Write(append(frames.AppendSettings(nil), answer...))
 				_ = nc.(*net.TCPConn).CloseWrite()
 				_, _ = io.Copy(io.Discard, nc)
 			}()

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/peers"
 )
 
@@ -25,14 +26,14 @@ const (
 )
 
 var (
-	errIdleFrames = connError{http2.ErrCodeEnhanceYourCalm, "too many frames that do nothing"}
-	errResets     = connError{http2.ErrCodeEnhanceYourCalm, "too many streams reset"}
+	errIdleFrames = frames.Fault(http2.ErrCodeEnhanceYourCalm, "too many frames that do nothing")
+	errResets     = frames.Fault(http2.ErrCodeEnhanceYourCalm, "too many streams reset")
 )
 
 // guard counts how a client uses the features that it could misuse. The connection's reader owns it, except for the
 // atomic field and those that conn.mu guards.
 type guard struct {
-	member  *peers.Member
+	account *peers.Account
 	preface bool         // the preface has arrived
 	old     bool         // TLS has not negotiated HTTP/2
 	head    atomic.Int64 // when the head that is arriving began, on the relay's clock; 0: none is
@@ -40,10 +41,10 @@ type guard struct {
 	strikes  int
 	lastPing time.Duration
 	resetOut bool // too many streams were reset
-	input    int  // bytes that are held for frames and blocks that have arrived in part
+	input    int  // bytes that are kept for frames and blocks that have arrived in part
 
 	// These are guarded by conn.mu.
-	output int  // bytes that are held because the socket has not accepted them
+	output int  // bytes that are kept because the socket has not accepted them
 	paid   int  // units of work that output has paid for
 	useful bool // something that answers a call has been sent since the last PING
 }
@@ -80,13 +81,13 @@ func (g *guard) takePaid() (paid int) {
 	return paid
 }
 
-// noteHead records when the head that is arriving began: a header block, or a frame other than DATA.
-func (g *guard) noteHead(in *input, l *liveness) {
+// noteHead records at now whether a head is arriving: a header block, or a frame other than DATA.
+func (g *guard) noteHead(arriving bool, now time.Duration) {
 	switch {
-	case !in.head():
+	case !arriving:
 		g.head.Store(0)
 	case g.head.Load() == 0:
-		g.head.Store(l.heard.Load())
+		g.head.Store(int64(now))
 	}
 }
 
@@ -96,22 +97,21 @@ func (g *guard) headLate(now, most time.Duration) bool {
 	return since != 0 && now-since > most
 }
 
-// holdInput counts the bytes held for an incomplete frame and for an incomplete header block.
-func (g *guard) holdInput(in *input) {
-	if n := in.held(); n != g.input {
-		g.member.Hold(peers.Input, n-g.input)
+// keepInput counts the n bytes that are kept for an incomplete frame and for an incomplete header block.
+func (g *guard) keepInput(n int) {
+	if n != g.input {
+		g.account.Keep(peers.Input, n-g.input)
 		g.input = n
 	}
 }
 
-// holdOutput counts the output that the socket has not accepted. conn.mu is held.
-func (g *guard) holdOutput(out *output) {
-	n := out.unaccepted()
+// keepOutput counts the n bytes of output that the socket has not accepted. conn.mu is held.
+func (g *guard) keepOutput(n int) {
 	if n < leastHeld {
 		n = 0
 	}
 	if n != g.output {
-		g.member.Hold(peers.Output, n-g.output)
+		g.account.Keep(peers.Output, n-g.output)
 		g.output = n
 	}
 }
@@ -119,21 +119,21 @@ func (g *guard) holdOutput(out *output) {
 // blame charges the client for a stream of that age whose end it has caused: by RST_STREAM, by a fault for which the
 // relay resets the stream, or by the end of its connection. It is called by the connection's reader.
 func (g *guard) blame(now, age time.Duration) {
-	if !g.member.Reset(now, age) {
+	if !g.account.Reset(now, age) {
 		g.resetOut = true
 	}
 }
 
 // frameCost returns the cost of a frame in units of work, without that of the streams whose windows it changes. A
 // frame that pays work back has a negative cost. begins means that the frame's stream is new.
-func frameCost(f *frame, begins bool) int {
-	switch f.kind {
+func frameCost(f *frames.Frame, begins bool) int {
+	switch f.Kind {
 	case http2.FrameHeaders:
 		if begins {
 			return -peers.Frame
 		}
 	case http2.FrameData:
-		if f.flags&http2.FlagDataEndStream != 0 || !emptyData(f) {
+		if f.Flags&http2.FlagDataEndStream != 0 || !emptyData(f) {
 			return -peers.Frame
 		}
 	case http2.FrameContinuation:
@@ -148,9 +148,9 @@ func frameCost(f *frame, begins bool) int {
 }
 
 // emptyData reports whether a DATA frame holds nothing but padding.
-func emptyData(f *frame) bool {
-	if f.flags&http2.FlagDataPadded == 0 || len(f.payload) == 0 {
-		return len(f.payload) == 0
+func emptyData(f *frames.Frame) bool {
+	if f.Flags&http2.FlagDataPadded == 0 || len(f.Payload) == 0 {
+		return len(f.Payload) == 0
 	}
-	return len(f.payload) == 1+int(f.payload[0])
+	return len(f.Payload) == 1+int(f.Payload[0])
 }

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/peers"
 )
 
@@ -46,56 +47,39 @@ func TestGuardOfOutput(t *testing.T) {
 // The time of a head counts from its beginning, however many reads bring it.
 func TestGuardOfHeads(t *testing.T) {
 	var table peers.Table
-	g := guard{member: testClient(&table, "192.0.2.1").member}
-	in := newInput(maxHeaderList)
-	var l liveness
-	read := func(at time.Duration, p []byte) {
-		l.heard.Store(int64(at))
-		in.add(copy(in.space(), p))
-		for ok := true; ok; {
-			_, ok, _ = in.next()
-		}
-		in.compact()
-		g.noteHead(&in, &l)
-		g.holdInput(&in)
-	}
-	frame := appendWindowUpdate(nil, 0, 1)
-	read(1*time.Second, frame[:3])
-	read(2*time.Second, frame[3:10])
+	g := guard{account: table.Join(0, peers.ID{})}
+	g.noteHead(true, 1*time.Second)
+	g.noteHead(true, 2*time.Second)
 	if g.headLate(3*time.Second, 2*time.Second) || !g.headLate(4*time.Second, 2*time.Second) {
 		t.Error("the head does not count from its first byte")
 	}
-	if n := g.member.HeldOf(peers.Input); n != readBuffer {
-		t.Errorf("%d bytes are counted for a frame in part", n)
+	if g.keepInput(100); g.account.KeptOf(peers.Input) != 100 {
+		t.Errorf("%d bytes are counted for a frame in part", g.account.KeptOf(peers.Input))
 	}
-	read(5*time.Second, frame[10:])
-	if g.headLate(time.Hour, 2*time.Second) || g.member.Held() != 0 {
+	g.noteHead(false, 5*time.Second)
+	if g.keepInput(0); g.headLate(time.Hour, 2*time.Second) || g.account.Kept() != 0 {
 		t.Error("a whole frame counts as a head in part")
-	}
-	read(6*time.Second, appendFrameHeader(nil, 100, http2.FrameData, 0, 1))
-	if g.headLate(time.Hour, 2*time.Second) {
-		t.Error("DATA counts as a head")
 	}
 }
 
 func TestFrameCost(t *testing.T) {
 	for name, c := range map[string]struct {
-		f      frame
+		f      frames.Frame
 		begins bool
 		want   int
 	}{
-		"a call":          {frame{kind: http2.FrameHeaders}, true, -peers.Frame},
-		"trailers":        {frame{kind: http2.FrameHeaders}, false, peers.Frame},
-		"data":            {frame{kind: http2.FrameData, payload: []byte{1}}, false, -peers.Frame},
-		"the end of data": {frame{kind: http2.FrameData, flags: http2.FlagDataEndStream}, false, -peers.Frame},
-		"no data":         {frame{kind: http2.FrameData}, false, peers.Frame},
+		"a call":          {frames.Frame{Kind: http2.FrameHeaders}, true, -peers.Frame},
+		"trailers":        {frames.Frame{Kind: http2.FrameHeaders}, false, peers.Frame},
+		"data":            {frames.Frame{Kind: http2.FrameData, Payload: []byte{1}}, false, -peers.Frame},
+		"the end of data": {frames.Frame{Kind: http2.FrameData, Flags: http2.FlagDataEndStream}, false, -peers.Frame},
+		"no data":         {frames.Frame{Kind: http2.FrameData}, false, peers.Frame},
 		"padding instead of any": {
-			frame{kind: http2.FrameData, flags: http2.FlagDataPadded, payload: []byte{1, 0}}, false, peers.Frame,
+			frames.Frame{Kind: http2.FrameData, Flags: http2.FlagDataPadded, Payload: []byte{1, 0}}, false, peers.Frame,
 		},
-		"a part of headers": {frame{kind: http2.FrameContinuation}, false, 1},
-		"a window":          {frame{kind: http2.FrameWindowUpdate}, false, updateCost},
-		"a PING":            {frame{kind: http2.FramePing}, false, peers.Frame / 2},
-		"an unknown frame":  {frame{kind: 99}, false, peers.Frame},
+		"a part of headers": {frames.Frame{Kind: http2.FrameContinuation}, false, 1},
+		"a window":          {frames.Frame{Kind: http2.FrameWindowUpdate}, false, updateCost},
+		"a PING":            {frames.Frame{Kind: http2.FramePing}, false, peers.Frame / 2},
+		"an unknown frame":  {frames.Frame{Kind: 99}, false, peers.Frame},
 	} {
 		if got := frameCost(&c.f, c.begins); got != c.want {
 			t.Errorf("%s costs %d, want %d", name, got, c.want)

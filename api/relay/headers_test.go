@@ -58,8 +58,8 @@ func TestHeadersAreBounded(t *testing.T) {
 			t.Errorf("%s: no call is refused", name)
 		}
 		n := 0
-		for _, c := range r.allClients() {
-			n += c.member.HeldOf(peers.Headers)
+		for _, c := range r.clients.all() {
+			n += c.account.KeptOf(peers.Headers)
 		}
 		if n > c.most || n < c.least {
 			t.Errorf("%s: %d bytes are kept, want %d to %d", name, n, c.least, c.most)

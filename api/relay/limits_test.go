@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -171,9 +172,9 @@ func TestFaultOfAClientThatDoesNotRead(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the answer is not held up")
 		}
-		for _, c := range r.allClients() {
+		for _, c := range r.clients.all() {
 			c.mu.Lock()
-			full = full || c.out.rest != nil && c.send.blocked.first != nil
+			full = full || c.out.Blocked() && c.sendWindow.Waiting()
 			c.mu.Unlock()
 		}
 	}
@@ -181,30 +182,6 @@ func TestFaultOfAClientThatDoesNotRead(t *testing.T) {
 	for deadline = time.Now().Add(patience); r.Stats().Clients > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the connection stays open")
-		}
-	}
-}
-
-func TestMessages(t *testing.T) {
-	stream := []byte{0, 0, 0, 0, 0, 1, 0, 0, 0, 3, 'a', 'b', 'c', 0, 0, 0, 1, 0}
-	stream = append(stream, make([]byte, 256)...)
-	for step := 1; step < len(stream); step++ {
-		var m messages
-		for at := 0; at < len(stream); at += step {
-			if !m.add(stream[at:min(at+step, len(stream))], 256) {
-				t.Fatalf("steps of %d: too large", step)
-			}
-		}
-		if m.inside() {
-			t.Errorf("steps of %d: inside a message at the end", step)
-		}
-		m = messages{}
-		ok := true
-		for at := 0; at < len(stream) && ok; at += step {
-			ok = m.add(stream[at:min(at+step, len(stream))], 255)
-		}
-		if ok {
-			t.Errorf("steps of %d: a message of 256 bytes is within 255", step)
 		}
 	}
 }
@@ -482,7 +459,7 @@ func TestClientThatNeverReads(t *testing.T) {
 		if _, err := other.UnaryCall(timeout(t), simple(1000)); err != nil {
 			t.Fatalf("another client: %v", err)
 		}
-		if n := r.Stats().Queued; n > maxStreams*firstWindow+budgetGrown+budgetUp+clientWindow {
+		if n := r.Stats().Queued; n > maxStreams*frames.FirstWindow+budgetGrown+budgetUp+clientWindow {
 			t.Fatalf("%d bytes are queued", n)
 		}
 	}
@@ -528,7 +505,7 @@ func TestSlowHeads(t *testing.T) {
 	ep, _ := startBackend(t, echo{})
 	const limit = 200 * time.Millisecond
 	_, addr := startRelay(t, Options{HeadTimeout: limit}, ep)
-	part := appendFrameHeader(nil, 100, http2.FrameHeaders, http2.FlagHeadersEndHeaders, 1)
+	part := frames.AppendHeader(nil, 100, http2.FrameHeaders, http2.FlagHeadersEndHeaders, 1)
 	for name, c := range map[string]struct {
 		begin func(p *peer)
 		ends  bool
@@ -540,7 +517,7 @@ func TestSlowHeads(t *testing.T) {
 		}, true},
 		"DATA": {func(p *peer) {
 			p.call(1, false)
-			_, _ = p.Write(appendFrameHeader(nil, 100, http2.FrameData, 0, 1))
+			_, _ = p.Write(frames.AppendHeader(nil, 100, http2.FrameData, 0, 1))
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,8 +6,6 @@ import (
 )
 
 const (
-	// backendPatience bounds how long a backend's answer to a PING may take.
-	backendPatience = 4 * time.Second
 	// suspectAfter is the age of an unanswered PING from which the connection gets no further calls.
 	suspectAfter = time.Second
 	// mostEarlyPings bounds the PINGs for silence between two answers. gRPC servers allow two PINGs less than 5
@@ -29,12 +27,11 @@ type liveness struct {
 
 func (l *liveness) lastHeard() time.Duration { return time.Duration(l.heard.Load()) }
 
-// ask records that a call sends something, to which a live peer is expected to react in some way.
-func (l *liveness) ask(r *Relay) {
-	if heard := l.lastHeard(); l.asked <= heard {
-		l.asked = max(r.now(), heard+1)
-	}
-}
+// asks reports whether a call has sent something since the peer was last heard.
+func (l *liveness) asks() bool { return l.asked > l.lastHeard() }
+
+// ask records that a call sends something at now, the first since the peer was last heard.
+func (l *liveness) ask(now time.Duration) { l.asked = max(now, l.lastHeard()+1) }
 
 // answer records that headers or data of a call have arrived.
 func (l *liveness) answer() { l.early, l.answered = 0, true }
@@ -47,10 +44,11 @@ func (l *liveness) unanswered(now time.Duration) time.Duration {
 	return now - l.pinged
 }
 
+// pinging reports whether a PING is unanswered.
+func (l *liveness) pinging() bool { return l.pinged > l.lastHeard() }
+
 // suspect reports whether a PING has been unanswered for so long that further calls should be sent elsewhere.
-func (l *liveness) suspect(r *Relay) bool {
-	return l.pinged > l.lastHeard() && l.unanswered(r.now()) > suspectAfter
-}
+func (l *liveness) suspect(now time.Duration) bool { return l.unanswered(now) > suspectAfter }
 
 // pingDue reports whether a PING must be sent now, and records that. A PING is due after a silence of regular, or
 // of quick if calls have sent something since the peer was last heard.

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -25,15 +26,15 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 		client.call(1, true)
 		dead := r.backend()
 		dead.answer(next(dead, anyHeaders).StreamID)
-		client.wantStatus(1, codeOK)
+		client.wantStatus(1, protocol.CodeOK)
 
 		client.call(3, true)
 		next(dead, anyHeaders) // the last that it reads
-		client.wantStatus(3, codeUnavailable)
+		client.wantStatus(3, protocol.CodeUnavailable)
 		client.call(5, true)
 		fresh := r.backend()
 		fresh.answer(next(fresh, anyHeaders).StreamID)
-		client.wantStatus(5, codeOK)
+		client.wantStatus(5, protocol.CodeOK)
 		if got := registry.Service(serviceName).Figures(endpoint.Address); got.Failed() != 1 {
 			t.Errorf("figures: %+v, want one call that has failed", got)
 		}
@@ -60,7 +61,7 @@ func testSuspectedConnection(t *testing.T) {
 	suspected := func() bool {
 		for _, c := range r.allBackends() {
 			c.mu.Lock()
-			suspect := c.live.suspect(r.Relay)
+			suspect := c.suspect()
 			c.mu.Unlock()
 			if suspect {
 				return true
@@ -76,7 +77,7 @@ func testSuspectedConnection(t *testing.T) {
 	client.call(21, true)
 	other := r.backend()
 	other.answer(next(other, anyHeaders).StreamID)
-	client.wantStatus(21, codeOK)
+	client.wantStatus(21, protocol.CodeOK)
 	registry.Add(&services.Endpoint{Address: "another"}, serviceName) // else the only endpoint would not be ejected
 	for i := range uint32(10) {
 		client.must(client.WriteRSTStream(2*i+1, http2.ErrCodeCancel))
@@ -92,7 +93,7 @@ func testSuspectedConnection(t *testing.T) {
 func TestPingsForSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const regular, quick = 6 * time.Minute, 2 * time.Second
-		r := &Relay{epoch: time.Now().Add(-time.Hour)}
+		r := &env{epoch: time.Now().Add(-time.Hour)}
 		l := &liveness{}
 		hear := func() { l.heard.Store(int64(r.now())) }
 		hear()
@@ -111,7 +112,7 @@ func TestPingsForSilence(t *testing.T) {
 		}
 		hear()
 		for range 10 {
-			l.ask(r)
+			l.ask(r.now())
 			if n := pings(10 * time.Second); n > 1 {
 				t.Errorf("%d PINGs for one call", n)
 			}
@@ -120,7 +121,7 @@ func TestPingsForSilence(t *testing.T) {
 			t.Errorf("%d PINGs for calls without an answer, want %d", l.early, mostEarlyPings)
 		}
 		l.answer()
-		l.ask(r)
+		l.ask(r.now())
 		if n := pings(10 * time.Second); n != 1 {
 			t.Errorf("%d PINGs after an answer, want one", n)
 		}

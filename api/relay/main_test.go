@@ -77,13 +77,13 @@ func startRelay(t testing.TB, o Options, endpoints ...*services.Endpoint) (*Rela
 func (r *Relay) closeEmpty(t testing.TB) {
 	t.Helper()
 	r.Close()
-	if n := r.peers.Held(); n != 0 {
+	if n := r.peers.Kept(); n != 0 {
 		t.Errorf("%d bytes are still counted as queued after the end", n)
 	}
 	for _, p := range r.pools.all() {
 		p.wantNobody(t)
 	}
-	r.local.wantNobody(t)
+	r.pools.local.wantNobody(t)
 }
 
 // refusing returns an address at which connections are refused. It is that of a connected socket, since the kernel

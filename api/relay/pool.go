@@ -2,14 +2,13 @@ package relay
 
 import (
 	"context"
-	"errors"
-	"io"
+	"maps"
 	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -17,17 +16,17 @@ import (
 const (
 	// mostWaiting bounds the calls that wait for a stream to one endpoint.
 	mostWaiting = 8192
-	// mostOpen bounds the open calls of one peer at one endpoint. It is as many as 16 connections may have. Each of
-	// the peer's connections may have one call open in any case. Further calls wait.
-	mostOpen = 16 * maxStreams
+	// unsettledStreams bounds the concurrent streams to a backend that has not announced its limit yet.
+	unsettledStreams = 100
 )
 
 // pool holds the connections to one backend, which all clients share. There is one connection as long as it
 // suffices.
 type pool struct {
-	relay    *Relay
+	env      *env
 	endpoint *services.Endpoint // nil for the local server
 	dial     func(context.Context) (net.Conn, error)
+	start    func(*backendConn) bool // starts a connection; false if the relay is closed
 
 	wanted    atomic.Bool   // calls are waiting
 	announced atomic.Uint32 // concurrent streams that the last connection allowed; 0: not announced yet
@@ -35,7 +34,7 @@ type pool struct {
 	mu      sync.Mutex
 	conns   []*backendConn // those that accept streams
 	shares  fair.Shares
-	waiting fair.Queue[waiter]
+	waiting fair.Queue[callUse]
 	gone    bool // given up: opens no streams any more
 }
 
@@ -51,44 +50,44 @@ const (
 
 // open opens a stream for the call and sends its headers. again means that the call has waited and it is its turn.
 // k.mu is held.
-func (p *pool) open(b *batch, k *call, again bool) opening {
-	client := k.client.asClient()
+func (p *pool) open(w *deferred.Work, k *call, again bool) opening {
+	client := k.asClient()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone {
 		return stale
 	}
 	if !again && p.waiting.Len() > 0 && !p.excepted(p.shares.Of(client).Held()) {
-		return p.enqueue(b, k, client) // behind others, or ahead of clients that have used up their share
+		return p.enqueue(w, k, client) // behind others, or ahead of clients that have used up their share
 	}
-	if p.openNow(b, k, client) {
+	if p.openNow(w, k, client) {
 		return opened
 	}
 	// A stream may have ended since then without waking a call. From now on, the end of a stream wakes waiting
 	// calls.
-	if !p.wanted.Swap(true) && p.openNow(b, k, client) {
+	if !p.wanted.Swap(true) && p.openNow(w, k, client) {
 		p.wanted.Store(p.waiting.Len() > 0)
 		return opened
 	}
 	if again {
-		k.place = p.waiting.PushFront(client, waiter{k, k.gen})
+		k.place = p.waiting.PushFront(client, callUse{k, k.gen})
 		return queued
 	}
-	return p.enqueue(b, k, client)
+	return p.enqueue(w, k, client)
 }
 
 // enqueue makes the call wait for a stream. If the queue is full, a client with fewer waiting calls displaces a
 // call of a client with more. p.mu is held.
-func (p *pool) enqueue(b *batch, k *call, client fair.Client) opening {
+func (p *pool) enqueue(w *deferred.Work, k *call, client fair.Client) opening {
 	if p.waiting.Len() >= mostWaiting {
-		w, ok := p.waiting.Displace(client)
+		u, ok := p.waiting.Displace(client)
 		if !ok {
 			return overfull
 		}
-		b.displaced = append(b.displaced, w)
+		w.End(u)
 	}
-	k.place = p.waiting.Push(client, waiter{k, k.gen})
-	b.pools = append(b.pools, p)
+	k.place = p.waiting.Push(client, callUse{k, k.gen})
+	w.Wake(p)
 	return queued
 }
 
@@ -96,7 +95,7 @@ func (p *pool) enqueue(b *batch, k *call, client fair.Client) opening {
 // peer's share: it is the only call of its connection, and the peer has all the streams that it may have. p.mu is
 // held.
 func (p *pool) excepted(held fair.Held) bool {
-	return held.Conn == 0 && held.Peer >= p.relay.opts.mostOpen
+	return held.Conn == 0 && held.Peer >= p.env.opts.mostOpen
 }
 
 // may reports whether a client that holds that many streams may have one more. p.mu is held.
@@ -105,7 +104,7 @@ func (p *pool) may(held fair.Held) bool {
 		return true
 	}
 	free := p.unopened()
-	for i := 0; held.May(free, p.relay.opts.mostOpen) != fair.Granted; i++ {
+	for i := 0; held.May(free, p.env.opts.mostOpen) != fair.Granted; i++ {
 		if i == len(p.conns) {
 			return false
 		}
@@ -115,7 +114,7 @@ func (p *pool) may(held fair.Held) bool {
 }
 
 // next removes the call whose turn it is from the queue, if there is a stream for it.
-func (p *pool) next() (w waiter, ok bool) {
+func (p *pool) next() (u callUse, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	free := p.unopened()
@@ -123,25 +122,25 @@ func (p *pool) next() (w waiter, ok bool) {
 		free += c.freeStreams()
 	}
 	if free > 0 {
-		w, ok = p.waiting.Next(func(c fair.Client) fair.Verdict {
-			return p.shares.Of(c).Held().May(free, p.relay.opts.mostOpen)
+		u, ok = p.waiting.Next(func(c fair.Client) fair.Verdict {
+			return p.shares.Of(c).Held().May(free, p.env.opts.mostOpen)
 		})
 	}
 	if p.waiting.Len() == 0 {
 		p.wanted.Store(false)
 	}
-	return w, ok
+	return u, ok
 }
 
 // unopened returns how many streams fit on connections that do not exist yet. p.mu is held.
 func (p *pool) unopened() int {
-	return (p.relay.opts.MaxBackendConns - len(p.conns)) * int(p.firstStreams())
+	return (p.env.opts.MaxBackendConns - len(p.conns)) * int(p.firstStreams())
 }
 
 // openNow opens a stream if the client may have one. p.mu is held.
-func (p *pool) openNow(b *batch, k *call, client fair.Client) bool {
+func (p *pool) openNow(w *deferred.Work, k *call, client fair.Client) bool {
 	share := p.shares.Of(client)
-	if !p.may(share.Held()) || !p.openAny(b, k) {
+	if !p.may(share.Held()) || !p.openAny(w, k) {
 		return false
 	}
 	share.Take()
@@ -150,11 +149,11 @@ func (p *pool) openNow(b *batch, k *call, client fair.Client) bool {
 }
 
 // openAny opens a stream on a connection that accepts one, or on a new connection. p.mu is held.
-func (p *pool) openAny(b *batch, k *call) bool {
+func (p *pool) openAny(w *deferred.Work, k *call) bool {
 	dialing := false
 	var usedUp *backendConn
 	for i, c := range slices.Backward(p.conns) {
-		switch c.openStream(b, k, false) {
+		switch c.openStream(w, k, false) {
 		case streamOpened:
 			return true
 		case streamsSoon:
@@ -166,17 +165,16 @@ func (p *pool) openAny(b *batch, k *call) bool {
 		case streamsFull:
 		}
 	}
-	if !dialing && len(p.conns) < p.relay.opts.MaxBackendConns {
-		c := newBackendConn(p.relay, p)
-		c.openStream(b, k, true) // before the connection can end, so that the call learns of the end
-		if p.relay.startBackend(c) {
+	if !dialing && len(p.conns) < p.env.opts.MaxBackendConns {
+		c := newBackendConn(p.env, p)
+		c.openStream(w, k, true) // before the connection can end, so that the call learns of the end
+		if p.start(c) {
 			p.conns = append(p.conns, c)
 			return true
 		}
-		c.calls.remove(k.backendID) // the relay is closed
-		k.backend = nil
+		c.abandon(k) // the relay is closed
 	}
-	return usedUp != nil && usedUp.openStream(b, k, true) == streamOpened
+	return usedUp != nil && usedUp.openStream(w, k, true) == streamOpened
 }
 
 // firstStreams returns how many streams are sent to a new connection before its backend has announced a limit: no
@@ -207,10 +205,10 @@ func (p *pool) remove(c *backendConn) {
 	}
 }
 
-// resume continues the calls that wait for a stream, as long as there are streams.
-func (p *pool) resume(b *batch) {
+// Resume continues the calls that wait for a stream, as long as there are streams.
+func (p *pool) Resume(w *deferred.Work) {
 	for n := p.waiters(); n > 0; n-- {
-		if w, ok := p.next(); !ok || !w.resume(b) {
+		if u, ok := p.next(); !ok || !u.resume(w) {
 			return
 		}
 	}
@@ -222,24 +220,17 @@ func (p *pool) waiters() int {
 	return p.waiting.Len()
 }
 
-// newPool returns the pool of an endpoint.
-func newPool(r *Relay, e *services.Endpoint) *pool {
-	return &pool{relay: r, endpoint: e, dial: func(ctx context.Context) (net.Conn, error) {
-		return r.dialEndpoint(ctx, e)
-	}}
-}
-
 // retire closes the pool's connections once the calls on them have ended.
 func (p *pool) retire() {
 	p.mu.Lock()
 	conns := slices.Clone(p.conns)
 	p.conns = nil
 	p.mu.Unlock()
-	var b batch
+	var w deferred.Work
 	for _, c := range conns {
-		c.retire(&b)
+		c.retire(&w)
 	}
-	b.flush()
+	w.Do()
 }
 
 // giveUp gives up the pool if it has neither connections nor calls that wait, and reports whether it has done so.
@@ -250,49 +241,57 @@ func (p *pool) giveUp() bool {
 	return p.gone
 }
 
-// dialEndpoint returns a connection that is verified to lead to the endpoint, if the endpoint can be verified.
-func (r *Relay) dialEndpoint(ctx context.Context, e *services.Endpoint) (net.Conn, error) {
-	nc, err := r.opts.Dial(ctx, e.Address)
-	if err != nil || e.Verify == nil {
-		return nc, err
-	}
-	if err := e.Verify(ctx, nc); err != nil {
-		_ = nc.Close()
-		return nil, err
-	}
-	return nc, nil
+// pools holds the pools of all endpoints that calls have been sent to. Each endpoint has at most one pool that opens
+// streams. A pool that has been given up stays so, and another one takes its place.
+type pools struct {
+	add   func(*services.Endpoint) *pool // makes a pool
+	local *pool                          // of the local server
+
+	mu sync.RWMutex // acquired after that of a call, and never together with that of a pool
+	m  map[*services.Endpoint]*pool
 }
 
-// errItself is returned if an endpoint's address leads to this relay: each call would come back as another,
-// endlessly.
-var errItself = errors.New("the address is this master's own")
+func newPools(add func(*services.Endpoint) *pool) pools {
+	return pools{add: add, m: make(map[*services.Endpoint]*pool)}
+}
 
-// listensAt reports whether a new connection leads to the relay itself.
-func (r *Relay) listensAt(nc net.Conn) bool {
-	there, ok1 := nc.RemoteAddr().(*net.TCPAddr)
-	here, ok2 := nc.LocalAddr().(*net.TCPAddr)
-	if !ok1 || !ok2 {
-		return false
+// of returns the pool of an endpoint. If that is unless, which has been given up, it returns a new pool.
+func (s *pools) of(e *services.Endpoint, unless *pool) *pool {
+	s.mu.RLock()
+	p := s.m[e]
+	s.mu.RUnlock()
+	if p != nil && p != unless {
+		return p
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for l := range r.listeners {
-		own, ok := l.Addr().(*net.TCPAddr)
-		if ok && own.Port == there.Port &&
-			(own.IP.Equal(there.IP) || own.IP.IsUnspecified() && here.IP.Equal(there.IP)) {
-			return true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p = s.m[e]; p == nil || p == unless {
+		p = s.add(e)
+		s.m[e] = p
+	}
+	return p
+}
+
+// all returns the current pools.
+func (s *pools) all() []*pool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.AppendSeq(make([]*pool, 0, len(s.m)), maps.Values(s.m))
+}
+
+// sweep closes the connections to endpoints that are gone, and gives up pools without connections.
+func (s *pools) sweep() {
+	for _, p := range s.all() {
+		if p.endpoint.Gone() {
+			p.retire()
 		}
+		if !p.giveUp() {
+			continue
+		}
+		s.mu.Lock()
+		if s.m[p.endpoint] == p {
+			delete(s.m, p.endpoint)
+		}
+		s.mu.Unlock()
 	}
-	return false
-}
-
-// plainly returns the text of a connection's error for callers, without addresses that are not theirs.
-func plainly(err error) string {
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return errno.Error()
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		return "closed by the other side"
-	}
-	return err.Error()
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -157,7 +158,7 @@ func tryNext[F http2.Frame](p *peer, ok func(F) bool) (F, error) {
 		}
 		if s, is := f.(*http2.SettingsFrame); is && !s.IsAck() {
 			// Not through the framer: another goroutine may be writing with it.
-			_, _ = p.Write(appendSettingsAck(nil))
+			_, _ = p.Write(frames.AppendSettingsAck(nil))
 		}
 		if f, is := f.(F); is && (ok == nil || ok(f)) {
 			return f, nil

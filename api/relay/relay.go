@@ -1,4 +1,4 @@
-// Package relay is the gateway's data path: it relays the HTTP/2 frames of gRPC calls between clients and backends.
+// package relay is the gateway's data path: it relays the HTTP/2 frames of gRPC calls between clients and backends.
 //
 // Streams of client connections are mapped to streams of connections to backends, which all clients share. Headers
 // are decoded and encoded again; DATA is forwarded as it arrives, without assembling messages. Each connection has
@@ -8,7 +8,9 @@
 // delay the others.
 //
 // A clientConn is a connection to a client, a backendConn one to a backend. Each handles its frames in one file; conn
-// is their common part. A call connects a stream of each: dispatch.go has its way from the request to the end.
+// is their common part. A call connects a stream of each: dispatch.go has its way from the request to the end. All of
+// them share env. What can be understood without calls is in the packages below: the bytes of a connection in wire and
+// frames, what gRPC says in protocol and retry, and flow control in window.
 //
 // Flow control works on both sides: a sender gets credit back when its data has been sent on. A stream whose data
 // moves freely gets a larger window.
@@ -20,164 +22,38 @@ package relay
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/api/relay/headers"
 	"github.com/core-tools/hsu-master/api/relay/peers"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/report"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// RequestID is the metadata key by which a caller allows a call to be executed again.
-const RequestID = "hsu-request-id"
-
-// Client is the metadata key by which the relay names the client of a call to the local server: its peer, a comma,
-// a space, and its connection. Values that clients send under that key are dropped.
-const Client = "hsu-client"
-
-// Counter counts processed calls durably.
-type Counter interface {
-	// Writable returns nil if Count can succeed now. A call that cannot be counted is not processed at all.
-	Writable() error
-	// Count counts one request, and calls Counted once, from another goroutine, when the count is durable or has
-	// failed.
-	Count(done interface{ Counted(err error) })
-}
-
-// Options are the options of a relay. The comments of the fields give the meaning of their zero values.
-type Options struct {
-	// Registry holds the services that are relayed. It is required.
-	Registry *services.Registry
-	// Local maps the full names of the services of LocalDial's server to the methods that it answers. Calls of
-	// other methods go to the endpoints that offer the service too. If there are none, the local server refuses the
-	// call.
-	Local map[string][]string
-	// LocalDial connects to the local server. It is required if Local is not empty.
-	LocalDial func() (net.Conn, error)
-	// Counted holds the paths of methods ("/proto.MyBusinessService/ProcessData") whose calls are counted before
-	// they are acknowledged. Two kinds of these calls go to the local server instead, and are not counted here:
-	// calls that carry [RequestID], if the server has the method, and calls whose service no endpoint offers, if
-	// the server has the service.
-	Counted map[string]bool
-	// Counter counts these calls. It is required if Counted is not empty.
-	Counter Counter
-	// TLS is the TLS configuration of the port; nil disables TLS. The relay sets NextProtos itself.
-	TLS *tls.Config
-	// Log receives the errors of connections and, at level debug, a line for each call; nil discards them.
-	Log *slog.Logger
-
-	// MaxMessage bounds a message in bytes if its service sets no bound; 0 means 4 MiB.
-	MaxMessage int
-	// MaxConns bounds the connections of clients; 0 means 10,000.
-	MaxConns int
-	// MaxBackendConns bounds the connections to one endpoint. There is only one while that takes all streams. 0
-	// means 16.
-	MaxBackendConns int
-	// MaxBuffered bounds the bytes that are kept for all clients together (see shed.go); 0 means 256 MiB.
-	MaxBuffered int
-	// MaxWait bounds the wait of a call for an endpoint if the call has no deadline; 0 means 10 s. A call with a
-	// deadline waits until then.
-	MaxWait time.Duration
-	// HandshakeTimeout bounds the setup of a connection to a client or to a backend; 0 means 10 s.
-	HandshakeTimeout time.Duration
-	// HeadTimeout bounds the time between the first and the last byte of a call's headers, or of a frame other than
-	// DATA; 0 means 10 s.
-	HeadTimeout time.Duration
-	// ClientPing is the silence after which a client is sent a PING; 0 means one minute.
-	ClientPing time.Duration
-	// BackendPing is the silence after which a backend with calls in flight is sent a PING; 0 means 6 minutes,
-	// because grpc-go's server treats more than one PING in 5 minutes as an attack.
-	BackendPing time.Duration
-	// BackendSilence is how long a backend may be silent after calls have sent it something before it is sent an
-	// early PING; 0 means 2 s.
-	BackendSilence time.Duration
-	// PingTimeout bounds the wait for the answer to a PING, to at most 4 s for a backend; 0 means 20 s.
-	PingTimeout time.Duration
-	// MinPing is the minimum time between PINGs from a client; 0 means 10 s.
-	MinPing time.Duration
-	// BackendIdle is how long a connection to a backend is kept without calls; 0 means 5 minutes.
-	BackendIdle time.Duration
-	// Dial connects to an endpoint; nil means TCP.
-	Dial func(ctx context.Context, address string) (net.Conn, error)
-
-	lastStream uint32 // the greatest id of a stream to a backend; tests lower it
-	mostOpen   int    // the constant of that name; tests lower it
-}
-
-func (o *Options) defaults() {
-	set(&o.MaxMessage, 4<<20)
-	set(&o.MaxConns, 10_000)
-	set(&o.MaxBackendConns, 16)
-	set(&o.MaxBuffered, 256<<20)
-	set(&o.MaxWait, 10*time.Second)
-	set(&o.HandshakeTimeout, 10*time.Second)
-	set(&o.HeadTimeout, 10*time.Second)
-	set(&o.ClientPing, time.Minute)
-	set(&o.BackendPing, 6*time.Minute)
-	set(&o.BackendSilence, 2*time.Second)
-	set(&o.PingTimeout, 20*time.Second)
-	set(&o.MinPing, 10*time.Second)
-	set(&o.BackendIdle, 5*time.Minute)
-	set(&o.lastStream, maxID)
-	set(&o.mostOpen, mostOpen)
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Dial == nil {
-		dialer := &net.Dialer{}
-		o.Dial = func(ctx context.Context, address string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", address)
-		}
-	}
-}
-
-func set[T comparable](value *T, fallback T) {
-	var zero T
-	if *value == zero {
-		*value = fallback
-	}
-}
-
 // Relay relays calls. Its methods may be called from any goroutine.
 type Relay struct {
-	opts     Options
-	epoch    time.Time
-	debug    bool
-	name     string // of this relay in [via]
-	passedBy []byte // the header list with that field
-	local    *pool
-	// The methods of the local server by path, and its policies by service.
-	localMethods  map[string]bool
-	localPolicies map[string]*services.Policy
-
-	closing atomic.Bool
+	env
+	clients crowd
+	pools   pools
 	ctx     context.Context // canceled by Close
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // of all goroutines
+	empty   chan struct{}  // closed when the relay is closing and the last client has gone
+	ended   sync.Once      // closes empty
 
 	mu        sync.RWMutex
 	closed    bool
 	listeners map[net.Listener]struct{}
-	clients   map[*clientConn]struct{}
 	backends  map[*backendConn]struct{}
-	evicted   int           // clients whose connections are being closed to make room
-	left      chan struct{} // receives a value when such a connection is closed
-	others    atomic.Int64  // open descriptors that are not those of clients, as last counted
-	empty     chan struct{} // closed when the relay is closing and the last client has gone
-
-	acks     acks
-	pools    pools
-	peers    peers.Table
-	warnings warnings
-	shedding sync.Mutex // held by the reader that terminates calls to free memory
 }
 
 // Stats holds the figures of a relay.
@@ -194,8 +70,6 @@ type Stats struct {
 // ErrClosed is returned by [Relay.Serve] after [Relay.Shutdown] or [Relay.Close].
 var ErrClosed = errors.New("the relay is closed")
 
-var errClosing = errors.New("the master is shutting down")
-
 // New returns a relay, which serves when Serve is called. The caller must close it.
 func New(o Options) (*Relay, error) {
 	switch {
@@ -208,22 +82,29 @@ func New(o Options) (*Relay, error) {
 	}
 	o.defaults()
 	r := &Relay{
-		opts: o, epoch: time.Now(), debug: o.Log.Enabled(context.Background(), slog.LevelDebug),
-		listeners: make(map[net.Listener]struct{}),
-		clients:   make(map[*clientConn]struct{}), backends: make(map[*backendConn]struct{}),
-		empty: make(chan struct{}), left: make(chan struct{}, 1),
+		env: env{
+			opts: o, epoch: time.Now(), debug: o.Log.Enabled(context.Background(), slog.LevelDebug),
+			name: "hsu-" + rand.Text(), acks: deferred.NewAcks(o.ackDelay),
+			localMethods: make(map[string]bool), localPolicies: make(map[string]*services.Policy),
+		},
+		listeners: make(map[net.Listener]struct{}), backends: make(map[*backendConn]struct{}),
+		empty: make(chan struct{}),
 	}
-	r.pools = newPools(func(e *services.Endpoint) *pool { return newPool(r, e) })
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.log = report.New(o.Log, r.now)
+	r.clients.init(&r.env, r.ctx.Done())
+	r.shed = r.clients.shed
+	r.pools = newPools(r.newPool)
+	r.pools.local = &pool{env: &r.env, start: r.startBackend, dial: func(context.Context) (net.Conn, error) {
+		return o.LocalDial()
+	}}
 	if o.TLS != nil {
 		r.opts.TLS = o.TLS.Clone()
 		r.opts.TLS.NextProtos = []string{"h2", "http/1.1"} // the latter to refuse it clearly
 	}
 	var passedBy headers.List
-	r.name = "hsu-" + rand.Text()
-	passedBy.Add(via, "2.0 "+r.name)
+	passedBy.Add(protocol.Via, "2.0 "+r.name)
 	r.passedBy = passedBy.Bytes()
-	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.localMethods, r.localPolicies = make(map[string]bool), make(map[string]*services.Policy)
 	for service, methods := range o.Local {
 		policy := o.Registry.Policy(service)
 		r.localPolicies[service] = &policy
@@ -231,19 +112,11 @@ func New(o Options) (*Relay, error) {
 			r.localMethods["/"+service+"/"+method] = true
 		}
 	}
-	r.local = &pool{relay: r, dial: func(context.Context) (net.Conn, error) { return o.LocalDial() }}
-	r.countOthers()
-	r.acks.wake = make(chan struct{}, 1)
+	r.clients.countOthers()
 	r.wg.Go(r.watch)
-	r.wg.Go(r.serveAcks)
+	r.wg.Go(func() { r.acks.Serve(r.ctx.Done()) })
 	return r, nil
 }
-
-// now returns the time on the relay's clock, which starts at 0 in New.
-func (r *Relay) now() time.Duration { return time.Since(r.epoch) }
-
-// full reports whether more than MaxBuffered is kept for clients.
-func (r *Relay) full() bool { return r.peers.Held() > int64(r.opts.MaxBuffered) }
 
 // Serve accepts connections until the relay is closed, and then returns [ErrClosed]. It closes the listener.
 func (r *Relay) Serve(l net.Listener) error {
@@ -274,10 +147,10 @@ func (r *Relay) Serve(l net.Listener) error {
 		case err != nil:
 			// Too many open files, or a client that has gone: the other clients must not suffer.
 			if errors.Is(err, syscall.EMFILE) {
-				r.evictFor(nil)
+				r.clients.evictFor(nil)
 			}
 			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-			r.warning("cannot accept a connection", l.Addr().String(), err)
+			r.log.Warning("cannot accept a connection", l.Addr().String(), err)
 			select {
 			case <-time.After(wait):
 			case <-r.ctx.Done():
@@ -291,43 +164,22 @@ func (r *Relay) Serve(l net.Listener) error {
 
 // accept starts serving a client's connection, or closes it if there is no room.
 func (r *Relay) accept(nc net.Conn) {
-	c := newClientConn(r, nc, r.peers.Join(r.now(), peers.ByAddress(nc)))
-	if !r.makeRoom(c) || !r.startClient(c) {
-		c.member.Leave()
+	c := newClientConn(&r.env, &r.pools, nc, r.peers.Join(r.now(), peers.ByAddress(nc)))
+	if !r.clients.makeRoom(c) || !r.clients.add(c, func() { r.startClient(c) }) {
+		c.account.Leave()
 		_ = nc.Close()
 	}
 }
 
-// startClient starts the goroutines of a client's connection. It returns false if no further one is allowed.
-func (r *Relay) startClient(c *clientConn) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed || len(r.clients)-r.evicted >= r.opts.MaxConns || r.closing.Load() {
-		return false
-	}
-	r.clients[c] = struct{}{}
+// startClient starts the goroutines of a client's connection.
+func (r *Relay) startClient(c *clientConn) {
 	r.wg.Go(c.write)
 	r.wg.Go(func() {
 		c.serve()
-		r.removeClient(c)
-	})
-	return true
-}
-
-func (r *Relay) removeClient(c *clientConn) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.clients, c)
-	if c.evicted {
-		r.evicted--
-		select {
-		case r.left <- struct{}{}:
-		default:
+		if r.clients.remove(c) == 0 && r.closing.Load() {
+			r.finish()
 		}
-	}
-	if len(r.clients) == 0 && r.closing.Load() {
-		r.finish()
-	}
+	})
 }
 
 // startBackend starts the goroutines of a connection to a backend. It returns false if the relay is closed.
@@ -348,32 +200,77 @@ func (r *Relay) startBackend(c *backendConn) bool {
 	return true
 }
 
-// finish records that the last client has gone. r.mu is held.
-func (r *Relay) finish() {
-	select {
-	case <-r.empty:
-	default:
-		close(r.empty)
-	}
+// newPool returns the pool of an endpoint.
+func (r *Relay) newPool(e *services.Endpoint) *pool {
+	return &pool{env: &r.env, endpoint: e, start: r.startBackend, dial: func(ctx context.Context) (net.Conn, error) {
+		return r.dialEndpoint(ctx, e)
+	}}
 }
+
+// errItself is returned if an endpoint's address leads to this relay: each call would come back as another,
+// endlessly.
+var errItself = errors.New("the address is this master's own")
+
+// dialEndpoint returns a connection that is verified to lead to the endpoint, if the endpoint can be verified.
+func (r *Relay) dialEndpoint(ctx context.Context, e *services.Endpoint) (net.Conn, error) {
+	nc, err := r.opts.Dial(ctx, e.Address)
+	if err != nil {
+		return nc, err
+	}
+	if e.Verify != nil {
+		err = e.Verify(ctx, nc)
+	}
+	if err == nil && r.listensAt(nc) {
+		err = errItself
+	}
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return nc, nil
+}
+
+// listensAt reports whether a new connection leads to the relay itself.
+func (r *Relay) listensAt(nc net.Conn) bool {
+	there, ok1 := nc.RemoteAddr().(*net.TCPAddr)
+	here, ok2 := nc.LocalAddr().(*net.TCPAddr)
+	if !ok1 || !ok2 {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for l := range r.listeners {
+		own, ok := l.Addr().(*net.TCPAddr)
+		if ok && own.Port == there.Port &&
+			(own.IP.Equal(there.IP) || own.IP.IsUnspecified() && here.IP.Equal(there.IP)) {
+			return true
+		}
+	}
+	return false
+}
+
+// finish records that the last client has gone.
+func (r *Relay) finish() { r.ended.Do(func() { close(r.empty) }) }
 
 // Shutdown waits until all calls in flight have ended or ctx is done, and closes the relay. Clients are told to
 // open no more streams; streams that they open before they read that are still served.
 func (r *Relay) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	r.closing.Store(true)
+	r.log.End()
 	for l := range r.listeners {
 		_ = l.Close()
 	}
-	if len(r.clients) == 0 {
+	r.mu.Unlock()
+	clients := r.clients.all()
+	if len(clients) == 0 {
 		r.finish()
 	}
-	r.mu.Unlock()
-	var b batch
-	for _, c := range r.allClients() {
-		c.warn(&b)
+	var w deferred.Work
+	for _, c := range clients {
+		c.warn(&w)
 	}
-	b.flush()
+	w.Do()
 	var err error
 	select {
 	case <-r.empty:
@@ -389,25 +286,19 @@ func (r *Relay) Close() {
 	r.mu.Lock()
 	r.closed = true
 	r.closing.Store(true)
+	r.log.End()
 	for l := range r.listeners {
 		_ = l.Close()
 	}
 	r.mu.Unlock()
 	r.cancel()
-	for _, c := range r.allClients() {
+	for _, c := range r.clients.close() {
 		c.kill(errClosing)
 	}
 	for _, c := range r.allBackends() {
 		c.kill(errClosing)
 	}
 	r.wg.Wait()
-}
-
-// allClients returns the current connections to clients.
-func (r *Relay) allClients() []*clientConn {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return slices.AppendSeq(make([]*clientConn, 0, len(r.clients)), maps.Keys(r.clients))
 }
 
 // allBackends returns the current connections to backends.
@@ -420,12 +311,47 @@ func (r *Relay) allBackends() []*backendConn {
 // Stats returns the current figures.
 func (r *Relay) Stats() Stats {
 	s := Stats{Queued: r.peers.Queued()}
-	for _, c := range r.allClients() {
+	for _, c := range r.clients.all() {
 		s.Clients++
-		c.mu.Lock()
-		s.Streams += c.calls.n
-		c.mu.Unlock()
+		s.Streams += c.streamCount()
 	}
 	s.Backends = len(r.allBackends())
 	return s
+}
+
+// lateness is the delay of a tick from which the silence of peers proves nothing.
+const lateness = time.Second
+
+// watch checks all connections at each tick. Silent connections get a PING; connections whose peers do not answer,
+// and connections that are not needed, are closed. So connections need neither timers nor goroutines for this.
+func (r *Relay) watch() {
+	o := &r.opts
+	every := min(time.Second, o.HandshakeTimeout/4, o.HeadTimeout/4, o.ClientPing/4,
+		o.BackendPing/4, o.BackendSilence/4, o.PingTimeout/4, o.BackendIdle/4)
+	tick := time.NewTicker(max(every, time.Millisecond))
+	defer tick.Stop()
+	var w deferred.Work
+	for last := r.now(); ; {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := r.now()
+		late := now-last > every+lateness
+		if last = now; late {
+			continue // this process was stopped or starved: read first, the answer may have arrived meanwhile
+		}
+		for _, c := range r.clients.all() {
+			c.look(&w, r.now())
+			c.goOn(&w) // other clients may have released memory
+		}
+		for _, c := range r.allBackends() {
+			c.look(&w, r.now())
+		}
+		w.Hand()
+		r.clients.countOthers()
+		r.pools.sweep()
+		r.peers.Sweep(r.now())
+	}
 }

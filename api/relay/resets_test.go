@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-master/api/relay/frames"
 )
 
 // flooding is the header block of a call that uses no dynamic table.
@@ -39,7 +41,7 @@ func (p *peer) open(id uint32) error {
 var resetting = map[string]func(p *peer, id uint32) error{
 	"RST_STREAM":           func(p *peer, id uint32) error { return p.WriteRSTStream(id, http2.ErrCodeCancel) },
 	"WINDOW_UPDATE of 0":   func(p *peer, id uint32) error { return p.WriteWindowUpdate(id, 0) },
-	"window beyond 2^31-1": func(p *peer, id uint32) error { return p.WriteWindowUpdate(id, maxWindow) },
+	"window beyond 2^31-1": func(p *peer, id uint32) error { return p.WriteWindowUpdate(id, frames.MaxWindow) },
 	"DATA behind the end": func(p *peer, id uint32) error {
 		_ = p.WriteData(id, true, []byte{0, 0, 0, 0, 0})
 		return p.WriteData(id, true, []byte{0, 0, 0, 0, 0})

@@ -1,90 +1,191 @@
 package relay
 
-import "github.com/core-tools/hsu-master/supervisor/services"
+import (
+	"errors"
+	"time"
 
-// mostAttempts bounds the consecutive attempts of a call. A call that no endpoint can have seen pauses after these, and
-// then starts anew.
-const mostAttempts = 3
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/retry"
+	"github.com/core-tools/hsu-master/supervisor/services"
+	"golang.org/x/net/http2"
+)
 
+// backendReset handles RST_STREAM from the backend.
+func (k *call) backendReset(w *deferred.Work, code http2.ErrCode) {
+	unseen := code == http2.ErrCodeRefusedStream
+	k.attempts.Failure = "the server refused the call"
+	k.code = protocol.CodeOfReset(code)
+	k.broken = !unseen && code != http2.ErrCodeCancel && code != http2.ErrCodeEnhanceYourCalm
+	if (unseen || k.code == protocol.CodeUnavailable) && k.again(w, unseen) {
+		return
+	}
+	k.leaveBackend(w, services.Outcome{})
+	if k.client == nil {
+		return
+	}
+	if unseen && k.response == awaited {
+		k.fail(w, protocol.CodeUnavailable, "the server refused the call")
+		return
+	}
+	code = protocol.ResetOf(code)
+	k.code = protocol.CodeOfReset(code)
+	k.resetClient(w, code)
+	k.leaveClient(w)
+}
+
+// goneReason is the reason of a call whose backend has announced that it shuts down.
 const goneReason = "the server is shutting down"
 
-// attempts are the attempts of a call. They are consecutive until the call pauses.
-type attempts struct {
-	tried   [mostAttempts]*services.Endpoint // of the consecutive ones; nil for the local server
-	n       int                              // the number of consecutive attempts
-	all     int                              // the number of attempts in all
-	failure string                           // the latest one
-}
-
-// endpoints returns the endpoints that the consecutive attempts have had.
-func (a *attempts) endpoints() []*services.Endpoint { return a.tried[:a.n] }
-
-// choose sets the endpoint of the next attempt.
-func (a *attempts) choose(e *services.Endpoint) { a.tried[a.n] = e }
-
-func (a *attempts) begin() {
-	a.n++
-	a.all++
-}
-
-// undo takes back the begin of an attempt that was only queued.
-func (a *attempts) undo() {
-	a.n--
-	a.all--
-}
-
-// forgive does not count the last attempt, so that the call neither pauses nor avoids the endpoint: the endpoint's
-// connection has answered calls and ends as announced, and another connection takes the call.
-func (a *attempts) forgive() {
-	if a.n > 0 {
-		a.n--
-		a.tried[a.n] = nil
+// backendLost handles the end of the backend's connection. unseen means that the backend cannot have seen the call,
+// answered that it has answered calls on this connection.
+func (k *call) backendLost(w *deferred.Work, unseen, answered bool, reason string) {
+	k.code, k.broken = protocol.CodeUnavailable, !(unseen && reason == goneReason)
+	k.attempts.Failure = reason
+	if unseen && reason == goneReason && answered && k.waitLeft() > 0 {
+		k.attempts.Forgive()
 	}
-}
-
-// mustPause reports whether the call must pause before it may try all endpoints again.
-func (a *attempts) mustPause() bool { return a.n >= mostAttempts }
-
-// pause makes the next attempt the first of the consecutive ones.
-func (a *attempts) pause() { a.tried, a.n = [mostAttempts]*services.Endpoint{}, 0 }
-
-// failed describes a call after an attempt has failed.
-type failed struct {
-	unseen     bool // the endpoint cannot have seen the call
-	idempotent bool // it may be executed twice
-	started    bool // part of the response has been passed on
-	whole      bool // everything that was sent of the request is still here
-	attempts   int  // so far, including this one
-}
-
-// mayTryAgain reports whether a call may be sent again, and whether that takes from the service's retry budget.
-func mayTryAgain(f failed) (again, budget bool) {
-	if f.started || !f.whole || !f.unseen && (!f.idempotent || f.attempts >= mostAttempts) {
-		return false, false
+	if k.again(w, unseen) {
+		return
 	}
-	// An attempt that was not seen has cost an endpoint nothing, so another one adds no load to an overloaded
-	// endpoint.
-	return true, !f.unseen
+	k.leaveBackend(w, services.Outcome{})
+	k.fail(w, protocol.CodeUnavailable, reason)
 }
 
 // again retries the call if that is safe. It returns false if the failure is final.
-func (k *call) again(b *batch, unseen bool) bool {
-	again, budget := mayTryAgain(failed{
-		unseen: unseen, idempotent: k.idempotent, started: k.response != awaited,
-		whole: k.up.q.keep && k.request.kept(), attempts: k.attempts.all,
+func (k *call) again(w *deferred.Work, unseen bool) bool {
+	again, budget := retry.MayTryAgain(retry.Failed{
+		Unseen: unseen, Idempotent: k.idempotent, Started: k.response != awaited,
+		Whole: k.up.q.Keep && k.request.Kept(), Attempts: k.attempts.All,
 	})
-	if !again || k.client == nil || k.relay.closing.Load() || budget && (k.service == nil || !k.service.Retry()) {
+	if !again || k.client == nil || k.closing() || budget && (k.service == nil || !k.service.Retry()) {
 		return false
 	}
-	k.leaveBackend(b, services.Outcome{Retried: true, Unseen: unseen})
-	k.up.replay += k.up.q.kept
-	k.up.q.rewind()
+	k.leaveBackend(w, services.Outcome{Retried: true, Unseen: unseen})
+	k.up.replay += k.up.q.Kept
+	k.up.q.Rewind()
 	k.up.endSent = false
 	k.code, k.broken = 0, false
-	if k.attempts.mustPause() {
-		k.pause(b)
+	if k.attempts.MustPause() {
+		k.pause(w)
 	} else {
-		k.dispatch(b)
+		k.dispatch(w)
 	}
 	return true
+}
+
+// delay handles a call that no endpoint can take now.
+func (k *call) delay(w *deferred.Work, err error) {
+	switch {
+	case errors.Is(err, services.ErrBusy):
+		k.crowdedOut(w, err.Error())
+		return
+	case errors.Is(err, services.ErrHopeless):
+		k.fail(w, protocol.CodeUnavailable, err.Error())
+		return
+	}
+	if k.attempts.Any() {
+		// Wait would call back at once: the registry does not know yet that the endpoints in tried are gone.
+		k.pause(w)
+		return
+	}
+	u := callUse{k, k.gen}
+	cancel, err := k.service.Wait(k.asClient(), func(err error) {
+		if err != nil {
+			u.giveWay(err)
+		} else {
+			u.wake(retry.ForEndpoint)
+		}
+	})
+	if err != nil {
+		k.crowdedOut(w, err.Error())
+		return
+	}
+	k.waitFor(retry.ForEndpoint, cancel)
+}
+
+// pause makes the call wait for a moment, after which it may try all endpoints again.
+func (k *call) pause(w *deferred.Work) {
+	k.attempts.Pause()
+	u, left := callUse{k, k.gen}, k.waitLeft()
+	if left <= 0 {
+		k.expired(w)
+		return
+	}
+	if k.service != nil {
+		k.service.Paused(1)
+	}
+	timer := time.AfterFunc(min(k.waiting.NextPause(), left), func() { u.wake(retry.ForPause) })
+	k.waiting.Begin(retry.ForPause, nil, timer)
+}
+
+// waitFor makes the call wait until it is woken, or until it may not wait any longer.
+func (k *call) waitFor(kind retry.WaitKind, cancel func() bool) {
+	u := callUse{k, k.gen}
+	k.waiting.Begin(kind, cancel, time.AfterFunc(k.waitLeft(), func() { u.expire(kind) }))
+}
+
+// resume continues a call that has waited for a stream. It returns false if the call has to wait again.
+func (u callUse) resume(w *deferred.Work) bool {
+	k := u.call
+	k.mu.Lock()
+	defer k.unlock(w)
+	if k.gen != u.gen || !k.waiting.Is(retry.ForStream) {
+		return true
+	}
+	k.place = nil // it has left the queue
+	k.stopWaiting()
+	k.attempts.Undo()
+	k.attempt(w, true)
+	k.closeFinished(w)
+	return !k.waiting.Is(retry.ForStream)
+}
+
+// Displace ends a call that a call of another client has displaced from the queue.
+func (u callUse) Displace(w *deferred.Work) {
+	k := u.call
+	k.mu.Lock()
+	defer k.unlock(w)
+	if k.gen == u.gen && k.waiting.Is(retry.ForStream) {
+		k.crowdedOut(w, waitingForStream)
+	}
+}
+
+// wake continues a call that has waited for an endpoint or for the end of a pause.
+func (u callUse) wake(kind retry.WaitKind) {
+	var w deferred.Work
+	k := u.call
+	k.mu.Lock()
+	if k.gen == u.gen && k.waiting.Is(kind) {
+		k.waiting.Fired()
+		k.stopWaiting()
+		k.dispatch(&w)
+		k.closeFinished(&w)
+	}
+	k.unlock(&w)
+	w.Do()
+}
+
+// giveWay ends a call that has lost its place in the queue for an endpoint.
+func (u callUse) giveWay(err error) {
+	var w deferred.Work
+	k := u.call
+	k.mu.Lock()
+	if k.gen == u.gen && k.waiting.Is(retry.ForEndpoint) {
+		k.crowdedOut(&w, err.Error())
+	}
+	k.unlock(&w)
+	w.Do()
+}
+
+// expire ends a call that has waited too long.
+func (u callUse) expire(kind retry.WaitKind) {
+	var w deferred.Work
+	k := u.call
+	k.mu.Lock()
+	if k.gen == u.gen && k.waiting.Is(kind) {
+		k.expired(&w)
+	}
+	k.unlock(&w)
+	w.Do()
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"runtime"
-	"slices"
 	"testing"
 	"time"
 
@@ -15,30 +14,11 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/api/relay/frames"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
+	"github.com/core-tools/hsu-master/api/relay/retry"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
-
-func TestMayTryAgain(t *testing.T) {
-	for _, c := range []struct {
-		name          string
-		f             failed
-		again, budget bool
-	}{
-		{"unseen", failed{unseen: true, whole: true, attempts: 1}, true, false},
-		{"seen", failed{whole: true, attempts: 1}, false, false},
-		{"seen and marked", failed{idempotent: true, whole: true, attempts: 1}, true, true},
-		{"unseen and marked", failed{unseen: true, idempotent: true, whole: true, attempts: 1}, true, false},
-		{"request no longer there", failed{unseen: true, attempts: 1}, false, false},
-		{"answer begun", failed{unseen: true, idempotent: true, whole: true, started: true, attempts: 1}, false, false},
-		{"unseen, after many", failed{unseen: true, whole: true, attempts: 10 * mostAttempts}, true, false},
-		{"last attempt", failed{idempotent: true, whole: true, attempts: mostAttempts}, false, false},
-		{"last but one", failed{idempotent: true, whole: true, attempts: mostAttempts - 1}, true, true},
-	} {
-		if again, budget := mayTryAgain(c.f); again != c.again || budget != c.budget {
-			t.Errorf("%s: %v %v, want %v %v", c.name, again, budget, c.again, c.budget)
-		}
-	}
-}
 
 // failing makes a call to which the first backend reacts with do. If the call is retried, the other backend serves it.
 func failing(t *testing.T, do func(p *peer, id uint32), more ...string) (client *peer, code int, seen int) {
@@ -82,7 +62,7 @@ func failing(t *testing.T, do func(p *peer, id uint32), more ...string) (client 
 }
 
 func TestSecondEndpoint(t *testing.T) {
-	mark := []string{RequestID, "1"}
+	mark := []string{protocol.RequestID, "1"}
 	reset := func(code http2.ErrCode) func(*peer, uint32) {
 		return func(p *peer, id uint32) { _ = p.WriteRSTStream(id, code) }
 	}
@@ -207,11 +187,11 @@ func TestRefusedStreamIsNoFailure(t *testing.T) {
 	client := rawClient(t, addr)
 	client.call(1, true)
 	p := b.accept()
-	for range mostAttempts {
+	for range retry.MostAttempts {
 		p.must(p.WriteRSTStream(next(p, anyHeaders).StreamID, http2.ErrCodeRefusedStream))
 	}
 	p.answer(next(p, anyHeaders).StreamID)
-	client.wantStatus(1, codeOK)
+	client.wantStatus(1, protocol.CodeOK)
 	if got := registry.Service(serviceName).Figures(b.endpoint.Address); got.Calls != 1 || got.Failed() != 0 {
 		t.Errorf("figures: %+v, want one call that has not failed", got)
 	}
@@ -386,7 +366,8 @@ func TestBackendThatEndsAtOnce(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = nc.Write(appendFrameHeader(appendSettings(nil), 0, http2.FrameData, 0, 0)) // no stream has this id
+			// No stream has this id.
+			_, _ = nc.Write(frames.AppendHeader(frames.AppendSettings(nil), 0, http2.FrameData, 0, 0))
 			_ = nc.Close()
 		}
 	}()
@@ -395,7 +376,7 @@ func TestBackendThatEndsAtOnce(t *testing.T) {
 	for id := uint32(1); id < 1000; id += 2 {
 		client.call(id, false)
 		client.message(id, 100, true)
-		client.wantStatus(id, codeUnavailable)
+		client.wantStatus(id, protocol.CodeUnavailable)
 	}
 }
 
@@ -412,7 +393,7 @@ func TestEndpointThatIsTheRelayItself(t *testing.T) {
 	client := rawClient(t, addr)
 	client.call(1, false)
 	client.message(1, 100, true)
-	client.wantStatus(1, codeUnimplemented)
+	client.wantStatus(1, protocol.CodeUnimplemented)
 	id := uint32(1)
 	for _, at := range []string{addr, everywhere.Addr().String()} {
 		_, port, _ := net.SplitHostPort(at)
@@ -421,7 +402,7 @@ func TestEndpointThatIsTheRelayItself(t *testing.T) {
 		id += 2
 		client.call(id, false)
 		client.message(id, 100, true)
-		client.wantStatus(id, codeUnavailable)
+		client.wantStatus(id, protocol.CodeUnavailable)
 		for end := time.Now().Add(patience); r.Stats().Clients > 1; runtime.Gosched() {
 			if time.Now().After(end) {
 				t.Fatalf("at %s: the relay is its own client: %+v", at, r.Stats())
@@ -464,38 +445,4 @@ func TestRelaysThatAreEndpointsOfEachOther(t *testing.T) {
 			t.Fatalf("with a worker at the other: %v", err)
 		}
 	}
-}
-
-func TestAttempts(t *testing.T) {
-	var a attempts
-	first, second := &services.Endpoint{}, &services.Endpoint{}
-	begin := func(e *services.Endpoint) {
-		a.choose(e)
-		a.begin()
-	}
-	want := func(when string, all int, tried ...*services.Endpoint) {
-		t.Helper()
-		if !slices.Equal(a.endpoints(), tried) || a.all != all {
-			t.Errorf("%s: %d attempts, the consecutive ones at %v; want %d, %v", when, a.all, a.endpoints(), all, tried)
-		}
-	}
-	a.forgive()
-	begin(first)
-	begin(second)
-	want("two attempts", 2, first, second)
-	a.forgive()
-	want("forgiven", 2, first)
-	begin(second)
-	a.undo()
-	want("undone", 2, first)
-	a.begin()
-	if a.mustPause() {
-		t.Error("a pause after two attempts")
-	}
-	begin(first)
-	if !a.mustPause() {
-		t.Error("no pause after three attempts")
-	}
-	a.pause()
-	want("paused", 4)
 }

@@ -8,7 +8,9 @@ import (
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 
+	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/peers"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -40,7 +42,7 @@ func wantServed(t *testing.T, address string) {
 		client := rawClientFrom(t, from, address)
 		client.call(1, false)
 		client.must(client.WriteData(1, true, []byte{0, 0, 0, 0, 2, 2 << 3, 1})) // quick
-		client.wantStatus(1, codeOK)
+		client.wantStatus(1, protocol.CodeOK)
 		if t.Failed() {
 			t.Fatal(name)
 		}
@@ -65,9 +67,9 @@ func TestOneClientLeavesStreamsToOthers(t *testing.T) {
 // clientOf returns the client's identity at the relay.
 func clientOf(t *testing.T, r *Relay, p *peer) fair.Client {
 	t.Helper()
-	for _, c := range r.allClients() {
+	for _, c := range r.clients.all() {
 		c.mu.Lock()
-		found := c.socket.nc.RemoteAddr().String() == p.LocalAddr().String()
+		found := c.socket.Conn.RemoteAddr().String() == p.LocalAddr().String()
 		c.mu.Unlock()
 		if found {
 			return c.asClient()
@@ -126,7 +128,7 @@ func TestOldConnectionsTakeNoPlaces(t *testing.T) {
 		for range streams / 2 {
 			next(p, anyHeaders)
 		}
-		p.must(p.WriteGoAway(maxID, http2.ErrCodeNo, nil))
+		p.must(p.WriteGoAway(frames.MaxID, http2.ErrCodeNo, nil))
 		p.must(p.WritePing(false, [8]byte{1}))
 		next(p, func(f *http2.PingFrame) bool { return f.IsAck() })
 	}
@@ -169,7 +171,7 @@ func TestClientWithMostWaitingForAStreamGivesWay(t *testing.T) {
 			continue
 		}
 		p.answer(id)
-		victim.wantStatus(1, codeOK)
+		victim.wantStatus(1, protocol.CodeOK)
 		delete(victims, name)
 		if limit := 2 * (len(greedy) + 2); turn > limit {
 			t.Errorf("%s: its call was number %d, want %d at most", name, turn, limit)
@@ -185,8 +187,8 @@ func TestClientWithMostWaitingForAStreamGivesWay(t *testing.T) {
 			client.must(client.open(id))
 		}
 	}
-	member := clientOf(t, r, greedy[0]).Conn.(*peers.Member)
-	for deadline := time.Now().Add(patience); member.MayBegin(r.now()); time.Sleep(time.Millisecond) {
+	account := clientOf(t, r, greedy[0]).Conn.(*peers.Account)
+	for deadline := time.Now().Add(patience); account.MayBegin(r.now()); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("refused calls are free")
 		}
@@ -260,9 +262,9 @@ func TestAnsweredCallsAreNotFree(t *testing.T) {
 			holder, client := rawClientFrom(t, "127.0.0.2", addr), rawClient(t, addr)
 			holder.hold(1, 1)
 			client.handled()
-			member := clientOf(t, r, client).Conn.(*peers.Member)
+			account := clientOf(t, r, client).Conn.(*peers.Account)
 			// Many at once: a call gets a token back in every 2 ms, in which a busy machine may not answer one.
-			for id := uint32(1); member.MayBegin(r.now()); {
+			for id := uint32(1); account.MayBegin(r.now()); {
 				if id > 2*20_000 {
 					t.Fatal("the calls are free")
 				}

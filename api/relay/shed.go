@@ -1,12 +1,7 @@
 package relay
 
 import (
-	"cmp"
-	"errors"
-	"slices"
-
-	"golang.org/x/net/http2"
-
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/api/relay/peers"
 )
 
@@ -22,95 +17,38 @@ const (
 	mostShedding = 64
 )
 
-// callCost and localCost are the bytes that a call itself costs: a call to an endpoint, and a call to the master's
-// own server, which has a goroutine and buffers for it (measured: 12.6 KB).
-const (
-	callCost  = 1 << 10
-	localCost = 16 << 10
-)
-
-var errMemory = errors.New("more is kept for the client than for others, and memory is short")
-
 // shed terminates calls if too much is kept. It is called by readers, which hold no lock.
-func (r *Relay) shed(b *batch) {
-	most := int64(r.opts.MaxBuffered)
-	if r.peers.Held() <= most/4*shedAbove || !r.shedding.TryLock() {
+func (s *crowd) shed(w *deferred.Work) {
+	most := int64(s.env.opts.MaxBuffered)
+	if s.env.peers.Kept() <= most/4*shedAbove || !s.shedding.TryLock() {
 		return
 	}
-	defer r.shedding.Unlock()
+	defer s.shedding.Unlock()
 	for range mostShedding {
-		over := r.peers.Held() - most/8*shedTo
-		p := r.peers.Largest()
+		over := s.env.peers.Kept() - most/8*shedTo
+		p := s.env.peers.Largest()
 		if over <= 0 || p == nil {
 			return
 		}
-		r.limited("memory: what holds the most is broken off", p)
-		c := r.largestOf(p)
+		s.env.log.Limited("memory: what holds the most is broken off", p)
+		c := s.largestOf(p)
 		if c == nil {
 			return // its connections are ending
 		}
-		shedFrom(c, b, over)
+		c.shed(w, over)
 	}
 }
 
 // largestOf returns the connection of the peer that holds the most.
-func (r *Relay) largestOf(p *peers.Peer) (largest *clientConn) {
+func (s *crowd) largestOf(p *peers.Peer) (largest *clientConn) {
 	most := int64(0)
-	for _, c := range r.allClients() {
-		if c.member.Peer() != p {
+	for _, c := range s.all() {
+		if c.account.Peer() != p {
 			continue
 		}
-		if n := c.member.Held(); n > most && c.over() == nil {
+		if n := c.kept(); n > most {
 			largest, most = c, n
 		}
 	}
 	return largest
-}
-
-// shedFrom terminates calls of a connection, the largest first, until the wanted bytes or half of the connection's
-// bytes are free. If that is not enough, the connection itself holds the rest, and is closed.
-func shedFrom(c *clientConn, b *batch, wanted int64) {
-	before := c.member.Held()
-	enough := before - min(wanted, max(before/2, 1))
-	for _, s := range bySize(c.streams()) {
-		if c.member.Held() <= enough {
-			return
-		}
-		s.shed(b, c)
-	}
-	if c.member.Held() > enough {
-		c.kill(errMemory)
-	}
-}
-
-// bySize sorts calls: those that hold the most first, and of equal ones the newest first.
-func bySize(calls []slot) []slot {
-	sizes := make(map[uint32]int, len(calls))
-	for _, s := range calls {
-		s.call.mu.Lock()
-		sizes[s.id] = s.call.held()
-		s.call.mu.Unlock()
-	}
-	slices.SortFunc(calls, func(x, y slot) int {
-		return cmp.Or(cmp.Compare(sizes[y.id], sizes[x.id]), cmp.Compare(y.id, x.id))
-	})
-	return calls
-}
-
-// shed terminates the call if it still belongs to that stream.
-func (s slot) shed(b *batch, c *clientConn) {
-	k := s.call
-	k.mu.Lock()
-	defer k.unlock(b)
-	switch {
-	case k.client != c || k.clientID != s.id:
-	case k.response == awaited:
-		k.fail(b, codeResourceExhausted, errMemory.Error())
-	default:
-		// Queued data precedes any status, so the stream has to end without one.
-		k.code = codeResourceExhausted
-		k.client.reset(b, k.clientID, http2.ErrCodeEnhanceYourCalm)
-		k.leaveClient(b)
-		k.closeFinished(b)
-	}
 }

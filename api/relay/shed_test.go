@@ -82,10 +82,10 @@ func watchHeld(r *Relay, kind peers.Kind) (stop func() (all, of int64)) {
 				return
 			case <-time.After(time.Millisecond):
 			}
-			all = max(all, r.peers.Held())
+			all = max(all, r.peers.Kept())
 			sum := int64(0)
-			for _, c := range r.allClients() {
-				sum += int64(c.member.HeldOf(kind))
+			for _, c := range r.clients.all() {
+				sum += int64(c.account.KeptOf(kind))
 			}
 			of = max(of, sum)
 		}
@@ -126,9 +126,9 @@ func TestEverythingKeptIsBounded(t *testing.T) {
 			for _, client := range hoarders {
 				_ = client.Close()
 			}
-			for deadline := time.Now().Add(patience); r.peers.Held() > 0; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(patience); r.peers.Kept() > 0; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
-					t.Fatalf("%d bytes are kept for nobody", r.peers.Held())
+					t.Fatalf("%d bytes are kept for nobody", r.peers.Kept())
 				}
 			}
 		})

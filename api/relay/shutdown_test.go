@@ -22,6 +22,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/frames"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -34,7 +37,7 @@ func TestShutdownLosesNoCall(t *testing.T) {
 	next(p, anyHeaders)
 	done := make(chan error, 1)
 	go func() { done <- r.Shutdown(timeout(t)) }()
-	if f := next[*http2.GoAwayFrame](client, nil); f.LastStreamID != maxID || f.ErrCode != http2.ErrCodeNo {
+	if f := next[*http2.GoAwayFrame](client, nil); f.LastStreamID != frames.MaxID || f.ErrCode != http2.ErrCodeNo {
 		t.Errorf("first GOAWAY: %v", f)
 	}
 	// Sent before the client has read the GOAWAY.
@@ -148,7 +151,7 @@ func TestCountedAndLocal(t *testing.T) {
 	client.wantStatus(1, 0) // standalone: no endpoint offers the service
 	b := newRawBackend(t)
 	o.Registry.Add(b.endpoint, serviceName)
-	client.call(3, false, RequestID, "x")
+	client.call(3, false, protocol.RequestID, "x")
 	client.message(3, 0, true)
 	client.wantStatus(3, 0) // the local server implements exactly-once calls
 	client.call(5, true)
@@ -229,16 +232,16 @@ func TestShutdownDuringTheHandshake(t *testing.T) {
 	for !r.closing.Load() {
 		time.Sleep(time.Millisecond)
 	}
-	var b batch
-	r.allClients()[0].warn(&b) // as Shutdown does, perhaps only a moment later
-	b.flush()
+	var w deferred.Work
+	r.clients.all()[0].warn(&w) // as Shutdown does, perhaps only a moment later
+	w.Do()
 	p := newPeer(t, tls.Client(nc, &tls.Config{RootCAs: roots, ServerName: "relay", NextProtos: []string{"h2"}}))
 	_, err = io.WriteString(p, http2.ClientPreface)
 	p.must(err)
 	if f, err := p.ReadFrame(); err != nil || f.Header().Type != http2.FrameSettings {
 		t.Errorf("the first frame is %v, %v", f, err)
 	}
-	if f := next[*http2.GoAwayFrame](p, nil); f.LastStreamID != maxID {
+	if f := next[*http2.GoAwayFrame](p, nil); f.LastStreamID != frames.MaxID {
 		t.Errorf("GOAWAY: %v", f)
 	}
 	_ = nc.Close()

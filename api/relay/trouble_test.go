@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -110,7 +111,7 @@ func randomCall(client testpb.TestServiceClient, random *rand.Rand) error {
 		defer cancel()
 	}
 	if random.IntN(3) == 0 {
-		ctx = metadata.AppendToOutgoingContext(ctx, RequestID, "r")
+		ctx = metadata.AppendToOutgoingContext(ctx, protocol.RequestID, "r")
 	}
 	n := random.IntN(200)
 	if random.IntN(4) == 0 {

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 )
 
 // uploads makes the client begin that many uploads of 60 KB, from that stream on. All calls begin before any data
@@ -46,7 +48,7 @@ func TestOneClientLeavesWindowToOthers(t *testing.T) {
 			}
 		}
 		first.answer(id)
-		victim.wantStatus(1, codeOK)
+		victim.wantStatus(1, protocol.CodeOK)
 		if t.Failed() {
 			t.Fatal(name)
 		}
@@ -82,18 +84,5 @@ func TestFlowsThatWereKeptBackGoOn(t *testing.T) {
 		received += n
 		p.must(p.WriteWindowUpdate(f.StreamID, uint32(n)))
 		p.must(p.WriteWindowUpdate(0, uint32(n)))
-	}
-}
-
-func TestShare(t *testing.T) {
-	for _, c := range []struct{ n, free, held, want int }{
-		{3, 64, 0, 48},  // three times the bytes that are left
-		{3, 16, 48, 0},  // already held
-		{3, 16, 24, 6},  // two clients that want everything each end with three times the bytes that are left
-		{3, 16, 60, -3}, // more clients share the window now
-	} {
-		if got := share(c.n, c.free, c.held); got != c.want {
-			t.Errorf("share(%d, %d, %d) = %d, want %d", c.n, c.free, c.held, got, c.want)
-		}
 	}
 }

@@ -34,7 +34,7 @@ func TestBucket(t *testing.T) {
 }
 
 // overdraw resets as many streams as a peer may, and one more.
-func overdraw(m *Member, now time.Duration) {
+func overdraw(m *Account, now time.Duration) {
 	for range peerResets.Burst + 1 {
 		m.Reset(now, 0)
 	}
@@ -60,7 +60,7 @@ func TestResetsAreOfThePeer(t *testing.T) {
 	if !other.MayBegin(now) {
 		t.Error("a connection of another peer may not")
 	}
-	for range memberResets.Burst {
+	for range connResets.Burst {
 		if !again.Reset(now, 0) {
 			t.Fatal("the connection has to end too soon")
 		}
@@ -95,7 +95,7 @@ func TestResetOfAnOldStreamIsFree(t *testing.T) {
 func TestRefusedCallsAreNotFree(t *testing.T) {
 	var table Table
 	m := table.Join(0, ID{})
-	for range peerResets.Burst + 10*memberResets.Burst {
+	for range peerResets.Burst + 10*connResets.Burst {
 		m.Refused(0)
 	}
 	if m.MayBegin(0) {
@@ -139,14 +139,14 @@ func TestCompletedCallsAreTrusted(t *testing.T) {
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var table Table
-		members := make([]*Member, 3)
-		counts := make([]int, len(members))
+		accounts := make([]*Account, 3)
+		counts := make([]int, len(accounts))
 		done := make(chan struct{})
-		for i := range members {
-			members[i] = table.Join(0, ID{})
+		for i := range accounts {
+			accounts[i] = table.Join(0, ID{})
 			go func() {
 				for {
-					members[i].Wait()
+					accounts[i].Wait()
 					select {
 					case <-done:
 						return
@@ -164,11 +164,11 @@ func TestTurns(t *testing.T) {
 			}
 		}
 		close(done)
-		for _, m := range members {
+		for _, m := range accounts {
 			m.Interrupt()
 		}
 		synctest.Wait()
-		if w := members[0].Peer().resets.waiting; len(w) != 0 {
+		if w := accounts[0].Peer().resets.waiting; len(w) != 0 {
 			t.Errorf("%d connections wait after the end", len(w))
 		}
 	})
@@ -181,8 +181,8 @@ func TestWorkIsInherited(t *testing.T) {
 	for m.Work(0, Frame) {
 		frames++
 	}
-	if frames != memberWork.Burst/Frame {
-		t.Errorf("%d frames are allowed, want %d", frames, memberWork.Burst/Frame)
+	if frames != connWork.Burst/Frame {
+		t.Errorf("%d frames are allowed, want %d", frames, connWork.Burst/Frame)
 	}
 	m.Leave()
 	m, frames = table.Join(0, ID{}), 0
@@ -192,7 +192,7 @@ func TestWorkIsInherited(t *testing.T) {
 	if frames != newWork/Frame {
 		t.Errorf("%d frames are allowed on the next connection, want %d", frames, newWork/Frame)
 	}
-	m.Earn(0, memberWork.Burst)
+	m.Earn(0, connWork.Burst)
 	if !m.Work(0, Frame) {
 		t.Error("what was earned does not count")
 	}

@@ -1,8 +1,8 @@
-// Package peers identifies the peers of a server and tracks what each of them may still do.
+// package peers identifies the peers of a server and tracks what each of them may still do.
 //
 // A peer is a certificate that the server has verified, or else an address; on a loopback address, which all local
 // users share, it is the address and the uid of the peer's socket. A peer has any number of connections, and each
-// of them is a [Member]. The package remembers the spending of a peer for as long as it matters, even after its last
+// of them is an [Account]. The package remembers the spending of a peer for as long as it matters, even after its last
 // connection has ended, so that a client gains nothing by connecting again.
 //
 // Methods take the time on a clock of the caller's choice, which must be the same for all calls on a table.
@@ -20,8 +20,8 @@ const mostDebtors = 4096
 // Table holds the peers of a server. The zero value is empty and ready to use.
 type Table struct {
 	mu      sync.Mutex
-	held    atomic.Int64
-	calls   atomic.Int64 // the part of held that is of kind Calls
+	kept    atomic.Int64
+	calls   atomic.Int64 // the part of kept that is of kind Calls
 	peers   map[ID]*Peer
 	debtors map[ID]*Peer // the peers without a connection
 }
@@ -31,7 +31,7 @@ type Peer struct {
 	id     ID
 	conns  int // guarded by Table.mu
 	resets resets
-	held   atomic.Int64
+	kept   atomic.Int64
 	work   bucket       // unpaid work of connections that have ended
 	quiet  atomic.Int64 // nothing is reported until then
 }
@@ -49,26 +49,26 @@ func (p *Peer) Report(now time.Duration) bool {
 // ID returns the peer's ID.
 func (p *Peer) ID() ID { return p.id }
 
-// Member is one connection of a peer.
-type Member struct {
+// Account is the account of one connection of a peer: what the connection is charged for.
+type Account struct {
 	table    *Table
 	peer     atomic.Pointer[Peer]
 	standing standing
 	work     bucket
-	held     holding
+	kept     keeping
 }
 
-// Join adds a connection to the peer with that ID. The caller must call [Member.Leave] when the connection ends.
-func (t *Table) Join(now time.Duration, id ID) *Member {
-	m := &Member{table: t, standing: standing{turn: make(chan struct{}, 1)}}
+// Join adds a connection to the peer with that ID. The caller must call [Account.Leave] when the connection ends.
+func (t *Table) Join(now time.Duration, id ID) *Account {
+	m := &Account{table: t, standing: standing{turn: make(chan struct{}, 1)}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.enter(m, id, now)
 	return m
 }
 
-// enter makes m a member of the peer with that ID. t.mu is held.
-func (t *Table) enter(m *Member, id ID, now time.Duration) {
+// enter makes m an account of the peer with that ID. t.mu is held.
+func (t *Table) enter(m *Account, id ID, now time.Duration) {
 	p := t.peers[id]
 	if p == nil {
 		if t.peers == nil {
@@ -83,8 +83,8 @@ func (t *Table) enter(m *Member, id ID, now time.Duration) {
 	m.inherit(p, now)
 }
 
-// exit ends the membership of m. t.mu is held.
-func (t *Table) exit(m *Member) {
+// exit takes m from its peer. t.mu is held.
+func (t *Table) exit(m *Account) {
 	p := m.Peer()
 	m.bequeath(p)
 	p.conns--
@@ -135,19 +135,19 @@ func (t *Table) Crowd(p *Peer) (crowd *Peer, more int) {
 }
 
 // Peer returns the peer of the connection. It does not change once the connection's handshake is over.
-func (m *Member) Peer() *Peer { return m.peer.Load() }
+func (m *Account) Peer() *Peer { return m.peer.Load() }
 
 // Become moves the connection to another peer, if a certificate identifies the client better than its address does.
 // It must be called before anything is charged to the connection.
-func (m *Member) Become(now time.Duration, id ID) {
+func (m *Account) Become(now time.Duration, id ID) {
 	m.table.mu.Lock()
 	defer m.table.mu.Unlock()
 	m.table.exit(m)
 	m.table.enter(m, id, now)
 }
 
-// Leave ends the connection's membership. It must be called only once.
-func (m *Member) Leave() {
+// Leave takes the account from its peer, since the connection has ended. It must be called only once.
+func (m *Account) Leave() {
 	m.table.mu.Lock()
 	defer m.table.mu.Unlock()
 	m.table.exit(m)

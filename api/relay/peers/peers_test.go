@@ -79,7 +79,7 @@ func TestIDByCertificate(t *testing.T) {
 	}
 }
 
-func TestMembers(t *testing.T) {
+func TestAccounts(t *testing.T) {
 	var table Table
 	id, other := ID{user: 1}, ID{user: 2}
 	a, b := table.Join(0, id), table.Join(0, id)

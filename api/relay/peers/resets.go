@@ -30,9 +30,9 @@ var (
 	// peerResets limits the resets of all connections of a peer together. The burst allows one for each of the
 	// 1,024 streams of a connection, as when a client cancels all its calls. After that, 500 a second are allowed.
 	peerResets = Rate{Burst: 1024, Every: 2 * time.Millisecond}
-	// memberResets limits the resets of one connection while its peer is overdrawn. A connection that exceeds it is
+	// connResets limits the resets of one connection while its peer is overdrawn. A connection that exceeds it is
 	// closed.
-	memberResets = Rate{Burst: 128, Every: 100 * time.Millisecond}
+	connResets = Rate{Burst: 128, Every: 100 * time.Millisecond}
 )
 
 // resets counts the streams that a peer has reset, and queues the connections that must wait because there were too
@@ -41,20 +41,20 @@ type resets struct {
 	spent bucket
 
 	mu      sync.Mutex
-	waiting []*Member // each at most once, the longest waiting one first
+	waiting []*Account // each at most once, the longest waiting one first
 	timer   *time.Timer
 }
 
 // standing limits the calls and the resets of a connection while its peer is overdrawn.
 type standing struct {
 	trust atomic.Int64
-	spent bucket        // limited by memberResets
+	spent bucket        // limited by connResets
 	turn  chan struct{} // receives a token when the wait is over; holds at most one
 }
 
 // Reset charges the peer for a stream of that age that it reset, or made the server reset. It returns false if the
 // connection must be closed for it.
-func (m *Member) Reset(now, age time.Duration) bool {
+func (m *Account) Reset(now, age time.Duration) bool {
 	if age >= resetAge {
 		return true
 	}
@@ -63,25 +63,27 @@ func (m *Member) Reset(now, age time.Duration) bool {
 	if !p.resets.spent.overdrawn(now, peerResets) {
 		return true
 	}
-	m.standing.spent.take(now, 1, memberResets, memberResets.Every)
-	return !m.standing.spent.overdrawn(now, memberResets)
+	m.standing.spent.take(now, 1, connResets, connResets.Every)
+	return !m.standing.spent.overdrawn(now, connResets)
 }
 
 // Refused charges the peer for a call that was answered without being sent to an endpoint, because of a fault of
 // the peer or because the peer had more calls than others. The call counts like a reset, but is never a reason to
 // close a connection.
-func (m *Member) Refused(now time.Duration) { m.Peer().resets.spent.take(now, 1, peerResets, mostDebt) }
+func (m *Account) Refused(now time.Duration) {
+	m.Peer().resets.spent.take(now, 1, peerResets, mostDebt)
+}
 
 // Completed records that an endpoint has answered a call of the connection.
-func (m *Member) Completed(now time.Duration) {
+func (m *Account) Completed(now time.Duration) {
 	if m.standing.trust.Load() < mostTrust {
 		m.standing.trust.Add(trustPerCall)
 	}
 	m.Peer().resets.spent.give(now, 1, peerResets)
 }
 
-// MayBegin reports whether the connection may begin a call now. If not, the caller must call [Member.Wait] first.
-func (m *Member) MayBegin(now time.Duration) bool {
+// MayBegin reports whether the connection may begin a call now. If not, the caller must call [Account.Wait] first.
+func (m *Account) MayBegin(now time.Duration) bool {
 	if !m.Peer().resets.spent.overdrawn(now, peerResets) {
 		return true
 	}
@@ -95,7 +97,7 @@ func (m *Member) MayBegin(now time.Duration) bool {
 
 // Wait waits until the connection may begin one call. The connections of a peer take turns. It returns early if the
 // wait is interrupted.
-func (m *Member) Wait() {
+func (m *Account) Wait() {
 	r := &m.Peer().resets
 	r.mu.Lock()
 	r.waiting = append(r.waiting, m)
@@ -105,12 +107,12 @@ func (m *Member) Wait() {
 	r.mu.Unlock()
 	<-m.standing.turn
 	r.mu.Lock()
-	r.waiting = slices.DeleteFunc(r.waiting, func(w *Member) bool { return w == m }) // if it was interrupted
+	r.waiting = slices.DeleteFunc(r.waiting, func(w *Account) bool { return w == m }) // if it was interrupted
 	r.mu.Unlock()
 }
 
 // Interrupt ends the connection's current wait, or its next one. It does not block.
-func (m *Member) Interrupt() { m.standing.wake() }
+func (m *Account) Interrupt() { m.standing.wake() }
 
 // next schedules the turn of the first connection in the queue. r.mu is held.
 func (r *resets) next() {

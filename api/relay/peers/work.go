@@ -11,24 +11,24 @@ const (
 	newWork = 200 * Frame
 )
 
-// memberWork allows 2,000 frames that do nothing, and then 200 a second.
-var memberWork = Rate{Burst: 2000 * Frame, Every: 1250 * time.Microsecond}
+// connWork allows 2,000 frames that do nothing, and then 200 a second.
+var connWork = Rate{Burst: 2000 * Frame, Every: 1250 * time.Microsecond}
 
 // Work charges units of work to the connection. It returns false if the connection has exceeded its budget.
-func (m *Member) Work(now time.Duration, units int) bool {
-	m.work.take(now, units, memberWork, memberWork.Every)
-	return !m.work.overdrawn(now, memberWork)
+func (m *Account) Work(now time.Duration, units int) bool {
+	m.work.take(now, units, connWork, connWork.Every)
+	return !m.work.overdrawn(now, connWork)
 }
 
 // Earn pays back units of work.
-func (m *Member) Earn(now time.Duration, units int) { m.work.give(now, units, memberWork) }
+func (m *Account) Earn(now time.Duration, units int) { m.work.give(now, units, connWork) }
 
 // inherit charges a new connection for the work that earlier connections of its peer have left unpaid.
-func (m *Member) inherit(p *Peer, now time.Duration) {
-	m.work.fullAt.Store(min(p.work.fullAt.Load(), int64(now+memberWork.whole()-newWork*memberWork.Every)))
+func (m *Account) inherit(p *Peer, now time.Duration) {
+	m.work.fullAt.Store(min(p.work.fullAt.Load(), int64(now+connWork.whole()-newWork*connWork.Every)))
 }
 
 // bequeath records the unpaid work of the connection at its peer.
-func (m *Member) bequeath(p *Peer) {
+func (m *Account) bequeath(p *Peer) {
 	p.work.fullAt.Store(max(p.work.fullAt.Load(), m.work.fullAt.Load()))
 }

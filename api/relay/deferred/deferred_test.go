@@ -1,0 +1,95 @@
+package deferred
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fake is a connection, a queue and a call that record what they are asked to do.
+type fake struct {
+	name string
+	log  *[]string
+	next func(w *Work) // called by Resume
+}
+
+func (f *fake) note(what string) { *f.log = append(*f.log, what+" "+f.name) }
+func (f *fake) Flush()           { f.note("flush") }
+func (f *fake) Hand()            { f.note("hand") }
+func (f *fake) Displace(*Work)   { f.note("displace") }
+func (f *fake) Due()             { f.note("due") }
+
+func (f *fake) Resume(w *Work) {
+	f.note("resume")
+	if f.next != nil {
+		f.next(w)
+		f.next = nil
+	}
+}
+
+// Displaced calls end first, then queues go on, then output is written; what that adds is done in the same order.
+func TestWorkIsDoneInOrder(t *testing.T) {
+	var log []string
+	conn, other := &fake{name: "conn", log: &log}, &fake{name: "other", log: &log}
+	queue, call := &fake{name: "queue", log: &log}, &fake{name: "call", log: &log}
+	conn.next = func(w *Work) {
+		w.Write(other)
+		w.Wake(queue)
+	}
+	var w Work
+	w.Write(conn)
+	w.Wake(queue)
+	w.End(call)
+	w.Do()
+	want := []string{
+		"displace call", "resume queue", "flush conn", "resume conn",
+		"flush other", "resume other", "resume queue",
+	}
+	if !slices.Equal(log, want) {
+		t.Errorf("done: %q, want %q", log, want)
+	}
+	log = nil
+	if w.Do(); len(log) != 0 {
+		t.Errorf("done twice: %q", log)
+	}
+	w.Write(conn)
+	if w.Hand(); !slices.Equal(log, []string{"hand conn", "resume conn"}) {
+		t.Errorf("handed over: %q", log)
+	}
+}
+
+// Output of Later is written after the delay, that of all connections at once; output of Now does not wait.
+func TestAcks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log []string
+		a := NewAcks(time.Second)
+		done := make(chan struct{})
+		go a.Serve(done)
+		defer close(done)
+		for i := range 2 {
+			a.Later(&fake{name: fmt.Sprint(i), log: &log})
+			time.Sleep(time.Second / 4)
+		}
+		a.Now(func(w *Work) { w.Write(&fake{name: "now", log: &log}) })
+		synctest.Wait()
+		if want := []string{"flush now", "resume now"}; !slices.Equal(log, want) {
+			t.Errorf("before the delay is over: %q, want %q", log, want)
+		}
+		log = nil
+		time.Sleep(time.Second)
+		synctest.Wait()
+		want := []string{"due 0", "due 1", "flush 0", "resume 0", "flush 1", "resume 1"}
+		if !slices.Equal(log, want) {
+			t.Errorf("after the delay: %q, want %q", log, want)
+		}
+		log = nil
+		a.Later(&fake{name: "again", log: &log})
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if len(log) != 3 {
+			t.Errorf("the delay runs once: %q", log)
+		}
+	})
+}
