@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -271,7 +272,7 @@ func TestChangesOf(t *testing.T) {
 func TestServiceMessages(t *testing.T) {
 	running := func(id string, port int, ready bool, offers ...store.Offer) worker.Info {
 		return worker.Info{Ready: ready, Worker: store.Worker{
-			ID: id, Instance: &store.Instance{PID: 1, Port: port}, Services: offers,
+			ID: id, Instance: &store.Instance{Process: identity.Process{PID: 1}, Port: port}, Services: offers,
 		}}
 	}
 	workers := []worker.Info{

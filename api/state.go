@@ -2,15 +2,14 @@ package api
 
 import (
 	"strings"
-	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/logs"
-	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -90,15 +89,15 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 	return messages
 }
 
-func exitMessage(e *store.Exit) *adminpb.Exit {
+func exitMessage(e *identity.Exit) *adminpb.Exit {
 	if e == nil {
 		return nil
 	}
-	m := &adminpb.Exit{Known: e.Source != store.ExitUnknown, At: timestamp(e.At)}
+	m := &adminpb.Exit{Known: e.Source != identity.ExitUnknown, At: timestamp(e.At)}
 	switch {
 	case !m.GetKnown():
 	case e.Signal != 0:
-		name := process.SignalName(syscall.Signal(e.Signal))
+		name := identity.SignalName(e.Signal)
 		m.Signal = &name
 	default:
 		code := int32(e.Code) //nolint:gosec // an exit code has 8 bits, or 32 on Windows

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 )
 
@@ -136,12 +137,12 @@ func TestStrangerWithTheRecordedPIDIsNeverSignalled(t *testing.T) {
 		"with an old kernel's proof and a token of its own": {
 			environ: []string{"HSU_WORKER_TOKEN=" + theirs},
 			change: func(w *store.Worker, ticks uint64) {
-				w.Instance.StartTicks, w.Instance.Proof = ticks, store.ProofStartTimeToken
+				w.Instance.StartTicks, w.Instance.Proof = ticks, identity.ProofStartTimeToken
 			},
 		},
 		"with an old kernel's proof and nothing to tell it by": {
 			change: func(w *store.Worker, ticks uint64) {
-				w.Instance.StartTicks, w.Instance.Proof = ticks, store.ProofStartTimeToken
+				w.Instance.StartTicks, w.Instance.Proof = ticks, identity.ProofStartTimeToken
 			},
 			held: true,
 		},

@@ -14,6 +14,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/counterfile"
@@ -267,11 +268,11 @@ func (p *Problems) worker(w Worker) {
 // proof checks that the record is sufficient to identify the process.
 func (p *Problems) proof(where string, i *Instance) {
 	switch {
-	case i.Proof == ProofNone:
+	case i.Proof == identity.ProofNone:
 		p.fail(where, "process %d is recorded without a proof of its identity", i.PID)
-	case i.Proof == ProofPidfdInode && i.Inode == 0:
+	case i.Proof == identity.ProofPidfdInode && i.Inode == 0:
 		p.fail(where, "process %d is to be proven by the inode of its pidfd, which is not recorded", i.PID)
-	case i.Proof == ProofStartTimeToken && i.StartTicks == 0:
+	case i.Proof == identity.ProofStartTimeToken && i.StartTicks == 0:
 		p.fail(where, "process %d is to be proven by its start time, which is not recorded", i.PID)
 	}
 	if i.BootID == "" {

@@ -13,6 +13,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/counterfile"
@@ -182,7 +183,7 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 			SeverityError, "workers/worker-2", "which worker-0 has too",
 		},
 		"a PID without proof": {
-			setWorker("worker-0", func(w *Worker) { w.Instance.Proof = ProofNone }),
+			setWorker("worker-0", func(w *Worker) { w.Instance.Proof = identity.ProofNone }),
 			SeverityError, "workers/worker-0", "without a proof",
 		},
 		"a proof without inode": {
@@ -190,7 +191,7 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 			SeverityError, "workers/worker-0", "inode",
 		},
 		"a proof without a time": {
-			setWorker("worker-0", func(w *Worker) { w.Instance.Proof, w.Instance.StartTicks = ProofStartTimeToken, 0 }),
+			setWorker("worker-0", func(w *Worker) { w.Instance.Proof, w.Instance.StartTicks = identity.ProofStartTimeToken, 0 }),
 			SeverityError, "workers/worker-0", "start time",
 		},
 		"a PID without its boot": {

@@ -1,16 +1,17 @@
 package store
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/core-tools/hsu-master/identity"
 	pb "github.com/core-tools/hsu-master/store/storepb"
 )
 
@@ -34,16 +35,16 @@ var (
 		StatusBackoff:   pb.Status_STATUS_BACKOFF,
 		StatusFailed:    pb.Status_STATUS_FAILED,
 	}
-	proofCodes = map[Proof]pb.Proof{
-		ProofNone:           pb.Proof_PROOF_UNSPECIFIED,
-		ProofPidfdInode:     pb.Proof_PROOF_PIDFD_INODE,
-		ProofStartTimeToken: pb.Proof_PROOF_START_TIME_TOKEN,
+	proofCodes = map[identity.Proof]pb.Proof{
+		identity.ProofNone:           pb.Proof_PROOF_UNSPECIFIED,
+		identity.ProofPidfdInode:     pb.Proof_PROOF_PIDFD_INODE,
+		identity.ProofStartTimeToken: pb.Proof_PROOF_START_TIME_TOKEN,
 	}
-	exitSourceCodes = map[ExitSource]pb.ExitSource{
-		ExitUnknown: pb.ExitSource_EXIT_SOURCE_UNKNOWN,
-		ExitWait:    pb.ExitSource_EXIT_SOURCE_WAIT,
-		ExitPidfd:   pb.ExitSource_EXIT_SOURCE_PIDFD,
-		ExitStat:    pb.ExitSource_EXIT_SOURCE_STAT,
+	exitSourceCodes = map[identity.ExitSource]pb.ExitSource{
+		identity.ExitUnknown: pb.ExitSource_EXIT_SOURCE_UNKNOWN,
+		identity.ExitWait:    pb.ExitSource_EXIT_SOURCE_WAIT,
+		identity.ExitPidfd:   pb.ExitSource_EXIT_SOURCE_PIDFD,
+		identity.ExitStat:    pb.ExitSource_EXIT_SOURCE_STAT,
 	}
 
 	desiredNames    = inverse(desiredCodes)
@@ -158,14 +159,14 @@ func encodeWorker(w Worker) ([]byte, error) {
 		}
 	}
 	if e := w.LastExit; e != nil {
-		source, err := lookup(exitSourceCodes, "exit source", cmp.Or(e.Source, ExitUnknown))
+		source, err := lookup(exitSourceCodes, "exit source", e.Source)
 		if err != nil {
 			return nil, err
 		}
 		m.LastExit = &pb.Exit{
 			// A Windows exit code is an unsigned 32-bit number.
 			Code:   int32(uint32(b.code(e.Code))),
-			Signal: b.int32("signal", e.Signal, 0, math.MaxInt32),
+			Signal: b.int32("signal", int(e.Signal), 0, math.MaxInt32),
 			Source: source,
 			At:     stamp(e.At),
 		}
@@ -238,22 +239,24 @@ func decodeInstance(m *pb.Instance) (*Instance, error) {
 		return nil, err
 	}
 	return &Instance{
-		Token:        m.GetToken(),
-		PID:          int(m.GetPid()),
-		Inode:        m.GetPidfdInode(),
-		StartTicks:   m.GetStartTicks(),
-		BootID:       m.GetBootId(),
-		PIDNamespace: m.GetPidNamespace(),
-		Proof:        proof,
-		Port:         int(m.GetPort()),
-		ExeHash:      m.GetExeHash(),
-		Started:      started,
-		Lease:        FileID{Device: m.GetLeaseDevice(), Inode: m.GetLeaseInode()},
-		UID:          m.GetUid(),
+		Token: m.GetToken(),
+		Process: identity.Process{
+			BootID:       m.GetBootId(),
+			PID:          int(m.GetPid()),
+			Inode:        m.GetPidfdInode(),
+			StartTicks:   m.GetStartTicks(),
+			PIDNamespace: m.GetPidNamespace(),
+			Proof:        proof,
+		},
+		Port:    int(m.GetPort()),
+		ExeHash: m.GetExeHash(),
+		Started: started,
+		Lease:   identity.FileID{Device: m.GetLeaseDevice(), Inode: m.GetLeaseInode()},
+		UID:     m.GetUid(),
 	}, nil
 }
 
-func decodeExit(m *pb.Exit) (*Exit, error) {
+func decodeExit(m *pb.Exit) (*identity.Exit, error) {
 	if m == nil {
 		return nil, nil
 	}
@@ -264,7 +267,9 @@ func decodeExit(m *pb.Exit) (*Exit, error) {
 	if err := errors.Join(err1, err2, b.err); err != nil {
 		return nil, err
 	}
-	return &Exit{Code: int(m.GetCode()), Signal: int(m.GetSignal()), Source: source, At: at}, nil
+	return &identity.Exit{
+		Code: int(m.GetCode()), Signal: syscall.Signal(m.GetSignal()), Source: source, At: at,
+	}, nil
 }
 
 func encodeHistory(b RestartHistory) *pb.RestartBudget {
@@ -343,7 +348,7 @@ func decodeMeta(value []byte) (Meta, error) {
 	return Meta{
 		MasterID:        m.GetMasterId(),
 		Created:         created,
-		StateDir:        FileID{Device: m.GetStateDirDevice(), Inode: m.GetStateDirInode()},
+		StateDir:        identity.FileID{Device: m.GetStateDirDevice(), Inode: m.GetStateDirInode()},
 		CleanShutdown:   m.GetCleanShutdown(),
 		CountShortSince: short,
 	}, nil

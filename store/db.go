@@ -12,6 +12,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/migrations"
 )
@@ -20,7 +21,7 @@ import (
 type DB struct {
 	dir  *stateDir
 	lock *mastership
-	self *identity
+	self *ownRecord
 
 	// Callers add to these; the committer takes from the queue, and the teller notifies the callers.
 	queue     *queue
@@ -78,9 +79,9 @@ func open(path string, opts Options, s seams) (_ *DB, err error) {
 }
 
 // newDB returns a DB that is not open yet.
-func newDB(dir *stateDir, lock *mastership, id FileID) *DB {
+func newDB(dir *stateDir, lock *mastership, id identity.FileID) *DB {
 	db := &DB{
-		dir: dir, lock: lock, self: &identity{dir: dir.path, dirID: id},
+		dir: dir, lock: lock, self: &ownRecord{dir: dir.path, dirID: id},
 		queue: newQueue(), teller: newTeller(), database: new(database), results: newResults(dir.opts),
 	}
 	c := &committer{queue: db.queue, teller: db.teller, stop: make(chan struct{}), done: make(chan struct{})}
@@ -103,7 +104,7 @@ func (db *DB) MasterID() string { return db.self.get().MasterID }
 
 // StateDirID returns the current device and inode of the state directory, or the last known ones if it cannot be
 // read.
-func (db *DB) StateDirID() FileID { return db.self.currentDir() }
+func (db *DB) StateDirID() identity.FileID { return db.self.currentDir() }
 
 // Meta returns the database's own record as Open found it: its CleanShutdown describes the previous run.
 func (db *DB) Meta() Meta { return db.self.found }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
@@ -22,26 +23,29 @@ func goldenV1() Snapshot {
 		SchemaVersion: 1,
 		Meta: Meta{
 			MasterID: "6f0c4f7e-3a52-4d4e-9c1d-2f6a7b8c9d0e", Created: testTime,
-			StateDir: FileID{Device: 66305, Inode: 4242}, CleanShutdown: true,
+			StateDir: identity.FileID{Device: 66305, Inode: 4242}, CleanShutdown: true,
 		},
 		Workers: []Worker{
 			fullWorker("worker-0"),
 			{
 				ID: "worker-1", Unit: "unit", Desired: DesiredRunning, Status: StatusStarting, Incarnation: 1,
 				Instance: &Instance{
-					Token: "ffeeddccbbaa99887766554433221100", Proof: ProofNone, Port: 40002,
+					Token: "ffeeddccbbaa99887766554433221100", Port: 40002,
 					Started: testTime.Add(time.Minute),
 				},
 			},
 			{
 				ID: "worker-2", Unit: "unit", Desired: DesiredStopped, Status: StatusFailed,
 				Reason: "10 restarts in 5m0s", Incarnation: 11, Restarts: 10,
-				LastExit: &Exit{Code: 3, Source: ExitWait, At: testTime},
+				LastExit: &identity.Exit{Code: 3, Source: identity.ExitWait, At: testTime},
 			},
 			{
 				ID: "worker-10", Unit: "unit", Desired: DesiredRunning, Status: StatusRunning, Incarnation: 2,
-				Instance: &Instance{Token: "00", PID: 1 << 22, StartTicks: 1, Proof: ProofStartTimeToken},
-				LastExit: &Exit{Source: ExitUnknown, At: testTime},
+				Instance: &Instance{
+					Token:   "00",
+					Process: identity.Process{PID: 1 << 22, StartTicks: 1, Proof: identity.ProofStartTimeToken},
+				},
+				LastExit: &identity.Exit{Source: identity.ExitUnknown, At: testTime},
 			},
 		},
 		Bad:       map[string]error{},

@@ -14,6 +14,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/statefile"
@@ -138,17 +139,21 @@ func fullWorker(id string) Worker {
 	return Worker{
 		ID: id, Unit: "unit", Desired: DesiredRunning, Status: StatusUnhealthy, Reason: "no answer to 3 pings",
 		Instance: &Instance{
-			Token: "00112233445566778899aabbccddeeff", PID: 4712, Inode: 1 << 40, StartTicks: 987654321,
-			BootID: "5c7e1f9e-0000-4000-8000-000000000001", PIDNamespace: 4026531836,
-			Proof: ProofPidfdInode, Port: 40001,
-			ExeHash: strings.Repeat("ab", 32), Started: testTime, Lease: FileID{Device: 66305, Inode: 1234}, UID: 1000,
+			Token: "00112233445566778899aabbccddeeff",
+			Process: identity.Process{
+				PID: 4712, Inode: 1 << 40, StartTicks: 987654321,
+				BootID: "5c7e1f9e-0000-4000-8000-000000000001", PIDNamespace: 4026531836,
+				Proof: identity.ProofPidfdInode,
+			},
+			Port: 40001, ExeHash: strings.Repeat("ab", 32), Started: testTime,
+			Lease: identity.FileID{Device: 66305, Inode: 1234}, UID: 1000,
 		},
 		Incarnation: 7, SpecHash: "spec", Restarts: 6,
 		History: RestartHistory{
 			Backoff: 200 * time.Millisecond, Spent: []time.Duration{time.Second, time.Minute}, ReadyClock: time.Hour,
 			ReadySince: 5 * time.Hour, RetryAt: 6 * time.Hour, BootID: "5c7e1f9e-0000-4000-8000-000000000001",
 		},
-		LastExit: &Exit{Signal: 9, Source: ExitPidfd, At: testTime.Add(time.Second)},
+		LastExit: &identity.Exit{Signal: 9, Source: identity.ExitPidfd, At: testTime.Add(time.Second)},
 		Outdated: true, Port: 40001,
 	}
 }

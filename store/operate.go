@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/migrations"
@@ -26,7 +27,7 @@ const operateWait = 500 * time.Millisecond
 type operation struct {
 	dir   *stateDir
 	lock  *mastership
-	dirID FileID
+	dirID identity.FileID
 }
 
 // operate runs do with mastership over the state in path. It returns errors of do unchanged.

@@ -9,6 +9,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/migrations"
@@ -30,7 +31,7 @@ const (
 // missing and the next start runs it again.
 type rebuilder struct {
 	dir   *stateDir
-	dirID FileID
+	dirID identity.FileID
 	found *diskState
 }
 

@@ -8,6 +8,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/counterfile"
@@ -26,8 +27,8 @@ type repairer struct {
 	// unopened is set while the result of the start is not yet recorded in the database.
 	unopened bool
 
-	home FileID      // the directory that contains the state
-	mine fs.FileInfo // of state.db as last opened
+	home identity.FileID // the directory that contains the state
+	mine fs.FileInfo     // of state.db as last opened
 
 	source  *os.File    // the database that was open before; nil before the first attempt and after a success
 	damage  error       // of source, if the state must be rescued

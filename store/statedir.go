@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/migrations"
@@ -156,52 +157,52 @@ func (d *stateDir) oldest() time.Time {
 
 // DirID returns the device and inode of a directory, which identify it on this machine. They distinguish a state
 // directory from a copy of it.
-func DirID(dir string) (FileID, error) {
+func DirID(dir string) (identity.FileID, error) {
 	device, inode, err := statefile.Identify(dir)
-	return FileID{Device: device, Inode: inode}, err
+	return identity.FileID{Device: device, Inode: inode}, err
 }
 
-// identity is the database's own record, and the directory that it belongs to.
+// ownRecord is the database's own record, and the directory that it belongs to.
 //
 // Invariant: record is the record as stored in the file, except in an opener, while a commit of it is under way, and
 // from a start on a disk that cannot be written until the first repair.
-type identity struct {
+type ownRecord struct {
 	dir   string
 	found Meta // the record as Open found it
 
 	mu     sync.Mutex
 	record Meta
-	dirID  FileID // of dir, as last read
+	dirID  identity.FileID // of dir, as last read
 }
 
-func (i *identity) get() Meta {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.record
+func (o *ownRecord) get() Meta {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.record
 }
 
-func (i *identity) set(record Meta) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.record = record
+func (o *ownRecord) set(record Meta) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.record = record
 }
 
 // currentDir returns the current device and inode of the directory, or the last known ones if it cannot be read.
-func (i *identity) currentDir() FileID {
-	id, err := DirID(i.dir)
-	i.mu.Lock()
-	defer i.mu.Unlock()
+func (o *ownRecord) currentDir() identity.FileID {
+	id, err := DirID(o.dir)
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if err == nil {
-		i.dirID = id
+		o.dirID = id
 	}
-	return i.dirID
+	return o.dirID
 }
 
 // lastDir returns the last known device and inode of the directory.
-func (i *identity) lastDir() FileID {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.dirID
+func (o *ownRecord) lastDir() identity.FileID {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.dirID
 }
 
 // makeDir creates the state directory if it is missing. Missing parents are created with the same mode.

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
@@ -68,11 +69,15 @@ func TestEnumsComeBack(t *testing.T) {
 	for _, s := range []Status{
 		StatusStarting, StatusRunning, StatusUnhealthy, StatusStopping, StatusStopped, StatusBackoff, StatusFailed,
 	} {
-		for _, source := range []ExitSource{ExitUnknown, ExitWait, ExitPidfd, ExitStat} {
-			for _, proof := range []Proof{ProofNone, ProofPidfdInode, ProofStartTimeToken} {
+		for _, source := range []identity.ExitSource{
+			identity.ExitUnknown, identity.ExitWait, identity.ExitPidfd, identity.ExitStat,
+		} {
+			for _, proof := range []identity.Proof{
+				identity.ProofNone, identity.ProofPidfdInode, identity.ProofStartTimeToken,
+			} {
 				muts = append(muts, PutWorker(Worker{
 					ID: fmt.Sprintf("%s,%s,%s", s, source, proof), Desired: DesiredRunning, Status: s,
-					Instance: &Instance{Proof: proof}, LastExit: &Exit{Source: source},
+					Instance: &Instance{Process: identity.Process{Proof: proof}}, LastExit: &identity.Exit{Source: source},
 				}))
 			}
 		}
@@ -274,7 +279,7 @@ func TestCanceledCallerDoesNotWait(t *testing.T) {
 func TestMovedDirectoryIsNoticed(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	if db.Moved() || db.Meta().StateDir != db.StateDirID() || db.StateDirID() == (FileID{}) {
+	if db.Moved() || db.Meta().StateDir != db.StateDirID() || db.StateDirID() == (identity.FileID{}) {
 		t.Fatalf("a new state: moved %t, %v, %v", db.Moved(), db.Meta().StateDir, db.StateDirID())
 	}
 	mustClose(t, db)

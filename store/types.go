@@ -3,6 +3,8 @@ package store
 import (
 	"crypto/sha256"
 	"time"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 const (
@@ -36,28 +38,6 @@ const (
 	StatusFailed    Status = "failed"
 )
 
-// Proof names the evidence that identifies an instance after a restart of the master. The zero value means that
-// none has been recorded yet.
-type Proof string
-
-// The values of Proof.
-const (
-	ProofNone           Proof = ""
-	ProofPidfdInode     Proof = "pidfd-inode"
-	ProofStartTimeToken Proof = "start-time-token"
-)
-
-// ExitSource is how the code of an exit became known.
-type ExitSource string
-
-// The values of ExitSource. The zero value of an Exit is written as ExitUnknown.
-const (
-	ExitUnknown ExitSource = "unknown"
-	ExitWait    ExitSource = "wait"
-	ExitPidfd   ExitSource = "pidfd"
-	ExitStat    ExitSource = "stat"
-)
-
 // Worker is one replica slot of a unit. Its key in the registry is ID.
 type Worker struct {
 	ID      string // stable, for example "worker-0"
@@ -76,7 +56,7 @@ type Worker struct {
 	Restarts uint64
 	History  RestartHistory
 	// LastExit is nil before any exit.
-	LastExit *Exit
+	LastExit *identity.Exit
 	// Outdated is set if the binary or the spec has changed since the start.
 	Outdated bool
 	// Port is the preferred port for the next start, 0 for none.
@@ -114,24 +94,16 @@ type Registration struct {
 // Instance is one operating-system process, either proven or about to be forked.
 type Instance struct {
 	Token string // 128 random bits in hex, unique to this instance
-	// PID is 0 after the intent to fork was recorded and before the fork was.
-	PID int
-	// Inode is the inode of the pidfd; StartTicks is field 22 of /proc/PID/stat.
-	Inode, StartTicks uint64
-	BootID            string
-	// PIDNamespace is the inode of the namespace that PID belongs to.
-	PIDNamespace uint64
-	Proof        Proof
-	Port         int
-	ExeHash      string // SHA-256 of the executable, in hex
-	Started      time.Time
+	// Process is the evidence by which the process is recognised later. Its PID is 0 after the intent to fork was
+	// recorded and before the fork was.
+	identity.Process
+	Port    int
+	ExeHash string // SHA-256 of the executable, in hex
+	Started time.Time
 	// Lease is the file that the instance and its descendants hold open.
-	Lease FileID
+	Lease identity.FileID
 	UID   uint32 // effective uid with which it was started
 }
-
-// FileID identifies a file or directory on this machine for as long as it exists.
-type FileID struct{ Device, Inode uint64 }
 
 // RestartHistory is the state of a worker's restart budget and backoff. It is kept in boot id and CLOCK_BOOTTIME, since
 // wall time may step.
@@ -146,15 +118,6 @@ type RestartHistory struct {
 	// readings of CLOCK_BOOTTIME in BootID; 0 means not ready or no backoff.
 	ReadySince, RetryAt time.Duration
 	BootID              string
-}
-
-// Exit describes how an instance ended.
-type Exit struct {
-	// Code is meaningful only if Signal is 0 and Source is not ExitUnknown.
-	Code   int
-	Signal int // number of the signal that killed the instance, or 0
-	Source ExitSource
-	At     time.Time
 }
 
 // Event is one line of the history of the workers.
@@ -183,7 +146,7 @@ type Meta struct {
 	Created  time.Time
 	// StateDir is the directory that the database was made for. If the current directory is another one, the
 	// database was copied or moved; see [DB.Moved].
-	StateDir FileID
+	StateDir identity.FileID
 	// CleanShutdown is set by an orderly stop and cleared by the next start.
 	CleanShutdown bool
 	// CountShortSince is zero if the processed count is exact. Otherwise, requests processed after this time may be

@@ -57,7 +57,7 @@ type writer struct {
 	database *database
 	counter  *counter
 	results  *results
-	self     *identity
+	self     *ownRecord
 	failed   func(error) // is called if nothing more may be acknowledged
 
 	txid   uint64            // the last acknowledged transaction of state.db

@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -76,7 +76,7 @@ func TestWorkersServeWhatTheirUnitOffers(t *testing.T) {
 		if m.Services().Service(unit.DefaultService) != nil {
 			t.Error("the unit offers what it does not say")
 		}
-		world.of("worker-0").die(process.Exit{Signal: 9})
+		world.of("worker-0").die(identity.Exit{Signal: 9})
 		synctest.Wait()
 		m.wantReady("pkg.A", "worker-1")
 		settle(5 * time.Second)
@@ -182,7 +182,7 @@ func TestNextInstanceIsNotTakenForTheOneBefore(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1, offering("pkg.Said"))
 		settle(time.Minute)
 		m.wantReady("pkg.Old", "worker-0")
-		world.of("worker-0").die(process.Exit{Signal: 9})
+		world.of("worker-0").die(identity.Exit{Signal: 9})
 		settle(500 * time.Millisecond)
 		m.wantReady("pkg.Said", "worker-0")
 		m.wantReady("pkg.Old")
@@ -230,7 +230,7 @@ func TestReflectionIsTheTruthAboutAWorker(t *testing.T) {
 				m = startMaster(t, world, dir, 1, test.unit...)
 				<-m.Recovered()
 			}
-			world.of("worker-0").die(process.Exit{Signal: 9})
+			world.of("worker-0").die(identity.Exit{Signal: 9})
 			settle(time.Minute)
 			m.wantReady(test.said, "worker-0")
 			m.stop(nil)

@@ -8,8 +8,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -74,7 +74,7 @@ func TestAssumedServiceWaitsForTheInstanceToAnswer(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Minute)
 		m.wantReady(unit.DefaultService, "worker-0")
-		world.of("worker-0").die(process.Exit{Signal: 9})
+		world.of("worker-0").die(identity.Exit{Signal: 9})
 		settle(time.Second)
 		m.wantReady(unit.DefaultService)
 		if m.Services().Service(unit.DefaultService) == nil {

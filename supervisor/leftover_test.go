@@ -7,8 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T) {
@@ -20,7 +20,7 @@ func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T
 		first.mu.Lock()
 		first.immortalUntil = time.Now().Add(time.Minute)
 		first.mu.Unlock()
-		first.die(process.Exit{Signal: syscall.SIGSEGV, Source: process.ExitWait})
+		first.die(identity.Exit{Signal: syscall.SIGSEGV, Source: identity.ExitWait})
 		settle(30 * time.Second)
 		first.mu.Lock()
 		if first.kills < 10 || first.kills > 40 {
@@ -49,7 +49,7 @@ func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T
 		}
 		settle(time.Minute)
 		if w := m.worker("worker-0"); w.Status != store.StatusRunning || w.Reason != "" || w.LastExit == nil ||
-			w.LastExit.Signal != int(syscall.SIGSEGV) {
+			w.LastExit.Signal != syscall.SIGSEGV {
 			t.Errorf("%+v, want it running, and how the first ended", w)
 		}
 		if n := world.starts("worker-0"); n != 2 {

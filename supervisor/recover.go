@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -90,15 +91,15 @@ func (s *Supervisor) newRecoveryContext() *recovery.Context {
 	return &recovery.Context{
 		Inspector: s.env.Launcher,
 		Scan:      s.scan,
-		Kept: func(token string) (process.Exit, bool) {
+		Kept: func(token string) (identity.Exit, bool) {
 			handle := s.env.Keeper.Kept(token)
 			if handle == nil {
-				return process.Exit{}, false
+				return identity.Exit{}, false
 			}
 			return process.ExitOf(handle)
 		},
 		MasterID: s.opts.Store.MasterID(),
-		StateDir: process.FileID(s.opts.Store.StateDirID()).String(),
+		StateDir: s.opts.Store.StateDirID().String(),
 		BootID:   s.env.BootID,
 		UID:      os.Geteuid(),
 		Moved:    s.opts.Store.Moved(),

@@ -12,10 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/ports"
-	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -43,7 +43,7 @@ func TestPortOfAWorkerIsReservedUntilItStartsAgain(t *testing.T) {
 		m := startMaster(t, world, dir, 1, slow)
 		settle(time.Second)
 		port := m.worker("worker-0").Port
-		world.of("worker-0").die(process.Exit{Signal: syscall.SIGKILL, Source: process.ExitWait})
+		world.of("worker-0").die(identity.Exit{Signal: syscall.SIGKILL, Source: identity.ExitWait})
 		settle(time.Second)
 		for range 2 { // before and after a restart of the master
 			if w := m.worker("worker-0"); w.Status != store.StatusBackoff {
@@ -111,7 +111,7 @@ func TestWorkerThatCannotListenBesideAReservationIsStartedWithoutOne(t *testing.
 
 				// The refusal is remembered, and the port stays reserved while no process of the worker lives.
 				before := m.worker("worker-0").Restarts
-				world.of("worker-0").die(process.Exit{Signal: syscall.SIGKILL, Source: process.ExitWait})
+				world.of("worker-0").die(identity.Exit{Signal: syscall.SIGKILL, Source: identity.ExitWait})
 				synctest.Wait()
 				settle(time.Second)
 				w := m.worker("worker-0")

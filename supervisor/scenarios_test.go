@@ -4,6 +4,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
@@ -28,14 +29,14 @@ var scenarios = map[string]scenario{
 	"all live": {count: 2, want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt}},
 	"one died": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{Signal: 9}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{Signal: 9}) },
 		want:      decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts:      []string{"start worker-0"},
 	},
 	"one died, and another process has its PID": {
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
-			first["worker-0"].die(process.Exit{Signal: 9})
+			first["worker-0"].die(identity.Exit{Signal: 9})
 			world.plant(&fakeProcess{pid: first["worker-0"].pid, rec: store.Instance{Token: "a stranger's"}})
 		},
 		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
@@ -45,7 +46,7 @@ var scenarios = map[string]scenario{
 		count: 2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) {
 			first["worker-0"].unreaped = true
-			first["worker-0"].die(process.Exit{Signal: syscall.SIGSEGV, Source: process.ExitStat})
+			first["worker-0"].die(identity.Exit{Signal: syscall.SIGSEGV, Source: identity.ExitStat})
 		},
 		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts: []string{"start worker-0"},
@@ -54,7 +55,7 @@ var scenarios = map[string]scenario{
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
 			dead := first["worker-0"]
-			dead.die(process.Exit{Signal: 9})
+			dead.die(identity.Exit{Signal: 9})
 			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: dead.rec, child: true})
 		},
 		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
@@ -63,7 +64,7 @@ var scenarios = map[string]scenario{
 	"one died and its lease is held by nobody who can be found": {
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
-			first["worker-0"].die(process.Exit{Signal: 9})
+			first["worker-0"].die(identity.Exit{Signal: 9})
 			world.leaseHeld = true
 		},
 		want: decisions{"worker-0": recovery.ActionHold, "worker-1": recovery.ActionAdopt},
@@ -72,7 +73,7 @@ var scenarios = map[string]scenario{
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
 			dead := first["worker-0"]
-			dead.die(process.Exit{Signal: 9})
+			dead.die(identity.Exit{Signal: 9})
 			world.plant(&fakeProcess{pid: 1100, rec: store.Instance{Token: "a stranger's", Port: dead.rec.Port}})
 		},
 		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
@@ -82,7 +83,7 @@ var scenarios = map[string]scenario{
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
 			for _, p := range first {
-				p.die(process.Exit{})
+				p.die(identity.Exit{})
 			}
 			world.bootID = "another"
 		},
@@ -112,7 +113,7 @@ var scenarios = map[string]scenario{
 	},
 	"a start was cut off before the fork": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
 		edit:      cutOff0,
 		want:      decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts:      []string{"start worker-0"},
@@ -145,7 +146,7 @@ var scenarios = map[string]scenario{
 	},
 	"was being stopped, and is gone": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
 		edit:      status0(store.StatusStopping),
 		want:      decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts:      []string{"start worker-0"},
@@ -157,7 +158,7 @@ var scenarios = map[string]scenario{
 	},
 	"surplus, and gone": {
 		count:     1,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-1"].die(process.Exit{}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-1"].die(identity.Exit{}) },
 		want:      decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionForget},
 	},
 	"one more is wanted": {
@@ -196,7 +197,7 @@ var scenarios = map[string]scenario{
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
 			first["worker-0"].unreaped = true
-			first["worker-0"].die(process.Exit{})
+			first["worker-0"].die(identity.Exit{})
 			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: store.Instance{Token: "newer"}})
 		},
 		want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
@@ -225,7 +226,7 @@ var scenarios = map[string]scenario{
 	},
 	"failed for good": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
 		edit: func(w *store.Worker) {
 			if w.ID == "worker-0" {
 				w.Status, w.Reason, w.Instance = store.StatusFailed, "of no use", nil
@@ -235,7 +236,7 @@ var scenarios = map[string]scenario{
 	},
 	"died with its budget used up": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
 		edit: func(w *store.Worker) {
 			if w.ID == "worker-0" {
 				w.History.ReadyClock = time.Hour
@@ -248,7 +249,7 @@ var scenarios = map[string]scenario{
 	},
 	"waits for its restart": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
 		edit: func(w *store.Worker) {
 			if w.ID == "worker-0" {
 				w.Status, w.Reason, w.Instance = store.StatusBackoff, "exited with code 3", nil
@@ -265,7 +266,7 @@ var scenarios = map[string]scenario{
 	},
 	"is wanted stopped, and is gone": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
 		edit:      unwanted0,
 		want:      decisions{"worker-0": recovery.ActionKeepStopped, "worker-1": recovery.ActionAdopt},
 	},

@@ -145,7 +145,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		Store: opts.Store, Log: opts.Log, LogDir: opts.LogDir, Keeper: opts.Keeper,
 		Launcher: launcher.New(launcher.Options{
 			MasterID:   opts.Store.MasterID(),
-			StateDir:   func() string { return process.FileID(opts.Store.StateDirID()).String() },
+			StateDir:   func() string { return opts.Store.StateDirID().String() },
 			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ, UID: os.Geteuid(),
 		}),
 		Services: s.services, Ports: &ports.Book{},

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -51,7 +52,7 @@ func TestCrashedMasterAdoptsWhatLives(t *testing.T) {
 		settle(time.Second)
 		before := m.worker("worker-1")
 		m.crash()
-		world.of("worker-2").die(process.Exit{Signal: 9, Source: process.ExitUnknown})
+		world.of("worker-2").die(identity.Exit{Signal: 9, Source: identity.ExitUnknown})
 
 		m = startMaster(t, world, dir, 3)
 		<-m.Recovered()
@@ -67,7 +68,8 @@ func TestCrashedMasterAdoptsWhatLives(t *testing.T) {
 		if n := world.starts("worker-2"); n != 2 {
 			t.Errorf("the dead one was started %d times, want 2", n)
 		}
-		if w := m.worker("worker-2"); w.LastExit == nil || w.LastExit.Source != store.ExitUnknown || w.Restarts != 1 {
+		w := m.worker("worker-2")
+		if w.LastExit == nil || w.LastExit.Source != identity.ExitUnknown || w.Restarts != 1 {
 			t.Errorf("the dead one = %+v, want its exit recorded as unknown and one restart", w)
 		}
 		m.stop(nil)
@@ -146,7 +148,7 @@ func TestStartCutOffByACrashIsFoundByItsToken(t *testing.T) {
 			t.Errorf("started %d times, want 1", n)
 		}
 		rec.Instance.Token = "of a process that never came to be"
-		world.of("worker-0").die(process.Exit{})
+		world.of("worker-0").die(identity.Exit{})
 		m.crashWith(rec)
 
 		m = startMaster(t, world, dir, 1)
@@ -209,7 +211,7 @@ func TestAnotherBootStartsEverythingAtNoCost(t *testing.T) {
 		settle(time.Second)
 		m.crash()
 		for _, id := range []string{"worker-0", "worker-1"} {
-			world.of(id).die(process.Exit{})
+			world.of(id).die(identity.Exit{})
 		}
 		world.bootID = "another"
 		m = startMaster(t, world, dir, 2)

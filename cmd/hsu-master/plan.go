@@ -17,6 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 )
@@ -258,7 +259,7 @@ func printEvidence(w io.Writer, d recovery.Decision) {
 			when(r.PID != 0, fmt.Sprintf("pid %d", r.PID)), when(r.Token != "" && r.PID == 0, "no pid yet"),
 			when(r.Inode != 0, fmt.Sprintf("inode %d", r.Inode)),
 			when(r.StartTicks != 0, fmt.Sprintf("start tick %d", r.StartTicks)),
-			when(r.Proof != store.ProofNone, "proof "+string(r.Proof)), when(r.Token != "", "token "+r.Token),
+			when(r.Proof != identity.ProofNone, "proof "+string(r.Proof)), when(r.Token != "", "token "+r.Token),
 			when(r.Lease != "", "lease "+r.Lease), when(e.OtherBoot, "of another boot"),
 			when(e.Moved, "of another state directory"))
 	}

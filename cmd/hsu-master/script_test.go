@@ -20,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/store"
 )
@@ -178,7 +179,9 @@ func offer(args []string) error {
 	worker := store.Worker{
 		ID: "worker-0", Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusRunning,
 		Incarnation: 1, Port: 40001,
-		Instance: &store.Instance{Token: strings.Repeat("0", 32), PID: 4711, Port: 40001},
+		Instance: &store.Instance{
+			Token: strings.Repeat("0", 32), Process: identity.Process{PID: 4711}, Port: 40001,
+		},
 		Services: []store.Offer{{Name: "pkg.Known"}, {Name: "pkg.Told", Reflected: true}},
 	}
 	outside := store.Registration{Service: "pkg.Outside", Address: "10.0.0.7:8080", TTL: 30 * time.Second}

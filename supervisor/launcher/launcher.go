@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -20,9 +21,9 @@ type Inspector interface {
 	// [process.ErrUnverifiable].
 	Attach(worker string, rec store.Instance) (Instance, error)
 	// Take opens an unrecorded process whose environment names rec's token.
-	Take(worker string, pid int, rec store.Instance) (Instance, process.Identity, error)
+	Take(worker string, pid int, rec store.Instance) (Instance, identity.Process, error)
 	// Identify returns the identity of the process that has the PID now; [process.ErrGone] if there is none.
-	Identify(pid int) (process.Identity, error)
+	Identify(pid int) (identity.Process, error)
 	// Holds reports whether the process has the instance's lease.
 	Holds(worker string, rec store.Instance, pid int) bool
 	// Left returns the state of the lease of an instance that is gone, and the remaining members of its family.
@@ -61,11 +62,11 @@ type Launcher interface {
 
 // Instance is one process and its family: all its descendants.
 type Instance interface {
-	Identity() process.Identity
+	Identity() identity.Process
 	// Done returns a channel that is closed when the process has ended.
 	Done() <-chan struct{}
 	// Exit returns how the process ended; valid after Done.
-	Exit() process.Exit
+	Exit() identity.Exit
 	// Suspended reports whether a signal has stopped the process.
 	Suspended() bool
 	// Terminate sends SIGTERM to the process group.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store"
@@ -111,7 +112,7 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec store.Instance, lease
 }
 
 func (l *osLauncher) Attach(worker string, rec store.Instance) (Instance, error) {
-	p, err := process.Open(processIdentity(rec), rec.Token)
+	p, err := process.Open(rec.Process, rec.Token)
 	if errors.Is(err, process.ErrElsewhere) {
 		p, err = l.search(worker, rec)
 	}
@@ -131,12 +132,12 @@ const searchTimeout = 2 * time.Second
 func (l *osLauncher) search(worker string, rec store.Instance) (*process.Process, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), searchTimeout)
 	defer cancel()
-	p, err := process.Search(ctx, processIdentity(rec), rec.Token)
+	p, err := process.Search(ctx, rec.Process, rec.Token)
 	if !errors.Is(err, process.ErrUnverifiable) {
 		return p, err
 	}
 	const next = "start a master where it ran, or reboot if it is certainly gone"
-	held, leaseErr := process.LeaseHeld(l.leasePath(worker), process.FileID(rec.Lease))
+	held, leaseErr := process.LeaseHeld(l.leasePath(worker), rec.Lease)
 	switch {
 	case leaseErr != nil:
 		return nil, fmt.Errorf("%w, and its lease tells nothing: %w: %s", err, leaseErr, next)
@@ -154,18 +155,18 @@ func (l *osLauncher) search(worker string, rec store.Instance) (*process.Process
 		process.ErrGone, rec.PID, rec.PIDNamespace)
 }
 
-func (l *osLauncher) Take(worker string, pid int, rec store.Instance) (Instance, process.Identity, error) {
+func (l *osLauncher) Take(worker string, pid int, rec store.Instance) (Instance, identity.Process, error) {
 	p, err := process.OpenPID(pid)
 	if err != nil {
-		return nil, process.Identity{}, err
+		return nil, identity.Process{}, err
 	}
 	if err := p.Verify(rec.Token); err != nil {
-		return nil, process.Identity{}, errors.Join(err, p.Close())
+		return nil, identity.Process{}, errors.Join(err, p.Close())
 	}
 	return l.instance(worker, rec, p), p.Identity(), nil
 }
 
-func (l *osLauncher) Identify(pid int) (process.Identity, error) { return process.Identify(pid) }
+func (l *osLauncher) Identify(pid int) (identity.Process, error) { return process.Identify(pid) }
 
 func (l *osLauncher) Left(
 	ctx context.Context, worker string, rec store.Instance, seen bool,
@@ -191,7 +192,7 @@ func (l *osLauncher) Owner(worker string, rec store.Instance, port int) (process
 }
 
 func (l *osLauncher) Holds(worker string, rec store.Instance, pid int) bool {
-	return process.HoldsLease(pid, l.leasePath(worker), process.FileID(rec.Lease))
+	return process.HoldsLease(pid, l.leasePath(worker), rec.Lease)
 }
 
 func (l *osLauncher) Sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error) {
@@ -226,10 +227,10 @@ func (l *osLauncher) instance(worker string, rec store.Instance, p *process.Proc
 
 func (l *osLauncher) family(worker string, rec store.Instance) process.Family {
 	family := process.Family{
-		Token: rec.Token, Lease: process.FileID(rec.Lease),
+		Token: rec.Token, Lease: rec.Lease,
 		Session: rec.PID, UID: uint32(l.UID), StartTicks: rec.StartTicks,
 	}
-	if rec.Lease != (store.FileID{}) {
+	if rec.Lease != (identity.FileID{}) {
 		family.LeasePath = l.leasePath(worker)
 	}
 	if l.cgroups != "" {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
@@ -97,7 +98,8 @@ func (in inspection) attach(rec store.Instance) launcher.Instance {
 	switch {
 	case err == nil:
 		if id := inst.Identity(); id.PIDNamespace != rec.PIDNamespace {
-			known := launcher.Identified(rec, id) // the PID differs between namespaces
+			known := rec
+			known.Process = id // the PID differs between namespaces
 			in.f.instance, seen.PID = &known, known.PID
 		}
 		in.opened(inst)
@@ -143,8 +145,8 @@ func (in inspection) opened(inst launcher.Instance) {
 }
 
 // died records how the instance ended.
-func (in inspection) died(exit process.Exit) {
-	if exit.Source == process.ExitUnknown {
+func (in inspection) died(exit identity.Exit) {
+	if exit.Source == identity.ExitUnknown {
 		return
 	}
 	how := exit.String()
@@ -189,7 +191,10 @@ func (in inspection) adoptable() launcher.Instance {
 		if h.Token == recorded || leader == nil {
 			continue
 		}
-		rec := store.Instance{Token: h.Token, BootID: in.rc.BootID, Port: h.Port, Started: time.Now(), UID: h.UID}
+		rec := store.Instance{
+			Token: h.Token, Process: identity.Process{BootID: in.rc.BootID},
+			Port: h.Port, Started: time.Now(), UID: h.UID,
+		}
 		inst, err := in.take(*leader, rec)
 		switch {
 		case errors.Is(err, process.ErrGone):
@@ -257,7 +262,7 @@ func (in inspection) leader(token string) *process.Holder {
 // take opens the process, proves by its environment that it is still the one that the scan saw, and makes it this
 // slot's instance.
 func (in inspection) take(h process.Holder, rec store.Instance) (launcher.Instance, error) {
-	inst, identity, err := in.rc.Inspector.Take(in.s.ID, h.PID, rec)
+	inst, id, err := in.rc.Inspector.Take(in.s.ID, h.PID, rec)
 	if err == nil && launcher.HasEnded(inst) {
 		err = errors.Join(process.ErrGone, inst.Close())
 	}
@@ -265,7 +270,7 @@ func (in inspection) take(h process.Holder, rec store.Instance) (launcher.Instan
 		return nil, err
 	}
 	in.f.evidence.Found = &Found{PID: h.PID, TokenSeen: true, SessionLeader: true}
-	rec = launcher.Identified(rec, identity)
+	rec.Process = id
 	in.f.instance = &rec
 	return inst, nil
 }

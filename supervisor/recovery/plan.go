@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -60,13 +61,13 @@ func planContext(opts PlanOptions) (*Context, error) {
 	if opts.RuntimeDir == "" {
 		opts.RuntimeDir = filepath.Join(opts.StateDir, "run")
 	}
-	meta, stateDir := opts.Registry.Meta, process.FileID(dir).String()
+	meta, stateDir := opts.Registry.Meta, dir.String()
 	return &Context{
 		Inspector: launcher.NewInspector(launcher.Options{
 			MasterID: meta.MasterID, StateDir: func() string { return stateDir }, RuntimeDir: opts.RuntimeDir, UID: uid,
 		}),
 		Scan:     process.Scan,
-		Kept:     func(string) (process.Exit, bool) { return process.Exit{}, false },
+		Kept:     func(string) (identity.Exit, bool) { return identity.Exit{}, false },
 		MasterID: meta.MasterID,
 		StateDir: stateDir,
 		BootID:   bootID,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -40,7 +41,7 @@ func (r Remnants) KillOthers(ctx context.Context, keep string) {
 		}
 		killed[h.Token] = true
 		r.Log.Info("worker surplus", "reason", fmt.Sprintf("process %d is of another instance, stopping it", h.PID))
-		if err := r.Kill(ctx, store.Instance{Token: h.Token, PID: h.PID}); err != nil {
+		if err := r.Kill(ctx, store.Instance{Token: h.Token, Process: identity.Process{PID: h.PID}}); err != nil {
 			r.Log.Error("process of another instance not stopped", "error", err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
@@ -20,7 +21,7 @@ type Context struct {
 	Inspector launcher.Inspector
 	Scan      func(ctx context.Context) ([]process.Holder, error)
 	// Kept returns how an instance ended, if a Keeper has its handle.
-	Kept     func(token string) (process.Exit, bool)
+	Kept     func(token string) (identity.Exit, bool)
 	MasterID string
 	StateDir string // device:inode
 	BootID   string

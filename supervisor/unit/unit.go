@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
@@ -184,19 +185,19 @@ func (u Spec) CheckFields() error {
 }
 
 // CheckExecutable returns the file that a process of this executable runs: see [process.CheckProgram].
-func CheckExecutable(path string) (process.FileID, error) {
+func CheckExecutable(path string) (identity.FileID, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return process.FileID{}, fmt.Errorf("worker path: %w: name the worker's executable", err)
+		return identity.FileID{}, fmt.Errorf("worker path: %w: name the worker's executable", err)
 	case info.IsDir():
-		return process.FileID{}, fmt.Errorf("worker path: %s is a directory: name the executable in it", path)
+		return identity.FileID{}, fmt.Errorf("worker path: %s is a directory: name the executable in it", path)
 	case !executable(info):
-		return process.FileID{}, fmt.Errorf("worker path: %s is not executable: chmod +x it", path)
+		return identity.FileID{}, fmt.Errorf("worker path: %s is not executable: chmod +x it", path)
 	}
 	exe, err := process.CheckProgram(path)
 	if err != nil {
-		return process.FileID{}, fmt.Errorf("worker path: %w", err)
+		return identity.FileID{}, fmt.Errorf("worker path: %w", err)
 	}
 	return exe, nil
 }

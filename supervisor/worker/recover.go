@@ -135,10 +135,7 @@ func (w *owner) vacate(ctx, bounded context.Context, o recovery.Orders, inst lau
 	}
 	w.state = o.From
 	if o.Event.Kind == lifecycle.EvExited {
-		exit := store.Exit{Source: store.ExitUnknown}
-		if e, known := w.env.Recovery.Kept(w.rec.Instance.Token); known {
-			exit = launcher.ExitRecord(e)
-		}
+		exit, _ := w.env.Recovery.Kept(w.rec.Instance.Token) // otherwise its source is identity.ExitUnknown
 		w.exited(ctx, exit, o.Event)
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
@@ -33,7 +34,8 @@ func (w *owner) start(ctx context.Context) {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: err.Error(), Ours: ownFault(err)})
 	default:
 		// A copy: readers have been shown the present value.
-		rec := launcher.Identified(*w.rec.Instance, inst.Identity())
+		rec := *w.rec.Instance
+		rec.Process = inst.Identity()
 		w.rec.Instance = &rec
 		w.took(inst, false)
 		w.journal.add(w.event("started", ""))
@@ -90,11 +92,11 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	w.rec.Outdated = false
 	w.rec.Instance = &store.Instance{
 		Token:   newToken(),
-		BootID:  w.env.BootID,
+		Process: identity.Process{BootID: w.env.BootID},
 		Port:    port,
 		ExeHash: exe,
 		Started: time.Now(),
-		Lease:   store.FileID(lease.ID()),
+		Lease:   lease.ID(),
 		UID:     uint32(os.Geteuid()), //nolint:gosec // a uid is 32 bits wide where there is one
 	}
 	if !w.record(ctx, events...) {

@@ -1,6 +1,6 @@
 //go:build unix
 
-package process
+package identity
 
 import (
 	"strconv"
@@ -8,9 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// SignalContinue resumes a process that a signal has stopped.
-const SignalContinue = syscall.SIGCONT
 
 // SignalName returns the name of a signal such as "SIGKILL".
 func SignalName(sig syscall.Signal) string {
