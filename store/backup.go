@@ -2,10 +2,8 @@ package store
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -89,7 +87,7 @@ type backups struct {
 	folder string
 }
 
-func (d *stateDir) backups() backups {
+func backupsOf(d *stateDir) backups {
 	return backups{dir: d, folder: filepath.Join(d.path, backupsName)}
 }
 
@@ -153,7 +151,8 @@ func (b backups) copy(point crashpoint.Point, view viewer) (string, error) {
 			}
 			file := backupFile{sequence: uint64(tx.ID()), schema: schema, made: time.Now()}
 			path = filepath.Join(b.folder, file.name())
-			return writeTx(tx, f)
+			_, err = tx.WriteTo(f)
+			return err
 		})
 		return path, err
 	}, func(f *os.File) error { return checkCopy(f, b.dir.steps.Version()) })
@@ -163,23 +162,18 @@ func (b backups) copy(point crashpoint.Point, view viewer) (string, error) {
 	return path, nil
 }
 
-func writeTx(tx *bolt.Tx, w io.Writer) error {
-	_, err := tx.WriteTo(w)
-	return err
-}
-
 // prune removes the oldest backups in excess of Options.KeepBackups. The newest backup of each earlier schema is kept,
 // since an earlier release can use it.
 func (b backups) prune() error {
 	all, err := listBackups(b.dir.path)
-	if err != nil || len(all) <= b.dir.opts.KeepBackups {
+	if err != nil || len(all) <= b.dir.keepBackups {
 		return err
 	}
 	newest := make(map[uint64]string) // by schema
 	for _, file := range all {
 		newest[file.schema] = file.path
 	}
-	for _, file := range all[:len(all)-b.dir.opts.KeepBackups] {
+	for _, file := range all[:len(all)-b.dir.keepBackups] {
 		if newest[file.schema] == file.path {
 			continue
 		}
@@ -188,50 +182,9 @@ func (b backups) prune() error {
 	return err
 }
 
-const (
-	// youngBackup is the minimum age of the last backup before a start makes the next one: a master that crashes
-	// repeatedly must not push out all older backups.
-	youngBackup = time.Minute
-	// backupRetry is the longest delay before a failed backup is tried again.
-	backupRetry = time.Minute
-)
-
-// serve calls backUp at once, unless there is a backup that is younger than a minute, and then in each interval until
-// ctx ends or the state is closed. If backups fail, the first failure is logged and the attempts continue.
-func (b backups) serve(ctx context.Context, interval time.Duration, backUp func() (string, error)) {
-	log := b.dir.opts.Logger
-	timer := time.NewTimer(b.firstDelay(min(interval, youngBackup)))
-	defer timer.Stop()
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		path, err := backUp()
-		switch {
-		case errors.Is(err, ErrClosed):
-			return
-		case err != nil:
-			if !failing {
-				log.Warn("backup not made, trying again", "error", err)
-			}
-			failing = true
-			timer.Reset(min(interval, backupRetry))
-			continue
-		case failing:
-			log.Info("backups are made again", "backup", path)
-		case path != "":
-			log.Info("state backed up", "backup", path)
-		}
-		failing = false
-		timer.Reset(interval)
-	}
-}
-
-// firstDelay returns the delay before the first backup of a run. If the clock was set back, there is no delay.
-func (b backups) firstDelay(young time.Duration) time.Duration {
+// untilOld returns the time until the newest backup has the age young, 0 if it has or if there is none. If the clock was
+// set back, it counts as old.
+func (b backups) untilOld(young time.Duration) time.Duration {
 	list, err := listBackups(b.dir.path)
 	if err != nil || len(list) == 0 {
 		return 0
@@ -266,7 +219,7 @@ func (b backups) candidates(id string) (good []candidate, highest uint64, err er
 		return nil, 0, err
 	}
 	if err != nil {
-		b.dir.opts.Logger.Warn("backups not listed", "path", b.folder, "error", err)
+		b.dir.log.Warn("backups not listed", "path", b.folder, "error", err)
 		return nil, 0, nil
 	}
 	var newer *NewerSchemaError
@@ -283,7 +236,7 @@ func (b backups) candidates(id string) (good []candidate, highest uint64, err er
 			return nil, 0, err
 		}
 		if err != nil {
-			b.dir.opts.Logger.Warn("backup not used", "backup", file.path, "error", err)
+			b.dir.log.Warn("backup not used", "backup", file.path, "error", err)
 			continue
 		}
 		highest = max(highest, c.Sequence)

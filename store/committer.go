@@ -29,6 +29,8 @@ type committer struct {
 	writer   *writer
 	repairer *repairer
 
+	interval time.Duration // from a write of a count without a sync to its sync
+
 	spare *batch // the batch to put in the place of the next one; nil means that a new one is made
 	// The times at which work is due; zero means that there is none. See also writer.foldAt.
 	syncAt, dropAt, repairAt time.Time
@@ -136,7 +138,7 @@ func (c *committer) fail(cause error) {
 	first := c.queue.fail(cause)
 	c.writer.counter.refuse(unavailable(cause))
 	if first {
-		c.writer.dir.opts.Logger.Error("state cannot be written", "path", c.writer.dir.db, "error", cause)
+		c.writer.dir.log.Error("state cannot be written", "path", c.writer.dir.db, "error", cause)
 		c.queue.kick()
 	}
 }
@@ -160,7 +162,7 @@ func (c *committer) chores() time.Time {
 		return true
 	}
 	var err error
-	if due(&c.syncAt, c.writer.counter.needsSync(), c.writer.dir.opts.Interval) {
+	if due(&c.syncAt, c.writer.counter.needsSync(), c.interval) {
 		err = c.writer.syncCount()
 	}
 	if err == nil && due(&c.writer.foldAt, c.queue.cause() == nil && c.writer.hasUnfolded(), foldEvery) {
@@ -187,7 +189,7 @@ func (c *committer) chores() time.Time {
 
 // repair rewrites the state and resumes service. If that fails, it schedules the next attempt.
 func (c *committer) repair() {
-	log := c.writer.dir.opts.Logger
+	log := c.writer.dir.log
 	if err := c.writer.dir.ops.Perform(crashpoint.Repair, c.repairer.repair); err != nil {
 		c.repairDelay = cmp.Or(min(2*c.repairDelay, lastRepairDelay), firstRepairDelay)
 		c.repairAt = time.Now().Add(c.repairDelay)

@@ -89,8 +89,8 @@ func TestCountIsFoldedIntoTheRegistry(t *testing.T) {
 		if diff := cmp.Diff([]string{"commit 1s"}, a.take()); diff != "" {
 			t.Error("once, and no more while nothing comes:", diff)
 		}
-		if db.committer.writer.folded.Processed != 1 {
-			t.Errorf("folded %d, want 1", db.committer.writer.folded)
+		if got := folded(t, db); got.Processed != 1 {
+			t.Errorf("folded %d, want 1", got)
 		}
 	})
 }
@@ -273,7 +273,7 @@ func TestFailedIntervalSync(t *testing.T) {
 		a.set("count-sync", errDisk)
 		a.set("repair", errDisk)
 		add(t, db, 3)
-		time.Sleep(db.dir.opts.Interval)
+		time.Sleep(Options{}.withDefaults().Interval)
 		synctest.Wait()
 		if err := db.AddProcessed(t.Context(), 1); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%v, want ErrUnavailable", err)

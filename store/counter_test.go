@@ -5,10 +5,13 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/core-tools/hsu-master/store/counterfile"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
+
+var shortSince = time.Date(2026, 2, 3, 4, 5, 6, 7, time.UTC)
 
 // testCounter is a counter with an open file.
 type testCounter struct {
@@ -27,7 +30,7 @@ func newTestCounter(t *testing.T, count counterfile.Tally) *testCounter {
 		wake:   func() { c.wakes++ },
 		failed: func(err error) { c.causes = append(c.causes, err) },
 	}
-	file, err := counterfile.Create(statefile.Ops{}, c.path, count, testTime)
+	file, err := counterfile.Create(statefile.Ops{}, c.path, count, shortSince)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +44,7 @@ func newTestCounter(t *testing.T, count counterfile.Tally) *testCounter {
 func (c *testCounter) want(t *testing.T, when string, acknowledged, written counterfile.Tally) {
 	t.Helper()
 	r, err := counterfile.Read(c.path)
-	if err != nil || c.tally() != acknowledged || r.Slot.Tally != written || !r.Short.Equal(testTime) {
+	if err != nil || c.tally() != acknowledged || r.Slot.Tally != written || !r.Short.Equal(shortSince) {
 		t.Errorf("%s: acknowledged %+v, in the file %+v, %v; want %+v, %+v",
 			when, c.tally(), r.Slot.Tally, err, acknowledged, written)
 	}

@@ -457,13 +457,20 @@ func TestDamagedMasterID(t *testing.T) {
 	}
 }
 
+// spoilID makes db write a record of itself that cannot be read.
+func spoilID(db *DB) {
+	record := db.self.get()
+	record.MasterID = "garbage"
+	db.self.set(record)
+}
+
 // If only the database's own record is damaged, the id comes from the file master-id and the state counts as moved.
 func TestDamagedMetaRecord(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
 	id := db.MasterID()
 	put(t, db, PutWorker(fullWorker("worker-0")))
-	db.self.record.MasterID = "garbage"
+	spoilID(db)
 	mustClose(t, db)
 	if s, err := ReadSnapshot(dir); err != nil || s.Bad["meta/record"] == nil || len(s.Workers) != 1 {
 		t.Fatalf("read: %v, bad %v, workers %v", err, s.Bad, ids(s))
@@ -472,7 +479,7 @@ func TestDamagedMetaRecord(t *testing.T) {
 	if db.MasterID() != id || !db.Moved() || len(snapshot(t, db).Workers) != 1 {
 		t.Errorf("opened: id %s, moved %t", db.MasterID(), db.Moved())
 	}
-	db.self.record.MasterID = "garbage"
+	spoilID(db)
 	mustClose(t, db)
 	if err := os.Remove(filepath.Join(dir, masterIDName)); err != nil {
 		t.Fatal(err)

@@ -25,11 +25,11 @@ type diskState struct {
 // readDiskState reads the small files.
 func readDiskState(dir *stateDir) (f diskState, err error) {
 	f.id, err = readMasterID(dir.path)
-	if f.idErr, err = dir.opts.OnDamage.tolerate(err); err != nil {
+	if f.idErr, err = dir.tolerate(err); err != nil {
 		return f, err
 	}
 	f.count, err = counterfile.Read(dir.counter)
-	f.counterErr, err = dir.opts.OnDamage.tolerate(err)
+	f.counterErr, err = dir.tolerate(err)
 	return f, err
 }
 
@@ -38,7 +38,7 @@ func (f *diskState) used(dir *stateDir) bool {
 	if f.count.Slot.Processed > 0 || f.counterErr != nil || f.count.Damaged != nil {
 		return true
 	}
-	if backups, err := listBackups(dir.path); err == nil && len(backups) > 0 {
+	if list, err := listBackups(dir.path); err == nil && len(list) > 0 {
 		return true
 	}
 	for _, pattern := range []string{
@@ -61,7 +61,7 @@ func (f *diskState) keepAsideSmall(dir *stateDir) error {
 		if damage == nil {
 			continue
 		}
-		if _, err := dir.ops.KeepAside(path, damage, dir.opts.Logger); err != nil {
+		if _, err := dir.ops.KeepAside(path, damage, dir.log); err != nil {
 			return err
 		}
 	}

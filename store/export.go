@@ -108,7 +108,7 @@ func Export(dir string, dst *os.File) error {
 	if merged == c.count {
 		return img.CopyTo(dst)
 	}
-	return boltfile.Edit(dst, img, img.Meta.TxID, d.opts.LockWait, func(tx *bolt.Tx) error {
+	return boltfile.Edit(dst, img, img.Meta.TxID, d.lockWait, func(tx *bolt.Tx) error {
 		return putProcessed(tx, merged)
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/counterfile"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -40,6 +41,18 @@ func openSeams(t testing.TB, dir string, opts Options, s seams) *DB {
 		checkFiles(t, dir)
 	})
 	return db
+}
+
+// folded returns the counts in state.db.
+func folded(t testing.TB, db *DB) (count counterfile.Tally) {
+	t.Helper()
+	if err := db.flow.view(func(tx *bolt.Tx) (err error) {
+		count, err = tablesOf(tx).tally()
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return count
 }
 
 // checkFiles checks the invariants of a state that no process has open.

@@ -51,7 +51,7 @@ func (o *opener) open() (err error) {
 func (o *opener) openDatabase() error {
 	err := o.openExisting()
 	missing := errors.Is(err, fs.ErrNotExist)
-	damage, err := o.dir.opts.OnDamage.tolerate(err)
+	damage, err := o.dir.tolerate(err)
 	if err != nil && !missing {
 		return err
 	}
@@ -60,7 +60,7 @@ func (o *opener) openDatabase() error {
 		return err
 	}
 	if o.found.countErr != nil {
-		if err := o.dir.ops.KeepCopyAside(o.dir.db, o.found.countErr, o.dir.opts.Logger); err != nil {
+		if err := o.dir.ops.KeepCopyAside(o.dir.db, o.found.countErr, o.dir.log); err != nil {
 			return err
 		}
 	}
@@ -100,7 +100,7 @@ func (o *opener) openExisting() (err error) {
 	if err := o.checkDatabase(); err != nil {
 		return err
 	}
-	file, err := boltfile.Open(o.dir.db, o.dir.opts.LockWait)
+	file, err := boltfile.Open(o.dir.db, o.dir.lockWait)
 	if errors.Is(err, statefile.ErrLocked) {
 		return &LockedError{Path: o.dir.path} // held by a process that does not use master.lock
 	}
@@ -125,7 +125,7 @@ func (o *opener) checkDatabase() error {
 		return &statefile.DamagedError{Path: o.dir.db, Err: err}
 	}
 	if img.Damaged != nil {
-		o.dir.opts.Logger.Warn("one of the two meta pages is damaged, going on with the other: "+
+		o.dir.log.Warn("one of the two meta pages is damaged, going on with the other: "+
 			"the last change may be lost",
 			"path", o.dir.db, "error", img.Damaged)
 	}
@@ -151,7 +151,7 @@ func (o *opener) checkContent(tx *bolt.Tx) error {
 	}
 	// A damaged count is no reason to discard a registry that is otherwise good.
 	err = fmt.Errorf("bucket %s: %w", migrations.BucketCounters, err)
-	if o.dir.opts.OnDamage == Refuse {
+	if !o.dir.recover {
 		return &statefile.DamagedError{Path: o.dir.db, Err: err}
 	}
 	o.found.countErr = err
@@ -170,7 +170,7 @@ func (o *opener) makeDatabase(damage error) error {
 	}
 	// The directory is new, or an earlier first start ended after it wrote the id.
 	if o.found.id != "" {
-		o.dir.opts.Logger.Warn("state.db is missing, starting with an empty registry",
+		o.dir.log.Warn("state.db is missing, starting with an empty registry",
 			"path", o.dir.db, "master", o.found.id)
 	}
 	return b.createFirst()
@@ -219,7 +219,7 @@ func (o *opener) migrate() (string, error) {
 	if cause := o.broken(); cause != nil {
 		return "", fmt.Errorf("migrate the state: %w", cause)
 	}
-	copied, err := o.dir.backups().copy(crashpoint.MigrationCopy, file.View)
+	copied, err := backupsOf(o.dir).copy(crashpoint.MigrationCopy, file.View)
 	if err != nil {
 		return "", fmt.Errorf("copy the state before its migration: %w", err)
 	}
@@ -230,14 +230,14 @@ func (o *opener) migrate() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s was not changed (and there is a copy at %s): %w", path, copied, err)
 	}
-	o.dir.opts.Logger.Info("state migrated", "path", path, "from", found, "to", known, "copy", copied)
+	o.dir.log.Info("state migrated", "path", path, "from", found, "to", known, "copy", copied)
 	return copied, nil
 }
 
 // readRecord reads the database's own record and decides about the master's id: the file master-id takes precedence,
 // since the workers were started under that id.
 func (o *opener) readRecord() error {
-	log, self, path := o.dir.opts.Logger, o.writer.self, o.dir.db
+	log, self, path := o.dir.log, o.writer.self, o.dir.db
 	var recordErr error
 	err := o.writer.database.file.View(func(tx *bolt.Tx) (err error) {
 		t := tablesOf(tx)
@@ -252,7 +252,7 @@ func (o *opener) readRecord() error {
 		self.found, recordErr = t.meta()
 		return nil
 	})
-	if recordErr != nil && o.found.id == "" && o.dir.opts.OnDamage == Refuse {
+	if recordErr != nil && o.found.id == "" && !o.dir.recover {
 		err = errors.Join(err, fmt.Errorf("bucket %s: %w", migrations.BucketMeta, recordErr))
 	}
 	if err != nil {
@@ -263,7 +263,7 @@ func (o *opener) readRecord() error {
 		// that it records.
 		log.Warn("the database's own record is damaged, making a new one", "path", path, "error", recordErr)
 		b := rebuilder{dir: o.dir, dirID: self.lastDir(), found: &o.found}
-		if err := b.ensureID(o.dir.backups().newest("").Meta); err != nil {
+		if err := b.ensureID(backupsOf(o.dir).newest("").Meta); err != nil {
 			return err
 		}
 		self.found = Meta{MasterID: o.found.id}
@@ -286,7 +286,7 @@ func (o *opener) readRecord() error {
 // openCounter opens or creates counter.dat and derives the count from it and state.db. It then writes that count
 // into state.db and clears the clean-shutdown marker there.
 func (o *opener) openCounter() error {
-	log, w := o.dir.opts.Logger, o.writer
+	log, w := o.dir.log, o.writer
 	o.deriveCount()
 	if o.found.count.Damaged != nil {
 		log.Warn("one of the two slots of the counter is damaged, going on with the other: "+
@@ -329,7 +329,7 @@ func (o *opener) deriveCount() {
 	w, counted := o.writer, o.found.count
 	if o.found.countErr != nil && counted.Slot.Sequence == 0 {
 		// The only remaining record of the count is in a backup.
-		backup := o.dir.backups().newest(o.found.id)
+		backup := backupsOf(o.dir).newest(o.found.id)
 		w.folded, o.found.countedAt = counterfile.StartedAnew(backup.Processed), backup.asOf()
 	}
 	if o.found.countErr != nil || o.found.id != "" && o.found.id != w.self.found.MasterID {

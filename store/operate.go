@@ -136,8 +136,8 @@ func (op *operation) restore(src *os.File, c content, opts RestoreOptions, out *
 	record.CountShortSince = earliest(record.CountShortSince, short)
 	out.CountShortSince = record.CountShortSince
 	sequence := max(c.Sequence, boltfile.LastTx(op.dir.db))
-	if backups, err := listBackups(op.dir.path); err == nil && len(backups) > 0 {
-		sequence = max(sequence, backups[len(backups)-1].sequence)
+	if list, err := listBackups(op.dir.path); err == nil && len(list) > 0 {
+		sequence = max(sequence, list[len(list)-1].sequence)
 	}
 	if out.Replaced, err = op.keepReplaced(); err != nil {
 		return err
@@ -151,7 +151,7 @@ func (op *operation) restore(src *os.File, c content, opts RestoreOptions, out *
 		return &statefile.DamagedError{Path: out.Backup.Path, Err: err, Backup: true}
 	}
 	detail := fmt.Sprintf("an operator has restored %s", out.Backup.Path)
-	err = op.dir.replaceDB(img, sequence+1, counterfile.StartedAnew(out.Count), record, detail)
+	err = replaceDB(op.dir, img, sequence+1, counterfile.StartedAnew(out.Count), record, detail)
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", out.Backup.Path, err)
 	}
@@ -176,7 +176,7 @@ func (op *operation) countNow(found diskState, backup content) (count int64, sho
 		count = found.count.Slot.Processed
 	}
 	exact := found.count.Good()
-	c, err := op.dir.content()
+	c, err := loadContent(op.dir)
 	switch {
 	case err == nil && !c.countless():
 		count, short = max(count, c.Processed), earliest(short, c.Meta.CountShortSince)
@@ -232,7 +232,7 @@ func Compact(dir string) (Compacted, error) {
 		return out, fmt.Errorf("no state to compact: %w", err)
 	}
 	err := operate(dir, func(op *operation) error {
-		before, err := op.dir.content()
+		before, err := loadContent(op.dir)
 		if err != nil {
 			return err
 		}
@@ -321,7 +321,7 @@ func Migrate(dir string) (Migration, error) {
 		return out, fmt.Errorf("no state to migrate: %w", err)
 	}
 	err := operate(dir, func(op *operation) error {
-		before, err := op.dir.content()
+		before, err := loadContent(op.dir)
 		if err != nil {
 			return err
 		}
@@ -329,27 +329,13 @@ func Migrate(dir string) (Migration, error) {
 		if out.From == out.To {
 			return nil
 		}
-		out.Copy, err = op.migrate()
+		out.Copy, err = migrate(op.dir, op.lock, op.dirID)
 		return err
 	})
 	if err != nil {
 		return Migration{}, fmt.Errorf("migrate the state: %w", err)
 	}
 	return out, nil
-}
-
-// migrate opens the database and brings it up to the schema of this release.
-func (op *operation) migrate() (copied string, err error) {
-	w := newDB(op.dir, op.lock, op.dirID).committer.writer
-	defer func() { err = errors.Join(err, w.exchange(nil, nil)) }()
-	o := opener{dir: op.dir, writer: w, broken: func() error { return nil }}
-	if err := o.openExisting(); err != nil {
-		return "", err
-	}
-	if err := o.syncMeta(); err != nil {
-		return "", err
-	}
-	return o.migrate()
 }
 
 // RehearseMigration performs the steps of [Migrate] on a temporary copy of the database at path. No process may
@@ -377,7 +363,7 @@ func RehearseMigration(path string) (Migration, error) {
 		return Migration{}, fmt.Errorf("rehearse the migration: %w", err)
 	}
 	dir := offline(filepath.Dir(path), operateWait)
-	err = dir.fillFrom(f, img, img.Meta.TxID, c.count)
+	err = fillFrom(dir, f, img, img.Meta.TxID, c.count)
 	if err == nil {
 		err = checkCopy(f, dir.steps.Version())
 	}

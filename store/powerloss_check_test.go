@@ -18,6 +18,7 @@ import (
 
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/statefile"
+	bolt "go.etcd.io/bbolt"
 )
 
 // promised is the range of states that the marks before a moment allow: at least everything acknowledged, at most
@@ -243,7 +244,14 @@ func (j *judge) openOnce(dir string, use bool) (out verdict, s Snapshot, err err
 		return out, s, err
 	}
 	out.count, out.id, out.clean = plain(s), db.MasterID(), db.Meta().CleanShutdown
-	out.results = slices.Sorted(maps.Keys(db.results.byID))
+	if err := db.flow.view(func(tx *bolt.Tx) error {
+		return tx.Bucket(migrations.BucketRequests).ForEach(func(id, _ []byte) error {
+			out.results = append(out.results, string(id))
+			return nil
+		})
+	}); err != nil {
+		return out, s, err
+	}
 	if out.change, err = j.number(s); err != nil || !use {
 		return out, s, err
 	}

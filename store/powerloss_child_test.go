@@ -14,12 +14,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/migrations"
 )
 
@@ -43,9 +45,11 @@ type actor struct {
 	steps  migrations.List
 	retry  bool
 	db     *DB
-	change int
-	asked  int // number of requests with an id
-	copy   int
+	// unsynced is set while a count was written and no sync has begun since.
+	unsynced atomic.Bool
+	change   int
+	asked    int // number of requests with an id
+	copy     int
 }
 
 func playScript() {
@@ -131,7 +135,7 @@ func (a *actor) play(word string) {
 		// If nothing is left to sync, the committer has at least begun the last sync, and it answers after that
 		// sync.
 		a.act("interval", "", func() error {
-			for deadline := time.Now().Add(10 * time.Second); a.db.counter.needsSync(); time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(10 * time.Second); a.unsynced.Load() && a.db.Writable() == nil; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					return errors.New("the count is not synced")
 				}
@@ -244,7 +248,16 @@ func (a *actor) act(what, arg string, do func() error) {
 }
 
 func (a *actor) openState() error {
-	db, err := open(a.dir, a.opts, seams{steps: a.steps})
+	a.unsynced.Store(false) // a count of an earlier run is synced, or was made anew, by the start
+	db, err := open(a.dir, a.opts, seams{steps: a.steps, at: func(moment string) error {
+		switch crashpoint.Point(moment) {
+		case crashpoint.Count:
+			a.unsynced.Store(true)
+		case crashpoint.CountSync, crashpoint.Point(crashpoint.Repair.After()):
+			a.unsynced.Store(false)
+		}
+		return nil
+	}})
 	if err != nil {
 		return err
 	}

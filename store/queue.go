@@ -33,23 +33,6 @@ func (b *batch) reset() *batch {
 	return b
 }
 
-// Counted is notified of the outcome of a count. It is an alias, so that other packages can declare interfaces that
-// include Count without importing this package.
-type Counted = interface {
-	// Counted is called once: with nil when the count is as durable as Options.Sync specifies, otherwise with the
-	// error, which is ErrUnavailable or ErrClosed. After CountOnce it may also be ErrDuplicate or the error of
-	// CheckRequestID.
-	Counted(err error)
-}
-
-// pendingResult is a request with an id that is about to be stored.
-type pendingResult struct {
-	Result
-	done Counted
-	size int64
-	err  error // valid after its commit was tried
-}
-
 // queue collects the requests of all callers until the committer takes them as one batch. It also knows why nothing
 // can be written: requests that come while the queue is closed or broken are refused, except that a ping is answered
 // while it is broken.

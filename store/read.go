@@ -87,8 +87,8 @@ func readDatabase(dir, path string) (s Snapshot, counted counterfile.Tally, err 
 	return s, counted, nil
 }
 
-// content reads and checks the whole database.
-func (d *stateDir) content() (content, error) {
+// loadContent reads and checks the whole database.
+func loadContent(d *stateDir) (content, error) {
 	f, img, err := boltfile.Load(d.db)
 	if err != nil {
 		return content{}, err
@@ -137,14 +137,14 @@ func ReadNextStart(dir string, opts Options) (NextStart, error) {
 		return NextStart{}, err
 	}
 	defer release()
-	d := newStateDir(dir, opts, seams{steps: migrations.All})
+	d := dirOf(dir, opts.withDefaults(), seams{steps: migrations.All})
 	found, err := readDiskState(d)
 	if err != nil {
 		return NextStart{}, err
 	}
 	var next NextStart
 	next.Snapshot, _, err = readDatabase(dir, d.db)
-	if err == nil && d.opts.OnDamage == Refuse {
+	if err == nil && !d.recover {
 		err = refused(d.db, next.Bad, found)
 	}
 	if missing := errors.Is(err, fs.ErrNotExist); missing && !found.used(d) {
@@ -152,7 +152,7 @@ func ReadNextStart(dir string, opts Options) (NextStart, error) {
 	} else if missing {
 		next.Lost, err = errors.New("it is missing"), nil
 	} else {
-		next.Lost, err = d.opts.OnDamage.tolerate(err)
+		next.Lost, err = d.tolerate(err)
 	}
 	if err == nil && next.Lost != nil {
 		err = next.takeBackup(d, found)
@@ -181,7 +181,7 @@ func refused(path string, bad map[string]error, found diskState) error {
 
 // takeBackup reads the backup from which a lost database would be restored.
 func (n *NextStart) takeBackup(d *stateDir, found diskState) error {
-	good, _, err := d.backups().candidates(found.id)
+	good, _, err := backupsOf(d).candidates(found.id)
 	if err != nil {
 		return err
 	}
@@ -205,12 +205,12 @@ func (n *NextStart) findID(d *stateDir, found diskState) error {
 	case found.id != "":
 		n.Meta.MasterID = found.id
 	case n.Meta.MasterID == "":
-		n.Meta.MasterID = d.backups().newest("").Meta.MasterID
+		n.Meta.MasterID = backupsOf(d).newest("").Meta.MasterID
 	}
-	if n.Meta.MasterID != "" || d.opts.LostID == nil || !found.used(d) {
+	if n.Meta.MasterID != "" || d.lostID == nil || !found.used(d) {
 		return nil
 	}
-	id, err := d.opts.LostID()
+	id, err := d.lostID()
 	if err != nil {
 		return err
 	}

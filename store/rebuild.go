@@ -18,12 +18,6 @@ import (
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
-// Types of the events that record how a lost database was recovered.
-const (
-	EventFromBackup    = "recovered-from-backup"
-	EventFromProcesses = "recovered-from-processes"
-)
-
 // rebuilder makes a new state.db if there is none that can be used.
 //
 // Invariant: the master's id is durable before the database gets its name, and the database is complete by then; in
@@ -57,9 +51,9 @@ func (b rebuilder) createFirst() error {
 // rescue makes a new database in place of a lost one: from the newest good backup, or an empty one whose contents
 // are then learned from the living workers. damage is the fault of the existing file, or nil if it is missing.
 func (b rebuilder) rescue(damage error) error {
-	log := b.dir.opts.Logger
+	log := b.dir.log
 	b.found.rescued = true
-	candidates, highest, err := b.dir.backups().candidates(b.found.id)
+	candidates, highest, err := backupsOf(b.dir).candidates(b.found.id)
 	if err != nil {
 		return err
 	}
@@ -103,7 +97,7 @@ func (b rebuilder) startEmpty(sequence uint64, why string) error {
 	if err := b.createEmpty(content); err != nil {
 		return err
 	}
-	b.dir.opts.Logger.Warn("no good backup, starting with an empty registry: workers are known by what lives",
+	b.dir.log.Warn("no good backup, starting with an empty registry: workers are known by what lives",
 		"path", b.dir.db, "master", b.found.id)
 	return nil
 }
@@ -129,10 +123,10 @@ func (b rebuilder) restore(c candidate, sequence uint64, why string) error {
 	}
 	made := c.asOf().Format(time.RFC3339)
 	detail := fmt.Sprintf("%s; %s of %s", why, filepath.Base(c.path), made)
-	if err := b.dir.replaceDB(img, sequence, count, record, detail); err != nil {
+	if err := replaceDB(b.dir, img, sequence, count, record, detail); err != nil {
 		return fmt.Errorf("restore %s: %w", c.path, err)
 	}
-	b.dir.opts.Logger.Warn("state restored from a backup",
+	b.dir.log.Warn("state restored from a backup",
 		"path", b.dir.db, "backup", c.path, "made", made, "workers", len(c.Workers), "processed", count.Processed)
 	return nil
 }
@@ -144,10 +138,10 @@ func (b rebuilder) ensureID(backup Meta) error {
 		return nil
 	}
 	id := backup.MasterID
-	if lost := b.dir.opts.LostID; id == "" && b.found.used(b.dir) && lost != nil {
+	if lost := b.dir.lostID; id == "" && b.found.used(b.dir) && lost != nil {
 		var err error
 		if id, err = lost(); err != nil {
-			b.dir.opts.Logger.Warn("the living workers were not asked for their master's id", "error", err)
+			b.dir.log.Warn("the living workers were not asked for their master's id", "error", err)
 		}
 		if !validUUID(id) {
 			id = ""
@@ -189,7 +183,7 @@ func (b rebuilder) createEmpty(content emptyDB) error {
 
 // fillEmpty makes a database without workers at path.
 func (b rebuilder) fillEmpty(path string, record []byte, content emptyDB) error {
-	err := boltfile.Create(path, b.dir.opts.LockWait, func(db *bolt.DB) error {
+	err := boltfile.Create(path, b.dir.lockWait, func(db *bolt.DB) error {
 		return db.Update(func(tx *bolt.Tx) error {
 			if err := b.dir.steps.Apply(tx, 0); err != nil {
 				return err
@@ -198,7 +192,7 @@ func (b rebuilder) fillEmpty(path string, record []byte, content emptyDB) error 
 				return err
 			}
 			for _, m := range content.events {
-				if err := m.apply(tx, b.dir.opts.MaxEvents); err != nil {
+				if err := m.apply(tx, b.dir.maxEvents); err != nil {
 					return err
 				}
 			}
@@ -223,26 +217,26 @@ func (b rebuilder) fillEmpty(path string, record []byte, content emptyDB) error 
 
 // replaceDB replaces state.db by the database of img with another count and record, and with an event of the recovery
 // that detail describes.
-func (d *stateDir) replaceDB(
-	img *boltfile.Image, sequence uint64, count counterfile.Tally, record Meta, detail string,
+func replaceDB(
+	d *stateDir, img *boltfile.Image, sequence uint64, count counterfile.Tally, record Meta, detail string,
 ) error {
 	event := AppendEvent(Event{Time: time.Now(), Type: EventFromBackup, Detail: detail})
 	return d.ops.Place(crashpoint.Restore, d.db+statefile.TempSuffix, func(dst *os.File) (string, error) {
-		return d.db, d.fillFrom(dst, img, sequence, count, putMeta(record), event)
+		return d.db, fillFrom(d, dst, img, sequence, count, putMeta(record), event)
 	}, func(f *os.File) error { return checkCopy(f, d.steps.Version()) })
 }
 
 // fillFrom writes the database of img to the empty file dst, migrates it to the schema of this release and applies
 // muts.
-func (d *stateDir) fillFrom(
-	dst *os.File, img *boltfile.Image, sequence uint64, count counterfile.Tally, muts ...Mutation,
+func fillFrom(
+	d *stateDir, dst *os.File, img *boltfile.Image, sequence uint64, count counterfile.Tally, muts ...Mutation,
 ) error {
 	for _, m := range muts {
 		if m.err != nil {
 			return m.err
 		}
 	}
-	return boltfile.Edit(dst, img, sequence, d.opts.LockWait, func(tx *bolt.Tx) error {
+	return boltfile.Edit(dst, img, sequence, d.lockWait, func(tx *bolt.Tx) error {
 		version, err := migrations.Version(tx)
 		if err != nil {
 			return err
@@ -253,7 +247,7 @@ func (d *stateDir) fillFrom(
 			}
 		}
 		for _, m := range muts {
-			if err := m.apply(tx, d.opts.MaxEvents); err != nil {
+			if err := m.apply(tx, d.maxEvents); err != nil {
 				return err
 			}
 		}

@@ -72,30 +72,3 @@ func TestUnstorableRegistrationIsRefused(t *testing.T) {
 		t.Error("a registration without a name was deleted")
 	}
 }
-
-func FuzzRegistration(f *testing.F) {
-	for _, r := range []Registration{
-		{Service: "pkg.A", Address: "a:1", TTL: time.Second, Registered: testTime},
-		{Service: "pkg.A", Address: "[::1]:1"},
-	} {
-		b, err := encodeRegistration(r)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(registrationKey(r.Service, r.Address), b)
-	}
-	f.Fuzz(func(t *testing.T, key string, value []byte) {
-		r, err := decodeRegistration(key, value)
-		if err != nil {
-			return
-		}
-		b, err := encodeRegistration(r)
-		if err != nil {
-			t.Fatalf("%+v decodes and cannot be encoded: %v", r, err)
-		}
-		again, err := decodeRegistration(key, b)
-		if diff := cmp.Diff(r, again); err != nil || diff != "" || registrationKey(r.Service, r.Address) != key {
-			t.Errorf("%v %s", err, diff)
-		}
-	})
-}

@@ -48,7 +48,7 @@ func (r *repairer) repair() error {
 	}
 	use := func(next *boltfile.File, count *counterfile.File) {
 		if err := w.exchange(next, count); err != nil {
-			w.dir.opts.Logger.Warn("closing what could not be written failed", "path", w.dir.db, "error", err)
+			w.dir.log.Warn("closing what could not be written failed", "path", w.dir.db, "error", err)
 		}
 	}
 	if !r.unopened {
@@ -62,7 +62,7 @@ func (r *repairer) repair() error {
 	if err != nil {
 		return err
 	}
-	file, err := boltfile.Open(w.dir.db, w.dir.opts.LockWait)
+	file, err := boltfile.Open(w.dir.db, w.dir.lockWait)
 	if err != nil {
 		_ = count.Close()
 		return fmt.Errorf("reopen %s: %w", w.dir.db, err)
@@ -104,7 +104,7 @@ func (r *repairer) writeAnew() (rescued bool, err error) {
 		// A database that is damaged and also deleted must be rescued with either policy: there is no file to leave
 		// in place.
 		damaged, ok := errors.AsType[*statefile.DamagedError](err)
-		if !ok || r.writer.dir.opts.OnDamage == Refuse && !isMissing(path) {
+		if !ok || !r.writer.dir.recover && !isMissing(path) {
 			return false, fmt.Errorf("write %s anew: %w", path, err)
 		}
 		r.damage = damaged
@@ -201,7 +201,7 @@ func (r *repairer) preparePlace() error {
 	if deleted, err := statefile.IsDeleted(r.source); err != nil || !deleted {
 		return errors.Join(fmt.Errorf("%s was moved or unmounted under way: bring it back", path), err)
 	}
-	w.dir.opts.Logger.Warn("state was deleted under way, writing it back", "path", path)
+	w.dir.log.Warn("state was deleted under way, writing it back", "path", path)
 	if err := errors.Join(makeDir(w.dir.ops, w.dir.path), syncPath(w.dir.ops, w.dir.path)); err != nil {
 		return err
 	}

@@ -43,34 +43,6 @@ const (
 // request is in [DB.Result].
 var ErrDuplicate = errors.New("a request with this id was counted already")
 
-// readResult reads the result stored under id, and reports whether there is one.
-func readResult(tx *bolt.Tx, id string) (Result, bool, error) {
-	b := tx.Bucket(migrations.BucketRequests)
-	if b == nil {
-		return Result{}, false, fmt.Errorf("bucket %s is missing", migrations.BucketRequests)
-	}
-	value := b.Get([]byte(id))
-	if value == nil {
-		return Result{}, false, nil // dropped in the meantime
-	}
-	rec, err := decodeResult([]byte(id), value)
-	if err != nil {
-		return Result{}, false, err
-	}
-	return rec.Result, true, nil
-}
-
-// nextResults splits list after the most results that one transaction should store.
-func nextResults(list []*pendingResult) (some, more []*pendingResult) {
-	var size int64
-	for i, r := range list {
-		if size += r.size; i == resultsPerCommit || i > 0 && size > resultBytesPerCommit {
-			return list[:i], list[i:]
-		}
-	}
-	return list, nil
-}
-
 // indexEntry is the entry of a stored result in the index.
 type indexEntry struct {
 	id string
@@ -89,12 +61,8 @@ type indexEntry struct {
 // Invariant: n and size are the number and total size of the entries from first to last, and byID has the newest entry
 // of each id.
 type results struct {
-	ttl      time.Duration
-	most     int
-	mostSize int64
-	bootTime func() time.Duration
-	bootID   string
-	log      *slog.Logger
+	limits
+	log *slog.Logger
 
 	mu          sync.Mutex
 	byID        map[string]*indexEntry
@@ -108,12 +76,35 @@ type results struct {
 	earlyTold time.Time
 }
 
-func newResults(opts Options) *results {
-	return &results{
-		ttl: opts.RequestTTL, most: opts.MaxResults, mostSize: opts.MaxResultBytes,
-		bootTime: opts.BootTime, bootID: opts.BootID, log: opts.Logger,
-		byID: map[string]*indexEntry{},
+// limits bound the stored results; the clock gives their age.
+type limits struct {
+	ttl      time.Duration
+	most     int // number of results
+	mostSize int64
+	// bootTime is a clock that never steps and keeps running across a restart of this process, in the boot bootID.
+	bootTime func() time.Duration
+	bootID   string
+}
+
+func newResults(l limits, log *slog.Logger) *results {
+	return &results{limits: l, log: log, byID: map[string]*indexEntry{}}
+}
+
+// readResult reads the result stored under id, and reports whether there is one.
+func readResult(tx *bolt.Tx, id string) (Result, bool, error) {
+	b := tx.Bucket(migrations.BucketRequests)
+	if b == nil {
+		return Result{}, false, fmt.Errorf("bucket %s is missing", migrations.BucketRequests)
 	}
+	value := b.Get([]byte(id))
+	if value == nil {
+		return Result{}, false, nil // dropped in the meantime
+	}
+	rec, err := decodeResult([]byte(id), value)
+	if err != nil {
+		return Result{}, false, err
+	}
+	return rec.Result, true, nil
 }
 
 // has reports whether there is a result under the id.

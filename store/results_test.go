@@ -199,7 +199,7 @@ func TestResultsExpire(t *testing.T) {
 	m.pass(1)
 	wantResult(t, db, "b", "")
 	mustOnce(t, db, resultOf("c", "four")) // drops b and the old result of a, but not the new one
-	if got := db.results.n; got != 2 {
+	if got := db.results.count(); got != 2 {
 		t.Errorf("%d results are kept, want 2", got)
 	}
 	wantResult(t, db, "a", "three")
@@ -255,7 +255,7 @@ func TestTooManyResultsDropTheOldest(t *testing.T) {
 	db := openTest(t, dir, opts)
 	for n := range 10 {
 		mustOnce(t, db, resultOf(fmt.Sprint(n), "x"))
-		if got := db.results.n; got != min(n+1, 3) {
+		if got := db.results.count(); got != min(n+1, 3) {
 			t.Errorf("%d results are kept after %d, want %d", got, n+1, min(n+1, 3))
 		}
 	}
@@ -289,7 +289,16 @@ func TestTooLargeResultsDropTheOldest(t *testing.T) {
 	wantResult(t, db, "large-0", "") // does not fit beside the others, because of the overhead of records
 	wantResult(t, db, "large-1", large)
 	wantResult(t, db, "large-2", large)
-	if got := db.results.size; got > 3*MaxResponse {
+	got := 0
+	if err := db.flow.view(func(tx *bolt.Tx) error {
+		return tx.Bucket(migrations.BucketRequests).ForEach(func(id, value []byte) error {
+			got += len(id) + len(value)
+			return nil
+		})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got > 3*MaxResponse {
 		t.Errorf("%d bytes are kept", got)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -197,11 +198,11 @@ func TestOneBadRecordHidesNoOther(t *testing.T) {
 		AppendEvent(Event{Type: "first"}), AppendEvent(Event{Type: "second"}))
 	spoil := func(how func(workers, events *bolt.Bucket) error) {
 		t.Helper()
-		if err := db.database.file.Update(func(tx *bolt.Tx) error {
+		mustClose(t, db)
+		change(t, filepath.Join(dir, dbName), func(tx *bolt.Tx) error {
 			return how(tx.Bucket(migrations.BucketWorkers), tx.Bucket(migrations.BucketEvents))
-		}, (*bolt.Tx).Commit); err != nil {
-			t.Fatal(err)
-		}
+		})
+		db = openTest(t, dir, Options{})
 	}
 	var good, event []byte
 	spoil(func(workers, events *bolt.Bucket) error {
@@ -419,14 +420,20 @@ func TestNewDirectoryIsPrivate(t *testing.T) {
 
 func TestAliveAnswers(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
-	before := db.committer.writer.txid
+	var before uint64
+	if err := db.flow.view(func(tx *bolt.Tx) error {
+		before = uint64(tx.ID())
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := db.Alive(ctx); err != nil {
 		t.Error(err)
 	}
 	mustClose(t, db)
-	if db.committer.writer.txid != before+1 { // the commit of Close
-		t.Errorf("being asked has written: transaction %d, was %d", db.committer.writer.txid, before)
+	if after := boltfile.LastTx(filepath.Join(db.Dir(), dbName)); after != before+1 { // the commit of Close
+		t.Errorf("being asked has written: transaction %d, was %d", after, before)
 	}
 }

@@ -128,6 +128,12 @@ type Event struct {
 	Detail string
 }
 
+// Types of the events that record how a lost database was recovered.
+const (
+	EventFromBackup    = "recovered-from-backup"
+	EventFromProcesses = "recovered-from-processes"
+)
+
 // Result is the stored result of a request with an id.
 type Result struct {
 	ID     string // printable ASCII, 1 to MaxRequestID bytes
@@ -166,4 +172,15 @@ type Snapshot struct {
 	Processed int64   // requests processed: at least the acknowledged ones
 	Results   int     // number of stored results: see [Result]
 	Events    []Event // oldest first
+}
+
+// earliest returns the earliest of the times that are not zero, or zero.
+func earliest(times ...time.Time) time.Time {
+	var first time.Time
+	for _, t := range times {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	return first
 }

@@ -110,7 +110,7 @@ func (w *writer) commitRegistry(muts []Mutation, n int64, results ...*pendingRes
 	err := w.database.file.Update(func(tx *bolt.Tx) (err error) {
 		txid, size = uint64(tx.ID()), tx.Size()
 		for _, m := range muts {
-			if err := m.apply(tx, w.dir.opts.MaxEvents); err != nil {
+			if err := m.apply(tx, w.dir.maxEvents); err != nil {
 				return err
 			}
 		}

@@ -1,0 +1,42 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/store/statefile"
+)
+
+// readMasterID returns the UUID from the file master-id, or "" if there is no such file.
+func readMasterID(dir string) (string, error) {
+	path := filepath.Join(dir, masterIDName)
+	b, err := statefile.ReadFile(path, 256)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the master id: %w", err)
+	}
+	id := strings.TrimSpace(string(b))
+	if !validUUID(id) {
+		return "", &statefile.DamagedError{Path: path, Err: fmt.Errorf("%.64q is no UUID", id)}
+	}
+	return id, nil
+}
+
+func writeMasterID(ops statefile.Ops, dir, id string) error {
+	err := ops.Replace(crashpoint.MasterID, filepath.Join(dir, masterIDName), func(f *os.File) error {
+		_, err := io.WriteString(f, id+"\n")
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write the master id: %w", err)
+	}
+	return nil
+}
