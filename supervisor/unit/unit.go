@@ -77,11 +77,11 @@ func ParseRestartBudget(s string) (RestartBudget, error) {
 	count, window, found := strings.Cut(s, "/")
 	n, err := strconv.Atoi(count)
 	if !found || err != nil || n < 0 {
-		return RestartBudget{}, fmt.Errorf("restart budget %q: want RESTARTS/WINDOW such as 10/5m", s)
+		return RestartBudget{}, fmt.Errorf("restart budget %q: must be RESTARTS/WINDOW such as 10/5m", s)
 	}
 	d, err := time.ParseDuration(window)
 	if err != nil || d <= 0 {
-		return RestartBudget{}, fmt.Errorf("restart budget %q: want a window above 0 such as 5m", s)
+		return RestartBudget{}, fmt.Errorf("restart budget %q: must be a window above 0 such as 5m", s)
 	}
 	return RestartBudget{Restarts: n, Window: d}, nil
 }
@@ -160,19 +160,19 @@ func (u Spec) Validate() error {
 func (u Spec) CheckFields() error {
 	var errs []error
 	if u.Name == "" || strings.ContainsAny(u.Name, "/\x00 \n") {
-		errs = append(errs, fmt.Errorf("unit name %q: want a name without slashes and blanks", u.Name))
+		errs = append(errs, fmt.Errorf("unit name %q: must be a name without slashes and blanks", u.Name))
 	}
 	if u.Replicas < 0 {
-		errs = append(errs, fmt.Errorf("worker count %d: want 0 or more", u.Replicas))
+		errs = append(errs, fmt.Errorf("worker count %d: must be 0 or more", u.Replicas))
 	}
 	if h := u.Health; h.Interval < 0 || h.Timeout < 0 || h.Missed < 0 || h.Lateness < 0 {
-		errs = append(errs, fmt.Errorf("health: %+v: want no negative field", h))
+		errs = append(errs, fmt.Errorf("health: %+v: must have no negative field", h))
 	}
 	if u.NoServices && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}
 	if len(u.Services) > MaxServices {
-		errs = append(errs, fmt.Errorf("services: %d names: want %d at most", len(u.Services), MaxServices))
+		errs = append(errs, fmt.Errorf("services: %d names: must be %d at most", len(u.Services), MaxServices))
 	}
 	for _, name := range u.Services {
 		if err := services.CheckName(name); err != nil {
