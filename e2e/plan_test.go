@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // The JSON of "state plan", repeated here because scripts rely on it.
@@ -163,7 +163,7 @@ func TestPlanTellsWhatTheNextStartDoesAndDoesNothing(t *testing.T) {
 	h.killWorker(killed.PID)
 	h.killWorker(reused.PID)
 	onPort, onPID := h.decoy(killed.Port), h.decoy(0)
-	h.edit("worker-2", func(w *store.Worker) { w.Instance.PID = onPID.pid() })
+	h.edit("worker-2", func(w *records.Worker) { w.Instance.PID = onPID.pid() })
 	h.edit("worker-3", nil) // its slot is wanted
 	h.edit("worker-4", nil) // its slot is not
 	h.flags = workers(4)

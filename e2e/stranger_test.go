@@ -23,6 +23,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // decoy is a foreign process that the master must not touch. It notes every signal.
@@ -85,7 +86,7 @@ func (d *decoy) end() {
 }
 
 // edit changes the record of a worker while no master runs, or removes it if change is nil.
-func (h *host) edit(id string, change func(*store.Worker)) {
+func (h *host) edit(id string, change func(*records.Worker)) {
 	h.t.Helper()
 	db, err := store.Open(h.state, store.Options{})
 	if err != nil {
@@ -104,10 +105,10 @@ func (h *host) edit(id string, change func(*store.Worker)) {
 		if w.ID != id {
 			continue
 		}
-		mutation := store.DeleteWorker(id)
+		mutation := records.DeleteWorker(id)
 		if change != nil {
 			change(&w)
-			mutation = store.PutWorker(w)
+			mutation = records.PutWorker(w)
 		}
 		if err := db.Apply(h.t.Context(), mutation); err != nil {
 			h.t.Fatal(err)
@@ -121,27 +122,27 @@ func TestStrangerWithTheRecordedPIDIsNeverSignalled(t *testing.T) {
 	const theirs = "0123456789abcdef0123456789abcdef"
 	for name, test := range map[string]struct {
 		environ []string
-		change  func(w *store.Worker, ticks uint64)
+		change  func(w *records.Worker, ticks uint64)
 		held    bool // because the identity is unknown, until the stranger is gone
 	}{
 		"the pid was reused": {},
 		"within the same clock tick": {
-			change: func(w *store.Worker, ticks uint64) { w.Instance.StartTicks = ticks },
+			change: func(w *records.Worker, ticks uint64) { w.Instance.StartTicks = ticks },
 		},
 		"while the worker was being stopped": {
-			change: func(w *store.Worker, _ uint64) { w.Status = store.StatusStopping },
+			change: func(w *records.Worker, _ uint64) { w.Status = records.StatusStopping },
 		},
 		"while the worker was unhealthy": {
-			change: func(w *store.Worker, _ uint64) { w.Status = store.StatusUnhealthy },
+			change: func(w *records.Worker, _ uint64) { w.Status = records.StatusUnhealthy },
 		},
 		"with an old kernel's proof and a token of its own": {
 			environ: []string{"HSU_WORKER_TOKEN=" + theirs},
-			change: func(w *store.Worker, ticks uint64) {
+			change: func(w *records.Worker, ticks uint64) {
 				w.Instance.StartTicks, w.Instance.Proof = ticks, identity.ProofStartTimeToken
 			},
 		},
 		"with an old kernel's proof and nothing to tell it by": {
-			change: func(w *store.Worker, ticks uint64) {
+			change: func(w *records.Worker, ticks uint64) {
 				w.Instance.StartTicks, w.Instance.Proof = ticks, identity.ProofStartTimeToken
 			},
 			held: true,
@@ -161,7 +162,7 @@ func TestStrangerWithTheRecordedPIDIsNeverSignalled(t *testing.T) {
 			m.kill()
 			h.killWorker(before.worker(t, "worker-0").PID)
 			d := h.decoy(0, test.environ...)
-			h.edit("worker-0", func(w *store.Worker) {
+			h.edit("worker-0", func(w *records.Worker) {
 				w.Instance.PID = d.pid()
 				if test.change != nil {
 					test.change(w, born(t, d.pid()))

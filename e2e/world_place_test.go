@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // Another boot, and another path to the same directory.
@@ -33,11 +33,13 @@ func TestEverythingIsStartedAnewAfterABootAndNoStrangerIsTouched(t *testing.T) {
 				h.killWorker(w.PID)
 				d := h.decoy(0)
 				decoys = append(decoys, d)
-				h.edit(w.ID, func(w *store.Worker) {
+				h.edit(w.ID, func(w *records.Worker) {
 					w.Instance.PID, w.Instance.StartTicks = d.pid(), born(t, d.pid())
 					w.Instance.BootID = "00000000-0000-4000-8000-000000000000"
 					w.History.BootID = w.Instance.BootID
-					w.Status = []store.Status{store.StatusRunning, store.StatusStarting, store.StatusStopping}[i]
+					w.Status = []records.Status{
+						records.StatusRunning, records.StatusStarting, records.StatusStopping,
+					}[i]
 				})
 			}
 			if tidy {

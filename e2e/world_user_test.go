@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // Root may read and signal everything. Only a master that runs as another user meets the restrictions of other
@@ -79,9 +79,9 @@ func TestWorkerThatAnUnprivilegedMasterCannotReadIsNotDoubledWhereItsPIDIsLost(t
 		t.Fatal(err)
 	}
 	for _, id := range []string{"worker-0", "worker-1"} {
-		h.edit(id, func(w *store.Worker) {
+		h.edit(id, func(w *records.Worker) {
 			w.Instance.PID, w.Instance.Inode, w.Instance.StartTicks = 0, 0, 0
-			w.Status = store.StatusStarting
+			w.Status = records.StatusStarting
 		})
 	}
 	h.ownState()

@@ -10,13 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // Space for the registry is allocated before it is needed.
 func TestSpaceIsKeptForTheRegistry(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	f, err := os.OpenFile(filepath.Join(dir, dbName), os.O_RDWR, 0)
+	f, err := os.OpenFile(filepath.Join(dir, statedir.DatabaseName), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,9 +38,9 @@ func TestSpaceIsKeptForTheRegistry(t *testing.T) {
 	}
 	detail := string(make([]byte, 16<<10))
 	for range 200 { // about 3 MiB, more than was allocated at first
-		put(t, db, AppendEvent(Event{Type: "test", Detail: detail}))
+		put(t, db, records.AppendEvent(records.Event{Type: "test", Detail: detail}))
 		var used int64
-		if err := db.flow.view(func(tx *bolt.Tx) error {
+		if err := db.flow.View(func(tx *bolt.Tx) error {
 			used = tx.Size()
 			return nil
 		}); err != nil {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // FuzzPages changes up to three places of a good database. The walk must end, and if it accepts the database, bbolt
@@ -26,7 +28,7 @@ func FuzzPages(f *testing.F) {
 	f.Add(uint32(24), uint32(1), uint32(0), uint64(1), uint64(0), uint64(0))
 	f.Add(uint32(img.Meta.Root*img.Meta.PageSize), uint32(8), uint32(10), uint64(1), uint64(2), uint64(0xffff))
 	f.Add(uint32(img.Meta.Freelist*img.Meta.PageSize+10), uint32(0), uint32(0), uint64(0xffff), uint64(0), uint64(0))
-	scratch := filepath.Join(quickDir(f), dbName)
+	scratch := filepath.Join(quickDir(f), statedir.DatabaseName)
 	n := 0
 	f.Fuzz(func(t *testing.T, at1, at2, at3 uint32, xor1, xor2, xor3 uint64) {
 		b := bytes.Clone(content)
@@ -55,7 +57,7 @@ func FuzzImage(f *testing.F) {
 		f.Add(b[:len(b)/2], true)
 	}
 	f.Add([]byte{}, false)
-	scratch := filepath.Join(quickDir(f), dbName)
+	scratch := filepath.Join(quickDir(f), statedir.DatabaseName)
 	f.Fuzz(func(t *testing.T, b []byte, mend bool) {
 		if b = bytes.Clone(b); mend {
 			mendMetas(b)
@@ -79,7 +81,7 @@ func mendMetas(b []byte) {
 // agrees reads a database without bbolt and, if that succeeds, with bbolt. Both must find the same content.
 func agrees(t *testing.T, scratch string, b []byte) bool {
 	t.Helper()
-	c, err := readContent(bytes.NewReader(b), int64(len(b)), migrations.Current())
+	c, err := records.ReadContent(bytes.NewReader(b), int64(len(b)), migrations.Current())
 	if err != nil {
 		if !utf8.ValidString(err.Error()) {
 			t.Errorf("error %q", err)

@@ -8,14 +8,16 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/core-tools/hsu-master/store/backups"
 )
 
 // WriteBackup writes a copy of the registry, with the current count, to w. w should accept the data at once, as a
 // buffer does: until the copy is complete, the database cannot reuse any page.
 func (db *DB) WriteBackup(w io.Writer) error {
-	err := db.flow.flush()
+	err := db.flow.Flush()
 	if err == nil {
-		err = db.flow.view(func(tx *bolt.Tx) error {
+		err = db.flow.View(func(tx *bolt.Tx) error {
 			_, err := tx.WriteTo(w)
 			return err
 		})
@@ -29,8 +31,8 @@ func (db *DB) WriteBackup(w io.Writer) error {
 // Backup writes a backup, with the current count, into the backups folder and returns its path, or "" if nothing has
 // changed since the last backup. It then removes the oldest backups: see Options.KeepBackups.
 func (db *DB) Backup() (path string, err error) {
-	if err = db.flow.flush(); err == nil {
-		path, err = backupsOf(db.dir).add(db.flow.view)
+	if err = db.flow.Flush(); err == nil {
+		path, err = backups.Of(db.dir).Add(db.flow.View)
 	}
 	if err != nil {
 		return "", fmt.Errorf("back up the state: %w", err)
@@ -53,8 +55,8 @@ func (db *DB) ServeBackups(ctx context.Context, interval time.Duration) {
 	if interval <= 0 {
 		return
 	}
-	log := db.dir.log
-	timer := time.NewTimer(backupsOf(db.dir).untilOld(min(interval, youngBackup)))
+	log := db.dir.Log
+	timer := time.NewTimer(backups.Of(db.dir).UntilOld(min(interval, youngBackup)))
 	defer timer.Stop()
 	failing := false
 	for {

@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -83,15 +85,19 @@ type seams struct {
 }
 
 // dirOf returns the state directory at path for these options, which have their defaults.
-func dirOf(path string, o Options, s seams) *stateDir {
-	d := newStateDir(path)
-	d.steps, d.ops, d.log = s.steps, statefile.Ops{At: s.at}, o.Logger
-	d.lockWait, d.recover = o.LockWait, o.OnDamage == Recover
-	d.maxEvents, d.keepBackups, d.lostID = o.MaxEvents, o.KeepBackups, o.LostID
+func dirOf(path string, o Options, s seams) *statedir.Dir {
+	d := statedir.New(path)
+	d.Steps, d.Ops, d.Log = s.steps, statefile.Ops{At: s.at}, o.Logger
+	d.LockWait, d.Recover = o.LockWait, o.OnDamage == Recover
+	d.MaxEvents, d.KeepBackups, d.LostID = o.MaxEvents, o.KeepBackups, o.LostID
 	return d
 }
 
 // offline returns the state directory for operations while no master runs.
-func offline(path string, wait time.Duration) *stateDir {
+func offline(path string, wait time.Duration) *statedir.Dir {
 	return dirOf(path, Options{LockWait: wait, OnDamage: Recover}.withDefaults(), seams{steps: migrations.All})
 }
+
+// DirID returns the device and inode of a directory, which identify it on this machine. They distinguish a state
+// directory from a copy of it.
+func DirID(dir string) (identity.FileID, error) { return statedir.ID(dir) }

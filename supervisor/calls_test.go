@@ -16,7 +16,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/fair"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -45,7 +45,7 @@ func (m *master) wantReady(service string, want ...string) {
 	}
 }
 
-func (m *master) recorded(id string) store.Worker {
+func (m *master) recorded(id string) records.Worker {
 	m.t.Helper()
 	snap, err := m.store.Snapshot()
 	if err != nil {
@@ -57,7 +57,7 @@ func (m *master) recorded(id string) store.Worker {
 		}
 	}
 	m.t.Fatalf("%s is not recorded", id)
-	return store.Worker{}
+	return records.Worker{}
 }
 
 func TestWorkersServeWhatTheirUnitOffers(t *testing.T) {
@@ -128,7 +128,7 @@ func TestReflectionTellsWhatAWorkerOffers(t *testing.T) {
 		m.wantReady("pkg.Z")
 		settle(2 * time.Second)
 		m.wantReady("pkg.Z", "worker-0")
-		want := []store.Offer{{Name: "pkg.A"}, {Name: "pkg.Z", Reflected: true}}
+		want := []records.Offer{{Name: "pkg.A"}, {Name: "pkg.Z", Reflected: true}}
 		if got := m.recorded("worker-0").Services; !slices.Equal(got, want) {
 			t.Errorf("recorded are %v, want %v", got, want)
 		}

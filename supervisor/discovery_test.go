@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/identity"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -50,7 +50,7 @@ func TestAssumedServiceIsOfferedOnlyByAWorkerThatAnswersItsGetStatus(t *testing.
 					if m.Standalone(unit.DefaultService) == test.want {
 						t.Errorf("standalone: %t", !test.want)
 					}
-					if w := m.worker("worker-0"); w.Status != store.StatusRunning || !w.Ready {
+					if w := m.worker("worker-0"); w.Status != records.StatusRunning || !w.Ready {
 						t.Errorf("worker is %s, ready: %t", w.Status, w.Ready)
 					}
 					m.crash()

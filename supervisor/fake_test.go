@@ -25,6 +25,7 @@ import (
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -71,7 +72,7 @@ type fakeProcess struct {
 	os     *fakeOS
 	pid    int
 	worker string
-	rec    store.Instance
+	rec    records.Instance
 
 	startErr    error
 	readyAfter  time.Duration // until the port opens; <0: never
@@ -114,7 +115,7 @@ func (o *fakeOS) Lease(worker string) (*process.Lease, error) {
 	return process.CreateLease(filepath.Join(o.t.TempDir(), worker+".lease"))
 }
 
-func (o *fakeOS) Start(_ unit.Spec, worker string, rec store.Instance, _ *process.Lease) (launcher.Instance, error) {
+func (o *fakeOS) Start(_ unit.Spec, worker string, rec records.Instance, _ *process.Lease) (launcher.Instance, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.processes {
@@ -141,7 +142,7 @@ func (o *fakeOS) Start(_ unit.Spec, worker string, rec store.Instance, _ *proces
 	return p, nil
 }
 
-func (o *fakeOS) Attach(_ string, rec store.Instance) (launcher.Instance, error) {
+func (o *fakeOS) Attach(_ string, rec records.Instance) (launcher.Instance, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.attachErr != nil {
@@ -154,7 +155,7 @@ func (o *fakeOS) Attach(_ string, rec store.Instance) (launcher.Instance, error)
 	return p, nil
 }
 
-func (o *fakeOS) Take(_ string, pid int, rec store.Instance) (launcher.Instance, identity.Process, error) {
+func (o *fakeOS) Take(_ string, pid int, rec records.Instance) (launcher.Instance, identity.Process, error) {
 	rec.PID = pid
 	inst, err := o.Attach("", rec)
 	if err != nil {
@@ -172,9 +173,9 @@ func (o *fakeOS) Identify(pid int) (identity.Process, error) {
 	return identity.Process{}, process.ErrGone
 }
 
-func (o *fakeOS) Holds(string, store.Instance, int) bool { return false }
+func (o *fakeOS) Holds(string, records.Instance, int) bool { return false }
 
-func (o *fakeOS) Left(_ context.Context, _ string, rec store.Instance, _ bool) (string, []process.Holder, error) {
+func (o *fakeOS) Left(_ context.Context, _ string, rec records.Instance, _ bool) (string, []process.Holder, error) {
 	holders, _ := o.scan(context.Background())
 	if o.leaseHeld {
 		return launcher.LeaseHeld, nil, nil
@@ -184,7 +185,7 @@ func (o *fakeOS) Left(_ context.Context, _ string, rec store.Instance, _ bool) (
 	}), nil
 }
 
-func (o *fakeOS) Owner(_ string, rec store.Instance, port int) (process.Ownership, error) {
+func (o *fakeOS) Owner(_ string, rec records.Instance, port int) (process.Ownership, error) {
 	p := o.at(port)
 	switch {
 	case p == nil:
@@ -195,7 +196,7 @@ func (o *fakeOS) Owner(_ string, rec store.Instance, port int) (process.Ownershi
 	return process.PortForeign, nil
 }
 
-func (o *fakeOS) Sweep(_ context.Context, _ string, rec store.Instance) ([]process.Holder, error) {
+func (o *fakeOS) Sweep(_ context.Context, _ string, rec records.Instance) ([]process.Holder, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.processes {

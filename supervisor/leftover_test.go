@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T) {
@@ -30,7 +30,7 @@ func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T
 		if n := world.starts("worker-0"); n != 1 {
 			t.Errorf("started %d times beside what is left of the first, want 1", n)
 		}
-		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy || w.Ready ||
+		if w := m.worker("worker-0"); w.Status != records.StatusUnhealthy || w.Ready ||
 			!strings.HasPrefix(w.Reason, "held: 1 processes of it could not be killed") {
 			t.Errorf("%+v, want people to be told what it waits for", w)
 		}
@@ -48,7 +48,7 @@ func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T
 			t.Errorf("told %d times, want once", told)
 		}
 		settle(time.Minute)
-		if w := m.worker("worker-0"); w.Status != store.StatusRunning || w.Reason != "" || w.LastExit == nil ||
+		if w := m.worker("worker-0"); w.Status != records.StatusRunning || w.Reason != "" || w.LastExit == nil ||
 			w.LastExit.Signal != syscall.SIGSEGV {
 			t.Errorf("%+v, want it running, and how the first ended", w)
 		}

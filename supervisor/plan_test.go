@@ -19,6 +19,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -197,7 +198,7 @@ func (sc scenario) play(t *testing.T) {
 }
 
 // rewrite changes the records before the next master reads them.
-func rewrite(t *testing.T, dir string, edit func(*store.Worker)) {
+func rewrite(t *testing.T, dir string, edit func(*records.Worker)) {
 	t.Helper()
 	db, err := store.Open(dir, store.Options{})
 	if err != nil {
@@ -210,9 +211,9 @@ func rewrite(t *testing.T, dir string, edit func(*store.Worker)) {
 	for _, w := range snap.Workers {
 		id := w.ID
 		edit(&w)
-		mutation := store.PutWorker(w)
+		mutation := records.PutWorker(w)
 		if w.ID == "" {
-			mutation = store.DeleteWorker(id)
+			mutation = records.DeleteWorker(id)
 		}
 		if err := db.Apply(t.Context(), mutation); err != nil {
 			t.Fatal(err)

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 )
@@ -18,8 +18,8 @@ type scenario struct {
 	count int // wanted at the next start, out of 2
 	// meanwhile runs while no master does; edit changes the records.
 	meanwhile func(world *fakeOS, first map[string]*fakeProcess)
-	edit      func(w *store.Worker) // nil keeps them; an empty ID removes one
-	copied    bool                  // the next master is started on a copy of the state directory
+	edit      func(w *records.Worker) // nil keeps them; an empty ID removes one
+	copied    bool                    // the next master is started on a copy of the state directory
 	want      decisions
 	// Acts on processes within the second after the start, in any order.
 	acts []string
@@ -37,7 +37,7 @@ var scenarios = map[string]scenario{
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
 			first["worker-0"].die(identity.Exit{Signal: 9})
-			world.plant(&fakeProcess{pid: first["worker-0"].pid, rec: store.Instance{Token: "a stranger's"}})
+			world.plant(&fakeProcess{pid: first["worker-0"].pid, rec: records.Instance{Token: "a stranger's"}})
 		},
 		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts: []string{"start worker-0"},
@@ -74,7 +74,7 @@ var scenarios = map[string]scenario{
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
 			dead := first["worker-0"]
 			dead.die(identity.Exit{Signal: 9})
-			world.plant(&fakeProcess{pid: 1100, rec: store.Instance{Token: "a stranger's", Port: dead.rec.Port}})
+			world.plant(&fakeProcess{pid: 1100, rec: records.Instance{Token: "a stranger's", Port: dead.rec.Port}})
 		},
 		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts: []string{"start worker-0"},
@@ -140,14 +140,14 @@ var scenarios = map[string]scenario{
 	},
 	"was being stopped": {
 		count: 2,
-		edit:  status0(store.StatusStopping),
+		edit:  status0(records.StatusStopping),
 		want:  decisions{"worker-0": recovery.ActionStop, "worker-1": recovery.ActionAdopt},
 		acts:  []string{"terminate worker-0", "start worker-0"},
 	},
 	"was being stopped, and is gone": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
-		edit:      status0(store.StatusStopping),
+		edit:      status0(records.StatusStopping),
 		want:      decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts:      []string{"start worker-0"},
 	},
@@ -176,7 +176,7 @@ var scenarios = map[string]scenario{
 	"a process that no record names, and no slot is for": {
 		count: 2,
 		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) {
-			world.plant(&fakeProcess{pid: 1100, worker: "worker-9", rec: store.Instance{Token: "stray"}})
+			world.plant(&fakeProcess{pid: 1100, worker: "worker-9", rec: records.Instance{Token: "stray"}})
 		},
 		want: decisions{
 			"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt,
@@ -187,7 +187,7 @@ var scenarios = map[string]scenario{
 	"two instances of one worker": {
 		count: 2,
 		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) {
-			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: store.Instance{Token: "twin"}})
+			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: records.Instance{Token: "twin"}})
 		},
 		want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
 		acts: []string{"kill 1100"},
@@ -198,7 +198,7 @@ var scenarios = map[string]scenario{
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
 			first["worker-0"].unreaped = true
 			first["worker-0"].die(identity.Exit{})
-			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: store.Instance{Token: "newer"}})
+			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: records.Instance{Token: "newer"}})
 		},
 		want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
 	},
@@ -227,9 +227,9 @@ var scenarios = map[string]scenario{
 	"failed for good": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
-		edit: func(w *store.Worker) {
+		edit: func(w *records.Worker) {
 			if w.ID == "worker-0" {
-				w.Status, w.Reason, w.Instance = store.StatusFailed, "of no use", nil
+				w.Status, w.Reason, w.Instance = records.StatusFailed, "of no use", nil
 			}
 		},
 		want: decisions{"worker-0": recovery.ActionKeepFailed, "worker-1": recovery.ActionAdopt},
@@ -237,7 +237,7 @@ var scenarios = map[string]scenario{
 	"died with its budget used up": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
-		edit: func(w *store.Worker) {
+		edit: func(w *records.Worker) {
 			if w.ID == "worker-0" {
 				w.History.ReadyClock = time.Hour
 				for range 10 {
@@ -250,9 +250,9 @@ var scenarios = map[string]scenario{
 	"waits for its restart": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
-		edit: func(w *store.Worker) {
+		edit: func(w *records.Worker) {
 			if w.ID == "worker-0" {
-				w.Status, w.Reason, w.Instance = store.StatusBackoff, "exited with code 3", nil
+				w.Status, w.Reason, w.Instance = records.StatusBackoff, "exited with code 3", nil
 				w.History.RetryAt = time.Hour + 20*time.Second
 			}
 		},
@@ -283,28 +283,28 @@ var scenarios = map[string]scenario{
 	},
 }
 
-func cutOff0(w *store.Worker) {
+func cutOff0(w *records.Worker) {
 	if w.ID == "worker-0" {
 		cut := *w.Instance
 		cut.PID, cut.Inode, cut.StartTicks = 0, 0, 0
-		w.Instance, w.Status = &cut, store.StatusStarting
+		w.Instance, w.Status = &cut, records.StatusStarting
 	}
 }
 
-func lost0(w *store.Worker) {
+func lost0(w *records.Worker) {
 	if w.ID == "worker-0" {
-		*w = store.Worker{}
+		*w = records.Worker{}
 	}
 }
 
-func unwanted0(w *store.Worker) {
+func unwanted0(w *records.Worker) {
 	if w.ID == "worker-0" {
-		w.Desired = store.DesiredStopped
+		w.Desired = records.DesiredStopped
 	}
 }
 
-func status0(s store.Status) func(*store.Worker) {
-	return func(w *store.Worker) {
+func status0(s records.Status) func(*records.Worker) {
+	return func(w *records.Worker) {
 		if w.ID == "worker-0" {
 			w.Status = s
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/ports"
@@ -333,7 +334,7 @@ func (s *Supervisor) Workers() []worker.Info {
 	for _, w := range workers {
 		if info := w.Info(); info != nil {
 			shown := *info
-			if shown.Status == store.StatusStarting {
+			if shown.Status == records.StatusStarting {
 				shown.WaitingFor = w.WaitingFor()
 			}
 			infos = append(infos, shown)

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // If process 1 does not reap orphans, as in many containers, dead processes can be opened like living ones.
@@ -52,9 +52,9 @@ func TestWorkerThatDiedWhileAwayAndWasNotReapedIsNoAdoptedOne(t *testing.T) {
 // then has an exit like any other worker, and its family and that of the recorded instance are ended before the next
 // start.
 func TestProcessWithoutARecordThatDiesWhileItIsInspected(t *testing.T) {
-	for name, edit := range map[string]func(*store.Worker){
+	for name, edit := range map[string]func(*records.Worker){
 		"no record": lost0,
-		"another record": func(w *store.Worker) {
+		"another record": func(w *records.Worker) {
 			other := *w.Instance
 			other.PID, other.Token = 4, "other"
 			w.Instance = &other
@@ -74,7 +74,7 @@ func TestProcessWithoutARecordThatDiesWhileItIsInspected(t *testing.T) {
 				m = startMaster(t, world, dir, 1)
 				settle(time.Second)
 				w := m.worker("worker-0")
-				if w.Status != store.StatusRunning || world.starts("worker-0") != 2 || first.kills == 0 {
+				if w.Status != records.StatusRunning || world.starts("worker-0") != 2 || first.kills == 0 {
 					t.Errorf("%+v after %d starts, want it started again after its family was killed (%d)",
 						w, world.starts("worker-0"), first.kills)
 				}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -19,20 +19,20 @@ import (
 type Inspector interface {
 	// Attach proves that the recorded instance lives and opens it. Its errors include [process.ErrGone] and
 	// [process.ErrUnverifiable].
-	Attach(worker string, rec store.Instance) (Instance, error)
+	Attach(worker string, rec records.Instance) (Instance, error)
 	// Take opens an unrecorded process whose environment names rec's token.
-	Take(worker string, pid int, rec store.Instance) (Instance, identity.Process, error)
+	Take(worker string, pid int, rec records.Instance) (Instance, identity.Process, error)
 	// Identify returns the identity of the process that has the PID now; [process.ErrGone] if there is none.
 	Identify(pid int) (identity.Process, error)
 	// Holds reports whether the process has the instance's lease.
-	Holds(worker string, rec store.Instance, pid int) bool
+	Holds(worker string, rec records.Instance, pid int) bool
 	// Left returns the state of the lease of an instance that is gone, and the remaining members of its family.
 	// seen reports whether the scan found its token.
 	Left(
-		ctx context.Context, worker string, rec store.Instance, seen bool,
+		ctx context.Context, worker string, rec records.Instance, seen bool,
 	) (lease string, members []process.Holder, err error)
 	// Owner returns the owner of the listeners on a port, as seen from the family of an instance that is gone.
-	Owner(worker string, rec store.Instance, port int) (process.Ownership, error)
+	Owner(worker string, rec records.Instance, port int) (process.Ownership, error)
 }
 
 // The states of a lease.
@@ -55,9 +55,9 @@ type Launcher interface {
 	// Lease creates the lease file that an instance of the worker will hold.
 	Lease(worker string) (*process.Lease, error)
 	// Start forks the instance that rec describes.
-	Start(u unit.Spec, worker string, rec store.Instance, lease *process.Lease) (Instance, error)
+	Start(u unit.Spec, worker string, rec records.Instance, lease *process.Lease) (Instance, error)
 	// Sweep kills the remaining descendants of an instance that is gone and returns those that are still alive.
-	Sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error)
+	Sweep(ctx context.Context, worker string, rec records.Instance) ([]process.Holder, error)
 }
 
 // Instance is one process and its family: all its descendants.

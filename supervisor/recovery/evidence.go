@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
@@ -38,17 +38,17 @@ type Evidence struct {
 // Recorded is the registry's record of a worker. The fields of the instance are zero if none is recorded. PID, Inode,
 // StartTicks and Proof are zero if the start was cut off before they were recorded.
 type Recorded struct {
-	Desired    store.Desired  `json:"desired"`
-	Status     store.Status   `json:"status"`
-	PID        int            `json:"pid"`
-	Inode      uint64         `json:"inode,omitempty"` // of the pidfd
-	StartTicks uint64         `json:"start_ticks,omitempty"`
-	BootID     string         `json:"boot_id,omitempty"`
-	Proof      identity.Proof `json:"proof,omitempty"`
-	Token      string         `json:"token,omitempty"`
-	Port       int            `json:"port"`
-	Lease      string         `json:"lease,omitempty"` // device:inode
-	StartedAt  *time.Time     `json:"started_at,omitempty"`
+	Desired    records.Desired `json:"desired"`
+	Status     records.Status  `json:"status"`
+	PID        int             `json:"pid"`
+	Inode      uint64          `json:"inode,omitempty"` // of the pidfd
+	StartTicks uint64          `json:"start_ticks,omitempty"`
+	BootID     string          `json:"boot_id,omitempty"`
+	Proof      identity.Proof  `json:"proof,omitempty"`
+	Token      string          `json:"token,omitempty"`
+	Port       int             `json:"port"`
+	Lease      string          `json:"lease,omitempty"` // device:inode
+	StartedAt  *time.Time      `json:"started_at,omitempty"`
 }
 
 // FoundState is the state of a process.
@@ -84,7 +84,7 @@ type PortOwner struct {
 }
 
 // recordedOf returns the record of a worker as evidence.
-func recordedOf(w store.Worker) *Recorded {
+func recordedOf(w records.Worker) *Recorded {
 	r := &Recorded{Desired: w.Desired, Status: w.Status, Port: w.Port}
 	if i := w.Instance; i != nil {
 		r.PID, r.Inode, r.StartTicks, r.BootID, r.Proof = i.PID, i.Inode, i.StartTicks, i.BootID, i.Proof

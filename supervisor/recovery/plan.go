@@ -8,6 +8,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -17,7 +18,7 @@ import (
 type PlanOptions struct {
 	// Registry is the registry that the next master will read: from [store.ReadSnapshot], or from the running
 	// master.
-	Registry store.Snapshot
+	Registry records.Snapshot
 	// StateDir is the master's state directory.
 	StateDir string
 	// RuntimeDir holds the workers' leases; empty means "run" in StateDir.
@@ -79,7 +80,7 @@ func planContext(opts PlanOptions) (*Context, error) {
 
 // Plan decides about all workers and closes the processes that it inspected.
 func (rc *Context) Plan(
-	ctx context.Context, recs []store.Worker, units []unit.Spec, asRecorded bool,
+	ctx context.Context, recs []records.Worker, units []unit.Spec, asRecorded bool,
 ) ([]Decision, error) {
 	holders, err := rc.Scan(ctx)
 	if ctx.Err() != nil {

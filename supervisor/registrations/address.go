@@ -7,16 +7,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // Check returns an error if the service, address or ttl cannot be registered.
 func Check(service, address string, ttl time.Duration) error {
-	return check(store.Registration{Service: service, Address: address, TTL: ttl})
+	return check(records.Registration{Service: service, Address: address, TTL: ttl})
 }
 
-func check(r store.Registration) error {
+func check(r records.Registration) error {
 	if err := services.CheckName(r.Service); err != nil {
 		return fmt.Errorf("%w: %w", ErrRegistration, err)
 	}

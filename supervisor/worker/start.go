@@ -11,7 +11,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -80,7 +80,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if err != nil { // a file may be executable and not readable; if it is missing, the start fails
 		w.log.Debug("worker's executable not read", "error", err)
 	}
-	var events []store.Event
+	var events []records.Event
 	if w.rec.Port != 0 && w.rec.Port != port {
 		events = append(events, w.event("port-changed",
 			fmt.Sprintf("%d is taken by another process, using %d", w.rec.Port, port)))
@@ -90,7 +90,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	w.routes.forget()
 	w.rec.SpecHash = spec
 	w.rec.Outdated = false
-	w.rec.Instance = &store.Instance{
+	w.rec.Instance = &records.Instance{
 		Token:   newToken(),
 		Process: identity.Process{BootID: w.env.BootID},
 		Port:    port,

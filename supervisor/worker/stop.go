@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/logs"
@@ -148,7 +148,7 @@ func (w *owner) onEnded(ctx context.Context, r endResult) {
 		return
 	}
 	reason := r.exit.String()
-	if w.state.Status == store.StatusStopping && w.state.Reason != "" &&
+	if w.state.Status == records.StatusStopping && w.state.Reason != "" &&
 		!strings.HasPrefix(w.state.Reason, lifecycle.HeldPrefix) {
 		reason = w.state.Reason
 	}
@@ -194,7 +194,7 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 // shutOut reports whether a worker ended because the master had its port reserved. The next start releases the
 // reservation first.
 func (w *owner) shutOut() bool {
-	if w.state.Status != store.StatusStarting || w.startup.opened.Load() || !w.env.Ports.Refused(w.unit.Name, w.id) {
+	if w.state.Status != records.StatusStarting || w.startup.opened.Load() || !w.env.Ports.Refused(w.unit.Name, w.id) {
 		return false
 	}
 	w.log.Debug("worker did not open its reserved port, it gets it unreserved from now on")
