@@ -19,7 +19,6 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
-	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // Admin is the admin service of a running master.
@@ -93,7 +92,7 @@ func (a *Admin) GetState(context.Context, *adminpb.GetStateRequest) (*adminpb.Ge
 	if err := a.Store.Writable(); err != nil {
 		state.WriteError = err.Error()
 	}
-	state.StateDir = process.FileID(a.Store.StateDirID()).String()
+	state.StateDir = a.Store.StateDirID().String()
 	state.Source = SourceLive
 	state.MasterPid = int32(os.Getpid()) //nolint:gosec // a PID fits in 32 bits: see pid_max
 	state.Status = string(a.Supervisor.Status())

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/api/proto"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -132,14 +134,16 @@ func FuzzStateMessage(f *testing.F) {
 	f.Add("", "", "", "", int64(1<<62), int32(-1), false)
 	f.Fuzz(func(t *testing.T, id, reason, key, bad string, at int64, number int32, ended bool) {
 		when := time.Unix(at%(1<<37), at).UTC() // within what a record can hold
-		w := store.Worker{
-			ID: sendable(id), Status: store.StatusRunning, Reason: reason, // as the store validates them
-			Instance: &store.Instance{PID: 4711, Port: int(uint16(number)), Started: when},
+		w := records.Worker{
+			ID: sendable(id), Status: records.StatusRunning, Reason: reason, // as the store validates them
+			Instance: &records.Instance{Process: identity.Process{PID: 4711}, Port: int(uint16(number)), Started: when},
 		}
 		if ended {
-			w.LastExit = &store.Exit{Code: int(number), Signal: max(0, int(number)), Source: store.ExitWait, At: when}
+			w.LastExit = &identity.Exit{
+				Code: int(number), Signal: syscall.Signal(max(0, int(number))), Source: identity.ExitWait, At: when,
+			}
 		}
-		state := stateOf(store.Snapshot{Processed: 9, Bad: map[string]error{key: errors.New(bad)}},
+		state := stateOf(records.Snapshot{Processed: 9, Bad: map[string]error{key: errors.New(bad)}},
 			[]worker.Info{{Worker: w}})
 		b, err := protobuf.Marshal(state)
 		if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -111,9 +111,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descProcessed, float64(c.Store.Processed()))
 	gauge(descWritable, yes(c.Store.Writable() == nil))
 
-	statuses := map[store.Status]int{
-		store.StatusStarting: 0, store.StatusRunning: 0, store.StatusUnhealthy: 0, store.StatusStopping: 0,
-		store.StatusStopped: 0, store.StatusBackoff: 0, store.StatusFailed: 0,
+	statuses := map[records.Status]int{
+		records.StatusStarting: 0, records.StatusRunning: 0, records.StatusUnhealthy: 0, records.StatusStopping: 0,
+		records.StatusStopped: 0, records.StatusBackoff: 0, records.StatusFailed: 0,
 	}
 	for _, w := range c.Workers() {
 		statuses[w.Status]++

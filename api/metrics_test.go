@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/core-tools/hsu-master/internal/fair"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -82,8 +82,8 @@ func TestMetricsTellOfWorkersAndCalls(t *testing.T) {
 		Store: tallied{processed: 12, broken: errors.New("no space left on device")},
 		Workers: func() []worker.Info {
 			return []worker.Info{
-				{Worker: store.Worker{ID: "worker-0", Status: store.StatusRunning, Restarts: 2}, Ready: true},
-				{Worker: store.Worker{ID: "worker-1", Status: store.StatusFailed}},
+				{Worker: records.Worker{ID: "worker-0", Status: records.StatusRunning, Restarts: 2}, Ready: true},
+				{Worker: records.Worker{ID: "worker-1", Status: records.StatusFailed}},
 			}
 		},
 		Services: func() []services.ServiceInfo {

@@ -13,6 +13,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // RequestIDKey is the metadata key of a request id. Requests with the same id are one request that the caller
@@ -24,16 +25,16 @@ var (
 	errRequestID    = errors.New("bad " + RequestIDKey)
 	errOtherRequest = errors.New("another request was sent with this " + RequestIDKey)
 	errLeftOut      = fmt.Errorf("the request was processed and counted, "+
-		"but its answer was larger than %d bytes and is not kept", store.MaxResponse)
+		"but its answer was larger than %d bytes and is not kept", records.MaxResponse)
 )
 
 // results stores the results of requests with an id.
 type results interface {
 	// Result returns the result stored under an id, and whether there is one.
-	Result(id string) (store.Result, bool, error)
+	Result(id string) (records.Result, bool, error)
 	// CountOnce counts a request and stores its result, both or neither, durably, and then calls done; see
 	// [store.DB.CountOnce].
-	CountOnce(r store.Result, done store.Counted)
+	CountOnce(r records.Result, done store.Counted)
 }
 
 // requestID returns the id of the caller's request, or "" if it has none.
@@ -45,7 +46,7 @@ func requestID(ctx context.Context) (string, error) {
 	if len(ids) > 1 {
 		return "", fmt.Errorf("%w: there are %d", errRequestID, len(ids))
 	}
-	if err := store.CheckRequestID(ids[0]); err != nil {
+	if err := records.CheckRequestID(ids[0]); err != nil {
 		return "", fmt.Errorf("%w: %w", errRequestID, err)
 	}
 	return ids[0], nil
@@ -152,13 +153,13 @@ func (b *Business) run(ctx context.Context, r *request, req *proto.ProcessReques
 		r.end(err)
 		return
 	}
-	b.results.CountOnce(store.Result{
+	b.results.CountOnce(records.Result{
 		ID: r.id, Method: proto.MyBusinessService_ProcessData_FullMethodName, Digest: r.digest, Response: encoded,
 	}, r)
 }
 
 // answerOf returns the answer to a repeated request from its stored result.
-func answerOf(stored store.Result, digest [sha256.Size]byte) (*proto.ProcessResponse, error) {
+func answerOf(stored records.Result, digest [sha256.Size]byte) (*proto.ProcessResponse, error) {
 	switch {
 	case stored.Digest != digest:
 		return nil, errOtherRequest

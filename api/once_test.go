@@ -25,6 +25,7 @@ import (
 	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -295,7 +296,7 @@ func TestMetadataIsPassedOnBothWays(t *testing.T) {
 
 func TestRequestWithAnAnswerThatIsNotKept(t *testing.T) {
 	b, db := onceOver(t)
-	large := strings.Repeat("x", store.MaxResponse)
+	large := strings.Repeat("x", records.MaxResponse)
 	resp, err := b.ProcessData(marked(t.Context(), "large"), &proto.ProcessRequest{Data: large})
 	if err != nil || resp.GetResult() != "Processed: "+large {
 		t.Fatalf("the first is answered %d bytes, %v", len(resp.GetResult()), err)
@@ -313,19 +314,19 @@ func TestRequestWithAnAnswerThatIsNotKept(t *testing.T) {
 type fakeResults struct {
 	fakeCounter
 	mu     sync.Mutex
-	byID   map[string]store.Result
+	byID   map[string]records.Result
 	storeE error
 	held   chan store.Counted // if not nil, receives the callbacks of CountOnce
 }
 
-func (f *fakeResults) Result(id string) (store.Result, bool, error) {
+func (f *fakeResults) Result(id string) (records.Result, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r, ok := f.byID[id]
 	return r, ok, nil
 }
 
-func (f *fakeResults) CountOnce(r store.Result, done store.Counted) {
+func (f *fakeResults) CountOnce(r records.Result, done store.Counted) {
 	f.mu.Lock()
 	err := f.storeE
 	if _, there := f.byID[r.ID]; there {
@@ -411,7 +412,7 @@ func TestRequestWithAnIDIsItsClients(t *testing.T) {
 var errThrough = status.Error(codes.Aborted, "through")
 
 func TestWhereTheFirstFailsTheNextRuns(t *testing.T) {
-	f := &fakeResults{byID: map[string]store.Result{}}
+	f := &fakeResults{byID: map[string]records.Result{}}
 	var runs atomic.Int32
 	started, release := make(chan struct{}), make(chan struct{})
 	b := &Business{counter: f, results: f, pool: poolFunc(func(ctx context.Context) error {
@@ -466,7 +467,7 @@ func TestWhereTheFirstFailsTheNextRuns(t *testing.T) {
 
 // A result that is being stored is stored even if its caller gives up, and a later request with the id gets it.
 func TestCallerGivesUpWhileItsResultIsStored(t *testing.T) {
-	f := &fakeResults{byID: map[string]store.Result{}, held: make(chan store.Counted, 1)}
+	f := &fakeResults{byID: map[string]records.Result{}, held: make(chan store.Counted, 1)}
 	b := &Business{counter: f, results: f, pool: fakePool{standalone: true}}
 	ctx, giveUp := context.WithCancel(t.Context())
 	first := make(chan error, 1)
@@ -501,7 +502,7 @@ func TestCallerGivesUpWhileItsResultIsStored(t *testing.T) {
 }
 
 func TestResultThatCannotBeStoredIsNotAnswered(t *testing.T) {
-	f := &fakeResults{byID: map[string]store.Result{}, storeE: fmt.Errorf("%w: disk full", store.ErrUnavailable)}
+	f := &fakeResults{byID: map[string]records.Result{}, storeE: fmt.Errorf("%w: disk full", store.ErrUnavailable)}
 	b := &Business{counter: f, results: f, pool: fakePool{standalone: true}}
 	if resp, err := b.ProcessData(marked(t.Context(), "a"), &proto.ProcessRequest{}); resp != nil ||
 		status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "disk full") {
@@ -520,7 +521,7 @@ func TestResultThatCannotBeStoredIsNotAnswered(t *testing.T) {
 	if err := errors.Join(err, err2); err != nil {
 		t.Fatal(err)
 	}
-	f.byID["a"] = store.Result{ID: "a", Digest: digest, Response: encoded}
+	f.byID["a"] = records.Result{ID: "a", Digest: digest, Response: encoded}
 	if resp, err := b.ProcessData(marked(t.Context(), "a"), req); err != nil || resp.GetResult() != "Processed: x" {
 		t.Errorf("%v, %v", resp, err)
 	}
@@ -539,7 +540,7 @@ func TestRequestThatWasCountedMeanwhile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.results = late{db, store.Result{ID: "a", Digest: digest, Response: encoded}}
+	b.results = late{db, records.Result{ID: "a", Digest: digest, Response: encoded}}
 	resp, err := b.ProcessData(marked(t.Context(), "a"), req)
 	if err != nil || resp.GetResult() != "of the other" || db.Processed() != 1 {
 		t.Errorf("%v, %v, processed %d, want the other's and 1", resp, err, db.Processed())
@@ -549,10 +550,10 @@ func TestRequestThatWasCountedMeanwhile(t *testing.T) {
 // late stores another result before each of its own.
 type late struct {
 	*store.DB
-	other store.Result
+	other records.Result
 }
 
-func (l late) CountOnce(r store.Result, done store.Counted) {
+func (l late) CountOnce(r records.Result, done store.Counted) {
 	l.DB.CountOnce(l.other, ignored{})
 	l.DB.CountOnce(r, done)
 }

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
@@ -233,7 +233,7 @@ func serviceMessages(
 	for _, w := range workers {
 		offers := w.Services
 		if len(offers) == 0 { // recorded by a release that had only one service
-			offers = []store.Offer{{Name: unit.DefaultService}}
+			offers = []records.Offer{{Name: unit.DefaultService}}
 		}
 		for _, o := range offers {
 			if o.Denied() {

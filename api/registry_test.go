@@ -22,8 +22,10 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
@@ -269,20 +271,20 @@ func TestChangesOf(t *testing.T) {
 }
 
 func TestServiceMessages(t *testing.T) {
-	running := func(id string, port int, ready bool, offers ...store.Offer) worker.Info {
-		return worker.Info{Ready: ready, Worker: store.Worker{
-			ID: id, Instance: &store.Instance{PID: 1, Port: port}, Services: offers,
+	running := func(id string, port int, ready bool, offers ...records.Offer) worker.Info {
+		return worker.Info{Ready: ready, Worker: records.Worker{
+			ID: id, Instance: &records.Instance{Process: identity.Process{PID: 1}, Port: port}, Services: offers,
 		}}
 	}
 	workers := []worker.Info{
-		running("worker-0", 1, true, store.Offer{Name: "pkg.A"}, store.Offer{Name: "pkg.B", Reflected: true}),
+		running("worker-0", 1, true, records.Offer{Name: "pkg.A"}, records.Offer{Name: "pkg.B", Reflected: true}),
 		running("worker-1", 2, false),
-		running("worker-3", 3, true, store.Offer{Name: "pkg.C", Unlisted: true},
-			store.Offer{Name: "pkg.D", Unlisted: true, Assumed: true}),
-		{Worker: store.Worker{ID: "worker-2", Services: []store.Offer{{Name: "pkg.C"}}}},
+		running("worker-3", 3, true, records.Offer{Name: "pkg.C", Unlisted: true},
+			records.Offer{Name: "pkg.D", Unlisted: true, Assumed: true}),
+		{Worker: records.Worker{ID: "worker-2", Services: []records.Offer{{Name: "pkg.C"}}}},
 	}
 	registered := []registrations.Endpoint{{
-		Registration: store.Registration{Service: "pkg.A", Address: "10.0.0.1:80"}, Reason: "refused",
+		Registration: records.Registration{Service: "pkg.A", Address: "10.0.0.1:80"}, Reason: "refused",
 	}}
 	want := []*adminpb.Service{
 		{Name: "pkg.A", Endpoints: []*adminpb.Endpoint{

@@ -2,15 +2,14 @@ package api
 
 import (
 	"strings"
-	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs"
-	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -23,11 +22,11 @@ const (
 
 // OfflineState returns the state recorded in the files of stateDir while no master runs. The status of each
 // worker is the last recorded one.
-func OfflineState(snap store.Snapshot, stateDir string) *adminpb.State {
+func OfflineState(snap records.Snapshot, stateDir string) *adminpb.State {
 	workers := make([]worker.Info, 0, len(snap.Workers))
 	for _, w := range snap.Workers {
 		workers = append(workers, worker.Info{
-			Worker: w, Ready: w.Status == store.StatusRunning, LogPath: logs.Path(logs.DefaultDir(stateDir), w.ID),
+			Worker: w, Ready: w.Status == records.StatusRunning, LogPath: logs.Path(logs.DefaultDir(stateDir), w.ID),
 		})
 	}
 	state := stateOf(snap, workers)
@@ -35,7 +34,7 @@ func OfflineState(snap store.Snapshot, stateDir string) *adminpb.State {
 	return state
 }
 
-func stateOf(snap store.Snapshot, workers []worker.Info) *adminpb.State {
+func stateOf(snap records.Snapshot, workers []worker.Info) *adminpb.State {
 	registered := make([]registrations.Endpoint, 0, len(snap.Registered))
 	for _, r := range snap.Registered {
 		registered = append(registered, registrations.Endpoint{Registration: r})
@@ -81,24 +80,24 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 			m.StartedAt = timestamp(i.Started)
 		}
 		switch w.Status {
-		case store.StatusBackoff, store.StatusFailed, store.StatusUnhealthy:
+		case records.StatusBackoff, records.StatusFailed, records.StatusUnhealthy:
 			m.LastOutput = w.LastOutput()
-		case store.StatusStarting, store.StatusRunning, store.StatusStopping, store.StatusStopped:
+		case records.StatusStarting, records.StatusRunning, records.StatusStopping, records.StatusStopped:
 		}
 		messages = append(messages, m)
 	}
 	return messages
 }
 
-func exitMessage(e *store.Exit) *adminpb.Exit {
+func exitMessage(e *identity.Exit) *adminpb.Exit {
 	if e == nil {
 		return nil
 	}
-	m := &adminpb.Exit{Known: e.Source != store.ExitUnknown, At: timestamp(e.At)}
+	m := &adminpb.Exit{Known: e.Source != identity.ExitUnknown, At: timestamp(e.At)}
 	switch {
 	case !m.GetKnown():
 	case e.Signal != 0:
-		name := process.SignalName(syscall.Signal(e.Signal))
+		name := identity.SignalName(e.Signal)
 		m.Signal = &name
 	default:
 		code := int32(e.Code) //nolint:gosec // an exit code has 8 bits, or 32 on Windows

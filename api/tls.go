@@ -208,7 +208,7 @@ func (c *certificates) load() (*tls.Config, error) {
 		next.ClientCAs = x509.NewCertPool()
 		if !next.ClientCAs.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("authorities for clients: %w",
-				errors.New(c.files.ClientCA+" has no certificate in it: want PEM"))
+				errors.New(c.files.ClientCA+" has no certificate in it: must be PEM"))
 		}
 		next.ClientAuth = tls.RequireAndVerifyClientCert
 	}

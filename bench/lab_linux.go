@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
@@ -204,7 +205,7 @@ func (l *lab) killStrays() error {
 		var st unix.Stat_t
 		if err := unix.Stat(dir, &st); err == nil {
 			device := uint64(st.Dev) //nolint:unconvert // it has 32 bits on some machines
-			ours[process.FileID{Device: device, Inode: st.Ino}.String()] = true
+			ours[identity.FileID{Device: device, Inode: st.Ino}.String()] = true
 		}
 	}
 	holders, err := process.Scan(context.Background())

@@ -6,16 +6,19 @@ import (
 	"path/filepath"
 	"testing"
 
+	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // Space for the registry is allocated before it is needed.
 func TestSpaceIsKeptForTheRegistry(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	f, err := os.OpenFile(filepath.Join(dir, dbName), os.O_RDWR, 0)
+	f, err := os.OpenFile(filepath.Join(dir, statedir.DatabaseName), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,8 +38,15 @@ func TestSpaceIsKeptForTheRegistry(t *testing.T) {
 	}
 	detail := string(make([]byte, 16<<10))
 	for range 200 { // about 3 MiB, more than was allocated at first
-		put(t, db, AppendEvent(Event{Type: "test", Detail: detail}))
-		if got, used := kept(), db.database.file.HighWater(); got < used+boltfile.ReserveSize/4 {
+		put(t, db, records.AppendEvent(records.Event{Type: "test", Detail: detail}))
+		var used int64
+		if err := db.flow.View(func(tx *bolt.Tx) error {
+			used = tx.Size()
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got := kept(); got < used+boltfile.ReserveSize/4 {
 			t.Fatalf("%d bytes are kept and %d used, want more", got, used)
 		}
 	}

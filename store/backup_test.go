@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -33,7 +35,7 @@ func TestBackupsAreNamedByWhatIsInThem(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
 	var made []string
 	for i := range 3 {
-		put(t, db, PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
+		put(t, db, records.PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
 		add(t, db, 1)
 		made = append(made, mustBackUp(t, db))
 		sum, err := inspect(made[i])
@@ -56,7 +58,7 @@ func TestBackupsAreNamedByWhatIsInThem(t *testing.T) {
 func TestNothingIsBackedUpTwice(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	if mustBackUp(t, db) == "" {
 		t.Error("the first was not made")
 	}
@@ -80,10 +82,10 @@ func TestNothingIsBackedUpTwice(t *testing.T) {
 func TestOldBackupsArePruned(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{KeepBackups: 3})
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	first := mustBackUp(t, db)
 	content := readFile(t, first)
-	folder := filepath.Join(dir, backupsName)
+	folder := filepath.Join(dir, statedir.BackupsName)
 	var foreign []string
 	for _, name := range []string{
 		"mine.db", "state-7-schema1-20260203T040506Z.db",
@@ -121,7 +123,7 @@ func TestBackupThatFailsRemovesNothing(t *testing.T) {
 		var a acts
 		dir := t.TempDir()
 		db := openSeams(t, dir, Options{KeepBackups: 1}, a.seams())
-		put(t, db, PutWorker(fullWorker("worker-0")))
+		put(t, db, records.PutWorker(fullWorker("worker-0")))
 		first := mustBackUp(t, db)
 		add(t, db, 1)
 		a.set(act, errDisk)
@@ -133,7 +135,7 @@ func TestBackupThatFailsRemovesNothing(t *testing.T) {
 		}
 		// The service continues.
 		add(t, db, 1)
-		put(t, db, PutWorker(fullWorker("worker-1")))
+		put(t, db, records.PutWorker(fullWorker("worker-1")))
 		a.set(act, nil)
 		if second := mustBackUp(t, db); !slices.Equal(backupsIn(t, dir), []string{second}) {
 			t.Errorf("%s: there are %v, want %s", act, backupsIn(t, dir), second)
@@ -145,11 +147,11 @@ func TestBackupThatFailsRemovesNothing(t *testing.T) {
 // A copy that differs from the written data is not accepted as a backup.
 func TestBackupIsCheckedBeforeItGetsItsName(t *testing.T) {
 	dir := t.TempDir()
-	folder := filepath.Join(dir, backupsName)
+	folder := filepath.Join(dir, statedir.BackupsName)
 	spoiling := true
 	db := openSeams(t, dir, Options{}, seams{steps: migrations.All, at: func(moment string) error {
 		if moment == "after-backup-sync" && spoiling { // as a bad disk does
-			path := filepath.Join(folder, dbName+statefile.TempSuffix)
+			path := filepath.Join(folder, statedir.DatabaseName+statefile.TempSuffix)
 			b, err := os.ReadFile(path)
 			if err != nil {
 				return err
@@ -158,7 +160,7 @@ func TestBackupIsCheckedBeforeItGetsItsName(t *testing.T) {
 		}
 		return nil
 	}})
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	if path, err := db.Backup(); err == nil || !strings.Contains(err.Error(), "the copy is damaged") {
 		t.Errorf("%q, %v", path, err)
 	}
@@ -207,7 +209,7 @@ func TestCrashLoopMakesABackupAMinuteAtMost(t *testing.T) {
 		for range 20 {
 			db := openTest(t, dir, Options{})
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			put(t, db, AppendEvent(Event{Type: "x"}))
+			put(t, db, records.AppendEvent(records.Event{Type: "x"}))
 			db.ServeBackups(ctx, 15*time.Minute)
 			cancel()
 			mustClose(t, db)
@@ -259,7 +261,7 @@ func TestBackupHoldsUpNobody(t *testing.T) {
 			}
 			return nil
 		}})
-		put(t, db, PutWorker(fullWorker("worker-0")))
+		put(t, db, records.PutWorker(fullWorker("worker-0")))
 		var made sync.WaitGroup
 		made.Go(func() { mustBackUp(t, db) })
 		synctest.Wait()
@@ -268,7 +270,7 @@ func TestBackupHoldsUpNobody(t *testing.T) {
 		}
 		for i := range 50 {
 			add(t, db, 1)
-			put(t, db, PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
+			put(t, db, records.PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
 			snapshot(t, db)
 		}
 		close(slow)

@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // BenchmarkAddProcessed counts from many goroutines at once. cpu-ns/op is the CPU time of the whole process per
@@ -163,7 +166,7 @@ func BenchmarkOpenResults(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	if got := db.results.count(); got != cap(c) {
+	if got := db.results.Count(); got != cap(c) {
 		b.Errorf("%d results are kept, want %d", got, cap(c))
 	}
 	mustClose(b, db)
@@ -174,7 +177,7 @@ func BenchmarkOpenResults(b *testing.B) {
 		}
 		mustClose(b, db)
 	}
-	if fi, err := os.Stat(filepath.Join(dir, dbName)); err == nil {
+	if fi, err := os.Stat(filepath.Join(dir, statedir.DatabaseName)); err == nil {
 		b.ReportMetric(float64(fi.Size()), "file-bytes")
 	}
 }
@@ -186,12 +189,14 @@ func BenchmarkOpen(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var muts []Mutation
+	var muts []records.Mutation
 	for i := range 100 {
-		muts = append(muts, PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
+		muts = append(muts, records.PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
 	}
 	for range 1000 {
-		muts = append(muts, AppendEvent(Event{Time: testTime, Worker: "worker-0", Type: "started", Detail: "pid 4712"}))
+		muts = append(muts, records.AppendEvent(
+			records.Event{Time: testTime, Worker: "worker-0", Type: "started", Detail: "pid 4712"},
+		))
 	}
 	put(b, db, muts...)
 	mustClose(b, db)

@@ -14,9 +14,13 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/backups"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -68,13 +72,13 @@ func Check(dir string) (Problems, error) {
 	if err := anyState(dir); err != nil {
 		return nil, err
 	}
-	release, err := readLock(dir, dyingFor)
+	release, err := statedir.ReadLock(dir, statedir.DyingFor)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	var p Problems
-	c, err := p.file(filepath.Join(dir, dbName), dbName)
+	c, err := p.file(filepath.Join(dir, statedir.DatabaseName), statedir.DatabaseName)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +89,7 @@ func Check(dir string) (Problems, error) {
 // anyState returns an error if there is nothing to check.
 func anyState(dir string) error {
 	var first error
-	for _, name := range []string{dbName, counterName, masterIDName} {
+	for _, name := range []string{statedir.DatabaseName, statedir.CounterName, statedir.MasterIDName} {
 		_, err := os.Lstat(filepath.Join(dir, name))
 		if err == nil {
 			return nil
@@ -111,7 +115,7 @@ func CheckFile(path string) (Problems, error) {
 // master has just made.
 func CheckLive(dir, path string) (Problems, error) {
 	var p Problems
-	c, err := p.file(path, dbName)
+	c, err := p.file(path, statedir.DatabaseName)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +124,7 @@ func CheckLive(dir, path string) (Problems, error) {
 }
 
 // file checks a database. The returned content is nil if it cannot be read.
-func (p *Problems) file(path, name string) (*content, error) {
+func (p *Problems) file(path, name string) (*records.Content, error) {
 	f, size, err := statefile.Open(path)
 	if _, damaged := errors.AsType[*statefile.DamagedError](err); damaged {
 		p.fail(name, "%v", statefile.Cause(err))
@@ -142,8 +146,8 @@ func (p *Problems) file(path, name string) (*content, error) {
 	if img.Damaged != nil {
 		p.fail(name, "%v: the last change may be lost", img.Damaged)
 	}
-	c, err := contentOf(img, migrations.Current())
-	if newer, ok := errors.AsType[*NewerSchemaError](err); ok {
+	c, err := records.ContentOf(img, migrations.Current())
+	if newer, ok := errors.AsType[*records.NewerSchemaError](err); ok {
 		newer.Path = path
 		return nil, err
 	}
@@ -178,7 +182,7 @@ func boltCheck(path string) error {
 }
 
 // records checks the records on their own.
-func (p *Problems) records(c content) {
+func (p *Problems) records(c records.Content) {
 	for _, key := range slices.Sorted(maps.Keys(c.Bad)) {
 		p.fail(key, "it cannot be read: %v", c.Bad[key])
 	}
@@ -186,20 +190,20 @@ func (p *Problems) records(c content) {
 		p.note(name, "this release knows no such bucket")
 	}
 	if since := c.Meta.CountShortSince; !since.IsZero() {
-		p.note(keyName(migrations.BucketCounters, string(keyProcessed)), "the count may be short since %s",
+		p.note(keyName(migrations.BucketCounters, string(records.KeyProcessed)), "the count may be short since %s",
 			since.Local().Format(time.RFC3339))
 	}
 	for _, w := range c.Workers {
 		p.worker(w)
 	}
-	p.shared(c.Workers, "token", func(i *Instance) string { return i.Token })
-	p.shared(c.Workers, "port", func(i *Instance) string {
+	p.shared(c.Workers, "token", func(i *records.Instance) string { return i.Token })
+	p.shared(c.Workers, "port", func(i *records.Instance) string {
 		if i.Port == 0 {
 			return ""
 		}
 		return fmt.Sprint(i.Port)
 	})
-	p.shared(c.Workers, "process", func(i *Instance) string {
+	p.shared(c.Workers, "process", func(i *records.Instance) string {
 		if i.PID == 0 {
 			return ""
 		}
@@ -210,7 +214,7 @@ func (p *Problems) records(c content) {
 func keyName(bucket []byte, key string) string { return string(bucket) + "/" + key }
 
 // shared reports values that must be unique but are used by two workers.
-func (p *Problems) shared(workers []Worker, what string, of func(*Instance) string) {
+func (p *Problems) shared(workers []records.Worker, what string, of func(*records.Instance) string) {
 	owner := make(map[string]string)
 	for _, w := range workers {
 		if w.Instance == nil {
@@ -229,15 +233,15 @@ func (p *Problems) shared(workers []Worker, what string, of func(*Instance) stri
 }
 
 // worker checks a record for internal contradictions.
-func (p *Problems) worker(w Worker) {
+func (p *Problems) worker(w records.Worker) {
 	where := keyName(migrations.BucketWorkers, w.ID)
 	i := w.Instance
 	switch w.Status {
-	case StatusStarting, StatusRunning, StatusUnhealthy, StatusStopping:
+	case records.StatusStarting, records.StatusRunning, records.StatusUnhealthy, records.StatusStopping:
 		if i == nil {
 			p.fail(where, "it is %s, and no process is recorded", w.Status)
 		}
-	case StatusStopped, StatusBackoff, StatusFailed:
+	case records.StatusStopped, records.StatusBackoff, records.StatusFailed:
 		if i != nil {
 			p.fail(where, "it is %s, and process %d is recorded", w.Status, i.PID)
 		}
@@ -245,7 +249,7 @@ func (p *Problems) worker(w Worker) {
 	if i == nil {
 		return
 	}
-	if i.PID == 0 && (w.Status == StatusRunning || w.Status == StatusUnhealthy) {
+	if i.PID == 0 && (w.Status == records.StatusRunning || w.Status == records.StatusUnhealthy) {
 		p.fail(where, "it is %s, and the PID is not recorded", w.Status)
 	}
 	if w.Incarnation == 0 {
@@ -265,13 +269,13 @@ func (p *Problems) worker(w Worker) {
 }
 
 // proof checks that the record is sufficient to identify the process.
-func (p *Problems) proof(where string, i *Instance) {
+func (p *Problems) proof(where string, i *records.Instance) {
 	switch {
-	case i.Proof == ProofNone:
+	case i.Proof == identity.ProofNone:
 		p.fail(where, "process %d is recorded without a proof of its identity", i.PID)
-	case i.Proof == ProofPidfdInode && i.Inode == 0:
+	case i.Proof == identity.ProofPidfdInode && i.Inode == 0:
 		p.fail(where, "process %d is to be proven by the inode of its pidfd, which is not recorded", i.PID)
-	case i.Proof == ProofStartTimeToken && i.StartTicks == 0:
+	case i.Proof == identity.ProofStartTimeToken && i.StartTicks == 0:
 		p.fail(where, "process %d is to be proven by its start time, which is not recorded", i.PID)
 	}
 	if i.BootID == "" {
@@ -286,17 +290,17 @@ func validToken(s string) bool {
 
 // folder checks the other files of the state and whether they agree with the database. c is nil if the database
 // cannot be read. live means that a master is running.
-func (p *Problems) folder(dir string, c *content, live bool) {
+func (p *Problems) folder(dir string, c *records.Content, live bool) {
 	p.counter(dir, c, live)
 	p.masterID(dir, c)
 	if c != nil {
 		if here, err := DirID(dir); err == nil && c.Meta.StateDir != here &&
-			c.Bad[keyName(migrations.BucketMeta, string(keyMeta))] == nil {
-			p.note(dbName,
+			c.Bad[keyName(migrations.BucketMeta, string(records.KeyMeta))] == nil {
+			p.note(statedir.DatabaseName,
 				"it was made in another folder: the processes that it names are left alone at the next start")
 		}
 	}
-	for _, name := range []string{dbName, counterName, masterIDName} {
+	for _, name := range []string{statedir.DatabaseName, statedir.CounterName, statedir.MasterIDName} {
 		for infix, why := range map[string]string{
 			statefile.DamagedInfix:  "a damaged file that was kept aside",
 			statefile.ReplacedInfix: "a file that was replaced",
@@ -320,50 +324,52 @@ func removable(n int) string {
 }
 
 // counter compares the counter with the database.
-func (p *Problems) counter(dir string, c *content, live bool) {
-	count, err := counterfile.Read(filepath.Join(dir, counterName))
+func (p *Problems) counter(dir string, c *records.Content, live bool) {
+	count, err := counterfile.Read(filepath.Join(dir, statedir.CounterName))
 	for range 3 { // the master may write the file while it is read
 		if !live || err == nil && count.Damaged == nil {
 			break
 		}
-		count, err = counterfile.Read(filepath.Join(dir, counterName))
+		count, err = counterfile.Read(filepath.Join(dir, statedir.CounterName))
 	}
 	slot := count.Slot
 	clean := c != nil && c.Meta.CleanShutdown && !live
 	switch {
 	case err != nil:
-		p.fail(counterName, "%v", statefile.Cause(err))
+		p.fail(statedir.CounterName, "%v", statefile.Cause(err))
 	case count.Damaged != nil:
-		p.fail(counterName, "%v: the last count may be lost", count.Damaged)
+		p.fail(statedir.CounterName, "%v: the last count may be lost", count.Damaged)
 	case slot.Sequence == 0 && clean:
-		p.note(counterName, "it is missing; the database has the whole count")
+		p.note(statedir.CounterName, "it is missing; the database has the whole count")
 	case slot.Sequence == 0:
-		p.fail(counterName, "it is missing: the count may be short")
-	case c == nil || c.countless():
+		p.fail(statedir.CounterName, "it is missing: the count may be short")
+	case c == nil || c.Countless():
 	case slot.Processed < c.Processed && !live:
-		p.note(counterName, "it says %d, the database %d: the larger one counts", slot.Processed, c.Processed)
+		p.note(statedir.CounterName, "it says %d, the database %d: the larger one counts", slot.Processed, c.Processed)
 	case slot.Processed > c.Processed && clean:
-		p.fail(counterName,
+		p.fail(statedir.CounterName,
 			"it says %d, the database only %d although it was closed in order: one of them is an old copy",
 			slot.Processed, c.Processed)
 	}
 }
 
-func (p *Problems) masterID(dir string, c *content) {
-	id, err := readMasterID(dir)
+func (p *Problems) masterID(dir string, c *records.Content) {
+	id, err := statedir.ReadMasterID(dir)
 	switch {
 	case err != nil:
-		p.fail(masterIDName, "%v", statefile.Cause(err))
+		p.fail(statedir.MasterIDName, "%v", statefile.Cause(err))
 	case id == "":
-		p.fail(masterIDName, "it is missing: the next start takes the id of the database")
+		p.fail(statedir.MasterIDName, "it is missing: the next start takes the id of the database")
 	case c != nil && c.Meta.MasterID != "" && c.Meta.MasterID != id:
-		p.fail(masterIDName, "it says %s, the database %s: it is that of another master", id, c.Meta.MasterID)
+		p.fail(statedir.MasterIDName, "it says %s, the database %s: it is that of another master", id, c.Meta.MasterID)
 	}
 }
 
 func (p *Problems) leftovers(dir string) {
-	for _, pattern := range []string{"*" + statefile.TempSuffix, filepath.Join(backupsName, "*"+statefile.TempSuffix)} {
-		found, _ := filepath.Glob(filepath.Join(escapeGlob(dir), pattern))
+	for _, pattern := range []string{
+		"*" + statefile.TempSuffix, filepath.Join(statedir.BackupsName, "*"+statefile.TempSuffix),
+	} {
+		found, _ := filepath.Glob(filepath.Join(statedir.EscapeGlob(dir), pattern))
 		for _, path := range found {
 			if name, err := filepath.Rel(dir, path); err == nil {
 				p.note(name, "a crash has left it; it is of no use")
@@ -374,20 +380,20 @@ func (p *Problems) leftovers(dir string) {
 
 // backups checks the backups in the backups folder.
 func (p *Problems) backups(dir string) {
-	files, err := listBackups(dir)
+	files, err := backups.List(dir)
 	if err != nil {
-		p.fail(backupsName, "%v", err)
+		p.fail(statedir.BackupsName, "%v", err)
 		return
 	}
 	for _, file := range files {
-		where := filepath.Join(backupsName, filepath.Base(file.path))
-		c, err := readBackup(file, migrations.Current())
+		where := filepath.Join(statedir.BackupsName, filepath.Base(file.Path))
+		c, err := backups.Read(file, migrations.Current())
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // the master has just removed it
 		case err != nil:
 			p.fail(where, "%v", statefile.Cause(err))
 		case len(c.Bad) > 0:
-			p.note(where, "%d records cannot be read, the first is %s", len(c.Bad), firstBad(c.Bad))
+			p.note(where, "%d records cannot be read, the first is %s", len(c.Bad), records.FirstBad(c.Bad))
 		}
 	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -13,16 +14,19 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 // goodWorker returns a worker without contradictions.
-func goodWorker(id, token string, pid, port int) Worker {
+func goodWorker(id, token string, pid, port int) records.Worker {
 	w := fullWorker(id)
-	w.Status, w.Port = StatusRunning, port
+	w.Status, w.Port = records.StatusRunning, port
 	w.Instance.Token, w.Instance.PID, w.Instance.Port = token, pid, port
 	return w
 }
@@ -33,11 +37,13 @@ func soundState(t *testing.T) string {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
 	put(t, db,
-		PutWorker(goodWorker("worker-0", strings.Repeat("a", 32), 100, 40000)),
-		PutWorker(goodWorker("worker-1", strings.Repeat("b", 32), 101, 40001)),
-		PutWorker(goodWorker("worker-2", strings.Repeat("c", 32), 102, 40002)),
-		PutWorker(Worker{ID: "worker-3", Unit: "unit", Desired: DesiredStopped, Status: StatusStopped}),
-		AppendEvent(Event{Type: "x"}))
+		records.PutWorker(goodWorker("worker-0", strings.Repeat("a", 32), 100, 40000)),
+		records.PutWorker(goodWorker("worker-1", strings.Repeat("b", 32), 101, 40001)),
+		records.PutWorker(goodWorker("worker-2", strings.Repeat("c", 32), 102, 40002)),
+		records.PutWorker(records.Worker{
+			ID: "worker-3", Unit: "unit", Desired: records.DesiredStopped, Status: records.StatusStopped,
+		}),
+		records.AppendEvent(records.Event{Type: "x"}))
 	add(t, db, 5)
 	if _, err := db.Backup(); err != nil {
 		t.Fatal(err)
@@ -48,9 +54,9 @@ func soundState(t *testing.T) string {
 
 func TestCheckFindsNothingWrongWithASoundState(t *testing.T) {
 	dir := soundState(t)
-	remove(t, filepath.Join(dir, lockName))
+	remove(t, filepath.Join(dir, statedir.LockName))
 	// The state is a copy, so its record names another directory.
-	setMeta(t, dir, func(m *Meta) { m.StateDir, _ = DirID(dir) })
+	setMeta(t, dir, func(m *records.Meta) { m.StateDir, _ = DirID(dir) })
 	before := tree(t, dir)
 	p, err := Check(dir)
 	if err != nil || len(p) > 0 || !p.OK() {
@@ -59,39 +65,42 @@ func TestCheckFindsNothingWrongWithASoundState(t *testing.T) {
 	if after := tree(t, dir); after != before {
 		t.Error("the check has changed something")
 	}
-	for _, path := range append(backupsIn(t, dir), filepath.Join(dir, dbName)) {
+	for _, path := range append(backupsIn(t, dir), filepath.Join(dir, statedir.DatabaseName)) {
 		if p, err := CheckFile(path); err != nil || len(p) > 0 {
 			t.Errorf("%s: %v, %v", path, p, err)
 		}
 	}
 }
 
-func setMeta(t *testing.T, dir string, edit func(*Meta)) {
+func setMeta(t *testing.T, dir string, edit func(*records.Meta)) {
 	t.Helper()
-	change(t, filepath.Join(dir, dbName), func(tx *bolt.Tx) error {
-		m, err := tablesOf(tx).meta()
+	change(t, filepath.Join(dir, statedir.DatabaseName), func(tx *bolt.Tx) error {
+		m, err := records.TablesOf(tx).Meta()
 		if err != nil {
 			return err
 		}
 		edit(&m)
-		mut := putMeta(m)
-		return errors.Join(mut.err, mut.apply(tx, 10))
+		mut := records.PutMeta(m)
+		return errors.Join(mut.Check(), mut.Apply(tx, 10))
 	})
 }
 
 // setWorker edits a record in a way that no store would write it.
-func setWorker(id string, edit func(*Worker)) func(*testing.T, string) {
+func setWorker(id string, edit func(*records.Worker)) func(*testing.T, string) {
 	return func(t *testing.T, dir string) {
 		t.Helper()
-		change(t, filepath.Join(dir, dbName), func(tx *bolt.Tx) error {
-			b := tx.Bucket(migrations.BucketWorkers)
-			w, err := decodeWorker(id, b.Get([]byte(id)))
+		change(t, filepath.Join(dir, statedir.DatabaseName), func(tx *bolt.Tx) error {
+			s, err := records.TablesOf(tx).Snapshot()
 			if err != nil {
 				return err
 			}
-			edit(&w)
-			value, err := encodeWorker(w)
-			return errors.Join(err, b.Put([]byte(id), value))
+			i := slices.IndexFunc(s.Workers, func(w records.Worker) bool { return w.ID == id })
+			if i < 0 {
+				return fmt.Errorf("there is no %s", id)
+			}
+			edit(&s.Workers[i])
+			mut := records.PutWorker(s.Workers[i])
+			return errors.Join(mut.Check(), mut.Apply(tx, 10))
 		})
 	}
 }
@@ -100,7 +109,7 @@ func setWorker(id string, edit func(*Worker)) func(*testing.T, string) {
 func TestCheckFindsWhatIsPlanted(t *testing.T) {
 	put := func(bucket []byte, key, value string) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
-			change(t, filepath.Join(dir, dbName), func(tx *bolt.Tx) error {
+			change(t, filepath.Join(dir, statedir.DatabaseName), func(tx *bolt.Tx) error {
 				return tx.Bucket(bucket).Put([]byte(key), []byte(value))
 			})
 		}
@@ -126,32 +135,32 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 		words    string
 	}{
 		"a page spoilt": {
-			file(dbName, spoil),
-			SeverityError, dbName, "page",
+			file(statedir.DatabaseName, spoil),
+			SeverityError, statedir.DatabaseName, "page",
 		},
 		"a database cut off": {
-			file(dbName, func(b []byte) []byte { return b[:5000] }),
-			SeverityError, dbName, "multiple",
+			file(statedir.DatabaseName, func(b []byte) []byte { return b[:5000] }),
+			SeverityError, statedir.DatabaseName, "multiple",
 		},
 		"a foreign file": {
-			file(dbName, made),
-			SeverityError, dbName, "meta page",
+			file(statedir.DatabaseName, made),
+			SeverityError, statedir.DatabaseName, "meta page",
 		},
 		"no database": {
-			gone(dbName),
-			SeverityError, dbName, "missing",
+			gone(statedir.DatabaseName),
+			SeverityError, statedir.DatabaseName, "missing",
 		},
 		"one meta page spoilt": {
-			file(dbName, func(b []byte) []byte { b[60] ^= 1; return b }),
-			SeverityError, dbName, "meta page 0",
+			file(statedir.DatabaseName, func(b []byte) []byte { b[60] ^= 1; return b }),
+			SeverityError, statedir.DatabaseName, "meta page 0",
 		},
 		"a page in use is free": {
-			file(dbName, freeRoot),
-			SeverityError, dbName, "in use and free",
+			file(statedir.DatabaseName, freeRoot),
+			SeverityError, statedir.DatabaseName, "in use and free",
 		},
 		"a page is lost": {
-			file(dbName, loseFreePages),
-			SeverityError, dbName, "bbolt's own check",
+			file(statedir.DatabaseName, loseFreePages),
+			SeverityError, statedir.DatabaseName, "bbolt's own check",
 		},
 		"a record spoilt": {
 			put(migrations.BucketWorkers, "worker-1", "\xff\xff"),
@@ -170,142 +179,148 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 			SeverityError, "meta/record", "cannot be read",
 		},
 		"one token of two": {
-			setWorker("worker-1", func(w *Worker) { w.Instance.Token = strings.Repeat("a", 32) }),
+			setWorker("worker-1", func(w *records.Worker) { w.Instance.Token = strings.Repeat("a", 32) }),
 			SeverityError, "workers/worker-1", "the token " + strings.Repeat("a", 32) + ", which worker-0 has too",
 		},
 		"one port of two": {
-			setWorker("worker-2", func(w *Worker) { w.Port, w.Instance.Port = 40001, 40001 }),
+			setWorker("worker-2", func(w *records.Worker) { w.Port, w.Instance.Port = 40001, 40001 }),
 			SeverityError, "workers/worker-2", "the port 40001, which worker-1 has too",
 		},
 		"one process of two": {
-			setWorker("worker-2", func(w *Worker) { w.Instance.PID = 100 }),
+			setWorker("worker-2", func(w *records.Worker) { w.Instance.PID = 100 }),
 			SeverityError, "workers/worker-2", "which worker-0 has too",
 		},
 		"a PID without proof": {
-			setWorker("worker-0", func(w *Worker) { w.Instance.Proof = ProofNone }),
+			setWorker("worker-0", func(w *records.Worker) { w.Instance.Proof = identity.ProofNone }),
 			SeverityError, "workers/worker-0", "without a proof",
 		},
 		"a proof without inode": {
-			setWorker("worker-0", func(w *Worker) { w.Instance.Inode = 0 }),
+			setWorker("worker-0", func(w *records.Worker) { w.Instance.Inode = 0 }),
 			SeverityError, "workers/worker-0", "inode",
 		},
 		"a proof without a time": {
-			setWorker("worker-0", func(w *Worker) { w.Instance.Proof, w.Instance.StartTicks = ProofStartTimeToken, 0 }),
+			setWorker("worker-0", func(w *records.Worker) {
+				w.Instance.Proof, w.Instance.StartTicks = identity.ProofStartTimeToken, 0
+			}),
 			SeverityError, "workers/worker-0", "start time",
 		},
 		"a PID without its boot": {
-			setWorker("worker-0", func(w *Worker) { w.Instance.BootID = "" }),
+			setWorker("worker-0", func(w *records.Worker) { w.Instance.BootID = "" }),
 			SeverityError, "workers/worker-0", "boot",
 		},
 		"running without process": {
-			setWorker("worker-0", func(w *Worker) { w.Instance = nil }),
+			setWorker("worker-0", func(w *records.Worker) { w.Instance = nil }),
 			SeverityError, "workers/worker-0", "no process is recorded",
 		},
 		"running without PID": {
-			setWorker("worker-0", func(w *Worker) { w.Instance.PID = 0 }),
+			setWorker("worker-0", func(w *records.Worker) { w.Instance.PID = 0 }),
 			SeverityError, "workers/worker-0", "the PID is not recorded",
 		},
 		"stopped with a process": {
-			setWorker("worker-0", func(w *Worker) { w.Status = StatusStopped }),
+			setWorker("worker-0", func(w *records.Worker) { w.Status = records.StatusStopped }),
 			SeverityError, "workers/worker-0", "it is stopped, and process 100",
 		},
 		"failed with a process": {
-			setWorker("worker-0", func(w *Worker) { w.Status = StatusFailed }),
+			setWorker("worker-0", func(w *records.Worker) { w.Status = records.StatusFailed }),
 			SeverityError, "workers/worker-0", "it is failed, and process 100",
 		},
 		"a token that is none": {
-			setWorker("worker-0", func(w *Worker) { w.Instance.Token = "x" }),
+			setWorker("worker-0", func(w *records.Worker) { w.Instance.Token = "x" }),
 			SeverityError, "workers/worker-0", "token",
 		},
 		"a process without token": {
-			setWorker("worker-0", func(w *Worker) { w.Instance.Token = "" }),
+			setWorker("worker-0", func(w *records.Worker) { w.Instance.Token = "" }),
 			SeverityError, "workers/worker-0", "token",
 		},
 		"a process without port": {
-			setWorker("worker-0", func(w *Worker) { w.Instance.Port = 0 }),
+			setWorker("worker-0", func(w *records.Worker) { w.Instance.Port = 0 }),
 			SeverityError, "workers/worker-0", "no port",
 		},
 		"a port that dangles": {
-			setWorker("worker-0", func(w *Worker) { w.Port = 1 }),
+			setWorker("worker-0", func(w *records.Worker) { w.Port = 1 }),
 			SeverityError, "workers/worker-0", "port 40000, and the worker 1",
 		},
 		"a process of no start": {
-			setWorker("worker-0", func(w *Worker) { w.Incarnation = 0 }),
+			setWorker("worker-0", func(w *records.Worker) { w.Incarnation = 0 }),
 			SeverityError, "workers/worker-0", "none was ever started",
 		},
 		"the counter spoilt": {
-			file(counterName, made),
-			SeverityError, counterName, "bytes",
+			file(statedir.CounterName, made),
+			SeverityError, statedir.CounterName, "bytes",
 		},
 		"a slot spoilt": {
 			spoilSlot,
-			SeverityError, counterName, "checksum",
+			SeverityError, statedir.CounterName, "checksum",
 		},
 		"an old database": {
-			file(counterName, func([]byte) []byte { return counterOf(6) }),
-			SeverityError, counterName, "old copy",
+			file(statedir.CounterName, func([]byte) []byte { return counterOf(6) }),
+			SeverityError, statedir.CounterName, "old copy",
 		},
 		"an old counter": {
-			file(counterName, func([]byte) []byte { return counterOf(4) }),
-			SeverityNote, counterName, "larger one",
+			file(statedir.CounterName, func([]byte) []byte { return counterOf(4) }),
+			SeverityNote, statedir.CounterName, "larger one",
 		},
 		"no counter": {
-			gone(counterName),
-			SeverityNote, counterName, "whole count",
+			gone(statedir.CounterName),
+			SeverityNote, statedir.CounterName, "whole count",
 		},
 		"no counter after a crash": {func(t *testing.T, dir string) {
-			setMeta(t, dir, func(m *Meta) { m.CleanShutdown = false })
-			gone(counterName)(t, dir)
-		}, SeverityError, counterName, "may be short"},
+			setMeta(t, dir, func(m *records.Meta) { m.CleanShutdown = false })
+			gone(statedir.CounterName)(t, dir)
+		}, SeverityError, statedir.CounterName, "may be short"},
 		"no id": {
-			gone(masterIDName),
-			SeverityError, masterIDName, "missing",
+			gone(statedir.MasterIDName),
+			SeverityError, statedir.MasterIDName, "missing",
 		},
 		"an id spoilt": {
-			file(masterIDName, made),
-			SeverityError, masterIDName, "UUID",
+			file(statedir.MasterIDName, made),
+			SeverityError, statedir.MasterIDName, "UUID",
 		},
 		"another's id": {
-			file(masterIDName, func([]byte) []byte { return []byte("8a9b3c1d-0000-4000-8000-000000000001\n") }),
-			SeverityError, masterIDName, "another master",
+			file(
+				statedir.MasterIDName, func([]byte) []byte { return []byte("8a9b3c1d-0000-4000-8000-000000000001\n") },
+			),
+			SeverityError, statedir.MasterIDName, "another master",
 		},
 		"a backup spoilt": {
 			func(t *testing.T, dir string) { overwrite(t, backupsIn(t, dir)[0], []byte("x")) },
 			SeverityError, "backups/state-", "meta page",
 		},
 		"a temporary file": {
-			file(dbName+statefile.TempSuffix, made),
-			SeverityNote, dbName + statefile.TempSuffix, "crash",
+			file(statedir.DatabaseName+statefile.TempSuffix, made),
+			SeverityNote, statedir.DatabaseName + statefile.TempSuffix, "crash",
 		},
 		"and one of a backup": {
-			file("backups/"+dbName+statefile.TempSuffix, made),
-			SeverityNote, "backups/" + dbName + statefile.TempSuffix, "crash",
+			file("backups/"+statedir.DatabaseName+statefile.TempSuffix, made),
+			SeverityNote, "backups/" + statedir.DatabaseName + statefile.TempSuffix, "crash",
 		},
 		"a file kept aside": {
-			file(dbName+statefile.DamagedInfix+"x", made),
-			SeverityNote, dbName + statefile.DamagedInfix + "x", "kept aside",
+			file(statedir.DatabaseName+statefile.DamagedInfix+"x", made),
+			SeverityNote, statedir.DatabaseName + statefile.DamagedInfix + "x", "kept aside",
 		},
 		"a file replaced": {
-			file(dbName+statefile.ReplacedInfix+"x", made),
-			SeverityNote, dbName + statefile.ReplacedInfix + "x", "replaced",
+			file(statedir.DatabaseName+statefile.ReplacedInfix+"x", made),
+			SeverityNote, statedir.DatabaseName + statefile.ReplacedInfix + "x", "replaced",
 		},
 		"a count that is short": {
-			func(t *testing.T, dir string) { setMeta(t, dir, func(m *Meta) { m.CountShortSince = testTime }) },
+			func(t *testing.T, dir string) {
+				setMeta(t, dir, func(m *records.Meta) { m.CountShortSince = testTime })
+			},
 			SeverityNote, "counters/processed_count", "may be short since",
 		},
 		"another folder's": {
-			func(t *testing.T, dir string) { setMeta(t, dir, func(m *Meta) { m.StateDir.Inode++ }) },
-			SeverityNote, dbName, "another folder",
+			func(t *testing.T, dir string) { setMeta(t, dir, func(m *records.Meta) { m.StateDir.Inode++ }) },
+			SeverityNote, statedir.DatabaseName, "another folder",
 		},
 		"a bucket of others": {func(t *testing.T, dir string) {
-			change(t, filepath.Join(dir, dbName), func(tx *bolt.Tx) error {
+			change(t, filepath.Join(dir, statedir.DatabaseName), func(tx *bolt.Tx) error {
 				_, err := tx.CreateBucket([]byte("strange"))
 				return err
 			})
 		}, SeverityNote, "strange", "no such bucket"},
 	} {
 		dir := soundState(t)
-		setMeta(t, dir, func(m *Meta) { m.StateDir, _ = DirID(dir) })
+		setMeta(t, dir, func(m *records.Meta) { m.StateDir, _ = DirID(dir) })
 		c.plant(t, dir)
 		p, err := Check(dir)
 		if err != nil {
@@ -374,30 +389,30 @@ func TestCheckNeedsAStateThatNobodyHolds(t *testing.T) {
 	if err := backUpTo(db, path); err != nil {
 		t.Fatal(err)
 	}
-	overwrite(t, filepath.Join(dir, dbName+statefile.DamagedInfix+"x"), nil)
+	overwrite(t, filepath.Join(dir, statedir.DatabaseName+statefile.DamagedInfix+"x"), nil)
 	p, err := CheckLive(dir, path)
 	if err != nil || !p.OK() || len(p) != 2 { // the other problem is that the state is a copy
 		t.Errorf("live: %+v, %v", p, err)
 	}
 	mustClose(t, db)
-	var newer *NewerSchemaError
-	setVersion(t, filepath.Join(dir, dbName), 9)
+	var newer *records.NewerSchemaError
+	setVersion(t, filepath.Join(dir, statedir.DatabaseName), 9)
 	if _, err := Check(dir); !errors.As(err, &newer) || newer.Found != 9 {
 		t.Errorf("of a newer release: %v", err)
 	}
-	setVersion(t, filepath.Join(dir, dbName), byte(migrations.Current()))
+	setVersion(t, filepath.Join(dir, statedir.DatabaseName), byte(migrations.Current()))
 }
 
 // Whatever the files contain, a check returns a list of problems.
 func TestCheckOfADamagedStateNeitherPanicsNorGivesUp(t *testing.T) {
 	from := soundState(t)
 	dir := copyTree(t, from)
-	content := readFile(t, filepath.Join(from, dbName))
+	content := readFile(t, filepath.Join(from, statedir.DatabaseName))
 	severities := map[bool]int{}
 	damageOf(t, content, pick(t, 499, 1, 1), func(what string, damaged []byte) {
-		overwrite(t, filepath.Join(dir, dbName), damaged)
+		overwrite(t, filepath.Join(dir, statedir.DatabaseName), damaged)
 		p, err := Check(dir)
-		var newer *NewerSchemaError
+		var newer *records.NewerSchemaError
 		if err != nil && !errors.As(err, &newer) {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // children are the functions that the test binary runs instead of its tests if childEnv is set to one of these
@@ -93,7 +95,9 @@ func load() {
 		for {
 			w.Incarnation++
 			say(workerSent)
-			must(db.Apply(ctx, PutWorker(w), AppendEvent(Event{Type: "started", Detail: fmt.Sprint(w.Incarnation)})))
+			must(db.Apply(ctx, records.PutWorker(w), records.AppendEvent(
+				records.Event{Type: "started", Detail: fmt.Sprint(w.Incarnation)},
+			)))
 			say(workerAcked)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // acts records the durable operations and makes selected ones fail.
@@ -71,7 +72,7 @@ func TestLoneCallerWaitsForNoTimer(t *testing.T) {
 		if diff := cmp.Diff([]string{"count 0s", "count-sync 0s"}, a.take()); diff != "" {
 			t.Error("one count:", diff)
 		}
-		put(t, db, PutWorker(fullWorker("worker-0")), AppendEvent(Event{Type: "x"}))
+		put(t, db, records.PutWorker(fullWorker("worker-0")), records.AppendEvent(records.Event{Type: "x"}))
 		if diff := cmp.Diff([]string{"commit 0s"}, a.take()); diff != "" {
 			t.Error("one change:", diff)
 		}
@@ -89,8 +90,8 @@ func TestCountIsFoldedIntoTheRegistry(t *testing.T) {
 		if diff := cmp.Diff([]string{"commit 1s"}, a.take()); diff != "" {
 			t.Error("once, and no more while nothing comes:", diff)
 		}
-		if db.committer.writer.folded.Processed != 1 {
-			t.Errorf("folded %d, want 1", db.committer.writer.folded)
+		if got := folded(t, db); got.Processed != 1 {
+			t.Errorf("folded %d, want 1", got)
 		}
 	})
 }
@@ -170,6 +171,9 @@ func TestContextBoundsTheWait(t *testing.T) {
 	})
 }
 
+// longestRepairDelay is the longest delay between attempts to rewrite the state.
+const longestRepairDelay = 5 * time.Second
+
 var errDisk = errors.New("no space left on this test's device")
 
 // TestFailedWrite makes each durable operation fail in turn, first permanently, and then lets it succeed.
@@ -201,7 +205,7 @@ func testFailedWrite(t *testing.T, act string, mode SyncMode, count bool) {
 	var log bytes.Buffer
 	dir := t.TempDir()
 	db := openSeams(t, dir, Options{Sync: mode, Logger: logTo(&log)}, a.seams())
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	add(t, db, 10)
 
 	a.set(act, errDisk)
@@ -211,7 +215,7 @@ func testFailedWrite(t *testing.T, act string, mode SyncMode, count bool) {
 	if count {
 		err = db.AddProcessed(t.Context(), 1)
 	} else {
-		err = db.Apply(t.Context(), PutWorker(fullWorker("worker-1")))
+		err = db.Apply(t.Context(), records.PutWorker(fullWorker("worker-1")))
 	}
 	isUnavailable := func(what string, err error) {
 		t.Helper()
@@ -221,7 +225,7 @@ func testFailedWrite(t *testing.T, act string, mode SyncMode, count bool) {
 	}
 	isUnavailable("what failed", err)
 	isUnavailable("count", db.AddProcessed(t.Context(), 1))
-	isUnavailable("apply", db.Apply(t.Context(), DeleteWorker("worker-0")))
+	isUnavailable("apply", db.Apply(t.Context(), records.DeleteWorker("worker-0")))
 	if err := db.Alive(t.Context()); err != nil {
 		t.Errorf("alive: %v: a full disk is no reason to be restarted", err)
 	}
@@ -244,14 +248,14 @@ func testFailedWrite(t *testing.T, act string, mode SyncMode, count bool) {
 
 	a.set(act, nil)
 	a.set("repair", nil)
-	time.Sleep(lastRepairDelay)
+	time.Sleep(longestRepairDelay)
 	synctest.Wait()
 	s := snapshot(t, db)
 	if diff := cmp.Diff([]string{"worker-0"}, ids(s)); diff != "" || s.Processed != 10 {
 		t.Errorf("after the repair: processed %d, want 10, and no more than was acknowledged: %s", s.Processed, diff)
 	}
 	add(t, db, 5)
-	put(t, db, PutWorker(fullWorker("worker-2")))
+	put(t, db, records.PutWorker(fullWorker("worker-2")))
 	mustClose(t, db)
 	s = checkFiles(t, dir)
 	if diff := cmp.Diff([]string{"worker-0", "worker-2"}, ids(s)); diff != "" || s.Processed != 15 ||
@@ -273,7 +277,7 @@ func TestFailedIntervalSync(t *testing.T) {
 		a.set("count-sync", errDisk)
 		a.set("repair", errDisk)
 		add(t, db, 3)
-		time.Sleep(db.dir.opts.Interval)
+		time.Sleep(Options{}.withDefaults().Interval)
 		synctest.Wait()
 		if err := db.AddProcessed(t.Context(), 1); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%v, want ErrUnavailable", err)
@@ -336,7 +340,9 @@ func TestManyCallersOfEverything(t *testing.T) {
 					w := fullWorker(fmt.Sprintf("worker-%d", i))
 					for n := range calls {
 						w.Incarnation = uint64(n + 1)
-						if err := db.Apply(t.Context(), PutWorker(w), AppendEvent(Event{Worker: w.ID})); err != nil {
+						if err := db.Apply(
+							t.Context(), records.PutWorker(w), records.AppendEvent(records.Event{Worker: w.ID}),
+						); err != nil {
 							t.Error(err)
 						}
 					}

@@ -18,6 +18,8 @@ import (
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -27,21 +29,21 @@ func damagedState(t testing.TB) (dir string, content []byte) {
 	t.Helper()
 	dir = t.TempDir()
 	db := openTest(t, dir, Options{})
-	var muts []Mutation
+	var muts []records.Mutation
 	for i := range 30 {
-		muts = append(muts, PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
+		muts = append(muts, records.PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
 	}
 	for i := range 200 {
-		muts = append(muts, AppendEvent(Event{
+		muts = append(muts, records.AppendEvent(records.Event{
 			Time: testTime, Worker: "worker-0", Type: "x", Detail: strings.Repeat("detail ", i%20),
 		}))
 	}
 	big := fullWorker("worker-big")
 	big.Reason = strings.Repeat("a reason of several pages ", 500)
-	put(t, db, append(muts, PutWorker(big))...)
-	put(t, db, DeleteWorker("worker-3"), DeleteWorker("worker-4"))
+	put(t, db, append(muts, records.PutWorker(big))...)
+	put(t, db, records.DeleteWorker("worker-3"), records.DeleteWorker("worker-4"))
 	mustClose(t, db)
-	content, err := os.ReadFile(filepath.Join(dir, dbName))
+	content, err := os.ReadFile(filepath.Join(dir, statedir.DatabaseName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,12 +54,12 @@ func damagedState(t testing.TB) (dir string, content []byte) {
 // snapshot; a refused file must stay unchanged.
 func tryDamaged(t *testing.T, dir, what string, content []byte, write bool) (refused bool) {
 	t.Helper()
-	path := filepath.Join(dir, dbName)
+	path := filepath.Join(dir, statedir.DatabaseName)
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	rightly := func(err error) bool {
-		if _, ok := errors.AsType[*NewerSchemaError](err); ok {
+		if _, ok := errors.AsType[*records.NewerSchemaError](err); ok {
 			return true // the flip may have hit the schema version
 		}
 		damaged, ok := errors.AsType[*DamagedError](err)
@@ -85,7 +87,7 @@ func tryDamaged(t *testing.T, dir, what string, content []byte, write bool) (ref
 	if _, err := db.Snapshot(); err != nil {
 		t.Errorf("%s: snapshot: %v", what, err)
 	}
-	if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-new"))); err != nil {
+	if err := db.Apply(t.Context(), records.PutWorker(fullWorker("worker-new"))); err != nil {
 		t.Errorf("%s: apply: %v", what, err)
 	}
 	if err := db.Close(); err != nil {
@@ -230,7 +232,7 @@ func TestDamagedMetaPage(t *testing.T) {
 	for i := range uint64(2) {
 		b := bytes.Clone(content)
 		b[i*img.Meta.PageSize+pageHeaderSize+50] ^= 1
-		if err := os.WriteFile(filepath.Join(dir, dbName), b, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, statedir.DatabaseName), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		var log bytes.Buffer
@@ -253,15 +255,17 @@ func TestTruncatedUnderWay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		put(t, db, PutWorker(fullWorker("worker-0")))
-		if err := os.Truncate(filepath.Join(dir, dbName), left); err != nil {
+		put(t, db, records.PutWorker(fullWorker("worker-0")))
+		if err := os.Truncate(filepath.Join(dir, statedir.DatabaseName), left); err != nil {
 			t.Fatal(err)
 		}
 		var damaged *DamagedError
-		if _, err := db.Snapshot(); !errors.As(err, &damaged) || damaged.Path != filepath.Join(dir, dbName) {
+		if _, err := db.Snapshot(); !errors.As(err, &damaged) || damaged.Path != filepath.Join(
+			dir, statedir.DatabaseName,
+		) {
 			t.Errorf("%d bytes left: snapshot: %v, want a DamagedError", left, err)
 		}
-		if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-1"))); !errors.Is(err, ErrUnavailable) {
+		if err := db.Apply(t.Context(), records.PutWorker(fullWorker("worker-1"))); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%d bytes left: apply: %v, want ErrUnavailable", left, err)
 		}
 		if err := db.Alive(t.Context()); err != nil {
@@ -302,16 +306,16 @@ func TestDamageUnderWayIsRecoveredFrom(t *testing.T) {
 		}, 0},
 	} {
 		dir := t.TempDir()
-		path := filepath.Join(dir, dbName)
+		path := filepath.Join(dir, statedir.DatabaseName)
 		db := openTest(t, dir, c.opts)
-		put(t, db, PutWorker(fullWorker("worker-0")))
+		put(t, db, records.PutWorker(fullWorker("worker-0")))
 		add(t, db, 3)
 		mustBackUp(t, db)
-		put(t, db, PutWorker(fullWorker("worker-1")))
+		put(t, db, records.PutWorker(fullWorker("worker-1")))
 		add(t, db, 4)
 		c.spoil(t, path)
 		waitUntil(t, what, func() bool {
-			return db.Apply(t.Context(), PutWorker(fullWorker("worker-2"))) == nil
+			return db.Apply(t.Context(), records.PutWorker(fullWorker("worker-2"))) == nil
 		})
 		add(t, db, 1)
 		s := snapshot(t, db)
@@ -320,7 +324,7 @@ func TestDamageUnderWayIsRecoveredFrom(t *testing.T) {
 			t.Errorf("%s: processed %d, short since %s: %s", what, s.Processed, s.Meta.CountShortSince, diff)
 		}
 		if kept, err := statefile.ListAside(path, statefile.DamagedInfix); err != nil || len(kept) != c.aside ||
-			len(events(s, EventFromBackup)) != 1 {
+			len(events(s, records.EventFromBackup)) != 1 {
 			t.Errorf("%s: kept aside: %v, %v, events %+v", what, kept, err, s.Events)
 		}
 		mustBackUp(t, db)
@@ -347,14 +351,14 @@ func TestRepairIsRetried(t *testing.T) {
 	var a acts
 	dir := t.TempDir()
 	db := openSeams(t, dir, Options{}, a.seams())
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	add(t, db, 3)
-	obstacle := filepath.Join(dir, dbName+statefile.TempSuffix)
+	obstacle := filepath.Join(dir, statedir.DatabaseName+statefile.TempSuffix)
 	if err := os.MkdirAll(filepath.Join(obstacle, "full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	a.set("after-commit", errDisk)
-	if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-1"))); !errors.Is(err, errDisk) {
+	if err := db.Apply(t.Context(), records.PutWorker(fullWorker("worker-1"))); !errors.Is(err, errDisk) {
 		t.Fatal(err)
 	}
 	a.set("after-commit", nil)
@@ -408,7 +412,7 @@ func TestDamagedCounter(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		mustClose(t, openTest(t, dir, Options{}))
-		path := filepath.Join(dir, counterName)
+		path := filepath.Join(dir, statedir.CounterName)
 		if err := os.WriteFile(path, c.content, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -443,7 +447,7 @@ func TestDamagedCounter(t *testing.T) {
 func TestDamagedMasterID(t *testing.T) {
 	dir := t.TempDir()
 	mustClose(t, openTest(t, dir, Options{}))
-	path := filepath.Join(dir, masterIDName)
+	path := filepath.Join(dir, statedir.MasterIDName)
 	for _, content := range []string{
 		"", "no id\n", strings.Repeat("x", 1<<16), "00000000-0000-0000-0000-00000000000g\n",
 	} {
@@ -457,13 +461,20 @@ func TestDamagedMasterID(t *testing.T) {
 	}
 }
 
+// spoilID makes db write a record of itself that cannot be read.
+func spoilID(db *DB) {
+	record := db.self.Get()
+	record.MasterID = "garbage"
+	db.self.Set(record)
+}
+
 // If only the database's own record is damaged, the id comes from the file master-id and the state counts as moved.
 func TestDamagedMetaRecord(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
 	id := db.MasterID()
-	put(t, db, PutWorker(fullWorker("worker-0")))
-	db.self.record.MasterID = "garbage"
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
+	spoilID(db)
 	mustClose(t, db)
 	if s, err := ReadSnapshot(dir); err != nil || s.Bad["meta/record"] == nil || len(s.Workers) != 1 {
 		t.Fatalf("read: %v, bad %v, workers %v", err, s.Bad, ids(s))
@@ -472,16 +483,16 @@ func TestDamagedMetaRecord(t *testing.T) {
 	if db.MasterID() != id || !db.Moved() || len(snapshot(t, db).Workers) != 1 {
 		t.Errorf("opened: id %s, moved %t", db.MasterID(), db.Moved())
 	}
-	db.self.record.MasterID = "garbage"
+	spoilID(db)
 	mustClose(t, db)
-	if err := os.Remove(filepath.Join(dir, masterIDName)); err != nil {
+	if err := os.Remove(filepath.Join(dir, statedir.MasterIDName)); err != nil {
 		t.Fatal(err)
 	}
 	var damaged *DamagedError
 	if _, err := Open(dir, Options{}); !errors.As(err, &damaged) {
 		t.Errorf("without master-id: %v, want a DamagedError", err)
 	}
-	if err := writeMasterID((statefile.Ops{}), dir, id); err != nil {
+	if err := statedir.WriteMasterID((statefile.Ops{}), dir, id); err != nil {
 		t.Fatal(err)
 	}
 	openTest(t, dir, Options{})
@@ -497,12 +508,12 @@ func TestDamagedCountRecord(t *testing.T) {
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		h, err := boltfile.Open(filepath.Join(dir, dbName), time.Second)
+		h, err := boltfile.Open(filepath.Join(dir, statedir.DatabaseName), time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
 		err = h.Update(func(tx *bolt.Tx) error {
-			return tx.Bucket(migrations.BucketCounters).Put(keyProcessed, value)
+			return tx.Bucket(migrations.BucketCounters).Put(records.KeyProcessed, value)
 		}, (*bolt.Tx).Commit)
 		if err := errors.Join(err, h.Close()); err != nil {
 			t.Fatal(err)

@@ -85,14 +85,17 @@
 //
 // # The parts
 //
-// A [DB] has a queue, to which callers add requests, and a committer, which takes them as a batch. The committer has a
-// writer, which makes a batch durable in the two files, and a repairer, which rewrites them if that has failed. The
-// teller notifies the callers of Count and CountOnce. The counter is the count and the file counter.dat, results the
-// index of the stored results, identity the database's own record. Each part has a lock or an owner of its own.
+// A [DB] is a facade: it has mastership over a state directory (package statedir), the database's own record, the index
+// of the stored results (package once), and a pipeline (package commit), in which all writes happen. The pipeline has a
+// queue, to which callers add requests, and a committer, which takes them as a batch. The committer has a writer, which
+// makes a batch durable in the two files, and a repairer, which rewrites them if that has failed. The teller notifies
+// the callers of Count and CountOnce. The counter is the count and the file counter.dat. Each part has a lock or an
+// owner of its own.
 //
 // An opener exists only during [Open], an operation only during [Restore], [Compact] and [Migrate], and a rebuilder
-// only while a lost database is made anew. The files themselves are in the packages boltfile, counterfile and
-// statefile, which know nothing of workers.
+// (package rebuild) only while a lost database is made anew. Package records knows what is in a database, package
+// backups which copies there are. The files themselves are in the packages boltfile, counterfile and statefile, which
+// know nothing of workers. Outside of store, only store and records are imported.
 //
 // # Hazards
 //
@@ -107,7 +110,7 @@
 //   - After a commit has failed, bbolt may show the new state although the disk
 //     has the old one, and a second fsync could succeed without having written
 //     anything. So nothing is acknowledged until the last acknowledged
-//     transaction has been written to a new file; see repairer.
+//     transaction has been written to a new file; see the repairer in package commit.
 //   - After a crash, the next process may read data that is only in the kernel's
 //     cache, and a commit on top of it can overwrite pages that the state on the
 //     disk still needs. So that data is made durable first; see boltfile.File.SyncMeta.
@@ -115,7 +118,7 @@
 //     the open files then still succeed, but the next master does not find them.
 //     So the paths are checked after each write. Deleted files are written back.
 //     If the files were moved, the master waits for them to return. If another
-//     state is in their place, it is left alone. See repairer.
+//     state is in their place, it is left alone. See the repairer in package commit.
 //   - An open read transaction keeps pages from being reused, and one that is
 //     open while the same goroutine writes can deadlock. No transaction is
 //     exposed outside this package.

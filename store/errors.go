@@ -1,33 +1,34 @@
 package store
 
 import (
-	"errors"
-	"fmt"
-
+	"github.com/core-tools/hsu-master/store/commit"
+	"github.com/core-tools/hsu-master/store/once"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
+// What callers of DB must know is declared by the packages that it comes from, which only this package may import.
 var (
 	// ErrClosed is returned by every call after Close.
-	ErrClosed = errors.New("the state is closed")
+	ErrClosed = commit.ErrClosed
 
 	// ErrUnavailable means that nothing can be made durable at the moment. The cause (a full disk, a failed fsync)
 	// is wrapped beside it. An operation that fails with it was not acknowledged. Service resumes by itself when
 	// the cause goes away.
-	ErrUnavailable = errors.New("the state cannot be written")
+	ErrUnavailable = commit.ErrUnavailable
+
+	// ErrDuplicate is the error that CountOnce reports for a request that was counted before. The result of that
+	// request is in [DB.Result].
+	ErrDuplicate = once.ErrDuplicate
 )
 
-// DamagedError means that a file of the state, or a backup, is damaged. The file was left unchanged. Package statefile
-// declares it, since it finds some of the damage itself.
-type DamagedError = statefile.DamagedError
+type (
+	// DamagedError means that a file of the state, or a backup, is damaged. The file was left unchanged.
+	DamagedError = statefile.DamagedError
 
-// unavailable returns an ErrUnavailable with its cause and, if there is one, the remedy.
-func unavailable(cause error) error {
-	if cause == nil {
-		return ErrUnavailable
-	}
-	if remedy := statefile.Remedy(cause); remedy != "" {
-		return fmt.Errorf("%w: %w: %s, and service resumes by itself", ErrUnavailable, cause, remedy)
-	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, cause)
-}
+	// LockedError means that another master holds the state.
+	LockedError = statedir.LockedError
+
+	// Counted is notified of the outcome of a count.
+	Counted = once.Counted
+)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -54,7 +56,7 @@ func damageOf(t *testing.T, content []byte, step int, try func(what string, dama
 }
 
 // withoutErrors removes the error values of bad records and keeps their keys.
-func withoutErrors(s Snapshot) Snapshot {
+func withoutErrors(s records.Snapshot) records.Snapshot {
 	bad := make(map[string]error)
 	for key := range s.Bad {
 		bad[key] = nil
@@ -77,15 +79,15 @@ func usedBytes(t testing.TB, content []byte) int {
 func TestEveryByteOfADatabaseFlipped(t *testing.T) {
 	t.Parallel()
 	dir := quickDir(t)
-	path := filepath.Join(dir, dbName)
-	content := readFile(t, filepath.Join(killed(t), dbName))
+	path := filepath.Join(dir, statedir.DatabaseName)
+	content := readFile(t, filepath.Join(killed(t), statedir.DatabaseName))
 	tried, refused := 0, 0
 	damageOf(t, content, pick(t, 31, 1, 1), func(what string, damaged []byte) {
 		tried++
-		c, err := readContent(bytes.NewReader(damaged), int64(len(damaged)), migrations.Current())
+		c, err := records.ReadContent(bytes.NewReader(damaged), int64(len(damaged)), migrations.Current())
 		overwrite(t, path, damaged)
 		s, readErr := ReadSnapshot(dir)
-		var newer *NewerSchemaError
+		var newer *records.NewerSchemaError
 		var broken *DamagedError
 		switch {
 		case err != nil && readErr == nil && strings.Contains(err.Error(), "free"):
@@ -109,7 +111,7 @@ func TestEveryByteOfADatabaseFlipped(t *testing.T) {
 func TestStateDamagedAnywhereIsRecovered(t *testing.T) {
 	t.Parallel()
 	from := killed(t)
-	content := readFile(t, filepath.Join(from, dbName))
+	content := readFile(t, filepath.Join(from, statedir.DatabaseName))
 	root := quickDir(t)
 	tried, recovered := 0, 0
 	damageOf(t, content, pick(t, 997, 1, 1), func(what string, damaged []byte) {
@@ -119,7 +121,7 @@ func TestStateDamagedAnywhereIsRecovered(t *testing.T) {
 		if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
 			t.Fatal(err)
 		}
-		path := filepath.Join(dir, dbName)
+		path := filepath.Join(dir, statedir.DatabaseName)
 		overwrite(t, path, damaged)
 		sound, refusal := Open(dir, Options{OnDamage: Refuse, LockWait: 1})
 		if refusal == nil { // the change is in no part that a page or record uses
@@ -130,7 +132,7 @@ func TestStateDamagedAnywhereIsRecovered(t *testing.T) {
 			return
 		}
 		db, err := Open(dir, recovering)
-		if newer := (*NewerSchemaError)(nil); errors.As(refusal, &newer) && errors.As(err, &newer) {
+		if newer := (*records.NewerSchemaError)(nil); errors.As(refusal, &newer) && errors.As(err, &newer) {
 			return
 		}
 		if err != nil {
@@ -147,7 +149,7 @@ func TestStateDamagedAnywhereIsRecovered(t *testing.T) {
 			!bytes.Equal(readFile(t, kept[0]), damaged) {
 			t.Errorf("%s: kept aside: %v, %v", what, kept, err)
 		}
-		if err := errors.Join(db.Apply(t.Context(), PutWorker(fullWorker("worker-9"))),
+		if err := errors.Join(db.Apply(t.Context(), records.PutWorker(fullWorker("worker-9"))),
 			db.AddProcessed(t.Context(), 1), db.Close()); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -15,6 +15,8 @@ import (
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -39,7 +41,7 @@ type Summary struct {
 	Bad int
 }
 
-func (c content) summary(path string, size int64) Summary {
+func describe(c records.Content, path string, size int64) Summary {
 	return Summary{
 		Path: path, Size: size, SchemaVersion: c.SchemaVersion, Sequence: c.Sequence, MasterID: c.Meta.MasterID,
 		Processed: c.Processed, CountShortSince: c.Meta.CountShortSince, AsOf: c.CountedAt,
@@ -48,29 +50,29 @@ func (c content) summary(path string, size int64) Summary {
 }
 
 // openBackup opens a backup file named by the user and checks all of it.
-func openBackup(path string) (*os.File, content, Summary, error) {
+func openBackup(path string) (*os.File, records.Content, Summary, error) {
 	f, size, err := statefile.OpenInput(path)
 	if damaged, ok := errors.AsType[*statefile.DamagedError](err); ok {
 		damaged.Backup = true
 	}
 	if err != nil {
-		return nil, content{}, Summary{}, fmt.Errorf("read the backup: %w", err)
+		return nil, records.Content{}, Summary{}, fmt.Errorf("read the backup: %w", err)
 	}
 	c, err := checkBackup(f, size, path)
 	if err != nil {
-		return nil, content{}, Summary{}, errors.Join(err, f.Close())
+		return nil, records.Content{}, Summary{}, errors.Join(err, f.Close())
 	}
-	return f, c, c.summary(path, size), nil
+	return f, c, describe(c, path, size), nil
 }
 
-func checkBackup(f *os.File, size int64, path string) (content, error) {
-	c, err := readContent(f, size, migrations.Current())
-	if newer, ok := errors.AsType[*NewerSchemaError](err); ok {
+func checkBackup(f *os.File, size int64, path string) (records.Content, error) {
+	c, err := records.ReadContent(f, size, migrations.Current())
+	if newer, ok := errors.AsType[*records.NewerSchemaError](err); ok {
 		newer.Path = path
-		return content{}, err
+		return records.Content{}, err
 	}
 	if err != nil {
-		return content{}, &statefile.DamagedError{Path: path, Err: err, Backup: true}
+		return records.Content{}, &statefile.DamagedError{Path: path, Err: err, Backup: true}
 	}
 	return c, nil
 }
@@ -79,37 +81,37 @@ func checkBackup(f *os.File, size int64, path string) (content, error) {
 // The copy has the complete count. Errors are those of [ReadSnapshot].
 func Export(dir string, dst *os.File) error {
 	d := offline(dir, 0)
-	if _, err := os.Stat(d.db); err != nil {
+	if _, err := os.Stat(d.Database); err != nil {
 		return fmt.Errorf("no state to back up: %w", err)
 	}
-	release, err := readLock(dir, dyingFor)
+	release, err := statedir.ReadLock(dir, statedir.DyingFor)
 	if err != nil {
 		return err
 	}
 	defer release()
-	src, img, err := boltfile.Load(d.db)
+	src, img, err := boltfile.Load(d.Database)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = src.Close() }()
-	c, err := contentOf(img, d.steps.Version())
-	if newer, ok := errors.AsType[*NewerSchemaError](err); ok {
-		newer.Path = d.db
+	c, err := records.ContentOf(img, d.Steps.Version())
+	if newer, ok := errors.AsType[*records.NewerSchemaError](err); ok {
+		newer.Path = d.Database
 		return err
 	}
 	if err != nil {
-		return &statefile.DamagedError{Path: d.db, Err: err}
+		return &statefile.DamagedError{Path: d.Database, Err: err}
 	}
-	count, err := counterfile.Read(d.counter)
+	count, err := counterfile.Read(d.Counter)
 	if err != nil {
 		return err
 	}
-	merged := counterfile.Merged(count, c.count)
-	if merged == c.count {
+	merged := counterfile.Merged(count, c.Count)
+	if merged == c.Count {
 		return img.CopyTo(dst)
 	}
-	return boltfile.Edit(dst, img, img.Meta.TxID, d.opts.LockWait, func(tx *bolt.Tx) error {
-		return putProcessed(tx, merged)
+	return boltfile.Edit(dst, img, img.Meta.TxID, d.LockWait, func(tx *bolt.Tx) error {
+		return records.PutProcessed(tx, merged)
 	})
 }
 
@@ -178,7 +180,7 @@ func summaryOf(f *os.File, path string) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	return c.summary(path, fi.Size()), nil
+	return describe(c, path, fi.Size()), nil
 }
 
 // name gives the file its name. If replacing is not allowed, it uses a link, which fails if another process has

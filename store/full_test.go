@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -14,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // A master starts even if nothing can be written: it can read the records, acknowledges nothing, and resumes
@@ -31,12 +32,12 @@ func TestStateIsOpenedThoughItCannotBeWritten(t *testing.T) {
 func testOpenedThoughUnwritable(t *testing.T, act string, mode SyncMode) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	add(t, db, 7)
 	mustClose(t, db)
-	overwrite(t, filepath.Join(dir, lockName), []byte("4711\n")) // as a killed master leaves it
+	overwrite(t, filepath.Join(dir, statedir.LockName), []byte("4711\n")) // as a killed master leaves it
 	if act == "counter-write" {
-		remove(t, filepath.Join(dir, counterName))
+		remove(t, filepath.Join(dir, statedir.CounterName))
 	}
 
 	var a acts
@@ -52,7 +53,7 @@ func testOpenedThoughUnwritable(t *testing.T, act string, mode SyncMode) {
 		}
 		for what, err := range map[string]error{
 			"count":    db.AddProcessed(t.Context(), 1),
-			"apply":    db.Apply(t.Context(), DeleteWorker("worker-0")),
+			"apply":    db.Apply(t.Context(), records.DeleteWorker("worker-0")),
 			"writable": db.Writable(),
 		} {
 			if !errors.Is(err, ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) ||
@@ -63,7 +64,7 @@ func testOpenedThoughUnwritable(t *testing.T, act string, mode SyncMode) {
 	}
 	a.set(act, nil)
 	a.set("rewrite-write", nil)
-	time.Sleep(lastRepairDelay)
+	time.Sleep(longestRepairDelay)
 	synctest.Wait()
 	if err := db.Writable(); err != nil {
 		t.Errorf("writable: %v", err)
@@ -98,11 +99,11 @@ func TestStateIsWrittenAnewThoughEachStepFailsAtFirst(t *testing.T) {
 func writtenAnewAfter(t *testing.T, faults ...string) {
 	var a acts
 	db := openSeams(t, t.TempDir(), Options{}, a.seams())
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	if _, err := db.Backup(); err != nil {
 		t.Fatal(err)
 	}
-	put(t, db, PutWorker(fullWorker("worker-1")))
+	put(t, db, records.PutWorker(fullWorker("worker-1")))
 	add(t, db, 3)
 	a.set("commit", syscall.EIO)
 	for i, act := range faults {
@@ -111,7 +112,9 @@ func writtenAnewAfter(t *testing.T, faults ...string) {
 			a.set(faults[i-1], nil)
 		}
 		if i == 0 {
-			if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-2"))); !errors.Is(err, ErrUnavailable) {
+			if err := db.Apply(
+				t.Context(), records.PutWorker(fullWorker("worker-2")),
+			); !errors.Is(err, ErrUnavailable) {
 				t.Errorf("apply: %v, want ErrUnavailable", err)
 			}
 		}
@@ -123,7 +126,7 @@ func writtenAnewAfter(t *testing.T, faults ...string) {
 	}
 	a.set(faults[len(faults)-1], nil)
 	a.set("commit", nil)
-	time.Sleep(lastRepairDelay)
+	time.Sleep(longestRepairDelay)
 	synctest.Wait()
 	add(t, db, 1)
 	if s := snapshot(t, db); !cmp.Equal(ids(s), []string{"worker-0", "worker-1"}) || s.Processed != 4 {
@@ -142,27 +145,12 @@ func TestStateThatCannotBeOpenedIsNot(t *testing.T) {
 	}
 }
 
-func TestRemedies(t *testing.T) {
-	for errno, want := range map[syscall.Errno]string{
-		syscall.ENOSPC: "free some space", syscall.EROFS: "for writing", syscall.EIO: "disk",
-		syscall.EMFILE: "open files", syscall.EFBIG: "size of files",
-	} {
-		if got := unavailable(fmt.Errorf("write x: %w", errno)).Error(); !strings.Contains(got, want) ||
-			!strings.Contains(got, errno.Error()) {
-			t.Errorf("%q does not say %q and why", got, want)
-		}
-	}
-	if got := unavailable(errDisk).Error(); strings.Contains(got, "resumes") {
-		t.Errorf("%q promises too much", got)
-	}
-}
-
 // If the first write of a start fails, the state can be read before, during and after the rewrite: a file is open
 // at every moment.
 func TestStateIsReadWhileItIsWrittenAnewAtAStart(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	mustClose(t, db)
 	for range 20 {
 		var a acts

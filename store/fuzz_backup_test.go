@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // Ways to use a file that is claimed to be a backup.
@@ -47,17 +49,17 @@ func FuzzBackup(f *testing.F) {
 		switch how %= 3; how {
 		case backupRestored: // an operator may also restore the backup of another master
 			id = "00000000-0000-4000-8000-000000000000"
-			overwrite(t, filepath.Join(state, masterIDName), []byte(id+"\n"))
+			overwrite(t, filepath.Join(state, statedir.MasterIDName), []byte(id+"\n"))
 		case backupRescues:
-			overwrite(t, filepath.Join(state, dbName), []byte("this was a database"))
-			if err := os.Mkdir(filepath.Join(state, backupsName), 0o700); err != nil {
+			overwrite(t, filepath.Join(state, statedir.DatabaseName), []byte("this was a database"))
+			if err := os.Mkdir(filepath.Join(state, statedir.BackupsName), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			path = filepath.Join(state, backupsName, backupFile{sequence: 9, schema: 1, made: testTime}.name())
+			path = filepath.Join(state, statedir.BackupsName, "state-0000000000000009-schema1-20260203T040506Z.db")
 		}
 		overwrite(t, path, b)
 		before := tree(t, state)
-		_, unreadable := readContent(bytes.NewReader(b), int64(len(b)), migrations.Current())
+		_, unreadable := records.ReadContent(bytes.NewReader(b), int64(len(b)), migrations.Current())
 		switch how {
 		case backupChecked:
 			checkFuzzed(t, path, unreadable)
@@ -73,13 +75,13 @@ func FuzzBackup(f *testing.F) {
 			if unreadable != nil {
 				t.Errorf("restored from what is unreadable: %v", unreadable)
 			}
-			if !bytes.Equal(readFile(t, done.Replaced), readFile(t, filepath.Join(template, dbName))) {
+			if !bytes.Equal(readFile(t, done.Replaced), readFile(t, filepath.Join(template, statedir.DatabaseName))) {
 				t.Error("what was replaced is not kept")
 			}
 		}
 		db, err := Open(state, Options{OnDamage: Recover, LockWait: 1})
 		if err != nil {
-			if newer := (*NewerSchemaError)(nil); how != backupRescues || !errors.As(err, &newer) {
+			if newer := (*records.NewerSchemaError)(nil); how != backupRescues || !errors.As(err, &newer) {
 				t.Errorf("open: %v", err)
 			}
 			return
@@ -87,7 +89,7 @@ func FuzzBackup(f *testing.F) {
 		if s, err := db.Snapshot(); err != nil || s.Processed < countOfTemplate || s.Meta.MasterID != id {
 			t.Errorf("processed %d, master %s, %v", s.Processed, s.Meta.MasterID, err)
 		}
-		if err := errors.Join(db.Apply(t.Context(), PutWorker(fullWorker("worker-new"))),
+		if err := errors.Join(db.Apply(t.Context(), records.PutWorker(fullWorker("worker-new"))),
 			db.AddProcessed(t.Context(), 1), db.Close()); err != nil {
 			t.Error(err)
 		}
@@ -105,10 +107,12 @@ func backupTemplate(t testing.TB) string {
 	t.Helper()
 	dir := quickDir(t)
 	db := openTest(t, dir, Options{})
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	add(t, db, countOfTemplate)
 	mustClose(t, db)
-	if err := os.WriteFile(filepath.Join(dir, masterIDName), []byte(goldenV1().Meta.MasterID+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(dir, statedir.MasterIDName), []byte(goldenV1().Meta.MasterID+"\n"), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -119,7 +123,7 @@ func checkFuzzed(t *testing.T, path string, unreadable error) {
 	t.Helper()
 	problems, err := CheckFile(path)
 	sum, inspectErr := inspect(path)
-	if newer := (*NewerSchemaError)(nil); errors.As(err, &newer) && errors.As(inspectErr, &newer) {
+	if newer := (*records.NewerSchemaError)(nil); errors.As(err, &newer) && errors.As(inspectErr, &newer) {
 		return
 	}
 	if err != nil {
@@ -149,7 +153,7 @@ func checkFuzzed(t *testing.T, path string, unreadable error) {
 // wantRefused checks that an error names the backup.
 func wantRefused(t *testing.T, err error, path string) {
 	t.Helper()
-	var newer *NewerSchemaError
+	var newer *records.NewerSchemaError
 	damaged := (*DamagedError)(nil)
 	switch {
 	case errors.As(err, &newer) && newer.Path == path:

@@ -13,6 +13,8 @@ import (
 
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // smallImages returns databases with the smallest page size, so that most changes hit used bytes: an empty one, one
@@ -20,26 +22,24 @@ import (
 // cannot be read.
 func smallImages(t testing.TB) [][]byte {
 	t.Helper()
-	record, err := encodeMeta(goldenV1().Meta)
-	if err != nil {
-		t.Fatal(err)
-	}
 	big := fullWorker("worker-big")
 	big.Reason = strings.Repeat("a reason of several pages ", 60)
-	few := []Mutation{
-		PutWorker(fullWorker("worker-0")), PutWorker(goldenV1().Workers[1]),
-		AppendEvent(Event{Time: testTime, Worker: "worker-0", Type: "started"}),
+	few := []records.Mutation{
+		records.PutWorker(fullWorker("worker-0")), records.PutWorker(goldenV1().Workers[1]),
+		records.AppendEvent(records.Event{Time: testTime, Worker: "worker-0", Type: "started"}),
 	}
-	many := append(slices.Clip(few), PutWorker(big))
+	many := append(slices.Clip(few), records.PutWorker(big))
 	for i := range 12 {
-		many = append(many, AppendEvent(Event{
+		many = append(many, records.AppendEvent(records.Event{
 			Time: testTime.Add(time.Duration(i)), Type: "x", Detail: strings.Repeat("detail ", i),
 		}))
 	}
 	var images [][]byte
-	bad := Mutation{op: opPutWorker, key: "worker-bad", value: []byte("\xff")}
-	for _, muts := range [][]Mutation{nil, few, append(many, DeleteWorker("worker-1")), append(slices.Clip(few), bad)} {
-		path := filepath.Join(quickDir(t), dbName)
+	for _, c := range []struct {
+		muts []records.Mutation
+		bad  bool // with a record that cannot be read
+	}{{}, {muts: few}, {muts: append(many, records.DeleteWorker("worker-1"))}, {muts: few, bad: true}} {
+		path := filepath.Join(quickDir(t), statedir.DatabaseName)
 		db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: minPageSize, FreelistType: bolt.FreelistMapType})
 		if err != nil {
 			t.Fatal(err)
@@ -48,18 +48,23 @@ func smallImages(t testing.TB) [][]byte {
 			if err := migrations.All.Apply(tx, 0); err != nil {
 				return err
 			}
-			return bucket(tx, migrations.BucketMeta).put(keyMeta, record)
+			return records.PutMeta(goldenV1().Meta).Apply(tx, 100)
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		err = db.Update(func(tx *bolt.Tx) error {
-			for _, m := range append([]Mutation{}, muts...) {
-				if err := m.apply(tx, 100); err != nil {
+			for _, m := range c.muts {
+				if err := m.Apply(tx, 100); err != nil {
 					return err
 				}
 			}
-			return bucket(tx, migrations.BucketCounters).put(keyProcessed, []byte{0, 0, 0, 0, 0, 0, 0, 9})
+			if c.bad {
+				if err := tx.Bucket(migrations.BucketWorkers).Put([]byte("worker-bad"), []byte("\xff")); err != nil {
+					return err
+				}
+			}
+			return tx.Bucket(migrations.BucketCounters).Put(records.KeyProcessed, []byte{0, 0, 0, 0, 0, 0, 0, 9})
 		})
 		if err != nil {
 			t.Fatal(err)

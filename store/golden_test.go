@@ -10,43 +10,51 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 // goldenV1 is the content of testdata/schema-v1/state.db.
-func goldenV1() Snapshot {
-	return Snapshot{
+func goldenV1() records.Snapshot {
+	return records.Snapshot{
 		SchemaVersion: 1,
-		Meta: Meta{
+		Meta: records.Meta{
 			MasterID: "6f0c4f7e-3a52-4d4e-9c1d-2f6a7b8c9d0e", Created: testTime,
-			StateDir: FileID{Device: 66305, Inode: 4242}, CleanShutdown: true,
+			StateDir: identity.FileID{Device: 66305, Inode: 4242}, CleanShutdown: true,
 		},
-		Workers: []Worker{
+		Workers: []records.Worker{
 			fullWorker("worker-0"),
 			{
-				ID: "worker-1", Unit: "unit", Desired: DesiredRunning, Status: StatusStarting, Incarnation: 1,
-				Instance: &Instance{
-					Token: "ffeeddccbbaa99887766554433221100", Proof: ProofNone, Port: 40002,
+				ID: "worker-1", Unit: "unit",
+				Desired: records.DesiredRunning, Status: records.StatusStarting, Incarnation: 1,
+				Instance: &records.Instance{
+					Token: "ffeeddccbbaa99887766554433221100", Port: 40002,
 					Started: testTime.Add(time.Minute),
 				},
 			},
 			{
-				ID: "worker-2", Unit: "unit", Desired: DesiredStopped, Status: StatusFailed,
+				ID: "worker-2", Unit: "unit", Desired: records.DesiredStopped, Status: records.StatusFailed,
 				Reason: "10 restarts in 5m0s", Incarnation: 11, Restarts: 10,
-				LastExit: &Exit{Code: 3, Source: ExitWait, At: testTime},
+				LastExit: &identity.Exit{Code: 3, Source: identity.ExitWait, At: testTime},
 			},
 			{
-				ID: "worker-10", Unit: "unit", Desired: DesiredRunning, Status: StatusRunning, Incarnation: 2,
-				Instance: &Instance{Token: "00", PID: 1 << 22, StartTicks: 1, Proof: ProofStartTimeToken},
-				LastExit: &Exit{Source: ExitUnknown, At: testTime},
+				ID: "worker-10", Unit: "unit",
+				Desired: records.DesiredRunning, Status: records.StatusRunning, Incarnation: 2,
+				Instance: &records.Instance{
+					Token:   "00",
+					Process: identity.Process{PID: 1 << 22, StartTicks: 1, Proof: identity.ProofStartTimeToken},
+				},
+				LastExit: &identity.Exit{Source: identity.ExitUnknown, At: testTime},
 			},
 		},
 		Bad:       map[string]error{},
 		Processed: 123456789,
-		Events: []Event{
+		Events: []records.Event{
 			{Time: testTime, Type: "recovered", Detail: "4 workers"},
 			{Time: testTime.Add(time.Second), Worker: "worker-2", Type: "failed", Detail: "10 restarts in 5m0s"},
 		},
@@ -54,13 +62,13 @@ func goldenV1() Snapshot {
 }
 
 // goldenV2 is the content of testdata/schema-v2/state.db.
-func goldenV2() Snapshot {
+func goldenV2() records.Snapshot {
 	s := goldenV1()
 	s.SchemaVersion = 2
 	s.Results = len(goldenResults)
 	s.Processed += int64(s.Results)
-	s.Workers[0].Services = []Offer{{Name: "pkg.Told", Reflected: true}, {Name: "proto.MyBusinessService"}}
-	s.Registered = []Registration{
+	s.Workers[0].Services = []records.Offer{{Name: "pkg.Told", Reflected: true}, {Name: "proto.MyBusinessService"}}
+	s.Registered = []records.Registration{
 		{Service: "pkg.Search", Address: "10.0.0.7:8080", TTL: 30 * time.Second, Registered: testTime},
 		{Service: "pkg.Search", Address: "[::1]:8080"},
 	}
@@ -68,7 +76,7 @@ func goldenV2() Snapshot {
 }
 
 // goldenResults are in that database too, stored during an earlier boot.
-var goldenResults = []Result{
+var goldenResults = []records.Result{
 	{
 		ID: "order-17", Method: "/proto.MyBusinessService/ProcessData", Digest: sha256.Sum256([]byte("17")),
 		Response: []byte("\x0a\x02ok\x10\x01"), Stored: testTime,
@@ -87,14 +95,14 @@ func TestSchemaV1StillOpens(t *testing.T) { testGolden(t, goldenV1()) }
 func TestSchemaV2StillOpens(t *testing.T) { testGolden(t, goldenV2()) }
 
 func TestEverySchemaHasItsGoldenDatabase(t *testing.T) {
-	made, err := filepath.Glob(filepath.Join("..", "testdata", "schema-v*", dbName))
+	made, err := filepath.Glob(filepath.Join("..", "testdata", "schema-v*", statedir.DatabaseName))
 	if err != nil || uint64(len(made)) != migrations.Current() {
 		t.Errorf("there are %v, %v; want one for each version up to %d", made, err, migrations.Current())
 	}
 }
 
-func testGolden(t *testing.T, want Snapshot) {
-	golden := filepath.Join("..", "testdata", fmt.Sprintf("schema-v%d", want.SchemaVersion), dbName)
+func testGolden(t *testing.T, want records.Snapshot) {
+	golden := filepath.Join("..", "testdata", fmt.Sprintf("schema-v%d", want.SchemaVersion), statedir.DatabaseName)
 	if *update && want.SchemaVersion == migrations.Current() {
 		writeGolden(t, golden, want)
 	}
@@ -103,7 +111,7 @@ func testGolden(t *testing.T, want Snapshot) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, dbName), content, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, statedir.DatabaseName), content, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	got, err := ReadSnapshot(dir)
@@ -132,23 +140,23 @@ func testGolden(t *testing.T, want Snapshot) {
 	}
 }
 
-func writeGolden(t *testing.T, path string, want Snapshot) {
+func writeGolden(t *testing.T, path string, want records.Snapshot) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := writeMasterID((statefile.Ops{}), dir, want.Meta.MasterID); err != nil {
+	if err := statedir.WriteMasterID((statefile.Ops{}), dir, want.Meta.MasterID); err != nil {
 		t.Fatal(err)
 	}
 	clock := func() time.Duration { return time.Hour }
 	db := openSeams(t, dir, Options{BootID: "5c7e1f9e-0000-4000-8000-000000000001", BootTime: clock},
 		seams{steps: migrations.All[:want.SchemaVersion]})
 	for _, w := range want.Workers {
-		put(t, db, PutWorker(w))
+		put(t, db, records.PutWorker(w))
 	}
 	for _, r := range want.Registered {
-		put(t, db, PutRegistration(r))
+		put(t, db, records.PutRegistration(r))
 	}
 	for _, e := range want.Events {
-		put(t, db, AppendEvent(e))
+		put(t, db, records.AppendEvent(e))
 	}
 	add(t, db, want.Processed-int64(want.Results))
 	if want.Results > 0 {
@@ -156,9 +164,9 @@ func writeGolden(t *testing.T, path string, want Snapshot) {
 			mustOnce(t, db, r)
 		}
 	}
-	db.self.record = want.Meta // Close writes it
+	db.self.Set(want.Meta) // Close writes it
 	mustClose(t, db)
-	src, img, err := boltfile.Load(filepath.Join(dir, dbName))
+	src, img, err := boltfile.Load(filepath.Join(dir, statedir.DatabaseName))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,12 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -41,10 +45,22 @@ func openSeams(t testing.TB, dir string, opts Options, s seams) *DB {
 	return db
 }
 
-// checkFiles checks the invariants of a state that no process has open.
-func checkFiles(t testing.TB, dir string) Snapshot {
+// folded returns the counts in state.db.
+func folded(t testing.TB, db *DB) (count counterfile.Tally) {
 	t.Helper()
-	path := filepath.Join(dir, dbName)
+	if err := db.flow.View(func(tx *bolt.Tx) (err error) {
+		count, err = records.TablesOf(tx).Tally()
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return count
+}
+
+// checkFiles checks the invariants of a state that no process has open.
+func checkFiles(t testing.TB, dir string) records.Snapshot {
+	t.Helper()
+	path := filepath.Join(dir, statedir.DatabaseName)
 	f, img, err := boltfile.Load(path)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +101,7 @@ func checkFiles(t testing.TB, dir string) Snapshot {
 func copyState(t testing.TB, from string) string {
 	t.Helper()
 	to := t.TempDir()
-	for _, name := range []string{dbName, counterName, masterIDName} {
+	for _, name := range []string{statedir.DatabaseName, statedir.CounterName, statedir.MasterIDName} {
 		b, err := os.ReadFile(filepath.Join(from, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -134,27 +150,32 @@ func logTo(buf *bytes.Buffer) *slog.Logger { return slog.New(slog.NewTextHandler
 var testTime = time.Date(2026, 2, 3, 4, 5, 6, 7, time.UTC)
 
 // fullWorker returns a worker with a value in every field.
-func fullWorker(id string) Worker {
-	return Worker{
-		ID: id, Unit: "unit", Desired: DesiredRunning, Status: StatusUnhealthy, Reason: "no answer to 3 pings",
-		Instance: &Instance{
-			Token: "00112233445566778899aabbccddeeff", PID: 4712, Inode: 1 << 40, StartTicks: 987654321,
-			BootID: "5c7e1f9e-0000-4000-8000-000000000001", PIDNamespace: 4026531836,
-			Proof: ProofPidfdInode, Port: 40001,
-			ExeHash: strings.Repeat("ab", 32), Started: testTime, Lease: FileID{Device: 66305, Inode: 1234}, UID: 1000,
+func fullWorker(id string) records.Worker {
+	return records.Worker{
+		ID: id, Unit: "unit",
+		Desired: records.DesiredRunning, Status: records.StatusUnhealthy, Reason: "no answer to 3 pings",
+		Instance: &records.Instance{
+			Token: "00112233445566778899aabbccddeeff",
+			Process: identity.Process{
+				PID: 4712, Inode: 1 << 40, StartTicks: 987654321,
+				BootID: "5c7e1f9e-0000-4000-8000-000000000001", PIDNamespace: 4026531836,
+				Proof: identity.ProofPidfdInode,
+			},
+			Port: 40001, ExeHash: strings.Repeat("ab", 32), Started: testTime,
+			Lease: identity.FileID{Device: 66305, Inode: 1234}, UID: 1000,
 		},
 		Incarnation: 7, SpecHash: "spec", Restarts: 6,
-		History: RestartHistory{
+		History: records.RestartHistory{
 			Backoff: 200 * time.Millisecond, Spent: []time.Duration{time.Second, time.Minute}, ReadyClock: time.Hour,
 			ReadySince: 5 * time.Hour, RetryAt: 6 * time.Hour, BootID: "5c7e1f9e-0000-4000-8000-000000000001",
 		},
-		LastExit: &Exit{Signal: 9, Source: ExitPidfd, At: testTime.Add(time.Second)},
+		LastExit: &identity.Exit{Signal: 9, Source: identity.ExitPidfd, At: testTime.Add(time.Second)},
 		Outdated: true, Port: 40001,
 	}
 }
 
 // put applies mutations that must succeed.
-func put(t testing.TB, db *DB, muts ...Mutation) {
+func put(t testing.TB, db *DB, muts ...records.Mutation) {
 	t.Helper()
 	if err := db.Apply(t.Context(), muts...); err != nil {
 		t.Fatalf("apply: %v", err)
@@ -184,7 +205,7 @@ func add(t testing.TB, db *DB, n int64) {
 	}
 }
 
-func snapshot(t testing.TB, db *DB) Snapshot {
+func snapshot(t testing.TB, db *DB) records.Snapshot {
 	t.Helper()
 	s, err := db.Snapshot()
 	if err != nil {
@@ -200,7 +221,7 @@ func mustClose(t testing.TB, db *DB) {
 	}
 }
 
-func ids(s Snapshot) []string {
+func ids(s records.Snapshot) []string {
 	var out []string
 	for _, w := range s.Workers {
 		out = append(out, w.ID)

@@ -4,10 +4,24 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/core-tools/hsu-master/store/statedir"
 )
+
+// pidIn returns the PID in master.lock, 0 if there is none.
+func pidIn(t *testing.T, dir string) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, statedir.LockName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return pid
+}
 
 func TestSecondMasterIsToldTheFirst(t *testing.T) {
 	dir := t.TempDir()
@@ -46,11 +60,11 @@ func TestSecondMasterIsToldTheFirst(t *testing.T) {
 	if !db.Meta().CleanShutdown {
 		t.Error("the end of the first one was not clean")
 	}
-	if got := holder(dir); got != os.Getpid() {
+	if got := pidIn(t, dir); got != os.Getpid() {
 		t.Errorf("master.lock names %d, want %d", got, os.Getpid())
 	}
 	mustClose(t, db)
-	if got := holder(dir); got != 0 {
+	if got := pidIn(t, dir); got != 0 {
 		t.Errorf("master.lock names %d after the close, want nobody", got)
 	}
 }
@@ -69,7 +83,7 @@ func TestTwoMastersInOneProcess(t *testing.T) {
 func TestRemovedLockFile(t *testing.T) {
 	dir := t.TempDir()
 	openTest(t, dir, Options{})
-	if err := os.Remove(filepath.Join(dir, lockName)); err != nil {
+	if err := os.Remove(filepath.Join(dir, statedir.LockName)); err != nil {
 		t.Fatal(err)
 	}
 	_, readErr := ReadSnapshot(dir)
@@ -82,31 +96,17 @@ func TestRemovedLockFile(t *testing.T) {
 	}
 }
 
-func TestHolderOfAnOddLockFile(t *testing.T) {
-	dir := t.TempDir()
-	for content, want := range map[string]int{
-		"": 0, "12\n": 12, "12": 12, "x\n": 0, "-1\n": 0, "0\n": 0, strings.Repeat("1", 100): 0,
-	} {
-		if err := os.WriteFile(filepath.Join(dir, lockName), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := holder(dir); got != want {
-			t.Errorf("%q: %d, want %d", content, got, want)
-		}
-	}
-}
-
 // A reader that starts after a master was killed, but before that process is gone, waits and then reads the state.
 func TestReadersWaitForAMasterThatIsEnding(t *testing.T) {
 	dir := quickDir(t)
 	db := openTest(t, dir, Options{})
 	add(t, db, 3)
 	closed := make(chan error)
-	time.AfterFunc(lockPoll, func() { closed <- db.Close() })
+	time.AfterFunc(10*time.Millisecond, func() { closed <- db.Close() })
 	began := time.Now()
 	s, err := ReadSnapshot(dir)
 	// If reading took longer, the machine was too busy for this test.
-	if took := time.Since(began); took < dyingFor && (err != nil || s.Processed != 3) {
+	if took := time.Since(began); took < statedir.DyingFor && (err != nil || s.Processed != 3) {
 		t.Errorf("processed %d, %v after %v, want 3", s.Processed, err, took)
 	}
 	if err := <-closed; err != nil {

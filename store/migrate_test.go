@@ -13,6 +13,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 var bucketNew = []byte("new")
@@ -42,7 +44,7 @@ func oldState(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	db := openSeams(t, dir, Options{}, firstRelease())
-	put(t, db, PutWorker(fullWorker("worker-0")), AppendEvent(Event{Type: "x"}))
+	put(t, db, records.PutWorker(fullWorker("worker-0")), records.AppendEvent(records.Event{Type: "x"}))
 	add(t, db, 3)
 	mustClose(t, db)
 	return copyState(t, dir)
@@ -50,7 +52,7 @@ func oldState(t *testing.T) string {
 
 func backupsIn(t *testing.T, dir string) []string {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(dir, backupsName, "*"))
+	paths, err := filepath.Glob(filepath.Join(dir, statedir.BackupsName, "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +104,7 @@ func TestOlderSchemaIsMigratedAfterACopy(t *testing.T) {
 		t.Fatalf("copies: %v", copies)
 	}
 	old := t.TempDir()
-	if err := os.WriteFile(filepath.Join(old, dbName), readFile(t, copies[0]), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(old, statedir.DatabaseName), readFile(t, copies[0]), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if s := checkFiles(t, old); s.SchemaVersion != 1 || len(s.Workers) != 1 || len(s.Events) != 1 || s.Processed != 3 {
@@ -149,15 +151,15 @@ func TestFailedMigrationChangesNothing(t *testing.T) {
 
 func TestNoMigrationWithoutACopy(t *testing.T) {
 	dir := oldState(t)
-	before := readFile(t, filepath.Join(dir, dbName))
-	if err := os.WriteFile(filepath.Join(dir, backupsName), nil, 0o600); err != nil { // blocks the folder
+	before := readFile(t, filepath.Join(dir, statedir.DatabaseName))
+	if err := os.WriteFile(filepath.Join(dir, statedir.BackupsName), nil, 0o600); err != nil { // blocks the folder
 		t.Fatal(err)
 	}
 	if _, err := open(dir, Options{}, seams{steps: nextSchema(succeed)}); err == nil ||
 		!strings.Contains(err.Error(), "before its migration") {
 		t.Errorf("got %v", err)
 	}
-	if !bytes.Equal(before, readFile(t, filepath.Join(dir, dbName))) {
+	if !bytes.Equal(before, readFile(t, filepath.Join(dir, statedir.DatabaseName))) {
 		t.Error("the database was changed")
 	}
 }
@@ -170,12 +172,12 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustClose(t, db)
-	path := filepath.Join(dir, dbName)
+	path := filepath.Join(dir, statedir.DatabaseName)
 	before := readFile(t, path)
 	_, openErr := Open(dir, Options{})
 	_, readErr := ReadSnapshot(dir)
 	for what, err := range map[string]error{"open": openErr, "read": readErr} {
-		var newer *NewerSchemaError
+		var newer *records.NewerSchemaError
 		if !errors.As(err, &newer) || newer.Found != steps.Version() ||
 			newer.Known != migrations.Current() || newer.Path != path {
 			t.Fatalf("%s: %v, want a NewerSchemaError with %d and %d", what, err, steps.Version(), migrations.Current())

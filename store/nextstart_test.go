@@ -14,6 +14,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // ReadNextStart returns the state that the next Open finds, whatever is damaged, and changes nothing.
@@ -37,7 +39,7 @@ func TestNextStartIsWhatOpenFinds(t *testing.T) {
 	}
 	change := func(bucket, key []byte, value string) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
-			b, err := bolt.Open(filepath.Join(dir, dbName), 0o600, nil)
+			b, err := bolt.Open(filepath.Join(dir, statedir.DatabaseName), 0o600, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -48,23 +50,33 @@ func TestNextStartIsWhatOpenFinds(t *testing.T) {
 		}
 	}
 	damages := map[string][]func(*testing.T, string){
-		"nothing":                          nil,
-		"no database":                      {remove(dbName)},
-		"no database and no id":            {remove(dbName, masterIDName)},
-		"nothing but an id":                {remove(dbName, counterName, backupsName)},
-		"no database, no backup":           {remove(dbName, backupsName)},
-		"no database, no backup, no id":    {remove(dbName, backupsName, masterIDName)},
-		"nothing at all":                   {remove(dbName, counterName, backupsName, masterIDName)},
-		"database empty":                   {overwrite(dbName, "")},
-		"database foreign":                 {overwrite(dbName, "SQLite format 3")},
-		"database foreign, no backup":      {overwrite(dbName, "SQLite format 3"), remove(backupsName)},
-		"database foreign, no id":          {overwrite(dbName, "SQLite format 3"), remove(masterIDName)},
-		"id damaged":                       {overwrite(masterIDName, "who knows")},
-		"counter damaged":                  {overwrite(counterName, "who knows")},
-		"one worker's record":              {change(migrations.BucketWorkers, []byte("worker-1"), "who knows")},
-		"the database's own record":        {change(migrations.BucketMeta, keyMeta, "who knows")},
-		"the database's own record, no id": {change(migrations.BucketMeta, keyMeta, "who knows"), remove(masterIDName)},
-		"the count":                        {change(migrations.BucketCounters, keyProcessed, "who")},
+		"nothing":                nil,
+		"no database":            {remove(statedir.DatabaseName)},
+		"no database and no id":  {remove(statedir.DatabaseName, statedir.MasterIDName)},
+		"nothing but an id":      {remove(statedir.DatabaseName, statedir.CounterName, statedir.BackupsName)},
+		"no database, no backup": {remove(statedir.DatabaseName, statedir.BackupsName)},
+		"no database, no backup, no id": {
+			remove(statedir.DatabaseName, statedir.BackupsName, statedir.MasterIDName),
+		},
+		"nothing at all": {
+			remove(statedir.DatabaseName, statedir.CounterName, statedir.BackupsName, statedir.MasterIDName),
+		},
+		"database empty":   {overwrite(statedir.DatabaseName, "")},
+		"database foreign": {overwrite(statedir.DatabaseName, "SQLite format 3")},
+		"database foreign, no backup": {
+			overwrite(statedir.DatabaseName, "SQLite format 3"), remove(statedir.BackupsName),
+		},
+		"database foreign, no id": {
+			overwrite(statedir.DatabaseName, "SQLite format 3"), remove(statedir.MasterIDName),
+		},
+		"id damaged":                {overwrite(statedir.MasterIDName, "who knows")},
+		"counter damaged":           {overwrite(statedir.CounterName, "who knows")},
+		"one worker's record":       {change(migrations.BucketWorkers, []byte("worker-1"), "who knows")},
+		"the database's own record": {change(migrations.BucketMeta, records.KeyMeta, "who knows")},
+		"the database's own record, no id": {
+			change(migrations.BucketMeta, records.KeyMeta, "who knows"), remove(statedir.MasterIDName),
+		},
+		"the count": {change(migrations.BucketCounters, records.KeyProcessed, "who")},
 		"a newer schema": {
 			change(migrations.BucketMeta, migrations.KeyVersion, "\x00\x00\x00\x00\x00\x00\x00\x63"),
 		},
@@ -111,8 +123,8 @@ func TestNextStartIsWhatOpenFinds(t *testing.T) {
 				if next.Meta.MasterID == "" && db.MasterID() == livingID {
 					t.Error("Open asked the living for the id")
 				}
-				rescued := slices.ContainsFunc(found.Events, func(e Event) bool {
-					return e.Type == EventFromBackup || e.Type == EventFromProcesses
+				rescued := slices.ContainsFunc(found.Events, func(e records.Event) bool {
+					return e.Type == records.EventFromBackup || e.Type == records.EventFromProcesses
 				})
 				if (next.Lost != nil) != rescued {
 					t.Errorf("lost: %v; Open began anew: %v", next.Lost, rescued)
@@ -136,7 +148,7 @@ func TestNextStartIsNotReadBesideAMaster(t *testing.T) {
 func TestBackupIsReadFromItsBytes(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-0"))); err != nil {
+	if err := db.Apply(t.Context(), records.PutWorker(fullWorker("worker-0"))); err != nil {
 		t.Fatal(err)
 	}
 	want, err := db.Snapshot()
@@ -165,7 +177,7 @@ func kindOf(err error) string {
 	if _, ok := errors.AsType[*LockedError](err); ok {
 		return "locked"
 	}
-	if _, ok := errors.AsType[*NewerSchemaError](err); ok {
+	if _, ok := errors.AsType[*records.NewerSchemaError](err); ok {
 		return "newer"
 	}
 	return fmt.Sprint(err)

@@ -1,20 +1,24 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/backups"
 	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/commit"
 	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/rebuild"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -24,9 +28,9 @@ const operateWait = 500 * time.Millisecond
 // operation is the change of a state by an operator's command while no master runs. It holds mastership over the state
 // and exists only while the command runs.
 type operation struct {
-	dir   *stateDir
-	lock  *mastership
-	dirID FileID
+	dir   *statedir.Dir
+	lock  *statedir.Mastership
+	dirID identity.FileID
 }
 
 // operate runs do with mastership over the state in path. It returns errors of do unchanged.
@@ -35,14 +39,14 @@ func operate(path string, do func(*operation) error) (err error) {
 	if op.dirID, err = DirID(path); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
-	if op.lock, err = acquireMastership(op.dir.ops, path, operateWait); err != nil {
+	if op.lock, err = statedir.AcquireMastership(op.dir.Ops, path, operateWait); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, op.dir.ops.Perform(crashpoint.Unlock, op.lock.release)) }()
+	defer func() { err = errors.Join(err, op.dir.Ops.Perform(crashpoint.Unlock, op.lock.Release)) }()
 	err = do(&op)
 	// If the last master left the state unsettled, the next master must make it durable. The same applies after a
 	// failure here: a file may have its name only in the kernel's cache.
-	op.lock.orderly = !op.lock.unsettled && err == nil
+	op.lock.Orderly = !op.lock.Unsettled && err == nil
 	return err
 }
 
@@ -86,17 +90,17 @@ func Restore(dir, path string, opts RestoreOptions) (Restored, error) {
 	if len(c.Bad) > 0 && !opts.Incomplete {
 		return Restored{}, &statefile.DamagedError{
 			Path:   path,
-			Err:    fmt.Errorf("%d records cannot be read, the first is %s", len(c.Bad), firstBad(c.Bad)),
+			Err:    fmt.Errorf("%d records cannot be read, the first is %s", len(c.Bad), records.FirstBad(c.Bad)),
 			Backup: true,
 		}
 	}
 	made := offline(dir, operateWait)
-	if err := errors.Join(makeDir(made.ops, dir), syncPath(made.ops, dir)); err != nil {
+	if err := errors.Join(statedir.Make(made.Ops, dir), statedir.SyncPath(made.Ops, dir)); err != nil {
 		return Restored{}, err
 	}
 	out := Restored{Backup: sum}
 	err = operate(dir, func(op *operation) error {
-		if there, err := os.Stat(op.dir.db); err == nil {
+		if there, err := os.Stat(op.dir.Database); err == nil {
 			if fi, err := src.Stat(); err == nil && os.SameFile(fi, there) {
 				return fmt.Errorf("restore %s: it is the state itself: name a copy of it", path)
 			}
@@ -107,36 +111,36 @@ func Restore(dir, path string, opts RestoreOptions) (Restored, error) {
 }
 
 // restore replaces the database by the backup in src, whose content is c.
-func (op *operation) restore(src *os.File, c content, opts RestoreOptions, out *Restored) error {
-	found, err := readDiskState(op.dir)
+func (op *operation) restore(src *os.File, c records.Content, opts RestoreOptions, out *Restored) error {
+	found, err := rebuild.ReadDiskState(op.dir)
 	if err != nil {
 		return err
 	}
 	var short time.Time
 	out.CountBefore, short = op.countNow(found, c)
-	if err := found.keepAsideSmall(op.dir); err != nil {
+	if err := found.KeepAsideSmall(op.dir); err != nil {
 		return err
 	}
-	out.Foreign = found.id != "" && found.id != c.Meta.MasterID
+	out.Foreign = found.ID != "" && found.ID != c.Meta.MasterID
 	out.Elsewhere = c.Meta.StateDir != op.dirID
-	b := rebuilder{dir: op.dir, dirID: op.dirID, found: &found}
-	if err := b.ensureID(c.Meta); err != nil {
+	b := rebuild.Rebuilder{Dir: op.dir, DirID: op.dirID, Found: &found}
+	if err := b.EnsureID(c.Meta); err != nil {
 		return err
 	}
 	record := c.Meta
-	record.MasterID, record.CleanShutdown = found.id, false
+	record.MasterID, record.CleanShutdown = found.ID, false
 	out.Count = max(out.CountBefore, c.Processed)
 	if opts.CountOfBackup {
 		out.Count = c.Processed
 	}
 	if out.Count < out.CountBefore {
-		short = op.dir.sinceOr(c.CountedAt)
+		short = op.dir.SinceOr(c.CountedAt)
 	}
-	record.CountShortSince = earliest(record.CountShortSince, short)
+	record.CountShortSince = records.Earliest(record.CountShortSince, short)
 	out.CountShortSince = record.CountShortSince
-	sequence := max(c.Sequence, boltfile.LastTx(op.dir.db))
-	if backups, err := listBackups(op.dir.path); err == nil && len(backups) > 0 {
-		sequence = max(sequence, backups[len(backups)-1].sequence)
+	sequence := max(c.Sequence, boltfile.LastTx(op.dir.Database))
+	if list, err := backups.List(op.dir.Path); err == nil && len(list) > 0 {
+		sequence = max(sequence, list[len(list)-1].Sequence)
 	}
 	if out.Replaced, err = op.keepReplaced(); err != nil {
 		return err
@@ -150,15 +154,15 @@ func (op *operation) restore(src *os.File, c content, opts RestoreOptions, out *
 		return &statefile.DamagedError{Path: out.Backup.Path, Err: err, Backup: true}
 	}
 	detail := fmt.Sprintf("an operator has restored %s", out.Backup.Path)
-	err = op.dir.replaceDB(img, sequence+1, counterfile.StartedAnew(out.Count), record, detail)
+	err = rebuild.ReplaceDatabase(op.dir, img, sequence+1, counterfile.StartedAnew(out.Count), record, detail)
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", out.Backup.Path, err)
 	}
 	// The counter is made after the database: in between, the larger count of the two is the valid one.
-	if !found.count.Good() || found.count.Slot.Tally != counterfile.StartedAnew(out.Count) ||
-		!found.count.Short.Equal(record.CountShortSince) {
+	if !found.Count.Good() || found.Count.Slot.Tally != counterfile.StartedAnew(out.Count) ||
+		!found.Count.Short.Equal(record.CountShortSince) {
 		count := counterfile.StartedAnew(out.Count)
-		counter, err := counterfile.Create(op.dir.ops, op.dir.counter, count, record.CountShortSince)
+		counter, err := counterfile.Create(op.dir.Ops, op.dir.Counter, count, record.CountShortSince)
 		if err != nil {
 			return err
 		}
@@ -169,21 +173,21 @@ func (op *operation) restore(src *os.File, c content, opts RestoreOptions, out *
 
 // countNow returns the count of the existing state, -1 if it cannot be read. short is the time since when the
 // larger of that count and the backup's may be short; zero means that it is exact.
-func (op *operation) countNow(found diskState, backup content) (count int64, short time.Time) {
-	count, short = -1, found.count.Short
-	if found.count.Slot.Sequence > 0 {
-		count = found.count.Slot.Processed
+func (op *operation) countNow(found rebuild.DiskState, backup records.Content) (count int64, short time.Time) {
+	count, short = -1, found.Count.Short
+	if found.Count.Slot.Sequence > 0 {
+		count = found.Count.Slot.Processed
 	}
-	exact := found.count.Good()
-	c, err := op.dir.content()
+	exact := found.Count.Good()
+	c, err := loadContent(op.dir)
 	switch {
-	case err == nil && !c.countless():
-		count, short = max(count, c.Processed), earliest(short, c.Meta.CountShortSince)
+	case err == nil && !c.Countless():
+		count, short = max(count, c.Processed), records.Earliest(short, c.Meta.CountShortSince)
 		if !exact && !c.Meta.CleanShutdown {
-			short = earliest(short, op.dir.sinceOr(c.CountedAt))
+			short = records.Earliest(short, op.dir.SinceOr(c.CountedAt))
 		}
 	case !exact && !backup.Meta.CleanShutdown:
-		short = op.dir.sinceOr(backup.CountedAt)
+		short = op.dir.SinceOr(backup.CountedAt)
 	}
 	return count, short
 }
@@ -191,17 +195,17 @@ func (op *operation) countNow(found diskState, backup content) (count int64, sho
 // keepReplaced keeps the file at the database's path and returns the name under which it is kept. A regular file is
 // copied, so that there is a database at every moment.
 func (op *operation) keepReplaced() (string, error) {
-	fi, err := os.Stat(op.dir.db)
+	fi, err := os.Stat(op.dir.Database)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("keep the state that is replaced: %w", err)
 	}
-	kept := statefile.AsideName(op.dir.db, statefile.ReplacedInfix)
+	kept := statefile.AsideName(op.dir.Database, statefile.ReplacedInfix)
 	if fi.Mode().IsRegular() {
-		err = op.dir.ops.Replace(crashpoint.Replaced, kept, func(dst *os.File) error {
-			src, err := safefile.Open(op.dir.db)
+		err = op.dir.Ops.Replace(crashpoint.Replaced, kept, func(dst *os.File) error {
+			src, err := safefile.Open(op.dir.Database)
 			if err != nil {
 				return err
 			}
@@ -209,7 +213,7 @@ func (op *operation) keepReplaced() (string, error) {
 			return statefile.CopyTo(dst, src)
 		})
 	} else {
-		err = op.dir.ops.Publish(crashpoint.Replaced, op.dir.db, kept)
+		err = op.dir.Ops.Publish(crashpoint.Replaced, op.dir.Database, kept)
 	}
 	if err != nil {
 		return "", fmt.Errorf("keep the state that is replaced: %w", err)
@@ -227,26 +231,27 @@ var errNothingGained = errors.New("nothing gained")
 // not make the file smaller, the file is left unchanged. Errors are those of [ReadSnapshot].
 func Compact(dir string) (Compacted, error) {
 	var out Compacted
-	if _, err := os.Stat(filepath.Join(dir, dbName)); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, statedir.DatabaseName)); err != nil {
 		return out, fmt.Errorf("no state to compact: %w", err)
 	}
 	err := operate(dir, func(op *operation) error {
-		before, err := op.dir.content()
+		before, err := loadContent(op.dir)
 		if err != nil {
 			return err
 		}
-		fi, err := os.Stat(op.dir.db)
+		fi, err := os.Stat(op.dir.Database)
 		if err != nil {
 			return err
 		}
 		out = Compacted{fi.Size(), fi.Size()}
-		src, err := boltfile.OpenReadOnly(op.dir.db, operateWait)
+		src, err := boltfile.OpenReadOnly(op.dir.Database, operateWait)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = src.Close() }()
-		err = op.dir.ops.Place(crashpoint.Compact, op.dir.db+statefile.TempSuffix, func(dst *os.File) (string, error) {
-			return op.dir.db, fillCompact(dst, src, before.Sequence)
+		temp := op.dir.Database + statefile.TempSuffix
+		err = op.dir.Ops.Place(crashpoint.Compact, temp, func(dst *os.File) (string, error) {
+			return op.dir.Database, fillCompact(dst, src, before.Sequence)
 		}, func(dst *os.File) error {
 			fi, err := dst.Stat()
 			if err != nil {
@@ -256,8 +261,8 @@ func Compact(dir string) (Compacted, error) {
 				return errNothingGained
 			}
 			out.After = fi.Size()
-			after, err := readContent(dst, fi.Size(), op.dir.steps.Version())
-			if err == nil && !before.tables.equal(after.tables) {
+			after, err := records.ReadContent(dst, fi.Size(), op.dir.Steps.Version())
+			if err == nil && !before.Tables.Equal(after.Tables) {
 				err = errors.New("the compacted file holds something else")
 			}
 			return err
@@ -281,21 +286,6 @@ func fillCompact(dst *os.File, src *boltfile.File, sequence uint64) error {
 	return boltfile.Renumber(dst, sequence+1)
 }
 
-func (t tables) equal(other tables) bool {
-	if len(t) != len(other) {
-		return false
-	}
-	for name, rows := range t {
-		more, ok := other[name]
-		if !ok || !slices.EqualFunc(rows, more, func(a, b pair) bool {
-			return bytes.Equal(a.key, b.key) && bytes.Equal(a.value, b.value)
-		}) {
-			return false
-		}
-	}
-	return true
-}
-
 // Migration is the outcome of [Migrate], or the plan that [RehearseMigration] has tried.
 type Migration struct {
 	From, To uint64   // schema versions; equal if there is nothing to do
@@ -316,11 +306,11 @@ func newMigration(from uint64) Migration {
 // start would do, including the backup that precedes the migration. Errors are those of [ReadSnapshot].
 func Migrate(dir string) (Migration, error) {
 	var out Migration
-	if _, err := os.Stat(filepath.Join(dir, dbName)); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, statedir.DatabaseName)); err != nil {
 		return out, fmt.Errorf("no state to migrate: %w", err)
 	}
 	err := operate(dir, func(op *operation) error {
-		before, err := op.dir.content()
+		before, err := loadContent(op.dir)
 		if err != nil {
 			return err
 		}
@@ -328,27 +318,13 @@ func Migrate(dir string) (Migration, error) {
 		if out.From == out.To {
 			return nil
 		}
-		out.Copy, err = op.migrate()
+		out.Copy, err = commit.Migrate(op.dir, op.lock, op.dirID)
 		return err
 	})
 	if err != nil {
 		return Migration{}, fmt.Errorf("migrate the state: %w", err)
 	}
 	return out, nil
-}
-
-// migrate opens the database and brings it up to the schema of this release.
-func (op *operation) migrate() (copied string, err error) {
-	w := newDB(op.dir, op.lock, op.dirID).committer.writer
-	defer func() { err = errors.Join(err, w.exchange(nil, nil)) }()
-	o := opener{dir: op.dir, writer: w, broken: func() error { return nil }}
-	if err := o.openExisting(); err != nil {
-		return "", err
-	}
-	if err := o.syncMeta(); err != nil {
-		return "", err
-	}
-	return o.migrate()
 }
 
 // RehearseMigration performs the steps of [Migrate] on a temporary copy of the database at path. No process may
@@ -376,9 +352,9 @@ func RehearseMigration(path string) (Migration, error) {
 		return Migration{}, fmt.Errorf("rehearse the migration: %w", err)
 	}
 	dir := offline(filepath.Dir(path), operateWait)
-	err = dir.fillFrom(f, img, img.Meta.TxID, c.count)
+	err = rebuild.FillFrom(dir, f, img, img.Meta.TxID, c.Count)
 	if err == nil {
-		err = checkCopy(f, dir.steps.Version())
+		err = records.CheckCopy(f, dir.Steps.Version())
 	}
 	if err = errors.Join(err, f.Close(), os.Remove(f.Name())); err != nil {
 		return Migration{}, fmt.Errorf("rehearse the migration from schema version %d to %d: %w", out.From, out.To, err)

@@ -17,12 +17,14 @@ import (
 
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 func replacedIn(t *testing.T, dir string) []string {
 	t.Helper()
-	kept, err := statefile.ListAside(filepath.Join(dir, dbName), statefile.ReplacedInfix)
+	kept, err := statefile.ListAside(filepath.Join(dir, statedir.DatabaseName), statefile.ReplacedInfix)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,19 +38,23 @@ func TestRestoreKeepsWhatItReplacesAndTheLargerCount(t *testing.T) {
 		want  int64
 		short bool
 	}{
-		"the larger count":         {want: countAll},
-		"that of the backup":       {opts: RestoreOptions{CountOfBackup: true}, want: 10, short: true},
-		"the database is damaged":  {spoil: []string{dbName}, want: countAll},
-		"the counter is damaged":   {spoil: []string{counterName}, want: 10, short: true}, // at least 10; see below
-		"database and counter are": {spoil: []string{dbName, counterName}, want: 10, short: true},
-		"and the id":               {spoil: []string{dbName, counterName, masterIDName}, want: 10, short: true},
+		"the larger count":        {want: countAll},
+		"that of the backup":      {opts: RestoreOptions{CountOfBackup: true}, want: 10, short: true},
+		"the database is damaged": {spoil: []string{statedir.DatabaseName}, want: countAll},
+		"the counter is damaged":  {spoil: []string{statedir.CounterName}, want: 10, short: true}, // at least 10
+		"database and counter are": {
+			spoil: []string{statedir.DatabaseName, statedir.CounterName}, want: 10, short: true,
+		},
+		"and the id": {
+			spoil: []string{statedir.DatabaseName, statedir.CounterName, statedir.MasterIDName}, want: 10, short: true,
+		},
 	} {
 		dir := killed(t)
-		id := strings.TrimSpace(string(readFile(t, filepath.Join(dir, masterIDName))))
+		id := strings.TrimSpace(string(readFile(t, filepath.Join(dir, statedir.MasterIDName))))
 		oldest := filepath.Join(t.TempDir(), "copy")
 		overwrite(t, oldest, readFile(t, backupsIn(t, dir)[0]))
 		lose(t, dir, c.spoil...)
-		before := readFile(t, filepath.Join(dir, dbName))
+		before := readFile(t, filepath.Join(dir, statedir.DatabaseName))
 		out, err := Restore(dir, oldest, c.opts)
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
@@ -75,7 +81,7 @@ func TestRestoreKeepsWhatItReplacesAndTheLargerCount(t *testing.T) {
 			t.Errorf("%s: the next backup is %q, %v", what, made, err)
 		}
 		mustClose(t, db)
-		lose(t, dir, dbName)
+		lose(t, dir, statedir.DatabaseName)
 		if s := snapshot(t, openTest(t, dir, recovering)); len(s.Workers) != 1 {
 			t.Errorf("%s: after the next damage there are %v", what, ids(s))
 		}
@@ -101,13 +107,13 @@ func TestRestoreIntoANewFolder(t *testing.T) {
 // The master keeps its id, by which its living workers know it.
 func TestRestoreOfAnothersBackupKeepsTheID(t *testing.T) {
 	dir := killed(t)
-	id := strings.TrimSpace(string(readFile(t, filepath.Join(dir, masterIDName))))
+	id := strings.TrimSpace(string(readFile(t, filepath.Join(dir, statedir.MasterIDName))))
 	out, err := Restore(dir, killedOf(t, "8a9b3c1d-0000-4000-8000-000000000001"), RestoreOptions{})
 	if err != nil || !out.Foreign || !out.Elsewhere || out.Count != countAll {
 		t.Errorf("%+v, %v", out, err)
 	}
 	if p, err := Check(dir); err != nil ||
-		slices.ContainsFunc(p, func(p Problem) bool { return p.Where == masterIDName }) {
+		slices.ContainsFunc(p, func(p Problem) bool { return p.Where == statedir.MasterIDName }) {
 		t.Errorf("check: %+v, %v", p, err)
 	}
 	db := openTest(t, dir, Options{})
@@ -143,16 +149,16 @@ func TestRestoreRefusesBeforeItTouchesAnything(t *testing.T) {
 	change(t, partly, func(tx *bolt.Tx) error {
 		return tx.Bucket(migrations.BucketWorkers).Put([]byte("worker-7"), []byte{0xff})
 	})
-	remove(t, filepath.Join(dir, lockName))
+	remove(t, filepath.Join(dir, statedir.LockName))
 	before := withoutDirTime(tree(t, dir))
 	var damaged *DamagedError
-	var tooNew *NewerSchemaError
+	var tooNew *records.NewerSchemaError
 	refused := func(what, path string, as func(error) bool) {
 		t.Helper()
 		if _, err := Restore(dir, path, RestoreOptions{}); err == nil || !as(err) {
 			t.Errorf("%s: %v", what, err)
 		}
-		remove(t, filepath.Join(dir, lockName))
+		remove(t, filepath.Join(dir, statedir.LockName))
 		if withoutDirTime(tree(t, dir)) != before {
 			t.Errorf("%s: the folder was changed", what)
 		}
@@ -163,7 +169,7 @@ func TestRestoreRefusesBeforeItTouchesAnything(t *testing.T) {
 	refused("a folder", t.TempDir(), isDamaged)
 	refused("missing", filepath.Join(dir, "nothing"), func(err error) bool { return errors.Is(err, fs.ErrNotExist) })
 	refused("newer", newer, func(err error) bool { return errors.As(err, &tooNew) && tooNew.Path == newer })
-	refused("the state itself", filepath.Join(dir, dbName), func(err error) bool {
+	refused("the state itself", filepath.Join(dir, statedir.DatabaseName), func(err error) bool {
 		return strings.Contains(err.Error(), "the state itself")
 	})
 	if out, err := Restore(copyTree(t, dir), partly, RestoreOptions{Incomplete: true}); err != nil ||
@@ -204,7 +210,7 @@ func second[T any](_ T, err error) error { return err }
 // If a restore is interrupted after any operation, the state is complete: it is either the previous or the restored
 // one, and the count is never smaller.
 func TestRestoreThatIsCutOffLeavesAWholeState(t *testing.T) {
-	for what, spoilt := range map[string][]string{"sound": nil, "without counter": {counterName}} {
+	for what, spoilt := range map[string][]string{"sound": nil, "without counter": {statedir.CounterName}} {
 		for n, ended := 1, false; !ended; n++ {
 			dir := killed(t)
 			lose(t, dir, spoilt...)
@@ -216,7 +222,7 @@ func TestRestoreThatIsCutOffLeavesAWholeState(t *testing.T) {
 			}
 			passed := 0
 			op := operation{dir: offline(dir, time.Second)}
-			op.dir.ops.At = func(string) error {
+			op.dir.Ops.At = func(string) error {
 				if passed++; passed >= n {
 					return errDisk
 				}
@@ -250,17 +256,17 @@ func TestCompactedStateHoldsTheSameInLess(t *testing.T) {
 	big := fullWorker("worker-0")
 	for i := range 50 {
 		big.Reason = strings.Repeat("long ", 5000*(i%3))
-		put(t, db, PutWorker(big), PutWorker(fullWorker(fmt.Sprintf("worker-%d", i+1))))
+		put(t, db, records.PutWorker(big), records.PutWorker(fullWorker(fmt.Sprintf("worker-%d", i+1))))
 	}
 	big.Reason = ""
-	put(t, db, PutWorker(big))
+	put(t, db, records.PutWorker(big))
 	add(t, db, 9)
 	mustClose(t, db)
 	before, err := ReadSnapshot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := boltfile.LastTx(filepath.Join(dir, dbName))
+	old := boltfile.LastTx(filepath.Join(dir, statedir.DatabaseName))
 	out, err := Compact(dir)
 	if err != nil || out.After >= out.Before/2 {
 		t.Errorf("%+v, %v", out, err)
@@ -269,15 +275,15 @@ func TestCompactedStateHoldsTheSameInLess(t *testing.T) {
 	if diff := cmp.Diff(before, after); err != nil || diff != "" {
 		t.Errorf("%v, %s", err, diff)
 	}
-	if now := boltfile.LastTx(filepath.Join(dir, dbName)); now <= old {
+	if now := boltfile.LastTx(filepath.Join(dir, statedir.DatabaseName)); now <= old {
 		t.Errorf("it counts as older than its backups: %d after %d", now, old)
 	}
 	checkFiles(t, dir)
 	// A second compaction gains nothing, and the file is unchanged.
-	content := readFile(t, filepath.Join(dir, dbName))
+	content := readFile(t, filepath.Join(dir, statedir.DatabaseName))
 	again, err := Compact(dir)
 	if err != nil || again.Before != out.After || again.After != out.After ||
-		!bytes.Equal(content, readFile(t, filepath.Join(dir, dbName))) {
+		!bytes.Equal(content, readFile(t, filepath.Join(dir, statedir.DatabaseName))) {
 		t.Errorf("again: %+v, %v", again, err)
 	}
 	db = openTest(t, dir, Options{})
@@ -288,20 +294,20 @@ func TestCompactedStateHoldsTheSameInLess(t *testing.T) {
 	if _, err := Compact(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of nothing: %v", err)
 	}
-	lose(t, dir, dbName)
+	lose(t, dir, statedir.DatabaseName)
 	var damaged *DamagedError
 	if _, err := Compact(dir); !errors.As(err, &damaged) {
 		t.Errorf("of garbage: %v", err)
 	}
-	remove(t, filepath.Join(dir, dbName)) // so that checkFiles passes
+	remove(t, filepath.Join(dir, statedir.DatabaseName)) // so that checkFiles passes
 	mustClose(t, openTest(t, dir, Options{}))
 }
 
 func TestMigrateWithoutAMaster(t *testing.T) {
 	defer func(all migrations.List) { migrations.All = all }(migrations.All)
 	dir, last := oldState(t), migrations.Current()
-	setMeta(t, dir, func(m *Meta) { m.CleanShutdown = false }) // as a crash leaves it
-	path := filepath.Join(dir, dbName)
+	setMeta(t, dir, func(m *records.Meta) { m.CleanShutdown = false }) // as a crash leaves it
+	path := filepath.Join(dir, statedir.DatabaseName)
 	before := readFile(t, path)
 	steps := []string{"make the buckets services and requests"}
 	out, err := RehearseMigration(path)
@@ -366,7 +372,7 @@ func TestExportHoldsTheWholeCount(t *testing.T) {
 		t.Errorf("workers %v, processed %d", ids(s), s.Processed)
 	}
 	var damaged *DamagedError
-	lose(t, dir, dbName)
+	lose(t, dir, statedir.DatabaseName)
 	if err := export(t, dir); !errors.As(err, &damaged) || damaged.Backup {
 		t.Errorf("of a damaged state: %v", err)
 	}

@@ -17,7 +17,10 @@ import (
 	"testing"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
+	bolt "go.etcd.io/bbolt"
 )
 
 // promised is the range of states that the marks before a moment allow: at least everything acknowledged, at most
@@ -125,9 +128,9 @@ type verdict struct {
 
 // judge opens the files that a power cut leaves and caches the verdicts. Several goroutines use it.
 type judge struct {
-	temp  string     // a directory on a fast file system
-	next  bool       // play the release with the next schema
-	known []Snapshot // the registry after each change
+	temp  string             // a directory on a fast file system
+	next  bool               // play the release with the next schema
+	known []records.Snapshot // the registry after each change
 
 	mu      sync.Mutex
 	seen    map[uint64]func() verdict
@@ -157,7 +160,7 @@ func (j *judge) look(f diskImage) verdict {
 }
 
 // number returns the number of the change that the snapshot contains as its last.
-func (j *judge) number(s Snapshot) (int, error) {
+func (j *judge) number(s records.Snapshot) (int, error) {
 	n := lastChange(s)
 	if n < 0 || n >= len(j.known) || !sameRegistry(s, j.known[n]) {
 		return 0, fmt.Errorf("the registry is none that ever was: %+v", s)
@@ -183,7 +186,7 @@ func (j *judge) open(f diskImage) (out verdict) {
 	dir := filepath.Join(root, stateName)
 	before, err := ReadSnapshot(dir)
 	read := err == nil
-	if _, newer := errors.AsType[*NewerSchemaError](err); newer && j.next {
+	if _, newer := errors.AsType[*records.NewerSchemaError](err); newer && j.next {
 		out.newer = true
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return verdict{err: fmt.Errorf("read: %w", err)}
@@ -200,8 +203,8 @@ func (j *judge) open(f diskImage) (out verdict) {
 	out.backups = make(map[string]verdict)
 	for path, content := range f {
 		folder := filepath.Base(filepath.Dir(path))
-		replaced := strings.Contains(path, dbName+statefile.ReplacedInfix)
-		if content != nil && (folder == copiesName || folder == backupsName || replaced) &&
+		replaced := strings.Contains(path, statedir.DatabaseName+statefile.ReplacedInfix)
+		if content != nil && (folder == copiesName || folder == statedir.BackupsName || replaced) &&
 			!strings.HasSuffix(path, statefile.TempSuffix) {
 			out.backups[path] = j.lookAtBackup(content)
 		}
@@ -229,7 +232,7 @@ func (j *judge) open(f diskImage) (out verdict) {
 }
 
 // openOnce opens the state and closes it. If use is set, it also writes to it.
-func (j *judge) openOnce(dir string, use bool) (out verdict, s Snapshot, err error) {
+func (j *judge) openOnce(dir string, use bool) (out verdict, s records.Snapshot, err error) {
 	steps := migrations.All
 	if j.next {
 		steps = oneMoreBucket()
@@ -243,7 +246,14 @@ func (j *judge) openOnce(dir string, use bool) (out verdict, s Snapshot, err err
 		return out, s, err
 	}
 	out.count, out.id, out.clean = plain(s), db.MasterID(), db.Meta().CleanShutdown
-	out.results = slices.Sorted(maps.Keys(db.results.byID))
+	if err := db.flow.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(migrations.BucketRequests).ForEach(func(id, _ []byte) error {
+			out.results = append(out.results, string(id))
+			return nil
+		})
+	}); err != nil {
+		return out, s, err
+	}
 	if out.change, err = j.number(s); err != nil || !use {
 		return out, s, err
 	}
@@ -262,7 +272,7 @@ func (j *judge) openOnce(dir string, use bool) (out verdict, s Snapshot, err err
 
 // lookAtBackup reads a backup as a state.
 func (j *judge) lookAtBackup(content []byte) verdict {
-	sum := diskImage{dbName: content}.sum()
+	sum := diskImage{statedir.DatabaseName: content}.sum()
 	j.mu.Lock()
 	see, ok := j.backups[sum]
 	if !ok {
@@ -272,7 +282,7 @@ func (j *judge) lookAtBackup(content []byte) verdict {
 				return verdict{err: err}
 			}
 			defer func() { _ = os.RemoveAll(dir) }()
-			if err := (diskImage{dbName: content}).write(dir); err != nil {
+			if err := (diskImage{statedir.DatabaseName: content}).write(dir); err != nil {
 				return verdict{err: err}
 			}
 			s, err := ReadSnapshot(dir)
@@ -328,7 +338,7 @@ func (j *judge) check(f verdict, want promised) error {
 			fail("backup %s has change %d and count %d, want %d and %d at least",
 				path, b.change, b.count, p.least, p.counted)
 		}
-		if filepath.Base(filepath.Dir(path)) == backupsName && b.err == nil {
+		if filepath.Base(filepath.Dir(path)) == statedir.BackupsName && b.err == nil {
 			old++
 		}
 	}

@@ -14,13 +14,17 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 func init() { children["powerloss"] = playScript }
@@ -43,9 +47,11 @@ type actor struct {
 	steps  migrations.List
 	retry  bool
 	db     *DB
-	change int
-	asked  int // number of requests with an id
-	copy   int
+	// unsynced is set while a count was written and no sync has begun since.
+	unsynced atomic.Bool
+	change   int
+	asked    int // number of requests with an id
+	copy     int
 }
 
 func playScript() {
@@ -131,7 +137,9 @@ func (a *actor) play(word string) {
 		// If nothing is left to sync, the committer has at least begun the last sync, and it answers after that
 		// sync.
 		a.act("interval", "", func() error {
-			for deadline := time.Now().Add(10 * time.Second); a.db.counter.needsSync(); time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(
+				10 * time.Second,
+			); a.unsynced.Load() && a.db.Writable() == nil; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					return errors.New("the count is not synced")
 				}
@@ -191,13 +199,13 @@ func (a *actor) once(n int) {
 }
 
 // askedResult returns the nth result, some of which take several pages.
-func askedResult(n int) Result {
+func askedResult(n int) records.Result {
 	return resultOf(fmt.Sprint("request-", n), strings.Repeat("x", 1+n%3*5000))
 }
 
 // sneak changes the state's files in ways that the recorder does not know.
 func (a *actor) sneak(word string) {
-	path := filepath.Join(a.dir, masterIDName)
+	path := filepath.Join(a.dir, statedir.MasterIDName)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		give(word, err)
@@ -244,7 +252,16 @@ func (a *actor) act(what, arg string, do func() error) {
 }
 
 func (a *actor) openState() error {
-	db, err := open(a.dir, a.opts, seams{steps: a.steps})
+	a.unsynced.Store(false) // a count of an earlier run is synced, or was made anew, by the start
+	db, err := open(a.dir, a.opts, seams{steps: a.steps, at: func(moment string) error {
+		switch moment {
+		case string(crashpoint.Count):
+			a.unsynced.Store(true)
+		case string(crashpoint.CountSync), crashpoint.Repair.After():
+			a.unsynced.Store(false)
+		}
+		return nil
+	}})
 	if err != nil {
 		return err
 	}
@@ -263,7 +280,7 @@ func (a *actor) openState() error {
 }
 
 // plain returns the number of requests counted without an id: each request with an id has a result.
-func plain(s Snapshot) int64 { return s.Processed - int64(s.Results) }
+func plain(s records.Snapshot) int64 { return s.Processed - int64(s.Results) }
 
 // say makes a mark in the recording.
 func say(text string) {
@@ -278,24 +295,26 @@ func give(what string, err error) {
 }
 
 // nthChange returns the nth change of the registry. The last event identifies the registry after it.
-func nthChange(n int) []Mutation {
+func nthChange(n int) []records.Mutation {
 	w := fullWorker(fmt.Sprintf("worker-%d", n%4))
 	w.Incarnation, w.Port = uint64(n), 40000+n
 	w.Instance.Token, w.Instance.PID, w.Instance.Port = fmt.Sprintf("%032x", n), 4000+n, 40000+n
 	w.Instance.Inode, w.Instance.Lease.Inode = uint64(n), uint64(n)
 	// Use several pages sometimes, so that the file has overflow pages and grows.
 	w.Reason = strings.Repeat("reason ", n%3*n%5*400)
-	muts := []Mutation{
-		PutWorker(w), AppendEvent(Event{Time: testTime, Worker: w.ID, Type: "change", Detail: strconv.Itoa(n)}),
+	muts := []records.Mutation{
+		records.PutWorker(w), records.AppendEvent(
+			records.Event{Time: testTime, Worker: w.ID, Type: "change", Detail: strconv.Itoa(n)},
+		),
 	}
 	if n%5 == 0 {
-		muts = append(muts, DeleteWorker(fmt.Sprintf("worker-%d", (n+1)%4)))
+		muts = append(muts, records.DeleteWorker(fmt.Sprintf("worker-%d", (n+1)%4)))
 	}
 	return muts
 }
 
 // lastChange returns the number of the last change in a snapshot, 0 for none.
-func lastChange(s Snapshot) int {
+func lastChange(s records.Snapshot) int {
 	for _, e := range slices.Backward(s.Events) {
 		if n, err := strconv.Atoi(e.Detail); err == nil {
 			return n
@@ -306,8 +325,8 @@ func lastChange(s Snapshot) int {
 
 // sameRegistry reports whether a snapshot has the registry of want. The event of a restored backup may have pushed
 // out another event.
-func sameRegistry(s, want Snapshot) bool {
-	others := func(e Event) bool { return e.Type == EventFromBackup }
+func sameRegistry(s, want records.Snapshot) bool {
+	others := func(e records.Event) bool { return e.Type == records.EventFromBackup }
 	rest := slices.DeleteFunc(slices.Clone(s.Events), others)
 	pushed := len(want.Events) - len(rest)
 	if pushed < 0 || pushed > len(s.Events)-len(rest) {
@@ -317,14 +336,14 @@ func sameRegistry(s, want Snapshot) bool {
 }
 
 // registries returns the registry after each of n changes, as an undisturbed store shows it.
-func registries(t *testing.T, n int) []Snapshot {
+func registries(t *testing.T, n int) []records.Snapshot {
 	t.Helper()
 	db := openTest(t, t.TempDir(), Options{MaxEvents: eventsKept})
-	all := []Snapshot{snapshot(t, db)}
+	all := []records.Snapshot{snapshot(t, db)}
 	for i := 1; i <= n; i++ {
 		put(t, db, nthChange(i)...)
 		s := snapshot(t, db)
-		if slices.ContainsFunc(all, func(other Snapshot) bool { return sameRegistry(s, other) }) {
+		if slices.ContainsFunc(all, func(other records.Snapshot) bool { return sameRegistry(s, other) }) {
 			t.Fatal("two changes lead to one registry")
 		}
 		all = append(all, s)

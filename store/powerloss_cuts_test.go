@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // effort is how many of the possible failures are tried.
@@ -28,7 +30,7 @@ func (r *recording) cuts(p int, e effort, chance *rand.Rand, yield func(powerCut
 	yield(powerCut{p, "all is kept", nil, kept})
 	// The lock file is never synced. Its fate matters little, and including it would double all following cases.
 	pending := slices.DeleteFunc(slices.Clone(everything), func(a *diskAct) bool {
-		return filepath.Base(a.node.label) == lockName
+		return filepath.Base(a.node.label) == statedir.LockName
 	})
 	if len(pending) > 1 && e.singles {
 		for _, a := range pending {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -258,7 +259,7 @@ func (x *experiment) acknowledgedTooEarly() error {
 			replaced[a.name] = a.end
 		}
 	}
-	if name != dbName && name != counterName {
+	if name != statedir.DatabaseName && name != statedir.CounterName {
 		return nil // a temporary file or a directory
 	}
 	for _, m := range r.marks {
@@ -270,8 +271,8 @@ func (x *experiment) acknowledgedTooEarly() error {
 		case name != "open!":
 			return nil // a start or shutdown that failed: the next start settles the state
 		case what == "change!" || x.mode == SyncAlways && (what == "count!" || what == "backup!"):
-			if replaced[dbName] != 0 && replaced[dbName] < m.at && replaced[counterName] != 0 &&
-				replaced[counterName] < m.at {
+			db, counter := replaced[statedir.DatabaseName], replaced[statedir.CounterName]
+			if db != 0 && db < m.at && counter != 0 && counter < m.at {
 				return nil
 			}
 			if err := x.lackedAt(failed.start, m); err != nil {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // usualScript exercises everything that a store does.
@@ -136,7 +138,7 @@ func (r *recording) ordering(i int) bool {
 		return a.node == s.node && a.kind == kindData && a.start > s.end &&
 			a.end < r.syncs[min(i+1, len(r.syncs)-1)].start && a.at < 2*4096
 	}) && slices.ContainsFunc(r.acts, func(a *diskAct) bool {
-		return a.kind == kindEntry && a.to == s.node && a.name == dbName && a.end < s.start
+		return a.kind == kindEntry && a.to == s.node && a.name == statedir.DatabaseName && a.end < s.start
 	})
 }
 

@@ -12,112 +12,126 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/backups"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/rebuild"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 // readWait bounds the wait for a process that has state.db open but does not hold master.lock.
 const readWait = 100 * time.Millisecond
 
+// Held reports whether a master holds the state in dir.
+func Held(dir string) bool {
+	release, err := statedir.ReadLock(dir, 0)
+	if err == nil {
+		release()
+	}
+	_, held := errors.AsType[*LockedError](err)
+	return held
+}
+
 // ReadSnapshot reads the registry in dir while no master runs. It creates and changes nothing. It waits at most
 // about a second for a master that is terminating.
 //
 // Its error is, or wraps, fs.ErrNotExist if there is no state, a [LockedError] if a master holds it, a
 // [DamagedError] or a [NewerSchemaError].
-func ReadSnapshot(dir string) (Snapshot, error) {
-	path := filepath.Join(dir, dbName)
+func ReadSnapshot(dir string) (records.Snapshot, error) {
+	path := filepath.Join(dir, statedir.DatabaseName)
 	if _, err := os.Stat(path); err != nil {
-		return Snapshot{}, fmt.Errorf("no state to read: %w", err)
+		return records.Snapshot{}, fmt.Errorf("no state to read: %w", err)
 	}
-	release, err := readLock(dir, dyingFor)
+	release, err := statedir.ReadLock(dir, statedir.DyingFor)
 	if err != nil {
-		return Snapshot{}, err
+		return records.Snapshot{}, err
 	}
 	defer release()
 	s, counted, err := readDatabase(dir, path)
 	if err != nil {
-		return Snapshot{}, err
+		return records.Snapshot{}, err
 	}
-	count, err := counterfile.Read(filepath.Join(dir, counterName))
+	count, err := counterfile.Read(filepath.Join(dir, statedir.CounterName))
 	if err != nil {
-		return Snapshot{}, err
+		return records.Snapshot{}, err
 	}
 	s.Processed = counterfile.Merged(count, counted).Processed
-	s.Meta.CountShortSince = earliest(s.Meta.CountShortSince, count.Short)
+	s.Meta.CountShortSince = records.Earliest(s.Meta.CountShortSince, count.Short)
 	return s, nil
 }
 
-func readDatabase(dir, path string) (s Snapshot, counted counterfile.Tally, err error) {
+func readDatabase(dir, path string) (s records.Snapshot, counted counterfile.Tally, err error) {
 	f, img, err := boltfile.Load(path)
 	if err != nil {
-		return Snapshot{}, counterfile.Tally{}, err
+		return records.Snapshot{}, counterfile.Tally{}, err
 	}
 	defer func() { _ = f.Close() }()
 	if err := img.Check(false); err != nil {
-		return Snapshot{}, counterfile.Tally{}, &statefile.DamagedError{Path: path, Err: err}
+		return records.Snapshot{}, counterfile.Tally{}, &statefile.DamagedError{Path: path, Err: err}
 	}
 	h, err := boltfile.OpenReadOnly(path, readWait)
 	if errors.Is(err, statefile.ErrLocked) {
-		return Snapshot{}, counterfile.Tally{}, &LockedError{Path: dir}
+		return records.Snapshot{}, counterfile.Tally{}, &LockedError{Path: dir}
 	}
 	if err != nil {
-		return Snapshot{}, counterfile.Tally{}, fmt.Errorf("read the state: %w", err)
+		return records.Snapshot{}, counterfile.Tally{}, fmt.Errorf("read the state: %w", err)
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
 	err = h.View(func(tx *bolt.Tx) error {
-		t := allTablesOf(tx)
-		found, err := t.version()
+		t := records.AllTablesOf(tx)
+		found, err := t.Version()
 		if err != nil {
 			return &statefile.DamagedError{Path: path, Err: err}
 		}
 		if known := migrations.Current(); found > known {
-			return &NewerSchemaError{Path: path, Found: found, Known: known}
+			return &records.NewerSchemaError{Path: path, Found: found, Known: known}
 		}
-		if err := t.checkBuckets(); err != nil {
+		if err := t.CheckBuckets(); err != nil {
 			return &statefile.DamagedError{Path: path, Err: err}
 		}
-		counted, _ = t.tally() // the error, if any, is in Bad
-		s, err = t.snapshot()
+		counted, _ = t.Tally() // the error, if any, is in Bad
+		s, err = t.Snapshot()
 		return err
 	})
 	if err != nil {
-		return Snapshot{}, counterfile.Tally{}, err
+		return records.Snapshot{}, counterfile.Tally{}, err
 	}
 	return s, counted, nil
 }
 
-// content reads and checks the whole database.
-func (d *stateDir) content() (content, error) {
-	f, img, err := boltfile.Load(d.db)
+// loadContent reads and checks the whole database.
+func loadContent(d *statedir.Dir) (records.Content, error) {
+	f, img, err := boltfile.Load(d.Database)
 	if err != nil {
-		return content{}, err
+		return records.Content{}, err
 	}
 	defer func() { _ = f.Close() }()
-	c, err := contentOf(img, d.steps.Version())
-	if newer, ok := errors.AsType[*NewerSchemaError](err); ok {
-		newer.Path = d.db
-		return content{}, err
+	c, err := records.ContentOf(img, d.Steps.Version())
+	if newer, ok := errors.AsType[*records.NewerSchemaError](err); ok {
+		newer.Path = d.Database
+		return records.Content{}, err
 	}
 	if err != nil {
-		return content{}, &statefile.DamagedError{Path: d.db, Err: err}
+		return records.Content{}, &statefile.DamagedError{Path: d.Database, Err: err}
 	}
 	return c, nil
 }
 
 // ReadBackup reads the registry from the bytes of a backup, which need not be in a file. Single records that cannot
 // be read are in Snapshot.Bad; any other damage is an error.
-func ReadBackup(r io.ReaderAt, size int64) (Snapshot, error) {
-	c, err := readContent(r, size, migrations.Current())
+func ReadBackup(r io.ReaderAt, size int64) (records.Snapshot, error) {
+	c, err := records.ReadContent(r, size, migrations.Current())
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("read a backup: %w", err)
+		return records.Snapshot{}, fmt.Errorf("read a backup: %w", err)
 	}
 	return c.Snapshot, nil
 }
 
 // NextStart is the state that the next Open will start from.
 type NextStart struct {
-	Snapshot
+	records.Snapshot
 	// Lost is the reason why state.db cannot be used, nil if it is used.
 	Lost error
 	// Backup is the path of the backup that is used instead of state.db. It is empty if there is no good backup
@@ -132,27 +146,27 @@ type NextStart struct {
 // Its error is, or wraps, fs.ErrNotExist if there was never a state, a [LockedError] if a master holds it, or the
 // error that Open would return.
 func ReadNextStart(dir string, opts Options) (NextStart, error) {
-	release, err := readLock(dir, dyingFor)
+	release, err := statedir.ReadLock(dir, statedir.DyingFor)
 	if err != nil {
 		return NextStart{}, err
 	}
 	defer release()
-	d := newStateDir(dir, opts, seams{steps: migrations.All})
-	found, err := readDiskState(d)
+	d := dirOf(dir, opts.withDefaults(), seams{steps: migrations.All})
+	found, err := rebuild.ReadDiskState(d)
 	if err != nil {
 		return NextStart{}, err
 	}
 	var next NextStart
-	next.Snapshot, _, err = readDatabase(dir, d.db)
-	if err == nil && d.opts.OnDamage == Refuse {
-		err = refused(d.db, next.Bad, found)
+	next.Snapshot, _, err = readDatabase(dir, d.Database)
+	if err == nil && !d.Recover {
+		err = refused(d.Database, next.Bad, found)
 	}
-	if missing := errors.Is(err, fs.ErrNotExist); missing && !found.used(d) {
+	if missing := errors.Is(err, fs.ErrNotExist); missing && !found.Used(d) {
 		return NextStart{}, fmt.Errorf("no state to read: %w", err)
 	} else if missing {
 		next.Lost, err = errors.New("it is missing"), nil
 	} else {
-		next.Lost, err = d.opts.OnDamage.tolerate(err)
+		next.Lost, err = d.Tolerate(err)
 	}
 	if err == nil && next.Lost != nil {
 		err = next.takeBackup(d, found)
@@ -168,10 +182,10 @@ func ReadNextStart(dir string, opts Options) (NextStart, error) {
 
 // refused returns an error if the records are damaged without which Open, with OnDamage Refuse, does not use the
 // database.
-func refused(path string, bad map[string]error, found diskState) error {
-	err := bad[string(migrations.BucketCounters)+"/"+string(keyProcessed)]
-	if found.id == "" {
-		err = errors.Join(err, bad[string(migrations.BucketMeta)+"/"+string(keyMeta)])
+func refused(path string, bad map[string]error, found rebuild.DiskState) error {
+	err := bad[string(migrations.BucketCounters)+"/"+string(records.KeyProcessed)]
+	if found.ID == "" {
+		err = errors.Join(err, bad[string(migrations.BucketMeta)+"/"+string(records.KeyMeta)])
 	}
 	if err == nil {
 		return nil
@@ -180,41 +194,41 @@ func refused(path string, bad map[string]error, found diskState) error {
 }
 
 // takeBackup reads the backup from which a lost database would be restored.
-func (n *NextStart) takeBackup(d *stateDir, found diskState) error {
-	good, _, err := d.backups().candidates(found.id)
+func (n *NextStart) takeBackup(d *statedir.Dir, found rebuild.DiskState) error {
+	good, _, err := backups.Of(d).Candidates(found.ID)
 	if err != nil {
 		return err
 	}
 	if len(good) > 0 {
-		n.Snapshot, n.Backup = good[0].Snapshot, good[0].path
+		n.Snapshot, n.Backup = good[0].Snapshot, good[0].Path
 		return nil
 	}
-	here, err := DirID(d.path)
+	here, err := DirID(d.Path)
 	if err != nil {
 		return err
 	}
-	n.Snapshot = Snapshot{
-		SchemaVersion: d.steps.Version(), Meta: Meta{StateDir: here}, Processed: found.count.Slot.Processed,
+	n.Snapshot = records.Snapshot{
+		SchemaVersion: d.Steps.Version(), Meta: records.Meta{StateDir: here}, Processed: found.Count.Slot.Processed,
 	}
 	return nil
 }
 
 // findID finds the master's id as Open does, but does not generate a new one.
-func (n *NextStart) findID(d *stateDir, found diskState) error {
+func (n *NextStart) findID(d *statedir.Dir, found rebuild.DiskState) error {
 	switch {
-	case found.id != "":
-		n.Meta.MasterID = found.id
+	case found.ID != "":
+		n.Meta.MasterID = found.ID
 	case n.Meta.MasterID == "":
-		n.Meta.MasterID = d.backups().newest("").Meta.MasterID
+		n.Meta.MasterID = backups.Of(d).Newest("").Meta.MasterID
 	}
-	if n.Meta.MasterID != "" || d.opts.LostID == nil || !found.used(d) {
+	if n.Meta.MasterID != "" || d.LostID == nil || !found.Used(d) {
 		return nil
 	}
-	id, err := d.opts.LostID()
+	id, err := d.LostID()
 	if err != nil {
 		return err
 	}
-	if validUUID(id) {
+	if records.ValidUUID(id) {
 		n.Meta.MasterID = id
 	}
 	return nil

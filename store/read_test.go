@@ -9,16 +9,18 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 func TestReadingChangesNothing(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{Sync: SyncInterval})
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	add(t, db, 2)
 	mustClose(t, db)
-	for _, missing := range []string{"", counterName, masterIDName, lockName} {
+	for _, missing := range []string{"", statedir.CounterName, statedir.MasterIDName, statedir.LockName} {
 		if missing != "" {
 			if err := os.Remove(filepath.Join(dir, missing)); err != nil {
 				t.Fatal(err)
@@ -51,7 +53,9 @@ func TestReadingWhereThereIsNothing(t *testing.T) {
 func TestReadingTakesTheLargerCount(t *testing.T) {
 	dir := t.TempDir()
 	mustClose(t, openTest(t, dir, Options{}))
-	c, err := counterfile.Create(statefile.Ops{}, filepath.Join(dir, counterName), counterfile.Tally{}, time.Time{})
+	c, err := counterfile.Create(
+		statefile.Ops{}, filepath.Join(dir, statedir.CounterName), counterfile.Tally{}, time.Time{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,12 +72,12 @@ func TestReadingTakesTheLargerCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := openTest(t, dir, Options{})
-	if db.Processed() != 9 || db.committer.writer.folded != (counterfile.Tally{Processed: 9}) {
-		t.Errorf("opened: processed %d, in state.db %+v, want 9", db.Processed(), db.committer.writer.folded)
+	if got := folded(t, db); db.Processed() != 9 || got != (counterfile.Tally{Processed: 9}) {
+		t.Errorf("opened: processed %d, in state.db %+v, want 9", db.Processed(), got)
 	}
 	mustClose(t, db)
 	// Conversely, an old counter.dat does not reduce the count.
-	path, count := filepath.Join(dir, counterName), counterfile.Tally{Processed: 3}
+	path, count := filepath.Join(dir, statedir.CounterName), counterfile.Tally{Processed: 3}
 	if c, err = counterfile.Create(statefile.Ops{}, path, count, time.Time{}); err != nil {
 		t.Fatal(err)
 	}

@@ -20,8 +20,11 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/backups"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
@@ -42,11 +45,13 @@ var backedUp = sync.OnceValues(func() (string, error) {
 	for i := range 3 {
 		w := fullWorker(fmt.Sprintf("worker-%d", i))
 		_, backup := "", error(nil)
-		err = errors.Join(err, db.Apply(ctx, PutWorker(w), AppendEvent(Event{Type: "x"})), db.AddProcessed(ctx, 10))
+		err = errors.Join(err, db.Apply(
+			ctx, records.PutWorker(w), records.AppendEvent(records.Event{Type: "x"}),
+		), db.AddProcessed(ctx, 10))
 		_, backup = db.Backup()
 		err = errors.Join(err, backup)
 	}
-	err = errors.Join(err, db.Apply(ctx, PutWorker(fullWorker("worker-3"))), db.AddProcessed(ctx, 7))
+	err = errors.Join(err, db.Apply(ctx, records.PutWorker(fullWorker("worker-3"))), db.AddProcessed(ctx, 7))
 	// The current files are what kill -9 would leave.
 	err = errors.Join(err, os.CopyFS(filepath.Join(dir, "killed"), os.DirFS(filepath.Join(dir, "live"))), db.Close())
 	return filepath.Join(dir, "killed"), err
@@ -120,15 +125,15 @@ func aside(t testing.TB, path string) string {
 	return kept[0]
 }
 
-func events(s Snapshot, kind string) []Event {
-	return slices.DeleteFunc(slices.Clone(s.Events), func(e Event) bool { return e.Type != kind })
+func events(s records.Snapshot, kind string) []records.Event {
+	return slices.DeleteFunc(slices.Clone(s.Events), func(e records.Event) bool { return e.Type != kind })
 }
 
 var recovering = Options{OnDamage: Recover}
 
 func TestDamagedStateIsKeptAsideAndTheNewestBackupTaken(t *testing.T) {
 	dir := killed(t)
-	path := filepath.Join(dir, dbName)
+	path := filepath.Join(dir, statedir.DatabaseName)
 	damaged := spoil(readFile(t, path))
 	overwrite(t, path, damaged)
 	var log bytes.Buffer
@@ -146,7 +151,7 @@ func TestDamagedStateIsKeptAsideAndTheNewestBackupTaken(t *testing.T) {
 	if !bytes.Equal(readFile(t, aside(t, path)), damaged) {
 		t.Error("what was kept aside is not what was damaged")
 	}
-	told := events(s, EventFromBackup)
+	told := events(s, records.EventFromBackup)
 	if len(told) != 1 || !strings.Contains(told[0].Detail, filepath.Base(aside(t, path))) ||
 		!strings.Contains(told[0].Detail, "state-0000") {
 		t.Errorf("events: %+v", s.Events)
@@ -167,33 +172,35 @@ func TestDamagedStateIsKeptAsideAndTheNewestBackupTaken(t *testing.T) {
 	}
 	// The next start finds nothing to repair.
 	mustClose(t, db)
-	if s := snapshot(t, openTest(t, dir, Options{})); len(events(s, EventFromBackup)) != 1 || s.Processed != countAll {
+	if s := snapshot(t, openTest(t, dir, Options{})); len(
+		events(s, records.EventFromBackup),
+	) != 1 || s.Processed != countAll {
 		t.Errorf("at the next start: %+v", s)
 	}
 }
 
 func TestRefusalChangesNoFile(t *testing.T) {
 	for what, spoilt := range map[string][]string{
-		"database":      {dbName},
-		"counter":       {counterName},
-		"master id":     {masterIDName},
-		"all":           {dbName, counterName, masterIDName},
-		"and a missing": {masterIDName},
+		"database":      {statedir.DatabaseName},
+		"counter":       {statedir.CounterName},
+		"master id":     {statedir.MasterIDName},
+		"all":           {statedir.DatabaseName, statedir.CounterName, statedir.MasterIDName},
+		"and a missing": {statedir.MasterIDName},
 	} {
 		dir := killed(t)
 		for _, name := range spoilt {
 			overwrite(t, filepath.Join(dir, name), []byte("garbage"))
 		}
 		if what == "and a missing" {
-			remove(t, filepath.Join(dir, dbName))
+			remove(t, filepath.Join(dir, statedir.DatabaseName))
 		}
-		remove(t, filepath.Join(dir, lockName))
+		remove(t, filepath.Join(dir, statedir.LockName))
 		before := tree(t, dir)
 		var damaged *DamagedError
 		if _, err := Open(dir, Options{}); !errors.As(err, &damaged) {
 			t.Errorf("%s: %v, want a DamagedError", what, err)
 		}
-		remove(t, filepath.Join(dir, lockName))
+		remove(t, filepath.Join(dir, statedir.LockName))
 		if after := tree(t, dir); withoutDirTime(before) != withoutDirTime(after) {
 			t.Errorf("%s: files were changed: %s", what, cmp.Diff(before, after))
 		}
@@ -256,32 +263,32 @@ func TestNewestBackupThatIsGoodIsTaken(t *testing.T) {
 	} {
 		dir := killed(t)
 		c.change(t, backupsIn(t, dir))
-		overwrite(t, filepath.Join(dir, dbName), []byte("garbage"))
+		overwrite(t, filepath.Join(dir, statedir.DatabaseName), []byte("garbage"))
 		db := openTest(t, dir, recovering)
 		s := snapshot(t, db)
 		if len(s.Workers) != c.want || s.Processed != countAll || !s.Meta.CountShortSince.IsZero() {
 			t.Errorf("%s: %d workers, processed %d, short since %s; want %d and %d",
 				what, len(s.Workers), s.Processed, s.Meta.CountShortSince, c.want, countAll)
 		}
-		from := EventFromBackup
+		from := records.EventFromBackup
 		if c.want == 0 {
-			from = EventFromProcesses
+			from = records.EventFromProcesses
 		}
 		if len(events(s, from)) != 1 {
 			t.Errorf("%s: no event %s: %+v", what, from, s.Events)
 		}
-		put(t, db, PutWorker(fullWorker("worker-9")))
+		put(t, db, records.PutWorker(fullWorker("worker-9")))
 		if made, all := mustBackUp(t, db), backupFiles(t, dir); what != "the folder is a file" &&
-			made != all[len(all)-1].path {
+			made != all[len(all)-1].Path {
 			t.Errorf("%s: the next backup is %s, which is not the newest of %v", what, made, all)
 		}
 		mustClose(t, db)
 	}
 }
 
-func backupFiles(t *testing.T, dir string) []backupFile {
+func backupFiles(t *testing.T, dir string) []backups.File {
 	t.Helper()
-	all, err := listBackups(dir)
+	all, err := backups.List(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,10 +299,10 @@ func backupFiles(t *testing.T, dir string) []backupFile {
 func killedOf(t *testing.T, id string) string {
 	t.Helper()
 	dir := t.TempDir()
-	overwrite(t, filepath.Join(dir, masterIDName), []byte(id+"\n"))
+	overwrite(t, filepath.Join(dir, statedir.MasterIDName), []byte(id+"\n"))
 	db := openTest(t, dir, Options{})
 	for i := range 9 {
-		put(t, db, PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
+		put(t, db, records.PutWorker(fullWorker(fmt.Sprintf("worker-%d", i))))
 	}
 	path, err := db.Backup()
 	if err != nil {
@@ -326,10 +333,10 @@ func change(t testing.TB, path string, edit func(*bolt.Tx) error) {
 // An unknown newer schema is not damage, neither in the database nor in the last remaining backup.
 func TestNewerSchemaIsNotRecoveredFrom(t *testing.T) {
 	dir := killed(t)
-	path := filepath.Join(dir, dbName)
+	path := filepath.Join(dir, statedir.DatabaseName)
 	setVersion(t, path, byte(migrations.Current()+1))
 	before := readFile(t, path)
-	var newer *NewerSchemaError
+	var newer *records.NewerSchemaError
 	if _, err := Open(dir, recovering); !errors.As(err, &newer) {
 		t.Errorf("%v, want a NewerSchemaError", err)
 	}
@@ -354,9 +361,9 @@ func TestNewerSchemaIsNotRecoveredFrom(t *testing.T) {
 func TestMissingStateIsTakenFromTheNewestBackup(t *testing.T) {
 	for what, opts := range map[string]Options{"refuse": {}, "recover": recovering} {
 		dir := killed(t)
-		remove(t, filepath.Join(dir, dbName))
+		remove(t, filepath.Join(dir, statedir.DatabaseName))
 		s := snapshot(t, openTest(t, dir, opts))
-		if len(s.Workers) != 3 || s.Processed != countAll || len(events(s, EventFromBackup)) != 1 {
+		if len(s.Workers) != 3 || s.Processed != countAll || len(events(s, records.EventFromBackup)) != 1 {
 			t.Errorf("%s: workers %v, processed %d, events %+v", what, ids(s), s.Processed, s.Events)
 		}
 	}
@@ -370,37 +377,41 @@ func TestLostCountIsSaidToBeShort(t *testing.T) {
 		want   int64
 		short  bool
 	}{
-		"the database is lost": {func(t *testing.T, dir string) { lose(t, dir, dbName) }, countAll, false},
+		"the database is lost": {
+			func(t *testing.T, dir string) { lose(t, dir, statedir.DatabaseName) }, countAll, false,
+		},
 		"the database and the counter": {
-			func(t *testing.T, dir string) { lose(t, dir, dbName, counterName) },
+			func(t *testing.T, dir string) { lose(t, dir, statedir.DatabaseName, statedir.CounterName) },
 			countBackedUp, true,
 		},
 		"both are missing": {
-			func(t *testing.T, dir string) { remove(t, filepath.Join(dir, dbName), filepath.Join(dir, counterName)) },
+			func(t *testing.T, dir string) {
+				remove(t, filepath.Join(dir, statedir.DatabaseName), filepath.Join(dir, statedir.CounterName))
+			},
 			countBackedUp, true,
 		},
 		"database, counter and every backup": {func(t *testing.T, dir string) {
-			lose(t, dir, dbName, counterName)
-			remove(t, filepath.Join(dir, backupsName))
+			lose(t, dir, statedir.DatabaseName, statedir.CounterName)
+			remove(t, filepath.Join(dir, statedir.BackupsName))
 		}, 0, true},
 		// The database is at most a second behind; here it is not behind at all.
-		"the counter": {func(t *testing.T, dir string) { lose(t, dir, counterName) }, none, true},
+		"the counter": {func(t *testing.T, dir string) { lose(t, dir, statedir.CounterName) }, none, true},
 		"the counter is missing": {
-			func(t *testing.T, dir string) { remove(t, filepath.Join(dir, counterName)) },
+			func(t *testing.T, dir string) { remove(t, filepath.Join(dir, statedir.CounterName)) },
 			none, true,
 		},
 		"one slot of the counter": {func(t *testing.T, dir string) { spoilSlot(t, dir) }, none, true},
 		"the counter is an old one": {func(t *testing.T, dir string) {
-			lose(t, dir, dbName)
+			lose(t, dir, statedir.DatabaseName)
 			old := make([]byte, counterSize)
 			counterfile.Slot{Sequence: 1, Tally: counterfile.Tally{Processed: 2}}.Put(old, time.Time{})
 			counterfile.Slot{Sequence: 2, Tally: counterfile.Tally{Processed: 3}}.Put(old[slotDistance:], time.Time{})
-			overwrite(t, filepath.Join(dir, counterName), old)
+			overwrite(t, filepath.Join(dir, statedir.CounterName), old)
 		}, countBackedUp, true},
 		"the record of the count": {func(t *testing.T, dir string) { spoilCount(t, dir) }, countAll, false},
 		"the record of the count, and the counter": {func(t *testing.T, dir string) {
 			spoilCount(t, dir)
-			lose(t, dir, counterName)
+			lose(t, dir, statedir.CounterName)
 		}, countBackedUp, true},
 	} {
 		dir := killed(t)
@@ -447,14 +458,14 @@ func TestCountThatCameWithAChangeOutlivesTheDatabase(t *testing.T) {
 		var callers sync.WaitGroup
 		callers.Go(func() { add(t, db, 1) })
 		synctest.Wait() // the first count is being committed
-		callers.Go(func() { put(t, db, PutWorker(fullWorker("worker-0"))) })
+		callers.Go(func() { put(t, db, records.PutWorker(fullWorker("worker-0"))) })
 		callers.Go(func() { add(t, db, 5) })
 		synctest.Wait() // both requests are in the next batch
 		close(release)
 		callers.Wait()
 		crashed := copyTree(t, dir)
 		mustClose(t, db)
-		lose(t, crashed, dbName)
+		lose(t, crashed, statedir.DatabaseName)
 		if s := snapshot(t, openTest(t, crashed, recovering)); s.Processed != 6 || !s.Meta.CountShortSince.IsZero() {
 			t.Errorf("processed %d, short since %s, want 6", s.Processed, s.Meta.CountShortSince)
 		}
@@ -464,10 +475,10 @@ func TestCountThatCameWithAChangeOutlivesTheDatabase(t *testing.T) {
 // If the backups folder is not a directory, the master still starts.
 func TestBackupsFolderThatIsNoneIsPassedOver(t *testing.T) {
 	dir := killed(t)
-	remove(t, filepath.Join(dir, backupsName))
-	lose(t, dir, backupsName, dbName)
+	remove(t, filepath.Join(dir, statedir.BackupsName))
+	lose(t, dir, statedir.BackupsName, statedir.DatabaseName)
 	db := openTest(t, dir, recovering)
-	if s := snapshot(t, db); s.Processed != countAll || len(events(s, EventFromProcesses)) != 1 {
+	if s := snapshot(t, db); s.Processed != countAll || len(events(s, records.EventFromProcesses)) != 1 {
 		t.Errorf("processed %d, events %+v", s.Processed, s.Events)
 	}
 	if _, err := db.Backup(); err == nil {
@@ -487,7 +498,7 @@ func lose(t *testing.T, dir string, names ...string) {
 
 func spoilSlot(t *testing.T, dir string) {
 	t.Helper()
-	path := filepath.Join(dir, counterName)
+	path := filepath.Join(dir, statedir.CounterName)
 	b := readFile(t, path)
 	count, err := counterfile.Read(path)
 	if err != nil {
@@ -499,8 +510,8 @@ func spoilSlot(t *testing.T, dir string) {
 
 func spoilCount(t *testing.T, dir string) {
 	t.Helper()
-	change(t, filepath.Join(dir, dbName), func(tx *bolt.Tx) error {
-		return tx.Bucket(migrations.BucketCounters).Put(keyProcessed, []byte("garbage"))
+	change(t, filepath.Join(dir, statedir.DatabaseName), func(tx *bolt.Tx) error {
+		return tx.Bucket(migrations.BucketCounters).Put(records.KeyProcessed, []byte("garbage"))
 	})
 }
 
@@ -508,7 +519,7 @@ func spoilCount(t *testing.T, dir string) {
 func TestRegistryIsKeptWhereOnlyTheCountIsDamaged(t *testing.T) {
 	dir := killed(t)
 	spoilCount(t, dir)
-	path := filepath.Join(dir, dbName)
+	path := filepath.Join(dir, statedir.DatabaseName)
 	damaged := readFile(t, path)
 	s := snapshot(t, openTest(t, dir, recovering))
 	if len(s.Workers) != 4 || s.Processed != countAll || len(s.Bad) > 0 {
@@ -522,8 +533,8 @@ func TestRegistryIsKeptWhereOnlyTheCountIsDamaged(t *testing.T) {
 // After a clean shutdown, the database has the whole count, so the counter is not needed.
 func TestCountIsExactAfterACleanShutdownWithoutCounter(t *testing.T) {
 	for what, spoil := range map[string]func(t *testing.T, dir string){
-		"missing": func(t *testing.T, dir string) { remove(t, filepath.Join(dir, counterName)) },
-		"damaged": func(t *testing.T, dir string) { lose(t, dir, counterName) },
+		"missing": func(t *testing.T, dir string) { remove(t, filepath.Join(dir, statedir.CounterName)) },
+		"damaged": func(t *testing.T, dir string) { lose(t, dir, statedir.CounterName) },
 		"a slot":  spoilSlot,
 	} {
 		dir := killed(t)
@@ -543,13 +554,17 @@ func TestMasterIDOutlivesItsFile(t *testing.T) {
 		lost []string
 		want func(id string) string
 	}{
-		"from the database":  {[]string{masterIDName}, func(id string) string { return id }},
-		"from a backup":      {[]string{masterIDName, dbName}, func(id string) string { return id }},
-		"from the processes": {[]string{masterIDName, dbName, backupsName}, func(string) string { return living }},
+		"from the database": {[]string{statedir.MasterIDName}, func(id string) string { return id }},
+		"from a backup": {
+			[]string{statedir.MasterIDName, statedir.DatabaseName}, func(id string) string { return id },
+		},
+		"from the processes": {[]string{
+			statedir.MasterIDName, statedir.DatabaseName, statedir.BackupsName,
+		}, func(string) string { return living }},
 	} {
 		for _, how := range []string{"damaged", "missing"} {
 			dir := killed(t)
-			id := strings.TrimSpace(string(readFile(t, filepath.Join(dir, masterIDName))))
+			id := strings.TrimSpace(string(readFile(t, filepath.Join(dir, statedir.MasterIDName))))
 			for _, name := range c.lost {
 				remove(t, filepath.Join(dir, name))
 				if how == "damaged" {
@@ -567,9 +582,11 @@ func TestMasterIDOutlivesItsFile(t *testing.T) {
 				t.Errorf("%s, %s: the living were asked %d times", what, how, asked)
 			}
 			if how == "damaged" {
-				aside(t, filepath.Join(dir, masterIDName))
+				aside(t, filepath.Join(dir, statedir.MasterIDName))
 			}
-			if got := strings.TrimSpace(string(readFile(t, filepath.Join(dir, masterIDName)))); got != db.MasterID() {
+			if got := strings.TrimSpace(
+				string(readFile(t, filepath.Join(dir, statedir.MasterIDName))),
+			); got != db.MasterID() {
 				t.Errorf("%s, %s: the file says %s", what, how, got)
 			}
 			mustClose(t, db)
@@ -586,13 +603,14 @@ func TestGarbageIsRecoveredFrom(t *testing.T) {
 	chance := rand.New(rand.NewPCG(3, 4))
 	for round := range 40 {
 		dir := filepath.Join(t.TempDir(), "st")
-		if err := os.MkdirAll(filepath.Join(dir, backupsName), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, statedir.BackupsName), 0o700); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{
-			dbName, counterName, masterIDName, lockName, dbName + statefile.TempSuffix, "admin.path",
+			statedir.DatabaseName, statedir.CounterName, statedir.MasterIDName, statedir.LockName,
+			statedir.DatabaseName + statefile.TempSuffix, "admin.path",
 			"backups/state-0000000000000007-schema1-20260203T040506Z.db", "backups/other",
-			"backups/" + dbName + statefile.TempSuffix,
+			"backups/" + statedir.DatabaseName + statefile.TempSuffix,
 		} {
 			b := make([]byte, chance.IntN(20_000))
 			for i := range b {
@@ -601,14 +619,14 @@ func TestGarbageIsRecoveredFrom(t *testing.T) {
 			overwrite(t, filepath.Join(dir, name), b)
 		}
 		if round%4 == 3 {
-			remove(t, filepath.Join(dir, dbName), filepath.Join(dir, counterName))
-			if err := errors.Join(os.Mkdir(filepath.Join(dir, dbName), 0o700),
-				os.Mkdir(filepath.Join(dir, counterName), 0o700)); err != nil {
+			remove(t, filepath.Join(dir, statedir.DatabaseName), filepath.Join(dir, statedir.CounterName))
+			if err := errors.Join(os.Mkdir(filepath.Join(dir, statedir.DatabaseName), 0o700),
+				os.Mkdir(filepath.Join(dir, statedir.CounterName), 0o700)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		db := openTest(t, dir, recovering)
-		put(t, db, PutWorker(fullWorker("worker-0")))
+		put(t, db, records.PutWorker(fullWorker("worker-0")))
 		add(t, db, 1)
 		if s := snapshot(t, db); s.Processed != 1 || s.Meta.CountShortSince.IsZero() {
 			t.Errorf("processed %d, short since %s", s.Processed, s.Meta.CountShortSince)
@@ -623,7 +641,7 @@ func TestGarbageIsRecoveredFrom(t *testing.T) {
 // A failing disk damages the file again and again.
 func TestFilesKeptAsideAreBounded(t *testing.T) {
 	dir := killed(t)
-	path := filepath.Join(dir, dbName)
+	path := filepath.Join(dir, statedir.DatabaseName)
 	for n := range 2 * statefile.MaxAside {
 		overwrite(t, path, fmt.Appendf(nil, "garbage %d", n))
 		mustClose(t, openTest(t, dir, recovering))
@@ -647,20 +665,24 @@ func TestRecoveryThatIsCutOffIsFinishedByTheNext(t *testing.T) {
 		count   int64
 		short   bool
 	}{
-		"database":                     {[]string{dbName}, 3, countAll, false},
-		"database and id":              {[]string{dbName, masterIDName}, 3, countAll, false},
-		"database and counter":         {[]string{dbName, counterName}, 3, countBackedUp, true},
-		"all but the backups":          {[]string{dbName, counterName, masterIDName}, 3, countBackedUp, true},
-		"all":                          {[]string{dbName, counterName, masterIDName, backupsName}, 0, 0, true},
-		"counter":                      {[]string{counterName}, 4, -1, true},
-		"database, without any backup": {[]string{dbName, backupsName}, 0, countAll, false},
+		"database":             {[]string{statedir.DatabaseName}, 3, countAll, false},
+		"database and id":      {[]string{statedir.DatabaseName, statedir.MasterIDName}, 3, countAll, false},
+		"database and counter": {[]string{statedir.DatabaseName, statedir.CounterName}, 3, countBackedUp, true},
+		"all but the backups": {
+			[]string{statedir.DatabaseName, statedir.CounterName, statedir.MasterIDName}, 3, countBackedUp, true,
+		},
+		"all": {[]string{
+			statedir.DatabaseName, statedir.CounterName, statedir.MasterIDName, statedir.BackupsName,
+		}, 0, 0, true},
+		"counter":                      {[]string{statedir.CounterName}, 4, -1, true},
+		"database, without any backup": {[]string{statedir.DatabaseName, statedir.BackupsName}, 0, countAll, false},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			acts, ended := 0, false
 			for n := 1; !ended; n++ {
 				dir := killed(t)
-				id := strings.TrimSpace(string(readFile(t, filepath.Join(dir, masterIDName))))
+				id := strings.TrimSpace(string(readFile(t, filepath.Join(dir, statedir.MasterIDName))))
 				for _, name := range c.lost {
 					remove(t, filepath.Join(dir, name))
 					lose(t, dir, name)
@@ -697,7 +719,7 @@ func TestRecoveryThatIsCutOffIsFinishedByTheNext(t *testing.T) {
 				}
 				for _, name := range c.lost {
 					kept, _ := statefile.ListAside(filepath.Join(dir, name), statefile.DamagedInfix)
-					if len(kept) != 1 && name != backupsName {
+					if len(kept) != 1 && name != statedir.BackupsName {
 						t.Errorf("after act %d: kept aside of %s: %v", n, name, kept)
 					}
 				}
@@ -714,7 +736,7 @@ func TestRecoveryThatIsCutOffIsFinishedByTheNext(t *testing.T) {
 // After a recovery the count may be short. This stays recorded as long as either of the two files exists.
 func TestCountThatMayBeShortStaysSo(t *testing.T) {
 	dir := killed(t)
-	lose(t, dir, dbName, counterName)
+	lose(t, dir, statedir.DatabaseName, statedir.CounterName)
 	db := openTest(t, dir, recovering)
 	since := snapshot(t, db).Meta.CountShortSince
 	add(t, db, 1)
@@ -723,13 +745,13 @@ func TestCountThatMayBeShortStaysSo(t *testing.T) {
 		t.Fatal("the count is said to be exact")
 	}
 	// The database is damaged again before a new backup is made: all existing backups have an exact count.
-	lose(t, dir, dbName)
+	lose(t, dir, statedir.DatabaseName)
 	db = openTest(t, dir, recovering)
 	if s := snapshot(t, db); !s.Meta.CountShortSince.Equal(since) || s.Processed != countBackedUp+1 {
 		t.Errorf("processed %d, short since %s, want %s", s.Processed, s.Meta.CountShortSince, since)
 	}
 	mustClose(t, db)
-	lose(t, dir, counterName)
+	lose(t, dir, statedir.CounterName)
 	db = openTest(t, dir, recovering)
 	if s := snapshot(t, db); !s.Meta.CountShortSince.Equal(since) || s.Processed != countBackedUp+1 {
 		t.Errorf("processed %d, short since %s, want %s", s.Processed, s.Meta.CountShortSince, since)
@@ -740,7 +762,7 @@ func TestCountThatMayBeShortStaysSo(t *testing.T) {
 // The file kept aside last is not removed, even if a clock that was ahead has given all other files later names.
 func TestFileKeptAsideAfterTheClockWasSetBackStays(t *testing.T) {
 	dir := killed(t)
-	path := filepath.Join(dir, dbName)
+	path := filepath.Join(dir, statedir.DatabaseName)
 	for n := range statefile.MaxAside {
 		overwrite(t, fmt.Sprintf("%s%s2099%04d-000000", path, statefile.DamagedInfix, n), []byte("later"))
 	}

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // counted retries a count until it is durable, and returns the errors of the failed attempts.
@@ -34,7 +37,7 @@ func counted(t *testing.T, db *DB) (refused []error) {
 func addAndFold(t *testing.T, db *DB, n int64) {
 	t.Helper()
 	add(t, db, n)
-	put(t, db, AppendEvent(Event{Type: "folded"}))
+	put(t, db, records.AppendEvent(records.Event{Type: "folded"}))
 }
 
 // removeOpen removes a folder of an open state, which may be writing it back at the same time.
@@ -54,7 +57,9 @@ func wantOnDisk(t *testing.T, dir, id string, count int64) {
 		t.Errorf("on the disk: count %d, master %s, %d workers, want %d, %s and 1",
 			s.Processed, s.Meta.MasterID, len(s.Workers), count, id)
 	}
-	if text, err := os.ReadFile(filepath.Join(dir, masterIDName)); err != nil || strings.TrimSpace(string(text)) != id {
+	if text, err := os.ReadFile(
+		filepath.Join(dir, statedir.MasterIDName),
+	); err != nil || strings.TrimSpace(string(text)) != id {
 		t.Errorf("master-id: %q, %v, want %s", text, err, id)
 	}
 	if here, err := DirID(dir); err != nil || here != s.Meta.StateDir {
@@ -64,7 +69,10 @@ func wantOnDisk(t *testing.T, dir, id string, count int64) {
 
 func TestWhatIsDeletedUnderWayIsWrittenBack(t *testing.T) {
 	for _, mode := range []SyncMode{SyncAlways, SyncInterval} {
-		for _, what := range []string{"", dbName, counterName, lockName, masterIDName + " and more", backupsName} {
+		for _, what := range []string{
+			"", statedir.DatabaseName, statedir.CounterName, statedir.LockName,
+			statedir.MasterIDName + " and more", statedir.BackupsName,
+		} {
 			name := map[SyncMode]string{SyncAlways: "always", SyncInterval: "interval"}[mode] + " " + what
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -73,14 +81,14 @@ func TestWhatIsDeletedUnderWayIsWrittenBack(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				put(t, db, PutWorker(fullWorker("worker-0")))
+				put(t, db, records.PutWorker(fullWorker("worker-0")))
 				add(t, db, 5)
 				switch {
 				case what == "":
 					err = removeOpen(filepath.Dir(dir))
-				case strings.HasPrefix(what, masterIDName):
-					err = errors.Join(os.Remove(filepath.Join(dir, masterIDName)),
-						os.Remove(filepath.Join(dir, dbName)))
+				case strings.HasPrefix(what, statedir.MasterIDName):
+					err = errors.Join(os.Remove(filepath.Join(dir, statedir.MasterIDName)),
+						os.Remove(filepath.Join(dir, statedir.DatabaseName)))
 				default:
 					err = removeOpen(filepath.Join(dir, what))
 				}
@@ -120,7 +128,7 @@ func TestDeletedStateIsNoticedByAliveAndWrittenBackByTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	add(t, db, 2)
 	if err := errors.Join(removeOpen(dir), db.Alive(t.Context())); err != nil {
 		t.Fatal(err)
@@ -140,7 +148,7 @@ func TestStateThatIsMovedAwayIsWaitedFor(t *testing.T) {
 	parent := t.TempDir()
 	dir, away := filepath.Join(parent, "state"), filepath.Join(parent, "away")
 	db := openTest(t, dir, Options{})
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	add(t, db, 3)
 	if err := os.Rename(dir, away); err != nil {
 		t.Fatal(err)

@@ -19,23 +19,26 @@ import (
 
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/once"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
-func resultOf(id, response string) Result {
-	return Result{
+func resultOf(id, response string) records.Result {
+	return records.Result{
 		ID: id, Method: "/proto.Service/Do", Digest: sha256.Sum256([]byte(id)),
 		Response: []byte(response), Stored: testTime,
 	}
 }
 
 // onceNow counts a request with an id and waits for the outcome.
-func onceNow(db *DB, r Result) error {
+func onceNow(db *DB, r records.Result) error {
 	c := make(told, 1)
 	db.CountOnce(r, c)
 	return <-c
 }
 
-func mustOnce(t testing.TB, db *DB, r Result) {
+func mustOnce(t testing.TB, db *DB, r records.Result) {
 	t.Helper()
 	if err := onceNow(db, r); err != nil {
 		t.Fatalf("count request %q: %v", r.ID, err)
@@ -142,12 +145,12 @@ func TestConcurrentRequestsWithOneIDCountOnce(t *testing.T) {
 
 func TestBadRequestIDs(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
-	for _, id := range []string{"", strings.Repeat("x", MaxRequestID+1), "a\n", "\x7f", "ä", "a\x00"} {
+	for _, id := range []string{"", strings.Repeat("x", records.MaxRequestID+1), "a\n", "\x7f", "ä", "a\x00"} {
 		if err := onceNow(db, resultOf(id, "x")); err == nil || errors.Is(err, ErrUnavailable) {
 			t.Errorf("%q: %v, want that it is refused", id, err)
 		}
 	}
-	for _, id := range []string{strings.Repeat("x", MaxRequestID), "~ !", "a/b", `"`} {
+	for _, id := range []string{strings.Repeat("x", records.MaxRequestID), "~ !", "a/b", `"`} {
 		mustOnce(t, db, resultOf(id, "x"))
 		wantResult(t, db, id, "x")
 	}
@@ -158,9 +161,9 @@ func TestBadRequestIDs(t *testing.T) {
 
 func TestLargeResponseIsLeftOut(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
-	mustOnce(t, db, resultOf("fits", strings.Repeat("x", MaxResponse)))
-	wantResult(t, db, "fits", strings.Repeat("x", MaxResponse))
-	large := resultOf("large", strings.Repeat("x", MaxResponse+1))
+	mustOnce(t, db, resultOf("fits", strings.Repeat("x", records.MaxResponse)))
+	wantResult(t, db, "fits", strings.Repeat("x", records.MaxResponse))
+	large := resultOf("large", strings.Repeat("x", records.MaxResponse+1))
 	mustOnce(t, db, large)
 	r, found, err := db.Result("large")
 	want := large
@@ -199,7 +202,7 @@ func TestResultsExpire(t *testing.T) {
 	m.pass(1)
 	wantResult(t, db, "b", "")
 	mustOnce(t, db, resultOf("c", "four")) // drops b and the old result of a, but not the new one
-	if got := db.results.n; got != 2 {
+	if got := db.results.Count(); got != 2 {
 		t.Errorf("%d results are kept, want 2", got)
 	}
 	wantResult(t, db, "a", "three")
@@ -255,7 +258,7 @@ func TestTooManyResultsDropTheOldest(t *testing.T) {
 	db := openTest(t, dir, opts)
 	for n := range 10 {
 		mustOnce(t, db, resultOf(fmt.Sprint(n), "x"))
-		if got := db.results.n; got != min(n+1, 3) {
+		if got := db.results.Count(); got != min(n+1, 3) {
 			t.Errorf("%d results are kept after %d, want %d", got, n+1, min(n+1, 3))
 		}
 	}
@@ -276,8 +279,8 @@ func TestTooManyResultsDropTheOldest(t *testing.T) {
 
 func TestTooLargeResultsDropTheOldest(t *testing.T) {
 	m := machine{boot: "b"}
-	db := openTest(t, t.TempDir(), m.options(Options{MaxResultBytes: 3 * MaxResponse}))
-	large := strings.Repeat("x", MaxResponse)
+	db := openTest(t, t.TempDir(), m.options(Options{MaxResultBytes: 3 * records.MaxResponse}))
+	large := strings.Repeat("x", records.MaxResponse)
 	for n := range 10 {
 		mustOnce(t, db, resultOf(fmt.Sprint("small-", n), "x"))
 	}
@@ -289,7 +292,16 @@ func TestTooLargeResultsDropTheOldest(t *testing.T) {
 	wantResult(t, db, "large-0", "") // does not fit beside the others, because of the overhead of records
 	wantResult(t, db, "large-1", large)
 	wantResult(t, db, "large-2", large)
-	if got := db.results.size; got > 3*MaxResponse {
+	got := 0
+	if err := db.flow.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(migrations.BucketRequests).ForEach(func(id, value []byte) error {
+			got += len(id) + len(value)
+			return nil
+		})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got > 3*records.MaxResponse {
 		t.Errorf("%d bytes are kept", got)
 	}
 }
@@ -304,21 +316,21 @@ func TestResultsExpireWhereNothingComes(t *testing.T) {
 			RequestTTL: time.Minute, BootID: "b", BootTime: func() time.Duration { return time.Since(began) },
 		}, a.seams())
 		var wg sync.WaitGroup
-		const all = 2*dropsPerCommit + 1
+		const all = 2*once.DropsPerCommit + 1
 		for n := range all {
 			wg.Go(func() { mustOnce(t, db, resultOf(fmt.Sprint(n), "x")) })
 		}
 		wg.Wait()
 		time.Sleep(time.Minute - 1)
 		synctest.Wait()
-		if got := db.results.count(); got != all {
+		if got := db.results.Count(); got != all {
 			t.Errorf("%d are kept before they are too old, want %d", got, all)
 		}
 		a.take()
-		for _, want := range []int{all - dropsPerCommit, all - 2*dropsPerCommit, 0, 0} {
+		for _, want := range []int{all - once.DropsPerCommit, all - 2*once.DropsPerCommit, 0, 0} {
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
-			if got := db.results.count(); got > want {
+			if got := db.results.Count(); got > want {
 				t.Errorf("%d are kept, want %d", got, want)
 			}
 		}
@@ -334,7 +346,7 @@ func TestResultsExpireWhereNothingComes(t *testing.T) {
 
 // If more requests arrive at once than one transaction may take, they are split into several.
 func TestManyResultsAtOnceAreSeveralTransactions(t *testing.T) {
-	for what, response := range map[string]string{"many": "x", "large": strings.Repeat("x", MaxResponse)} {
+	for what, response := range map[string]string{"many": "x", "large": strings.Repeat("x", records.MaxResponse)} {
 		t.Run(what, func(t *testing.T) {
 			var commits atomic.Int32
 			begun, hold := make(chan struct{}), make(chan struct{})
@@ -345,7 +357,9 @@ func TestManyResultsAtOnceAreSeveralTransactions(t *testing.T) {
 				}
 				return nil
 			}})
-			n := map[string]int{"many": resultsPerCommit + 1, "large": 2 * resultBytesPerCommit / MaxResponse}[what]
+			n := map[string]int{
+				"many": once.ResultsPerCommit + 1, "large": 2 * once.ResultBytesPerCommit / records.MaxResponse,
+			}[what]
 			c := make(told, n+1)
 			db.CountOnce(resultOf("first", "x"), c)
 			<-begun
@@ -387,7 +401,7 @@ func TestCountOnceThatFails(t *testing.T) {
 					dir := t.TempDir()
 					m := machine{boot: "b"}
 					db := openSeams(t, dir, m.options(Options{Sync: mode}), a.seams())
-					put(t, db, PutWorker(fullWorker("worker-0")))
+					put(t, db, records.PutWorker(fullWorker("worker-0")))
 					mustOnce(t, db, resultOf("before", "x"))
 					add(t, db, 5)
 					a.set(c.act, syscall.ENOSPC)
@@ -429,7 +443,7 @@ func TestNoRoomForResultsStopsNothingElse(t *testing.T) {
 			!strings.Contains(err.Error(), "free some space") {
 			t.Errorf("%v, want ErrUnavailable and what to do", err)
 		}
-		put(t, db, PutWorker(fullWorker(fmt.Sprint("worker-", n))))
+		put(t, db, records.PutWorker(fullWorker(fmt.Sprint("worker-", n))))
 		add(t, db, 1)
 		if err := db.Writable(); err != nil {
 			t.Error(err)
@@ -518,7 +532,7 @@ func (m *requestModel) check(t *testing.T, when, dir string) {
 	t.Helper()
 	s := checkFiles(t, dir)
 	stored := map[string]bool{}
-	h, err := boltfile.OpenReadOnly(filepath.Join(dir, dbName), time.Second)
+	h, err := boltfile.OpenReadOnly(filepath.Join(dir, statedir.DatabaseName), time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,26 +16,30 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/boltfile"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 func TestEveryFieldComesBack(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	bare := Worker{ID: "worker-1", Desired: DesiredStopped, Status: StatusStopped}
+	bare := records.Worker{ID: "worker-1", Desired: records.DesiredStopped, Status: records.StatusStopped}
 	full := fullWorker("worker-0")
-	event := Event{Time: testTime, Worker: "worker-0", Type: "exited", Detail: "signal 9"}
-	put(t, db, PutWorker(full), PutWorker(bare), AppendEvent(event))
+	event := records.Event{Time: testTime, Worker: "worker-0", Type: "exited", Detail: "signal 9"}
+	put(t, db, records.PutWorker(full), records.PutWorker(bare), records.AppendEvent(event))
 	add(t, db, 3)
 
-	want := Snapshot{
+	want := records.Snapshot{
 		SchemaVersion: migrations.Current(),
 		Meta:          db.Meta(),
-		Workers:       []Worker{full, bare},
+		Workers:       []records.Worker{full, bare},
 		Bad:           map[string]error{},
 		Processed:     3,
-		Events:        []Event{event},
+		Events:        []records.Event{event},
 	}
 	if diff := cmp.Diff(want, snapshot(t, db)); diff != "" {
 		t.Error("snapshot of the open store:", diff)
@@ -64,15 +68,22 @@ func TestEveryFieldComesBack(t *testing.T) {
 
 func TestEnumsComeBack(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
-	var muts []Mutation
-	for _, s := range []Status{
-		StatusStarting, StatusRunning, StatusUnhealthy, StatusStopping, StatusStopped, StatusBackoff, StatusFailed,
+	var muts []records.Mutation
+	for _, s := range []records.Status{
+		records.StatusStarting, records.StatusRunning, records.StatusUnhealthy, records.StatusStopping,
+		records.StatusStopped, records.StatusBackoff, records.StatusFailed,
 	} {
-		for _, source := range []ExitSource{ExitUnknown, ExitWait, ExitPidfd, ExitStat} {
-			for _, proof := range []Proof{ProofNone, ProofPidfdInode, ProofStartTimeToken} {
-				muts = append(muts, PutWorker(Worker{
-					ID: fmt.Sprintf("%s,%s,%s", s, source, proof), Desired: DesiredRunning, Status: s,
-					Instance: &Instance{Proof: proof}, LastExit: &Exit{Source: source},
+		for _, source := range []identity.ExitSource{
+			identity.ExitUnknown, identity.ExitWait, identity.ExitPidfd, identity.ExitStat,
+		} {
+			for _, proof := range []identity.Proof{
+				identity.ProofNone, identity.ProofPidfdInode, identity.ProofStartTimeToken,
+			} {
+				muts = append(muts, records.PutWorker(records.Worker{
+					ID: fmt.Sprintf("%s,%s,%s", s, source, proof), Desired: records.DesiredRunning, Status: s,
+					Instance: &records.Instance{
+						Process: identity.Process{Proof: proof},
+					}, LastExit: &identity.Exit{Source: source},
 				}))
 			}
 		}
@@ -96,7 +107,9 @@ func TestWorkersAreOrderedAsPeopleCount(t *testing.T) {
 	}
 	db := openTest(t, t.TempDir(), Options{})
 	for _, i := range []int{5, 0, 9, 7, 2, 1, 8, 3, 6, 4} {
-		put(t, db, PutWorker(Worker{ID: want[i], Desired: DesiredRunning, Status: StatusRunning}))
+		put(t, db, records.PutWorker(
+			records.Worker{ID: want[i], Desired: records.DesiredRunning, Status: records.StatusRunning},
+		))
 	}
 	if diff := cmp.Diff(want, ids(snapshot(t, db))); diff != "" {
 		t.Error(diff)
@@ -105,38 +118,38 @@ func TestWorkersAreOrderedAsPeopleCount(t *testing.T) {
 
 func TestDeleteAndReplace(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
-	put(t, db, PutWorker(fullWorker("worker-0")), PutWorker(fullWorker("worker-1")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")), records.PutWorker(fullWorker("worker-1")))
 	changed := fullWorker("worker-1")
-	changed.Instance, changed.Status = nil, StatusFailed
-	put(t, db, DeleteWorker("worker-0"), DeleteWorker("worker-never-was"), PutWorker(changed))
-	if diff := cmp.Diff([]Worker{changed}, snapshot(t, db).Workers); diff != "" {
+	changed.Instance, changed.Status = nil, records.StatusFailed
+	put(t, db, records.DeleteWorker("worker-0"), records.DeleteWorker("worker-never-was"), records.PutWorker(changed))
+	if diff := cmp.Diff([]records.Worker{changed}, snapshot(t, db).Workers); diff != "" {
 		t.Error(diff)
 	}
 }
 
 func TestUnstorableIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
-	worker := func(change func(*Worker)) Mutation {
+	worker := func(change func(*records.Worker)) records.Mutation {
 		w := fullWorker("worker-0")
 		change(&w)
-		return PutWorker(w)
+		return records.PutWorker(w)
 	}
-	for name, m := range map[string]Mutation{
-		"no id":             worker(func(w *Worker) { w.ID = "" }),
-		"long id":           worker(func(w *Worker) { w.ID = strings.Repeat("x", maxID+1) }),
-		"id not UTF-8":      worker(func(w *Worker) { w.ID = "\xff" }),
-		"no status":         worker(func(w *Worker) { w.Status = "" }),
-		"unknown desired":   worker(func(w *Worker) { w.Desired = "maybe" }),
-		"unknown proof":     worker(func(w *Worker) { w.Instance.Proof = "hearsay" }),
-		"unknown source":    worker(func(w *Worker) { w.LastExit.Source = "hearsay" }),
-		"port":              worker(func(w *Worker) { w.Port = 65536 }),
-		"instance port":     worker(func(w *Worker) { w.Instance.Port = -1 }),
-		"pid":               worker(func(w *Worker) { w.Instance.PID = -1 }),
-		"exit code":         worker(func(w *Worker) { w.LastExit.Code = math.MaxInt }),
-		"delete, no id":     DeleteWorker(""),
+	for name, m := range map[string]records.Mutation{
+		"no id":             worker(func(w *records.Worker) { w.ID = "" }),
+		"long id":           worker(func(w *records.Worker) { w.ID = strings.Repeat("x", 1025) }),
+		"id not UTF-8":      worker(func(w *records.Worker) { w.ID = "\xff" }),
+		"no status":         worker(func(w *records.Worker) { w.Status = "" }),
+		"unknown desired":   worker(func(w *records.Worker) { w.Desired = "maybe" }),
+		"unknown proof":     worker(func(w *records.Worker) { w.Instance.Proof = "hearsay" }),
+		"unknown source":    worker(func(w *records.Worker) { w.LastExit.Source = "hearsay" }),
+		"port":              worker(func(w *records.Worker) { w.Port = 65536 }),
+		"instance port":     worker(func(w *records.Worker) { w.Instance.Port = -1 }),
+		"pid":               worker(func(w *records.Worker) { w.Instance.PID = -1 }),
+		"exit code":         worker(func(w *records.Worker) { w.LastExit.Code = math.MaxInt }),
+		"delete, no id":     records.DeleteWorker(""),
 		"the zero mutation": {},
 	} {
-		if err := db.Apply(t.Context(), PutWorker(fullWorker("worker-9")), m); err == nil {
+		if err := db.Apply(t.Context(), records.PutWorker(fullWorker("worker-9")), m); err == nil {
 			t.Errorf("%s: stored", name)
 		}
 	}
@@ -151,8 +164,10 @@ func TestUnstorableIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 
 func TestTextNeedNotBeUTF8(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
-	w := Worker{ID: "worker-0", Desired: DesiredRunning, Status: StatusFailed, Reason: "last line: \xff\xfe."}
-	put(t, db, PutWorker(w), AppendEvent(Event{Type: "output", Detail: "\x80"}))
+	w := records.Worker{
+		ID: "worker-0", Desired: records.DesiredRunning, Status: records.StatusFailed, Reason: "last line: \xff\xfe.",
+	}
+	put(t, db, records.PutWorker(w), records.AppendEvent(records.Event{Type: "output", Detail: "\x80"}))
 	s := snapshot(t, db)
 	if s.Workers[0].Reason != "last line: \uFFFD." || s.Events[0].Detail != "\uFFFD" {
 		t.Errorf("got %q, %q", s.Workers[0].Reason, s.Events[0].Detail)
@@ -162,13 +177,13 @@ func TestTextNeedNotBeUTF8(t *testing.T) {
 func TestEventsAreBounded(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{MaxEvents: 5})
-	var muts []Mutation
+	var muts []records.Mutation
 	for i := range 12 {
-		muts = append(muts, AppendEvent(Event{Type: fmt.Sprint(i)}))
+		muts = append(muts, records.AppendEvent(records.Event{Type: fmt.Sprint(i)}))
 	}
 	put(t, db, muts[:4]...)
 	put(t, db, muts[4:]...)
-	types := func(s Snapshot) (out []string) {
+	types := func(s records.Snapshot) (out []string) {
 		for _, e := range s.Events {
 			out = append(out, e.Type)
 		}
@@ -179,7 +194,7 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 	mustClose(t, db)
 	db = openTest(t, dir, Options{MaxEvents: 2})
-	put(t, db, AppendEvent(Event{Type: "12"}))
+	put(t, db, records.AppendEvent(records.Event{Type: "12"}))
 	if diff := cmp.Diff([]string{"11", "12"}, types(snapshot(t, db))); diff != "" {
 		t.Error("with a smaller bound:", diff)
 	}
@@ -188,15 +203,17 @@ func TestEventsAreBounded(t *testing.T) {
 func TestOneBadRecordHidesNoOther(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	put(t, db, PutWorker(fullWorker("worker-0")), PutWorker(fullWorker("worker-1")), PutWorker(fullWorker("worker-2")),
-		AppendEvent(Event{Type: "first"}), AppendEvent(Event{Type: "second"}))
+	put(t, db, records.PutWorker(
+		fullWorker("worker-0"),
+	), records.PutWorker(fullWorker("worker-1")), records.PutWorker(fullWorker("worker-2")),
+		records.AppendEvent(records.Event{Type: "first"}), records.AppendEvent(records.Event{Type: "second"}))
 	spoil := func(how func(workers, events *bolt.Bucket) error) {
 		t.Helper()
-		if err := db.database.file.Update(func(tx *bolt.Tx) error {
+		mustClose(t, db)
+		change(t, filepath.Join(dir, statedir.DatabaseName), func(tx *bolt.Tx) error {
 			return how(tx.Bucket(migrations.BucketWorkers), tx.Bucket(migrations.BucketEvents))
-		}, (*bolt.Tx).Commit); err != nil {
-			t.Fatal(err)
-		}
+		})
+		db = openTest(t, dir, Options{})
 	}
 	var good, event []byte
 	spoil(func(workers, events *bolt.Bucket) error {
@@ -230,7 +247,9 @@ func TestOneBadRecordHidesNoOther(t *testing.T) {
 	spoil(func(workers, events *bolt.Bucket) error {
 		return errors.Join(events.Delete([]byte("odd")), events.Put([]byte{7: 1}, event))
 	})
-	put(t, db, PutWorker(fullWorker("worker-1")), PutWorker(fullWorker("worker-2")), DeleteWorker("worker-3"))
+	put(t, db, records.PutWorker(
+		fullWorker("worker-1"),
+	), records.PutWorker(fullWorker("worker-2")), records.DeleteWorker("worker-3"))
 }
 
 func TestClosedStoreSaysSo(t *testing.T) {
@@ -241,7 +260,7 @@ func TestClosedStoreSaysSo(t *testing.T) {
 		_, err := db.Snapshot()
 		for name, err := range map[string]error{
 			"snapshot": err,
-			"apply":    db.Apply(t.Context(), PutWorker(fullWorker("worker-0"))),
+			"apply":    db.Apply(t.Context(), records.PutWorker(fullWorker("worker-0"))),
 			"count":    db.AddProcessed(t.Context(), 1),
 			"alive":    db.Alive(t.Context()),
 			"backup":   backUpTo(db, filepath.Join(t.TempDir(), "x")),
@@ -262,7 +281,7 @@ func TestCanceledCallerDoesNotWait(t *testing.T) {
 		if err := db.AddProcessed(ctx, 1); !errors.Is(err, context.Canceled) {
 			t.Errorf("count: %v", err)
 		}
-		if err := db.Apply(ctx, DeleteWorker("worker-0")); !errors.Is(err, context.Canceled) {
+		if err := db.Apply(ctx, records.DeleteWorker("worker-0")); !errors.Is(err, context.Canceled) {
 			t.Errorf("apply: %v", err)
 		}
 		if got := db.Processed(); got != 0 {
@@ -274,7 +293,7 @@ func TestCanceledCallerDoesNotWait(t *testing.T) {
 func TestMovedDirectoryIsNoticed(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	if db.Moved() || db.Meta().StateDir != db.StateDirID() || db.StateDirID() == (FileID{}) {
+	if db.Moved() || db.Meta().StateDir != db.StateDirID() || db.StateDirID() == (identity.FileID{}) {
 		t.Fatalf("a new state: moved %t, %v, %v", db.Moved(), db.Meta().StateDir, db.StateDirID())
 	}
 	mustClose(t, db)
@@ -307,11 +326,13 @@ func TestMasterIDOutlivesTheDatabase(t *testing.T) {
 	id := db.MasterID()
 	add(t, db, 5)
 	mustClose(t, db)
-	if b, err := os.ReadFile(filepath.Join(dir, masterIDName)); err != nil || string(b) != id+"\n" || !validUUID(id) {
+	if b, err := os.ReadFile(
+		filepath.Join(dir, statedir.MasterIDName),
+	); err != nil || string(b) != id+"\n" || !records.ValidUUID(id) {
 		t.Fatalf("master-id is %q (%v), want %q", b, err, id)
 	}
 
-	if err := os.Remove(filepath.Join(dir, dbName)); err != nil {
+	if err := os.Remove(filepath.Join(dir, statedir.DatabaseName)); err != nil {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
@@ -324,7 +345,7 @@ func TestMasterIDOutlivesTheDatabase(t *testing.T) {
 		t.Errorf("the loss is not logged: %s", &log)
 	}
 
-	if err := os.Remove(filepath.Join(dir, masterIDName)); err != nil {
+	if err := os.Remove(filepath.Join(dir, statedir.MasterIDName)); err != nil {
 		t.Fatal(err)
 	}
 	db = openTest(t, dir, Options{})
@@ -333,8 +354,8 @@ func TestMasterIDOutlivesTheDatabase(t *testing.T) {
 	}
 	mustClose(t, db)
 
-	other := newUUID()
-	if err := writeMasterID((statefile.Ops{}), dir, other); err != nil {
+	other := records.NewUUID()
+	if err := statedir.WriteMasterID((statefile.Ops{}), dir, other); err != nil {
 		t.Fatal(err)
 	}
 	log.Reset()
@@ -350,12 +371,12 @@ func TestMasterIDOutlivesTheDatabase(t *testing.T) {
 
 func TestBackupIsAWholeState(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{Sync: SyncInterval})
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	add(t, db, 41)
 	to := t.TempDir()
 	for range 2 { // the second replaces the first
 		add(t, db, 1)
-		if err := backUpTo(db, filepath.Join(to, dbName)); err != nil {
+		if err := backUpTo(db, filepath.Join(to, statedir.DatabaseName)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -402,8 +423,8 @@ func TestNewDirectoryIsPrivate(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	db := openTest(t, dir, Options{})
 	for path, want := range map[string]os.FileMode{
-		dir: 0o700, filepath.Join(dir, dbName): 0o600, filepath.Join(dir, counterName): 0o600,
-		filepath.Join(dir, masterIDName): 0o600, filepath.Join(dir, lockName): 0o600,
+		dir: 0o700, filepath.Join(dir, statedir.DatabaseName): 0o600, filepath.Join(dir, statedir.CounterName): 0o600,
+		filepath.Join(dir, statedir.MasterIDName): 0o600, filepath.Join(dir, statedir.LockName): 0o600,
 	} {
 		if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != want {
 			t.Errorf("%s: mode %v, want %v (%v)", path, fi.Mode().Perm(), want, err)
@@ -414,14 +435,21 @@ func TestNewDirectoryIsPrivate(t *testing.T) {
 
 func TestAliveAnswers(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{})
-	before := db.committer.writer.txid
+	var before uint64
+	if err := db.flow.View(func(tx *bolt.Tx) error {
+		before = uint64(tx.ID())
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := db.Alive(ctx); err != nil {
 		t.Error(err)
 	}
 	mustClose(t, db)
-	if db.committer.writer.txid != before+1 { // the commit of Close
-		t.Errorf("being asked has written: transaction %d, was %d", db.committer.writer.txid, before)
+	after := boltfile.LastTx(filepath.Join(db.Dir(), statedir.DatabaseName))
+	if after != before+1 { // the commit of Close
+		t.Errorf("being asked has written: transaction %d, was %d", after, before)
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // A master settles the files of the previous one only if that one did not shut down in order: settling costs three
@@ -23,7 +26,7 @@ func TestOnlyAnOrderlyEndLeavesNothingToSettle(t *testing.T) {
 	}
 	dir := t.TempDir()
 	db, _ := settled(dir)
-	put(t, db, PutWorker(fullWorker("worker-0")))
+	put(t, db, records.PutWorker(fullWorker("worker-0")))
 	mustClose(t, db)
 	db, again := settled(dir)
 	if again {
@@ -66,7 +69,7 @@ func TestOnlyAnOrderlyEndLeavesNothingToSettle(t *testing.T) {
 	mustClose(t, db)
 
 	// If the lock file was removed, or a state was copied here without one, it is settled.
-	if err := os.Remove(filepath.Join(dir, lockName)); err != nil {
+	if err := os.Remove(filepath.Join(dir, statedir.LockName)); err != nil {
 		t.Fatal(err)
 	}
 	if db, again = settled(dir); !again {

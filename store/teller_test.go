@@ -13,6 +13,7 @@ import (
 
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/counterfile"
+	"github.com/core-tools/hsu-master/store/statedir"
 )
 
 // told receives the outcome of a count.
@@ -67,7 +68,9 @@ func TestWhatIsToldIsInTheFile(t *testing.T) {
 				if err := countNow(db); err != nil {
 					t.Fatal(err)
 				}
-				if r, err := counterfile.Read(filepath.Join(dir, counterName)); err != nil || r.Slot.Processed != n+1 {
+				if r, err := counterfile.Read(
+					filepath.Join(dir, statedir.CounterName),
+				); err != nil || r.Slot.Processed != n+1 {
 					t.Fatalf("in the file %d, %v, want %d", r.Slot.Processed, err, n+1)
 				}
 			}
@@ -227,7 +230,7 @@ func TestCountWhileNothingCanBeWritten(t *testing.T) {
 				}
 				a.set("count", nil)
 				a.set("rewrite-write", nil)
-				time.Sleep(lastRepairDelay)
+				time.Sleep(longestRepairDelay)
 				synctest.Wait()
 				if err := countNow(db); err != nil || db.Processed() != 1 {
 					t.Errorf("processed %d, %v, want 1", db.Processed(), err)
@@ -270,18 +273,18 @@ func TestCountsAroundClose(t *testing.T) {
 			if s := checkFiles(t, dir); s.Processed != ok.Load() || refused.Load() != int64(cap(begun)) {
 				t.Errorf("on the disk %d, %d were told so; %d refused", s.Processed, ok.Load(), refused.Load())
 			}
-			r, err := counterfile.Read(filepath.Join(dir, counterName))
+			r, err := counterfile.Read(filepath.Join(dir, statedir.CounterName))
 			if err != nil || r.Slot.Processed != ok.Load() {
-				t.Errorf("%s: %d, %v", counterName, r.Slot.Processed, err)
+				t.Errorf("%s: %d, %v", statedir.CounterName, r.Slot.Processed, err)
 			}
 		})
 	}
 }
 
-// once can be notified any number of times.
-type once struct{ done chan struct{} }
+// repeated can be notified any number of times.
+type repeated struct{ done chan struct{} }
 
-func (o *once) Counted(error) { o.done <- struct{}{} }
+func (o *repeated) Counted(error) { o.done <- struct{}{} }
 
 func TestCountAllocatesNothing(t *testing.T) {
 	if testing.CoverMode() != "" {
@@ -290,7 +293,7 @@ func TestCountAllocatesNothing(t *testing.T) {
 	for name, mode := range syncModes {
 		t.Run(name, func(t *testing.T) {
 			db := openTest(t, t.TempDir(), Options{Sync: mode})
-			o := &once{make(chan struct{}, 64)}
+			o := &repeated{make(chan struct{}, 64)}
 			// The path check after each write and the fold once a second allocate, but they belong to the write,
 			// which 64 counts share.
 			got := testing.AllocsPerRun(20, func() {

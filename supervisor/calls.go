@@ -12,7 +12,7 @@ import (
 
 	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/internal/rpc"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -148,7 +148,7 @@ func (s *Supervisor) hopeless(service string) error {
 		w := each.Info()
 		switch {
 		case w == nil || !offers(w.Services, service):
-		case w.Status != store.StatusFailed && w.Status != store.StatusStopped:
+		case w.Status != records.StatusFailed && w.Status != records.StatusStopped:
 			return nil
 		default:
 			if count++; count == 1 {
@@ -163,6 +163,6 @@ func (s *Supervisor) hopeless(service string) error {
 }
 
 // offers reports whether the list contains the service and its calls are accepted.
-func offers(list []store.Offer, name string) bool {
-	return slices.ContainsFunc(list, func(o store.Offer) bool { return o.Name == name && !o.Unlisted })
+func offers(list []records.Offer, name string) bool {
+	return slices.ContainsFunc(list, func(o records.Offer) bool { return o.Name == name && !o.Unlisted })
 }

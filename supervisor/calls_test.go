@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/fair"
-	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -45,7 +45,7 @@ func (m *master) wantReady(service string, want ...string) {
 	}
 }
 
-func (m *master) recorded(id string) store.Worker {
+func (m *master) recorded(id string) records.Worker {
 	m.t.Helper()
 	snap, err := m.store.Snapshot()
 	if err != nil {
@@ -57,7 +57,7 @@ func (m *master) recorded(id string) store.Worker {
 		}
 	}
 	m.t.Fatalf("%s is not recorded", id)
-	return store.Worker{}
+	return records.Worker{}
 }
 
 func TestWorkersServeWhatTheirUnitOffers(t *testing.T) {
@@ -76,7 +76,7 @@ func TestWorkersServeWhatTheirUnitOffers(t *testing.T) {
 		if m.Services().Service(unit.DefaultService) != nil {
 			t.Error("the unit offers what it does not say")
 		}
-		world.of("worker-0").die(process.Exit{Signal: 9})
+		world.of("worker-0").die(identity.Exit{Signal: 9})
 		synctest.Wait()
 		m.wantReady("pkg.A", "worker-1")
 		settle(5 * time.Second)
@@ -128,7 +128,7 @@ func TestReflectionTellsWhatAWorkerOffers(t *testing.T) {
 		m.wantReady("pkg.Z")
 		settle(2 * time.Second)
 		m.wantReady("pkg.Z", "worker-0")
-		want := []store.Offer{{Name: "pkg.A"}, {Name: "pkg.Z", Reflected: true}}
+		want := []records.Offer{{Name: "pkg.A"}, {Name: "pkg.Z", Reflected: true}}
 		if got := m.recorded("worker-0").Services; !slices.Equal(got, want) {
 			t.Errorf("recorded are %v, want %v", got, want)
 		}
@@ -182,7 +182,7 @@ func TestNextInstanceIsNotTakenForTheOneBefore(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1, offering("pkg.Said"))
 		settle(time.Minute)
 		m.wantReady("pkg.Old", "worker-0")
-		world.of("worker-0").die(process.Exit{Signal: 9})
+		world.of("worker-0").die(identity.Exit{Signal: 9})
 		settle(500 * time.Millisecond)
 		m.wantReady("pkg.Said", "worker-0")
 		m.wantReady("pkg.Old")
@@ -230,7 +230,7 @@ func TestReflectionIsTheTruthAboutAWorker(t *testing.T) {
 				m = startMaster(t, world, dir, 1, test.unit...)
 				<-m.Recovered()
 			}
-			world.of("worker-0").die(process.Exit{Signal: 9})
+			world.of("worker-0").die(identity.Exit{Signal: 9})
 			settle(time.Minute)
 			m.wantReady(test.said, "worker-0")
 			m.stop(nil)

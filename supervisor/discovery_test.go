@@ -8,8 +8,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -50,7 +50,7 @@ func TestAssumedServiceIsOfferedOnlyByAWorkerThatAnswersItsGetStatus(t *testing.
 					if m.Standalone(unit.DefaultService) == test.want {
 						t.Errorf("standalone: %t", !test.want)
 					}
-					if w := m.worker("worker-0"); w.Status != store.StatusRunning || !w.Ready {
+					if w := m.worker("worker-0"); w.Status != records.StatusRunning || !w.Ready {
 						t.Errorf("worker is %s, ready: %t", w.Status, w.Ready)
 					}
 					m.crash()
@@ -74,7 +74,7 @@ func TestAssumedServiceWaitsForTheInstanceToAnswer(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Minute)
 		m.wantReady(unit.DefaultService, "worker-0")
-		world.of("worker-0").die(process.Exit{Signal: 9})
+		world.of("worker-0").die(identity.Exit{Signal: 9})
 		settle(time.Second)
 		m.wantReady(unit.DefaultService)
 		if m.Services().Service(unit.DefaultService) == nil {

@@ -22,8 +22,10 @@ import (
 	reflection "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -70,7 +72,7 @@ type fakeProcess struct {
 	os     *fakeOS
 	pid    int
 	worker string
-	rec    store.Instance
+	rec    records.Instance
 
 	startErr    error
 	readyAfter  time.Duration // until the port opens; <0: never
@@ -102,7 +104,7 @@ type fakeProcess struct {
 	mu   sync.Mutex
 	done chan struct{}
 	dead bool
-	exit process.Exit
+	exit identity.Exit
 }
 
 func newFakeOS(t *testing.T) *fakeOS {
@@ -113,7 +115,7 @@ func (o *fakeOS) Lease(worker string) (*process.Lease, error) {
 	return process.CreateLease(filepath.Join(o.t.TempDir(), worker+".lease"))
 }
 
-func (o *fakeOS) Start(_ unit.Spec, worker string, rec store.Instance, _ *process.Lease) (launcher.Instance, error) {
+func (o *fakeOS) Start(_ unit.Spec, worker string, rec records.Instance, _ *process.Lease) (launcher.Instance, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.processes {
@@ -135,12 +137,12 @@ func (o *fakeOS) Start(_ unit.Spec, worker string, rec store.Instance, _ *proces
 	}
 	o.processes[p.pid] = p
 	if p.exitsAfter > 0 {
-		time.AfterFunc(p.exitsAfter, func() { p.die(process.Exit{Code: p.exitCode, Source: process.ExitWait}) })
+		time.AfterFunc(p.exitsAfter, func() { p.die(identity.Exit{Code: p.exitCode, Source: identity.ExitWait}) })
 	}
 	return p, nil
 }
 
-func (o *fakeOS) Attach(_ string, rec store.Instance) (launcher.Instance, error) {
+func (o *fakeOS) Attach(_ string, rec records.Instance) (launcher.Instance, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.attachErr != nil {
@@ -153,27 +155,27 @@ func (o *fakeOS) Attach(_ string, rec store.Instance) (launcher.Instance, error)
 	return p, nil
 }
 
-func (o *fakeOS) Take(_ string, pid int, rec store.Instance) (launcher.Instance, process.Identity, error) {
+func (o *fakeOS) Take(_ string, pid int, rec records.Instance) (launcher.Instance, identity.Process, error) {
 	rec.PID = pid
 	inst, err := o.Attach("", rec)
 	if err != nil {
-		return nil, process.Identity{}, err
+		return nil, identity.Process{}, err
 	}
 	return inst, inst.Identity(), nil
 }
 
-func (o *fakeOS) Identify(pid int) (process.Identity, error) {
+func (o *fakeOS) Identify(pid int) (identity.Process, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if p := o.processes[pid]; p != nil && !p.isDead() {
 		return p.Identity(), nil
 	}
-	return process.Identity{}, process.ErrGone
+	return identity.Process{}, process.ErrGone
 }
 
-func (o *fakeOS) Holds(string, store.Instance, int) bool { return false }
+func (o *fakeOS) Holds(string, records.Instance, int) bool { return false }
 
-func (o *fakeOS) Left(_ context.Context, _ string, rec store.Instance, _ bool) (string, []process.Holder, error) {
+func (o *fakeOS) Left(_ context.Context, _ string, rec records.Instance, _ bool) (string, []process.Holder, error) {
 	holders, _ := o.scan(context.Background())
 	if o.leaseHeld {
 		return launcher.LeaseHeld, nil, nil
@@ -183,7 +185,7 @@ func (o *fakeOS) Left(_ context.Context, _ string, rec store.Instance, _ bool) (
 	}), nil
 }
 
-func (o *fakeOS) Owner(_ string, rec store.Instance, port int) (process.Ownership, error) {
+func (o *fakeOS) Owner(_ string, rec records.Instance, port int) (process.Ownership, error) {
 	p := o.at(port)
 	switch {
 	case p == nil:
@@ -194,13 +196,13 @@ func (o *fakeOS) Owner(_ string, rec store.Instance, port int) (process.Ownershi
 	return process.PortForeign, nil
 }
 
-func (o *fakeOS) Sweep(_ context.Context, _ string, rec store.Instance) ([]process.Holder, error) {
+func (o *fakeOS) Sweep(_ context.Context, _ string, rec records.Instance) ([]process.Holder, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.processes {
 		if p.rec.Token == rec.Token && !p.isDead() {
 			o.acts = append(o.acts, fmt.Sprintf("kill %d", p.pid))
-			p.die(process.Exit{Signal: 9, Source: process.ExitUnknown})
+			p.die(identity.Exit{Signal: 9, Source: identity.ExitUnknown})
 		}
 	}
 	if o.leaseHeld {
@@ -295,7 +297,7 @@ func (o *fakeOS) starts(worker string) int {
 	return o.started[worker]
 }
 
-func (p *fakeProcess) die(e process.Exit) {
+func (p *fakeProcess) die(e identity.Exit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.dead {
@@ -316,19 +318,19 @@ func (p *fakeProcess) set(change func()) {
 	change()
 }
 
-func (p *fakeProcess) Identity() process.Identity {
-	return process.Identity{BootID: p.rec.BootID, PID: p.pid, Inode: uint64(p.pid), Proof: process.ProofPidfdInode}
+func (p *fakeProcess) Identity() identity.Process {
+	return identity.Process{BootID: p.rec.BootID, PID: p.pid, Inode: uint64(p.pid), Proof: identity.ProofPidfdInode}
 }
 
 func (p *fakeProcess) Done() <-chan struct{} {
 	if p.diesAtLook > 0 {
 		if p.diesAtLook--; p.diesAtLook == 0 {
-			p.die(process.Exit{Signal: syscall.SIGKILL, Source: process.ExitStat})
+			p.die(identity.Exit{Signal: syscall.SIGKILL, Source: identity.ExitStat})
 		}
 	}
 	return p.done
 }
-func (p *fakeProcess) Exit() process.Exit        { return p.exit }
+func (p *fakeProcess) Exit() identity.Exit       { return p.exit }
 func (p *fakeProcess) Close() error              { return nil }
 func (p *fakeProcess) Handle() (*os.File, error) { return nil, errors.ErrUnsupported }
 
@@ -343,7 +345,7 @@ func (p *fakeProcess) Terminate() error {
 	p.os.acts = append(p.os.acts, "terminate "+p.worker)
 	p.os.mu.Unlock()
 	if !p.ignoresTerm {
-		p.die(process.Exit{Source: process.ExitWait})
+		p.die(identity.Exit{Source: identity.ExitWait})
 	}
 	return nil
 }
@@ -356,7 +358,7 @@ func (p *fakeProcess) Survived() bool {
 
 func (p *fakeProcess) Kill(context.Context) ([]process.Holder, error) {
 	p.childrenKilled = p.Survived()
-	p.die(process.Exit{Signal: 9, Source: process.ExitWait})
+	p.die(identity.Exit{Signal: 9, Source: identity.ExitWait})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.kills++

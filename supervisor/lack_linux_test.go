@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -61,7 +61,7 @@ func TestRecoveryDoesNotWaitForTheDisk(t *testing.T) {
 		settle(time.Second)
 		before := m.worker("worker-0")
 		m.crash()
-		world.of("worker-1").die(process.Exit{Signal: 9, Source: process.ExitUnknown})
+		world.of("worker-1").die(identity.Exit{Signal: 9, Source: identity.ExitUnknown})
 
 		var mend func()
 		m = startMaster(t, world, dir, 2, func(*unit.Spec) { mend = spoil(t, dir) })
@@ -74,7 +74,7 @@ func TestRecoveryDoesNotWaitForTheDisk(t *testing.T) {
 		if w := m.worker("worker-0"); !w.Ready || w.Instance.PID != before.Instance.PID {
 			t.Errorf("the survivor = %+v, want it adopted and ready", w)
 		}
-		if w := m.worker("worker-1"); w.Ready || w.Status == store.StatusRunning || w.Instance != nil {
+		if w := m.worker("worker-1"); w.Ready || w.Status == records.StatusRunning || w.Instance != nil {
 			t.Errorf("the dead one = %+v, want it shown as what it is", w)
 		}
 		if n := world.starts("worker-1"); n != 1 {

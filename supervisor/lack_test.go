@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 )
 
@@ -24,7 +24,7 @@ func TestFaultsOfTheMasterCostNoBudget(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Hour)
 		w := m.worker("worker-0")
-		if w.Status != store.StatusBackoff || len(w.History.Spent) != 0 || w.History.Backoff != 0 ||
+		if w.Status != records.StatusBackoff || len(w.History.Spent) != 0 || w.History.Backoff != 0 ||
 			world.starts("worker-0") < 20 {
 			t.Errorf("after an hour: %s, budget %+v, %d starts, want it tried on and on at no cost",
 				w.Status, w.History, world.starts("worker-0"))

@@ -7,8 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T) {
@@ -20,7 +20,7 @@ func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T
 		first.mu.Lock()
 		first.immortalUntil = time.Now().Add(time.Minute)
 		first.mu.Unlock()
-		first.die(process.Exit{Signal: syscall.SIGSEGV, Source: process.ExitWait})
+		first.die(identity.Exit{Signal: syscall.SIGSEGV, Source: identity.ExitWait})
 		settle(30 * time.Second)
 		first.mu.Lock()
 		if first.kills < 10 || first.kills > 40 {
@@ -30,7 +30,7 @@ func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T
 		if n := world.starts("worker-0"); n != 1 {
 			t.Errorf("started %d times beside what is left of the first, want 1", n)
 		}
-		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy || w.Ready ||
+		if w := m.worker("worker-0"); w.Status != records.StatusUnhealthy || w.Ready ||
 			!strings.HasPrefix(w.Reason, "held: 1 processes of it could not be killed") {
 			t.Errorf("%+v, want people to be told what it waits for", w)
 		}
@@ -48,8 +48,8 @@ func TestDescendantThatDoesNotDieIsTriedAgainAtIntervalsAndToldOnce(t *testing.T
 			t.Errorf("told %d times, want once", told)
 		}
 		settle(time.Minute)
-		if w := m.worker("worker-0"); w.Status != store.StatusRunning || w.Reason != "" || w.LastExit == nil ||
-			w.LastExit.Signal != int(syscall.SIGSEGV) {
+		if w := m.worker("worker-0"); w.Status != records.StatusRunning || w.Reason != "" || w.LastExit == nil ||
+			w.LastExit.Signal != syscall.SIGSEGV {
 			t.Errorf("%+v, want it running, and how the first ended", w)
 		}
 		if n := world.starts("worker-0"); n != 2 {

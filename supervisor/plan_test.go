@@ -17,7 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -102,8 +104,8 @@ func (o *fakeOS) plan(dir string, count int) []recovery.Decision {
 		}
 	}
 	rc := &recovery.Context{
-		Inspector: o, Scan: o.scan, Kept: func(string) (process.Exit, bool) { return process.Exit{}, false },
-		MasterID: snap.Meta.MasterID, StateDir: process.FileID(here).String(), BootID: bootID, UID: os.Geteuid(),
+		Inspector: o, Scan: o.scan, Kept: func(string) (identity.Exit, bool) { return identity.Exit{}, false },
+		MasterID: snap.Meta.MasterID, StateDir: here.String(), BootID: bootID, UID: os.Geteuid(),
 		Moved: snap.Meta.StateDir != here, Now: o.bootTime,
 	}
 	wanted := unit.Spec{Name: "worker", Path: self, Replicas: count}.WithDefaults()
@@ -127,7 +129,7 @@ func (sc scenario) play(t *testing.T) {
 	world, dir := newFakeOS(t), t.TempDir()
 	m := startMaster(t, world, dir, 2)
 	settle(time.Second)
-	world.masterID, world.stateDir = m.store.MasterID(), process.FileID(m.store.StateDirID()).String()
+	world.masterID, world.stateDir = m.store.MasterID(), m.store.StateDirID().String()
 	first := map[string]*fakeProcess{}
 	for _, id := range []string{"worker-0", "worker-1"} {
 		first[id] = world.processes[m.worker(id).Instance.PID]
@@ -196,7 +198,7 @@ func (sc scenario) play(t *testing.T) {
 }
 
 // rewrite changes the records before the next master reads them.
-func rewrite(t *testing.T, dir string, edit func(*store.Worker)) {
+func rewrite(t *testing.T, dir string, edit func(*records.Worker)) {
 	t.Helper()
 	db, err := store.Open(dir, store.Options{})
 	if err != nil {
@@ -209,9 +211,9 @@ func rewrite(t *testing.T, dir string, edit func(*store.Worker)) {
 	for _, w := range snap.Workers {
 		id := w.ID
 		edit(&w)
-		mutation := store.PutWorker(w)
+		mutation := records.PutWorker(w)
 		if w.ID == "" {
-			mutation = store.DeleteWorker(id)
+			mutation = records.DeleteWorker(id)
 		}
 		if err := db.Apply(t.Context(), mutation); err != nil {
 			t.Fatal(err)
@@ -247,7 +249,7 @@ func TestPlanTellsWhatIsOutdated(t *testing.T) {
 		m := startMaster(t, world, dir, 2, func(u *unit.Spec) { u.Args = []string{"--old"} })
 		settle(time.Second)
 		m.crash()
-		world.of("worker-1").die(process.Exit{Signal: 9})
+		world.of("worker-1").die(identity.Exit{Signal: 9})
 		planned := world.plan(dir, 2)
 		if d := planned[0]; d.Action != recovery.ActionAdopt || !d.Evidence.Outdated {
 			t.Errorf("%+v, want it adopted and said to be outdated", d)
@@ -255,7 +257,7 @@ func TestPlanTellsWhatIsOutdated(t *testing.T) {
 		if d := planned[1]; d.Action != recovery.ActionRespawn || d.Evidence.Outdated {
 			t.Errorf("%+v, want it started anew, from what there is then", d)
 		}
-		world.of("worker-0").die(process.Exit{})
+		world.of("worker-0").die(identity.Exit{})
 	})
 }
 
@@ -266,7 +268,7 @@ func TestWorkersOfThisDirectoryAreKnownWhereTheRecordOfItIsLost(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
 		m := startMaster(t, world, dir, 2)
 		settle(time.Second)
-		world.masterID, world.stateDir = m.store.MasterID(), process.FileID(m.store.StateDirID()).String()
+		world.masterID, world.stateDir = m.store.MasterID(), m.store.StateDirID().String()
 		m.crash()
 		b, err := bolt.Open(filepath.Join(dir, "state.db"), 0o600, nil)
 		if err != nil {

@@ -7,7 +7,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
@@ -67,7 +69,7 @@ const registryRetry = 20 * time.Millisecond
 
 // registry reads the records. While the store rewrites its state after a failed write, registry retries: living
 // workers need a master, so it must not give up.
-func (s *Supervisor) registry(ctx context.Context) (store.Snapshot, error) {
+func (s *Supervisor) registry(ctx context.Context) (records.Snapshot, error) {
 	for told := false; ; {
 		snap, err := s.opts.Store.Snapshot()
 		if !errors.Is(err, store.ErrUnavailable) {
@@ -90,15 +92,15 @@ func (s *Supervisor) newRecoveryContext() *recovery.Context {
 	return &recovery.Context{
 		Inspector: s.env.Launcher,
 		Scan:      s.scan,
-		Kept: func(token string) (process.Exit, bool) {
+		Kept: func(token string) (identity.Exit, bool) {
 			handle := s.env.Keeper.Kept(token)
 			if handle == nil {
-				return process.Exit{}, false
+				return identity.Exit{}, false
 			}
 			return process.ExitOf(handle)
 		},
 		MasterID: s.opts.Store.MasterID(),
-		StateDir: process.FileID(s.opts.Store.StateDirID()).String(),
+		StateDir: s.opts.Store.StateDirID().String(),
 		BootID:   s.env.BootID,
 		UID:      os.Geteuid(),
 		Moved:    s.opts.Store.Moved(),
@@ -111,11 +113,11 @@ func (s *Supervisor) newRecoveryContext() *recovery.Context {
 // other's.
 func (s *Supervisor) acceptMove(ctx context.Context, slots []recovery.Slot) error {
 	s.log.Warn("state directory was copied or moved: the workers of the original were left alone")
-	var muts []store.Mutation
+	var muts []records.Mutation
 	for _, slot := range slots {
 		if rec := slot.Rec; rec.Instance != nil && !slot.Found.Shows(rec.Instance.Token) {
 			rec.Instance = nil
-			muts = append(muts, store.PutWorker(rec))
+			muts = append(muts, records.PutWorker(rec))
 		}
 	}
 	if err := s.opts.Store.Apply(ctx, muts...); err != nil {
@@ -130,7 +132,7 @@ func (s *Supervisor) acceptMove(ctx context.Context, slots []recovery.Slot) erro
 func (s *Supervisor) sweepStray(ctx context.Context, token string) {
 	bounded, cancel := context.WithTimeout(ctx, launcher.KillWait)
 	defer cancel()
-	left, err := s.env.Launcher.Sweep(bounded, "", store.Instance{Token: token})
+	left, err := s.env.Launcher.Sweep(bounded, "", records.Instance{Token: token})
 	if ctx.Err() == nil && (err != nil || len(left) > 0) {
 		s.log.Error("process without a slot not stopped", "left", len(left), "error", err)
 	}

@@ -12,10 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/ports"
-	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -43,10 +43,10 @@ func TestPortOfAWorkerIsReservedUntilItStartsAgain(t *testing.T) {
 		m := startMaster(t, world, dir, 1, slow)
 		settle(time.Second)
 		port := m.worker("worker-0").Port
-		world.of("worker-0").die(process.Exit{Signal: syscall.SIGKILL, Source: process.ExitWait})
+		world.of("worker-0").die(identity.Exit{Signal: syscall.SIGKILL, Source: identity.ExitWait})
 		settle(time.Second)
 		for range 2 { // before and after a restart of the master
-			if w := m.worker("worker-0"); w.Status != store.StatusBackoff {
+			if w := m.worker("worker-0"); w.Status != records.StatusBackoff {
 				t.Errorf("worker is %s, want it to wait for its restart", w.Status)
 			}
 			if err := listenAlone(port); !errors.Is(err, syscall.EADDRINUSE) {
@@ -60,7 +60,7 @@ func TestPortOfAWorkerIsReservedUntilItStartsAgain(t *testing.T) {
 			settle(time.Second)
 		}
 		settle(2 * time.Minute)
-		if w := m.worker("worker-0"); w.Status != store.StatusRunning || w.Port != port {
+		if w := m.worker("worker-0"); w.Status != records.StatusRunning || w.Port != port {
 			t.Errorf("worker is %s on port %d, want it running on %d", w.Status, w.Port, port)
 		}
 		m.stop(nil)
@@ -96,7 +96,7 @@ func TestWorkerThatCannotListenBesideAReservationIsStartedWithoutOne(t *testing.
 				settle(time.Minute)
 				var port int
 				for _, w := range m.Workers() {
-					if w.Status != store.StatusRunning || w.Restarts > test.restarts || w.Incarnation > 2 {
+					if w.Status != records.StatusRunning || w.Restarts > test.restarts || w.Incarnation > 2 {
 						t.Errorf("%s is %s after %d restarts, incarnation %d",
 							w.ID, w.Status, w.Restarts, w.Incarnation)
 					}
@@ -111,12 +111,12 @@ func TestWorkerThatCannotListenBesideAReservationIsStartedWithoutOne(t *testing.
 
 				// The refusal is remembered, and the port stays reserved while no process of the worker lives.
 				before := m.worker("worker-0").Restarts
-				world.of("worker-0").die(process.Exit{Signal: syscall.SIGKILL, Source: process.ExitWait})
+				world.of("worker-0").die(identity.Exit{Signal: syscall.SIGKILL, Source: identity.ExitWait})
 				synctest.Wait()
 				settle(time.Second)
 				w := m.worker("worker-0")
 				again := w.Restarts == before+1 && world.starts("worker-0") == started+1
-				if w.Status != store.StatusRunning || w.Port != port || !again {
+				if w.Status != records.StatusRunning || w.Port != port || !again {
 					t.Errorf("worker is %s on port %d after %d restarts, want one more, on %d",
 						w.Status, w.Port, w.Restarts, port)
 				}

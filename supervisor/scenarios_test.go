@@ -4,7 +4,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 )
@@ -17,8 +18,8 @@ type scenario struct {
 	count int // wanted at the next start, out of 2
 	// meanwhile runs while no master does; edit changes the records.
 	meanwhile func(world *fakeOS, first map[string]*fakeProcess)
-	edit      func(w *store.Worker) // nil keeps them; an empty ID removes one
-	copied    bool                  // the next master is started on a copy of the state directory
+	edit      func(w *records.Worker) // nil keeps them; an empty ID removes one
+	copied    bool                    // the next master is started on a copy of the state directory
 	want      decisions
 	// Acts on processes within the second after the start, in any order.
 	acts []string
@@ -28,15 +29,15 @@ var scenarios = map[string]scenario{
 	"all live": {count: 2, want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt}},
 	"one died": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{Signal: 9}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{Signal: 9}) },
 		want:      decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts:      []string{"start worker-0"},
 	},
 	"one died, and another process has its PID": {
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
-			first["worker-0"].die(process.Exit{Signal: 9})
-			world.plant(&fakeProcess{pid: first["worker-0"].pid, rec: store.Instance{Token: "a stranger's"}})
+			first["worker-0"].die(identity.Exit{Signal: 9})
+			world.plant(&fakeProcess{pid: first["worker-0"].pid, rec: records.Instance{Token: "a stranger's"}})
 		},
 		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts: []string{"start worker-0"},
@@ -45,7 +46,7 @@ var scenarios = map[string]scenario{
 		count: 2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) {
 			first["worker-0"].unreaped = true
-			first["worker-0"].die(process.Exit{Signal: syscall.SIGSEGV, Source: process.ExitStat})
+			first["worker-0"].die(identity.Exit{Signal: syscall.SIGSEGV, Source: identity.ExitStat})
 		},
 		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts: []string{"start worker-0"},
@@ -54,7 +55,7 @@ var scenarios = map[string]scenario{
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
 			dead := first["worker-0"]
-			dead.die(process.Exit{Signal: 9})
+			dead.die(identity.Exit{Signal: 9})
 			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: dead.rec, child: true})
 		},
 		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
@@ -63,7 +64,7 @@ var scenarios = map[string]scenario{
 	"one died and its lease is held by nobody who can be found": {
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
-			first["worker-0"].die(process.Exit{Signal: 9})
+			first["worker-0"].die(identity.Exit{Signal: 9})
 			world.leaseHeld = true
 		},
 		want: decisions{"worker-0": recovery.ActionHold, "worker-1": recovery.ActionAdopt},
@@ -72,8 +73,8 @@ var scenarios = map[string]scenario{
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
 			dead := first["worker-0"]
-			dead.die(process.Exit{Signal: 9})
-			world.plant(&fakeProcess{pid: 1100, rec: store.Instance{Token: "a stranger's", Port: dead.rec.Port}})
+			dead.die(identity.Exit{Signal: 9})
+			world.plant(&fakeProcess{pid: 1100, rec: records.Instance{Token: "a stranger's", Port: dead.rec.Port}})
 		},
 		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts: []string{"start worker-0"},
@@ -82,7 +83,7 @@ var scenarios = map[string]scenario{
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
 			for _, p := range first {
-				p.die(process.Exit{})
+				p.die(identity.Exit{})
 			}
 			world.bootID = "another"
 		},
@@ -112,7 +113,7 @@ var scenarios = map[string]scenario{
 	},
 	"a start was cut off before the fork": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
 		edit:      cutOff0,
 		want:      decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts:      []string{"start worker-0"},
@@ -139,14 +140,14 @@ var scenarios = map[string]scenario{
 	},
 	"was being stopped": {
 		count: 2,
-		edit:  status0(store.StatusStopping),
+		edit:  status0(records.StatusStopping),
 		want:  decisions{"worker-0": recovery.ActionStop, "worker-1": recovery.ActionAdopt},
 		acts:  []string{"terminate worker-0", "start worker-0"},
 	},
 	"was being stopped, and is gone": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
-		edit:      status0(store.StatusStopping),
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
+		edit:      status0(records.StatusStopping),
 		want:      decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
 		acts:      []string{"start worker-0"},
 	},
@@ -157,7 +158,7 @@ var scenarios = map[string]scenario{
 	},
 	"surplus, and gone": {
 		count:     1,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-1"].die(process.Exit{}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-1"].die(identity.Exit{}) },
 		want:      decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionForget},
 	},
 	"one more is wanted": {
@@ -175,7 +176,7 @@ var scenarios = map[string]scenario{
 	"a process that no record names, and no slot is for": {
 		count: 2,
 		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) {
-			world.plant(&fakeProcess{pid: 1100, worker: "worker-9", rec: store.Instance{Token: "stray"}})
+			world.plant(&fakeProcess{pid: 1100, worker: "worker-9", rec: records.Instance{Token: "stray"}})
 		},
 		want: decisions{
 			"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt,
@@ -186,7 +187,7 @@ var scenarios = map[string]scenario{
 	"two instances of one worker": {
 		count: 2,
 		meanwhile: func(world *fakeOS, _ map[string]*fakeProcess) {
-			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: store.Instance{Token: "twin"}})
+			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: records.Instance{Token: "twin"}})
 		},
 		want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
 		acts: []string{"kill 1100"},
@@ -196,8 +197,8 @@ var scenarios = map[string]scenario{
 		count: 2,
 		meanwhile: func(world *fakeOS, first map[string]*fakeProcess) {
 			first["worker-0"].unreaped = true
-			first["worker-0"].die(process.Exit{})
-			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: store.Instance{Token: "newer"}})
+			first["worker-0"].die(identity.Exit{})
+			world.plant(&fakeProcess{pid: 1100, worker: "worker-0", rec: records.Instance{Token: "newer"}})
 		},
 		want: decisions{"worker-0": recovery.ActionAdopt, "worker-1": recovery.ActionAdopt},
 	},
@@ -225,18 +226,18 @@ var scenarios = map[string]scenario{
 	},
 	"failed for good": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
-		edit: func(w *store.Worker) {
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
+		edit: func(w *records.Worker) {
 			if w.ID == "worker-0" {
-				w.Status, w.Reason, w.Instance = store.StatusFailed, "of no use", nil
+				w.Status, w.Reason, w.Instance = records.StatusFailed, "of no use", nil
 			}
 		},
 		want: decisions{"worker-0": recovery.ActionKeepFailed, "worker-1": recovery.ActionAdopt},
 	},
 	"died with its budget used up": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
-		edit: func(w *store.Worker) {
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
+		edit: func(w *records.Worker) {
 			if w.ID == "worker-0" {
 				w.History.ReadyClock = time.Hour
 				for range 10 {
@@ -248,10 +249,10 @@ var scenarios = map[string]scenario{
 	},
 	"waits for its restart": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
-		edit: func(w *store.Worker) {
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
+		edit: func(w *records.Worker) {
 			if w.ID == "worker-0" {
-				w.Status, w.Reason, w.Instance = store.StatusBackoff, "exited with code 3", nil
+				w.Status, w.Reason, w.Instance = records.StatusBackoff, "exited with code 3", nil
 				w.History.RetryAt = time.Hour + 20*time.Second
 			}
 		},
@@ -265,7 +266,7 @@ var scenarios = map[string]scenario{
 	},
 	"is wanted stopped, and is gone": {
 		count:     2,
-		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(process.Exit{}) },
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
 		edit:      unwanted0,
 		want:      decisions{"worker-0": recovery.ActionKeepStopped, "worker-1": recovery.ActionAdopt},
 	},
@@ -282,28 +283,28 @@ var scenarios = map[string]scenario{
 	},
 }
 
-func cutOff0(w *store.Worker) {
+func cutOff0(w *records.Worker) {
 	if w.ID == "worker-0" {
 		cut := *w.Instance
 		cut.PID, cut.Inode, cut.StartTicks = 0, 0, 0
-		w.Instance, w.Status = &cut, store.StatusStarting
+		w.Instance, w.Status = &cut, records.StatusStarting
 	}
 }
 
-func lost0(w *store.Worker) {
+func lost0(w *records.Worker) {
 	if w.ID == "worker-0" {
-		*w = store.Worker{}
+		*w = records.Worker{}
 	}
 }
 
-func unwanted0(w *store.Worker) {
+func unwanted0(w *records.Worker) {
 	if w.ID == "worker-0" {
-		w.Desired = store.DesiredStopped
+		w.Desired = records.DesiredStopped
 	}
 }
 
-func status0(s store.Status) func(*store.Worker) {
-	return func(w *store.Worker) {
+func status0(s records.Status) func(*records.Worker) {
+	return func(w *records.Worker) {
 		if w.ID == "worker-0" {
 			w.Status = s
 		}

@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
@@ -18,7 +18,7 @@ func TestWhatWasShownOfAWorkerDoesNotChange(t *testing.T) {
 		settle(time.Second)
 		var shown []worker.Info
 		world.behave = func(*fakeProcess) { shown = m.Workers() } // between the intent and the fact
-		world.of("worker-0").die(process.Exit{Signal: syscall.SIGKILL, Source: process.ExitWait})
+		world.of("worker-0").die(identity.Exit{Signal: syscall.SIGKILL, Source: identity.ExitWait})
 		settle(time.Second)
 		if len(shown) != 1 || shown[0].Instance == nil || shown[0].Instance.PID != 0 {
 			t.Errorf("shown while it was being started: %+v, want an instance that has no pid yet", shown)

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
@@ -38,7 +38,7 @@ func TestStartingWorkerShowsWhatItIsWaitedForAndWhatItAnsweredLast(t *testing.T)
 				settle(500 * time.Millisecond)
 				w := m.worker("worker-0")
 				want := strings.Replace(test.want, "%d", fmt.Sprint(w.Port), 1)
-				if w.Status != store.StatusStarting || w.WaitingFor != want {
+				if w.Status != records.StatusStarting || w.WaitingFor != want {
 					t.Errorf("worker is %s and waited for %q, want %q", w.Status, w.WaitingFor, want)
 				}
 				p := world.of("worker-0")
@@ -49,7 +49,7 @@ func TestStartingWorkerShowsWhatItIsWaitedForAndWhatItAnsweredLast(t *testing.T)
 					return // the first Ping is in progress until the start timeout
 				}
 				if w := m.worker("worker-0"); w.WaitingFor != "" ||
-					w.Status != store.StatusRunning || w.Probe != "ping" {
+					w.Status != records.StatusRunning || w.Probe != "ping" {
 					t.Errorf("worker is %s, waited for %q, asked by %q; want it running",
 						w.Status, w.WaitingFor, w.Probe)
 				}

@@ -14,6 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/ports"
@@ -145,7 +146,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		Store: opts.Store, Log: opts.Log, LogDir: opts.LogDir, Keeper: opts.Keeper,
 		Launcher: launcher.New(launcher.Options{
 			MasterID:   opts.Store.MasterID(),
-			StateDir:   func() string { return process.FileID(opts.Store.StateDirID()).String() },
+			StateDir:   func() string { return opts.Store.StateDirID().String() },
 			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ, UID: os.Geteuid(),
 		}),
 		Services: s.services, Ports: &ports.Book{},
@@ -329,7 +330,7 @@ func (s *Supervisor) Workers() []worker.Info {
 	for _, w := range workers {
 		if info := w.Info(); info != nil {
 			shown := *info
-			if shown.Status == store.StatusStarting {
+			if shown.Status == records.StatusStarting {
 				shown.WaitingFor = w.WaitingFor()
 			}
 			infos = append(infos, shown)

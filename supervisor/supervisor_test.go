@@ -9,7 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -33,7 +35,7 @@ func TestStartsEveryWorkerAndHandsThemOutInTurn(t *testing.T) {
 			if seen[id] != 2 {
 				t.Errorf("%s got %d of 6 requests, want 2", id, seen[id])
 			}
-			if w := m.worker(id); w.Status != store.StatusRunning || !w.Ready || w.Adopted || w.Instance.PID == 0 {
+			if w := m.worker(id); w.Status != records.StatusRunning || !w.Ready || w.Adopted || w.Instance.PID == 0 {
 				t.Errorf("%s = %+v, want it running", id, w)
 			}
 		}
@@ -51,7 +53,7 @@ func TestCrashedMasterAdoptsWhatLives(t *testing.T) {
 		settle(time.Second)
 		before := m.worker("worker-1")
 		m.crash()
-		world.of("worker-2").die(process.Exit{Signal: 9, Source: process.ExitUnknown})
+		world.of("worker-2").die(identity.Exit{Signal: 9, Source: identity.ExitUnknown})
 
 		m = startMaster(t, world, dir, 3)
 		<-m.Recovered()
@@ -67,7 +69,8 @@ func TestCrashedMasterAdoptsWhatLives(t *testing.T) {
 		if n := world.starts("worker-2"); n != 2 {
 			t.Errorf("the dead one was started %d times, want 2", n)
 		}
-		if w := m.worker("worker-2"); w.LastExit == nil || w.LastExit.Source != store.ExitUnknown || w.Restarts != 1 {
+		w := m.worker("worker-2")
+		if w.LastExit == nil || w.LastExit.Source != identity.ExitUnknown || w.Restarts != 1 {
 			t.Errorf("the dead one = %+v, want its exit recorded as unknown and one restart", w)
 		}
 		m.stop(nil)
@@ -81,7 +84,7 @@ func TestCrashLoopFailsAndARestartOfTheMasterDoesNotRefillItsBudget(t *testing.T
 		m := startMaster(t, world, dir, 1)
 		settle(time.Hour)
 		w := m.worker("worker-0")
-		if got := world.starts("worker-0"); got != 11 || w.Status != store.StatusFailed {
+		if got := world.starts("worker-0"); got != 11 || w.Status != records.StatusFailed {
 			t.Errorf("started %d times and is %s, want 11 and failed", got, w.Status)
 		}
 		if !strings.Contains(w.Reason, "exited with code 3") {
@@ -134,19 +137,19 @@ func TestStartCutOffByACrashIsFoundByItsToken(t *testing.T) {
 		rec := m.worker("worker-0").Worker
 		cut := *rec.Instance
 		cut.PID, cut.Inode = 0, 0
-		rec.Instance, rec.Status = &cut, store.StatusStarting
+		rec.Instance, rec.Status = &cut, records.StatusStarting
 		m.crashWith(rec)
 
 		m = startMaster(t, world, dir, 1)
 		settle(time.Second)
-		if w := m.worker("worker-0"); w.Instance.PID != pid || w.Status != store.StatusRunning {
+		if w := m.worker("worker-0"); w.Instance.PID != pid || w.Status != records.StatusRunning {
 			t.Errorf("worker = %+v, want process %d running", w, pid)
 		}
 		if n := world.starts("worker-0"); n != 1 {
 			t.Errorf("started %d times, want 1", n)
 		}
 		rec.Instance.Token = "of a process that never came to be"
-		world.of("worker-0").die(process.Exit{})
+		world.of("worker-0").die(identity.Exit{})
 		m.crashWith(rec)
 
 		m = startMaster(t, world, dir, 1)
@@ -160,13 +163,13 @@ func TestStartCutOffByACrashIsFoundByItsToken(t *testing.T) {
 }
 
 // crashWith crashes the master and replaces the record by that of another moment.
-func (m *master) crashWith(rec store.Worker) {
+func (m *master) crashWith(rec records.Worker) {
 	m.t.Helper()
 	m.end(ErrDetach)
 	if err := <-m.ended; err != nil {
 		m.t.Error(err)
 	}
-	if err := m.store.Apply(m.t.Context(), store.PutWorker(rec)); err != nil {
+	if err := m.store.Apply(m.t.Context(), records.PutWorker(rec)); err != nil {
 		m.t.Error(err)
 	}
 	if err := m.store.Close(); err != nil {
@@ -209,7 +212,7 @@ func TestAnotherBootStartsEverythingAtNoCost(t *testing.T) {
 		settle(time.Second)
 		m.crash()
 		for _, id := range []string{"worker-0", "worker-1"} {
-			world.of(id).die(process.Exit{})
+			world.of(id).die(identity.Exit{})
 		}
 		world.bootID = "another"
 		m = startMaster(t, world, dir, 2)
@@ -231,12 +234,12 @@ func TestSilentWorkerIsReplaced(t *testing.T) {
 		p := world.of("worker-0")
 		p.set(func() { p.mute, p.ignoresTerm = true, true })
 		settle(time.Duration(defaults.Health.Missed)*defaults.Health.Interval + defaults.Health.Timeout)
-		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy || w.Ready {
+		if w := m.worker("worker-0"); w.Status != records.StatusUnhealthy || w.Ready {
 			t.Errorf("worker is %s and ready %v after three missed pings, want unhealthy", w.Status, w.Ready)
 		}
 		settle(time.Minute)
 		w := m.worker("worker-0")
-		if w.Status != store.StatusRunning || w.Instance.PID == p.pid || !p.isDead() {
+		if w.Status != records.StatusRunning || w.Instance.PID == p.pid || !p.isDead() {
 			t.Errorf("worker = %+v, want it replaced", w)
 		}
 		if w.LastExit == nil || w.LastExit.Signal != 9 {
@@ -254,7 +257,7 @@ func TestSuspendedWorkerIsReportedNotKilled(t *testing.T) {
 		p := world.of("worker-0")
 		p.set(func() { p.suspended = true })
 		settle(time.Hour)
-		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy || p.isDead() ||
+		if w := m.worker("worker-0"); w.Status != records.StatusUnhealthy || p.isDead() ||
 			!strings.Contains(w.Reason, "CONT") {
 			t.Errorf("worker = %+v, want it unhealthy, alive, and told how to continue it", w)
 		}
@@ -280,11 +283,11 @@ func TestLostConnectionsAreNoMissedPings(t *testing.T) {
 			w.ConnectionLost(t.Context(), 1, nil)
 			settle(time.Millisecond)
 		}
-		if w := m.worker("worker-0"); w.Ready || w.Status != store.StatusRunning {
+		if w := m.worker("worker-0"); w.Ready || w.Status != records.StatusRunning {
 			t.Errorf("worker is %s and ready %v, want it out until the next Ping", w.Status, w.Ready)
 		}
 		settle(time.Duration(defaults.Health.Missed) * defaults.Health.Interval)
-		if w := m.worker("worker-0"); w.Status != store.StatusUnhealthy {
+		if w := m.worker("worker-0"); w.Status != records.StatusUnhealthy {
 			t.Errorf("worker is %s after three missed Pings, want unhealthy", w.Status)
 		}
 		p.set(func() { p.pingErr = nil })
@@ -306,13 +309,13 @@ func TestBrokenConnectionIsProvenAgain(t *testing.T) {
 		first := m.list()[0]
 		first.ConnectionLost(t.Context(), 1, nil)
 		settle(defaults.Health.Timeout)
-		if w := m.worker("worker-0"); w.Ready || w.Status != store.StatusUnhealthy ||
+		if w := m.worker("worker-0"); w.Ready || w.Status != records.StatusUnhealthy ||
 			!strings.Contains(w.Reason, "held by another process") {
 			t.Errorf("worker = %+v, want it out and the process on its port named", w)
 		}
 		p.set(func() { p.owner, p.mute = process.PortOurs, false })
 		settle(2 * defaults.Health.Interval)
-		if w := m.worker("worker-0"); !w.Ready || w.Status != store.StatusRunning {
+		if w := m.worker("worker-0"); !w.Ready || w.Status != records.StatusRunning {
 			t.Errorf("worker is %s and ready %v, want it back once the port is its own", w.Status, w.Ready)
 		}
 		m.stop(nil)
@@ -344,7 +347,7 @@ func TestStrangerOnAWorkersPort(t *testing.T) {
 			t.Errorf("a connection to a stranger: %v", err)
 		}
 		settle(time.Second)
-		if w := m.worker("worker-0"); w.Ready || w.Status != store.StatusUnhealthy ||
+		if w := m.worker("worker-0"); w.Ready || w.Status != records.StatusUnhealthy ||
 			!strings.Contains(w.Reason, "held by another process") {
 			t.Errorf("worker = %+v, want it out, and why", w)
 		}
@@ -377,7 +380,7 @@ func TestWorkerThatNeverGetsReady(t *testing.T) {
 				m := startMaster(t, world, t.TempDir(), 1)
 				settle(time.Hour)
 				w := m.worker("worker-0")
-				if w.Status != store.StatusFailed || !strings.Contains(w.Reason, test.reason) {
+				if w.Status != records.StatusFailed || !strings.Contains(w.Reason, test.reason) {
 					t.Errorf("worker is %s because %q, want failed because it %s", w.Status, w.Reason, test.reason)
 				}
 				if n := world.starts("worker-0"); n != 11 {
@@ -402,7 +405,7 @@ func TestPortThatIsAnothersForAMomentCostsAStartingWorkerNothing(t *testing.T) {
 		}
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(worker.ForeignPatience / 4)
-		if w := m.worker("worker-0"); w.Ready || w.Status != store.StatusStarting {
+		if w := m.worker("worker-0"); w.Ready || w.Status != records.StatusStarting {
 			t.Errorf("worker is %s and ready %v while another has its port", w.Status, w.Ready)
 		}
 		settle(worker.ForeignPatience)
@@ -495,7 +498,7 @@ func TestStopChangesNothingThatIsDesired(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if w := snap.Workers[0]; w.Desired != store.DesiredRunning || w.Status != store.StatusStopped ||
+		if w := snap.Workers[0]; w.Desired != records.DesiredRunning || w.Status != records.StatusStopped ||
 			w.Instance != nil || w.LastExit == nil {
 			t.Errorf("recorded %+v, want stopped and still wanted", w)
 		}
@@ -545,15 +548,15 @@ func TestSurplusThatIsWantedAgainBeforeItIsGoneIsStartedAgain(t *testing.T) {
 				m = startMaster(t, world, dir, 1)
 				settle(time.Second)
 				if stubborn {
-					if w := m.worker("worker-1"); w.Status != store.StatusStopping ||
-						w.Desired != store.DesiredRunning {
+					if w := m.worker("worker-1"); w.Status != records.StatusStopping ||
+						w.Desired != records.DesiredRunning {
 						t.Errorf("the surplus = %+v, want it to be stopped, and no word of what is desired", w)
 					}
 				}
 				m.crash()
 				m = startMaster(t, world, dir, 2)
 				settle(time.Minute)
-				if w := m.worker("worker-1"); w.Status != store.StatusRunning || world.starts("worker-1") != 2 {
+				if w := m.worker("worker-1"); w.Status != records.StatusRunning || world.starts("worker-1") != 2 {
 					t.Errorf("the worker that is wanted again = %+v, started %d times, want it to run",
 						w, world.starts("worker-1"))
 				}

@@ -6,8 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // If process 1 does not reap orphans, as in many containers, dead processes can be opened like living ones.
@@ -19,13 +19,13 @@ func TestWorkerThatDiedWhileAwayAndWasNotReapedIsNoAdoptedOne(t *testing.T) {
 		m.crash()
 		first := world.of("worker-0")
 		first.unreaped = true
-		first.die(process.Exit{Signal: syscall.SIGKILL, Source: process.ExitStat})
+		first.die(identity.Exit{Signal: syscall.SIGKILL, Source: identity.ExitStat})
 		settle(time.Hour) // the worker was not ready during that time
 
 		m = startMaster(t, world, dir, 1)
 		settle(10 * time.Millisecond)
 		w := m.worker("worker-0")
-		if w.LastExit == nil || w.LastExit.Signal != int(syscall.SIGKILL) || w.Restarts != 1 {
+		if w.LastExit == nil || w.LastExit.Signal != syscall.SIGKILL || w.Restarts != 1 {
 			t.Errorf("%+v, want its exit known and one restart", w)
 		}
 		if w.History.ReadyClock > time.Minute {
@@ -52,9 +52,9 @@ func TestWorkerThatDiedWhileAwayAndWasNotReapedIsNoAdoptedOne(t *testing.T) {
 // then has an exit like any other worker, and its family and that of the recorded instance are ended before the next
 // start.
 func TestProcessWithoutARecordThatDiesWhileItIsInspected(t *testing.T) {
-	for name, edit := range map[string]func(*store.Worker){
+	for name, edit := range map[string]func(*records.Worker){
 		"no record": lost0,
-		"another record": func(w *store.Worker) {
+		"another record": func(w *records.Worker) {
 			other := *w.Instance
 			other.PID, other.Token = 4, "other"
 			w.Instance = &other
@@ -65,7 +65,7 @@ func TestProcessWithoutARecordThatDiesWhileItIsInspected(t *testing.T) {
 				world, dir := newFakeOS(t), t.TempDir()
 				m := startMaster(t, world, dir, 1)
 				settle(time.Second)
-				world.masterID, world.stateDir = m.store.MasterID(), process.FileID(m.store.StateDirID()).String()
+				world.masterID, world.stateDir = m.store.MasterID(), m.store.StateDirID().String()
 				m.crash()
 				first := world.of("worker-0")
 				rewrite(t, dir, edit)
@@ -74,11 +74,11 @@ func TestProcessWithoutARecordThatDiesWhileItIsInspected(t *testing.T) {
 				m = startMaster(t, world, dir, 1)
 				settle(time.Second)
 				w := m.worker("worker-0")
-				if w.Status != store.StatusRunning || world.starts("worker-0") != 2 || first.kills == 0 {
+				if w.Status != records.StatusRunning || world.starts("worker-0") != 2 || first.kills == 0 {
 					t.Errorf("%+v after %d starts, want it started again after its family was killed (%d)",
 						w, world.starts("worker-0"), first.kills)
 				}
-				if w.LastExit == nil || w.LastExit.Signal != int(syscall.SIGKILL) {
+				if w.LastExit == nil || w.LastExit.Signal != syscall.SIGKILL {
 					t.Errorf("last exit %+v, want SIGKILL", w.LastExit)
 				}
 				m.stop(nil)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
@@ -52,6 +53,6 @@ func (uncounted) Processed() int64 { return 0 }
 
 func (uncounted) Writable() error { return nil }
 
-func (uncounted) Result(string) (store.Result, bool, error) { return store.Result{}, false, nil }
+func (uncounted) Result(string) (records.Result, bool, error) { return records.Result{}, false, nil }
 
-func (uncounted) CountOnce(_ store.Result, done store.Counted) { done.Counted(nil) }
+func (uncounted) CountOnce(_ records.Result, done store.Counted) { done.Counted(nil) }

@@ -23,7 +23,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/internal/dial"
 	"github.com/core-tools/hsu-master/internal/rpc"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 )
 
@@ -77,7 +77,7 @@ func processData(c *cli.Context) error {
 	}
 	id := c.String("request-id")
 	if c.IsSet("request-id") {
-		if err := store.CheckRequestID(id); err != nil {
+		if err := records.CheckRequestID(id); err != nil {
 			return usagef("--request-id: %w", err)
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // A socket's backlog still accepts connections while its process is terminating.
@@ -96,7 +95,7 @@ func TestMasterThatIsStartingIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer()
-	adminpb.RegisterAdminServer(server, starting{stateDir: process.FileID(db.StateDirID()).String()})
+	adminpb.RegisterAdminServer(server, starting{stateDir: db.StateDirID().String()})
 	go func() { _ = server.Serve(l) }()
 	defer server.Stop()
 	if err := <-answered; err != nil && !tooBusy() {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 const (
@@ -46,7 +45,7 @@ type folders struct {
 // stateIs reports whether the state folder has the given id, which is made of its device and inode.
 func (f folders) stateIs(id string) bool {
 	here, err := store.DirID(f.state)
-	return err != nil || process.FileID(here).String() == id
+	return err != nil || here.String() == id
 }
 
 func foldersOf(c *cli.Context) (folders, error) {

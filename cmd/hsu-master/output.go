@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
@@ -263,7 +263,7 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time) error {
 		for _, line := range item.GetLastOutput() {
 			fmt.Fprintf(w, "  | %s\n", printable(line))
 		}
-		if item.GetStatus() == string(store.StatusFailed) {
+		if item.GetStatus() == string(records.StatusFailed) {
 			fmt.Fprintf(w, "  next: %s\n", worker.NextAfterFailure)
 		}
 	}

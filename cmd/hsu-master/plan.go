@@ -17,7 +17,9 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 )
 
@@ -147,10 +149,10 @@ func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, err
 }
 
 // liveSnapshot returns the registry of the running master as it is in its database.
-func liveSnapshot(ctx context.Context, f folders) (store.Snapshot, error) {
+func liveSnapshot(ctx context.Context, f folders) (records.Snapshot, error) {
 	conn, err := dialAdmin(ctx, f)
 	if err != nil {
-		return store.Snapshot{}, err
+		return records.Snapshot{}, err
 	}
 	defer func() { _ = conn.Close() }()
 	var database bytes.Buffer
@@ -163,9 +165,9 @@ func liveSnapshot(ctx context.Context, f folders) (store.Snapshot, error) {
 	}
 	if !errors.Is(err, io.EOF) {
 		if gone(ctx, f) {
-			return store.Snapshot{}, fmt.Errorf("%w at %s any more", errNoMaster, f.liveSocket())
+			return records.Snapshot{}, fmt.Errorf("%w at %s any more", errNoMaster, f.liveSocket())
 		}
-		return store.Snapshot{}, fmt.Errorf("ask the master for its registry: %s", status.Convert(err).Message())
+		return records.Snapshot{}, fmt.Errorf("ask the master for its registry: %s", status.Convert(err).Message())
 	}
 	return store.ReadBackup(bytes.NewReader(database.Bytes()), int64(database.Len()))
 }
@@ -254,11 +256,11 @@ func printEvidence(w io.Writer, d recovery.Decision) {
 	if r := e.Recorded; r == nil {
 		line("recorded", "nothing")
 	} else {
-		line("recorded", string(r.Status), when(r.Desired == store.DesiredStopped, "wanted stopped"),
+		line("recorded", string(r.Status), when(r.Desired == records.DesiredStopped, "wanted stopped"),
 			when(r.PID != 0, fmt.Sprintf("pid %d", r.PID)), when(r.Token != "" && r.PID == 0, "no pid yet"),
 			when(r.Inode != 0, fmt.Sprintf("inode %d", r.Inode)),
 			when(r.StartTicks != 0, fmt.Sprintf("start tick %d", r.StartTicks)),
-			when(r.Proof != store.ProofNone, "proof "+string(r.Proof)), when(r.Token != "", "token "+r.Token),
+			when(r.Proof != identity.ProofNone, "proof "+string(r.Proof)), when(r.Token != "", "token "+r.Token),
 			when(r.Lease != "", "lease "+r.Lease), when(e.OtherBoot, "of another boot"),
 			when(e.Moved, "of another state directory"))
 	}

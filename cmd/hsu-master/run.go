@@ -16,6 +16,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -314,7 +315,7 @@ func workersMayLive(stateDir string) bool {
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist) // opening the state will report the error
 	}
-	return slices.ContainsFunc(snap.Workers, func(w store.Worker) bool { return w.Instance != nil })
+	return slices.ContainsFunc(snap.Workers, func(w records.Worker) bool { return w.Instance != nil })
 }
 
 // choice is one of the words that a flag accepts, with the value that it stands for.

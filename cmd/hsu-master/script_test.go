@@ -20,8 +20,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 func TestMain(m *testing.M) {
@@ -124,11 +126,11 @@ func makeState(args []string) error {
 		return err
 	}
 	for _, id := range []string{"worker-0", "worker-1"} {
-		record := store.PutWorker(store.Worker{
-			ID: id, Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusStopped, Incarnation: 1,
+		record := records.PutWorker(records.Worker{
+			ID: id, Unit: "worker", Desired: records.DesiredRunning, Status: records.StatusStopped, Incarnation: 1,
 		})
 		if err := db.Apply(context.Background(), record,
-			store.AppendEvent(store.Event{Worker: id, Type: "stopped"})); err != nil {
+			records.AppendEvent(records.Event{Worker: id, Type: "stopped"})); err != nil {
 			return err
 		}
 	}
@@ -175,14 +177,16 @@ func offer(args []string) error {
 	if err != nil {
 		return err
 	}
-	worker := store.Worker{
-		ID: "worker-0", Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusRunning,
+	worker := records.Worker{
+		ID: "worker-0", Unit: "worker", Desired: records.DesiredRunning, Status: records.StatusRunning,
 		Incarnation: 1, Port: 40001,
-		Instance: &store.Instance{Token: strings.Repeat("0", 32), PID: 4711, Port: 40001},
-		Services: []store.Offer{{Name: "pkg.Known"}, {Name: "pkg.Told", Reflected: true}},
+		Instance: &records.Instance{
+			Token: strings.Repeat("0", 32), Process: identity.Process{PID: 4711}, Port: 40001,
+		},
+		Services: []records.Offer{{Name: "pkg.Known"}, {Name: "pkg.Told", Reflected: true}},
 	}
-	outside := store.Registration{Service: "pkg.Outside", Address: "10.0.0.7:8080", TTL: 30 * time.Second}
-	return errors.Join(db.Apply(context.Background(), store.PutWorker(worker), store.PutRegistration(outside)),
+	outside := records.Registration{Service: "pkg.Outside", Address: "10.0.0.7:8080", TTL: 30 * time.Second}
+	return errors.Join(db.Apply(context.Background(), records.PutWorker(worker), records.PutRegistration(outside)),
 		db.Close())
 }
 
@@ -192,8 +196,8 @@ func contradict(args []string) error {
 	if err != nil {
 		return err
 	}
-	record := store.PutWorker(store.Worker{
-		ID: "worker-1", Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusRunning, Incarnation: 1,
+	record := records.PutWorker(records.Worker{
+		ID: "worker-1", Unit: "worker", Desired: records.DesiredRunning, Status: records.StatusRunning, Incarnation: 1,
 	})
 	return errors.Join(db.Apply(context.Background(), record), db.Close())
 }
@@ -204,8 +208,8 @@ func fail(args []string) error {
 	if err != nil {
 		return err
 	}
-	record := store.PutWorker(store.Worker{
-		ID: "worker-0", Unit: "worker", Desired: store.DesiredRunning, Status: store.StatusFailed,
+	record := records.PutWorker(records.Worker{
+		ID: "worker-0", Unit: "worker", Desired: records.DesiredRunning, Status: records.StatusFailed,
 		Reason: "it left", Incarnation: 1,
 	})
 	if err := errors.Join(db.Apply(context.Background(), record), db.Close()); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
@@ -67,7 +68,7 @@ func verdict(state *adminpb.State) error {
 	}
 	var missing []string
 	for _, w := range state.GetWorkers() {
-		if w.GetDesired() == string(store.DesiredRunning) && w.GetStatus() != string(store.StatusRunning) {
+		if w.GetDesired() == string(records.DesiredRunning) && w.GetStatus() != string(records.StatusRunning) {
 			missing = append(missing, fmt.Sprintf("%s is %s", w.GetId(), w.GetStatus()))
 		}
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/e2e/harness"
 	"github.com/core-tools/hsu-master/e2e/testdata/echo"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // Registered endpoints, and their registrations as far as the test knows.
@@ -184,7 +184,7 @@ func (r *rig) checkRegistrations(now map[string]time.Duration, recorded bool, fa
 }
 
 // recordedOutside returns the recorded registrations.
-func (r *rig) recordedOutside(all []store.Registration, fail func(string, ...any)) map[string]time.Duration {
+func (r *rig) recordedOutside(all []records.Registration, fail func(string, ...any)) map[string]time.Duration {
 	now := map[string]time.Duration{}
 	for _, g := range all {
 		if r.guest == nil || g.Address != r.guest.address {
@@ -252,7 +252,7 @@ func (r *rig) atServing(before offline) map[string]string {
 	want := map[string]string{}
 	for _, b := range before.living {
 		rec := before.records[b.worker]
-		if b.leader && rec.Status == store.StatusRunning && rec.Instance.Token == b.token &&
+		if b.leader && rec.Status == records.StatusRunning && rec.Instance.Token == b.token &&
 			!r.known.beings[b.token].doomed {
 			for _, offer := range rec.Services {
 				want[offer.Name+" "+b.worker] = harness.Loopback(b.port)

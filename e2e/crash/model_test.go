@@ -20,6 +20,7 @@ import (
 
 	"github.com/core-tools/hsu-master/e2e/harness"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // The model: the test's own knowledge, from /proc, from its requests and acts, and from the workers' notes. Every
@@ -162,15 +163,15 @@ func leadersOf(all []being) map[string][]being {
 
 // offline is the state while no master runs.
 type offline struct {
-	snap    *store.Snapshot // nil if there is no state yet
+	snap    *records.Snapshot // nil if there is no state yet
 	living  []being
-	records map[string]store.Worker
+	records map[string]records.Worker
 }
 
 // inspect inspects the state and the processes that a dead master has left, and checks everything that must hold at
 // any moment. mayEnd reports which workers the operation may have stopped.
 func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
-	o := offline{records: map[string]store.Worker{}, living: r.scan()}
+	o := offline{records: map[string]records.Worker{}, living: r.scan()}
 	snap, err := readState(r.state)
 	_, damaged := errors.AsType[*store.DamagedError](err)
 	switch {
@@ -271,7 +272,7 @@ func (r *rig) look(o offline) {
 			continue
 		}
 		b.memory = r.known.beings[b.token].memory
-		b.doomed = o.records[b.worker].Status == store.StatusStopping || r.isSurplus(b.worker) || r.known.ended[b.token]
+		b.doomed = o.records[b.worker].Status == records.StatusStopping || r.isSurplus(b.worker) || r.known.ended[b.token]
 		now[b.token] = b
 	}
 	r.known.beings = now
@@ -289,7 +290,7 @@ func (r *rig) isSurplus(worker string) bool {
 
 // readState reads the state of a master that has just died. A child that it had forked may hold its lock until the
 // child executes another program.
-func readState(dir string) (store.Snapshot, error) {
+func readState(dir string) (records.Snapshot, error) {
 	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(time.Millisecond) {
 		snap, err := store.ReadSnapshot(dir)
 		if _, locked := errors.AsType[*store.LockedError](err); !locked || time.Now().After(deadline) {
@@ -299,7 +300,7 @@ func readState(dir string) (store.Snapshot, error) {
 }
 
 // checkRecord checks the facts that a record may never lose.
-func (r *rig) checkRecord(w store.Worker, n noted, fail func(string, ...any)) {
+func (r *rig) checkRecord(w records.Worker, n noted, fail func(string, ...any)) {
 	was := r.known.ledger[w.ID]
 	if r.least > 0 && r.isSurplus(w.ID) { // it may have been removed since, and created again
 		was.deaths += was.restarts
@@ -309,7 +310,7 @@ func (r *rig) checkRecord(w store.Worker, n noted, fail func(string, ...any)) {
 	if r.moody != nil && r.moody(w.ID) {
 		most = math.MaxInt32 // it also dies by itself
 	}
-	if w.Desired != store.DesiredRunning {
+	if w.Desired != records.DesiredRunning {
 		fail("%s: desired is %q", w.ID, w.Desired)
 	}
 	if w.Restarts < was.restarts || w.Restarts > most {

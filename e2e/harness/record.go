@@ -2,10 +2,13 @@
 
 package harness
 
-import "github.com/core-tools/hsu-master/store"
+import (
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
+)
 
 // EditRecord changes the record of a worker while no master runs, or removes it if change is nil.
-func (h *Host) EditRecord(id string, change func(*store.Worker)) {
+func (h *Host) EditRecord(id string, change func(*records.Worker)) {
 	h.T.Helper()
 	db, err := store.Open(h.State, store.Options{})
 	if err != nil {
@@ -24,10 +27,10 @@ func (h *Host) EditRecord(id string, change func(*store.Worker)) {
 		if w.ID != id {
 			continue
 		}
-		mutation := store.DeleteWorker(id)
+		mutation := records.DeleteWorker(id)
 		if change != nil {
 			change(&w)
-			mutation = store.PutWorker(w)
+			mutation = records.PutWorker(w)
 		}
 		if err := db.Apply(h.T.Context(), mutation); err != nil {
 			h.T.Fatal(err)

@@ -19,35 +19,36 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 func TestStrangerWithTheRecordedPIDIsNeverSignalled(t *testing.T) {
 	const theirs = "0123456789abcdef0123456789abcdef"
 	for name, test := range map[string]struct {
 		environ []string
-		change  func(w *store.Worker, ticks uint64)
+		change  func(w *records.Worker, ticks uint64)
 		held    bool // because the identity is unknown, until the stranger is gone
 	}{
 		"the pid was reused": {},
 		"within the same clock tick": {
-			change: func(w *store.Worker, ticks uint64) { w.Instance.StartTicks = ticks },
+			change: func(w *records.Worker, ticks uint64) { w.Instance.StartTicks = ticks },
 		},
 		"while the worker was being stopped": {
-			change: func(w *store.Worker, _ uint64) { w.Status = store.StatusStopping },
+			change: func(w *records.Worker, _ uint64) { w.Status = records.StatusStopping },
 		},
 		"while the worker was unhealthy": {
-			change: func(w *store.Worker, _ uint64) { w.Status = store.StatusUnhealthy },
+			change: func(w *records.Worker, _ uint64) { w.Status = records.StatusUnhealthy },
 		},
 		"with an old kernel's proof and a token of its own": {
 			environ: []string{"HSU_WORKER_TOKEN=" + theirs},
-			change: func(w *store.Worker, ticks uint64) {
-				w.Instance.StartTicks, w.Instance.Proof = ticks, store.ProofStartTimeToken
+			change: func(w *records.Worker, ticks uint64) {
+				w.Instance.StartTicks, w.Instance.Proof = ticks, identity.ProofStartTimeToken
 			},
 		},
 		"with an old kernel's proof and nothing to tell it by": {
-			change: func(w *store.Worker, ticks uint64) {
-				w.Instance.StartTicks, w.Instance.Proof = ticks, store.ProofStartTimeToken
+			change: func(w *records.Worker, ticks uint64) {
+				w.Instance.StartTicks, w.Instance.Proof = ticks, identity.ProofStartTimeToken
 			},
 			held: true,
 		},
@@ -66,7 +67,7 @@ func TestStrangerWithTheRecordedPIDIsNeverSignalled(t *testing.T) {
 			m.Kill()
 			h.KillWorker(before.Worker(t, "worker-0").PID)
 			d := h.StartDecoy(0, test.environ...)
-			h.EditRecord("worker-0", func(w *store.Worker) {
+			h.EditRecord("worker-0", func(w *records.Worker) {
 				w.Instance.PID = d.PID
 				if test.change != nil {
 					test.change(w, harness.StartTicks(d.PID))

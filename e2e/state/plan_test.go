@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // The JSON of "state plan", repeated here because scripts rely on it.
@@ -164,7 +164,7 @@ func TestPlanTellsWhatTheNextStartDoesAndDoesNothing(t *testing.T) {
 	h.KillWorker(killed.PID)
 	h.KillWorker(reused.PID)
 	onPort, onPID := h.StartDecoy(killed.Port), h.StartDecoy(0)
-	h.EditRecord("worker-2", func(w *store.Worker) { w.Instance.PID = onPID.PID })
+	h.EditRecord("worker-2", func(w *records.Worker) { w.Instance.PID = onPID.PID })
 	h.EditRecord("worker-3", nil) // its slot is wanted
 	h.EditRecord("worker-4", nil) // its slot is not
 	h.Flags = harness.Workers(4)

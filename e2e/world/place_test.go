@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // Another boot, and another path to the same directory.
@@ -34,11 +34,11 @@ func TestEverythingIsStartedAnewAfterABootAndNoStrangerIsTouched(t *testing.T) {
 				h.KillWorker(w.PID)
 				d := h.StartDecoy(0)
 				decoys = append(decoys, d)
-				h.EditRecord(w.ID, func(w *store.Worker) {
+				h.EditRecord(w.ID, func(w *records.Worker) {
 					w.Instance.PID, w.Instance.StartTicks = d.PID, harness.StartTicks(d.PID)
 					w.Instance.BootID = "00000000-0000-4000-8000-000000000000"
 					w.History.BootID = w.Instance.BootID
-					w.Status = []store.Status{store.StatusRunning, store.StatusStarting, store.StatusStopping}[i]
+					w.Status = []records.Status{records.StatusRunning, records.StatusStarting, records.StatusStopping}[i]
 				})
 			}
 			if tidy {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // Root may read and signal everything. Only a master that runs as another user meets the restrictions of other
@@ -54,9 +54,9 @@ func TestWorkerThatAnUnprivilegedMasterCannotReadIsNotDoubledWhereItsPIDIsLost(t
 		t.Fatal(err)
 	}
 	for _, id := range []string{"worker-0", "worker-1"} {
-		h.EditRecord(id, func(w *store.Worker) {
+		h.EditRecord(id, func(w *records.Worker) {
 			w.Instance.PID, w.Instance.Inode, w.Instance.StartTicks = 0, 0, 0
-			w.Status = store.StatusStarting
+			w.Status = records.StatusStarting
 		})
 	}
 	ownState(h)

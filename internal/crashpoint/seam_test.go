@@ -42,7 +42,7 @@ var behind = map[string]string{
 	"Sync":                "of the counter: called as a point by whoever counts",
 	"Datasync":            "called by Sync and SyncMeta",
 	"SyncMeta":            "called as a point",
-	"readLock":            "a reader changes nothing",
+	"ReadLock":            "a reader changes nothing",
 	"Start":               "of package launcher: process.Start has the points",
 	"SyncDir":             "called as a point",
 	"acceptMove":          "its commit is a point of the store",

@@ -9,7 +9,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -18,20 +19,20 @@ import (
 type Inspector interface {
 	// Attach proves that the recorded instance lives and opens it. Its errors include [process.ErrGone] and
 	// [process.ErrUnverifiable].
-	Attach(worker string, rec store.Instance) (Instance, error)
+	Attach(worker string, rec records.Instance) (Instance, error)
 	// Take opens an unrecorded process whose environment names rec's token.
-	Take(worker string, pid int, rec store.Instance) (Instance, process.Identity, error)
+	Take(worker string, pid int, rec records.Instance) (Instance, identity.Process, error)
 	// Identify returns the identity of the process that has the PID now; [process.ErrGone] if there is none.
-	Identify(pid int) (process.Identity, error)
+	Identify(pid int) (identity.Process, error)
 	// Holds reports whether the process has the instance's lease.
-	Holds(worker string, rec store.Instance, pid int) bool
+	Holds(worker string, rec records.Instance, pid int) bool
 	// Left returns the state of the lease of an instance that is gone, and the remaining members of its family.
 	// seen reports whether the scan found its token.
 	Left(
-		ctx context.Context, worker string, rec store.Instance, seen bool,
+		ctx context.Context, worker string, rec records.Instance, seen bool,
 	) (lease string, members []process.Holder, err error)
 	// Owner returns the owner of the listeners on a port, as seen from the family of an instance that is gone.
-	Owner(worker string, rec store.Instance, port int) (process.Ownership, error)
+	Owner(worker string, rec records.Instance, port int) (process.Ownership, error)
 }
 
 // The states of a lease.
@@ -54,18 +55,18 @@ type Launcher interface {
 	// Lease creates the lease file that an instance of the worker will hold.
 	Lease(worker string) (*process.Lease, error)
 	// Start forks the instance that rec describes.
-	Start(u unit.Spec, worker string, rec store.Instance, lease *process.Lease) (Instance, error)
+	Start(u unit.Spec, worker string, rec records.Instance, lease *process.Lease) (Instance, error)
 	// Sweep kills the remaining descendants of an instance that is gone and returns those that are still alive.
-	Sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error)
+	Sweep(ctx context.Context, worker string, rec records.Instance) ([]process.Holder, error)
 }
 
 // Instance is one process and its family: all its descendants.
 type Instance interface {
-	Identity() process.Identity
+	Identity() identity.Process
 	// Done returns a channel that is closed when the process has ended.
 	Done() <-chan struct{}
 	// Exit returns how the process ended; valid after Done.
-	Exit() process.Exit
+	Exit() identity.Exit
 	// Suspended reports whether a signal has stopped the process.
 	Suspended() bool
 	// Terminate sends SIGTERM to the process group.

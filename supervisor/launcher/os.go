@@ -13,9 +13,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -64,7 +65,7 @@ func (l *osLauncher) Lease(worker string) (*process.Lease, error) {
 	return process.CreateLease(l.leasePath(worker))
 }
 
-func (l *osLauncher) Start(u unit.Spec, worker string, rec store.Instance, lease *process.Lease) (Instance, error) {
+func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lease *process.Lease) (Instance, error) {
 	path, err := filepath.Abs(u.Path)
 	if err != nil {
 		return nil, fmt.Errorf("find the worker's executable: %w", err)
@@ -110,8 +111,8 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec store.Instance, lease
 	return l.instance(worker, rec, p), nil
 }
 
-func (l *osLauncher) Attach(worker string, rec store.Instance) (Instance, error) {
-	p, err := process.Open(processIdentity(rec), rec.Token)
+func (l *osLauncher) Attach(worker string, rec records.Instance) (Instance, error) {
+	p, err := process.Open(rec.Process, rec.Token)
 	if errors.Is(err, process.ErrElsewhere) {
 		p, err = l.search(worker, rec)
 	}
@@ -128,15 +129,15 @@ const searchTimeout = 2 * time.Second
 // host, seen from a container. If the process is not visible, it is gone only if all other evidence agrees. A lock
 // is visible across namespaces, so no process may hold the instance's lease. In case the process has closed its
 // lease, its port must also have no listener that is invisible here.
-func (l *osLauncher) search(worker string, rec store.Instance) (*process.Process, error) {
+func (l *osLauncher) search(worker string, rec records.Instance) (*process.Process, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), searchTimeout)
 	defer cancel()
-	p, err := process.Search(ctx, processIdentity(rec), rec.Token)
+	p, err := process.Search(ctx, rec.Process, rec.Token)
 	if !errors.Is(err, process.ErrUnverifiable) {
 		return p, err
 	}
 	const next = "start a master where it ran, or reboot if it is certainly gone"
-	held, leaseErr := process.LeaseHeld(l.leasePath(worker), process.FileID(rec.Lease))
+	held, leaseErr := process.LeaseHeld(l.leasePath(worker), rec.Lease)
 	switch {
 	case leaseErr != nil:
 		return nil, fmt.Errorf("%w, and its lease tells nothing: %w: %s", err, leaseErr, next)
@@ -154,21 +155,21 @@ func (l *osLauncher) search(worker string, rec store.Instance) (*process.Process
 		process.ErrGone, rec.PID, rec.PIDNamespace)
 }
 
-func (l *osLauncher) Take(worker string, pid int, rec store.Instance) (Instance, process.Identity, error) {
+func (l *osLauncher) Take(worker string, pid int, rec records.Instance) (Instance, identity.Process, error) {
 	p, err := process.OpenPID(pid)
 	if err != nil {
-		return nil, process.Identity{}, err
+		return nil, identity.Process{}, err
 	}
 	if err := p.Verify(rec.Token); err != nil {
-		return nil, process.Identity{}, errors.Join(err, p.Close())
+		return nil, identity.Process{}, errors.Join(err, p.Close())
 	}
 	return l.instance(worker, rec, p), p.Identity(), nil
 }
 
-func (l *osLauncher) Identify(pid int) (process.Identity, error) { return process.Identify(pid) }
+func (l *osLauncher) Identify(pid int) (identity.Process, error) { return process.Identify(pid) }
 
 func (l *osLauncher) Left(
-	ctx context.Context, worker string, rec store.Instance, seen bool,
+	ctx context.Context, worker string, rec records.Instance, seen bool,
 ) (string, []process.Holder, error) {
 	family, lease := l.family(worker, rec), leaseUnknown
 	if family.LeasePath != "" {
@@ -186,15 +187,15 @@ func (l *osLauncher) Left(
 	return lease, members, err
 }
 
-func (l *osLauncher) Owner(worker string, rec store.Instance, port int) (process.Ownership, error) {
+func (l *osLauncher) Owner(worker string, rec records.Instance, port int) (process.Ownership, error) {
 	return l.family(worker, rec).OwnsPort(port)
 }
 
-func (l *osLauncher) Holds(worker string, rec store.Instance, pid int) bool {
-	return process.HoldsLease(pid, l.leasePath(worker), process.FileID(rec.Lease))
+func (l *osLauncher) Holds(worker string, rec records.Instance, pid int) bool {
+	return process.HoldsLease(pid, l.leasePath(worker), rec.Lease)
 }
 
-func (l *osLauncher) Sweep(ctx context.Context, worker string, rec store.Instance) ([]process.Holder, error) {
+func (l *osLauncher) Sweep(ctx context.Context, worker string, rec records.Instance) ([]process.Holder, error) {
 	return killFamily(ctx, l.family(worker, rec))
 }
 
@@ -215,21 +216,21 @@ func removeCgroup(path string) error {
 }
 
 // cgroupName returns a name that is unique to the instance and follows from its record.
-func cgroupName(worker string, rec store.Instance) string { return worker + "." + rec.Token }
+func cgroupName(worker string, rec records.Instance) string { return worker + "." + rec.Token }
 
-func (l *osLauncher) instance(worker string, rec store.Instance, p *process.Process) Instance {
+func (l *osLauncher) instance(worker string, rec records.Instance, p *process.Process) Instance {
 	family := l.family(worker, rec)
 	family.Leader, family.Main = p.PID(), p
 	family.Session, family.StartTicks = p.PID(), p.Identity().StartTicks
 	return &osInstance{Process: p, family: family}
 }
 
-func (l *osLauncher) family(worker string, rec store.Instance) process.Family {
+func (l *osLauncher) family(worker string, rec records.Instance) process.Family {
 	family := process.Family{
-		Token: rec.Token, Lease: process.FileID(rec.Lease),
+		Token: rec.Token, Lease: rec.Lease,
 		Session: rec.PID, UID: uint32(l.UID), StartTicks: rec.StartTicks,
 	}
-	if rec.Lease != (store.FileID{}) {
+	if rec.Lease != (identity.FileID{}) {
 		family.LeasePath = l.leasePath(worker)
 	}
 	if l.cgroups != "" {

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -15,8 +15,8 @@ func Example() {
 	policy := lifecycle.PolicyOf(unit.Spec{}.WithDefaults())
 	now := time.Hour // since boot
 	s := lifecycle.State{
-		Wanted: true, Slot: lifecycle.Occupied, Ready: true, Status: store.StatusRunning,
-		History: store.RestartHistory{ReadySince: now - time.Second},
+		Wanted: true, Slot: lifecycle.Occupied, Ready: true, Status: records.StatusRunning,
+		History: records.RestartHistory{ReadySince: now - time.Second},
 	}
 	s, action := lifecycle.Next(s, lifecycle.Event{Kind: lifecycle.EvDied}, policy, now)
 	fmt.Println(action == lifecycle.ActKill, s.Ready)

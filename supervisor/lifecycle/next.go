@@ -4,7 +4,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // Next decides. It is pure: the same arguments always give the same result. A pair of status and event that cannot
@@ -14,13 +14,13 @@ func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	case EvBegin, EvAdopted, EvAdoptedSilent, EvFoundDead, EvUnverifiable:
 		return recovered(s, e, now)
 	case EvForked:
-		if s.Status != store.StatusStarting || s.Slot != Vacant {
+		if s.Status != records.StatusStarting || s.Slot != Vacant {
 			return s, ActNone
 		}
 		s.Slot = Occupied
 		return s, ActAwait
 	case EvStartFailed:
-		if s.Status != store.StatusStarting || s.Slot != Vacant {
+		if s.Status != records.StatusStarting || s.Slot != Vacant {
 			return s, ActNone
 		}
 		return ended(s, e, p, now)
@@ -88,18 +88,18 @@ func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 }
 
 func (s State) start() (State, Action) {
-	s.Status, s.Reason, s.Planned = store.StatusStarting, "", false
+	s.Status, s.Reason, s.Planned = records.StatusStarting, "", false
 	s.History.RetryAt = 0
 	return s, ActStart
 }
 
 func (s State) serve() (State, Action) {
-	s.Status, s.Reason, s.Ready, s.failures, s.Lacked = store.StatusRunning, "", true, 0, 0
+	s.Status, s.Reason, s.Ready, s.failures, s.Lacked = records.StatusRunning, "", true, 0, 0
 	return s, ActServe
 }
 
 func (s State) stop(reason string) (State, Action) {
-	s.Slot, s.Status, s.Reason, s.Ready = terminating, store.StatusStopping, reason, false
+	s.Slot, s.Status, s.Reason, s.Ready = terminating, records.StatusStopping, reason, false
 	return s, ActStop
 }
 
@@ -129,11 +129,11 @@ func begin(s State, now time.Duration) (State, Action) {
 	case s.Retired:
 		return s, ActFinish
 	case !s.Wanted:
-		s.Status = store.StatusStopped
+		s.Status = records.StatusStopped
 		return s, ActNone
-	case s.Status == store.StatusFailed:
+	case s.Status == records.StatusFailed:
 		return s, ActNone
-	case s.Status == store.StatusBackoff && s.History.RetryAt > now:
+	case s.Status == records.StatusBackoff && s.History.RetryAt > now:
 		return s, ActBackOff
 	}
 	return s.start()
@@ -141,7 +141,7 @@ func begin(s State, now time.Duration) (State, Action) {
 
 func adopt(s State, e Event, now time.Duration) (State, Action) {
 	switch {
-	case s.Status == store.StatusStopping:
+	case s.Status == records.StatusStopping:
 		s.Slot, s.Planned = terminating, true
 		return s, ActStop
 	case !s.Wanted:
@@ -151,20 +151,20 @@ func adopt(s State, e Event, now time.Duration) (State, Action) {
 			s.History.ReadySince = now
 		}
 		return s.serve()
-	case s.Status == store.StatusStarting:
+	case s.Status == records.StatusStarting:
 		return s, ActAwait
 	}
-	s.Status, s.Reason, s.Ready, s.failures = store.StatusUnhealthy, e.Reason, false, 0
+	s.Status, s.Reason, s.Ready, s.failures = records.StatusUnhealthy, e.Reason, false, 0
 	return s, ActUnpublish
 }
 
 func silent(s State, e Event, p Policy) (State, Action) {
-	ill := s.Status == store.StatusUnhealthy
+	ill := s.Status == records.StatusUnhealthy
 	if e.Kind == EvSuspended || e.Kind == EvStranger && !ill {
 		// A process stopped by a signal was stopped on purpose (by a debugger, an operator). It is not silent, and
 		// killing it would destroy the process under inspection. A worker with another process on its port is not
 		// silent either, but if the other process stays, the worker is restarted on another port.
-		s.Status, s.Reason, s.Ready, s.failures = store.StatusUnhealthy, e.Reason, false, 0
+		s.Status, s.Reason, s.Ready, s.failures = records.StatusUnhealthy, e.Reason, false, 0
 		return s, ActUnpublish
 	}
 	s.failures++
@@ -174,7 +174,7 @@ func silent(s State, e Event, p Policy) (State, Action) {
 	case ill:
 		return s.stop(e.Reason)
 	}
-	s.Status, s.Reason, s.Ready = store.StatusUnhealthy, e.Reason, false
+	s.Status, s.Reason, s.Ready = records.StatusUnhealthy, e.Reason, false
 	return s, ActUnpublish
 }
 
@@ -182,8 +182,8 @@ func silent(s State, e Event, p Policy) (State, Action) {
 // beside a first that may still act.
 func remain(s State, e Event) (State, Action) {
 	s.Slot, s.Ready = remaining, false
-	if s.Status != store.StatusStopping {
-		s.Status, s.Reason = store.StatusUnhealthy, ""
+	if s.Status != records.StatusStopping {
+		s.Status, s.Reason = records.StatusUnhealthy, ""
 	}
 	if s.Reason == "" || strings.HasPrefix(s.Reason, HeldPrefix) { // any other reason is that of the stop
 		s.Reason = HeldPrefix + e.Reason
@@ -201,7 +201,7 @@ func retry(s State) (State, Action) {
 	case s.Slot == remaining:
 		s.Slot = terminating
 		return s, ActKill
-	case s.Slot == Vacant && s.Status == store.StatusBackoff:
+	case s.Slot == Vacant && s.Status == records.StatusBackoff:
 		return s.start()
 	}
 	return s, ActNone
@@ -209,12 +209,12 @@ func retry(s State) (State, Action) {
 
 func leave(s State) (State, Action) {
 	switch {
-	case s.Slot == terminating, s.Slot == remaining && s.Status == store.StatusStopping:
+	case s.Slot == terminating, s.Slot == remaining && s.Status == records.StatusStopping:
 		return s, ActNone
 	case s.alive():
 		return s.stop("")
-	case s.Status == store.StatusStarting:
-		s.Status = store.StatusStopped // the start was cancelled before there was a process
+	case s.Status == records.StatusStarting:
+		s.Status = records.StatusStopped // the start was cancelled before there was a process
 	}
 	return s, ActFinish
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -21,7 +21,7 @@ const (
 
 // ended decides what follows the end of an instance, or a start that created no process.
 func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
-	wasStopping, planned := s.Status == store.StatusStopping, s.Planned
+	wasStopping, planned := s.Status == records.StatusStopping, s.Planned
 	e.Away = e.Away || s.away
 	ready := readyFor(s.History, e, now)
 	s.Slot, s.Ready, s.Planned, s.away, s.failures = Vacant, false, false, false, 0
@@ -30,7 +30,7 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 
 	switch {
 	case s.quitting, !s.Wanted:
-		s.Status, s.Reason = store.StatusStopped, ""
+		s.Status, s.Reason = records.StatusStopped, ""
 		if s.quitting || s.Retired {
 			return s, ActFinish
 		}
@@ -40,9 +40,9 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	case e.Ours:
 		return s.lack(e, p, now)
 	case p.Mode == unit.RestartNever, p.Mode == unit.RestartOnFailure && e.Clean:
-		s.Status, s.Reason = store.StatusStopped, e.Reason
+		s.Status, s.Reason = records.StatusStopped, e.Reason
 		if !e.Clean {
-			s.Status = store.StatusFailed
+			s.Status = records.StatusFailed
 		}
 		return s, ActNone
 	}
@@ -50,7 +50,7 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	s.Lacked = 0
 	s.History.Spent = within(s.History.Spent, s.History.ReadyClock-p.Budget.Window)
 	if len(s.History.Spent) >= p.Budget.Restarts {
-		s.Status = store.StatusFailed
+		s.Status = records.StatusFailed
 		s.Reason = fmt.Sprintf("restart budget %s used up: %s", p.Budget, e.Reason)
 		s.History.RetryAt = 0
 		return s, ActNone
@@ -84,7 +84,7 @@ func (s State) lack(e Event, p Policy, now time.Duration) (State, Action) {
 func (s State) backOff(e Event, now, delay time.Duration) (State, Action) {
 	// Jitter only shortens, by up to a quarter, so that delays still grow.
 	delay -= time.Duration(e.Chance * float64(delay) / 4)
-	s.Status, s.Reason, s.History.RetryAt = store.StatusBackoff, e.Reason, now+delay
+	s.Status, s.Reason, s.History.RetryAt = records.StatusBackoff, e.Reason, now+delay
 	return s, ActBackOff
 }
 
@@ -107,7 +107,7 @@ func (s State) Earned(p Policy, now time.Duration) []EventKind {
 
 // readyFor returns how long the ended instance had been ready. If it ended while no master ran, the duration is
 // unknown, and 0 is the answer that grants no budget.
-func readyFor(b store.RestartHistory, e Event, now time.Duration) time.Duration {
+func readyFor(b records.RestartHistory, e Event, now time.Duration) time.Duration {
 	if b.ReadySince == 0 || e.Away {
 		return 0
 	}
@@ -130,7 +130,7 @@ const maxReadyClock = time.Duration(1 << 61)
 
 // SinceBoot makes a recorded budget valid for this boot. CLOCK_BOOTTIME starts at 0 with each boot, and a wrong
 // clock or record must lead neither to waiting forever nor to restarting without end.
-func SinceBoot(b store.RestartHistory, bootID string, now time.Duration, p Policy) store.RestartHistory {
+func SinceBoot(b records.RestartHistory, bootID string, now time.Duration, p Policy) records.RestartHistory {
 	if b.BootID != bootID {
 		b.BootID, b.ReadySince, b.RetryAt = bootID, 0, 0
 	}

@@ -3,7 +3,7 @@
 package lifecycle
 
 import (
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -14,10 +14,10 @@ type State struct {
 	Wanted   bool
 	Slot     Occupancy
 	Ready    bool // it may get requests
-	Status   store.Status
+	Status   records.Status
 	Reason   string
 	failures int // Pings missed in a row
-	History  store.RestartHistory
+	History  records.RestartHistory
 	Restarts uint64
 	Lacked   int // starts in a row that failed because the master lacked a resource
 
@@ -42,17 +42,17 @@ const (
 func (s State) alive() bool { return s.Slot >= Occupied }
 
 // Starting reports whether a living process has yet to get ready.
-func (s State) Starting() bool { return s.Slot == Occupied && s.Status == store.StatusStarting }
+func (s State) Starting() bool { return s.Slot == Occupied && s.Status == records.StatusStarting }
 
 // Running reports whether a living process has been ready.
 func (s State) Running() bool {
-	return s.Slot == Occupied && (s.Status == store.StatusRunning || s.Status == store.StatusUnhealthy)
+	return s.Slot == Occupied && (s.Status == records.StatusRunning || s.Status == records.StatusUnhealthy)
 }
 
 // Asked reports whether an adopted worker is pinged at once. A starting worker is awaited instead, and a worker
 // that is to be stopped need not answer.
 func (s State) Asked() bool {
-	return s.Wanted && s.Status != store.StatusStarting && s.Status != store.StatusStopping
+	return s.Wanted && s.Status != records.StatusStarting && s.Status != records.StatusStopping
 }
 
 type EventKind int

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -28,7 +28,7 @@ func FuzzBudgetOfRecord(f *testing.F) {
 		}}
 		const century = int64(100 * 365 * 24 * time.Hour)
 		clock := time.Duration(max(0, now%century)) // uptime of a machine
-		record := store.RestartHistory{
+		record := records.RestartHistory{
 			Backoff: time.Duration(backoff), ReadyClock: time.Duration(readyClock),
 			ReadySince: time.Duration(readySince), RetryAt: time.Duration(retryAt), BootID: "another",
 		}
@@ -38,7 +38,7 @@ func FuzzBudgetOfRecord(f *testing.F) {
 		for ; len(spent) >= 8 && len(record.Spent) < 8; spent = spent[8:] {
 			record.Spent = append(record.Spent, time.Duration(binary.BigEndian.Uint64(spent)))
 		}
-		s := State{Wanted: true, Status: store.StatusBackoff, History: SinceBoot(record, "this", clock, p)}
+		s := State{Wanted: true, Status: records.StatusBackoff, History: SinceBoot(record, "this", clock, p)}
 		check := func(what string) {
 			t.Helper()
 			b := s.History

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -17,32 +17,32 @@ var testPolicy = PolicyOf(unit.Spec{}.WithDefaults())
 // action.
 func TestNextEveryStateAndEvent(t *testing.T) {
 	now := time.Hour
-	waiting := store.RestartHistory{RetryAt: now + time.Second}
+	waiting := records.RestartHistory{RetryAt: now + time.Second}
 	states := map[string]State{
 		"new":      {Wanted: true},
-		"starting": {Wanted: true, Status: store.StatusStarting},
-		"started":  {Wanted: true, Status: store.StatusStarting, Slot: Occupied},
+		"starting": {Wanted: true, Status: records.StatusStarting},
+		"started":  {Wanted: true, Status: records.StatusStarting, Slot: Occupied},
 		"running": {
-			Wanted: true, Status: store.StatusRunning, Slot: Occupied, Ready: true,
-			History: store.RestartHistory{ReadySince: now - 5*time.Second},
+			Wanted: true, Status: records.StatusRunning, Slot: Occupied, Ready: true,
+			History: records.RestartHistory{ReadySince: now - 5*time.Second},
 		},
-		"unhealthy":   {Wanted: true, Status: store.StatusUnhealthy, Slot: Occupied, failures: testPolicy.missed},
-		"stopping":    {Wanted: true, Status: store.StatusStopping, Slot: terminating, Reason: "ill"},
-		"backoff":     {Wanted: true, Status: store.StatusBackoff, History: waiting},
-		"failed":      {Wanted: true, Status: store.StatusFailed},
-		"stopped":     {Wanted: true, Status: store.StatusStopped},
-		"unwanted":    {Status: store.StatusStopped},
-		"quitting":    {Wanted: true, Status: store.StatusStopping, Slot: terminating, quitting: true},
-		"retired":     {Status: store.StatusStopping, Slot: terminating, Retired: true},
-		"recovered":   {Wanted: true, Status: store.StatusRunning},                 // recorded running, not found yet
-		"interrupted": {Wanted: true, Status: store.StatusStopping, Reason: "ill"}, // recorded stopping, not found yet
+		"unhealthy":   {Wanted: true, Status: records.StatusUnhealthy, Slot: Occupied, failures: testPolicy.missed},
+		"stopping":    {Wanted: true, Status: records.StatusStopping, Slot: terminating, Reason: "ill"},
+		"backoff":     {Wanted: true, Status: records.StatusBackoff, History: waiting},
+		"failed":      {Wanted: true, Status: records.StatusFailed},
+		"stopped":     {Wanted: true, Status: records.StatusStopped},
+		"unwanted":    {Status: records.StatusStopped},
+		"quitting":    {Wanted: true, Status: records.StatusStopping, Slot: terminating, quitting: true},
+		"retired":     {Status: records.StatusStopping, Slot: terminating, Retired: true},
+		"recovered":   {Wanted: true, Status: records.StatusRunning},                 // recorded running, not found yet
+		"interrupted": {Wanted: true, Status: records.StatusStopping, Reason: "ill"}, // recorded, not found yet
 
-		"held":          {Wanted: true, Status: store.StatusRunning, Slot: unverified, Reason: "held: why"},
-		"held failed":   {Wanted: true, Status: store.StatusFailed, Slot: unverified, Reason: "held: why"},
-		"dying":         {Wanted: true, Status: store.StatusRunning, Slot: terminating},
-		"dying start":   {Wanted: true, Status: store.StatusStarting, Slot: terminating},
-		"remaining":     {Wanted: true, Status: store.StatusUnhealthy, Slot: remaining, Reason: "held: why"},
-		"remaining ill": {Wanted: true, Status: store.StatusStopping, Slot: remaining, Reason: "ill"},
+		"held":          {Wanted: true, Status: records.StatusRunning, Slot: unverified, Reason: "held: why"},
+		"held failed":   {Wanted: true, Status: records.StatusFailed, Slot: unverified, Reason: "held: why"},
+		"dying":         {Wanted: true, Status: records.StatusRunning, Slot: terminating},
+		"dying start":   {Wanted: true, Status: records.StatusStarting, Slot: terminating},
+		"remaining":     {Wanted: true, Status: records.StatusUnhealthy, Slot: remaining, Reason: "held: why"},
+		"remaining ill": {Wanted: true, Status: records.StatusStopping, Slot: remaining, Reason: "ill"},
 	}
 	// state, event → status, action
 	want := map[string]string{
@@ -189,7 +189,7 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 			if result := string(got.Status) + " " + act.String(); result != expected {
 				t.Errorf("%s: got %q, want %q", pair, result, expected)
 			}
-			if got.Ready && (got.Slot != Occupied || got.Status != store.StatusRunning) && s.alive() {
+			if got.Ready && (got.Slot != Occupied || got.Status != records.StatusRunning) && s.alive() {
 				t.Errorf("%s: ready without being occupied and running: %+v", pair, got)
 			}
 			if act == ActStart && (s.Slot != Vacant && s.Slot != unverified && kind != EvExited || !got.Wanted) {
@@ -226,9 +226,9 @@ func crashLoop(t *testing.T, up time.Duration, away bool, most int) (delays []ti
 	s := State{Wanted: true}
 	for range most {
 		var act Action
-		if s.Status != store.StatusStarting {
+		if s.Status != records.StatusStarting {
 			s, act = Next(s, Event{Kind: EvBegin}, testPolicy, now)
-			if s.Status == store.StatusFailed {
+			if s.Status == records.StatusFailed {
 				return delays, s
 			}
 			if act != ActStart {
@@ -268,7 +268,7 @@ func TestBackoffGrowsAndBudgetEndsInFailed(t *testing.T) {
 	if !slices.Equal(delays, want) {
 		t.Errorf("delays = %v, want %v", delays, want)
 	}
-	if s.Status != store.StatusFailed || !strings.Contains(s.Reason, "10/5m") ||
+	if s.Status != records.StatusFailed || !strings.Contains(s.Reason, "10/5m") ||
 		!strings.Contains(s.Reason, "exited with code 3") {
 		t.Errorf("ended as %q because %q, want failed with the budget and the exit", s.Status, s.Reason)
 	}
@@ -286,7 +286,7 @@ func TestBackoffResetsAfterAMinute(t *testing.T) {
 	if slices.Max(delays) != 0 {
 		t.Errorf("delays = %v, want none", delays)
 	}
-	if s.Status == store.StatusFailed {
+	if s.Status == records.StatusFailed {
 		t.Error("a worker that is up a minute at a time failed: 10 in 5 minutes allow that")
 	}
 }
@@ -294,7 +294,7 @@ func TestBackoffResetsAfterAMinute(t *testing.T) {
 func TestTimeInBackoffDoesNotRefillTheBudget(t *testing.T) {
 	// 10 s ready, then exits: the waits are far longer than the window in all.
 	_, s := crashLoop(t, 5*time.Second, false, 1000)
-	if s.Status != store.StatusFailed {
+	if s.Status != records.StatusFailed {
 		t.Errorf("status = %q after a thousand restarts of 5 s each, want failed", s.Status)
 	}
 }
@@ -302,7 +302,7 @@ func TestTimeInBackoffDoesNotRefillTheBudget(t *testing.T) {
 func TestExitWhileNoMasterRanGrantsNothing(t *testing.T) {
 	// The master may have been away for long, but the worker may have died at the beginning.
 	_, s := crashLoop(t, time.Hour, true, 100)
-	if s.Status != store.StatusFailed {
+	if s.Status != records.StatusFailed {
 		t.Errorf("status = %q, want failed", s.Status)
 	}
 }
@@ -310,9 +310,9 @@ func TestExitWhileNoMasterRanGrantsNothing(t *testing.T) {
 func TestJitterOnlyShortensAndDelaysStillGrow(t *testing.T) {
 	previous := time.Duration(0)
 	for _, chance := range []float64{0, 0.999999} {
-		s := State{Wanted: true, Status: store.StatusStarting, Slot: Occupied}
+		s := State{Wanted: true, Status: records.StatusStarting, Slot: Occupied}
 		for i := range 8 {
-			s.Status, s.Slot = store.StatusStarting, Occupied
+			s.Status, s.Slot = records.StatusStarting, Occupied
 			s, _ = Next(s, Event{Kind: EvExited, Chance: chance}, testPolicy, 0)
 			delay := s.History.RetryAt
 			full := 100 * time.Millisecond << i
@@ -328,7 +328,7 @@ func TestJitterOnlyShortensAndDelaysStillGrow(t *testing.T) {
 }
 
 func TestMissedPings(t *testing.T) {
-	s := State{Wanted: true, Slot: Occupied, Ready: true, Status: store.StatusRunning}
+	s := State{Wanted: true, Slot: Occupied, Ready: true, Status: records.StatusRunning}
 	var seen []string
 	for range testPolicy.missed + 1 {
 		var act Action
@@ -340,21 +340,23 @@ func TestMissedPings(t *testing.T) {
 		t.Errorf("got %q, want %q", seen, want)
 	}
 
-	s = State{Wanted: true, Status: store.StatusRunning}
+	s = State{Wanted: true, Status: records.StatusRunning}
 	s, _ = Next(s, Event{Kind: EvAdoptedSilent}, testPolicy, 0)
 	for i := range testPolicy.missed {
-		if s.Status != store.StatusUnhealthy {
+		if s.Status != records.StatusUnhealthy {
 			t.Fatalf("adopted silent: %q after %d missed, want unhealthy until three since recovery", s.Status, i)
 		}
 		s, _ = Next(s, Event{Kind: EvSilent}, testPolicy, 0)
 	}
-	if s.Status != store.StatusStopping {
+	if s.Status != records.StatusStopping {
 		t.Errorf("adopted silent: %q after three missed, want stopping", s.Status)
 	}
 }
 
 func TestStrangerThatStaysIsEscalated(t *testing.T) {
-	s := State{Wanted: true, Slot: Occupied, Ready: true, Status: store.StatusRunning, failures: testPolicy.missed - 1}
+	s := State{
+		Wanted: true, Slot: Occupied, Ready: true, Status: records.StatusRunning, failures: testPolicy.missed - 1,
+	}
 	var seen []string
 	for range testPolicy.missed + 1 {
 		var act Action
@@ -368,7 +370,7 @@ func TestStrangerThatStaysIsEscalated(t *testing.T) {
 }
 
 func TestSuspendedIsNeverEscalated(t *testing.T) {
-	s := State{Wanted: true, Slot: Occupied, Ready: true, Status: store.StatusRunning}
+	s := State{Wanted: true, Slot: Occupied, Ready: true, Status: records.StatusRunning}
 	for range 100 {
 		var act Action
 		s, act = Next(s, Event{Kind: EvSuspended, Reason: "stopped by a signal"}, testPolicy, 0)
@@ -385,18 +387,18 @@ func TestRestartModes(t *testing.T) {
 	for _, test := range []struct {
 		mode  unit.RestartMode
 		clean bool
-		want  store.Status
+		want  records.Status
 	}{
-		{unit.RestartAlways, true, store.StatusBackoff},
-		{unit.RestartAlways, false, store.StatusBackoff},
-		{unit.RestartOnFailure, true, store.StatusStopped},
-		{unit.RestartOnFailure, false, store.StatusBackoff},
-		{unit.RestartNever, true, store.StatusStopped},
-		{unit.RestartNever, false, store.StatusFailed},
+		{unit.RestartAlways, true, records.StatusBackoff},
+		{unit.RestartAlways, false, records.StatusBackoff},
+		{unit.RestartOnFailure, true, records.StatusStopped},
+		{unit.RestartOnFailure, false, records.StatusBackoff},
+		{unit.RestartNever, true, records.StatusStopped},
+		{unit.RestartNever, false, records.StatusFailed},
 	} {
 		policy := testPolicy
 		policy.Mode = test.mode
-		s := State{Wanted: true, Slot: Occupied, Status: store.StatusRunning}
+		s := State{Wanted: true, Slot: Occupied, Status: records.StatusRunning}
 		s, _ = Next(s, Event{Kind: EvExited, Clean: test.clean}, policy, 0)
 		if s.Status != test.want {
 			t.Errorf("%s, clean %v: %q, want %q", test.mode, test.clean, s.Status, test.want)
@@ -405,7 +407,7 @@ func TestRestartModes(t *testing.T) {
 }
 
 func TestRecoveredStopCostsNoBudget(t *testing.T) {
-	s := State{Wanted: true, Status: store.StatusStopping}
+	s := State{Wanted: true, Status: records.StatusStopping}
 	s, act := Next(s, Event{Kind: EvAdopted}, testPolicy, 0)
 	if act != ActStop {
 		t.Fatalf("action %v, want the stop to go on", act)
@@ -417,7 +419,7 @@ func TestRecoveredStopCostsNoBudget(t *testing.T) {
 }
 
 func TestBudgetOfAnotherBoot(t *testing.T) {
-	b := store.RestartHistory{
+	b := records.RestartHistory{
 		BootID: "old", ReadySince: time.Hour, RetryAt: 2 * time.Hour, Spent: []time.Duration{1, 2}, Backoff: time.Hour,
 	}
 	b = SinceBoot(b, "new", time.Minute, testPolicy)
@@ -430,7 +432,7 @@ func TestBudgetOfAnotherBoot(t *testing.T) {
 	if b.Backoff != testPolicy.MaxBackoff {
 		t.Errorf("backoff = %v, want it clamped to %v", b.Backoff, testPolicy.MaxBackoff)
 	}
-	b = SinceBoot(store.RestartHistory{BootID: "new", RetryAt: 24 * time.Hour}, "new", time.Minute, testPolicy)
+	b = SinceBoot(records.RestartHistory{BootID: "new", RetryAt: 24 * time.Hour}, "new", time.Minute, testPolicy)
 	if most := time.Minute + testPolicy.MaxBackoff; b.RetryAt != most {
 		t.Errorf("retry at %v, want it clamped to %v", b.RetryAt, most)
 	}
@@ -451,8 +453,8 @@ func TestParseBudget(t *testing.T) {
 }
 
 func TestStartThatIsCalledOffLeavesNoWorkerStarting(t *testing.T) {
-	s, act := Next(State{Wanted: true, Status: store.StatusStarting}, Event{Kind: EvShutdown}, Policy{}, 0)
-	if act != ActFinish || s.Status != store.StatusStopped || !s.Wanted {
+	s, act := Next(State{Wanted: true, Status: records.StatusStarting}, Event{Kind: EvShutdown}, Policy{}, 0)
+	if act != ActFinish || s.Status != records.StatusStopped || !s.Wanted {
 		t.Errorf("a start called off by the end of the master: %+v, action %v; want it stopped and still wanted",
 			s, act)
 	}
@@ -463,9 +465,9 @@ func TestExitThatTheMasterHasCausedCostsNoBudgetWhateverThePolicy(t *testing.T) 
 	for _, mode := range []unit.RestartMode{unit.RestartAlways, unit.RestartOnFailure, unit.RestartNever} {
 		policy := testPolicy
 		policy.Mode = mode
-		s := State{Wanted: true, Slot: Occupied, Status: store.StatusStarting}
+		s := State{Wanted: true, Slot: Occupied, Status: records.StatusStarting}
 		s, act := Next(s, Event{Kind: EvExited, Ours: true}, policy, 0)
-		if act != ActBackOff || s.Status != store.StatusBackoff || len(s.History.Spent) != 0 || s.Restarts != 0 {
+		if act != ActBackOff || s.Status != records.StatusBackoff || len(s.History.Spent) != 0 || s.Restarts != 0 {
 			t.Errorf("%s: action %v, %s, spent %v, restarts %d", mode, act, s.Status, s.History.Spent, s.Restarts)
 		}
 	}
@@ -475,7 +477,7 @@ func TestDelayAfterAFaultOfTheMasterIsBounded(t *testing.T) {
 	s := State{Wanted: true}
 	var act Action
 	for n := range 200 {
-		s.Status = store.StatusStarting
+		s.Status = records.StatusStarting
 		s, act = Next(s, Event{Kind: EvStartFailed, Ours: true, Chance: 0}, testPolicy, time.Hour)
 		delay := s.History.RetryAt - time.Hour
 		if want := min(testPolicy.Backoff<<min(n, 16), OwnFaultRetry); delay != want || act != ActBackOff {

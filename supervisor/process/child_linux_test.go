@@ -17,6 +17,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 // The test binary runs itself again as the processes under test: "child <behaviour> [arguments]".
@@ -367,7 +369,7 @@ func adopter(args []string) {
 // nobodyExit prints how a process to which it has no ptrace access ended.
 func nobodyExit(args []string) {
 	dropUID()
-	var id Identity
+	var id identity.Process
 	must(json.Unmarshal([]byte(args[0]), &id))
 	p, err := Open(id, "")
 	must(err)

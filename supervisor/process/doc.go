@@ -23,7 +23,7 @@
 //     goroutine, which reaps at once. waitid(2) by pidfd returns ECHILD if the process is not a child of this process.
 //   - Another parent may never reap its child. Until it does, field 52 of stat has the exit status, but reads 0 without
 //     ptrace access, as after a clean exit. Afterwards PIDFD_INFO_EXIT has the status (Linux 6.15), if the pidfd was
-//     opened before. This package waits only some milliseconds for either. An unknown exit is [ExitUnknown].
+//     opened before. This package waits only some milliseconds for either. An unknown exit is [identity.ExitUnknown].
 //   - kill(-pgid) may hit a foreign process group once the leader is reaped. PIDFD_SIGNAL_PROCESS_GROUP of
 //     pidfd_send_signal(2) cannot (Linux 6.9).
 //   - Between fork and execve a child of a dead master has the master's environment. But it also holds the master's

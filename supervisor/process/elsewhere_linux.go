@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 // Search looks for the process that id names if the PID in id belongs to another PID namespace (Open returns
@@ -14,7 +16,7 @@ import (
 //
 // Search returns ErrUnverifiable if no visible process is the one. It may still be alive: a process in a container
 // cannot see any process outside of it.
-func Search(ctx context.Context, id Identity, token string) (*Process, error) {
+func Search(ctx context.Context, id identity.Process, token string) (*Process, error) {
 	p, err := search(ctx, id, token)
 	if err != nil {
 		return nil, fmt.Errorf("search for process %d of pid namespace %d: %w", id.PID, id.PIDNamespace, err)
@@ -22,7 +24,7 @@ func Search(ctx context.Context, id Identity, token string) (*Process, error) {
 	return p, nil
 }
 
-func search(ctx context.Context, id Identity, token string) (*Process, error) {
+func search(ctx context.Context, id identity.Process, token string) (*Process, error) {
 	if err := checkSupport(); err != nil {
 		return nil, err
 	}
@@ -53,8 +55,8 @@ func search(ctx context.Context, id Identity, token string) (*Process, error) {
 
 // suspects returns the PIDs that Search has to check. With ProofPidfdInode these are all processes, because the
 // inode identifies even a process that no longer shows its token.
-func suspects(ctx context.Context, proof Proof, token string) ([]int, error) {
-	if proof == ProofPidfdInode {
+func suspects(ctx context.Context, proof identity.Proof, token string) ([]int, error) {
+	if proof == identity.ProofPidfdInode {
 		buf := getBuffer()
 		defer putBuffer(buf)
 		return numbers("/proc", buf)

@@ -6,10 +6,12 @@ import (
 	"net"
 	"os"
 	"testing"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 func TestSearchFindsUnderAnotherNumber(t *testing.T) {
-	eachProof(t, func(t *testing.T, proof Proof) {
+	eachProof(t, func(t *testing.T, proof identity.Proof) {
 		ctx, cancel := testDeadline()
 		defer cancel()
 		w, other := startWorker(t, "sleep"), startWorker(t, "sleep")

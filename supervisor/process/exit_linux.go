@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 // reapPatience bounds the wait for another parent to reap a process, after which Linux 6.15 reports how the
@@ -14,21 +16,21 @@ const reapPatience = 5 * time.Millisecond
 
 // learnExit finds out how a process that has just died ended. It tries the certain sources before the fleeting
 // ones: another parent may reap the process at any moment, and then its /proc entry is gone.
-func (p *Process) learnExit() Exit {
-	exit := Exit{}
+func (p *Process) learnExit() identity.Exit {
+	exit := identity.Exit{}
 	ask := func(fd int) error {
 		if status, ok := reap(fd, p.id.PID); ok {
-			exit = exitOf(status, ExitWait)
+			exit = exitOf(status, identity.ExitWait)
 		} else if status, ok := exitInfo(fd); ok {
-			exit = exitOf(status, ExitPidfd)
+			exit = exitOf(status, identity.ExitPidfd)
 		} else if status, ok := statExit(fd, p.id.PID); ok {
-			exit = exitOf(status, ExitStat)
+			exit = exitOf(status, identity.ExitStat)
 		} else if status, ok := exitInfo(fd); ok { // reaped meanwhile
-			exit = exitOf(status, ExitPidfd)
+			exit = exitOf(status, identity.ExitPidfd)
 		}
 		return nil
 	}
-	if err := p.control(ask); err != nil || exit.Source != ExitUnknown {
+	if err := p.control(ask); err != nil || exit.Source != identity.ExitUnknown {
 		return exit
 	}
 	// Since Linux 6.9 a poll of the pidfd wakes when the process is reaped.
@@ -82,9 +84,9 @@ func canTrace(pid int) bool {
 	return err == nil && n > 0
 }
 
-func exitOf(status unix.WaitStatus, source ExitSource) Exit {
+func exitOf(status unix.WaitStatus, source identity.ExitSource) identity.Exit {
 	if status.Signaled() {
-		return Exit{Signal: syscall.Signal(status.Signal()), Source: source}
+		return identity.Exit{Signal: syscall.Signal(status.Signal()), Source: source}
 	}
-	return Exit{Code: status.ExitStatus(), Source: source}
+	return identity.Exit{Code: status.ExitStatus(), Source: source}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 // evidence is the reason why a process belongs to a family.
@@ -61,7 +63,7 @@ func (c *census) describe(candidates []candidate) []Holder {
 // leaseMayBeHeld reports whether to look for holders of the lease. If the lease file is gone or replaced, the
 // lease may still be held.
 func (f Family) leaseMayBeHeld() bool {
-	if f.LeasePath == "" || f.Lease == (FileID{}) {
+	if f.LeasePath == "" || f.Lease == (identity.FileID{}) {
 		return false
 	}
 	held, err := LeaseHeld(f.LeasePath, f.Lease)

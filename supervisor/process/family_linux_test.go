@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 // Kill must find a process on each known way out of the family.
@@ -82,7 +84,8 @@ func TestKillLeavesNobody(t *testing.T) {
 			}
 			if tt.behaviour != "leave" {
 				waitDone(t, w.Process)
-				if got, want := w.Exit(), (Exit{Signal: unix.SIGKILL, Source: ExitWait}); got != want {
+				want := identity.Exit{Signal: unix.SIGKILL, Source: identity.ExitWait}
+				if got := w.Exit(); got != want {
 					t.Errorf("Exit() = %+v, want %+v: the sweep must leave it to the handle", got, want)
 				}
 			}

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 // Handle returns a pidfd of the process for a keeper that outlives this program,
@@ -23,16 +25,16 @@ func (p *Process) Handle() (*os.File, error) {
 
 // ExitOf returns how the process behind a kept handle ended. It returns false while the process lives, before its
 // parent has reaped it, and if the kernel does not report it (before Linux 6.15).
-func ExitOf(handle *os.File) (Exit, bool) {
+func ExitOf(handle *os.File) (identity.Exit, bool) {
 	conn, err := handle.SyscallConn()
 	if err != nil {
-		return Exit{}, false
+		return identity.Exit{}, false
 	}
 	var status unix.WaitStatus
 	var known bool
 	err = conn.Control(func(fd uintptr) { status, known = exitInfo(int(fd)) })
 	if err != nil || !known {
-		return Exit{}, false
+		return identity.Exit{}, false
 	}
-	return exitOf(status, ExitPidfd), true
+	return exitOf(status, identity.ExitPidfd), true
 }

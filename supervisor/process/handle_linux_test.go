@@ -2,6 +2,8 @@ package process
 
 import (
 	"testing"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 // TestHandleTellsTheExitAfterwards checks that a master learns an exit from a handle that was kept while the
@@ -24,7 +26,7 @@ func TestHandleTellsTheExitAfterwards(t *testing.T) {
 		t.Fatal(err)
 	}
 	exit, known := ExitOf(handle)
-	if want := (Exit{Code: 7, Source: ExitPidfd}); !known || exit != want {
+	if want := (identity.Exit{Code: 7, Source: identity.ExitPidfd}); !known || exit != want {
 		t.Errorf("ExitOf = %v, %v, want %v", exit, known, want)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 var bootID atomic.Pointer[string]
@@ -47,8 +49,8 @@ func pidNamespace() uint64 {
 }
 
 // identify collects the evidence about the process behind an open pidfd.
-func identify(fd, pid int) (Identity, error) {
-	id := Identity{PID: pid, PIDNamespace: pidNamespace(), Proof: ProofStartTimeToken}
+func identify(fd, pid int) (identity.Process, error) {
+	id := identity.Process{PID: pid, PIDNamespace: pidNamespace(), Proof: identity.ProofStartTimeToken}
 	// Without a boot ID Open cannot prove the identity later and reports that, but the process can still be watched.
 	id.BootID, _ = BootID()
 	inode, ok, err := pidfdInode(fd)
@@ -56,7 +58,7 @@ func identify(fd, pid int) (Identity, error) {
 		return id, err
 	}
 	if ok {
-		id.Inode, id.Proof = inode, ProofPidfdInode
+		id.Inode, id.Proof = inode, identity.ProofPidfdInode
 	}
 	stat, err := readStat(pid)
 	switch {
@@ -71,11 +73,11 @@ func identify(fd, pid int) (Identity, error) {
 
 // Open opens the process that id names and proves that it is that process. It opens the pidfd first and checks the
 // evidence afterwards, so that no other process can take its place. The proof is the pidfd's inode for
-// ProofPidfdInode, and the start time together with the token in the environment for ProofStartTimeToken.
+// identity.ProofPidfdInode, and otherwise the start time together with the token in the environment.
 //
 // A proven zombie can be opened: its Done is closed and its Exit may be known. Open returns ErrGone if the
 // instance is certainly dead. It returns ErrUnverifiable, with the reason, if it cannot decide.
-func Open(id Identity, token string) (*Process, error) {
+func Open(id identity.Process, token string) (*Process, error) {
 	p, err := open(id, token)
 	if err != nil {
 		return nil, fmt.Errorf("open process %d: %w", id.PID, err)
@@ -83,7 +85,7 @@ func Open(id Identity, token string) (*Process, error) {
 	return p, nil
 }
 
-func open(id Identity, token string) (*Process, error) {
+func open(id identity.Process, token string) (*Process, error) {
 	if err := checkSupport(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnverifiable, err)
 	}
@@ -112,9 +114,9 @@ func open(id Identity, token string) (*Process, error) {
 }
 
 // prove checks that the process behind fd is the one that id names.
-func prove(fd int, id Identity, token string) error {
+func prove(fd int, id identity.Process, token string) error {
 	switch id.Proof {
-	case ProofPidfdInode:
+	case identity.ProofPidfdInode:
 		inode, ok, err := pidfdInode(fd)
 		switch {
 		case err != nil:
@@ -125,13 +127,13 @@ func prove(fd int, id Identity, token string) error {
 			return fmt.Errorf("%w: another process has its pid", ErrGone)
 		}
 		return nil
-	case ProofStartTimeToken:
+	case identity.ProofStartTimeToken, identity.ProofNone: // a record without a proof must satisfy the weaker one
 		return proveByToken(fd, id, token)
 	}
-	return fmt.Errorf("%w: unknown kind of proof %d", ErrUnverifiable, int(id.Proof))
+	return fmt.Errorf("%w: unknown kind of proof %q", ErrUnverifiable, id.Proof)
 }
 
-func proveByToken(fd int, id Identity, token string) error {
+func proveByToken(fd int, id identity.Process, token string) error {
 	stat, err := readStat(id.PID)
 	switch {
 	case !unreaped(fd):
@@ -211,21 +213,21 @@ func openPID(pid int, then afterwards) (*Process, error) {
 }
 
 // Identify returns the identity of the process that has the PID now, or ErrGone if there is none.
-func Identify(pid int) (Identity, error) {
+func Identify(pid int) (identity.Process, error) {
 	id, err := identifyPID(pid)
 	if err != nil {
-		return Identity{}, fmt.Errorf("identify process %d: %w", pid, err)
+		return identity.Process{}, fmt.Errorf("identify process %d: %w", pid, err)
 	}
 	return id, nil
 }
 
-func identifyPID(pid int) (Identity, error) {
+func identifyPID(pid int) (identity.Process, error) {
 	if err := checkSupport(); err != nil {
-		return Identity{}, err
+		return identity.Process{}, err
 	}
 	fd, err := openPidfd(pid)
 	if err != nil {
-		return Identity{}, err
+		return identity.Process{}, err
 	}
 	defer unix.Close(fd)
 	return identify(fd, pid)

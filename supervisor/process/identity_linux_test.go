@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 func hasPidfs(t testing.TB) bool {
@@ -28,25 +30,25 @@ func hasPidfs(t testing.TB) bool {
 }
 
 // eachProof runs a test with the pidfd's inode as proof, and as on a kernel without it.
-func eachProof(t *testing.T, test func(t *testing.T, proof Proof)) {
-	t.Run(ProofPidfdInode.String(), func(t *testing.T) {
+func eachProof(t *testing.T, test func(t *testing.T, proof identity.Proof)) {
+	t.Run(string(identity.ProofPidfdInode), func(t *testing.T) {
 		if !hasPidfs(t) {
 			t.Skip("needs Linux 6.9")
 		}
-		test(t, ProofPidfdInode)
+		test(t, identity.ProofPidfdInode)
 	})
-	t.Run(ProofStartTimeToken.String(), func(t *testing.T) {
+	t.Run(string(identity.ProofStartTimeToken), func(t *testing.T) {
 		withhold(t, &withheld.pidfs)
-		test(t, ProofStartTimeToken)
+		test(t, identity.ProofStartTimeToken)
 	})
 }
 
 func TestOpenProvesIdentity(t *testing.T) {
-	eachProof(t, func(t *testing.T, proof Proof) {
+	eachProof(t, func(t *testing.T, proof identity.Proof) {
 		w := startWorker(t, "sleep")
 		w.expect(t, "ready")
 		id := w.Identity()
-		if id.Proof != proof || (id.Inode != 0) != (proof == ProofPidfdInode) || id.StartTicks == 0 {
+		if id.Proof != proof || (id.Inode != 0) != (proof == identity.ProofPidfdInode) || id.StartTicks == 0 {
 			t.Fatalf("Start took this evidence: %+v", id)
 		}
 		p, err := Open(id, w.family.Token)
@@ -71,54 +73,55 @@ func TestOpenProvesIdentity(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	type verdicts map[identity.Proof]error
 	tests := []struct {
 		name   string
-		change func(id *Identity)
+		change func(id *identity.Process)
 		token  string
-		want   map[Proof]error // nil if it must open
+		want   verdicts // nil if it must open
 	}{
 		{
-			"other boot", func(id *Identity) { id.BootID = "4f7b9f4e-7f2c-4a55-9d6e-0c1d2e3f4a5b" }, "",
-			map[Proof]error{ProofPidfdInode: ErrGone, ProofStartTimeToken: ErrGone},
+			"other boot", func(id *identity.Process) { id.BootID = "4f7b9f4e-7f2c-4a55-9d6e-0c1d2e3f4a5b" }, "",
+			verdicts{identity.ProofPidfdInode: ErrGone, identity.ProofStartTimeToken: ErrGone},
 		},
 		{
-			"no boot", func(id *Identity) { id.BootID = "" }, "",
-			map[Proof]error{ProofPidfdInode: ErrUnverifiable, ProofStartTimeToken: ErrUnverifiable},
+			"no boot", func(id *identity.Process) { id.BootID = "" }, "",
+			verdicts{identity.ProofPidfdInode: ErrUnverifiable, identity.ProofStartTimeToken: ErrUnverifiable},
 		},
 		{
-			"other namespace", func(id *Identity) { id.PIDNamespace++ }, "",
-			map[Proof]error{ProofPidfdInode: ErrUnverifiable, ProofStartTimeToken: ErrUnverifiable},
+			"other namespace", func(id *identity.Process) { id.PIDNamespace++ }, "",
+			verdicts{identity.ProofPidfdInode: ErrUnverifiable, identity.ProofStartTimeToken: ErrUnverifiable},
 		},
 		{
-			"no namespace", func(id *Identity) { id.PIDNamespace = 0 }, "",
-			map[Proof]error{ProofPidfdInode: ErrUnverifiable, ProofStartTimeToken: ErrUnverifiable},
+			"no namespace", func(id *identity.Process) { id.PIDNamespace = 0 }, "",
+			verdicts{identity.ProofPidfdInode: ErrUnverifiable, identity.ProofStartTimeToken: ErrUnverifiable},
 		},
 		{
-			"no pid", func(id *Identity) { id.PID = 0 }, "",
-			map[Proof]error{ProofPidfdInode: ErrUnverifiable, ProofStartTimeToken: ErrUnverifiable},
+			"no pid", func(id *identity.Process) { id.PID = 0 }, "",
+			verdicts{identity.ProofPidfdInode: ErrUnverifiable, identity.ProofStartTimeToken: ErrUnverifiable},
 		},
 		{
-			"other inode", func(id *Identity) { id.Inode++ }, "",
-			map[Proof]error{ProofPidfdInode: ErrGone, ProofStartTimeToken: nil},
+			"other inode", func(id *identity.Process) { id.Inode++ }, "",
+			verdicts{identity.ProofPidfdInode: ErrGone, identity.ProofStartTimeToken: nil},
 		},
 		{
-			"other start", func(id *Identity) { id.StartTicks++ }, "",
-			map[Proof]error{ProofPidfdInode: nil, ProofStartTimeToken: ErrGone},
+			"other start", func(id *identity.Process) { id.StartTicks++ }, "",
+			verdicts{identity.ProofPidfdInode: nil, identity.ProofStartTimeToken: ErrGone},
 		},
 		{
-			"no start", func(id *Identity) { id.StartTicks = 0 }, "",
-			map[Proof]error{ProofPidfdInode: nil, ProofStartTimeToken: ErrUnverifiable},
+			"no start", func(id *identity.Process) { id.StartTicks = 0 }, "",
+			verdicts{identity.ProofPidfdInode: nil, identity.ProofStartTimeToken: ErrUnverifiable},
 		},
 		{
-			"other token", func(*Identity) {}, "another",
-			map[Proof]error{ProofPidfdInode: nil, ProofStartTimeToken: ErrGone},
+			"other token", func(*identity.Process) {}, "another",
+			verdicts{identity.ProofPidfdInode: nil, identity.ProofStartTimeToken: ErrGone},
 		},
 		{
-			"unknown proof", func(id *Identity) { id.Proof = 7 }, "",
-			map[Proof]error{ProofPidfdInode: ErrUnverifiable, ProofStartTimeToken: ErrUnverifiable},
+			"unknown proof", func(id *identity.Process) { id.Proof = "hearsay" }, "",
+			verdicts{identity.ProofPidfdInode: ErrUnverifiable, identity.ProofStartTimeToken: ErrUnverifiable},
 		},
 	}
-	eachProof(t, func(t *testing.T, proof Proof) {
+	eachProof(t, func(t *testing.T, proof identity.Proof) {
 		w := startWorker(t, "sleep")
 		w.expect(t, "ready")
 		for _, tt := range tests {
@@ -153,14 +156,14 @@ func TestOpenWhatBecameUnclear(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.behaviour, func(t *testing.T) {
-			eachProof(t, func(t *testing.T, proof Proof) {
+			eachProof(t, func(t *testing.T, proof identity.Proof) {
 				w := startWorker(t, tt.behaviour, tt.args...)
 				w.expect(t, "ready")
 				p, err := Open(w.Identity(), w.family.Token)
 				switch {
-				case proof == ProofPidfdInode && err != nil:
+				case proof == identity.ProofPidfdInode && err != nil:
 					t.Errorf("Open: %v, want it proven", err)
-				case proof == ProofStartTimeToken && !errors.Is(err, tt.byToken):
+				case proof == identity.ProofStartTimeToken && !errors.Is(err, tt.byToken):
 					t.Errorf("Open: %v, want %v", err, tt.byToken)
 				}
 				if err == nil {
@@ -177,7 +180,7 @@ func TestOpenWhatBecameUnclear(t *testing.T) {
 }
 
 func TestOpenDead(t *testing.T) {
-	eachProof(t, func(t *testing.T, _ Proof) {
+	eachProof(t, func(t *testing.T, _ identity.Proof) {
 		w := startWorker(t, "exit", "4")
 		waitDone(t, w.Process)
 		w.Exit() // it is reaped by now
@@ -192,7 +195,7 @@ func TestOpenDead(t *testing.T) {
 
 // After an upgrade in place the workers are still children of this process, and some may have died meanwhile.
 func TestOpenOwnZombie(t *testing.T) {
-	eachProof(t, func(t *testing.T, _ Proof) {
+	eachProof(t, func(t *testing.T, _ identity.Proof) {
 		w := startWorker(t, "exit-on-usr1", "5")
 		w.expect(t, "ready")
 		id := w.Identity()
@@ -213,7 +216,7 @@ func TestOpenOwnZombie(t *testing.T) {
 		default:
 			t.Error("the dead is opened as one that lives")
 		}
-		if got, want := p.Exit(), (Exit{Code: 5, Source: ExitWait}); got != want {
+		if got, want := p.Exit(), (identity.Exit{Code: 5, Source: identity.ExitWait}); got != want {
 			t.Errorf("Exit() = %+v, want %+v", got, want)
 		}
 	})
@@ -234,7 +237,7 @@ func TestOpenThreadIsGone(t *testing.T) {
 	if tid == os.Getpid() {
 		tid = other
 	}
-	id := Identity{PID: tid, PIDNamespace: pidNamespace(), Inode: 1}
+	id := identity.Process{PID: tid, PIDNamespace: pidNamespace(), Inode: 1, Proof: identity.ProofPidfdInode}
 	id.BootID, _ = BootID()
 	if _, err := Open(id, "token"); !errors.Is(err, ErrGone) {
 		t.Errorf("Open of a thread's number: %v, want ErrGone", err)
@@ -244,7 +247,7 @@ func TestOpenThreadIsGone(t *testing.T) {
 // The PID is really reused: the test sets the next PID of the kernel.
 func TestReusedPIDIsNeverSignalled(t *testing.T) {
 	const lastPID = "/proc/sys/kernel/ns_last_pid"
-	eachProof(t, func(t *testing.T, _ Proof) {
+	eachProof(t, func(t *testing.T, _ identity.Proof) {
 		old := startWorker(t, "exit", "0")
 		waitDone(t, old.Process)
 		old.Exit() // it is reaped: the PID is free

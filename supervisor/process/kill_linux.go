@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
@@ -70,7 +71,7 @@ func (f Family) Terminate(ctx context.Context) error {
 
 // leaseHeld reports whether the lease is certainly held.
 func (f Family) leaseHeld() bool {
-	if f.LeasePath == "" || f.Lease == (FileID{}) {
+	if f.LeasePath == "" || f.Lease == (identity.FileID{}) {
 		return false
 	}
 	held, err := LeaseHeld(f.LeasePath, f.Lease)
@@ -243,7 +244,7 @@ func (s *sweep) hold(member candidate, h Holder) bool {
 		return false
 	}
 	// This watch does not reap: if the process is a child of this one, its own handle reaps it.
-	process, err := watch(fd, Identity{PID: member.pid}, ignore)
+	process, err := watch(fd, identity.Process{PID: member.pid}, ignore)
 	if err != nil {
 		return false
 	}

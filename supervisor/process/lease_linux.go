@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
@@ -19,7 +20,7 @@ import (
 // description, which they share: it is held until the last of them has died or closed it, regardless of their
 // environment. Each lease has an inode of its own, so that it identifies one instance.
 type Lease struct {
-	id   FileID
+	id   identity.FileID
 	mu   sync.Mutex
 	file *os.File // close-on-exec here; nil after Close
 }
@@ -68,7 +69,7 @@ func createLease(path string) (_ *Lease, err error) {
 }
 
 // ID returns the lease's identity for a record, by which LeaseHeld can later ask for exactly this lease.
-func (l *Lease) ID() FileID { return l.id }
+func (l *Lease) ID() identity.FileID { return l.id }
 
 // Close closes this process's descriptor. The lock stays with the instance.
 func (l *Lease) Close() error {
@@ -93,7 +94,7 @@ func (l *Lease) descriptor() (uintptr, error) {
 
 // LeaseHeld reports whether any process holds the lease id that was created at path. It returns ErrLeaseUnknown if
 // the file is gone or replaced.
-func LeaseHeld(path string, id FileID) (bool, error) {
+func LeaseHeld(path string, id identity.FileID) (bool, error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	})
@@ -121,18 +122,18 @@ func LeaseHeld(path string, id FileID) (bool, error) {
 
 // HoldsLease reports whether a process holds the lease id that was created at path. It returns false if the
 // process's descriptors cannot be read.
-func HoldsLease(pid int, path string, id FileID) bool {
+func HoldsLease(pid int, path string, id identity.FileID) bool {
 	buf := getBuffer()
 	defer putBuffer(buf)
-	return id != (FileID{}) && holdsLease(pid, id, path, buf)
+	return id != (identity.FileID{}) && holdsLease(pid, id, path, buf)
 }
 
-func fileID(fd int) (FileID, error) {
+func fileID(fd int) (identity.FileID, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return FileID{}, err
+		return identity.FileID{}, err
 	}
-	return FileID{Device: uint64(st.Dev), Inode: st.Ino}, nil
+	return identity.FileID{Device: uint64(st.Dev), Inode: st.Ino}, nil
 }
 
 // holdsLease reports whether a process has the lease's locked open file description. Having the file open is not
@@ -141,7 +142,7 @@ func fileID(fd int) (FileID, error) {
 // The inode is not enough either. Its number becomes free once the last holder is dead and the file replaced, and
 // the lease of the next worker may get it (tried: ext4 assigns the lowest). So the file must also have been at the
 // same path.
-func holdsLease(pid int, lease FileID, path string, buf *[]byte) bool {
+func holdsLease(pid int, lease identity.FileID, path string, buf *[]byte) bool {
 	folder, open, err := descriptors(pid, buf)
 	if err != nil {
 		return false

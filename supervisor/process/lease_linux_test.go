@@ -10,9 +10,11 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
-func leaseHeld(t *testing.T, path string, id FileID) bool {
+func leaseHeld(t *testing.T, path string, id identity.FileID) bool {
 	t.Helper()
 	held, err := LeaseHeld(path, id)
 	if err != nil {
@@ -139,7 +141,7 @@ func TestLeaseUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"missing", "fifo", "link", "none/missing"} {
-		_, err := LeaseHeld(filepath.Join(dir, name), FileID{Device: 1, Inode: 2})
+		_, err := LeaseHeld(filepath.Join(dir, name), identity.FileID{Device: 1, Inode: 2})
 		if !errors.Is(err, ErrLeaseUnknown) || !strings.Contains(err.Error(), name) {
 			t.Errorf("LeaseHeld of %s: %v, want ErrLeaseUnknown with its name", name, err)
 		}
@@ -178,7 +180,7 @@ func TestLeaseOfDeadMaster(t *testing.T) {
 	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	id := FileID{Device: uint64(st.Dev), Inode: st.Ino}
+	id := identity.FileID{Device: uint64(st.Dev), Inode: st.Ino}
 	if !leaseHeld(t, path, id) {
 		t.Error("not held")
 	}
@@ -250,7 +252,7 @@ func TestLeaseOfAnotherStartUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitDone(t, child)
-	if got, want := child.Exit(), (Exit{Signal: unix.SIGKILL, Source: ExitWait}); got != want {
+	if got, want := child.Exit(), (identity.Exit{Signal: unix.SIGKILL, Source: identity.ExitWait}); got != want {
 		t.Errorf("Exit() = %+v, want %+v", got, want)
 	}
 }

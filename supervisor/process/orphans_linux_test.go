@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 // A process that inherits orphans reaps them all, and learns how each child that it has started itself ended. Each
@@ -35,7 +37,7 @@ func TestOrphansAreReapedAndNoExitOfAnOwnChildIsTaken(t *testing.T) {
 			}
 			w.expect(t, "childless")
 			waitDone(t, w.Process)
-			if got, want := w.Exit(), (Exit{Source: ExitWait}); got != want {
+			if got, want := w.Exit(), (identity.Exit{Source: identity.ExitWait}); got != want {
 				t.Errorf("the reaper ended with %v", got)
 			}
 		})
@@ -68,7 +70,7 @@ func reaper(args []string) {
 				})
 				must(err)
 				<-p.Done()
-				if p.Exit() != (Exit{Code: code, Source: ExitWait}) {
+				if p.Exit() != (identity.Exit{Code: code, Source: identity.ExitWait}) {
 					wrong.Add(1)
 				}
 				must(p.Close())

@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 // unsupported returns the error for a function that this system cannot provide, or for which no implementation
@@ -46,10 +48,10 @@ func InheritsOrphans() bool { return false }
 func ReapOrphans(ctx context.Context) { <-ctx.Done() }
 
 // Open opens the process that id names and proves that it is the one.
-func Open(Identity, string) (*Process, error) { return nil, unsupported("open a process") }
+func Open(identity.Process, string) (*Process, error) { return nil, unsupported("open a process") }
 
 // Search looks for a process of another PID namespace.
-func Search(context.Context, Identity, string) (*Process, error) {
+func Search(context.Context, identity.Process, string) (*Process, error) {
 	return nil, unsupported("search for a process")
 }
 
@@ -57,13 +59,15 @@ func Search(context.Context, Identity, string) (*Process, error) {
 func OpenPID(int) (*Process, error) { return nil, unsupported("open a process") }
 
 // Identify returns the identity of the process that has the PID now.
-func Identify(int) (Identity, error) { return Identity{}, unsupported("identify a process") }
+func Identify(int) (identity.Process, error) {
+	return identity.Process{}, unsupported("identify a process")
+}
 
 // Verify checks that the process's environment names token.
 func (p *Process) Verify(string) error { return unsupported("verify a process") }
 
 // Identity returns the evidence.
-func (p *Process) Identity() Identity { return Identity{} }
+func (p *Process) Identity() identity.Process { return identity.Process{} }
 
 // PID returns the PID of the process.
 func (p *Process) PID() int { return 0 }
@@ -72,7 +76,7 @@ func (p *Process) PID() int { return 0 }
 func (p *Process) Done() <-chan struct{} { return nil }
 
 // Exit returns how the process ended.
-func (p *Process) Exit() Exit { return Exit{} }
+func (p *Process) Exit() identity.Exit { return identity.Exit{} }
 
 // Signal sends sig to the process.
 func (p *Process) Signal(syscall.Signal) error { return unsupported("signal a process") }
@@ -90,7 +94,7 @@ func (p *Process) Close() error { return nil }
 func (p *Process) Handle() (*os.File, error) { return nil, unsupported("keep a process's handle") }
 
 // ExitOf returns how the process behind a kept handle ended.
-func ExitOf(*os.File) (Exit, bool) { return Exit{}, false }
+func ExitOf(*os.File) (identity.Exit, bool) { return identity.Exit{}, false }
 
 // Scan finds every process that carries a worker's token.
 func Scan(context.Context) ([]Holder, error) { return nil, unsupported("scan for processes") }
@@ -102,16 +106,16 @@ type Lease struct{}
 func CreateLease(string) (*Lease, error) { return nil, unsupported("create a lease") }
 
 // ID returns the lease file's identity.
-func (l *Lease) ID() FileID { return FileID{} }
+func (l *Lease) ID() identity.FileID { return identity.FileID{} }
 
 // Close closes this process's descriptor of the lease.
 func (l *Lease) Close() error { return nil }
 
 // LeaseHeld reports whether any process holds the lease.
-func LeaseHeld(string, FileID) (bool, error) { return false, unsupported("ask for a lease") }
+func LeaseHeld(string, identity.FileID) (bool, error) { return false, unsupported("ask for a lease") }
 
 // HoldsLease reports whether a process holds the lease.
-func HoldsLease(int, string, FileID) bool { return false }
+func HoldsLease(int, string, identity.FileID) bool { return false }
 
 // Members returns the living members.
 func (f Family) Members(context.Context) ([]Holder, error) {
@@ -162,7 +166,7 @@ func ShedInherited() error { return nil }
 var errNotDirectory = errors.New("not a directory")
 
 // runs returns the zero FileID: the file that a process runs cannot be read.
-func runs([]part) (FileID, error) { return FileID{}, nil }
+func runs([]part) (identity.FileID, error) { return identity.FileID{}, nil }
 
 // DelegatedCgroup returns this process's cgroup folder if it may manage it.
 func DelegatedCgroup() (dir string, ok bool) { return "", false }

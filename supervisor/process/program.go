@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
@@ -18,14 +19,14 @@ import (
 // returns a [*safefile.ReplaceableError] if this process runs as root and another user can replace the program,
 // its interpreter, or a folder or link on the way to them. Otherwise it returns the file that the process will
 // run, which for a script is the interpreter, or zero if that is not known or does not matter.
-func CheckProgram(path string) (FileID, error) {
+func CheckProgram(path string) (identity.FileID, error) {
 	chain, err := interpreters(path)
 	if err != nil {
-		return FileID{}, err
+		return identity.FileID{}, err
 	}
 	for _, p := range chain {
 		if err := safefile.CheckProgram(p.path); err != nil {
-			return FileID{}, err
+			return identity.FileID{}, err
 		}
 	}
 	return runs(chain)

@@ -12,26 +12,28 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 const errNotDirectory = unix.ENOTDIR
 
 // runs returns the file that a process started from the chain will have as /proc/PID/exe. It does so only if this
 // process is root: for any other user a swapped file gains nothing.
-func runs(chain []part) (FileID, error) {
+func runs(chain []part) (identity.FileID, error) {
 	last := slices.IndexFunc(chain, func(p part) bool { return p.format != script })
 	if os.Geteuid() != 0 || last < 0 || chain[last].format != elfFormat {
-		return FileID{}, nil
+		return identity.FileID{}, nil
 	}
 	return statID(chain[last].path)
 }
 
-func statID(path string) (FileID, error) {
+func statID(path string) (identity.FileID, error) {
 	var st unix.Stat_t
 	if _, err := retry(func() (int, error) { return 0, unix.Stat(path, &st) }); err != nil {
-		return FileID{}, fmt.Errorf("stat %s: %w", path, err)
+		return identity.FileID{}, fmt.Errorf("stat %s: %w", path, err)
 	}
-	return FileID{Device: uint64(st.Dev), Inode: st.Ino}, nil
+	return identity.FileID{Device: uint64(st.Dev), Inode: st.Ino}, nil
 }
 
 // confirmTime bounds the wait for a process to leave execve.
@@ -41,7 +43,7 @@ const confirmTime = time.Second
 // was swapped between the check and the exec. A program that has executed another one by itself, as a shell script
 // may do at its end, is not an error.
 func confirm(pid int, spec Spec) error {
-	if spec.Exe == (FileID{}) {
+	if spec.Exe == (identity.FileID{}) {
 		return nil
 	}
 	for deadline := time.Now().Add(confirmTime); ; time.Sleep(100 * time.Microsecond) {
@@ -62,7 +64,7 @@ func confirm(pid int, spec Spec) error {
 }
 
 // emulates reports whether the file is an emulator that also runs this process.
-func emulates(exe FileID) bool {
+func emulates(exe identity.FileID) bool {
 	own, err := statID("/proc/self/task/" + strconv.Itoa(unix.Gettid()) + "/exe")
 	return err == nil && exe == own
 }

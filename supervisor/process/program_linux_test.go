@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
@@ -139,11 +140,11 @@ func TestInterpreterOfAnotherIsRefused(t *testing.T) {
 }
 
 // exeOf returns the file that a start of the program at path must run.
-func exeOf(t *testing.T, path string) FileID {
+func exeOf(t *testing.T, path string) identity.FileID {
 	t.Helper()
 	needRoot(t)
 	exe, err := CheckProgram(path)
-	if err != nil || exe == (FileID{}) {
+	if err != nil || exe == (identity.FileID{}) {
 		t.Fatalf("CheckProgram(%s) = %v, %v", path, exe, err)
 	}
 	return exe

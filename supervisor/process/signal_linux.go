@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
@@ -68,5 +69,5 @@ func (p *Process) signalError(sig syscall.Signal, what string, err error) error 
 	case errors.Is(err, unix.ESRCH):
 		err = ErrGone
 	}
-	return fmt.Errorf("send %s to process%s %d: %w", SignalName(sig), what, p.id.PID, err)
+	return fmt.Errorf("send %s to process%s %d: %w", identity.SignalName(sig), what, p.id.PID, err)
 }

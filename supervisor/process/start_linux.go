@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
@@ -133,7 +134,7 @@ func adopt(pid, fd int) (*Process, error) {
 		discard(pid)
 		return nil, err
 	}
-	var id Identity
+	var id identity.Process
 	if err == nil {
 		id, err = identify(fd, pid)
 	}

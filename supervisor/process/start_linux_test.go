@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 func TestStartedProcessIsOnItsOwn(t *testing.T) {
@@ -58,7 +60,7 @@ func TestStartWithoutOutputAndEnvironment(t *testing.T) {
 	}
 	defer p.Close()
 	waitDone(t, p)
-	if got, want := p.Exit(), (Exit{Source: ExitWait}); got != want {
+	if got, want := p.Exit(), (identity.Exit{Source: identity.ExitWait}); got != want {
 		t.Errorf("Exit() = %+v, want %+v", got, want)
 	}
 }
@@ -122,7 +124,8 @@ func TestStartManyAtOnce(t *testing.T) {
 			}
 			defer p.Close()
 			waitDone(t, p)
-			if got, want := p.Exit(), (Exit{Code: []int{11, 22, 33}[code%3], Source: ExitWait}); got != want {
+			want := identity.Exit{Code: []int{11, 22, 33}[code%3], Source: identity.ExitWait}
+			if got := p.Exit(); got != want {
 				t.Errorf("Exit() = %+v, want %+v", got, want)
 			}
 			if _, err := readStat(p.PID()); !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) {

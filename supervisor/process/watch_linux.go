@@ -8,17 +8,19 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 // Process is an open handle on one process. The process's PID may be reused while the handle is open. The caller
 // does not need to know whether the process is a child. A Process is safe for concurrent use.
 type Process struct {
-	id   Identity
+	id   identity.Process
 	file *os.File // the nonblocking pidfd, registered with the netpoller
 	conn syscall.RawConn
 	done chan struct{} // closed when all threads have ended
 	over chan struct{} // closed when the watching goroutine has returned
-	exit Exit          // written before over is closed
+	exit identity.Exit // written before over is closed
 }
 
 // afterwards selects the action of a watch when the process has died.
@@ -31,7 +33,7 @@ const (
 
 // watch takes ownership of fd and waits for the process's death in a goroutine that the netpoller wakes: no thread
 // blocks, regardless of the number of watched processes.
-func watch(fd int, id Identity, then afterwards) (*Process, error) {
+func watch(fd int, id identity.Process, then afterwards) (*Process, error) {
 	file := os.NewFile(uintptr(fd), "pidfd")
 	fail := func(err error) (*Process, error) {
 		_ = file.Close()
@@ -91,7 +93,7 @@ func (p *Process) control(f func(fd int) error) error {
 }
 
 // Identity returns the evidence with which the process can be opened again.
-func (p *Process) Identity() Identity { return p.id }
+func (p *Process) Identity() identity.Process { return p.id }
 
 // PID returns the PID of the process. Do not send signals to it: use Signal.
 func (p *Process) PID() int { return p.id.PID }
@@ -102,13 +104,13 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Exit returns how the process ended. Call it after Done is closed; before, its Source is ExitUnknown. If the
 // process was not a child of this one, Exit may take some milliseconds, until the parent reaps it.
-func (p *Process) Exit() Exit {
+func (p *Process) Exit() identity.Exit {
 	select {
 	case <-p.done:
 		<-p.over
 		return p.exit
 	default:
-		return Exit{}
+		return identity.Exit{}
 	}
 }
 

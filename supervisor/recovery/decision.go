@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
@@ -51,11 +51,11 @@ type Orders struct {
 	Event   lifecycle.Event // the finding; if Ping is set, the Ping of an adopted worker may change it
 	Remains Remains         // of the recorded instance, to be ended first
 
-	Unrecorded    bool            // no record names the process that was found
-	ClearRecorded bool            // then the family of the recorded instance is to be ended first
-	Instance      *store.Instance // the new record of the process that was found; nil if the old one is right
-	Ping          bool            // adopt: the worker must answer a Ping to get requests
-	Silent        string          // adopt: why the process cannot answer; empty if it may
+	Unrecorded    bool              // no record names the process that was found
+	ClearRecorded bool              // then the family of the recorded instance is to be ended first
+	Instance      *records.Instance // the new record of the process that was found; nil if the old one is right
+	Ping          bool              // adopt: the worker must answer a Ping to get requests
+	Silent        string            // adopt: why the process cannot answer; empty if it may
 
 	Cause error  // hold: why the condition cannot be determined
 	Note  string // for the history; empty for none
@@ -94,12 +94,12 @@ type Facts struct {
 	recorded bool // an instance is recorded
 
 	standing   standing
-	Cause      error           // unknown: why
-	stray      bool            // a process without a record fills the slot
-	instance   *store.Instance // record for a living process that has none
-	silent     string          // why the living process cannot answer; empty if it may
-	exitReason string          // dead, gone: how it ended, for people
-	clean      bool            // dead, gone: known to have ended with code 0
+	Cause      error             // unknown: why
+	stray      bool              // a process without a record fills the slot
+	instance   *records.Instance // record for a living process that has none
+	silent     string            // why the living process cannot answer; empty if it may
+	exitReason string            // dead, gone: how it ended, for people
+	clean      bool              // dead, gone: known to have ended with code 0
 
 	evidence Evidence
 }
@@ -163,7 +163,7 @@ func (f Facts) adoption() Orders {
 	o := f.found()
 	o.Event, o.Silent = lifecycle.Event{Kind: lifecycle.EvAdopted}, f.silent
 	if f.stray {
-		o.From.Status = store.StatusStarting
+		o.From.Status = records.StatusStarting
 	}
 	o.Ping = o.From.Asked()
 	if f.silent != "" || !o.Ping {
@@ -178,7 +178,7 @@ func (f Facts) vacancy() Orders {
 	o.Event = lifecycle.Event{Kind: lifecycle.EvBegin}
 	switch f.standing {
 	case dead, gone:
-		o.From.Planned = f.state.Status == store.StatusStopping
+		o.From.Planned = f.state.Status == records.StatusStopping
 		o.Event = lifecycle.Event{Kind: lifecycle.EvExited, Reason: f.exitReason, Clean: f.clean, Away: true}
 		o.Remains = RemainsFamily
 		if f.standing == dead {
@@ -250,7 +250,7 @@ func (f Facts) follow(o Orders) (action Action, reason string, restartIn float64
 	case lifecycle.ActFinish:
 		return ActionForget, what + ", and fewer replicas are wanted", 0
 	}
-	if after.Status == store.StatusFailed {
+	if after.Status == records.StatusFailed {
 		if e.Kind == lifecycle.EvExited {
 			return ActionFail, after.Reason, 0
 		}
@@ -283,7 +283,7 @@ func (f Facts) past() string {
 	case unrecorded, lives, unknown:
 	}
 	switch {
-	case f.state.Status == store.StatusBackoff:
+	case f.state.Status == records.StatusBackoff:
 		return "it waits for its restart"
 	case f.ran:
 		return "no process of it is recorded"

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -19,22 +19,22 @@ var defaultPolicy = lifecycle.PolicyOf(unit.Spec{}.WithDefaults())
 func TestDecideEveryRowOfRecovery(t *testing.T) {
 	const now = time.Hour
 	alive := &Found{State: FoundAlive, PID: 41, TokenSeen: true, SessionLeader: true}
-	recorded := func(s store.Status) *Recorded { return &Recorded{Status: s, PID: 41, Port: 40001} }
-	of := func(s store.Status) lifecycle.State { return lifecycle.State{Wanted: true, Status: s} }
-	unwanted, retired := of(store.StatusRunning), of(store.StatusRunning)
+	recorded := func(s records.Status) *Recorded { return &Recorded{Status: s, PID: 41, Port: 40001} }
+	of := func(s records.Status) lifecycle.State { return lifecycle.State{Wanted: true, Status: s} }
+	unwanted, retired := of(records.StatusRunning), of(records.StatusRunning)
 	unwanted.Wanted = false
 	retired.Wanted, retired.Retired = false, true
-	spent := of(store.StatusRunning)
+	spent := of(records.StatusRunning)
 	spent.History.Spent = make([]time.Duration, defaultPolicy.Budget.Restarts)
 	for i := range spent.History.Spent {
 		spent.History.Spent[i] = time.Duration(i + 1)
 	}
 	spent.History.ReadyClock = time.Minute
-	waiting := of(store.StatusBackoff)
+	waiting := of(records.StatusBackoff)
 	waiting.Reason, waiting.History.RetryAt = "exited with code 3", now+12*time.Second
-	again := of(store.StatusRunning)
+	again := of(records.StatusRunning)
 	again.History.Backoff = 400 * time.Millisecond
-	failed := of(store.StatusFailed)
+	failed := of(records.StatusFailed)
 	failed.Reason = "restart budget 10/5m used up: exited with code 3"
 
 	for name, test := range map[string]struct {
@@ -44,31 +44,31 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 	}{
 		"recorded, alive, proven, Ping may answer": {
 			Facts{
-				state: of(store.StatusRunning), standing: lives,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+				state: of(records.StatusRunning), standing: lives,
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), Found: alive},
 			},
 			ActionAdopt, "process 41 lives and is the recorded one",
 		},
 		"unhealthy when last seen": {
 			Facts{
-				state: of(store.StatusUnhealthy), standing: lives,
-				evidence: Evidence{Recorded: recorded(store.StatusUnhealthy), Found: alive},
+				state: of(records.StatusUnhealthy), standing: lives,
+				evidence: Evidence{Recorded: recorded(records.StatusUnhealthy), Found: alive},
 			},
 			ActionAdopt, "process 41 lives and is the recorded one",
 		},
 		"alive and ours, silent": {
 			Facts{
-				state: of(store.StatusRunning), standing: lives, silent: "nobody listens on port 40001",
-				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+				state: of(records.StatusRunning), standing: lives, silent: "nobody listens on port 40001",
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), Found: alive},
 			},
 			ActionAdoptUnhealthy,
 			"process 41 lives and is the recorded one, but cannot answer: nobody listens on port 40001",
 		},
 		"alive, its port now held by a stranger": {
 			Facts{
-				state: of(store.StatusRunning), standing: lives, silent: launcher.ForeignPort(40001).Error(),
+				state: of(records.StatusRunning), standing: lives, silent: launcher.ForeignPort(40001).Error(),
 				evidence: Evidence{
-					Recorded: recorded(store.StatusRunning), Found: alive, Port: &PortOwner{40001, "foreign"},
+					Recorded: recorded(records.StatusRunning), Found: alive, Port: &PortOwner{40001, "foreign"},
 				},
 			},
 			ActionAdoptUnhealthy,
@@ -76,136 +76,136 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 		},
 		"starting with PID": {
 			Facts{
-				state: of(store.StatusStarting), standing: lives, silent: "nobody listens on port 40001",
-				evidence: Evidence{Recorded: recorded(store.StatusStarting), Found: alive},
+				state: of(records.StatusStarting), standing: lives, silent: "nobody listens on port 40001",
+				evidence: Evidence{Recorded: recorded(records.StatusStarting), Found: alive},
 			},
 			ActionAdopt, "process 41 lives and is the recorded one, and is still starting",
 		},
 		"starting without PID, found": {
 			Facts{
-				state: of(store.StatusStarting), standing: lives, instance: &store.Instance{},
+				state: of(records.StatusStarting), standing: lives, instance: &records.Instance{},
 				evidence: Evidence{Recorded: &Recorded{}, Found: alive},
 			},
 			ActionAdopt, "process 41 has the token of the start that was cut off, and is still starting",
 		},
 		"starting without PID, not found": {
 			Facts{
-				state: of(store.StatusStarting), standing: cutOff, ran: true,
+				state: of(records.StatusStarting), standing: cutOff, ran: true,
 				evidence: Evidence{Recorded: &Recorded{}},
 			},
 			ActionRespawn, "its start was cut off before a process came to be",
 		},
 		"other boot": {
 			Facts{
-				state: of(store.StatusRunning), standing: otherBoot, ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning), OtherBoot: true},
+				state: of(records.StatusRunning), standing: otherBoot, ran: true,
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), OtherBoot: true},
 			},
 			ActionRespawn, "the machine was booted since it ran",
 		},
 		"other boot, unwanted": {
 			Facts{
 				state: unwanted, standing: otherBoot, ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning), OtherBoot: true},
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), OtherBoot: true},
 			},
 			ActionKeepStopped, "the machine was booted since it ran; it is wanted stopped",
 		},
 		"PID gone": {
 			Facts{
-				state: of(store.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+				state: of(records.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(records.StatusRunning)},
 			},
 			ActionRespawn, "process 41 ended; within 100ms",
 		},
 		"PID gone, not for the first time": {
 			Facts{
 				state: again, standing: gone, exitReason: "process 41 ended", ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+				evidence: Evidence{Recorded: recorded(records.StatusRunning)},
 			},
 			ActionRespawn, "process 41 ended; within 400ms",
 		},
 		"ended, not reaped": {
 			Facts{
-				state: of(store.StatusRunning), standing: dead, ran: true,
+				state: of(records.StatusRunning), standing: dead, ran: true,
 				exitReason: "process 41 ended, killed by SIGKILL",
-				evidence:   Evidence{Recorded: recorded(store.StatusRunning)},
+				evidence:   Evidence{Recorded: recorded(records.StatusRunning)},
 			},
 			ActionRespawn, "process 41 ended, killed by SIGKILL; within 100ms",
 		},
 		"PID gone, budget used up": {
 			Facts{
 				state: spent, standing: gone, exitReason: "process 41 ended", ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+				evidence: Evidence{Recorded: recorded(records.StatusRunning)},
 			},
 			ActionFail, "restart budget 10/5m used up: process 41 ended",
 		},
 		"PID gone while it was being stopped": {
 			Facts{
-				state: of(store.StatusStopping), standing: gone, exitReason: "process 41 ended", ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusStopping)},
+				state: of(records.StatusStopping), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(records.StatusStopping)},
 			},
 			ActionRespawn, "process 41 ended",
 		},
 		"PID gone, unwanted": {
 			Facts{
 				state: unwanted, standing: gone, exitReason: "process 41 ended", ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+				evidence: Evidence{Recorded: recorded(records.StatusRunning)},
 			},
 			ActionKeepStopped, "process 41 ended; it is wanted stopped",
 		},
 		"PID gone, with descendants": {
 			Facts{
-				state: of(store.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning), Left: []Found{{PID: 42}, {PID: 43}}},
+				state: of(records.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), Left: []Found{{PID: 42}, {PID: 43}}},
 			},
 			ActionRespawn,
 			"process 41 ended; within 100ms; what is left of it is stopped first (2 processes, the first is 42)",
 		},
 		"PID gone, its port now held by a stranger": {
 			Facts{
-				state: of(store.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning), Port: &PortOwner{40001, "foreign"}},
+				state: of(records.StatusRunning), standing: gone, exitReason: "process 41 ended", ran: true,
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), Port: &PortOwner{40001, "foreign"}},
 			},
 			ActionRespawn, "process 41 ended; within 100ms; port 40001 is held by another process, a new one is chosen",
 		},
 		"cannot verify": {
 			Facts{
-				state: of(store.StatusRunning), standing: unknown, Cause: process.ErrUnverifiable,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+				state: of(records.StatusRunning), standing: unknown, Cause: process.ErrUnverifiable,
+				evidence: Evidence{Recorded: recorded(records.StatusRunning)},
 			},
 			ActionHold, "the process cannot be verified",
 		},
 		"lease held by nobody who can be found": {
 			Facts{
-				state: of(store.StatusRunning), standing: unknown, Cause: process.ErrLeaseHeld,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning), Lease: launcher.LeaseHeld},
+				state: of(records.StatusRunning), standing: unknown, Cause: process.ErrLeaseHeld,
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), Lease: launcher.LeaseHeld},
 			},
 			ActionHold, "the lease is held by a process that cannot be found",
 		},
 		"stopping": {
 			Facts{
-				state: of(store.StatusStopping), standing: lives,
-				evidence: Evidence{Recorded: recorded(store.StatusStopping), Found: alive},
+				state: of(records.StatusStopping), standing: lives,
+				evidence: Evidence{Recorded: recorded(records.StatusStopping), Found: alive},
 			},
 			ActionStop, "process 41 lives and is the recorded one, and was being stopped: then it is started again",
 		},
 		"unwanted": {
 			Facts{
 				state: unwanted, standing: lives,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), Found: alive},
 			},
 			ActionStop, "process 41 lives and is the recorded one, and the worker is wanted stopped",
 		},
 		"surplus": {
 			Facts{
 				state: retired, standing: lives,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive},
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), Found: alive},
 			},
 			ActionStop, "process 41 lives and is the recorded one, and fewer replicas are wanted",
 		},
 		"surplus, gone": {
 			Facts{
 				state: retired, standing: gone, exitReason: "process 41 ended", ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning)},
+				evidence: Evidence{Recorded: recorded(records.StatusRunning)},
 			},
 			ActionForget, "process 41 ended, and fewer replicas are wanted",
 		},
@@ -218,7 +218,7 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 		},
 		"no record, slot free, process of ours": {
 			Facts{
-				state: lifecycle.State{Wanted: true}, standing: lives, stray: true, instance: &store.Instance{},
+				state: lifecycle.State{Wanted: true}, standing: lives, stray: true, instance: &records.Instance{},
 				evidence: Evidence{Found: alive},
 			},
 			ActionAdopt,
@@ -226,23 +226,23 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 		},
 		"a process newer than a record that says it is being stopped": {
 			Facts{
-				state: of(store.StatusStopping), standing: lives, stray: true, instance: &store.Instance{},
-				evidence: Evidence{Recorded: recorded(store.StatusStopping), Found: alive},
+				state: of(records.StatusStopping), standing: lives, stray: true, instance: &records.Instance{},
+				evidence: Evidence{Recorded: recorded(records.StatusStopping), Found: alive},
 			},
 			ActionAdopt,
 			"process 41 is this worker by its environment, though no record names it, and is still starting",
 		},
 		"two instances of one worker": {
 			Facts{
-				state: of(store.StatusRunning), standing: lives,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning), Found: alive, Others: []Found{{PID: 44}}},
+				state: of(records.StatusRunning), standing: lives,
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), Found: alive, Others: []Found{{PID: 44}}},
 			},
 			ActionAdopt, "process 41 lives and is the recorded one; another instance is stopped (process 44)",
 		},
 		"copied state directory": {
 			Facts{
-				state: of(store.StatusRunning), standing: otherStateDir, ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusRunning), Moved: true},
+				state: of(records.StatusRunning), standing: otherStateDir, ran: true,
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), Moved: true},
 			},
 			ActionRespawn, "the state directory was copied or moved, and the recorded process belongs to the original",
 		},
@@ -250,28 +250,28 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 		"waiting": {
 			Facts{
 				state: waiting, ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusBackoff)},
+				evidence: Evidence{Recorded: recorded(records.StatusBackoff)},
 			},
 			ActionWait, "it waits for its restart, started in 12s: exited with code 3",
 		},
 		"failed": {
 			Facts{
 				state: failed, ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusFailed)},
+				evidence: Evidence{Recorded: recorded(records.StatusFailed)},
 			},
 			ActionKeepFailed, "it has failed: restart budget 10/5m used up: exited with code 3",
 		},
 		"stopped": {
 			Facts{
-				state: of(store.StatusStopped), ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusStopped)},
+				state: of(records.StatusStopped), ran: true,
+				evidence: Evidence{Recorded: recorded(records.StatusStopped)},
 			},
 			ActionRespawn, "no process of it is recorded",
 		},
 		"stopped for good": {
 			Facts{
 				state: unwanted, ran: true,
-				evidence: Evidence{Recorded: recorded(store.StatusStopped)},
+				evidence: Evidence{Recorded: recorded(records.StatusStopped)},
 			},
 			ActionKeepStopped, "no process of it is recorded; it is wanted stopped",
 		},
@@ -306,7 +306,7 @@ func TestDecideAfterACleanExitAsksThePolicy(t *testing.T) {
 			policy := defaultPolicy
 			policy.Mode = test.mode
 			d := Decide(Facts{
-				state:  lifecycle.State{Wanted: true, Status: store.StatusRunning},
+				state:  lifecycle.State{Wanted: true, Status: records.StatusRunning},
 				policy: policy, now: time.Hour, ran: true,
 				standing: gone, exitReason: "process 41 ended", clean: test.clean,
 				evidence: Evidence{Recorded: &Recorded{PID: 41}},
@@ -337,15 +337,15 @@ func TestStraysAreOneDecisionAnInstance(t *testing.T) {
 // An unknown standing overrides all other facts: no living process is kept or stopped on incomplete evidence.
 func TestNothingIsDecidedOnHalfOfTheEvidence(t *testing.T) {
 	for _, s := range []lifecycle.State{
-		{Wanted: true, Status: store.StatusRunning},
-		{Wanted: true, Status: store.StatusStopping},
-		{Status: store.StatusRunning},
-		{Retired: true, Status: store.StatusRunning},
-		{Wanted: true, Status: store.StatusFailed},
+		{Wanted: true, Status: records.StatusRunning},
+		{Wanted: true, Status: records.StatusStopping},
+		{Status: records.StatusRunning},
+		{Retired: true, Status: records.StatusRunning},
+		{Wanted: true, Status: records.StatusFailed},
 	} {
 		d := Decide(Facts{
 			state: s, policy: defaultPolicy, standing: unknown, Cause: errors.New("who knows"), stray: true,
-			instance: &store.Instance{},
+			instance: &records.Instance{},
 		})
 		if d.Action != ActionHold || d.Reason != "who knows" {
 			t.Errorf("%+v: decided to %s because %q, want it held", s, d.Action, d.Reason)

@@ -5,7 +5,8 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
@@ -37,17 +38,17 @@ type Evidence struct {
 // Recorded is the registry's record of a worker. The fields of the instance are zero if none is recorded. PID, Inode,
 // StartTicks and Proof are zero if the start was cut off before they were recorded.
 type Recorded struct {
-	Desired    store.Desired `json:"desired"`
-	Status     store.Status  `json:"status"`
-	PID        int           `json:"pid"`
-	Inode      uint64        `json:"inode,omitempty"` // of the pidfd
-	StartTicks uint64        `json:"start_ticks,omitempty"`
-	BootID     string        `json:"boot_id,omitempty"`
-	Proof      store.Proof   `json:"proof,omitempty"`
-	Token      string        `json:"token,omitempty"`
-	Port       int           `json:"port"`
-	Lease      string        `json:"lease,omitempty"` // device:inode
-	StartedAt  *time.Time    `json:"started_at,omitempty"`
+	Desired    records.Desired `json:"desired"`
+	Status     records.Status  `json:"status"`
+	PID        int             `json:"pid"`
+	Inode      uint64          `json:"inode,omitempty"` // of the pidfd
+	StartTicks uint64          `json:"start_ticks,omitempty"`
+	BootID     string          `json:"boot_id,omitempty"`
+	Proof      identity.Proof  `json:"proof,omitempty"`
+	Token      string          `json:"token,omitempty"`
+	Port       int             `json:"port"`
+	Lease      string          `json:"lease,omitempty"` // device:inode
+	StartedAt  *time.Time      `json:"started_at,omitempty"`
 }
 
 // FoundState is the state of a process.
@@ -83,13 +84,13 @@ type PortOwner struct {
 }
 
 // recordedOf returns the record of a worker as evidence.
-func recordedOf(w store.Worker) *Recorded {
+func recordedOf(w records.Worker) *Recorded {
 	r := &Recorded{Desired: w.Desired, Status: w.Status, Port: w.Port}
 	if i := w.Instance; i != nil {
 		r.PID, r.Inode, r.StartTicks, r.BootID, r.Proof = i.PID, i.Inode, i.StartTicks, i.BootID, i.Proof
 		r.Token, r.Port = i.Token, i.Port
-		if i.Lease != (store.FileID{}) {
-			r.Lease = process.FileID(i.Lease).String()
+		if i.Lease != (identity.FileID{}) {
+			r.Lease = i.Lease.String()
 		}
 		if !i.Started.IsZero() {
 			started := i.Started.UTC()

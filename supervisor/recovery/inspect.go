@@ -8,7 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -85,7 +86,7 @@ func (in inspection) recorded() launcher.Instance {
 
 // attach opens the process with the recorded PID if it is proven to be the recorded one, and otherwise records why
 // not.
-func (in inspection) attach(rec store.Instance) launcher.Instance {
+func (in inspection) attach(rec records.Instance) launcher.Instance {
 	seen := &Found{PID: rec.PID}
 	in.f.evidence.Found = seen
 	for _, h := range in.s.Found.Holders {
@@ -97,7 +98,8 @@ func (in inspection) attach(rec store.Instance) launcher.Instance {
 	switch {
 	case err == nil:
 		if id := inst.Identity(); id.PIDNamespace != rec.PIDNamespace {
-			known := launcher.Identified(rec, id) // the PID differs between namespaces
+			known := rec
+			known.Process = id // the PID differs between namespaces
 			in.f.instance, seen.PID = &known, known.PID
 		}
 		in.opened(inst)
@@ -143,8 +145,8 @@ func (in inspection) opened(inst launcher.Instance) {
 }
 
 // died records how the instance ended.
-func (in inspection) died(exit process.Exit) {
-	if exit.Source == process.ExitUnknown {
+func (in inspection) died(exit identity.Exit) {
+	if exit.Source == identity.ExitUnknown {
 		return
 	}
 	how := exit.String()
@@ -154,7 +156,7 @@ func (in inspection) died(exit process.Exit) {
 }
 
 // starting looks for the process of a start that was cut off by a crash between the fork and the record of the PID.
-func (in inspection) starting(rec store.Instance) launcher.Instance {
+func (in inspection) starting(rec records.Instance) launcher.Instance {
 	if err := in.s.Found.err; err != nil {
 		in.cannotTell(fmt.Errorf("look for the process of a start that was cut off: %w", err))
 		return nil
@@ -189,7 +191,10 @@ func (in inspection) adoptable() launcher.Instance {
 		if h.Token == recorded || leader == nil {
 			continue
 		}
-		rec := store.Instance{Token: h.Token, BootID: in.rc.BootID, Port: h.Port, Started: time.Now(), UID: h.UID}
+		rec := records.Instance{
+			Token: h.Token, Process: identity.Process{BootID: in.rc.BootID},
+			Port: h.Port, Started: time.Now(), UID: h.UID,
+		}
 		inst, err := in.take(*leader, rec)
 		switch {
 		case errors.Is(err, process.ErrGone):
@@ -256,8 +261,8 @@ func (in inspection) leader(token string) *process.Holder {
 
 // take opens the process, proves by its environment that it is still the one that the scan saw, and makes it this
 // slot's instance.
-func (in inspection) take(h process.Holder, rec store.Instance) (launcher.Instance, error) {
-	inst, identity, err := in.rc.Inspector.Take(in.s.ID, h.PID, rec)
+func (in inspection) take(h process.Holder, rec records.Instance) (launcher.Instance, error) {
+	inst, id, err := in.rc.Inspector.Take(in.s.ID, h.PID, rec)
 	if err == nil && launcher.HasEnded(inst) {
 		err = errors.Join(process.ErrGone, inst.Close())
 	}
@@ -265,7 +270,7 @@ func (in inspection) take(h process.Holder, rec store.Instance) (launcher.Instan
 		return nil, err
 	}
 	in.f.evidence.Found = &Found{PID: h.PID, TokenSeen: true, SessionLeader: true}
-	rec = launcher.Identified(rec, identity)
+	rec.Process = id
 	in.f.instance = &rec
 	return inst, nil
 }
@@ -301,7 +306,7 @@ func (in inspection) others() {
 
 // port determines the owner of the listeners on the worker's port, or on the port that it would get.
 func (in inspection) port(inst launcher.Instance) {
-	port, rec := in.s.Rec.Port, store.Instance{}
+	port, rec := in.s.Rec.Port, records.Instance{}
 	if in.s.Rec.Instance != nil {
 		rec = *in.s.Rec.Instance
 		port = rec.Port

@@ -21,7 +21,7 @@ func LivingMasterID(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ask the living for their master's id: %w", err)
 	}
-	return masterOf(holders, process.FileID(id).String(), os.Geteuid()), nil
+	return masterOf(holders, id.String(), os.Geteuid()), nil
 }
 
 // masterOf returns the ID that most of the workers name; among IDs named equally often, the ID of the first holder

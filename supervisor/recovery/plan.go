@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -16,7 +18,7 @@ import (
 type PlanOptions struct {
 	// Registry is the registry that the next master will read: from [store.ReadSnapshot], or from the running
 	// master.
-	Registry store.Snapshot
+	Registry records.Snapshot
 	// StateDir is the master's state directory.
 	StateDir string
 	// RuntimeDir holds the workers' leases; empty means "run" in StateDir.
@@ -60,13 +62,13 @@ func planContext(opts PlanOptions) (*Context, error) {
 	if opts.RuntimeDir == "" {
 		opts.RuntimeDir = filepath.Join(opts.StateDir, "run")
 	}
-	meta, stateDir := opts.Registry.Meta, process.FileID(dir).String()
+	meta, stateDir := opts.Registry.Meta, dir.String()
 	return &Context{
 		Inspector: launcher.NewInspector(launcher.Options{
 			MasterID: meta.MasterID, StateDir: func() string { return stateDir }, RuntimeDir: opts.RuntimeDir, UID: uid,
 		}),
 		Scan:     process.Scan,
-		Kept:     func(string) (process.Exit, bool) { return process.Exit{}, false },
+		Kept:     func(string) (identity.Exit, bool) { return identity.Exit{}, false },
 		MasterID: meta.MasterID,
 		StateDir: stateDir,
 		BootID:   bootID,
@@ -78,7 +80,7 @@ func planContext(opts PlanOptions) (*Context, error) {
 
 // Plan decides about all workers and closes the processes that it inspected.
 func (rc *Context) Plan(
-	ctx context.Context, recs []store.Worker, units []unit.Spec, asRecorded bool,
+	ctx context.Context, recs []records.Worker, units []unit.Spec, asRecorded bool,
 ) ([]Decision, error) {
 	holders, err := rc.Scan(ctx)
 	if ctx.Err() != nil {

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
@@ -19,7 +20,7 @@ type Remnants struct {
 }
 
 // Kill kills the remaining descendants of a dead instance.
-func (r Remnants) Kill(ctx context.Context, rec store.Instance) error {
+func (r Remnants) Kill(ctx context.Context, rec records.Instance) error {
 	left, err := r.Launcher.Sweep(ctx, r.Worker, rec)
 	if err != nil {
 		return fmt.Errorf("stop the descendants of process %d: %w", rec.PID, err)
@@ -40,7 +41,7 @@ func (r Remnants) KillOthers(ctx context.Context, keep string) {
 		}
 		killed[h.Token] = true
 		r.Log.Info("worker surplus", "reason", fmt.Sprintf("process %d is of another instance, stopping it", h.PID))
-		if err := r.Kill(ctx, store.Instance{Token: h.Token, PID: h.PID}); err != nil {
+		if err := r.Kill(ctx, records.Instance{Token: h.Token, Process: identity.Process{PID: h.PID}}); err != nil {
 			r.Log.Error("process of another instance not stopped", "error", err)
 		}
 	}

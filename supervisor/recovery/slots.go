@@ -5,7 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -20,7 +21,7 @@ type Context struct {
 	Inspector launcher.Inspector
 	Scan      func(ctx context.Context) ([]process.Holder, error)
 	// Kept returns how an instance ended, if a Keeper has its handle.
-	Kept     func(token string) (process.Exit, bool)
+	Kept     func(token string) (identity.Exit, bool)
 	MasterID string
 	StateDir string // device:inode
 	BootID   string
@@ -34,7 +35,7 @@ type Slot struct {
 	ID       string
 	Unit     unit.Spec
 	Recorded bool
-	Rec      store.Worker
+	Rec      records.Worker
 	State    lifecycle.State
 	Found    ScanResult
 }
@@ -52,8 +53,8 @@ func (f ScanResult) Shows(token string) bool {
 
 // Slots returns the wanted slots and the recorded ones that are no longer wanted. If asRecorded is set, all
 // recorded ones are wanted.
-func (rc *Context) Slots(recs []store.Worker, units []unit.Spec, asRecorded bool) []Slot {
-	recorded := map[string]store.Worker{}
+func (rc *Context) Slots(recs []records.Worker, units []unit.Spec, asRecorded bool) []Slot {
+	recorded := map[string]records.Worker{}
 	for _, rec := range recs {
 		recorded[rec.ID] = rec
 	}
@@ -65,7 +66,7 @@ func (rc *Context) Slots(recs []store.Worker, units []unit.Spec, asRecorded bool
 			id := u.WorkerID(i)
 			rec, found := recorded[id]
 			if !found {
-				rec = store.Worker{ID: id, Unit: u.Name, Desired: store.DesiredRunning}
+				rec = records.Worker{ID: id, Unit: u.Name, Desired: records.DesiredRunning}
 			}
 			delete(recorded, id)
 			slots = append(slots, rc.slot(u, rec, found))
@@ -88,26 +89,26 @@ func (rc *Context) Slots(recs []store.Worker, units []unit.Spec, asRecorded bool
 	return slots
 }
 
-func (rc *Context) slot(u unit.Spec, rec store.Worker, recorded bool) Slot {
+func (rc *Context) slot(u unit.Spec, rec records.Worker, recorded bool) Slot {
 	s := Slot{ID: rec.ID, Unit: u, Rec: rec, Recorded: recorded}
 	s.State = lifecycle.State{
-		Wanted:   rec.Desired != store.DesiredStopped,
+		Wanted:   rec.Desired != records.DesiredStopped,
 		Status:   rec.Status,
 		Reason:   rec.Reason,
 		Restarts: rec.Restarts,
 		History:  lifecycle.SinceBoot(rec.History, rc.BootID, rc.Now(), lifecycle.PolicyOf(u)),
 	}
-	if s.State.Status == store.StatusFailed && Outdated(u, rec) {
+	if s.State.Status == records.StatusFailed && Outdated(u, rec) {
 		// It failed with the old executable or arguments; the present ones have not been tried.
-		s.State.Status, s.State.Reason = store.StatusStopped, ""
-		s.State.History = store.RestartHistory{BootID: rc.BootID}
+		s.State.Status, s.State.Reason = records.StatusStopped, ""
+		s.State.History = records.RestartHistory{BootID: rc.BootID}
 	}
 	return s
 }
 
 // Outdated reports whether the executable or the arguments differ from those of the worker's last start. If they
 // cannot be read, it returns false.
-func Outdated(u unit.Spec, rec store.Worker) bool {
+func Outdated(u unit.Spec, rec records.Worker) bool {
 	hash, err := u.Hash()
 	return err == nil && rec.SpecHash != "" && hash != rec.SpecHash
 }

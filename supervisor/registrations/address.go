@@ -7,16 +7,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // Check returns an error if the service, address or ttl cannot be registered.
 func Check(service, address string, ttl time.Duration) error {
-	return check(store.Registration{Service: service, Address: address, TTL: ttl})
+	return check(records.Registration{Service: service, Address: address, TTL: ttl})
 }
 
-func check(r store.Registration) error {
+func check(r records.Registration) error {
 	if err := services.CheckName(r.Service); err != nil {
 		return fmt.Errorf("%w: %w", ErrRegistration, err)
 	}
@@ -27,7 +27,7 @@ func check(r store.Registration) error {
 		return fmt.Errorf("%w: %w", ErrRegistration, err)
 	}
 	if r.TTL != 0 && (r.TTL < minTTL || r.TTL > maxTTL) {
-		return fmt.Errorf("%w: ttl %s: want %s to %s, or 0 for an endpoint that sends no heartbeats",
+		return fmt.Errorf("%w: ttl %s: must be %s to %s, or 0 for an endpoint that sends no heartbeats",
 			ErrRegistration, r.TTL, minTTL, fmt.Sprintf("%gh", maxTTL.Hours()))
 	}
 	return nil
@@ -40,13 +40,13 @@ const maxHost = 253
 func CheckAddress(address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("address %.300q: want HOST:PORT such as 10.0.0.7:8080", address)
+		return fmt.Errorf("address %.300q: must be HOST:PORT such as 10.0.0.7:8080", address)
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || strconv.Itoa(n) != port {
-		return fmt.Errorf("address %.300q: want a port from 1 to 65535", address)
+		return fmt.Errorf("address %.300q: must be a port from 1 to 65535", address)
 	}
 	if net.ParseIP(host) == nil && !hostName(host) {
-		return fmt.Errorf("address %.300q: want the name of a host or an IP address before the port", address)
+		return fmt.Errorf("address %.300q: must be the name of a host or an IP address before the port", address)
 	}
 	if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsMulticast()) {
 		return fmt.Errorf("address %.300q: nobody can be reached there: name the host's own address", address)

@@ -7,37 +7,37 @@ import (
 	"testing"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 func TestWhatCannotBeRegistered(t *testing.T) {
-	good := store.Registration{Service: "pkg.A", Address: "10.0.0.1:80"}
-	for name, change := range map[string]func(*store.Registration){
-		"no service":     func(r *store.Registration) { r.Service = "" },
-		"a bad name":     func(r *store.Registration) { r.Service = "pkg/A" },
-		"health":         func(r *store.Registration) { r.Service = "grpc.health.v1.Health" },
-		"the core":       func(r *store.Registration) { r.Service = "proto.CoreService" },
-		"the admin":      func(r *store.Registration) { r.Service = "hsu.master.admin.v1.Admin" },
-		"no address":     func(r *store.Registration) { r.Address = "" },
-		"no port":        func(r *store.Registration) { r.Address = "10.0.0.1" },
-		"port 0":         func(r *store.Registration) { r.Address = "10.0.0.1:0" },
-		"port 65536":     func(r *store.Registration) { r.Address = "10.0.0.1:65536" },
-		"port 080":       func(r *store.Registration) { r.Address = "10.0.0.1:080" },
-		"a named port":   func(r *store.Registration) { r.Address = "10.0.0.1:http" },
-		"no host":        func(r *store.Registration) { r.Address = ":80" },
-		"a blank":        func(r *store.Registration) { r.Address = "a b:80" },
-		"nowhere":        func(r *store.Registration) { r.Address = "0.0.0.0:80" },
-		"a short IP":     func(r *store.Registration) { r.Address = "127.1:80" },
-		"an IP number":   func(r *store.Registration) { r.Address = "2130706433:80" },
-		"a hex IP":       func(r *store.Registration) { r.Address = "0x7f.1:80" },
-		"a hex number":   func(r *store.Registration) { r.Address = "0X7F000001:80" },
-		"an octal IP":    func(r *store.Registration) { r.Address = "0177.0.0.1:80" },
-		"an IP and dot":  func(r *store.Registration) { r.Address = "127.0.0.1.:80" },
-		"a long name":    func(r *store.Registration) { r.Address = strings.Repeat("a.", 200) + "a:80" },
-		"a long label":   func(r *store.Registration) { r.Address = strings.Repeat("a", 64) + ":80" },
-		"a short ttl":    func(r *store.Registration) { r.TTL = time.Millisecond },
-		"a negative ttl": func(r *store.Registration) { r.TTL = -time.Second },
-		"a long ttl":     func(r *store.Registration) { r.TTL = 25 * time.Hour },
+	good := records.Registration{Service: "pkg.A", Address: "10.0.0.1:80"}
+	for name, change := range map[string]func(*records.Registration){
+		"no service":     func(r *records.Registration) { r.Service = "" },
+		"a bad name":     func(r *records.Registration) { r.Service = "pkg/A" },
+		"health":         func(r *records.Registration) { r.Service = "grpc.health.v1.Health" },
+		"the core":       func(r *records.Registration) { r.Service = "proto.CoreService" },
+		"the admin":      func(r *records.Registration) { r.Service = "hsu.master.admin.v1.Admin" },
+		"no address":     func(r *records.Registration) { r.Address = "" },
+		"no port":        func(r *records.Registration) { r.Address = "10.0.0.1" },
+		"port 0":         func(r *records.Registration) { r.Address = "10.0.0.1:0" },
+		"port 65536":     func(r *records.Registration) { r.Address = "10.0.0.1:65536" },
+		"port 080":       func(r *records.Registration) { r.Address = "10.0.0.1:080" },
+		"a named port":   func(r *records.Registration) { r.Address = "10.0.0.1:http" },
+		"no host":        func(r *records.Registration) { r.Address = ":80" },
+		"a blank":        func(r *records.Registration) { r.Address = "a b:80" },
+		"nowhere":        func(r *records.Registration) { r.Address = "0.0.0.0:80" },
+		"a short IP":     func(r *records.Registration) { r.Address = "127.1:80" },
+		"an IP number":   func(r *records.Registration) { r.Address = "2130706433:80" },
+		"a hex IP":       func(r *records.Registration) { r.Address = "0x7f.1:80" },
+		"a hex number":   func(r *records.Registration) { r.Address = "0X7F000001:80" },
+		"an octal IP":    func(r *records.Registration) { r.Address = "0177.0.0.1:80" },
+		"an IP and dot":  func(r *records.Registration) { r.Address = "127.0.0.1.:80" },
+		"a long name":    func(r *records.Registration) { r.Address = strings.Repeat("a.", 200) + "a:80" },
+		"a long label":   func(r *records.Registration) { r.Address = strings.Repeat("a", 64) + ":80" },
+		"a short ttl":    func(r *records.Registration) { r.TTL = time.Millisecond },
+		"a negative ttl": func(r *records.Registration) { r.TTL = -time.Second },
+		"a long ttl":     func(r *records.Registration) { r.TTL = 25 * time.Hour },
 	} {
 		r := good
 		change(&r)

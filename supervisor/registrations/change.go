@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 var (
@@ -30,7 +30,7 @@ const (
 
 // Endpoint is a registered endpoint as the running master sees it.
 type Endpoint struct {
-	store.Registration
+	records.Registration
 	// Ready reports whether the endpoint answers, so that requests may go to it.
 	Ready bool
 	// Reason is why it is not ready, empty if it is.
@@ -48,7 +48,7 @@ type Endpoint struct {
 // It returns the state of the endpoint after one Ping, and waits for that two seconds at most. The error wraps
 // [ErrRegistration], [ErrTooMany], or an error of the store.
 func (s *Set) Register(ctx context.Context, service, address string, ttl time.Duration) (Endpoint, error) {
-	r := store.Registration{Service: service, Address: address, TTL: ttl, Registered: time.Now()}
+	r := records.Registration{Service: service, Address: address, TTL: ttl, Registered: time.Now()}
 	if err := check(r); err != nil {
 		return Endpoint{}, err
 	}
@@ -73,7 +73,7 @@ func (s *Set) Register(ctx context.Context, service, address string, ttl time.Du
 	return Endpoint{Registration: r}, nil // removed meanwhile
 }
 
-func (s *Set) register(ctx context.Context, r store.Registration) (first chan struct{}, err error) {
+func (s *Set) register(ctx context.Context, r records.Registration) (first chan struct{}, err error) {
 	s.durable.Lock()
 	defer s.durable.Unlock()
 	known, full := s.lookup(r)
@@ -83,12 +83,12 @@ func (s *Set) register(ctx context.Context, r store.Registration) (first chan st
 	case known == nil && full:
 		return nil, fmt.Errorf("%w: %d at most: deregister some first", ErrTooMany, Max)
 	default:
-		muts := []store.Mutation{store.PutRegistration(r)}
+		muts := []records.Mutation{records.PutRegistration(r)}
 		if known == nil {
-			e := store.Event{Time: r.Registered, Type: EventRegistered, Detail: describe(r)}
-			muts = append(muts, store.AppendEvent(e))
+			e := records.Event{Time: r.Registered, Type: EventRegistered, Detail: describe(r)}
+			muts = append(muts, records.AppendEvent(e))
 		}
-		if err := s.record(ctx, crashpoint.RegisterRecord, []store.Registration{r}, muts...); err != nil {
+		if err := s.record(ctx, crashpoint.RegisterRecord, []records.Registration{r}, muts...); err != nil {
 			return nil, fmt.Errorf("record the registration: %w", err)
 		}
 	}
@@ -113,7 +113,7 @@ func (s *Set) register(ctx context.Context, r store.Registration) (first chan st
 // record makes a change of these registrations durable. It continues if the caller gives up, because the state in
 // memory has to agree with the record. The caller holds s.durable.
 func (s *Set) record(
-	ctx context.Context, point crashpoint.Point, changed []store.Registration, muts ...store.Mutation,
+	ctx context.Context, point crashpoint.Point, changed []records.Registration, muts ...records.Mutation,
 ) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -132,7 +132,7 @@ func (s *Set) record(
 	return err
 }
 
-func (s *Set) lookup(r store.Registration) (known *registration, full bool) {
+func (s *Set) lookup(r records.Registration) (known *registration, full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	full = s.count >= Max
@@ -145,16 +145,16 @@ func (s *Set) lookup(r store.Registration) (known *registration, full bool) {
 
 // Deregister durably removes an endpoint from a service, or all registered endpoints if the address is empty, and
 // returns the removed registrations. If there is none, it returns [ErrNotRegistered].
-func (s *Set) Deregister(ctx context.Context, service, address string) ([]store.Registration, error) {
+func (s *Set) Deregister(ctx context.Context, service, address string) ([]records.Registration, error) {
 	s.durable.Lock()
 	defer s.durable.Unlock()
-	var gone []store.Registration
-	var muts []store.Mutation
+	var gone []records.Registration
+	var muts []records.Mutation
 	for _, r := range s.List() {
 		if r.Service == service && (address == "" || r.Address == address) {
 			gone = append(gone, r.Registration)
-			e := store.Event{Time: time.Now(), Type: EventDeregistered, Detail: describe(r.Registration)}
-			muts = append(muts, store.DeleteRegistration(r.Service, r.Address), store.AppendEvent(e))
+			e := records.Event{Time: time.Now(), Type: EventDeregistered, Detail: describe(r.Registration)}
+			muts = append(muts, records.DeleteRegistration(r.Service, r.Address), records.AppendEvent(e))
 		}
 	}
 	if len(gone) == 0 {
@@ -208,4 +208,4 @@ func (s *Set) List() []Endpoint {
 	return list
 }
 
-func describe(r store.Registration) string { return r.Service + " at " + r.Address }
+func describe(r records.Registration) string { return r.Service + " at " + r.Address }

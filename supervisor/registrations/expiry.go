@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // extend gives a registration a fresh ttl.
@@ -55,10 +55,10 @@ func (s *Set) nextExpiry() time.Time {
 func (s *Set) removeExpired(ctx context.Context) {
 	s.durable.Lock()
 	gone := s.expired()
-	var muts []store.Mutation
+	var muts []records.Mutation
 	for _, r := range gone {
-		e := store.Event{Time: time.Now(), Type: EventExpired, Detail: describe(r)}
-		muts = append(muts, store.DeleteRegistration(r.Service, r.Address), store.AppendEvent(e))
+		e := records.Event{Time: time.Now(), Type: EventExpired, Detail: describe(r)}
+		muts = append(muts, records.DeleteRegistration(r.Service, r.Address), records.AppendEvent(e))
 	}
 	var err error
 	if len(gone) > 0 {
@@ -76,11 +76,11 @@ func (s *Set) removeExpired(ctx context.Context) {
 }
 
 // expired removes the expired registrations from memory and returns them. The caller holds s.durable.
-func (s *Set) expired() []store.Registration {
+func (s *Set) expired() []records.Registration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	var gone []store.Registration
+	var gone []records.Registration
 	for _, x := range s.at {
 		for _, r := range x.names {
 			if !r.expires.IsZero() && !r.expires.After(now) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -100,7 +101,7 @@ func (x *target) has(service string) bool {
 }
 
 type registration struct {
-	store.Registration
+	records.Registration
 	expires time.Time // zero: never
 	// The last change was not recorded, or not for certain: the record may differ or be missing.
 	unsure bool
@@ -130,7 +131,7 @@ func New(opts Options) *Set {
 }
 
 // Restore adds the recorded registrations. From now on, calls wait for their endpoints.
-func (s *Set) Restore(recorded []store.Registration) {
+func (s *Set) Restore(recorded []records.Registration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range recorded {
@@ -157,7 +158,7 @@ func (s *Set) offer() {
 }
 
 // add adds a registration and returns its address. The caller holds s.mu.
-func (s *Set) add(r store.Registration) *target {
+func (s *Set) add(r records.Registration) *target {
 	x := s.at[r.Address]
 	if x == nil {
 		x = &target{address: r.Address, names: make(map[string]*registration)}
@@ -253,7 +254,7 @@ func (s *Set) Stop() {
 }
 
 // remove removes registrations. The caller holds s.mu.
-func (s *Set) remove(gone []store.Registration) {
+func (s *Set) remove(gone []records.Registration) {
 	if len(gone) == 0 {
 		return
 	}

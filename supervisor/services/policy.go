@@ -52,11 +52,11 @@ const maxName = 255
 func CheckName(name string) error {
 	switch {
 	case name == "":
-		return errors.New("service name is empty: want one such as pkg.Service")
+		return errors.New("service name is empty: must be one such as pkg.Service")
 	case len(name) > maxName:
-		return fmt.Errorf("service name of %d bytes: want %d at most", len(name), maxName)
+		return fmt.Errorf("service name of %d bytes: must be %d at most", len(name), maxName)
 	case !protoreflect.FullName(name).IsValid():
-		return fmt.Errorf("service name %q: want a full name such as pkg.Service", name)
+		return fmt.Errorf("service name %q: must be a full name such as pkg.Service", name)
 	}
 	return nil
 }
@@ -70,7 +70,7 @@ func ParsePolicy(text string) (name string, p Policy, err error) {
 	name, fields, found := strings.Cut(text, ":")
 	if !found || fields == "" {
 		return "", p,
-			fmt.Errorf("%.100q: want NAME:FIELD=VALUE[,FIELD=VALUE...] such as pkg.Service:balance=round-robin", text)
+			fmt.Errorf("%.100q: must be NAME:FIELD=VALUE[,FIELD=VALUE...] such as pkg.Service:balance=round-robin", text)
 	}
 	if name != "*" {
 		if err := CheckName(name); err != nil {
@@ -103,23 +103,23 @@ func (p *Policy) set(field, value string) (err error) {
 		switch p.Balance = Balance(value); p.Balance {
 		case LeastInFlight, RoundRobin, Affinity:
 		default:
-			return fmt.Errorf("balance=%.100q: want least, round-robin or affinity", value)
+			return fmt.Errorf("balance=%.100q: must be least, round-robin or affinity", value)
 		}
 	case "key":
 		p.Affinity = value
 		if value == "" || len(value) > maxKey || strings.Trim(value, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
-			return fmt.Errorf(`key=%.100q: want a metadata key of lower case letters, digits, "-", "_" and "."`, value)
+			return fmt.Errorf(`key=%.100q: must be a metadata key of lower case letters, digits, "-", "_" and "."`, value)
 		}
 	case "max-in-flight":
 		if p.MaxInFlight, err = strconv.Atoi(value); err != nil || p.MaxInFlight < 1 {
-			return fmt.Errorf("max-in-flight=%.100q: want a number above 0", value)
+			return fmt.Errorf("max-in-flight=%.100q: must be a number above 0", value)
 		}
 	case "max-message":
 		if p.MaxMessage, err = parseSize(value); err != nil {
-			return fmt.Errorf("max-message=%.100q: want a size up to 2GiB such as 4MiB", value)
+			return fmt.Errorf("max-message=%.100q: must be a size up to 2GiB such as 4MiB", value)
 		}
 	default:
-		return fmt.Errorf("unknown field %.100q: want balance, key, max-in-flight or max-message", field)
+		return fmt.Errorf("unknown field %.100q: must be balance, key, max-in-flight or max-message", field)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
@@ -76,11 +77,11 @@ func ParseRestartBudget(s string) (RestartBudget, error) {
 	count, window, found := strings.Cut(s, "/")
 	n, err := strconv.Atoi(count)
 	if !found || err != nil || n < 0 {
-		return RestartBudget{}, fmt.Errorf("restart budget %q: want RESTARTS/WINDOW such as 10/5m", s)
+		return RestartBudget{}, fmt.Errorf("restart budget %q: must be RESTARTS/WINDOW such as 10/5m", s)
 	}
 	d, err := time.ParseDuration(window)
 	if err != nil || d <= 0 {
-		return RestartBudget{}, fmt.Errorf("restart budget %q: want a window above 0 such as 5m", s)
+		return RestartBudget{}, fmt.Errorf("restart budget %q: must be a window above 0 such as 5m", s)
 	}
 	return RestartBudget{Restarts: n, Window: d}, nil
 }
@@ -159,19 +160,19 @@ func (u Spec) Validate() error {
 func (u Spec) CheckFields() error {
 	var errs []error
 	if u.Name == "" || strings.ContainsAny(u.Name, "/\x00 \n") {
-		errs = append(errs, fmt.Errorf("unit name %q: want a name without slashes and blanks", u.Name))
+		errs = append(errs, fmt.Errorf("unit name %q: must be a name without slashes and blanks", u.Name))
 	}
 	if u.Replicas < 0 {
-		errs = append(errs, fmt.Errorf("worker count %d: want 0 or more", u.Replicas))
+		errs = append(errs, fmt.Errorf("worker count %d: must be 0 or more", u.Replicas))
 	}
 	if h := u.Health; h.Interval < 0 || h.Timeout < 0 || h.Missed < 0 || h.Lateness < 0 {
-		errs = append(errs, fmt.Errorf("health: %+v: want no negative field", h))
+		errs = append(errs, fmt.Errorf("health: %+v: must have no negative field", h))
 	}
 	if u.NoServices && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}
 	if len(u.Services) > MaxServices {
-		errs = append(errs, fmt.Errorf("services: %d names: want %d at most", len(u.Services), MaxServices))
+		errs = append(errs, fmt.Errorf("services: %d names: must be %d at most", len(u.Services), MaxServices))
 	}
 	for _, name := range u.Services {
 		if err := services.CheckName(name); err != nil {
@@ -184,19 +185,19 @@ func (u Spec) CheckFields() error {
 }
 
 // CheckExecutable returns the file that a process of this executable runs: see [process.CheckProgram].
-func CheckExecutable(path string) (process.FileID, error) {
+func CheckExecutable(path string) (identity.FileID, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return process.FileID{}, fmt.Errorf("worker path: %w: name the worker's executable", err)
+		return identity.FileID{}, fmt.Errorf("worker path: %w: name the worker's executable", err)
 	case info.IsDir():
-		return process.FileID{}, fmt.Errorf("worker path: %s is a directory: name the executable in it", path)
+		return identity.FileID{}, fmt.Errorf("worker path: %s is a directory: name the executable in it", path)
 	case !executable(info):
-		return process.FileID{}, fmt.Errorf("worker path: %s is not executable: chmod +x it", path)
+		return identity.FileID{}, fmt.Errorf("worker path: %s is not executable: chmod +x it", path)
 	}
 	exe, err := process.CheckProgram(path)
 	if err != nil {
-		return process.FileID{}, fmt.Errorf("worker path: %w", err)
+		return identity.FileID{}, fmt.Errorf("worker path: %w", err)
 	}
 	return exe, nil
 }

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // The events in a worker's history, besides the statuses that it reaches and those of package store.
@@ -26,25 +26,25 @@ const NextAfterFailure = `mend it, then start the master with the new executable
 	`"hsu-master run", or "systemctl restart hsu-master" for a service`
 
 // event returns a line of the history and logs it at once.
-func (w *owner) event(kind, detail string) store.Event {
+func (w *owner) event(kind, detail string) records.Event {
 	level := slog.LevelInfo
 	switch kind {
-	case string(store.StatusFailed):
+	case string(records.StatusFailed):
 		level = slog.LevelError
-	case string(store.StatusUnhealthy), string(store.StatusBackoff), eventHeld, eventLeftover:
+	case string(records.StatusUnhealthy), string(records.StatusBackoff), eventHeld, eventLeftover:
 		level = slog.LevelWarn
 	}
 	var attrs []slog.Attr
 	if w.inst != nil {
 		attrs = append(attrs, slog.Int("pid", w.rec.Instance.PID), slog.Int("port", w.rec.Instance.Port))
 	}
-	if kind == string(store.StatusBackoff) {
+	if kind == string(records.StatusBackoff) {
 		attrs = append(attrs, slog.Duration("restart_in", w.state.History.RetryAt-w.env.BootTime()))
 	}
 	if detail != "" {
 		attrs = append(attrs, slog.String("reason", detail))
 	}
-	if kind == string(store.StatusFailed) {
+	if kind == string(records.StatusFailed) {
 		attrs = append(attrs, slog.String("next", NextAfterFailure))
 	}
 	//nolint:sloglint // the kinds are a fixed set, see the callers
@@ -52,5 +52,5 @@ func (w *owner) event(kind, detail string) store.Event {
 	if detail == "" && w.inst != nil {
 		detail = fmt.Sprintf("pid %d port %d", w.rec.Instance.PID, w.rec.Instance.Port)
 	}
-	return store.Event{Time: time.Now(), Worker: w.id, Type: kind, Detail: detail}
+	return records.Event{Time: time.Now(), Worker: w.id, Type: kind, Detail: detail}
 }

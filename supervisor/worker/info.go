@@ -1,13 +1,13 @@
 package worker
 
 import (
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 )
 
 // Info is a worker as the running master sees it.
 type Info struct {
-	store.Worker
+	records.Worker
 	// Adopted reports whether the master found the instance running instead of starting it.
 	Adopted bool
 	// Ready reports whether requests may go to the worker.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // While the state cannot be written (for example on a full disk), a commit is retried. Workers live on, and nothing
@@ -27,23 +28,23 @@ type journal struct {
 	shutdown <-chan struct{} // closed when the master stops
 	blocked  func()          // called when a commit must wait because the state cannot be written
 
-	saved   store.Worker  // the durable record
-	pending []store.Event // events for the next commit
+	saved   records.Worker  // the durable record
+	pending []records.Event // events for the next commit
 }
 
 // add keeps an event for the next commit.
-func (j *journal) add(e store.Event) { j.pending = append(j.pending, e) }
+func (j *journal) add(e records.Event) { j.pending = append(j.pending, e) }
 
 // record makes rec and the events durable if there is anything new, and reports whether rec is durable.
-func (j *journal) record(ctx context.Context, rec store.Worker, events ...store.Event) bool {
+func (j *journal) record(ctx context.Context, rec records.Worker, events ...records.Event) bool {
 	events = append(j.pending, events...)
 	j.pending = nil
 	if len(events) == 0 && reflect.DeepEqual(rec, j.saved) {
 		return true
 	}
-	muts := []store.Mutation{store.PutWorker(rec)}
+	muts := []records.Mutation{records.PutWorker(rec)}
 	for _, e := range events {
-		muts = append(muts, store.AppendEvent(e))
+		muts = append(muts, records.AppendEvent(e))
 	}
 	if !j.commit(ctx, recordPoint(rec), muts...) {
 		return false
@@ -54,7 +55,7 @@ func (j *journal) record(ctx context.Context, rec store.Worker, events ...store.
 
 // commit makes the mutations durable and reports whether they are. It returns false if ctx ends, or if the master
 // stops and the state cannot be written.
-func (j *journal) commit(ctx context.Context, point crashpoint.Point, muts ...store.Mutation) bool {
+func (j *journal) commit(ctx context.Context, point crashpoint.Point, muts ...records.Mutation) bool {
 	var deadline <-chan time.Time
 	shutdown := j.shutdown
 	for logged := false; ; {
@@ -87,18 +88,18 @@ func (j *journal) commit(ctx context.Context, point crashpoint.Point, muts ...st
 }
 
 // recordPoint returns the crash point for writing a record of this status.
-func recordPoint(rec store.Worker) crashpoint.Point {
+func recordPoint(rec records.Worker) crashpoint.Point {
 	switch rec.Status {
-	case store.StatusStarting:
+	case records.StatusStarting:
 		if rec.Instance != nil && rec.Instance.PID == 0 {
 			return crashpoint.IntentRecord
 		}
 		return crashpoint.PIDRecord
-	case store.StatusRunning, store.StatusUnhealthy:
+	case records.StatusRunning, records.StatusUnhealthy:
 		return crashpoint.ReadyRecord
-	case store.StatusStopping:
+	case records.StatusStopping:
 		return crashpoint.StopRecord
-	case store.StatusStopped, store.StatusBackoff, store.StatusFailed:
+	case records.StatusStopped, records.StatusBackoff, records.StatusFailed:
 	}
 	return crashpoint.ExitRecord
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -78,7 +78,7 @@ func (w *owner) takeOver(ctx, bounded context.Context, o recovery.Orders, inst l
 		}
 		w.rec.Incarnation++
 		w.rec.Port = o.Instance.Port
-		w.journal.add(w.event(store.EventFromProcesses,
+		w.journal.add(w.event(records.EventFromProcesses,
 			fmt.Sprintf("process %d is newer than what is recorded", o.Instance.PID)))
 	}
 	if o.Instance != nil {
@@ -135,10 +135,7 @@ func (w *owner) vacate(ctx, bounded context.Context, o recovery.Orders, inst lau
 	}
 	w.state = o.From
 	if o.Event.Kind == lifecycle.EvExited {
-		exit := store.Exit{Source: store.ExitUnknown}
-		if e, known := w.env.Recovery.Kept(w.rec.Instance.Token); known {
-			exit = launcher.ExitRecord(e)
-		}
+		exit, _ := w.env.Recovery.Kept(w.rec.Instance.Token) // otherwise its source is identity.ExitUnknown
 		w.exited(ctx, exit, o.Event)
 		return
 	}

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -25,7 +25,7 @@ type routes struct {
 	unit     unit.Spec
 	log      *slog.Logger
 
-	offers   []store.Offer
+	offers   []records.Offer
 	endpoint *services.Endpoint // nil while the worker is not ready
 	admitted uint64             // the last incarnation that was ready
 	// confirmed reports whether the present instance itself, or one like it, has reported its services.
@@ -40,7 +40,7 @@ type routes struct {
 
 // newRoutes returns the routes of a worker whose previous instance has reported the offers told.
 func newRoutes(
-	registry *services.Registry, worker string, unit unit.Spec, told []store.Offer, log *slog.Logger,
+	registry *services.Registry, worker string, unit unit.Spec, told []records.Offer, log *slog.Logger,
 ) routes {
 	return routes{registry: registry, worker: worker, unit: unit, log: log, offers: recalled(unit, told)}
 }
@@ -49,7 +49,7 @@ func newRoutes(
 func (r *routes) offer(retired bool) {
 	var names []string
 	if !retired {
-		names = namesOf(r.offers, func(o store.Offer) bool { return !o.Unlisted })
+		names = namesOf(r.offers, func(o records.Offer) bool { return !o.Unlisted })
 	}
 	r.registry.Offer(services.OfWorker(r.worker), names...)
 }
@@ -72,7 +72,7 @@ func (r *routes) withdraw() {
 // served returns the services that requests may be sent for. It excludes services that only an earlier instance has
 // reported, and assumed ones that this instance has not shown to have.
 func (r *routes) served() []string {
-	return namesOf(r.offers, func(o store.Offer) bool {
+	return namesOf(r.offers, func(o records.Offer) bool {
 		switch {
 		case o.Unlisted:
 			return false
@@ -132,7 +132,7 @@ func (r *routes) confirm(listed []string, unlisted func(string) bool) bool {
 }
 
 // replace sets the offers and reports whether they have changed.
-func (r *routes) replace(offers []store.Offer) bool {
+func (r *routes) replace(offers []records.Offer) bool {
 	if slices.Equal(offers, r.offers) {
 		return false
 	}
@@ -183,7 +183,7 @@ func (w *owner) admit(ctx context.Context) {
 	}
 }
 
-func namesOf(offers []store.Offer, which func(store.Offer) bool) []string {
+func namesOf(offers []records.Offer, which func(records.Offer) bool) []string {
 	var names []string
 	for _, o := range offers {
 		if which(o) {
@@ -195,31 +195,33 @@ func namesOf(offers []store.Offer, which func(store.Offer) bool) []string {
 
 // offersOf returns the services that a unit is configured to offer and those reported by reflection. unlisted
 // reports whether reflection has shown a configured service to be missing.
-func offersOf(unit unit.Spec, reflected []string, unlisted func(name string) bool) []store.Offer {
-	var list []store.Offer
+func offersOf(unit unit.Spec, reflected []string, unlisted func(name string) bool) []records.Offer {
+	var list []records.Offer
 	for _, name := range unit.Services {
-		list = append(list, store.Offer{Name: name, Unlisted: unit.NoServices || unlisted(name), Assumed: unit.Assumed})
+		list = append(
+			list, records.Offer{Name: name, Unlisted: unit.NoServices || unlisted(name), Assumed: unit.Assumed},
+		)
 	}
 	if unit.NoServices {
 		return list // the default service, marked unlisted: an empty list would mean the default
 	}
 	for _, name := range reflected {
-		if !slices.ContainsFunc(list, func(o store.Offer) bool { return o.Name == name }) {
-			list = append(list, store.Offer{Name: name, Reflected: true})
+		if !slices.ContainsFunc(list, func(o records.Offer) bool { return o.Name == name }) {
+			list = append(list, records.Offer{Name: name, Reflected: true})
 		}
 	}
-	slices.SortFunc(list, func(a, b store.Offer) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(list, func(a, b records.Offer) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }
 
 // recalled returns the offers of a unit whose previous instance has reported these.
-func recalled(unit unit.Spec, told []store.Offer) []store.Offer {
+func recalled(unit unit.Spec, told []records.Offer) []records.Offer {
 	return offersOf(unit, Reflected(told), func(name string) bool {
-		return slices.ContainsFunc(told, func(o store.Offer) bool { return o.Name == name && o.Unlisted })
+		return slices.ContainsFunc(told, func(o records.Offer) bool { return o.Name == name && o.Unlisted })
 	})
 }
 
 // Reflected returns the names that only reflection has reported.
-func Reflected(offers []store.Offer) []string {
-	return namesOf(offers, func(o store.Offer) bool { return o.Reflected && services.CheckName(o.Name) == nil })
+func Reflected(offers []records.Offer) []string {
+	return namesOf(offers, func(o records.Offer) bool { return o.Reflected && services.CheckName(o.Name) == nil })
 }

@@ -9,8 +9,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -33,7 +34,8 @@ func (w *owner) start(ctx context.Context) {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: err.Error(), Ours: ownFault(err)})
 	default:
 		// A copy: readers have been shown the present value.
-		rec := launcher.Identified(*w.rec.Instance, inst.Identity())
+		rec := *w.rec.Instance
+		rec.Process = inst.Identity()
 		w.rec.Instance = &rec
 		w.took(inst, false)
 		w.journal.add(w.event(eventStarted, ""))
@@ -78,7 +80,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if err != nil { // a file may be executable and not readable; if it is missing, the start fails
 		w.log.Debug("worker's executable not read", "error", err)
 	}
-	var events []store.Event
+	var events []records.Event
 	if w.rec.Port != 0 && w.rec.Port != port {
 		events = append(events, w.event(eventPortChanged,
 			fmt.Sprintf("%d is taken by another process, using %d", w.rec.Port, port)))
@@ -88,13 +90,13 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	w.routes.forget()
 	w.rec.SpecHash = spec
 	w.rec.Outdated = false
-	w.rec.Instance = &store.Instance{
+	w.rec.Instance = &records.Instance{
 		Token:   newToken(),
-		BootID:  w.env.BootID,
+		Process: identity.Process{BootID: w.env.BootID},
 		Port:    port,
 		ExeHash: exe,
 		Started: time.Now(),
-		Lease:   store.FileID(lease.ID()),
+		Lease:   lease.ID(),
 		UID:     uint32(os.Geteuid()), //nolint:gosec // a uid is 32 bits wide where there is one
 	}
 	if !w.record(ctx, events...) {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -23,7 +23,7 @@ func TestEndOfTheWaitIsNotThatOfTheWorker(t *testing.T) {
 		Worker: &Worker{inbox: make(chan message, 1)},
 		env:    &Env{AwaitListener: func(ctx context.Context, _ int, _ func(error)) error { return ctx.Err() }},
 		unit:   unit.Spec{StartTimeout: time.Minute},
-		rec:    store.Worker{Instance: &store.Instance{Port: 1}},
+		rec:    records.Worker{Instance: &records.Instance{Port: 1}},
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()

@@ -9,7 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/logs"
@@ -113,7 +114,7 @@ func closedAfter(d time.Duration) <-chan struct{} {
 
 // endResult is the result of killing an instance with its family.
 type endResult struct {
-	exit process.Exit
+	exit identity.Exit
 	gone bool             // the process itself has ended
 	left []process.Holder // members that still live
 	err  error
@@ -147,11 +148,11 @@ func (w *owner) onEnded(ctx context.Context, r endResult) {
 		return
 	}
 	reason := r.exit.String()
-	if w.state.Status == store.StatusStopping && w.state.Reason != "" &&
+	if w.state.Status == records.StatusStopping && w.state.Reason != "" &&
 		!strings.HasPrefix(w.state.Reason, lifecycle.HeldPrefix) {
 		reason = w.state.Reason
 	}
-	w.exited(ctx, launcher.ExitRecord(r.exit), lifecycle.Event{
+	w.exited(ctx, r.exit, lifecycle.Event{
 		Kind: lifecycle.EvExited, Reason: reason, Clean: r.exit.Clean(),
 	})
 }
@@ -170,7 +171,7 @@ func (r endResult) leftover() error {
 }
 
 // exited releases an instance that has ended, and passes the event of its end to [lifecycle.Next].
-func (w *owner) exited(ctx context.Context, exit store.Exit, e lifecycle.Event) {
+func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Event) {
 	w.hangUp()
 	if w.inst != nil {
 		if err := w.inst.Close(); err != nil {
@@ -193,7 +194,7 @@ func (w *owner) exited(ctx context.Context, exit store.Exit, e lifecycle.Event) 
 // shutOut reports whether a worker ended because the master had its port reserved. The next start releases the
 // reservation first.
 func (w *owner) shutOut() bool {
-	if w.state.Status != store.StatusStarting || w.startup.opened.Load() || !w.env.Ports.Refused(w.unit.Name, w.id) {
+	if w.state.Status != records.StatusStarting || w.startup.opened.Load() || !w.env.Ports.Refused(w.unit.Name, w.id) {
 		return false
 	}
 	w.log.Debug("worker did not open its reserved port, it gets it unreserved from now on")

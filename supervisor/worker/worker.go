@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
-	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/logs"
@@ -45,7 +45,7 @@ type owner struct {
 	endRecovery func()
 
 	state   lifecycle.State
-	rec     store.Worker // the record to be made durable
+	rec     records.Worker // the record to be made durable
 	journal journal
 	found   recovery.ScanResult // result of the scan during recovery
 	decided recovery.Decision   // the last decision of recovery
@@ -250,7 +250,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 		w.recover(ctx)
 		return
 	}
-	var events []store.Event
+	var events []records.Event
 	// A failure that repeats for a while would push all other events out of the history.
 	seldom := e.Ours && w.state.Lacked&(w.state.Lacked-1) != 0
 	if before.Status != w.state.Status && !seldom && e.Kind != lifecycle.EvRemains {
@@ -280,7 +280,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActAbandon:
 		w.done = true
 	}
-	if w.state.Status == store.StatusFailed {
+	if w.state.Status == records.StatusFailed {
 		w.env.Services.Reconsider()
 	}
 }
@@ -288,7 +288,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 func (w *owner) finish(ctx context.Context) {
 	if w.state.Retired {
 		removed := w.event(eventRemoved, "fewer replicas are wanted")
-		w.journal.commit(ctx, crashpoint.Removal, store.DeleteWorker(w.id), store.AppendEvent(removed))
+		w.journal.commit(ctx, crashpoint.Removal, records.DeleteWorker(w.id), records.AppendEvent(removed))
 		w.env.Services.Offer(services.OfWorker(w.id))
 		w.info.Store(nil)
 		w.env.Services.Changed()
@@ -297,11 +297,11 @@ func (w *owner) finish(ctx context.Context) {
 }
 
 // record makes the worker's state and the events durable, and reports whether they are.
-func (w *owner) record(ctx context.Context, events ...store.Event) bool {
+func (w *owner) record(ctx context.Context, events ...records.Event) bool {
 	if !w.state.Retired { // a surplus slot has no place, whatever is desired
-		w.rec.Desired = store.DesiredRunning
+		w.rec.Desired = records.DesiredRunning
 		if !w.state.Wanted {
-			w.rec.Desired = store.DesiredStopped
+			w.rec.Desired = records.DesiredStopped
 		}
 	}
 	w.rec.Status, w.rec.Reason = w.state.Status, w.state.Reason

@@ -1,0 +1,87 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/core-tools/hsu-master/store/backups"
+)
+
+// WriteBackup writes a copy of the registry, with the current count, to w. w should accept the data at once, as a
+// buffer does: until the copy is complete, the database cannot reuse any page.
+func (db *DB) WriteBackup(w io.Writer) error {
+	err := db.flow.Flush()
+	if err == nil {
+		err = db.flow.View(func(tx *bolt.Tx) error {
+			_, err := tx.WriteTo(w)
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("back up the state: %w", err)
+	}
+	return nil
+}
+
+// Backup writes a backup, with the current count, into the backups folder and returns its path, or "" if nothing has
+// changed since the last backup. It then removes the oldest backups: see Options.KeepBackups.
+func (db *DB) Backup() (path string, err error) {
+	if err = db.flow.Flush(); err == nil {
+		path, err = backups.Of(db.dir).Add(db.flow.View)
+	}
+	if err != nil {
+		return "", fmt.Errorf("back up the state: %w", err)
+	}
+	return path, nil
+}
+
+const (
+	// youngBackup is the minimum age of the last backup before a start makes the next one: a master that crashes
+	// repeatedly must not push out all older backups.
+	youngBackup = time.Minute
+	// backupRetry is the longest delay before a failed backup is tried again.
+	backupRetry = time.Minute
+)
+
+// ServeBackups makes a backup at once, unless there is one that is younger than a minute, and then one in each
+// interval in which something has changed, until ctx ends or the state is closed. If backups fail, the first failure is
+// logged and the attempts continue. An interval of 0 disables backups.
+func (db *DB) ServeBackups(ctx context.Context, interval time.Duration) {
+	if interval <= 0 {
+		return
+	}
+	log := db.dir.Log
+	timer := time.NewTimer(backups.Of(db.dir).UntilOld(min(interval, youngBackup)))
+	defer timer.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		path, err := db.Backup()
+		switch {
+		case errors.Is(err, ErrClosed):
+			return
+		case err != nil:
+			if !failing {
+				log.Warn("backup not made, trying again", "error", err)
+			}
+			failing = true
+			timer.Reset(min(interval, backupRetry))
+			continue
+		case failing:
+			log.Info("backups are made again", "backup", path)
+		case path != "":
+			log.Info("state backed up", "backup", path)
+		}
+		failing = false
+		timer.Reset(interval)
+	}
+}

@@ -1,0 +1,167 @@
+package records
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/core-tools/hsu-master/migrations"
+	"github.com/core-tools/hsu-master/store/counterfile"
+)
+
+// opcode is the kind of a Mutation.
+type opcode int
+
+const (
+	opPutWorker opcode = iota + 1
+	opDeleteWorker
+	opAppendEvent
+	opPutMeta
+	opPutRegistration
+	opDeleteRegistration
+)
+
+// Mutation is one change of the registry, for [DB.Apply]. It is made by [PutWorker], [DeleteWorker], [AppendEvent],
+// [PutRegistration] or [DeleteRegistration]. If it cannot be stored, Apply returns an error before it writes
+// anything.
+type Mutation struct {
+	op    opcode
+	key   string
+	value []byte
+	err   error
+}
+
+// PutWorker writes a worker's record, replacing any record with the same ID.
+func PutWorker(w Worker) Mutation {
+	value, err := encodeWorker(w)
+	if err != nil {
+		err = fmt.Errorf("record of worker %q: %w", w.ID, err)
+	}
+	return Mutation{op: opPutWorker, key: w.ID, value: value, err: err}
+}
+
+// DeleteWorker removes a worker's record, if there is one.
+func DeleteWorker(id string) Mutation {
+	return Mutation{op: opDeleteWorker, key: id, err: checkID(id)}
+}
+
+// AppendEvent adds an event. If there are then more than Options.MaxEvents, the same transaction drops the oldest.
+func AppendEvent(e Event) Mutation {
+	value, err := encodeEvent(e)
+	if err != nil {
+		err = fmt.Errorf("event %q: %w", e.Type, err)
+	}
+	return Mutation{op: opAppendEvent, value: value, err: err}
+}
+
+// PutRegistration writes a registered endpoint, replacing any registration of the same service and address.
+func PutRegistration(r Registration) Mutation {
+	value, err := encodeRegistration(r)
+	return Mutation{op: opPutRegistration, key: registrationKey(r.Service, r.Address), value: value, err: err}
+}
+
+// DeleteRegistration removes a registered endpoint, if there is one.
+func DeleteRegistration(service, address string) Mutation {
+	return Mutation{
+		op: opDeleteRegistration, key: registrationKey(service, address), err: checkRegistration(service, address),
+	}
+}
+
+func PutMeta(m Meta) Mutation {
+	value, err := encodeMeta(m)
+	return Mutation{op: opPutMeta, value: value, err: err}
+}
+
+// Check returns an error if the mutation cannot be stored.
+func (m Mutation) Check() error {
+	if m.err == nil && m.op == 0 {
+		return errors.New("apply: an empty mutation")
+	}
+	return m.err
+}
+
+// Apply makes the change in tx, and drops the oldest events in excess of maxEvents.
+func (m Mutation) Apply(tx *bolt.Tx, maxEvents int) error {
+	switch m.op {
+	case opPutWorker:
+		return BucketOf(tx, migrations.BucketWorkers).Put([]byte(m.key), m.value)
+	case opDeleteWorker:
+		return BucketOf(tx, migrations.BucketWorkers).Delete([]byte(m.key))
+	case opAppendEvent:
+		return appendEvent(BucketOf(tx, migrations.BucketEvents), m.value, maxEvents)
+	case opPutMeta:
+		return BucketOf(tx, migrations.BucketMeta).Put(KeyMeta, m.value)
+	case opPutRegistration:
+		return BucketOf(tx, migrations.BucketServices).Put([]byte(m.key), m.value)
+	case opDeleteRegistration:
+		return BucketOf(tx, migrations.BucketServices).Delete([]byte(m.key))
+	}
+	return errors.New("an empty mutation")
+}
+
+// Bucket is a bucket that may be missing.
+type Bucket struct {
+	name []byte
+	Bolt *bolt.Bucket
+}
+
+func BucketOf(tx *bolt.Tx, name []byte) Bucket { return Bucket{name, tx.Bucket(name)} }
+
+func (n Bucket) Check() error {
+	if n.Bolt == nil {
+		return fmt.Errorf("bucket %s is missing", n.name)
+	}
+	return nil
+}
+
+func (n Bucket) Put(k, v []byte) error {
+	if err := n.Check(); err != nil {
+		return err
+	}
+	return n.Bolt.Put(k, v)
+}
+
+func (n Bucket) Delete(k []byte) error {
+	if err := n.Check(); err != nil {
+		return err
+	}
+	return n.Bolt.Delete(k)
+}
+
+func appendEvent(n Bucket, value []byte, most int) error {
+	if err := n.Check(); err != nil {
+		return err
+	}
+	sequence, err := n.Bolt.NextSequence()
+	if err != nil {
+		return err
+	}
+	if err := n.Bolt.Put(binary.BigEndian.AppendUint64(nil, sequence), value); err != nil {
+		return err
+	}
+	for sequence > uint64(most) {
+		oldest, _ := n.Bolt.Cursor().First()
+		if len(oldest) == 8 && binary.BigEndian.Uint64(oldest) > sequence-uint64(most) {
+			break
+		}
+		if err := n.Bolt.Delete(oldest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PutProcessed writes the count and the current time as the time when it was written.
+func PutProcessed(tx *bolt.Tx, count counterfile.Tally) error {
+	counters := BucketOf(tx, migrations.BucketCounters)
+	if err := counters.Put(KeyProcessed, binary.BigEndian.AppendUint64(nil, uint64(count.Processed))); err != nil {
+		return err
+	}
+	if err := counters.Put(keyKeyed, binary.BigEndian.AppendUint64(nil, uint64(max(count.Keyed, 0)))); err != nil {
+		return err
+	}
+	return counters.Put(keyCountedAt, binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano())))
+}

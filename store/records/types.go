@@ -1,0 +1,190 @@
+// Package records has the content of state.db as values: the records of the workers, the registered endpoints, the
+// events, the results and the database itself, the changes of them, and their form in the buckets. Every change is
+// checked before it is stored, every record is read on its own, and a record that cannot be read hides no other. The
+// schema is described in package store.
+package records
+
+import (
+	"crypto/sha256"
+	"time"
+
+	"github.com/core-tools/hsu-master/identity"
+)
+
+const (
+	// MaxRequestID bounds the id of a request, in bytes.
+	MaxRequestID = 128
+	// MaxResponse is the size of the largest response that is kept, in bytes. If the response is larger, only the
+	// fact that the request was counted is kept.
+	MaxResponse = 64 << 10
+)
+
+// Desired is the state that an operator or the policy wants for a worker. It survives every restart of the master.
+type Desired string
+
+// The values of Desired.
+const (
+	DesiredRunning Desired = "running"
+	DesiredStopped Desired = "stopped"
+)
+
+// Status is the current phase of a worker's life.
+type Status string
+
+// The values of Status.
+const (
+	StatusStarting  Status = "starting"
+	StatusRunning   Status = "running"
+	StatusUnhealthy Status = "unhealthy"
+	StatusStopping  Status = "stopping"
+	StatusStopped   Status = "stopped"
+	StatusBackoff   Status = "backoff"
+	StatusFailed    Status = "failed"
+)
+
+// Worker is one replica slot of a unit. Its key in the registry is ID.
+type Worker struct {
+	ID      string // stable, for example "worker-0"
+	Unit    string
+	Desired Desired
+	Status  Status
+	// Reason explains Status if it is not obvious.
+	Reason string
+	// Instance is the process that fills the slot, nil if there is none.
+	Instance *Instance
+	// Incarnation counts the instances started so far.
+	Incarnation uint64
+	// SpecHash is the hash of the unit's spec with which the instance was started.
+	SpecHash string
+	// Restarts counts restarts by policy so far.
+	Restarts uint64
+	History  RestartHistory
+	// LastExit is nil before any exit.
+	LastExit *identity.Exit
+	// Outdated is set if the binary or the spec has changed since the start.
+	Outdated bool
+	// Port is the preferred port for the next start, 0 for none.
+	Port int
+	// Services are the services that the worker offers, sorted by name.
+	Services []Offer
+}
+
+// Offer is a gRPC service that a worker offers.
+type Offer struct {
+	Name string // full name of the service
+	// Reflected is set if the service was learned from the worker's reflection, not from the unit.
+	Reflected bool
+	// Unlisted is set if the worker's reflection does not list the service, so that the worker gets no calls for
+	// it.
+	Unlisted bool
+	// Assumed is set if neither the unit nor the reflection names the service: workers without any such information
+	// are assumed to offer it.
+	Assumed bool
+}
+
+// Denied reports whether the offer was only assumed and the worker's reflection does not list it. The record is
+// kept so that the next master does not assume the service again.
+func (o Offer) Denied() bool { return o.Assumed && o.Unlisted }
+
+// Registration is a registered endpoint, under one of the services that it offers.
+type Registration struct {
+	Service string
+	Address string // host:port
+	// TTL is the time without a heartbeat after which the endpoint is removed; 0 means never.
+	TTL        time.Duration
+	Registered time.Time
+}
+
+// Instance is one operating-system process, either proven or about to be forked.
+type Instance struct {
+	Token string // 128 random bits in hex, unique to this instance
+	// Process is the evidence by which the process is recognised later. Its PID is 0 after the intent to fork was
+	// recorded and before the fork was.
+	identity.Process
+	Port    int
+	ExeHash string // SHA-256 of the executable, in hex
+	Started time.Time
+	// Lease is the file that the instance and its descendants hold open.
+	Lease identity.FileID
+	UID   uint32 // effective uid with which it was started
+}
+
+// RestartHistory is the state of a worker's restart budget and backoff. It is kept in boot id and CLOCK_BOOTTIME, since
+// wall time may step.
+type RestartHistory struct {
+	// Backoff is the next delay; 0 means the initial one.
+	Backoff time.Duration
+	// Spent are the restarts in the window, each as a reading of ReadyClock.
+	Spent []time.Duration
+	// ReadyClock is the total time that the worker has been ready.
+	ReadyClock time.Duration
+	// ReadySince is when the current instance became ready, and RetryAt is when the current backoff ends. Both are
+	// readings of CLOCK_BOOTTIME in BootID; 0 means not ready or no backoff.
+	ReadySince, RetryAt time.Duration
+	BootID              string
+}
+
+// Event is one line of the history of the workers.
+type Event struct {
+	Time   time.Time
+	Worker string // empty if the event concerns the master
+	Type   string
+	Detail string
+}
+
+// Types of the events that record how a lost database was recovered.
+const (
+	EventFromBackup    = "recovered-from-backup"
+	EventFromProcesses = "recovered-from-processes"
+)
+
+// Result is the stored result of a request with an id.
+type Result struct {
+	ID     string // printable ASCII, 1 to MaxRequestID bytes
+	Method string // with the leading slash
+	// Digest is the digest of the request. It reveals the reuse of an id for a different request.
+	Digest [sha256.Size]byte
+	// Response is encoded. LeftOut is set if the response was larger than MaxResponse; Response is then empty.
+	Response []byte
+	LeftOut  bool
+	Stored   time.Time // wall-clock time, for display
+}
+
+// Meta is the record of the database itself.
+type Meta struct {
+	MasterID string // UUID, the same as in the file master-id
+	Created  time.Time
+	// StateDir is the directory that the database was made for. If the current directory is another one, the
+	// database was copied or moved; see [DB.Moved].
+	StateDir identity.FileID
+	// CleanShutdown is set by an orderly stop and cleared by the next start.
+	CleanShutdown bool
+	// CountShortSince is zero if the processed count is exact. Otherwise, requests processed after this time may be
+	// missing from the count, because damage destroyed their only record.
+	CountShortSince time.Time
+}
+
+// Snapshot is the whole registry at one moment.
+type Snapshot struct {
+	SchemaVersion uint64
+	Meta          Meta
+	Workers       []Worker // in natural order of ids: worker-2 before worker-10
+	// Registered are the registered endpoints, by service and address.
+	Registered []Registration
+	// Bad holds the errors of records that could not be read, by "bucket/key". The other records are unaffected.
+	Bad       map[string]error
+	Processed int64   // requests processed: at least the acknowledged ones
+	Results   int     // number of stored results: see [Result]
+	Events    []Event // oldest first
+}
+
+// Earliest returns the earliest of the times that are not zero, or zero.
+func Earliest(times ...time.Time) time.Time {
+	var first time.Time
+	for _, t := range times {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	return first
+}
