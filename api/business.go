@@ -63,7 +63,7 @@ func NewBusiness(s *supervisor.Supervisor, l ledger) *Business {
 //   - INVALID_ARGUMENT: the id is malformed.
 //   - ALREADY_EXISTS: a request with different content was sent with this id.
 //   - FAILED_PRECONDITION: the request was processed and counted, but its answer was larger than
-//     [store.MaxResponse]. Only the first caller received it.
+//     [records.MaxResponse]. Only the first caller received it.
 func (b *Business) ProcessData(ctx context.Context, req *proto.ProcessRequest) (*proto.ProcessResponse, error) {
 	id, err := requestID(ctx)
 	if err != nil {
