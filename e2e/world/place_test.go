@@ -38,7 +38,9 @@ func TestEverythingIsStartedAnewAfterABootAndNoStrangerIsTouched(t *testing.T) {
 					w.Instance.PID, w.Instance.StartTicks = d.PID, harness.StartTicks(d.PID)
 					w.Instance.BootID = "00000000-0000-4000-8000-000000000000"
 					w.History.BootID = w.Instance.BootID
-					w.Status = []records.Status{records.StatusRunning, records.StatusStarting, records.StatusStopping}[i]
+					w.Status = []records.Status{
+						records.StatusRunning, records.StatusStarting, records.StatusStopping,
+					}[i]
 				})
 			}
 			if tidy {

@@ -70,7 +70,8 @@ func ParsePolicy(text string) (name string, p Policy, err error) {
 	name, fields, found := strings.Cut(text, ":")
 	if !found || fields == "" {
 		return "", p,
-			fmt.Errorf("%.100q: must be NAME:FIELD=VALUE[,FIELD=VALUE...] such as pkg.Service:balance=round-robin", text)
+			fmt.Errorf("%.100q: must be NAME:FIELD=VALUE[,FIELD=VALUE...] such as pkg.Service:balance=round-robin",
+				text)
 	}
 	if name != "*" {
 		if err := CheckName(name); err != nil {
@@ -108,7 +109,8 @@ func (p *Policy) set(field, value string) (err error) {
 	case "key":
 		p.Affinity = value
 		if value == "" || len(value) > maxKey || strings.Trim(value, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
-			return fmt.Errorf(`key=%.100q: must be a metadata key of lower case letters, digits, "-", "_" and "."`, value)
+			return fmt.Errorf(`key=%.100q: must be a metadata key of lower case letters, digits, "-", "_" and "."`,
+				value)
 		}
 	case "max-in-flight":
 		if p.MaxInFlight, err = strconv.Atoi(value); err != nil || p.MaxInFlight < 1 {
