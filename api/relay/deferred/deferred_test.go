@@ -3,19 +3,39 @@ package deferred
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
+// record is what fakes were asked to do, in order.
+type record struct {
+	mu    sync.Mutex
+	asked []string
+}
+
+// take returns what was asked for since the last call.
+func (r *record) take() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	asked := r.asked
+	r.asked = nil
+	return asked
+}
+
 // fake is a connection, a queue and a call that record what they are asked to do.
 type fake struct {
 	name string
-	log  *[]string
+	log  *record
 	next func(w *Work) // called by Resume
 }
 
-func (f *fake) note(what string) { *f.log = append(*f.log, what+" "+f.name) }
+func (f *fake) note(what string) {
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	f.log.asked = append(f.log.asked, what+" "+f.name)
+}
 func (f *fake) Flush()           { f.note("flush") }
 func (f *fake) Hand()            { f.note("hand") }
 func (f *fake) Displace(*Work)   { f.note("displace") }
@@ -31,7 +51,7 @@ func (f *fake) Resume(w *Work) {
 
 // Displaced calls end first, then queues go on, then output is written; what that adds is done in the same order.
 func TestWorkIsDoneInOrder(t *testing.T) {
-	var log []string
+	var log record
 	conn, other := &fake{name: "conn", log: &log}, &fake{name: "other", log: &log}
 	queue, call := &fake{name: "queue", log: &log}, &fake{name: "call", log: &log}
 	conn.next = func(w *Work) {
@@ -47,23 +67,24 @@ func TestWorkIsDoneInOrder(t *testing.T) {
 		"displace call", "resume queue", "flush conn", "resume conn",
 		"flush other", "resume other", "resume queue",
 	}
-	if !slices.Equal(log, want) {
-		t.Errorf("done: %q, want %q", log, want)
+	if got := log.take(); !slices.Equal(got, want) {
+		t.Errorf("done: %q, want %q", got, want)
 	}
-	log = nil
-	if w.Do(); len(log) != 0 {
-		t.Errorf("done twice: %q", log)
+	w.Do()
+	if got := log.take(); len(got) != 0 {
+		t.Errorf("done twice: %q", got)
 	}
 	w.Write(conn)
-	if w.Hand(); !slices.Equal(log, []string{"hand conn", "resume conn"}) {
-		t.Errorf("handed over: %q", log)
+	w.Hand()
+	if got := log.take(); !slices.Equal(got, []string{"hand conn", "resume conn"}) {
+		t.Errorf("handed over: %q", got)
 	}
 }
 
 // Output of Later is written after the delay, that of all connections at once; output of Now does not wait.
 func TestAcks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log []string
+		var log record
 		a := NewAcks(time.Second)
 		done := make(chan struct{})
 		go a.Serve(done)
@@ -74,22 +95,20 @@ func TestAcks(t *testing.T) {
 		}
 		a.Now(func(w *Work) { w.Write(&fake{name: "now", log: &log}) })
 		synctest.Wait()
-		if want := []string{"flush now", "resume now"}; !slices.Equal(log, want) {
-			t.Errorf("before the delay is over: %q, want %q", log, want)
+		if got, want := log.take(), []string{"flush now", "resume now"}; !slices.Equal(got, want) {
+			t.Errorf("before the delay is over: %q, want %q", got, want)
 		}
-		log = nil
 		time.Sleep(time.Second)
 		synctest.Wait()
 		want := []string{"due 0", "due 1", "flush 0", "resume 0", "flush 1", "resume 1"}
-		if !slices.Equal(log, want) {
-			t.Errorf("after the delay: %q, want %q", log, want)
+		if got := log.take(); !slices.Equal(got, want) {
+			t.Errorf("after the delay: %q, want %q", got, want)
 		}
-		log = nil
 		a.Later(&fake{name: "again", log: &log})
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if len(log) != 3 {
-			t.Errorf("the delay runs once: %q", log)
+		if got := log.take(); len(got) != 3 {
+			t.Errorf("the delay runs once: %q", got)
 		}
 	})
 }
