@@ -36,10 +36,10 @@ func (f *fake) note(what string) {
 	defer f.log.mu.Unlock()
 	f.log.asked = append(f.log.asked, what+" "+f.name)
 }
-func (f *fake) Flush()           { f.note("flush") }
-func (f *fake) Hand()            { f.note("hand") }
-func (f *fake) Displace(*Work)   { f.note("displace") }
-func (f *fake) Due()             { f.note("due") }
+func (f *fake) Flush()         { f.note("flush") }
+func (f *fake) Hand()          { f.note("hand") }
+func (f *fake) Displace(*Work) { f.note("displace") }
+func (f *fake) Due()           { f.note("due") }
 
 func (f *fake) Resume(w *Work) {
 	f.note("resume")
