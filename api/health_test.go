@@ -15,7 +15,7 @@ import (
 
 func TestHealthOfRoutedServices(t *testing.T) {
 	const name = "pkg.Service"
-	known := services.New()
+	known := services.New(services.Options{})
 	db, s := standalone(t)
 	g, err := NewGateway(GatewayOptions{Services: known, Business: NewBusiness(s, db), Counter: db})
 	if err != nil {

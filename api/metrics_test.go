@@ -32,7 +32,7 @@ func (s tallied) Writable() error                           { return s.broken }
 
 // The figures of an endpoint are kept as long as the service is offered, so that no sum decreases.
 func TestCountersDoNotFallWithTheirEndpoints(t *testing.T) {
-	registry := services.New()
+	registry := services.New(services.Options{})
 	registry.Offer("worker-0", "pkg.Service")
 	source := MetricsSource{
 		Store: tallied{}, Workers: func() []worker.Info { return nil },

@@ -85,7 +85,7 @@ func connected(t *testing.T, address string) *services.Endpoint {
 func gateway(t *testing.T) *grpc.ClientConn {
 	t.Helper()
 	db, s := standalone(t)
-	routed := services.New()
+	routed := services.New(services.Options{})
 	routed.Add(echoUnit(t, "proto.Echo", "left", false), "proto.Echo")
 	routed.Add(echoUnit(t, "proto.Other", "right", true), "proto.Other")
 	routed.Add(connected(t, serveUnit(t, grpc.NewServer())), "pkg.Mute")
@@ -236,7 +236,7 @@ func TestReflectionOfAUnitThatHangs(t *testing.T) {
 		<-stream.Context().Done()
 		return nil
 	}))
-	routed := services.New()
+	routed := services.New(services.Options{})
 	routed.Add(connected(t, serveUnit(t, hang)), "pkg.Hang")
 	srv := grpc.NewServer()
 	control.RegisterGRPCServerHandler(srv, domain.NewDefaultHandler(quiet), quiet)

@@ -111,7 +111,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		scan:      process.Scan,
 		status:    Recovering,
 	}
-	s.services = services.With(services.Options{
+	s.services = services.New(services.Options{
 		Policies: opts.Policies, Hopeless: s.hopeless, Rand: split(opts.Rand), Log: opts.Log,
 	})
 	s.registered = registrations.New(registrations.Options{

@@ -369,7 +369,7 @@ func TestStalledUploadsHoldUpNoOtherService(t *testing.T) {
 	const uploads, size = 3 * budgetUp / 60_000, 60_000
 	stalled := newRawBackend(t)
 	ep, _ := startBackend(t, echo{})
-	registry := services.New()
+	registry := services.New(services.Options{})
 	registry.Add(stalled.endpoint, "stalled.Service")
 	r, addr := startRelay(t, Options{Registry: registry, MinPing: time.Nanosecond}, ep)
 	client := rawClient(t, addr)

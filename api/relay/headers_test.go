@@ -37,7 +37,7 @@ func TestHeadersWaitForABackendThatDoesNotRead(t *testing.T) {
 }
 
 func TestHeadersAreBounded(t *testing.T) {
-	registry := services.New()
+	registry := services.New(services.Options{})
 	registry.AddIdle(newRawBackend(t).endpoint, serviceName)
 	for name, c := range map[string]struct{ buffered, least, most int }{
 		"of all clients": {1 << 20, 1 << 19, 1 << 20 / 4 * shedAbove},

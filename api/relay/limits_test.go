@@ -488,7 +488,7 @@ func TestHandshake(t *testing.T) {
 	for _, half := range []string{"", http2.ClientPreface[:10]} {
 		synctest.Test(t, func(t *testing.T) {
 			const limit = 50 * time.Millisecond
-			r := startIsolated(t, Options{Registry: services.New(), HandshakeTimeout: limit})
+			r := startIsolated(t, Options{Registry: services.New(services.Options{}), HandshakeTimeout: limit})
 			here, there := net.Pipe()
 			begun := time.Now()
 			r.accept(here)
@@ -617,7 +617,7 @@ func TestDescriptorsAreReserved(t *testing.T) {
 func TestKeepalive(t *testing.T) { synctest.Test(t, testKeepalive) }
 
 func testKeepalive(t *testing.T) {
-	registry := services.New()
+	registry := services.New(services.Options{})
 	registry.Add(&services.Endpoint{Address: "pipe"}, serviceName)
 	r := startIsolated(t, Options{
 		Registry:   registry,
@@ -685,7 +685,7 @@ func TestIdleBackendIsLeft(t *testing.T) {
 }
 
 func TestUnreachable(t *testing.T) {
-	gone, registry := refusing(t), services.New()
+	gone, registry := refusing(t), services.New(services.Options{})
 	_, addr := startRelay(t, Options{Registry: registry, MaxWait: 50 * time.Millisecond},
 		&services.Endpoint{Address: gone})
 	client := rawClient(t, addr)

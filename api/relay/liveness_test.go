@@ -16,7 +16,7 @@ import (
 // connection.
 func TestSilentConnectionIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		registry, endpoint := services.New(), &services.Endpoint{Address: "pipe"}
+		registry, endpoint := services.New(services.Options{}), &services.Endpoint{Address: "pipe"}
 		registry.Add(endpoint, serviceName)
 		r := startIsolated(t, Options{
 			Registry: registry, BackendSilence: 40 * time.Millisecond, PingTimeout: 80 * time.Millisecond,
@@ -47,7 +47,7 @@ func TestSuspectedConnectionGetsNoCalls(t *testing.T) {
 }
 
 func testSuspectedConnection(t *testing.T) {
-	registry, endpoint := services.New(), &services.Endpoint{Address: "pipe"}
+	registry, endpoint := services.New(services.Options{}), &services.Endpoint{Address: "pipe"}
 	registry.Add(endpoint, serviceName)
 	r := startIsolated(t, Options{Registry: registry, BackendSilence: 40 * time.Millisecond})
 	client := r.client()

@@ -51,7 +51,7 @@ func listen(t testing.TB) net.Listener {
 func startRelay(t testing.TB, o Options, endpoints ...*services.Endpoint) (*Relay, string) {
 	t.Helper()
 	if o.Registry == nil {
-		o.Registry = services.New()
+		o.Registry = services.New(services.Options{})
 	}
 	for _, e := range endpoints {
 		o.Registry.Add(e, serviceName)

@@ -9,7 +9,7 @@ import (
 
 // A call that has no time left ends, whether or not there is an endpoint for it, and no endpoint sees it.
 func TestCallWithoutTimeLeft(t *testing.T) {
-	waits, ready := services.New(), services.New()
+	waits, ready := services.New(services.Options{}), services.New(services.Options{})
 	b := newRawBackend(t)
 	waits.AddIdle(b.endpoint, serviceName)
 	ready.Add(b.endpoint, serviceName)

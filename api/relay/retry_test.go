@@ -133,7 +133,7 @@ func TestPrefaceIsFirst(t *testing.T) {
 
 func TestRefusedConnectionIsNoLoss(t *testing.T) {
 	ep, _ := startBackend(t, echo{})
-	registry := services.New()
+	registry := services.New(services.Options{})
 	refuses := &services.Endpoint{Address: refusing(t)}
 	_, addr := startRelay(t, Options{Registry: registry}, refuses, ep)
 	client := dial(t, addr)
@@ -182,7 +182,7 @@ func TestConnectionThatLeadsToAStranger(t *testing.T) {
 
 func TestRefusedStreamIsNoFailure(t *testing.T) {
 	b := newRawBackend(t)
-	registry := services.New()
+	registry := services.New(services.Options{})
 	_, addr := startRelay(t, Options{Registry: registry}, b.endpoint)
 	client := rawClient(t, addr)
 	client.call(1, true)
@@ -282,7 +282,7 @@ func TestWaitForAStreamEnds(t *testing.T) {
 
 // A worker has died, and the registry does not know it yet: its calls wait for the next worker.
 func TestCallsOutliveAWorker(t *testing.T) {
-	registry := services.New()
+	registry := services.New(services.Options{})
 	registry.Offer("the test", serviceName)
 	dead := &services.Endpoint{Address: refusing(t)}
 	_, addr := startRelay(t, Options{Registry: registry}, dead)
@@ -305,7 +305,7 @@ func TestCallsOutliveAWorker(t *testing.T) {
 }
 
 func TestWaitForAnEndpoint(t *testing.T) {
-	registry := services.New()
+	registry := services.New(services.Options{})
 	ep, _ := startBackend(t, echo{})
 	registry.AddIdle(ep, serviceName)
 	_, addr := startRelay(t, Options{Registry: registry, MaxWait: 30 * time.Millisecond})
@@ -328,7 +328,7 @@ func TestWaitForAnEndpoint(t *testing.T) {
 }
 
 func TestDeadlineBoundsTheWait(t *testing.T) {
-	registry := services.New()
+	registry := services.New(services.Options{})
 	ep, _ := startBackend(t, echo{})
 	registry.AddIdle(ep, serviceName)
 	_, addr := startRelay(t, Options{Registry: registry, MaxWait: 20 * time.Millisecond})
@@ -342,7 +342,7 @@ func TestDeadlineBoundsTheWait(t *testing.T) {
 }
 
 func TestGoneEndpointIsLeft(t *testing.T) {
-	registry := services.New()
+	registry := services.New(services.Options{})
 	b := newRawBackend(t)
 	registry.Add(b.endpoint, serviceName)
 	_, addr := startRelay(t, Options{Registry: registry, BackendSilence: patience})
@@ -383,7 +383,7 @@ func TestBackendThatEndsAtOnce(t *testing.T) {
 // TestEndpointThatIsTheRelayItself: an endpoint's address may lead to the port on which calls arrive. Calls to it
 // end, and use none of the relay's own connections.
 func TestEndpointThatIsTheRelayItself(t *testing.T) {
-	registry := services.New()
+	registry := services.New(services.Options{})
 	r, addr := startRelay(t, Options{Registry: registry, MaxWait: 20 * time.Millisecond})
 	everywhere, err := net.Listen("tcp", ":0") //nolint:noctx // a test
 	if err != nil {
@@ -414,7 +414,7 @@ func TestEndpointThatIsTheRelayItself(t *testing.T) {
 
 // Two masters that are endpoints of each other, a setup for the case that all workers of one of them are gone.
 func TestRelaysThatAreEndpointsOfEachOther(t *testing.T) {
-	one, other := services.New(), services.New()
+	one, other := services.New(services.Options{}), services.New(services.Options{})
 	_, addr := startRelay(t, Options{Registry: one})
 	_, otherAddr := startRelay(t, Options{Registry: other})
 	there, here := &services.Endpoint{Address: otherAddr}, &services.Endpoint{Address: addr}

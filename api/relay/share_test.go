@@ -232,7 +232,7 @@ func TestLimitOfCallsInFlightIsShared(t *testing.T) {
 	const limit = 100
 	s := &slow{}
 	ep, _ := startBackend(t, s)
-	registry := services.With(services.Options{Policies: map[string]services.Policy{"*": {MaxInFlight: limit}}})
+	registry := services.New(services.Options{Policies: map[string]services.Policy{"*": {MaxInFlight: limit}}})
 	_, addr := startRelay(t, Options{Registry: registry}, ep)
 	greedy := rawClient(t, addr)
 	greedy.hold(1, 2*limit)
@@ -256,7 +256,7 @@ func TestAnsweredCallsAreNotFree(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			registry := services.With(services.Options{Policies: map[string]services.Policy{"*": {MaxInFlight: 1}}})
+			registry := services.New(services.Options{Policies: map[string]services.Policy{"*": {MaxInFlight: 1}}})
 			ep, _ := startBackend(t, &slow{})
 			r, addr := startRelay(t, Options{Registry: registry, MinPing: 1}, ep)
 			holder, client := rawClientFrom(t, "127.0.0.2", addr), rawClient(t, addr)

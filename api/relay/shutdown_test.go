@@ -143,7 +143,7 @@ func TestCountedAndLocal(t *testing.T) {
 	counter := newCounter()
 	o := counting(counter)
 	o.Local, o.LocalDial = map[string][]string{serviceName: {"UnaryCall"}}, func() (net.Conn, error) { return l.Dial() }
-	o.Registry = services.New()
+	o.Registry = services.New(services.Options{})
 	_, addr := startRelay(t, o)
 	client := rawClient(t, addr)
 	client.call(1, false)
@@ -166,7 +166,7 @@ func TestCountedAndLocal(t *testing.T) {
 func TestMethodThatALocalServiceDoesNotHave(t *testing.T) {
 	inside, _ := startBackend(t, testpb.UnimplementedTestServiceServer{})
 	o := Options{
-		Registry: services.New(), Local: map[string][]string{serviceName: {"UnaryCall"}},
+		Registry: services.New(services.Options{}), Local: map[string][]string{serviceName: {"UnaryCall"}},
 		LocalDial: func() (net.Conn, error) { return net.Dial("tcp", inside.Address) }, //nolint:noctx // a test
 	}
 	_, addr := startRelay(t, o)

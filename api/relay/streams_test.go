@@ -110,7 +110,7 @@ func TestCallsThatGaveUpDoNotWait(t *testing.T) {
 
 // A server that only refuses streams beyond its limit has not failed.
 func TestRefusedStreamsEjectNobody(t *testing.T) {
-	registry := services.New()
+	registry := services.New(services.Options{})
 	one, _ := startBackend(t, echo{}, grpc.MaxConcurrentStreams(2))
 	other, _ := startBackend(t, echo{}, grpc.MaxConcurrentStreams(2))
 	_, address := startRelay(t, Options{Registry: registry}, one, other)

@@ -53,7 +53,7 @@ func TestTLSClientThatDoesNotReadTheEnd(t *testing.T) { synctest.Test(t, testTLS
 func testTLSClientThatDoesNotRead(t *testing.T) {
 	cert, roots := certificate(t)
 	r := startIsolated(t, Options{
-		Registry: services.New(), TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
+		Registry: services.New(services.Options{}), TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
 	})
 	here, there := net.Pipe()
 	server := &telling{here, make(chan struct{}, 64)}

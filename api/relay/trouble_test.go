@@ -22,7 +22,7 @@ import (
 // Random calls are canceled at random, while backends come, disappear without notice or send GOAWAY. Each call ends
 // with its own answer or with a true status, and nothing is left behind.
 func TestRandomTrouble(t *testing.T) {
-	registry := services.New()
+	registry := services.New(services.Options{})
 	registry.Offer("the test", serviceName)
 	r, addr := startRelay(t, Options{Registry: registry, MaxBackendConns: 2, lastStream: 501}, steady(t))
 	stop := make(chan struct{})

@@ -11,7 +11,7 @@ import (
 // A call picks an endpoint and reports its outcome. While no endpoint is ready, the service is known and a call may
 // wait for one.
 func Example() {
-	registry := services.New()
+	registry := services.New(services.Options{})
 	registry.Offer(services.OfUnit("echo"), "demo.Echo")
 	echo, caller := registry.Service("demo.Echo"), fair.Client{Peer: "10.0.0.1"}
 	_, err := echo.Pick(caller, "")

@@ -87,7 +87,7 @@ func TestPolicyOfAService(t *testing.T) {
 			Policy{Balance: LeastInFlight, MaxInFlight: 1}, all, Policy{Balance: LeastInFlight, MaxInFlight: 1},
 		},
 	} {
-		r := With(Options{Policies: map[string]Policy{"*": test.all, echo: test.own}})
+		r := New(Options{Policies: map[string]Policy{"*": test.all, echo: test.own}})
 		r.Offer("x", echo)
 		if got := *r.Service(echo).Policy(); got != test.want {
 			t.Errorf("%s: %+v, want %+v", name, got, test.want)

@@ -160,7 +160,7 @@ func TestClientWithMostWaitingGivesWay(t *testing.T) {
 func TestWaitingCallsCountForTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 100
-		r := With(Options{Policies: map[string]Policy{echo: {MaxInFlight: limit}}})
+		r := New(Options{Policies: map[string]Policy{echo: {MaxInFlight: limit}}})
 		r.Offer("worker-0", echo)
 		s := r.Service(echo)
 		var leases []Pick // appended to by one goroutine, which is blocked when the test reads it
@@ -244,7 +244,7 @@ func TestThoseWhoWaitAreCalledWhenThereIsNoHope(t *testing.T) {
 		var mu sync.Mutex
 		var gone error
 		reason := errors.New("all workers have failed")
-		r := With(Options{Hopeless: func(name string) error {
+		r := New(Options{Hopeless: func(name string) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if name != echo {

@@ -21,7 +21,7 @@ func registry(policies ...Policy) *Registry {
 	if len(policies) > 0 {
 		o.Policies = map[string]Policy{echo: policies[0]}
 	}
-	return With(o)
+	return New(o)
 }
 
 // withEndpoints returns a registry with n warm endpoints under echo.
@@ -630,7 +630,7 @@ func BenchmarkFindService(b *testing.B) {
 
 // A counter that falls would look like that of a new master.
 func TestServiceThatIsOfferedAgainCountsOn(t *testing.T) {
-	r := New()
+	r := New(Options{})
 	call := func(then func(Pick)) {
 		t.Helper()
 		ep := &Endpoint{Address: "10.0.0.1:80"}

@@ -7,7 +7,7 @@ import (
 
 // A watcher that looks as soon as it is notified sees the change: the notification comes after the change.
 func TestWatchTellsAfterTheChange(t *testing.T) {
-	r := New()
+	r := New(Options{})
 	r.Offer("worker-0", "pkg.Service")
 	changed, stop := r.Watch()
 	defer stop()
