@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -95,30 +94,11 @@ func runMaster(ctx context.Context, m *master.Master, signals *signals, notify *
 	var beside sync.WaitGroup
 	beside.Go(func() { signals.control(controlled{m.Stopping(), end, m.Hurry}, detach, log, done) })
 	beside.Go(func() { notify.follow(ctx, m, log) })
-	beside.Go(func() { freeMemory(m) })
 	err := m.Run(ctx)
 	end(nil)
 	close(done)
 	beside.Wait()
 	return err
-}
-
-// settlingTime is the time after which the garbage of a start (connections, scans) is returned to the operating
-// system. The runtime would keep that memory for minutes, and a master can be idle for weeks.
-const settlingTime = 5 * time.Second
-
-// freeMemory returns the garbage of the start, once the master is ready, to the operating system.
-func freeMemory(m *master.Master) {
-	select {
-	case <-m.Ready():
-	case <-m.Stopping():
-		return
-	}
-	select {
-	case <-time.After(settlingTime):
-		debug.FreeOSMemory()
-	case <-m.Stopping():
-	}
 }
 
 // listenOn returns a function that listens on an address. flag is the name of the flag that sets it, for hints.
