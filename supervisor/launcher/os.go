@@ -91,15 +91,21 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 			return nil, err
 		}
 	}
+	args := slices.Clone(u.Args)
+	env := append(slices.Clone(l.Environ),
+		process.EnvMasterID+"="+l.MasterID,
+		process.EnvStateDir+"="+l.StateDir(),
+		process.EnvWorkerID+"="+worker,
+		process.EnvWorkerToken+"="+rec.Token)
+	if rec.Port != 0 {
+		port := strconv.Itoa(rec.Port)
+		args = append(args, "--port", port)
+		env = append(env, process.EnvWorkerPort+"="+port)
+	}
 	p, err := process.Start(process.Spec{
-		Path: path,
-		Args: append(slices.Clone(u.Args), "--port", strconv.Itoa(rec.Port)),
-		Env: append(slices.Clone(l.Environ),
-			process.EnvMasterID+"="+l.MasterID,
-			process.EnvStateDir+"="+l.StateDir(),
-			process.EnvWorkerID+"="+worker,
-			process.EnvWorkerToken+"="+rec.Token,
-			process.EnvWorkerPort+"="+strconv.Itoa(rec.Port)),
+		Path:   path,
+		Args:   args,
+		Env:    env,
 		Output: output,
 		Lease:  lease,
 		Cgroup: cgroup,
@@ -128,7 +134,7 @@ const searchTimeout = 2 * time.Second
 // search looks for an instance whose PID belongs to another PID namespace: of a container that has ended, or of the
 // host, seen from a container. If the process is not visible, it is gone only if all other evidence agrees. A lock
 // is visible across namespaces, so no process may hold the instance's lease. In case the process has closed its
-// lease, its port must also have no listener that is invisible here.
+// lease, its port, if it has one, must also have no listener that is invisible here.
 func (l *osLauncher) search(worker string, rec records.Instance) (*process.Process, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), searchTimeout)
 	defer cancel()
@@ -144,12 +150,14 @@ func (l *osLauncher) search(worker string, rec records.Instance) (*process.Proce
 	case held:
 		return nil, fmt.Errorf("%w, and its lease is held: it lives: start a master where it runs", err)
 	}
-	hidden, portErr := process.PortHidden(ctx, rec.Port)
-	switch {
-	case portErr != nil:
-		return nil, fmt.Errorf("%w: %w: %s", err, portErr, next)
-	case hidden:
-		return nil, fmt.Errorf("%w, but somebody unseen listens on its port %d: %s", err, rec.Port, next)
+	if rec.Port != 0 {
+		hidden, portErr := process.PortHidden(ctx, rec.Port)
+		switch {
+		case portErr != nil:
+			return nil, fmt.Errorf("%w: %w: %s", err, portErr, next)
+		case hidden:
+			return nil, fmt.Errorf("%w, but somebody unseen listens on its port %d: %s", err, rec.Port, next)
+		}
 	}
 	return nil, fmt.Errorf("%w: nobody holds its lease: it was %d of pid namespace %d",
 		process.ErrGone, rec.PID, rec.PIDNamespace)

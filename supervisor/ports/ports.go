@@ -44,15 +44,12 @@ func (b *Book) Choose(worker string, preferred int) (int, error) {
 			return 0, fmt.Errorf("try port %d: %w", preferred, err)
 		}
 	}
-	if b.Share == 0 {
-		b.Share = 1 + rand.IntN(portShares)
-	}
 	for range maxPortTries {
 		port, err := freePort()
 		if err != nil {
 			return 0, fmt.Errorf("find a free port: %w", err)
 		}
-		for _, candidate := range []int{b.ours(port), port} {
+		for _, candidate := range b.candidates(port) {
 			if b.free(worker, candidate) && b.reserved.claim(worker, candidate) {
 				b.hold(worker, candidate)
 				return candidate, nil
@@ -62,9 +59,14 @@ func (b *Book) Choose(worker string, preferred int) (int, error) {
 	return 0, fmt.Errorf("find a free port: %d tries gave ports of other workers", maxPortTries)
 }
 
-// ours returns the port of this master's share that is next to a port. Linux assigns only every other port, so a
-// share consists of pairs.
-func (b *Book) ours(port int) int { return port + 2*(b.Share-1-port/2%portShares) }
+// candidates returns the ports to try, in order, when the kernel has offered a port: the one next to it of this
+// master's share, then the port itself. Linux offers only every other port, so a share consists of pairs.
+func (b *Book) candidates(port int) [2]int {
+	if b.Share == 0 {
+		b.Share = 1 + rand.IntN(portShares)
+	}
+	return [2]int{port + 2*(b.Share-1-port/2%portShares), port}
+}
 
 // freePort returns a port without a listener. freeport asks for "localhost", which a host without /etc/hosts cannot
 // resolve.

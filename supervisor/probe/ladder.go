@@ -22,9 +22,12 @@ const (
 	GRPC               // the standard health service, grpc.health.v1
 	TCP                // a connection that is accepted
 	methods
+
+	// Process is not part of a ladder: the process runs.
+	Process
 )
 
-// String returns the name that commands and JSON show: "ping", "grpc" or "tcp".
+// String returns the name that commands and JSON show: "ping", "grpc", "tcp" or "process".
 func (m Method) String() string {
 	switch m {
 	case Ping:
@@ -33,6 +36,8 @@ func (m Method) String() string {
 		return "grpc"
 	case TCP:
 		return "tcp"
+	case Process:
+		return "process"
 	default:
 		return fmt.Sprintf("method-%d", int32(m))
 	}
@@ -47,6 +52,8 @@ func (m Method) Describe() string {
 		return "grpc.health.v1"
 	case TCP:
 		return "a TCP connect"
+	case Process:
+		return "its process"
 	default:
 		return m.String()
 	}

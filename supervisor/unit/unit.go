@@ -25,9 +25,12 @@ type Spec struct {
 	Name string
 	// Path is the path of the executable. Workers inherit the master's working directory.
 	Path string
-	// Args follow the path; "--port N" is appended to them, the HSU convention.
+	// Args follow the path. If the workers have ports, "--port N" is appended to them, the HSU convention.
 	Args     []string
 	Replicas int
+	// NoPort means that the workers are given no port: they are not called, and their health is that of their
+	// process. Services must then be empty.
+	NoPort bool
 	// Services are the full names of the gRPC services that its workers offer. If there are none, each worker that
 	// answers GetStatus of [DefaultService] offers that. If a worker has gRPC reflection, its list takes
 	// precedence: the worker may offer more services, and gets no calls of services that it does not list.
@@ -39,6 +42,8 @@ type Spec struct {
 
 	// StartTimeout is the limit from fork to the first answered Ping; 0 means 30 s.
 	StartTimeout time.Duration
+	// Settle is the time after which a worker without a port is ready if it still runs; 0 means 1 s.
+	Settle time.Duration
 	// StopGrace is the time between SIGTERM and SIGKILL; 0 means 10 s.
 	StopGrace time.Duration
 	Restart   RestartPolicy
@@ -105,6 +110,7 @@ func shortDuration(d time.Duration) string {
 // Delays that a policy does not set. DESIGN's restart rule gives their values.
 const (
 	defaultStartTimeout = 30 * time.Second
+	defaultSettle       = time.Second
 	defaultStopGrace    = 10 * time.Second
 	defaultBackoff      = 100 * time.Millisecond
 	defaultMaxBackoff   = 30 * time.Second
@@ -121,7 +127,9 @@ var defaultBudget = RestartBudget{Restarts: 10, Window: 5 * time.Minute}
 // WithDefaults returns the unit with every zero value replaced.
 func (u Spec) WithDefaults() Spec {
 	u.StartTimeout = orDefault(u.StartTimeout, defaultStartTimeout)
+	u.Settle = orDefault(u.Settle, defaultSettle)
 	u.StopGrace = orDefault(u.StopGrace, defaultStopGrace)
+	u.NoServices = u.NoServices || u.NoPort
 	if len(u.Services) == 0 {
 		u.Services, u.Assumed = []string{DefaultService}, true
 	}
@@ -168,7 +176,7 @@ func (u Spec) CheckFields() error {
 	if h := u.Health; h.Interval < 0 || h.Timeout < 0 || h.Missed < 0 || h.Lateness < 0 {
 		errs = append(errs, fmt.Errorf("health: %+v: must have no negative field", h))
 	}
-	if u.NoServices && len(u.Services) > 0 {
+	if (u.NoServices || u.NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}
 	if len(u.Services) > MaxServices {

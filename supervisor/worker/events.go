@@ -36,7 +36,10 @@ func (w *owner) event(kind, detail string) records.Event {
 	}
 	var attrs []slog.Attr
 	if w.inst != nil {
-		attrs = append(attrs, slog.Int("pid", w.rec.Instance.PID), slog.Int("port", w.rec.Instance.Port))
+		attrs = append(attrs, slog.Int("pid", w.rec.Instance.PID))
+		if w.rec.Instance.Port != 0 {
+			attrs = append(attrs, slog.Int("port", w.rec.Instance.Port))
+		}
 	}
 	if kind == string(records.StatusBackoff) {
 		attrs = append(attrs, slog.Duration("restart_in", w.state.History.RetryAt-w.env.BootTime()))
@@ -50,7 +53,10 @@ func (w *owner) event(kind, detail string) records.Event {
 	//nolint:sloglint // the kinds are a fixed set, see the callers
 	w.log.LogAttrs(context.Background(), level, "worker "+kind, attrs...)
 	if detail == "" && w.inst != nil {
-		detail = fmt.Sprintf("pid %d port %d", w.rec.Instance.PID, w.rec.Instance.Port)
+		detail = fmt.Sprintf("pid %d", w.rec.Instance.PID)
+		if w.rec.Instance.Port != 0 {
+			detail += fmt.Sprintf(" port %d", w.rec.Instance.Port)
+		}
 	}
 	return records.Event{Time: time.Now(), Worker: w.id, Type: kind, Detail: detail}
 }

@@ -150,7 +150,7 @@ func (w *owner) onPong(ctx context.Context, r pingResult) {
 	if !w.state.Running() {
 		return
 	}
-	if !w.state.Ready { // while it is ready, the relay verifies the owner of each new connection
+	if !w.state.Ready && w.rec.Instance.Port != 0 { // while it is ready, the relay verifies the owner of each new connection
 		port := launcher.CheckPort(w.inst, w.rec.Instance.Port)
 		if r.err == nil || errors.Is(port, launcher.ErrForeignPort) {
 			r.err = port

@@ -10,12 +10,12 @@ type Info struct {
 	records.Worker
 	// Adopted reports whether the master found the instance running instead of starting it.
 	Adopted bool
-	// Ready reports whether requests may go to the worker.
+	// Ready reports whether the worker is healthy, so that requests may go to it if it has a port.
 	Ready bool
 	// WaitingFor is the probe that a starting worker has to pass and its last answer, such as "Ping: connection
 	// refused"; "" if the worker is not starting.
 	WaitingFor string
-	// Probe is the kind of health check: "ping", "grpc" or "tcp"; "" while the worker is not connected.
+	// Probe is the kind of health check: "ping", "grpc", "tcp" or "process"; "" while the worker is not connected.
 	Probe string
 	// LogPath is the file that the worker writes to.
 	LogPath string

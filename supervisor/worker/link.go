@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,15 +14,17 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/core-tools/hsu-master/internal/rpc"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 )
 
-// Link is the hsu-core connection to a worker.
+// Link is how the master reaches a worker: the hsu-core connection to its port, or its process if it has no port.
 type Link interface {
 	domain.Contract
 	// Method returns the method that Ping uses.
 	Method() probe.Method
+	// GRPC returns the connection for calls, nil if the worker has no port.
 	GRPC() grpc.ClientConnInterface
 	Shutdown()
 }
@@ -42,6 +45,23 @@ func Dial(port int, log *slog.Logger) (Link, error) {
 	ladder := probe.NewLadder(ports.Address(port), calls, control.NewGRPCClientGateway(calls, core))
 	return coreLink{Connection: conn, Ladder: ladder}, nil
 }
+
+// processLink is the link to a worker without a port.
+type processLink struct{ inst launcher.Instance }
+
+// Ping returns nil while the process runs. The end of the process is noticed without Pings.
+func (l processLink) Ping(context.Context) error {
+	if l.inst.Suspended() {
+		return errSuspended
+	}
+	return nil
+}
+
+var errSuspended = errors.New("stopped by a signal")
+
+func (processLink) Method() probe.Method           { return probe.Process }
+func (processLink) GRPC() grpc.ClientConnInterface { return nil }
+func (processLink) Shutdown()                      {}
 
 // A worker that starts alone is probed every millisecond, since it is ready within a few. Workers that start
 // together share that rate, so that a hundred of them do not take up the processor that they start on. A worker

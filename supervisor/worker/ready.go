@@ -28,10 +28,12 @@ const (
 	foreignRecheck  = 10 * time.Millisecond
 )
 
-// readiness waits until a starting worker is ready: it listens on its port and answers a Ping.
+// readiness waits until a starting worker is ready: it listens on its port and answers a Ping, or, without a port, it
+// has been running for a while.
 type readiness struct {
 	inst    launcher.Instance
-	port    int
+	port    int           // 0: none
+	settle  time.Duration // of a worker without a port
 	timeout time.Duration // of the start, for messages; the context ends the wait
 	startup *startup
 	log     *slog.Logger
@@ -43,6 +45,9 @@ type readiness struct {
 
 // wait returns the link to the worker when it is ready, or the reason why it is not.
 func (r readiness) wait(ctx context.Context) (Link, error) {
+	if r.port == 0 {
+		return r.settles(ctx)
+	}
 	if err := r.listens(ctx); err != nil {
 		return nil, err
 	}
@@ -64,6 +69,21 @@ func (r readiness) wait(ctx context.Context) (Link, error) {
 	}
 	return l, nil
 }
+
+// settles waits until the process has been running for the settling time. The end of the process ends the wait.
+func (r readiness) settles(ctx context.Context) (Link, error) {
+	r.startup.report(fmt.Sprintf("running for %s", r.settle), errNotYet)
+	settled := time.NewTimer(r.settle)
+	defer settled.Stop()
+	select {
+	case <-settled.C:
+		return processLink{r.inst}, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("was not running for %s within %s", r.settle, r.timeout)
+	}
+}
+
+var errNotYet = errors.New("not yet")
 
 // listens waits until the worker's port is open and the worker's own.
 func (r readiness) listens(ctx context.Context) error {

@@ -96,7 +96,9 @@ func (w *owner) keep(ctx, bounded context.Context, o recovery.Orders, inst launc
 		return
 	}
 	crashpoint.Pass(crashpoint.Adopt, func() { w.took(inst, true) })
-	w.env.Ports.Keep(w.id, w.rec.Instance.Port)
+	if w.rec.Instance.Port != 0 {
+		w.env.Ports.Keep(w.id, w.rec.Instance.Port)
+	}
 	// The recorded services are of this instance, or of one like it, so its routes are available at once.
 	w.routes.confirmed = o.Ping
 	if !o.Ping {
@@ -182,11 +184,15 @@ func (w *owner) hold(ctx context.Context, err error) {
 // reconnect dials an adopted worker and checks that it answers. If silent is not empty, it is the known reason why
 // the worker cannot.
 func (w *owner) reconnect(ctx, bounded context.Context, silent string) error {
-	l, err := w.env.Dial(w.rec.Instance.Port)
-	if err != nil {
-		return err
+	if w.rec.Instance.Port == 0 {
+		w.connect(ctx, processLink{w.inst})
+	} else {
+		l, err := w.env.Dial(w.rec.Instance.Port)
+		if err != nil {
+			return err
+		}
+		w.connect(ctx, l)
 	}
-	w.connect(ctx, l)
 	if silent != "" {
 		return errors.New(silent)
 	}

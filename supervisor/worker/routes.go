@@ -160,12 +160,16 @@ func (r *routes) update(before []string) {
 	})
 }
 
-// admit makes the worker an endpoint for requests.
+// admit makes the worker an endpoint for requests, if it has a port.
 func (w *owner) admit(ctx context.Context) {
 	if w.routes.endpoint != nil || w.link == nil {
 		return
 	}
+	w.pings.schedule()
 	incarnation, port := w.rec.Incarnation, w.rec.Instance.Port
+	if port == 0 {
+		return
+	}
 	w.routes.admit(&services.Endpoint{
 		Address: ports.Address(port), Worker: w.id, Conn: w.link.GRPC(),
 		Verify: verifier(w.inst, port, func(ctx context.Context, stranger error) {
@@ -174,7 +178,6 @@ func (w *owner) admit(ctx context.Context) {
 		// A worker that only failed to answer for a while, or was adopted, is already warmed up.
 		Warm: w.adopted || w.routes.admitted == incarnation,
 	}, incarnation)
-	w.pings.schedule()
 	select {
 	case <-w.env.Recovered:
 		w.discover(ctx)

@@ -63,11 +63,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if closed(w.shutdown) {
 		return nil, ErrStopping
 	}
-	var port int
-	err := crashpoint.Do(crashpoint.Port, func() (err error) {
-		port, err = w.env.Ports.Choose(w.id, w.rec.Port)
-		return err
-	})
+	port, err := w.choosePort()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
@@ -81,7 +77,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 		w.log.Debug("worker's executable not read", "error", err)
 	}
 	var events []records.Event
-	if w.rec.Port != 0 && w.rec.Port != port {
+	if w.rec.Port != 0 && port != 0 && w.rec.Port != port {
 		events = append(events, w.event(eventPortChanged,
 			fmt.Sprintf("%d is taken by another process, using %d", w.rec.Port, port)))
 	}
@@ -109,6 +105,19 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	return w.env.Launcher.Start(w.unit, w.id, *w.rec.Instance, lease)
 }
 
+// choosePort returns the port for the next instance, 0 if the unit's workers have none.
+func (w *owner) choosePort() (port int, err error) {
+	if w.unit.NoPort {
+		w.env.Ports.LetGo(w.id)
+		return 0, nil
+	}
+	err = crashpoint.Do(crashpoint.Port, func() (err error) {
+		port, err = w.env.Ports.Choose(w.id, w.rec.Port)
+		return err
+	})
+	return port, err
+}
+
 // newToken returns 128 random bits, unique to the instance.
 func newToken() string {
 	var b [16]byte
@@ -120,7 +129,8 @@ func newToken() string {
 func (w *owner) await(ctx context.Context) {
 	incarnation := w.rec.Incarnation
 	r := readiness{
-		inst: w.inst, port: w.rec.Instance.Port, timeout: w.unit.StartTimeout, startup: &w.startup, log: w.log,
+		inst: w.inst, port: w.rec.Instance.Port, settle: w.unit.Settle, timeout: w.unit.StartTimeout,
+		startup: &w.startup, log: w.log,
 		awaitListener: w.env.AwaitListener, dial: w.env.Dial,
 		refused: func() { w.env.Ports.Refused(w.unit.Name, w.id) },
 	}

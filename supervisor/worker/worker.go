@@ -319,7 +319,7 @@ func (w *owner) publish() {
 	info := Info{
 		Worker:  w.rec,
 		Adopted: w.adopted,
-		Ready:   w.routes.endpoint != nil,
+		Ready:   w.state.Ready,
 		LogPath: logs.Path(w.env.LogDir, w.id),
 	}
 	if w.link != nil {
