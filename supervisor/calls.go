@@ -122,7 +122,7 @@ func (s *Supervisor) Policy(name string) services.Policy { return s.services.Pol
 // Standalone reports whether no endpoint exists for the service: no worker that offers it or is configured to, and
 // no registered endpoint.
 func (s *Supervisor) Standalone(name string) bool {
-	for _, u := range s.units {
+	for _, u := range s.set.specs() {
 		if u.Replicas > 0 && !u.Assumed && slices.Contains(u.Services, name) {
 			return false
 		}
@@ -144,7 +144,7 @@ func (s *Supervisor) hopeless(service string) error {
 	}
 	reason, count := "", 0
 	// Many calls may ask at the same time, about many workers: avoid copies.
-	for _, each := range s.list() {
+	for _, each := range s.set.list() {
 		w := each.Info()
 		switch {
 		case w == nil || !offers(w.Services, service):

@@ -31,7 +31,7 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	if scanErr != nil {
 		s.log.Error("processes not scanned", "error", scanErr)
 	}
-	slots := s.env.Recovery.Slots(snap.Workers, s.units, false)
+	slots := s.env.Recovery.Slots(snap.Workers, s.set.units, false)
 	strays := s.env.Recovery.Assign(slots, holders, scanErr)
 	if s.env.Recovery.Moved {
 		if err := s.acceptMove(ctx, slots); err != nil {
@@ -45,11 +45,13 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	}
 	workers := make([]*worker.Worker, 0, len(slots))
 	for i, slot := range slots {
-		workers = append(workers, worker.New(&s.env, slot, i))
+		w := worker.New(&s.env, slot, i)
+		workers = append(workers, w)
+		if slot.State.Retired {
+			s.set.retired = append(s.set.retired, w)
+		}
 	}
-	s.mu.Lock()
-	s.workers = workers
-	s.mu.Unlock()
+	s.set.put(workers)
 
 	for _, w := range workers {
 		go w.Serve(work)

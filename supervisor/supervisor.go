@@ -55,12 +55,12 @@ type Options struct {
 // Supervisor runs the workers of its units. Its methods may be called from any goroutine.
 type Supervisor struct {
 	opts       Options
-	units      []unit.Spec
 	log        *slog.Logger
 	services   *services.Registry
 	registered *registrations.Set
 	recovered  chan struct{}
-	beat       chan chan<- struct{}
+	commands   chan func(work context.Context) // for the goroutine of Serve
+	ended      chan struct{}                   // closed when Serve returns
 	hurry      chan struct{}
 	hurryOnce  sync.Once
 
@@ -68,9 +68,11 @@ type Supervisor struct {
 	scan   func(ctx context.Context) ([]process.Holder, error) // lists the processes; tests put a fake here
 	strays sync.WaitGroup                                      // goroutines that stop processes without a slot
 
-	mu      sync.Mutex
-	workers []*worker.Worker
-	status  Status
+	set      set
+	applying sync.Mutex // held during Apply
+
+	mu     sync.Mutex
+	status Status
 }
 
 // Status is the state of the master as a whole.
@@ -106,7 +108,8 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		opts:      opts,
 		log:       opts.Log,
 		recovered: make(chan struct{}),
-		beat:      make(chan chan<- struct{}),
+		commands:  make(chan func(context.Context)),
+		ended:     make(chan struct{}),
 		hurry:     make(chan struct{}),
 		scan:      process.Scan,
 		status:    Recovering,
@@ -117,21 +120,11 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	s.registered = registrations.New(registrations.Options{
 		Store: opts.Store, Services: s.services, Log: s.log, Hurry: s.hurry, Dial: opts.dialRegistered,
 	})
-	names := map[string]bool{}
-	var errs []error
-	for _, u := range units {
-		if err := u.CheckFields(); err != nil {
-			errs = append(errs, err)
-		}
-		if names[u.Name] {
-			errs = append(errs, fmt.Errorf("unit name %q: given twice", u.Name))
-		}
-		names[u.Name] = true
-		s.units = append(s.units, u.WithDefaults())
-	}
-	if err := errors.Join(errs...); err != nil {
+	complete, err := checked(units)
+	if err != nil {
 		return nil, err
 	}
+	s.set.units = complete
 	s.preRegister()
 	bootID, err := process.BootID()
 	if err != nil {
@@ -160,7 +153,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 
 // preRegister offers the services that will be available after recovery, so that earlier calls wait for them.
 func (s *Supervisor) preRegister() {
-	for _, u := range s.units {
+	for _, u := range s.set.units {
 		if u.Replicas > 0 && !u.NoServices {
 			s.services.Offer(services.OfUnit(u.Name), u.Services...)
 		}
@@ -170,7 +163,7 @@ func (s *Supervisor) preRegister() {
 		return // Serve reports the error
 	}
 	rc := recovery.Context{Now: func() time.Duration { return 0 }}
-	for _, slot := range rc.Slots(snap.Workers, s.units, false) {
+	for _, slot := range rc.Slots(snap.Workers, s.set.units, false) {
 		names := worker.Reflected(slot.Rec.Services)
 		if !slot.Unit.NoServices && !slot.State.Retired && len(names) > 0 {
 			s.services.Offer(services.OfWorker(slot.ID), names...)
@@ -205,6 +198,7 @@ func lockedFloat64(r *rand.Rand) func() float64 {
 func (s *Supervisor) Serve(ctx context.Context) error {
 	// The workers' goroutines outlive ctx because they stop the workers.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer close(s.ended)
 	defer cancel()
 	defer s.strays.Wait()
 	defer s.registered.Stop()
@@ -212,7 +206,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	if err := s.recover(ctx, work); err != nil {
 		return err
 	}
-	for _, u := range s.units {
+	for _, u := range s.set.units {
 		s.services.Offer(services.OfUnit(u.Name)) // its workers are offered separately
 	}
 	s.setStatus(Running)
@@ -221,8 +215,8 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 
 	for running := true; running; {
 		select {
-		case answer := <-s.beat:
-			answer <- struct{}{}
+		case do := <-s.commands:
+			do(work)
 		case <-ctx.Done():
 			running = false
 		}
@@ -231,11 +225,11 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	if errors.Is(context.Cause(ctx), ErrDetach) {
 		crashpoint.Pass(crashpoint.Detach, func() {
 			cancel()
-			s.wait(nil, nil)
+			s.wait(work, nil, nil)
 		})
 		return nil
 	}
-	for _, w := range s.list() {
+	for _, w := range s.set.list() {
 		w.Stop()
 	}
 	let := make(chan struct{})
@@ -243,17 +237,17 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 		defer close(let)
 		s.registered.Stop()
 	}()
-	s.wait(s.beat, let)
+	s.wait(work, s.commands, let)
 	return s.leftovers()
 }
 
 // wait returns when every worker's goroutine has returned and also is closed, unless also is nil. Meanwhile it
-// answers liveness checks.
-func (s *Supervisor) wait(beat <-chan chan<- struct{}, also <-chan struct{}) {
+// executes commands.
+func (s *Supervisor) wait(work context.Context, commands <-chan func(context.Context), also <-chan struct{}) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for _, w := range s.list() {
+		for _, w := range s.set.list() {
 			<-w.Finished()
 		}
 		if also != nil {
@@ -262,8 +256,8 @@ func (s *Supervisor) wait(beat <-chan chan<- struct{}, also <-chan struct{}) {
 	}()
 	for {
 		select {
-		case answer := <-beat:
-			answer <- struct{}{}
+		case do := <-commands:
+			do(work)
 		case <-done:
 			return
 		}
@@ -272,7 +266,7 @@ func (s *Supervisor) wait(beat <-chan chan<- struct{}, also <-chan struct{}) {
 
 func (s *Supervisor) leftovers() error {
 	var errs []error
-	for _, w := range s.list() {
+	for _, w := range s.set.list() {
 		if err := w.Leftover(); err != nil {
 			errs = append(errs, fmt.Errorf("stop %s: %w", w.ID(), err))
 		}
@@ -312,20 +306,25 @@ func (s *Supervisor) setStatus(status Status) {
 }
 
 // Alive returns nil if the supervisor's loop answers. It fails if ctx ends first: the loop hangs or does not run.
-func (s *Supervisor) Alive(ctx context.Context) error {
-	answer := make(chan struct{}, 1)
+func (s *Supervisor) Alive(ctx context.Context) error { return s.do(ctx, func(context.Context) {}) }
+
+// do runs f in the goroutine of Serve, which does nothing that blocks, and waits for it.
+func (s *Supervisor) do(ctx context.Context, f func(work context.Context)) error {
+	done := make(chan struct{})
 	select {
-	case s.beat <- answer:
+	case s.commands <- func(work context.Context) { defer close(done); f(work) }:
+		<-done
+		return nil
+	case <-s.ended:
+		return errors.New("supervisor has ended")
 	case <-ctx.Done():
 		return fmt.Errorf("supervisor loop did not answer: %w", ctx.Err())
 	}
-	<-answer
-	return nil
 }
 
 // Workers lists all workers, grouped by unit and in order.
 func (s *Supervisor) Workers() []worker.Info {
-	workers := s.list()
+	workers := s.set.list()
 	infos := make([]worker.Info, 0, len(workers))
 	for _, w := range workers {
 		if info := w.Info(); info != nil {
@@ -337,10 +336,4 @@ func (s *Supervisor) Workers() []worker.Info {
 		}
 	}
 	return infos
-}
-
-func (s *Supervisor) list() []*worker.Worker {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.workers
 }

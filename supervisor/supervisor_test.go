@@ -279,7 +279,7 @@ func TestLostConnectionsAreNoMissedPings(t *testing.T) {
 		p := world.of("worker-0")
 		p.set(func() { p.pingErr = errors.New("connection refused") })
 		for range 2 * defaults.Health.Missed {
-			w := m.list()[0]
+			w := m.set.list()[0]
 			w.ConnectionLost(t.Context(), 1, nil)
 			settle(time.Millisecond)
 		}
@@ -306,7 +306,7 @@ func TestBrokenConnectionIsProvenAgain(t *testing.T) {
 		settle(time.Second)
 		p := world.of("worker-0")
 		p.set(func() { p.owner, p.mute = process.PortForeign, true }) // the Ping goes to the other process too
-		first := m.list()[0]
+		first := m.set.list()[0]
 		first.ConnectionLost(t.Context(), 1, nil)
 		settle(defaults.Health.Timeout)
 		if w := m.worker("worker-0"); w.Ready || w.Status != records.StatusUnhealthy ||

@@ -80,6 +80,10 @@ func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 			s.History.Spent = nil
 		}
 		return s, ActNone
+	case EvReplace:
+		return replace(s, e)
+	case EvRetire:
+		return retire(s)
 	case EvShutdown:
 		s.quitting = true
 		return leave(s)
@@ -206,6 +210,43 @@ func retry(s State) (State, Action) {
 	}
 	return s, ActNone
 }
+
+// replace decides how a new instance takes the slot: never before the present one has ended with its family. The status
+// "stopping" makes that durable. The new instance has the whole budget.
+func replace(s State, e Event) (State, Action) {
+	if !s.Wanted || s.quitting || s.Slot == Vacant && s.Status == records.StatusStarting {
+		return s, ActNone
+	}
+	s.History.Spent, s.History.Backoff, s.History.RetryAt = nil, 0, 0
+	switch {
+	case s.Slot == Occupied:
+		s.Planned = true
+		return s.stop(e.Reason)
+	case s.Slot != Vacant:
+		s.Status, s.Planned = records.StatusStopping, true
+		return s, ActNone
+	}
+	return s.start()
+}
+
+// retire decides how the slot is given up.
+func retire(s State) (State, Action) {
+	if s.quitting {
+		return s, ActNone // the next master does it
+	}
+	s.Wanted, s.Retired = false, true
+	switch s.Slot {
+	case Occupied:
+		return s.stop(Surplus)
+	case Vacant:
+		return s, ActFinish
+	case unverified, terminating, remaining: // it ends when the slot is vacant
+	}
+	return s, ActNone
+}
+
+// Surplus is the reason for the end of a worker whose slot is no longer wanted.
+const Surplus = "fewer replicas are wanted"
 
 func leave(s State) (State, Action) {
 	switch {

@@ -78,6 +78,8 @@ const (
 	EvRetry                          // the wait before another start, kill or verification is over
 	evSteady                         // ready for backoffResetAfter
 	evWindowPassed                   // ready for the whole window of the budget
+	EvReplace                        // a new instance is wanted in place of the present one
+	EvRetire                         // the slot is surplus
 	EvShutdown                       // the master stops
 )
 

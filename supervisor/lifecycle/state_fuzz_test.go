@@ -73,7 +73,7 @@ func FuzzBudgetOfRecord(f *testing.F) {
 			if do == ActBackOff && s.History.RetryAt < clock-p.MaxBackoff {
 				t.Fatalf("it waits at %s until %s", clock, s.History.RetryAt)
 			}
-			if e.Kind == evWindowPassed {
+			if e.Kind == evWindowPassed || e.Kind == EvReplace {
 				restarts, since = 0, s.History.ReadyClock
 			}
 			if restarts += int(s.Restarts - before); restarts > p.Budget.Restarts &&

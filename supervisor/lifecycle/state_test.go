@@ -106,6 +106,35 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 
 		"backoff retry": "starting start",
 
+		"started replace":       "stopping stop",
+		"running replace":       "stopping stop",
+		"unhealthy replace":     "stopping stop",
+		"stopping replace":      "stopping none",
+		"dying replace":         "stopping none",
+		"dying start replace":   "stopping none",
+		"remaining replace":     "stopping none",
+		"remaining ill replace": "stopping none",
+		"held replace":          "stopping none",
+		"held failed replace":   "stopping none",
+		"new replace":           "starting start",
+		"recovered replace":     "starting start",
+		"interrupted replace":   "starting start",
+		"backoff replace":       "starting start",
+		"failed replace":        "starting start",
+		"stopped replace":       "starting start",
+
+		"new retire":         " finish",
+		"starting retire":    "starting finish",
+		"started retire":     "stopping stop",
+		"running retire":     "stopping stop",
+		"recovered retire":   "running finish",
+		"unhealthy retire":   "stopping stop",
+		"interrupted retire": "stopping finish",
+		"backoff retire":     "backoff finish",
+		"failed retire":      "failed finish",
+		"stopped retire":     "stopped finish",
+		"unwanted retire":    "stopped finish",
+
 		"new shutdown":         " finish",
 		"starting shutdown":    "stopped finish",
 		"started shutdown":     "stopping stop",
@@ -208,7 +237,7 @@ func (k EventKind) String() string {
 		"begin", "adopted", "adopted silent", "found dead", "unverifiable", "forked", "start failed", "ready",
 		"not ready",
 		"pong", "silent", "lost", "stranger", "suspended", "died", "remains", "exited", "retry", "steady",
-		"window passed", "shutdown",
+		"window passed", "replace", "retire", "shutdown",
 	}[k]
 }
 

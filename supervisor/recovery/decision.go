@@ -208,7 +208,7 @@ func (f Facts) keep(o Orders) (Action, string) {
 	case lifecycle.ActStop:
 		switch {
 		case s.Retired:
-			return ActionStop, what + ", and fewer replicas are wanted"
+			return ActionStop, what + ", and " + lifecycle.Surplus
 		case !s.Wanted:
 			return ActionStop, what + ", and the worker is wanted stopped"
 		}
@@ -248,7 +248,7 @@ func (f Facts) follow(o Orders) (action Action, reason string, restartIn float64
 		waits := fmt.Sprintf("%s, started in %s", what, delay.Round(time.Millisecond))
 		return ActionWait, withReason(waits, s.Reason), delay.Seconds()
 	case lifecycle.ActFinish:
-		return ActionForget, what + ", and fewer replicas are wanted", 0
+		return ActionForget, what + ", and " + lifecycle.Surplus, 0
 	}
 	if after.Status == records.StatusFailed {
 		if e.Kind == lifecycle.EvExited {

@@ -210,7 +210,7 @@ func CheckExecutable(path string) (identity.FileID, error) {
 	return exe, nil
 }
 
-// Hash identifies the input of a start: the executable's content and the arguments. It leaves out settings that do
+// Hash identifies the input of a start: the executable's content, the arguments, and whether there is a port. It leaves out settings that do
 // not affect a running process: replicas, timeouts, restart policy.
 func (u Spec) Hash() (string, error) {
 	hash, _, err := u.Version()
@@ -223,7 +223,11 @@ func (u Spec) Version() (unit, exe string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("read the worker's executable: %w", err)
 	}
-	spec, err := json.Marshal([]any{u.Name, exe, u.Args})
+	start := []any{u.Name, exe, u.Args}
+	if u.NoPort {
+		start = append(start, "no port")
+	}
+	spec, err := json.Marshal(start)
 	if err != nil {
 		return "", "", fmt.Errorf("describe unit %s: %w", u.Name, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,12 +61,14 @@ type owner struct {
 	done    bool
 }
 
-// message is a result for the worker's goroutine.
+// message is a result or a command for the worker's goroutine.
 type message struct {
-	incarnation uint64                    // the instance that it is about
+	incarnation uint64                    // the instance that it is about, or anyInstance
 	apply       func(ctx context.Context) // runs in the worker's goroutine
 	discard     func()                    // releases the contents if that instance is gone; nil if there are none
 }
+
+const anyInstance = math.MaxUint64
 
 // post hands m to the worker's goroutine, and discards it if ctx ends first or the goroutine has ended.
 func (w *Worker) post(ctx context.Context, m message) {
@@ -83,7 +86,7 @@ func (w *Worker) post(ctx context.Context, m message) {
 // receive applies a message, unless it is about an earlier instance.
 func (w *owner) receive(ctx context.Context, m message) {
 	switch {
-	case m.incarnation == w.rec.Incarnation && ctx.Err() == nil:
+	case ctx.Err() == nil && (m.incarnation == w.rec.Incarnation || m.incarnation == anyInstance):
 		m.apply(ctx)
 	case m.discard != nil:
 		m.discard()
@@ -287,7 +290,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 
 func (w *owner) finish(ctx context.Context) {
 	if w.state.Retired {
-		removed := w.event(eventRemoved, "fewer replicas are wanted")
+		removed := w.event(eventRemoved, lifecycle.Surplus)
 		w.journal.commit(ctx, crashpoint.Removal, records.DeleteWorker(w.id), records.AppendEvent(removed))
 		w.env.Services.Offer(services.OfWorker(w.id))
 		w.info.Store(nil)

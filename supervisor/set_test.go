@@ -1,0 +1,283 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// unitOf returns a unit of count workers of this test's program.
+func unitOf(t *testing.T, name string, count int, args ...string) unit.Spec {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return unit.Spec{Name: name, Path: self, Replicas: count, Args: args}
+}
+
+// ids returns the workers' names and statuses, in the order in which they are listed.
+func (m *master) ids() string {
+	var list []string
+	for _, w := range m.Workers() {
+		list = append(list, w.ID+" "+string(w.Status))
+	}
+	return strings.Join(list, ", ")
+}
+
+func TestApplyStartsTheMissingAndForgetsTheSurplus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 2)
+		settle(time.Second)
+		first := world.of("worker-0")
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 3), unitOf(t, "other", 1)); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.ids(); got != "worker-0 running, worker-1 running, worker-2 running, other-0 running" {
+			t.Errorf("workers are %s", got)
+		}
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 1)); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.ids(); got != "worker-0 running" || first.isDead() || world.living() != 1 {
+			t.Errorf("workers are %s, and %d processes live; want worker-0 untouched", got, world.living())
+		}
+		snap, err := m.store.Snapshot()
+		if err != nil || len(snap.Workers) != 1 {
+			t.Errorf("%d workers are recorded, %v, want 1", len(snap.Workers), err)
+		}
+		// A slot that was given up is a new one when it is wanted again.
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 2)); err != nil {
+			t.Fatal(err)
+		}
+		if w := m.worker("worker-1"); !w.Ready || w.Incarnation != 1 || w.Restarts != 0 {
+			t.Errorf("worker-1 = %+v, want its first incarnation", w)
+		}
+		m.stop(nil)
+	})
+}
+
+func TestApplyReplacesOneWorkerAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 3)
+		settle(time.Second)
+		world.mu.Lock()
+		world.acts = nil
+		world.mu.Unlock()
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 3, "--new")); err != nil {
+			t.Fatal(err)
+		}
+		var starts []string
+		for _, act := range world.did() {
+			if name, found := strings.CutPrefix(act, "start "); found {
+				starts = append(starts, name)
+			}
+		}
+		if !slices.Equal(starts, []string{"worker-0", "worker-1", "worker-2"}) {
+			t.Errorf("it did %q, want the three started in order", world.did())
+		}
+		for _, id := range []string{"worker-0", "worker-1", "worker-2"} {
+			if w := m.worker(id); !w.Ready || w.Outdated || w.Restarts != 0 || w.Incarnation != 2 {
+				t.Errorf("%s = %+v, want its second incarnation at no cost", id, w)
+			}
+		}
+		m.stop(nil)
+	})
+}
+
+func TestApplyStopsAtTheFirstWorkerThatDoesNotGetReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 3)
+		settle(time.Second)
+		world.mu.Lock()
+		world.behave = func(p *fakeProcess) {
+			if p.worker == "worker-1" {
+				p.exitsAfter, p.exitCode, p.readyAfter = time.Second, 3, -1
+			}
+		}
+		world.mu.Unlock()
+		err := m.Apply(t.Context(), unitOf(t, "worker", 3, "--bad"))
+		if err == nil || err.Error() != "replaced 1 of 3 workers: worker-1 is not ready: exited with code 3" {
+			t.Errorf("Apply = %v, want how far it came and why", err)
+		}
+		if w := m.worker("worker-2"); !w.Ready || !w.Outdated || w.Incarnation != 1 {
+			t.Errorf("worker-2 = %+v, want it untouched and outdated", w)
+		}
+		world.mu.Lock()
+		world.behave = nil
+		world.mu.Unlock()
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 3, "--good")); err != nil {
+			t.Errorf("Apply with better arguments = %v", err)
+		}
+		for _, w := range m.Workers() {
+			if !w.Ready || w.Outdated {
+				t.Errorf("%s = %+v, want it ready with the better arguments", w.ID, w)
+			}
+		}
+		m.stop(nil)
+	})
+}
+
+// A worker that has failed is started at once when its unit has changed.
+func TestApplyStartsAFailedWorkerWithItsNewUnit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		world.behave = func(p *fakeProcess) { p.exitsAfter, p.readyAfter = time.Second, -1 }
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Hour)
+		if got := m.ids(); got != "worker-0 failed" {
+			t.Fatalf("workers are %s", got)
+		}
+		world.mu.Lock()
+		world.behave = nil
+		world.mu.Unlock()
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 1)); err != nil {
+			t.Errorf("Apply without a change = %v", err)
+		}
+		if got := m.ids(); got != "worker-0 failed" {
+			t.Errorf("workers are %s after no change", got)
+		}
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 1, "--mended")); err != nil {
+			t.Errorf("Apply = %v", err)
+		}
+		if got := m.ids(); got != "worker-0 running" {
+			t.Errorf("workers are %s", got)
+		}
+		m.stop(nil)
+	})
+}
+
+// Settings that do not affect a process apply to the living one.
+func TestApplyChangesTheHealthOfALivingWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		u := unitOf(t, "worker", 1)
+		u.Health.Interval, u.Health.Missed = time.Hour, 1
+		if err := m.Apply(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+		p := world.of("worker-0")
+		p.set(func() { p.mute = true })
+		settle(30 * time.Minute)
+		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 1 {
+			t.Errorf("worker-0 = %+v within the first interval, want it ready", w)
+		}
+		settle(31 * time.Minute)
+		if w := m.worker("worker-0"); w.Status != records.StatusUnhealthy {
+			t.Errorf("worker-0 is %s after one missed Ping, want unhealthy", w.Status)
+		}
+		m.stop(nil)
+	})
+}
+
+func TestApplyChangesNothingIfAUnitHasAFault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		err := m.Apply(t.Context(), unitOf(t, "worker", 0), unitOf(t, "a/b", 1), unitOf(t, "worker", 1))
+		if err == nil || !strings.Contains(err.Error(), `"a/b"`) || !strings.Contains(err.Error(), "given twice") {
+			t.Errorf("Apply = %v, want both faults", err)
+		}
+		if got := m.ids(); got != "worker-0 running" {
+			t.Errorf("workers are %s", got)
+		}
+		m.stop(nil)
+		if err := m.Apply(t.Context()); err == nil {
+			t.Error("Apply after the end succeeds")
+		}
+	})
+}
+
+// If the master ends in the middle, a supervisor with the same units completes the set.
+func TestApplyCutOffByACrashIsCompleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 2)
+		settle(time.Second)
+		for _, id := range []string{"worker-0", "worker-1"} {
+			p := world.of(id)
+			p.set(func() { p.ignoresTerm = true })
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.Apply(ctx, unitOf(t, "worker", 1, "--new")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Apply = %v, want the end of its context", err)
+		}
+		if got := m.ids(); got != "worker-0 stopping, worker-1 stopping" {
+			t.Errorf("workers are %s", got)
+		}
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 2)); err == nil ||
+			err.Error() != "worker-1 is still being stopped: try again" {
+			t.Errorf("Apply = %v, want to be asked to try again", err)
+		}
+		m.crash()
+		m = startMaster(t, world, dir, 1, func(u *unit.Spec) { u.Args = []string{"--new"} })
+		settle(time.Minute)
+		if w := m.worker("worker-0"); m.ids() != "worker-0 running" || w.Outdated || world.living() != 1 {
+			t.Errorf("workers are %s, %d processes live; want the new one alone: %+v", m.ids(), world.living(), w)
+		}
+		m.stop(nil)
+	})
+}
+
+func TestApplyGivesUpASlotWhoseProcessCannotBeVerified(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 2)
+		settle(time.Second)
+		m.crash()
+		world.attachErr = errors.New("not permitted")
+		m = startMaster(t, world, dir, 2)
+		settle(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.Apply(ctx, unitOf(t, "worker", 1)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Apply = %v, want that it waits", err)
+		}
+		if world.living() != 2 {
+			t.Errorf("%d processes live, want 2: nothing is known of them", world.living())
+		}
+		world.mu.Lock()
+		world.attachErr = nil
+		world.mu.Unlock()
+		settle(time.Minute)
+		if got := m.ids(); got != "worker-0 running" || world.living() != 1 {
+			t.Errorf("workers are %s, %d processes live", got, world.living())
+		}
+		world.of("worker-0").die(identity.Exit{Source: identity.ExitWait})
+		m.stop(nil)
+	})
+}
+
+// The file may be in the middle of being replaced.
+func TestApplyKeepsAWorkerWhoseProgramCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := startMaster(t, newFakeOS(t), t.TempDir(), 1)
+		settle(time.Second)
+		u := unitOf(t, "worker", 1)
+		u.Path = filepath.Join(t.TempDir(), "missing")
+		if err := m.Apply(t.Context(), u); err != nil {
+			t.Errorf("Apply = %v, want the living worker kept", err)
+		}
+		if w := m.worker("worker-0"); !w.Ready {
+			t.Errorf("worker-0 = %+v", w)
+		}
+		m.stop(nil)
+	})
+}
