@@ -44,8 +44,8 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 		s.strays.Go(func() { s.sweepStray(work, stray.Token) })
 	}
 	workers := make([]*worker.Worker, 0, len(slots))
-	for i, slot := range slots {
-		w := worker.New(&s.env, slot, i)
+	for _, slot := range slots {
+		w := worker.New(&s.env, slot)
 		workers = append(workers, w)
 		if slot.State.Retired {
 			s.set.retired = append(s.set.retired, w)

@@ -139,10 +139,10 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change,
 		}
 	}
 	workers := make([]*worker.Worker, 0, len(slots))
-	for i, slot := range slots {
+	for _, slot := range slots {
 		w := present[slot.ID]
 		if w == nil {
-			w = worker.New(&s.env, slot, i)
+			w = worker.New(&s.env, slot)
 			c.added = append(c.added, w)
 		} else {
 			c.kept = append(c.kept, kept{w, slot.Unit})

@@ -18,6 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/ports"
+	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
@@ -117,8 +118,9 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	s.services = services.New(services.Options{
 		Policies: opts.Policies, Hopeless: s.hopeless, Rand: split(opts.Rand), Log: opts.Log,
 	})
+	checks := probe.NewScheduler()
 	s.registered = registrations.New(registrations.Options{
-		Store: opts.Store, Services: s.services, Log: s.log, Hurry: s.hurry, Dial: opts.dialRegistered,
+		Store: opts.Store, Services: s.services, Checks: checks, Log: s.log, Hurry: s.hurry, Dial: opts.dialRegistered,
 	})
 	complete, err := checked(units)
 	if err != nil {
@@ -143,7 +145,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ, UID: os.Geteuid(),
 		}),
 		Services: s.services, Ports: &ports.Book{},
-		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Epoch: time.Now(),
+		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
 		Recovered: s.recovered, Hurry: s.hurry,
 		Dial:          func(port int) (worker.Link, error) { return worker.Dial(port, opts.Log) },
 		AwaitListener: worker.AwaitListener,
@@ -199,6 +201,9 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	// The workers' goroutines outlive ctx because they stop the workers.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer close(s.ended)
+	var checks sync.WaitGroup
+	defer checks.Wait()
+	checks.Go(func() { s.env.Checks.Serve(work) })
 	defer cancel()
 	defer s.strays.Wait()
 	defer s.registered.Stop()

@@ -3,7 +3,7 @@ package registrations
 import (
 	"context"
 	"fmt"
-	"time"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -12,34 +12,18 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/probe"
 )
 
-// ping pings an endpoint immediately and then at each interval, until ctx ends.
-func (s *Set) ping(ctx context.Context, x *target, p Prober, first chan struct{}) {
-	tick := time.NewTicker(s.health.Interval)
-	defer tick.Stop()
-	for {
-		asked := time.Now()
-		wait, cancel := context.WithTimeout(ctx, s.health.Timeout)
-		err := p.Ping(wait)
-		cancel()
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil {
+// onPinged returns the function that gets the results of the Pings of an address. It closes first after the first one.
+func (s *Set) onPinged(x *target, p Prober, first chan struct{}) func(ctx context.Context, r probe.Result) {
+	var once sync.Once
+	return func(ctx context.Context, r probe.Result) {
+		if r.Err == nil {
 			s.discover(ctx, x, p)
 		}
 		// A failure says nothing about the endpoint if this machine is loaded or lacks descriptors.
-		if err == nil || time.Since(asked) <= s.health.Timeout+s.health.Lateness && !probe.Local(err) {
-			s.answered(x, p, err)
+		if r.Err == nil || !r.Late && !probe.Local(r.Err) {
+			s.answered(x, p, r.Err)
 		}
-		if first != nil {
-			close(first)
-			first = nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+		once.Do(func() { close(first) })
 	}
 }
 

@@ -38,6 +38,7 @@ const (
 type Options struct {
 	Store    *store.DB          // records the registrations
 	Services *services.Registry // gets the endpoints
+	Checks   *probe.Scheduler   // checks them
 	Log      *slog.Logger
 	// Hurry is closed to end the wait for calls in flight.
 	Hurry <-chan struct{}
@@ -45,14 +46,15 @@ type Options struct {
 	Dial func(address string) (Prober, error)
 }
 
-// Set is the set of registered endpoints. One goroutine pings each address, regardless of its services. Its methods
-// may be called from any goroutine.
+// Set is the set of registered endpoints. Each address is pinged once an interval, regardless of its services. Its
+// methods may be called from any goroutine.
 type Set struct {
 	store    *store.DB
 	services *services.Registry
 	log      *slog.Logger
 	hurry    <-chan struct{}
 	dial     func(address string) (Prober, error)
+	checks   *probe.Scheduler
 	health   probe.Policy
 
 	// durable is held during a change of the records, including the write to disk.
@@ -75,7 +77,7 @@ type target struct {
 	// Only set while the address is pinged:
 	endpoint *services.Endpoint
 	prober   Prober
-	stop     context.CancelFunc
+	check    *probe.Check
 	first    chan struct{} // closed after the first Ping
 
 	ready  bool
@@ -126,7 +128,7 @@ func New(opts Options) *Set {
 	}
 	return &Set{
 		store: opts.Store, services: opts.Services, log: opts.Log, hurry: opts.Hurry, dial: opts.Dial,
-		health: probe.DefaultPolicy(), at: make(map[string]*target), wake: make(chan struct{}, 1),
+		checks: opts.Checks, health: probe.DefaultPolicy(), at: make(map[string]*target), wake: make(chan struct{}, 1),
 	}
 }
 
@@ -198,8 +200,7 @@ func (s *Set) open(x *target, ready bool) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancel(s.pinging)
-	x.prober, x.stop, x.first = p, stop, make(chan struct{})
+	x.prober, x.first = p, make(chan struct{})
 	x.ready, x.missed, x.reason = ready, 0, "it has not answered yet"
 	x.endpoint = &services.Endpoint{Address: x.address, Conn: p.GRPC(), Warm: ready}
 	names := slices.Sorted(maps.Keys(x.names))
@@ -210,7 +211,8 @@ func (s *Set) open(x *target, ready bool) error {
 			s.services.AddIdle(x.endpoint, names...)
 		}
 	})
-	s.helpers.Go(func() { s.ping(ctx, x, p, x.first) })
+	x.check = s.checks.Add(s.health, p.Ping, s.onPinged(x, p, x.first))
+	x.check.Now()
 	return nil
 }
 
@@ -220,7 +222,7 @@ func (s *Set) close(x *target) {
 	if x.endpoint == nil {
 		return
 	}
-	x.stop()
+	x.check.Stop()
 	ep, p, work := x.endpoint, x.prober, s.work
 	x.endpoint, x.prober = nil, nil
 	crashpoint.Pass(crashpoint.OutsideWithdraw, func() { s.services.Remove(ep) })

@@ -39,18 +39,16 @@ func (w *Worker) Update(ctx context.Context, u unit.Spec) (outdated bool, err er
 }
 
 func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
-	w.unit = u
-	w.pings.policy = u.Health
-	if w.state.Slot == lifecycle.Occupied && w.link != nil {
-		w.pings.schedule()
+	health, served := w.unit.Health, w.routes.served()
+	w.unit, w.routes.unit = u, u
+	if w.check != nil && u.Health != health {
+		w.startChecks()
 	}
-	before := w.routes.served()
-	w.routes.unit = u
 	w.routes.replace(recalled(u, w.routes.offers))
 	w.rec.Outdated = recovery.Outdated(u, w.rec)
 	w.record(ctx) // before routing, as for a report of the worker
 	w.routes.offer(w.state.Retired)
-	w.routes.update(before)
+	w.routes.update(served)
 	return w.rec.Outdated && w.state.Wanted
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/ports"
+	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -26,7 +27,7 @@ type Env struct {
 	BootID   string
 	BootTime func() time.Duration // CLOCK_BOOTTIME
 	Jitter   func() float64       // in [0,1)
-	Epoch    time.Time            // start of the phases of Pings
+	Checks   *probe.Scheduler
 
 	Recovered <-chan struct{} // closed when every worker is recovered
 	Hurry     <-chan struct{} // closed to cut the grace of stops short

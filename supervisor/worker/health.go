@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"google.golang.org/grpc/connectivity"
 
@@ -13,77 +12,23 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/probe"
 )
 
-// pingPhases is the number of groups over which the workers' Pings are spread within the interval. All workers of a
-// group are pinged at the same instant because waking this program costs more than a Ping (measured: a hundred
-// workers pinged one by one take 2% of a processor, in five groups a third of that).
-const pingPhases = 5
-
-// pingTimer says when a worker is due for its next Ping.
-type pingTimer struct {
-	policy  probe.Policy
-	phase   time.Time // a time of one of the worker's Pings
-	timer   *time.Timer
-	due     time.Time // when timer fires
-	pending *uint64   // incarnation whose Ping is in flight; nil if there is none
-}
-
-// newPingTimer returns the timer of the worker with that number. The phases count from epoch.
-func newPingTimer(p probe.Policy, epoch time.Time, number int) pingTimer {
-	phase := time.Duration(number%pingPhases) * p.Interval / pingPhases
-	return pingTimer{policy: p, phase: epoch.Add(phase), timer: stoppedTimer()}
-}
-
-// schedule arms the timer for the next Ping.
-func (p *pingTimer) schedule() {
-	since := time.Since(p.phase)
-	p.due = p.phase.Add((since/p.policy.Interval + 1) * p.policy.Interval)
-	p.timer.Reset(time.Until(p.due))
-}
-
-// late reports whether the timer has fired too late for a missed Ping to count.
-func (p *pingTimer) late() bool { return time.Since(p.due) > p.policy.Lateness }
-
-func (w *owner) onTick(ctx context.Context) {
-	late := w.pings.late()
-	w.pings.schedule()
-	if w.link == nil || w.state.Slot != lifecycle.Occupied {
-		return
-	}
-	for _, kind := range w.state.Earned(lifecycle.PolicyOf(w.unit), w.env.BootTime()) {
-		w.step(ctx, lifecycle.Event{Kind: kind})
-	}
-	w.ping(ctx, pingResult{late: late})
-	if w.routes.asked.incarnation == w.rec.Incarnation {
-		w.discover(ctx) // retry if there was no answer
-	}
-}
-
-// pingResult is the answer to a Ping.
-type pingResult struct {
-	err   error
-	late  bool
-	extra bool // sent because a connection broke, not on schedule
-}
-
-// ping sends the worker a Ping unless one is in flight, and completes the result with its answer.
-// The result is late if the Ping itself is sent late.
-func (w *owner) ping(ctx context.Context, r pingResult) {
-	incarnation, link, health := w.rec.Incarnation, w.link, w.unit.Health
-	if p := w.pings.pending; p != nil && *p == incarnation {
-		return
-	}
-	w.pings.pending = &incarnation
-	w.helpers.Go(func() {
-		asked := time.Now()
-		wait, cancel := context.WithTimeout(ctx, health.Timeout)
-		r.err = link.Ping(wait)
-		cancel()
-		r.late = r.late || time.Since(asked) > health.Timeout+health.Lateness
+// startChecks has the worker checked through its link at each interval.
+func (w *owner) startChecks() {
+	w.stopChecks()
+	incarnation := w.rec.Incarnation
+	w.check = w.env.Checks.Add(w.unit.Health, w.link.Ping, func(ctx context.Context, r probe.Result) {
 		w.post(ctx, message{
 			incarnation: incarnation,
-			apply:       func(ctx context.Context) { w.onPong(ctx, r) },
+			apply:       func(ctx context.Context) { w.onChecked(ctx, r) },
 		})
 	})
+}
+
+func (w *owner) stopChecks() {
+	if w.check != nil {
+		w.check.Stop()
+		w.check = nil
+	}
 }
 
 // connect starts to use a link. If its connection breaks while the process lives, the listener that the next
@@ -93,11 +38,13 @@ func (w *owner) connect(ctx context.Context, l Link) {
 	w.link, w.unwatch = l, cancel
 	incarnation := w.rec.Incarnation
 	w.helpers.Go(func() { watchLink(watch, l, func() { w.ConnectionLost(watch, incarnation, nil) }) })
+	w.startChecks()
 }
 
 // hangUp closes the connection; calls in flight on it fail.
 func (w *owner) hangUp() {
 	w.unwatch()
+	w.stopChecks()
 	if w.link != nil {
 		w.link.Shutdown()
 		w.link = nil
@@ -142,36 +89,48 @@ func (w *owner) onLost(ctx context.Context, stranger error) {
 	} else {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvLost})
 	}
-	w.ping(ctx, pingResult{extra: true})
+	if w.check != nil { // nil if the worker is being stopped for the stranger
+		w.check.Now()
+	}
 }
 
-func (w *owner) onPong(ctx context.Context, r pingResult) {
-	w.pings.pending = nil
-	if !w.state.Running() {
+// onChecked applies the result of a check.
+func (w *owner) onChecked(ctx context.Context, r probe.Result) {
+	if !w.state.Running() || w.link == nil {
 		return
 	}
+	for _, kind := range w.state.Earned(lifecycle.PolicyOf(w.unit), w.env.BootTime()) {
+		w.step(ctx, lifecycle.Event{Kind: kind})
+	}
+	w.onPong(ctx, r)
+	if w.routes.asked.incarnation == w.rec.Incarnation {
+		w.discover(ctx) // retry if there was no answer
+	}
+}
+
+func (w *owner) onPong(ctx context.Context, r probe.Result) {
 	if !w.state.Ready && w.rec.Instance.Port != 0 { // while it is ready, the relay verifies the owner of each new connection
 		port := launcher.CheckPort(w.inst, w.rec.Instance.Port)
-		if r.err == nil || errors.Is(port, launcher.ErrForeignPort) {
-			r.err = port
+		if r.Err == nil || errors.Is(port, launcher.ErrForeignPort) {
+			r.Err = port
 		}
 	}
 	switch {
-	case r.err == nil:
+	case r.Err == nil:
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvPong})
 	case w.inst.Suspended():
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSuspended, Reason: launcher.SuspendedReason(w.rec.Instance.PID)})
-	case errors.Is(r.err, launcher.ErrForeignPort):
-		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStranger, Reason: r.err.Error()})
-	case probe.Local(r.err):
-		w.log.Debug("missed ping not counted, the master lacks what it takes to connect", "error", r.err)
-	case r.late:
-		w.log.Debug("missed ping not counted, the machine is loaded", "error", r.err)
-	case r.extra:
+	case errors.Is(r.Err, launcher.ErrForeignPort):
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStranger, Reason: r.Err.Error()})
+	case probe.Local(r.Err):
+		w.log.Debug("missed ping not counted, the master lacks what it takes to connect", "error", r.Err)
+	case r.Late:
+		w.log.Debug("missed ping not counted, the machine is loaded", "error", r.Err)
+	case r.Extra:
 		// Counted Pings are an interval apart: several broken connections in a moment do not make a worker silent.
-		w.log.Debug("missed ping not counted, it followed a lost connection", "error", r.err)
+		w.log.Debug("missed ping not counted, it followed a lost connection", "error", r.Err)
 	default:
-		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSilent, Reason: silenceReason(w.link, r.err)})
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSilent, Reason: silenceReason(w.link, r.Err)})
 	}
 }
 

@@ -110,7 +110,6 @@ func (w *owner) keep(ctx, bounded context.Context, o recovery.Orders, inst launc
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvAdopted})
 	} else {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvAdoptedSilent, Reason: err.Error()})
-		w.pings.schedule()
 	}
 	w.journal.add(w.event(eventAdopted, ""))
 }

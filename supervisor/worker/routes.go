@@ -165,7 +165,6 @@ func (w *owner) admit(ctx context.Context) {
 	if w.routes.endpoint != nil || w.link == nil {
 		return
 	}
-	w.pings.schedule()
 	incarnation, port := w.rec.Incarnation, w.rec.Instance.Port
 	if port == 0 {
 		return

@@ -34,6 +34,7 @@ func (w *owner) kill(ctx context.Context) {
 // end starts a helper that lets first run and then kills what is left of the instance. The result goes to onEnded.
 func (w *owner) end(ctx context.Context, first func(context.Context)) {
 	w.startup.end()
+	w.stopChecks()
 	inst, incarnation := w.inst, w.rec.Incarnation
 	w.helpers.Go(func() {
 		if first(ctx); ctx.Err() != nil {
@@ -140,7 +141,6 @@ func (w *owner) onEnded(ctx context.Context, r endResult) {
 	before := w.leftover
 	if w.leftover = r.leftover(); w.leftover != nil {
 		w.hangUp()
-		w.pings.timer.Stop()
 		if before == nil || before.Error() != w.leftover.Error() {
 			w.journal.add(w.event(eventLeftover, w.leftover.Error()))
 		}
@@ -179,7 +179,6 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 		}
 		w.inst = nil
 	}
-	w.pings.timer.Stop()
 	if err := w.env.Keeper.Drop(w.rec.Instance.Token); err != nil {
 		w.log.Debug("worker's handle not dropped", "error", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -55,7 +56,7 @@ type owner struct {
 	link    Link               // to inst, once it accepts
 	unwatch context.CancelFunc // ends the watch on the present link
 	routes  routes
-	pings   pingTimer
+	check   *probe.Check // by the link; nil if the worker is not connected
 	retry   *time.Timer
 	helpers sync.WaitGroup
 	done    bool
@@ -93,8 +94,8 @@ func (w *owner) receive(ctx context.Context, m message) {
 	}
 }
 
-// New returns the worker of the slot with that number among all workers.
-func New(e *Env, slot recovery.Slot, number int) *Worker {
+// New returns the worker of the slot.
+func New(e *Env, slot recovery.Slot) *Worker {
 	log := e.Log.With("worker", slot.ID)
 	w := &owner{
 		Worker: &Worker{
@@ -105,7 +106,6 @@ func New(e *Env, slot recovery.Slot, number int) *Worker {
 			finished:  make(chan struct{}),
 		},
 		env: e, unit: slot.Unit, log: log,
-		pings:   newPingTimer(slot.Unit.Health, e.Epoch, number),
 		retry:   stoppedTimer(),
 		unwatch: func() {},
 		rec:     slot.Rec,
@@ -194,8 +194,6 @@ func (w *owner) serve(ctx context.Context) {
 			w.receive(ctx, m)
 		case <-w.retry.C:
 			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvRetry})
-		case <-w.pings.timer.C:
-			w.onTick(ctx)
 		}
 	}
 }
@@ -204,7 +202,6 @@ func (w *owner) serve(ctx context.Context) {
 func (w *owner) letGo() {
 	w.startup.end()
 	w.retry.Stop()
-	w.pings.timer.Stop()
 	w.routes.withdraw()
 	w.hangUp()
 	w.helpers.Wait()
