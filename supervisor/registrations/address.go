@@ -1,6 +1,7 @@
 package registrations
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -9,6 +10,15 @@ import (
 
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+// ErrRegistration means that the service, address or ttl cannot be registered.
+var ErrRegistration = errors.New("not registered")
+
+// The minimum and the maximum ttl.
+const (
+	minTTL = time.Second
+	maxTTL = 24 * time.Hour
 )
 
 // Check returns an error if the service, address or ttl cannot be registered.

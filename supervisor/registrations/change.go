@@ -13,19 +13,10 @@ import (
 )
 
 var (
-	// ErrRegistration means that the service, address or ttl cannot be registered.
-	ErrRegistration = errors.New("not registered")
 	// ErrTooMany means that the maximum number of endpoints is registered.
 	ErrTooMany = errors.New("too many endpoints are registered")
 	// ErrNotRegistered means that the endpoint is not registered, or that its registration has expired.
 	ErrNotRegistered = errors.New("no such endpoint is registered")
-)
-
-// Event types of registrations in the history.
-const (
-	EventRegistered   = "service-registered"
-	EventDeregistered = "service-deregistered"
-	EventExpired      = "service-expired"
 )
 
 // Endpoint is a registered endpoint as the running master sees it.
@@ -207,5 +198,3 @@ func (s *Set) List() []Endpoint {
 	})
 	return list
 }
-
-func describe(r records.Registration) string { return r.Service + " at " + r.Address }

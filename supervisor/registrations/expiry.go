@@ -8,13 +8,6 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 )
 
-// extend gives a registration a fresh ttl.
-func (s *Set) extend(r *registration) {
-	if r.TTL > 0 {
-		r.expires = time.Now().Add(r.TTL)
-	}
-}
-
 // expire removes each registration whose heartbeat is overdue, until ctx ends.
 func (s *Set) expire(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)

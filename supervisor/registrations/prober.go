@@ -16,6 +16,18 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
+// Prober checks whether an endpoint answers.
+type Prober interface {
+	// Ping returns nil if the endpoint answers.
+	Ping(ctx context.Context) error
+	// Method returns the method that Ping uses.
+	Method() probe.Method
+	// List returns the services that its reflection lists, and the error UNIMPLEMENTED if it has no reflection.
+	List(ctx context.Context) ([]string, error)
+	GRPC() grpc.ClientConnInterface
+	Close() error
+}
+
 // connection is the gRPC connection to a registered endpoint.
 type connection struct {
 	*probe.Ladder

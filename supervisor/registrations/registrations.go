@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
@@ -23,9 +21,6 @@ import (
 const (
 	// Max limits the registered endpoints, each counted once per service.
 	Max = 1000
-	// The minimum and the maximum ttl.
-	minTTL = time.Second
-	maxTTL = 24 * time.Hour
 	// firstAnswer limits the wait of a registration for the endpoint's first answer.
 	firstAnswer = 2 * time.Second
 	// listTimeout limits the query for an endpoint's services.
@@ -102,23 +97,18 @@ func (x *target) has(service string) bool {
 	return !x.reflects || slices.Contains(x.listed, service)
 }
 
+// Event types of registrations in the history.
+const (
+	EventRegistered   = "service-registered"
+	EventDeregistered = "service-deregistered"
+	EventExpired      = "service-expired"
+)
+
 type registration struct {
 	records.Registration
 	expires time.Time // zero: never
 	// The last change was not recorded, or not for certain: the record may differ or be missing.
 	unsure bool
-}
-
-// Prober checks whether an endpoint answers.
-type Prober interface {
-	// Ping returns nil if the endpoint answers.
-	Ping(ctx context.Context) error
-	// Method returns the method that Ping uses.
-	Method() probe.Method
-	// List returns the services that its reflection lists, and the error UNIMPLEMENTED if it has no reflection.
-	List(ctx context.Context) ([]string, error)
-	GRPC() grpc.ClientConnInterface
-	Close() error
 }
 
 // New returns an empty set, which pings no address until [Set.Start].
@@ -172,6 +162,13 @@ func (s *Set) add(r records.Registration) *target {
 	x.names[r.Service] = &registration{Registration: r}
 	s.extend(x.names[r.Service])
 	return x
+}
+
+// extend gives a registration a fresh ttl.
+func (s *Set) extend(r *registration) {
+	if r.TTL > 0 {
+		r.expires = time.Now().Add(r.TTL)
+	}
 }
 
 // Start pings the registered addresses until [Set.Stop]. The end of ctx cuts short the wait in Stop. Endpoints that
@@ -307,3 +304,5 @@ func (s *Set) Offers(service string) bool {
 	}
 	return false
 }
+
+func describe(r records.Registration) string { return r.Service + " at " + r.Address }

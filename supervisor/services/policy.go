@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -59,6 +60,18 @@ func CheckName(name string) error {
 		return fmt.Errorf("service name %q: must be a full name such as pkg.Service", name)
 	}
 	return nil
+}
+
+// infrastructure lists the prefixes of services that each endpoint has for itself, so that calls of them are not
+// routed.
+var infrastructure = []string{"grpc.health.", "grpc.reflection.", "grpc.channelz.", "hsu.master."}
+
+// Infrastructure reports whether a service is about the endpoint that serves it and so cannot be routed: health,
+// reflection, channelz, Ping, and the services of a master for its administrator.
+func Infrastructure(name string) bool {
+	return name == "proto.CoreService" || slices.ContainsFunc(infrastructure, func(prefix string) bool {
+		return strings.HasPrefix(name, prefix)
+	})
 }
 
 // maxKey bounds a metadata key, in bytes.

@@ -129,3 +129,29 @@ func (s *Service) retire(retired bool) {
 	s.retired = retired
 	s.release()
 }
+
+// keepMost bounds the number of endpoints for which a service keeps separate figures.
+const keepMost = 4096
+
+// keep returns the figures of the endpoint with the key, which continue if the endpoint existed before.
+func (s *Service) keep(key string) *figures {
+	f := s.kept[key]
+	if f != nil {
+		return f
+	}
+	if len(s.kept) >= keepMost {
+		present := make(map[*figures]bool, len(s.members))
+		for _, m := range s.members {
+			present[m.figures] = true
+		}
+		for key, f := range s.kept {
+			if !present[f] && f.inFlight == 0 {
+				s.past.Add(f.read())
+				delete(s.kept, key)
+			}
+		}
+	}
+	f = &figures{}
+	s.kept[key] = f
+	return f
+}

@@ -209,6 +209,32 @@ func (r *Registry) Reconsider() {
 	}
 }
 
+// Watch returns a channel that receives a value after each change of the offered services or of readiness. Changes
+// that occur before the value is received share it. stop ends the watch.
+func (r *Registry) Watch() (changed <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	r.watching.Lock()
+	defer r.watching.Unlock()
+	r.watchers[c] = struct{}{}
+	return c, func() {
+		r.watching.Lock()
+		defer r.watching.Unlock()
+		delete(r.watchers, c)
+	}
+}
+
+// Changed notifies all watchers. It may also be called for a change of state that is kept outside of the registry.
+func (r *Registry) Changed() {
+	r.watching.Lock()
+	defer r.watching.Unlock()
+	for c := range r.watchers {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // updateOffers updates the offer counts, up for the names in more and down for those in less, and makes the services
 // match them. The caller holds r.mu, and calls Changed itself after its other changes.
 func (r *Registry) updateOffers(more, less []string) {
@@ -244,6 +270,9 @@ func (r *Registry) updateOffers(more, less []string) {
 	}
 	r.retired = slices.Delete(r.retired, 0, max(0, len(r.retired)-keepRetired))
 }
+
+// keepRetired bounds the number of services that are kept for their figures when they are no longer offered.
+const keepRetired = 256
 
 // begin returns the service with the name. If an earlier one is still kept, begin returns that, so that its
 // figures do not start again at 0.

@@ -3,7 +3,6 @@ package services
 import (
 	"maps"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -77,42 +76,4 @@ func (s *Service) Figures(key string) Figures {
 		return f.read()
 	}
 	return Figures{}
-}
-
-// Watch returns a channel that receives a value after each change of the offered services or of readiness. Changes
-// that occur before the value is received share it. stop ends the watch.
-func (r *Registry) Watch() (changed <-chan struct{}, stop func()) {
-	c := make(chan struct{}, 1)
-	r.watching.Lock()
-	defer r.watching.Unlock()
-	r.watchers[c] = struct{}{}
-	return c, func() {
-		r.watching.Lock()
-		defer r.watching.Unlock()
-		delete(r.watchers, c)
-	}
-}
-
-// Changed notifies all watchers. It may also be called for a change of state that is kept outside of the registry.
-func (r *Registry) Changed() {
-	r.watching.Lock()
-	defer r.watching.Unlock()
-	for c := range r.watchers {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// infrastructure lists the prefixes of services that each endpoint has for itself, so that calls of them are not
-// routed.
-var infrastructure = []string{"grpc.health.", "grpc.reflection.", "grpc.channelz.", "hsu.master."}
-
-// Infrastructure reports whether a service is about the endpoint that serves it and so cannot be routed: health,
-// reflection, channelz, Ping, and the services of a master for its administrator.
-func Infrastructure(name string) bool {
-	return name == "proto.CoreService" || slices.ContainsFunc(infrastructure, func(prefix string) bool {
-		return strings.HasPrefix(name, prefix)
-	})
 }

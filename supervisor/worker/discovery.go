@@ -12,22 +12,37 @@ import (
 
 	"github.com/core-tools/hsu-master/internal/rpc"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-const (
-	// DiscoveryTimeout limits the query for a worker's services.
-	DiscoveryTimeout = 2 * time.Second
-	// DiscoveryTries is the number of queries to a worker that gives no answer.
-	DiscoveryTries = 5
-)
+// DiscoveryTimeout limits the query for a worker's services.
+const DiscoveryTimeout = 2 * time.Second
 
-// discovery is a worker's report of its services.
-type discovery struct {
-	names   []string // listed by its reflection
-	answers bool     // GetStatus of the DefaultService; only queried if that is assumed
-	err     error    // UNIMPLEMENTED: it has no reflection; any other error: retry
+// admit makes the worker an endpoint for requests, if it has a port.
+func (w *owner) admit(ctx context.Context) {
+	if w.routes.endpoint != nil || w.link == nil {
+		return
+	}
+	incarnation, port := w.rec.Incarnation, w.rec.Instance.Port
+	if port == 0 {
+		return
+	}
+	w.routes.admit(&services.Endpoint{
+		Address: ports.Address(port), Worker: w.id, Conn: w.link.GRPC(),
+		Verify: verifier(w.inst, port, func(ctx context.Context, stranger error) {
+			w.ConnectionLost(ctx, incarnation, stranger)
+		}),
+		// A worker that only failed to answer for a while, or was adopted, is already warmed up.
+		Warm: w.adopted || w.routes.admitted == incarnation,
+	}, incarnation)
+	select {
+	case <-w.env.Recovered:
+		w.discover(ctx)
+	default:
+		// The worker is queried after the recovery: see afterwards.
+	}
 }
 
 // discover queries the worker, unless that has been done, for the services that it offers besides those of its

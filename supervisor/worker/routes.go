@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store/records"
-	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -36,6 +34,16 @@ type routes struct {
 		pending     bool // a query is in flight
 		answers     bool // the last query got an answer to GetStatus of the DefaultService
 	}
+}
+
+// DiscoveryTries is the number of queries to a worker that gives no answer.
+const DiscoveryTries = 5
+
+// discovery is a worker's report of its services.
+type discovery struct {
+	names   []string // listed by its reflection
+	answers bool     // GetStatus of the DefaultService; only queried if that is assumed
+	err     error    // UNIMPLEMENTED: it has no reflection; any other error: retry
 }
 
 // newRoutes returns the routes of a worker whose previous instance has reported the offers told.
@@ -158,31 +166,6 @@ func (r *routes) update(before []string) {
 			return slices.Contains(after, name)
 		})...)
 	})
-}
-
-// admit makes the worker an endpoint for requests, if it has a port.
-func (w *owner) admit(ctx context.Context) {
-	if w.routes.endpoint != nil || w.link == nil {
-		return
-	}
-	incarnation, port := w.rec.Incarnation, w.rec.Instance.Port
-	if port == 0 {
-		return
-	}
-	w.routes.admit(&services.Endpoint{
-		Address: ports.Address(port), Worker: w.id, Conn: w.link.GRPC(),
-		Verify: verifier(w.inst, port, func(ctx context.Context, stranger error) {
-			w.ConnectionLost(ctx, incarnation, stranger)
-		}),
-		// A worker that only failed to answer for a while, or was adopted, is already warmed up.
-		Warm: w.adopted || w.routes.admitted == incarnation,
-	}, incarnation)
-	select {
-	case <-w.env.Recovered:
-		w.discover(ctx)
-	default:
-		// The worker is queried after the recovery: see afterwards.
-	}
 }
 
 func namesOf(offers []records.Offer, which func(records.Offer) bool) []string {
