@@ -114,7 +114,7 @@ func (d Decision) Log(log *slog.Logger) {
 		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{slog.String("action", string(d.Action)), slog.String("reason", d.Reason)}
-	log.LogAttrs(context.Background(), level, "worker recovery", append(attrs, d.Evidence.Attrs()...)...)
+	log.LogAttrs(context.Background(), level, "worker recovery decided", append(attrs, d.Evidence.Attrs()...)...)
 }
 
 // Attrs returns the parts of the evidence that are not empty.

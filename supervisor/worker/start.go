@@ -74,7 +74,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	defer func() { _ = lease.Close() }() // the child has its own descriptor
 	spec, exe, err := w.unit.Version()
 	if err != nil { // a file may be executable and not readable; if it is missing, the start fails
-		w.log.Debug("worker's executable not read", "error", err)
+		w.log.Debug("worker executable not read", "error", err)
 	}
 	var events []records.Event
 	if w.rec.Port != 0 && port != 0 && w.rec.Port != port {
