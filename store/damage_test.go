@@ -241,7 +241,7 @@ func TestDamagedMetaPage(t *testing.T) {
 			t.Errorf("meta page %d damaged: %d workers, want 29", i, got)
 		}
 		mustClose(t, db)
-		if !strings.Contains(log.String(), "meta pages is damaged") {
+		if !strings.Contains(log.String(), "meta page damaged") {
 			t.Errorf("meta page %d damaged: not logged: %s", i, &log)
 		}
 	}

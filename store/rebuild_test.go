@@ -156,7 +156,7 @@ func TestDamagedStateIsKeptAsideAndTheNewestBackupTaken(t *testing.T) {
 		!strings.Contains(told[0].Detail, "state-0000") {
 		t.Errorf("events: %+v", s.Events)
 	}
-	for _, line := range []string{"kept aside", "state restored from a backup"} {
+	for _, line := range []string{"state file damaged", "state restored from backup"} {
 		if !strings.Contains(log.String(), line) {
 			t.Errorf("the log lacks %q: %s", line, &log)
 		}

@@ -129,9 +129,7 @@ func (o *opener) checkDatabase() error {
 		return &statefile.DamagedError{Path: o.dir.Database, Err: err}
 	}
 	if img.Damaged != nil {
-		o.dir.Log.Warn("one of the two meta pages is damaged, going on with the other: "+
-			"the last change may be lost",
-			"path", o.dir.Database, "error", img.Damaged)
+		o.dir.Log.Warn("meta page damaged", "path", o.dir.Database, "error", img.Damaged)
 	}
 	return nil
 }
@@ -174,8 +172,7 @@ func (o *opener) makeDatabase(damage error) error {
 	}
 	// The directory is new, or an earlier first start ended after it wrote the id.
 	if o.found.ID != "" {
-		o.dir.Log.Warn("state.db is missing, starting with an empty registry",
-			"path", o.dir.Database, "master", o.found.ID)
+		o.dir.Log.Warn("state database missing", "path", o.dir.Database, "master", o.found.ID)
 	}
 	return b.CreateFirst()
 }
@@ -265,7 +262,7 @@ func (o *opener) readRecord() error {
 	if recordErr != nil {
 		// Without a recorded state directory, the database counts as moved: nothing is assumed about the workers
 		// that it records.
-		log.Warn("the database's own record is damaged, making a new one", "path", path, "error", recordErr)
+		log.Warn("database record damaged", "path", path, "error", recordErr)
 		b := rebuild.Rebuilder{Dir: o.dir, DirID: self.LastDir(), Found: &o.found}
 		if err := b.EnsureID(backups.Of(o.dir).Newest("").Meta); err != nil {
 			return err
@@ -279,8 +276,8 @@ func (o *opener) readRecord() error {
 		self.Set(record)
 		return statedir.WriteMasterID(o.dir.Ops, o.dir.Path, record.MasterID)
 	default:
-		log.Warn("the database is that of another master, taking it over",
-			"path", path, "theirs", record.MasterID, "master", o.found.ID)
+		log.Warn("database of another master taken over",
+			"path", path, "previous_master", record.MasterID, "master", o.found.ID)
 		record.MasterID = o.found.ID
 	}
 	self.Set(record)
@@ -293,9 +290,7 @@ func (o *opener) openCounter() error {
 	log, w := o.dir.Log, o.writer
 	o.deriveCount()
 	if o.found.Count.Damaged != nil {
-		log.Warn("one of the two slots of the counter is damaged, going on with the other: "+
-			"the last count may be lost",
-			"path", o.dir.Counter, "error", o.found.Count.Damaged)
+		log.Warn("counter record damaged", "path", o.dir.Counter, "error", o.found.Count.Damaged)
 	}
 	saved := w.self.Found // as stored in the database
 	if o.found.CountErr != nil {
@@ -320,7 +315,7 @@ func (o *opener) openCounter() error {
 	}
 	w.counter.exchange(count)
 	if !since.IsZero() {
-		log.Warn("processed count may be short", "count", w.counter.processed.Load(), "since", since)
+		log.Warn("processed count may be short", "processed", w.counter.processed.Load(), "since", since)
 	}
 	if o.broken() == nil {
 		err = o.postpone(o.recordStart(&saved))
