@@ -231,7 +231,7 @@ func (o *opener) migrate() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s was not changed (and there is a copy at %s): %w", path, copied, err)
 	}
-	o.dir.Log.Info("state migrated", "path", path, "from", found, "to", known, "copy", copied)
+	o.dir.Log.Info("state migrated", "path", path, "from", found, "to", known, "backup", copied)
 	return copied, nil
 }
 
