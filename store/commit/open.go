@@ -290,7 +290,7 @@ func (o *opener) openCounter() error {
 	log, w := o.dir.Log, o.writer
 	o.deriveCount()
 	if o.found.Count.Damaged != nil {
-		log.Warn("counter record damaged", "path", o.dir.Counter, "error", o.found.Count.Damaged)
+		log.Warn("counter copy damaged", "path", o.dir.Counter, "error", o.found.Count.Damaged)
 	}
 	saved := w.self.Found // as stored in the database
 	if o.found.CountErr != nil {
@@ -326,14 +326,14 @@ func (o *opener) openCounter() error {
 // deriveCount sets the count to what results from counter.dat and state.db.
 func (o *opener) deriveCount() {
 	w, counted := o.writer, o.found.Count
-	if o.found.CountErr != nil && counted.Slot.Sequence == 0 {
+	if o.found.CountErr != nil && counted.Newest.Sequence == 0 {
 		// The only remaining record of the count is in a backup.
 		backup := backups.Of(o.dir).Newest(o.found.ID)
 		w.folded, o.found.CountedAt = counterfile.StartedAnew(backup.Processed), backup.AsOf()
 	}
 	if o.found.CountErr != nil || o.found.ID != "" && o.found.ID != w.self.Found.MasterID {
 		// The count in the database is lost or belongs to another master.
-		w.counter.acknowledge(counterfile.Larger(counted.Slot.Tally, w.folded))
+		w.counter.acknowledge(counterfile.Larger(counted.Newest.Tally, w.folded))
 	} else {
 		w.counter.acknowledge(counterfile.Merged(counted, w.folded))
 	}
@@ -342,10 +342,10 @@ func (o *opener) deriveCount() {
 // counterFile opens counter.dat, or makes it if it does not have the count.
 func (o *opener) counterFile(short time.Time) (*counterfile.File, error) {
 	counted, count := o.found.Count, o.writer.counter.tally()
-	if !counted.Good() || counted.Slot.Tally != count || !counted.Short.Equal(short) {
+	if !counted.Good() || counted.Newest.Tally != count || !counted.Short.Equal(short) {
 		return counterfile.Create(o.dir.Ops, o.dir.Counter, count, short)
 	}
-	return counterfile.Open(o.dir.Counter, counted.Slot.Sequence, short)
+	return counterfile.Open(o.dir.Counter, counted.Newest.Sequence, short)
 }
 
 // recordStart writes the record and the count into the database, unless it has them. saved is the record as currently

@@ -159,7 +159,7 @@ func (r *repairer) rescue(damage error) error {
 	found := &rebuild.DiskState{
 		ID: record.MasterID,
 		Count: counterfile.Reading{
-			Slot: counterfile.Slot{Sequence: 1, Tally: r.writer.counter.tally()}, Short: record.CountShortSince,
+			Newest: counterfile.Copy{Sequence: 1, Tally: r.writer.counter.tally()}, Short: record.CountShortSince,
 		},
 	}
 	return rebuild.Rebuilder{Dir: r.writer.dir, DirID: r.writer.self.LastDir(), Found: found}.Rescue(damage)

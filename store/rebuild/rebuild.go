@@ -41,12 +41,12 @@ func (b Rebuilder) CreateFirst() error {
 	if err := b.EnsureID(records.Meta{}); err != nil {
 		return err
 	}
-	if b.Found.Count.Slot.Sequence == 0 {
+	if b.Found.Count.Newest.Sequence == 0 {
 		counter, err := counterfile.Create(b.Dir.Ops, b.Dir.Counter, counterfile.Tally{}, time.Time{})
 		if err != nil {
 			return err
 		}
-		b.Found.Count.Slot = counterfile.Slot{Sequence: counter.Sequence()}
+		b.Found.Count.Newest = counterfile.Copy{Sequence: counter.Sequence()}
 		if err := counter.Close(); err != nil {
 			return err
 		}
@@ -91,7 +91,7 @@ func (b Rebuilder) startEmpty(sequence uint64, why string) error {
 		return err
 	}
 	content := emptyDB{
-		count: counterfile.StartedAnew(b.Found.Count.Slot.Processed), short: b.Found.Count.Short, sequence: sequence,
+		count: counterfile.StartedAnew(b.Found.Count.Newest.Processed), short: b.Found.Count.Short, sequence: sequence,
 	}
 	if !b.Found.Count.Good() {
 		content.short = b.Dir.Oldest()
@@ -119,7 +119,7 @@ func (b Rebuilder) restore(c backups.Candidate, sequence uint64, why string) err
 	}
 	record := c.Meta
 	record.MasterID, record.CleanShutdown = b.Found.ID, false
-	counted := b.Found.Count.Slot.Processed
+	counted := b.Found.Count.Newest.Processed
 	count := counterfile.StartedAnew(max(counted, c.Processed))
 	record.CountShortSince = records.Earliest(record.CountShortSince, b.Found.Count.Short)
 	if !b.Found.Count.Good() || counted < c.Processed {
