@@ -19,9 +19,9 @@ import (
 // recover creates the workers from the wanted, recorded and living ones, starts their goroutines and waits until
 // each has recovered.
 func (s *Supervisor) recover(ctx, work context.Context) error {
-	snap, err := s.registry(ctx)
+	snap, err := s.readState(ctx)
 	if err != nil {
-		return fmt.Errorf("read the registry: %w", err)
+		return fmt.Errorf("read the state: %w", err)
 	}
 	for key, err := range snap.Bad {
 		s.log.Error("record not readable", "record", key, "error", err)
@@ -66,12 +66,12 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	return nil
 }
 
-// registryRetry is the interval of retries while the registry cannot be read.
-const registryRetry = 20 * time.Millisecond
+// stateRetry is the interval of retries while the state cannot be read.
+const stateRetry = 20 * time.Millisecond
 
-// registry reads the records. While the store rewrites its state after a failed write, registry retries: living
+// readState reads the records. While the store rewrites its files after a failed write, readState retries: living
 // workers need a master, so it must not give up.
-func (s *Supervisor) registry(ctx context.Context) (records.Snapshot, error) {
+func (s *Supervisor) readState(ctx context.Context) (records.Snapshot, error) {
 	for told := false; ; {
 		snap, err := s.opts.Store.Snapshot()
 		if !errors.Is(err, store.ErrUnavailable) {
@@ -79,10 +79,10 @@ func (s *Supervisor) registry(ctx context.Context) (records.Snapshot, error) {
 		}
 		if !told {
 			told = true
-			s.log.Error("registry not readable, retrying", "error", err)
+			s.log.Error("state not readable, retrying", "error", err)
 		}
 		select {
-		case <-time.After(registryRetry):
+		case <-time.After(stateRetry):
 		case <-ctx.Done():
 			return snap, err
 		}

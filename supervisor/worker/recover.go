@@ -94,7 +94,7 @@ func (w *owner) keep(ctx, bounded context.Context, o recovery.Orders, inst launc
 	if !w.takeOver(ctx, bounded, o, inst) {
 		return
 	}
-	crashpoint.Pass(crashpoint.Adopt, func() { w.took(inst, true) })
+	crashpoint.Pass(crashpoint.Adopt, func() { w.setInstance(inst, true) })
 	if w.rec.Instance.Port != 0 {
 		w.env.Ports.Keep(w.id, w.rec.Instance.Port)
 	}

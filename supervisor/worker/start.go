@@ -37,7 +37,7 @@ func (w *owner) start(ctx context.Context) {
 		rec := *w.rec.Instance
 		rec.Process = inst.Identity()
 		w.rec.Instance = &rec
-		w.took(inst, false)
+		w.setInstance(inst, false)
 		w.journal.add(w.event(eventStarted, ""))
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvForked})
 	}

@@ -213,8 +213,8 @@ func (w *owner) letGo() {
 	}
 }
 
-// took makes inst the instance and passes its handle to the Keeper.
-func (w *owner) took(inst launcher.Instance, adopted bool) {
+// setInstance makes inst the instance and passes its handle to the Keeper.
+func (w *owner) setInstance(inst launcher.Instance, adopted bool) {
 	w.inst, w.adopted = inst, adopted
 	keeper, token := w.env.Keeper, w.rec.Instance.Token
 	if _, none := keeper.(launcher.NoKeeper); none || keeper.Kept(token) != nil {
