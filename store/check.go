@@ -345,7 +345,8 @@ func (p *Problems) counter(dir string, c *records.Content, live bool) {
 		p.fail(statedir.CounterName, "it is missing: the count may be short")
 	case c == nil || c.Countless():
 	case newest.Processed < c.Processed && !live:
-		p.note(statedir.CounterName, "it says %d, the database %d: the larger one counts", newest.Processed, c.Processed)
+		p.note(statedir.CounterName, "it says %d, the database %d: the larger one counts",
+			newest.Processed, c.Processed)
 	case newest.Processed > c.Processed && clean:
 		p.fail(statedir.CounterName,
 			"it says %d, the database only %d although it was closed in order: one of them is an old copy",

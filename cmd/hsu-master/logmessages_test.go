@@ -56,7 +56,8 @@ func (l logLine) describes(call logLine) bool {
 	case l.levels != call.levels || l.message != call.message:
 		return false
 	case call.shared:
-		return !slices.ContainsFunc(bare(l.keys), func(key string) bool { return !slices.Contains(bare(call.keys), key) })
+		known := bare(call.keys)
+		return !slices.ContainsFunc(bare(l.keys), func(key string) bool { return !slices.Contains(known, key) })
 	case call.variable:
 		return slices.Equal(bare(l.keys), bare(call.keys))
 	}
@@ -145,7 +146,8 @@ func logTables(t *testing.T, name string) (rows []logLine, keys []string) {
 			}
 			rows = append(rows, row)
 		default:
-			t.Errorf("%s:%d: not a row of level, message, keys and meaning, or of key and value: %s", logDoc, number, line)
+			t.Errorf("%s:%d: not a row of level, message, keys and meaning, or of key and value: %s",
+				logDoc, number, line)
 		}
 	}
 	return rows, keys

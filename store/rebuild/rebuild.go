@@ -132,7 +132,8 @@ func (b Rebuilder) restore(c backups.Candidate, sequence uint64, why string) err
 		return fmt.Errorf("restore %s: %w", c.Path, err)
 	}
 	b.Dir.Log.Warn("state restored from backup",
-		"path", b.Dir.Database, "backup", c.Path, "backup_time", made, "workers", len(c.Workers), "processed", count.Processed)
+		"path", b.Dir.Database, "backup", c.Path, "backup_time", made, "workers", len(c.Workers),
+		"processed", count.Processed)
 	return nil
 }
 

@@ -259,8 +259,8 @@ func (in inspection) leader(token string) *process.Holder {
 	return &oldest
 }
 
-// attachFound opens the process, proves by its environment that it is still the one that the scan saw, and makes it this
-// slot's instance.
+// attachFound opens the process, proves by its environment that it is still the one that the scan saw, and makes it
+// this slot's instance.
 func (in inspection) attachFound(h process.Holder, rec records.Instance) (launcher.Instance, error) {
 	inst, id, err := in.rc.Inspector.AttachFound(in.s.ID, h.PID, rec)
 	if err == nil && launcher.HasEnded(inst) {
