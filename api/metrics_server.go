@@ -56,11 +56,11 @@ func (s MetricsServer) serve(ctx context.Context, l net.Listener, answer http.Ha
 // atMost returns a handler that refuses requests while n are in progress. A request is in progress until its
 // client has read the response.
 func atMost(n int, handler http.Handler) http.Handler {
-	slots := make(chan struct{}, n)
+	places := make(chan struct{}, n)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
+		case places <- struct{}{}:
+			defer func() { <-places }()
 			handler.ServeHTTP(w, r)
 		default:
 			http.Error(w, "as many answers as allowed are being read: try again", http.StatusServiceUnavailable)

@@ -31,7 +31,7 @@ func (f TLSFiles) Config(log *slog.Logger) (*tls.Config, error) {
 	}
 	c.warn(time.Now())
 	if info, err := os.Stat(f.Key); err == nil && info.Mode().Perm()&0o004 != 0 && runtime.GOOS != "windows" {
-		log.Warn("key of the certificate can be read by every user", "file", f.Key, "mode", info.Mode().Perm().String())
+		log.Warn("certificate key readable by every user", "path", f.Key, "mode", info.Mode().Perm().String())
 	}
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
@@ -94,7 +94,7 @@ func (c *certificates) warn(now time.Time) {
 		state = "it expires soon"
 	}
 	if state != c.state && state != "" {
-		c.log.Warn("certificate to be renewed", "reason", state, "file", c.files.Cert,
+		c.log.Warn("certificate renewal due", "reason", state, "path", c.files.Cert,
 			"not_before", c.leaf.NotBefore, "not_after", c.leaf.NotAfter)
 	}
 	c.state = state
@@ -133,8 +133,7 @@ func (c *certificates) fresh() *tls.Config {
 	case <-reloading:
 	case <-late.C:
 		if due {
-			c.log.Error("certificate files cannot be read in time, the last certificate stays in use",
-				"file", c.files.Cert, "wait", reloadWait)
+			c.log.Error("certificate reload timed out", "path", c.files.Cert, "timeout", reloadWait)
 		}
 	}
 	c.mu.Lock()
@@ -167,9 +166,9 @@ func (c *certificates) changed() *tls.Config {
 	c.failed = err != nil
 	switch {
 	case err == nil:
-		c.log.Info("certificate renewed", "file", c.files.Cert)
+		c.log.Info("certificate reloaded", "path", c.files.Cert)
 	case changed:
-		c.log.Error("certificate not renewed, the last one stays in use", "error", err)
+		c.log.Error("certificate reload failed", "path", c.files.Cert, "error", err)
 	}
 	return next
 }

@@ -173,7 +173,7 @@ func TestCertificateFollowsItsFiles(t *testing.T) {
 		shown("first")
 		time.Sleep(2 * recheck)
 		shown("first")
-		if n := strings.Count(log.String(), "not renewed"); n != 1 {
+		if n := strings.Count(log.String(), "certificate reload failed"); n != 1 {
 			t.Errorf("%d complaints about one change, want 1: %s", n, log.String())
 		}
 		write(t, files.Key, secondKey)
@@ -345,7 +345,7 @@ func TestCertificateThatExpiresIsToldOnce(t *testing.T) {
 					step.before, soon, passed, step.soon, step.passed)
 			}
 		}
-		if n := strings.Count(log.String(), "can be read by every user"); n != 1 {
+		if n := strings.Count(log.String(), "certificate key readable by every user"); n != 1 {
 			t.Errorf("told %d times that the key is open, want 1: %s", n, log.String())
 		}
 	})
@@ -396,7 +396,7 @@ func TestFilesThatBlockStopNoHandshake(t *testing.T) {
 					i, got != first, time.Since(begun), most)
 			}
 		}
-		if n := strings.Count(log.String(), "cannot be read in time"); n != 1 {
+		if n := strings.Count(log.String(), "certificate reload timed out"); n != 1 {
 			t.Errorf("told %d times, want 1: %s", n, log.String())
 		}
 		close(blocked)

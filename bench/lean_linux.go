@@ -34,7 +34,7 @@ func childLean(c *childIO) error {
 	}
 	callers, conns, size := numbers[0], numbers[1], numbers[2]
 	if callers > conns {
-		return fmt.Errorf("%d callers: want one for each of the %d connections at most", callers, conns)
+		return fmt.Errorf("%d callers: must be %d or fewer, one for each connection", callers, conns)
 	}
 	addresses := strings.Split(c.args[0], ",")
 	message, err := gproto.Marshal(&proto.ProcessRequest{Data: sized(size)})

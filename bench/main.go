@@ -90,9 +90,9 @@ func parse(args []string, rows []figure) (options, error) {
 	}
 	switch {
 	case o.calm < 0:
-		return o, fmt.Errorf("--calm %s: want a time such as 30s", o.calm)
+		return o, fmt.Errorf("--calm %s: must be a duration of 0 or more such as 30s", o.calm)
 	case o.rounds < 0:
-		return o, fmt.Errorf("--rounds %d: want 1 or more", o.rounds)
+		return o, fmt.Errorf("--rounds %d: must be 1 or more", o.rounds)
 	case o.rounds == 0 && o.quick:
 		o.rounds = 3
 	case o.rounds == 0:

@@ -100,7 +100,7 @@ func (s *adminSocket) keep(ctx context.Context, wg *sync.WaitGroup, stateIsThere
 			last = ""
 		case ctx.Err() == nil && err.Error() != last:
 			last = err.Error()
-			s.log.Warn("admin socket not brought back", "error", err)
+			s.log.Warn("admin socket not restored", "error", err)
 		}
 	}
 }
@@ -125,9 +125,9 @@ func (s *adminSocket) restore(ctx context.Context, wg *sync.WaitGroup) error {
 	s.listener = listener
 	wg.Go(func() {
 		if err := s.server.Serve(listener); err != nil {
-			s.log.Warn("admin socket not served any more", "error", err)
+			s.log.Warn("admin server failed", "error", err)
 		}
 	})
-	s.log.Warn("admin socket was deleted under way, listening anew", "socket", path)
+	s.log.Warn("admin socket restored", "path", path)
 	return s.announce()
 }

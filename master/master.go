@@ -180,7 +180,7 @@ func (m *Master) listen() (err error) {
 	m.onClose("the admin socket", closing(m.admin.listener))
 	if err := m.admin.announce(); err != nil {
 		// Clients then need to be given the runtime folder. This is no reason for the master not to run.
-		m.log.Warn("admin socket's path not left for clients", "error", err)
+		m.log.Warn("admin socket path not published", "error", err)
 	}
 	m.onClose("the admin socket's path", m.admin.takeBack)
 	return nil

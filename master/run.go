@@ -63,7 +63,7 @@ func (m *Master) start(ctx context.Context, wg *sync.WaitGroup) (failed <-chan e
 	wg.Go(func() { servers <- wrap("serve administrators", m.admin.server.Serve(admins)) })
 	wg.Go(func() { supervised <- m.sup.Serve(ctx) })
 	m.log.Info("master started", "address", m.listener.Addr().String(),
-		"state", m.options.StateDir, "pid", os.Getpid())
+		"state_dir", m.options.StateDir, "pid", os.Getpid())
 	return servers, supervised
 }
 
@@ -97,7 +97,7 @@ func (m *Master) stop(supervised <-chan error, whenDrained func()) error {
 			m.admin.server.Stop()
 			return err
 		case <-m.hurry:
-			m.log.Warn("master stopping at once")
+			m.log.Warn("master stopping immediately")
 			m.sup.Hurry()
 			cancel()
 		}
@@ -123,7 +123,7 @@ func (m *Master) serveMetrics(ctx context.Context) {
 		Version: m.options.Version,
 	}}
 	if err := server.Serve(ctx, m.metrics); err != nil {
-		m.log.Error("figures are not shown any more", "error", err)
+		m.log.Error("metrics server failed", "error", err)
 	}
 }
 

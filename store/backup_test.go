@@ -242,8 +242,8 @@ func TestBackupThatFailsIsToldOnceAndTriedAgain(t *testing.T) {
 		cancel()
 		served.Wait()
 		mustClose(t, db)
-		if told := strings.Count(log.String(), "backup not made"); told != 1 ||
-			!strings.Contains(log.String(), "backups are made again") {
+		if told := strings.Count(log.String(), "backup failed, retrying"); told != 1 ||
+			!strings.Contains(log.String(), "backups resumed") {
 			t.Errorf("told %d times: %s", told, &log)
 		}
 		db.ServeBackups(t.Context(), 0) // makes none and returns at once

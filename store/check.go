@@ -332,24 +332,25 @@ func (p *Problems) counter(dir string, c *records.Content, live bool) {
 		}
 		count, err = counterfile.Read(filepath.Join(dir, statedir.CounterName))
 	}
-	slot := count.Slot
+	newest := count.Newest
 	clean := c != nil && c.Meta.CleanShutdown && !live
 	switch {
 	case err != nil:
 		p.fail(statedir.CounterName, "%v", statefile.Cause(err))
 	case count.Damaged != nil:
 		p.fail(statedir.CounterName, "%v: the last count may be lost", count.Damaged)
-	case slot.Sequence == 0 && clean:
+	case newest.Sequence == 0 && clean:
 		p.note(statedir.CounterName, "it is missing; the database has the whole count")
-	case slot.Sequence == 0:
+	case newest.Sequence == 0:
 		p.fail(statedir.CounterName, "it is missing: the count may be short")
 	case c == nil || c.Countless():
-	case slot.Processed < c.Processed && !live:
-		p.note(statedir.CounterName, "it says %d, the database %d: the larger one counts", slot.Processed, c.Processed)
-	case slot.Processed > c.Processed && clean:
+	case newest.Processed < c.Processed && !live:
+		p.note(statedir.CounterName, "it says %d, the database %d: the larger one counts",
+			newest.Processed, c.Processed)
+	case newest.Processed > c.Processed && clean:
 		p.fail(statedir.CounterName,
 			"it says %d, the database only %d although it was closed in order: one of them is an old copy",
-			slot.Processed, c.Processed)
+			newest.Processed, c.Processed)
 	}
 }
 

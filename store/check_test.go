@@ -248,8 +248,8 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 			file(statedir.CounterName, made),
 			SeverityError, statedir.CounterName, "bytes",
 		},
-		"a slot spoilt": {
-			spoilSlot,
+		"a copy spoilt": {
+			spoilCopy,
 			SeverityError, statedir.CounterName, "checksum",
 		},
 		"an old database": {
@@ -369,8 +369,8 @@ func loseFreePages(b []byte) []byte {
 
 func counterOf(count int64) []byte {
 	b := make([]byte, counterSize)
-	counterfile.Slot{Sequence: 1, Tally: counterfile.Tally{Processed: count - 1}}.Put(b, time.Time{})
-	counterfile.Slot{Sequence: 2, Tally: counterfile.Tally{Processed: count}}.Put(b[slotDistance:], time.Time{})
+	counterfile.Copy{Sequence: 1, Tally: counterfile.Tally{Processed: count - 1}}.Put(b, time.Time{})
+	counterfile.Copy{Sequence: 2, Tally: counterfile.Tally{Processed: count}}.Put(b[copyDistance:], time.Time{})
 	return b
 }
 

@@ -262,7 +262,7 @@ func testFailedWrite(t *testing.T, act string, mode SyncMode, count bool) {
 		!s.Meta.CleanShutdown {
 		t.Errorf("in the end: processed %d, want 15, clean %t: %s", s.Processed, s.Meta.CleanShutdown, diff)
 	}
-	for _, line := range []string{"state cannot be written", "state still cannot be written", "service resumes"} {
+	for _, line := range []string{"state write failed", "state repair failed", "state repaired"} {
 		if !strings.Contains(log.String(), line) {
 			t.Errorf("the log lacks %q: %s", line, &log)
 		}

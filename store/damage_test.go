@@ -241,7 +241,7 @@ func TestDamagedMetaPage(t *testing.T) {
 			t.Errorf("meta page %d damaged: %d workers, want 29", i, got)
 		}
 		mustClose(t, db)
-		if !strings.Contains(log.String(), "meta pages is damaged") {
+		if !strings.Contains(log.String(), "meta page damaged") {
 			t.Errorf("meta page %d damaged: not logged: %s", i, &log)
 		}
 	}
@@ -387,8 +387,8 @@ func TestRepairIsRetried(t *testing.T) {
 
 func TestDamagedCounter(t *testing.T) {
 	good := make([]byte, counterSize)
-	counterfile.Slot{Sequence: 8, Tally: counterfile.Tally{Processed: 41}}.Put(good, time.Time{})
-	counterfile.Slot{Sequence: 9, Tally: counterfile.Tally{Processed: 42}}.Put(good[slotDistance:], time.Time{})
+	counterfile.Copy{Sequence: 8, Tally: counterfile.Tally{Processed: 41}}.Put(good, time.Time{})
+	counterfile.Copy{Sequence: 9, Tally: counterfile.Tally{Processed: 42}}.Put(good[copyDistance:], time.Time{})
 	spoil := func(at ...int) []byte {
 		b := bytes.Clone(good)
 		for _, i := range at {
@@ -401,9 +401,9 @@ func TestDamagedCounter(t *testing.T) {
 		want    int64 // -1 means damaged
 	}{
 		"whole":        {good, 42},
-		"older slot":   {spoil(16), 42},
-		"newer slot":   {spoil(slotDistance + 20), 41},
-		"both slots":   {spoil(3, slotDistance+33), -1},
+		"older copy":   {spoil(16), 42},
+		"newer copy":   {spoil(copyDistance + 20), 41},
+		"both copies":  {spoil(3, copyDistance+33), -1},
 		"empty":        {nil, -1},
 		"short":        {good[:counterSize-1], -1},
 		"long":         {append(bytes.Clone(good), 0), -1},

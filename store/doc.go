@@ -7,7 +7,7 @@
 //	              holder, blank after a shutdown that synced everything
 //	master-id     UUID of this state, written before the first fork
 //	state.db      the registry, a bbolt database
-//	counter.dat   processed_count ahead of state.db, two checksummed slots
+//	counter.dat   processed_count ahead of state.db, two checksummed copies
 //	backups/      state-SEQUENCE-schemaN-TIME.db: copies of state.db, made while the
 //	              master runs and before a migration
 //	*.damaged-TIME    damaged files that were kept aside, see Recover

@@ -17,8 +17,8 @@ const (
 
 	minPageSize = 1 << 10
 
-	slotDistance = 4096
-	counterSize  = 2 * slotDistance
+	copyDistance = 4096
+	counterSize  = 2 * copyDistance
 )
 
 var order = binary.NativeEndian

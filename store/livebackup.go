@@ -71,13 +71,13 @@ func (db *DB) ServeBackups(ctx context.Context, interval time.Duration) {
 			return
 		case err != nil:
 			if !failing {
-				log.Warn("backup not made, trying again", "error", err)
+				log.Warn("backup failed, retrying", "error", err)
 			}
 			failing = true
 			timer.Reset(min(interval, backupRetry))
 			continue
 		case failing:
-			log.Info("backups are made again", "backup", path)
+			log.Info("backups resumed", "backup", path)
 		case path != "":
 			log.Info("state backed up", "backup", path)
 		}

@@ -159,7 +159,7 @@ func (op *operation) restore(src *os.File, c records.Content, opts RestoreOption
 		return fmt.Errorf("restore %s: %w", out.Backup.Path, err)
 	}
 	// The counter is made after the database: in between, the larger count of the two is the valid one.
-	if !found.Count.Good() || found.Count.Slot.Tally != counterfile.StartedAnew(out.Count) ||
+	if !found.Count.Good() || found.Count.Newest.Tally != counterfile.StartedAnew(out.Count) ||
 		!found.Count.Short.Equal(record.CountShortSince) {
 		count := counterfile.StartedAnew(out.Count)
 		counter, err := counterfile.Create(op.dir.Ops, op.dir.Counter, count, record.CountShortSince)
@@ -175,8 +175,8 @@ func (op *operation) restore(src *os.File, c records.Content, opts RestoreOption
 // larger of that count and the backup's may be short; zero means that it is exact.
 func (op *operation) countNow(found rebuild.DiskState, backup records.Content) (count int64, short time.Time) {
 	count, short = -1, found.Count.Short
-	if found.Count.Slot.Sequence > 0 {
-		count = found.Count.Slot.Processed
+	if found.Count.Newest.Sequence > 0 {
+		count = found.Count.Newest.Processed
 	}
 	exact := found.Count.Good()
 	c, err := loadContent(op.dir)

@@ -208,7 +208,7 @@ func (n *NextStart) takeBackup(d *statedir.Dir, found rebuild.DiskState) error {
 		return err
 	}
 	n.Snapshot = records.Snapshot{
-		SchemaVersion: d.Steps.Version(), Meta: records.Meta{StateDir: here}, Processed: found.Count.Slot.Processed,
+		SchemaVersion: d.Steps.Version(), Meta: records.Meta{StateDir: here}, Processed: found.Count.Newest.Processed,
 	}
 	return nil
 }

@@ -156,7 +156,7 @@ func TestDamagedStateIsKeptAsideAndTheNewestBackupTaken(t *testing.T) {
 		!strings.Contains(told[0].Detail, "state-0000") {
 		t.Errorf("events: %+v", s.Events)
 	}
-	for _, line := range []string{"kept aside", "state restored from a backup"} {
+	for _, line := range []string{"state file damaged", "state restored from backup"} {
 		if !strings.Contains(log.String(), line) {
 			t.Errorf("the log lacks %q: %s", line, &log)
 		}
@@ -400,12 +400,12 @@ func TestLostCountIsSaidToBeShort(t *testing.T) {
 			func(t *testing.T, dir string) { remove(t, filepath.Join(dir, statedir.CounterName)) },
 			none, true,
 		},
-		"one slot of the counter": {func(t *testing.T, dir string) { spoilSlot(t, dir) }, none, true},
+		"one copy of the count": {func(t *testing.T, dir string) { spoilCopy(t, dir) }, none, true},
 		"the counter is an old one": {func(t *testing.T, dir string) {
 			lose(t, dir, statedir.DatabaseName)
 			old := make([]byte, counterSize)
-			counterfile.Slot{Sequence: 1, Tally: counterfile.Tally{Processed: 2}}.Put(old, time.Time{})
-			counterfile.Slot{Sequence: 2, Tally: counterfile.Tally{Processed: 3}}.Put(old[slotDistance:], time.Time{})
+			counterfile.Copy{Sequence: 1, Tally: counterfile.Tally{Processed: 2}}.Put(old, time.Time{})
+			counterfile.Copy{Sequence: 2, Tally: counterfile.Tally{Processed: 3}}.Put(old[copyDistance:], time.Time{})
 			overwrite(t, filepath.Join(dir, statedir.CounterName), old)
 		}, countBackedUp, true},
 		"the record of the count": {func(t *testing.T, dir string) { spoilCount(t, dir) }, countAll, false},
@@ -496,7 +496,7 @@ func lose(t *testing.T, dir string, names ...string) {
 	}
 }
 
-func spoilSlot(t *testing.T, dir string) {
+func spoilCopy(t *testing.T, dir string) {
 	t.Helper()
 	path := filepath.Join(dir, statedir.CounterName)
 	b := readFile(t, path)
@@ -504,7 +504,7 @@ func spoilSlot(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[count.Slot.Sequence%2*slotDistance+20] ^= 1
+	b[count.Newest.Sequence%2*copyDistance+20] ^= 1
 	overwrite(t, path, b)
 }
 
@@ -535,7 +535,7 @@ func TestCountIsExactAfterACleanShutdownWithoutCounter(t *testing.T) {
 	for what, spoil := range map[string]func(t *testing.T, dir string){
 		"missing": func(t *testing.T, dir string) { remove(t, filepath.Join(dir, statedir.CounterName)) },
 		"damaged": func(t *testing.T, dir string) { lose(t, dir, statedir.CounterName) },
-		"a slot":  spoilSlot,
+		"a copy":  spoilCopy,
 	} {
 		dir := killed(t)
 		mustClose(t, openTest(t, dir, Options{}))

@@ -137,8 +137,8 @@ func TestDeletedStateIsNoticedByAliveAndWrittenBackByTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantOnDisk(t, dir, db.MasterID(), 2)
-	if got := log.String(); !strings.Contains(got, "deleted under way, writing it back") ||
-		!strings.Contains(got, "service resumes") {
+	if got := log.String(); !strings.Contains(got, "state database deleted") ||
+		!strings.Contains(got, "state repaired") {
 		t.Errorf("it said %q", got)
 	}
 }

@@ -341,7 +341,7 @@ func TestMasterIDOutlivesTheDatabase(t *testing.T) {
 		t.Errorf("without its database: id %s, processed %d, want %s, 5", db.MasterID(), db.Processed(), id)
 	}
 	mustClose(t, db)
-	if !strings.Contains(log.String(), "state.db is missing") {
+	if !strings.Contains(log.String(), "state database missing") {
 		t.Errorf("the loss is not logged: %s", &log)
 	}
 

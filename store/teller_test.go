@@ -70,8 +70,8 @@ func TestWhatIsToldIsInTheFile(t *testing.T) {
 				}
 				if r, err := counterfile.Read(
 					filepath.Join(dir, statedir.CounterName),
-				); err != nil || r.Slot.Processed != n+1 {
-					t.Fatalf("in the file %d, %v, want %d", r.Slot.Processed, err, n+1)
+				); err != nil || r.Newest.Processed != n+1 {
+					t.Fatalf("in the file %d, %v, want %d", r.Newest.Processed, err, n+1)
 				}
 			}
 		})
@@ -274,8 +274,8 @@ func TestCountsAroundClose(t *testing.T) {
 				t.Errorf("on the disk %d, %d were told so; %d refused", s.Processed, ok.Load(), refused.Load())
 			}
 			r, err := counterfile.Read(filepath.Join(dir, statedir.CounterName))
-			if err != nil || r.Slot.Processed != ok.Load() {
-				t.Errorf("%s: %d, %v", statedir.CounterName, r.Slot.Processed, err)
+			if err != nil || r.Newest.Processed != ok.Load() {
+				t.Errorf("%s: %d, %v", statedir.CounterName, r.Newest.Processed, err)
 			}
 		})
 	}

@@ -155,7 +155,7 @@ func (o *fakeOS) Attach(_ string, rec records.Instance) (launcher.Instance, erro
 	return p, nil
 }
 
-func (o *fakeOS) Take(_ string, pid int, rec records.Instance) (launcher.Instance, identity.Process, error) {
+func (o *fakeOS) AttachFound(_ string, pid int, rec records.Instance) (launcher.Instance, identity.Process, error) {
 	rec.PID = pid
 	inst, err := o.Attach("", rec)
 	if err != nil {

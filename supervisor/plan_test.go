@@ -45,7 +45,7 @@ type recoveriesOf struct {
 }
 
 func (r recoveriesOf) Handle(_ context.Context, record slog.Record) error {
-	if record.Message != "worker recovery" {
+	if record.Message != "worker recovery decided" {
 		return nil
 	}
 	r.mu.Lock()

@@ -19,17 +19,17 @@ import (
 // recover creates the workers from the wanted, recorded and living ones, starts their goroutines and waits until
 // each has recovered.
 func (s *Supervisor) recover(ctx, work context.Context) error {
-	snap, err := s.registry(ctx)
+	snap, err := s.readState(ctx)
 	if err != nil {
-		return fmt.Errorf("read the registry: %w", err)
+		return fmt.Errorf("read the state: %w", err)
 	}
 	for key, err := range snap.Bad {
-		s.log.Error("record not readable, its worker is looked for among the processes", "record", key, "error", err)
+		s.log.Error("record not readable", "record", key, "error", err)
 	}
 	s.env.Recovery = s.newRecoveryContext()
 	holders, scanErr := s.scan(ctx)
 	if scanErr != nil {
-		s.log.Error("processes not scanned", "error", scanErr)
+		s.log.Error("process scan failed", "error", scanErr)
 	}
 	slots := s.env.Recovery.Slots(snap.Workers, s.set.units, false)
 	strays := s.env.Recovery.Assign(slots, holders, scanErr)
@@ -66,12 +66,12 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	return nil
 }
 
-// registryRetry is the interval of retries while the registry cannot be read.
-const registryRetry = 20 * time.Millisecond
+// stateRetry is the interval of retries while the state cannot be read.
+const stateRetry = 20 * time.Millisecond
 
-// registry reads the records. While the store rewrites its state after a failed write, registry retries: living
+// readState reads the records. While the store rewrites its files after a failed write, readState retries: living
 // workers need a master, so it must not give up.
-func (s *Supervisor) registry(ctx context.Context) (records.Snapshot, error) {
+func (s *Supervisor) readState(ctx context.Context) (records.Snapshot, error) {
 	for told := false; ; {
 		snap, err := s.opts.Store.Snapshot()
 		if !errors.Is(err, store.ErrUnavailable) {
@@ -79,10 +79,10 @@ func (s *Supervisor) registry(ctx context.Context) (records.Snapshot, error) {
 		}
 		if !told {
 			told = true
-			s.log.Error("registry not readable yet, trying on", "error", err)
+			s.log.Error("state not readable, retrying", "error", err)
 		}
 		select {
-		case <-time.After(registryRetry):
+		case <-time.After(stateRetry):
 		case <-ctx.Done():
 			return snap, err
 		}
@@ -114,7 +114,7 @@ func (s *Supervisor) newRecoveryContext() *recovery.Context {
 // started. Otherwise, after a crash in between, the next master would take this directory's workers for the
 // other's.
 func (s *Supervisor) acceptMove(ctx context.Context, slots []recovery.Slot) error {
-	s.log.Warn("state directory was copied or moved: the workers of the original were left alone")
+	s.log.Warn("state directory copied or moved")
 	var muts []records.Mutation
 	for _, slot := range slots {
 		if rec := slot.Rec; rec.Instance != nil && !slot.Found.Shows(rec.Instance.Token) {
@@ -136,6 +136,6 @@ func (s *Supervisor) sweepStray(ctx context.Context, token string) {
 	defer cancel()
 	left, err := s.env.Launcher.Sweep(bounded, "", records.Instance{Token: token})
 	if ctx.Err() == nil && (err != nil || len(left) > 0) {
-		s.log.Error("process without a slot not stopped", "left", len(left), "error", err)
+		s.log.Error("stray process not stopped", "left", len(left), "error", err)
 	}
 }

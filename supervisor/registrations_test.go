@@ -296,7 +296,7 @@ func TestHeartbeatThatIsLateByAMomentRegistersAnew(t *testing.T) {
 		var m *master
 		again := 0
 		world.log = onLog(func(message string) {
-			if strings.Contains(message, "no heartbeat") {
+			if message == "endpoint expired" {
 				again++
 				m.register("pkg.A", "10.0.0.1:80", 3*time.Second)
 			}

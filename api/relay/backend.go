@@ -66,7 +66,7 @@ func (c *backendConn) serve(ctx context.Context) {
 	c.pool.remove(c)
 	err = c.finish(err)
 	if !c.isDraining() {
-		c.env.log.Trouble("connection to a backend lost", c.address(), err)
+		c.env.log.ConnectionLost(c.address(), err)
 	}
 	c.loseCalls(reason + report.ErrorText(err))
 	c.work.Wake(c.pool)
@@ -207,7 +207,7 @@ func (c *backendConn) fault(err error) error {
 	if !ok {
 		return err
 	}
-	c.env.log.Trouble("connection ended for a fault of its peer", c.address(), fault)
+	c.env.log.EndpointViolated(c.address(), fault)
 	c.goAway(&c.work, fault.Code, fault.Reason)
 	c.loseCalls("the server broke the rules of HTTP/2: " + fault.Error())
 	return nil

@@ -63,7 +63,7 @@ func TestCallIsLogged(t *testing.T) {
 	p.answer(3)
 	client.wantStatus(3, 0)
 	r.Close()
-	got := log.take(t, "call")
+	got := log.take(t, "call ended")
 	if len(got) != 2 {
 		t.Fatalf("%d lines for two calls: %v", len(got), got)
 	}
@@ -95,13 +95,12 @@ func TestWarningsAreWhole(t *testing.T) {
 	client.wantStatus(1, protocol.CodeDeadlineExceeded)
 	var got []map[string]any // the attempt to connect may end after the call
 	for deadline := time.Now().Add(patience); len(got) == 0; time.Sleep(time.Millisecond) {
-		if got = log.take(t, "trouble with a connection"); time.Now().After(deadline) {
+		if got = log.take(t, "connection to endpoint lost"); time.Now().After(deadline) {
 			t.Fatal("no warning about an endpoint that refuses")
 		}
 	}
 	for key, want := range map[string]any{
-		"what": "connection to a backend lost", "peer": gone,
-		"err": "connection refused", "left_out": 0.0,
+		"address": gone, "error": "connection refused", "suppressed": 0.0,
 	} {
 		if got[0][key] != want {
 			t.Errorf("%s is %v, want %v", key, got[0][key], want)

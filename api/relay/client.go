@@ -83,7 +83,7 @@ func (c *clientConn) serve() {
 	err = c.finish(err)
 	if !errors.Is(err, io.EOF) && !errors.Is(err, errClosing) &&
 		!errors.Is(err, errIdlest) && !errors.Is(err, net.ErrClosed) {
-		c.env.opts.Log.Debug("connection of a client ended", "peer", c.address(), "err", err)
+		c.env.opts.Log.Debug("client connection ended", "client_address", c.address(), "error", err)
 	}
 	if errors.Is(err, errHead) || errors.Is(err, errSlow) || errors.Is(err, errMemory) {
 		c.env.log.Limited(err.Error(), c.account.Peer())
@@ -126,7 +126,7 @@ func (c *clientConn) handshake(nc net.Conn) (net.Conn, error) {
 	secure := tls.Server(nc, c.env.opts.TLS)
 	if err := secure.Handshake(); err != nil { //nolint:noctx // the deadline bounds it, and Close ends it
 		if !errors.Is(err, io.EOF) { // otherwise the client only looked whether the port is open
-			c.env.log.Trouble("no TLS with a client", c.address(), err)
+			c.env.log.HandshakeFailed(c.address(), err)
 		}
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func (c *clientConn) fault(err error) error {
 	if !ok {
 		return err
 	}
-	c.env.log.Trouble("connection ended for a fault of its peer", c.address(), fault)
+	c.env.log.ClientViolated(c.address(), fault)
 	c.goAway(&c.work, fault.Code, fault.Reason)
 	c.loseAll()
 	return nil
@@ -259,7 +259,7 @@ func (c *clientConn) mayBegin(f *frames.Frame) bool {
 	c.startCalls()
 	c.work.Do()
 	c.guard.head.Store(0) // the delay is not the client's
-	c.env.log.Limited("streams reset or calls refused: calls begin one by one", c.account.Peer())
+	c.env.log.Limited("resets and refused calls: calls are started one by one", c.account.Peer())
 	c.account.Wait()
 	c.hear()
 	return false

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -37,7 +36,7 @@ func (k *call) begin(w *deferred.Work, l *headers.List, end bool) (start bool) {
 		return false
 	}
 	if h.Returned {
-		k.env.log.Trouble("call refused", k.clientAddress(), errReturned)
+		k.env.log.CallLooped(k.clientAddress())
 		k.code = protocol.CodeUnavailable
 		k.resetClient(w, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
 		k.leaveClient(w)
@@ -58,9 +57,6 @@ func (k *call) begin(w *deferred.Work, l *headers.List, end bool) (start bool) {
 	k.up.q.Keep = true
 	return true
 }
-
-// errReturned is logged for a call that this relay has already passed on.
-var errReturned = errors.New("it has been here: masters are endpoints of each other, and no worker of theirs took it")
 
 // accept checks a request and decides where the call goes. It returns false if the call has been answered.
 func (k *call) accept(w *deferred.Work, h *protocol.Request) bool {

@@ -36,7 +36,7 @@ const waitingForStream = "too many calls wait for a connection"
 // crowdedOut ends a call because too many calls are in flight or waiting.
 func (k *call) crowdedOut(w *deferred.Work, reason string) {
 	if k.client != nil {
-		k.limited("calls under way or waiting: more of it than of others")
+		k.limited("calls in flight: call refused")
 	}
 	k.turnAway(w, protocol.CodeResourceExhausted, reason)
 }

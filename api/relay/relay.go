@@ -150,7 +150,7 @@ func (r *Relay) Serve(l net.Listener) error {
 				r.clients.evictFor(nil)
 			}
 			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
-			r.log.Warning("cannot accept a connection", l.Addr().String(), err)
+			r.log.AcceptFailed(l.Addr().String(), err)
 			select {
 			case <-time.After(wait):
 			case <-r.ctx.Done():

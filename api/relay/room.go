@@ -120,7 +120,7 @@ func (s *crowd) makeRoom(c *clientConn) bool {
 		room = leaving > 0 && s.awaitLeaving()
 	}
 	if !room {
-		s.env.log.Limited("connections: a new one was refused", p)
+		s.env.log.Limited("connections: new connection refused", p)
 	}
 	return room
 }
@@ -165,7 +165,7 @@ func (s *crowd) evictFor(newcomer *peers.Peer) bool {
 	victim.evicted = true
 	s.evicted++
 	s.mu.Unlock()
-	s.env.log.Limited("connections: one that was not in use was closed", crowd)
+	s.env.log.Limited("connections: idle connection closed", crowd)
 	victim.evict()
 	return true
 }

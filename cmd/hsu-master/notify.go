@@ -54,7 +54,7 @@ func (n *notifier) follow(ctx context.Context, m *master.Master, log *slog.Logge
 				n.alive(m.Summary())
 			case ctx.Err() == nil:
 				// Without a keep-alive the watchdog of systemd will act.
-				log.Error("master does not answer itself", "error", err)
+				log.Error("master self-check failed", "error", err)
 			}
 		case <-m.Stopping():
 			n.stopping()

@@ -119,7 +119,7 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 		p.BadRecords[key] = err.Error()
 	}
 	p.Workers, err = recovery.Plan(ctx, recovery.PlanOptions{
-		Registry: next.Snapshot, StateDir: cfg.folders.state, RuntimeDir: cfg.folders.liveRuntime(),
+		Snapshot: next.Snapshot, StateDir: cfg.folders.state, RuntimeDir: cfg.folders.liveRuntime(),
 		AsRecorded: p.Wanted == wantedRecorded,
 	}, cfg.master.Units...)
 	if err != nil {
@@ -148,7 +148,7 @@ func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, err
 	return next, 0, offline(cfg.folders, err)
 }
 
-// liveSnapshot returns the registry of the running master as it is in its database.
+// liveSnapshot returns the state of the running master as it is in its database.
 func liveSnapshot(ctx context.Context, f folders) (records.Snapshot, error) {
 	conn, err := dialAdmin(ctx, f)
 	if err != nil {
@@ -167,7 +167,7 @@ func liveSnapshot(ctx context.Context, f folders) (records.Snapshot, error) {
 		if gone(ctx, f) {
 			return records.Snapshot{}, fmt.Errorf("%w at %s any more", errNoMaster, f.liveSocket())
 		}
-		return records.Snapshot{}, fmt.Errorf("ask the master for its registry: %s", status.Convert(err).Message())
+		return records.Snapshot{}, fmt.Errorf("ask the master for its state: %s", status.Convert(err).Message())
 	}
 	return store.ReadBackup(bytes.NewReader(database.Bytes()), int64(database.Len()))
 }

@@ -28,13 +28,13 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	signals := watchSignals()
 	defer signals.stop()
 	defer signals.bound(cfg.master.StopGrace, func(took time.Duration) {
-		log.Error("master does not stop, ending it as it is: the next master takes its workers over", "took", took)
+		log.Error("master stop timed out", "duration", took)
 		out.close()
 		os.Exit(exitFailed)
 	})()
 	haveThreads(threadsInHand)
 	if err := process.ShedInherited(); err != nil {
-		log.Warn("workers may inherit what the master has inherited", "error", err)
+		log.Warn("inherited descriptors and signals not reset", "error", err)
 	}
 	if process.InheritsOrphans() {
 		defer reapOrphans()()
@@ -46,7 +46,7 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	if cfg.unitFault != nil {
-		log.Error("workers cannot be started, those that live are kept", "error", cfg.unitFault)
+		log.Error("worker executable unusable", "error", cfg.unitFault)
 	}
 	if err := runMaster(ctx, m, signals, notify, cfg.detach, log); err != nil {
 		return err

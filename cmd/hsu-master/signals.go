@@ -62,15 +62,15 @@ func (s *signals) control(m controlled, detach bool, log *slog.Logger, done <-ch
 			case sig == os.Interrupt:
 				m.hurry()
 			}
-		case <-s.detaches:
+		case sig := <-s.detaches:
 			if stopping != nil {
-				log.Info("master detaching: workers are left running")
+				log.Info("master stopping", "signal", sig.String(), "detach", true)
 				m.end(supervisor.ErrDetach)
 				stopping = nil
 			}
 		case sig := <-s.ignored:
 			if stopping != nil {
-				log.Warn("signal has no meaning for this master", "signal", sig.String())
+				log.Warn("signal ignored", "signal", sig.String())
 			}
 		case <-stopping:
 			stopping = nil

@@ -142,7 +142,7 @@ func TestPortIsSecuredByCertificatesThatAreRenewed(t *testing.T) {
 		}
 		return nil
 	})
-	if got := strings.Count(m.Log(), "certificate renewed"); got != 1 {
+	if got := strings.Count(m.Log(), "certificate reloaded"); got != 1 {
 		t.Errorf("renewed %d times, want once: %s", got, m.Log())
 	}
 	m.Stop()

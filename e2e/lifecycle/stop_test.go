@@ -82,7 +82,7 @@ func TestStopEndsWorkersThatAreSuspended(t *testing.T) {
 		h.SignalWorker(w.PID, syscall.SIGSTOP)
 	}
 	m.Stop()
-	if log := m.Log(); strings.Count(log, "did not stop within its grace") != 1 {
+	if log := m.Log(); strings.Count(log, "worker stop timed out") != 1 {
 		t.Errorf("want the plain one to go on and end, and the stubborn one to be killed:\n%s", log)
 	}
 	h.WantNothingLeft()

@@ -118,7 +118,7 @@ func TestStrangerOnTheRecordedPortIsLeftAloneAndTheWorkerGetsAnother(t *testing.
 	if w := after.Worker(t, "worker-0"); w.Port == dead.Port || w.Incarnation != 2 {
 		t.Errorf("the worker = %+v, want it on another port than %d", w, dead.Port)
 	}
-	if !strings.Contains(m.Log(), "port-changed") {
+	if !strings.Contains(m.Log(), "worker port changed") {
 		t.Errorf("nothing was said of the change:\n%s", m.Log())
 	}
 	h.Ask("on another port")

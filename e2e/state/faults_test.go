@@ -127,7 +127,7 @@ func awaitOutage(h *harness.Host, m *harness.Master, o outage) {
 		}
 		awaitRefusal(h, o.reason)
 		log := m.Log()
-		if strings.LastIndex(log, "state written anew") >= strings.LastIndex(log, "state still cannot be written") {
+		if strings.LastIndex(log, "state repaired") >= strings.LastIndex(log, "state repair failed") {
 			return errors.New("it may still be")
 		}
 		return nil

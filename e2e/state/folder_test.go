@@ -47,8 +47,8 @@ func TestStateFolderThatIsDeletedUnderWayIsWrittenBack(t *testing.T) {
 			}
 			load.AwaitMore(100)
 			harness.WaitFor(t, "the state is back, and says so", func() error {
-				if log := m.Log(); !strings.Contains(log, "state was deleted under way") ||
-					!strings.Contains(log, "service resumes") {
+				if log := m.Log(); !strings.Contains(log, "state database deleted") ||
+					!strings.Contains(log, "state repaired") {
 					return errors.New("nothing is said")
 				}
 				return nil

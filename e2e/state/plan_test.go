@@ -133,7 +133,7 @@ func decisionsOf(m *harness.Master) map[string]decision {
 	all := map[string]decision{}
 	for line := range strings.Lines(m.Log()) {
 		var said struct{ Msg, Worker, Action, Reason string }
-		if json.Unmarshal([]byte(line), &said) != nil || said.Msg != "worker recovery" {
+		if json.Unmarshal([]byte(line), &said) != nil || said.Msg != "worker recovery decided" {
 			continue
 		}
 		if _, known := all[said.Worker]; !known {

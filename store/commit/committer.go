@@ -140,7 +140,7 @@ func (c *committer) fail(cause error) {
 	first := c.queue.fail(cause)
 	c.writer.counter.refuse(unavailable(cause))
 	if first {
-		c.writer.dir.Log.Error("state cannot be written", "path", c.writer.dir.Database, "error", cause)
+		c.writer.dir.Log.Error("state write failed", "path", c.writer.dir.Database, "error", cause)
 		c.queue.kick()
 	}
 }
@@ -196,13 +196,13 @@ func (c *committer) repair() {
 		c.repairDelay = cmp.Or(min(2*c.repairDelay, lastRepairDelay), firstRepairDelay)
 		c.repairAt = time.Now().Add(c.repairDelay)
 		c.queue.setCause(err) // report the newest reason
-		log.Warn("state still cannot be written", "path", c.writer.dir.Database, "retry", c.repairDelay, "error", err)
+		log.Warn("state repair failed", "path", c.writer.dir.Database, "retry_in", c.repairDelay, "error", err)
 		return
 	}
 	c.repairDelay, c.repairAt = 0, time.Time{}
 	c.queue.setCause(nil)
 	c.writer.counter.resume()
-	log.Info("state written anew, service resumes", "path", c.writer.dir.Database)
+	log.Info("state repaired", "path", c.writer.dir.Database)
 }
 
 // finish ends the committer in an orderly way: it records the count and the clean shutdown, then closes the files.

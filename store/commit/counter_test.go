@@ -47,9 +47,9 @@ func newTestCounter(t *testing.T, count counterfile.Tally) *testCounter {
 func (c *testCounter) want(t *testing.T, when string, acknowledged, written counterfile.Tally) {
 	t.Helper()
 	r, err := counterfile.Read(c.path)
-	if err != nil || c.tally() != acknowledged || r.Slot.Tally != written || !r.Short.Equal(shortSince) {
+	if err != nil || c.tally() != acknowledged || r.Newest.Tally != written || !r.Short.Equal(shortSince) {
 		t.Errorf("%s: acknowledged %+v, in the file %+v, %v; want %+v, %+v",
-			when, c.tally(), r.Slot.Tally, err, acknowledged, written)
+			when, c.tally(), r.Newest.Tally, err, acknowledged, written)
 	}
 }
 

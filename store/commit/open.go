@@ -129,9 +129,7 @@ func (o *opener) checkDatabase() error {
 		return &statefile.DamagedError{Path: o.dir.Database, Err: err}
 	}
 	if img.Damaged != nil {
-		o.dir.Log.Warn("one of the two meta pages is damaged, going on with the other: "+
-			"the last change may be lost",
-			"path", o.dir.Database, "error", img.Damaged)
+		o.dir.Log.Warn("meta page damaged", "path", o.dir.Database, "error", img.Damaged)
 	}
 	return nil
 }
@@ -174,8 +172,7 @@ func (o *opener) makeDatabase(damage error) error {
 	}
 	// The directory is new, or an earlier first start ended after it wrote the id.
 	if o.found.ID != "" {
-		o.dir.Log.Warn("state.db is missing, starting with an empty registry",
-			"path", o.dir.Database, "master", o.found.ID)
+		o.dir.Log.Warn("state database missing", "path", o.dir.Database, "master", o.found.ID)
 	}
 	return b.CreateFirst()
 }
@@ -234,7 +231,7 @@ func (o *opener) migrate() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s was not changed (and there is a copy at %s): %w", path, copied, err)
 	}
-	o.dir.Log.Info("state migrated", "path", path, "from", found, "to", known, "copy", copied)
+	o.dir.Log.Info("state migrated", "path", path, "from", found, "to", known, "backup", copied)
 	return copied, nil
 }
 
@@ -265,7 +262,7 @@ func (o *opener) readRecord() error {
 	if recordErr != nil {
 		// Without a recorded state directory, the database counts as moved: nothing is assumed about the workers
 		// that it records.
-		log.Warn("the database's own record is damaged, making a new one", "path", path, "error", recordErr)
+		log.Warn("database record damaged", "path", path, "error", recordErr)
 		b := rebuild.Rebuilder{Dir: o.dir, DirID: self.LastDir(), Found: &o.found}
 		if err := b.EnsureID(backups.Of(o.dir).Newest("").Meta); err != nil {
 			return err
@@ -279,8 +276,8 @@ func (o *opener) readRecord() error {
 		self.Set(record)
 		return statedir.WriteMasterID(o.dir.Ops, o.dir.Path, record.MasterID)
 	default:
-		log.Warn("the database is that of another master, taking it over",
-			"path", path, "theirs", record.MasterID, "master", o.found.ID)
+		log.Warn("database of another master taken over",
+			"path", path, "previous_master", record.MasterID, "master", o.found.ID)
 		record.MasterID = o.found.ID
 	}
 	self.Set(record)
@@ -293,9 +290,7 @@ func (o *opener) openCounter() error {
 	log, w := o.dir.Log, o.writer
 	o.deriveCount()
 	if o.found.Count.Damaged != nil {
-		log.Warn("one of the two slots of the counter is damaged, going on with the other: "+
-			"the last count may be lost",
-			"path", o.dir.Counter, "error", o.found.Count.Damaged)
+		log.Warn("counter copy damaged", "path", o.dir.Counter, "error", o.found.Count.Damaged)
 	}
 	saved := w.self.Found // as stored in the database
 	if o.found.CountErr != nil {
@@ -320,7 +315,7 @@ func (o *opener) openCounter() error {
 	}
 	w.counter.exchange(count)
 	if !since.IsZero() {
-		log.Warn("processed count may be short", "count", w.counter.processed.Load(), "since", since)
+		log.Warn("processed count may be short", "processed", w.counter.processed.Load(), "since", since)
 	}
 	if o.broken() == nil {
 		err = o.postpone(o.recordStart(&saved))
@@ -331,14 +326,14 @@ func (o *opener) openCounter() error {
 // deriveCount sets the count to what results from counter.dat and state.db.
 func (o *opener) deriveCount() {
 	w, counted := o.writer, o.found.Count
-	if o.found.CountErr != nil && counted.Slot.Sequence == 0 {
+	if o.found.CountErr != nil && counted.Newest.Sequence == 0 {
 		// The only remaining record of the count is in a backup.
 		backup := backups.Of(o.dir).Newest(o.found.ID)
 		w.folded, o.found.CountedAt = counterfile.StartedAnew(backup.Processed), backup.AsOf()
 	}
 	if o.found.CountErr != nil || o.found.ID != "" && o.found.ID != w.self.Found.MasterID {
 		// The count in the database is lost or belongs to another master.
-		w.counter.acknowledge(counterfile.Larger(counted.Slot.Tally, w.folded))
+		w.counter.acknowledge(counterfile.Larger(counted.Newest.Tally, w.folded))
 	} else {
 		w.counter.acknowledge(counterfile.Merged(counted, w.folded))
 	}
@@ -347,10 +342,10 @@ func (o *opener) deriveCount() {
 // counterFile opens counter.dat, or makes it if it does not have the count.
 func (o *opener) counterFile(short time.Time) (*counterfile.File, error) {
 	counted, count := o.found.Count, o.writer.counter.tally()
-	if !counted.Good() || counted.Slot.Tally != count || !counted.Short.Equal(short) {
+	if !counted.Good() || counted.Newest.Tally != count || !counted.Short.Equal(short) {
 		return counterfile.Create(o.dir.Ops, o.dir.Counter, count, short)
 	}
-	return counterfile.Open(o.dir.Counter, counted.Slot.Sequence, short)
+	return counterfile.Open(o.dir.Counter, counted.Newest.Sequence, short)
 }
 
 // recordStart writes the record and the count into the database, unless it has them. saved is the record as currently

@@ -51,7 +51,7 @@ func (r *repairer) repair() error {
 	}
 	use := func(next *boltfile.File, count *counterfile.File) {
 		if err := w.exchange(next, count); err != nil {
-			w.dir.Log.Warn("closing what could not be written failed", "path", w.dir.Database, "error", err)
+			w.dir.Log.Warn("state files not closed cleanly", "path", w.dir.Database, "error", err)
 		}
 	}
 	if !r.unopened {
@@ -159,7 +159,7 @@ func (r *repairer) rescue(damage error) error {
 	found := &rebuild.DiskState{
 		ID: record.MasterID,
 		Count: counterfile.Reading{
-			Slot: counterfile.Slot{Sequence: 1, Tally: r.writer.counter.tally()}, Short: record.CountShortSince,
+			Newest: counterfile.Copy{Sequence: 1, Tally: r.writer.counter.tally()}, Short: record.CountShortSince,
 		},
 	}
 	return rebuild.Rebuilder{Dir: r.writer.dir, DirID: r.writer.self.LastDir(), Found: found}.Rescue(damage)
@@ -204,7 +204,7 @@ func (r *repairer) preparePlace() error {
 	if deleted, err := statefile.IsDeleted(r.source); err != nil || !deleted {
 		return errors.Join(fmt.Errorf("%s was moved or unmounted under way: bring it back", path), err)
 	}
-	w.dir.Log.Warn("state was deleted under way, writing it back", "path", path)
+	w.dir.Log.Warn("state database deleted", "path", path)
 	if err := errors.Join(statedir.Make(w.dir.Ops, w.dir.Path), statedir.SyncPath(w.dir.Ops, w.dir.Path)); err != nil {
 		return err
 	}

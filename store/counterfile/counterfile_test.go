@@ -20,7 +20,7 @@ func FuzzTally(f *testing.F) {
 			t.Skip("neither file says so")
 		}
 		c, d := Tally{cp, ck}, Tally{dp, dk}
-		got := Merged(Reading{Slot: Slot{sequence, c}}, d)
+		got := Merged(Reading{Newest: Copy{sequence, c}}, d)
 		if sequence == 0 && cp > 0 {
 			t.Skip("a counter that is missing says nothing")
 		}
@@ -30,56 +30,56 @@ func FuzzTally(f *testing.F) {
 		if cp|dp < 1<<61 && ck >= 0 && dk >= ck && got.Processed > max(cp, dp)+dk-ck {
 			t.Errorf("of %+v and %+v comes %+v, more than both have seen", c, d, got)
 		}
-		if again := Merged(Reading{Slot: Slot{1, got}}, got); again != got {
+		if again := Merged(Reading{Newest: Copy{1, got}}, got); again != got {
 			t.Errorf("of %+v in both files comes %+v", got, again)
 		}
 	})
 }
 
-// FuzzCounter generates the two slots of counter.dat and the length of the data that follows them.
+// FuzzCounter generates the two copies of counter.dat and the length of the data that follows them.
 func FuzzCounter(f *testing.F) {
-	var a, b [slotSize]byte
-	Slot{Sequence: 8, Tally: Tally{Processed: 41}}.Put(a[:], time.Time{})
-	Slot{Sequence: 9, Tally: Tally{Processed: 42}}.Put(b[:], time.Time{})
+	var a, b [copySize]byte
+	Copy{Sequence: 8, Tally: Tally{Processed: 41}}.Put(a[:], time.Time{})
+	Copy{Sequence: 9, Tally: Tally{Processed: 42}}.Put(b[:], time.Time{})
 	f.Add(a[:], b[:], 0)
 	f.Add(b[:], a[:], 0)
-	f.Add(a[:], bytes.Repeat([]byte{0xff}, slotSize), 0)
+	f.Add(a[:], bytes.Repeat([]byte{0xff}, copySize), 0)
 	f.Add([]byte{}, []byte{}, 0)
 	f.Add(a[:], b[:], -1)
 	f.Add(a[:], b[:], 1)
-	var negative [slotSize]byte
-	Slot{Sequence: 10, Tally: Tally{Processed: -1}}.Put(negative[:], time.Time{})
+	var negative [copySize]byte
+	Copy{Sequence: 10, Tally: Tally{Processed: -1}}.Put(negative[:], time.Time{})
 	f.Add(a[:], negative[:], 0)
 	f.Add(negative[:], b[:], 0)
 	f.Fuzz(func(t *testing.T, a, b []byte, more int) {
 		content := make([]byte, counterSize)
-		copy(content[:slotDistance], a)
-		copy(content[slotDistance:], b)
+		copy(content[:copyDistance], a)
+		copy(content[copyDistance:], b)
 		if more %= counterSize; more != 0 {
 			if got, damaged, err := parse(slices.Concat(content, content)[:counterSize+more]); err == nil ||
-				damaged != nil || got != (Slot{}) {
+				damaged != nil || got != (Copy{}) {
 				t.Errorf("%d bytes: %v, %v, %v", counterSize+more, got, damaged, err)
 			}
 		}
 		got, damaged, err := parse(content)
-		s0, err0 := parseSlot(content)
-		s1, err1 := parseSlot(content[slotDistance:])
+		c0, err0 := parseCopy(content)
+		c1, err1 := parseCopy(content[copyDistance:])
 		switch {
 		case (err0 != nil && err1 != nil) != (err != nil):
-			t.Errorf("slots %v, %v; file %v", err0, err1, err)
+			t.Errorf("copies %v, %v; file %v", err0, err1, err)
 		case err == nil && (err0 != nil || err1 != nil) != (damaged != nil):
-			t.Errorf("slots %v, %v; damaged %v", err0, err1, damaged)
-		case err == nil && got != s0 && got != s1:
-			t.Errorf("%v is neither %v nor %v", got, s0, s1)
-		case err0 == nil && got.Sequence < s0.Sequence, err1 == nil && got.Sequence < s1.Sequence:
-			t.Errorf("%v is not the newest of %v and %v", got, s0, s1)
+			t.Errorf("copies %v, %v; damaged %v", err0, err1, damaged)
+		case err == nil && got != c0 && got != c1:
+			t.Errorf("%v is neither %v nor %v", got, c0, c1)
+		case err0 == nil && got.Sequence < c0.Sequence, err1 == nil && got.Sequence < c1.Sequence:
+			t.Errorf("%v is not the newest of %v and %v", got, c0, c1)
 		case err == nil && got.Processed < 0:
 			t.Errorf("count %d", got.Processed)
 		}
-		if err0 == nil { // an accepted slot is the same as the store would have written it
-			var again [slotSize]byte
-			if s0.Put(again[:], time.Time{}); !bytes.Equal(again[:24], content[:24]) {
-				t.Errorf("slot %v is written as %x, was %x", s0, again, content[:slotSize])
+		if err0 == nil { // an accepted copy is the same as the store would have written it
+			var again [copySize]byte
+			if c0.Put(again[:], time.Time{}); !bytes.Equal(again[:24], content[:24]) {
+				t.Errorf("copy %v is written as %x, was %x", c0, again, content[:copySize])
 			}
 		}
 	})
@@ -104,7 +104,7 @@ func TestCountOfTwoFiles(t *testing.T) {
 		"of that release, and the database larger": {Tally{12, -1}, Tally{13, 7}, 13},
 		"the part cannot be read":                  {Tally{15, 4}, Tally{13, -1}, 15},
 	} {
-		if got := Merged(Reading{Slot: Slot{1, c.counter}}, c.database); got.Processed != c.want || got.Keyed < 0 ||
+		if got := Merged(Reading{Newest: Copy{1, c.counter}}, c.database); got.Processed != c.want || got.Keyed < 0 ||
 			got.Keyed > got.Processed {
 			t.Errorf("%s: %+v, want %d", name, got, c.want)
 		}
@@ -112,7 +112,7 @@ func TestCountOfTwoFiles(t *testing.T) {
 	if got := Merged(Reading{}, Tally{13, 7}); got != (Tally{13, 7}) {
 		t.Errorf("without a counter: %+v", got)
 	}
-	if got := Merged(Reading{Slot: Slot{1, Tally{1<<63 - 1, 0}}},
+	if got := Merged(Reading{Newest: Copy{1, Tally{1<<63 - 1, 0}}},
 		Tally{1<<63 - 1, 1 << 62}); got.Processed != 1<<63-1 {
 		t.Errorf("beyond what fits: %+v", got)
 	}

@@ -19,8 +19,8 @@ const UnknownKeyed = -1
 
 // Merged returns the count that results from the two files after a crash.
 func Merged(counter Reading, database Tally) Tally {
-	c := counter.Slot.Tally
-	if counter.Slot.Sequence == 0 || c.Keyed < 0 || database.Keyed < 0 || c.Keyed > database.Keyed {
+	c := counter.Newest.Tally
+	if counter.Newest.Sequence == 0 || c.Keyed < 0 || database.Keyed < 0 || c.Keyed > database.Keyed {
 		// Either there is no counter, or an older release wrote it and did not separate the parts, or the database
 		// was replaced since (see StartedAnew) and the counter was not yet.
 		return Larger(c, database)

@@ -211,8 +211,7 @@ func (x *Index) Committed(c Changes) {
 	}
 	x.early += early
 	if now := time.Now(); now.Sub(x.earlyTold) >= time.Minute {
-		x.log.Warn("results of requests are dropped before their time, since there are too many: "+
-			"a retry of theirs is counted again", "dropped", x.early)
+		x.log.Warn("results dropped early", "dropped", x.early)
 		x.early, x.earlyTold = 0, now
 	}
 }
@@ -283,8 +282,8 @@ func (x *Index) Load(file *boltfile.File, path string) error {
 			r := row{entry: entry{id: string(key), size: int64(len(key) + len(value) + resultOverhead)}}
 			rec, err := records.DecodeResult(key, value)
 			if err != nil {
-				x.log.Warn("result of a request cannot be read, dropping it",
-					"path", path, "request", records.ShownKey(string(key)), "error", err)
+				x.log.Warn("result not readable",
+					"path", path, "request_id", records.ShownKey(string(key)), "error", err)
 				r.corrupt = true
 			}
 			r.sequence = rec.Sequence

@@ -17,7 +17,7 @@ type DiskState struct {
 	idErr error  // the damage of master-id
 
 	Count      counterfile.Reading // of counter.dat; zero if the file is missing or damaged
-	counterErr error               // the damage of counter.dat, if both slots are damaged
+	counterErr error               // the damage of counter.dat, if both copies are damaged
 
 	// These describe the opened database.
 	CountErr  error     // why its count cannot be read
@@ -38,7 +38,7 @@ func ReadDiskState(dir *statedir.Dir) (f DiskState, err error) {
 
 // Used reports whether an earlier master got beyond its first start in the directory.
 func (f *DiskState) Used(dir *statedir.Dir) bool {
-	if f.Count.Slot.Processed > 0 || f.counterErr != nil || f.Count.Damaged != nil {
+	if f.Count.Newest.Processed > 0 || f.counterErr != nil || f.Count.Damaged != nil {
 		return true
 	}
 	if list, err := backups.List(dir.Path); err == nil && len(list) > 0 {

@@ -41,12 +41,12 @@ func (b Rebuilder) CreateFirst() error {
 	if err := b.EnsureID(records.Meta{}); err != nil {
 		return err
 	}
-	if b.Found.Count.Slot.Sequence == 0 {
+	if b.Found.Count.Newest.Sequence == 0 {
 		counter, err := counterfile.Create(b.Dir.Ops, b.Dir.Counter, counterfile.Tally{}, time.Time{})
 		if err != nil {
 			return err
 		}
-		b.Found.Count.Slot = counterfile.Slot{Sequence: counter.Sequence()}
+		b.Found.Count.Newest = counterfile.Copy{Sequence: counter.Sequence()}
 		if err := counter.Close(); err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func (b Rebuilder) Rescue(damage error) error {
 	}
 	why := "state.db was missing"
 	if damage == nil {
-		log.Warn("state.db is missing", "path", b.Dir.Database)
+		log.Warn("state database missing", "path", b.Dir.Database, "master", b.Found.ID)
 	} else {
 		highest = max(highest, boltfile.LastTx(b.Dir.Database))
 		aside, err := b.Dir.Ops.KeepAside(b.Dir.Database, damage, log)
@@ -91,7 +91,7 @@ func (b Rebuilder) startEmpty(sequence uint64, why string) error {
 		return err
 	}
 	content := emptyDB{
-		count: counterfile.StartedAnew(b.Found.Count.Slot.Processed), short: b.Found.Count.Short, sequence: sequence,
+		count: counterfile.StartedAnew(b.Found.Count.Newest.Processed), short: b.Found.Count.Short, sequence: sequence,
 	}
 	if !b.Found.Count.Good() {
 		content.short = b.Dir.Oldest()
@@ -103,8 +103,7 @@ func (b Rebuilder) startEmpty(sequence uint64, why string) error {
 	if err := b.createEmpty(content); err != nil {
 		return err
 	}
-	b.Dir.Log.Warn("no good backup, starting with an empty registry: workers are known by what lives",
-		"path", b.Dir.Database, "master", b.Found.ID)
+	b.Dir.Log.Warn("empty registry created", "path", b.Dir.Database, "master", b.Found.ID)
 	return nil
 }
 
@@ -120,7 +119,7 @@ func (b Rebuilder) restore(c backups.Candidate, sequence uint64, why string) err
 	}
 	record := c.Meta
 	record.MasterID, record.CleanShutdown = b.Found.ID, false
-	counted := b.Found.Count.Slot.Processed
+	counted := b.Found.Count.Newest.Processed
 	count := counterfile.StartedAnew(max(counted, c.Processed))
 	record.CountShortSince = records.Earliest(record.CountShortSince, b.Found.Count.Short)
 	if !b.Found.Count.Good() || counted < c.Processed {
@@ -132,8 +131,9 @@ func (b Rebuilder) restore(c backups.Candidate, sequence uint64, why string) err
 	if err := ReplaceDatabase(b.Dir, img, sequence, count, record, detail); err != nil {
 		return fmt.Errorf("restore %s: %w", c.Path, err)
 	}
-	b.Dir.Log.Warn("state restored from a backup",
-		"path", b.Dir.Database, "backup", c.Path, "made", made, "workers", len(c.Workers), "processed", count.Processed)
+	b.Dir.Log.Warn("state restored from backup",
+		"path", b.Dir.Database, "backup", c.Path, "backup_time", made, "workers", len(c.Workers),
+		"processed", count.Processed)
 	return nil
 }
 
@@ -147,7 +147,7 @@ func (b Rebuilder) EnsureID(backup records.Meta) error {
 	if lost := b.Dir.LostID; id == "" && b.Found.Used(b.Dir) && lost != nil {
 		var err error
 		if id, err = lost(); err != nil {
-			b.Dir.Log.Warn("the living workers were not asked for their master's id", "error", err)
+			b.Dir.Log.Warn("master id not read from workers", "error", err)
 		}
 		if !records.ValidUUID(id) {
 			id = ""

@@ -37,7 +37,7 @@ func (o Ops) KeepAside(path string, damage error, log *slog.Logger) (string, err
 	if err != nil {
 		return "", fmt.Errorf("keep the damaged %s aside: %w", path, err)
 	}
-	log.Warn("state file is damaged, kept aside", "path", path, "kept", aside, "error", Cause(damage))
+	log.Warn("state file damaged", "path", path, "kept", aside, "error", Cause(damage))
 	o.dropAside(path, aside, log)
 	return aside, nil
 }
@@ -54,7 +54,7 @@ func (o Ops) KeepCopyAside(path string, damage error, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("keep a copy of the damaged %s: %w", path, err)
 	}
-	log.Warn("state file is damaged in part, a copy is kept aside", "path", path, "kept", aside, "error", Cause(damage))
+	log.Warn("state file partly damaged", "path", path, "kept", aside, "error", Cause(damage))
 	o.dropAside(path, aside, log)
 	return nil
 }
@@ -81,7 +81,7 @@ func (o Ops) dropAside(path, newest string, log *slog.Logger) {
 		}
 	}
 	if err != nil {
-		log.Warn("damaged files that are too many not removed", "path", path, "error", err)
+		log.Warn("old damaged files not removed", "path", path, "error", err)
 	}
 }
 

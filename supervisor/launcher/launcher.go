@@ -20,8 +20,8 @@ type Inspector interface {
 	// Attach proves that the recorded instance lives and opens it. Its errors include [process.ErrGone] and
 	// [process.ErrUnverifiable].
 	Attach(worker string, rec records.Instance) (Instance, error)
-	// Take opens an unrecorded process whose environment names rec's token.
-	Take(worker string, pid int, rec records.Instance) (Instance, identity.Process, error)
+	// AttachFound opens an unrecorded process whose environment names rec's token.
+	AttachFound(worker string, pid int, rec records.Instance) (Instance, identity.Process, error)
 	// Identify returns the identity of the process that has the PID now; [process.ErrGone] if there is none.
 	Identify(pid int) (identity.Process, error)
 	// Holds reports whether the process has the instance's lease.

@@ -163,7 +163,7 @@ func (l *osLauncher) search(worker string, rec records.Instance) (*process.Proce
 		process.ErrGone, rec.PID, rec.PIDNamespace)
 }
 
-func (l *osLauncher) Take(worker string, pid int, rec records.Instance) (Instance, identity.Process, error) {
+func (l *osLauncher) AttachFound(worker string, pid int, rec records.Instance) (Instance, identity.Process, error) {
 	p, err := process.OpenPID(pid)
 	if err != nil {
 		return nil, identity.Process{}, err

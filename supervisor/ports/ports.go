@@ -15,7 +15,7 @@ import (
 // Book prevents two workers from choosing the same port, and reserves the chosen ports.
 type Book struct {
 	mu       sync.Mutex
-	taken    map[int]string // port → worker
+	assigned map[int]string // port → worker
 	reserved reservations
 	Share    int // the share of the ports that this master prefers; 0: not drawn yet
 }
@@ -28,7 +28,7 @@ const portShares = 8
 // maxPortTries limits the search; each try is another free port.
 const maxPortTries = 64
 
-// Choose returns the preferred port if it is free, else another free one, and holds it for the worker until the
+// Choose returns the preferred port if it is free, else another free one, and assigns it to the worker until the
 // worker gets another port.
 func (b *Book) Choose(worker string, preferred int) (int, error) {
 	b.mu.Lock()
@@ -36,7 +36,7 @@ func (b *Book) Choose(worker string, preferred int) (int, error) {
 	if preferred > 0 && b.free(worker, preferred) {
 		err := listenable(preferred)
 		if err == nil {
-			b.hold(worker, preferred)
+			b.assign(worker, preferred)
 			b.reserved.reserve(worker, preferred)
 			return preferred, nil
 		}
@@ -51,7 +51,7 @@ func (b *Book) Choose(worker string, preferred int) (int, error) {
 		}
 		for _, candidate := range b.candidates(port) {
 			if b.free(worker, candidate) && b.reserved.claim(worker, candidate) {
-				b.hold(worker, candidate)
+				b.assign(worker, candidate)
 				return candidate, nil
 			}
 		}
@@ -82,11 +82,11 @@ func freePort() (int, error) {
 	return port, l.Close()
 }
 
-// Keep holds the port that a worker already has, so that no other worker gets it.
+// Keep assigns to a worker the port that it already has, so that no other worker gets it.
 func (b *Book) Keep(worker string, port int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.hold(worker, port)
+	b.assign(worker, port)
 }
 
 // Reserve keeps other processes from taking the port of a worker without a living process.
@@ -121,21 +121,21 @@ func (b *Book) LetGo(worker string) {
 	b.reserved.release(worker)
 }
 
-func (b *Book) hold(worker string, port int) {
-	if b.taken == nil {
-		b.taken = map[int]string{}
+func (b *Book) assign(worker string, port int) {
+	if b.assigned == nil {
+		b.assigned = map[int]string{}
 	}
-	for p, w := range b.taken {
+	for p, w := range b.assigned {
 		if w == worker {
-			delete(b.taken, p)
+			delete(b.assigned, p)
 		}
 	}
-	b.taken[port] = worker
+	b.assigned[port] = worker
 }
 
 func (b *Book) free(worker string, port int) bool {
-	holder, taken := b.taken[port]
-	return !taken || holder == worker
+	holder, ok := b.assigned[port]
+	return !ok || holder == worker
 }
 
 func listenable(port int) error {

@@ -16,7 +16,7 @@ const ReservePatience = 2 * time.Second
 // choice of a port and the worker's listen, and from a worker's end to the next start. If a port cannot be
 // reserved, the worker runs without a reservation.
 type reservations struct {
-	held map[string]reservation // by worker
+	byWorker map[string]reservation
 	// lone are the units whose workers did not open a reserved port: their ports are reserved only until the start.
 	lone map[string]bool
 }
@@ -28,11 +28,11 @@ type reservation struct {
 
 // reserve reserves the port that the worker had, if it is not reserved already.
 func (r *reservations) reserve(worker string, port int) {
-	if r.held[worker].port == port {
+	if r.byWorker[worker].port == port {
 		return
 	}
 	if res, err := process.ReservePort(port); err == nil {
-		r.take(worker, port, res)
+		r.add(worker, port, res)
 	}
 }
 
@@ -41,7 +41,7 @@ func (r *reservations) claim(worker string, port int) bool {
 	res, err := process.ClaimPort(port)
 	switch {
 	case err == nil:
-		r.take(worker, port, res)
+		r.add(worker, port, res)
 		return true
 	case errors.Is(err, syscall.EADDRINUSE):
 		return false
@@ -49,25 +49,25 @@ func (r *reservations) claim(worker string, port int) bool {
 	return listenable(port) == nil // reservations are not possible here, or not now
 }
 
-func (r *reservations) take(worker string, port int, res *process.Reservation) {
+func (r *reservations) add(worker string, port int, res *process.Reservation) {
 	r.release(worker)
-	if r.held == nil {
-		r.held = make(map[string]reservation)
+	if r.byWorker == nil {
+		r.byWorker = make(map[string]reservation)
 	}
-	r.held[worker] = reservation{port, res}
+	r.byWorker[worker] = reservation{port, res}
 }
 
 func (r *reservations) release(worker string) {
-	if res, held := r.held[worker]; held {
+	if res, ok := r.byWorker[worker]; ok {
 		_ = res.Close() // a socket without data
-		delete(r.held, worker)
+		delete(r.byWorker, worker)
 	}
 }
 
 // refuse records that a worker of the unit did not open its port, and releases the port's reservation. It reports
 // whether there was one.
 func (r *reservations) refuse(unit, worker string) bool {
-	if _, held := r.held[worker]; !held {
+	if _, ok := r.byWorker[worker]; !ok {
 		return false
 	}
 	r.release(worker)

@@ -51,8 +51,8 @@ type reader struct {
 	read func(pid int, buf *[]byte) ([]byte, environState)
 }
 
-// take records the result of reading a process's environment.
-func (r *reader) take(pid int, environ []byte, state environState) {
+// add records the result of reading a process's environment.
+func (r *reader) add(pid int, environ []byte, state environState) {
 	switch state {
 	case environNone:
 		return

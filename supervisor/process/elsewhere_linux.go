@@ -61,7 +61,7 @@ func suspects(ctx context.Context, proof identity.Proof, token string) ([]int, e
 		defer putBuffer(buf)
 		return numbers("/proc", buf)
 	}
-	c, err := shared.take(ctx)
+	c, err := shared.get(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func portHidden(ctx context.Context, port int) (bool, error) {
 	for _, l := range listeners {
 		s.missing[socketLink(l.inode)] = l
 	}
-	c, err := shared.take(ctx)
+	c, err := shared.get(ctx)
 	if err != nil {
 		return false, err
 	}

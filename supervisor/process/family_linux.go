@@ -31,7 +31,7 @@ type candidate struct {
 // that carry the token, live in the cgroup or descend from a member. It looks for other holders of the lease only
 // if the lease may be held. It returns ErrLeaseHeld if there is no member but a foreign process holds the lease.
 func (f Family) Members(ctx context.Context) ([]Holder, error) {
-	c, err := shared.take(ctx)
+	c, err := shared.get(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("find the members of a family: %w", err)
 	}

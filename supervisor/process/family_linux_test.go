@@ -159,7 +159,7 @@ func TestProcessThatDiesAfterThePassThatKilledItIsLetGo(t *testing.T) {
 	w.expect(t, "ready")
 	s := &sweep{family: Family{Token: w.family.Token}, prey: make(map[int]*prey)}
 	defer s.close()
-	if !s.hold(candidate{pid: w.PID(), why: byToken}, Holder{PID: w.PID()}) {
+	if !s.add(candidate{pid: w.PID(), why: byToken}, Holder{PID: w.PID()}) {
 		t.Fatal("the worker was not opened")
 	}
 	if err := w.Signal(unix.SIGKILL); err != nil {

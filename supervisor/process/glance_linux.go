@@ -103,7 +103,7 @@ func (g *glances) glance(pid int, buf *[]byte) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if isStalled(pid) {
-		g.reader.take(pid, nil, environDenied)
+		g.reader.add(pid, nil, environDenied)
 		return true
 	}
 	g.at = pid
@@ -117,7 +117,7 @@ func (g *glances) glance(pid int, buf *[]byte) bool {
 		return false
 	}
 	g.at = 0
-	g.reader.take(pid, environ, state)
+	g.reader.add(pid, environ, state)
 	return true
 }
 
@@ -140,7 +140,7 @@ func (g *glances) wait(patience time.Duration) (stalls int) {
 		}
 		g.left = true
 		setStalled(g.at, true)
-		g.reader.take(g.at, nil, environDenied)
+		g.reader.add(g.at, nil, environDenied)
 		stalls = g.at
 		g.mu.Unlock()
 		return stalls

@@ -31,7 +31,7 @@ const (
 // that may not be signalled, or that do not die (state D); err is the reason. ErrLeaseHeld means that a holder of
 // the lease cannot be found: start no replacement, and report it.
 func (f Family) Kill(ctx context.Context) (left []Holder, err error) {
-	c, err := shared.take(ctx)
+	c, err := shared.get(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("kill a family: %w", err)
 	}
@@ -50,14 +50,14 @@ func (f Family) Kill(ctx context.Context) (left []Holder, err error) {
 // reaches those inside. It opens and proves each member first. It does not wait for them to end, and never signals
 // this process and its ancestors.
 func (f Family) Terminate(ctx context.Context) error {
-	c, err := shared.take(ctx)
+	c, err := shared.get(ctx)
 	if err != nil {
 		return fmt.Errorf("ask a family to end: %w", err)
 	}
 	s := &sweep{family: f, gentle: true, ourselves: ourselves(), prey: make(map[int]*prey)}
 	defer s.close()
 	for _, member := range f.find(c, f.leaseMayBeHeld()) {
-		s.hold(member, Holder{PID: member.pid})
+		s.add(member, Holder{PID: member.pid})
 	}
 	for pid, p := range s.prey {
 		if stat, err := readStat(pid); err == nil && stat.PGID == f.Leader && f.Leader != 0 {
@@ -174,7 +174,7 @@ func (s *sweep) verdict(ctx context.Context, held bool) ([]Holder, error) {
 
 // holder returns why the lease is held.
 func (s *sweep) holder(ctx context.Context) error {
-	c, err := shared.take(ctx)
+	c, err := shared.get(ctx)
 	if err != nil {
 		return errors.Join(ErrLeaseHeld, err)
 	}
@@ -190,7 +190,7 @@ func (s *sweep) look(ctx context.Context, held bool) (seen bool, err error) {
 	if held {
 		return true, nil
 	}
-	c, err := shared.take(ctx)
+	c, err := shared.get(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -207,7 +207,7 @@ func (s *sweep) chase(ctx context.Context) (found int, err error) {
 		var c *census
 		c, err = takeCensus(ctx, func(h Holder) {
 			// Do this at once: a chain of processes that fork and exit is gone at the end of the pass.
-			if h.Token == s.family.Token && s.hold(candidate{pid: h.PID, why: byToken}, h) {
+			if h.Token == s.family.Token && s.add(candidate{pid: h.PID, why: byToken}, h) {
 				found++
 			}
 		})
@@ -215,7 +215,7 @@ func (s *sweep) chase(ctx context.Context) (found int, err error) {
 			break
 		}
 		for _, member := range s.family.find(c, s.family.leaseMayBeHeld()) {
-			if s.hold(member, Holder{PID: member.pid}) {
+			if s.add(member, Holder{PID: member.pid}) {
 				found++
 			}
 		}
@@ -229,9 +229,9 @@ func (s *sweep) chase(ctx context.Context) (found int, err error) {
 	return found, err
 }
 
-// hold opens a process, proves that it is a member and, unless the sweep is gentle, stops it. It reports whether
+// add opens a process, proves that it is a member and, unless the sweep is gentle, stops it. It reports whether
 // the member is new.
-func (s *sweep) hold(member candidate, h Holder) bool {
+func (s *sweep) add(member candidate, h Holder) bool {
 	if s.ourselves[member.pid] {
 		return false
 	}

@@ -69,7 +69,7 @@ func (f Family) owns(ctx context.Context, buf *[]byte, find func() ([]socket, er
 		if f.leads(&s) {
 			return PortOurs, nil
 		}
-		c, err := shared.take(ctx)
+		c, err := shared.get(ctx)
 		if err != nil {
 			return PortUnknown, err
 		}
@@ -224,7 +224,7 @@ func readListenerTable() (*listenerTable, error) {
 func listenersOn(ctx context.Context, port int, buf *[]byte) ([]socket, error) {
 	defer asking.Add(-1)
 	if asking.Add(1) > 1 {
-		if table, err := allListeners.take(ctx); err == nil && (table.whole || len(table.on[port]) > 0) {
+		if table, err := allListeners.get(ctx); err == nil && (table.whole || len(table.on[port]) > 0) {
 			return table.on[port], nil
 		}
 	}

@@ -15,7 +15,7 @@ import (
 //
 // The result is a hint: open a found process with OpenPID and Verify it.
 func Scan(ctx context.Context) ([]Holder, error) {
-	c, err := shared.take(ctx)
+	c, err := shared.get(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("scan for workers: %w", err)
 	}

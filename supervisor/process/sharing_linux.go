@@ -22,7 +22,8 @@ type sharedAnswer[T any] struct {
 	err   error
 }
 
-func (s *sharing[T]) take(ctx context.Context) (T, error) {
+// get returns an answer that was begun after the call, or the cause why ctx is done.
+func (s *sharing[T]) get(ctx context.Context) (T, error) {
 	var none T
 	if ctx.Err() != nil { // otherwise select could choose an answer that is ready
 		return none, context.Cause(ctx)

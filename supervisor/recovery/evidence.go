@@ -35,7 +35,7 @@ type Evidence struct {
 	RestartIn float64 `json:"restart_in,omitempty"`
 }
 
-// Recorded is the registry's record of a worker. The fields of the instance are zero if none is recorded. PID, Inode,
+// Recorded is the record of a worker. The fields of the instance are zero if none is recorded. PID, Inode,
 // StartTicks and Proof are zero if the start was cut off before they were recorded.
 type Recorded struct {
 	Desired    records.Desired `json:"desired"`
@@ -114,7 +114,7 @@ func (d Decision) Log(log *slog.Logger) {
 		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{slog.String("action", string(d.Action)), slog.String("reason", d.Reason)}
-	log.LogAttrs(context.Background(), level, "worker recovery", append(attrs, d.Evidence.Attrs()...)...)
+	log.LogAttrs(context.Background(), level, "worker recovery decided", append(attrs, d.Evidence.Attrs()...)...)
 }
 
 // Attrs returns the parts of the evidence that are not empty.

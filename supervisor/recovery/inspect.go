@@ -166,7 +166,7 @@ func (in inspection) starting(rec records.Instance) launcher.Instance {
 	if leader == nil {
 		return nil
 	}
-	inst, err := in.take(*leader, rec)
+	inst, err := in.attachFound(*leader, rec)
 	switch {
 	case errors.Is(err, process.ErrGone):
 		return nil
@@ -195,7 +195,7 @@ func (in inspection) adoptable() launcher.Instance {
 			Token: h.Token, Process: identity.Process{BootID: in.rc.BootID},
 			Port: h.Port, Started: time.Now(), UID: h.UID,
 		}
-		inst, err := in.take(*leader, rec)
+		inst, err := in.attachFound(*leader, rec)
 		switch {
 		case errors.Is(err, process.ErrGone):
 			continue
@@ -259,10 +259,10 @@ func (in inspection) leader(token string) *process.Holder {
 	return &oldest
 }
 
-// take opens the process, proves by its environment that it is still the one that the scan saw, and makes it this
-// slot's instance.
-func (in inspection) take(h process.Holder, rec records.Instance) (launcher.Instance, error) {
-	inst, id, err := in.rc.Inspector.Take(in.s.ID, h.PID, rec)
+// attachFound opens the process, proves by its environment that it is still the one that the scan saw, and makes it
+// this slot's instance.
+func (in inspection) attachFound(h process.Holder, rec records.Instance) (launcher.Instance, error) {
+	inst, id, err := in.rc.Inspector.AttachFound(in.s.ID, h.PID, rec)
 	if err == nil && launcher.HasEnded(inst) {
 		err = errors.Join(process.ErrGone, inst.Close())
 	}

@@ -16,9 +16,9 @@ import (
 
 // PlanOptions are the inputs of a plan.
 type PlanOptions struct {
-	// Registry is the registry that the next master will read: from [store.ReadSnapshot], or from the running
+	// Snapshot is the state that the next master will read: from [store.ReadSnapshot], or from the running
 	// master.
-	Registry records.Snapshot
+	Snapshot records.Snapshot
 	// StateDir is the master's state directory.
 	StateDir string
 	// RuntimeDir holds the workers' leases; empty means "run" in StateDir.
@@ -42,7 +42,7 @@ func Plan(ctx context.Context, opts PlanOptions, units ...unit.Spec) ([]Decision
 	for _, u := range units {
 		complete = append(complete, u.WithDefaults())
 	}
-	return rc.Plan(ctx, opts.Registry.Workers, complete, opts.AsRecorded)
+	return rc.Plan(ctx, opts.Snapshot.Workers, complete, opts.AsRecorded)
 }
 
 // planContext returns the context of a recovery by another process.
@@ -62,7 +62,7 @@ func planContext(opts PlanOptions) (*Context, error) {
 	if opts.RuntimeDir == "" {
 		opts.RuntimeDir = filepath.Join(opts.StateDir, "run")
 	}
-	meta, stateDir := opts.Registry.Meta, dir.String()
+	meta, stateDir := opts.Snapshot.Meta, dir.String()
 	return &Context{
 		Inspector: launcher.NewInspector(launcher.Options{
 			MasterID: meta.MasterID, StateDir: func() string { return stateDir }, RuntimeDir: opts.RuntimeDir, UID: uid,

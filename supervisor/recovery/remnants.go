@@ -40,9 +40,9 @@ func (r Remnants) KillOthers(ctx context.Context, keep string) {
 			continue
 		}
 		killed[h.Token] = true
-		r.Log.Info("worker surplus", "reason", fmt.Sprintf("process %d is of another instance, stopping it", h.PID))
+		r.Log.Info("process of another instance found", "pid", h.PID)
 		if err := r.Kill(ctx, records.Instance{Token: h.Token, Process: identity.Process{PID: h.PID}}); err != nil {
-			r.Log.Error("process of another instance not stopped", "error", err)
+			r.Log.Error("process of another instance not stopped", "pid", h.PID, "error", err)
 		}
 	}
 }

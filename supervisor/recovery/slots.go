@@ -26,7 +26,7 @@ type Context struct {
 	StateDir string // device:inode
 	BootID   string
 	UID      int  // user of the workers
-	Moved    bool // the registry was made for another state directory
+	Moved    bool // the state was made in another directory
 	Now      func() time.Duration
 }
 

@@ -95,7 +95,7 @@ func (s *Set) register(ctx context.Context, r records.Registration) (first chan 
 		if err := s.open(x, false); err != nil {
 			return nil, fmt.Errorf("reach %s: %w", r.Address, err)
 		}
-		s.log.Info("endpoint from outside registered", "service", r.Service, "address", r.Address)
+		s.log.Info("endpoint registered", "service", r.Service, "address", r.Address)
 	}
 	s.look()
 	return x.first, nil
@@ -158,7 +158,7 @@ func (s *Set) Deregister(ctx context.Context, service, address string) ([]record
 	defer s.mu.Unlock()
 	s.remove(gone)
 	for _, r := range gone {
-		s.log.Info("endpoint from outside deregistered", "service", r.Service, "address", r.Address)
+		s.log.Info("endpoint deregistered", "service", r.Service, "address", r.Address)
 	}
 	return gone, nil
 }

@@ -59,12 +59,11 @@ func (s *Set) removeExpired(ctx context.Context) {
 	}
 	s.durable.Unlock()
 	for _, r := range gone {
-		s.log.Warn("endpoint from outside sent no heartbeat, removed",
-			"service", r.Service, "address", r.Address, "ttl", r.TTL)
+		s.log.Warn("endpoint expired", "service", r.Service, "address", r.Address, "ttl", r.TTL)
 	}
 	if err != nil && ctx.Err() == nil {
 		// The next master would give them one more ttl, and then remove them.
-		s.log.Error("removal not recorded", "endpoints", len(gone), "error", err)
+		s.log.Error("endpoint expiry not recorded", "endpoints", len(gone), "error", err)
 	}
 }
 

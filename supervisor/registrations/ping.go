@@ -79,9 +79,9 @@ func (s *Set) answered(x *target, p Prober, err error) {
 	}
 	crashpoint.Pass(crashpoint.OutsideReady, func() { s.services.SetReady(x.endpoint, x.ready) })
 	if x.ready {
-		s.log.Info("endpoint from outside is ready", "address", x.address)
+		s.log.Info("endpoint ready", "address", x.address)
 		return
 	}
-	s.log.Warn("endpoint from outside is not ready", "address", x.address, "reason", x.reason)
+	s.log.Warn("endpoint not ready", "address", x.address, "reason", x.reason)
 	s.services.Reconsider()
 }

@@ -128,7 +128,7 @@ func (s *Set) Restore(recorded []records.Registration) {
 	defer s.mu.Unlock()
 	for _, r := range recorded {
 		if err := check(r); err != nil {
-			s.log.Error("registration not usable", "error", err)
+			s.log.Error("endpoint unusable", "error", err)
 			continue
 		}
 		s.add(r)
@@ -184,7 +184,7 @@ func (s *Set) Start(ctx context.Context) {
 			s.extend(r)
 		}
 		if err := s.open(x, true); err != nil {
-			s.log.Error("endpoint from outside not reachable", "address", x.address, "error", err)
+			s.log.Error("endpoint not reachable", "address", x.address, "error", err)
 		}
 	}
 	pinging := s.pinging
@@ -233,7 +233,7 @@ func (s *Set) close(x *target) {
 		case <-work.Done():
 		}
 		if err := p.Close(); err != nil {
-			s.log.Debug("connection not closed cleanly", "address", x.address, "error", err)
+			s.log.Debug("endpoint connection not closed cleanly", "address", x.address, "error", err)
 		}
 	})
 }

@@ -129,7 +129,7 @@ func (p Pick) End(o Outcome) {
 	m.ep.release()
 	if ejected > 0 {
 		s.registry.opts.Log.Warn("endpoint ejected", "service", s.name,
-			"address", m.ep.Address, "worker", m.ep.Worker, "failures", ejectAfter, "for", ejected)
+			"address", m.ep.Address, "worker", m.ep.Worker, "failures", ejectAfter, "duration", ejected)
 		s.registry.Changed()
 	}
 }

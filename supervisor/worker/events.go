@@ -9,31 +9,43 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 )
 
-// The events in a worker's history, besides the statuses that it reaches and those of package store.
-const (
-	eventStarted     = "started"
-	eventAdopted     = "adopted"
-	eventExited      = "exited"
-	eventGone        = "gone" // without an exit: the machine was booted
-	eventHeld        = "held"
-	eventLeftover    = "leftover" // processes that could not be killed
-	eventPortChanged = "port-changed"
-	eventRemoved     = "removed"
+// eventKind is a kind of event: its type in the history, and the level and the message of its log line.
+type eventKind struct {
+	name    string
+	level   slog.Level
+	message string
+}
+
+// The kinds of events in a worker's history, besides the statuses that it reaches.
+var (
+	eventStarted     = eventKind{"started", slog.LevelInfo, "worker started"}
+	eventAdopted     = eventKind{"adopted", slog.LevelInfo, "worker adopted"}
+	eventExited      = eventKind{"exited", slog.LevelInfo, "worker exited"}
+	eventGone        = eventKind{"gone", slog.LevelInfo, "worker gone"} // without an exit: the machine was booted
+	eventHeld        = eventKind{"held", slog.LevelWarn, "worker held"}
+	eventLeftover    = eventKind{"leftover", slog.LevelWarn, "worker processes not killed"}
+	eventPortChanged = eventKind{"port-changed", slog.LevelInfo, "worker port changed"}
+	eventRemoved     = eventKind{"removed", slog.LevelInfo, "worker removed"}
+	eventUnrecorded  = eventKind{records.EventFromProcesses, slog.LevelInfo, "worker found without record"}
 )
+
+// statusEvents are the kinds of events that are a change to a status.
+var statusEvents = map[records.Status]eventKind{
+	records.StatusStarting:  {string(records.StatusStarting), slog.LevelInfo, "worker starting"},
+	records.StatusRunning:   {string(records.StatusRunning), slog.LevelInfo, "worker running"},
+	records.StatusUnhealthy: {string(records.StatusUnhealthy), slog.LevelWarn, "worker unhealthy"},
+	records.StatusStopping:  {string(records.StatusStopping), slog.LevelInfo, "worker stopping"},
+	records.StatusStopped:   {string(records.StatusStopped), slog.LevelInfo, "worker stopped"},
+	records.StatusBackoff:   {string(records.StatusBackoff), slog.LevelWarn, "worker backoff"},
+	records.StatusFailed:    {string(records.StatusFailed), slog.LevelError, "worker failed"},
+}
 
 // NextAfterFailure is the next step for an operator after a worker has failed.
 const NextAfterFailure = `mend it, then start the master with the new executable or other arguments: ` +
 	`"hsu-master run", or "systemctl restart hsu-master" for a service`
 
 // event returns a line of the history and logs it at once.
-func (w *owner) event(kind, detail string) records.Event {
-	level := slog.LevelInfo
-	switch kind {
-	case string(records.StatusFailed):
-		level = slog.LevelError
-	case string(records.StatusUnhealthy), string(records.StatusBackoff), eventHeld, eventLeftover:
-		level = slog.LevelWarn
-	}
+func (w *owner) event(kind eventKind, detail string) records.Event {
 	var attrs []slog.Attr
 	if w.inst != nil {
 		attrs = append(attrs, slog.Int("pid", w.rec.Instance.PID))
@@ -41,22 +53,22 @@ func (w *owner) event(kind, detail string) records.Event {
 			attrs = append(attrs, slog.Int("port", w.rec.Instance.Port))
 		}
 	}
-	if kind == string(records.StatusBackoff) {
+	if kind.name == string(records.StatusBackoff) {
 		attrs = append(attrs, slog.Duration("restart_in", w.state.History.RetryAt-w.env.BootTime()))
 	}
 	if detail != "" {
 		attrs = append(attrs, slog.String("reason", detail))
 	}
-	if kind == string(records.StatusFailed) {
+	if kind.name == string(records.StatusFailed) {
 		attrs = append(attrs, slog.String("next", NextAfterFailure))
 	}
-	//nolint:sloglint // the kinds are a fixed set, see the callers
-	w.log.LogAttrs(context.Background(), level, "worker "+kind, attrs...)
+	//nolint:sloglint // the messages are constants
+	w.log.LogAttrs(context.Background(), kind.level, kind.message, attrs...)
 	if detail == "" && w.inst != nil {
 		detail = fmt.Sprintf("pid %d", w.rec.Instance.PID)
 		if w.rec.Instance.Port != 0 {
 			detail += fmt.Sprintf(" port %d", w.rec.Instance.Port)
 		}
 	}
-	return records.Event{Time: time.Now(), Worker: w.id, Type: kind, Detail: detail}
+	return records.Event{Time: time.Now(), Worker: w.id, Type: kind.name, Detail: detail}
 }

@@ -123,12 +123,12 @@ func (w *owner) onPong(ctx context.Context, r probe.Result) {
 	case errors.Is(r.Err, launcher.ErrForeignPort):
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStranger, Reason: r.Err.Error()})
 	case probe.Local(r.Err):
-		w.log.Debug("missed ping not counted, the master lacks what it takes to connect", "error", r.Err)
+		w.log.Debug("missed ping ignored", "reason", "the master lacks a resource to connect", "error", r.Err)
 	case r.Late:
-		w.log.Debug("missed ping not counted, the machine is loaded", "error", r.Err)
+		w.log.Debug("missed ping ignored", "reason", "the machine is overloaded", "error", r.Err)
 	case r.Extra:
 		// Counted Pings are an interval apart: several broken connections in a moment do not make a worker silent.
-		w.log.Debug("missed ping not counted, it followed a lost connection", "error", r.Err)
+		w.log.Debug("missed ping ignored", "reason", "the connection was lost", "error", r.Err)
 	default:
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSilent, Reason: silenceReason(w.link, r.Err)})
 	}

@@ -65,13 +65,13 @@ func (j *journal) commit(ctx context.Context, point crashpoint.Point, muts ...re
 		}
 		if !errors.Is(err, store.ErrUnavailable) {
 			if ctx.Err() == nil {
-				j.log.Error("worker not recorded", "error", err)
+				j.log.Error("worker state not recorded", "error", err)
 			}
 			return false
 		}
 		if !logged {
 			logged = true
-			j.log.Error("worker not recorded, trying again", "error", err)
+			j.log.Error("worker state not recorded, retrying", "error", err)
 			j.blocked()
 		}
 		select {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
-	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -78,7 +77,7 @@ func (w *owner) takeOver(ctx, bounded context.Context, o recovery.Orders, inst l
 		}
 		w.rec.Incarnation++
 		w.rec.Port = o.Instance.Port
-		w.journal.add(w.event(records.EventFromProcesses,
+		w.journal.add(w.event(eventUnrecorded,
 			fmt.Sprintf("process %d is newer than what is recorded", o.Instance.PID)))
 	}
 	if o.Instance != nil {
@@ -95,7 +94,7 @@ func (w *owner) keep(ctx, bounded context.Context, o recovery.Orders, inst launc
 	if !w.takeOver(ctx, bounded, o, inst) {
 		return
 	}
-	crashpoint.Pass(crashpoint.Adopt, func() { w.took(inst, true) })
+	crashpoint.Pass(crashpoint.Adopt, func() { w.setInstance(inst, true) })
 	if w.rec.Instance.Port != 0 {
 		w.env.Ports.Keep(w.id, w.rec.Instance.Port)
 	}

@@ -123,7 +123,7 @@ func (r *routes) learn(d discovery) bool {
 		// This instance may offer a service that the previous one denied.
 		return r.replace(offersOf(r.unit, Reflected(r.offers), denied))
 	}
-	r.log.Debug("worker's services not told", "error", fmt.Sprintf("%.200q", d.err.Error()))
+	r.log.Debug("worker services not discovered", "error", fmt.Sprintf("%.200q", d.err.Error()))
 	return false // the next tick asks again
 }
 
@@ -133,7 +133,7 @@ func (r *routes) confirm(listed []string, unlisted func(string) bool) bool {
 	r.confirmed = true
 	names := routable(slices.Clone(listed))
 	if most := unit.MaxServices - len(r.unit.Services); len(names) > most {
-		r.log.Warn("worker offers too many services, the rest is left out", "offers", len(names), "most", most)
+		r.log.Warn("worker services truncated", "offered", len(names), "max", most)
 		names = names[:most]
 	}
 	return r.replace(offersOf(r.unit, names, unlisted))
@@ -145,10 +145,10 @@ func (r *routes) replace(offers []records.Offer) bool {
 		return false
 	}
 	r.offers = offers
-	r.log.Info("worker offers services", "services", strings.Join(Reflected(offers), " "))
+	r.log.Info("worker services changed", "services", strings.Join(Reflected(offers), " "))
 	for _, o := range offers {
 		if o.Unlisted && !o.Assumed {
-			r.log.Warn("worker does not offer a service that it is said to", "service", o.Name)
+			r.log.Warn("worker service not offered", "service", o.Name)
 		}
 	}
 	return true

@@ -37,7 +37,7 @@ func (w *owner) start(ctx context.Context) {
 		rec := *w.rec.Instance
 		rec.Process = inst.Identity()
 		w.rec.Instance = &rec
-		w.took(inst, false)
+		w.setInstance(inst, false)
 		w.journal.add(w.event(eventStarted, ""))
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvForked})
 	}
@@ -74,7 +74,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	defer func() { _ = lease.Close() }() // the child has its own descriptor
 	spec, exe, err := w.unit.Version()
 	if err != nil { // a file may be executable and not readable; if it is missing, the start fails
-		w.log.Debug("worker's executable not read", "error", err)
+		w.log.Debug("worker executable not read", "error", err)
 	}
 	var events []records.Event
 	if w.rec.Port != 0 && port != 0 && w.rec.Port != port {

@@ -75,7 +75,7 @@ func (e ending) terminate(ctx context.Context) {
 		}
 	}
 	if err := e.inst.Terminate(); err != nil && !errors.Is(err, process.ErrGone) {
-		e.log.Warn("worker not asked to stop", "error", err)
+		e.log.Warn("worker not signaled", "error", err)
 	}
 	done, asked := e.inst.Done(), false
 	for {
@@ -89,14 +89,14 @@ func (e ending) terminate(ctx context.Context) {
 			if !asked {
 				asked = true
 				if err := e.inst.TerminateRest(ctx); err != nil {
-					e.log.Warn("worker's descendants not asked to stop", "error", err)
+					e.log.Warn("worker descendants not signaled", "error", err)
 				}
 			}
 			done = closedAfter(descendantsPoll)
 		case <-e.hurry:
 			return
 		case <-over.C:
-			e.log.Warn("worker did not stop within its grace, killing it", "grace", e.grace)
+			e.log.Warn("worker stop timed out", "grace", e.grace)
 			return
 		case <-ctx.Done():
 			return
@@ -175,12 +175,12 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 	w.hangUp()
 	if w.inst != nil {
 		if err := w.inst.Close(); err != nil {
-			w.log.Warn("worker not let go of cleanly", "error", err)
+			w.log.Warn("worker handle not released", "error", err)
 		}
 		w.inst = nil
 	}
 	if err := w.env.Keeper.Drop(w.rec.Instance.Token); err != nil {
-		w.log.Debug("worker's handle not dropped", "error", err)
+		w.log.Debug("worker handle not dropped", "error", err)
 	}
 	exit.At = time.Now()
 	w.rec.LastExit = &exit
@@ -196,7 +196,7 @@ func (w *owner) shutOut() bool {
 	if w.state.Status != records.StatusStarting || w.startup.opened.Load() || !w.env.Ports.Refused(w.unit.Name, w.id) {
 		return false
 	}
-	w.log.Debug("worker did not open its reserved port, it gets it unreserved from now on")
+	w.log.Debug("worker port reservation dropped")
 	return foundPortInUse(logs.Tail(logs.Path(w.env.LogDir, w.id)))
 }
 

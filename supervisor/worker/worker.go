@@ -208,13 +208,13 @@ func (w *owner) letGo() {
 	w.env.Ports.LetGo(w.id)
 	if w.inst != nil {
 		if err := w.inst.Close(); err != nil {
-			w.log.Warn("worker not let go of cleanly", "error", err)
+			w.log.Warn("worker handle not released", "error", err)
 		}
 	}
 }
 
-// took makes inst the instance and passes its handle to the Keeper.
-func (w *owner) took(inst launcher.Instance, adopted bool) {
+// setInstance makes inst the instance and passes its handle to the Keeper.
+func (w *owner) setInstance(inst launcher.Instance, adopted bool) {
 	w.inst, w.adopted = inst, adopted
 	keeper, token := w.env.Keeper, w.rec.Instance.Token
 	if _, none := keeper.(launcher.NoKeeper); none || keeper.Kept(token) != nil {
@@ -226,7 +226,7 @@ func (w *owner) took(inst launcher.Instance, adopted bool) {
 	}
 	if err != nil {
 		// The only consequence: its exit code may be unknown to the next master.
-		w.log.Debug("worker's handle not kept", "error", err)
+		w.log.Debug("worker handle not kept", "error", err)
 	}
 }
 
@@ -254,7 +254,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	// A failure that repeats for a while would push all other events out of the history.
 	seldom := e.Ours && w.state.Lacked&(w.state.Lacked-1) != 0
 	if before.Status != w.state.Status && !seldom && e.Kind != lifecycle.EvRemains {
-		events = append(events, w.event(string(w.state.Status), w.state.Reason))
+		events = append(events, w.event(statusEvents[w.state.Status], w.state.Reason))
 	}
 	switch act { //nolint:exhaustive // the others come after the record
 	case lifecycle.ActServe: // before the record: readiness is a fact, and requests may be waiting for it

@@ -30,44 +30,79 @@ type Log struct {
 // New returns a log that writes to out. now is the relay's clock.
 func New(out *slog.Logger, now func() time.Duration) *Log { return &Log{out: out, now: now} }
 
-// End suppresses trouble and limits from now on: the relay is closing, which ends connections.
+// End suppresses warnings from now on: the relay is closing, which ends connections.
 func (l *Log) End() { l.ended.Store(true) }
 
-// Trouble logs an error of a connection to peer, unless the relay is closing.
-func (l *Log) Trouble(what, peer string, err error) {
-	if !l.ended.Load() {
-		l.Warning(what, peer, err)
+// HandshakeFailed logs that the TLS handshake with a client failed.
+func (l *Log) HandshakeFailed(clientAddress string, err error) {
+	if suppressed, ok := l.may(); ok {
+		l.out.Warn("TLS handshake failed",
+			"client_address", clientAddress, "error", ErrorText(err), "suppressed", suppressed)
 	}
 }
 
-// Warning logs an error, at most once a second and ten times in a row. The next line has the number of suppressed
-// ones.
-func (l *Log) Warning(what, peer string, err error) {
-	if leftOut, ok := l.may(); ok {
-		l.out.Warn("trouble with a connection", "what", what, "peer", peer, "err", ErrorText(err), "left_out", leftOut)
+// ClientViolated logs that a client violated HTTP/2, which ends its connection.
+func (l *Log) ClientViolated(clientAddress string, err error) {
+	if suppressed, ok := l.may(); ok {
+		l.out.Warn("protocol violated by client",
+			"client_address", clientAddress, "error", ErrorText(err), "suppressed", suppressed)
 	}
 }
 
-// Limited logs that a limit acts on a peer. The limits of Warning and of [peers.Peer.Report] apply.
+// EndpointViolated logs that an endpoint violated HTTP/2, which ends the connection to it.
+func (l *Log) EndpointViolated(address string, err error) {
+	if suppressed, ok := l.may(); ok {
+		l.out.Warn("protocol violated by endpoint",
+			"address", address, "error", ErrorText(err), "suppressed", suppressed)
+	}
+}
+
+// ConnectionLost logs that the connection to an endpoint ended or could not be made.
+func (l *Log) ConnectionLost(address string, err error) {
+	if suppressed, ok := l.may(); ok {
+		l.out.Warn("connection to endpoint lost",
+			"address", address, "error", ErrorText(err), "suppressed", suppressed)
+	}
+}
+
+// CallLooped logs that a call came back to this relay and was refused.
+func (l *Log) CallLooped(clientAddress string) {
+	if suppressed, ok := l.may(); ok {
+		l.out.Warn("call loop detected", "client_address", clientAddress, "suppressed", suppressed)
+	}
+}
+
+// AcceptFailed logs that a connection could not be accepted.
+func (l *Log) AcceptFailed(address string, err error) {
+	if suppressed, ok := l.may(); ok {
+		l.out.Warn("accept failed", "address", address, "error", ErrorText(err), "suppressed", suppressed)
+	}
+}
+
+// Limited logs that a limit acts on a peer. The limit of [peers.Peer.Report] applies too.
 func (l *Log) Limited(limit string, p *peers.Peer) {
 	if l.ended.Load() || !p.Report(l.now()) {
 		return
 	}
-	if leftOut, ok := l.may(); ok {
-		l.out.Warn("a limit acts on a client", "limit", limit, "peer", p.ID().String(), "left_out", leftOut)
+	if suppressed, ok := l.may(); ok {
+		l.out.Warn("client limited", "limit", limit, "client", p.ID().String(), "suppressed", suppressed)
 	}
 }
 
-// may reports whether a warning may be logged now, and how many were suppressed since the last one.
-func (l *Log) may() (leftOut int, ok bool) {
+// may reports whether a warning may be logged now, and how many were suppressed since the last one: at most one a
+// second and ten in a row may, and none while the relay is closing.
+func (l *Log) may() (suppressed int, ok bool) {
+	if l.ended.Load() {
+		return 0, false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.bucket.spend(l.now(), 10, 1) {
 		l.silenced++
 		return 0, false
 	}
-	leftOut, l.silenced = l.silenced, 0
-	return leftOut, true
+	suppressed, l.silenced = l.silenced, 0
+	return suppressed, true
 }
 
 // tokenBucket is a token bucket. The methods take its size and its rate.
@@ -95,10 +130,11 @@ type Call struct {
 func (l *Log) Call(a *Call, code uint32, took time.Duration, attempts int) {
 	attrs := make([]slog.Attr, 0, 9)
 	attrs = append(attrs, slog.String("service", a.Service), slog.String("method", a.Method))
-	for _, id := range [...]struct{ key, value string }{{"trace_id", a.Trace}, {"request_id", a.Request}} {
-		if id.value != "" {
-			attrs = append(attrs, slog.String(id.key, id.value))
-		}
+	if a.Trace != "" {
+		attrs = append(attrs, slog.String("trace_id", a.Trace))
+	}
+	if a.Request != "" {
+		attrs = append(attrs, slog.String("request_id", a.Request))
 	}
 	if e := a.Endpoint; e != nil {
 		attrs = append(attrs, slog.String("address", e.Address))
@@ -108,7 +144,7 @@ func (l *Log) Call(a *Call, code uint32, took time.Duration, attempts int) {
 	}
 	attrs = append(attrs, slog.String("code", services.CodeName(int(code))),
 		slog.Duration("duration", took), slog.Int("attempts", attempts))
-	l.out.LogAttrs(context.Background(), slog.LevelDebug, "call", attrs...)
+	l.out.LogAttrs(context.Background(), slog.LevelDebug, "call ended", attrs...)
 }
 
 // ErrorText returns the text of a connection's error for callers, without addresses that are not theirs.

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Warnings are logged once a second and ten times in a row, and each line counts those that were left out before it.
+// Warnings are logged once a second and ten times in a row, and each line counts those that were suppressed before it.
 func TestWarningsAreFew(t *testing.T) {
 	var out bytes.Buffer
 	now := time.Duration(time.Hour)
@@ -27,37 +27,34 @@ func TestWarningsAreFew(t *testing.T) {
 			lines = append(lines, line)
 		}
 	}
-	const troubles = 100
-	for range troubles {
-		l.Trouble("test", "somebody", io.EOF)
+	const failures = 100
+	for range failures {
+		l.HandshakeFailed("192.0.2.1:1", io.EOF)
 	}
 	got := lines()
 	if len(got) != 10 {
-		t.Fatalf("%d lines for %d troubles at once, want 10", len(got), troubles)
+		t.Fatalf("%d lines for %d failures at once, want 10", len(got), failures)
 	}
 	for key, want := range map[string]any{
-		"msg": "trouble with a connection", "what": "test", "peer": "somebody",
-		"err": "closed by the other side", "left_out": 0.0,
+		"msg": "TLS handshake failed", "client_address": "192.0.2.1:1",
+		"error": "closed by the other side", "suppressed": 0.0,
 	} {
 		if got[0][key] != want {
 			t.Errorf("%s is %v, want %v", key, got[0][key], want)
 		}
 	}
-	now += troubles * time.Second
-	l.Trouble("test", "somebody", syscall.ECONNREFUSED)
-	l.Trouble("test", "somebody", errors.New("x"))
+	now += failures * time.Second
+	l.ConnectionLost("192.0.2.2:1", syscall.ECONNREFUSED)
+	l.ConnectionLost("192.0.2.2:1", errors.New("x"))
 	got = lines()
-	if len(got) != 2 || got[0]["left_out"] != troubles-10.0 || got[1]["left_out"] != 0.0 ||
-		got[0]["err"] != "connection refused" || got[1]["err"] != "x" {
+	if len(got) != 2 || got[0]["suppressed"] != failures-10.0 || got[1]["suppressed"] != 0.0 ||
+		got[0]["error"] != "connection refused" || got[1]["error"] != "x" {
 		t.Errorf("the next lines are %v", got)
 	}
 	l.End()
-	l.Trouble("test", "somebody", io.EOF)
+	l.ConnectionLost("192.0.2.2:1", io.EOF)
+	l.AcceptFailed("192.0.2.3:1", syscall.EMFILE)
 	if got := lines(); len(got) != 0 {
 		t.Errorf("while the relay closes: %v", got)
-	}
-	l.Warning("test", "somebody", io.EOF)
-	if got := lines(); len(got) != 1 {
-		t.Errorf("a warning that is no connection's fault: %v", got)
 	}
 }

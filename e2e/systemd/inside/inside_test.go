@@ -379,12 +379,12 @@ func TestMasterWhoseCommitterIsStuckIsRestartedByTheWatchdog(t *testing.T) {
 			s.ProcessedCount, l.acknowledged.Load(), l.sent.Load())
 	}
 	journal := command(t, "journalctl", "--no-pager", "-u", service)
-	if !strings.Contains(journal, "master does not answer itself") || !strings.Contains(journal, "Watchdog timeout") {
+	if !strings.Contains(journal, "master self-check failed") || !strings.Contains(journal, "Watchdog timeout") {
 		t.Errorf("the journal does not say why:\n%s", journal)
 	}
 	// The master's lines have their priority, and only the journal's time.
 	failures := command(t, "journalctl", "--no-pager", "-o", "cat", "-p", "err", "-u", service)
-	if !strings.Contains(failures, `level=ERROR msg="master does not answer itself"`) ||
+	if !strings.Contains(failures, `level=ERROR msg="master self-check failed"`) ||
 		strings.Contains(failures, "level=INFO") || strings.Contains(failures, "time=") {
 		t.Errorf("the journal has as errors:\n%s", failures)
 	}
