@@ -170,7 +170,7 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 	}
 	defer r.destroy()
 	r.arguments = []string{"-as", strings.Join(tortureHabits, ","), "-record", r.dir, "-notes", r.notes, "-echo"}
-	r.flags = append(r.flags, "--stop-grace", "300ms", "--start-timeout", "5s",
+	r.flags = append(r.flags, "--stop-grace", "300ms", "--start-timeout", "15s",
 		"--worker-service", "proto.MyBusinessService", "--worker-service", echo.Service)
 	r.workers.moody, r.workers.least = moody, r.workers.count
 	v := &victim{rig: r, rng: rng, tally: all, suspended: map[string]bool{}}
