@@ -50,7 +50,8 @@ func quickDial(target string) (*grpc.ClientConn, error) {
 			Backoff: backoff.Config{
 				BaseDelay: time.Millisecond, Multiplier: 1.5, MaxDelay: 10 * time.Millisecond,
 			},
-			MinConnectTimeout: time.Second,
+			// As in the harness: a slow server must not fail the calls that do not wait for it to be ready.
+			MinConnectTimeout: harness.Patience,
 		}))
 }
 
