@@ -57,7 +57,7 @@ race: ## run the tests with the race detector (SHUFFLE=SEED, SEED=)
 	@$(call each_module,go test -race -shuffle=$(SHUFFLE) ./...)
 
 vet: ## run go vet, over the tests that need a tag too
-	@$(call each_module,go vet ./... && go vet -tags e2e$(comma)e2e_systemd$(comma)inside$(comma)crashpoints ./...)
+	@$(call each_module,go vet ./... && go vet -tags e2e$(comma)e2e_systemd$(comma)inside$(comma)crashpoints$(comma)crash$(comma)torture ./...)
 	@cd examples/custom-master && go vet ./...
 
 e2e: ## run the tests of real binaries and real processes (SEED=)

@@ -78,9 +78,6 @@ func (db *DB) MasterID() string { return db.self.Get().MasterID }
 // read.
 func (db *DB) StateDirID() identity.FileID { return db.self.CurrentDir() }
 
-// Meta returns the database's own record as Open found it: its CleanShutdown describes the previous run.
-func (db *DB) Meta() records.Meta { return db.self.Found }
-
 // Moved reports whether the database was made for another directory than this one. If so, the directory is a copy
 // or was moved, and the recorded workers may belong to another master.
 func (db *DB) Moved() bool { return db.self.CurrentDir() != db.self.Get().StateDir }

@@ -30,7 +30,7 @@ type Summary struct {
 	Sequence  uint64
 	MasterID  string
 	Processed int64
-	// CountShortSince is as in [Meta].
+	// CountShortSince is as in [records.Meta].
 	CountShortSince time.Time
 	// AsOf is the time when the count was written: everything acknowledged before is included. Zero if the database
 	// does not record it.

@@ -57,7 +57,7 @@ func TestSecondMasterIsToldTheFirst(t *testing.T) {
 	if db == nil {
 		t.FailNow()
 	}
-	if !db.Meta().CleanShutdown {
+	if !db.self.Found.CleanShutdown {
 		t.Error("the end of the first one was not clean")
 	}
 	if got := pidIn(t, dir); got != os.Getpid() {

@@ -245,7 +245,7 @@ func (j *judge) openOnce(dir string, use bool) (out verdict, s records.Snapshot,
 	if s, err = db.Snapshot(); err != nil {
 		return out, s, err
 	}
-	out.count, out.id, out.clean = plain(s), db.MasterID(), db.Meta().CleanShutdown
+	out.count, out.id, out.clean = plain(s), db.MasterID(), db.self.Found.CleanShutdown
 	if err := db.flow.View(func(tx *bolt.Tx) error {
 		return tx.Bucket(migrations.BucketRequests).ForEach(func(id, _ []byte) error {
 			out.results = append(out.results, string(id))

@@ -35,7 +35,7 @@ func TestEveryFieldComesBack(t *testing.T) {
 
 	want := records.Snapshot{
 		SchemaVersion: migrations.Current(),
-		Meta:          db.Meta(),
+		Meta:          db.self.Found,
 		Workers:       []records.Worker{full, bare},
 		Bad:           map[string]error{},
 		Processed:     3,
@@ -54,7 +54,7 @@ func TestEveryFieldComesBack(t *testing.T) {
 		t.Error("snapshot of the closed store:", diff)
 	}
 	again := openTest(t, dir, Options{})
-	if !again.Meta().CleanShutdown {
+	if !again.self.Found.CleanShutdown {
 		t.Error("an orderly end is not told to the next run")
 	}
 	want.Meta.CleanShutdown = false
@@ -293,8 +293,8 @@ func TestCanceledCallerDoesNotWait(t *testing.T) {
 func TestMovedDirectoryIsNoticed(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})
-	if db.Moved() || db.Meta().StateDir != db.StateDirID() || db.StateDirID() == (identity.FileID{}) {
-		t.Fatalf("a new state: moved %t, %v, %v", db.Moved(), db.Meta().StateDir, db.StateDirID())
+	if db.Moved() || db.self.Found.StateDir != db.StateDirID() || db.StateDirID() == (identity.FileID{}) {
+		t.Fatalf("a new state: moved %t, %v, %v", db.Moved(), db.self.Found.StateDir, db.StateDirID())
 	}
 	mustClose(t, db)
 
@@ -315,8 +315,8 @@ func TestMovedDirectoryIsNoticed(t *testing.T) {
 		t.Error("accepted and still moved")
 	}
 	mustClose(t, db)
-	if db = openTest(t, copied, Options{}); db.Moved() || !db.Meta().CleanShutdown {
-		t.Errorf("accepted and reopened: moved %t, clean %t", db.Moved(), db.Meta().CleanShutdown)
+	if db = openTest(t, copied, Options{}); db.Moved() || !db.self.Found.CleanShutdown {
+		t.Errorf("accepted and reopened: moved %t, clean %t", db.Moved(), db.self.Found.CleanShutdown)
 	}
 }
 

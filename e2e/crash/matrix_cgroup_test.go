@@ -76,15 +76,15 @@ func sweepCgroups(mount string) {
 
 // leaveCgroup removes the rig's cgroup once the processes in it have ended. The master has to remove the groups of
 // instances below it: without force, a remaining one is an error.
-func (r *rig) leaveCgroup(force bool) error {
-	if r.cgroup == "" {
+func (ms *masters) leaveCgroup(force bool) error {
+	if ms.cgroup == "" {
 		return nil
 	}
-	left, err := filepath.Glob(filepath.Join(r.cgroup, "worker-*"))
+	left, err := filepath.Glob(filepath.Join(ms.cgroup, "worker-*"))
 	if len(left) > 0 && !force {
 		return fmt.Errorf("cgroups are left: %v", left)
 	}
-	for _, dir := range append(left, r.cgroup) {
+	for _, dir := range append(left, ms.cgroup) {
 		err = harness.Poll(func() error { return os.Remove(dir) })
 	}
 	return err

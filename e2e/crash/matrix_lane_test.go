@@ -35,10 +35,10 @@ func (l *lane) ready(op *operation) error {
 		return err
 	}
 	l.rig, l.op, l.age = r, op, 0
-	r.flags, r.environ = append(r.flags, op.flags...), op.environ
+	r.flags, r.masters.environ = append(r.flags, op.flags...), op.environ
 	r.arguments = []string{"-as", cmp.Or(op.habit, "plain"), "-notes", r.notes, "-record", r.record, "-echo"}
 	if op.cgroups {
-		if r.cgroup, err = delegate(); err != nil {
+		if r.masters.cgroup, err = delegate(); err != nil {
 			return err
 		}
 	}
@@ -52,7 +52,7 @@ func (l *lane) ready(op *operation) error {
 		return err
 	}
 	// A backup as old as the first start would not contain the restart that a taken port costs.
-	for _, was := range r.known.ledger {
+	for _, was := range r.workers.ledger {
 		if was.portTaken > 0 {
 			l.retire()
 			return l.ready(op)
@@ -66,10 +66,10 @@ func (l *lane) retire() {
 	if l.rig == nil {
 		return
 	}
-	if l.rig.master != nil {
+	if l.rig.masters.running != nil {
 		if err := l.rig.finish(); err != nil {
 			l.fail("the orderly end after many trials of "+l.op.name, err, l.rig)
-		} else if err := l.rig.leaveCgroup(false); err != nil {
+		} else if err := l.rig.masters.leaveCgroup(false); err != nil {
 			l.fail("the orderly end after many trials of "+l.op.name, err, l.rig)
 		}
 	}
@@ -78,7 +78,7 @@ func (l *lane) retire() {
 
 func (l *lane) scrap() {
 	l.rig.destroy()
-	_ = l.rig.leaveCgroup(true)
+	_ = l.rig.masters.leaveCgroup(true)
 	l.rig = nil
 }
 
@@ -116,7 +116,7 @@ func (l *lane) attempt(o *outcome) error {
 		if err := r.launch(at); err != nil {
 			return err
 		}
-		removals := r.surplus(before)
+		removals := r.workers.surplus(before)
 		killed, err := l.killed(func() error { return r.atRest(removals) }, 150*time.Millisecond)
 		if err != nil {
 			return err
@@ -163,13 +163,13 @@ func (l *lane) operate(o *outcome) (before offline, err error) {
 	var rest func() error
 	passed := map[string]int{}
 	opRest := func() error {
-		now, err := r.passed()
+		now, err := r.masters.passed()
 		if err == nil && op.rest != nil {
 			err = op.rest(r, passed, now)
 		}
 		return err
 	}
-	if r.master == nil {
+	if r.masters.running == nil {
 		if before, err = r.inspect(mayEnd); err != nil {
 			return before, fmt.Errorf("before it: %w", err)
 		}
@@ -177,18 +177,18 @@ func (l *lane) operate(o *outcome) (before offline, err error) {
 	switch {
 	case op.command != nil:
 		rest = func() error { return errors.New("the command has not ended") }
-		err = r.execute(at, op.command(r))
+		err = r.masters.execute(at, op.command(r))
 	case op.launched:
-		removals := r.surplus(before)
+		removals := r.workers.surplus(before)
 		rest = func() error { return cmp.Or(r.atRest(removals), opRest()) }
 		err = r.launch(at)
 	default:
-		if passed, err = r.passed(); err != nil {
+		if passed, err = r.masters.passed(); err != nil {
 			return before, err
 		}
 		rest = opRest
 		if at != (moment{}) {
-			err = r.arm(at)
+			err = r.masters.arm(at)
 		}
 		if err == nil {
 			err = op.begin(r)
@@ -209,7 +209,7 @@ func (l *lane) operate(o *outcome) (before offline, err error) {
 	if killed {
 		o.reached++
 	}
-	if o.passed, err = r.passed(); err != nil {
+	if o.passed, err = r.masters.passed(); err != nil {
 		return before, err
 	}
 	for name, n := range passed {
@@ -217,7 +217,7 @@ func (l *lane) operate(o *outcome) (before offline, err error) {
 			delete(o.passed, name)
 		}
 	}
-	if err := r.soundAgain(); err != nil {
+	if err := r.masters.soundAgain(); err != nil {
 		return before, err
 	}
 	if before, err = r.inspect(mayEnd); err != nil {
@@ -228,7 +228,7 @@ func (l *lane) operate(o *outcome) (before offline, err error) {
 	}
 	if op.changed != nil {
 		op.changed(r)
-		r.look(before)
+		r.workers.look(before)
 	}
 	return before, nil
 }
@@ -237,18 +237,18 @@ func (l *lane) operate(o *outcome) (before offline, err error) {
 // but does not count; a master may also end by itself.
 func (l *lane) killed(rest func() error, linger time.Duration) (bool, error) {
 	r := l.rig
-	ended, err := r.await("the master to be killed, or to come to rest", rest)
+	ended, err := r.masters.await("the master to be killed, or to come to rest", rest)
 	if err != nil {
 		return false, err
 	}
-	for deadline := time.Now().Add(linger); !ended && time.Now().Before(deadline); ended = r.master.over() {
-		r.pause(time.Until(deadline))
+	for deadline := time.Now().Add(linger); !ended && time.Now().Before(deadline); ended = r.masters.running.over() {
+		r.masters.pause(time.Until(deadline))
 	}
 	if !ended {
-		return false, r.kill()
+		return false, r.masters.kill()
 	}
-	killed := !r.master.cmd.ProcessState.Exited()
-	return killed, r.buried(killed)
+	killed := !r.masters.running.cmd.ProcessState.Exited()
+	return killed, r.masters.buried(killed)
 }
 
 // strangers puts the decoy in the place of a dead process that a record still names, in half of the trials.

@@ -5,7 +5,6 @@ package crash
 import (
 	"errors"
 	"fmt"
-	"os"
 	"syscall"
 	"time"
 
@@ -62,22 +61,14 @@ func immediately(_ *rig, _, _ map[string]int) error { return nil }
 func never(_ *rig, _, _ map[string]int) error { return errors.New("the master has not ended") }
 
 func signals(s syscall.Signal) func(r *rig) error {
-	return func(r *rig) error { return r.signal(s) }
-}
-
-// signal sends a signal to an armed master. A commit of something else may have been its moment, and ended it.
-func (r *rig) signal(s syscall.Signal) error {
-	if err := r.master.cmd.Process.Signal(s); !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	return nil
+	return func(r *rig) error { return r.masters.signal(s) }
 }
 
 // ends returns a function that ends one of the workers, in turn.
 func ends(s unix.Signal) func(r *rig) error {
 	return func(r *rig) error {
 		r.turn++
-		return r.end(fmt.Sprintf("worker-%d", r.turn%workersOfATrial), s)
+		return r.workers.end(fmt.Sprintf("worker-%d", r.turn%workersOfATrial), s)
 	}
 }
 

@@ -9,9 +9,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+
+	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
 // Operations on the gateway's endpoints: registered endpoints come and go, workers report services, and the master
@@ -24,46 +25,46 @@ func operationsOfTheGateway() []*operation {
 	both := []string{"--worker-service", "proto.MyBusinessService", "--worker-service", echo.Service}
 	return []*operation{
 		{
-			name: "endpoint registered", prepare: (*rig).invite, rest: immediately, after: (*rig).takeBack,
+			name: "endpoint registered", prepare: invited, rest: immediately, after: takenBack,
 			begin: func(r *rig) error {
-				_ = r.register(guestA, 0)
-				_ = r.register(guestB, time.Hour)
+				_ = r.registrations.register(guestA, 0)
+				_ = r.registrations.register(guestB, time.Hour)
 				return nil
 			},
 		},
 		{
 			name: "endpoint renewed", prepare: withGuests(time.Hour, time.Hour),
-			rest: immediately, after: (*rig).takeBack,
+			rest: immediately, after: takenBack,
 			begin: func(r *rig) error {
-				_ = r.heartbeat(guestA)
-				_ = r.register(guestA, time.Hour) // nothing to write
-				_ = r.register(guestB, 2*time.Hour)
+				_ = r.registrations.heartbeat(guestA)
+				_ = r.registrations.register(guestA, time.Hour) // nothing to write
+				_ = r.registrations.register(guestB, 2*time.Hour)
 				return nil
 			},
 		},
 		{
 			name: "endpoint deregistered", prepare: withGuests(0, time.Hour), begin: deregistered,
-			rest: immediately, after: (*rig).takeBack,
+			rest: immediately, after: takenBack,
 		},
 		{
-			name: "endpoint deregistered, failing", prepare: withGuests(0, 0), rest: repaired, after: (*rig).takeBack,
+			name: "endpoint deregistered, failing", prepare: withGuests(0, 0), rest: repaired, after: takenBack,
 			begin: func(r *rig) error {
 				// The commit is done, but reported as failed: then the recorded state is unknown.
-				if err := r.fault("after-commit", "EIO"); err != nil {
+				if err := r.masters.fault("after-commit", "EIO"); err != nil {
 					return err
 				}
-				_ = r.deregister(guestA)
-				_ = r.register(guestA, 0)
-				return r.fault("after-commit", "")
+				_ = r.registrations.deregister(guestA)
+				_ = r.registrations.register(guestA, 0)
+				return r.masters.fault("after-commit", "")
 			},
 		},
 		{
 			name: "endpoint expires",
 			prepare: func(r *rig) error {
-				return errors.Join(r.invite(), r.register(guestA, 0))
+				return errors.Join(r.registrations.invite(), r.registrations.register(guestA, 0))
 			},
 			begin: func(r *rig) error { // not earlier: it must not expire before the operation
-				_ = r.register(guestB, fleeting)
+				_ = r.registrations.register(guestB, fleeting)
 				return nil
 			},
 			rest: func(_ *rig, before, now map[string]int) error {
@@ -72,7 +73,7 @@ func operationsOfTheGateway() []*operation {
 				}
 				return nil
 			},
-			after: func(r *rig) error { return errors.Join(r.expired(), r.takeBack()) },
+			after: func(r *rig) error { return errors.Join(r.expired(), r.registrations.takeBack()) },
 		},
 		{
 			name: "services told", life: 10, habit: "told", begin: ends(unix.SIGKILL),
@@ -84,30 +85,36 @@ func operationsOfTheGateway() []*operation {
 			},
 		},
 		{
-			name: "recovery of routes", habit: "told", launched: true, after: (*rig).takeBack,
-			prepare: func(r *rig) error { return errors.Join(withGuests(0, time.Hour)(r), r.kill()) },
+			name: "recovery of routes", habit: "told", launched: true, after: takenBack,
+			prepare: func(r *rig) error { return errors.Join(withGuests(0, time.Hour)(r), r.masters.kill()) },
 		},
 		{
-			name: "recovery of routes, one dead", life: 10, habit: "told", launched: true, after: (*rig).takeBack,
+			name: "recovery of routes, one dead", life: 10, habit: "told", launched: true, after: takenBack,
 			prepare: func(r *rig) error {
-				return errors.Join(withGuests(0, time.Hour)(r), r.kill(), ends(unix.SIGKILL)(r), r.gone())
+				err := errors.Join(withGuests(0, time.Hour)(r), r.masters.kill(), ends(unix.SIGKILL)(r))
+				return errors.Join(err, r.workers.gone())
 			},
 		},
 		{
-			name: "shutdown under calls", flags: both, mayEnd: allEnd, rest: never, after: (*rig).takeBack,
+			name: "shutdown under calls", flags: both, mayEnd: allEnd, rest: never, after: takenBack,
 			prepare: withGuests(0, time.Hour), begin: underCalls(syscall.SIGTERM),
 		},
 		{
-			name: "detach under calls", flags: both, rest: never, after: (*rig).takeBack,
+			name: "detach under calls", flags: both, rest: never, after: takenBack,
 			prepare: withGuests(0, time.Hour), begin: underCalls(syscall.SIGUSR1),
 		},
 	}
 }
 
+func invited(r *rig) error { return r.registrations.invite() }
+
+func takenBack(r *rig) error { return r.registrations.takeBack() }
+
 // withGuests registers the guest for both services, with these ttls.
 func withGuests(a, b time.Duration) func(*rig) error {
 	return func(r *rig) error {
-		return errors.Join(r.invite(), r.register(guestA, a), r.register(guestB, b))
+		g := &r.registrations
+		return errors.Join(g.invite(), g.register(guestA, a), g.register(guestB, b))
 	}
 }
 
@@ -115,28 +122,28 @@ func withGuests(a, b time.Duration) func(*rig) error {
 func deregistered(r *rig) error {
 	ctx, cancel := brief()
 	defer cancel()
-	s, err := r.open(ctx, guestA)
+	s, err := r.calls.openStream(ctx, guestA)
 	if err == nil {
 		err = s.exchange("message")
 	}
 	if err != nil {
-		if r.dies() { // at a commit of something else
+		if r.masters.dies() { // at a commit of something else
 			return nil
 		}
 		return err
 	}
-	_ = r.deregister(guestA)
-	if err := errors.Join(s.exchange("message"), s.finish()); err != nil && !r.dies() {
+	_ = r.registrations.deregister(guestA)
+	if err := errors.Join(s.exchange("message"), s.finish()); err != nil && !r.masters.dies() {
 		return fmt.Errorf("a call that was under way when its endpoint was deregistered: %w", err)
 	}
-	_ = r.deregister(guestB)
+	_ = r.registrations.deregister(guestB)
 	return nil
 }
 
 // expired waits until the running master has removed the expiring registration.
 func (r *rig) expired() error {
-	_, err := r.await("the registration to expire", func() error {
-		state, err := r.ask()
+	_, err := r.masters.await("the registration to expire", func() error {
+		state, err := r.admin.ask()
 		if err != nil {
 			return err
 		}
@@ -150,7 +157,7 @@ func (r *rig) expired() error {
 		return nil
 	})
 	if err == nil {
-		r.outside[guestB] = only(absent)
+		r.registrations.possible[guestB] = only(absent)
 	}
 	return err
 }
@@ -165,7 +172,7 @@ func underCalls(signal syscall.Signal) func(*rig) error {
 			r.underWay.Go(func() {
 				ctx, cancel := brief()
 				defer cancel()
-				s, err := r.open(ctx, service, grpc.WaitForReady(true))
+				s, err := r.calls.openStream(ctx, service, grpc.WaitForReady(true))
 				if err == nil {
 					err = s.exchange("message")
 				}
@@ -176,6 +183,6 @@ func underCalls(signal syscall.Signal) func(*rig) error {
 			})
 		}
 		opened.Wait()
-		return r.signal(signal)
+		return r.masters.signal(signal)
 	}
 }

@@ -36,19 +36,20 @@ func operationsOnTheState() []*operation {
 		},
 		{
 			name: "damage", launched: true, flags: goOn,
-			prepare: func(r *rig) error { return errors.Join(r.kill(), r.damage()) },
+			prepare: func(r *rig) error { return errors.Join(r.masters.kill(), r.damage()) },
 		},
 		{name: "damage, no backup", launched: true, flags: goOn, prepare: func(r *rig) error {
-			return errors.Join(r.kill(), r.damage(), os.RemoveAll(filepath.Join(r.state, "backups")), r.forgetAll())
+			err := errors.Join(r.masters.kill(), r.damage(), os.RemoveAll(filepath.Join(r.state, "backups")))
+			return errors.Join(err, r.workers.forgetAll())
 		}},
 		{name: "damaged count", launched: true, flags: goOn, prepare: damagedCount},
 		{name: "damaged counter.dat", launched: true, flags: goOn, prepare: damagedCounter},
-		{name: "state backup", prepare: func(r *rig) error { return r.kill() }, command: func(r *rig) []string {
+		{name: "state backup", prepare: func(r *rig) error { return r.masters.kill() }, command: func(r *rig) []string {
 			return []string{"state", "backup", "--force", "--state-dir", r.state, filepath.Join(r.dir, "exported.db")}
 		}},
 		{name: "state restore", prepare: func(r *rig) error {
 			r.damaged = true // as after damage, records may be older than processes
-			return r.kill()
+			return r.masters.kill()
 		}, command: func(r *rig) []string {
 			return []string{"state", "restore", "--state-dir", r.state, r.newestBackup()}
 		}},
@@ -59,7 +60,7 @@ func operationsOnTheState() []*operation {
 	if !underSystemd() { // it would be asked to load the units of a test
 		ops = append(ops, &operation{
 			name: "systemd install", prepare: func(r *rig) error {
-				return errors.Join(r.kill(), os.MkdirAll(filepath.Join(r.dir, "units"), 0o700))
+				return errors.Join(r.masters.kill(), os.MkdirAll(filepath.Join(r.dir, "units"), 0o700))
 			},
 			command: func(r *rig) []string { return r.install() },
 			after: func(r *rig) error {
@@ -110,7 +111,7 @@ func (r *rig) newestBackup() string {
 // withAnOldBackup makes the existing backup an old one, so that the start makes another one and then has one too
 // many.
 func withAnOldBackup(r *rig) error {
-	if err := r.kill(); err != nil {
+	if err := r.masters.kill(); err != nil {
 		return err
 	}
 	newest := r.newestBackup()
@@ -144,7 +145,7 @@ func (r *rig) damage() error {
 
 // folded ends the master, which writes the count into state.db and leaves the workers.
 func folded(r *rig) error {
-	return errors.Join(r.master.cmd.Process.Signal(unix.SIGUSR1), r.buried(false))
+	return errors.Join(r.masters.running.cmd.Process.Signal(unix.SIGUSR1), r.masters.buried(false))
 }
 
 func damagedCount(r *rig) error {
@@ -167,7 +168,7 @@ func damagedCounter(r *rig) error {
 
 // withRoomToGain makes state.db larger than its content.
 func withRoomToGain(r *rig) error {
-	if err := r.kill(); err != nil {
+	if err := r.masters.kill(); err != nil {
 		return err
 	}
 	key, much := []byte("much"), make([]byte, 1<<20)

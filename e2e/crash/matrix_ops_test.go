@@ -44,15 +44,15 @@ func operations() []*operation {
 		{
 			name: "surplus", life: 12, launched: true, mayEnd: theSecondEnds, prepare: fewer,
 			after: func(r *rig) error {
-				err := r.kill()
+				err := r.masters.kill()
 				before, err2 := r.inspect(noneEnds)
-				r.count = workersOfATrial
+				r.workers.count = workersOfATrial
 				return errors.Join(err, err2, r.recovered(before))
 			},
 		},
 		{
 			name: "surplus, taken back", life: 12, launched: true, mayEnd: theSecondEnds,
-			prepare: fewer, changed: func(r *rig) { r.count = workersOfATrial },
+			prepare: fewer, changed: func(r *rig) { r.workers.count = workersOfATrial },
 		},
 		{name: "shutdown", mayEnd: allEnd, begin: signals(syscall.SIGTERM), rest: never},
 		{name: "detach", begin: signals(syscall.SIGUSR1), rest: never},
@@ -61,7 +61,7 @@ func operations() []*operation {
 			prepare: ofAnOlderSchema,
 		},
 		{name: "repair", begin: failToSync, rest: repaired},
-		{name: "recovery of survivors", launched: true, prepare: func(r *rig) error { return r.kill() }},
+		{name: "recovery of survivors", launched: true, prepare: func(r *rig) error { return r.masters.kill() }},
 		{name: "recovery of dead ones", life: 10, launched: true, prepare: allDead},
 		{name: "recovery of what dead ones leave", life: 10, habit: withAChild, launched: true, prepare: allDead},
 		{name: "recovery of a half-started one", life: 10, launched: true, prepare: halfStarted},
@@ -73,34 +73,34 @@ func operations() []*operation {
 func theSecondEnds(worker string) bool { return worker == "worker-1" }
 
 func fewer(r *rig) error {
-	r.count = workersOfATrial - 1
-	return r.kill()
+	r.workers.count = workersOfATrial - 1
+	return r.masters.kill()
 }
 
 // requests are answered one after another, so that each has its own count record: the number of requests that share
 // a record would vary.
 func requests(r *rig) error {
 	for range 3 {
-		r.crowd(1)
+		r.calls.crowd(1)
 	}
 	return nil
 }
 
 // markedRequests sends requests that may be sent again, between others that may not.
 func markedRequests(r *rig) error {
-	r.crowdMarked(1)
-	r.crowd(1)
-	r.crowdMarked(1)
+	r.calls.crowdMarked(1)
+	r.calls.crowd(1)
+	r.calls.crowdMarked(1)
 	return nil
 }
 
 // sentAgain resends every request that may be sent again until it is answered. Then each of these was counted
 // exactly once, so that the count is exact except for other unanswered requests.
 func sentAgain(r *rig) error {
-	if err := r.resend(); err != nil {
+	if err := r.calls.resend(); err != nil {
 		return err
 	}
-	state, err := r.ask()
+	state, err := r.admin.ask()
 	if err != nil {
 		return err
 	}
@@ -110,13 +110,13 @@ func sentAgain(r *rig) error {
 	r.calls.mu.Unlock()
 	for _, id := range marked[max(0, len(marked)-4):] {
 		ctx, cancel := brief()
-		err := r.sendMarked(ctx, id)
+		err := r.calls.sendMarked(ctx, id)
 		cancel()
 		if err != nil {
 			return fmt.Errorf("request %s, acknowledged and sent again: %w", id, err)
 		}
 	}
-	again, err := r.ask()
+	again, err := r.admin.ask()
 	if err != nil {
 		return err
 	}
@@ -137,10 +137,10 @@ func untilTheCountIsFolded(at moment) time.Duration {
 
 // dies has the running master killed at the moment, in the course of begin's operation.
 func dies(r *rig, at moment, begin func(*rig) error) error {
-	if err := errors.Join(r.arm(at), begin(r)); err != nil {
+	if err := errors.Join(r.masters.arm(at), begin(r)); err != nil {
 		return err
 	}
-	return errors.Join(r.buried(true), r.soundAgain())
+	return errors.Join(r.masters.buried(true), r.masters.soundAgain())
 }
 
 func leftInBackoff(r *rig) error {
@@ -152,22 +152,22 @@ func halfStarted(r *rig) error {
 }
 
 func allDead(r *rig) error {
-	err := r.kill()
+	err := r.masters.kill()
 	for i := range workersOfATrial {
-		err = errors.Join(err, r.end(fmt.Sprintf("worker-%d", i), unix.SIGKILL))
+		err = errors.Join(err, r.workers.end(fmt.Sprintf("worker-%d", i), unix.SIGKILL))
 	}
-	return errors.Join(err, r.gone())
+	return errors.Join(err, r.workers.gone())
 }
 
 func besideADecoy(r *rig) error {
-	err := errors.Join(r.kill(), ends(unix.SIGKILL)(r), r.gone())
+	err := errors.Join(r.masters.kill(), ends(unix.SIGKILL)(r), r.workers.gone())
 	return errors.Join(err, r.plant(fmt.Sprintf("worker-%d", r.turn%workersOfATrial)))
 }
 
 // ofAnOlderSchema downgrades the state to schema version 1: the masters of this operation have migration steps
 // after those of the release.
 func ofAnOlderSchema(r *rig) error {
-	if err := r.kill(); err != nil {
+	if err := r.masters.kill(); err != nil {
 		return err
 	}
 	return r.change(func(tx *bolt.Tx) error {
@@ -192,9 +192,9 @@ func ofAnOlderSchema(r *rig) error {
 
 // failToSync makes a request fail because the disk does not accept it. The state is then rewritten.
 func failToSync(r *rig) error {
-	if err := r.fault(string(crashpoint.CountSync), "EIO"); err != nil {
+	if err := r.masters.fault(string(crashpoint.CountSync), "EIO"); err != nil {
 		return err
 	}
-	r.crowd(1)
-	return r.fault(string(crashpoint.CountSync), "")
+	r.calls.crowd(1)
+	return r.masters.fault(string(crashpoint.CountSync), "")
 }

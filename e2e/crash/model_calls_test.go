@@ -24,6 +24,7 @@ import (
 // workers have noted as handled.
 type calls struct {
 	prefix string
+	conn   *grpc.ClientConn // to whichever master runs
 
 	mu          sync.Mutex
 	sent, acked map[string]bool
@@ -45,22 +46,20 @@ func newCalls(prefix string) calls {
 }
 
 // call sends one request with an ID and records the result.
-func (r *rig) call(ctx context.Context, options ...grpc.CallOption) error {
-	c := &r.calls
+func (c *calls) call(ctx context.Context, options ...grpc.CallOption) error {
 	c.mu.Lock()
 	id := fmt.Sprintf("%s-%d", c.prefix, len(c.sent))
 	c.sent[id] = true
 	c.mu.Unlock()
-	return r.send(ctx, id, options...)
+	return c.send(ctx, id, options...)
 }
 
-func (r *rig) send(ctx context.Context, id string, options ...grpc.CallOption) error {
-	answer, err := proto.NewMyBusinessServiceClient(r.conn).ProcessData(ctx,
+func (c *calls) send(ctx context.Context, id string, options ...grpc.CallOption) error {
+	answer, err := proto.NewMyBusinessServiceClient(c.conn).ProcessData(ctx,
 		&proto.ProcessRequest{Data: id}, options...)
 	if err != nil {
 		return err
 	}
-	c := &r.calls
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.acked[id] = true
@@ -82,21 +81,21 @@ func (c *calls) mark() string {
 }
 
 // sendMarked sends a marked request, for the first time or again.
-func (r *rig) sendMarked(ctx context.Context, id string, options ...grpc.CallOption) error {
-	return r.send(metadata.AppendToOutgoingContext(ctx, "hsu-request-id", id), id, options...)
+func (c *calls) sendMarked(ctx context.Context, id string, options ...grpc.CallOption) error {
+	return c.send(metadata.AppendToOutgoingContext(ctx, "hsu-request-id", id), id, options...)
 }
 
 // crowdMarked sends n marked requests one after the other, each by several callers at once, and returns when all
 // have been answered or failed.
-func (r *rig) crowdMarked(n int) {
+func (c *calls) crowdMarked(n int) {
 	for range n {
-		id := r.calls.mark()
+		id := c.mark()
 		var callers sync.WaitGroup
 		for range 3 {
 			callers.Go(func() {
 				ctx, cancel := brief()
 				defer cancel()
-				_ = r.sendMarked(ctx, id)
+				_ = c.sendMarked(ctx, id)
 			})
 		}
 		callers.Wait()
@@ -104,14 +103,14 @@ func (r *rig) crowdMarked(n int) {
 }
 
 // resend resends each unacknowledged marked request until it is acknowledged.
-func (r *rig) resend() error {
-	r.calls.mu.Lock()
-	open := slices.Clone(r.calls.open)
-	r.calls.mu.Unlock()
+func (c *calls) resend() error {
+	c.mu.Lock()
+	open := slices.Clone(c.open)
+	c.mu.Unlock()
 	var errs []error
 	for _, id := range open {
 		ctx, cancel := brief()
-		if err := r.sendMarked(ctx, id, grpc.WaitForReady(true)); err != nil {
+		if err := c.sendMarked(ctx, id, grpc.WaitForReady(true)); err != nil {
 			errs = append(errs, fmt.Errorf("request %s, sent again: %w", id, err))
 		}
 		cancel()
@@ -120,13 +119,13 @@ func (r *rig) resend() error {
 }
 
 // crowd sends n requests at once and returns when all have been answered or failed.
-func (r *rig) crowd(n int) {
+func (c *calls) crowd(n int) {
 	var callers sync.WaitGroup
 	for range n {
 		callers.Go(func() {
 			ctx, cancel := brief()
 			defer cancel()
-			_ = r.call(ctx)
+			_ = c.call(ctx)
 		})
 	}
 	callers.Wait()
@@ -201,34 +200,4 @@ func (c *calls) note(message string) {
 		return
 	}
 	c.handled[message]++
-}
-
-// noted counts the instances of a worker that created a file of notes: all of them, and those that found their port
-// taken.
-type noted struct{ all, portTaken int }
-
-// portTaken ends the name of the notes of an instance that found its port taken: see the unit.
-const portTaken = ".port-taken"
-
-// lostPort reports whether the instance found its port taken, by a process outside of this test, and exited for
-// that.
-func (r *rig) lostPort(b being) bool {
-	_, err := os.Stat(filepath.Join(r.notes, fmt.Sprintf("%s.%d.%s", b.worker, b.pid, b.token)+portTaken))
-	return err == nil
-}
-
-// instancesNoted counts the instances: each has left its own file.
-func (r *rig) instancesNoted() (map[string]noted, error) {
-	names, err := os.ReadDir(r.notes)
-	count := map[string]noted{}
-	for _, name := range names {
-		worker, rest, _ := strings.Cut(name.Name(), ".")
-		n := count[worker]
-		n.all++
-		if strings.HasSuffix(rest, portTaken) {
-			n.portTaken++
-		}
-		count[worker] = n
-	}
-	return count, err
 }

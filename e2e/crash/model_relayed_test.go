@@ -81,44 +81,44 @@ func (c *calls) came(text, answer string, err error) {
 var excusable = []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Unimplemented}
 
 // relay calls a service once. With twice, the call has an ID, so it may be handled more than once.
-func (r *rig) relay(ctx context.Context, service string, twice bool, options ...grpc.CallOption) error {
-	text := r.calls.message("call", twice)
+func (c *calls) relay(ctx context.Context, service string, twice bool, options ...grpc.CallOption) error {
+	text := c.message("call", twice)
 	if twice {
 		ctx = metadata.AppendToOutgoingContext(ctx, "hsu-request-id", text)
 	}
 	answer := new(wrapperspb.StringValue)
-	err := r.conn.Invoke(ctx, "/"+service+"/Echo", wrapperspb.String(text), answer, options...)
-	r.calls.came(text, answer.GetValue(), err)
+	err := c.conn.Invoke(ctx, "/"+service+"/Echo", wrapperspb.String(text), answer, options...)
+	c.came(text, answer.GetValue(), err)
 	return err
 }
 
 // stream is an open stream.
 type stream struct {
-	r *rig
+	calls *calls
 	grpc.ClientStream
 }
 
-// open opens a stream, for as long as ctx.
-func (r *rig) open(ctx context.Context, service string, options ...grpc.CallOption) (*stream, error) {
-	s, err := r.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
+// openStream opens a stream, for as long as ctx.
+func (c *calls) openStream(ctx context.Context, service string, options ...grpc.CallOption) (*stream, error) {
+	s, err := c.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true},
 		"/"+service+"/Stream", options...)
 	if err != nil {
 		return nil, err
 	}
-	r.calls.mu.Lock()
-	r.calls.relayed.streams++
-	r.calls.mu.Unlock()
-	return &stream{r, s}, nil
+	c.mu.Lock()
+	c.relayed.streams++
+	c.mu.Unlock()
+	return &stream{c, s}, nil
 }
 
 // exchange sends a message and receives it back.
 func (s *stream) exchange(kind string) error {
-	text, answer := s.r.calls.message(kind, false), new(wrapperspb.StringValue)
+	text, answer := s.calls.message(kind, false), new(wrapperspb.StringValue)
 	err := s.SendMsg(wrapperspb.String(text))
 	if err == nil || errors.Is(err, io.EOF) { // RecvMsg returns the reason
 		err = s.RecvMsg(answer)
 	}
-	s.r.calls.came(text, answer.GetValue(), err)
+	s.calls.came(text, answer.GetValue(), err)
 	return err
 }
 

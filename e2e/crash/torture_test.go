@@ -170,12 +170,12 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 	}
 	defer r.destroy()
 	r.arguments = []string{"-as", strings.Join(tortureHabits, ","), "-record", r.dir, "-notes", r.notes, "-echo"}
-	r.flags = append(r.flags, "--stop-grace", "300ms", "--start-timeout", "5s",
+	r.flags = append(r.flags, "--stop-grace", "300ms", "--start-timeout", "15s",
 		"--worker-service", "proto.MyBusinessService", "--worker-service", echo.Service)
-	r.moody, r.least = moody, r.count
+	r.workers.moody, r.workers.least = moody, r.workers.count
 	v := &victim{rig: r, rng: rng, tally: all, suspended: map[string]bool{}}
 	port := harness.FreePort(t)
-	if err := errors.Join(r.employ(port), r.invite()); err != nil {
+	if err := errors.Join(r.employ(port), r.registrations.invite()); err != nil {
 		return err
 	}
 	for round := range rounds {
@@ -227,7 +227,7 @@ func (v *victim) round() error {
 	v.load.Wait()
 	for err == nil {
 		// If the master dies meanwhile, the remaining requests are sent in the next round.
-		_ = v.resend()
+		_ = v.calls.resend()
 		if err = v.compare(); !errors.Is(err, errDied) {
 			break
 		}
@@ -249,9 +249,9 @@ func (v *victim) ask100() {
 		}
 		ctx, cancel := brief()
 		if n%3 > 0 {
-			_ = v.call(ctx, grpc.WaitForReady(true))
-		} else if id := v.calls.mark(); v.sendMarked(ctx, id, grpc.WaitForReady(true)) != nil || n%2 == 0 {
-			_ = v.sendMarked(ctx, id, grpc.WaitForReady(true)) // again, whether acknowledged or not
+			_ = v.calls.call(ctx, grpc.WaitForReady(true))
+		} else if id := v.calls.mark(); v.calls.sendMarked(ctx, id, grpc.WaitForReady(true)) != nil || n%2 == 0 {
+			_ = v.calls.sendMarked(ctx, id, grpc.WaitForReady(true)) // again, whether acknowledged or not
 		}
 		cancel()
 	}
@@ -269,8 +269,8 @@ func (v *victim) relay100() {
 		default:
 		}
 		ctx, cancel := brief()
-		_ = v.relay(ctx, echo.Service, n%3 == 0, grpc.WaitForReady(true))
-		_ = v.relay(ctx, guests[n%len(guests)], n%4 == 0, grpc.WaitForReady(true))
+		_ = v.calls.relay(ctx, echo.Service, n%3 == 0, grpc.WaitForReady(true))
+		_ = v.calls.relay(ctx, guests[n%len(guests)], n%4 == 0, grpc.WaitForReady(true))
 		cancel()
 	}
 }
@@ -279,7 +279,7 @@ func (v *victim) relay100() {
 func (v *victim) holdStreams(service string) {
 	for range 100 {
 		ctx, cancel := brief()
-		s, err := v.open(ctx, service, grpc.WaitForReady(true))
+		s, err := v.calls.openStream(ctx, service, grpc.WaitForReady(true))
 		for err == nil {
 			select {
 			case <-v.enough:
@@ -305,21 +305,21 @@ func (v *victim) visit(a, b int) error {
 	switch b % 6 {
 	case 0, 1:
 		v.did("endpoint registered", service)
-		_ = v.register(service, []time.Duration{0, time.Hour}[a/2%2])
+		_ = v.registrations.register(service, []time.Duration{0, time.Hour}[a/2%2])
 	case 2:
 		v.did("endpoint deregistered", service)
-		_ = v.deregister(service)
+		_ = v.registrations.deregister(service)
 	case 3:
 		v.did("endpoint renewed", service)
-		_ = v.heartbeat(service)
+		_ = v.registrations.heartbeat(service)
 	case 4:
 		v.did("endpoint let expire", guests[2])
-		_ = v.register(guests[2], fleeting)
+		_ = v.registrations.register(guests[2], fleeting)
 	default:
 		v.did("endpoint gone for a moment", "")
-		v.guest.leave()
-		v.pause(time.Duration(b%40) * time.Millisecond)
-		return v.invite()
+		v.registrations.endpoint.leave()
+		v.masters.pause(time.Duration(b%40) * time.Millisecond)
+		return v.registrations.invite()
 	}
 	return nil
 }
@@ -333,7 +333,7 @@ func (v *victim) trouble(n int) error {
 			return err
 		}
 		err := v.whileUp(kind, a, b)
-		if v.master == nil {
+		if v.masters.running == nil {
 			err = errors.Join(err, v.whileDown(a, b))
 		}
 		if err != nil {
@@ -345,10 +345,10 @@ func (v *victim) trouble(n int) error {
 
 // reap handles the end of a master at a crash point.
 func (v *victim) reap() error {
-	if v.master == nil || !v.master.over() {
+	if v.masters.running == nil || !v.masters.running.over() {
 		return nil
 	}
-	if err := v.buried(true); err != nil {
+	if err := v.masters.buried(true); err != nil {
 		return err
 	}
 	return v.afterDeath(v.mayEnd)
@@ -364,15 +364,15 @@ func (v *victim) afterDeath(mayEnd func(worker string) bool) error {
 }
 
 func (v *victim) whileUp(kind, a, b int) error {
-	if v.master == nil {
+	if v.masters.running == nil {
 		return nil
 	}
-	worker := fmt.Sprintf("worker-%d", a%v.count)
+	worker := fmt.Sprintf("worker-%d", a%v.workers.count)
 	switch {
 	case kind < 20:
 		v.did("master killed", "")
-		v.pause(time.Duration(b%40) * time.Millisecond)
-		return errors.Join(v.kill(), v.afterDeath(v.mayEnd))
+		v.masters.pause(time.Duration(b%40) * time.Millisecond)
+		return errors.Join(v.masters.kill(), v.afterDeath(v.mayEnd))
 	case kind < 35:
 		points := crashpoint.All()
 		p := points[a%len(points)]
@@ -381,7 +381,7 @@ func (v *victim) whileUp(kind, a, b int) error {
 			at.name = p.After()
 		}
 		v.did("crash point armed", at.String())
-		return v.arm(at)
+		return v.masters.arm(at)
 	case kind < 55:
 		v.did("worker killed", worker)
 		v.strike(worker)
@@ -390,7 +390,7 @@ func (v *victim) whileUp(kind, a, b int) error {
 		for range 3 {
 			v.did("worker killed", worker)
 			v.strike(worker)
-			v.pause(time.Duration(b%20) * time.Millisecond)
+			v.masters.pause(time.Duration(b%20) * time.Millisecond)
 		}
 		return nil
 	case kind < 70:
@@ -398,9 +398,9 @@ func (v *victim) whileUp(kind, a, b int) error {
 		return v.suspend(worker)
 	case kind < 75:
 		v.did("master suspended for a moment", "")
-		_ = v.master.cmd.Process.Signal(syscall.SIGSTOP)
-		v.pause(time.Duration(b%200) * time.Millisecond)
-		_ = v.master.cmd.Process.Signal(syscall.SIGCONT)
+		_ = v.masters.running.cmd.Process.Signal(syscall.SIGSTOP)
+		v.masters.pause(time.Duration(b%200) * time.Millisecond)
+		_ = v.masters.running.cmd.Process.Signal(syscall.SIGCONT)
 		return nil
 	case kind < 82:
 		v.did("detached", "")
@@ -415,11 +415,11 @@ func (v *victim) whileUp(kind, a, b int) error {
 		errnos := []string{"EIO", "ENOSPC", "EMFILE"}
 		name, errno := faults[a%len(faults)], errnos[b%len(errnos)]
 		v.did("act failed for a moment", name+" "+errno)
-		if err := v.fault(name, errno); err != nil {
+		if err := v.masters.fault(name, errno); err != nil {
 			return err
 		}
-		v.pause(time.Duration(b%150) * time.Millisecond)
-		return v.fault(name, "")
+		v.masters.pause(time.Duration(b%150) * time.Millisecond)
+		return v.masters.fault(name, "")
 	}
 }
 
@@ -427,14 +427,14 @@ func (v *victim) whileUp(kind, a, b int) error {
 // master first.
 func (v *victim) leave(signal syscall.Signal) error {
 	// Before the master handles signals, they end it like any program.
-	if ended, err := v.await("the master holds the state", v.holds); err != nil || ended {
+	if ended, err := v.masters.await("the master holds the state", v.holds); err != nil || ended {
 		return errors.Join(err, v.reap())
 	}
-	_ = v.master.cmd.Process.Signal(signal)
+	_ = v.masters.running.cmd.Process.Signal(signal)
 	killed := false
 	select {
-	case <-v.master.ended:
-		status := v.master.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	case <-v.masters.running.ended:
+		status := v.masters.running.cmd.ProcessState.Sys().(syscall.WaitStatus)
 		killed = status.Signaled()
 	case <-time.After(harness.Patience):
 	}
@@ -442,15 +442,15 @@ func (v *victim) leave(signal syscall.Signal) error {
 	if signal == syscall.SIGTERM {
 		mayEnd = func(string) bool { return true }
 	}
-	err := errors.Join(v.buried(killed), v.afterDeath(mayEnd))
-	if living := v.scan(); signal == syscall.SIGTERM && !killed && len(living) > 0 {
+	err := errors.Join(v.masters.buried(killed), v.afterDeath(mayEnd))
+	if living := v.workers.scan(); signal == syscall.SIGTERM && !killed && len(living) > 0 {
 		err = errors.Join(err, fmt.Errorf("workers have outlived the stop: %+v", living))
 	}
 	return err
 }
 
 func (v *victim) holds() error {
-	moments, err := v.passed()
+	moments, err := v.masters.passed()
 	if err == nil && moments[crashpoint.Lock.After()] == 0 {
 		err = errors.New("not yet")
 	}
@@ -458,24 +458,24 @@ func (v *victim) holds() error {
 }
 
 // mayEnd reports whether the worker may die without a reason.
-func (v *victim) mayEnd(worker string) bool { return moody(worker) || v.isSurplus(worker) }
+func (v *victim) mayEnd(worker string) bool { return moody(worker) || v.workers.isSurplus(worker) }
 
 // strike kills a worker, if it has a process.
 func (v *victim) strike(worker string) {
-	for _, b := range leadersOf(v.scan())[worker] {
-		if v.known.ended[b.token] {
+	for _, b := range leadersOf(v.workers.scan())[worker] {
+		if v.workers.ended[b.token] {
 			continue
 		}
-		v.known.ended[b.token] = true
-		e := v.known.ledger[worker]
+		v.workers.ended[b.token] = true
+		e := v.workers.ledger[worker]
 		e.deaths++
-		v.known.ledger[worker] = e
+		v.workers.ledger[worker] = e
 		b.signal(unix.SIGKILL)
 	}
 }
 
 func (v *victim) suspend(worker string) error {
-	for _, b := range leadersOf(v.scan())[worker] {
+	for _, b := range leadersOf(v.workers.scan())[worker] {
 		v.suspended[b.token] = true
 		b.signal(unix.SIGSTOP)
 	}
@@ -486,10 +486,10 @@ func (v *victim) suspend(worker string) error {
 func (v *victim) whileDown(a, b int) error {
 	if a%3 == 0 {
 		v.did("started with another count", "")
-		v.count = 3 + b%10
-		v.least = min(v.least, v.count)
+		v.workers.count = 3 + b%10
+		v.workers.least = min(v.workers.least, v.workers.count)
 	}
-	if worker := fmt.Sprintf("worker-%d", b%v.count); a%4 == 1 && !moody(worker) {
+	if worker := fmt.Sprintf("worker-%d", b%v.workers.count); a%4 == 1 && !moody(worker) {
 		if err := v.deceive(worker); err != nil {
 			return err
 		}
@@ -509,7 +509,7 @@ func (v *victim) whileDown(a, b int) error {
 
 // deceive kills a worker while no master runs, and puts a foreign process in its place.
 func (v *victim) deceive(worker string) error {
-	leaders := leadersOf(v.scan())[worker]
+	leaders := leadersOf(v.workers.scan())[worker]
 	snap, err := readState(v.state)
 	if err != nil || len(leaders) != 1 {
 		return nil //nolint:nilerr // there is no state yet
@@ -521,7 +521,7 @@ func (v *victim) deceive(worker string) error {
 		v.did("stranger on a recorded PID and port", worker)
 		v.suspended[leaders[0].token] = false
 		v.strike(worker)
-		if err := v.gone(); err != nil {
+		if err := v.workers.gone(); err != nil {
 			return err
 		}
 		return v.plant(worker)
@@ -531,10 +531,10 @@ func (v *victim) deceive(worker string) error {
 
 // calm ends all trouble and waits until the workers with good habits are ready.
 func (v *victim) calm() error {
-	if err := v.soundAgain(); err != nil {
+	if err := v.masters.soundAgain(); err != nil {
 		return err
 	}
-	for _, b := range v.scan() {
+	for _, b := range v.workers.scan() {
 		if v.suspended[b.token] && b.leader {
 			b.signal(unix.SIGCONT)
 		}
@@ -544,13 +544,13 @@ func (v *victim) calm() error {
 		if err := v.reap(); err != nil {
 			return err
 		}
-		if v.master == nil {
+		if v.masters.running == nil {
 			if err := v.launch(moment{}); err != nil {
 				return err
 			}
 		}
-		ended, err := v.await("the workers with good habits run", func() error {
-			state, err := v.rig.ask()
+		ended, err := v.masters.await("the workers with good habits run", func() error {
+			state, err := v.rig.admin.ask()
 			if err != nil {
 				return err
 			}
@@ -566,8 +566,8 @@ func (v *victim) calm() error {
 }
 
 func (v *victim) settled(state *adminpb.State) error {
-	if state.GetStatus() != "running" || len(state.GetWorkers()) != v.count {
-		return fmt.Errorf("%s, %d workers, want %d", state.GetStatus(), len(state.GetWorkers()), v.count)
+	if state.GetStatus() != "running" || len(state.GetWorkers()) != v.workers.count {
+		return fmt.Errorf("%s, %d workers, want %d", state.GetStatus(), len(state.GetWorkers()), v.workers.count)
 	}
 	healthy := map[string]bool{}
 	for _, s := range state.GetServices() {
@@ -575,11 +575,11 @@ func (v *victim) settled(state *adminpb.State) error {
 			healthy[e.GetWorker()] = healthy[e.GetWorker()] || e.GetHealthy()
 		}
 	}
-	leaders := leadersOf(v.scan())
+	leaders := leadersOf(v.workers.scan())
 	for _, w := range state.GetWorkers() {
 		// The master may not have noticed the death of a worker yet.
 		now := leaders[w.GetId()]
-		if !moody(w.GetId()) && (v.known.ended[w.GetToken()] || w.GetStatus() != "running" || !healthy[w.GetId()] ||
+		if !moody(w.GetId()) && (v.workers.ended[w.GetToken()] || w.GetStatus() != "running" || !healthy[w.GetId()] ||
 			len(now) == 0 || now[0].pid != int(w.GetPid())) {
 			return fmt.Errorf("%v, it is %v", w, now)
 		}
@@ -590,8 +590,8 @@ func (v *victim) settled(state *adminpb.State) error {
 // robbed returns how often, according to the last masters' logs, a process outside of this test had taken the port
 // that was chosen for the worker before the worker could: that costs a start.
 func (v *victim) robbed(worker string) (times uint64) {
-	now, _ := os.ReadFile(v.master.log)
-	for _, log := range append(slices.Clone(v.logs), string(now)) {
+	now, _ := os.ReadFile(v.masters.running.log)
+	for _, log := range append(slices.Clone(v.masters.logs), string(now)) {
 		for line := range strings.Lines(log) {
 			if strings.Contains(line, `"msg":"worker backoff","worker":"`+worker+`"`) &&
 				strings.Contains(line, "is held by another process") {
@@ -604,8 +604,8 @@ func (v *victim) robbed(worker string) (times uint64) {
 
 // compare compares the master's present and earlier reports with the actual state.
 func (v *victim) compare() error {
-	state, err := v.rig.ask()
-	if err != nil && v.dies() {
+	state, err := v.rig.admin.ask()
+	if err != nil && v.masters.dies() {
 		return errDied
 	}
 	if err != nil {
@@ -613,10 +613,10 @@ func (v *victim) compare() error {
 	}
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	living := v.scan()
+	living := v.workers.scan()
 	leaders := leadersOf(living)
 	tokens := map[string]bool{}
-	noted, err := v.instancesNoted()
+	noted, err := v.workers.instancesNoted()
 	if err != nil {
 		fail("%w", err)
 	}
@@ -636,8 +636,8 @@ func (v *victim) compare() error {
 			fail("%s is said to be %v, and is %+v", id, w, now)
 			continue
 		}
-		was := v.known.ledger[id]
-		if v.isSurplus(id) { // it may have been removed meanwhile, and created again
+		was := v.workers.ledger[id]
+		if v.workers.isSurplus(id) { // it may have been removed meanwhile, and created again
 			was.deaths += was.restarts
 			was.restarts, was.incarnation = 0, 0
 		}
@@ -649,21 +649,21 @@ func (v *victim) compare() error {
 			fail("%s: incarnation %d was %d, desired %s", id, w.GetIncarnation(), was.incarnation, w.GetDesired())
 		}
 		b := now[0]
-		if b.memory, err = v.memoryOf(b.port); err != nil {
+		if b.memory, err = v.workers.memoryOf(b.port); err != nil {
 			fail("%s does not answer by itself: %w", id, err)
 		}
-		if was := v.known.beings[b.token]; was.memory != "" &&
+		if was := v.workers.beings[b.token]; was.memory != "" &&
 			(was.memory != b.memory || was.pid != b.pid || was.born != b.born) {
 			fail("%s is not what it was: %+v, was %+v", id, b, was)
 		}
 		beings[b.token] = b
-		v.known.ledger[id] = entry{
+		v.workers.ledger[id] = entry{
 			restarts: w.GetRestarts(), incarnation: w.GetIncarnation(), portTaken: noted[id].portTaken,
 		}
 	}
-	for token, b := range v.known.beings {
-		if _, lives := beings[token]; !lives && !v.known.ended[token] && !b.doomed && !moody(b.worker) &&
-			!v.isSurplus(b.worker) && !v.lostPort(b) {
+	for token, b := range v.workers.beings {
+		if _, lives := beings[token]; !lives && !v.workers.ended[token] && !b.doomed && !moody(b.worker) &&
+			!v.workers.isSurplus(b.worker) && !v.workers.lostPort(b) {
 			fail("%s has died, and nobody was to end it: %+v", b.worker, b)
 		}
 	}
@@ -672,22 +672,22 @@ func (v *victim) compare() error {
 			fail("an orphan: %+v", b)
 		}
 	}
-	v.least = v.count
-	for id := range v.known.ledger {
-		if v.isSurplus(id) {
-			if err := v.forget(id); err != nil {
+	v.workers.least = v.workers.count
+	for id := range v.workers.ledger {
+		if v.workers.isSurplus(id) {
+			if err := v.workers.forget(id); err != nil {
 				fail("%w", err)
 			}
 		}
 	}
-	v.known.beings = beings
+	v.workers.beings = beings
 	if err := v.calls.check(v.notes, state.GetProcessedCount()); err != nil {
 		fail("%w", err)
 	}
 	if err := v.decoy.Untouched(); err != nil {
 		fail("%w", err)
 	}
-	v.checkOutside(state, fail)
+	v.registrations.checkReported(state, fail)
 	sent, acked := v.calls.totals()
 	v.calls.mu.Lock()
 	messages, answered, streams := len(v.calls.relayed.sent), len(v.calls.relayed.acked), v.calls.relayed.streams

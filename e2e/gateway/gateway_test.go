@@ -151,6 +151,18 @@ func residentSize(t *testing.T, pid int) int {
 	return 0
 }
 
+// wantSize checks that the process's resident memory is at most 64 MiB above before. The garbage collector returns what
+// it frees to the system a little later, on a busy machine much later.
+func wantSize(t *testing.T, pid, before int) {
+	t.Helper()
+	harness.WaitFor(t, "little memory is used", func() error {
+		if grown := residentSize(t, pid) - before; grown > 64<<20 {
+			return fmt.Errorf("the process has grown by %d MiB", grown>>20)
+		}
+		return nil
+	})
+}
+
 // awaitService returns when n ready endpoints offer the service.
 func awaitService(h *harness.Host, name string, n int) {
 	h.T.Helper()

@@ -139,12 +139,12 @@ func TestRequestUnderAKeyIsCountedOnceOverEveryCrash(t *testing.T) {
 	h.AwaitRunning(count)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 10*harness.Patience)
-	defer cancel()
 	var over atomic.Bool
 	var mu sync.Mutex
 	results := map[string]string{}
 	var all sync.WaitGroup
 	defer all.Wait()
+	defer cancel() // if the test has failed, the callers may wait for a master that is gone
 	defer over.Store(true)
 	for i := range callers {
 		// Two of each: two simultaneous requests under a key run once.

@@ -38,9 +38,9 @@ func TestStopAsksDescendantsInSessionsOfTheirOwn(t *testing.T) {
 }
 
 // Each process of the chain lives for milliseconds, in its own session, and all but the first have no environment:
-// only the lease identifies them.
+// only the lease identifies them. This test and the others with chains are not parallel: the master races the chain, and
+// other tests would take its processor time.
 func TestStopEndsAChainOfProcessesThatOnlyTheLeaseTellsOf(t *testing.T) {
-	t.Parallel()
 	h := harness.NewHost(t)
 	h.Flags = harness.ShortGrace(h.Units("plain+barechain", "plain+chain+barechain"))
 	m := h.Start()
@@ -54,7 +54,6 @@ func TestStopEndsAChainOfProcessesThatOnlyTheLeaseTellsOf(t *testing.T) {
 func TestChainOfADeadWorkerIsOverBeforeItsReplacementComes(t *testing.T) {
 	for name, down := range map[string]bool{"while no master ran": true, "under a running master": false} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			h := harness.NewHost(t)
 			h.Flags = harness.ShortGrace(h.Units("plain+chain+barechain"))
 			m := h.Start()

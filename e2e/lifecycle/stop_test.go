@@ -90,7 +90,6 @@ func TestStopEndsWorkersThatAreSuspended(t *testing.T) {
 
 // A process whose PID changes all the time must not escape.
 func TestStopEndsAChainOfProcessesThatForkFasterThanAnyoneLooks(t *testing.T) {
-	t.Parallel()
 	h := harness.NewHost(t)
 	h.Flags = harness.ShortGrace(h.Units("plain+chain"))
 	m := h.Start()

@@ -136,8 +136,8 @@ func TestKillCatchesForkChain(t *testing.T) {
 	ctx, cancel := testDeadline()
 	defer cancel()
 	left, err := w.family.Kill(ctx)
-	// If this process is paused for longer than hidingTime, Kill gives up and its caller tries again. The end of the
-	// chain, which must not come, bounds this.
+	// If no pass finds a link of the chain, Kill gives up and its caller tries again. The end of the chain, which must
+	// not come, bounds this.
 	for errors.Is(err, ErrLeaseHeld) && ctx.Err() == nil {
 		left, err = w.family.Kill(ctx)
 	}
@@ -150,6 +150,36 @@ func TestKillCatchesForkChain(t *testing.T) {
 	rest, err := io.ReadAll(w.output)
 	if err != nil || len(rest) > 0 {
 		t.Errorf("the chain went on: %q, %v", rest, err)
+	}
+}
+
+// A busy machine makes few passes in a long time, and an idle one many in a short time: neither ends the search for a
+// holder of the lease by itself.
+func TestHolderOfTheLeaseIsLookedForInManyPassesAndForLong(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		every time.Duration // between two passes
+		want  int           // passes
+	}{
+		{"busy machine", hidingTime, hidingPasses},
+		{"idle machine", hidingTime / 100, 101},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var q quietness
+			passes := 1
+			for now := time.Now(); ; passes++ {
+				if _, enough := q.note(false, true, now); enough {
+					break
+				}
+				now = now.Add(test.every)
+			}
+			if passes != test.want {
+				t.Errorf("%d passes, want %d", passes, test.want)
+			}
+			if wait, enough := q.note(true, true, time.Now()); enough || wait > quietPeriod {
+				t.Errorf("a member is seen: wait %v, enough %v, want another pass soon", wait, enough)
+			}
+		})
 	}
 }
 

@@ -15,11 +15,12 @@ import (
 )
 
 const (
-	quietPeriod = 100 * time.Millisecond // the family is gone if no member is seen for this long
-	quietPasses = 3                      // passes in that time
-	hidingTime  = 300 * time.Millisecond // to find a holder of the lease, before ErrLeaseHeld is returned
-	dyingTime   = 50 * time.Millisecond  // for killed processes to disappear from /proc
-	chaseRounds = 16                     // rounds of stopping new members before the kill
+	quietPeriod  = 100 * time.Millisecond // the family is gone if no member is seen for this long
+	quietPasses  = 3                      // passes in that time
+	hidingTime   = 300 * time.Millisecond // to find a holder of the lease, before ErrLeaseHeld is returned
+	hidingPasses = 20                     // passes in that time, or in more of it: on a busy machine each pass takes long
+	dyingTime    = 50 * time.Millisecond  // for killed processes to disappear from /proc
+	chaseRounds  = 16                     // rounds of stopping new members before the kill
 )
 
 // Kill kills every member, including the instance itself. It opens and proves each member, stops it so that it
@@ -154,7 +155,7 @@ func (q *quietness) note(busy, held bool, now time.Time) (wait time.Duration, en
 	}
 	q.passes++
 	if held {
-		return time.Millisecond, now.Sub(q.since) >= hidingTime
+		return time.Millisecond, q.passes >= hidingPasses && now.Sub(q.since) >= hidingTime
 	}
 	return quietPeriod / (quietPasses - 1), q.passes >= quietPasses && now.Sub(q.since) >= quietPeriod
 }

@@ -1,0 +1,61 @@
+//go:build e2e && linux && (crash || torture)
+
+package crash
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/e2e/harness"
+	"github.com/core-tools/hsu-master/internal/rpc"
+)
+
+// admin is the path of the admin socket of a rig's masters.
+type admin string
+
+// ask asks the running master for its state.
+func (a admin) ask() (*adminpb.State, error) {
+	conn, err := quickDial("unix://" + string(a))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	ctx, cancel := brief()
+	defer cancel()
+	answer, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{}, grpc.WaitForReady(true))
+	return answer.GetState(), err
+}
+
+// registry makes a request to the registry of the running master.
+func (a admin) registry(ask func(context.Context, adminpb.RegistryClient) error) error {
+	conn, err := quickDial("unix://" + string(a))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := brief()
+	defer cancel()
+	return ask(ctx, adminpb.NewRegistryClient(conn))
+}
+
+// quickDial makes a connection that reconnects within milliseconds after its server is back.
+func quickDial(target string) (*grpc.ClientConn, error) {
+	return grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), rpc.Interceptor(),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{
+				BaseDelay: time.Millisecond, Multiplier: 1.5, MaxDelay: 10 * time.Millisecond,
+			},
+			// As in the harness: a slow server must not fail the calls that do not wait for it to be ready.
+			MinConnectTimeout: harness.Patience,
+		}))
+}
+
+// brief limits a call that takes milliseconds, or fails.
+func brief() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), harness.Patience)
+}
