@@ -36,7 +36,7 @@ func newBackendConn(e *env, p *pool) *backendConn {
 	c := &backendConn{pool: p, next: 1}
 	c.init(e, c, limits{backendOutput, maxBackendHeaderList, backendWindow})
 	c.theirs.Streams = p.firstStreams()
-	c.out.SetMark(c.next)
+	c.out.Marks.Set(c.next)
 	c.uplink = window.NewUplink(&c.sendWindow, e.now)
 	c.divider = c.uplink
 	return c
@@ -130,7 +130,7 @@ func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) room {
 	}
 	id := c.next
 	c.next += 2
-	c.out.SetMark(c.next)
+	c.out.Marks.Set(c.next)
 	c.calls.Put(id, k)
 	k.backend, k.backendID = c, id
 	k.up.sendLeft = c.theirs.Window
@@ -143,7 +143,7 @@ func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) room {
 	if c.pool.endpoint == nil {
 		name = k.clientName()
 	}
-	c.out.AppendHeaders(id, end, k.timeoutLeft(), passedBy, name)
+	c.out.Pending.AppendHeaders(id, end, k.timeoutLeft(), passedBy, name)
 	c.ask()
 	k.up.endSent = end
 	return streamOpened
@@ -435,7 +435,7 @@ func (c *backendConn) retire(w *deferred.Work) {
 func (c *backendConn) endIdle(w *deferred.Work) {
 	if c.drained() {
 		c.touch(w)
-		c.out.AppendGoAway(0, http2.ErrCodeNo, "")
+		c.out.Pending.AppendGoAway(0, http2.ErrCodeNo, "")
 		c.out.End()
 	}
 }
@@ -446,8 +446,8 @@ func (c *backendConn) goAway(w *deferred.Work, code http2.ErrCode, reason string
 	if !c.begin(w) {
 		return
 	}
-	c.out.DropPending()
-	c.out.AppendGoAway(0, code, reason)
+	c.out.Pending.Drop()
+	c.out.Pending.AppendGoAway(0, code, reason)
 	c.out.End()
 	c.mu.Unlock()
 }
@@ -456,7 +456,7 @@ func (c *backendConn) goAway(w *deferred.Work, code http2.ErrCode, reason string
 // except for a write that has begun.
 func (c *backendConn) loseCalls(reason string) {
 	c.mu.Lock()
-	calls, seen := c.calls.All(), c.out.Seen()
+	calls, seen := c.calls.All(), c.out.Marks.Unseen()
 	c.mu.Unlock()
 	for _, s := range calls {
 		c.lost(s, s.ID >= seen, reason)

@@ -220,7 +220,7 @@ func (c *clientConn) preface(b []byte) error {
 		return frames.Fault(http2.ErrCodeProtocol, "no preface of HTTP/2, or not agreed on by TLS")
 	}
 	if c.begin(&c.work) {
-		c.out.AppendText(oldHTTP)
+		c.out.Pending.AppendText(oldHTTP)
 		c.out.End()
 		c.end()
 	}
@@ -238,10 +238,10 @@ var oldHTTP = func() string {
 // read them.
 func (c *clientConn) hello() {
 	if c.begin(&c.work) {
-		c.out.AppendSettings(
+		c.out.Pending.AppendSettings(
 			http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
 			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList})
-		c.out.AppendWindowUpdate(0, clientWindow-frames.FirstWindow)
+		c.out.Pending.AppendWindowUpdate(0, clientWindow-frames.FirstWindow)
 		c.said = true
 		c.end()
 	}
@@ -526,7 +526,7 @@ func (c *clientConn) sendHeaders(w *deferred.Work, id uint32, list []byte, end b
 	if !c.begin(w) {
 		return
 	}
-	c.out.AppendHeaders(id, end, list)
+	c.out.Pending.AppendHeaders(id, end, list)
 	c.guard.useful = true
 	c.end()
 }
@@ -541,8 +541,8 @@ func (c *clientConn) sendInterim(w *deferred.Work, id uint32, list []byte) {
 	if !c.begin(w) {
 		return
 	}
-	if c.out.Waiting() < interimRoom {
-		c.out.AppendHeaders(id, false, list)
+	if c.out.Pending.Len() < interimRoom {
+		c.out.Pending.AppendHeaders(id, false, list)
 	}
 	c.end()
 }
@@ -638,7 +638,7 @@ func (c *clientConn) goAway(w *deferred.Work, code http2.ErrCode, reason string)
 	if !c.begin(w) {
 		return
 	}
-	c.out.AppendGoAway(c.ids.Served, code, reason)
+	c.out.Pending.AppendGoAway(c.ids.Served, code, reason)
 	c.out.End()
 	c.mu.Unlock()
 }
@@ -651,8 +651,8 @@ func (c *clientConn) warn(w *deferred.Work) {
 	}
 	if c.drain == serving && c.said { // if !c.said, hello does it after the SETTINGS
 		c.drain = warned
-		c.out.AppendGoAway(frames.MaxID, http2.ErrCodeNo, "graceful_stop")
-		c.out.AppendPing(false, lastPing)
+		c.out.Pending.AppendGoAway(frames.MaxID, http2.ErrCodeNo, "graceful_stop")
+		c.out.Pending.AppendPing(false, lastPing)
 	}
 	c.end()
 }
@@ -665,7 +665,7 @@ func (c *clientConn) leave(w *deferred.Work) {
 	}
 	if c.drain == warned {
 		c.drain = draining
-		c.out.AppendGoAway(c.ids.Served, http2.ErrCodeNo, "graceful_stop")
+		c.out.Pending.AppendGoAway(c.ids.Served, http2.ErrCodeNo, "graceful_stop")
 		c.endIdle(w)
 	}
 	c.end()

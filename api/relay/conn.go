@@ -145,7 +145,7 @@ func (c *conn) use(nc net.Conn, hello []byte) {
 	}
 	if len(hello) > 0 {
 		c.touch(&c.work)
-		c.out.Prepend(hello)
+		c.out.Pending.Prepend(hello)
 	}
 }
 
@@ -303,7 +303,7 @@ func (c *conn) sendData(w *deferred.Work, f *flow, id uint32, p []byte, end bool
 		if n <= 0 {
 			break
 		}
-		c.out.AppendData(id, p[sent:sent+n], end && sent+n == len(p))
+		c.out.Pending.AppendData(id, p[sent:sent+n], end && sent+n == len(p))
 		sent += n
 		f.sendLeft -= n
 		window -= n
@@ -326,7 +326,7 @@ func (c *conn) forget(f *flow) { c.sendWindow.Forget(&f.sender) }
 // sendEnd ends a stream after its data.
 func (c *conn) sendEnd(w *deferred.Work, id uint32) {
 	if c.begin(w) {
-		c.out.AppendData(id, nil, true)
+		c.out.Pending.AppendData(id, nil, true)
 		c.end()
 	}
 }
@@ -334,7 +334,7 @@ func (c *conn) sendEnd(w *deferred.Work, id uint32) {
 // reset sends RST_STREAM for a stream. If the stream is in the table, the caller removes it.
 func (c *conn) reset(w *deferred.Work, id uint32, code http2.ErrCode) {
 	if c.begin(w) {
-		c.out.AppendReset(id, code)
+		c.out.Pending.AppendReset(id, code)
 		c.end()
 	}
 }
@@ -342,7 +342,7 @@ func (c *conn) reset(w *deferred.Work, id uint32, code http2.ErrCode) {
 // giveBack gives n bytes of a stream's window back to its sender.
 func (c *conn) giveBack(w *deferred.Work, id uint32, n int) {
 	if c.begin(w) {
-		c.out.AppendWindowUpdate(id, n)
+		c.out.Pending.AppendWindowUpdate(id, n)
 		c.end()
 	}
 }
@@ -353,7 +353,7 @@ func (c *conn) grant(w *deferred.Work) {
 		return
 	}
 	if credit := c.recvWindow.Restore(); credit > 0 {
-		c.out.AppendWindowUpdate(0, credit)
+		c.out.Pending.AppendWindowUpdate(0, credit)
 	}
 	c.end()
 }
@@ -367,8 +367,7 @@ func (c *conn) answerPing(data [8]byte) {
 		c.mu.Unlock()
 		return
 	}
-	c.out.Ready()
-	c.out.AppendPing(true, data)
+	c.out.Pending.AppendPing(true, data)
 	c.end()
 	if !c.late.Swap(true) {
 		c.env.acks.Later(c)
@@ -463,7 +462,7 @@ func (c *conn) adopt(s frames.Settings) error {
 	if !c.begin(&c.work) {
 		return nil
 	}
-	c.out.Acknowledge(s)
+	c.out.Pending.Acknowledge(s)
 	c.theirs = s
 	var calls []streams.Stream[*call]
 	if delta > 0 {
@@ -527,6 +526,6 @@ func (c *conn) look(w *deferred.Work, now time.Duration, s silence) {
 		}
 	case c.live.pingDue(now, s.regular, s.quick):
 		c.touch(w)
-		c.out.AppendPing(false, ourPing)
+		c.out.Pending.AppendPing(false, ourPing)
 	}
 }

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"encoding/binary"
-	"sync"
 
 	"golang.org/x/net/http2"
 
@@ -15,11 +14,6 @@ const (
 	maxBlock         = 64 << 10
 	maxContinuations = 32
 )
-
-// readBuffer is the size of one read. It is enough for a frame of the largest size.
-const readBuffer = 64 << 10
-
-var readBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, readBuffer)} }}
 
 // Input is the input of a connection: the bytes that have been read, the frames in them, and the header block whose
 // frames are arriving. Every byte is part of exactly one frame, and no frame stands between those of a header block.
