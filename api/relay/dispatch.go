@@ -22,13 +22,13 @@ import (
 // that must wait and an attempt that failed are in retry.go, a call that is refused or ends early in fail.go, and how a
 // call leaves its two connections in call.go.
 
-// begin handles the headers of a new call. It returns true if the call must be started: see start.
-func (k *call) begin(w *deferred.Work, l *headers.List, end bool) (start bool) {
+// begin handles the headers of a new call. It uses passed for the fields that are passed on. It returns true if the
+// call must be started: see start.
+func (k *call) begin(w *deferred.Work, l, passed *headers.List, end bool) (start bool) {
 	if l.Truncated {
 		k.turnAway(w, protocol.CodeResourceExhausted, "metadata is larger than "+strconv.Itoa(maxHeaderList)+" bytes")
 		return false
 	}
-	passed := &k.client.passed
 	passed.Reset()
 	h := protocol.ReadRequest(l, passed, k.env.name)
 	k.up.declared = h.Length
@@ -43,7 +43,7 @@ func (k *call) begin(w *deferred.Work, l *headers.List, end bool) (start bool) {
 		k.leaveClient(w)
 		return false
 	}
-	if !k.accept(w, &h) {
+	if !k.accept(w, &h, passed) {
 		return false
 	}
 	if k.service == nil {
@@ -63,7 +63,7 @@ func (k *call) begin(w *deferred.Work, l *headers.List, end bool) (start bool) {
 var errReturned = errors.New("it has been here: masters are endpoints of each other, and no worker of theirs took it")
 
 // accept checks a request and decides where the call goes. It returns false if the call has been answered.
-func (k *call) accept(w *deferred.Work, h *protocol.Request) bool {
+func (k *call) accept(w *deferred.Work, h *protocol.Request, passed *headers.List) bool {
 	e := k.env
 	switch {
 	case h.Authorities > 1 || h.Hosts > 1:
@@ -94,11 +94,11 @@ func (k *call) accept(w *deferred.Work, h *protocol.Request) bool {
 			Trace: strings.Clone(protocol.TraceID(h.Trace)), Request: strings.Clone(h.ID),
 		}
 	}
-	return k.route(w, h.Path)
+	return k.route(w, h.Path, passed)
 }
 
 // route finds the service that a path names. It returns false if the call has been answered.
-func (k *call) route(w *deferred.Work, path string) bool {
+func (k *call) route(w *deferred.Work, path string, passed *headers.List) bool {
 	e := k.env
 	name, method, ok := protocol.SplitPath(path)
 	switch {
@@ -127,7 +127,7 @@ func (k *call) route(w *deferred.Work, path string) bool {
 		}
 	}
 	if k.service != nil && k.policy.Affinity != "" {
-		k.affinity = find(&k.client.passed, k.policy.Affinity)
+		k.affinity = find(passed, k.policy.Affinity)
 	}
 	return true
 }
@@ -256,13 +256,12 @@ func (k *call) upTrailers(w *deferred.Work, l *headers.List, end bool) {
 	}
 }
 
-// downHeaders handles a header block from the backend.
-func (k *call) downHeaders(w *deferred.Work, l *headers.List, end bool) {
+// downHeaders handles a header block from the backend. It uses passed for the fields that are passed on.
+func (k *call) downHeaders(w *deferred.Work, l, passed *headers.List, end bool) {
 	if k.down.ended {
 		k.garbage(w, http2.ErrCodeStreamClosed, brokenRules)
 		return
 	}
-	passed := &k.backend.passed
 	passed.Reset()
 	a := protocol.ReadResponse(l, passed)
 	switch {

@@ -210,6 +210,15 @@ func (f *flow) widen(w *deferred.Work, n int) bool {
 	return true
 }
 
+// sinkViolated ends the call because the peer at the sink has violated HTTP/2.
+func (f *flow) sinkViolated(w *deferred.Work, code http2.ErrCode) {
+	if f.upward() {
+		f.call.garbage(w, code, brokenRules)
+	} else {
+		f.call.clientViolated(w, code)
+	}
+}
+
 // flowTo returns the flow whose sink is that stream, or nil.
 func (k *call) flowTo(c *conn, id uint32) *flow {
 	for _, f := range [...]*flow{&k.up, &k.down} {
