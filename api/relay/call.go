@@ -38,8 +38,7 @@ type call struct {
 	clientID, backendID uint32
 	up, down            flow
 
-	service  *services.Service // nil for the local server
-	policy   *services.Policy
+	route    route
 	pick     services.Pick         // of an endpoint
 	pool     *pool                 // of the current attempt
 	place    *fair.Waiter[callUse] // in the pool's queue
@@ -53,7 +52,6 @@ type call struct {
 	waiting  retry.Wait
 
 	idempotent bool // carries hsu-request-id: may be executed twice
-	counts     bool // must be counted before it is acknowledged
 	count      countState
 	response   response
 	broken     bool // the endpoint is to blame
@@ -150,10 +148,10 @@ func (k *call) free() {
 	k.client, k.backend, k.clientID, k.backendID = nil, nil, 0, 0
 	k.up.empty()
 	k.down.empty()
-	k.service, k.policy, k.pick, k.pool, k.place, k.share = nil, nil, services.Pick{}, nil, nil, nil
+	k.route, k.pick, k.pool, k.place, k.share = route{}, services.Pick{}, nil, nil, nil
 	k.request, k.affinity, k.attempts = kept.List{}, span{}, retry.Attempts{}
 	k.began, k.deadline, k.waiting = 0, retry.Deadline{}, retry.Wait{}
-	k.idempotent, k.counts, k.count, k.response, k.broken = false, false, notCounting, awaited, false
+	k.idempotent, k.count, k.response, k.broken = false, notCounting, awaited, false
 	k.code, k.cost, k.about = 0, 0, nil
 }
 
@@ -182,14 +180,6 @@ func (k *call) endPick(o services.Outcome) {
 // kept returns the bytes that the call keeps for its client.
 func (k *call) kept() int {
 	return k.cost + k.up.counted + k.down.counted + len(k.request.Bytes()) + len(k.down.trailers.Bytes())
-}
-
-// maxMessage returns how large a message of the call may be.
-func (k *call) maxMessage() int {
-	if k.policy != nil && k.policy.MaxMessage > 0 {
-		return k.policy.MaxMessage
-	}
-	return k.env.opts.MaxMessage
 }
 
 // timeoutLeft returns the headers to send: those of the client, with the rest of its timeout if the call has waited
@@ -270,8 +260,8 @@ func (k *call) stopWaiting() {
 	switch {
 	case k.place != nil:
 		k.pool.forget(k)
-	case k.waiting.Is(retry.ForPause) && k.service != nil:
-		k.service.Paused(-1)
+	case k.waiting.Is(retry.ForPause) && k.route.service != nil:
+		k.route.service.Paused(-1)
 	}
 	k.waiting.End()
 }

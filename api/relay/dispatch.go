@@ -2,7 +2,6 @@ package relay
 
 import (
 	"errors"
-	"net/http"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -43,10 +42,27 @@ func (k *call) begin(w *deferred.Work, l, passed *headers.List, end bool) (start
 		k.leaveClient(w)
 		return false
 	}
-	if !k.accept(w, &h, passed) {
+	if r, refused := h.Refusal(); refused {
+		k.refuse(w, r)
 		return false
 	}
-	if k.service == nil {
+	k.note(&h)
+	route, code, message := k.env.route(h.Path, h.Idempotent)
+	if code != protocol.CodeOK {
+		k.turnAway(w, code, message)
+		return false
+	}
+	k.route = route
+	if route.counted {
+		if err := k.env.opts.Counter.Writable(); err != nil {
+			k.fail(w, protocol.CodeUnavailable, notCounted+err.Error())
+			return false
+		}
+	}
+	if route.affinity != "" {
+		k.affinity = find(passed, route.affinity)
+	}
+	if route.service == nil {
 		k.keepCost(localCost)
 	}
 	kept := k.account().KeptOf(peers.Headers)
@@ -59,89 +75,23 @@ func (k *call) begin(w *deferred.Work, l, passed *headers.List, end bool) (start
 	return true
 }
 
-// errReturned is logged for a call that this relay has already passed on.
-var errReturned = errors.New("it has been here: masters are endpoints of each other, and no worker of theirs took it")
-
-// accept checks a request and decides where the call goes. It returns false if the call has been answered.
-func (k *call) accept(w *deferred.Work, h *protocol.Request, passed *headers.List) bool {
-	e := k.env
-	switch {
-	case h.Authorities > 1 || h.Hosts > 1:
-		k.refuse(w, "400", protocol.CodeInternal, "more than one :authority or host")
-		return false
-	case !protocol.IsGRPC(h.ContentType):
-		k.refuse(w, "415", protocol.CodeInvalidArgument,
-			"invalid gRPC request content-type "+strconv.Quote(h.ContentType))
-		return false
-	case h.Timeouts > 1 || h.Timeouts == 1 && !h.TimeoutOK:
-		k.refuse(w, "400", protocol.CodeInternal, "malformed grpc-timeout")
-		return false
-	case h.Authorities == 0 && h.Hosts == 0:
-		k.refuse(w, "400", protocol.CodeInternal, "no host or :authority header present")
-		return false
-	case h.Method != http.MethodPost:
-		k.refuse(w, "405", protocol.CodeInternal,
-			"received a HEADERS frame with :method "+strconv.Quote(h.Method)+" which should be POST")
-		return false
-	}
-	if k.idempotent = h.Idempotent; h.Timeouts > 0 {
+// note keeps the values of a request that outlive the list of its headers.
+func (k *call) note(h *protocol.Request) {
+	k.idempotent = h.Idempotent
+	if h.Timed {
 		k.deadline = retry.DeadlineAfter(k.began, h.Timeout)
 	}
-	if e.debug {
+	if k.env.debug {
 		service, method, _ := protocol.SplitPath(strings.Clone(h.Path))
 		k.about = &report.Call{
 			Service: service, Method: method,
 			Trace: strings.Clone(protocol.TraceID(h.Trace)), Request: strings.Clone(h.ID),
 		}
 	}
-	return k.route(w, h.Path, passed)
 }
 
-// route finds the service that a path names. It returns false if the call has been answered.
-func (k *call) route(w *deferred.Work, path string, passed *headers.List) bool {
-	e := k.env
-	name, method, ok := protocol.SplitPath(path)
-	switch {
-	case !ok:
-		k.turnAway(w, protocol.CodeUnimplemented, "malformed method name: "+strconv.Quote(path))
-		return false
-	case e.almostCounted(path):
-		k.turnAway(w, protocol.CodeUnimplemented,
-			"unknown method "+strings.Clone(method)+" for service "+strings.Clone(name))
-		return false
-	}
-	counted := e.opts.Counted[path]
-	if !e.localMethods[path] || counted && !k.idempotent {
-		k.service = e.opts.Registry.Service(name)
-	}
-	if k.service != nil {
-		k.counts, k.policy = counted, k.service.Policy()
-	} else if k.policy = e.localPolicies[name]; k.policy == nil { // not local either
-		k.turnAway(w, protocol.CodeUnimplemented, "unknown service "+strings.Clone(name))
-		return false
-	}
-	if k.counts {
-		if err := e.opts.Counter.Writable(); err != nil {
-			k.fail(w, protocol.CodeUnavailable, notCounted+err.Error())
-			return false
-		}
-	}
-	if k.service != nil && k.policy.Affinity != "" {
-		k.affinity = find(passed, k.policy.Affinity)
-	}
-	return true
-}
-
-// almostCounted reports whether a path differs from that of a counted method in the case of its letters only. The
-// routers of some servers, such as ASP.NET Core's, ignore the case.
-func (e *env) almostCounted(path string) bool {
-	for counted := range e.opts.Counted {
-		if len(counted) == len(path) && counted != path && strings.EqualFold(counted, path) {
-			return true
-		}
-	}
-	return false
-}
+// errReturned is logged for a call that this relay has already passed on.
+var errReturned = errors.New("it has been here: masters are endpoints of each other, and no worker of theirs took it")
 
 // find returns the position of the value of that name in the bytes of a list.
 func find(l *headers.List, name string) span {
@@ -168,7 +118,7 @@ func (u callUse) start(w *deferred.Work) {
 
 // dispatch sends the call to an endpoint, makes it wait, or ends it.
 func (k *call) dispatch(w *deferred.Work) {
-	if k.service == nil {
+	if k.route.service == nil {
 		k.pool = k.pools().local
 		k.attempt(w, false)
 		return
@@ -178,7 +128,7 @@ func (k *call) dispatch(w *deferred.Work) {
 		value := k.request.Bytes()[k.affinity.from:k.affinity.to]
 		key = unsafe.String(unsafe.SliceData(value), len(value))
 	}
-	pick, err := k.service.Pick(k.asClient(), key, k.attempts.Endpoints()...)
+	pick, err := k.route.service.Pick(k.asClient(), key, k.attempts.Endpoints()...)
 	if err != nil {
 		k.delay(w, err)
 		return
@@ -229,13 +179,13 @@ func (k *call) upData(w *deferred.Work, p []byte, n int, end bool) {
 		return
 	}
 	before := f.msg
-	if !f.msg.Add(p, k.maxMessage()) {
+	if !f.msg.Add(p, k.route.maxMessage) {
 		f.msg = before
 		f.recvLeft -= n
 		f.ended = end
 		k.blame(0)
 		k.fail(w, protocol.CodeResourceExhausted,
-			"message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+			"message of the request is larger than "+strconv.Itoa(k.route.maxMessage)+" bytes")
 		return
 	}
 	f.data(w, p, n, end)
@@ -318,10 +268,10 @@ func (k *call) downData(w *deferred.Work, p []byte, n int, end bool) {
 		return
 	}
 	before := f.msg
-	if k.response != plainResponse && !f.msg.Add(p, k.maxMessage()) {
+	if k.response != plainResponse && !f.msg.Add(p, k.route.maxMessage) {
 		f.msg = before // none of the frame is passed on
 		k.fail(w, protocol.CodeResourceExhausted,
-			"message of the answer is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+			"message of the answer is larger than "+strconv.Itoa(k.route.maxMessage)+" bytes")
 		return
 	}
 	if k.client == nil {
@@ -353,12 +303,12 @@ func (k *call) finish(w *deferred.Work, l *headers.List, a protocol.Response) {
 	if k.response == awaited {
 		k.respond(w, a.Status == 200 && a.Coded)
 	}
-	if k.service != nil && k.client != nil {
+	if k.route.service != nil && k.client != nil {
 		k.account().Completed(c.lastHeard())
 	}
 	k.down.ended = true
 	k.keepTrailers(l)
-	if k.counts && a.Coded && a.Code == protocol.CodeOK {
+	if k.route.counted && a.Coded && a.Code == protocol.CodeOK {
 		k.count = beingCounted
 		k.env.opts.Counter.Count(k)
 	}

@@ -19,13 +19,13 @@ func (k *call) turnAway(w *deferred.Work, code uint32, message string) {
 }
 
 // refuse answers a request that is not gRPC with an HTTP status too, and charges the client as turnAway does.
-func (k *call) refuse(w *deferred.Work, httpStatus string, code uint32, message string) {
+func (k *call) refuse(w *deferred.Work, r protocol.Refusal) {
 	k.charge()
-	k.code = code
+	k.code = r.Code
 	var l headers.List
-	l.Add(":status", httpStatus)
+	l.Add(":status", r.HTTPStatus)
 	l.Add("content-type", "application/grpc")
-	protocol.AddStatus(&l, code, message)
+	protocol.AddStatus(&l, r.Code, r.Message)
 	k.sendHeaders(w, l.Bytes(), true)
 	k.down.ended, k.down.endSent = true, true
 	k.closeFinished(w)

@@ -58,7 +58,7 @@ func (k *call) again(w *deferred.Work, unseen bool) bool {
 		Unseen: unseen, Idempotent: k.idempotent, Started: k.response != awaited,
 		Whole: k.up.q.Keep && k.request.Kept(), Attempts: k.attempts.All,
 	})
-	if !again || k.client == nil || k.closing() || budget && (k.service == nil || !k.service.Retry()) {
+	if !again || k.client == nil || k.closing() || budget && (k.route.service == nil || !k.route.service.Retry()) {
 		return false
 	}
 	k.leaveBackend(w, services.Outcome{Retried: true, Unseen: unseen})
@@ -90,7 +90,7 @@ func (k *call) delay(w *deferred.Work, err error) {
 		return
 	}
 	u := callUse{k, k.gen}
-	cancel, err := k.service.Wait(k.asClient(), func(err error) {
+	cancel, err := k.route.service.Wait(k.asClient(), func(err error) {
 		if err != nil {
 			u.giveWay(err)
 		} else {
@@ -112,8 +112,8 @@ func (k *call) pause(w *deferred.Work) {
 		k.expired(w)
 		return
 	}
-	if k.service != nil {
-		k.service.Paused(1)
+	if k.route.service != nil {
+		k.route.service.Paused(1)
 	}
 	timer := time.AfterFunc(min(k.waiting.NextPause(), left), func() { u.wake(retry.ForPause) })
 	k.waiting.Begin(retry.ForPause, nil, timer)
