@@ -87,25 +87,25 @@ func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) room {
 		return streamsFull
 	case c.suspect():
 		return streamsFull
-	case !anyway && !end && c.uplink.UsedUp(k.account()):
+	case !anyway && !end && c.uplink.UsedUp(k.client.conn.account):
 		return streamsUsedUp
 	}
 	id := c.next
 	c.next += 2
 	c.out.Marks.Set(c.next)
 	c.calls.Put(id, k)
-	k.backend, k.backendID = c, id
+	k.backend.conn, k.backend.id = c, id
 	k.up.sendLeft = c.theirs.Window
-	c.uplink.Join(&k.up.sender, k.account())
+	c.uplink.Join(&k.up.sender, k.client.conn.account)
 	c.touch(w)
 	var passedBy, name []byte
 	if e := c.pool.endpoint; e == nil || e.Worker == "" {
 		passedBy = c.env.passedBy // may be another master, or the local server, which may send the call to one
 	}
 	if c.pool.endpoint == nil {
-		name = k.clientName()
+		name = k.client.conn.name
 	}
-	c.out.Pending.AppendHeaders(id, end, k.timeoutLeft(), passedBy, name)
+	c.out.Pending.AppendHeaders(id, end, k.request.headersAt(c.env.now(), k.attempts.All > 1), passedBy, name)
 	c.ask()
 	k.up.endSent = end
 	return streamOpened
@@ -113,9 +113,9 @@ func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) room {
 
 // abandon takes a stream back that was opened on a connection whose goroutines have not been started. k.mu is held.
 func (c *backendConn) abandon(k *call) {
-	c.calls.Remove(k.backendID)
+	c.calls.Remove(k.backend.id)
 	c.uplink.Leave(&k.up.sender)
-	k.backend = nil
+	k.backend.conn = nil
 }
 
 // freeStreams returns how many more streams the connection accepts.

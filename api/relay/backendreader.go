@@ -150,7 +150,7 @@ func (r *backendReader) onHeaders(id uint32, end bool, err error) error {
 	if k := r.backend.answeredCall(id); k != nil {
 		k.mu.Lock()
 		defer k.unlock(&r.work)
-		if k.backend == r.backend && k.backendID == id {
+		if k.backend.on(r.backend, id) {
 			k.downHeaders(&r.work, &r.in.List, &r.passed, end)
 			return nil
 		}
@@ -173,7 +173,7 @@ func (r *backendReader) onData(f frames.Frame) error {
 	if k != nil {
 		k.mu.Lock()
 		defer k.unlock(&r.work)
-		if k.backend == r.backend && k.backendID == f.ID {
+		if k.backend.on(r.backend, f.ID) {
 			k.downData(&r.work, f.Payload, n, end)
 			return nil
 		}
@@ -231,7 +231,7 @@ func (r *backendReader) onReset(f frames.Frame) error {
 	}
 	k.mu.Lock()
 	defer k.unlock(&r.work)
-	if k.backend == r.backend && k.backendID == f.ID {
+	if k.backend.on(r.backend, f.ID) {
 		k.backendReset(&r.work, code)
 	}
 	return nil
@@ -273,7 +273,7 @@ func (r *backendReader) lost(s streams.Stream[*call], unseen bool, reason string
 	k := s.Call
 	k.mu.Lock()
 	defer k.unlock(&r.work)
-	if k.backend == r.backend && k.backendID == s.ID {
+	if k.backend.on(r.backend, s.ID) {
 		k.backendLost(&r.work, unseen, r.backend.hasAnswered(), reason)
 	}
 }

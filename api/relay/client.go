@@ -216,7 +216,7 @@ func (c *clientConn) shedCall(w *deferred.Work, s streams.Stream[*call]) {
 	k := s.Call
 	k.mu.Lock()
 	defer k.unlock(w)
-	if k.client == c && k.clientID == s.ID {
+	if k.client.on(c, s.ID) {
 		k.shed(w, errMemory.Error())
 	}
 }
@@ -242,14 +242,13 @@ func (c *clientConn) evict() {
 // closeStream removes the stream of a call that leaves the connection, and gives back by how much the windows of the
 // call have grown. ended means that the client has ended the stream; otherwise it may still send window bytes.
 func (c *clientConn) closeStream(w *deferred.Work, k *call, grown int, ended bool, window int) {
-	c.account.Keep(peers.Calls, -k.cost)
 	c.backlog.shrink(grown)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forget(&k.down)
-	c.calls.Remove(k.clientID)
+	c.calls.Remove(k.client.id)
 	if !ended {
-		c.ids.Cut.Add(k.clientID, window)
+		c.ids.Cut.Add(k.client.id, window)
 	}
 	c.idle = c.env.now()
 	c.endIdle(w)

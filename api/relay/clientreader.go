@@ -276,7 +276,7 @@ func (r *clientReader) trailers(id uint32, l *headers.List, end bool) error {
 	}
 	k.mu.Lock()
 	defer k.unlock(&r.work)
-	if k.client != r.client || k.clientID != id {
+	if !k.client.on(r.client, id) {
 		return r.lateHeaders(id, l, end)
 	}
 	k.upTrailers(&r.work, l, end)
@@ -309,7 +309,7 @@ func (r *clientReader) onData(f frames.Frame) error {
 	if k != nil {
 		k.mu.Lock()
 		defer k.unlock(&r.work)
-		if k.client == r.client && k.clientID == f.ID {
+		if k.client.on(r.client, f.ID) {
 			k.upData(&r.work, f.Payload, n, end)
 			return nil
 		}
@@ -383,8 +383,8 @@ func (r *clientReader) onReset(f frames.Frame) error {
 	}
 	k.mu.Lock()
 	defer k.unlock(&r.work)
-	if k.client == r.client && k.clientID == f.ID {
-		r.client.blame(r.client.env.now() - k.began)
+	if k.client.on(r.client, f.ID) {
+		r.client.blame(r.client.env.now() - k.request.began)
 		k.clientReset(&r.work, code)
 	}
 	return nil
@@ -427,8 +427,8 @@ func (r *clientReader) dropReplay() {
 	for _, s := range r.client.streams() {
 		k := s.Call
 		k.mu.Lock()
-		if k.client == r.client && k.clientID == s.ID {
-			k.dropReplay(&r.work)
+		if k.client.on(r.client, s.ID) {
+			k.up.releaseKept(&r.work)
 		}
 		k.unlock(&r.work)
 	}
@@ -439,8 +439,8 @@ func (r *clientReader) loseAll() {
 	for _, s := range r.client.streams() {
 		k := s.Call
 		k.mu.Lock()
-		if k.client == r.client && k.clientID == s.ID {
-			r.client.blame(r.client.env.now() - k.began)
+		if k.client.on(r.client, s.ID) {
+			r.client.blame(r.client.env.now() - k.request.began)
 			k.clientReset(&r.work, http2.ErrCodeCancel)
 		}
 		k.unlock(&r.work)

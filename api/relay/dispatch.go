@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/net/http2"
 
@@ -36,9 +35,9 @@ func (k *call) begin(w *deferred.Work, l, passed *headers.List, end bool) (start
 		return false
 	}
 	if h.Returned {
-		k.env.log.Trouble("call refused", k.clientAddress(), errReturned)
+		k.env.log.Trouble("call refused", k.client.conn.address(), errReturned)
 		k.code = protocol.CodeUnavailable
-		k.resetClient(w, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
+		k.client.reset(w, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
 		k.leaveClient(w)
 		return false
 	}
@@ -59,27 +58,24 @@ func (k *call) begin(w *deferred.Work, l, passed *headers.List, end bool) (start
 			return false
 		}
 	}
-	if route.affinity != "" {
-		k.affinity = find(passed, route.affinity)
-	}
 	if route.service == nil {
-		k.keepCost(localCost)
+		k.client.keep(localCost)
 	}
-	kept := k.account().KeptOf(peers.Headers)
+	kept := k.client.conn.account.KeptOf(peers.Headers)
 	if kept+len(passed.Bytes()) > budgetHeaders || kept > 0 && k.env.full() {
 		k.turnAway(w, protocol.CodeResourceExhausted, "too much metadata of this client's calls waits for answers")
 		return false
 	}
-	k.request.Keep(k.account(), peers.Headers, passed)
+	k.request.headers.Keep(k.client.conn.account, peers.Headers, passed)
 	k.up.q.Keep = true
 	return true
 }
 
 // note keeps the values of a request that outlive the list of its headers.
 func (k *call) note(h *protocol.Request) {
-	k.idempotent = h.Idempotent
+	k.request.idempotent = h.Idempotent
 	if h.Timed {
-		k.deadline = retry.DeadlineAfter(k.began, h.Timeout)
+		k.request.deadline = retry.DeadlineAfter(k.request.began, h.Timeout)
 	}
 	if k.env.debug {
 		service, method, _ := protocol.SplitPath(strings.Clone(h.Path))
@@ -93,23 +89,12 @@ func (k *call) note(h *protocol.Request) {
 // errReturned is logged for a call that this relay has already passed on.
 var errReturned = errors.New("it has been here: masters are endpoints of each other, and no worker of theirs took it")
 
-// find returns the position of the value of that name in the bytes of a list.
-func find(l *headers.List, name string) span {
-	value, ok := l.Get(name)
-	if !ok || value == "" {
-		return span{}
-	}
-	from := int(uintptr(unsafe.Pointer(unsafe.StringData(value))) -
-		uintptr(unsafe.Pointer(unsafe.SliceData(l.Bytes()))))
-	return span{from, from + len(value)}
-}
-
 // start dispatches a call for the first time, unless the call has ended meanwhile.
 func (u callUse) start(w *deferred.Work) {
 	k := u.call
 	k.mu.Lock()
 	defer k.unlock(w)
-	if k.gen != u.gen || k.client == nil || k.down.endSent {
+	if k.gen != u.gen || k.client.conn == nil || k.down.endSent {
 		return
 	}
 	k.dispatch(w)
@@ -119,23 +104,22 @@ func (u callUse) start(w *deferred.Work) {
 // dispatch sends the call to an endpoint, makes it wait, or ends it.
 func (k *call) dispatch(w *deferred.Work) {
 	if k.route.service == nil {
-		k.pool = k.pools().local
+		k.backend.pool = k.client.conn.pools.local
 		k.attempt(w, false)
 		return
 	}
 	key := ""
-	if k.affinity != (span{}) {
-		value := k.request.Bytes()[k.affinity.from:k.affinity.to]
-		key = unsafe.String(unsafe.SliceData(value), len(value))
+	if k.route.affinity != "" {
+		key = k.request.value(k.route.affinity)
 	}
-	pick, err := k.route.service.Pick(k.asClient(), key, k.attempts.Endpoints()...)
+	pick, err := k.route.service.Pick(k.client.conn.asClient(), key, k.attempts.Endpoints()...)
 	if err != nil {
 		k.delay(w, err)
 		return
 	}
-	k.pick = pick
+	k.backend.pick = pick
 	k.attempts.Choose(pick.Endpoint())
-	k.pool = k.pools().of(pick.Endpoint(), nil)
+	k.backend.pool = k.client.conn.pools.of(pick.Endpoint(), nil)
 	if k.about != nil {
 		k.about.Endpoint = pick.Endpoint()
 	}
@@ -144,15 +128,15 @@ func (k *call) dispatch(w *deferred.Work) {
 
 // attempt opens a stream for the call. waited means that the call has waited for a stream, and it is its turn.
 func (k *call) attempt(w *deferred.Work, waited bool) {
-	if k.deadline.Passed(k.now()) {
+	if k.request.deadline.Passed(k.env.now()) {
 		k.expired(w)
 		return
 	}
 	k.attempts.Begin()
-	opening := k.pool.open(w, k, waited)
+	opening := k.backend.pool.open(w, k, waited)
 	for opening == stale {
-		k.pool = k.pools().of(k.pool.endpoint, k.pool)
-		opening = k.pool.open(w, k, false)
+		k.backend.pool = k.client.conn.pools.of(k.backend.pool.endpoint, k.backend.pool)
+		opening = k.backend.pool.open(w, k, false)
 	}
 	switch opening {
 	case opened, stale:
@@ -183,7 +167,7 @@ func (k *call) upData(w *deferred.Work, p []byte, n int, end bool) {
 		f.msg = before
 		f.recvLeft -= n
 		f.ended = end
-		k.blame(0)
+		k.client.conn.blame(0)
 		k.fail(w, protocol.CodeResourceExhausted,
 			"message of the request is larger than "+strconv.Itoa(k.route.maxMessage)+" bytes")
 		return
@@ -232,12 +216,12 @@ func (k *call) downHeaders(w *deferred.Work, l, passed *headers.List, end bool) 
 			k.garbage(w, http2.ErrCodeProtocol, "an end within what is to come")
 			return
 		}
-		k.sendInterim(w, passed.Bytes())
+		k.client.conn.sendInterim(w, k.client.id, passed.Bytes())
 	case end:
 		k.finish(w, passed, a)
 	default:
 		k.respond(w, a.Status == 200 && a.GRPC)
-		k.sendHeaders(w, passed.Bytes(), false)
+		k.client.sendHeaders(w, passed.Bytes(), false)
 	}
 }
 
@@ -247,7 +231,7 @@ func (k *call) respond(w *deferred.Work, grpc bool) {
 	if grpc {
 		k.response = grpcResponse
 	}
-	k.request.Drop()
+	k.request.headers.Drop()
 	k.up.q.Release()
 	k.up.account(w)
 }
@@ -274,13 +258,13 @@ func (k *call) downData(w *deferred.Work, p []byte, n int, end bool) {
 			"message of the answer is larger than "+strconv.Itoa(k.route.maxMessage)+" bytes")
 		return
 	}
-	if k.client == nil {
+	if k.client.conn == nil {
 		return
 	}
 	if end && k.response != plainResponse {
 		// A response that ends without a status is not valid.
 		k.broken, k.code = true, protocol.CodeInternal
-		k.keepTrailers(protocol.StatusList(protocol.CodeInternal, "the server ended the call without a status"))
+		k.down.keepTrailers(protocol.StatusList(protocol.CodeInternal, "the server ended the call without a status"))
 	}
 	f.data(w, p, n, end)
 	k.closeFinished(w)
@@ -293,8 +277,8 @@ func (k *call) finish(w *deferred.Work, l *headers.List, a protocol.Response) {
 	if !a.Coded {
 		k.broken, k.code = true, protocol.CodeUnknown
 	}
-	c, id, whole := k.backend, k.backendID, k.up.endSent
-	if k.response == awaited && a.Code == protocol.CodeUnavailable && k.idempotent && k.again(w, false) {
+	c, id, whole := k.backend.conn, k.backend.id, k.up.endSent
+	if k.response == awaited && a.Code == protocol.CodeUnavailable && k.request.idempotent && k.again(w, false) {
 		if !whole {
 			c.reset(w, id, http2.ErrCodeNo) // the backend need not read the rest
 		}
@@ -303,11 +287,11 @@ func (k *call) finish(w *deferred.Work, l *headers.List, a protocol.Response) {
 	if k.response == awaited {
 		k.respond(w, a.Status == 200 && a.Coded)
 	}
-	if k.route.service != nil && k.client != nil {
-		k.account().Completed(c.lastHeard())
+	if k.route.service != nil && k.client.conn != nil {
+		k.client.conn.account.Completed(c.lastHeard())
 	}
 	k.down.ended = true
-	k.keepTrailers(l)
+	k.down.keepTrailers(l)
 	if k.route.counted && a.Coded && a.Code == protocol.CodeOK {
 		k.count = beingCounted
 		k.env.opts.Counter.Count(k)
@@ -325,12 +309,12 @@ func (k *call) Counted(err error) {
 		k.mu.Lock()
 		defer k.unlock(w)
 		k.count = notCounting
-		if k.client == nil {
+		if k.client.conn == nil {
 			return
 		}
 		if err != nil {
 			k.code = protocol.CodeUnavailable
-			k.keepTrailers(protocol.StatusList(protocol.CodeUnavailable, notCounted+err.Error()))
+			k.down.keepTrailers(protocol.StatusList(protocol.CodeUnavailable, notCounted+err.Error()))
 		}
 		k.down.pump(w)
 		k.closeFinished(w)

@@ -21,7 +21,7 @@ func (k *call) backendReset(w *deferred.Work, code http2.ErrCode) {
 		return
 	}
 	k.leaveBackend(w, services.Outcome{})
-	if k.client == nil {
+	if k.client.conn == nil {
 		return
 	}
 	if unseen && k.response == awaited {
@@ -30,7 +30,7 @@ func (k *call) backendReset(w *deferred.Work, code http2.ErrCode) {
 	}
 	code = protocol.ResetOf(code)
 	k.code = protocol.CodeOfReset(code)
-	k.resetClient(w, code)
+	k.client.reset(w, code)
 	k.leaveClient(w)
 }
 
@@ -54,11 +54,14 @@ func (k *call) backendLost(w *deferred.Work, unseen, answered bool, reason strin
 
 // again retries the call if that is safe. It returns false if the failure is final.
 func (k *call) again(w *deferred.Work, unseen bool) bool {
+	if k.client.conn == nil || k.env.closing.Load() {
+		return false
+	}
 	again, budget := retry.MayTryAgain(retry.Failed{
-		Unseen: unseen, Idempotent: k.idempotent, Started: k.response != awaited,
-		Whole: k.up.q.Keep && k.request.Kept(), Attempts: k.attempts.All,
+		Unseen: unseen, Idempotent: k.request.idempotent, Started: k.response != awaited,
+		Whole: k.up.q.Keep && k.request.headers.Kept(), Attempts: k.attempts.All,
 	})
-	if !again || k.client == nil || k.closing() || budget && (k.route.service == nil || !k.route.service.Retry()) {
+	if !again || budget && (k.route.service == nil || !k.route.service.Retry()) {
 		return false
 	}
 	k.leaveBackend(w, services.Outcome{Retried: true, Unseen: unseen})
@@ -90,7 +93,7 @@ func (k *call) delay(w *deferred.Work, err error) {
 		return
 	}
 	u := callUse{k, k.gen}
-	cancel, err := k.route.service.Wait(k.asClient(), func(err error) {
+	cancel, err := k.route.service.Wait(k.client.conn.asClient(), func(err error) {
 		if err != nil {
 			u.giveWay(err)
 		} else {
@@ -133,7 +136,7 @@ func (u callUse) resume(w *deferred.Work) bool {
 	if k.gen != u.gen || !k.waiting.Is(retry.ForStream) {
 		return true
 	}
-	k.place = nil // it has left the queue
+	k.backend.place = nil // it has left the queue
 	k.stopWaiting()
 	k.attempts.Undo()
 	k.attempt(w, true)
