@@ -130,7 +130,7 @@ func TestCompletedCallsAreTrusted(t *testing.T) {
 	for range 2 * mostTrust {
 		good.Completed(0)
 	}
-	if got := good.standing.trust.Load(); got > mostTrust+trustPerCall {
+	if got := good.trust.Load(); got > mostTrust+trustPerCall {
 		t.Errorf("a connection has saved up %d calls", got)
 	}
 }
@@ -168,7 +168,7 @@ func TestTurns(t *testing.T) {
 			m.Interrupt()
 		}
 		synctest.Wait()
-		if w := accounts[0].Peer().resets.waiting; len(w) != 0 {
+		if w := accounts[0].Peer().turns.waiting; len(w) != 0 {
 			t.Errorf("%d connections wait after the end", len(w))
 		}
 	})
