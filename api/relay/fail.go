@@ -80,6 +80,15 @@ func (k *call) clientViolated(w *deferred.Work, code http2.ErrCode) {
 // brokenRules is the fault of a backend that has violated HTTP/2.
 const brokenRules = "a frame against the rules of HTTP/2"
 
+// sinkViolated ends the call because the peer at the flow's sink has violated HTTP/2.
+func (f *flow) sinkViolated(w *deferred.Work, code http2.ErrCode) {
+	if f.upward() {
+		f.call.garbage(w, code, brokenRules)
+	} else {
+		f.call.clientViolated(w, code)
+	}
+}
+
 // garbage ends a call whose backend does not speak gRPC.
 func (k *call) garbage(w *deferred.Work, code http2.ErrCode, what string) {
 	k.broken, k.code = true, protocol.CodeInternal

@@ -8,7 +8,6 @@ import (
 	"github.com/core-tools/hsu-master/api/relay/peers"
 	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/api/relay/window"
-	"golang.org/x/net/http2"
 )
 
 const (
@@ -237,15 +236,6 @@ func (f *flow) widen(w *deferred.Work, n int) bool {
 		f.pump(w)
 	}
 	return true
-}
-
-// sinkViolated ends the call because the peer at the sink has violated HTTP/2.
-func (f *flow) sinkViolated(w *deferred.Work, code http2.ErrCode) {
-	if f.upward() {
-		f.call.garbage(w, code, brokenRules)
-	} else {
-		f.call.clientViolated(w, code)
-	}
 }
 
 // flowTo returns the flow whose sink is that stream, or nil.

@@ -75,9 +75,6 @@ func (f Field) Name() string { return view(f.raw[prefix : prefix+f.name]) }
 // Value returns the field's value. The string shares the list's memory too.
 func (f Field) Value() string { return view(f.raw[prefix+f.name:]) }
 
-// Never reports whether the field must not be indexed, here or by a later hop.
-func (f Field) Never() bool { return f.never }
-
 // size returns the field's size as RFC 7541 counts it.
 func (f Field) size() int { return len(f.raw) - prefix + fieldCost }
 

@@ -62,7 +62,7 @@ func (m *Account) exit() {
 
 // Work charges units of work to the connection. It returns false if the connection has exceeded its budget.
 func (m *Account) Work(now time.Duration, units int) bool {
-	m.work.take(now, units, connWork, connWork.Every)
+	m.work.take(now, units, connWork, connWork.every)
 	return !m.work.overdrawn(now, connWork)
 }
 

@@ -22,10 +22,10 @@ const (
 var (
 	// peerResets limits the resets of all connections of a peer together. The burst allows one for each of the
 	// 1,024 streams of a connection, as when a client cancels all its calls. After that, 500 a second are allowed.
-	peerResets = Rate{Burst: 1024, Every: 2 * time.Millisecond}
+	peerResets = rate{burst: 1024, every: 2 * time.Millisecond}
 	// connResets limits the resets of one connection while its peer is overdrawn. A connection that exceeds it is
 	// closed.
-	connResets = Rate{Burst: 128, Every: 100 * time.Millisecond}
+	connResets = rate{burst: 128, every: 100 * time.Millisecond}
 )
 
 // Reset charges the peer for a stream of that age that it reset, or made the server reset. It returns false if the
@@ -39,7 +39,7 @@ func (m *Account) Reset(now, age time.Duration) bool {
 	if !p.resets.overdrawn(now, peerResets) {
 		return true
 	}
-	m.resets.take(now, 1, connResets, connResets.Every)
+	m.resets.take(now, 1, connResets, connResets.every)
 	return !m.resets.overdrawn(now, connResets)
 }
 

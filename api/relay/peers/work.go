@@ -12,9 +12,9 @@ const (
 )
 
 // connWork allows 2,000 frames that do nothing, and then 200 a second.
-var connWork = Rate{Burst: 2000 * Frame, Every: 1250 * time.Microsecond}
+var connWork = rate{burst: 2000 * Frame, every: 1250 * time.Microsecond}
 
 // inherited returns the work that a new connection of a peer owes if earlier ones have left owed unpaid.
 func inherited(owed *bucket, now time.Duration) int64 {
-	return min(owed.fullAt.Load(), int64(now+connWork.whole()-newWork*connWork.Every))
+	return min(owed.fullAt.Load(), int64(now+connWork.whole()-newWork*connWork.every))
 }
