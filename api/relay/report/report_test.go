@@ -43,11 +43,19 @@ func TestWarningsAreFew(t *testing.T) {
 			t.Errorf("%s is %v, want %v", key, got[0][key], want)
 		}
 	}
+	// However many were left out, a second later there is room for one.
+	now += time.Second
+	for range troubles {
+		l.Trouble("test", "somebody", io.EOF)
+	}
+	if got = lines(); len(got) != 1 || got[0]["left_out"] != troubles-10.0 {
+		t.Fatalf("after a second: %v, want one line", got)
+	}
 	now += troubles * time.Second
 	l.Trouble("test", "somebody", syscall.ECONNREFUSED)
 	l.Trouble("test", "somebody", errors.New("x"))
 	got = lines()
-	if len(got) != 2 || got[0]["left_out"] != troubles-10.0 || got[1]["left_out"] != 0.0 ||
+	if len(got) != 2 || got[0]["left_out"] != troubles-1.0 || got[1]["left_out"] != 0.0 ||
 		got[0]["err"] != "connection refused" || got[1]["err"] != "x" {
 		t.Errorf("the next lines are %v", got)
 	}
