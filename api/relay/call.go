@@ -173,7 +173,7 @@ func (k *call) leaveClient(w *deferred.Work) {
 	k.request.headers.Drop()
 	k.down.trailers.Drop()
 	k.client.keep(0)
-	k.client.conn.closeStream(w, k, k.up.grown+k.down.grown, k.up.ended, k.up.recvLeft)
+	k.client.conn.closeStream(w, k.client.id, &k.up, &k.down)
 	k.client.conn = nil
 	k.stopWaiting()
 	if k.backend.conn == nil {

@@ -239,16 +239,16 @@ func (c *clientConn) evict() {
 	c.kill(errIdlest)
 }
 
-// closeStream removes the stream of a call that leaves the connection, and gives back by how much the windows of the
-// call have grown. ended means that the client has ended the stream; otherwise it may still send window bytes.
-func (c *clientConn) closeStream(w *deferred.Work, k *call, grown int, ended bool, window int) {
-	c.backlog.shrink(grown)
+// closeStream removes the stream of a call that leaves the connection, and gives back by how much the windows of its
+// flows have grown. Unless the client has ended the stream, it may still send as much as the window of up.
+func (c *clientConn) closeStream(w *deferred.Work, id uint32, up, down *flow) {
+	c.backlog.shrink(up.grown + down.grown)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.forget(&k.down)
-	c.calls.Remove(k.client.id)
-	if !ended {
-		c.ids.Cut.Add(k.client.id, window)
+	c.forget(down)
+	c.calls.Remove(id)
+	if !up.ended {
+		c.ids.Cut.Add(id, up.recvLeft)
 	}
 	c.idle = c.env.now()
 	c.endIdle(w)
