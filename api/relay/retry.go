@@ -94,10 +94,10 @@ func (k *call) delay(w *deferred.Work, err error) {
 	}
 	u := callUse{k, k.gen}
 	cancel, err := k.route.service.Wait(k.client.conn.asClient(), func(err error) {
-		if err != nil {
-			u.giveWay(err)
+		if err != nil { // the call has lost its place in the queue
+			u.event(retry.ForEndpoint, func(k *call, w *deferred.Work) { k.crowdedOut(w, err.Error()) })
 		} else {
-			u.wake(retry.ForEndpoint)
+			u.event(retry.ForEndpoint, (*call).woken)
 		}
 	})
 	if err != nil {
@@ -118,14 +118,14 @@ func (k *call) pause(w *deferred.Work) {
 	if k.route.service != nil {
 		k.route.service.Paused(1)
 	}
-	timer := time.AfterFunc(min(k.waiting.NextPause(), left), func() { u.wake(retry.ForPause) })
+	timer := time.AfterFunc(min(k.waiting.NextPause(), left), func() { u.event(retry.ForPause, (*call).woken) })
 	k.waiting.Begin(retry.ForPause, nil, timer)
 }
 
 // waitFor makes the call wait until it is woken, or until it may not wait any longer.
 func (k *call) waitFor(kind retry.WaitKind, cancel func() bool) {
 	u := callUse{k, k.gen}
-	k.waiting.Begin(kind, cancel, time.AfterFunc(k.waitLeft(), func() { u.expire(kind) }))
+	k.waiting.Begin(kind, cancel, time.AfterFunc(k.waitLeft(), func() { u.event(kind, (*call).expired) }))
 }
 
 // resume continues a call that has waited for a stream. It returns false if the call has to wait again.
@@ -154,41 +154,22 @@ func (u callUse) Displace(w *deferred.Work) {
 	}
 }
 
-// wake continues a call that has waited for an endpoint or for the end of a pause.
-func (u callUse) wake(kind retry.WaitKind) {
+// event calls do, unless the call has ended or no longer waits in that way. No lock is held.
+func (u callUse) event(kind retry.WaitKind, do func(k *call, w *deferred.Work)) {
 	var w deferred.Work
 	k := u.call
 	k.mu.Lock()
 	if k.gen == u.gen && k.waiting.Is(kind) {
-		k.waiting.Fired()
-		k.stopWaiting()
-		k.dispatch(&w)
-		k.closeFinished(&w)
+		do(k, &w)
 	}
 	k.unlock(&w)
 	w.Do()
 }
 
-// giveWay ends a call that has lost its place in the queue for an endpoint.
-func (u callUse) giveWay(err error) {
-	var w deferred.Work
-	k := u.call
-	k.mu.Lock()
-	if k.gen == u.gen && k.waiting.Is(retry.ForEndpoint) {
-		k.crowdedOut(&w, err.Error())
-	}
-	k.unlock(&w)
-	w.Do()
-}
-
-// expire ends a call that has waited too long.
-func (u callUse) expire(kind retry.WaitKind) {
-	var w deferred.Work
-	k := u.call
-	k.mu.Lock()
-	if k.gen == u.gen && k.waiting.Is(kind) {
-		k.expired(&w)
-	}
-	k.unlock(&w)
-	w.Do()
+// woken continues a call that has waited for an endpoint or for the end of a pause.
+func (k *call) woken(w *deferred.Work) {
+	k.waiting.Fired()
+	k.stopWaiting()
+	k.dispatch(w)
+	k.closeFinished(w)
 }
