@@ -51,11 +51,11 @@ func (c *backendConn) isDraining() bool {
 	return c.drain == draining
 }
 
-// room is the result of opening a stream on one connection.
-type room uint8
+// openResult is the result of opening a stream on one connection.
+type openResult uint8
 
 const (
-	streamOpened room = iota
+	streamOpened openResult = iota
 	streamsFull
 	streamsSoon   // the backend has not announced a limit yet, or much output is waiting
 	streamsNever  // the connection accepts no more streams
@@ -64,7 +64,7 @@ const (
 
 // openStream opens a stream for the call, if the connection has a stream and a window for it. anyway means even
 // without a window. k.mu is held.
-func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) room {
+func (c *backendConn) openStream(w *deferred.Work, k *call, anyway bool) openResult {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	end := k.up.ended && k.up.q.Unsent == 0

@@ -66,7 +66,7 @@ func (r *backendReader) arrived() error {
 	r.backend.env.shed(&r.work)
 	r.work.Do()
 	if err == nil {
-		err = r.backend.over()
+		err = r.backend.err()
 	}
 	return err
 }
@@ -86,7 +86,7 @@ func (r *backendReader) fault(err error) error {
 
 // handle handles the frames that are whole.
 func (r *backendReader) handle() error {
-	if r.backend.overWith() {
+	if r.backend.isOver() {
 		r.in.Discard()
 		return nil
 	}

@@ -245,7 +245,7 @@ func (c *clientConn) closeStream(w *deferred.Work, id uint32, up, down *flow) {
 	c.backlog.shrink(up.grown + down.grown)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.forget(down)
+	c.sendWindow.Forget(&down.sender)
 	c.calls.Remove(id)
 	if !up.ended {
 		c.ids.Cut.Add(id, up.recvLeft)
@@ -256,7 +256,7 @@ func (c *clientConn) closeStream(w *deferred.Work, id uint32, up, down *flow) {
 
 // kept returns the bytes that are kept for the connection, or 0 if it is over.
 func (c *clientConn) kept() int64 {
-	if c.over() != nil {
+	if c.err() != nil {
 		return 0
 	}
 	return c.account.Kept()

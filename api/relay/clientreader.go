@@ -65,9 +65,9 @@ func (r *clientReader) arrived() error {
 	r.work.Do()
 	r.client.out.Pause()
 	r.client.guard.keepInput(r.in.Kept())
-	r.client.guard.noteHead(r.in.Head(), r.client.lastHeard())
+	r.client.guard.noteHead(r.in.Head(), r.client.live.lastHeard())
 	if err == nil {
-		err = r.client.over()
+		err = r.client.err()
 	}
 	return err
 }
@@ -87,7 +87,7 @@ func (r *clientReader) fault(err error) error {
 
 // handle handles the frames that are whole.
 func (r *clientReader) handle() error {
-	if r.client.overWith() {
+	if r.client.isOver() {
 		r.in.Discard()
 		return nil
 	}
@@ -101,7 +101,7 @@ func (r *clientReader) handle() error {
 		if err != nil || !ok {
 			return err
 		}
-		if !r.mayBegin(&f) && r.client.overWith() {
+		if !r.mayBegin(&f) && r.client.isOver() {
 			r.in.Discard()
 			return nil
 		}
@@ -117,7 +117,7 @@ func (r *clientReader) handle() error {
 // mayBegin returns true at once unless a frame begins a call and the client's peer has reset too many streams. In
 // that case it waits for the connection's turn and returns false. Nothing is read from the client meanwhile.
 func (r *clientReader) mayBegin(f *frames.Frame) bool {
-	if f.Kind != http2.FrameHeaders || f.ID <= r.client.ids.Newest || r.client.account.MayBegin(r.client.lastHeard()) {
+	if f.Kind != http2.FrameHeaders || f.ID <= r.client.ids.Newest || r.client.account.MayBegin(r.client.live.lastHeard()) {
 		return true
 	}
 	r.startCalls()
@@ -179,7 +179,7 @@ func (r *clientReader) charge(f *frames.Frame) error {
 		cost += r.client.calls.Len() / streamsPerUnit
 		r.client.mu.Unlock()
 	}
-	now := r.client.lastHeard()
+	now := r.client.live.lastHeard()
 	if cost < 0 {
 		r.client.account.Earn(now, -cost)
 	} else if cost > 0 && !r.client.account.Work(now, cost) {
@@ -192,7 +192,7 @@ func (r *clientReader) charge(f *frames.Frame) error {
 // that carries something of a call.
 func (r *clientReader) stray(id uint32, code http2.ErrCode) error {
 	r.client.streamError(&r.work, id, code)
-	if !r.client.account.Work(r.client.lastHeard(), 2*peers.Frame) {
+	if !r.client.account.Work(r.client.live.lastHeard(), 2*peers.Frame) {
 		return errIdleFrames
 	}
 	return nil

@@ -85,9 +85,6 @@ func (c *conn) init(e *env, own role, mostOutput, recvWindow int) {
 // hear records that bytes have arrived.
 func (c *conn) hear() { c.live.heard.Store(int64(c.env.now())) }
 
-// lastHeard returns when bytes arrived last.
-func (c *conn) lastHeard() time.Duration { return c.live.lastHeard() }
-
 // ask records that a call sends something, to which a live peer is expected to react in some way. c.mu is held.
 func (c *conn) ask() {
 	if !c.live.asks() {
@@ -179,18 +176,18 @@ func (c *conn) killLocked(err error) {
 // finish ends the connection after its reader has ended with err. It returns the error that ended the connection.
 func (c *conn) finish(err error) error {
 	c.kill(err)
-	return c.over()
+	return c.err()
 }
 
-// over returns the error that ended the connection, or nil if the connection is not over.
-func (c *conn) over() error {
+// err returns the error that ended the connection, or nil if the connection is not over.
+func (c *conn) err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.out.Err()
 }
 
-// overWith reports whether the connection is read only until it closes, without handling its frames.
-func (c *conn) overWith() bool {
+// isOver reports whether the connection is over or ending. Frames that arrive are not handled then.
+func (c *conn) isOver() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.out.Over()
@@ -305,9 +302,6 @@ func (c *conn) sendData(w *deferred.Work, f *flow, id uint32, p []byte, end bool
 	c.end()
 	return sent
 }
-
-// forget removes a flow from those that wait for the connection. c.mu is held.
-func (c *conn) forget(f *flow) { c.sendWindow.Forget(&f.sender) }
 
 // sendEnd ends a stream after its data.
 func (c *conn) sendEnd(w *deferred.Work, id uint32) {

@@ -288,7 +288,7 @@ func (k *call) finish(w *deferred.Work, l *headers.List, a protocol.Response) {
 		k.respond(w, a.Status == 200 && a.Coded)
 	}
 	if k.route.service != nil && k.client.conn != nil {
-		k.client.conn.account.Completed(c.lastHeard())
+		k.client.conn.account.Completed(c.live.lastHeard())
 	}
 	k.down.ended = true
 	k.down.keepTrailers(l)

@@ -97,21 +97,21 @@ func (t *Table) Sweep(now time.Duration) {
 	}
 }
 
-// Crowd returns the peer with the most connections, and how many more it has than p. A nil p counts as a peer
+// MostConnected returns the peer with the most connections, and how many more it has than p. A nil p counts as a peer
 // without connections. The result is nil if there are no connections.
-func (t *Table) Crowd(p *Peer) (crowd *Peer, more int) {
+func (t *Table) MostConnected(p *Peer) (peer *Peer, more int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	most, own := 0, 0
 	if p != nil {
-		crowd, most, own = p, p.conns, p.conns
+		peer, most, own = p, p.conns, p.conns
 	}
 	for _, q := range t.peers {
 		if q.conns > most {
-			crowd, most = q, q.conns
+			peer, most = q, q.conns
 		}
 	}
-	return crowd, most - own
+	return peer, most - own
 }
 
 // Kept returns the bytes that are kept for all connections of the peer.

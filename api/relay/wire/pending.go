@@ -51,7 +51,7 @@ func (p *Pending) AppendHeaders(id uint32, end bool, lists ...[]byte) {
 			out = p.enc.Field(out, f)
 		}
 	}
-	*b = frames.SealHeaders(out, at, id, end, frames.MaxFrame)
+	*b = frames.SealHeaders(out, at, id, end)
 }
 
 // AppendData appends the data of a stream, which is no longer than [frames.MaxFrame].
