@@ -197,7 +197,7 @@ func (c *backendConn) endIdle(w *deferred.Work) {
 // goAway sends GOAWAY with the reason instead of all pending output, and closes the connection when that is written.
 // Streams that the backend has not seen go to another connection: see loseCalls.
 func (c *backendConn) goAway(w *deferred.Work, code http2.ErrCode, reason string) {
-	if !c.begin(w) {
+	if !c.lockOutput(w) {
 		return
 	}
 	c.out.Pending.Drop()

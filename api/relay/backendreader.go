@@ -74,7 +74,7 @@ func (r *backendReader) arrived() error {
 // fault reports a violation of the protocol to the backend and ends the calls. It returns nil if the reader must go
 // on for a moment, without handling further input. It returns other errors unchanged.
 func (r *backendReader) fault(err error) error {
-	fault, ok := err.(frames.ConnError) //nolint:errorlint // a connError is never wrapped
+	fault, ok := err.(frames.ConnError) //nolint:errorlint // a ConnError is never wrapped
 	if !ok {
 		return err
 	}

@@ -21,9 +21,6 @@ const (
 	// stalled call never stalls another. The window bounds the data that can be in flight before a client that
 	// exceeds its budget is stopped.
 	clientWindow = 4 << 20
-)
-
-const (
 	// cutTrailers bounds the trailers that may still arrive on a stream that was cut.
 	cutTrailers = maxHeaderList
 	// mostCut bounds the bytes that a client can have sent before it reads that its streams were cut.
@@ -39,12 +36,12 @@ type clientConn struct {
 	conn
 	pools   *pools         // to which the calls go
 	account *peers.Account // of the client's connection
-	name    []byte         // the header list with [Client], constant once reading has begun
+	name    []byte         // the header list with [protocol.Client], constant once reading has begun
 	guard   guard
 	backlog backlog
 	ids     streams.ClientIDs
 	said    bool // the first SETTINGS have been sent; guarded by conn.mu
-	evicted bool // being closed to make room; guarded by Relay.mu
+	evicted bool // being closed to make room; guarded by crowd.mu
 }
 
 func newClientConn(e *env, p *pools, nc net.Conn, m *peers.Account) *clientConn {
@@ -67,12 +64,12 @@ func (c *clientConn) address() string { return c.socket.Conn.RemoteAddr().String
 
 // sendHeaders appends a header block. It does nothing if the connection is over.
 func (c *clientConn) sendHeaders(w *deferred.Work, id uint32, list []byte, end bool) {
-	if !c.begin(w) {
+	if !c.lockOutput(w) {
 		return
 	}
 	c.out.Pending.AppendHeaders(id, end, list)
 	c.guard.useful = true
-	c.end()
+	c.unlockOutput()
 }
 
 // interimRoom is the size of the output up to which interim headers are appended.
@@ -82,13 +79,13 @@ const interimRoom = wire.RoomBlocked
 // no window, and gRPC does not use them. Without this bound, an endpoint could end its caller's connection by
 // sending many.
 func (c *clientConn) sendInterim(w *deferred.Work, id uint32, list []byte) {
-	if !c.begin(w) {
+	if !c.lockOutput(w) {
 		return
 	}
 	if c.out.Pending.Len() < interimRoom {
 		c.out.Pending.AppendHeaders(id, false, list)
 	}
-	c.end()
+	c.unlockOutput()
 }
 
 // sent records that n bytes of data have been appended to the output. c.mu is held.
@@ -137,7 +134,7 @@ func (c *clientConn) look(w *deferred.Work, now time.Duration) {
 
 // goAway sends GOAWAY with the reason, and closes the connection when that is written.
 func (c *clientConn) goAway(w *deferred.Work, code http2.ErrCode, reason string) {
-	if !c.begin(w) {
+	if !c.lockOutput(w) {
 		return
 	}
 	c.out.Pending.AppendGoAway(c.ids.Served, code, reason)
@@ -148,7 +145,7 @@ func (c *clientConn) goAway(w *deferred.Work, code http2.ErrCode, reason string)
 // warn begins the graceful shutdown: the client is told to open no more streams, but streams that it opens before it
 // reads that are served.
 func (c *clientConn) warn(w *deferred.Work) {
-	if !c.begin(w) {
+	if !c.lockOutput(w) {
 		return
 	}
 	if c.drain == serving && c.said { // if !c.said, hello does it after the SETTINGS
@@ -156,13 +153,13 @@ func (c *clientConn) warn(w *deferred.Work) {
 		c.out.Pending.AppendGoAway(frames.MaxID, http2.ErrCodeNo, "graceful_stop")
 		c.out.Pending.AppendPing(false, lastPing)
 	}
-	c.end()
+	c.unlockOutput()
 }
 
 // leave announces the last stream that is served, and closes the connection when that and all earlier ones have
 // ended.
 func (c *clientConn) leave(w *deferred.Work) {
-	if !c.begin(w) {
+	if !c.lockOutput(w) {
 		return
 	}
 	if c.drain == warned {
@@ -170,7 +167,7 @@ func (c *clientConn) leave(w *deferred.Work) {
 		c.out.Pending.AppendGoAway(c.ids.Served, http2.ErrCodeNo, "graceful_stop")
 		c.endIdle(w)
 	}
-	c.end()
+	c.unlockOutput()
 }
 
 // endIdle closes a draining connection that has no streams left. c.mu is held.

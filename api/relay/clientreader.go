@@ -75,7 +75,7 @@ func (r *clientReader) arrived() error {
 // fault reports a violation of the protocol to the client and ends its calls. It returns nil if the reader must go
 // on for a moment, without handling further input. It returns other errors unchanged.
 func (r *clientReader) fault(err error) error {
-	fault, ok := err.(frames.ConnError) //nolint:errorlint // a connError is never wrapped
+	fault, ok := err.(frames.ConnError) //nolint:errorlint // a ConnError is never wrapped
 	if !ok {
 		return err
 	}

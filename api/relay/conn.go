@@ -139,8 +139,9 @@ func (c *conn) touch(w *deferred.Work) {
 	}
 }
 
-// begin locks c for output and returns true. If the connection is ending, it returns false and does not lock c.
-func (c *conn) begin(w *deferred.Work) bool {
+// lockOutput locks c for output and returns true. If the connection is over or ending, it returns false and does not
+// lock c.
+func (c *conn) lockOutput(w *deferred.Work) bool {
 	c.mu.Lock()
 	if c.out.Over() {
 		c.mu.Unlock()
@@ -150,8 +151,8 @@ func (c *conn) begin(w *deferred.Work) bool {
 	return true
 }
 
-// end unlocks c after output has been appended. It ends the connection if too much output is waiting.
-func (c *conn) end() {
+// unlockOutput unlocks c after output has been appended. It ends the connection if too much output is waiting.
+func (c *conn) unlockOutput() {
 	if c.out.Overflows() {
 		c.killLocked(errSlow)
 	}
@@ -277,7 +278,7 @@ func (c *conn) Resume(w *deferred.Work) {
 // sendData sends as much of p as the windows and the room allow, and returns how much. If p does not fit for a
 // reason other than the stream's own window, the flow continues when the connection can.
 func (c *conn) sendData(w *deferred.Work, f *flow, id uint32, p []byte, end bool) (sent int) {
-	if !c.begin(w) {
+	if !c.lockOutput(w) {
 		return 0
 	}
 	space, window := c.out.Space(), c.divider.Free(&f.sender)
@@ -299,43 +300,43 @@ func (c *conn) sendData(w *deferred.Work, f *flow, id uint32, p []byte, end bool
 	if sent < len(p) && f.sendLeft > 0 {
 		c.divider.KeepBack(&f.sender, window)
 	}
-	c.end()
+	c.unlockOutput()
 	return sent
 }
 
 // sendEnd ends a stream after its data.
 func (c *conn) sendEnd(w *deferred.Work, id uint32) {
-	if c.begin(w) {
+	if c.lockOutput(w) {
 		c.out.Pending.AppendData(id, nil, true)
-		c.end()
+		c.unlockOutput()
 	}
 }
 
 // reset sends RST_STREAM for a stream. If the stream is in the table, the caller removes it.
 func (c *conn) reset(w *deferred.Work, id uint32, code http2.ErrCode) {
-	if c.begin(w) {
+	if c.lockOutput(w) {
 		c.out.Pending.AppendReset(id, code)
-		c.end()
+		c.unlockOutput()
 	}
 }
 
 // giveBack gives n bytes of a stream's window back to its sender.
 func (c *conn) giveBack(w *deferred.Work, id uint32, n int) {
-	if c.begin(w) {
+	if c.lockOutput(w) {
 		c.out.Pending.AppendWindowUpdate(id, n)
-		c.end()
+		c.unlockOutput()
 	}
 }
 
 // grant gives the connection's window back.
 func (c *conn) grant(w *deferred.Work) {
-	if !c.begin(w) {
+	if !c.lockOutput(w) {
 		return
 	}
 	if credit := c.recvWindow.Restore(); credit > 0 {
 		c.out.Pending.AppendWindowUpdate(0, credit)
 	}
-	c.end()
+	c.unlockOutput()
 }
 
 // Due is called before the answer to a PING is written.

@@ -16,7 +16,8 @@ const (
 	// mostKept bounds the part of a request that is kept for a second attempt, if the call may need one.
 	mostKept = 64 << 10
 	// budgetHeaders bounds the headers that are kept for those calls of a client that no backend has answered yet.
-	// Calls that exceed it end. It is separate from budgetUp for the same reason.
+	// Calls that exceed it end. It is separate from budgetUp, since headers are freed only by an answer, for which the
+	// backend may need the data that a stopped client cannot send.
 	budgetHeaders = 4 << 20
 )
 
@@ -27,14 +28,14 @@ type flow struct {
 	q    kept.Queue
 	msg  protocol.Messages
 
-	sendLeft int // bytes that the sink's stream accepts
-	recvLeft int // bytes that the source may still send
-	window   int // the size to which credit restores recv
-	credit   int // bytes that have been sent on, and not been given back to the source yet
-	replay   int // queued bytes for which credit was given already
-	counted  int // bytes of the queue that the client is counted for
-	grown    int // growth of window, taken from budgetGrown
-	declared int64
+	sendLeft int   // bytes that the sink's stream accepts
+	recvLeft int   // bytes that the source may still send
+	window   int   // the size to which credit restores recvLeft
+	credit   int   // bytes that have been sent on, and not been given back to the source yet
+	replay   int   // queued bytes for which credit was given already
+	counted  int   // bytes of the queue that the client is counted for
+	grown    int   // growth of window, taken from budgetGrown
+	declared int64 // bytes of the content-length that have not arrived; -1 if it is not declared
 
 	ended    bool      // END_STREAM has arrived
 	endSent  bool      // END_STREAM has been sent

@@ -78,10 +78,10 @@ func (r *clientReader) readPreface(b []byte) error {
 	if b[0] < 'A' || b[0] > 'Z' || string(b[:min(len(b), 3)]) == "PRI" {
 		return frames.Fault(http2.ErrCodeProtocol, "no preface of HTTP/2, or not agreed on by TLS")
 	}
-	if r.client.begin(&r.work) {
+	if r.client.lockOutput(&r.work) {
 		r.client.out.Pending.AppendText(oldHTTP)
 		r.client.out.End()
-		r.client.end()
+		r.client.unlockOutput()
 	}
 	return nil
 }
@@ -96,13 +96,13 @@ var oldHTTP = func() string {
 // hello sends the first SETTINGS. It runs after the client's preface has arrived, since an HTTP/1 client could not
 // read them.
 func (r *clientReader) hello() {
-	if r.client.begin(&r.work) {
+	if r.client.lockOutput(&r.work) {
 		r.client.out.Pending.AppendSettings(
 			http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
 			http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList})
 		r.client.out.Pending.AppendWindowUpdate(0, clientWindow-frames.FirstWindow)
 		r.client.said = true
-		r.client.end()
+		r.client.unlockOutput()
 	}
 	if r.client.env.closing.Load() {
 		r.client.warn(&r.work)

@@ -78,7 +78,7 @@ func (r *reader) adopt(s frames.Settings) error {
 			return err
 		}
 	}
-	if !r.conn.begin(&r.work) {
+	if !r.conn.lockOutput(&r.work) {
 		return nil
 	}
 	r.conn.out.Pending.Acknowledge(s)
@@ -87,7 +87,7 @@ func (r *reader) adopt(s frames.Settings) error {
 	if delta > 0 {
 		calls = r.conn.calls.All()
 	}
-	r.conn.end()
+	r.conn.unlockOutput()
 	return r.widenAll(calls, delta)
 }
 
@@ -141,7 +141,7 @@ func (r *reader) answerPing(data [8]byte) {
 		return
 	}
 	r.conn.out.Pending.AppendPing(true, data)
-	r.conn.end()
+	r.conn.unlockOutput()
 	if !r.conn.late.Swap(true) {
 		r.conn.env.acks.Later(r.conn)
 	}
