@@ -117,7 +117,10 @@ func (r *clientReader) handle() error {
 // mayBegin returns true at once unless a frame begins a call and the client's peer has reset too many streams. In
 // that case it waits for the connection's turn and returns false. Nothing is read from the client meanwhile.
 func (r *clientReader) mayBegin(f *frames.Frame) bool {
-	if f.Kind != http2.FrameHeaders || f.ID <= r.client.ids.Newest || r.client.account.MayBegin(r.client.live.lastHeard()) {
+	if f.Kind != http2.FrameHeaders || f.ID <= r.client.ids.Newest {
+		return true
+	}
+	if r.client.account.MayBegin(r.client.live.lastHeard()) {
 		return true
 	}
 	r.startCalls()

@@ -10,7 +10,8 @@ import (
 )
 
 // Pending is the part of an output that is written next. Header blocks are encoded for a peer that has decoded all
-// earlier ones (HPACK), so all output is written in the order in which it was appended. The connection's lock guards it.
+// earlier ones (HPACK), so all output is written in the order in which it was appended. The connection's lock guards
+// it.
 type Pending struct {
 	buf *buffer // nil if nothing was appended since the last take
 	enc *headers.Encoder
