@@ -80,7 +80,7 @@ func (r *backendReader) fault(err error) error {
 	}
 	r.backend.env.log.Trouble("connection ended for a fault of its peer", r.backend.address(), fault)
 	r.backend.goAway(&r.work, fault.Code, fault.Reason)
-	r.loseCalls("the server broke the rules of HTTP/2: " + fault.Error())
+	r.loseCalls("the server violated HTTP/2: " + fault.Error())
 	return nil
 }
 

@@ -87,7 +87,7 @@ func (k *call) note(h *protocol.Request) {
 }
 
 // errReturned is logged for a call that this relay has already passed on.
-var errReturned = errors.New("it has been here: masters are endpoints of each other, and no worker of theirs took it")
+var errReturned = errors.New("masters are endpoints of each other, and none of them has a worker for the call")
 
 // start dispatches a call for the first time, unless the call has ended meanwhile.
 func (u callUse) start(w *deferred.Work) {
@@ -200,7 +200,7 @@ func (k *call) downHeaders(w *deferred.Work, l, passed *headers.List, end bool) 
 	a := protocol.ReadResponse(l, passed)
 	switch {
 	case l.Truncated:
-		k.garbage(w, http2.ErrCodeProtocol, "more headers than are taken")
+		k.garbage(w, http2.ErrCodeProtocol, "too large a header list")
 	case a.Fault != "":
 		k.garbage(w, http2.ErrCodeProtocol, a.Fault)
 	case k.response != awaited:
@@ -210,10 +210,10 @@ func (k *call) downHeaders(w *deferred.Work, l, passed *headers.List, end bool) 
 		}
 		k.finish(w, passed, a)
 	case a.Status < 100:
-		k.garbage(w, http2.ErrCodeProtocol, "headers without a status of HTTP")
+		k.garbage(w, http2.ErrCodeProtocol, "headers without an HTTP status")
 	case a.Status < 200:
 		if end || a.Status == 101 {
-			k.garbage(w, http2.ErrCodeProtocol, "an end within what is to come")
+			k.garbage(w, http2.ErrCodeProtocol, "an interim response that ends the stream")
 			return
 		}
 		k.client.conn.sendInterim(w, k.client.id, passed.Bytes())

@@ -36,7 +36,7 @@ const waitingForStream = "too many calls wait for a connection"
 // crowdedOut ends a call because too many calls are in flight or waiting.
 func (k *call) crowdedOut(w *deferred.Work, reason string) {
 	if k.client.conn != nil {
-		k.env.log.Limited("calls under way or waiting: more of it than of others", k.client.conn.account.Peer())
+		k.env.log.Limited("calls in flight or waiting: the client has more than others", k.client.conn.account.Peer())
 	}
 	k.turnAway(w, protocol.CodeResourceExhausted, reason)
 }
@@ -78,7 +78,7 @@ func (k *call) clientViolated(w *deferred.Work, code http2.ErrCode) {
 }
 
 // brokenRules is the fault of a backend that has violated HTTP/2.
-const brokenRules = "a frame against the rules of HTTP/2"
+const brokenRules = "a frame that violates HTTP/2"
 
 // sinkViolated ends the call because the peer at the flow's sink has violated HTTP/2.
 func (f *flow) sinkViolated(w *deferred.Work, code http2.ErrCode) {
@@ -96,7 +96,7 @@ func (k *call) garbage(w *deferred.Work, code http2.ErrCode, what string) {
 		k.backend.reset(w, code)
 		k.leaveBackend(w, services.Outcome{})
 	}
-	k.fail(w, protocol.CodeInternal, "the server answered what is no gRPC: "+what)
+	k.fail(w, protocol.CodeInternal, "the server did not answer with gRPC: "+what)
 }
 
 // fail ends the call with a status from the relay itself.

@@ -1,4 +1,4 @@
-// package relay is the gateway's data path: it relays the HTTP/2 frames of gRPC calls between clients and backends.
+// Package relay is the gateway's data path: it relays the HTTP/2 frames of gRPC calls between clients and backends.
 //
 // Streams of client connections are mapped to streams of connections to backends, which all clients share. Headers
 // are decoded and encoded again; DATA is forwarded as it arrives, without assembling messages. Each connection has

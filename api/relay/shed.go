@@ -30,7 +30,7 @@ func (s *crowd) shed(w *deferred.Work) {
 		if over <= 0 || p == nil {
 			return
 		}
-		s.env.log.Limited("memory: what holds the most is broken off", p)
+		s.env.log.Limited("memory: the largest calls of the client that holds the most are terminated", p)
 		c := s.largestOf(p)
 		if c == nil {
 			return // its connections are ending

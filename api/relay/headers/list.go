@@ -1,4 +1,4 @@
-// package headers holds the header lists of HTTP/2 and codes them as HPACK (RFC 7541).
+// Package headers holds the header lists of HTTP/2 and codes them as HPACK (RFC 7541).
 //
 // It exists beside golang.org/x/net/http2/hpack because a relay decodes and encodes headers for each call and must
 // not allocate for that. Fields are bytes in one reused buffer, never strings. The encoder adds a field to the
