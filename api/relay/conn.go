@@ -40,7 +40,7 @@ type conn struct {
 	theirs     frames.Settings
 }
 
-// role is the side of a connection, as far as conn depends on it. The connection's lock is held.
+// role is the part of a connection that depends on its peer, a client or a backend. The connection's lock is held.
 type role interface {
 	// sent records that n bytes of data have been appended to the output.
 	sent(n int)
