@@ -50,7 +50,7 @@ func TestAnswerToAPingHasCompany(t *testing.T) {
 	client.must(client.WritePing(false, [8]byte{1}))
 	client.must(client.WritePriority(1, http2.PriorityParam{StreamDep: 3})) // read once the PING has been handled
 	c.mu.Lock()
-	waits := c.out.Waiting()
+	waits := c.out.Pending.Len()
 	c.mu.Unlock()
 	if waits != frames.HeaderSize+8 {
 		t.Fatalf("%d bytes wait, want the answer", waits)

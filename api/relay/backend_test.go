@@ -50,7 +50,7 @@ func pendingOutput(r *Relay) (n int, there bool) {
 		c.mu.Lock()
 		if !c.out.Dead() {
 			there = true
-			n += c.out.Waiting()
+			n += c.out.Pending.Len()
 		}
 		c.mu.Unlock()
 	}

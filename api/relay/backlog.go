@@ -14,8 +14,8 @@ const (
 	// the backend may need the data that the client is stopped from sending.
 	budgetUp   = 4 << 20
 	budgetKept = budgetUp / 4
-	// budgetGrown bounds how far the windows of all streams of a client grow together, beyond the firstWindow of
-	// each. The client or a backend may stop reading at any time, and then as much data waits: granted windows
+	// budgetGrown bounds how far the windows of all streams of a client grow together, beyond the first window
+	// of each. The client or a backend may stop reading at any time, and then as much data waits: granted windows
 	// cannot be taken back.
 	budgetGrown = 8 << 20
 )

@@ -1,10 +1,9 @@
 package relay
 
 import (
-	"net/http"
+	"errors"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/net/http2"
 
@@ -21,13 +20,13 @@ import (
 // that must wait and an attempt that failed are in retry.go, a call that is refused or ends early in fail.go, and how a
 // call leaves its two connections in call.go.
 
-// begin handles the headers of a new call. It returns true if the call must be started: see start.
-func (k *call) begin(w *deferred.Work, l *headers.List, end bool) (start bool) {
+// begin handles the headers of a new call. It uses passed for the fields that are passed on. It returns true if the
+// call must be started: see start.
+func (k *call) begin(w *deferred.Work, l, passed *headers.List, end bool) (start bool) {
 	if l.Truncated {
 		k.turnAway(w, protocol.CodeResourceExhausted, "metadata is larger than "+strconv.Itoa(maxHeaderList)+" bytes")
 		return false
 	}
-	passed := &k.client.passed
 	passed.Reset()
 	h := protocol.ReadRequest(l, passed, k.env.name)
 	k.up.declared = h.Length
@@ -36,126 +35,66 @@ func (k *call) begin(w *deferred.Work, l *headers.List, end bool) (start bool) {
 		return false
 	}
 	if h.Returned {
-		k.env.log.CallLooped(k.clientAddress())
+		k.env.log.CallLooped(k.client.conn.address())
 		k.code = protocol.CodeUnavailable
-		k.resetClient(w, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
+		k.client.reset(w, http2.ErrCodeRefusedStream) // so that the sender tries another endpoint
 		k.leaveClient(w)
 		return false
 	}
-	if !k.accept(w, &h) {
+	if r, refused := h.Refusal(); refused {
+		k.refuse(w, r)
 		return false
 	}
-	if k.service == nil {
-		k.keepCost(localCost)
+	k.note(&h)
+	route, code, message := k.env.route(h.Path, h.Idempotent)
+	if code != protocol.CodeOK {
+		k.turnAway(w, code, message)
+		return false
 	}
-	kept := k.account().KeptOf(peers.Headers)
+	k.route = route
+	if route.counted {
+		if err := k.env.opts.Counter.Writable(); err != nil {
+			k.fail(w, protocol.CodeUnavailable, notCounted+err.Error())
+			return false
+		}
+	}
+	if route.service == nil {
+		k.client.keep(localCost)
+	}
+	kept := k.client.conn.account.KeptOf(peers.Headers)
 	if kept+len(passed.Bytes()) > budgetHeaders || kept > 0 && k.env.full() {
 		k.turnAway(w, protocol.CodeResourceExhausted, "too much metadata of this client's calls waits for answers")
 		return false
 	}
-	k.request.Keep(k.account(), peers.Headers, passed)
+	k.request.headers.Keep(k.client.conn.account, peers.Headers, passed)
 	k.up.q.Keep = true
 	return true
 }
 
-// accept checks a request and decides where the call goes. It returns false if the call has been answered.
-func (k *call) accept(w *deferred.Work, h *protocol.Request) bool {
-	e := k.env
-	switch {
-	case h.Authorities > 1 || h.Hosts > 1:
-		k.refuse(w, "400", protocol.CodeInternal, "more than one :authority or host")
-		return false
-	case !protocol.IsGRPC(h.ContentType):
-		k.refuse(w, "415", protocol.CodeInvalidArgument,
-			"invalid gRPC request content-type "+strconv.Quote(h.ContentType))
-		return false
-	case h.Timeouts > 1 || h.Timeouts == 1 && !h.TimeoutOK:
-		k.refuse(w, "400", protocol.CodeInternal, "malformed grpc-timeout")
-		return false
-	case h.Authorities == 0 && h.Hosts == 0:
-		k.refuse(w, "400", protocol.CodeInternal, "no host or :authority header present")
-		return false
-	case h.Method != http.MethodPost:
-		k.refuse(w, "405", protocol.CodeInternal,
-			"received a HEADERS frame with :method "+strconv.Quote(h.Method)+" which should be POST")
-		return false
+// note keeps the values of a request that outlive the list of its headers.
+func (k *call) note(h *protocol.Request) {
+	k.request.idempotent = h.Idempotent
+	if h.Timed {
+		k.request.deadline = retry.DeadlineAfter(k.request.began, h.Timeout)
 	}
-	if k.idempotent = h.Idempotent; h.Timeouts > 0 {
-		k.deadline = retry.DeadlineAfter(k.began, h.Timeout)
-	}
-	if e.debug {
+	if k.env.debug {
 		service, method, _ := protocol.SplitPath(strings.Clone(h.Path))
 		k.about = &report.Call{
 			Service: service, Method: method,
 			Trace: strings.Clone(protocol.TraceID(h.Trace)), Request: strings.Clone(h.ID),
 		}
 	}
-	return k.route(w, h.Path)
 }
 
-// route finds the service that a path names. It returns false if the call has been answered.
-func (k *call) route(w *deferred.Work, path string) bool {
-	e := k.env
-	name, method, ok := protocol.SplitPath(path)
-	switch {
-	case !ok:
-		k.turnAway(w, protocol.CodeUnimplemented, "malformed method name: "+strconv.Quote(path))
-		return false
-	case e.almostCounted(path):
-		k.turnAway(w, protocol.CodeUnimplemented,
-			"unknown method "+strings.Clone(method)+" for service "+strings.Clone(name))
-		return false
-	}
-	counted := e.opts.Counted[path]
-	if !e.localMethods[path] || counted && !k.idempotent {
-		k.service = e.opts.Registry.Service(name)
-	}
-	if k.service != nil {
-		k.counts, k.policy = counted, k.service.Policy()
-	} else if k.policy = e.localPolicies[name]; k.policy == nil { // not local either
-		k.turnAway(w, protocol.CodeUnimplemented, "unknown service "+strings.Clone(name))
-		return false
-	}
-	if k.counts {
-		if err := e.opts.Counter.Writable(); err != nil {
-			k.fail(w, protocol.CodeUnavailable, notCounted+err.Error())
-			return false
-		}
-	}
-	if k.service != nil && k.policy.Affinity != "" {
-		k.affinity = find(&k.client.passed, k.policy.Affinity)
-	}
-	return true
-}
-
-// almostCounted reports whether a path differs from that of a counted method in the case of its letters only. The
-// routers of some servers, such as ASP.NET Core's, ignore the case.
-func (e *env) almostCounted(path string) bool {
-	for counted := range e.opts.Counted {
-		if len(counted) == len(path) && counted != path && strings.EqualFold(counted, path) {
-			return true
-		}
-	}
-	return false
-}
-
-// find returns the position of the value of that name in the bytes of a list.
-func find(l *headers.List, name string) span {
-	value, ok := l.Get(name)
-	if !ok || value == "" {
-		return span{}
-	}
-	from := int(uintptr(unsafe.Pointer(unsafe.StringData(value))) -
-		uintptr(unsafe.Pointer(unsafe.SliceData(l.Bytes()))))
-	return span{from, from + len(value)}
-}
+// errReturned is logged for a call that this relay has already passed on.
+var errReturned = errors.New("masters are endpoints of each other, and none of them has a worker for the call")
 
 // start dispatches a call for the first time, unless the call has ended meanwhile.
 func (u callUse) start(w *deferred.Work) {
 	k := u.call
 	k.mu.Lock()
 	defer k.unlock(w)
-	if k.gen != u.gen || k.client == nil || k.down.endSent {
+	if k.gen != u.gen || k.client.conn == nil || k.down.endSent {
 		return
 	}
 	k.dispatch(w)
@@ -164,24 +103,23 @@ func (u callUse) start(w *deferred.Work) {
 
 // dispatch sends the call to an endpoint, makes it wait, or ends it.
 func (k *call) dispatch(w *deferred.Work) {
-	if k.service == nil {
-		k.pool = k.pools().local
+	if k.route.service == nil {
+		k.backend.pool = k.client.conn.pools.local
 		k.attempt(w, false)
 		return
 	}
 	key := ""
-	if k.affinity != (span{}) {
-		value := k.request.Bytes()[k.affinity.from:k.affinity.to]
-		key = unsafe.String(unsafe.SliceData(value), len(value))
+	if k.route.affinity != "" {
+		key = k.request.value(k.route.affinity)
 	}
-	pick, err := k.service.Pick(k.asClient(), key, k.attempts.Endpoints()...)
+	pick, err := k.route.service.Pick(k.client.conn.asClient(), key, k.attempts.Endpoints()...)
 	if err != nil {
 		k.delay(w, err)
 		return
 	}
-	k.pick = pick
+	k.backend.pick = pick
 	k.attempts.Choose(pick.Endpoint())
-	k.pool = k.pools().of(pick.Endpoint(), nil)
+	k.backend.pool = k.client.conn.pools.of(pick.Endpoint(), nil)
 	if k.about != nil {
 		k.about.Endpoint = pick.Endpoint()
 	}
@@ -190,15 +128,15 @@ func (k *call) dispatch(w *deferred.Work) {
 
 // attempt opens a stream for the call. waited means that the call has waited for a stream, and it is its turn.
 func (k *call) attempt(w *deferred.Work, waited bool) {
-	if k.deadline.Passed(k.now()) {
+	if k.request.deadline.Passed(k.env.now()) {
 		k.expired(w)
 		return
 	}
 	k.attempts.Begin()
-	opening := k.pool.open(w, k, waited)
+	opening := k.backend.pool.open(w, k, waited)
 	for opening == stale {
-		k.pool = k.pools().of(k.pool.endpoint, k.pool)
-		opening = k.pool.open(w, k, false)
+		k.backend.pool = k.client.conn.pools.of(k.backend.pool.endpoint, k.backend.pool)
+		opening = k.backend.pool.open(w, k, false)
 	}
 	switch opening {
 	case opened, stale:
@@ -225,13 +163,13 @@ func (k *call) upData(w *deferred.Work, p []byte, n int, end bool) {
 		return
 	}
 	before := f.msg
-	if !f.msg.Add(p, k.maxMessage()) {
+	if !f.msg.Add(p, k.route.maxMessage) {
 		f.msg = before
 		f.recvLeft -= n
 		f.ended = end
-		k.blame(0)
+		k.client.conn.blame(0)
 		k.fail(w, protocol.CodeResourceExhausted,
-			"message of the request is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+			"message of the request is larger than "+strconv.Itoa(k.route.maxMessage)+" bytes")
 		return
 	}
 	f.data(w, p, n, end)
@@ -252,18 +190,17 @@ func (k *call) upTrailers(w *deferred.Work, l *headers.List, end bool) {
 	}
 }
 
-// downHeaders handles a header block from the backend.
-func (k *call) downHeaders(w *deferred.Work, l *headers.List, end bool) {
+// downHeaders handles a header block from the backend. It uses passed for the fields that are passed on.
+func (k *call) downHeaders(w *deferred.Work, l, passed *headers.List, end bool) {
 	if k.down.ended {
 		k.garbage(w, http2.ErrCodeStreamClosed, brokenRules)
 		return
 	}
-	passed := &k.backend.passed
 	passed.Reset()
 	a := protocol.ReadResponse(l, passed)
 	switch {
 	case l.Truncated:
-		k.garbage(w, http2.ErrCodeProtocol, "more headers than are taken")
+		k.garbage(w, http2.ErrCodeProtocol, "too large a header list")
 	case a.Fault != "":
 		k.garbage(w, http2.ErrCodeProtocol, a.Fault)
 	case k.response != awaited:
@@ -273,18 +210,18 @@ func (k *call) downHeaders(w *deferred.Work, l *headers.List, end bool) {
 		}
 		k.finish(w, passed, a)
 	case a.Status < 100:
-		k.garbage(w, http2.ErrCodeProtocol, "headers without a status of HTTP")
+		k.garbage(w, http2.ErrCodeProtocol, "headers without an HTTP status")
 	case a.Status < 200:
 		if end || a.Status == 101 {
-			k.garbage(w, http2.ErrCodeProtocol, "an end within what is to come")
+			k.garbage(w, http2.ErrCodeProtocol, "an interim response that ends the stream")
 			return
 		}
-		k.sendInterim(w, passed.Bytes())
+		k.client.conn.sendInterim(w, k.client.id, passed.Bytes())
 	case end:
 		k.finish(w, passed, a)
 	default:
 		k.respond(w, a.Status == 200 && a.GRPC)
-		k.sendHeaders(w, passed.Bytes(), false)
+		k.client.sendHeaders(w, passed.Bytes(), false)
 	}
 }
 
@@ -294,7 +231,7 @@ func (k *call) respond(w *deferred.Work, grpc bool) {
 	if grpc {
 		k.response = grpcResponse
 	}
-	k.request.Drop()
+	k.request.headers.Drop()
 	k.up.q.Release()
 	k.up.account(w)
 }
@@ -315,19 +252,19 @@ func (k *call) downData(w *deferred.Work, p []byte, n int, end bool) {
 		return
 	}
 	before := f.msg
-	if k.response != plainResponse && !f.msg.Add(p, k.maxMessage()) {
+	if k.response != plainResponse && !f.msg.Add(p, k.route.maxMessage) {
 		f.msg = before // none of the frame is passed on
 		k.fail(w, protocol.CodeResourceExhausted,
-			"message of the answer is larger than "+strconv.Itoa(k.maxMessage())+" bytes")
+			"message of the answer is larger than "+strconv.Itoa(k.route.maxMessage)+" bytes")
 		return
 	}
-	if k.client == nil {
+	if k.client.conn == nil {
 		return
 	}
 	if end && k.response != plainResponse {
 		// A response that ends without a status is not valid.
 		k.broken, k.code = true, protocol.CodeInternal
-		k.keepTrailers(protocol.StatusList(protocol.CodeInternal, "the server ended the call without a status"))
+		k.down.keepTrailers(protocol.StatusList(protocol.CodeInternal, "the server ended the call without a status"))
 	}
 	f.data(w, p, n, end)
 	k.closeFinished(w)
@@ -340,8 +277,8 @@ func (k *call) finish(w *deferred.Work, l *headers.List, a protocol.Response) {
 	if !a.Coded {
 		k.broken, k.code = true, protocol.CodeUnknown
 	}
-	c, id, whole := k.backend, k.backendID, k.up.endSent
-	if k.response == awaited && a.Code == protocol.CodeUnavailable && k.idempotent && k.again(w, false) {
+	c, id, whole := k.backend.conn, k.backend.id, k.up.endSent
+	if k.response == awaited && a.Code == protocol.CodeUnavailable && k.request.idempotent && k.again(w, false) {
 		if !whole {
 			c.reset(w, id, http2.ErrCodeNo) // the backend need not read the rest
 		}
@@ -350,12 +287,12 @@ func (k *call) finish(w *deferred.Work, l *headers.List, a protocol.Response) {
 	if k.response == awaited {
 		k.respond(w, a.Status == 200 && a.Coded)
 	}
-	if k.service != nil && k.client != nil {
-		k.account().Completed(c.lastHeard())
+	if k.route.service != nil && k.client.conn != nil {
+		k.client.conn.account.Completed(c.live.lastHeard())
 	}
 	k.down.ended = true
-	k.keepTrailers(l)
-	if k.counts && a.Coded && a.Code == protocol.CodeOK {
+	k.down.keepTrailers(l)
+	if k.route.counted && a.Coded && a.Code == protocol.CodeOK {
 		k.count = beingCounted
 		k.env.opts.Counter.Count(k)
 	}
@@ -372,12 +309,12 @@ func (k *call) Counted(err error) {
 		k.mu.Lock()
 		defer k.unlock(w)
 		k.count = notCounting
-		if k.client == nil {
+		if k.client.conn == nil {
 			return
 		}
 		if err != nil {
 			k.code = protocol.CodeUnavailable
-			k.keepTrailers(protocol.StatusList(protocol.CodeUnavailable, notCounted+err.Error()))
+			k.down.keepTrailers(protocol.StatusList(protocol.CodeUnavailable, notCounted+err.Error()))
 		}
 		k.down.pump(w)
 		k.closeFinished(w)

@@ -36,8 +36,8 @@ type Options struct {
 	LocalDial func() (net.Conn, error)
 	// Counted holds the paths of methods ("/proto.MyBusinessService/ProcessData") whose calls are counted before
 	// they are acknowledged. Two kinds of these calls go to the local server instead, and are not counted here:
-	// calls that carry [RequestID], if the server has the method, and calls whose service no endpoint offers, if
-	// the server has the service.
+	// calls that carry [protocol.RequestID], if the server has the method, and calls whose service no endpoint
+	// offers, if the server has the service.
 	Counted map[string]bool
 	// Counter counts these calls. It is required if Counted is not empty.
 	Counter Counter

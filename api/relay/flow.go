@@ -3,10 +3,11 @@ package relay
 import (
 	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/api/relay/frames"
+	"github.com/core-tools/hsu-master/api/relay/headers"
 	"github.com/core-tools/hsu-master/api/relay/kept"
+	"github.com/core-tools/hsu-master/api/relay/peers"
 	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/api/relay/window"
-	"golang.org/x/net/http2"
 )
 
 const (
@@ -15,7 +16,8 @@ const (
 	// mostKept bounds the part of a request that is kept for a second attempt, if the call may need one.
 	mostKept = 64 << 10
 	// budgetHeaders bounds the headers that are kept for those calls of a client that no backend has answered yet.
-	// Calls that exceed it end. It is separate from budgetUp for the same reason.
+	// Calls that exceed it end. It is separate from budgetUp, since headers are freed only by an answer, for which the
+	// backend may need the data that a stopped client cannot send.
 	budgetHeaders = 4 << 20
 )
 
@@ -26,14 +28,14 @@ type flow struct {
 	q    kept.Queue
 	msg  protocol.Messages
 
-	sendLeft int // bytes that the sink's stream accepts
-	recvLeft int // bytes that the source may still send
-	window   int // the size to which credit restores recv
-	credit   int // bytes that have been sent on, and not been given back to the source yet
-	replay   int // queued bytes for which credit was given already
-	counted  int // bytes of the queue that the client is counted for
-	grown    int // growth of window, taken from budgetGrown
-	declared int64
+	sendLeft int   // bytes that the sink's stream accepts
+	recvLeft int   // bytes that the source may still send
+	window   int   // the size to which credit restores recvLeft
+	credit   int   // bytes that have been sent on, and not been given back to the source yet
+	replay   int   // queued bytes for which credit was given already
+	counted  int   // bytes of the queue that the client is counted for
+	grown    int   // growth of window, taken from budgetGrown
+	declared int64 // bytes of the content-length that have not arrived; -1 if it is not declared
 
 	ended    bool      // END_STREAM has arrived
 	endSent  bool      // END_STREAM has been sent
@@ -57,9 +59,9 @@ func (f *flow) upward() bool { return f == &f.call.up }
 // sink returns the stream to which the flow goes, or nil if there is none.
 func (f *flow) sink() (*conn, uint32) {
 	if f.upward() {
-		return f.call.backendStream()
+		return f.call.backend.stream()
 	}
-	return f.call.clientStream()
+	return f.call.client.stream()
 }
 
 // source returns the stream from which the flow comes, or nil if that accepts no more credit.
@@ -68,9 +70,9 @@ func (f *flow) source() (*conn, uint32) {
 		return nil, 0
 	}
 	if f.upward() {
-		return f.call.clientStream()
+		return f.call.client.stream()
 	}
-	return f.call.backendStream()
+	return f.call.backend.stream()
 }
 
 // data handles the data p of a frame that takes n bytes of the window, and sends as much as can be sent.
@@ -117,7 +119,7 @@ func (f *flow) declare(n int, end bool) bool {
 // boundKept gives up a second attempt if too much of the request would have to be kept for it. A request of which
 // nothing has been sent is not affected, since all of it is queued anyway.
 func (f *flow) boundKept() {
-	if f.q.Keep && f.q.Kept > 0 && (f.q.Kept+f.q.Unsent > mostKept || !f.call.mayReplay()) {
+	if f.q.Keep && f.q.Kept > 0 && (f.q.Kept+f.q.Unsent > mostKept || f.call.client.conn.backlog.dropReplay()) {
 		f.q.Release()
 	}
 }
@@ -159,7 +161,7 @@ func (f *flow) sendEnd(w *deferred.Work) {
 		c.sendEnd(w, id)
 		return
 	}
-	f.call.sendHeaders(w, f.trailers.Bytes(), true)
+	f.call.client.sendHeaders(w, f.trailers.Bytes(), true)
 	f.trailers.Drop()
 }
 
@@ -175,7 +177,7 @@ func (f *flow) give(w *deferred.Work, n int) {
 		return
 	}
 	grant := f.credit
-	if !f.stalled && f.window < mostWindow && f.call.takeGrowth(f.window, f.upward()) {
+	if !f.stalled && f.window < mostWindow && f.mayGrow() {
 		f.grown += f.window
 		grant += f.window
 		f.window *= 2
@@ -186,16 +188,43 @@ func (f *flow) give(w *deferred.Work, n int) {
 	c.giveBack(w, id, grant)
 }
 
+// mayGrow reports whether the window of the source's stream may double, and takes the growth from the client's budget.
+func (f *flow) mayGrow() bool {
+	c := f.call.client.conn
+	if c == nil || f.upward() && c.backlog.queued() >= budgetUp/2 {
+		return false
+	}
+	return c.backlog.grow(f.window)
+}
+
 // account updates the bytes that the client is counted for, and continues a client that was stopped because of
 // them.
 func (f *flow) account(w *deferred.Work) {
 	n := f.q.Unsent + f.q.Kept
 	more := n - f.counted
-	if more == 0 || f.call.client == nil {
+	c := f.call.client.conn
+	if more == 0 || c == nil {
 		return
 	}
 	f.counted = n
-	f.call.keepData(w, more)
+	c.account.Keep(peers.Data, more)
+	c.goOn(w)
+}
+
+// releaseKept frees the data that is kept for a second attempt.
+func (f *flow) releaseKept(w *deferred.Work) {
+	if f.q.Kept > 0 {
+		f.q.Release()
+		f.account(w)
+	}
+}
+
+// keepTrailers keeps the trailers that end the flow, unless the client is gone.
+func (f *flow) keepTrailers(l *headers.List) {
+	f.trailers.Drop()
+	if c := f.call.client.conn; c != nil {
+		f.trailers.Keep(c.account, peers.Trailers, l)
+	}
 }
 
 // widen adds n to the sink's window. It returns false if the window becomes larger than a window may be.
@@ -218,12 +247,4 @@ func (k *call) flowTo(c *conn, id uint32) *flow {
 		}
 	}
 	return nil
-}
-
-// resetClient resets the client's stream. The caller lets the call leave the client.
-func (k *call) resetClient(w *deferred.Work, code http2.ErrCode) { k.client.reset(w, k.clientID, code) }
-
-// resetBackend resets the backend's stream. The caller lets the call leave the backend.
-func (k *call) resetBackend(w *deferred.Work, code http2.ErrCode) {
-	k.backend.reset(w, k.backendID, code)
 }

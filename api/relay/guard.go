@@ -34,8 +34,6 @@ var (
 // atomic field and those that conn.mu guards.
 type guard struct {
 	account *peers.Account
-	preface bool         // the preface has arrived
-	old     bool         // TLS has not negotiated HTTP/2
 	head    atomic.Int64 // when the head that is arriving began, on the relay's clock; 0: none is
 
 	strikes  int

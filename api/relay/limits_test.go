@@ -174,7 +174,7 @@ func TestFaultOfAClientThatDoesNotRead(t *testing.T) {
 		}
 		for _, c := range r.clients.all() {
 			c.mu.Lock()
-			full = full || c.out.Blocked() && c.sendWindow.Waiting()
+			full = full || c.out.Blocked() && c.out.Space() <= 0
 			c.mu.Unlock()
 		}
 	}

@@ -51,7 +51,7 @@ const (
 // open opens a stream for the call and sends its headers. again means that the call has waited and it is its turn.
 // k.mu is held.
 func (p *pool) open(w *deferred.Work, k *call, again bool) opening {
-	client := k.asClient()
+	client := k.client.conn.asClient()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone {
@@ -70,7 +70,7 @@ func (p *pool) open(w *deferred.Work, k *call, again bool) opening {
 		return opened
 	}
 	if again {
-		k.place = p.waiting.PushFront(client, callUse{k, k.gen})
+		k.backend.place = p.waiting.PushFront(client, callUse{k, k.gen})
 		return queued
 	}
 	return p.enqueue(w, k, client)
@@ -86,7 +86,7 @@ func (p *pool) enqueue(w *deferred.Work, k *call, client fair.Client) opening {
 		}
 		w.End(u)
 	}
-	k.place = p.waiting.Push(client, callUse{k, k.gen})
+	k.backend.place = p.waiting.Push(client, callUse{k, k.gen})
 	w.Wake(p)
 	return queued
 }
@@ -144,7 +144,7 @@ func (p *pool) openNow(w *deferred.Work, k *call, client fair.Client) bool {
 		return false
 	}
 	share.Take()
-	k.share = share
+	k.backend.share = share
 	return true
 }
 
@@ -190,10 +190,10 @@ func (p *pool) firstStreams() uint32 {
 func (p *pool) forget(k *call) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.waiting.Remove(k.place) {
+	if p.waiting.Remove(k.backend.place) {
 		p.wanted.Store(p.waiting.Len() > 0)
 	}
-	k.place = nil
+	k.backend.place = nil
 }
 
 // remove removes a connection that accepts no more streams.

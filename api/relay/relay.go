@@ -1,4 +1,4 @@
-// package relay is the gateway's data path: it relays the HTTP/2 frames of gRPC calls between clients and backends.
+// Package relay is the gateway's data path: it relays the HTTP/2 frames of gRPC calls between clients and backends.
 //
 // Streams of client connections are mapped to streams of connections to backends, which all clients share. Headers
 // are decoded and encoded again; DATA is forwarded as it arrives, without assembling messages. Each connection has
@@ -7,10 +7,11 @@
 // without blocking. Data that a socket does not accept is left to the connection's writer. So a slow peer does not
 // delay the others.
 //
-// A clientConn is a connection to a client, a backendConn one to a backend. Each handles its frames in one file; conn
-// is their common part. A call connects a stream of each: dispatch.go has its way from the request to the end. All of
-// them share env. What can be understood without calls is in the packages below: the bytes of a connection in wire and
-// frames, what gRPC says in protocol and retry, and flow control in window.
+// A clientConn is a connection to a client, a backendConn one to a backend; conn is their common part. The state of the
+// reader goroutines, and the handling of frames, is apart from that, in clientReader, backendReader and reader. A call
+// connects a stream of each: dispatch.go has its way from the request to the end. All of them share env. What can be
+// understood without calls is in the packages below: the bytes of a connection in wire and frames, what gRPC says in
+// protocol and retry, and flow control in window.
 //
 // Flow control works on both sides: a sender gets credit back when its data has been sent on. A stream whose data
 // moves freely gets a larger window.
@@ -175,7 +176,7 @@ func (r *Relay) accept(nc net.Conn) {
 func (r *Relay) startClient(c *clientConn) {
 	r.wg.Go(c.write)
 	r.wg.Go(func() {
-		c.serve()
+		newClientReader(c).serve()
 		if r.clients.remove(c) == 0 && r.closing.Load() {
 			r.finish()
 		}
@@ -192,7 +193,7 @@ func (r *Relay) startBackend(c *backendConn) bool {
 	r.backends[c] = struct{}{}
 	r.wg.Go(c.write)
 	r.wg.Go(func() {
-		c.serve(r.ctx)
+		newBackendReader(c).serve(r.ctx)
 		r.mu.Lock()
 		delete(r.backends, c)
 		r.mu.Unlock()

@@ -21,7 +21,7 @@ func (k *call) backendReset(w *deferred.Work, code http2.ErrCode) {
 		return
 	}
 	k.leaveBackend(w, services.Outcome{})
-	if k.client == nil {
+	if k.client.conn == nil {
 		return
 	}
 	if unseen && k.response == awaited {
@@ -30,7 +30,7 @@ func (k *call) backendReset(w *deferred.Work, code http2.ErrCode) {
 	}
 	code = protocol.ResetOf(code)
 	k.code = protocol.CodeOfReset(code)
-	k.resetClient(w, code)
+	k.client.reset(w, code)
 	k.leaveClient(w)
 }
 
@@ -54,11 +54,14 @@ func (k *call) backendLost(w *deferred.Work, unseen, answered bool, reason strin
 
 // again retries the call if that is safe. It returns false if the failure is final.
 func (k *call) again(w *deferred.Work, unseen bool) bool {
+	if k.client.conn == nil || k.env.closing.Load() {
+		return false
+	}
 	again, budget := retry.MayTryAgain(retry.Failed{
-		Unseen: unseen, Idempotent: k.idempotent, Started: k.response != awaited,
-		Whole: k.up.q.Keep && k.request.Kept(), Attempts: k.attempts.All,
+		Unseen: unseen, Idempotent: k.request.idempotent, Started: k.response != awaited,
+		Whole: k.up.q.Keep && k.request.headers.Kept(), Attempts: k.attempts.All,
 	})
-	if !again || k.client == nil || k.closing() || budget && (k.service == nil || !k.service.Retry()) {
+	if !again || budget && (k.route.service == nil || !k.route.service.Retry()) {
 		return false
 	}
 	k.leaveBackend(w, services.Outcome{Retried: true, Unseen: unseen})
@@ -90,11 +93,11 @@ func (k *call) delay(w *deferred.Work, err error) {
 		return
 	}
 	u := callUse{k, k.gen}
-	cancel, err := k.service.Wait(k.asClient(), func(err error) {
-		if err != nil {
-			u.giveWay(err)
+	cancel, err := k.route.service.Wait(k.client.conn.asClient(), func(err error) {
+		if err != nil { // the call has lost its place in the queue
+			u.event(retry.ForEndpoint, func(k *call, w *deferred.Work) { k.crowdedOut(w, err.Error()) })
 		} else {
-			u.wake(retry.ForEndpoint)
+			u.event(retry.ForEndpoint, (*call).woken)
 		}
 	})
 	if err != nil {
@@ -112,17 +115,17 @@ func (k *call) pause(w *deferred.Work) {
 		k.expired(w)
 		return
 	}
-	if k.service != nil {
-		k.service.Paused(1)
+	if k.route.service != nil {
+		k.route.service.Paused(1)
 	}
-	timer := time.AfterFunc(min(k.waiting.NextPause(), left), func() { u.wake(retry.ForPause) })
+	timer := time.AfterFunc(min(k.waiting.NextPause(), left), func() { u.event(retry.ForPause, (*call).woken) })
 	k.waiting.Begin(retry.ForPause, nil, timer)
 }
 
 // waitFor makes the call wait until it is woken, or until it may not wait any longer.
 func (k *call) waitFor(kind retry.WaitKind, cancel func() bool) {
 	u := callUse{k, k.gen}
-	k.waiting.Begin(kind, cancel, time.AfterFunc(k.waitLeft(), func() { u.expire(kind) }))
+	k.waiting.Begin(kind, cancel, time.AfterFunc(k.waitLeft(), func() { u.event(kind, (*call).expired) }))
 }
 
 // resume continues a call that has waited for a stream. It returns false if the call has to wait again.
@@ -133,7 +136,7 @@ func (u callUse) resume(w *deferred.Work) bool {
 	if k.gen != u.gen || !k.waiting.Is(retry.ForStream) {
 		return true
 	}
-	k.place = nil // it has left the queue
+	k.backend.place = nil // it has left the queue
 	k.stopWaiting()
 	k.attempts.Undo()
 	k.attempt(w, true)
@@ -151,41 +154,22 @@ func (u callUse) Displace(w *deferred.Work) {
 	}
 }
 
-// wake continues a call that has waited for an endpoint or for the end of a pause.
-func (u callUse) wake(kind retry.WaitKind) {
+// event calls do, unless the call has ended or no longer waits in that way. No lock is held.
+func (u callUse) event(kind retry.WaitKind, do func(k *call, w *deferred.Work)) {
 	var w deferred.Work
 	k := u.call
 	k.mu.Lock()
 	if k.gen == u.gen && k.waiting.Is(kind) {
-		k.waiting.Fired()
-		k.stopWaiting()
-		k.dispatch(&w)
-		k.closeFinished(&w)
+		do(k, &w)
 	}
 	k.unlock(&w)
 	w.Do()
 }
 
-// giveWay ends a call that has lost its place in the queue for an endpoint.
-func (u callUse) giveWay(err error) {
-	var w deferred.Work
-	k := u.call
-	k.mu.Lock()
-	if k.gen == u.gen && k.waiting.Is(retry.ForEndpoint) {
-		k.crowdedOut(&w, err.Error())
-	}
-	k.unlock(&w)
-	w.Do()
-}
-
-// expire ends a call that has waited too long.
-func (u callUse) expire(kind retry.WaitKind) {
-	var w deferred.Work
-	k := u.call
-	k.mu.Lock()
-	if k.gen == u.gen && k.waiting.Is(kind) {
-		k.expired(&w)
-	}
-	k.unlock(&w)
-	w.Do()
+// woken continues a call that has waited for an endpoint or for the end of a pause.
+func (k *call) woken(w *deferred.Work) {
+	k.waiting.Fired()
+	k.stopWaiting()
+	k.dispatch(w)
+	k.closeFinished(w)
 }

@@ -153,11 +153,11 @@ func (s *crowd) size() (clients, leaving int) {
 // evictFor closes a connection to make room for a new one of that peer, which is nil if it is not known. It returns
 // false if no connection may be closed.
 func (s *crowd) evictFor(newcomer *peers.Peer) bool {
-	crowd, more := s.env.peers.Crowd(newcomer)
-	if crowd == nil {
+	peer, more := s.env.peers.MostConnected(newcomer)
+	if peer == nil {
 		return false
 	}
-	victim := s.idlest(crowd, more > 1)
+	victim := s.idlest(peer, more > 1)
 	if victim == nil {
 		return false
 	}
@@ -165,7 +165,7 @@ func (s *crowd) evictFor(newcomer *peers.Peer) bool {
 	victim.evicted = true
 	s.evicted++
 	s.mu.Unlock()
-	s.env.log.Limited("connections: idle connection closed", crowd)
+	s.env.log.Limited("connections: idle connection closed", peer)
 	victim.evict()
 	return true
 }

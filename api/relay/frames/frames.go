@@ -191,22 +191,22 @@ func AppendSettingsAck(b []byte) []byte {
 }
 
 // SealHeaders turns a header block into frames. The block was appended to b after room for a frame header at
-// position at. It becomes one HEADERS frame, and CONTINUATION frames if the block is larger than most.
-func SealHeaders(b []byte, at int, id uint32, end bool, most int) []byte {
+// position at. It becomes one HEADERS frame, and CONTINUATION frames if the block is larger than [MaxFrame].
+func SealHeaders(b []byte, at int, id uint32, end bool) []byte {
 	var flags http2.Flags
 	if end {
 		flags = http2.FlagHeadersEndStream
 	}
 	n := len(b) - at - HeaderSize
-	if n <= most {
+	if n <= MaxFrame {
 		AppendHeader(b[:at], n, http2.FrameHeaders, flags|http2.FlagHeadersEndHeaders, id)
 		return b
 	}
 	block := append([]byte(nil), b[at+HeaderSize:]...)
-	b = AppendHeader(b[:at], most, http2.FrameHeaders, flags, id)
-	b = append(b, block[:most]...)
-	for block = block[most:]; len(block) > 0; {
-		part := block[:min(most, len(block))]
+	b = AppendHeader(b[:at], MaxFrame, http2.FrameHeaders, flags, id)
+	b = append(b, block[:MaxFrame]...)
+	for block = block[MaxFrame:]; len(block) > 0; {
+		part := block[:min(MaxFrame, len(block))]
 		block = block[len(part):]
 		flags = 0
 		if len(block) == 0 {

@@ -61,7 +61,7 @@ func CheckSettings(f Frame) (ack bool, err error) {
 		return false, ConnError{http2.ErrCodeProtocol, "SETTINGS on a stream"}
 	case f.Flags&http2.FlagSettingsAck != 0:
 		if len(f.Payload) != 0 {
-			return false, ConnError{http2.ErrCodeFrameSize, "SETTINGS that acknowledge and say something"}
+			return false, ConnError{http2.ErrCodeFrameSize, "a SETTINGS acknowledgment with a payload"}
 		}
 		return true, nil
 	case len(f.Payload)%6 != 0:

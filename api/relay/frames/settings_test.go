@@ -82,7 +82,7 @@ func TestReadSettings(t *testing.T) {
 		},
 	} {
 		got, err := first.Read(AppendSettings(nil, c.in...)[HeaderSize:])
-		if fault, _ := err.(ConnError); fault.Code != c.code { //nolint:errorlint // a connError is never wrapped
+		if fault, _ := err.(ConnError); fault.Code != c.code { //nolint:errorlint // a ConnError is never wrapped
 			t.Errorf("%s: %v, want %v", c.name, err, c.code)
 		}
 		if err == nil && got != c.want {

@@ -7,15 +7,15 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// ErrCompression is returned for a block that is not valid HPACK. The connection cannot be used any further.
-var ErrCompression = errors.New("header block is not valid HPACK")
+// errCompression is returned for a block that is not valid HPACK.
+var errCompression = errors.New("header block is not valid HPACK")
 
 // errLate and errLong are returned for blocks that x/net's decoder accepts. It accepts a late size update if the
 // table is empty, which RFC 7541 forbids (section 4.2), and integers that are a few bytes longer, whose maximum
 // length RFC 7541 leaves to the decoder (section 5.1).
 var (
-	errLate = fmt.Errorf("%w: the table's size changes within a block", ErrCompression)
-	errLong = fmt.Errorf("%w: an integer of too many bytes", ErrCompression)
+	errLate = fmt.Errorf("%w: the table's size changes within a block", errCompression)
+	errLong = fmt.Errorf("%w: an integer of too many bytes", errCompression)
 )
 
 // Decoder decodes the header blocks of one connection, in their order.
@@ -34,6 +34,7 @@ func NewDecoder(size int) *Decoder {
 
 // Decode appends the fields of a whole block to l. If the list would become larger than limit bytes as HTTP/2
 // counts them, Decode leaves out the remaining fields and sets l.Truncated. It updates the table in any case.
+// After an error, the decoder cannot be used any further.
 func (d *Decoder) Decode(block []byte, l *List, limit int) error {
 	size := 0
 	for start := true; len(block) > 0; {
@@ -65,7 +66,7 @@ func (d *Decoder) resize(block []byte) ([]byte, error) {
 		return nil, err
 	}
 	if n > d.allowed {
-		return nil, ErrCompression
+		return nil, errCompression
 	}
 	d.table.setMax(n)
 	return block, nil
@@ -77,7 +78,7 @@ func (d *Decoder) indexed(block []byte, l *List, size *int, limit int) ([]byte, 
 		return nil, err
 	}
 	if i == 0 || i > len(static)+d.table.len() {
-		return nil, ErrCompression
+		return nil, errCompression
 	}
 	if i <= len(static) {
 		s := &static[i-1]
@@ -107,7 +108,7 @@ func (d *Decoder) literal(block []byte, l *List, size *int, limit int) ([]byte, 
 		return nil, err
 	}
 	if i > len(static)+d.table.len() {
-		return nil, ErrCompression
+		return nil, errCompression
 	}
 	// The field is built in a separate buffer: its name may be that of an entry that adding the field evicts.
 	d.scratch = d.scratch[:0]
@@ -123,7 +124,7 @@ func (d *Decoder) literal(block []byte, l *List, size *int, limit int) ([]byte, 
 	}
 	name := len(d.scratch)
 	if name > MaxName {
-		return nil, ErrCompression
+		return nil, errCompression
 	}
 	if block, err = d.text(block); err != nil {
 		return nil, err
@@ -153,7 +154,7 @@ func over(l *List, size *int, limit, n int) bool {
 // text decodes a string and appends it to d.scratch.
 func (d *Decoder) text(block []byte) ([]byte, error) {
 	if len(block) == 0 {
-		return nil, ErrCompression
+		return nil, errCompression
 	}
 	huffman := block[0]&0x80 != 0
 	n, block, err := integer(block, 7)
@@ -161,12 +162,12 @@ func (d *Decoder) text(block []byte) ([]byte, error) {
 		return nil, err
 	}
 	if n > len(block) {
-		return nil, ErrCompression
+		return nil, errCompression
 	}
 	if !huffman {
 		d.scratch = append(d.scratch, block[:n]...)
 	} else if _, err := hpack.HuffmanDecode((*sink)(&d.scratch), block[:n]); err != nil {
-		return nil, ErrCompression
+		return nil, errCompression
 	}
 	return block[n:], nil
 }
@@ -185,7 +186,7 @@ const mostInteger = 1 << 28
 // integer decodes an integer with a prefix of that many bits.
 func integer(b []byte, bits int) (n int, rest []byte, err error) {
 	if len(b) == 0 {
-		return 0, nil, ErrCompression
+		return 0, nil, errCompression
 	}
 	mask := 1<<bits - 1
 	n = int(b[0]) & mask
@@ -197,12 +198,12 @@ func integer(b []byte, bits int) (n int, rest []byte, err error) {
 	sum := uint64(n)
 	for shift := 0; shift <= 28; shift += 7 {
 		if len(b) == 0 {
-			return 0, nil, ErrCompression
+			return 0, nil, errCompression
 		}
 		c := b[0]
 		b = b[1:]
 		if sum += uint64(c&0x7f) << shift; sum > mostInteger {
-			return 0, nil, ErrCompression
+			return 0, nil, errCompression
 		}
 		if c&0x80 == 0 {
 			return int(sum), b, nil

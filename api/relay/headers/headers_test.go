@@ -24,9 +24,9 @@ func same(t testing.TB, l *List, want []hpack.HeaderField) {
 	t.Helper()
 	i := 0
 	for f := range l.All {
-		if i >= len(want) || f.Name() != want[i].Name || f.Value() != want[i].Value || f.Never() != want[i].Sensitive {
+		if i >= len(want) || f.Name() != want[i].Name || f.Value() != want[i].Value || f.never != want[i].Sensitive {
 			t.Fatalf("field %d is %q: %q (never %v), want %v",
-				i, f.Name(), f.Value(), f.Never(), want[min(i, len(want)-1)])
+				i, f.Name(), f.Value(), f.never, want[min(i, len(want)-1)])
 		}
 		i++
 	}

@@ -1,4 +1,4 @@
-// package headers holds the header lists of HTTP/2 and codes them as HPACK (RFC 7541).
+// Package headers holds the header lists of HTTP/2 and codes them as HPACK (RFC 7541).
 //
 // It exists beside golang.org/x/net/http2/hpack because a relay decodes and encodes headers for each call and must
 // not allocate for that. Fields are bytes in one reused buffer, never strings. The encoder adds a field to the
@@ -74,9 +74,6 @@ func (f Field) Name() string { return view(f.raw[prefix : prefix+f.name]) }
 
 // Value returns the field's value. The string shares the list's memory too.
 func (f Field) Value() string { return view(f.raw[prefix+f.name:]) }
-
-// Never reports whether the field must not be indexed, here or by a later hop.
-func (f Field) Never() bool { return f.never }
 
 // size returns the field's size as RFC 7541 counts it.
 func (f Field) size() int { return len(f.raw) - prefix + fieldCost }

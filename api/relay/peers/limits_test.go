@@ -7,7 +7,7 @@ import (
 )
 
 func TestBucket(t *testing.T) {
-	rate := Rate{Burst: 10, Every: time.Second}
+	rate := rate{burst: 10, every: time.Second}
 	var b bucket
 	now := time.Hour
 	b.take(now, 10, rate, time.Minute)
@@ -35,7 +35,7 @@ func TestBucket(t *testing.T) {
 
 // overdraw resets as many streams as a peer may, and one more.
 func overdraw(m *Account, now time.Duration) {
-	for range peerResets.Burst + 1 {
+	for range peerResets.burst + 1 {
 		m.Reset(now, 0)
 	}
 }
@@ -45,7 +45,7 @@ func TestResetsAreOfThePeer(t *testing.T) {
 	now := time.Minute
 	for range 4 { // a new connection each
 		m := table.Join(now, ID{user: 1})
-		for range peerResets.Burst/4 + 1 {
+		for range peerResets.burst/4 + 1 {
 			if !m.Reset(now, 0) {
 				t.Fatal("a connection has to end for what its peer may do")
 			}
@@ -60,7 +60,7 @@ func TestResetsAreOfThePeer(t *testing.T) {
 	if !other.MayBegin(now) {
 		t.Error("a connection of another peer may not")
 	}
-	for range connResets.Burst {
+	for range connResets.burst {
 		if !again.Reset(now, 0) {
 			t.Fatal("the connection has to end too soon")
 		}
@@ -81,7 +81,7 @@ func TestResetsAreOfThePeer(t *testing.T) {
 func TestResetOfAnOldStreamIsFree(t *testing.T) {
 	var table Table
 	m := table.Join(0, ID{})
-	for range 10 * peerResets.Burst {
+	for range 10 * peerResets.burst {
 		if !m.Reset(time.Hour, resetAge) {
 			t.Fatal("the connection has to end")
 		}
@@ -95,7 +95,7 @@ func TestResetOfAnOldStreamIsFree(t *testing.T) {
 func TestRefusedCallsAreNotFree(t *testing.T) {
 	var table Table
 	m := table.Join(0, ID{})
-	for range peerResets.Burst + 10*connResets.Burst {
+	for range peerResets.burst + 10*connResets.burst {
 		m.Refused(0)
 	}
 	if m.MayBegin(0) {
@@ -130,7 +130,7 @@ func TestCompletedCallsAreTrusted(t *testing.T) {
 	for range 2 * mostTrust {
 		good.Completed(0)
 	}
-	if got := good.standing.trust.Load(); got > mostTrust+trustPerCall {
+	if got := good.trust.Load(); got > mostTrust+trustPerCall {
 		t.Errorf("a connection has saved up %d calls", got)
 	}
 }
@@ -168,7 +168,7 @@ func TestTurns(t *testing.T) {
 			m.Interrupt()
 		}
 		synctest.Wait()
-		if w := accounts[0].Peer().resets.waiting; len(w) != 0 {
+		if w := accounts[0].Peer().turns.waiting; len(w) != 0 {
 			t.Errorf("%d connections wait after the end", len(w))
 		}
 	})
@@ -181,8 +181,8 @@ func TestWorkIsInherited(t *testing.T) {
 	for m.Work(0, Frame) {
 		frames++
 	}
-	if frames != connWork.Burst/Frame {
-		t.Errorf("%d frames are allowed, want %d", frames, connWork.Burst/Frame)
+	if frames != connWork.burst/Frame {
+		t.Errorf("%d frames are allowed, want %d", frames, connWork.burst/Frame)
 	}
 	m.Leave()
 	m, frames = table.Join(0, ID{}), 0
@@ -192,7 +192,7 @@ func TestWorkIsInherited(t *testing.T) {
 	if frames != newWork/Frame {
 		t.Errorf("%d frames are allowed on the next connection, want %d", frames, newWork/Frame)
 	}
-	m.Earn(0, connWork.Burst)
+	m.Earn(0, connWork.burst)
 	if !m.Work(0, Frame) {
 		t.Error("what was earned does not count")
 	}

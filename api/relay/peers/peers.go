@@ -1,4 +1,4 @@
-// package peers identifies the peers of a server and tracks what each of them may still do.
+// Package peers identifies the peers of a server and tracks what each of them may still do.
 //
 // A peer is a certificate that the server has verified, or else an address; on a loopback address, which all local
 // users share, it is the address and the uid of the peer's socket. A peer has any number of connections, and each
@@ -29,8 +29,9 @@ type Table struct {
 // Peer is one of a server's peers. Its pointer identifies it for as long as it has a connection.
 type Peer struct {
 	id     ID
-	conns  int // guarded by Table.mu
-	resets resets
+	conns  int    // guarded by Table.mu
+	resets bucket // limited by peerResets
+	turns  turns  // of its connections, while resets is overdrawn
 	kept   atomic.Int64
 	work   bucket       // unpaid work of connections that have ended
 	quiet  atomic.Int64 // nothing is reported until then
@@ -49,26 +50,8 @@ func (p *Peer) Report(now time.Duration) bool {
 // ID returns the peer's ID.
 func (p *Peer) ID() ID { return p.id }
 
-// Account is the account of one connection of a peer: what the connection is charged for.
-type Account struct {
-	table    *Table
-	peer     atomic.Pointer[Peer]
-	standing standing
-	work     bucket
-	kept     keeping
-}
-
-// Join adds a connection to the peer with that ID. The caller must call [Account.Leave] when the connection ends.
-func (t *Table) Join(now time.Duration, id ID) *Account {
-	m := &Account{table: t, standing: standing{turn: make(chan struct{}, 1)}}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.enter(m, id, now)
-	return m
-}
-
-// enter makes m an account of the peer with that ID. t.mu is held.
-func (t *Table) enter(m *Account, id ID, now time.Duration) {
+// enter adds a connection to the peer with that ID. t.mu is held.
+func (t *Table) enter(id ID) *Peer {
 	p := t.peers[id]
 	if p == nil {
 		if t.peers == nil {
@@ -79,14 +62,11 @@ func (t *Table) enter(m *Account, id ID, now time.Duration) {
 	}
 	delete(t.debtors, id)
 	p.conns++
-	m.peer.Store(p)
-	m.inherit(p, now)
+	return p
 }
 
-// exit takes m from its peer. t.mu is held.
-func (t *Table) exit(m *Account) {
-	p := m.Peer()
-	m.bequeath(p)
+// exit takes a connection from its peer. t.mu is held.
+func (t *Table) exit(p *Peer) {
 	p.conns--
 	if p.conns > 0 {
 		return
@@ -111,44 +91,47 @@ func (t *Table) Sweep(now time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for id, p := range t.debtors {
-		if p.work.full(now) && p.resets.spent.full(now) {
+		if p.work.full(now) && p.resets.full(now) {
 			t.forget(id)
 		}
 	}
 }
 
-// Crowd returns the peer with the most connections, and how many more it has than p. A nil p counts as a peer
+// MostConnected returns the peer with the most connections, and how many more it has than p. A nil p counts as a peer
 // without connections. The result is nil if there are no connections.
-func (t *Table) Crowd(p *Peer) (crowd *Peer, more int) {
+func (t *Table) MostConnected(p *Peer) (peer *Peer, more int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	most, own := 0, 0
 	if p != nil {
-		crowd, most, own = p, p.conns, p.conns
+		peer, most, own = p, p.conns, p.conns
 	}
 	for _, q := range t.peers {
 		if q.conns > most {
-			crowd, most = q, q.conns
+			peer, most = q, q.conns
 		}
 	}
-	return crowd, most - own
+	return peer, most - own
 }
 
-// Peer returns the peer of the connection. It does not change once the connection's handshake is over.
-func (m *Account) Peer() *Peer { return m.peer.Load() }
+// Kept returns the bytes that are kept for all connections of the peer.
+func (p *Peer) Kept() int64 { return p.kept.Load() }
 
-// Become moves the connection to another peer, if a certificate identifies the client better than its address does.
-// It must be called before anything is charged to the connection.
-func (m *Account) Become(now time.Duration, id ID) {
-	m.table.mu.Lock()
-	defer m.table.mu.Unlock()
-	m.table.exit(m)
-	m.table.enter(m, id, now)
-}
+// Kept returns the bytes that are kept for all peers.
+func (t *Table) Kept() int64 { return t.kept.Load() }
 
-// Leave takes the account from its peer, since the connection has ended. It must be called only once.
-func (m *Account) Leave() {
-	m.table.mu.Lock()
-	defer m.table.mu.Unlock()
-	m.table.exit(m)
+// Queued returns the bytes that are kept for all peers, except those of kind Calls.
+func (t *Table) Queued() int64 { return t.kept.Load() - t.calls.Load() }
+
+// Largest returns the peer for which the most bytes are kept; nil if none are kept.
+func (t *Table) Largest() (largest *Peer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	most := int64(0)
+	for _, p := range t.peers {
+		if n := p.Kept(); n > most {
+			largest, most = p, n
+		}
+	}
+	return largest
 }

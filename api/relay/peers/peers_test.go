@@ -86,8 +86,8 @@ func TestAccounts(t *testing.T) {
 	if a.Peer() != b.Peer() || a.Peer().ID() != id {
 		t.Errorf("two connections of %v are of %v and %v", id, a.Peer().ID(), b.Peer().ID())
 	}
-	if crowd, more := table.Crowd(table.Join(0, other).Peer()); crowd != a.Peer() || more != 1 {
-		t.Errorf("the crowd is %v, by %d connections", crowd.ID(), more)
+	if peer, more := table.MostConnected(table.Join(0, other).Peer()); peer != a.Peer() || more != 1 {
+		t.Errorf("most connected is %v, by %d connections", peer.ID(), more)
 	}
 	b.Become(0, other)
 	if a.Peer() == b.Peer() || b.Peer().ID() != other {

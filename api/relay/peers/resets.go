@@ -1,11 +1,6 @@
 package peers
 
-import (
-	"slices"
-	"sync"
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 // Limits on the streams that a peer may reset. A stream that is reset soon after it was opened frees its place on
 // the connection while the endpoint still works on it, so a limit on concurrent streams does not limit that work
@@ -14,8 +9,6 @@ const (
 	// resetAge is the age from which resetting a stream is free: the limit on concurrent streams does limit the
 	// work on such streams.
 	resetAge = 10 * time.Second
-	// turnEvery is the interval at which the waiting connections of an overdrawn peer take turns to begin a call.
-	turnEvery = 2 * time.Millisecond
 	// mostDebt bounds how long a peer stays overdrawn after its last reset.
 	mostDebt = 10 * time.Second
 	// mostTrust bounds the calls that a connection of an overdrawn peer may begin without waiting, which it has
@@ -29,28 +22,11 @@ const (
 var (
 	// peerResets limits the resets of all connections of a peer together. The burst allows one for each of the
 	// 1,024 streams of a connection, as when a client cancels all its calls. After that, 500 a second are allowed.
-	peerResets = Rate{Burst: 1024, Every: 2 * time.Millisecond}
+	peerResets = rate{burst: 1024, every: 2 * time.Millisecond}
 	// connResets limits the resets of one connection while its peer is overdrawn. A connection that exceeds it is
 	// closed.
-	connResets = Rate{Burst: 128, Every: 100 * time.Millisecond}
+	connResets = rate{burst: 128, every: 100 * time.Millisecond}
 )
-
-// resets counts the streams that a peer has reset, and queues the connections that must wait because there were too
-// many.
-type resets struct {
-	spent bucket
-
-	mu      sync.Mutex
-	waiting []*Account // each at most once, the longest waiting one first
-	timer   *time.Timer
-}
-
-// standing limits the calls and the resets of a connection while its peer is overdrawn.
-type standing struct {
-	trust atomic.Int64
-	spent bucket        // limited by connResets
-	turn  chan struct{} // receives a token when the wait is over; holds at most one
-}
 
 // Reset charges the peer for a stream of that age that it reset, or made the server reset. It returns false if the
 // connection must be closed for it.
@@ -59,37 +35,37 @@ func (m *Account) Reset(now, age time.Duration) bool {
 		return true
 	}
 	p := m.Peer()
-	p.resets.spent.take(now, 1, peerResets, mostDebt)
-	if !p.resets.spent.overdrawn(now, peerResets) {
+	p.resets.take(now, 1, peerResets, mostDebt)
+	if !p.resets.overdrawn(now, peerResets) {
 		return true
 	}
-	m.standing.spent.take(now, 1, connResets, connResets.Every)
-	return !m.standing.spent.overdrawn(now, connResets)
+	m.resets.take(now, 1, connResets, connResets.every)
+	return !m.resets.overdrawn(now, connResets)
 }
 
 // Refused charges the peer for a call that was answered without being sent to an endpoint, because of a fault of
 // the peer or because the peer had more calls than others. The call counts like a reset, but is never a reason to
 // close a connection.
 func (m *Account) Refused(now time.Duration) {
-	m.Peer().resets.spent.take(now, 1, peerResets, mostDebt)
+	m.Peer().resets.take(now, 1, peerResets, mostDebt)
 }
 
 // Completed records that an endpoint has answered a call of the connection.
 func (m *Account) Completed(now time.Duration) {
-	if m.standing.trust.Load() < mostTrust {
-		m.standing.trust.Add(trustPerCall)
+	if m.trust.Load() < mostTrust {
+		m.trust.Add(trustPerCall)
 	}
-	m.Peer().resets.spent.give(now, 1, peerResets)
+	m.Peer().resets.give(now, 1, peerResets)
 }
 
 // MayBegin reports whether the connection may begin a call now. If not, the caller must call [Account.Wait] first.
 func (m *Account) MayBegin(now time.Duration) bool {
-	if !m.Peer().resets.spent.overdrawn(now, peerResets) {
+	if !m.Peer().resets.overdrawn(now, peerResets) {
 		return true
 	}
 	// Only the connection's reader lowers trust, so it is still positive below.
-	if m.standing.trust.Load() > 0 {
-		m.standing.trust.Add(-1)
+	if m.trust.Load() > 0 {
+		m.trust.Add(-1)
 		return true
 	}
 	return false
@@ -97,48 +73,7 @@ func (m *Account) MayBegin(now time.Duration) bool {
 
 // Wait waits until the connection may begin one call. The connections of a peer take turns. It returns early if the
 // wait is interrupted.
-func (m *Account) Wait() {
-	r := &m.Peer().resets
-	r.mu.Lock()
-	r.waiting = append(r.waiting, m)
-	if len(r.waiting) == 1 {
-		r.next()
-	}
-	r.mu.Unlock()
-	<-m.standing.turn
-	r.mu.Lock()
-	r.waiting = slices.DeleteFunc(r.waiting, func(w *Account) bool { return w == m }) // if it was interrupted
-	r.mu.Unlock()
-}
+func (m *Account) Wait() { m.Peer().turns.await(m.turn) }
 
 // Interrupt ends the connection's current wait, or its next one. It does not block.
-func (m *Account) Interrupt() { m.standing.wake() }
-
-// next schedules the turn of the first connection in the queue. r.mu is held.
-func (r *resets) next() {
-	if r.timer == nil {
-		r.timer = time.AfterFunc(turnEvery, r.takeTurn)
-	} else {
-		r.timer.Reset(turnEvery)
-	}
-}
-
-func (r *resets) takeTurn() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.waiting) == 0 {
-		return
-	}
-	r.waiting[0].standing.wake()
-	r.waiting = slices.Delete(r.waiting, 0, 1)
-	if len(r.waiting) > 0 {
-		r.next()
-	}
-}
-
-func (s *standing) wake() {
-	select {
-	case s.turn <- struct{}{}:
-	default:
-	}
-}
+func (m *Account) Interrupt() { m.turn.give() }

@@ -12,23 +12,9 @@ const (
 )
 
 // connWork allows 2,000 frames that do nothing, and then 200 a second.
-var connWork = Rate{Burst: 2000 * Frame, Every: 1250 * time.Microsecond}
+var connWork = rate{burst: 2000 * Frame, every: 1250 * time.Microsecond}
 
-// Work charges units of work to the connection. It returns false if the connection has exceeded its budget.
-func (m *Account) Work(now time.Duration, units int) bool {
-	m.work.take(now, units, connWork, connWork.Every)
-	return !m.work.overdrawn(now, connWork)
-}
-
-// Earn pays back units of work.
-func (m *Account) Earn(now time.Duration, units int) { m.work.give(now, units, connWork) }
-
-// inherit charges a new connection for the work that earlier connections of its peer have left unpaid.
-func (m *Account) inherit(p *Peer, now time.Duration) {
-	m.work.fullAt.Store(min(p.work.fullAt.Load(), int64(now+connWork.whole()-newWork*connWork.Every)))
-}
-
-// bequeath records the unpaid work of the connection at its peer.
-func (m *Account) bequeath(p *Peer) {
-	p.work.fullAt.Store(max(p.work.fullAt.Load(), m.work.fullAt.Load()))
+// inherited returns the work that a new connection of a peer owes if earlier ones have left owed unpaid.
+func inherited(owed *bucket, now time.Duration) int64 {
+	return min(owed.fullAt.Load(), int64(now+connWork.whole()-newWork*connWork.every))
 }

@@ -4,6 +4,7 @@
 package protocol
 
 import (
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -22,20 +23,21 @@ const Client = "hsu-client"
 
 // Request holds the fields of a request's headers that the relay uses. Its strings share the list's memory.
 type Request struct {
-	Method, scheme, Path, authority string // of the pseudo-headers
+	Path                      string
+	method, scheme, authority string // of the pseudo-headers
 
-	ContentType string
-	host        string
-	Timeout     time.Duration
-	TimeoutOK   bool
-	Idempotent  bool   // carries hsu-request-id
-	Length      int64  // -1 if it is not declared
-	Trace       string // traceparent
-	ID          string // the value of RequestID
-	Returned    bool   // has passed this relay before: see via
-	Malformed   bool   // violates HTTP/2
+	Timeout    time.Duration
+	Timed      bool   // has a timeout
+	Idempotent bool   // carries hsu-request-id
+	Length     int64  // -1 if it is not declared
+	Trace      string // traceparent
+	ID         string // the value of RequestID
+	Returned   bool   // has passed this relay before: see [Via]
+	Malformed  bool   // violates HTTP/2
 
-	Authorities, Hosts, Timeouts, contentTypes int // numbers of these fields
+	host, contentType                          string
+	timeoutOK                                  bool
+	authorities, hosts, timeouts, contentTypes int // numbers of these fields
 }
 
 // Via is the header by which a relay recognizes its own calls (RFC 9110, section 7.6.3). Masters can be endpoints
@@ -44,7 +46,7 @@ type Request struct {
 const Via = "via"
 
 // ReadRequest reads the headers of a request, and appends to out those that are passed on. own is this relay's name in
-// [via].
+// [Via].
 func ReadRequest(l, out *headers.List, own string) (h Request) {
 	h.Length = -1
 	pseudo, regular := pseudos(0), false
@@ -92,7 +94,7 @@ func (p *pseudos) whole() bool { return *p == methodPseudo|schemePseudo|pathPseu
 func (h *Request) pseudo(name, value string, had *pseudos) bool {
 	switch name {
 	case ":method":
-		h.Method = value
+		h.method = value
 		return had.add(methodPseudo)
 	case ":scheme":
 		h.scheme = value
@@ -102,7 +104,7 @@ func (h *Request) pseudo(name, value string, had *pseudos) bool {
 		return had.add(pathPseudo)
 	case ":authority":
 		h.authority = value
-		h.Authorities++ // the relay answers more than one with a message
+		h.authorities++ // the relay answers more than one with a message
 		return true
 	default:
 		return false
@@ -117,14 +119,15 @@ func (h *Request) field(name, value, own string) {
 	case "te":
 		h.Malformed = h.Malformed || value != "trailers"
 	case "content-type":
-		h.ContentType = value
+		h.contentType = value
 		h.contentTypes++
 	case "grpc-timeout":
-		h.Timeout, h.TimeoutOK = parseTimeout(value)
-		h.Timeouts++
+		h.Timeout, h.timeoutOK = parseTimeout(value)
+		h.Timed = true
+		h.timeouts++
 	case "host":
 		h.host = value
-		h.Hosts++
+		h.hosts++
 	case "content-length":
 		n, err := strconv.ParseUint(value, 10, 62)
 		h.Malformed = h.Malformed || err != nil || h.Length >= 0 // or a second one
@@ -148,7 +151,7 @@ func (h *Request) consistent() bool {
 	case !isAuthority(h.authority) || !isAuthority(h.host):
 		return false
 	}
-	return h.Authorities != 1 || h.Hosts != 1 || sameAuthority(h.scheme, h.authority, h.host)
+	return h.authorities != 1 || h.hosts != 1 || sameAuthority(h.scheme, h.authority, h.host)
 }
 
 // isAuthority reports whether a value has only characters of a host and a port, which excludes userinfo, for
@@ -186,8 +189,37 @@ func fieldName(name string) bool {
 // fieldValue reports whether a value has no control characters. Clients end a call that has such a value.
 func fieldValue(value string) bool { return httpguts.ValidHeaderFieldValue(value) }
 
-// IsGRPC reports whether a content type is one of gRPC.
-func IsGRPC(contentType string) bool {
+// Refusal is the answer to a request that is valid HTTP/2 and not valid gRPC.
+type Refusal struct {
+	HTTPStatus string
+	Code       uint32
+	Message    string
+}
+
+// Refusal returns the answer to the request, if the request must be refused.
+func (h *Request) Refusal() (r Refusal, refused bool) {
+	switch {
+	case h.authorities > 1 || h.hosts > 1:
+		return Refusal{"400", CodeInternal, "more than one :authority or host"}, true
+	case !isGRPC(h.contentType):
+		return Refusal{
+			"415", CodeInvalidArgument, "invalid gRPC request content-type " + strconv.Quote(h.contentType),
+		}, true
+	case h.timeouts > 1 || h.timeouts == 1 && !h.timeoutOK:
+		return Refusal{"400", CodeInternal, "malformed grpc-timeout"}, true
+	case h.authorities == 0 && h.hosts == 0:
+		return Refusal{"400", CodeInternal, "no host or :authority header present"}, true
+	case h.method != http.MethodPost:
+		return Refusal{
+			"405", CodeInternal,
+			"received a HEADERS frame with :method " + strconv.Quote(h.method) + " which should be POST",
+		}, true
+	}
+	return Refusal{}, false
+}
+
+// isGRPC reports whether a content type is one of gRPC.
+func isGRPC(contentType string) bool {
 	const base = "application/grpc"
 	if len(contentType) < len(base) || !strings.EqualFold(contentType[:len(base)], base) {
 		return false

@@ -29,8 +29,8 @@ func TestReadRequest(t *testing.T) {
 	var out headers.List
 	r := ReadRequest(list(append(valid, "grpc-timeout", "5S", "content-type", "application/grpc", "traceparent", "t",
 		RequestID, "7", Client, "forged", "content-length", "12", Via, "2.0 other")...), &out, "own")
-	if r.Malformed || r.Path != "/s/m" || r.Timeout != 5*time.Second || !r.TimeoutOK || !r.Idempotent || r.ID != "7" ||
-		r.Length != 12 || r.Trace != "t" || r.Returned || !IsGRPC(r.ContentType) {
+	if r.Malformed || r.Path != "/s/m" || r.Timeout != 5*time.Second || !r.Timed || !r.Idempotent || r.ID != "7" ||
+		r.Length != 12 || r.Trace != "t" || r.Returned || r.contentType != "application/grpc" {
 		t.Errorf("read: %+v", r)
 	}
 	want := ":method :scheme :path :authority grpc-timeout content-type traceparent hsu-request-id content-length via "
@@ -56,6 +56,34 @@ func TestReadRequest(t *testing.T) {
 	}
 	if r := ReadRequest(list(valid[2:]...), &out, "own"); !r.Malformed {
 		t.Error("a request without a method is accepted")
+	}
+}
+
+func TestRefusal(t *testing.T) {
+	pseudo := []string{":method", "POST", ":scheme", "http", ":path", "/s/m"}
+	valid := append(pseudo[:6:6], ":authority", "a", "content-type", "application/grpc")
+	for name, c := range map[string]struct {
+		l      *headers.List
+		status string // "" if the request is valid
+		code   uint32
+	}{
+		"valid":             {list(valid...), "", 0},
+		"with a timeout":    {list(append(valid, "grpc-timeout", "1S")...), "", 0},
+		"with a host":       {list(append(pseudo, "host", "a", "content-type", "application/grpc+proto")...), "", 0},
+		"two authorities":   {list(append(valid[:8:8], ":authority", "a")...), "400", CodeInternal},
+		"no authority":      {list(append(pseudo, "content-type", "application/grpc")...), "400", CodeInternal},
+		"no content type":   {list(valid[:8]...), "415", CodeInvalidArgument},
+		"another type":      {list(append(valid[:8:8], "content-type", "text/plain")...), "415", CodeInvalidArgument},
+		"a bad timeout":     {list(append(valid, "grpc-timeout", "1")...), "400", CodeInternal},
+		"two timeouts":      {list(append(valid, "grpc-timeout", "1S", "grpc-timeout", "1S")...), "400", CodeInternal},
+		"not a POST method": {list(append([]string{":method", "GET"}, valid[2:]...)...), "405", CodeInternal},
+	} {
+		var out headers.List
+		h := ReadRequest(c.l, &out, "own")
+		if r, refused := h.Refusal(); h.Malformed || refused != (c.status != "") ||
+			r.HTTPStatus != c.status || r.Code != c.code || refused != (r.Message != "") {
+			t.Errorf("%s: %+v, %t; malformed: %t", name, r, refused, h.Malformed)
+		}
 	}
 }
 

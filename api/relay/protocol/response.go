@@ -38,7 +38,7 @@ func ReadResponse(l, out *headers.List) (a Response) {
 		case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te":
 			continue
 		case "content-type":
-			a.GRPC = IsGRPC(value)
+			a.GRPC = isGRPC(value)
 		case "grpc-status":
 			var ok bool
 			if a.Code, ok = parseCode(value); a.Coded || !ok {

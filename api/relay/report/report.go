@@ -111,12 +111,15 @@ type tokenBucket struct {
 	last  time.Duration
 }
 
-// spend takes a token, and reports whether there was one.
+// spend takes a token if there is one, and reports whether there was.
 func (p *tokenBucket) spend(now time.Duration, size, rate float64) bool {
 	p.spent = max(0, p.spent-rate*(now-p.last).Seconds())
 	p.last = now
+	if p.spent+1 > size {
+		return false
+	}
 	p.spent++
-	return p.spent <= size
+	return true
 }
 
 // Call holds the data of a call for its log line, if each call is logged.

@@ -43,11 +43,19 @@ func TestWarningsAreFew(t *testing.T) {
 			t.Errorf("%s is %v, want %v", key, got[0][key], want)
 		}
 	}
+	// However many were suppressed, a second later there is room for one.
+	now += time.Second
+	for range failures {
+		l.HandshakeFailed("192.0.2.1:1", io.EOF)
+	}
+	if got = lines(); len(got) != 1 || got[0]["suppressed"] != failures-10.0 {
+		t.Fatalf("after a second: %v, want one line", got)
+	}
 	now += failures * time.Second
 	l.ConnectionLost("192.0.2.2:1", syscall.ECONNREFUSED)
 	l.ConnectionLost("192.0.2.2:1", errors.New("x"))
 	got = lines()
-	if len(got) != 2 || got[0]["suppressed"] != failures-10.0 || got[1]["suppressed"] != 0.0 ||
+	if len(got) != 2 || got[0]["suppressed"] != failures-1.0 || got[1]["suppressed"] != 0.0 ||
 		got[0]["error"] != "connection refused" || got[1]["error"] != "x" {
 		t.Errorf("the next lines are %v", got)
 	}

@@ -23,14 +23,14 @@ type Wait struct {
 type WaitKind uint8
 
 const (
-	NotWaiting WaitKind = iota
+	notWaiting WaitKind = iota
 	ForEndpoint
 	ForStream
 	ForPause
 )
 
 // On reports whether the call waits.
-func (w *Wait) On() bool { return w.kind != NotWaiting }
+func (w *Wait) On() bool { return w.kind != notWaiting }
 
 // Is reports whether the call waits in that way.
 func (w *Wait) Is(kind WaitKind) bool { return w.kind == kind }
@@ -51,7 +51,7 @@ func (w *Wait) End() {
 	if w.cancel != nil {
 		w.cancel()
 	}
-	w.Begin(NotWaiting, nil, nil)
+	w.Begin(notWaiting, nil, nil)
 }
 
 // Left returns how long a call with that deadline may still wait. Without a deadline, it may wait for most.

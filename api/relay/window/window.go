@@ -72,13 +72,10 @@ func (w *Send[F]) KeepBack(s *Sender[F], _ int) { w.blocked.push(s) }
 // Forget removes a flow from the flows that wait.
 func (w *Send[F]) Forget(s *Sender[F]) { w.blocked.remove(s) }
 
-// Waiting reports whether flows wait.
-func (w *Send[F]) Waiting() bool { return w.blocked.first != nil }
-
 // Next removes the flow whose turn it is from those that wait. ok is false if none waits, or if the window is used
 // up.
 func (w *Send[F]) Next() (f F, ok bool) {
-	if !w.Waiting() || w.size <= 0 {
+	if w.blocked.first == nil || w.size <= 0 {
 		return f, false
 	}
 	return w.blocked.pop().Flow, true

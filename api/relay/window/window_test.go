@@ -32,13 +32,13 @@ func TestSendWindow(t *testing.T) {
 	w.KeepBack(b, 0)
 	w.KeepBack(a, 0)
 	w.Sent(a, 10)
-	if _, ok := w.Next(); ok || !w.Waiting() {
+	if _, ok := w.Next(); ok || w.blocked.first == nil {
 		t.Error("a flow continues although the window is used up")
 	}
 	w.Widen(10)
 	first, _ := w.Next()
 	second, _ := w.Next()
-	if first != "a" || second != "b" || w.Waiting() {
+	if first != "a" || second != "b" || w.blocked.first != nil {
 		t.Error("flows must continue in the order in which they were kept back, each once")
 	}
 	if !w.Widen(frames.MaxWindow-10) || w.Widen(1) {
@@ -74,7 +74,7 @@ func TestUplinkParksGreedyFlows(t *testing.T) {
 				t.Errorf("%d bytes are free for another client, want three quarters of the rest", n)
 			}
 			u.KeepBack(s, u.Free(s))
-			if w.Waiting() || u.parked.first != s {
+			if w.blocked.first != nil || u.parked.first != s {
 				t.Fatal("the flow is not parked")
 			}
 			if now += usedUpAfter + 1; !u.UsedUp(greedy) || u.UsedUp(other) {

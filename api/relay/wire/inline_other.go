@@ -2,11 +2,14 @@
 
 package wire
 
-// inline is true if reads and writes that do not block are available.
-const inline = false
+import (
+	"errors"
+	"net"
+)
 
-type inlineWrite struct{}
+// Use sets the network connection. Reads and writes that do not block are not available.
+func (s *Socket) Use(nc net.Conn) { s.Conn = nc }
 
-func (s *Socket) tryWrite([]byte) (int, error) { return 0, nil }
+func (s *Socket) tryWrite([]byte) (int, error) { return 0, errors.ErrUnsupported }
 
-func (s *Socket) readRaw(in *Input, arrived func() error) error { return in.readPlain(s, arrived) }
+func tryRead(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"encoding/binary"
-	"sync"
 
 	"golang.org/x/net/http2"
 
@@ -15,11 +14,6 @@ const (
 	maxBlock         = 64 << 10
 	maxContinuations = 32
 )
-
-// readBuffer is the size of one read. It is enough for a frame of the largest size.
-const readBuffer = 64 << 10
-
-var readBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, readBuffer)} }}
 
 // Input is the input of a connection: the bytes that have been read, the frames in them, and the header block whose
 // frames are arriving. Every byte is part of exactly one frame, and no frame stands between those of a header block.
@@ -48,9 +42,41 @@ func NewInput(most int) Input { return Input{most: most, dec: headers.NewDecoder
 // Read reads from the socket until it or arrived returns an error. It calls arrived after each read.
 func (in *Input) Read(s *Socket, arrived func() error) error {
 	if s.raw != nil {
-		return s.readRaw(in, arrived)
+		return in.readRaw(s, arrived)
 	}
 	return in.readPlain(s, arrived)
+}
+
+// readRaw is the read loop for a socket whose reads need not block. The input holds a buffer only while there is data
+// in it.
+func (in *Input) readRaw(s *Socket, arrived func() error) error {
+	var failure error
+	err := s.raw.Read(func(fd uintptr) (done bool) {
+		failure = in.readAvailable(fd, arrived)
+		return failure != nil
+	})
+	if failure != nil {
+		return failure
+	}
+	return err
+}
+
+// readAvailable reads all data that is available. It returns nil if more may follow.
+func (in *Input) readAvailable(fd uintptr, arrived func() error) error {
+	for {
+		n, err := tryRead(fd, in.space())
+		switch {
+		case err != nil:
+			return err
+		case n == 0:
+			in.release()
+			return nil
+		}
+		in.add(n)
+		if err := arrived(); err != nil {
+			return err
+		}
+	}
 }
 
 // readPlain is the read loop for a socket that has only blocking reads. It reads the first byte on its own, since an

@@ -8,11 +8,8 @@ package wire
 
 import (
 	"io"
-	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/headers"
@@ -29,7 +26,7 @@ const (
 	pauseOutput = 256 << 10
 )
 
-// Output is the output of a connection. Any goroutine may append frames to pending, but only one at a time writes:
+// Output is the output of a connection. Any goroutine may append frames to Pending, but only one at a time writes:
 // either a goroutine that has appended and calls Flush, which writes as much as the socket accepts without blocking,
 // or the connection's writer goroutine, which writes rest. So frames leave in the order in which they were appended.
 //
@@ -43,9 +40,9 @@ type Output struct {
 	most   int           // the pending bytes beyond which the peer is too slow
 	wake   chan struct{} // tells the writer goroutine that rest or halfClose is set; closed at the end
 	room   chan struct{} // tells the paused reader that output has been written
-	enc    *headers.Encoder
 
-	pending *buffer // output to be written next; nil if there is none
+	Pending Pending // to be written next
+	Marks   Marks   // of the pending output, and of what was written
 	rest    *buffer // output that the writer goroutine is writing
 	restAt  int
 	up      bool // the socket may be written to
@@ -53,11 +50,6 @@ type Output struct {
 	dirty   bool // a caller of Touch will call Flush or Hand
 	refused bool // something was not appended because too much output is waiting
 	paused  bool // the reader waits for room
-
-	// mark describes the pending output: its owner sets it, to numbers that grow. begun is the mark of the output of
-	// which some may have been written, and unless that write fails at its first byte, the peer may have seen it.
-	mark, begun uint32
-	begunBefore uint32 // the value of begun before the current write
 
 	ending    bool          // to be closed when all output is written: nothing more is appended
 	endedAt   time.Duration // when the end was first noticed by Late
@@ -67,23 +59,10 @@ type Output struct {
 	reason    error
 }
 
-// buffer is a pooled buffer of bytes.
-type buffer struct{ b []byte }
-
-var writeBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, 0, 4<<10)} }}
-
-func putWriteBuffer(b *buffer) {
-	if cap(b.b) > 512<<10 {
-		return
-	}
-	b.b = b.b[:0]
-	writeBuffers.Put(b)
-}
-
 // NewOutput returns an output that the lock mu guards. If more than most bytes are pending, it overflows.
 func NewOutput(mu *sync.Mutex, s *Socket, most int) Output {
 	return Output{
-		mu: mu, socket: s, most: most, enc: headers.NewEncoder(frames.TableSize),
+		mu: mu, socket: s, most: most, Pending: Pending{enc: headers.NewEncoder(frames.TableSize)},
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 	}
 }
@@ -91,17 +70,9 @@ func NewOutput(mu *sync.Mutex, s *Socket, most int) Output {
 // Over reports whether nothing may be appended any more.
 func (o *Output) Over() bool { return o.dead || o.ending }
 
-// Ready makes pending ready to be appended to.
-func (o *Output) Ready() {
-	if o.pending == nil {
-		o.pending = writeBuffers.Get().(*buffer)
-	}
-}
-
-// Touch makes pending ready to be appended to. It reports whether the caller must see to it that Flush or Hand is
+// Touch must be called before output is appended. It reports whether the caller must see to it that Flush or Hand is
 // called: false if an earlier caller does so already.
 func (o *Output) Touch() (first bool) {
-	o.Ready()
 	first, o.dirty = !o.dirty, true
 	return first
 }
@@ -125,24 +96,10 @@ func (o *Output) Err() error { return o.reason }
 func (o *Output) Blocked() bool { return o.rest != nil }
 
 // Overflows reports whether so much output is waiting that the peer is too slow.
-func (o *Output) Overflows() bool { return o.Waiting() > o.most }
+func (o *Output) Overflows() bool { return o.Pending.Len() > o.most }
 
 // Refuse records that something was not appended because too much output is waiting: see Relieved.
 func (o *Output) Refuse() { o.refused = true }
-
-// SetMark sets the mark of the output that is appended next. Marks must grow.
-func (o *Output) SetMark(mark uint32) { o.mark = mark }
-
-// Seen returns the first mark whose output the peer has certainly not seen.
-func (o *Output) Seen() uint32 { return o.begun }
-
-// Waiting returns the number of pending bytes.
-func (o *Output) Waiting() int {
-	if o.pending == nil {
-		return 0
-	}
-	return len(o.pending.b)
-}
 
 // Space returns how much DATA may be appended.
 func (o *Output) Space() int {
@@ -155,11 +112,11 @@ func (o *Output) Space() int {
 	if o.rest != nil {
 		most = RoomBlocked
 	}
-	return most - o.Waiting()
+	return most - o.Pending.Len()
 }
 
 // Full reports whether so much output is waiting that headers must not be appended.
-func (o *Output) Full() bool { return o.Waiting() > pauseOutput }
+func (o *Output) Full() bool { return o.Pending.Len() > pauseOutput }
 
 // Relieved reports, once, that output which was refused is possible again, or never will be.
 func (o *Output) Relieved() bool {
@@ -175,89 +132,24 @@ func (o *Output) Unaccepted() int {
 	if o.rest == nil || o.dead {
 		return 0
 	}
-	return len(o.rest.b) + o.Waiting()
-}
-
-// AppendData appends the data p of a stream, which is no longer than [frames.MaxFrame].
-func (o *Output) AppendData(id uint32, p []byte, end bool) {
-	var flags http2.Flags
-	if end {
-		flags = http2.FlagDataEndStream
-	}
-	o.pending.b = append(frames.AppendHeader(o.pending.b, len(p), http2.FrameData, flags, id), p...)
-}
-
-// AppendReset appends RST_STREAM for a stream.
-func (o *Output) AppendReset(id uint32, code http2.ErrCode) {
-	o.pending.b = frames.AppendReset(o.pending.b, id, code)
-}
-
-// AppendWindowUpdate appends n bytes of credit for a stream, or for the connection if id is 0.
-func (o *Output) AppendWindowUpdate(id uint32, n int) {
-	o.pending.b = frames.AppendWindowUpdate(o.pending.b, id, n)
-}
-
-// AppendPing appends a PING, or the answer to one.
-func (o *Output) AppendPing(ack bool, data [8]byte) {
-	o.pending.b = frames.AppendPing(o.pending.b, ack, data)
-}
-
-// AppendGoAway appends a GOAWAY that names the newest stream that is served.
-func (o *Output) AppendGoAway(last uint32, code http2.ErrCode, reason string) {
-	o.pending.b = frames.AppendGoAway(o.pending.b, last, code, reason)
-}
-
-// AppendSettings appends SETTINGS.
-func (o *Output) AppendSettings(settings ...http2.Setting) {
-	o.pending.b = frames.AppendSettings(o.pending.b, settings...)
-}
-
-// Acknowledge appends the acknowledgment of SETTINGS, after which header blocks obey them.
-func (o *Output) Acknowledge(s frames.Settings) {
-	o.pending.b = frames.AppendSettingsAck(o.pending.b)
-	o.enc.SetMax(s.Least)
-	o.enc.SetMax(s.Table)
-}
-
-// AppendText appends text that is not a frame.
-func (o *Output) AppendText(text string) { o.pending.b = append(o.pending.b, text...) }
-
-// Prepend inserts p before all pending output.
-func (o *Output) Prepend(p []byte) { o.pending.b = slices.Insert(o.pending.b, 0, p...) }
-
-// DropPending drops the pending output, of which the peer has seen nothing.
-func (o *Output) DropPending() { o.pending.b = o.pending.b[:0] }
-
-// AppendHeaders appends a header block with the fields of lists.
-func (o *Output) AppendHeaders(id uint32, end bool, lists ...[]byte) {
-	out := o.pending.b
-	at := len(out)
-	out = append(out, make([]byte, frames.HeaderSize)...)
-	out = o.enc.Start(out)
-	for _, list := range lists {
-		l := headers.Of(list)
-		for f := range l.All {
-			out = o.enc.Field(out, f)
-		}
-	}
-	o.pending.b = frames.SealHeaders(out, at, id, end, frames.MaxFrame)
+	return len(o.rest.b) + o.Pending.Len()
 }
 
 // Flush writes the output that the socket accepts without blocking, and leaves the rest to the writer goroutine. It
 // releases the lock while it writes.
 func (o *Output) Flush() {
 	o.dirty = false
-	for o.socket.raw != nil && !o.dead && !o.writing && o.Waiting() > 0 {
-		buf := o.pending
-		o.pending, o.writing = nil, true
-		o.begin()
+	for o.socket.raw != nil && !o.dead && !o.writing && o.Pending.Len() > 0 {
+		buf := o.Pending.take()
+		o.writing = true
+		o.Marks.begin()
 		o.mu.Unlock()
 		n, err := o.socket.tryWrite(buf.b)
 		o.mu.Lock()
 		o.writing = false
 		switch {
 		case err != nil:
-			o.unwritten(n)
+			o.Marks.failed(n)
 			o.Kill(err)
 		case o.dead:
 		case n < len(buf.b):
@@ -280,12 +172,11 @@ func (o *Output) Hand() {
 
 // leave leaves the pending output to the writer goroutine, unless a goroutine is writing already.
 func (o *Output) leave() {
-	if !o.up || o.dead || o.writing || o.Waiting() == 0 {
+	if !o.up || o.dead || o.writing || o.Pending.Len() == 0 {
 		return
 	}
-	o.rest, o.restAt, o.writing = o.pending, 0, true
-	o.pending = nil
-	o.begin()
+	o.rest, o.restAt, o.writing = o.Pending.take(), 0, true
+	o.Marks.begin()
 	o.signal()
 }
 
@@ -293,16 +184,6 @@ func (o *Output) signal() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
-	}
-}
-
-// begin records that the peer may see all output appended so far.
-func (o *Output) begin() { o.begun, o.begunBefore = o.mark, o.begun }
-
-// unwritten records that a write has failed after n bytes. If n is 0, the peer has seen nothing of it.
-func (o *Output) unwritten(n int) {
-	if n == 0 {
-		o.begun = o.begunBefore
 	}
 }
 
@@ -345,7 +226,7 @@ func (o *Output) writeRest() (unblocked bool) {
 	o.rest, o.writing = nil, false
 	putWriteBuffer(buf) // under the lock: until then other goroutines read its length
 	if err != nil {
-		o.unwritten(at + n)
+		o.Marks.failed(at + n)
 		o.Kill(err)
 	}
 	o.leave()
@@ -357,7 +238,7 @@ func (o *Output) writeRest() (unblocked bool) {
 // be sending, and closing a socket with unread bytes discards data that was sent on it. So the reader goes on for a
 // moment.
 func (o *Output) closeWritten() {
-	if !o.ending || o.halved || o.dead || o.writing || o.socket.Conn == nil || o.Waiting() > 0 {
+	if !o.ending || o.halved || o.dead || o.writing || o.socket.Conn == nil || o.Pending.Len() > 0 {
 		return
 	}
 	half, ok := o.socket.Conn.(halfCloser)

@@ -31,8 +31,8 @@ func pipedOutput(t *testing.T) (*Output, net.Conn) {
 
 // add appends p to the output, whose lock is held.
 func (o *Output) add(p ...byte) {
-	o.Ready()
-	o.pending.b = append(o.pending.b, p...)
+	b := o.Pending.bytes()
+	*b = append(*b, p...)
 }
 
 // While the writer goroutine writes, output collects, and leaves afterwards in order.
@@ -100,7 +100,7 @@ func TestOutputThatIsNotSeen(t *testing.T) {
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			for mark := uint32(1); !o.dead; mark++ {
-				o.mark = mark
+				o.Marks.Set(mark)
 				o.add(0)
 				if mark > 1 {
 					o.add(0)
@@ -108,8 +108,8 @@ func TestOutputThatIsNotSeen(t *testing.T) {
 				o.Flush()
 				o.writeRest()
 			}
-			if o.begun != c.want {
-				t.Errorf("output may have been seen up to %d, want %d", o.begun, c.want)
+			if o.Marks.Unseen() != c.want {
+				t.Errorf("output may have been seen up to %d, want %d", o.Marks.Unseen(), c.want)
 			}
 		})
 	}
@@ -194,9 +194,8 @@ func (halfClosing) CloseWrite() error { return nil }
 
 func TestOutputOfHeaders(t *testing.T) {
 	o, _ := pipedOutput(t)
-	o.Ready()
-	o.AppendHeaders(3, true)
-	f, rest, ok, err := frames.Next(o.pending.b)
+	o.Pending.AppendHeaders(3, true)
+	f, rest, ok, err := frames.Next(o.Pending.buf.b)
 	if err != nil || !ok || len(rest) > 0 || f.ID != 3 || f.Kind != http2.FrameHeaders ||
 		f.Flags != http2.FlagHeadersEndHeaders|http2.FlagHeadersEndStream {
 		t.Errorf("frame %+v, rest %v, %v, %v", f, rest, ok, err)

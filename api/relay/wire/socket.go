@@ -13,14 +13,12 @@ type Socket struct {
 	write inlineWrite     // of the goroutine that writes
 }
 
-// Use sets the network connection.
-func (s *Socket) Use(nc net.Conn) {
-	s.Conn = nc
-	if sc, ok := nc.(syscall.Conn); ok && inline {
-		if raw, err := sc.SyscallConn(); err == nil {
-			s.raw = raw
-		}
-	}
+// inlineWrite is a write that does not block. It is part of the socket, so that a write allocates nothing.
+type inlineWrite struct {
+	p   []byte
+	n   int
+	err error
+	fn  func(fd uintptr) bool
 }
 
 // Interrupt aborts all reads and writes. The reader closes the connection: a Close here would wait for the

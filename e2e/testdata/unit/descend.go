@@ -100,7 +100,8 @@ func detour(o options) {
 }
 
 // chain lives only for a moment, so that a list of processes is always outdated. It is a shell: SIGTERM can end a
-// Go program until the program has begun to ignore it.
+// Go program until the program has begun to ignore it. A chain that its test did not get to end, because it was killed
+// itself, ends after some minutes.
 func chain(o options) {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	leave(o.record, o.habit)
@@ -108,6 +109,6 @@ func chain(o options) {
 	if o.habit == "barechain" {
 		environ = nil
 	}
-	const link = `sleep 0.005; setsid sh -c "$0" "$0" & exit 0`
-	panic(syscall.Exec("/bin/sh", []string{"sh", "-c", link, link}, environ))
+	const link = `[ "$1" -gt 0 ] || exit 0; sleep 0.005; setsid sh -c "$0" "$0" "$(($1 - 1))" & exit 0`
+	panic(syscall.Exec("/bin/sh", []string{"sh", "-c", link, link, "30000"}, environ))
 }
