@@ -43,11 +43,8 @@ func (r *reader) within(name string, read func()) {
 	r.path = r.path[:len(r.path)-1]
 }
 
-// quote returns what the file has for a value. It is not what a variable of the environment holds.
-func (r *reader) quote(n *node, in use) string {
-	if in.secret() {
-		return "the value"
-	}
+// quote returns what the file has for a value that is not secret. Its variables are not replaced.
+func (r *reader) quote(n *node) string {
 	if len(n.text) > maxShown {
 		return strconv.Quote(strings.ToValidUTF8(n.text[:maxShown], "") + "...")
 	}

@@ -49,7 +49,7 @@ func (c capabilities) read(r *reader, n *node) {
 		switch {
 		case !ok:
 		case !slices.Contains(knownCapabilities, name):
-			r.fault(item, "%s is no capability%s", r.quote(item, plain), nearest.DidYouMean(name, knownCapabilities))
+			r.fault(item, "%s is no capability%s", r.quote(item), nearest.DidYouMean(name, knownCapabilities))
 		default:
 			list = append(list, name)
 		}

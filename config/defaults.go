@@ -7,23 +7,16 @@ import (
 
 // kindOf returns the kind of a unit: of its own, else of "defaults:", else integrated. It is 0 for an invalid one, so
 // that no further faults follow from it.
-func kindOf(unit, defaults *node) kinds {
+func (r *reader) kindOf(unit, defaults *node) kinds {
 	n := unit.get("kind")
-	if n == nil {
+	if n.blank() {
 		n = defaults.get("kind")
 	}
-	if n == nil {
+	if n.blank() {
 		return integrated
 	}
-	switch Kind(n.text) {
-	case Integrated:
-		return integrated
-	case Managed:
-		return managed
-	case Unmanaged:
-		return unmanaged
-	}
-	return 0
+	name, _ := r.expand(n, plain) // a fault is reported when the key is read
+	return setOf(Kind(name))
 }
 
 // merge returns the node of a unit, or of a map in it, with the values of "defaults:" that it does not have itself.

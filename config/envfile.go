@@ -28,7 +28,7 @@ func readEnvironment(r *reader, u *Unit, n *node) {
 				err = parseEnvFile(string(content), variables)
 			}
 			if err != nil {
-				r.fault(item, "%s: %s", r.quote(item, plain), err)
+				r.fault(item, "%s: %s", r.quote(item), err)
 			}
 		})
 	}

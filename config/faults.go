@@ -68,8 +68,11 @@ func (l *faultList) add(at place, format string, args ...any) {
 
 // addFor adds a fault of the value that prefix names.
 func (l *faultList) addFor(prefix string, at place, format string, args ...any) {
+	if l.full() {
+		return
+	}
 	found := foundFault{at, strings.ToValidUTF8(fmt.Sprintf(format, args...), "\uFFFD")}
-	if l.full() || l.known[found] {
+	if l.known[found] {
 		return
 	}
 	if l.known == nil {
@@ -88,6 +91,9 @@ func (l *faultList) err() error {
 		return cmp.Or(cmp.Compare(slices.Index(l.files, a.File), slices.Index(l.files, b.File)),
 			cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
+	if l.full() {
+		l.list = append(l.list, Fault{File: l.files[0], Message: "more faults are not shown"})
+	}
 	return l.list
 }
 

@@ -290,7 +290,8 @@ func loopback(address string) bool {
 // zone is the name of a time zone.
 func zone(at **time.Location) value {
 	const name = "a time zone such as Europe/Berlin, UTC or Local"
-	return scalar[*time.Location]{at: at, in: form{name: name, json: "string"},
+	return scalar[*time.Location]{
+		at: at, in: form{name: name, json: "string"},
 		parse: func(s string) (*time.Location, error) {
 			if s == "" {
 				return nil, errors.New("must be " + name)
@@ -300,7 +301,8 @@ func zone(at **time.Location) value {
 				return nil, fmt.Errorf("is not known on this host: must be %s", name)
 			}
 			return l, nil
-		}}
+		},
+	}
 }
 
 // unitsValue describes the units. Load reads them, because "defaults:" has to be merged into them first.

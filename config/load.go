@@ -109,9 +109,9 @@ func (l *loader) matches(r *reader, item *node, pattern string) []string {
 	found, err := l.host.Glob(item.at.src.absolute(pattern))
 	switch {
 	case err != nil:
-		r.fault(item, "%s: %s", r.quote(item, plain), err)
+		r.fault(item, "%s: %s", r.quote(item), err)
 	case len(found) == 0 && !strings.ContainsAny(pattern, "*?["):
-		r.fault(item, "there is no file %s", r.quote(item, plain))
+		r.fault(item, "there is no file %s", r.quote(item))
 	}
 	return found
 }
@@ -162,7 +162,7 @@ func (l *loader) readUnits(file *File) {
 			if ignored(e.name) || l.faults.full() || !l.checkName(e, first) {
 				continue
 			}
-			kind := kindOf(e.value, defaults)
+			kind := l.reader().kindOf(e.value, defaults)
 			unit = fresh[kind]
 			unit.Name = e.name
 			n := l.readUnit(form, &unit, e, defaults, kind)

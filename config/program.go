@@ -104,7 +104,7 @@ func (a accountValue) read(r *reader, n *node) {
 	case !r.host.Root:
 		r.fault(n, "only a master that runs as root can run a unit as another %s: leave it out", a.what)
 	case notNumber != nil && look(given) != nil:
-		r.fault(n, "there is no %s %s on this host", a.what, r.quote(n, plain))
+		r.fault(n, "there is no %s %s on this host", a.what, r.quote(n))
 	default:
 		*a.at = given
 	}

@@ -30,7 +30,7 @@ func (f *File) Settings() []Setting {
 	s.object(nil, keys, f.main, 0)
 	unitKeys := new(Unit).keys()
 	for i, u := range f.Units {
-		s.object([]string{"units", u.Name}, unitKeys, f.units[i], kindOf(f.units[i], nil))
+		s.object([]string{"units", u.Name}, unitKeys, f.units[i], setOf(u.Kind))
 	}
 	return s
 }

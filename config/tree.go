@@ -63,7 +63,7 @@ func (n *node) deepest(path ...string) *node {
 
 // maxNodes bounds the nodes of a file after its aliases are expanded, and those of all units after "defaults:" is
 // merged into each.
-const maxNodes = 500_000
+const maxNodes = 200_000
 
 // builder makes the nodes of one file.
 type builder struct {
@@ -141,10 +141,7 @@ func (b *builder) buildList(at place, values []ast.Node) *node {
 
 func (b *builder) buildMap(at place, values []*ast.MappingValueNode) *node {
 	n := b.add(node{kind: mapNode, entries: make([]entry, 0, len(values)), at: at})
-	var seen map[string]bool // only for large maps: a search is faster in small ones
-	if len(values) > smallMap {
-		seen = make(map[string]bool, len(values))
-	}
+	var names nameSet
 	var merged []*node
 	for _, v := range values {
 		if _, isMerge := v.Key.(*ast.MergeKeyNode); isMerge {
@@ -155,40 +152,49 @@ func (b *builder) buildMap(at place, values []*ast.MappingValueNode) *node {
 		if !ok {
 			continue
 		}
-		if n.has(key.name, seen) {
+		if names.has(n, key.name) {
 			b.faults.add(key.at, "the key %q is given twice: first in line %d", key.name, entryOf(n, key.name).at.line)
 			continue
 		}
 		key.value = b.build(v.Value)
-		b.addEntry(n, key, seen)
+		b.addEntry(n, key)
 	}
 	for _, from := range merged {
 		for _, e := range from.entries {
-			if !n.has(e.name, seen) { // the first map that has a key wins
-				b.addEntry(n, e, seen)
+			if !names.has(n, e.name) { // the first map that has a key wins
+				b.addEntry(n, e)
 			}
 		}
 	}
 	return n
 }
 
+func (b *builder) addEntry(n *node, e entry) {
+	n.entries = append(n.entries, e)
+	b.grow(n, e.value)
+}
+
+// nameSet finds the keys of a map that is being built.
+type nameSet struct {
+	names map[string]bool // of the first entries; not used for a small map, because a search is faster
+	known int             // number of these entries
+}
+
 // smallMap is the number of entries up to which a map is searched.
 const smallMap = 16
 
-// has reports whether a map has a key. seen has the keys if the map is large.
-func (n *node) has(name string, seen map[string]bool) bool {
-	if seen != nil {
-		return seen[name]
+func (s *nameSet) has(n *node, name string) bool {
+	if len(n.entries) <= smallMap {
+		return n.get(name) != nil
 	}
-	return n.get(name) != nil
-}
-
-func (b *builder) addEntry(n *node, e entry, seen map[string]bool) {
-	if seen != nil {
-		seen[e.name] = true
+	if s.names == nil {
+		s.names = map[string]bool{}
 	}
-	n.entries = append(n.entries, e)
-	b.grow(n, e.value)
+	for s.known < len(n.entries) {
+		s.names[n.entries[s.known].name] = true
+		s.known++
+	}
+	return s.names[name]
 }
 
 // keyOf returns the entry of a key, still without its value.

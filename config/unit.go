@@ -21,6 +21,19 @@ const (
 	Unmanaged  Kind = "unmanaged"  // a process that something else starts
 )
 
+// setOf returns the set of one kind, or 0 if there is no such kind.
+func setOf(k Kind) kinds {
+	switch k {
+	case Integrated:
+		return integrated
+	case Managed:
+		return managed
+	case Unmanaged:
+		return unmanaged
+	}
+	return 0
+}
+
 // kindName returns the name of the one kind in a set.
 func kindName(k kinds) Kind {
 	switch k {

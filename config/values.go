@@ -46,7 +46,7 @@ func (s scalar[T]) read(r *reader, n *node) {
 		if text != n.text {
 			replaced = ", with its variables replaced,"
 		}
-		r.fault(n, "%s%s %s", r.quote(n, s.use), replaced, err)
+		r.fault(n, "%s%s %s", r.quote(n), replaced, err)
 		return
 	}
 	*s.at = v
@@ -204,7 +204,7 @@ func (c commandValue) form() form {
 func (c commandValue) read(r *reader, n *node) {
 	switch {
 	case n.kind == textNode:
-		r.fault(n, "must be a list of a program and its arguments: [sh, -c, %s] runs it in a shell", r.quote(n, plain))
+		r.fault(n, "must be a list of a program and its arguments: [sh, -c, %s] runs it in a shell", r.quote(n))
 		return
 	case n.kind != listNode || len(n.items) == 0:
 		r.fault(n, "must be a list of a program and its arguments such as [./bin/search, --log-level, info]")
