@@ -70,6 +70,7 @@ func (r *reader) text(n *node, in use, wanted string) (string, bool) {
 		r.fault(n, "is a list: must be %s", wanted)
 	case mapNode:
 		r.fault(n, "is a map: must be %s; a text that begins with a brace needs quotes", wanted)
+	case faultyNode:
 	}
 	return "", false
 }
@@ -82,9 +83,9 @@ func (r *reader) entries(n *node) ([]entry, bool) {
 	case nullNode:
 		return nil, true
 	case faultyNode:
-		return nil, false
+	default:
+		r.fault(n, "must be a map of keys and values")
 	}
-	r.fault(n, "must be a map of keys and values")
 	return nil, false
 }
 

@@ -44,6 +44,7 @@ func checkUnit(r *reader, u *Unit, n *node, e entry) {
 		}
 	case unmanaged:
 		checkDiscover(r, u, n, e)
+	default: // the kind has a fault
 	}
 	if u.Program.Nice < 0 && !r.host.Root {
 		r.conflict(n, "nice", "only a master that runs as root can use a value below 0")

@@ -30,13 +30,15 @@ func (f Fault) String() string {
 	return text
 }
 
-// Faults is the error of a file that cannot be used. It has at least one element.
-type Faults []Fault
+// FaultError is the error of a file that cannot be used.
+type FaultError struct {
+	Faults []Fault // at least one, in the order of the text
+}
 
 // Error returns all faults, one below the other.
-func (f Faults) Error() string {
-	lines := make([]string, len(f))
-	for i, fault := range f {
+func (e *FaultError) Error() string {
+	lines := make([]string, len(e.Faults))
+	for i, fault := range e.Faults {
 		lines[i] = fault.String()
 	}
 	return strings.Join(lines, "\n")
@@ -47,7 +49,7 @@ const maxFaults = 100
 
 // faultList collects faults.
 type faultList struct {
-	list  Faults
+	list  []Fault
 	files []string            // in the order in which they are read
 	known map[foundFault]bool // a fault of "defaults:" is found again in each unit
 }
@@ -94,7 +96,7 @@ func (l *faultList) err() error {
 	if l.full() {
 		l.list = append(l.list, Fault{File: l.files[0], Message: "more faults are not shown"})
 	}
-	return l.list
+	return &FaultError{l.list}
 }
 
 // place is a text in a file.

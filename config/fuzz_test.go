@@ -63,8 +63,8 @@ func FuzzLoad(f *testing.F) {
 
 func checkFaults(t *testing.T, err error, text string) {
 	t.Helper()
-	var faults Faults
-	if !errors.As(err, &faults) || len(faults) == 0 {
+	faulty, ok := errors.AsType[*FaultError](err)
+	if !ok || len(faulty.Faults) == 0 {
 		t.Fatalf("the error is no list of faults: %v", err)
 	}
 	message := err.Error()
@@ -75,7 +75,7 @@ func checkFaults(t *testing.T, err error, text string) {
 		t.Errorf("the message has a secret: %s", message)
 	}
 	lines := strings.Count(text, "\n") + strings.Count(text, "\r") + 2
-	for _, f := range faults {
+	for _, f := range faulty.Faults {
 		if f.Line < 0 || f.Line > lines || f.Message == "" || (f.Source == "") != (f.Caret == "") {
 			t.Errorf("%+v", f)
 		}

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Load reads a configuration file and the files that it includes. The error is of type [Faults] if the file can be
+// Load reads a configuration file and the files that it includes. The error is a [*FaultError] if the file can be
 // read and is wrong.
 func Load(path string, host Host) (*File, error) {
 	l := loader{host: host}

@@ -374,15 +374,15 @@ func manyNames(n int) string {
 
 func TestFaultsAreBounded(t *testing.T) {
 	_, err := load("units: {a: {command: [a], " + manyNames(600) + "}}")
-	faults, ok := err.(Faults)
-	if !ok || len(faults) != maxFaults+1 {
-		t.Errorf("%d faults, want %d and a remark", len(faults), maxFaults)
+	faulty, ok := errors.AsType[*FaultError](err)
+	if !ok || len(faulty.Faults) != maxFaults+1 {
+		t.Errorf("the error is %v, want %d faults and a remark", err, maxFaults)
 	}
 }
 
 func TestLoadOfAMissingFile(t *testing.T) {
 	_, err := Load("/missing", fakeHost(nil))
-	if _, isFaults := err.(Faults); isFaults || !errors.Is(err, fs.ErrNotExist) {
+	if _, faulty := errors.AsType[*FaultError](err); faulty || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the error is %v", err)
 	}
 }

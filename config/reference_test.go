@@ -89,8 +89,9 @@ func kindsText(k kinds) string {
 		return "integrated, managed"
 	case managed, unmanaged, integrated:
 		return string(kindName(k))
+	default:
+		return "all"
 	}
-	return "all"
 }
 
 // Each default is valid for each kind of unit, and each key has a description that fits a table.

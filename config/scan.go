@@ -137,6 +137,7 @@ func opened(open []level, tk *token.Token) []level {
 		if top := len(open) - 1; top < 0 || open[top].bracket == 0 && open[top].column < column {
 			return append(open, level{column: column})
 		}
+	default:
 	}
 	return open
 }
@@ -166,8 +167,9 @@ func isEntry(tk *token.Token, in level) bool {
 		return true
 	case token.CollectEntryType:
 		return in.bracket == token.MappingStartType
+	default:
+		return false
 	}
-	return false
 }
 
 // closed returns the levels that are open after the token has closed some.

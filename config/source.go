@@ -65,6 +65,7 @@ func secretLines(tokens token.Tokens) map[int]bool {
 			depth++
 		case token.MappingEndType, token.SequenceEndType:
 			depth--
+		default:
 		}
 	}
 	return hidden

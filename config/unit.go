@@ -41,8 +41,9 @@ func kindName(k kinds) Kind {
 		return Managed
 	case unmanaged:
 		return Unmanaged
+	default:
+		return Integrated
 	}
-	return Integrated
 }
 
 // MaxReplicas is how many replicas a unit can have.

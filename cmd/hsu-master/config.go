@@ -28,16 +28,16 @@ their values may be secret.`
 // loadConfig reads a configuration file. An error is one of usage, unless the file cannot be read.
 func loadConfig(path string) (*configfile.File, error) {
 	file, err := configfile.Load(path, configfile.ThisHost())
-	faults, ok := errors.AsType[configfile.Faults](err)
+	faulty, ok := errors.AsType[*configfile.FaultError](err)
 	switch {
 	case err == nil:
 		return file, nil
 	case !ok:
 		return nil, usageError{err}
-	case len(faults) == 1:
+	case len(faulty.Faults) == 1:
 		return nil, usagef("%s has a fault:\n%w", printable(path), err)
 	}
-	return nil, usagef("%s has %d faults:\n%w", printable(path), len(faults), err)
+	return nil, usagef("%s has %d faults:\n%w", printable(path), len(faulty.Faults), err)
 }
 
 func checkConfig(c *cli.Context, path string) error {
