@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/internal/nearest"
 )
 
 // helpWord asks for help if it stands in place of a command, or after a command that takes no argument.
@@ -104,7 +106,7 @@ func (l *line) command(arg string) error {
 	case at < 0 && l.unknown != "": // arg may be the value of the unknown flag
 		return l.unknownFlag(l.unknown, l.flags)
 	case at < 0:
-		return usagef("unknown command %q%s: see %q", arg, didYouMean(arg, commandNames(l.commands)), l.name+" --help")
+		return usagef("unknown command %q%s: see %q", arg, nearest.DidYouMean(arg, commandNames(l.commands)), l.name+" --help")
 	}
 	found := l.commands[at]
 	l.path, l.name = append(l.path, arg), l.name+" "+arg
@@ -116,7 +118,7 @@ func (l *line) command(arg string) error {
 }
 
 func (l *line) unknownFlag(flag string, flags []cli.Flag) error {
-	return usagef("unknown flag %s%s: see %q", flag, didYouMean(flag, flagNames(flags)), l.name+" --help")
+	return usagef("unknown flag %s%s: see %q", flag, nearest.DidYouMean(flag, flagNames(flags)), l.name+" --help")
 }
 
 // ordered returns the command line in the parser's order.

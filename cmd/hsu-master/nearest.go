@@ -7,27 +7,9 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
-	"github.com/xrash/smetrics"
+
+	"github.com/core-tools/hsu-master/internal/nearest"
 )
-
-// alike is the minimum similarity of a suggested name. Below it, suggestions mislead more often than they help.
-const alike = 0.8
-
-// didYouMean returns ` (did you mean "NAME"?)` with the name most similar to the given one, or "" if none is
-// similar enough.
-func didYouMean(given string, names []string) string {
-	best, found := alike, ""
-	for _, name := range names {
-		// The boost threshold and the prefix length are those that Winkler published.
-		if likeness := smetrics.JaroWinkler(given, name, 0.7, 4); likeness >= best {
-			best, found = likeness, name
-		}
-	}
-	if found == "" {
-		return ""
-	}
-	return fmt.Sprintf(" (did you mean %q?)", found)
-}
 
 // commandNames returns the names that are valid in place of one of these commands.
 func commandNames(commands []*cli.Command) []string {
@@ -68,7 +50,7 @@ func unknownVariables(environ []string, flags []cli.Flag) (warnings []string) {
 		name, _, _ := strings.Cut(entry, "=")
 		if strings.HasPrefix(name, variablePrefix) && !slices.Contains(known, name) {
 			warnings = append(warnings,
-				fmt.Sprintf("unknown variable %s is ignored%s", printable(name), didYouMean(name, known)))
+				fmt.Sprintf("unknown variable %s is ignored%s", printable(name), nearest.DidYouMean(name, known)))
 		}
 	}
 	slices.Sort(warnings)

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	configfile "github.com/core-tools/hsu-master/config"
+	"github.com/core-tools/hsu-master/internal/safefile"
+)
+
+func configCommand() *cli.Command {
+	initial := leafOf("init", "write a commented example of a configuration file", "FILE", true, initConfig)
+	initial.Description = "The file must not exist."
+	show := leafOf("show", "print the values in effect of a configuration file", "FILE", true, showConfig, jsonOutput())
+	show.Description = `The values are printed as the file has them. Variables are not replaced, because
+their values may be secret.`
+	return group("config", "check, explain and start a configuration file",
+		leafOf("check", "find faults in a configuration file", "FILE", true, checkConfig),
+		show,
+		leaf("schema", "print the JSON Schema of configuration files", printSchema),
+		initial)
+}
+
+// loadConfig reads a configuration file. An error is one of usage, unless the file cannot be read.
+func loadConfig(path string) (*configfile.File, error) {
+	file, err := configfile.Load(path, configfile.ThisHost())
+	faulty, ok := errors.AsType[*configfile.FaultError](err)
+	switch {
+	case err == nil:
+		return file, nil
+	case !ok:
+		return nil, usageError{err}
+	case len(faulty.Faults) == 1:
+		return nil, usagef("%s has a fault:\n%w", printable(path), err)
+	}
+	return nil, usagef("%s has %d faults:\n%w", printable(path), len(faulty.Faults), err)
+}
+
+func checkConfig(c *cli.Context, path string) error {
+	file, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	workers := 0
+	for _, u := range file.Units {
+		workers += u.Replicas
+	}
+	fmt.Fprintf(c.App.Writer, "%s is valid: %s, %s\n", printable(path),
+		count(len(file.Units), "unit"), count(workers, "worker"))
+	return nil
+}
+
+// count returns a number of things.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// settingJSON is a value in effect.
+type settingJSON struct {
+	Path   []string `json:"path"`
+	Value  any      `json:"value"`  // a text, or a list of texts
+	Origin string   `json:"origin"` // default, defaults or file
+	File   string   `json:"file,omitempty"`
+	Line   int      `json:"line,omitempty"`
+}
+
+func showConfig(c *cli.Context, path string) error {
+	file, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	if !c.Bool(jsonFlag) {
+		return file.WriteYAML(c.App.Writer)
+	}
+	settings := file.Settings()
+	list := make([]settingJSON, len(settings))
+	for i, s := range settings {
+		list[i] = settingJSON{Path: s.Path, Value: s.Value, Origin: "file", File: s.File, Line: s.Line}
+		switch {
+		case s.Default:
+			list[i].Origin = "default"
+		case s.Inherited:
+			list[i].Origin = "defaults"
+		}
+	}
+	return printJSON(c.App.Writer, list)
+}
+
+func printSchema(c *cli.Context) error { return printJSON(c.App.Writer, configfile.Schema()) }
+
+func initConfig(c *cli.Context, path string) error {
+	f, err := safefile.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return hint(fmt.Errorf("%s exists", printable(path)), "remove it, or name another file")
+	}
+	if err != nil {
+		return fmt.Errorf("write the example: %w", err)
+	}
+	_, err = f.WriteString(configfile.Example)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write the example: %w", err)
+	}
+	fmt.Fprintf(c.App.Writer, "wrote %s; next: hsu-master config check %s\n", printable(path), printable(path))
+	return nil
+}

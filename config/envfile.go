@@ -1,0 +1,72 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+)
+
+// readEnvironment adds the variables of env_file to those of a unit. Faults name lines, never values.
+func readEnvironment(r *reader, u *Unit, n *node) {
+	list := n.get("env_file")
+	if list.blank() || list.kind != listNode {
+		return
+	}
+	variables := map[string]string{}
+	for i, path := range u.Program.EnvFile {
+		item := list.items[i]
+		if path == "" {
+			continue // it has a fault
+		}
+		r.within("env_file", func() {
+			if err := r.host.CheckTrusted(path); err != nil {
+				r.fault(item, "%s", err)
+				return
+			}
+			content, err := r.host.ReadFile(path)
+			if err == nil {
+				err = parseEnvFile(string(content), variables)
+			}
+			if err != nil {
+				r.fault(item, "%s: %s", r.quote(item), err)
+			}
+		})
+	}
+	maps.Copy(variables, u.Program.Environment)
+	u.Program.Environment = variables
+}
+
+// parseEnvFile adds the lines NAME=VALUE of a file to variables. Empty lines and those that begin with # are skipped,
+// "export " before a name too. Quotes around a value are removed.
+func parseEnvFile(content string, variables map[string]string) error {
+	if len(content) > maxSize {
+		return fmt.Errorf("the file has %d bytes: at most %d are allowed", len(content), maxSize)
+	}
+	line := 0
+	for text := range strings.SplitSeq(strings.TrimPrefix(content, "\uFEFF"), "\n") {
+		line++
+		text = strings.TrimSpace(text)
+		if text == "" || text[0] == '#' {
+			continue
+		}
+		name, value, found := strings.Cut(strings.TrimPrefix(text, "export "), "=")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		if !found {
+			return fmt.Errorf("line %d is not NAME=VALUE", line)
+		}
+		if err := checkVariable(name); err != nil {
+			return fmt.Errorf("line %d: %w", line, err)
+		}
+		if len(value) >= 2 && (value[0] == '"' || value[0] == '\'') {
+			if value[len(value)-1] != value[0] {
+				return fmt.Errorf("line %d: the quote is not closed", line)
+			}
+			value = value[1 : len(value)-1]
+		}
+		if err := checkText(value); err != nil {
+			return fmt.Errorf("line %d: the value %w", line, err)
+		}
+		variables[name] = strings.ReplaceAll(value, "{", "{{") // it has no placeholders
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+// Load reads a configuration file and the files that it includes. The error is a [*FaultError] if the file can be
+// read and is wrong.
+func Load(path string, host Host) (*File, error) {
+	l := loader{host: host}
+	main, err := l.read(path, path)
+	if err != nil {
+		return nil, err
+	}
+	file := &File{main: main}
+	setDefaults(file.keys(), 0)
+	if !l.broken {
+		r := l.reader()
+		r.object(main, file.keys())
+		l.include(file)
+	}
+	if !l.broken { // included files neither
+		l.readUnits(file)
+		l.check(file)
+	}
+	if err := l.faults.err(); err != nil {
+		return nil, err
+	}
+	for _, tree := range append(l.included, main) {
+		tree.at.src.release()
+	}
+	return file, nil
+}
+
+// loader reads the files of one configuration.
+type loader struct {
+	host     Host
+	faults   faultList
+	broken   bool // a file is not YAML: then only that is reported
+	included []*node
+	nodes    int // of all units, with "defaults:"
+}
+
+func (l *loader) reader() *reader { return &reader{host: l.host, faults: &l.faults} }
+
+// read returns the nodes of a file. name is how faults name it.
+func (l *loader) read(path, name string) (*node, error) {
+	content, err := l.host.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("find the folder of %s: %w", path, err)
+	}
+	src := &source{name: name, dir: dir, text: string(content)}
+	l.faults.files = append(l.faults.files, name)
+	var syntax faultList
+	document := src.parse(&syntax)
+	if syntax.any() {
+		if !l.broken {
+			l.faults.list = nil
+		}
+		l.broken = true
+		l.faults.list = append(l.faults.list, syntax.list...)
+		return &node{at: place{src: src}, size: 1}, nil
+	}
+	return buildTree(src, document, &l.faults), nil
+}
+
+// maxIncluded bounds the number of included files.
+const maxIncluded = 1_000
+
+// include reads the files that the patterns of "include:" match, except for the main file.
+func (l *loader) include(file *File) {
+	n := file.main.get("include")
+	if n.blank() || n.kind != listNode {
+		return
+	}
+	r := l.reader()
+	r.path = []string{"include"}
+	src := file.main.at.src
+	read := map[string]bool{src.absolute(filepath.Base(src.name)): true}
+	for i, pattern := range file.Include {
+		for _, path := range l.matches(r, n.items[i], pattern) {
+			if read[path] {
+				continue
+			}
+			read[path] = true
+			if len(l.included) == maxIncluded {
+				r.fault(n.items[i], "matches too many files: at most %d are read", maxIncluded)
+				return
+			}
+			tree, err := l.read(path, path)
+			if err != nil {
+				r.fault(n.items[i], "%s", err)
+				continue
+			}
+			l.included = append(l.included, tree)
+		}
+	}
+	l.checkIncluded()
+}
+
+// matches returns the files that a pattern matches. A name without wildcards must exist.
+func (l *loader) matches(r *reader, item *node, pattern string) []string {
+	found, err := l.host.Glob(item.at.src.absolute(pattern))
+	switch {
+	case err != nil:
+		r.fault(item, "%s: %s", r.quote(item), err)
+	case len(found) == 0 && !strings.ContainsAny(pattern, "*?["):
+		r.fault(item, "there is no file %s", r.quote(item))
+	}
+	return found
+}
+
+// checkIncluded reports the keys of included files that only the main file can have.
+func (l *loader) checkIncluded() {
+	if l.broken {
+		return
+	}
+	for _, tree := range l.included {
+		r := l.reader()
+		entries, _ := r.entries(tree)
+		for _, e := range entries {
+			if e.name != "units" && !ignored(e.name) {
+				r.faultAt(e.at, "%.100q is not for included files: they have the key units only", e.name)
+			}
+		}
+		if units := tree.get("units"); units != nil {
+			r.path = []string{"units"}
+			r.entries(units)
+		}
+	}
+}
+
+// MaxWorkers is how many workers the units of a file can have together. It keeps a typing error from forking
+// without end.
+const MaxWorkers = 10_000
+
+// readUnits reads the units of all files.
+func (l *loader) readUnits(file *File) {
+	defaults := file.main.get("defaults")
+	var unit Unit
+	form := fieldsValue{&unit, unit.keys()}
+	fresh := map[kinds]Unit{}
+	for _, kind := range []kinds{0, integrated, managed, unmanaged} {
+		unit = Unit{}
+		setDefaults(form.keys, kind)
+		fresh[kind] = unit
+	}
+	first := map[string]place{}
+	workers := 0
+	for _, tree := range append([]*node{file.main}, l.included...) {
+		units := tree.get("units")
+		if units == nil || units.kind != mapNode {
+			continue
+		}
+		for _, e := range units.entries {
+			if ignored(e.name) || l.faults.full() || !l.checkName(e, first) {
+				continue
+			}
+			kind := l.reader().kindOf(e.value, defaults)
+			unit = fresh[kind]
+			unit.Name = e.name
+			n := l.readUnit(form, &unit, e, defaults, kind)
+			file.Units, file.units = append(file.Units, unit), append(file.units, n)
+			if workers += unit.Replicas; workers > MaxWorkers {
+				l.faults.add(e.at, "the units have more than %d workers together", MaxWorkers)
+				return
+			}
+			if l.nodes += n.size; l.nodes > maxNodes {
+				l.faults.add(e.at, "the units have more than %d values together, with those of defaults", maxNodes)
+				return
+			}
+		}
+	}
+}
+
+// checkName reports whether a unit has a name of its own that is possible.
+func (l *loader) checkName(e entry, first map[string]place) bool {
+	if reason := nameFault(e.name); reason != "" {
+		l.faults.add(e.at, "units: %.100q %s", e.name, reason)
+		return false
+	}
+	if other, twice := first[e.name]; twice {
+		l.faults.add(e.at, "units: %q is defined twice: first in %s:%d", e.name, other.src.name, other.line)
+		return false
+	}
+	first[e.name] = e.at
+	return true
+}
+
+// readUnit reads a unit, and returns its node with "defaults:".
+func (l *loader) readUnit(form fieldsValue, u *Unit, e entry, defaults *node, kind kinds) *node {
+	r := l.reader()
+	r.path, r.unit = []string{"units", e.name}, kind
+	if e.value.kind == faultyNode {
+		return e.value
+	}
+	n := derive(merge(e.value, defaults, form, kind), kind)
+	r.object(n, form.keys)
+	u.Program.WorkingDir = e.at.src.absolute(u.Program.WorkingDir) // the default is relative
+	if n.get("readiness").blank() {
+		u.Readiness = u.Health
+	}
+	if n.get("liveness").blank() {
+		u.Liveness = u.Health
+	}
+	checkUnit(r, u, n, e)
+	readEnvironment(r, u, n)
+	return n
+}
+
+// nameFault returns what is wrong with the name of a unit, or "".
+func nameFault(name string) string {
+	const rule = "is no name of a unit: lower-case letters, digits, - and _, at most 63, a letter or digit at both ends"
+	if name == "" || len(name) > 63 {
+		return rule
+	}
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+		case (c == '-' || c == '_') && i > 0 && i < len(name)-1:
+		default:
+			return rule
+		}
+	}
+	if before, after, found := cutLast(name, "-"); found && before != "" && strings.Trim(after, "0123456789") == "" {
+		return "must not end in a dash and a number, which is the form of the ids of workers"
+	}
+	return ""
+}

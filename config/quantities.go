@@ -1,0 +1,130 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const day = 24 * time.Hour
+
+// duration is a time span of at least a bound.
+func duration(at *time.Duration, least time.Duration) value {
+	const name = "a duration such as 90s, 5m or 7d"
+	in := form{name: name, json: "string", pattern: `^([0-9]+(\.[0-9]+)?(d|h|m|s|ms|us|ns))+$|^0$|\$`}
+	return scalar[time.Duration]{at: at, in: in, parse: func(s string) (time.Duration, error) {
+		d, err := parseDuration(s)
+		if err != nil {
+			return 0, err
+		}
+		if d < least {
+			return 0, fmt.Errorf("must be at least %s", least)
+		}
+		return d, nil
+	}}
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	const wrong = "must be a duration such as 90s, 5m or 7d"
+	var days time.Duration
+	if before, after, found := strings.Cut(s, "d"); found {
+		n, err := strconv.ParseUint(before, 10, 32)
+		switch {
+		case errors.Is(err, strconv.ErrRange), err == nil && n > uint64(math.MaxInt64/day):
+			return 0, errors.New("is too long: at most 106751d are possible")
+		case err != nil:
+			return 0, errors.New(wrong)
+		}
+		days, s = time.Duration(n)*day, after
+		if s == "" {
+			return days, nil
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		if _, numErr := strconv.ParseFloat(s, 64); numErr == nil {
+			return 0, errors.New(wrong + ": the unit is missing")
+		}
+		return 0, errors.New(wrong)
+	}
+	if d < 0 || strings.ContainsAny(s, "+-") {
+		return 0, errors.New("must not be negative or have a sign")
+	}
+	if days > math.MaxInt64-d {
+		return 0, errors.New("is too long: at most 106751d are possible")
+	}
+	return days + d, nil
+}
+
+// Size is a number of bytes.
+type Size int64
+
+// sizeUnits are the units of sizes. A longer one stands before its endings.
+var sizeUnits = []struct {
+	name  string
+	bytes int64
+}{
+	{"KiB", 1 << 10},
+	{"MiB", 1 << 20},
+	{"GiB", 1 << 30},
+	{"TiB", 1 << 40},
+	{"kB", 1e3},
+	{"KB", 1e3},
+	{"MB", 1e6},
+	{"GB", 1e9},
+	{"TB", 1e12},
+	{"B", 1},
+}
+
+// size is a number of bytes between a bound and what a file can have.
+func size(at *Size, least Size) value {
+	const name = "a size such as 512KiB, 10MB or 1GiB"
+	in := form{name: name, json: "string", pattern: `^[0-9]+(\.[0-9]+)?([KMGT]iB|[kKMGT]?B)?$|\$`, words: []string{"0"}}
+	return scalar[Size]{at: at, in: in, parse: func(s string) (Size, error) {
+		v, err := parseSize(s)
+		if err == nil && v < least {
+			return 0, fmt.Errorf("must be at least %d bytes", least)
+		}
+		return v, err
+	}}
+}
+
+func parseSize(s string) (Size, error) {
+	wrong := errors.New("must be a size such as 512KiB, 10MB or 1GiB")
+	digits, factor := s, int64(0)
+	for _, unit := range sizeUnits {
+		if before, found := strings.CutSuffix(s, unit.name); found {
+			digits, factor = before, unit.bytes
+			break
+		}
+	}
+	if digits == "" || strings.Trim(digits, "0123456789.") != "" {
+		return 0, wrong
+	}
+	v, err := strconv.ParseFloat(digits, 64)
+	switch {
+	case factor == 0 && digits == "0":
+		return 0, nil
+	case factor == 0 && err == nil:
+		return 0, fmt.Errorf("%w: the unit is missing", wrong)
+	case errors.Is(err, strconv.ErrRange):
+		return 0, errTooLarge
+	case err != nil:
+		return 0, wrong
+	}
+	if whole, err := strconv.ParseInt(digits, 10, 64); err == nil {
+		if whole > math.MaxInt64/factor {
+			return 0, errTooLarge
+		}
+		return Size(whole * factor), nil
+	}
+	if v*float64(factor) >= math.MaxInt64 {
+		return 0, errTooLarge
+	}
+	return Size(v * float64(factor)), nil
+}
+
+var errTooLarge = errors.New("is too large: at most 8388607TiB are possible")

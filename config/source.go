@@ -1,0 +1,106 @@
+package config
+
+import (
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
+)
+
+// source is the text of one file.
+type source struct {
+	name   string // as shown in faults
+	dir    string // relative paths start here
+	text   string
+	tokens token.Tokens
+	split  []string     // the lines, once they are needed
+	hidden map[int]bool // the lines that may contain a secret, once they are needed
+}
+
+// release drops what only faults need. The nodes of a file keep its source.
+func (s *source) release() { s.text, s.tokens, s.split, s.hidden = "", nil, nil, nil }
+
+func (s *source) lines() []string {
+	if s.split == nil {
+		s.split = strings.Split(s.text, "\n")
+		s.split = append(s.split, "") // the parser places some errors behind the last line
+	}
+	return s.split
+}
+
+// secret reports whether a line may contain the value of an environment variable.
+func (s *source) secret(line int) bool {
+	if s.hidden == nil {
+		s.hidden = secretLines(s.tokens)
+	}
+	return line > len(s.lines()) || s.hidden[line]
+}
+
+// secretLines returns the lines with keys whose values may be secret, and the lines of these values. It looks at
+// tokens, because it must work for a text that cannot be parsed.
+func secretLines(tokens token.Tokens) map[int]bool {
+	hidden := map[int]bool{}
+	depth := 0 // of brackets
+	var key *token.Token
+	keyDepth := 0
+	for i, tk := range tokens {
+		if key != nil && depth <= keyDepth && tk.Position.Line > key.Position.Line &&
+			(keyDepth > 0 || tk.Position.Column <= key.Position.Column) {
+			key = nil
+		}
+		if key == nil && i+1 < len(tokens) && tokens[i+1].Type == token.MappingValueType && secretKey(tk.Value) {
+			key, keyDepth = tk, depth
+		}
+		if key != nil {
+			// The position of a text of several lines is that of its last line or its first.
+			height := strings.Count(strings.TrimSpace(tk.Origin), "\n")
+			for line := tk.Position.Line - height; line <= tk.Position.Line+height; line++ {
+				hidden[line] = true
+			}
+		}
+		switch tk.Type {
+		case token.MappingStartType, token.SequenceStartType:
+			depth++
+		case token.MappingEndType, token.SequenceEndType:
+			depth--
+		default:
+		}
+	}
+	return hidden
+}
+
+// secretKey reports whether the values of a key are not shown: environment variables, headers of requests, and
+// whatever templates for them exist.
+func secretKey(name string) bool {
+	return name == "environment" || name == "headers" || strings.HasPrefix(name, ignoredPrefix)
+}
+
+// absolute returns the path that a relative one in the file stands for.
+func (s *source) absolute(name string) string {
+	if name == "" || filepath.IsAbs(name) || s == nil {
+		return name
+	}
+	return filepath.Join(s.dir, name)
+}
+
+// start returns the place where a node begins. The token of a map without brackets is its first colon.
+func (s *source) start(n ast.Node) place {
+	if m, isMap := n.(*ast.MappingNode); isMap && !m.IsFlowStyle && len(m.Values) > 0 {
+		n = m.Values[0].Key
+	} else if m, isMap := n.(*ast.MappingValueNode); isMap {
+		n = m.Key
+	}
+	return s.at(n.GetToken())
+}
+
+// at returns the place of a token.
+func (s *source) at(tk *token.Token) place {
+	width := utf8.RuneCountInString(tk.Value)
+	if tk.Type == token.SingleQuoteType || tk.Type == token.DoubleQuoteType {
+		width += len(`""`)
+	}
+	line, column := max(1, tk.Position.Line), max(1, tk.Position.Column)
+	return place{src: s, line: int32(line), column: int32(column), width: int32(max(1, width))}
+}

@@ -1,0 +1,33 @@
+// Package nearest suggests the name that a person may have meant.
+package nearest
+
+import (
+	"fmt"
+
+	"github.com/xrash/smetrics"
+)
+
+// alike is the minimum similarity of a suggested name. Below it, suggestions mislead more often than they help.
+const alike = 0.8
+
+// longest bounds the given names that are compared, in bytes. The time of a comparison grows with the square of it.
+const longest = 100
+
+// DidYouMean returns ` (did you mean "NAME"?)` with the name most similar to the given one, or "" if none is
+// similar enough.
+func DidYouMean(given string, names []string) string {
+	if given == "" || len(given) > longest {
+		return ""
+	}
+	best, found := alike, ""
+	for _, name := range names {
+		// The boost threshold and the prefix length are those that Winkler published.
+		if likeness := smetrics.JaroWinkler(given, name, 0.7, 4); likeness >= best {
+			best, found = likeness, name
+		}
+	}
+	if found == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %q?)", found)
+}
