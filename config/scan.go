@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -176,8 +177,8 @@ func isEntry(tk *token.Token, in level) bool {
 func closed(open []level, tk *token.Token) []level {
 	switch tk.Type {
 	case token.MappingEndType, token.SequenceEndType:
-		for top := len(open) - 1; top >= 0; top-- {
-			if open[top].bracket != 0 {
+		for top, level := range slices.Backward(open) {
+			if level.bracket != 0 {
 				return open[:top]
 			}
 		}

@@ -11,8 +11,8 @@
 //	}
 //	return errors.Join(m.Run(ctx), m.Close())
 //
-// [Master.Reload] changes the units of a running master. Only one master at a time can hold a state. Workers survive the process that runs their master: the next Run with the
-// same state adopts them.
+// [Master.Reload] changes the units of a running master. Only one master at a time can hold a state. Workers survive
+// the process that runs their master: the next Run with the same state adopts them.
 package master
 
 import (

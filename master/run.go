@@ -106,7 +106,9 @@ func (m *Master) stop(supervised <-chan error, whenDrained func()) error {
 
 // Reload makes units the wanted set while the master runs, as [supervisor.Supervisor.Apply] describes. A master that is
 // killed meanwhile completes the set if it is started again with the same units.
-func (m *Master) Reload(ctx context.Context, units ...unit.Spec) error { return m.sup.Apply(ctx, units...) }
+func (m *Master) Reload(ctx context.Context, units ...unit.Spec) error {
+	return m.sup.Apply(ctx, units...)
+}
 
 // Hurry makes a master that stops, or that will stop, end the calls in flight and kill its workers without a grace.
 func (m *Master) Hurry() {

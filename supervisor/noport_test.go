@@ -97,7 +97,8 @@ func TestUnitThatLosesItsPortKeepsItsProcess(t *testing.T) {
 		m = startMaster(t, world, dir, 1, withoutPort)
 		settle(time.Minute)
 		if w := m.worker("worker-0"); !w.Ready || w.Instance.Port != port || world.starts("worker-0") != 1 {
-			t.Errorf("worker = %+v after %d starts, want the adopted one with port %d", w, world.starts("worker-0"), port)
+			t.Errorf("worker = %+v after %d starts, want the adopted one with port %d",
+				w, world.starts("worker-0"), port)
 		}
 		world.of("worker-0").die(identity.Exit{Signal: 9, Source: identity.ExitWait})
 		settle(time.Minute)

@@ -63,8 +63,8 @@ const replaceReason = "its executable or its arguments have changed"
 
 // Apply makes units the wanted set while the supervisor runs. It starts the workers that are missing, stops and
 // forgets those that are not wanted any more, and replaces those whose executable or arguments differ, one after the
-// other: the next only when the new one is ready. Other settings apply to living workers at once. It returns when all of
-// that is done.
+// other: the next only when the new one is ready. Other settings apply to living workers at once. It returns when all
+// of that is done.
 //
 // Apply fails before it changes anything if the units have a fault. It stops at the first worker that does not get
 // ready, and the error names that worker; the remaining ones go on as they are and are marked outdated. If ctx ends,

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"errors"
 	"strconv"
 	"strings"
 
@@ -85,9 +84,6 @@ func (k *call) note(h *protocol.Request) {
 		}
 	}
 }
-
-// errReturned is logged for a call that this relay has already passed on.
-var errReturned = errors.New("masters are endpoints of each other, and none of them has a worker for the call")
 
 // start dispatches a call for the first time, unless the call has ended meanwhile.
 func (u callUse) start(w *deferred.Work) {

@@ -106,7 +106,8 @@ func (l *line) command(arg string) error {
 	case at < 0 && l.unknown != "": // arg may be the value of the unknown flag
 		return l.unknownFlag(l.unknown, l.flags)
 	case at < 0:
-		return usagef("unknown command %q%s: see %q", arg, nearest.DidYouMean(arg, commandNames(l.commands)), l.name+" --help")
+		return usagef("unknown command %q%s: see %q",
+			arg, nearest.DidYouMean(arg, commandNames(l.commands)), l.name+" --help")
 	}
 	found := l.commands[at]
 	l.path, l.name = append(l.path, arg), l.name+" "+arg

@@ -38,8 +38,8 @@ func TestStopAsksDescendantsInSessionsOfTheirOwn(t *testing.T) {
 }
 
 // Each process of the chain lives for milliseconds, in its own session, and all but the first have no environment:
-// only the lease identifies them. This test and the others with chains are not parallel: the master races the chain, and
-// other tests would take its processor time.
+// only the lease identifies them. This test and the others with chains are not parallel: the master races the chain,
+// and other tests would take its processor time.
 func TestStopEndsAChainOfProcessesThatOnlyTheLeaseTellsOf(t *testing.T) {
 	h := harness.NewHost(t)
 	h.Flags = harness.ShortGrace(h.Units("plain+barechain", "plain+chain+barechain"))

@@ -18,7 +18,7 @@ const (
 	quietPeriod  = 100 * time.Millisecond // the family is gone if no member is seen for this long
 	quietPasses  = 3                      // passes in that time
 	hidingTime   = 300 * time.Millisecond // to find a holder of the lease, before ErrLeaseHeld is returned
-	hidingPasses = 20                     // passes in that time, or in more of it: on a busy machine each pass takes long
+	hidingPasses = 20                     // passes in that time at least: on a busy machine a pass takes long
 	dyingTime    = 50 * time.Millisecond  // for killed processes to disappear from /proc
 	chaseRounds  = 16                     // rounds of stopping new members before the kill
 )

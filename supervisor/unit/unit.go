@@ -210,8 +210,8 @@ func CheckExecutable(path string) (identity.FileID, error) {
 	return exe, nil
 }
 
-// Hash identifies the input of a start: the executable's content, the arguments, and whether there is a port. It leaves out settings that do
-// not affect a running process: replicas, timeouts, restart policy.
+// Hash identifies the input of a start: the executable's content, the arguments, and whether there is a port. It leaves
+// out settings that do not affect a running process: replicas, timeouts, restart policy.
 func (u Spec) Hash() (string, error) {
 	hash, _, err := u.Version()
 	return hash, err

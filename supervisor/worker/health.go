@@ -109,7 +109,8 @@ func (w *owner) onChecked(ctx context.Context, r probe.Result) {
 }
 
 func (w *owner) onPong(ctx context.Context, r probe.Result) {
-	if !w.state.Ready && w.rec.Instance.Port != 0 { // while it is ready, the relay verifies the owner of each new connection
+	// While the worker is ready, the relay verifies the owner of each new connection.
+	if !w.state.Ready && w.rec.Instance.Port != 0 {
 		port := launcher.CheckPort(w.inst, w.rec.Instance.Port)
 		if r.Err == nil || errors.Is(port, launcher.ErrForeignPort) {
 			r.Err = port
