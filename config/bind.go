@@ -12,7 +12,7 @@ import (
 type reader struct {
 	host   Host
 	faults *faultList
-	path   []string // the keys that lead to what is being read
+	path   []string // the keys that lead to the node being read
 	unit   kinds    // of the unit that is being read; 0 if it is not known
 }
 
@@ -43,7 +43,7 @@ func (r *reader) within(name string, read func()) {
 	r.path = r.path[:len(r.path)-1]
 }
 
-// quote returns what the file has for a value that is not secret. Its variables are not replaced.
+// quote returns the text of the file for a value that is not secret. Its variables are not replaced.
 func (r *reader) quote(n *node) string {
 	if len(n.text) > maxShown {
 		return strconv.Quote(strings.ToValidUTF8(n.text[:maxShown], "") + "...")

@@ -8,7 +8,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/nearest"
 )
 
-// check reports what is wrong in the file as a whole.
+// check reports the faults of the file as a whole.
 func (l *loader) check(file *File) {
 	if units := file.main.get("units"); units == nil && len(l.included) == 0 && len(file.Include) == 0 {
 		l.faults.add(file.main.at, `the file has no units: write "units: {}" if none are wanted`)

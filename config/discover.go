@@ -32,7 +32,7 @@ func (d *Discover) keys() []key {
 	}
 }
 
-// ProcessMatch is what a process is found by.
+// ProcessMatch is the pattern by which a process is found.
 type ProcessMatch struct {
 	Name string
 	Args []string // the process has all of them

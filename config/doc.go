@@ -2,12 +2,12 @@
 //
 // A file passes through these steps, each in a file of its own:
 //
-//	scan.go        bounds what the parser is given: size, nesting, one document
+//	scan.go        bounds the input of the parser: size, nesting, one document
 //	tree.go        turns the parser's tree into nodes; aliases and merge keys are resolved
 //	load.go        reads the file and those that it includes
 //	defaults.go    merges "defaults:" into each unit
 //	bind.go        reads nodes into Go values, key by key
-//	check.go       finds what is wrong between keys and between units
+//	check.go       finds faults between keys and between units
 //
 // The keys stand beside the Go types that they fill: file.go has those of the file, unit.go and health.go those of a
 // unit. A list of keys is the only place that describes them. Reading, suggestions, "config show", the JSON Schema

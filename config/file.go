@@ -103,7 +103,7 @@ const (
 	SyncInterval Sync = "interval"
 )
 
-// OnDamage is what a starting master does about a damaged state.
+// OnDamage is the reaction of a starting master to a damaged state.
 type OnDamage string
 
 // The values of OnDamage.
@@ -112,7 +112,7 @@ const (
 	Recover OnDamage = "recover"
 )
 
-// Backup says how often the state is backed up, and how many backups are kept.
+// Backup sets how often the state is backed up, and how many backups are kept.
 type Backup struct {
 	Interval time.Duration // 0 means never
 	Keep     int

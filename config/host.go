@@ -8,7 +8,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
-// Host is what a file may refer to. Tests use one that does not exist.
+// Host has the variables, files and users that a file may refer to. Tests use one that does not exist.
 type Host struct {
 	// Root means that the master runs as root. Only then may it run units as other users.
 	Root bool

@@ -39,7 +39,7 @@ const (
 
 func (k kinds) allow(unit kinds) bool { return k == 0 || unit == 0 || k&unit != 0 }
 
-// change says what a changed value takes to have an effect.
+// change is the step by which a changed value takes effect.
 type change uint8
 
 const (

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Limits bound what a worker uses. Nil means no limit besides those of the master.
+// Limits bound the resources of a worker. Nil means no limit besides those of the master.
 type Limits struct {
 	OpenFiles *int
 	Core      *Size

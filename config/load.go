@@ -214,7 +214,7 @@ func (l *loader) readUnit(form fieldsValue, u *Unit, e entry, defaults *node, ki
 	return n
 }
 
-// nameFault returns what is wrong with the name of a unit, or "".
+// nameFault returns the fault of a unit's name, or "".
 func nameFault(name string) string {
 	const rule = "is no name of a unit: lower-case letters, digits, - and _, at most 63, a letter or digit at both ends"
 	if name == "" || len(name) > 63 {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Program is the process of a worker: what is executed, and with which rights.
+// Program is the process of a worker: its command, environment and rights.
 type Program struct {
 	Command         []string
 	WorkingDir      string

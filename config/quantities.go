@@ -79,7 +79,7 @@ var sizeUnits = []struct {
 	{"B", 1},
 }
 
-// size is a number of bytes between a bound and what a file can have.
+// size is a number of bytes between a bound and the largest size of a file.
 func size(at *Size, least Size) value {
 	const name = "a size such as 512KiB, 10MB or 1GiB"
 	in := form{name: name, json: "string", pattern: `^[0-9]+(\.[0-9]+)?([KMGT]iB|[kKMGT]?B)?$|\$`, words: []string{"0"}}

@@ -2,7 +2,7 @@ package config
 
 import "encoding/json"
 
-// Schema returns the JSON Schema of a file. Editors use it to complete and check what is typed.
+// Schema returns the JSON Schema of a file. Editors use it to complete and check the text.
 func Schema() any {
 	schema := objectSchema(new(File).keys())
 	schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// use is what a text is for. It decides what the text may contain.
+// use is the purpose of a text, which decides what the text may contain.
 type use uint8
 
 const (

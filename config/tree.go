@@ -21,7 +21,7 @@ const (
 // node is a value of a file. Aliases share the node of their anchor, so a node must not change once it is made.
 type node struct {
 	kind    nodeKind
-	text    string // of a textNode: what the file has, without quotes; never a number or a bool
+	text    string // of a textNode, as in the file but without quotes; never a number or a bool
 	items   []*node
 	entries []entry
 	at      place

@@ -11,7 +11,7 @@ import (
 	"github.com/robfig/cron/v3"
 )
 
-// Kind is what the master does with a unit.
+// Kind is the relation of the master to a unit.
 type Kind string
 
 // The values of Kind.
@@ -62,7 +62,7 @@ type Unit struct {
 	Program  Program
 	Routing  Routing
 	Discover Discover // of an unmanaged unit
-	Allow    []Verb   // what the master may do with an unmanaged unit
+	Allow    []Verb   // the acts that are permitted on an unmanaged unit
 
 	DependsOn []Dependency
 	Health    Health // what Readiness and Liveness are if the file does not have them
@@ -149,7 +149,7 @@ type Port struct {
 	Number int // if Mode is PortFixed
 }
 
-// PortMode is who chooses the port of a worker.
+// PortMode is the way in which the port of a worker is chosen.
 type PortMode string
 
 // The values of PortMode.
@@ -206,7 +206,7 @@ func schedule(at *string) value {
 	}}
 }
 
-// Condition is what a unit waits for before it starts.
+// Condition is the state of a dependency that a unit waits for before it starts.
 type Condition string
 
 // The values of Condition.

@@ -28,7 +28,7 @@ type form struct {
 // scalar is a variable whose value is one word or text.
 type scalar[T any] struct {
 	at    *T
-	parse func(text string) (T, error) // the error says what the text must be
+	parse func(text string) (T, error) // the error names the valid texts
 	in    form
 	use   use
 }

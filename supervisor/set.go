@@ -68,7 +68,7 @@ const replaceReason = "its executable or its arguments have changed"
 //
 // Apply fails before it changes anything if the units have a fault. It stops at the first worker that does not get
 // ready, and the error names that worker; the remaining ones go on as they are and are marked outdated. If ctx ends,
-// Apply does not undo what it has done. A supervisor that is started with the same units completes the set.
+// Apply undoes nothing. A supervisor that is started with the same units completes the set.
 func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	complete, err := checked(units)
 	if err != nil {

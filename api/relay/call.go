@@ -6,8 +6,13 @@ import (
 
 	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/api/relay/frames"
+	"github.com/core-tools/hsu-master/api/relay/headers"
+	"github.com/core-tools/hsu-master/api/relay/kept"
+	"github.com/core-tools/hsu-master/api/relay/peers"
+	"github.com/core-tools/hsu-master/api/relay/protocol"
 	"github.com/core-tools/hsu-master/api/relay/report"
 	"github.com/core-tools/hsu-master/api/relay/retry"
+	"github.com/core-tools/hsu-master/internal/fair"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"golang.org/x/net/http2"
 )
@@ -186,4 +191,103 @@ func (k *call) leaveClient(w *deferred.Work) {
 type callUse struct {
 	call *call
 	gen  uint32
+}
+
+// clientSide is the side of a call towards its client: a stream of the client's connection, and the costs of the call for
+// the client. The call's lock guards it.
+type clientSide struct {
+	conn *clientConn // nil if the side is over
+	id   uint32
+	cost int // bytes that the call itself is counted for
+}
+
+// on reports whether the call has that stream of that connection.
+func (s *clientSide) on(c *clientConn, id uint32) bool { return s.conn == c && s.id == id }
+
+// stream returns the connection and the stream there, or nil if the side is over.
+func (s *clientSide) stream() (*conn, uint32) {
+	if s.conn == nil {
+		return nil, 0
+	}
+	return &s.conn.conn, s.id
+}
+
+// keep sets the bytes that the call itself is counted for.
+func (s *clientSide) keep(cost int) {
+	s.conn.account.Keep(peers.Calls, cost-s.cost)
+	s.cost = cost
+}
+
+// sendHeaders sends a header block to the client.
+func (s *clientSide) sendHeaders(w *deferred.Work, list []byte, end bool) {
+	s.conn.sendHeaders(w, s.id, list, end)
+}
+
+// reset resets the stream. The caller lets the call leave the client.
+func (s *clientSide) reset(w *deferred.Work, code http2.ErrCode) { s.conn.reset(w, s.id, code) }
+
+// backendSide is the side of a call towards the backend of its current attempt. It gets a pick first, if the backend is
+// an endpoint, then perhaps a place in the queue for a stream, then a stream. The call's lock guards it.
+type backendSide struct {
+	pick  services.Pick
+	pool  *pool                 // of the backend
+	place *fair.Waiter[callUse] // in the pool's queue
+	share *fair.Share           // of the pool's streams, while the call has one
+	conn  *backendConn          // nil if the call has no stream
+	id    uint32
+}
+
+// on reports whether the call has that stream of that connection.
+func (s *backendSide) on(c *backendConn, id uint32) bool { return s.conn == c && s.id == id }
+
+// stream returns the connection and the stream there, or nil if the call has none.
+func (s *backendSide) stream() (*conn, uint32) {
+	if s.conn == nil {
+		return nil, 0
+	}
+	return &s.conn.conn, s.id
+}
+
+// reset resets the stream. The caller lets the call leave the backend.
+func (s *backendSide) reset(w *deferred.Work, code http2.ErrCode) { s.conn.reset(w, s.id, code) }
+
+// endPick gives up the pick, if there is one.
+func (s *backendSide) endPick(o services.Outcome) {
+	s.pick.End(o)
+	s.pick = services.Pick{}
+}
+
+// request is the part of a call's request, besides its data, that is needed after it has arrived.
+type request struct {
+	began      time.Duration // when the headers arrived
+	deadline   retry.Deadline
+	idempotent bool      // carries hsu-request-id: may be executed twice
+	headers    kept.List // those that are passed on, until the backend has answered
+}
+
+// value returns the value of a metadata key. It shares the memory of the headers.
+func (q *request) value(key string) string {
+	l := headers.Of(q.headers.Bytes())
+	value, _ := l.Get(key)
+	return value
+}
+
+// headersAt returns the headers to send at now: those of the client, with the rest of its timeout if the call has
+// waited here or is sent again.
+func (q *request) headersAt(now time.Duration, again bool) []byte {
+	left, ok := q.deadline.Left(now)
+	if !ok || now-q.began < time.Millisecond && !again {
+		return q.headers.Bytes()
+	}
+	var out headers.List
+	l := headers.Of(q.headers.Bytes())
+	for f := range l.All {
+		if f.Name() == "grpc-timeout" {
+			var text [12]byte
+			out.AddBytes("grpc-timeout", protocol.AppendTimeout(text[:0], left))
+			continue
+		}
+		out.AddField(f)
+	}
+	return out.Bytes()
 }

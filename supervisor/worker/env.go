@@ -13,7 +13,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// Env is what the workers of one master share. All fields are required.
+// Env has the parts that the workers of one master share. All fields are required.
 type Env struct {
 	Store    *store.DB
 	Log      *slog.Logger

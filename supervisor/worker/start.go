@@ -63,7 +63,16 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if closed(w.shutdown) {
 		return nil, ErrStopping
 	}
-	port, err := w.choosePort()
+	var port int
+	var err error
+	if w.unit.NoPort {
+		w.env.Ports.LetGo(w.id)
+	} else {
+		err = crashpoint.Do(crashpoint.Port, func() (err error) {
+			port, err = w.env.Ports.Choose(w.id, w.rec.Port)
+			return err
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
@@ -103,19 +112,6 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	}
 	w.env.Ports.MakeRoom(w.unit.Name, w.id)
 	return w.env.Launcher.Start(w.unit, w.id, *w.rec.Instance, lease)
-}
-
-// choosePort returns the port for the next instance, 0 if the unit's workers have none.
-func (w *owner) choosePort() (port int, err error) {
-	if w.unit.NoPort {
-		w.env.Ports.LetGo(w.id)
-		return 0, nil
-	}
-	err = crashpoint.Do(crashpoint.Port, func() (err error) {
-		port, err = w.env.Ports.Choose(w.id, w.rec.Port)
-		return err
-	})
-	return port, err
 }
 
 // newToken returns 128 random bits, unique to the instance.

@@ -37,7 +37,7 @@ type Worker struct {
 	owner     *owner
 }
 
-// owner is what the goroutine in Serve has for itself.
+// owner is the part of a worker that only the goroutine in Serve uses.
 type owner struct {
 	*Worker
 	env  *Env

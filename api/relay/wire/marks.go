@@ -1,6 +1,6 @@
 package wire
 
-// Marks track which output the peer may have seen. The owner of the output marks what is appended, with numbers that
+// Marks track which output the peer may have seen. The owner of the output marks each part that it appends, with numbers that
 // grow.
 type Marks struct {
 	next   uint32 // of the output that is appended next
