@@ -193,8 +193,8 @@ type callUse struct {
 	gen  uint32
 }
 
-// clientSide is the side of a call towards its client: a stream of the client's connection, and the costs of the call for
-// the client. The call's lock guards it.
+// clientSide is the side of a call towards its client: a stream of the client's connection, and the costs of the call
+// for the client. The call's lock guards it.
 type clientSide struct {
 	conn *clientConn // nil if the side is over
 	id   uint32
