@@ -1,7 +1,7 @@
 package wire
 
-// Marks track which output the peer may have seen. The owner of the output marks each part that it appends, with numbers
-// that grow.
+// Marks track which output the peer may have seen. The owner of the output marks each part that it appends, with
+// numbers that grow.
 type Marks struct {
 	next   uint32 // of the output that is appended next
 	begun  uint32 // that of the output of which some may have been written
