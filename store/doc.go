@@ -24,7 +24,8 @@
 //	                      since when the count may be short}
 //	workers
 //	└── worker id         Worker{unit, desired, status, reason, instance, incarnation,
-//	                      spec hash, restarts, budget, last exit, outdated, port}
+//	                      spec hash, restarts, budget, last exit, outdated, port,
+//	                      services}
 //	counters
 //	├── processed_count   8 bytes
 //	├── keyed_count       8 bytes, how many of these came with an id; since version 2

@@ -56,6 +56,7 @@ type fakeOS struct {
 	processes map[int]*fakeProcess
 	started   map[string]int // worker → number of starts
 	attachErr error          // the error of attach
+	leaseErr  error          // the error of Lease
 	scanErr   error
 	bootID    string
 	birth     time.Time
@@ -112,6 +113,12 @@ func newFakeOS(t *testing.T) *fakeOS {
 }
 
 func (o *fakeOS) Lease(worker string) (*process.Lease, error) {
+	o.mu.Lock()
+	err := o.leaseErr
+	o.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	return process.CreateLease(filepath.Join(o.t.TempDir(), worker+".lease"))
 }
 

@@ -14,12 +14,12 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
-// set is the set of units and their workers. Only the goroutine of Serve changes it; any goroutine may read.
+// set is the set of units and their workers. Only the goroutine of Serve adds and removes; any goroutine may read.
 type set struct {
 	mu      sync.Mutex
 	units   []unit.Spec
 	workers []*worker.Worker // replaced as a whole: by unit and in order, then the surplus ones
-	retired []*worker.Worker // those of them that are being stopped for good
+	retired []*worker.Worker // those of them that have been told to stop for good
 }
 
 func (s *set) list() []*worker.Worker {
@@ -74,16 +74,21 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err != nil {
 		return err
 	}
-	s.applying.Lock()
-	defer s.applying.Unlock()
+	select {
+	case s.applying <- struct{}{}:
+		defer func() { <-s.applying }()
+	case <-ctx.Done():
+		return fmt.Errorf("another change is under way: %w", ctx.Err())
+	}
 	var c change
 	if e := s.do(ctx, func(work context.Context) { c, err = s.install(work, complete) }); e != nil || err != nil {
 		return errors.Join(e, err)
 	}
 	for _, w := range c.surplus {
-		if err := w.Retire(ctx); err != nil {
+		if err := w.Retire(ctx); err != nil && !errors.Is(err, worker.ErrEnded) {
 			return fmt.Errorf("stop %s: %w", w.ID(), err)
 		}
+		s.set.retire(w)
 	}
 	for _, w := range c.added {
 		if err := s.awaitReady(ctx, w, 0); err != nil {
@@ -106,24 +111,20 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 // change is the difference between two sets.
 type change struct {
 	added   []*worker.Worker
-	kept    []kept
+	kept    []updated
 	surplus []*worker.Worker
 }
 
-// kept is a worker of both sets with its unit in the new one.
-type kept struct {
+// updated is a worker of both sets with its unit in the new one.
+type updated struct {
 	*worker.Worker
 	unit unit.Spec
 }
 
 // install makes units the wanted set and starts the missing workers. It runs in the goroutine of Serve.
 func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change, err error) {
-	switch s.Status() {
-	case Recovering:
-		return c, errors.New("the workers are still being recovered: try again")
-	case Stopping:
+	if s.Status() == Stopping {
 		return c, worker.ErrStopping
-	case Running:
 	}
 	s.set.mu.Lock()
 	defer s.set.mu.Unlock()
@@ -145,7 +146,7 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change,
 			w = worker.New(&s.env, slot)
 			c.added = append(c.added, w)
 		} else {
-			c.kept = append(c.kept, kept{w, slot.Unit})
+			c.kept = append(c.kept, updated{w, slot.Unit})
 		}
 		delete(present, slot.ID)
 		workers = append(workers, w)
@@ -155,11 +156,20 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change,
 			c.surplus = append(c.surplus, w)
 		}
 	}
-	s.set.units, s.set.workers, s.set.retired = units, append(workers, c.surplus...), c.surplus
+	s.set.units, s.set.workers = units, append(workers, c.surplus...)
 	for _, w := range c.added {
 		go w.Serve(work)
 	}
 	return c, nil
+}
+
+// retire marks a worker as one that ends.
+func (s *set) retire(w *worker.Worker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.retired, w) {
+		s.retired = append(s.retired, w)
+	}
 }
 
 // dropFinished removes the surplus workers that have been stopped. The caller holds mu.
@@ -181,7 +191,7 @@ func (s *set) dropFinished() {
 
 // replaceOutdated passes the workers their units, and then replaces one after the other those that were started
 // differently.
-func (s *Supervisor) replaceOutdated(ctx context.Context, workers []kept) error {
+func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated) error {
 	var outdated []*worker.Worker
 	for _, w := range workers {
 		differs, err := w.Update(ctx, w.unit)
@@ -193,6 +203,9 @@ func (s *Supervisor) replaceOutdated(ctx context.Context, workers []kept) error 
 		}
 	}
 	for i, w := range outdated {
+		if info := w.Info(); info != nil && !info.Outdated {
+			continue // it has ended meanwhile, and was started with its new unit
+		}
 		before, err := w.Replace(ctx, replaceReason)
 		if err == nil {
 			err = s.awaitReady(ctx, w, before)
@@ -204,8 +217,8 @@ func (s *Supervisor) replaceOutdated(ctx context.Context, workers []kept) error 
 	return nil
 }
 
-// awaitReady waits until an instance of the worker after the given incarnation is ready. It fails as soon as that one
-// has ended or cannot be started.
+// awaitReady waits until an instance of the worker after the given incarnation is ready, or has ended and is not to be
+// restarted because it was successful. It fails as soon as that instance has failed or cannot be started.
 func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before uint64) error {
 	changed, stop := s.services.Watch()
 	defer stop()
@@ -216,11 +229,10 @@ func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before ui
 			return fmt.Errorf("%s was removed", w.ID())
 		case strings.HasPrefix(info.Reason, lifecycle.HeldPrefix):
 			return fmt.Errorf("%s is %s", w.ID(), info.Reason)
-		case info.Incarnation <= before: // the one before has not ended yet
-		case info.Ready, info.Status == records.StatusStopped:
-			return nil
 		case info.Status == records.StatusBackoff, info.Status == records.StatusFailed:
 			return fmt.Errorf("%s is not ready: %s", w.ID(), info.Reason)
+		case info.Incarnation > before && (info.Ready || info.Status == records.StatusStopped):
+			return nil
 		}
 		select {
 		case <-changed:

@@ -281,3 +281,95 @@ func TestApplyKeepsAWorkerWhoseProgramCannotBeRead(t *testing.T) {
 		m.stop(nil)
 	})
 }
+
+// The start fails before it has become an incarnation.
+func TestApplyFailsIfTheNewInstanceCannotBeStarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		world.mu.Lock()
+		world.leaseErr = errors.New("no space left")
+		world.mu.Unlock()
+		err := m.Apply(t.Context(), unitOf(t, "worker", 1, "--new"))
+		if err == nil || !strings.Contains(err.Error(), "worker-0 is not ready: ") ||
+			!strings.Contains(err.Error(), "no space left") {
+			t.Errorf("Apply = %v, want the reason", err)
+		}
+		world.mu.Lock()
+		world.leaseErr = nil
+		world.mu.Unlock()
+		settle(time.Minute)
+		if w := m.worker("worker-0"); !w.Ready || w.Outdated || world.living() != 1 {
+			t.Errorf("worker-0 = %+v, want the new one", w)
+		}
+		m.stop(nil)
+	})
+}
+
+// served returns the names of the services that have an endpoint.
+func (m *master) served() string {
+	var names []string
+	for _, s := range m.Services().Snapshot() {
+		if len(s.Endpoints) > 0 {
+			names = append(names, s.Name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func TestApplyChangesTheServicesOfALivingWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1, func(u *unit.Spec) { u.NoServices = true })
+		settle(time.Second)
+		for _, step := range []struct {
+			change func(*unit.Spec)
+			want   string
+		}{
+			{func(*unit.Spec) {}, unit.DefaultService},
+			{func(u *unit.Spec) { u.Services = []string{"pkg.A", "pkg.B"} }, "pkg.A pkg.B"},
+			{func(u *unit.Spec) { u.NoServices = true }, ""},
+		} {
+			u := unitOf(t, "worker", 1)
+			step.change(&u)
+			if err := m.Apply(t.Context(), u); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if got := m.served(); got != step.want {
+				t.Errorf("services %q have an endpoint, want %q", got, step.want)
+			}
+		}
+		if world.starts("worker-0") != 1 {
+			t.Errorf("it was started %d times", world.starts("worker-0"))
+		}
+		m.stop(nil)
+	})
+}
+
+func TestApplyWaitsForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		p := world.of("worker-0")
+		p.set(func() { p.ignoresTerm = true })
+		first := make(chan error, 1)
+		go func() { first <- m.Apply(t.Context(), unitOf(t, "worker", 1, "--new")) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.Apply(ctx, unitOf(t, "worker", 2)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Apply beside another = %v, want the end of its context", err)
+		}
+		if err := <-first; err != nil {
+			t.Errorf("Apply = %v", err)
+		}
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 2, "--new")); err != nil || m.ids() !=
+			"worker-0 running, worker-1 running" {
+			t.Errorf("Apply = %v, workers are %s", err, m.ids())
+		}
+		m.stop(nil)
+	})
+}

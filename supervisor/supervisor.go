@@ -70,7 +70,7 @@ type Supervisor struct {
 	strays sync.WaitGroup                                      // goroutines that stop processes without a slot
 
 	set      set
-	applying sync.Mutex // held during Apply
+	applying chan struct{} // has room for one Apply at a time
 
 	mu     sync.Mutex
 	status Status
@@ -111,6 +111,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		recovered: make(chan struct{}),
 		commands:  make(chan func(context.Context)),
 		ended:     make(chan struct{}),
+		applying:  make(chan struct{}, 1),
 		hurry:     make(chan struct{}),
 		scan:      process.Scan,
 		status:    Recovering,

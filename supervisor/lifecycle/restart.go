@@ -23,6 +23,7 @@ const (
 func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	wasStopping, planned := s.Status == records.StatusStopping, s.Planned
 	e.Away = e.Away || s.away
+	e.Clean = e.Clean && !wasStopping // stopped for a failure, it may exit with 0 all the same
 	ready := readyFor(s.History, e, now)
 	s.Slot, s.Ready, s.Planned, s.away, s.failures = Vacant, false, false, false, 0
 	s.History.ReadySince = 0

@@ -514,3 +514,19 @@ func TestDelayAfterAFaultOfTheMasterIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// A worker that is stopped because it is silent may exit with code 0. It is no less ill for that.
+func TestExitAfterAStopForAFailureIsNotClean(t *testing.T) {
+	policy := testPolicy
+	ill := State{Wanted: true, Status: records.StatusStopping, Slot: terminating, Reason: "no answer to Ping"}
+	for mode, want := range map[unit.RestartMode]records.Status{
+		unit.RestartAlways: records.StatusBackoff, unit.RestartOnFailure: records.StatusBackoff,
+		unit.RestartNever: records.StatusFailed,
+	} {
+		policy.Mode = mode
+		exited := Event{Kind: EvExited, Reason: ill.Reason, Clean: true}
+		if s, _ := Next(ill, exited, policy, time.Hour); s.Status != want {
+			t.Errorf("%s: status %q, want %q", mode, s.Status, want)
+		}
+	}
+}

@@ -81,7 +81,7 @@ func (c *Check) Now() {
 	}
 }
 
-// Stop ends the check. If it is running, its result is not told unless that has begun.
+// Stop ends the check. A result that is about to be told may still be told.
 func (c *Check) Stop() {
 	s := c.scheduler
 	s.mu.Lock()

@@ -107,7 +107,7 @@ func shortDuration(d time.Duration) string {
 	return s
 }
 
-// Delays that a policy does not set. DESIGN's restart rule gives their values.
+// Delays that a unit does not set.
 const (
 	defaultStartTimeout = 30 * time.Second
 	defaultSettle       = time.Second
