@@ -16,7 +16,7 @@ import (
 func TestMasterAdoptsAProgramWithoutPort(t *testing.T) {
 	program, err := exec.LookPath("sleep")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	o := options(t)
 	o.Units = []unit.Spec{{

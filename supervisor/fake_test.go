@@ -112,6 +112,13 @@ func newFakeOS(t *testing.T) *fakeOS {
 	return &fakeOS{t: t, processes: map[int]*fakeProcess{}, started: map[string]int{}, birth: time.Now()}
 }
 
+// set changes the world.
+func (o *fakeOS) set(change func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	change()
+}
+
 func (o *fakeOS) Lease(worker string) (*process.Lease, error) {
 	o.mu.Lock()
 	err := o.leaseErr

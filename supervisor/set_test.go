@@ -73,9 +73,7 @@ func TestApplyReplacesOneWorkerAfterTheOther(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 3)
 		settle(time.Second)
-		world.mu.Lock()
-		world.acts = nil
-		world.mu.Unlock()
+		world.set(func() { world.acts = nil })
 		if err := m.Apply(t.Context(), unitOf(t, "worker", 3, "--new")); err != nil {
 			t.Fatal(err)
 		}
@@ -102,13 +100,13 @@ func TestApplyStopsAtTheFirstWorkerThatDoesNotGetReady(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 3)
 		settle(time.Second)
-		world.mu.Lock()
-		world.behave = func(p *fakeProcess) {
-			if p.worker == "worker-1" {
-				p.exitsAfter, p.exitCode, p.readyAfter = time.Second, 3, -1
+		world.set(func() {
+			world.behave = func(p *fakeProcess) {
+				if p.worker == "worker-1" {
+					p.exitsAfter, p.exitCode, p.readyAfter = time.Second, 3, -1
+				}
 			}
-		}
-		world.mu.Unlock()
+		})
 		err := m.Apply(t.Context(), unitOf(t, "worker", 3, "--bad"))
 		if err == nil || err.Error() != "replaced 1 of 3 workers: worker-1 is not ready: exited with code 3" {
 			t.Errorf("Apply = %v, want how far it came and why", err)
@@ -116,9 +114,7 @@ func TestApplyStopsAtTheFirstWorkerThatDoesNotGetReady(t *testing.T) {
 		if w := m.worker("worker-2"); !w.Ready || !w.Outdated || w.Incarnation != 1 {
 			t.Errorf("worker-2 = %+v, want it untouched and outdated", w)
 		}
-		world.mu.Lock()
-		world.behave = nil
-		world.mu.Unlock()
+		world.set(func() { world.behave = nil })
 		if err := m.Apply(t.Context(), unitOf(t, "worker", 3, "--good")); err != nil {
 			t.Errorf("Apply with better arguments = %v", err)
 		}
@@ -141,9 +137,7 @@ func TestApplyStartsAFailedWorkerWithItsNewUnit(t *testing.T) {
 		if got := m.ids(); got != "worker-0 failed" {
 			t.Fatalf("workers are %s", got)
 		}
-		world.mu.Lock()
-		world.behave = nil
-		world.mu.Unlock()
+		world.set(func() { world.behave = nil })
 		if err := m.Apply(t.Context(), unitOf(t, "worker", 1)); err != nil {
 			t.Errorf("Apply without a change = %v", err)
 		}
@@ -253,9 +247,7 @@ func TestApplyGivesUpASlotWhoseProcessCannotBeVerified(t *testing.T) {
 		if world.living() != 2 {
 			t.Errorf("%d processes live, want 2: nothing is known of them", world.living())
 		}
-		world.mu.Lock()
-		world.attachErr = nil
-		world.mu.Unlock()
+		world.set(func() { world.attachErr = nil })
 		settle(time.Minute)
 		if got := m.ids(); got != "worker-0 running" || world.living() != 1 {
 			t.Errorf("workers are %s, %d processes live", got, world.living())
@@ -288,17 +280,13 @@ func TestApplyFailsIfTheNewInstanceCannotBeStarted(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Second)
-		world.mu.Lock()
-		world.leaseErr = errors.New("no space left")
-		world.mu.Unlock()
+		world.set(func() { world.leaseErr = errors.New("no space left") })
 		err := m.Apply(t.Context(), unitOf(t, "worker", 1, "--new"))
 		if err == nil || !strings.Contains(err.Error(), "worker-0 is not ready: ") ||
 			!strings.Contains(err.Error(), "no space left") {
 			t.Errorf("Apply = %v, want the reason", err)
 		}
-		world.mu.Lock()
-		world.leaseErr = nil
-		world.mu.Unlock()
+		world.set(func() { world.leaseErr = nil })
 		settle(time.Minute)
 		if w := m.worker("worker-0"); !w.Ready || w.Outdated || world.living() != 1 {
 			t.Errorf("worker-0 = %+v, want the new one", w)
