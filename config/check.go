@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/core-tools/hsu-master/internal/nearest"
+	"github.com/core-tools/hsu-master/internal/placeholder"
 )
 
 // check reports the faults of the file as a whole.
@@ -111,7 +112,7 @@ func checkPort(r *reader, u *Unit, n *node) {
 
 // mentionsPlaceholder reports whether the command or the environment has the placeholder {port}.
 func mentionsPlaceholder(n *node) bool {
-	isPort := func(n *node) bool { return strings.Contains(n.text, "{"+PlaceholderPort+"}") }
+	isPort := func(n *node) bool { return placeholder.In(n.text, placeholder.Port) }
 	return slices.ContainsFunc(itemsOf(n.get("command")), isPort) ||
 		slices.ContainsFunc(entriesOf(n.get("environment")), func(e entry) bool { return isPort(e.value) })
 }
@@ -170,7 +171,7 @@ func checkHealth(r *reader, u *Unit, name string, n *node) {
 		}
 	case HealthProcess:
 	}
-	if strings.Contains(h.URL+h.Address, "{"+PlaceholderPort+"}") && !hasPort {
+	if placeholder.In(h.URL+h.Address, placeholder.Port) && !hasPort {
 		r.fault(n, "{port} is used, and the unit has no port: give it port: auto")
 	}
 }

@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 	"strings"
+
+	"github.com/core-tools/hsu-master/internal/placeholder"
 )
 
 // kindOf returns the kind of a unit: of its own, else of "defaults:", else integrated. It is 0 for an invalid one, so
@@ -137,5 +139,5 @@ func usesPort(unit *node) bool {
 }
 
 func mentionsPort(n *node) bool {
-	return strings.Contains(n.text, "{"+PlaceholderPort+"}") || strings.Contains(n.text, "HSU_WORKER_PORT")
+	return placeholder.In(n.text, placeholder.Port) || strings.Contains(n.text, "HSU_WORKER_PORT")
 }

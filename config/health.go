@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/core-tools/hsu-master/internal/placeholder"
 )
 
 // Health is how a worker is checked.
@@ -97,7 +99,7 @@ func hostPort(at *string) value {
 	const name = "HOST:PORT such as 127.0.0.1:5432"
 	in := form{name: name, json: "string"}
 	return scalar[string]{at: at, in: in, use: target, parse: func(s string) (string, error) {
-		example, err := withExamplePort(s)
+		example, err := placeholder.Expand(s, placeholder.Known)
 		if err != nil {
 			return "", err
 		}
@@ -122,7 +124,7 @@ func httpURL(at *string) value {
 	const name = "a URL such as http://127.0.0.1:{port}/health"
 	in := form{name: name, json: "string"}
 	return scalar[string]{at: at, in: in, use: target, parse: func(s string) (string, error) {
-		example, err := withExamplePort(s)
+		example, err := placeholder.Expand(s, placeholder.Known)
 		if err != nil {
 			return "", err
 		}
@@ -132,14 +134,6 @@ func httpURL(at *string) value {
 		}
 		return s, nil
 	}}
-}
-
-// withExamplePort returns the text as it is for some worker.
-func withExamplePort(s string) (string, error) {
-	return Expand(s, func(name string) (string, bool) {
-		_, known := knownPlaceholder(name)
-		return "1", known
-	})
 }
 
 // checkHeader returns an error for a name that no header can have.

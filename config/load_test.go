@@ -263,27 +263,6 @@ func TestSubstitution(t *testing.T) {
 	}
 }
 
-func TestExpand(t *testing.T) {
-	values := map[string]string{PlaceholderPort: "8080", PlaceholderUnit: "search"}
-	value := func(name string) (string, bool) {
-		v, found := values[name]
-		return v, found
-	}
-	for text, want := range map[string]string{
-		"a": "a", "--port={port}": "--port=8080", "{unit}-{port}": "search-8080",
-		"{{port}": "{port}", "{{{port}}": "{8080}",
-	} {
-		if got, err := Expand(text, value); got != want || err != nil {
-			t.Errorf("%s: %q, %v, want %q", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"{", "{}", "{nothing}", "a{port", "{ port }"} {
-		if _, err := Expand(text, value); err == nil {
-			t.Errorf("%s is expanded", text)
-		}
-	}
-}
-
 func TestDurationsAndSizes(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"0": 0, "90s": 90 * time.Second, "1h30m": 90 * time.Minute, "7d": 7 * day, "1d12h": 36 * time.Hour,

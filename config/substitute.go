@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"strings"
+
+	"github.com/core-tools/hsu-master/internal/placeholder"
 )
 
 // use is the purpose of a text, which decides what the text may contain.
@@ -28,10 +30,10 @@ func (r *reader) substitute(n *node, in use) (string, bool) {
 		text, failed = r.expand(n, in)
 	}
 	if failed == "" && in.placeholders() {
-		if _, err := Expand(text, knownPlaceholder); err != nil {
+		if _, err := placeholder.Expand(text, placeholder.Known); err != nil {
 			failed = err.Error()
 			if in.secret() {
-				failed = "a brace begins no placeholder: " + placeholderHelp
+				failed = "a brace begins no placeholder: " + placeholder.Help
 			}
 		}
 	}

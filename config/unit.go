@@ -49,7 +49,7 @@ func kindName(k kinds) Kind {
 // MaxReplicas is how many replicas a unit can have.
 const MaxReplicas = 1_000
 
-// Unit describes a program and how it is run. Texts with placeholders are as in the file: see [Expand].
+// Unit describes a program and how it is run. Texts with placeholders are as in the file: see [placeholder.Expand].
 type Unit struct {
 	Name      string
 	Kind      Kind
