@@ -12,6 +12,7 @@ import (
 
 // File is the content of a configuration file and of those that it includes.
 type File struct {
+	Path       string // of the main file
 	Listen     string // host:port
 	TLS        TLS
 	Insecure   bool   // serving other hosts without TLS is intended

@@ -14,7 +14,7 @@ func Load(path string, host Host) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := &File{main: main}
+	file := &File{Path: path, main: main}
 	setDefaults(file.keys(), 0)
 	if !l.broken {
 		r := l.reader()
@@ -50,6 +50,9 @@ func (l *loader) read(path, name string) (*node, error) {
 	content, err := l.host.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	if err := l.host.CheckTrusted(path); err != nil {
+		return nil, fmt.Errorf("the configuration names programs to run: %w", err)
 	}
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {

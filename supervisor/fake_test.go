@@ -354,7 +354,7 @@ func (p *fakeProcess) Suspended() bool {
 	return p.suspended
 }
 
-func (p *fakeProcess) Terminate() error {
+func (p *fakeProcess) Terminate(syscall.Signal) error {
 	p.os.mu.Lock()
 	p.os.acts = append(p.os.acts, "terminate "+p.worker)
 	p.os.mu.Unlock()

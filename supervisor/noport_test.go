@@ -10,7 +10,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-func withoutPort(u *unit.Spec) { u.NoPort = true }
+func withoutPort(u *unit.Spec) { u.Port = unit.NoPort }
 
 func TestWorkerWithoutPortIsReadyAfterItsSettlingTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -20,6 +20,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
+const onExitFlag = "on-exit"
+
 // unitName is the name of the unit that the flags describe.
 const unitName = "worker"
 
@@ -40,7 +42,9 @@ func runCommand() *cli.Command {
 		}
 		return serve(c.Context, cfg, c.App.ErrWriter)
 	}, runFlags()...)
-	cmd.Description = `Without --worker-path the master processes requests itself (standalone).
+	cmd.Description = `The file of --config describes the units, or the flags of workers describe one.
+Without both the master processes requests itself (standalone). Other flags and
+variables override the file.
 
 Signals:
   TERM, INT  stop the workers and the master; a second INT stops them at once
@@ -61,7 +65,8 @@ func runVariable(name string) []string { return []string{"HSU_MASTER_" + name} }
 
 // runFlags returns the flags of run. "systemd install" accepts them too and writes them into the unit.
 func runFlags() []cli.Flag {
-	return slices.Concat(requestFlags(), secureFlags(), serviceFlags(), workerFlags(), stateFlags(), logFlags())
+	return slices.Concat(
+		fileFlags(), requestFlags(), secureFlags(), serviceFlags(), workerFlags(), stateFlags(), logFlags())
 }
 
 func requestFlags() []cli.Flag {
@@ -138,7 +143,7 @@ func workerFlags() []cli.Flag {
 				"needs more fails",
 		},
 		&cli.StringFlag{
-			Name: "on-exit", Value: "stop", EnvVars: runVariable("ON_EXIT"), Category: ofWorkers,
+			Name: onExitFlag, Value: "stop", EnvVars: runVariable("ON_EXIT"), Category: ofWorkers,
 			Usage: "`ACTION` what to do with the workers when the master stops: stop, or detach (leave them running)",
 		},
 	}
@@ -193,7 +198,7 @@ type config struct {
 	logJSON  bool
 	logLevel slog.Level
 
-	unitFault error // why no worker can be started; the master still takes over living workers
+	unitFault error // why workers cannot be started; the master still takes over living workers
 }
 
 // configOf returns the configuration of the flags, or all their faults in one error. If excused returns true for
@@ -205,9 +210,11 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 	if err != nil {
 		return config{}, err
 	}
-	cfg := config{folders: f, master: master.Options{
-		StateDir: f.state, RuntimeDir: f.runtime, StopGrace: c.Duration("stop-grace"), Version: version(),
-	}}
+	cfg := config{folders: f, master: master.Options{StateDir: f.state, RuntimeDir: f.runtime, Version: version()}}
+	file, err := fileOf(c, fail)
+	if err != nil {
+		return config{}, err
+	}
 
 	ip := listenAddress(c, fail)
 	port := c.Int("port")
@@ -233,18 +240,18 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 	if m.KeepBackups = c.Int("backup-keep"); m.KeepBackups < 1 {
 		fail("--backup-keep %d: must be 1 or more", m.KeepBackups)
 	}
-	cfg.detach = choose(c, fail, "on-exit", choice[bool]{"stop", false}, choice[bool]{"detach", true})
+	cfg.detach = choose(c, fail, onExitFlag, choice[bool]{"stop", false}, choice[bool]{"detach", true})
 	cfg.logJSON = choose(c, fail, "log-format", choice[bool]{"text", false}, choice[bool]{"json", true})
 	cfg.logLevel = choose(c, fail, "log-level",
 		choice[slog.Level]{"debug", slog.LevelDebug}, choice[slog.Level]{"info", slog.LevelInfo},
 		choice[slog.Level]{"warn", slog.LevelWarn}, choice[slog.Level]{"error", slog.LevelError})
-	for _, name := range []string{"start-timeout", "stop-grace", "restart-backoff"} {
-		if c.Duration(name) <= 0 {
-			fail("--%s %s: must be above 0, such as 10s", name, c.Duration(name))
-		}
-	}
 	m.Policies = policiesOf(c, fail)
-	m.Units, cfg.unitFault = unitsOfFlags(c, fail, func() bool { return excused(f.state) })
+	if file != nil {
+		cfg.addFile(file, fail)
+	} else {
+		m.StopGrace = c.Duration("stop-grace")
+		m.Units, cfg.unitFault = unitsOfFlags(c, fail, func() bool { return excused(f.state) })
+	}
 	if len(errs) > 0 {
 		return config{}, usageError{errors.Join(errs...)}
 	}
@@ -256,6 +263,11 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 func unitsOfFlags(c *cli.Context, fail func(string, ...any),
 	excused func() bool,
 ) (units []unit.Spec, fault error) {
+	for _, name := range []string{"start-timeout", "stop-grace", "restart-backoff"} {
+		if c.Duration(name) <= 0 {
+			fail("--%s %s: must be above 0, such as 10s", name, c.Duration(name))
+		}
+	}
 	budget, err := unit.ParseRestartBudget(c.String("restart-budget"))
 	if err != nil {
 		fail("--restart-budget: %w", err)

@@ -53,14 +53,14 @@ type unitFile struct{ name, text string }
 
 // unitsOf renders both units for the run flags of the command line.
 func unitsOf(c *cli.Context) ([]unitFile, config, error) {
+	command, commandErr := commandLine(c) // before configOf sets flags to what the file of --config has
 	// An executable that this user may not execute may be right for another user.
 	cfg, err := configOf(c, func(string) bool { return c.String(serviceUserFlag) != "root" })
 	if err != nil {
 		return nil, config{}, err
 	}
-	command, err := commandLine(c)
-	if err != nil {
-		return nil, config{}, err
+	if commandErr != nil {
+		return nil, config{}, commandErr
 	}
 	options := deploy.Options{
 		ExecStart: command, ListenStream: cfg.address, StopGrace: cfg.master.StopGrace, User: c.String(serviceUserFlag),
@@ -121,7 +121,7 @@ func commandLine(c *cli.Context) ([]string, error) {
 }
 
 // pathFlags are the flags that name files and folders. A service needs their absolute paths.
-var pathFlags = append([]string{workerPathFlag, stateDirFlag, runtimeDirFlag}, secureFileFlags...)
+var pathFlags = append([]string{configFlag, workerPathFlag, stateDirFlag, runtimeDirFlag}, secureFileFlags...)
 
 // resolved returns the paths of these files and folders with all symbolic links resolved.
 func resolved(c *cli.Context) []string {

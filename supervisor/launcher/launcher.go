@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -69,8 +70,8 @@ type Instance interface {
 	Exit() identity.Exit
 	// Suspended reports whether a signal has stopped the process.
 	Suspended() bool
-	// Terminate sends SIGTERM to the process group.
-	Terminate() error
+	// Terminate sends the signal, and SIGCONT, to the process group.
+	Terminate(sig syscall.Signal) error
 	// TerminateRest sends SIGTERM to descendants that have left the group.
 	TerminateRest(ctx context.Context) error
 	// Survived reports, at little cost, whether descendants that have kept the lease are alive.

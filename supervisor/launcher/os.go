@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -66,12 +65,15 @@ func (l *osLauncher) Lease(worker string) (*process.Lease, error) {
 }
 
 func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lease *process.Lease) (Instance, error) {
-	path, err := filepath.Abs(u.Path)
+	// Check at each start: the file may have been replaced.
+	path, exe, err := u.Executable()
 	if err != nil {
+		return nil, err
+	}
+	if path, err = filepath.Abs(path); err != nil { // the worker may run in another folder
 		return nil, fmt.Errorf("find the worker's executable: %w", err)
 	}
-	// Check at each start: the file may have been replaced.
-	exe, err := unit.CheckExecutable(path)
+	args, env, err := u.Launch(worker, rec.Port)
 	if err != nil {
 		return nil, err
 	}
@@ -91,21 +93,16 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 			return nil, err
 		}
 	}
-	args := slices.Clone(u.Args)
-	env := append(slices.Clone(l.Environ),
+	env = append(env,
 		process.EnvMasterID+"="+l.MasterID,
 		process.EnvStateDir+"="+l.StateDir(),
 		process.EnvWorkerID+"="+worker,
 		process.EnvWorkerToken+"="+rec.Token)
-	if rec.Port != 0 {
-		port := strconv.Itoa(rec.Port)
-		args = append(args, "--port", port)
-		env = append(env, process.EnvWorkerPort+"="+port)
-	}
 	p, err := process.Start(process.Spec{
 		Path:   path,
 		Args:   args,
-		Env:    env,
+		Env:    override(l.Environ, env),
+		Dir:    u.Dir,
 		Output: output,
 		Lease:  lease,
 		Cgroup: cgroup,
@@ -257,9 +254,9 @@ type osInstance struct {
 
 func (i *osInstance) Suspended() bool { return i.Stopped() }
 
-func (i *osInstance) Terminate() error {
-	// SIGCONT follows because a stopped process handles SIGTERM only when it continues.
-	err := i.SignalGroup(syscall.SIGTERM)
+func (i *osInstance) Terminate(sig syscall.Signal) error {
+	// SIGCONT follows because a stopped process handles the signal only when it continues.
+	err := i.SignalGroup(sig)
 	return errors.Join(err, i.SignalGroup(process.SignalContinue))
 }
 
@@ -281,6 +278,22 @@ func (i *osInstance) OwnsPort(port int) (process.Ownership, error) { return i.fa
 
 func (i *osInstance) OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error) {
 	return i.family.OwnsPeer(ctx, local, remote)
+}
+
+// override returns the entries of base and more, without those of base that more has too.
+func override(base, more []string) []string {
+	given := make(map[string]bool, len(more))
+	for _, entry := range more {
+		name, _, _ := strings.Cut(entry, "=")
+		given[name] = true
+	}
+	all := make([]string, 0, len(base)+len(more))
+	for _, entry := range base {
+		if name, _, _ := strings.Cut(entry, "="); !given[name] {
+			all = append(all, entry)
+		}
+	}
+	return append(all, more...)
 }
 
 // workerEnviron removes the entries of base that are meant for the master alone: its own variables, those of

@@ -59,6 +59,21 @@ func (b *Book) Choose(worker string, preferred int) (int, error) {
 	return 0, fmt.Errorf("find a free port: %d tries gave ports of other workers", maxPortTries)
 }
 
+// Take assigns a port to the worker, if it is free.
+func (b *Book) Take(worker string, port int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.free(worker, port) {
+		return fmt.Errorf("port %d is that of %s", port, b.assigned[port])
+	}
+	if err := listenable(port); err != nil {
+		return fmt.Errorf("port %d is not free: %w", port, err)
+	}
+	b.assign(worker, port)
+	b.reserved.reserve(worker, port)
+	return nil
+}
+
 // candidates returns the ports to try, in order, when the kernel has offered a port: the one next to it of this
 // master's share, then the port itself. Linux offers only every other port, so a share consists of pairs.
 func (b *Book) candidates(port int) [2]int {

@@ -3,37 +3,53 @@
 package unit
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
-	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/probe"
-	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
+)
+
+// Kind is the relation of the master to the workers of a unit.
+type Kind string
+
+// The values of Kind.
+const (
+	Integrated Kind = "integrated" // a gRPC server that is told its port by "--port N"
+	Managed    Kind = "managed"    // any program
+)
+
+// Port is how the workers of a unit get a port: a positive value is the number of a fixed one, for one replica.
+type Port int
+
+// The values of Port that are no number.
+const (
+	AutoPort Port = 0  // the master chooses a free port for each worker
+	NoPort   Port = -1 // the workers are given none: they are not called
 )
 
 // Spec describes a process and the wanted number of its replicas. Each replica fills a worker slot named
 // "<Name>-<index>".
 type Spec struct {
 	Name string
-	// Path is the path of the executable. Workers inherit the master's working directory.
+	Kind Kind // "" means [Integrated]
+	// Path is the path of the executable. A name without a slash is looked up in PATH at each start.
 	Path string
-	// Args follow the path. If the workers have ports, "--port N" is appended to them, the HSU convention.
-	Args     []string
+	// Args follow the path. They may contain placeholders: see [Spec.Launch].
+	Args []string
+	// Dir is the working directory; "" means that of the master.
+	Dir string
+	// Env has entries NAME=VALUE that are added to the environment of the master. The values may contain placeholders.
+	Env      []string
 	Replicas int
-	// NoPort means that the workers are given no port: they are not called, and their health is that of their
-	// process. Services must then be empty.
-	NoPort bool
-	// Services are the full names of the gRPC services that its workers offer. If there are none, each worker that
-	// answers GetStatus of [DefaultService] offers that. If a worker has gRPC reflection, its list takes
-	// precedence: the worker may offer more services, and gets no calls of services that it does not list.
+	Port     Port
+	// Services are the full names of the gRPC services that its workers offer. If there are none, each worker of an
+	// integrated unit that answers GetStatus of [DefaultService] offers that. If a worker has gRPC reflection, its list
+	// takes precedence: the worker may offer more services, and gets no calls of services that it does not list.
 	Services []string
 	// NoServices means that its workers offer no services, even if their reflection lists some. Services must then
 	// be empty.
@@ -44,7 +60,9 @@ type Spec struct {
 	StartTimeout time.Duration
 	// Settle is the time after which a worker without a port is ready if it still runs; 0 means 1 s.
 	Settle time.Duration
-	// StopGrace is the time between SIGTERM and SIGKILL; 0 means 10 s.
+	// StopSignal asks a worker to end; 0 means SIGTERM.
+	StopSignal syscall.Signal
+	// StopGrace is the time between that signal and SIGKILL; 0 means 10 s.
 	StopGrace time.Duration
 	Restart   RestartPolicy
 	// Health is how the workers are checked. Zero fields are those of [probe.DefaultPolicy].
@@ -129,7 +147,9 @@ func (u Spec) WithDefaults() Spec {
 	u.StartTimeout = orDefault(u.StartTimeout, defaultStartTimeout)
 	u.Settle = orDefault(u.Settle, defaultSettle)
 	u.StopGrace = orDefault(u.StopGrace, defaultStopGrace)
-	u.NoServices = u.NoServices || u.NoPort
+	u.StopSignal = orDefault(u.StopSignal, syscall.SIGTERM)
+	u.Kind = orDefault(u.Kind, Integrated)
+	u.NoServices = u.NoServices || u.Port == NoPort || u.Kind == Managed && len(u.Services) == 0
 	if len(u.Services) == 0 {
 		u.Services, u.Assumed = []string{DefaultService}, true
 	}
@@ -159,16 +179,20 @@ func orDefault[T comparable](value, fallback T) T {
 // workers need their master. Starting it then fails and is retried by the restart policy.
 func (u Spec) Validate() error {
 	err := u.CheckFields()
-	if _, e := CheckExecutable(u.Path); e != nil {
+	if _, _, e := u.Executable(); e != nil {
 		err = errors.Join(err, e)
 	}
 	return err
 }
 
+// CheckFields is [Spec.Validate] without the executable.
 func (u Spec) CheckFields() error {
 	var errs []error
 	if u.Name == "" || strings.ContainsAny(u.Name, "/\x00 \n") {
 		errs = append(errs, fmt.Errorf("unit name %q: must be a name without slashes and blanks", u.Name))
+	}
+	if u.Kind != "" && u.Kind != Integrated && u.Kind != Managed {
+		errs = append(errs, fmt.Errorf("kind %q: must be %s or %s", u.Kind, Integrated, Managed))
 	}
 	if u.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("worker count %d: must be 0 or more", u.Replicas))
@@ -176,7 +200,16 @@ func (u Spec) CheckFields() error {
 	if h := u.Health; h.Interval < 0 || h.Timeout < 0 || h.Missed < 0 || h.Lateness < 0 {
 		errs = append(errs, fmt.Errorf("health: %+v: must have no negative field", h))
 	}
-	if (u.NoServices || u.NoPort) && len(u.Services) > 0 {
+	switch {
+	case u.Port < NoPort || u.Port > 65535:
+		errs = append(errs, fmt.Errorf("port %d: must be 1 to 65535, AutoPort or NoPort", u.Port))
+	case u.Port > 0 && u.Replicas > 1:
+		errs = append(errs, fmt.Errorf("port %d: %d replicas cannot share it", u.Port, u.Replicas))
+	}
+	if _, _, err := u.Launch(u.WorkerID(0), 1); err != nil {
+		errs = append(errs, err)
+	}
+	if (u.NoServices || u.Port == NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}
 	if len(u.Services) > MaxServices {
@@ -190,49 +223,6 @@ func (u Spec) CheckFields() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// CheckExecutable returns the file that a process of this executable runs: see [process.CheckProgram].
-func CheckExecutable(path string) (identity.FileID, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return identity.FileID{}, fmt.Errorf("worker path: %w: name the worker's executable", err)
-	case info.IsDir():
-		return identity.FileID{}, fmt.Errorf("worker path: %s is a directory: name the executable in it", path)
-	case !executable(info):
-		return identity.FileID{}, fmt.Errorf("worker path: %s is not executable: chmod +x it", path)
-	}
-	exe, err := process.CheckProgram(path)
-	if err != nil {
-		return identity.FileID{}, fmt.Errorf("worker path: %w", err)
-	}
-	return exe, nil
-}
-
-// Hash identifies the input of a start: the executable's content, the arguments, and whether there is a port. It leaves
-// out settings that do not affect a running process: replicas, timeouts, restart policy.
-func (u Spec) Hash() (string, error) {
-	hash, _, err := u.Version()
-	return hash, err
-}
-
-// Version returns the hash of the unit and that of its executable.
-func (u Spec) Version() (unit, exe string, err error) {
-	exe, err = process.HashExecutable(u.Path)
-	if err != nil {
-		return "", "", fmt.Errorf("read the worker's executable: %w", err)
-	}
-	start := []any{u.Name, exe, u.Args}
-	if u.NoPort {
-		start = append(start, "no port")
-	}
-	spec, err := json.Marshal(start)
-	if err != nil {
-		return "", "", fmt.Errorf("describe unit %s: %w", u.Name, err)
-	}
-	sum := sha256.Sum256(spec)
-	return hex.EncodeToString(sum[:]), exe, nil
 }
 
 func (u Spec) WorkerID(index int) string { return u.Name + "-" + strconv.Itoa(index) }

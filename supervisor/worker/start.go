@@ -15,6 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // start records the intent, forks, and begins to wait for the worker to get ready. The state is "starting" already.
@@ -63,16 +64,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if closed(w.shutdown) {
 		return nil, ErrStopping
 	}
-	var port int
-	var err error
-	if w.unit.NoPort {
-		w.env.Ports.LetGo(w.id)
-	} else {
-		err = crashpoint.Do(crashpoint.Port, func() (err error) {
-			port, err = w.env.Ports.Choose(w.id, w.rec.Port)
-			return err
-		})
-	}
+	port, err := w.choosePort()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
@@ -112,6 +104,23 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	}
 	w.env.Ports.MakeRoom(w.unit.Name, w.id)
 	return w.env.Launcher.Start(w.unit, w.id, *w.rec.Instance, lease)
+}
+
+// choosePort returns the port for the next instance, 0 if it gets none.
+func (w *owner) choosePort() (port int, err error) {
+	if w.unit.Port == unit.NoPort {
+		w.env.Ports.LetGo(w.id)
+		return 0, nil
+	}
+	err = crashpoint.Do(crashpoint.Port, func() (err error) {
+		if w.unit.Port == unit.AutoPort {
+			port, err = w.env.Ports.Choose(w.id, w.rec.Port)
+			return err
+		}
+		port = int(w.unit.Port)
+		return w.env.Ports.Take(w.id, port)
+	})
+	return port, err
 }
 
 // newToken returns 128 random bits, unique to the instance.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -20,7 +21,10 @@ import (
 
 // stop drains the worker and terminates it with its family.
 func (w *owner) stop(ctx context.Context) {
-	e := ending{inst: w.inst, endpoint: w.routes.endpoint, grace: w.unit.StopGrace, hurry: w.env.Hurry, log: w.log}
+	e := ending{
+		inst: w.inst, endpoint: w.routes.endpoint, signal: w.unit.StopSignal, grace: w.unit.StopGrace,
+		hurry: w.env.Hurry, log: w.log,
+	}
 	w.routes.withdraw()
 	w.end(ctx, e.terminate)
 }
@@ -52,6 +56,7 @@ func (w *owner) end(ctx context.Context, first func(context.Context)) {
 type ending struct {
 	inst     launcher.Instance
 	endpoint *services.Endpoint // withdrawn, with calls in flight; nil if the worker got no calls
+	signal   syscall.Signal
 	grace    time.Duration
 	hurry    <-chan struct{} // closed to cut the grace short
 	log      *slog.Logger
@@ -74,14 +79,14 @@ func (e ending) terminate(ctx context.Context) {
 			return
 		}
 	}
-	if err := e.inst.Terminate(); err != nil && !errors.Is(err, process.ErrGone) {
+	if err := e.inst.Terminate(e.signal); err != nil && !errors.Is(err, process.ErrGone) {
 		e.log.Warn("worker not signaled", "error", err)
 	}
 	done, asked := e.inst.Done(), false
 	for {
 		select {
 		case <-done:
-			// A shell that led the group ends at once; the processes that it started got SIGTERM too and have the
+			// A shell that led the group ends at once; the processes that it started got the signal too and have the
 			// same grace. Descendants that have left the group get SIGTERM now.
 			if !e.inst.Survived() {
 				return

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"strconv"
+
+	"github.com/urfave/cli/v2"
+
+	configfile "github.com/core-tools/hsu-master/config"
+	"github.com/core-tools/hsu-master/master"
+)
+
+const configFlag = "config"
+
+func fileFlags() []cli.Flag {
+	return []cli.Flag{&cli.StringFlag{
+		Name: configFlag, EnvVars: runVariable("CONFIG"), Category: ofWorkers,
+		Usage: "`FILE` configuration file with the units and the settings of the master",
+	}}
+}
+
+// fileOf returns the file of --config, nil if there is none. It sets each flag that is not given to its value in the
+// file, so that flags and variables override the file and the same checks apply.
+func fileOf(c *cli.Context, fail func(string, ...any)) (*configfile.File, error) {
+	if !c.IsSet(configFlag) {
+		return nil, nil //nolint:nilnil // no file and no fault
+	}
+	for _, flag := range workerFlags() {
+		if name := flag.Names()[0]; name != onExitFlag && c.IsSet(name) {
+			fail("--%s cannot be combined with --config: describe the workers in the file", name)
+		}
+	}
+	file, err := loadConfig(c.String(configFlag))
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range flagsOf(file) {
+		if c.IsSet(name) {
+			continue
+		}
+		if err := c.Set(name, value); err != nil {
+			fail("--%s %q: %w", name, value, err)
+		}
+	}
+	return file, nil
+}
+
+// flagsOf returns the flags that the settings of the master in a file stand for. Empty ones are missing.
+func flagsOf(f *configfile.File) map[string]string {
+	host, port, _ := net.SplitHostPort(f.Listen) // checked when the file was read
+	flags := map[string]string{
+		"listen": host, "port": port,
+		"tls-cert": f.TLS.Cert, "tls-key": f.TLS.Key, "tls-client-ca": f.TLS.ClientCA,
+		insecureFlag: strconv.FormatBool(f.Insecure), "metrics": f.Metrics,
+		"sync": string(f.Sync), "on-damage": string(f.OnDamage), "request-ttl": f.RequestTTL.String(),
+		"backup-interval": f.Backup.Interval.String(), "backup-keep": strconv.Itoa(f.Backup.Keep),
+		"log-format": string(f.Log.Format), "log-level": string(f.Log.Level),
+	}
+	maps.DeleteFunc(flags, func(_, value string) bool { return value == "" })
+	return flags
+}
+
+// addFile adds the units of a file and its policies for calls. An executable that cannot be started is no reason to
+// leave all other units stopped: the error is kept for the log.
+func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
+	m := &cfg.master
+	units, err := master.FileUnits(f)
+	if err != nil {
+		fail("%s: %w", printable(f.Path), err)
+	}
+	m.Units = units
+	policies := master.FilePolicies(f)
+	maps.Copy(policies, m.Policies)
+	m.Policies = policies
+	for _, u := range units {
+		m.StopGrace = max(m.StopGrace, u.StopGrace)
+		if _, _, err := u.Executable(); err != nil {
+			cfg.unitFault = errors.Join(cfg.unitFault, fmt.Errorf("unit %s: %w", u.Name, err))
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package master
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/core-tools/hsu-master/config"
+	"github.com/core-tools/hsu-master/supervisor/probe"
+	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// FileUnits returns the units of a configuration file, for [Options] and [Master.Reload]. The error names each setting
+// that this version cannot execute.
+func FileUnits(f *config.File) ([]unit.Spec, error) {
+	var errs []error
+	specs := make([]unit.Spec, 0, len(f.Units))
+	for i := range f.Units {
+		u := &f.Units[i]
+		for _, key := range unsupported(u) {
+			errs = append(errs, fmt.Errorf("unit %s: %s is not supported by this version: leave it out", u.Name, key))
+		}
+		specs = append(specs, specOf(u))
+	}
+	return specs, errors.Join(errs...)
+}
+
+// specOf returns the unit as the supervisor runs it. A zero time of the file is the shortest one there, because zero
+// means the default.
+func specOf(u *config.Unit) unit.Spec {
+	spec := unit.Spec{
+		Name: u.Name, Kind: unit.Kind(u.Kind), Replicas: u.Replicas, Port: portOf(u.Routing.Port),
+		Dir:          u.Program.WorkingDir,
+		Services:     u.Routing.Services,
+		NoServices:   u.Routing.Services != nil && len(u.Routing.Services) == 0,
+		StartTimeout: u.Start.Timeout, Settle: max(u.Start.Settle, 1),
+		StopSignal: unit.SignalNumber(string(u.Stop.Signal)), StopGrace: max(u.Stop.Grace, 1),
+		Health: probe.Policy{Interval: u.Health.Interval, Timeout: u.Health.Timeout, Missed: u.Health.Failures},
+		Restart: unit.RestartPolicy{
+			Mode:       unit.RestartMode(u.Restart.Policy),
+			Backoff:    max(u.Restart.Backoff.Initial, 1),
+			MaxBackoff: max(u.Restart.Backoff.Max, 1),
+			Budget:     unit.RestartBudget{Restarts: u.Restart.Budget.Restarts, Window: u.Restart.Budget.Within},
+		},
+	}
+	if len(u.Program.Command) > 0 {
+		spec.Path, spec.Args = u.Program.Command[0], u.Program.Command[1:]
+	}
+	for _, name := range slices.Sorted(maps.Keys(u.Program.Environment)) {
+		spec.Env = append(spec.Env, name+"="+u.Program.Environment[name])
+	}
+	if !u.Enabled {
+		spec.Replicas = 0
+	}
+	return spec
+}
+
+func portOf(p config.Port) unit.Port {
+	switch p.Mode {
+	case config.PortFixed:
+		return unit.Port(p.Number)
+	case config.PortNone, config.PortAnnounced:
+		return unit.NoPort
+	case config.PortAuto:
+	}
+	return unit.AutoPort
+}
+
+// unsupported returns the keys of the unit that this version cannot execute.
+func unsupported(u *config.Unit) []string {
+	var keys []string
+	add := func(set bool, key string) {
+		if set {
+			keys = append(keys, key)
+		}
+	}
+	p, l := &u.Program, &u.Limits
+	add(u.Kind == config.Unmanaged, "kind: unmanaged")
+	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
+	add(u.Schedule != "", "schedule")
+	add(u.Essential, "essential")
+	add(len(u.DependsOn) > 0, "depends_on")
+	add(p.User != "", "user")
+	add(p.Group != "", "group")
+	add(p.Umask != nil, "umask")
+	add(p.Nice != 0, "nice")
+	add(!p.Capabilities.Keep, "capabilities")
+	add(p.NoNewPrivileges, "no_new_privileges")
+	add(len(u.Start.Before) > 0, "start.before")
+	add(len(u.Stop.Command) > 0, "stop.command")
+	add(len(u.Stop.After) > 0, "stop.after")
+	add(u.Update.Order == config.StartFirst, "update.order: start-first")
+	add(u.Update.MaxUnavailable > 1, "update.max_unavailable")
+	add(l.OpenFiles != nil || l.Core != nil || l.Memory != nil || l.CPU != nil || l.PIDs != nil, "limits")
+	add(u.MemoryRestart != 0, "memory_restart")
+	add(u.Log.To != config.LogToFile, "log.to: "+string(u.Log.To))
+	for name, h := range map[string]config.Health{"readiness": u.Readiness, "liveness": u.Liveness} {
+		add(h.Type == config.HealthNotify, name+".type: notify")
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// FilePolicies returns the policies for calls of services in a configuration file, for [Options].
+func FilePolicies(f *config.File) map[string]services.Policy {
+	policies := make(map[string]services.Policy, len(f.ServiceOptions))
+	for _, o := range f.ServiceOptions {
+		policies[o.Service] = services.Policy{
+			Balance: services.Balance(o.Balance), Affinity: o.AffinityKey,
+			MaxMessage: int(o.MaxMessage), MaxInFlight: o.MaxInFlight,
+		}
+	}
+	return policies
+}

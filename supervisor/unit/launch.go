@@ -1,0 +1,134 @@
+package unit
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/placeholder"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// Launch returns the arguments and the environment variables, NAME=VALUE, of a worker. In both, {port} is replaced by
+// its port, {unit} by the name of the unit, {worker} by its id, {replica} by its number in the unit, and {{ by a brace.
+// If an integrated unit has no {port} in its arguments, "--port N" is appended, the HSU convention. A port of 0 means
+// that the worker has none.
+func (u Spec) Launch(worker string, port int) (args, env []string, err error) {
+	values := map[string]string{
+		placeholder.Unit: u.Name, placeholder.Worker: worker,
+		placeholder.Replica: strings.TrimPrefix(worker, u.Name+"-"),
+	}
+	if port != 0 {
+		values[placeholder.Port] = strconv.Itoa(port)
+	}
+	expand := func(what, text string) string {
+		expanded, e := placeholder.Expand(text, func(name string) (string, bool) {
+			value, known := values[name]
+			return value, known
+		})
+		if e != nil && err == nil {
+			err = fmt.Errorf("%s: %w", what, e)
+		}
+		return expanded
+	}
+	for _, arg := range u.Args {
+		args = append(args, expand("argument", arg))
+	}
+	for _, entry := range u.Env {
+		name, value, _ := strings.Cut(entry, "=")
+		env = append(env, name+"="+expand("environment variable "+name, value))
+	}
+	if port != 0 {
+		env = append(env, process.EnvWorkerPort+"="+values[placeholder.Port])
+		if u.Kind != Managed && !slices.ContainsFunc(u.Args, mentionsPort) {
+			args = append(args, "--port", values[placeholder.Port])
+		}
+	}
+	return args, env, err
+}
+
+func mentionsPort(arg string) bool { return placeholder.In(arg, placeholder.Port) }
+
+// Executable returns the path of the unit's executable, and the file that its process will run: see
+// [process.CheckProgram].
+func (u Spec) Executable() (path string, runs identity.FileID, err error) {
+	if path, err = u.find(); err != nil {
+		return "", identity.FileID{}, err
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return "", identity.FileID{}, fmt.Errorf("worker path: %w: name the worker's executable", err)
+	case info.IsDir():
+		return "", identity.FileID{}, fmt.Errorf("worker path: %s is a directory: name the executable in it", path)
+	case !executable(info):
+		return "", identity.FileID{}, fmt.Errorf("worker path: %s is not executable: chmod +x it", path)
+	}
+	if runs, err = process.CheckProgram(path); err != nil {
+		return "", identity.FileID{}, fmt.Errorf("worker path: %w", err)
+	}
+	return path, runs, nil
+}
+
+// find returns the path of the executable, which need not exist if it was not looked up in PATH.
+func (u Spec) find() (string, error) {
+	if u.Path == "" || strings.ContainsRune(u.Path, filepath.Separator) {
+		return u.Path, nil
+	}
+	path, err := exec.LookPath(u.Path)
+	if err != nil {
+		return "", fmt.Errorf("worker path: %s is not in PATH: install it, or name the executable by its path", u.Path)
+	}
+	return path, nil
+}
+
+// Hash identifies the input of a start: the executable's content, the arguments, the environment, the directory, and
+// whether there is a port. It leaves out settings that do not affect a running process: replicas, timeouts, restart
+// policy.
+func (u Spec) Hash() (string, error) {
+	hash, _, err := u.Version()
+	return hash, err
+}
+
+// Version returns the hash of the unit and that of its executable.
+func (u Spec) Version() (unit, exe string, err error) {
+	path, err := u.find()
+	if err == nil {
+		exe, err = process.HashExecutable(path)
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("read the worker's executable: %w", err)
+	}
+	start := []any{u.Name, exe, u.Args}
+	if u.Port == NoPort {
+		start = append(start, "no port")
+	}
+	// These were added later. If a unit has none of them, its hash is that which earlier versions have recorded.
+	type launch struct {
+		Kind Kind     `json:",omitempty"`
+		Dir  string   `json:",omitempty"`
+		Env  []string `json:",omitempty"`
+		Port Port     `json:",omitempty"`
+	}
+	more := launch{Dir: u.Dir, Env: u.Env, Port: max(u.Port, 0)}
+	if u.Kind == Managed {
+		more.Kind = Managed
+	}
+	if more.Kind != "" || more.Dir != "" || len(more.Env) > 0 || more.Port != 0 {
+		start = append(start, more)
+	}
+	spec, err := json.Marshal(start)
+	if err != nil {
+		return "", "", fmt.Errorf("describe unit %s: %w", u.Name, err)
+	}
+	sum := sha256.Sum256(spec)
+	return hex.EncodeToString(sum[:]), exe, nil
+}
