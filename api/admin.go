@@ -26,9 +26,14 @@ type Admin struct {
 	adminpb.UnimplementedAdminServer
 	Store      *store.DB
 	Supervisor *supervisor.Supervisor
-	Listen     string // address of the public server
-	Version    string
-	Started    time.Time
+	// Reread reads the units anew and makes them the wanted set, unless dryRun is set. It calls planned first. If it is
+	// nil, Reload fails with UNIMPLEMENTED.
+	Reread func(
+		ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
+	) error
+	Listen  string // address of the public server
+	Version string
+	Started time.Time
 
 	backups sync.Mutex // held while a backup is built in memory
 }

@@ -36,6 +36,8 @@ type Options struct {
 	// ExecStart is the command line of the service: the absolute path of hsu-master, then its arguments. Each
 	// argument is passed unchanged, whatever it contains. Default: /usr/local/bin/hsu-master run.
 	ExecStart []string
+	// ExecReload is the command line of a reload. Default: /usr/local/bin/hsu-master reload.
+	ExecReload []string
 	// ListenStream is the address that the socket unit listens on, such as "127.0.0.1:50051" (the default) or
 	// "[::1]:50051".
 	ListenStream string
@@ -67,12 +69,15 @@ var userName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_-]{0,30}|[0-9]{1,10})$`
 // Service returns the service unit. The error names the value that cannot be written to a unit file.
 func Service(o Options) (string, error) {
 	unit := service
-	if len(o.ExecStart) > 0 {
-		command, err := commandLine(o.ExecStart)
-		if err != nil {
-			return "", fmt.Errorf("ExecStart: %w", err)
+	for key, argv := range map[string][]string{"ExecStart": o.ExecStart, "ExecReload": o.ExecReload} {
+		if len(argv) == 0 {
+			continue
 		}
-		unit = set(unit, "ExecStart", command)
+		command, err := commandLine(argv)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", key, err)
+		}
+		unit = set(unit, key, command)
 	}
 	if o.StopGrace < 0 {
 		return "", fmt.Errorf("stop grace %v: is negative", o.StopGrace)

@@ -14,6 +14,7 @@ import (
 func TestDefaultsAreTheCommittedUnits(t *testing.T) {
 	spelledOut := Options{
 		ExecStart:    []string{"/usr/local/bin/hsu-master", "run"},
+		ExecReload:   []string{"/usr/local/bin/hsu-master", "reload"},
 		ListenStream: "127.0.0.1:50051",
 		StopGrace:    10 * time.Second,
 		User:         "root",
@@ -41,7 +42,7 @@ func TestDefaultsAreTheCommittedUnits(t *testing.T) {
 
 // Each key that set replaces must occur exactly once, and names that other files use must not change unnoticed.
 func TestUnitsHoldWhatOthersRelyOn(t *testing.T) {
-	for _, key := range []string{"ExecStart", "TimeoutStopSec", "ReadWritePaths", "User", "ProtectHome"} {
+	for _, key := range []string{"ExecStart", "ExecReload", "TimeoutStopSec", "ReadWritePaths", "User", "ProtectHome"} {
 		if n := strings.Count(service, "\n"+key+"="); n != 1 {
 			t.Errorf("%s= is in the service %d times, want once", key, n)
 		}

@@ -52,6 +52,9 @@ type Options struct {
 
 	// Units describe the workers. Without units the master processes requests itself.
 	Units []unit.Spec
+	// ReadUnits returns the units as they are now, for a reload that an administrator asks for, and the names of other
+	// settings that differ and take effect at the next start only. Nil means that the units never change.
+	ReadUnits func() (units []unit.Spec, later []string, err error)
 	// Policies maps the name of a service to the policy for its calls; "*" applies to all other services.
 	Policies map[string]services.Policy
 	// Keeper keeps the handles of workers while no master runs; if nil, they are not kept.
@@ -197,7 +200,7 @@ func (m *Master) openServers() (err error) {
 	m.onClose("the gateway", func() error { m.gateway.Close(); return nil })
 	m.admin.server = api.NewAdminServer(&api.Admin{
 		Store: m.store, Supervisor: m.sup,
-		Listen: m.listener.Addr().String(), Version: m.options.Version, Started: time.Now(),
+		Reread: m.Reread, Listen: m.listener.Addr().String(), Version: m.options.Version, Started: time.Now(),
 	}, business)
 	return nil
 }

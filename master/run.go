@@ -10,7 +10,6 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/supervisor"
-	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // Run adopts the workers of an earlier master, starts the missing ones, and serves until ctx is done or a part fails.
@@ -102,12 +101,6 @@ func (m *Master) stop(supervised <-chan error, whenDrained func()) error {
 			cancel()
 		}
 	}
-}
-
-// Reload makes units the wanted set while the master runs, as [supervisor.Supervisor.Apply] describes. A master that is
-// killed meanwhile completes the set if it is started again with the same units.
-func (m *Master) Reload(ctx context.Context, units ...unit.Spec) error {
-	return m.sup.Apply(ctx, units...)
 }
 
 // Hurry makes a master that stops, or that will stop, end the calls in flight and kill its workers without a grace.

@@ -25,6 +25,7 @@ const (
 	Admin_GetState_FullMethodName    = "/hsu.master.admin.v1.Admin/GetState"
 	Admin_ListWorkers_FullMethodName = "/hsu.master.admin.v1.Admin/ListWorkers"
 	Admin_Backup_FullMethodName      = "/hsu.master.admin.v1.Admin/Backup"
+	Admin_Reload_FullMethodName      = "/hsu.master.admin.v1.Admin/Reload"
 )
 
 // AdminClient is the client API for Admin service.
@@ -38,6 +39,11 @@ type AdminClient interface {
 	// Backup streams a copy of the state database as it is at one moment. It is
 	// whole where the stream ends with OK.
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
+	// Reload reads the units again and makes them the wanted set. It sends what
+	// will change and ends when that is done: with INVALID_ARGUMENT if the units
+	// are faulty and nothing was changed, with ABORTED at the first worker that
+	// does not get ready.
+	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReloadResponse], error)
 }
 
 type adminClient struct {
@@ -87,6 +93,25 @@ func (c *adminClient) Backup(ctx context.Context, in *BackupRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_BackupClient = grpc.ServerStreamingClient[BackupResponse]
 
+func (c *adminClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReloadResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[1], Admin_Reload_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReloadRequest, ReloadResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ReloadClient = grpc.ServerStreamingClient[ReloadResponse]
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -98,6 +123,11 @@ type AdminServer interface {
 	// Backup streams a copy of the state database as it is at one moment. It is
 	// whole where the stream ends with OK.
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
+	// Reload reads the units again and makes them the wanted set. It sends what
+	// will change and ends when that is done: with INVALID_ARGUMENT if the units
+	// are faulty and nothing was changed, with ABORTED at the first worker that
+	// does not get ready.
+	Reload(*ReloadRequest, grpc.ServerStreamingServer[ReloadResponse]) error
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -116,6 +146,9 @@ func (UnimplementedAdminServer) ListWorkers(context.Context, *ListWorkersRequest
 }
 func (UnimplementedAdminServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
 	return status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedAdminServer) Reload(*ReloadRequest, grpc.ServerStreamingServer[ReloadResponse]) error {
+	return status.Error(codes.Unimplemented, "method Reload not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -185,6 +218,17 @@ func _Admin_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_BackupServer = grpc.ServerStreamingServer[BackupResponse]
 
+func _Admin_Reload_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReloadRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Reload(m, &grpc.GenericServerStream[ReloadRequest, ReloadResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ReloadServer = grpc.ServerStreamingServer[ReloadResponse]
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -205,6 +249,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Backup",
 			Handler:       _Admin_Backup_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Reload",
+			Handler:       _Admin_Reload_Handler,
 			ServerStreams: true,
 		},
 	},

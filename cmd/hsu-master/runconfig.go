@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"reflect"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
 
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/master"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 const configFlag = "config"
@@ -71,7 +73,7 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 	if err != nil {
 		fail("%s: %w", printable(f.Path), err)
 	}
-	m.Units = units
+	m.Units, m.ReadUnits = units, func() ([]unit.Spec, []string, error) { return readAgain(f) }
 	policies := master.FilePolicies(f)
 	maps.Copy(policies, m.Policies)
 	m.Policies = policies
@@ -81,4 +83,36 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 			cfg.unitFault = errors.Join(cfg.unitFault, fmt.Errorf("unit %s: %w", u.Name, err))
 		}
 	}
+}
+
+// readAgain reads the file of a running master, which was started with it as it was before. later has the keys of the
+// master's own settings that differ.
+func readAgain(before *configfile.File) (units []unit.Spec, later []string, err error) {
+	f, err := loadConfig(before.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if units, err = master.FileUnits(f); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", printable(f.Path), err)
+	}
+	for _, setting := range []struct {
+		key           string
+		before, after any
+	}{
+		{"listen", before.Listen, f.Listen},
+		{"tls", before.TLS, f.TLS},
+		{"insecure", before.Insecure, f.Insecure},
+		{"metrics", before.Metrics, f.Metrics},
+		{"sync", before.Sync, f.Sync},
+		{"on_damage", before.OnDamage, f.OnDamage},
+		{"backup", before.Backup, f.Backup},
+		{"request_ttl", before.RequestTTL, f.RequestTTL},
+		{"log", before.Log, f.Log},
+		{"service_options", before.ServiceOptions, f.ServiceOptions},
+	} {
+		if !reflect.DeepEqual(setting.before, setting.after) {
+			later = append(later, setting.key)
+		}
+	}
+	return units, later, nil
 }

@@ -9,12 +9,14 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/master"
+	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
@@ -92,13 +94,26 @@ func runMaster(ctx context.Context, m *master.Master, signals *signals, notify *
 	ctx, end := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	var beside sync.WaitGroup
-	beside.Go(func() { signals.control(controlled{m.Stopping(), end, m.Hurry}, detach, log, done) })
+	reload := func() { beside.Go(func() { rereadUnits(ctx, m, log) }) }
+	beside.Go(func() { signals.control(controlled{m.Stopping(), end, m.Hurry, reload}, detach, log, done) })
 	beside.Go(func() { notify.follow(ctx, m, log) })
 	err := m.Run(ctx)
 	end(nil)
 	close(done)
 	beside.Wait()
 	return err
+}
+
+// rereadUnits executes the reload that a signal asks for. The master logs what it changes.
+func rereadUnits(ctx context.Context, m *master.Master, log *slog.Logger) {
+	planned := func(_ []supervisor.Change, later []string) {
+		if len(later) > 0 {
+			log.Warn("settings not reloaded", "settings", strings.Join(later, " "))
+		}
+	}
+	if err := m.Reread(ctx, false, planned); err != nil {
+		log.Error("reload failed", "error", err)
+	}
 }
 
 // listenOn returns a function that listens on an address. flag is the name of the flag that sets it, for hints.

@@ -12,8 +12,8 @@ import (
 
 // signals delivers the signals by which an operator controls a running master.
 type signals struct {
-	stops, detaches, ignored chan os.Signal
-	ending                   []os.Signal // all signals that stop or detach the master
+	stops, detaches, reloads, ignored chan os.Signal
+	ending                            []os.Signal // all signals that stop or detach the master
 }
 
 func watchSignals() *signals {
@@ -21,6 +21,7 @@ func watchSignals() *signals {
 		// Room for a second INT that arrives while the first is handled.
 		stops:    make(chan os.Signal, 2),
 		detaches: make(chan os.Signal, 1),
+		reloads:  make(chan os.Signal, 1),
 		ignored:  make(chan os.Signal, 1),
 		ending:   []os.Signal{os.Interrupt, syscall.SIGTERM},
 	}
@@ -30,7 +31,7 @@ func watchSignals() *signals {
 }
 
 func (s *signals) stop() {
-	for _, c := range []chan os.Signal{s.stops, s.detaches, s.ignored} {
+	for _, c := range []chan os.Signal{s.stops, s.detaches, s.reloads, s.ignored} {
 		signal.Stop(c)
 	}
 }
@@ -40,11 +41,12 @@ type controlled struct {
 	stopping <-chan struct{}         // closed when it begins to stop
 	end      context.CancelCauseFunc // makes it stop
 	hurry    func()                  // makes it stop at once
+	reload   func()                  // makes it read its units again; returns at once
 }
 
 // control executes the signals until done is closed. The first TERM or INT stops the master, and leaves its workers
-// running with detach. USR1 always leaves them. While the master stops, INT makes it stop at once; a service manager
-// may send TERM again, which does not mean that.
+// running with detach. USR1 always leaves them. HUP has the units read again. While the master stops, INT makes it stop
+// at once; a service manager may send TERM again, which does not mean that.
 func (s *signals) control(m controlled, detach bool, log *slog.Logger, done <-chan struct{}) {
 	stopping := m.stopping // nil once the master stops or was told to
 	for {
@@ -67,6 +69,10 @@ func (s *signals) control(m controlled, detach bool, log *slog.Logger, done <-ch
 				log.Info("master stopping", "signal", sig.String(), "detach", true)
 				m.end(supervisor.ErrDetach)
 				stopping = nil
+			}
+		case <-s.reloads:
+			if stopping != nil {
+				m.reload()
 			}
 		case sig := <-s.ignored:
 			if stopping != nil {

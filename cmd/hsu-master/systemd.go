@@ -63,7 +63,8 @@ func unitsOf(c *cli.Context) ([]unitFile, config, error) {
 		return nil, config{}, commandErr
 	}
 	options := deploy.Options{
-		ExecStart: command, ListenStream: cfg.address, StopGrace: cfg.master.StopGrace, User: c.String(serviceUserFlag),
+		ExecStart: command, ExecReload: reloadLine(command), ListenStream: cfg.address,
+		StopGrace: cfg.master.StopGrace, User: c.String(serviceUserFlag),
 	}
 	for flag, dir := range map[string]string{stateDirFlag: cfg.folders.state, runtimeDirFlag: cfg.folders.runtime} {
 		if c.IsSet(flag) {
@@ -118,6 +119,17 @@ func commandLine(c *cli.Context) ([]string, error) {
 		}
 	}
 	return command, nil
+}
+
+// reloadLine returns the command line of a reload of the service with this command line.
+func reloadLine(command []string) []string {
+	reload := []string{command[0], "reload"}
+	for _, word := range command {
+		if strings.HasPrefix(word, "--"+stateDirFlag+"=") || strings.HasPrefix(word, "--"+runtimeDirFlag+"=") {
+			reload = append(reload, word)
+		}
+	}
+	return reload
 }
 
 // pathFlags are the flags that name files and folders. A service needs their absolute paths.

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+const defaultReloadTimeout = 10 * time.Minute
+
+func reloadCommand() *cli.Command {
+	cmd := leaf("reload", "have the running master read its configuration file again", reload,
+		&cli.BoolFlag{Name: "dry-run", Usage: "print what would change, and change nothing"},
+		&cli.DurationFlag{
+			Name: "timeout", Value: defaultReloadTimeout,
+			Usage: "`DURATION` wait this long for the workers; the master goes on",
+		},
+		jsonOutput())
+	cmd.Description = `Prints what changes, and returns when it is done: missing workers are started,
+unwanted ones stopped, and those whose command, environment, folder, port or
+executable differ replaced one by one, the next only when the new one is ready.
+Other settings apply at once. The reload stops at the first worker that does not
+get ready. SIGHUP does the same.
+
+A master without a file looks for changed executables, and marks the workers
+that run the former ones as outdated.
+
+Exit codes: 0 done, 1 a worker did not get ready, 2 the file is faulty and
+nothing was changed, 3 no master is running.`
+	return cmd
+}
+
+// reloadJSON is the output of "reload --json". Scripts depend on it.
+type reloadJSON struct {
+	Changes []unitChangeJSON `json:"changes"`
+	Later   []string         `json:"later"` // settings that take effect at the next start
+}
+
+type unitChangeJSON struct {
+	Unit    string   `json:"unit"`
+	Action  string   `json:"action"`
+	Workers []string `json:"workers"`
+	Reasons []string `json:"reasons"`
+}
+
+func reload(c *cli.Context) error {
+	f, err := foldersOf(c)
+	if err != nil {
+		return err
+	}
+	timeout := c.Duration("timeout")
+	if timeout <= 0 {
+		return usagef("--timeout %s: must be above 0, such as 1m", timeout)
+	}
+	ctx, cancel := context.WithTimeout(c.Context, timeout)
+	defer cancel()
+	conn, err := dialAdmin(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	stream, err := adminpb.NewAdminClient(conn).Reload(ctx, &adminpb.ReloadRequest{DryRun: c.Bool("dry-run")})
+	if err != nil {
+		return reloadError(ctx, err)
+	}
+	plan, err := stream.Recv()
+	if err != nil {
+		return reloadError(ctx, err)
+	}
+	if c.Bool(jsonFlag) {
+		err = printJSON(c.App.Writer, reloadToJSON(plan))
+	} else {
+		printReload(c.App.Writer, plan)
+	}
+	if err != nil {
+		return err
+	}
+	waiting := startProgress(c.App.ErrWriter, "waiting for the workers")
+	_, err = stream.Recv()
+	waiting.end()
+	if !errors.Is(err, io.EOF) {
+		return reloadError(ctx, err)
+	}
+	return nil
+}
+
+func reloadError(ctx context.Context, err error) error {
+	text := status.Convert(err).Message()
+	switch {
+	case ctx.Err() != nil:
+		return hint(errors.New("the reload is not done in time: the master goes on with it"),
+			`see "hsu-master worker list", or give a longer --timeout`)
+	case status.Code(err) == codes.InvalidArgument:
+		return usageError{errors.New(text)}
+	}
+	return fmt.Errorf("reload: %s", text)
+}
+
+func reloadToJSON(plan *adminpb.ReloadResponse) reloadJSON {
+	out := reloadJSON{Changes: []unitChangeJSON{}, Later: append([]string{}, plan.GetLater()...)}
+	for _, change := range plan.GetChanges() {
+		out.Changes = append(out.Changes, unitChangeJSON{
+			change.GetUnit(), change.GetAction(), change.GetWorkers(), change.GetReasons(),
+		})
+	}
+	return out
+}
+
+func printReload(w io.Writer, plan *adminpb.ReloadResponse) {
+	for _, c := range plan.GetChanges() {
+		fmt.Fprintf(w, "%s: %s %s: %s\n", printable(c.GetUnit()), verbs[supervisor.Action(c.GetAction())],
+			count(len(c.GetWorkers()), "worker"), printable(strings.Join(c.GetReasons(), ", ")))
+	}
+	for _, key := range plan.GetLater() {
+		fmt.Fprintf(w, "%s: takes effect at the next start of the master\n", printable(key))
+	}
+	if len(plan.GetChanges())+len(plan.GetLater()) == 0 {
+		fmt.Fprintln(w, "nothing has changed")
+	}
+}
+
+// verbs maps actions to their names in the output.
+var verbs = map[supervisor.Action]string{
+	supervisor.ActionStart:    "start",
+	supervisor.ActionStop:     "stop and forget",
+	supervisor.ActionReplace:  "replace one by one",
+	supervisor.ActionUpdate:   "apply to",
+	supervisor.ActionOutdated: "mark as outdated",
+}

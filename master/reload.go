@@ -1,0 +1,51 @@
+package master
+
+import (
+	"context"
+	"strings"
+
+	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// Reload makes units the wanted set while the master runs, as [supervisor.Supervisor.Apply] describes. A master that is
+// killed meanwhile completes the set if it is started again with the same units.
+func (m *Master) Reload(ctx context.Context, units ...unit.Spec) error {
+	return m.sup.Apply(ctx, units...)
+}
+
+// Reread reads the units anew, with [Options.ReadUnits], and makes them the wanted set. Before that it passes to
+// planned what will change now, and which settings take effect at the next start only. With dryRun that is all it
+// does. Without ReadUnits it looks for changed executables, and marks the workers that still run the former ones.
+func (m *Master) Reread(
+	ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
+) error {
+	if m.options.ReadUnits == nil {
+		changes, err := m.sup.MarkOutdated(ctx)
+		if err == nil {
+			planned(changes, nil)
+		}
+		return err
+	}
+	units, later, err := m.options.ReadUnits()
+	if err != nil {
+		return err
+	}
+	changes, err := m.sup.Changes(units...)
+	if err != nil {
+		return err
+	}
+	planned(changes, later)
+	if dryRun {
+		return nil
+	}
+	for _, c := range changes {
+		m.log.Info("unit changed", "unit", c.Unit, "action", string(c.Action),
+			"workers", strings.Join(c.Workers, " "), "reason", strings.Join(c.Reasons, ", "))
+	}
+	if err := m.sup.Apply(ctx, units...); err != nil {
+		return err
+	}
+	m.log.Info("units reloaded", "units", len(units))
+	return nil
+}

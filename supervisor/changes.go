@@ -1,0 +1,132 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// Action is what happens to workers when the units change.
+type Action string
+
+// The values of Action.
+const (
+	ActionStart    Action = "start"
+	ActionStop     Action = "stop"     // and forget
+	ActionReplace  Action = "replace"  // one after the other, behind readiness
+	ActionUpdate   Action = "update"   // the new settings apply at once, the processes stay
+	ActionOutdated Action = "outdated" // the executable has changed; the processes stay
+)
+
+// Change is what [Supervisor.Apply] does to workers of one unit, and why.
+type Change struct {
+	Unit    string
+	Action  Action
+	Workers []string
+	Reasons []string // keys of the unit that differ, or a short text
+}
+
+// Changes returns what [Supervisor.Apply] would do with these units. It changes nothing.
+func (s *Supervisor) Changes(units ...unit.Spec) ([]Change, error) {
+	complete, err := checked(units)
+	if err != nil {
+		return nil, err
+	}
+	return changesOf(s.set.specs(), complete, s.outdated), nil
+}
+
+// outdated returns the workers of the unit that were started with another executable or other arguments.
+func (s *Supervisor) outdated(u unit.Spec) []string {
+	hash, err := u.Hash()
+	if err != nil {
+		return nil // Apply cannot read it either, and leaves the workers as they are
+	}
+	var ids []string
+	for _, w := range s.set.list() {
+		if info := w.Info(); info != nil && info.SpecHash != "" && info.SpecHash != hash && owns(u, w.ID()) {
+			ids = append(ids, w.ID())
+		}
+	}
+	return ids
+}
+
+func owns(u unit.Spec, worker string) bool { return slices.Contains(workersOf(u, 0), worker) }
+
+// workersOf returns the ids of the unit's workers from an index on.
+func workersOf(u unit.Spec, from int) []string {
+	var ids []string
+	for i := from; i < u.Replicas; i++ {
+		ids = append(ids, u.WorkerID(i))
+	}
+	return ids
+}
+
+// changesOf returns the way from one set of units to another. outdated returns the workers of a unit that must be
+// replaced.
+func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Change {
+	var changes []Change
+	add := func(u unit.Spec, action Action, workers []string, reasons ...string) {
+		if len(workers) > 0 {
+			changes = append(changes, Change{u.Name, action, workers, reasons})
+		}
+	}
+	byName := map[string]unit.Spec{}
+	for _, u := range from {
+		byName[u.Name] = u
+	}
+	for _, u := range to {
+		before, known := byName[u.Name]
+		delete(byName, u.Name)
+		if !known {
+			add(u, ActionStart, workersOf(u, 0), "new unit")
+			continue
+		}
+		kept := u
+		kept.Replicas = min(u.Replicas, before.Replicas)
+		start, live := before.Differences(u)
+		replaced := slices.DeleteFunc(outdated(u), func(id string) bool { return !owns(kept, id) })
+		if len(start) == 0 {
+			start = []string{"changed since its start"}
+		}
+		add(u, ActionReplace, replaced, start...)
+		if len(live) > 0 {
+			add(u, ActionUpdate, workersOf(kept, 0), live...)
+		}
+		number := fmt.Sprintf("replicas %d to %d", before.Replicas, u.Replicas)
+		add(u, ActionStart, workersOf(u, before.Replicas), number)
+		add(u, ActionStop, workersOf(before, u.Replicas), number)
+	}
+	for _, u := range from {
+		if _, gone := byName[u.Name]; gone {
+			add(u, ActionStop, workersOf(u, 0), "unit removed")
+		}
+	}
+	return changes
+}
+
+// MarkOutdated compares the executables of all workers with those that they were started with, marks the workers that
+// differ as outdated, and returns them by unit. It replaces none.
+func (s *Supervisor) MarkOutdated(ctx context.Context) ([]Change, error) {
+	var changes []Change
+	for _, u := range s.set.specs() {
+		var ids []string
+		for _, w := range s.set.list() {
+			if !owns(u, w.ID()) {
+				continue
+			}
+			outdated, err := w.Update(ctx, u)
+			if err != nil {
+				return changes, fmt.Errorf("check %s: %w", w.ID(), err)
+			}
+			if outdated {
+				ids = append(ids, w.ID())
+			}
+		}
+		if len(ids) > 0 {
+			changes = append(changes, Change{u.Name, ActionOutdated, ids, []string{"executable"}})
+		}
+	}
+	return changes, nil
+}
