@@ -43,12 +43,7 @@ func operations() []*operation {
 		{name: "restart by policy", life: 8, launched: true, prepare: leftInBackoff},
 		{
 			name: "surplus", life: 12, launched: true, mayEnd: theSecondEnds, prepare: fewer,
-			after: func(r *rig) error {
-				err := r.masters.kill()
-				before, err2 := r.inspect(noneEnds)
-				r.workers.count = workersOfATrial
-				return errors.Join(err, err2, r.recovered(before))
-			},
+			after: asBefore,
 		},
 		{
 			name: "surplus, taken back", life: 12, launched: true, mayEnd: theSecondEnds,
@@ -67,7 +62,7 @@ func operations() []*operation {
 		{name: "recovery of a half-started one", life: 10, launched: true, prepare: halfStarted},
 		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
 	}
-	return slices.Concat(ops, operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups())
+	return slices.Concat(ops, operationsOnTheSet(), operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups())
 }
 
 func theSecondEnds(worker string) bool { return worker == "worker-1" }

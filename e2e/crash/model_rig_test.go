@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,6 +27,7 @@ type rig struct {
 	program   string   // the program of the workers
 	arguments []string // of the workers
 	flags     []string // of every run
+	fromFile  bool     // the masters read a file instead of flags of workers
 
 	masters       masters
 	admin         admin
@@ -121,10 +123,34 @@ func newRig(t *testing.T, base string, count int) (*rig, error) {
 
 // launch starts a master, which kills itself at the moment, if one is given.
 func (r *rig) launch(at moment) error {
-	args := append([]string{
-		"run", "--state-dir", r.state, "--port", strconv.Itoa(r.port), "--log-format", "json",
-	}, harness.WorkersOf(r.program, r.workers.count, r.arguments...)...)
+	args := []string{"run", "--state-dir", r.state, "--port", strconv.Itoa(r.port), "--log-format", "json"}
+	if r.fromFile {
+		if err := r.writeFile(); err != nil {
+			return err
+		}
+		return r.masters.execute(at, append(args, "--config", r.file()))
+	}
+	args = append(args, harness.WorkersOf(r.program, r.workers.count, r.arguments...)...)
 	return r.masters.execute(at, append(args, r.flags...))
+}
+
+func (r *rig) file() string { return filepath.Join(r.dir, "hsu.yaml") }
+
+// writeFile writes the file with the wanted workers. The environment differs with each turn.
+func (r *rig) writeFile() error {
+	command, err := json.Marshal(append([]string{r.program}, r.arguments...)) // JSON is YAML
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf(`units:
+  worker:
+    command: %s
+    replicas: %d
+    environment: {TURN: "%d"}
+    restart: {backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}
+    stop: {grace: 250ms}
+`, command, r.workers.count, r.turn)
+	return os.WriteFile(r.file(), []byte(text), 0o600)
 }
 
 // report returns the output of the last masters and of all workers.

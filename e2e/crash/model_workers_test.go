@@ -44,6 +44,9 @@ func (b being) signal(signal unix.Signal) {
 type workers struct {
 	state, notes string
 
+	// refilled: workers were replaced by a reload, which gives them a whole budget.
+	refilled bool
+
 	count  int                      // workers wanted at the next launch
 	least  int                      // the minimum since the last rest, 0 if equal to count
 	moody  func(worker string) bool // reports whether a worker dies by itself; nil if none does
@@ -219,7 +222,7 @@ func (ws *workers) checkRecord(w records.Worker, n noted, fail func(string, ...a
 		fail("%s: %d restarts are recorded, there were %d before, and can be %d by now",
 			w.ID, w.Restarts, was.restarts, most)
 	}
-	if len(w.History.Spent) != int(w.Restarts) {
+	if n := len(w.History.Spent); n > int(w.Restarts) || n < int(w.Restarts) && !ws.refilled {
 		fail("%s: %d of the budget are spent after %d restarts", w.ID, len(w.History.Spent), w.Restarts)
 	}
 	if w.Incarnation < was.incarnation {

@@ -1,0 +1,71 @@
+//go:build e2e && crash && linux
+
+package crash
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+)
+
+// Operations on the wanted set while the master runs: it reads its file again.
+
+func operationsOnTheSet() []*operation {
+	return []*operation{
+		{
+			name: "reload, one more", file: true, life: 12, begin: reloads(workersOfATrial + 1),
+			rest: untilAtRest(0), after: asBefore,
+		},
+		{
+			name: "reload, one less", file: true, life: 12, begin: reloads(workersOfATrial - 1),
+			mayEnd: theSecondEnds, rest: untilAtRest(1), after: asBefore,
+		},
+		{
+			// The next master adopts workers that were not replaced yet.
+			name: "reload, another command", file: true, life: 12, mayEnd: allEnd,
+			begin: func(r *rig) error {
+				r.turn++
+				r.workers.refilled = true
+				return reloads(workersOfATrial)(r)
+			},
+			rest: func(r *rig, before, now map[string]int) error {
+				if n := now["after-publish"] - before["after-publish"]; n < workersOfATrial {
+					return fmt.Errorf("%d of %d workers are replaced", n, workersOfATrial)
+				}
+				return r.atRest(0)
+			},
+		},
+	}
+}
+
+// reloads returns a function that has the master run this number of workers from now on.
+func reloads(count int) func(r *rig) error {
+	return func(r *rig) error {
+		r.workers.count = count
+		return errors.Join(r.writeFile(), r.masters.signal(syscall.SIGHUP))
+	}
+}
+
+func untilAtRest(removals int) func(r *rig, before, now map[string]int) error {
+	return func(r *rig, before, now map[string]int) error {
+		if n := now["after-removal"] - before["after-removal"]; n < removals {
+			return fmt.Errorf("%d of %d workers are removed", n, removals)
+		}
+		return r.atRest(0)
+	}
+}
+
+// asBefore has the next master run the workers that each trial starts with.
+func asBefore(r *rig) error {
+	err := r.masters.kill()
+	before, err2 := r.inspect(noneEnds)
+	r.workers.count = workersOfATrial
+	r.workers.look(before)
+	err = errors.Join(err, err2, r.recovered(before))
+	for id, was := range r.workers.ledger {
+		if r.workers.isSurplus(id) && !was.removed {
+			err = errors.Join(err, r.workers.forget(id))
+		}
+	}
+	return err
+}
