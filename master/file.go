@@ -34,6 +34,7 @@ func specOf(u *config.Unit) unit.Spec {
 		Name: u.Name, Kind: unit.Kind(u.Kind), Replicas: u.Replicas, Port: portOf(u.Routing.Port),
 		Dir:          u.Program.WorkingDir,
 		Services:     u.Routing.Services,
+		NoOthers:     len(u.Routing.Services) > 0,
 		NoServices:   u.Routing.Services != nil && len(u.Routing.Services) == 0,
 		StartTimeout: u.Start.Timeout, Settle: max(u.Start.Settle, 1),
 		StopSignal: unit.SignalNumber(string(u.Stop.Signal)), StopGrace: max(u.Stop.Grace, 1),

@@ -148,6 +148,31 @@ func TestReflectionTellsWhatAWorkerOffers(t *testing.T) {
 	})
 }
 
+func TestNamedServicesAreAnUpperBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		world.behave = func(p *fakeProcess) { p.offers = []string{"pkg.A", "pkg.Z"} }
+		m := startMaster(t, world, dir, 1, offering("pkg.A"))
+		settle(time.Second)
+		m.wantReady("pkg.Z", "worker-0")
+		m.crash()
+
+		bound := func(u *unit.Spec) { u.Services, u.NoOthers = []string{"pkg.A", "pkg.B"}, true }
+		m = startMaster(t, world, dir, 1, bound)
+		if m.Services().Service("pkg.Z") != nil {
+			t.Error("a service is there that an earlier master was told of, and that is not among the named ones")
+		}
+		settle(time.Second)
+		m.wantReady("pkg.A", "worker-0")
+		m.wantReady("pkg.B")
+		want := []records.Offer{{Name: "pkg.A"}, {Name: "pkg.B", Unlisted: true}}
+		if got := m.recorded("worker-0").Services; !slices.Equal(got, want) {
+			t.Errorf("recorded are %v, want %v", got, want)
+		}
+		m.stop(nil)
+	})
+}
+
 func TestAdoptedWorkerIsAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()

@@ -168,7 +168,7 @@ func (s *Supervisor) preRegister() {
 	rc := recovery.Context{Now: func() time.Duration { return 0 }}
 	for _, slot := range rc.Slots(snap.Workers, s.set.units, false) {
 		names := worker.Reflected(slot.Rec.Services)
-		if !slot.Unit.NoServices && !slot.State.Retired && len(names) > 0 {
+		if !slot.Unit.NoServices && !slot.Unit.NoOthers && !slot.State.Retired && len(names) > 0 {
 			s.services.Offer(services.OfWorker(slot.ID), names...)
 		}
 	}

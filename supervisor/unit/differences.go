@@ -15,7 +15,7 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"working_dir", &start, u.Dir, v.Dir},
 		{"environment", &start, u.Env, v.Env},
 		{"port", &start, u.Port, v.Port},
-		{"services", &live, []any{u.Services, u.NoServices}, []any{v.Services, v.NoServices}},
+		{"services", &live, []any{u.Services, u.NoOthers, u.NoServices}, []any{v.Services, v.NoOthers, v.NoServices}},
 		{"health", &live, u.Health, v.Health},
 		{"start", &live, []any{u.StartTimeout, u.Settle}, []any{v.StartTimeout, v.Settle}},
 		{"restart", &live, u.Restart, v.Restart},

@@ -51,6 +51,8 @@ type Spec struct {
 	// integrated unit that answers GetStatus of [DefaultService] offers that. If a worker has gRPC reflection, its list
 	// takes precedence: the worker may offer more services, and gets no calls of services that it does not list.
 	Services []string
+	// NoOthers means that the workers offer no services besides Services, even if their reflection lists more.
+	NoOthers bool
 	// NoServices means that its workers offer no services, even if their reflection lists some. Services must then
 	// be empty.
 	NoServices bool

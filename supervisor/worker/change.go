@@ -52,7 +52,8 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	w.record(ctx) // before routing, as for a report of the worker
 	w.routes.offer(w.state.Retired)
 	w.routes.update(served)
-	if u.NoServices != before.NoServices || !slices.Equal(u.Services, before.Services) {
+	if u.NoServices != before.NoServices || u.NoOthers != before.NoOthers ||
+		!slices.Equal(u.Services, before.Services) {
 		w.routes.asked.incarnation = 0 // whatever it has answered
 		w.discover(ctx)
 	}

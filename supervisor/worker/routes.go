@@ -187,8 +187,11 @@ func offersOf(unit unit.Spec, reflected []string, unlisted func(name string) boo
 			list, records.Offer{Name: name, Unlisted: unit.NoServices || unlisted(name), Assumed: unit.Assumed},
 		)
 	}
-	if unit.NoServices {
+	switch {
+	case unit.NoServices:
 		return list // the default service, marked unlisted: an empty list would mean the default
+	case unit.NoOthers:
+		return list
 	}
 	for _, name := range reflected {
 		if !slices.ContainsFunc(list, func(o records.Offer) bool { return o.Name == name }) {
