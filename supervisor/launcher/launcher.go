@@ -56,6 +56,9 @@ type Launcher interface {
 	Lease(worker string) (*process.Lease, error)
 	// Start forks the instance that rec describes.
 	Start(u unit.Spec, worker string, rec records.Instance, lease *process.Lease) (Instance, error)
+	// Run runs a command in the environment of the instance that rec describes, until it has ended or ctx ends. The
+	// command has the id and the token of its own that worker and rec name.
+	Run(ctx context.Context, command []string, worker string, rec records.Instance) (process.Ran, error)
 	// Sweep kills the remaining descendants of an instance that is gone and returns those that are still alive.
 	Sweep(ctx context.Context, worker string, rec records.Instance) ([]process.Holder, error)
 }

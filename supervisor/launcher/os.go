@@ -92,20 +92,13 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		}
 	}
 	args := slices.Clone(u.Args)
-	env := append(slices.Clone(l.Environ),
-		process.EnvMasterID+"="+l.MasterID,
-		process.EnvStateDir+"="+l.StateDir(),
-		process.EnvWorkerID+"="+worker,
-		process.EnvWorkerToken+"="+rec.Token)
 	if rec.Port != 0 {
-		port := strconv.Itoa(rec.Port)
-		args = append(args, "--port", port)
-		env = append(env, process.EnvWorkerPort+"="+port)
+		args = append(args, "--port", strconv.Itoa(rec.Port))
 	}
 	p, err := process.Start(process.Spec{
 		Path:   path,
 		Args:   args,
-		Env:    env,
+		Env:    l.environ(worker, rec),
 		Output: output,
 		Lease:  lease,
 		Cgroup: cgroup,
@@ -115,6 +108,27 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		return nil, errors.Join(err, removeCgroup(cgroup))
 	}
 	return l.instance(worker, rec, p), nil
+}
+
+// environ returns the environment of the instance.
+func (l *osLauncher) environ(worker string, rec records.Instance) []string {
+	env := append(slices.Clone(l.Environ),
+		process.EnvMasterID+"="+l.MasterID,
+		process.EnvStateDir+"="+l.StateDir(),
+		process.EnvWorkerID+"="+worker,
+		process.EnvWorkerToken+"="+rec.Token)
+	if rec.Port != 0 {
+		env = append(env, process.EnvWorkerPort+"="+strconv.Itoa(rec.Port))
+	}
+	return env
+}
+
+func (l *osLauncher) Run(
+	ctx context.Context, command []string, worker string, rec records.Instance,
+) (process.Ran, error) {
+	return process.Run(ctx, process.Spec{
+		Path: command[0], Args: command[1:], Env: l.environ(worker, rec),
+	}, rec.Token)
 }
 
 func (l *osLauncher) Attach(worker string, rec records.Instance) (Instance, error) {

@@ -47,8 +47,9 @@ type Spec struct {
 	// StopGrace is the time between SIGTERM and SIGKILL; 0 means 10 s.
 	StopGrace time.Duration
 	Restart   RestartPolicy
-	// Health is how the workers are checked. Zero fields are those of [probe.DefaultPolicy].
-	Health probe.Policy
+	// Readiness is the check that decides about calls, Liveness the one that decides about restarts. If both are equal
+	// or one is zero, one check decides about both. Zero fields are those of [probe.Spec.WithDefaults].
+	Readiness, Liveness probe.Spec
 }
 
 // RestartMode selects the exits that are followed by a restart.
@@ -137,12 +138,35 @@ func (u Spec) WithDefaults() Spec {
 	u.Restart.Backoff = orDefault(u.Restart.Backoff, defaultBackoff)
 	u.Restart.MaxBackoff = max(orDefault(u.Restart.MaxBackoff, defaultMaxBackoff), u.Restart.Backoff)
 	u.Restart.Budget = orDefault(u.Restart.Budget, defaultBudget)
-	health := probe.DefaultPolicy()
-	u.Health.Interval = orDefault(u.Health.Interval, health.Interval)
-	u.Health.Timeout = orDefault(u.Health.Timeout, health.Timeout)
-	u.Health.Missed = orDefault(u.Health.Missed, health.Missed)
-	u.Health.Lateness = orDefault(u.Health.Lateness, health.Lateness)
+	switch {
+	case u.Liveness.IsZero():
+		u.Liveness = u.Readiness
+	case u.Readiness.IsZero():
+		u.Readiness = u.Liveness
+	}
+	u.Readiness, u.Liveness = u.checkOf(u.Readiness), u.checkOf(u.Liveness)
 	return u
+}
+
+// checkOf returns the check with its defaults. Without a port, the workers are checked by their process.
+func (u Spec) checkOf(s probe.Spec) probe.Spec {
+	if u.NoPort && (s.Type == "" || s.Type == probe.TypeAuto) {
+		s.Type = probe.TypeProcess
+	}
+	return s.WithDefaults()
+}
+
+// OneCheck reports whether one check decides about calls and about restarts.
+func (u Spec) OneCheck() bool { return u.Readiness.Equal(u.Liveness) }
+
+// Connects reports whether the master needs a gRPC connection to the workers, for calls or for checks.
+func (u Spec) Connects() bool {
+	return !u.NoPort && (!u.NoServices || u.Readiness.UsesConnection() || u.Liveness.UsesConnection())
+}
+
+// Listens reports whether a worker must listen on its port to be ready.
+func (u Spec) Listens() bool {
+	return !u.NoPort && (u.Connects() || u.Readiness.UsesPort())
 }
 
 func orDefault[T comparable](value, fallback T) T {
@@ -173,9 +197,7 @@ func (u Spec) CheckFields() error {
 	if u.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("worker count %d: must be 0 or more", u.Replicas))
 	}
-	if h := u.Health; h.Interval < 0 || h.Timeout < 0 || h.Missed < 0 || h.Lateness < 0 {
-		errs = append(errs, fmt.Errorf("health: %+v: must have no negative field", h))
-	}
+	errs = append(errs, u.checkHealth()...)
 	if (u.NoServices || u.NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}
@@ -190,6 +212,26 @@ func (u Spec) CheckFields() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (u Spec) checkHealth() []error {
+	var errs []error
+	report := func(name string, s probe.Spec) {
+		if err := s.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+		if s = u.checkOf(s); u.NoPort && s.UsesPort() {
+			errs = append(errs, fmt.Errorf("%s: a check of type %s needs the port of the worker, which has none",
+				name, s.Type))
+		}
+	}
+	if u.Liveness.IsZero() || u.OneCheck() {
+		report("health", u.Readiness)
+		return errs
+	}
+	report("readiness", u.Readiness)
+	report("liveness", u.Liveness)
+	return errs
 }
 
 // CheckExecutable returns the file that a process of this executable runs: see [process.CheckProgram].
