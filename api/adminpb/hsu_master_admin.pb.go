@@ -79,7 +79,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17, 0}
 }
 
 type GetStateRequest struct {
@@ -523,11 +523,14 @@ type Worker struct {
 	// What a starting worker is waited for, and what it answered last, such as
 	// "Ping: connection refused". Empty when it is not starting.
 	WaitingFor string `protobuf:"bytes,16,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
-	// How it is asked whether it is well: "ping" (proto.CoreService), "grpc"
-	// (grpc.health.v1) or "tcp" (a connect). Empty while it is not connected, and offline.
+	// The check that decides about calls: "ping" (proto.CoreService), "grpc"
+	// (grpc.health.v1), "tcp" (a connect), "process", or one with a target such as
+	// "http http://127.0.0.1:8080/health". Empty while it is not connected, and offline.
 	Probe string `protobuf:"bytes,17,opt,name=probe,proto3" json:"probe,omitempty"`
 	// It is connected and well: calls of the services that it offers go to it.
-	Ready         bool `protobuf:"varint,18,opt,name=ready,proto3" json:"ready,omitempty"`
+	Ready bool `protobuf:"varint,18,opt,name=ready,proto3" json:"ready,omitempty"`
+	// The checks that are made now; none offline.
+	Checks        []*Check `protobuf:"bytes,19,rep,name=checks,proto3" json:"checks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -688,6 +691,105 @@ func (x *Worker) GetReady() bool {
 	return false
 }
 
+func (x *Worker) GetChecks() []*Check {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+// Check is a repeated check of a worker.
+type Check struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it decides about: "start", "health" (calls and restarts), "readiness"
+	// (calls) or "liveness" (restarts).
+	Use string `protobuf:"bytes,1,opt,name=use,proto3" json:"use,omitempty"`
+	// As Worker.probe; of a start, what it is waited for, such as "port 40001".
+	Probe string `protobuf:"bytes,2,opt,name=probe,proto3" json:"probe,omitempty"`
+	// The last answer.
+	Passed bool `protobuf:"varint,3,opt,name=passed,proto3" json:"passed,omitempty"`
+	// Why it did not pass, such as "503 Service Unavailable".
+	Answer string `protobuf:"bytes,4,opt,name=answer,proto3" json:"answer,omitempty"`
+	// Absent before the first answer.
+	AnsweredAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=answered_at,json=answeredAt,proto3" json:"answered_at,omitempty"`
+	// When it is made again; absent while it is being made.
+	DueAt         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=due_at,json=dueAt,proto3" json:"due_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Check) Reset() {
+	*x = Check{}
+	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Check) ProtoMessage() {}
+
+func (x *Check) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Check.ProtoReflect.Descriptor instead.
+func (*Check) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Check) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *Check) GetProbe() string {
+	if x != nil {
+		return x.Probe
+	}
+	return ""
+}
+
+func (x *Check) GetPassed() bool {
+	if x != nil {
+		return x.Passed
+	}
+	return false
+}
+
+func (x *Check) GetAnswer() string {
+	if x != nil {
+		return x.Answer
+	}
+	return ""
+}
+
+func (x *Check) GetAnsweredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AnsweredAt
+	}
+	return nil
+}
+
+func (x *Check) GetDueAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueAt
+	}
+	return nil
+}
+
 type Exit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absent where unknown or signalled.
@@ -702,7 +804,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	mi := &file_hsu_master_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +816,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	mi := &file_hsu_master_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +829,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -777,7 +879,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_hsu_master_admin_proto_msgTypes[9]
+	mi := &file_hsu_master_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +891,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[9]
+	mi := &file_hsu_master_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +904,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Service) GetName() string {
@@ -884,7 +986,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_hsu_master_admin_proto_msgTypes[10]
+	mi := &file_hsu_master_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +998,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[10]
+	mi := &file_hsu_master_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1011,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{10}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -1007,7 +1109,7 @@ type Figures struct {
 
 func (x *Figures) Reset() {
 	*x = Figures{}
-	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	mi := &file_hsu_master_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1121,7 @@ func (x *Figures) String() string {
 func (*Figures) ProtoMessage() {}
 
 func (x *Figures) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	mi := &file_hsu_master_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1134,7 @@ func (x *Figures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Figures.ProtoReflect.Descriptor instead.
 func (*Figures) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{11}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Figures) GetCalls() uint64 {
@@ -1091,7 +1193,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	mi := &file_hsu_master_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1205,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	mi := &file_hsu_master_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1218,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{12}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Latency) GetCounts() []uint64 {
@@ -1141,7 +1243,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1255,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1268,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{13}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
 }
 
 type ListResponse struct {
@@ -1178,7 +1280,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1292,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1305,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListResponse) GetServices() []*Service {
@@ -1221,7 +1323,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1335,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1348,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
 }
 
 type WatchResponse struct {
@@ -1261,7 +1363,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1375,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1388,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -1324,7 +1426,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1438,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1451,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RegisterRequest) GetService() string {
@@ -1383,7 +1485,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1497,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1510,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RegisterResponse) GetEndpoint() *Endpoint {
@@ -1429,7 +1531,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1543,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1556,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeregisterRequest) GetService() string {
@@ -1481,7 +1583,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1595,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1608,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeregisterResponse) GetRemoved() []string {
@@ -1526,7 +1628,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1640,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1653,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HeartbeatRequest) GetService() string {
@@ -1578,7 +1680,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1692,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1705,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
@@ -1650,7 +1752,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"writeError\x1a=\n" +
 	"\x0fBadRecordsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x87\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbb\x04\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -1673,7 +1775,16 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\vwaiting_for\x18\x10 \x01(\tR\n" +
 	"waitingFor\x12\x14\n" +
 	"\x05probe\x18\x11 \x01(\tR\x05probe\x12\x14\n" +
-	"\x05ready\x18\x12 \x01(\bR\x05ready\"\x92\x01\n" +
+	"\x05ready\x18\x12 \x01(\bR\x05ready\x122\n" +
+	"\x06checks\x18\x13 \x03(\v2\x1a.hsu.master.admin.v1.CheckR\x06checks\"\xcf\x01\n" +
+	"\x05Check\x12\x10\n" +
+	"\x03use\x18\x01 \x01(\tR\x03use\x12\x14\n" +
+	"\x05probe\x18\x02 \x01(\tR\x05probe\x12\x16\n" +
+	"\x06passed\x18\x03 \x01(\bR\x06passed\x12\x16\n" +
+	"\x06answer\x18\x04 \x01(\tR\x06answer\x12;\n" +
+	"\vanswered_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"answeredAt\x121\n" +
+	"\x06due_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\"\x92\x01\n" +
 	"\x04Exit\x12\x17\n" +
 	"\x04code\x18\x01 \x01(\x05H\x00R\x04code\x88\x01\x01\x12\x1b\n" +
 	"\x06signal\x18\x02 \x01(\tH\x01R\x06signal\x88\x01\x01\x12\x14\n" +
@@ -1773,7 +1884,7 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_hsu_master_admin_proto_goTypes = []any{
 	(WatchResponse_Kind)(0),       // 0: hsu.master.admin.v1.WatchResponse.Kind
 	(*GetStateRequest)(nil),       // 1: hsu.master.admin.v1.GetStateRequest
@@ -1784,72 +1895,76 @@ var file_hsu_master_admin_proto_goTypes = []any{
 	(*BackupResponse)(nil),        // 6: hsu.master.admin.v1.BackupResponse
 	(*State)(nil),                 // 7: hsu.master.admin.v1.State
 	(*Worker)(nil),                // 8: hsu.master.admin.v1.Worker
-	(*Exit)(nil),                  // 9: hsu.master.admin.v1.Exit
-	(*Service)(nil),               // 10: hsu.master.admin.v1.Service
-	(*Endpoint)(nil),              // 11: hsu.master.admin.v1.Endpoint
-	(*Figures)(nil),               // 12: hsu.master.admin.v1.Figures
-	(*Latency)(nil),               // 13: hsu.master.admin.v1.Latency
-	(*ListRequest)(nil),           // 14: hsu.master.admin.v1.ListRequest
-	(*ListResponse)(nil),          // 15: hsu.master.admin.v1.ListResponse
-	(*WatchRequest)(nil),          // 16: hsu.master.admin.v1.WatchRequest
-	(*WatchResponse)(nil),         // 17: hsu.master.admin.v1.WatchResponse
-	(*RegisterRequest)(nil),       // 18: hsu.master.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 19: hsu.master.admin.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 20: hsu.master.admin.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 21: hsu.master.admin.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 22: hsu.master.admin.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 23: hsu.master.admin.v1.HeartbeatResponse
-	nil,                           // 24: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 25: hsu.master.admin.v1.Figures.FailuresEntry
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*Check)(nil),                 // 9: hsu.master.admin.v1.Check
+	(*Exit)(nil),                  // 10: hsu.master.admin.v1.Exit
+	(*Service)(nil),               // 11: hsu.master.admin.v1.Service
+	(*Endpoint)(nil),              // 12: hsu.master.admin.v1.Endpoint
+	(*Figures)(nil),               // 13: hsu.master.admin.v1.Figures
+	(*Latency)(nil),               // 14: hsu.master.admin.v1.Latency
+	(*ListRequest)(nil),           // 15: hsu.master.admin.v1.ListRequest
+	(*ListResponse)(nil),          // 16: hsu.master.admin.v1.ListResponse
+	(*WatchRequest)(nil),          // 17: hsu.master.admin.v1.WatchRequest
+	(*WatchResponse)(nil),         // 18: hsu.master.admin.v1.WatchResponse
+	(*RegisterRequest)(nil),       // 19: hsu.master.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 20: hsu.master.admin.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 21: hsu.master.admin.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 22: hsu.master.admin.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 23: hsu.master.admin.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 24: hsu.master.admin.v1.HeartbeatResponse
+	nil,                           // 25: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 26: hsu.master.admin.v1.Figures.FailuresEntry
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
 	7,  // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
 	8,  // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
 	8,  // 2: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
-	10, // 3: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	26, // 4: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	24, // 5: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	26, // 6: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
-	26, // 7: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
-	9,  // 8: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	26, // 9: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	11, // 10: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	27, // 11: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	26, // 12: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	12, // 13: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	27, // 14: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	25, // 15: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	13, // 16: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	27, // 17: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	10, // 18: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 19: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	11, // 20: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	27, // 21: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	11, // 22: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	27, // 23: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	1,  // 24: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 25: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	5,  // 26: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	14, // 27: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	16, // 28: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	18, // 29: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	20, // 30: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	22, // 31: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 32: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 33: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	6,  // 34: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	15, // 35: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	17, // 36: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	19, // 37: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	21, // 38: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	23, // 39: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	11, // 3: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
+	27, // 4: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	25, // 5: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	27, // 6: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	27, // 7: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	10, // 8: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
+	9,  // 9: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
+	27, // 10: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	27, // 11: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	27, // 12: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	12, // 13: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	28, // 14: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	27, // 15: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	13, // 16: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	28, // 17: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	26, // 18: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	14, // 19: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	28, // 20: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	11, // 21: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	0,  // 22: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	12, // 23: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	28, // 24: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	12, // 25: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	28, // 26: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	1,  // 27: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	3,  // 28: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	5,  // 29: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	15, // 30: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	17, // 31: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	19, // 32: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	21, // 33: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	23, // 34: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	2,  // 35: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	4,  // 36: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	6,  // 37: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	16, // 38: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	18, // 39: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	20, // 40: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	22, // 41: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	24, // 42: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	35, // [35:43] is the sub-list for method output_type
+	27, // [27:35] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -1857,14 +1972,14 @@ func file_hsu_master_admin_proto_init() {
 	if File_hsu_master_admin_proto != nil {
 		return
 	}
-	file_hsu_master_admin_proto_msgTypes[8].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

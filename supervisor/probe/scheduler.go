@@ -93,6 +93,9 @@ func (c *Check) Now() {
 // Last returns the last answer, nil if there is none yet.
 func (c *Check) Last() *Answer { return c.last.Load() }
 
+// Note makes err the last answer: the question was asked besides the schedule.
+func (c *Check) Note(err error) { c.last.Store(&Answer{At: time.Now(), Err: err}) }
+
 // Due returns the time at which the check is made next on schedule, the zero time after Stop.
 func (c *Check) Due() time.Time {
 	c.scheduler.mu.Lock()

@@ -193,7 +193,9 @@ func (w *owner) reconnect(ctx, bounded context.Context, silent string) error {
 	deciding := w.checks[0]
 	wait, cancel := context.WithTimeout(bounded, deciding.spec.Timeout)
 	defer cancel()
-	if err := deciding.prober.Ping(wait); err != nil {
+	err = deciding.prober.Ping(wait)
+	deciding.Note(err)
+	if err != nil {
 		return errors.New(deciding.failure(err))
 	}
 	return nil

@@ -159,6 +159,7 @@ func (w *owner) onStart(ctx context.Context, l Link, err error) {
 	default:
 		w.startup.end()
 		w.connect(ctx, l)
+		w.checks[0].Note(nil) // it has just passed this check
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReady})
 	}
 }
