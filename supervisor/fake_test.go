@@ -71,6 +71,7 @@ type fakeOS struct {
 	// answers are the answers to checks of types other than auto and process; checks counts those.
 	answers map[probe.Type]error
 	checks  int
+	dials   int // connections to workers
 }
 
 type fakeProcess struct {
@@ -174,6 +175,7 @@ func (o *fakeOS) Run(
 			o.t.Errorf("a check of %s has the id %s and the token of the worker", p.worker, worker)
 		}
 	}
+	o.checks++
 	ran := process.Ran{At: time.Now(), Exit: identity.Exit{Source: identity.ExitWait}}
 	if err := o.answers[probe.TypeExec]; err != nil {
 		ran.Exit.Code, ran.Output = 1, []byte(err.Error()+"\n")
@@ -630,7 +632,10 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 		t.Fatal(err)
 	}
 	s.env.Launcher, s.scan = world, world.scan
-	s.env.Dial = func(port int) (worker.Link, error) { return fakeLink{world, port}, nil }
+	s.env.Dial = func(port int) (worker.Link, error) {
+		world.set(func() { world.dials++ })
+		return fakeLink{world, port}, nil
+	}
 	s.env.Prober = world.prober
 	s.env.AwaitListener = func(ctx context.Context, port int, refused func(error)) error {
 		for {

@@ -23,7 +23,7 @@ func TestHTTP(t *testing.T) {
 	answer("/teapot", 418)
 	answer("/down", 503)
 	answer("/unknown", 599)
-	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/down", http.StatusFound) })
+	mux.Handle("/moved", http.RedirectHandler("/down", http.StatusFound))
 	mux.HandleFunc("/hang", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	mux.HandleFunc("/huge", func(w http.ResponseWriter, _ *http.Request) {
 		n, err := io.CopyN(w, endless{}, 1<<30)
