@@ -138,35 +138,8 @@ func (u Spec) WithDefaults() Spec {
 	u.Restart.Backoff = orDefault(u.Restart.Backoff, defaultBackoff)
 	u.Restart.MaxBackoff = max(orDefault(u.Restart.MaxBackoff, defaultMaxBackoff), u.Restart.Backoff)
 	u.Restart.Budget = orDefault(u.Restart.Budget, defaultBudget)
-	switch {
-	case u.Liveness.IsZero():
-		u.Liveness = u.Readiness
-	case u.Readiness.IsZero():
-		u.Readiness = u.Liveness
-	}
-	u.Readiness, u.Liveness = u.checkOf(u.Readiness), u.checkOf(u.Liveness)
+	u.Readiness, u.Liveness = u.checks()
 	return u
-}
-
-// checkOf returns the check with its defaults. Without a port, the workers are checked by their process.
-func (u Spec) checkOf(s probe.Spec) probe.Spec {
-	if u.NoPort && (s.Type == "" || s.Type == probe.TypeAuto) {
-		s.Type = probe.TypeProcess
-	}
-	return s.WithDefaults()
-}
-
-// OneCheck reports whether one check decides about calls and about restarts.
-func (u Spec) OneCheck() bool { return u.Readiness.Equal(u.Liveness) }
-
-// Connects reports whether the master needs a gRPC connection to the workers, for calls or for checks.
-func (u Spec) Connects() bool {
-	return !u.NoPort && (!u.NoServices || u.Readiness.UsesConnection() || u.Liveness.UsesConnection())
-}
-
-// Listens reports whether a worker must listen on its port to be ready.
-func (u Spec) Listens() bool {
-	return !u.NoPort && (u.Connects() || u.Readiness.UsesPort())
 }
 
 func orDefault[T comparable](value, fallback T) T {
@@ -212,26 +185,6 @@ func (u Spec) CheckFields() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (u Spec) checkHealth() []error {
-	var errs []error
-	report := func(name string, s probe.Spec) {
-		if err := s.Validate(); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
-		}
-		if s = u.checkOf(s); u.NoPort && s.UsesPort() {
-			errs = append(errs, fmt.Errorf("%s: a check of type %s needs the port of the worker, which has none",
-				name, s.Type))
-		}
-	}
-	if u.Liveness.IsZero() || u.OneCheck() {
-		report("health", u.Readiness)
-		return errs
-	}
-	report("readiness", u.Readiness)
-	report("liveness", u.Liveness)
-	return errs
 }
 
 // CheckExecutable returns the file that a process of this executable runs: see [process.CheckProgram].

@@ -27,15 +27,15 @@ const (
 	foreignRecheck  = 10 * time.Millisecond
 )
 
-// readiness waits until a starting worker is ready: it listens on its port, if it must, and passes its check.
-type readiness struct {
+// startWait waits until a starting worker is ready: it listens on its port, if it must, and passes its check.
+type startWait struct {
 	subject
 	startup *startup
 	began   time.Time
 }
 
 // wait returns the link to the worker when it is ready, or the reason why it is not. The context ends the wait.
-func (r readiness) wait(ctx context.Context) (Link, error) {
+func (r startWait) wait(ctx context.Context) (Link, error) {
 	listens := r.rec.Port != 0 && r.unit.Listens()
 	if listens {
 		if err := r.listens(ctx); err != nil {
@@ -63,7 +63,7 @@ func (r readiness) wait(ctx context.Context) (Link, error) {
 }
 
 // passes waits until the worker passes its check.
-func (r readiness) passes(ctx context.Context, spec probe.Spec, p probe.Prober) error {
+func (r startWait) passes(ctx context.Context, spec probe.Spec, p probe.Prober) error {
 	probing.Add(1)
 	defer probing.Add(-1)
 	r.startup.report(p.Describe(), nil, time.Time{})
@@ -94,7 +94,7 @@ func (r readiness) passes(ctx context.Context, spec probe.Spec, p probe.Prober) 
 }
 
 // pause returns the time until the next check.
-func (r readiness) pause(spec probe.Spec) time.Duration {
+func (r startWait) pause(spec probe.Spec) time.Duration {
 	first := max(firstPause, probeEvery*time.Duration(probing.Load()))
 	if spec.Type == probe.TypeExec {
 		first = firstExecPause
@@ -103,7 +103,7 @@ func (r readiness) pause(spec probe.Spec) time.Duration {
 }
 
 // settles waits until the process has been running for the settling time. The end of the process ends the wait.
-func (r readiness) settles(ctx context.Context) error {
+func (r startWait) settles(ctx context.Context) error {
 	over := r.began.Add(r.unit.Settle)
 	r.startup.report(fmt.Sprintf("running for %s", r.unit.Settle), errNotYet, over)
 	settled := time.NewTimer(time.Until(over))
@@ -119,7 +119,7 @@ func (r readiness) settles(ctx context.Context) error {
 var errNotYet = errors.New("not yet")
 
 // listens waits until the worker's port is open and the worker's own.
-func (r readiness) listens(ctx context.Context) error {
+func (r startWait) listens(ctx context.Context) error {
 	port, limit := r.rec.Port, r.unit.StartTimeout
 	report := func(err error) { r.startup.report("port "+strconv.Itoa(port), err, time.Time{}) }
 	// A reservation of the port may be what keeps the worker from opening it.

@@ -124,7 +124,7 @@ func newToken() string {
 // await starts a helper that waits until the worker is ready or its start timeout is over.
 func (w *owner) await(ctx context.Context) {
 	incarnation := w.rec.Incarnation
-	r := readiness{subject: w.subject(), startup: &w.startup, began: time.Now()}
+	r := startWait{subject: w.subject(), startup: &w.startup, began: time.Now()}
 	wait, cancel := context.WithTimeoutCause(ctx, w.unit.StartTimeout, errStartTimeout)
 	w.startup.begin(cancel)
 	w.helpers.Go(func() {
