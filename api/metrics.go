@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -56,6 +57,12 @@ var (
 	descReady    = describe("worker_ready", "1 where requests may go to the worker, else 0.", "worker")
 	descRestarts = describe("worker_restarts_total",
 		"Restarts of the worker by policy, over all masters of this state.", "worker")
+	descCheck = describe("worker_check_passed",
+		"1 where the worker passed its last check, else 0.", "worker", "check", "probe")
+	descChecked = describe("worker_check_timestamp_seconds",
+		"When the worker was checked last, in Unix time.", "worker", "check")
+	descCheckDue = describe("worker_check_due_timestamp_seconds",
+		"When the worker is checked next, in Unix time.", "worker", "check")
 
 	descClients  = describe("gateway_client_connections", "Connections of clients that are open.")
 	descBackends = describe("gateway_backend_connections", "Connections to endpoints that are open.")
@@ -119,6 +126,15 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		statuses[w.Status]++
 		gauge(descReady, yes(w.Ready), w.ID)
 		count(descRestarts, float64(w.Restarts), w.ID)
+		for _, check := range w.Checks {
+			if !check.At.IsZero() {
+				gauge(descCheck, yes(check.Passed), w.ID, check.Use, sendable(check.Probe))
+				gauge(descChecked, unixTime(check.At), w.ID, check.Use)
+			}
+			if !check.Due.IsZero() {
+				gauge(descCheckDue, unixTime(check.Due), w.ID, check.Use)
+			}
+		}
 	}
 	for status, n := range statuses {
 		gauge(descWorkers, float64(n), string(status))
@@ -168,3 +184,5 @@ func yes(b bool) float64 {
 	}
 	return 0
 }
+
+func unixTime(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

@@ -71,6 +71,42 @@ func TestCountersDoNotFallWithTheirEndpoints(t *testing.T) {
 	want("long after", `hsu_master_calls_total{endpoint="",service="pkg.Service"} 9`)
 }
 
+func TestMetricsTellOfChecks(t *testing.T) {
+	source := MetricsSource{
+		Store: tallied{},
+		Workers: func() []worker.Info {
+			return []worker.Info{{
+				Worker: records.Worker{ID: "worker-0", Status: records.StatusRunning},
+				Checks: []worker.CheckInfo{
+					{
+						Use: "readiness", Probe: "tcp db:1", Passed: true,
+						At: time.Unix(100, 5e8), Due: time.Unix(105, 0),
+					},
+					{Use: "liveness", Probe: "exec \xff", At: time.Unix(99, 0)},
+					{Use: "other", Probe: "not asked yet"},
+				},
+			}}
+		},
+		Services: func() []services.ServiceInfo { return nil },
+		Gateway:  func() GatewayFigures { return GatewayFigures{} },
+	}
+	recorder := httptest.NewRecorder()
+	MetricsHandler(source).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for _, line := range []string{
+		`hsu_master_worker_check_passed{check="readiness",probe="tcp db:1",worker="worker-0"} 1`,
+		`hsu_master_worker_check_passed{check="liveness",probe="exec �",worker="worker-0"} 0`,
+		`hsu_master_worker_check_timestamp_seconds{check="readiness",worker="worker-0"} 100.5`,
+		`hsu_master_worker_check_due_timestamp_seconds{check="readiness",worker="worker-0"} 105`,
+	} {
+		if !strings.Contains(recorder.Body.String(), line+"\n") {
+			t.Errorf("missing: %s", line)
+		}
+	}
+	if strings.Contains(recorder.Body.String(), "not asked yet") {
+		t.Error("a check without an answer has a result")
+	}
+}
+
 func TestMetricsTellOfWorkersAndCalls(t *testing.T) {
 	endpoint := services.EndpointInfo{Address: "127.0.0.1:40001", Worker: "worker-0", Ready: true}
 	endpoint.Calls, endpoint.InFlight, endpoint.Retries, endpoint.Ejections = 7, 2, 1, 3

@@ -247,7 +247,7 @@ func serviceMessages(
 			}
 			e := &adminpb.Endpoint{
 				Address: ports.Address(w.Instance.Port), Worker: w.ID,
-				Healthy: w.Ready, Source: SourceWorker, Probe: w.Probe,
+				Healthy: w.Ready, Source: SourceWorker, Probe: sendable(w.Probe),
 			}
 			if o.Reflected {
 				e.Source = SourceReflection

@@ -72,8 +72,9 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 			Outdated:    w.Outdated,
 			LastExit:    exitMessage(w.LastExit),
 			WaitingFor:  sendable(w.WaitingFor),
-			Probe:       w.Probe,
+			Probe:       sendable(w.Probe),
 			Ready:       w.Ready,
+			Checks:      checkMessages(w.Checks),
 		}
 		if i := w.Instance; i != nil {
 			m.Pid, m.Port, m.Token = int32(i.PID), int32(i.Port), i.Token //nolint:gosec // both fit in 32 bits
@@ -85,6 +86,17 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 		case records.StatusStarting, records.StatusRunning, records.StatusStopping, records.StatusStopped:
 		}
 		messages = append(messages, m)
+	}
+	return messages
+}
+
+func checkMessages(checks []worker.CheckInfo) []*adminpb.Check {
+	messages := make([]*adminpb.Check, 0, len(checks))
+	for _, c := range checks {
+		messages = append(messages, &adminpb.Check{
+			Use: c.Use, Probe: sendable(c.Probe), Passed: c.Passed, Answer: sendable(c.Answer),
+			AnsweredAt: timestamp(c.At), DueAt: timestamp(c.Due),
+		})
 	}
 	return messages
 }

@@ -38,7 +38,7 @@ func specOf(u *config.Unit) unit.Spec {
 		NoServices:   u.Routing.Services != nil && len(u.Routing.Services) == 0,
 		StartTimeout: u.Start.Timeout, Settle: max(u.Start.Settle, 1),
 		StopSignal: unit.SignalNumber(string(u.Stop.Signal)), StopGrace: max(u.Stop.Grace, 1),
-		Health: probe.Policy{Interval: u.Health.Interval, Timeout: u.Health.Timeout, Missed: u.Health.Failures},
+		Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness),
 		Restart: unit.RestartPolicy{
 			Mode:       unit.RestartMode(u.Restart.Policy),
 			Backoff:    max(u.Restart.Backoff.Initial, 1),
@@ -56,6 +56,17 @@ func specOf(u *config.Unit) unit.Spec {
 		spec.Replicas = 0
 	}
 	return spec
+}
+
+// checkOf returns the check as the supervisor makes it. The notify type is refused before.
+func checkOf(h *config.Health) probe.Spec {
+	return probe.Spec{
+		Type: probe.Type(h.Type), Service: h.Service, Address: h.Address, URL: h.URL, Status: h.Status, Headers: h.Headers,
+		Command: h.Command,
+		Policy: probe.Policy{
+			Interval: h.Interval, Timeout: h.Timeout, Missed: h.Failures, Passes: h.Successes,
+		},
+	}
 }
 
 func portOf(p config.Port) unit.Port {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -67,6 +68,10 @@ type fakeOS struct {
 	log                slog.Handler // also gets the masters' log
 	endpoints          map[string]*fakeEndpoint
 	store              *store.DB // of the last master
+	// answers are the answers to checks of types other than auto and process; checks counts those.
+	answers map[probe.Type]error
+	checks  int
+	dials   int // connections to workers
 }
 
 type fakeProcess struct {
@@ -109,7 +114,10 @@ type fakeProcess struct {
 }
 
 func newFakeOS(t *testing.T) *fakeOS {
-	return &fakeOS{t: t, processes: map[int]*fakeProcess{}, started: map[string]int{}, birth: time.Now()}
+	return &fakeOS{
+		t: t, processes: map[int]*fakeProcess{}, started: map[string]int{}, birth: time.Now(),
+		answers: map[probe.Type]error{},
+	}
 }
 
 // set changes the world.
@@ -154,6 +162,45 @@ func (o *fakeOS) Start(_ unit.Spec, worker string, rec records.Instance, _ *proc
 		time.AfterFunc(p.exitsAfter, func() { p.die(identity.Exit{Code: p.exitCode, Source: identity.ExitWait}) })
 	}
 	return p, nil
+}
+
+// Run is the command of a check: it exits with code 1 if checks of its type fail.
+func (o *fakeOS) Run(ctx context.Context, _ launcher.Command, id, token string) (process.Ran, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.processes {
+		if !strings.HasSuffix(id, "/probe") || token == p.rec.Token {
+			o.t.Errorf("a check of %s has the id %s and the token of the worker", p.worker, id)
+		}
+	}
+	o.checks++
+	ran := process.Ran{At: time.Now(), Exit: identity.Exit{Source: identity.ExitWait}}
+	if err := o.answers[probe.TypeExec]; err != nil {
+		ran.Exit.Code, ran.Output = 1, []byte(err.Error()+"\n")
+	}
+	return ran, ctx.Err()
+}
+
+// prober makes the probers of workers. Those that would need a network answer as the world does.
+func (o *fakeOS) prober(s probe.Spec, t probe.Target) probe.Prober {
+	p := probe.New(s, t)
+	if s.Type == probe.TypeHTTP || s.Type == probe.TypeTCP || s.Type == probe.TypeGRPC {
+		return fakeProber{p, o, s.Type}
+	}
+	return p
+}
+
+type fakeProber struct {
+	probe.Prober
+	os *fakeOS
+	of probe.Type
+}
+
+func (p fakeProber) Ping(context.Context) error {
+	p.os.mu.Lock()
+	defer p.os.mu.Unlock()
+	p.os.checks++
+	return p.os.answers[p.of]
 }
 
 func (o *fakeOS) Attach(_ string, rec records.Instance) (launcher.Instance, error) {
@@ -583,7 +630,11 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 		t.Fatal(err)
 	}
 	s.env.Launcher, s.scan = world, world.scan
-	s.env.Dial = func(port int) (worker.Link, error) { return fakeLink{world, port}, nil }
+	s.env.Dial = func(port int) (worker.Link, error) {
+		world.set(func() { world.dials++ })
+		return fakeLink{world, port}, nil
+	}
+	s.env.Prober = world.prober
 	s.env.AwaitListener = func(ctx context.Context, port int, refused func(error)) error {
 		for {
 			if p := world.at(port); p != nil && p.readyAfter >= 0 && time.Since(world.birth) >= p.readyAfter {

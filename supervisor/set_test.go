@@ -161,7 +161,7 @@ func TestApplyChangesTheHealthOfALivingWorker(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Second)
 		u := unitOf(t, "worker", 1)
-		u.Health.Interval, u.Health.Missed = time.Hour, 1
+		u.Readiness.Interval, u.Readiness.Missed = time.Hour, 1
 		if err := m.Apply(t.Context(), u); err != nil {
 			t.Fatal(err)
 		}

@@ -149,6 +149,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
 		Recovered: s.recovered, Hurry: s.hurry,
 		Dial:          func(port int) (worker.Link, error) { return worker.Dial(port, opts.Log) },
+		Prober:        probe.New,
 		AwaitListener: worker.AwaitListener,
 	}
 	return s, nil
@@ -338,6 +339,7 @@ func (s *Supervisor) Workers() []worker.Info {
 			if shown.Status == records.StatusStarting {
 				shown.WaitingFor = w.WaitingFor()
 			}
+			shown.Checks = w.Checks()
 			infos = append(infos, shown)
 		}
 	}

@@ -233,7 +233,7 @@ func TestSilentWorkerIsReplaced(t *testing.T) {
 		settle(time.Minute)
 		p := world.of("worker-0")
 		p.set(func() { p.mute, p.ignoresTerm = true, true })
-		settle(time.Duration(defaults.Health.Missed)*defaults.Health.Interval + defaults.Health.Timeout)
+		settle(time.Duration(defaults.Readiness.Missed)*defaults.Readiness.Interval + defaults.Readiness.Timeout)
 		if w := m.worker("worker-0"); w.Status != records.StatusUnhealthy || w.Ready {
 			t.Errorf("worker is %s and ready %v after three missed pings, want unhealthy", w.Status, w.Ready)
 		}
@@ -278,7 +278,7 @@ func TestLostConnectionsAreNoMissedPings(t *testing.T) {
 		settle(time.Second)
 		p := world.of("worker-0")
 		p.set(func() { p.pingErr = errors.New("connection refused") })
-		for range 2 * defaults.Health.Missed {
+		for range 2 * defaults.Readiness.Missed {
 			w := m.set.list()[0]
 			w.ConnectionLost(t.Context(), 1, nil)
 			settle(time.Millisecond)
@@ -286,12 +286,12 @@ func TestLostConnectionsAreNoMissedPings(t *testing.T) {
 		if w := m.worker("worker-0"); w.Ready || w.Status != records.StatusRunning {
 			t.Errorf("worker is %s and ready %v, want it out until the next Ping", w.Status, w.Ready)
 		}
-		settle(time.Duration(defaults.Health.Missed) * defaults.Health.Interval)
+		settle(time.Duration(defaults.Readiness.Missed) * defaults.Readiness.Interval)
 		if w := m.worker("worker-0"); w.Status != records.StatusUnhealthy {
 			t.Errorf("worker is %s after three missed Pings, want unhealthy", w.Status)
 		}
 		p.set(func() { p.pingErr = nil })
-		settle(defaults.Health.Interval)
+		settle(defaults.Readiness.Interval)
 		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 1 {
 			t.Errorf("worker = %+v, want it back", w)
 		}
@@ -308,13 +308,13 @@ func TestBrokenConnectionIsProvenAgain(t *testing.T) {
 		p.set(func() { p.owner, p.mute = process.PortForeign, true }) // the Ping goes to the other process too
 		first := m.set.list()[0]
 		first.ConnectionLost(t.Context(), 1, nil)
-		settle(defaults.Health.Timeout)
+		settle(defaults.Readiness.Timeout)
 		if w := m.worker("worker-0"); w.Ready || w.Status != records.StatusUnhealthy ||
 			!strings.Contains(w.Reason, "held by another process") {
 			t.Errorf("worker = %+v, want it out and the process on its port named", w)
 		}
 		p.set(func() { p.owner, p.mute = process.PortOurs, false })
-		settle(2 * defaults.Health.Interval)
+		settle(2 * defaults.Readiness.Interval)
 		if w := m.worker("worker-0"); !w.Ready || w.Status != records.StatusRunning {
 			t.Errorf("worker is %s and ready %v, want it back once the port is its own", w.Status, w.Ready)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -47,24 +48,33 @@ type (
 		Workers []workerJSON `json:"workers"`
 	}
 	workerJSON struct {
-		ID          string     `json:"id"`
-		Unit        string     `json:"unit"`
-		Desired     string     `json:"desired"`
-		Status      string     `json:"status"`
-		Reason      string     `json:"reason,omitempty"`
-		PID         int32      `json:"pid"`
-		Port        int32      `json:"port"`
-		Token       string     `json:"token"`
-		Incarnation uint64     `json:"incarnation"`
-		Restarts    uint64     `json:"restarts"`
-		Adopted     bool       `json:"adopted"`
-		Outdated    bool       `json:"outdated"`
-		StartedAt   *time.Time `json:"started_at,omitempty"`
-		LastExit    *exitJSON  `json:"last_exit,omitempty"`
-		LastOutput  []string   `json:"last_output,omitempty"`
-		Ready       bool       `json:"ready"`
-		WaitingFor  string     `json:"waiting_for,omitempty"` // while the worker is starting
-		Probe       string     `json:"probe,omitempty"`       // ping, grpc or tcp
+		ID          string       `json:"id"`
+		Unit        string       `json:"unit"`
+		Desired     string       `json:"desired"`
+		Status      string       `json:"status"`
+		Reason      string       `json:"reason,omitempty"`
+		PID         int32        `json:"pid"`
+		Port        int32        `json:"port"`
+		Token       string       `json:"token"`
+		Incarnation uint64       `json:"incarnation"`
+		Restarts    uint64       `json:"restarts"`
+		Adopted     bool         `json:"adopted"`
+		Outdated    bool         `json:"outdated"`
+		StartedAt   *time.Time   `json:"started_at,omitempty"`
+		LastExit    *exitJSON    `json:"last_exit,omitempty"`
+		LastOutput  []string     `json:"last_output,omitempty"`
+		Ready       bool         `json:"ready"`
+		WaitingFor  string       `json:"waiting_for,omitempty"` // while the worker is starting
+		Probe       string       `json:"probe,omitempty"`       // kind and target
+		Checks      []healthJSON `json:"checks,omitempty"`
+	}
+	healthJSON struct {
+		Use        string     `json:"use"`
+		Probe      string     `json:"probe"`
+		Passed     bool       `json:"passed"`
+		Answer     string     `json:"answer,omitempty"`
+		AnsweredAt *time.Time `json:"answered_at,omitempty"`
+		DueAt      *time.Time `json:"due_at,omitempty"`
 	}
 	exitJSON struct {
 		Code   *int32     `json:"code"`
@@ -145,6 +155,12 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			Adopted: w.GetAdopted(), Outdated: w.GetOutdated(),
 			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(),
 			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
+		}
+		for _, c := range w.GetChecks() {
+			item.Checks = append(item.Checks, healthJSON{
+				Use: c.GetUse(), Probe: c.GetProbe(), Passed: c.GetPassed(), Answer: c.GetAnswer(),
+				AnsweredAt: timeOf(c.GetAnsweredAt()), DueAt: timeOf(c.GetDueAt()),
+			})
 		}
 		if e := w.GetLastExit(); e != nil {
 			item.LastExit = &exitJSON{Code: e.Code, Signal: e.Signal, Known: e.GetKnown(), At: timeOf(e.GetAt())}
@@ -238,23 +254,26 @@ func printJSON(w io.Writer, value any) error {
 	return nil
 }
 
-// printWorkers prints an aligned table, and below it the reason why a worker is not running.
+// printWorkers prints an aligned table, and below it the reason why a worker is not running and the checks that it
+// missed.
 func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time) error {
 	if len(workers) == 0 {
 		_, err := fmt.Fprintln(w, "no workers")
 		return err
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "WORKER\tSTATUS\tPID\tPORT\tAGE\tRESTARTS\tLAST EXIT\tNOTE")
+	fmt.Fprintln(table, "WORKER\tSTATUS\tPID\tPORT\tAGE\tRESTARTS\tLAST EXIT\tLAST CHECK\tNOTE")
 	for _, item := range workers {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n",
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n",
 			printable(item.GetId()), printable(item.GetStatus()), number(item.GetPid()), number(item.GetPort()),
-			age(item.GetStartedAt(), now), item.GetRestarts(), printable(exitText(item.GetLastExit(), now)), note(item))
+			age(item.GetStartedAt(), now), item.GetRestarts(), printable(exitText(item.GetLastExit(), now)),
+			lastCheck(item.GetChecks(), now), note(item))
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)
 	}
 	for _, item := range workers {
+		printMissed(w, item, now)
 		reason := reasonText(item)
 		if reason == "" && len(item.GetLastOutput()) == 0 {
 			continue
@@ -268,6 +287,51 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// lastCheck returns when a worker was checked last, and when it is checked next. Of several checks it shows the first
+// that was missed.
+func lastCheck(checks []*adminpb.Check, now time.Time) string {
+	if len(checks) == 0 {
+		return "-"
+	}
+	shown := checks[0]
+	if i := slices.IndexFunc(checks, missed); i >= 0 {
+		shown = checks[i]
+	}
+	var parts []string
+	if at := shown.GetAnsweredAt(); at != nil {
+		result := "passed "
+		if !shown.GetPassed() {
+			result = "missed "
+		}
+		parts = append(parts, result+age(at, now)+" ago")
+	}
+	return strings.Join(append(parts, "next "+dueText(shown, now)), ", ")
+}
+
+func missed(c *adminpb.Check) bool { return c.GetAnsweredAt() != nil && !c.GetPassed() }
+
+// dueText returns when a check is made next.
+func dueText(c *adminpb.Check, now time.Time) string {
+	if due := c.GetDueAt(); due != nil && due.AsTime().After(now) {
+		return "in " + shortAge(due.AsTime().Sub(now))
+	}
+	return "now"
+}
+
+// printMissed prints the last answers to the checks that a started worker has missed.
+func printMissed(w io.Writer, item *adminpb.Worker, now time.Time) {
+	if item.GetStatus() == string(records.StatusStarting) {
+		return // its reason has the answer
+	}
+	for _, c := range item.GetChecks() {
+		if missed(c) {
+			fmt.Fprintf(w, "\n%s missed its check of %s %s ago, next %s: %s: %s\n", printable(item.GetId()),
+				printable(c.GetUse()), age(c.GetAnsweredAt(), now), dueText(c, now), printable(c.GetProbe()),
+				printable(c.GetAnswer()))
+		}
+	}
 }
 
 // printable escapes the characters that could control the terminal: much of the output comes from workers or may

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,38 @@ func TestFailedWorkerComesWithWhatRevivesIt(t *testing.T) {
 		"worker-0 is failed: restart budget", "  | no table\n", "  next: ", `"hsu-master run"`,
 	} {
 		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, out.String())
+		}
+	}
+}
+
+func TestWorkersComeWithTheirLastAndTheirNextCheck(t *testing.T) {
+	now := time.Now()
+	at := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(d)) }
+	soon := at(2500 * time.Millisecond)
+	workers := []*adminpb.Worker{
+		{Id: "new-0", Status: "running", Checks: []*adminpb.Check{{Use: "health", Probe: "ping", DueAt: soon}}},
+		{Id: "good-0", Status: "running", Checks: []*adminpb.Check{
+			{Use: "health", Probe: "ping", Passed: true, AnsweredAt: at(-3 * time.Second), DueAt: soon},
+		}},
+		{Id: "bad-0", Status: "unhealthy", Checks: []*adminpb.Check{
+			{Use: "readiness", Probe: "tcp db:1", Passed: true, AnsweredAt: at(-time.Second), DueAt: at(time.Hour)},
+			{
+				Use: "liveness", Probe: "http http://h/", Answer: "503 Service\x1b Unavailable",
+				AnsweredAt: at(-4 * time.Second),
+			},
+		}},
+		{Id: "gone-0", Status: "stopped"},
+	}
+	var out strings.Builder
+	if err := printWorkers(&out, workers, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"  LAST CHECK  ", "  next in 2s\n", "  passed 3s ago, next in 2s\n", "  missed 4s ago, next now\n", "  -\n",
+		"\nbad-0 missed its check of liveness 4s ago, next now: http http://h/: 503 Service\\x1b Unavailable\n",
+	} {
+		if !strings.Contains(regexp.MustCompile(" +\n").ReplaceAllString(out.String(), "\n"), want) {
 			t.Errorf("%q is not in:\n%s", want, out.String())
 		}
 	}

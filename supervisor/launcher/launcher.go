@@ -57,8 +57,19 @@ type Launcher interface {
 	Lease(worker string) (*process.Lease, error)
 	// Start forks the instance that rec describes.
 	Start(u unit.Spec, worker string, rec records.Instance, lease *process.Lease) (Instance, error)
+	// Run runs a command until it has ended or ctx ends. The command has an id and a token of its own, by which the
+	// next master finds it.
+	Run(ctx context.Context, c Command, id, token string) (process.Ran, error)
 	// Sweep kills the remaining descendants of an instance that is gone and returns those that are still alive.
 	Sweep(ctx context.Context, worker string, rec records.Instance) ([]process.Holder, error)
+}
+
+// Command is a program that runs besides a worker.
+type Command struct {
+	Path string
+	Args []string
+	Env  []string // in addition to that of the master
+	Dir  string
 }
 
 // Instance is one process and its family: all its descendants.

@@ -93,15 +93,10 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 			return nil, err
 		}
 	}
-	env = append(env,
-		process.EnvMasterID+"="+l.MasterID,
-		process.EnvStateDir+"="+l.StateDir(),
-		process.EnvWorkerID+"="+worker,
-		process.EnvWorkerToken+"="+rec.Token)
 	p, err := process.Start(process.Spec{
 		Path:   path,
 		Args:   args,
-		Env:    override(l.Environ, env),
+		Env:    l.environ(worker, rec.Token, env),
 		Dir:    u.Dir,
 		Output: output,
 		Lease:  lease,
@@ -112,6 +107,22 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		return nil, errors.Join(err, removeCgroup(cgroup))
 	}
 	return l.instance(worker, rec, p), nil
+}
+
+// environ returns the environment of an instance: that of the master, the variables of its unit, and those by which a
+// master finds it.
+func (l *osLauncher) environ(id, token string, variables []string) []string {
+	return override(l.Environ, append(variables,
+		process.EnvMasterID+"="+l.MasterID,
+		process.EnvStateDir+"="+l.StateDir(),
+		process.EnvWorkerID+"="+id,
+		process.EnvWorkerToken+"="+token))
+}
+
+func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (process.Ran, error) {
+	return process.Run(ctx, process.Spec{
+		Path: c.Path, Args: c.Args, Env: l.environ(id, token, c.Env), Dir: c.Dir,
+	}, token)
 }
 
 func (l *osLauncher) Attach(worker string, rec records.Instance) (Instance, error) {

@@ -35,15 +35,16 @@ func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 			return s, ActNone
 		}
 		return s.stop(e.Reason)
-	case EvPong:
+	case EvPong, EvAlive, EvServing:
 		if !s.Running() {
 			return s, ActNone
 		}
-		s.failures = 0
-		if s.Ready {
+		return passed(s, e, p)
+	case EvNotServing:
+		if !s.Running() {
 			return s, ActNone
 		}
-		return s.serve()
+		return notServing(s, e, p)
 	case EvLost:
 		if !s.Ready || !s.Running() {
 			return s, ActNone
@@ -162,7 +163,39 @@ func adopt(s State, e Event, now time.Duration) (State, Action) {
 	return s, ActUnpublish
 }
 
+// passed decides about a check that was passed. Of two checks, only readiness makes a worker ready, and not while it
+// misses liveness.
+func passed(s State, e Event, p Policy) (State, Action) {
+	if e.Kind != EvServing {
+		s.failures = 0
+	}
+	if e.Kind == EvAlive {
+		return s, ActNone
+	}
+	s.unready = 0
+	s.passes++
+	again := s.Status == records.StatusUnhealthy
+	if s.Ready || again && (s.passes < p.passes || e.Kind == EvServing && s.failures >= p.missed) {
+		return s, ActNone
+	}
+	missed := s.failures
+	s, act := s.serve()
+	s.failures = missed
+	return s, act
+}
+
+// notServing decides about a missed check of readiness, which never ends the worker.
+func notServing(s State, e Event, p Policy) (State, Action) {
+	s.unready, s.passes = s.unready+1, 0
+	if s.unready < p.unready || s.Status == records.StatusUnhealthy {
+		return s, ActNone
+	}
+	s.Status, s.Reason, s.Ready = records.StatusUnhealthy, e.Reason, false
+	return s, ActUnpublish
+}
+
 func silent(s State, e Event, p Policy) (State, Action) {
+	s.passes = 0
 	ill := s.Status == records.StatusUnhealthy
 	if e.Kind == EvSuspended || e.Kind == EvStranger && !ill {
 		// A process stopped by a signal was stopped on purpose (by a debugger, an operator). It is not silent, and

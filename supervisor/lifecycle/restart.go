@@ -25,7 +25,8 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	e.Away = e.Away || s.away
 	e.Clean = e.Clean && !wasStopping // stopped for a failure, it may exit with 0 all the same
 	ready := readyFor(s.History, e, now)
-	s.Slot, s.Ready, s.Planned, s.away, s.failures = Vacant, false, false, false, 0
+	s.Slot, s.Ready, s.Planned, s.away = Vacant, false, false, false
+	s.failures, s.unready, s.passes = 0, 0, 0
 	s.History.ReadySince = 0
 	s.History.ReadyClock += ready
 

@@ -16,7 +16,9 @@ type State struct {
 	Ready    bool // it may get requests
 	Status   records.Status
 	Reason   string
-	failures int // Pings missed in a row
+	failures int // Pings missed in a row; if there are two checks, of liveness
+	unready  int // checks of readiness missed in a row, if there are two checks
+	passes   int // checks passed in a row
 	History  records.RestartHistory
 	Restarts uint64
 	Lacked   int // starts in a row that failed because the master lacked a resource
@@ -68,7 +70,10 @@ const (
 	EvReady                          // a starting worker answered its first Ping
 	EvNotReady                       // it did not answer within the start timeout, or cannot
 	EvPong                           // a Ping was answered
-	EvSilent                         // a Ping was not answered
+	EvSilent                         // a Ping was not answered; if there are two checks, liveness was missed
+	EvAlive                          // of two checks, liveness was passed
+	EvServing                        // of two checks, readiness was passed
+	EvNotServing                     // of two checks, readiness was missed
 	EvLost                           // the connection broke: the listener on the port is unknown
 	EvStranger                       // a connection to its port led to another process
 	EvSuspended                      // a Ping was not answered by a process that a signal has stopped
@@ -117,8 +122,12 @@ const HeldPrefix = "held: "
 // Policy is the part of a worker's unit that [Next] depends on.
 type Policy struct {
 	unit.RestartPolicy
-	missed int // Pings missed in a row that make a worker unhealthy; one more stops it
+	missed  int // Pings missed in a row that make a worker unhealthy; one more stops it
+	unready int // missed checks of readiness in a row that make it unhealthy, if there are two checks
+	passes  int // checks passed in a row that make it healthy again
 }
 
 // PolicyOf returns the policy of the unit's workers.
-func PolicyOf(u unit.Spec) Policy { return Policy{u.Restart, u.Health.Missed} }
+func PolicyOf(u unit.Spec) Policy {
+	return Policy{u.Restart, u.Liveness.Missed, u.Readiness.Missed, u.Readiness.Passes}
+}

@@ -236,8 +236,8 @@ func (k EventKind) String() string {
 	return [...]string{
 		"begin", "adopted", "adopted silent", "found dead", "unverifiable", "forked", "start failed", "ready",
 		"not ready",
-		"pong", "silent", "lost", "stranger", "suspended", "died", "remains", "exited", "retry", "steady",
-		"window passed", "replace", "retire", "shutdown",
+		"pong", "silent", "alive", "serving", "not serving", "lost", "stranger", "suspended", "died", "remains",
+		"exited", "retry", "steady", "window passed", "replace", "retire", "shutdown",
 	}[k]
 }
 

@@ -100,15 +100,17 @@ func (l *Ladder) ask(ctx context.Context, m Method) error {
 	case Ping:
 		return l.core.Ping(ctx)
 	case GRPC:
-		return checkHealth(ctx, l.conn)
+		return checkHealth(ctx, l.conn, "")
 	default:
 		return connect(ctx, l.address)
 	}
 }
 
-func checkHealth(ctx context.Context, conn grpc.ClientConnInterface) error {
-	answer, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
-	if status.Code(err) == codes.NotFound {
+// checkHealth asks for the health of a service, "" for that of the whole server.
+func checkHealth(ctx context.Context, conn grpc.ClientConnInterface, service string) error {
+	request := &grpc_health_v1.HealthCheckRequest{Service: service}
+	answer, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, request)
+	if status.Code(err) == codes.NotFound && service == "" {
 		return nil // the server does not report its overall health, but it answers
 	}
 	if err == nil && answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {

@@ -3,7 +3,9 @@ package probe
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,6 +33,7 @@ type Check struct {
 	phase     time.Time // a time at which the check is due
 	ask       func(ctx context.Context) error
 	tell      func(ctx context.Context, r Result)
+	last      atomic.Pointer[Answer]
 
 	// Protected by the scheduler's lock:
 	due      time.Time
@@ -47,6 +50,12 @@ type Result struct {
 	Late bool
 	// Extra reports whether the check was made by [Check.Now] and not on schedule.
 	Extra bool
+}
+
+// Answer is the last result of a check.
+type Answer struct {
+	At  time.Time
+	Err error // nil: it passed
 }
 
 // NewScheduler returns a scheduler without checks.
@@ -79,6 +88,22 @@ func (c *Check) Now() {
 		s.atOnce = append(s.atOnce, c)
 		s.notify()
 	}
+}
+
+// Last returns the last answer, nil if there is none yet.
+func (c *Check) Last() *Answer { return c.last.Load() }
+
+// Note makes err the last answer: the question was asked besides the schedule.
+func (c *Check) Note(err error) { c.last.Store(&Answer{At: time.Now(), Err: err}) }
+
+// Due returns the time at which the check is made next on schedule, the zero time after Stop.
+func (c *Check) Due() time.Time {
+	c.scheduler.mu.Lock()
+	defer c.scheduler.mu.Unlock()
+	if c.position < 0 {
+		return time.Time{}
+	}
+	return c.due
 }
 
 // Stop ends the check. A result that is about to be told may still be told.
@@ -163,8 +188,13 @@ func (c *Check) start(ctx context.Context, running *sync.WaitGroup, r Result) {
 		bounded, cancel := context.WithTimeout(ctx, c.policy.Timeout)
 		r.Err = c.ask(bounded)
 		cancel()
-		r.Late = r.Late || time.Since(began) > c.policy.Timeout+c.policy.Lateness
+		answer := Answer{At: time.Now(), Err: r.Err}
+		if d, early := errors.AsType[decided](r.Err); early {
+			answer.At = d.at
+		}
+		r.Late = r.Late || answer.At.Sub(began) > c.policy.Timeout+c.policy.Lateness
 		if ctx.Err() == nil {
+			c.last.Store(&answer)
 			c.tell(ctx, r)
 		}
 	})

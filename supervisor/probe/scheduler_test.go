@@ -124,6 +124,42 @@ func TestCheckBesidesTheSchedule(t *testing.T) {
 	})
 }
 
+func TestCheckKnowsItsLastAnswerAndItsNextTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, list := serve(t), told{epoch: time.Now()}
+		var failure atomic.Pointer[error]
+		c := s.Add(everySecond, func(context.Context) error { return *failure.Load() }, list.add)
+		want := func(err error, at, due time.Duration) {
+			t.Helper()
+			last := c.Last()
+			if last == nil || !errors.Is(last.Err, err) || !last.At.Equal(list.epoch.Add(at)) {
+				t.Errorf("the last answer is %+v, want %v after %s", last, err, at)
+			}
+			if got := c.Due().Sub(list.epoch); got != due {
+				t.Errorf("the next check is due after %s, want %s", got, due)
+			}
+		}
+		if c.Last() != nil {
+			t.Errorf("there is an answer before the first check: %+v", c.Last())
+		}
+		broken := errors.New("broken")
+		failure.Store(new(broken))
+		time.Sleep(1500 * time.Millisecond)
+		synctest.Wait()
+		want(broken, time.Second, 2*time.Second)
+		failure.Store(new(error))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		want(nil, 2*time.Second, 3*time.Second)
+		c.Note(broken)
+		want(broken, 2500*time.Millisecond, 3*time.Second)
+		c.Stop()
+		if due := c.Due(); !due.IsZero() {
+			t.Errorf("a stopped check is due at %s", due)
+		}
+	})
+}
+
 func TestStoppedCheckIsNotTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, list := serve(t), told{epoch: time.Now()}

@@ -50,6 +50,8 @@ type Spec struct {
 	Lease  *Lease          // inherited at descriptor 3; nil means none
 	Cgroup string          // cgroup v2 folder to start in; empty means the caller's
 	Exe    identity.FileID // the file that the process must run, from CheckProgram; zero means any
+
+	leash *os.File // inherited at descriptor 3 if there is no lease; see Run
 }
 
 // Holder is a process that carries a worker's token, or belongs to a family. The process itself controls the

@@ -44,12 +44,15 @@ func start(spec Spec) (*Process, error) {
 	if spec.Output != nil {
 		files[1], files[2] = spec.Output.Fd(), spec.Output.Fd()
 	}
-	if spec.Lease != nil {
+	switch {
+	case spec.Lease != nil:
 		fd, err := spec.Lease.descriptor()
 		if err != nil {
 			return nil, err
 		}
 		files = append(files, fd)
+	case spec.leash != nil:
+		files = append(files, spec.leash.Fd())
 	}
 	fd := -1
 	attr := &syscall.ProcAttr{
@@ -62,6 +65,7 @@ func start(spec Spec) (*Process, error) {
 	// The child has its copies now; until here the descriptors had to stay open.
 	runtime.KeepAlive(spec.Output)
 	runtime.KeepAlive(spec.Lease)
+	runtime.KeepAlive(spec.leash)
 	if err != nil {
 		return nil, explainStart(spec, err)
 	}

@@ -334,6 +334,26 @@ func TestStraysAreOneDecisionAnInstance(t *testing.T) {
 	}
 }
 
+// The command of a check carries the id of its worker with a suffix that no slot has.
+func TestCommandOfACheckIsAStray(t *testing.T) {
+	rc := Context{MasterID: "master", StateDir: "1:2"}
+	of := func(pid int, worker, token string) process.Holder {
+		return process.Holder{PID: pid, SID: pid, WorkerID: worker, Token: token, MasterID: "master", StateDir: "1:2"}
+	}
+	slots := []Slot{{ID: "worker-0"}, {ID: "worker-1"}}
+	strays := rc.Assign(slots, []process.Holder{
+		of(1, "worker-0", "a"), of(2, "worker-0/probe", "b"), of(3, "worker-1", "c"),
+	}, nil)
+	if got := DecideStrays(strays); len(got) != 1 || got[0].Token != "b" || got[0].Decision.ID != "worker-0/probe" {
+		t.Errorf("strays = %+v, want the command", got)
+	}
+	for i, s := range slots {
+		if len(s.Found.Holders) != 1 || s.Found.Shows("b") {
+			t.Errorf("slot %d has %+v, want its worker alone", i, s.Found.Holders)
+		}
+	}
+}
+
 // An unknown standing overrides all other facts: no living process is kept or stopped on incomplete evidence.
 func TestNothingIsDecidedOnHalfOfTheEvidence(t *testing.T) {
 	for _, s := range []lifecycle.State{

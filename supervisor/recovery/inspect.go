@@ -333,7 +333,9 @@ func (in inspection) port(inst launcher.Instance) {
 	case process.PortForeign:
 		in.f.silent = launcher.ForeignPort(port).Error()
 	case process.PortFree:
-		in.f.silent = fmt.Sprintf("nobody listens on port %d", port)
+		if in.s.Unit.Listens() {
+			in.f.silent = fmt.Sprintf("nobody listens on port %d", port)
+		}
 	case process.PortOurs, process.PortUnknown:
 	}
 }

@@ -17,23 +17,30 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
+// Placeholders returns what placeholders stand for in a worker. A port of 0 means that it has none.
+func (u Spec) Placeholders(worker string, port int) func(name string) (value string, known bool) {
+	return func(name string) (string, bool) {
+		switch name {
+		case placeholder.Port:
+			return strconv.Itoa(port), port != 0
+		case placeholder.Unit:
+			return u.Name, true
+		case placeholder.Worker:
+			return worker, true
+		case placeholder.Replica:
+			return strings.TrimPrefix(worker, u.Name+"-"), true
+		}
+		return "", false
+	}
+}
+
 // Launch returns the arguments and the environment variables, NAME=VALUE, of a worker. In both, {port} is replaced by
 // its port, {unit} by the name of the unit, {worker} by its id, {replica} by its number in the unit, and {{ by a brace.
 // If an integrated unit has no {port} in its arguments, "--port N" is appended, the HSU convention. A port of 0 means
 // that the worker has none.
 func (u Spec) Launch(worker string, port int) (args, env []string, err error) {
-	values := map[string]string{
-		placeholder.Unit: u.Name, placeholder.Worker: worker,
-		placeholder.Replica: strings.TrimPrefix(worker, u.Name+"-"),
-	}
-	if port != 0 {
-		values[placeholder.Port] = strconv.Itoa(port)
-	}
 	expand := func(what, text string) string {
-		expanded, e := placeholder.Expand(text, func(name string) (string, bool) {
-			value, known := values[name]
-			return value, known
-		})
+		expanded, e := placeholder.Expand(text, u.Placeholders(worker, port))
 		if e != nil && err == nil {
 			err = fmt.Errorf("%s: %w", what, e)
 		}
@@ -47,9 +54,10 @@ func (u Spec) Launch(worker string, port int) (args, env []string, err error) {
 		env = append(env, name+"="+expand("environment variable "+name, value))
 	}
 	if port != 0 {
-		env = append(env, process.EnvWorkerPort+"="+values[placeholder.Port])
+		number := strconv.Itoa(port)
+		env = append(env, process.EnvWorkerPort+"="+number)
 		if u.Kind != Managed && !slices.ContainsFunc(u.Args, mentionsPort) {
-			args = append(args, "--port", values[placeholder.Port])
+			args = append(args, "--port", number)
 		}
 	}
 	return args, env, err
@@ -60,8 +68,8 @@ func mentionsPort(arg string) bool { return placeholder.In(arg, placeholder.Port
 // Executable returns the path of the unit's executable, and the file that its process will run: see
 // [process.CheckProgram].
 func (u Spec) Executable() (path string, runs identity.FileID, err error) {
-	if path, err = u.find(); err != nil {
-		return "", identity.FileID{}, err
+	if path, err = LookUp(u.Path); err != nil {
+		return "", identity.FileID{}, fmt.Errorf("worker path: %w", err)
 	}
 	info, err := os.Stat(path)
 	switch {
@@ -78,14 +86,14 @@ func (u Spec) Executable() (path string, runs identity.FileID, err error) {
 	return path, runs, nil
 }
 
-// find returns the path of the executable, which need not exist if it was not looked up in PATH.
-func (u Spec) find() (string, error) {
-	if u.Path == "" || strings.ContainsRune(u.Path, filepath.Separator) {
-		return u.Path, nil
+// LookUp returns the path of a program: a name without a slash is looked up in PATH. Another one need not exist.
+func LookUp(name string) (string, error) {
+	if name == "" || strings.ContainsRune(name, filepath.Separator) {
+		return name, nil
 	}
-	path, err := exec.LookPath(u.Path)
+	path, err := exec.LookPath(name)
 	if err != nil {
-		return "", fmt.Errorf("worker path: %s is not in PATH: install it, or name the executable by its path", u.Path)
+		return "", fmt.Errorf("%s is not in PATH: install it, or name it by its path", name)
 	}
 	return path, nil
 }
@@ -100,7 +108,7 @@ func (u Spec) Hash() (string, error) {
 
 // Version returns the hash of the unit and that of its executable.
 func (u Spec) Version() (unit, exe string, err error) {
-	path, err := u.find()
+	path, err := LookUp(u.Path)
 	if err == nil {
 		exe, err = process.HashExecutable(path)
 	}

@@ -67,8 +67,9 @@ type Spec struct {
 	// StopGrace is the time between that signal and SIGKILL; 0 means 10 s.
 	StopGrace time.Duration
 	Restart   RestartPolicy
-	// Health is how the workers are checked. Zero fields are those of [probe.DefaultPolicy].
-	Health probe.Policy
+	// Readiness is the check that decides about calls, Liveness the one that decides about restarts. If both are equal
+	// or one is zero, one check decides about both. Zero fields are those of [probe.Spec.WithDefaults].
+	Readiness, Liveness probe.Spec
 }
 
 // RestartMode selects the exits that are followed by a restart.
@@ -159,11 +160,7 @@ func (u Spec) WithDefaults() Spec {
 	u.Restart.Backoff = orDefault(u.Restart.Backoff, defaultBackoff)
 	u.Restart.MaxBackoff = max(orDefault(u.Restart.MaxBackoff, defaultMaxBackoff), u.Restart.Backoff)
 	u.Restart.Budget = orDefault(u.Restart.Budget, defaultBudget)
-	health := probe.DefaultPolicy()
-	u.Health.Interval = orDefault(u.Health.Interval, health.Interval)
-	u.Health.Timeout = orDefault(u.Health.Timeout, health.Timeout)
-	u.Health.Missed = orDefault(u.Health.Missed, health.Missed)
-	u.Health.Lateness = orDefault(u.Health.Lateness, health.Lateness)
+	u.Readiness, u.Liveness = u.checks()
 	return u
 }
 
@@ -199,9 +196,6 @@ func (u Spec) CheckFields() error {
 	if u.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("worker count %d: must be 0 or more", u.Replicas))
 	}
-	if h := u.Health; h.Interval < 0 || h.Timeout < 0 || h.Missed < 0 || h.Lateness < 0 {
-		errs = append(errs, fmt.Errorf("health: %+v: must have no negative field", h))
-	}
 	switch {
 	case u.Port < NoPort || u.Port > 65535:
 		errs = append(errs, fmt.Errorf("port %d: must be 1 to 65535, AutoPort or NoPort", u.Port))
@@ -211,6 +205,7 @@ func (u Spec) CheckFields() error {
 	if _, _, err := u.Launch(u.WorkerID(0), 1); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, u.checkHealth()...)
 	if (u.NoServices || u.Port == NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}

@@ -44,8 +44,11 @@ func (w *Worker) Update(ctx context.Context, u unit.Spec) (outdated bool, err er
 func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	before, served := w.unit, w.routes.served()
 	w.unit, w.routes.unit = u, u
-	if w.check != nil && u.Health != before.Health {
+	if w.checks != nil && (!u.Readiness.Equal(before.Readiness) || !u.Liveness.Equal(before.Liveness)) {
 		w.startChecks()
+	}
+	if w.checks != nil && w.link.GRPC() == nil && w.subject().connects() {
+		w.relink(ctx)
 	}
 	w.routes.replace(recalled(u, w.routes.offers))
 	w.rec.Outdated = recovery.Outdated(u, w.rec)

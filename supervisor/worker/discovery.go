@@ -20,15 +20,12 @@ import (
 // DiscoveryTimeout limits the query for a worker's services.
 const DiscoveryTimeout = 2 * time.Second
 
-// admit makes the worker an endpoint for requests, if it has a port.
+// admit makes the worker an endpoint for requests, if it is connected for them.
 func (w *owner) admit(ctx context.Context) {
-	if w.routes.endpoint != nil || w.link == nil {
+	if w.routes.endpoint != nil || w.link == nil || w.link.GRPC() == nil {
 		return
 	}
 	incarnation, port := w.rec.Incarnation, w.rec.Instance.Port
-	if port == 0 {
-		return
-	}
 	w.routes.admit(&services.Endpoint{
 		Address: ports.Address(port), Worker: w.id, Conn: w.link.GRPC(),
 		Verify: verifier(w.inst, port, func(ctx context.Context, stranger error) {

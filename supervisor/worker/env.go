@@ -34,6 +34,8 @@ type Env struct {
 
 	// Dial connects to the worker that listens on the port.
 	Dial func(port int) (Link, error)
+	// Prober makes the prober of an expanded check.
+	Prober func(s probe.Spec, t probe.Target) probe.Prober
 	// AwaitListener returns when a process accepts on the port; it reports each refused connect.
 	AwaitListener func(ctx context.Context, port int, refused func(error)) error
 }

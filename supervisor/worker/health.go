@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"google.golang.org/grpc/connectivity"
 
@@ -11,25 +10,6 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 )
-
-// startChecks has the worker checked through its link at each interval.
-func (w *owner) startChecks() {
-	w.stopChecks()
-	incarnation := w.rec.Incarnation
-	w.check = w.env.Checks.Add(w.unit.Health, w.link.Ping, func(ctx context.Context, r probe.Result) {
-		w.post(ctx, message{
-			incarnation: incarnation,
-			apply:       func(ctx context.Context) { w.onChecked(ctx, r) },
-		})
-	})
-}
-
-func (w *owner) stopChecks() {
-	if w.check != nil {
-		w.check.Stop()
-		w.check = nil
-	}
-}
 
 // connect starts to use a link. If its connection breaks while the process lives, the listener that the next
 // connection reaches must be proven to be the worker before it gets requests.
@@ -49,6 +29,19 @@ func (w *owner) hangUp() {
 		w.link.Shutdown()
 		w.link = nil
 	}
+}
+
+// relink connects to a running worker that needed no connection until now. It gets calls when it is proven to own its
+// port.
+func (w *owner) relink(ctx context.Context) {
+	l, err := w.subject().dial()
+	if err != nil {
+		w.log.Error("worker not connected", "error", err)
+		return
+	}
+	w.hangUp()
+	w.connect(ctx, l)
+	w.onLost(ctx, nil)
 }
 
 // watchLink calls broken each time that the connection breaks, until ctx ends. hsu-core does not promise that its
@@ -89,38 +82,40 @@ func (w *owner) onLost(ctx context.Context, stranger error) {
 	} else {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvLost})
 	}
-	if w.check != nil { // nil if the worker is being stopped for the stranger
-		w.check.Now()
+	if len(w.checks) > 0 { // none if the worker is being stopped for the stranger
+		w.checks[0].Now() // decides about calls
 	}
 }
 
 // onChecked applies the result of a check.
-func (w *owner) onChecked(ctx context.Context, r probe.Result) {
+func (w *owner) onChecked(ctx context.Context, c check, r probe.Result) {
 	if !w.state.Running() || w.link == nil {
 		return
 	}
 	for _, kind := range w.state.Earned(lifecycle.PolicyOf(w.unit), w.env.BootTime()) {
 		w.step(ctx, lifecycle.Event{Kind: kind})
 	}
-	w.onPong(ctx, r)
+	w.onPong(ctx, c, r)
 	if w.routes.asked.incarnation == w.rec.Incarnation {
 		w.discover(ctx) // retry if there was no answer
 	}
 }
 
-func (w *owner) onPong(ctx context.Context, r probe.Result) {
+func (w *owner) onPong(ctx context.Context, c check, r probe.Result) {
 	// While the worker is ready, the relay verifies the owner of each new connection.
-	if !w.state.Ready && w.rec.Instance.Port != 0 {
+	if !w.state.Ready && w.rec.Instance.Port != 0 && c.use != useLiveness {
 		port := launcher.CheckPort(w.inst, w.rec.Instance.Port)
 		if r.Err == nil || errors.Is(port, launcher.ErrForeignPort) {
 			r.Err = port
 		}
 	}
+	// A suspended worker misses liveness, and passes a check of readiness that does not need it.
+	suspended := (r.Err != nil || !w.state.Ready && c.use == useReadiness) && w.inst.Suspended()
 	switch {
-	case r.Err == nil:
-		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvPong})
-	case w.inst.Suspended():
+	case suspended:
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSuspended, Reason: launcher.SuspendedReason(w.rec.Instance.PID)})
+	case r.Err == nil:
+		w.step(ctx, lifecycle.Event{Kind: c.use.passed()})
 	case errors.Is(r.Err, launcher.ErrForeignPort):
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStranger, Reason: r.Err.Error()})
 	case probe.Local(r.Err):
@@ -131,11 +126,6 @@ func (w *owner) onPong(ctx context.Context, r probe.Result) {
 		// Counted Pings are an interval apart: several broken connections in a moment do not make a worker silent.
 		w.log.Debug("missed ping ignored", "reason", "the connection was lost", "error", r.Err)
 	default:
-		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSilent, Reason: silenceReason(w.link, r.Err)})
+		w.step(ctx, lifecycle.Event{Kind: c.use.missed(), Reason: c.failure(r.Err)})
 	}
-}
-
-// silenceReason returns the reason for a worker that did not answer its probe.
-func silenceReason(l Link, err error) string {
-	return fmt.Sprintf("no answer to %s: %v", l.Method().Describe(), err)
 }

@@ -15,8 +15,11 @@ type Info struct {
 	// WaitingFor is the probe that a starting worker has to pass and its last answer, such as "Ping: connection
 	// refused"; "" if the worker is not starting.
 	WaitingFor string
-	// Probe is the kind of health check: "ping", "grpc", "tcp" or "process"; "" while the worker is not connected.
+	// Probe is the check that decides about calls: its kind, and its target if that is not simply the worker's port,
+	// such as "ping", "process" or "http http://127.0.0.1:8080/health"; "" while the worker is not connected.
 	Probe string
+	// Checks are the checks that are made now.
+	Checks []CheckInfo
 	// LogPath is the file that the worker writes to.
 	LogPath string
 }

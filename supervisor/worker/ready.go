@@ -4,21 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"time"
-
-	"github.com/core-tools/hsu-core/go/domain"
 
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 )
 
-// How often a worker that has opened its port is pinged until it is ready.
+// How often a starting worker is checked at first. Later, the time between two checks is a share of the time that the
+// start has taken, and at most the interval of the check.
 const (
-	readyPingInterval = 20 * time.Millisecond
-	readyPingAttempts = 1 << 20 // the start timeout ends it, not a count
+	firstPause     = 20 * time.Millisecond
+	firstExecPause = 500 * time.Millisecond // starting a process costs more than a question
+	pauseShare     = 10
 )
 
 // How long a starting worker may find its port held by another process, and how often that is checked: a process
@@ -28,98 +27,120 @@ const (
 	foreignRecheck  = 10 * time.Millisecond
 )
 
-// readiness waits until a starting worker is ready: it listens on its port and answers a Ping, or, without a port, it
-// has been running for a while.
-type readiness struct {
-	inst    launcher.Instance
-	port    int           // 0: none
-	settle  time.Duration // of a worker without a port
-	timeout time.Duration // of the start, for messages; the context ends the wait
+// startWait waits until a starting worker is ready: it listens on its port, if it must, and passes its check.
+type startWait struct {
+	subject
 	startup *startup
-	log     *slog.Logger
-
-	awaitListener func(ctx context.Context, port int, refused func(error)) error
-	dial          func(port int) (Link, error)
-	refused       func() // called when the worker takes long to open its port
+	began   time.Time
 }
 
-// wait returns the link to the worker when it is ready, or the reason why it is not.
-func (r readiness) wait(ctx context.Context) (Link, error) {
-	if r.port == 0 {
-		return r.settles(ctx)
+// wait returns the link to the worker when it is ready, or the reason why it is not. The context ends the wait.
+func (r startWait) wait(ctx context.Context) (Link, error) {
+	listens := r.rec.Port != 0 && r.unit.Listens()
+	if listens {
+		if err := r.listens(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if err := r.listens(ctx); err != nil {
-		return nil, err
-	}
-	l, err := r.dial(r.port)
+	l, err := r.dial()
 	if err != nil {
 		return nil, err
 	}
-	options := domain.RetryPingOptions{RetryAttempts: readyPingAttempts, RetryInterval: readyPingInterval}
-	r.startup.report(l.Method().Describe(), nil)
-	asked := reporting{Link: l, startup: r.startup}
-	if err := domain.RetryPing(ctx, &asked, options, probe.CoreLogger(r.log)); err != nil {
-		l.Shutdown()
-		if asked.answer == nil {
-			return nil, fmt.Errorf("opened port %d but answered no %s within %s",
-				r.port, l.Method().Describe(), r.timeout)
-		}
-		return nil, fmt.Errorf("opened port %d but was not ready within %s: %s: %s",
-			r.port, r.timeout, l.Method().Describe(), brief(asked.answer))
+	spec, p := r.unit.Readiness, r.prober(r.unit.Readiness, l)
+	if spec.Type == probe.TypeProcess || r.rec.Port == 0 && spec.UsesPort() {
+		err = r.settles(ctx)
+	} else {
+		err = r.passes(ctx, spec, p)
 	}
-	return l, nil
+	switch {
+	case err == nil:
+		return l, nil
+	case listens:
+		err = fmt.Errorf("opened port %d but %w", r.rec.Port, err)
+	}
+	l.Shutdown()
+	return nil, err
+}
+
+// passes waits until the worker passes its check.
+func (r startWait) passes(ctx context.Context, spec probe.Spec, p probe.Prober) error {
+	probing.Add(1)
+	defer probing.Add(-1)
+	r.startup.report(p.Describe(), nil, time.Time{})
+	var answer error // the last one that was given in time
+	for {
+		bounded, cancel := context.WithTimeout(ctx, spec.Timeout)
+		err := p.Ping(bounded)
+		answered := bounded.Err() == nil || spec.Type == probe.TypeExec && ctx.Err() == nil
+		cancel()
+		if err == nil {
+			return nil
+		}
+		pause := r.pause(spec)
+		if answered {
+			answer = err
+			r.startup.report(p.Describe(), err, time.Now().Add(pause))
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			if answer == nil {
+				return fmt.Errorf("answered no %s within %s", p.Describe(), r.unit.StartTimeout)
+			}
+			return fmt.Errorf("was not ready within %s: %s: %s",
+				r.unit.StartTimeout, p.Describe(), probe.Brief(answer))
+		}
+	}
+}
+
+// pause returns the time until the next check.
+func (r startWait) pause(spec probe.Spec) time.Duration {
+	first := max(firstPause, probeEvery*time.Duration(probing.Load()))
+	if spec.Type == probe.TypeExec {
+		first = firstExecPause
+	}
+	return min(max(first, time.Since(r.began)/pauseShare), spec.Interval)
 }
 
 // settles waits until the process has been running for the settling time. The end of the process ends the wait.
-func (r readiness) settles(ctx context.Context) (Link, error) {
-	r.startup.report(fmt.Sprintf("running for %s", r.settle), errNotYet)
-	settled := time.NewTimer(r.settle)
+func (r startWait) settles(ctx context.Context) error {
+	over := r.began.Add(r.unit.Settle)
+	r.startup.report(fmt.Sprintf("running for %s", r.unit.Settle), errNotYet, over)
+	settled := time.NewTimer(time.Until(over))
 	defer settled.Stop()
 	select {
 	case <-settled.C:
-		return processLink{r.inst}, nil
+		return nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("was not running for %s within %s", r.settle, r.timeout)
+		return fmt.Errorf("was not running for %s within %s", r.unit.Settle, r.unit.StartTimeout)
 	}
 }
 
 var errNotYet = errors.New("not yet")
 
 // listens waits until the worker's port is open and the worker's own.
-func (r readiness) listens(ctx context.Context) error {
-	what := "port " + strconv.Itoa(r.port)
-	patience := time.AfterFunc(min(ports.ReservePatience, r.timeout/4), r.refused)
+func (r startWait) listens(ctx context.Context) error {
+	port, limit := r.rec.Port, r.unit.StartTimeout
+	report := func(err error) { r.startup.report("port "+strconv.Itoa(port), err, time.Time{}) }
+	// A reservation of the port may be what keeps the worker from opening it.
+	patience := time.AfterFunc(min(ports.ReservePatience, limit/4), func() {
+		r.env.Ports.Refused(r.unit.Name, r.worker)
+	})
 	defer patience.Stop()
 	for since := time.Now(); ; {
-		if err := r.awaitListener(ctx, r.port, func(err error) { r.startup.report(what, err) }); err != nil {
-			return fmt.Errorf("did not open port %d within %s", r.port, r.timeout)
+		if err := r.env.AwaitListener(ctx, port, report); err != nil {
+			return fmt.Errorf("did not open port %d within %s", port, limit)
 		}
-		err := launcher.CheckPort(r.inst, r.port)
+		err := launcher.CheckPort(r.inst, port)
 		if !errors.Is(err, launcher.ErrForeignPort) || time.Since(since) >= ForeignPatience {
 			r.startup.opened.Store(true)
 			return err
 		}
-		r.startup.report(what, launcher.ErrForeignPort)
+		report(launcher.ErrForeignPort)
 		select {
 		case <-time.After(foreignRecheck):
 		case <-ctx.Done():
 			return err
 		}
 	}
-}
-
-// reporting is a link whose answers are reported while the worker starts.
-type reporting struct {
-	Link
-	startup *startup
-	answer  error // the last answer that the worker gave in time
-}
-
-func (r *reporting) Ping(ctx context.Context) error {
-	err := r.Link.Ping(ctx)
-	if ctx.Err() == nil {
-		r.answer = err
-		r.startup.report(r.Method().Describe(), err)
-	}
-	return err
 }

@@ -179,25 +179,24 @@ func (w *owner) hold(ctx context.Context, err error) {
 	w.step(ctx, lifecycle.Event{Kind: lifecycle.EvUnverifiable, Reason: err.Error()})
 }
 
-// reconnect dials an adopted worker and checks that it answers. If silent is not empty, it is the known reason why
-// the worker cannot.
+// reconnect connects to an adopted worker and makes the check that decides about calls. If silent is not empty, it is
+// the known reason why the worker cannot pass it.
 func (w *owner) reconnect(ctx, bounded context.Context, silent string) error {
-	if w.rec.Instance.Port == 0 {
-		w.connect(ctx, processLink{w.inst})
-	} else {
-		l, err := w.env.Dial(w.rec.Instance.Port)
-		if err != nil {
-			return err
-		}
-		w.connect(ctx, l)
+	l, err := w.subject().dial()
+	if err != nil {
+		return err
 	}
+	w.connect(ctx, l)
 	if silent != "" {
 		return errors.New(silent)
 	}
-	wait, cancel := context.WithTimeout(bounded, w.unit.Health.Timeout)
+	deciding := w.checks[0]
+	wait, cancel := context.WithTimeout(bounded, deciding.spec.Timeout)
 	defer cancel()
-	if err := w.link.Ping(wait); err != nil {
-		return errors.New(silenceReason(w.link, err))
+	err = deciding.prober.Ping(wait)
+	deciding.Note(err)
+	if err != nil {
+		return errors.New(deciding.failure(err))
 	}
 	return nil
 }

@@ -133,12 +133,7 @@ func newToken() string {
 // await starts a helper that waits until the worker is ready or its start timeout is over.
 func (w *owner) await(ctx context.Context) {
 	incarnation := w.rec.Incarnation
-	r := readiness{
-		inst: w.inst, port: w.rec.Instance.Port, settle: w.unit.Settle, timeout: w.unit.StartTimeout,
-		startup: &w.startup, log: w.log,
-		awaitListener: w.env.AwaitListener, dial: w.env.Dial,
-		refused: func() { w.env.Ports.Refused(w.unit.Name, w.id) },
-	}
+	r := startWait{subject: w.subject(), startup: &w.startup, began: time.Now()}
 	wait, cancel := context.WithTimeoutCause(ctx, w.unit.StartTimeout, errStartTimeout)
 	w.startup.begin(cancel)
 	w.helpers.Go(func() {
@@ -173,6 +168,7 @@ func (w *owner) onStart(ctx context.Context, l Link, err error) {
 	default:
 		w.startup.end()
 		w.connect(ctx, l)
+		w.checks[0].Note(nil) // it has just passed this check
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReady})
 	}
 }

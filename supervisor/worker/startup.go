@@ -2,13 +2,10 @@ package worker
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"strings"
 	"sync/atomic"
-	"syscall"
+	"time"
 
-	"google.golang.org/grpc/status"
+	"github.com/core-tools/hsu-master/supervisor/probe"
 )
 
 // startup is a start that is under way: the probe that the worker has to pass, and the last answer to it. The
@@ -21,8 +18,10 @@ type startup struct {
 
 // wait is one thing that a starting worker has to do.
 type wait struct {
-	what   string // "port 40001", "Ping"
-	answer error  // nil: none yet
+	what   string    // "port 40001", "Ping"
+	answer error     // nil: none yet
+	at     time.Time // of the answer
+	due    time.Time // when it is probed again; zero: now, or all the time
 }
 
 func (s *startup) begin(cancel context.CancelFunc) {
@@ -39,9 +38,9 @@ func (s *startup) end() {
 	s.wait.Store(nil)
 }
 
-// report notes the probe and its last answer.
-func (s *startup) report(what string, answer error) {
-	s.wait.Store(&wait{what: what, answer: answer})
+// report notes the probe, its last answer and when it is made again.
+func (s *startup) report(what string, answer error, due time.Time) {
+	s.wait.Store(&wait{what: what, answer: answer, at: time.Now(), due: due})
 }
 
 // waitingFor describes the wait for people, "" if there is none.
@@ -56,24 +55,13 @@ func (w *wait) String() string {
 	if w.answer == nil {
 		return w.what + ": no answer yet"
 	}
-	return w.what + ": " + brief(w.answer)
+	return w.what + ": " + probe.Brief(w.answer)
 }
 
-// maxAnswer limits the shown length of an answer, which may come from the worker.
-const maxAnswer = 200
-
-// brief shortens an answer to its distinctive part: the errno of a failed connect, or the code and the text of a
-// gRPC status.
-func brief(err error) string {
-	text := err.Error()
-	var errno syscall.Errno
-	var withStatus interface{ GRPCStatus() *status.Status }
-	switch {
-	case errors.As(err, &errno):
-		text = errno.Error()
-	case errors.As(err, &withStatus):
-		s := withStatus.GRPCStatus()
-		text = fmt.Sprintf("%s: %s", s.Code(), s.Message())
+func (w *wait) info() CheckInfo {
+	info := CheckInfo{Use: string(useStart), Probe: w.what, Due: w.due}
+	if w.answer != nil {
+		info.Answer, info.At = probe.Brief(w.answer), w.at
 	}
-	return strings.ToValidUTF8(text[:min(len(text), maxAnswer)], "\uFFFD")
+	return info
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/logs"
-	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -33,7 +32,8 @@ type Worker struct {
 	finished  chan struct{} // closed when the goroutine has ended
 	leftover  error         // the reason why not all of it could be stopped; read after finished
 	info      atomic.Pointer[Info]
-	startup   startup // the present start, while the worker is not ready
+	startup   startup                 // the present start, while the worker is not ready
+	checked   atomic.Pointer[[]check] // what owner.checks is
 	owner     *owner
 }
 
@@ -56,7 +56,7 @@ type owner struct {
 	link    Link               // to inst, once it accepts
 	unwatch context.CancelFunc // ends the watch on the present link
 	routes  routes
-	check   *probe.Check // by the link; nil if the worker is not connected
+	checks  []check // of the present instance; nil if the worker is not connected
 	retry   *time.Timer
 	helpers sync.WaitGroup
 	done    bool
@@ -322,8 +322,8 @@ func (w *owner) publish() {
 		Ready:   w.state.Ready,
 		LogPath: logs.Path(w.env.LogDir, w.id),
 	}
-	if w.link != nil {
-		info.Probe = w.link.Method().String()
+	if len(w.checks) > 0 {
+		info.Probe = w.checks[0].prober.String()
 	}
 	w.info.Store(&info)
 	w.env.Services.Changed()

@@ -1,0 +1,150 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/core-tools/hsu-master/identity"
+)
+
+// OutputKept is how much of a command's output [Run] keeps: its end.
+const OutputKept = 4 << 10
+
+// Times of Run.
+const (
+	// closingTime is how long the pipe of a dead family may stay open.
+	closingTime = 50 * time.Millisecond
+	// runKillWait limits the killing of a command's family.
+	runKillWait = 5 * time.Second
+)
+
+// Ran is how a command ended.
+type Ran struct {
+	Exit identity.Exit // valid unless Cut
+	Cut  bool          // ctx ended first, and the command was killed
+	At   time.Time     // when the command ended, or ctx; the rest of its family may have been killed later
+	// Output is the end of what it wrote.
+	Output []byte
+}
+
+// Run starts a command in a session of its own and waits until it has ended or ctx ends. Then it kills what is left of
+// its family, which carries token. Run returns when all of it is gone: the time after the end of ctx is that of
+// [Family.Kill], and limited.
+//
+// stdout and stderr are one pipe to Run, of which it drops all but the end, so that no amount of output stops the
+// command or fills a disk. Output and Lease of the spec must be nil.
+func Run(ctx context.Context, spec Spec, token string) (Ran, error) {
+	output, write, err := os.Pipe()
+	if err != nil {
+		return Ran{}, fmt.Errorf("start %s: make a pipe: %w", spec.Path, err)
+	}
+	// Descendants that write elsewhere still hold the pipe at descriptor 3, so its end means that all are gone.
+	spec.Output, spec.leash = write, write
+	p, err := Start(spec)
+	_ = write.Close() // the command has its own descriptors
+	if err != nil {
+		return Ran{}, errors.Join(err, output.Close())
+	}
+	r := running{process: p, output: output, closed: make(chan struct{})}
+	go r.read()
+	ran := r.await(ctx)
+	err = errors.Join(r.clear(token), output.Close())
+	<-r.closed // reading ends with the pipe
+	ran.Output = r.tail.bytes()
+	return ran, errors.Join(err, p.Close())
+}
+
+// running is a command that Run waits for.
+type running struct {
+	process *Process
+	output  *os.File
+	closed  chan struct{} // closed when all holders of the pipe are gone
+	tail    tail
+}
+
+func (r *running) read() {
+	defer close(r.closed)
+	_, _ = io.Copy(&r.tail, r.output) // an error is the end of the pipe, at this side if not at the other
+}
+
+// await returns when the command has ended, or ctx.
+func (r *running) await(ctx context.Context) Ran {
+	select {
+	case <-r.process.Done():
+		return Ran{Exit: r.process.Exit(), At: time.Now()}
+	case <-ctx.Done():
+		return Ran{Cut: true, At: time.Now()}
+	}
+}
+
+// clear kills the family unless all of it is gone.
+func (r *running) clear(token string) error {
+	select {
+	case <-r.process.Done():
+		if r.closes() {
+			return nil
+		}
+	default:
+	}
+	// Not the caller's context, which may have ended.
+	ctx, cancel := context.WithTimeout(context.Background(), runKillWait)
+	defer cancel()
+	id := r.process.Identity()
+	left, err := Family{
+		Token: token, Leader: id.PID, Main: r.process, Session: id.PID, StartTicks: id.StartTicks,
+	}.Kill(ctx)
+	// The rest of its group are orphans that have cleared their environment.
+	if e := r.process.SignalGroup(syscall.SIGKILL); e != nil && !errors.Is(e, ErrGone) {
+		err = errors.Join(err, e)
+	}
+	r.closes()
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("%d processes of a command could not be killed, the first is %d", len(left), left[0].PID)
+	}
+	return err
+}
+
+// closes reports whether all holders of the pipe are gone within the closing time.
+func (r *running) closes() bool {
+	closing := time.NewTimer(closingTime)
+	defer closing.Stop()
+	select {
+	case <-r.closed:
+		return true
+	case <-closing.C:
+		return false
+	}
+}
+
+// tail keeps the last OutputKept bytes that are written to it.
+type tail struct {
+	ring    [OutputKept]byte
+	written int64
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	n := len(p)
+	if skip := n - len(t.ring); skip > 0 {
+		t.written += int64(skip)
+		p = p[skip:]
+	}
+	for len(p) > 0 {
+		copied := copy(t.ring[t.written%OutputKept:], p)
+		t.written += int64(copied)
+		p = p[copied:]
+	}
+	return n, nil
+}
+
+func (t *tail) bytes() []byte {
+	if t.written <= OutputKept {
+		return append([]byte(nil), t.ring[:t.written]...)
+	}
+	at := t.written % OutputKept
+	return append(append([]byte(nil), t.ring[at:]...), t.ring[:at]...)
+}

@@ -1,0 +1,156 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/core-tools/hsu-master/identity"
+)
+
+// runShell runs a script with Run until until returns, or to its end if until is nil.
+func runShell(t *testing.T, script string, until func(token string)) Ran {
+	t.Helper()
+	token := t.Name() + "-" + filepath.Base(t.TempDir())
+	ctx, cancel := testDeadline()
+	defer cancel()
+	if until != nil {
+		go func() {
+			defer cancel()
+			until(token)
+		}()
+	}
+	ran, err := Run(ctx, Spec{
+		Path: "/bin/sh", Args: []string{"-c", script},
+		Env: []string{
+			"PATH=" + os.Getenv("PATH"), EnvWorkerToken + "=" + token, EnvMasterID + "=" + testMaster(),
+		},
+	}, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ran
+}
+
+func TestRunReturnsTheExitAndTheOutput(t *testing.T) {
+	ran := runShell(t, "echo one; echo two >&2; exit 3", nil)
+	if want := (identity.Exit{Code: 3, Source: identity.ExitWait}); ran.Exit != want || ran.Cut {
+		t.Errorf("it ended with %+v, want %+v", ran, want)
+	}
+	if got := string(ran.Output); got != "one\ntwo\n" {
+		t.Errorf("output = %q, want both lines", got)
+	}
+}
+
+func TestRunThatCannotStart(t *testing.T) {
+	if _, err := Run(t.Context(), Spec{Path: filepath.Join(t.TempDir(), "none")}, "token"); !errors.Is(err,
+		fs.ErrNotExist) {
+		t.Errorf("Run: %v, want that the file does not exist", err)
+	}
+}
+
+// awaitHolders returns when n processes carry the token.
+func awaitHolders(t *testing.T, token string, n int) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		found := 0
+		holders, err := Scan(t.Context())
+		for _, h := range holders {
+			if h.Token == token {
+				found++
+			}
+		}
+		if err == nil && found >= n {
+			return
+		}
+	}
+	t.Errorf("never were %d processes there", n)
+}
+
+func TestRunKillsTheWholeFamilyAtTheEndOfItsContext(t *testing.T) {
+	pids := filepath.Join(t.TempDir(), "pids")
+	script := "sleep 1000 & echo $! >>" + pids + "; setsid sleep 1000 & echo $! >>" + pids + "; wait"
+	ran := runShell(t, script, func(token string) { awaitHolders(t, token, 3) })
+	if !ran.Cut || ran.At.IsZero() {
+		t.Errorf("it ended with %+v, want it cut off", ran)
+	}
+	wantGone(t, pids, 2)
+}
+
+func TestRunKillsWhatACommandLeavesBehind(t *testing.T) {
+	for name, script := range map[string]string{
+		"in the background": "sleep 1000 >/dev/null 2>&1 & echo $! >PIDS",
+		"in a session":      "setsid sleep 1000 & echo $! >PIDS",
+		"without environment": "env -i sleep 1000 >/dev/null 2>&1 & echo $! >PIDS; " +
+			// Until then it has the token.
+			"while tr '\\0' '\\n' </proc/$!/environ | grep -q TOKEN; do :; done",
+	} {
+		t.Run(name, func(t *testing.T) {
+			pids := filepath.Join(t.TempDir(), "pids")
+			ran := runShell(t, strings.ReplaceAll(script, "PIDS", pids), nil)
+			if !ran.Exit.Clean() || ran.Cut {
+				t.Errorf("it ended with %+v, want success", ran)
+			}
+			wantGone(t, pids, 1)
+		})
+	}
+}
+
+// wantGone checks that the n processes whose PIDs are in the file have ended.
+func wantGone(t *testing.T, file string, n int) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := strings.Fields(string(text))
+	if len(pids) != n {
+		t.Fatalf("PIDs = %q, want %d", text, n)
+	}
+	for _, pid := range pids {
+		if line, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil && bytes.Contains(line, []byte("sleep")) {
+			t.Errorf("process %s lives", pid)
+		}
+	}
+}
+
+func TestRunKeepsTheEndOfEndlessOutput(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	passed := filepath.Join(t.TempDir(), "passed")
+	ran := runShell(t, "i=0; while :; do i=$((i+1)); echo line $i; [ $i != 20000 ] || : >"+passed+"; done",
+		func(string) {
+			for ctx.Err() == nil {
+				if _, err := os.Stat(passed); err == nil {
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+	if len(ran.Output) != OutputKept || !ran.Cut {
+		t.Errorf("%d bytes of output, cut off: %t; want %d", len(ran.Output), ran.Cut, OutputKept)
+	}
+	if !bytes.Contains(ran.Output, []byte("\nline 2")) || bytes.Contains(ran.Output, []byte("line 1\n")) {
+		t.Errorf("output = %q..., want its end", ran.Output[:40])
+	}
+}
+
+func TestTailKeepsTheLastBytesInOrder(t *testing.T) {
+	var all []byte
+	var kept tail
+	for i := range 300 {
+		chunk := bytes.Repeat([]byte{byte(i)}, (i*37)%(OutputKept+100))
+		all = append(all, chunk...)
+		if n, err := kept.Write(chunk); n != len(chunk) || err != nil {
+			t.Fatalf("Write: %d, %v", n, err)
+		}
+		if want := all[max(0, len(all)-OutputKept):]; !bytes.Equal(kept.bytes(), want) {
+			t.Fatalf("after chunk %d the tail differs", i)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package unit
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/core-tools/hsu-master/supervisor/probe"
+)
+
+func TestChecksOfAUnit(t *testing.T) {
+	http := probe.Spec{Type: probe.TypeHTTP, URL: "http://127.0.0.1:{port}/"}
+	elsewhere := probe.Spec{Type: probe.TypeTCP, Address: "db:5432"}
+	slow := probe.Spec{Policy: probe.Policy{Interval: time.Minute}}
+	for name, test := range map[string]struct {
+		unit              Spec
+		ready, alive      probe.Type
+		one               bool
+		connects, listens bool
+	}{
+		"nothing": {Spec{}, probe.TypeAuto, probe.TypeAuto, true, true, true},
+		"no port": {Spec{Port: NoPort}, probe.TypeProcess, probe.TypeProcess, true, false, false},
+		"no port, slow": {
+			Spec{Port: NoPort, Readiness: slow}, probe.TypeProcess, probe.TypeProcess, true, false, false,
+		},
+		"readiness alone": {Spec{Readiness: http}, probe.TypeHTTP, probe.TypeHTTP, true, true, true},
+		"liveness alone":  {Spec{Liveness: elsewhere}, probe.TypeTCP, probe.TypeTCP, true, true, true},
+		"apart": {
+			Spec{Readiness: http, Liveness: elsewhere}, probe.TypeHTTP, probe.TypeTCP, false, true, true,
+		},
+		"http, no services": {
+			Spec{NoServices: true, Readiness: http}, probe.TypeHTTP, probe.TypeHTTP, true, false, true,
+		},
+		"nothing of it, no services": {
+			Spec{NoServices: true, Readiness: elsewhere}, probe.TypeTCP, probe.TypeTCP, true, false, false,
+		},
+		"liveness by ping, no services": {
+			Spec{NoServices: true, Readiness: elsewhere, Liveness: probe.Spec{Type: probe.TypePing}},
+			probe.TypeTCP, probe.TypePing, false, true, true,
+		},
+	} {
+		u := test.unit.WithDefaults()
+		if u.Readiness.Type != test.ready || u.Liveness.Type != test.alive || u.OneCheck() != test.one {
+			t.Errorf("%s: %s and %s, one check: %t; want %s and %s, %t", name, u.Readiness.Type, u.Liveness.Type,
+				u.OneCheck(), test.ready, test.alive, test.one)
+		}
+		if u.Connects() != test.connects || u.Listens() != test.listens {
+			t.Errorf("%s: connects %t, listens %t, want %t and %t",
+				name, u.Connects(), u.Listens(), test.connects, test.listens)
+		}
+		if again := u.WithDefaults(); !again.Readiness.Equal(u.Readiness) || !again.Liveness.Equal(u.Liveness) {
+			t.Errorf("%s: the defaults change a complete unit", name)
+		}
+	}
+}
+
+func TestFaultsOfChecks(t *testing.T) {
+	exec := probe.Spec{Type: probe.TypeExec}
+	for name, test := range map[string]struct {
+		unit Spec
+		want string
+	}{
+		"one check": {Spec{Name: "u", Readiness: exec}, "health: command: required"},
+		"readiness": {Spec{Name: "u", Readiness: exec, Liveness: probe.Spec{Type: "auto"}}, "readiness: command"},
+		"liveness":  {Spec{Name: "u", Readiness: probe.Spec{Type: "auto"}, Liveness: exec}, "liveness: command"},
+		"no port": {
+			Spec{Name: "u", Port: NoPort, Readiness: probe.Spec{Type: probe.TypePing}},
+			"health: a check of type ping needs the port",
+		},
+		"no port for a URL": {
+			Spec{Name: "u", Port: NoPort, Readiness: probe.Spec{Type: probe.TypeHTTP, URL: "http://h:{port}/"}},
+			"needs the port",
+		},
+	} {
+		if err := test.unit.CheckFields(); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+	for _, u := range []Spec{
+		{Name: "u", Port: NoPort},
+		{Name: "u", Port: NoPort, Readiness: probe.Spec{Type: probe.TypeTCP, Address: "db:1"}},
+	} {
+		if err := u.CheckFields(); err != nil {
+			t.Errorf("%+v: %v", u, err)
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
+	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/ports"
+	"github.com/core-tools/hsu-master/supervisor/probe"
+	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// use is what a check decides about.
+type use string
+
+const (
+	useStart     use = "start"     // the first status "running"
+	useHealth    use = "health"    // calls and restarts
+	useReadiness use = "readiness" // calls
+	useLiveness  use = "liveness"  // restarts
+)
+
+// passed returns the event of a check that was passed.
+func (u use) passed() lifecycle.EventKind {
+	switch u {
+	case useReadiness:
+		return lifecycle.EvServing
+	case useLiveness:
+		return lifecycle.EvAlive
+	default:
+		return lifecycle.EvPong
+	}
+}
+
+// missed returns the event of a check that was not passed.
+func (u use) missed() lifecycle.EventKind {
+	if u == useReadiness {
+		return lifecycle.EvNotServing
+	}
+	return lifecycle.EvSilent
+}
+
+// check is a repeated check of the present instance.
+type check struct {
+	use    use
+	spec   probe.Spec
+	prober probe.Prober
+	*probe.Check
+}
+
+// failure returns the reason of a worker that did not pass the check.
+func (c check) failure(err error) string {
+	switch c.spec.Type {
+	case probe.TypeAuto, probe.TypePing:
+		return fmt.Sprintf("no answer to %s: %v", c.prober.Describe(), err)
+	default:
+		return c.prober.Describe() + ": " + probe.Brief(err)
+	}
+}
+
+// startChecks has the worker checked at each interval. The first check decides about calls.
+func (w *owner) startChecks() {
+	w.stopChecks()
+	u := w.unit
+	if u.OneCheck() {
+		w.addCheck(useHealth, u.Readiness)
+	} else {
+		w.addCheck(useReadiness, u.Readiness)
+		w.addCheck(useLiveness, u.Liveness)
+	}
+	shown := w.checks
+	w.checked.Store(&shown)
+}
+
+func (w *owner) addCheck(what use, spec probe.Spec) {
+	incarnation := w.rec.Incarnation
+	c := check{use: what, spec: spec, prober: w.subject().prober(spec, w.link)}
+	c.Check = w.env.Checks.Add(spec.Policy, c.prober.Ping, func(ctx context.Context, r probe.Result) {
+		w.post(ctx, message{
+			incarnation: incarnation,
+			apply:       func(ctx context.Context) { w.onChecked(ctx, c, r) },
+		})
+	})
+	w.checks = append(w.checks, c)
+}
+
+func (w *owner) stopChecks() {
+	for _, c := range w.checks {
+		c.Stop()
+	}
+	w.checks = nil
+	w.checked.Store(nil)
+}
+
+// CheckInfo is a check of a worker as its readers see it.
+type CheckInfo struct {
+	Use    string    // "start", "health", "readiness" or "liveness": what it decides about
+	Probe  string    // kind and target; for a start, the condition such as "port 40001"
+	Answer string    // the last answer, "" if it passed or there is none
+	Passed bool      // the last answer
+	At     time.Time // of the last answer; zero: none yet
+	Due    time.Time // of the next check; zero: it is being made
+}
+
+// Checks returns the checks that are made now: that of a start, or those of a running worker.
+func (w *Worker) Checks() []CheckInfo {
+	if start := w.startup.wait.Load(); start != nil {
+		return []CheckInfo{start.info()}
+	}
+	checks := w.checked.Load()
+	if checks == nil {
+		return nil
+	}
+	list := make([]CheckInfo, 0, len(*checks))
+	for _, c := range *checks {
+		info := CheckInfo{Use: string(c.use), Probe: c.prober.String(), Due: c.Due()}
+		if last := c.Last(); last != nil {
+			info.At, info.Passed = last.At, last.Err == nil
+			if last.Err != nil {
+				info.Answer = probe.Brief(last.Err)
+			}
+		}
+		list = append(list, info)
+	}
+	return list
+}
+
+// subject is the present instance as its checks see it. It may be used by any goroutine.
+type subject struct {
+	env    *Env
+	unit   unit.Spec
+	worker string
+	inst   launcher.Instance
+	rec    records.Instance
+}
+
+func (w *owner) subject() subject {
+	return subject{env: w.env, unit: w.unit, worker: w.id, inst: w.inst, rec: *w.rec.Instance}
+}
+
+// connects reports whether the instance needs a connection to its port. An instance that was started without a port
+// has none until it is replaced, whatever its unit says now.
+func (s subject) connects() bool { return s.rec.Port != 0 && s.unit.Connects() }
+
+// dial returns the link to the instance.
+func (s subject) dial() (Link, error) {
+	if !s.connects() {
+		return processLink{s.inst}, nil
+	}
+	return s.env.Dial(s.rec.Port)
+}
+
+// prober returns the prober of a check by the link.
+func (s subject) prober(spec probe.Spec, l Link) probe.Prober {
+	if s.rec.Port == 0 && spec.UsesPort() {
+		spec = probe.Spec{Type: probe.TypeProcess, Policy: spec.Policy}
+	}
+	expanded, err := spec.Expand(s.unit.Placeholders(s.worker, s.rec.Port))
+	if err != nil {
+		return probe.Unusable(spec, err)
+	}
+	return s.env.Prober(expanded, probe.Target{
+		Address: ports.Address(s.rec.Port), Auto: l, Conn: l.GRPC(), Process: processLink{s.inst}, Run: s.run,
+	})
+}
+
+// probeOf is the id of the processes that check a worker. No slot has it, so the next master stops those that a crash
+// has left.
+func probeOf(worker string) string { return worker + "/probe" }
+
+// run runs the command of a check.
+func (s subject) run(ctx context.Context, command []string) (process.Ran, error) {
+	path, err := unit.LookUp(command[0])
+	if err != nil {
+		return process.Ran{}, err
+	}
+	_, env, err := s.unit.Launch(s.worker, s.rec.Port)
+	if err != nil {
+		return process.Ran{}, err
+	}
+	c := launcher.Command{Path: path, Args: command[1:], Env: env, Dir: s.unit.Dir}
+	return s.env.Launcher.Run(ctx, c, probeOf(s.worker), newToken())
+}
