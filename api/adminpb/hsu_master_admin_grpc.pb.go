@@ -25,6 +25,7 @@ const (
 	Admin_GetState_FullMethodName    = "/hsu.master.admin.v1.Admin/GetState"
 	Admin_ListWorkers_FullMethodName = "/hsu.master.admin.v1.Admin/ListWorkers"
 	Admin_Backup_FullMethodName      = "/hsu.master.admin.v1.Admin/Backup"
+	Admin_Scale_FullMethodName       = "/hsu.master.admin.v1.Admin/Scale"
 )
 
 // AdminClient is the client API for Admin service.
@@ -38,6 +39,12 @@ type AdminClient interface {
 	// Backup streams a copy of the state database as it is at one moment. It is
 	// whole where the stream ends with OK.
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
+	// Scale sets the number of workers of a unit in place of the configured one. It
+	// returns when the number is recorded and, unless no_wait is set, the change is
+	// complete. NOT_FOUND: there is no such unit. INVALID_ARGUMENT: the unit cannot
+	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
+	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
+	Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (*ScaleResponse, error)
 }
 
 type adminClient struct {
@@ -87,6 +94,16 @@ func (c *adminClient) Backup(ctx context.Context, in *BackupRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_BackupClient = grpc.ServerStreamingClient[BackupResponse]
 
+func (c *adminClient) Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (*ScaleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ScaleResponse)
+	err := c.cc.Invoke(ctx, Admin_Scale_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -98,6 +115,12 @@ type AdminServer interface {
 	// Backup streams a copy of the state database as it is at one moment. It is
 	// whole where the stream ends with OK.
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
+	// Scale sets the number of workers of a unit in place of the configured one. It
+	// returns when the number is recorded and, unless no_wait is set, the change is
+	// complete. NOT_FOUND: there is no such unit. INVALID_ARGUMENT: the unit cannot
+	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
+	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
+	Scale(context.Context, *ScaleRequest) (*ScaleResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -116,6 +139,9 @@ func (UnimplementedAdminServer) ListWorkers(context.Context, *ListWorkersRequest
 }
 func (UnimplementedAdminServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
 	return status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedAdminServer) Scale(context.Context, *ScaleRequest) (*ScaleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Scale not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -185,6 +211,24 @@ func _Admin_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_BackupServer = grpc.ServerStreamingServer[BackupResponse]
 
+func _Admin_Scale_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ScaleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Scale(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Scale_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Scale(ctx, req.(*ScaleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -199,6 +243,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListWorkers",
 			Handler:    _Admin_ListWorkers_Handler,
+		},
+		{
+			MethodName: "Scale",
+			Handler:    _Admin_Scale_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
