@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -123,7 +124,7 @@ func newRig(t *testing.T, base string, count int) (*rig, error) {
 func (r *rig) launch(at moment) error {
 	args := append([]string{
 		"run", "--state-dir", r.state, "--port", strconv.Itoa(r.port), "--log-format", "json",
-	}, harness.WorkersOf(r.program, r.workers.count, r.arguments...)...)
+	}, harness.WorkersOf(r.program, cmp.Or(r.workers.configured, r.workers.count), r.arguments...)...)
 	return r.masters.execute(at, append(args, r.flags...))
 }
 
