@@ -112,6 +112,29 @@ func (a *Admin) ListWorkers(context.Context, *adminpb.ListWorkersRequest) (*admi
 	return &adminpb.ListWorkersResponse{Workers: workerMessages(a.Supervisor.Workers())}, nil
 }
 
+// Scale sets the number of workers of a unit.
+func (a *Admin) Scale(ctx context.Context, req *adminpb.ScaleRequest) (*adminpb.ScaleResponse, error) {
+	if limit := req.GetTimeout(); limit != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit.AsDuration())
+		defer cancel()
+	}
+	scaling, err := a.Supervisor.Scale(ctx, req.GetUnit(), int(req.GetReplicas()))
+	if err != nil {
+		return nil, scaleError(ctx, err)
+	}
+	if !req.GetNoWait() {
+		if err := scaling.Wait(ctx); err != nil {
+			return nil, scaleError(ctx, fmt.Errorf("the number is recorded, but %w", err))
+		}
+	}
+	return &adminpb.ScaleResponse{
+		Before:     int32(scaling.Before),     //nolint:gosec // a record's fit in 32 bits
+		Configured: int32(scaling.Configured), //nolint:gosec // likewise
+		Added:      scaling.Added(), Removed: scaling.Surplus(),
+	}, nil
+}
+
 // chunkSize is the maximum number of backup bytes in one message.
 const chunkSize = 256 << 10
 

@@ -10,6 +10,7 @@ import (
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // registryError converts the error of a registration or deregistration to a status.
@@ -27,6 +28,22 @@ func registryError(ctx context.Context, err error) error {
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	return status.Error(codes.Internal, err.Error())
+}
+
+// scaleError converts the error of a change of a unit's number of workers to a status.
+func scaleError(ctx context.Context, err error) error {
+	code := codes.FailedPrecondition
+	switch {
+	case errors.Is(err, supervisor.ErrNoUnit):
+		code = codes.NotFound
+	case errors.Is(err, supervisor.ErrReplicas):
+		code = codes.InvalidArgument
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed), errors.Is(err, worker.ErrStopping):
+		code = codes.Unavailable
+	case ctx.Err() != nil:
+		code = status.FromContextError(ctx.Err()).Code()
+	}
+	return status.Error(code, sendable(err.Error()))
 }
 
 // statusError converts an error of the business service to a status. The status that a worker returned passes

@@ -44,6 +44,7 @@ func stateOf(snap records.Snapshot, workers []worker.Info) *adminpb.State {
 		MasterId:       snap.Meta.MasterID,
 		ProcessedCount: snap.Processed,
 		Workers:        workerMessages(workers),
+		Units:          unitMessages(snap.Units),
 		Services:       serviceMessages(workers, registered, nil),
 
 		CountMayBeShortSince: timestamp(snap.Meta.CountShortSince),
@@ -55,6 +56,21 @@ func stateOf(snap records.Snapshot, workers []worker.Info) *adminpb.State {
 		}
 	}
 	return state
+}
+
+func unitMessages(units []records.Unit) []*adminpb.Unit {
+	messages := make([]*adminpb.Unit, 0, len(units))
+	for _, u := range units {
+		m := &adminpb.Unit{
+			Name: u.Name, Kind: string(u.Kind), Replicas: int32(u.Replicas), //nolint:gosec // a record's fit in 32 bits
+			Disabled: u.Disabled, Retired: u.Retired, SpecHash: u.SpecHash, ChangedAt: timestamp(u.Changed),
+		}
+		if u.Scale != nil {
+			m.Scale = new(int32(*u.Scale)) //nolint:gosec // likewise
+		}
+		messages = append(messages, m)
+	}
+	return messages
 }
 
 func workerMessages(workers []worker.Info) []*adminpb.Worker {

@@ -31,7 +31,7 @@ func (m *Master) Reread(
 	if err != nil {
 		return err
 	}
-	changes, err := m.sup.Changes(units...)
+	changes, err := m.sup.Changes(ctx, units...)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ var (
 	BucketEvents   = []byte("events")
 	BucketServices = []byte("services") // since schema version 2
 	BucketRequests = []byte("requests") // since schema version 2
+	BucketUnits    = []byte("units")    // since schema version 3
 
 	// KeyVersion in BucketMeta holds the schema version: 8 bytes, big endian.
 	KeyVersion = []byte("schema_version")
@@ -63,6 +64,11 @@ var All = List{
 	{
 		Does:    "make the buckets services and requests",
 		Buckets: [][]byte{BucketServices, BucketRequests},
+	},
+	{
+		Does:    "make the bucket units, and record the units of the known workers",
+		Buckets: [][]byte{BucketUnits},
+		Change:  recordUnits,
 	},
 }
 

@@ -193,6 +193,11 @@ func (p *Problems) records(c records.Content) {
 		p.note(keyName(migrations.BucketCounters, string(records.KeyProcessed)), "the count may be short since %s",
 			since.Local().Format(time.RFC3339))
 	}
+	for _, u := range c.Units {
+		if u.Retired && u.Scale != nil {
+			p.fail(keyName(migrations.BucketUnits, u.Name), "it is retired, and scaled to %d", *u.Scale)
+		}
+	}
 	for _, w := range c.Workers {
 		p.worker(w)
 	}

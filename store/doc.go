@@ -1,5 +1,5 @@
-// Package store keeps the master's registry on disk: the workers, the process of each worker, the count of
-// processed requests and the history of events.
+// Package store keeps the master's registry on disk: the units, the workers, the process of each worker, the
+// count of processed requests and the history of events.
 //
 // # The directory
 //
@@ -14,7 +14,7 @@
 //	*.replaced-TIME   files that Restore replaced
 //	*.tmp         a file that is about to replace the file it is named after
 //
-// # The schema, version 2
+// # The schema, version 3
 //
 // Values are messages of package storepb unless noted otherwise; numbers are big endian.
 //
@@ -34,6 +34,10 @@
 //	└── sequence, 8 bytes Event{time, worker, type, detail}; the newest Options.MaxEvents
 //	services              since version 2
 //	└── service " " address Registration{service, address, ttl, registered}
+//	units                 since version 3
+//	└── unit name         Unit{kind, replicas, scale, disabled, retired, spec hash,
+//	                      changed}; a retired unit's record is removed with that of
+//	                      its last worker
 //	requests              since version 2
 //	└── id of a request   Result{method, digest of the request, response, when it was
 //	                      stored}; the newest, and none older than Options.RequestTTL

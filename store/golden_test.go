@@ -75,6 +75,27 @@ func goldenV2() records.Snapshot {
 	return s
 }
 
+// goldenV3 is the content of testdata/schema-v3/state.db.
+func goldenV3() records.Snapshot {
+	s := goldenV2()
+	s.SchemaVersion = 3
+	s.Units = []records.Unit{
+		{Name: "old", Kind: records.KindUnmanaged, Retired: true},
+		{
+			Name: "unit", Kind: records.KindManaged, Replicas: 2, Scale: new(0), Disabled: true, SpecHash: "spec",
+			Changed: testTime,
+		},
+		{Name: "worker", Kind: records.KindIntegrated, Replicas: 11},
+	}
+	s.Workers = append([]records.Worker{
+		{ID: "old-7", Unit: "old", Desired: records.DesiredStopped, Status: records.StatusStopped},
+	}, s.Workers...)
+	return s
+}
+
+// migratedUnits are the units that the migration derives from the workers of an older database.
+var migratedUnits = []records.Unit{{Name: "worker", Replicas: 4}}
+
 // goldenResults are in that database too, stored during an earlier boot.
 var goldenResults = []records.Result{
 	{
@@ -93,6 +114,8 @@ var goldenResults = []records.Result{
 func TestSchemaV1StillOpens(t *testing.T) { testGolden(t, goldenV1()) }
 
 func TestSchemaV2StillOpens(t *testing.T) { testGolden(t, goldenV2()) }
+
+func TestSchemaV3StillOpens(t *testing.T) { testGolden(t, goldenV3()) }
 
 func TestEverySchemaHasItsGoldenDatabase(t *testing.T) {
 	made, err := filepath.Glob(filepath.Join("..", "testdata", "schema-v*", statedir.DatabaseName))
@@ -123,6 +146,9 @@ func testGolden(t *testing.T, want records.Snapshot) {
 	}
 	db := openTest(t, dir, Options{})
 	want.Meta.CleanShutdown = false
+	if want.SchemaVersion < 3 {
+		want.Units = migratedUnits
+	}
 	want.SchemaVersion = migrations.Current()
 	if diff := cmp.Diff(want, snapshot(t, db)); diff != "" {
 		t.Error("opened:", diff)
@@ -151,6 +177,9 @@ func writeGolden(t *testing.T, path string, want records.Snapshot) {
 		seams{steps: migrations.All[:want.SchemaVersion]})
 	for _, w := range want.Workers {
 		put(t, db, records.PutWorker(w))
+	}
+	for _, u := range want.Units {
+		put(t, db, records.PutUnit(u))
 	}
 	for _, r := range want.Registered {
 		put(t, db, records.PutRegistration(r))

@@ -309,7 +309,10 @@ func TestMigrateWithoutAMaster(t *testing.T) {
 	setMeta(t, dir, func(m *records.Meta) { m.CleanShutdown = false }) // as a crash leaves it
 	path := filepath.Join(dir, statedir.DatabaseName)
 	before := readFile(t, path)
-	steps := []string{"make the buckets services and requests"}
+	steps := []string{
+		"make the buckets services and requests",
+		"make the bucket units, and record the units of the known workers",
+	}
 	out, err := RehearseMigration(path)
 	if err != nil || out.From != 1 || out.To != last || !slices.Equal(out.Steps, steps) || out.Copy != "" {
 		t.Errorf("rehearsed: %+v, %v", out, err)

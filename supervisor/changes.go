@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
+	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -29,12 +31,17 @@ type Change struct {
 }
 
 // Changes returns what [Supervisor.Apply] would do with these units. It changes nothing.
-func (s *Supervisor) Changes(units ...unit.Spec) ([]Change, error) {
-	complete, err := checked(units)
+func (s *Supervisor) Changes(ctx context.Context, units ...unit.Spec) ([]Change, error) {
+	if err := check(units); err != nil {
+		return nil, err
+	}
+	done, err := s.beginChange(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return changesOf(s.set.specs(), complete, s.outdated), nil
+	defer done()
+	wanted := recovery.Wanted(units, recovery.UnitRecords(units, s.set.recorded, time.Now()))
+	return changesOf(s.set.specs(), wanted, s.outdated), nil
 }
 
 // outdated returns the workers of the unit that were started with another executable or other arguments.

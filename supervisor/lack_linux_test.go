@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -85,6 +87,35 @@ func TestRecoveryDoesNotWaitForTheDisk(t *testing.T) {
 		if w := m.worker("worker-1"); !w.Ready || w.Restarts != 1 {
 			t.Errorf("the dead one = %+v when it can be recorded, want it restarted", w)
 		}
+		m.stop(nil)
+	})
+}
+
+// The units are recorded as soon as that is possible, and nothing is scaled before.
+func TestUnitsAreRecordedWhenTheDiskCanBeWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 1)
+		settle(time.Second)
+		m.crash()
+		var mend func()
+		m = startMaster(t, world, dir, 2, func(*unit.Spec) { mend = spoil(t, dir) })
+		settle(time.Minute)
+		if w := m.worker("worker-0"); !w.Ready {
+			t.Errorf("the survivor = %+v, want it adopted and ready", w)
+		}
+		if _, err := m.Scale(t.Context(), "worker", 3); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("Scale = %v, want store.ErrUnavailable", err)
+		}
+		if err := m.Apply(t.Context(), unitOf(t, "other", 1)); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("Apply = %v, want store.ErrUnavailable", err)
+		}
+		mend()
+		settle(time.Minute)
+		if got := m.units(); got != "worker 2" || m.ids() != "worker-0 running, worker-1 running" {
+			t.Errorf("recorded are %s, workers %s; want those of the start", got, m.ids())
+		}
+		m.scale("worker", 3)
 		m.stop(nil)
 	})
 }

@@ -26,22 +26,27 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	for key, err := range snap.Bad {
 		s.log.Error("record not readable", "record", key, "error", err)
 	}
+	units := recovery.UnitRecords(s.set.configured, snap.Units, time.Now())
+	s.set.want(recovery.Wanted(s.set.configured, units), snap.Units)
 	s.env.Recovery = s.newRecoveryContext()
 	holders, scanErr := s.scan(ctx)
 	if scanErr != nil {
 		s.log.Error("process scan failed", "error", scanErr)
 	}
-	slots := s.env.Recovery.Slots(snap.Workers, s.set.units, false)
+	slots := s.env.Recovery.Slots(snap.Workers, s.set.specs(), false)
 	strays := s.env.Recovery.Assign(slots, holders, scanErr)
 	if s.env.Recovery.Moved {
 		if err := s.acceptMove(ctx, slots); err != nil {
 			return err
 		}
 	}
+	if err := s.recordStart(ctx, units); err != nil {
+		return fmt.Errorf("record the units: %w", err)
+	}
 	for _, stray := range recovery.DecideStrays(strays) {
 		// The ID comes from the process's environment and may be anything: quote and truncate it.
 		stray.Decision.Log(s.log.With("worker", fmt.Sprintf("%.64q", stray.Decision.ID)))
-		s.strays.Go(func() { s.sweepStray(work, stray.Token) })
+		s.helpers.Go(func() { s.sweepStray(work, stray.Token) })
 	}
 	workers := make([]*worker.Worker, 0, len(slots))
 	for _, slot := range slots {

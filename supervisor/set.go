@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -17,9 +19,14 @@ import (
 // set is the set of units and their workers. Only the goroutine of Serve adds and removes; any goroutine may read.
 type set struct {
 	mu      sync.Mutex
-	units   []unit.Spec
+	units   []unit.Spec      // with defaults, and with the wanted number of replicas
 	workers []*worker.Worker // replaced as a whole: by unit and in order, then the surplus ones
 	retired []*worker.Worker // those of them that have been told to stop for good
+
+	// Only recover and the holder of Supervisor.applying use the following.
+	configured []unit.Spec    // as they were passed in
+	recorded   []records.Unit // the units that are known to be recorded
+	unrecorded bool           // those of the start could not be recorded yet
 }
 
 func (s *set) list() []*worker.Worker {
@@ -40,11 +47,17 @@ func (s *set) specs() []unit.Spec {
 	return s.units
 }
 
-// checked returns the units with their defaults, or an error that names each fault.
-func checked(units []unit.Spec) ([]unit.Spec, error) {
+// want makes units the wanted ones at the start, when those in the list are recorded.
+func (s *set) want(units []unit.Spec, recorded []records.Unit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.units, s.recorded = units, recorded
+}
+
+// check returns an error that names each fault of the units.
+func check(units []unit.Spec) error {
 	names := map[string]bool{}
 	var errs []error
-	complete := make([]unit.Spec, 0, len(units))
 	for _, u := range units {
 		if err := u.CheckFields(); err != nil {
 			errs = append(errs, err)
@@ -53,9 +66,8 @@ func checked(units []unit.Spec) ([]unit.Spec, error) {
 			errs = append(errs, fmt.Errorf("unit name %q: given twice", u.Name))
 		}
 		names[u.Name] = true
-		complete = append(complete, u.WithDefaults())
 	}
-	return complete, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // replaceReason is the reason for the stop of a worker whose unit has changed.
@@ -63,49 +75,67 @@ const replaceReason = "its executable or its arguments have changed"
 
 // Apply makes units the wanted set while the supervisor runs. It starts the workers that are missing, stops and
 // forgets those that are not wanted any more, and replaces those whose executable or arguments differ, one after the
-// other: the next only when the new one is ready. Other settings apply to living workers at once. It returns when all
-// of that is done.
+// other: the next only when the new one is ready. Other settings apply to living workers at once. A number of replicas
+// that [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns when all of that is done.
 //
-// Apply fails before it changes anything if the units have a fault. It stops at the first worker that does not get
-// ready, and the error names that worker; the remaining ones go on as they are and are marked outdated. If ctx ends,
-// Apply undoes nothing. A supervisor that is started with the same units completes the set.
+// Apply fails before it changes anything if the units have a fault, or if they cannot be recorded. It stops at the
+// first worker that does not get ready, and the error names that worker; the remaining ones go on as they are and are
+// marked outdated. If ctx ends, Apply undoes nothing. A supervisor that is started with the same units completes the
+// set.
 func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
-	complete, err := checked(units)
+	if err := check(units); err != nil {
+		return err
+	}
+	done, err := s.beginChange(ctx)
 	if err != nil {
 		return err
 	}
-	select {
-	case s.applying <- struct{}{}:
-		defer func() { <-s.applying }()
-	case <-ctx.Done():
-		return fmt.Errorf("another change is under way: %w", ctx.Err())
+	defer done()
+	c, err := s.change(ctx, units, recovery.UnitRecords(units, s.set.recorded, time.Now()))
+	if err != nil {
+		return err
 	}
-	var c change
-	if e := s.do(ctx, func(work context.Context) { c, err = s.install(work, complete) }); e != nil || err != nil {
-		return errors.Join(e, err)
-	}
-	for _, w := range c.surplus {
-		if err := w.Retire(ctx); err != nil && !errors.Is(err, worker.ErrEnded) {
-			return fmt.Errorf("stop %s: %w", w.ID(), err)
-		}
-		s.set.retire(w)
-	}
-	for _, w := range c.added {
-		if err := s.awaitReady(ctx, w, 0); err != nil {
-			return err
-		}
+	if err := s.awaitAdded(ctx, c); err != nil {
+		return err
 	}
 	if err := s.replaceOutdated(ctx, c.kept); err != nil {
 		return err
 	}
-	for _, w := range c.surplus {
-		select {
-		case <-w.Finished():
-		case <-ctx.Done():
-			return fmt.Errorf("%s is still being stopped: %w", w.ID(), ctx.Err())
-		}
+	return c.awaitSurplus(ctx)
+}
+
+// beginChange waits until the supervisor has recovered and no other change of the set is under way. The caller calls
+// done after its own.
+func (s *Supervisor) beginChange(ctx context.Context) (done func(), err error) {
+	select {
+	case s.applying <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("another change is under way: %w", ctx.Err())
 	}
-	return nil
+	done = func() { <-s.applying }
+	if err := s.do(ctx, func(context.Context) {}); err != nil {
+		done()
+		return nil, err
+	}
+	return done, nil
+}
+
+// change makes the configured units with these records the wanted set. They are durable before it starts the missing
+// workers and retires the surplus ones; it does not wait for either. The caller holds applying.
+func (s *Supervisor) change(
+	ctx context.Context, configured []unit.Spec, recs []records.Unit, events ...records.Event,
+) (c change, err error) {
+	units := recovery.Wanted(configured, recs)
+	if e := s.do(ctx, func(context.Context) { err = s.changeable(units) }); e != nil || err != nil {
+		return c, errors.Join(e, err)
+	}
+	if err := s.recordUnits(ctx, recs, events...); err != nil {
+		return c, fmt.Errorf("record the units: %w", err)
+	}
+	s.set.configured = configured
+	// What is recorded is done, even if the caller does not wait for it any more.
+	e := s.do(context.WithoutCancel(ctx), func(work context.Context) { c, err = s.install(work, units) })
+	return c, errors.Join(e, err)
 }
 
 // change is the difference between two sets.
@@ -121,24 +151,39 @@ type updated struct {
 	unit unit.Spec
 }
 
-// install makes units the wanted set and starts the missing workers. It runs in the goroutine of Serve.
-func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change, err error) {
+// changeable returns an error if units cannot become the wanted set now. It runs in the goroutine of Serve.
+func (s *Supervisor) changeable(units []unit.Spec) error {
 	if s.Status() == Stopping {
-		return c, worker.ErrStopping
+		return worker.ErrStopping
 	}
 	s.set.mu.Lock()
 	defer s.set.mu.Unlock()
 	s.set.dropFinished()
+	wanted := map[string]bool{}
+	for _, slot := range s.env.Recovery.Slots(nil, units, false) {
+		wanted[slot.ID] = true
+	}
+	for _, w := range s.set.retired {
+		if wanted[w.ID()] {
+			return fmt.Errorf("%s is still being stopped: try again", w.ID())
+		}
+	}
+	return nil
+}
+
+// install makes units the wanted set, starts the missing workers and retires the surplus ones. It runs in the goroutine
+// of Serve.
+func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change, err error) {
+	if err := s.changeable(units); err != nil {
+		return c, err
+	}
+	s.set.mu.Lock()
+	defer s.set.mu.Unlock()
 	present := map[string]*worker.Worker{}
 	for _, w := range s.set.workers {
 		present[w.ID()] = w
 	}
 	slots := s.env.Recovery.Slots(nil, units, false)
-	for _, slot := range slots {
-		if w := present[slot.ID]; w != nil && slices.Contains(s.set.retired, w) {
-			return c, fmt.Errorf("%s is still being stopped: try again", slot.ID)
-		}
-	}
 	workers := make([]*worker.Worker, 0, len(slots))
 	for _, slot := range slots {
 		w := present[slot.ID]
@@ -160,16 +205,19 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change,
 	for _, w := range c.added {
 		go w.Serve(work)
 	}
+	for _, w := range c.surplus {
+		if !slices.Contains(s.set.retired, w) {
+			s.set.retired = append(s.set.retired, w)
+			s.helpers.Go(func() { _ = w.Retire(work) }) // it fails only if the master ends, and the next one retires it
+		}
+	}
 	return c, nil
 }
 
-// retire marks a worker as one that ends.
-func (s *set) retire(w *worker.Worker) {
+func (s *set) hasRetired(w *worker.Worker) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Contains(s.retired, w) {
-		s.retired = append(s.retired, w)
-	}
+	return slices.Contains(s.retired, w)
 }
 
 // dropFinished removes the surplus workers that have been stopped. The caller holds mu.
@@ -217,6 +265,28 @@ func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated) err
 	return nil
 }
 
+// awaitAdded waits until the new workers are ready.
+func (s *Supervisor) awaitAdded(ctx context.Context, c change) error {
+	for _, w := range c.added {
+		if err := s.awaitReady(ctx, w, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitSurplus waits until the surplus workers have been stopped and forgotten.
+func (c change) awaitSurplus(ctx context.Context) error {
+	for _, w := range c.surplus {
+		select {
+		case <-w.Finished():
+		case <-ctx.Done():
+			return fmt.Errorf("%s is still being stopped: %w", w.ID(), ctx.Err())
+		}
+	}
+	return nil
+}
+
 // awaitReady waits until an instance of the worker after the given incarnation is ready, or has ended and is not to be
 // restarted because it was successful. It fails as soon as that instance has failed or cannot be started.
 func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before uint64) error {
@@ -225,7 +295,7 @@ func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before ui
 	for {
 		info := w.Info()
 		switch {
-		case info == nil:
+		case info == nil, s.set.hasRetired(w):
 			return fmt.Errorf("%s was removed", w.ID())
 		case strings.HasPrefix(info.Reason, lifecycle.HeldPrefix):
 			return fmt.Errorf("%s is %s", w.ID(), info.Reason)

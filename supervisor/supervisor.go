@@ -65,9 +65,10 @@ type Supervisor struct {
 	hurry      chan struct{}
 	hurryOnce  sync.Once
 
-	env    worker.Env                                          // of the workers; tests put fakes into it
-	scan   func(ctx context.Context) ([]process.Holder, error) // lists the processes; tests put a fake here
-	strays sync.WaitGroup                                      // goroutines that stop processes without a slot
+	env  worker.Env                                          // of the workers; tests put fakes into it
+	scan func(ctx context.Context) ([]process.Holder, error) // lists the processes; tests put a fake here
+
+	helpers sync.WaitGroup // goroutines of Serve, besides those of the workers
 
 	set      set
 	applying chan struct{} // has room for one Apply at a time
@@ -123,11 +124,10 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	s.registered = registrations.New(registrations.Options{
 		Store: opts.Store, Services: s.services, Checks: checks, Log: s.log, Hurry: s.hurry, Dial: opts.dialRegistered,
 	})
-	complete, err := checked(units)
-	if err != nil {
+	if err := check(units); err != nil {
 		return nil, err
 	}
-	s.set.units = complete
+	s.set.configured = units
 	s.preRegister()
 	bootID, err := process.BootID()
 	if err != nil {
@@ -157,12 +157,14 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 
 // preRegister offers the services that will be available after recovery, so that earlier calls wait for them.
 func (s *Supervisor) preRegister() {
+	snap, err := s.opts.Store.Snapshot()
+	s.set.units = recovery.Wanted(s.set.configured,
+		recovery.UnitRecords(s.set.configured, snap.Units, time.Time{}))
 	for _, u := range s.set.units {
 		if u.Replicas > 0 && !u.NoServices {
 			s.services.Offer(services.OfUnit(u.Name), u.Services...)
 		}
 	}
-	snap, err := s.opts.Store.Snapshot()
 	if err != nil {
 		return // Serve reports the error
 	}
@@ -207,13 +209,13 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	defer checks.Wait()
 	checks.Go(func() { s.env.Checks.Serve(work) })
 	defer cancel()
-	defer s.strays.Wait()
+	defer s.helpers.Wait()
 	defer s.registered.Stop()
 	s.registered.Start(work)
 	if err := s.recover(ctx, work); err != nil {
 		return err
 	}
-	for _, u := range s.set.units {
+	for _, u := range s.set.specs() {
 		s.services.Offer(services.OfUnit(u.Name)) // its workers are offered separately
 	}
 	s.setStatus(Running)

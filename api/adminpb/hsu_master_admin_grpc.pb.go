@@ -26,6 +26,7 @@ const (
 	Admin_ListWorkers_FullMethodName = "/hsu.master.admin.v1.Admin/ListWorkers"
 	Admin_Backup_FullMethodName      = "/hsu.master.admin.v1.Admin/Backup"
 	Admin_Reload_FullMethodName      = "/hsu.master.admin.v1.Admin/Reload"
+	Admin_Scale_FullMethodName       = "/hsu.master.admin.v1.Admin/Scale"
 )
 
 // AdminClient is the client API for Admin service.
@@ -44,6 +45,12 @@ type AdminClient interface {
 	// are faulty and nothing was changed, with ABORTED at the first worker that
 	// does not get ready.
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReloadResponse], error)
+	// Scale sets the number of workers of a unit in place of the configured one. It
+	// returns when the number is recorded and, unless no_wait is set, the change is
+	// complete. NOT_FOUND: there is no such unit. INVALID_ARGUMENT: the unit cannot
+	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
+	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
+	Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (*ScaleResponse, error)
 }
 
 type adminClient struct {
@@ -112,6 +119,16 @@ func (c *adminClient) Reload(ctx context.Context, in *ReloadRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_ReloadClient = grpc.ServerStreamingClient[ReloadResponse]
 
+func (c *adminClient) Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (*ScaleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ScaleResponse)
+	err := c.cc.Invoke(ctx, Admin_Scale_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -128,6 +145,12 @@ type AdminServer interface {
 	// are faulty and nothing was changed, with ABORTED at the first worker that
 	// does not get ready.
 	Reload(*ReloadRequest, grpc.ServerStreamingServer[ReloadResponse]) error
+	// Scale sets the number of workers of a unit in place of the configured one. It
+	// returns when the number is recorded and, unless no_wait is set, the change is
+	// complete. NOT_FOUND: there is no such unit. INVALID_ARGUMENT: the unit cannot
+	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
+	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
+	Scale(context.Context, *ScaleRequest) (*ScaleResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -149,6 +172,9 @@ func (UnimplementedAdminServer) Backup(*BackupRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedAdminServer) Reload(*ReloadRequest, grpc.ServerStreamingServer[ReloadResponse]) error {
 	return status.Error(codes.Unimplemented, "method Reload not implemented")
+}
+func (UnimplementedAdminServer) Scale(context.Context, *ScaleRequest) (*ScaleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Scale not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -229,6 +255,24 @@ func _Admin_Reload_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_ReloadServer = grpc.ServerStreamingServer[ReloadResponse]
 
+func _Admin_Scale_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ScaleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Scale(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Scale_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Scale(ctx, req.(*ScaleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -243,6 +287,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListWorkers",
 			Handler:    _Admin_ListWorkers_Handler,
+		},
+		{
+			MethodName: "Scale",
+			Handler:    _Admin_Scale_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

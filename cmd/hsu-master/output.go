@@ -39,6 +39,7 @@ type (
 		ProcessedCount int64             `json:"processed_count"`
 		CountShort     *time.Time        `json:"count_may_be_short_since,omitempty"`
 		Workers        []workerJSON      `json:"workers"`
+		Units          []unitJSON        `json:"units"`
 		Services       []serviceJSON     `json:"services"`
 		WriteError     string            `json:"write_error,omitempty"`
 		BadRecords     map[string]string `json:"bad_records,omitempty"`
@@ -46,6 +47,17 @@ type (
 	workersJSON struct {
 		Source  string       `json:"source"`
 		Workers []workerJSON `json:"workers"`
+		Units   []unitJSON   `json:"units"`
+	}
+	unitJSON struct {
+		Name      string     `json:"name"`
+		Kind      string     `json:"kind,omitempty"` // integrated, managed or unmanaged
+		Replicas  int32      `json:"replicas"`       // as configured
+		Scale     *int32     `json:"scale"`          // null unless an operator has set a number
+		Disabled  bool       `json:"disabled"`
+		Retired   bool       `json:"retired"`
+		SpecHash  string     `json:"spec_hash,omitempty"`
+		ChangedAt *time.Time `json:"changed_at,omitempty"`
 	}
 	workerJSON struct {
 		ID          string       `json:"id"`
@@ -139,10 +151,23 @@ func stateToJSON(s *adminpb.State) stateJSON {
 		ProcessedCount: s.GetProcessedCount(),
 		CountShort:     timeOf(s.GetCountMayBeShortSince()),
 		Workers:        workersToJSON(s.GetWorkers()),
+		Units:          unitsToJSON(s.GetUnits()),
 		Services:       servicesToJSON(s.GetServices()),
 		WriteError:     s.GetWriteError(),
 		BadRecords:     s.GetBadRecords(),
 	}
+}
+
+func unitsToJSON(units []*adminpb.Unit) []unitJSON {
+	list := make([]unitJSON, 0, len(units))
+	for _, u := range units {
+		list = append(list, unitJSON{
+			Name: u.GetName(), Kind: u.GetKind(), Replicas: u.GetReplicas(), Scale: u.Scale,
+			Disabled: u.GetDisabled(), Retired: u.GetRetired(), SpecHash: u.GetSpecHash(),
+			ChangedAt: timeOf(u.GetChangedAt()),
+		})
+	}
+	return list
 }
 
 func workersToJSON(workers []*adminpb.Worker) []workerJSON {

@@ -50,6 +50,7 @@ func TestScripts(t *testing.T) {
 			"twist":     command(1, contradict),
 			"offers":    command(1, offer),
 			"failed":    command(1, fail),
+			"scaled":    command(1, scale),
 			"schema":    command(2, setSchema),
 			"flip":      command(2, flip),
 			"cut":       command(2, cut),
@@ -219,6 +220,19 @@ func fail(args []string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(args[0], "logs", "worker-0.log"), []byte("the last line\n"), 0o600)
+}
+
+// scale records a unit that an operator has scaled, and one that is being given up.
+func scale(args []string) error {
+	db, err := store.Open(args[0], store.Options{})
+	if err != nil {
+		return err
+	}
+	err = db.Apply(context.Background(),
+		records.PutUnit(records.Unit{Name: "worker", Kind: records.KindIntegrated, Replicas: 2, Scale: new(3)}),
+		records.PutWorker(records.Worker{ID: "gone-0", Desired: records.DesiredStopped, Status: records.StatusStopped}),
+		records.PutUnit(records.Unit{Name: "gone", Replicas: 1, Disabled: true, Retired: true}))
+	return errors.Join(err, db.Close())
 }
 
 func setSchema(args []string) error {

@@ -48,6 +48,12 @@ func printState(w io.Writer, state *adminpb.State, now time.Time) error {
 	if err := printWorkers(w, state.GetWorkers(), now); err != nil {
 		return err
 	}
+	if len(state.GetUnits()) > 0 {
+		fmt.Fprintln(w)
+		if err := printUnitRecords(w, state.GetUnits()); err != nil {
+			return err
+		}
+	}
 	if len(state.GetServices()) > 0 {
 		fmt.Fprintln(w)
 		if err := printServices(w, state.GetServices(), state.GetSource() == api.SourceLive); err != nil {

@@ -7,7 +7,7 @@ import (
 )
 
 func workerCommand() *cli.Command {
-	return group("worker", "inspect the workers",
+	return group("worker", "inspect the workers, and change their number",
 		leaf("list", "list the workers", func(c *cli.Context) error {
 			f, err := foldersOf(c)
 			if err != nil {
@@ -18,13 +18,17 @@ func workerCommand() *cli.Command {
 				return err
 			}
 			if c.Bool(jsonFlag) {
-				return printJSON(c.App.Writer, workersJSON{state.GetSource(), workersToJSON(state.GetWorkers())})
+				return printJSON(c.App.Writer, workersJSON{
+					state.GetSource(), workersToJSON(state.GetWorkers()), unitsToJSON(state.GetUnits()),
+				})
 			}
 			printOffline(c.App.Writer, state)
 			if err := printWorkers(c.App.Writer, state.GetWorkers(), time.Now()); err != nil {
 				return err
 			}
+			printScales(c.App.Writer, state.GetUnits())
 			printBadRecords(c.App.Writer, state)
 			return nil
-		}, jsonOutput()))
+		}, jsonOutput()),
+		scaleCommand())
 }

@@ -31,6 +31,19 @@ func (a admin) ask() (*adminpb.State, error) {
 	return answer.GetState(), err
 }
 
+// scale has the running master give its unit n workers.
+func (a admin) scale(n int32, wait bool) error {
+	conn, err := quickDial("unix://" + string(a))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := brief()
+	defer cancel()
+	_, err = adminpb.NewAdminClient(conn).Scale(ctx, &adminpb.ScaleRequest{Unit: "worker", Replicas: n, NoWait: !wait})
+	return err
+}
+
 // registry makes a request to the registry of the running master.
 func (a admin) registry(ask func(context.Context, adminpb.RegistryClient) error) error {
 	conn, err := quickDial("unix://" + string(a))

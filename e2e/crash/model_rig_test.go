@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -130,7 +131,7 @@ func (r *rig) launch(at moment) error {
 		}
 		return r.masters.execute(at, append(args, "--config", r.file()))
 	}
-	args = append(args, harness.WorkersOf(r.program, r.workers.count, r.arguments...)...)
+	args = append(args, harness.WorkersOf(r.program, cmp.Or(r.workers.configured, r.workers.count), r.arguments...)...)
 	return r.masters.execute(at, append(args, r.flags...))
 }
 

@@ -51,6 +51,7 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 		for key, err := range snap.Bad {
 			fail("record %s: %w", key, err)
 		}
+		r.workers.scaled(snap.Units, fail)
 		tokens, ports := map[string]string{}, map[int]string{}
 		for _, w := range snap.Workers {
 			o.records[w.ID] = w

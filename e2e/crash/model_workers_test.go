@@ -47,7 +47,11 @@ type workers struct {
 	// refilled: workers were replaced by a reload, which gives them a whole budget.
 	refilled bool
 
-	count  int                      // workers wanted at the next launch
+	count int // workers wanted at the next launch
+	// configured is the number that masters are started with, 0 if it is count. If it is set, count is what an operator
+	// has set, as recorded; promised is the number that a master has agreed to, 0 for none.
+	configured, promised int
+
 	least  int                      // the minimum since the last rest, 0 if equal to count
 	moody  func(worker string) bool // reports whether a worker dies by itself; nil if none does
 	beings map[string]being         // leaders that lived at the last inspection, by token
@@ -191,6 +195,19 @@ func (ws *workers) isSurplus(worker string) bool {
 		wanted = min(wanted, ws.least)
 	}
 	return err != nil || number >= wanted
+}
+
+// scaled makes the recorded number of workers the wanted one.
+func (ws *workers) scaled(units []records.Unit, fail func(string, ...any)) {
+	if ws.configured == 0 {
+		return
+	}
+	for _, u := range units {
+		ws.count = u.Wanted()
+		if u.Replicas != ws.configured || ws.promised > 0 && ws.promised != ws.count {
+			fail("%+v is recorded, want %d configured, and %d promised (0 if none)", u, ws.configured, ws.promised)
+		}
+	}
 }
 
 // surplus returns the number of recorded workers that the next launch has to remove.

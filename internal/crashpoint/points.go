@@ -23,6 +23,7 @@ const (
 	Serving        Point = "serving" // health reports SERVING
 	Unlock         Point = "unlock"  // mastership is released
 
+	UnitRecord   Point = "unit-record"   // the wanted units are recorded
 	Port         Point = "port"          // a port is chosen
 	Lease        Point = "lease"         // the lease is made
 	IntentRecord Point = "intent-record" // "starting" is recorded
@@ -72,8 +73,8 @@ func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
 		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
-		Port, Lease, IntentRecord, LogOpen, Cgroup, Fork, PIDRecord, Adopt, Publish, ReadyRecord, Told, Withdraw,
-		StopRecord, Signal, CgroupKill, CgroupGone, ExitRecord, Removal, Detach,
+		UnitRecord, Port, Lease, IntentRecord, LogOpen, Cgroup, Fork, PIDRecord, Adopt, Publish, ReadyRecord, Told,
+		Withdraw, StopRecord, Signal, CgroupKill, CgroupGone, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 	}
 	for _, file := range []Point{AdminPath, UnitFile} {

@@ -46,11 +46,18 @@ var (
 		identity.ExitPidfd:   pb.ExitSource_EXIT_SOURCE_PIDFD,
 		identity.ExitStat:    pb.ExitSource_EXIT_SOURCE_STAT,
 	}
+	kindCodes = map[UnitKind]pb.UnitKind{
+		KindUnknown:    pb.UnitKind_UNIT_KIND_UNSPECIFIED,
+		KindIntegrated: pb.UnitKind_UNIT_KIND_INTEGRATED,
+		KindManaged:    pb.UnitKind_UNIT_KIND_MANAGED,
+		KindUnmanaged:  pb.UnitKind_UNIT_KIND_UNMANAGED,
+	}
 
 	desiredNames    = inverse(desiredCodes)
 	statusNames     = inverse(statusCodes)
 	proofNames      = inverse(proofCodes)
 	exitSourceNames = inverse(exitSourceCodes)
+	kindNames       = inverse(kindCodes)
 )
 
 func inverse[K, V comparable](m map[K]V) map[V]K {
@@ -101,14 +108,18 @@ func readTime(what string, t *timestamppb.Timestamp) (time.Time, error) {
 	return t.AsTime(), nil
 }
 
-func checkID(id string) error {
+func checkID(id string) error { return checkKey("worker id", id) }
+
+func checkUnitName(name string) error { return checkKey("unit name", name) }
+
+func checkKey(what, key string) error {
 	switch {
-	case id == "":
-		return errors.New("worker id: required")
-	case len(id) > maxID:
-		return fmt.Errorf("worker id: %d bytes, at most %d", len(id), maxID)
-	case text(id) != id:
-		return fmt.Errorf("worker id %q: not UTF-8", id)
+	case key == "":
+		return fmt.Errorf("%s: required", what)
+	case len(key) > maxID:
+		return fmt.Errorf("%s: %d bytes, at most %d", what, len(key), maxID)
+	case text(key) != key:
+		return fmt.Errorf("%s %q: not UTF-8", what, key)
 	}
 	return nil
 }
@@ -298,6 +309,61 @@ func decodeHistory(m *pb.RestartBudget) RestartHistory {
 		b.Spent = append(b.Spent, time.Duration(d))
 	}
 	return b
+}
+
+func encodeUnit(u Unit) ([]byte, error) {
+	kind, err := lookup(kindCodes, "kind", u.Kind)
+	if err := errors.Join(checkUnitName(u.Name), err); err != nil {
+		return nil, err
+	}
+	var b bounds
+	m := &pb.Unit{
+		Name:     u.Name,
+		Kind:     kind,
+		Replicas: b.int32("replicas", u.Replicas, 0, math.MaxInt32),
+		Disabled: u.Disabled,
+		Retired:  u.Retired,
+		SpecHash: text(u.SpecHash),
+		Changed:  stamp(u.Changed),
+	}
+	if u.Scale != nil {
+		m.Scale = new(b.int32("scale", *u.Scale, 0, math.MaxInt32))
+	}
+	if b.err != nil {
+		return nil, b.err
+	}
+	return proto.Marshal(m)
+}
+
+func decodeUnit(key string, value []byte) (Unit, error) {
+	var m pb.Unit
+	if err := proto.Unmarshal(value, &m); err != nil {
+		return Unit{}, err
+	}
+	if m.GetName() != key {
+		return Unit{}, fmt.Errorf("record says that it is of unit %q", m.GetName())
+	}
+	kind, err1 := lookup(kindNames, "kind", m.GetKind())
+	changed, err2 := readTime("changed", m.GetChanged())
+	var b bounds
+	b.int32("replicas", int(m.GetReplicas()), 0, math.MaxInt32)
+	b.int32("scale", int(m.GetScale()), 0, math.MaxInt32)
+	if err := errors.Join(checkUnitName(key), err1, err2, b.err); err != nil {
+		return Unit{}, err
+	}
+	u := Unit{
+		Name:     key,
+		Kind:     kind,
+		Replicas: int(m.GetReplicas()),
+		Disabled: m.GetDisabled(),
+		Retired:  m.GetRetired(),
+		SpecHash: m.GetSpecHash(),
+		Changed:  changed,
+	}
+	if m.Scale != nil {
+		u.Scale = new(int(m.GetScale()))
+	}
+	return u, nil
 }
 
 func encodeEvent(e Event) ([]byte, error) {

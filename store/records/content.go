@@ -198,6 +198,14 @@ func (t Tables) Snapshot() (Snapshot, error) {
 		}
 		s.Workers = append(s.Workers, w)
 	}
+	for _, p := range t[string(migrations.BucketUnits)] {
+		u, err := decodeUnit(string(p.Key), p.Value)
+		if err != nil {
+			bad(migrations.BucketUnits, string(p.Key), err)
+			continue
+		}
+		s.Units = append(s.Units, u)
+	}
 	for _, p := range t[string(migrations.BucketServices)] {
 		r, err := decodeRegistration(string(p.Key), p.Value)
 		if err != nil {

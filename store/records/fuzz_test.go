@@ -49,6 +49,41 @@ func FuzzWorker(f *testing.F) {
 	})
 }
 
+func FuzzUnit(f *testing.F) {
+	for _, u := range sample().Units {
+		b, err := encodeUnit(u)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(u.Name, b)
+		f.Add(u.Name, append(b, "\xfa\x3e\x03abc"...)) // an unknown field
+		f.Add(u.Name, b[:len(b)-1])
+	}
+	f.Add("", []byte(nil))
+	f.Add("worker", []byte("\x0a\x06worker\x10\x63"))                                     // an unknown kind
+	f.Add("worker", []byte("\x0a\x06worker\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")) // -1 replicas
+	f.Fuzz(func(t *testing.T, key string, value []byte) {
+		u, err := decodeUnit(key, value)
+		if err != nil {
+			return
+		}
+		if u.Name != key || key == "" || u.Replicas < 0 || u.Wanted() < 0 || u.Retired && u.Wanted() != 0 {
+			t.Errorf("under %q: %+v", key, u)
+		}
+		if u, err := decodeUnit(key+"0", value); err == nil {
+			t.Errorf("under another key too: %+v", u)
+		}
+		b, err := encodeUnit(u)
+		if err != nil {
+			t.Fatalf("%+v decodes and cannot be encoded: %v", u, err)
+		}
+		again, err := decodeUnit(key, b)
+		if diff := cmp.Diff(u, again); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+	})
+}
+
 func FuzzEvent(f *testing.F) {
 	for _, e := range sample().Events {
 		b, err := encodeEvent(e)
@@ -154,6 +189,9 @@ func FuzzRecords(f *testing.F) {
 	f.Add(byte(5), []byte("pkg.A a:1"), []byte("\x0a\x05pkg.A\x12\x03a:1"))
 	f.Add(byte(5), []byte("pkg.A b:1"), []byte("\x0a\x05pkg.A\x12\x03a:1"))
 	f.Add(byte(3), migrations.KeyVersion, number(migrations.Current()+1))
+	f.Add(byte(6), []byte("worker"), []byte("\x0a\x05other"))
+	f.Add(byte(6), []byte("other"), []byte("\x0a\x05other"))
+	f.Add(byte(6), []byte("\xff"), []byte("\x0a\x01\xff"))
 	sound := soundTables(f)
 	before, err := sound.Snapshot()
 	if err != nil || len(before.Bad) > 0 {
@@ -162,7 +200,7 @@ func FuzzRecords(f *testing.F) {
 	f.Fuzz(func(t *testing.T, bucket byte, key, value []byte) {
 		names := [][]byte{
 			migrations.BucketWorkers, migrations.BucketEvents, migrations.BucketCounters, migrations.BucketMeta,
-			migrations.BucketRequests, migrations.BucketServices,
+			migrations.BucketRequests, migrations.BucketServices, migrations.BucketUnits,
 		}
 		name := string(names[int(bucket)%len(names)])
 		all, replaced := Tables{}, false
@@ -190,9 +228,14 @@ func FuzzRecords(f *testing.F) {
 				t.Errorf("%q cannot be read: %q", what, reason)
 			}
 		}
-		rows := len(all[string(migrations.BucketWorkers)]) + len(all[string(migrations.BucketEvents)]) +
-			len(all[string(migrations.BucketRequests)]) + len(all[string(migrations.BucketServices)])
-		read := len(after.Workers) + len(after.Events) + after.Results + len(after.Registered)
+		rows := 0
+		for _, counted := range [][]byte{
+			migrations.BucketWorkers, migrations.BucketEvents, migrations.BucketRequests, migrations.BucketServices,
+			migrations.BucketUnits,
+		} {
+			rows += len(all[string(counted)])
+		}
+		read := len(after.Workers) + len(after.Events) + after.Results + len(after.Registered) + len(after.Units)
 		bad := len(after.Bad)
 		for _, own := range []string{"meta/record", "counters/processed_count", "counters/keyed_count"} {
 			if after.Bad[own] != nil {
@@ -213,6 +256,10 @@ func FuzzRecords(f *testing.F) {
 			name == string(migrations.BucketWorkers) && !replaced && len(after.Workers) < len(before.Workers) {
 			t.Errorf("workers %+v", after.Workers)
 		}
+		if name != string(migrations.BucketUnits) && !cmp.Equal(before.Units, after.Units) ||
+			name == string(migrations.BucketUnits) && !replaced && len(after.Units) < len(before.Units) {
+			t.Errorf("units %+v", after.Units)
+		}
 		if name != string(migrations.BucketMeta) && !cmp.Equal(before.Meta, after.Meta) {
 			t.Errorf("meta %+v", after.Meta)
 		}
@@ -232,6 +279,9 @@ func soundTables(t testing.TB) Tables {
 	all := Tables{}
 	for _, w := range some.Workers {
 		all["workers"] = append(all["workers"], Pair{[]byte(w.ID), encoded(encodeWorker(w))})
+	}
+	for _, u := range some.Units {
+		all["units"] = append(all["units"], Pair{[]byte(u.Name), encoded(encodeUnit(u))})
 	}
 	for i, e := range some.Events {
 		all["events"] = append(all["events"], Pair{[]byte{0, 0, 0, 0, 0, 0, 0, byte(i)}, encoded(encodeEvent(e))})

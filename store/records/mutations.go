@@ -1,6 +1,7 @@
 package records
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,10 +23,11 @@ const (
 	opPutMeta
 	opPutRegistration
 	opDeleteRegistration
+	opPutUnit
 )
 
 // Mutation is one change of the registry, for [DB.Apply]. It is made by [PutWorker], [DeleteWorker], [AppendEvent],
-// [PutRegistration] or [DeleteRegistration]. If it cannot be stored, Apply returns an error before it writes
+// [PutUnit], [PutRegistration] or [DeleteRegistration]. If it cannot be stored, Apply returns an error before it writes
 // anything.
 type Mutation struct {
 	op    opcode
@@ -43,9 +45,20 @@ func PutWorker(w Worker) Mutation {
 	return Mutation{op: opPutWorker, key: w.ID, value: value, err: err}
 }
 
-// DeleteWorker removes a worker's record, if there is one.
+// DeleteWorker removes a worker's record, if there is one, and with the last worker of a retired unit also the unit's
+// record.
 func DeleteWorker(id string) Mutation {
 	return Mutation{op: opDeleteWorker, key: id, err: checkID(id)}
+}
+
+// PutUnit writes a unit's record, replacing any record with the same name. If the unit is retired and no worker of it
+// is recorded, PutUnit removes the record instead.
+func PutUnit(u Unit) Mutation {
+	value, err := encodeUnit(u)
+	if err != nil {
+		err = fmt.Errorf("record of unit %q: %w", u.Name, err)
+	}
+	return Mutation{op: opPutUnit, key: u.Name, value: value, err: err}
 }
 
 // AppendEvent adds an event. If there are then more than Options.MaxEvents, the same transaction drops the oldest.
@@ -89,7 +102,15 @@ func (m Mutation) Apply(tx *bolt.Tx, maxEvents int) error {
 	case opPutWorker:
 		return BucketOf(tx, migrations.BucketWorkers).Put([]byte(m.key), m.value)
 	case opDeleteWorker:
-		return BucketOf(tx, migrations.BucketWorkers).Delete([]byte(m.key))
+		if err := BucketOf(tx, migrations.BucketWorkers).Delete([]byte(m.key)); err != nil {
+			return err
+		}
+		return forgetRetired(tx, migrations.UnitOf(m.key))
+	case opPutUnit:
+		if err := BucketOf(tx, migrations.BucketUnits).Put([]byte(m.key), m.value); err != nil {
+			return err
+		}
+		return forgetRetired(tx, m.key)
 	case opAppendEvent:
 		return appendEvent(BucketOf(tx, migrations.BucketEvents), m.value, maxEvents)
 	case opPutMeta:
@@ -129,6 +150,29 @@ func (n Bucket) Delete(k []byte) error {
 		return err
 	}
 	return n.Bolt.Delete(k)
+}
+
+// forgetRetired removes the record of the unit if the unit is retired and no worker of it is recorded.
+func forgetRetired(tx *bolt.Tx, name string) error {
+	units := tx.Bucket(migrations.BucketUnits)
+	if units == nil { // of an older schema
+		return nil
+	}
+	record := units.Get([]byte(name))
+	if record == nil {
+		return nil
+	}
+	if unit, err := decodeUnit(name, record); err != nil || !unit.Retired {
+		return nil //nolint:nilerr // Snapshot reports a record that cannot be read
+	}
+	prefix := []byte(name + "-")
+	c := tx.Bucket(migrations.BucketWorkers).Cursor()
+	for id, _ := c.Seek(prefix); bytes.HasPrefix(id, prefix); id, _ = c.Next() {
+		if migrations.UnitOf(string(id)) == name {
+			return nil
+		}
+	}
+	return units.Delete([]byte(name))
 }
 
 func appendEvent(n Bucket, value []byte, most int) error {

@@ -54,6 +54,14 @@ func sample() Snapshot {
 			},
 			{ID: "x", Desired: DesiredStopped, Status: StatusBackoff},
 		},
+		Units: []Unit{
+			{Name: "old", Kind: KindUnmanaged, Retired: true},
+			{
+				Name: "worker", Kind: KindIntegrated, Replicas: 2, Scale: new(0), Disabled: true, SpecHash: "spec",
+				Changed: sampleTime,
+			},
+			{Name: "x", Scale: new(1000)},
+		},
 		Events: []Event{
 			{Time: sampleTime, Type: "started"},
 			{Time: sampleTime.Add(time.Hour), Worker: "worker-0", Type: "exited", Detail: "killed by SIGKILL"},

@@ -1,7 +1,7 @@
-// Package records has the content of state.db as values: the records of the workers, the registered endpoints, the
-// events, the results and the database itself, the changes of them, and their form in the buckets. Every change is
-// checked before it is stored, every record is read on its own, and a record that cannot be read hides no other. The
-// schema is described in package store.
+// Package records has the content of state.db as values: the records of the units, the workers, the registered
+// endpoints, the events, the results and the database itself, the changes of them, and their form in the buckets. Every
+// change is checked before it is stored, every record is read on its own, and a record that cannot be read hides no
+// other. The schema is described in package store.
 package records
 
 import (
@@ -67,6 +67,48 @@ type Worker struct {
 	Port int
 	// Services are the services that the worker offers, sorted by name.
 	Services []Offer
+}
+
+// UnitKind is the relation of the master to the workers of a unit.
+type UnitKind string
+
+// The values of UnitKind.
+const (
+	KindUnknown    UnitKind = "" // the record was derived from those of the workers
+	KindIntegrated UnitKind = "integrated"
+	KindManaged    UnitKind = "managed"
+	KindUnmanaged  UnitKind = "unmanaged"
+)
+
+// Unit is a unit of the set that the master has applied last. Its key in the registry is Name.
+type Unit struct {
+	Name string
+	Kind UnitKind
+	// Replicas is the configured number of workers.
+	Replicas int
+	// Scale is the number that an operator has set in place of Replicas, nil for none. A change of Replicas removes
+	// it.
+	Scale *int
+	// Disabled is set if an operator has disabled the unit.
+	Disabled bool
+	// Retired is set if the unit is not in the set any more. The record is removed with that of its last worker: see
+	// [PutUnit] and [DeleteWorker].
+	Retired bool
+	// SpecHash is the hash of the unit's spec, as in Worker; empty if it is not known.
+	SpecHash string
+	// Changed is the time of the last change of the record.
+	Changed time.Time
+}
+
+// Wanted returns the number of workers that the unit shall have.
+func (u Unit) Wanted() int {
+	switch {
+	case u.Retired:
+		return 0
+	case u.Scale != nil:
+		return *u.Scale
+	}
+	return u.Replicas
 }
 
 // Offer is a gRPC service that a worker offers.
@@ -169,6 +211,7 @@ type Snapshot struct {
 	SchemaVersion uint64
 	Meta          Meta
 	Workers       []Worker // in natural order of ids: worker-2 before worker-10
+	Units         []Unit   // by name
 	// Registered are the registered endpoints, by service and address.
 	Registered []Registration
 	// Bad holds the errors of records that could not be read, by "bucket/key". The other records are unaffected.

@@ -190,6 +190,63 @@ func (Proof) EnumDescriptor() ([]byte, []int) {
 	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
 }
 
+// UnitKind is the relation of the master to the workers of a unit.
+type UnitKind int32
+
+const (
+	// Not known: the record was derived from those of the workers.
+	UnitKind_UNIT_KIND_UNSPECIFIED UnitKind = 0
+	// A gRPC server that is told its port.
+	UnitKind_UNIT_KIND_INTEGRATED UnitKind = 1
+	// Any program.
+	UnitKind_UNIT_KIND_MANAGED UnitKind = 2
+	// A process that the master does not start.
+	UnitKind_UNIT_KIND_UNMANAGED UnitKind = 3
+)
+
+// Enum value maps for UnitKind.
+var (
+	UnitKind_name = map[int32]string{
+		0: "UNIT_KIND_UNSPECIFIED",
+		1: "UNIT_KIND_INTEGRATED",
+		2: "UNIT_KIND_MANAGED",
+		3: "UNIT_KIND_UNMANAGED",
+	}
+	UnitKind_value = map[string]int32{
+		"UNIT_KIND_UNSPECIFIED": 0,
+		"UNIT_KIND_INTEGRATED":  1,
+		"UNIT_KIND_MANAGED":     2,
+		"UNIT_KIND_UNMANAGED":   3,
+	}
+)
+
+func (x UnitKind) Enum() *UnitKind {
+	p := new(UnitKind)
+	*p = x
+	return p
+}
+
+func (x UnitKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UnitKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_hsu_master_store_proto_enumTypes[3].Descriptor()
+}
+
+func (UnitKind) Type() protoreflect.EnumType {
+	return &file_hsu_master_store_proto_enumTypes[3]
+}
+
+func (x UnitKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UnitKind.Descriptor instead.
+func (UnitKind) EnumDescriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+}
+
 type ExitSource int32
 
 const (
@@ -233,11 +290,11 @@ func (x ExitSource) String() string {
 }
 
 func (ExitSource) Descriptor() protoreflect.EnumDescriptor {
-	return file_hsu_master_store_proto_enumTypes[3].Descriptor()
+	return file_hsu_master_store_proto_enumTypes[4].Descriptor()
 }
 
 func (ExitSource) Type() protoreflect.EnumType {
-	return &file_hsu_master_store_proto_enumTypes[3]
+	return &file_hsu_master_store_proto_enumTypes[4]
 }
 
 func (x ExitSource) Number() protoreflect.EnumNumber {
@@ -246,7 +303,7 @@ func (x ExitSource) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ExitSource.Descriptor instead.
 func (ExitSource) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
 }
 
 // Meta is the single record of bucket "meta" beside the schema version.
@@ -569,6 +626,115 @@ func (x *Offer) GetAssumed() bool {
 	return false
 }
 
+// Unit is a unit of the set that the master has applied last; key: its name.
+type Unit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Kind  UnitKind               `protobuf:"varint,2,opt,name=kind,proto3,enum=hsu.master.store.v1.UnitKind" json:"kind,omitempty"`
+	// As configured.
+	Replicas int32 `protobuf:"varint,3,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// The number that an operator has set in place of replicas; absent: none. A
+	// change of replicas removes it.
+	Scale *int32 `protobuf:"varint,4,opt,name=scale,proto3,oneof" json:"scale,omitempty"`
+	// An operator has disabled the unit.
+	Disabled bool `protobuf:"varint,5,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// The unit is not in the set any more. The record is removed with that of its
+	// last worker.
+	Retired bool `protobuf:"varint,6,opt,name=retired,proto3" json:"retired,omitempty"`
+	// Hash of the unit's spec, as in Worker.
+	SpecHash string `protobuf:"bytes,7,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
+	// Time of the last change of this record.
+	Changed       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=changed,proto3" json:"changed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unit) Reset() {
+	*x = Unit{}
+	mi := &file_hsu_master_store_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unit) ProtoMessage() {}
+
+func (x *Unit) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unit.ProtoReflect.Descriptor instead.
+func (*Unit) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Unit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Unit) GetKind() UnitKind {
+	if x != nil {
+		return x.Kind
+	}
+	return UnitKind_UNIT_KIND_UNSPECIFIED
+}
+
+func (x *Unit) GetReplicas() int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *Unit) GetScale() int32 {
+	if x != nil && x.Scale != nil {
+		return *x.Scale
+	}
+	return 0
+}
+
+func (x *Unit) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *Unit) GetRetired() bool {
+	if x != nil {
+		return x.Retired
+	}
+	return false
+}
+
+func (x *Unit) GetSpecHash() string {
+	if x != nil {
+		return x.SpecHash
+	}
+	return ""
+}
+
+func (x *Unit) GetChanged() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
 // Registration is an endpoint that is no worker of ours, under one service; key:
 // service and address with a blank between.
 type Registration struct {
@@ -585,7 +751,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +763,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +776,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Registration) GetService() string {
@@ -670,7 +836,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +848,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +861,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Instance) GetToken() string {
@@ -810,7 +976,7 @@ type RestartBudget struct {
 
 func (x *RestartBudget) Reset() {
 	*x = RestartBudget{}
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +988,7 @@ func (x *RestartBudget) String() string {
 func (*RestartBudget) ProtoMessage() {}
 
 func (x *RestartBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +1001,7 @@ func (x *RestartBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBudget.ProtoReflect.Descriptor instead.
 func (*RestartBudget) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RestartBudget) GetBackoffNs() int64 {
@@ -893,7 +1059,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1071,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1084,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -962,7 +1128,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1140,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1153,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -1042,7 +1208,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1220,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1233,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Result) GetMethod() string {
@@ -1158,7 +1324,17 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\treflected\x18\x02 \x01(\bR\treflected\x12\x1a\n" +
 	"\bunlisted\x18\x03 \x01(\bR\bunlisted\x12\x18\n" +
-	"\aassumed\x18\x04 \x01(\bR\aassumed\"\x95\x01\n" +
+	"\aassumed\x18\x04 \x01(\bR\aassumed\"\x97\x02\n" +
+	"\x04Unit\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x1d.hsu.master.store.v1.UnitKindR\x04kind\x12\x1a\n" +
+	"\breplicas\x18\x03 \x01(\x05R\breplicas\x12\x19\n" +
+	"\x05scale\x18\x04 \x01(\x05H\x00R\x05scale\x88\x01\x01\x12\x1a\n" +
+	"\bdisabled\x18\x05 \x01(\bR\bdisabled\x12\x18\n" +
+	"\aretired\x18\x06 \x01(\bR\aretired\x12\x1b\n" +
+	"\tspec_hash\x18\a \x01(\tR\bspecHash\x124\n" +
+	"\achanged\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\achangedB\b\n" +
+	"\x06_scale\"\x95\x01\n" +
 	"\fRegistration\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x15\n" +
@@ -1228,7 +1404,12 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x05Proof\x12\x15\n" +
 	"\x11PROOF_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11PROOF_PIDFD_INODE\x10\x01\x12\x1a\n" +
-	"\x16PROOF_START_TIME_TOKEN\x10\x02*\x85\x01\n" +
+	"\x16PROOF_START_TIME_TOKEN\x10\x02*o\n" +
+	"\bUnitKind\x12\x19\n" +
+	"\x15UNIT_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14UNIT_KIND_INTEGRATED\x10\x01\x12\x15\n" +
+	"\x11UNIT_KIND_MANAGED\x10\x02\x12\x17\n" +
+	"\x13UNIT_KIND_UNMANAGED\x10\x03*\x85\x01\n" +
 	"\n" +
 	"ExitSource\x12\x1b\n" +
 	"\x17EXIT_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -1249,45 +1430,49 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 	return file_hsu_master_store_proto_rawDescData
 }
 
-var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
 	(Proof)(0),                    // 2: hsu.master.store.v1.Proof
-	(ExitSource)(0),               // 3: hsu.master.store.v1.ExitSource
-	(*Meta)(nil),                  // 4: hsu.master.store.v1.Meta
-	(*Worker)(nil),                // 5: hsu.master.store.v1.Worker
-	(*Offer)(nil),                 // 6: hsu.master.store.v1.Offer
-	(*Registration)(nil),          // 7: hsu.master.store.v1.Registration
-	(*Instance)(nil),              // 8: hsu.master.store.v1.Instance
-	(*RestartBudget)(nil),         // 9: hsu.master.store.v1.RestartBudget
-	(*Exit)(nil),                  // 10: hsu.master.store.v1.Exit
-	(*Event)(nil),                 // 11: hsu.master.store.v1.Event
-	(*Result)(nil),                // 12: hsu.master.store.v1.Result
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(UnitKind)(0),                 // 3: hsu.master.store.v1.UnitKind
+	(ExitSource)(0),               // 4: hsu.master.store.v1.ExitSource
+	(*Meta)(nil),                  // 5: hsu.master.store.v1.Meta
+	(*Worker)(nil),                // 6: hsu.master.store.v1.Worker
+	(*Offer)(nil),                 // 7: hsu.master.store.v1.Offer
+	(*Unit)(nil),                  // 8: hsu.master.store.v1.Unit
+	(*Registration)(nil),          // 9: hsu.master.store.v1.Registration
+	(*Instance)(nil),              // 10: hsu.master.store.v1.Instance
+	(*RestartBudget)(nil),         // 11: hsu.master.store.v1.RestartBudget
+	(*Exit)(nil),                  // 12: hsu.master.store.v1.Exit
+	(*Event)(nil),                 // 13: hsu.master.store.v1.Event
+	(*Result)(nil),                // 14: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	13, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	13, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	15, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	15, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
 	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
 	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
-	8,  // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
-	9,  // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
-	10, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
-	6,  // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
-	13, // 8: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 9: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	13, // 10: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	3,  // 11: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	13, // 12: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	13, // 13: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	13, // 14: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	10, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
+	11, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
+	12, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
+	7,  // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
+	3,  // 8: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
+	15, // 9: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	15, // 10: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 11: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	15, // 12: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 13: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	15, // 14: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	15, // 15: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	15, // 16: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -1295,13 +1480,14 @@ func file_hsu_master_store_proto_init() {
 	if File_hsu_master_store_proto != nil {
 		return
 	}
+	file_hsu_master_store_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   9,
+			NumEnums:      5,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

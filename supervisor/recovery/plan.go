@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store"
@@ -38,11 +39,8 @@ func Plan(ctx context.Context, opts PlanOptions, units ...unit.Spec) ([]Decision
 	if err != nil {
 		return nil, err
 	}
-	complete := make([]unit.Spec, 0, len(units))
-	for _, u := range units {
-		complete = append(complete, u.WithDefaults())
-	}
-	return rc.Plan(ctx, opts.Snapshot.Workers, complete, opts.AsRecorded)
+	wanted := Wanted(units, UnitRecords(units, opts.Snapshot.Units, time.Time{}))
+	return rc.Plan(ctx, opts.Snapshot.Workers, wanted, opts.AsRecorded)
 }
 
 // planContext returns the context of a recovery by another process.

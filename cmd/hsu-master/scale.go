@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+// longestWait is the upper bound of --timeout.
+const longestWait = 24 * time.Hour
+
+func scaleCommand() *cli.Command {
+	cmd := leafOf("scale", "set the number of workers of a unit", "UNIT=N", true, scaleUnit,
+		&cli.BoolFlag{
+			Name:  "no-wait",
+			Usage: "return when the number is recorded, before workers are ready or stopped",
+		},
+		&cli.DurationFlag{
+			Name: "timeout", Value: time.Minute,
+			Usage: "`DURATION` to wait for the workers; what is recorded goes on after it",
+		})
+	cmd.Description = fmt.Sprintf(`N is 0 to %d. The workers of the command line are the unit "worker".
+
+The number replaces the configured one until a start or a reload changes that,
+so it outlives restarts of the master and of the machine. Missing workers are
+started; of surplus ones, those with the highest numbers are stopped gracefully.
+
+Exit codes: 0 done, 1 not done, or not within the timeout, 2 wrong usage, 3 no
+master is running.`, supervisor.MaxReplicas)
+	return cmd
+}
+
+// parseScale reads UNIT=N.
+func parseScale(arg string) (unit string, n int, err error) {
+	unit, count, found := strings.Cut(arg, "=")
+	if !found || unit == "" {
+		return "", 0, usagef("%q: must be UNIT=N such as worker=3", arg)
+	}
+	n, err = strconv.Atoi(count)
+	if err != nil || n < 0 || n > supervisor.MaxReplicas {
+		return "", 0, usagef("%q: must be a number of workers from 0 to %d", arg, supervisor.MaxReplicas)
+	}
+	return unit, n, nil
+}
+
+func scaleUnit(c *cli.Context, arg string) error {
+	unit, n, err := parseScale(arg)
+	if err != nil {
+		return err
+	}
+	limit := c.Duration("timeout")
+	if limit <= 0 || limit > longestWait {
+		return usagef("--timeout %s: must be above 0 and up to %s, such as 1m", limit, longestWait)
+	}
+	f, err := foldersOf(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Context, limit+answerWithin)
+	defer cancel()
+	conn, err := dialRegistry(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	resp, err := adminpb.NewAdminClient(conn).Scale(ctx, &adminpb.ScaleRequest{
+		Unit: unit, Replicas: int32(n), //nolint:gosec // parseScale has bounded it
+		NoWait: c.Bool("no-wait"), Timeout: durationpb.New(limit),
+	})
+	if err != nil {
+		return scaleError(err)
+	}
+	printScaling(c.App.Writer, unit, n, resp)
+	return nil
+}
+
+// scaleError turns a status of Scale into an error for the user.
+func scaleError(err error) error {
+	said := errors.New(printable(status.Convert(err).Message()))
+	switch status.Code(err) {
+	case codes.InvalidArgument:
+		return usageError{said}
+	case codes.NotFound:
+		return hint(said, `"hsu-master state dump" lists the units`)
+	case codes.FailedPrecondition, codes.DeadlineExceeded:
+		return hint(said, `"hsu-master worker list" shows how far it is; the master goes on with what is recorded`)
+	case codes.Unimplemented:
+		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+	default:
+		return fmt.Errorf("ask the master: %w", said)
+	}
+}
+
+func printScaling(w io.Writer, unit string, n int, resp *adminpb.ScaleResponse) {
+	fmt.Fprintf(w, "%s has %s, before %d", printable(unit), plural(n, "worker"), resp.GetBefore())
+	if configured := int(resp.GetConfigured()); configured != n {
+		fmt.Fprintf(w, ", configured %d", configured)
+	}
+	fmt.Fprintln(w)
+	if ids := resp.GetAdded(); len(ids) > 0 {
+		fmt.Fprintf(w, "started: %s\n", printable(strings.Join(ids, ", ")))
+	}
+	if ids := resp.GetRemoved(); len(ids) > 0 {
+		fmt.Fprintf(w, "stopped: %s\n", printable(strings.Join(ids, ", ")))
+	}
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+)
+
+// printUnitRecords prints a table with a line for each unit.
+func printUnitRecords(w io.Writer, units []*adminpb.Unit) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "UNIT\tKIND\tREPLICAS\tNOTE")
+	for _, u := range units {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n",
+			printable(u.GetName()), printable(orDash(u.GetKind())), replicas(u), unitNote(u))
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// replicas returns the number of workers of a unit, and the configured one if an operator has set another.
+func replicas(u *adminpb.Unit) string {
+	if u.Scale != nil {
+		return fmt.Sprintf("%d of %d configured", u.GetScale(), u.GetReplicas())
+	}
+	return fmt.Sprint(u.GetReplicas())
+}
+
+func unitNote(u *adminpb.Unit) string {
+	var notes []string
+	if u.Scale != nil {
+		notes = append(notes, "scaled")
+	}
+	if u.GetDisabled() {
+		notes = append(notes, "disabled")
+	}
+	if u.GetRetired() {
+		notes = append(notes, "retired")
+	}
+	return strings.Join(notes, ", ")
+}
+
+// printScales prints the numbers of workers that an operator has set.
+func printScales(w io.Writer, units []*adminpb.Unit) {
+	for _, u := range units {
+		if u.Scale != nil {
+			fmt.Fprintf(w, "\n%s is scaled: %s\n", printable(u.GetName()), replicas(u))
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package recovery
+
+import (
+	"reflect"
+	"time"
+
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// UnitRecords returns the records of the configured units, in their order. They take over from the recorded ones what
+// an operator has set: a scale is kept until the configured number of replicas changes, or until the unit cannot have
+// that many. now is the time of a change.
+func UnitRecords(configured []unit.Spec, recorded []records.Unit, now time.Time) []records.Unit {
+	known := map[string]records.Unit{}
+	for _, rec := range recorded {
+		if !rec.Retired {
+			known[rec.Name] = rec
+		}
+	}
+	list := make([]records.Unit, 0, len(configured))
+	for _, u := range configured {
+		before := known[u.Name]
+		rec := before
+		rec.Name, rec.Kind, rec.Replicas = u.Name, kindOf(u), u.Replicas
+		if rec.Replicas != before.Replicas || rec.Scale != nil && WithReplicas(u, *rec.Scale).CheckFields() != nil {
+			rec.Scale = nil
+		}
+		// The executable may be in the middle of being replaced.
+		if hash, err := u.WithDefaults().Hash(); err == nil {
+			rec.SpecHash = hash
+		}
+		if !reflect.DeepEqual(rec, before) {
+			rec.Changed = now
+		}
+		list = append(list, rec)
+	}
+	return list
+}
+
+// Wanted returns the configured units with their defaults and with the number of replicas that their records say.
+// UnitRecords has made the records from the same units.
+func Wanted(configured []unit.Spec, recs []records.Unit) []unit.Spec {
+	wanted := make([]unit.Spec, 0, len(configured))
+	for i, u := range configured {
+		wanted = append(wanted, WithReplicas(u, recs[i].Wanted()).WithDefaults())
+	}
+	return wanted
+}
+
+// WithReplicas returns u with n replicas.
+func WithReplicas(u unit.Spec, n int) unit.Spec {
+	u.Replicas = n
+	return u
+}
+
+func kindOf(u unit.Spec) records.UnitKind {
+	if u.Kind == unit.Managed {
+		return records.KindManaged
+	}
+	return records.KindIntegrated
+}

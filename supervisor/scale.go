@@ -1,0 +1,104 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/core-tools/hsu-master/internal/nearest"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/worker"
+)
+
+// MaxReplicas is the largest number of replicas that [Supervisor.Scale] accepts.
+const MaxReplicas = 1000
+
+var (
+	// ErrNoUnit is returned by [Supervisor.Scale] if the set has no such unit.
+	ErrNoUnit = errors.New("no such unit")
+	// ErrReplicas is returned by [Supervisor.Scale] if the unit cannot have that many replicas.
+	ErrReplicas = errors.New("wrong number of replicas")
+)
+
+// eventScaled is the type of the event that records a scale.
+const eventScaled = "unit-scaled"
+
+// Scaling is a change of the number of replicas that is recorded and under way.
+type Scaling struct {
+	Before     int // the number of replicas before
+	Configured int // the number that the unit itself says
+	supervisor *Supervisor
+	change     change
+}
+
+// Scale gives a unit n replicas in place of the configured number, until [Supervisor.Apply] or the next start changes
+// that. It records the number and then starts the missing workers or stops the surplus ones, as Apply does; see
+// [Scaling.Wait]. A supervisor that is started with the same units has n replicas. If Scale fails, it starts and stops no
+// worker; after [store.ErrUnavailable] or the end of ctx, the number may be recorded.
+func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, error) {
+	if n < 0 || n > MaxReplicas {
+		return Scaling{}, fmt.Errorf("%w: %d: must be 0 to %d", ErrReplicas, n, MaxReplicas)
+	}
+	done, err := s.beginChange(ctx)
+	if err != nil {
+		return Scaling{}, err
+	}
+	defer done()
+	configured := s.set.configured
+	recs := recovery.UnitRecords(configured, s.set.recorded, time.Now())
+	i := slices.IndexFunc(recs, func(u records.Unit) bool { return u.Name == name })
+	if i < 0 {
+		return Scaling{}, fmt.Errorf("%w: %q%s", ErrNoUnit, name, nearest.DidYouMean(name, namesOf(recs)))
+	}
+	if err := recovery.WithReplicas(configured[i], n).CheckFields(); err != nil {
+		return Scaling{}, fmt.Errorf("%w: %w", ErrReplicas, err)
+	}
+	scaling := Scaling{Before: recs[i].Wanted(), Configured: recs[i].Replicas, supervisor: s}
+	recs[i].Scale, recs[i].Changed = nil, time.Now()
+	if n != recs[i].Replicas {
+		recs[i].Scale = &n
+	}
+	scaling.change, err = s.change(ctx, configured, recs, records.Event{
+		Time: recs[i].Changed, Type: eventScaled,
+		Detail: fmt.Sprintf("%s: %d replicas after %d, configured %d", name, n, scaling.Before, scaling.Configured),
+	})
+	if err != nil {
+		return Scaling{}, err
+	}
+	s.log.Info("unit scaled", "unit", name, "replicas", n, "before", scaling.Before, "configured", scaling.Configured)
+	return scaling, nil
+}
+
+func namesOf(units []records.Unit) []string {
+	names := make([]string, 0, len(units))
+	for _, u := range units {
+		names = append(names, u.Name)
+	}
+	return names
+}
+
+// Wait returns when the new workers are ready and the surplus ones have been stopped and forgotten. It fails as soon as
+// a new one has failed or cannot be started. The workers do not depend on a caller that waits.
+func (c Scaling) Wait(ctx context.Context) error {
+	if err := c.supervisor.awaitAdded(ctx, c.change); err != nil {
+		return err
+	}
+	return c.change.awaitSurplus(ctx)
+}
+
+// Added returns the ids of the new workers.
+func (c Scaling) Added() []string { return idsOf(c.change.added) }
+
+// Surplus returns the ids of the workers that are stopped for good, including those of earlier changes.
+func (c Scaling) Surplus() []string { return idsOf(c.change.surplus) }
+
+func idsOf(workers []*worker.Worker) []string {
+	ids := make([]string, 0, len(workers))
+	for _, w := range workers {
+		ids = append(ids, w.ID())
+	}
+	return ids
+}
