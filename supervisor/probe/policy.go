@@ -15,6 +15,8 @@ type Policy struct {
 	Timeout  time.Duration // of a check
 	// Missed is the number of checks missed in a row that make an endpoint unhealthy.
 	Missed int
+	// Passes is the number of checks passed in a row that make an unhealthy endpoint healthy again.
+	Passes int
 	// Lateness indicates a loaded machine: if a check starts or ends late by more, a missed answer is no evidence
 	// against the endpoint.
 	Lateness time.Duration
@@ -22,7 +24,9 @@ type Policy struct {
 
 // DefaultPolicy returns the policy of workers and registered endpoints.
 func DefaultPolicy() Policy {
-	return Policy{Interval: 5 * time.Second, Timeout: 2 * time.Second, Missed: 3, Lateness: 500 * time.Millisecond}
+	return Policy{
+		Interval: 5 * time.Second, Timeout: 2 * time.Second, Missed: 3, Passes: 1, Lateness: 500 * time.Millisecond,
+	}
 }
 
 // Local reports whether a check failed because this process could not even open a connection, so that it says nothing

@@ -33,6 +33,7 @@ type Check struct {
 	tell      func(ctx context.Context, r Result)
 
 	// Protected by the scheduler's lock:
+	interval time.Duration
 	due      time.Time
 	position int  // in the queue, -1 if it is stopped
 	running  bool // at most one at a time
@@ -59,7 +60,7 @@ func (s *Scheduler) Add(
 ) *Check {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := &Check{scheduler: s, policy: p, ask: ask, tell: tell}
+	c := &Check{scheduler: s, policy: p, interval: p.Interval, ask: ask, tell: tell}
 	c.phase = s.epoch.Add(time.Duration(s.added%phases) * p.Interval / phases)
 	s.added++
 	c.schedule(time.Now())
@@ -77,6 +78,28 @@ func (c *Check) Now() {
 	defer s.mu.Unlock()
 	if c.position >= 0 {
 		s.atOnce = append(s.atOnce, c)
+		s.notify()
+	}
+}
+
+// Pace makes the check at each interval d from now on, or at the interval of its policy if that is shorter or d is 0.
+func (c *Check) Pace(d time.Duration) {
+	if d == 0 || d > c.policy.Interval {
+		d = c.policy.Interval
+	}
+	s := c.scheduler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.interval == d {
+		return
+	}
+	c.interval = d
+	if c.position < 0 {
+		return
+	}
+	c.schedule(time.Now())
+	heap.Fix(&s.queue, c.position)
+	if c.position == 0 {
 		s.notify()
 	}
 }
@@ -99,7 +122,7 @@ func (c *Check) Stop() {
 func (c *Check) schedule(now time.Time) {
 	c.due = c.phase
 	if since := now.Sub(c.phase); since >= 0 {
-		c.due = c.phase.Add((since/c.policy.Interval + 1) * c.policy.Interval)
+		c.due = c.phase.Add((since/c.interval + 1) * c.interval)
 	}
 }
 
