@@ -3,6 +3,8 @@
 package lifecycle
 
 import (
+	"time"
+
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -17,6 +19,7 @@ type State struct {
 	Status   records.Status
 	Reason   string
 	failures int // Pings missed in a row
+	passes   int // Pings answered in a row while the worker is unhealthy
 	History  records.RestartHistory
 	Restarts uint64
 	Lacked   int // starts in a row that failed because the master lacked a resource
@@ -87,10 +90,13 @@ const (
 type Event struct {
 	Kind   EventKind
 	Reason string  // for people: what failed
-	Clean  bool    // EvExited: known to have ended with code 0
+	Clean  bool    // EvExited: known to have ended by itself with a success code
 	Away   bool    // EvExited: at an unknown time, while no master ran
 	Ours   bool    // EvExited, EvStartFailed: the master is the cause, or lacks a resource such as memory
 	Chance float64 // EvExited, EvStartFailed: in [0,1), for the jitter
+
+	Busy   bool          // EvSilent: the family has been using the processor, or waits for a disk
+	Silent time.Duration // EvSilent: since the first of the Pings missed in a row
 }
 
 // Action is the worker's step after a decision.
@@ -104,7 +110,7 @@ const (
 	ActUnpublish        // stop sending requests
 	ActStop             // drain, SIGTERM, grace, SIGKILL to the family
 	ActKill             // SIGKILL to the family
-	ActBackOff          // wait until budget.RetryAt
+	ActBackOff          // wait until History.RetryAt
 	ActRecheck          // wait, and recheck then
 	ActRecover          // recover the slot again
 	ActFinish           // end the worker
@@ -117,8 +123,13 @@ const HeldPrefix = "held: "
 // Policy is the part of a worker's unit that [Next] depends on.
 type Policy struct {
 	unit.RestartPolicy
-	missed int // Pings missed in a row that make a worker unhealthy; one more stops it
+	missed int // Pings missed in a row that make a worker unhealthy; one more stops it if it is not busy
+	passes int // Pings answered in a row that make it healthy again
+	// Most time that a busy worker may be silent before it is stopped.
+	busyLimit time.Duration
 }
 
 // PolicyOf returns the policy of the unit's workers.
-func PolicyOf(u unit.Spec) Policy { return Policy{u.Restart, u.Health.Missed} }
+func PolicyOf(u unit.Spec) Policy {
+	return Policy{u.Restart, u.Health.Missed, u.Health.Passes, u.BusyLimit}
+}
