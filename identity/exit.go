@@ -36,6 +36,3 @@ func (e Exit) String() string {
 	}
 	return "exited with code " + strconv.Itoa(e.Code)
 }
-
-// Clean reports whether the process is known to have ended with code 0.
-func (e Exit) Clean() bool { return e.Source != ExitUnknown && e.Signal == 0 && e.Code == 0 }

@@ -3,10 +3,10 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/probe"
@@ -15,11 +15,12 @@ import (
 // startChecks has the worker checked through its link at each interval.
 func (w *owner) startChecks() {
 	w.stopChecks()
-	incarnation := w.rec.Incarnation
+	incarnation, m := w.rec.Incarnation, meter{inst: w.inst}
 	w.check = w.env.Checks.Add(w.unit.Health, w.link.Ping, func(ctx context.Context, r probe.Result) {
+		s := m.observe(ctx, r) // here, where no worker waits for it
 		w.post(ctx, message{
 			incarnation: incarnation,
-			apply:       func(ctx context.Context) { w.onChecked(ctx, r) },
+			apply:       func(ctx context.Context) { w.onChecked(ctx, r, s) },
 		})
 	})
 }
@@ -95,20 +96,20 @@ func (w *owner) onLost(ctx context.Context, stranger error) {
 }
 
 // onChecked applies the result of a check.
-func (w *owner) onChecked(ctx context.Context, r probe.Result) {
+func (w *owner) onChecked(ctx context.Context, r probe.Result, s silence) {
 	if !w.state.Running() || w.link == nil {
 		return
 	}
 	for _, kind := range w.state.Earned(lifecycle.PolicyOf(w.unit), w.env.BootTime()) {
 		w.step(ctx, lifecycle.Event{Kind: kind})
 	}
-	w.onPong(ctx, r)
+	w.onPong(ctx, r, s)
 	if w.routes.asked.incarnation == w.rec.Incarnation {
 		w.discover(ctx) // retry if there was no answer
 	}
 }
 
-func (w *owner) onPong(ctx context.Context, r probe.Result) {
+func (w *owner) onPong(ctx context.Context, r probe.Result, s silence) {
 	// While the worker is ready, the relay verifies the owner of each new connection.
 	if !w.state.Ready && w.rec.Instance.Port != 0 {
 		port := launcher.CheckPort(w.inst, w.rec.Instance.Port)
@@ -118,8 +119,10 @@ func (w *owner) onPong(ctx context.Context, r probe.Result) {
 	}
 	switch {
 	case r.Err == nil:
+		w.check.Pace(0)
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvPong})
 	case w.inst.Suspended():
+		w.check.Pace(0)
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSuspended, Reason: launcher.SuspendedReason(w.rec.Instance.PID)})
 	case errors.Is(r.Err, launcher.ErrForeignPort):
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStranger, Reason: r.Err.Error()})
@@ -131,11 +134,17 @@ func (w *owner) onPong(ctx context.Context, r probe.Result) {
 		// Counted Pings are an interval apart: several broken connections in a moment do not make a worker silent.
 		w.log.Debug("missed ping ignored", "reason", "the connection was lost", "error", r.Err)
 	default:
-		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSilent, Reason: silenceReason(w.link, r.Err)})
+		w.onSilent(ctx, r.Err, s)
 	}
 }
 
-// silenceReason returns the reason for a worker that did not answer its probe.
-func silenceReason(l Link, err error) string {
-	return fmt.Sprintf("no answer to %s: %v", l.Method().Describe(), err)
+// onSilent handles a check that the worker has failed.
+func (w *owner) onSilent(ctx context.Context, err error, s silence) {
+	w.check.Pace(silencePace)
+	reason := s.reason(w.link.Method(), err, w.unit.BusyLimit)
+	w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSilent, Reason: reason, Busy: s.busy, Silent: s.lasts})
+	if w.state.Status == records.StatusUnhealthy {
+		w.silent = reason // changes from check to check, which is not worth a commit
+		w.publish()
+	}
 }

@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"time"
+
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 )
@@ -17,6 +19,8 @@ type Info struct {
 	WaitingFor string
 	// Probe is the kind of health check: "ping", "grpc", "tcp" or "process"; "" while the worker is not connected.
 	Probe string
+	// RetryAt is when a worker in backoff is started again, or a failed one tried again; zero if it is not.
+	RetryAt time.Time
 	// LogPath is the file that the worker writes to.
 	LogPath string
 }

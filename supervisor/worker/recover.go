@@ -61,7 +61,7 @@ func (w *owner) execute(ctx, bounded context.Context, d recovery.Decision, inst 
 	case recovery.ActionAdopt, recovery.ActionAdoptUnhealthy, recovery.ActionStop:
 		w.keep(ctx, bounded, d.Orders, inst)
 	case recovery.ActionStart, recovery.ActionRespawn, recovery.ActionWait, recovery.ActionFail,
-		recovery.ActionKeepFailed, recovery.ActionKeepStopped, recovery.ActionForget:
+		recovery.ActionKeepFailed, recovery.ActionKeepCompleted, recovery.ActionKeepStopped, recovery.ActionForget:
 		w.vacate(ctx, bounded, d.Orders, inst)
 	case recovery.ActionSweepStray: // concerns no worker
 	}
@@ -197,7 +197,7 @@ func (w *owner) reconnect(ctx, bounded context.Context, silent string) error {
 	wait, cancel := context.WithTimeout(bounded, w.unit.Health.Timeout)
 	defer cancel()
 	if err := w.link.Ping(wait); err != nil {
-		return errors.New(silenceReason(w.link, err))
+		return errors.New(silence{}.reason(w.link.Method(), err, 0))
 	}
 	return nil
 }
