@@ -527,7 +527,9 @@ type Worker struct {
 	// (grpc.health.v1) or "tcp" (a connect). Empty while it is not connected, and offline.
 	Probe string `protobuf:"bytes,17,opt,name=probe,proto3" json:"probe,omitempty"`
 	// It is connected and well: calls of the services that it offers go to it.
-	Ready         bool `protobuf:"varint,18,opt,name=ready,proto3" json:"ready,omitempty"`
+	Ready bool `protobuf:"varint,18,opt,name=ready,proto3" json:"ready,omitempty"`
+	// When it is started again, where it is backoff, or failed and not given up. Absent offline.
+	RetryAt       *timestamppb.Timestamp `protobuf:"bytes,24,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -686,6 +688,13 @@ func (x *Worker) GetReady() bool {
 		return x.Ready
 	}
 	return false
+}
+
+func (x *Worker) GetRetryAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetryAt
+	}
+	return nil
 }
 
 type Exit struct {
@@ -1650,7 +1659,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"writeError\x1a=\n" +
 	"\x0fBadRecordsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x87\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbe\x04\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -1673,7 +1682,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\vwaiting_for\x18\x10 \x01(\tR\n" +
 	"waitingFor\x12\x14\n" +
 	"\x05probe\x18\x11 \x01(\tR\x05probe\x12\x14\n" +
-	"\x05ready\x18\x12 \x01(\bR\x05ready\"\x92\x01\n" +
+	"\x05ready\x18\x12 \x01(\bR\x05ready\x125\n" +
+	"\bretry_at\x18\x18 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\"\x92\x01\n" +
 	"\x04Exit\x12\x17\n" +
 	"\x04code\x18\x01 \x01(\x05H\x00R\x04code\x88\x01\x01\x12\x1b\n" +
 	"\x06signal\x18\x02 \x01(\tH\x01R\x06signal\x88\x01\x01\x12\x14\n" +
@@ -1814,42 +1824,43 @@ var file_hsu_master_admin_proto_depIdxs = []int32{
 	26, // 6: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
 	26, // 7: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
 	9,  // 8: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	26, // 9: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	11, // 10: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	27, // 11: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	26, // 12: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	12, // 13: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	27, // 14: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	25, // 15: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	13, // 16: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	27, // 17: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	10, // 18: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 19: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	11, // 20: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	27, // 21: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	11, // 22: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	27, // 23: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	1,  // 24: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 25: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	5,  // 26: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	14, // 27: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	16, // 28: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	18, // 29: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	20, // 30: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	22, // 31: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 32: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 33: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	6,  // 34: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	15, // 35: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	17, // 36: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	19, // 37: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	21, // 38: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	23, // 39: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	26, // 9: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	26, // 10: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	11, // 11: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	27, // 12: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	26, // 13: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	12, // 14: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	27, // 15: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	25, // 16: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	13, // 17: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	27, // 18: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	10, // 19: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	0,  // 20: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	11, // 21: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	27, // 22: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	11, // 23: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	27, // 24: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	1,  // 25: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	3,  // 26: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	5,  // 27: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	14, // 28: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	16, // 29: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	18, // 30: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	20, // 31: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	22, // 32: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	2,  // 33: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	4,  // 34: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	6,  // 35: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	15, // 36: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	17, // 37: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	19, // 38: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	21, // 39: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	23, // 40: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	33, // [33:41] is the sub-list for method output_type
+	25, // [25:33] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
