@@ -171,6 +171,33 @@ func TestCompletedWorkerIsNotStartedAgain(t *testing.T) {
 	})
 }
 
+// A call that waits for a worker to get ready ends when the worker completes or fails instead.
+func TestCallDoesNotWaitForAWorkerThatHasEnded(t *testing.T) {
+	for code, want := range map[int]records.Status{0: records.StatusCompleted, 3: records.StatusFailed} {
+		synctest.Test(t, func(t *testing.T) {
+			world := newFakeOS(t)
+			world.behave = func(p *fakeProcess) { p.readyAfter, p.exitsAfter, p.exitCode = -1, 5*time.Second, code }
+			m := startMaster(t, world, t.TempDir(), 1, func(u *unit.Spec) { u.Restart.Mode = unit.RestartNever })
+			settle(time.Second)
+			ended := make(chan error, 1)
+			go func() {
+				_, err := m.Acquire(t.Context(), unit.DefaultService, "")
+				ended <- err
+			}()
+			m.await("worker-0", want, 10*time.Second)
+			select {
+			case err := <-ended:
+				if !errors.Is(err, ErrNoWorker) {
+					t.Errorf("Acquire = %v, want ErrNoWorker", err)
+				}
+			default:
+				t.Errorf("a call waits for a worker that is %s", want)
+			}
+			m.stop(nil)
+		})
+	}
+}
+
 // Only the codes of the unit are a success; the death by a signal never is.
 func TestExitsThatAreNoSuccess(t *testing.T) {
 	for name, exit := range map[string]identity.Exit{
