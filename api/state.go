@@ -91,6 +91,7 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 			Probe:       sendable(w.Probe),
 			Ready:       w.Ready,
 			Checks:      checkMessages(w.Checks),
+			RetryAt:     timestamp(w.RetryAt),
 		}
 		if i := w.Instance; i != nil {
 			m.Pid, m.Port, m.Token = int32(i.PID), int32(i.Port), i.Token //nolint:gosec // both fit in 32 bits
@@ -99,7 +100,8 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 		switch w.Status {
 		case records.StatusBackoff, records.StatusFailed, records.StatusUnhealthy:
 			m.LastOutput = w.LastOutput()
-		case records.StatusStarting, records.StatusRunning, records.StatusStopping, records.StatusStopped:
+		case records.StatusStarting, records.StatusRunning, records.StatusStopping, records.StatusStopped,
+			records.StatusCompleted:
 		}
 		messages = append(messages, m)
 	}

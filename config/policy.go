@@ -89,7 +89,7 @@ func (p *Restart) keys() []key {
 		{name: "budget", value: fields(&p.Budget), doc: "restarts after which a worker counts as failed"},
 		{
 			name: "retry_failed", value: retry(&p.RetryFailed), def: "5m",
-			doc: "time after which a failed worker is tried again; it doubles up to 30m",
+			doc: "time after which a failed worker is tried again; it doubles up to 30m; not with policy `never`",
 		},
 		{
 			name: "success_codes", value: listOf(&p.SuccessCodes, exitCode), def: "[0]",

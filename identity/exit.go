@@ -26,6 +26,9 @@ type Exit struct {
 	At     time.Time // when the master recorded it; zero before
 }
 
+// Clean reports whether the process is known to have exited with code 0.
+func (e Exit) Clean() bool { return e.Source != ExitUnknown && e.Signal == 0 && e.Code == 0 }
+
 // String describes the exit for people: "exited with code 3", "killed by SIGKILL", "exited with an unknown code".
 func (e Exit) String() string {
 	switch {
@@ -36,6 +39,3 @@ func (e Exit) String() string {
 	}
 	return "exited with code " + strconv.Itoa(e.Code)
 }
-
-// Clean reports whether the process is known to have ended with code 0.
-func (e Exit) Clean() bool { return e.Source != ExitUnknown && e.Signal == 0 && e.Code == 0 }

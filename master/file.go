@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/supervisor/probe"
@@ -38,12 +39,15 @@ func specOf(u *config.Unit) unit.Spec {
 		NoServices:   u.Routing.Services != nil && len(u.Routing.Services) == 0,
 		StartTimeout: u.Start.Timeout, Settle: max(u.Start.Settle, 1),
 		StopSignal: unit.SignalNumber(string(u.Stop.Signal)), StopGrace: max(u.Stop.Grace, 1),
-		Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness),
+		Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness), BusyLimit: orNever(u.Liveness.BusyLimit),
 		Restart: unit.RestartPolicy{
-			Mode:       unit.RestartMode(u.Restart.Policy),
-			Backoff:    max(u.Restart.Backoff.Initial, 1),
-			MaxBackoff: max(u.Restart.Backoff.Max, 1),
-			Budget:     unit.RestartBudget{Restarts: u.Restart.Budget.Restarts, Window: u.Restart.Budget.Within},
+			Mode:         unit.RestartMode(u.Restart.Policy),
+			Backoff:      max(u.Restart.Backoff.Initial, 1),
+			Factor:       u.Restart.Backoff.Factor,
+			RetryFailed:  orNever(u.Restart.RetryFailed),
+			SuccessCodes: u.Restart.SuccessCodes,
+			MaxBackoff:   max(u.Restart.Backoff.Max, 1),
+			Budget:       unit.RestartBudget{Restarts: u.Restart.Budget.Restarts, Window: u.Restart.Budget.Within},
 		},
 	}
 	if len(u.Program.Command) > 0 {
@@ -56,6 +60,15 @@ func specOf(u *config.Unit) unit.Spec {
 		spec.Replicas = 0
 	}
 	return spec
+}
+
+// orNever returns a duration of the file, where 0 means never or none, as the supervisor has it, where 0 means the
+// default.
+func orNever(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
 }
 
 // checkOf returns the check as the supervisor makes it. The notify type is refused before.

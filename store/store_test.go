@@ -71,7 +71,7 @@ func TestEnumsComeBack(t *testing.T) {
 	var muts []records.Mutation
 	for _, s := range []records.Status{
 		records.StatusStarting, records.StatusRunning, records.StatusUnhealthy, records.StatusStopping,
-		records.StatusStopped, records.StatusBackoff, records.StatusFailed,
+		records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted,
 	} {
 		for _, source := range []identity.ExitSource{
 			identity.ExitUnknown, identity.ExitWait, identity.ExitPidfd, identity.ExitStat,

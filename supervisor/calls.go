@@ -148,7 +148,8 @@ func (s *Supervisor) hopeless(service string) error {
 		w := each.Info()
 		switch {
 		case w == nil || !offers(w.Services, service):
-		case w.Status != records.StatusFailed && w.Status != records.StatusStopped:
+		case w.Status != records.StatusFailed && w.Status != records.StatusStopped &&
+			w.Status != records.StatusCompleted:
 			return nil
 		default:
 			if count++; count == 1 {
@@ -159,7 +160,7 @@ func (s *Supervisor) hopeless(service string) error {
 	if count == 0 {
 		return nil
 	}
-	return fmt.Errorf("all %d workers have failed or are stopped, the first because: %s", count, reason)
+	return fmt.Errorf("all %d workers have failed, have completed or are stopped, the first because: %s", count, reason)
 }
 
 // offers reports whether the list contains the service and its calls are accepted.

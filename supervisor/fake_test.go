@@ -88,10 +88,14 @@ type fakeProcess struct {
 	exitsAfter  time.Duration // 0: never
 	exitCode    int
 	suspended   bool
-	child       bool // of another process with its token
-	elsewhere   bool // of another state directory
-	unreaped    bool // can still be opened when dead
-	diesAtLook  int  // the number of the Done call at which it dies; 0: none
+	load        float64 // the cores that its family uses, from its start
+	blocked     bool    // it waits for a disk
+	usageErr    error   // the error of CPUTime
+	measured    int     // number of CPUTime calls
+	child       bool    // of another process with its token
+	elsewhere   bool    // of another state directory
+	unreaped    bool    // can still be opened when dead
+	diesAtLook  int     // the number of the Done call at which it dies; 0: none
 	owner       process.Ownership
 	// offers is the list of its reflection; nil: it has none. asked counts the queries.
 	offers     []string
@@ -429,6 +433,14 @@ func (p *fakeProcess) Kill(context.Context) ([]process.Holder, error) {
 	return nil, nil
 }
 
+func (p *fakeProcess) CPUTime(context.Context) (process.Usage, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.measured++
+	used := time.Duration(p.load * float64(time.Since(p.os.birth)))
+	return process.Usage{CPU: used, Blocked: p.blocked}, p.usageErr
+}
+
 func (p *fakeProcess) OwnsPort(int) (process.Ownership, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -686,6 +698,24 @@ func (m *master) worker(id string) worker.Info {
 	m.t.Fatalf("no worker %s", id)
 	return worker.Info{}
 }
+
+// await waits until the worker has the status.
+func (m *master) await(id string, status records.Status, most time.Duration) worker.Info {
+	m.t.Helper()
+	for end := time.Now().Add(most); ; {
+		settle(100 * time.Millisecond)
+		w := m.worker(id)
+		if w.Status == status {
+			return w
+		}
+		if time.Now().After(end) {
+			m.t.Fatalf("%s is %s after %s, want it %s", id, w.Status, most, status)
+		}
+	}
+}
+
+// givesUp has no failed worker tried again.
+func givesUp(u *unit.Spec) { u.Restart.RetryFailed = -1 }
 
 // settle waits until everything that happens within d has happened.
 func settle(d time.Duration) {

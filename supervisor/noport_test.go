@@ -37,7 +37,7 @@ func TestWorkerWithoutPortThatEndsBeforeItSettlesCostsItsBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
 		world.behave = func(p *fakeProcess) { p.exitsAfter, p.exitCode = defaults.Settle/2, 3 }
-		m := startMaster(t, world, t.TempDir(), 1, withoutPort)
+		m := startMaster(t, world, t.TempDir(), 1, withoutPort, givesUp)
 		settle(time.Hour)
 		w := m.worker("worker-0")
 		if w.Status != records.StatusFailed || world.starts("worker-0") != 1+defaults.Restart.Budget.Restarts {

@@ -234,6 +234,40 @@ var scenarios = map[string]scenario{
 		},
 		want: decisions{"worker-0": recovery.ActionKeepFailed, "worker-1": recovery.ActionAdopt},
 	},
+	"failed, and its wait is not over": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
+		edit:      failed0(time.Hour + 20*time.Minute),
+		want:      decisions{"worker-0": recovery.ActionKeepFailed, "worker-1": recovery.ActionAdopt},
+	},
+	"failed, and its wait is over": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
+		edit:      failed0(time.Hour),
+		want:      decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
+		acts:      []string{"start worker-0"},
+	},
+	"completed": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
+		edit: func(w *records.Worker) {
+			if w.ID == "worker-0" {
+				w.Status, w.Reason, w.Instance = records.StatusCompleted, "exited with code 0", nil
+			}
+		},
+		want: decisions{"worker-0": recovery.ActionKeepCompleted, "worker-1": recovery.ActionAdopt},
+	},
+	"completed with another executable or other arguments": {
+		count:     2,
+		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
+		edit: func(w *records.Worker) {
+			if w.ID == "worker-0" {
+				w.Status, w.Instance, w.SpecHash = records.StatusCompleted, nil, "another"
+			}
+		},
+		want: decisions{"worker-0": recovery.ActionRespawn, "worker-1": recovery.ActionAdopt},
+		acts: []string{"start worker-0"},
+	},
 	"died with its budget used up": {
 		count:     2,
 		meanwhile: func(_ *fakeOS, first map[string]*fakeProcess) { first["worker-0"].die(identity.Exit{}) },
@@ -294,6 +328,15 @@ func cutOff0(w *records.Worker) {
 func lost0(w *records.Worker) {
 	if w.ID == "worker-0" {
 		*w = records.Worker{}
+	}
+}
+
+func failed0(retryAt time.Duration) func(*records.Worker) {
+	return func(w *records.Worker) {
+		if w.ID == "worker-0" {
+			w.Status, w.Reason, w.Instance = records.StatusFailed, "exited with code 3", nil
+			w.History.RetryAt, w.History.FailedWait = retryAt, 30*time.Minute
+		}
 	}
 }
 

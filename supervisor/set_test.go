@@ -161,12 +161,12 @@ func TestApplyChangesTheHealthOfALivingWorker(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Second)
 		u := unitOf(t, "worker", 1)
-		u.Readiness.Interval, u.Readiness.Missed = time.Hour, 1
+		u.Readiness.Interval, u.Readiness.Missed, u.BusyLimit = time.Hour, 1, 3*time.Hour
 		if err := m.Apply(t.Context(), u); err != nil {
 			t.Fatal(err)
 		}
 		p := world.of("worker-0")
-		p.set(func() { p.mute = true })
+		p.set(func() { p.mute, p.load = true, 1 })
 		settle(time.Minute)
 		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 1 {
 			t.Errorf("worker-0 = %+v after a minute, want it ready", w)

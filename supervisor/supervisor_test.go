@@ -81,7 +81,7 @@ func TestCrashLoopFailsAndARestartOfTheMasterDoesNotRefillItsBudget(t *testing.T
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
 		world.behave = func(p *fakeProcess) { p.exitsAfter, p.exitCode, p.readyAfter = time.Millisecond, 3, -1 }
-		m := startMaster(t, world, dir, 1)
+		m := startMaster(t, world, dir, 1, givesUp)
 		settle(time.Hour)
 		w := m.worker("worker-0")
 		if got := world.starts("worker-0"); got != 11 || w.Status != records.StatusFailed {
@@ -95,7 +95,7 @@ func TestCrashLoopFailsAndARestartOfTheMasterDoesNotRefillItsBudget(t *testing.T
 		}
 		m.stop(nil)
 
-		m = startMaster(t, world, dir, 1)
+		m = startMaster(t, world, dir, 1, givesUp)
 		settle(time.Hour)
 		if got := world.starts("worker-0"); got != 11 {
 			t.Errorf("started %d times after a restart of the master, want still 11", got)
@@ -103,7 +103,7 @@ func TestCrashLoopFailsAndARestartOfTheMasterDoesNotRefillItsBudget(t *testing.T
 		m.stop(nil)
 
 		// Another spec has not failed yet.
-		m = startMaster(t, world, dir, 1, func(u *unit.Spec) { u.Args = []string{"--fixed"} })
+		m = startMaster(t, world, dir, 1, givesUp, func(u *unit.Spec) { u.Args = []string{"--fixed"} })
 		settle(time.Hour)
 		if got := world.starts("worker-0"); got != 22 {
 			t.Errorf("started %d times with a new spec, want 22", got)
@@ -233,9 +233,8 @@ func TestSilentWorkerIsReplaced(t *testing.T) {
 		settle(time.Minute)
 		p := world.of("worker-0")
 		p.set(func() { p.mute, p.ignoresTerm = true, true })
-		settle(time.Duration(defaults.Readiness.Missed)*defaults.Readiness.Interval + defaults.Readiness.Timeout)
-		if w := m.worker("worker-0"); w.Status != records.StatusUnhealthy || w.Ready {
-			t.Errorf("worker is %s and ready %v after three missed pings, want unhealthy", w.Status, w.Ready)
+		if w := m.await("worker-0", records.StatusUnhealthy, 15*time.Second); w.Ready {
+			t.Errorf("worker is %s and ready after three missed pings", w.Status)
 		}
 		settle(time.Minute)
 		w := m.worker("worker-0")
@@ -286,10 +285,7 @@ func TestLostConnectionsAreNoMissedPings(t *testing.T) {
 		if w := m.worker("worker-0"); w.Ready || w.Status != records.StatusRunning {
 			t.Errorf("worker is %s and ready %v, want it out until the next Ping", w.Status, w.Ready)
 		}
-		settle(time.Duration(defaults.Readiness.Missed) * defaults.Readiness.Interval)
-		if w := m.worker("worker-0"); w.Status != records.StatusUnhealthy {
-			t.Errorf("worker is %s after three missed Pings, want unhealthy", w.Status)
-		}
+		m.await("worker-0", records.StatusUnhealthy, defaults.Readiness.Interval+3*time.Second)
 		p.set(func() { p.pingErr = nil })
 		settle(defaults.Readiness.Interval)
 		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 1 {
@@ -377,7 +373,7 @@ func TestWorkerThatNeverGetsReady(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				world := newFakeOS(t)
 				world.behave = test.behave
-				m := startMaster(t, world, t.TempDir(), 1)
+				m := startMaster(t, world, t.TempDir(), 1, givesUp)
 				settle(time.Hour)
 				w := m.worker("worker-0")
 				if w.Status != records.StatusFailed || !strings.Contains(w.Reason, test.reason) {

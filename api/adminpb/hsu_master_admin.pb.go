@@ -954,7 +954,9 @@ type Worker struct {
 	// It is connected and well: calls of the services that it offers go to it.
 	Ready bool `protobuf:"varint,18,opt,name=ready,proto3" json:"ready,omitempty"`
 	// The checks that are made now; none offline.
-	Checks        []*Check `protobuf:"bytes,19,rep,name=checks,proto3" json:"checks,omitempty"`
+	Checks []*Check `protobuf:"bytes,19,rep,name=checks,proto3" json:"checks,omitempty"`
+	// When it is started again, if it is backoff, or failed and not given up. Absent offline.
+	RetryAt       *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1118,6 +1120,13 @@ func (x *Worker) GetReady() bool {
 func (x *Worker) GetChecks() []*Check {
 	if x != nil {
 		return x.Checks
+	}
+	return nil
+}
+
+func (x *Worker) GetRetryAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetryAt
 	}
 	return nil
 }
@@ -2211,7 +2220,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tspec_hash\x18\a \x01(\tR\bspecHash\x129\n" +
 	"\n" +
 	"changed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAtB\b\n" +
-	"\x06_scale\"\xbb\x04\n" +
+	"\x06_scale\"\xf2\x04\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -2235,7 +2244,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"waitingFor\x12\x14\n" +
 	"\x05probe\x18\x11 \x01(\tR\x05probe\x12\x14\n" +
 	"\x05ready\x18\x12 \x01(\bR\x05ready\x122\n" +
-	"\x06checks\x18\x13 \x03(\v2\x1a.hsu.master.admin.v1.CheckR\x06checks\"\xcf\x01\n" +
+	"\x06checks\x18\x13 \x03(\v2\x1a.hsu.master.admin.v1.CheckR\x06checks\x125\n" +
+	"\bretry_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\"\xcf\x01\n" +
 	"\x05Check\x12\x10\n" +
 	"\x03use\x18\x01 \x01(\tR\x03use\x12\x14\n" +
 	"\x05probe\x18\x02 \x01(\tR\x05probe\x12\x16\n" +
@@ -2398,48 +2408,49 @@ var file_hsu_master_admin_proto_depIdxs = []int32{
 	34, // 11: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
 	16, // 12: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
 	15, // 13: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	34, // 14: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	34, // 15: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	34, // 16: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	18, // 17: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	33, // 18: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	34, // 19: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	19, // 20: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	33, // 21: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	32, // 22: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	20, // 23: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	33, // 24: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	17, // 25: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 26: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	18, // 27: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	33, // 28: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	18, // 29: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	33, // 30: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	1,  // 31: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 32: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	8,  // 33: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	5,  // 34: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	10, // 35: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	21, // 36: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	23, // 37: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	25, // 38: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	27, // 39: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	29, // 40: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 41: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 42: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	9,  // 43: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	6,  // 44: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	11, // 45: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	22, // 46: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	24, // 47: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	26, // 48: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	28, // 49: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	30, // 50: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	41, // [41:51] is the sub-list for method output_type
-	31, // [31:41] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	34, // 14: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	34, // 15: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	34, // 16: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	34, // 17: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	18, // 18: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	33, // 19: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	34, // 20: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	19, // 21: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	33, // 22: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	32, // 23: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	20, // 24: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	33, // 25: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	17, // 26: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	0,  // 27: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	18, // 28: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	33, // 29: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	18, // 30: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	33, // 31: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	1,  // 32: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	3,  // 33: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	8,  // 34: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	5,  // 35: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	10, // 36: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	21, // 37: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	23, // 38: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	25, // 39: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	27, // 40: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	29, // 41: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	2,  // 42: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	4,  // 43: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	9,  // 44: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	6,  // 45: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	11, // 46: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	22, // 47: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	24, // 48: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	26, // 49: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	28, // 50: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	30, // 51: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	42, // [42:52] is the sub-list for method output_type
+	32, // [32:42] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }

@@ -75,6 +75,7 @@ type (
 		StartedAt   *time.Time   `json:"started_at,omitempty"`
 		LastExit    *exitJSON    `json:"last_exit,omitempty"`
 		LastOutput  []string     `json:"last_output,omitempty"`
+		RetryAt     *time.Time   `json:"retry_at,omitempty"` // while it is in backoff, or failed and not given up
 		Ready       bool         `json:"ready"`
 		WaitingFor  string       `json:"waiting_for,omitempty"` // while the worker is starting
 		Probe       string       `json:"probe,omitempty"`       // kind and target
@@ -178,7 +179,7 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			PID: w.GetPid(), Port: w.GetPort(), Token: w.GetToken(),
 			Incarnation: w.GetIncarnation(), Restarts: w.GetRestarts(),
 			Adopted: w.GetAdopted(), Outdated: w.GetOutdated(),
-			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(),
+			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(), RetryAt: timeOf(w.GetRetryAt()),
 			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
 		}
 		for _, c := range w.GetChecks() {
@@ -299,7 +300,7 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time) error {
 	}
 	for _, item := range workers {
 		printMissed(w, item, now)
-		reason := reasonText(item)
+		reason := reasonText(item, now)
 		if reason == "" && len(item.GetLastOutput()) == 0 {
 			continue
 		}
@@ -378,12 +379,19 @@ func printable(text string) string {
 	return b.String()
 }
 
-// reasonText returns the reason why a worker is not running, or "" if none is known.
-func reasonText(w *adminpb.Worker) string {
+// reasonText returns the reason why a worker is not running and when it is started again, or "" if none is known.
+func reasonText(w *adminpb.Worker, now time.Time) string {
 	if w.GetWaitingFor() != "" {
 		return "waiting for " + w.GetWaitingFor()
 	}
-	return w.GetReason()
+	if w.GetRetryAt() == nil {
+		return w.GetReason()
+	}
+	again := "started again in "
+	if w.GetStatus() == string(records.StatusFailed) {
+		again = "tried again in "
+	}
+	return w.GetReason() + "; " + again + shortAge(w.GetRetryAt().AsTime().Sub(now))
 }
 
 func note(w *adminpb.Worker) string {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 func TestFailedWorkerComesWithWhatRevivesIt(t *testing.T) {
@@ -56,6 +57,42 @@ func TestWorkersComeWithTheirLastAndTheirNextCheck(t *testing.T) {
 	} {
 		if !strings.Contains(regexp.MustCompile(" +\n").ReplaceAllString(out.String(), "\n"), want) {
 			t.Errorf("%q is not in:\n%s", want, out.String())
+		}
+	}
+}
+
+func TestWorkerThatIsStartedAgainComesWithTheTime(t *testing.T) {
+	now := time.Now()
+	at := timestamppb.New(now.Add(4*time.Minute + time.Second))
+	for want, w := range map[string]*adminpb.Worker{
+		"worker-0 is failed: why; tried again in 4m\n":    {Status: "failed", RetryAt: at},
+		"worker-0 is backoff: why; started again in 4m\n": {Status: "backoff", RetryAt: at},
+		"worker-0 is completed: why\n":                    {Status: "completed"},
+	} {
+		w.Id, w.Reason = "worker-0", "why"
+		var out strings.Builder
+		if err := printWorkers(&out, []*adminpb.Worker{w}, now); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, out.String())
+		}
+	}
+	if got := workersToJSON([]*adminpb.Worker{{RetryAt: at}})[0].RetryAt; got == nil || !got.Equal(at.AsTime()) {
+		t.Errorf("retry_at is %v in JSON, want %s", got, at.AsTime())
+	}
+}
+
+func TestStatusIsGoodIfAllWorkersRunOrHaveCompleted(t *testing.T) {
+	for status, good := range map[records.Status]bool{
+		records.StatusRunning: true, records.StatusCompleted: true, records.StatusFailed: false,
+		records.StatusBackoff: false, records.StatusStarting: false, records.StatusStopped: false,
+	} {
+		state := &adminpb.State{Source: "live", Status: "running", Workers: []*adminpb.Worker{
+			{Id: "worker-0", Desired: "running", Status: string(status)},
+		}}
+		if err := verdict(state); (err == nil) != good {
+			t.Errorf("%s: %v", status, err)
 		}
 	}
 }

@@ -45,8 +45,9 @@ Actions:
   wait             start the worker again after its backoff
   stop             stop the worker
   forget           delete the record of a surplus worker without a process
-  fail             give up: the restart budget is used up
-  keep-failed      leave the worker failed
+  fail             leave the worker: its restart budget is used up
+  keep-failed      leave the worker failed, until it is tried again
+  keep-completed   leave the worker completed
   keep-stopped     leave the worker stopped
   hold             the process cannot be verified: try again later
   sweep-stray      stop a process of this master that is no worker`

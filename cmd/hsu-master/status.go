@@ -60,15 +60,16 @@ func printStatus(c *cli.Context, state *adminpb.State) error {
 	return nil
 }
 
-// verdict returns the error that determines the exit code of status, or nil if all wanted workers and the master
-// run.
+// verdict returns the error that determines the exit code of status, or nil if the master runs and all wanted workers
+// run or have completed.
 func verdict(state *adminpb.State) error {
 	if state.GetSource() != api.SourceLive {
 		return hint(errNoMaster, `start one with "hsu-master run"`)
 	}
 	var missing []string
 	for _, w := range state.GetWorkers() {
-		if w.GetDesired() == string(records.DesiredRunning) && w.GetStatus() != string(records.StatusRunning) {
+		if w.GetDesired() == string(records.DesiredRunning) && w.GetStatus() != string(records.StatusRunning) &&
+			w.GetStatus() != string(records.StatusCompleted) {
 			missing = append(missing, fmt.Sprintf("%s is %s", w.GetId(), w.GetStatus()))
 		}
 	}

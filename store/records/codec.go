@@ -34,6 +34,7 @@ var (
 		StatusStopped:   pb.Status_STATUS_STOPPED,
 		StatusBackoff:   pb.Status_STATUS_BACKOFF,
 		StatusFailed:    pb.Status_STATUS_FAILED,
+		StatusCompleted: pb.Status_STATUS_COMPLETED,
 	}
 	proofCodes = map[identity.Proof]pb.Proof{
 		identity.ProofNone:           pb.Proof_PROOF_UNSPECIFIED,
@@ -290,6 +291,7 @@ func encodeHistory(b RestartHistory) *pb.RestartBudget {
 		ReadySinceNs: int64(b.ReadySince),
 		RetryAtNs:    int64(b.RetryAt),
 		BootId:       text(b.BootID),
+		FailedWaitNs: int64(b.FailedWait),
 	}
 	for _, d := range b.Spent {
 		m.SpentNs = append(m.SpentNs, int64(d))
@@ -304,6 +306,7 @@ func decodeHistory(m *pb.RestartBudget) RestartHistory {
 		ReadySince: time.Duration(m.GetReadySinceNs()),
 		RetryAt:    time.Duration(m.GetRetryAtNs()),
 		BootID:     m.GetBootId(),
+		FailedWait: time.Duration(m.GetFailedWaitNs()),
 	}
 	for _, d := range m.GetSpentNs() {
 		b.Spent = append(b.Spent, time.Duration(d))

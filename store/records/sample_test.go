@@ -28,6 +28,7 @@ func sampleWorker(id string) Worker {
 		History: RestartHistory{
 			Backoff: 200 * time.Millisecond, Spent: []time.Duration{time.Second, time.Minute}, ReadyClock: time.Hour,
 			ReadySince: 5 * time.Hour, RetryAt: 6 * time.Hour, BootID: "5c7e1f9e-0000-4000-8000-000000000001",
+			FailedWait: 20 * time.Minute,
 		},
 		LastExit: &identity.Exit{Signal: 9, Source: identity.ExitPidfd, At: sampleTime.Add(time.Second)},
 		Outdated: true, Port: 40001, Services: []Offer{

@@ -40,6 +40,9 @@ const (
 	StatusStopped   Status = "stopped"
 	StatusBackoff   Status = "backoff"
 	StatusFailed    Status = "failed"
+	// StatusCompleted is that of a worker that ended with a success code and is not restarted by its policy. A worker
+	// that was stopped is StatusStopped.
+	StatusCompleted Status = "completed"
 )
 
 // Worker is one replica slot of a unit. Its key in the registry is ID.
@@ -160,10 +163,12 @@ type RestartHistory struct {
 	Spent []time.Duration
 	// ReadyClock is the total time that the worker has been ready.
 	ReadyClock time.Duration
-	// ReadySince is when the current instance became ready, and RetryAt is when the current backoff ends. Both are
-	// readings of CLOCK_BOOTTIME in BootID; 0 means not ready or no backoff.
+	// ReadySince is when the current instance became ready, and RetryAt is when the current backoff, or the wait of a
+	// failed worker, ends. Both are readings of CLOCK_BOOTTIME in BootID; 0 means not ready or no wait.
 	ReadySince, RetryAt time.Duration
 	BootID              string
+	// FailedWait is the last wait of the failed worker; 0 means that it has not failed since it had its whole budget.
+	FailedWait time.Duration
 }
 
 // Event is one line of the history of the workers.

@@ -85,6 +85,8 @@ const (
 	Status_STATUS_STOPPED     Status = 5
 	Status_STATUS_BACKOFF     Status = 6
 	Status_STATUS_FAILED      Status = 7
+	// It ended with a success code, and its policy does not restart it.
+	Status_STATUS_COMPLETED Status = 8
 )
 
 // Enum value maps for Status.
@@ -98,6 +100,7 @@ var (
 		5: "STATUS_STOPPED",
 		6: "STATUS_BACKOFF",
 		7: "STATUS_FAILED",
+		8: "STATUS_COMPLETED",
 	}
 	Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED": 0,
@@ -108,6 +111,7 @@ var (
 		"STATUS_STOPPED":     5,
 		"STATUS_BACKOFF":     6,
 		"STATUS_FAILED":      7,
+		"STATUS_COMPLETED":   8,
 	}
 )
 
@@ -966,10 +970,12 @@ type RestartBudget struct {
 	ReadyClockNs int64 `protobuf:"varint,3,opt,name=ready_clock_ns,json=readyClockNs,proto3" json:"ready_clock_ns,omitempty"`
 	// When the present instance became ready, CLOCK_BOOTTIME nanoseconds; 0: not ready.
 	ReadySinceNs int64 `protobuf:"varint,4,opt,name=ready_since_ns,json=readySinceNs,proto3" json:"ready_since_ns,omitempty"`
-	// When the present backoff ends, CLOCK_BOOTTIME nanoseconds; 0: none.
+	// When the present backoff, or the wait of a failed worker, ends, CLOCK_BOOTTIME nanoseconds; 0: none.
 	RetryAtNs int64 `protobuf:"varint,5,opt,name=retry_at_ns,json=retryAtNs,proto3" json:"retry_at_ns,omitempty"`
 	// The boot that the two CLOCK_BOOTTIME values belong to.
-	BootId        string `protobuf:"bytes,6,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	BootId string `protobuf:"bytes,6,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	// The last wait of the failed worker, nanoseconds; 0: it has not failed since it had its whole budget.
+	FailedWaitNs  int64 `protobuf:"varint,7,opt,name=failed_wait_ns,json=failedWaitNs,proto3" json:"failed_wait_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1044,6 +1050,13 @@ func (x *RestartBudget) GetBootId() string {
 		return x.BootId
 	}
 	return ""
+}
+
+func (x *RestartBudget) GetFailedWaitNs() int64 {
+	if x != nil {
+		return x.FailedWaitNs
+	}
+	return 0
 }
 
 type Exit struct {
@@ -1359,7 +1372,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\flease_device\x18\v \x01(\x04R\vleaseDevice\x12\x1f\n" +
 	"\vlease_inode\x18\f \x01(\x04R\n" +
 	"leaseInode\x12\x10\n" +
-	"\x03uid\x18\r \x01(\rR\x03uid\"\xce\x01\n" +
+	"\x03uid\x18\r \x01(\rR\x03uid\"\xf4\x01\n" +
 	"\rRestartBudget\x12\x1d\n" +
 	"\n" +
 	"backoff_ns\x18\x01 \x01(\x03R\tbackoffNs\x12\x19\n" +
@@ -1367,7 +1380,8 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x0eready_clock_ns\x18\x03 \x01(\x03R\freadyClockNs\x12$\n" +
 	"\x0eready_since_ns\x18\x04 \x01(\x03R\freadySinceNs\x12\x1e\n" +
 	"\vretry_at_ns\x18\x05 \x01(\x03R\tretryAtNs\x12\x17\n" +
-	"\aboot_id\x18\x06 \x01(\tR\x06bootId\"\x97\x01\n" +
+	"\aboot_id\x18\x06 \x01(\tR\x06bootId\x12$\n" +
+	"\x0efailed_wait_ns\x18\a \x01(\x03R\ffailedWaitNs\"\x97\x01\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\x127\n" +
@@ -1391,7 +1405,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\aDesired\x12\x17\n" +
 	"\x13DESIRED_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDESIRED_RUNNING\x10\x01\x12\x13\n" +
-	"\x0fDESIRED_STOPPED\x10\x02*\xaf\x01\n" +
+	"\x0fDESIRED_STOPPED\x10\x02*\xc5\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATUS_STARTING\x10\x01\x12\x12\n" +
@@ -1400,7 +1414,8 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x0fSTATUS_STOPPING\x10\x04\x12\x12\n" +
 	"\x0eSTATUS_STOPPED\x10\x05\x12\x12\n" +
 	"\x0eSTATUS_BACKOFF\x10\x06\x12\x11\n" +
-	"\rSTATUS_FAILED\x10\a*Q\n" +
+	"\rSTATUS_FAILED\x10\a\x12\x14\n" +
+	"\x10STATUS_COMPLETED\x10\b*Q\n" +
 	"\x05Proof\x12\x15\n" +
 	"\x11PROOF_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11PROOF_PIDFD_INODE\x10\x01\x12\x1a\n" +

@@ -89,6 +89,8 @@ type Instance interface {
 	Survived() bool
 	// Kill kills the process and its family and returns the processes that are still alive.
 	Kill(ctx context.Context) ([]process.Holder, error)
+	// CPUTime returns the use of the processor by the process and its family.
+	CPUTime(ctx context.Context) (process.Usage, error)
 	// OwnsPort reports whether the process or its family owns the listeners on the port.
 	OwnsPort(port int) (process.Ownership, error)
 	// OwnsPeer reports whether the process or its family owns the other end of a TCP connection of the master.

@@ -285,6 +285,10 @@ func (i *osInstance) Kill(ctx context.Context) ([]process.Holder, error) {
 	return killFamily(ctx, i.family)
 }
 
+func (i *osInstance) CPUTime(ctx context.Context) (process.Usage, error) {
+	return i.family.CPUTime(ctx)
+}
+
 func (i *osInstance) OwnsPort(port int) (process.Ownership, error) { return i.family.OwnsPort(port) }
 
 func (i *osInstance) OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error) {

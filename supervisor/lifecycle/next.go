@@ -12,7 +12,7 @@ import (
 func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	switch e.Kind {
 	case EvBegin, EvAdopted, EvAdoptedSilent, EvFoundDead, EvUnverifiable:
-		return recovered(s, e, now)
+		return recovered(s, e, p, now)
 	case EvForked:
 		if s.Status != records.StatusStarting || s.Slot != Vacant {
 			return s, ActNone
@@ -73,7 +73,7 @@ func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		return retry(s)
 	case evSteady:
 		if s.Ready {
-			s.History.Backoff = 0
+			s.History = steady(s.History)
 		}
 		return s, ActNone
 	case evWindowPassed:
@@ -99,7 +99,8 @@ func (s State) start() (State, Action) {
 }
 
 func (s State) serve() (State, Action) {
-	s.Status, s.Reason, s.Ready, s.failures, s.Lacked = records.StatusRunning, "", true, 0, 0
+	s.Status, s.Reason, s.Ready, s.Lacked = records.StatusRunning, "", true, 0
+	s.failures, s.passes = 0, 0
 	return s, ActServe
 }
 
@@ -110,7 +111,7 @@ func (s State) stop(reason string) (State, Action) {
 
 // recovered decides what follows from the finding of a recovery, which looks only into slots that nothing is known to
 // live in.
-func recovered(s State, e Event, now time.Duration) (State, Action) {
+func recovered(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	if s.alive() {
 		return s, ActNone
 	}
@@ -123,21 +124,23 @@ func recovered(s State, e Event, now time.Duration) (State, Action) {
 		return s, ActRecheck
 	case EvBegin:
 		s.Slot = Vacant
-		return begin(s, now)
+		return begin(s, p, now)
 	}
-	s.Slot = Occupied
+	s.Slot, s.History.RetryAt = Occupied, 0
 	return adopt(s, e, now)
 }
 
-func begin(s State, now time.Duration) (State, Action) {
+func begin(s State, p Policy, now time.Duration) (State, Action) {
 	switch {
 	case s.Retired:
 		return s, ActFinish
 	case !s.Wanted:
 		s.Status = records.StatusStopped
 		return s, ActNone
-	case s.Status == records.StatusFailed:
+	case s.Status == records.StatusCompleted:
 		return s, ActNone
+	case s.Status == records.StatusFailed:
+		return s.awaitRetry(p, now)
 	case s.Status == records.StatusBackoff && s.History.RetryAt > now:
 		return s, ActBackOff
 	}
@@ -159,7 +162,12 @@ func adopt(s State, e Event, now time.Duration) (State, Action) {
 	case s.Status == records.StatusStarting:
 		return s, ActAwait
 	}
-	s.Status, s.Reason, s.Ready, s.failures = records.StatusUnhealthy, e.Reason, false, 0
+	return s.ill(e.Reason)
+}
+
+// ill makes the worker unhealthy. It has missed no Ping since.
+func (s State) ill(reason string) (State, Action) {
+	s.Status, s.Reason, s.Ready, s.failures, s.passes = records.StatusUnhealthy, reason, false, 0, 0
 	return s, ActUnpublish
 }
 
@@ -194,6 +202,7 @@ func notServing(s State, e Event, p Policy) (State, Action) {
 	return s, ActUnpublish
 }
 
+// silent decides what follows from a missed check that decides about restarts, or from what was found in its place.
 func silent(s State, e Event, p Policy) (State, Action) {
 	s.passes = 0
 	ill := s.Status == records.StatusUnhealthy
@@ -201,13 +210,14 @@ func silent(s State, e Event, p Policy) (State, Action) {
 		// A process stopped by a signal was stopped on purpose (by a debugger, an operator). It is not silent, and
 		// killing it would destroy the process under inspection. A worker with another process on its port is not
 		// silent either, but if the other process stays, the worker is restarted on another port.
-		s.Status, s.Reason, s.Ready, s.failures = records.StatusUnhealthy, e.Reason, false, 0
-		return s, ActUnpublish
+		return s.ill(e.Reason)
 	}
 	s.failures++
 	switch {
 	case s.failures < p.missed:
 		return s, ActNone
+	case ill && e.Busy && e.Silent < p.busyLimit:
+		return s, ActNone // it is slow, not dead: a build, the load of a model
 	case ill:
 		return s.stop(e.Reason)
 	}
@@ -238,7 +248,8 @@ func retry(s State) (State, Action) {
 	case s.Slot == remaining:
 		s.Slot = terminating
 		return s, ActKill
-	case s.Slot == Vacant && s.Status == records.StatusBackoff:
+	case s.Slot == Vacant && s.Status == records.StatusBackoff,
+		s.Slot == Vacant && s.Status == records.StatusFailed && s.History.RetryAt != 0:
 		return s.start()
 	}
 	return s, ActNone
@@ -250,7 +261,7 @@ func replace(s State, e Event) (State, Action) {
 	if !s.Wanted || s.quitting || s.Slot == Vacant && s.Status == records.StatusStarting {
 		return s, ActNone
 	}
-	s.History.Spent, s.History.Backoff, s.History.RetryAt = nil, 0, 0
+	s.History.Spent, s.History.Backoff, s.History.RetryAt, s.History.FailedWait = nil, 0, 0, 0
 	switch {
 	case s.Slot == Occupied:
 		s.Planned = true

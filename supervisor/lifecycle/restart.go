@@ -13,8 +13,11 @@ import (
 const (
 	// A worker that was ready this long is restarted immediately the first time.
 	immediateAfter = 10 * time.Second
-	// A worker that was ready this long starts again from the first delay.
+	// A worker that was ready this long starts again from the first delay. If it had failed, it has its whole budget
+	// again.
 	backoffResetAfter = time.Minute
+	// The longest wait of a failed worker, unless its unit sets a longer one.
+	maxFailedWait = 30 * time.Minute
 	// The longest delay if a start fails because the master lacked a resource.
 	OwnFaultRetry = 5 * time.Second
 )
@@ -30,38 +33,45 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	s.History.ReadySince = 0
 	s.History.ReadyClock += ready
 
-	switch {
-	case s.quitting, !s.Wanted:
+	completed := s.Wanted && e.Clean && p.Mode != unit.RestartAlways && !e.Ours
+	if completed {
+		s.Status, s.Reason = records.StatusCompleted, e.Reason
+	} else if s.quitting || !s.Wanted {
 		s.Status, s.Reason = records.StatusStopped, ""
-		if s.quitting || s.Retired {
-			return s, ActFinish
-		}
+	}
+	switch {
+	case s.quitting, s.Retired:
+		return s, ActFinish
+	case completed, !s.Wanted:
 		return s, ActNone
 	case wasStopping && planned:
 		return s.start()
 	case e.Ours:
 		return s.lack(e, p, now)
-	case p.Mode == unit.RestartNever, p.Mode == unit.RestartOnFailure && e.Clean:
-		s.Status, s.Reason = records.StatusStopped, e.Reason
-		if !e.Clean {
-			s.Status = records.StatusFailed
-		}
+	case p.Mode == unit.RestartNever:
+		s.Status, s.Reason = records.StatusFailed, e.Reason
 		return s, ActNone
 	}
-
 	s.Lacked = 0
+	if ready >= backoffResetAfter {
+		s.History = steady(s.History)
+	}
+	return s.restart(e, p, now, ready)
+}
+
+// restart decides when a worker that has ended is started again: within its budget after a backoff, otherwise after
+// the wait of a failed worker.
+func (s State) restart(e Event, p Policy, now, ready time.Duration) (State, Action) {
 	s.History.Spent = within(s.History.Spent, s.History.ReadyClock-p.Budget.Window)
 	if len(s.History.Spent) >= p.Budget.Restarts {
 		s.Status = records.StatusFailed
 		s.Reason = fmt.Sprintf("restart budget %s used up: %s", p.Budget, e.Reason)
+		s.History.FailedWait = p.nextFailedWait(s.History.FailedWait)
 		s.History.RetryAt = 0
-		return s, ActNone
+		return s.awaitRetry(p, now)
 	}
 	s.History.Spent = append(s.History.Spent, s.History.ReadyClock)
 	s.Restarts++
-	if ready >= backoffResetAfter {
-		s.History.Backoff = 0
-	}
 	delay := s.History.Backoff
 	if delay == 0 {
 		s.History.Backoff = p.Backoff
@@ -70,8 +80,58 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		}
 		delay = p.Backoff
 	}
-	s.History.Backoff = min(2*delay, p.MaxBackoff)
+	s.History.Backoff = p.grow(delay)
 	return s.backOff(e, now, delay)
+}
+
+// grow returns the delay that follows this one.
+func (p Policy) grow(delay time.Duration) time.Duration {
+	longer := float64(delay) * p.Factor
+	if longer >= float64(p.MaxBackoff) {
+		return p.MaxBackoff
+	}
+	return time.Duration(longer)
+}
+
+// longestFailedWait returns the bound of the waits of a failed worker.
+func (p Policy) longestFailedWait() time.Duration { return max(maxFailedWait, p.RetryFailed) }
+
+// nextFailedWait returns the wait of a failed worker after one that was in vain; 0 if there was none.
+func (p Policy) nextFailedWait(last time.Duration) time.Duration {
+	if last > p.longestFailedWait()/2 {
+		return p.longestFailedWait()
+	}
+	return max(2*last, p.RetryFailed, 0)
+}
+
+// givesUp reports whether a failed worker is never tried again.
+func (p Policy) givesUp() bool { return p.RetryFailed < 0 || p.Mode == unit.RestartNever }
+
+// awaitRetry has a failed worker tried again when its wait is over. A wait that has not begun, or began before the
+// machine was booted, begins now.
+func (s State) awaitRetry(p Policy, now time.Duration) (State, Action) {
+	switch {
+	case p.givesUp():
+		s.History.RetryAt, s.History.FailedWait = 0, 0
+		return s, ActNone
+	case s.History.RetryAt == 0:
+		if s.History.FailedWait == 0 {
+			s.History.FailedWait = p.nextFailedWait(0)
+		}
+		s.History.RetryAt = now + s.History.FailedWait
+	case s.History.RetryAt <= now:
+		return s.start()
+	}
+	return s, ActBackOff
+}
+
+// steady returns the history of a worker that has been ready for backoffResetAfter.
+func steady(b records.RestartHistory) records.RestartHistory {
+	b.Backoff = 0
+	if b.FailedWait != 0 {
+		b.FailedWait, b.Spent = 0, nil
+	}
+	return b
 }
 
 // lack decides what follows a start that failed because the master lacked a resource. The failure is not the
@@ -98,7 +158,7 @@ func (s State) Earned(p Policy, now time.Duration) []EventKind {
 		return nil
 	}
 	ready := now - s.History.ReadySince
-	if ready >= backoffResetAfter && s.History.Backoff != 0 {
+	if ready >= backoffResetAfter && (s.History.Backoff != 0 || s.History.FailedWait != 0) {
 		kinds = append(kinds, evSteady)
 	}
 	if ready >= p.Budget.Window && len(s.History.Spent) > 0 {
@@ -137,7 +197,8 @@ func SinceBoot(b records.RestartHistory, bootID string, now time.Duration, p Pol
 		b.BootID, b.ReadySince, b.RetryAt = bootID, 0, 0
 	}
 	b.ReadySince = clamp(b.ReadySince, now)
-	b.RetryAt = clamp(b.RetryAt, now+p.MaxBackoff)
+	b.FailedWait = clamp(b.FailedWait, p.longestFailedWait())
+	b.RetryAt = clamp(b.RetryAt, now+max(p.MaxBackoff, b.FailedWait))
 	b.Backoff = clamp(b.Backoff, p.MaxBackoff)
 	b.ReadyClock = clamp(b.ReadyClock, maxReadyClock)
 	b.Spent = slices.Clone(b.Spent)

@@ -3,6 +3,8 @@
 package lifecycle
 
 import (
+	"time"
+
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -92,10 +94,13 @@ const (
 type Event struct {
 	Kind   EventKind
 	Reason string  // for people: what failed
-	Clean  bool    // EvExited: known to have ended with code 0
+	Clean  bool    // EvExited: known to have ended by itself with a success code
 	Away   bool    // EvExited: at an unknown time, while no master ran
 	Ours   bool    // EvExited, EvStartFailed: the master is the cause, or lacks a resource such as memory
 	Chance float64 // EvExited, EvStartFailed: in [0,1), for the jitter
+
+	Busy   bool          // EvSilent: the family has been using the processor, or waits for a disk
+	Silent time.Duration // EvSilent: since the first of the Pings missed in a row
 }
 
 // Action is the worker's step after a decision.
@@ -109,7 +114,7 @@ const (
 	ActUnpublish        // stop sending requests
 	ActStop             // drain, SIGTERM, grace, SIGKILL to the family
 	ActKill             // SIGKILL to the family
-	ActBackOff          // wait until budget.RetryAt
+	ActBackOff          // wait until History.RetryAt
 	ActRecheck          // wait, and recheck then
 	ActRecover          // recover the slot again
 	ActFinish           // end the worker
@@ -122,12 +127,14 @@ const HeldPrefix = "held: "
 // Policy is the part of a worker's unit that [Next] depends on.
 type Policy struct {
 	unit.RestartPolicy
-	missed  int // Pings missed in a row that make a worker unhealthy; one more stops it
+	missed  int // checks missed in a row that make a worker unhealthy; one more stops it if it is not busy
 	unready int // missed checks of readiness in a row that make it unhealthy, if there are two checks
 	passes  int // checks passed in a row that make it healthy again
+	// busyLimit is the longest time that a busy worker may be silent before it is stopped.
+	busyLimit time.Duration
 }
 
 // PolicyOf returns the policy of the unit's workers.
 func PolicyOf(u unit.Spec) Policy {
-	return Policy{u.Restart, u.Liveness.Missed, u.Readiness.Missed, u.Readiness.Passes}
+	return Policy{u.Restart, u.Liveness.Missed, u.Readiness.Missed, u.Readiness.Passes, u.BusyLimit}
 }

@@ -14,23 +14,28 @@ import (
 // started more often than its budget allows.
 func FuzzBudgetOfRecord(f *testing.F) {
 	sound := []byte{byte(EvBegin), byte(EvReady), byte(EvExited), byte(EvRetry), byte(EvReady), byte(EvExited)}
-	f.Add(int64(200*time.Millisecond), int64(time.Hour), int64(time.Hour), int64(2*time.Hour), []byte{},
+	f.Add(int64(200*time.Millisecond), int64(time.Hour), int64(time.Hour), int64(2*time.Hour), int64(0), []byte{},
 		int64(2*time.Hour), true, sound)
-	f.Add(int64(-1), int64(-1), int64(-1), int64(-1), []byte(strings.Repeat("\xff", 16)), int64(time.Hour), true, sound)
-	f.Add(int64(1<<62), int64(1<<62), int64(1<<62), int64(1<<62), []byte(strings.Repeat("\x7f", 32)),
+	f.Add(int64(-1), int64(-1), int64(-1), int64(-1), int64(-1), []byte(strings.Repeat("\xff", 16)),
 		int64(time.Hour), true, sound)
-	f.Fuzz(func(t *testing.T, backoff, readyClock, readySince, retryAt int64, spent []byte, now int64,
+	f.Add(int64(1<<62), int64(1<<62), int64(1<<62), int64(1<<62), int64(1<<62), []byte(strings.Repeat("\x7f", 32)),
+		int64(time.Hour), true, sound)
+	tries := []byte{byte(EvBegin), byte(EvRetry), byte(EvExited), byte(EvRetry), byte(EvReady), byte(evSteady)}
+	f.Add(int64(0), int64(time.Hour), int64(0), int64(2*time.Hour), int64(20*time.Minute), []byte{},
+		int64(2*time.Hour), true, tries)
+	f.Fuzz(func(t *testing.T, backoff, readyClock, readySince, retryAt, failedWait int64, spent []byte, now int64,
 		sameBoot bool, events []byte,
 	) {
 		p := Policy{missed: 3, RestartPolicy: unit.RestartPolicy{
-			Mode: unit.RestartAlways, Backoff: 100 * time.Millisecond, MaxBackoff: 30 * time.Second,
-			Budget: unit.RestartBudget{Restarts: 3, Window: 5 * time.Minute},
+			Mode: unit.RestartAlways, Backoff: 100 * time.Millisecond, MaxBackoff: 30 * time.Second, Factor: 2,
+			Budget: unit.RestartBudget{Restarts: 3, Window: 5 * time.Minute}, RetryFailed: 5 * time.Minute,
 		}}
 		const century = int64(100 * 365 * 24 * time.Hour)
 		clock := time.Duration(max(0, now%century)) // uptime of a machine
 		record := records.RestartHistory{
 			Backoff: time.Duration(backoff), ReadyClock: time.Duration(readyClock),
 			ReadySince: time.Duration(readySince), RetryAt: time.Duration(retryAt), BootID: "another",
+			FailedWait: time.Duration(failedWait),
 		}
 		if sameBoot {
 			record.BootID = "this"
@@ -39,14 +44,20 @@ func FuzzBudgetOfRecord(f *testing.F) {
 			record.Spent = append(record.Spent, time.Duration(binary.BigEndian.Uint64(spent)))
 		}
 		s := State{Wanted: true, Status: records.StatusBackoff, History: SinceBoot(record, "this", clock, p)}
+		if failedWait != 0 {
+			s.Status = records.StatusFailed
+		}
 		check := func(what string) {
 			t.Helper()
 			b := s.History
 			switch {
 			case b.Backoff < 0 || b.Backoff > p.MaxBackoff:
 				t.Fatalf("%s: backoff %s", what, b.Backoff)
-			case b.RetryAt < 0 || b.RetryAt > clock+p.MaxBackoff:
-				t.Fatalf("%s: it is %s, retry at %s", what, clock, b.RetryAt)
+			case b.FailedWait < 0 || b.FailedWait > maxFailedWait:
+				t.Fatalf("%s: the failed worker waits for %s", what, b.FailedWait)
+			case b.RetryAt < 0 || b.RetryAt > clock+max(p.MaxBackoff, b.FailedWait):
+				t.Fatalf("%s: it is %s, retry at %s of a failed worker that waits for %s",
+					what, clock, b.RetryAt, b.FailedWait)
 			case b.ReadySince < 0 || b.ReadySince > clock:
 				t.Fatalf("%s: it is %s, ready since %s", what, clock, b.ReadySince)
 			case b.ReadyClock < 0:
@@ -63,17 +74,21 @@ func FuzzBudgetOfRecord(f *testing.F) {
 		for i, kind := range events[:min(len(events), 100)] {
 			e := Event{Kind: EventKind(kind) % (EvShutdown + 1), Away: kind&0x80 != 0, Chance: float64(kind) / 256}
 			clock += time.Duration(i%7) * time.Second
-			before := s.Restarts
+			before, failed, status := s.Restarts, s.History.FailedWait, s.Status
 			var do Action
 			s, do = Next(s, e, p, clock)
 			if do == ActStart {
 				s.Slot = Occupied
 			}
 			check("after an event")
-			if do == ActBackOff && s.History.RetryAt < clock-p.MaxBackoff {
+			if do == ActBackOff && s.History.RetryAt < clock-p.MaxBackoff-s.History.FailedWait {
 				t.Fatalf("it waits at %s until %s", clock, s.History.RetryAt)
 			}
-			if e.Kind == evWindowPassed || e.Kind == EvReplace {
+			if status != s.Status && s.Status == records.StatusFailed && s.History.RetryAt <= clock {
+				t.Fatalf("it has failed and is never tried again: %+v", s)
+			}
+			refilled := failed != 0 && s.History.FailedWait == 0 // it was ready for a minute
+			if e.Kind == evWindowPassed || e.Kind == EvReplace || refilled {
 				restarts, since = 0, s.History.ReadyClock
 			}
 			if restarts += int(s.Restarts - before); restarts > p.Budget.Restarts &&

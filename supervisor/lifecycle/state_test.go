@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ var testPolicy = PolicyOf(unit.Spec{}.WithDefaults())
 func TestNextEveryStateAndEvent(t *testing.T) {
 	now := time.Hour
 	waiting := records.RestartHistory{RetryAt: now + time.Second}
+	failed := records.RestartHistory{RetryAt: now + time.Minute, FailedWait: 5 * time.Minute}
 	states := map[string]State{
 		"new":      {Wanted: true},
 		"starting": {Wanted: true, Status: records.StatusStarting},
@@ -29,7 +31,9 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"unhealthy":   {Wanted: true, Status: records.StatusUnhealthy, Slot: Occupied, failures: testPolicy.missed},
 		"stopping":    {Wanted: true, Status: records.StatusStopping, Slot: terminating, Reason: "ill"},
 		"backoff":     {Wanted: true, Status: records.StatusBackoff, History: waiting},
-		"failed":      {Wanted: true, Status: records.StatusFailed},
+		"failed":      {Wanted: true, Status: records.StatusFailed, History: failed},
+		"given up":    {Wanted: true, Status: records.StatusFailed},
+		"completed":   {Wanted: true, Status: records.StatusCompleted},
 		"stopped":     {Wanted: true, Status: records.StatusStopped},
 		"unwanted":    {Status: records.StatusStopped},
 		"quitting":    {Wanted: true, Status: records.StatusStopping, Slot: terminating, quitting: true},
@@ -52,7 +56,9 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"interrupted begin": "starting start",
 		"stopped begin":     "starting start",
 		"backoff begin":     "backoff back off",
-		"failed begin":      "failed none",
+		"failed begin":      "failed back off",
+		"given up begin":    "failed back off", // by a policy that has changed since
+		"held failed begin": "failed back off",
 		"unwanted begin":    "stopped none",
 
 		"new adopted":         "running serve",
@@ -60,6 +66,8 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"recovered adopted":   "running serve",
 		"backoff adopted":     "running serve",
 		"failed adopted":      "running serve",
+		"given up adopted":    "running serve",
+		"completed adopted":   "running serve",
 		"stopped adopted":     "running serve",
 		"interrupted adopted": "stopping stop",
 		"unwanted adopted":    "stopping stop",
@@ -69,6 +77,8 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"recovered adopted silent":   "unhealthy unpublish",
 		"backoff adopted silent":     "unhealthy unpublish",
 		"failed adopted silent":      "unhealthy unpublish",
+		"given up adopted silent":    "unhealthy unpublish",
+		"completed adopted silent":   "unhealthy unpublish",
 		"stopped adopted silent":     "unhealthy unpublish",
 		"interrupted adopted silent": "stopping stop",
 		"unwanted adopted silent":    "stopping stop",
@@ -99,12 +109,15 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"interrupted exited": "backoff back off",
 		"backoff exited":     "backoff back off",
 		"failed exited":      "backoff back off",
+		"given up exited":    "backoff back off",
+		"completed exited":   "backoff back off",
 		"stopped exited":     "backoff back off",
 		"unwanted exited":    "stopped none",
 		"quitting exited":    "stopped finish",
 		"retired exited":     "stopped finish",
 
 		"backoff retry": "starting start",
+		"failed retry":  "starting start",
 
 		"started replace":       "stopping stop",
 		"running replace":       "stopping stop",
@@ -121,6 +134,8 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"interrupted replace":   "starting start",
 		"backoff replace":       "starting start",
 		"failed replace":        "starting start",
+		"given up replace":      "starting start",
+		"completed replace":     "starting start",
 		"stopped replace":       "starting start",
 
 		"new retire":         " finish",
@@ -132,6 +147,8 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"interrupted retire": "stopping finish",
 		"backoff retire":     "backoff finish",
 		"failed retire":      "failed finish",
+		"given up retire":    "failed finish",
+		"completed retire":   "completed finish",
 		"stopped retire":     "stopped finish",
 		"unwanted retire":    "stopped finish",
 
@@ -145,6 +162,8 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"interrupted shutdown": "stopping finish",
 		"backoff shutdown":     "backoff finish",
 		"failed shutdown":      "failed finish",
+		"given up shutdown":    "failed finish",
+		"completed shutdown":   "completed finish",
 		"stopped shutdown":     "stopped finish",
 		"unwanted shutdown":    "stopped finish",
 		"quitting shutdown":    "stopping none",
@@ -169,6 +188,8 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"interrupted found dead": "stopping kill",
 		"backoff found dead":     "backoff kill",
 		"failed found dead":      "failed kill",
+		"given up found dead":    "failed kill",
+		"completed found dead":   "completed kill",
 		"stopped found dead":     "stopped kill",
 		"unwanted found dead":    "stopped kill",
 		"held found dead":        "running kill",
@@ -180,6 +201,8 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"interrupted unverifiable": "stopping recheck",
 		"backoff unverifiable":     "backoff recheck",
 		"failed unverifiable":      "failed recheck",
+		"given up unverifiable":    "failed recheck",
+		"completed unverifiable":   "completed recheck",
 		"stopped unverifiable":     "stopped recheck",
 		"unwanted unverifiable":    "stopped recheck",
 		"held unverifiable":        "running recheck",
@@ -273,6 +296,9 @@ func crashLoop(t *testing.T, up time.Duration, away bool, most int) (delays []ti
 			}
 		}
 		s, act = Next(s, Event{Kind: EvExited, Reason: "exited with code 3", Away: away}, testPolicy, now)
+		if s.Status == records.StatusFailed {
+			return delays, s
+		}
 		switch act {
 		case ActBackOff:
 			delays = append(delays, s.History.RetryAt-now)
@@ -307,6 +333,152 @@ func TestFirstRestartAfterTenSecondsIsImmediate(t *testing.T) {
 	delays, _ := crashLoop(t, immediateAfter, false, 3)
 	if want := []time.Duration{0, 100 * time.Millisecond, 200 * time.Millisecond}; !slices.Equal(delays, want) {
 		t.Errorf("delays = %v, want %v", delays, want)
+	}
+}
+
+func TestBackoffGrowsByTheFactorOfTheUnit(t *testing.T) {
+	for factor, want := range map[float64][]time.Duration{
+		1:           {100, 100, 100, 100},
+		1.5:         {100, 150, 225, 337},
+		10:          {100, 1_000, 10_000, 30_000},
+		math.Inf(1): {100, 30_000, 30_000, 30_000},
+	} {
+		policy := testPolicy
+		policy.Factor = factor
+		s := State{Wanted: true}
+		for i, delay := range want {
+			s.Status, s.Slot = records.StatusStarting, Occupied
+			s, _ = Next(s, Event{Kind: EvExited}, policy, 0)
+			if got := s.History.RetryAt.Truncate(time.Millisecond); got != delay*time.Millisecond {
+				t.Errorf("factor %v: delay %d is %s, want %s", factor, i, got, delay*time.Millisecond)
+			}
+		}
+	}
+}
+
+// fail has a worker exit while it is starting until it has failed, and then tries it again as often as given. It
+// returns the waits between the tries.
+func fail(t *testing.T, s State, p Policy, now time.Duration, tries int) (waits []time.Duration, last State) {
+	t.Helper()
+	for range 1000 {
+		s.Status, s.Slot = records.StatusStarting, Occupied
+		var act Action
+		s, act = Next(s, Event{Kind: EvExited, Reason: "exited with code 3"}, p, now)
+		if s.Status == records.StatusFailed {
+			if act != ActBackOff || len(waits) == tries {
+				return waits, s
+			}
+			waits = append(waits, s.History.RetryAt-now)
+		}
+		now = s.History.RetryAt
+		if s, act = Next(s, Event{Kind: EvRetry}, p, now); act != ActStart {
+			t.Fatalf("action %v of %+v, want it tried again", act, s)
+		}
+	}
+	t.Fatal("it does not fail")
+	return nil, s
+}
+
+func TestFailedWorkerIsTriedAgainAfterAWaitThatDoubles(t *testing.T) {
+	for retry, want := range map[time.Duration][]time.Duration{
+		5 * time.Minute:  {5, 10, 20, 30, 30},
+		20 * time.Minute: {20, 30, 30, 30, 30},
+		time.Hour:        {60, 60, 60, 60, 60},
+		-1:               nil,
+	} {
+		policy := testPolicy
+		policy.RetryFailed = retry
+		waits, s := fail(t, State{Wanted: true}, policy, time.Hour, len(want))
+		for i := range want {
+			want[i] *= time.Minute
+		}
+		if !slices.Equal(waits, want) {
+			t.Errorf("retry %s: waits = %v, want %v", retry, waits, want)
+		}
+		if n := uint64(policy.Budget.Restarts); s.Restarts != n || len(s.History.Spent) != int(n) {
+			t.Errorf("retry %s: %d restarts, spent %v: a try is outside of the budget",
+				retry, s.Restarts, s.History.Spent)
+		}
+		if !strings.HasPrefix(s.Reason, "restart budget 10/5m used up: exited with code 3") {
+			t.Errorf("retry %s: reason = %q", retry, s.Reason)
+		}
+	}
+}
+
+// A try that makes the worker ready for a minute gives it its whole budget. A shorter one does not.
+func TestBudgetOfAFailedWorkerIsRefilledByAMinuteOfBeingReady(t *testing.T) {
+	for up, want := range map[time.Duration]struct {
+		status records.Status
+		wait   time.Duration
+	}{
+		backoffResetAfter - time.Second: {records.StatusFailed, 10 * time.Minute},
+		backoffResetAfter:               {records.StatusStarting, 0},
+	} {
+		for _, checked := range []bool{false, true} { // whether a check comes before the exit
+			_, s := fail(t, State{Wanted: true}, testPolicy, time.Hour, 0)
+			now := s.History.RetryAt
+			s, _ = Next(s, Event{Kind: EvRetry}, testPolicy, now)
+			s.Slot = Occupied
+			s, _ = Next(s, Event{Kind: EvReady}, testPolicy, now)
+			now += up
+			for _, kind := range s.Earned(testPolicy, now) {
+				if checked {
+					s, _ = Next(s, Event{Kind: kind}, testPolicy, now)
+				}
+			}
+			s, _ = Next(s, Event{Kind: EvExited}, testPolicy, now)
+			if s.Status != want.status || s.History.FailedWait != want.wait {
+				t.Errorf("ready for %s, checked %t: %s, wait %s, spent %v, want %s and %s",
+					up, checked, s.Status, s.History.FailedWait, s.History.Spent, want.status, want.wait)
+			}
+		}
+	}
+}
+
+func TestWaitOfAFailedWorkerIsKeptByARestartOfTheMasterAndBeginsAnewWithABoot(t *testing.T) {
+	_, failed := fail(t, State{Wanted: true}, testPolicy, time.Hour, 2)
+	next := func(p Policy, bootID string, now time.Duration) (State, Action) {
+		s := State{Wanted: true, Status: failed.Status, Reason: failed.Reason}
+		s.History = SinceBoot(failed.History, bootID, now, p)
+		return Next(s, Event{Kind: EvBegin}, p, now)
+	}
+	at, wait := failed.History.RetryAt, failed.History.FailedWait
+	if s, act := next(testPolicy, "", at-time.Second); act != ActBackOff || s.History.RetryAt != at {
+		t.Errorf("another master: %v, at %s, want it tried at %s", act, s.History.RetryAt, at)
+	}
+	if s, act := next(testPolicy, "", at); act != ActStart || s.History.FailedWait != wait {
+		t.Errorf("another master when it is due: %v, wait %s, want a start", act, s.History.FailedWait)
+	}
+	if s, act := next(testPolicy, "another", time.Minute); act != ActBackOff || s.History.RetryAt != time.Minute+wait {
+		t.Errorf("another boot: %v, at %s, want it tried after %s", act, s.History.RetryAt, wait)
+	}
+	for name, change := range map[string]func(*Policy){
+		"retry_failed": func(p *Policy) { p.RetryFailed = -1 },
+		"mode":         func(p *Policy) { p.Mode = unit.RestartNever },
+	} {
+		policy := testPolicy
+		change(&policy)
+		s, act := next(policy, "", at-time.Second)
+		if act != ActNone || s.Status != records.StatusFailed || s.History.RetryAt != 0 {
+			t.Errorf("%s: %v, %s, at %s, want it given up", name, act, s.Status, s.History.RetryAt)
+		}
+	}
+}
+
+// A worker that has ended before the master began to stop has completed; the next master does not start it again.
+func TestWorkerThatEndsAsTheMasterStopsHasCompleted(t *testing.T) {
+	policy := testPolicy
+	policy.Mode = unit.RestartOnFailure
+	for clean, want := range map[bool]records.Status{true: records.StatusCompleted, false: records.StatusStopped} {
+		s := State{Wanted: true, Slot: terminating, Status: records.StatusRunning, quitting: true}
+		s, act := Next(s, Event{Kind: EvExited, Clean: clean}, policy, 0)
+		if act != ActFinish || s.Status != want {
+			t.Errorf("clean %t: %s, %v, want %s", clean, s.Status, act, want)
+		}
+		s = State{Wanted: true, Slot: terminating, Status: records.StatusStopping, quitting: true}
+		if s, _ = Next(s, Event{Kind: EvExited, Clean: clean}, policy, 0); s.Status != records.StatusStopped {
+			t.Errorf("clean %t after a stop: %s, want it stopped", clean, s.Status)
+		}
 	}
 }
 
@@ -382,6 +554,61 @@ func TestMissedPings(t *testing.T) {
 	}
 }
 
+// A worker that is silent because it works is stopped when the limit is over, and gets no calls before.
+func TestBusyWorkerIsKeptUntilItsLimit(t *testing.T) {
+	for name, test := range map[string]struct {
+		busy  bool
+		limit time.Duration
+		want  time.Duration // when it is stopped
+	}{
+		"idle":     {false, 5 * time.Minute, 3 * time.Second},
+		"busy":     {true, 5 * time.Minute, 5 * time.Minute},
+		"no limit": {true, -1, 3 * time.Second},
+	} {
+		policy := testPolicy
+		policy.busyLimit = test.limit
+		s := State{Wanted: true, Slot: Occupied, Ready: true, Status: records.StatusRunning}
+		stopped := time.Duration(-1)
+		for at := time.Duration(0); at < time.Hour && stopped < 0; at += time.Second {
+			var act Action
+			s, act = Next(s, Event{Kind: EvSilent, Reason: "why", Busy: test.busy, Silent: at}, policy, at)
+			if act == ActStop {
+				stopped = at
+			} else if want := at < 2*time.Second; s.Ready != want {
+				t.Errorf("%s: ready %t at %s", name, s.Ready, at)
+			}
+		}
+		if stopped != test.want {
+			t.Errorf("%s: stopped at %s, want %s", name, stopped, test.want)
+		}
+	}
+}
+
+func TestUnhealthyWorkerIsHealthyAgainAfterPassesInARow(t *testing.T) {
+	policy := testPolicy
+	policy.passes = 3
+	s := State{Wanted: true, Slot: Occupied, Status: records.StatusUnhealthy}
+	for i, step := range []struct {
+		kind  EventKind
+		ready bool
+	}{
+		{EvPong, false},
+		{EvPong, false},
+		{EvSilent, false},
+		{EvPong, false},
+		{EvPong, false},
+		{EvPong, true},
+		{EvSilent, true},
+		{EvPong, true}, // one missed alone changes nothing
+		{EvLost, false},
+		{EvPong, true}, // nor does a lost connection make it unhealthy
+	} {
+		if s, _ = Next(s, Event{Kind: step.kind}, policy, 0); s.Ready != step.ready {
+			t.Errorf("step %d, %v: ready %t", i, step.kind, s.Ready)
+		}
+	}
+}
+
 func TestStrangerThatStaysIsEscalated(t *testing.T) {
 	s := State{
 		Wanted: true, Slot: Occupied, Ready: true, Status: records.StatusRunning, failures: testPolicy.missed - 1,
@@ -420,9 +647,9 @@ func TestRestartModes(t *testing.T) {
 	}{
 		{unit.RestartAlways, true, records.StatusBackoff},
 		{unit.RestartAlways, false, records.StatusBackoff},
-		{unit.RestartOnFailure, true, records.StatusStopped},
+		{unit.RestartOnFailure, true, records.StatusCompleted},
 		{unit.RestartOnFailure, false, records.StatusBackoff},
-		{unit.RestartNever, true, records.StatusStopped},
+		{unit.RestartNever, true, records.StatusCompleted},
 		{unit.RestartNever, false, records.StatusFailed},
 	} {
 		policy := testPolicy

@@ -36,6 +36,7 @@ type Check struct {
 	last      atomic.Pointer[Answer]
 
 	// Protected by the scheduler's lock:
+	interval time.Duration
 	due      time.Time
 	position int  // in the queue, -1 if it is stopped
 	running  bool // at most one at a time
@@ -68,7 +69,7 @@ func (s *Scheduler) Add(
 ) *Check {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := &Check{scheduler: s, policy: p, ask: ask, tell: tell}
+	c := &Check{scheduler: s, policy: p, interval: p.Interval, ask: ask, tell: tell}
 	c.phase = s.epoch.Add(time.Duration(s.added%phases) * p.Interval / phases)
 	s.added++
 	c.schedule(time.Now())
@@ -106,6 +107,28 @@ func (c *Check) Due() time.Time {
 	return c.due
 }
 
+// Pace makes the check at each interval d from now on, or at the interval of its policy if that is shorter or d is 0.
+func (c *Check) Pace(d time.Duration) {
+	if d == 0 || d > c.policy.Interval {
+		d = c.policy.Interval
+	}
+	s := c.scheduler
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.interval == d {
+		return
+	}
+	c.interval = d
+	if c.position < 0 {
+		return
+	}
+	c.schedule(time.Now())
+	heap.Fix(&s.queue, c.position)
+	if c.position == 0 {
+		s.notify()
+	}
+}
+
 // Stop ends the check. A result that is about to be told may still be told.
 func (c *Check) Stop() {
 	s := c.scheduler
@@ -124,7 +147,7 @@ func (c *Check) Stop() {
 func (c *Check) schedule(now time.Time) {
 	c.due = c.phase
 	if since := now.Sub(c.phase); since >= 0 {
-		c.due = c.phase.Add((since/c.policy.Interval + 1) * c.policy.Interval)
+		c.due = c.phase.Add((since/c.interval + 1) * c.interval)
 	}
 }
 

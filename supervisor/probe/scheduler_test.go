@@ -160,6 +160,61 @@ func TestCheckKnowsItsLastAnswerAndItsNextTime(t *testing.T) {
 	})
 }
 
+func TestPaceOfACheckChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, list := serve(t), told{epoch: time.Now()}
+		p := Policy{Interval: 5 * time.Second, Timeout: 2 * time.Second, Lateness: time.Second}
+		c := s.Add(p, healthy, list.add)
+		s.Add(p, healthy, func(context.Context, Result) {}) // another one, whose pace stays
+		time.Sleep(6500 * time.Millisecond)
+		c.Pace(time.Second)
+		time.Sleep(3 * time.Second)
+		c.Pace(time.Hour) // longer than its interval
+		time.Sleep(6 * time.Second)
+		c.Pace(time.Second)
+		c.Pace(0)
+		time.Sleep(5 * time.Second)
+		c.Stop()
+		c.Pace(time.Second)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		want := []time.Duration{5, 7, 8, 9, 10, 15, 20}
+		for i := range want {
+			want[i] *= time.Second
+		}
+		if !slices.Equal(list.at, want) {
+			t.Errorf("checked at %v, want %v", list.at, want)
+		}
+	})
+}
+
+// A check that takes longer than its pace is made once at a time, and again soon after it has ended.
+func TestPaceIsNotThatOfSlowChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, list := serve(t), told{epoch: time.Now()}
+		p := Policy{Interval: 5 * time.Second, Timeout: 2500 * time.Millisecond, Lateness: time.Second}
+		var asked atomic.Int32
+		c := s.Add(p, func(ctx context.Context) error {
+			if asked.Add(1) > 1 {
+				t.Error("two checks at a time")
+			}
+			<-ctx.Done()
+			asked.Add(-1)
+			return ctx.Err()
+		}, list.add)
+		c.Pace(time.Second)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		want := []time.Duration{3500, 6500, 9500}
+		for i := range want {
+			want[i] *= time.Millisecond
+		}
+		if !slices.Equal(list.at, want) {
+			t.Errorf("told at %v, want %v", list.at, want)
+		}
+	})
+}
+
 func TestStoppedCheckIsNotTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, list := serve(t), told{epoch: time.Now()}

@@ -88,7 +88,10 @@ func init() {
 		"namespace": func([]string) {
 			say("proc", func() (string, bool) { e := checkProc(); return fmt.Sprint(e), e == nil })
 		},
-		"cgroup": func([]string) { say("cgroup", DelegatedCgroup); sleepOn() },
+		"cgroup":      func([]string) { say("cgroup", DelegatedCgroup); sleepOn() },
+		"spin":        func([]string) { ready(); burn(childLife) },
+		"burn":        func(args []string) { burn(length(args[0])); fmt.Println("burnt") },
+		"reap-burner": func(args []string) { run("burn", args); ready(); sleepOn() },
 	}
 }
 
@@ -114,6 +117,23 @@ func number(text string) int {
 	n, err := strconv.Atoi(text)
 	must(err)
 	return n
+}
+
+func length(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	must(err)
+	return d
+}
+
+// burn uses that much processor time.
+func burn(d time.Duration) {
+	for {
+		var u unix.Rusage
+		must(unix.Getrusage(unix.RUSAGE_SELF, &u))
+		if time.Duration(u.Utime.Nano()+u.Stime.Nano()) >= d {
+			return
+		}
+	}
 }
 
 func must(err error) {

@@ -67,9 +67,21 @@ func plainStat(line string) (s taskStat, ok bool) {
 		PID: number(strings.TrimSpace(parts[1])), State: field(3)[0],
 		PPID: number(field(4)), PGID: number(field(5)), SID: number(field(6)),
 		Flags: uint32(natural(field(9), 32)), Threads: number(field(20)),
+		CPUTicks:   natural(field(14), 64) + natural(field(15), 64) + natural(field(16), 64) + natural(field(17), 64),
 		StartTicks: natural(field(22), 64), EnvEnd: natural(field(51), 64), ExitCode: number(field(52)),
 	}
 	return s, ok && s.PID > 0
+}
+
+func FuzzParseCPUStat(f *testing.F) {
+	f.Add([]byte(cpuStat))
+	f.Add([]byte("usage_usec 9223372036854775807\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		used, ok := parseCPUStat(text)
+		if used < 0 || !ok && used != 0 {
+			t.Errorf("%s, %t", used, ok)
+		}
+	})
 }
 
 func FuzzParseHolder(f *testing.F) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/core-tools/hsu-master/identity"
 )
@@ -91,6 +92,15 @@ func (o Ownership) String() string {
 		return "foreign"
 	}
 	return "ownership-" + strconv.Itoa(int(o))
+}
+
+// Usage is the use of the processor by a family.
+type Usage struct {
+	// CPU is the processor time used so far, by members that have ended as far as their parents know. It can shrink:
+	// the time of a member that has ended counts again when its parent has reaped it.
+	CPU time.Duration
+	// Blocked reports whether a thread of a member waits for a disk or for another device (state D).
+	Blocked bool
 }
 
 // Family is an instance with all of its descendants. A process belongs to it if it carries the token, lives in the

@@ -130,6 +130,11 @@ func (f Family) Kill(context.Context) ([]Holder, error) {
 	return nil, unsupported("kill a process's descendants")
 }
 
+// CPUTime returns the use of the processor by the members.
+func (f Family) CPUTime(context.Context) (Usage, error) {
+	return Usage{}, unsupported("read a process's processor time")
+}
+
 // OwnsPort reports whose listeners a TCP port has.
 func (f Family) OwnsPort(int) (Ownership, error) {
 	return PortUnknown, unsupported("find a port's owner")

@@ -3,10 +3,12 @@ package process
 import (
 	"bytes"
 	"errors"
+	"math"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // taskStat holds the fields of /proc/PID/stat that this package uses (proc_pid_stat(5)).
@@ -18,6 +20,7 @@ type taskStat struct {
 	StartTicks           uint64
 	EnvEnd               uint64 // address; 0 inside execve, and without ptrace access
 	ExitCode             int    // wait status; 0 without ptrace access
+	CPUTicks             uint64 // user and system time, its own and that of its reaped children
 }
 
 // kernelThread is PF_KTHREAD of linux/sched.h.
@@ -30,6 +33,8 @@ const (
 	fieldPGID       = 5
 	fieldSID        = 6
 	fieldFlags      = 9
+	fieldUserTime   = 14 // followed by the system time, and by both of the reaped children
+	fieldChildTime  = 17
 	fieldThreads    = 20
 	fieldStartTicks = 22
 	fieldEnvEnd     = 51
@@ -81,6 +86,10 @@ func parseStat(line []byte) (taskStat, error) {
 			var flags uint64
 			flags, err = strconv.ParseUint(field, 10, 32)
 			s.Flags = uint32(flags)
+		case fieldUserTime, fieldUserTime + 1, fieldUserTime + 2, fieldChildTime:
+			var ticks uint64
+			ticks, err = strconv.ParseUint(field, 10, 64)
+			s.CPUTicks += ticks
 		case fieldThreads:
 			s.Threads, err = strconv.Atoi(field)
 		case fieldStartTicks:
@@ -121,6 +130,9 @@ func (s taskStat) ended() bool { return s.State == 'Z' || s.State == 'X' || s.St
 
 // stopped reports whether the task is stopped, by a signal or by a debugger, until it is continued.
 func (s taskStat) stopped() bool { return s.State == 'T' || s.State == 't' }
+
+// blocked reports whether the task waits in the kernel and cannot be interrupted, mostly for a disk.
+func (s taskStat) blocked() bool { return s.State == 'D' }
 
 // maxValue bounds the length of a value from a process's environment. The values that a master sets are shorter.
 const maxValue = 256
@@ -269,6 +281,22 @@ func cgroupFolder(cgroups, mounts []byte) (string, bool) {
 // backslash.
 func unescapeMount(text string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(text)
+}
+
+// parseCPUStat returns the processor time in the text of a cgroup's cpu.stat (cgroups(7)).
+func parseCPUStat(text []byte) (time.Duration, bool) {
+	for line := range bytes.Lines(text) {
+		value, found := bytes.CutPrefix(line, []byte("usage_usec "))
+		if !found {
+			continue
+		}
+		n, err := strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
+		if err != nil || n < 0 || n > math.MaxInt64/int64(time.Microsecond) {
+			return 0, false
+		}
+		return time.Duration(n) * time.Microsecond, true
+	}
+	return 0, false
 }
 
 // parseMembers reads cgroup.procs: one PID a line (cgroups(7)).

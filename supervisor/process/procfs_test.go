@@ -3,15 +3,16 @@ package process
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
-const statLine = "4711 (%s) S 1 4711 4710 0 -1 4194560 35 0 0 0 0 0 0 0 20 0 9 0 151241 1024 10 " +
+const statLine = "4711 (%s) S 1 4711 4710 0 -1 4194560 35 0 0 0 1 2 30 400 20 0 9 0 151241 1024 10 " +
 	"18446744073709551615 1 2 3 4 5 6 7 8 9 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 140721 140733 768\n"
 
 func TestParseStat(t *testing.T) {
 	want := taskStat{
 		PID: 4711, PPID: 1, PGID: 4711, SID: 4710, State: 'S', Flags: 4194560, Threads: 9,
-		StartTicks: 151241, EnvEnd: 140733, ExitCode: 768,
+		StartTicks: 151241, EnvEnd: 140733, ExitCode: 768, CPUTicks: 433,
 	}
 	for _, name := range []string{"a", "", "a b", ") S 1 2 3", "((", "a\nb", "a)"} {
 		got, err := parseStat([]byte(strings.Replace(statLine, "%s", name, 1)))
@@ -26,6 +27,27 @@ func TestParseStat(t *testing.T) {
 	} {
 		if got, err := parseStat([]byte(line)); err == nil {
 			t.Errorf("%q: %+v, want an error", line, got)
+		}
+	}
+}
+
+const cpuStat = "usage_usec 1234567\nuser_usec 1000000\nsystem_usec 234567\n"
+
+func TestParseCPUStat(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		cpuStat:                      1234567 * time.Microsecond,
+		"nr_periods 0\nusage_usec 7": 7 * time.Microsecond,
+		"usage_usec 0\n":             0,
+	} {
+		if got, ok := parseCPUStat([]byte(text)); !ok || got != want {
+			t.Errorf("%q: %s, %t, want %s", text, got, ok, want)
+		}
+	}
+	for _, text := range []string{
+		"", "user_usec 7\n", "usage_usec\n", "usage_usec x\n", "usage_usec -1\n", "usage_usec 9223372036854775807\n",
+	} {
+		if got, ok := parseCPUStat([]byte(text)); ok {
+			t.Errorf("%q: %s, want none", text, got)
 		}
 	}
 }

@@ -26,7 +26,8 @@ const (
 	ActionRespawn        Action = "respawn"         // it ran, and no process is left
 	ActionWait           Action = "wait"            // start it when its backoff is over
 	ActionFail           Action = "fail"            // this exit uses up its restart budget
-	ActionKeepFailed     Action = "keep-failed"
+	ActionKeepFailed     Action = "keep-failed"     // it may be tried again later
+	ActionKeepCompleted  Action = "keep-completed"  // it has done its work
 	ActionKeepStopped    Action = "keep-stopped"
 	ActionStop           Action = "stop"        // the living process
 	ActionForget         Action = "forget"      // nothing lives in a slot that is not wanted
@@ -99,7 +100,7 @@ type Facts struct {
 	instance   *records.Instance // record for a living process that has none
 	silent     string            // why the living process cannot answer; empty if it may
 	exitReason string            // dead, gone: how it ended, for people
-	clean      bool              // dead, gone: known to have ended with code 0
+	clean      bool              // dead, gone: known to have ended by itself with a success code
 
 	evidence Evidence
 }
@@ -234,6 +235,9 @@ func (f Facts) follow(o Orders) (action Action, reason string, restartIn float64
 	s, e := o.From, o.Event
 	after, act := lifecycle.Next(s, e, f.policy, f.now)
 	what := f.past()
+	if after.Status == records.StatusFailed {
+		return f.fail(e, after)
+	}
 	delay := after.History.RetryAt - f.now
 	switch act { //nolint:exhaustive // the other actions do not follow from these events
 	case lifecycle.ActStart:
@@ -250,16 +254,23 @@ func (f Facts) follow(o Orders) (action Action, reason string, restartIn float64
 	case lifecycle.ActFinish:
 		return ActionForget, what + ", and " + lifecycle.Surplus, 0
 	}
-	if after.Status == records.StatusFailed {
-		if e.Kind == lifecycle.EvExited {
-			return ActionFail, after.Reason, 0
-		}
-		return ActionKeepFailed, withReason("it has failed", after.Reason), 0
+	if after.Status == records.StatusCompleted {
+		return ActionKeepCompleted, what + "; its policy does not restart it", 0
 	}
-	if !s.Wanted {
-		return ActionKeepStopped, what + "; it is wanted stopped", 0
+	return ActionKeepStopped, what + "; it is wanted stopped", 0
+}
+
+// fail decides about a slot whose worker has failed, or fails by this event.
+func (f Facts) fail(e lifecycle.Event, after lifecycle.State) (action Action, reason string, retryIn float64) {
+	again := ""
+	if at := after.History.RetryAt; at != 0 {
+		wait := at - f.now
+		again, retryIn = fmt.Sprintf(", tried again in %s", wait.Round(time.Millisecond)), wait.Seconds()
 	}
-	return ActionKeepStopped, what + "; its policy does not restart it", 0
+	if e.Kind == lifecycle.EvExited {
+		return ActionFail, after.Reason + again, retryIn
+	}
+	return ActionKeepFailed, withReason("it has failed"+again, after.Reason), retryIn
 }
 
 func withReason(what, reason string) string {
@@ -285,6 +296,10 @@ func (f Facts) past() string {
 	switch {
 	case f.state.Status == records.StatusBackoff:
 		return "it waits for its restart"
+	case f.state.Status == records.StatusFailed:
+		return withReason("it had failed, and is to be tried again", f.state.Reason)
+	case f.state.Status == records.StatusCompleted:
+		return withReason("it has completed", f.state.Reason)
 	case f.ran:
 		return "no process of it is recorded"
 	}

@@ -36,6 +36,13 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 	again.History.Backoff = 400 * time.Millisecond
 	failed := of(records.StatusFailed)
 	failed.Reason = "restart budget 10/5m used up: exited with code 3"
+	retrying := func(at time.Duration) lifecycle.State {
+		s := failed
+		s.History.RetryAt, s.History.FailedWait = at, 20*time.Minute
+		return s
+	}
+	completed := of(records.StatusCompleted)
+	completed.Reason = "exited with code 0"
 
 	for name, test := range map[string]struct {
 		facts  Facts
@@ -136,7 +143,7 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 				state: spent, standing: gone, exitReason: "process 41 ended", ran: true,
 				evidence: Evidence{Recorded: recorded(records.StatusRunning)},
 			},
-			ActionFail, "restart budget 10/5m used up: process 41 ended",
+			ActionFail, "restart budget 10/5m used up: process 41 ended, tried again in 5m0s",
 		},
 		"PID gone while it was being stopped": {
 			Facts{
@@ -259,7 +266,29 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 				state: failed, ran: true,
 				evidence: Evidence{Recorded: recorded(records.StatusFailed)},
 			},
-			ActionKeepFailed, "it has failed: restart budget 10/5m used up: exited with code 3",
+			ActionKeepFailed, "it has failed, tried again in 5m0s: restart budget 10/5m used up: exited with code 3",
+		},
+		"failed, and its wait goes on": {
+			Facts{
+				state: retrying(now + 12*time.Minute), ran: true,
+				evidence: Evidence{Recorded: recorded(records.StatusFailed)},
+			},
+			ActionKeepFailed, "it has failed, tried again in 12m0s: restart budget 10/5m used up: exited with code 3",
+		},
+		"failed, and its wait is over": {
+			Facts{
+				state: retrying(now - time.Second), ran: true,
+				evidence: Evidence{Recorded: recorded(records.StatusFailed)},
+			},
+			ActionRespawn,
+			"it had failed, and is to be tried again: restart budget 10/5m used up: exited with code 3",
+		},
+		"completed": {
+			Facts{
+				state: completed, ran: true,
+				evidence: Evidence{Recorded: recorded(records.StatusCompleted)},
+			},
+			ActionKeepCompleted, "it has completed: exited with code 0; its policy does not restart it",
 		},
 		"stopped": {
 			Facts{
@@ -296,9 +325,9 @@ func TestDecideAfterACleanExitAsksThePolicy(t *testing.T) {
 		clean  bool
 		action Action
 	}{
-		"on failure, clean":   {unit.RestartOnFailure, true, ActionKeepStopped},
+		"on failure, clean":   {unit.RestartOnFailure, true, ActionKeepCompleted},
 		"on failure, unknown": {unit.RestartOnFailure, false, ActionRespawn},
-		"never, clean":        {unit.RestartNever, true, ActionKeepStopped},
+		"never, clean":        {unit.RestartNever, true, ActionKeepCompleted},
 		"never, unknown":      {unit.RestartNever, false, ActionFail},
 		"always, clean":       {unit.RestartAlways, true, ActionRespawn},
 	} {

@@ -31,7 +31,7 @@ type Evidence struct {
 	Moved bool `json:"moved,omitempty"`
 	// Outdated reports whether the executable or the arguments have changed since the start.
 	Outdated bool `json:"outdated,omitempty"`
-	// RestartIn is the maximum delay of a start in seconds.
+	// RestartIn is the maximum delay of a start, or the time until a failed worker is tried again, in seconds.
 	RestartIn float64 `json:"restart_in,omitempty"`
 }
 

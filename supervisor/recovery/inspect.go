@@ -152,7 +152,7 @@ func (in inspection) died(exit identity.Exit) {
 	how := exit.String()
 	in.f.exitReason += ", " + how
 	in.f.evidence.Found.Exit = how
-	in.f.clean = exit.Clean()
+	in.f.clean = in.s.Unit.Restart.Succeeded(exit)
 }
 
 // starting looks for the process of a start that was cut off by a crash between the fork and the record of the PID.

@@ -98,8 +98,9 @@ func (rc *Context) slot(u unit.Spec, rec records.Worker, recorded bool) Slot {
 		Restarts: rec.Restarts,
 		History:  lifecycle.SinceBoot(rec.History, rc.BootID, rc.Now(), lifecycle.PolicyOf(u)),
 	}
-	if s.State.Status == records.StatusFailed && Outdated(u, rec) {
-		// It failed with the old executable or arguments; the present ones have not been tried.
+	ended := s.State.Status == records.StatusFailed || s.State.Status == records.StatusCompleted
+	if ended && Outdated(u, rec) {
+		// It ended with the old executable or arguments; the present ones have not been tried.
 		s.State.Status, s.State.Reason = records.StatusStopped, ""
 		s.State.History = records.RestartHistory{BootID: rc.BootID}
 	}

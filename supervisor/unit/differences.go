@@ -16,7 +16,9 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"environment", &start, u.Env, v.Env},
 		{"port", &start, u.Port, v.Port},
 		{"services", &live, []any{u.Services, u.NoOthers, u.NoServices}, []any{v.Services, v.NoOthers, v.NoServices}},
-		{"health", &live, []any{u.Readiness, u.Liveness}, []any{v.Readiness, v.Liveness}},
+		{
+			"health", &live, []any{u.Readiness, u.Liveness, u.BusyLimit}, []any{v.Readiness, v.Liveness, v.BusyLimit},
+		},
 		{"start", &live, []any{u.StartTimeout, u.Settle}, []any{v.StartTimeout, v.Settle}},
 		{"restart", &live, u.Restart, v.Restart},
 		{"stop", &live, []any{u.StopSignal, u.StopGrace}, []any{v.StopSignal, v.StopGrace}},

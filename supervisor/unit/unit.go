@@ -5,11 +5,13 @@ package unit
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -70,6 +72,9 @@ type Spec struct {
 	// Readiness is the check that decides about calls, Liveness the one that decides about restarts. If both are equal
 	// or one is zero, one check decides about both. Zero fields are those of [probe.Spec.WithDefaults].
 	Readiness, Liveness probe.Spec
+	// BusyLimit is how long a worker that uses the processor may fail its checks before it is ended; 0 means 5
+	// minutes. If it is negative, a busy worker is ended as soon as an idle one.
+	BusyLimit time.Duration
 }
 
 // RestartMode selects the exits that are followed by a restart.
@@ -82,13 +87,26 @@ const (
 )
 
 // RestartPolicy limits how often and how fast a worker is restarted. The zero value means: always, from 100 ms
-// doubling to 30 s, 10 times in 5 minutes.
+// doubling to 30 s, 10 times in 5 minutes, and every 5 to 30 minutes after that.
 type RestartPolicy struct {
 	Mode RestartMode
-	// Backoff is the first delay; it doubles up to MaxBackoff (0 means 30 s).
+	// Backoff is the first delay; each further one is Factor (0 means 2) times as long, up to MaxBackoff (0 means
+	// 30 s).
 	Backoff    time.Duration
 	MaxBackoff time.Duration
+	Factor     float64
 	Budget     RestartBudget
+	// RetryFailed is the time after which a worker that has used up its budget is tried again; 0 means 5 minutes. It
+	// doubles up to 30 minutes, or up to RetryFailed if that is longer. If it is negative, the worker stays failed. So
+	// does a worker with RestartNever.
+	RetryFailed time.Duration
+	// SuccessCodes are the exit codes that are no failure; nil means 0 alone.
+	SuccessCodes []int
+}
+
+// Succeeded reports whether a process is known to have ended by itself with a success code.
+func (p RestartPolicy) Succeeded(e identity.Exit) bool {
+	return e.Source != identity.ExitUnknown && e.Signal == 0 && slices.Contains(p.SuccessCodes, e.Code)
 }
 
 // RestartBudget allows Restarts within Window of the worker being ready. Time spent in failed starts and in backoff
@@ -135,10 +153,18 @@ const (
 	defaultStopGrace    = 10 * time.Second
 	defaultBackoff      = 100 * time.Millisecond
 	defaultMaxBackoff   = 30 * time.Second
+	defaultRetryFailed  = 5 * time.Minute
+	defaultBusyLimit    = 5 * time.Minute
 )
+
+// defaultFactor is the factor by which a delay grows if a unit does not set it.
+const defaultFactor = 2
 
 // DefaultService is the service of workers whose unit names no services, if they answer its GetStatus.
 const DefaultService = "proto.MyBusinessService"
+
+// maxExitCode is the largest exit code of a process.
+const maxExitCode = 255
 
 // MaxServices limits the number of services of a worker, configured and reported.
 const MaxServices = 256
@@ -159,8 +185,14 @@ func (u Spec) WithDefaults() Spec {
 	u.Restart.Mode = orDefault(u.Restart.Mode, RestartAlways)
 	u.Restart.Backoff = orDefault(u.Restart.Backoff, defaultBackoff)
 	u.Restart.MaxBackoff = max(orDefault(u.Restart.MaxBackoff, defaultMaxBackoff), u.Restart.Backoff)
+	u.Restart.Factor = orDefault(u.Restart.Factor, defaultFactor)
 	u.Restart.Budget = orDefault(u.Restart.Budget, defaultBudget)
 	u.Readiness, u.Liveness = u.checks()
+	u.Restart.RetryFailed = orDefault(u.Restart.RetryFailed, defaultRetryFailed)
+	if u.Restart.SuccessCodes == nil {
+		u.Restart.SuccessCodes = []int{0}
+	}
+	u.BusyLimit = orDefault(u.BusyLimit, defaultBusyLimit)
 	return u
 }
 
@@ -206,6 +238,7 @@ func (u Spec) CheckFields() error {
 		errs = append(errs, err)
 	}
 	errs = append(errs, u.checkHealth()...)
+	errs = append(errs, u.Restart.check()...)
 	if (u.NoServices || u.Port == NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}
@@ -220,6 +253,19 @@ func (u Spec) CheckFields() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// check returns the faults of the policy. A field that is zero is one that is not set.
+func (p RestartPolicy) check() (errs []error) {
+	if p.Factor != 0 && !(p.Factor >= 1) { // nor NaN
+		errs = append(errs, fmt.Errorf("restart backoff: factor %v: must be 1 or more", p.Factor))
+	}
+	for _, code := range p.SuccessCodes {
+		if code < 0 || code > maxExitCode {
+			errs = append(errs, fmt.Errorf("success code %d: must be 0 to %d", code, maxExitCode))
+		}
+	}
+	return errs
 }
 
 func (u Spec) WorkerID(index int) string { return u.Name + "-" + strconv.Itoa(index) }

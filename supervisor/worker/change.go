@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -55,6 +56,9 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	w.record(ctx) // before routing, as for a report of the worker
 	w.routes.offer(w.state.Retired)
 	w.routes.update(served)
+	if w.state.Status == records.StatusFailed && w.state.Slot == lifecycle.Vacant {
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvBegin}) // the new policy may try it again, or give it up
+	}
 	if u.NoServices != before.NoServices || u.NoOthers != before.NoOthers ||
 		!slices.Equal(u.Services, before.Services) {
 		w.routes.asked.incarnation = 0 // whatever it has answered

@@ -52,14 +52,19 @@ type check struct {
 	*probe.Check
 }
 
-// failure returns the reason of a worker that did not pass the check.
-func (c check) failure(err error) string {
-	switch c.spec.Type {
-	case probe.TypeAuto, probe.TypePing:
-		return fmt.Sprintf("no answer to %s: %v", c.prober.Describe(), err)
-	default:
-		return c.prober.Describe() + ": " + probe.Brief(err)
+// failure returns the reason of a worker that did not pass the check, and may be busy until limit.
+func (c check) failure(err error, s silence, limit time.Duration) string {
+	what, why := c.prober.Describe(), probe.Brief(err)
+	if c.spec.Type == probe.TypeAuto || c.spec.Type == probe.TypePing {
+		what, why = "no answer to "+what, err.Error()
 	}
+	if s.busy && s.use != "" {
+		what, why = fmt.Sprintf("%s for %s", what, s.lasts.Round(time.Second)), s.String()
+		if limit > 0 {
+			why += ", ended at " + limit.String()
+		}
+	}
+	return what + ": " + why
 }
 
 // startChecks has the worker checked at each interval. The first check decides about calls.
@@ -79,10 +84,15 @@ func (w *owner) startChecks() {
 func (w *owner) addCheck(what use, spec probe.Spec) {
 	incarnation := w.rec.Incarnation
 	c := check{use: what, spec: spec, prober: w.subject().prober(spec, w.link)}
+	m := meter{inst: w.inst}
 	c.Check = w.env.Checks.Add(spec.Policy, c.prober.Ping, func(ctx context.Context, r probe.Result) {
+		var s silence
+		if what != useReadiness {
+			s = m.observe(ctx, r) // here, where no worker waits for it
+		}
 		w.post(ctx, message{
 			incarnation: incarnation,
-			apply:       func(ctx context.Context) { w.onChecked(ctx, c, r) },
+			apply:       func(ctx context.Context) { w.onChecked(ctx, c, r, s) },
 		})
 	})
 	w.checks = append(w.checks, c)

@@ -38,6 +38,7 @@ var statusEvents = map[records.Status]eventKind{
 	records.StatusStopped:   {string(records.StatusStopped), slog.LevelInfo, "worker stopped"},
 	records.StatusBackoff:   {string(records.StatusBackoff), slog.LevelWarn, "worker backoff"},
 	records.StatusFailed:    {string(records.StatusFailed), slog.LevelError, "worker failed"},
+	records.StatusCompleted: {string(records.StatusCompleted), slog.LevelInfo, "worker completed"},
 }
 
 // NextAfterFailure is the next step for an operator after a worker has failed.
@@ -53,7 +54,8 @@ func (w *owner) event(kind eventKind, detail string) records.Event {
 			attrs = append(attrs, slog.Int("port", w.rec.Instance.Port))
 		}
 	}
-	if kind.name == string(records.StatusBackoff) {
+	if w.state.History.RetryAt != 0 &&
+		(kind.name == string(records.StatusBackoff) || kind.name == string(records.StatusFailed)) {
 		attrs = append(attrs, slog.Duration("restart_in", w.state.History.RetryAt-w.env.BootTime()))
 	}
 	if detail != "" {

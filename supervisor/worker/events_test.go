@@ -10,7 +10,7 @@ import (
 func TestEachStatusHasAnEvent(t *testing.T) {
 	for _, s := range []records.Status{
 		records.StatusStarting, records.StatusRunning, records.StatusUnhealthy, records.StatusStopping,
-		records.StatusStopped, records.StatusBackoff, records.StatusFailed,
+		records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted,
 	} {
 		if e := statusEvents[s]; e.name != string(s) || e.message == "" {
 			t.Errorf("the event of status %s is %+v", s, e)

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/probe"
@@ -88,20 +89,20 @@ func (w *owner) onLost(ctx context.Context, stranger error) {
 }
 
 // onChecked applies the result of a check.
-func (w *owner) onChecked(ctx context.Context, c check, r probe.Result) {
+func (w *owner) onChecked(ctx context.Context, c check, r probe.Result, s silence) {
 	if !w.state.Running() || w.link == nil {
 		return
 	}
 	for _, kind := range w.state.Earned(lifecycle.PolicyOf(w.unit), w.env.BootTime()) {
 		w.step(ctx, lifecycle.Event{Kind: kind})
 	}
-	w.onPong(ctx, c, r)
+	w.onPong(ctx, c, r, s)
 	if w.routes.asked.incarnation == w.rec.Incarnation {
 		w.discover(ctx) // retry if there was no answer
 	}
 }
 
-func (w *owner) onPong(ctx context.Context, c check, r probe.Result) {
+func (w *owner) onPong(ctx context.Context, c check, r probe.Result, s silence) {
 	// While the worker is ready, the relay verifies the owner of each new connection.
 	if !w.state.Ready && w.rec.Instance.Port != 0 && c.use != useLiveness {
 		port := launcher.CheckPort(w.inst, w.rec.Instance.Port)
@@ -113,8 +114,10 @@ func (w *owner) onPong(ctx context.Context, c check, r probe.Result) {
 	suspended := (r.Err != nil || !w.state.Ready && c.use == useReadiness) && w.inst.Suspended()
 	switch {
 	case suspended:
+		c.Pace(0)
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSuspended, Reason: launcher.SuspendedReason(w.rec.Instance.PID)})
 	case r.Err == nil:
+		c.Pace(0)
 		w.step(ctx, lifecycle.Event{Kind: c.use.passed()})
 	case errors.Is(r.Err, launcher.ErrForeignPort):
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStranger, Reason: r.Err.Error()})
@@ -126,6 +129,17 @@ func (w *owner) onPong(ctx context.Context, c check, r probe.Result) {
 		// Counted Pings are an interval apart: several broken connections in a moment do not make a worker silent.
 		w.log.Debug("missed ping ignored", "reason", "the connection was lost", "error", r.Err)
 	default:
-		w.step(ctx, lifecycle.Event{Kind: c.use.missed(), Reason: c.failure(r.Err)})
+		w.onMissed(ctx, c, r.Err, s)
+	}
+}
+
+// onMissed handles a check that the worker has failed.
+func (w *owner) onMissed(ctx context.Context, c check, err error, s silence) {
+	c.Pace(silencePace)
+	reason := c.failure(err, s, w.unit.BusyLimit)
+	w.step(ctx, lifecycle.Event{Kind: c.use.missed(), Reason: reason, Busy: s.busy, Silent: s.lasts})
+	if w.state.Status == records.StatusUnhealthy {
+		w.silent = reason // changes from check to check, which is not worth a commit
+		w.publish()
 	}
 }

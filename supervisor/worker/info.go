@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"time"
+
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 )
@@ -20,6 +22,8 @@ type Info struct {
 	Probe string
 	// Checks are the checks that are made now.
 	Checks []CheckInfo
+	// RetryAt is when a worker in backoff is started again, or a failed one tried again; zero if it is not.
+	RetryAt time.Time
 	// LogPath is the file that the worker writes to.
 	LogPath string
 }

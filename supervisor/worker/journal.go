@@ -99,7 +99,7 @@ func recordPoint(rec records.Worker) crashpoint.Point {
 		return crashpoint.ReadyRecord
 	case records.StatusStopping:
 		return crashpoint.StopRecord
-	case records.StatusStopped, records.StatusBackoff, records.StatusFailed:
+	case records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted:
 	}
 	return crashpoint.ExitRecord
 }

@@ -61,7 +61,7 @@ func (w *owner) execute(ctx, bounded context.Context, d recovery.Decision, inst 
 	case recovery.ActionAdopt, recovery.ActionAdoptUnhealthy, recovery.ActionStop:
 		w.keep(ctx, bounded, d.Orders, inst)
 	case recovery.ActionStart, recovery.ActionRespawn, recovery.ActionWait, recovery.ActionFail,
-		recovery.ActionKeepFailed, recovery.ActionKeepStopped, recovery.ActionForget:
+		recovery.ActionKeepFailed, recovery.ActionKeepCompleted, recovery.ActionKeepStopped, recovery.ActionForget:
 		w.vacate(ctx, bounded, d.Orders, inst)
 	case recovery.ActionSweepStray: // concerns no worker
 	}
@@ -196,7 +196,7 @@ func (w *owner) reconnect(ctx, bounded context.Context, silent string) error {
 	err = deciding.prober.Ping(wait)
 	deciding.Note(err)
 	if err != nil {
-		return errors.New(deciding.failure(err))
+		return errors.New(deciding.failure(err, silence{}, 0))
 	}
 	return nil
 }

@@ -158,7 +158,7 @@ func (w *owner) onEnded(ctx context.Context, r endResult) {
 		reason = w.state.Reason
 	}
 	w.exited(ctx, r.exit, lifecycle.Event{
-		Kind: lifecycle.EvExited, Reason: reason, Clean: r.exit.Clean(),
+		Kind: lifecycle.EvExited, Reason: reason, Clean: w.unit.Restart.Succeeded(r.exit),
 	})
 }
 

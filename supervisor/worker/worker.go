@@ -57,6 +57,7 @@ type owner struct {
 	unwatch context.CancelFunc // ends the watch on the present link
 	routes  routes
 	checks  []check // of the present instance; nil if the worker is not connected
+	silent  string  // why it is unhealthy at present, more exact than the record
 	retry   *time.Timer
 	helpers sync.WaitGroup
 	done    bool
@@ -280,7 +281,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActAbandon:
 		w.done = true
 	}
-	if w.state.Status == records.StatusFailed {
+	if w.state.Status == records.StatusFailed || w.state.Status == records.StatusCompleted {
 		w.env.Services.Reconsider()
 	}
 }
@@ -321,6 +322,15 @@ func (w *owner) publish() {
 		Adopted: w.adopted,
 		Ready:   w.state.Ready,
 		LogPath: logs.Path(w.env.LogDir, w.id),
+	}
+	if w.state.Status != records.StatusUnhealthy {
+		w.silent = ""
+	}
+	if w.silent != "" {
+		info.Reason = w.silent
+	}
+	if at := w.state.History.RetryAt; at != 0 {
+		info.RetryAt = time.Now().Add(at - w.env.BootTime())
 	}
 	if len(w.checks) > 0 {
 		info.Probe = w.checks[0].prober.String()

@@ -1,0 +1,245 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+)
+
+// away makes every process that is started before that time exit at once, as if its database were away.
+func away(world *fakeOS, until time.Time) {
+	world.behave = func(p *fakeProcess) {
+		if time.Now().Before(until) {
+			p.exitsAfter, p.exitCode, p.readyAfter = time.Millisecond, 3, -1
+		}
+	}
+}
+
+// A worker whose database is away uses up its budget, and is back by itself soon after the database is.
+func TestWorkerWhoseDatabaseWasAwayComesBack(t *testing.T) {
+	for name, test := range map[string]struct {
+		away, back time.Duration // back: at the latest, after the database
+		starts     int           // at most, while the database is away
+	}{
+		// 11 starts use up the budget; then there is one after 5, 10, 20 and 30 minutes, and so on.
+		"ten minutes": {10 * time.Minute, 10 * time.Minute, 12},
+		"a day":       {24 * time.Hour, 30 * time.Minute, 11 + 3 + 2*24},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				world := newFakeOS(t)
+				away(world, time.Now().Add(test.away))
+				m := startMaster(t, world, t.TempDir(), 1)
+				settle(test.away - time.Second)
+				w := m.worker("worker-0")
+				if w.Status != records.StatusFailed || w.Restarts != 10 ||
+					!strings.Contains(w.Reason, "10/5m used up") {
+					t.Errorf("worker = %+v, want it failed with its budget used up", w)
+				}
+				if until := time.Until(w.RetryAt); until <= 0 || until > test.back {
+					t.Errorf("it is tried again in %s, want it within %s", until, test.back)
+				}
+				if n := world.starts("worker-0"); n > test.starts {
+					t.Errorf("started %d times within %s, want at most %d", n, test.away, test.starts)
+				}
+				if _, err := m.Acquire(t.Context(), unit.DefaultService, ""); !errors.Is(err, ErrNoWorker) ||
+					errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Acquire = %v, want ErrNoWorker at once", err)
+				}
+				tries := world.starts("worker-0")
+				settle(test.back + 2*time.Second)
+				more := world.starts("worker-0") - tries
+				if w := m.worker("worker-0"); !w.Ready || more != 1 {
+					t.Errorf("worker = %+v after %d more starts, want it back with one", w, more)
+				}
+				settle(2 * time.Minute)
+				if w := m.worker("worker-0"); len(w.History.Spent) != 0 || w.History.FailedWait != 0 {
+					t.Errorf("history = %+v after two minutes of being ready, want the whole budget", w.History)
+				}
+				m.stop(nil)
+			})
+		})
+	}
+}
+
+// Masters that come and go neither shorten nor lengthen the wait of a failed worker.
+func TestRestartsOfTheMasterDoNotMoveTheTryOfAFailedWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		away(world, time.Now().Add(24*time.Hour))
+		m := startMaster(t, world, dir, 1)
+		due := m.await("worker-0", records.StatusFailed, 5*time.Minute).RetryAt
+		for time.Until(due) > 31*time.Second {
+			m.crash()
+			time.Sleep(20 * time.Second)
+			m = startMaster(t, world, dir, 1)
+			settle(10 * time.Second)
+			if got := m.worker("worker-0").RetryAt; got.Sub(due).Abs() > time.Millisecond {
+				t.Fatalf("the try is due at %s, want it at %s", got, due)
+			}
+		}
+		before := world.starts("worker-0")
+		settle(time.Until(due) - time.Second)
+		if n := world.starts("worker-0"); n != before {
+			t.Errorf("tried %d times before it was due", n-before)
+		}
+		settle(2 * time.Second)
+		if n := world.starts("worker-0"); n != before+1 {
+			t.Errorf("tried %d times when it was due, want once", n-before)
+		}
+		if wait := m.worker("worker-0").History.FailedWait; wait != 2*defaults.Restart.RetryFailed {
+			t.Errorf("the next wait is %s, want twice the first", wait)
+		}
+		m.stop(nil)
+	})
+}
+
+// A change of retry_failed reaches a worker that has failed.
+func TestApplyHasAFailedWorkerTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		away(world, time.Now().Add(10*time.Minute))
+		m := startMaster(t, world, t.TempDir(), 1, givesUp)
+		settle(time.Hour)
+		if w := m.worker("worker-0"); w.Status != records.StatusFailed || !w.RetryAt.IsZero() {
+			t.Fatalf("worker = %+v, want it given up", w)
+		}
+		u := unitOf(t, "worker", 1)
+		u.Restart.RetryFailed = time.Minute
+		if err := m.Apply(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+		settle(62 * time.Second)
+		if w := m.worker("worker-0"); !w.Ready {
+			t.Errorf("worker = %+v, want it back after a minute", w)
+		}
+		m.stop(nil)
+	})
+}
+
+func onFailure(u *unit.Spec) {
+	u.Restart.Mode, u.Restart.SuccessCodes = unit.RestartOnFailure, []int{0, 7}
+}
+
+// A worker that has done its work stays completed, also for the next master, until its unit changes.
+func TestCompletedWorkerIsNotStartedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 1, onFailure)
+		settle(time.Minute)
+		world.of("worker-0").die(identity.Exit{Code: 7, Source: identity.ExitWait})
+		settle(time.Minute)
+		check := func(what string) {
+			t.Helper()
+			w, starts := m.worker("worker-0"), world.starts("worker-0")
+			if w.Status != records.StatusCompleted || w.Reason != "exited with code 7" || starts != 1 {
+				t.Errorf("%s: worker = %+v after %d starts, want it completed", what, w, starts)
+			}
+		}
+		check("at once")
+		if _, err := m.Acquire(t.Context(), unit.DefaultService, ""); !errors.Is(err, ErrNoWorker) {
+			t.Errorf("Acquire = %v, want ErrNoWorker at once", err)
+		}
+		for _, end := range []error{ErrDetach, nil} {
+			m.stop(end)
+			m = startMaster(t, world, dir, 1, onFailure)
+			settle(time.Minute)
+			check("after a restart of the master")
+		}
+		u := unitOf(t, "worker", 1)
+		onFailure(&u)
+		if err := m.Apply(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+		check("after Apply of the same unit")
+		u.Args = []string{"--again"}
+		if err := m.Apply(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+		settle(time.Second)
+		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 2 {
+			t.Errorf("worker = %+v, want the changed unit started", w)
+		}
+		m.stop(nil)
+	})
+}
+
+// A call that waits for a worker to get ready ends when the worker completes or fails instead.
+func TestCallDoesNotWaitForAWorkerThatHasEnded(t *testing.T) {
+	for code, want := range map[int]records.Status{0: records.StatusCompleted, 3: records.StatusFailed} {
+		synctest.Test(t, func(t *testing.T) {
+			world := newFakeOS(t)
+			world.behave = func(p *fakeProcess) { p.readyAfter, p.exitsAfter, p.exitCode = -1, 5*time.Second, code }
+			m := startMaster(t, world, t.TempDir(), 1, func(u *unit.Spec) { u.Restart.Mode = unit.RestartNever })
+			settle(time.Second)
+			ended := make(chan error, 1)
+			go func() {
+				_, err := m.Acquire(t.Context(), unit.DefaultService, "")
+				ended <- err
+			}()
+			m.await("worker-0", want, 10*time.Second)
+			select {
+			case err := <-ended:
+				if !errors.Is(err, ErrNoWorker) {
+					t.Errorf("Acquire = %v, want ErrNoWorker", err)
+				}
+			default:
+				t.Errorf("a call waits for a worker that is %s", want)
+			}
+			m.stop(nil)
+		})
+	}
+}
+
+// Only the codes of the unit are a success; the death by a signal never is.
+func TestExitsThatAreNoSuccess(t *testing.T) {
+	for name, exit := range map[string]identity.Exit{
+		"another code": {Code: 1, Source: identity.ExitWait},
+		"a signal":     {Signal: 15, Source: identity.ExitWait},
+		"unknown":      {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				world := newFakeOS(t)
+				m := startMaster(t, world, t.TempDir(), 1, onFailure)
+				settle(time.Minute)
+				world.of("worker-0").die(exit)
+				settle(time.Minute)
+				if n := world.starts("worker-0"); n != 2 {
+					t.Errorf("started %d times, want it restarted", n)
+				}
+				m.stop(nil)
+			})
+		})
+	}
+}
+
+// A worker with the policy never that has failed is not tried again.
+func TestWorkerThatIsNeverRestartedStaysFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		never := func(u *unit.Spec) { u.Restart.Mode = unit.RestartNever }
+		m := startMaster(t, world, dir, 1, never)
+		settle(time.Minute)
+		world.of("worker-0").die(identity.Exit{Code: 3, Source: identity.ExitWait})
+		for range 2 {
+			settle(24 * time.Hour)
+			if w := m.worker("worker-0"); w.Status != records.StatusFailed || !w.RetryAt.IsZero() {
+				t.Errorf("worker = %+v, want it failed", w)
+			}
+			m.stop(nil)
+			m = startMaster(t, world, dir, 1, never)
+		}
+		m.stop(nil)
+		if n := world.starts("worker-0"); n != 1 {
+			t.Errorf("started %d times", n)
+		}
+	})
+}

@@ -1,0 +1,66 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// tick is the unit of the times in /proc: USER_HZ is 100 on every architecture that Go supports.
+const tick = 10 * time.Millisecond
+
+// CPUTime returns the use of the processor by the family: that of its cgroup if it has one, which misses nobody, and
+// otherwise the sum over its members and the children that they have reaped.
+func (f Family) CPUTime(ctx context.Context) (Usage, error) {
+	members, err := f.Members(ctx)
+	if err != nil {
+		return Usage{}, fmt.Errorf("read the processor time of a family: %w", err)
+	}
+	var sum Usage
+	for _, m := range members {
+		one := usageOf("/proc/" + strconv.Itoa(m.PID))
+		sum.CPU += one.CPU
+		sum.Blocked = sum.Blocked || one.Blocked
+	}
+	if f.Cgroup != "" {
+		text, _ := os.ReadFile(filepath.Join(f.Cgroup, "cpu.stat"))
+		if used, ok := parseCPUStat(text); ok {
+			sum.CPU = used
+		}
+	}
+	return sum, nil
+}
+
+// usageOf returns the use of the processor by the process with that folder in /proc. A process that has ended uses
+// none.
+func usageOf(folder string) Usage {
+	buf := getBuffer()
+	defer putBuffer(buf)
+	line, err := readAll(folder+"/stat", buf)
+	if err != nil {
+		return Usage{}
+	}
+	s, err := parseStat(line)
+	if err != nil {
+		return Usage{}
+	}
+	u := Usage{CPU: time.Duration(s.CPUTicks) * tick, Blocked: s.blocked()} //nolint:gosec // ticks of processor time
+	if u.Blocked || s.Threads <= 1 {
+		return u
+	}
+	threads, _ := numbers(folder+"/task", buf)
+	for _, tid := range threads {
+		line, err := readAll(folder+"/task/"+strconv.Itoa(tid)+"/stat", buf)
+		if err != nil {
+			continue // this thread has ended
+		}
+		if t, err := parseStat(line); err == nil && t.blocked() {
+			u.Blocked = true
+			break
+		}
+	}
+	return u
+}
