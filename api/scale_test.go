@@ -50,7 +50,7 @@ func TestScaleOverTheAdminSocket(t *testing.T) {
 		code codes.Code
 		text string
 	}{
-		{&adminpb.ScaleRequest{Unit: "wroker", Replicas: 1}, codes.NotFound, `(did you mean "worker"?)`},
+		{&adminpb.ScaleRequest{Unit: "wroker", Replicas: 1}, codes.NotFound, `no such unit: "wroker"`},
 		{&adminpb.ScaleRequest{Unit: "worker", Replicas: 1001}, codes.InvalidArgument, "must be 0 to 1000"},
 		{&adminpb.ScaleRequest{Unit: "worker", Replicas: -1}, codes.InvalidArgument, "must be 0 to 1000"},
 		{

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -36,8 +35,8 @@ type Scaling struct {
 
 // Scale gives a unit n replicas in place of the configured number, until [Supervisor.Apply] or the next start changes
 // that. It records the number and then starts the missing workers or stops the surplus ones, as Apply does; see
-// [Scaling.Wait]. A supervisor that is started with the same units has n replicas. If Scale fails, it starts and stops no
-// worker; after [store.ErrUnavailable] or the end of ctx, the number may be recorded.
+// [Scaling.Wait]. A supervisor that is started with the same units has n replicas. If Scale fails, it starts and stops
+// no worker; after [store.ErrUnavailable] or the end of ctx, the number may be recorded.
 func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, error) {
 	if n < 0 || n > MaxReplicas {
 		return Scaling{}, fmt.Errorf("%w: %d: must be 0 to %d", ErrReplicas, n, MaxReplicas)
@@ -51,7 +50,7 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	recs := recovery.UnitRecords(configured, s.set.recorded, time.Now())
 	i := slices.IndexFunc(recs, func(u records.Unit) bool { return u.Name == name })
 	if i < 0 {
-		return Scaling{}, fmt.Errorf("%w: %q%s", ErrNoUnit, name, nearest.DidYouMean(name, namesOf(recs)))
+		return Scaling{}, fmt.Errorf("%w: %q", ErrNoUnit, name)
 	}
 	if err := recovery.WithReplicas(configured[i], n).CheckFields(); err != nil {
 		return Scaling{}, fmt.Errorf("%w: %w", ErrReplicas, err)
@@ -70,14 +69,6 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	}
 	s.log.Info("unit scaled", "unit", name, "replicas", n, "before", scaling.Before, "configured", scaling.Configured)
 	return scaling, nil
-}
-
-func namesOf(units []records.Unit) []string {
-	names := make([]string, 0, len(units))
-	for _, u := range units {
-		names = append(names, u.Name)
-	}
-	return names
 }
 
 // Wait returns when the new workers are ready and the surplus ones have been stopped and forgotten. It fails as soon as

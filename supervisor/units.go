@@ -41,6 +41,14 @@ func (s *Supervisor) recordUnits(ctx context.Context, units []records.Unit, even
 	return err
 }
 
+func namesOf(units []records.Unit) []string {
+	names := make([]string, 0, len(units))
+	for _, u := range units {
+		names = append(names, u.Name)
+	}
+	return names
+}
+
 // recordStart records the units with which the supervisor has been started. If the state cannot be written now,
 // recordStart tries again in the background until ctx ends: living workers need a master meanwhile, and until then the
 // next master would decide as this one has done, from the same records.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
@@ -79,11 +80,30 @@ func scaleUnit(c *cli.Context, arg string) error {
 		Unit: unit, Replicas: int32(n), //nolint:gosec // parseScale has bounded it
 		NoWait: c.Bool("no-wait"), Timeout: durationpb.New(limit),
 	})
+	if status.Code(err) == codes.NotFound {
+		return noUnit(ctx, f, unit)
+	}
 	if err != nil {
 		return scaleError(err)
 	}
 	printScaling(c.App.Writer, unit, n, resp)
 	return nil
+}
+
+// noUnit returns the error for a unit that the running master does not have.
+func noUnit(ctx context.Context, f folders, unit string) error {
+	state, err := liveState(ctx, f)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, u := range state.GetUnits() {
+		if !u.GetRetired() {
+			names = append(names, u.GetName())
+		}
+	}
+	return hint(fmt.Errorf("no such unit: %q%s", unit, nearest.DidYouMean(unit, names)),
+		`"hsu-master state dump" lists the units`)
 }
 
 // scaleError turns a status of Scale into an error for the user.
@@ -92,8 +112,6 @@ func scaleError(err error) error {
 	switch status.Code(err) {
 	case codes.InvalidArgument:
 		return usageError{said}
-	case codes.NotFound:
-		return hint(said, `"hsu-master state dump" lists the units`)
 	case codes.FailedPrecondition, codes.DeadlineExceeded:
 		return hint(said, `"hsu-master worker list" shows how far it is; the master goes on with what is recorded`)
 	case codes.Unimplemented:

@@ -23,41 +23,57 @@ func runHere(token string) func(ctx context.Context, command []string) (process.
 	}
 }
 
+func shell(script string) []string { return []string{"/bin/sh", "-c", script} }
+
 func TestExec(t *testing.T) {
-	dir := t.TempDir()
-	pids := filepath.Join(dir, "pids")
-	sh := func(script string) []string { return []string{"/bin/sh", "-c", script} }
 	for name, test := range map[string]struct {
 		command []string
 		want    string
 	}{
-		"passes":      {sh("echo well"), ""},
-		"fails":       {sh("echo first; echo no disk >&2; echo; exit 3"), ": exit code 3: no disk"},
-		"fails mute":  {sh("exit 1"), ": exit code 1"},
-		"is killed":   {sh("kill -KILL $$"), ": killed by SIGKILL"},
-		"is missing":  {[]string{filepath.Join(dir, "none")}, "no such file"},
-		"hangs":       {sh("setsid sleep 1000 & echo $! >" + pids + "; echo busy; wait"), ": no answer in time: busy"},
-		"never stops": {sh("while :; do echo more; done"), ": no answer in time: "},
+		"passes":     {shell("echo well"), ""},
+		"fails":      {shell("echo first; echo no disk >&2; echo; exit 3"), ": exit code 3: no disk"},
+		"fails mute": {shell("exit 1"), ": exit code 1"},
+		"is killed":  {shell("kill -KILL $$"), ": killed by SIGKILL"},
+		"is missing": {[]string{filepath.Join(t.TempDir(), "none")}, "no such file"},
+	} {
+		s := Spec{Type: TypeExec, Command: test.command, Policy: Policy{Timeout: time.Minute}}
+		got := ask(t, s, Target{Run: runHere(t.Name())})
+		if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+func TestExecThatDoesNotEndIsKilledWithItsFamily(t *testing.T) {
+	for name, test := range map[string]struct{ script, want string }{
+		"hangs":       {"setsid sleep 1000 & echo busy; echo $! >PID; wait", ": no answer in time: busy"},
+		"never stops": {"echo on; sleep 1000 & echo $! >PID; while :; do echo on; done", ": no answer in time: on"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := Spec{Type: TypeExec, Command: test.command}
-			s.Timeout = time.Minute
-			if strings.Contains(test.want, "no answer in time") {
-				s.Timeout = time.Second
+			dir := t.TempDir()
+			file := filepath.Join(dir, "pid")
+			p := New(Spec{
+				Type: TypeExec, Command: shell(strings.ReplaceAll(test.script, "PID", file)),
+			}, Target{Run: runHere(t.Name() + dir)})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			var pid string
+			go func() {
+				defer cancel() // the timeout of the check, once it is under way
+				for text := []byte(nil); !strings.HasSuffix(string(text), "\n") && ctx.Err() == nil; {
+					time.Sleep(time.Millisecond)
+					text, _ = os.ReadFile(file)
+					pid = strings.TrimSpace(string(text))
+				}
+			}()
+			err := p.Ping(ctx)
+			if err == nil || !strings.HasSuffix(p.Describe()+": "+Brief(err), test.want) {
+				t.Errorf("%v, want %q", err, test.want)
 			}
-			got := ask(t, s, Target{Run: runHere(t.Name() + dir)})
-			if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
-				t.Errorf("%q, want %q", got, test.want)
+			line, err := os.ReadFile("/proc/" + pid + "/cmdline")
+			if pid == "" || err == nil && strings.Contains(string(line), "sleep") {
+				t.Errorf("process %q lives after its check", pid)
 			}
 		})
-	}
-	pid, err := os.ReadFile(pids)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if line, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/cmdline"); err == nil &&
-		strings.Contains(string(line), "sleep") {
-		t.Errorf("process %s lives after its check", pid)
 	}
 }
 

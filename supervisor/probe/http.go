@@ -54,7 +54,7 @@ func get(ctx context.Context, client *http.Client, s Spec) error {
 	}
 	_ = response.Body.Close()
 	code := response.StatusCode
-	if slices.Contains(s.Status, code) || s.Status == nil && code >= 200 && code <= 399 {
+	if slices.Contains(s.Status, code) || len(s.Status) == 0 && code >= 200 && code <= 399 {
 		return nil
 	}
 	// Not the server's own words for the code.

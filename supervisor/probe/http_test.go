@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -59,6 +60,7 @@ func TestHTTP(t *testing.T) {
 		"plain as https": {Spec{URL: strings.Replace(base, "http", "https", 1)}, "HTTP response to HTTPS client"},
 	} {
 		test.spec.Type = TypeHTTP
+		test.spec.Timeout = cmp.Or(test.spec.Timeout, time.Minute)
 		if got := ask(t, test.spec, Target{}); (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
@@ -113,7 +115,7 @@ func TestHTTPFromAnythingElse(t *testing.T) {
 				test.serve(conn)
 			}()
 			spec := Spec{Type: TypeHTTP, URL: "http://" + l.Addr().String() + "/"}
-			spec.Timeout = 5 * time.Second
+			spec.Timeout = time.Minute
 			if test.want == "no answer in time" {
 				spec.Timeout = aMoment
 			}

@@ -89,7 +89,7 @@ func TestGRPC(t *testing.T) {
 		"unimplemented": {Spec{Address: without}, "grpc.health.v1 at " + without + ": Unimplemented: "},
 		"silent":        {Spec{Address: silent}, "DeadlineExceeded"},
 	} {
-		test.spec.Type, test.spec.Timeout = TypeGRPC, 5*time.Second
+		test.spec.Type, test.spec.Timeout = TypeGRPC, time.Minute
 		if name == "silent" {
 			test.spec.Timeout = aMoment
 		}

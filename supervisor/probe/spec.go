@@ -38,7 +38,7 @@ type Spec struct {
 	Service string            // of TypeGRPC; "" means the whole server
 	Address string            // "host:port", of TypeGRPC and TypeTCP; "" means the port of the worker
 	URL     string            // of TypeHTTP
-	Status  []int             // status codes that pass a check of TypeHTTP; nil means 200 to 399
+	Status  []int             // status codes that pass a check of TypeHTTP; none means 200 to 399
 	Headers map[string]string // of TypeHTTP
 	Command []string          // of TypeExec: the executable, with a slash in its name, and its arguments
 }

@@ -18,9 +18,9 @@ func (u Spec) checks() (ready, alive probe.Spec) {
 	return u.checkOf(ready), u.checkOf(alive)
 }
 
-// checkOf returns the check with its defaults. Without a port, the workers are checked by their process.
+// checkOf returns the check with its defaults. Any program, and a worker without a port, is checked by its process.
 func (u Spec) checkOf(s probe.Spec) probe.Spec {
-	if u.Port == NoPort && (s.Type == "" || s.Type == probe.TypeAuto) {
+	if s.Type == "" && u.Kind == Managed || u.Port == NoPort && (s.Type == "" || s.Type == probe.TypeAuto) {
 		s.Type = probe.TypeProcess
 	}
 	return s.WithDefaults()

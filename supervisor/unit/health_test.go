@@ -23,6 +23,9 @@ func TestChecksOfAUnit(t *testing.T) {
 		"no port, slow": {
 			Spec{Port: NoPort, Readiness: slow}, probe.TypeProcess, probe.TypeProcess, true, false, false,
 		},
+		"any program": {
+			Spec{Kind: Managed, Services: []string{"pkg.A"}}, probe.TypeProcess, probe.TypeProcess, true, true, true,
+		},
 		"readiness alone": {Spec{Readiness: http}, probe.TypeHTTP, probe.TypeHTTP, true, true, true},
 		"liveness alone":  {Spec{Liveness: elsewhere}, probe.TypeTCP, probe.TypeTCP, true, true, true},
 		"apart": {
