@@ -38,6 +38,12 @@ func withoutServices(u *unit.Spec) { u.NoServices = true }
 // answer changes the answer to all checks of a type.
 func (o *fakeOS) answer(of probe.Type, err error) { o.set(func() { o.answers[of] = err }) }
 
+// busy makes a worker use a processor, so that it is kept although it misses checks.
+func (o *fakeOS) busy(worker string) {
+	p := o.of(worker)
+	p.set(func() { p.load = 1 })
+}
+
 // checked returns the number of checks so far that are answered by the world.
 func (o *fakeOS) checked() (n int) {
 	o.set(func() { n = o.checks })
@@ -81,7 +87,7 @@ func TestMissedLivenessIsARestartDespiteReadiness(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1, apart)
 		settle(time.Minute)
 		world.answer(probe.TypeTCP, errors.New("connection refused"))
-		settle(time.Duration(defaults.Liveness.Missed) * defaults.Liveness.Interval)
+		m.await("worker-0", records.StatusUnhealthy, time.Duration(defaults.Liveness.Missed)*defaults.Liveness.Interval)
 		m.wantStatus("after three misses", records.StatusUnhealthy, 1, world)
 		settle(defaults.Liveness.Interval)
 		if n := world.starts("worker-0"); n != 2 {
@@ -96,6 +102,7 @@ func TestWorkerThatStopsMissingLivenessIsKept(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 1, apart)
 		settle(time.Minute)
+		world.busy("worker-0")
 		world.answer(probe.TypeTCP, errors.New("connection refused"))
 		settle(time.Duration(defaults.Liveness.Missed) * defaults.Liveness.Interval)
 		m.wantStatus("after three misses", records.StatusUnhealthy, 1, world)
@@ -130,18 +137,19 @@ func TestUnhealthyWorkerHasToPassSeveralTimes(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1, byHTTP, func(u *unit.Spec) { u.Readiness.Passes = 3 })
 		settle(defaults.Readiness.Interval)
 		m.wantStatus("at first", records.StatusRunning, 1, world)
+		world.busy("worker-0")
 		world.answer(probe.TypeHTTP, errDown)
 		settle(3 * defaults.Readiness.Interval)
 		m.wantStatus("after three misses", records.StatusUnhealthy, 1, world)
 		world.answer(probe.TypeHTTP, nil)
-		settle(2 * defaults.Readiness.Interval)
+		settle(defaults.Readiness.Interval) // the first pass comes within a second
 		m.wantStatus("after two passes", records.StatusUnhealthy, 1, world)
 		world.answer(probe.TypeHTTP, errDown)
 		settle(defaults.Readiness.Interval)
 		world.answer(probe.TypeHTTP, nil)
-		settle(2 * defaults.Readiness.Interval)
-		m.wantStatus("after a miss and two passes", records.StatusUnhealthy, 1, world)
 		settle(defaults.Readiness.Interval)
+		m.wantStatus("after a miss and two passes", records.StatusUnhealthy, 1, world)
+		settle(2 * defaults.Readiness.Interval)
 		m.wantStatus("after three passes", records.StatusRunning, 1, world)
 		m.stop(nil)
 	})
@@ -299,6 +307,7 @@ func TestChecksShowTheirLastAnswersAndTheirNextTimes(t *testing.T) {
 		if c := ready.Checks; len(c) != 2 || !c[0].Passed || c[0].At.IsZero() || !c[1].At.IsZero() {
 			t.Errorf("checks = %+v, want that of readiness passed and none of liveness yet", c)
 		}
+		world.busy("worker-0")
 		world.answer(probe.TypeTCP, errors.New("connection refused"))
 		settle(defaults.Readiness.Interval)
 		w := m.worker("worker-0")
