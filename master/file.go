@@ -74,8 +74,8 @@ func orNever(d time.Duration) time.Duration {
 // checkOf returns the check as the supervisor makes it. The notify type is refused before.
 func checkOf(h *config.Health) probe.Spec {
 	return probe.Spec{
-		Type: probe.Type(h.Type), Service: h.Service, Address: h.Address, URL: h.URL, Status: h.Status, Headers: h.Headers,
-		Command: h.Command,
+		Type: probe.Type(h.Type), Service: h.Service, Address: h.Address, URL: h.URL, Status: h.Status,
+		Headers: h.Headers, Command: h.Command,
 		Policy: probe.Policy{
 			Interval: h.Interval, Timeout: h.Timeout, Missed: h.Failures, Passes: h.Successes,
 		},
