@@ -24,7 +24,7 @@ var acts = map[string]bool{
 	"unix.Rmdir": true, "unix.Renameat2": true, "unix.Ftruncate": true,
 	".Commit": true, ".Truncate": true, ".Sync": true,
 	"process.Start": true, "writeCgroup": true,
-	"statefile.TryLock": true, "statefile.SyncDir": true, "SyncDir": true, "statefile.Datasync": true,
+	"statefile.TryLock": true, "safefile.SyncDir": true, "statefile.Datasync": true,
 	".Store.Apply": true, ".store.Apply": true,
 	".services.Add": true, ".services.AddIdle": true, ".services.SetReady": true,
 	".services.Withdraw": true, ".services.Remove": true,
