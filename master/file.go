@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/config"
+	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -39,6 +40,7 @@ func specOf(u *config.Unit) unit.Spec {
 		NoServices:   u.Routing.Services != nil && len(u.Routing.Services) == 0,
 		StartTimeout: u.Start.Timeout, Settle: max(u.Start.Settle, 1),
 		StopSignal: unit.SignalNumber(string(u.Stop.Signal)), StopGrace: max(u.Stop.Grace, 1),
+		Log:       logOf(&u.Log),
 		Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness), BusyLimit: orNever(u.Liveness.BusyLimit),
 		Restart: unit.RestartPolicy{
 			Mode:         unit.RestartMode(u.Restart.Policy),
@@ -69,6 +71,14 @@ func orNever(d time.Duration) time.Duration {
 		return -1
 	}
 	return d
+}
+
+func logOf(l *config.Log) logs.Policy {
+	p := logs.Policy{MaxSize: int64(l.MaxSize), MaxAge: l.MaxAge, Keep: l.Keep, Compress: l.Compress}
+	if p.Keep == 0 {
+		p.Keep = logs.KeepNone
+	}
+	return p
 }
 
 // checkOf returns the check as the supervisor makes it. The notify type is refused before.

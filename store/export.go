@@ -12,6 +12,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/counterfile"
@@ -162,7 +163,7 @@ func SaveBackup(path string, replace bool, write func(*os.File) error) (_ Summar
 	}
 	err = name(ops, temp, path, replace)
 	if err == nil {
-		err = ops.Perform(crashpoint.Export.SyncFolder(), func() error { return statefile.SyncDir(filepath.Dir(path)) })
+		err = ops.Perform(crashpoint.Export.SyncFolder(), func() error { return safefile.SyncDir(filepath.Dir(path)) })
 	}
 	if err != nil {
 		return Summary{}, fmt.Errorf("write the backup: %w", err)

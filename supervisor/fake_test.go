@@ -441,6 +441,8 @@ func (p *fakeProcess) CPUTime(context.Context) (process.Usage, error) {
 	return process.Usage{CPU: used, Blocked: p.blocked}, p.usageErr
 }
 
+func (p *fakeProcess) AppendsOnly(context.Context, string) (bool, error) { return true, nil }
+
 func (p *fakeProcess) OwnsPort(int) (process.Ownership, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

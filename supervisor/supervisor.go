@@ -17,6 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
 	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -145,7 +146,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 			StateDir:   func() string { return opts.Store.StateDirID().String() },
 			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ, UID: os.Geteuid(),
 		}),
-		Services: s.services, Ports: &ports.Book{},
+		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(s.onLogEvent),
 		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
 		Recovered: s.recovered, Hurry: s.hurry,
 		Dial:          func(port int) (worker.Link, error) { return worker.Dial(port, opts.Log) },
@@ -205,9 +206,10 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	// The workers' goroutines outlive ctx because they stop the workers.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer close(s.ended)
-	var checks sync.WaitGroup
-	defer checks.Wait()
-	checks.Go(func() { s.env.Checks.Serve(work) })
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { s.env.Checks.Serve(work) })
+	beside.Go(func() { s.env.Rotator.Serve(work) })
 	defer cancel()
 	defer s.helpers.Wait()
 	defer s.registered.Stop()

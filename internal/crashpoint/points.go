@@ -44,6 +44,18 @@ const (
 	Removal      Point = "removal" // the record of a surplus worker is removed
 	Detach       Point = "detach"
 
+	LogMark      Point = "log-mark"       // the lines that a rotation has copied count as rotated
+	LogMarkSync  Point = "log-mark-sync"  // so do they after a loss of power
+	LogBlank     Point = "log-blank"      // the rest of the line that the cut of a log divides is blanked
+	LogBlankSync Point = "log-blank-sync" // and synced
+	LogCollapse  Point = "log-collapse"   // the blocks of rotated lines are removed, or those of a hole
+	LogPunch     Point = "log-punch"      // rotated lines become a hole
+	LogPunchSync Point = "log-punch-sync"
+	LogUnmark    Point = "log-unmark"   // the mark becomes part of the hole
+	LogTruncate  Point = "log-truncate" // a log is emptied
+	LogRest      Point = "log-rest"     // the lines that are not rotated are written into an emptied log
+	LogRemove    Point = "log-remove"   // a rotated file, or an unfinished one, is removed
+
 	RegisterRecord   Point = "register-record" // a registered endpoint is recorded
 	ExpireRecord     Point = "expire-record"
 	DeregisterRecord Point = "deregister-record"
@@ -64,8 +76,10 @@ const (
 	QuarantineCopy Point = "quarantine-copy" // of a partly damaged file
 	Replaced       Point = "replaced"        // the state that an operator replaces with a backup is kept
 	Compact        Point = "compact"
-	Export         Point = "export"    // a backup that an operator requested
-	UnitFile       Point = "unit-file" // of systemd: Write and Rename only
+	Export         Point = "export"       // a backup that an operator requested
+	UnitFile       Point = "unit-file"    // of systemd: Write and Rename only
+	LogCopy        Point = "log-copy"     // of the lines that a rotation moves
+	LogCompress    Point = "log-compress" // a rotated file is compressed
 )
 
 // All returns every point.
@@ -76,12 +90,15 @@ func All() []Point {
 		UnitRecord, Port, Lease, IntentRecord, LogOpen, Cgroup, Fork, PIDRecord, Adopt, Publish, ReadyRecord, Told,
 		Withdraw, StopRecord, Signal, CgroupKill, CgroupGone, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
+		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,
+		LogRest, LogRemove,
 	}
 	for _, file := range []Point{AdminPath, UnitFile} {
 		all = append(all, file.Write(), file.Rename())
 	}
 	for _, file := range []Point{
 		MasterID, Database, Counter, Rewrite, Backup, MigrationCopy, Restore, QuarantineCopy, Replaced, Compact, Export,
+		LogCopy, LogCompress,
 	} {
 		all = append(all, file.Steps()...)
 	}

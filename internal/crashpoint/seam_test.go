@@ -24,7 +24,8 @@ var acts = map[string]bool{
 	"unix.Rmdir": true, "unix.Renameat2": true, "unix.Ftruncate": true,
 	".Commit": true, ".Truncate": true, ".Sync": true,
 	"process.Start": true, "writeCgroup": true,
-	"statefile.TryLock": true, "statefile.SyncDir": true, "SyncDir": true, "statefile.Datasync": true,
+	"statefile.TryLock": true, "safefile.SyncDir": true, "statefile.Datasync": true,
+	".space.collapse": true, ".space.punch": true,
 	".Store.Apply": true, ".store.Apply": true,
 	".services.Add": true, ".services.AddIdle": true, ".services.SetReady": true,
 	".services.Withdraw": true, ".services.Remove": true,
@@ -45,6 +46,8 @@ var behind = map[string]string{
 	"ReadLock":            "a reader changes nothing",
 	"Start":               "of package launcher: process.Start has the points",
 	"SyncDir":             "called as a point",
+	"datasync":            "called as a point",
+	"collapses":           "the file system refuses the range",
 	"acceptMove":          "its commit is a point of the store",
 }
 
@@ -102,7 +105,8 @@ func isSeam(n ast.Node) bool {
 		return false
 	}
 	full := name(call.Fun)
-	return full == "crashpoint.Do" || full == "crashpoint.Pass" || strings.HasSuffix(full, ".Perform")
+	return full == "crashpoint.Do" || full == "crashpoint.Pass" || strings.HasSuffix(full, ".Perform") ||
+		strings.HasSuffix(full, ".whileMarked")
 }
 
 func name(e ast.Expr) string {

@@ -3,6 +3,7 @@
 package safefile
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,15 @@ const (
 	noWait   = unix.O_NONBLOCK | unix.O_NOCTTY
 	noFollow = unix.O_NOFOLLOW
 )
+
+// SyncDir makes the names in a folder durable.
+func SyncDir(dir string) error {
+	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0) // fail on a FIFO in its place instead of blocking
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
 
 // restoreWait clears O_NONBLOCK, which a worker would inherit with its log.
 func restoreWait(f *os.File) error {

@@ -131,11 +131,11 @@ func (b Folder) makeFolder(names bool) error {
 			return err
 		}
 		if names {
-			if err := statefile.SyncDir(b.folder); err != nil {
+			if err := safefile.SyncDir(b.folder); err != nil {
 				return err
 			}
 		}
-		return statefile.SyncDir(b.dir.Path)
+		return safefile.SyncDir(b.dir.Path)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/backups"
 	"github.com/core-tools/hsu-master/store/boltfile"
@@ -186,7 +187,7 @@ func (o *opener) syncMeta() error {
 	return o.dir.Ops.Perform(crashpoint.Settle, func() error {
 		err := o.writer.database.file.SyncMeta()
 		if err == nil {
-			err = statefile.SyncDir(o.dir.Path)
+			err = safefile.SyncDir(o.dir.Path)
 		}
 		if err != nil {
 			return fmt.Errorf("make %s durable: %w", o.dir.Database, err)

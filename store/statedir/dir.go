@@ -127,7 +127,7 @@ func SyncPath(ops statefile.Ops, dir string) error {
 			if there, err := ID(parent); err != nil || there.Device != here.Device {
 				return nil //nolint:nilerr // see above
 			}
-			if err := statefile.SyncDir(parent); errors.Is(err, fs.ErrPermission) {
+			if err := safefile.SyncDir(parent); errors.Is(err, fs.ErrPermission) {
 				return nil
 			} else if err != nil {
 				return fmt.Errorf("make the state directory durable: %w", err)

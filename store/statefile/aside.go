@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
 // Infixes of the names of files that were kept.
@@ -32,7 +33,7 @@ func (o Ops) KeepAside(path string, damage error, log *slog.Logger) (string, err
 	aside := AsideName(path, DamagedInfix)
 	err := o.Perform(crashpoint.Quarantine, func() error { return os.Rename(path, aside) })
 	if err == nil {
-		err = o.Perform(crashpoint.QuarantineSync, func() error { return SyncDir(filepath.Dir(path)) })
+		err = o.Perform(crashpoint.QuarantineSync, func() error { return safefile.SyncDir(filepath.Dir(path)) })
 	}
 	if err != nil {
 		return "", fmt.Errorf("keep the damaged %s aside: %w", path, err)

@@ -73,12 +73,3 @@ func Identify(path string) (device, inode uint64, err error) {
 	}
 	return uint64(st.Dev), st.Ino, nil
 }
-
-// SyncDir makes the entries of a directory durable.
-func SyncDir(dir string) error {
-	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0) // fail on a FIFO in its place instead of blocking
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}

@@ -53,6 +53,3 @@ func Identify(path string) (device, inode uint64, err error) {
 	}
 	return uint64(info.VolumeSerialNumber), uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow), nil
 }
-
-// SyncDir does nothing: NTFS records directory changes in its journal.
-func SyncDir(string) error { return nil }

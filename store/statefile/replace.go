@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
 // TempSuffix is the suffix of a file that is about to replace another.
@@ -87,7 +88,7 @@ func (o Ops) Publish(point crashpoint.Point, temp, path string) error {
 	if err := o.Perform(point.Rename(), func() error { return os.Rename(temp, path) }); err != nil {
 		return err
 	}
-	return o.Perform(point.SyncFolder(), func() error { return SyncDir(filepath.Dir(path)) })
+	return o.Perform(point.SyncFolder(), func() error { return safefile.SyncDir(filepath.Dir(path)) })
 }
 
 // Remove removes a file that may be missing.

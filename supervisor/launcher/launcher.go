@@ -91,6 +91,8 @@ type Instance interface {
 	Kill(ctx context.Context) ([]process.Holder, error)
 	// CPUTime returns the use of the processor by the process and its family.
 	CPUTime(ctx context.Context) (process.Usage, error)
+	// AppendsOnly reports whether every descriptor with which the process or its family may write to a file appends.
+	AppendsOnly(ctx context.Context, path string) (bool, error)
 	// OwnsPort reports whether the process or its family owns the listeners on the port.
 	OwnsPort(port int) (process.Ownership, error)
 	// OwnsPeer reports whether the process or its family owns the other end of a TCP connection of the master.

@@ -289,6 +289,10 @@ func (i *osInstance) CPUTime(ctx context.Context) (process.Usage, error) {
 	return i.family.CPUTime(ctx)
 }
 
+func (i *osInstance) AppendsOnly(ctx context.Context, path string) (bool, error) {
+	return i.family.AppendsOnly(ctx, path)
+}
+
 func (i *osInstance) OwnsPort(port int) (process.Ownership, error) { return i.family.OwnsPort(port) }
 
 func (i *osInstance) OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error) {

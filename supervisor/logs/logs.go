@@ -11,13 +11,15 @@ import (
 	"strings"
 
 	"github.com/core-tools/hsu-master/internal/safefile"
+	"github.com/core-tools/hsu-master/supervisor/logs/layout"
 )
 
-// Limits on the shown output of a failed worker: enough for the head of a stack trace.
-const (
-	lastOutputLines = 10
-	lastOutputBytes = 4 << 10
-)
+// TailSize is the number of bytes at the end of a log that [Tail] reads, and that rotation leaves there. It is enough
+// for the head of a stack trace.
+const TailSize = 4 << 10
+
+// lastOutputLines limits the shown output of a failed worker.
+const lastOutputLines = 10
 
 // DefaultDir returns the folder of the workers' output files in a state directory.
 func DefaultDir(stateDir string) string { return filepath.Join(stateDir, "logs") }
@@ -38,27 +40,32 @@ func Open(dir, worker string) (*os.File, error) {
 	return f, nil
 }
 
-// Tail returns the last lines of an output file, nil if there are none or they cannot be read.
+// Tail returns the last lines of an output file, nil if there are none or they cannot be read. It drops NUL bytes,
+// which a worker leaves if it truncates its output.
 func Tail(path string) []string {
 	f, err := safefile.Open(path)
 	if err != nil {
 		return nil
 	}
 	defer func() { _ = f.Close() }()
-	size, err := f.Seek(0, io.SeekEnd)
+	parts, err := layout.Find(f)
 	if err != nil {
 		return nil
 	}
-	tail := make([]byte, min(size, lastOutputBytes))
-	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
+	begin := max(parts.Lines, parts.Size-TailSize)
+	tail := make([]byte, parts.Size-begin)
+	n, err := f.ReadAt(tail, begin)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil
 	}
-	if int64(len(tail)) < size {
+	tail = tail[:n]
+	if begin > parts.Lines {
 		// The first line is cut: drop it.
 		if _, rest, found := bytes.Cut(tail, []byte("\n")); found {
 			tail = rest
 		}
 	}
+	tail = bytes.ReplaceAll(tail, []byte{0}, nil)
 	text := strings.TrimRight(strings.ToValidUTF8(string(tail), "\uFFFD"), "\n")
 	if text == "" {
 		return nil

@@ -83,6 +83,7 @@ func init() {
 			fmt.Printf("hidden %v\n", hidden)
 		},
 		"kill-own": killOwn,
+		"open":     openFile,
 		"reaper":   reaper,
 		"inherits": func([]string) { fmt.Printf("inherits %t\n", InheritsOrphans()) },
 		"namespace": func([]string) {
@@ -111,6 +112,15 @@ func sleepOn() {
 func say(what string, f func() (string, bool)) {
 	text, ok := f()
 	fmt.Printf("%s %v %s\n", what, ok, text)
+}
+
+// openFile keeps a file open: its path and the flags.
+func openFile(args []string) {
+	f, err := os.OpenFile(args[0], number(args[1]), 0)
+	must(err)
+	defer func() { must(f.Close()) }()
+	ready()
+	sleepOn()
 }
 
 func number(text string) int {

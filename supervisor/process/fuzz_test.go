@@ -189,6 +189,30 @@ var flockRow = regexp.MustCompile(`^lock: \S+ FLOCK \S+ WRITE( |$)`)
 // plain returns line with single blanks between the words.
 func plain(line string) string { return strings.Join(strings.Fields(line), " ") }
 
+func FuzzWritesAnywhere(f *testing.F) {
+	f.Add([]byte("pos:\t0\nflags:\t0102001\nmnt_id:\t30\n"))
+	f.Add([]byte("pos:\t0\nflags:\t0100001\n"))
+	f.Add([]byte("flags:\t0100000"))
+	f.Add([]byte("flags:\t9\nflags:\t02001\n"))
+	f.Add([]byte(""))
+	f.Fuzz(func(t *testing.T, fdinfo []byte) {
+		want := true
+		for row := range strings.SplitSeq(string(fdinfo), "\n") {
+			text, found := strings.CutPrefix(row, "flags:")
+			if !found {
+				continue
+			}
+			if flags, err := strconv.ParseUint(strings.TrimSpace(text), 8, 64); err == nil {
+				want = flags%4 != 0 && flags/1024%2 == 0
+			}
+			break
+		}
+		if got := writesAnywhere(fdinfo); got != want {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
+
 func FuzzCgroupFolder(f *testing.F) {
 	f.Add([]byte("0::/a\n"), []byte("30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"))
 	f.Fuzz(func(t *testing.T, cgroups, mounts []byte) {

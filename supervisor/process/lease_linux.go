@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -142,31 +141,16 @@ func fileID(fd int) (identity.FileID, error) {
 // The inode is not enough either. Its number becomes free once the last holder is dead and the file replaced, and
 // the lease of the next worker may get it (tried: ext4 assigns the lowest). So the file must also have been at the
 // same path.
-func holdsLease(pid int, lease identity.FileID, path string, buf *[]byte) bool {
-	folder, open, err := descriptors(pid, buf)
-	if err != nil {
-		return false
-	}
-	for _, n := range open {
-		var st unix.Statx_t
-		name := strconv.Itoa(n)
-		// DONT_SYNC: a hung network file system must not block this process.
-		if unix.Statx(unix.AT_FDCWD, folder+"/fd/"+name, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st) != nil {
-			continue
+func holdsLease(pid int, lease identity.FileID, path string, buf *[]byte) (held bool) {
+	err := eachOpen(pid, lease, buf, func(folder, name string) bool {
+		if wasAt(folder+"/fd/"+name, path) {
+			// fdinfo lists the locks of the description since Linux 4.1 (proc_pid_fdinfo(5)).
+			info, err := readAll(folder+"/fdinfo/"+name, buf)
+			held = err == nil && locked(info)
 		}
-		if st.Ino != lease.Inode || unix.Mkdev(st.Dev_major, st.Dev_minor) != lease.Device {
-			continue
-		}
-		if !wasAt(folder+"/fd/"+name, path) {
-			continue
-		}
-		// fdinfo lists the locks of the description since Linux 4.1 (proc_pid_fdinfo(5)).
-		info, err := readAll(folder+"/fdinfo/"+name, buf)
-		if err == nil && locked(info) {
-			return true
-		}
-	}
-	return false
+		return !held
+	})
+	return err == nil && held
 }
 
 // memberByLease reports whether a process is a member because it holds the lease and shows a second sign of

@@ -122,6 +122,11 @@ func (f Family) Members(context.Context) ([]Holder, error) {
 	return nil, unsupported("find a process's descendants")
 }
 
+// AppendsOnly reports whether the members can only append to a file.
+func (f Family) AppendsOnly(context.Context, string) (bool, error) {
+	return false, unsupported("read a process's descriptors")
+}
+
 // Terminate asks the members to terminate.
 func (f Family) Terminate(context.Context) error { return unsupported("end a process's descendants") }
 

@@ -244,6 +244,28 @@ func locked(fdinfo []byte) bool {
 	return false
 }
 
+// The flags of an open file description in fdinfo, as Linux numbers them on all of its architectures that Go supports
+// (asm-generic/fcntl.h); package syscall has those of the system that this program is built for.
+const (
+	accessMode = 0o3
+	readOnly   = 0o0
+	appendFlag = 0o2000
+)
+
+// writesAnywhere reports whether an open file description is for writing and has no O_APPEND, from the text of its
+// fdinfo (proc_pid_fdinfo(5)). It is true if the text does not tell.
+func writesAnywhere(fdinfo []byte) bool {
+	for line := range bytes.Lines(fdinfo) {
+		text, found := bytes.CutPrefix(line, []byte("flags:"))
+		if !found {
+			continue
+		}
+		flags, err := strconv.ParseUint(string(bytes.TrimSpace(text)), 8, 64)
+		return err != nil || flags&accessMode != readOnly && flags&appendFlag == 0
+	}
+	return true
+}
+
 // cgroupFolder returns the folder of the v2 cgroup that the text of /proc/PID/cgroup names, below the mount point
 // in the text of /proc/PID/mountinfo (cgroups(7), proc(5)).
 func cgroupFolder(cgroups, mounts []byte) (string, bool) {

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/identity"
 )
 
 // buffers holds buffers for reads of /proc: one pass reads hundreds of files.
@@ -208,6 +210,30 @@ func descriptors(pid int, buf *[]byte) (folder string, open []int, err error) {
 	folder += "/task/" + strconv.Itoa(tid)
 	open, err = numbers(folder+"/fd", buf)
 	return folder, open, err
+}
+
+// eachOpen calls visit with each descriptor of a process that has a file open, until visit returns false:
+// folder/fd/name is the file, folder/fdinfo/name its description. It fails if the descriptors cannot be read.
+func eachOpen(pid int, file identity.FileID, buf *[]byte, visit func(folder, name string) bool) error {
+	folder, open, err := descriptors(pid, buf)
+	if err != nil {
+		return err
+	}
+	for _, n := range open {
+		var st unix.Statx_t
+		name := strconv.Itoa(n)
+		// DONT_SYNC: a hung network file system must not block this process.
+		if unix.Statx(unix.AT_FDCWD, folder+"/fd/"+name, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st) != nil {
+			continue
+		}
+		if st.Ino != file.Inode || unix.Mkdev(st.Dev_major, st.Dev_minor) != file.Device {
+			continue
+		}
+		if !visit(folder, name) {
+			return nil
+		}
+	}
+	return nil
 }
 
 // environState is the result of reading a process's environment.

@@ -20,6 +20,7 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 			"health", &live, []any{u.Readiness, u.Liveness, u.BusyLimit}, []any{v.Readiness, v.Liveness, v.BusyLimit},
 		},
 		{"start", &live, []any{u.StartTimeout, u.Settle}, []any{v.StartTimeout, v.Settle}},
+		{"log", &live, u.Log, v.Log},
 		{"restart", &live, u.Restart, v.Restart},
 		{"stop", &live, []any{u.StopSignal, u.StopGrace}, []any{v.StopSignal, v.StopGrace}},
 	} {

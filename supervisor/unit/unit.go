@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -69,6 +70,8 @@ type Spec struct {
 	// StopGrace is the time between that signal and SIGKILL; 0 means 10 s.
 	StopGrace time.Duration
 	Restart   RestartPolicy
+	// Log is how the output of the workers is rotated. Zero fields are those of [logs.DefaultPolicy].
+	Log logs.Policy
 	// Readiness is the check that decides about calls, Liveness the one that decides about restarts. If both are equal
 	// or one is zero, one check decides about both. Zero fields are those of [probe.Spec.WithDefaults].
 	Readiness, Liveness probe.Spec
@@ -193,6 +196,7 @@ func (u Spec) WithDefaults() Spec {
 		u.Restart.SuccessCodes = []int{0}
 	}
 	u.BusyLimit = orDefault(u.BusyLimit, defaultBusyLimit)
+	u.Log = u.Log.WithDefaults()
 	return u
 }
 
@@ -251,6 +255,9 @@ func (u Spec) CheckFields() error {
 		} else if services.Infrastructure(name) {
 			errs = append(errs, fmt.Errorf("service %s: each endpoint has it for itself, leave it out", name))
 		}
+	}
+	if u.Log.MaxSize < 0 || u.Log.MaxAge < 0 {
+		errs = append(errs, fmt.Errorf("log: size %d, age %s: must not be negative", u.Log.MaxSize, u.Log.MaxAge))
 	}
 	return errors.Join(errs...)
 }

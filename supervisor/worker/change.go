@@ -45,6 +45,9 @@ func (w *Worker) Update(ctx context.Context, u unit.Spec) (outdated bool, err er
 func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	before, served := w.unit, w.routes.served()
 	w.unit, w.routes.unit = u, u
+	if u.Log != before.Log {
+		w.rotateLog()
+	}
 	if w.checks != nil && (!u.Readiness.Equal(before.Readiness) || !u.Liveness.Equal(before.Liveness)) {
 		w.startChecks()
 	}

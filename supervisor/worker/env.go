@@ -7,6 +7,7 @@ import (
 
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
+	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
 	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
@@ -18,6 +19,7 @@ type Env struct {
 	Store    *store.DB
 	Log      *slog.Logger
 	LogDir   string // holds the workers' output files
+	Rotator  *rotate.Rotator
 	Keeper   launcher.Keeper
 	Launcher launcher.Launcher
 	Services *services.Registry

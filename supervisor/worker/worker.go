@@ -132,6 +132,7 @@ func New(e *Env, slot recovery.Slot) *Worker {
 	if w.rec.Port != 0 {
 		e.Ports.Keep(w.id, w.rec.Port)
 	}
+	w.rotateLog()
 	w.publish()
 	return w.Worker
 }
@@ -217,6 +218,7 @@ func (w *owner) letGo() {
 // setInstance makes inst the instance and passes its handle to the Keeper.
 func (w *owner) setInstance(inst launcher.Instance, adopted bool) {
 	w.inst, w.adopted = inst, adopted
+	w.rotateLog()
 	keeper, token := w.env.Keeper, w.rec.Instance.Token
 	if _, none := keeper.(launcher.NoKeeper); none || keeper.Kept(token) != nil {
 		return
@@ -291,6 +293,7 @@ func (w *owner) finish(ctx context.Context) {
 		removed := w.event(eventRemoved, lifecycle.Surplus)
 		w.journal.commit(ctx, crashpoint.Removal, records.DeleteWorker(w.id), records.AppendEvent(removed))
 		w.env.Services.Offer(services.OfWorker(w.id))
+		w.env.Rotator.Remove(w.id)
 		w.info.Store(nil)
 		w.env.Services.Changed()
 	}

@@ -1,0 +1,275 @@
+package rotate
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/logs/layout"
+)
+
+// Log is a log to rotate.
+type Log struct {
+	Path   string
+	Policy logs.Policy
+	// AppendsOnly reports whether every descriptor with which a process may write to the log has O_APPEND. Collapsing
+	// the log under another writer would leave NULs in it. If AppendsOnly is nil or fails, there may be one.
+	AppendsOnly func(context.Context) (bool, error)
+}
+
+// Kind is the kind of an event.
+type Kind int
+
+const (
+	// Rotated means that lines were moved into a rotated file.
+	Rotated Kind = iota + 1
+	// Truncated means that a program truncated the log: it has lost lines.
+	Truncated
+	// Failed means that the log could not be rotated, or its rotated files not be compressed or removed. It is tried
+	// again, and not reported again until it has succeeded.
+	Failed
+)
+
+// Event is what happened to a log.
+type Event struct {
+	Kind   Kind
+	Worker string
+	Path   string // of the log
+	Bytes  int64  // moved, if Rotated; lost at least, if Truncated
+	Err    error  // if Failed
+}
+
+// Rotator rotates logs. Its methods may be called from any goroutine.
+type Rotator struct {
+	report func(context.Context, Event)
+	space  space
+	steps  steps
+	tidied chan struct{} // has room for one: there is something to tidy
+
+	mu   sync.Mutex
+	logs map[string]Log // by worker
+}
+
+// New returns a rotator without logs. It calls report from the goroutines of [Rotator.Serve], with their context.
+func New(report func(context.Context, Event)) *Rotator {
+	return &Rotator{report: report, space: system, tidied: make(chan struct{}, 1), logs: map[string]Log{}}
+}
+
+// Put adds the log of a worker, or replaces it.
+func (r *Rotator) Put(worker string, l Log) {
+	l.Policy = l.Policy.WithDefaults()
+	r.mu.Lock()
+	r.logs[worker] = l
+	r.mu.Unlock()
+	r.tidyUp()
+}
+
+// Remove forgets the log of a worker. Its files stay.
+func (r *Rotator) Remove(worker string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.logs, worker)
+}
+
+func (r *Rotator) list() map[string]Log {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.logs)
+}
+
+func (r *Rotator) tidyUp() {
+	select {
+	case r.tidied <- struct{}{}:
+	default:
+	}
+}
+
+// Intervals between two looks at a log. Looks that are due within the same fastest interval are made together, because
+// waking this program costs more than a look.
+const (
+	fastest    = 10 * time.Millisecond
+	quickest   = 100 * time.Millisecond
+	slowest    = time.Second
+	idle       = 500 * time.Millisecond // of a log that does not grow
+	fastWriter = 50 << 20 // bytes a second
+)
+
+// Serve completes the rotations that an earlier master began, and rotates logs until ctx ends.
+func (r *Rotator) Serve(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { r.tidyLogs(ctx) })
+	watched := map[string]*watch{}
+	for {
+		wait := r.look(ctx, watched)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// look looks at the logs that are due and returns the time until the next one is.
+func (r *Rotator) look(ctx context.Context, watched map[string]*watch) time.Duration {
+	current := r.list()
+	maps.DeleteFunc(watched, func(worker string, w *watch) bool { return current[worker].Path != w.path })
+	next := slowest
+	for worker, l := range current {
+		w := watched[worker]
+		if w == nil {
+			w = &watch{path: l.Path}
+			watched[worker] = w
+		}
+		if now := time.Now(); !now.Add(fastest).Before(w.due) {
+			w.due = time.Now().Add(r.visit(ctx, worker, l, w))
+		}
+		next = min(next, max(0, time.Until(w.due)))
+	}
+	return next
+}
+
+// tidyInterval is the longest time between a file's reaching its age and its removal.
+const tidyInterval = time.Minute
+
+// tidyLogs compresses and removes rotated files until ctx ends. It has a goroutine of its own because compressing takes
+// longer than rotating.
+func (r *Rotator) tidyLogs(ctx context.Context) {
+	failed := map[string]bool{}
+	for {
+		for worker, l := range r.list() {
+			err := tidy(ctx, l, r.steps)
+			if err != nil && ctx.Err() == nil && !failed[worker] {
+				r.report(ctx, Event{Kind: Failed, Worker: worker, Path: l.Path, Err: err})
+			}
+			failed[worker] = err != nil
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.tidied:
+		case <-time.After(tidyInterval):
+		}
+	}
+}
+
+// watch is what the rotator remembers of a log.
+type watch struct {
+	path      string
+	due       time.Time
+	recovered bool
+	info      fs.FileInfo // at the last look
+	at        time.Time   // of the last look
+	base      int64       // offset of the first line
+	enough    int64       // do not rotate below this size: no line ends early enough
+	failures  int         // in a row
+}
+
+// visit looks at a log, rotates it if it is large, and returns the time until the next look.
+func (r *Rotator) visit(ctx context.Context, worker string, l Log, w *watch) time.Duration {
+	info, err := os.Lstat(l.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		*w = watch{path: l.Path}
+		return untilFull(0, 0, l.Policy)
+	}
+	rate := 0.0
+	if err == nil {
+		var lost int64
+		if rate, lost = w.see(info, time.Now()); lost > 0 {
+			r.report(ctx, Event{Kind: Truncated, Worker: worker, Path: l.Path, Bytes: lost})
+		}
+		if w.left(l.Policy) <= 0 {
+			err = r.rotate(ctx, worker, l, w)
+		}
+	}
+	switch {
+	case err == nil:
+		w.failures = 0
+		return untilFull(w.left(l.Policy), rate, l.Policy)
+	case ctx.Err() != nil:
+		return slowest
+	case errors.Is(err, errShrunk):
+		return fastest // the next look reports it
+	}
+	if w.failures++; w.failures == 1 {
+		r.report(ctx, Event{Kind: Failed, Worker: worker, Path: l.Path, Err: err})
+	}
+	return min(time.Minute, time.Second<<min(w.failures-1, 6))
+}
+
+// see remembers a look at the log. It returns the bytes a second that it has grown by, and the bytes that a program has
+// removed from it.
+func (w *watch) see(info fs.FileInfo, now time.Time) (rate float64, lost int64) {
+	if w.info == nil || !os.SameFile(info, w.info) {
+		*w = watch{path: w.path, failures: w.failures, info: info, at: now}
+		return 0, 0
+	}
+	grown := info.Size() - w.info.Size()
+	if elapsed := now.Sub(w.at).Seconds(); elapsed > 0 {
+		rate = float64(grown) / elapsed
+	}
+	if w.info, w.at = info, now; grown < 0 {
+		w.recovered = false // base has no meaning any more
+	}
+	return rate, -grown
+}
+
+// left returns the bytes that the log may grow by until it is rotated. A log that was not recovered has none left.
+func (w *watch) left(p logs.Policy) int64 {
+	if !w.recovered {
+		return 0
+	}
+	return max(p.MaxSize+w.base, w.enough) - w.info.Size()
+}
+
+// untilFull returns the time until the next look at a log that may grow by left bytes, at a rate. A log that grows is
+// looked at more than once until then, because its writer may become faster.
+func untilFull(left int64, rate float64, p logs.Policy) time.Duration {
+	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+	if rate <= 0 {
+		return idle
+	}
+	busy := min(slowest, max(quickest, seconds(float64(min(p.MaxSize, fastWriter))/fastWriter)))
+	return max(fastest, seconds(min(busy.Seconds(), float64(left)/rate/2)))
+}
+
+// rotate recovers a log, and rotates it if it is large.
+func (r *Rotator) rotate(ctx context.Context, worker string, l Log, w *watch) (err error) {
+	f, err := open(l, r.space, r.steps)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.close()) }()
+	parts, err := f.recover(ctx)
+	if err != nil {
+		return err
+	}
+	var moved int64
+	if parts.Size-parts.Lines >= l.Policy.MaxSize {
+		if moved, err = f.rotate(ctx, parts, l.Policy.Keep > 0); err != nil {
+			return err
+		}
+		w.enough = 0
+		if moved == 0 {
+			w.enough = parts.Size + parts.Size/4
+		}
+		if parts, err = layout.Find(f.file); err != nil {
+			return err
+		}
+	}
+	w.recovered, w.base = true, parts.Lines
+	if w.info, err = f.file.Stat(); err != nil {
+		return err
+	}
+	w.at = time.Now()
+	if moved > 0 {
+		r.report(ctx, Event{Kind: Rotated, Worker: worker, Path: l.Path, Bytes: moved})
+		r.tidyUp()
+	}
+	return nil
+}

@@ -1,0 +1,360 @@
+package rotate
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/logs/layout"
+)
+
+func always(context.Context) (bool, error) { return true, nil }
+
+// serve runs a rotator with one log until the test ends.
+func serve(t *testing.T, l Log) (events chan Event, stop func()) {
+	events = make(chan Event, 1000)
+	r := New(func(_ context.Context, e Event) { events <- e })
+	r.Put("w", l)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); r.Serve(ctx) }()
+	stop = func() {
+		cancel()
+		<-done
+	}
+	return events, stop
+}
+
+func next(t *testing.T, events <-chan Event, want Kind) Event {
+	t.Helper()
+	select {
+	case e := <-events:
+		if e.Kind != want {
+			t.Fatalf("event %+v, want %d", e, want)
+		}
+		return e
+	case <-time.After(patience):
+		t.Fatalf("no event %d", want)
+		return Event{}
+	}
+}
+
+// A writer without a pause does not outgrow the size by far, and the policy holds for its rotated files.
+func TestServe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "w.log")
+	f := create(t, path)
+	policy := logs.Policy{MaxSize: 1 << 20, Keep: 3, Compress: true}
+	events, stop := serve(t, Log{Path: path, Policy: policy, AppendsOnly: always})
+
+	var written atomic.Int64
+	ended, quit := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for n := 1; ; n++ {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			if _, err := f.Write(line("0", n)); err != nil {
+				t.Error(err)
+				return
+			}
+			written.Store(int64(n))
+		}
+	}()
+	largest := int64(0)
+	for range 20 {
+		largest = max(largest, next(t, events, Rotated).Bytes)
+	}
+	close(quit)
+	<-ended
+	stop()
+	t.Logf("%d lines, largest rotation %d KiB", written.Load(), largest>>10)
+	if largest > 64<<20 {
+		t.Errorf("%d bytes were rotated at once", largest)
+	}
+	if err := tidy(t.Context(), Log{Path: path, Policy: policy}, steps{}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := layout.List(path)
+	if err != nil || len(files.Rotated) != 3 || len(files.Copies)+len(files.Unfinished) > 0 {
+		t.Fatalf("%+v, %v, want 3 rotated files", files, err)
+	}
+	var kept []byte
+	for _, f := range files.Rotated {
+		content, err := contentOf(f)
+		if err != nil || !f.Compressed {
+			t.Fatalf("%+v: %v, want a compressed file", f, err)
+		}
+		kept = append(kept, content...)
+	}
+	rest, _ := linesOf(t, path)
+	kept = append(kept, rest...)
+	lines := bytes.Split(bytes.TrimSuffix(kept, []byte("\n")), []byte("\n"))
+	for i, text := range lines {
+		want := int(written.Load()) - len(lines) + 1 + i
+		if _, n, err := parseLine(text); err != nil || n != want {
+			t.Fatalf("line %d, %v, want %d", n, err, want)
+		}
+	}
+}
+
+// A reader finds every line once, in order, while the log is rotated and compressed.
+func TestCopyAllDuringRotation(t *testing.T) {
+	onFileSystems(t, func(t *testing.T, dir string, frees method) {
+		if frees == truncates {
+			t.Skip("loses lines")
+		}
+		path := filepath.Join(dir, "w.log")
+		f := create(t, path)
+		policy := logs.Policy{MaxSize: 64 << 10, Keep: 1000, Compress: true}
+		events, stop := serve(t, Log{Path: path, Policy: policy, AppendsOnly: always})
+		defer stop()
+		written := make(chan error, 1)
+		go func() {
+			var err error
+			for n := 1; n <= 10_000 && err == nil; n++ {
+				_, err = f.Write(line("0", n))
+			}
+			written <- err
+		}()
+		next(t, events, Rotated)
+		for writing := true; writing; {
+			select {
+			case err := <-written:
+				if err != nil {
+					t.Fatal(err)
+				}
+				writing = false
+			default:
+			}
+			var all bytes.Buffer
+			if err := logs.CopyAll(&all, path); err != nil {
+				t.Fatal(err)
+			}
+			content := all.Bytes()
+			content = content[:bytes.LastIndexByte(content, '\n')+1] // a line that is being written
+			w := &writers{t: t, path: path, read: map[string]int{}}
+			w.check(path, content)
+			if n := w.read["0"]; n == 0 || n != 10_000 && !writing {
+				t.Errorf("%d lines", n)
+			}
+		}
+	})
+}
+
+func create(t *testing.T, path string) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// fill writes lines of about size bytes, numbered from first, and returns the number of the next one.
+func fill(t *testing.T, f *os.File, first int, size int64) int {
+	t.Helper()
+	for size > 0 {
+		n, err := f.Write(line("0", first))
+		if err != nil {
+			t.Fatal(err)
+		}
+		size -= int64(n)
+		first++
+	}
+	return first
+}
+
+func TestTruncatedByItsWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "w.log")
+		f := create(t, path)
+		events, stop := serve(t, Log{Path: path, AppendsOnly: always})
+		defer stop()
+		fill(t, f, 1, 100_000)
+		time.Sleep(time.Minute + quickest/2) // between two looks
+		info, err := f.Stat()
+		if err == nil {
+			err = f.Truncate(0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		fill(t, f, 1, 1000)
+		time.Sleep(time.Minute)
+		now, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := next(t, events, Truncated); e.Bytes != info.Size()-now.Size() || e.Worker != "w" || e.Path != path {
+			t.Errorf("event %+v of %d bytes", e, info.Size()-now.Size())
+		}
+		// Another file is not a shorter one.
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		create(t, path)
+		time.Sleep(time.Minute)
+		if len(events) > 0 {
+			t.Errorf("event %+v of a new log", <-events)
+		}
+	})
+}
+
+// A full disk leaves the log as it is. It is reported once, and the log is rotated when there is space.
+func TestFullDisk(t *testing.T) {
+	dir := mountMemory(t, "tmpfs", "size=4m")
+	if strings.HasPrefix(dir, "/dev/shm") {
+		t.Skip("cannot limit a file system")
+	}
+	path := filepath.Join(dir, "w.log")
+	f := create(t, path)
+	last := fill(t, f, 1, 3<<20) - 1
+	before, _ := linesOf(t, path)
+	synctest.Test(t, func(t *testing.T) {
+		events, stop := serve(t, Log{Path: path, Policy: logs.Policy{MaxSize: 2 << 20, Keep: 1}, AppendsOnly: always})
+		defer stop()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if e := next(t, events, Failed); !errors.Is(e.Err, unix.ENOSPC) {
+			t.Errorf("event %+v, want ENOSPC", e)
+		}
+		if len(events) > 0 {
+			t.Errorf("event %+v, want none", <-events)
+		}
+		after, _ := linesOf(t, path)
+		if !bytes.Equal(before, after) {
+			t.Error("the log has changed")
+		}
+		if files, err := layout.List(path); err != nil || len(files.Copies)+len(files.Rotated) > 0 {
+			t.Errorf("left behind: %+v, %v", files, err)
+		}
+		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=16m"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		next(t, events, Rotated)
+	})
+	w := &writers{t: t, path: path, read: map[string]int{}}
+	w.stop()
+	if w.read["0"] != last {
+		t.Errorf("%d lines, want %d", w.read["0"], last)
+	}
+}
+
+// A log is looked at often enough for its writer, and seldom if it has none.
+func TestIntervals(t *testing.T) {
+	p := logs.DefaultPolicy()
+	for _, tt := range []struct {
+		left   int64
+		rate   float64
+		policy logs.Policy
+		want   time.Duration
+	}{
+		{10 << 20, 0, p, idle},
+		{10 << 20, 1, p, 200 * time.Millisecond},
+		{10 << 20, 100 << 20, p, 50 * time.Millisecond},
+		{-1, 100 << 20, p, fastest},
+		{0, -1, p, idle},
+		{10 << 20, 0, logs.Policy{MaxSize: 4096}, idle},
+		{10 << 20, 1, logs.Policy{MaxSize: 4096}, quickest},
+		{1 << 40, 0, logs.Policy{MaxSize: 1 << 40}, idle},
+		{1 << 62, 1e-300, logs.Policy{MaxSize: 1 << 62}, slowest},
+	} {
+		if got := untilFull(tt.left, tt.rate, tt.policy); got != tt.want {
+			t.Errorf("untilFull(%d, %g, %d) = %s, want %s", tt.left, tt.rate, tt.policy.MaxSize, got, tt.want)
+		}
+	}
+}
+
+// rotated returns the rotated files of a log, without its path.
+func rotated(t *testing.T, path string) (names []string) {
+	t.Helper()
+	files, err := layout.List(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files.Rotated {
+		names = append(names, strings.TrimPrefix(f.Path, path+"."))
+	}
+	return names
+}
+
+func TestTidy(t *testing.T) {
+	const hour = time.Hour
+	tests := map[string]struct {
+		policy logs.Policy
+		files  []string // each an hour younger than the one before; the last is new
+		want   string
+	}{
+		"none":               {logs.Policy{Keep: 5}, nil, "[]"},
+		"fewer":              {logs.Policy{Keep: 5}, []string{"1", "2"}, "[1 2]"},
+		"more":               {logs.Policy{Keep: 2}, []string{"8", "9.gz", "10"}, "[9.gz 10]"},
+		"too old":            {logs.Policy{Keep: 9, MaxAge: 3 * hour / 2}, []string{"1", "2", "3"}, "[2 3]"},
+		"keep none":          {logs.Policy{Keep: logs.KeepNone}, []string{"1.gz", "2"}, "[]"},
+		"compress":           {logs.Policy{Keep: 2, Compress: true}, []string{"1", "2", "3"}, "[2.gz 3.gz]"},
+		"compressed already": {logs.Policy{Keep: 2, Compress: true}, []string{"1.gz", "2", "2.gz"}, "[1.gz 2.gz]"},
+		"both forms":         {logs.Policy{Keep: 2}, []string{"1.gz", "2", "2.gz"}, "[1.gz 2.gz]"},
+		"age of both forms":  {logs.Policy{Keep: 2, MaxAge: hour / 2}, []string{"1", "1.gz"}, "[1.gz]"},
+		"unfinished":         {logs.Policy{Keep: 2, Compress: true}, []string{"1.gz.tmp", "1"}, "[1.gz]"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "w.log")
+			for i, name := range tt.files {
+				file := path + "." + name
+				if err := os.WriteFile(file, []byte("lines\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				age := hour * time.Duration(len(tt.files)-1-i)
+				if err := os.Chtimes(file, time.Time{}, time.Now().Add(-age)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := tidy(t.Context(), Log{Path: path, Policy: tt.policy}, steps{}); err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(rotated(t, path)); got != tt.want {
+				t.Errorf("%s, want %s", got, tt.want)
+			}
+			if files, _ := layout.List(path); len(files.Unfinished) > 0 {
+				t.Errorf("left behind: %v", files.Unfinished)
+			}
+		})
+	}
+}
+
+// A compressed file keeps its age.
+func TestCompressedAge(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "w.log")
+	file := layout.RotatedPath(path, 1)
+	if err := os.WriteFile(file, []byte("a\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().Add(-time.Hour).Truncate(time.Second)
+	if err := os.Chtimes(file, time.Time{}, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := tidy(t.Context(), Log{Path: path, Policy: logs.DefaultPolicy()}, steps{}); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(layout.CompressedPath(file))
+	if err != nil || !info.ModTime().Equal(at) || info.Mode() != 0o600 {
+		t.Errorf("%v, %v, want one of %s", info, err, at)
+	}
+}
