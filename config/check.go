@@ -15,6 +15,7 @@ func (l *loader) check(file *File) {
 		l.faults.add(file.main.at, `the file has no units: write "units: {}" if none are wanted`)
 	}
 	l.checkServing(file)
+	l.checkPorts(file)
 	l.checkDependencies(file)
 }
 
@@ -33,6 +34,24 @@ func (l *loader) checkServing(file *File) {
 	}
 	if file.Metrics != "" && !loopback(file.Metrics) && !file.Insecure {
 		r.conflict(file.main, "metrics", "other hosts can reach this address: allow it with insecure: true")
+	}
+}
+
+// checkPorts reports fixed ports that two units would use at the same time.
+func (l *loader) checkPorts(file *File) {
+	r := l.reader()
+	users := map[int]string{}
+	for i, u := range file.Units {
+		if u.Routing.Port.Mode != PortFixed || !u.Enabled || u.Replicas != 1 || u.Schedule != "" {
+			continue
+		}
+		port := u.Routing.Port.Number
+		if other, taken := users[port]; taken {
+			r.path = []string{"units", u.Name}
+			r.conflict(file.units[i], "port", "%d is the port of unit %s: use another one, or port: auto", port, other)
+			continue
+		}
+		users[port] = u.Name
 	}
 }
 

@@ -41,6 +41,24 @@ func mustLoad(t *testing.T, text string) *File {
 	return f
 }
 
+// The end-to-end tests run this example. This test needs none of its programs.
+func TestExampleOfSixPrograms(t *testing.T) {
+	text, err := os.ReadFile("../examples/six/hsu-master.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]Kind{}
+	for _, u := range mustLoad(t, string(text)).Units {
+		kinds[u.Name] = u.Kind
+	}
+	want := map[string]Kind{
+		"greeter": Integrated, "shop": Managed, "cache": Managed, "pages": Managed, "chatter": Managed,
+	}
+	if diff := cmp.Diff(want, kinds); diff != "" {
+		t.Errorf("units (-want +got):\n%s", diff)
+	}
+}
+
 func TestExampleHasEachKey(t *testing.T) {
 	f := loadExample(t)
 	used := map[string]bool{}

@@ -55,5 +55,7 @@ func Known(name string) (string, bool) {
 	return "1", slices.Contains([]string{Port, Unit, Worker, Replica}, name)
 }
 
-// In reports whether the text mentions the placeholder with the name.
-func In(text, name string) bool { return strings.Contains(text, "{"+name+"}") }
+// In reports whether the text mentions the placeholder with the name. "{{port}" does not: it is a brace and "port}".
+func In(text, name string) bool {
+	return strings.Contains(strings.ReplaceAll(text, "{{", ""), "{"+name+"}")
+}

@@ -22,3 +22,14 @@ func TestExpand(t *testing.T) {
 		}
 	}
 }
+
+func TestIn(t *testing.T) {
+	for text, want := range map[string]bool{
+		"{port}": true, "--port={port}": true, "{unit}{port}": true, "{{{port}": true,
+		"": false, "port": false, "{unit}": false, "{{port}": false, "{{{{port}": false, "{port": false,
+	} {
+		if got := In(text, Port); got != want {
+			t.Errorf("%q: %t, want %t", text, got, want)
+		}
+	}
+}

@@ -1,0 +1,3 @@
+#!/bin/sh
+# The nightly job.
+date '+report of %F %T'
