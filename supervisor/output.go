@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
 )
@@ -25,7 +26,7 @@ func (s *Supervisor) onLogEvent(ctx context.Context, e rotate.Event) {
 			Time: time.Now(), Worker: e.Worker, Type: eventTruncated,
 			Detail: fmt.Sprintf("truncated by its own writer: %d bytes are lost", e.Bytes),
 		})
-		if err := s.opts.Store.Apply(ctx, lost); err != nil {
+		if err := crashpoint.Do(crashpoint.LogEvent, func() error { return s.opts.Store.Apply(ctx, lost) }); err != nil {
 			s.log.Debug("event not recorded", "worker", e.Worker, "error", err)
 		}
 	}

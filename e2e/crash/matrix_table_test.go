@@ -17,7 +17,7 @@ func elsewhere(p crashpoint.Point) string {
 	case slices.Contains(cgroups, p) && operationsOnCgroups() == nil:
 		return "only root can delegate a cgroup, where those of version 2 are mounted"
 	case strings.HasPrefix(string(p), "log-") && p != crashpoint.LogOpen:
-		return "the tests of supervisor/logs/rotate kill at each point of a rotation"
+		return "the tests of supervisor/logs/rotate kill at each point of a rotation, and no worker here truncates its log"
 	case row(p) == string(crashpoint.UnitFile) && underSystemd():
 		return "the systemd of this machine would load the unit"
 	}

@@ -54,6 +54,7 @@ const (
 	LogUnmark    Point = "log-unmark"   // the mark becomes part of the hole
 	LogTruncate  Point = "log-truncate" // a log is emptied
 	LogRest      Point = "log-rest"     // the lines that are not rotated are written into an emptied log
+	LogEvent     Point = "log-event"    // what happened to a log is recorded
 	LogRemove    Point = "log-remove"   // a rotated file, or an unfinished one, is removed
 
 	RegisterRecord   Point = "register-record" // a registered endpoint is recorded
@@ -91,7 +92,7 @@ func All() []Point {
 		Withdraw, StopRecord, Signal, CgroupKill, CgroupGone, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,
-		LogRest, LogRemove,
+		LogRest, LogEvent, LogRemove,
 	}
 	for _, file := range []Point{AdminPath, UnitFile} {
 		all = append(all, file.Write(), file.Rename())

@@ -8,12 +8,14 @@ import (
 	"net"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/core-tools/hsu-core/go/control"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/internal/dial"
 	"github.com/core-tools/hsu-master/internal/rpc"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
@@ -118,7 +120,7 @@ func checkHealthAt(ctx context.Context, address, service string) error {
 	var dialer net.Dialer
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		rpc.Interceptor(),
+		rpc.Interceptor(), dial.Retry(time.Second, time.Minute), // the check's own timeout ends earlier
 		// Proxies of the environment are not used.
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", address)

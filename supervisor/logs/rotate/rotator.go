@@ -96,7 +96,7 @@ const (
 	quickest   = 100 * time.Millisecond
 	slowest    = time.Second
 	idle       = 500 * time.Millisecond // of a log that does not grow
-	fastWriter = 50 << 20 // bytes a second
+	fastWriter = 50 << 20               // bytes a second
 )
 
 // Serve completes the rotations that an earlier master began, and rotates logs until ctx ends.
