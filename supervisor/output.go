@@ -26,7 +26,8 @@ func (s *Supervisor) onLogEvent(ctx context.Context, e rotate.Event) {
 			Time: time.Now(), Worker: e.Worker, Type: eventTruncated,
 			Detail: fmt.Sprintf("truncated by its own writer: %d bytes are lost", e.Bytes),
 		})
-		if err := crashpoint.Do(crashpoint.LogEvent, func() error { return s.opts.Store.Apply(ctx, lost) }); err != nil {
+		err := crashpoint.Do(crashpoint.LogEvent, func() error { return s.opts.Store.Apply(ctx, lost) })
+		if err != nil {
 			s.log.Debug("event not recorded", "worker", e.Worker, "error", err)
 		}
 	}
