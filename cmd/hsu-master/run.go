@@ -40,6 +40,9 @@ func runCommand() *cli.Command {
 		if err != nil {
 			return err
 		}
+		if err := checkForgotten(c, cfg); err != nil {
+			return err
+		}
 		return serve(c.Context, cfg, c.App.ErrWriter)
 	}, runFlags()...)
 	cmd.Description = `The file of --config describes the units, or the flags of workers describe one.
@@ -328,6 +331,30 @@ func workersMayLive(stateDir string) bool {
 		return !errors.Is(err, fs.ErrNotExist) // opening the state will report the error
 	}
 	return slices.ContainsFunc(snap.Workers, func(w records.Worker) bool { return w.Instance != nil })
+}
+
+// checkForgotten refuses to run without units on a state that has some: a forgotten flag would stop and forget all
+// workers. --worker-count 0 says that this is wanted.
+func checkForgotten(c *cli.Context, cfg config) error {
+	if len(cfg.master.Units) > 0 || c.IsSet(configFlag) || c.IsSet("worker-count") {
+		return nil
+	}
+	snap, err := store.ReadSnapshot(cfg.folders.state)
+	if err != nil {
+		return nil //nolint:nilerr // there is no state, or opening it reports the error
+	}
+	var names []string
+	for _, u := range snap.Units {
+		if !u.Retired && u.Wanted() > 0 {
+			names = append(names, u.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return hint(usagef("the state in %s has workers of %s, and neither --config nor --worker-path is given",
+		cfg.folders.state, printable(strings.Join(names, ", "))),
+		"give the flags of the last start, or --worker-count 0 to stop and forget all workers")
 }
 
 // choice is one of the words that a flag accepts, with the value that it stands for.
