@@ -67,21 +67,17 @@ func (c check) failure(err error, s silence, limit time.Duration) string {
 	return what + ": " + why
 }
 
-// startChecks has the worker checked at each interval. The first check decides about calls.
+// startChecks has the worker checked at each interval.
 func (w *owner) startChecks() {
 	w.stopChecks()
-	u := w.unit
-	if u.OneCheck() {
-		w.addCheck(useHealth, u.Readiness)
+	if u := w.unit; u.OneCheck() {
+		w.check(w.newCheck(useHealth, u.Readiness))
 	} else {
-		w.addCheck(useReadiness, u.Readiness)
-		w.addCheck(useLiveness, u.Liveness)
+		w.check(w.newCheck(useReadiness, u.Readiness), w.newCheck(useLiveness, u.Liveness))
 	}
-	shown := w.checks
-	w.checked.Store(&shown)
 }
 
-func (w *owner) addCheck(what use, spec probe.Spec) {
+func (w *owner) newCheck(what use, spec probe.Spec) check {
 	incarnation := w.rec.Incarnation
 	c := check{use: what, spec: spec, prober: w.subject().prober(spec, w.link)}
 	m := meter{inst: w.inst}
@@ -95,15 +91,7 @@ func (w *owner) addCheck(what use, spec probe.Spec) {
 			apply:       func(ctx context.Context) { w.onChecked(ctx, c, r, s) },
 		})
 	})
-	w.checks = append(w.checks, c)
-}
-
-func (w *owner) stopChecks() {
-	for _, c := range w.checks {
-		c.Stop()
-	}
-	w.checks = nil
-	w.checked.Store(nil)
+	return c
 }
 
 // CheckInfo is a check of a worker as its readers see it.

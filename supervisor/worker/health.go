@@ -16,20 +16,10 @@ import (
 // connection reaches must be proven to be the worker before it gets requests.
 func (w *owner) connect(ctx context.Context, l Link) {
 	watch, cancel := context.WithCancel(ctx)
-	w.link, w.unwatch = l, cancel
+	w.open(l, cancel)
 	incarnation := w.rec.Incarnation
 	w.helpers.Go(func() { watchLink(watch, l, func() { w.ConnectionLost(watch, incarnation, nil) }) })
 	w.startChecks()
-}
-
-// hangUp closes the connection; calls in flight on it fail.
-func (w *owner) hangUp() {
-	w.unwatch()
-	w.stopChecks()
-	if w.link != nil {
-		w.link.Shutdown()
-		w.link = nil
-	}
 }
 
 // relink connects to a running worker that needed no connection until now. It gets calls when it is proven to own its

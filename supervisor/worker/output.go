@@ -3,17 +3,19 @@ package worker
 import (
 	"context"
 
+	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// rotateLog has the worker's log rotated by the policy of its unit. The present instance, if there is one, reports
-// whether its processes only append to it.
-func (w *owner) rotateLog() {
-	path := logs.Path(w.env.LogDir, w.id)
-	l := rotate.Log{Path: path, Policy: w.unit.Log}
-	if inst := w.inst; inst != nil {
+// rotateLog has a worker's log rotated by the policy of its unit. inst is the present instance, or nil; it reports
+// whether its processes only append to the log.
+func rotateLog(e *Env, worker string, u unit.Spec, inst launcher.Instance) {
+	path := logs.Path(e.LogDir, worker)
+	l := rotate.Log{Path: path, Policy: u.Log}
+	if inst != nil {
 		l.AppendsOnly = func(ctx context.Context) (bool, error) { return inst.AppendsOnly(ctx, path) }
 	}
-	w.env.Rotator.Put(w.id, l)
+	e.Rotator.Put(worker, l)
 }

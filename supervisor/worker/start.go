@@ -14,6 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -64,7 +65,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if closed(w.shutdown) {
 		return nil, ErrStopping
 	}
-	port, err := w.choosePort()
+	port, err := choosePort(w.env.Ports, w.unit, w.id, w.rec.Port)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
@@ -106,19 +107,19 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	return w.env.Launcher.Start(w.unit, w.id, *w.rec.Instance, lease)
 }
 
-// choosePort returns the port for the next instance, 0 if it gets none.
-func (w *owner) choosePort() (port int, err error) {
-	if w.unit.Port == unit.NoPort {
-		w.env.Ports.LetGo(w.id)
+// choosePort returns the port for the next instance of a worker, which had the port last, or 0 if it gets none.
+func choosePort(book *ports.Book, u unit.Spec, worker string, last int) (port int, err error) {
+	if u.Port == unit.NoPort {
+		book.LetGo(worker)
 		return 0, nil
 	}
 	err = crashpoint.Do(crashpoint.Port, func() (err error) {
-		if w.unit.Port == unit.AutoPort {
-			port, err = w.env.Ports.Choose(w.id, w.rec.Port)
+		if u.Port == unit.AutoPort {
+			port, err = book.Choose(worker, last)
 			return err
 		}
-		port = int(w.unit.Port)
-		return w.env.Ports.Take(w.id, port)
+		port = int(u.Port)
+		return book.Take(worker, port)
 	})
 	return port, err
 }

@@ -29,12 +29,6 @@ func (w *owner) stop(ctx context.Context) {
 	w.end(ctx, e.terminate)
 }
 
-// kill kills the family of a worker whose process has died.
-func (w *owner) kill(ctx context.Context) {
-	w.routes.withdraw()
-	w.end(ctx, func(context.Context) {})
-}
-
 // end starts a helper that lets first run and then kills what is left of the instance. The result goes to onEnded.
 func (w *owner) end(ctx context.Context, first func(context.Context)) {
 	w.startup.end()

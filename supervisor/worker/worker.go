@@ -1,7 +1,8 @@
 // Package worker is one worker: the goroutine that owns it, and the helpers whose results that goroutine gets in its
 // inbox. Package lifecycle decides how a worker reacts to an event. start.go, health.go and stop.go execute the
-// decision, and journal.go makes it durable; recover.go executes the decision of package recovery; routes.go and
-// discovery.go offer the worker's services to callers.
+// decision, and journal.go makes it durable; recover.go executes the decision of package recovery. contact.go is the
+// connection to the process, check.go and busy.go are its checks; routes.go and discovery.go offer the worker's
+// services to callers.
 package worker
 
 import (
@@ -53,11 +54,9 @@ type owner struct {
 	decided recovery.Decision   // the last decision of recovery
 	inst    launcher.Instance   // nil if no process lives
 	adopted bool
-	link    Link               // to inst, once it accepts
-	unwatch context.CancelFunc // ends the watch on the present link
+	contact
 	routes  routes
-	checks  []check // of the present instance; nil if the worker is not connected
-	silent  string  // why it is unhealthy at present, more exact than the record
+	silent  string // why it is unhealthy at present, more exact than the record
 	retry   *time.Timer
 	helpers sync.WaitGroup
 	done    bool
@@ -85,10 +84,10 @@ func (w *Worker) post(ctx context.Context, m message) {
 	}
 }
 
-// receive applies a message, unless it is about an earlier instance.
-func (w *owner) receive(ctx context.Context, m message) {
+// deliver applies a message, unless it is about another instance than the present one.
+func (m message) deliver(ctx context.Context, present uint64) {
 	switch {
-	case ctx.Err() == nil && (m.incarnation == w.rec.Incarnation || m.incarnation == anyInstance):
+	case ctx.Err() == nil && (m.incarnation == present || m.incarnation == anyInstance):
 		m.apply(ctx)
 	case m.discard != nil:
 		m.discard()
@@ -107,14 +106,13 @@ func New(e *Env, slot recovery.Slot) *Worker {
 			finished:  make(chan struct{}),
 		},
 		env: e, unit: slot.Unit, log: log,
-		retry:   stoppedTimer(),
-		unwatch: func() {},
-		rec:     slot.Rec,
-		state:   slot.State,
-		found:   slot.Found,
-		routes:  newRoutes(e.Services, slot.ID, slot.Unit, slot.Rec.Services, log),
+		retry:  stoppedTimer(),
+		rec:    slot.Rec,
+		state:  slot.State,
+		found:  slot.Found,
+		routes: newRoutes(e.Services, slot.ID, slot.Unit, slot.Rec.Services, log),
 	}
-	w.owner = w
+	w.owner, w.contact.shown = w, &w.Worker.checked
 	w.endRecovery = sync.OnceFunc(func() { close(w.recovered) })
 	w.journal = journal{
 		store: e.Store, log: log, shutdown: w.shutdown,
@@ -132,7 +130,7 @@ func New(e *Env, slot recovery.Slot) *Worker {
 	if w.rec.Port != 0 {
 		e.Ports.Keep(w.id, w.rec.Port)
 	}
-	w.rotateLog()
+	rotateLog(w.env, w.id, w.unit, w.inst)
 	w.publish()
 	return w.Worker
 }
@@ -193,7 +191,7 @@ func (w *owner) serve(ctx context.Context) {
 		case <-died:
 			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvDied})
 		case m := <-w.inbox:
-			w.receive(ctx, m)
+			m.deliver(ctx, w.rec.Incarnation)
 		case <-w.retry.C:
 			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvRetry})
 		}
@@ -218,7 +216,7 @@ func (w *owner) letGo() {
 // setInstance makes inst the instance and passes its handle to the Keeper.
 func (w *owner) setInstance(inst launcher.Instance, adopted bool) {
 	w.inst, w.adopted = inst, adopted
-	w.rotateLog()
+	rotateLog(w.env, w.id, w.unit, w.inst)
 	keeper, token := w.env.Keeper, w.rec.Instance.Token
 	if _, none := keeper.(launcher.NoKeeper); none || keeper.Kept(token) != nil {
 		return
@@ -247,7 +245,8 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 		w.start(ctx) // its first record is the intent, with the token and the port
 		return
 	case lifecycle.ActKill:
-		w.kill(ctx) // the record follows, when the exit is known
+		w.routes.withdraw()
+		w.end(ctx, func(context.Context) {}) // the record follows, when the exit is known
 		return
 	case lifecycle.ActRecover:
 		w.recover(ctx)
