@@ -27,6 +27,9 @@ var childParts = map[string]func(*childIO) error{
 	"bulk":      childBulk,
 	"copy":      childCopy,
 	"hold":      childHold,
+	"parse":     childParse,
+	"serve":     childServe,
+	"write":     childWrite,
 }
 
 // childIO is the part's side of the conversation.

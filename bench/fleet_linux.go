@@ -26,7 +26,7 @@ func fleet(ctx context.Context, l *lab) ([]row, error) {
 	for round := range l.rounds {
 		var r fleetRound
 		bareStart := func() (err error) {
-			r.bare, r.bareUsage, err = l.bareFleet(ctx)
+			r.bare, r.bareUsage, err = l.bareFleet(ctx, l.workerPath, startOrder{Workers: fleetSize})
 			return err
 		}
 		product := func() error { return l.productFleet(ctx, &r) }
@@ -62,17 +62,17 @@ func fleet(ctx context.Context, l *lab) ([]row, error) {
 	}, nil
 }
 
-// bareFleet returns the time from the exec of the bare loop until all workers have answered, and the processor time
+// bareFleet returns the time from the exec of the bare loop until it has started all workers, and the processor time
 // that it used.
-func (l *lab) bareFleet(ctx context.Context) (took, cpu float64, err error) {
+func (l *lab) bareFleet(ctx context.Context, program string, order startOrder) (took, cpu float64, err error) {
 	started := time.Now()
-	c, err := l.startChild("start", l.workerPath)
+	c, err := l.startChild("start", program)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
 	var loop time.Duration
-	if err := c.ask(ctx, startOrder{Workers: fleetSize}, &loop); err != nil {
+	if err := c.ask(ctx, order, &loop); err != nil {
 		return 0, 0, err
 	}
 	took = time.Since(started).Seconds()
@@ -161,26 +161,42 @@ func (l *lab) idle(ctx context.Context, m *master, ports []int, r *fleetRound) (
 	if err := bare.ask(ctx, idleOrder{Ports: ports}, &done{}); err != nil {
 		return err
 	}
-	// Right after the start the master is not idle yet: it writes the last records.
-	if err := pause(ctx, time.Second); err != nil {
-		return err
-	}
-	started := time.Now()
-	before, err := cpuTime(m.pid())
+	shares, err := coreShares(ctx, l.span(10*time.Second, 2*time.Second), m.pid())
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, l.span(10*time.Second, 2*time.Second)); err != nil {
-		return err
-	}
-	after, err := cpuTime(m.pid())
-	if err != nil {
-		return err
-	}
-	r.idleCPU = (after - before).Seconds() / time.Since(started).Seconds()
+	r.idleCPU = shares[0]
 	if r.productRSS, err = residentSize(m.pid()); err != nil {
 		return err
 	}
 	r.bareRSS, err = residentSize(bare.pid())
 	return err
+}
+
+// coreShares returns the share of a core that each process uses within a while. It begins a second later: right after
+// its start a master is not idle yet, because it writes the last records.
+func coreShares(ctx context.Context, while time.Duration, pids ...int) (series, error) {
+	if err := pause(ctx, time.Second); err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	shares := make(series, len(pids))
+	for i, pid := range pids {
+		used, err := cpuTime(pid)
+		if err != nil {
+			return nil, err
+		}
+		shares[i] = -used.Seconds()
+	}
+	if err := pause(ctx, while); err != nil {
+		return nil, err
+	}
+	for i, pid := range pids {
+		used, err := cpuTime(pid)
+		if err != nil {
+			return nil, err
+		}
+		shares[i] = (shares[i] + used.Seconds()) / time.Since(started).Seconds()
+	}
+	return shares, nil
 }

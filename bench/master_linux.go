@@ -35,18 +35,23 @@ type master struct {
 	address string
 	cmd     *exec.Cmd
 	execed  time.Time
-	ready   chan readyWorker
+	started chan loggedWorker
+	ready   chan loggedWorker
 	stderr  tail
 	drained chan struct{} // closed at the end of its output
 	once    sync.Once
 	err     error
 }
 
-type readyWorker struct {
+// loggedWorker is a worker about which the master has logged a message.
+type loggedWorker struct {
 	id  string
 	pid int
 	at  time.Time
 }
+
+// maxLogged is more than any experiment waits for.
+const maxLogged = 4096
 
 // startMaster executes hsu-master with the state in dir, on a free port, with the flags that a user would give it.
 func (l *lab) startMaster(dir string, flags ...string) (*master, error) {
@@ -56,7 +61,8 @@ func (l *lab) startMaster(dir string, flags ...string) (*master, error) {
 	}
 	m := &master{
 		lab: l, dir: dir, address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
-		ready: make(chan readyWorker, 4096), drained: make(chan struct{}),
+		started: make(chan loggedWorker, maxLogged), ready: make(chan loggedWorker, maxLogged),
+		drained: make(chan struct{}),
 	}
 	args := append([]string{"run", "--state-dir", dir, "--port", strconv.Itoa(port), "--log-format", "json"}, flags...)
 	m.cmd = exec.Command(l.masterPath, args...)
@@ -75,11 +81,17 @@ func (l *lab) startMaster(dir string, flags ...string) (*master, error) {
 		lines := bufio.NewScanner(output)
 		for lines.Scan() {
 			at := time.Now()
-			if line, isReady := parseLog(lines.Bytes()); isReady {
-				select {
-				case m.ready <- readyWorker{id: line.Worker, pid: line.PID, at: at}:
-				default: // more than anybody waits for
-				}
+			line, isReady := parseLog(lines.Bytes())
+			var to chan loggedWorker // nil for other lines
+			switch {
+			case isReady:
+				to = m.ready
+			case line.Message == messageStarted:
+				to = m.started
+			}
+			select {
+			case to <- loggedWorker{id: line.Worker, pid: line.PID, at: at}:
+			default: // more than anybody waits for
 			}
 			_, _ = m.stderr.Write(append(lines.Bytes(), '\n'))
 		}
@@ -99,16 +111,22 @@ func masterEnviron() []string {
 func (m *master) pid() int { return m.cmd.Process.Pid }
 
 // awaitWorkers returns when n workers have become ready since the last call, with the last of them and its time.
-func (m *master) awaitWorkers(ctx context.Context, n int) (last readyWorker, err error) {
+func (m *master) awaitWorkers(ctx context.Context, n int) (last loggedWorker, err error) {
+	return m.await(ctx, m.ready, n, "ready")
+}
+
+func (m *master) await(ctx context.Context, logged <-chan loggedWorker, n int,
+	what string,
+) (last loggedWorker, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for range n {
 		select {
-		case last = <-m.ready:
+		case last = <-logged:
 		case <-m.drained:
 			return last, fmt.Errorf("the master ended%s", m.stderr.text())
 		case <-ctx.Done():
-			return last, fmt.Errorf("wait for %d workers to be ready: %w%s", n, ctx.Err(), m.stderr.text())
+			return last, fmt.Errorf("wait for %d workers to be %s: %w%s", n, what, ctx.Err(), m.stderr.text())
 		}
 	}
 	return last, nil
@@ -182,6 +200,20 @@ func (m *master) state(ctx context.Context) (*adminpb.State, error) {
 
 // runningWorkers returns the n workers when all are recorded as running, which happens soon after they are ready.
 func (m *master) runningWorkers(ctx context.Context, n int) (map[string]*adminpb.Worker, error) {
+	return m.awaitRecords(ctx, n, "running", func(w *adminpb.Worker) bool { return w.GetStatus() == "running" })
+}
+
+// startedWorkers returns the n workers when the process of each is recorded.
+func (m *master) startedWorkers(ctx context.Context, n int) (map[string]*adminpb.Worker, error) {
+	if _, err := m.await(ctx, m.started, n, "started"); err != nil { // asking earlier would delay the master
+		return nil, err
+	}
+	return m.awaitRecords(ctx, n, "recorded", func(w *adminpb.Worker) bool { return w.GetPid() != 0 })
+}
+
+func (m *master) awaitRecords(ctx context.Context, n int, what string,
+	pass func(*adminpb.Worker) bool,
+) (map[string]*adminpb.Worker, error) {
 	for deadline := time.Now().Add(startPatience); ; {
 		state, err := m.state(ctx)
 		if err != nil {
@@ -189,7 +221,7 @@ func (m *master) runningWorkers(ctx context.Context, n int) (map[string]*adminpb
 		}
 		workers := make(map[string]*adminpb.Worker, n)
 		for _, w := range state.GetWorkers() {
-			if w.GetStatus() == "running" {
+			if pass(w) {
 				workers[w.GetId()] = w
 			}
 		}
@@ -197,9 +229,9 @@ func (m *master) runningWorkers(ctx context.Context, n int) (map[string]*adminpb
 			return workers, nil
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("%d workers are running, want %d", len(workers), n)
+			return nil, fmt.Errorf("%d workers are %s, want %d", len(workers), what, n)
 		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
+		if err := pause(ctx, 2*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}

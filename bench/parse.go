@@ -80,8 +80,11 @@ type logLine struct {
 	Port    int    `json:"port"`
 }
 
-// messageRunning is the master's log message when a worker has become ready.
-const messageRunning = "worker running"
+// The master's log messages that the bench waits for.
+const (
+	messageStarted = "worker started" // its process was started; the record follows
+	messageRunning = "worker running" // it has become ready
+)
 
 // parseLog reports whether the line is about a worker that has become ready, and returns it.
 func parseLog(line []byte) (logLine, bool) {

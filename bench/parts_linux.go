@@ -53,7 +53,12 @@ func childCommit(c *childIO) error {
 	return errors.Join(err, committer.Close())
 }
 
-type startOrder struct{ Workers int }
+// startOrder starts workers, or stops all if there are none to start.
+type startOrder struct {
+	Workers int
+	// Args are those of a program of any kind. Without them the program is a worker, which is to be ready.
+	Args []string
+}
 
 // childStart starts workers in a bare loop. Its argument is the program. It kills all workers when it ends.
 func childStart(c *childIO) error {
@@ -65,7 +70,12 @@ func childStart(c *childIO) error {
 		ctx, cancel := context.WithTimeout(context.Background(), startPatience)
 		defer cancel()
 		started := time.Now()
-		err := starter.Start(ctx, order.Workers)
+		var err error
+		if order.Args != nil {
+			err = starter.Exec(order.Workers, order.Args...)
+		} else {
+			err = starter.Start(ctx, order.Workers)
+		}
 		return time.Since(started), err
 	})
 	return errors.Join(err, starter.Stop())

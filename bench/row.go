@@ -22,6 +22,15 @@ const (
 	rowRSS         = "rss/100"
 	rowIdleCPU     = "idle-cpu/100"
 
+	rowLoad            = "load/1000"
+	rowLoadGrowth      = "load-growth/1000"
+	rowColdStartUnits  = "cold-start-units/100"
+	rowIdleCPUMixed    = "idle-cpu-mixed/100"
+	rowRotate          = "rotate"
+	rowRotateWrite     = "rotate-write"
+	rowRotateGzip      = "rotate-gzip"
+	rowRotateGzipWrite = "rotate-gzip-write"
+
 	rowForward1          = "forward/1"
 	rowForward8          = "forward/8"
 	rowForward64         = "forward/64"
@@ -109,6 +118,27 @@ var figures = []figure{
 		unit: ofCore, floor: 0.01,
 	},
 
+	{
+		key: rowLoad, what: "CPU to load a file of 1000 units", against: "goccy's parser alone",
+		unit: seconds, floor: 1.5,
+	},
+	{
+		key: rowLoadGrowth, what: "CPU to load 100 of 1000 units", against: "a file of 100 units",
+		unit: seconds, floor: 1.5,
+	},
+	{
+		key: rowColdStartUnits, what: "exec to 100 managed workers recorded", against: "bare loop of execs",
+		unit: seconds, floor: 1.15,
+	},
+	{
+		key: rowIdleCPUMixed, what: "CPU with 100 idle units, half managed", against: "100 integrated units",
+		unit: ofCore, floor: 1.2,
+	},
+	rotatedOutput(rowRotate, "output of a worker, log rotated"),
+	rotatedWrite(rowRotateWrite, "p99 of a write to a rotated log"),
+	rotatedOutput(rowRotateGzip, "output of a worker, log rotated, compressed"),
+	rotatedWrite(rowRotateGzipWrite, "p99 of a write to such a log"),
+
 	forwarded(rowForward1, "forwarded, 64 bytes, 1 caller"),
 	forwarded(rowForward8, "forwarded, 64 bytes, 8 callers"),
 	forwarded(rowForward64, "forwarded, 64 bytes, 64 callers"),
@@ -145,6 +175,14 @@ var figures = []figure{
 		key: rowForwardCrowd, what: "forwarded to 10 workers, 1000 connections", against: "10 connections",
 		unit: perSecond, higher: true, floor: 0.85,
 	},
+}
+
+func rotatedOutput(key, what string) figure {
+	return figure{key: key, what: what, against: "log not rotated", unit: perBytes, higher: true, floor: 0.9}
+}
+
+func rotatedWrite(key, what string) figure {
+	return figure{key: key, what: what, against: "log not rotated", unit: seconds, floor: 2}
 }
 
 func forwarded(key, what string) figure {

@@ -22,10 +22,35 @@ type Starter struct {
 	running []*os.Process
 }
 
-// NewStarter returns a starter of the program, which gets --port N.
+// NewStarter returns a starter of the program.
 func NewStarter(binary string) *Starter { return &Starter{binary: binary} }
 
-// Start starts n processes at once and returns when each has answered its first Ping.
+// Exec starts n processes with these arguments, one after the other. It returns when the last one executes the program.
+func (s *Starter) Exec(n int, args ...string) error {
+	for range n {
+		if err := s.exec(args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Starter) exec(args ...string) error {
+	process, err := os.StartProcess(s.binary, append([]string{s.binary}, args...), &os.ProcAttr{
+		Env:   os.Environ(),
+		Files: []*os.File{nil, nil, nil},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
+	})
+	if err != nil {
+		return fmt.Errorf("start %s: %w", s.binary, err)
+	}
+	s.mu.Lock()
+	s.running = append(s.running, process)
+	s.mu.Unlock()
+	return nil
+}
+
+// Start starts n processes with --port N at once and returns when each has answered its first Ping.
 func (s *Starter) Start(ctx context.Context, n int) error {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
@@ -41,17 +66,9 @@ func (s *Starter) startOne(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take a free port: %w", err)
 	}
-	process, err := os.StartProcess(s.binary, []string{s.binary, "--port", strconv.Itoa(port)}, &os.ProcAttr{
-		Env:   os.Environ(),
-		Files: []*os.File{nil, nil, nil},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
-	})
-	if err != nil {
-		return fmt.Errorf("start %s: %w", s.binary, err)
+	if err := s.exec("--port", strconv.Itoa(port)); err != nil {
+		return err
 	}
-	s.mu.Lock()
-	s.running = append(s.running, process)
-	s.mu.Unlock()
 	if err := await(ctx, port); err != nil {
 		return err
 	}

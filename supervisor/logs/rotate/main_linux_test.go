@@ -44,8 +44,6 @@ func TestMain(m *testing.M) {
 		os.Exit(masterMain())
 	case "tidy":
 		os.Exit(tidyMain())
-	case "measure":
-		os.Exit(measureMain())
 	}
 	os.Exit(leaks.Run(m, os.Stderr))
 }
