@@ -26,8 +26,8 @@ import (
 
 // Random trouble. A host with a few workers of good and bad habits has trouble for some rounds: master and workers
 // are killed, suspended, detached, stopped, scaled, their file is read again, the state cannot be written, foreign
-// processes take the place of recorded ones, and requests keep coming. After each round the host comes to rest, and its actual state is
-// compared with the model. The sequence of acts follows from SEED alone, not from timing.
+// processes take the place of recorded ones, and requests keep coming. After each round the host comes to rest, and
+// its actual state is compared with the model. The sequence of acts follows from SEED alone, not from timing.
 //
 //	SEED=   of all random choices; if it is not set, one is generated and printed
 //	N=      rounds, 50 if not set
