@@ -263,9 +263,11 @@ func (p *Problems) worker(w records.Worker) {
 	if !validToken(i.Token) {
 		p.fail(where, "the token %.64q is none", i.Token)
 	}
-	if i.Port == 0 {
-		p.fail(where, "its process has no port")
-	} else if i.Port != w.Port {
+	switch i.Port {
+	case w.Port: // both are 0 if the unit has no port
+	case 0:
+		p.fail(where, "its process has no port, and the worker %d", w.Port)
+	default:
 		p.fail(where, "its process has port %d, and the worker %d", i.Port, w.Port)
 	}
 	if i.PID != 0 {

@@ -31,7 +31,8 @@ func goodWorker(id, token string, pid, port int) records.Worker {
 	return w
 }
 
-// soundState returns a state that was closed in order, with three running workers.
+// soundState returns a state that was closed in order, with four running workers, one of them without a
+// port.
 func soundState(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -43,6 +44,7 @@ func soundState(t *testing.T) string {
 		records.PutWorker(records.Worker{
 			ID: "worker-3", Unit: "unit", Desired: records.DesiredStopped, Status: records.StatusStopped,
 		}),
+		records.PutWorker(goodWorker("portless-0", strings.Repeat("d", 32), 103, 0)),
 		records.AppendEvent(records.Event{Type: "x"}))
 	add(t, db, 5)
 	if _, err := db.Backup(); err != nil {
@@ -234,7 +236,7 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 		},
 		"a process without port": {
 			setWorker("worker-0", func(w *records.Worker) { w.Instance.Port = 0 }),
-			SeverityError, "workers/worker-0", "no port",
+			SeverityError, "workers/worker-0", "no port, and the worker 40000",
 		},
 		"a port that dangles": {
 			setWorker("worker-0", func(w *records.Worker) { w.Port = 1 }),

@@ -41,7 +41,9 @@ func configured(r *rig) error {
 // lose the number.
 func scales(n int) func(*rig) error {
 	return func(r *rig) error {
-		if r.admin.scale(int32(n), false) == nil {
+		ctx, cancel := brief()
+		defer cancel()
+		if r.admin.scale(ctx, int32(n), false) == nil {
 			r.workers.promised = n
 		}
 		return nil
@@ -55,7 +57,9 @@ func scaledBack(r *rig) error {
 		return err
 	}
 	r.workers.promised = 0
-	if err := r.admin.scale(workersOfATrial, true); err != nil {
+	ctx, cancel := brief()
+	defer cancel()
+	if err := r.admin.scale(ctx, workersOfATrial, true); err != nil {
 		return err
 	}
 	return r.again(r.workers.isSurplus)

@@ -32,14 +32,12 @@ func (a admin) ask() (*adminpb.State, error) {
 }
 
 // scale has the running master give its unit n workers.
-func (a admin) scale(n int32, wait bool) error {
+func (a admin) scale(ctx context.Context, n int32, wait bool) error {
 	conn, err := quickDial("unix://" + string(a))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	ctx, cancel := brief()
-	defer cancel()
 	_, err = adminpb.NewAdminClient(conn).Scale(ctx, &adminpb.ScaleRequest{Unit: "worker", Replicas: n, NoWait: !wait})
 	return err
 }

@@ -29,6 +29,8 @@ type rig struct {
 	arguments []string // of the workers
 	flags     []string // of every run
 	fromFile  bool     // the masters read a file instead of flags of workers
+	further   string   // the rest of the file, in the middle of the unit
+	always    []string // flags of the runs with a file
 
 	masters       masters
 	admin         admin
@@ -129,7 +131,7 @@ func (r *rig) launch(at moment) error {
 		if err := r.writeFile(); err != nil {
 			return err
 		}
-		return r.masters.execute(at, append(args, "--config", r.file()))
+		return r.masters.execute(at, append(append(args, r.always...), "--config", r.file()))
 	}
 	args = append(args, harness.WorkersOf(r.program, cmp.Or(r.workers.configured, r.workers.count), r.arguments...)...)
 	return r.masters.execute(at, append(args, r.flags...))
@@ -150,8 +152,12 @@ func (r *rig) writeFile() error {
     environment: {TURN: "%d"}
     restart: {backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}
     stop: {grace: 250ms}
-`, command, r.workers.count, r.turn)
-	return os.WriteFile(r.file(), []byte(text), 0o600)
+%s`, command, cmp.Or(r.workers.configured, r.workers.count), r.turn, r.further)
+	// Atomically: a reload may be under way.
+	if err := os.WriteFile(r.file()+".new", []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(r.file()+".new", r.file())
 }
 
 // report returns the output of the last masters and of all workers.

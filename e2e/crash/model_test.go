@@ -62,7 +62,7 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 			if other := tokens[w.Instance.Token]; other != "" {
 				fail("%s and %s have the same token", w.ID, other)
 			}
-			if other := ports[w.Instance.Port]; other != "" {
+			if other := ports[w.Instance.Port]; other != "" && w.Instance.Port > 0 {
 				fail("%s and %s have the same port", w.ID, other)
 			}
 			tokens[w.Instance.Token], ports[w.Instance.Port] = w.ID, w.ID

@@ -24,12 +24,16 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 )
 
+// sleeper is the name of the unit whose workers have no port, and no habits.
+const sleeper = "sleeper"
+
 // being is a living process whose environment declares it a worker.
 type being struct {
 	pid           int
 	worker, token string
 	port          int
 	born          uint64
+	turn          string // of its unit when it was started, see [rig.writeFile]; empty for none
 	leader        bool   // it leads its session, as every worker does when started
 	memory        string // a fact that only this process knows, once it was asked
 	doomed        bool   // a master or the test has told it to end, or it is surplus
@@ -51,6 +55,12 @@ type workers struct {
 	// configured is the number that masters are started with, 0 if it is count. If it is set, count is what an operator
 	// has set, as recorded; promised is the number that a master has agreed to, 0 for none.
 	configured, promised int
+	earlier              []int        // other numbers that may be recorded as the configured one
+	recorded             records.Unit // at the last inspection
+
+	// sleepers is the number of workers that the unit without a port shall have, leastSleepers the minimum since the
+	// last rest.
+	sleepers, leastSleepers int
 
 	least  int                      // the minimum since the last rest, 0 if equal to count
 	moody  func(worker string) bool // reports whether a worker dies by itself; nil if none does
@@ -111,6 +121,8 @@ func (ws *workers) scan() []being {
 				b.token = string(value)
 			case "HSU_WORKER_PORT":
 				b.port, _ = strconv.Atoi(string(value))
+			case "TURN":
+				b.turn = string(value)
 			}
 		}
 		f, err := harness.ReadStat(folder)
@@ -189,10 +201,14 @@ func (ws *workers) look(o offline) {
 
 // isSurplus reports whether the worker is beyond the number that a master wants, or is to want.
 func (ws *workers) isSurplus(worker string) bool {
-	number, err := strconv.Atoi(strings.TrimPrefix(worker, "worker-"))
+	unit, index, _ := strings.Cut(worker, "-")
+	number, err := strconv.Atoi(index)
 	wanted := ws.count
 	if ws.least > 0 {
 		wanted = min(wanted, ws.least)
+	}
+	if unit == sleeper {
+		wanted = min(ws.sleepers, ws.leastSleepers)
 	}
 	return err != nil || number >= wanted
 }
@@ -203,10 +219,16 @@ func (ws *workers) scaled(units []records.Unit, fail func(string, ...any)) {
 		return
 	}
 	for _, u := range units {
-		ws.count = u.Wanted()
-		if u.Replicas != ws.configured || ws.promised > 0 && ws.promised != ws.count {
-			fail("%+v is recorded, want %d configured, and %d promised (0 if none)", u, ws.configured, ws.promised)
+		if u.Name != "worker" {
+			continue
 		}
+		ws.count, ws.recorded = u.Wanted(), u
+		if u.Replicas != ws.configured && !slices.Contains(ws.earlier, u.Replicas) ||
+			ws.promised > 0 && ws.promised != ws.count {
+			fail("%+v is recorded, want %d configured, or earlier %v, and %d promised (0 if none)",
+				u, ws.configured, ws.earlier, ws.promised)
+		}
+		ws.earlier = []int{u.Replicas}
 	}
 }
 

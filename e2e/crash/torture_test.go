@@ -25,9 +25,9 @@ import (
 )
 
 // Random trouble. A host with a few workers of good and bad habits has trouble for some rounds: master and workers
-// are killed, suspended, detached, stopped, scaled, the state cannot be written, foreign processes take the place
-// of recorded ones, and requests keep coming. After each round the host comes to rest, and its actual state is
-// compared with the model. The sequence of acts follows from SEED alone, not from timing.
+// are killed, suspended, detached, stopped, scaled, their file is read again, the state cannot be written, foreign
+// processes take the place of recorded ones, and requests keep coming. After each round the host comes to rest, and
+// its actual state is compared with the model. The sequence of acts follows from SEED alone, not from timing.
 //
 //	SEED=   of all random choices; if it is not set, one is generated and printed
 //	N=      rounds, 50 if not set
@@ -45,9 +45,9 @@ var tortureHabits = []string{
 }
 
 func moody(worker string) bool {
-	_, number, _ := strings.Cut(worker, "-")
+	unit, number, _ := strings.Cut(worker, "-")
 	n, err := strconv.Atoi(number)
-	return err == nil && strings.HasPrefix(tortureHabits[n%len(tortureHabits)], "moody")
+	return unit == "worker" && err == nil && strings.HasPrefix(tortureHabits[n%len(tortureHabits)], "moody")
 }
 
 // score counts all acts, for the table.
@@ -152,6 +152,7 @@ type victim struct {
 	enough    chan struct{} // closed when no more requests are to be sent
 	deeds     []string      // of this host, for the report
 	last      progress      // at the end of the last round
+	wanted    wanted
 }
 
 // progress is how far a host has come.
@@ -172,8 +173,9 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 	r.arguments = []string{"-as", strings.Join(tortureHabits, ","), "-record", r.dir, "-notes", r.notes, "-echo"}
 	r.flags = append(r.flags, "--stop-grace", "300ms", "--start-timeout", "15s",
 		"--worker-service", "proto.MyBusinessService", "--worker-service", echo.Service)
-	r.workers.moody, r.workers.least = moody, r.workers.count
+	r.workers.moody, r.workers.least, r.workers.configured = moody, r.workers.count, r.workers.count
 	v := &victim{rig: r, rng: rng, tally: all, suspended: map[string]bool{}}
+	r.fromFile, v.wanted.sleepers = rng.IntN(2) == 0, rng.IntN(3)
 	port := harness.FreePort(t)
 	if err := errors.Join(r.employ(port), r.registrations.invite()); err != nil {
 		return err
@@ -328,7 +330,7 @@ func (v *victim) visit(a, b int) error {
 // the seed.
 func (v *victim) trouble(n int) error {
 	for range n {
-		kind, a, b := v.rng.IntN(100), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
+		kind, a, b := v.rng.IntN(130), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
 		if err := v.reap(); err != nil {
 			return err
 		}
@@ -367,8 +369,12 @@ func (v *victim) whileUp(kind, a, b int) error {
 	if v.masters.running == nil {
 		return nil
 	}
-	worker := fmt.Sprintf("worker-%d", a%v.workers.count)
+	worker := v.anyWorker(a)
 	switch {
+	case kind >= 122, kind >= 100 && !v.fromFile:
+		return v.scale(3 + b%10)
+	case kind >= 100:
+		return v.changeFile(a, b)
 	case kind < 20:
 		v.did("master killed", "")
 		v.masters.pause(time.Duration(b%40) * time.Millisecond)
@@ -486,8 +492,11 @@ func (v *victim) suspend(worker string) error {
 func (v *victim) whileDown(a, b int) error {
 	if a%3 == 0 {
 		v.did("started with another count", "")
-		v.workers.count = 3 + b%10
-		v.workers.least = min(v.workers.least, v.workers.count)
+		v.workers.configured = 3 + b%10
+	}
+	if a%7 < 2 {
+		v.fromFile = !v.fromFile
+		v.did("started with the file or without", fmt.Sprint(v.fromFile))
 	}
 	if worker := fmt.Sprintf("worker-%d", b%v.workers.count); a%4 == 1 && !moody(worker) {
 		if err := v.deceive(worker); err != nil {
@@ -496,7 +505,8 @@ func (v *victim) whileDown(a, b int) error {
 	}
 	if b%5 == 0 {
 		v.did("started with another sync", "")
-		v.flags = append(v.flags, "--sync", []string{"always", "interval"}[a%2])
+		v.always = []string{"--sync", []string{"always", "interval"}[a%2]}
+		v.flags = append(v.flags, v.always...)
 	}
 	var at moment
 	if b%4 == 0 {
@@ -554,7 +564,7 @@ func (v *victim) calm() error {
 			if err != nil {
 				return err
 			}
-			return v.settled(state)
+			return errors.Join(v.applied(state), v.settled(state))
 		})
 		if err == nil && !ended {
 			return nil
@@ -566,8 +576,9 @@ func (v *victim) calm() error {
 }
 
 func (v *victim) settled(state *adminpb.State) error {
-	if state.GetStatus() != "running" || len(state.GetWorkers()) != v.workers.count {
-		return fmt.Errorf("%s, %d workers, want %d", state.GetStatus(), len(state.GetWorkers()), v.workers.count)
+	if state.GetStatus() != "running" || len(state.GetWorkers()) != v.workers.count+v.workers.sleepers {
+		return fmt.Errorf("%s, %d workers, want %d, and %d without a port",
+			state.GetStatus(), len(state.GetWorkers()), v.workers.count, v.workers.sleepers)
 	}
 	healthy := map[string]bool{}
 	for _, s := range state.GetServices() {
@@ -577,6 +588,7 @@ func (v *victim) settled(state *adminpb.State) error {
 	}
 	leaders := leadersOf(v.workers.scan())
 	for _, w := range state.GetWorkers() {
+		healthy[w.GetId()] = healthy[w.GetId()] || isSleeper(w.GetId()) // it offers nothing
 		// The master may not have noticed the death of a worker yet.
 		now := leaders[w.GetId()]
 		if !moody(w.GetId()) && (v.workers.ended[w.GetToken()] || w.GetStatus() != "running" || !healthy[w.GetId()] ||
@@ -649,11 +661,13 @@ func (v *victim) compare() error {
 			fail("%s: incarnation %d was %d, desired %s", id, w.GetIncarnation(), was.incarnation, w.GetDesired())
 		}
 		b := now[0]
-		if b.memory, err = v.workers.memoryOf(b.port); err != nil {
-			fail("%s does not answer by itself: %w", id, err)
+		if !isSleeper(id) {
+			if b.memory, err = v.workers.memoryOf(b.port); err != nil {
+				fail("%s does not answer by itself: %w", id, err)
+			}
 		}
-		if was := v.workers.beings[b.token]; was.memory != "" &&
-			(was.memory != b.memory || was.pid != b.pid || was.born != b.born) {
+		if was, known := v.workers.beings[b.token]; known &&
+			(was.memory != "" && was.memory != b.memory || was.pid != b.pid || was.born != b.born) {
 			fail("%s is not what it was: %+v, was %+v", id, b, was)
 		}
 		beings[b.token] = b
@@ -672,7 +686,8 @@ func (v *victim) compare() error {
 			fail("an orphan: %+v", b)
 		}
 	}
-	v.workers.least = v.workers.count
+	v.checkTurns(living, fail)
+	v.workers.least, v.workers.leastSleepers = v.workers.count, v.workers.sleepers
 	for id := range v.workers.ledger {
 		if v.workers.isSurplus(id) {
 			if err := v.workers.forget(id); err != nil {
