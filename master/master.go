@@ -93,6 +93,7 @@ type Master struct {
 	ready    chan struct{} // closed when the master serves
 	stopping chan struct{} // closed when it begins to stop
 	hurry    chan struct{}
+	reread   chan struct{} // has room for one Reread at a time
 }
 
 type closer struct {
@@ -120,7 +121,7 @@ func New(o Options) (_ *Master, err error) {
 	}
 	m := &Master{
 		options: o, log: o.Log,
-		ready: make(chan struct{}), stopping: make(chan struct{}), hurry: make(chan struct{}, 1),
+		ready: make(chan struct{}), stopping: make(chan struct{}), hurry: make(chan struct{}, 1), reread: make(chan struct{}, 1),
 	}
 	defer func() {
 		if err != nil {

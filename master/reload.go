@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/core-tools/hsu-master/supervisor"
@@ -26,6 +27,12 @@ func (m *Master) Reread(
 			planned(changes, nil)
 		}
 		return err
+	}
+	select {
+	case m.reread <- struct{}{}: // before reading, else the older one of two readings could be applied last
+		defer func() { <-m.reread }()
+	case <-ctx.Done():
+		return fmt.Errorf("another reload is under way: %w", ctx.Err())
 	}
 	units, later, err := m.options.ReadUnits()
 	if err != nil {
