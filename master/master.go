@@ -121,7 +121,8 @@ func New(o Options) (_ *Master, err error) {
 	}
 	m := &Master{
 		options: o, log: o.Log,
-		ready: make(chan struct{}), stopping: make(chan struct{}), hurry: make(chan struct{}, 1), reread: make(chan struct{}, 1),
+		ready: make(chan struct{}), stopping: make(chan struct{}), hurry: make(chan struct{}, 1),
+		reread: make(chan struct{}, 1),
 	}
 	defer func() {
 		if err != nil {
