@@ -136,4 +136,5 @@ var verbs = map[supervisor.Action]string{
 	supervisor.ActionReplace:  "replace one by one",
 	supervisor.ActionUpdate:   "apply to",
 	supervisor.ActionOutdated: "mark as outdated",
+	supervisor.ActionBlocked:  "cannot start",
 }
