@@ -82,6 +82,10 @@ func workersOf(u unit.Spec, from int) []string {
 	return ids
 }
 
+func without(ids, others []string) []string {
+	return slices.DeleteFunc(ids, func(id string) bool { return slices.Contains(others, id) })
+}
+
 // changesOf returns the way from one set of units to another. outdated returns the workers of a unit that must be
 // replaced.
 func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Change {
@@ -106,7 +110,9 @@ func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Chan
 		kept.Replicas = min(u.Replicas, before.Replicas)
 		start, live := before.Differences(u)
 		replaced := slices.DeleteFunc(outdated(u), func(id string) bool { return !owns(kept, id) })
-		if len(start) == 0 {
+		if len(start) > 0 { // those that have never started will start differently
+			add(u, ActionUpdate, without(workersOf(kept, 0), replaced), start...)
+		} else {
 			start = []string{"changed since its start"}
 		}
 		add(u, ActionReplace, replaced, start...)
