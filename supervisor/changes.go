@@ -20,6 +20,7 @@ const (
 	ActionReplace  Action = "replace"  // one after the other, behind readiness
 	ActionUpdate   Action = "update"   // the new settings apply at once, the processes stay
 	ActionOutdated Action = "outdated" // the executable has changed; the processes stay
+	ActionBlocked  Action = "blocked"  // the executable cannot be started; living processes stay
 )
 
 // Change is what [Supervisor.Apply] does to workers of one unit, and why.
@@ -41,22 +42,33 @@ func (s *Supervisor) Changes(ctx context.Context, units ...unit.Spec) ([]Change,
 	}
 	defer done()
 	wanted := recovery.Wanted(units, recovery.UnitRecords(units, s.set.recorded, time.Now()))
-	return changesOf(s.set.specs(), wanted, s.outdated), nil
+	return append(changesOf(s.set.specs(), wanted, s.outdated), blocked(wanted)...), nil
 }
 
-// outdated returns the workers of the unit that were started with another executable or other arguments.
+// outdated returns the workers of the unit that were started with another executable or other arguments. If the
+// executable cannot be read, there are none: Apply leaves the workers as they are.
 func (s *Supervisor) outdated(u unit.Spec) []string {
-	hash, err := u.Hash()
-	if err != nil {
-		return nil // Apply cannot read it either, and leaves the workers as they are
-	}
 	var ids []string
 	for _, w := range s.set.list() {
-		if info := w.Info(); info != nil && info.SpecHash != "" && info.SpecHash != hash && owns(u, w.ID()) {
+		if info := w.Info(); info != nil && owns(u, w.ID()) && recovery.Outdated(u, info.Worker) {
 			ids = append(ids, w.ID())
 		}
 	}
 	return ids
+}
+
+// blocked returns the units whose executable cannot be started, such as a missing one.
+func blocked(units []unit.Spec) []Change {
+	var changes []Change
+	for _, u := range units {
+		if u.Replicas == 0 {
+			continue
+		}
+		if _, _, err := u.Executable(); err != nil {
+			changes = append(changes, Change{u.Name, ActionBlocked, workersOf(u, 0), []string{err.Error()}})
+		}
+	}
+	return changes
 }
 
 func owns(u unit.Spec, worker string) bool { return slices.Contains(workersOf(u, 0), worker) }
@@ -68,6 +80,10 @@ func workersOf(u unit.Spec, from int) []string {
 		ids = append(ids, u.WorkerID(i))
 	}
 	return ids
+}
+
+func without(ids, others []string) []string {
+	return slices.DeleteFunc(ids, func(id string) bool { return slices.Contains(others, id) })
 }
 
 // changesOf returns the way from one set of units to another. outdated returns the workers of a unit that must be
@@ -94,7 +110,9 @@ func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Chan
 		kept.Replicas = min(u.Replicas, before.Replicas)
 		start, live := before.Differences(u)
 		replaced := slices.DeleteFunc(outdated(u), func(id string) bool { return !owns(kept, id) })
-		if len(start) == 0 {
+		if len(start) > 0 { // those that have never started will start differently
+			add(u, ActionUpdate, without(workersOf(kept, 0), replaced), start...)
+		} else {
 			start = []string{"changed since its start"}
 		}
 		add(u, ActionReplace, replaced, start...)

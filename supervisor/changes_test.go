@@ -33,6 +33,13 @@ func TestChangesOfTheSet(t *testing.T) {
 			to: []unit.Spec{with(func(u *unit.Spec) { u.Args = []string{"-v"} }), db}, outdated: both,
 			want: []Change{{"web", ActionReplace, both, []string{"command"}}},
 		},
+		"arguments of a worker that never started": {
+			to: []unit.Spec{with(func(u *unit.Spec) { u.Args = []string{"-v"} }), db}, outdated: []string{"web-0"},
+			want: []Change{
+				{"web", ActionUpdate, []string{"web-1"}, []string{"command"}},
+				{"web", ActionReplace, []string{"web-0"}, []string{"command"}},
+			},
+		},
 		"the executable alone, of one worker": {
 			to: []unit.Spec{web, db}, outdated: []string{"web-1"},
 			want: []Change{{"web", ActionReplace, []string{"web-1"}, []string{"changed since its start"}}},

@@ -124,6 +124,28 @@ func TestApplyHasAFailedWorkerTriedAgain(t *testing.T) {
 	})
 }
 
+// A completed worker whose policy is now "always" is started again.
+func TestApplyStartsACompletedWorkerIfItsPolicyIsAlwaysNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		world.behave = func(p *fakeProcess) { p.exitsAfter = time.Second }
+		m := startMaster(t, world, t.TempDir(), 1, onFailure)
+		settle(time.Minute)
+		if w := m.worker("worker-0"); w.Status != records.StatusCompleted {
+			t.Fatalf("worker = %+v, want it completed", w)
+		}
+		world.set(func() { world.behave = nil })
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 1)); err != nil {
+			t.Fatal(err)
+		}
+		settle(time.Second)
+		if w := m.worker("worker-0"); !w.Ready || w.Incarnation != 2 {
+			t.Errorf("worker = %+v, want it running again", w)
+		}
+		m.stop(nil)
+	})
+}
+
 func onFailure(u *unit.Spec) {
 	u.Restart.Mode, u.Restart.SuccessCodes = unit.RestartOnFailure, []int{0, 7}
 }

@@ -154,6 +154,44 @@ func TestApplyStartsAFailedWorkerWithItsNewUnit(t *testing.T) {
 	})
 }
 
+// A program that was missing and is there now is a new executable, also without a change of the unit.
+func TestApplyStartsAFailedWorkerWhoseProgramWasMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		world.behave = func(p *fakeProcess) { p.startErr = os.ErrNotExist }
+		program := filepath.Join(t.TempDir(), "program")
+		missing := func(u *unit.Spec) { u.Path = program }
+		m := startMaster(t, world, t.TempDir(), 1, givesUp, missing)
+		u := unitOf(t, "worker", 1)
+		self := u.Path
+		givesUp(&u)
+		missing(&u)
+		settle(time.Hour)
+		if got := m.ids(); got != "worker-0 failed" {
+			t.Fatalf("workers are %s", got)
+		}
+		changes, err := m.Changes(t.Context(), u)
+		if err != nil || len(changes) != 1 || changes[0].Action != ActionBlocked {
+			t.Errorf("Changes = %+v, %v, want that its program is missing", changes, err)
+		}
+		if err := os.Symlink(self, program); err != nil {
+			t.Fatal(err)
+		}
+		world.set(func() { world.behave = nil })
+		changes, err = m.Changes(t.Context(), u)
+		if err != nil || len(changes) != 1 || changes[0].Action != ActionReplace {
+			t.Errorf("Changes = %+v, %v, want its replacement", changes, err)
+		}
+		if err := m.Apply(t.Context(), u); err != nil {
+			t.Errorf("Apply = %v", err)
+		}
+		if got := m.ids(); got != "worker-0 running" {
+			t.Errorf("workers are %s", got)
+		}
+		m.stop(nil)
+	})
+}
+
 // Settings that do not affect a process apply to the living one.
 func TestApplyChangesTheHealthOfALivingWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -59,7 +59,7 @@ func showPlan(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.IsSet("worker-count") && len(cfg.master.Units) == 0 {
+	if c.IsSet("worker-count") && cfg.noUnitsGiven() {
 		return usagef("--worker-count is given without --worker-path: give both, as to run, or neither")
 	}
 	p, err := makePlan(c.Context, cfg)
@@ -77,12 +77,17 @@ type plan struct {
 	Workers    []recovery.Decision `json:"workers"`
 	Source     string              `json:"source"` // "live" or "offline"
 	MasterPID  int32               `json:"master_pid"`
-	Wanted     string              `json:"wanted"`           // "flags", or "recorded" without --worker-path
+	Wanted     string              `json:"wanted"`           // "flags", also for a file, or "recorded"
 	Lost       string              `json:"lost,omitempty"`   // why state.db cannot be used
 	Backup     string              `json:"backup,omitempty"` // the backup that is used instead
 	BadRecords map[string]string   `json:"bad_records,omitempty"`
 
 	unitFault error
+}
+
+// noUnitsGiven reports whether neither flags nor a file say which units are wanted. A file may say that none is.
+func (cfg config) noUnitsGiven() bool {
+	return len(cfg.master.Units) == 0 && cfg.master.ReadUnits == nil
 }
 
 // The values of plan.Wanted.
@@ -105,7 +110,7 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 	if masterPID != 0 {
 		p.Source = api.SourceLive
 	}
-	if len(cfg.master.Units) == 0 {
+	if cfg.noUnitsGiven() {
 		p.Wanted = wantedRecorded
 	}
 	if damaged, ok := errors.AsType[*store.DamagedError](next.Lost); ok {
@@ -180,7 +185,9 @@ func (f folders) liveRuntime() string { return filepath.Dir(f.liveSocket()) }
 func (p plan) print(w io.Writer, verbose bool) error {
 	fmt.Fprintln(w, p.headline())
 	if p.unitFault != nil {
-		fmt.Fprintf(w, "none can be started: %s\n", printable(p.unitFault.Error()))
+		for fault := range strings.SplitSeq(p.unitFault.Error(), "\n") {
+			fmt.Fprintf(w, "cannot be started: %s\n", printable(fault))
+		}
 	}
 	if len(p.Workers) == 0 {
 		fmt.Fprintln(w, "\nnothing: no worker is wanted or recorded, and no process of this master lives")

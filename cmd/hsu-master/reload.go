@@ -102,6 +102,9 @@ func reloadError(ctx context.Context, err error) error {
 			`see "hsu-master worker list", or give a longer --timeout`)
 	case status.Code(err) == codes.InvalidArgument:
 		return usageError{errors.New(text)}
+	case status.Code(err) == codes.Unavailable: // the connection broke; no master answers that
+		return hint(errors.New("the master ended before the reload was done"),
+			`start it again with the same file, then "hsu-master reload --dry-run" shows what is left to do`)
 	}
 	return fmt.Errorf("reload: %s", text)
 }
@@ -136,4 +139,5 @@ var verbs = map[supervisor.Action]string{
 	supervisor.ActionReplace:  "replace one by one",
 	supervisor.ActionUpdate:   "apply to",
 	supervisor.ActionOutdated: "mark as outdated",
+	supervisor.ActionBlocked:  "cannot start",
 }

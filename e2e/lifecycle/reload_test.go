@@ -168,3 +168,32 @@ func TestReloadIsCompletedAfterACrash(t *testing.T) {
 	m.Stop()
 	f.WantNothingLeft()
 }
+
+func TestReloadNamesAMasterThatHasEnded(t *testing.T) {
+	t.Parallel()
+	f := newFile(t, map[string]string{"a": `command: [sleep, "1000"]`})
+	m := f.Start()
+	before := f.running("a-0")
+	f.set("a", `command: [sleep, "1001"], start: {settle: 25s}`)
+	reload := make(chan string, 1)
+	go func() {
+		r := f.CLI("reload")
+		reload <- fmt.Sprintf("exit code %d: %s", r.Code, r.Stderr)
+	}()
+	harness.WaitFor(t, "the worker is replaced", func() error {
+		if pid := f.Dump().Worker(t, "a-0").PID; pid == 0 || pid == before["a-0"] {
+			return fmt.Errorf("its process is %d", pid)
+		}
+		return nil
+	})
+	m.Kill()
+	if got := <-reload; !strings.HasPrefix(got, "exit code 1:") ||
+		!strings.Contains(got, "the master ended before the reload was done") {
+		t.Errorf("reload: %s", got)
+	}
+	f.set("a", `command: [sleep, "1001"]`)
+	m = f.Start()
+	f.running("a-0")
+	m.Stop()
+	f.WantNothingLeft()
+}

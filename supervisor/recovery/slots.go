@@ -111,7 +111,14 @@ func (rc *Context) slot(u unit.Spec, rec records.Worker, recorded bool) Slot {
 // cannot be read, it returns false.
 func Outdated(u unit.Spec, rec records.Worker) bool {
 	hash, err := u.Hash()
-	return err == nil && rec.SpecHash != "" && hash != rec.SpecHash
+	return err == nil && hash != rec.SpecHash && (rec.SpecHash != "" || startedWithoutProgram(rec))
+}
+
+// startedWithoutProgram reports whether the last start failed because the executable could not be read, such as one
+// that was missing.
+func startedWithoutProgram(rec records.Worker) bool {
+	waits := rec.Status == records.StatusFailed || rec.Status == records.StatusBackoff
+	return waits && rec.Instance == nil && rec.Incarnation > 0 && rec.SpecHash == ""
 }
 
 // ours reports whether a process's environment declares it a worker of this master and this state directory: a copy

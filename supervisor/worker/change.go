@@ -59,8 +59,12 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	w.record(ctx) // before routing, as for a report of the worker
 	w.routes.offer(w.state.Retired)
 	w.routes.update(served)
-	if w.state.Status == records.StatusFailed && w.state.Slot == lifecycle.Vacant {
+	switch {
+	case w.state.Slot != lifecycle.Vacant:
+	case w.state.Status == records.StatusFailed:
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvBegin}) // the new policy may try it again, or give it up
+	case w.state.Status == records.StatusCompleted && u.Restart.Mode == unit.RestartAlways:
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReplace}) // its work is not done with a successful exit any more
 	}
 	if u.NoServices != before.NoServices || u.NoOthers != before.NoOthers ||
 		!slices.Equal(u.Services, before.Services) {

@@ -106,7 +106,7 @@ type CheckInfo struct {
 
 // Checks returns the checks that are made now: that of a start, or those of a running worker.
 func (w *Worker) Checks() []CheckInfo {
-	if start := w.startup.wait.Load(); start != nil {
+	if start := w.startup.waits(); start != nil {
 		return []CheckInfo{start.info()}
 	}
 	checks := w.checked.Load()

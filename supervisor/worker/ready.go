@@ -30,8 +30,8 @@ const (
 // startWait waits until a starting worker is ready: it listens on its port, if it must, and passes its check.
 type startWait struct {
 	subject
-	startup *startup
-	began   time.Time
+	progress *progress
+	began    time.Time
 }
 
 // wait returns the link to the worker when it is ready, or the reason why it is not. The context ends the wait.
@@ -66,7 +66,7 @@ func (r startWait) wait(ctx context.Context) (Link, error) {
 func (r startWait) passes(ctx context.Context, spec probe.Spec, p probe.Prober) error {
 	probing.Add(1)
 	defer probing.Add(-1)
-	r.startup.report(p.Describe(), nil, time.Time{})
+	r.progress.report(p.Describe(), nil, time.Time{})
 	var answer error // the last one that was given in time
 	for {
 		bounded, cancel := context.WithTimeout(ctx, spec.Timeout)
@@ -79,7 +79,7 @@ func (r startWait) passes(ctx context.Context, spec probe.Spec, p probe.Prober) 
 		pause := r.pause(spec)
 		if answered {
 			answer = err
-			r.startup.report(p.Describe(), err, time.Now().Add(pause))
+			r.progress.report(p.Describe(), err, time.Now().Add(pause))
 		}
 		select {
 		case <-time.After(pause):
@@ -105,7 +105,7 @@ func (r startWait) pause(spec probe.Spec) time.Duration {
 // settles waits until the process has been running for the settling time. The end of the process ends the wait.
 func (r startWait) settles(ctx context.Context) error {
 	over := r.began.Add(r.unit.Settle)
-	r.startup.report(fmt.Sprintf("running for %s", r.unit.Settle), errNotYet, over)
+	r.progress.report(fmt.Sprintf("running for %s", r.unit.Settle), errNotYet, over)
 	settled := time.NewTimer(time.Until(over))
 	defer settled.Stop()
 	select {
@@ -121,7 +121,7 @@ var errNotYet = errors.New("not yet")
 // listens waits until the worker's port is open and the worker's own.
 func (r startWait) listens(ctx context.Context) error {
 	port, limit := r.rec.Port, r.unit.StartTimeout
-	report := func(err error) { r.startup.report("port "+strconv.Itoa(port), err, time.Time{}) }
+	report := func(err error) { r.progress.report("port "+strconv.Itoa(port), err, time.Time{}) }
 	// A reservation of the port may be what keeps the worker from opening it.
 	patience := time.AfterFunc(min(ports.ReservePatience, limit/4), func() {
 		r.env.Ports.Refused(r.unit.Name, r.worker)
@@ -133,7 +133,7 @@ func (r startWait) listens(ctx context.Context) error {
 		}
 		err := launcher.CheckPort(r.inst, port)
 		if !errors.Is(err, launcher.ErrForeignPort) || time.Since(since) >= ForeignPatience {
-			r.startup.opened.Store(true)
+			r.progress.opened.Store(true)
 			return err
 		}
 		report(launcher.ErrForeignPort)

@@ -134,9 +134,8 @@ func newToken() string {
 // await starts a helper that waits until the worker is ready or its start timeout is over.
 func (w *owner) await(ctx context.Context) {
 	incarnation := w.rec.Incarnation
-	r := startWait{subject: w.subject(), startup: &w.startup, began: time.Now()}
 	wait, cancel := context.WithTimeoutCause(ctx, w.unit.StartTimeout, errStartTimeout)
-	w.startup.begin(cancel)
+	r := startWait{subject: w.subject(), progress: w.startup.begin(cancel), began: time.Now()}
 	w.helpers.Go(func() {
 		defer cancel()
 		l, err := r.wait(wait)

@@ -8,10 +8,16 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/probe"
 )
 
-// startup is a start that is under way: the probe that the worker has to pass, and the last answer to it. The
-// worker's goroutine begins and ends it, a helper reports, any goroutine reads.
+// startup is the last start. The worker's goroutine begins and ends it, any goroutine reads what it waits for.
 type startup struct {
-	cancel context.CancelFunc // ends the wait, nil if there is none
+	cancel context.CancelFunc       // ends the wait, nil if there is none
+	last   *progress                // of the last start
+	shown  atomic.Pointer[progress] // the same while the start is under way, else nil
+}
+
+// progress is what the helper of one start reports: the probe that the worker has to pass, and the last answer to it. A
+// helper that reports after the end of its start changes nothing that is shown.
+type progress struct {
 	wait   atomic.Pointer[wait]
 	opened atomic.Bool // a process listens on the port
 }
@@ -24,10 +30,10 @@ type wait struct {
 	due    time.Time // when it is probed again; zero: now, or all the time
 }
 
-func (s *startup) begin(cancel context.CancelFunc) {
-	s.cancel = cancel
-	s.wait.Store(nil)
-	s.opened.Store(false)
+func (s *startup) begin(cancel context.CancelFunc) *progress {
+	s.cancel, s.last = cancel, new(progress)
+	s.shown.Store(s.last)
+	return s.last
 }
 
 // end ends the wait, if there is one.
@@ -35,20 +41,31 @@ func (s *startup) end() {
 	if s.cancel != nil {
 		s.cancel()
 	}
-	s.wait.Store(nil)
+	s.shown.Store(nil)
 }
 
-// report notes the probe, its last answer and when it is made again.
-func (s *startup) report(what string, answer error, due time.Time) {
-	s.wait.Store(&wait{what: what, answer: answer, at: time.Now(), due: due})
+// opened reports whether a process has listened on the port of the last start.
+func (s *startup) opened() bool { return s.last != nil && s.last.opened.Load() }
+
+// waits returns what the start waits for, nil if there is none or it has not reported yet.
+func (s *startup) waits() *wait {
+	if p := s.shown.Load(); p != nil {
+		return p.wait.Load()
+	}
+	return nil
 }
 
 // waitingFor describes the wait for people, "" if there is none.
 func (s *startup) waitingFor() string {
-	if w := s.wait.Load(); w != nil {
+	if w := s.waits(); w != nil {
 		return w.String()
 	}
 	return ""
+}
+
+// report notes the probe, its last answer and when it is made again.
+func (p *progress) report(what string, answer error, due time.Time) {
+	p.wait.Store(&wait{what: what, answer: answer, at: time.Now(), due: due})
 }
 
 func (w *wait) String() string {

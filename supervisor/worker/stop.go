@@ -192,7 +192,7 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 // shutOut reports whether a worker ended because the master had its port reserved. The next start releases the
 // reservation first.
 func (w *owner) shutOut() bool {
-	if w.state.Status != records.StatusStarting || w.startup.opened.Load() || !w.env.Ports.Refused(w.unit.Name, w.id) {
+	if w.state.Status != records.StatusStarting || w.startup.opened() || !w.env.Ports.Refused(w.unit.Name, w.id) {
 		return false
 	}
 	w.log.Debug("worker port reservation dropped")
