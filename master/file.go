@@ -111,8 +111,10 @@ func unsupported(u *config.Unit) []string {
 			keys = append(keys, key)
 		}
 	}
+	if u.Kind == config.Unmanaged {
+		return []string{"kind: unmanaged"} // it has none of the other keys
+	}
 	p, l := &u.Program, &u.Limits
-	add(u.Kind == config.Unmanaged, "kind: unmanaged")
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
 	add(u.Schedule != "", "schedule")
 	add(u.Essential, "essential")
@@ -131,9 +133,7 @@ func unsupported(u *config.Unit) []string {
 	add(l.OpenFiles != nil || l.Core != nil || l.Memory != nil || l.CPU != nil || l.PIDs != nil, "limits")
 	add(u.MemoryRestart != 0, "memory_restart")
 	add(u.Log.To != config.LogToFile, "log.to: "+string(u.Log.To))
-	for name, h := range map[string]config.Health{"readiness": u.Readiness, "liveness": u.Liveness} {
-		add(h.Type == config.HealthNotify, name+".type: notify")
-	}
+	add(u.Readiness.Type == config.HealthNotify || u.Liveness.Type == config.HealthNotify, "health type: notify")
 	slices.Sort(keys)
 	return keys
 }

@@ -10,6 +10,7 @@ import (
 
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/internal/safefile"
+	"github.com/core-tools/hsu-master/master"
 )
 
 func configCommand() *cli.Command {
@@ -51,6 +52,9 @@ func checkConfig(c *cli.Context, path string) error {
 	}
 	fmt.Fprintf(c.App.Writer, "%s is valid: %s, %s\n", printable(path),
 		count(len(file.Units), "unit"), count(workers, "worker"))
+	if _, err := master.FileUnits(file); err != nil {
+		fmt.Fprintf(c.App.ErrWriter, "but this version cannot run it:\n%v\n", err)
+	}
 	return nil
 }
 
