@@ -42,8 +42,8 @@ var statusEvents = map[records.Status]eventKind{
 }
 
 // NextAfterFailure is the next step for an operator after a worker has failed.
-const NextAfterFailure = `mend it, then "hsu-master reload" if the master has a configuration file; otherwise start the ` +
-	`master with the new executable or other arguments: "hsu-master run", or "systemctl restart hsu-master"`
+const NextAfterFailure = `mend it, then "hsu-master reload" if the master has a configuration file; otherwise ` +
+	`start the master with the new executable or other arguments: "hsu-master run", or "systemctl restart hsu-master"`
 
 // event returns a line of the history and logs it at once.
 func (w *owner) event(kind eventKind, detail string) records.Event {
