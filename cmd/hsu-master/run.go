@@ -344,9 +344,16 @@ func checkForgotten(c *cli.Context, cfg config) error {
 		return nil //nolint:nilerr // there is no state, or opening it reports the error
 	}
 	var names []string
+	known := map[string]bool{}
 	for _, u := range snap.Units {
-		if !u.Retired && u.Wanted() > 0 {
+		if known[u.Name] = true; u.Wanted() > 0 {
 			names = append(names, u.Name)
+		}
+	}
+	for _, w := range snap.Workers {
+		if !known[w.Unit] { // recorded by a release that recorded no units
+			known[w.Unit] = true
+			names = append(names, w.Unit)
 		}
 	}
 	if len(names) == 0 {
