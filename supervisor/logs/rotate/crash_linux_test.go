@@ -62,6 +62,14 @@ func recovers(t *testing.T, path string, env ...string) {
 	}
 }
 
+// withoutRaceDetector leaves a test of processes that are killed to the run without the race detector.
+func withoutRaceDetector(t *testing.T) {
+	t.Helper()
+	if raced {
+		t.Skip("the processes of this test are tested without the race detector")
+	}
+}
+
 func seed(t *testing.T) *rand.Rand {
 	n, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64)
 	if err != nil {
@@ -73,6 +81,7 @@ func seed(t *testing.T) *rand.Rand {
 
 // A master is killed at every moment of a rotation, and in the recovery from that, while writers never pause.
 func TestKilled(t *testing.T) {
+	withoutRaceDetector(t)
 	rng := seed(t)
 	onFileSystems(t, func(t *testing.T, dir string, frees method) {
 		if frees == truncates {
@@ -84,6 +93,7 @@ func TestKilled(t *testing.T) {
 
 // A writer without O_APPEND keeps its offset, so that the log is punched on all file systems.
 func TestKilledWithAnOffset(t *testing.T) {
+	withoutRaceDetector(t)
 	rng := seed(t)
 	onFileSystems(t, func(t *testing.T, dir string, frees method) {
 		if frees == truncates {
@@ -109,6 +119,7 @@ func killEverywhere(t *testing.T, rng *rand.Rand, path string, moments []string,
 
 // The power fails at every moment of a rotation. Lines that were on the disk are there afterwards, once.
 func TestPowerLoss(t *testing.T) {
+	withoutRaceDetector(t)
 	for _, kind := range []string{"ext4", "xfs"} {
 		for _, method := range []method{collapses, punches} {
 			t.Run(fmt.Sprintf("%s/%d", kind, method), func(t *testing.T) {
@@ -152,6 +163,7 @@ func losePowerAt(t *testing.T, kind, dir, moment string, env ...string) {
 
 // A master that is killed while it compresses and removes rotated files loses none that is to be kept.
 func TestKilledWhileTidying(t *testing.T) {
+	withoutRaceDetector(t)
 	remove := crashpoint.LogRemove // the oldest file, then those whose compressed form is complete
 	moments := []string{remove.Before() + ":1", remove.After() + ":1", remove.Before() + ":2", remove.After() + ":4"}
 	for _, p := range crashpoint.LogCompress.Steps() {
