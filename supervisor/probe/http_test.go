@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bufio"
 	"cmp"
 	"fmt"
 	"io"
@@ -112,6 +113,10 @@ func TestHTTPFromAnythingElse(t *testing.T) {
 					return
 				}
 				defer func() { _ = conn.Close() }()
+				// An answer before the request is another fault, and which of the two is seen is chance.
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+					t.Error(err)
+				}
 				test.serve(conn)
 			}()
 			spec := Spec{Type: TypeHTTP, URL: "http://" + l.Addr().String() + "/"}
