@@ -68,8 +68,6 @@ func main() {
 		hide()
 	case "nobody":
 		becomeNobody()
-	case "talker":
-		go talk()
 	case "late":
 		awaitLeave(o.record)
 	case "leaver":
@@ -118,14 +116,6 @@ func mood(token string) string {
 	moods := []string{"plain", "plain", "plain", "plain", "exits", "exits", "leaver", "leaver", "mute", "deaf"}
 	n, _ := strconv.ParseUint(token[:min(8, len(token))], 16, 64)
 	return moods[n%uint64(len(moods))]
-}
-
-// talk writes numbered lines forever.
-func talk() {
-	for n := 0; ; n++ {
-		fmt.Println("line", n)
-		time.Sleep(100 * time.Microsecond)
-	}
 }
 
 // awaitLeave returns when the test has created the file that lets it continue.
