@@ -28,7 +28,7 @@ const (
 	fewerUnits = 100
 )
 
-// loadFile measures what is between the text of a configuration and its units, and how it grows with the text.
+// loadFile measures the time from the text of a configuration to its units, and how it grows with the text.
 func loadFile(ctx context.Context, l *lab) (_ []row, err error) {
 	c, err := l.startChild("parse")
 	if err != nil {
@@ -90,7 +90,7 @@ func childParse(c *childIO) error {
 	return orders(c, func(order parseOrder) (time.Duration, error) {
 		text := configText(order.Units)
 		host := hostOf(text)
-		runtime.GC() // what the order before has left is not part of this one
+		runtime.GC() // the garbage of the former order is not part of this one
 		before, err := cpuTime(os.Getpid())
 		if err != nil {
 			return 0, err

@@ -73,7 +73,7 @@ func rotate(ctx context.Context, l *lab, compress bool, rateRow, writeRow string
 	return []row{r, newRow(writeRow, p99s[0], p99s[1])}, nil
 }
 
-// outflow is the output of a worker: how much of it, and what was measured.
+// outflow is the output of a worker: its amount, and the measurements.
 type outflow struct {
 	size      string // at which the log is rotated
 	compress  bool
@@ -87,7 +87,7 @@ type outflow struct {
 // The files of a worker that writes, in its folder.
 const (
 	stopFile   = "stop"   // makes it end
-	resultFile = "result" // what it has measured
+	resultFile = "result" // the measurements
 )
 
 // writePatience is the longest time in which a worker writes its lines.

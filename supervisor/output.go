@@ -13,7 +13,7 @@ import (
 // eventTruncated is the type of the event that a worker's own program has truncated its log.
 const eventTruncated = "log-truncated"
 
-// onLogEvent logs what has happened to the log of a worker, and records lost lines.
+// onLogEvent logs an event of a worker's log, and records lost lines.
 func (s *Supervisor) onLogEvent(ctx context.Context, e rotate.Event) {
 	switch e.Kind {
 	case rotate.Rotated:

@@ -143,7 +143,7 @@ func TestScaleIsKeptUntilTheConfiguredNumberChanges(t *testing.T) {
 	})
 }
 
-// If the master ends after the record and before anything else, the next one does what is recorded.
+// If the master ends after the record and before anything else, the next one executes the record.
 func TestScaleCutOffAfterTheRecordIsCompleted(t *testing.T) {
 	for _, n := range []int{0, 1, 3} {
 		synctest.Test(t, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestScaleCutOffAfterTheRecordIsCompleted(t *testing.T) {
 	}
 }
 
-// A caller who gives up does not leave the change half done.
+// A caller that gives up does not leave the change half done.
 func TestScaleGoesOnWithoutItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)

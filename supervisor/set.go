@@ -133,7 +133,7 @@ func (s *Supervisor) change(
 		return c, fmt.Errorf("record the units: %w", err)
 	}
 	s.set.configured = configured
-	// What is recorded is done, even if the caller does not wait for it any more.
+	// A recorded change is made, even if the caller does not wait for it any more.
 	e := s.do(context.WithoutCancel(ctx), func(work context.Context) { c, err = s.install(work, units) })
 	return c, errors.Join(e, err)
 }

@@ -85,7 +85,7 @@ type plan struct {
 	unitFault error
 }
 
-// noUnitsGiven reports whether neither flags nor a file say which units are wanted. A file may say that none is.
+// noUnitsGiven reports whether neither flags nor a file describe the wanted units. A file may want none.
 func (cfg config) noUnitsGiven() bool {
 	return len(cfg.master.Units) == 0 && cfg.master.ReadUnits == nil
 }

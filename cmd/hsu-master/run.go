@@ -334,7 +334,7 @@ func workersMayLive(stateDir string) bool {
 }
 
 // checkForgotten refuses to run without units on a state that has some: a forgotten flag would stop and forget all
-// workers. --worker-count 0 says that this is wanted.
+// workers. --worker-count 0 confirms it.
 func checkForgotten(c *cli.Context, cfg config) error {
 	if len(cfg.master.Units) > 0 || c.IsSet(configFlag) || c.IsSet("worker-count") {
 		return nil

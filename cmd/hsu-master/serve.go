@@ -104,7 +104,7 @@ func runMaster(ctx context.Context, m *master.Master, signals *signals, notify *
 	return err
 }
 
-// rereadUnits executes the reload that a signal asks for. The master logs what it changes.
+// rereadUnits executes the reload that a signal asks for. The master logs its changes.
 func rereadUnits(ctx context.Context, m *master.Master, log *slog.Logger) {
 	planned := func(_ []supervisor.Change, later []string) {
 		if len(later) > 0 {

@@ -53,7 +53,7 @@ type unitFile struct{ name, text string }
 
 // unitsOf renders both units for the run flags of the command line.
 func unitsOf(c *cli.Context) ([]unitFile, config, error) {
-	command, commandErr := commandLine(c) // before configOf sets flags to what the file of --config has
+	command, commandErr := commandLine(c) // before configOf sets flags to the values of the file of --config
 	// An executable that this user may not execute may be right for another user.
 	cfg, err := configOf(c, func(string) bool { return c.String(serviceUserFlag) != "root" })
 	if err != nil {

@@ -4,7 +4,7 @@ package crash
 
 import "errors"
 
-// Operations of an operator who changes the number of workers.
+// Operations of an operator: changes of the number of workers.
 
 func operationsOnUnits() []*operation {
 	return []*operation{

@@ -116,7 +116,7 @@ func (v *victim) changeFile(a, b int) error {
 	return nil
 }
 
-// change changes what the file is to say.
+// change changes the next content of the file.
 func (v *victim) change(a, b int) {
 	ws := &v.workers
 	switch b % 4 {

@@ -44,7 +44,7 @@ units:
 		}
 		return nil
 	})
-	// What is put right works without a restart of the master.
+	// A corrected file works without a restart of the master.
 	s.write("not-yet", "#!/bin/sh\nexec sleep 1000000\n")
 	s.write("not-yet-either/keep", "")
 	s.await("missing-0", "runs", up)

@@ -36,7 +36,7 @@ mv "$note.new" "$note"
 exec sleep 1000000
 `
 
-// note is what a worker has noted.
+// note is a worker's note.
 type note struct {
 	Folder, Program string
 	Args            []string

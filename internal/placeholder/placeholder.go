@@ -1,4 +1,4 @@
-// Package placeholder replaces the placeholders in the texts of a unit by what they stand for in one worker.
+// Package placeholder replaces the placeholders in the texts of a unit by their values in one worker.
 package placeholder
 
 import (

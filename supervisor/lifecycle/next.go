@@ -202,7 +202,7 @@ func notServing(s State, e Event, p Policy) (State, Action) {
 	return s, ActUnpublish
 }
 
-// silent decides what follows from a missed check that decides about restarts, or from what was found in its place.
+// silent decides about a missed check of liveness, or about the finding in its place.
 func silent(s State, e Event, p Policy) (State, Action) {
 	s.passes = 0
 	ill := s.Status == records.StatusUnhealthy

@@ -48,7 +48,7 @@ func FuzzTail(f *testing.F) {
 	})
 }
 
-// layoutLines returns what a log contains besides the traces of rotation.
+// layoutLines returns the content of a log without the traces of rotation.
 func layoutLines(log []byte) []byte {
 	lines := bytes.TrimLeft(log, "\x00")
 	first := int64(len(log) - len(lines))

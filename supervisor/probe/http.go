@@ -10,7 +10,7 @@ import (
 	"slices"
 )
 
-// maxResponseHeader limits what is read of a response. The body is not read.
+// maxResponseHeader limits the part of a response that is read. The body is not read.
 const maxResponseHeader = 64 << 10
 
 // transport makes a connection for each check and closes it. A connection that stays open would need two goroutines

@@ -84,7 +84,7 @@ func TestHTTPSWithACertificateThatNobodyKnows(t *testing.T) {
 	}
 }
 
-// What is no HTTP server must neither hold a check beyond its timeout, nor fill the memory.
+// A server of another protocol must neither hold a check beyond its timeout, nor fill the memory.
 func TestHTTPFromAnythingElse(t *testing.T) {
 	for name, test := range map[string]struct {
 		serve func(net.Conn)

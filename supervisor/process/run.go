@@ -28,7 +28,7 @@ type Ran struct {
 	Exit identity.Exit // valid unless Cut
 	Cut  bool          // ctx ended first, and the command was killed
 	At   time.Time     // when the command ended, or ctx; the rest of its family may have been killed later
-	// Output is the end of what it wrote.
+	// Output is the end of its output.
 	Output []byte
 }
 

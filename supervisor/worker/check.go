@@ -14,7 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// use is what a check decides about.
+// use is the decision that a check makes.
 type use string
 
 const (

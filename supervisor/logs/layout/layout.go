@@ -1,4 +1,4 @@
-// Package layout describes what a log contains besides the lines of its worker, and the files beside it.
+// Package layout describes the content of a log besides the lines of its worker, and the files beside it.
 //
 // Rotation moves the old lines of a log into a rotated file while the worker goes on writing. The log itself is never
 // renamed, because the worker holds it open. It then consists of:

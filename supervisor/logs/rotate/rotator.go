@@ -158,7 +158,7 @@ func (r *Rotator) tidyLogs(ctx context.Context) {
 	}
 }
 
-// watch is what the rotator remembers of a log.
+// watch is the rotator's memory of a log.
 type watch struct {
 	path      string
 	due       time.Time
