@@ -101,7 +101,7 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 		case records.StatusBackoff, records.StatusFailed, records.StatusUnhealthy:
 			m.LastOutput = w.LastOutput()
 		case records.StatusStarting, records.StatusRunning, records.StatusStopping, records.StatusStopped,
-			records.StatusCompleted:
+			records.StatusCompleted, records.StatusWaiting:
 		}
 		messages = append(messages, m)
 	}

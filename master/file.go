@@ -61,6 +61,9 @@ func specOf(u *config.Unit) unit.Spec {
 	if !u.Enabled {
 		spec.Replicas = 0
 	}
+	for _, d := range u.DependsOn {
+		spec.DependsOn = append(spec.DependsOn, unit.Dependency{Unit: d.Unit, Condition: unit.Condition(d.Condition)})
+	}
 	return spec
 }
 
@@ -118,7 +121,6 @@ func unsupported(u *config.Unit) []string {
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
 	add(u.Schedule != "", "schedule")
 	add(u.Essential, "essential")
-	add(len(u.DependsOn) > 0, "depends_on")
 	add(p.User != "", "user")
 	add(p.Group != "", "group")
 	add(p.Umask != nil, "umask")

@@ -148,6 +148,14 @@ func (s *Supervisor) hopeless(service string) error {
 		w := each.Info()
 		switch {
 		case w == nil || !offers(w.Services, service):
+		case w.Status == records.StatusWaiting:
+			b := s.set.resolve().Of(w.Unit)
+			if !b.Hopeless {
+				return nil
+			}
+			if count++; count == 1 {
+				reason = b.Reason
+			}
 		case w.Status != records.StatusFailed && w.Status != records.StatusStopped &&
 			w.Status != records.StatusCompleted:
 			return nil
@@ -160,7 +168,7 @@ func (s *Supervisor) hopeless(service string) error {
 	if count == 0 {
 		return nil
 	}
-	return fmt.Errorf("all %d workers have failed, have completed or are stopped, the first because: %s", count, reason)
+	return fmt.Errorf("all %d workers have failed, have completed, are stopped or wait in vain, the first because: %s", count, reason)
 }
 
 // offers reports whether the list contains the service and its calls are accepted.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -22,6 +23,9 @@ type set struct {
 	units   []unit.Spec      // with defaults, and with the wanted number of replicas
 	workers []*worker.Worker // replaced as a whole: by unit and in order, then the surplus ones
 	retired []*worker.Worker // those of them that have been told to stop for good
+
+	graph *dependencies.Graph       // of units
+	byID  map[string]*worker.Worker // workers; not changed, but replaced with workers
 
 	// Only recover and the holder of Supervisor.applying use the following.
 	configured []unit.Spec    // as they were passed in
@@ -38,7 +42,27 @@ func (s *set) list() []*worker.Worker {
 func (s *set) put(workers []*worker.Worker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.workers = workers
+	s.setWorkers(workers)
+}
+
+// setWorkers replaces the workers. The caller holds mu.
+func (s *set) setWorkers(workers []*worker.Worker) {
+	s.workers, s.byID = workers, make(map[string]*worker.Worker, len(workers))
+	for _, w := range workers {
+		s.byID[w.ID()] = w
+	}
+}
+
+// setUnits replaces the units. The caller holds mu.
+func (s *set) setUnits(units []unit.Spec) {
+	s.units, s.graph = units, dependencies.NewGraph(units)
+}
+
+// dependencies returns the graph of the wanted units.
+func (s *set) dependencies() *dependencies.Graph {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.graph
 }
 
 func (s *set) specs() []unit.Spec {
@@ -51,7 +75,8 @@ func (s *set) specs() []unit.Spec {
 func (s *set) want(units []unit.Spec, recorded []records.Unit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.units, s.recorded = units, recorded
+	s.setUnits(units)
+	s.recorded = recorded
 }
 
 // check returns an error that names each fault of the units.
@@ -67,7 +92,7 @@ func check(units []unit.Spec) error {
 		}
 		names[u.Name] = true
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, dependencies.Check(units))...)
 }
 
 // replaceReason is the reason for the stop of a worker whose unit has changed.
@@ -201,16 +226,20 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change,
 			c.surplus = append(c.surplus, w)
 		}
 	}
-	s.set.units, s.set.workers = units, append(workers, c.surplus...)
+	before := s.set.graph
+	s.set.setUnits(units)
+	s.set.setWorkers(append(workers, c.surplus...))
 	for _, w := range c.added {
 		go w.Serve(work)
 	}
+	var surplus []*worker.Worker
 	for _, w := range c.surplus {
 		if !slices.Contains(s.set.retired, w) {
-			s.set.retired = append(s.set.retired, w)
-			s.helpers.Go(func() { _ = w.Retire(work) }) // it fails only if the master ends, and the next one retires it
+			s.set.retired, surplus = append(s.set.retired, w), append(surplus, w)
 		}
 	}
+	s.helpers.Go(func() { retireInOrder(work, surplus, before) })
+	s.services.Changed() // workers may wait for less than before
 	return c, nil
 }
 
@@ -233,13 +262,14 @@ func (s *set) dropFinished() {
 			return false
 		}
 	}
-	s.workers = slices.DeleteFunc(slices.Clone(s.workers), finished)
+	s.setWorkers(slices.DeleteFunc(slices.Clone(s.workers), finished))
 	s.retired = slices.DeleteFunc(slices.Clone(s.retired), finished)
 }
 
 // replaceOutdated passes the workers their units, and then replaces one after the other those that were started
 // differently.
 func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated) error {
+	inOrder(workers, func(w updated) string { return w.unit.Name }, s.set.dependencies())
 	var outdated []*worker.Worker
 	for _, w := range workers {
 		differs, err := w.Update(ctx, w.unit)
@@ -265,8 +295,10 @@ func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated) err
 	return nil
 }
 
-// awaitAdded waits until the new workers are ready.
+// awaitAdded waits until the new workers are ready, those that others depend on first: so the error names the worker
+// that is the cause.
 func (s *Supervisor) awaitAdded(ctx context.Context, c change) error {
+	inOrder(c.added, unitName, s.set.dependencies())
 	for _, w := range c.added {
 		if err := s.awaitReady(ctx, w, 0); err != nil {
 			return err
@@ -301,6 +333,8 @@ func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before ui
 			return fmt.Errorf("%s is %s", w.ID(), info.Reason)
 		case info.Status == records.StatusBackoff, info.Status == records.StatusFailed:
 			return fmt.Errorf("%s is not ready: %s", w.ID(), info.Reason)
+		case info.Status == records.StatusWaiting && s.set.resolve().Of(info.Unit).Hopeless:
+			return fmt.Errorf("%s is waiting: %s", w.ID(), s.set.blocked(info.Unit))
 		case info.Incarnation > before && (info.Ready || info.Status == records.StatusCompleted):
 			return nil
 		}

@@ -65,6 +65,7 @@ type Supervisor struct {
 	ended      chan struct{}                   // closed when Serve returns
 	hurry      chan struct{}
 	hurryOnce  sync.Once
+	stopping   chan struct{} // closed when Serve begins to stop the workers
 
 	env  worker.Env                                          // of the workers; tests put fakes into it
 	scan func(ctx context.Context) ([]process.Holder, error) // lists the processes; tests put a fake here
@@ -115,6 +116,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		ended:     make(chan struct{}),
 		applying:  make(chan struct{}, 1),
 		hurry:     make(chan struct{}),
+		stopping:  make(chan struct{}),
 		scan:      process.Scan,
 		status:    Recovering,
 	}
@@ -148,7 +150,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		}),
 		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(s.onLogEvent),
 		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
-		Recovered: s.recovered, Hurry: s.hurry,
+		Recovered: s.recovered, Hurry: s.hurry, Stopping: s.stopping, Blocked: s.set.blocked,
 		Dial:          func(port int) (worker.Link, error) { return worker.Dial(port, opts.Log) },
 		Prober:        probe.New,
 		AwaitListener: worker.AwaitListener,
@@ -159,8 +161,8 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 // preRegister offers the services that will be available after recovery, so that earlier calls wait for them.
 func (s *Supervisor) preRegister() {
 	snap, err := s.opts.Store.Snapshot()
-	s.set.units = recovery.Wanted(s.set.configured,
-		recovery.UnitRecords(s.set.configured, snap.Units, time.Time{}))
+	s.set.setUnits(recovery.Wanted(s.set.configured,
+		recovery.UnitRecords(s.set.configured, snap.Units, time.Time{})))
 	for _, u := range s.set.units {
 		if u.Replicas > 0 && !u.NoServices {
 			s.services.Offer(services.OfUnit(u.Name), u.Services...)
@@ -200,8 +202,8 @@ func lockedFloat64(r *rand.Rand) func() float64 {
 }
 
 // Serve recovers the workers that an earlier master left, starts the missing ones and keeps them running until ctx
-// ends. Then it stops every worker, in parallel and within their grace, or leaves them running if the cause is
-// [ErrDetach]. It returns when that is done, with an error for each worker that could not be stopped.
+// ends. Then it stops every worker within its grace, in parallel but for those that others depend on, which are stopped
+// when the others have ended, or leaves them running if the cause is [ErrDetach]. It returns when that is done, with an error for each worker that could not be stopped.
 func (s *Supervisor) Serve(ctx context.Context) error {
 	// The workers' goroutines outlive ctx because they stop the workers.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -214,6 +216,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	defer s.helpers.Wait()
 	defer s.registered.Stop()
 	s.registered.Start(work)
+	beside.Go(func() { s.set.unblockWaiting(work, s.services) })
 	if err := s.recover(ctx, work); err != nil {
 		return err
 	}
@@ -240,9 +243,8 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 		})
 		return nil
 	}
-	for _, w := range s.set.list() {
-		w.Stop()
-	}
+	close(s.stopping)
+	s.helpers.Go(func() { stopInOrder(s.set.list(), s.set.dependencies()) })
 	let := make(chan struct{})
 	go func() {
 		defer close(let)
@@ -337,11 +339,15 @@ func (s *Supervisor) do(ctx context.Context, f func(work context.Context)) error
 func (s *Supervisor) Workers() []worker.Info {
 	workers := s.set.list()
 	infos := make([]worker.Info, 0, len(workers))
+	resolver := s.set.resolve()
 	for _, w := range workers {
 		if info := w.Info(); info != nil {
 			shown := *info
 			if shown.Status == records.StatusStarting {
 				shown.WaitingFor = w.WaitingFor()
+			}
+			if b := resolver.Of(shown.Unit); b.Blocked() && shown.Status == records.StatusWaiting {
+				shown.Reason = b.Reason // it follows the dependencies, and is not recorded each time
 			}
 			shown.Checks = w.Checks()
 			infos = append(infos, shown)

@@ -35,6 +35,7 @@ var (
 		StatusBackoff:   pb.Status_STATUS_BACKOFF,
 		StatusFailed:    pb.Status_STATUS_FAILED,
 		StatusCompleted: pb.Status_STATUS_COMPLETED,
+		StatusWaiting:   pb.Status_STATUS_WAITING,
 	}
 	proofCodes = map[identity.Proof]pb.Proof{
 		identity.ProofNone:           pb.Proof_PROOF_UNSPECIFIED,

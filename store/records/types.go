@@ -43,6 +43,8 @@ const (
 	// StatusCompleted is that of a worker that ended with a success code and is not restarted by its policy. A worker
 	// that was stopped is StatusStopped.
 	StatusCompleted Status = "completed"
+	// StatusWaiting is that of a worker that is started when the units that it depends on are as far as it needs.
+	StatusWaiting Status = "waiting"
 )
 
 // Worker is one replica slot of a unit. Its key in the registry is ID.

@@ -87,6 +87,8 @@ const (
 	Status_STATUS_FAILED      Status = 7
 	// It ended with a success code, and its policy does not restart it.
 	Status_STATUS_COMPLETED Status = 8
+	// It has no process until its dependencies are met.
+	Status_STATUS_WAITING Status = 9
 )
 
 // Enum value maps for Status.
@@ -101,6 +103,7 @@ var (
 		6: "STATUS_BACKOFF",
 		7: "STATUS_FAILED",
 		8: "STATUS_COMPLETED",
+		9: "STATUS_WAITING",
 	}
 	Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED": 0,
@@ -112,6 +115,7 @@ var (
 		"STATUS_BACKOFF":     6,
 		"STATUS_FAILED":      7,
 		"STATUS_COMPLETED":   8,
+		"STATUS_WAITING":     9,
 	}
 )
 
@@ -1405,7 +1409,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\aDesired\x12\x17\n" +
 	"\x13DESIRED_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDESIRED_RUNNING\x10\x01\x12\x13\n" +
-	"\x0fDESIRED_STOPPED\x10\x02*\xc5\x01\n" +
+	"\x0fDESIRED_STOPPED\x10\x02*\xd9\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATUS_STARTING\x10\x01\x12\x12\n" +
@@ -1415,7 +1419,8 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x0eSTATUS_STOPPED\x10\x05\x12\x12\n" +
 	"\x0eSTATUS_BACKOFF\x10\x06\x12\x11\n" +
 	"\rSTATUS_FAILED\x10\a\x12\x14\n" +
-	"\x10STATUS_COMPLETED\x10\b*Q\n" +
+	"\x10STATUS_COMPLETED\x10\b\x12\x12\n" +
+	"\x0eSTATUS_WAITING\x10\t*Q\n" +
 	"\x05Proof\x12\x15\n" +
 	"\x11PROOF_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11PROOF_PIDFD_INODE\x10\x01\x12\x1a\n" +

@@ -10,6 +10,16 @@ import (
 // Next decides. It is pure: the same arguments always give the same result. A pair of status and event that cannot
 // happen changes nothing.
 func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
+	after, act := next(s, e, p, now)
+	if act == ActStart && e.Blocked != "" {
+		after.Status, after.Reason = records.StatusWaiting, e.Blocked
+		return after, ActNone
+	}
+	return after, act
+}
+
+// next decides as if the dependencies of the worker were met.
+func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	switch e.Kind {
 	case EvBegin, EvAdopted, EvAdoptedSilent, EvFoundDead, EvUnverifiable:
 		return recovered(s, e, p, now)
@@ -71,6 +81,11 @@ func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		return ended(s, e, p, now)
 	case EvRetry:
 		return retry(s)
+	case EvUnblocked:
+		if s.Slot != Vacant || s.Status != records.StatusWaiting {
+			return s, ActNone
+		}
+		return s.start()
 	case evSteady:
 		if s.Ready {
 			s.History = steady(s.History)
@@ -87,6 +102,12 @@ func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		return retire(s)
 	case EvShutdown:
 		s.quitting = true
+		return leave(s)
+	case EvClosing:
+		s.quitting = true
+		if s.alive() {
+			return s, ActNone
+		}
 		return leave(s)
 	}
 	return s, ActNone

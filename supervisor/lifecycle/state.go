@@ -83,11 +83,13 @@ const (
 	EvRemains                        // processes of the family could not be killed
 	EvExited                         // the process and its family are gone
 	EvRetry                          // the wait before another start, kill or verification is over
+	EvUnblocked                      // the dependencies of a waiting worker are met, or have failed
 	evSteady                         // ready for backoffResetAfter
 	evWindowPassed                   // ready for the whole window of the budget
 	EvReplace                        // a new instance is wanted in place of the present one
 	EvRetire                         // the slot is surplus
 	EvShutdown                       // the master stops
+	EvClosing                        // the master stops, but the worker may live until its dependents have ended
 )
 
 // Event is something that happened to a worker.
@@ -101,6 +103,8 @@ type Event struct {
 
 	Busy   bool          // EvSilent: the family has been using the processor, or waits for a disk
 	Silent time.Duration // EvSilent: since the first of the Pings missed in a row
+
+	Blocked string // why the worker cannot be started now; "" if it can be
 }
 
 // Action is the worker's step after a decision.

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +35,7 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"failed":      {Wanted: true, Status: records.StatusFailed, History: failed},
 		"given up":    {Wanted: true, Status: records.StatusFailed},
 		"completed":   {Wanted: true, Status: records.StatusCompleted},
+		"waiting":     {Wanted: true, Status: records.StatusWaiting, Reason: "db: db-0 is starting"},
 		"stopped":     {Wanted: true, Status: records.StatusStopped},
 		"unwanted":    {Status: records.StatusStopped},
 		"quitting":    {Wanted: true, Status: records.StatusStopping, Slot: terminating, quitting: true},
@@ -229,9 +231,35 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"remaining ill retry": "stopping kill",
 
 		"remaining shutdown": "stopping stop",
+
+		"waiting begin":          "starting start",
+		"waiting adopted":        "running serve",
+		"waiting adopted silent": "unhealthy unpublish",
+		"waiting found dead":     "waiting kill",
+		"waiting unverifiable":   "waiting recheck",
+		"waiting exited":         "backoff back off",
+		"waiting unblocked":      "starting start",
+		"waiting replace":        "starting start",
+		"waiting retire":         "waiting finish",
+		"waiting shutdown":       "waiting finish",
+
+		// A worker that lives goes on until EvShutdown.
+		"new closing":         " finish",
+		"starting closing":    "stopped finish",
+		"recovered closing":   "running finish",
+		"interrupted closing": "stopping finish",
+		"backoff closing":     "backoff finish",
+		"failed closing":      "failed finish",
+		"given up closing":    "failed finish",
+		"completed closing":   "completed finish",
+		"stopped closing":     "stopped finish",
+		"unwanted closing":    "stopped finish",
+		"waiting closing":     "waiting finish",
+		"held closing":        "running finish",
+		"held failed closing": "failed finish",
 	}
 	for name, s := range states {
-		for kind := range EvShutdown + 1 {
+		for kind := range EvClosing + 1 {
 			pair := name + " " + kind.String()
 			got, act := Next(s, Event{Kind: kind, Reason: "why"}, testPolicy, now)
 			expected, listed := want[pair]
@@ -253,6 +281,46 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 	for pair := range want {
 		t.Errorf("%q is expected, but there is no such pair", pair)
 	}
+	wantBlockedStartsToWait(t, states, now)
+}
+
+// wantBlockedStartsToWait checks, for every pair, that a worker whose dependencies are not met waits in place of each
+// start, at no cost, and that nothing else depends on them.
+func wantBlockedStartsToWait(t *testing.T, states map[string]State, now time.Duration) {
+	t.Helper()
+	waits := 0
+	for name, s := range states {
+		for kind := range EvClosing + 1 {
+			free, freeAct := Next(s, Event{Kind: kind, Reason: "why"}, testPolicy, now)
+			got, act := Next(s, Event{Kind: kind, Reason: "why", Blocked: "db"}, testPolicy, now)
+			want, wantAct := free, freeAct
+			if freeAct == ActStart {
+				waits++
+				want.Status, want.Reason, wantAct = records.StatusWaiting, "db", ActNone
+			}
+			if act != wantAct || !reflect.DeepEqual(got, want) {
+				t.Errorf("%s %s, blocked: got %v %+v, want %v %+v", name, kind, act, got, wantAct, want)
+			}
+		}
+	}
+	if waits == 0 {
+		t.Error("no pair leads to a start")
+	}
+}
+
+func TestClosingWorkerLivesUntilItsShutdownAndIsNotRestarted(t *testing.T) {
+	s := State{Wanted: true, Status: records.StatusRunning, Slot: Occupied, Ready: true}
+	s, act := Next(s, Event{Kind: EvClosing}, testPolicy, time.Hour)
+	if act != ActNone || !s.Ready {
+		t.Errorf("closing: action %v, state %+v, want it to go on", act, s)
+	}
+	ended, act := Next(s, Event{Kind: EvExited, Reason: "crash"}, testPolicy, time.Hour)
+	if act != ActFinish || ended.Status != records.StatusStopped {
+		t.Errorf("its crash: action %v, state %+v, want no restart", act, ended)
+	}
+	if s, act = Next(s, Event{Kind: EvShutdown}, testPolicy, time.Hour); act != ActStop || s.Status != records.StatusStopping {
+		t.Errorf("shutdown: action %v, state %+v, want it stopped", act, s)
+	}
 }
 
 func (k EventKind) String() string {
@@ -260,7 +328,7 @@ func (k EventKind) String() string {
 		"begin", "adopted", "adopted silent", "found dead", "unverifiable", "forked", "start failed", "ready",
 		"not ready",
 		"pong", "silent", "alive", "serving", "not serving", "lost", "stranger", "suspended", "died", "remains",
-		"exited", "retry", "steady", "window passed", "replace", "retire", "shutdown",
+		"exited", "retry", "unblocked", "steady", "window passed", "replace", "retire", "shutdown", "closing",
 	}[k]
 }
 

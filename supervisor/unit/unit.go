@@ -78,6 +78,9 @@ type Spec struct {
 	// BusyLimit is how long a worker that uses the processor may fail its checks before it is ended; 0 means 5
 	// minutes. If it is negative, a busy worker is ended as soon as an idle one.
 	BusyLimit time.Duration
+	// DependsOn are the units that its workers wait for before each start. A running worker stays as it is if the
+	// condition does not hold any more.
+	DependsOn []Dependency
 }
 
 // RestartMode selects the exits that are followed by a restart.

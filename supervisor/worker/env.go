@@ -33,6 +33,10 @@ type Env struct {
 
 	Recovered <-chan struct{} // closed when every worker is recovered
 	Hurry     <-chan struct{} // closed to cut the grace of stops short
+	Stopping  <-chan struct{} // closed when the master stops: no worker is started any more
+
+	// Blocked returns the reason why no worker of the unit can be started now, "" if one can be.
+	Blocked func(unit string) string
 
 	// Dial connects to the worker that listens on the port.
 	Dial func(port int) (Link, error)

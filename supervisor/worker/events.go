@@ -39,6 +39,7 @@ var statusEvents = map[records.Status]eventKind{
 	records.StatusBackoff:   {string(records.StatusBackoff), slog.LevelWarn, "worker backoff"},
 	records.StatusFailed:    {string(records.StatusFailed), slog.LevelError, "worker failed"},
 	records.StatusCompleted: {string(records.StatusCompleted), slog.LevelInfo, "worker completed"},
+	records.StatusWaiting:   {string(records.StatusWaiting), slog.LevelInfo, "worker waiting"},
 }
 
 // NextAfterFailure is the next step for an operator after a worker has failed.

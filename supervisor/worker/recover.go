@@ -164,6 +164,7 @@ func (w *owner) afterwards(ctx context.Context) {
 		w.record(ctx)
 	}
 	w.discover(ctx)
+	w.step(ctx, lifecycle.Event{Kind: lifecycle.EvUnblocked}) // the state of its dependencies is known now
 }
 
 func (w *owner) remnants() recovery.Remnants {

@@ -62,7 +62,7 @@ func closed(c <-chan struct{}) bool {
 var ErrStopping = errors.New("the master is stopping")
 
 func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
-	if closed(w.shutdown) {
+	if closed(w.shutdown) || closed(w.env.Stopping) {
 		return nil, ErrStopping
 	}
 	port, err := choosePort(w.env.Ports, w.unit, w.id, w.rec.Port)
@@ -100,7 +100,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if !w.record(ctx, events...) {
 		return nil, fmt.Errorf("%w: the start could not be recorded", launcher.ErrOwnFault)
 	}
-	if closed(w.shutdown) {
+	if closed(w.shutdown) || closed(w.env.Stopping) {
 		return nil, ErrStopping
 	}
 	w.env.Ports.MakeRoom(w.unit.Name, w.id)

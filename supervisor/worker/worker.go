@@ -31,6 +31,7 @@ type Worker struct {
 	shutdown  chan struct{} // closed to stop the worker and end the goroutine
 	recovered chan struct{} // closed by endRecovery: the worker is adopted, found dead, or held
 	finished  chan struct{} // closed when the goroutine has ended
+	unblocked chan struct{} // has room for one signal to a waiting worker
 	leftover  error         // the reason why not all of it could be stopped; read after finished
 	info      atomic.Pointer[Info]
 	startup   startup                 // the present start, while the worker is not ready
@@ -104,6 +105,7 @@ func New(e *Env, slot recovery.Slot) *Worker {
 			shutdown:  make(chan struct{}),
 			recovered: make(chan struct{}),
 			finished:  make(chan struct{}),
+			unblocked: make(chan struct{}, 1),
 		},
 		env: e, unit: slot.Unit, log: log,
 		retry:  stoppedTimer(),
@@ -113,7 +115,10 @@ func New(e *Env, slot recovery.Slot) *Worker {
 		routes: newRoutes(e.Services, slot.ID, slot.Unit, slot.Rec.Services, log),
 	}
 	w.owner, w.contact.shown = w, &w.Worker.checked
-	w.endRecovery = sync.OnceFunc(func() { close(w.recovered) })
+	w.endRecovery = sync.OnceFunc(func() {
+		close(w.recovered)
+		e.Services.Changed() // the workers that depend on it know it from now on
+	})
 	w.journal = journal{
 		store: e.Store, log: log, shutdown: w.shutdown,
 		blocked: func() {
@@ -150,6 +155,14 @@ func (w *Worker) Recovered() <-chan struct{} { return w.recovered }
 // Stop stops the worker within its grace. It must be called once at most.
 func (w *Worker) Stop() { close(w.shutdown) }
 
+// Unblock has a waiting worker started if its dependencies are met. If not, the worker records what it waits for.
+func (w *Worker) Unblock() {
+	select {
+	case w.unblocked <- struct{}{}:
+	default: // an earlier signal is pending
+	}
+}
+
 // Finished returns a channel that is closed when Serve has returned.
 func (w *Worker) Finished() <-chan struct{} { return w.finished }
 
@@ -173,7 +186,7 @@ func (w *owner) serve(ctx context.Context) {
 		w.letGo()
 	}()
 	w.recover(ctx)
-	shutdown, recovered := w.shutdown, w.env.Recovered
+	shutdown, recovered, stopping := w.shutdown, w.env.Recovered, w.env.Stopping
 	for !w.done {
 		var died <-chan struct{}
 		if w.state.Slot == lifecycle.Occupied {
@@ -188,6 +201,11 @@ func (w *owner) serve(ctx context.Context) {
 		case <-shutdown:
 			shutdown = nil
 			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
+		case <-stopping:
+			stopping = nil
+			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvClosing})
+		case <-w.unblocked:
+			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvUnblocked})
 		case <-died:
 			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvDied})
 		case m := <-w.inbox:
@@ -236,7 +254,13 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	e.Chance = w.env.Jitter()
 	before := w.state
 	var act lifecycle.Action
-	w.state, act = lifecycle.Next(w.state, e, lifecycle.PolicyOf(w.unit), w.env.BootTime())
+	policy, now := lifecycle.PolicyOf(w.unit), w.env.BootTime()
+	w.state, act = lifecycle.Next(before, e, policy, now)
+	if act == lifecycle.ActStart {
+		if e.Blocked = w.env.Blocked(w.unit.Name); e.Blocked != "" {
+			w.state, act = lifecycle.Next(before, e, policy, now)
+		}
+	}
 	if w.state.Slot == lifecycle.Vacant && w.rec.Port != 0 {
 		w.env.Ports.Reserve(w.id, w.rec.Port)
 	}

@@ -1,0 +1,187 @@
+package supervisor
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/dependencies"
+	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/worker"
+)
+
+// resolve returns a resolver of the dependencies as they are now. Any goroutine may use it, one at a time.
+func (s *set) resolve() *dependencies.Resolver {
+	s.mu.Lock()
+	graph, byID := s.graph, s.byID
+	s.mu.Unlock()
+	return graph.Resolve(func(id string) (dependencies.Worker, bool) { return dependencyOf(byID[id]) })
+}
+
+// blocked returns the reason why no worker of the unit can be started now, "" if one can be.
+func (s *set) blocked(name string) string { return s.resolve().Of(name).Reason }
+
+// dependencyOf returns the worker as its dependents see it.
+func dependencyOf(w *worker.Worker) (d dependencies.Worker, exists bool) {
+	if w == nil {
+		return d, false
+	}
+	info := w.Info()
+	if info == nil {
+		return d, false
+	}
+	held := strings.HasPrefix(info.Reason, lifecycle.HeldPrefix)
+	if !isClosed(w.Recovered()) || held {
+		d.Unknown = true
+		if held {
+			d.Detail = info.Reason
+		}
+		return d, true
+	}
+	d.Status, d.Detail, d.Ready = info.Status, info.Reason, info.Ready
+	switch info.Status {
+	case records.StatusStarting:
+		d.Detail = w.WaitingFor()
+		d.Alive = info.Instance != nil && info.Instance.PID != 0
+	case records.StatusRunning, records.StatusUnhealthy:
+		d.Alive = info.Instance != nil
+	case records.StatusStopping, records.StatusStopped, records.StatusBackoff, records.StatusFailed,
+		records.StatusCompleted, records.StatusWaiting:
+	}
+	return d, true
+}
+
+// unitName returns the name of the worker's unit, "" if the worker has been removed.
+func unitName(w *worker.Worker) string {
+	if info := w.Info(); info != nil {
+		return info.Unit
+	}
+	return ""
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// unblockWaiting starts each waiting worker as soon as its dependencies are met, until ctx ends. One goroutine does so for
+// all workers. A waiting worker also learns that its wait is hopeless, and records why; other reasons change too often to
+// be recorded.
+func (s *set) unblockWaiting(ctx context.Context, registry *services.Registry) {
+	changed, stop := registry.Watch()
+	defer stop()
+	for {
+		var resolver *dependencies.Resolver
+		for _, w := range s.list() {
+			info := w.Info()
+			if info == nil || info.Status != records.StatusWaiting {
+				continue
+			}
+			if resolver == nil {
+				resolver = s.resolve()
+			}
+			if b := resolver.Of(info.Unit); !b.Blocked() || b.Hopeless && b.Reason != info.Reason {
+				w.Unblock()
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// stopInOrder stops the workers, those of a unit when all workers of the units that depend on it have ended. It returns
+// when it has told all of them to stop.
+func stopInOrder(workers []*worker.Worker, graph *dependencies.Graph) {
+	byUnit := map[string][]*worker.Worker{}
+	for _, w := range workers {
+		name := unitName(w)
+		byUnit[name] = append(byUnit[name], w)
+	}
+	ended := map[string]chan struct{}{}
+	for _, name := range graph.Order() {
+		ended[name] = make(chan struct{})
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for name := range ended {
+		wg.Go(func() {
+			defer close(ended[name])
+			for _, dependent := range graph.Dependents(name) {
+				<-ended[dependent]
+			}
+			for _, w := range byUnit[name] {
+				w.Stop()
+			}
+			for _, w := range byUnit[name] {
+				<-w.Finished()
+			}
+		})
+	}
+	for name, ws := range byUnit {
+		if ended[name] == nil { // of units that are not wanted any more
+			for _, w := range ws {
+				w.Stop()
+			}
+		}
+	}
+}
+
+// retireInOrder has surplus workers stopped and forgotten, those of a unit when the surplus workers of the units that
+// depended on it have ended. graph is that of the units before the change.
+func retireInOrder(ctx context.Context, surplus []*worker.Worker, graph *dependencies.Graph) {
+	byUnit := map[string][]*worker.Worker{}
+	for _, w := range surplus {
+		name := unitName(w)
+		byUnit[name] = append(byUnit[name], w)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for name, ws := range byUnit {
+		before := surplusDependents(name, byUnit, graph)
+		wg.Go(func() {
+			for _, w := range before {
+				select {
+				case <-w.Finished():
+				case <-ctx.Done():
+					return
+				}
+			}
+			for _, w := range ws {
+				_ = w.Retire(ctx) // it fails only if the master ends, and the next one retires it
+			}
+		})
+	}
+}
+
+// surplusDependents returns the surplus workers of all units that depend on the unit, directly or through others.
+func surplusDependents(
+	name string, surplus map[string][]*worker.Worker, graph *dependencies.Graph,
+) (found []*worker.Worker) {
+	seen := map[string]bool{name: true}
+	for queue := []string{name}; len(queue) > 0; queue = queue[1:] {
+		for _, dependent := range graph.Dependents(queue[0]) {
+			if !seen[dependent] {
+				seen[dependent] = true
+				found = append(found, surplus[dependent]...)
+				queue = append(queue, dependent)
+			}
+		}
+	}
+	return found
+}
+
+// inOrder sorts workers so that each one comes after those that it depends on, otherwise as they were.
+func inOrder[W any](workers []W, unitOf func(W) string, graph *dependencies.Graph) {
+	compare := graph.Compare()
+	slices.SortStableFunc(workers, func(a, b W) int { return compare(unitOf(a), unitOf(b)) })
+}
