@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -42,7 +43,14 @@ func (s *Supervisor) Changes(ctx context.Context, units ...unit.Spec) ([]Change,
 	}
 	defer done()
 	wanted := recovery.Wanted(units, recovery.UnitRecords(units, s.set.recorded, time.Now()))
-	return append(changesOf(s.set.specs(), wanted, s.outdated), blocked(wanted)...), nil
+	changes := changesOf(s.set.specs(), wanted, s.outdated)
+	resolver := s.set.resolveWith(dependencies.NewGraph(wanted))
+	for i, c := range changes {
+		if b := resolver.Of(c.Unit); b.Blocked() && c.Action == ActionStart {
+			changes[i].Reasons = append(c.Reasons, "waits for "+b.Reason)
+		}
+	}
+	return append(changes, blocked(wanted)...), nil
 }
 
 // outdated returns the workers of the unit that were started with another executable or other arguments. If the

@@ -13,10 +13,13 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
-// resolve returns a resolver of the dependencies as they are now. Any goroutine may use it, one at a time.
-func (s *set) resolve() *dependencies.Resolver {
+// resolve returns a resolver of the dependencies as they are now.
+func (s *set) resolve() *dependencies.Resolver { return s.resolveWith(s.dependencies()) }
+
+// resolveWith is resolve for other units.
+func (s *set) resolveWith(graph *dependencies.Graph) *dependencies.Resolver {
 	s.mu.Lock()
-	graph, byID := s.graph, s.byID
+	byID := s.byID
 	s.mu.Unlock()
 	return graph.Resolve(func(id string) (dependencies.Worker, bool) { return dependencyOf(byID[id]) })
 }

@@ -620,11 +620,7 @@ type master struct {
 // startMaster opens the state in dir and serves count replicas.
 func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...func(*unit.Spec)) *master {
 	t.Helper()
-	db, err := store.Open(dir, store.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	world.store = db
+	db := openStore(t, world, dir)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -633,13 +629,30 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 	for _, c := range change {
 		c(&unit)
 	}
+	return startUnits(t, world, db, unit)
+}
+
+// openStore opens the state in dir for the next master.
+func openStore(t *testing.T, world *fakeOS, dir string) *store.DB {
+	t.Helper()
+	db, err := store.Open(dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	world.store = db
+	return db
+}
+
+// startUnits serves the units.
+func startUnits(t *testing.T, world *fakeOS, db *store.DB, units ...unit.Spec) *master {
+	t.Helper()
 	var log slog.Handler = slog.NewTextHandler(t.Output(), nil)
 	if world.log != nil {
 		log = slog.NewMultiHandler(log, world.log)
 	}
 	s, err := New(Options{
 		Store: db, Rand: rand.New(rand.NewPCG(1, 2)), Log: slog.New(log), dialRegistered: world.dialRegistered,
-	}, unit)
+	}, units...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/master"
+	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -77,8 +78,8 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 	policies := master.FilePolicies(f)
 	maps.Copy(policies, m.Policies)
 	m.Policies = policies
+	m.StopGrace = max(m.StopGrace, dependencies.NewGraph(units).StopGrace())
 	for _, u := range units {
-		m.StopGrace = max(m.StopGrace, u.StopGrace)
 		if _, _, err := u.Executable(); err != nil {
 			cfg.unitFault = errors.Join(cfg.unitFault, fmt.Errorf("unit %s: %w", u.Name, err))
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -38,6 +39,22 @@ func (g *Graph) Order() []string { return g.order }
 
 // Dependents returns the names of the units that directly depend on the unit.
 func (g *Graph) Dependents(name string) []string { return g.dependents[name] }
+
+// StopGrace returns the longest time that an orderly stop of all workers takes if each one uses its whole grace: those
+// of a unit are stopped when the ones that depend on them have ended.
+func (g *Graph) StopGrace() time.Duration {
+	var longest time.Duration
+	above := make(map[string]time.Duration, len(g.order)) // of the dependents of a unit
+	for _, name := range slices.Backward(g.order) {
+		u := g.units[name]
+		took := above[name] + u.StopGrace
+		longest = max(longest, took)
+		for _, d := range u.DependsOn {
+			above[d.Unit] = max(above[d.Unit], took)
+		}
+	}
+	return longest
+}
 
 // Compare compares the positions of two units in [Graph.Order]. Units that the graph does not have come last.
 func (g *Graph) Compare() func(a, b string) int {

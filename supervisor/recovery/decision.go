@@ -42,6 +42,9 @@ type Decision struct {
 	Action   Action   `json:"action"`
 	Reason   string   `json:"reason"` // for people
 	Evidence Evidence `json:"evidence"`
+	// WaitsFor is the dependency that a worker to be started has to wait for; only [Plan] sets it, since a starting
+	// master learns it later.
+	WaitsFor string `json:"waits_for,omitempty"`
 
 	Orders Orders
 }
@@ -300,6 +303,8 @@ func (f Facts) past() string {
 		return withReason("it had failed, and is to be tried again", f.state.Reason)
 	case f.state.Status == records.StatusCompleted:
 		return withReason("it has completed", f.state.Reason)
+	case f.state.Status == records.StatusWaiting:
+		return "it waited for its dependencies"
 	case f.ran:
 		return "no process of it is recorded"
 	}

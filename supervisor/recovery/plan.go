@@ -101,6 +101,7 @@ func (rc *Context) Plan(
 		})
 	}
 	wg.Wait()
+	addWaits(decisions, slots, units)
 	for _, stray := range DecideStrays(strays) {
 		decisions = append(decisions, stray.Decision)
 	}
