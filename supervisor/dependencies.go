@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
@@ -19,9 +21,62 @@ func (s *set) resolve() *dependencies.Resolver { return s.resolveWith(s.dependen
 // resolveWith is resolve for other units.
 func (s *set) resolveWith(graph *dependencies.Graph) *dependencies.Resolver {
 	s.mu.Lock()
-	byID := s.byID
+	byID, replacing := s.byID, s.replacing
 	s.mu.Unlock()
-	return graph.Resolve(func(id string) (dependencies.Worker, bool) { return dependencyOf(byID[id]) })
+	return graph.Resolve(func(id string) (dependencies.Worker, bool) {
+		if replacing[id] {
+			return dependencies.Worker{Unknown: true, Detail: "to be replaced"}, true
+		}
+		return dependencyOf(byID[id])
+	})
+}
+
+// beginReplacing notes the outdated workers of units that others depend on. Until they are replaced, no worker that
+// depends on them is started: it would take the old one for a dependency that is met.
+func (s *set) beginReplacing(units []unit.Spec, outdated func(unit.Spec) []string) {
+	graph, replacing := dependencies.NewGraph(units), map[string]bool{}
+	for _, u := range units {
+		if len(graph.Dependents(u.Name)) == 0 {
+			continue
+		}
+		for _, id := range outdated(u) {
+			replacing[id] = true
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replacing = replacing
+}
+
+// replaced notes that a worker has been replaced, or need not be.
+func (s *set) replaced(w *worker.Worker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.replacing[w.ID()] {
+		return
+	}
+	s.replacing = maps.Clone(s.replacing) // resolvers read the old one
+	delete(s.replacing, w.ID())
+}
+
+func (s *set) endReplacing() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replacing = nil
+}
+
+// splitReplacing returns first the workers that are about to be replaced because others depend on them, then the rest.
+func (s *set) splitReplacing(kept []updated) (first, rest []updated) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range kept {
+		if s.replacing[w.ID()] {
+			first = append(first, w)
+		} else {
+			rest = append(rest, w)
+		}
+	}
+	return first, rest
 }
 
 // blocked returns the reason why no worker of the unit can be started now, "" if one can be.

@@ -407,6 +407,53 @@ func TestApplyWaitsForDependenciesThatStart(t *testing.T) {
 	})
 }
 
+// A new worker does not take the work of the old version of a dependency for that of the new one.
+func TestApplyReplacesDependenciesBeforeTheirDependentsStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		world.behave = func(p *fakeProcess) {
+			if p.worker == "migrate-0" {
+				p.exitsAfter = 20 * time.Second
+			}
+		}
+		m := startUnits(t, world, openStore(t, world, t.TempDir()), dependent(t, "old", "db ready"),
+			job(t, "migrate"), dependent(t, "db"))
+		settle(time.Minute)
+		world.set(func() { world.acts = nil })
+		units := []unit.Spec{
+			dependent(t, "old", "db ready"), dependent(t, "app", "migrate completed"), job(t, "migrate", "db ready", "extra ready"),
+			dependent(t, "db"), dependent(t, "extra", "db started"),
+		}
+		for i := range units {
+			units[i].Args = []string{"--new"}
+		}
+		if err := m.Apply(t.Context(), units...); err != nil {
+			t.Errorf("Apply = %v", err)
+		}
+		settle(time.Second)
+		want := []string{
+			"terminate db-0", "start db-0", "start extra-0", "start migrate-0", "start app-0", "terminate old-0", "start old-0",
+		}
+		if got := world.did(); !slices.Equal(got, want) {
+			t.Errorf("it did %q, want %q", got, want)
+		}
+		if got := m.ids(); got != "old-0 running, app-0 running, migrate-0 completed, db-0 running, extra-0 running" {
+			t.Errorf("workers are %s", got)
+		}
+		// If the replacement fails, the new workers learn it.
+		world.set(func() { world.behave = func(p *fakeProcess) { p.exitsAfter, p.exitCode = time.Second, 1 } })
+		units = append(units, dependent(t, "more", "migrate completed"))
+		units[2].Args = []string{"--bad"}
+		if err := m.Apply(t.Context(), units...); err == nil ||
+			err.Error() != "more-0 is waiting: migrate: migrate-0 has failed: exited with code 1" {
+			t.Errorf("Apply = %v, want the failed dependency", err)
+		}
+		settle(time.Second)
+		m.want("more-0", records.StatusWaiting, "migrate: migrate-0 has failed: exited with code 1")
+		m.stop(nil)
+	})
+}
+
 func TestApplyFailsIfADependencyHasFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)

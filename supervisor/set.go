@@ -26,6 +26,8 @@ type set struct {
 
 	graph *dependencies.Graph       // of units
 	byID  map[string]*worker.Worker // workers; not changed, but replaced with workers
+	// replacing are the ids of outdated workers that others depend on and that an Apply is about to replace.
+	replacing map[string]bool
 
 	// Only recover and the holder of Supervisor.applying use the following.
 	configured []unit.Spec    // as they were passed in
@@ -100,8 +102,9 @@ const replaceReason = "its executable or its arguments have changed"
 
 // Apply makes units the wanted set while the supervisor runs. It starts the workers that are missing, stops and
 // forgets those that are not wanted any more, and replaces those whose executable or arguments differ, one after the
-// other: the next only when the new one is ready. Other settings apply to living workers at once. A number of replicas
-// that [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns when all of that is done.
+// other: the next only when the new one is ready. Workers that others depend on come before these, and new workers wait
+// for the replacement. Other settings apply to living workers at once. A number of replicas that
+// [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns when all of that is done.
 //
 // Apply fails before it changes anything if the units have a fault, or if they cannot be recorded. It stops at the
 // first worker that does not get ready, and the error names that worker; the remaining ones go on as they are and are
@@ -116,14 +119,21 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 		return err
 	}
 	defer done()
-	c, err := s.change(ctx, units, recovery.UnitRecords(units, s.set.recorded, time.Now()))
+	recs := recovery.UnitRecords(units, s.set.recorded, time.Now())
+	s.set.beginReplacing(recovery.Wanted(units, recs), s.outdated)
+	defer func() { s.set.endReplacing(); s.services.Changed() }()
+	c, err := s.change(ctx, units, recs)
 	if err != nil {
+		return err
+	}
+	first, kept := s.set.splitReplacing(c.kept)
+	if err := s.replaceOutdated(ctx, first); err != nil {
 		return err
 	}
 	if err := s.awaitAdded(ctx, c); err != nil {
 		return err
 	}
-	if err := s.replaceOutdated(ctx, c.kept); err != nil {
+	if err := s.replaceOutdated(ctx, kept); err != nil {
 		return err
 	}
 	return c.awaitSurplus(ctx)
@@ -278,11 +288,14 @@ func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated) err
 		}
 		if differs {
 			outdated = append(outdated, w.Worker)
+		} else {
+			s.set.replaced(w.Worker)
 		}
 	}
 	for i, w := range outdated {
 		if info := w.Info(); info != nil && !info.Outdated {
-			continue // it has ended meanwhile, and was started with its new unit
+			s.set.replaced(w) // it has ended meanwhile, and was started with its new unit
+			continue
 		}
 		before, err := w.Replace(ctx, replaceReason)
 		if err == nil {
@@ -291,6 +304,8 @@ func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated) err
 		if err != nil {
 			return fmt.Errorf("replaced %d of %d workers: %w", i, len(outdated), err)
 		}
+		s.set.replaced(w)
+		s.services.Changed()
 	}
 	return nil
 }
