@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -72,6 +73,8 @@ type fakeOS struct {
 	answers map[probe.Type]error
 	checks  int
 	dials   int // connections to workers
+	// suspended is the time that the machine was suspended: timers do not count it, the clock since the boot does.
+	suspended atomic.Int64
 }
 
 type fakeProcess struct {
@@ -317,7 +320,9 @@ func (o *fakeOS) scan(context.Context) ([]process.Holder, error) {
 	return holders, o.scanErr
 }
 
-func (o *fakeOS) bootTime() time.Duration { return time.Hour + time.Since(o.birth) }
+func (o *fakeOS) bootTime() time.Duration {
+	return time.Hour + time.Since(o.birth) + time.Duration(o.suspended.Load())
+}
 
 // at returns the process on a port.
 func (o *fakeOS) at(port int) *fakeProcess {

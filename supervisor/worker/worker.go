@@ -274,7 +274,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActStop:
 		w.stop(ctx)
 	case lifecycle.ActBackOff:
-		w.retry.Reset(max(0, w.state.History.RetryAt-w.env.BootTime()))
+		w.retry.Reset(w.state.NextLook(w.env.BootTime()))
 	case lifecycle.ActRecheck:
 		w.retry.Reset(HoldInterval)
 	case lifecycle.ActFinish:
