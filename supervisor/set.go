@@ -91,6 +91,9 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 		return err
 	}
 	defer done()
+	if err := s.set.awaitWantedAgain(ctx, units); err != nil {
+		return err
+	}
 	c, err := s.change(ctx, units, recovery.UnitRecords(units, s.set.recorded, time.Now()))
 	if err != nil {
 		return err
@@ -98,7 +101,7 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err := s.awaitAdded(ctx, c); err != nil {
 		return err
 	}
-	if err := s.replaceOutdated(ctx, c.kept); err != nil {
+	if err := s.replaceOutdated(ctx, c); err != nil {
 		return err
 	}
 	return c.awaitSurplus(ctx)
@@ -159,14 +162,8 @@ func (s *Supervisor) changeable(units []unit.Spec) error {
 	s.set.mu.Lock()
 	defer s.set.mu.Unlock()
 	s.set.dropFinished()
-	wanted := map[string]bool{}
-	for _, slot := range s.env.Recovery.Slots(nil, units, false) {
-		wanted[slot.ID] = true
-	}
-	for _, w := range s.set.retired {
-		if wanted[w.ID()] {
-			return fmt.Errorf("%s is still being stopped: try again", w.ID())
-		}
+	if w := s.set.stillStopping(units); w != nil {
+		return fmt.Errorf("%s is still being stopped: try again", w.ID())
 	}
 	return nil
 }
@@ -185,11 +182,12 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change,
 	}
 	slots := s.env.Recovery.Slots(nil, units, false)
 	workers := make([]*worker.Worker, 0, len(slots))
+	var ports []unit.Port // of the added ones
 	for _, slot := range slots {
 		w := present[slot.ID]
 		if w == nil {
 			w = worker.New(&s.env, slot)
-			c.added = append(c.added, w)
+			c.added, ports = append(c.added, w), append(ports, slot.Unit.Port)
 		} else {
 			c.kept = append(c.kept, updated{w, slot.Unit})
 		}
@@ -202,8 +200,8 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change,
 		}
 	}
 	s.set.units, s.set.workers = units, append(workers, c.surplus...)
-	for _, w := range c.added {
-		go w.Serve(work)
+	for i, w := range c.added {
+		serveAfter(work, w, holding(ports[i], c.surplus))
 	}
 	for _, w := range c.surplus {
 		if !slices.Contains(s.set.retired, w) {
@@ -222,41 +220,35 @@ func (s *set) hasRetired(w *worker.Worker) bool {
 
 // dropFinished removes the surplus workers that have been stopped. The caller holds mu.
 func (s *set) dropFinished() {
-	finished := func(w *worker.Worker) bool {
-		if !slices.Contains(s.retired, w) {
-			return false
-		}
-		select {
-		case <-w.Finished():
-			return true
-		default:
-			return false
-		}
-	}
-	s.workers = slices.DeleteFunc(slices.Clone(s.workers), finished)
-	s.retired = slices.DeleteFunc(slices.Clone(s.retired), finished)
+	ended := slices.DeleteFunc(slices.Clone(s.retired), func(w *worker.Worker) bool { return !finished(w) })
+	drop := func(w *worker.Worker) bool { return slices.Contains(ended, w) }
+	s.workers = slices.DeleteFunc(slices.Clone(s.workers), drop)
+	s.retired = slices.DeleteFunc(slices.Clone(s.retired), drop)
 }
 
 // replaceOutdated passes the workers their units, and then replaces one after the other those that were started
 // differently.
-func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated) error {
-	var outdated []*worker.Worker
-	for _, w := range workers {
+func (s *Supervisor) replaceOutdated(ctx context.Context, c change) error {
+	var outdated []updated
+	for _, w := range c.kept {
 		differs, err := w.Update(ctx, w.unit)
 		if err != nil {
 			return fmt.Errorf("update %s: %w", w.ID(), err)
 		}
 		if differs {
-			outdated = append(outdated, w.Worker)
+			outdated = append(outdated, w)
 		}
 	}
 	for i, w := range outdated {
 		if info := w.Info(); info != nil && !info.Outdated {
 			continue // it has ended meanwhile, and was started with its new unit
 		}
+		if err := awaitEnds(ctx, holding(w.unit.Port, c.surplus)); err != nil {
+			return err
+		}
 		before, err := w.Replace(ctx, replaceReason)
 		if err == nil {
-			err = s.awaitReady(ctx, w, before)
+			err = s.awaitReady(ctx, w.Worker, before)
 		}
 		if err != nil {
 			return fmt.Errorf("replaced %d of %d workers: %w", i, len(outdated), err)
@@ -277,14 +269,7 @@ func (s *Supervisor) awaitAdded(ctx context.Context, c change) error {
 
 // awaitSurplus waits until the surplus workers have been stopped and forgotten.
 func (c change) awaitSurplus(ctx context.Context) error {
-	for _, w := range c.surplus {
-		select {
-		case <-w.Finished():
-		case <-ctx.Done():
-			return fmt.Errorf("%s is still being stopped: %w", w.ID(), ctx.Err())
-		}
-	}
-	return nil
+	return awaitEnds(ctx, c.surplus)
 }
 
 // awaitReady waits until an instance of the worker after the given incarnation is ready, or has ended and is not to be

@@ -254,10 +254,6 @@ func TestApplyCutOffByACrashIsCompleted(t *testing.T) {
 		if got := m.ids(); got != "worker-0 stopping, worker-1 stopping" {
 			t.Errorf("workers are %s", got)
 		}
-		if err := m.Apply(t.Context(), unitOf(t, "worker", 2)); err == nil ||
-			err.Error() != "worker-1 is still being stopped: try again" {
-			t.Errorf("Apply = %v, want to be asked to try again", err)
-		}
 		m.crash()
 		m = startMaster(t, world, dir, 1, func(u *unit.Spec) { u.Args = []string{"--new"} })
 		settle(time.Minute)

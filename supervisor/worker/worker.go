@@ -293,6 +293,7 @@ func (w *owner) finish(ctx context.Context) {
 		w.journal.commit(ctx, crashpoint.Removal, records.DeleteWorker(w.id), records.AppendEvent(removed))
 		w.env.Services.Offer(services.OfWorker(w.id))
 		w.env.Rotator.Remove(w.id)
+		w.env.Ports.Forget(w.id)
 		w.info.Store(nil)
 		w.env.Services.Changed()
 	}
