@@ -84,6 +84,7 @@ type fakeProcess struct {
 	rec    records.Instance
 
 	startErr    error
+	hangs       chan struct{} // the start makes no process until this is closed
 	readyAfter  time.Duration // until the port opens; <0: never
 	mute        bool          // opens its port, answers no Ping
 	pingErr     error         // its answer to Ping
@@ -160,6 +161,11 @@ func (o *fakeOS) Start(_ unit.Spec, worker string, rec records.Instance, _ *proc
 	}
 	if o.behave != nil {
 		o.behave(p)
+	}
+	if p.hangs != nil {
+		o.mu.Unlock()
+		<-p.hangs
+		o.mu.Lock()
 	}
 	if p.startErr != nil {
 		return nil, p.startErr

@@ -54,7 +54,15 @@ func (s *set) want(units []unit.Spec, recorded []records.Unit) {
 	s.units, s.recorded = units, recorded
 }
 
-// check returns an error that names each fault of the units.
+// FaultError is the error of units that have a fault: they can never be the wanted set.
+type FaultError struct{ Err error }
+
+func (e *FaultError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the faults.
+func (e *FaultError) Unwrap() error { return e.Err }
+
+// check returns a [*FaultError] that names each fault of the units.
 func check(units []unit.Spec) error {
 	names := map[string]bool{}
 	var errs []error
@@ -67,7 +75,10 @@ func check(units []unit.Spec) error {
 		}
 		names[u.Name] = true
 	}
-	return errors.Join(errs...)
+	if len(errs) > 0 {
+		return &FaultError{errors.Join(errs...)}
+	}
+	return nil
 }
 
 // replaceReason is the reason for the stop of a worker whose unit has changed.
@@ -78,7 +89,7 @@ const replaceReason = "its executable or its arguments have changed"
 // other: the next only when the new one is ready. Other settings apply to living workers at once. A number of replicas
 // that [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns when all of that is done.
 //
-// Apply fails before it changes anything if the units have a fault, or if they cannot be recorded. It stops at the
+// Apply fails before it changes anything if the units have a fault ([*FaultError]), or if they cannot be recorded. It stops at the
 // first worker that does not get ready, and the error names that worker; the remaining ones go on as they are and are
 // marked outdated. If ctx ends, Apply undoes nothing. A supervisor that is started with the same units completes the
 // set.
@@ -231,7 +242,9 @@ func (s *set) dropFinished() {
 func (s *Supervisor) replaceOutdated(ctx context.Context, c change) error {
 	var outdated []updated
 	for _, w := range c.kept {
-		differs, err := w.Update(ctx, w.unit)
+		bounded, cancel := context.WithTimeout(ctx, w.unit.StartTimeout) // the start of a worker may hang
+		differs, err := w.Update(bounded, w.unit)
+		cancel()
 		if err != nil {
 			return fmt.Errorf("update %s: %w", w.ID(), err)
 		}
@@ -273,7 +286,8 @@ func (c change) awaitSurplus(ctx context.Context) error {
 }
 
 // awaitReady waits until an instance of the worker after the given incarnation is ready, or has ended and is not to be
-// restarted because it was successful. It fails as soon as that instance has failed or cannot be started.
+// restarted because it was successful. It fails as soon as that instance has failed or cannot be started, and also if the
+// start makes no process within the start timeout, as with an executable on a file system that does not answer.
 func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before uint64) error {
 	changed, stop := s.services.Watch()
 	defer stop()
@@ -289,7 +303,13 @@ func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before ui
 		case info.Incarnation > before && (info.Ready || info.Status == records.StatusCompleted):
 			return nil
 		}
+		var overdue <-chan time.Time
+		if !info.StartBy.IsZero() {
+			overdue = time.After(time.Until(info.StartBy))
+		}
 		select {
+		case <-overdue:
+			return fmt.Errorf("%s is not ready: its start hangs", w.ID())
 		case <-changed:
 		case <-w.Finished():
 			return fmt.Errorf("%s: %w", w.ID(), worker.ErrStopping)

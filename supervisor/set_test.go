@@ -395,3 +395,41 @@ func TestApplyWaitsForAnother(t *testing.T) {
 		m.stop(nil)
 	})
 }
+
+// A program on a file system that does not answer neither starts nor fails.
+func TestApplyGivesUpAWorkerWhoseStartHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, hangs := newFakeOS(t), make(chan struct{})
+		world.behave = func(p *fakeProcess) {
+			if p.worker == "hung-0" {
+				p.hangs = hangs
+			}
+		}
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		hung := unitOf(t, "hung", 1)
+		hung.StartTimeout = time.Minute
+		for _, test := range []struct {
+			args []string // of the other unit
+			want string
+		}{
+			{nil, "hung-0 is not ready: its start hangs"},
+			{[]string{"--new"}, "update hung-0: worker hung-0 did not take a command: context deadline exceeded"},
+		} {
+			began := time.Now()
+			err := m.Apply(t.Context(), hung, unitOf(t, "worker", 1, test.args...))
+			if err == nil || err.Error() != test.want || time.Since(began) != time.Minute {
+				t.Errorf("Apply = %v after %s, want %q after the start timeout", err, time.Since(began), test.want)
+			}
+		}
+		close(hangs)
+		settle(time.Second)
+		if err := m.Apply(t.Context(), hung, unitOf(t, "worker", 1, "--new")); err != nil {
+			t.Errorf("Apply = %v when the file system answers again", err)
+		}
+		if got := m.ids(); got != "hung-0 running, worker-0 running" {
+			t.Errorf("workers are %s", got)
+		}
+		m.stop(nil)
+	})
+}

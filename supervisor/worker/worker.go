@@ -335,6 +335,9 @@ func (w *owner) publish() {
 	if at := w.state.History.RetryAt; at != 0 {
 		info.RetryAt = time.Now().Add(at - w.env.BootTime())
 	}
+	if i := w.rec.Instance; i != nil && i.PID == 0 && w.state.Status == records.StatusStarting {
+		info.StartBy = i.Started.Add(w.unit.StartTimeout)
+	}
 	if len(w.checks) > 0 {
 		info.Probe = w.checks[0].prober.String()
 	}
