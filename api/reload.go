@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -12,13 +13,13 @@ import (
 )
 
 // Reload has the units read anew. It sends what will change, and ends when that is done: with INVALID_ARGUMENT if the
-// units are faulty and nothing was changed, with ABORTED at the first worker that does not get ready. A client that
-// goes away does not end the reload.
+// units are faulty and nothing was changed, with FAILED_PRECONDITION if it cannot begin for another reason, with ABORTED
+// at the first worker that does not get ready. A client that goes away does not end the reload.
 func (a *Admin) Reload(req *adminpb.ReloadRequest, stream grpc.ServerStreamingServer[adminpb.ReloadResponse]) error {
 	if a.Reread == nil {
 		return status.Error(codes.Unimplemented, "this master does not read its units again")
 	}
-	failed := codes.InvalidArgument
+	failed := codes.FailedPrecondition
 	err := a.Reread(context.WithoutCancel(stream.Context()), req.GetDryRun(),
 		func(changes []supervisor.Change, later []string) {
 			failed = codes.Aborted
@@ -30,6 +31,9 @@ func (a *Admin) Reload(req *adminpb.ReloadRequest, stream grpc.ServerStreamingSe
 			}
 			_ = stream.Send(resp) // a client that is gone learns nothing
 		})
+	if _, faulty := errors.AsType[*supervisor.FaultError](err); faulty {
+		failed = codes.InvalidArgument
+	}
 	if err != nil {
 		return status.Error(failed, err.Error())
 	}

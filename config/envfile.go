@@ -40,7 +40,7 @@ func readEnvironment(r *reader, u *Unit, n *node) {
 // "export " before a name too. Quotes around a value are removed.
 func parseEnvFile(content string, variables map[string]string) error {
 	if len(content) > maxSize {
-		return fmt.Errorf("the file has %d bytes: at most %d are allowed", len(content), maxSize)
+		return fmt.Errorf("the file has more than %d MiB", maxSize>>20)
 	}
 	line := 0
 	for text := range strings.SplitSeq(strings.TrimPrefix(content, "\uFEFF"), "\n") {

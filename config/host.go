@@ -29,7 +29,7 @@ func ThisHost() Host {
 	return Host{
 		Root:         os.Geteuid() == 0,
 		Variable:     os.LookupEnv,
-		ReadFile:     safefile.ReadInput,
+		ReadFile:     func(path string) ([]byte, error) { return safefile.ReadInputUpTo(path, maxSize) },
 		Glob:         filepath.Glob,
 		CheckTrusted: safefile.CheckProgram,
 		User: func(name string) error {

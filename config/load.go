@@ -1,9 +1,12 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
+
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
 // Load reads a configuration file and the files that it includes. The error is a [*FaultError] if the file can be
@@ -48,6 +51,9 @@ func (l *loader) reader() *reader { return &reader{host: l.host, faults: &l.faul
 // read returns the nodes of a file. name is how faults name it.
 func (l *loader) read(path, name string) (*node, error) {
 	content, err := l.host.ReadFile(path)
+	if errors.Is(err, safefile.ErrTooLarge) {
+		return nil, fmt.Errorf("%w: move units into included files", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}

@@ -344,7 +344,7 @@ func TestHostileFiles(t *testing.T) {
 		"no values":      {"a: {" + many(10_000, "a,") + "}", "too many keys"},
 		"anchored keys":  {many(10_000, "&a k: x\n"), "too many keys"},
 		"question keys":  {many(10_000, "? a\n: b\n"), "too many keys"},
-		"large":          {many(maxSize, "#") + "\n", "bytes: at most"},
+		"large":          {many(maxSize, "#") + "\n", "more than 1 MiB: move units"},
 		"workers": {
 			"defaults: {command: [a], replicas: 1000}\nunits: {" + manyNames(11) + "}", "workers together",
 		},

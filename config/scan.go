@@ -74,8 +74,7 @@ var newlines = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 func (s *source) unreadable() (at place, message string) {
 	whole := place{src: s}
 	if len(s.text) > maxSize {
-		return whole, fmt.Sprintf("the file has %d bytes: at most %d are allowed; move units into included files",
-			len(s.text), maxSize)
+		return whole, fmt.Sprintf("the file has more than %d MiB: move units into included files", maxSize>>20)
 	}
 	bad := strings.IndexFunc(s.text, func(c rune) bool {
 		return c == utf8.RuneError || c < ' ' && c != '\n' && c != '\r' && c != '\t' || c == 0x7f

@@ -59,7 +59,7 @@ func specOf(u *config.Unit) unit.Spec {
 		spec.Env = append(spec.Env, name+"="+u.Program.Environment[name])
 	}
 	if !u.Enabled {
-		spec.Replicas = 0
+		spec.Replicas, spec.Disabled = 0, true
 	}
 	for _, d := range u.DependsOn {
 		spec.DependsOn = append(spec.DependsOn, unit.Dependency{Unit: d.Unit, Condition: unit.Condition(d.Condition)})

@@ -265,3 +265,29 @@ func TestWorkerThatIsNeverRestartedStaysFailed(t *testing.T) {
 		}
 	})
 }
+
+// A machine that was suspended wakes up with the wait of a failed worker over, or shorter by that time.
+func TestWaitOfAFailedWorkerCountsSuspendedTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		away(world, time.Now().Add(5*time.Minute))
+		m := startMaster(t, world, t.TempDir(), 1, func(u *unit.Spec) { u.Restart.RetryFailed = 25 * time.Minute })
+		m.await("worker-0", records.StatusFailed, 10*time.Minute)
+		settle(time.Minute)
+		tries := world.starts("worker-0")
+		world.suspended.Add(int64(10 * time.Minute))
+		settle(2 * time.Minute)
+		if n := world.starts("worker-0"); n != tries {
+			t.Errorf("tried %d times before it was due", n-tries)
+		}
+		if w := m.worker("worker-0"); time.Until(w.RetryAt) > 13*time.Minute {
+			t.Errorf("it is tried again in %s, want the suspended time counted", time.Until(w.RetryAt))
+		}
+		world.suspended.Add(int64(12 * time.Minute))
+		settle(time.Minute + time.Second)
+		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != tries+1 {
+			t.Errorf("worker = %+v after %d tries, want it ready after one", w, world.starts("worker-0")-tries)
+		}
+		m.stop(nil)
+	})
+}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -72,6 +73,8 @@ type fakeOS struct {
 	answers map[probe.Type]error
 	checks  int
 	dials   int // connections to workers
+	// suspended is the time that the machine was suspended: timers do not count it, the clock since the boot does.
+	suspended atomic.Int64
 }
 
 type fakeProcess struct {
@@ -81,6 +84,7 @@ type fakeProcess struct {
 	rec    records.Instance
 
 	startErr    error
+	hangs       chan struct{} // the start makes no process until this is closed
 	readyAfter  time.Duration // until the port opens; <0: never
 	mute        bool          // opens its port, answers no Ping
 	pingErr     error         // its answer to Ping
@@ -157,6 +161,11 @@ func (o *fakeOS) Start(_ unit.Spec, worker string, rec records.Instance, _ *proc
 	}
 	if o.behave != nil {
 		o.behave(p)
+	}
+	if p.hangs != nil {
+		o.mu.Unlock()
+		<-p.hangs
+		o.mu.Lock()
 	}
 	if p.startErr != nil {
 		return nil, p.startErr
@@ -317,7 +326,9 @@ func (o *fakeOS) scan(context.Context) ([]process.Holder, error) {
 	return holders, o.scanErr
 }
 
-func (o *fakeOS) bootTime() time.Duration { return time.Hour + time.Since(o.birth) }
+func (o *fakeOS) bootTime() time.Duration {
+	return time.Hour + time.Since(o.birth) + time.Duration(o.suspended.Load())
+}
 
 // at returns the process on a port.
 func (o *fakeOS) at(port int) *fakeProcess {

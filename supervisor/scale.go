@@ -20,6 +20,8 @@ var (
 	ErrNoUnit = errors.New("no such unit")
 	// ErrReplicas is returned by [Supervisor.Scale] if the unit cannot have that many replicas.
 	ErrReplicas = errors.New("wrong number of replicas")
+	// ErrDisabled is returned by [Supervisor.Scale] if the unit is disabled.
+	ErrDisabled = errors.New("the unit is disabled")
 )
 
 // eventScaled is the type of the event that records a scale.
@@ -51,6 +53,9 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	i := slices.IndexFunc(recs, func(u records.Unit) bool { return u.Name == name })
 	if i < 0 {
 		return Scaling{}, fmt.Errorf("%w: %q", ErrNoUnit, name)
+	}
+	if configured[i].Disabled {
+		return Scaling{}, fmt.Errorf("%w: %q", ErrDisabled, name)
 	}
 	if err := recovery.WithReplicas(configured[i], n).CheckFields(); err != nil {
 		return Scaling{}, fmt.Errorf("%w: %w", ErrReplicas, err)

@@ -225,6 +225,11 @@ func TestScaleRefusesWhatCannotBe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := startMaster(t, newFakeOS(t), t.TempDir(), 1)
 		settle(time.Second)
+		off := unitOf(t, "off", 0)
+		off.Disabled = true
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 1), off); err != nil {
+			t.Fatal(err)
+		}
 		for _, test := range []struct {
 			name string
 			n    int
@@ -235,13 +240,15 @@ func TestScaleRefusesWhatCannotBe(t *testing.T) {
 			{"worker", 1001, ErrReplicas, "wrong number of replicas: 1001: must be 0 to 1000"},
 			{"wroker", 1, ErrNoUnit, `no such unit: "wroker"`},
 			{"", 1, ErrNoUnit, `no such unit: ""`},
+			{"off", 1, ErrDisabled, `the unit is disabled: "off"`},
+			{"off", 0, ErrDisabled, `the unit is disabled: "off"`},
 		} {
 			_, err := m.Scale(t.Context(), test.name, test.n)
 			if !errors.Is(err, test.want) || err.Error() != test.text {
 				t.Errorf("Scale(%q, %d) = %v, want %s", test.name, test.n, err, test.text)
 			}
 		}
-		if got := m.ids(); got != "worker-0 running" || m.units() != "worker 1" {
+		if got := m.ids(); got != "worker-0 running" || m.units() != "off 0, worker 1" {
 			t.Errorf("workers are %s, units %s", got, m.units())
 		}
 		m.end(nil)

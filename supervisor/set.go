@@ -81,7 +81,15 @@ func (s *set) want(units []unit.Spec, recorded []records.Unit) {
 	s.recorded = recorded
 }
 
-// check returns an error that names each fault of the units.
+// FaultError is the error of units that have a fault: they can never be the wanted set.
+type FaultError struct{ Err error }
+
+func (e *FaultError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the faults.
+func (e *FaultError) Unwrap() error { return e.Err }
+
+// check returns a [*FaultError] that names each fault of the units.
 func check(units []unit.Spec) error {
 	names := map[string]bool{}
 	var errs []error
@@ -94,7 +102,11 @@ func check(units []unit.Spec) error {
 		}
 		names[u.Name] = true
 	}
-	return errors.Join(append(errs, dependencies.Check(units))...)
+	errs = append(errs, dependencies.Check(units))
+	if err := errors.Join(errs...); err != nil {
+		return &FaultError{err}
+	}
+	return nil
 }
 
 // replaceReason is the reason for the stop of a worker whose unit has changed.
@@ -106,7 +118,7 @@ const replaceReason = "its executable or its arguments have changed"
 // for the replacement. Other settings apply to living workers at once. A number of replicas that
 // [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns when all of that is done.
 //
-// Apply fails before it changes anything if the units have a fault, or if they cannot be recorded. It stops at the
+// Apply fails before it changes anything if the units have a fault ([*FaultError]), or if they cannot be recorded. It stops at the
 // first worker that does not get ready, and the error names that worker; the remaining ones go on as they are and are
 // marked outdated. If ctx ends, Apply undoes nothing. A supervisor that is started with the same units completes the
 // set.
@@ -119,6 +131,9 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 		return err
 	}
 	defer done()
+	if err := s.set.awaitWantedAgain(ctx, units); err != nil {
+		return err
+	}
 	recs := recovery.UnitRecords(units, s.set.recorded, time.Now())
 	s.set.beginReplacing(recovery.Wanted(units, recs), s.outdated)
 	defer func() { s.set.endReplacing(); s.services.Changed() }()
@@ -127,13 +142,13 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 		return err
 	}
 	first, kept := s.set.splitReplacing(c.kept)
-	if err := s.replaceOutdated(ctx, first); err != nil {
+	if err := s.replaceOutdated(ctx, first, c.surplus); err != nil {
 		return err
 	}
 	if err := s.awaitAdded(ctx, c); err != nil {
 		return err
 	}
-	if err := s.replaceOutdated(ctx, kept); err != nil {
+	if err := s.replaceOutdated(ctx, kept, c.surplus); err != nil {
 		return err
 	}
 	return c.awaitSurplus(ctx)
@@ -194,14 +209,8 @@ func (s *Supervisor) changeable(units []unit.Spec) error {
 	s.set.mu.Lock()
 	defer s.set.mu.Unlock()
 	s.set.dropFinished()
-	wanted := map[string]bool{}
-	for _, slot := range s.env.Recovery.Slots(nil, units, false) {
-		wanted[slot.ID] = true
-	}
-	for _, w := range s.set.retired {
-		if wanted[w.ID()] {
-			return fmt.Errorf("%s is still being stopped: try again", w.ID())
-		}
+	if w := s.set.stillStopping(units); w != nil {
+		return fmt.Errorf("%s is still being stopped: try again", w.ID())
 	}
 	return nil
 }
@@ -220,11 +229,12 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change,
 	}
 	slots := s.env.Recovery.Slots(nil, units, false)
 	workers := make([]*worker.Worker, 0, len(slots))
+	var ports []unit.Port // of the added ones
 	for _, slot := range slots {
 		w := present[slot.ID]
 		if w == nil {
 			w = worker.New(&s.env, slot)
-			c.added = append(c.added, w)
+			c.added, ports = append(c.added, w), append(ports, slot.Unit.Port)
 		} else {
 			c.kept = append(c.kept, updated{w, slot.Unit})
 		}
@@ -239,8 +249,8 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (c change,
 	before := s.set.graph
 	s.set.setUnits(units)
 	s.set.setWorkers(append(workers, c.surplus...))
-	for _, w := range c.added {
-		go w.Serve(work)
+	for i, w := range c.added {
+		serveAfter(work, w, holding(ports[i], c.surplus))
 	}
 	var surplus []*worker.Worker
 	for _, w := range c.surplus {
@@ -261,50 +271,46 @@ func (s *set) hasRetired(w *worker.Worker) bool {
 
 // dropFinished removes the surplus workers that have been stopped. The caller holds mu.
 func (s *set) dropFinished() {
-	finished := func(w *worker.Worker) bool {
-		if !slices.Contains(s.retired, w) {
-			return false
-		}
-		select {
-		case <-w.Finished():
-			return true
-		default:
-			return false
-		}
-	}
-	s.setWorkers(slices.DeleteFunc(slices.Clone(s.workers), finished))
-	s.retired = slices.DeleteFunc(slices.Clone(s.retired), finished)
+	ended := slices.DeleteFunc(slices.Clone(s.retired), func(w *worker.Worker) bool { return !finished(w) })
+	drop := func(w *worker.Worker) bool { return slices.Contains(ended, w) }
+	s.setWorkers(slices.DeleteFunc(slices.Clone(s.workers), drop))
+	s.retired = slices.DeleteFunc(slices.Clone(s.retired), drop)
 }
 
 // replaceOutdated passes the workers their units, and then replaces one after the other those that were started
 // differently.
-func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated) error {
+func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated, surplus []*worker.Worker) error {
 	inOrder(workers, func(w updated) string { return w.unit.Name }, s.set.dependencies())
-	var outdated []*worker.Worker
+	var outdated []updated
 	for _, w := range workers {
-		differs, err := w.Update(ctx, w.unit)
+		bounded, cancel := context.WithTimeout(ctx, w.unit.StartTimeout) // the start of a worker may hang
+		differs, err := w.Update(bounded, w.unit)
+		cancel()
 		if err != nil {
 			return fmt.Errorf("update %s: %w", w.ID(), err)
 		}
 		if differs {
-			outdated = append(outdated, w.Worker)
+			outdated = append(outdated, w)
 		} else {
 			s.set.replaced(w.Worker)
 		}
 	}
 	for i, w := range outdated {
 		if info := w.Info(); info != nil && !info.Outdated {
-			s.set.replaced(w) // it has ended meanwhile, and was started with its new unit
+			s.set.replaced(w.Worker) // it has ended meanwhile, and was started with its new unit
 			continue
+		}
+		if err := awaitEnds(ctx, holding(w.unit.Port, surplus)); err != nil {
+			return err
 		}
 		before, err := w.Replace(ctx, replaceReason)
 		if err == nil {
-			err = s.awaitReady(ctx, w, before)
+			err = s.awaitReady(ctx, w.Worker, before)
 		}
 		if err != nil {
 			return fmt.Errorf("replaced %d of %d workers: %w", i, len(outdated), err)
 		}
-		s.set.replaced(w)
+		s.set.replaced(w.Worker)
 		s.services.Changed()
 	}
 	return nil
@@ -324,18 +330,12 @@ func (s *Supervisor) awaitAdded(ctx context.Context, c change) error {
 
 // awaitSurplus waits until the surplus workers have been stopped and forgotten.
 func (c change) awaitSurplus(ctx context.Context) error {
-	for _, w := range c.surplus {
-		select {
-		case <-w.Finished():
-		case <-ctx.Done():
-			return fmt.Errorf("%s is still being stopped: %w", w.ID(), ctx.Err())
-		}
-	}
-	return nil
+	return awaitEnds(ctx, c.surplus)
 }
 
 // awaitReady waits until an instance of the worker after the given incarnation is ready, or has ended and is not to be
-// restarted because it was successful. It fails as soon as that instance has failed or cannot be started.
+// restarted because it was successful. It fails as soon as that instance has failed or cannot be started, and also if the
+// start makes no process within the start timeout, as with an executable on a file system that does not answer.
 func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before uint64) error {
 	changed, stop := s.services.Watch()
 	defer stop()
@@ -353,7 +353,13 @@ func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before ui
 		case info.Incarnation > before && (info.Ready || info.Status == records.StatusCompleted):
 			return nil
 		}
+		var overdue <-chan time.Time
+		if !info.StartBy.IsZero() {
+			overdue = time.After(time.Until(info.StartBy))
+		}
 		select {
+		case <-overdue:
+			return fmt.Errorf("%s is not ready: its start hangs", w.ID())
 		case <-changed:
 		case <-w.Finished():
 			return fmt.Errorf("%s: %w", w.ID(), worker.ErrStopping)

@@ -254,10 +254,6 @@ func TestApplyCutOffByACrashIsCompleted(t *testing.T) {
 		if got := m.ids(); got != "worker-0 stopping, worker-1 stopping" {
 			t.Errorf("workers are %s", got)
 		}
-		if err := m.Apply(t.Context(), unitOf(t, "worker", 2)); err == nil ||
-			err.Error() != "worker-1 is still being stopped: try again" {
-			t.Errorf("Apply = %v, want to be asked to try again", err)
-		}
 		m.crash()
 		m = startMaster(t, world, dir, 1, func(u *unit.Spec) { u.Args = []string{"--new"} })
 		settle(time.Minute)
@@ -395,6 +391,44 @@ func TestApplyWaitsForAnother(t *testing.T) {
 		if err := m.Apply(t.Context(), unitOf(t, "worker", 2, "--new")); err != nil || m.ids() !=
 			"worker-0 running, worker-1 running" {
 			t.Errorf("Apply = %v, workers are %s", err, m.ids())
+		}
+		m.stop(nil)
+	})
+}
+
+// A program on a file system that does not answer neither starts nor fails.
+func TestApplyGivesUpAWorkerWhoseStartHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, hangs := newFakeOS(t), make(chan struct{})
+		world.behave = func(p *fakeProcess) {
+			if p.worker == "hung-0" {
+				p.hangs = hangs
+			}
+		}
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		hung := unitOf(t, "hung", 1)
+		hung.StartTimeout = time.Minute
+		for _, test := range []struct {
+			args []string // of the other unit
+			want string
+		}{
+			{nil, "hung-0 is not ready: its start hangs"},
+			{[]string{"--new"}, "update hung-0: worker hung-0 did not take a command: context deadline exceeded"},
+		} {
+			began := time.Now()
+			err := m.Apply(t.Context(), hung, unitOf(t, "worker", 1, test.args...))
+			if err == nil || err.Error() != test.want || time.Since(began) != time.Minute {
+				t.Errorf("Apply = %v after %s, want %q after the start timeout", err, time.Since(began), test.want)
+			}
+		}
+		close(hangs)
+		settle(time.Second)
+		if err := m.Apply(t.Context(), hung, unitOf(t, "worker", 1, "--new")); err != nil {
+			t.Errorf("Apply = %v when the file system answers again", err)
+		}
+		if got := m.ids(); got != "hung-0 running, worker-0 running" {
+			t.Errorf("workers are %s", got)
 		}
 		m.stop(nil)
 	})

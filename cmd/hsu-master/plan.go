@@ -30,8 +30,8 @@ func planCommand() *cli.Command {
 	}}, runFlags()...)
 	cmd := leaf("plan", "show what the next start would do to each worker", showPlan, flags...)
 	cmd.Description = `Accepts the flags of run and decides as run with these flags would. Without
---worker-path the recorded workers are the wanted ones. If a master is running,
-the plan is for a start after that master was killed.
+--worker-path the recorded workers are the wanted ones, unless --worker-count is
+0. If a master is running, the plan is for a start after that master was killed.
 
 The command only reads records and inspects processes: it sends no signal,
 changes nothing, and sends no health check. Run it as root or as the user of the
@@ -59,9 +59,6 @@ func showPlan(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.IsSet("worker-count") && cfg.noUnitsGiven() {
-		return usagef("--worker-count is given without --worker-path: give both, as to run, or neither")
-	}
 	p, err := makePlan(c.Context, cfg)
 	if err != nil {
 		return err
@@ -85,9 +82,10 @@ type plan struct {
 	unitFault error
 }
 
-// noUnitsGiven reports whether neither flags nor a file describe the wanted units. A file may want none.
+// noUnitsGiven reports whether neither flags nor a file describe the wanted units. A file may want none, and so does
+// --worker-count 0.
 func (cfg config) noUnitsGiven() bool {
-	return len(cfg.master.Units) == 0 && cfg.master.ReadUnits == nil
+	return len(cfg.master.Units) == 0 && cfg.master.ReadUnits == nil && !cfg.noWorkers
 }
 
 // The values of plan.Wanted.

@@ -12,6 +12,7 @@ import (
 type progress struct {
 	done, total atomic.Int64 // in bytes; total is 0 if it is not known
 	stop, over  chan struct{}
+	detail      atomic.Pointer[string] // what is waited for, nil if that is not known
 }
 
 const (
@@ -44,6 +45,9 @@ func newProgress(w io.Writer, doing string, terminal bool) *progress {
 				return
 			case now := <-timer.C:
 				fmt.Fprintf(w, "\r\x1b[K%s: %s", doing, p.text(now.Sub(began)))
+				if detail := p.detail.Load(); detail != nil {
+					fmt.Fprintf(w, ", %.60s", *detail)
+				}
 				timer.Reset(progressEvery)
 			}
 		}

@@ -35,8 +35,9 @@ get ready. SIGHUP does the same.
 A master without a file looks for changed executables, and marks the workers
 that run the former ones as outdated.
 
-Exit codes: 0 done, 1 a worker did not get ready, 2 the file is faulty and
-nothing was changed, 3 no master is running.`
+Exit codes: 0 done, 1 a worker did not get ready, the command of a unit cannot
+be started, or the master is stopping, 2 the file is faulty and nothing was
+changed, 3 no master is running.`
 	return cmd
 }
 
@@ -69,13 +70,14 @@ func reload(c *cli.Context) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	stream, err := adminpb.NewAdminClient(conn).Reload(ctx, &adminpb.ReloadRequest{DryRun: c.Bool("dry-run")})
+	client := adminpb.NewAdminClient(conn)
+	stream, err := client.Reload(ctx, &adminpb.ReloadRequest{DryRun: c.Bool("dry-run")})
 	if err != nil {
-		return reloadError(ctx, err)
+		return reloadError(ctx, err, "")
 	}
 	plan, err := stream.Recv()
 	if err != nil {
-		return reloadError(ctx, err)
+		return reloadError(ctx, err, "")
 	}
 	if c.Bool(jsonFlag) {
 		err = printJSON(c.App.Writer, reloadToJSON(plan))
@@ -86,19 +88,40 @@ func reload(c *cli.Context) error {
 		return err
 	}
 	waiting := startProgress(c.App.ErrWriter, "waiting for the workers")
+	watch := watchReload(ctx, client, plan, waiting)
 	_, err = stream.Recv()
+	last := watch.end()
 	waiting.end()
 	if !errors.Is(err, io.EOF) {
-		return reloadError(ctx, err)
+		return reloadError(ctx, err, last)
 	}
-	return nil
+	return blockedError(plan)
 }
 
-func reloadError(ctx context.Context, err error) error {
+// blockedError returns an error if the plan has units whose command cannot be started. Their living workers stay.
+func blockedError(plan *adminpb.ReloadResponse) error {
+	var names []string
+	for _, c := range plan.GetChanges() {
+		if c.GetAction() == string(supervisor.ActionBlocked) {
+			names = append(names, c.GetUnit())
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return hint(fmt.Errorf("the command of %s cannot be started", printable(strings.Join(names, ", "))),
+		"correct it, then reload again; the living workers stay until then")
+}
+
+// reloadError returns the error for the end of a reload that waited for these workers last.
+func reloadError(ctx context.Context, err error, last string) error {
 	text := status.Convert(err).Message()
 	switch {
 	case ctx.Err() != nil:
-		return hint(errors.New("the reload is not done in time: the master goes on with it"),
+		if last != "" {
+			last = ": it waits for " + last
+		}
+		return hint(fmt.Errorf("the reload is not done in time, the master goes on with it%s", last),
 			`see "hsu-master worker list", or give a longer --timeout`)
 	case status.Code(err) == codes.InvalidArgument:
 		return usageError{errors.New(text)}

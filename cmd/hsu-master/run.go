@@ -201,6 +201,7 @@ type config struct {
 	logJSON  bool
 	logLevel slog.Level
 
+	noWorkers bool  // --worker-count 0 without --worker-path
 	unitFault error // why workers cannot be started; the master still takes over living workers
 }
 
@@ -254,6 +255,7 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 	} else {
 		m.StopGrace = c.Duration("stop-grace")
 		m.Units, cfg.unitFault = unitsOfFlags(c, fail, func() bool { return excused(f.state) })
+		cfg.noWorkers = len(m.Units) == 0 && c.IsSet("worker-count")
 	}
 	if len(errs) > 0 {
 		return config{}, usageError{errors.Join(errs...)}

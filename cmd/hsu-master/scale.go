@@ -83,6 +83,11 @@ func scaleUnit(c *cli.Context, arg string) error {
 	if status.Code(err) == codes.NotFound {
 		return noUnit(ctx, f, unit)
 	}
+	if status.Code(err) == codes.FailedPrecondition && strings.HasPrefix(status.Convert(err).Message(),
+		supervisor.ErrDisabled.Error()) {
+		return hint(errors.New(printable(status.Convert(err).Message())),
+			`enable it in the file, then "hsu-master reload"`)
+	}
 	if err != nil {
 		return scaleError(err)
 	}

@@ -73,14 +73,20 @@ func Replace(point crashpoint.Point, path, content string, perm fs.FileMode) err
 const maxInput = 16 << 20
 
 // ReadInput returns the content of a file that a user has named.
-func ReadInput(name string) ([]byte, error) {
+func ReadInput(name string) ([]byte, error) { return ReadInputUpTo(name, maxInput) }
+
+// ErrTooLarge is returned by [ReadInputUpTo] for a file with more bytes than it may have.
+var ErrTooLarge = errors.New("the file is too large")
+
+// ReadInputUpTo is [ReadInput] with another bound, a number of whole MiB.
+func ReadInputUpTo(name string, most int64) ([]byte, error) {
 	f, err := OpenInput(name)
 	if err != nil {
 		return nil, err
 	}
-	b, err := readAll(f, maxInput+1)
-	if err == nil && len(b) > maxInput {
-		return nil, fmt.Errorf("read %s: it has more than %d bytes", name, maxInput)
+	b, err := readAll(f, most+1)
+	if err == nil && int64(len(b)) > most {
+		return nil, fmt.Errorf("read %s: %w: it has more than %d MiB", name, ErrTooLarge, most>>20)
 	}
 	return b, err
 }

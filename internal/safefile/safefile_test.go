@@ -134,10 +134,11 @@ func TestRead(t *testing.T) {
 	if b, err := ReadInput(at["a symbolic link"]); string(b) != "content" || err != nil {
 		t.Errorf("ReadInput = %q, %v, want what the link leads to", b, err)
 	}
-	if err := os.Truncate(at["a regular file"], maxInput+1); err != nil {
+	if err := os.Truncate(at["a regular file"], 1<<20+1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadInput(at["a regular file"]); err == nil || !strings.Contains(err.Error(), "more than") {
+	if _, err := ReadInputUpTo(at["a regular file"], 1<<20); !errors.Is(err, ErrTooLarge) ||
+		!strings.Contains(err.Error(), "more than 1 MiB") {
 		t.Errorf("ReadInput of a huge file: %v", err)
 	}
 }

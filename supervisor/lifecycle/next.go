@@ -80,7 +80,7 @@ func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	case EvExited:
 		return ended(s, e, p, now)
 	case EvRetry:
-		return retry(s)
+		return retry(s, now)
 	case EvUnblocked:
 		if s.Slot != Vacant || s.Status != records.StatusWaiting {
 			return s, ActNone
@@ -262,18 +262,21 @@ func remain(s State, e Event) (State, Action) {
 	return s, ActRecheck
 }
 
-func retry(s State) (State, Action) {
+func retry(s State, now time.Duration) (State, Action) {
 	switch {
 	case s.Slot == unverified:
 		return s, ActRecover
 	case s.Slot == remaining:
 		s.Slot = terminating
 		return s, ActKill
-	case s.Slot == Vacant && s.Status == records.StatusBackoff,
-		s.Slot == Vacant && s.Status == records.StatusFailed && s.History.RetryAt != 0:
-		return s.start()
+	case s.Slot != Vacant || s.Status != records.StatusBackoff && s.Status != records.StatusFailed:
+		return s, ActNone
+	case s.History.RetryAt > now: // a long wait is looked at in between
+		return s, ActBackOff
+	case s.Status == records.StatusFailed && s.History.RetryAt == 0: // it is given up
+		return s, ActNone
 	}
-	return s, ActNone
+	return s.start()
 }
 
 // replace decides how a new instance takes the slot: never before the present one has ended with its family. The status

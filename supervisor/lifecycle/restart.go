@@ -18,8 +18,11 @@ const (
 	backoffResetAfter = time.Minute
 	// The longest wait of a failed worker, unless its unit sets a longer one.
 	maxFailedWait = 30 * time.Minute
-	// The longest delay if a start fails because the master lacked a resource.
+	// The longest delay if a start fails because the master lacked a resource, unless its unit sets a shorter one.
 	OwnFaultRetry = 5 * time.Second
+	// The longest time between two looks at a wait. The timers of Go stand still while the machine is suspended, and
+	// the clock of the waits does not.
+	longestLook = time.Minute
 )
 
 // ended decides what follows the end of an instance, or a start that created no process.
@@ -140,7 +143,12 @@ func steady(b records.RestartHistory) records.RestartHistory {
 func (s State) lack(e Event, p Policy, now time.Duration) (State, Action) {
 	delay := p.Backoff << min(s.Lacked, 16)
 	s.Lacked++
-	return s.backOff(e, now, min(max(delay, p.Backoff), OwnFaultRetry))
+	return s.backOff(e, now, min(max(delay, p.Backoff), p.MaxBackoff, OwnFaultRetry))
+}
+
+// NextLook returns the time until a worker that waits is looked at, with [EvRetry].
+func (s State) NextLook(now time.Duration) time.Duration {
+	return max(0, min(s.History.RetryAt-now, longestLook))
 }
 
 func (s State) backOff(e Event, now, delay time.Duration) (State, Action) {

@@ -21,6 +21,10 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 	now := time.Hour
 	waiting := records.RestartHistory{RetryAt: now + time.Second}
 	failed := records.RestartHistory{RetryAt: now + time.Minute, FailedWait: 5 * time.Minute}
+	due := func(h records.RestartHistory) records.RestartHistory {
+		h.RetryAt = now
+		return h
+	}
 	states := map[string]State{
 		"new":      {Wanted: true},
 		"starting": {Wanted: true, Status: records.StatusStarting},
@@ -49,6 +53,8 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"dying start":   {Wanted: true, Status: records.StatusStarting, Slot: terminating},
 		"remaining":     {Wanted: true, Status: records.StatusUnhealthy, Slot: remaining, Reason: "held: why"},
 		"remaining ill": {Wanted: true, Status: records.StatusStopping, Slot: remaining, Reason: "ill"},
+		"due":           {Wanted: true, Status: records.StatusBackoff, History: due(waiting)},
+		"failed due":    {Wanted: true, Status: records.StatusFailed, History: due(failed)},
 	}
 	// state, event → status, action
 	want := map[string]string{
@@ -118,8 +124,10 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"quitting exited":    "stopped finish",
 		"retired exited":     "stopped finish",
 
-		"backoff retry": "starting start",
-		"failed retry":  "starting start",
+		"backoff retry":    "backoff back off", // a look at a wait that is not over
+		"failed retry":     "failed back off",
+		"due retry":        "starting start",
+		"failed due retry": "starting start",
 
 		"started replace":       "stopping stop",
 		"running replace":       "stopping stop",
@@ -257,6 +265,25 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"waiting closing":     "waiting finish",
 		"held closing":        "running finish",
 		"held failed closing": "failed finish",
+		"due begin":           "starting start",
+		"due adopted":         "running serve",
+		"due adopted silent":  "unhealthy unpublish",
+		"due found dead":      "backoff kill",
+		"due unverifiable":    "backoff recheck",
+		"due exited":          "backoff back off",
+		"due replace":         "starting start",
+		"due retire":          "backoff finish",
+		"due shutdown":        "backoff finish",
+		"failed due begin":    "starting start",
+		"failed due adopted":  "running serve",
+		"failed due exited":   "backoff back off",
+		"failed due replace":  "starting start",
+		"failed due retire":   "failed finish",
+		"failed due shutdown": "failed finish",
+
+		"failed due adopted silent": "unhealthy unpublish",
+		"failed due found dead":     "failed kill",
+		"failed due unverifiable":   "failed recheck",
 	}
 	for name, s := range states {
 		for kind := range EvClosing + 1 {
@@ -798,14 +825,33 @@ func TestExitThatTheMasterHasCausedCostsNoBudgetWhateverThePolicy(t *testing.T) 
 }
 
 func TestDelayAfterAFaultOfTheMasterIsBounded(t *testing.T) {
-	s := State{Wanted: true}
-	var act Action
-	for n := range 200 {
-		s.Status = records.StatusStarting
-		s, act = Next(s, Event{Kind: EvStartFailed, Ours: true, Chance: 0}, testPolicy, time.Hour)
-		delay := s.History.RetryAt - time.Hour
-		if want := min(testPolicy.Backoff<<min(n, 16), OwnFaultRetry); delay != want || act != ActBackOff {
-			t.Fatalf("delay %d is %s (%v), want %s", n, delay, act, want)
+	for longest, want := range map[time.Duration]time.Duration{
+		30 * time.Second: OwnFaultRetry,
+		2 * time.Second:  2 * time.Second,
+	} {
+		p := testPolicy
+		p.MaxBackoff = longest
+		s := State{Wanted: true}
+		var act Action
+		for n := range 200 {
+			s.Status = records.StatusStarting
+			s, act = Next(s, Event{Kind: EvStartFailed, Ours: true, Chance: 0}, p, time.Hour)
+			delay := s.History.RetryAt - time.Hour
+			if want := min(p.Backoff<<min(n, 16), want); delay != want || act != ActBackOff {
+				t.Fatalf("backoff max %s: delay %d is %s (%v), want %s", longest, n, delay, act, want)
+			}
+		}
+	}
+}
+
+func TestNextLook(t *testing.T) {
+	now := time.Hour
+	for wait, want := range map[time.Duration]time.Duration{
+		-time.Second: 0, 0: 0, time.Second: time.Second, 30 * time.Minute: longestLook,
+	} {
+		s := State{History: records.RestartHistory{RetryAt: now + wait}}
+		if got := s.NextLook(now); got != want {
+			t.Errorf("NextLook of a wait of %s = %s, want %s", wait, got, want)
 		}
 	}
 }

@@ -136,6 +136,18 @@ func (b *Book) LetGo(worker string) {
 	b.reserved.release(worker)
 }
 
+// Forget releases the port of a worker that has ended for good, or gets none any more, for others.
+func (b *Book) Forget(worker string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reserved.release(worker)
+	for port, holder := range b.assigned {
+		if holder == worker {
+			delete(b.assigned, port)
+		}
+	}
+}
+
 func (b *Book) assign(worker string, port int) {
 	if b.assigned == nil {
 		b.assigned = map[int]string{}

@@ -49,6 +49,7 @@ type Spec struct {
 	// Env has entries NAME=VALUE that are added to the environment of the master. The values may contain placeholders.
 	Env      []string
 	Replicas int
+	Disabled bool // it has no workers, and cannot be scaled; Replicas must then be 0
 	Port     Port
 	// Services are the full names of the gRPC services that its workers offer. If there are none, each worker of an
 	// integrated unit that answers GetStatus of [DefaultService] offers that. If a worker has gRPC reflection, its list
@@ -234,6 +235,9 @@ func (u Spec) CheckFields() error {
 	}
 	if u.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("worker count %d: must be 0 or more", u.Replicas))
+	}
+	if u.Disabled && u.Replicas != 0 {
+		errs = append(errs, fmt.Errorf("worker count %d: must be 0 for a disabled unit", u.Replicas))
 	}
 	switch {
 	case u.Port < NoPort || u.Port > 65535:

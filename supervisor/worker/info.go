@@ -24,6 +24,8 @@ type Info struct {
 	Checks []CheckInfo
 	// RetryAt is when a worker in backoff is started again, or a failed one tried again; zero if it is not.
 	RetryAt time.Time
+	// StartBy is when a start that has not made a process yet is overdue; zero if there is none.
+	StartBy time.Time
 	// LogPath is the file that the worker writes to.
 	LogPath string
 }

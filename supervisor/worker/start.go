@@ -110,7 +110,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 // choosePort returns the port for the next instance of a worker, which had the port last, or 0 if it gets none.
 func choosePort(book *ports.Book, u unit.Spec, worker string, last int) (port int, err error) {
 	if u.Port == unit.NoPort {
-		book.LetGo(worker)
+		book.Forget(worker)
 		return 0, nil
 	}
 	err = crashpoint.Do(crashpoint.Port, func() (err error) {

@@ -298,7 +298,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActStop:
 		w.stop(ctx)
 	case lifecycle.ActBackOff:
-		w.retry.Reset(max(0, w.state.History.RetryAt-w.env.BootTime()))
+		w.retry.Reset(w.state.NextLook(w.env.BootTime()))
 	case lifecycle.ActRecheck:
 		w.retry.Reset(HoldInterval)
 	case lifecycle.ActFinish:
@@ -317,6 +317,7 @@ func (w *owner) finish(ctx context.Context) {
 		w.journal.commit(ctx, crashpoint.Removal, records.DeleteWorker(w.id), records.AppendEvent(removed))
 		w.env.Services.Offer(services.OfWorker(w.id))
 		w.env.Rotator.Remove(w.id)
+		w.env.Ports.Forget(w.id)
 		w.info.Store(nil)
 		w.env.Services.Changed()
 	}
@@ -357,6 +358,9 @@ func (w *owner) publish() {
 	}
 	if at := w.state.History.RetryAt; at != 0 {
 		info.RetryAt = time.Now().Add(at - w.env.BootTime())
+	}
+	if i := w.rec.Instance; i != nil && i.PID == 0 && w.state.Status == records.StatusStarting {
+		info.StartBy = i.Started.Add(w.unit.StartTimeout)
 	}
 	if len(w.checks) > 0 {
 		info.Probe = w.checks[0].prober.String()
