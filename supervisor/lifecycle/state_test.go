@@ -263,6 +263,8 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"stopped closing":     "stopped finish",
 		"unwanted closing":    "stopped finish",
 		"waiting closing":     "waiting finish",
+		"due closing":         "backoff finish",
+		"failed due closing":  "failed finish",
 		"held closing":        "running finish",
 		"held failed closing": "failed finish",
 		"due begin":           "starting start",
