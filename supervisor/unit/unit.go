@@ -14,6 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/probe"
+	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -78,6 +79,8 @@ type Spec struct {
 	// BusyLimit is how long a worker that uses the processor may fail its checks before it is ended; 0 means 5
 	// minutes. If it is negative, a busy worker is ended as soon as an idle one.
 	BusyLimit time.Duration
+	// Attributes are the user, the rights and the limits of the workers.
+	Attributes process.Attributes
 }
 
 // RestartMode selects the exits that are followed by a restart.
