@@ -213,12 +213,12 @@ func TestWorkersOfAnotherUserAreFoundAgain(t *testing.T) {
 	s := newSite(t, map[string]string{"hsu.yaml": `
 units:
   search:
-    command: ["${UNIT}", -as, "plain+sleeper+detour,plain", -record, "${NOTES}"]
+    command: ["${UNIT}", -as, "plain", -record, "${NOTES}"]
     replicas: 2
     user: nobody
     umask: "0077"
     stop: {grace: 1s}
-    health: {type: exec, command: [sh, -c, "id -u >${NOTES}/checked.new && mv ${NOTES}/checked.new ${NOTES}/checked"], interval: 100ms}
+    health: {type: exec, command: [sh, -c, "id -u >${NOTES}/{worker}.new && mv ${NOTES}/{worker}.new ${NOTES}/{worker}"], interval: 10s}
 `})
 	s.environ = []string{"UNIT=" + harness.Programs.Unit, "NOTES=" + s.Record}
 	s.admitAll()
@@ -233,7 +233,7 @@ units:
 		}
 	}
 	harness.WaitFor(t, "a check has run as the user of the unit", func() error {
-		text, err := os.ReadFile(filepath.Join(s.Record, "checked"))
+		text, err := os.ReadFile(filepath.Join(s.Record, "search-1"))
 		if string(text) != "65534\n" {
 			return fmt.Errorf("%q, %w", text, err)
 		}
@@ -280,9 +280,45 @@ units:
 		s.Ask("after the loss of " + loss.name)
 	}
 
-	// What is left of one that died is stopped before the next instance starts, with a master and without.
-	for incarnation, down := range []bool{false, true} {
-		w := s.Dump().Worker(t, "search-0")
+	m.Stop()
+	s.WantNothingLeft()
+}
+
+// What is left of a worker of another user that died is stopped before the next instance starts, with a master and
+// without. One of the descendants has cleared its environment and left the session: its user and the lease show it.
+func TestFamilyOfAWorkerOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	s := newSite(t, map[string]string{"hsu.yaml": `
+units:
+  search:
+    command: ["${UNIT}", -as, plain+child+baredaemon, -record, "${NOTES}"]
+    user: nobody
+    limits: {open_files: 200}
+    stop: {grace: 1s}
+`})
+	s.environ = []string{"UNIT=" + harness.Programs.Unit, "NOTES=" + s.Record}
+	s.admitAll()
+	if err := os.Chown(s.Record, harness.Nobody, harness.Nobody); err != nil {
+		t.Fatal(err)
+	}
+	// descended waits for n descendants in all, and returns the processes of the host.
+	descended := func(n int) []harness.Process {
+		harness.WaitFor(t, "the descendants have started", func() error {
+			files, err := filepath.Glob(filepath.Join(s.Record, "*.[0-9]*"))
+			files = slices.DeleteFunc(files, func(path string) bool { return strings.HasSuffix(path, ".new") })
+			if len(files) < n {
+				return fmt.Errorf("%q, %w", files, err)
+			}
+			return nil
+		})
+		return s.Processes()
+	}
+	m := s.start()
+	w := s.awaitUp(1).Worker(t, "search-0")
+	const descendants = 2
+	for i, down := range []bool{false, true} {
+		former := descended((i + 1) * descendants)
 		if down {
 			m.Kill()
 		}
@@ -290,15 +326,17 @@ units:
 		if down {
 			m = s.start()
 		}
-		s.await("search-0", fmt.Sprint("runs again ", incarnation), func(now harness.Worker) bool {
-			return up(now) && now.PID != w.PID
-		})
-		for _, p := range s.Processes() {
-			if p.Environ["HSU_WORKER_TOKEN"] == w.Token {
-				t.Errorf("of the former instance is left: %v", p)
+		w = s.await("search-0", "runs again", func(now harness.Worker) bool { return up(now) && now.PID != w.PID })
+		now := s.Processes()
+		for _, was := range former {
+			if slices.ContainsFunc(now, func(p harness.Process) bool {
+				return p.PID == was.PID && p.StartTicks == was.StartTicks
+			}) {
+				t.Errorf("of the former instance is left: %v", was)
 			}
 		}
 	}
+	descended(3 * descendants)
 	m.Stop()
 	s.WantNothingLeft()
 }
