@@ -10,6 +10,7 @@ import (
 	"github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/probe"
+	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -64,7 +65,27 @@ func specOf(u *config.Unit) unit.Spec {
 	for _, d := range u.DependsOn {
 		spec.DependsOn = append(spec.DependsOn, unit.Dependency{Unit: d.Unit, Condition: unit.Condition(d.Condition)})
 	}
+	spec.Attributes = attributesOf(u)
 	return spec
+}
+
+// attributesOf returns the user, the rights and the limits of the workers. Nice 0 of the file is that of the master.
+func attributesOf(u *config.Unit) process.Attributes {
+	p, l := &u.Program, &u.Limits
+	a := process.Attributes{
+		User: p.User, Group: p.Group, Nice: p.Nice, NoNewPrivileges: p.NoNewPrivileges,
+		Umask: (*uint32)(p.Umask),
+	}
+	if !p.Capabilities.Keep {
+		a.Capabilities = append([]string{}, p.Capabilities.List...)
+	}
+	if l.OpenFiles != nil {
+		a.OpenFiles = new(uint64(*l.OpenFiles)) //nolint:gosec // config has checked that it is positive
+	}
+	if l.Core != nil {
+		a.Core = new(uint64(*l.Core)) //nolint:gosec // config has checked that it is not negative
+	}
+	return a
 }
 
 // orNever returns a duration of the file, where 0 means never or none, as the supervisor has it, where 0 means the
@@ -117,22 +138,19 @@ func unsupported(u *config.Unit) []string {
 	if u.Kind == config.Unmanaged {
 		return []string{"kind: unmanaged"} // it has none of the other keys
 	}
-	p, l := &u.Program, &u.Limits
+	l := &u.Limits
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
 	add(u.Schedule != "", "schedule")
 	add(u.Essential, "essential")
-	add(p.User != "", "user")
-	add(p.Group != "", "group")
-	add(p.Umask != nil, "umask")
-	add(p.Nice != 0, "nice")
-	add(!p.Capabilities.Keep, "capabilities")
-	add(p.NoNewPrivileges, "no_new_privileges")
 	add(len(u.Start.Before) > 0, "start.before")
 	add(len(u.Stop.Command) > 0, "stop.command")
 	add(len(u.Stop.After) > 0, "stop.after")
 	add(u.Update.Order == config.StartFirst, "update.order: start-first")
 	add(u.Update.MaxUnavailable > 1, "update.max_unavailable")
-	add(l.OpenFiles != nil || l.Core != nil || l.Memory != nil || l.CPU != nil || l.PIDs != nil, "limits")
+	add(l.Memory != nil, "limits.memory")
+	add(l.CPU != nil, "limits.cpu")
+	add(l.PIDs != nil, "limits.pids")
+	add(l.Enforce == config.Required, "limits.enforce: required")
 	add(u.MemoryRestart != 0, "memory_restart")
 	add(u.Log.To != config.LogToFile, "log.to: "+string(u.Log.To))
 	add(u.Readiness.Type == config.HealthNotify || u.Liveness.Type == config.HealthNotify, "health type: notify")

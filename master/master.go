@@ -157,7 +157,7 @@ func (m *Master) openStore() error {
 		Sync: m.options.Sync, OnDamage: m.options.OnDamage, KeepBackups: m.options.KeepBackups, Logger: m.log,
 		RequestTTL: m.options.RequestTTL, BootTime: process.BootTime, BootID: boot,
 		LostID: func() (string, error) {
-			return recovery.LivingMasterID(context.Background(), m.options.StateDir)
+			return recovery.LivingMasterID(context.Background(), m.options.StateDir, m.options.RuntimeDir)
 		},
 	}); err != nil {
 		return err

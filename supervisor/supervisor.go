@@ -146,7 +146,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		Launcher: launcher.New(launcher.Options{
 			MasterID:   opts.Store.MasterID(),
 			StateDir:   func() string { return opts.Store.StateDirID().String() },
-			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ, UID: os.Geteuid(),
+			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ,
 		}),
 		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(s.onLogEvent),
 		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,

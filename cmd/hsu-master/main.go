@@ -12,10 +12,12 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
 )
 
 func main() {
+	master.RunStartHelper()
 	leaked := watchLeaks()
 	os.Exit(leaked(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)))
 }

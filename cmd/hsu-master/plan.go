@@ -147,7 +147,9 @@ func readNextStart(ctx context.Context, cfg config) (store.NextStart, int32, err
 	}
 	next, err := store.ReadNextStart(cfg.folders.state, store.Options{
 		OnDamage: cfg.master.OnDamage,
-		LostID:   func() (string, error) { return recovery.LivingMasterID(ctx, cfg.folders.state) },
+		LostID: func() (string, error) {
+			return recovery.LivingMasterID(ctx, cfg.folders.state, cfg.folders.liveRuntime())
+		},
 	})
 	return next, 0, offline(cfg.folders, err)
 }

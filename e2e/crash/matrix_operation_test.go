@@ -21,7 +21,8 @@ type operation struct {
 	fresh bool
 	// life is the number of trials that one rig can serve, 0 for many: a worker's backoff doubles with each death.
 	life    int
-	file    bool // the masters read a file of units
+	file    bool   // the masters read a file of units
+	further string // further keys of the unit in the file
 	flags   []string
 	environ []string
 	habit   string // of the workers, "plain" if empty: see testdata/unit

@@ -36,7 +36,8 @@ type being struct {
 	turn          string // of its unit when it was started, see [rig.writeFile]; empty for none
 	leader        bool   // it leads its session, as every worker does when started
 	memory        string // a fact that only this process knows, once it was asked
-	doomed        bool   // a master or the test has told it to end, or it is surplus
+	helper        bool   // it is a start helper, which ends with its master
+	doomed        bool   // a master or the test has told it to end, or it is surplus, or a helper
 }
 
 // signal sends a signal to the process, if that is still there.
@@ -130,6 +131,7 @@ func (ws *workers) scan() []being {
 			continue
 		}
 		b.born, b.leader = f.StartTicks, f.Session == pid
+		b.helper = bytes.HasPrefix(readAtOnce(folder+"/cmdline", buffer), []byte("hsu-master-start\x00"))
 		all = append(all, b)
 	}
 	return all
@@ -193,7 +195,8 @@ func (ws *workers) look(o offline) {
 			continue
 		}
 		b.memory = ws.beings[b.token].memory
-		b.doomed = o.records[b.worker].Status == records.StatusStopping || ws.isSurplus(b.worker) || ws.ended[b.token]
+		b.doomed = o.records[b.worker].Status == records.StatusStopping || ws.isSurplus(b.worker) || ws.ended[b.token] ||
+			b.helper
 		now[b.token] = b
 	}
 	ws.beings = now

@@ -30,6 +30,8 @@ const (
 	LogOpen      Point = "log-open"
 	Cgroup       Point = "cgroup" // the instance's cgroup is made
 	Fork         Point = "fork"
+	Limit        Point = "limit" // a limit of a start helper is set
+	Exec         Point = "exec"  // a start helper is told to execute the program
 	PIDRecord    Point = "pid-record"
 	Adopt        Point = "adopt" // a living process is adopted
 	Publish      Point = "publish"
@@ -88,7 +90,7 @@ func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
 		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
-		UnitRecord, Port, Lease, IntentRecord, LogOpen, Cgroup, Fork, PIDRecord, Adopt, Publish, ReadyRecord, Told,
+		UnitRecord, Port, Lease, IntentRecord, LogOpen, Cgroup, Fork, Limit, Exec, PIDRecord, Adopt, Publish, ReadyRecord, Told,
 		Withdraw, StopRecord, Signal, CgroupKill, CgroupGone, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,

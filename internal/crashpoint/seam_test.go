@@ -23,7 +23,7 @@ var acts = map[string]bool{
 	"unix.Kill": true, "syscall.Kill": true, "unix.PidfdSendSignal": true,
 	"unix.Rmdir": true, "unix.Renameat2": true, "unix.Ftruncate": true,
 	".Commit": true, ".Truncate": true, ".Sync": true,
-	"process.Start": true, "writeCgroup": true,
+	"process.Start": true, "writeCgroup": true, "unix.Prlimit": true,
 	"statefile.TryLock": true, "safefile.SyncDir": true, "statefile.Datasync": true,
 	".space.collapse": true, ".space.punch": true,
 	".Store.Apply": true, ".store.Apply": true,

@@ -12,16 +12,24 @@ import (
 	"syscall"
 )
 
-// ReplaceableError is returned by the checks for the first component of a path that a user other than root can
-// replace or write to.
+// ReplaceableError is returned by the checks for the first component of a path that a user other than root, and
+// other than the user of the program, can replace or write to.
 type ReplaceableError struct {
 	Path  string // of the component
 	Owner uint32
 	Mode  fs.FileMode
+	User  uint32 // may own it too
 }
 
 func (e *ReplaceableError) Error() string {
-	if e.Owner != 0 {
+	switch {
+	case e.User != 0 && e.Owner != 0 && e.Owner != e.User:
+		return fmt.Sprintf("%s belongs to user %d (mode %s), who could have user %d execute another program: "+
+			"chown it to root or to user %d", e.Path, e.Owner, e.Mode, e.User, e.User)
+	case e.User != 0:
+		return fmt.Sprintf("%s can be written by users other than root and %d (owner %d, mode %s): chmod go-w it",
+			e.Path, e.User, e.Owner, e.Mode)
+	case e.Owner != 0:
 		return fmt.Sprintf("%s belongs to user %d (mode %s), who could have a root master use another file: "+
 			"chown root it, or run hsu-master as that user", e.Path, e.Owner, e.Mode)
 	}
@@ -32,18 +40,22 @@ func (e *ReplaceableError) Error() string {
 // CheckProgram returns a [*ReplaceableError] if a user other than root could make this process, which runs as
 // root, execute another program by this path. It checks every folder and link on the way, and the file. It returns
 // nil if this process does not run as root, because it then has no privileges that its user does not have.
-func CheckProgram(path string) error { return check(path, false) }
+func CheckProgram(path string) error { return CheckProgramOf(path, 0) }
+
+// CheckProgramOf is like [CheckProgram] for a program that this process executes as a user, who may replace it.
+func CheckProgramOf(path string, user uint32) error { return check(path, false, user) }
 
 // CheckFolder returns a [*ReplaceableError] if a user other than root could put files into a folder that this
 // process, which runs as root, uses, or could replace that folder. For a missing folder it checks the path up to
 // the last existing parent.
-func CheckFolder(path string) error { return check(path, true) }
+func CheckFolder(path string) error { return check(path, true, 0) }
 
-func check(path string, folder bool) error {
+// check checks the components of path, which root and a user may own.
+func check(path string, folder bool, user uint32) error {
 	if !asRoot() {
 		return nil
 	}
-	last, err := walk(path)
+	last, err := walk(path, user)
 	if err != nil {
 		if folder && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) {
 			return nil // nothing can be made there, or only by root
@@ -52,7 +64,7 @@ func check(path string, folder bool) error {
 	}
 	// In a sticky folder other users cannot replace root's files, but they can make files.
 	if folder && last.info.Mode().Perm()&groupOrOthersWrite != 0 {
-		return last.replaceable()
+		return last.replaceable(user)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -76,7 +88,7 @@ type component struct {
 }
 
 // walk follows path as the kernel does, checks every component, and returns the last one.
-func walk(path string) (component, error) {
+func walk(path string, user uint32) (component, error) {
 	if !filepath.IsAbs(path) {
 		here, err := os.Getwd()
 		if err != nil {
@@ -84,17 +96,17 @@ func walk(path string) (component, error) {
 		}
 		path = here + "/" + path // not cleaned: ".." after a link leads elsewhere
 	}
-	at, err := visit("/")
+	at, err := visit("/", user)
 	links := 0
 	for rest := names(path); err == nil && len(rest) > 0; {
 		name := rest[0]
 		rest = rest[1:]
 		if name == ".." {
-			at, err = visit(filepath.Dir(at.path))
+			at, err = visit(filepath.Dir(at.path), user)
 			continue
 		}
 		var next component
-		if next, err = visit(filepath.Join(at.path, name)); err != nil {
+		if next, err = visit(filepath.Join(at.path, name), user); err != nil {
 			break
 		}
 		if next.info.Mode().Type() != fs.ModeSymlink {
@@ -110,7 +122,7 @@ func walk(path string) (component, error) {
 		}
 		rest = append(names(target), rest...)
 		if filepath.IsAbs(target) {
-			at, err = visit("/")
+			at, err = visit("/", user)
 		}
 	}
 	return at, err
@@ -120,9 +132,9 @@ func names(path string) []string {
 	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 }
 
-// visit returns the component at path. It returns an error unless only root can replace the component and, unless
-// it is a sticky folder, change its entries.
-func visit(path string) (component, error) {
+// visit returns the component at path. It returns an error unless only root and the user can replace the component
+// and, unless it is a sticky folder, change its entries.
+func visit(path string, user uint32) (component, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return component{}, err
@@ -134,18 +146,18 @@ func visit(path string) (component, error) {
 	}
 	mode := info.Mode()
 	switch {
-	case stat.Uid != 0:
-		return component{}, c.replaceable()
+	case stat.Uid != 0 && stat.Uid != user:
+		return component{}, c.replaceable(user)
 	case mode.Type() == fs.ModeSymlink, mode.IsDir() && mode&fs.ModeSticky != 0:
 		return c, nil // the mode of a link has no meaning
 	case mode.Perm()&groupOrOthersWrite != 0:
-		return component{}, c.replaceable()
+		return component{}, c.replaceable(user)
 	}
 	return c, nil
 }
 
-func (c component) replaceable() error {
-	e := &ReplaceableError{Path: c.path, Mode: c.info.Mode()}
+func (c component) replaceable(user uint32) error {
+	e := &ReplaceableError{Path: c.path, Mode: c.info.Mode(), User: user}
 	if stat, ok := c.info.Sys().(*syscall.Stat_t); ok {
 		e.Owner = stat.Uid
 	}

@@ -70,6 +70,8 @@ type Command struct {
 	Args []string
 	Env  []string // in addition to that of the master
 	Dir  string
+	// Attributes are those of the worker: a check of it has no rights that it does not have.
+	Attributes process.Attributes
 }
 
 // Instance is one process and its family: all its descendants.

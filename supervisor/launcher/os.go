@@ -28,7 +28,6 @@ type Options struct {
 	RuntimeDir string        // holds the leases
 	LogDir     string        // holds the workers' output files
 	Environ    []string      // of the master; see [workerEnviron]
-	UID        int           // user of the workers
 }
 
 // osLauncher is the launcher on the operating system.
@@ -52,9 +51,10 @@ func New(opts Options) Launcher {
 // NewInspector returns an inspector for another process than the master, whose cgroup tree it does not know.
 func NewInspector(opts Options) Inspector { return &osLauncher{Options: opts} }
 
-func (l *osLauncher) leasePath(worker string) string {
-	return filepath.Join(l.RuntimeDir, worker+".lease")
-}
+// LeasePath returns the path of a worker's lease.
+func LeasePath(runtimeDir, worker string) string { return filepath.Join(runtimeDir, worker+".lease") }
+
+func (l *osLauncher) leasePath(worker string) string { return LeasePath(l.RuntimeDir, worker) }
 
 func (l *osLauncher) Lease(worker string) (*process.Lease, error) {
 	// The directory may have been deleted. Its parents are not created: a missing state directory may come back.
@@ -77,6 +77,14 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 	if err != nil {
 		return nil, err
 	}
+	rights, err := u.Attributes.Resolve()
+	if err != nil {
+		return nil, err
+	}
+	if rights.Account.UID != rec.UID { // recovery would not recognise the worker
+		return nil, fmt.Errorf("user %s has become user %d of this host since the start was recorded with %d",
+			u.Attributes.User, rights.Account.UID, rec.UID)
+	}
 	// A file, not a pipe: a worker must not die of SIGPIPE when the master dies.
 	var output *os.File
 	err = crashpoint.Do(crashpoint.LogOpen, func() (err error) {
@@ -96,12 +104,13 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 	p, err := process.Start(process.Spec{
 		Path:   path,
 		Args:   args,
-		Env:    l.environ(worker, rec.Token, env),
+		Env:    l.environ(worker, rec.Token, append(accountEnv(rights), env...)),
 		Dir:    u.Dir,
 		Output: output,
 		Lease:  lease,
 		Cgroup: cgroup,
 		Exe:    exe,
+		Rights: rights,
 	})
 	if err != nil {
 		return nil, errors.Join(err, removeCgroup(cgroup))
@@ -119,9 +128,33 @@ func (l *osLauncher) environ(id, token string, variables []string) []string {
 		process.EnvWorkerToken+"="+token))
 }
 
+// accountEnv returns the variables that a login sets for the user of the attributes.
+func accountEnv(r process.Rights) (env []string) {
+	if r.Account.Name != "" {
+		env = append(env, "USER="+r.Account.Name, "LOGNAME="+r.Account.Name)
+	}
+	if r.Account.Home != "" {
+		env = append(env, "HOME="+r.Account.Home)
+	}
+	return env
+}
+
 func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (process.Ran, error) {
+	rights, err := c.Attributes.Resolve()
+	if err != nil {
+		return process.Ran{}, err
+	}
+	path := c.Path
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(c.Dir, path)
+	}
+	exe, err := process.CheckProgram(path, rights.Account.UID)
+	if err != nil {
+		return process.Ran{}, err
+	}
 	return process.Run(ctx, process.Spec{
-		Path: c.Path, Args: c.Args, Env: l.environ(id, token, c.Env), Dir: c.Dir,
+		Path: c.Path, Args: c.Args, Env: l.environ(id, token, append(accountEnv(rights), c.Env...)), Dir: c.Dir,
+		Exe: exe, Rights: rights,
 	}, token)
 }
 
@@ -176,7 +209,12 @@ func (l *osLauncher) AttachFound(worker string, pid int, rec records.Instance) (
 	if err != nil {
 		return nil, identity.Process{}, err
 	}
-	if err := p.Verify(rec.Token); err != nil {
+	err = p.Verify(rec.Token)
+	if err == nil && p.InStartHelper() {
+		// Its master is dead. It ends by itself, or executes the program: what it becomes is not kept.
+		err = fmt.Errorf("%w: process %d has not executed its program", process.ErrGone, pid)
+	}
+	if err != nil {
 		return nil, identity.Process{}, errors.Join(err, p.Close())
 	}
 	return l.instance(worker, rec, p), p.Identity(), nil
@@ -244,7 +282,7 @@ func (l *osLauncher) instance(worker string, rec records.Instance, p *process.Pr
 func (l *osLauncher) family(worker string, rec records.Instance) process.Family {
 	family := process.Family{
 		Token: rec.Token, Lease: rec.Lease,
-		Session: rec.PID, UID: uint32(l.UID), StartTicks: rec.StartTicks,
+		Session: rec.PID, UID: rec.UID, StartTicks: rec.StartTicks,
 	}
 	if rec.Lease != (identity.FileID{}) {
 		family.LeasePath = l.leasePath(worker)

@@ -127,6 +127,13 @@ func HoldsLease(pid int, path string, id identity.FileID) bool {
 	return id != (identity.FileID{}) && holdsLease(pid, id, path, buf)
 }
 
+// HoldsLeaseFile reports whether a process holds the lease that is at path now. It returns false if the process's
+// descriptors cannot be read.
+func HoldsLeaseFile(pid int, path string) bool {
+	id, err := statID(path)
+	return err == nil && HoldsLease(pid, path, id)
+}
+
 func fileID(fd int) (identity.FileID, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

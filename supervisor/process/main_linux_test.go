@@ -38,6 +38,7 @@ func testMaster() string {
 var testMasterID = sync.OnceValue(rand.Text)
 
 func TestMain(m *testing.M) {
+	RunStartHelper()
 	if isChild() {
 		childMain()
 		return
@@ -131,6 +132,9 @@ func (w *worker) start(t testing.TB, spec Spec) *worker {
 	}
 	w.family.Lease, w.family.Leader, w.family.Main = lease.ID(), w.PID(), w.Process
 	w.family.Session, w.family.UID, w.family.StartTicks = w.PID(), uint32(os.Geteuid()), w.Identity().StartTicks
+	if spec.Rights.User != "" {
+		w.family.UID = spec.Rights.Account.UID
+	}
 	w.pipe, w.output = read, bufio.NewReader(read)
 	t.Cleanup(func() {
 		ctx, cancel := testDeadline()

@@ -51,6 +51,7 @@ type Spec struct {
 	Lease  *Lease          // inherited at descriptor 3; nil means none
 	Cgroup string          // cgroup v2 folder to start in; empty means the caller's
 	Exe    identity.FileID // the file that the process must run, from CheckProgram; zero means any
+	Rights Rights          // from Attributes.Resolve; zero means those of the caller
 
 	leash *os.File // inherited at descriptor 3 if there is no lease; see Run
 }

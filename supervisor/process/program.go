@@ -17,15 +17,16 @@ import (
 
 // CheckProgram returns an error if the program at path cannot run because its interpreter or loader is missing. It
 // returns a [*safefile.ReplaceableError] if this process runs as root and another user can replace the program,
-// its interpreter, or a folder or link on the way to them. Otherwise it returns the file that the process will
-// run, which for a script is the interpreter, or zero if that is not known or does not matter.
-func CheckProgram(path string) (identity.FileID, error) {
+// its interpreter, or a folder or link on the way to them. The user that the program will run as may, because that
+// gives it no other rights. Otherwise CheckProgram returns the file that the process will run, which for a script is
+// the interpreter, or zero if that is not known or does not matter.
+func CheckProgram(path string, user uint32) (identity.FileID, error) {
 	chain, err := interpreters(path)
 	if err != nil {
 		return identity.FileID{}, err
 	}
 	for _, p := range chain {
-		if err := safefile.CheckProgram(p.path); err != nil {
+		if err := safefile.CheckProgramOf(p.path, user); err != nil {
 			return identity.FileID{}, err
 		}
 	}

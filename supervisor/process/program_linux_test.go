@@ -72,7 +72,7 @@ func TestMissingInterpreterIsNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := executableFile(t, "w", tt.content)
-			_, checked := CheckProgram(path)
+			_, checked := CheckProgram(path, 0)
 			p, started := Start(Spec{Path: path})
 			if started == nil {
 				_ = p.Close()
@@ -85,7 +85,7 @@ func TestMissingInterpreterIsNamed(t *testing.T) {
 		})
 	}
 	crlf := executableFile(t, "w", []byte("#!/bin/sh\r\n"))
-	if _, err := CheckProgram(crlf); !errors.Is(err, fs.ErrNotExist) ||
+	if _, err := CheckProgram(crlf, 0); !errors.Is(err, fs.ErrNotExist) ||
 		!strings.Contains(err.Error(), "convert them to LF") {
 		t.Errorf("%v, want ErrNotExist and the next step", err)
 	}
@@ -127,13 +127,13 @@ func TestInterpreterOfAnotherIsRefused(t *testing.T) {
 	needRoot(t)
 	interpreter := executableFile(t, "sh", []byte("#!/bin/sh\n"))
 	path := executableFile(t, "w", []byte("#!"+interpreter+"\n"))
-	if _, err := CheckProgram(path); err != nil {
+	if _, err := CheckProgram(path, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chown(interpreter, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	_, err := CheckProgram(path)
+	_, err := CheckProgram(path, 0)
 	if e, ok := errors.AsType[*safefile.ReplaceableError](err); !ok || e.Path != interpreter {
 		t.Errorf("%v, want %s refused", err, interpreter)
 	}
@@ -143,7 +143,7 @@ func TestInterpreterOfAnotherIsRefused(t *testing.T) {
 func exeOf(t *testing.T, path string) identity.FileID {
 	t.Helper()
 	needRoot(t)
-	exe, err := CheckProgram(path)
+	exe, err := CheckProgram(path, 0)
 	if err != nil || exe == (identity.FileID{}) {
 		t.Fatalf("CheckProgram(%s) = %v, %v", path, exe, err)
 	}

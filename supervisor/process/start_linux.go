@@ -54,14 +54,35 @@ func start(spec Spec) (*Process, error) {
 	case spec.leash != nil:
 		files = append(files, spec.leash.Fd())
 	}
+	return launch(spec, files)
+}
+
+// launch starts the program, by a helper if its rights need one, and returns when it runs.
+func launch(spec Spec, files []uintptr) (*Process, error) {
 	fd := -1
 	attr := &syscall.ProcAttr{
 		Dir: spec.Dir, Env: spec.Env, Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &fd},
+		Sys: &syscall.SysProcAttr{
+			Setsid: true, PidFD: &fd, Credential: spec.Rights.credential(), AmbientCaps: spec.Rights.ambient(),
+		},
 	}
-	watched.starting.RLock()
-	defer watched.starting.RUnlock()
-	pid, err := fork(spec, attr)
+	path, argv := spec.Path, append([]string{spec.Path}, spec.Args...)
+	var by *helper
+	if spec.Rights.needsHelper() {
+		var err error
+		if by, err = newHelper(spec.Rights); err != nil {
+			return nil, err
+		}
+		defer func() { _ = by.close() }() // nothing is sent any more
+		if path, argv, err = by.command(spec); err != nil {
+			return nil, err
+		}
+		for len(attr.Files) < helperSocket {
+			attr.Files = append(attr.Files, ^uintptr(0)) // none
+		}
+		attr.Files = append(attr.Files, by.end.Fd())
+	}
+	pid, err := fork(spec, path, argv, attr)
 	// The child has its copies now; until here the descriptors had to stay open.
 	runtime.KeepAlive(spec.Output)
 	runtime.KeepAlive(spec.Lease)
@@ -69,7 +90,16 @@ func start(spec Spec) (*Process, error) {
 	if err != nil {
 		return nil, explainStart(spec, err)
 	}
-	if err := confirm(pid, spec); err != nil {
+	defer watched.remove(pid)
+	if by != nil {
+		err = by.finish(pid)
+	}
+	if err != nil {
+		err = explainStart(spec, err)
+	} else {
+		err = confirm(pid, spec)
+	}
+	if err != nil {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
@@ -80,36 +110,42 @@ func start(spec Spec) (*Process, error) {
 }
 
 // fork starts the program with package syscall, because os.Process would block a thread in wait for each child.
-// Like any other fork it holds syscall.ForkLock.
-func fork(spec Spec, attr *syscall.ProcAttr) (int, error) {
-	argv := append([]string{spec.Path}, spec.Args...)
+// Like any other fork it holds syscall.ForkLock. The caller has to remove the child from the watched processes.
+func fork(spec Spec, path string, argv []string, attr *syscall.ProcAttr) (int, error) {
 	if attr.Env == nil {
 		attr.Env = []string{} // nil would mean this process's environment
 	}
+	watched.starting.RLock()
+	defer watched.starting.RUnlock()
 	var pid int
 	err := crashpoint.Do(crashpoint.Fork, func() (err error) {
-		pid, err = withoutMask(func() (int, error) { return forkInto(spec, argv, attr) })
+		pid, err = spec.Rights.fork(func() (int, error) {
+			return withoutMask(func() (int, error) { return forkInto(spec.Cgroup, path, argv, attr) })
+		})
 		return err
 	})
+	if err == nil {
+		watched.add(pid)
+	}
 	return pid, err
 }
 
 // forkInto starts the program, inside its cgroup if it has one, so that no descendant is ever outside of the
 // cgroup.
-func forkInto(spec Spec, argv []string, attr *syscall.ProcAttr) (int, error) {
-	if spec.Cgroup == "" {
-		pid, _, err := syscall.StartProcess(spec.Path, argv, attr)
+func forkInto(cgroup, path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+	if cgroup == "" {
+		pid, _, err := syscall.StartProcess(path, argv, attr)
 		return pid, err
 	}
-	dir, err := unix.Open(spec.Cgroup, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := unix.Open(cgroup, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, fmt.Errorf("open cgroup %s: %w", spec.Cgroup, err)
+		return 0, fmt.Errorf("open cgroup %s: %w", cgroup, err)
 	}
 	defer unix.Close(dir)
 	attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
 	pid, err := 0, error(unix.ENOSYS)
 	if !withheld.cgroupClone.Load() {
-		pid, _, err = syscall.StartProcess(spec.Path, argv, attr)
+		pid, _, err = syscall.StartProcess(path, argv, attr)
 	}
 	// clone3 is refused before Linux 5.7 and by filters that cannot inspect its arguments, such as systemd's
 	// RestrictNamespaces=.
@@ -117,13 +153,13 @@ func forkInto(spec Spec, argv []string, attr *syscall.ProcAttr) (int, error) {
 		return pid, err
 	}
 	attr.Sys.UseCgroupFD = false
-	pid, _, err = syscall.StartProcess(spec.Path, argv, attr)
+	pid, _, err = syscall.StartProcess(path, argv, attr)
 	if err != nil {
 		return 0, err
 	}
-	if err := writeCgroup(spec.Cgroup, "cgroup.procs", strconv.Itoa(pid)); err != nil {
+	if err := writeCgroup(cgroup, "cgroup.procs", strconv.Itoa(pid)); err != nil {
 		discard(pid)
-		return 0, fmt.Errorf("move it to cgroup %s: %w", spec.Cgroup, err)
+		return 0, fmt.Errorf("move it to cgroup %s: %w", cgroup, err)
 	}
 	return pid, nil
 }
@@ -186,6 +222,21 @@ func explainStart(spec Spec, err error) error {
 		if info, e := os.Stat(spec.Path); e == nil && info.IsDir() {
 			return unix.EISDIR
 		}
+	}
+	return explainUser(spec, err)
+}
+
+// explainUser adds the likely cause to an errno from the child of another user.
+func explainUser(spec Spec, err error) error {
+	if spec.Rights.credential() == nil {
+		return err
+	}
+	uid := spec.Rights.Account.UID
+	switch err { //nolint:errorlint // a wrapped one is from another call
+	case unix.EACCES:
+		return fmt.Errorf("%w: user %d must be allowed to enter the folders and to execute the file", err, uid)
+	case unix.EPERM:
+		return fmt.Errorf("%w: to run it as user %d, the master needs CAP_SETUID and CAP_SETGID", err, uid)
 	}
 	return err
 }

@@ -232,14 +232,14 @@ func (in inspection) recordedToken() string {
 }
 
 // leader returns the worker process among the holders of the token: the oldest that leads its own session, as every
-// worker does when started, and runs as the master's user. A process that has changed its user must have kept its
-// lease.
+// worker does when started, and runs as a user that the master may have started it as. A process that has changed its
+// user must have kept its lease.
 func (in inspection) leader(token string) *process.Holder {
 	var candidates, others []process.Holder
 	for _, h := range in.s.Found.Holders {
 		switch {
 		case h.Token != token || h.PID != h.PGID || h.PID != h.SID:
-		case int(h.UID) == in.rc.UID:
+		case in.startedAs(h.UID, token):
 			candidates = append(candidates, h)
 		default:
 			others = append(others, h)
@@ -257,6 +257,19 @@ func (in inspection) leader(token string) *process.Holder {
 		return cmp.Compare(a.StartTicks, b.StartTicks)
 	})
 	return &oldest
+}
+
+// startedAs reports whether the master may have started a process with the token as the user: its own one, that of the
+// record, or that of the unit. A process of any other user may carry variables that it has made up.
+func (in inspection) startedAs(uid uint32, token string) bool {
+	if int(uid) == in.rc.UID {
+		return true
+	}
+	if rec := in.s.Rec.Instance; rec != nil && token == rec.Token && uid == rec.UID {
+		return true
+	}
+	rights, err := in.s.Unit.Attributes.Resolve()
+	return err == nil && in.s.Unit.Attributes.User != "" && uid == rights.Account.UID
 }
 
 // attachFound opens the process, proves by its environment that it is still the one that the scan saw, and makes it

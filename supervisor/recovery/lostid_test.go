@@ -28,7 +28,7 @@ func TestMasterOfTheLivingIsThatOfMostWorkersOfThisFolder(t *testing.T) {
 		},
 		"as many: oldest": {[]process.Holder{worker(1, "a", ours, 7), worker(2, "b", ours, 7)}, "a"},
 	} {
-		if got := masterOf(c.holders, ours, 7); got != c.want {
+		if got := masterOf(c.holders, ours, func(h process.Holder) bool { return h.UID == 7 }); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}

@@ -63,7 +63,7 @@ func planContext(opts PlanOptions) (*Context, error) {
 	meta, stateDir := opts.Snapshot.Meta, dir.String()
 	return &Context{
 		Inspector: launcher.NewInspector(launcher.Options{
-			MasterID: meta.MasterID, StateDir: func() string { return stateDir }, RuntimeDir: opts.RuntimeDir, UID: uid,
+			MasterID: meta.MasterID, StateDir: func() string { return stateDir }, RuntimeDir: opts.RuntimeDir,
 		}),
 		Scan:     process.Scan,
 		Kept:     func(string) (identity.Exit, bool) { return identity.Exit{}, false },

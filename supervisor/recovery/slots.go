@@ -25,7 +25,7 @@ type Context struct {
 	MasterID string
 	StateDir string // device:inode
 	BootID   string
-	UID      int  // user of the workers
+	UID      int  // user of the master
 	Moved    bool // the state was made in another directory
 	Now      func() time.Duration
 }

@@ -24,6 +24,14 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"restart", &live, u.Restart, v.Restart},
 		{"stop", &live, []any{u.StopSignal, u.StopGrace}, []any{v.StopSignal, v.StopGrace}},
 		{"depends_on", &live, u.DependsOn, v.DependsOn},
+		{"user", &start, u.Attributes.User, v.Attributes.User},
+		{"group", &start, u.Attributes.Group, v.Attributes.Group},
+		{"umask", &start, u.Attributes.Umask, v.Attributes.Umask},
+		{"nice", &start, u.Attributes.Nice, v.Attributes.Nice},
+		{"capabilities", &start, u.Attributes.Capabilities, v.Attributes.Capabilities},
+		{"no_new_privileges", &start, u.Attributes.NoNewPrivileges, v.Attributes.NoNewPrivileges},
+		{"limits.open_files", &start, u.Attributes.OpenFiles, v.Attributes.OpenFiles},
+		{"limits.core", &start, u.Attributes.Core, v.Attributes.Core},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {
 			*part.list = append(*part.list, part.key)

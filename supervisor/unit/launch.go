@@ -80,7 +80,11 @@ func (u Spec) Executable() (path string, runs identity.FileID, err error) {
 	case !executable(info):
 		return "", identity.FileID{}, fmt.Errorf("worker path: %s is not executable: chmod +x it", path)
 	}
-	if runs, err = process.CheckProgram(path); err != nil {
+	rights, err := u.Attributes.Resolve()
+	if err != nil {
+		return "", identity.FileID{}, err
+	}
+	if runs, err = process.CheckProgram(path, rights.Account.UID); err != nil {
 		return "", identity.FileID{}, fmt.Errorf("worker path: %w", err)
 	}
 	return path, runs, nil
@@ -98,8 +102,8 @@ func LookUp(name string) (string, error) {
 	return path, nil
 }
 
-// Hash identifies the input of a start: the executable's content, the arguments, the environment, the directory, and
-// whether there is a port. It leaves out settings that do not affect a running process: replicas, timeouts, restart
+// Hash identifies the input of a start: the executable's content, the arguments, the environment, the directory,
+// whether there is a port, and the attributes. It leaves out settings that do not affect a running process: replicas, timeouts, restart
 // policy.
 func (u Spec) Hash() (string, error) {
 	hash, _, err := u.Version()
@@ -125,12 +129,14 @@ func (u Spec) Version() (unit, exe string, err error) {
 		Dir  string   `json:",omitempty"`
 		Env  []string `json:",omitempty"`
 		Port Port     `json:",omitempty"`
+
+		Attributes process.Attributes `json:",omitzero"`
 	}
-	more := launch{Dir: u.Dir, Env: u.Env, Port: max(u.Port, 0)}
+	more := launch{Dir: u.Dir, Env: u.Env, Port: max(u.Port, 0), Attributes: u.Attributes}
 	if u.Kind == Managed {
 		more.Kind = Managed
 	}
-	if more.Kind != "" || more.Dir != "" || len(more.Env) > 0 || more.Port != 0 {
+	if more.Kind != "" || more.Dir != "" || len(more.Env) > 0 || more.Port != 0 || !more.Attributes.IsZero() {
 		start = append(start, more)
 	}
 	spec, err := json.Marshal(start)

@@ -14,6 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/probe"
+	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -82,6 +83,8 @@ type Spec struct {
 	// DependsOn are the units that its workers wait for before each start. A running worker stays as it is if the
 	// condition does not hold any more.
 	DependsOn []Dependency
+	// Attributes are the user, the rights and the limits of the workers.
+	Attributes process.Attributes
 }
 
 // RestartMode selects the exits that are followed by a restart.

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -65,6 +64,10 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if closed(w.shutdown) || closed(w.env.Stopping) {
 		return nil, ErrStopping
 	}
+	rights, err := w.unit.Attributes.Resolve()
+	if err != nil {
+		return nil, err
+	}
 	port, err := choosePort(w.env.Ports, w.unit, w.id, w.rec.Port)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
@@ -95,7 +98,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 		ExeHash: exe,
 		Started: time.Now(),
 		Lease:   lease.ID(),
-		UID:     uint32(os.Geteuid()), //nolint:gosec // a uid is 32 bits wide where there is one
+		UID:     rights.Account.UID,
 	}
 	if !w.record(ctx, events...) {
 		return nil, fmt.Errorf("%w: the start could not be recorded", launcher.ErrOwnFault)
