@@ -22,6 +22,7 @@ type operation struct {
 	// life is the number of trials that one rig can serve, 0 for many: a worker's backoff doubles with each death.
 	life    int
 	file    bool // the masters read a file of units
+	gated   bool // the file has two units, of which one depends on the other
 	flags   []string
 	environ []string
 	habit   string // of the workers, "plain" if empty: see testdata/unit
@@ -41,6 +42,8 @@ type operation struct {
 	linger func(at moment) time.Duration
 	// mayEnd reports which workers the operation stops.
 	mayEnd func(worker string) bool
+	// left checks the processes that the first kill has left.
+	left func(o offline) error
 	// changed makes an operator's changes between the operation and the recovery.
 	changed func(r *rig)
 	// after restores the state in which the next trial can start.
