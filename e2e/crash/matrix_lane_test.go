@@ -36,7 +36,7 @@ func (l *lane) ready(op *operation) error {
 	}
 	l.rig, l.op, l.age = r, op, 0
 	r.flags, r.masters.environ = append(r.flags, op.flags...), op.environ
-	r.fromFile, r.further = op.file, op.further
+	r.fromFile, r.further, r.gated = op.file, op.further, op.gated
 	r.arguments = []string{"-as", cmp.Or(op.habit, "plain"), "-notes", r.notes, "-record", r.record, "-echo"}
 	if op.cgroups {
 		if r.masters.cgroup, err = delegate(); err != nil {
@@ -226,6 +226,11 @@ func (l *lane) operate(o *outcome) (before offline, err error) {
 	}
 	if err := r.checkBackups(); err != nil {
 		return before, fmt.Errorf("after the first kill: %w", err)
+	}
+	if op.left != nil {
+		if err := op.left(before); err != nil {
+			return before, fmt.Errorf("after the first kill: %w", err)
+		}
 	}
 	if op.changed != nil {
 		op.changed(r)

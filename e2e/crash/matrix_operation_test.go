@@ -23,6 +23,7 @@ type operation struct {
 	life    int
 	file    bool   // the masters read a file of units
 	further string // further keys of the unit in the file
+	gated   bool   // the file has two units, of which one depends on the other
 	flags   []string
 	environ []string
 	habit   string // of the workers, "plain" if empty: see testdata/unit
@@ -42,6 +43,8 @@ type operation struct {
 	linger func(at moment) time.Duration
 	// mayEnd reports which workers the operation stops.
 	mayEnd func(worker string) bool
+	// left checks the processes that the first kill has left.
+	left func(o offline) error
 	// changed makes an operator's changes between the operation and the recovery.
 	changed func(r *rig)
 	// after restores the state in which the next trial can start.

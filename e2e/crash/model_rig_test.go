@@ -31,6 +31,7 @@ type rig struct {
 	fromFile  bool     // the masters read a file instead of flags of workers
 	further   string   // the rest of the file, in the middle of the unit
 	always    []string // flags of the runs with a file
+	gated     bool     // the last worker is that of another unit, [gate], which the first ones depend on
 
 	masters       masters
 	admin         admin
@@ -145,6 +146,18 @@ func (r *rig) writeFile() error {
 	if err != nil {
 		return err
 	}
+	replicas, further := cmp.Or(r.workers.configured, r.workers.count), r.further
+	if r.gated {
+		replicas--
+		further += fmt.Sprintf(`    depends_on: {%s: ready}
+  %[1]s:
+    command: %s
+    health: {type: process}
+    start: {settle: %s}
+    restart: {backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}
+    stop: {grace: 250ms}
+`, gate, command, gateSettles)
+	}
 	text := fmt.Sprintf(`units:
   worker:
     command: %s
@@ -152,7 +165,7 @@ func (r *rig) writeFile() error {
     environment: {TURN: "%d"}
     restart: {backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}
     stop: {grace: 250ms}
-%s`, command, cmp.Or(r.workers.configured, r.workers.count), r.turn, r.further)
+%s`, command, replicas, r.turn, further)
 	// Atomically: a reload may be under way.
 	if err := os.WriteFile(r.file()+".new", []byte(text), 0o600); err != nil {
 		return err
