@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
 	"github.com/core-tools/hsu-master/store/records"
@@ -420,6 +424,72 @@ units:
 		})
 	}
 	s.await("theirs-0", "runs", up)
+	m.Stop()
+	s.WantNothingLeft()
+}
+
+// A start helper whose master died, and that for some reason does not notice, is no worker: the next master ends it and
+// starts the worker.
+func TestStartHelperOfADeadMasterIsNoWorker(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, map[string]string{"hsu.yaml": `
+units:
+  limited: {kind: managed, command: [sleep, "1000000"], umask: "0022", start: {settle: 20ms}, stop: {grace: 3s}}
+`})
+	m := s.start()
+	d := s.awaitUp(1)
+	m.Kill()
+	w := d.Worker(t, "limited-0")
+	s.KillWorker(w.PID)
+	s.EditRecord("limited-0", func(w *records.Worker) {
+		w.Instance.PID, w.Instance.Inode, w.Instance.StartTicks = 0, 0, 0
+		w.Status = records.StatusStarting
+	})
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, its := os.NewFile(uintptr(pair[0]), "own"), os.NewFile(uintptr(pair[1]), "its")
+	defer func() { _ = own.Close() }()
+	file := filepath.Join(s.Record, "ran")
+	helper := &exec.Cmd{
+		Path: harness.Programs.Master, Args: []string{"hsu-master-start", "{}", "/bin/touch", file},
+		Env: []string{
+			"HSU_MASTER_ID=" + d.MasterID, "HSU_STATE_DIR=" + harness.StateID(s.State), "HSU_WORKER_ID=limited-0",
+			"HSU_WORKER_TOKEN=" + w.Token,
+		},
+		ExtraFiles: []*os.File{its, its}, SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if err := errors.Join(helper.Start(), its.Close()); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- helper.Wait() }()
+	if _, err := own.Read(make([]byte, 1)); err != nil {
+		t.Fatalf("the helper is not ready: %v", err)
+	}
+	plan := s.CLI("state", "plan", "--config", s.path("hsu.yaml"))
+	if want := fmt.Sprintf("its start was cut off before a process came to be; what is left of it is stopped first "+
+		"(process %d)", helper.Process.Pid); plan.Code != 0 || !strings.Contains(plan.Stdout, want) {
+		t.Errorf("state plan: %+v, want %q", plan, want)
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("the plan has ended the helper: %v", err)
+	default:
+	}
+	m = s.start()
+	after := s.awaitUp(1)
+	if err := <-ended; err == nil || err.Error() != "signal: killed" {
+		t.Errorf("the helper has ended: %v", err)
+	}
+	if now := after.Worker(t, "limited-0"); now.PID == helper.Process.Pid || now.Restarts != w.Restarts {
+		t.Errorf("%+v, want another process, and no restart counted", now)
+	}
+	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the program of the helper has run: %v", err)
+	}
+	s.WantNoTwin(after)
 	m.Stop()
 	s.WantNothingLeft()
 }

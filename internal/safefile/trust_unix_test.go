@@ -129,3 +129,53 @@ func TestCheckOfMissingPaths(t *testing.T) {
 		t.Errorf("CheckProgram of our own executable: %v", err)
 	}
 }
+
+// A program that runs as a user may belong to that user, and to no third one.
+func TestCheckProgramOfAUser(t *testing.T) {
+	if !asRoot() {
+		t.Skip("only root is in danger")
+	}
+	const third = 54321
+	for name, tt := range map[string]struct {
+		change func(dir string) error
+		refuse string
+		says   string
+	}{
+		"root's":          {func(string) error { return nil }, "", ""},
+		"theirs":          {func(dir string) error { return os.Chown(dir+"/a/w", nobody, nobody) }, "", ""},
+		"in their folder": {func(dir string) error { return os.Chown(dir+"/a", nobody, nobody) }, "", ""},
+		"of a third one": {
+			func(dir string) error { return os.Chown(dir+"/a/w", third, 0) }, "a/w", "chown it to root or to user 65534",
+		},
+		"in the folder of a third one": {
+			func(dir string) error { return os.Chown(dir+"/a", third, 0) }, "a", "chown it to root or to user 65534",
+		},
+		"theirs, for all": {
+			func(dir string) error {
+				return errors.Join(os.Chown(dir+"/a/w", nobody, 0), os.Chmod(dir+"/a/w", 0o777))
+			}, "a/w", "chmod go-w it",
+		},
+		"folder of all": {func(dir string) error { return os.Chmod(dir+"/a", 0o777) }, "a", "chmod go-w it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			err := errors.Join(
+				os.Mkdir(dir+"/a", 0o755), os.WriteFile(dir+"/a/w", nil, 0o755), tt.change(dir),
+			)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = CheckProgramOf(dir+"/a/w", nobody)
+			if tt.refuse == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			got, ok := errors.AsType[*ReplaceableError](err)
+			if !ok || got.Path != filepath.Join(dir, tt.refuse) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%v, want %s refused and %q", err, tt.refuse, tt.says)
+			}
+		})
+	}
+}

@@ -89,6 +89,28 @@ func BenchmarkStart(b *testing.B) {
 			p.Close()
 		}
 	})
+	run("helper", func() func() {
+		p, err := Start(Spec{Path: "/bin/true", Rights: Rights{Attributes: Attributes{Umask: new(uint32(0o22))}}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return func() {
+			<-p.Done()
+			p.Exit()
+			p.Close()
+		}
+	})
+	run("thread", func() func() {
+		p, err := Start(Spec{Path: "/bin/true", Rights: Rights{Attributes: Attributes{NoNewPrivileges: true}}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return func() {
+			<-p.Done()
+			p.Exit()
+			p.Close()
+		}
+	})
 	run("bare", func() func() {
 		p, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{Env: []string{}})
 		if err != nil {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 func TestLaunch(t *testing.T) {
@@ -52,6 +54,35 @@ func TestLaunch(t *testing.T) {
 	}
 }
 
+func with(u Spec, a process.Attributes) Spec {
+	u.Attributes = a
+	return u
+}
+
+// Each attribute is of the start, so a change restarts the workers, and is named.
+func TestDifferencesOfAttributes(t *testing.T) {
+	for key, a := range map[string]process.Attributes{
+		"user":              {User: "a"},
+		"group":             {Group: "a"},
+		"umask":             {Umask: new(uint32(0))},
+		"nice":              {Nice: 1},
+		"capabilities":      {Capabilities: []string{}},
+		"no_new_privileges": {NoNewPrivileges: true},
+		"limits.open_files": {OpenFiles: new(uint64(1))},
+		"limits.core":       {Core: new(uint64(0))},
+	} {
+		u := Spec{Name: "a"}
+		start, live := u.Differences(with(u, a))
+		if !slices.Equal(start, []string{key}) || len(live) > 0 {
+			t.Errorf("%s: %v, %v", key, start, live)
+		}
+		again, _ := with(u, a).Differences(with(u, a))
+		if len(again) > 0 {
+			t.Errorf("%s differs from itself: %v", key, again)
+		}
+	}
+}
+
 // A unit that only earlier versions could describe keeps its hash, so that an upgrade marks no worker as outdated.
 func TestHashOfAnEarlierVersion(t *testing.T) {
 	u := Spec{Name: "worker", Path: "/nonexistent", Args: []string{"-v"}}
@@ -74,6 +105,15 @@ func TestHashOfAnEarlierVersion(t *testing.T) {
 		"environment": {Name: "worker", Path: u.Path, Args: u.Args, Env: []string{"A=b"}},
 		"port":        {Name: "worker", Path: u.Path, Args: u.Args, Port: 80},
 		"no port":     {Name: "worker", Path: u.Path, Args: u.Args, Port: NoPort},
+		"user":        with(u, process.Attributes{User: "nobody"}),
+		"group":       with(u, process.Attributes{Group: "nobody"}),
+		"umask":       with(u, process.Attributes{Umask: new(uint32(0))}),
+		"nice":        with(u, process.Attributes{Nice: 1}),
+		"files":       with(u, process.Attributes{OpenFiles: new(uint64(0))}),
+		"core":        with(u, process.Attributes{Core: new(uint64(0))}),
+		"none":        with(u, process.Attributes{Capabilities: []string{}}),
+		"one":         with(u, process.Attributes{Capabilities: []string{"CHOWN"}}),
+		"no new":      with(u, process.Attributes{NoNewPrivileges: true}),
 	} {
 		hash, err := other.Hash()
 		if err != nil || hashes[hash] != "" {
