@@ -452,6 +452,8 @@ func (p *fakeProcess) CPUTime(context.Context) (process.Usage, error) {
 	return process.Usage{CPU: used, Blocked: p.blocked}, p.usageErr
 }
 
+func (p *fakeProcess) OutputLost(string) bool { return false }
+
 func (p *fakeProcess) AppendsOnly(context.Context, string) (bool, error) { return true, nil }
 
 func (p *fakeProcess) OwnsPort(int) (process.Ownership, error) {

@@ -13,7 +13,10 @@ import (
 // eventTruncated is the type of the event that a worker's own program has truncated its log.
 const eventTruncated = "log-truncated"
 
-// onLogEvent logs an event of a worker's log, and records lost lines.
+// eventLost is the type of the event that a worker writes to a deleted log.
+const eventLost = "log-deleted"
+
+// onLogEvent logs an event of a worker's log, and records lost lines and lost logs.
 func (s *Supervisor) onLogEvent(ctx context.Context, e rotate.Event) {
 	switch e.Kind {
 	case rotate.Rotated:
@@ -22,13 +25,20 @@ func (s *Supervisor) onLogEvent(ctx context.Context, e rotate.Event) {
 		s.log.Error("worker log not rotated", "worker", e.Worker, "path", e.Path, "error", e.Err)
 	case rotate.Truncated:
 		s.log.Warn("worker log truncated", "worker", e.Worker, "path", e.Path, "bytes", e.Bytes)
-		lost := records.AppendEvent(records.Event{
-			Time: time.Now(), Worker: e.Worker, Type: eventTruncated,
-			Detail: fmt.Sprintf("truncated by its own writer: %d bytes are lost", e.Bytes),
-		})
-		err := crashpoint.Do(crashpoint.LogEvent, func() error { return s.opts.Store.Apply(ctx, lost) })
-		if err != nil {
-			s.log.Debug("event not recorded", "worker", e.Worker, "error", err)
-		}
+		recordLogEvent(ctx, s, e.Worker, eventTruncated,
+			fmt.Sprintf("truncated by its own writer: %d bytes are lost", e.Bytes))
+	case rotate.Lost:
+		s.log.Warn("worker log deleted", "worker", e.Worker, "path", e.Path)
+		recordLogEvent(ctx, s, e.Worker, eventLost,
+			"deleted or moved under its writer: its output goes there until it is restarted")
+	}
+}
+
+// recordLogEvent records an event of a worker's log.
+func recordLogEvent(ctx context.Context, s *Supervisor, worker, kind, detail string) {
+	event := records.AppendEvent(records.Event{Time: time.Now(), Worker: worker, Type: kind, Detail: detail})
+	err := crashpoint.Do(crashpoint.LogEvent, func() error { return s.opts.Store.Apply(ctx, event) })
+	if err != nil {
+		s.log.Debug("event not recorded", "worker", worker, "error", err)
 	}
 }

@@ -3,117 +3,32 @@
 package gateway
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
 )
 
-// authority signs certificates and writes them to a folder.
-type authority struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{t: t, dir: t.TempDir(), key: newKey(t)}
-	a.cert = a.sign("authority", &x509.Certificate{
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, &a.key.PublicKey)
-	a.write("authority", "CERTIFICATE", a.cert.Raw)
-	return a
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func (a *authority) sign(name string, template *x509.Certificate, key *ecdsa.PublicKey) *x509.Certificate {
-	a.t.Helper()
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.Subject = pkix.Name{CommonName: name}
-	template.NotBefore, template.NotAfter = time.Now().Add(-24*time.Hour), time.Now().Add(24*time.Hour)
-	parent := a.cert
-	if parent == nil {
-		parent = template
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return cert
-}
-
-// issue writes a certificate for loopback and its key, as NAME.pem and NAME-key.pem.
-func (a *authority) issue(name string) (cert, key string) {
-	a.t.Helper()
-	private := newKey(a.t)
-	signed := a.sign(name, &x509.Certificate{
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, &private.PublicKey)
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return a.write(name, "CERTIFICATE", signed.Raw), a.write(name+"-key", "PRIVATE KEY", der)
-}
-
-func (a *authority) write(name, kind string, der []byte) string {
-	a.t.Helper()
-	path := filepath.Join(a.dir, name+".pem")
-	if err := os.WriteFile(path+".new", pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		a.t.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		a.t.Fatal(err)
-	}
-	return path
-}
-
-func (a *authority) file() string { return filepath.Join(a.dir, "authority.pem") }
-
 func TestPortIsSecuredByCertificatesThatAreRenewed(t *testing.T) {
 	t.Parallel()
-	a, other := newAuthority(t), newAuthority(t)
-	cert, key := a.issue("master")
-	mine, mineKey := a.issue("client")
-	foreign, foreignKey := other.issue("client")
+	a, other := harness.NewAuthority(t), harness.NewAuthority(t)
+	cert, key := a.Issue("master")
+	mine, mineKey := a.Issue("client")
+	foreign, foreignKey := other.Issue("client")
 	h := harness.NewHost(t, harness.Workers(2)...)
-	h.Flags = append(h.Flags, "--tls-cert", cert, "--tls-key", key, "--tls-client-ca", a.file())
+	h.Flags = append(h.Flags, "--tls-cert", cert, "--tls-key", key, "--tls-client-ca", a.File())
 	m := h.Launch(harness.Programs.Master, nil)
 	call := func(flags ...string) harness.Result {
 		return h.CLI(append([]string{"call", "process-data", "--data", "x", "--addr", h.Address()}, flags...)...)
 	}
-	known := []string{"--tls-ca", a.file(), "--tls-cert", mine, "--tls-key", mineKey}
+	known := []string{"--tls-ca", a.File(), "--tls-cert", mine, "--tls-key", mineKey}
 	harness.WaitFor(t, "a call by TLS", func() error {
 		if r := call(known...); r.Code != 0 || strings.TrimSpace(r.Stdout) != "Processed: x" {
 			return fmt.Errorf("%d: %s%s", r.Code, r.Stdout, r.Stderr)
@@ -127,16 +42,16 @@ func TestPortIsSecuredByCertificatesThatAreRenewed(t *testing.T) {
 		}
 	}
 	refused("a client without TLS", "hint:")
-	refused("a client without a certificate", "--tls-cert", "--tls-ca", a.file())
-	refused("a client of another authority", "--tls-cert", "--tls-ca", a.file(), "--tls-cert", foreign,
+	refused("a client without a certificate", "--tls-cert", "--tls-ca", a.File())
+	refused("a client of another authority", "--tls-cert", "--tls-ca", a.File(), "--tls-cert", foreign,
 		"--tls-key", foreignKey)
-	refused("a master that is not the one", "--tls-ca", "--tls-ca", other.file(),
+	refused("a master that is not the one", "--tls-ca", "--tls-ca", other.File(),
 		"--tls-cert", mine, "--tls-key", mineKey)
 
 	// From now on, the master's certificate is signed by another authority, without a restart.
 	renew(h, other, cert, key)
 	harness.WaitFor(t, "a call by the new certificate", func() error {
-		r := call("--tls-ca", other.file(), "--tls-cert", mine, "--tls-key", mineKey)
+		r := call("--tls-ca", other.File(), "--tls-cert", mine, "--tls-key", mineKey)
 		if r.Code != 0 {
 			return fmt.Errorf("%d: %s", r.Code, r.Stderr)
 		}
@@ -150,9 +65,9 @@ func TestPortIsSecuredByCertificatesThatAreRenewed(t *testing.T) {
 }
 
 // renew replaces a certificate by a new one that the authority has signed.
-func renew(h *harness.Host, by *authority, cert, key string) {
+func renew(h *harness.Host, by *harness.Authority, cert, key string) {
 	h.T.Helper()
-	newCert, newKey := by.issue("renewed")
+	newCert, newKey := by.Issue("renewed")
 	for from, to := range map[string]string{newKey: key, newCert: cert} {
 		if err := os.Rename(from, to); err != nil {
 			h.T.Fatal(err)
@@ -172,9 +87,9 @@ func TestPortIsOpenedWideOnlyByAWord(t *testing.T) {
 
 func TestCertificateThatCannotBeUsedIsTold(t *testing.T) {
 	t.Parallel()
-	a := newAuthority(t)
-	cert, _ := a.issue("one")
-	_, key := a.issue("two")
+	a := harness.NewAuthority(t)
+	cert, _ := a.Issue("one")
+	_, key := a.Issue("two")
 	h := harness.NewHost(t, "--tls-cert", cert, "--tls-key", key)
 	m := h.Launch(harness.Programs.Master, nil)
 	m.WantExit(2)

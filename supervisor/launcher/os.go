@@ -331,6 +331,17 @@ func (i *osInstance) AppendsOnly(ctx context.Context, path string) (bool, error)
 	return i.family.AppendsOnly(ctx, path)
 }
 
+func (i *osInstance) OutputLost(path string) bool {
+	pid := i.Identity().PID
+	lost := process.OutputLost(pid, path)
+	select {
+	case <-i.Done(): // the PID may be another process's
+		return false
+	default:
+		return lost
+	}
+}
+
 func (i *osInstance) OwnsPort(port int) (process.Ownership, error) { return i.family.OwnsPort(port) }
 
 func (i *osInstance) OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error) {

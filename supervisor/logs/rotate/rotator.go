@@ -20,6 +20,11 @@ type Log struct {
 	// AppendsOnly reports whether every descriptor with which a process may write to the log has O_APPEND. Collapsing
 	// the log under another writer would leave NULs in it. If AppendsOnly is nil or fails, there may be one.
 	AppendsOnly func(context.Context) (bool, error)
+	// Lost reports whether a process writes to a file that was the log, and that has been deleted or moved since; nil if
+	// none does.
+	Lost func() bool
+
+	put int // which call of Put it is from
 }
 
 // Kind is the kind of an event.
@@ -33,6 +38,9 @@ const (
 	// Failed means that the log could not be rotated, or its rotated files not be compressed or removed. It is tried
 	// again, and not reported again until it has succeeded.
 	Failed
+	// Lost means that a process writes to a file that was the log, and that has been deleted or moved since. It is not
+	// reported again for the same process.
+	Lost
 )
 
 // Event is what happened to a log.
@@ -53,6 +61,7 @@ type Rotator struct {
 
 	mu   sync.Mutex
 	logs map[string]Log // by worker
+	puts int            // calls of Put
 }
 
 // New returns a rotator without logs. It calls report from the goroutines of [Rotator.Serve], with their context.
@@ -64,6 +73,8 @@ func New(report func(context.Context, Event)) *Rotator {
 func (r *Rotator) Put(worker string, l Log) {
 	l.Policy = l.Policy.WithDefaults()
 	r.mu.Lock()
+	r.puts++
+	l.put = r.puts
 	r.logs[worker] = l
 	r.mu.Unlock()
 	r.tidyUp()
@@ -168,13 +179,15 @@ type watch struct {
 	base      int64       // offset of the first line
 	enough    int64       // do not rotate below this size: no line ends early enough
 	failures  int         // in a row
+	lost      int         // the put of the log that was reported as lost, 0 if it is not lost
 }
 
 // visit looks at a log, rotates it if it is large, and returns the time until the next look.
 func (r *Rotator) visit(ctx context.Context, worker string, l Log, w *watch) time.Duration {
 	info, err := os.Lstat(l.Path)
+	r.findLost(ctx, worker, l, w, info)
 	if errors.Is(err, fs.ErrNotExist) {
-		*w = watch{path: l.Path}
+		*w = watch{path: l.Path, lost: w.lost}
 		return untilFull(0, 0, l.Policy)
 	}
 	rate := 0.0
@@ -202,11 +215,25 @@ func (r *Rotator) visit(ctx context.Context, worker string, l Log, w *watch) tim
 	return min(time.Minute, time.Second<<min(w.failures-1, 6))
 }
 
+// findLost reports a process that writes to a deleted log. While the log is the same file as at the last look, there is
+// none.
+func (r *Rotator) findLost(ctx context.Context, worker string, l Log, w *watch, info fs.FileInfo) {
+	if info != nil && w.info != nil && os.SameFile(info, w.info) && w.lost == 0 {
+		return
+	}
+	if l.Lost == nil || !l.Lost() {
+		w.lost = 0
+	} else if w.lost != l.put {
+		w.lost = l.put
+		r.report(ctx, Event{Kind: Lost, Worker: worker, Path: l.Path})
+	}
+}
+
 // see remembers a look at the log. It returns the bytes a second that it has grown by, and the bytes that a program has
 // removed from it.
 func (w *watch) see(info fs.FileInfo, now time.Time) (rate float64, lost int64) {
 	if w.info == nil || !os.SameFile(info, w.info) {
-		*w = watch{path: w.path, failures: w.failures, info: info, at: now}
+		*w = watch{path: w.path, failures: w.failures, info: info, at: now, lost: w.lost}
 		return 0, 0
 	}
 	grown := info.Size() - w.info.Size()

@@ -216,6 +216,44 @@ func TestTruncatedByItsWriter(t *testing.T) {
 }
 
 // A full disk leaves the log as it is. It is reported once, and the log is rotated when there is space.
+// A log that is deleted under its writer is reported once, until the writer has another one.
+func TestDeletedUnderItsWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "w.log")
+		create(t, path)
+		var lost atomic.Bool
+		events, stop := serve(t, Log{Path: path, AppendsOnly: always, Lost: lost.Load})
+		defer stop()
+		remove := func() {
+			t.Helper()
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+		}
+		for range 2 {
+			lost.Store(true)
+			remove()
+			if e := next(t, events, Lost); e.Worker != "w" || e.Path != path {
+				t.Errorf("event %+v", e)
+			}
+			create(t, path) // by another program
+			remove()
+			if len(events) > 0 {
+				t.Errorf("event %+v of a log that was reported", <-events)
+			}
+			create(t, path) // by the next instance
+			lost.Store(false)
+			time.Sleep(time.Minute)
+		}
+		lost.Store(true) // not possible while the log is the same file: it is not asked
+		time.Sleep(time.Minute)
+		if len(events) > 0 {
+			t.Errorf("event %+v of a log that is in place", <-events)
+		}
+	})
+}
+
 func TestFullDisk(t *testing.T) {
 	dir := mountMemory(t, "tmpfs", "size=4m")
 	if strings.HasPrefix(dir, "/dev/shm") {

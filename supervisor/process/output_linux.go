@@ -1,0 +1,34 @@
+package process
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// OutputLost reports whether the process writes its output to a file that was at path, and that has been deleted or moved
+// within its folder since.
+func OutputLost(pid int, path string) bool {
+	return lost(pid, 1, path) || lost(pid, 2, path)
+}
+
+// lost is OutputLost for one descriptor. Descriptors that the process has led elsewhere are its own business.
+func lost(pid, fd int, path string) bool {
+	if folder, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(folder, filepath.Base(path))
+	}
+	name := fmt.Sprintf("/proc/%d/fd/%d", pid, fd)
+	at, err := os.Readlink(name)
+	if err != nil {
+		return false
+	}
+	if file, found := strings.CutSuffix(at, " (deleted)"); found {
+		return file == path
+	}
+	if at == path || filepath.Dir(at) != filepath.Dir(path) {
+		return false
+	}
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular() && strings.HasPrefix(filepath.Base(at), filepath.Base(path))
+}
