@@ -24,14 +24,14 @@ func FileUnits(f *config.File) ([]unit.Spec, error) {
 		for _, key := range unsupported(u) {
 			errs = append(errs, fmt.Errorf("unit %s: %s is not supported by this version: leave it out", u.Name, key))
 		}
-		specs = append(specs, specOf(u))
+		specs = append(specs, specOf(f, u))
 	}
 	return specs, errors.Join(errs...)
 }
 
 // specOf returns the unit as the supervisor runs it. A zero time of the file is the shortest one there, because zero
 // means the default.
-func specOf(u *config.Unit) unit.Spec {
+func specOf(f *config.File, u *config.Unit) unit.Spec {
 	spec := unit.Spec{
 		Name: u.Name, Kind: unit.Kind(u.Kind), Replicas: u.Replicas, Port: portOf(u.Routing.Port),
 		Dir:          u.Program.WorkingDir,
@@ -57,6 +57,9 @@ func specOf(u *config.Unit) unit.Spec {
 	}
 	for _, name := range slices.Sorted(maps.Keys(u.Program.Environment)) {
 		spec.Env = append(spec.Env, name+"="+u.Program.Environment[name])
+	}
+	if u.Schedule != "" {
+		spec.Schedule, spec.Missed, spec.TimeZone = u.Schedule, unit.Missed(u.Missed), f.Timezone.String()
 	}
 	if !u.Enabled {
 		spec.Replicas = 0
@@ -116,7 +119,6 @@ func unsupported(u *config.Unit) []string {
 	}
 	p, l := &u.Program, &u.Limits
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
-	add(u.Schedule != "", "schedule")
 	add(u.Essential, "essential")
 	add(len(u.DependsOn) > 0, "depends_on")
 	add(p.User != "", "user")

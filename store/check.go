@@ -246,7 +246,8 @@ func (p *Problems) worker(w records.Worker) {
 		if i == nil {
 			p.fail(where, "it is %s, and no process is recorded", w.Status)
 		}
-	case records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted:
+	case records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted,
+		records.StatusScheduled:
 		if i != nil {
 			p.fail(where, "it is %s, and process %d is recorded", w.Status, i.PID)
 		}

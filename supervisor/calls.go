@@ -149,7 +149,7 @@ func (s *Supervisor) hopeless(service string) error {
 		switch {
 		case w == nil || !offers(w.Services, service):
 		case w.Status != records.StatusFailed && w.Status != records.StatusStopped &&
-			w.Status != records.StatusCompleted:
+			w.Status != records.StatusCompleted && w.Status != records.StatusScheduled:
 			return nil
 		default:
 			if count++; count == 1 {

@@ -301,6 +301,8 @@ func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before ui
 			return fmt.Errorf("%s is %s", w.ID(), info.Reason)
 		case info.Status == records.StatusBackoff, info.Status == records.StatusFailed:
 			return fmt.Errorf("%s is not ready: %s", w.ID(), info.Reason)
+		case info.Status == records.StatusScheduled:
+			return nil // it is run when it is due
 		case info.Incarnation > before && (info.Ready || info.Status == records.StatusCompleted):
 			return nil
 		}

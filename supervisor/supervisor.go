@@ -23,6 +23,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
+	"github.com/core-tools/hsu-master/supervisor/schedule"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -148,6 +149,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		}),
 		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(s.onLogEvent),
 		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
+		Clock:     schedule.NewClock(nil),
 		Recovered: s.recovered, Hurry: s.hurry,
 		Dial:          func(port int) (worker.Link, error) { return worker.Dial(port, opts.Log) },
 		Prober:        probe.New,
@@ -209,6 +211,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { s.env.Checks.Serve(work) })
+	beside.Go(func() { s.env.Clock.Serve(work) })
 	beside.Go(func() { s.env.Rotator.Serve(work) })
 	defer cancel()
 	defer s.helpers.Wait()

@@ -88,6 +88,8 @@ func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	case EvShutdown:
 		s.quitting = true
 		return leave(s)
+	case EvDue:
+		return due(s, p)
 	}
 	return s, ActNone
 }
@@ -137,6 +139,8 @@ func begin(s State, p Policy, now time.Duration) (State, Action) {
 	case !s.Wanted:
 		s.Status = records.StatusStopped
 		return s, ActNone
+	case p.scheduled:
+		return s.idle(), ActNone
 	case s.Status == records.StatusCompleted:
 		return s, ActNone
 	case s.Status == records.StatusFailed:

@@ -22,6 +22,9 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"start", &live, []any{u.StartTimeout, u.Settle}, []any{v.StartTimeout, v.Settle}},
 		{"log", &live, u.Log, v.Log},
 		{"restart", &live, u.Restart, v.Restart},
+		{"schedule", &live, u.Schedule, v.Schedule},
+		{"missed", &live, u.Missed, v.Missed},
+		{"timezone", &live, u.TimeZone, v.TimeZone},
 		{"stop", &live, []any{u.StopSignal, u.StopGrace}, []any{v.StopSignal, v.StopGrace}},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {
