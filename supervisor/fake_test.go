@@ -31,6 +31,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
+	"github.com/core-tools/hsu-master/supervisor/schedule"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -72,6 +73,10 @@ type fakeOS struct {
 	answers map[probe.Type]error
 	checks  int
 	dials   int // connections to workers
+	// wall is the wall clock of the masters, nil for the bubble's.
+	wall func() time.Time
+	// unrotated: no master looks at the logs, which it would do each second.
+	unrotated bool
 }
 
 type fakeProcess struct {
@@ -662,7 +667,11 @@ func startMaster(t *testing.T, world *fakeOS, dir string, count int, change ...f
 			}
 		}
 	}
+	if world.unrotated {
+		s.rotate = func(ctx context.Context) { <-ctx.Done() }
+	}
 	s.env.BootTime = world.bootTime
+	s.env.Clock = schedule.NewClock(world.wall)
 	if world.bootID != "" {
 		s.env.BootID = world.bootID
 	}

@@ -70,7 +70,8 @@ type Supervisor struct {
 	env  worker.Env                                          // of the workers; tests put fakes into it
 	scan func(ctx context.Context) ([]process.Holder, error) // lists the processes; tests put a fake here
 
-	helpers sync.WaitGroup // goroutines of Serve, besides those of the workers
+	rotate  func(ctx context.Context) // rotates the logs until ctx ends; tests of months do without
+	helpers sync.WaitGroup            // goroutines of Serve, besides those of the workers
 
 	set      set
 	applying chan struct{} // has room for one Apply at a time
@@ -155,6 +156,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		Prober:        probe.New,
 		AwaitListener: worker.AwaitListener,
 	}
+	s.rotate = s.env.Rotator.Serve
 	return s, nil
 }
 
@@ -212,7 +214,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	defer beside.Wait()
 	beside.Go(func() { s.env.Checks.Serve(work) })
 	beside.Go(func() { s.env.Clock.Serve(work) })
-	beside.Go(func() { s.env.Rotator.Serve(work) })
+	beside.Go(func() { s.rotate(work) })
 	defer cancel()
 	defer s.helpers.Wait()
 	defer s.registered.Stop()

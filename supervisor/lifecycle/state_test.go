@@ -231,7 +231,7 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"remaining shutdown": "stopping stop",
 	}
 	for name, s := range states {
-		for kind := range EvShutdown + 1 {
+		for kind := range EvDue + 1 {
 			pair := name + " " + kind.String()
 			got, act := Next(s, Event{Kind: kind, Reason: "why"}, testPolicy, now)
 			expected, listed := want[pair]
@@ -261,6 +261,7 @@ func (k EventKind) String() string {
 		"not ready",
 		"pong", "silent", "alive", "serving", "not serving", "lost", "stranger", "suspended", "died", "remains",
 		"exited", "retry", "steady", "window passed", "replace", "retire", "shutdown",
+		"due",
 	}[k]
 }
 
