@@ -64,6 +64,11 @@ var (
 	descCheckDue = describe("worker_check_due_timestamp_seconds",
 		"When the worker is checked next, in Unix time.", "worker", "check")
 
+	descDue = describe("worker_due_timestamp_seconds",
+		"When the worker is run next by its schedule, in Unix time.", "worker")
+	descLastDue = describe("worker_last_due_timestamp_seconds",
+		"The last due time of the worker's schedule that was run, skipped or missed, in Unix time.", "worker")
+
 	descClients  = describe("gateway_client_connections", "Connections of clients that are open.")
 	descBackends = describe("gateway_backend_connections", "Connections to endpoints that are open.")
 	descStreams  = describe("gateway_streams", "Calls under way through the gateway.")
@@ -121,12 +126,19 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	statuses := map[records.Status]int{
 		records.StatusStarting: 0, records.StatusRunning: 0, records.StatusUnhealthy: 0, records.StatusStopping: 0,
 		records.StatusStopped: 0, records.StatusBackoff: 0, records.StatusFailed: 0, records.StatusCompleted: 0,
-		records.StatusWaiting: 0,
+		records.StatusWaiting:   0,
+		records.StatusScheduled: 0,
 	}
 	for _, w := range c.Workers() {
 		statuses[w.Status]++
 		gauge(descReady, yes(w.Ready), w.ID)
 		count(descRestarts, float64(w.Restarts), w.ID)
+		if w.Due != nil {
+			gauge(descDue, unixTime(w.Due.Next), w.ID)
+			if !w.Due.Last.IsZero() {
+				gauge(descLastDue, unixTime(w.Due.Last), w.ID)
+			}
+		}
 		for _, check := range w.Checks {
 			if !check.At.IsZero() {
 				gauge(descCheck, yes(check.Passed), w.ID, check.Use, sendable(check.Probe))

@@ -97,7 +97,14 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 			m.Pid, m.Port, m.Token = int32(i.PID), int32(i.Port), i.Token //nolint:gosec // both fit in 32 bits
 			m.StartedAt = timestamp(i.Started)
 		}
+		if w.Due != nil {
+			m.NextDueAt, m.LastDueAt = timestamp(w.Due.Next), timestamp(w.Due.Last)
+		}
 		switch w.Status {
+		case records.StatusScheduled:
+			if w.Reason != "" {
+				m.LastOutput = w.LastOutput()
+			}
 		case records.StatusBackoff, records.StatusFailed, records.StatusUnhealthy:
 			m.LastOutput = w.LastOutput()
 		case records.StatusStarting, records.StatusRunning, records.StatusStopping, records.StatusStopped,

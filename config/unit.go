@@ -2,13 +2,11 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
-	"github.com/robfig/cron/v3"
+	times "github.com/core-tools/hsu-master/supervisor/schedule"
 )
 
 // Kind is the relation of the master to a unit.
@@ -192,17 +190,8 @@ func schedule(at *string) value {
 		if strings.Contains(s, "TZ=") {
 			return "", errors.New("must not set a time zone: the file's key timezone does that")
 		}
-		if len(strings.Fields(s)) != 5 || strings.HasPrefix(s, "@") {
-			return "", errors.New("must be " + name + ": minute, hour, day of the month, month, day of the week")
-		}
-		times, err := cron.ParseStandard(s)
-		if err != nil {
-			return "", fmt.Errorf("must be %s: %w", name, err)
-		}
-		if times.Next(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-			return "", errors.New("is never due: no such day exists")
-		}
-		return s, nil
+		_, err := times.Parse(s, "UTC")
+		return s, err
 	}}
 }
 

@@ -25,14 +25,14 @@ func FileUnits(f *config.File) ([]unit.Spec, error) {
 		for _, key := range unsupported(u) {
 			errs = append(errs, fmt.Errorf("unit %s: %s is not supported by this version: leave it out", u.Name, key))
 		}
-		specs = append(specs, specOf(u))
+		specs = append(specs, specOf(f, u))
 	}
 	return specs, errors.Join(errs...)
 }
 
 // specOf returns the unit as the supervisor runs it. A zero time of the file is the shortest one there, because zero
 // means the default.
-func specOf(u *config.Unit) unit.Spec {
+func specOf(f *config.File, u *config.Unit) unit.Spec {
 	spec := unit.Spec{
 		Name: u.Name, Kind: unit.Kind(u.Kind), Replicas: u.Replicas, Port: portOf(u.Routing.Port),
 		Dir:          u.Program.WorkingDir,
@@ -58,6 +58,9 @@ func specOf(u *config.Unit) unit.Spec {
 	}
 	for _, name := range slices.Sorted(maps.Keys(u.Program.Environment)) {
 		spec.Env = append(spec.Env, name+"="+u.Program.Environment[name])
+	}
+	if u.Schedule != "" {
+		spec.Schedule, spec.Missed, spec.TimeZone = u.Schedule, unit.Missed(u.Missed), f.Timezone.String()
 	}
 	if !u.Enabled {
 		spec.Replicas, spec.Disabled = 0, true
@@ -140,7 +143,6 @@ func unsupported(u *config.Unit) []string {
 	}
 	l := &u.Limits
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
-	add(u.Schedule != "", "schedule")
 	add(u.Essential, "essential")
 	add(len(u.Start.Before) > 0, "start.before")
 	add(len(u.Stop.Command) > 0, "stop.command")

@@ -247,7 +247,7 @@ func (p *Problems) worker(w records.Worker) {
 			p.fail(where, "it is %s, and no process is recorded", w.Status)
 		}
 	case records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted,
-		records.StatusWaiting:
+		records.StatusWaiting, records.StatusScheduled:
 		if i != nil {
 			p.fail(where, "it is %s, and process %d is recorded", w.Status, i.PID)
 		}

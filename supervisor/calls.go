@@ -157,7 +157,7 @@ func (s *Supervisor) hopeless(service string) error {
 				reason = b.Reason
 			}
 		case w.Status != records.StatusFailed && w.Status != records.StatusStopped &&
-			w.Status != records.StatusCompleted:
+			w.Status != records.StatusCompleted && w.Status != records.StatusScheduled:
 			return nil
 		default:
 			if count++; count == 1 {

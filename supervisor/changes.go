@@ -56,6 +56,9 @@ func (s *Supervisor) Changes(ctx context.Context, units ...unit.Spec) ([]Change,
 // outdated returns the workers of the unit that were started with another executable or other arguments. If the
 // executable cannot be read, there are none: Apply leaves the workers as they are.
 func (s *Supervisor) outdated(u unit.Spec) []string {
+	if u.Schedule != "" {
+		return nil // a run goes on, and the next one is of the new version
+	}
 	var ids []string
 	for _, w := range s.set.list() {
 		if info := w.Info(); info != nil && owns(u, w.ID()) && recovery.Outdated(u, info.Worker) {

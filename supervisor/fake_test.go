@@ -32,6 +32,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
+	"github.com/core-tools/hsu-master/supervisor/schedule"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -75,6 +76,10 @@ type fakeOS struct {
 	dials   int // connections to workers
 	// suspended is the time that the machine was suspended: timers do not count it, the clock since the boot does.
 	suspended atomic.Int64
+	// wall is the wall clock of the masters, nil for the bubble's.
+	wall func() time.Time
+	// unrotated: no master looks at the logs, which it would do each second.
+	unrotated bool
 }
 
 type fakeProcess struct {
@@ -688,7 +693,11 @@ func startUnits(t *testing.T, world *fakeOS, db *store.DB, units ...unit.Spec) *
 			}
 		}
 	}
+	if world.unrotated {
+		s.rotate = func(ctx context.Context) { <-ctx.Done() }
+	}
 	s.env.BootTime = world.bootTime
+	s.env.Clock = schedule.NewClock(world.wall)
 	if world.bootID != "" {
 		s.env.BootID = world.bootID
 	}

@@ -350,6 +350,8 @@ func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before ui
 			return fmt.Errorf("%s is not ready: %s", w.ID(), info.Reason)
 		case info.Status == records.StatusWaiting && s.set.resolve().Of(info.Unit).Hopeless:
 			return fmt.Errorf("%s is waiting: %s", w.ID(), s.set.blocked(info.Unit))
+		case info.Status == records.StatusScheduled:
+			return nil // it is run when it is due
 		case info.Incarnation > before && (info.Ready || info.Status == records.StatusCompleted):
 			return nil
 		}

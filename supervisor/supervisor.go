@@ -23,6 +23,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
+	"github.com/core-tools/hsu-master/supervisor/schedule"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -70,7 +71,8 @@ type Supervisor struct {
 	env  worker.Env                                          // of the workers; tests put fakes into it
 	scan func(ctx context.Context) ([]process.Holder, error) // lists the processes; tests put a fake here
 
-	helpers sync.WaitGroup // goroutines of Serve, besides those of the workers
+	rotate  func(ctx context.Context) // rotates the logs until ctx ends; tests of months do without
+	helpers sync.WaitGroup            // goroutines of Serve, besides those of the workers
 
 	set      set
 	applying chan struct{} // has room for one Apply at a time
@@ -150,11 +152,13 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		}),
 		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(s.onLogEvent),
 		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
+		Clock:     schedule.NewClock(nil),
 		Recovered: s.recovered, Hurry: s.hurry, Stopping: s.stopping, Blocked: s.set.blocked,
 		Dial:          func(port int) (worker.Link, error) { return worker.Dial(port, opts.Log) },
 		Prober:        probe.New,
 		AwaitListener: worker.AwaitListener,
 	}
+	s.rotate = s.env.Rotator.Serve
 	return s, nil
 }
 
@@ -211,7 +215,8 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { s.env.Checks.Serve(work) })
-	beside.Go(func() { s.env.Rotator.Serve(work) })
+	beside.Go(func() { s.env.Clock.Serve(work) })
+	beside.Go(func() { s.rotate(work) })
 	defer cancel()
 	defer s.helpers.Wait()
 	defer s.registered.Stop()

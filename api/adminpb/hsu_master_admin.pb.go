@@ -956,7 +956,12 @@ type Worker struct {
 	// The checks that are made now; none offline.
 	Checks []*Check `protobuf:"bytes,19,rep,name=checks,proto3" json:"checks,omitempty"`
 	// When it is started again, if it is backoff, or failed and not given up. Absent offline.
-	RetryAt       *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"`
+	RetryAt *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"`
+	// If its unit has a schedule: when it is run next. A time that is over: the next
+	// master decides about it.
+	NextDueAt *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=next_due_at,json=nextDueAt,proto3" json:"next_due_at,omitempty"`
+	// The last due time that was run, skipped or missed.
+	LastDueAt     *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=last_due_at,json=lastDueAt,proto3" json:"last_due_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1127,6 +1132,20 @@ func (x *Worker) GetChecks() []*Check {
 func (x *Worker) GetRetryAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.RetryAt
+	}
+	return nil
+}
+
+func (x *Worker) GetNextDueAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextDueAt
+	}
+	return nil
+}
+
+func (x *Worker) GetLastDueAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastDueAt
 	}
 	return nil
 }
@@ -2220,7 +2239,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tspec_hash\x18\a \x01(\tR\bspecHash\x129\n" +
 	"\n" +
 	"changed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAtB\b\n" +
-	"\x06_scale\"\xf2\x04\n" +
+	"\x06_scale\"\xea\x05\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -2245,7 +2264,9 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x05probe\x18\x11 \x01(\tR\x05probe\x12\x14\n" +
 	"\x05ready\x18\x12 \x01(\bR\x05ready\x122\n" +
 	"\x06checks\x18\x13 \x03(\v2\x1a.hsu.master.admin.v1.CheckR\x06checks\x125\n" +
-	"\bretry_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\"\xcf\x01\n" +
+	"\bretry_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\x12:\n" +
+	"\vnext_due_at\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\tnextDueAt\x12:\n" +
+	"\vlast_due_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\tlastDueAt\"\xcf\x01\n" +
 	"\x05Check\x12\x10\n" +
 	"\x03use\x18\x01 \x01(\tR\x03use\x12\x14\n" +
 	"\x05probe\x18\x02 \x01(\tR\x05probe\x12\x16\n" +
@@ -2409,48 +2430,50 @@ var file_hsu_master_admin_proto_depIdxs = []int32{
 	16, // 12: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
 	15, // 13: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
 	34, // 14: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	34, // 15: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	34, // 16: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	34, // 17: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	18, // 18: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	33, // 19: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	34, // 20: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	19, // 21: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	33, // 22: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	32, // 23: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	20, // 24: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	33, // 25: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	17, // 26: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 27: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	18, // 28: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	33, // 29: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	18, // 30: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	33, // 31: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	1,  // 32: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 33: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	8,  // 34: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	5,  // 35: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	10, // 36: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	21, // 37: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	23, // 38: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	25, // 39: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	27, // 40: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	29, // 41: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 42: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 43: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	9,  // 44: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	6,  // 45: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	11, // 46: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	22, // 47: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	24, // 48: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	26, // 49: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	28, // 50: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	30, // 51: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	42, // [42:52] is the sub-list for method output_type
-	32, // [32:42] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	34, // 15: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	34, // 16: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	34, // 17: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	34, // 18: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	34, // 19: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	18, // 20: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	33, // 21: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	34, // 22: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	19, // 23: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	33, // 24: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	32, // 25: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	20, // 26: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	33, // 27: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	17, // 28: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	0,  // 29: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	18, // 30: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	33, // 31: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	18, // 32: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	33, // 33: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	1,  // 34: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	3,  // 35: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	8,  // 36: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	5,  // 37: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	10, // 38: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	21, // 39: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	23, // 40: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	25, // 41: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	27, // 42: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	29, // 43: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	2,  // 44: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	4,  // 45: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	9,  // 46: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	6,  // 47: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	11, // 48: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	22, // 49: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	24, // 50: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	26, // 51: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	28, // 52: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	30, // 53: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	44, // [44:54] is the sub-list for method output_type
+	34, // [34:44] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }

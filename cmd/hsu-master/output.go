@@ -80,6 +80,8 @@ type (
 		WaitingFor  string       `json:"waiting_for,omitempty"` // while the worker is starting
 		Probe       string       `json:"probe,omitempty"`       // kind and target
 		Checks      []healthJSON `json:"checks,omitempty"`
+		NextDueAt   *time.Time   `json:"next_due_at,omitempty"` // if its unit has a schedule
+		LastDueAt   *time.Time   `json:"last_due_at,omitempty"` // that was run, skipped or missed
 	}
 	healthJSON struct {
 		Use        string     `json:"use"`
@@ -181,6 +183,7 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			Adopted: w.GetAdopted(), Outdated: w.GetOutdated(),
 			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(), RetryAt: timeOf(w.GetRetryAt()),
 			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
+			NextDueAt: timeOf(w.GetNextDueAt()), LastDueAt: timeOf(w.GetLastDueAt()),
 		}
 		for _, c := range w.GetChecks() {
 			item.Checks = append(item.Checks, healthJSON{
@@ -293,7 +296,7 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time) error {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n",
 			printable(item.GetId()), printable(item.GetStatus()), number(item.GetPid()), number(item.GetPort()),
 			age(item.GetStartedAt(), now), item.GetRestarts(), printable(exitText(item.GetLastExit(), now)),
-			lastCheck(item.GetChecks(), now), note(item))
+			lastCheck(item.GetChecks(), now), note(item, now))
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)
@@ -394,8 +397,11 @@ func reasonText(w *adminpb.Worker, now time.Time) string {
 	return w.GetReason() + "; " + again + shortAge(w.GetRetryAt().AsTime().Sub(now))
 }
 
-func note(w *adminpb.Worker) string {
+func note(w *adminpb.Worker, now time.Time) string {
 	var notes []string
+	if due := timeOf(w.GetNextDueAt()); due != nil {
+		notes = append(notes, nextDue(*due, now))
+	}
 	if w.GetAdopted() {
 		notes = append(notes, "adopted")
 	}
@@ -406,6 +412,18 @@ func note(w *adminpb.Worker) string {
 		notes = append(notes, "probe "+printable(probe))
 	}
 	return strings.Join(notes, ", ")
+}
+
+// nextDue returns when a worker is run next, such as "next 03:00 in 4h".
+func nextDue(due, now time.Time) string {
+	format := "15:04"
+	if due.Sub(now) >= 24*time.Hour {
+		format = time.DateOnly + " " + format
+	}
+	if !due.After(now) {
+		return "was due " + due.Format(time.DateOnly+" 15:04")
+	}
+	return "next " + due.Format(format) + " in " + shortAge(due.Sub(now))
 }
 
 func number(n int32) string {

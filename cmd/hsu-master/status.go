@@ -68,9 +68,12 @@ func verdict(state *adminpb.State) error {
 	}
 	var missing []string
 	for _, w := range state.GetWorkers() {
-		if w.GetDesired() == string(records.DesiredRunning) && w.GetStatus() != string(records.StatusRunning) &&
-			w.GetStatus() != string(records.StatusCompleted) {
-			missing = append(missing, fmt.Sprintf("%s is %s", w.GetId(), w.GetStatus()))
+		if w.GetDesired() == string(records.DesiredRunning) && !good(w) {
+			what := w.GetStatus()
+			if what == string(records.StatusScheduled) {
+				what += " after a run that failed"
+			}
+			missing = append(missing, fmt.Sprintf("%s is %s", w.GetId(), what))
 		}
 	}
 	if state.GetStatus() != string(supervisor.Running) {
@@ -91,6 +94,17 @@ func verdict(state *adminpb.State) error {
 	return hint(fmt.Errorf("not everything that is wanted is running: %s%s",
 		printable(strings.Join(missing, ", ")), more),
 		`"hsu-master worker list" shows why; workers that are starting or in backoff only need time`)
+}
+
+// good reports whether a wanted worker is as it should be. The reason of a scheduled one is why its last run failed.
+func good(w *adminpb.Worker) bool {
+	switch w.GetStatus() {
+	case string(records.StatusRunning), string(records.StatusCompleted):
+		return true
+	case string(records.StatusScheduled):
+		return w.GetReason() == ""
+	}
+	return false
 }
 
 // printOffline prints a note if the state comes from the files and not from a running master.
@@ -119,6 +133,15 @@ func headline(s *adminpb.State, now time.Time) string {
 		}
 	}
 	what := fmt.Sprintf("%d of %d workers ready", len(ready), len(s.GetWorkers()))
+	waiting := 0
+	for _, w := range s.GetWorkers() {
+		if w.GetStatus() == string(records.StatusScheduled) {
+			waiting++
+		}
+	}
+	if waiting > 0 {
+		what += fmt.Sprintf(", %d waiting for their schedule", waiting)
+	}
 	if len(s.GetWorkers()) == 0 {
 		what = "standalone"
 	}

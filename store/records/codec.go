@@ -36,6 +36,7 @@ var (
 		StatusFailed:    pb.Status_STATUS_FAILED,
 		StatusCompleted: pb.Status_STATUS_COMPLETED,
 		StatusWaiting:   pb.Status_STATUS_WAITING,
+		StatusScheduled: pb.Status_STATUS_SCHEDULED,
 	}
 	proofCodes = map[identity.Proof]pb.Proof{
 		identity.ProofNone:           pb.Proof_PROOF_UNSPECIFIED,
@@ -150,6 +151,9 @@ func encodeWorker(w Worker) ([]byte, error) {
 		m.Services = append(m.Services,
 			&pb.Offer{Name: text(o.Name), Reflected: o.Reflected, Unlisted: o.Unlisted, Assumed: o.Assumed})
 	}
+	if d := w.Due; d != nil {
+		m.Due = &pb.Due{Schedule: text(d.Schedule), Next: stamp(d.Next), Last: stamp(d.Last)}
+	}
 	if i := w.Instance; i != nil {
 		proof, err := lookup(proofCodes, "proof", i.Proof)
 		if err != nil {
@@ -210,9 +214,10 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	status, err2 := lookup(statusNames, "status", m.GetStatus())
 	instance, err3 := decodeInstance(m.GetInstance())
 	exit, err4 := decodeExit(m.GetLastExit())
+	due, err5 := decodeDue(m.GetDue())
 	var b bounds
 	b.int32("port", int(m.GetPort()), 0, maxPort)
-	if err := errors.Join(checkID(key), err1, err2, err3, err4, b.err); err != nil {
+	if err := errors.Join(checkID(key), err1, err2, err3, err4, err5, b.err); err != nil {
 		return Worker{}, err
 	}
 	var offers []Offer
@@ -236,7 +241,20 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 		Outdated:    m.GetOutdated(),
 		Port:        int(m.GetPort()),
 		Services:    offers,
+		Due:         due,
 	}, nil
+}
+
+func decodeDue(m *pb.Due) (*Due, error) {
+	if m == nil {
+		return nil, nil
+	}
+	next, err1 := readTime("next due time", m.GetNext())
+	last, err2 := readTime("last due time", m.GetLast())
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	return &Due{Schedule: m.GetSchedule(), Next: next, Last: last}, nil
 }
 
 func decodeInstance(m *pb.Instance) (*Instance, error) {

@@ -45,6 +45,9 @@ const (
 	StatusCompleted Status = "completed"
 	// StatusWaiting is that of a worker that is started when the units that it depends on are as far as it needs.
 	StatusWaiting Status = "waiting"
+	// StatusScheduled is that of a worker that waits for the next due time of its schedule. Its reason is why the last
+	// run failed.
+	StatusScheduled Status = "scheduled"
 )
 
 // Worker is one replica slot of a unit. Its key in the registry is ID.
@@ -72,6 +75,18 @@ type Worker struct {
 	Port int
 	// Services are the services that the worker offers, sorted by name.
 	Services []Offer
+	// Due is how far it has come in its schedule, nil if it has none.
+	Due *Due
+}
+
+// Due is how far a worker has come in its schedule. Its times are of the wall clock.
+type Due struct {
+	// Schedule is the text of the schedule and the time zone that the times are of.
+	Schedule string
+	// Next is the due time that the worker waits for.
+	Next time.Time
+	// Last is the last due time that was run, skipped or missed: neither it nor an earlier one is run again.
+	Last time.Time
 }
 
 // UnitKind is the relation of the master to the workers of a unit.

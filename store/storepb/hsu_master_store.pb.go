@@ -89,21 +89,24 @@ const (
 	Status_STATUS_COMPLETED Status = 8
 	// It has no process until its dependencies are met.
 	Status_STATUS_WAITING Status = 9
+	// It has a schedule and waits for its next due time.
+	Status_STATUS_SCHEDULED Status = 10
 )
 
 // Enum value maps for Status.
 var (
 	Status_name = map[int32]string{
-		0: "STATUS_UNSPECIFIED",
-		1: "STATUS_STARTING",
-		2: "STATUS_RUNNING",
-		3: "STATUS_UNHEALTHY",
-		4: "STATUS_STOPPING",
-		5: "STATUS_STOPPED",
-		6: "STATUS_BACKOFF",
-		7: "STATUS_FAILED",
-		8: "STATUS_COMPLETED",
-		9: "STATUS_WAITING",
+		0:  "STATUS_UNSPECIFIED",
+		1:  "STATUS_STARTING",
+		2:  "STATUS_RUNNING",
+		3:  "STATUS_UNHEALTHY",
+		4:  "STATUS_STOPPING",
+		5:  "STATUS_STOPPED",
+		6:  "STATUS_BACKOFF",
+		7:  "STATUS_FAILED",
+		8:  "STATUS_COMPLETED",
+		9:  "STATUS_WAITING",
+		10: "STATUS_SCHEDULED",
 	}
 	Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED": 0,
@@ -116,6 +119,7 @@ var (
 		"STATUS_FAILED":      7,
 		"STATUS_COMPLETED":   8,
 		"STATUS_WAITING":     9,
+		"STATUS_SCHEDULED":   10,
 	}
 )
 
@@ -428,7 +432,9 @@ type Worker struct {
 	// The port to prefer at the next start.
 	Port int32 `protobuf:"varint,13,opt,name=port,proto3" json:"port,omitempty"`
 	// What it offers, so that a next master can route to it before it has asked.
-	Services      []*Offer `protobuf:"bytes,14,rep,name=services,proto3" json:"services,omitempty"`
+	Services []*Offer `protobuf:"bytes,14,rep,name=services,proto3" json:"services,omitempty"`
+	// Absent if its unit has no schedule.
+	Due           *Due `protobuf:"bytes,15,opt,name=due,proto3" json:"due,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -561,6 +567,78 @@ func (x *Worker) GetServices() []*Offer {
 	return nil
 }
 
+func (x *Worker) GetDue() *Due {
+	if x != nil {
+		return x.Due
+	}
+	return nil
+}
+
+// Due is how far a worker has come in its schedule.
+type Due struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The schedule and the time zone that the times are of.
+	Schedule string `protobuf:"bytes,1,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	// The due time that it waits for.
+	Next *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	// The last due time that was run, skipped or missed. Neither it nor an earlier one
+	// is run again.
+	Last          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Due) Reset() {
+	*x = Due{}
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Due) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Due) ProtoMessage() {}
+
+func (x *Due) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Due.ProtoReflect.Descriptor instead.
+func (*Due) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Due) GetSchedule() string {
+	if x != nil {
+		return x.Schedule
+	}
+	return ""
+}
+
+func (x *Due) GetNext() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+func (x *Due) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
 // Offer is a gRPC service that a worker offers.
 type Offer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -578,7 +656,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +668,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +681,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Offer) GetName() string {
@@ -659,7 +737,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +749,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +762,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Unit) GetName() string {
@@ -759,7 +837,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +849,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +862,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Registration) GetService() string {
@@ -844,7 +922,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +934,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +947,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Instance) GetToken() string {
@@ -986,7 +1064,7 @@ type RestartBudget struct {
 
 func (x *RestartBudget) Reset() {
 	*x = RestartBudget{}
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1076,7 @@ func (x *RestartBudget) String() string {
 func (*RestartBudget) ProtoMessage() {}
 
 func (x *RestartBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1089,7 @@ func (x *RestartBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBudget.ProtoReflect.Descriptor instead.
 func (*RestartBudget) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RestartBudget) GetBackoffNs() int64 {
@@ -1076,7 +1154,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1166,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1179,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1145,7 +1223,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1235,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1248,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -1225,7 +1303,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1315,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1328,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Result) GetMethod() string {
@@ -1320,7 +1398,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
 	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
-	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xa3\x04\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xcf\x04\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -1336,7 +1414,12 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\tlast_exit\x18\v \x01(\v2\x19.hsu.master.store.v1.ExitR\blastExit\x12\x1a\n" +
 	"\boutdated\x18\f \x01(\bR\boutdated\x12\x12\n" +
 	"\x04port\x18\r \x01(\x05R\x04port\x126\n" +
-	"\bservices\x18\x0e \x03(\v2\x1a.hsu.master.store.v1.OfferR\bservices\"o\n" +
+	"\bservices\x18\x0e \x03(\v2\x1a.hsu.master.store.v1.OfferR\bservices\x12*\n" +
+	"\x03due\x18\x0f \x01(\v2\x18.hsu.master.store.v1.DueR\x03due\"\x81\x01\n" +
+	"\x03Due\x12\x1a\n" +
+	"\bschedule\x18\x01 \x01(\tR\bschedule\x12.\n" +
+	"\x04next\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12.\n" +
+	"\x04last\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"o\n" +
 	"\x05Offer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\treflected\x18\x02 \x01(\bR\treflected\x12\x1a\n" +
@@ -1409,7 +1492,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\aDesired\x12\x17\n" +
 	"\x13DESIRED_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDESIRED_RUNNING\x10\x01\x12\x13\n" +
-	"\x0fDESIRED_STOPPED\x10\x02*\xd9\x01\n" +
+	"\x0fDESIRED_STOPPED\x10\x02*\xef\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATUS_STARTING\x10\x01\x12\x12\n" +
@@ -1420,7 +1503,9 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x0eSTATUS_BACKOFF\x10\x06\x12\x11\n" +
 	"\rSTATUS_FAILED\x10\a\x12\x14\n" +
 	"\x10STATUS_COMPLETED\x10\b\x12\x12\n" +
-	"\x0eSTATUS_WAITING\x10\t*Q\n" +
+	"\x0eSTATUS_WAITING\x10\t\x12\x14\n" +
+	"\x10STATUS_SCHEDULED\x10\n" +
+	"*Q\n" +
 	"\x05Proof\x12\x15\n" +
 	"\x11PROOF_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11PROOF_PIDFD_INODE\x10\x01\x12\x1a\n" +
@@ -1451,7 +1536,7 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
@@ -1460,39 +1545,43 @@ var file_hsu_master_store_proto_goTypes = []any{
 	(ExitSource)(0),               // 4: hsu.master.store.v1.ExitSource
 	(*Meta)(nil),                  // 5: hsu.master.store.v1.Meta
 	(*Worker)(nil),                // 6: hsu.master.store.v1.Worker
-	(*Offer)(nil),                 // 7: hsu.master.store.v1.Offer
-	(*Unit)(nil),                  // 8: hsu.master.store.v1.Unit
-	(*Registration)(nil),          // 9: hsu.master.store.v1.Registration
-	(*Instance)(nil),              // 10: hsu.master.store.v1.Instance
-	(*RestartBudget)(nil),         // 11: hsu.master.store.v1.RestartBudget
-	(*Exit)(nil),                  // 12: hsu.master.store.v1.Exit
-	(*Event)(nil),                 // 13: hsu.master.store.v1.Event
-	(*Result)(nil),                // 14: hsu.master.store.v1.Result
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Due)(nil),                   // 7: hsu.master.store.v1.Due
+	(*Offer)(nil),                 // 8: hsu.master.store.v1.Offer
+	(*Unit)(nil),                  // 9: hsu.master.store.v1.Unit
+	(*Registration)(nil),          // 10: hsu.master.store.v1.Registration
+	(*Instance)(nil),              // 11: hsu.master.store.v1.Instance
+	(*RestartBudget)(nil),         // 12: hsu.master.store.v1.RestartBudget
+	(*Exit)(nil),                  // 13: hsu.master.store.v1.Exit
+	(*Event)(nil),                 // 14: hsu.master.store.v1.Event
+	(*Result)(nil),                // 15: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	15, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	15, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	16, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	16, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
 	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
 	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
-	10, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
-	11, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
-	12, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
-	7,  // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
-	3,  // 8: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
-	15, // 9: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
-	15, // 10: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 11: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	15, // 12: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	4,  // 13: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	15, // 14: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	15, // 15: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	15, // 16: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	11, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
+	12, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
+	13, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
+	8,  // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
+	7,  // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
+	16, // 9: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
+	16, // 10: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
+	3,  // 11: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
+	16, // 12: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	16, // 13: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 14: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	16, // 15: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 16: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	16, // 17: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	16, // 18: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	16, // 19: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -1500,14 +1589,14 @@ func file_hsu_master_store_proto_init() {
 	if File_hsu_master_store_proto != nil {
 		return
 	}
-	file_hsu_master_store_proto_msgTypes[3].OneofWrappers = []any{}
+	file_hsu_master_store_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

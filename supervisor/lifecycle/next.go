@@ -109,6 +109,8 @@ func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 			return s, ActNone
 		}
 		return leave(s)
+	case EvDue:
+		return due(s, p)
 	}
 	return s, ActNone
 }
@@ -158,6 +160,8 @@ func begin(s State, p Policy, now time.Duration) (State, Action) {
 	case !s.Wanted:
 		s.Status = records.StatusStopped
 		return s, ActNone
+	case p.scheduled && s.Status != records.StatusWaiting: // a run that waits for its dependencies has yet to begin
+		return s.idle(), ActNone
 	case s.Status == records.StatusCompleted:
 		return s, ActNone
 	case s.Status == records.StatusFailed:

@@ -36,6 +36,9 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	s.History.ReadySince = 0
 	s.History.ReadyClock += ready
 
+	if p.scheduled {
+		return runEnded(s, e, p, now, wasStopping && (planned || s.quitting))
+	}
 	completed := s.Wanted && e.Clean && p.Mode != unit.RestartAlways && !e.Ours
 	if completed {
 		s.Status, s.Reason = records.StatusCompleted, e.Reason

@@ -90,6 +90,7 @@ const (
 	EvRetire                         // the slot is surplus
 	EvShutdown                       // the master stops
 	EvClosing                        // the master stops, but the worker may live until its dependents have ended
+	EvDue                            // a due time of the schedule has come, and it is to be run
 )
 
 // Event is something that happened to a worker.
@@ -136,9 +137,10 @@ type Policy struct {
 	passes  int // checks passed in a row that make it healthy again
 	// busyLimit is the longest time that a busy worker may be silent before it is stopped.
 	busyLimit time.Duration
+	scheduled bool // it runs at the times of a schedule only
 }
 
 // PolicyOf returns the policy of the unit's workers.
 func PolicyOf(u unit.Spec) Policy {
-	return Policy{u.Restart, u.Liveness.Missed, u.Readiness.Missed, u.Readiness.Passes, u.BusyLimit}
+	return Policy{u.Restart, u.Liveness.Missed, u.Readiness.Missed, u.Readiness.Passes, u.BusyLimit, u.Schedule != ""}
 }

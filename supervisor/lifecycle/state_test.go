@@ -288,7 +288,7 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"failed due unverifiable":   "failed recheck",
 	}
 	for name, s := range states {
-		for kind := range EvClosing + 1 {
+		for kind := range EvDue + 1 {
 			pair := name + " " + kind.String()
 			got, act := Next(s, Event{Kind: kind, Reason: "why"}, testPolicy, now)
 			expected, listed := want[pair]
@@ -358,6 +358,7 @@ func (k EventKind) String() string {
 		"not ready",
 		"pong", "silent", "alive", "serving", "not serving", "lost", "stranger", "suspended", "died", "remains",
 		"exited", "retry", "unblocked", "steady", "window passed", "replace", "retire", "shutdown", "closing",
+		"due",
 	}[k]
 }
 

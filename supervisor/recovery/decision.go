@@ -13,6 +13,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/schedule"
 )
 
 // Action is a starting master's decision about a worker.
@@ -28,6 +29,8 @@ const (
 	ActionFail           Action = "fail"            // this exit uses up its restart budget
 	ActionKeepFailed     Action = "keep-failed"     // it may be tried again later
 	ActionKeepCompleted  Action = "keep-completed"  // it has done its work
+	ActionKeepScheduled  Action = "keep-scheduled"  // it waits for its next due time
+	ActionRun            Action = "run"             // now, for a due time that was missed
 	ActionKeepStopped    Action = "keep-stopped"
 	ActionStop           Action = "stop"        // the living process
 	ActionForget         Action = "forget"      // nothing lives in a slot that is not wanted
@@ -106,6 +109,10 @@ type Facts struct {
 	clean      bool              // dead, gone: known to have ended by itself with a success code
 
 	evidence Evidence
+
+	wall time.Time // now, of the wall clock
+	// due returns what is done about the due times of a schedule; nil if there is none.
+	due func(after lifecycle.State) schedule.Verdict
 }
 
 // living reports whether a process fills the slot.
@@ -143,7 +150,7 @@ func Decide(f Facts) Decision {
 
 // starts reports whether the worker gets a new process, now or later.
 func (d Decision) starts() bool {
-	return d.Action == ActionStart || d.Action == ActionRespawn || d.Action == ActionWait
+	return d.Action == ActionStart || d.Action == ActionRespawn || d.Action == ActionWait || d.Action == ActionRun
 }
 
 func processes(found []Found) string {
@@ -215,6 +222,8 @@ func (f Facts) keep(o Orders) (Action, string) {
 			return ActionStop, what + ", and " + lifecycle.Surplus
 		case !s.Wanted:
 			return ActionStop, what + ", and the worker is wanted stopped"
+		case f.due != nil:
+			return ActionStop, what + ", and was being stopped"
 		}
 		return ActionStop, what + ", and was being stopped: then it is started again"
 	case lifecycle.ActUnpublish:
@@ -238,8 +247,11 @@ func (f Facts) follow(o Orders) (action Action, reason string, restartIn float64
 	s, e := o.From, o.Event
 	after, act := lifecycle.Next(s, e, f.policy, f.now)
 	what := f.past()
-	if after.Status == records.StatusFailed {
+	switch {
+	case after.Status == records.StatusFailed:
 		return f.fail(e, after)
+	case after.Status == records.StatusScheduled && act == lifecycle.ActNone && f.due != nil:
+		return f.wait(after, what)
 	}
 	delay := after.History.RetryAt - f.now
 	switch act { //nolint:exhaustive // the other actions do not follow from these events
@@ -305,6 +317,8 @@ func (f Facts) past() string {
 		return withReason("it has completed", f.state.Reason)
 	case f.state.Status == records.StatusWaiting:
 		return "it waited for its dependencies"
+	case f.state.Status == records.StatusScheduled && f.ran:
+		return withReason("it is not running", f.state.Reason)
 	case f.ran:
 		return "no process of it is recorded"
 	}

@@ -27,6 +27,8 @@ func (rc *Context) Inspect(ctx context.Context, s *Slot) (Facts, launcher.Instan
 	}
 	f.evidence.Moved = rc.Moved
 	in := inspection{rc, s, &f}
+	f.wall = time.Now()
+	f.due = in.due(f.wall)
 	if s.Found.err != nil {
 		in.rescan(ctx)
 	}

@@ -110,6 +110,9 @@ func (rc *Context) slot(u unit.Spec, rec records.Worker, recorded bool) Slot {
 // Outdated reports whether the executable or the arguments differ from those of the worker's last start. If they
 // cannot be read, it returns false.
 func Outdated(u unit.Spec, rec records.Worker) bool {
+	if u.Schedule != "" && rec.Instance == nil {
+		return false // its next run is of the present version
+	}
 	hash, err := u.Hash()
 	return err == nil && hash != rec.SpecHash && (rec.SpecHash != "" || startedWithoutProgram(rec))
 }

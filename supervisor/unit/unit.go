@@ -85,7 +85,25 @@ type Spec struct {
 	DependsOn []Dependency
 	// Attributes are the user, the rights and the limits of the workers.
 	Attributes process.Attributes
+
+	// Schedule has the times at which the unit is run, in the five fields of cron; "" means that it runs always. A unit
+	// with a schedule is managed, has one replica and is not restarted: see [RestartNever].
+	Schedule string
+	// TimeZone is the name of the time zone of Schedule; "" means the local one.
+	TimeZone string
+	// Missed is what is done about due times that came while no master ran; "" means [MissedSkip].
+	Missed Missed
 }
+
+// Missed is what is done about the due times of a schedule that came while no master ran, the machine slept, or the
+// clock was set forward past them.
+type Missed string
+
+// The values of Missed.
+const (
+	MissedSkip    Missed = "skip"     // nothing but an event
+	MissedRunOnce Missed = "run-once" // one run makes up for all of them
+)
 
 // RestartMode selects the exits that are followed by a restart.
 type RestartMode string
@@ -192,6 +210,10 @@ func (u Spec) WithDefaults() Spec {
 	if len(u.Services) == 0 {
 		u.Services, u.Assumed = []string{DefaultService}, true
 	}
+	if u.Schedule != "" {
+		u.Restart.Mode = orDefault(u.Restart.Mode, RestartNever)
+		u.Missed = orDefault(u.Missed, MissedSkip)
+	}
 	u.Restart.Mode = orDefault(u.Restart.Mode, RestartAlways)
 	u.Restart.Backoff = orDefault(u.Restart.Backoff, defaultBackoff)
 	u.Restart.MaxBackoff = max(orDefault(u.Restart.MaxBackoff, defaultMaxBackoff), u.Restart.Backoff)
@@ -253,6 +275,7 @@ func (u Spec) CheckFields() error {
 	}
 	errs = append(errs, u.checkHealth()...)
 	errs = append(errs, u.Restart.check()...)
+	errs = append(errs, u.checkSchedule()...)
 	if (u.NoServices || u.Port == NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}

@@ -57,6 +57,7 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	w.routes.replace(recalled(u, w.routes.offers))
 	w.rec.Outdated = recovery.Outdated(u, w.rec)
 	w.record(ctx) // before routing, as for a report of the worker
+	w.agenda.change(ctx, w, before)
 	w.routes.offer(w.state.Retired)
 	w.routes.update(served)
 	switch {
@@ -71,7 +72,7 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 		w.routes.asked.incarnation = 0 // whatever it has answered
 		w.discover(ctx)
 	}
-	return w.rec.Outdated && w.state.Wanted
+	return w.rec.Outdated && w.state.Wanted && w.unit.Schedule == "" // a run goes on
 }
 
 // Replace has a new instance take the worker's place, when the present one has ended. It returns the number of the

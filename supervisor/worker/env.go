@@ -11,6 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/schedule"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -30,6 +31,7 @@ type Env struct {
 	BootTime func() time.Duration // CLOCK_BOOTTIME
 	Jitter   func() float64       // in [0,1)
 	Checks   *probe.Scheduler
+	Clock    *schedule.Clock
 
 	Recovered <-chan struct{} // closed when every worker is recovered
 	Hurry     <-chan struct{} // closed to cut the grace of stops short

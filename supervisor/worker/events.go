@@ -26,6 +26,9 @@ var (
 	eventLeftover    = eventKind{"leftover", slog.LevelWarn, "worker processes not killed"}
 	eventPortChanged = eventKind{"port-changed", slog.LevelInfo, "worker port changed"}
 	eventRemoved     = eventKind{"removed", slog.LevelInfo, "worker removed"}
+	eventRunDue      = eventKind{"run-due", slog.LevelInfo, "worker run due"}
+	eventRunMissed   = eventKind{"run-missed", slog.LevelWarn, "worker run missed"}
+	eventRunSkipped  = eventKind{"run-skipped", slog.LevelWarn, "worker run skipped"}
 	eventUnrecorded  = eventKind{records.EventFromProcesses, slog.LevelInfo, "worker found without record"}
 )
 
@@ -40,6 +43,7 @@ var statusEvents = map[records.Status]eventKind{
 	records.StatusFailed:    {string(records.StatusFailed), slog.LevelError, "worker failed"},
 	records.StatusCompleted: {string(records.StatusCompleted), slog.LevelInfo, "worker completed"},
 	records.StatusWaiting:   {string(records.StatusWaiting), slog.LevelInfo, "worker waiting"},
+	records.StatusScheduled: {string(records.StatusScheduled), slog.LevelInfo, "worker scheduled"},
 }
 
 // NextAfterFailure is the next step for an operator after a worker has failed.

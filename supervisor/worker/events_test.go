@@ -11,7 +11,7 @@ func TestEachStatusHasAnEvent(t *testing.T) {
 	for _, s := range []records.Status{
 		records.StatusStarting, records.StatusRunning, records.StatusUnhealthy, records.StatusStopping,
 		records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted,
-		records.StatusWaiting,
+		records.StatusWaiting, records.StatusScheduled,
 	} {
 		if e := statusEvents[s]; e.name != string(s) || e.message == "" {
 			t.Errorf("the event of status %s is %+v", s, e)

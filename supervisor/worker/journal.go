@@ -100,7 +100,7 @@ func recordPoint(rec records.Worker) crashpoint.Point {
 	case records.StatusStopping:
 		return crashpoint.StopRecord
 	case records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted,
-		records.StatusWaiting:
+		records.StatusWaiting, records.StatusScheduled:
 	}
 	return crashpoint.ExitRecord
 }

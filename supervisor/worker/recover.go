@@ -61,7 +61,8 @@ func (w *owner) execute(ctx, bounded context.Context, d recovery.Decision, inst 
 	case recovery.ActionAdopt, recovery.ActionAdoptUnhealthy, recovery.ActionStop:
 		w.keep(ctx, bounded, d.Orders, inst)
 	case recovery.ActionStart, recovery.ActionRespawn, recovery.ActionWait, recovery.ActionFail,
-		recovery.ActionKeepFailed, recovery.ActionKeepCompleted, recovery.ActionKeepStopped, recovery.ActionForget:
+		recovery.ActionKeepFailed, recovery.ActionKeepCompleted, recovery.ActionKeepStopped, recovery.ActionForget,
+		recovery.ActionKeepScheduled, recovery.ActionRun:
 		w.vacate(ctx, bounded, d.Orders, inst)
 	case recovery.ActionSweepStray: // concerns no worker
 	}

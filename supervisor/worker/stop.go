@@ -184,6 +184,7 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 	exit.At = time.Now()
 	w.rec.LastExit = &exit
 	w.rec.Instance = nil
+	w.rec.Outdated = w.rec.Outdated && w.unit.Schedule == "" // the next run is of the present version
 	w.journal.add(w.event(eventExited, e.Reason))
 	e.Ours = w.shutOut()
 	w.step(ctx, e)

@@ -57,6 +57,7 @@ type owner struct {
 	adopted bool
 	contact
 	routes  routes
+	agenda  agenda
 	silent  string // why it is unhealthy at present, more exact than the record
 	retry   *time.Timer
 	helpers sync.WaitGroup
@@ -113,6 +114,7 @@ func New(e *Env, slot recovery.Slot) *Worker {
 		state:  slot.State,
 		found:  slot.Found,
 		routes: newRoutes(e.Services, slot.ID, slot.Unit, slot.Rec.Services, log),
+		agenda: newAgenda(e.Clock, slot.Unit),
 	}
 	w.owner, w.contact.shown = w, &w.Worker.checked
 	w.endRecovery = sync.OnceFunc(func() {
@@ -186,6 +188,7 @@ func (w *owner) serve(ctx context.Context) {
 		w.letGo()
 	}()
 	w.recover(ctx)
+	w.agenda.settle(ctx, w, 0)
 	shutdown, recovered, stopping := w.shutdown, w.env.Recovered, w.env.Stopping
 	for !w.done {
 		var died <-chan struct{}
@@ -212,6 +215,8 @@ func (w *owner) serve(ctx context.Context) {
 			m.deliver(ctx, w.rec.Incarnation)
 		case <-w.retry.C:
 			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvRetry})
+		case <-w.agenda.alarm.C():
+			w.agenda.settle(ctx, w, lateness)
 		}
 	}
 }
@@ -220,6 +225,7 @@ func (w *owner) serve(ctx context.Context) {
 func (w *owner) letGo() {
 	w.startup.end()
 	w.retry.Stop()
+	w.agenda.alarm.Set(time.Time{})
 	w.routes.withdraw()
 	w.hangUp()
 	w.helpers.Wait()
@@ -306,7 +312,8 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActAbandon:
 		w.done = true
 	}
-	if w.state.Status == records.StatusFailed || w.state.Status == records.StatusCompleted {
+	if w.state.Status == records.StatusFailed || w.state.Status == records.StatusCompleted ||
+		w.state.Status == records.StatusScheduled {
 		w.env.Services.Reconsider()
 	}
 }

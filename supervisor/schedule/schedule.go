@@ -1,0 +1,162 @@
+// Package schedule is the times at which a unit is run. [Schedule.Next] returns the times of a schedule, [Judge] decides
+// what a worker does about one that has come, and [Clock] notices that one has come.
+//
+// A time zone in which the clocks are changed has local times that do not exist, and others that exist twice. For a
+// schedule that leaves out hours of the day, such as "30 2 * * *", a time that is skipped is due at the first instant
+// after it, and a time that is repeated is due once, the first time. A schedule that is due in every hour, such as
+// "*/5 * * * *" or "30 * * * *", follows the clock on the wall: it has no times in the skipped hour and twice as many in
+// the repeated one, so the time between two runs does not change.
+package schedule
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+)
+
+// Schedule is a set of instants. The zero value is none.
+type Schedule struct {
+	times  cron.Schedule  // the local times, as those of UTC
+	zone   *time.Location // nil for the zero value
+	hourly bool           // it is due in every hour of its days
+	name   string
+}
+
+// everyHour has a bit for each hour of the day, as the field of [cron.SpecSchedule].
+const everyHour = 1<<24 - 1
+
+// Parse returns the schedule of a text with five fields: minute, hour, day of the month, month, day of the week. zone is
+// the name of a time zone; "" is the local one.
+func Parse(text, zone string) (Schedule, error) {
+	if strings.Contains(text, "TZ=") {
+		return Schedule{}, errors.New("must not set a time zone")
+	}
+	const fields = `must be five fields such as "0 3 * * *"`
+	if len(strings.Fields(text)) != 5 || strings.HasPrefix(text, "@") {
+		return Schedule{}, errors.New(fields + ": minute, hour, day of the month, month, day of the week")
+	}
+	times, err := cron.ParseStandard(text)
+	if err != nil {
+		return Schedule{}, fmt.Errorf("%s: %w", fields, err)
+	}
+	if zone == "" {
+		zone = "Local"
+	}
+	location, err := time.LoadLocation(zone)
+	if err != nil {
+		return Schedule{}, fmt.Errorf("time zone %q is not known on this host", zone)
+	}
+	s := Schedule{times: times, zone: location, name: text + " " + zone}
+	if spec, ok := times.(*cron.SpecSchedule); ok {
+		s.hourly = spec.Hour&everyHour == everyHour
+	}
+	if s.nextReading(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
+		return Schedule{}, errors.New("is never due: no such day exists")
+	}
+	return s, nil
+}
+
+// IsZero reports whether s has no times.
+func (s Schedule) IsZero() bool { return s.zone == nil }
+
+// String returns the text and the time zone that the schedule was made of.
+func (s Schedule) String() string { return s.name }
+
+// Local returns t in the time zone of the schedule.
+func (s Schedule) Local(t time.Time) time.Time { return t.In(s.zone) }
+
+// Next returns the first instant after t, in UTC.
+func (s Schedule) Next(t time.Time) time.Time {
+	if s.IsZero() {
+		return time.Time{}
+	}
+	if s.hourly {
+		return s.nextOnWall(t)
+	}
+	// A reading never maps to an earlier instant than a reading before it, and reading(t) to none after t.
+	for r := s.nextReading(reading(t.In(s.zone))); !r.IsZero(); r = s.nextReading(r) {
+		if due := s.instant(r); due.After(t) {
+			return due.UTC()
+		}
+	}
+	return time.Time{}
+}
+
+// nextOnWall returns the first instant after t at which the clock on the wall shows one of the times.
+func (s Schedule) nextOnWall(t time.Time) time.Time {
+	// Each round ends at a change of the clocks. There are a few in a year, and the last one has no end.
+	for from := t.In(s.zone); ; {
+		r := s.nextReading(reading(from))
+		if r.IsZero() {
+			return time.Time{}
+		}
+		_, end := from.ZoneBounds()
+		due := r.Add(-offset(from))
+		if end.IsZero() || due.Before(end) {
+			return due.UTC()
+		}
+		from = end.In(s.zone)
+		if r := s.nextReading(reading(from).Add(-1)); r.Equal(reading(from)) {
+			return from.UTC() // the first instant after the change
+		}
+	}
+}
+
+// nextReading returns the next of the local times after r. cron gives up after five years, and a 29 February may be
+// eight years away.
+func (s Schedule) nextReading(r time.Time) time.Time {
+	next := s.times.Next(r)
+	if next.IsZero() {
+		next = s.times.Next(time.Date(r.Year()+5, 1, 1, 0, 0, 0, 0, time.UTC).Add(-1))
+	}
+	return next
+}
+
+// instant returns the first instant at which the clock on the wall shows r. If r is skipped, that is the first instant
+// after the change.
+func (s Schedule) instant(r time.Time) time.Time {
+	from := r.Add(-48 * time.Hour).In(s.zone) // no clock on a wall is that far from UTC
+	for {
+		start, end := from.ZoneBounds()
+		due := r.Add(-offset(from))
+		if !end.IsZero() && !due.Before(end) {
+			from = end.In(s.zone)
+			continue
+		}
+		if due.Before(start) {
+			return start
+		}
+		return due
+	}
+}
+
+// reading returns the local time that the clock on the wall shows at t, as a time of UTC.
+func reading(t time.Time) time.Time { return t.Add(offset(t)).UTC() }
+
+func offset(t time.Time) time.Duration {
+	_, seconds := t.Zone()
+	return time.Duration(seconds) * time.Second
+}
+
+// before returns the last instant in (from, to], or from if there is none.
+func (s Schedule) before(from, to time.Time) time.Time {
+	// Most of the time the last instant is near, and there may be a great many between.
+	start := to
+	for window := time.Minute; start.After(from); window *= 2 {
+		if start = to.Add(-window); start.Before(from) {
+			start = from
+		}
+		if next := s.Next(start); next.IsZero() || next.After(to) {
+			continue
+		}
+		break
+	}
+	last := from
+	for next := s.Next(start); !next.IsZero() && !next.After(to); next = s.Next(next) {
+		last = next
+	}
+	return last
+}
