@@ -51,6 +51,7 @@ func specOf(u *config.Unit) unit.Spec {
 			MaxBackoff:   max(u.Restart.Backoff.Max, 1),
 			Budget:       unit.RestartBudget{Restarts: u.Restart.Budget.Restarts, Window: u.Restart.Budget.Within},
 		},
+		Before: u.Start.Before, StopCommand: u.Stop.Command, After: u.Stop.After,
 	}
 	if len(u.Program.Command) > 0 {
 		spec.Path, spec.Args = u.Program.Command[0], u.Program.Command[1:]
@@ -125,9 +126,6 @@ func unsupported(u *config.Unit) []string {
 	add(p.Nice != 0, "nice")
 	add(!p.Capabilities.Keep, "capabilities")
 	add(p.NoNewPrivileges, "no_new_privileges")
-	add(len(u.Start.Before) > 0, "start.before")
-	add(len(u.Stop.Command) > 0, "stop.command")
-	add(len(u.Stop.After) > 0, "stop.after")
 	add(u.Update.Order == config.StartFirst, "update.order: start-first")
 	add(u.Update.MaxUnavailable > 1, "update.max_unavailable")
 	add(l.OpenFiles != nil || l.Core != nil || l.Memory != nil || l.CPU != nil || l.PIDs != nil, "limits")

@@ -14,7 +14,6 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store"
-	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
@@ -340,9 +339,7 @@ func (s *Supervisor) Workers() []worker.Info {
 	for _, w := range workers {
 		if info := w.Info(); info != nil {
 			shown := *info
-			if shown.Status == records.StatusStarting {
-				shown.WaitingFor = w.WaitingFor()
-			}
+			shown.WaitingFor = w.WaitingFor()
 			shown.Checks = w.Checks()
 			infos = append(infos, shown)
 		}

@@ -77,14 +77,9 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 	if err != nil {
 		return nil, err
 	}
-	// A file, not a pipe: a worker must not die of SIGPIPE when the master dies.
-	var output *os.File
-	err = crashpoint.Do(crashpoint.LogOpen, func() (err error) {
-		output, err = logs.Open(l.LogDir, worker)
-		return err
-	})
+	output, err := l.openLog(worker)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrOwnFault, err)
+		return nil, err
 	}
 	defer func() { _ = output.Close() }() // the child has its own descriptor
 	cgroup := ""
@@ -109,6 +104,19 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 	return l.instance(worker, rec, p), nil
 }
 
+// openLog opens the output file of a worker. It is a file, not a pipe: a worker must not die of SIGPIPE when the master
+// dies.
+func (l *osLauncher) openLog(worker string) (output *os.File, err error) {
+	err = crashpoint.Do(crashpoint.LogOpen, func() (err error) {
+		output, err = logs.Open(l.LogDir, worker)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOwnFault, err)
+	}
+	return output, nil
+}
+
 // environ returns the environment of an instance: that of the master, the variables of its unit, and those by which a
 // master finds it.
 func (l *osLauncher) environ(id, token string, variables []string) []string {
@@ -120,9 +128,18 @@ func (l *osLauncher) environ(id, token string, variables []string) []string {
 }
 
 func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (process.Ran, error) {
-	return process.Run(ctx, process.Spec{
-		Path: c.Path, Args: c.Args, Env: l.environ(id, token, c.Env), Dir: c.Dir,
-	}, token)
+	spec := process.Spec{
+		Path: c.Path, Args: c.Args, Env: l.environ(id, token, c.Env), Dir: c.Dir, Patience: c.Patience, Hurry: c.Hurry,
+	}
+	if c.Log != "" {
+		output, err := l.openLog(c.Log)
+		if err != nil {
+			return process.Ran{}, err
+		}
+		defer func() { _ = output.Close() }() // the command has its own descriptor
+		spec.Output = output
+	}
+	return process.Run(ctx, spec, token)
 }
 
 func (l *osLauncher) Attach(worker string, rec records.Instance) (Instance, error) {

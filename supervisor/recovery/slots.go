@@ -43,7 +43,9 @@ type Slot struct {
 // ScanResult is the result of the scan of all processes for one worker slot.
 type ScanResult struct {
 	Holders []process.Holder
-	err     error // the scan failed: processes without a recorded PID are unknown
+	// Commands are processes of start.before, stop.command or stop.after that an earlier master ran.
+	Commands []process.Holder
+	err      error // the scan failed: processes without a recorded PID are unknown
 }
 
 // Shows reports whether a process shows the token.
@@ -144,6 +146,10 @@ func (rc *Context) Assign(slots []Slot, holders []process.Holder, scanErr error)
 		if s == nil {
 			// Without a record, the master and the state directory must both match.
 			if !rc.ours(h) {
+				continue
+			}
+			if id, _, hook := unit.HookOf(h.WorkerID); hook && byID[id] != nil {
+				byID[id].Found.Commands = append(byID[id].Found.Commands, h)
 				continue
 			}
 			if s = byID[h.WorkerID]; s == nil {

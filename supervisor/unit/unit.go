@@ -78,6 +78,11 @@ type Spec struct {
 	// BusyLimit is how long a worker that uses the processor may fail its checks before it is ended; 0 means 5
 	// minutes. If it is negative, a busy worker is ended as soon as an idle one.
 	BusyLimit time.Duration
+
+	// Before, StopCommand and After are the commands of [BeforeStart], [AtStop] and [AfterEnd]: a program and its
+	// arguments, with the placeholders of [Spec.Launch]. StartTimeout bounds Before, and apart from that the start;
+	// StopGrace bounds the whole stop with StopCommand, and apart from that After.
+	Before, StopCommand, After []string
 }
 
 // RestartMode selects the exits that are followed by a restart.
@@ -243,6 +248,7 @@ func (u Spec) CheckFields() error {
 	}
 	errs = append(errs, u.checkHealth()...)
 	errs = append(errs, u.Restart.check()...)
+	errs = append(errs, u.checkHooks()...)
 	if (u.NoServices || u.Port == NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}

@@ -26,6 +26,7 @@ var (
 	eventLeftover    = eventKind{"leftover", slog.LevelWarn, "worker processes not killed"}
 	eventPortChanged = eventKind{"port-changed", slog.LevelInfo, "worker port changed"}
 	eventRemoved     = eventKind{"removed", slog.LevelInfo, "worker removed"}
+	eventHookFailed  = eventKind{"hook-failed", slog.LevelWarn, "worker hook failed"}
 	eventUnrecorded  = eventKind{records.EventFromProcesses, slog.LevelInfo, "worker found without record"}
 )
 

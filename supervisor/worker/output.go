@@ -3,19 +3,22 @@ package worker
 import (
 	"context"
 
-	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
-	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// rotateLog has a worker's log rotated by the policy of its unit. inst is the present instance, or nil; it reports
-// whether its processes only append to the log.
-func rotateLog(e *Env, worker string, u unit.Spec, inst launcher.Instance) {
-	path := logs.Path(e.LogDir, worker)
-	l := rotate.Log{Path: path, Policy: u.Log}
+// rotateLog has a worker's log rotated by the policy of its unit. The present instance, if there is one, reports whether
+// its processes only append to the log. A command of a hook is no member of that family, and may write otherwise.
+func rotateLog(w *owner) {
+	path, inst, hooks := logs.Path(w.env.LogDir, w.id), w.inst, &w.hooks
+	l := rotate.Log{Path: path, Policy: w.unit.Log}
 	if inst != nil {
-		l.AppendsOnly = func(ctx context.Context) (bool, error) { return inst.AppendsOnly(ctx, path) }
+		l.AppendsOnly = func(ctx context.Context) (bool, error) {
+			if hooks.running() != "" {
+				return false, nil
+			}
+			return inst.AppendsOnly(ctx, path)
+		}
 	}
-	e.Rotator.Put(worker, l)
+	w.env.Rotator.Put(w.id, l)
 }

@@ -48,6 +48,17 @@ func (w *owner) recover(ctx context.Context) {
 		w.decided = d
 		d.Log(w.log)
 	}
+	for _, h := range w.found.Commands {
+		w.hooks.leave(h.Token)
+	}
+	w.found.Commands = nil
+	if err := w.hooks.sweep(bounded, w.env.Launcher); err != nil {
+		// A second one must not run beside it, nor a worker that is started or stopped by another.
+		if inst != nil {
+			_ = inst.Close()
+		}
+		d = recovery.Decision{Action: recovery.ActionHold, Orders: recovery.Orders{Cause: err}}
+	}
 	w.execute(ctx, bounded, d, inst)
 }
 
@@ -127,7 +138,7 @@ func (w *owner) vacate(ctx, bounded context.Context, o recovery.Orders, inst lau
 		}
 		return
 	case recovery.RemainsFamily:
-		if !w.clear(ctx, bounded, w.rec.Instance.Token) {
+		if !w.clear(ctx, bounded, w.rec.Instance.Token) || concludeAbsent(ctx, w, o) {
 			return
 		}
 	case recovery.RemainsNone:
