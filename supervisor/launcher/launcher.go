@@ -70,6 +70,7 @@ type Command struct {
 	Args []string
 	Env  []string // in addition to that of the master
 	Dir  string
+	Exe  identity.FileID // see [process.Spec]
 	// Log is the worker to whose output file the command appends its output. If it is empty, the output is returned.
 	Log string
 	// Patience and Hurry are those of [process.Spec].

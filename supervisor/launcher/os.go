@@ -129,7 +129,8 @@ func (l *osLauncher) environ(id, token string, variables []string) []string {
 
 func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (process.Ran, error) {
 	spec := process.Spec{
-		Path: c.Path, Args: c.Args, Env: l.environ(id, token, c.Env), Dir: c.Dir, Patience: c.Patience, Hurry: c.Hurry,
+		Path: c.Path, Args: c.Args, Env: l.environ(id, token, c.Env), Dir: c.Dir, Exe: c.Exe,
+		Patience: c.Patience, Hurry: c.Hurry,
 	}
 	if c.Log != "" {
 		output, err := l.openLog(c.Log)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/placeholder"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
@@ -60,31 +61,40 @@ func (u Spec) Command(h Hook) []string {
 	return nil
 }
 
+// Program is a command that is ready to be started.
+type Program struct {
+	Path string
+	Exe  identity.FileID // the file that its process will run: see [process.CheckProgram]
+	Args []string
+	Env  []string
+}
+
 // LaunchHook returns the program of a hook, its arguments and its environment variables, with the placeholders of
-// [Spec.Launch]. A program without a slash is looked up in PATH.
-func (u Spec) LaunchHook(h Hook, worker string, port int) (path string, args, env []string, err error) {
-	args, err = u.expandHook(h, worker, port)
+// [Spec.Launch] replaced. A program without a slash is looked up in PATH.
+func (u Spec) LaunchHook(h Hook, worker string, port int) (p Program, err error) {
+	words, err := u.expandHook(h, worker, port)
 	if err != nil {
-		return "", nil, nil, err
+		return p, err
 	}
-	if path, err = LookUp(args[0]); err != nil {
-		return "", nil, nil, err
+	if p.Path, p.Exe, err = program(words[0], "name an executable"); err != nil {
+		return p, err
 	}
-	if path, err = filepath.Abs(path); err != nil { // the command may run in another folder
-		return "", nil, nil, fmt.Errorf("find the program: %w", err)
+	if p.Path, err = filepath.Abs(p.Path); err != nil { // the command may run in another folder
+		return p, fmt.Errorf("find the program: %w", err)
 	}
+	p.Args = words[1:]
 	for _, entry := range u.Env {
 		name, value, _ := strings.Cut(entry, "=")
 		expanded, e := placeholder.Expand(value, u.Placeholders(worker, port))
 		if e != nil {
 			err = errors.Join(err, fmt.Errorf("environment variable %s: %w", name, e))
 		}
-		env = append(env, name+"="+expanded)
+		p.Env = append(p.Env, name+"="+expanded)
 	}
 	if port != 0 {
-		env = append(env, process.EnvWorkerPort+"="+strconv.Itoa(port))
+		p.Env = append(p.Env, process.EnvWorkerPort+"="+strconv.Itoa(port))
 	}
-	return path, args[1:], env, err
+	return p, err
 }
 
 // expandHook returns the command of a hook with its placeholders replaced.

@@ -140,7 +140,7 @@ var errHurry = errors.New("the master was told to stop at once")
 
 // execute runs the command until it has ended, ctx ends or the master has to hurry.
 func (h hook) execute(ctx context.Context) error {
-	path, args, env, err := h.unit.LaunchHook(h.kind, h.worker, h.port)
+	p, err := h.unit.LaunchHook(h.kind, h.worker, h.port)
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,8 @@ func (h hook) execute(ctx context.Context) error {
 		}
 	})
 	c := launcher.Command{
-		Path: path, Args: args, Env: append(env, h.more...), Dir: h.unit.Dir, Log: h.worker, Hurry: h.env.Hurry,
+		Path: p.Path, Exe: p.Exe, Args: p.Args, Env: append(p.Env, h.more...), Dir: h.unit.Dir, Log: h.worker,
+		Hurry: h.env.Hurry,
 	}
 	if h.kind == unit.BeforeStart {
 		c.Patience = min(beforePatience, h.unit.StopGrace)
