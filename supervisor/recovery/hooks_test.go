@@ -44,7 +44,7 @@ func TestDecideAboutHooks(t *testing.T) {
 	}{
 		"in start.before": {
 			Facts{state: of(records.StatusStarting), evidence: Evidence{Recorded: &Recorded{}, Commands: commands}},
-			ActionRespawn,
+			ActionStart,
 			"its start was cut off in start.before; its command that a crash has left is stopped first (process 51)",
 		},
 		"in stop.command": {

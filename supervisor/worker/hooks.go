@@ -266,7 +266,10 @@ func launch(ctx context.Context, w *owner) {
 }
 
 // failedBefore reports whether the reason of a failed worker is its start.before.
-func failedBefore(reason string) bool { return strings.Contains(reason, unit.BeforeStart.Key()+": ") }
+func failedBefore(reason string) bool {
+	failure := unit.BeforeStart.Key() + ": "
+	return strings.HasPrefix(reason, failure) || strings.Contains(reason, ": "+failure)
+}
 
 // notePort adds to the history that the worker gets another port than it had.
 func notePort(w *owner, port int) {
