@@ -22,6 +22,7 @@ type operation struct {
 	// life is the number of trials that one rig can serve, 0 for many: a worker's backoff doubles with each death.
 	life    int
 	file    bool // the masters read a file of units
+	hooks   bool // the unit has hooks; with file only
 	flags   []string
 	environ []string
 	habit   string // of the workers, "plain" if empty: see testdata/unit

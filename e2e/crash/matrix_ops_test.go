@@ -63,7 +63,7 @@ func operations() []*operation {
 		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
 	}
 	return slices.Concat(ops, operationsOnTheSet(), operationsOnUnits(), operationsOfTheGateway(),
-		operationsOnTheState(), operationsOnCgroups())
+		operationsOnTheState(), operationsOnCgroups(), operationsWithHooks())
 }
 
 func theSecondEnds(worker string) bool { return worker == "worker-1" }
