@@ -460,3 +460,21 @@ func TestHookThatTheMasterCannotRun(t *testing.T) {
 		m.stop(nil)
 	})
 }
+
+// stop.after may take apart what a descendant of the worker still uses.
+func TestStopAfterWaitsForTheWholeFamily(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1, allHooks)
+		settle(time.Second)
+		world.set(func() { world.acts = nil })
+		first := world.of("worker-0")
+		first.set(func() { first.immortalUntil = time.Now().Add(30 * time.Second) })
+		first.die(identity.Exit{Signal: syscall.SIGSEGV, Source: identity.ExitWait})
+		settle(29 * time.Second)
+		world.wantActs()
+		settle(5 * time.Second)
+		world.wantActs("begin "+afterID, "end "+afterID, "begin "+beforeID, "end "+beforeID, "start worker-0")
+		m.stop(nil)
+	})
+}
