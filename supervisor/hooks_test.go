@@ -478,3 +478,34 @@ func TestStopAfterWaitsForTheWholeFamily(t *testing.T) {
 		m.stop(nil)
 	})
 }
+
+// While processes cannot be scanned, a living worker is adopted, but none of its commands runs: one of an earlier master
+// may live.
+func TestNoHookRunsBeforeAScan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 1, allHooks)
+		settle(time.Second)
+		world.masterID, world.stateDir = m.store.MasterID(), m.store.StateDirID().String()
+		m.crash()
+		world.plant(&fakeProcess{worker: afterID, rec: records.Instance{Token: "left"}})
+		world.set(func() { world.scanErr, world.acts = errors.New("no /proc"), nil })
+		m = startMaster(t, world, dir, 1, allHooks)
+		settle(time.Second)
+		if w := m.worker("worker-0"); !w.Ready || !w.Adopted {
+			t.Errorf("worker = %+v, want it adopted", w)
+		}
+		world.of("worker-0").die(identity.Exit{Signal: 9, Source: identity.ExitWait})
+		settle(10 * time.Second)
+		world.wantActs()
+		world.set(func() { world.scanErr = nil })
+		settle(10 * time.Second)
+		acts := world.did()
+		if len(acts) == 0 || !strings.HasPrefix(acts[0], "kill ") {
+			t.Fatalf("acts = %q, want the command killed first", acts)
+		}
+		world.set(func() { world.acts = world.acts[1:] })
+		world.wantActs("begin "+afterID, "end "+afterID, "begin "+beforeID, "end "+beforeID, "start worker-0")
+		m.stop(nil)
+	})
+}

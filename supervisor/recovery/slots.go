@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -121,6 +122,24 @@ func Outdated(u unit.Spec, rec records.Worker) bool {
 func startedWithoutProgram(rec records.Worker) bool {
 	waits := rec.Status == records.StatusFailed || rec.Status == records.StatusBackoff
 	return waits && rec.Instance == nil && rec.Incarnation > 0 && rec.SpecHash == ""
+}
+
+// Unknown reports whether the scan failed, so that processes may exist which the result lacks.
+func (f ScanResult) Unknown() bool { return f.err != nil }
+
+// Commands returns the tokens of the commands of a worker's hooks that live, as a scan shows them now.
+func (rc *Context) Commands(ctx context.Context, worker string) ([]string, error) {
+	holders, err := rc.Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for commands of the worker: %w", err)
+	}
+	one := []Slot{{ID: worker}}
+	rc.Assign(one, holders, nil)
+	var tokens []string
+	for _, h := range one[0].Found.Commands {
+		tokens = append(tokens, h.Token)
+	}
+	return tokens, nil
 }
 
 // ours reports whether a process's environment declares it a worker of this master and this state directory: a copy

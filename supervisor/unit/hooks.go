@@ -61,6 +61,9 @@ func (u Spec) Command(h Hook) []string {
 	return nil
 }
 
+// HasHooks reports whether the unit has a command of a hook.
+func (u Spec) HasHooks() bool { return len(u.Before)+len(u.StopCommand)+len(u.After) > 0 }
+
 // Program is a command that is ready to be started.
 type Program struct {
 	Path string

@@ -41,8 +41,9 @@ type hooks struct {
 	shown atomic.Pointer[string] // the running command; nil if none runs
 	gone  *absence               // used by the worker's goroutine only
 
-	mu   sync.Mutex
-	left []string // tokens of runs whose processes are not known to be gone
+	mu      sync.Mutex
+	left    []string // tokens of runs whose processes are not known to be gone
+	unknown bool     // no scan has shown yet what an earlier master has left
 }
 
 // absence is the end of an instance that was found gone, which stop.after follows.
@@ -59,38 +60,23 @@ func (s *hooks) running() string {
 	return ""
 }
 
-// leave adds runs whose processes may live.
-func (s *hooks) leave(tokens ...string) {
+// leave adds a run whose processes may live.
+func (s *hooks) leave(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, token := range tokens {
-		if !slices.Contains(s.left, token) {
-			s.left = append(s.left, token)
-		}
-	}
+	s.left = append(s.left, token)
 }
 
-// sweep kills what earlier runs have left. Until it succeeds, the worker must neither run a command nor start.
-func (s *hooks) sweep(ctx context.Context, l launcher.Launcher) error {
+// found takes over what the scan of a recovery has shown.
+func (s *hooks) found(r recovery.ScanResult) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
-	s.left = slices.DeleteFunc(s.left, func(token string) bool {
-		bounded, cancel := context.WithTimeout(ctx, launcher.KillWait)
-		defer cancel()
-		left, err := l.Sweep(bounded, "", records.Instance{Token: token})
-		if err == nil && len(left) > 0 {
-			err = fmt.Errorf("%d processes, the first is %d", len(left), left[0].PID)
+	s.unknown = r.Unknown()
+	for _, h := range r.Commands {
+		if !slices.Contains(s.left, h.Token) {
+			s.left = append(s.left, h.Token)
 		}
-		if err != nil {
-			errs = append(errs, err)
-		}
-		return err == nil
-	})
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("a command that ran before cannot be killed: %w", err)
 	}
-	return nil
 }
 
 // hook is a command of one moment, ready to be run by a helper.
@@ -112,13 +98,44 @@ func newHook(w *owner, kind unit.Hook, port int, more ...string) hook {
 // none reports whether the unit has no such command.
 func (h hook) none() bool { return len(h.unit.Command(h.kind)) == 0 }
 
+// sweep kills what earlier runs of all hooks have left. Until it succeeds, the worker must neither run a command nor start.
+func (h hook) sweep(ctx context.Context) error {
+	s := h.hooks
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unknown && h.unit.HasHooks() {
+		tokens, err := h.env.Recovery.Commands(ctx, h.worker)
+		if err != nil {
+			return err
+		}
+		s.left, s.unknown = append(s.left, tokens...), false
+	}
+	var errs []error
+	s.left = slices.DeleteFunc(s.left, func(token string) bool {
+		bounded, cancel := context.WithTimeout(ctx, launcher.KillWait)
+		defer cancel()
+		left, err := h.env.Launcher.Sweep(bounded, "", records.Instance{Token: token})
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%d processes, the first is %d", len(left), left[0].PID)
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+		return err == nil
+	})
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("a command that ran before cannot be killed: %w", err)
+	}
+	return nil
+}
+
 // run runs the command, if there is one, and returns why it has failed. What an earlier run has left is killed first.
 // The error includes [process.ErrSurvived] if not all of the family could be killed.
 func (h hook) run(ctx context.Context, limit time.Duration) error {
 	if h.none() {
 		return nil
 	}
-	if err := h.hooks.sweep(ctx, h.env.Launcher); err != nil {
+	if err := h.sweep(ctx); err != nil {
 		return fmt.Errorf("%s: %w: %w", h.kind.Key(), process.ErrSurvived, err)
 	}
 	if closed(h.env.Hurry) {
@@ -201,7 +218,7 @@ func (h hook) conclude(ctx context.Context, r endResult) endResult {
 	if r.leftover() != nil {
 		return r
 	}
-	if r.err = h.hooks.sweep(ctx, h.env.Launcher); r.err != nil {
+	if r.err = h.sweep(ctx); r.err != nil {
 		return r
 	}
 	h.more = append(h.more, exitVariables(r.exit)...)

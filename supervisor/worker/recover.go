@@ -11,6 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // HoldInterval is the interval at which a worker that cannot be verified is checked again.
@@ -48,11 +49,9 @@ func (w *owner) recover(ctx context.Context) {
 		w.decided = d
 		d.Log(w.log)
 	}
-	for _, h := range w.found.Commands {
-		w.hooks.leave(h.Token)
-	}
+	w.hooks.found(w.found)
 	w.found.Commands = nil
-	if err := w.hooks.sweep(bounded, w.env.Launcher); err != nil {
+	if err := newHook(w, unit.AfterEnd, 0).sweep(bounded); err != nil && !w.found.Unknown() {
 		// A second one must not run beside it, nor a worker that is started or stopped by another.
 		if inst != nil {
 			_ = inst.Close()

@@ -131,9 +131,6 @@ func New(e *Env, slot recovery.Slot) *Worker {
 	if w.rec.Port != 0 {
 		e.Ports.Keep(w.id, w.rec.Port)
 	}
-	for _, h := range slot.Found.Commands {
-		w.hooks.leave(h.Token)
-	}
 	rotateLog(w)
 	w.publish()
 	return w.Worker
