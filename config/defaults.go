@@ -126,8 +126,13 @@ func with(n *node, name string, value *node) *node {
 	return &node{kind: mapNode, at: n.at, entries: entries, size: n.size + value.size}
 }
 
-// usesPort reports whether the command or the environment of a unit mentions its port.
+// usesPort reports whether the commands or the environment of a unit mention its port.
 func usesPort(unit *node) bool {
+	for _, at := range [][2]string{{"start", "before"}, {"stop", "command"}, {"stop", "after"}} {
+		if slices.ContainsFunc(itemsOf(unit.get(at[0]).get(at[1])), mentionsPort) {
+			return true
+		}
+	}
 	return slices.ContainsFunc([]string{"command", "environment"}, func(name string) bool {
 		n := unit.get(name)
 		if n == nil {

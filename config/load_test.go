@@ -193,6 +193,9 @@ units:
   placeholder: {kind: managed, command: [a, "--port={port}"]}
   variable: {kind: managed, command: [sh, -c, "a $$HSU_WORKER_PORT"]}
   environment: {kind: managed, command: [a], environment: {PORT: "{port}"}}
+  before: {kind: managed, command: [a], start: {before: [b, "{port}"]}}
+  stop: {kind: managed, command: [a], stop: {command: [sh, -c, "a $$HSU_WORKER_PORT"]}}
+  after: {kind: managed, command: [a], stop: {after: [b, "{port}"]}}
   none: {kind: "${KIND:-managed}", command: [a]}
   job: {kind: managed, command: [a], schedule: 0 3 * * *, restart: {retry_failed: never}}
   split:
@@ -206,15 +209,15 @@ units:
 	}
 	want := map[string]PortMode{
 		"placeholder": PortAuto, "variable": PortAuto, "environment": PortAuto, "none": PortNone, "job": PortNone,
-		"split": PortAuto,
+		"split": PortAuto, "before": PortAuto, "stop": PortAuto, "after": PortAuto,
 	}
 	if diff := cmp.Diff(want, ports); diff != "" {
 		t.Errorf("ports (-want +got):\n%s", diff)
 	}
-	if job := f.Units[4]; job.Restart.Policy != RestartNever || job.Restart.RetryFailed != 0 {
+	if job := f.Units[7]; job.Restart.Policy != RestartNever || job.Restart.RetryFailed != 0 {
 		t.Errorf("a unit with a schedule has %+v", job.Restart)
 	}
-	split := f.Units[5]
+	split := f.Units[8]
 	if split.Readiness.Type != HealthTCP || split.Readiness.Interval != 5*time.Second {
 		t.Errorf("readiness is %+v, want a check of its own", split.Readiness)
 	}

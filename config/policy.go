@@ -56,7 +56,10 @@ func (s *Start) keys() []key {
 			name: "settle", value: duration(&s.Settle, 0), def: "1s",
 			doc: "a worker that is checked by `type: process` is ready if it lives this long",
 		},
-		{name: "before", value: command(&s.Before), doc: "command that must succeed before each start"},
+		{
+			name: "before", value: command(&s.Before),
+			doc: "command that must succeed before each start, within `start.timeout`, which the start then has again",
+		},
 	}
 }
 
@@ -154,9 +157,15 @@ type Stop struct {
 func (s *Stop) keys() []key {
 	return []key{
 		{name: "signal", value: signal(&s.Signal), def: "TERM", doc: "signal that asks a worker to end"},
-		{name: "grace", value: duration(&s.Grace, 0), def: "10s", doc: "time between that signal and SIGKILL"},
-		{name: "command", value: command(&s.Command), kinds: started, doc: "command that runs before the signal"},
-		{name: "after", value: command(&s.After), kinds: started, doc: "command that runs after the end of the worker"},
+		{name: "grace", value: duration(&s.Grace, 0), def: "10s", doc: "time from the begin of a stop to SIGKILL"},
+		{
+			name: "command", value: command(&s.Command), kinds: started,
+			doc: "command that runs before the signal, within nine tenths of `stop.grace`",
+		},
+		{
+			name: "after", value: command(&s.After), kinds: started,
+			doc: "command that runs after each end of a worker, within another `stop.grace`",
+		},
 	}
 }
 

@@ -52,6 +52,7 @@ func specOf(f *config.File, u *config.Unit) unit.Spec {
 			MaxBackoff:   max(u.Restart.Backoff.Max, 1),
 			Budget:       unit.RestartBudget{Restarts: u.Restart.Budget.Restarts, Window: u.Restart.Budget.Within},
 		},
+		Before: u.Start.Before, StopCommand: u.Stop.Command, After: u.Stop.After,
 	}
 	if len(u.Program.Command) > 0 {
 		spec.Path, spec.Args = u.Program.Command[0], u.Program.Command[1:]
@@ -144,9 +145,6 @@ func unsupported(u *config.Unit) []string {
 	l := &u.Limits
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
 	add(u.Essential, "essential")
-	add(len(u.Start.Before) > 0, "start.before")
-	add(len(u.Stop.Command) > 0, "stop.command")
-	add(len(u.Stop.After) > 0, "stop.after")
 	add(u.Update.Order == config.StartFirst, "update.order: start-first")
 	add(u.Update.MaxUnavailable > 1, "update.max_unavailable")
 	add(l.Memory != nil, "limits.memory")

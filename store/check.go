@@ -243,7 +243,7 @@ func (p *Problems) worker(w records.Worker) {
 	i := w.Instance
 	switch w.Status {
 	case records.StatusStarting, records.StatusRunning, records.StatusUnhealthy, records.StatusStopping:
-		if i == nil {
+		if i == nil && w.Status != records.StatusStarting { // start.before runs before there is a process
 			p.fail(where, "it is %s, and no process is recorded", w.Status)
 		}
 	case records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted,

@@ -80,6 +80,11 @@ type fakeOS struct {
 	wall func() time.Time
 	// unrotated: no master looks at the logs, which it would do each second.
 	unrotated bool
+	// onHook is called with each command of a hook that is run; if nil, each is successful at once.
+	onHook func(*fakeHook)
+	hooks  map[string]bool // the running ones, by id
+	// hookErr is the error of each of them, which then does not run.
+	hookErr error
 }
 
 type fakeProcess struct {
@@ -182,8 +187,11 @@ func (o *fakeOS) Start(_ unit.Spec, worker string, rec records.Instance, _ *proc
 	return p, nil
 }
 
-// Run is the command of a check: it exits with code 1 if checks of its type fail.
-func (o *fakeOS) Run(ctx context.Context, _ launcher.Command, id, token string) (process.Ran, error) {
+// Run is the command of a hook, or that of a check: it exits with code 1 if checks of its type fail.
+func (o *fakeOS) Run(ctx context.Context, c launcher.Command, id, token string) (process.Ran, error) {
+	if _, _, hook := unit.HookOf(id); hook {
+		return o.runHook(ctx, &fakeHook{id: id, token: token, command: c})
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.processes {
@@ -280,6 +288,9 @@ func (o *fakeOS) Sweep(_ context.Context, _ string, rec records.Instance) ([]pro
 	defer o.mu.Unlock()
 	for _, p := range o.processes {
 		if p.rec.Token == rec.Token && !p.isDead() {
+			if time.Now().Before(p.immortalUntil) {
+				return []process.Holder{{PID: p.pid}}, nil
+			}
 			o.acts = append(o.acts, fmt.Sprintf("kill %d", p.pid))
 			p.die(identity.Exit{Signal: 9, Source: identity.ExitUnknown})
 		}

@@ -348,9 +348,7 @@ func (s *Supervisor) Workers() []worker.Info {
 	for _, w := range workers {
 		if info := w.Info(); info != nil {
 			shown := *info
-			if shown.Status == records.StatusStarting {
-				shown.WaitingFor = w.WaitingFor()
-			}
+			shown.WaitingFor = w.WaitingFor()
 			if b := resolver.Of(shown.Unit); b.Blocked() && shown.Status == records.StatusWaiting {
 				shown.Reason = b.Reason // it follows the dependencies, and is not recorded each time
 			}

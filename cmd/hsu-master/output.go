@@ -385,7 +385,7 @@ func printable(text string) string {
 // reasonText returns the reason why a worker is not running and when it is started again, or "" if none is known.
 func reasonText(w *adminpb.Worker, now time.Time) string {
 	if w.GetWaitingFor() != "" {
-		return "waiting for " + w.GetWaitingFor()
+		return strings.TrimPrefix(w.GetReason()+"; waiting for "+w.GetWaitingFor(), "; ")
 	}
 	if w.GetRetryAt() == nil {
 		return w.GetReason()

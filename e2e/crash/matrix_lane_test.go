@@ -37,6 +37,11 @@ func (l *lane) ready(op *operation) error {
 	l.rig, l.op, l.age = r, op, 0
 	r.flags, r.masters.environ = append(r.flags, op.flags...), op.environ
 	r.fromFile, r.further, r.gated = op.file, op.further, op.gated
+	if op.hooks {
+		if err := r.addHooks(); err != nil {
+			return err
+		}
+	}
 	r.arguments = []string{"-as", cmp.Or(op.habit, "plain"), "-notes", r.notes, "-record", r.record, "-echo"}
 	if op.cgroups {
 		if r.masters.cgroup, err = delegate(); err != nil {

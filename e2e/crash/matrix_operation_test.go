@@ -24,6 +24,7 @@ type operation struct {
 	file    bool   // the masters read a file of units
 	further string // further keys of the unit in the file
 	gated   bool   // the file has two units, of which one depends on the other
+	hooks   bool   // the unit has hooks; with file only
 	flags   []string
 	environ []string
 	habit   string // of the workers, "plain" if empty: see testdata/unit

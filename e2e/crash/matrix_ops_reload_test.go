@@ -23,19 +23,22 @@ func operationsOnTheSet() []*operation {
 		{
 			// The next master adopts workers that were not replaced yet.
 			name: "reload, another command", file: true, life: 12, mayEnd: allEnd,
-			begin: func(r *rig) error {
-				r.turn++
-				r.workers.refilled = true
-				return reloads(workersOfATrial)(r)
-			},
-			rest: func(r *rig, before, now map[string]int) error {
-				if n := now["after-publish"] - before["after-publish"]; n < workersOfATrial {
-					return fmt.Errorf("%d of %d workers are replaced", n, workersOfATrial)
-				}
-				return r.atRest(0)
-			},
+			begin: reloadsAnotherCommand, rest: untilReplaced,
 		},
 	}
+}
+
+func reloadsAnotherCommand(r *rig) error {
+	r.turn++
+	r.workers.refilled = true
+	return reloads(workersOfATrial)(r)
+}
+
+func untilReplaced(r *rig, before, now map[string]int) error {
+	if n := now["after-publish"] - before["after-publish"]; n < workersOfATrial {
+		return fmt.Errorf("%d of %d workers are replaced", n, workersOfATrial)
+	}
+	return r.atRest(0)
 }
 
 // reloads returns a function that has the master run this number of workers from now on.

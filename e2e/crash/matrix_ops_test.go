@@ -63,7 +63,7 @@ func operations() []*operation {
 		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
 	}
 	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(),
-		operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(), operationsWithHelpers())
+		operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(), operationsWithHelpers(), operationsWithHooks())
 }
 
 func theSecondEnds(worker string) bool { return worker == "worker-1" }

@@ -84,6 +84,12 @@ func (r *rig) wellAtRest(before offline) error {
 			fail("a process of no worker lives: %+v", b)
 		}
 	}
+	if len(r.workers.commands) > 0 {
+		fail("commands of hooks live: %+v", r.workers.commands)
+	}
+	if err := r.hooks.check(); err != nil {
+		fail("%w", err)
+	}
 	if err := r.workers.remember(state, leaders); err != nil {
 		fail("%w", err)
 	}

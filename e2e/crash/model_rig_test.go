@@ -30,6 +30,7 @@ type rig struct {
 	flags     []string // of every run
 	fromFile  bool     // the masters read a file instead of flags of workers
 	further   string   // the rest of the file, in the middle of the unit
+	hooks     hooks    // of the unit in the file
 	always    []string // flags of the runs with a file
 	gated     bool     // the last worker is that of another unit, [gate], which the first ones depend on
 
@@ -164,8 +165,7 @@ func (r *rig) writeFile() error {
     replicas: %d
     environment: {TURN: "%d"}
     restart: {backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}
-    stop: {grace: 250ms}
-%s`, command, replicas, r.turn, further)
+%s%s`, command, replicas, r.turn, r.hooks.keys(), further)
 	// Atomically: a reload may be under way.
 	if err := os.WriteFile(r.file()+".new", []byte(text), 0o600); err != nil {
 		return err

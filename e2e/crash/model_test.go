@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
@@ -78,7 +79,7 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 		fail("there is no state, and there are workers: %+v", o.living)
 	}
 	alive := map[string]bool{}
-	for id, leaders := range leadersOf(o.living) {
+	for id, leaders := range leadersOf(slices.Concat(o.living, r.workers.commands)) {
 		if len(leaders) > 1 {
 			fail("%s lives twice: %+v", id, leaders)
 		}

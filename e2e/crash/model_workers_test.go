@@ -22,6 +22,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/e2e/harness"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // sleeper is the name of the unit whose workers have no port, and no habits.
@@ -70,6 +71,8 @@ type workers struct {
 	ledger map[string]entry
 	noted  map[string]int           // instances that had taken notes before the slot was created again
 	own    map[int]*grpc.ClientConn // connections to workers, by port
+
+	commands []being // leaders of commands of hooks that lived at the last scan
 }
 
 func newWorkers(state, notes string, count int) workers {
@@ -98,10 +101,11 @@ func (e entry) restartsBy(n noted) (least, most uint64) {
 	return least, least + uint64(n.portTaken-e.portTaken) //nolint:gosec // the count only grows
 }
 
-// scan returns all living processes that carry the token of a worker of this rig.
+// scan returns all living processes that carry the token of a worker of this rig. It notes the commands of hooks apart.
 func (ws *workers) scan() []being {
 	id := []byte("HSU_STATE_DIR=" + harness.StateID(ws.state) + "\x00")
 	var all []being
+	ws.commands = nil
 	buffer := make([]byte, 128<<10) // far more than the environment of these tests has
 	for _, pid := range harness.PIDs() {
 		folder := "/proc/" + strconv.Itoa(pid)
@@ -131,6 +135,12 @@ func (ws *workers) scan() []being {
 			continue
 		}
 		b.born, b.leader = f.StartTicks, f.Session == pid
+		if _, _, command := unit.HookOf(b.worker); command {
+			if b.leader {
+				ws.commands = append(ws.commands, b)
+			}
+			continue
+		}
 		b.helper = bytes.HasPrefix(readAtOnce(folder+"/cmdline", buffer), []byte("hsu-master-start\x00"))
 		all = append(all, b)
 	}

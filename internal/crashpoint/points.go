@@ -25,6 +25,8 @@ const (
 
 	UnitRecord   Point = "unit-record"   // the wanted units are recorded
 	Port         Point = "port"          // a port is chosen
+	BeforeRecord Point = "before-record" // "starting" is recorded, before start.before runs
+	StartBefore  Point = "start-before"  // start.before runs
 	Lease        Point = "lease"         // the lease is made
 	IntentRecord Point = "intent-record" // "starting" is recorded
 	LogOpen      Point = "log-open"
@@ -38,10 +40,12 @@ const (
 	ReadyRecord  Point = "ready-record"
 	Told         Point = "told" // the services that a worker announced are published, or withdrawn
 	Withdraw     Point = "withdraw"
-	StopRecord   Point = "stop-record" // "stopping" is recorded
+	StopRecord   Point = "stop-record"  // "stopping" is recorded
+	StopCommand  Point = "stop-command" // stop.command runs
 	Signal       Point = "signal"
 	CgroupKill   Point = "cgroup-kill"
 	CgroupGone   Point = "cgroup-gone"
+	StopAfter    Point = "stop-after" // stop.after runs
 	ExitRecord   Point = "exit-record"
 	Removal      Point = "removal" // the record of a surplus worker is removed
 	Detach       Point = "detach"
@@ -90,8 +94,8 @@ func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
 		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
-		UnitRecord, Port, Lease, IntentRecord, LogOpen, Cgroup, Fork, Limit, Exec, PIDRecord, Adopt, Publish, ReadyRecord, Told,
-		Withdraw, StopRecord, Signal, CgroupKill, CgroupGone, ExitRecord, Removal, Detach,
+		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, LogOpen, Cgroup, Fork, Limit, Exec, PIDRecord, Adopt, Publish,
+		ReadyRecord, Told, Withdraw, StopRecord, StopCommand, Signal, CgroupKill, CgroupGone, StopAfter, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,
 		LogRest, LogEvent, LogRemove,

@@ -72,6 +72,11 @@ type Command struct {
 	Dir  string
 	// Attributes are those of the worker: a check of it has no rights that it does not have.
 	Attributes process.Attributes
+	// Log is the worker to whose output file the command appends its output. If it is empty, the output is returned.
+	Log string
+	// Patience and Hurry are those of [process.Spec].
+	Patience time.Duration
+	Hurry    <-chan struct{}
 }
 
 // Instance is one process and its family: all its descendants.

@@ -85,14 +85,9 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		return nil, fmt.Errorf("user %s has become user %d of this host since the start was recorded with %d",
 			u.Attributes.User, rights.Account.UID, rec.UID)
 	}
-	// A file, not a pipe: a worker must not die of SIGPIPE when the master dies.
-	var output *os.File
-	err = crashpoint.Do(crashpoint.LogOpen, func() (err error) {
-		output, err = logs.Open(l.LogDir, worker)
-		return err
-	})
+	output, err := l.openLog(worker)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrOwnFault, err)
+		return nil, err
 	}
 	defer func() { _ = output.Close() }() // the child has its own descriptor
 	cgroup := ""
@@ -116,6 +111,19 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		return nil, errors.Join(err, removeCgroup(cgroup))
 	}
 	return l.instance(worker, rec, p), nil
+}
+
+// openLog opens the output file of a worker. It is a file, not a pipe: a worker must not die of SIGPIPE when the master
+// dies.
+func (l *osLauncher) openLog(worker string) (output *os.File, err error) {
+	err = crashpoint.Do(crashpoint.LogOpen, func() (err error) {
+		output, err = logs.Open(l.LogDir, worker)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOwnFault, err)
+	}
+	return output, nil
 }
 
 // environ returns the environment of an instance: that of the master, the variables of its unit, and those by which a
@@ -152,10 +160,19 @@ func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (proc
 	if err != nil {
 		return process.Ran{}, err
 	}
-	return process.Run(ctx, process.Spec{
+	spec := process.Spec{
 		Path: c.Path, Args: c.Args, Env: l.environ(id, token, append(accountEnv(rights), c.Env...)), Dir: c.Dir,
-		Exe: exe, Rights: rights,
-	}, token)
+		Exe: exe, Rights: rights, Patience: c.Patience, Hurry: c.Hurry,
+	}
+	if c.Log != "" {
+		output, err := l.openLog(c.Log)
+		if err != nil {
+			return process.Ran{}, err
+		}
+		defer func() { _ = output.Close() }() // the command has its own descriptor
+		spec.Output = output
+	}
+	return process.Run(ctx, spec, token)
 }
 
 func (l *osLauncher) Attach(worker string, rec records.Instance) (Instance, error) {

@@ -30,7 +30,11 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	wasStopping, planned := s.Status == records.StatusStopping, s.Planned
 	e.Away = e.Away || s.away
 	e.Clean = e.Clean && !wasStopping // stopped for a failure, it may exit with 0 all the same
-	ready := readyFor(s.History, e, now)
+	ended := now
+	if e.Ended != 0 {
+		ended = min(e.Ended, now) // stop.after has run since
+	}
+	ready := readyFor(s.History, e, ended)
 	s.Slot, s.Ready, s.Planned, s.away = Vacant, false, false, false
 	s.failures, s.unready, s.passes = 0, 0, 0
 	s.History.ReadySince = 0
@@ -50,7 +54,7 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		return s, ActFinish
 	case completed, !s.Wanted:
 		return s, ActNone
-	case wasStopping && planned:
+	case wasStopping && planned, e.CutOff:
 		return s.start()
 	case e.Ours:
 		return s.lack(e, p, now)

@@ -105,7 +105,9 @@ type Event struct {
 	Busy   bool          // EvSilent: the family has been using the processor, or waits for a disk
 	Silent time.Duration // EvSilent: since the first of the Pings missed in a row
 
-	Blocked string // why the worker cannot be started now; "" if it can be
+	Blocked string        // why the worker cannot be started now; "" if it can be
+	Ended   time.Duration // EvExited: when the process ended, as CLOCK_BOOTTIME; 0: now
+	CutOff  bool          // EvExited: a crash of the master cut the start off, which is no failure
 }
 
 // Action is the worker's step after a decision.

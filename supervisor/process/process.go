@@ -39,6 +39,9 @@ var (
 	// ErrLeaseHeld is returned if the lease is held by a process that cannot be found or is not known to be a member.
 	// A descendant may still live unseen: start no replacement, and report it.
 	ErrLeaseHeld = errors.New("the lease is held by a process that cannot be found")
+
+	// ErrSurvived is returned by Run if not all of a command could be killed.
+	ErrSurvived = errors.New("processes of a command survive")
 )
 
 // Spec describes the process that Start starts.
@@ -54,6 +57,10 @@ type Spec struct {
 	Rights Rights          // from Attributes.Resolve; zero means those of the caller
 
 	leash *os.File // inherited at descriptor 3 if there is no lease; see Run
+
+	// Patience and Hurry are for Run: the time between SIGTERM and SIGKILL, and a channel that is closed to end it.
+	Patience time.Duration
+	Hurry    <-chan struct{}
 }
 
 // Holder is a process that carries a worker's token, or belongs to a family. The process itself controls the

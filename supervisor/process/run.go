@@ -36,23 +36,34 @@ type Ran struct {
 // its family, which carries token. Run returns when all of it is gone: the time after the end of ctx is that of
 // [Family.Kill], and limited.
 //
-// stdout and stderr are one pipe to Run, of which it drops all but the end, so that no amount of output stops the
-// command or fills a disk. Output and Lease of the spec must be nil.
+// If the spec has no Output, stdout and stderr are one pipe to Run, of which it drops all but the end, so that no amount
+// of output stops the command or fills a disk. Lease of the spec must be nil.
+//
+// If ctx ends and the spec has Patience, the process group gets SIGTERM and that time to end before it is killed. The
+// error is ErrSurvived if not all of the family could be killed.
 func Run(ctx context.Context, spec Spec, token string) (Ran, error) {
 	output, write, err := os.Pipe()
 	if err != nil {
 		return Ran{}, fmt.Errorf("start %s: make a pipe: %w", spec.Path, err)
 	}
-	// Descendants that write elsewhere still hold the pipe at descriptor 3, so its end means that all are gone.
-	spec.Output, spec.leash = write, write
+	// Descendants that write elsewhere still hold the pipe at descriptor 3, so its end means that all are gone, except
+	// those that have closed it.
+	thorough := spec.Output != nil
+	spec.leash = write
+	if spec.Output == nil {
+		spec.Output = write
+	}
 	p, err := Start(spec)
 	_ = write.Close() // the command has its own descriptors
 	if err != nil {
 		return Ran{}, errors.Join(err, output.Close())
 	}
-	r := running{process: p, output: output, closed: make(chan struct{})}
+	r := running{process: p, output: output, closed: make(chan struct{}), thorough: thorough}
 	go r.read()
 	ran := r.await(ctx)
+	if ran.Cut {
+		r.terminate(spec.Patience, spec.Hurry)
+	}
 	err = errors.Join(r.clear(token), output.Close())
 	<-r.closed // reading ends with the pipe
 	ran.Output = r.tail.bytes()
@@ -65,6 +76,9 @@ type running struct {
 	output  *os.File
 	closed  chan struct{} // closed when all holders of the pipe are gone
 	tail    tail
+	// thorough means that descendants are looked for even if nobody holds the pipe. A check, which is run every few
+	// seconds, is not worth a scan of all processes.
+	thorough bool
 }
 
 func (r *running) read() {
@@ -82,11 +96,28 @@ func (r *running) await(ctx context.Context) Ran {
 	}
 }
 
+// terminate asks the process group to end, and waits for the command until its patience is over or hurry is closed.
+func (r *running) terminate(patience time.Duration, hurry <-chan struct{}) {
+	if patience <= 0 {
+		return
+	}
+	// An error means that it has ended, or that it cannot be signalled: the kill reports that.
+	_ = r.process.SignalGroup(syscall.SIGTERM)
+	_ = r.process.SignalGroup(SignalContinue)
+	over := time.NewTimer(patience)
+	defer over.Stop()
+	select {
+	case <-r.process.Done():
+	case <-hurry:
+	case <-over.C:
+	}
+}
+
 // clear kills the family unless all of it is gone.
 func (r *running) clear(token string) error {
 	select {
 	case <-r.process.Done():
-		if r.closes() {
+		if r.closes() && !r.thorough {
 			return nil
 		}
 	default:
@@ -106,7 +137,10 @@ func (r *running) clear(token string) error {
 	if err == nil && len(left) > 0 {
 		err = fmt.Errorf("%d processes of a command could not be killed, the first is %d", len(left), left[0].PID)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSurvived, err)
+	}
+	return nil
 }
 
 // closes reports whether all holders of the pipe are gone within the closing time.

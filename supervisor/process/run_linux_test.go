@@ -17,6 +17,12 @@ import (
 // runShell runs a script with Run until until returns, or to its end if until is nil.
 func runShell(t *testing.T, script string, until func(token string)) Ran {
 	t.Helper()
+	return runSpec(t, Spec{}, script, until)
+}
+
+// runSpec is runShell with more fields of the spec.
+func runSpec(t *testing.T, spec Spec, script string, until func(token string)) Ran {
+	t.Helper()
 	token := t.Name() + "-" + filepath.Base(t.TempDir())
 	ctx, cancel := testDeadline()
 	defer cancel()
@@ -26,12 +32,11 @@ func runShell(t *testing.T, script string, until func(token string)) Ran {
 			until(token)
 		}()
 	}
-	ran, err := Run(ctx, Spec{
-		Path: "/bin/sh", Args: []string{"-c", script},
-		Env: []string{
-			"PATH=" + os.Getenv("PATH"), EnvWorkerToken + "=" + token, EnvMasterID + "=" + testMaster(),
-		},
-	}, token)
+	spec.Path, spec.Args = "/bin/sh", []string{"-c", script}
+	spec.Env = []string{
+		"PATH=" + os.Getenv("PATH"), EnvWorkerToken + "=" + token, EnvMasterID + "=" + testMaster(),
+	}
+	ran, err := Run(ctx, spec, token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,4 +158,82 @@ func TestTailKeepsTheLastBytesInOrder(t *testing.T) {
 			t.Fatalf("after chunk %d the tail differs", i)
 		}
 	}
+}
+
+// openOutput opens a file for the output of commands.
+func openOutput(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(t.TempDir(), "output"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+func TestRunAppendsOutputToAFile(t *testing.T) {
+	f := openOutput(t)
+	for _, script := range []string{"echo one; echo two >&2", "seq 100000", "echo three"} {
+		if ran := runSpec(t, Spec{Output: f}, script, nil); !ran.Exit.Clean() || len(ran.Output) != 0 {
+			t.Errorf("%s: it ended with %+v, want its output in the file only", script, ran)
+		}
+	}
+	text, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	if len(lines) != 100004 || lines[1] != "two" || lines[2] != "1" || lines[100002] != "three" {
+		t.Errorf("%d lines of output, want each once and in order", len(lines))
+	}
+}
+
+// A daemon usually closes all descriptors, so no pipe tells of it.
+func TestRunWithAFileKillsADaemonThatHoldsNoDescriptor(t *testing.T) {
+	pids := filepath.Join(t.TempDir(), "pids")
+	script := "setsid sh -c 'exec </dev/null >/dev/null 2>&1 3>&-; echo $$ >PIDS; exec sleep 1000' & " +
+		"while [ ! -s PIDS ]; do sleep 0.01; done"
+	if ran := runSpec(t, Spec{Output: openOutput(t)}, strings.ReplaceAll(script, "PIDS", pids), nil); !ran.Exit.Clean() {
+		t.Errorf("it ended with %+v, want success", ran)
+	}
+	wantGone(t, pids, 1)
+}
+
+// A command that has to end gets SIGTERM first if there is patience for it, and SIGKILL at its end.
+func TestRunHasPatience(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec   Spec
+		onTerm string // what the command does at SIGTERM
+		rolled bool   // it has done that to the end
+	}{
+		"none":           {Spec{}, "echo rolled back; exit 1", false},
+		"enough":         {Spec{Patience: time.Minute}, "sleep 0.2; echo rolled back; exit 1", true},
+		"too little":     {Spec{Patience: time.Millisecond}, "sleep 1000; echo rolled back", false},
+		"no time at all": {Spec{Patience: time.Hour, Hurry: closedChannel()}, "sleep 1000; echo rolled back", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.spec.Output = openOutput(t)
+			begun := filepath.Join(t.TempDir(), "begun")
+			script := "trap '" + c.onTerm + "' TERM; : >" + begun + "; while :; do sleep 0.01; done"
+			ran := runSpec(t, c.spec, script, func(string) {
+				for t.Context().Err() == nil {
+					if _, err := os.Stat(begun); err == nil {
+						return
+					}
+					time.Sleep(time.Millisecond)
+				}
+			})
+			text, err := os.ReadFile(c.spec.Output.Name())
+			if got := strings.Contains(string(text), "rolled back"); err != nil || !ran.Cut || got != c.rolled {
+				t.Errorf("%+v, output %q, %v: want it rolled back: %t", ran, text, err, c.rolled)
+			}
+		})
+	}
+}
+
+func closedChannel() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
 }

@@ -99,6 +99,7 @@ type Facts struct {
 	now      time.Duration
 	ran      bool // it was started before
 	recorded bool // an instance is recorded
+	after    bool // the unit has a stop.after
 
 	standing   standing
 	Cause      error             // unknown: why
@@ -140,6 +141,13 @@ func Decide(f Facts) Decision {
 	}
 	if len(f.evidence.Others) > 0 {
 		also = append(also, fmt.Sprintf("another instance is stopped (%s)", processes(f.evidence.Others)))
+	}
+	if len(f.evidence.Commands) > 0 {
+		also = append(also, fmt.Sprintf("its command that a crash has left is stopped first (%s)",
+			processes(f.evidence.Commands)))
+	}
+	if d.Orders.Remains != RemainsNone && f.after {
+		also = append(also, "stop.after runs first")
 	}
 	if p := f.evidence.Port; p != nil && p.Owner == process.PortForeign.String() && d.starts() {
 		also = append(also, fmt.Sprintf("port %d is held by another process, a new one is chosen", p.Port))
@@ -309,6 +317,8 @@ func (f Facts) past() string {
 	case unrecorded, lives, unknown:
 	}
 	switch {
+	case f.state.Status == records.StatusStarting && !f.recorded:
+		return "its start was cut off in start.before"
 	case f.state.Status == records.StatusBackoff:
 		return "it waits for its restart"
 	case f.state.Status == records.StatusFailed:

@@ -20,6 +20,9 @@ type Evidence struct {
 	Others []Found `json:"others,omitempty"`
 	// Left are remaining descendants of an instance that is gone.
 	Left []Found `json:"left,omitempty"`
+	// Commands are processes of start.before, stop.command or stop.after that an earlier master ran. They are stopped
+	// first, whatever the action is.
+	Commands []Found `json:"commands,omitempty"`
 	// Port is the worker's port, or the one that it would prefer; nil if it has none.
 	Port *PortOwner `json:"port"`
 	// Lease is the state of the lease of an instance that is gone: "held" (by any process), "free" or "unknown".
@@ -139,6 +142,9 @@ func (e Evidence) Attrs() []slog.Attr {
 	}
 	if len(e.Others) > 0 {
 		attrs = append(attrs, slog.Int("others", len(e.Others)))
+	}
+	if len(e.Commands) > 0 {
+		attrs = append(attrs, slog.Int("commands", len(e.Commands)))
 	}
 	if e.OtherBoot {
 		attrs = append(attrs, slog.Bool("other_boot", true))

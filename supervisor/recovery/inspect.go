@@ -20,7 +20,7 @@ import (
 func (rc *Context) Inspect(ctx context.Context, s *Slot) (Facts, launcher.Instance) {
 	f := Facts{
 		id: s.ID, state: s.State, policy: lifecycle.PolicyOf(s.Unit), now: rc.Now(),
-		ran: s.Rec.Incarnation > 0, recorded: s.Rec.Instance != nil,
+		ran: s.Rec.Incarnation > 0, recorded: s.Rec.Instance != nil, after: len(s.Unit.After) > 0,
 	}
 	if s.Recorded {
 		f.evidence.Recorded = recordedOf(s.Rec)
@@ -31,6 +31,9 @@ func (rc *Context) Inspect(ctx context.Context, s *Slot) (Facts, launcher.Instan
 	f.due = in.due(f.wall)
 	if s.Found.err != nil {
 		in.rescan(ctx)
+	}
+	for _, h := range s.Found.Commands {
+		f.evidence.Commands = append(f.evidence.Commands, foundOf(h))
 	}
 	inst := in.recorded()
 	if f.standing == dead {

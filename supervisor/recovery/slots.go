@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -43,7 +44,9 @@ type Slot struct {
 // ScanResult is the result of the scan of all processes for one worker slot.
 type ScanResult struct {
 	Holders []process.Holder
-	err     error // the scan failed: processes without a recorded PID are unknown
+	// Commands are processes of start.before, stop.command or stop.after that an earlier master ran.
+	Commands []process.Holder
+	err      error // the scan failed: processes without a recorded PID are unknown
 }
 
 // Shows reports whether a process shows the token.
@@ -124,6 +127,24 @@ func startedWithoutProgram(rec records.Worker) bool {
 	return waits && rec.Instance == nil && rec.Incarnation > 0 && rec.SpecHash == ""
 }
 
+// Unknown reports whether the scan failed, so that processes may exist which the result lacks.
+func (f ScanResult) Unknown() bool { return f.err != nil }
+
+// Commands returns the tokens of the commands of a worker's hooks that live, as a scan shows them now.
+func (rc *Context) Commands(ctx context.Context, worker string) ([]string, error) {
+	holders, err := rc.Scan(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for commands of the worker: %w", err)
+	}
+	one := []Slot{{ID: worker}}
+	rc.Assign(one, holders, nil)
+	var tokens []string
+	for _, h := range one[0].Found.Commands {
+		tokens = append(tokens, h.Token)
+	}
+	return tokens, nil
+}
+
 // ours reports whether a process's environment declares it a worker of this master and this state directory: a copy
 // of the directory has its own workers.
 func (rc *Context) ours(h process.Holder) bool {
@@ -147,6 +168,10 @@ func (rc *Context) Assign(slots []Slot, holders []process.Holder, scanErr error)
 		if s == nil {
 			// Without a record, the master and the state directory must both match.
 			if !rc.ours(h) {
+				continue
+			}
+			if id, _, hook := unit.HookOf(h.WorkerID); hook && byID[id] != nil {
+				byID[id].Found.Commands = append(byID[id].Found.Commands, h)
 				continue
 			}
 			if s = byID[h.WorkerID]; s == nil {

@@ -19,13 +19,16 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{
 			"health", &live, []any{u.Readiness, u.Liveness, u.BusyLimit}, []any{v.Readiness, v.Liveness, v.BusyLimit},
 		},
-		{"start", &live, []any{u.StartTimeout, u.Settle}, []any{v.StartTimeout, v.Settle}},
+		{"start", &live, []any{u.StartTimeout, u.Settle, u.Before}, []any{v.StartTimeout, v.Settle, v.Before}},
 		{"log", &live, u.Log, v.Log},
 		{"restart", &live, u.Restart, v.Restart},
+		{
+			"stop", &live, []any{u.StopSignal, u.StopGrace, u.StopCommand, u.After},
+			[]any{v.StopSignal, v.StopGrace, v.StopCommand, v.After},
+		},
 		{"schedule", &live, u.Schedule, v.Schedule},
 		{"missed", &live, u.Missed, v.Missed},
 		{"timezone", &live, u.TimeZone, v.TimeZone},
-		{"stop", &live, []any{u.StopSignal, u.StopGrace}, []any{v.StopSignal, v.StopGrace}},
 		{"depends_on", &live, u.DependsOn, v.DependsOn},
 		{"user", &start, u.Attributes.User, v.Attributes.User},
 		{"group", &start, u.Attributes.Group, v.Attributes.Group},

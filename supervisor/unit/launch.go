@@ -68,24 +68,33 @@ func mentionsPort(arg string) bool { return placeholder.In(arg, placeholder.Port
 // Executable returns the path of the unit's executable, and the file that its process will run: see
 // [process.CheckProgram].
 func (u Spec) Executable() (path string, runs identity.FileID, err error) {
-	if path, err = LookUp(u.Path); err != nil {
+	if path, runs, err = u.program(u.Path, "name the worker's executable"); err != nil {
 		return "", identity.FileID{}, fmt.Errorf("worker path: %w", err)
+	}
+	return path, runs, nil
+}
+
+// program returns the path of a program, and the file that its process will run. next is the next step of an operator if
+// there is no such file.
+func (u Spec) program(name, next string) (path string, runs identity.FileID, err error) {
+	if path, err = LookUp(name); err != nil {
+		return "", identity.FileID{}, err
 	}
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return "", identity.FileID{}, fmt.Errorf("worker path: %w: name the worker's executable", err)
+		return "", identity.FileID{}, fmt.Errorf("%w: %s", err, next)
 	case info.IsDir():
-		return "", identity.FileID{}, fmt.Errorf("worker path: %s is a directory: name the executable in it", path)
+		return "", identity.FileID{}, fmt.Errorf("%s is a directory: name the executable in it", path)
 	case !executable(info):
-		return "", identity.FileID{}, fmt.Errorf("worker path: %s is not executable: chmod +x it", path)
+		return "", identity.FileID{}, fmt.Errorf("%s is not executable: chmod +x it", path)
 	}
 	rights, err := u.Attributes.Resolve()
 	if err != nil {
 		return "", identity.FileID{}, err
 	}
 	if runs, err = process.CheckProgram(path, rights.Account.UID); err != nil {
-		return "", identity.FileID{}, fmt.Errorf("worker path: %w", err)
+		return "", identity.FileID{}, err
 	}
 	return path, runs, nil
 }

@@ -93,6 +93,11 @@ type Spec struct {
 	TimeZone string
 	// Missed is what is done about due times that came while no master ran; "" means [MissedSkip].
 	Missed Missed
+
+	// Before, StopCommand and After are the commands of [BeforeStart], [AtStop] and [AfterEnd]: a program and its
+	// arguments, with the placeholders of [Spec.Launch]. StartTimeout bounds Before, and apart from that the start;
+	// StopGrace bounds the whole stop with StopCommand, and apart from that After.
+	Before, StopCommand, After []string
 }
 
 // Missed is what is done about the due times of a schedule that came while no master ran, the machine slept, or the
@@ -276,6 +281,7 @@ func (u Spec) CheckFields() error {
 	errs = append(errs, u.checkHealth()...)
 	errs = append(errs, u.Restart.check()...)
 	errs = append(errs, u.checkSchedule()...)
+	errs = append(errs, u.checkHooks()...)
 	if (u.NoServices || u.Port == NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}

@@ -46,7 +46,7 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	before, served := w.unit, w.routes.served()
 	w.unit, w.routes.unit = u, u
 	if u.Log != before.Log {
-		rotateLog(w.env, w.id, w.unit, w.inst)
+		rotateLog(w)
 	}
 	if w.checks != nil && (!u.Readiness.Equal(before.Readiness) || !u.Liveness.Equal(before.Liveness)) {
 		w.startChecks()
@@ -62,6 +62,8 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	w.routes.update(served)
 	switch {
 	case w.state.Slot != lifecycle.Vacant:
+	case w.state.Status == records.StatusFailed && failedBefore(w.state.Reason):
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReplace}) // whether its program was mended is not known
 	case w.state.Status == records.StatusFailed:
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvBegin}) // the new policy may try it again, or give it up
 	case w.state.Status == records.StatusCompleted && u.Restart.Mode == unit.RestartAlways:

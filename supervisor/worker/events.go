@@ -29,6 +29,7 @@ var (
 	eventRunDue      = eventKind{"run-due", slog.LevelInfo, "worker run due"}
 	eventRunMissed   = eventKind{"run-missed", slog.LevelWarn, "worker run missed"}
 	eventRunSkipped  = eventKind{"run-skipped", slog.LevelWarn, "worker run skipped"}
+	eventHookFailed  = eventKind{"hook-failed", slog.LevelWarn, "worker hook failed"}
 	eventUnrecorded  = eventKind{records.EventFromProcesses, slog.LevelInfo, "worker found without record"}
 )
 

@@ -14,8 +14,8 @@ type Info struct {
 	Adopted bool
 	// Ready reports whether the worker is healthy, so that requests may go to it if it has a port.
 	Ready bool
-	// WaitingFor is the probe that a starting worker has to pass and its last answer, such as "Ping: connection
-	// refused"; "" if the worker is not starting.
+	// WaitingFor is the command of its unit that runs now, such as "start.before /srv/migrate", or the probe that a
+	// starting worker has to pass and its last answer, such as "Ping: connection refused"; "" if there is neither.
 	WaitingFor string
 	// Probe is the check that decides about calls: its kind, and its target if that is not simply the worker's port,
 	// such as "ping", "process" or "http http://127.0.0.1:8080/health"; "" while the worker is not connected.

@@ -91,7 +91,10 @@ func (j *journal) commit(ctx context.Context, point crashpoint.Point, muts ...re
 func recordPoint(rec records.Worker) crashpoint.Point {
 	switch rec.Status {
 	case records.StatusStarting:
-		if rec.Instance != nil && rec.Instance.PID == 0 {
+		switch {
+		case rec.Instance == nil:
+			return crashpoint.BeforeRecord
+		case rec.Instance.PID == 0:
 			return crashpoint.IntentRecord
 		}
 		return crashpoint.PIDRecord

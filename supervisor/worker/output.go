@@ -6,17 +6,25 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
-	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// rotateLog has a worker's log rotated by the policy of its unit. inst is the present instance, or nil; it reports
-// whether its processes only append to the log, and whether they write to one that was deleted.
-func rotateLog(e *Env, worker string, u unit.Spec, inst launcher.Instance) {
-	path := logs.Path(e.LogDir, worker)
-	l := rotate.Log{Path: path, Policy: u.Log}
-	if inst != nil {
-		l.Lost = func() bool { return inst.OutputLost(path) }
-		l.AppendsOnly = func(ctx context.Context) (bool, error) { return inst.AppendsOnly(ctx, path) }
+// rotateLog has a worker's log rotated by the policy of its unit. The present instance, if there is one, reports whether
+// its processes only append to the log, and whether they write to one that was deleted. A command of a hook is no member
+// of that family, and may write otherwise.
+func rotateLog(w *owner) {
+	l := rotate.Log{Path: logs.Path(w.env.LogDir, w.id), Policy: w.unit.Log}
+	if inst := w.inst; inst != nil {
+		l.Lost = func() bool { return inst.OutputLost(l.Path) }
+		l.AppendsOnly = appendsOnly(inst, &w.hooks, l.Path)
 	}
-	e.Rotator.Put(worker, l)
+	w.env.Rotator.Put(w.id, l)
+}
+
+func appendsOnly(inst launcher.Instance, hooks *hooks, path string) func(context.Context) (bool, error) {
+	return func(ctx context.Context) (bool, error) {
+		if hooks.running() != "" {
+			return false, nil
+		}
+		return inst.AppendsOnly(ctx, path)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // HoldInterval is the interval at which a worker that cannot be verified is checked again.
@@ -47,6 +48,15 @@ func (w *owner) recover(ctx context.Context) {
 	if w.decided.Action != d.Action || w.decided.Reason != d.Reason {
 		w.decided = d
 		d.Log(w.log)
+	}
+	w.hooks.found(w.found)
+	w.found.Commands = nil
+	if err := newHook(w, unit.AfterEnd, 0).sweep(bounded); err != nil && !w.found.Unknown() {
+		// A second one must not run beside it, nor a worker that is started or stopped by another.
+		if inst != nil {
+			_ = inst.Close()
+		}
+		d = recovery.Decision{Action: recovery.ActionHold, Orders: recovery.Orders{Cause: err}}
 	}
 	w.execute(ctx, bounded, d, inst)
 }
@@ -128,7 +138,7 @@ func (w *owner) vacate(ctx, bounded context.Context, o recovery.Orders, inst lau
 		}
 		return
 	case recovery.RemainsFamily:
-		if !w.clear(ctx, bounded, w.rec.Instance.Token) {
+		if !w.clear(ctx, bounded, w.rec.Instance.Token) || concludeAbsent(ctx, w, o) {
 			return
 		}
 	case recovery.RemainsNone:

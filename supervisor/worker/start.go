@@ -82,11 +82,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if err != nil { // a file may be executable and not readable; if it is missing, the start fails
 		w.log.Debug("worker executable not read", "error", err)
 	}
-	var events []records.Event
-	if w.rec.Port != 0 && port != 0 && w.rec.Port != port {
-		events = append(events, w.event(eventPortChanged,
-			fmt.Sprintf("%d is taken by another process, using %d", w.rec.Port, port)))
-	}
+	notePort(w, port)
 	w.rec.Port = port
 	w.rec.Incarnation++
 	w.routes.forget()
@@ -101,7 +97,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 		Lease:   lease.ID(),
 		UID:     rights.Account.UID,
 	}
-	if !w.record(ctx, events...) {
+	if !w.record(ctx) {
 		return nil, fmt.Errorf("%w: the start could not be recorded", launcher.ErrOwnFault)
 	}
 	if closed(w.shutdown) || closed(w.env.Stopping) {

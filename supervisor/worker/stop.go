@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // stop drains the worker and terminates it with its family.
@@ -24,21 +26,36 @@ func (w *owner) stop(ctx context.Context) {
 	e := ending{
 		inst: w.inst, endpoint: w.routes.endpoint, signal: w.unit.StopSignal, grace: w.unit.StopGrace,
 		hurry: w.env.Hurry, log: w.log,
+		command: newHook(w, unit.AtStop, w.rec.Instance.Port, envWorkerPID+"="+strconv.Itoa(w.rec.Instance.PID)),
+		failed: func(ctx context.Context, err error) {
+			w.post(ctx, message{incarnation: anyInstance, apply: func(context.Context) {
+				w.journal.add(w.event(eventHookFailed, err.Error()))
+			}})
+		},
 	}
 	w.routes.withdraw()
 	w.end(ctx, e.terminate)
 }
 
-// end starts a helper that lets first run and then kills what is left of the instance. The result goes to onEnded.
+// end starts a helper that lets first run, then kills what is left of the instance, and then has stop.after run. The
+// result goes to onEnded.
 func (w *owner) end(ctx context.Context, first func(context.Context)) {
 	w.startup.end()
 	w.stopChecks()
-	inst, incarnation := w.inst, w.rec.Incarnation
+	inst, gone, incarnation := w.inst, w.hooks.gone, w.rec.Incarnation
+	after := newHook(w, unit.AfterEnd, w.rec.Instance.Port)
 	w.helpers.Go(func() {
 		if first(ctx); ctx.Err() != nil {
 			return
 		}
-		result := killInstance(ctx, inst)
+		var result endResult
+		if gone != nil {
+			result = endResult{gone: true, exit: gone.exit}
+		} else {
+			result = killInstance(ctx, inst)
+			result.exit.At, result.at = time.Now(), after.env.BootTime()
+		}
+		result = after.conclude(ctx, result)
 		w.post(ctx, message{
 			incarnation: incarnation,
 			apply:       func(ctx context.Context) { w.onEnded(ctx, result) },
@@ -54,10 +71,13 @@ type ending struct {
 	grace    time.Duration
 	hurry    <-chan struct{} // closed to cut the grace short
 	log      *slog.Logger
+	command  hook // stop.command
+	failed   func(context.Context, error)
 }
 
-// terminate gives the worker its grace: to finish requests, then to exit.
+// terminate gives the worker its grace: to finish requests, to be stopped by its command, then to exit.
 func (e ending) terminate(ctx context.Context) {
+	signal := time.Now().Add(e.grace - e.grace/signalShare)
 	over := time.NewTimer(e.grace)
 	defer over.Stop()
 	if e.endpoint != nil {
@@ -72,6 +92,11 @@ func (e ending) terminate(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+	if err := e.command.run(ctx, time.Until(signal).Round(time.Millisecond)); ctx.Err() != nil {
+		return
+	} else if err != nil {
+		e.failed(ctx, err)
 	}
 	if err := e.inst.Terminate(e.signal); err != nil && !errors.Is(err, process.ErrGone) {
 		e.log.Warn("worker not signaled", "error", err)
@@ -118,6 +143,9 @@ type endResult struct {
 	gone bool             // the process itself has ended
 	left []process.Holder // members that still live
 	err  error
+
+	at     time.Duration // when it ended, as CLOCK_BOOTTIME; 0 if it was found gone
+	failed error         // why stop.after failed
 }
 
 // killInstance kills the family and waits up to [launcher.KillWait] until its process has ended.
@@ -146,13 +174,20 @@ func (w *owner) onEnded(ctx context.Context, r endResult) {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvRemains, Reason: w.leftover.Error()})
 		return
 	}
+	if r.failed != nil {
+		w.journal.add(w.event(eventHookFailed, r.failed.Error()))
+	}
+	if gone := w.hooks.gone; gone != nil {
+		w.exited(ctx, gone.exit, gone.event)
+		return
+	}
 	reason := r.exit.String()
 	if w.state.Status == records.StatusStopping && w.state.Reason != "" &&
 		!strings.HasPrefix(w.state.Reason, lifecycle.HeldPrefix) {
 		reason = w.state.Reason
 	}
 	w.exited(ctx, r.exit, lifecycle.Event{
-		Kind: lifecycle.EvExited, Reason: reason, Clean: w.unit.Restart.Succeeded(r.exit),
+		Kind: lifecycle.EvExited, Reason: reason, Clean: w.unit.Restart.Succeeded(r.exit), Ended: r.at,
 	})
 }
 
@@ -181,11 +216,16 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 	if err := w.env.Keeper.Drop(w.rec.Instance.Token); err != nil {
 		w.log.Debug("worker handle not dropped", "error", err)
 	}
-	exit.At = time.Now()
-	w.rec.LastExit = &exit
+	w.hooks.gone = nil
 	w.rec.Instance = nil
 	w.rec.Outdated = w.rec.Outdated && w.unit.Schedule == "" // the next run is of the present version
-	w.journal.add(w.event(eventExited, e.Reason))
+	if !e.CutOff {
+		if exit.At.IsZero() {
+			exit.At = time.Now()
+		}
+		w.rec.LastExit = &exit
+		w.journal.add(w.event(eventExited, e.Reason))
+	}
 	e.Ours = w.shutOut()
 	w.step(ctx, e)
 }

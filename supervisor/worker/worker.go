@@ -37,6 +37,7 @@ type Worker struct {
 	startup   startup                 // the present start, while the worker is not ready
 	checked   atomic.Pointer[[]check] // what owner.checks is
 	owner     *owner
+	hooks     hooks
 }
 
 // owner is the part of a worker that only the goroutine in Serve uses.
@@ -137,7 +138,7 @@ func New(e *Env, slot recovery.Slot) *Worker {
 	if w.rec.Port != 0 {
 		e.Ports.Keep(w.id, w.rec.Port)
 	}
-	rotateLog(w.env, w.id, w.unit, w.inst)
+	rotateLog(w)
 	w.publish()
 	return w.Worker
 }
@@ -174,8 +175,14 @@ func (w *Worker) Leftover() error { return w.leftover }
 // Info returns the present state for readers, who must not change it; nil if the worker has been removed.
 func (w *Worker) Info() *Info { return w.info.Load() }
 
-// WaitingFor returns the probe that a starting worker has to pass and its last answer, "" if it is not starting.
-func (w *Worker) WaitingFor() string { return w.startup.waitingFor() }
+// WaitingFor returns the command of its unit that runs now, or the probe that a starting worker has to pass and its
+// last answer; "" if there is neither.
+func (w *Worker) WaitingFor() string {
+	if command := w.hooks.running(); command != "" {
+		return command
+	}
+	return w.startup.waitingFor()
+}
 
 // Serve runs the worker until it is stopped. If ctx ends, it releases the process and leaves it running.
 func (w *Worker) Serve(ctx context.Context) { w.owner.serve(ctx) }
@@ -240,7 +247,7 @@ func (w *owner) letGo() {
 // setInstance makes inst the instance and passes its handle to the Keeper.
 func (w *owner) setInstance(inst launcher.Instance, adopted bool) {
 	w.inst, w.adopted = inst, adopted
-	rotateLog(w.env, w.id, w.unit, w.inst)
+	rotateLog(w)
 	keeper, token := w.env.Keeper, w.rec.Instance.Token
 	if _, none := keeper.(launcher.NoKeeper); none || keeper.Kept(token) != nil {
 		return
@@ -272,11 +279,14 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	}
 	switch act { //nolint:exhaustive // the others have their record in common
 	case lifecycle.ActStart:
-		w.start(ctx) // its first record is the intent, with the token and the port
+		launch(ctx, w) // its first record is the intent, with the token and the port
 		return
 	case lifecycle.ActKill:
 		w.routes.withdraw()
 		w.end(ctx, func(context.Context) {}) // the record follows, when the exit is known
+		if len(w.unit.After) > 0 {           // which may take a while
+			w.publish()
+		}
 		return
 	case lifecycle.ActRecover:
 		w.recover(ctx)
