@@ -41,16 +41,26 @@ func (s *Supervisor) Changes(ctx context.Context, units ...unit.Spec) ([]Change,
 		return nil, err
 	}
 	defer done()
-	wanted := recovery.Wanted(units, recovery.UnitRecords(units, s.set.recorded, time.Now()))
+	wanted := recovery.Wanted(units, recovery.UnitRecords(s.env.Secrets, units, s.set.recorded, time.Now()))
 	return append(changesOf(s.set.specs(), wanted, s.outdated), blocked(wanted)...), nil
 }
 
 // outdated returns the workers of the unit that were started with another executable or other arguments. If the
 // executable cannot be read, there are none: Apply leaves the workers as they are.
 func (s *Supervisor) outdated(u unit.Spec) []string {
+	before := u
+	for _, present := range s.set.specs() {
+		if present.Name == u.Name {
+			before = present
+		}
+	}
 	var ids []string
 	for _, w := range s.set.list() {
-		if info := w.Info(); info != nil && owns(u, w.ID()) && recovery.Outdated(u, info.Worker) {
+		info := w.Info()
+		if info == nil || !owns(u, w.ID()) {
+			continue
+		}
+		if recovery.CompareChange(s.env.Secrets, before, u, info.Worker) == recovery.Differs {
 			ids = append(ids, w.ID())
 		}
 	}

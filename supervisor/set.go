@@ -91,7 +91,7 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 		return err
 	}
 	defer done()
-	c, err := s.change(ctx, units, recovery.UnitRecords(units, s.set.recorded, time.Now()))
+	c, err := s.change(ctx, units, recovery.UnitRecords(s.env.Secrets, units, s.set.recorded, time.Now()))
 	if err != nil {
 		return err
 	}

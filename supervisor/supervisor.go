@@ -128,6 +128,12 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	if err := check(units); err != nil {
 		return nil, err
 	}
+	secrets, err := opts.Store.SecretKey()
+	if errors.Is(err, store.ErrKeyNotKept) {
+		s.log.Error("secret key not kept", "error", err)
+	} else if err != nil {
+		return nil, err
+	}
 	s.set.configured = units
 	s.preRegister()
 	bootID, err := process.BootID()
@@ -148,7 +154,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		}),
 		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(s.onLogEvent),
 		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
-		Recovered: s.recovered, Hurry: s.hurry,
+		Recovered: s.recovered, Hurry: s.hurry, Secrets: secrets,
 		Dial:          func(port int) (worker.Link, error) { return worker.Dial(port, opts.Log) },
 		Prober:        probe.New,
 		AwaitListener: worker.AwaitListener,
@@ -160,7 +166,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 func (s *Supervisor) preRegister() {
 	snap, err := s.opts.Store.Snapshot()
 	s.set.units = recovery.Wanted(s.set.configured,
-		recovery.UnitRecords(s.set.configured, snap.Units, time.Time{}))
+		recovery.UnitRecords(nil, s.set.configured, snap.Units, time.Time{}))
 	for _, u := range s.set.units {
 		if u.Replicas > 0 && !u.NoServices {
 			s.services.Offer(services.OfUnit(u.Name), u.Services...)

@@ -98,8 +98,9 @@ func LookUp(name string) (string, error) {
 	return path, nil
 }
 
-// Hash identifies the input of a start: the executable's content, the arguments, the environment, the directory, and
-// whether there is a port. It leaves out settings that do not affect a running process: replicas, timeouts, restart
+// Hash identifies the input of a start: the executable's content, the arguments, the names of the environment's
+// variables, the directory, and whether there is a port. It does not depend on the values of the environment, because
+// it is not secret. It leaves out settings that do not affect a running process: replicas, timeouts, restart
 // policy.
 func (u Spec) Hash() (string, error) {
 	hash, _, err := u.Version()
@@ -126,7 +127,7 @@ func (u Spec) Version() (unit, exe string, err error) {
 		Env  []string `json:",omitempty"`
 		Port Port     `json:",omitempty"`
 	}
-	more := launch{Dir: u.Dir, Env: u.Env, Port: max(u.Port, 0)}
+	more := launch{Dir: u.Dir, Env: u.variables(), Port: max(u.Port, 0)}
 	if u.Kind == Managed {
 		more.Kind = Managed
 	}
@@ -139,4 +140,14 @@ func (u Spec) Version() (unit, exe string, err error) {
 	}
 	sum := sha256.Sum256(spec)
 	return hex.EncodeToString(sum[:]), exe, nil
+}
+
+// variables returns the names of the variables in Env.
+func (u Spec) variables() []string {
+	var names []string
+	for _, entry := range u.Env {
+		name, _, _ := strings.Cut(entry, "=")
+		names = append(names, name)
+	}
+	return names
 }

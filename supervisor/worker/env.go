@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
 	"github.com/core-tools/hsu-master/supervisor/ports"
@@ -30,6 +31,8 @@ type Env struct {
 	BootTime func() time.Duration // CLOCK_BOOTTIME
 	Jitter   func() float64       // in [0,1)
 	Checks   *probe.Scheduler
+
+	Secrets records.SecretKey // of the environments in the records
 
 	Recovered <-chan struct{} // closed when every worker is recovered
 	Hurry     <-chan struct{} // closed to cut the grace of stops short

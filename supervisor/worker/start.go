@@ -87,6 +87,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	w.rec.Incarnation++
 	w.routes.forget()
 	w.rec.SpecHash = spec
+	w.rec.SecretKey, w.rec.EnvironmentMAC = w.env.Secrets.ID(), w.env.Secrets.MAC(w.unit.Name, w.unit.Env)
 	w.rec.Outdated = false
 	w.rec.Instance = &records.Instance{
 		Token:   newToken(),
