@@ -52,6 +52,7 @@ func specOf(u *config.Unit) unit.Spec {
 			Budget:       unit.RestartBudget{Restarts: u.Restart.Budget.Restarts, Window: u.Restart.Budget.Within},
 		},
 	}
+	spec.Essential, spec.MaxUnavailable = u.Essential, u.Update.MaxUnavailable
 	if len(u.Program.Command) > 0 {
 		spec.Path, spec.Args = u.Program.Command[0], u.Program.Command[1:]
 	}
@@ -117,7 +118,6 @@ func unsupported(u *config.Unit) []string {
 	p, l := &u.Program, &u.Limits
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
 	add(u.Schedule != "", "schedule")
-	add(u.Essential, "essential")
 	add(len(u.DependsOn) > 0, "depends_on")
 	add(p.User != "", "user")
 	add(p.Group != "", "group")
@@ -129,7 +129,6 @@ func unsupported(u *config.Unit) []string {
 	add(len(u.Stop.Command) > 0, "stop.command")
 	add(len(u.Stop.After) > 0, "stop.after")
 	add(u.Update.Order == config.StartFirst, "update.order: start-first")
-	add(u.Update.MaxUnavailable > 1, "update.max_unavailable")
 	add(l.OpenFiles != nil || l.Core != nil || l.Memory != nil || l.CPU != nil || l.PIDs != nil, "limits")
 	add(u.MemoryRestart != 0, "memory_restart")
 	add(u.Log.To != config.LogToFile, "log.to: "+string(u.Log.To))

@@ -50,6 +50,9 @@ type Options struct {
 	// Environ is the environment that workers inherit, [os.Environ] if nil. The master's own variables are removed
 	// from it.
 	Environ []string
+	// OnEssential is called when an essential worker has ended, before Serve stops the others and returns an
+	// [EssentialError]. It must not block; nil is not called.
+	OnEssential func()
 
 	dialRegistered func(address string) (registrations.Prober, error) // tests put a fake here
 }
@@ -207,10 +210,14 @@ func lockedFloat64(r *rand.Rand) func() float64 {
 
 // Serve recovers the workers that an earlier master left, starts the missing ones and keeps them running until ctx
 // ends. Then it stops every worker, in parallel and within their grace, or leaves them running if the cause is
-// [ErrDetach]. It returns when that is done, with an error for each worker that could not be stopped.
+// [ErrDetach]. It returns when that is done, with an error for each worker that could not be stopped. If an essential
+// worker fails or ends, Serve stops every worker too, and returns an [EssentialError].
 func (s *Supervisor) Serve(ctx context.Context) error {
 	// The workers' goroutines outlive ctx because they stop the workers.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	s.env.Essential = stopper(ctx, fail, s.log, s.opts.OnEssential)
 	defer close(s.ended)
 	var beside sync.WaitGroup
 	defer beside.Wait()
@@ -255,7 +262,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 		s.registered.Stop()
 	}()
 	s.wait(work, s.commands, let)
-	return s.leftovers()
+	return outcome(context.Cause(ctx), s.leftovers())
 }
 
 // wait returns when every worker's goroutine has returned and also is closed, unless also is nil. Meanwhile it

@@ -68,7 +68,7 @@ func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		}
 		return remain(s, e)
 	case EvExited:
-		return ended(s, e, p, now)
+		return endedOrOnceMore(s, e, p, now)
 	case EvRetry:
 		return retry(s)
 	case evSteady:
@@ -137,6 +137,8 @@ func begin(s State, p Policy, now time.Duration) (State, Action) {
 	case !s.Wanted:
 		s.Status = records.StatusStopped
 		return s, ActNone
+	case p.startsOnce(s, true):
+		return s.start()
 	case s.Status == records.StatusCompleted:
 		return s, ActNone
 	case s.Status == records.StatusFailed:

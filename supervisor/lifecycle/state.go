@@ -132,9 +132,10 @@ type Policy struct {
 	passes  int // checks passed in a row that make it healthy again
 	// busyLimit is the longest time that a busy worker may be silent before it is stopped.
 	busyLimit time.Duration
+	essential bool // the master ends with the worker
 }
 
 // PolicyOf returns the policy of the unit's workers.
 func PolicyOf(u unit.Spec) Policy {
-	return Policy{u.Restart, u.Liveness.Missed, u.Readiness.Missed, u.Readiness.Passes, u.BusyLimit}
+	return Policy{u.Restart, u.Liveness.Missed, u.Readiness.Missed, u.Readiness.Passes, u.BusyLimit, u.Essential}
 }

@@ -23,6 +23,8 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"log", &live, u.Log, v.Log},
 		{"restart", &live, u.Restart, v.Restart},
 		{"stop", &live, []any{u.StopSignal, u.StopGrace}, []any{v.StopSignal, v.StopGrace}},
+		{"essential", &live, u.Essential, v.Essential},
+		{"update", &live, u.MaxUnavailable, v.MaxUnavailable},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {
 			*part.list = append(*part.list, part.key)

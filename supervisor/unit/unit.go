@@ -78,6 +78,12 @@ type Spec struct {
 	// BusyLimit is how long a worker that uses the processor may fail its checks before it is ended; 0 means 5
 	// minutes. If it is negative, a busy worker is ended as soon as an idle one.
 	BusyLimit time.Duration
+
+	// Essential means that the master stops everything and ends when a worker of the unit has failed, or has ended
+	// and is not to be restarted.
+	Essential bool
+	// MaxUnavailable is how many workers a change of the units replaces at the same time; 0 means 1.
+	MaxUnavailable int
 }
 
 // RestartMode selects the exits that are followed by a restart.
@@ -196,6 +202,7 @@ func (u Spec) WithDefaults() Spec {
 		u.Restart.SuccessCodes = []int{0}
 	}
 	u.BusyLimit = orDefault(u.BusyLimit, defaultBusyLimit)
+	u.MaxUnavailable = orDefault(u.MaxUnavailable, 1)
 	u.Log = u.Log.WithDefaults()
 	return u
 }
@@ -240,6 +247,9 @@ func (u Spec) CheckFields() error {
 	}
 	if _, _, err := u.Launch(u.WorkerID(0), 1); err != nil {
 		errs = append(errs, err)
+	}
+	if u.MaxUnavailable < 0 {
+		errs = append(errs, fmt.Errorf("max unavailable %d: must be 1 or more", u.MaxUnavailable))
 	}
 	errs = append(errs, u.checkHealth()...)
 	errs = append(errs, u.Restart.check()...)

@@ -15,7 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// Env has the parts that the workers of one master share. All fields are required.
+// Env has the parts that the workers of one master share. All fields but Essential are required.
 type Env struct {
 	Store    *store.DB
 	Log      *slog.Logger
@@ -36,6 +36,9 @@ type Env struct {
 
 	Recovered <-chan struct{} // closed when every worker is recovered
 	Hurry     <-chan struct{} // closed to cut the grace of stops short
+
+	// Essential is called when an essential worker has ended; it must not block. It may be nil.
+	Essential func(End)
 
 	// Dial connects to the worker that listens on the port.
 	Dial func(port int) (Link, error)

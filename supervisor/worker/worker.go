@@ -282,6 +282,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActAbandon:
 		w.done = true
 	}
+	tellEnd(w, before)
 	if w.state.Status == records.StatusFailed || w.state.Status == records.StatusCompleted {
 		w.env.Services.Reconsider()
 	}
