@@ -36,7 +36,7 @@ func (l *lane) ready(op *operation) error {
 	}
 	l.rig, l.op, l.age = r, op, 0
 	r.flags, r.masters.environ = append(r.flags, op.flags...), op.environ
-	r.fromFile = op.file
+	r.fromFile, r.restart, r.further = op.file, op.restart, op.further
 	r.arguments = []string{"-as", cmp.Or(op.habit, "plain"), "-notes", r.notes, "-record", r.record, "-echo"}
 	if op.cgroups {
 		if r.masters.cgroup, err = delegate(); err != nil {

@@ -20,11 +20,13 @@ type operation struct {
 	// fresh: it starts from an empty state, and each trial needs its own rig.
 	fresh bool
 	// life is the number of trials that one rig can serve, 0 for many: a worker's backoff doubles with each death.
-	life    int
-	file    bool // the masters read a file of units
-	flags   []string
-	environ []string
-	habit   string // of the workers, "plain" if empty: see testdata/unit
+	life int
+	file bool // the masters read a file of units
+	// restart and further are parts of that file: see [rig].
+	restart, further string
+	flags            []string
+	environ          []string
+	habit            string // of the workers, "plain" if empty: see testdata/unit
 	// prepare brings the rig into the initial state. If the operation starts a master, prepare leaves none running;
 	// otherwise it leaves the present one.
 	prepare func(r *rig) error

@@ -30,6 +30,7 @@ type rig struct {
 	flags     []string // of every run
 	fromFile  bool     // the masters read a file instead of flags of workers
 	further   string   // the rest of the file, in the middle of the unit
+	restart   string   // the policy of restarts in the file; one with a large budget if empty
 	always    []string // flags of the runs with a file
 
 	masters       masters
@@ -150,9 +151,10 @@ func (r *rig) writeFile() error {
     command: %s
     replicas: %d
     environment: {TURN: "%d"}
-    restart: {backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}
+    restart: %s
     stop: {grace: 250ms}
-%s`, command, cmp.Or(r.workers.configured, r.workers.count), r.turn, r.further)
+%s`, command, cmp.Or(r.workers.configured, r.workers.count), r.turn,
+		cmp.Or(r.restart, "{backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}"), r.further)
 	// Atomically: a reload may be under way.
 	if err := os.WriteFile(r.file()+".new", []byte(text), 0o600); err != nil {
 		return err
