@@ -70,18 +70,16 @@ func check(units []unit.Spec) error {
 	return errors.Join(errs...)
 }
 
-// replaceReason is the reason for the stop of a worker whose unit has changed.
-const replaceReason = "its executable or its arguments have changed"
-
 // Apply makes units the wanted set while the supervisor runs. It starts the workers that are missing, stops and
-// forgets those that are not wanted any more, and replaces those whose executable or arguments differ, one after the
-// other: the next only when the new one is ready. Other settings apply to living workers at once. A number of replicas
-// that [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns when all of that is done.
+// forgets those that are not wanted any more, and replaces those whose executable, arguments or environment differ, one
+// after the other, or as many at once as their unit allows: the next only when a new one is ready. Other settings apply
+// to living workers at once. A number of replicas that [Supervisor.Scale] has set is kept if the unit's own has not
+// changed. Apply returns when all of that is done.
 //
 // Apply fails before it changes anything if the units have a fault, or if they cannot be recorded. It stops at the
-// first worker that does not get ready, and the error names that worker; the remaining ones go on as they are and are
-// marked outdated. If ctx ends, Apply undoes nothing. A supervisor that is started with the same units completes the
-// set.
+// first worker that does not get ready, and the error names that worker; those that are being replaced at the same time
+// are awaited, and the remaining ones go on as they are and are marked outdated. If ctx ends, Apply undoes nothing. A
+// supervisor that is started with the same units completes the set.
 func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err := check(units); err != nil {
 		return err
@@ -235,34 +233,6 @@ func (s *set) dropFinished() {
 	}
 	s.workers = slices.DeleteFunc(slices.Clone(s.workers), finished)
 	s.retired = slices.DeleteFunc(slices.Clone(s.retired), finished)
-}
-
-// replaceOutdated passes the workers their units, and then replaces one after the other those that were started
-// differently.
-func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated) error {
-	var outdated []*worker.Worker
-	for _, w := range workers {
-		differs, err := w.Update(ctx, w.unit)
-		if err != nil {
-			return fmt.Errorf("update %s: %w", w.ID(), err)
-		}
-		if differs {
-			outdated = append(outdated, w.Worker)
-		}
-	}
-	for i, w := range outdated {
-		if info := w.Info(); info != nil && !info.Outdated {
-			continue // it has ended meanwhile, and was started with its new unit
-		}
-		before, err := w.Replace(ctx, replaceReason)
-		if err == nil {
-			err = s.awaitReady(ctx, w, before)
-		}
-		if err != nil {
-			return fmt.Errorf("replaced %d of %d workers: %w", i, len(outdated), err)
-		}
-	}
-	return nil
 }
 
 // awaitAdded waits until the new workers are ready.

@@ -11,18 +11,10 @@ import (
 // Operations on the wanted set while the master runs: it reads its file again.
 
 func operationsOnTheSet() []*operation {
-	return []*operation{
-		{
-			name: "reload, one more", file: true, life: 12, begin: reloads(workersOfATrial + 1),
-			rest: untilAtRest(0), after: asBefore,
-		},
-		{
-			name: "reload, one less", file: true, life: 12, begin: reloads(workersOfATrial - 1),
-			mayEnd: theSecondEnds, rest: untilAtRest(1), after: asBefore,
-		},
-		{
+	another := func(name, further string) *operation {
+		return &operation{
 			// The next master adopts workers that were not replaced yet.
-			name: "reload, another command", file: true, life: 12, mayEnd: allEnd,
+			name: name, file: true, further: further, life: 12, mayEnd: allEnd,
 			begin: func(r *rig) error {
 				r.turn++
 				r.workers.refilled = true
@@ -34,7 +26,19 @@ func operationsOnTheSet() []*operation {
 				}
 				return r.atRest(0)
 			},
+		}
+	}
+	return []*operation{
+		{
+			name: "reload, one more", file: true, life: 12, begin: reloads(workersOfATrial + 1),
+			rest: untilAtRest(0), after: asBefore,
 		},
+		{
+			name: "reload, one less", file: true, life: 12, begin: reloads(workersOfATrial - 1),
+			mayEnd: theSecondEnds, rest: untilAtRest(1), after: asBefore,
+		},
+		another("reload, another command", ""),
+		another("reload, two at once", "    update: {max_unavailable: 2}\n"),
 	}
 }
 
