@@ -54,6 +54,7 @@ func specOf(f *config.File, u *config.Unit) unit.Spec {
 		},
 		Before: u.Start.Before, StopCommand: u.Stop.Command, After: u.Stop.After,
 	}
+	spec.Essential, spec.MaxUnavailable = u.Essential, u.Update.MaxUnavailable
 	if len(u.Program.Command) > 0 {
 		spec.Path, spec.Args = u.Program.Command[0], u.Program.Command[1:]
 	}
@@ -144,9 +145,7 @@ func unsupported(u *config.Unit) []string {
 	}
 	l := &u.Limits
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
-	add(u.Essential, "essential")
 	add(u.Update.Order == config.StartFirst, "update.order: start-first")
-	add(u.Update.MaxUnavailable > 1, "update.max_unavailable")
 	add(l.Memory != nil, "limits.memory")
 	add(l.CPU != nil, "limits.cpu")
 	add(l.PIDs != nil, "limits.pids")

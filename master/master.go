@@ -75,6 +75,10 @@ type Options struct {
 	Log     *slog.Logger // nil discards
 }
 
+// EssentialError is the error of [Master.Run] if it has stopped everything because an essential worker has failed, or
+// has ended.
+type EssentialError = supervisor.EssentialError
+
 const defaultStopGrace = 10 * time.Second
 
 // Master is a master that holds its state. Its methods may be called from any goroutine.
@@ -94,6 +98,8 @@ type Master struct {
 	stopping chan struct{} // closed when it begins to stop
 	hurry    chan struct{}
 	reread   chan struct{} // has room for one Reread at a time
+	// essential gets a value when an essential worker has ended.
+	essential chan struct{}
 }
 
 type closer struct {
@@ -122,7 +128,7 @@ func New(o Options) (_ *Master, err error) {
 	m := &Master{
 		options: o, log: o.Log,
 		ready: make(chan struct{}), stopping: make(chan struct{}), hurry: make(chan struct{}, 1),
-		reread: make(chan struct{}, 1),
+		reread: make(chan struct{}, 1), essential: make(chan struct{}, 1),
 	}
 	defer func() {
 		if err != nil {
@@ -134,6 +140,7 @@ func New(o Options) (_ *Master, err error) {
 	}
 	if m.sup, err = supervisor.New(supervisor.Options{
 		Store: m.store, RuntimeDir: o.RuntimeDir, Log: o.Log, Policies: o.Policies, Keeper: o.Keeper,
+		OnEssential: func() { m.essential <- struct{}{} },
 	}, o.Units...); err != nil {
 		return nil, err
 	}

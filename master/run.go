@@ -14,7 +14,8 @@ import (
 
 // Run adopts the workers of an earlier master, starts the missing ones, and serves until ctx is done or a part fails.
 // Then it drains the calls in flight and stops the workers. If ctx is cancelled with [supervisor.ErrDetach] as the
-// cause, Run leaves the workers running for the next master. Run must be called once.
+// cause, Run leaves the workers running for the next master. If an essential worker fails or ends, Run stops in the same
+// way as when ctx is done, and returns an [EssentialError]. Run must be called once.
 func (m *Master) Run(ctx context.Context) error {
 	// The end of ctx begins the stop. Each part ends later, when no call needs it any more.
 	work, end := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -35,6 +36,8 @@ func (m *Master) Run(ctx context.Context) error {
 		case err = <-supervised:
 			supervised <- nil
 			ended = true
+		case <-m.essential:
+			ended = true
 		case <-ctx.Done():
 			ended = true
 		}
@@ -46,7 +49,12 @@ func (m *Master) Run(ctx context.Context) error {
 	} else {
 		end(nil) // each worker is drained before it is stopped
 	}
-	return errors.Join(err, m.stop(supervised, drained))
+	stopped := m.stop(supervised, drained)
+	if essential, ended := errors.AsType[*EssentialError](stopped); ended {
+		essential.Err = errors.Join(essential.Err, err)
+		return essential
+	}
+	return errors.Join(err, stopped)
 }
 
 // start starts the servers and the supervisor. failed receives the error of a server that ends, supervised that of the

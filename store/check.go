@@ -301,6 +301,7 @@ func validToken(s string) bool {
 func (p *Problems) folder(dir string, c *records.Content, live bool) {
 	p.counter(dir, c, live)
 	p.masterID(dir, c)
+	p.secretKey(dir, c)
 	if c != nil {
 		if here, err := DirID(dir); err == nil && c.Meta.StateDir != here &&
 			c.Bad[keyName(migrations.BucketMeta, string(records.KeyMeta))] == nil {
@@ -371,6 +372,31 @@ func (p *Problems) masterID(dir string, c *records.Content) {
 		p.fail(statedir.MasterIDName, "it is missing: the next start takes the id of the database")
 	case c != nil && c.Meta.MasterID != "" && c.Meta.MasterID != id:
 		p.fail(statedir.MasterIDName, "it says %s, the database %s: it is that of another master", id, c.Meta.MasterID)
+	}
+}
+
+// secretKey checks the key of the environments in the records.
+func (p *Problems) secretKey(dir string, c *records.Content) {
+	key, err := statedir.ReadSecretKey(dir)
+	if err != nil && !errors.Is(err, statedir.ErrSecretKeyLost) {
+		p.fail(statedir.SecretKeyName, "%v", err)
+		return
+	}
+	if err != nil {
+		p.note(statedir.SecretKeyName, "%v: the next start makes a new one", err)
+	}
+	if c == nil {
+		return
+	}
+	outdated := 0
+	for _, w := range c.Workers {
+		if w.EnvironmentMAC != "" && w.SecretKey != key.ID() {
+			outdated++
+		}
+	}
+	if outdated > 0 {
+		p.note(statedir.SecretKeyName, "it is not the key with which the environments of %d workers are recorded: "+
+			"they count as outdated until they are started again", outdated)
 	}
 }
 

@@ -7,6 +7,7 @@
 //	              holder, blank after a shutdown that synced everything
 //	master-id     UUID of this state, written before the first fork
 //	state.db      the registry, a bbolt database
+//	secret.key    key of the HMACs of environments in the registry; not in backups
 //	counter.dat   processed_count ahead of state.db, two checksummed copies
 //	backups/      state-SEQUENCE-schemaN-TIME.db: copies of state.db, made while the
 //	              master runs and before a migration
@@ -25,7 +26,7 @@
 //	workers
 //	└── worker id         Worker{unit, desired, status, reason, instance, incarnation,
 //	                      spec hash, restarts, budget, last exit, outdated, port,
-//	                      services}
+//	                      services, key and HMAC of its environment}
 //	counters
 //	├── processed_count   8 bytes
 //	├── keyed_count       8 bytes, how many of these came with an id; since version 2

@@ -42,7 +42,7 @@ func (s *Supervisor) Changes(ctx context.Context, units ...unit.Spec) ([]Change,
 		return nil, err
 	}
 	defer done()
-	wanted := recovery.Wanted(units, recovery.UnitRecords(units, s.set.recorded, time.Now()))
+	wanted := recovery.Wanted(units, recovery.UnitRecords(s.env.Secrets, units, s.set.recorded, time.Now()))
 	changes := changesOf(s.set.specs(), wanted, s.outdated)
 	resolver := s.set.resolveWith(dependencies.NewGraph(wanted))
 	for i, c := range changes {
@@ -59,9 +59,19 @@ func (s *Supervisor) outdated(u unit.Spec) []string {
 	if u.Schedule != "" {
 		return nil // a run goes on, and the next one is of the new version
 	}
+	before := u
+	for _, present := range s.set.specs() {
+		if present.Name == u.Name {
+			before = present
+		}
+	}
 	var ids []string
 	for _, w := range s.set.list() {
-		if info := w.Info(); info != nil && owns(u, w.ID()) && recovery.Outdated(u, info.Worker) {
+		info := w.Info()
+		if info == nil || !owns(u, w.ID()) {
+			continue
+		}
+		if recovery.CompareChange(s.env.Secrets, before, u, info.Worker) == recovery.Differs {
 			ids = append(ids, w.ID())
 		}
 	}

@@ -83,7 +83,7 @@ func asTold(d recovery.Decision) map[string]string {
 }
 
 // plan returns the decisions of "state plan" in the fake world.
-func (o *fakeOS) plan(dir string, count int) []recovery.Decision {
+func (o *fakeOS) plan(dir string, count int, change ...func(*unit.Spec)) []recovery.Decision {
 	o.t.Helper()
 	snap, err := store.ReadNextStart(dir, store.Options{})
 	if err != nil {
@@ -108,8 +108,11 @@ func (o *fakeOS) plan(dir string, count int) []recovery.Decision {
 		MasterID: snap.Meta.MasterID, StateDir: here.String(), BootID: bootID, UID: os.Geteuid(),
 		Moved: snap.Meta.StateDir != here, Now: o.bootTime,
 	}
-	wanted := unit.Spec{Name: "worker", Path: self, Replicas: count}.WithDefaults()
-	decisions, err := rc.Plan(o.t.Context(), snap.Workers, []unit.Spec{wanted}, false)
+	wanted := unit.Spec{Name: "worker", Path: self, Replicas: count}
+	for _, c := range change {
+		c(&wanted)
+	}
+	decisions, err := rc.Plan(o.t.Context(), snap.Workers, []unit.Spec{wanted.WithDefaults()}, false)
 	if err != nil {
 		o.t.Fatal(err)
 	}

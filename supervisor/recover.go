@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -26,7 +27,8 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	for key, err := range snap.Bad {
 		s.log.Error("record not readable", "record", key, "error", err)
 	}
-	units := recovery.UnitRecords(s.set.configured, snap.Units, time.Now())
+	warnOfOtherKey(s.log, s.env.Secrets, snap.Workers)
+	units := recovery.UnitRecords(s.env.Secrets, s.set.configured, snap.Units, time.Now())
 	s.set.want(recovery.Wanted(s.set.configured, units), snap.Units)
 	s.env.Recovery = s.newRecoveryContext()
 	holders, scanErr := s.scan(ctx)
@@ -71,6 +73,21 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	return nil
 }
 
+// warnOfOtherKey logs that workers were started with environments that cannot be compared, because the key of these is
+// lost.
+func warnOfOtherKey(log *slog.Logger, key records.SecretKey, recs []records.Worker) {
+	n := 0
+	for _, w := range recs {
+		if w.EnvironmentMAC != "" && w.SecretKey != key.ID() {
+			n++
+		}
+	}
+	if n > 0 {
+		log.Warn("secret key lost", "workers", n, "next", "restart the workers that are marked outdated, or bring the "+
+			"former secret.key back and start the master again")
+	}
+}
+
 // stateRetry is the interval of retries while the state cannot be read.
 const stateRetry = 20 * time.Millisecond
 
@@ -112,6 +129,7 @@ func (s *Supervisor) newRecoveryContext() *recovery.Context {
 		UID:      os.Geteuid(),
 		Moved:    s.opts.Store.Moved(),
 		Now:      s.env.BootTime,
+		Secrets:  s.env.Secrets,
 	}
 }
 

@@ -49,7 +49,7 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	}
 	defer done()
 	configured := s.set.configured
-	recs := recovery.UnitRecords(configured, s.set.recorded, time.Now())
+	recs := recovery.UnitRecords(s.env.Secrets, configured, s.set.recorded, time.Now())
 	i := slices.IndexFunc(recs, func(u records.Unit) bool { return u.Name == name })
 	if i < 0 {
 		return Scaling{}, fmt.Errorf("%w: %q", ErrNoUnit, name)

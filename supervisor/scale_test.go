@@ -151,7 +151,7 @@ func TestScaleCutOffAfterTheRecordIsCompleted(t *testing.T) {
 			m := startMaster(t, world, dir, 2)
 			settle(time.Second)
 			kept := world.of("worker-0")
-			recs := recovery.UnitRecords([]unit.Spec{unitOf(t, "worker", 2)}, nil, time.Now())
+			recs := recovery.UnitRecords(nil, []unit.Spec{unitOf(t, "worker", 2)}, nil, time.Now())
 			recs[0].Scale = &n
 			if err := m.recordUnits(t.Context(), recs); err != nil {
 				t.Fatal(err)
@@ -309,7 +309,7 @@ func TestUnitsOfTheSetAreRecorded(t *testing.T) {
 // A unit that is wanted again after it was given up is a new one, even if its last worker still lives.
 func TestUnitGivenUpLosesItsScale(t *testing.T) {
 	configured := []unit.Spec{unitOf(t, "a", 2), unitOf(t, "b", 2)}
-	recs := recovery.UnitRecords(configured, []records.Unit{
+	recs := recovery.UnitRecords(nil, configured, []records.Unit{
 		{Name: "a", Replicas: 2, Scale: new(3), Retired: true, Disabled: true},
 		{Name: "b", Replicas: 2, Scale: new(3)},
 		{Name: "c", Replicas: 2, Scale: new(3)},

@@ -109,19 +109,17 @@ func check(units []unit.Spec) error {
 	return nil
 }
 
-// replaceReason is the reason for the stop of a worker whose unit has changed.
-const replaceReason = "its executable or its arguments have changed"
-
 // Apply makes units the wanted set while the supervisor runs. It starts the workers that are missing, stops and
-// forgets those that are not wanted any more, and replaces those whose executable or arguments differ, one after the
-// other: the next only when the new one is ready. Workers that others depend on come before these, and new workers wait
-// for the replacement. Other settings apply to living workers at once. A number of replicas that
-// [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns when all of that is done.
+// forgets those that are not wanted any more, and replaces those whose executable, arguments or environment differ, one
+// after the other, or as many at once as their unit allows: the next only when a new one is ready. Workers that others
+// depend on come before these, and new workers wait for the replacement. Other settings apply to living workers at once.
+// A number of replicas that [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns when all
+// of that is done.
 //
-// Apply fails before it changes anything if the units have a fault ([*FaultError]), or if they cannot be recorded. It stops at the
-// first worker that does not get ready, and the error names that worker; the remaining ones go on as they are and are
-// marked outdated. If ctx ends, Apply undoes nothing. A supervisor that is started with the same units completes the
-// set.
+// Apply fails before it changes anything if the units have a fault ([*FaultError]), or if they cannot be recorded. It
+// stops at the first worker that does not get ready, and the error names that worker; those that are being replaced at
+// the same time are awaited, and the remaining ones go on as they are and are marked outdated. If ctx ends, Apply undoes
+// nothing. A supervisor that is started with the same units completes the set.
 func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err := check(units); err != nil {
 		return err
@@ -134,7 +132,7 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err := s.set.awaitWantedAgain(ctx, units); err != nil {
 		return err
 	}
-	recs := recovery.UnitRecords(units, s.set.recorded, time.Now())
+	recs := recovery.UnitRecords(s.env.Secrets, units, s.set.recorded, time.Now())
 	s.set.beginReplacing(recovery.Wanted(units, recs), s.outdated)
 	defer func() { s.set.endReplacing(); s.services.Changed() }()
 	c, err := s.change(ctx, units, recs)
@@ -275,45 +273,6 @@ func (s *set) dropFinished() {
 	drop := func(w *worker.Worker) bool { return slices.Contains(ended, w) }
 	s.setWorkers(slices.DeleteFunc(slices.Clone(s.workers), drop))
 	s.retired = slices.DeleteFunc(slices.Clone(s.retired), drop)
-}
-
-// replaceOutdated passes the workers their units, and then replaces one after the other those that were started
-// differently.
-func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated, surplus []*worker.Worker) error {
-	inOrder(workers, func(w updated) string { return w.unit.Name }, s.set.dependencies())
-	var outdated []updated
-	for _, w := range workers {
-		bounded, cancel := context.WithTimeout(ctx, w.unit.StartTimeout) // the start of a worker may hang
-		differs, err := w.Update(bounded, w.unit)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("update %s: %w", w.ID(), err)
-		}
-		if differs {
-			outdated = append(outdated, w)
-		} else {
-			s.set.replaced(w.Worker)
-		}
-	}
-	for i, w := range outdated {
-		if info := w.Info(); info != nil && !info.Outdated {
-			s.set.replaced(w.Worker) // it has ended meanwhile, and was started with its new unit
-			continue
-		}
-		if err := awaitEnds(ctx, holding(w.unit.Port, surplus)); err != nil {
-			return err
-		}
-		before, err := w.Replace(ctx, replaceReason)
-		if err == nil {
-			err = s.awaitReady(ctx, w.Worker, before)
-		}
-		if err != nil {
-			return fmt.Errorf("replaced %d of %d workers: %w", i, len(outdated), err)
-		}
-		s.set.replaced(w.Worker)
-		s.services.Changed()
-	}
-	return nil
 }
 
 // awaitAdded waits until the new workers are ready, those that others depend on first: so the error names the worker

@@ -51,6 +51,9 @@ type Options struct {
 	// Environ is the environment that workers inherit, [os.Environ] if nil. The master's own variables are removed
 	// from it.
 	Environ []string
+	// OnEssential is called when an essential worker has ended, before Serve stops the others and returns an
+	// [EssentialError]. It must not block; nil is not called.
+	OnEssential func()
 
 	dialRegistered func(address string) (registrations.Prober, error) // tests put a fake here
 }
@@ -132,6 +135,12 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	if err := check(units); err != nil {
 		return nil, err
 	}
+	secrets, err := opts.Store.SecretKey()
+	if errors.Is(err, store.ErrKeyNotKept) {
+		s.log.Error("secret key not kept", "error", err)
+	} else if err != nil {
+		return nil, err
+	}
 	s.set.configured = units
 	s.preRegister()
 	bootID, err := process.BootID()
@@ -153,7 +162,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(s.onLogEvent),
 		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
 		Clock:     schedule.NewClock(nil),
-		Recovered: s.recovered, Hurry: s.hurry, Stopping: s.stopping, Blocked: s.set.blocked,
+		Recovered: s.recovered, Hurry: s.hurry, Stopping: s.stopping, Blocked: s.set.blocked, Secrets: secrets,
 		Dial:          func(port int) (worker.Link, error) { return worker.Dial(port, opts.Log) },
 		Prober:        probe.New,
 		AwaitListener: worker.AwaitListener,
@@ -166,7 +175,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 func (s *Supervisor) preRegister() {
 	snap, err := s.opts.Store.Snapshot()
 	s.set.setUnits(recovery.Wanted(s.set.configured,
-		recovery.UnitRecords(s.set.configured, snap.Units, time.Time{})))
+		recovery.UnitRecords(nil, s.set.configured, snap.Units, time.Time{})))
 	for _, u := range s.set.units {
 		if u.Replicas > 0 && !u.NoServices {
 			s.services.Offer(services.OfUnit(u.Name), u.Services...)
@@ -207,10 +216,15 @@ func lockedFloat64(r *rand.Rand) func() float64 {
 
 // Serve recovers the workers that an earlier master left, starts the missing ones and keeps them running until ctx
 // ends. Then it stops every worker within its grace, in parallel but for those that others depend on, which are stopped
-// when the others have ended, or leaves them running if the cause is [ErrDetach]. It returns when that is done, with an error for each worker that could not be stopped.
+// when the others have ended, or leaves them running if the cause is [ErrDetach]. It returns when that is done, with an
+// error for each worker that could not be stopped. If an essential worker fails or ends, Serve stops every worker too, and
+// returns an [EssentialError].
 func (s *Supervisor) Serve(ctx context.Context) error {
 	// The workers' goroutines outlive ctx because they stop the workers.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	s.env.Essential = stopper(ctx, fail, s.log, s.opts.OnEssential)
 	defer close(s.ended)
 	var beside sync.WaitGroup
 	defer beside.Wait()
@@ -256,7 +270,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 		s.registered.Stop()
 	}()
 	s.wait(work, s.commands, let)
-	return s.leftovers()
+	return outcome(context.Cause(ctx), s.leftovers())
 }
 
 // wait returns when every worker's goroutine has returned and also is closed, unless also is nil. Meanwhile it

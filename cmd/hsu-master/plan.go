@@ -78,6 +78,7 @@ type plan struct {
 	Lost       string              `json:"lost,omitempty"`   // why state.db cannot be used
 	Backup     string              `json:"backup,omitempty"` // the backup that is used instead
 	BadRecords map[string]string   `json:"bad_records,omitempty"`
+	KeyFault   string              `json:"key_fault,omitempty"` // why environments cannot be compared
 
 	unitFault error
 }
@@ -122,9 +123,13 @@ func makePlan(ctx context.Context, cfg config) (plan, error) {
 		}
 		p.BadRecords[key] = err.Error()
 	}
+	secrets, err := store.ReadSecretKey(cfg.folders.state)
+	if err != nil {
+		p.KeyFault = err.Error()
+	}
 	p.Workers, err = recovery.Plan(ctx, recovery.PlanOptions{
 		Snapshot: next.Snapshot, StateDir: cfg.folders.state, RuntimeDir: cfg.folders.liveRuntime(),
-		AsRecorded: p.Wanted == wantedRecorded,
+		AsRecorded: p.Wanted == wantedRecorded, Secrets: secrets,
 	}, cfg.master.Units...)
 	if err != nil {
 		return plan{}, fmt.Errorf("plan the next start: %w", err)
@@ -188,6 +193,9 @@ func (p plan) print(w io.Writer, verbose bool) error {
 		for fault := range strings.SplitSeq(p.unitFault.Error(), "\n") {
 			fmt.Fprintf(w, "cannot be started: %s\n", printable(fault))
 		}
+	}
+	if p.KeyFault != "" {
+		fmt.Fprintf(w, "a master cannot start, and environments cannot be compared: %s\n", printable(p.KeyFault))
 	}
 	if len(p.Workers) == 0 {
 		fmt.Fprintln(w, "\nnothing: no worker is wanted or recorded, and no process of this master lives")
@@ -287,7 +295,9 @@ func printEvidence(w io.Writer, d recovery.Decision) {
 	if e.Port != nil {
 		line("port", fmt.Sprintf("%d is %s", e.Port.Port, portOwners[e.Port.Owner]))
 	}
-	if e.Outdated {
+	if e.Incomparable {
+		line("environment", "it may have changed since the start: it was recorded with another key than that of secret.key")
+	} else if e.Outdated {
 		line("outdated", "the executable or the arguments have changed since it was started; it stays as it is")
 	}
 }

@@ -28,9 +28,10 @@ func reloadCommand() *cli.Command {
 		jsonOutput())
 	cmd.Description = `Prints what changes, and returns when it is done: missing workers are started,
 unwanted ones stopped, and those whose command, environment, folder, port or
-executable differ replaced one by one, the next only when the new one is ready.
-Other settings apply at once. The reload stops at the first worker that does not
-get ready. SIGHUP does the same.
+executable differ replaced one by one, the next only when the new one is ready,
+or several at the same time: see update.max_unavailable. Other settings apply at
+once. The reload stops at the first worker that does not get ready. SIGHUP does
+the same.
 
 A master without a file looks for changed executables, and marks the workers
 that run the former ones as outdated.
@@ -159,7 +160,7 @@ func printReload(w io.Writer, plan *adminpb.ReloadResponse) {
 var verbs = map[supervisor.Action]string{
 	supervisor.ActionStart:    "start",
 	supervisor.ActionStop:     "stop and forget",
-	supervisor.ActionReplace:  "replace one by one",
+	supervisor.ActionReplace:  "replace in turn",
 	supervisor.ActionUpdate:   "apply to",
 	supervisor.ActionOutdated: "mark as outdated",
 	supervisor.ActionBlocked:  "cannot start",

@@ -50,7 +50,7 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	if cfg.unitFault != nil {
 		log.Error("worker executable unusable", "error", cfg.unitFault)
 	}
-	if err := runMaster(ctx, m, signals, notify, cfg.detach, log); err != nil {
+	if err := withoutSuccess(runMaster(ctx, m, signals, notify, cfg.detach, log)); err != nil {
 		return err
 	}
 	log.Info("master stopped")

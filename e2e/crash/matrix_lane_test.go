@@ -36,7 +36,7 @@ func (l *lane) ready(op *operation) error {
 	}
 	l.rig, l.op, l.age = r, op, 0
 	r.flags, r.masters.environ = append(r.flags, op.flags...), op.environ
-	r.fromFile, r.further, r.gated = op.file, op.further, op.gated
+	r.fromFile, r.restart, r.further, r.gated = op.file, op.restart, op.further, op.gated
 	if op.hooks {
 		if err := r.addHooks(); err != nil {
 			return err

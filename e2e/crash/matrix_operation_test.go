@@ -20,14 +20,15 @@ type operation struct {
 	// fresh: it starts from an empty state, and each trial needs its own rig.
 	fresh bool
 	// life is the number of trials that one rig can serve, 0 for many: a worker's backoff doubles with each death.
-	life    int
-	file    bool   // the masters read a file of units
-	further string // further keys of the unit in the file
-	gated   bool   // the file has two units, of which one depends on the other
-	hooks   bool   // the unit has hooks; with file only
-	flags   []string
-	environ []string
-	habit   string // of the workers, "plain" if empty: see testdata/unit
+	life int
+	file bool // the masters read a file of units
+	// restart and further are parts of that file: see [rig].
+	restart, further string
+	gated            bool // the file has two units, of which one depends on the other
+	hooks            bool // the unit has hooks; with file only
+	flags            []string
+	environ          []string
+	habit            string // of the workers, "plain" if empty: see testdata/unit
 	// prepare brings the rig into the initial state. If the operation starts a master, prepare leaves none running;
 	// otherwise it leaves the present one.
 	prepare func(r *rig) error

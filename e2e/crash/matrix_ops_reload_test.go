@@ -11,6 +11,13 @@ import (
 // Operations on the wanted set while the master runs: it reads its file again.
 
 func operationsOnTheSet() []*operation {
+	another := func(name, further string) *operation {
+		return &operation{
+			// The next master adopts workers that were not replaced yet.
+			name: name, file: true, further: further, life: 12, mayEnd: allEnd,
+			begin: reloadsAnotherCommand, rest: untilReplaced,
+		}
+	}
 	return []*operation{
 		{
 			name: "reload, one more", file: true, life: 12, begin: reloads(workersOfATrial + 1),
@@ -20,11 +27,8 @@ func operationsOnTheSet() []*operation {
 			name: "reload, one less", file: true, life: 12, begin: reloads(workersOfATrial - 1),
 			mayEnd: theSecondEnds, rest: untilAtRest(1), after: asBefore,
 		},
-		{
-			// The next master adopts workers that were not replaced yet.
-			name: "reload, another command", file: true, life: 12, mayEnd: allEnd,
-			begin: reloadsAnotherCommand, rest: untilReplaced,
-		},
+		another("reload, another command", ""),
+		another("reload, two at once", "    update: {max_unavailable: 2}\n"),
 	}
 }
 

@@ -31,6 +31,7 @@ type rig struct {
 	fromFile  bool     // the masters read a file instead of flags of workers
 	further   string   // the rest of the file, in the middle of the unit
 	hooks     hooks    // of the unit in the file
+	restart   string   // the policy of restarts in the file; one with a large budget if empty
 	always    []string // flags of the runs with a file
 	gated     bool     // the last worker is that of another unit, [gate], which the first ones depend on
 
@@ -164,8 +165,9 @@ func (r *rig) writeFile() error {
     command: %s
     replicas: %d
     environment: {TURN: "%d"}
-    restart: {backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}
-%s%s`, command, replicas, r.turn, r.hooks.keys(), further)
+    restart: %s
+%s%s`, command, replicas, r.turn, cmp.Or(r.restart, "{backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}"),
+		r.hooks.keys(), further)
 	// Atomically: a reload may be under way.
 	if err := os.WriteFile(r.file()+".new", []byte(text), 0o600); err != nil {
 		return err

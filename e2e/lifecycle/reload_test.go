@@ -97,7 +97,7 @@ func TestReloadTouchesOnlyWhatHasChanged(t *testing.T) {
 	f.set("b", "")
 	f.set("c", `command: [sleep, "1000"], stop: {grace: 1s}`)
 	f.set("d", `command: [sleep, "1000"]`)
-	f.reload(0, "a: replace one by one 2 workers: command\n", "--dry-run")
+	f.reload(0, "a: replace in turn 2 workers: command\n", "--dry-run")
 	if same := f.running("a-0", "a-1", "b-0", "c-0"); !maps.Equal(same, before) {
 		t.Errorf("a dry run changed %v to %v", before, same)
 	}
@@ -128,7 +128,7 @@ func TestReloadTouchesOnlyWhatHasChanged(t *testing.T) {
 		t.Errorf("after a reload that failed a-1 is %+v", w)
 	}
 	f.set("a", `command: [sleep, "1002"], replicas: 2`)
-	f.reload(0, "a: replace one by one 2 workers: command\n")
+	f.reload(0, "a: replace in turn 2 workers: command\n")
 	last := f.running("a-0", "a-1", "c-0", "d-0", "e-0")
 	if last["a-1"] == after["a-1"] || last["c-0"] != after["c-0"] || last["e-0"] != after["e-0"] {
 		t.Errorf("the last reload changed %v to %v", after, last)
@@ -161,7 +161,7 @@ func TestReloadIsCompletedAfterACrash(t *testing.T) {
 	if after["a-0"] != replaced || after["a-1"] != before["a-1"] {
 		t.Errorf("the next master runs %v, want %d and %d", after, replaced, before["a-1"])
 	}
-	f.reload(0, "a: replace one by one 1 worker: changed since its start\n")
+	f.reload(0, "a: replace in turn 1 worker: changed since its start\n")
 	if last := f.running("a-0", "a-1"); last["a-0"] != replaced || last["a-1"] == before["a-1"] {
 		t.Errorf("the reload changed %v to %v", after, last)
 	}

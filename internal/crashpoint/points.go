@@ -87,6 +87,7 @@ const (
 	UnitFile       Point = "unit-file"    // of systemd: Write and Rename only
 	LogCopy        Point = "log-copy"     // of the lines that a rotation moves
 	LogCompress    Point = "log-compress" // a rotated file is compressed
+	SecretKey      Point = "secret-key"
 )
 
 // All returns every point.
@@ -105,7 +106,7 @@ func All() []Point {
 	}
 	for _, file := range []Point{
 		MasterID, Database, Counter, Rewrite, Backup, MigrationCopy, Restore, QuarantineCopy, Replaced, Compact, Export,
-		LogCopy, LogCompress,
+		LogCopy, LogCompress, SecretKey,
 	} {
 		all = append(all, file.Steps()...)
 	}

@@ -146,6 +146,7 @@ func encodeWorker(w Worker) ([]byte, error) {
 		Budget:      encodeHistory(w.History),
 		Outdated:    w.Outdated,
 		Port:        b.int32("port", w.Port, 0, maxPort),
+		SecretKey:   text(w.SecretKey), EnvironmentMac: text(w.EnvironmentMAC),
 	}
 	for _, o := range w.Services {
 		m.Services = append(m.Services,
@@ -242,6 +243,7 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 		Port:        int(m.GetPort()),
 		Services:    offers,
 		Due:         due,
+		SecretKey:   m.GetSecretKey(), EnvironmentMAC: m.GetEnvironmentMac(),
 	}, nil
 }
 
@@ -340,13 +342,14 @@ func encodeUnit(u Unit) ([]byte, error) {
 	}
 	var b bounds
 	m := &pb.Unit{
-		Name:     u.Name,
-		Kind:     kind,
-		Replicas: b.int32("replicas", u.Replicas, 0, math.MaxInt32),
-		Disabled: u.Disabled,
-		Retired:  u.Retired,
-		SpecHash: text(u.SpecHash),
-		Changed:  stamp(u.Changed),
+		Name:      u.Name,
+		Kind:      kind,
+		Replicas:  b.int32("replicas", u.Replicas, 0, math.MaxInt32),
+		Disabled:  u.Disabled,
+		Retired:   u.Retired,
+		SpecHash:  text(u.SpecHash),
+		Changed:   stamp(u.Changed),
+		SecretKey: text(u.SecretKey), EnvironmentMac: text(u.EnvironmentMAC),
 	}
 	if u.Scale != nil {
 		m.Scale = new(b.int32("scale", *u.Scale, 0, math.MaxInt32))
@@ -374,13 +377,14 @@ func decodeUnit(key string, value []byte) (Unit, error) {
 		return Unit{}, err
 	}
 	u := Unit{
-		Name:     key,
-		Kind:     kind,
-		Replicas: int(m.GetReplicas()),
-		Disabled: m.GetDisabled(),
-		Retired:  m.GetRetired(),
-		SpecHash: m.GetSpecHash(),
-		Changed:  changed,
+		Name:      key,
+		Kind:      kind,
+		Replicas:  int(m.GetReplicas()),
+		Disabled:  m.GetDisabled(),
+		Retired:   m.GetRetired(),
+		SpecHash:  m.GetSpecHash(),
+		Changed:   changed,
+		SecretKey: m.GetSecretKey(), EnvironmentMAC: m.GetEnvironmentMac(),
 	}
 	if m.Scale != nil {
 		u.Scale = new(int(m.GetScale()))

@@ -34,6 +34,7 @@ func sampleWorker(id string) Worker {
 		Outdated: true, Port: 40001, Services: []Offer{
 			{Name: "pkg.A", Reflected: true}, {Name: "pkg.B", Assumed: true},
 		},
+		SecretKey: "0123456789abcdef", EnvironmentMAC: strings.Repeat("cd", 32),
 	}
 }
 
@@ -59,7 +60,7 @@ func sample() Snapshot {
 			{Name: "old", Kind: KindUnmanaged, Retired: true},
 			{
 				Name: "worker", Kind: KindIntegrated, Replicas: 2, Scale: new(0), Disabled: true, SpecHash: "spec",
-				Changed: sampleTime,
+				Changed: sampleTime, SecretKey: "0123456789abcdef", EnvironmentMAC: strings.Repeat("ef", 32),
 			},
 			{Name: "x", Scale: new(1000)},
 		},

@@ -62,7 +62,7 @@ type Worker struct {
 	Instance *Instance
 	// Incarnation counts the instances started so far.
 	Incarnation uint64
-	// SpecHash is the hash of the unit's spec with which the instance was started.
+	// SpecHash is the hash of the unit's spec with which the instance was started, without the values of the environment.
 	SpecHash string
 	// Restarts counts restarts by policy so far.
 	Restarts uint64
@@ -77,6 +77,11 @@ type Worker struct {
 	Services []Offer
 	// Due is how far it has come in its schedule, nil if it has none.
 	Due *Due
+	// SecretKey is the id of the key of EnvironmentMAC. It is empty if a version without such a key started the
+	// instance: its SpecHash covers the values of the environment too.
+	SecretKey string
+	// EnvironmentMAC is the HMAC of the environment with which the instance was started, empty if there was none.
+	EnvironmentMAC string
 }
 
 // Due is how far a worker has come in its schedule. Its times are of the wall clock.
@@ -118,6 +123,9 @@ type Unit struct {
 	SpecHash string
 	// Changed is the time of the last change of the record.
 	Changed time.Time
+	// SecretKey and EnvironmentMAC are as in Worker.
+	SecretKey      string
+	EnvironmentMAC string
 }
 
 // Wanted returns the number of workers that the unit shall have.

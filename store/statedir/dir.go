@@ -26,6 +26,8 @@ const (
 	MasterIDName = "master-id"
 	CounterName  = "counter.dat"
 	BackupsName  = "backups"
+	// SecretKeyName is the file with the key of the environments in the records.
+	SecretKeyName = "secret.key"
 )
 
 // Dir is a state directory and how to treat it. It does not change while the state is open.

@@ -434,9 +434,14 @@ type Worker struct {
 	// What it offers, so that a next master can route to it before it has asked.
 	Services []*Offer `protobuf:"bytes,14,rep,name=services,proto3" json:"services,omitempty"`
 	// Absent if its unit has no schedule.
-	Due           *Due `protobuf:"bytes,15,opt,name=due,proto3" json:"due,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Due *Due `protobuf:"bytes,15,opt,name=due,proto3" json:"due,omitempty"`
+	// The id of the key of environment_mac, also where that is empty. It is empty
+	// where an earlier version made spec_hash, which then covers the environment.
+	SecretKey string `protobuf:"bytes,21,opt,name=secret_key,json=secretKey,proto3" json:"secret_key,omitempty"`
+	// HMAC of the environment that the instance was started with; empty: none.
+	EnvironmentMac string `protobuf:"bytes,22,opt,name=environment_mac,json=environmentMac,proto3" json:"environment_mac,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
@@ -572,6 +577,20 @@ func (x *Worker) GetDue() *Due {
 		return x.Due
 	}
 	return nil
+}
+
+func (x *Worker) GetSecretKey() string {
+	if x != nil {
+		return x.SecretKey
+	}
+	return ""
+}
+
+func (x *Worker) GetEnvironmentMac() string {
+	if x != nil {
+		return x.EnvironmentMac
+	}
+	return ""
 }
 
 // Due is how far a worker has come in its schedule.
@@ -730,9 +749,12 @@ type Unit struct {
 	// Hash of the unit's spec, as in Worker.
 	SpecHash string `protobuf:"bytes,7,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
 	// Time of the last change of this record.
-	Changed       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=changed,proto3" json:"changed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Changed *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=changed,proto3" json:"changed,omitempty"`
+	// As in Worker.
+	SecretKey      string `protobuf:"bytes,9,opt,name=secret_key,json=secretKey,proto3" json:"secret_key,omitempty"`
+	EnvironmentMac string `protobuf:"bytes,10,opt,name=environment_mac,json=environmentMac,proto3" json:"environment_mac,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Unit) Reset() {
@@ -819,6 +841,20 @@ func (x *Unit) GetChanged() *timestamppb.Timestamp {
 		return x.Changed
 	}
 	return nil
+}
+
+func (x *Unit) GetSecretKey() string {
+	if x != nil {
+		return x.SecretKey
+	}
+	return ""
+}
+
+func (x *Unit) GetEnvironmentMac() string {
+	if x != nil {
+		return x.EnvironmentMac
+	}
+	return ""
 }
 
 // Registration is an endpoint that is no worker of ours, under one service; key:
@@ -1398,7 +1434,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
 	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
-	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xcf\x04\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\x97\x05\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -1415,7 +1451,10 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\boutdated\x18\f \x01(\bR\boutdated\x12\x12\n" +
 	"\x04port\x18\r \x01(\x05R\x04port\x126\n" +
 	"\bservices\x18\x0e \x03(\v2\x1a.hsu.master.store.v1.OfferR\bservices\x12*\n" +
-	"\x03due\x18\x0f \x01(\v2\x18.hsu.master.store.v1.DueR\x03due\"\x81\x01\n" +
+	"\x03due\x18\x0f \x01(\v2\x18.hsu.master.store.v1.DueR\x03due\x12\x1d\n" +
+	"\n" +
+	"secret_key\x18\x15 \x01(\tR\tsecretKey\x12'\n" +
+	"\x0fenvironment_mac\x18\x16 \x01(\tR\x0eenvironmentMac\"\x81\x01\n" +
 	"\x03Due\x12\x1a\n" +
 	"\bschedule\x18\x01 \x01(\tR\bschedule\x12.\n" +
 	"\x04next\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12.\n" +
@@ -1424,7 +1463,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\treflected\x18\x02 \x01(\bR\treflected\x12\x1a\n" +
 	"\bunlisted\x18\x03 \x01(\bR\bunlisted\x12\x18\n" +
-	"\aassumed\x18\x04 \x01(\bR\aassumed\"\x97\x02\n" +
+	"\aassumed\x18\x04 \x01(\bR\aassumed\"\xdf\x02\n" +
 	"\x04Unit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1d.hsu.master.store.v1.UnitKindR\x04kind\x12\x1a\n" +
@@ -1433,7 +1472,11 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\bdisabled\x18\x05 \x01(\bR\bdisabled\x12\x18\n" +
 	"\aretired\x18\x06 \x01(\bR\aretired\x12\x1b\n" +
 	"\tspec_hash\x18\a \x01(\tR\bspecHash\x124\n" +
-	"\achanged\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\achangedB\b\n" +
+	"\achanged\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\achanged\x12\x1d\n" +
+	"\n" +
+	"secret_key\x18\t \x01(\tR\tsecretKey\x12'\n" +
+	"\x0fenvironment_mac\x18\n" +
+	" \x01(\tR\x0eenvironmentMacB\b\n" +
 	"\x06_scale\"\x95\x01\n" +
 	"\fRegistration\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +

@@ -78,7 +78,7 @@ func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		}
 		return remain(s, e)
 	case EvExited:
-		return ended(s, e, p, now)
+		return endedOrOnceMore(s, e, p, now)
 	case EvRetry:
 		return retry(s, now)
 	case EvUnblocked:
@@ -162,6 +162,8 @@ func begin(s State, p Policy, now time.Duration) (State, Action) {
 		return s, ActNone
 	case p.scheduled && s.Status != records.StatusWaiting: // a run that waits for its dependencies has yet to begin
 		return s.idle(), ActNone
+	case p.startsOnce(s, true):
+		return s.start()
 	case s.Status == records.StatusCompleted:
 		return s, ActNone
 	case s.Status == records.StatusFailed:

@@ -140,9 +140,12 @@ type Policy struct {
 	// busyLimit is the longest time that a busy worker may be silent before it is stopped.
 	busyLimit time.Duration
 	scheduled bool // it runs at the times of a schedule only
+	essential bool // the master ends with the worker
 }
 
 // PolicyOf returns the policy of the unit's workers.
 func PolicyOf(u unit.Spec) Policy {
-	return Policy{u.Restart, u.Liveness.Missed, u.Readiness.Missed, u.Readiness.Passes, u.BusyLimit, u.Schedule != ""}
+	return Policy{
+		u.Restart, u.Liveness.Missed, u.Readiness.Missed, u.Readiness.Passes, u.BusyLimit, u.Schedule != "", u.Essential,
+	}
 }

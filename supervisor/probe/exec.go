@@ -46,10 +46,15 @@ func resultOf(ran process.Ran) error {
 	return errors.New(text)
 }
 
-// lastLine returns the last line of an output that is not blank.
+// lastLine returns the last line of an output that is not blank. It returns "" if the beginning of that line was not
+// kept: half of a secret would not be recognised.
 func lastLine(output []byte) string {
-	output = bytes.TrimSpace(output)
-	return string(bytes.TrimSpace(output[bytes.LastIndexAny(output, "\r\n")+1:]))
+	kept := bytes.TrimSpace(output)
+	begin := bytes.LastIndexAny(kept, "\r\n") + 1
+	if begin == 0 && len(output) >= process.OutputKept {
+		return ""
+	}
+	return string(bytes.TrimSpace(kept[begin:]))
 }
 
 // decided is the error of a check that was decided before it ended: killing the family of a command takes longer than

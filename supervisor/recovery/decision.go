@@ -264,6 +264,9 @@ func (f Facts) follow(o Orders) (action Action, reason string, restartIn float64
 	delay := after.History.RetryAt - f.now
 	switch act { //nolint:exhaustive // the other actions do not follow from these events
 	case lifecycle.ActStart:
+		if f.policy.StartsOnce(s, e, f.now) {
+			return ActionRespawn, what + "; it is essential, so it is started once", 0
+		}
 		if !f.ran && f.standing == unrecorded {
 			return ActionStart, what, 0
 		}

@@ -34,6 +34,9 @@ type Evidence struct {
 	Moved bool `json:"moved,omitempty"`
 	// Outdated reports whether the executable or the arguments have changed since the start.
 	Outdated bool `json:"outdated,omitempty"`
+	// Incomparable reports whether the environment may have changed too: it was recorded with a key that is lost, or
+	// that cannot be read.
+	Incomparable bool `json:"environment_incomparable,omitempty"`
 	// RestartIn is the maximum delay of a start, or the time until a failed worker is tried again, in seconds.
 	RestartIn float64 `json:"restart_in,omitempty"`
 }

@@ -26,6 +26,8 @@ type PlanOptions struct {
 	RuntimeDir string
 	// AsRecorded makes every recorded worker wanted, regardless of the units.
 	AsRecorded bool
+	// Secrets is the key that the next master will have, empty if it cannot be read.
+	Secrets records.SecretKey
 }
 
 // Plan returns what a master started now with these units would do to each worker. It decides the same as
@@ -39,7 +41,7 @@ func Plan(ctx context.Context, opts PlanOptions, units ...unit.Spec) ([]Decision
 	if err != nil {
 		return nil, err
 	}
-	wanted := Wanted(units, UnitRecords(units, opts.Snapshot.Units, time.Time{}))
+	wanted := Wanted(units, UnitRecords(opts.Secrets, units, opts.Snapshot.Units, time.Time{}))
 	return rc.Plan(ctx, opts.Snapshot.Workers, wanted, opts.AsRecorded)
 }
 
@@ -73,6 +75,7 @@ func planContext(opts PlanOptions) (*Context, error) {
 		UID:      uid,
 		Moved:    meta.StateDir != dir,
 		Now:      process.BootTime,
+		Secrets:  opts.Secrets,
 	}, nil
 }
 
@@ -94,7 +97,9 @@ func (rc *Context) Plan(
 		wg.Go(func() {
 			f, inst := rc.Inspect(bounded, &slots[i])
 			if inst != nil {
-				f.evidence.Outdated = Outdated(slots[i].Unit, slots[i].Rec)
+				d := Compare(rc.Secrets, slots[i].Unit, slots[i].Rec)
+				f.evidence.Outdated = d == Differs || d == Incomparable && len(rc.Secrets) > 0
+				f.evidence.Incomparable = d == Incomparable
 				_ = inst.Close()
 			}
 			decisions[i] = Decide(f)

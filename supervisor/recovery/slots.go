@@ -29,6 +29,7 @@ type Context struct {
 	UID      int  // user of the master
 	Moved    bool // the state was made in another directory
 	Now      func() time.Duration
+	Secrets  records.SecretKey // of the environments in the records; empty if it cannot be read
 }
 
 // Slot is one replica of a unit with the facts known so far.
@@ -102,29 +103,12 @@ func (rc *Context) slot(u unit.Spec, rec records.Worker, recorded bool) Slot {
 		History:  lifecycle.SinceBoot(rec.History, rc.BootID, rc.Now(), lifecycle.PolicyOf(u)),
 	}
 	ended := s.State.Status == records.StatusFailed || s.State.Status == records.StatusCompleted
-	if ended && Outdated(u, rec) {
+	if ended && Compare(rc.Secrets, u, rec) == Differs {
 		// It ended with the old executable or arguments; the present ones have not been tried.
 		s.State.Status, s.State.Reason = records.StatusStopped, ""
 		s.State.History = records.RestartHistory{BootID: rc.BootID}
 	}
 	return s
-}
-
-// Outdated reports whether the executable or the arguments differ from those of the worker's last start. If they
-// cannot be read, it returns false.
-func Outdated(u unit.Spec, rec records.Worker) bool {
-	if u.Schedule != "" && rec.Instance == nil {
-		return false // its next run is of the present version
-	}
-	hash, err := u.Hash()
-	return err == nil && hash != rec.SpecHash && (rec.SpecHash != "" || startedWithoutProgram(rec))
-}
-
-// startedWithoutProgram reports whether the last start failed because the executable could not be read, such as one
-// that was missing.
-func startedWithoutProgram(rec records.Worker) bool {
-	waits := rec.Status == records.StatusFailed || rec.Status == records.StatusBackoff
-	return waits && rec.Instance == nil && rec.Incarnation > 0 && rec.SpecHash == ""
 }
 
 // Unknown reports whether the scan failed, so that processes may exist which the result lacks.

@@ -10,8 +10,10 @@ import (
 
 // UnitRecords returns the records of the configured units, in their order. They take over from the recorded ones what
 // an operator has set: a scale is kept until the configured number of replicas changes, or until the unit cannot have
-// that many. now is the time of a change.
-func UnitRecords(configured []unit.Spec, recorded []records.Unit, now time.Time) []records.Unit {
+// that many. now is the time of a change, key that of the environments; without a key, these are not recorded.
+func UnitRecords(
+	key records.SecretKey, configured []unit.Spec, recorded []records.Unit, now time.Time,
+) []records.Unit {
 	known := map[string]records.Unit{}
 	for _, rec := range recorded {
 		if !rec.Retired {
@@ -29,8 +31,13 @@ func UnitRecords(configured []unit.Spec, recorded []records.Unit, now time.Time)
 		// The executable may be in the middle of being replaced.
 		if hash, err := u.WithDefaults().Hash(); err == nil {
 			rec.SpecHash = hash
+			rec.SecretKey, rec.EnvironmentMAC = key.ID(), key.MAC(u.Name, u.Env)
 		}
-		if !reflect.DeepEqual(rec, before) {
+		compared := rec
+		if rec.SecretKey != before.SecretKey { // then the environments cannot be compared
+			compared.SecretKey, compared.EnvironmentMAC = before.SecretKey, before.EnvironmentMAC
+		}
+		if !reflect.DeepEqual(compared, before) {
 			rec.Changed = now
 		}
 		list = append(list, rec)

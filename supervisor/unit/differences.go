@@ -38,6 +38,8 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"no_new_privileges", &start, u.Attributes.NoNewPrivileges, v.Attributes.NoNewPrivileges},
 		{"limits.open_files", &start, u.Attributes.OpenFiles, v.Attributes.OpenFiles},
 		{"limits.core", &start, u.Attributes.Core, v.Attributes.Core},
+		{"essential", &live, u.Essential, v.Essential},
+		{"update", &live, u.MaxUnavailable, v.MaxUnavailable},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {
 			*part.list = append(*part.list, part.key)

@@ -111,8 +111,9 @@ func LookUp(name string) (string, error) {
 	return path, nil
 }
 
-// Hash identifies the input of a start: the executable's content, the arguments, the environment, the directory,
-// whether there is a port, and the attributes. It leaves out settings that do not affect a running process: replicas, timeouts, restart
+// Hash identifies the input of a start: the executable's content, the arguments, the names of the environment's
+// variables, the directory, whether there is a port, and the attributes. It does not depend on the values of the
+// environment, because it is not secret. It leaves out settings that do not affect a running process: replicas, timeouts, restart
 // policy.
 func (u Spec) Hash() (string, error) {
 	hash, _, err := u.Version()
@@ -141,7 +142,7 @@ func (u Spec) Version() (unit, exe string, err error) {
 
 		Attributes process.Attributes `json:",omitzero"`
 	}
-	more := launch{Dir: u.Dir, Env: u.Env, Port: max(u.Port, 0), Attributes: u.Attributes}
+	more := launch{Dir: u.Dir, Env: u.variables(), Port: max(u.Port, 0), Attributes: u.Attributes}
 	if u.Kind == Managed {
 		more.Kind = Managed
 	}
@@ -154,4 +155,14 @@ func (u Spec) Version() (unit, exe string, err error) {
 	}
 	sum := sha256.Sum256(spec)
 	return hex.EncodeToString(sum[:]), exe, nil
+}
+
+// variables returns the names of the variables in Env.
+func (u Spec) variables() []string {
+	var names []string
+	for _, entry := range u.Env {
+		name, _, _ := strings.Cut(entry, "=")
+		names = append(names, name)
+	}
+	return names
 }

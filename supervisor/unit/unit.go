@@ -98,6 +98,12 @@ type Spec struct {
 	// arguments, with the placeholders of [Spec.Launch]. StartTimeout bounds Before, and apart from that the start;
 	// StopGrace bounds the whole stop with StopCommand, and apart from that After.
 	Before, StopCommand, After []string
+
+	// Essential means that the master stops everything and ends when a worker of the unit has failed, or has ended
+	// and is not to be restarted.
+	Essential bool
+	// MaxUnavailable is how many workers a change of the units replaces at the same time; 0 means 1.
+	MaxUnavailable int
 }
 
 // Missed is what is done about the due times of a schedule that came while no master ran, the machine slept, or the
@@ -230,6 +236,7 @@ func (u Spec) WithDefaults() Spec {
 		u.Restart.SuccessCodes = []int{0}
 	}
 	u.BusyLimit = orDefault(u.BusyLimit, defaultBusyLimit)
+	u.MaxUnavailable = orDefault(u.MaxUnavailable, 1)
 	u.Log = u.Log.WithDefaults()
 	return u
 }
@@ -277,6 +284,9 @@ func (u Spec) CheckFields() error {
 	}
 	if _, _, err := u.Launch(u.WorkerID(0), 1); err != nil {
 		errs = append(errs, err)
+	}
+	if u.MaxUnavailable < 0 {
+		errs = append(errs, fmt.Errorf("max unavailable %d: must be 1 or more", u.MaxUnavailable))
 	}
 	errs = append(errs, u.checkHealth()...)
 	errs = append(errs, u.Restart.check()...)

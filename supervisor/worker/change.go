@@ -55,7 +55,11 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 		w.relink(ctx)
 	}
 	w.routes.replace(recalled(u, w.routes.offers))
-	w.rec.Outdated = recovery.Outdated(u, w.rec)
+	differs := recovery.CompareChange(w.env.Secrets, before, u, w.rec)
+	if differs == recovery.Differs && recovery.Compare(w.env.Secrets, u, w.rec) == recovery.Incomparable {
+		w.rec.SecretKey, w.rec.EnvironmentMAC = w.env.Secrets.ID(), "" // another one, also for a later change
+	}
+	w.rec.Outdated = differs != recovery.Same
 	w.record(ctx) // before routing, as for a report of the worker
 	w.agenda.change(ctx, w, before)
 	w.routes.offer(w.state.Retired)
@@ -74,7 +78,7 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 		w.routes.asked.incarnation = 0 // whatever it has answered
 		w.discover(ctx)
 	}
-	return w.rec.Outdated && w.state.Wanted && w.unit.Schedule == "" // a run goes on
+	return differs == recovery.Differs && w.state.Wanted && w.unit.Schedule == "" // a run goes on
 }
 
 // Replace has a new instance take the worker's place, when the present one has ended. It returns the number of the

@@ -161,9 +161,17 @@ func (s subject) prober(spec probe.Spec, l Link) probe.Prober {
 	if err != nil {
 		return probe.Unusable(spec, err)
 	}
-	return s.env.Prober(expanded, probe.Target{
+	prober := s.env.Prober(expanded, probe.Target{
 		Address: ports.Address(s.rec.Port), Auto: l, Conn: l.GRPC(), Process: processLink{s.inst}, Run: s.run,
 	})
+	if len(s.unit.Env) == 0 {
+		return prober
+	}
+	_, env, err := s.unit.Launch(s.worker, s.rec.Port)
+	if err != nil {
+		return probe.Unusable(spec, err)
+	}
+	return masking{prober, env}
 }
 
 // probeOf is the id of the processes that check a worker. No slot has it, so the next master stops those that a crash

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
 	"github.com/core-tools/hsu-master/supervisor/ports"
@@ -15,7 +16,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
-// Env has the parts that the workers of one master share. All fields are required.
+// Env has the parts that the workers of one master share. All fields but Essential are required.
 type Env struct {
 	Store    *store.DB
 	Log      *slog.Logger
@@ -33,12 +34,17 @@ type Env struct {
 	Checks   *probe.Scheduler
 	Clock    *schedule.Clock
 
+	Secrets records.SecretKey // of the environments in the records
+
 	Recovered <-chan struct{} // closed when every worker is recovered
 	Hurry     <-chan struct{} // closed to cut the grace of stops short
 	Stopping  <-chan struct{} // closed when the master stops: no worker is started any more
 
 	// Blocked returns the reason why no worker of the unit can be started now, "" if one can be.
 	Blocked func(unit string) string
+
+	// Essential is called when an essential worker has ended; it must not block. It may be nil.
+	Essential func(End)
 
 	// Dial connects to the worker that listens on the port.
 	Dial func(port int) (Link, error)

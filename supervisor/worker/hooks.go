@@ -257,6 +257,7 @@ func launch(ctx context.Context, w *owner) {
 		w.rec.Port, w.rec.Instance = port, nil
 		// If the command fails, a change of the unit or its executable is still seen.
 		w.rec.SpecHash, _ = w.unit.Hash()
+		noteEnvironment(w)
 		w.rec.Outdated = false
 		if !w.record(ctx) {
 			err = errors.New("the start could not be recorded")

@@ -171,7 +171,7 @@ func (w *owner) clear(ctx, bounded context.Context, keep string) bool {
 // workers share one commit.
 func (w *owner) afterwards(ctx context.Context) {
 	if w.adopted && w.inst != nil {
-		w.rec.Outdated = recovery.Outdated(w.unit, w.rec)
+		w.rec.Outdated = recovery.Compare(w.env.Secrets, w.unit, w.rec) != recovery.Same
 		w.record(ctx)
 	}
 	w.discover(ctx)

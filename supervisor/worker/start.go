@@ -87,6 +87,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	w.rec.Incarnation++
 	w.routes.forget()
 	w.rec.SpecHash = spec
+	noteEnvironment(w)
 	w.rec.Outdated = false
 	w.rec.Instance = &records.Instance{
 		Token:   newToken(),
@@ -171,4 +172,9 @@ func (w *owner) onStart(ctx context.Context, l Link, err error) {
 		w.checks[0].Note(nil) // it has just passed this check
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReady})
 	}
+}
+
+// noteEnvironment notes the environment of the next instance, so that a change of it is seen.
+func noteEnvironment(w *owner) {
+	w.rec.SecretKey, w.rec.EnvironmentMAC = w.env.Secrets.ID(), w.env.Secrets.MAC(w.unit.Name, w.unit.Env)
 }

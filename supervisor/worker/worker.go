@@ -322,6 +322,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActAbandon:
 		w.done = true
 	}
+	tellEnd(w, before)
 	if w.state.Status == records.StatusFailed || w.state.Status == records.StatusCompleted ||
 		w.state.Status == records.StatusScheduled {
 		w.env.Services.Reconsider()
