@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -113,7 +114,9 @@ func TestFailedDependencyIsTheReasonOfTheWait(t *testing.T) {
 			}
 		}
 		// A call that only a worker in vain could answer does not wait for it.
-		if _, err := m.Acquire(t.Context(), "pkg.Top", ""); !errors.Is(err, ErrNoWorker) ||
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := m.Acquire(ctx, "pkg.Top", ""); !errors.Is(err, ErrNoWorker) ||
 			!strings.Contains(err.Error(), why) {
 			t.Errorf("Acquire = %v, want it to fail at once with the reason", err)
 		}
@@ -397,7 +400,13 @@ func TestApplyWaitsForDependenciesThatStart(t *testing.T) {
 		// Units that others depended on are stopped after these.
 		app, acts := world.of("app-0"), len(world.did())
 		app.set(func() { app.ignoresTerm = true })
-		if err := m.Apply(t.Context(), unitOf(t, "worker", 1)); err != nil {
+		done := make(chan error, 1)
+		go func() { done <- m.Apply(t.Context(), unitOf(t, "worker", 1)) }()
+		settle(5 * time.Second) // half of the grace of app-0
+		if got := world.did()[acts:]; !slices.Equal(got, []string{"terminate app-0"}) {
+			t.Errorf("it did %q, want db-0 left until app-0 has ended", got)
+		}
+		if err := <-done; err != nil {
 			t.Errorf("Apply = %v", err)
 		}
 		if got := world.did()[acts:]; !slices.Equal(got, []string{"terminate app-0", "terminate db-0"}) || !app.isDead() {
@@ -427,7 +436,9 @@ func TestApplyReplacesDependenciesBeforeTheirDependentsStart(t *testing.T) {
 		for i := range units {
 			units[i].Args = []string{"--new"}
 		}
-		if err := m.Apply(t.Context(), units...); err != nil {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := m.Apply(ctx, units...); err != nil {
 			t.Errorf("Apply = %v", err)
 		}
 		settle(time.Second)
@@ -444,12 +455,28 @@ func TestApplyReplacesDependenciesBeforeTheirDependentsStart(t *testing.T) {
 		world.set(func() { world.behave = func(p *fakeProcess) { p.exitsAfter, p.exitCode = time.Second, 1 } })
 		units = append(units, dependent(t, "more", "migrate completed"))
 		units[2].Args = []string{"--bad"}
-		if err := m.Apply(t.Context(), units...); err == nil ||
+		if err := m.Apply(ctx, units...); err == nil ||
 			err.Error() != "more-0 is waiting: migrate: migrate-0 has failed: exited with code 1" {
 			t.Errorf("Apply = %v, want the failed dependency", err)
 		}
 		settle(time.Second)
 		m.want("more-0", records.StatusWaiting, "migrate: migrate-0 has failed: exited with code 1")
+		m.stop(nil)
+	})
+}
+
+// A dependency that does not get ready is named itself, not the worker that waits for it.
+func TestApplyNamesTheDependencyThatDoesNotGetReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		world.behave = func(p *fakeProcess) { p.exitsAfter, p.exitCode, p.readyAfter = time.Second, 3, -1 }
+		m := startUnits(t, world, openStore(t, world, t.TempDir()))
+		settle(time.Second)
+		began := time.Now()
+		err := m.Apply(t.Context(), dependent(t, "app", "db ready"), dependent(t, "db"))
+		if err == nil || err.Error() != "db-0 is not ready: exited with code 3" || time.Since(began) > 2*time.Second {
+			t.Errorf("Apply = %v after %s, want db-0 named at its first exit", err, time.Since(began))
+		}
 		m.stop(nil)
 	})
 }
@@ -465,24 +492,26 @@ func TestApplyFailsIfADependencyHasFailed(t *testing.T) {
 		m := startUnits(t, world, openStore(t, world, t.TempDir()), job(t, "migrate"))
 		settle(time.Minute)
 		app := dependent(t, "app", "migrate completed")
-		err := m.Apply(t.Context(), job(t, "migrate"), app)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		err := m.Apply(ctx, job(t, "migrate"), app)
 		if err == nil || err.Error() != "app-0 is waiting: migrate: migrate-0 has failed: exited with code 7" {
 			t.Errorf("Apply = %v, want the failed dependency", err)
 		}
 		none := job(t, "migrate")
 		none.Replicas = 0
-		if err := m.Apply(t.Context(), none, app); err != nil {
+		if err := m.Apply(ctx, none, app); err != nil {
 			t.Errorf("Apply = %v, want nothing to wait for: app-0 is not new", err)
 		}
 		m.want("app-0", records.StatusWaiting, "migrate: it is disabled or has no replicas")
-		if s, err := m.Scale(t.Context(), "app", 2); err != nil {
+		if s, err := m.Scale(ctx, "app", 2); err != nil {
 			t.Error(err)
-		} else if err := s.Wait(t.Context()); err == nil ||
+		} else if err := s.Wait(ctx); err == nil ||
 			err.Error() != "app-1 is waiting: migrate: it is disabled or has no replicas" {
 			t.Errorf("Scale = %v, want the dependency", err)
 		}
 		// Without the dependency, the waiting workers start at once.
-		if err := m.Apply(t.Context(), none, dependent(t, "app")); err != nil {
+		if err := m.Apply(ctx, none, dependent(t, "app")); err != nil {
 			t.Errorf("Apply = %v", err)
 		}
 		settle(time.Second)
@@ -491,11 +520,11 @@ func TestApplyFailsIfADependencyHasFailed(t *testing.T) {
 		}
 		// A dependency that is added touches no running worker.
 		app.DependsOn = []unit.Dependency{{Unit: "migrate", Condition: unit.Ready}}
-		changes, err := m.Changes(t.Context(), none, app)
+		changes, err := m.Changes(ctx, none, app)
 		if err != nil || len(changes) != 1 || changes[0].Action != ActionUpdate || changes[0].Reasons[0] != "depends_on" {
 			t.Errorf("Changes = %+v, %v, want depends_on as a live change", changes, err)
 		}
-		if err := m.Apply(t.Context(), none, app); err != nil || world.starts("app-0") != 1 {
+		if err := m.Apply(ctx, none, app); err != nil || world.starts("app-0") != 1 {
 			t.Errorf("Apply = %v, app-0 was started %d times", err, world.starts("app-0"))
 		}
 		m.stop(nil)
@@ -507,7 +536,9 @@ func TestApplyRefusesDependenciesThatCanNeverBeMet(t *testing.T) {
 		world := newFakeOS(t)
 		m := startUnits(t, world, openStore(t, world, t.TempDir()), dependent(t, "a"))
 		settle(time.Second)
-		err := m.Apply(t.Context(), dependent(t, "a", "b ready"), dependent(t, "b", "a ready"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		err := m.Apply(ctx, dependent(t, "a", "b ready"), dependent(t, "b", "a ready"))
 		if err == nil || !strings.Contains(err.Error(), "a -> b -> a") {
 			t.Errorf("Apply = %v, want the cycle", err)
 		}
