@@ -103,8 +103,8 @@ func LookUp(name string) (string, error) {
 }
 
 // Hash identifies the input of a start: the executable's content, the arguments, the environment, the directory,
-// whether there is a port, and the attributes. It leaves out settings that do not affect a running process: replicas, timeouts, restart
-// policy.
+// whether there is a port, and the attributes. It leaves out settings that do not affect a running process: replicas,
+// timeouts, restart policy.
 func (u Spec) Hash() (string, error) {
 	hash, _, err := u.Version()
 	return hash, err
