@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -110,7 +111,7 @@ func TestKeysOfAttributes(t *testing.T) {
 	harness.WaitFor(t, "all run their program", func() error {
 		for _, w := range d.Workers {
 			if command, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", w.PID)); string(command) != "sleep\n" {
-				return fmt.Errorf("%s is %q, %w", w.ID, command, err)
+				return fmt.Errorf("%s is %q, %v", w.ID, command, err)
 			}
 		}
 		return nil
@@ -195,7 +196,7 @@ func wantEqualThreads(t *testing.T, m *harness.Master) {
 	harness.WaitFor(t, "all threads of the master have its rights", func() error {
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", m.PID))
 		if err != nil || len(threads) < 2 {
-			return fmt.Errorf("%v, %w", threads, err)
+			return fmt.Errorf("%v, %v", threads, err)
 		}
 		for _, path := range threads {
 			text, err := os.ReadFile(path)
@@ -245,7 +246,7 @@ units:
 	harness.WaitFor(t, "a check has run as the user of the unit", func() error {
 		text, err := os.ReadFile(filepath.Join(s.Record, "search-1"))
 		if string(text) != "65534\n" {
-			return fmt.Errorf("%q, %w", text, err)
+			return fmt.Errorf("%q, %v", text, err)
 		}
 		return nil
 	})
@@ -318,7 +319,7 @@ units:
 			files, err := filepath.Glob(filepath.Join(s.Record, "*.[0-9]*"))
 			files = slices.DeleteFunc(files, func(path string) bool { return strings.HasSuffix(path, ".new") })
 			if len(files) < n {
-				return fmt.Errorf("%q, %w", files, err)
+				return fmt.Errorf("%q, %v", files, err)
 			}
 			return nil
 		})
@@ -487,8 +488,13 @@ units:
 	}
 	m = s.start()
 	after := s.awaitUp(1)
-	if err := <-ended; err == nil || err.Error() != "signal: killed" {
-		t.Errorf("the helper has ended: %v", err)
+	select {
+	case err := <-ended:
+		if err == nil || err.Error() != "signal: killed" {
+			t.Errorf("the helper has ended: %v, want it killed", err)
+		}
+	case <-time.After(harness.Patience):
+		t.Fatalf("the helper lives, and the worker is %+v", after.Workers)
 	}
 	if now := after.Worker(t, "limited-0"); now.PID == helper.Process.Pid || now.Restarts != w.Restarts {
 		t.Errorf("%+v, want another process, and no restart counted", now)
