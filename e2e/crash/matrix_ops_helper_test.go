@@ -15,6 +15,9 @@ func operationsWithHelpers() []*operation {
 			name: "worker crashes, start helper", file: true, further: limited, life: 10, habit: withAChild,
 			begin: ends(unix.SIGKILL), rest: restarted,
 		},
-		{name: "recovery of dead ones, start helper", file: true, further: limited, life: 10, launched: true, prepare: allDead},
+		{
+			name: "recovery of dead ones, start helper", file: true, further: limited, life: 10, launched: true,
+			prepare: allDead,
+		},
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -110,7 +111,7 @@ func TestKeysOfAttributes(t *testing.T) {
 	harness.WaitFor(t, "all run their program", func() error {
 		for _, w := range d.Workers {
 			if command, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", w.PID)); string(command) != "sleep\n" {
-				return fmt.Errorf("%s is %q, %w", w.ID, command, err)
+				return fmt.Errorf("%s is %q, %v", w.ID, command, err)
 			}
 		}
 		return nil
@@ -157,8 +158,10 @@ func TestKeysOfAttributes(t *testing.T) {
 	s.awaitUp(workers).WantInstances(t, d.Instances())
 
 	// A change of each key restarts its worker, and no other one.
-	s.write("hsu.yaml", strings.NewReplacer("0137", "0027", "77,", "78,", "nice: 19", "nice: 18",
-		"group: \"7\"", "group: \"8\"", "user: nobody}", "user: nobody, no_new_privileges: true}").Replace(fileOfAttributes))
+	s.write("hsu.yaml", strings.NewReplacer(
+		"0137", "0027", "77,", "78,", "nice: 19", "nice: 18", `group: "7"`, `group: "8"`,
+		"user: nobody}", "user: nobody, no_new_privileges: true}",
+	).Replace(fileOfAttributes))
 	s.admitAll()
 	if r := s.CLI("reload"); r.Code != 0 {
 		t.Fatalf("reload: %+v", r)
@@ -193,7 +196,7 @@ func wantEqualThreads(t *testing.T, m *harness.Master) {
 	harness.WaitFor(t, "all threads of the master have its rights", func() error {
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", m.PID))
 		if err != nil || len(threads) < 2 {
-			return fmt.Errorf("%v, %w", threads, err)
+			return fmt.Errorf("%v, %v", threads, err)
 		}
 		for _, path := range threads {
 			text, err := os.ReadFile(path)
@@ -201,7 +204,8 @@ func wantEqualThreads(t *testing.T, m *harness.Master) {
 				continue // it has ended
 			}
 			for _, key := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Uid"} {
-				if want := key + ":\t" + strings.ReplaceAll(own[key], " ", "\t") + "\n"; !strings.Contains(string(text), want) {
+				want := key + ":\t" + strings.ReplaceAll(own[key], " ", "\t") + "\n"
+				if !strings.Contains(string(text), want) {
 					return fmt.Errorf("%s does not have %q", path, want)
 				}
 			}
@@ -222,7 +226,10 @@ units:
     user: nobody
     umask: "0077"
     stop: {grace: 1s}
-    health: {type: exec, command: [sh, -c, "id -u >${NOTES}/{worker}.new && mv ${NOTES}/{worker}.new ${NOTES}/{worker}"], interval: 10s}
+    health:
+      type: exec
+      command: [sh, -c, 'id -u >"$0.new" && mv "$0.new" "$0"', "${NOTES}/{worker}"]
+      interval: 10s
 `})
 	s.environ = []string{"UNIT=" + harness.Programs.Unit, "NOTES=" + s.Record}
 	s.admitAll()
@@ -239,7 +246,7 @@ units:
 	harness.WaitFor(t, "a check has run as the user of the unit", func() error {
 		text, err := os.ReadFile(filepath.Join(s.Record, "search-1"))
 		if string(text) != "65534\n" {
-			return fmt.Errorf("%q, %w", text, err)
+			return fmt.Errorf("%q, %v", text, err)
 		}
 		return nil
 	})
@@ -312,7 +319,7 @@ units:
 			files, err := filepath.Glob(filepath.Join(s.Record, "*.[0-9]*"))
 			files = slices.DeleteFunc(files, func(path string) bool { return strings.HasSuffix(path, ".new") })
 			if len(files) < n {
-				return fmt.Errorf("%q, %w", files, err)
+				return fmt.Errorf("%q, %v", files, err)
 			}
 			return nil
 		})
@@ -351,16 +358,17 @@ func TestWorkerOfAnotherUserCannotReachTheState(t *testing.T) {
 	needRoot(t)
 	s := newSite(t, map[string]string{
 		"hsu.yaml": `
+defaults: {kind: managed, start: {settle: 20ms}}
 units:
-  spy: {kind: managed, command: [./spy], user: nobody, start: {settle: 20ms}, environment: {STATE: "${STATE}", NOTES: "${NOTES}"}}
-  other: {kind: managed, command: [sleep, "1000000"], start: {settle: 20ms}}
+  spy: {command: [./spy], user: nobody, environment: {STATE: "${STATE}", NOTES: "${NOTES}"}}
+  other: {command: [sleep, "1000000"]}
 `,
 		"spy": `#!/bin/sh
 echo "written to its own log"
 {
-	for f in "$STATE" "$STATE/state.db" "$STATE/master.lock" "$STATE/logs/other-0.log" "$STATE/logs/spy-0.log" "$STATE/run/spy-0.lease" "$STATE/run/admin.sock"; do
-		[ -r "$f" ] && echo "reads $f"
-		[ -w "$f" ] && echo "writes $f"
+	for f in . state.db master.lock logs/other-0.log logs/spy-0.log run/spy-0.lease run/admin.sock; do
+		[ -r "$STATE/$f" ] && echo "reads $f"
+		[ -w "$STATE/$f" ] && echo "writes $f"
 	done
 	echo "home $HOME user $USER logname $LOGNAME"
 } >"$NOTES/seen.new"
@@ -415,7 +423,7 @@ units:
 	for id, want := range map[string]string{
 		"unknown-0":     "user 54321 has no entry on this host, so its group is not known: set the group too",
 		"many-0":        "limits.open_files: 2000000000 is above what the master may set",
-		"replaceable-0": "mine belongs to user 7 (mode -rwxr-xr-x), who could have user 65534 execute another program: chown it",
+		"replaceable-0": "mine belongs to user 7 (mode -rwxr-xr-x), who could have user 65534 execute another program",
 		"root-0":        "theirs belongs to user 65534",
 		"missing-0":     "none: no such file or directory",
 	} {
@@ -480,8 +488,13 @@ units:
 	}
 	m = s.start()
 	after := s.awaitUp(1)
-	if err := <-ended; err == nil || err.Error() != "signal: killed" {
-		t.Errorf("the helper has ended: %v", err)
+	select {
+	case err := <-ended:
+		if err == nil || err.Error() != "signal: killed" {
+			t.Errorf("the helper has ended: %v, want it killed", err)
+		}
+	case <-time.After(harness.Patience):
+		t.Fatalf("the helper lives, and the worker is %+v", after.Workers)
 	}
 	if now := after.Worker(t, "limited-0"); now.PID == helper.Process.Pid || now.Restarts != w.Restarts {
 		t.Errorf("%+v, want another process, and no restart counted", now)

@@ -145,7 +145,8 @@ func TestCheckProgramOfAUser(t *testing.T) {
 		"theirs":          {func(dir string) error { return os.Chown(dir+"/a/w", nobody, nobody) }, "", ""},
 		"in their folder": {func(dir string) error { return os.Chown(dir+"/a", nobody, nobody) }, "", ""},
 		"of a third one": {
-			func(dir string) error { return os.Chown(dir+"/a/w", third, 0) }, "a/w", "chown it to root or to user 65534",
+			func(dir string) error { return os.Chown(dir+"/a/w", third, 0) },
+			"a/w", "chown it to root or to user 65534",
 		},
 		"in the folder of a third one": {
 			func(dir string) error { return os.Chown(dir+"/a", third, 0) }, "a", "chown it to root or to user 65534",

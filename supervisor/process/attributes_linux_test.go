@@ -279,7 +279,8 @@ func threadStates(t *testing.T) []string {
 		}
 		state := ""
 		for line := range strings.Lines(string(text)) {
-			if strings.HasPrefix(line, "Cap") || strings.HasPrefix(line, "NoNewPrivs") || strings.HasPrefix(line, "Umask") {
+			switch key, _, _ := strings.Cut(line, ":"); key {
+			case "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Umask":
 				state += line
 			}
 		}
@@ -312,7 +313,7 @@ func TestUnknownAccounts(t *testing.T) {
 		want       string
 	}{
 		{Attributes{User: "no-such-user"}, `there is no user "no-such-user" on this host`},
-		{Attributes{User: "54321"}, "user 54321 has no entry on this host, so its group is not known: set the group too"},
+		{Attributes{User: "54321"}, "user 54321 has no entry on this host, so its group is not known"},
 		{Attributes{User: "nobody", Group: "no-such-group"}, `there is no group "no-such-group" on this host`},
 		{Attributes{User: "4294967295", Group: "7"}, `"4294967295"`}, // means "do not change" to the kernel
 	} {
@@ -332,6 +333,7 @@ func TestHelperReportsFailures(t *testing.T) {
 		}
 		return path
 	}
+	long := []string{strings.Repeat("x", 1<<16)}
 	inner := write("inner", "#!/no/such/interpreter\n", 0o755)
 	limited := Rights{Attributes: Attributes{Umask: new(uint32(0o22)), OpenFiles: new(uint64(50))}}
 	for name, tt := range map[string]struct {
@@ -346,7 +348,7 @@ func TestHelperReportsFailures(t *testing.T) {
 		"no folder":        {Spec{Path: inner, Dir: filepath.Join(dir, "away")}, fs.ErrNotExist},
 		"NUL":              {Spec{Path: "/bin/true", Args: []string{"a\x00b"}}, unix.EINVAL},
 		"too long":         {Spec{Path: "/bin/true", Args: []string{strings.Repeat("x", 1<<18)}}, unix.E2BIG},
-		"too many in all":  {Spec{Path: "/bin/true", Args: slices.Repeat([]string{strings.Repeat("x", 1<<16)}, 100)}, unix.E2BIG},
+		"too many in all":  {Spec{Path: "/bin/true", Args: slices.Repeat(long, 100)}, unix.E2BIG},
 		"relative to none": {Spec{Path: "./none", Dir: dir}, fs.ErrNotExist},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -371,15 +373,16 @@ func TestHelperReportsFailures(t *testing.T) {
 func TestHelperKeepsWhatStartPromises(t *testing.T) {
 	dir := t.TempDir()
 	script := filepath.Join(dir, "script")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\npwd\necho \"$0 $*\"\nenv\nls -l /proc/$$/fd\n"), 0o755); err != nil {
+	const text = "#!/bin/sh\npwd\necho \"$0 $*\"\nenv\nls -l /proc/$$/fd\n"
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	read := func(r Rights) string {
 		ctx, cancel := testDeadline()
 		defer cancel()
 		ran, err := Run(ctx, Spec{
-			Path: "./script", Args: []string{"a", "", "b c"}, Env: []string{"X=1", "GOMAXPROCS=1", "PATH=/bin:/usr/bin"},
-			Dir: dir, Rights: r,
+			Path: "./script", Args: []string{"a", "", "b c"}, Dir: dir, Rights: r,
+			Env: []string{"X=1", "GOMAXPROCS=1", "PATH=/bin:/usr/bin"},
 		}, "")
 		if err != nil || !ran.Exit.Clean() {
 			t.Fatalf("%+v, %v", ran, err)

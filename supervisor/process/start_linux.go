@@ -232,7 +232,8 @@ func explainUser(spec Spec, err error) error {
 		return err
 	}
 	uid := spec.Rights.Account.UID
-	switch err { //nolint:errorlint // a wrapped one is from another call
+	errno, _ := err.(syscall.Errno) //nolint:errorlint // a wrapped one is from another call
+	switch errno {
 	case unix.EACCES:
 		return fmt.Errorf("%w: user %d must be allowed to enter the folders and to execute the file", err, uid)
 	case unix.EPERM:

@@ -197,11 +197,14 @@ func (h *helper) finish(pid int) error {
 // helperError returns the error that a helper has sent before it ended: a key and a number. Of a program that could
 // not be executed the key is empty, and the error bare, as that of a fork.
 func helperError(text string) error {
-	key, number, found := strings.Cut(text, " ")
+	key, number, sent := strings.Cut(text, " ")
+	if !sent { // nothing: the program runs
+		return nil
+	}
 	errno, err := strconv.ParseUint(number, 10, 16)
 	switch {
-	case !found || err != nil:
-		return nil
+	case err != nil:
+		return fmt.Errorf("the start helper failed: %q", text)
 	case key == "":
 		return syscall.Errno(errno)
 	}
