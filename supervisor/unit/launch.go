@@ -74,8 +74,8 @@ func (u Spec) Executable() (path string, runs identity.FileID, err error) {
 	return path, runs, nil
 }
 
-// program returns the path of a program, and the file that its process will run. next is the next step of an operator if
-// there is no such file.
+// program returns the path of a program, and the file that its process will run. next is the next step of an operator
+// if there is no such file.
 func program(name, next string) (path string, runs identity.FileID, err error) {
 	if path, err = LookUp(name); err != nil {
 		return "", identity.FileID{}, err
