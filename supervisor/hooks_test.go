@@ -479,8 +479,8 @@ func TestStopAfterWaitsForTheWholeFamily(t *testing.T) {
 	})
 }
 
-// While processes cannot be scanned, a living worker is adopted, but none of its commands runs: one of an earlier master
-// may live.
+// While processes cannot be scanned, a living worker is adopted, but none of its commands runs: one of an earlier
+// master may live.
 func TestNoHookRunsBeforeAScan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()

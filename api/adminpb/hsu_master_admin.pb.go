@@ -944,8 +944,9 @@ type Worker struct {
 	Reason   string `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The last lines that the worker wrote, where it is backoff or failed.
 	LastOutput []string `protobuf:"bytes,15,rep,name=last_output,json=lastOutput,proto3" json:"last_output,omitempty"`
-	// What a starting worker is waited for, and what it answered last, such as
-	// "Ping: connection refused". Empty when it is not starting.
+	// The command of its unit that runs now, such as "start.before ./migrate", or
+	// what a starting worker is waited for, and what it answered last, such as
+	// "Ping: connection refused". Empty if there is neither.
 	WaitingFor string `protobuf:"bytes,16,opt,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
 	// The check that decides about calls: "ping" (proto.CoreService), "grpc"
 	// (grpc.health.v1), "tcp" (a connect), "process", or one with a target such as

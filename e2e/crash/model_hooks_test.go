@@ -12,8 +12,8 @@ import (
 	"github.com/core-tools/hsu-master/e2e/harness"
 )
 
-// hooks are the commands of a unit that run around its workers. Workers and commands note what they do in a file of each
-// worker. If the path is empty, the unit has none.
+// hooks are the commands of a unit that run around its workers: the path of their folder, empty if there are none.
+// Workers and commands note there what they do, in a file for each worker.
 type hooks string
 
 // Notes of a worker and its commands: a command's begin is in upper case, its success in lower case.
@@ -64,8 +64,8 @@ func (h hooks) keys() string {
 		run(noteBefore), run(noteStop), run(noteAfter))
 }
 
-// check returns an error unless each instance of a worker was started after a successful start.before, and followed by a
-// successful stop.after before the next start.before, and unless the last instance runs.
+// check returns an error unless each instance of a worker was started after a successful start.before, and followed by
+// a successful stop.after before the next start.before, and unless the last instance runs.
 func (h hooks) check() error {
 	if h == "" {
 		return nil

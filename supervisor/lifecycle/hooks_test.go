@@ -25,7 +25,8 @@ func TestTimeAfterTheEndIsNotTimeOfBeingReady(t *testing.T) {
 		s.History.ReadySince = since
 		s, act := Next(s, Event{Kind: EvExited, Ended: test.ended}, testPolicy, now)
 		if act != test.action || s.History.ReadyClock != test.ready {
-			t.Errorf("%s: action %v, ready for %s, want %v, %s", name, act, s.History.ReadyClock, test.action, test.ready)
+			t.Errorf("%s: action %v, ready for %s, want %v, %s",
+				name, act, s.History.ReadyClock, test.action, test.ready)
 		}
 	}
 }
@@ -36,7 +37,8 @@ func TestStartThatWasCutOffCostsNothing(t *testing.T) {
 		p := testPolicy
 		p.Mode = mode
 		spent := []time.Duration{1, 2}
-		s := State{Wanted: true, Status: records.StatusStarting, Restarts: 2, History: records.RestartHistory{Spent: spent}}
+		s := State{Wanted: true, Status: records.StatusStarting, Restarts: 2}
+		s.History.Spent = spent
 		s, act := Next(s, Event{Kind: EvFoundDead}, p, time.Hour)
 		if act != ActKill {
 			t.Fatalf("%s: action %v, want that what is left is ended first", mode, act)
@@ -52,7 +54,8 @@ func TestStartThatWasCutOffCostsNothing(t *testing.T) {
 		} {
 			meanwhile, _ := Next(s, Event{Kind: c.event}, p, time.Hour)
 			got, act := Next(meanwhile, Event{Kind: EvExited, Away: true, CutOff: true}, p, time.Hour)
-			if got.Status != c.status || act != c.action || got.Restarts != 2 || !slices.Equal(got.History.Spent, spent) {
+			if got.Status != c.status || act != c.action || got.Restarts != 2 ||
+				!slices.Equal(got.History.Spent, spent) {
 				t.Errorf("%s, %s meanwhile: %+v, action %v; want %s, %v", mode, what, got, act, c.status, c.action)
 			}
 		}

@@ -36,8 +36,8 @@ type Ran struct {
 // its family, which carries token. Run returns when all of it is gone: the time after the end of ctx is that of
 // [Family.Kill], and limited.
 //
-// If the spec has no Output, stdout and stderr are one pipe to Run, of which it drops all but the end, so that no amount
-// of output stops the command or fills a disk. Lease of the spec must be nil.
+// If the spec has no Output, stdout and stderr are one pipe to Run, of which it drops all but the end, so that no
+// amount of output stops the command or fills a disk. Lease of the spec must be nil.
 //
 // If ctx ends and the spec has Patience, the process group gets SIGTERM and that time to end before it is killed. The
 // error is ErrSurvived if not all of the family could be killed.

@@ -193,7 +193,8 @@ func TestRunWithAFileKillsADaemonThatHoldsNoDescriptor(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pids")
 	script := "setsid sh -c 'exec </dev/null >/dev/null 2>&1 3>&-; echo $$ >PIDS; exec sleep 1000' & " +
 		"while [ ! -s PIDS ]; do sleep 0.01; done"
-	if ran := runSpec(t, Spec{Output: openOutput(t)}, strings.ReplaceAll(script, "PIDS", pids), nil); !ran.Exit.Clean() {
+	script = strings.ReplaceAll(script, "PIDS", pids)
+	if ran := runSpec(t, Spec{Output: openOutput(t)}, script, nil); !ran.Exit.Clean() {
 		t.Errorf("it ended with %+v, want success", ran)
 	}
 	wantGone(t, pids, 1)

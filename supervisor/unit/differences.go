@@ -23,7 +23,8 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"log", &live, u.Log, v.Log},
 		{"restart", &live, u.Restart, v.Restart},
 		{
-			"stop", &live, []any{u.StopSignal, u.StopGrace, u.StopCommand, u.After},
+			"stop", &live,
+			[]any{u.StopSignal, u.StopGrace, u.StopCommand, u.After},
 			[]any{v.StopSignal, v.StopGrace, v.StopCommand, v.After},
 		},
 		{"schedule", &live, u.Schedule, v.Schedule},

@@ -47,10 +47,10 @@ func TestCheckHooks(t *testing.T) {
 		want string // a part of the fault; empty if there is none
 	}{
 		"none":                {Spec{}, ""},
-		"all":                 {Spec{Before: []string{"a", "{port}"}, StopCommand: []string{"b"}, After: []string{"c"}}, ""},
+		"a port":              {Spec{Before: []string{"a", "{port}"}, StopCommand: []string{"b"}}, ""},
 		"no program":          {Spec{Before: []string{""}}, "start.before: the program must not be empty"},
 		"unknown placeholder": {Spec{StopCommand: []string{"a", "{nothing}"}}, "stop.command: argument"},
-		"no port":             {Spec{Kind: Managed, Port: NoPort, After: []string{"a", "{port}"}}, "stop.after: argument"},
+		"no port":             {Spec{Port: NoPort, After: []string{"a", "{port}"}}, "stop.after: argument"},
 	} {
 		c.unit.Name = "a"
 		err := c.unit.CheckFields()

@@ -98,7 +98,8 @@ func newHook(w *owner, kind unit.Hook, port int, more ...string) hook {
 // none reports whether the unit has no such command.
 func (h hook) none() bool { return len(h.unit.Command(h.kind)) == 0 }
 
-// sweep kills what earlier runs of all hooks have left. Until it succeeds, the worker must neither run a command nor start.
+// sweep kills what earlier runs of all hooks have left. Until it succeeds, the worker must neither run a command nor
+// start.
 func (h hook) sweep(ctx context.Context) error {
 	s := h.hooks
 	s.mu.Lock()
@@ -265,6 +266,7 @@ func launch(ctx context.Context, w *owner) {
 	}
 	if err != nil {
 		if ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: err.Error(), Ours: true})
 		}
 		return
