@@ -85,7 +85,8 @@ func TestNextMasterStartsAFailedEssentialWorkerOnce(t *testing.T) {
 		// A master that is killed after the end of the worker and before its own end.
 		world.behave = nil
 		planned := world.plan(dir, 1, essential(unit.RestartAlways))
-		if d := planned[0]; d.Action != recovery.ActionRespawn || !strings.HasSuffix(d.Reason, "so it is started once") {
+		if d := planned[0]; d.Action != recovery.ActionRespawn ||
+			!strings.HasSuffix(d.Reason, "so it is started once") {
 			t.Errorf("%+v, want it started once", d)
 		}
 		m = startMaster(t, world, dir, 1, essential(unit.RestartAlways))

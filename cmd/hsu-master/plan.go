@@ -296,7 +296,8 @@ func printEvidence(w io.Writer, d recovery.Decision) {
 		line("port", fmt.Sprintf("%d is %s", e.Port.Port, portOwners[e.Port.Owner]))
 	}
 	if e.Incomparable {
-		line("environment", "it may have changed since the start: it was recorded with another key than that of secret.key")
+		line("outdated", "its environment may have changed: it was recorded with another key than that of secret.key;"+
+			" it stays as it is")
 	} else if e.Outdated {
 		line("outdated", "the executable or the arguments have changed since it was started; it stays as it is")
 	}

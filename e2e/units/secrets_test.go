@@ -70,10 +70,18 @@ units:
 	config := []string{"--config", site.path("hsu.yaml")}
 	ask := func(when string) {
 		for _, args := range [][]string{
-			{"worker", "list"}, {"worker", "list", "--json"}, {"status"}, {"status", "--json"},
-			{"state", "dump"}, {"state", "dump", "--json"}, {"state", "check"}, {"state", "check", "--json"},
+			{"worker", "list"},
+			{"worker", "list", "--json"},
+			{"status"},
+			{"status", "--json"},
+			{"state", "dump"},
+			{"state", "dump", "--json"},
+			{"state", "check"},
+			{"state", "check", "--json"},
 			append([]string{"state", "plan", "--verbose"}, config...), append([]string{"state", "plan", "--json"}, config...),
-			{"state", "plan"}, {"service", "list", "--json"}, {"reload", "--dry-run"},
+			{"state", "plan"},
+			{"service", "list", "--json"},
+			{"reload", "--dry-run"},
 		} {
 			r := site.CLI(args...)
 			out[when+" "+strings.Join(args, " ")] = r.Stdout + r.Stderr

@@ -62,7 +62,8 @@ type Worker struct {
 	Instance *Instance
 	// Incarnation counts the instances started so far.
 	Incarnation uint64
-	// SpecHash is the hash of the unit's spec with which the instance was started, without the values of the environment.
+	// SpecHash is the hash of the unit's spec with which the instance was started. It does not cover the values of the
+	// environment.
 	SpecHash string
 	// Restarts counts restarts by policy so far.
 	Restarts uint64

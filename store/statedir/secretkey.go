@@ -39,7 +39,8 @@ func ReadSecretKey(dir string) (records.SecretKey, error) {
 	}
 	switch {
 	case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("secret key %s: %w: other users can read it (mode %s)", path, ErrSecretKeyLost, info.Mode())
+		return nil, fmt.Errorf("secret key %s: %w: other users can read it (mode %s)",
+			path, ErrSecretKeyLost, info.Mode())
 	case info.Size() != records.SecretKeySize:
 		return nil, fmt.Errorf("secret key %s: %w: it has %d bytes, want %d",
 			path, ErrSecretKeyLost, info.Size(), records.SecretKeySize)

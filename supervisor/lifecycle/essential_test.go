@@ -47,12 +47,14 @@ func TestEndOfAnEssentialWorker(t *testing.T) {
 		"not essential":   {running, bad, plain, records.StatusFailed, ActNone, false, false},
 		"on failure, bad": {running, bad, onFailure, records.StatusBackoff, ActBackOff, false, false},
 		"on failure, budget used up": {
-			with(running, func(s *State) { s.History = spent }), bad, onFailure, records.StatusFailed, ActBackOff, true, false,
+			with(running, func(s *State) { s.History = spent }), bad, onFailure,
+			records.StatusFailed, ActBackOff, true, false,
 		},
 		"on failure, good": {running, good, onFailure, records.StatusCompleted, ActNone, true, false},
 		"always, good":     {running, good, always, records.StatusBackoff, ActBackOff, false, false},
 		"always, budget used up": {
-			with(running, func(s *State) { s.History = spent }), good, always, records.StatusFailed, ActBackOff, true, false,
+			with(running, func(s *State) { s.History = spent }), good, always,
+			records.StatusFailed, ActBackOff, true, false,
 		},
 		"the master is the cause": {
 			starting, Event{Kind: EvExited, Ours: true}, never, records.StatusBackoff, ActBackOff, false, false,
@@ -82,19 +84,27 @@ func TestEndOfAnEssentialWorker(t *testing.T) {
 
 		// The next master.
 		"failed, next master": {
-			State{Wanted: true, Status: records.StatusFailed, History: spent}, Event{Kind: EvBegin}, always,
+			State{Wanted: true, Status: records.StatusFailed, History: spent},
+			Event{Kind: EvBegin},
+			always,
 			records.StatusStarting, ActStart, false, true,
 		},
 		"completed, next master": {
-			State{Wanted: true, Status: records.StatusCompleted}, Event{Kind: EvBegin}, never,
+			State{Wanted: true, Status: records.StatusCompleted},
+			Event{Kind: EvBegin},
+			never,
 			records.StatusStarting, ActStart, false, true,
 		},
 		"failed, next master, not essential": {
-			State{Wanted: true, Status: records.StatusFailed}, Event{Kind: EvBegin}, plain,
+			State{Wanted: true, Status: records.StatusFailed},
+			Event{Kind: EvBegin},
+			plain,
 			records.StatusFailed, ActNone, false, false,
 		},
 		"completed, stopped by an operator": {
-			State{Status: records.StatusCompleted}, Event{Kind: EvBegin}, never,
+			State{Status: records.StatusCompleted},
+			Event{Kind: EvBegin},
+			never,
 			records.StatusStopped, ActNone, false, false,
 		},
 		"ended while no master ran": {recorded, away(good), never, records.StatusStarting, ActStart, false, true},
@@ -109,7 +119,8 @@ func TestEndOfAnEssentialWorker(t *testing.T) {
 			with(running, func(s *State) { s.away = true }), bad, never, records.StatusStarting, ActStart, false, true,
 		},
 		"fails again": {
-			with(starting, func(s *State) { s.History = spent }), bad, always, records.StatusFailed, ActBackOff, true, false,
+			with(starting, func(s *State) { s.History = spent }), bad, always,
+			records.StatusFailed, ActBackOff, true, false,
 		},
 	} {
 		after, act := Next(c.state, c.event, c.policy, now)

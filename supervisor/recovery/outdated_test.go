@@ -22,6 +22,7 @@ func TestCompare(t *testing.T) {
 		change(&u)
 		return u
 	}
+	quiet := with(secret, func(u *unit.Spec) { u.Args[0] = "-q" })
 	turned := with(secret, func(u *unit.Spec) { slices.Reverse(u.Env) })
 	value := with(secret, func(u *unit.Spec) { u.Env[0] = "TOKEN=second" })
 	key, other := records.SecretKey("the one key"), records.SecretKey("another key")
@@ -54,11 +55,11 @@ func TestCompare(t *testing.T) {
 			key: key, before: secret, now: value, rec: started(secret, other), want: Differs,
 		},
 		"another key, a change of the grace": {
-			key: key, before: with(secret, func(u *unit.Spec) { u.StopGrace = 1 }), now: secret, rec: started(secret, other),
-			want: Incomparable,
+			key: key, before: with(secret, func(u *unit.Spec) { u.StopGrace = 1 }), now: secret,
+			rec: started(secret, other), want: Incomparable,
 		},
 		"another key and an argument": {
-			key: key, now: with(secret, func(u *unit.Spec) { u.Args[0] = "-q" }), rec: started(secret, other), want: Differs,
+			key: key, now: quiet, rec: started(secret, other), want: Differs,
 		},
 		"another key, no environment":               {key: key, now: plain, rec: started(plain, other), want: Same},
 		"no key":                                    {now: secret, rec: started(secret, key), want: Incomparable},
@@ -67,10 +68,12 @@ func TestCompare(t *testing.T) {
 		"an earlier version":                        {key: key, now: secret, rec: earlier, want: Incomparable},
 		"an earlier version without an environment": {key: key, now: plain, rec: started(plain, nil), want: Same},
 		"an earlier version, an argument": {
-			key: key, before: secret, now: with(secret, func(u *unit.Spec) { u.Args[0] = "-q" }), rec: earlier, want: Differs,
+			key: key, before: secret, now: quiet, rec: earlier, want: Differs,
 		},
-		"never started":  {key: key, now: secret, rec: records.Worker{}, want: Same},
-		"not to be read": {key: key, now: unit.Spec{Name: "u", Path: "/nonexistent"}, rec: started(secret, key), want: Same},
+		"never started": {key: key, now: secret, rec: records.Worker{}, want: Same},
+		"not to be read": {
+			key: key, now: unit.Spec{Name: "u", Path: "/nonexistent"}, rec: started(secret, key), want: Same,
+		},
 	} {
 		if c.before.Name == "" {
 			c.before = c.now

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// minMasked is the length of the shortest value that [Mask] replaces. A shorter one, such as "info", would also be found
-// in words that have nothing to do with it.
+// minMasked is the length of the shortest value that [Mask] replaces. A shorter one, such as "info", would also be
+// found in words that have nothing to do with it.
 const minMasked = 6
 
 // Mask replaces the values of environment variables, which may be secret, in a text that a program with this
