@@ -64,7 +64,7 @@ func (m *master) history(kind string) []string {
 }
 
 // A bubble begins at midnight UTC, 1 January 2000.
-func TestScheduledWorkerRunsWhenItIsDue(t *testing.T) {
+func TestScheduleWorkerRunsWhenItIsDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := calendar(t)
 		exits(world, 10*time.Minute, 0)
@@ -86,7 +86,7 @@ func TestScheduledWorkerRunsWhenItIsDue(t *testing.T) {
 	})
 }
 
-func TestFailedRunIsNotRepeatedBeforeTheNextDueTime(t *testing.T) {
+func TestScheduleFailedRunIsNotRepeatedBeforeTheNextDueTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := calendar(t), t.TempDir()
 		exits(world, 10*time.Minute, 3)
@@ -106,7 +106,7 @@ func TestFailedRunIsNotRepeatedBeforeTheNextDueTime(t *testing.T) {
 	})
 }
 
-func TestDueTimeDuringARunIsSkipped(t *testing.T) {
+func TestScheduleDueTimeDuringARunIsSkipped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := calendar(t)
 		exits(world, 150*time.Minute, 0)
@@ -125,7 +125,7 @@ func TestDueTimeDuringARunIsSkipped(t *testing.T) {
 	})
 }
 
-func TestRunUnderWayIsAdoptedAndItsExitRecorded(t *testing.T) {
+func TestScheduleRunUnderWayIsAdoptedAndItsExitRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := calendar(t), t.TempDir()
 		exits(world, 3*time.Hour, 4)
@@ -145,7 +145,7 @@ func TestRunUnderWayIsAdoptedAndItsExitRecorded(t *testing.T) {
 	})
 }
 
-func TestMissedRuns(t *testing.T) {
+func TestScheduleMissedRuns(t *testing.T) {
 	for missed, want := range map[unit.Missed]struct {
 		starts       int
 		action       recovery.Action
@@ -195,7 +195,7 @@ func TestMissedRuns(t *testing.T) {
 }
 
 // The intent of a run is recorded, and the master is killed before it learns of a process.
-func TestRunThatWasCutOffIsNotRepeated(t *testing.T) {
+func TestScheduleRunThatWasCutOffIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := calendar(t), t.TempDir()
 		exits(world, time.Minute, 0)
@@ -221,7 +221,7 @@ func TestRunThatWasCutOffIsNotRepeated(t *testing.T) {
 	})
 }
 
-func TestStopOfTheMasterEndsARunAndDetachDoesNot(t *testing.T) {
+func TestScheduleStopOfTheMasterEndsARunAndDetachDoesNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := calendar(t), t.TempDir()
 		exits(world, 5*time.Hour, 0)
@@ -245,7 +245,7 @@ func TestStopOfTheMasterEndsARunAndDetachDoesNot(t *testing.T) {
 	})
 }
 
-func TestStepsOfTheClock(t *testing.T) {
+func TestScheduleStepsOfTheClock(t *testing.T) {
 	for name, test := range map[string]struct {
 		step    time.Duration // two hours after a run
 		missed  unit.Missed
@@ -292,7 +292,7 @@ func TestStepsOfTheClock(t *testing.T) {
 	}
 }
 
-func TestApplyOfAnotherSchedule(t *testing.T) {
+func TestScheduleApplyOfAnotherSchedule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := calendar(t)
 		exits(world, time.Hour, 0)
@@ -343,7 +343,7 @@ func TestApplyOfAnotherSchedule(t *testing.T) {
 	})
 }
 
-func TestCallOfAScheduledWorkerFailsAtOnce(t *testing.T) {
+func TestScheduleCallOfAScheduledWorkerFailsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := calendar(t)
 		m := startMaster(t, world, t.TempDir(), 1, runsAt("0 3 * * *"), func(u *unit.Spec) {
@@ -357,7 +357,7 @@ func TestCallOfAScheduledWorkerFailsAtOnce(t *testing.T) {
 	})
 }
 
-func TestUnitWithScheduleIsChecked(t *testing.T) {
+func TestScheduleUnitWithScheduleIsChecked(t *testing.T) {
 	for fault, change := range map[string]func(*unit.Spec){
 		"never due":          func(u *unit.Spec) { u.Schedule = "0 0 30 2 *" },
 		"time zone":          func(u *unit.Spec) { u.TimeZone = "Mars/Olympus" },
@@ -424,9 +424,9 @@ func (c *tally) add(t *testing.T, m *master) {
 	}
 }
 
-// TestMonthWithCrashes kills masters at random moments, some of them due times, over a change of the clocks: each due
+// TestScheduleMonthWithCrashes kills masters at random moments, some of them due times, over a change of the clocks: each due
 // time is run once, or reported as skipped or missed.
-func TestMonthWithCrashes(t *testing.T) {
+func TestScheduleMonthWithCrashes(t *testing.T) {
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			text := []string{"30 2 * * *", "0,30 1-3 * * *", "*/20 * * * *"}[seed%3]

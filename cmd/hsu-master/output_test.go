@@ -87,6 +87,7 @@ func TestStatusIsGoodIfAllWorkersRunOrHaveCompleted(t *testing.T) {
 	for status, good := range map[records.Status]bool{
 		records.StatusRunning: true, records.StatusCompleted: true, records.StatusFailed: false,
 		records.StatusBackoff: false, records.StatusStarting: false, records.StatusStopped: false,
+		records.StatusScheduled: true,
 	} {
 		state := &adminpb.State{Source: "live", Status: "running", Workers: []*adminpb.Worker{
 			{Id: "worker-0", Desired: "running", Status: string(status)},
