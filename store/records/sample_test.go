@@ -34,6 +34,7 @@ func sampleWorker(id string) Worker {
 		Outdated: true, Port: 40001, Services: []Offer{
 			{Name: "pkg.A", Reflected: true}, {Name: "pkg.B", Assumed: true},
 		},
+		Due: &Due{Schedule: "0 3 * * * UTC", Next: sampleTime.Add(time.Hour), Last: sampleTime},
 	}
 }
 
