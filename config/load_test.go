@@ -53,6 +53,7 @@ func TestExampleOfSixPrograms(t *testing.T) {
 	}
 	want := map[string]Kind{
 		"greeter": Integrated, "shop": Managed, "cache": Managed, "pages": Managed, "chatter": Managed,
+		"report": Managed,
 	}
 	if diff := cmp.Diff(want, kinds); diff != "" {
 		t.Errorf("units (-want +got):\n%s", diff)

@@ -87,13 +87,40 @@ func TestStatusIsGoodIfAllWorkersRunOrHaveCompleted(t *testing.T) {
 	for status, good := range map[records.Status]bool{
 		records.StatusRunning: true, records.StatusCompleted: true, records.StatusFailed: false,
 		records.StatusBackoff: false, records.StatusStarting: false, records.StatusStopped: false,
-		records.StatusWaiting: false,
+		records.StatusWaiting:   false,
+		records.StatusScheduled: true,
 	} {
 		state := &adminpb.State{Source: "live", Status: "running", Workers: []*adminpb.Worker{
 			{Id: "worker-0", Desired: "running", Status: string(status)},
 		}}
 		if err := verdict(state); (err == nil) != good {
 			t.Errorf("%s: %v", status, err)
+		}
+	}
+}
+
+func TestStatusIsBadIfTheLastScheduledRunFailed(t *testing.T) {
+	state := &adminpb.State{Source: "live", Status: "running", Workers: []*adminpb.Worker{
+		{Id: "report-0", Desired: "running", Status: "scheduled", Reason: "exited with code 3"},
+	}}
+	if err := verdict(state); err == nil || !strings.Contains(err.Error(), "report-0 is scheduled after a run that failed") {
+		t.Errorf("%v, want the failed run", err)
+	}
+}
+
+func TestWorkerListShowsWhenAWorkerIsRunNext(t *testing.T) {
+	now := time.Date(2026, 5, 1, 23, 0, 0, 0, time.Local)
+	for want, in := range map[string]time.Duration{
+		"next 03:00 in 4h": 4 * time.Hour, "next 2026-05-03 03:00 in 28h": 28 * time.Hour,
+		"was due 2026-05-01 22:00": -time.Hour,
+	} {
+		w := &adminpb.Worker{Status: "scheduled", NextDueAt: timestamppb.New(now.Add(in)), LastDueAt: timestamppb.New(now)}
+		if got := note(w, now); got != want {
+			t.Errorf("note is %q, want %q", got, want)
+		}
+		j := workersToJSON([]*adminpb.Worker{w})[0]
+		if !j.NextDueAt.Equal(now.Add(in)) || !j.LastDueAt.Equal(now) {
+			t.Errorf("JSON has %v and %v", j.NextDueAt, j.LastDueAt)
 		}
 	}
 }

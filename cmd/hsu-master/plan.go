@@ -49,6 +49,8 @@ Actions:
   keep-failed      leave the worker failed, until it is tried again
   keep-completed   leave the worker completed
   keep-stopped     leave the worker stopped
+  keep-scheduled   leave the worker until its next due time
+  run              run the worker for a due time that was missed
   hold             the process cannot be verified: try again later
   sweep-stray      stop a process of this master that is no worker`
 	return cmd

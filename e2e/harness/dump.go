@@ -41,6 +41,7 @@ type Worker struct {
 	StartedAt   time.Time `json:"started_at"`
 	LastExit    *exit     `json:"last_exit"`
 	LastOutput  []string  `json:"last_output"`
+	LastDueAt   time.Time `json:"last_due_at"`
 
 	Ready bool `json:"-"` // it gets requests: it is a healthy endpoint in Dump.Services
 }

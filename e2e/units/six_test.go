@@ -30,8 +30,21 @@ type six struct {
 	shop, cache, pages int // ports
 }
 
-// workersOfSix is the number of workers of the example.
+// workersOfSix is the number of workers of the example that always run.
 const workersOfSix = 6
+
+// nightly is the worker of the example that runs at night.
+const nightly = "report-0"
+
+// awaitUp returns the dump, without the nightly worker, in which n workers run.
+func (s *six) awaitUp(n int) harness.Dump {
+	s.T.Helper()
+	d := s.AwaitWorkers(n+1, "run", func(w harness.Worker) bool {
+		return up(w) || w.ID == nightly && w.Status == "scheduled"
+	})
+	d.Workers = slices.DeleteFunc(d.Workers, func(w harness.Worker) bool { return w.ID == nightly })
+	return d
+}
 
 // newSix copies the example. Each pair replaces a text of its configuration file by another one.
 func newSix(t *testing.T, pairs ...string) *six {
@@ -163,7 +176,7 @@ func TestSixProgramsFromOneFile(t *testing.T) {
 	t.Parallel()
 	s := newSix(t)
 	if out, err := harness.Output(t, "env", append(s.environ, harness.Programs.Master, "config", "check",
-		s.path("hsu.yaml"))...); err != nil || !strings.Contains(out, "is valid: 5 units, 6 workers") {
+		s.path("hsu.yaml"))...); err != nil || !strings.Contains(out, "is valid: 6 units, 7 workers") {
 		t.Errorf("config check: %v\n%s", err, out)
 	}
 	m := s.start()
@@ -189,6 +202,9 @@ func TestSixProgramsFromOneFile(t *testing.T) {
 	}
 	if r := s.CLI("status"); r.Code != 0 {
 		t.Errorf("status: exit code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if r := s.CLI("worker", "list"); !strings.Contains(r.Stdout, " 03:00 in ") {
+		t.Errorf("worker list does not say when %s is run next:\n%s", nightly, r.Stdout)
 	}
 	m.Stop()
 	s.WantNothingLeft()

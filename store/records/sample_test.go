@@ -35,6 +35,7 @@ func sampleWorker(id string) Worker {
 			{Name: "pkg.A", Reflected: true}, {Name: "pkg.B", Assumed: true},
 		},
 		SecretKey: "0123456789abcdef", EnvironmentMAC: strings.Repeat("cd", 32),
+		Due: &Due{Schedule: "0 3 * * * UTC", Next: sampleTime.Add(time.Hour), Last: sampleTime},
 	}
 }
 

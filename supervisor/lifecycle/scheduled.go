@@ -17,8 +17,8 @@ func due(s State, p Policy) (State, Action) {
 	return s.start()
 }
 
-// idle returns the state of a worker that waits for its next due time. The reason of a last run that failed stays. A run
-// that was recorded and of which nothing is left may have done its work, so it is not repeated.
+// idle returns the state of a worker that waits for its next due time. The reason of a last run that failed stays. A
+// run that was recorded and of which nothing is left may have done its work, so it is not repeated.
 func (s State) idle() State {
 	switch s.Status {
 	case records.StatusStarting, records.StatusRunning, records.StatusUnhealthy:

@@ -112,14 +112,24 @@ func TestEndOfARun(t *testing.T) {
 		reason string
 		act    Action
 	}{
-		"good": {running, Event{Kind: EvExited, Clean: true, Reason: "exited with code 0"}, records.StatusScheduled, "", ActNone},
-		"bad":  {running, Event{Kind: EvExited, Reason: "exited with code 3"}, records.StatusScheduled, "exited with code 3", ActNone},
+		"good": {
+			running,
+			Event{Kind: EvExited, Clean: true, Reason: "exited with code 0"},
+			records.StatusScheduled, "", ActNone,
+		},
+		"bad": {
+			running,
+			Event{Kind: EvExited, Reason: "exited with code 3"},
+			records.StatusScheduled, "exited with code 3", ActNone,
+		},
 		"bad for a fault of the master": {
-			running, Event{Kind: EvExited, Ours: true, Reason: "exited with code 3"},
+			running,
+			Event{Kind: EvExited, Ours: true, Reason: "exited with code 3"},
 			records.StatusScheduled, "exited with code 3", ActNone,
 		},
 		"not begun for a fault of the master": {
-			starting, Event{Kind: EvStartFailed, Ours: true, Reason: "no memory"},
+			starting,
+			Event{Kind: EvStartFailed, Ours: true, Reason: "no memory"},
 			records.StatusBackoff, "no memory", ActBackOff,
 		},
 	} {

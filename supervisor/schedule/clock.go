@@ -71,10 +71,12 @@ func (c *Clock) Serve(ctx context.Context) {
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
 	for wall, since := c.Now(), time.Now(); ; {
-		now := c.Now()
-		step := now.Sub(wall.Add(time.Since(since)))
-		wall, since = now, time.Now()
-		if wait, set := c.ring(now, step.Abs() >= stepped); set {
+		now, elapsed, set := c.Now(), time.Since(since), false
+		if elapsed >= stepped { // a clock that is set all the time must not keep the workers busy
+			set = now.Sub(wall.Add(elapsed)).Abs() >= stepped
+			wall, since = now, time.Now()
+		}
+		if wait, more := c.ring(now, set); more {
 			timer.Reset(wait)
 		} else {
 			timer.Stop()
@@ -88,8 +90,8 @@ func (c *Clock) Serve(ctx context.Context) {
 	}
 }
 
-// ring sets off the alarms whose time has come, or all, and returns how long to wait for the next one, if any is set.
-func (c *Clock) ring(now time.Time, all bool) (wait time.Duration, set bool) {
+// ring sets off the alarms whose time has come, or all, and returns how long to wait for the next one, if there is any.
+func (c *Clock) ring(now time.Time, all bool) (wait time.Duration, more bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wait = maxWait

@@ -37,11 +37,11 @@ func TestAlarmGoesOffAtItsTime(t *testing.T) {
 		first.Set(c.Now().Add(25 * time.Hour))
 		stopped.Set(c.Now().Add(time.Hour))
 		stopped.Set(time.Time{})
-		time.Sleep(25*time.Hour - 1)
+		time.Sleep(25*time.Hour - time.Second)
 		if rings(first) || rings(second) || rings(stopped) {
 			t.Error("an alarm went off too early")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Second)
 		if !rings(first) || rings(second) {
 			t.Error("the first alarm, and it alone, should have gone off")
 		}

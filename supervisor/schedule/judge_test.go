@@ -26,11 +26,22 @@ func TestJudge(t *testing.T) {
 		wantNext, wantLast, run, first string
 		passed                         int
 	}{
-		"new":      {schedule: daily, now: "2026-05-01 12:00", wantNext: "2026-05-02 03:00"},
-		"not due":  {schedule: daily, next: "2026-05-02 03:00", now: "2026-05-02 02:59", wantNext: "2026-05-02 03:00"},
-		"on time":  {schedule: daily, next: "2026-05-02 03:00", now: "2026-05-02 03:00", wantNext: "2026-05-03 03:00", wantLast: "2026-05-02 03:00", run: "2026-05-02 03:00"},
-		"a little": {schedule: daily, next: "2026-05-02 03:00", now: "2026-05-02 03:04", late: 5 * time.Minute, wantNext: "2026-05-03 03:00", wantLast: "2026-05-02 03:00", run: "2026-05-02 03:00"},
-		"too late": {schedule: daily, next: "2026-05-02 03:00", now: "2026-05-02 03:06", late: 5 * time.Minute, wantNext: "2026-05-03 03:00", wantLast: "2026-05-02 03:00", first: "2026-05-02 03:00", passed: 1},
+		"new": {schedule: daily, now: "2026-05-01 12:00", wantNext: "2026-05-02 03:00"},
+		"not due": {
+			schedule: daily, next: "2026-05-02 03:00", now: "2026-05-02 02:59", wantNext: "2026-05-02 03:00",
+		},
+		"on time": {
+			schedule: daily, next: "2026-05-02 03:00", now: "2026-05-02 03:00",
+			wantNext: "2026-05-03 03:00", wantLast: "2026-05-02 03:00", run: "2026-05-02 03:00",
+		},
+		"a little late": {
+			schedule: daily, next: "2026-05-02 03:00", now: "2026-05-02 03:04", late: 5 * time.Minute,
+			wantNext: "2026-05-03 03:00", wantLast: "2026-05-02 03:00", run: "2026-05-02 03:00",
+		},
+		"too late": {
+			schedule: daily, next: "2026-05-02 03:00", now: "2026-05-02 03:06", late: 5 * time.Minute,
+			wantNext: "2026-05-03 03:00", wantLast: "2026-05-02 03:00", first: "2026-05-02 03:00", passed: 1,
+		},
 		"too late, made up for": {
 			schedule: daily, next: "2026-05-02 03:00", now: "2026-05-02 03:06", late: 5 * time.Minute, catchUp: true,
 			wantNext: "2026-05-03 03:00", wantLast: "2026-05-02 03:00", run: "2026-05-02 03:00",
@@ -40,7 +51,8 @@ func TestJudge(t *testing.T) {
 			wantNext: "2026-05-04 11:00", wantLast: "2026-05-04 10:00", first: "2026-05-02 03:00", passed: 56,
 		},
 		"many missed, made up for by one": {
-			schedule: hourly, next: "2026-05-02 03:00", last: "2026-05-02 02:00", now: "2026-05-04 10:30", catchUp: true,
+			schedule: hourly, next: "2026-05-02 03:00", last: "2026-05-02 02:00", now: "2026-05-04 10:30",
+			catchUp:  true,
 			wantNext: "2026-05-04 11:00", wantLast: "2026-05-04 10:00", run: "2026-05-04 10:00",
 			first: "2026-05-02 03:00", passed: 55,
 		},
@@ -75,7 +87,8 @@ func TestJudge(t *testing.T) {
 				Now: at(test.now), Late: test.late, CatchUp: test.catchUp, Busy: test.busy,
 			})
 			want := Verdict{
-				Mark: Mark{at(test.wantNext), at(test.wantLast)}, Run: at(test.run), Passed: test.passed, First: at(test.first),
+				Mark: Mark{at(test.wantNext), at(test.wantLast)}, Run: at(test.run),
+				Passed: test.passed, First: at(test.first),
 			}
 			if v != want {
 				t.Errorf("verdict = %+v\nwant      %+v", v, want)

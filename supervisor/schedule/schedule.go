@@ -1,11 +1,11 @@
-// Package schedule is the times at which a unit is run. [Schedule.Next] returns the times of a schedule, [Judge] decides
-// what a worker does about one that has come, and [Clock] notices that one has come.
+// Package schedule is the times at which a unit is run. [Schedule.Next] returns the times of a schedule, [Judge]
+// decides what a worker does about one that has come, and [Clock] notices that one has come.
 //
 // A time zone in which the clocks are changed has local times that do not exist, and others that exist twice. For a
 // schedule that leaves out hours of the day, such as "30 2 * * *", a time that is skipped is due at the first instant
 // after it, and a time that is repeated is due once, the first time. A schedule that is due in every hour, such as
-// "*/5 * * * *" or "30 * * * *", follows the clock on the wall: it has no times in the skipped hour and twice as many in
-// the repeated one, so the time between two runs does not change.
+// "*/5 * * * *" or "30 * * * *", follows the clock on the wall: it has no times in the skipped hour and twice as many
+// in the repeated one, so the time between two runs does not change.
 package schedule
 
 import (
@@ -28,8 +28,8 @@ type Schedule struct {
 // everyHour has a bit for each hour of the day, as the field of [cron.SpecSchedule].
 const everyHour = 1<<24 - 1
 
-// Parse returns the schedule of a text with five fields: minute, hour, day of the month, month, day of the week. zone is
-// the name of a time zone; "" is the local one.
+// Parse returns the schedule of a text with five fields: minute, hour, day of the month, month, day of the week. zone
+// is the name of a time zone; "" is the local one.
 func Parse(text, zone string) (Schedule, error) {
 	if strings.Contains(text, "TZ=") {
 		return Schedule{}, errors.New("must not set a time zone")

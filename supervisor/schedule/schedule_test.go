@@ -128,7 +128,8 @@ func (x times) String() string {
 }
 
 func (x times) has(r time.Time) bool {
-	return slices.Contains(x.minutes, r.Minute()) && slices.Contains(x.hours, r.Hour()) && slices.Contains(x.days, r.Day())
+	return slices.Contains(x.minutes, r.Minute()) && slices.Contains(x.hours, r.Hour()) &&
+		slices.Contains(x.days, r.Day())
 }
 
 // bruteForce looks at each minute: the due times by the rules of the package, without its arithmetic and without cron.
@@ -227,11 +228,12 @@ func FuzzNext(f *testing.F) {
 }
 
 func TestParseNamesTheFault(t *testing.T) {
+	const fields = `must be five fields such as "0 3 * * *": `
 	for _, test := range []struct{ text, zone, want string }{
 		{"TZ=UTC 0 3 * * *", "", "must not set a time zone"},
-		{"@daily", "", `must be five fields such as "0 3 * * *": minute, hour, day of the month, month, day of the week`},
-		{"0 3 * * * *", "", `must be five fields such as "0 3 * * *": minute, hour, day of the month, month, day of the week`},
-		{"0 25 * * *", "", `must be five fields such as "0 3 * * *": end of range (25) above maximum (23): 25`},
+		{"@daily", "", fields + "minute, hour, day of the month, month, day of the week"},
+		{"0 3 * * * *", "", fields + "minute, hour, day of the month, month, day of the week"},
+		{"0 25 * * *", "", fields + `end of range (25) above maximum (23): 25`},
 		{"0 0 30 2 *", "", "is never due: no such day exists"},
 		{"0 3 * * *", "Mars/Olympus", `time zone "Mars/Olympus" is not known on this host`},
 	} {

@@ -70,8 +70,8 @@ func (a *agenda) settle(ctx context.Context, w *owner, late time.Duration) {
 	a.alarm.Set(v.Mark.Next)
 }
 
-// change has the worker follow the schedule of its present unit. Before it, the unit was another one. A schedule that is
-// new or different begins now.
+// change has the worker follow the schedule of its present unit, which was another one before. A schedule that is new
+// or different begins now.
 func (a *agenda) change(ctx context.Context, w *owner, before unit.Spec) {
 	if w.unit.Schedule == before.Schedule && w.unit.TimeZone == before.TimeZone {
 		return
