@@ -89,10 +89,13 @@ const replaceReason = "its executable or its arguments have changed"
 // other: the next only when the new one is ready. Other settings apply to living workers at once. A number of replicas
 // that [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns when all of that is done.
 //
-// Apply fails before it changes anything if the units have a fault ([*FaultError]), or if they cannot be recorded. It stops at the
-// first worker that does not get ready, and the error names that worker; the remaining ones go on as they are and are
-// marked outdated. If ctx ends, Apply undoes nothing. A supervisor that is started with the same units completes the
-// set.
+// A worker whose slot is wanted again while it is being stopped is waited for, and so is one that holds the fixed port
+// of another.
+//
+// Apply fails before it changes anything if the units have a fault ([*FaultError]), or if they cannot be recorded. It
+// stops at the first worker that does not get ready, and the error names that worker; the remaining ones go on as they
+// are and are marked outdated. If ctx ends, Apply undoes nothing. A supervisor that is started with the same units
+// completes the set.
 func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err := check(units); err != nil {
 		return err
@@ -102,10 +105,11 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 		return err
 	}
 	defer done()
-	if err := s.set.awaitWantedAgain(ctx, units); err != nil {
+	recs := recovery.UnitRecords(units, s.set.recorded, time.Now())
+	if err := s.set.awaitWantedAgain(ctx, recovery.Wanted(units, recs)); err != nil {
 		return err
 	}
-	c, err := s.change(ctx, units, recovery.UnitRecords(units, s.set.recorded, time.Now()))
+	c, err := s.change(ctx, units, recs)
 	if err != nil {
 		return err
 	}
@@ -286,8 +290,8 @@ func (c change) awaitSurplus(ctx context.Context) error {
 }
 
 // awaitReady waits until an instance of the worker after the given incarnation is ready, or has ended and is not to be
-// restarted because it was successful. It fails as soon as that instance has failed or cannot be started, and also if the
-// start makes no process within the start timeout, as with an executable on a file system that does not answer.
+// restarted because it was successful. It fails as soon as that instance has failed or cannot be started, and also if
+// the start makes no process within the start timeout, as with an executable on a file system that does not answer.
 func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before uint64) error {
 	changed, stop := s.services.Watch()
 	defer stop()
