@@ -17,7 +17,8 @@ func (m *Master) Reload(ctx context.Context, units ...unit.Spec) error {
 
 // Reread reads the units anew, with [Options.ReadUnits], and makes them the wanted set. Before that it passes to
 // planned what will change now, and which settings take effect at the next start only. With dryRun that is all it
-// does. The error is a [*supervisor.FaultError] if the units cannot be read or have a fault. Without ReadUnits it looks for changed executables, and marks the workers that still run the former ones.
+// does. The error is a [*supervisor.FaultError] if the units cannot be read or have a fault. Without ReadUnits it looks
+// for changed executables, and marks the workers that still run the former ones.
 func (m *Master) Reread(
 	ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
 ) error {

@@ -111,45 +111,55 @@ func without(ids, others []string) []string {
 // replaced.
 func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Change {
 	var changes []Change
-	add := func(u unit.Spec, action Action, workers []string, reasons ...string) {
-		if len(workers) > 0 {
-			changes = append(changes, Change{u.Name, action, workers, reasons})
+	add := func(list ...Change) {
+		for _, c := range list {
+			if len(c.Workers) > 0 {
+				changes = append(changes, c)
+			}
 		}
 	}
-	byName := map[string]unit.Spec{}
+	before := map[string]unit.Spec{}
 	for _, u := range from {
-		byName[u.Name] = u
+		before[u.Name] = u
 	}
+	kept := map[string]bool{}
 	for _, u := range to {
-		before, known := byName[u.Name]
-		delete(byName, u.Name)
-		if !known {
-			add(u, ActionStart, workersOf(u, 0), "new unit")
-			continue
-		}
-		kept := u
-		kept.Replicas = min(u.Replicas, before.Replicas)
-		start, live := before.Differences(u)
-		replaced := slices.DeleteFunc(outdated(u), func(id string) bool { return !owns(kept, id) })
-		if len(start) > 0 { // those that have never started will start differently
-			add(u, ActionUpdate, without(workersOf(kept, 0), replaced), start...)
+		kept[u.Name] = true
+		if b, known := before[u.Name]; known {
+			add(changesOfUnit(b, u, outdated(u))...)
 		} else {
-			start = []string{"changed since its start"}
+			add(Change{u.Name, ActionStart, workersOf(u, 0), []string{"new unit"}})
 		}
-		add(u, ActionReplace, replaced, start...)
-		if len(live) > 0 {
-			add(u, ActionUpdate, workersOf(kept, 0), live...)
-		}
-		number := fmt.Sprintf("replicas %d to %d", before.Replicas, u.Replicas)
-		add(u, ActionStart, workersOf(u, before.Replicas), number)
-		add(u, ActionStop, workersOf(before, u.Replicas), number)
 	}
 	for _, u := range from {
-		if _, gone := byName[u.Name]; gone {
-			add(u, ActionStop, workersOf(u, 0), "unit removed")
+		if !kept[u.Name] {
+			add(Change{u.Name, ActionStop, workersOf(u, 0), []string{"unit removed"}})
 		}
 	}
 	return changes
+}
+
+// changesOfUnit returns the changes of the workers of a unit of both sets; some may be about no worker. The outdated
+// workers must be replaced.
+func changesOfUnit(before, after unit.Spec, outdated []string) []Change {
+	kept := workersOf(recovery.WithReplicas(after, min(before.Replicas, after.Replicas)), 0)
+	replaced := slices.DeleteFunc(outdated, func(id string) bool { return !slices.Contains(kept, id) })
+	start, live := before.Differences(after)
+	updated := without(slices.Clone(kept), replaced) // those that have never started will start differently
+	if len(start) == 0 {
+		start, updated = []string{"changed since its start"}, nil
+	}
+	number := []string{fmt.Sprintf("replicas %d to %d", before.Replicas, after.Replicas)}
+	changes := []Change{
+		{after.Name, ActionUpdate, updated, start},
+		{after.Name, ActionReplace, replaced, start},
+	}
+	if len(live) > 0 {
+		changes = append(changes, Change{after.Name, ActionUpdate, kept, live})
+	}
+	return append(changes,
+		Change{after.Name, ActionStart, workersOf(after, before.Replicas), number},
+		Change{after.Name, ActionStop, workersOf(before, after.Replicas), number})
 }
 
 // MarkOutdated compares the executables of all workers with those that they were started with, marks the workers that

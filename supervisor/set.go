@@ -116,6 +116,9 @@ func check(units []unit.Spec) error {
 // A number of replicas that [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns when all
 // of that is done.
 //
+// A worker whose slot is wanted again while it is being stopped is waited for, and so is one that holds the fixed port
+// of another.
+//
 // Apply fails before it changes anything if the units have a fault ([*FaultError]), or if they cannot be recorded. It
 // stops at the first worker that does not get ready, and the error names that worker; those that are being replaced at
 // the same time are awaited, and the remaining ones go on as they are and are marked outdated. If ctx ends, Apply undoes
@@ -129,10 +132,10 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 		return err
 	}
 	defer done()
-	if err := s.set.awaitWantedAgain(ctx, units); err != nil {
+	recs := recovery.UnitRecords(s.env.Secrets, units, s.set.recorded, time.Now())
+	if err := s.set.awaitWantedAgain(ctx, recovery.Wanted(units, recs)); err != nil {
 		return err
 	}
-	recs := recovery.UnitRecords(s.env.Secrets, units, s.set.recorded, time.Now())
 	s.set.beginReplacing(recovery.Wanted(units, recs), s.outdated)
 	defer func() { s.set.endReplacing(); s.services.Changed() }()
 	c, err := s.change(ctx, units, recs)
@@ -293,8 +296,8 @@ func (c change) awaitSurplus(ctx context.Context) error {
 }
 
 // awaitReady waits until an instance of the worker after the given incarnation is ready, or has ended and is not to be
-// restarted because it was successful. It fails as soon as that instance has failed or cannot be started, and also if the
-// start makes no process within the start timeout, as with an executable on a file system that does not answer.
+// restarted because it was successful. It fails as soon as that instance has failed or cannot be started, and also if
+// the start makes no process within the start timeout, as with an executable on a file system that does not answer.
 func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before uint64) error {
 	changed, stop := s.services.Watch()
 	defer stop()

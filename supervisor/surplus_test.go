@@ -12,6 +12,7 @@ import (
 	"github.com/phayes/freeport"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -138,6 +139,28 @@ func TestApplyGivesUpWaitingForAWorkerThatIsWantedAgain(t *testing.T) {
 		if err := m.Apply(t.Context(), unitOf(t, "worker", 1)); err != nil {
 			t.Errorf("Apply when it was stopped = %v", err)
 		}
+		m.stop(nil)
+	})
+}
+
+// A surplus worker whose slot the scale of its unit leaves out is not waited for.
+func TestApplyDoesNotWaitForAWorkerThatTheScaleLeavesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 2)
+		settle(time.Second)
+		p := world.of("worker-1")
+		p.set(func() { p.immortalUntil = time.Now().Add(time.Hour) })
+		if _, err := m.Scale(t.Context(), "worker", 1); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := m.Apply(ctx, unitOf(t, "worker", 2), unitOf(t, "new", 1))
+		if !errors.Is(err, context.DeadlineExceeded) || m.worker("new-0").Status != records.StatusRunning {
+			t.Errorf("Apply = %v, new-0 is %s, want it to start the new one", err, m.worker("new-0").Status)
+		}
+		settle(time.Hour)
 		m.stop(nil)
 	})
 }

@@ -25,7 +25,9 @@ type reloadWait struct {
 
 // watchReload begins to show in p which workers a reload waits for. A master that does not answer is no fault of the
 // reload.
-func watchReload(ctx context.Context, client adminpb.AdminClient, plan *adminpb.ReloadResponse, p *progress) *reloadWait {
+func watchReload(
+	ctx context.Context, client adminpb.AdminClient, plan *adminpb.ReloadResponse, p *progress,
+) *reloadWait {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &reloadWait{cancel: cancel, over: make(chan struct{})}
 	go func() {

@@ -25,7 +25,9 @@ func TestWaitedFor(t *testing.T) {
 		want    string
 	}{
 		"new ones first": {
-			[]*adminpb.Worker{slow, worker("new-1", "starting"), worker("old-0", "stopping"), worker("gone-0", "stopping")},
+			[]*adminpb.Worker{
+				slow, worker("new-1", "starting"), worker("old-0", "stopping"), worker("gone-0", "stopping"),
+			},
 			"new-0 (starting: Ping: connection refused), new-1 (starting)",
 		},
 		"the one that is replaced": {

@@ -17,6 +17,7 @@ import (
 type Decoy struct {
 	PID    int
 	Record string
+	born   uint64 // its start time, 0 if that is not known
 	cmd    *exec.Cmd
 	ended  chan struct{}
 }
@@ -33,6 +34,7 @@ func StartDecoy(record string, port int, environ ...string) (*Decoy, error) {
 		return nil, err
 	}
 	d.PID = d.cmd.Process.Pid
+	d.born = StartTicks(d.PID)
 	go func() {
 		defer close(d.ended)
 		_ = d.cmd.Wait()
@@ -71,6 +73,9 @@ func (d *Decoy) Untouched() error {
 	f, err := ReadStat(fmt.Sprintf("/proc/%d", d.PID))
 	if err != nil || strings.IndexByte("ZXTt", f.State) >= 0 {
 		return fmt.Errorf("the decoy was killed or stopped: state %c, %w", f.State, err)
+	}
+	if d.born != 0 && f.StartTicks != d.born {
+		return fmt.Errorf("the decoy was killed: process %d is another one", d.PID)
 	}
 	if got, err := os.ReadFile(filepath.Join(d.Record, "signals")); err == nil {
 		return fmt.Errorf("the decoy got signals: %q", got)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
 // reload runs the command and checks its exit code and its output.
@@ -43,6 +44,49 @@ units:
 	}
 	m.Stop()
 	s.WantNothingLeft()
+}
+
+// A master that is killed while a port is passed on leaves a state from which the next one completes that.
+func TestPassingOnAPortCutOffByACrashIsCompleted(t *testing.T) {
+	t.Parallel()
+	const text = `
+units:
+  NAME:
+    command: ["${UNIT}"]
+    port: ${FIXED}
+    restart: {backoff: {max: 100ms}}
+`
+	points := []crashpoint.Point{
+		crashpoint.UnitRecord, crashpoint.StopRecord, crashpoint.Removal, crashpoint.Port, crashpoint.IntentRecord,
+	}
+	for _, moment := range harness.Moments(1, points...) {
+		s := newSite(t, map[string]string{"hsu.yaml": strings.ReplaceAll(text, "NAME", "before")})
+		port := harness.FreePort(t)
+		s.environ = []string{"UNIT=" + harness.Programs.Unit, fmt.Sprint("FIXED=", port)}
+		m := s.start()
+		s.await("before-0", "runs", harness.Worker.Running) // so that the next master passes none of the points yet
+		m.Kill()
+		m = s.Launch(s.Program, append(s.environ, "HSU_CRASH_POINT="+moment))
+		m.AwaitServing()
+		s.await("before-0", "runs", harness.Worker.Running)
+		s.write("hsu.yaml", strings.ReplaceAll(text, "NAME", "after"))
+		m.Signal(syscall.SIGHUP)
+		m.WantExit(-1)
+		m = s.start()
+		w := s.await("after-0", "runs", harness.Worker.Running)
+		if w.Port != port || w.Restarts != 0 {
+			t.Errorf("%s: after-0 is %+v, want it on port %d at no cost", moment, w, port)
+		}
+		harness.WaitFor(t, moment+": before-0 is gone", func() error {
+			if d := s.Dump(); len(d.Workers) != 1 {
+				return fmt.Errorf("the workers are %+v", d.Workers)
+			}
+			return nil
+		})
+		s.WantNoTwin(s.Dump())
+		m.Stop()
+		s.WantNothingLeft()
+	}
 }
 
 // A unit that is put back while its worker is being stopped is started then, also if a signal asks for that.

@@ -100,8 +100,8 @@ type Instance interface {
 	CPUTime(ctx context.Context) (process.Usage, error)
 	// AppendsOnly reports whether every descriptor with which the process or its family may write to a file appends.
 	AppendsOnly(ctx context.Context, path string) (bool, error)
-	// OutputLost reports, at little cost, whether the process writes its output to a file that was at path, and that has
-	// been deleted or moved since.
+	// OutputLost reports, at little cost, whether the process writes its output to a file that was at path, and that
+	// has been deleted or moved since.
 	OutputLost(path string) bool
 	// OwnsPort reports whether the process or its family owns the listeners on the port.
 	OwnsPort(port int) (process.Ownership, error)

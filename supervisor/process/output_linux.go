@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// OutputLost reports whether the process writes its output to a file that was at path, and that has been deleted or moved
-// within its folder since.
+// OutputLost reports whether the process writes its output to a file that was at path, and that has been deleted or
+// moved within its folder since.
 func OutputLost(pid int, path string) bool {
 	return lost(pid, 1, path) || lost(pid, 2, path)
 }

@@ -16,6 +16,6 @@
 // write(2) is lost, doubled or torn. This holds after a loss of power too, for lines that had reached the disk.
 //
 // What a rotation cannot prevent: a program that truncates its log, such as a shell script with "> /dev/stderr", loses
-// lines. It is reported as [Truncated]. And a log that is deleted or moved under its writer, as logrotate does, is out of
-// reach until the worker is restarted. It is reported as [Lost].
+// lines. It is reported as [Truncated]. And a log that is deleted or moved under its writer, as logrotate does, is out
+// of reach until the worker is restarted. It is reported as [Lost].
 package rotate

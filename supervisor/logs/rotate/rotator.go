@@ -20,8 +20,8 @@ type Log struct {
 	// AppendsOnly reports whether every descriptor with which a process may write to the log has O_APPEND. Collapsing
 	// the log under another writer would leave NULs in it. If AppendsOnly is nil or fails, there may be one.
 	AppendsOnly func(context.Context) (bool, error)
-	// Lost reports whether a process writes to a file that was the log, and that has been deleted or moved since; nil if
-	// none does.
+	// Lost reports whether a process writes to a file that was the log, and that has been deleted or moved since; nil
+	// if none does.
 	Lost func() bool
 
 	put int // which call of Put it is from
