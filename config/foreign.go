@@ -50,10 +50,32 @@ func ReadTree(name string, content []byte) (*Tree, error) {
 	if !faults.any() {
 		root = buildTree(src, document, &faults)
 	}
+	if !faults.any() && textSize(root, map[*node]int{}) > maxText {
+		faults.add(root.at, "the aliases expand to more than %d bytes", maxText)
+	}
 	if err := faults.err(); err != nil {
 		return nil, err
 	}
 	return treeOf(root, map[*node]*Tree{}), nil
+}
+
+// maxText bounds the texts of a tree, with those of aliases counted each time.
+const maxText = 4 * maxSize
+
+// textSize returns the number of bytes of all texts of a node, or one above maxText.
+func textSize(n *node, known map[*node]int) int {
+	if size, found := known[n]; found {
+		return size
+	}
+	size := len(n.text)
+	for _, item := range n.items {
+		size = min(size+textSize(item, known), maxText+1)
+	}
+	for _, e := range n.entries {
+		size = min(size+len(e.name)+textSize(e.value, known), maxText+1)
+	}
+	known[n] = size
+	return size
 }
 
 // treeOf returns the tree of a node. Nodes are shared by aliases, and so are their trees.

@@ -12,10 +12,31 @@ type document struct {
 	defaults *block // "defaults:" of root
 	units    *block // "units:" of root
 	names    map[string]bool
+	room     room
+}
+
+// room bounds a document: what is added when it is used up is dropped, and the document is refused. A small file can
+// repeat a large text without end, by aliases, variables or numbers of processes.
+type room struct{ bytes int }
+
+// maxEntries bounds the entries of a block.
+const maxEntries = 4_000
+
+// take reports whether there is room for an entry.
+func (r *room) take(b *block, e *entry) bool {
+	r.bytes -= len(e.name) + len(e.text)
+	for _, word := range e.list {
+		r.bytes -= len(word)
+	}
+	if len(b.entries) >= maxEntries {
+		r.bytes = -1
+	}
+	return r.bytes >= 0
 }
 
 func newDocument() *document {
-	d := &document{root: &block{}, defaults: &block{}, units: &block{}, names: map[string]bool{}}
+	d := &document{names: map[string]bool{}, room: room{2 * maxSize}}
+	d.root, d.defaults, d.units = d.block(), d.block(), d.block()
 	d.root.entries = []*entry{
 		{form: blockEntry, name: "defaults", sub: d.defaults, optional: true},
 		{form: blockEntry, name: "units", sub: d.units},
@@ -23,10 +44,15 @@ func newDocument() *document {
 	return d
 }
 
+func (d *document) block() *block { return &block{room: &d.room} }
+
+// full reports whether something was dropped, because the document is too large.
+func (d *document) full() bool { return d.room.bytes < 0 }
+
 // setting sets a key of the file itself.
 func (d *document) setting(path, value string) {
 	rest := d.root.entries
-	own := &block{entries: rest[: len(rest)-2 : len(rest)-2]}
+	own := &block{room: &d.room, entries: rest[: len(rest)-2 : len(rest)-2]}
 	own.set(path, value)
 	d.root.entries = append(own.entries, rest[len(rest)-2:]...)
 }
@@ -34,13 +60,16 @@ func (d *document) setting(path, value string) {
 // remark adds a comment about the file itself, below the settings.
 func (d *document) remark(format string, args ...any) {
 	rest := d.root.entries
-	own := &block{entries: rest[: len(rest)-2 : len(rest)-2]}
+	own := &block{room: &d.room, entries: rest[: len(rest)-2 : len(rest)-2]}
 	own.note(format, args...)
 	d.root.entries = append(own.entries, rest[len(rest)-2:]...)
 }
 
 // block is a map of our file. Its entries are printed in the order in which they are set.
-type block struct{ entries []*entry }
+type block struct {
+	entries []*entry
+	room    *room
+}
 
 // entry is a key with its value, or a comment.
 type entry struct {
@@ -68,7 +97,7 @@ func (b *block) at(path ...string) *block {
 	for _, name := range path {
 		e := b.find(name)
 		if e == nil || e.form != blockEntry {
-			e = &entry{form: blockEntry, name: name, sub: &block{}}
+			e = &entry{form: blockEntry, name: name, sub: &block{room: b.room}}
 			b.put(e)
 		}
 		b = e.sub
@@ -93,7 +122,9 @@ func (b *block) put(added *entry) {
 			return
 		}
 	}
-	b.entries = append(b.entries, added)
+	if b.room.take(b, added) {
+		b.entries = append(b.entries, added)
+	}
 }
 
 // set sets the key at the end of a path such as restart.policy. The value is in the syntax of our file.
@@ -135,7 +166,9 @@ func (b *block) named(name, value string) {
 
 // note adds a comment.
 func (b *block) note(format string, args ...any) {
-	b.entries = append(b.entries, &entry{text: fmt.Sprintf(format, args...)})
+	if e := (&entry{text: fmt.Sprintf(format, args...)}); b.room.take(b, e) {
+		b.entries = append(b.entries, e)
+	}
 }
 
 // unit is a unit of the document.
@@ -147,11 +180,13 @@ type unit struct {
 // unit adds a unit, whose name is made from the one in the foreign file. The comment of a renamed unit names both.
 func (d *document) unit(foreign string) unit {
 	name := d.freeName(unitName(foreign))
-	e := &entry{form: blockEntry, name: name, sub: &block{}}
+	e := &entry{form: blockEntry, name: name, sub: d.block()}
 	if name != foreign {
 		d.units.note("%q is %q here: names of units have lower-case letters, digits, - and _", foreign, name)
 	}
-	d.units.entries = append(d.units.entries, e)
+	if d.room.take(d.units, e) {
+		d.units.entries = append(d.units.entries, e)
+	}
 	return unit{e.sub, e}
 }
 

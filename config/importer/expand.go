@@ -39,6 +39,9 @@ func (s *supervisord) expand(value string, vars map[string]text) (text, error) {
 			return nil, err
 		}
 		t, value = append(t, part...), after[len(match[0]):]
+		if len(t) > maxText {
+			return nil, errLong
+		}
 	}
 }
 

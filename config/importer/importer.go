@@ -67,6 +67,9 @@ func Import(format, path string, host config.Host) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d.full() {
+		return nil, src.tooLarge()
+	}
 	d.head = append([]string{
 		fmt.Sprintf("Made of %s by \"hsu-master config import --from %s\".", filepath.Base(path), format),
 		"Save this file in the same folder: relative paths start at the folder of the file that has them.",
@@ -116,6 +119,11 @@ func (s *source) readFile(path string) ([]byte, error) {
 	return content, nil
 }
 
+func (s *source) tooLarge() error {
+	return &ImportError{File: s.path, Message: fmt.Sprintf("the result is too large, with more than %d bytes or %d units: "+
+		"import parts of the file one by one", maxSize, maxEntries)}
+}
+
 // text returns the content of the file, without a byte order mark and with \n as the end of all lines.
 func (s *source) text() string { return normalized(s.content) }
 
@@ -153,8 +161,7 @@ func valid(d *document, src *source) ([]byte, error) {
 	for pass := range passes {
 		printed, owners := d.print()
 		if len(printed) > maxSize {
-			return nil, &ImportError{File: src.path, Message: fmt.Sprintf(
-				"the result has more than %d bytes: import parts of the file one by one", maxSize)}
+			return nil, src.tooLarge()
 		}
 		faults, err := src.load(printed)
 		switch {

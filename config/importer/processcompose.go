@@ -85,7 +85,7 @@ func (c *processCompose) prepare(root *config.Tree) {
 	if off := root.Get("disable_env_expansion"); off != nil && isTrue(off.Text) {
 		c.expands = false
 	}
-	top := &block{}
+	top := c.block()
 	walk(top, compose, "", root, map[string]field{
 		"version": ignored, "processes": ignored, "is_strict": ignored, "disable_env_expansion": ignored,
 		"is_tui_disabled": ignored,
@@ -597,6 +597,9 @@ func (p *composed) expand(s string, forShell bool) (text, error) {
 			return nil, err
 		}
 		t, s = append(t, value...), rest
+		if len(t) > maxText {
+			return nil, errLong
+		}
 	}
 }
 
@@ -646,6 +649,9 @@ func (c *processCompose) variablesOf(s string, forShell bool) (text, error) {
 		default:
 			t = append(t, c.variable(match, forShell)...)
 			s = after[len(match[0]):]
+		}
+		if len(t) > maxText {
+			return nil, errLong
 		}
 	}
 }

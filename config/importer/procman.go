@@ -30,7 +30,7 @@ func importProcman(src *source) (*document, error) {
 		return nil, &ImportError{src.path, max(1, root.Line),
 			"the list managed_processes (or workers) is missing: is it a configuration of procman?"}
 	}
-	top := &block{}
+	top := p.block()
 	manager := nested(top, Procman, "process_manager", map[string]field{
 		"port": textField(func(string) error {
 			return errors.New("had no effect; the key listen is the address that clients use")

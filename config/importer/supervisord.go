@@ -262,7 +262,7 @@ func (s *supervisord) program(kind, name string, of *section) error {
 	}
 	s.units.note("supervisord [%s]: a unit for each of numprocs=%d, because {replica} counts from 0 without leading zeros",
 		of.name, count)
-	for num := first; num < first+count; num++ {
+	for num := first; num < first+count && !s.full(); num++ {
 		vars := s.common(name, s.group(name))
 		vars["numprocs"], vars["process_num"] = number(count), number(num)
 		s.fill(s.unit(fmt.Sprintf("%s_%d", name, num)), kind, of, vars)

@@ -1,6 +1,7 @@
 package importer
 
 import (
+	"fmt"
 	"strings"
 )
 
@@ -12,6 +13,11 @@ type char struct {
 	r   rune
 	ref string // "" for a character
 }
+
+// maxText bounds a text after its references are replaced, in characters. Linux has no longer arguments.
+const maxText = 128 << 10
+
+var errLong = fmt.Errorf("is longer than %d characters with its variables replaced", maxText)
 
 // literal returns a text that means itself.
 func literal(s string) text {
