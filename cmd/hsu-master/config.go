@@ -26,8 +26,8 @@ their values may be secret.`
 			Name:  fromFlag,
 			Usage: "`FORMAT` the format of FILE: " + strings.Join(importer.Formats(), ", "),
 		})
-	imported.Description = `Save the result in the folder of FILE, and run "config check" on it. Its comments
-name all that has no counterpart.`
+	imported.Description = `Save the result in the folder of FILE, and run "config check" on it. Its
+comments name all that has no counterpart.`
 	return group("config", "check, explain, start and import a configuration file",
 		leafOf("check", "find faults in a configuration file", "FILE", true, checkConfig),
 		show,

@@ -341,7 +341,7 @@ func runOptions(b *block) map[string]field {
 	return map[string]field{
 		"interval": copied(b, "interval"), "timeout": copied(b, "timeout"),
 		"initial_delay": textField(func(string) error {
-			return errors.New("no counterpart: checks begin at once, and count after start.timeout")
+			return errors.New("no counterpart: checks begin at once, and a start may take start.timeout")
 		}),
 		"retries": textField(func(string) error { return errors.New("had no effect; failures is the key here") }),
 	}
