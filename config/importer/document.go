@@ -2,6 +2,7 @@ package importer
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -91,6 +92,12 @@ const (
 	listEntry
 	blockEntry
 )
+
+// uses reports whether the value of the entry has a reference.
+func (e *entry) uses(ref string) bool {
+	return e != nil && (strings.Contains(e.text, ref) ||
+		slices.ContainsFunc(e.list, func(word string) bool { return strings.Contains(word, ref) }))
+}
 
 // at returns the block at the end of a path of keys, which is made if there is none.
 func (b *block) at(path ...string) *block {

@@ -1,6 +1,9 @@
 package importer
 
-import "strings"
+import (
+	"path/filepath"
+	"strings"
+)
 
 // dotenv is the name of the file with variables that process-compose and foreman read.
 const dotenv = ".env"
@@ -10,7 +13,7 @@ func dotenvOf(src *source) (variables map[string]string, found bool, err error) 
 	if !src.exists(dotenv) {
 		return nil, false, nil
 	}
-	content, err := src.readFile(src.dir + "/" + dotenv)
+	content, err := src.readFile(filepath.Join(src.dir, dotenv))
 	if err != nil {
 		return nil, false, err
 	}

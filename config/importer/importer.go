@@ -75,9 +75,9 @@ func Import(format, path string, host config.Host) ([]byte, error) {
 		"Save this file in the same folder: relative paths start at the folder of the file that has them.",
 		"Comments name all that has no counterpart here, or is not quite the same: docs/COMING-FROM.md.",
 	}, d.head...)
-	if len(src.unset) > 0 {
+	if missing := src.missing(d); len(missing) > 0 {
 		d.head = append(d.head, "These variables are not set here, and are empty unless the master has them: "+
-			strings.Join(slices.Sorted(maps.Keys(src.unset)), ", ")+".")
+			strings.Join(missing, ", ")+".")
 	}
 	return valid(d, src)
 }
@@ -148,6 +148,18 @@ func (s *source) variable(name string) (ref string, set bool) {
 	}
 	s.unset[name] = true
 	return "${" + name + ":-}", false
+}
+
+// missing returns the variables that are not set here and that the document uses.
+func (s *source) missing(d *document) []string {
+	_, owners := d.print()
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(s.unset)) {
+		if slices.ContainsFunc(owners, func(e *entry) bool { return e.uses("${" + name + ":-}") }) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // resultName is the name that the result has for the loader.

@@ -661,7 +661,6 @@ func (c *processCompose) variablesOf(s string, forShell bool) (text, error) {
 func (c *processCompose) variable(match []string, forShell bool) text {
 	name, fallback := match[1]+match[3], match[2]
 	value, inFile := c.variables[name]
-	_, set := c.src.host.Variable(name)
 	switch {
 	case slices.Contains([]string{"PC_REPLICA_NUM", "PC_PROC_NAME"}, name), inFile && forShell:
 		return literal("$" + match[0])
@@ -670,9 +669,7 @@ func (c *processCompose) variable(match []string, forShell bool) text {
 		return literal(value)
 	case fallback != "":
 		return reference("${" + name + ":-" + fallback + "}")
-	case set:
-		return reference("${" + name + "}")
 	}
-	ref, _ := c.src.variable(name)
-	return reference(ref)
+	c.src.variable(name)                  // notes one that is not set
+	return reference("${" + name + ":-}") // process-compose replaces it by nothing
 }

@@ -462,7 +462,7 @@ func (p *program) output(o option) error {
 		}
 	case "stdout_logfile_maxbytes":
 		if strings.Trim(o.value, "0") == "" {
-			if file := p.of.get("stdout_logfile"); file != nil && isOutput(file.value) {
+			if isOutput(p.value("stdout_logfile")) {
 				return nil // it is no file
 			}
 			return errors.New("no counterpart: a log is always rotated")
@@ -475,11 +475,22 @@ func (p *program) output(o option) error {
 			return errors.New("no counterpart: workers are called UNIT-0, UNIT-1 and so on")
 		}
 	case "stderr_logfile", "stderr_logfile_maxbytes", "stderr_logfile_backups", "stderr_syslog":
+		if isOutput(p.value("stdout_logfile")) && isOutput(p.value("stderr_logfile")) {
+			return nil
+		}
 		return errors.New("no counterpart: stdout and stderr go to the same file")
 	default:
 		return errNoCounterpart
 	}
 	return nil
+}
+
+// value returns the value of an option, or "".
+func (p *program) value(name string) string {
+	if o := p.of.get(name); o != nil {
+		return o.value
+	}
+	return ""
 }
 
 // isOutput reports whether a log file is the output of supervisord itself.
