@@ -26,14 +26,16 @@ func TestHugeResults(t *testing.T) {
 			repeated("*a, ", 5_000) + "b]}}"},
 		"templates": {ProcessCompose, "vars: {A: " + large + "}\nprocesses: {p: {command: \"" +
 			repeated("{{.A}}", 50_000) + "\"}}"},
-		"variables of .env": {ProcessCompose, "processes: {p: {command: a, working_dir: \"" + repeated("$LARGE", 50_000) + "\"}}"},
-		"processes":         {Supervisord, "[program:p]\ncommand=%(process_num)02d " + large + "\nnumprocs=1000\n"},
-		"names":             {Supervisord, "[program:" + large + "]\ncommand=" + repeated("%(program_name)s", 40_000)},
-		"literals":          {Supervisord, "[supervisord]\nenvironment=A=" + large + "\n[program:p]\ncommand=" + repeated("%(ENV_A)s", 70_000)},
-		"units":             {Procfile, many(60_000, "p%d: a\n")},
-		"variables":         {Supervisord, "[program:p]\ncommand=a\nenvironment=" + many(100_000, "A%d=1,")},
-		"comments":          {Procman, "managed_processes:\n- id: a\n" + many(3_000, "  k%d: 1\n")},
-		"depth":             {Procman, repeated("[", 500_000)},
+		"variables of .env": {ProcessCompose, "processes: {p: {command: a, working_dir: \"" +
+			repeated("$LARGE", 50_000) + "\"}}"},
+		"processes": {Supervisord, "[program:p]\ncommand=%(process_num)02d " + large + "\nnumprocs=1000\n"},
+		"names":     {Supervisord, "[program:" + large + "]\ncommand=" + repeated("%(program_name)s", 40_000)},
+		"literals": {Supervisord, "[supervisord]\nenvironment=A=" + large + "\n[program:p]\ncommand=" +
+			repeated("%(ENV_A)s", 70_000)},
+		"units":     {Procfile, many(60_000, "p%d: a\n")},
+		"variables": {Supervisord, "[program:p]\ncommand=a\nenvironment=" + many(100_000, "A%d=1,")},
+		"comments":  {Procman, "managed_processes:\n- id: a\n" + many(3_000, "  k%d: 1\n")},
+		"depth":     {Procman, repeated("[", 500_000)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := map[string]string{"file": test.content, ".env": "LARGE=" + large}
@@ -53,7 +55,8 @@ func TestHugeResults(t *testing.T) {
 // A file that is larger than a configuration can be is refused before it is read.
 func TestLargeFiles(t *testing.T) {
 	files := map[string]string{
-		"file": "[include]\nfiles=*.conf\n", "a.conf": strings.Repeat("; a\n", 150_000), "b.conf": strings.Repeat("; b\n", 150_000),
+		"file":   "[include]\nfiles=*.conf\n",
+		"a.conf": strings.Repeat("; a\n", 150_000), "b.conf": strings.Repeat("; b\n", 150_000),
 	}
 	_, err := Import(Supervisord, filepath.Join(folder, "file"), fakeHost(files))
 	if err == nil || !strings.Contains(err.Error(), "b.conf: more than 1048576 bytes to read") {

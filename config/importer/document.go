@@ -123,6 +123,9 @@ func (b *block) find(name string) *entry {
 
 // put adds an entry, or replaces the one with its name.
 func (b *block) put(added *entry) {
+	if b.room.bytes < 0 {
+		return
+	}
 	for i, e := range b.entries {
 		if e.form != noteEntry && e.name == added.name {
 			b.entries[i] = added

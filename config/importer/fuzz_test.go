@@ -25,7 +25,9 @@ func fuzzFormat(f *testing.F, format string) {
 		if len(content) > limit {
 			return
 		}
-		files := map[string]string{"file": string(content), ".env": "A=b\nPORT=3000\n", "more.conf": "[program:more]\ncommand=more\n"}
+		files := map[string]string{
+			"file": string(content), ".env": "A=b\nPORT=3000\n", "more.conf": "[program:more]\ncommand=more\n",
+		}
 		result, err := Import(format, filepath.Join(folder, "file"), fakeHost(files))
 		if err != nil {
 			if err.Error() == "" {

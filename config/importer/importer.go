@@ -120,8 +120,8 @@ func (s *source) readFile(path string) ([]byte, error) {
 }
 
 func (s *source) tooLarge() error {
-	return &ImportError{File: s.path, Message: fmt.Sprintf("the result is too large, with more than %d bytes or %d units: "+
-		"import parts of the file one by one", maxSize, maxEntries)}
+	return &ImportError{File: s.path, Message: fmt.Sprintf("the result is too large, with more than %d bytes or %d "+
+		"keys in a map: import parts of the file one by one", maxSize, maxEntries)}
 }
 
 // text returns the content of the file, without a byte order mark and with \n as the end of all lines.

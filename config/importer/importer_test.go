@@ -129,9 +129,13 @@ func checkValid(t *testing.T, result []byte, files map[string]string) *config.Fi
 // What the texts of a foreign file mean does not change, whatever they are made of.
 func TestTextsMeanThemselves(t *testing.T) {
 	for _, word := range []string{
-		"a", "$", "$$", "$a", "${a}", "${a:-b}", "$$a", "$${a}", "{", "}", "{{", "{port}", "{{port}}", "{replica", "a b", "\"", "'", "\\",
-		"\\n", "#", " #a", ": ", "-", "--", "---", "-a", "null", "Null", "~", "true", "1.10", "0027", "0x1f", "1e3", ".inf", "<<", "*a", "&a",
-		"!a", "@a", "`a`", "%a", "|", ">", "?", "[a]", "{a: b}", "ä", "\u2028", "\U0001F600", "\u00a0", "x-a", "a\tb", "=",
+		"a", "$", "$$", "$a", "${a}", "${a:-b}", "$$a", "$${a}", "{", "}", "{{",
+		"{port}", "{{port}}", "{replica", "a b",
+		"\"", "'", "\\", "\\n", "#", " #a", ": ", "-", "--", "---", "-a", "null", "Null", "~", "true", "1.10",
+		"0027", "0x1f", "1e3", ".inf",
+		"<<", "*a", "&a",
+		"!a", "@a", "`a`", "%a", "|", ">", "?", "[a]", "{a: b}", "ä", "\u2028", "\U0001F600",
+		"\u00a0", "x-a", "a\tb", "=",
 	} {
 		d := newDocument()
 		u := d.unit("a")

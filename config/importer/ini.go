@@ -81,15 +81,15 @@ func (p *iniParser) take(line string) error {
 		return nil
 	}
 	if p.current == nil {
-		return &ImportError{p.file, p.line, "a section such as [program:web] must begin the file: is it a supervisord.conf?"}
+		return p.fault("a section such as [program:web] must begin the file: is it a supervisord.conf?")
 	}
 	at := strings.IndexAny(value, "=:")
 	if at < 0 {
-		return &ImportError{p.file, p.line, "this is neither [SECTION] nor NAME=VALUE: indent a line that continues a value"}
+		return p.fault("this is neither [SECTION] nor NAME=VALUE: indent a line that continues a value")
 	}
 	name := strings.ToLower(strings.TrimSpace(value[:at]))
 	if name == "" {
-		return &ImportError{p.file, p.line, "a name is missing before " + value[at:at+1] + ": write NAME=VALUE"}
+		return p.fault("a name is missing before " + value[at:at+1] + ": write NAME=VALUE")
 	}
 	p.current.options = append(p.current.options, option{
 		name: name, value: strings.TrimSpace(value[at+1:]), file: p.file, line: p.line,
@@ -97,6 +97,8 @@ func (p *iniParser) take(line string) error {
 	p.open = true
 	return nil
 }
+
+func (p *iniParser) fault(message string) error { return &ImportError{p.file, p.line, message} }
 
 func (p *iniParser) begin(name string) {
 	p.open = false

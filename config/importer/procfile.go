@@ -81,9 +81,9 @@ var plainCommand = regexp.MustCompile("^[A-Za-z0-9_./-]+(\\s[^;&|<>()`\n]*)?$")
 
 // builtins are commands of the shell that a line can begin with, and that are no programs.
 var builtins = []string{
-	".", "alias", "bg", "break", "case", "cd", "command", "continue", "eval", "exec", "exit", "export", "fg", "for", "if", "jobs",
-	"read", "readonly", "return", "set", "shift", "source", "time", "times", "trap", "type", "ulimit", "umask", "unalias", "unset",
-	"until", "wait", "while",
+	".", "alias", "bg", "break", "case", "cd", "command", "continue", "eval", "exec", "exit", "export", "fg", "for",
+	"if", "jobs", "read", "readonly", "return", "set", "shift", "source", "time", "times", "trap", "type", "ulimit",
+	"umask", "unalias", "unset", "until", "wait", "while",
 }
 
 // inPlace returns the line for a shell so that the program takes the place of the shell, if it is one program.

@@ -27,8 +27,10 @@ func importProcman(src *source) (*document, error) {
 		list = root.Get("workers") // in files of 2025
 	}
 	if list == nil || list.Kind != config.TreeList {
-		return nil, &ImportError{src.path, max(1, root.Line),
-			"the list managed_processes (or workers) is missing: is it a configuration of procman?"}
+		return nil, &ImportError{
+			src.path, max(1, root.Line),
+			"the list managed_processes (or workers) is missing: is it a configuration of procman?",
+		}
 	}
 	top := p.block()
 	manager := nested(top, Procman, "process_manager", map[string]field{
@@ -179,7 +181,9 @@ func (m *managed) execution(t *config.Tree) error {
 			args = list
 			return nil
 		},
-		"environment":       m.environment,
+		"environment": func(t *config.Tree) error {
+			return environment(u.block, Procman, t, func(value string) (text, error) { return literal(value), nil })
+		},
 		"working_directory": textField(func(s string) error { dir = s; return nil }),
 	})(t)
 	if program != "" {
@@ -197,26 +201,6 @@ func (m *managed) execution(t *config.Tree) error {
 func (m *managed) may(s, act string) error {
 	if isTrue(s) {
 		m.acts = append(m.acts, act)
-	}
-	return nil
-}
-
-// environment imports a list of NAME=VALUE, or the map of the variant in Rust.
-func (m *managed) environment(t *config.Tree) error {
-	list, ok := texts(t)
-	for _, e := range t.Entries {
-		list, ok = append(list, e.Name+"="+e.Value.Text), true
-	}
-	if !ok {
-		return errList
-	}
-	for _, pair := range list {
-		name, value, isPair := strings.Cut(pair, "=")
-		if !isPair {
-			m.unit.note("%s environment: %s: is not NAME=VALUE", Procman, name)
-			continue
-		}
-		m.unit.at("environment").named(name, literal(value).argument())
 	}
 	return nil
 }
@@ -299,7 +283,7 @@ func (m *managed) healthCheck() field {
 					"address": textField(func(s string) error { address = s; return nil }),
 					"port":    textField(func(s string) error { port = s; return nil }),
 					"service": copied(b, "service"),
-					"method":  textField(func(string) error { return errors.New("no counterpart: the method is Check") }),
+					"method":  textField(func(string) error { return errMethod }),
 				})(t)
 				if port != "" {
 					address += ":" + port
@@ -336,6 +320,8 @@ func (m *managed) healthCheck() field {
 		return nil
 	}
 }
+
+var errMethod = errors.New("no counterpart: the method is Check")
 
 func runOptions(b *block) map[string]field {
 	return map[string]field{

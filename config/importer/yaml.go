@@ -1,9 +1,16 @@
 package importer
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/core-tools/hsu-master/config"
+)
+
+var (
+	errMap  = errors.New("must be a map")
+	errList = errors.New("must be a list")
+	errText = errors.New("must be a text or number")
 )
 
 // field imports the value of a key of a foreign map. The error says why the key becomes a comment.
@@ -78,6 +85,31 @@ func texts(t *config.Tree) ([]string, bool) {
 		list = append(list, item.Text)
 	}
 	return list, t.Kind == config.TreeList
+}
+
+// environment imports a list of NAME=VALUE, or a map.
+func environment(b *block, format string, t *config.Tree, expand func(value string) (text, error)) error {
+	list, ok := texts(t)
+	for _, e := range t.Entries {
+		list, ok = append(list, e.Name+"="+e.Value.Text), true
+	}
+	if !ok {
+		return errList
+	}
+	for _, pair := range list {
+		name, value, isPair := strings.Cut(pair, "=")
+		if !isPair {
+			b.note("%s environment: %s: is not NAME=VALUE", format, name)
+			continue
+		}
+		expanded, err := expand(value)
+		if err != nil {
+			b.note("%s environment: %s: %s", format, name, err)
+			continue
+		}
+		b.at("environment").named(name, expanded.argument())
+	}
+	return nil
 }
 
 // textField returns a field that takes a text.

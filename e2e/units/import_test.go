@@ -153,7 +153,9 @@ processes:
 		if !cmp.Equal(want, n.Args) || n.Folder != s.path("data") {
 			t.Errorf("%s has the arguments %q, want %q, in %s", worker, n.Args, want, n.Folder)
 		}
-		n.wantEnv(t, worker, map[string]string{"GLOBAL": "word", "SECRET": "hunter2", "PC_REPLICA_NUM": fmt.Sprint(replica)})
+		n.wantEnv(t, worker, map[string]string{
+			"GLOBAL": "word", "SECRET": "hunter2", "PC_REPLICA_NUM": fmt.Sprint(replica),
+		})
 	}
 	web := s.await("web-0", "passes its probe", up)
 	if _, err := get(context.Background(), port, "/serve"); err != nil {
