@@ -32,7 +32,7 @@ func TestHugeResults(t *testing.T) {
 		"names":     {Supervisord, "[program:" + large + "]\ncommand=" + repeated("%(program_name)s", 40_000)},
 		"literals": {Supervisord, "[supervisord]\nenvironment=A=" + large + "\n[program:p]\ncommand=" +
 			repeated("%(ENV_A)s", 70_000)},
-		"units":     {Procfile, many(60_000, "p%d: a\n")},
+		"units":     {Procfile, many(8_000, "p%d: a\n")},
 		"variables": {Supervisord, "[program:p]\ncommand=a\nenvironment=" + many(100_000, "A%d=1,")},
 		"comments":  {Procman, "managed_processes:\n- id: a\n" + many(3_000, "  k%d: 1\n")},
 		"depth":     {Procman, repeated("[", 500_000)},
@@ -44,7 +44,7 @@ func TestHugeResults(t *testing.T) {
 			_, faulty := errors.AsType[*config.FaultError](err)
 			switch {
 			case name == "units" && (err == nil || !strings.Contains(err.Error(), "too large")):
-				t.Errorf("60,000 units: %v, want them refused", err)
+				t.Errorf("8,000 units: %v, want them refused", err)
 			case err == nil:
 				checkValid(t, result, files)
 			case !refused && !faulty:
