@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	configfile "github.com/core-tools/hsu-master/config"
+	"github.com/core-tools/hsu-master/config/importer"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/master"
 )
@@ -19,12 +21,22 @@ func configCommand() *cli.Command {
 	show := leafOf("show", "print the values in effect of a configuration file", "FILE", true, showConfig, jsonOutput())
 	show.Description = `The values are printed as the file has them. Variables are not replaced, because
 their values may be secret.`
-	return group("config", "check, explain and start a configuration file",
+	imported := leafOf("import", "print the file of another process manager as a configuration file", "FILE", true,
+		importConfig, &cli.StringFlag{
+			Name:  fromFlag,
+			Usage: "`FORMAT` the format of FILE: " + strings.Join(importer.Formats(), ", "),
+		})
+	imported.Description = `Save the result in the folder of FILE, and run "config check" on it. Its
+comments name all that has no counterpart.`
+	return group("config", "check, explain, start and import a configuration file",
 		leafOf("check", "find faults in a configuration file", "FILE", true, checkConfig),
 		show,
 		leaf("schema", "print the JSON Schema of configuration files", printSchema),
-		initial)
+		initial, imported)
 }
+
+// fromFlag names the format of the file that config import reads.
+const fromFlag = "from"
 
 // loadConfig reads a configuration file. An error is one of usage, unless the file cannot be read.
 func loadConfig(path string) (*configfile.File, error) {
@@ -56,6 +68,26 @@ func checkConfig(c *cli.Context, path string) error {
 		fmt.Fprintf(c.App.ErrWriter, "but this version cannot run it:\n%v\n", err)
 	}
 	return nil
+}
+
+func importConfig(c *cli.Context, path string) error {
+	format := c.String(fromFlag)
+	if format == "" {
+		return usagef("--%s is missing: give the format of the file, one of %s", fromFlag,
+			strings.Join(importer.Formats(), ", "))
+	}
+	text, err := importer.Import(format, path, configfile.ThisHost())
+	faulty, ok := errors.AsType[*configfile.FaultError](err)
+	switch {
+	case errors.Is(err, importer.ErrFormat):
+		return usagef("--%s: %w", fromFlag, err)
+	case ok && len(faulty.Faults) > 1:
+		return usagef("%s has %d faults:\n%w", printable(path), len(faulty.Faults), err)
+	case err != nil:
+		return usageError{err}
+	}
+	_, err = c.App.Writer.Write(text)
+	return err
 }
 
 // count returns a number of things.

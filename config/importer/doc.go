@@ -1,0 +1,15 @@
+// Package importer turns the file of another process manager into a configuration file of this one.
+//
+// A file passes through these steps, each in a file of its own:
+//
+//	supervisord.go, processcompose.go, procfile.go, procman.go   read a format, and make a document
+//	document.go   the document: keys and values of our file, and comments for what has no counterpart
+//	print.go      the only printer of documents
+//	importer.go   has package config read the result, and makes a comment of what it refuses
+//
+// Files whose names begin with that of a format belong to it. ini.go and shlex.go read supervisord's dialects, yaml.go
+// walks maps of other YAML files, and text.go escapes their texts.
+//
+// Nothing of a file is lost without a word: a key that an importer does not know becomes a comment in its place. The
+// input can be hostile: it is bounded, and its texts are escaped, so that they mean themselves in our file.
+package importer
