@@ -121,6 +121,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	statuses := map[records.Status]int{
 		records.StatusStarting: 0, records.StatusRunning: 0, records.StatusUnhealthy: 0, records.StatusStopping: 0,
 		records.StatusStopped: 0, records.StatusBackoff: 0, records.StatusFailed: 0, records.StatusCompleted: 0,
+		records.StatusAbsent: 0,
 	}
 	for _, w := range c.Workers() {
 		statuses[w.Status]++

@@ -21,6 +21,8 @@ const (
 	ActionUpdate   Action = "update"   // the new settings apply at once, the processes stay
 	ActionOutdated Action = "outdated" // the executable has changed; the processes stay
 	ActionBlocked  Action = "blocked"  // the executable cannot be started; living processes stay
+	ActionWatch    Action = "watch"    // the process of an unmanaged unit is searched for
+	ActionUnwatch  Action = "unwatch"  // it is not any more; the process stays
 )
 
 // Change is what [Supervisor.Apply] does to workers of one unit, and why.
@@ -61,7 +63,7 @@ func (s *Supervisor) outdated(u unit.Spec) []string {
 func blocked(units []unit.Spec) []Change {
 	var changes []Change
 	for _, u := range units {
-		if u.Replicas == 0 {
+		if u.Replicas == 0 || !u.Starts() {
 			continue
 		}
 		if _, _, err := u.Executable(); err != nil {
@@ -101,9 +103,13 @@ func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Chan
 	}
 	for _, u := range to {
 		before, known := byName[u.Name]
-		delete(byName, u.Name)
+		if known && before.Starts() != u.Starts() {
+			known = false // the other one is removed
+		} else {
+			delete(byName, u.Name)
+		}
 		if !known {
-			add(u, ActionStart, workersOf(u, 0), "new unit")
+			add(u, begin(u), workersOf(u, 0), "new unit")
 			continue
 		}
 		kept := u
@@ -120,15 +126,34 @@ func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Chan
 			add(u, ActionUpdate, workersOf(kept, 0), live...)
 		}
 		number := fmt.Sprintf("replicas %d to %d", before.Replicas, u.Replicas)
-		add(u, ActionStart, workersOf(u, before.Replicas), number)
-		add(u, ActionStop, workersOf(before, u.Replicas), number)
+		if !u.Starts() {
+			number = map[bool]string{true: "enabled", false: "disabled"}[u.Replicas > 0]
+		}
+		add(u, begin(u), workersOf(u, before.Replicas), number)
+		add(u, end(u), workersOf(before, u.Replicas), number)
 	}
 	for _, u := range from {
 		if _, gone := byName[u.Name]; gone {
-			add(u, ActionStop, workersOf(u, 0), "unit removed")
+			add(u, end(u), workersOf(u, 0), "unit removed")
 		}
 	}
 	return changes
+}
+
+// begin returns what happens to the workers of a new unit.
+func begin(u unit.Spec) Action {
+	if u.Starts() {
+		return ActionStart
+	}
+	return ActionWatch
+}
+
+// end returns what happens to the workers of a unit that is not wanted any more.
+func end(u unit.Spec) Action {
+	if u.Starts() {
+		return ActionStop
+	}
+	return ActionUnwatch
 }
 
 // MarkOutdated compares the executables of all workers with those that they were started with, marks the workers that
@@ -136,6 +161,9 @@ func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Chan
 func (s *Supervisor) MarkOutdated(ctx context.Context) ([]Change, error) {
 	var changes []Change
 	for _, u := range s.set.specs() {
+		if !u.Starts() {
+			continue
+		}
 		var ids []string
 		for _, w := range s.set.list() {
 			if !owns(u, w.ID()) {

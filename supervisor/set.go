@@ -133,9 +133,19 @@ func (s *Supervisor) change(
 		return c, fmt.Errorf("record the units: %w", err)
 	}
 	s.set.configured = configured
+	// Before a worker gets the id of a process that was only watched, and after it has lost it.
+	if err := s.watched.Remove(context.WithoutCancel(ctx), units, taken(s.env.Recovery, units)); err != nil {
+		return c, err
+	}
+	defer func() {
+		if err == nil {
+			s.watched.Put(units, until(c.surplus))
+		}
+	}()
 	// A recorded change is made, even if the caller does not wait for it any more.
 	e := s.do(context.WithoutCancel(ctx), func(work context.Context) { c, err = s.install(work, units) })
-	return c, errors.Join(e, err)
+	err = errors.Join(e, err)
+	return c, err
 }
 
 // change is the difference between two sets.

@@ -25,6 +25,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/unmanaged"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
@@ -60,6 +61,7 @@ type Supervisor struct {
 	log        *slog.Logger
 	services   *services.Registry
 	registered *registrations.Set
+	watched    *unmanaged.Set // processes that something else starts
 	recovered  chan struct{}
 	commands   chan func(work context.Context) // for the goroutine of Serve
 	ended      chan struct{}                   // closed when Serve returns
@@ -153,6 +155,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		Prober:        probe.New,
 		AwaitListener: worker.AwaitListener,
 	}
+	s.watched = newWatched(s, checks)
 	return s, nil
 }
 
@@ -210,6 +213,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	defer beside.Wait()
 	beside.Go(func() { s.env.Checks.Serve(work) })
 	beside.Go(func() { s.env.Rotator.Serve(work) })
+	beside.Go(func() { s.watched.Serve(work) })
 	defer cancel()
 	defer s.helpers.Wait()
 	defer s.registered.Stop()
@@ -333,7 +337,7 @@ func (s *Supervisor) do(ctx context.Context, f func(work context.Context)) error
 	}
 }
 
-// Workers lists all workers, grouped by unit and in order.
+// Workers lists all workers, grouped by unit and in order, and then the unmanaged units.
 func (s *Supervisor) Workers() []worker.Info {
 	workers := s.set.list()
 	infos := make([]worker.Info, 0, len(workers))
@@ -347,5 +351,5 @@ func (s *Supervisor) Workers() []worker.Info {
 			infos = append(infos, shown)
 		}
 	}
-	return infos
+	return append(infos, s.watched.Infos()...)
 }

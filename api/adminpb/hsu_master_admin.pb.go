@@ -956,7 +956,12 @@ type Worker struct {
 	// The checks that are made now; none offline.
 	Checks []*Check `protobuf:"bytes,19,rep,name=checks,proto3" json:"checks,omitempty"`
 	// When it is started again, if it is backoff, or failed and not given up. Absent offline.
-	RetryAt       *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"`
+	RetryAt *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=retry_at,json=retryAt,proto3" json:"retry_at,omitempty"`
+	// It belongs to an unmanaged unit: another program starts its process, which the
+	// master only watches.
+	Unmanaged bool `protobuf:"varint,29,opt,name=unmanaged,proto3" json:"unmanaged,omitempty"`
+	// The name of the process that was found for an unmanaged unit.
+	Program       string `protobuf:"bytes,30,opt,name=program,proto3" json:"program,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1129,6 +1134,20 @@ func (x *Worker) GetRetryAt() *timestamppb.Timestamp {
 		return x.RetryAt
 	}
 	return nil
+}
+
+func (x *Worker) GetUnmanaged() bool {
+	if x != nil {
+		return x.Unmanaged
+	}
+	return false
+}
+
+func (x *Worker) GetProgram() string {
+	if x != nil {
+		return x.Program
+	}
+	return ""
 }
 
 // Check is a repeated check of a worker.
@@ -2220,7 +2239,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tspec_hash\x18\a \x01(\tR\bspecHash\x129\n" +
 	"\n" +
 	"changed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAtB\b\n" +
-	"\x06_scale\"\xf2\x04\n" +
+	"\x06_scale\"\xaa\x05\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -2245,7 +2264,9 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x05probe\x18\x11 \x01(\tR\x05probe\x12\x14\n" +
 	"\x05ready\x18\x12 \x01(\bR\x05ready\x122\n" +
 	"\x06checks\x18\x13 \x03(\v2\x1a.hsu.master.admin.v1.CheckR\x06checks\x125\n" +
-	"\bretry_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\"\xcf\x01\n" +
+	"\bretry_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\x12\x1c\n" +
+	"\tunmanaged\x18\x1d \x01(\bR\tunmanaged\x12\x18\n" +
+	"\aprogram\x18\x1e \x01(\tR\aprogram\"\xcf\x01\n" +
 	"\x05Check\x12\x10\n" +
 	"\x03use\x18\x01 \x01(\tR\x03use\x12\x14\n" +
 	"\x05probe\x18\x02 \x01(\tR\x05probe\x12\x16\n" +

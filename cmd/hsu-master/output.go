@@ -80,6 +80,8 @@ type (
 		WaitingFor  string       `json:"waiting_for,omitempty"` // while the worker is starting
 		Probe       string       `json:"probe,omitempty"`       // kind and target
 		Checks      []healthJSON `json:"checks,omitempty"`
+		Unmanaged   bool         `json:"unmanaged,omitempty"` // another program starts it
+		Program     string       `json:"program,omitempty"`   // name of the process, if it is unmanaged
 	}
 	healthJSON struct {
 		Use        string     `json:"use"`
@@ -181,6 +183,7 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			Adopted: w.GetAdopted(), Outdated: w.GetOutdated(),
 			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(), RetryAt: timeOf(w.GetRetryAt()),
 			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
+			Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
 		}
 		for _, c := range w.GetChecks() {
 			item.Checks = append(item.Checks, healthJSON{
@@ -396,6 +399,9 @@ func reasonText(w *adminpb.Worker, now time.Time) string {
 
 func note(w *adminpb.Worker) string {
 	var notes []string
+	if w.GetUnmanaged() {
+		notes = append(notes, strings.TrimSuffix("unmanaged: "+printable(w.GetProgram()), ": "))
+	}
 	if w.GetAdopted() {
 		notes = append(notes, "adopted")
 	}

@@ -50,7 +50,8 @@ Actions:
   keep-completed   leave the worker completed
   keep-stopped     leave the worker stopped
   hold             the process cannot be verified: try again later
-  sweep-stray      stop a process of this master that is no worker`
+  sweep-stray      stop a process of this master that is no worker
+  watch            watch the process of an unmanaged unit, and search for it`
 	return cmd
 }
 
@@ -204,7 +205,7 @@ func (p plan) print(w io.Writer, verbose bool) error {
 		}
 	}
 	for _, d := range p.Workers {
-		if verbose || d.Action != recovery.ActionAdopt {
+		if verbose || d.Action != recovery.ActionAdopt && d.Action != recovery.ActionWatch {
 			printEvidence(w, d)
 		}
 	}

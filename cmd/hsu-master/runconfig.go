@@ -79,6 +79,9 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 	m.Policies = policies
 	for _, u := range units {
 		m.StopGrace = max(m.StopGrace, u.StopGrace)
+		if !u.Starts() {
+			continue
+		}
 		if _, _, err := u.Executable(); err != nil {
 			cfg.unitFault = errors.Join(cfg.unitFault, fmt.Errorf("unit %s: %w", u.Name, err))
 		}

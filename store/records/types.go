@@ -43,6 +43,8 @@ const (
 	// StatusCompleted is that of a worker that ended with a success code and is not restarted by its policy. A worker
 	// that was stopped is StatusStopped.
 	StatusCompleted Status = "completed"
+	// StatusAbsent is that of an unmanaged unit whose process is not found.
+	StatusAbsent Status = "absent"
 )
 
 // Worker is one replica slot of a unit. Its key in the registry is ID.
@@ -70,6 +72,19 @@ type Worker struct {
 	Port int
 	// Services are the services that the worker offers, sorted by name.
 	Services []Offer
+	// Found is the process of an unmanaged unit, nil if there is none. It is not Instance, so that a recovery never
+	// takes it for a process that this master has started.
+	Found *Found
+}
+
+// Unmanaged reports whether the record is that of an unmanaged unit.
+func (w Worker) Unmanaged() bool { return w.Found != nil || w.Status == StatusAbsent }
+
+// Found is a process that another program has started.
+type Found struct {
+	identity.Process
+	Name    string // of the program
+	Started time.Time
 }
 
 // UnitKind is the relation of the master to the workers of a unit.

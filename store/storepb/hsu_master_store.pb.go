@@ -87,20 +87,23 @@ const (
 	Status_STATUS_FAILED      Status = 7
 	// It ended with a success code, and its policy does not restart it.
 	Status_STATUS_COMPLETED Status = 8
+	// No process of an unmanaged unit is found.
+	Status_STATUS_ABSENT Status = 11
 )
 
 // Enum value maps for Status.
 var (
 	Status_name = map[int32]string{
-		0: "STATUS_UNSPECIFIED",
-		1: "STATUS_STARTING",
-		2: "STATUS_RUNNING",
-		3: "STATUS_UNHEALTHY",
-		4: "STATUS_STOPPING",
-		5: "STATUS_STOPPED",
-		6: "STATUS_BACKOFF",
-		7: "STATUS_FAILED",
-		8: "STATUS_COMPLETED",
+		0:  "STATUS_UNSPECIFIED",
+		1:  "STATUS_STARTING",
+		2:  "STATUS_RUNNING",
+		3:  "STATUS_UNHEALTHY",
+		4:  "STATUS_STOPPING",
+		5:  "STATUS_STOPPED",
+		6:  "STATUS_BACKOFF",
+		7:  "STATUS_FAILED",
+		8:  "STATUS_COMPLETED",
+		11: "STATUS_ABSENT",
 	}
 	Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED": 0,
@@ -112,6 +115,7 @@ var (
 		"STATUS_BACKOFF":     6,
 		"STATUS_FAILED":      7,
 		"STATUS_COMPLETED":   8,
+		"STATUS_ABSENT":      11,
 	}
 )
 
@@ -424,7 +428,10 @@ type Worker struct {
 	// The port to prefer at the next start.
 	Port int32 `protobuf:"varint,13,opt,name=port,proto3" json:"port,omitempty"`
 	// What it offers, so that a next master can route to it before it has asked.
-	Services      []*Offer `protobuf:"bytes,14,rep,name=services,proto3" json:"services,omitempty"`
+	Services []*Offer `protobuf:"bytes,14,rep,name=services,proto3" json:"services,omitempty"`
+	// The process of an unmanaged unit, which is never an instance: the master does
+	// not start or signal it.
+	Found         *Found `protobuf:"bytes,25,opt,name=found,proto3" json:"found,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -557,6 +564,115 @@ func (x *Worker) GetServices() []*Offer {
 	return nil
 }
 
+func (x *Worker) GetFound() *Found {
+	if x != nil {
+		return x.Found
+	}
+	return nil
+}
+
+// Found is a process that another program has started.
+type Found struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Pid          int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	PidfdInode   uint64                 `protobuf:"varint,2,opt,name=pidfd_inode,json=pidfdInode,proto3" json:"pidfd_inode,omitempty"`
+	StartTicks   uint64                 `protobuf:"varint,3,opt,name=start_ticks,json=startTicks,proto3" json:"start_ticks,omitempty"`
+	BootId       string                 `protobuf:"bytes,4,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	PidNamespace uint64                 `protobuf:"varint,5,opt,name=pid_namespace,json=pidNamespace,proto3" json:"pid_namespace,omitempty"`
+	Proof        Proof                  `protobuf:"varint,6,opt,name=proof,proto3,enum=hsu.master.store.v1.Proof" json:"proof,omitempty"`
+	// Of the program.
+	Name          string                 `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	Started       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started,proto3" json:"started,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Found) Reset() {
+	*x = Found{}
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Found) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Found) ProtoMessage() {}
+
+func (x *Found) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Found.ProtoReflect.Descriptor instead.
+func (*Found) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Found) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Found) GetPidfdInode() uint64 {
+	if x != nil {
+		return x.PidfdInode
+	}
+	return 0
+}
+
+func (x *Found) GetStartTicks() uint64 {
+	if x != nil {
+		return x.StartTicks
+	}
+	return 0
+}
+
+func (x *Found) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+func (x *Found) GetPidNamespace() uint64 {
+	if x != nil {
+		return x.PidNamespace
+	}
+	return 0
+}
+
+func (x *Found) GetProof() Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return Proof_PROOF_UNSPECIFIED
+}
+
+func (x *Found) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Found) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
 // Offer is a gRPC service that a worker offers.
 type Offer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -574,7 +690,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +702,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +715,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Offer) GetName() string {
@@ -655,7 +771,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +783,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +796,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Unit) GetName() string {
@@ -755,7 +871,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +883,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +896,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Registration) GetService() string {
@@ -840,7 +956,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +968,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +981,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Instance) GetToken() string {
@@ -982,7 +1098,7 @@ type RestartBudget struct {
 
 func (x *RestartBudget) Reset() {
 	*x = RestartBudget{}
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1110,7 @@ func (x *RestartBudget) String() string {
 func (*RestartBudget) ProtoMessage() {}
 
 func (x *RestartBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1123,7 @@ func (x *RestartBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBudget.ProtoReflect.Descriptor instead.
 func (*RestartBudget) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RestartBudget) GetBackoffNs() int64 {
@@ -1072,7 +1188,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1200,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1213,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1141,7 +1257,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1269,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1282,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -1221,7 +1337,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1349,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1362,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Result) GetMethod() string {
@@ -1316,7 +1432,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
 	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
-	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xa3\x04\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xd5\x04\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -1332,7 +1448,19 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\tlast_exit\x18\v \x01(\v2\x19.hsu.master.store.v1.ExitR\blastExit\x12\x1a\n" +
 	"\boutdated\x18\f \x01(\bR\boutdated\x12\x12\n" +
 	"\x04port\x18\r \x01(\x05R\x04port\x126\n" +
-	"\bservices\x18\x0e \x03(\v2\x1a.hsu.master.store.v1.OfferR\bservices\"o\n" +
+	"\bservices\x18\x0e \x03(\v2\x1a.hsu.master.store.v1.OfferR\bservices\x120\n" +
+	"\x05found\x18\x19 \x01(\v2\x1a.hsu.master.store.v1.FoundR\x05found\"\x95\x02\n" +
+	"\x05Found\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x1f\n" +
+	"\vpidfd_inode\x18\x02 \x01(\x04R\n" +
+	"pidfdInode\x12\x1f\n" +
+	"\vstart_ticks\x18\x03 \x01(\x04R\n" +
+	"startTicks\x12\x17\n" +
+	"\aboot_id\x18\x04 \x01(\tR\x06bootId\x12#\n" +
+	"\rpid_namespace\x18\x05 \x01(\x04R\fpidNamespace\x120\n" +
+	"\x05proof\x18\x06 \x01(\x0e2\x1a.hsu.master.store.v1.ProofR\x05proof\x12\x12\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x124\n" +
+	"\astarted\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"o\n" +
 	"\x05Offer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\treflected\x18\x02 \x01(\bR\treflected\x12\x1a\n" +
@@ -1405,7 +1533,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\aDesired\x12\x17\n" +
 	"\x13DESIRED_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDESIRED_RUNNING\x10\x01\x12\x13\n" +
-	"\x0fDESIRED_STOPPED\x10\x02*\xc5\x01\n" +
+	"\x0fDESIRED_STOPPED\x10\x02*\xd8\x01\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATUS_STARTING\x10\x01\x12\x12\n" +
@@ -1415,7 +1543,8 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x0eSTATUS_STOPPED\x10\x05\x12\x12\n" +
 	"\x0eSTATUS_BACKOFF\x10\x06\x12\x11\n" +
 	"\rSTATUS_FAILED\x10\a\x12\x14\n" +
-	"\x10STATUS_COMPLETED\x10\b*Q\n" +
+	"\x10STATUS_COMPLETED\x10\b\x12\x11\n" +
+	"\rSTATUS_ABSENT\x10\v*Q\n" +
 	"\x05Proof\x12\x15\n" +
 	"\x11PROOF_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11PROOF_PIDFD_INODE\x10\x01\x12\x1a\n" +
@@ -1446,7 +1575,7 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
@@ -1455,39 +1584,43 @@ var file_hsu_master_store_proto_goTypes = []any{
 	(ExitSource)(0),               // 4: hsu.master.store.v1.ExitSource
 	(*Meta)(nil),                  // 5: hsu.master.store.v1.Meta
 	(*Worker)(nil),                // 6: hsu.master.store.v1.Worker
-	(*Offer)(nil),                 // 7: hsu.master.store.v1.Offer
-	(*Unit)(nil),                  // 8: hsu.master.store.v1.Unit
-	(*Registration)(nil),          // 9: hsu.master.store.v1.Registration
-	(*Instance)(nil),              // 10: hsu.master.store.v1.Instance
-	(*RestartBudget)(nil),         // 11: hsu.master.store.v1.RestartBudget
-	(*Exit)(nil),                  // 12: hsu.master.store.v1.Exit
-	(*Event)(nil),                 // 13: hsu.master.store.v1.Event
-	(*Result)(nil),                // 14: hsu.master.store.v1.Result
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Found)(nil),                 // 7: hsu.master.store.v1.Found
+	(*Offer)(nil),                 // 8: hsu.master.store.v1.Offer
+	(*Unit)(nil),                  // 9: hsu.master.store.v1.Unit
+	(*Registration)(nil),          // 10: hsu.master.store.v1.Registration
+	(*Instance)(nil),              // 11: hsu.master.store.v1.Instance
+	(*RestartBudget)(nil),         // 12: hsu.master.store.v1.RestartBudget
+	(*Exit)(nil),                  // 13: hsu.master.store.v1.Exit
+	(*Event)(nil),                 // 14: hsu.master.store.v1.Event
+	(*Result)(nil),                // 15: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	15, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	15, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	16, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	16, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
 	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
 	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
-	10, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
-	11, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
-	12, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
-	7,  // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
-	3,  // 8: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
-	15, // 9: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
-	15, // 10: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 11: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	15, // 12: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	4,  // 13: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	15, // 14: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	15, // 15: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	15, // 16: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	11, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
+	12, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
+	13, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
+	8,  // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
+	7,  // 8: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
+	2,  // 9: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
+	16, // 10: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
+	3,  // 11: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
+	16, // 12: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	16, // 13: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 14: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	16, // 15: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 16: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	16, // 17: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	16, // 18: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	16, // 19: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -1495,14 +1628,14 @@ func file_hsu_master_store_proto_init() {
 	if File_hsu_master_store_proto != nil {
 		return
 	}
-	file_hsu_master_store_proto_msgTypes[3].OneofWrappers = []any{}
+	file_hsu_master_store_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

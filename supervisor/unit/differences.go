@@ -22,6 +22,7 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"start", &live, []any{u.StartTimeout, u.Settle}, []any{v.StartTimeout, v.Settle}},
 		{"log", &live, u.Log, v.Log},
 		{"restart", &live, u.Restart, v.Restart},
+		{"discover", &live, u.Discover, v.Discover},
 		{"stop", &live, []any{u.StopSignal, u.StopGrace}, []any{v.StopSignal, v.StopGrace}},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {

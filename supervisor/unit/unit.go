@@ -14,6 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/probe"
+	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
@@ -24,6 +25,7 @@ type Kind string
 const (
 	Integrated Kind = "integrated" // a gRPC server that is told its port by "--port N"
 	Managed    Kind = "managed"    // any program
+	Unmanaged  Kind = "unmanaged"  // a process that something else starts
 )
 
 // Port is how the workers of a unit get a port: a positive value is the number of a fixed one, for one replica.
@@ -78,6 +80,8 @@ type Spec struct {
 	// BusyLimit is how long a worker that uses the processor may fail its checks before it is ended; 0 means 5
 	// minutes. If it is negative, a busy worker is ended as soon as an idle one.
 	BusyLimit time.Duration
+	// Discover is how the process of an unmanaged unit is found. Such a unit has one worker, no port and no services.
+	Discover process.Pattern
 }
 
 // RestartMode selects the exits that are followed by a restart.
@@ -181,6 +185,9 @@ func (u Spec) WithDefaults() Spec {
 	u.StopGrace = orDefault(u.StopGrace, defaultStopGrace)
 	u.StopSignal = orDefault(u.StopSignal, syscall.SIGTERM)
 	u.Kind = orDefault(u.Kind, Integrated)
+	if !u.Starts() {
+		u.Port, u.NoServices = NoPort, true
+	}
 	u.NoServices = u.NoServices || u.Port == NoPort || u.Kind == Managed && len(u.Services) == 0
 	if len(u.Services) == 0 {
 		u.Services, u.Assumed = []string{DefaultService}, true
@@ -214,6 +221,9 @@ func orDefault[T comparable](value, fallback T) T {
 // workers need their master. Starting it then fails and is retried by the restart policy.
 func (u Spec) Validate() error {
 	err := u.CheckFields()
+	if !u.Starts() {
+		return err
+	}
 	if _, _, e := u.Executable(); e != nil {
 		err = errors.Join(err, e)
 	}
@@ -226,8 +236,8 @@ func (u Spec) CheckFields() error {
 	if u.Name == "" || strings.ContainsAny(u.Name, "/\x00 \n") {
 		errs = append(errs, fmt.Errorf("unit name %q: must be a name without slashes and blanks", u.Name))
 	}
-	if u.Kind != "" && u.Kind != Integrated && u.Kind != Managed {
-		errs = append(errs, fmt.Errorf("kind %q: must be %s or %s", u.Kind, Integrated, Managed))
+	if u.Kind != "" && u.Kind != Integrated && u.Kind != Managed && u.Kind != Unmanaged {
+		errs = append(errs, fmt.Errorf("kind %q: must be %s, %s or %s", u.Kind, Integrated, Managed, Unmanaged))
 	}
 	if u.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("worker count %d: must be 0 or more", u.Replicas))
@@ -242,6 +252,7 @@ func (u Spec) CheckFields() error {
 		errs = append(errs, err)
 	}
 	errs = append(errs, u.checkHealth()...)
+	errs = append(errs, u.checkDiscover()...)
 	errs = append(errs, u.Restart.check()...)
 	if (u.NoServices || u.Port == NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))

@@ -99,7 +99,8 @@ func recordPoint(rec records.Worker) crashpoint.Point {
 		return crashpoint.ReadyRecord
 	case records.StatusStopping:
 		return crashpoint.StopRecord
-	case records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted:
+	case records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted,
+		records.StatusAbsent:
 	}
 	return crashpoint.ExitRecord
 }
