@@ -82,10 +82,11 @@ func init() {
 			must(err)
 			fmt.Printf("hidden %v\n", hidden)
 		},
-		"kill-own": killOwn,
-		"open":     openFile,
-		"reaper":   reaper,
-		"inherits": func([]string) { fmt.Printf("inherits %t\n", InheritsOrphans()) },
+		"nobody-discover": nobodyDiscover,
+		"kill-own":        killOwn,
+		"open":            openFile,
+		"reaper":          reaper,
+		"inherits":        func([]string) { fmt.Printf("inherits %t\n", InheritsOrphans()) },
 		"namespace": func([]string) {
 			say("proc", func() (string, bool) { e := checkProc(); return fmt.Sprint(e), e == nil })
 		},

@@ -216,4 +216,3 @@ func (w *watch) infos() []worker.CheckInfo {
 	}
 	return infos
 }
-

@@ -43,7 +43,9 @@ type Options struct {
 	// Run runs the command of a check of type exec for the unit.
 	Run func(ctx context.Context, u unit.Spec, id string, command []string) (process.Ran, error)
 
-	discover func(ctx context.Context, own process.Own, queries []process.Query) []finding // tests put a fake here
+	// Tests put fakes here.
+	discover func(ctx context.Context, own process.Own, queries []process.Query) []finding
+	apply    func(ctx context.Context, muts ...records.Mutation) error // to the store
 }
 
 // Set is the set of watched units. Its methods may be called from any goroutine.
@@ -76,6 +78,9 @@ type item struct {
 func New(opts Options) *Set {
 	if opts.discover == nil {
 		opts.discover = discover
+	}
+	if opts.apply == nil {
+		opts.apply = opts.Store.Apply
 	}
 	return &Set{opts: opts, wake: make(chan struct{}, 1), recorded: map[string]records.Worker{}}
 }
@@ -115,7 +120,7 @@ func (s *Set) Remove(ctx context.Context, units []unit.Spec, taken func(id strin
 	if len(muts) == 0 {
 		return nil
 	}
-	err := crashpoint.Do(crashpoint.FoundRecord, func() error { return s.opts.Store.Apply(ctx, muts...) })
+	err := crashpoint.Do(crashpoint.FoundRecord, func() error { return s.opts.apply(ctx, muts...) })
 	if err != nil {
 		return fmt.Errorf("remove the records of unmanaged units: %w", err)
 	}
@@ -334,7 +339,7 @@ func (s *Set) record(ctx context.Context) (retryAt time.Time) {
 	if len(muts) == 0 {
 		return time.Time{}
 	}
-	err := crashpoint.Do(crashpoint.FoundRecord, func() error { return s.opts.Store.Apply(ctx, muts...) })
+	err := crashpoint.Do(crashpoint.FoundRecord, func() error { return s.opts.apply(ctx, muts...) })
 	if errors.Is(err, store.ErrUnavailable) {
 		if !s.told {
 			s.told = true
