@@ -31,6 +31,8 @@ type rig struct {
 	fromFile  bool     // the masters read a file instead of flags of workers
 	further   string   // the rest of the file, in the middle of the unit
 	always    []string // flags of the runs with a file
+	watches   string   // the unmanaged units of the file
+	mayWatch  bool     // a change of them was under way
 
 	masters       masters
 	admin         admin
@@ -152,7 +154,7 @@ func (r *rig) writeFile() error {
     environment: {TURN: "%d"}
     restart: {backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}
     stop: {grace: 250ms}
-%s`, command, cmp.Or(r.workers.configured, r.workers.count), r.turn, r.further)
+%s%s`, command, cmp.Or(r.workers.configured, r.workers.count), r.turn, r.further, r.watches)
 	// Atomically: a reload may be under way.
 	if err := os.WriteFile(r.file()+".new", []byte(text), 0o600); err != nil {
 		return err
