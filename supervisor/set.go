@@ -101,7 +101,10 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err := s.replaceOutdated(ctx, c.kept); err != nil {
 		return err
 	}
-	return c.awaitSurplus(ctx)
+	if err := c.awaitSurplus(ctx); err != nil {
+		return err
+	}
+	return awaitSearched(ctx, s)
 }
 
 // beginChange waits until the supervisor has recovered and no other change of the set is under way. The caller calls

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -51,4 +52,20 @@ func until(surplus []*worker.Worker) func(id string) <-chan struct{} {
 		}
 		return nil
 	}
+}
+
+// awaitSearched waits until each new unmanaged unit has been searched for once. It does not wait for a process.
+func awaitSearched(ctx context.Context, s *Supervisor) error {
+	changed, stop := s.services.Watch()
+	defer stop()
+	for !s.watched.Searched() {
+		select {
+		case <-changed:
+		case <-s.ended:
+			return worker.ErrStopping
+		case <-ctx.Done():
+			return fmt.Errorf("the processes of unmanaged units have not been searched for: %w", ctx.Err())
+		}
+	}
+	return nil
 }

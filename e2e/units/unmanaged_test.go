@@ -202,9 +202,9 @@ func TestUnmanagedUnitsInAReload(t *testing.T) {
 	}
 	reload(w.file("  more:\n    kind: unmanaged\n    discover: {process: {name: no-such-program}}\n"),
 		"more: watch 1 worker: new unit")
-	w.await("more-0", "is absent", func(got harness.Worker) bool {
-		return got.Status == "absent" && got.Reason == "no process no-such-program"
-	})
+	if got := w.Dump().Worker(t, "more-0"); got.Status != "absent" || got.Reason != "no process no-such-program" {
+		t.Errorf("right after the reload: %+v", got)
+	}
 	w.awaitAll(s.PID)
 	reload(w.file(""), "more: stop watching 1 worker: unit removed")
 	reload(strings.Replace(w.file(""), "pid_file: stranger.pid", "pid_file: another.pid", 1),
@@ -310,10 +310,18 @@ func TestUnmanagedUnitsThatCannotBeFound(t *testing.T) {
     command: [sleep, "`+strconv.Itoa(1_000_000+w.port)+`"]
     replicas: 2
     start: {settle: 10ms}
+  hidden:
+    kind: unmanaged
+    discover: {pid_file: hidden.pid}
+  bare: # shows no environment
+    kind: managed
+    command: [env, -i, sleep, "1000"]
+    start: {settle: 10ms}
 `))
 	m := w.start()
 	ours := w.await("ours-0", "runs", up)
 	w.write("own.pid", strconv.Itoa(ours.PID))
+	w.write("hidden.pid", strconv.Itoa(w.await("bare-0", "runs", up).PID))
 	for id, reason := range map[string]string{
 		"own-0": "is a process of this master", "two-0": "is a process of this master",
 	} {
@@ -323,9 +331,11 @@ func TestUnmanagedUnitsThatCannotBeFound(t *testing.T) {
 	}
 	m.Kill()
 	m = w.start()
-	w.await("own-0", "is still ours", func(got harness.Worker) bool {
-		return got.Status == "absent" && strings.Contains(got.Reason, "is a process of this master")
-	})
+	for _, id := range []string{"own-0", "hidden-0"} {
+		w.await(id, "is still ours", func(got harness.Worker) bool {
+			return got.Status == "absent" && strings.Contains(got.Reason, "is a process of this master")
+		})
+	}
 	if again := w.await("ours-0", "runs", up); again.PID != ours.PID {
 		t.Errorf("the worker is process %d, was %d", again.PID, ours.PID)
 	}

@@ -382,6 +382,13 @@ func (s *Set) Infos() []worker.Info {
 	return infos
 }
 
+// Searched reports whether each unit has been searched for, now or by an earlier master.
+func (s *Set) Searched() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !slices.ContainsFunc(s.items, func(x *item) bool { return x.rec.Status == "" })
+}
+
 // last returns the process that a search finds again, if it is of this boot.
 func (s *Set) last(x *item) identity.Process {
 	if f := x.rec.Found; f != nil && f.BootID == s.opts.BootID {

@@ -277,6 +277,9 @@ func TestAProcessIsFoundGoneAndBackAgain(t *testing.T) {
 		db := unitOf("db")
 		s := w.open(t, t.TempDir(), db)
 		s.wantShown("db", "absent: no pid file /run/db.pid")
+		if !s.Searched() {
+			t.Error("it does not seem searched for")
+		}
 		w.start(db.Discover)
 		pass(firstDelay)
 		s.wantShown("db", "running 1001 ready")
@@ -550,7 +553,7 @@ func TestTheRecordOfAWorkerIsLeftAlone(t *testing.T) {
 		w.start(db.Discover)
 		s.Put([]unit.Spec{db}, func(string) <-chan struct{} { return free })
 		pass(time.Hour)
-		if len(s.Infos()) != 0 || s.recordOf("db").Instance == nil {
+		if len(s.Infos()) != 0 || s.recordOf("db").Instance == nil || s.Searched() {
 			t.Errorf("it is watched while its worker is being stopped: %+v", s.Infos())
 		}
 		if err := s.store.Apply(t.Context(), records.DeleteWorker("db-0")); err != nil {
