@@ -128,6 +128,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		records.StatusStopped: 0, records.StatusBackoff: 0, records.StatusFailed: 0, records.StatusCompleted: 0,
 		records.StatusWaiting:   0,
 		records.StatusScheduled: 0,
+		records.StatusAbsent:    0,
 	}
 	for _, w := range c.Workers() {
 		statuses[w.Status]++

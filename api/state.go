@@ -92,6 +92,11 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 			Ready:       w.Ready,
 			Checks:      checkMessages(w.Checks),
 			RetryAt:     timestamp(w.RetryAt),
+			Unmanaged:   w.Unmanaged(),
+		}
+		if f := w.Found; f != nil {
+			m.Pid, m.Program = int32(f.PID), sendable(f.Name) //nolint:gosec // fits in 32 bits
+			m.StartedAt = timestamp(f.Started)
 		}
 		if i := w.Instance; i != nil {
 			m.Pid, m.Port, m.Token = int32(i.PID), int32(i.Port), i.Token //nolint:gosec // both fit in 32 bits
@@ -108,7 +113,7 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 		case records.StatusBackoff, records.StatusFailed, records.StatusUnhealthy:
 			m.LastOutput = w.LastOutput()
 		case records.StatusStarting, records.StatusRunning, records.StatusStopping, records.StatusStopped,
-			records.StatusCompleted, records.StatusWaiting:
+			records.StatusCompleted, records.StatusWaiting, records.StatusAbsent:
 		}
 		messages = append(messages, m)
 	}

@@ -22,7 +22,7 @@ type Discover struct {
 
 func (d *Discover) keys() []key {
 	return []key{
-		{name: "pid_file", value: filePath(&d.PIDFile), doc: "file that contains the PID"},
+		{name: "pid_file", value: filePath(&d.PIDFile), doc: "file whose first line is the PID"},
 		{name: "process", value: fields(&d.Process), doc: "the process with this name and these arguments"},
 		{
 			name: "port", value: number(&d.Port, 1, 65535),
@@ -35,12 +35,12 @@ func (d *Discover) keys() []key {
 // ProcessMatch is the pattern by which a process is found.
 type ProcessMatch struct {
 	Name string
-	Args []string // the process has all of them
+	Args []string // the process has all of them, in this order
 }
 
 func (m *ProcessMatch) keys() []key {
 	return []key{
 		{name: "name", value: text(&m.Name), doc: "name of the program"},
-		{name: "args", value: listOf(&m.Args, text), doc: "arguments that the process must have"},
+		{name: "args", value: listOf(&m.Args, text), doc: "arguments that the process must have, in this order"},
 	}
 }

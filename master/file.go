@@ -33,6 +33,9 @@ func FileUnits(f *config.File) ([]unit.Spec, error) {
 // specOf returns the unit as the supervisor runs it. A zero time of the file is the shortest one there, because zero
 // means the default.
 func specOf(f *config.File, u *config.Unit) unit.Spec {
+	if u.Kind == config.Unmanaged {
+		return unmanagedOf(u)
+	}
 	spec := unit.Spec{
 		Name: u.Name, Kind: unit.Kind(u.Kind), Replicas: u.Replicas, Port: portOf(u.Routing.Port),
 		Dir:          u.Program.WorkingDir,
@@ -93,6 +96,22 @@ func attributesOf(u *config.Unit) process.Attributes {
 	return a
 }
 
+// unmanagedOf returns a unit whose process something else starts.
+func unmanagedOf(u *config.Unit) unit.Spec {
+	d := &u.Discover
+	spec := unit.Spec{
+		Name: u.Name, Kind: unit.Unmanaged, Replicas: 1, Port: unit.NoPort, NoServices: true,
+		Discover: process.Pattern{
+			PIDFile: d.PIDFile, Name: d.Process.Name, Args: d.Process.Args, Port: d.Port,
+		},
+		Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness),
+	}
+	if !u.Enabled {
+		spec.Replicas = 0
+	}
+	return spec
+}
+
 // orNever returns a duration of the file, where 0 means never or none, as the supervisor has it, where 0 means the
 // default.
 func orNever(d time.Duration) time.Duration {
@@ -140,8 +159,10 @@ func unsupported(u *config.Unit) []string {
 			keys = append(keys, key)
 		}
 	}
-	if u.Kind == config.Unmanaged {
-		return []string{"kind: unmanaged"} // it has none of the other keys
+	if u.Kind == config.Unmanaged { // it has none of the other keys
+		add(u.Discover.Systemd != "", "discover.systemd")
+		add(len(u.Allow) > 0, "allow")
+		return keys
 	}
 	l := &u.Limits
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")

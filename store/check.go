@@ -237,17 +237,31 @@ func (p *Problems) shared(workers []records.Worker, what string, of func(*record
 	}
 }
 
+// unmanaged checks the record of an unmanaged unit.
+func (p *Problems) unmanaged(where string, w records.Worker) {
+	switch {
+	case w.Instance != nil:
+		p.fail(where, "it is unmanaged, and process %d is recorded as started by a master", w.Instance.PID)
+	case (w.Status == records.StatusAbsent) != (w.Found == nil):
+		p.fail(where, "it is %s, and the record of its process contradicts that", w.Status)
+	}
+}
+
 // worker checks a record for internal contradictions.
 func (p *Problems) worker(w records.Worker) {
 	where := keyName(migrations.BucketWorkers, w.ID)
 	i := w.Instance
+	if w.Unmanaged() {
+		p.unmanaged(where, w)
+		return
+	}
 	switch w.Status {
 	case records.StatusStarting, records.StatusRunning, records.StatusUnhealthy, records.StatusStopping:
 		if i == nil && w.Status != records.StatusStarting { // start.before runs before there is a process
 			p.fail(where, "it is %s, and no process is recorded", w.Status)
 		}
 	case records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted,
-		records.StatusWaiting, records.StatusScheduled:
+		records.StatusWaiting, records.StatusScheduled, records.StatusAbsent:
 		if i != nil {
 			p.fail(where, "it is %s, and process %d is recorded", w.Status, i.PID)
 		}

@@ -72,7 +72,7 @@ func TestEnumsComeBack(t *testing.T) {
 	for _, s := range []records.Status{
 		records.StatusStarting, records.StatusRunning, records.StatusUnhealthy, records.StatusStopping,
 		records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted,
-		records.StatusWaiting, records.StatusScheduled,
+		records.StatusWaiting, records.StatusScheduled, records.StatusAbsent,
 	} {
 		for _, source := range []identity.ExitSource{
 			identity.ExitUnknown, identity.ExitWait, identity.ExitPidfd, identity.ExitStat,

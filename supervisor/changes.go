@@ -22,6 +22,8 @@ const (
 	ActionUpdate   Action = "update"   // the new settings apply at once, the processes stay
 	ActionOutdated Action = "outdated" // the executable has changed; the processes stay
 	ActionBlocked  Action = "blocked"  // the executable cannot be started; living processes stay
+	ActionWatch    Action = "watch"    // the process of an unmanaged unit is searched for
+	ActionUnwatch  Action = "unwatch"  // it is not any more; the process stays
 )
 
 // Change is what [Supervisor.Apply] does to workers of one unit, and why.
@@ -82,7 +84,7 @@ func (s *Supervisor) outdated(u unit.Spec) []string {
 func blocked(units []unit.Spec) []Change {
 	var changes []Change
 	for _, u := range units {
-		if u.Replicas == 0 {
+		if u.Replicas == 0 || !u.Starts() {
 			continue
 		}
 		if _, _, err := u.Executable(); err != nil {
@@ -125,15 +127,19 @@ func changesOf(from, to []unit.Spec, outdated func(u unit.Spec) []string) []Chan
 	kept := map[string]bool{}
 	for _, u := range to {
 		kept[u.Name] = true
-		if b, known := before[u.Name]; known {
+		b, known := before[u.Name]
+		switch {
+		case known && b.Starts() == u.Starts():
 			add(changesOfUnit(b, u, outdated(u))...)
-		} else {
-			add(Change{u.Name, ActionStart, workersOf(u, 0), []string{"new unit"}})
+			continue
+		case known:
+			kept[u.Name] = false // the other one is removed
 		}
+		add(Change{u.Name, begin(u), workersOf(u, 0), []string{"new unit"}})
 	}
 	for _, u := range from {
 		if !kept[u.Name] {
-			add(Change{u.Name, ActionStop, workersOf(u, 0), []string{"unit removed"}})
+			add(Change{u.Name, end(u), workersOf(u, 0), []string{"unit removed"}})
 		}
 	}
 	return changes
@@ -149,7 +155,10 @@ func changesOfUnit(before, after unit.Spec, outdated []string) []Change {
 	if len(start) == 0 {
 		start, updated = []string{"changed since its start"}, nil
 	}
-	number := []string{fmt.Sprintf("replicas %d to %d", before.Replicas, after.Replicas)}
+	number := fmt.Sprintf("replicas %d to %d", before.Replicas, after.Replicas)
+	if !after.Starts() {
+		number = map[bool]string{true: "enabled", false: "disabled"}[after.Replicas > 0]
+	}
 	changes := []Change{
 		{after.Name, ActionUpdate, updated, start},
 		{after.Name, ActionReplace, replaced, start},
@@ -158,8 +167,24 @@ func changesOfUnit(before, after unit.Spec, outdated []string) []Change {
 		changes = append(changes, Change{after.Name, ActionUpdate, kept, live})
 	}
 	return append(changes,
-		Change{after.Name, ActionStart, workersOf(after, before.Replicas), number},
-		Change{after.Name, ActionStop, workersOf(before, after.Replicas), number})
+		Change{after.Name, begin(after), workersOf(after, before.Replicas), []string{number}},
+		Change{after.Name, end(after), workersOf(before, after.Replicas), []string{number}})
+}
+
+// begin returns what happens to the workers of a new unit.
+func begin(u unit.Spec) Action {
+	if u.Starts() {
+		return ActionStart
+	}
+	return ActionWatch
+}
+
+// end returns what happens to the workers of a unit that is not wanted any more.
+func end(u unit.Spec) Action {
+	if u.Starts() {
+		return ActionStop
+	}
+	return ActionUnwatch
 }
 
 // MarkOutdated compares the executables of all workers with those that they were started with, marks the workers that
@@ -167,6 +192,9 @@ func changesOfUnit(before, after unit.Spec, outdated []string) []Change {
 func (s *Supervisor) MarkOutdated(ctx context.Context) ([]Change, error) {
 	var changes []Change
 	for _, u := range s.set.specs() {
+		if !u.Starts() {
+			continue
+		}
 		var ids []string
 		for _, w := range s.set.list() {
 			if !owns(u, w.ID()) {

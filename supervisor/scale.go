@@ -54,8 +54,11 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	if i < 0 {
 		return Scaling{}, fmt.Errorf("%w: %q", ErrNoUnit, name)
 	}
-	if configured[i].Disabled {
+	switch {
+	case configured[i].Disabled:
 		return Scaling{}, fmt.Errorf("%w: %q", ErrDisabled, name)
+	case !configured[i].Starts():
+		return Scaling{}, fmt.Errorf("%w: unit %s is unmanaged: the master does not start it", ErrReplicas, name)
 	}
 	if err := recovery.WithReplicas(configured[i], n).CheckFields(); err != nil {
 		return Scaling{}, fmt.Errorf("%w: %w", ErrReplicas, err)

@@ -152,7 +152,10 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err := s.replaceOutdated(ctx, kept, c.surplus); err != nil {
 		return err
 	}
-	return c.awaitSurplus(ctx)
+	if err := c.awaitSurplus(ctx); err != nil {
+		return err
+	}
+	return awaitSearched(ctx, s)
 }
 
 // beginChange waits until the supervisor has recovered and no other change of the set is under way. The caller calls
@@ -184,9 +187,19 @@ func (s *Supervisor) change(
 		return c, fmt.Errorf("record the units: %w", err)
 	}
 	s.set.configured = configured
+	// Before a worker gets the id of a process that was only watched, and after it has lost it.
+	if err := s.watched.Remove(context.WithoutCancel(ctx), units, taken(s.env.Recovery, units)); err != nil {
+		return c, err
+	}
+	defer func() {
+		if err == nil {
+			s.watched.Put(units, until(c.surplus))
+		}
+	}()
 	// A recorded change is made, even if the caller does not wait for it any more.
 	e := s.do(context.WithoutCancel(ctx), func(work context.Context) { c, err = s.install(work, units) })
-	return c, errors.Join(e, err)
+	err = errors.Join(e, err)
+	return c, err
 }
 
 // change is the difference between two sets.

@@ -26,6 +26,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/schedule"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/unmanaged"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
@@ -64,6 +65,7 @@ type Supervisor struct {
 	log        *slog.Logger
 	services   *services.Registry
 	registered *registrations.Set
+	watched    *unmanaged.Set // processes that something else starts
 	recovered  chan struct{}
 	commands   chan func(work context.Context) // for the goroutine of Serve
 	ended      chan struct{}                   // closed when Serve returns
@@ -168,6 +170,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		AwaitListener: worker.AwaitListener,
 	}
 	s.rotate = s.env.Rotator.Serve
+	s.watched = newWatched(s, checks)
 	return s, nil
 }
 
@@ -231,6 +234,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	beside.Go(func() { s.env.Checks.Serve(work) })
 	beside.Go(func() { s.env.Clock.Serve(work) })
 	beside.Go(func() { s.rotate(work) })
+	beside.Go(func() { s.watched.Serve(work) })
 	defer cancel()
 	defer s.helpers.Wait()
 	defer s.registered.Stop()
@@ -354,7 +358,7 @@ func (s *Supervisor) do(ctx context.Context, f func(work context.Context)) error
 	}
 }
 
-// Workers lists all workers, grouped by unit and in order.
+// Workers lists all workers, grouped by unit and in order, and then the unmanaged units.
 func (s *Supervisor) Workers() []worker.Info {
 	workers := s.set.list()
 	infos := make([]worker.Info, 0, len(workers))
@@ -370,5 +374,5 @@ func (s *Supervisor) Workers() []worker.Info {
 			infos = append(infos, shown)
 		}
 	}
-	return infos
+	return append(infos, s.watched.Infos()...)
 }

@@ -82,6 +82,8 @@ type (
 		Checks      []healthJSON `json:"checks,omitempty"`
 		NextDueAt   *time.Time   `json:"next_due_at,omitempty"` // if its unit has a schedule
 		LastDueAt   *time.Time   `json:"last_due_at,omitempty"` // that was run, skipped or missed
+		Unmanaged   bool         `json:"unmanaged,omitempty"`   // another program starts it
+		Program     string       `json:"program,omitempty"`     // name of the process, if it is unmanaged
 	}
 	healthJSON struct {
 		Use        string     `json:"use"`
@@ -184,6 +186,7 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(), RetryAt: timeOf(w.GetRetryAt()),
 			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
 			NextDueAt: timeOf(w.GetNextDueAt()), LastDueAt: timeOf(w.GetLastDueAt()),
+			Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
 		}
 		for _, c := range w.GetChecks() {
 			item.Checks = append(item.Checks, healthJSON{
@@ -401,6 +404,9 @@ func note(w *adminpb.Worker, now time.Time) string {
 	var notes []string
 	if due := timeOf(w.GetNextDueAt()); due != nil {
 		notes = append(notes, nextDue(*due, now))
+	}
+	if w.GetUnmanaged() {
+		notes = append(notes, strings.TrimSuffix("unmanaged: "+printable(w.GetProgram()), ": "))
 	}
 	if w.GetAdopted() {
 		notes = append(notes, "adopted")

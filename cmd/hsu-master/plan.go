@@ -52,7 +52,8 @@ Actions:
   keep-scheduled   leave the worker until its next due time
   run              run the worker for a due time that was missed
   hold             the process cannot be verified: try again later
-  sweep-stray      stop a process of this master that is no worker`
+  sweep-stray      stop a process of this master that is no worker
+  watch            watch the process of an unmanaged unit, and search for it`
 	return cmd
 }
 
@@ -214,7 +215,7 @@ func (p plan) print(w io.Writer, verbose bool) error {
 		}
 	}
 	for _, d := range p.Workers {
-		if verbose || d.Action != recovery.ActionAdopt {
+		if verbose || d.Action != recovery.ActionAdopt && d.Action != recovery.ActionWatch {
 			printEvidence(w, d)
 		}
 	}

@@ -164,4 +164,6 @@ var verbs = map[supervisor.Action]string{
 	supervisor.ActionUpdate:   "apply to",
 	supervisor.ActionOutdated: "mark as outdated",
 	supervisor.ActionBlocked:  "cannot start",
+	supervisor.ActionWatch:    "watch",
+	supervisor.ActionUnwatch:  "stop watching",
 }

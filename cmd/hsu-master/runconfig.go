@@ -80,6 +80,9 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 	m.Policies = policies
 	m.StopGrace = max(m.StopGrace, dependencies.NewGraph(units).StopGrace())
 	for _, u := range units {
+		if !u.Starts() {
+			continue
+		}
 		if _, _, err := u.Executable(); err != nil {
 			cfg.unitFault = errors.Join(cfg.unitFault, fmt.Errorf("unit %s: %w", u.Name, err))
 		}

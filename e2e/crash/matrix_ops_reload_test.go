@@ -29,7 +29,35 @@ func operationsOnTheSet() []*operation {
 		},
 		another("reload, another command", ""),
 		another("reload, two at once", "    update: {max_unavailable: 2}\n"),
+		{
+			name: "reload, watch a stranger", file: true, begin: watches(true), rest: untilFound,
+			after: func(r *rig) error { return rewatch(r, "") },
+		},
+		{
+			name: "reload, do not watch it any more", file: true,
+			prepare: func(r *rig) error { return rewatch(r, r.watchedUnits()) },
+			begin:   watches(false), rest: untilFound,
+		},
 	}
+}
+
+// watches returns a function that has the master watch the decoy from now on, or not any more.
+func watches(is bool) func(r *rig) error {
+	return func(r *rig) error {
+		r.mayWatch, r.watches = true, ""
+		if is {
+			r.watches = r.watchedUnits()
+		}
+		return errors.Join(r.writeFile(), r.masters.signal(syscall.SIGHUP))
+	}
+}
+
+// untilFound returns nil when the master has recorded what it has found, or that it watches nothing any more.
+func untilFound(r *rig, before, now map[string]int) error {
+	if now["after-found-record"] == before["after-found-record"] {
+		return errors.New("nothing was recorded about the stranger")
+	}
+	return r.atRest(0)
 }
 
 func reloadsAnotherCommand(r *rig) error {
@@ -43,6 +71,14 @@ func untilReplaced(r *rig, before, now map[string]int) error {
 		return fmt.Errorf("%d of %d workers are replaced", n, workersOfATrial)
 	}
 	return r.atRest(0)
+}
+
+// rewatch has the next master watch these units.
+func rewatch(r *rig, units string) error {
+	err := r.masters.kill()
+	before, err2 := r.inspect(noneEnds)
+	r.watches, r.mayWatch = units, true
+	return errors.Join(err, err2, r.recovered(before))
 }
 
 // reloads returns a function that has the master run this number of workers from now on.

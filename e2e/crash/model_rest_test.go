@@ -49,7 +49,7 @@ func (r *rig) recovered(before offline) error {
 		func() error { return r.atRest(removals) }); err != nil || ended {
 		return errors.Join(err, fmt.Errorf("the master after the crash is not at rest (it ended: %v)", ended))
 	}
-	r.damaged = false
+	r.damaged, r.mayWatch = false, false
 	return r.wellAtRest(before)
 }
 
@@ -58,6 +58,9 @@ func (r *rig) wellAtRest(before offline) error {
 	var state *adminpb.State
 	ended, err := r.masters.await("all workers run", func() (err error) {
 		if state, err = r.admin.ask(); err != nil {
+			return err
+		}
+		if err := r.reportsWatched(state); err != nil {
 			return err
 		}
 		return r.workers.allRunning(state)

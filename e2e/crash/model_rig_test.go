@@ -34,6 +34,8 @@ type rig struct {
 	restart   string   // the policy of restarts in the file; one with a large budget if empty
 	always    []string // flags of the runs with a file
 	gated     bool     // the last worker is that of another unit, [gate], which the first ones depend on
+	watches   string   // the unmanaged units of the file
+	mayWatch  bool     // a change of them was under way
 
 	masters       masters
 	admin         admin
@@ -166,8 +168,8 @@ func (r *rig) writeFile() error {
     replicas: %d
     environment: {TURN: "%d"}
     restart: %s
-%s%s`, command, replicas, r.turn, cmp.Or(r.restart, "{backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}"),
-		r.hooks.keys(), further)
+%s%s%s`, command, replicas, r.turn, cmp.Or(r.restart, "{backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}"),
+		r.hooks.keys(), further, r.watches)
 	// Atomically: a reload may be under way.
 	if err := os.WriteFile(r.file()+".new", []byte(text), 0o600); err != nil {
 		return err

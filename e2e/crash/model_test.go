@@ -55,6 +55,10 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 		r.workers.scaled(snap.Units, fail)
 		tokens, ports := map[string]string{}, map[int]string{}
 		for _, w := range snap.Workers {
+			if w.Unmanaged() {
+				r.checkWatched(w, fail)
+				continue
+			}
 			o.records[w.ID] = w
 			r.workers.checkRecord(w, noted[w.ID], fail)
 			if w.Instance == nil {

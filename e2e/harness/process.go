@@ -164,6 +164,12 @@ func ReadStat(folder string) (Process, error) {
 	return f, err
 }
 
+// ProgramName returns the name of a process, as ps shows it; "" if there is none.
+func ProgramName(pid int) string {
+	comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return strings.TrimSuffix(string(comm), "\n")
+}
+
 // StartTicks returns the start time of a living process, 0 if there is none.
 func StartTicks(pid int) uint64 {
 	f, err := ReadStat(fmt.Sprintf("/proc/%d", pid))

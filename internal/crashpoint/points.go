@@ -69,6 +69,8 @@ const (
 	OutsidePublish   Point = "outside-publish" // a registered endpoint gets calls, or calls of more services
 	OutsideReady     Point = "outside-ready"   // a registered endpoint becomes ready or unready
 	OutsideWithdraw  Point = "outside-withdraw"
+
+	FoundRecord Point = "found-record" // the process of an unmanaged unit is recorded as found or gone
 )
 
 // Files that are replaced as a whole: each stands for its [Point.Steps].
@@ -100,7 +102,7 @@ func All() []Point {
 		ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,
-		LogRest, LogEvent, LogRemove,
+		LogRest, LogEvent, LogRemove, FoundRecord,
 	}
 	for _, file := range []Point{AdminPath, UnitFile} {
 		all = append(all, file.Write(), file.Rename())

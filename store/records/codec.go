@@ -37,6 +37,7 @@ var (
 		StatusCompleted: pb.Status_STATUS_COMPLETED,
 		StatusWaiting:   pb.Status_STATUS_WAITING,
 		StatusScheduled: pb.Status_STATUS_SCHEDULED,
+		StatusAbsent:    pb.Status_STATUS_ABSENT,
 	}
 	proofCodes = map[identity.Proof]pb.Proof{
 		identity.ProofNone:           pb.Proof_PROOF_UNSPECIFIED,
@@ -176,6 +177,22 @@ func encodeWorker(w Worker) ([]byte, error) {
 			Uid:          i.UID,
 		}
 	}
+	if f := w.Found; f != nil {
+		proof, err := lookup(proofCodes, "proof", f.Proof)
+		if err != nil {
+			return nil, err
+		}
+		m.Found = &pb.Found{
+			Pid:          b.int32("pid of the found process", f.PID, 1, math.MaxInt32),
+			PidfdInode:   f.Inode,
+			StartTicks:   f.StartTicks,
+			BootId:       text(f.BootID),
+			PidNamespace: f.PIDNamespace,
+			Proof:        proof,
+			Name:         text(f.Name),
+			Started:      stamp(f.Started),
+		}
+	}
 	if e := w.LastExit; e != nil {
 		source, err := lookup(exitSourceCodes, "exit source", e.Source)
 		if err != nil {
@@ -216,9 +233,10 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	instance, err3 := decodeInstance(m.GetInstance())
 	exit, err4 := decodeExit(m.GetLastExit())
 	due, err5 := decodeDue(m.GetDue())
+	found, err6 := decodeFound(m.GetFound())
 	var b bounds
 	b.int32("port", int(m.GetPort()), 0, maxPort)
-	if err := errors.Join(checkID(key), err1, err2, err3, err4, err5, b.err); err != nil {
+	if err := errors.Join(checkID(key), err1, err2, err3, err4, err5, err6, b.err); err != nil {
 		return Worker{}, err
 	}
 	var offers []Offer
@@ -244,6 +262,32 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 		Services:    offers,
 		Due:         due,
 		SecretKey:   m.GetSecretKey(), EnvironmentMAC: m.GetEnvironmentMac(),
+		Found: found,
+	}, nil
+}
+
+func decodeFound(m *pb.Found) (*Found, error) {
+	if m == nil {
+		return nil, nil
+	}
+	proof, err1 := lookup(proofNames, "proof", m.GetProof())
+	started, err2 := readTime("started", m.GetStarted())
+	var b bounds
+	b.int32("pid of the found process", int(m.GetPid()), 1, math.MaxInt32)
+	if err := errors.Join(err1, err2, b.err); err != nil {
+		return nil, err
+	}
+	return &Found{
+		Process: identity.Process{
+			BootID:       m.GetBootId(),
+			PID:          int(m.GetPid()),
+			Inode:        m.GetPidfdInode(),
+			StartTicks:   m.GetStartTicks(),
+			PIDNamespace: m.GetPidNamespace(),
+			Proof:        proof,
+		},
+		Name:    m.GetName(),
+		Started: started,
 	}, nil
 }
 

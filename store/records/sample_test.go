@@ -56,6 +56,16 @@ func sample() Snapshot {
 				LastExit: &identity.Exit{Code: 3, Source: identity.ExitWait, At: sampleTime},
 			},
 			{ID: "x", Desired: DesiredStopped, Status: StatusBackoff},
+			{
+				ID: "y-0", Unit: "y", Desired: DesiredRunning, Status: StatusRunning, Found: &Found{
+					Process: identity.Process{
+						PID: 815, Inode: 1 << 41, StartTicks: 77, BootID: "5c7e1f9e-0000-4000-8000-000000000001",
+						PIDNamespace: 4026531836, Proof: identity.ProofPidfdInode,
+					},
+					Name: "postgres", Started: sampleTime,
+				},
+			},
+			{ID: "z-0", Unit: "z", Desired: DesiredRunning, Status: StatusAbsent, Reason: "there is no /run/z.pid"},
 		},
 		Units: []Unit{
 			{Name: "old", Kind: KindUnmanaged, Retired: true},

@@ -48,6 +48,8 @@ const (
 	// StatusScheduled is that of a worker that waits for the next due time of its schedule. Its reason is why the last
 	// run failed.
 	StatusScheduled Status = "scheduled"
+	// StatusAbsent is that of an unmanaged unit whose process is not found.
+	StatusAbsent Status = "absent"
 )
 
 // Worker is one replica slot of a unit. Its key in the registry is ID.
@@ -83,6 +85,19 @@ type Worker struct {
 	SecretKey string
 	// EnvironmentMAC is the HMAC of the environment with which the instance was started, empty if there was none.
 	EnvironmentMAC string
+	// Found is the process of an unmanaged unit, nil if there is none. It is not Instance, so that a recovery never
+	// takes it for a process that this master has started.
+	Found *Found
+}
+
+// Unmanaged reports whether the record is that of an unmanaged unit.
+func (w Worker) Unmanaged() bool { return w.Found != nil || w.Status == StatusAbsent }
+
+// Found is a process that another program has started.
+type Found struct {
+	identity.Process
+	Name    string // of the program
+	Started time.Time
 }
 
 // Due is how far a worker has come in its schedule. Its times are of the wall clock.

@@ -91,6 +91,8 @@ const (
 	Status_STATUS_WAITING Status = 9
 	// It has a schedule and waits for its next due time.
 	Status_STATUS_SCHEDULED Status = 10
+	// No process of an unmanaged unit is found.
+	Status_STATUS_ABSENT Status = 11
 )
 
 // Enum value maps for Status.
@@ -107,6 +109,7 @@ var (
 		8:  "STATUS_COMPLETED",
 		9:  "STATUS_WAITING",
 		10: "STATUS_SCHEDULED",
+		11: "STATUS_ABSENT",
 	}
 	Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED": 0,
@@ -120,6 +123,7 @@ var (
 		"STATUS_COMPLETED":   8,
 		"STATUS_WAITING":     9,
 		"STATUS_SCHEDULED":   10,
+		"STATUS_ABSENT":      11,
 	}
 )
 
@@ -440,8 +444,11 @@ type Worker struct {
 	SecretKey string `protobuf:"bytes,21,opt,name=secret_key,json=secretKey,proto3" json:"secret_key,omitempty"`
 	// HMAC of the environment that the instance was started with; empty: none.
 	EnvironmentMac string `protobuf:"bytes,22,opt,name=environment_mac,json=environmentMac,proto3" json:"environment_mac,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The process of an unmanaged unit, which is never an instance: the master does
+	// not start or signal it.
+	Found         *Found `protobuf:"bytes,25,opt,name=found,proto3" json:"found,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
@@ -593,6 +600,13 @@ func (x *Worker) GetEnvironmentMac() string {
 	return ""
 }
 
+func (x *Worker) GetFound() *Found {
+	if x != nil {
+		return x.Found
+	}
+	return nil
+}
+
 // Due is how far a worker has come in its schedule.
 type Due struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -658,6 +672,108 @@ func (x *Due) GetLast() *timestamppb.Timestamp {
 	return nil
 }
 
+// Found is a process that another program has started.
+type Found struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Pid          int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	PidfdInode   uint64                 `protobuf:"varint,2,opt,name=pidfd_inode,json=pidfdInode,proto3" json:"pidfd_inode,omitempty"`
+	StartTicks   uint64                 `protobuf:"varint,3,opt,name=start_ticks,json=startTicks,proto3" json:"start_ticks,omitempty"`
+	BootId       string                 `protobuf:"bytes,4,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
+	PidNamespace uint64                 `protobuf:"varint,5,opt,name=pid_namespace,json=pidNamespace,proto3" json:"pid_namespace,omitempty"`
+	Proof        Proof                  `protobuf:"varint,6,opt,name=proof,proto3,enum=hsu.master.store.v1.Proof" json:"proof,omitempty"`
+	// Of the program.
+	Name          string                 `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	Started       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started,proto3" json:"started,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Found) Reset() {
+	*x = Found{}
+	mi := &file_hsu_master_store_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Found) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Found) ProtoMessage() {}
+
+func (x *Found) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Found.ProtoReflect.Descriptor instead.
+func (*Found) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Found) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Found) GetPidfdInode() uint64 {
+	if x != nil {
+		return x.PidfdInode
+	}
+	return 0
+}
+
+func (x *Found) GetStartTicks() uint64 {
+	if x != nil {
+		return x.StartTicks
+	}
+	return 0
+}
+
+func (x *Found) GetBootId() string {
+	if x != nil {
+		return x.BootId
+	}
+	return ""
+}
+
+func (x *Found) GetPidNamespace() uint64 {
+	if x != nil {
+		return x.PidNamespace
+	}
+	return 0
+}
+
+func (x *Found) GetProof() Proof {
+	if x != nil {
+		return x.Proof
+	}
+	return Proof_PROOF_UNSPECIFIED
+}
+
+func (x *Found) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Found) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
 // Offer is a gRPC service that a worker offers.
 type Offer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -675,7 +791,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +803,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +816,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Offer) GetName() string {
@@ -759,7 +875,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +887,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +900,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Unit) GetName() string {
@@ -873,7 +989,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -885,7 +1001,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -898,7 +1014,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Registration) GetService() string {
@@ -958,7 +1074,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1086,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1099,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Instance) GetToken() string {
@@ -1100,7 +1216,7 @@ type RestartBudget struct {
 
 func (x *RestartBudget) Reset() {
 	*x = RestartBudget{}
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1228,7 @@ func (x *RestartBudget) String() string {
 func (*RestartBudget) ProtoMessage() {}
 
 func (x *RestartBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1241,7 @@ func (x *RestartBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBudget.ProtoReflect.Descriptor instead.
 func (*RestartBudget) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RestartBudget) GetBackoffNs() int64 {
@@ -1190,7 +1306,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1318,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1331,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1259,7 +1375,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1387,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1400,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -1339,7 +1455,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1467,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1480,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Result) GetMethod() string {
@@ -1434,7 +1550,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
 	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
-	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\x97\x05\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xc9\x05\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -1454,11 +1570,23 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x03due\x18\x0f \x01(\v2\x18.hsu.master.store.v1.DueR\x03due\x12\x1d\n" +
 	"\n" +
 	"secret_key\x18\x15 \x01(\tR\tsecretKey\x12'\n" +
-	"\x0fenvironment_mac\x18\x16 \x01(\tR\x0eenvironmentMac\"\x81\x01\n" +
+	"\x0fenvironment_mac\x18\x16 \x01(\tR\x0eenvironmentMac\x120\n" +
+	"\x05found\x18\x19 \x01(\v2\x1a.hsu.master.store.v1.FoundR\x05found\"\x81\x01\n" +
 	"\x03Due\x12\x1a\n" +
 	"\bschedule\x18\x01 \x01(\tR\bschedule\x12.\n" +
 	"\x04next\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12.\n" +
-	"\x04last\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"o\n" +
+	"\x04last\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\"\x95\x02\n" +
+	"\x05Found\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x1f\n" +
+	"\vpidfd_inode\x18\x02 \x01(\x04R\n" +
+	"pidfdInode\x12\x1f\n" +
+	"\vstart_ticks\x18\x03 \x01(\x04R\n" +
+	"startTicks\x12\x17\n" +
+	"\aboot_id\x18\x04 \x01(\tR\x06bootId\x12#\n" +
+	"\rpid_namespace\x18\x05 \x01(\x04R\fpidNamespace\x120\n" +
+	"\x05proof\x18\x06 \x01(\x0e2\x1a.hsu.master.store.v1.ProofR\x05proof\x12\x12\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x124\n" +
+	"\astarted\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\astarted\"o\n" +
 	"\x05Offer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\treflected\x18\x02 \x01(\bR\treflected\x12\x1a\n" +
@@ -1535,7 +1663,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\aDesired\x12\x17\n" +
 	"\x13DESIRED_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDESIRED_RUNNING\x10\x01\x12\x13\n" +
-	"\x0fDESIRED_STOPPED\x10\x02*\xef\x01\n" +
+	"\x0fDESIRED_STOPPED\x10\x02*\x82\x02\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fSTATUS_STARTING\x10\x01\x12\x12\n" +
@@ -1548,7 +1676,8 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10STATUS_COMPLETED\x10\b\x12\x12\n" +
 	"\x0eSTATUS_WAITING\x10\t\x12\x14\n" +
 	"\x10STATUS_SCHEDULED\x10\n" +
-	"*Q\n" +
+	"\x12\x11\n" +
+	"\rSTATUS_ABSENT\x10\v*Q\n" +
 	"\x05Proof\x12\x15\n" +
 	"\x11PROOF_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11PROOF_PIDFD_INODE\x10\x01\x12\x1a\n" +
@@ -1579,7 +1708,7 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
@@ -1589,42 +1718,46 @@ var file_hsu_master_store_proto_goTypes = []any{
 	(*Meta)(nil),                  // 5: hsu.master.store.v1.Meta
 	(*Worker)(nil),                // 6: hsu.master.store.v1.Worker
 	(*Due)(nil),                   // 7: hsu.master.store.v1.Due
-	(*Offer)(nil),                 // 8: hsu.master.store.v1.Offer
-	(*Unit)(nil),                  // 9: hsu.master.store.v1.Unit
-	(*Registration)(nil),          // 10: hsu.master.store.v1.Registration
-	(*Instance)(nil),              // 11: hsu.master.store.v1.Instance
-	(*RestartBudget)(nil),         // 12: hsu.master.store.v1.RestartBudget
-	(*Exit)(nil),                  // 13: hsu.master.store.v1.Exit
-	(*Event)(nil),                 // 14: hsu.master.store.v1.Event
-	(*Result)(nil),                // 15: hsu.master.store.v1.Result
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*Found)(nil),                 // 8: hsu.master.store.v1.Found
+	(*Offer)(nil),                 // 9: hsu.master.store.v1.Offer
+	(*Unit)(nil),                  // 10: hsu.master.store.v1.Unit
+	(*Registration)(nil),          // 11: hsu.master.store.v1.Registration
+	(*Instance)(nil),              // 12: hsu.master.store.v1.Instance
+	(*RestartBudget)(nil),         // 13: hsu.master.store.v1.RestartBudget
+	(*Exit)(nil),                  // 14: hsu.master.store.v1.Exit
+	(*Event)(nil),                 // 15: hsu.master.store.v1.Event
+	(*Result)(nil),                // 16: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	16, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	16, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	17, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	17, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
 	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
 	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
-	11, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
-	12, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
-	13, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
-	8,  // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
+	12, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
+	13, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
+	14, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
+	9,  // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
 	7,  // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
-	16, // 9: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
-	16, // 10: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
-	3,  // 11: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
-	16, // 12: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
-	16, // 13: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 14: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	16, // 15: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	4,  // 16: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	16, // 17: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	16, // 18: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	16, // 19: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	8,  // 9: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
+	17, // 10: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
+	17, // 11: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
+	2,  // 12: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
+	17, // 13: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
+	3,  // 14: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
+	17, // 15: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	17, // 16: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 17: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	17, // 18: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 19: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	17, // 20: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	17, // 21: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	17, // 22: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -1632,14 +1765,14 @@ func file_hsu_master_store_proto_init() {
 	if File_hsu_master_store_proto != nil {
 		return
 	}
-	file_hsu_master_store_proto_msgTypes[4].OneofWrappers = []any{}
+	file_hsu_master_store_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

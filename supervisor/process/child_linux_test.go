@@ -82,13 +82,14 @@ func init() {
 			must(err)
 			fmt.Printf("hidden %v\n", hidden)
 		},
-		"nobody-start":  nobodyStart,
-		"nobody-limit":  nobodyLimit,
-		"cut-off-start": cutOffStart,
-		"kill-own":      killOwn,
-		"open":          openFile,
-		"reaper":        reaper,
-		"inherits":      func([]string) { fmt.Printf("inherits %t\n", InheritsOrphans()) },
+		"nobody-start":    nobodyStart,
+		"nobody-limit":    nobodyLimit,
+		"nobody-discover": nobodyDiscover,
+		"cut-off-start":   cutOffStart,
+		"kill-own":        killOwn,
+		"open":            openFile,
+		"reaper":          reaper,
+		"inherits":        func([]string) { fmt.Printf("inherits %t\n", InheritsOrphans()) },
 		"namespace": func([]string) {
 			say("proc", func() (string, bool) { e := checkProc(); return fmt.Sprint(e), e == nil })
 		},

@@ -87,6 +87,9 @@ func (p *Process) SignalGroup(syscall.Signal) error { return unsupported("signal
 // Stopped reports whether the process is stopped.
 func (p *Process) Stopped() bool { return false }
 
+// Matches returns nil if the process matches the pattern.
+func (p *Process) Matches(Pattern) error { return unsupported("compare a process with a pattern") }
+
 // Close releases the handle.
 func (p *Process) Close() error { return nil }
 
@@ -192,3 +195,12 @@ func CreateCgroup(string, string) (string, error) { return "", unsupported("crea
 
 // RemoveCgroup removes an empty cgroup.
 func RemoveCgroup(string) error { return unsupported("remove a cgroup") }
+
+// Discover finds no process.
+func Discover(_ context.Context, _ Own, queries []Query) []Discovery {
+	found := make([]Discovery, len(queries))
+	for i := range found {
+		found[i].Err = unsupported("search for processes")
+	}
+	return found
+}

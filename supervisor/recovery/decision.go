@@ -36,6 +36,7 @@ const (
 	ActionForget         Action = "forget"      // nothing lives in a slot that is not wanted
 	ActionHold           Action = "hold"        // cannot tell: change nothing, verify again later
 	ActionSweepStray     Action = "sweep-stray" // stop a process of this master that has no slot
+	ActionWatch          Action = "watch"       // the process of an unmanaged unit, if there is one
 )
 
 // Decision is a starting master's decision about one worker, with its reason. The JSON is the output of "hsu-master

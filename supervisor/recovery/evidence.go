@@ -92,6 +92,9 @@ type PortOwner struct {
 // recordedOf returns the record of a worker as evidence.
 func recordedOf(w records.Worker) *Recorded {
 	r := &Recorded{Desired: w.Desired, Status: w.Status, Port: w.Port}
+	if f := w.Found; f != nil {
+		r.PID, r.Inode, r.StartTicks, r.BootID, r.Proof = f.PID, f.Inode, f.StartTicks, f.BootID, f.Proof
+	}
 	if i := w.Instance; i != nil {
 		r.PID, r.Inode, r.StartTicks, r.BootID, r.Proof = i.PID, i.Inode, i.StartTicks, i.BootID, i.Proof
 		r.Token, r.Port = i.Token, i.Port

@@ -110,5 +110,8 @@ func (rc *Context) Plan(
 	for _, stray := range DecideStrays(strays) {
 		decisions = append(decisions, stray.Decision)
 	}
+	if !asRecorded {
+		decisions = append(decisions, rc.planWatched(bounded, recs, units, slots)...)
+	}
 	return decisions, nil
 }

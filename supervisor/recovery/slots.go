@@ -56,7 +56,7 @@ func (f ScanResult) Shows(token string) bool {
 }
 
 // Slots returns the wanted slots and the recorded ones that are no longer wanted. If asRecorded is set, all
-// recorded ones are wanted.
+// recorded ones are wanted. An unmanaged unit has no slot, and its record is never that of one.
 func (rc *Context) Slots(recs []records.Worker, units []unit.Spec, asRecorded bool) []Slot {
 	recorded := map[string]records.Worker{}
 	for _, rec := range recs {
@@ -66,10 +66,14 @@ func (rc *Context) Slots(recs []records.Worker, units []unit.Spec, asRecorded bo
 	known := map[string]unit.Spec{}
 	for _, u := range units {
 		known[u.Name] = u
+		if !u.Starts() {
+			continue
+		}
 		for i := range u.Replicas {
 			id := u.WorkerID(i)
 			rec, found := recorded[id]
-			if !found {
+			if !found || rec.Unmanaged() {
+				found = false
 				rec = records.Worker{ID: id, Unit: u.Name, Desired: records.DesiredRunning}
 			}
 			delete(recorded, id)
@@ -77,11 +81,11 @@ func (rc *Context) Slots(recs []records.Worker, units []unit.Spec, asRecorded bo
 		}
 	}
 	for _, rec := range recs {
-		if _, left := recorded[rec.ID]; !left {
+		if _, left := recorded[rec.ID]; !left || rec.Unmanaged() {
 			continue
 		}
 		u, found := known[rec.Unit]
-		if !found {
+		if !found || !u.Starts() {
 			u = unit.Spec{Name: rec.Unit}.WithDefaults()
 		}
 		s := rc.slot(u, rec, true)

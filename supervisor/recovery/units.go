@@ -62,8 +62,12 @@ func WithReplicas(u unit.Spec, n int) unit.Spec {
 }
 
 func kindOf(u unit.Spec) records.UnitKind {
-	if u.Kind == unit.Managed {
+	switch u.Kind {
+	case unit.Managed:
 		return records.KindManaged
+	case unit.Unmanaged:
+		return records.KindUnmanaged
+	default:
+		return records.KindIntegrated
 	}
-	return records.KindIntegrated
 }

@@ -41,6 +41,7 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"limits.core", &start, u.Attributes.Core, v.Attributes.Core},
 		{"essential", &live, u.Essential, v.Essential},
 		{"update", &live, u.MaxUnavailable, v.MaxUnavailable},
+		{"discover", &live, u.Discover, v.Discover},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {
 			*part.list = append(*part.list, part.key)

@@ -20,7 +20,7 @@ func (u Spec) checks() (ready, alive probe.Spec) {
 
 // checkOf returns the check with its defaults. Any program, and a worker without a port, is checked by its process.
 func (u Spec) checkOf(s probe.Spec) probe.Spec {
-	if s.Type == "" && u.Kind == Managed || u.Port == NoPort && (s.Type == "" || s.Type == probe.TypeAuto) {
+	if s.Type == "" && u.Kind == Managed || !u.Starts() && (s.Type == "" || s.Type == probe.TypeAuto) || u.Port == NoPort && (s.Type == "" || s.Type == probe.TypeAuto) {
 		s.Type = probe.TypeProcess
 	}
 	return s.WithDefaults()
@@ -45,7 +45,7 @@ func (u Spec) checkHealth() []error {
 		if err := s.Validate(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 		}
-		if u.Port == NoPort && s.UsesPort() {
+		if (u.Port == NoPort || !u.Starts()) && s.UsesPort() {
 			errs = append(errs, fmt.Errorf("%s: a check of type %s needs the port of the worker, which has none",
 				name, s.Type))
 		}

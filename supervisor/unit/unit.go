@@ -25,6 +25,7 @@ type Kind string
 const (
 	Integrated Kind = "integrated" // a gRPC server that is told its port by "--port N"
 	Managed    Kind = "managed"    // any program
+	Unmanaged  Kind = "unmanaged"  // a process that something else starts
 )
 
 // Port is how the workers of a unit get a port: a positive value is the number of a fixed one, for one replica.
@@ -104,6 +105,8 @@ type Spec struct {
 	Essential bool
 	// MaxUnavailable is how many workers a change of the units replaces at the same time; 0 means 1.
 	MaxUnavailable int
+	// Discover is how the process of an unmanaged unit is found. Such a unit has one worker, no port and no services.
+	Discover process.Pattern
 }
 
 // Missed is what is done about the due times of a schedule that came while no master ran, the machine slept, or the
@@ -217,6 +220,9 @@ func (u Spec) WithDefaults() Spec {
 	u.StopGrace = orDefault(u.StopGrace, defaultStopGrace)
 	u.StopSignal = orDefault(u.StopSignal, syscall.SIGTERM)
 	u.Kind = orDefault(u.Kind, Integrated)
+	if !u.Starts() {
+		u.Port, u.NoServices = NoPort, true
+	}
 	u.NoServices = u.NoServices || u.Port == NoPort || u.Kind == Managed && len(u.Services) == 0
 	if len(u.Services) == 0 {
 		u.Services, u.Assumed = []string{DefaultService}, true
@@ -255,6 +261,9 @@ func orDefault[T comparable](value, fallback T) T {
 // workers need their master. Starting it then fails and is retried by the restart policy.
 func (u Spec) Validate() error {
 	err := u.CheckFields()
+	if !u.Starts() {
+		return err
+	}
 	if _, _, e := u.Executable(); e != nil {
 		err = errors.Join(err, e)
 	}
@@ -267,8 +276,8 @@ func (u Spec) CheckFields() error {
 	if u.Name == "" || strings.ContainsAny(u.Name, "/\x00 \n") {
 		errs = append(errs, fmt.Errorf("unit name %q: must be a name without slashes and blanks", u.Name))
 	}
-	if u.Kind != "" && u.Kind != Integrated && u.Kind != Managed {
-		errs = append(errs, fmt.Errorf("kind %q: must be %s or %s", u.Kind, Integrated, Managed))
+	if u.Kind != "" && u.Kind != Integrated && u.Kind != Managed && u.Kind != Unmanaged {
+		errs = append(errs, fmt.Errorf("kind %q: must be %s, %s or %s", u.Kind, Integrated, Managed, Unmanaged))
 	}
 	if u.Replicas < 0 {
 		errs = append(errs, fmt.Errorf("worker count %d: must be 0 or more", u.Replicas))
@@ -289,6 +298,7 @@ func (u Spec) CheckFields() error {
 		errs = append(errs, fmt.Errorf("max unavailable %d: must be 1 or more", u.MaxUnavailable))
 	}
 	errs = append(errs, u.checkHealth()...)
+	errs = append(errs, u.checkDiscover()...)
 	errs = append(errs, u.Restart.check()...)
 	errs = append(errs, u.checkSchedule()...)
 	errs = append(errs, u.checkHooks()...)

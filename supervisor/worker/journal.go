@@ -103,7 +103,7 @@ func recordPoint(rec records.Worker) crashpoint.Point {
 	case records.StatusStopping:
 		return crashpoint.StopRecord
 	case records.StatusStopped, records.StatusBackoff, records.StatusFailed, records.StatusCompleted,
-		records.StatusWaiting, records.StatusScheduled:
+		records.StatusWaiting, records.StatusScheduled, records.StatusAbsent:
 	}
 	return crashpoint.ExitRecord
 }
