@@ -202,8 +202,9 @@ func lockedFloat64(r *rand.Rand) func() float64 {
 }
 
 // Serve recovers the workers that an earlier master left, starts the missing ones and keeps them running until ctx
-// ends. Then it stops every worker within its grace, in parallel but for those that others depend on, which are stopped
-// when the others have ended, or leaves them running if the cause is [ErrDetach]. It returns when that is done, with an error for each worker that could not be stopped.
+// ends. Then it stops every worker within its grace, in parallel but for those that others depend on, which are
+// stopped when the others have ended, or leaves them running if the cause is [ErrDetach]. It returns when that is done,
+// with an error for each worker that could not be stopped.
 func (s *Supervisor) Serve(ctx context.Context) error {
 	// The workers' goroutines outlive ctx because they stop the workers.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
