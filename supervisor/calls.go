@@ -168,7 +168,8 @@ func (s *Supervisor) hopeless(service string) error {
 	if count == 0 {
 		return nil
 	}
-	return fmt.Errorf("all %d workers have failed, have completed, are stopped or wait in vain, the first because: %s", count, reason)
+	return fmt.Errorf("all %d workers have failed, have completed, are stopped or wait in vain, the first because: %s",
+		count, reason)
 }
 
 // offers reports whether the list contains the service and its calls are accepted.

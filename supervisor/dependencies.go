@@ -129,9 +129,9 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// unblockWaiting starts each waiting worker as soon as its dependencies are met, until ctx ends. One goroutine does so for
-// all workers. A waiting worker also learns that its wait is hopeless, and records why; other reasons change too often to
-// be recorded.
+// unblockWaiting starts each waiting worker as soon as its dependencies are met, until ctx ends. One goroutine does so
+// for all workers. A waiting worker also learns that its wait is hopeless, and records why; other reasons change too
+// often to be recorded.
 func (s *set) unblockWaiting(ctx context.Context, registry *services.Registry) {
 	changed, stop := registry.Watch()
 	defer stop()

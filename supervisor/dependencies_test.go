@@ -208,7 +208,8 @@ func TestDependentsAreStoppedFirst(t *testing.T) {
 		world.of("job-0").die(identity.Exit{Source: identity.ExitWait})
 		settle(time.Second)
 		m.crash() // so that late would be started anew
-		m = startUnits(t, world, openStore(t, world, m.store.Dir()), dependent(t, "db"), dependent(t, "app", "db ready"),
+		m = startUnits(t, world, openStore(t, world, m.store.Dir()), dependent(t, "db"),
+			dependent(t, "app", "db ready"),
 			dependent(t, "top", "app started"), dependent(t, "other"), dependent(t, "late", "job ready"), job(t, "job"))
 		settle(time.Second)
 		top := world.of("top-0")
@@ -320,7 +321,8 @@ func TestOrderIsNotRepeatedForSurvivors(t *testing.T) {
 			t.Errorf("workers are %s at last", got)
 		}
 		if world.starts("app-0") != 1 || world.starts("db-0") != 2 || world.starts("late-0") != 2 {
-			t.Errorf("starts: app %d, db %d, late %d", world.starts("app-0"), world.starts("db-0"), world.starts("late-0"))
+			t.Errorf("starts: app %d, db %d, late %d",
+				world.starts("app-0"), world.starts("db-0"), world.starts("late-0"))
 		}
 		m.stop(nil)
 	})
@@ -336,7 +338,8 @@ func TestDependencyThatCannotBeVerifiedIsNotMet(t *testing.T) {
 		world.set(func() { world.attachErr = errors.New("no access") })
 		m = startUnits(t, world, openStore(t, world, dir), db, dependent(t, "app", "db started"))
 		settle(time.Second)
-		if w := m.worker("app-0"); w.Status != records.StatusWaiting || !strings.HasPrefix(w.Reason, "db: db-0 is held: ") {
+		w := m.worker("app-0")
+		if w.Status != records.StatusWaiting || !strings.HasPrefix(w.Reason, "db: db-0 is held: ") {
 			t.Errorf("app-0 = %+v, want it waiting for db-0, which is held", w)
 		}
 		if m.Status() != Running {
@@ -387,7 +390,8 @@ func TestApplyWaitsForDependenciesThatStart(t *testing.T) {
 		})
 		units := []unit.Spec{unitOf(t, "worker", 1), dependent(t, "app", "db ready"), dependent(t, "db")}
 		changes, err := m.Changes(t.Context(), units...)
-		if err != nil || len(changes) != 2 || !slices.Contains(changes[0].Reasons, "waits for db: db-0 does not exist yet") {
+		if err != nil || len(changes) != 2 ||
+			!slices.Contains(changes[0].Reasons, "waits for db: db-0 does not exist yet") {
 			t.Errorf("Changes = %+v, %v, want what app waits for", changes, err)
 		}
 		began := time.Now()
@@ -409,7 +413,8 @@ func TestApplyWaitsForDependenciesThatStart(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("Apply = %v", err)
 		}
-		if got := world.did()[acts:]; !slices.Equal(got, []string{"terminate app-0", "terminate db-0"}) || !app.isDead() {
+		want := []string{"terminate app-0", "terminate db-0"}
+		if got := world.did()[acts:]; !slices.Equal(got, want) || !app.isDead() {
 			t.Errorf("it did %q, want app-0 ended first", got)
 		}
 		m.stop(nil)
@@ -430,7 +435,8 @@ func TestApplyReplacesDependenciesBeforeTheirDependentsStart(t *testing.T) {
 		settle(time.Minute)
 		world.set(func() { world.acts = nil })
 		units := []unit.Spec{
-			dependent(t, "old", "db ready"), dependent(t, "app", "migrate completed"), job(t, "migrate", "db ready", "extra ready"),
+			dependent(t, "old", "db ready"), dependent(t, "app", "migrate completed"),
+			job(t, "migrate", "db ready", "extra ready"),
 			dependent(t, "db"), dependent(t, "extra", "db started"),
 		}
 		for i := range units {
@@ -443,7 +449,8 @@ func TestApplyReplacesDependenciesBeforeTheirDependentsStart(t *testing.T) {
 		}
 		settle(time.Second)
 		want := []string{
-			"terminate db-0", "start db-0", "start extra-0", "start migrate-0", "start app-0", "terminate old-0", "start old-0",
+			"terminate db-0", "start db-0", "start extra-0", "start migrate-0", "start app-0",
+			"terminate old-0", "start old-0",
 		}
 		if got := world.did(); !slices.Equal(got, want) {
 			t.Errorf("it did %q, want %q", got, want)
@@ -521,7 +528,8 @@ func TestApplyFailsIfADependencyHasFailed(t *testing.T) {
 		// A dependency that is added touches no running worker.
 		app.DependsOn = []unit.Dependency{{Unit: "migrate", Condition: unit.Ready}}
 		changes, err := m.Changes(ctx, none, app)
-		if err != nil || len(changes) != 1 || changes[0].Action != ActionUpdate || changes[0].Reasons[0] != "depends_on" {
+		if err != nil || len(changes) != 1 || changes[0].Action != ActionUpdate ||
+			changes[0].Reasons[0] != "depends_on" {
 			t.Errorf("Changes = %+v, %v, want depends_on as a live change", changes, err)
 		}
 		if err := m.Apply(ctx, none, app); err != nil || world.starts("app-0") != 1 {

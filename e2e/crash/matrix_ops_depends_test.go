@@ -21,15 +21,15 @@ func operationsWithDependencies() []*operation {
 			prepare: bothDead, after: startedInOrder,
 		},
 		{
-			name: "shutdown with dependencies", file: true, gated: true, mayEnd: allEnd, begin: signals(syscall.SIGTERM),
-			rest: never, left: stoppedInOrder,
+			name: "shutdown with dependencies", file: true, gated: true, mayEnd: allEnd,
+			begin: signals(syscall.SIGTERM), rest: never, left: stoppedInOrder,
 		},
 	}
 }
 
 func bothDead(r *rig) error {
-	return errors.Join(r.masters.kill(), r.workers.end(gateWorker, unix.SIGKILL), r.workers.end(gatedWorker, unix.SIGKILL),
-		r.workers.gone())
+	return errors.Join(r.masters.kill(), r.workers.end(gateWorker, unix.SIGKILL),
+		r.workers.end(gatedWorker, unix.SIGKILL), r.workers.gone())
 }
 
 // startedInOrder fails unless the worker was started after the one that it depends on was ready, both since both died.

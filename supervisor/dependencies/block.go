@@ -42,8 +42,8 @@ func (g *Graph) Resolve(worker func(id string) (w Worker, exists bool)) *Resolve
 	return &Resolver{graph: g, worker: worker, resolved: map[string]Block{}}
 }
 
-// Of returns the reason why workers of the unit cannot be started. A hopeless one takes precedence, otherwise it is that
-// of the first dependency that is not met.
+// Of returns the reason why workers of the unit cannot be started. A hopeless one takes precedence, otherwise it is
+// that of the first dependency that is not met.
 func (r *Resolver) Of(name string) Block {
 	u := r.graph.units[name]
 	if u == nil || len(u.DependsOn) == 0 {

@@ -87,7 +87,9 @@ func ring(n int) []unit.Spec {
 }
 
 func TestOrderHasDependenciesFirstAndOtherwiseKeepsTheOrderOfTheFile(t *testing.T) {
-	g := NewGraph([]unit.Spec{of("z"), of("app", "db ready", "cache started"), of("cache"), of("db", "disk ready"), of("disk")})
+	g := NewGraph([]unit.Spec{
+		of("z"), of("app", "db ready", "cache started"), of("cache"), of("db", "disk ready"), of("disk"),
+	})
 	if got, want := strings.Join(g.Order(), " "), "z disk db cache app"; got != want {
 		t.Errorf("order is %q, want %q", got, want)
 	}
@@ -148,19 +150,23 @@ func TestConditionsOfEachStatus(t *testing.T) {
 		},
 		"stopped": {Worker{Status: records.StatusStopped}, "!db-0 is stopped", "!db-0 is stopped", "!db-0 is stopped"},
 		"backoff": {
-			Worker{Status: records.StatusBackoff, Detail: "exited with code 1"}, "db-0 is in backoff: exited with code 1",
+			Worker{Status: records.StatusBackoff, Detail: "exited with code 1"},
+			"db-0 is in backoff: exited with code 1",
 			"db-0 is in backoff: exited with code 1", "db-0 is in backoff: exited with code 1",
 		},
 		"failed": {
-			Worker{Status: records.StatusFailed, Detail: "exited with code 1"}, "!db-0 has failed: exited with code 1",
+			Worker{Status: records.StatusFailed, Detail: "exited with code 1"},
+			"!db-0 has failed: exited with code 1",
 			"!db-0 has failed: exited with code 1", "!db-0 has failed: exited with code 1",
 		},
 		"completed": {
-			Worker{Status: records.StatusCompleted, Detail: "exited with code 0"}, "",
+			Worker{Status: records.StatusCompleted, Detail: "exited with code 0"},
+			"",
 			"!db-0 has completed and is not ready: exited with code 0", "",
 		},
 		"waiting": {
-			Worker{Status: records.StatusWaiting, Detail: "old"}, "db-0 is waiting", "db-0 is waiting", "db-0 is waiting",
+			Worker{Status: records.StatusWaiting, Detail: "old"}, "db-0 is waiting", "db-0 is waiting",
+			"db-0 is waiting",
 		},
 		"new": {Worker{}, "db-0 is not started yet", "db-0 is not started yet", "db-0 is not started yet"},
 		"recovering": {
@@ -172,7 +178,9 @@ func TestConditionsOfEachStatus(t *testing.T) {
 			"db-0 is held: no access", "db-0 is held: no access", "db-0 is held: no access",
 		},
 	} {
-		for condition, want := range map[string]string{"started": c.started, "ready": c.ready, "completed": c.completed} {
+		for condition, want := range map[string]string{
+			"started": c.started, "ready": c.ready, "completed": c.completed,
+		} {
 			g := NewGraph([]unit.Spec{of("app", "db "+condition), job("db")})
 			b := g.Resolve(world(map[string]Worker{"db-0": c.worker})).Of("app")
 			reason, hopeless := strings.CutPrefix(want, "!")

@@ -347,7 +347,8 @@ func TestClosingWorkerLivesUntilItsShutdownAndIsNotRestarted(t *testing.T) {
 	if act != ActFinish || ended.Status != records.StatusStopped {
 		t.Errorf("its crash: action %v, state %+v, want no restart", act, ended)
 	}
-	if s, act = Next(s, Event{Kind: EvShutdown}, testPolicy, time.Hour); act != ActStop || s.Status != records.StatusStopping {
+	s, act = Next(s, Event{Kind: EvShutdown}, testPolicy, time.Hour)
+	if act != ActStop || s.Status != records.StatusStopping {
 		t.Errorf("shutdown: action %v, state %+v, want it stopped", act, s)
 	}
 }

@@ -25,23 +25,28 @@ func TestPlanSaysWhatAStartWaitsFor(t *testing.T) {
 			"", "db: db-0 is unhealthy: stopped by a signal", "db: db-0 is unhealthy: stopped by a signal",
 		},
 		"started": {
-			Decision{Action: ActionStart}, "db: db-0 is not started yet", "db: db-0 is not started yet",
+			Decision{Action: ActionStart},
+			"db: db-0 is not started yet", "db: db-0 is not started yet",
 			"db: db-0 is not started yet",
 		},
 		"respawned": {
-			Decision{Action: ActionRespawn}, "db: db-0 is not started yet", "db: db-0 is not started yet",
+			Decision{Action: ActionRespawn},
+			"db: db-0 is not started yet", "db: db-0 is not started yet",
 			"db: db-0 is not started yet",
 		},
 		"in backoff": {
-			Decision{Action: ActionWait}, "db: db-0 is in backoff: recorded", "db: db-0 is in backoff: recorded",
+			Decision{Action: ActionWait},
+			"db: db-0 is in backoff: recorded", "db: db-0 is in backoff: recorded",
 			"db: db-0 is in backoff: recorded",
 		},
 		"failing": {
-			Decision{Action: ActionFail, Reason: "budget"}, "db: db-0 has failed: budget", "db: db-0 has failed: budget",
+			Decision{Action: ActionFail, Reason: "budget"},
+			"db: db-0 has failed: budget", "db: db-0 has failed: budget",
 			"db: db-0 has failed: budget",
 		},
 		"failed": {
-			Decision{Action: ActionKeepFailed}, "db: db-0 has failed: recorded", "db: db-0 has failed: recorded",
+			Decision{Action: ActionKeepFailed},
+			"db: db-0 has failed: recorded", "db: db-0 has failed: recorded",
 			"db: db-0 has failed: recorded",
 		},
 		"completed": {
@@ -51,11 +56,13 @@ func TestPlanSaysWhatAStartWaitsFor(t *testing.T) {
 			Decision{Action: ActionKeepStopped}, "db: db-0 is stopped", "db: db-0 is stopped", "db: db-0 is stopped",
 		},
 		"stopping": {
-			Decision{Action: ActionStop}, "db: db-0 is stopping: recorded", "db: db-0 is stopping: recorded",
+			Decision{Action: ActionStop},
+			"db: db-0 is stopping: recorded", "db: db-0 is stopping: recorded",
 			"db: db-0 is stopping: recorded",
 		},
 		"held": {
-			Decision{Action: ActionHold, Reason: "no access"}, "db: db-0 is held: no access",
+			Decision{Action: ActionHold, Reason: "no access"},
+			"db: db-0 is held: no access",
 			"db: db-0 is held: no access", "db: db-0 is held: no access",
 		},
 	} {
@@ -73,7 +80,9 @@ func TestPlanSaysWhatAStartWaitsFor(t *testing.T) {
 				slots[i] = Slot{ID: u.WorkerID(0), Unit: u, Rec: records.Worker{Reason: "recorded"}}
 			}
 			decisions := []Decision{
-				{Action: ActionRespawn, Reason: "it exited"}, {Action: ActionStart, Reason: "it never ran"}, c.db,
+				{Action: ActionRespawn, Reason: "it exited"},
+				{Action: ActionStart, Reason: "it never ran"},
+				c.db,
 				{Action: ActionAdopt, Reason: "it lives", Orders: running},
 			}
 			addWaits(decisions, slots, units)
