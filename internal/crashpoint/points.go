@@ -90,8 +90,8 @@ func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
 		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
-		UnitRecord, Port, Lease, IntentRecord, LogOpen, Cgroup, Fork, Limit, Exec, PIDRecord, Adopt, Publish, ReadyRecord,
-		Told, Withdraw, StopRecord, Signal, CgroupKill, CgroupGone, ExitRecord, Removal, Detach,
+		UnitRecord, Port, Lease, IntentRecord, LogOpen, Cgroup, Fork, Limit, Exec, PIDRecord, Adopt, Publish,
+		ReadyRecord, Told, Withdraw, StopRecord, Signal, CgroupKill, CgroupGone, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,
 		LogRest, LogEvent, LogRemove,
