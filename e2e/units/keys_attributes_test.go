@@ -111,7 +111,7 @@ func TestKeysOfAttributes(t *testing.T) {
 	harness.WaitFor(t, "all run their program", func() error {
 		for _, w := range d.Workers {
 			if command, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", w.PID)); string(command) != "sleep\n" {
-				return fmt.Errorf("%s is %q, %v", w.ID, command, err)
+				return errors.Join(err, fmt.Errorf("%s is %q", w.ID, command))
 			}
 		}
 		return nil
@@ -196,7 +196,7 @@ func wantEqualThreads(t *testing.T, m *harness.Master) {
 	harness.WaitFor(t, "all threads of the master have its rights", func() error {
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", m.PID))
 		if err != nil || len(threads) < 2 {
-			return fmt.Errorf("%v, %v", threads, err)
+			return errors.Join(err, fmt.Errorf("the threads are %v", threads))
 		}
 		for _, path := range threads {
 			text, err := os.ReadFile(path)
@@ -246,7 +246,7 @@ units:
 	harness.WaitFor(t, "a check has run as the user of the unit", func() error {
 		text, err := os.ReadFile(filepath.Join(s.Record, "search-1"))
 		if string(text) != "65534\n" {
-			return fmt.Errorf("%q, %v", text, err)
+			return errors.Join(err, fmt.Errorf("it noted %q", text))
 		}
 		return nil
 	})
@@ -319,7 +319,7 @@ units:
 			files, err := filepath.Glob(filepath.Join(s.Record, "*.[0-9]*"))
 			files = slices.DeleteFunc(files, func(path string) bool { return strings.HasSuffix(path, ".new") })
 			if len(files) < n {
-				return fmt.Errorf("%q, %v", files, err)
+				return errors.Join(err, fmt.Errorf("they left %q", files))
 			}
 			return nil
 		})

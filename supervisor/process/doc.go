@@ -41,6 +41,11 @@
 //   - clone3 into a cgroup fails under filters such as systemd's RestrictNamespaces=. The process is then moved right
 //     after the fork. Processes that it has forked by then are left to the sweep, which follows every cgroup.kill
 //     (Linux 5.14).
+//   - A child inherits the nice value, the capabilities and no_new_privs of the thread that forks. A thread that was
+//     changed for that must end. The main thread cannot: it would stay as it is, and /proc/PID shows its capabilities.
+//     The umask and resource limits are those of the whole process, and for them there is the start helper.
+//   - prlimit(2) on a process of another user needs CAP_SYS_RESOURCE, also for root and also to lower a limit. Go
+//     raises RLIMIT_NOFILE at its start, and syscall.Exec restores it unless syscall.Setrlimit was called.
 //   - Reading /proc/net/tcp walks through all connections to find the listeners, which takes milliseconds;
 //     sock_diag(7) takes a tenth of a millisecond.
 package process

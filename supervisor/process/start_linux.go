@@ -233,10 +233,10 @@ func explainUser(spec Spec, err error) error {
 	}
 	uid := spec.Rights.Account.UID
 	errno, _ := err.(syscall.Errno) //nolint:errorlint // a wrapped one is from another call
-	switch errno {
-	case unix.EACCES:
+	if errno == unix.EACCES {
 		return fmt.Errorf("%w: user %d must be allowed to enter the folders and to execute the file", err, uid)
-	case unix.EPERM:
+	}
+	if errno == unix.EPERM {
 		return fmt.Errorf("%w: to run it as user %d, the master needs CAP_SETUID and CAP_SETGID", err, uid)
 	}
 	return err

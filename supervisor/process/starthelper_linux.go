@@ -184,7 +184,8 @@ func (h *helper) finish(pid int) error {
 	if err != nil {
 		return fmt.Errorf("tell the start helper to execute the program: %w", err)
 	}
-	text, err := io.ReadAll(h.conn)
+	const longest = 64 // a process of the unit's user can have the helper send anything
+	text, err := io.ReadAll(io.LimitReader(h.conn, longest))
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("the start helper did not execute the program within %s", helperPatience)
