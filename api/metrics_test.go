@@ -76,7 +76,10 @@ func TestMetricsTellOfChecks(t *testing.T) {
 		Store: tallied{},
 		Workers: func() []worker.Info {
 			return []worker.Info{{
-				Worker: records.Worker{ID: "worker-0", Status: records.StatusRunning},
+				Worker: records.Worker{
+					ID: "worker-0", Status: records.StatusRunning,
+					Due: &records.Due{Next: time.Unix(200, 0), Last: time.Unix(140, 0)},
+				},
 				Checks: []worker.CheckInfo{
 					{
 						Use: "readiness", Probe: "tcp db:1", Passed: true,
@@ -97,6 +100,8 @@ func TestMetricsTellOfChecks(t *testing.T) {
 		`hsu_master_worker_check_passed{check="liveness",probe="exec �",worker="worker-0"} 0`,
 		`hsu_master_worker_check_timestamp_seconds{check="readiness",worker="worker-0"} 100.5`,
 		`hsu_master_worker_check_due_timestamp_seconds{check="readiness",worker="worker-0"} 105`,
+		`hsu_master_worker_due_timestamp_seconds{worker="worker-0"} 200`,
+		`hsu_master_worker_last_due_timestamp_seconds{worker="worker-0"} 140`,
 	} {
 		if !strings.Contains(recorder.Body.String(), line+"\n") {
 			t.Errorf("missing: %s", line)

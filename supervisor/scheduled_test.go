@@ -452,9 +452,10 @@ func monthWithCrashes(t *testing.T, text string, random *rand.Rand) {
 		t.Fatal(err)
 	}
 	world, dir := calendar(t), t.TempDir()
+	runs := rand.New(rand.NewPCG(random.Uint64(), 5)) // of the worker's goroutine
 	world.behave = func(p *fakeProcess) {
-		p.exitsAfter = time.Duration(1+random.IntN(100)) * time.Minute
-		p.exitCode = random.IntN(2)
+		p.exitsAfter = time.Duration(1+runs.IntN(100)) * time.Minute
+		p.exitCode = runs.IntN(2)
 	}
 	change := func(u *unit.Spec) {
 		runsAt(text)(u)
