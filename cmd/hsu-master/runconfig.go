@@ -78,7 +78,7 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 	maps.Copy(policies, m.Policies)
 	m.Policies = policies
 	for _, u := range units {
-		m.StopGrace = max(m.StopGrace, u.StopGrace)
+		m.StopGrace = max(m.StopGrace, u.StopTime())
 		if _, _, err := u.Executable(); err != nil {
 			cfg.unitFault = errors.Join(cfg.unitFault, fmt.Errorf("unit %s: %w", u.Name, err))
 		}

@@ -207,7 +207,7 @@ func TestHooksThatFail(t *testing.T) {
 	for worker, want := range map[string]string{
 		"shop-0":    "restart budget 2/1h used up: start.before: exit code 3",
 		"late-0":    "start.before: it did not end within 300ms",
-		"missing-0": "start.before: stat " + s.path("no-such-program") + ": no such file or directory: name an executable",
+		"missing-0": "start.before: stat " + s.path("no-such-program") + ": no such file or directory: name an",
 	} {
 		if w := s.await(worker, "has failed", failed); !strings.HasPrefix(w.Reason, want) || w.Incarnation != 0 {
 			t.Errorf("%s = %+v, want it never started: %q", worker, w, want)
