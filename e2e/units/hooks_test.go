@@ -207,7 +207,7 @@ func TestHooksThatFail(t *testing.T) {
 	for worker, want := range map[string]string{
 		"shop-0":    "restart budget 2/1h used up: start.before: exit code 3",
 		"late-0":    "start.before: it did not end within 300ms",
-		"missing-0": "start.before: stat " + s.path("no-such-program") + ": no such file or directory: name an executable",
+		"missing-0": "start.before: stat " + s.path("no-such-program") + ": no such file or directory: name an",
 	} {
 		if w := s.await(worker, "has failed", failed); !strings.HasPrefix(w.Reason, want) || w.Incarnation != 0 {
 			t.Errorf("%s = %+v, want it never started: %q", worker, w, want)
@@ -304,5 +304,41 @@ echo "$1 ends" >>"$NOTES/order"
 	if out := s.output("shop-0"); !strings.HasSuffix(out, "line 200000 of after\n") {
 		t.Errorf("the log ends with %q", out[max(0, len(out)-100):])
 	}
+	s.WantNothingLeft()
+}
+
+// A detach ends start.before, and the next master begins the start again.
+func TestDetachDuringStartBefore(t *testing.T) {
+	t.Parallel()
+	s := newHookSite(t, "")
+	s.hook("before", "block")
+	m := s.start()
+	s.awaitNth("before begins", 1)
+	m.Signal(syscall.SIGUSR1)
+	m.WantExit(0)
+	s.WantNothingLeft()
+	s.hook("before", "")
+	m = s.start()
+	if w := s.awaitUp(1).Worker(t, "shop-0"); w.Incarnation != 1 || w.Restarts != 0 {
+		t.Errorf("the start that was cut off has cost something: %+v", w)
+	}
+	m.Stop()
+	s.wantOrder("before begins", "before begins", "before ends", "worker begins",
+		"stop begins", "stop ends", "worker ends", "after begins", "after ends")
+	s.WantNothingLeft()
+}
+
+// The second signal ends the hooks of a stop that has a long grace.
+func TestSecondSignalEndsHooks(t *testing.T) {
+	t.Parallel()
+	s := newHookSite(t, "")
+	s.write("hsu.yaml", strings.Replace(hooked, "grace: 20s", "grace: 1h", 1))
+	s.hook("stop", "stay")
+	m := s.start()
+	s.awaitUp(1)
+	m.Signal(syscall.SIGINT)
+	s.awaitNth("stop begins", 1)
+	m.Signal(syscall.SIGINT)
+	m.WantExit(0)
 	s.WantNothingLeft()
 }

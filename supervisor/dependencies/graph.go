@@ -47,7 +47,7 @@ func (g *Graph) StopGrace() time.Duration {
 	above := make(map[string]time.Duration, len(g.order)) // of the dependents of a unit
 	for _, name := range slices.Backward(g.order) {
 		u := g.units[name]
-		took := above[name] + u.StopGrace
+		took := above[name] + u.StopTime()
 		longest = max(longest, took)
 		for _, d := range u.DependsOn {
 			above[d.Unit] = max(above[d.Unit], took)

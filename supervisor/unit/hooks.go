@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/core-tools/hsu-master/internal/placeholder"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -62,6 +63,14 @@ func (u Spec) Command(h Hook) []string {
 
 // HasHooks reports whether the unit has a command of a hook.
 func (u Spec) HasHooks() bool { return len(u.Before)+len(u.StopCommand)+len(u.After) > 0 }
+
+// StopTime returns the time in which a worker is stopped: its grace, and as much for its [AfterEnd].
+func (u Spec) StopTime() time.Duration {
+	if len(u.After) > 0 {
+		return 2 * u.StopGrace
+	}
+	return u.StopGrace
+}
 
 // Program is a command that is ready to be started.
 type Program struct {

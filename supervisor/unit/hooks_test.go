@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestLaunchHook(t *testing.T) {
@@ -89,5 +90,16 @@ func TestHooksAreLiveSettings(t *testing.T) {
 	after, err2 := v.Hash()
 	if err != nil || err2 != nil || before != after {
 		t.Errorf("hashes %s, %s, %v, %v: want the same", before, after, err, err2)
+	}
+}
+
+func TestStopTime(t *testing.T) {
+	u := Spec{StopGrace: 30 * time.Second}
+	if got := u.StopTime(); got != 30*time.Second {
+		t.Errorf("without stop.after: %s", got)
+	}
+	u.After = []string{"a"}
+	if got := u.StopTime(); got != time.Minute {
+		t.Errorf("with stop.after: %s, want its time too", got)
 	}
 }

@@ -1,8 +1,8 @@
 // Package worker is one worker: the goroutine that owns it, and the helpers whose results that goroutine gets in its
 // inbox. Package lifecycle decides how a worker reacts to an event. start.go, health.go and stop.go execute the
-// decision, and journal.go makes it durable; recover.go executes the decision of package recovery. contact.go is the
-// connection to the process, check.go and busy.go are its checks; routes.go and discovery.go offer the worker's
-// services to callers.
+// decision, hooks.go runs the commands around a worker, and journal.go makes the state durable; recover.go executes the
+// decision of package recovery. contact.go is the connection to the process, check.go and busy.go are its checks;
+// routes.go and discovery.go offer the worker's services to callers.
 package worker
 
 import (
