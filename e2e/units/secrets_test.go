@@ -101,7 +101,7 @@ units:
 	if err := os.WriteFile(filepath.Join(site.Record, "sick"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	site.await("sleeping-0", "is sick", func(w harness.Worker) bool { return w.Status == "unhealthy" })
+	site.await("sleeping-0", "is sick", func(w harness.Worker) bool { return w.Status != "running" })
 	ask("sick")
 	page, err := get(t.Context(), metrics, "/metrics")
 	if err != nil {
