@@ -2,7 +2,10 @@ package store
 
 import (
 	"errors"
+	"fmt"
+	"path/filepath"
 
+	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/store/statedir"
 )
@@ -15,6 +18,12 @@ var ErrKeyNotKept = errors.New("the next master will have another key")
 // environments that are recorded with it cannot be compared by the next master.
 func (db *DB) SecretKey() (records.SecretKey, error) {
 	key, err := statedir.ReadSecretKey(db.dir.Path)
+	if key != nil {
+		// Another user, who could choose the key, must not own that of root.
+		if err := safefile.CheckProgram(filepath.Join(db.dir.Path, statedir.SecretKeyName)); err != nil {
+			return nil, fmt.Errorf("secret key: %w", err)
+		}
+	}
 	if err != nil && !errors.Is(err, statedir.ErrSecretKeyLost) || key != nil {
 		return key, err
 	}

@@ -121,3 +121,25 @@ func TestSecretKeyIsMadeAnewIfItIsLost(t *testing.T) {
 		t.Errorf("%d bytes, %v, want a new key in place of one that others can read", len(fourth), err)
 	}
 }
+
+// A key of another user is refused by a master that runs as root, and only by that.
+func TestSecretKeyOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	dir := t.TempDir()
+	db := openTest(t, dir, Options{})
+	want, err := db.SecretKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(filepath.Join(dir, "secret.key"), 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if key, err := db.SecretKey(); key != nil || err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
+		t.Errorf("%d bytes, %v, want that it is refused", len(key), err)
+	}
+	if key, err := ReadSecretKey(dir); err != nil || !bytes.Equal(key, want) {
+		t.Errorf("root cannot read it: %v", err)
+	}
+}

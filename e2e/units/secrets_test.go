@@ -78,7 +78,8 @@ units:
 			{"state", "dump", "--json"},
 			{"state", "check"},
 			{"state", "check", "--json"},
-			append([]string{"state", "plan", "--verbose"}, config...), append([]string{"state", "plan", "--json"}, config...),
+			append([]string{"state", "plan", "--verbose"}, config...),
+			append([]string{"state", "plan", "--json"}, config...),
 			{"state", "plan"},
 			{"service", "list", "--json"},
 			{"reload", "--dry-run"},
@@ -101,7 +102,7 @@ units:
 	if err := os.WriteFile(filepath.Join(site.Record, "sick"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	site.await("sleeping-0", "is sick", func(w harness.Worker) bool { return w.Status == "unhealthy" })
+	site.await("sleeping-0", "is sick", func(w harness.Worker) bool { return w.Status != "running" })
 	ask("sick")
 	page, err := get(t.Context(), metrics, "/metrics")
 	if err != nil {

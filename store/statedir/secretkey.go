@@ -18,8 +18,7 @@ import (
 // ErrSecretKeyLost is returned for a key that must be replaced: an incomplete file, or one that other users can read.
 var ErrSecretKeyLost = errors.New("of no use any more")
 
-// ReadSecretKey returns the key in the file secret.key, or nil if there is no such file. It refuses a symbolic link,
-// and a file that another user than root can replace for a master that runs as root.
+// ReadSecretKey returns the key in the file secret.key, or nil if there is no such file. It refuses a symbolic link.
 func ReadSecretKey(dir string) (records.SecretKey, error) {
 	path := filepath.Join(dir, SecretKeyName)
 	f, err := safefile.Open(path)
@@ -44,9 +43,6 @@ func ReadSecretKey(dir string) (records.SecretKey, error) {
 	case info.Size() != records.SecretKeySize:
 		return nil, fmt.Errorf("secret key %s: %w: it has %d bytes, want %d",
 			path, ErrSecretKeyLost, info.Size(), records.SecretKeySize)
-	}
-	if err := safefile.CheckProgram(path); err != nil {
-		return nil, fmt.Errorf("secret key: %w", err)
 	}
 	key := make(records.SecretKey, records.SecretKeySize)
 	if _, err := f.ReadAt(key, 0); err != nil {
