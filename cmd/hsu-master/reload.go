@@ -117,8 +117,9 @@ func blockedError(plan *adminpb.ReloadResponse) error {
 // reloadError returns the error for the end of a reload that waited for these workers last.
 func reloadError(ctx context.Context, err error, last string) error {
 	text := status.Convert(err).Message()
+	code := status.Code(err)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, code == codes.DeadlineExceeded, code == codes.Canceled: // the master may notice it first
 		if last != "" {
 			last = ": it waits for " + last
 		}

@@ -64,8 +64,8 @@ func covers(reasons map[string]string, key string) (reason string, found bool) {
 	return "", false
 }
 
-// documentedKeys returns the keys in the tables of the documentation, those of a unit with the prefix "unit.", and those
-// that are not supported yet.
+// documentedKeys returns the keys in the tables of the documentation, those of a unit with the prefix "unit.", and
+// those that are not supported yet.
 func documentedKeys(t *testing.T) (keys, pending []string) {
 	content, err := os.ReadFile(filepath.Join(root, "docs/CONFIGURATION.md"))
 	if err != nil {
@@ -146,8 +146,10 @@ func collect(used map[string]bool, above string, value any) {
 			key = above + "." + key
 		}
 		used[key] = true
-		if _, field, found := strings.Cut(strings.Replace(key, "unit.liveness.", "unit.readiness.", 1), "unit.readiness."); found {
-			used["unit.health."+field] = true // the same keys
+		for _, check := range []string{"unit.readiness.", "unit.liveness."} {
+			if field, found := strings.CutPrefix(key, check); found {
+				used["unit.health."+field] = true // the same keys
+			}
 		}
 		collect(used, key, inner)
 	}

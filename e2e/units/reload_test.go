@@ -95,7 +95,11 @@ func TestReloadWaitsForAWorkerThatIsWantedAgain(t *testing.T) {
 	const slow = `
 units:
   kept: {kind: managed, command: [sleep, "1000"], start: {settle: 20ms}}
-  slow: {kind: managed, command: [sh, -c, "trap : TERM; while :; do sleep 0.1; done"], start: {settle: 20ms}, stop: {grace: 4s}}
+  slow:
+    kind: managed
+    command: [sh, -c, "trap : TERM; while :; do sleep 0.1; done"]
+    start: {settle: 20ms}
+    stop: {grace: 4s}
 `
 	without, _, _ := strings.Cut(slow, "  slow:")
 	s := newSite(t, map[string]string{"hsu.yaml": slow})

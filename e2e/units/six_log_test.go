@@ -4,16 +4,14 @@ package units
 
 import (
 	"bytes"
-	"compress/gzip"
-	"errors"
-	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/core-tools/hsu-master/supervisor/logs"
 )
 
 // spoken is a whole line of the chatter: the process and its number of the line. Each line that contains said is one.
@@ -42,30 +40,15 @@ func (s *six) rotatedLogs() []string {
 	return paths
 }
 
-// chatterLog returns all lines of the chatter, oldest first, and the number of rotated files. No master may run.
+// chatterLog returns all lines of the chatter, oldest first, and the number of rotated files. No master may run. The
+// last one may have left a rotation that the next one would complete, so the log is read as the product reads it.
 func (s *six) chatterLog() (lines []string, rotated int) {
 	s.T.Helper()
-	older := s.rotatedLogs()
-	for _, path := range append(older, s.chatterPath()) {
-		text, err := os.ReadFile(path)
-		if err == nil && strings.HasSuffix(path, ".gz") {
-			text, err = unzip(text)
-		}
-		if err != nil {
-			s.T.Fatal(err)
-		}
-		lines = append(lines, strings.Split(string(text), "\n")...)
+	var text bytes.Buffer
+	if err := logs.CopyAll(&text, s.chatterPath()); err != nil {
+		s.T.Fatal(err)
 	}
-	return lines, len(older)
-}
-
-func unzip(data []byte) ([]byte, error) {
-	r, err := gzip.NewReader(bytes.NewReader(data))
-	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(r)
-	return text, errors.Join(err, r.Close())
+	return strings.Split(text.String(), "\n"), len(s.rotatedLogs())
 }
 
 // wantWholeLog checks that each process of the chatter has written all its lines, once, in order and whole, at least
