@@ -10,6 +10,6 @@
 // Files whose names begin with that of a format belong to it. ini.go and shlex.go read supervisord's dialects, yaml.go
 // walks maps of other YAML files, and text.go escapes their texts.
 //
-// Nothing of a file is lost without a word: a key that an importer does not know becomes a comment in its place. The
-// input can be hostile: it is bounded, and its texts are escaped, so that they mean themselves in our file.
+// No key is dropped silently: one that an importer does not know becomes a comment in its place. The input can be
+// hostile: it is bounded, and its texts are escaped, so that our file has the same texts.
 package importer
