@@ -63,7 +63,7 @@ func (w *owner) execute(ctx, bounded context.Context, d recovery.Decision, inst 
 	case recovery.ActionStart, recovery.ActionRespawn, recovery.ActionWait, recovery.ActionFail,
 		recovery.ActionKeepFailed, recovery.ActionKeepCompleted, recovery.ActionKeepStopped, recovery.ActionForget:
 		w.vacate(ctx, bounded, d.Orders, inst)
-	case recovery.ActionSweepStray: // concerns no worker
+	case recovery.ActionSweepStray, recovery.ActionWatch: // concern no worker
 	}
 }
 
