@@ -28,7 +28,8 @@ func (p Pattern) IsZero() bool {
 
 // Equal reports whether both find the same processes.
 func (p Pattern) Equal(other Pattern) bool {
-	return p.PIDFile == other.PIDFile && p.Name == other.Name && slices.Equal(p.Args, other.Args) && p.Port == other.Port
+	return p.PIDFile == other.PIDFile && p.Port == other.Port &&
+		p.Name == other.Name && slices.Equal(p.Args, other.Args)
 }
 
 // String describes the pattern: "pid file /run/db.pid", "process postgres -D /var/lib/db", "port 5432".

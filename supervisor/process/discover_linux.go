@@ -172,8 +172,8 @@ func holderOf(pid int) (h Holder, shown bool) {
 	return parseHolder(text)
 }
 
-// patiently returns what read returns, or false if it takes too long: see stallPatience. read may go on meanwhile, so it
-// must not share its buffer.
+// patiently returns the result of read, or false if that takes too long: see stallPatience. read may go on meanwhile,
+// so it must not share its buffer.
 func patiently(pid int, read func() []byte) ([]byte, bool) {
 	if isStalled(pid) {
 		return nil, false
@@ -466,9 +466,9 @@ func (p *Process) isNamedBy(path string) error {
 	}
 	started := startTime(p.id.StartTicks)
 	if started.After(f.changed.Add(clockSlack)) {
-		return fmt.Errorf("%w: %s was written at %s, before process %d started at %s: the PID in it was that of another "+
-			"process, or the clock of the machine was set since", ErrGone, path, f.changed.Format(time.DateTime), f.pid,
-			started.Format(time.DateTime))
+		return fmt.Errorf("%w: %s was written at %s, before process %d started at %s: "+
+			"the PID in it was that of another process, or the clock of the machine was set since",
+			ErrGone, path, f.changed.Format(time.DateTime), f.pid, started.Format(time.DateTime))
 	}
 	var folder unix.Stat_t
 	if err := unix.Stat(procPath(p.id.PID, ""), &folder); err != nil {

@@ -146,7 +146,8 @@ func TestDiscoverMakesNoChoice(t *testing.T) {
 	b := startAs(t, name, "sleep")
 	a.expect(t, "ready")
 	b.expect(t, "ready")
-	wantNothing(t, Own{}, Pattern{Name: name}, ErrUnverifiable, "2 processes match", fmt.Sprint(a.PID()), fmt.Sprint(b.PID()))
+	wantNothing(t, Own{}, Pattern{Name: name}, ErrUnverifiable, "2 processes match",
+		fmt.Sprint(a.PID()), fmt.Sprint(b.PID()))
 	// The one that is known already is no choice.
 	for _, known := range []*worker{a, b} {
 		d := discoverOne(t, Own{}, Query{Pattern: Pattern{Name: name}, Last: known.Identity()})
@@ -226,9 +227,9 @@ func TestDiscoverByPIDFile(t *testing.T) {
 	wantFound(t, Pattern{PIDFile: writePIDFile(t, pid+"\nmore\n", 0)}, w)
 	dir := t.TempDir()
 	good := writePIDFile(t, pid, 0)
-	path := func(name string, make func(path string) error) string {
+	path := func(name string, create func(path string) error) string {
 		path := filepath.Join(dir, name)
-		if err := make(path); err != nil {
+		if err := create(path); err != nil {
 			t.Fatal(err)
 		}
 		return path
@@ -272,7 +273,8 @@ func TestDiscoverByThePIDFileOfAnotherUser(t *testing.T) {
 	if err := os.Chown(file, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	wantNothing(t, Own{}, Pattern{PIDFile: file}, ErrUnverifiable, fmt.Sprintf("belongs to user %d", nobody), "to user 0")
+	wantNothing(t, Own{}, Pattern{PIDFile: file}, ErrUnverifiable,
+		fmt.Sprintf("belongs to user %d", nobody), "to user 0")
 	dropped := startWorker(t, "drop-uid")
 	dropped.expect(t, "ready")
 	file = writePIDFile(t, fmt.Sprint(dropped.PID()), 0)
@@ -448,7 +450,8 @@ func TestDiscoverThePortOfAnotherUser(t *testing.T) {
 	w := startWorker(t, "listen", "127.0.0.1:0")
 	port := w.expectPID(t, "port")
 	watcher := startWorker(t, "nobody-discover", fmt.Sprint(port))
-	if got := watcher.expect(t, "discovery"); !strings.Contains(got, "has a listener of user 0, whose process cannot be seen") {
+	const hidden = "has a listener of user 0, whose process cannot be seen"
+	if got := watcher.expect(t, "discovery"); !strings.Contains(got, hidden) {
 		t.Errorf("it says %q", got)
 	}
 	// Names and arguments are readable.
@@ -464,9 +467,8 @@ func TestDiscoverThePortOfAnotherUser(t *testing.T) {
 func nobodyDiscover(args []string) {
 	dropUID()
 	p := Pattern{Name: args[0]}
-	if n := 0; len(strings.Trim(args[0], "0123456789")) == 0 {
-		fmt.Sscan(args[0], &n)
-		p = Pattern{Port: n}
+	if strings.Trim(args[0], "0123456789") == "" {
+		p = Pattern{Port: number(args[0])}
 	}
 	d := Discover(context.Background(), Own{}, []Query{{Pattern: p}})[0]
 	if d.Err != nil {
@@ -483,7 +485,9 @@ func TestDiscoverSeveral(t *testing.T) {
 	a.expect(t, "ready")
 	b.expect(t, "ready")
 	queries := []Query{
-		{Pattern: Pattern{Name: nameB}}, {Pattern: Pattern{Name: "no-" + nameA}}, {Pattern: Pattern{Name: nameA}},
+		{Pattern: Pattern{Name: nameB}},
+		{Pattern: Pattern{Name: "no-" + nameA}},
+		{Pattern: Pattern{Name: nameA}},
 		{Pattern: Pattern{PIDFile: writePIDFile(t, fmt.Sprint(b.PID()), 0)}},
 	}
 	var got []int

@@ -29,7 +29,8 @@ func TestParsePIDFile(t *testing.T) {
 		{strings.Repeat("9", maxPIDFile), 0, "not a PID"},
 	} {
 		got, err := parsePIDFile([]byte(tt.content))
-		if got != tt.want || (err != nil) != (tt.fault != "") || err != nil && !strings.Contains(err.Error(), tt.fault) {
+		faulty := tt.fault != ""
+		if got != tt.want || faulty != (err != nil) || faulty && !strings.Contains(err.Error(), tt.fault) {
 			t.Errorf("%.20q: %d, %v, want %d and %q", tt.content, got, err, tt.want, tt.fault)
 		}
 	}

@@ -57,8 +57,8 @@ func (rc *Context) planWatched(
 	for _, rec := range recs {
 		if _, left := recorded[rec.ID]; left && !taken[rec.ID] {
 			decisions = append(decisions, Decision{
-				ID: rec.ID, Action: ActionForget, Reason: "the unmanaged unit is not wanted any more; its process goes on",
-				Evidence: Evidence{Recorded: recordedOf(rec)},
+				ID: rec.ID, Action: ActionForget, Evidence: Evidence{Recorded: recordedOf(rec)},
+				Reason: "the unmanaged unit is not wanted any more; its process goes on",
 			})
 		}
 	}

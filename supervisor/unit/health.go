@@ -20,7 +20,8 @@ func (u Spec) checks() (ready, alive probe.Spec) {
 
 // checkOf returns the check with its defaults. Any program, and a worker without a port, is checked by its process.
 func (u Spec) checkOf(s probe.Spec) probe.Spec {
-	if s.Type == "" && u.Kind == Managed || !u.Starts() && (s.Type == "" || s.Type == probe.TypeAuto) || u.Port == NoPort && (s.Type == "" || s.Type == probe.TypeAuto) {
+	auto := s.Type == "" || s.Type == probe.TypeAuto
+	if s.Type == "" && u.Kind == Managed || auto && (u.Port == NoPort || !u.Starts()) {
 		s.Type = probe.TypeProcess
 	}
 	return s.WithDefaults()

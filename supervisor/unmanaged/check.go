@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/core-tools/hsu-master/supervisor/probe"
@@ -117,11 +118,10 @@ func (w *watch) told(c *check, r probe.Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x := w.item
-	if x.watch != w || !w.has(c) {
+	if x.watch != w || !slices.Contains(w.checks, c) {
 		return
 	}
-	var mismatch mismatchError
-	if errors.As(r.Err, &mismatch) {
+	if mismatch, ok := errors.AsType[mismatchError](r.Err); ok {
 		select {
 		case <-w.target.Done(): // the goroutine of Serve learns how it ended
 		default:
@@ -155,15 +155,6 @@ func answerOf(err error) string {
 		return "passed, but not often enough in a row"
 	}
 	return probe.Brief(err)
-}
-
-func (w *watch) has(c *check) bool {
-	for _, other := range w.checks {
-		if c == other {
-			return true
-		}
-	}
-	return false
 }
 
 // recheck applies a changed unit to the process that is watched: it has to match the new pattern. The caller holds

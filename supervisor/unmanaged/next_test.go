@@ -82,7 +82,8 @@ func TestNext(t *testing.T) {
 			if !got.Unmanaged() || got.Instance != nil {
 				t.Errorf("%s: the record is %+v", pair, got)
 			}
-			if ended := name == "ended"; ended != (got.LastExit != nil) || ended && (got.LastExit.At != now || got.LastExit.Code != 3) {
+			ended, exit := name == "ended", got.LastExit
+			if ended != (exit != nil) || ended && (exit.At != now || exit.Code != 3) {
 				t.Errorf("%s: last exit %+v", pair, got.LastExit)
 			}
 		}

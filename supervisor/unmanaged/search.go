@@ -2,6 +2,7 @@ package unmanaged
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -42,8 +43,8 @@ func discover(ctx context.Context, own process.Own, queries []process.Query) []f
 const (
 	firstDelay = time.Second // after something has changed
 	maxDelay   = 8 * time.Second
-	// stable is how long a process is watched before its end is reason to search at once. So one that its own supervisor
-	// starts again and again is not found at each of its starts.
+	// stable is how long a process is watched before its end is reason to search at once. So a process that its own
+	// supervisor starts again and again is not found at each of its starts.
 	stable = 10 * time.Second
 )
 
@@ -124,11 +125,4 @@ func (s *Set) apply(x *item, q process.Query, f finding) {
 	x.watch.start()
 }
 
-func (s *Set) has(x *item) bool {
-	for _, y := range s.items {
-		if x == y {
-			return true
-		}
-	}
-	return false
-}
+func (s *Set) has(x *item) bool { return slices.Contains(s.items, x) }

@@ -2,8 +2,8 @@
 // which process it has found, and notices when that ends or fails its health check. It never signals one.
 //
 // A found process is held by an open handle, so that the evidence is about one process even if its PID is reused. All
-// units share one goroutine, one search, and the scheduler of the checks: a unit that nothing happens to costs neither a
-// goroutine nor a timer. A process that is found stays the one of its unit until it ends or does not match any more,
+// units share one goroutine, one search, and the scheduler of the checks: an idle unit costs neither a goroutine nor a
+// timer. A process that is found stays the one of its unit until it ends or does not match any more,
 // even if others match meanwhile.
 //
 // A record of each unit names the process, so that the history has its end also if no master ran then. next.go decides
@@ -154,8 +154,8 @@ func (s *Set) drop(units []unit.Spec) (gone []records.Worker) {
 	return gone
 }
 
-// Put makes the set watch the unmanaged ones among the units. after returns a channel that is closed when an id is free,
-// or nil if it is: a worker that has it is still being stopped.
+// Put makes the set watch the unmanaged ones among the units. after returns nil if an id is free. Otherwise a worker
+// that has it is still being stopped, and after returns a channel that is closed when that is done.
 func (s *Set) Put(units []unit.Spec, after func(id string) <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -523,7 +523,7 @@ func TestRemove(t *testing.T) {
 	})
 }
 
-// The id of a unit that is started now belongs to its worker: neither the removal nor a late write may touch its record.
+// The id of a unit that is started now belongs to its worker: neither the removal nor a late write touches its record.
 func TestTheRecordOfAWorkerIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

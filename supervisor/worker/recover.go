@@ -74,7 +74,7 @@ func (w *owner) execute(ctx, bounded context.Context, d recovery.Decision, inst 
 		recovery.ActionKeepFailed, recovery.ActionKeepCompleted, recovery.ActionKeepStopped, recovery.ActionForget,
 		recovery.ActionKeepScheduled, recovery.ActionRun:
 		w.vacate(ctx, bounded, d.Orders, inst)
-	case recovery.ActionSweepStray: // concerns no worker
+	case recovery.ActionSweepStray, recovery.ActionWatch: // concern no worker
 	}
 }
 
