@@ -165,7 +165,8 @@ func TestConditionsOfEachStatus(t *testing.T) {
 			"!db-0 has completed and is not ready: exited with code 0", "",
 		},
 		"waiting": {
-			Worker{Status: records.StatusWaiting, Detail: "old"}, "db-0 is waiting", "db-0 is waiting",
+			Worker{Status: records.StatusWaiting, Detail: "old"},
+			"db-0 is waiting", "db-0 is waiting",
 			"db-0 is waiting",
 		},
 		"new": {Worker{}, "db-0 is not started yet", "db-0 is not started yet", "db-0 is not started yet"},
