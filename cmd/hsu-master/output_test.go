@@ -103,7 +103,8 @@ func TestStatusIsBadIfTheLastScheduledRunFailed(t *testing.T) {
 	state := &adminpb.State{Source: "live", Status: "running", Workers: []*adminpb.Worker{
 		{Id: "report-0", Desired: "running", Status: "scheduled", Reason: "exited with code 3"},
 	}}
-	if err := verdict(state); err == nil || !strings.Contains(err.Error(), "report-0 is scheduled after a run that failed") {
+	const want = "report-0 is scheduled after a run that failed"
+	if err := verdict(state); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v, want the failed run", err)
 	}
 }
@@ -114,7 +115,9 @@ func TestWorkerListShowsWhenAWorkerIsRunNext(t *testing.T) {
 		"next 03:00 in 4h": 4 * time.Hour, "next 2026-05-03 03:00 in 28h": 28 * time.Hour,
 		"was due 2026-05-01 22:00": -time.Hour,
 	} {
-		w := &adminpb.Worker{Status: "scheduled", NextDueAt: timestamppb.New(now.Add(in)), LastDueAt: timestamppb.New(now)}
+		w := &adminpb.Worker{
+			Status: "scheduled", NextDueAt: timestamppb.New(now.Add(in)), LastDueAt: timestamppb.New(now),
+		}
 		if got := note(w, now); got != want {
 			t.Errorf("note is %q, want %q", got, want)
 		}
