@@ -14,7 +14,8 @@ import (
 // pendingKeys are the keys that a version may accept in a file and not execute, each with a unit that has it. The name
 // is that of the documentation.
 var pendingKeys = map[string]string{
-	"kind: unmanaged":           `{kind: unmanaged, discover: {port: 5432}}`,
+	"discover.systemd":          `{kind: unmanaged, discover: {systemd: a.service}}`,
+	"allow":                     `{kind: unmanaged, discover: {port: 5432}, allow: [signal]}`,
 	"port: announced":           `{port: announced, command: [a]}`,
 	"type: notify":              `{kind: managed, command: [a], health: {type: notify}}`,
 	"depends_on":                `{kind: managed, command: [a], depends_on: {other: started}}`,
