@@ -30,8 +30,8 @@ func (r *rig) checkWatched(w records.Worker, fail func(string, ...any)) {
 	}
 }
 
-// reportsWatched removes the unmanaged units from the report of a running master, and returns an error unless each shows
-// the decoy. What a reload has begun and not finished may be missing.
+// reportsWatched removes the unmanaged units from the report of a running master. It returns an error unless each shows
+// the decoy, and none is missing or surplus.
 func (r *rig) reportsWatched(state *adminpb.State) error {
 	shown := 0
 	var err error

@@ -271,7 +271,8 @@ func TestUnmanagedUnitsInAPlan(t *testing.T) {
 	s := w.appear()
 	r := w.CLI("state", "plan", "--config", w.path("hsu.yaml"))
 	for _, id := range ways {
-		if line := lineOf(r.Stdout, id); !strings.Contains(line, "watch") || !strings.Contains(line, fmt.Sprint(s.PID)) {
+		line := lineOf(r.Stdout, id)
+		if !strings.Contains(line, "watch") || !strings.Contains(line, fmt.Sprint(s.PID)) {
 			t.Errorf("the plan says %q of %s, want process %d\n%s%s", line, id, s.PID, r.Stdout, r.Stderr)
 		}
 	}
