@@ -27,8 +27,22 @@ func (s *set) resolveWith(graph *dependencies.Graph) *dependencies.Resolver {
 		if replacing[id] {
 			return dependencies.Worker{Unknown: true, Detail: "to be replaced"}, true
 		}
-		return dependencyOf(byID[id])
+		if w := byID[id]; w != nil {
+			return dependencyOf(w)
+		}
+		return s.stranger(id)
 	})
+}
+
+// stranger returns the process of an unmanaged unit as the dependents of the unit see it.
+func (s *set) stranger(id string) (d dependencies.Worker, exists bool) {
+	for _, info := range s.strangers() {
+		if info.ID == id {
+			found := info.Status != records.StatusAbsent
+			return dependencies.Worker{Status: info.Status, Detail: info.Reason, Alive: found, Ready: info.Ready}, true
+		}
+	}
+	return d, false
 }
 
 // beginReplacing notes the outdated workers of units that others depend on. Until they are replaced, no worker that
@@ -84,9 +98,6 @@ func (s *set) blocked(name string) string { return s.resolve().Of(name).Reason }
 
 // dependencyOf returns the worker as its dependents see it.
 func dependencyOf(w *worker.Worker) (d dependencies.Worker, exists bool) {
-	if w == nil {
-		return d, false
-	}
 	info := w.Info()
 	if info == nil {
 		return d, false
@@ -107,7 +118,7 @@ func dependencyOf(w *worker.Worker) (d dependencies.Worker, exists bool) {
 	case records.StatusRunning, records.StatusUnhealthy:
 		d.Alive = info.Instance != nil
 	case records.StatusStopping, records.StatusStopped, records.StatusBackoff, records.StatusFailed,
-		records.StatusCompleted, records.StatusWaiting:
+		records.StatusCompleted, records.StatusWaiting, records.StatusScheduled, records.StatusAbsent:
 	}
 	return d, true
 }

@@ -28,6 +28,7 @@ type set struct {
 	byID  map[string]*worker.Worker // workers; not changed, but replaced with workers
 	// replacing are the ids of outdated workers that others depend on and that an Apply is about to replace.
 	replacing map[string]bool
+	strangers func() []worker.Info // the processes of unmanaged units
 
 	// Only recover and the holder of Supervisor.applying use the following.
 	configured []unit.Spec    // as they were passed in
@@ -112,17 +113,17 @@ func check(units []unit.Spec) error {
 // Apply makes units the wanted set while the supervisor runs. It starts the workers that are missing, stops and
 // forgets those that are not wanted any more, and replaces those whose executable, arguments or environment differ, one
 // after the other, or as many at once as their unit allows: the next only when a new one is ready. Workers that others
-// depend on come before these, and new workers wait for the replacement. Other settings apply to living workers at once.
-// A number of replicas that [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns when all
-// of that is done.
+// depend on come before these, and new workers wait for the replacement. Other settings apply to living workers at
+// once. A number of replicas that [Supervisor.Scale] has set is kept if the unit's own has not changed. Apply returns
+// when all of that is done.
 //
 // A worker whose slot is wanted again while it is being stopped is waited for, and so is one that holds the fixed port
 // of another.
 //
 // Apply fails before it changes anything if the units have a fault ([*FaultError]), or if they cannot be recorded. It
 // stops at the first worker that does not get ready, and the error names that worker; those that are being replaced at
-// the same time are awaited, and the remaining ones go on as they are and are marked outdated. If ctx ends, Apply undoes
-// nothing. A supervisor that is started with the same units completes the set.
+// the same time are awaited, and the remaining ones go on as they are and are marked outdated. If ctx ends, Apply
+// undoes nothing. A supervisor that is started with the same units completes the set.
 func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err := check(units); err != nil {
 		return err

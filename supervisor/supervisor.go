@@ -171,6 +171,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	}
 	s.rotate = s.env.Rotator.Serve
 	s.watched = newWatched(s, checks)
+	s.set.strangers = s.watched.Infos
 	return s, nil
 }
 
@@ -220,8 +221,8 @@ func lockedFloat64(r *rand.Rand) func() float64 {
 // Serve recovers the workers that an earlier master left, starts the missing ones and keeps them running until ctx
 // ends. Then it stops every worker within its grace, in parallel but for those that others depend on, which are stopped
 // when the others have ended, or leaves them running if the cause is [ErrDetach]. It returns when that is done, with an
-// error for each worker that could not be stopped. If an essential worker fails or ends, Serve stops every worker too, and
-// returns an [EssentialError].
+// error for each worker that could not be stopped. If an essential worker fails or ends, Serve stops every worker too,
+// and returns an [EssentialError].
 func (s *Supervisor) Serve(ctx context.Context) error {
 	// The workers' goroutines outlive ctx because they stop the workers.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))

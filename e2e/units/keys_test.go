@@ -24,10 +24,8 @@ const root = "../.."
 var untested = map[string]string{
 	"unit.health.busy_limit": "TestSpinningProgramIsReplacedAfterItsBusyLimit sets it in the example of six programs",
 
-	"timezone":      "time zone of schedules, which are not executed yet",
-	"unit.missed":   "about runs of a schedule, which are not executed yet",
-	"unit.discover": "of unmanaged units, which are not executed yet",
-	"unit.allow":    "of unmanaged units, which are not executed yet",
+	"unit.limits.enforce": "of limits that are not executed yet",
+	"unit.update.order":   "has one value that is executed",
 }
 
 // TestEachKeyHasATest compares the keys in docs/CONFIGURATION.md with the files that the tests of this package run.

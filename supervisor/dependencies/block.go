@@ -123,7 +123,8 @@ func (r *Resolver) lacks(on *unit.Spec, id string, condition unit.Condition) Blo
 		return Block{Reason: withDetail(id+" has completed and is not ready", w.Detail), Hopeless: true}
 	case records.StatusBackoff:
 		return Block{Reason: withDetail(id+" is in backoff", w.Detail)}
-	case records.StatusStarting, records.StatusRunning, records.StatusUnhealthy, records.StatusStopping:
+	case records.StatusStarting, records.StatusRunning, records.StatusUnhealthy, records.StatusStopping,
+		records.StatusScheduled, records.StatusAbsent:
 		return Block{Reason: withDetail(id+" is "+string(w.Status), w.Detail)}
 	}
 	return Block{Reason: id + " is not started yet"}

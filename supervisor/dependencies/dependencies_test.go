@@ -50,6 +50,14 @@ func TestCheckNamesEachDependencyThatCanNeverBeMet(t *testing.T) {
 			units: []unit.Spec{of("app", "migrate completed"), of("migrate")},
 			want:  []string{`unit app: depends on "migrate": it is always restarted and never completes`},
 		},
+		"scheduled": {
+			units: []unit.Spec{of("app", "night ready"), {Name: "night", Replicas: 1, Schedule: "0 3 * * *"}},
+			want:  []string{`unit app: depends on "night": it has a schedule: nothing can wait for it`},
+		},
+		"unmanaged": {
+			units: []unit.Spec{of("app", "db completed"), {Name: "db", Replicas: 1, Kind: unit.Unmanaged}},
+			want:  []string{`unit app: depends on "db": it is unmanaged: how its process ends is not known`},
+		},
 		"condition": {
 			units: []unit.Spec{of("app", "db healthy"), of("db")},
 			want:  []string{`unit app: depends on "db": condition "healthy": must be started, ready or completed`},

@@ -23,7 +23,8 @@ func (s State) idle() State {
 	switch s.Status {
 	case records.StatusStarting, records.StatusRunning, records.StatusUnhealthy:
 		s.Reason = cutOff
-	case records.StatusScheduled, records.StatusFailed, records.StatusBackoff, records.StatusWaiting:
+	case records.StatusScheduled, records.StatusFailed, records.StatusBackoff, records.StatusWaiting,
+		records.StatusAbsent:
 	case records.StatusStopping, records.StatusStopped, records.StatusCompleted:
 		s.Reason = ""
 	}

@@ -146,6 +146,7 @@ type Policy struct {
 // PolicyOf returns the policy of the unit's workers.
 func PolicyOf(u unit.Spec) Policy {
 	return Policy{
-		u.Restart, u.Liveness.Missed, u.Readiness.Missed, u.Readiness.Passes, u.BusyLimit, u.Schedule != "", u.Essential,
+		RestartPolicy: u.Restart, missed: u.Liveness.Missed, unready: u.Readiness.Missed, passes: u.Readiness.Passes,
+		busyLimit: u.BusyLimit, scheduled: u.Schedule != "", essential: u.Essential,
 	}
 }

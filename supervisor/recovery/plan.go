@@ -106,12 +106,13 @@ func (rc *Context) Plan(
 		})
 	}
 	wg.Wait()
-	addWaits(decisions, slots, units)
+	var watched []Decision
+	if !asRecorded {
+		watched = rc.planWatched(bounded, recs, units, slots)
+	}
+	addWaits(decisions, slots, watched, units)
 	for _, stray := range DecideStrays(strays) {
 		decisions = append(decisions, stray.Decision)
 	}
-	if !asRecorded {
-		decisions = append(decisions, rc.planWatched(bounded, recs, units, slots)...)
-	}
-	return decisions, nil
+	return append(decisions, watched...), nil
 }

@@ -8,17 +8,22 @@ import (
 )
 
 // addWaits adds to the decision about each worker that is to be started what it has to wait for. The decisions are
-// those about the slots, in the same order.
-func addWaits(decisions []Decision, slots []Slot, units []unit.Spec) {
+// those about the slots, in the same order; watched are those about unmanaged units.
+func addWaits(decisions []Decision, slots []Slot, watched []Decision, units []unit.Spec) {
 	at := make(map[string]int, len(slots))
 	for i, s := range slots {
 		at[s.ID] = i
+	}
+	others := make(map[string]Decision, len(watched))
+	for _, d := range watched {
+		others[d.ID] = d
 	}
 	var resolver *dependencies.Resolver
 	resolver = dependencies.NewGraph(units).Resolve(func(id string) (dependencies.Worker, bool) {
 		i, exists := at[id]
 		if !exists {
-			return dependencies.Worker{}, false
+			d, exists := others[id]
+			return foreseen(d, records.Worker{}), exists
 		}
 		w := foreseen(decisions[i], slots[i].Rec)
 		if w.Status == "" && resolver.Of(slots[i].Unit.Name).Blocked() {
@@ -28,7 +33,7 @@ func addWaits(decisions []Decision, slots []Slot, units []unit.Spec) {
 	})
 	reasons := make([]string, len(slots))
 	for i, s := range slots {
-		if decisions[i].starts() && !s.State.Retired {
+		if (decisions[i].starts() || decisions[i].Action == ActionRun) && !s.State.Retired {
 			reasons[i] = resolver.Of(s.Unit.Name).Reason
 		}
 	}
@@ -66,7 +71,14 @@ func foreseen(d Decision, rec records.Worker) dependencies.Worker {
 		return dependencies.Worker{Status: records.StatusStopping, Detail: rec.Reason}
 	case ActionHold:
 		return dependencies.Worker{Unknown: true, Detail: lifecycle.HeldPrefix + d.Reason}
-	case ActionStart, ActionRespawn, ActionForget, ActionSweepStray:
+	case ActionKeepScheduled:
+		return dependencies.Worker{Status: records.StatusScheduled, Detail: rec.Reason}
+	case ActionWatch:
+		if d.Evidence.Found == nil {
+			return dependencies.Worker{Status: records.StatusAbsent}
+		}
+		return dependencies.Worker{Status: records.StatusRunning, Alive: true, Ready: true} // if it passes its check
+	case ActionStart, ActionRespawn, ActionRun, ActionForget, ActionSweepStray:
 	}
 	return dependencies.Worker{}
 }

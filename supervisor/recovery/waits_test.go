@@ -85,7 +85,7 @@ func TestPlanSaysWhatAStartWaitsFor(t *testing.T) {
 				c.db,
 				{Action: ActionAdopt, Reason: "it lives", Orders: running},
 			}
-			addWaits(decisions, slots, units)
+			addWaits(decisions, slots, nil, units)
 			reason, topWants := "it never ran", "app: app-0 is not started yet"
 			if want != "" {
 				reason, topWants = "it never ran; it waits for "+want, "app: app-0 is waiting: "+want

@@ -74,8 +74,8 @@ func (u Spec) Executable() (path string, runs identity.FileID, err error) {
 	return path, runs, nil
 }
 
-// program returns the path of a program, and the file that its process will run. next is the next step of an operator if
-// there is no such file.
+// program returns the path of a program, and the file that its process will run. next is the next step of an operator
+// if there is no such file.
 func (u Spec) program(name, next string) (path string, runs identity.FileID, err error) {
 	if path, err = LookUp(name); err != nil {
 		return "", identity.FileID{}, err
@@ -113,8 +113,8 @@ func LookUp(name string) (string, error) {
 
 // Hash identifies the input of a start: the executable's content, the arguments, the names of the environment's
 // variables, the directory, whether there is a port, and the attributes. It does not depend on the values of the
-// environment, because it is not secret. It leaves out settings that do not affect a running process: replicas, timeouts, restart
-// policy.
+// environment, because it is not secret. It leaves out settings that do not affect a running process: replicas,
+// timeouts, restart policy.
 func (u Spec) Hash() (string, error) {
 	hash, _, err := u.Version()
 	return hash, err
