@@ -21,7 +21,7 @@ func TestMasterAdoptsAProgramWithoutPort(t *testing.T) {
 	o := options(t)
 	o.Units = []unit.Spec{{
 		Name: "sleeper", Path: program, Args: []string{"1000"}, Replicas: 1,
-		Port: unit.NoPort, Settle: time.Millisecond,
+		Port: unit.NoPort, Start: unit.Start{Settle: time.Millisecond},
 	}}
 	pids := map[int]bool{}
 	for _, cause := range []error{supervisor.ErrDetach, supervisor.ErrDetach, nil} {

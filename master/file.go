@@ -38,12 +38,17 @@ func specOf(f *config.File, u *config.Unit) unit.Spec {
 	}
 	spec := unit.Spec{
 		Name: u.Name, Kind: unit.Kind(u.Kind), Replicas: u.Replicas, Port: portOf(u.Routing.Port),
-		Dir:          u.Program.WorkingDir,
-		Services:     u.Routing.Services,
-		NoOthers:     len(u.Routing.Services) > 0,
-		NoServices:   u.Routing.Services != nil && len(u.Routing.Services) == 0,
-		StartTimeout: u.Start.Timeout, Settle: max(u.Start.Settle, 1),
-		StopSignal: unit.SignalNumber(string(u.Stop.Signal)), StopGrace: max(u.Stop.Grace, 1),
+		Dir:        u.Program.WorkingDir,
+		Services:   u.Routing.Services,
+		NoOthers:   len(u.Routing.Services) > 0,
+		NoServices: u.Routing.Services != nil && len(u.Routing.Services) == 0,
+		Start: unit.Start{
+			Timeout: u.Start.Timeout, Settle: max(u.Start.Settle, 1), Before: u.Start.Before,
+		},
+		Stop: unit.Stop{
+			Signal: unit.SignalNumber(string(u.Stop.Signal)), Grace: max(u.Stop.Grace, 1),
+			Command: u.Stop.Command, After: u.Stop.After,
+		},
 		Log:       logOf(&u.Log),
 		Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness), BusyLimit: orNever(u.Liveness.BusyLimit),
 		Restart: unit.RestartPolicy{
@@ -55,7 +60,6 @@ func specOf(f *config.File, u *config.Unit) unit.Spec {
 			MaxBackoff:   max(u.Restart.Backoff.Max, 1),
 			Budget:       unit.RestartBudget{Restarts: u.Restart.Budget.Restarts, Window: u.Restart.Budget.Within},
 		},
-		Before: u.Start.Before, StopCommand: u.Stop.Command, After: u.Stop.After,
 	}
 	spec.Essential, spec.MaxUnavailable = u.Essential, u.Update.MaxUnavailable
 	if len(u.Program.Command) > 0 {

@@ -46,7 +46,7 @@ func TestChangesOfTheSet(t *testing.T) {
 		},
 		"environment, grace and fewer replicas": {
 			to: []unit.Spec{with(func(u *unit.Spec) {
-				u.Env, u.StopGrace, u.Replicas = []string{"A=b"}, time.Minute, 1
+				u.Env, u.Stop.Grace, u.Replicas = []string{"A=b"}, time.Minute, 1
 			}), db},
 			outdated: both,
 			want: []Change{

@@ -254,7 +254,7 @@ func TestWorkerCheckedByItsProcessNeedNotListen(t *testing.T) {
 		world.behave = func(p *fakeProcess) { p.readyAfter, p.owner = -1, process.PortFree }
 		byProcess := func(u *unit.Spec) { u.Readiness.Type, u.NoServices = probe.TypeProcess, true }
 		m := startMaster(t, world, dir, 1, byProcess)
-		settle(defaults.Settle)
+		settle(defaults.Start.Settle)
 		m.wantStatus("after its settling time", records.StatusRunning, 1, world)
 		m.crash()
 		m = startMaster(t, world, dir, 1, byProcess)

@@ -56,7 +56,7 @@ func TestWorkerWaitsForEachConditionOfItsDependencies(t *testing.T) {
 			}
 		}
 		cfg := dependent(t, "cfg")
-		cfg.StartTimeout = time.Hour
+		cfg.Start.Timeout = time.Hour
 		m := startUnits(t, world, openStore(t, world, t.TempDir()),
 			dependent(t, "app", "db ready", "cfg started", "migrate completed"),
 			job(t, "migrate", "db ready"), dependent(t, "db"), cfg)

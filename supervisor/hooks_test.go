@@ -84,7 +84,7 @@ func (o *fakeOS) runHook(ctx context.Context, h *fakeHook) (process.Ran, error) 
 
 // allHooks gives the unit each of the hooks.
 func allHooks(u *unit.Spec) {
-	for _, command := range []*[]string{&u.Before, &u.StopCommand, &u.After} {
+	for _, command := range []*[]string{&u.Start.Before, &u.Stop.Command, &u.Stop.After} {
 		*command = []string{"/bin/sh", "{worker}"}
 	}
 }

@@ -16,12 +16,12 @@ func TestWorkerWithoutPortIsReadyAfterItsSettlingTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 1, withoutPort)
-		settle(defaults.Settle / 2)
+		settle(defaults.Start.Settle / 2)
 		w := m.worker("worker-0")
 		if w.Status != records.StatusStarting || w.Ready || w.WaitingFor != "running for 1s: not yet" {
 			t.Errorf("worker = %+v, want it starting and the settling time named", w)
 		}
-		settle(defaults.Settle)
+		settle(defaults.Start.Settle)
 		w = m.worker("worker-0")
 		if !w.Ready || w.Port != 0 || w.Instance.Port != 0 || w.Probe != "process" {
 			t.Errorf("worker = %+v, want it ready without a port", w)
@@ -36,7 +36,7 @@ func TestWorkerWithoutPortIsReadyAfterItsSettlingTime(t *testing.T) {
 func TestWorkerWithoutPortThatEndsBeforeItSettlesCostsItsBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
-		world.behave = func(p *fakeProcess) { p.exitsAfter, p.exitCode = defaults.Settle/2, 3 }
+		world.behave = func(p *fakeProcess) { p.exitsAfter, p.exitCode = defaults.Start.Settle/2, 3 }
 		m := startMaster(t, world, t.TempDir(), 1, withoutPort, givesUp)
 		settle(time.Hour)
 		w := m.worker("worker-0")

@@ -18,7 +18,7 @@ func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated, sur
 	inOrder(workers, func(w updated) string { return w.unit.Name }, s.set.dependencies())
 	var outdated []updated
 	for _, w := range workers {
-		bounded, cancel := context.WithTimeout(ctx, w.unit.StartTimeout) // the start of a worker may hang
+		bounded, cancel := context.WithTimeout(ctx, w.unit.Start.Timeout) // the start of a worker may hang
 		differs, err := w.Update(bounded, w.unit)
 		cancel()
 		if err != nil {

@@ -408,7 +408,7 @@ func TestApplyGivesUpAWorkerWhoseStartHangs(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Second)
 		hung := unitOf(t, "hung", 1)
-		hung.StartTimeout = time.Minute
+		hung.Start.Timeout = time.Minute
 		for _, test := range []struct {
 			args []string // of the other unit
 			want string

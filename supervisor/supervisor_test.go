@@ -430,7 +430,7 @@ func TestStopKillsAfterTheGraceAndHurryAtOnce(t *testing.T) {
 					t.Errorf("%d processes live after the stop", n)
 				}
 				if hurry && took > time.Second ||
-					!hurry && (took < defaults.StopGrace || took > defaults.StopGrace+time.Second) {
+					!hurry && (took < defaults.Stop.Grace || took > defaults.Stop.Grace+time.Second) {
 					t.Errorf("stop of 5 took %v, want one grace for all, or none in a hurry", took)
 				}
 			})
@@ -456,7 +456,7 @@ func TestStopGivesDescendantsTheSameGrace(t *testing.T) {
 					t.Errorf("descendants that need %v were killed: %v, want %v",
 						test.need, p.childrenKilled, test.killed)
 				}
-				if took := time.Since(asked); took > defaults.StopGrace+time.Second {
+				if took := time.Since(asked); took > defaults.Stop.Grace+time.Second {
 					t.Errorf("stop took %v", took)
 				}
 			})

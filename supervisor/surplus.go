@@ -38,7 +38,7 @@ func (s *set) stillStopping(units []unit.Spec) *worker.Worker {
 func (s *set) awaitWantedAgain(ctx context.Context, units []unit.Spec) error {
 	var grace time.Duration
 	for _, u := range units {
-		grace = max(grace, u.StopGrace)
+		grace = max(grace, u.Stop.Grace)
 	}
 	ctx, cancel := context.WithTimeout(ctx, grace+surplusMargin)
 	defer cancel()

@@ -132,7 +132,7 @@ func TestApplyGivesUpWaitingForAWorkerThatIsWantedAgain(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), "worker-0 is still being stopped") {
 			t.Errorf("Apply = %v, want the worker that is still being stopped", err)
 		}
-		if took := time.Since(began); took != defaults.StopGrace+surplusMargin {
+		if took := time.Since(began); took != defaults.Stop.Grace+surplusMargin {
 			t.Errorf("Apply took %s, want the grace and %s", took, surplusMargin)
 		}
 		settle(10 * time.Minute)

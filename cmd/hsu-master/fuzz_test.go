@@ -123,9 +123,9 @@ func FuzzConfig(f *testing.F) {
 			t.Errorf("%q: grace %s", args, cfg.master.StopGrace)
 		}
 		for _, u := range cfg.master.Units {
-			if u.Path == "" || u.Replicas < 0 || u.Replicas > maxWorkers || u.StartTimeout <= 0 ||
+			if u.Path == "" || u.Replicas < 0 || u.Replicas > maxWorkers || u.Start.Timeout <= 0 ||
 				u.Restart.Backoff <= 0 || u.Restart.Budget.Restarts < 0 || u.Restart.Budget.Window <= 0 ||
-				u.StopGrace != cfg.master.StopGrace {
+				u.Stop.Grace != cfg.master.StopGrace {
 				t.Errorf("%q: unit %+v", args, u)
 			}
 		}

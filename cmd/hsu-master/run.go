@@ -295,15 +295,15 @@ func unitsOfFlags(c *cli.Context, fail func(string, ...any),
 		return nil, nil
 	}
 	spec := unit.Spec{
-		Name:         unitName,
-		Path:         path,
-		Args:         c.StringSlice("worker-arg"),
-		Replicas:     max(0, count),
-		Services:     offers,
-		NoServices:   none,
-		StartTimeout: c.Duration("start-timeout"),
-		StopGrace:    c.Duration("stop-grace"),
-		Restart:      unit.RestartPolicy{Backoff: c.Duration("restart-backoff"), Budget: budget},
+		Name:       unitName,
+		Path:       path,
+		Args:       c.StringSlice("worker-arg"),
+		Replicas:   max(0, count),
+		Services:   offers,
+		NoServices: none,
+		Start:      unit.Start{Timeout: c.Duration("start-timeout")},
+		Stop:       unit.Stop{Grace: c.Duration("stop-grace")},
+		Restart:    unit.RestartPolicy{Backoff: c.Duration("restart-backoff"), Budget: budget},
 	}
 	if err := spec.Validate(); err != nil && excused() {
 		fault = err

@@ -15,7 +15,7 @@ import (
 
 // of returns a unit of one worker with the dependencies, each in the form "db ready".
 func of(name string, on ...string) unit.Spec {
-	u := unit.Spec{Name: name, Replicas: 1, StopGrace: 10 * time.Second}
+	u := unit.Spec{Name: name, Replicas: 1, Stop: unit.Stop{Grace: 10 * time.Second}}
 	for _, d := range on {
 		name, condition, _ := strings.Cut(d, " ")
 		u.DependsOn = append(u.DependsOn, unit.Dependency{Unit: name, Condition: unit.Condition(condition)})
@@ -110,7 +110,7 @@ func TestOrderHasDependenciesFirstAndOtherwiseKeepsTheOrderOfTheFile(t *testing.
 
 func TestStopGraceIsThatOfTheLongestChain(t *testing.T) {
 	slow := of("slow", "db ready")
-	slow.StopGrace = time.Minute
+	slow.Stop.Grace = time.Minute
 	for want, units := range map[time.Duration][]unit.Spec{
 		0:                nil,
 		10 * time.Second: {of("a"), of("b")},

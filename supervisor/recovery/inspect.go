@@ -20,7 +20,7 @@ import (
 func (rc *Context) Inspect(ctx context.Context, s *Slot) (Facts, launcher.Instance) {
 	f := Facts{
 		id: s.ID, state: s.State, policy: lifecycle.PolicyOf(s.Unit), now: rc.Now(),
-		ran: s.Rec.Incarnation > 0, recorded: s.Rec.Instance != nil, after: len(s.Unit.After) > 0,
+		ran: s.Rec.Incarnation > 0, recorded: s.Rec.Instance != nil, after: len(s.Unit.Stop.After) > 0,
 	}
 	if s.Recorded {
 		f.evidence.Recorded = recordedOf(s.Rec)

@@ -55,7 +55,7 @@ func TestCompare(t *testing.T) {
 			key: key, before: secret, now: value, rec: started(secret, other), want: Differs,
 		},
 		"another key, a change of the grace": {
-			key: key, before: with(secret, func(u *unit.Spec) { u.StopGrace = 1 }), now: secret,
+			key: key, before: with(secret, func(u *unit.Spec) { u.Stop.Grace = 1 }), now: secret,
 			rec: started(secret, other), want: Incomparable,
 		},
 		"another key and an argument": {

@@ -19,14 +19,10 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{
 			"health", &live, []any{u.Readiness, u.Liveness, u.BusyLimit}, []any{v.Readiness, v.Liveness, v.BusyLimit},
 		},
-		{"start", &live, []any{u.StartTimeout, u.Settle, u.Before}, []any{v.StartTimeout, v.Settle, v.Before}},
+		{"start", &live, u.Start, v.Start},
 		{"log", &live, u.Log, v.Log},
 		{"restart", &live, u.Restart, v.Restart},
-		{
-			"stop", &live,
-			[]any{u.StopSignal, u.StopGrace, u.StopCommand, u.After},
-			[]any{v.StopSignal, v.StopGrace, v.StopCommand, v.After},
-		},
+		{"stop", &live, u.Stop, v.Stop},
 		{"schedule", &live, u.Schedule, v.Schedule},
 		{"missed", &live, u.Missed, v.Missed},
 		{"timezone", &live, u.TimeZone, v.TimeZone},

@@ -52,24 +52,24 @@ func HookOf(id string) (worker string, h Hook, ok bool) {
 func (u Spec) Command(h Hook) []string {
 	switch h {
 	case BeforeStart:
-		return u.Before
+		return u.Start.Before
 	case AtStop:
-		return u.StopCommand
+		return u.Stop.Command
 	case AfterEnd:
-		return u.After
+		return u.Stop.After
 	}
 	return nil
 }
 
 // HasHooks reports whether the unit has a command of a hook.
-func (u Spec) HasHooks() bool { return len(u.Before)+len(u.StopCommand)+len(u.After) > 0 }
+func (u Spec) HasHooks() bool { return len(u.Start.Before)+len(u.Stop.Command)+len(u.Stop.After) > 0 }
 
 // StopTime returns the time in which a worker is stopped: its grace, and as much for its [AfterEnd].
 func (u Spec) StopTime() time.Duration {
-	if len(u.After) > 0 {
-		return 2 * u.StopGrace
+	if len(u.Stop.After) > 0 {
+		return 2 * u.Stop.Grace
 	}
-	return u.StopGrace
+	return u.Stop.Grace
 }
 
 // Program is a command that is ready to be started.

@@ -19,9 +19,8 @@ func TestLaunchHook(t *testing.T) {
 	t.Setenv("PATH", dir)
 	u := Spec{
 		Name: "shop", Env: []string{"A={worker}", "B=b=c"},
-		Before:      []string{"hook", "{unit}", "{{port}", "{port}"},
-		StopCommand: []string{filepath.Join(dir, "hook")},
-		After:       []string{filepath.Join(dir, "plain")},
+		Start: Start{Before: []string{"hook", "{unit}", "{{port}", "{port}"}},
+		Stop:  Stop{Command: []string{filepath.Join(dir, "hook")}, After: []string{filepath.Join(dir, "plain")}},
 	}
 	p, err := u.LaunchHook(BeforeStart, "shop-3", 8080)
 	if want := []string{"shop", "{port}", "8080"}; err != nil || p.Path != filepath.Join(dir, "hook") ||
@@ -48,10 +47,10 @@ func TestCheckHooks(t *testing.T) {
 		want string // a part of the fault; empty if there is none
 	}{
 		"none":                {Spec{}, ""},
-		"a port":              {Spec{Before: []string{"a", "{port}"}, StopCommand: []string{"b"}}, ""},
-		"no program":          {Spec{Before: []string{""}}, "start.before: the program must not be empty"},
-		"unknown placeholder": {Spec{StopCommand: []string{"a", "{nothing}"}}, "stop.command: argument"},
-		"no port":             {Spec{Port: NoPort, After: []string{"a", "{port}"}}, "stop.after: argument"},
+		"a port":              {Spec{Start: Start{Before: []string{"a", "{port}"}}, Stop: Stop{Command: []string{"b"}}}, ""},
+		"no program":          {Spec{Start: Start{Before: []string{""}}}, "start.before: the program must not be empty"},
+		"unknown placeholder": {Spec{Stop: Stop{Command: []string{"a", "{nothing}"}}}, "stop.command: argument"},
+		"no port":             {Spec{Port: NoPort, Stop: Stop{After: []string{"a", "{port}"}}}, "stop.after: argument"},
 	} {
 		c.unit.Name = "a"
 		err := c.unit.CheckFields()
@@ -82,7 +81,7 @@ func TestHooksAreLiveSettings(t *testing.T) {
 	}
 	u := Spec{Name: "a", Path: self}
 	v := u
-	v.Before, v.StopCommand, v.After = []string{"a"}, []string{"b"}, []string{"c"}
+	v.Start.Before, v.Stop.Command, v.Stop.After = []string{"a"}, []string{"b"}, []string{"c"}
 	if start, live := u.Differences(v); len(start) != 0 || !slices.Equal(live, []string{"start", "stop"}) {
 		t.Errorf("Differences = %q, %q, want start and stop live", start, live)
 	}
@@ -94,11 +93,11 @@ func TestHooksAreLiveSettings(t *testing.T) {
 }
 
 func TestStopTime(t *testing.T) {
-	u := Spec{StopGrace: 30 * time.Second}
+	u := Spec{Stop: Stop{Grace: 30 * time.Second}}
 	if got := u.StopTime(); got != 30*time.Second {
 		t.Errorf("without stop.after: %s", got)
 	}
-	u.After = []string{"a"}
+	u.Stop.After = []string{"a"}
 	if got := u.StopTime(); got != time.Minute {
 		t.Errorf("with stop.after: %s, want its time too", got)
 	}

@@ -64,15 +64,9 @@ type Spec struct {
 	NoServices bool
 	Assumed    bool // Services are the default
 
-	// StartTimeout is the limit from fork to the first answered Ping; 0 means 30 s.
-	StartTimeout time.Duration
-	// Settle is the time after which a worker without a port is ready if it still runs; 0 means 1 s.
-	Settle time.Duration
-	// StopSignal asks a worker to end; 0 means SIGTERM.
-	StopSignal syscall.Signal
-	// StopGrace is the time between that signal and SIGKILL; 0 means 10 s.
-	StopGrace time.Duration
-	Restart   RestartPolicy
+	Start   Start
+	Stop    Stop
+	Restart RestartPolicy
 	// Log is how the output of the workers is rotated. Zero fields are those of [logs.DefaultPolicy].
 	Log logs.Policy
 	// Readiness is the check that decides about calls, Liveness the one that decides about restarts. If both are equal
@@ -95,11 +89,6 @@ type Spec struct {
 	// Missed is what is done about due times that came while no master ran; "" means [MissedSkip].
 	Missed Missed
 
-	// Before, StopCommand and After are the commands of [BeforeStart], [AtStop] and [AfterEnd]: a program and its
-	// arguments, with the placeholders of [Spec.Launch]. StartTimeout bounds Before, and apart from that the start;
-	// StopGrace bounds the whole stop with StopCommand, and apart from that After.
-	Before, StopCommand, After []string
-
 	// Essential means that the master stops everything and ends when a worker of the unit has failed, or has ended
 	// and is not to be restarted.
 	Essential bool
@@ -107,6 +96,28 @@ type Spec struct {
 	MaxUnavailable int
 	// Discover is how the process of an unmanaged unit is found. Such a unit has one worker, no port and no services.
 	Discover process.Pattern
+}
+
+// Start is how a worker is started.
+type Start struct {
+	// Timeout is the limit from fork to the first passed check; 0 means 30 s.
+	Timeout time.Duration
+	// Settle is the time after which a worker without a port is ready if it still runs; 0 means 1 s.
+	Settle time.Duration
+	// Before is the command of [BeforeStart]: a program and its arguments, with the placeholders of [Spec.Launch]. It
+	// has Timeout for itself.
+	Before []string
+}
+
+// Stop is how a worker is stopped.
+type Stop struct {
+	// Signal asks a worker to end; 0 means SIGTERM.
+	Signal syscall.Signal
+	// Grace is the time between the begin of the stop and SIGKILL; 0 means 10 s.
+	Grace time.Duration
+	// Command and After are the commands of [AtStop] and [AfterEnd], in the form of [Start.Before]. Command is a part of
+	// the stop, and After has Grace for itself.
+	Command, After []string
 }
 
 // Missed is what is done about the due times of a schedule that came while no master ran, the machine slept, or the
@@ -215,10 +226,10 @@ var defaultBudget = RestartBudget{Restarts: 10, Window: 5 * time.Minute}
 
 // WithDefaults returns the unit with every zero value replaced.
 func (u Spec) WithDefaults() Spec {
-	u.StartTimeout = orDefault(u.StartTimeout, defaultStartTimeout)
-	u.Settle = orDefault(u.Settle, defaultSettle)
-	u.StopGrace = orDefault(u.StopGrace, defaultStopGrace)
-	u.StopSignal = orDefault(u.StopSignal, syscall.SIGTERM)
+	u.Start.Timeout = orDefault(u.Start.Timeout, defaultStartTimeout)
+	u.Start.Settle = orDefault(u.Start.Settle, defaultSettle)
+	u.Stop.Grace = orDefault(u.Stop.Grace, defaultStopGrace)
+	u.Stop.Signal = orDefault(u.Stop.Signal, syscall.SIGTERM)
 	u.Kind = orDefault(u.Kind, Integrated)
 	if !u.Starts() {
 		u.Port, u.NoServices = NoPort, true

@@ -178,7 +178,7 @@ func (h hook) execute(ctx context.Context) error {
 		Log: h.worker, Hurry: h.env.Hurry,
 	}
 	if h.kind == unit.BeforeStart {
-		c.Patience = min(beforePatience, h.unit.StopGrace)
+		c.Patience = min(beforePatience, h.unit.Stop.Grace)
 	}
 	token := newToken()
 	var ran process.Ran
@@ -223,7 +223,7 @@ func (h hook) conclude(ctx context.Context, r endResult) endResult {
 		return r
 	}
 	h.more = append(h.more, exitVariables(r.exit)...)
-	if r.failed = h.run(ctx, h.unit.StopGrace); errors.Is(r.failed, process.ErrSurvived) {
+	if r.failed = h.run(ctx, h.unit.Stop.Grace); errors.Is(r.failed, process.ErrSurvived) {
 		r.err = r.failed
 	}
 	return r
@@ -272,7 +272,7 @@ func launch(ctx context.Context, w *owner) {
 		return
 	}
 	h.port = port
-	incarnation, limit := w.rec.Incarnation, w.unit.StartTimeout
+	incarnation, limit := w.rec.Incarnation, w.unit.Start.Timeout
 	w.helpers.Go(func() {
 		err := h.run(ctx, limit)
 		if ctx.Err() != nil && errors.Is(err, process.ErrSurvived) {
@@ -319,7 +319,7 @@ func prepared(ctx context.Context, w *owner, err error) {
 // concludeAbsent has stop.after run for an instance that was found gone, before anything follows from its end. It
 // reports false if the unit has no such command.
 func concludeAbsent(ctx context.Context, w *owner, o recovery.Orders) bool {
-	if len(w.unit.After) == 0 {
+	if len(w.unit.Stop.After) == 0 {
 		return false
 	}
 	end := absence{event: o.Event}

@@ -85,10 +85,10 @@ func (r startWait) passes(ctx context.Context, spec probe.Spec, p probe.Prober) 
 		case <-time.After(pause):
 		case <-ctx.Done():
 			if answer == nil {
-				return fmt.Errorf("answered no %s within %s", p.Describe(), r.unit.StartTimeout)
+				return fmt.Errorf("answered no %s within %s", p.Describe(), r.unit.Start.Timeout)
 			}
 			return fmt.Errorf("was not ready within %s: %s: %s",
-				r.unit.StartTimeout, p.Describe(), probe.Brief(answer))
+				r.unit.Start.Timeout, p.Describe(), probe.Brief(answer))
 		}
 	}
 }
@@ -104,15 +104,15 @@ func (r startWait) pause(spec probe.Spec) time.Duration {
 
 // settles waits until the process has been running for the settling time. The end of the process ends the wait.
 func (r startWait) settles(ctx context.Context) error {
-	over := r.began.Add(r.unit.Settle)
-	r.progress.report(fmt.Sprintf("running for %s", r.unit.Settle), errNotYet, over)
+	over := r.began.Add(r.unit.Start.Settle)
+	r.progress.report(fmt.Sprintf("running for %s", r.unit.Start.Settle), errNotYet, over)
 	settled := time.NewTimer(time.Until(over))
 	defer settled.Stop()
 	select {
 	case <-settled.C:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("was not running for %s within %s", r.unit.Settle, r.unit.StartTimeout)
+		return fmt.Errorf("was not running for %s within %s", r.unit.Start.Settle, r.unit.Start.Timeout)
 	}
 }
 
@@ -120,7 +120,7 @@ var errNotYet = errors.New("not yet")
 
 // listens waits until the worker's port is open and the worker's own.
 func (r startWait) listens(ctx context.Context) error {
-	port, limit := r.rec.Port, r.unit.StartTimeout
+	port, limit := r.rec.Port, r.unit.Start.Timeout
 	report := func(err error) { r.progress.report("port "+strconv.Itoa(port), err, time.Time{}) }
 	// A reservation of the port may be what keeps the worker from opening it.
 	patience := time.AfterFunc(min(ports.ReservePatience, limit/4), func() {

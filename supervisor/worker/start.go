@@ -135,7 +135,7 @@ func newToken() string {
 // await starts a helper that waits until the worker is ready or its start timeout is over.
 func (w *owner) await(ctx context.Context) {
 	incarnation := w.rec.Incarnation
-	wait, cancel := context.WithTimeoutCause(ctx, w.unit.StartTimeout, errStartTimeout)
+	wait, cancel := context.WithTimeoutCause(ctx, w.unit.Start.Timeout, errStartTimeout)
 	r := startWait{subject: w.subject(), progress: w.startup.begin(cancel), began: time.Now()}
 	w.helpers.Go(func() {
 		defer cancel()

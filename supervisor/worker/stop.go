@@ -24,7 +24,7 @@ import (
 // stop drains the worker and terminates it with its family.
 func (w *owner) stop(ctx context.Context) {
 	e := ending{
-		inst: w.inst, endpoint: w.routes.endpoint, signal: w.unit.StopSignal, grace: w.unit.StopGrace,
+		inst: w.inst, endpoint: w.routes.endpoint, signal: w.unit.Stop.Signal, grace: w.unit.Stop.Grace,
 		hurry: w.env.Hurry, log: w.log,
 		command: newHook(w, unit.AtStop, w.rec.Instance.Port, envWorkerPID+"="+strconv.Itoa(w.rec.Instance.PID)),
 		failed: func(ctx context.Context, err error) {

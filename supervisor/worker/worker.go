@@ -284,7 +284,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActKill:
 		w.routes.withdraw()
 		w.end(ctx, func(context.Context) {}) // the record follows, when the exit is known
-		if len(w.unit.After) > 0 {           // which may take a while
+		if len(w.unit.Stop.After) > 0 {      // which may take a while
 			w.publish()
 		}
 		return
@@ -378,7 +378,7 @@ func (w *owner) publish() {
 		info.RetryAt = time.Now().Add(at - w.env.BootTime())
 	}
 	if i := w.rec.Instance; i != nil && i.PID == 0 && w.state.Status == records.StatusStarting {
-		info.StartBy = i.Started.Add(w.unit.StartTimeout)
+		info.StartBy = i.Started.Add(w.unit.Start.Timeout)
 	}
 	if len(w.checks) > 0 {
 		info.Probe = w.checks[0].prober.String()
