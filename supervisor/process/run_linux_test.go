@@ -140,8 +140,11 @@ func TestRunKeepsTheEndOfEndlessOutput(t *testing.T) {
 	if len(ran.Output) != OutputKept || !ran.Cut {
 		t.Errorf("%d bytes of output, cut off: %t; want %d", len(ran.Output), ran.Cut, OutputKept)
 	}
-	if !bytes.Contains(ran.Output, []byte("\nline 2")) || bytes.Contains(ran.Output, []byte("line 1\n")) {
-		t.Errorf("output = %q..., want its end", ran.Output[:40])
+	// How many lines it wrote after that one depends on the load of the machine.
+	_, whole, _ := bytes.Cut(ran.Output, []byte("\nline "))
+	number, _, _ := bytes.Cut(whole, []byte("\n"))
+	if n, err := strconv.Atoi(string(number)); err != nil || n < 19_000 {
+		t.Errorf("output = %q..., want its end", ran.Output[:min(40, len(ran.Output))])
 	}
 }
 
