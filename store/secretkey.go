@@ -19,7 +19,7 @@ var ErrKeyNotKept = errors.New("the next master will have another key")
 func (db *DB) SecretKey() (records.SecretKey, error) {
 	key, err := statedir.ReadSecretKey(db.dir.Path)
 	if key != nil {
-		// Another user, who could choose the key, must not own that of root.
+		// The key of root must not belong to another user: that user could choose it.
 		if err := safefile.CheckProgram(filepath.Join(db.dir.Path, statedir.SecretKeyName)); err != nil {
 			return nil, fmt.Errorf("secret key: %w", err)
 		}

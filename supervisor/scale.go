@@ -31,8 +31,7 @@ const eventScaled = "unit-scaled"
 type Scaling struct {
 	Before     int // the number of replicas before
 	Configured int // the number that the unit itself says
-	supervisor *Supervisor
-	change     change
+	rollout    rollout
 }
 
 // Scale gives a unit n replicas in place of the configured number, until [Supervisor.Apply] or the next start changes
@@ -63,12 +62,12 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	if err := recovery.WithReplicas(configured[i], n).CheckFields(); err != nil {
 		return Scaling{}, fmt.Errorf("%w: %w", ErrReplicas, err)
 	}
-	scaling := Scaling{Before: recs[i].Wanted(), Configured: recs[i].Replicas, supervisor: s}
+	scaling := Scaling{Before: recs[i].Wanted(), Configured: recs[i].Replicas}
 	recs[i].Scale, recs[i].Changed = nil, time.Now()
 	if n != recs[i].Replicas {
 		recs[i].Scale = &n
 	}
-	scaling.change, err = s.change(ctx, configured, recs, records.Event{
+	scaling.rollout, err = s.change(ctx, configured, recs, records.Event{
 		Time: recs[i].Changed, Type: eventScaled,
 		Detail: fmt.Sprintf("%s: %d replicas after %d, configured %d", name, n, scaling.Before, scaling.Configured),
 	})
@@ -82,17 +81,17 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 // Wait returns when the new workers are ready and the surplus ones have been stopped and forgotten. It fails as soon as
 // a new one has failed or cannot be started. The workers do not depend on a caller that waits.
 func (c Scaling) Wait(ctx context.Context) error {
-	if err := c.supervisor.awaitAdded(ctx, c.change); err != nil {
+	if err := c.rollout.awaitAdded(ctx); err != nil {
 		return err
 	}
-	return c.change.awaitSurplus(ctx)
+	return c.rollout.awaitSurplus(ctx)
 }
 
 // Added returns the ids of the new workers.
-func (c Scaling) Added() []string { return idsOf(c.change.added) }
+func (c Scaling) Added() []string { return idsOf(c.rollout.added) }
 
 // Surplus returns the ids of the workers that are stopped for good, including those of earlier changes.
-func (c Scaling) Surplus() []string { return idsOf(c.change.surplus) }
+func (c Scaling) Surplus() []string { return idsOf(c.rollout.surplus) }
 
 func idsOf(workers []*worker.Worker) []string {
 	ids := make([]string, 0, len(workers))

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -13,7 +12,7 @@ import (
 )
 
 // newWatched returns the set of the processes that something else starts.
-func newWatched(s *Supervisor, checks *probe.Scheduler) *unmanaged.Set {
+func (s *Supervisor) newWatched(checks *probe.Scheduler) *unmanaged.Set {
 	return unmanaged.New(unmanaged.Options{
 		Store: s.opts.Store, Checks: checks, Log: s.log, BootID: s.env.BootID,
 		Own: func() process.Own {
@@ -52,20 +51,4 @@ func until(surplus []*worker.Worker) func(id string) <-chan struct{} {
 		}
 		return nil
 	}
-}
-
-// awaitSearched waits until each new unmanaged unit has been searched for once. It does not wait for a process.
-func awaitSearched(ctx context.Context, s *Supervisor) error {
-	changed, stop := s.services.Watch()
-	defer stop()
-	for !s.watched.Searched() {
-		select {
-		case <-changed:
-		case <-s.ended:
-			return worker.ErrStopping
-		case <-ctx.Done():
-			return fmt.Errorf("the processes of unmanaged units have not been searched for: %w", ctx.Err())
-		}
-	}
-	return nil
 }

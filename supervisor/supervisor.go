@@ -161,7 +161,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 			StateDir:   func() string { return opts.Store.StateDirID().String() },
 			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ,
 		}),
-		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(s.onLogEvent),
+		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(logEvents{opts.Store, opts.Log}.handle),
 		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
 		Clock:     schedule.NewClock(nil),
 		Recovered: s.recovered, Hurry: s.hurry, Stopping: s.stopping, Blocked: s.set.blocked, Secrets: secrets,
@@ -170,7 +170,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		AwaitListener: worker.AwaitListener,
 	}
 	s.rotate = s.env.Rotator.Serve
-	s.watched = newWatched(s, checks)
+	s.watched = s.newWatched(checks)
 	s.set.strangers = s.watched.Infos
 	return s, nil
 }

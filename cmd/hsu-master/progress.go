@@ -12,7 +12,7 @@ import (
 type progress struct {
 	done, total atomic.Int64 // in bytes; total is 0 if it is not known
 	stop, over  chan struct{}
-	detail      atomic.Pointer[string] // what is waited for, nil if that is not known
+	detail      atomic.Pointer[string] // the condition that ends the wait, nil if it is not known
 }
 
 const (

@@ -3,9 +3,9 @@
 // A file passes through these steps, each in a file of its own:
 //
 //	supervisord.go, processcompose.go, procfile.go, procman.go   read a format, and make a document
-//	document.go   the document: keys and values of our file, and comments for what has no counterpart
+//	document.go   the document: keys and values of our file, and comments for keys without a counterpart
 //	print.go      the only printer of documents
-//	importer.go   has package config read the result, and makes a comment of what it refuses
+//	importer.go   has package config read the result, and makes comments of the keys that it refuses
 //
 // Files whose names begin with that of a format belong to it. ini.go and shlex.go read supervisord's dialects, yaml.go
 // walks maps of other YAML files, and text.go escapes their texts.

@@ -16,8 +16,8 @@ type document struct {
 	room     room
 }
 
-// room bounds a document: what is added when it is used up is dropped, and the document is refused. A small file can
-// repeat a large text without end, by aliases, variables or numbers of processes.
+// room bounds a document: entries that are added when it is used up are dropped, and the document is refused. A small
+// file can repeat a large text without end, by aliases, variables or numbers of processes.
 type room struct{ bytes int }
 
 // maxEntries bounds the entries of a block.

@@ -158,7 +158,7 @@ func TestTextsMeanThemselves(t *testing.T) {
 	}
 }
 
-// expanded returns what a text of a unit is for a worker.
+// expanded returns a text of a unit as it is for a worker.
 func expanded(t *testing.T, text string) string {
 	t.Helper()
 	text, err := placeholder.Expand(text, placeholder.Known)

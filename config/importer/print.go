@@ -10,7 +10,7 @@ import (
 // printer prints a document. It is the only place that knows how our file is written.
 type printer struct {
 	lines  []string
-	owners []*entry // of lines: what a fault in the line is about
+	owners []*entry // of lines: the entry that a fault in the line concerns
 	off    int      // the depth of the entry that is printed as a comment, or -1
 }
 

@@ -92,7 +92,7 @@ func (c *processCompose) variablesOf(s string, forShell bool) (text, error) {
 	}
 }
 
-// variable returns what a variable stands for. The master does not know those of the .env file: they are left to a
+// variable returns the value of a variable. The master does not know those of the .env file: they are left to a
 // shell, which has them, and are replaced by their values elsewhere.
 func (c *processCompose) variable(match []string, forShell bool) text {
 	name, fallback := match[1]+match[3], match[2]

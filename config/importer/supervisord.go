@@ -16,7 +16,7 @@ type supervisord struct {
 	src      *source
 	sections []*section
 	programs map[string]unit   // by their names; the first one of those with several units
-	literals map[string]string // the environment of [supervisord], where it is literal
+	literals map[string]string // the literal part of the environment of [supervisord]
 	host     string
 	made     int // units
 }

@@ -18,7 +18,7 @@ type program struct {
 
 var errNoCounterpart = errors.New("no counterpart")
 
-// take imports an option. The error says why it becomes a comment.
+// take imports an option. The error is the reason for which it becomes a comment.
 func (p *program) take(o option, value text) error {
 	u := p.unit
 	switch o.name {

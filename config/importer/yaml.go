@@ -13,7 +13,7 @@ var (
 	errText = errors.New("must be a text or number")
 )
 
-// field imports the value of a key of a foreign map. The error says why the key becomes a comment.
+// field imports the value of a key of a foreign map. The error is the reason for which the key becomes a comment.
 type field func(value *config.Tree) error
 
 // walk imports the keys of a map in their order. A key without a field becomes a comment of b.

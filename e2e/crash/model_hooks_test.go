@@ -13,7 +13,7 @@ import (
 )
 
 // hooks are the commands of a unit that run around its workers: the path of their folder, empty if there are none.
-// Workers and commands note there what they do, in a file for each worker.
+// Workers and commands note their acts there, in a file for each worker.
 type hooks string
 
 // Notes of a worker and its commands: a command's begin is in upper case, its success in lower case.

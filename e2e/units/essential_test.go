@@ -76,7 +76,7 @@ units:
 	}
 }
 
-// What is wanted of an essential worker does not end the master.
+// An intended end of an essential worker does not end the master.
 func TestWantedStopOfAnEssentialWorker(t *testing.T) {
 	t.Parallel()
 	file := func(level string, replicas int) string {

@@ -42,7 +42,7 @@ func (e *ReplaceableError) Error() string {
 // nil if this process does not run as root, because it then has no privileges that its user does not have.
 func CheckProgram(path string) error { return CheckProgramOf(path, 0) }
 
-// CheckProgramOf is like [CheckProgram] for a program that this process executes as a user, who may replace it.
+// CheckProgramOf is like [CheckProgram] for a program that this process executes as a user, which may replace it.
 func CheckProgramOf(path string, user uint32) error { return check(path, false, user) }
 
 // CheckFolder returns a [*ReplaceableError] if a user other than root could put files into a folder that this

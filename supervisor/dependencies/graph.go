@@ -1,5 +1,5 @@
-// Package dependencies decides what the workers of a unit wait for before a start, and the order in which units start
-// and stop. It is pure: it works with the units and with values that describe their workers.
+// Package dependencies decides which conditions the workers of a unit wait for before a start, and the order in which
+// units start and stop. It is pure: it works with the units and with values that describe their workers.
 package dependencies
 
 import (

@@ -20,82 +20,46 @@ func Next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 
 // next decides as if the dependencies of the worker were met.
 func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
+	if !s.expects(e.Kind) {
+		return s, ActNone
+	}
 	switch e.Kind {
 	case EvBegin, EvAdopted, EvAdoptedSilent, EvFoundDead, EvUnverifiable:
 		return recovered(s, e, p, now)
 	case EvForked:
-		if s.Status != records.StatusStarting || s.Slot != Vacant {
-			return s, ActNone
-		}
 		s.Slot = Occupied
 		return s, ActAwait
 	case EvStartFailed:
-		if s.Status != records.StatusStarting || s.Slot != Vacant {
-			return s, ActNone
-		}
 		return ended(s, e, p, now)
 	case EvReady:
-		if !s.Starting() {
-			return s, ActNone
-		}
 		s.History.ReadySince = now
 		return s.serve()
 	case EvNotReady:
-		if !s.Starting() {
-			return s, ActNone
-		}
 		return s.stop(e.Reason)
 	case EvPong, EvAlive, EvServing:
-		if !s.Running() {
-			return s, ActNone
-		}
 		return passed(s, e, p)
 	case EvNotServing:
-		if !s.Running() {
-			return s, ActNone
-		}
 		return notServing(s, e, p)
 	case EvLost:
-		if !s.Ready || !s.Running() {
-			return s, ActNone
-		}
 		s.Ready = false
 		return s, ActUnpublish
 	case EvSilent, EvSuspended, EvStranger:
-		if !s.Running() {
-			return s, ActNone
-		}
 		return silent(s, e, p)
 	case EvDied:
-		if s.Slot != Occupied {
-			return s, ActNone
-		}
 		s.Slot, s.Ready = terminating, false
 		return s, ActKill
 	case EvRemains:
-		if s.Slot != terminating {
-			return s, ActNone
-		}
 		return remain(s, e)
 	case EvExited:
 		return endedOrOnceMore(s, e, p, now)
 	case EvRetry:
 		return retry(s, now)
 	case EvUnblocked:
-		if s.Slot != Vacant || s.Status != records.StatusWaiting {
-			return s, ActNone
-		}
 		return s.start()
 	case evSteady:
-		if s.Ready {
-			s.History = steady(s.History)
-		}
-		return s, ActNone
+		s.History = steady(s.History)
 	case evWindowPassed:
-		if s.Ready {
-			s.History.Spent = nil
-		}
-		return s, ActNone
+		s.History.Spent = nil
 	case EvReplace:
 		return replace(s, e)
 	case EvRetire:
@@ -104,15 +68,35 @@ func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		s.quitting = true
 		return leave(s)
 	case EvClosing:
-		s.quitting = true
-		if s.alive() {
-			return s, ActNone
-		}
-		return leave(s)
+		return closing(s)
 	case EvDue:
 		return due(s, p)
 	}
 	return s, ActNone
+}
+
+// expects reports whether an event of the kind can change a worker in the state. The functions that decide about the
+// other kinds find that out themselves.
+func (s State) expects(k EventKind) bool {
+	switch k { //nolint:exhaustive // the others are expected in several states
+	case EvForked, EvStartFailed:
+		return s.Status == records.StatusStarting && s.Slot == Vacant
+	case EvReady, EvNotReady:
+		return s.Starting()
+	case EvPong, EvAlive, EvServing, EvNotServing, EvSilent, EvSuspended, EvStranger:
+		return s.Running()
+	case EvLost:
+		return s.Ready && s.Running()
+	case EvDied:
+		return s.Slot == Occupied
+	case EvRemains:
+		return s.Slot == terminating
+	case EvUnblocked:
+		return s.Slot == Vacant && s.Status == records.StatusWaiting
+	case evSteady, evWindowPassed:
+		return s.Ready
+	}
+	return true
 }
 
 func (s State) start() (State, Action) {
@@ -321,6 +305,16 @@ func retire(s State) (State, Action) {
 
 // Surplus is the reason for the end of a worker whose slot is no longer wanted.
 const Surplus = "fewer replicas are wanted"
+
+// closing decides for a master that begins to stop: a worker without a process leaves at once, another one when its
+// turn comes.
+func closing(s State) (State, Action) {
+	s.quitting = true
+	if s.alive() {
+		return s, ActNone
+	}
+	return leave(s)
+}
 
 func leave(s State) (State, Action) {
 	switch {

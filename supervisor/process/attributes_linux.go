@@ -135,9 +135,9 @@ func (r Rights) restrict() error {
 	return nil
 }
 
-// limitCapabilities takes all capabilities that are not listed from what the thread's child can get by execve: from
-// the bounding set, from the inheritable ones and with those from the ambient ones. The thread keeps its permitted
-// ones, which it needs to change the user.
+// limitCapabilities takes all capabilities that are not listed from the sets from which the thread's child can get
+// them by execve: the bounding set, the inheritable ones and with those the ambient ones. The thread keeps its
+// permitted ones, which it needs to change the user.
 func (r Rights) limitCapabilities() error {
 	listed, err := r.capabilities()
 	if err != nil {
@@ -167,8 +167,8 @@ func (r Rights) limitCapabilities() error {
 }
 
 // limitBounding drops all capabilities from the bounding set that are not listed. That needs CAP_SETPCAP. Without
-// it, no_new_privileges has the same effect for a process of another user than root: what it does not have when it
-// starts, no execve can give it.
+// it, no_new_privileges has the same effect for a process of another user than root: no execve can give it a
+// capability that it does not have when it starts.
 func (r Rights) limitBounding(listed capabilitySet) error {
 	const lastPossible = 63
 	for n := range lastPossible + 1 {

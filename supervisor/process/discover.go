@@ -77,8 +77,8 @@ type Discovery struct {
 	Process *Process // nil if Err is set
 	Name    string   // of the program, as the process shows it
 	Started time.Time
-	// Err says why no process is found. It wraps [ErrGone] if none matches, and [ErrUnverifiable] if that cannot be
-	// decided.
+	// Err is the reason for which no process is found. It wraps [ErrGone] if none matches, and [ErrUnverifiable] if
+	// that cannot be decided.
 	Err error
 }
 
@@ -100,7 +100,7 @@ func commOf(line []byte) string {
 	return string(line[begin+1 : end])
 }
 
-// shownProgram is how a process shows what it executes.
+// shownProgram is the program of a process, as /proc shows it.
 type shownProgram struct {
 	comm string   // cut to maxComm bytes, and the process can change it
 	exe  string   // path of the executable; "" if this process may not read it
@@ -108,7 +108,7 @@ type shownProgram struct {
 }
 
 // isNamed reports whether the program has a name: that of the process, of its executable, or of the script that its
-// interpreter executes, where the kernel has cut the name of the process.
+// interpreter executes, if the kernel has cut the name of the process.
 func (p shownProgram) isNamed(name string) bool {
 	if p.comm == name || path.Base(strings.TrimSuffix(p.exe, " (deleted)")) == name {
 		return true

@@ -47,7 +47,7 @@ type survey struct {
 	all      map[int]glimpse // all processes, once they have been read
 }
 
-// glimpse is what the stat of a process shows.
+// glimpse is the content of the stat of a process.
 type glimpse struct {
 	taskStat
 	comm string
@@ -159,7 +159,7 @@ func (s *survey) isOurs(pid int) bool {
 	return shown && s.own.MasterID != "" && h.MasterID == s.own.MasterID && h.StateDir == s.own.StateDir
 }
 
-// holderOf returns what the environment of a process shows of a worker.
+// holderOf returns the worker that the environment of a process names.
 func holderOf(pid int) (h Holder, shown bool) {
 	text, read := patiently(pid, func() []byte {
 		buf := make([]byte, 32<<10)
@@ -385,7 +385,7 @@ type pidFile struct {
 }
 
 // readPIDFile reads a PID file. It does not block, and follows no symbolic link: a folder such as /run/db may belong to
-// the user of the program, who must not lead a master that runs as root to other files.
+// the user of the program, which must not lead a master that runs as root to other files.
 func readPIDFile(path string) (f pidFile, err error) {
 	file, err := safefile.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -455,7 +455,7 @@ func (p *Process) matches(pattern Pattern) error {
 
 // isNamedBy returns nil if the PID file names the process and is known to be about it: the process started before the
 // file was written, so that it is not another one to which the kernel has given the PID of a dead one; and the file
-// belongs to root, to the user of this process, or to that of the process, who could do as much by itself.
+// belongs to root, to the user of this process, or to that of the process, which could do as much by itself.
 func (p *Process) isNamedBy(path string) error {
 	f, err := readPIDFile(path)
 	if err != nil {

@@ -62,7 +62,7 @@ func RunStartHelper() {
 	os.Exit(help(os.Args[1], os.Args[2], os.Args[2:]))
 }
 
-// helperTask is what the helper does before it executes the program.
+// helperTask has the attributes that the helper sets before it executes the program.
 type helperTask struct {
 	Umask     *uint32 `json:",omitempty"`
 	OpenFiles *uint64 `json:",omitempty"`

@@ -113,7 +113,7 @@ type Facts struct {
 	evidence Evidence
 
 	wall time.Time // now, of the wall clock
-	// due returns what is done about the due times of a schedule; nil if there is none.
+	// due decides about the due times of the schedule; nil if there is none.
 	due func(after lifecycle.State) schedule.Verdict
 }
 

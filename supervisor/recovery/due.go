@@ -19,8 +19,8 @@ func ScheduleOf(u unit.Spec) schedule.Schedule {
 	return s
 }
 
-// MarkOf returns how far a worker has come in the schedule. If what is recorded is of another schedule, this one begins
-// now, but not with a due time that has come.
+// MarkOf returns how far a worker has come in the schedule. If the record is of another schedule, this one begins now,
+// but not with a due time that has come.
 func MarkOf(s schedule.Schedule, rec records.Worker) schedule.Mark {
 	switch {
 	case rec.Due == nil:
@@ -40,8 +40,8 @@ func SituationOf(u unit.Spec, s lifecycle.State, now time.Time) schedule.Situati
 	}
 }
 
-// due returns what a starting master does about the due times that have come. after is the state of the worker once it
-// has recovered.
+// due returns the decision of a starting master about the due times that have come. after is the state of the worker
+// once it has recovered.
 func (in inspection) due(now time.Time) func(after lifecycle.State) schedule.Verdict {
 	times := ScheduleOf(in.s.Unit)
 	if times.IsZero() {

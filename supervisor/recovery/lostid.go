@@ -32,7 +32,7 @@ func LivingMasterID(ctx context.Context, dir, runtimeDir string) (string, error)
 		if int(h.UID) == os.Geteuid() {
 			return true
 		}
-		return filepath.Base(h.WorkerID) == h.WorkerID && // it is only what the process says
+		return filepath.Base(h.WorkerID) == h.WorkerID && // the process itself has set it
 			process.HoldsLeaseFile(h.PID, launcher.LeasePath(runtimeDir, h.WorkerID))
 	}), nil
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// addWaits adds to the decision about each worker that is to be started what it has to wait for. The decisions are
-// those about the slots, in the same order; watched are those about unmanaged units.
+// addWaits adds to the decision about each worker that is to be started the dependencies that it has to wait for. The
+// decisions are those about the slots, in the same order; watched are those about unmanaged units.
 func addWaits(decisions []Decision, slots []Slot, watched []Decision, units []unit.Spec) {
 	at := make(map[string]int, len(slots))
 	for i, s := range slots {

@@ -8,8 +8,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// planWatched returns what a master started now would do about the unmanaged units: search for their processes. slots
-// are those of the other units.
+// planWatched returns the decisions of a master started now about the unmanaged units: to search for their processes.
+// slots are those of the other units.
 func (rc *Context) planWatched(
 	ctx context.Context, recs []records.Worker, units []unit.Spec, slots []Slot,
 ) []Decision {

@@ -19,7 +19,7 @@ type Situation struct {
 	Busy bool
 }
 
-// Verdict is what a worker does about the due times that have come.
+// Verdict is the decision about the due times that have come.
 type Verdict struct {
 	Mark Mark      // to be recorded, before the run
 	Run  time.Time // the due time that is run now; zero if there is none

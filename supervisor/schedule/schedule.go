@@ -1,5 +1,5 @@
 // Package schedule is the times at which a unit is run. [Schedule.Next] returns the times of a schedule, [Judge]
-// decides what a worker does about one that has come, and [Clock] notices that one has come.
+// decides about one that has come, and [Clock] notices that one has come.
 //
 // A time zone in which the clocks are changed has local times that do not exist, and others that exist twice. For a
 // schedule that leaves out hours of the day, such as "30 2 * * *", a time that is skipped is due at the first instant

@@ -4,12 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/placeholder"
-	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 // Hook is a moment in the life of a worker at which a command of its unit runs.
@@ -93,17 +91,7 @@ func (u Spec) LaunchHook(h Hook, worker string, port int) (p Program, err error)
 		return p, fmt.Errorf("find the program: %w", err)
 	}
 	p.Args = words[1:]
-	for _, entry := range u.Env {
-		name, value, _ := strings.Cut(entry, "=")
-		expanded, e := placeholder.Expand(value, u.Placeholders(worker, port))
-		if e != nil {
-			err = errors.Join(err, fmt.Errorf("environment variable %s: %w", name, e))
-		}
-		p.Env = append(p.Env, name+"="+expanded)
-	}
-	if port != 0 {
-		p.Env = append(p.Env, process.EnvWorkerPort+"="+strconv.Itoa(port))
-	}
+	p.Env, err = u.environ(worker, port)
 	return p, err
 }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
-// Placeholders returns what placeholders stand for in a worker. A port of 0 means that it has none.
+// Placeholders returns the values of placeholders in a worker. A port of 0 means that it has none.
 func (u Spec) Placeholders(worker string, port int) func(name string) (value string, known bool) {
 	return func(name string) (string, bool) {
 		switch name {
@@ -39,28 +39,35 @@ func (u Spec) Placeholders(worker string, port int) func(name string) (value str
 // If an integrated unit has no {port} in its arguments, "--port N" is appended, the HSU convention. A port of 0 means
 // that the worker has none.
 func (u Spec) Launch(worker string, port int) (args, env []string, err error) {
-	expand := func(what, text string) string {
-		expanded, e := placeholder.Expand(text, u.Placeholders(worker, port))
-		if e != nil && err == nil {
-			err = fmt.Errorf("%s: %w", what, e)
-		}
-		return expanded
-	}
 	for _, arg := range u.Args {
-		args = append(args, expand("argument", arg))
+		expanded, err := placeholder.Expand(arg, u.Placeholders(worker, port))
+		if err != nil {
+			return nil, nil, fmt.Errorf("argument: %w", err)
+		}
+		args = append(args, expanded)
 	}
+	if port != 0 && u.Kind != Managed && !slices.ContainsFunc(u.Args, mentionsPort) {
+		args = append(args, "--port", strconv.Itoa(port))
+	}
+	env, err = u.environ(worker, port)
+	return args, env, err
+}
+
+// environ returns the environment variables of a worker and of its commands: those of the unit, with their placeholders
+// replaced, and that of the port.
+func (u Spec) environ(worker string, port int) (env []string, err error) {
 	for _, entry := range u.Env {
 		name, value, _ := strings.Cut(entry, "=")
-		env = append(env, name+"="+expand("environment variable "+name, value))
+		expanded, err := placeholder.Expand(value, u.Placeholders(worker, port))
+		if err != nil {
+			return nil, fmt.Errorf("environment variable %s: %w", name, err)
+		}
+		env = append(env, name+"="+expanded)
 	}
 	if port != 0 {
-		number := strconv.Itoa(port)
-		env = append(env, process.EnvWorkerPort+"="+number)
-		if u.Kind != Managed && !slices.ContainsFunc(u.Args, mentionsPort) {
-			args = append(args, "--port", number)
-		}
+		env = append(env, process.EnvWorkerPort+"="+strconv.Itoa(port))
 	}
-	return args, env, err
+	return env, nil
 }
 
 func mentionsPort(arg string) bool { return placeholder.In(arg, placeholder.Port) }

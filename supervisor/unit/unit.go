@@ -86,7 +86,7 @@ type Spec struct {
 	Schedule string
 	// TimeZone is the name of the time zone of Schedule; "" means the local one.
 	TimeZone string
-	// Missed is what is done about due times that came while no master ran; "" means [MissedSkip].
+	// Missed decides about due times that came while no master ran; "" means [MissedSkip].
 	Missed Missed
 
 	// Essential means that the master stops everything and ends when a worker of the unit has failed, or has ended
@@ -120,7 +120,7 @@ type Stop struct {
 	Command, After []string
 }
 
-// Missed is what is done about the due times of a schedule that came while no master ran, the machine slept, or the
+// Missed is the treatment of due times of a schedule that came while no master ran, the machine slept, or the
 // clock was set forward past them.
 type Missed string
 

@@ -7,7 +7,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 )
 
-// event is what has happened to the process of a unit. One of the kinds below.
+// event is a change of the process of a unit. One of the kinds below.
 type event struct {
 	kind   kind
 	found  *records.Found // of evFound
@@ -37,8 +37,8 @@ func same(a, b *records.Found) bool {
 	return a.StartTicks == b.StartTicks
 }
 
-// next returns the record of a unit after an event, and what the history says about it. A record without a status is
-// that of a unit that was not watched before.
+// next returns the record of a unit after an event, and the notices for the history. A record without a status is that
+// of a unit that was not watched before.
 func next(rec records.Worker, e event, now time.Time) (records.Worker, []notice) {
 	before := rec.Found
 	var said []notice

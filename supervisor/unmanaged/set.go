@@ -32,7 +32,7 @@ import (
 
 // Options configure a [Set].
 type Options struct {
-	Store  *store.DB        // records what is found
+	Store  *store.DB        // records the processes that are found
 	Checks *probe.Scheduler // checks it
 	Log    *slog.Logger
 	BootID string

@@ -202,7 +202,7 @@ func pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// shown returns what is shown of a unit: status, PID and reason.
+// shown returns the status, the PID and the reason that are shown of a unit.
 func (w *watcher) shown(name string) string {
 	w.t.Helper()
 	i := w.info(name)

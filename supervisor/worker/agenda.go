@@ -12,7 +12,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// agenda runs a worker at the times of its unit's schedule. The worker's goroutine owns it.
+// agenda decides when a worker runs by the schedule of its unit. The worker's goroutine owns it.
 type agenda struct {
 	clock *schedule.Clock
 	alarm *schedule.Alarm
@@ -27,13 +27,66 @@ func newAgenda(c *schedule.Clock, u unit.Spec) agenda {
 	return agenda{clock: c, alarm: c.NewAlarm(), times: recovery.ScheduleOf(u)}
 }
 
-// settle decides about the due times that have come, records that, and begins the run if one is due. late is as in
+// arrival is the decision about the due times that have come.
+type arrival struct {
+	due   records.Due // to be recorded
+	notes []note      // for the history
+	run   bool        // a run begins
+}
+
+// note is an event of the history that is still to be made.
+type note struct {
+	kind   eventKind
+	detail string
+}
+
+// arrived decides about the due times that have come. late is as in [schedule.Situation].
+func (a *agenda) arrived(u unit.Spec, s lifecycle.State, rec records.Worker, late time.Duration) (r arrival) {
+	at := recovery.SituationOf(u, s, a.clock.Now())
+	at.Late = late
+	v := schedule.Judge(a.times, recovery.MarkOf(a.times, rec), at)
+	r.due = records.Due{Schedule: a.times.String(), Next: v.Mark.Next, Last: v.Mark.Last}
+	if !s.Wanted {
+		return r
+	}
+	if v.Passed > 0 {
+		kind, why := eventRunMissed, "it was noticed too late"
+		switch {
+		case at.Busy:
+			kind, why = eventRunSkipped, "the run before has not ended"
+		case late == 0:
+			why = "no master ran"
+		}
+		r.notes = append(r.notes, note{kind, a.passed(v) + ": " + why})
+	}
+	if !v.Run.IsZero() {
+		detail := "due at " + a.text(v.Run)
+		if ago := at.Now.Sub(v.Run); ago > late {
+			detail += fmt.Sprintf(", made up for %s later", ago.Round(time.Second))
+		}
+		r.notes, r.run = append(r.notes, note{eventRunDue, detail}), true
+	}
+	return r
+}
+
+// follow replaces the schedule. One that is new or different begins now.
+func (a *agenda) follow(u unit.Spec) {
+	a.times = recovery.ScheduleOf(u)
+	a.alarm.Set(time.Time{})
+}
+
+// cancelled describes the run that was to begin and does not, because the master stops.
+func (a *agenda) cancelled(d records.Due) string {
+	return "due at " + a.text(d.Last) + ": the master was stopping"
+}
+
+// checkDue decides about the due times that have come, records that, and begins the run if one is due. late is as in
 // [schedule.Situation].
-func (a *agenda) settle(ctx context.Context, w *owner, late time.Duration) {
+func (w *owner) checkDue(ctx context.Context, late time.Duration) {
 	switch {
 	case w.done || w.state.Retired:
 		return
-	case a.times.IsZero():
+	case w.agenda.times.IsZero():
 		if w.rec.Due != nil {
 			w.rec.Due = nil
 			w.record(ctx)
@@ -42,53 +95,29 @@ func (a *agenda) settle(ctx context.Context, w *owner, late time.Duration) {
 	case closed(w.shutdown):
 		return // the next master decides
 	}
-	now := a.clock.Now()
-	at := recovery.SituationOf(w.unit, w.state, now)
-	at.Late = late
-	v := schedule.Judge(a.times, recovery.MarkOf(a.times, w.rec), at)
-	w.rec.Due = &records.Due{Schedule: a.times.String(), Next: v.Mark.Next, Last: v.Mark.Last}
-	if v.Passed > 0 && w.state.Wanted {
-		kind, why := eventRunMissed, "it was noticed too late"
-		switch {
-		case at.Busy:
-			kind, why = eventRunSkipped, "the run before has not ended"
-		case late == 0:
-			why = "no master ran"
-		}
-		w.journal.add(w.event(kind, a.passed(v)+": "+why))
+	r := w.agenda.arrived(w.unit, w.state, w.rec, late)
+	w.rec.Due = &r.due
+	for _, n := range r.notes {
+		w.journal.add(w.event(n.kind, n.detail))
 	}
-	if v.Run.IsZero() || !w.state.Wanted {
-		w.record(ctx)
-	} else {
-		detail := "due at " + a.text(v.Run)
-		if ago := now.Sub(v.Run); ago > late {
-			detail += fmt.Sprintf(", made up for %s later", ago.Round(time.Second))
-		}
-		w.journal.add(w.event(eventRunDue, detail))
+	if r.run {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvDue}) // records the due time with the intent
+	} else {
+		w.record(ctx)
 	}
-	a.alarm.Set(v.Mark.Next)
+	w.agenda.alarm.Set(r.due.Next)
 }
 
-// change has the worker follow the schedule of its present unit, which was another one before. A schedule that is new
-// or different begins now.
-func (a *agenda) change(ctx context.Context, w *owner, before unit.Spec) {
+// reschedule has the worker follow the schedule of its present unit, if it had another one before.
+func (w *owner) reschedule(ctx context.Context, before unit.Spec) {
 	if w.unit.Schedule == before.Schedule && w.unit.TimeZone == before.TimeZone {
 		return
 	}
-	a.times = recovery.ScheduleOf(w.unit)
-	a.alarm.Set(time.Time{})
+	w.agenda.follow(w.unit)
 	if vacant := w.state.Slot == lifecycle.Vacant; vacant && (w.unit.Schedule == "") != (before.Schedule == "") {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvBegin}) // it waits for its due time, or does not any more
 	}
-	a.settle(ctx, w, 0)
-}
-
-// cancelled records that the run that was to begin did not, because the master stops.
-func (a *agenda) cancelled(w *owner) {
-	if d := w.rec.Due; d != nil {
-		w.journal.add(w.event(eventRunMissed, "due at "+a.text(d.Last)+": the master was stopping"))
-	}
+	w.checkDue(ctx, 0)
 }
 
 func (a *agenda) passed(v schedule.Verdict) string {

@@ -46,7 +46,7 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	before, served := w.unit, w.routes.served()
 	w.unit, w.routes.unit = u, u
 	if u.Log != before.Log {
-		rotateLog(w)
+		w.rotateLog()
 	}
 	if w.checks != nil && (!u.Readiness.Equal(before.Readiness) || !u.Liveness.Equal(before.Liveness)) {
 		w.startChecks()
@@ -61,7 +61,7 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	}
 	w.rec.Outdated = differs != recovery.Same
 	w.record(ctx) // before routing, as for a report of the worker
-	w.agenda.change(ctx, w, before)
+	w.reschedule(ctx, before)
 	w.routes.offer(w.state.Retired)
 	w.routes.update(served)
 	switch {

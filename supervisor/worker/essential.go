@@ -14,14 +14,14 @@ type End struct {
 	Succeeded bool
 }
 
-// tellEnd passes the end of an essential worker to the master, if the step from before has ended it. The end is
-// recorded.
-func tellEnd(w *owner, before lifecycle.State) {
-	if w.env.Essential == nil || !lifecycle.PolicyOf(w.unit).EndsMaster(before, w.state) {
+// reportEnd passes the end of an essential worker to the master if the step between the states has ended the worker.
+// The end is recorded.
+func (e *Env) reportEnd(worker string, p lifecycle.Policy, before, after lifecycle.State) {
+	if e.Essential == nil || !p.EndsMaster(before, after) {
 		return
 	}
-	w.env.Essential(End{
-		Worker: w.id, Reason: w.state.Reason, LogPath: logs.Path(w.env.LogDir, w.id),
-		Succeeded: w.state.Status == records.StatusCompleted,
+	e.Essential(End{
+		Worker: worker, Reason: after.Reason, LogPath: logs.Path(e.LogDir, worker),
+		Succeeded: after.Status == records.StatusCompleted,
 	})
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
-	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -38,18 +37,13 @@ const (
 
 // hooks are the commands of a worker's unit that run before its start and at its end. At most one runs at a time.
 type hooks struct {
-	shown atomic.Pointer[string] // the running command; nil if none runs
-	gone  *absence               // used by the worker's goroutine only
+	env    *Env
+	worker string
+	shown  atomic.Pointer[string] // the running command; nil if none runs
 
 	mu      sync.Mutex
 	left    []string // tokens of runs whose processes are not known to be gone
 	unknown bool     // no scan has shown yet what an earlier master has left
-}
-
-// absence is the end of an instance that was found gone, which stop.after follows.
-type absence struct {
-	exit  identity.Exit
-	event lifecycle.Event
 }
 
 // running returns the command that runs now, "" if none does.
@@ -67,7 +61,7 @@ func (s *hooks) leave(token string) {
 	s.left = append(s.left, token)
 }
 
-// found takes over what the scan of a recovery has shown.
+// found takes over the commands that the scan of a recovery has found.
 func (s *hooks) found(r recovery.ScanResult) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,18 +75,16 @@ func (s *hooks) found(r recovery.ScanResult) {
 
 // hook is a command of one moment, ready to be run by a helper.
 type hook struct {
-	kind   unit.Hook
-	env    *Env
-	unit   unit.Spec
-	worker string
-	port   int
-	more   []string // further environment variables
-	hooks  *hooks
+	*hooks
+	kind unit.Hook
+	unit unit.Spec
+	port int
+	more []string // further environment variables
 }
 
-// newHook returns the command of the present unit. port is that of the instance, 0 if it has none.
-func newHook(w *owner, kind unit.Hook, port int, more ...string) hook {
-	return hook{kind: kind, env: w.env, unit: w.unit, worker: w.id, port: port, more: more, hooks: &w.hooks}
+// of returns the command of the unit. port is that of the instance, 0 if it has none.
+func (s *hooks) of(u unit.Spec, kind unit.Hook, port int, more ...string) hook {
+	return hook{hooks: s, kind: kind, unit: u, port: port, more: more}
 }
 
 // none reports whether the unit has no such command.
@@ -101,18 +93,17 @@ func (h hook) none() bool { return len(h.unit.Command(h.kind)) == 0 }
 // sweep kills what earlier runs of all hooks have left. Until it succeeds, the worker must neither run a command nor
 // start.
 func (h hook) sweep(ctx context.Context) error {
-	s := h.hooks
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.unknown && h.unit.HasHooks() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.unknown && h.unit.HasHooks() {
 		tokens, err := h.env.Recovery.Commands(ctx, h.worker)
 		if err != nil {
 			return err
 		}
-		s.left, s.unknown = append(s.left, tokens...), false
+		h.left, h.unknown = append(h.left, tokens...), false
 	}
 	var errs []error
-	s.left = slices.DeleteFunc(s.left, func(token string) bool {
+	h.left = slices.DeleteFunc(h.left, func(token string) bool {
 		bounded, cancel := context.WithTimeout(ctx, launcher.KillWait)
 		defer cancel()
 		left, err := h.env.Launcher.Sweep(bounded, "", records.Instance{Token: token})
@@ -145,9 +136,9 @@ func (h hook) run(ctx context.Context, limit time.Duration) error {
 	bounded, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not end within %s", limit))
 	defer cancel()
 	shown := h.kind.Key() + " " + h.unit.Command(h.kind)[0]
-	h.hooks.shown.Store(&shown)
+	h.shown.Store(&shown)
 	h.env.Services.Changed()
-	defer h.hooks.shown.Store(nil)
+	defer h.shown.Store(nil)
 	if err := h.execute(bounded); err != nil {
 		return fmt.Errorf("%s: %w", h.kind.Key(), err)
 	}
@@ -188,7 +179,7 @@ func (h hook) execute(ctx context.Context) error {
 	})
 	switch {
 	case errors.Is(err, process.ErrSurvived):
-		h.hooks.leave(token)
+		h.leave(token)
 		return err
 	case err != nil:
 		return err
@@ -229,7 +220,7 @@ func (h hook) conclude(ctx context.Context, r endResult) endResult {
 	return r
 }
 
-// exitVariables returns the environment variables that say how the worker has ended, none if that is not known.
+// exitVariables returns the environment variables for the end of the worker, none if its exit is not known.
 func exitVariables(e identity.Exit) []string {
 	switch {
 	case e.Source == identity.ExitUnknown:
@@ -240,97 +231,8 @@ func exitVariables(e identity.Exit) []string {
 	return []string{envExitCode + "=" + strconv.Itoa(e.Code)}
 }
 
-// launch starts the worker, after its start.before if the unit has one. The port is chosen first, and the status
-// "starting" without an instance is the intent: a start that is cut off there begins again, with the command.
-func launch(ctx context.Context, w *owner) {
-	h := newHook(w, unit.BeforeStart, 0)
-	if h.none() {
-		w.start(ctx)
-		return
-	}
-	if closed(w.shutdown) {
-		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
-		return
-	}
-	port, err := choosePort(w.env.Ports, w.unit, w.id, w.rec.Port)
-	if err == nil {
-		notePort(w, port)
-		w.rec.Port, w.rec.Instance = port, nil
-		// If the command fails, a change of the unit or its executable is still seen.
-		w.rec.SpecHash, _ = w.unit.Hash()
-		noteEnvironment(w)
-		w.rec.Outdated = false
-		if !w.record(ctx) {
-			err = errors.New("the start could not be recorded")
-		}
-	}
-	if err != nil {
-		if ctx.Err() == nil {
-			err = fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
-			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: err.Error(), Ours: true})
-		}
-		return
-	}
-	h.port = port
-	incarnation, limit := w.rec.Incarnation, w.unit.Start.Timeout
-	w.helpers.Go(func() {
-		err := h.run(ctx, limit)
-		if ctx.Err() != nil && errors.Is(err, process.ErrSurvived) {
-			w.log.Error("worker command not stopped", "error", err) // the next master kills it
-		}
-		w.post(ctx, message{
-			incarnation: incarnation,
-			apply:       func(ctx context.Context) { prepared(ctx, w, err) },
-		})
-	})
-}
-
 // failedBefore reports whether the reason of a failed worker is its start.before.
 func failedBefore(reason string) bool {
 	failure := unit.BeforeStart.Key() + ": "
 	return strings.HasPrefix(reason, failure) || strings.Contains(reason, ": "+failure)
-}
-
-// notePort adds to the history that the worker gets another port than it had.
-func notePort(w *owner, port int) {
-	if w.rec.Port != 0 && port != 0 && w.rec.Port != port {
-		w.journal.add(w.event(eventPortChanged,
-			fmt.Sprintf("%d is taken by another process, using %d", w.rec.Port, port)))
-	}
-}
-
-// prepared continues the start after start.before, which failed with err.
-func prepared(ctx context.Context, w *owner, err error) {
-	if w.state.Status != records.StatusStarting || w.state.Slot != lifecycle.Vacant {
-		return
-	}
-	if err == nil {
-		w.start(ctx)
-		return
-	}
-	w.journal.add(w.event(eventHookFailed, err.Error()))
-	if errors.Is(err, process.ErrSurvived) {
-		w.hold(ctx, err)
-		return
-	}
-	w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: err.Error(), Ours: ownFault(err)})
-}
-
-// concludeAbsent has stop.after run for an instance that was found gone, before anything follows from its end. It
-// reports false if the unit has no such command.
-func concludeAbsent(ctx context.Context, w *owner, o recovery.Orders) bool {
-	if len(w.unit.Stop.After) == 0 {
-		return false
-	}
-	end := absence{event: o.Event}
-	if o.Event.Kind == lifecycle.EvExited {
-		end.exit, _ = w.env.Recovery.Kept(w.rec.Instance.Token) // otherwise its source is identity.ExitUnknown
-	} else {
-		end.event = lifecycle.Event{Kind: lifecycle.EvExited, Away: true, CutOff: true}
-	}
-	end.exit.At = time.Now()
-	w.hooks.gone = &end
-	w.state = o.From
-	w.step(ctx, lifecycle.Event{Kind: lifecycle.EvFoundDead})
-	return true
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
 )
 
-// rotateLog has a worker's log rotated by the policy of its unit. The present instance, if there is one, reports
+// rotateLog has the worker's log rotated by the policy of its unit. The present instance, if there is one, reports
 // whether its processes only append to the log, and whether they write to one that was deleted. A command of a hook is
 // no member of that family, and may write otherwise.
-func rotateLog(w *owner) {
+func (w *owner) rotateLog() {
 	l := rotate.Log{Path: logs.Path(w.env.LogDir, w.id), Policy: w.unit.Log}
 	if inst := w.inst; inst != nil {
 		l.Lost = func() bool { return inst.OutputLost(l.Path) }

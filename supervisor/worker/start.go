@@ -18,6 +18,67 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
+// launch starts the worker, after its start.before if the unit has one. The port is chosen first, and the status
+// "starting" without an instance is the intent: a start that is cut off there begins again, with the command.
+func (w *owner) launch(ctx context.Context) {
+	h := w.hooks.of(w.unit, unit.BeforeStart, 0)
+	if h.none() {
+		w.start(ctx)
+		return
+	}
+	if closed(w.shutdown) {
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
+		return
+	}
+	port, err := choosePort(w.env.Ports, w.unit, w.id, w.rec.Port)
+	if err == nil {
+		w.notePort(port)
+		w.rec.Instance = nil
+		// If the command fails, a change of the unit or its executable is still seen.
+		spec, _ := w.unit.Hash()
+		noteStart(&w.rec, spec, w.unit, w.env.Secrets)
+		if !w.record(ctx) {
+			err = errors.New("the start could not be recorded")
+		}
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
+			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: err.Error(), Ours: true})
+		}
+		return
+	}
+	h.port = port
+	incarnation, limit := w.rec.Incarnation, w.unit.Start.Timeout
+	w.helpers.Go(func() {
+		err := h.run(ctx, limit)
+		if ctx.Err() != nil && errors.Is(err, process.ErrSurvived) {
+			w.log.Error("worker command not stopped", "error", err) // the next master kills it
+		}
+		w.post(ctx, message{
+			incarnation: incarnation,
+			apply:       func(ctx context.Context) { w.prepared(ctx, err) },
+		})
+	})
+}
+
+// prepared continues the start after start.before, which failed with err.
+func (w *owner) prepared(ctx context.Context, err error) {
+	if w.state.Status != records.StatusStarting || w.state.Slot != lifecycle.Vacant {
+		return
+	}
+	if err == nil {
+		w.start(ctx)
+		return
+	}
+	w.journal.add(w.event(eventHookFailed, err.Error()))
+	if errors.Is(err, process.ErrSurvived) {
+		w.hold(ctx, err)
+		return
+	}
+	w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: err.Error(), Ours: ownFault(err)})
+}
+
 // start records the intent, forks, and begins to wait for the worker to get ready. The state is "starting" already.
 func (w *owner) start(ctx context.Context) {
 	inst, err := w.fork(ctx)
@@ -28,7 +89,9 @@ func (w *owner) start(ctx context.Context) {
 			_ = inst.Close()
 		}
 	case errors.Is(err, ErrStopping):
-		w.agenda.cancelled(w)
+		if due := w.rec.Due; due != nil {
+			w.journal.add(w.event(eventRunMissed, w.agenda.cancelled(*due)))
+		}
 		w.rec.Instance = nil
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
 	case err != nil:
@@ -82,13 +145,10 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if err != nil { // a file may be executable and not readable; if it is missing, the start fails
 		w.log.Debug("worker executable not read", "error", err)
 	}
-	notePort(w, port)
-	w.rec.Port = port
+	w.notePort(port)
 	w.rec.Incarnation++
 	w.routes.forget()
-	w.rec.SpecHash = spec
-	noteEnvironment(w)
-	w.rec.Outdated = false
+	noteStart(&w.rec, spec, w.unit, w.env.Secrets)
 	w.rec.Instance = &records.Instance{
 		Token:   newToken(),
 		Process: identity.Process{BootID: w.env.BootID},
@@ -174,7 +234,17 @@ func (w *owner) onStart(ctx context.Context, l Link, err error) {
 	}
 }
 
-// noteEnvironment notes the environment of the next instance, so that a change of it is seen.
-func noteEnvironment(w *owner) {
-	w.rec.SecretKey, w.rec.EnvironmentMAC = w.env.Secrets.ID(), w.env.Secrets.MAC(w.unit.Name, w.unit.Env)
+// noteStart notes in the record the inputs of the next start, so that a change of them is seen.
+func noteStart(rec *records.Worker, spec string, u unit.Spec, key records.SecretKey) {
+	rec.SpecHash, rec.Outdated = spec, false
+	rec.SecretKey, rec.EnvironmentMAC = key.ID(), key.MAC(u.Name, u.Env)
+}
+
+// notePort makes port that of the next instance. If the worker had another one, the history gets an event.
+func (w *owner) notePort(port int) {
+	if w.rec.Port != 0 && port != 0 && w.rec.Port != port {
+		w.journal.add(w.event(eventPortChanged,
+			fmt.Sprintf("%d is taken by another process, using %d", w.rec.Port, port)))
+	}
+	w.rec.Port = port
 }

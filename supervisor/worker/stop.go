@@ -26,7 +26,7 @@ func (w *owner) stop(ctx context.Context) {
 	e := ending{
 		inst: w.inst, endpoint: w.routes.endpoint, signal: w.unit.Stop.Signal, grace: w.unit.Stop.Grace,
 		hurry: w.env.Hurry, log: w.log,
-		command: newHook(w, unit.AtStop, w.rec.Instance.Port, envWorkerPID+"="+strconv.Itoa(w.rec.Instance.PID)),
+		command: w.hooks.of(w.unit, unit.AtStop, w.rec.Instance.Port, envWorkerPID+"="+strconv.Itoa(w.rec.Instance.PID)),
 		failed: func(ctx context.Context, err error) {
 			w.post(ctx, message{incarnation: anyInstance, apply: func(context.Context) {
 				w.journal.add(w.event(eventHookFailed, err.Error()))
@@ -37,13 +37,13 @@ func (w *owner) stop(ctx context.Context) {
 	w.end(ctx, e.terminate)
 }
 
-// end starts a helper that lets first run, then kills what is left of the instance, and then has stop.after run. The
+// end starts a helper that lets first run, then kills the rest of the instance, and then has stop.after run. The
 // result goes to onEnded.
 func (w *owner) end(ctx context.Context, first func(context.Context)) {
 	w.startup.end()
 	w.stopChecks()
-	inst, gone, incarnation := w.inst, w.hooks.gone, w.rec.Incarnation
-	after := newHook(w, unit.AfterEnd, w.rec.Instance.Port)
+	inst, gone, incarnation := w.inst, w.absent, w.rec.Incarnation
+	after := w.hooks.of(w.unit, unit.AfterEnd, w.rec.Instance.Port)
 	w.helpers.Go(func() {
 		if first(ctx); ctx.Err() != nil {
 			return
@@ -177,7 +177,7 @@ func (w *owner) onEnded(ctx context.Context, r endResult) {
 	if r.failed != nil {
 		w.journal.add(w.event(eventHookFailed, r.failed.Error()))
 	}
-	if gone := w.hooks.gone; gone != nil {
+	if gone := w.absent; gone != nil {
 		w.exited(ctx, gone.exit, gone.event)
 		return
 	}
@@ -216,7 +216,7 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 	if err := w.env.Keeper.Drop(w.rec.Instance.Token); err != nil {
 		w.log.Debug("worker handle not dropped", "error", err)
 	}
-	w.hooks.gone = nil
+	w.absent = nil
 	w.rec.Instance = nil
 	w.rec.Outdated = w.rec.Outdated && w.unit.Schedule == "" // the next run is of the present version
 	if !e.CutOff {

@@ -1,8 +1,8 @@
 // Package worker is one worker: the goroutine that owns it, and the helpers whose results that goroutine gets in its
 // inbox. Package lifecycle decides how a worker reacts to an event. start.go, health.go and stop.go execute the
-// decision, hooks.go runs the commands around a worker, and journal.go makes the state durable; recover.go executes the
-// decision of package recovery. contact.go is the connection to the process, check.go and busy.go are its checks;
-// routes.go and discovery.go offer the worker's services to callers.
+// decision, hooks.go runs the commands around a worker, agenda.go follows its schedule, and journal.go makes the state
+// durable; execute.go executes the decision of package recovery. contact.go is the connection to the process, check.go
+// and busy.go are its checks; routes.go and discovery.go offer the worker's services to callers.
 package worker
 
 import (
@@ -35,7 +35,7 @@ type Worker struct {
 	leftover  error         // the reason why not all of it could be stopped; read after finished
 	info      atomic.Pointer[Info]
 	startup   startup                 // the present start, while the worker is not ready
-	checked   atomic.Pointer[[]check] // what owner.checks is
+	checked   atomic.Pointer[[]check] // the value of owner.checks
 	owner     *owner
 	hooks     hooks
 }
@@ -56,6 +56,7 @@ type owner struct {
 	decided recovery.Decision   // the last decision of recovery
 	inst    launcher.Instance   // nil if no process lives
 	adopted bool
+	absent  *absence // the instance was found gone, and stop.after has not run yet
 	contact
 	routes  routes
 	agenda  agenda
@@ -108,6 +109,7 @@ func New(e *Env, slot recovery.Slot) *Worker {
 			recovered: make(chan struct{}),
 			finished:  make(chan struct{}),
 			unblocked: make(chan struct{}, 1),
+			hooks:     hooks{env: e, worker: slot.ID},
 		},
 		env: e, unit: slot.Unit, log: log,
 		retry:  stoppedTimer(),
@@ -138,7 +140,7 @@ func New(e *Env, slot recovery.Slot) *Worker {
 	if w.rec.Port != 0 {
 		e.Ports.Keep(w.id, w.rec.Port)
 	}
-	rotateLog(w)
+	w.rotateLog()
 	w.publish()
 	return w.Worker
 }
@@ -158,7 +160,7 @@ func (w *Worker) Recovered() <-chan struct{} { return w.recovered }
 // Stop stops the worker within its grace. It must be called once at most.
 func (w *Worker) Stop() { close(w.shutdown) }
 
-// Unblock has a waiting worker started if its dependencies are met. If not, the worker records what it waits for.
+// Unblock has a waiting worker started if its dependencies are met. If not, the worker records the reason.
 func (w *Worker) Unblock() {
 	select {
 	case w.unblocked <- struct{}{}:
@@ -195,7 +197,7 @@ func (w *owner) serve(ctx context.Context) {
 		w.letGo()
 	}()
 	w.recover(ctx)
-	w.agenda.settle(ctx, w, 0)
+	w.checkDue(ctx, 0)
 	shutdown, recovered, stopping := w.shutdown, w.env.Recovered, w.env.Stopping
 	for !w.done {
 		var died <-chan struct{}
@@ -223,7 +225,7 @@ func (w *owner) serve(ctx context.Context) {
 		case <-w.retry.C:
 			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvRetry})
 		case <-w.agenda.alarm.C():
-			w.agenda.settle(ctx, w, lateness)
+			w.checkDue(ctx, lateness)
 		}
 	}
 }
@@ -247,7 +249,7 @@ func (w *owner) letGo() {
 // setInstance makes inst the instance and passes its handle to the Keeper.
 func (w *owner) setInstance(inst launcher.Instance, adopted bool) {
 	w.inst, w.adopted = inst, adopted
-	rotateLog(w)
+	w.rotateLog()
 	keeper, token := w.env.Keeper, w.rec.Instance.Token
 	if _, none := keeper.(launcher.NoKeeper); none || keeper.Kept(token) != nil {
 		return
@@ -279,7 +281,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	}
 	switch act { //nolint:exhaustive // the others have their record in common
 	case lifecycle.ActStart:
-		launch(ctx, w) // its first record is the intent, with the token and the port
+		w.launch(ctx) // its first record is the intent, with the token and the port
 		return
 	case lifecycle.ActKill:
 		w.routes.withdraw()
@@ -322,7 +324,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActAbandon:
 		w.done = true
 	}
-	tellEnd(w, before)
+	w.env.reportEnd(w.id, policy, before, w.state)
 	if w.state.Status == records.StatusFailed || w.state.Status == records.StatusCompleted ||
 		w.state.Status == records.StatusScheduled {
 		w.env.Services.Reconsider()

@@ -1,0 +1,211 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/unmanaged"
+	"github.com/core-tools/hsu-master/supervisor/worker"
+)
+
+// replaceReason is the reason for the stop of a worker whose unit has changed.
+const replaceReason = "its executable or its arguments have changed"
+
+// rollout is a change of the set that is recorded and has begun. It is completed worker by worker, behind readiness.
+type rollout struct {
+	set      *set
+	services *services.Registry
+	watched  *unmanaged.Set
+	ended    <-chan struct{} // closed when the supervisor has ended
+
+	added   []*worker.Worker
+	kept    []updated // the workers of both sets
+	surplus []*worker.Worker
+}
+
+// updated is a worker with its unit in the new set.
+type updated struct {
+	*worker.Worker
+	unit unit.Spec
+}
+
+// complete replaces the outdated workers and waits for the new, the surplus and the unmanaged ones. It stops at the
+// first error.
+func (r rollout) complete(ctx context.Context) error {
+	first, rest := r.set.splitReplacing(r.kept)
+	for _, step := range []func(context.Context) error{
+		func(ctx context.Context) error { return r.update(ctx, first) },
+		r.awaitAdded,
+		func(ctx context.Context) error { return r.update(ctx, rest) },
+		r.awaitSurplus,
+		r.awaitSearched,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// update passes the workers their units, and then replaces those that were started differently: unit by unit,
+// and of each as many at the same time as the unit allows.
+func (r rollout) update(ctx context.Context, workers []updated) error {
+	inOrder(workers, func(w updated) string { return w.unit.Name }, r.set.dependencies())
+	var outdated []updated
+	for _, w := range workers {
+		bounded, cancel := context.WithTimeout(ctx, w.unit.Start.Timeout) // the start of a worker may hang
+		differs, err := w.Update(bounded, w.unit)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("update %s: %w", w.ID(), err)
+		}
+		if differs {
+			outdated = append(outdated, w)
+		} else {
+			r.set.replaced(w.Worker)
+		}
+	}
+	replaced, total := 0, len(outdated)
+	for len(outdated) > 0 {
+		n := 1
+		for n < len(outdated) && outdated[n].unit.Name == outdated[0].unit.Name {
+			n++
+		}
+		done, err := atMost(outdated[0].unit.MaxUnavailable, outdated[:n], func(w updated) error {
+			if err := awaitEnds(ctx, holding(w.unit.Port, r.surplus)); err != nil {
+				return err
+			}
+			return r.replace(ctx, w.Worker)
+		})
+		replaced += done
+		if err != nil {
+			return fmt.Errorf("replaced %d of %d workers: %w", replaced, total, err)
+		}
+		outdated = outdated[n:]
+	}
+	return nil
+}
+
+// replace replaces one worker and waits until its new instance is ready.
+func (r rollout) replace(ctx context.Context, w *worker.Worker) error {
+	if info := w.Info(); info == nil || info.Outdated { // otherwise it has ended, and was started with its new unit
+		before, err := w.Replace(ctx, replaceReason)
+		if err == nil {
+			err = r.awaitReady(ctx, w, before)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	r.set.replaced(w)
+	r.services.Changed()
+	return nil
+}
+
+// awaitAdded waits until the new workers are ready, those that others depend on first: so the error names the worker
+// that is the cause.
+func (r rollout) awaitAdded(ctx context.Context) error {
+	inOrder(r.added, unitName, r.set.dependencies())
+	for _, w := range r.added {
+		if err := r.awaitReady(ctx, w, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitSurplus waits until the surplus workers have been stopped and forgotten.
+func (r rollout) awaitSurplus(ctx context.Context) error {
+	return awaitEnds(ctx, r.surplus)
+}
+
+// awaitReady waits until an instance of the worker after the given incarnation is ready, or has ended and is not to be
+// restarted because it was successful. It fails as soon as that instance has failed or cannot be started, and also if
+// the start makes no process within the start timeout, as with an executable on a file system that does not answer.
+func (r rollout) awaitReady(ctx context.Context, w *worker.Worker, before uint64) error {
+	changed, stop := r.services.Watch()
+	defer stop()
+	for {
+		info := w.Info()
+		switch {
+		case info == nil, r.set.hasRetired(w):
+			return fmt.Errorf("%s was removed", w.ID())
+		case strings.HasPrefix(info.Reason, lifecycle.HeldPrefix):
+			return fmt.Errorf("%s is %s", w.ID(), info.Reason)
+		case info.Status == records.StatusBackoff, info.Status == records.StatusFailed:
+			return fmt.Errorf("%s is not ready: %s", w.ID(), info.Reason)
+		case info.Status == records.StatusWaiting && r.set.resolve().Of(info.Unit).Hopeless:
+			return fmt.Errorf("%s is waiting: %s", w.ID(), r.set.blocked(info.Unit))
+		case info.Status == records.StatusScheduled:
+			return nil // it is run when it is due
+		case info.Incarnation > before && (info.Ready || info.Status == records.StatusCompleted):
+			return nil
+		}
+		var overdue <-chan time.Time
+		if !info.StartBy.IsZero() {
+			overdue = time.After(time.Until(info.StartBy))
+		}
+		select {
+		case <-overdue:
+			return fmt.Errorf("%s is not ready: its start hangs", w.ID())
+		case <-changed:
+		case <-w.Finished():
+			return fmt.Errorf("%s: %w", w.ID(), worker.ErrStopping)
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w", w.ID(), ctx.Err())
+		}
+	}
+}
+
+// awaitSearched waits until each new unmanaged unit has been searched for once. It does not wait for a process.
+func (r rollout) awaitSearched(ctx context.Context) error {
+	changed, stop := r.services.Watch()
+	defer stop()
+	for !r.watched.Searched() {
+		select {
+		case <-changed:
+		case <-r.ended:
+			return worker.ErrStopping
+		case <-ctx.Done():
+			return fmt.Errorf("the processes of unmanaged units have not been searched for: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+// atMost calls do for each item, in their order and for limit of them at the same time. After an error it begins no
+// more, and waits for those that it has begun. It returns the number of successful calls, and the errors of the others.
+func atMost[T any](limit int, items []T, do func(T) error) (done int, err error) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	places := make(chan struct{}, max(limit, 1))
+	for _, item := range items {
+		places <- struct{}{}
+		mu.Lock()
+		failed := err != nil
+		mu.Unlock()
+		if failed {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-places }()
+			failure := do(item)
+			mu.Lock()
+			defer mu.Unlock()
+			if failure == nil {
+				done++
+			}
+			err = errors.Join(err, failure)
+		})
+	}
+	wg.Wait()
+	return done, err
+}
