@@ -47,7 +47,7 @@ var tortureHabits = []string{
 func moody(worker string) bool {
 	unit, number, _ := strings.Cut(worker, "-")
 	n, err := strconv.Atoi(number)
-	return unit == "worker" && err == nil && strings.HasPrefix(tortureHabits[n%len(tortureHabits)], "moody")
+	return unit == job || unit == "worker" && err == nil && strings.HasPrefix(tortureHabits[n%len(tortureHabits)], "moody")
 }
 
 // score counts all acts, for the table.
@@ -153,6 +153,8 @@ type victim struct {
 	deeds     []string      // of this host, for the report
 	last      progress      // at the end of the last round
 	wanted    wanted
+
+	companions companions
 }
 
 // progress is how far a host has come.
@@ -176,8 +178,10 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 	r.workers.moody, r.workers.least, r.workers.configured = moody, r.workers.count, r.workers.count
 	v := &victim{rig: r, rng: rng, tally: all, suspended: map[string]bool{}}
 	r.fromFile, v.wanted.sleepers = rng.IntN(2) == 0, rng.IntN(3)
+	c := &v.companions
+	c.there, c.gatesWorks, c.watch = rng.IntN(3) > 0, rng.IntN(2) == 0, rng.IntN(2) == 0
 	port := harness.FreePort(t)
-	if err := errors.Join(r.employ(port), r.registrations.invite()); err != nil {
+	if err := errors.Join(v.settleIn(), r.employ(port), r.registrations.invite()); err != nil {
 		return err
 	}
 	for round := range rounds {
@@ -361,8 +365,10 @@ func (v *victim) afterDeath(mayEnd func(worker string) bool) error {
 	v.tally.mu.Lock()
 	v.tally.checks++
 	v.tally.mu.Unlock()
-	_, err := v.inspect(mayEnd)
-	return err
+	o, err := v.inspect(mayEnd)
+	errs := []error{err}
+	v.companions.checkDue(o.records, func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) })
+	return errors.Join(errs...)
 }
 
 func (v *victim) whileUp(kind, a, b int) error {
@@ -436,6 +442,7 @@ func (v *victim) leave(signal syscall.Signal) error {
 	if ended, err := v.masters.await("the master holds the state", v.holds); err != nil || ended {
 		return errors.Join(err, v.reap())
 	}
+	began, inForce := sinceBoot(), v.companions.inForce > 0
 	_ = v.masters.running.cmd.Process.Signal(signal)
 	killed := false
 	select {
@@ -451,6 +458,9 @@ func (v *victim) leave(signal syscall.Signal) error {
 	err := errors.Join(v.masters.buried(killed), v.afterDeath(mayEnd))
 	if living := v.workers.scan(); signal == syscall.SIGTERM && !killed && len(living) > 0 {
 		err = errors.Join(err, fmt.Errorf("workers have outlived the stop: %+v", living))
+	}
+	if signal == syscall.SIGTERM && inForce {
+		err = errors.Join(err, v.companions.checkStopped(began))
 	}
 	return err
 }
@@ -477,6 +487,9 @@ func (v *victim) strike(worker string) {
 		e.deaths++
 		v.workers.ledger[worker] = e
 		b.signal(unix.SIGKILL)
+		if strings.HasPrefix(worker, gate+"-") {
+			v.companions.ended = append(v.companions.ended, sinceBoot())
+		}
 	}
 }
 
@@ -564,9 +577,14 @@ func (v *victim) calm() error {
 			if err != nil {
 				return err
 			}
-			return errors.Join(v.applied(state), v.settled(state))
+			watched := v.reportsWatched(state)
+			return errors.Join(v.applied(state), watched, v.settled(state))
 		})
 		if err == nil && !ended {
+			v.mayWatch = false
+			if v.companions.inForce == 0 && v.workers.companions > 0 {
+				v.companions.inForce = sinceBoot()
+			}
 			return nil
 		}
 		if time.Now().After(deadline) {
@@ -576,9 +594,9 @@ func (v *victim) calm() error {
 }
 
 func (v *victim) settled(state *adminpb.State) error {
-	if state.GetStatus() != "running" || len(state.GetWorkers()) != v.workers.count+v.workers.sleepers {
-		return fmt.Errorf("%s, %d workers, want %d, and %d without a port",
-			state.GetStatus(), len(state.GetWorkers()), v.workers.count, v.workers.sleepers)
+	if state.GetStatus() != "running" || len(state.GetWorkers()) != v.workers.count+v.workers.sleepers+2*v.workers.companions {
+		return fmt.Errorf("%s, %d workers, want %d, %d without a port, and %d companions", state.GetStatus(),
+			len(state.GetWorkers()), v.workers.count, v.workers.sleepers, 2*v.workers.companions)
 	}
 	healthy := map[string]bool{}
 	for _, s := range state.GetServices() {
@@ -588,7 +606,7 @@ func (v *victim) settled(state *adminpb.State) error {
 	}
 	leaders := leadersOf(v.workers.scan())
 	for _, w := range state.GetWorkers() {
-		healthy[w.GetId()] = healthy[w.GetId()] || isSleeper(w.GetId()) // it offers nothing
+		healthy[w.GetId()] = healthy[w.GetId()] || portless(w.GetId()) // it offers nothing
 		// The master may not have noticed the death of a worker yet.
 		now := leaders[w.GetId()]
 		if !moody(w.GetId()) && (v.workers.ended[w.GetToken()] || w.GetStatus() != "running" || !healthy[w.GetId()] ||
@@ -625,7 +643,13 @@ func (v *victim) compare() error {
 	}
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if err := v.reportsWatched(state); err != nil {
+		fail("%w", err)
+	}
 	living := v.workers.scan()
+	if len(v.workers.commands) > 0 {
+		fail("commands of hooks live: %+v", v.workers.commands)
+	}
 	leaders := leadersOf(living)
 	tokens := map[string]bool{}
 	noted, err := v.workers.instancesNoted()
@@ -661,7 +685,7 @@ func (v *victim) compare() error {
 			fail("%s: incarnation %d was %d, desired %s", id, w.GetIncarnation(), was.incarnation, w.GetDesired())
 		}
 		b := now[0]
-		if !isSleeper(id) {
+		if !portless(id) {
 			if b.memory, err = v.workers.memoryOf(b.port); err != nil {
 				fail("%s does not answer by itself: %w", id, err)
 			}
@@ -687,7 +711,9 @@ func (v *victim) compare() error {
 		}
 	}
 	v.checkTurns(living, fail)
+	v.checkCompanions(living, fail)
 	v.workers.least, v.workers.leastSleepers = v.workers.count, v.workers.sleepers
+	v.workers.leastCompanions = v.workers.companions
 	for id := range v.workers.ledger {
 		if v.workers.isSurplus(id) {
 			if err := v.workers.forget(id); err != nil {
@@ -720,6 +746,17 @@ func (v *victim) compare() error {
 	v.tally.streams += streams - v.last.streams
 	v.last = progress{sent, acked, started, state.GetProcessedCount(), messages, answered, streams}
 	return errors.Join(errs...)
+}
+
+// checkCompanions checks what the companions and the commands of the sleepers have noted.
+func (v *victim) checkCompanions(living []being, fail func(string, ...any)) {
+	var gated []being
+	if v.companions.gatesWorks {
+		gated = slices.DeleteFunc(slices.Clone(living), func(b being) bool { return !b.leader || portless(b.worker) })
+	}
+	v.companions.checkOrder(gated, fail)
+	v.companions.checkRuns(fail)
+	v.companions.checkHooks(fail)
 }
 
 // totals returns the numbers of sent and acknowledged requests.
