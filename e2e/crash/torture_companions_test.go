@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store/records"
 )
 
@@ -50,6 +51,7 @@ type companions struct {
 	// it is since the boot.
 	inForce time.Duration
 	ended   []time.Duration // when the test has ended a gate
+	checked time.Duration   // until when the starts of dependents were counted
 	// runs are the tokens of the runs of the job that were recorded, by due time; last is the last due time.
 	runs map[int64]string
 	last time.Time
@@ -93,6 +95,61 @@ func (v *victim) settleIn() error {
 		filepath.Join(c.tools, "timed"): 0o755,
 	} {
 		err = errors.Join(err, os.Chmod(folder, mode))
+	}
+	return err
+}
+
+// strikeDependents kills the gate and some of the workers that depend on it at once.
+func (v *victim) strikeDependents(a int) {
+	if v.workers.companions > 0 {
+		v.strike(gate + "-0")
+	}
+	for n := range v.workers.sleepers {
+		v.strike(fmt.Sprintf("%s-%d", sleeper, n))
+	}
+	if worker := fmt.Sprintf("worker-%d", a%v.workers.count); v.companions.gatesWorks && !moody(worker) {
+		v.strike(worker)
+	}
+}
+
+// atDueTime kills the master about when the job is due, if that is soon. Only whether it is depends on the clock.
+func (v *victim) atDueTime(a int) error {
+	now := time.Now()
+	due := now.Truncate(time.Minute).Add(time.Minute)
+	if v.masters.running == nil || v.companions.inForce == 0 || due.Sub(now) > 4*time.Second {
+		return nil
+	}
+	v.did("master killed when the job is due", "")
+	if a%2 == 0 {
+		at := []moment{
+			{crashpoint.Commit.Before(), 1}, {crashpoint.Commit.After(), 1}, {crashpoint.Fork.Before(), 1},
+			{crashpoint.Fork.After(), 1}, {crashpoint.Commit.Before(), 2}, {crashpoint.Commit.After(), 2},
+		}[a/2%6]
+		v.masters.pause(time.Until(due) - 20*time.Millisecond)
+		if v.masters.running.over() {
+			return v.reap()
+		}
+		err := v.masters.arm(at)
+		v.masters.pause(200 * time.Millisecond)
+		return errors.Join(err, v.reap())
+	}
+	v.masters.pause(time.Until(due) + time.Duration(a%60-20)*time.Millisecond)
+	return errors.Join(v.masters.kill(), v.afterDeath(v.mayEnd))
+}
+
+// noteExcuse in the notes of a worker allows that stop.after did not run for its last instance.
+const noteExcuse = "X"
+
+// excuse allows that commands have failed, or are not known to the next master.
+func (c *companions) excuse() error {
+	paths, err := filepath.Glob(filepath.Join(c.notes, "note."+sleeper+"-*"))
+	for _, path := range paths {
+		f, err2 := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		if err2 == nil {
+			_, err2 = fmt.Fprintln(f, noteExcuse)
+			err2 = errors.Join(err2, f.Close())
+		}
+		err = errors.Join(err, err2)
 	}
 	return err
 }
@@ -168,8 +225,9 @@ func times(lines [][]string) (all []time.Duration) {
 	return all
 }
 
-// checkOrder fails for each start of a dependent while the gate was not ready.
-func (c *companions) checkOrder(workers []being, fail func(string, ...any)) {
+// checkOrder fails for each start of a dependent while the gate was not ready. It returns how many it has checked for
+// the first time.
+func (c *companions) checkOrder(workers []being, fail func(string, ...any)) (n int) {
 	gates, err := c.startsOf(gate)
 	dependents, err2 := c.startsOf(sleeper)
 	if err := errors.Join(err, err2); err != nil {
@@ -180,16 +238,22 @@ func (c *companions) checkOrder(workers []being, fail func(string, ...any)) {
 		starts = append(starts, time.Duration(b.born)*tick) //nolint:gosec // a time fits
 	}
 	if c.inForce == 0 {
-		return
+		return 0
 	}
+	last := c.checked
 	for _, start := range starts {
 		if start < c.inForce {
 			continue
 		}
+		if start > last {
+			n++
+		}
+		c.checked = max(c.checked, start)
 		if why := tooEarly(start, opened, c.ended); why != "" {
 			fail("a worker was started at %s, %s", start, why)
 		}
 	}
+	return n
 }
 
 // tooEarly returns why a dependent must not have been started then, given the starts of gates and the times at which
@@ -217,10 +281,11 @@ func tooEarly(start time.Duration, opened, ended []time.Duration) string {
 }
 
 // checkStopped fails unless the commands of all sleepers that ended in an orderly stop had ended before that of the
-// gate began.
-func (c *companions) checkStopped(since time.Duration) error {
+// gate began. It returns how many these were.
+func (c *companions) checkStopped(since time.Duration) (n int, err error) {
 	began, ended := time.Duration(0), map[string]time.Duration{}
-	paths, err := filepath.Glob(filepath.Join(c.notes, "times.*"))
+	var paths []string
+	paths, err = filepath.Glob(filepath.Join(c.notes, "times.*"))
 	for _, path := range paths {
 		text, err2 := os.ReadFile(path)
 		err = errors.Join(err, err2)
@@ -238,17 +303,20 @@ func (c *companions) checkStopped(since time.Duration) error {
 		}
 	}
 	for name, when := range ended {
+		if began > 0 {
+			n++
+		}
 		if began > 0 && when > began {
 			err = errors.Join(err, fmt.Errorf("%s ended at %s, and the gate that it depends on was stopped at %s",
 				name, when, began))
 		}
 	}
-	return err
+	return n, err
 }
 
 // checkRuns fails if the job has run twice in a minute, or as another user. A run is started within seconds of its due
-// time or not at all.
-func (c *companions) checkRuns(fail func(string, ...any)) {
+// time or not at all. It returns the number of runs.
+func (c *companions) checkRuns(fail func(string, ...any)) (n int) {
 	lines, err := c.startsOf(job)
 	if err != nil {
 		fail("%w", err)
@@ -270,6 +338,7 @@ func (c *companions) checkRuns(fail func(string, ...any)) {
 			fail("a worker runs as user %s with umask %s, want %d: %q", fields[3], fields[4], c.uid, c.user)
 		}
 	}
+	return len(minutes)
 }
 
 // checkDue fails if the record of the job forgets a due time, or names another run for one.
@@ -292,23 +361,35 @@ func (c *companions) checkDue(recorded map[string]records.Worker, fail func(stri
 	}
 }
 
-// checkHooks fails if a command of a sleeper has run twice at once, or a sleeper was started without one.
-func (c *companions) checkHooks(fail func(string, ...any)) {
+// checkHooks fails if a command of a sleeper has run twice at once, or a sleeper was started without one. It returns the
+// number of commands that succeeded.
+func (c *companions) checkHooks(fail func(string, ...any)) (n int) {
 	paths, _ := filepath.Glob(filepath.Join(c.notes, "note."+sleeper+"-*"))
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
-		last := ""
+		last, due := "", false // due: stop.after
 		for _, note := range strings.Fields(string(text)) {
+			if note == strings.ToLower(noteBefore) || note == strings.ToLower(noteAfter) {
+				n++
+			}
 			switch {
 			case note == noteTwin:
 				err = errors.Join(err, errors.New("a command has run twice at once"))
 			case note == noteStart && last != strings.ToLower(noteBefore):
 				err = errors.Join(err, errors.New("a sleeper was started without start.before"))
+			case note == noteBefore && due:
+				err = errors.Join(err, errors.New("start.before ran before stop.after"))
 			}
+			if note == noteExcuse {
+				due = false
+				continue
+			}
+			due = note == noteStart || due && note != strings.ToLower(noteAfter)
 			last = note
 		}
 		if err != nil {
 			fail("%s: %w: %q", filepath.Base(path), err, text[max(0, len(text)-200):])
 		}
 	}
+	return n
 }

@@ -59,12 +59,20 @@ type score struct {
 	instances, checks   int
 
 	messages, answered, streams int // of calls that are forwarded
+
+	dependents, stops, runs, commands int // starts and stops whose order was checked, runs of the job, commands of hooks
 }
 
 func (c *score) note(action string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.actions[action]++
+}
+
+func (c *score) add(change func(c *score)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(c)
 }
 
 func TestTorture(t *testing.T) {
@@ -117,6 +125,10 @@ func (c *score) String() string {
 	}
 	row("instances started", c.instances)
 	row("comparisons with the model", c.checks)
+	row("starts of dependents", c.dependents)
+	row("stops in order of dependencies", c.stops)
+	row("runs of the job", c.runs)
+	row("commands of hooks", c.commands)
 	row("requests sent", c.sent)
 	row("requests acknowledged", c.acked)
 	row("requests counted", c.counted)
@@ -125,7 +137,7 @@ func (c *score) String() string {
 	row("streams opened", c.streams)
 	for _, none := range []string{
 		"acknowledgements lost", "registrations lost", "calls handled twice", "twins", "orphans",
-		"strangers signalled", "panics and leaks",
+		"strangers signalled", "starts without a dependency", "due times run twice", "commands run twice at once", "panics and leaks",
 	} {
 		row(none, 0)
 	}
@@ -163,6 +175,8 @@ type progress struct {
 	counted              int64
 
 	messages, answered, streams int
+
+	runs, commands int
 }
 
 func torture(t *testing.T, base string, seed uint64, host, rounds int, all *score) error {
@@ -177,9 +191,9 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 		"--worker-service", "proto.MyBusinessService", "--worker-service", echo.Service)
 	r.workers.moody, r.workers.least, r.workers.configured = moody, r.workers.count, r.workers.count
 	v := &victim{rig: r, rng: rng, tally: all, suspended: map[string]bool{}}
-	r.fromFile, v.wanted.sleepers = rng.IntN(2) == 0, rng.IntN(3)
+	r.fromFile, v.wanted.sleepers = rng.IntN(3) > 0, 1+rng.IntN(3)
 	c := &v.companions
-	c.there, c.gatesWorks, c.watch = rng.IntN(3) > 0, rng.IntN(2) == 0, rng.IntN(2) == 0
+	c.there, c.gatesWorks, c.watch = rng.IntN(4) > 0, rng.IntN(2) == 0, rng.IntN(2) == 0
 	port := harness.FreePort(t)
 	if err := errors.Join(v.settleIn(), r.employ(port), r.registrations.invite()); err != nil {
 		return err
@@ -225,7 +239,8 @@ func (v *victim) round() error {
 	for _, service := range []string{echo.Service, guests[0]} {
 		v.load.Go(func() { v.holdStreams(service) })
 	}
-	err := v.trouble(1 + v.rng.IntN(4))
+	acts, a := 1+v.rng.IntN(4), v.rng.IntN(1<<20)
+	err := errors.Join(v.atDueTime(a), v.trouble(acts))
 	if err == nil {
 		err = v.calm()
 	}
@@ -334,7 +349,7 @@ func (v *victim) visit(a, b int) error {
 // the seed.
 func (v *victim) trouble(n int) error {
 	for range n {
-		kind, a, b := v.rng.IntN(130), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
+		kind, a, b := v.rng.IntN(140), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
 		if err := v.reap(); err != nil {
 			return err
 		}
@@ -377,6 +392,10 @@ func (v *victim) whileUp(kind, a, b int) error {
 	}
 	worker := v.anyWorker(a)
 	switch {
+	case kind >= 130:
+		v.did("gate and dependents killed", "")
+		v.strikeDependents(a)
+		return nil
 	case kind >= 122, kind >= 100 && !v.fromFile:
 		return v.scale(3 + b%10)
 	case kind >= 100:
@@ -431,7 +450,7 @@ func (v *victim) whileUp(kind, a, b int) error {
 			return err
 		}
 		v.masters.pause(time.Duration(b%150) * time.Millisecond)
-		return v.masters.fault(name, "")
+		return errors.Join(v.masters.fault(name, ""), v.companions.excuse())
 	}
 }
 
@@ -460,7 +479,9 @@ func (v *victim) leave(signal syscall.Signal) error {
 		err = errors.Join(err, fmt.Errorf("workers have outlived the stop: %+v", living))
 	}
 	if signal == syscall.SIGTERM && inForce {
-		err = errors.Join(err, v.companions.checkStopped(began))
+		n, err2 := v.companions.checkStopped(began)
+		v.tally.add(func(c *score) { c.stops += n })
+		err = errors.Join(err, err2)
 	}
 	return err
 }
@@ -506,6 +527,10 @@ func (v *victim) whileDown(a, b int) error {
 	if a%3 == 0 {
 		v.did("started with another count", "")
 		v.workers.configured = 3 + b%10
+	}
+	if a%5 == 0 {
+		v.did("gate and dependents killed while no master runs", "")
+		v.strikeDependents(b)
 	}
 	if a%7 < 2 {
 		v.fromFile = !v.fromFile
@@ -744,7 +769,8 @@ func (v *victim) compare() error {
 	v.tally.messages += messages - v.last.messages
 	v.tally.answered += answered - v.last.answered
 	v.tally.streams += streams - v.last.streams
-	v.last = progress{sent, acked, started, state.GetProcessedCount(), messages, answered, streams}
+	v.last.sent, v.last.acked, v.last.started, v.last.counted = sent, acked, started, state.GetProcessedCount()
+	v.last.messages, v.last.answered, v.last.streams = messages, answered, streams
 	return errors.Join(errs...)
 }
 
@@ -754,9 +780,15 @@ func (v *victim) checkCompanions(living []being, fail func(string, ...any)) {
 	if v.companions.gatesWorks {
 		gated = slices.DeleteFunc(slices.Clone(living), func(b being) bool { return !b.leader || portless(b.worker) })
 	}
-	v.companions.checkOrder(gated, fail)
-	v.companions.checkRuns(fail)
-	v.companions.checkHooks(fail)
+	dependents := v.companions.checkOrder(gated, fail)
+	runs := v.companions.checkRuns(fail)
+	commands := v.companions.checkHooks(fail)
+	v.tally.add(func(c *score) {
+		c.dependents += dependents
+		c.runs += runs - v.last.runs
+		c.commands += commands - v.last.commands
+	})
+	v.last.runs, v.last.commands = runs, commands
 }
 
 // totals returns the numbers of sent and acknowledged requests.

@@ -68,6 +68,11 @@ func (v *victim) launch(at moment) error {
 		v.companions.inForce = 0
 	}
 	v.prepareFile()
+	if v.workers.sleepers == 0 {
+		if err := v.companions.excuse(); err != nil {
+			return err
+		}
+	}
 	return v.rig.launch(at)
 }
 
@@ -157,7 +162,7 @@ func (v *victim) change(a, b int) {
 		v.wanted.sleepers = a % 4
 		v.did("reloaded with a number of workers without a port", fmt.Sprint(v.wanted.sleepers))
 	case 3:
-		v.companions.there, v.companions.inForce = !v.companions.there, 0
+		v.companions.there, v.companions.inForce = a%4 > 0, 0
 		v.did("reloaded with dependencies and a schedule, or without", fmt.Sprint(v.companions.there))
 	case 4:
 		v.companions.watch, v.mayWatch = !v.companions.watch, true
