@@ -64,6 +64,9 @@ type workers struct {
 	// last rest.
 	sleepers, leastSleepers int
 
+	// companions is 1 if the gate and the job are wanted, leastCompanions the minimum since the last rest.
+	companions, leastCompanions int
+
 	least  int                      // the minimum since the last rest, 0 if equal to count
 	moody  func(worker string) bool // reports whether a worker dies by itself; nil if none does
 	beings map[string]being         // leaders that lived at the last inspection, by token
@@ -220,8 +223,11 @@ func (ws *workers) isSurplus(worker string) bool {
 	if ws.least > 0 {
 		wanted = min(wanted, ws.least)
 	}
-	if unit == sleeper {
+	switch {
+	case unit == sleeper:
 		wanted = min(ws.sleepers, ws.leastSleepers)
+	case unit != "worker" && ws.configured > 0:
+		wanted = min(ws.companions, ws.leastCompanions)
 	}
 	return err != nil || number >= wanted
 }

@@ -47,7 +47,7 @@ var tortureHabits = []string{
 func moody(worker string) bool {
 	unit, number, _ := strings.Cut(worker, "-")
 	n, err := strconv.Atoi(number)
-	return unit == "worker" && err == nil && strings.HasPrefix(tortureHabits[n%len(tortureHabits)], "moody")
+	return unit == job || unit == "worker" && err == nil && strings.HasPrefix(tortureHabits[n%len(tortureHabits)], "moody")
 }
 
 // score counts all acts, for the table.
@@ -59,12 +59,20 @@ type score struct {
 	instances, checks   int
 
 	messages, answered, streams int // of calls that are forwarded
+
+	dependents, stops, runs, commands int // starts and stops whose order was checked, runs of the job, commands of hooks
 }
 
 func (c *score) note(action string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.actions[action]++
+}
+
+func (c *score) add(change func(c *score)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(c)
 }
 
 func TestTorture(t *testing.T) {
@@ -117,6 +125,10 @@ func (c *score) String() string {
 	}
 	row("instances started", c.instances)
 	row("comparisons with the model", c.checks)
+	row("starts of dependents", c.dependents)
+	row("stops in order of dependencies", c.stops)
+	row("runs of the job", c.runs)
+	row("commands of hooks", c.commands)
 	row("requests sent", c.sent)
 	row("requests acknowledged", c.acked)
 	row("requests counted", c.counted)
@@ -125,7 +137,7 @@ func (c *score) String() string {
 	row("streams opened", c.streams)
 	for _, none := range []string{
 		"acknowledgements lost", "registrations lost", "calls handled twice", "twins", "orphans",
-		"strangers signalled", "panics and leaks",
+		"strangers signalled", "starts without a dependency", "due times run twice", "commands run twice at once", "panics and leaks",
 	} {
 		row(none, 0)
 	}
@@ -153,6 +165,8 @@ type victim struct {
 	deeds     []string      // of this host, for the report
 	last      progress      // at the end of the last round
 	wanted    wanted
+
+	companions companions
 }
 
 // progress is how far a host has come.
@@ -161,6 +175,8 @@ type progress struct {
 	counted              int64
 
 	messages, answered, streams int
+
+	runs, commands int
 }
 
 func torture(t *testing.T, base string, seed uint64, host, rounds int, all *score) error {
@@ -175,9 +191,11 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 		"--worker-service", "proto.MyBusinessService", "--worker-service", echo.Service)
 	r.workers.moody, r.workers.least, r.workers.configured = moody, r.workers.count, r.workers.count
 	v := &victim{rig: r, rng: rng, tally: all, suspended: map[string]bool{}}
-	r.fromFile, v.wanted.sleepers = rng.IntN(2) == 0, rng.IntN(3)
+	r.fromFile, v.wanted.sleepers = rng.IntN(3) > 0, 1+rng.IntN(3)
+	c := &v.companions
+	c.there, c.gatesWorks, c.watch = rng.IntN(4) > 0, rng.IntN(2) == 0, rng.IntN(2) == 0
 	port := harness.FreePort(t)
-	if err := errors.Join(r.employ(port), r.registrations.invite()); err != nil {
+	if err := errors.Join(v.settleIn(), r.employ(port), r.registrations.invite()); err != nil {
 		return err
 	}
 	for round := range rounds {
@@ -221,7 +239,8 @@ func (v *victim) round() error {
 	for _, service := range []string{echo.Service, guests[0]} {
 		v.load.Go(func() { v.holdStreams(service) })
 	}
-	err := v.trouble(1 + v.rng.IntN(4))
+	acts, a := 1+v.rng.IntN(4), v.rng.IntN(1<<20)
+	err := errors.Join(v.atDueTime(a), v.trouble(acts))
 	if err == nil {
 		err = v.calm()
 	}
@@ -330,7 +349,7 @@ func (v *victim) visit(a, b int) error {
 // the seed.
 func (v *victim) trouble(n int) error {
 	for range n {
-		kind, a, b := v.rng.IntN(130), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
+		kind, a, b := v.rng.IntN(140), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
 		if err := v.reap(); err != nil {
 			return err
 		}
@@ -361,8 +380,10 @@ func (v *victim) afterDeath(mayEnd func(worker string) bool) error {
 	v.tally.mu.Lock()
 	v.tally.checks++
 	v.tally.mu.Unlock()
-	_, err := v.inspect(mayEnd)
-	return err
+	o, err := v.inspect(mayEnd)
+	errs := []error{err}
+	v.companions.checkDue(o.records, func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) })
+	return errors.Join(errs...)
 }
 
 func (v *victim) whileUp(kind, a, b int) error {
@@ -371,6 +392,10 @@ func (v *victim) whileUp(kind, a, b int) error {
 	}
 	worker := v.anyWorker(a)
 	switch {
+	case kind >= 130:
+		v.did("gate and dependents killed", "")
+		v.strikeDependents(a)
+		return nil
 	case kind >= 122, kind >= 100 && !v.fromFile:
 		return v.scale(3 + b%10)
 	case kind >= 100:
@@ -425,7 +450,7 @@ func (v *victim) whileUp(kind, a, b int) error {
 			return err
 		}
 		v.masters.pause(time.Duration(b%150) * time.Millisecond)
-		return v.masters.fault(name, "")
+		return errors.Join(v.masters.fault(name, ""), v.companions.excuse())
 	}
 }
 
@@ -436,6 +461,7 @@ func (v *victim) leave(signal syscall.Signal) error {
 	if ended, err := v.masters.await("the master holds the state", v.holds); err != nil || ended {
 		return errors.Join(err, v.reap())
 	}
+	began, inForce := sinceBoot(), v.companions.inForce > 0
 	_ = v.masters.running.cmd.Process.Signal(signal)
 	killed := false
 	select {
@@ -451,6 +477,11 @@ func (v *victim) leave(signal syscall.Signal) error {
 	err := errors.Join(v.masters.buried(killed), v.afterDeath(mayEnd))
 	if living := v.workers.scan(); signal == syscall.SIGTERM && !killed && len(living) > 0 {
 		err = errors.Join(err, fmt.Errorf("workers have outlived the stop: %+v", living))
+	}
+	if signal == syscall.SIGTERM && inForce {
+		n, err2 := v.companions.checkStopped(began)
+		v.tally.add(func(c *score) { c.stops += n })
+		err = errors.Join(err, err2)
 	}
 	return err
 }
@@ -477,6 +508,9 @@ func (v *victim) strike(worker string) {
 		e.deaths++
 		v.workers.ledger[worker] = e
 		b.signal(unix.SIGKILL)
+		if strings.HasPrefix(worker, gate+"-") {
+			v.companions.ended = append(v.companions.ended, sinceBoot())
+		}
 	}
 }
 
@@ -493,6 +527,10 @@ func (v *victim) whileDown(a, b int) error {
 	if a%3 == 0 {
 		v.did("started with another count", "")
 		v.workers.configured = 3 + b%10
+	}
+	if a%5 == 0 {
+		v.did("gate and dependents killed while no master runs", "")
+		v.strikeDependents(b)
 	}
 	if a%7 < 2 {
 		v.fromFile = !v.fromFile
@@ -564,9 +602,14 @@ func (v *victim) calm() error {
 			if err != nil {
 				return err
 			}
-			return errors.Join(v.applied(state), v.settled(state))
+			watched := v.reportsWatched(state)
+			return errors.Join(v.applied(state), watched, v.settled(state))
 		})
 		if err == nil && !ended {
+			v.mayWatch = false
+			if v.companions.inForce == 0 && v.workers.companions > 0 {
+				v.companions.inForce = sinceBoot()
+			}
 			return nil
 		}
 		if time.Now().After(deadline) {
@@ -576,9 +619,9 @@ func (v *victim) calm() error {
 }
 
 func (v *victim) settled(state *adminpb.State) error {
-	if state.GetStatus() != "running" || len(state.GetWorkers()) != v.workers.count+v.workers.sleepers {
-		return fmt.Errorf("%s, %d workers, want %d, and %d without a port",
-			state.GetStatus(), len(state.GetWorkers()), v.workers.count, v.workers.sleepers)
+	if state.GetStatus() != "running" || len(state.GetWorkers()) != v.workers.count+v.workers.sleepers+2*v.workers.companions {
+		return fmt.Errorf("%s, %d workers, want %d, %d without a port, and %d companions", state.GetStatus(),
+			len(state.GetWorkers()), v.workers.count, v.workers.sleepers, 2*v.workers.companions)
 	}
 	healthy := map[string]bool{}
 	for _, s := range state.GetServices() {
@@ -588,7 +631,7 @@ func (v *victim) settled(state *adminpb.State) error {
 	}
 	leaders := leadersOf(v.workers.scan())
 	for _, w := range state.GetWorkers() {
-		healthy[w.GetId()] = healthy[w.GetId()] || isSleeper(w.GetId()) // it offers nothing
+		healthy[w.GetId()] = healthy[w.GetId()] || portless(w.GetId()) // it offers nothing
 		// The master may not have noticed the death of a worker yet.
 		now := leaders[w.GetId()]
 		if !moody(w.GetId()) && (v.workers.ended[w.GetToken()] || w.GetStatus() != "running" || !healthy[w.GetId()] ||
@@ -625,7 +668,13 @@ func (v *victim) compare() error {
 	}
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if err := v.reportsWatched(state); err != nil {
+		fail("%w", err)
+	}
 	living := v.workers.scan()
+	if len(v.workers.commands) > 0 {
+		fail("commands of hooks live: %+v", v.workers.commands)
+	}
 	leaders := leadersOf(living)
 	tokens := map[string]bool{}
 	noted, err := v.workers.instancesNoted()
@@ -661,7 +710,7 @@ func (v *victim) compare() error {
 			fail("%s: incarnation %d was %d, desired %s", id, w.GetIncarnation(), was.incarnation, w.GetDesired())
 		}
 		b := now[0]
-		if !isSleeper(id) {
+		if !portless(id) {
 			if b.memory, err = v.workers.memoryOf(b.port); err != nil {
 				fail("%s does not answer by itself: %w", id, err)
 			}
@@ -687,7 +736,9 @@ func (v *victim) compare() error {
 		}
 	}
 	v.checkTurns(living, fail)
+	v.checkCompanions(living, fail)
 	v.workers.least, v.workers.leastSleepers = v.workers.count, v.workers.sleepers
+	v.workers.leastCompanions = v.workers.companions
 	for id := range v.workers.ledger {
 		if v.workers.isSurplus(id) {
 			if err := v.workers.forget(id); err != nil {
@@ -718,8 +769,26 @@ func (v *victim) compare() error {
 	v.tally.messages += messages - v.last.messages
 	v.tally.answered += answered - v.last.answered
 	v.tally.streams += streams - v.last.streams
-	v.last = progress{sent, acked, started, state.GetProcessedCount(), messages, answered, streams}
+	v.last.sent, v.last.acked, v.last.started, v.last.counted = sent, acked, started, state.GetProcessedCount()
+	v.last.messages, v.last.answered, v.last.streams = messages, answered, streams
 	return errors.Join(errs...)
+}
+
+// checkCompanions checks what the companions and the commands of the sleepers have noted.
+func (v *victim) checkCompanions(living []being, fail func(string, ...any)) {
+	var gated []being
+	if v.companions.gatesWorks {
+		gated = slices.DeleteFunc(slices.Clone(living), func(b being) bool { return !b.leader || portless(b.worker) })
+	}
+	dependents := v.companions.checkOrder(gated, fail)
+	runs := v.companions.checkRuns(fail)
+	commands := v.companions.checkHooks(fail)
+	v.tally.add(func(c *score) {
+		c.dependents += dependents
+		c.runs += runs - v.last.runs
+		c.commands += commands - v.last.commands
+	})
+	v.last.runs, v.last.commands = runs, commands
 }
 
 // totals returns the numbers of sent and acknowledged requests.

@@ -39,13 +39,23 @@ type wanted struct {
 
 func isSleeper(worker string) bool { return strings.HasPrefix(worker, sleeper+"-") }
 
-// anyWorker returns a wanted worker of either unit.
+// portless reports whether the worker is one of a unit without a port.
+func portless(worker string) bool { return isSleeper(worker) || isCompanion(worker) }
+
+func isCompanion(worker string) bool {
+	return strings.HasPrefix(worker, gate+"-") || strings.HasPrefix(worker, job+"-")
+}
+
+// anyWorker returns a wanted worker of any unit.
 func (v *victim) anyWorker(n int) string {
-	n %= v.workers.count + v.workers.sleepers
-	if n < v.workers.count {
+	n %= v.workers.count + v.workers.sleepers + 2*v.workers.companions
+	switch {
+	case n < v.workers.count:
 		return fmt.Sprintf("worker-%d", n)
+	case n < v.workers.count+v.workers.sleepers:
+		return fmt.Sprintf("%s-%d", sleeper, n-v.workers.count)
 	}
-	return fmt.Sprintf("%s-%d", sleeper, n-v.workers.count)
+	return []string{gate, job}[n-v.workers.count-v.workers.sleepers] + "-0"
 }
 
 // launch starts a master with a file or without, as [rig.launch] does.
@@ -53,7 +63,16 @@ func (v *victim) launch(at moment) error {
 	w := &v.wanted
 	w.signals, w.undone, w.stale, w.unsure = 0, 0, false, false
 	v.workers.next()
+	v.mayWatch = true
+	if !v.fromFile {
+		v.companions.inForce = 0
+	}
 	v.prepareFile()
+	if v.workers.sleepers == 0 {
+		if err := v.companions.excuse(); err != nil {
+			return err
+		}
+	}
 	return v.rig.launch(at)
 }
 
@@ -72,27 +91,36 @@ func (ws *workers) next() {
 func (v *victim) prepareFile() {
 	services, _ := json.Marshal([]string{"proto.MyBusinessService", echo.Service})
 	v.further = fmt.Sprintf("    start: {timeout: 15s}\n    services: %s\n", services)
-	v.workers.sleepers = 0
+	c := &v.companions
+	if c.there && c.gatesWorks {
+		v.further += fmt.Sprintf("    depends_on: {%s: ready}\n", gate)
+	}
+	v.workers.sleepers, v.workers.companions, v.watches = 0, 0, ""
 	if v.fromFile {
 		v.workers.sleepers = v.wanted.sleepers
+		if c.there {
+			v.workers.companions = 1
+		}
+		if c.watch {
+			v.watches = v.watchedUnits()
+		}
 	}
 	v.workers.leastSleepers = min(v.workers.leastSleepers, v.workers.sleepers)
+	v.workers.leastCompanions = min(v.workers.leastCompanions, v.workers.companions)
 	if v.workers.sleepers > 0 {
 		v.further += fmt.Sprintf(`  %s:
     kind: managed
-    command: [sleep, "1000000"]
     replicas: %d
     environment: {TURN: "%s"}
-    start: {settle: 10ms}
     restart: {backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}
-    stop: {grace: 250ms}
-`, sleeper, v.workers.sleepers, v.turnOf(sleeper))
+`, sleeper, v.workers.sleepers, v.turnOf(sleeper)) + c.keys()
 	}
+	v.further += c.units(v.turnOf(gate))
 }
 
 // turnOf returns the turn of the unit in the file.
 func (v *victim) turnOf(unit string) string {
-	if unit == sleeper {
+	if unit != "worker" {
 		return fmt.Sprint(v.wanted.sleeperTurn)
 	}
 	return fmt.Sprint(v.turn)
@@ -119,7 +147,7 @@ func (v *victim) changeFile(a, b int) error {
 // change changes the next content of the file.
 func (v *victim) change(a, b int) {
 	ws := &v.workers
-	switch b % 4 {
+	switch b % 6 {
 	case 0:
 		n := 3 + a%10
 		v.did("reloaded with a number of workers", fmt.Sprint(n))
@@ -133,6 +161,12 @@ func (v *victim) change(a, b int) {
 	case 2:
 		v.wanted.sleepers = a % 4
 		v.did("reloaded with a number of workers without a port", fmt.Sprint(v.wanted.sleepers))
+	case 3:
+		v.companions.there, v.companions.inForce = a%4 > 0, 0
+		v.did("reloaded with dependencies and a schedule, or without", fmt.Sprint(v.companions.there))
+	case 4:
+		v.companions.watch, v.mayWatch = !v.companions.watch, true
+		v.did("reloaded with unmanaged units, or without", fmt.Sprint(v.companions.watch))
 	default:
 		v.wanted.sleeperTurn++
 		v.did("reloaded with another environment without a port", v.turnOf(sleeper))
@@ -198,6 +232,9 @@ func (v *victim) checkTurns(living []being, fail func(string, ...any)) {
 	}
 	for _, b := range living {
 		unit, _, _ := strings.Cut(b.worker, "-")
+		if unit == job { // a change counts from its next run on
+			continue
+		}
 		if want := v.turnOf(unit); b.turn != want {
 			fail("%s has environment %q after a reload, want %q: %+v", b.worker, b.turn, want, b)
 		}
