@@ -25,7 +25,7 @@ units:
     stop: {grace: 7s, command: [/bin/sh, -c, "echo stop {worker} >>/srv/order/acts"]}
   app:
     kind: managed
-    command: [/bin/sh, -c, "echo start {worker} >>/srv/order/acts; exec sleep infinity"]
+    command: [/usr/local/bin/order-app, "{worker}"]
     user: hsu
     umask: "0027"
     limits: {open_files: 512}
@@ -41,6 +41,13 @@ units:
     kind: managed
     command: [/bin/true]
     schedule: "0 3 * * *"
+`
+
+// app is the program of the unit app. Only SIGTERM makes it write its last line.
+const app = `#!/bin/sh
+trap 'echo "term $1" >>/srv/order/acts; exit 0' TERM
+echo "start $1" >>/srv/order/acts
+sleep infinity & wait
 `
 
 // further is added to units by a reload. It cannot start before front is ready.
@@ -96,7 +103,9 @@ func TestConfigurationFileAsAService(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	}
-	if err := errors.Join(os.WriteFile(configFile, []byte(units), 0o644),
+	t.Cleanup(func() { _ = os.Remove("/usr/local/bin/order-app") })
+	if err := errors.Join(os.WriteFile("/usr/local/bin/order-app", []byte(app), 0o755),
+		os.WriteFile(configFile, []byte(units), 0o644),
 		os.WriteFile("/srv/order/acts", nil, 0o666), os.Chmod("/srv/order/acts", 0o666)); err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +168,7 @@ func TestConfigurationFileAsAService(t *testing.T) {
 	}
 	acts := strings.Fields(strings.ReplaceAll(readFile(t, "/srv/order/acts"), " ", "_"))
 	wantActs := []string{
-		"before_app-0_as_hsu", "start_app-0", "stop_front-0", "after_app-0_as_hsu", "stop_db-0",
+		"before_app-0_as_hsu", "start_app-0", "stop_front-0", "term_app-0", "after_app-0_as_hsu", "stop_db-0",
 	}
 	if !slices.Equal(acts, wantActs) {
 		t.Errorf("acts are %q, want %q", acts, wantActs)
