@@ -52,7 +52,8 @@ variables override the file.
 Signals:
   TERM, INT  stop the workers and the master; a second INT stops them at once
   USR1       leave the workers running: end the calls in flight and exit; the
-             next master adopts the workers`
+             next master adopts the workers
+  HUP        read the file of --config again, as "hsu-master reload" does`
 	return cmd
 }
 
