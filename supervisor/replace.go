@@ -54,6 +54,9 @@ func (s *Supervisor) replaceOutdated(ctx context.Context, workers []updated, sur
 // replace replaces one worker and waits until its new instance is ready.
 func replace(ctx context.Context, s *Supervisor, w *worker.Worker) error {
 	if info := w.Info(); info == nil || info.Outdated { // otherwise it has ended, and was started with its new unit
+		if err := s.awaitMet(ctx, w); err != nil {
+			return err
+		}
 		before, err := w.Replace(ctx, replaceReason)
 		if err == nil {
 			err = s.awaitReady(ctx, w, before)

@@ -311,12 +311,17 @@ func (c change) awaitSurplus(ctx context.Context) error {
 
 // awaitReady waits until an instance of the worker after the given incarnation is ready, or has ended and is not to be
 // restarted because it was successful. It fails as soon as that instance has failed or cannot be started, and also if
-// the start makes no process within the start timeout, as with an executable on a file system that does not answer.
+// the start makes no process within the start timeout, as with an executable on a file system that does not answer. The
+// same time limits the wait for a stalled dependency.
 func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before uint64) error {
 	changed, stop := s.services.Watch()
 	defer stop()
+	patience := s.set.patience(unitName(w))
 	for {
-		info := w.Info()
+		info, block := w.Info(), dependencies.Block{}
+		if info != nil && info.Status == records.StatusWaiting {
+			block = s.set.resolve().Of(info.Unit)
+		}
 		switch {
 		case info == nil, s.set.hasRetired(w):
 			return fmt.Errorf("%s was removed", w.ID())
@@ -324,8 +329,8 @@ func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before ui
 			return fmt.Errorf("%s is %s", w.ID(), info.Reason)
 		case info.Status == records.StatusBackoff, info.Status == records.StatusFailed:
 			return fmt.Errorf("%s is not ready: %s", w.ID(), info.Reason)
-		case info.Status == records.StatusWaiting && s.set.resolve().Of(info.Unit).Hopeless:
-			return fmt.Errorf("%s is waiting: %s", w.ID(), s.set.blocked(info.Unit))
+		case patience.note(block), block.Hopeless:
+			return fmt.Errorf("%s is waiting: %s", w.ID(), block.Reason)
 		case info.Status == records.StatusScheduled:
 			return nil // it is run when it is due
 		case info.Incarnation > before && (info.Ready || info.Status == records.StatusCompleted):
@@ -338,10 +343,14 @@ func (s *Supervisor) awaitReady(ctx context.Context, w *worker.Worker, before ui
 		select {
 		case <-overdue:
 			return fmt.Errorf("%s is not ready: its start hangs", w.ID())
+		case <-patience.over():
 		case <-changed:
 		case <-w.Finished():
 			return fmt.Errorf("%s: %w", w.ID(), worker.ErrStopping)
 		case <-ctx.Done():
+			if block.Blocked() {
+				return fmt.Errorf("%s is waiting: %s: %w", w.ID(), block.Reason, ctx.Err())
+			}
 			return fmt.Errorf("%s is not ready: %w", w.ID(), ctx.Err())
 		}
 	}
