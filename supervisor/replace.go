@@ -10,7 +10,7 @@ import (
 )
 
 // replaceReason is the reason for the stop of a worker whose unit has changed.
-const replaceReason = "its executable or its arguments have changed"
+const replaceReason = "its executable or its unit has changed"
 
 // replaceOutdated passes the workers their units, and then replaces those that were started differently: unit by unit,
 // and of each as many at the same time as the unit allows.
