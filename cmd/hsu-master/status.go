@@ -35,9 +35,9 @@ func statusCommand() *cli.Command {
 		}
 		return verdict(state)
 	}, jsonOutput())
-	cmd.Description = `Exit codes: 0 the master and all wanted workers are running, 1 some are not, or
-not yet, or the state cannot be written, 3 no master is running. A worker that
-an operator has stopped is not wanted.`
+	cmd.Description = `Exit codes: 0 the master is running, and each wanted worker is running, has
+completed, or is scheduled after a good run, 1 some are not, or not yet, or the
+state cannot be written, 3 no master is running.`
 	return cmd
 }
 
@@ -133,14 +133,14 @@ func headline(s *adminpb.State, now time.Time) string {
 		}
 	}
 	what := fmt.Sprintf("%d of %d workers ready", len(ready), len(s.GetWorkers()))
-	waiting := 0
+	scheduled := 0
 	for _, w := range s.GetWorkers() {
 		if w.GetStatus() == string(records.StatusScheduled) {
-			waiting++
+			scheduled++
 		}
 	}
-	if waiting > 0 {
-		what += fmt.Sprintf(", %d waiting for their schedule", waiting)
+	if scheduled > 0 {
+		what += fmt.Sprintf(", %d scheduled", scheduled)
 	}
 	if len(s.GetWorkers()) == 0 {
 		what = "standalone"

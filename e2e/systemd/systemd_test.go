@@ -34,12 +34,14 @@ func TestServiceUnderARealSystemd(t *testing.T) {
 		"-o", filepath.Join(share, "hsu-master-crashpoints"), "./cmd/hsu-master")
 	build("test", "-c", "-trimpath", "-tags", tags+",inside", "-o", filepath.Join(share, "inside.test"),
 		"./e2e/systemd/inside")
-	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(share, "README.md"), readme, 0o644); err != nil {
-		t.Fatal(err)
+	for _, document := range []string{"README.md", "docs/CONFIGURATION.md"} {
+		text, err := os.ReadFile(filepath.Join(root, document))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(share, filepath.Base(document)), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "scripts", "systemd-container"),

@@ -151,7 +151,14 @@ func installProgram(t *testing.T, program string, flags ...string) state {
 	if !slices.Contains(flags, "--worker-path") {
 		args = append(args, "--worker-path", worker)
 	}
+	cleanUpService(t)
 	command(t, program, append(args, flags...)...)
+	return ready(t, 0)
+}
+
+// cleanUpService uninstalls the service and removes its state at the end of the test. No process may be left then.
+func cleanUpService(t *testing.T) {
+	t.Helper()
 	t.Cleanup(func() {
 		if output, err := exec.Command(master, "systemd", "uninstall").CombinedOutput(); err != nil {
 			t.Errorf("uninstall: %v\n%s", err, output)
@@ -165,7 +172,6 @@ func installProgram(t *testing.T, program string, flags ...string) state {
 			}
 		}
 	})
-	return ready(t, 0)
 }
 
 // ours lists the processes that a master has started, by their environment.

@@ -1,0 +1,3 @@
+#!/bin/sh
+# The nightly job.
+echo "schema $(redis-cli -e -p "$STORE_PORT" get schema)"
