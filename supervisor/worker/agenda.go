@@ -84,9 +84,10 @@ func (a *agenda) change(ctx context.Context, w *owner, before unit.Spec) {
 	a.settle(ctx, w, 0)
 }
 
-// cancelled records that the run that was to begin did not, because the master stops.
-func (a *agenda) cancelled(w *owner) {
-	if d := w.rec.Due; d != nil {
+// cancelled records that a run that was to begin did not, because the master stops, if the step from before was that.
+func (a *agenda) cancelled(w *owner, before lifecycle.State) {
+	begun := before.Status != records.StatusStarting || before.Slot != lifecycle.Vacant
+	if d := w.rec.Due; d != nil && !begun && w.state.Status == records.StatusStopped {
 		w.journal.add(w.event(eventRunMissed, "due at "+a.text(d.Last)+": the master was stopping"))
 	}
 }

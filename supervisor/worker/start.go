@@ -28,7 +28,6 @@ func (w *owner) start(ctx context.Context) {
 			_ = inst.Close()
 		}
 	case errors.Is(err, ErrStopping):
-		w.agenda.cancelled(w)
 		w.rec.Instance = nil
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
 	case err != nil:

@@ -274,6 +274,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 			w.state, act = lifecycle.Next(before, e, policy, now)
 		}
 	}
+	w.agenda.cancelled(w, before)
 	if w.state.Slot == lifecycle.Vacant && w.rec.Port != 0 {
 		w.env.Ports.Reserve(w.id, w.rec.Port)
 	}
