@@ -48,7 +48,7 @@ func (s *Supervisor) Changes(ctx context.Context, units ...unit.Spec) ([]Change,
 	changes := changesOf(s.set.specs(), wanted, s.outdated)
 	resolver := s.set.resolveWith(dependencies.NewGraph(wanted))
 	for i, c := range changes {
-		if b := resolver.Of(c.Unit); b.Blocked() && c.Action == ActionStart {
+		if b := resolver.Of(c.Unit); b.Blocked() && (c.Action == ActionStart || c.Action == ActionReplace) {
 			changes[i].Reasons = append(c.Reasons, "waits for "+b.Reason)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -97,6 +98,9 @@ func (r rollout) update(ctx context.Context, workers []updated) error {
 // replace replaces one worker and waits until its new instance is ready.
 func (r rollout) replace(ctx context.Context, w *worker.Worker) error {
 	if info := w.Info(); info == nil || info.Outdated { // otherwise it has ended, and was started with its new unit
+		if err := r.awaitMet(ctx, w); err != nil {
+			return err
+		}
 		before, err := w.Replace(ctx, replaceReason)
 		if err == nil {
 			err = r.awaitReady(ctx, w, before)
@@ -129,12 +133,17 @@ func (r rollout) awaitSurplus(ctx context.Context) error {
 
 // awaitReady waits until an instance of the worker after the given incarnation is ready, or has ended and is not to be
 // restarted because it was successful. It fails as soon as that instance has failed or cannot be started, and also if
-// the start makes no process within the start timeout, as with an executable on a file system that does not answer.
+// the start makes no process within the start timeout, as with an executable on a file system that does not answer. The
+// same time limits the wait for a stalled dependency.
 func (r rollout) awaitReady(ctx context.Context, w *worker.Worker, before uint64) error {
 	changed, stop := r.services.Watch()
 	defer stop()
+	patience := r.set.patience(unitName(w))
 	for {
-		info := w.Info()
+		info, block := w.Info(), dependencies.Block{}
+		if info != nil && info.Status == records.StatusWaiting {
+			block = r.set.resolve().Of(info.Unit)
+		}
 		switch {
 		case info == nil, r.set.hasRetired(w):
 			return fmt.Errorf("%s was removed", w.ID())
@@ -142,8 +151,8 @@ func (r rollout) awaitReady(ctx context.Context, w *worker.Worker, before uint64
 			return fmt.Errorf("%s is %s", w.ID(), info.Reason)
 		case info.Status == records.StatusBackoff, info.Status == records.StatusFailed:
 			return fmt.Errorf("%s is not ready: %s", w.ID(), info.Reason)
-		case info.Status == records.StatusWaiting && r.set.resolve().Of(info.Unit).Hopeless:
-			return fmt.Errorf("%s is waiting: %s", w.ID(), r.set.blocked(info.Unit))
+		case patience.note(block), block.Hopeless:
+			return fmt.Errorf("%s is waiting: %s", w.ID(), block.Reason)
 		case info.Status == records.StatusScheduled:
 			return nil // it is run when it is due
 		case info.Incarnation > before && (info.Ready || info.Status == records.StatusCompleted):
@@ -156,10 +165,14 @@ func (r rollout) awaitReady(ctx context.Context, w *worker.Worker, before uint64
 		select {
 		case <-overdue:
 			return fmt.Errorf("%s is not ready: its start hangs", w.ID())
+		case <-patience.over():
 		case <-changed:
 		case <-w.Finished():
 			return fmt.Errorf("%s: %w", w.ID(), worker.ErrStopping)
 		case <-ctx.Done():
+			if block.Blocked() {
+				return fmt.Errorf("%s is waiting: %s: %w", w.ID(), block.Reason, ctx.Err())
+			}
 			return fmt.Errorf("%s is not ready: %w", w.ID(), ctx.Err())
 		}
 	}

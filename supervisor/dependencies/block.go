@@ -22,6 +22,9 @@ type Block struct {
 	Reason string
 	// Hopeless means that time alone does not remove the reason: a dependency has failed, is stopped or has no workers.
 	Hopeless bool
+	// Stalled means that no start or run is under way that would remove the reason: a dependency is absent, held, in
+	// backoff, or lives and is not ready.
+	Stalled bool
 
 	cause string // the reason of the unit at the end of a chain of waiting units
 }
@@ -105,7 +108,7 @@ func (r *Resolver) lacks(on *unit.Spec, id string, condition unit.Condition) Blo
 	case !exists:
 		return Block{Reason: id + " does not exist yet"}
 	case w.Unknown && w.Detail != "":
-		return Block{Reason: id + " is " + w.Detail}
+		return Block{Reason: id + " is " + w.Detail, Stalled: true}
 	case w.Unknown:
 		return Block{Reason: id + " is being recovered"}
 	case w.meets(condition):
@@ -114,7 +117,7 @@ func (r *Resolver) lacks(on *unit.Spec, id string, condition unit.Condition) Blo
 	switch w.Status {
 	case records.StatusWaiting:
 		b := r.Of(on.Name)
-		return Block{Reason: withDetail(id+" is waiting", b.cause), Hopeless: b.Hopeless, cause: b.cause}
+		return Block{Reason: withDetail(id+" is waiting", b.cause), Hopeless: b.Hopeless, Stalled: b.Stalled, cause: b.cause}
 	case records.StatusFailed:
 		return Block{Reason: withDetail(id+" has failed", w.Detail), Hopeless: true}
 	case records.StatusStopped:
@@ -122,10 +125,10 @@ func (r *Resolver) lacks(on *unit.Spec, id string, condition unit.Condition) Blo
 	case records.StatusCompleted: // it meets the other conditions
 		return Block{Reason: withDetail(id+" has completed and is not ready", w.Detail), Hopeless: true}
 	case records.StatusBackoff:
-		return Block{Reason: withDetail(id+" is in backoff", w.Detail)}
+		return Block{Reason: withDetail(id+" is in backoff", w.Detail), Stalled: true}
 	case records.StatusStarting, records.StatusRunning, records.StatusUnhealthy, records.StatusStopping,
 		records.StatusScheduled, records.StatusAbsent:
-		return Block{Reason: withDetail(id+" is "+string(w.Status), w.Detail)}
+		return Block{Reason: withDetail(id+" is "+string(w.Status), w.Detail), Stalled: w.stalled(condition)}
 	}
 	return Block{Reason: id + " is not started yet"}
 }
@@ -139,6 +142,17 @@ func (w Worker) meets(condition unit.Condition) bool {
 		return w.Ready
 	case unit.Completed:
 		return completed
+	}
+	return false
+}
+
+// stalled reports whether nothing is under way that would make the worker meet the condition.
+func (w Worker) stalled(condition unit.Condition) bool {
+	switch w.Status { //nolint:exhaustive // the others are on the way, or have ended
+	case records.StatusAbsent, records.StatusScheduled:
+		return true
+	case records.StatusRunning, records.StatusUnhealthy:
+		return condition != unit.Completed
 	}
 	return false
 }

@@ -268,3 +268,31 @@ func TestReasonOfAChainIsItsCause(t *testing.T) {
 		t.Errorf("%d looks at workers for %d units", looked, length)
 	}
 }
+
+// Only a start or a run that is under way can meet a condition by itself.
+func TestStalledDependencies(t *testing.T) {
+	for status, stalled := range map[records.Status][3]bool{ // started, ready, completed
+		records.StatusStarting:  {},
+		records.StatusStopping:  {},
+		records.StatusRunning:   {true, true, false},
+		records.StatusUnhealthy: {true, true, false},
+		records.StatusBackoff:   {true, true, true},
+		records.StatusAbsent:    {true, true, true},
+	} {
+		for i, condition := range []string{"started", "ready", "completed"} {
+			g := NewGraph([]unit.Spec{of("last", "app ready"), of("app", "db "+condition), job("db")})
+			resolver := g.Resolve(world(map[string]Worker{
+				"db-0": {Status: status}, "app-0": {Status: records.StatusWaiting},
+			}))
+			for _, name := range []string{"app", "last"} {
+				if b := resolver.Of(name); !b.Blocked() || b.Stalled != stalled[i] {
+					t.Errorf("%s, %s: %s is %+v, want stalled %t", status, condition, name, b, stalled[i])
+				}
+			}
+		}
+	}
+	held := map[string]Worker{"db-0": {Unknown: true, Detail: "held: no access"}}
+	if b := NewGraph([]unit.Spec{of("app", "db ready"), of("db")}).Resolve(world(held)).Of("app"); !b.Stalled {
+		t.Errorf("a held one: %+v, want it stalled", b)
+	}
+}
