@@ -30,13 +30,13 @@ func (s *set) resolveWith(graph *dependencies.Graph) *dependencies.Resolver {
 		if w := byID[id]; w != nil {
 			return dependencyOf(w)
 		}
-		return s.stranger(id)
+		return s.unmanagedProcess(id)
 	})
 }
 
-// stranger returns the process of an unmanaged unit as the dependents of the unit see it.
-func (s *set) stranger(id string) (d dependencies.Worker, exists bool) {
-	for _, info := range s.strangers() {
+// unmanagedProcess returns the process of an unmanaged unit as the dependents of the unit see it.
+func (s *set) unmanagedProcess(id string) (d dependencies.Worker, exists bool) {
+	for _, info := range s.unmanaged() {
 		if info.ID == id {
 			found := info.Status != records.StatusAbsent
 			return dependencies.Worker{Status: info.Status, Detail: info.Reason, Alive: found, Ready: info.Ready}, true

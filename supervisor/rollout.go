@@ -18,7 +18,7 @@ import (
 )
 
 // replaceReason is the reason for the stop of a worker whose unit has changed.
-const replaceReason = "its executable or its arguments have changed"
+const replaceReason = "its executable or its unit has changed"
 
 // rollout is a change of the set that is recorded and has begun. It is completed worker by worker, behind readiness.
 type rollout struct {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -244,6 +245,34 @@ func TestScheduleStopOfTheMasterEndsARunAndDetachDoesNot(t *testing.T) {
 		m = startMaster(t, world, dir, 1, runsAt("0 3 * * *"))
 		settle(time.Minute)
 		m.expect(world, records.StatusScheduled, "", 1)
+		m.stop(nil)
+	})
+}
+
+// A run that is cut off in its start.before by an orderly stop is not repeated, so the history has it.
+func TestScheduleRunWhoseCommandIsCutOffByAStopIsMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := calendar(t), t.TempDir()
+		world.onHook = hang(beforeID)
+		options := []func(*unit.Spec){runsAt("0 3 * * *"), catchesUp, allHooks, func(u *unit.Spec) {
+			u.Start.Timeout = 12 * time.Hour
+		}}
+		m := startMaster(t, world, dir, 1, options...)
+		settle(4 * time.Hour)
+		m.stop(nil)
+		m = startMaster(t, world, dir, 1, options...)
+		settle(time.Hour)
+		m.expect(world, records.StatusScheduled, "", 0)
+		want := []string{"due at 2000-01-01T03:00:00Z: the master was stopping"}
+		if got := m.history("run-missed"); !slices.Equal(got, want) {
+			t.Errorf("missed runs %q, want %q", got, want)
+		}
+		m.stop(nil)
+		m = startMaster(t, world, dir, 1, options...)
+		settle(time.Minute)
+		if got := m.history("run-missed"); len(got) != 1 {
+			t.Errorf("a stop without a run has added %q", got)
+		}
 		m.stop(nil)
 	})
 }

@@ -21,7 +21,7 @@ type set struct {
 	byID  map[string]*worker.Worker // workers; not changed, but replaced with workers
 	// replacing are the ids of outdated workers that others depend on and that an Apply is about to replace.
 	replacing map[string]bool
-	strangers func() []worker.Info // the processes of unmanaged units
+	unmanaged func() []worker.Info // the processes of unmanaged units
 
 	// Only recover and the holder of Supervisor.applying use the following.
 	configured []unit.Spec    // as they were passed in

@@ -171,7 +171,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	}
 	s.rotate = s.env.Rotator.Serve
 	s.watched = s.newWatched(checks)
-	s.set.strangers = s.watched.Infos
+	s.set.unmanaged = s.watched.Infos
 	return s, nil
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,8 +13,8 @@ const stopMargin = 15 * time.Second
 
 // bound watches for signals that stop or detach the master, and calls end if the stop takes too long: a disk or a
 // network file system that hangs would block it forever. The next master then recovers as after a crash. The
-// returned function ends the watch.
-func (s *signals) bound(grace time.Duration, end func(took time.Duration)) (release func()) {
+// returned function ends the watch. grace returns the longest grace period; it is asked when the stop begins.
+func (s *signals) bound(grace func() time.Duration, end func(took time.Duration)) (release func()) {
 	heard, done := make(chan os.Signal, 4), make(chan struct{})
 	signal.Notify(heard, s.ending...)
 	go awaitEnd(heard, done, grace, end)
@@ -23,8 +24,10 @@ func (s *signals) bound(grace time.Duration, end func(took time.Duration)) (rele
 	}
 }
 
-func awaitEnd(heard <-chan os.Signal, done <-chan struct{}, grace time.Duration, end func(took time.Duration)) {
-	var begun time.Time
+func awaitEnd(
+	heard <-chan os.Signal, done <-chan struct{}, grace func() time.Duration, end func(took time.Duration),
+) {
+	var begun, bound time.Time
 	var late <-chan time.Time
 	for {
 		select {
@@ -32,9 +35,10 @@ func awaitEnd(heard <-chan os.Signal, done <-chan struct{}, grace time.Duration,
 			switch {
 			case begun.IsZero():
 				begun = time.Now()
-				late = time.After(grace + stopMargin)
+				bound = begun.Add(grace() + stopMargin)
+				late = time.After(time.Until(bound))
 			case sig == os.Interrupt: // a second INT: workers get no more grace period
-				late = time.After(min(stopMargin, time.Until(begun.Add(grace+stopMargin))))
+				late = time.After(min(stopMargin, time.Until(bound)))
 			}
 		case <-late:
 			end(time.Since(begun))
@@ -44,3 +48,12 @@ func awaitEnd(heard <-chan os.Signal, done <-chan struct{}, grace time.Duration,
 		}
 	}
 }
+
+// stopTime is the longest time that an orderly stop of the workers takes. A reload can raise it, and nothing lowers it,
+// because workers of the former units may still be stopping.
+type stopTime struct{ longest atomic.Int64 }
+
+func (s *stopTime) get() time.Duration { return time.Duration(s.longest.Load()) }
+
+// raise must not be called twice at the same time.
+func (s *stopTime) raise(to time.Duration) { s.longest.Store(max(s.longest.Load(), int64(to))) }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
 )
 
 func TestFailedWorkerComesWithWhatRevivesIt(t *testing.T) {
@@ -136,5 +137,23 @@ func TestMasterWithoutAStartTimeHasNoAge(t *testing.T) {
 	state.MasterStartedAt = timestamppb.New(now.Add(-time.Hour))
 	if got := headline(state, now); !strings.Contains(got, " for 1h ") {
 		t.Errorf("%q, want an age of 1h", got)
+	}
+}
+
+// A plan shows which adopted workers do not run what their unit describes, also without --verbose.
+func TestPlanShowsOutdatedWorkers(t *testing.T) {
+	adopted := func(id string, e recovery.Evidence) recovery.Decision {
+		return recovery.Decision{ID: id, Action: recovery.ActionAdopt, Evidence: e}
+	}
+	p := plan{Workers: []recovery.Decision{
+		adopted("current-0", recovery.Evidence{}), adopted("changed-0", recovery.Evidence{Outdated: true}),
+	}}
+	var out strings.Builder
+	if err := p.print(&out, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, "\nchanged-0: adopt\n") || !strings.Contains(got, "until a reload") ||
+		strings.Contains(got, "\ncurrent-0: adopt\n") {
+		t.Errorf("the evidence is not that of changed-0 alone:\n%s", got)
 	}
 }

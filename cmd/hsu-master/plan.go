@@ -30,8 +30,9 @@ func planCommand() *cli.Command {
 	}}, runFlags()...)
 	cmd := leaf("plan", "show what the next start would do to each worker", showPlan, flags...)
 	cmd.Description = `Accepts the flags of run and decides as run with these flags would. Without
---worker-path the recorded workers are the wanted ones, unless --worker-count is
-0. If a master is running, the plan is for a start after that master was killed.
+--config and --worker-path the recorded workers are the wanted ones, unless
+--worker-count is 0. If a master is running, the plan is for a start after that
+master was killed.
 
 The command only reads records and inspects processes: it sends no signal,
 changes nothing, and sends no health check. Run it as root or as the user of the
@@ -215,7 +216,7 @@ func (p plan) print(w io.Writer, verbose bool) error {
 		}
 	}
 	for _, d := range p.Workers {
-		if verbose || d.Action != recovery.ActionAdopt && d.Action != recovery.ActionWatch {
+		if verbose || !isPlain(d) {
 			printEvidence(w, d)
 		}
 	}
@@ -223,6 +224,12 @@ func (p plan) print(w io.Writer, verbose bool) error {
 		fmt.Fprintf(w, "\nrecord %s is not readable: %s\n", printable(key), printable(p.BadRecords[key]))
 	}
 	return nil
+}
+
+// isPlain reports whether the decision needs no evidence: the process stays, and is what its unit describes.
+func isPlain(d recovery.Decision) bool {
+	return (d.Action == recovery.ActionAdopt || d.Action == recovery.ActionWatch) &&
+		!d.Evidence.Outdated && !d.Evidence.Incomparable
 }
 
 // headline describes the assumptions of the plan.
@@ -241,7 +248,7 @@ func (p plan) headline() string {
 			printable(p.Lost), printable(p.Backup)))
 	}
 	if p.Wanted == wantedRecorded {
-		said = append(said, "with every recorded worker taken as wanted, as no --worker-path is given")
+		said = append(said, "with every recorded worker taken as wanted, as neither --config nor --worker-path is given")
 	}
 	return strings.Join(said, ", ") + ":"
 }
@@ -302,7 +309,7 @@ func printEvidence(w io.Writer, d recovery.Decision) {
 		line("outdated", "its environment may have changed: it was recorded with another key than that of secret.key;"+
 			" it stays as it is")
 	} else if e.Outdated {
-		line("outdated", "the executable or the arguments have changed since it was started; it stays as it is")
+		line("outdated", "its executable or its unit has changed since it was started; it stays until a reload")
 	}
 }
 

@@ -204,6 +204,8 @@ type config struct {
 
 	noWorkers bool  // --worker-count 0 without --worker-path
 	unitFault error // why workers cannot be started; the master still takes over living workers
+
+	stopTime *stopTime
 }
 
 // configOf returns the configuration of the flags, or all their faults in one error. If excused returns true for
@@ -251,6 +253,7 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 		choice[slog.Level]{"debug", slog.LevelDebug}, choice[slog.Level]{"info", slog.LevelInfo},
 		choice[slog.Level]{"warn", slog.LevelWarn}, choice[slog.Level]{"error", slog.LevelError})
 	m.Policies = policiesOf(c, fail)
+	cfg.stopTime = new(stopTime)
 	if file != nil {
 		cfg.addFile(file, fail)
 	} else {
@@ -258,6 +261,7 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 		m.Units, cfg.unitFault = unitsOfFlags(c, fail, func() bool { return excused(f.state) })
 		cfg.noWorkers = len(m.Units) == 0 && c.IsSet("worker-count")
 	}
+	cfg.stopTime.raise(m.StopGrace)
 	if len(errs) > 0 {
 		return config{}, usageError{errors.Join(errs...)}
 	}

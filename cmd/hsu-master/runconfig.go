@@ -74,7 +74,12 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 	if err != nil {
 		fail("%s: %w", printable(f.Path), err)
 	}
-	m.Units, m.ReadUnits = units, func() ([]unit.Spec, []string, error) { return readAgain(f) }
+	longest := cfg.stopTime
+	m.Units, m.ReadUnits = units, func() ([]unit.Spec, []string, error) {
+		units, later, err := readAgain(f)
+		longest.raise(dependencies.NewGraph(units).StopGrace())
+		return units, later, err
+	}
 	policies := master.FilePolicies(f)
 	maps.Copy(policies, m.Policies)
 	m.Policies = policies

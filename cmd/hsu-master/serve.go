@@ -29,7 +29,7 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	// Watch for signals before anything is opened. A signal that arrives during startup is handled after it.
 	signals := watchSignals()
 	defer signals.stop()
-	defer signals.bound(cfg.master.StopGrace, func(took time.Duration) {
+	defer signals.bound(cfg.stopTime.get, func(took time.Duration) {
 		log.Error("master stop timed out", "duration", took)
 		out.close()
 		os.Exit(exitFailed)

@@ -56,7 +56,7 @@ func (d *document) process(name, command, port string) {
 	u.set("kind", "managed")
 	u.setList("command", arguments(shell("sh", "-c", literal(inPlace(command)))))
 	if name == "release" {
-		u.note("Heroku runs it once for each release; here it runs at each start of the master until it succeeds")
+		u.note("Heroku runs it once for each release; here it runs until it has succeeded, and not again after that")
 		u.set("restart.policy", "on-failure")
 		return
 	}

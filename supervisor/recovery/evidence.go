@@ -32,7 +32,7 @@ type Evidence struct {
 	OtherBoot bool `json:"other_boot,omitempty"`
 	// Moved reports whether the state directory is a copy or was moved.
 	Moved bool `json:"moved,omitempty"`
-	// Outdated reports whether the executable or the arguments have changed since the start.
+	// Outdated reports whether the executable or the unit has changed since the start.
 	Outdated bool `json:"outdated,omitempty"`
 	// Incomparable reports whether the environment may have changed too: it was recorded with a key that is lost, or
 	// that cannot be read.

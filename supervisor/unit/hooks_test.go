@@ -46,9 +46,13 @@ func TestCheckHooks(t *testing.T) {
 		unit Spec
 		want string // a part of the fault; empty if there is none
 	}{
-		"none":                {Spec{}, ""},
-		"a port":              {Spec{Start: Start{Before: []string{"a", "{port}"}}, Stop: Stop{Command: []string{"b"}}}, ""},
-		"no program":          {Spec{Start: Start{Before: []string{""}}}, "start.before: the program must not be empty"},
+		"none": {Spec{}, ""},
+		"a port": {
+			Spec{Start: Start{Before: []string{"a", "{port}"}}, Stop: Stop{Command: []string{"b"}}}, "",
+		},
+		"no program": {
+			Spec{Start: Start{Before: []string{""}}}, "start.before: the program must not be empty",
+		},
 		"unknown placeholder": {Spec{Stop: Stop{Command: []string{"a", "{nothing}"}}}, "stop.command: argument"},
 		"no port":             {Spec{Port: NoPort, Stop: Stop{After: []string{"a", "{port}"}}}, "stop.after: argument"},
 	} {

@@ -115,8 +115,8 @@ type Stop struct {
 	Signal syscall.Signal
 	// Grace is the time between the begin of the stop and SIGKILL; 0 means 10 s.
 	Grace time.Duration
-	// Command and After are the commands of [AtStop] and [AfterEnd], in the form of [Start.Before]. Command is a part of
-	// the stop, and After has Grace for itself.
+	// Command and After are the commands of [AtStop] and [AfterEnd], in the form of [Start.Before]. Command is a part
+	// of the stop, and After has Grace for itself.
 	Command, After []string
 }
 

@@ -75,9 +75,14 @@ func (a *agenda) follow(u unit.Spec) {
 	a.alarm.Set(time.Time{})
 }
 
-// cancelled describes the run that was to begin and does not, because the master stops.
-func (a *agenda) cancelled(d records.Due) string {
-	return "due at " + a.text(d.Last) + ": the master was stopping"
+// cancelled returns the event of a run that was to begin and did not because the master stops, if the step between the
+// states was that.
+func (a *agenda) cancelled(due *records.Due, before, after lifecycle.State) (n note, cancelled bool) {
+	begun := before.Status != records.StatusStarting || before.Slot != lifecycle.Vacant
+	if due == nil || begun || after.Status != records.StatusStopped {
+		return note{}, false
+	}
+	return note{eventRunMissed, "due at " + a.text(due.Last) + ": the master was stopping"}, true
 }
 
 // checkDue decides about the due times that have come, records that, and begins the run if one is due. late is as in

@@ -89,9 +89,6 @@ func (w *owner) start(ctx context.Context) {
 			_ = inst.Close()
 		}
 	case errors.Is(err, ErrStopping):
-		if due := w.rec.Due; due != nil {
-			w.journal.add(w.event(eventRunMissed, w.agenda.cancelled(*due)))
-		}
 		w.rec.Instance = nil
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
 	case err != nil:

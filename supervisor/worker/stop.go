@@ -23,10 +23,11 @@ import (
 
 // stop drains the worker and terminates it with its family.
 func (w *owner) stop(ctx context.Context) {
+	instance := w.rec.Instance
 	e := ending{
 		inst: w.inst, endpoint: w.routes.endpoint, signal: w.unit.Stop.Signal, grace: w.unit.Stop.Grace,
 		hurry: w.env.Hurry, log: w.log,
-		command: w.hooks.of(w.unit, unit.AtStop, w.rec.Instance.Port, envWorkerPID+"="+strconv.Itoa(w.rec.Instance.PID)),
+		command: w.hooks.of(w.unit, unit.AtStop, instance.Port, envWorkerPID+"="+strconv.Itoa(instance.PID)),
 		failed: func(ctx context.Context, err error) {
 			w.post(ctx, message{incarnation: anyInstance, apply: func(context.Context) {
 				w.journal.add(w.event(eventHookFailed, err.Error()))

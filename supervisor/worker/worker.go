@@ -276,6 +276,9 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 			w.state, act = lifecycle.Next(before, e, policy, now)
 		}
 	}
+	if n, cancelled := w.agenda.cancelled(w.rec.Due, before, w.state); cancelled {
+		w.journal.add(w.event(n.kind, n.detail))
+	}
 	if w.state.Slot == lifecycle.Vacant && w.rec.Port != 0 {
 		w.env.Ports.Reserve(w.id, w.rec.Port)
 	}
