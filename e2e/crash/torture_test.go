@@ -507,6 +507,7 @@ func (v *victim) strike(worker string) {
 		e := v.workers.ledger[worker]
 		e.deaths++
 		v.workers.ledger[worker] = e
+		v.workers.dying = append(v.workers.dying, b)
 		b.signal(unix.SIGKILL)
 		if strings.HasPrefix(worker, gate+"-") {
 			v.companions.ended = append(v.companions.ended, sinceBoot())
