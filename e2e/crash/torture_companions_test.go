@@ -42,6 +42,7 @@ type companions struct {
 	there      bool // in the file
 	gatesWorks bool // the workers depend on the gate too
 	watch      bool // the file has the unmanaged units
+	catchUp    bool // a run of the job makes up for missed ones
 
 	tools, notes string
 	user         string // lines of the file that set the user, with a umask and limits
@@ -184,9 +185,10 @@ func (c *companions) units(turn string) string {
     kind: managed
     command: [%[2]q, %[3]q, "7"]
     schedule: "* * * * *"
+    missed: %[11]s
     stop: {grace: 1s}
 %[10]s`, gate, c.tools+"/start", c.notes, turn, companionSettles, companionBackoff,
-		c.tools+"/timed", noteStop, job, c.user)
+		c.tools+"/timed", noteStop, job, c.user, map[bool]string{true: "run-once", false: "skip"}[c.catchUp])
 }
 
 // sinceBoot returns the present time, on the clock of the times of processes.

@@ -194,6 +194,7 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 	r.fromFile, v.wanted.sleepers = rng.IntN(3) > 0, 1+rng.IntN(3)
 	c := &v.companions
 	c.there, c.gatesWorks, c.watch = rng.IntN(4) > 0, rng.IntN(2) == 0, rng.IntN(2) == 0
+	c.catchUp = rng.IntN(3) > 0
 	port := harness.FreePort(t)
 	if err := errors.Join(v.settleIn(), r.employ(port), r.registrations.invite()); err != nil {
 		return err
