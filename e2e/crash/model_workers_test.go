@@ -145,7 +145,9 @@ func (ws *workers) scan() []being {
 			}
 			continue
 		}
-		b.helper = bytes.HasPrefix(readAtOnce(folder+"/cmdline", buffer), []byte("hsu-master-start\x00"))
+		// A process without arguments has just ended: a helper has seen the end of its master.
+		arguments := readAtOnce(folder+"/cmdline", buffer)
+		b.helper = len(arguments) == 0 || bytes.HasPrefix(arguments, []byte("hsu-master-start\x00"))
 		all = append(all, b)
 	}
 	return all

@@ -76,6 +76,9 @@ read -r up _ </proc/uptime
 echo "$3 $up" | tr BSA bsa >>"$1/times.$2"
 `
 
+// slow returns a command that is likely to run when its master is killed, and when the next one is ready.
+func slow(script string) string { return strings.Replace(script, "sleep 0.1", "sleep 0.4", 1) }
+
 // settleIn creates the folders and programs of the companions.
 func (v *victim) settleIn() error {
 	c := &v.companions
@@ -83,13 +86,14 @@ func (v *victim) settleIn() error {
 	c.tools, c.notes = filepath.Join(v.dir, "tools"), filepath.Join(v.dir, "companions")
 	err := errors.Join(os.Mkdir(c.tools, 0o700), os.Mkdir(c.notes, 0o700),
 		harness.WriteProgram(filepath.Join(c.tools, "start"), []byte(startNote)),
-		harness.WriteProgram(filepath.Join(c.tools, "command"), []byte(command)),
+		harness.WriteProgram(filepath.Join(c.tools, "command"), []byte(slow(command))),
 		harness.WriteProgram(filepath.Join(c.tools, "timed"), []byte(timed)))
 	if os.Geteuid() != 0 {
 		return err
 	}
 	const nobody = 65534
-	c.uid, c.user = nobody, "    user: \"65534\"\n    group: \"65534\"\n    umask: \"0027\"\n    limits: {open_files: 1000}\n"
+	c.uid = nobody
+	c.user = "    user: \"65534\"\n    group: \"65534\"\n    umask: \"0027\"\n    limits: {open_files: 1000}\n"
 	for folder, mode := range map[string]os.FileMode{
 		filepath.Dir(v.dir): 0o711, v.dir: 0o711, c.tools: 0o755, c.notes: 0o777,
 		filepath.Join(c.tools, "start"): 0o755, filepath.Join(c.tools, "command"): 0o755,
@@ -337,7 +341,7 @@ func (c *companions) checkRuns(fail func(string, ...any)) (n int) {
 	}
 	for _, fields := range append(lines, others...) {
 		if uid, _ := strconv.Atoi(fields[3]); uid != c.uid || c.user != "" && fields[4] != "0027" {
-			fail("a worker runs as user %s with umask %s, want %d: %q", fields[3], fields[4], c.uid, c.user)
+			fail("a worker ran as user %s with umask %s, want %d: %q", fields[3], fields[4], c.uid, c.user)
 		}
 	}
 	return len(minutes)
