@@ -121,7 +121,7 @@ func (v *victim) strikeDependents(a int) {
 func (v *victim) atDueTime(a int) error {
 	now := time.Now()
 	due := now.Truncate(time.Minute).Add(time.Minute)
-	if v.masters.running == nil || v.companions.inForce == 0 || due.Sub(now) > 4*time.Second {
+	if v.masters.running == nil || v.companions.inForce == 0 || due.Sub(now) > 12*time.Second {
 		return nil
 	}
 	v.did("master killed when the job is due", "")
@@ -138,7 +138,7 @@ func (v *victim) atDueTime(a int) error {
 		v.masters.pause(200 * time.Millisecond)
 		return errors.Join(err, v.reap())
 	}
-	v.masters.pause(time.Until(due) + time.Duration(a%60-20)*time.Millisecond)
+	v.masters.pause(time.Until(due) + time.Duration(a%600-20)*time.Millisecond)
 	return errors.Join(v.masters.kill(), v.afterDeath(v.mayEnd))
 }
 
@@ -187,7 +187,7 @@ func (c *companions) units(turn string) string {
     stop: {grace: 20s, command: [%[7]q, %[3]q, "{worker}", %[8]s]}
   %[9]s:
     kind: managed
-    command: [%[2]q, %[3]q, "7"]
+    command: [%[2]q, %[3]q, "2"]
     schedule: "* * * * *"
     missed: %[11]s
     stop: {grace: 1s}
