@@ -72,7 +72,7 @@ clock: ## run tests under a wall clock that steps by a year at each reading
 fuzz: ## run each fuzz target for FUZZTIME (30s; TARGETS=, PARALLEL=, FRESH=1)
 	@FUZZTIME='$(FUZZTIME)' TARGETS='$(TARGETS)' PARALLEL='$(PARALLEL)' FRESH='$(FRESH)' MODULES='$(MODULES)' scripts/fuzz
 
-crash: ## kill a master at every point of every operation, and in every recovery from that (SEED=, PAIRS=, TRIPLES=)
+crash: ## kill a master at every point of every operation, and in every recovery from that (SEED=, PAIRS=, TRIPLES=, BUDGET=)
 	go test -tags e2e,crash -run TestCrashMatrix -count=1 -timeout $(or $(TIMEOUT),40m) -v ./e2e/crash
 
 torture: ## trouble masters and workers at random and compare what is true with a model (N=50 rounds, SEED=)

@@ -29,6 +29,8 @@ import (
 //	PAIRS=    all for every pair in every operation: half an hour on two processors;
 //	          else every pair in one of the operations that have it, drawn by SEED
 //	TRIPLES=  number of triples, 300 if not set
+//	BUDGET=   minutes after which no more pairs and triples are begun, 0 or not set for no limit; their number is in the
+//	          log
 //	LANES=    number of concurrent trials, 6 if not set
 //	OP=       only this operation
 //	KILLS=    1 for no pairs and triples
@@ -42,6 +44,7 @@ func TestCrashMatrix(t *testing.T) {
 		migrations.All = append(migrations.All, migrations.Step{})
 	}
 	m := &matrix{t: t, base: trialFolder(t), lanes: number(t, "LANES", 6), failures: 10}
+	budget := time.Duration(number(t, "BUDGET", 0)) * time.Minute
 	var ops []*operation
 	for _, op := range operations() {
 		if only := os.Getenv("OP"); only == "" || only == op.name {
@@ -66,6 +69,9 @@ func TestCrashMatrix(t *testing.T) {
 	}
 	if os.Getenv("PAIRS") != "all" {
 		pairs = onceEach(pairs, rand.New(rand.NewPCG(seed, 2))) //nolint:gosec // a seed makes the run repeatable
+	}
+	if budget > 0 {
+		m.until = began.Add(budget)
 	}
 	twos := m.run("pairs", pairs)
 	m.unreached(ones, twos)
@@ -171,7 +177,8 @@ type matrix struct {
 	base     string
 	lanes    int
 	mu       sync.Mutex
-	failures int // failures that are still reported in full
+	failures int       // failures that are still reported in full
+	until    time.Time // no batch is begun after that; zero for no limit
 }
 
 // run runs batches of trials, each in one lane, and returns the outcomes in their order.
@@ -196,7 +203,12 @@ func (m *matrix) run(what string, batches [][]trial) []outcome {
 			}
 		})
 	}
+	left := 0
 	for _, i := range inTurn(batches) {
+		if !m.until.IsZero() && time.Now().After(m.until) {
+			left += len(batches[i])
+			continue
+		}
 		queue <- i
 	}
 	close(queue)
@@ -208,8 +220,8 @@ func (m *matrix) run(what string, batches [][]trial) []outcome {
 			reached++
 		}
 	}
-	m.t.Logf("%s: %d trials, %d reached, in %s (%s of CPU time)", what, len(all), reached,
-		time.Since(began).Round(time.Second/10), (cpuTime() - cpu).Round(time.Second/10))
+	m.t.Logf("%s: %d trials, %d reached, in %s (%s of CPU time), %d left out for lack of time", what, len(all), reached,
+		time.Since(began).Round(time.Second/10), (cpuTime() - cpu).Round(time.Second/10), left)
 	return all
 }
 

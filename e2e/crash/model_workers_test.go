@@ -71,6 +71,7 @@ type workers struct {
 	moody  func(worker string) bool // reports whether a worker dies by itself; nil if none does
 	beings map[string]being         // leaders that lived at the last inspection, by token
 	ended  map[string]bool          // tokens of those that the test itself has ended
+	dying  []being                  // those of them that may not be gone yet
 	ledger map[string]entry
 	noted  map[string]int           // instances that had taken notes before the slot was created again
 	own    map[int]*grpc.ClientConn // connections to workers, by port
@@ -144,7 +145,9 @@ func (ws *workers) scan() []being {
 			}
 			continue
 		}
-		b.helper = bytes.HasPrefix(readAtOnce(folder+"/cmdline", buffer), []byte("hsu-master-start\x00"))
+		// A process without arguments has just ended: a helper has seen the end of its master.
+		arguments := readAtOnce(folder+"/cmdline", buffer)
+		b.helper = len(arguments) == 0 || bytes.HasPrefix(arguments, []byte("hsu-master-start\x00"))
 		all = append(all, b)
 	}
 	return all
@@ -409,19 +412,36 @@ func (ws *workers) end(worker string, signal unix.Signal) error {
 	e := ws.ledger[worker]
 	e.deaths++
 	ws.ledger[worker] = e
+	ws.dying = append(ws.dying, b)
 	b.signal(signal)
 	return nil
 }
 
-// gone waits until the workers that the test has ended are gone.
+// gone waits until the workers that the test has ended are gone. They have no environment any more before that, so a
+// scan does not show them, but a master rightly finds them alive.
 func (ws *workers) gone() error {
-	return harness.Poll(func() error {
-		left := slices.DeleteFunc(ws.scan(), func(b being) bool { return !b.leader || !ws.ended[b.token] })
-		if len(left) > 0 {
-			return fmt.Errorf("processes do not end: %+v", left)
+	err := harness.Poll(func() error {
+		if ws.dying = slices.DeleteFunc(ws.dying, being.gone); len(ws.dying) > 0 {
+			return fmt.Errorf("processes do not end: %+v", ws.dying)
 		}
 		return nil
 	})
+	ws.dying = nil
+	return err
+}
+
+// gone reports whether the process has ended, with all of its threads.
+func (b being) gone() bool {
+	fd, err := unix.PidfdOpen(b.pid, 0)
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	defer unix.Close(fd)
+	if f, err := harness.ReadStat("/proc/" + strconv.Itoa(b.pid)); err == nil && f.StartTicks != b.born {
+		return true
+	}
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor fits
+	return err == nil && n > 0
 }
 
 // noted counts the instances of a worker that created a file of notes: all of them, and those that found their port

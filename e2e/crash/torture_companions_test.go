@@ -42,6 +42,7 @@ type companions struct {
 	there      bool // in the file
 	gatesWorks bool // the workers depend on the gate too
 	watch      bool // the file has the unmanaged units
+	catchUp    bool // a run of the job makes up for missed ones
 
 	tools, notes string
 	user         string // lines of the file that set the user, with a umask and limits
@@ -75,6 +76,9 @@ read -r up _ </proc/uptime
 echo "$3 $up" | tr BSA bsa >>"$1/times.$2"
 `
 
+// slow returns a command that is likely to run when its master is killed, and when the next one is ready.
+func slow(script string) string { return strings.Replace(script, "sleep 0.1", "sleep 0.4", 1) }
+
 // settleIn creates the folders and programs of the companions.
 func (v *victim) settleIn() error {
 	c := &v.companions
@@ -82,13 +86,14 @@ func (v *victim) settleIn() error {
 	c.tools, c.notes = filepath.Join(v.dir, "tools"), filepath.Join(v.dir, "companions")
 	err := errors.Join(os.Mkdir(c.tools, 0o700), os.Mkdir(c.notes, 0o700),
 		harness.WriteProgram(filepath.Join(c.tools, "start"), []byte(startNote)),
-		harness.WriteProgram(filepath.Join(c.tools, "command"), []byte(command)),
+		harness.WriteProgram(filepath.Join(c.tools, "command"), []byte(slow(command))),
 		harness.WriteProgram(filepath.Join(c.tools, "timed"), []byte(timed)))
 	if os.Geteuid() != 0 {
 		return err
 	}
 	const nobody = 65534
-	c.uid, c.user = nobody, "    user: \"65534\"\n    group: \"65534\"\n    umask: \"0027\"\n    limits: {open_files: 1000}\n"
+	c.uid = nobody
+	c.user = "    user: \"65534\"\n    group: \"65534\"\n    umask: \"0027\"\n    limits: {open_files: 1000}\n"
 	for folder, mode := range map[string]os.FileMode{
 		filepath.Dir(v.dir): 0o711, v.dir: 0o711, c.tools: 0o755, c.notes: 0o777,
 		filepath.Join(c.tools, "start"): 0o755, filepath.Join(c.tools, "command"): 0o755,
@@ -116,7 +121,7 @@ func (v *victim) strikeDependents(a int) {
 func (v *victim) atDueTime(a int) error {
 	now := time.Now()
 	due := now.Truncate(time.Minute).Add(time.Minute)
-	if v.masters.running == nil || v.companions.inForce == 0 || due.Sub(now) > 4*time.Second {
+	if v.masters.running == nil || v.companions.inForce == 0 || due.Sub(now) > 12*time.Second {
 		return nil
 	}
 	v.did("master killed when the job is due", "")
@@ -133,7 +138,7 @@ func (v *victim) atDueTime(a int) error {
 		v.masters.pause(200 * time.Millisecond)
 		return errors.Join(err, v.reap())
 	}
-	v.masters.pause(time.Until(due) + time.Duration(a%60-20)*time.Millisecond)
+	v.masters.pause(time.Until(due) + time.Duration(a%600-20)*time.Millisecond)
 	return errors.Join(v.masters.kill(), v.afterDeath(v.mayEnd))
 }
 
@@ -182,11 +187,12 @@ func (c *companions) units(turn string) string {
     stop: {grace: 20s, command: [%[7]q, %[3]q, "{worker}", %[8]s]}
   %[9]s:
     kind: managed
-    command: [%[2]q, %[3]q, "7"]
+    command: [%[2]q, %[3]q, "2"]
     schedule: "* * * * *"
+    missed: %[11]s
     stop: {grace: 1s}
 %[10]s`, gate, c.tools+"/start", c.notes, turn, companionSettles, companionBackoff,
-		c.tools+"/timed", noteStop, job, c.user)
+		c.tools+"/timed", noteStop, job, c.user, map[bool]string{true: "run-once", false: "skip"}[c.catchUp])
 }
 
 // sinceBoot returns the present time, on the clock of the times of processes.
@@ -335,7 +341,7 @@ func (c *companions) checkRuns(fail func(string, ...any)) (n int) {
 	}
 	for _, fields := range append(lines, others...) {
 		if uid, _ := strconv.Atoi(fields[3]); uid != c.uid || c.user != "" && fields[4] != "0027" {
-			fail("a worker runs as user %s with umask %s, want %d: %q", fields[3], fields[4], c.uid, c.user)
+			fail("a worker ran as user %s with umask %s, want %d: %q", fields[3], fields[4], c.uid, c.user)
 		}
 	}
 	return len(minutes)

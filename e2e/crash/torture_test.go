@@ -137,7 +137,8 @@ func (c *score) String() string {
 	row("streams opened", c.streams)
 	for _, none := range []string{
 		"acknowledgements lost", "registrations lost", "calls handled twice", "twins", "orphans",
-		"strangers signalled", "starts without a dependency", "due times run twice", "commands run twice at once", "panics and leaks",
+		"strangers signalled", "starts without a dependency", "due times run twice", "commands run twice at once",
+		"panics and leaks",
 	} {
 		row(none, 0)
 	}
@@ -194,6 +195,7 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 	r.fromFile, v.wanted.sleepers = rng.IntN(3) > 0, 1+rng.IntN(3)
 	c := &v.companions
 	c.there, c.gatesWorks, c.watch = rng.IntN(4) > 0, rng.IntN(2) == 0, rng.IntN(2) == 0
+	c.catchUp = rng.IntN(3) > 0
 	port := harness.FreePort(t)
 	if err := errors.Join(v.settleIn(), r.employ(port), r.registrations.invite()); err != nil {
 		return err
@@ -382,7 +384,8 @@ func (v *victim) afterDeath(mayEnd func(worker string) bool) error {
 	v.tally.mu.Unlock()
 	o, err := v.inspect(mayEnd)
 	errs := []error{err}
-	v.companions.checkDue(o.records, func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) })
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	v.companions.checkDue(o.records, fail)
 	return errors.Join(errs...)
 }
 
@@ -395,7 +398,12 @@ func (v *victim) whileUp(kind, a, b int) error {
 	case kind >= 130:
 		v.did("gate and dependents killed", "")
 		v.strikeDependents(a)
-		return nil
+		if kind < 135 {
+			return nil
+		}
+		v.did("master killed while their commands may run", "")
+		v.masters.pause(time.Duration(b%400) * time.Millisecond)
+		return errors.Join(v.masters.kill(), v.afterDeath(v.mayEnd))
 	case kind >= 122, kind >= 100 && !v.fromFile:
 		return v.scale(3 + b%10)
 	case kind >= 100:
@@ -507,6 +515,7 @@ func (v *victim) strike(worker string) {
 		e := v.workers.ledger[worker]
 		e.deaths++
 		v.workers.ledger[worker] = e
+		v.workers.dying = append(v.workers.dying, b)
 		b.signal(unix.SIGKILL)
 		if strings.HasPrefix(worker, gate+"-") {
 			v.companions.ended = append(v.companions.ended, sinceBoot())

@@ -226,9 +226,12 @@ func (l *osLauncher) AttachFound(worker string, pid int, rec records.Instance) (
 	if err != nil {
 		return nil, identity.Process{}, err
 	}
+	// Asked before too: a helper that has seen the end of its master may end right after it was verified, and has no
+	// arguments then.
+	helper := p.InStartHelper()
 	err = p.Verify(rec.Token)
-	if err == nil && p.InStartHelper() {
-		// Its master is dead. It ends by itself, or executes the program, and is not kept then.
+	if err == nil && (helper || p.InStartHelper()) {
+		// Its master is dead. It ends by itself, or executes the program: what it becomes is not kept.
 		err = fmt.Errorf("%w: process %d has not executed its program", process.ErrGone, pid)
 	}
 	if err != nil {
