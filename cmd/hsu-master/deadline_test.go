@@ -55,7 +55,8 @@ func TestStopIsBounded(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				signals, done := make(chan os.Signal), make(chan struct{})
 				var got time.Duration
-				go awaitEnd(signals, done, func() time.Duration { return grace }, func(took time.Duration) { got = took })
+				longest := func() time.Duration { return grace }
+				go awaitEnd(signals, done, longest, func(took time.Duration) { got = took })
 				for _, h := range tt.heard {
 					time.Sleep(h.after)
 					signals <- h.sig

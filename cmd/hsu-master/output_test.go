@@ -152,8 +152,8 @@ func TestPlanShowsOutdatedWorkers(t *testing.T) {
 	if err := p.print(&out, false); err != nil {
 		t.Fatal(err)
 	}
-	if got := out.String(); !strings.Contains(got, "\nchanged-0: adopt\n") || !strings.Contains(got, "until a reload") ||
-		strings.Contains(got, "\ncurrent-0: adopt\n") {
+	if got := out.String(); !strings.Contains(got, "\nchanged-0: adopt\n") ||
+		!strings.Contains(got, "until a reload") || strings.Contains(got, "\ncurrent-0: adopt\n") {
 		t.Errorf("the evidence is not that of changed-0 alone:\n%s", got)
 	}
 }

@@ -248,7 +248,8 @@ func (p plan) headline() string {
 			printable(p.Lost), printable(p.Backup)))
 	}
 	if p.Wanted == wantedRecorded {
-		said = append(said, "with every recorded worker taken as wanted, as neither --config nor --worker-path is given")
+		said = append(said,
+			"with every recorded worker taken as wanted, as neither --config nor --worker-path is given")
 	}
 	return strings.Join(said, ", ") + ":"
 }

@@ -5,6 +5,7 @@ package inside
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -144,9 +145,7 @@ func TestConfigurationFileAsAService(t *testing.T) {
 	}
 	command(t, "systemctl", "reload", service)
 	more := map[string]string{"last-0": "running"}
-	for id, status := range want {
-		more[id] = status
-	}
+	maps.Copy(more, want)
 	second, _ := awaitStatuses(t, 0, more)
 	if err := os.WriteFile(configFile, []byte(units), 0o644); err != nil {
 		t.Fatal(err)
