@@ -39,8 +39,8 @@ comments name all that has no counterpart.`
 const fromFlag = "from"
 
 // loadConfig reads a configuration file. An error is one of usage, unless the file cannot be read.
-func loadConfig(path string) (*configfile.File, error) {
-	file, err := configfile.Load(path, configfile.ThisHost())
+func loadConfig(path string, host configfile.Host) (*configfile.File, error) {
+	file, err := configfile.Load(path, host)
 	faulty, ok := errors.AsType[*configfile.FaultError](err)
 	switch {
 	case err == nil:
@@ -54,7 +54,7 @@ func loadConfig(path string) (*configfile.File, error) {
 }
 
 func checkConfig(c *cli.Context, path string) error {
-	file, err := loadConfig(path)
+	file, err := loadConfig(path, configfile.ThisHost())
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ type settingJSON struct {
 }
 
 func showConfig(c *cli.Context, path string) error {
-	file, err := loadConfig(path)
+	file, err := loadConfig(path, configfile.ThisHost())
 	if err != nil {
 		return err
 	}

@@ -218,7 +218,7 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 		return config{}, err
 	}
 	cfg := config{folders: f, master: master.Options{StateDir: f.state, RuntimeDir: f.runtime, Version: version()}}
-	file, err := fileOf(c, fail)
+	file, err := fileOf(c, hasWorkers(f.state), fail)
 	if err != nil {
 		return config{}, err
 	}
@@ -338,6 +338,15 @@ func workersMayLive(stateDir string) bool {
 		return !errors.Is(err, fs.ErrNotExist) // opening the state will report the error
 	}
 	return slices.ContainsFunc(snap.Workers, func(w records.Worker) bool { return w.Instance != nil })
+}
+
+// hasWorkers reports whether a master has had workers in the state folder.
+func hasWorkers(stateDir string) bool {
+	snap, err := store.ReadSnapshot(stateDir)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist) // opening the state will report the error
+	}
+	return len(snap.Workers) > 0
 }
 
 // checkForgotten refuses to run without units on a state that has some: a forgotten flag would stop and forget all

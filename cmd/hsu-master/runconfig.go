@@ -26,8 +26,10 @@ func fileFlags() []cli.Flag {
 }
 
 // fileOf returns the file of --config, nil if there is none. It sets each flag that is not given to its value in the
-// file, so that flags and variables override the file and the same checks apply.
-func fileOf(c *cli.Context, fail func(string, ...any)) (*configfile.File, error) {
+// file, so that flags and variables override the file and the same checks apply. In a known state, a user or group that
+// has been removed from the host is no fault: it is no reason to leave all other units without a master, and the start
+// of a worker reports it.
+func fileOf(c *cli.Context, known bool, fail func(string, ...any)) (*configfile.File, error) {
 	if !c.IsSet(configFlag) {
 		return nil, nil //nolint:nilnil // no file and no fault
 	}
@@ -36,7 +38,12 @@ func fileOf(c *cli.Context, fail func(string, ...any)) (*configfile.File, error)
 			fail("--%s cannot be combined with --config: describe the workers in the file", name)
 		}
 	}
-	file, err := loadConfig(c.String(configFlag))
+	host := configfile.ThisHost()
+	if known {
+		exists := func(string) error { return nil }
+		host.User, host.Group = exists, exists
+	}
+	file, err := loadConfig(c.String(configFlag), host)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +104,7 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 // readAgain reads the file of a running master, which was started with it as it was before. later has the keys of the
 // master's own settings that differ.
 func readAgain(before *configfile.File) (units []unit.Spec, later []string, err error) {
-	f, err := loadConfig(before.Path)
+	f, err := loadConfig(before.Path, configfile.ThisHost())
 	if err != nil {
 		return nil, nil, err
 	}

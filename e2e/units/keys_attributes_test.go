@@ -506,3 +506,43 @@ units:
 	m.Stop()
 	s.WantNothingLeft()
 }
+
+// A user that has been removed from the host keeps only its own unit from starting. A name that is unknown from the
+// beginning is a mistake of the file.
+func TestRemovedUserStopsNoOtherUnit(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	const file = `
+defaults: {kind: managed, start: {settle: 20ms}, stop: {grace: 1s}, restart: {backoff: {initial: 10ms, max: 50ms}}}
+units:
+  good: {command: [sleep, "1000000"]}
+  gone: {command: [sleep, "1000000"], user: nobody}
+`
+	removed := strings.ReplaceAll(file, "nobody", "no-such-user")
+	s := newSite(t, map[string]string{"hsu.yaml": removed})
+	s.admitAll()
+	s.Launch(s.Program, s.environ).WantExit(2)
+	s.write("hsu.yaml", file)
+	s.admitAll()
+	m := s.start()
+	before := s.awaitUp(2)
+	m.Kill()
+	s.write("hsu.yaml", removed) // as if the user had been removed
+	s.admitAll()
+	m = s.start()
+	s.awaitUp(2).WantInstances(t, before.Instances())
+	s.KillWorker(before.Worker(t, "gone-0").PID)
+	says := func(w harness.Worker) bool {
+		return w.PID == 0 && strings.Contains(w.Reason, `there is no user "no-such-user" on this host`)
+	}
+	s.await("gone-0", "says why it does not run", says)
+	if r := s.CLI("reload"); r.Code != 2 {
+		t.Errorf("reload: %+v, want exit code 2", r)
+	}
+	m.Stop() // a reboot begins with an orderly stop
+	m = s.start()
+	s.await("good-0", "runs", up)
+	s.await("gone-0", "says why it does not run", says)
+	m.Stop()
+	s.WantNothingLeft()
+}
