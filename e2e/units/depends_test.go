@@ -155,8 +155,8 @@ func TestUnitsStartBehindTheirDependenciesAndStopBeforeThem(t *testing.T) {
 	m.Stop()
 	var ends []string
 	for _, moment := range s.moments() {
-		if strings.HasPrefix(moment.what, "end ") {
-			ends = append(ends, strings.TrimPrefix(moment.what, "end "))
+		if id, found := strings.CutPrefix(moment.what, "end "); found {
+			ends = append(ends, id)
 		}
 	}
 	slices.Sort(ends[3:])

@@ -30,7 +30,8 @@ func TestEmbeddedMasterRunsThreeKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	pids := func() (list []int) {
-		for _, w := range h.AwaitWorkers(4, "run", func(w harness.Worker) bool { return w.Status == "running" }).Workers {
+		running := func(w harness.Worker) bool { return w.Status == "running" }
+		for _, w := range h.AwaitWorkers(4, "run", running).Workers {
 			list = append(list, w.PID)
 		}
 		slices.Sort(list)

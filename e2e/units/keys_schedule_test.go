@@ -104,8 +104,8 @@ units:
 	s.WantNothingLeft()
 }
 
-// A master is killed at each moment that it passes from its start to the end of a run: the due time is run once at most,
-// and the worker says so if it was not run.
+// A master is killed at each moment that it passes from its start to the end of a run: the due time is run once at
+// most, and the worker shows it if it was not run.
 func TestDueTimeIsRunOnceAtMostWhateverKillsTheMaster(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, map[string]string{

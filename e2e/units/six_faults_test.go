@@ -50,7 +50,8 @@ func TestEachOfTheSixProgramsIsKeptWhileItIsSuspended(t *testing.T) {
 		s.SignalWorker(w.PID, syscall.SIGSTOP)
 	}
 	s.AwaitWorkers(workersOfSix+1, "are said to be suspended", func(w harness.Worker) bool {
-		return w.ID == nightly || w.Status == "unhealthy" && strings.Contains(w.Reason, fmt.Sprintf("kill -CONT %d", w.PID))
+		hint := fmt.Sprintf("kill -CONT %d", w.PID)
+		return w.ID == nightly || w.Status == "unhealthy" && strings.Contains(w.Reason, hint)
 	})
 	for _, w := range d.Workers {
 		s.SignalWorker(w.PID, syscall.SIGCONT)

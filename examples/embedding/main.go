@@ -1,5 +1,5 @@
-// Command embedding is a master in a program of your own, with units of three kinds. If it is killed, the next one takes
-// over what still runs. "hsu-master status --state-dir STATE" shows it.
+// Command embedding is a master in a program of your own, with units of three kinds. If it is killed, the next one
+// takes over the processes that still run. "hsu-master status --state-dir STATE" shows it.
 package main
 
 import (
