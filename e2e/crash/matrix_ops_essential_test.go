@@ -13,6 +13,9 @@ func operationsOnEssentials() []*operation {
 	return []*operation{{
 		name: "essential worker ends", file: true, life: 12, mayEnd: allEnd, rest: never,
 		restart: "{policy: never}", further: "    essential: true\n", begin: endsForGood,
+		// The master can be killed when the worker has closed its port. A worker that ends later is another end, which
+		// rightly stops the next master.
+		changed: func(r *rig) { _ = r.workers.gone() },
 	}}
 }
 
@@ -25,6 +28,7 @@ func endsForGood(r *rig) error {
 		return fmt.Errorf("end %s: it is %+v", worker, leaders)
 	}
 	r.workers.ended[leaders[0].token] = true
+	r.workers.dying = append(r.workers.dying, leaders[0])
 	leaders[0].signal(unix.SIGTERM)
 	return nil
 }
