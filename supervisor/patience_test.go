@@ -43,7 +43,8 @@ func TestApplyReplacesNoWorkerWhoseDependencyIsNotMet(t *testing.T) {
 		began := time.Now()
 		err = m.Apply(ctx, dependent(t, "db"), app)
 		const want = "app-0 is not replaced, because it could not be started again: db: db-0 is unhealthy"
-		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), want) || took != defaults.Start.Timeout {
+		took := time.Since(began)
+		if err == nil || !strings.Contains(err.Error(), want) || took != defaults.Start.Timeout {
 			t.Errorf("Apply = %v after %s, want the dependency after %s", err, took, defaults.Start.Timeout)
 		}
 		if w := m.worker("app-0"); world.of("app-0").isDead() || w.Status != records.StatusRunning || !w.Outdated {
@@ -101,7 +102,8 @@ func TestNewWorkersWaitForAStalledDependencyForALimitedTime(t *testing.T) {
 		db := world.of("db-0")
 		db.set(func() { db.suspended = false })
 		settle(time.Minute)
-		if got, want := m.ids(), "db-0 running, app-0 running, more-0 running, last-0 running, last-1 running"; got != want {
+		want := "db-0 running, app-0 running, more-0 running, last-0 running, last-1 running"
+		if got := m.ids(); got != want {
 			t.Errorf("workers are %s, want %s", got, want)
 		}
 		m.stop(nil)

@@ -117,7 +117,8 @@ func (r *Resolver) lacks(on *unit.Spec, id string, condition unit.Condition) Blo
 	switch w.Status {
 	case records.StatusWaiting:
 		b := r.Of(on.Name)
-		return Block{Reason: withDetail(id+" is waiting", b.cause), Hopeless: b.Hopeless, Stalled: b.Stalled, cause: b.cause}
+		b.Reason = withDetail(id+" is waiting", b.cause)
+		return b
 	case records.StatusFailed:
 		return Block{Reason: withDetail(id+" has failed", w.Detail), Hopeless: true}
 	case records.StatusStopped:

@@ -228,7 +228,7 @@ func (l *osLauncher) AttachFound(worker string, pid int, rec records.Instance) (
 	}
 	err = p.Verify(rec.Token)
 	if err == nil && p.InStartHelper() {
-		// Its master is dead. It ends by itself, or executes the program, and is not kept then.
+		// Its master is dead. It ends by itself, or executes the program: what it becomes is not kept.
 		err = fmt.Errorf("%w: process %d has not executed its program", process.ErrGone, pid)
 	}
 	if err != nil {
