@@ -206,13 +206,19 @@ func (r *Rotator) visit(ctx context.Context, worker string, l Log, w *watch) tim
 		return untilFull(w.left(l.Policy), rate, l.Policy)
 	case ctx.Err() != nil:
 		return slowest
-	case errors.Is(err, errShrunk):
-		return fastest // the next look reports it
+	case errors.Is(err, errShrunk), isGone(l.Path):
+		return fastest // the next look reports what there is to report
 	}
 	if w.failures++; w.failures == 1 {
 		r.report(ctx, Event{Kind: Failed, Worker: worker, Path: l.Path, Err: err})
 	}
 	return min(time.Minute, time.Second<<min(w.failures-1, 6))
+}
+
+// isGone reports whether a log has been removed, which may happen between a look and the rotation that follows.
+func isGone(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // findLost reports a process that writes to a deleted log. While the log is the same file as at the last look, there is

@@ -215,7 +215,6 @@ func TestTruncatedByItsWriter(t *testing.T) {
 	})
 }
 
-// A full disk leaves the log as it is. It is reported once, and the log is rotated when there is space.
 // A log that is deleted under its writer is reported once, until the writer has another one.
 func TestDeletedUnderItsWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -254,6 +253,23 @@ func TestDeletedUnderItsWriter(t *testing.T) {
 	})
 }
 
+// A log may be removed between the look at it and its rotation.
+func TestRemovedAfterTheLook(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "w.log")
+	create(t, path)
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := New(func(_ context.Context, e Event) { t.Errorf("event %+v of a log that was removed", e) })
+	removing := func() bool { return os.Remove(path) == nil && false } // asked after the look, before the rotation
+	w := &watch{path: path, info: info, lost: 1}
+	if wait := r.visit(t.Context(), "w", Log{Path: path, Lost: removing}, w); wait != fastest {
+		t.Errorf("the next look is after %s, want %s", wait, fastest)
+	}
+}
+
+// A full disk leaves the log as it is. It is reported once, and the log is rotated when there is space.
 func TestFullDisk(t *testing.T) {
 	dir := mountMemory(t, "tmpfs", "size=4m")
 	if strings.HasPrefix(dir, "/dev/shm") {
