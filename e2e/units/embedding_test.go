@@ -3,6 +3,7 @@
 package units
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,15 +38,20 @@ func TestEmbeddedMasterRunsThreeKinds(t *testing.T) {
 		slices.Sort(list)
 		return list
 	}
-	start := func() *harness.Master { return h.Exec(program, nil, h.State, harness.Programs.Worker) }
+	start := func() *harness.Master {
+		m := h.Exec(program, nil, h.State, harness.Programs.Worker)
+		harness.WaitFor(t, "status exits with 0", func() error {
+			if r := h.CLI("status"); r.Code != 0 {
+				return fmt.Errorf("it exits with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+			}
+			return nil
+		})
+		return m
+	}
 	m := start()
 	before := pids()
 	if !slices.Contains(before, stranger.PID) {
 		t.Errorf("the processes are %v, want %d of the stranger among them", before, stranger.PID)
-	}
-	r := h.CLI("status")
-	if r.Code != 0 {
-		t.Errorf("status exits with %d: %s%s", r.Code, r.Stdout, r.Stderr)
 	}
 	list := h.CLI("worker", "list").Stdout
 	for _, id := range []string{"search-0", "search-1", "pages-0", "cache-0"} {
