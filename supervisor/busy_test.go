@@ -29,7 +29,7 @@ func untilTerminated(t *testing.T, world *fakeOS, m *master, most time.Duration)
 	return most
 }
 
-// silent is a worker that stops to answer, and what is to happen to it.
+// silent is a worker that stops to answer, and the expected reaction.
 type silent struct {
 	because func(*fakeProcess)
 	limit   time.Duration // of the unit

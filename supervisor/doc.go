@@ -1,7 +1,7 @@
 // Package supervisor starts workers, finds them again after a crash of the master, watches their health, restarts
 // them and offers the ready ones to callers.
 //
-// This package has the set of workers. Package unit is what a user describes, package worker one worker, package
+// This package has the set of workers. Package unit has the description of a unit, package worker one worker, package
 // lifecycle how it reacts to an event. When the master starts, package recovery decides what to do with each worker
 // that an earlier master left. Packages launcher, process, ports, logs and probe are the outside world.
 //

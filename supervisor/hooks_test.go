@@ -89,7 +89,7 @@ func allHooks(u *unit.Spec) {
 	}
 }
 
-// wantActs checks what was done since the last call.
+// wantActs checks the acts since the last call.
 func (o *fakeOS) wantActs(want ...string) {
 	o.t.Helper()
 	o.mu.Lock()
@@ -248,7 +248,7 @@ func unitWith(t *testing.T, change ...func(*unit.Spec)) unit.Spec {
 	return u.WithDefaults()
 }
 
-// Each hook is cut off by a crash, and is run again by the next master after what is left of it was killed.
+// Each hook is cut off by a crash, and is run again by the next master when its remains were killed.
 func TestHookThatACrashHasCutOffRunsAgain(t *testing.T) {
 	for id, c := range map[string]struct {
 		begin func(*fakeOS, *master)

@@ -14,8 +14,8 @@ import (
 )
 
 // recordUnits makes the records of the set and the events durable. Units that are not in the set any more are recorded
-// as retired. After a failed write, what is recorded is not known, so all units are written. The caller holds applying,
-// or is recover.
+// as retired. After a failed write, the recorded content is not known, so all units are written. The caller holds
+// applying, or is recover.
 func (s *Supervisor) recordUnits(ctx context.Context, units []records.Unit, events ...records.Event) error {
 	var muts []records.Mutation
 	for _, u := range units {

@@ -134,7 +134,7 @@ const (
 // round-trip time that the peer measures, but then the round-trip time does not matter.
 const ackDelay = time.Millisecond
 
-// env is what the connections and the calls of a relay share.
+// env is shared by the connections and the calls of a relay.
 type env struct {
 	opts     Options
 	epoch    time.Time

@@ -126,7 +126,7 @@ func checkValid(t *testing.T, result []byte, files map[string]string) *config.Fi
 	return file
 }
 
-// What the texts of a foreign file mean does not change, whatever they are made of.
+// The texts of a foreign file keep their meaning, whatever characters they have.
 func TestTextsMeanThemselves(t *testing.T) {
 	for _, word := range []string{
 		"a", "$", "$$", "$a", "${a}", "${a:-b}", "$$a", "$${a}", "{", "}", "{{",

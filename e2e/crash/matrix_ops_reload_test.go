@@ -52,7 +52,7 @@ func watches(is bool) func(r *rig) error {
 	}
 }
 
-// untilFound returns nil when the master has recorded what it has found, or that it watches nothing any more.
+// untilFound returns nil when the master has recorded the process found, or that it watches none any more.
 func untilFound(r *rig, before, now map[string]int) error {
 	if now["after-found-record"] == before["after-found-record"] {
 		return errors.New("nothing was recorded about the stranger")

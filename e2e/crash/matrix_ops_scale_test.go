@@ -9,7 +9,8 @@ import "errors"
 func operationsOnUnits() []*operation {
 	return []*operation{
 		{
-			name: "scaled down", life: 12, mayEnd: theSecondEnds, prepare: configured, begin: scales(workersOfATrial - 1),
+			name: "scaled down", life: 12, mayEnd: theSecondEnds, prepare: configured,
+			begin: scales(workersOfATrial - 1),
 			rest: func(_ *rig, before, now map[string]int) error {
 				if now["after-removal"] == before["after-removal"] {
 					return errors.New("the surplus worker was not removed")

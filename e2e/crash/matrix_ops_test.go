@@ -62,8 +62,9 @@ func operations() []*operation {
 		{name: "recovery of a half-started one", life: 10, launched: true, prepare: halfStarted},
 		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
 	}
-	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(), operationsOnEssentials(),
-		operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(), operationsWithHelpers(), operationsWithHooks())
+	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(),
+		operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(),
+		operationsWithHelpers(), operationsWithHooks())
 }
 
 func theSecondEnds(worker string) bool { return worker == "worker-1" }

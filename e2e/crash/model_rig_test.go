@@ -162,14 +162,14 @@ func (r *rig) writeFile() error {
     stop: {grace: 250ms}
 `, gate, command, gateSettles)
 	}
+	restart := cmp.Or(r.restart, "{backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}")
 	text := fmt.Sprintf(`units:
   worker:
     command: %s
     replicas: %d
     environment: {TURN: "%d"}
     restart: %s
-%s%s%s`, command, replicas, r.turn, cmp.Or(r.restart, "{backoff: {initial: 1ms}, budget: {restarts: 1000, within: 5m}}"),
-		r.hooks.keys(), further, r.watches)
+%s%s%s`, command, replicas, r.turn, restart, r.hooks.keys(), further, r.watches)
 	// Atomically: a reload may be under way.
 	if err := os.WriteFile(r.file()+".new", []byte(text), 0o600); err != nil {
 		return err

@@ -30,8 +30,8 @@ const job = "job"
 const (
 	companionSettles = 300 * time.Millisecond // the time until the gate is ready
 	companionBackoff = 200 * time.Millisecond // of the gate
-	// inFlight is how long after the start of a new gate a start may come that was decided before the end of the old one.
-	// The two are at least the backoff apart.
+	// inFlight is how long after the start of a new gate a start may come that was decided before the end of the old
+	// one. The two are at least the backoff apart.
 	inFlight = 100 * time.Millisecond
 	// unnoticed is how long a master may take to notice that the gate has ended: it may be suspended meanwhile.
 	unnoticed = time.Second
@@ -48,8 +48,8 @@ type companions struct {
 	user         string // lines of the file that set the user, with a umask and limits
 	uid          int
 
-	// inForce is when the dependencies began to count, without a pause since; 0 if they do not count. Like all times here
-	// it is since the boot.
+	// inForce is when the dependencies began to count, without a pause since; 0 if they do not count. Like all times
+	// here it is since the boot.
 	inForce time.Duration
 	ended   []time.Duration // when the test has ended a gate
 	checked time.Duration   // until when the starts of dependents were counted
@@ -367,8 +367,8 @@ func (c *companions) checkDue(recorded map[string]records.Worker, fail func(stri
 	}
 }
 
-// checkHooks fails if a command of a sleeper has run twice at once, or a sleeper was started without one. It returns the
-// number of commands that succeeded.
+// checkHooks fails if a command of a sleeper has run twice at once, or a sleeper was started without one. It returns
+// the number of commands that succeeded.
 func (c *companions) checkHooks(fail func(string, ...any)) (n int) {
 	paths, _ := filepath.Glob(filepath.Join(c.notes, "note."+sleeper+"-*"))
 	for _, path := range paths {

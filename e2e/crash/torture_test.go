@@ -47,7 +47,8 @@ var tortureHabits = []string{
 func moody(worker string) bool {
 	unit, number, _ := strings.Cut(worker, "-")
 	n, err := strconv.Atoi(number)
-	return unit == job || unit == "worker" && err == nil && strings.HasPrefix(tortureHabits[n%len(tortureHabits)], "moody")
+	habit := tortureHabits[n%len(tortureHabits)]
+	return unit == job || unit == "worker" && err == nil && strings.HasPrefix(habit, "moody")
 }
 
 // score counts all acts, for the table.
@@ -60,7 +61,8 @@ type score struct {
 
 	messages, answered, streams int // of calls that are forwarded
 
-	dependents, stops, runs, commands int // starts and stops whose order was checked, runs of the job, commands of hooks
+	// Starts and stops whose order was checked, runs of the job, commands of hooks.
+	dependents, stops, runs, commands int
 }
 
 func (c *score) note(action string) {
@@ -628,7 +630,8 @@ func (v *victim) calm() error {
 }
 
 func (v *victim) settled(state *adminpb.State) error {
-	if state.GetStatus() != "running" || len(state.GetWorkers()) != v.workers.count+v.workers.sleepers+2*v.workers.companions {
+	wanted := v.workers.count + v.workers.sleepers + 2*v.workers.companions
+	if state.GetStatus() != "running" || len(state.GetWorkers()) != wanted {
 		return fmt.Errorf("%s, %d workers, want %d, %d without a port, and %d companions", state.GetStatus(),
 			len(state.GetWorkers()), v.workers.count, v.workers.sleepers, 2*v.workers.companions)
 	}

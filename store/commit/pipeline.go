@@ -28,7 +28,7 @@ type Pipeline struct {
 	unsynced  bool // see config
 }
 
-// Config is what a pipeline works on.
+// Config has the files and settings of a pipeline.
 type Config struct {
 	Dir     *statedir.Dir
 	Lock    *statedir.Mastership

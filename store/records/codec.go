@@ -266,6 +266,26 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	}, nil
 }
 
+// processMessage is a message that has the identity of a process.
+type processMessage interface {
+	GetBootId() string
+	GetPid() int32
+	GetPidfdInode() uint64
+	GetStartTicks() uint64
+	GetPidNamespace() uint64
+}
+
+func decodeProcess(m processMessage, proof identity.Proof) identity.Process {
+	return identity.Process{
+		BootID:       m.GetBootId(),
+		PID:          int(m.GetPid()),
+		Inode:        m.GetPidfdInode(),
+		StartTicks:   m.GetStartTicks(),
+		PIDNamespace: m.GetPidNamespace(),
+		Proof:        proof,
+	}
+}
+
 func decodeFound(m *pb.Found) (*Found, error) {
 	if m == nil {
 		return nil, nil
@@ -278,14 +298,7 @@ func decodeFound(m *pb.Found) (*Found, error) {
 		return nil, err
 	}
 	return &Found{
-		Process: identity.Process{
-			BootID:       m.GetBootId(),
-			PID:          int(m.GetPid()),
-			Inode:        m.GetPidfdInode(),
-			StartTicks:   m.GetStartTicks(),
-			PIDNamespace: m.GetPidNamespace(),
-			Proof:        proof,
-		},
+		Process: decodeProcess(m, proof),
 		Name:    m.GetName(),
 		Started: started,
 	}, nil
@@ -316,15 +329,8 @@ func decodeInstance(m *pb.Instance) (*Instance, error) {
 		return nil, err
 	}
 	return &Instance{
-		Token: m.GetToken(),
-		Process: identity.Process{
-			BootID:       m.GetBootId(),
-			PID:          int(m.GetPid()),
-			Inode:        m.GetPidfdInode(),
-			StartTicks:   m.GetStartTicks(),
-			PIDNamespace: m.GetPidNamespace(),
-			Proof:        proof,
-		},
+		Token:   m.GetToken(),
+		Process: decodeProcess(m, proof),
 		Port:    int(m.GetPort()),
 		ExeHash: m.GetExeHash(),
 		Started: started,

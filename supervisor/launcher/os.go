@@ -231,7 +231,7 @@ func (l *osLauncher) AttachFound(worker string, pid int, rec records.Instance) (
 	helper := p.InStartHelper()
 	err = p.Verify(rec.Token)
 	if err == nil && (helper || p.InStartHelper()) {
-		// Its master is dead. It ends by itself, or executes the program: what it becomes is not kept.
+		// Its master is dead. It ends by itself, or executes the program, which is not kept then.
 		err = fmt.Errorf("%w: process %d has not executed its program", process.ErrGone, pid)
 	}
 	if err != nil {

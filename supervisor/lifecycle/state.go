@@ -31,7 +31,7 @@ type State struct {
 	away     bool // the process that is being ended died while no master ran
 }
 
-// Occupancy is what is known of the processes in a worker's slot.
+// Occupancy is the knowledge about the processes in a worker's slot.
 type Occupancy int
 
 const (

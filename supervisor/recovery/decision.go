@@ -1,4 +1,4 @@
-// Package recovery decides what a starting master does with each worker that an earlier one left.
+// Package recovery decides how a starting master treats each worker that an earlier one left.
 //
 // [Context.Slots] and [Context.Assign] combine the wanted, the recorded and the living workers; [Context.Inspect]
 // collects the evidence about one; [Decide], a pure function, makes the [Decision] from it, of which package worker

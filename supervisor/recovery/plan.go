@@ -30,8 +30,8 @@ type PlanOptions struct {
 	Secrets records.SecretKey
 }
 
-// Plan returns what a master started now with these units would do to each worker. It decides the same as
-// a starting master, from the same evidence, and executes nothing: it sends no signal, writes nothing, and
+// Plan returns the decisions that a master started now with these units would make about each worker. It decides
+// the same as a starting master, from the same evidence, and executes nothing: it sends no signal, writes nothing, and
 // connects to no worker, so it does not determine whether an adopted worker answers a Ping. A master that has the
 // handle of a process knows how the process ended; Plan does not.
 //

@@ -8,7 +8,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// The plan says of each worker that is to be started what it waits for, as it follows from the other decisions.
+// The plan names the dependency that a worker to be started waits for, as it follows from the other decisions.
 func TestPlanSaysWhatAStartWaitsFor(t *testing.T) {
 	running := Orders{From: lifecycle.State{Status: records.StatusRunning}, Ping: true}
 	starting := Orders{From: lifecycle.State{Status: records.StatusStarting}}

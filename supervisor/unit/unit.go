@@ -1,5 +1,5 @@
-// Package unit is what a user describes: a program, the number of its replicas, how it is checked, stopped and
-// restarted. It is pure but for the checks of files.
+// Package unit describes units as a user writes them: a program, the number of its replicas, how it is checked, stopped
+// and restarted. It is pure but for the checks of files.
 package unit
 
 import (

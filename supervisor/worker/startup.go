@@ -8,7 +8,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/probe"
 )
 
-// startup is the last start. The worker's goroutine begins and ends it, any goroutine reads what it waits for.
+// startup is the last start. The worker's goroutine begins and ends it, any goroutine reads the probe that it waits
+// for.
 type startup struct {
 	cancel context.CancelFunc       // ends the wait, nil if there is none
 	last   *progress                // of the last start

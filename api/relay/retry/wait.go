@@ -19,7 +19,7 @@ type Wait struct {
 	pause  time.Duration // length of the last pause
 }
 
-// WaitKind is what a call waits for.
+// WaitKind is the kind of a wait of a call.
 type WaitKind uint8
 
 const (
