@@ -94,6 +94,9 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 			RetryAt:     timestamp(w.RetryAt),
 			Unmanaged:   w.Unmanaged(),
 		}
+		for _, limit := range w.Unenforced {
+			m.Unenforced = append(m.Unenforced, sendable(limit))
+		}
 		if f := w.Found; f != nil {
 			m.Pid, m.Program = int32(f.PID), sendable(f.Name) //nolint:gosec // fits in 32 bits
 			m.StartedAt = timestamp(f.Started)

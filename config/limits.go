@@ -27,25 +27,25 @@ const (
 func (l *Limits) keys() []key {
 	return []key{
 		{
-			name: "open_files", value: optional(&l.OpenFiles, positive),
+			name: "open_files", value: optional(&l.OpenFiles, positive), change: restartsWorker,
 			doc: "descriptors of each process",
 		},
-		{name: "core", value: optional(&l.Core, anySize), doc: "size of core dumps"},
+		{name: "core", value: optional(&l.Core, anySize), change: restartsWorker, doc: "size of core dumps"},
 		{
-			name: "memory", value: optional(&l.Memory, positiveSize),
-			doc: "memory of the worker and its children",
+			name: "memory", value: optional(&l.Memory, memory),
+			doc: "memory of the worker and its descendants together",
 		},
 		{
 			name: "cpu", value: optional(&l.CPU, processors),
-			doc: "processors, such as 1.5",
+			doc: "processors that they can use together, such as 1.5",
 		},
 		{
-			name: "pids", value: optional(&l.PIDs, positive),
-			doc: "processes and threads of the worker and its children",
+			name: "pids", value: optional(&l.PIDs, processes),
+			doc: "processes and threads of the worker and its descendants",
 		},
 		{
 			name: "enforce", value: oneOf(&l.Enforce, BestEffort, Required), def: "best-effort",
-			doc: "whether a worker starts if this host cannot enforce a limit",
+			doc: "whether a worker starts although `memory`, `cpu` or `pids` cannot be enforced",
 		},
 	}
 }
@@ -54,9 +54,14 @@ func positive(at *int) value { return number(at, 1, math.MaxInt32) }
 
 func anySize(at *Size) value { return size(at, 0) }
 
-func positiveSize(at *Size) value { return size(at, 1) }
+// memory is at least what a program needs to start.
+func memory(at *Size) value { return size(at, 1<<20) }
 
+// processors is a part of the time that cpu.max can limit.
 func processors(at *float64) value { return fraction(at, 0.01) }
+
+// processes is at most what Linux can have.
+func processes(at *int) value { return number(at, 1, 1<<22) }
 
 // Log is where the output of the workers goes.
 type Log struct {

@@ -27,7 +27,7 @@ func (u *Unit) policyKeys() []key {
 		},
 		{name: "stop", value: fields(&u.Stop), doc: "how a worker is stopped"},
 		{
-			name: "limits", value: fields(&u.Limits), kinds: started, change: restartsWorker,
+			name: "limits", value: fields(&u.Limits), kinds: started,
 			doc: "limits of each worker",
 		},
 		{

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/config"
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -77,7 +78,7 @@ func specOf(f *config.File, u *config.Unit) unit.Spec {
 	for _, d := range u.DependsOn {
 		spec.DependsOn = append(spec.DependsOn, unit.Dependency{Unit: d.Unit, Condition: unit.Condition(d.Condition)})
 	}
-	spec.Attributes = attributesOf(u)
+	spec.Attributes, spec.Limits = attributesOf(u), limitsOf(&u.Limits)
 	return spec
 }
 
@@ -98,6 +99,21 @@ func attributesOf(u *config.Unit) process.Attributes {
 		a.Core = new(uint64(*l.Core)) //nolint:gosec // config has checked that it is not negative
 	}
 	return a
+}
+
+// limitsOf returns the limits of the worker's cgroup.
+func limitsOf(l *config.Limits) cgroup.Limits {
+	limits := cgroup.Limits{Required: l.Enforce == config.Required}
+	if l.Memory != nil {
+		limits.Memory = int64(*l.Memory)
+	}
+	if l.CPU != nil {
+		limits.CPU = *l.CPU
+	}
+	if l.PIDs != nil {
+		limits.PIDs = *l.PIDs
+	}
+	return limits
 }
 
 // unmanagedOf returns a unit whose process something else starts.
@@ -168,13 +184,8 @@ func unsupported(u *config.Unit) []string {
 		add(len(u.Allow) > 0, "allow")
 		return keys
 	}
-	l := &u.Limits
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
 	add(u.Update.Order == config.StartFirst, "update.order: start-first")
-	add(l.Memory != nil, "limits.memory")
-	add(l.CPU != nil, "limits.cpu")
-	add(l.PIDs != nil, "limits.pids")
-	add(l.Enforce == config.Required, "limits.enforce: required")
 	add(u.MemoryRestart != 0, "memory_restart")
 	add(u.Log.To != config.LogToFile, "log.to: "+string(u.Log.To))
 	add(u.Readiness.Type == config.HealthNotify || u.Liveness.Type == config.HealthNotify, "health type: notify")

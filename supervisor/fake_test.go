@@ -28,6 +28,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -102,14 +103,17 @@ type fakeProcess struct {
 	exitsAfter  time.Duration // 0: never
 	exitCode    int
 	suspended   bool
-	load        float64 // the cores that its family uses, from its start
-	blocked     bool    // it waits for a disk
-	usageErr    error   // the error of CPUTime
-	measured    int     // number of CPUTime calls
-	child       bool    // of another process with its token
-	elsewhere   bool    // of another state directory
-	unreaped    bool    // can still be opened when dead
-	diesAtLook  int     // the number of the Done call at which it dies; 0: none
+	load        float64         // the cores that its family uses, from its start
+	blocked     bool            // it waits for a disk
+	usageErr    error           // the error of CPUTime
+	measured    int             // number of CPUTime calls
+	limits      []cgroup.Limits // that it was given
+	unlimited   string          // why none of them is enforced
+	oom         string
+	child       bool // of another process with its token
+	elsewhere   bool // of another state directory
+	unreaped    bool // can still be opened when dead
+	diesAtLook  int  // the number of the Done call at which it dies; 0: none
 	owner       process.Ownership
 	// offers is the list of its reflection; nil: it has none. asked counts the queries.
 	offers     []string
@@ -466,6 +470,19 @@ func (p *fakeProcess) CPUTime(context.Context) (process.Usage, error) {
 	p.measured++
 	used := time.Duration(p.load * float64(time.Since(p.os.birth)))
 	return process.Usage{CPU: used, Blocked: p.blocked}, p.usageErr
+}
+
+func (p *fakeProcess) Limit(l cgroup.Limits) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limits = append(p.limits, l)
+	return l.Unenforced(p.unlimited)
+}
+
+func (p *fakeProcess) OutOfMemory() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.oom
 }
 
 func (p *fakeProcess) OutputLost(string) bool { return false }

@@ -82,6 +82,7 @@ type (
 		Checks      []healthJSON `json:"checks,omitempty"`
 		NextDueAt   *time.Time   `json:"next_due_at,omitempty"` // if its unit has a schedule
 		LastDueAt   *time.Time   `json:"last_due_at,omitempty"` // that was run, skipped or missed
+		Unenforced  []string     `json:"unenforced,omitempty"`  // limits, each with the reason
 		Unmanaged   bool         `json:"unmanaged,omitempty"`   // another program starts it
 		Program     string       `json:"program,omitempty"`     // name of the process, if it is unmanaged
 	}
@@ -186,7 +187,7 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(), RetryAt: timeOf(w.GetRetryAt()),
 			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
 			NextDueAt: timeOf(w.GetNextDueAt()), LastDueAt: timeOf(w.GetLastDueAt()),
-			Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
+			Unenforced: w.GetUnenforced(), Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
 		}
 		for _, c := range w.GetChecks() {
 			item.Checks = append(item.Checks, healthJSON{
@@ -413,6 +414,10 @@ func note(w *adminpb.Worker, now time.Time) string {
 	}
 	if w.GetOutdated() {
 		notes = append(notes, "outdated")
+	}
+	for _, limit := range w.GetUnenforced() {
+		keys, _, _ := strings.Cut(limit, ":")
+		notes = append(notes, printable(keys)+" not enforced")
 	}
 	if probe := w.GetProbe(); probe != "" && probe != "ping" {
 		notes = append(notes, "probe "+printable(probe))

@@ -44,7 +44,7 @@ func (l *lane) ready(op *operation) error {
 	}
 	r.arguments = []string{"-as", cmp.Or(op.habit, "plain"), "-notes", r.notes, "-record", r.record, "-echo"}
 	if op.cgroups {
-		if r.masters.cgroup, err = delegate(); err != nil {
+		if r.masters.cgroup, err = harness.DelegateCgroup(); err != nil {
 			return err
 		}
 	}

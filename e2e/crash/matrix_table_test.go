@@ -8,14 +8,19 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/core-tools/hsu-master/e2e/harness"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
 // elsewhere returns the reason why no operation here passes a point; empty if one does.
 func elsewhere(p crashpoint.Point) string {
-	switch cgroups := []crashpoint.Point{crashpoint.Cgroup, crashpoint.CgroupKill, crashpoint.CgroupGone}; {
-	case slices.Contains(cgroups, p) && operationsOnCgroups() == nil:
+	cgroups := []crashpoint.Point{crashpoint.Cgroup, crashpoint.CgroupKill, crashpoint.CgroupGone}
+	limits := []crashpoint.Point{crashpoint.CgroupMove, crashpoint.CgroupEnable, crashpoint.CgroupLimit}
+	switch {
+	case slices.Contains(append(cgroups, limits...), p) && operationsOnCgroups() == nil:
 		return "only root can delegate a cgroup, where those of version 2 are mounted"
+	case slices.Contains(limits, p) && !harness.HasController("pids"):
+		return "the cgroups of version 2 have no controllers here"
 	case strings.HasPrefix(string(p), "log-") && p != crashpoint.LogOpen:
 		return "the tests of supervisor/logs/rotate kill at each point of a rotation, and no worker here truncates its log"
 	case row(p) == string(crashpoint.UnitFile) && underSystemd():

@@ -95,15 +95,11 @@ func (ms *masters) execute(at moment, args []string) error {
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	start := cmd.Start
 	if ms.cgroup != "" {
-		folder, err := os.Open(ms.cgroup)
-		if err != nil {
-			return err
-		}
-		defer folder.Close()
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(folder.Fd())
+		start = func() error { return harness.StartInCgroup(cmd, ms.cgroup) }
 	}
-	if err := cmd.Start(); err != nil {
+	if err := start(); err != nil {
 		return err
 	}
 	go func() {

@@ -42,6 +42,7 @@ type Worker struct {
 	LastExit    *exit     `json:"last_exit"`
 	LastOutput  []string  `json:"last_output"`
 	LastDueAt   time.Time `json:"last_due_at"`
+	Unenforced  []string  `json:"unenforced"`
 
 	Ready bool `json:"-"` // it gets requests: it is a healthy endpoint in Dump.Services
 }

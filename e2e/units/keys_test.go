@@ -24,8 +24,7 @@ const root = "../.."
 var untested = map[string]string{
 	"unit.health.busy_limit": "TestSpinningProgramIsReplacedAfterItsBusyLimit sets it in the example of six programs",
 
-	"unit.limits.enforce": "of limits that are not executed yet",
-	"unit.update.order":   "has one value that is executed",
+	"unit.update.order": "has one value that is executed",
 }
 
 // TestEachKeyHasATest compares the keys in docs/CONFIGURATION.md with the files that the tests of this package run.

@@ -30,7 +30,10 @@ const (
 	Lease        Point = "lease"         // the lease is made
 	IntentRecord Point = "intent-record" // "starting" is recorded
 	LogOpen      Point = "log-open"
-	Cgroup       Point = "cgroup" // the instance's cgroup is made
+	Cgroup       Point = "cgroup"        // the instance's cgroup is made
+	CgroupMove   Point = "cgroup-move"   // a process is moved out of the cgroup whose controllers are enabled
+	CgroupEnable Point = "cgroup-enable" // a controller is enabled for the workers' cgroups
+	CgroupLimit  Point = "cgroup-limit"  // a limit of a worker's cgroup is set
 	Fork         Point = "fork"
 	Limit        Point = "limit" // a limit of a start helper is set
 	Exec         Point = "exec"  // a start helper is told to execute the program
@@ -97,7 +100,8 @@ func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
 		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
-		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, LogOpen, Cgroup, Fork, Limit, Exec, PIDRecord,
+		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, LogOpen, Cgroup, CgroupMove,
+		CgroupEnable, CgroupLimit, Fork, Limit, Exec, PIDRecord,
 		Adopt, Publish, ReadyRecord, Told, Withdraw, StopRecord, StopCommand, Signal, CgroupKill, CgroupGone, StopAfter,
 		ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,

@@ -23,7 +23,7 @@ var acts = map[string]bool{
 	"unix.Kill": true, "syscall.Kill": true, "unix.PidfdSendSignal": true,
 	"unix.Rmdir": true, "unix.Renameat2": true, "unix.Ftruncate": true,
 	".Commit": true, ".Truncate": true, ".Sync": true,
-	"process.Start": true, "writeCgroup": true, "unix.Prlimit": true,
+	"process.Start": true, "writeFile": true, "cgroup.Join": true, "Join": true, "unix.Prlimit": true,
 	"statefile.TryLock": true, "safefile.SyncDir": true, "statefile.Datasync": true,
 	".space.collapse": true, ".space.punch": true,
 	".Store.Apply": true, ".store.Apply": true,
@@ -36,6 +36,7 @@ var acts = map[string]bool{
 // reason.
 var behind = map[string]string{
 	"forkInto":            "called by fork, which is a point",
+	"Join":                "called as a point",
 	"signalGroup":         "called by SignalGroup, which is a point",
 	"signalGroupByNumber": "called by SignalGroup, which is a point",
 	"unreaped":            "signal 0 reaches nobody",

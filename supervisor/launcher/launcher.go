@@ -12,6 +12,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -55,7 +56,8 @@ type Launcher interface {
 	Inspector
 	// Lease creates the lease file that an instance of the worker will hold.
 	Lease(worker string) (*process.Lease, error)
-	// Start forks the instance that rec describes.
+	// Start forks the instance that rec describes. Its limits are in force when its program runs; if some cannot be
+	// enforced and are required, it does not run.
 	Start(u unit.Spec, worker string, rec records.Instance, lease *process.Lease) (Instance, error)
 	// Run runs a command until it has ended or ctx ends. The command has an id and a token of its own, by which the
 	// next master finds it.
@@ -98,6 +100,12 @@ type Instance interface {
 	Kill(ctx context.Context) ([]process.Holder, error)
 	// CPUTime returns the use of the processor by the process and its family.
 	CPUTime(ctx context.Context) (process.Usage, error)
+	// Limit makes these the limits of the process and its family, which Start has done already, and returns those that
+	// are not enforced: see [cgroup.Apply].
+	Limit(l cgroup.Limits) (unenforced []string)
+	// OutOfMemory describes the processes of the family that the kernel has killed because memory ran out, "" if there
+	// are none or that is not known. It is valid until Kill.
+	OutOfMemory() string
 	// AppendsOnly reports whether every descriptor with which the process or its family may write to a file appends.
 	AppendsOnly(ctx context.Context, path string) (bool, error)
 	// OutputLost reports, at little cost, whether the process writes its output to a file that was at path, and that

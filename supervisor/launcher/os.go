@@ -16,6 +16,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -35,16 +36,19 @@ type osLauncher struct {
 	Options
 	// cgroups is the directory of a cgroup tree delegated to the master, with a cgroup for each instance; empty if
 	// none is delegated.
-	cgroups string
+	cgroups   string
+	noCgroups string // the reason why it is empty
 }
 
 // New returns the launcher of a master.
 func New(opts Options) Launcher {
 	opts.Environ = workerEnviron(opts.Environ)
 	l := &osLauncher{Options: opts}
-	if dir, delegated := process.DelegatedCgroup(); delegated {
-		l.cgroups = dir
+	dir, err := cgroup.Delegated()
+	if err != nil {
+		l.noCgroups = err.Error()
 	}
+	l.cgroups = dir
 	return l
 }
 
@@ -90,25 +94,24 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		return nil, err
 	}
 	defer func() { _ = output.Close() }() // the child has its own descriptor
-	cgroup := ""
-	if l.cgroups != "" {
-		if cgroup, err = process.CreateCgroup(l.cgroups, cgroupName(worker, rec)); err != nil {
-			return nil, err
-		}
+	group, err := l.confine(worker, rec, u.Limits)
+	if err != nil {
+		return nil, err
 	}
 	p, err := process.Start(process.Spec{
-		Path:   path,
-		Args:   args,
-		Env:    l.environ(worker, rec.Token, append(accountEnv(rights), env...)),
-		Dir:    u.Dir,
-		Output: output,
-		Lease:  lease,
-		Cgroup: cgroup,
-		Exe:    exe,
-		Rights: rights,
+		Path:    path,
+		Args:    args,
+		Env:     l.environ(worker, rec.Token, append(accountEnv(rights), env...)),
+		Dir:     u.Dir,
+		Output:  output,
+		Lease:   lease,
+		Cgroup:  group.dir,
+		Confine: group.confine,
+		Exe:     exe,
+		Rights:  rights,
 	})
 	if err != nil {
-		return nil, errors.Join(err, removeCgroup(cgroup))
+		return nil, errors.Join(err, removeCgroup(group.dir))
 	}
 	return l.instance(worker, rec, p), nil
 }
@@ -286,7 +289,7 @@ func removeCgroup(path string) error {
 	if path == "" {
 		return nil
 	}
-	return process.RemoveCgroup(path)
+	return cgroup.Remove(path)
 }
 
 // cgroupName returns a name that is unique to the instance and follows from its record.
@@ -296,7 +299,7 @@ func (l *osLauncher) instance(worker string, rec records.Instance, p *process.Pr
 	family := l.family(worker, rec)
 	family.Leader, family.Main = p.PID(), p
 	family.Session, family.StartTicks = p.PID(), p.Identity().StartTicks
-	return &osInstance{Process: p, family: family}
+	return &osInstance{Process: p, family: family, noCgroup: l.noCgroup(family.Cgroup)}
 }
 
 func (l *osLauncher) family(worker string, rec records.Instance) process.Family {
@@ -318,7 +321,8 @@ func (l *osLauncher) family(worker string, rec records.Instance) process.Family 
 
 type osInstance struct {
 	*process.Process
-	family process.Family
+	family   process.Family
+	noCgroup string // the reason why it has no cgroup; "" if it has one
 }
 
 func (i *osInstance) Suspended() bool { return i.Stopped() }

@@ -4,28 +4,29 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
 // testCgroup makes a cgroup for the test, or skips the test.
 func testCgroup(t *testing.T) string {
 	t.Helper()
-	own, err := ownCgroup()
+	own, err := cgroup.Own()
 	if err != nil {
 		t.Skip(err)
 	}
-	path, err := CreateCgroup(own, fmt.Sprintf("hsu-test-%d-%s", os.Getpid(), filepath.Base(t.TempDir())))
+	path, err := cgroup.Create(own, fmt.Sprintf("hsu-test-%d-%s", os.Getpid(), filepath.Base(t.TempDir())))
 	if err != nil {
 		t.Skip(err)
 	}
 	t.Cleanup(func() {
-		if err := RemoveCgroup(path); err != nil {
+		if err := cgroup.Remove(path); err != nil {
 			t.Error(err)
 		}
 	})
@@ -49,8 +50,8 @@ func TestStartInCgroup(t *testing.T) {
 			if !bytes.Contains(text, []byte(filepath.Base(w.family.Cgroup)+"\n")) {
 				t.Errorf("the process is in %q, not in %s", text, w.family.Cgroup)
 			}
-			if err := RemoveCgroup(w.family.Cgroup); !errors.Is(err, unix.EBUSY) {
-				t.Errorf("RemoveCgroup with a member: %v, want EBUSY", err)
+			if err := cgroup.Remove(w.family.Cgroup); !errors.Is(err, unix.EBUSY) {
+				t.Errorf("Remove with a member: %v, want EBUSY", err)
 			}
 			ctx, cancel := testDeadline()
 			defer cancel()
@@ -93,7 +94,7 @@ func TestCgroupSettlesTheFamily(t *testing.T) {
 
 // A record that names the master's own cgroup must not make it kill itself.
 func TestKillSparesItsOwnCgroup(t *testing.T) {
-	own, err := ownCgroup()
+	own, err := cgroup.Own()
 	if err != nil {
 		t.Skip(err)
 	}
@@ -119,7 +120,7 @@ func TestDelegatedCgroup(t *testing.T) {
 				want = "true " + dir
 			}
 			if got := w.expect(t, "cgroup"); got != strings.TrimSpace(want) {
-				t.Errorf("DelegatedCgroup() in the process = %q, want %q", got, want)
+				t.Errorf("Delegated() in the process = %q, want %q", got, want)
 			}
 			ctx, cancel := testDeadline()
 			defer cancel()
@@ -127,29 +128,5 @@ func TestDelegatedCgroup(t *testing.T) {
 				t.Errorf("Kill: left %+v, %v", left, err)
 			}
 		})
-	}
-}
-
-func TestCgroupFolders(t *testing.T) {
-	dir := t.TempDir()
-	for _, name := range []string{"", ".", "..", "a/b", "/a"} {
-		if _, err := CreateCgroup(dir, name); !errors.Is(err, fs.ErrInvalid) {
-			t.Errorf("CreateCgroup of %q: %v, want it refused", name, err)
-		}
-	}
-	path, err := CreateCgroup(dir, "worker-0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := CreateCgroup(dir, "worker-0"); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("CreateCgroup of one that exists: %v", err)
-	}
-	if _, err := CreateCgroup(path, "below"); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := RemoveCgroup(path); err != nil {
-			t.Errorf("RemoveCgroup: %v", err)
-		}
 	}
 }

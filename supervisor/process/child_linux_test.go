@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
 // The test binary runs itself again as the processes under test: "child <behaviour> [arguments]".
@@ -93,7 +94,10 @@ func init() {
 		"namespace": func([]string) {
 			say("proc", func() (string, bool) { e := checkProc(); return fmt.Sprint(e), e == nil })
 		},
-		"cgroup":      func([]string) { say("cgroup", DelegatedCgroup); sleepOn() },
+		"cgroup": func([]string) {
+			say("cgroup", func() (string, bool) { dir, err := cgroup.Delegated(); return dir, err == nil })
+			sleepOn()
+		},
 		"spin":        func([]string) { ready(); burn(childLife) },
 		"burn":        func(args []string) { burn(length(args[0])); fmt.Println("burnt") },
 		"reap-burner": func(args []string) { run("burn", args); ready(); sleepOn() },

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
 // evidence is the reason why a process belongs to a family.
@@ -85,7 +86,7 @@ func (f Family) find(c *census, leaseHeld bool) []candidate {
 		}
 	}
 	if f.Cgroup != "" {
-		for _, pid := range cgroupMembers(f.Cgroup) {
+		for _, pid := range cgroup.Members(f.Cgroup) {
 			found = append(found, candidate{pid: pid, why: byCgroup})
 		}
 	}

@@ -3,9 +3,7 @@ package process
 import (
 	"bytes"
 	"fmt"
-	"path"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,17 +69,6 @@ func plainStat(line string) (s taskStat, ok bool) {
 		StartTicks: natural(field(22), 64), EnvEnd: natural(field(51), 64), ExitCode: number(field(52)),
 	}
 	return s, ok && s.PID > 0
-}
-
-func FuzzParseCPUStat(f *testing.F) {
-	f.Add([]byte(cpuStat))
-	f.Add([]byte("usage_usec 9223372036854775807\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		used, ok := parseCPUStat(text)
-		if used < 0 || !ok && used != 0 {
-			t.Errorf("%s, %t", used, ok)
-		}
-	})
 }
 
 func FuzzParseHolder(f *testing.F) {
@@ -213,47 +200,6 @@ func FuzzWritesAnywhere(f *testing.F) {
 	})
 }
 
-func FuzzCgroupFolder(f *testing.F) {
-	f.Add([]byte("0::/a\n"), []byte("30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"))
-	f.Fuzz(func(t *testing.T, cgroups, mounts []byte) {
-		dir, ok := cgroupFolder(cgroups, mounts)
-		if !ok {
-			if dir != "" {
-				t.Errorf("%q is not found", dir)
-			}
-			return
-		}
-		if dir == "" || dir != path.Clean(dir) {
-			t.Errorf("folder %q", dir)
-		}
-		// The folder is that in which a cgroup2 mount shows the cgroup named last.
-		cgroup := ""
-		for line := range strings.SplitSeq(string(cgroups), "\n") {
-			if name, found := strings.CutPrefix(line, "0::"); found {
-				cgroup = name
-			}
-		}
-		shows := func(line string) bool {
-			before, after, found := strings.Cut(" "+plain(line)+" ", " - ")
-			fields := strings.Fields(before)
-			if !found || len(fields) < 6 || !strings.HasPrefix(after, "cgroup2 ") {
-				return false
-			}
-			root, point := unescapeMount(fields[3]), unescapeMount(fields[4])
-			root = strings.TrimSuffix(root, "/")
-			for i := range len(cgroup) + 1 {
-				if cgroup[:i] == root && (cgroup[i:] == "" || cgroup[i] == '/') && dir == path.Join(point, cgroup[i:]) {
-					return true
-				}
-			}
-			return false
-		}
-		if !slices.ContainsFunc(strings.Split(string(mounts), "\n"), shows) {
-			t.Errorf("%q is where none of these shows %q:\n%s", dir, cgroup, mounts)
-		}
-	})
-}
-
 func FuzzOwnNamespace(f *testing.F) {
 	f.Add([]byte("Name:\tx\nNSpid:\t4711\t1\nNSpgid:\t1\n"))
 	f.Add([]byte("Name:\tx\nNSpid:\t4711\n"))
@@ -267,26 +213,6 @@ func FuzzOwnNamespace(f *testing.F) {
 			}
 		}
 		if got := ownNamespace(status); got != want {
-			t.Errorf("%v, want %v", got, want)
-		}
-	})
-}
-
-func FuzzParseMembers(f *testing.F) {
-	for _, text := range []string{"1\n4711\n", "0\n0\n12\n", "", "-1\n", "99999999999\n", "7"} {
-		f.Add([]byte(text))
-	}
-	number := regexp.MustCompile(`^0*([1-9][0-9]{0,9})$`)
-	f.Fuzz(func(t *testing.T, text []byte) {
-		var want []int
-		for field := range strings.FieldsSeq(string(text)) {
-			if parts := number.FindStringSubmatch(field); parts != nil {
-				if n, _ := strconv.Atoi(parts[1]); n < 1<<31 {
-					want = append(want, n)
-				}
-			}
-		}
-		if got := parseMembers(text); !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}
 	})

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
-	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
 const (
@@ -277,7 +277,7 @@ func (s *sweep) proven(member candidate, p *prey) bool {
 		defer putBuffer(buf)
 		return memberByLease(member.pid, s.family, buf) && p.same()
 	case byCgroup:
-		return slices.Contains(cgroupMembers(s.family.Cgroup), member.pid) && p.same()
+		return slices.Contains(cgroup.Members(s.family.Cgroup), member.pid) && p.same()
 	case byDescent:
 		// The parent has been held open since before the child's parent PID was read, so that PID is still the
 		// parent's.
@@ -303,12 +303,12 @@ func (s *sweep) killCgroup() {
 	if s.family.Cgroup == "" || withheld.cgroupKill.Load() {
 		return
 	}
-	for _, pid := range cgroupMembers(s.family.Cgroup) {
+	for _, pid := range cgroup.Members(s.family.Cgroup) {
 		if s.ourselves[pid] {
 			return // a wrong folder: it is not the cgroup of the instance
 		}
 	}
-	_ = crashpoint.Do(crashpoint.CgroupKill, func() error { return writeCgroup(s.family.Cgroup, "cgroup.kill", "1") })
+	_ = cgroup.Kill(s.family.Cgroup)
 }
 
 // await waits up to dyingTime for the killed processes to die, even after ctx has ended, and drops the dead.

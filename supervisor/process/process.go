@@ -56,11 +56,22 @@ type Spec struct {
 	Exe    identity.FileID // the file that the process must run, from CheckProgram; zero means any
 	Rights Rights          // from Attributes.Resolve; zero means those of the caller
 
+	// Confine sets the limits of Cgroup. It is called right before the program runs there; if it fails, the program does
+	// not run. It may be nil.
+	Confine func() error
+
 	leash *os.File // inherited at descriptor 3 if there is no lease; see Run
 
 	// Patience and Hurry are for Run: the time between SIGTERM and SIGKILL, and a channel that is closed to end it.
 	Patience time.Duration
 	Hurry    <-chan struct{}
+}
+
+func (s Spec) confine() error {
+	if s.Confine == nil {
+		return nil
+	}
+	return s.Confine()
 }
 
 // Holder is a process that carries a worker's token, or belongs to a family. The process itself controls the

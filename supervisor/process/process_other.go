@@ -187,15 +187,6 @@ var errNotDirectory = errors.New("not a directory")
 // runs returns the zero FileID: the file that a process runs cannot be read.
 func runs([]part) (identity.FileID, error) { return identity.FileID{}, nil }
 
-// DelegatedCgroup returns this process's cgroup folder if it may manage it.
-func DelegatedCgroup() (dir string, ok bool) { return "", false }
-
-// CreateCgroup makes a cgroup below dir.
-func CreateCgroup(string, string) (string, error) { return "", unsupported("create a cgroup") }
-
-// RemoveCgroup removes an empty cgroup.
-func RemoveCgroup(string) error { return unsupported("remove a cgroup") }
-
 // Discover finds no process.
 func Discover(_ context.Context, _ Own, queries []Query) []Discovery {
 	found := make([]Discovery, len(queries))

@@ -3,12 +3,7 @@ package process
 import (
 	"bytes"
 	"errors"
-	"math"
-	"path"
-	"slices"
 	"strconv"
-	"strings"
-	"time"
 )
 
 // taskStat holds the fields of /proc/PID/stat that this package uses (proc_pid_stat(5)).
@@ -264,71 +259,4 @@ func writesAnywhere(fdinfo []byte) bool {
 		return err != nil || flags&accessMode != readOnly && flags&appendFlag == 0
 	}
 	return true
-}
-
-// cgroupFolder returns the folder of the v2 cgroup that the text of /proc/PID/cgroup names, below the mount point
-// in the text of /proc/PID/mountinfo (cgroups(7), proc(5)).
-func cgroupFolder(cgroups, mounts []byte) (string, bool) {
-	var cgroup string
-	for line := range bytes.Lines(cgroups) {
-		if name, found := bytes.CutPrefix(bytes.TrimRight(line, "\n"), []byte("0::")); found {
-			cgroup = string(name)
-		}
-	}
-	// "/.." is above the root of this process's cgroup namespace, where nothing is mounted.
-	if !strings.HasPrefix(cgroup, "/") || slices.Contains(strings.Split(cgroup, "/"), "..") {
-		return "", false
-	}
-	for line := range bytes.Lines(mounts) {
-		// ID, parent ID, device, root, mount point, options, ..., "-", type, ...
-		fields := strings.Fields(string(line))
-		dash := slices.Index(fields, "-")
-		if dash < 6 || dash+1 >= len(fields) || fields[dash+1] != "cgroup2" {
-			continue
-		}
-		root, point := unescapeMount(fields[3]), unescapeMount(fields[4])
-		below := cgroup
-		if root != "/" {
-			var found bool
-			if below, found = strings.CutPrefix(cgroup, root); !found || below != "" && below[0] != '/' {
-				continue
-			}
-		}
-		return path.Join(point, below), true
-	}
-	return "", false
-}
-
-// unescapeMount undoes the octal escapes of mountinfo: space, tab, newline and
-// backslash.
-func unescapeMount(text string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(text)
-}
-
-// parseCPUStat returns the processor time in the text of a cgroup's cpu.stat (cgroups(7)).
-func parseCPUStat(text []byte) (time.Duration, bool) {
-	for line := range bytes.Lines(text) {
-		value, found := bytes.CutPrefix(line, []byte("usage_usec "))
-		if !found {
-			continue
-		}
-		n, err := strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64)
-		if err != nil || n < 0 || n > math.MaxInt64/int64(time.Microsecond) {
-			return 0, false
-		}
-		return time.Duration(n) * time.Microsecond, true
-	}
-	return 0, false
-}
-
-// parseMembers reads cgroup.procs: one PID a line (cgroups(7)).
-func parseMembers(text []byte) []int {
-	var found []int
-	for field := range bytes.FieldsSeq(text) {
-		// 0 stands for a process outside of this PID namespace.
-		if pid, err := strconv.ParseUint(string(field), 10, 31); err == nil && pid > 0 {
-			found = append(found, int(pid))
-		}
-	}
-	return found
 }

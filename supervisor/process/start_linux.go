@@ -6,13 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
 // Start starts a process that can outlive this one: it has a session of its own, stdin from /dev/null, stdout and
@@ -81,6 +81,8 @@ func launch(spec Spec, files []uintptr) (*Process, error) {
 			attr.Files = append(attr.Files, ^uintptr(0)) // none
 		}
 		attr.Files = append(attr.Files, by.end.Fd())
+	} else if err := spec.confine(); err != nil {
+		return nil, err
 	}
 	pid, err := fork(spec, path, argv, attr)
 	// The child has its copies now; until here the descriptors had to stay open.
@@ -92,7 +94,7 @@ func launch(spec Spec, files []uintptr) (*Process, error) {
 	}
 	defer watched.remove(pid)
 	if by != nil {
-		err = by.finish(pid)
+		err = by.finish(pid, spec)
 	}
 	if err != nil {
 		err = explainStart(spec, err)
@@ -132,14 +134,14 @@ func fork(spec Spec, path string, argv []string, attr *syscall.ProcAttr) (int, e
 
 // forkInto starts the program, inside its cgroup if it has one, so that no descendant is ever outside of the
 // cgroup.
-func forkInto(cgroup, path string, argv []string, attr *syscall.ProcAttr) (int, error) {
-	if cgroup == "" {
+func forkInto(group, path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+	if group == "" {
 		pid, _, err := syscall.StartProcess(path, argv, attr)
 		return pid, err
 	}
-	dir, err := unix.Open(cgroup, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := unix.Open(group, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, fmt.Errorf("open cgroup %s: %w", cgroup, err)
+		return 0, fmt.Errorf("open cgroup %s: %w", group, err)
 	}
 	defer unix.Close(dir)
 	attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
@@ -157,9 +159,9 @@ func forkInto(cgroup, path string, argv []string, attr *syscall.ProcAttr) (int, 
 	if err != nil {
 		return 0, err
 	}
-	if err := writeCgroup(cgroup, "cgroup.procs", strconv.Itoa(pid)); err != nil {
+	if err := cgroup.Join(group, pid); err != nil {
 		discard(pid)
-		return 0, fmt.Errorf("move it to cgroup %s: %w", cgroup, err)
+		return 0, fmt.Errorf("move it to cgroup %s: %w", group, err)
 	}
 	return pid, nil
 }

@@ -160,8 +160,9 @@ func (h *helper) command(spec Spec) (path string, argv []string, err error) {
 	return "/proc/self/exe", append([]string{helperName, string(task), spec.Path}, spec.Args...), nil
 }
 
-// finish has the helper, which is child pid, execute the program.
-func (h *helper) finish(pid int) error {
+// finish has the helper, which is child pid, execute the program. The limits of the program are set now: the helper may
+// use more.
+func (h *helper) finish(pid int, spec Spec) error {
 	if err := errors.Join(h.released(), h.conn.SetDeadline(time.Now().Add(helperPatience))); err != nil {
 		return err
 	}
@@ -174,7 +175,7 @@ func (h *helper) finish(pid int) error {
 	case n == 0:
 		return errors.New("the start helper ended before it executed the program")
 	}
-	if err := h.rights.limit(pid); err != nil {
+	if err := errors.Join(h.rights.limit(pid), spec.confine()); err != nil {
 		return err
 	}
 	err := crashpoint.Do(crashpoint.Exec, func() error {

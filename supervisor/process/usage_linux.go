@@ -3,10 +3,10 @@ package process
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
 // tick is the unit of the times in /proc: USER_HZ is 100 on every architecture that Go supports.
@@ -26,8 +26,7 @@ func (f Family) CPUTime(ctx context.Context) (Usage, error) {
 		sum.Blocked = sum.Blocked || one.Blocked
 	}
 	if f.Cgroup != "" {
-		text, _ := os.ReadFile(filepath.Join(f.Cgroup, "cpu.stat"))
-		if used, ok := parseCPUStat(text); ok {
+		if used, ok := cgroup.CPUTime(f.Cgroup); ok {
 			sum.CPU = used
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -80,6 +81,8 @@ type Spec struct {
 	DependsOn []Dependency
 	// Attributes are the user, the rights and the limits of the workers.
 	Attributes process.Attributes
+	// Limits are those of the cgroup of each worker.
+	Limits cgroup.Limits
 
 	// Schedule has the times at which the unit is run, in the five fields of cron; "" means that it runs always. A unit
 	// with a schedule is managed, has one replica and is not restarted: see [RestartNever].
@@ -307,6 +310,9 @@ func (u Spec) CheckFields() error {
 	}
 	if u.MaxUnavailable < 0 {
 		errs = append(errs, fmt.Errorf("max unavailable %d: must be 1 or more", u.MaxUnavailable))
+	}
+	if err := u.Limits.Check(); err != nil {
+		errs = append(errs, err)
 	}
 	errs = append(errs, u.checkHealth()...)
 	errs = append(errs, u.checkDiscover()...)

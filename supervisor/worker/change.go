@@ -48,6 +48,11 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	if u.Log != before.Log {
 		w.rotateLog()
 	}
+	if w.state.Slot == lifecycle.Occupied && u.Limits != before.Limits {
+		if news := w.limits.limit(w.inst, u.Limits); news != "" {
+			w.journal.add(w.event(eventUnenforced, news))
+		}
+	}
 	if w.checks != nil && (!u.Readiness.Equal(before.Readiness) || !u.Liveness.Equal(before.Liveness)) {
 		w.startChecks()
 	}

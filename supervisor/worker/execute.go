@@ -67,6 +67,7 @@ func (x execution) keep(ctx, bounded context.Context) {
 		return
 	}
 	crashpoint.Pass(crashpoint.Adopt, func() { w.setInstance(x.inst, true) })
+	w.limits.limit(x.inst, w.unit.Limits) // the master that started it has told the history
 	if w.rec.Instance.Port != 0 {
 		w.env.Ports.Keep(w.id, w.rec.Instance.Port)
 	}

@@ -26,6 +26,8 @@ type Info struct {
 	RetryAt time.Time
 	// StartBy is when a start that has not made a process yet is overdue; zero if there is none.
 	StartBy time.Time
+	// Unenforced are the limits of the instance that are not enforced, each with the reason and the next step.
+	Unenforced []string
 	// LogPath is the file that the worker writes to.
 	LogPath string
 }

@@ -101,6 +101,9 @@ func (w *owner) start(ctx context.Context) {
 		w.rec.Instance = &rec
 		w.setInstance(inst, false)
 		w.journal.add(w.event(eventStarted, ""))
+		if news := w.limits.limit(inst, w.unit.Limits); news != "" {
+			w.journal.add(w.event(eventUnenforced, news))
+		}
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvForked})
 	}
 }

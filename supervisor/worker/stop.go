@@ -142,6 +142,7 @@ func closedAfter(d time.Duration) <-chan struct{} {
 type endResult struct {
 	exit identity.Exit
 	gone bool             // the process itself has ended
+	oom  string           // processes that the kernel has killed because memory ran out
 	left []process.Holder // members that still live
 	err  error
 
@@ -153,7 +154,7 @@ type endResult struct {
 func killInstance(ctx context.Context, inst launcher.Instance) endResult {
 	ctx, cancel := context.WithTimeout(ctx, launcher.KillWait)
 	defer cancel()
-	var r endResult
+	r := endResult{oom: inst.OutOfMemory()}
 	r.left, r.err = inst.Kill(ctx)
 	select {
 	case <-inst.Done():
@@ -182,13 +183,17 @@ func (w *owner) onEnded(ctx context.Context, r endResult) {
 		w.exited(ctx, gone.exit, gone.event)
 		return
 	}
+	succeeded := w.unit.Restart.Succeeded(r.exit)
 	reason := r.exit.String()
+	if r.oom != "" && !succeeded {
+		reason += ": " + r.oom
+	}
 	if w.state.Status == records.StatusStopping && w.state.Reason != "" &&
 		!strings.HasPrefix(w.state.Reason, lifecycle.HeldPrefix) {
 		reason = w.state.Reason
 	}
 	w.exited(ctx, r.exit, lifecycle.Event{
-		Kind: lifecycle.EvExited, Reason: reason, Clean: w.unit.Restart.Succeeded(r.exit), Ended: r.at,
+		Kind: lifecycle.EvExited, Reason: reason, Clean: succeeded, Ended: r.at,
 	})
 }
 
@@ -213,6 +218,7 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 			w.log.Warn("worker handle not released", "error", err)
 		}
 		w.inst = nil
+		w.limits.end()
 	}
 	if err := w.env.Keeper.Drop(w.rec.Instance.Token); err != nil {
 		w.log.Debug("worker handle not dropped", "error", err)

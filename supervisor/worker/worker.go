@@ -60,6 +60,7 @@ type owner struct {
 	contact
 	routes  routes
 	agenda  agenda
+	limits  enforcement
 	silent  string // why it is unhealthy at present, more exact than the record
 	retry   *time.Timer
 	helpers sync.WaitGroup
@@ -372,6 +373,8 @@ func (w *owner) publish() {
 		Adopted: w.adopted,
 		Ready:   w.state.Ready,
 		LogPath: logs.Path(w.env.LogDir, w.id),
+
+		Unenforced: w.limits.unenforced,
 	}
 	if w.state.Status != records.StatusUnhealthy {
 		w.silent = ""

@@ -1,0 +1,34 @@
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// CPUTime returns the processor time that a cgroup has used, also by processes that have ended. The kernel counts it
+// without any controller. It returns false if it cannot be read.
+func CPUTime(dir string) (time.Duration, bool) {
+	text, _ := os.ReadFile(filepath.Join(dir, "cpu.stat"))
+	return parseCPUStat(text)
+}
+
+// OutOfMemory describes the processes of a cgroup that the kernel has killed because memory ran out, with the next step
+// of an operator. It returns "" if there are none, or if the kernel does not count them because the memory controller is
+// not enabled.
+func OutOfMemory(dir string) string {
+	text, _ := os.ReadFile(filepath.Join(dir, "memory.events"))
+	killed, atLimit := parseMemoryEvents(text)
+	if killed == 0 {
+		return ""
+	}
+	what := "a process of it"
+	if killed > 1 {
+		what = fmt.Sprintf("%d processes of it", killed)
+	}
+	if !atLimit {
+		return "the kernel has killed " + what + " because the host ran out of memory"
+	}
+	return "the kernel has killed " + what + " because it reached limits.memory: raise that, or mend its use of memory"
+}

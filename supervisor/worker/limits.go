@@ -1,0 +1,28 @@
+package worker
+
+import (
+	"strings"
+
+	"github.com/core-tools/hsu-master/supervisor/cgroup"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
+)
+
+// enforcement is what is known of the limits of the present instance. The worker's goroutine owns it.
+type enforcement struct {
+	unenforced []string // limits that are not enforced, each with the reason; never changed, only replaced
+	said       string   // what the history was last told
+}
+
+// limit sets the limits of the instance. It returns what is not enforced if the history has not been told yet, else "".
+func (e *enforcement) limit(inst launcher.Instance, l cgroup.Limits) (news string) {
+	e.unenforced = inst.Limit(l)
+	text := strings.Join(e.unenforced, "; ")
+	if text == e.said {
+		return ""
+	}
+	e.said = text
+	return text
+}
+
+// end forgets an instance that is gone.
+func (e *enforcement) end() { e.unenforced = nil }
