@@ -30,6 +30,7 @@ const (
 	Lease        Point = "lease"         // the lease is made
 	IntentRecord Point = "intent-record" // "starting" is recorded
 	LogOpen      Point = "log-open"
+	Scope        Point = "scope"  // the scope of the workers is made
 	Cgroup       Point = "cgroup" // the instance's cgroup is made
 	Fork         Point = "fork"
 	Limit        Point = "limit" // a limit of a start helper is set
@@ -97,8 +98,8 @@ func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
 		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
-		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, LogOpen, Cgroup, Fork, Limit, Exec, PIDRecord,
-		Adopt, Publish, ReadyRecord, Told, Withdraw, StopRecord, StopCommand, Signal, CgroupKill, CgroupGone, StopAfter,
+		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, LogOpen, Scope, Cgroup, Fork, Limit, Exec,
+		PIDRecord, Adopt, Publish, ReadyRecord, Told, Withdraw, StopRecord, StopCommand, Signal, CgroupKill, CgroupGone, StopAfter,
 		ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,

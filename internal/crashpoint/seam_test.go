@@ -23,7 +23,7 @@ var acts = map[string]bool{
 	"unix.Kill": true, "syscall.Kill": true, "unix.PidfdSendSignal": true,
 	"unix.Rmdir": true, "unix.Renameat2": true, "unix.Ftruncate": true,
 	".Commit": true, ".Truncate": true, ".Sync": true,
-	"process.Start": true, "writeCgroup": true, "unix.Prlimit": true,
+	"process.Start": true, "writeCgroup": true, "unix.Prlimit": true, ".conn.StartTransientUnitContext": true,
 	"statefile.TryLock": true, "safefile.SyncDir": true, "statefile.Datasync": true,
 	".space.collapse": true, ".space.punch": true,
 	".Store.Apply": true, ".store.Apply": true,
@@ -49,6 +49,7 @@ var behind = map[string]string{
 	"datasync":            "called as a point",
 	"collapses":           "the file system refuses the range",
 	"acceptMove":          "its commit is a point of the store",
+	"MoveTo":              "the placeholder ends with its master, wherever it is",
 }
 
 // Every act must pass the seam: it is in a function that is passed to Do or Pass, or is passed to them itself.
@@ -132,7 +133,8 @@ func enclosing(stack []ast.Node) string {
 func eachFile(t *testing.T, visit func(*token.FileSet, *ast.File)) {
 	t.Helper()
 	for _, dir := range []string{
-		"api", "cmd/hsu-master", "internal/safefile", "master", "migrations", "store", "supervisor",
+		"api", "cmd/hsu-master", "internal/safefile", "internal/systemd", "master", "migrations", "store",
+		"supervisor",
 	} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") ||

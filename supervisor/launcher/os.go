@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/placement"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -28,28 +30,25 @@ type Options struct {
 	RuntimeDir string        // holds the leases
 	LogDir     string        // holds the workers' output files
 	Environ    []string      // of the master; see [workerEnviron]
+	Log        *slog.Logger
 }
 
 // osLauncher is the launcher on the operating system.
 type osLauncher struct {
 	Options
-	// cgroups is the directory of a cgroup tree delegated to the master, with a cgroup for each instance; empty if
-	// none is delegated.
-	cgroups string
+	cgroups *placement.Cgroups
 }
 
 // New returns the launcher of a master.
 func New(opts Options) Launcher {
 	opts.Environ = workerEnviron(opts.Environ)
-	l := &osLauncher{Options: opts}
-	if dir, delegated := process.DelegatedCgroup(); delegated {
-		l.cgroups = dir
-	}
-	return l
+	return &osLauncher{Options: opts, cgroups: placement.New(opts.MasterID, opts.Log)}
 }
 
-// NewInspector returns an inspector for another process than the master, whose cgroup tree it does not know.
-func NewInspector(opts Options) Inspector { return &osLauncher{Options: opts} }
+// NewInspector returns an inspector for another process than the master, whose own cgroup it does not know.
+func NewInspector(opts Options) Inspector {
+	return &osLauncher{Options: opts, cgroups: placement.Find(opts.MasterID)}
+}
 
 // LeasePath returns the path of a worker's lease.
 func LeasePath(runtimeDir, worker string) string { return filepath.Join(runtimeDir, worker+".lease") }
@@ -90,12 +89,11 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		return nil, err
 	}
 	defer func() { _ = output.Close() }() // the child has its own descriptor
-	cgroup := ""
-	if l.cgroups != "" {
-		if cgroup, err = process.CreateCgroup(l.cgroups, cgroupName(worker, rec)); err != nil {
-			return nil, err
-		}
+	cgroup, placed, err := l.cgroups.Make(cgroupName(worker, rec))
+	if err != nil {
+		return nil, err
 	}
+	defer placed()
 	p, err := process.Start(process.Spec{
 		Path:   path,
 		Args:   args,
@@ -108,6 +106,9 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		Rights: rights,
 	})
 	if err != nil {
+		if placement.Vanished(cgroup) {
+			err = fmt.Errorf("%w: %w", ErrOwnFault, err)
+		}
 		return nil, errors.Join(err, removeCgroup(cgroup))
 	}
 	return l.instance(worker, rec, p), nil
@@ -307,12 +308,7 @@ func (l *osLauncher) family(worker string, rec records.Instance) process.Family 
 	if rec.Lease != (identity.FileID{}) {
 		family.LeasePath = l.leasePath(worker)
 	}
-	if l.cgroups != "" {
-		path := filepath.Join(l.cgroups, cgroupName(worker, rec))
-		if info, err := os.Stat(path); err == nil && info.IsDir() {
-			family.Cgroup = path
-		}
-	}
+	family.Cgroup = l.cgroups.Of(cgroupName(worker, rec))
 	return family
 }
 

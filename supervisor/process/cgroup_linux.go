@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -16,7 +17,7 @@ import (
 // has marked the cgroup as delegated (systemd's Delegate=yes sets the attribute user.delegate or trusted.delegate
 // to 1) and the folder is writable. Being writable is not enough, because root can write to every cgroup.
 func DelegatedCgroup() (dir string, ok bool) {
-	dir, err := ownCgroup()
+	dir, err := cgroupOf("self")
 	if err != nil || !marked(dir) {
 		return "", false
 	}
@@ -38,9 +39,11 @@ func marked(dir string) bool {
 	return false
 }
 
-// ownCgroup returns the folder of this process's cgroup in the v2 hierarchy.
-func ownCgroup() (string, error) {
-	cgroups, err := os.ReadFile("/proc/self/cgroup")
+// CgroupOf returns the folder of a process's cgroup in the v2 hierarchy.
+func CgroupOf(pid int) (string, error) { return cgroupOf(strconv.Itoa(pid)) }
+
+func cgroupOf(pid string) (string, error) {
+	cgroups, err := os.ReadFile(filepath.Join("/proc", pid, "cgroup"))
 	if err != nil {
 		return "", err
 	}

@@ -16,7 +16,7 @@ import (
 // testCgroup makes a cgroup for the test, or skips the test.
 func testCgroup(t *testing.T) string {
 	t.Helper()
-	own, err := ownCgroup()
+	own, err := CgroupOf(os.Getpid())
 	if err != nil {
 		t.Skip(err)
 	}
@@ -93,7 +93,7 @@ func TestCgroupSettlesTheFamily(t *testing.T) {
 
 // A record that names the master's own cgroup must not make it kill itself.
 func TestKillSparesItsOwnCgroup(t *testing.T) {
-	own, err := ownCgroup()
+	own, err := CgroupOf(os.Getpid())
 	if err != nil {
 		t.Skip(err)
 	}

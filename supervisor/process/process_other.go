@@ -190,11 +190,32 @@ func runs([]part) (identity.FileID, error) { return identity.FileID{}, nil }
 // DelegatedCgroup returns this process's cgroup folder if it may manage it.
 func DelegatedCgroup() (dir string, ok bool) { return "", false }
 
+// CgroupOf returns the folder of a process's cgroup.
+func CgroupOf(int) (string, error) { return "", unsupported("find a cgroup") }
+
 // CreateCgroup makes a cgroup below dir.
 func CreateCgroup(string, string) (string, error) { return "", unsupported("create a cgroup") }
 
 // RemoveCgroup removes an empty cgroup.
 func RemoveCgroup(string) error { return unsupported("remove a cgroup") }
+
+// Placeholder is a process that keeps a cgroup populated.
+type Placeholder struct{}
+
+// StartPlaceholder starts a process that does nothing.
+func StartPlaceholder() (*Placeholder, error) { return nil, unsupported("start a process") }
+
+// PID returns 0.
+func (p *Placeholder) PID() int { return 0 }
+
+// MoveTo moves the process to a cgroup.
+func (p *Placeholder) MoveTo(string) error { return unsupported("move a process") }
+
+// Alive reports whether the process has not ended.
+func (p *Placeholder) Alive() bool { return false }
+
+// Close ends the process.
+func (p *Placeholder) Close() error { return nil }
 
 // Discover finds no process.
 func Discover(_ context.Context, _ Own, queries []Query) []Discovery {
