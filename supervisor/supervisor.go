@@ -159,7 +159,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		Launcher: launcher.New(launcher.Options{
 			MasterID:   opts.Store.MasterID(),
 			StateDir:   func() string { return opts.Store.StateDirID().String() },
-			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ,
+			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ, Log: opts.Log,
 		}),
 		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(logEvents{opts.Store, opts.Log}.handle),
 		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,

@@ -21,6 +21,8 @@ func elsewhere(p crashpoint.Point) string {
 		return "only root can delegate a cgroup, where those of version 2 are mounted"
 	case slices.Contains(limits, p) && !harness.HasController("pids"):
 		return "the cgroups of version 2 have no controllers here"
+	case p == crashpoint.Scope:
+		return "the masters here are no services of systemd: the tests of e2e/systemd kill one at this point"
 	case strings.HasPrefix(string(p), "log-") && p != crashpoint.LogOpen:
 		return "the tests of supervisor/logs/rotate kill at each point of a rotation, and no worker here truncates its log"
 	case row(p) == string(crashpoint.UnitFile) && underSystemd():

@@ -127,8 +127,12 @@ func (v *victim) atDueTime(a int) error {
 	v.did("master killed when the job is due", "")
 	if a%2 == 0 {
 		at := []moment{
-			{crashpoint.Commit.Before(), 1}, {crashpoint.Commit.After(), 1}, {crashpoint.Fork.Before(), 1},
-			{crashpoint.Fork.After(), 1}, {crashpoint.Commit.Before(), 2}, {crashpoint.Commit.After(), 2},
+			{crashpoint.Commit.Before(), 1},
+			{crashpoint.Commit.After(), 1},
+			{crashpoint.Fork.Before(), 1},
+			{crashpoint.Fork.After(), 1},
+			{crashpoint.Commit.Before(), 2},
+			{crashpoint.Commit.After(), 2},
 		}[a/2%6]
 		v.masters.pause(time.Until(due) - 20*time.Millisecond)
 		if v.masters.running.over() {

@@ -30,6 +30,7 @@ const (
 	Lease        Point = "lease"         // the lease is made
 	IntentRecord Point = "intent-record" // "starting" is recorded
 	LogOpen      Point = "log-open"
+	Scope        Point = "scope"         // the scope of the workers is made
 	Cgroup       Point = "cgroup"        // the instance's cgroup is made
 	CgroupMove   Point = "cgroup-move"   // a process is moved out of the cgroup whose controllers are enabled
 	CgroupEnable Point = "cgroup-enable" // a controller is enabled for the workers' cgroups
@@ -100,7 +101,7 @@ func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
 		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
-		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, LogOpen, Cgroup, CgroupMove,
+		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, LogOpen, Scope, Cgroup, CgroupMove,
 		CgroupEnable, CgroupLimit, Fork, Limit, Exec, PIDRecord,
 		Adopt, Publish, ReadyRecord, Told, Withdraw, StopRecord, StopCommand, Signal, CgroupKill, CgroupGone, StopAfter,
 		ExitRecord, Removal, Detach,

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +18,7 @@ import (
 // not enough, because root can write to every cgroup. It is the cgroup of this process, or the parent of that if its
 // name is [Master]. The error has the reason and the next step.
 func Delegated() (dir string, err error) {
-	dir, err = Own()
+	dir, err = of("self")
 	if err != nil {
 		return "", err
 	}
@@ -46,9 +47,11 @@ func marked(dir string) bool {
 	return false
 }
 
-// Own returns the folder of this process's cgroup in the v2 hierarchy.
-func Own() (string, error) {
-	cgroups, err := os.ReadFile("/proc/self/cgroup")
+// Of returns the folder of a process's cgroup in the v2 hierarchy.
+func Of(pid int) (string, error) { return of(strconv.Itoa(pid)) }
+
+func of(pid string) (string, error) {
+	cgroups, err := os.ReadFile(filepath.Join("/proc", pid, "cgroup"))
 	if err != nil {
 		return "", err
 	}

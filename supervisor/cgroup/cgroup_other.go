@@ -10,6 +10,9 @@ import (
 // Delegated returns the cgroup that this process may manage.
 func Delegated() (dir string, err error) { return "", unsupported("use cgroups") }
 
+// Of returns the folder of a process's cgroup.
+func Of(int) (string, error) { return "", unsupported("find a cgroup") }
+
 // Create makes a cgroup below dir.
 func Create(string, string) (string, error) { return "", unsupported("create a cgroup") }
 

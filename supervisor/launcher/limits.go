@@ -11,19 +11,18 @@ import (
 // confinement is the cgroup of a worker that is being started.
 type confinement struct {
 	dir     string       // "" means none
+	placed  func()       // is called when the worker is in it, or has not started
 	confine func() error // sets its limits; nil if there are none
 }
 
 // confine creates the cgroup of an instance, if the master may manage cgroups. The error names limits that are required
 // and that cannot be enforced.
 func (l *osLauncher) confine(worker string, rec records.Instance, limits cgroup.Limits) (c confinement, err error) {
-	if l.cgroups != "" {
-		if c.dir, err = cgroup.Create(l.cgroups, cgroupName(worker, rec)); err != nil {
-			return c, err
-		}
+	if c.dir, c.placed, err = l.cgroups.Make(cgroupName(worker, rec)); err != nil {
+		return c, err
 	}
 	limit := func() error {
-		unenforced := enforce(c.dir, l.noCgroups, limits)
+		unenforced := enforce(c.dir, l.cgroups.Without(), limits)
 		if len(unenforced) > 0 && limits.Required {
 			return fmt.Errorf("limits.enforce is required: %s", strings.Join(unenforced, "; "))
 		}
@@ -52,8 +51,8 @@ func (l *osLauncher) noCgroup(dir string) string {
 	switch {
 	case dir != "":
 		return ""
-	case l.noCgroups != "":
-		return l.noCgroups
+	case l.cgroups.Without() != "":
+		return l.cgroups.Without()
 	}
 	return "the worker was started without a cgroup that this master manages: restart it"
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
 	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/placement"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -29,31 +31,25 @@ type Options struct {
 	RuntimeDir string        // holds the leases
 	LogDir     string        // holds the workers' output files
 	Environ    []string      // of the master; see [workerEnviron]
+	Log        *slog.Logger
 }
 
 // osLauncher is the launcher on the operating system.
 type osLauncher struct {
 	Options
-	// cgroups is the directory of a cgroup tree delegated to the master, with a cgroup for each instance; empty if
-	// none is delegated.
-	cgroups   string
-	noCgroups string // the reason why it is empty
+	cgroups *placement.Cgroups
 }
 
 // New returns the launcher of a master.
 func New(opts Options) Launcher {
 	opts.Environ = workerEnviron(opts.Environ)
-	l := &osLauncher{Options: opts}
-	dir, err := cgroup.Delegated()
-	if err != nil {
-		l.noCgroups = err.Error()
-	}
-	l.cgroups = dir
-	return l
+	return &osLauncher{Options: opts, cgroups: placement.New(opts.MasterID, opts.Log)}
 }
 
-// NewInspector returns an inspector for another process than the master, whose cgroup tree it does not know.
-func NewInspector(opts Options) Inspector { return &osLauncher{Options: opts} }
+// NewInspector returns an inspector for another process than the master, whose own cgroup it does not know.
+func NewInspector(opts Options) Inspector {
+	return &osLauncher{Options: opts, cgroups: placement.Find(opts.MasterID)}
+}
 
 // LeasePath returns the path of a worker's lease.
 func LeasePath(runtimeDir, worker string) string { return filepath.Join(runtimeDir, worker+".lease") }
@@ -98,6 +94,7 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 	if err != nil {
 		return nil, err
 	}
+	defer group.placed()
 	p, err := process.Start(process.Spec{
 		Path:    path,
 		Args:    args,
@@ -111,6 +108,9 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		Rights:  rights,
 	})
 	if err != nil {
+		if placement.Vanished(group.dir) {
+			err = fmt.Errorf("%w: %w", ErrOwnFault, err)
+		}
 		return nil, errors.Join(err, removeCgroup(group.dir))
 	}
 	return l.instance(worker, rec, p), nil
@@ -310,12 +310,7 @@ func (l *osLauncher) family(worker string, rec records.Instance) process.Family 
 	if rec.Lease != (identity.FileID{}) {
 		family.LeasePath = l.leasePath(worker)
 	}
-	if l.cgroups != "" {
-		path := filepath.Join(l.cgroups, cgroupName(worker, rec))
-		if info, err := os.Stat(path); err == nil && info.IsDir() {
-			family.Cgroup = path
-		}
-	}
+	family.Cgroup = l.cgroups.Of(cgroupName(worker, rec))
 	return family
 }
 

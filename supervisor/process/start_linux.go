@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -68,7 +69,7 @@ func launch(spec Spec, files []uintptr) (*Process, error) {
 	}
 	path, argv := spec.Path, append([]string{spec.Path}, spec.Args...)
 	var by *helper
-	if spec.Rights.needsHelper() {
+	if spec.Rights.needsHelper() || spec.Cgroup != "" && !clonesIntoCgroup() && mayHelp.Load() {
 		var err error
 		if by, err = newHelper(spec.Rights); err != nil {
 			return nil, err
@@ -132,8 +133,17 @@ func fork(spec Spec, path string, argv []string, attr *syscall.ProcAttr) (int, e
 	return pid, err
 }
 
-// forkInto starts the program, inside its cgroup if it has one, so that no descendant is ever outside of the
-// cgroup.
+// clonesIntoCgroup reports whether a process can be started inside a cgroup. clone3 is refused before Linux 5.3 and by
+// filters that cannot inspect its arguments, such as systemd's RestrictNamespaces=. Then a start helper is started and
+// moved, and executes the program in the cgroup, so that no descendant is ever outside of it.
+func clonesIntoCgroup() bool { return !withheld.cgroupClone.Load() && takesClone3() }
+
+var takesClone3 = sync.OnceValue(func() bool {
+	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0) // EINVAL for these arguments
+	return errno != unix.ENOSYS && errno != unix.EPERM
+})
+
+// forkInto starts the program, inside its cgroup if it has one.
 func forkInto(group, path string, argv []string, attr *syscall.ProcAttr) (int, error) {
 	if group == "" {
 		pid, _, err := syscall.StartProcess(path, argv, attr)
@@ -146,11 +156,10 @@ func forkInto(group, path string, argv []string, attr *syscall.ProcAttr) (int, e
 	defer unix.Close(dir)
 	attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, dir
 	pid, err := 0, error(unix.ENOSYS)
-	if !withheld.cgroupClone.Load() {
+	if clonesIntoCgroup() {
 		pid, _, err = syscall.StartProcess(path, argv, attr)
 	}
-	// clone3 is refused before Linux 5.7 and by filters that cannot inspect its arguments, such as systemd's
-	// RestrictNamespaces=.
+	// Linux 5.3 to 5.6 has a clone3 without cgroups.
 	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.E2BIG) {
 		return pid, err
 	}

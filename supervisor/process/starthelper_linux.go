@@ -45,7 +45,7 @@ const (
 )
 
 // errNoStartHelper means that the program of the master does not call RunStartHelper.
-var errNoStartHelper = errors.New("umask and limits need a start helper: " +
+var errNoStartHelper = errors.New("umask, limits and the scope of the workers need a start helper: " +
 	"call master.RunStartHelper first in the main function of this program")
 
 // mayHelp reports whether this program calls RunStartHelper.

@@ -244,6 +244,19 @@ func (l *load) end() {
 }
 
 func TestMasterKilledTenTimesUnderLoad(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		kill []string
+	}{
+		{"the master only", []string{"kill", "--kill-whom=main", "-s", "KILL", service}},
+		{"the service", []string{"kill", "-s", "KILL", service}},
+	} {
+		t.Run(test.name, func(t *testing.T) { killTenTimesUnderLoad(t, test.kill...) })
+	}
+}
+
+func killTenTimesUnderLoad(t *testing.T, kill ...string) {
+	t.Helper()
 	first := install(t)
 	if text := property(t, "StatusText"); !strings.Contains(text, "of 4 workers ready") {
 		t.Errorf("STATUS= is %q, want how many workers are ready", text)
@@ -258,7 +271,7 @@ func TestMasterKilledTenTimesUnderLoad(t *testing.T) {
 			}
 			return nil
 		})
-		command(t, "systemctl", "kill", "--kill-whom=main", "-s", "KILL", service)
+		command(t, "systemctl", kill...)
 		last = ready(t, last.MasterPID)
 		// The master tells systemd only after it has told everyone else.
 		waitFor(t, 30*time.Second, func() error {
@@ -451,7 +464,7 @@ func TestEachWorkerHasACgroupOfItsOwn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := service + "/" + w.ID + "." + w.Token; !strings.Contains(string(text), want) {
+		if want := "/hsu.slice/" + scopeOf(t) + "/" + w.ID + "." + w.Token; !strings.Contains(string(text), want) {
 			t.Errorf("%s is in %q, want %s", w.ID, text, want)
 		}
 	}
