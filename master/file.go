@@ -62,6 +62,7 @@ func specOf(f *config.File, u *config.Unit) unit.Spec {
 		},
 	}
 	spec.Essential, spec.MaxUnavailable = u.Essential, u.Update.MaxUnavailable
+	spec.MemoryRestart = int64(u.MemoryRestart)
 	if len(u.Program.Command) > 0 {
 		spec.Path, spec.Args = u.Program.Command[0], u.Program.Command[1:]
 	}
@@ -175,7 +176,6 @@ func unsupported(u *config.Unit) []string {
 	add(l.CPU != nil, "limits.cpu")
 	add(l.PIDs != nil, "limits.pids")
 	add(l.Enforce == config.Required, "limits.enforce: required")
-	add(u.MemoryRestart != 0, "memory_restart")
 	add(u.Log.To != config.LogToFile, "log.to: "+string(u.Log.To))
 	add(u.Readiness.Type == config.HealthNotify || u.Liveness.Type == config.HealthNotify, "health type: notify")
 	slices.Sort(keys)

@@ -35,6 +35,7 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"no_new_privileges", &start, u.Attributes.NoNewPrivileges, v.Attributes.NoNewPrivileges},
 		{"limits.open_files", &start, u.Attributes.OpenFiles, v.Attributes.OpenFiles},
 		{"limits.core", &start, u.Attributes.Core, v.Attributes.Core},
+		{"memory_restart", &live, u.MemoryRestart, v.MemoryRestart},
 		{"essential", &live, u.Essential, v.Essential},
 		{"update", &live, u.MaxUnavailable, v.MaxUnavailable},
 		{"discover", &live, u.Discover, v.Discover},
