@@ -174,8 +174,10 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	}
 	s.rotate = s.env.Rotator.Serve
 	s.watched = s.newWatched(checks)
-	s.meter = usage.NewMeter(s.set.subjects, func(ctx context.Context, l []launcher.Subject) ([]process.Resources, error) {
-		return s.env.Launcher.Measure(ctx, l)
+	s.meter = usage.NewMeter(s.set.subjects, func(
+		ctx context.Context, subjects []launcher.Subject,
+	) ([]process.Resources, error) {
+		return s.env.Launcher.Measure(ctx, subjects)
 	})
 	s.guard = usage.NewGuard(s.meter, func() []usage.Limited { return s.set.limited(s.log) }, s.log)
 	s.set.unmanaged = s.watched.Infos

@@ -33,6 +33,7 @@ type Guard struct {
 	log     *slog.Logger
 	changed chan struct{}     // has room for one signal
 	struck  map[string]strike // by worker
+	blind   bool              // the last reading failed, which is logged
 }
 
 // strike counts the readings in a row above the limit of one instance.
@@ -88,9 +89,13 @@ func (g *Guard) check(ctx context.Context) {
 	workers := g.limited()
 	used, err := g.meter.Read(ctx)
 	if err != nil {
-		g.log.Debug("memory of workers not read", "error", err)
+		if !g.blind && ctx.Err() == nil {
+			g.log.Warn("memory of workers not read", "error", err)
+			g.blind = true
+		}
 		return
 	}
+	g.blind = false
 	var wg sync.WaitGroup
 	for _, unit := range g.strike(workers, used) {
 		wg.Go(func() {

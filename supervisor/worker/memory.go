@@ -9,13 +9,16 @@ import (
 )
 
 // Outgrown has the worker stopped and started again because the family of the instance with the token uses more memory
-// than its unit allows. It reports whether the stop has begun. A process that a signal has stopped does not grow, and is
-// kept for its inspection.
+// than its unit allows. It reports whether the stop has begun. A process that a signal has stopped does not grow, and
+// is kept for its inspection.
 func (w *Worker) Outgrown(ctx context.Context, token string, resident int64) (begun bool, err error) {
 	return command(ctx, w, func(ctx context.Context) bool {
 		o := w.owner
 		limit := o.unit.MemoryRestart
-		if limit == 0 || resident <= limit || !o.state.Running() || o.rec.Instance.Token != token || o.inst.Suspended() {
+		switch {
+		case limit == 0 || resident <= limit:
+			return false
+		case !o.state.Running() || o.rec.Instance.Token != token || o.inst.Suspended():
 			return false
 		}
 		e := lifecycle.Event{
