@@ -151,7 +151,8 @@ func checkSchedule(r *reader, u *Unit, n *node) {
 			"a unit with a schedule is not restarted: leave it out, or use never")
 	case u.Essential:
 		r.conflict(n, "essential", "a unit with a schedule ends after each run")
-	case u.MemoryRestart != 0:
+	}
+	if u.MemoryRestart != 0 {
 		r.conflict(n, "memory_restart", "a unit with a schedule is not restarted: leave it out, or use limits.memory")
 	}
 }
