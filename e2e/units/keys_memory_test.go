@@ -113,6 +113,35 @@ units:
 	}
 }
 
+// Killed in the middle of the stop, the master leaves the rest of the restart to the next one.
+func TestRestartForMemoryIsCompletedByTheNextMaster(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, map[string]string{"program": growing, "grow": "", "hsu.yaml": `
+units:
+  leak:
+    kind: managed
+    command: [./program]
+    working_dir: .
+    memory_restart: 48MiB
+    restart: {policy: never}
+    start: {settle: 20ms}
+    stop: {grace: 30s, command: [sh, -c, "until test -e ended; do sleep 0.02; done"]}
+`})
+	m := s.start()
+	stopping := s.await("leak-0", "is being stopped for its memory", func(w harness.Worker) bool {
+		return w.Status == "stopping" && strings.Contains(w.Reason, "is above memory_restart 48MiB")
+	})
+	m.Kill()
+	s.write("ended", "")
+	m = s.start()
+	after := s.await("leak-0", "is another process", up)
+	if after.PID == stopping.PID || after.Adopted {
+		t.Errorf("leak-0 = %+v, want another process than %d", after, stopping.PID)
+	}
+	m.Stop()
+	s.WantNothingLeft()
+}
+
 // What the processes of a worker use is in the list, its JSON and the metrics, also of a process that is only watched.
 func TestUsageOfWorkers(t *testing.T) {
 	t.Parallel()
