@@ -85,7 +85,7 @@ func authorize(ctx context.Context) error {
 
 // GetState returns the whole state of the master and its workers. If the store cannot be read, the response still
 // describes the workers.
-func (a *Admin) GetState(context.Context, *adminpb.GetStateRequest) (*adminpb.GetStateResponse, error) {
+func (a *Admin) GetState(ctx context.Context, _ *adminpb.GetStateRequest) (*adminpb.GetStateResponse, error) {
 	snap, err := a.Store.Snapshot()
 	if err != nil && !errors.Is(err, store.ErrUnavailable) {
 		// If the state cannot be read, the operator still needs the status of the workers.
@@ -93,6 +93,7 @@ func (a *Admin) GetState(context.Context, *adminpb.GetStateRequest) (*adminpb.Ge
 	}
 	workers := a.Supervisor.Workers()
 	state := stateOf(snap, workers)
+	addUsage(state.GetWorkers(), a.Supervisor.Usage(ctx))
 	state.Services = serviceMessages(workers, a.Supervisor.Registrations().List(), a.Supervisor.Services())
 	if err := a.Store.Writable(); err != nil {
 		state.WriteError = err.Error()
@@ -108,8 +109,12 @@ func (a *Admin) GetState(context.Context, *adminpb.GetStateRequest) (*adminpb.Ge
 }
 
 // ListWorkers returns only the workers.
-func (a *Admin) ListWorkers(context.Context, *adminpb.ListWorkersRequest) (*adminpb.ListWorkersResponse, error) {
-	return &adminpb.ListWorkersResponse{Workers: workerMessages(a.Supervisor.Workers())}, nil
+func (a *Admin) ListWorkers(
+	ctx context.Context, _ *adminpb.ListWorkersRequest,
+) (*adminpb.ListWorkersResponse, error) {
+	workers := workerMessages(a.Supervisor.Workers())
+	addUsage(workers, a.Supervisor.Usage(ctx))
+	return &adminpb.ListWorkersResponse{Workers: workers}, nil
 }
 
 // Scale sets the number of workers of a unit.

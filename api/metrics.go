@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 	"strconv"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/services"
+	"github.com/core-tools/hsu-master/supervisor/usage"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
@@ -18,6 +20,7 @@ import (
 type MetricsSource struct {
 	Store    counter
 	Workers  func() []worker.Info
+	Usage    func(context.Context) map[string]usage.Usage // by worker; nil if it is not measured
 	Services func() []services.ServiceInfo
 	Gateway  func() GatewayFigures
 	Version  string
@@ -63,6 +66,17 @@ var (
 		"When the worker was checked last, in Unix time.", "worker", "check")
 	descCheckDue = describe("worker_check_due_timestamp_seconds",
 		"When the worker is checked next, in Unix time.", "worker", "check")
+
+	descResident = describe("worker_resident_memory_bytes",
+		"Resident memory of the worker's processes; a page that several share counts for each.", "worker")
+	descCPU = describe("worker_cpu_seconds_total",
+		"Processor time that the worker's processes have used since its start.", "worker")
+	descFiles = describe("worker_open_fds",
+		"Open descriptors of the worker's processes.", "worker")
+	descThreads = describe("worker_threads",
+		"Threads of the worker's processes.", "worker")
+	descProcesses = describe("worker_processes",
+		"Processes of the worker: its own, and their descendants.", "worker")
 
 	descDue = describe("worker_due_timestamp_seconds",
 		"When the worker is run next by its schedule, in Unix time.", "worker")
@@ -150,6 +164,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			}
 		}
 	}
+	c.collectUsage(gauge, count)
 	for status, n := range statuses {
 		gauge(descWorkers, float64(n), string(status))
 	}
@@ -175,6 +190,23 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		}
 		if s.Past != (services.Figures{}) {
 			calls(s.Past, []string{s.Name, ""})
+		}
+	}
+}
+
+func (c collector) collectUsage(gauge, count func(desc *prometheus.Desc, value float64, labels ...string)) {
+	if c.Usage == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), metricsGather)
+	defer cancel()
+	for id, u := range c.Usage(ctx) {
+		gauge(descResident, float64(u.Resident), id)
+		count(descCPU, u.CPU.Seconds(), id)
+		gauge(descThreads, float64(u.Threads), id)
+		gauge(descProcesses, float64(u.Processes), id)
+		if u.Files >= 0 {
+			gauge(descFiles, float64(u.Files), id)
 		}
 	}
 }

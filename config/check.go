@@ -152,6 +152,9 @@ func checkSchedule(r *reader, u *Unit, n *node) {
 	case u.Essential:
 		r.conflict(n, "essential", "a unit with a schedule ends after each run")
 	}
+	if u.MemoryRestart != 0 {
+		r.conflict(n, "memory_restart", "a unit with a schedule is not restarted: leave it out, or use limits.memory")
+	}
 }
 
 // checkHealth reports keys that are not for the type of a check, and missing ones.

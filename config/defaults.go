@@ -99,7 +99,7 @@ func mergeNames(own, inherited *node) *node {
 }
 
 // derive adds the values that follow from others: a managed unit that uses its port has one, and a unit with a
-// schedule is not restarted.
+// schedule is not restarted, so it does not get the memory_restart of "defaults:".
 func derive(unit *node, kind kinds) *node {
 	if kind != managed || unit.kind != mapNode {
 		return unit
@@ -107,7 +107,11 @@ func derive(unit *node, kind kinds) *node {
 	if unit.get("port").blank() && usesPort(unit) {
 		unit = with(unit, "port", defaultNode("auto"))
 	}
-	if !unit.get("schedule").blank() && unit.get("restart").get("policy").blank() {
+	if unit.get("schedule").blank() {
+		return unit
+	}
+	unit = withoutInherited(unit, "memory_restart")
+	if unit.get("restart").get("policy").blank() {
 		restart := unit.get("restart")
 		if restart.blank() {
 			restart = &node{kind: mapNode, at: unit.get("schedule").at, size: 1}
@@ -117,6 +121,15 @@ func derive(unit *node, kind kinds) *node {
 		}
 	}
 	return unit
+}
+
+// withoutInherited returns a copy of a map without the value of "defaults:" for the key.
+func withoutInherited(n *node, name string) *node {
+	without := *n
+	without.entries = slices.DeleteFunc(slices.Clone(n.entries), func(e entry) bool {
+		return e.name == name && e.inherited
+	})
+	return &without
 }
 
 // with returns a copy of a map that has the value for the key.

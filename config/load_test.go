@@ -190,6 +190,7 @@ units:
 // What follows from other values if the file does not say it.
 func TestDerivedValues(t *testing.T) {
 	f := mustLoad(t, `
+defaults: {memory_restart: 1GiB}
 units:
   placeholder: {kind: managed, command: [a, "--port={port}"]}
   variable: {kind: managed, command: [sh, -c, "a $$HSU_WORKER_PORT"]}
@@ -217,6 +218,11 @@ units:
 	}
 	if job := f.Units[7]; job.Restart.Policy != RestartNever || job.Restart.RetryFailed != 0 {
 		t.Errorf("a unit with a schedule has %+v", job.Restart)
+	}
+	for i, want := range map[int]Size{0: 1 << 30, 7: 0} { // a unit with a schedule does not inherit it
+		if got := f.Units[i].MemoryRestart; got != want {
+			t.Errorf("memory_restart of %s is %d, want %d", f.Units[i].Name, got, want)
+		}
 	}
 	split := f.Units[8]
 	if split.Readiness.Type != HealthTCP || split.Readiness.Interval != 5*time.Second {

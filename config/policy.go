@@ -32,7 +32,7 @@ func (u *Unit) policyKeys() []key {
 		},
 		{
 			name: "memory_restart", value: size(&u.MemoryRestart, 1), kinds: started,
-			doc: "drains and restarts a worker whose processes use more memory",
+			doc: "drains and restarts a worker whose processes use more resident memory, by any `restart.policy`",
 		},
 		{name: "log", value: fields(&u.Log), kinds: started, doc: "the output of the workers"},
 		{name: "update", value: fields(&u.Update), kinds: started, doc: "how the workers are replaced"},

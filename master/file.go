@@ -63,6 +63,7 @@ func specOf(f *config.File, u *config.Unit) unit.Spec {
 		},
 	}
 	spec.Essential, spec.MaxUnavailable = u.Essential, u.Update.MaxUnavailable
+	spec.MemoryRestart = int64(u.MemoryRestart)
 	if len(u.Program.Command) > 0 {
 		spec.Path, spec.Args = u.Program.Command[0], u.Program.Command[1:]
 	}
@@ -186,7 +187,6 @@ func unsupported(u *config.Unit) []string {
 	}
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
 	add(u.Update.Order == config.StartFirst, "update.order: start-first")
-	add(u.MemoryRestart != 0, "memory_restart")
 	add(u.Log.To != config.LogToFile, "log.to: "+string(u.Log.To))
 	add(u.Readiness.Type == config.HealthNotify || u.Liveness.Type == config.HealthNotify, "health type: notify")
 	slices.Sort(keys)

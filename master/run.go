@@ -122,8 +122,8 @@ func (m *Master) Hurry() {
 // serveMetrics serves metrics until ctx is done. A failure is logged and does not end the master.
 func (m *Master) serveMetrics(ctx context.Context) {
 	server := api.MetricsServer{Log: m.log, Source: api.MetricsSource{
-		Store: m.store, Workers: m.sup.Workers, Services: m.sup.Services().Snapshot, Gateway: m.gateway.Figures,
-		Version: m.options.Version,
+		Store: m.store, Workers: m.sup.Workers, Usage: m.sup.Usage, Services: m.sup.Services().Snapshot,
+		Gateway: m.gateway.Figures, Version: m.options.Version,
 	}}
 	if err := server.Serve(ctx, m.metrics); err != nil {
 		m.log.Error("metrics server failed", "error", err)

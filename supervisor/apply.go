@@ -182,5 +182,6 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (r rollout
 	}
 	s.helpers.Go(func() { retireInOrder(work, surplus, before) })
 	s.services.Changed() // workers may wait for less than before
+	s.guard.Changed()
 	return r, nil
 }

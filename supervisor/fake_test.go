@@ -75,6 +75,8 @@ type fakeOS struct {
 	answers map[probe.Type]error
 	checks  int
 	dials   int // connections to workers
+	// readings counts the readings of what the processes use.
+	readings int
 	// suspended is the time that the machine was suspended: timers do not count it, the clock since the boot does.
 	suspended atomic.Int64
 	// wall is the wall clock of the masters, nil for the bubble's.
@@ -110,10 +112,11 @@ type fakeProcess struct {
 	limits      []cgroup.Limits // that it was given
 	unlimited   string          // why none of them is enforced
 	oom         string
-	child       bool // of another process with its token
-	elsewhere   bool // of another state directory
-	unreaped    bool // can still be opened when dead
-	diesAtLook  int  // the number of the Done call at which it dies; 0: none
+	child       bool  // of another process with its token
+	elsewhere   bool  // of another state directory
+	unreaped    bool  // can still be opened when dead
+	diesAtLook  int   // the number of the Done call at which it dies; 0: none
+	resident    int64 // its memory
 	owner       process.Ownership
 	// offers is the list of its reflection; nil: it has none. asked counts the queries.
 	offers     []string
@@ -285,6 +288,26 @@ func (o *fakeOS) Owner(_ string, rec records.Instance, port int) (process.Owners
 		return process.PortOurs, nil
 	}
 	return process.PortForeign, nil
+}
+
+func (o *fakeOS) Measure(_ context.Context, subjects []launcher.Subject) ([]process.Resources, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.readings++
+	used := make([]process.Resources, len(subjects))
+	for i, s := range subjects {
+		p := o.processes[s.Instance.PID]
+		if p == nil || p.isDead() {
+			continue
+		}
+		p.mu.Lock()
+		used[i] = process.Resources{
+			Processes: 1, Threads: 1, Files: 3, Resident: p.resident,
+			CPU: time.Duration(p.load * float64(time.Since(o.birth))),
+		}
+		p.mu.Unlock()
+	}
+	return used, nil
 }
 
 func (o *fakeOS) Sweep(_ context.Context, _ string, rec records.Instance) ([]process.Holder, error) {

@@ -27,6 +27,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/unmanaged"
+	"github.com/core-tools/hsu-master/supervisor/usage"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
@@ -78,6 +79,8 @@ type Supervisor struct {
 
 	rotate  func(ctx context.Context) // rotates the logs until ctx ends; tests of months do without
 	helpers sync.WaitGroup            // goroutines of Serve, besides those of the workers
+	meter   *usage.Meter
+	guard   *usage.Guard
 
 	set      set
 	applying chan struct{} // has room for one Apply at a time
@@ -171,6 +174,12 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	}
 	s.rotate = s.env.Rotator.Serve
 	s.watched = s.newWatched(checks)
+	s.meter = usage.NewMeter(s.set.subjects, func(
+		ctx context.Context, subjects []launcher.Subject,
+	) ([]process.Resources, error) {
+		return s.env.Launcher.Measure(ctx, subjects)
+	})
+	s.guard = usage.NewGuard(s.meter, func() []usage.Limited { return s.set.limited(s.log) }, s.log)
 	s.set.unmanaged = s.watched.Infos
 	return s, nil
 }
@@ -247,6 +256,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	for _, u := range s.set.specs() {
 		s.services.Offer(services.OfUnit(u.Name)) // its workers are offered separately
 	}
+	beside.Go(func() { s.guard.Serve(work) })
 	s.setStatus(Running)
 	s.services.Reconsider()
 	close(s.recovered)

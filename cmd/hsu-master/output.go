@@ -85,6 +85,7 @@ type (
 		Unenforced  []string     `json:"unenforced,omitempty"`  // limits, each with the reason
 		Unmanaged   bool         `json:"unmanaged,omitempty"`   // another program starts it
 		Program     string       `json:"program,omitempty"`     // name of the process, if it is unmanaged
+		Usage       *usageJSON   `json:"usage"`
 	}
 	healthJSON struct {
 		Use        string     `json:"use"`
@@ -187,7 +188,8 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(), RetryAt: timeOf(w.GetRetryAt()),
 			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
 			NextDueAt: timeOf(w.GetNextDueAt()), LastDueAt: timeOf(w.GetLastDueAt()),
-			Unenforced: w.GetUnenforced(), Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
+			Unenforced: w.GetUnenforced(), Usage: usageToJSON(w.GetUsage()),
+			Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
 		}
 		for _, c := range w.GetChecks() {
 			item.Checks = append(item.Checks, healthJSON{
@@ -289,18 +291,26 @@ func printJSON(w io.Writer, value any) error {
 
 // printWorkers prints an aligned table, and below it the reason why a worker is not running and the checks that it
 // missed.
-func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time) error {
+func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time, more ...column) error {
 	if len(workers) == 0 {
 		_, err := fmt.Fprintln(w, "no workers")
 		return err
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "WORKER\tSTATUS\tPID\tPORT\tAGE\tRESTARTS\tLAST EXIT\tLAST CHECK\tNOTE")
+	fmt.Fprint(table, "WORKER\tSTATUS\tPID\tPORT\tAGE\tRESTARTS\tLAST EXIT\tLAST CHECK\t")
+	for _, column := range more {
+		fmt.Fprint(table, column.title, "\t")
+	}
+	fmt.Fprintln(table, "NOTE")
 	for _, item := range workers {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n",
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t",
 			printable(item.GetId()), printable(item.GetStatus()), number(item.GetPid()), number(item.GetPort()),
 			age(item.GetStartedAt(), now), item.GetRestarts(), printable(exitText(item.GetLastExit(), now)),
-			lastCheck(item.GetChecks(), now), note(item, now))
+			lastCheck(item.GetChecks(), now))
+		for _, column := range more {
+			fmt.Fprint(table, column.of(item), "\t")
+		}
+		fmt.Fprintln(table, note(item, now))
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("print: %w", err)

@@ -14,6 +14,9 @@ func workerCommand() *cli.Command {
 				return err
 			}
 			state, err := readState(c.Context, f)
+			if err == nil && c.Bool(wideFlag) {
+				state, err = withShares(c.Context, f, state)
+			}
 			if err != nil {
 				return err
 			}
@@ -23,12 +26,16 @@ func workerCommand() *cli.Command {
 				})
 			}
 			printOffline(c.App.Writer, state)
-			if err := printWorkers(c.App.Writer, state.GetWorkers(), time.Now()); err != nil {
+			var more []column
+			if c.Bool(wideFlag) {
+				more = usageColumns
+			}
+			if err := printWorkers(c.App.Writer, state.GetWorkers(), time.Now(), more...); err != nil {
 				return err
 			}
 			printScales(c.App.Writer, state.GetUnits())
 			printBadRecords(c.App.Writer, state)
 			return nil
-		}, jsonOutput()),
+		}, jsonOutput(), wideOutput()),
 		scaleCommand())
 }

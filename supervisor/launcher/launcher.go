@@ -62,8 +62,17 @@ type Launcher interface {
 	// Run runs a command until it has ended or ctx ends. The command has an id and a token of its own, by which the
 	// next master finds it.
 	Run(ctx context.Context, c Command, id, token string) (process.Ran, error)
+	// Measure returns what the families of the subjects use, in their order. A family that cannot be seen uses nothing.
+	Measure(ctx context.Context, subjects []Subject) ([]process.Resources, error)
 	// Sweep kills the remaining descendants of an instance that is gone and returns those that are still alive.
 	Sweep(ctx context.Context, worker string, rec records.Instance) ([]process.Holder, error)
+}
+
+// Subject is a process with its family that is measured: an instance of a worker, or a process that something else has
+// started, which has no token and no lease.
+type Subject struct {
+	Worker   string
+	Instance records.Instance
 }
 
 // Command is a program that runs besides a worker.

@@ -276,6 +276,14 @@ func (l *osLauncher) Sweep(ctx context.Context, worker string, rec records.Insta
 	return killFamily(ctx, l.family(worker, rec))
 }
 
+func (l *osLauncher) Measure(ctx context.Context, subjects []Subject) ([]process.Resources, error) {
+	families := make([]process.Family, 0, len(subjects))
+	for _, s := range subjects {
+		families = append(families, l.family(s.Worker, s.Instance))
+	}
+	return process.Measure(ctx, families)
+}
+
 // killFamily kills the family and removes its cgroup if it is empty.
 func killFamily(ctx context.Context, f process.Family) ([]process.Holder, error) {
 	left, err := f.Kill(ctx)

@@ -71,6 +71,8 @@ func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		return closing(s)
 	case EvDue:
 		return due(s, p)
+	case EvMemory:
+		return outgrown(s, e, p)
 	}
 	return s, ActNone
 }
@@ -83,7 +85,7 @@ func (s State) expects(k EventKind) bool {
 		return s.Status == records.StatusStarting && s.Slot == Vacant
 	case EvReady, EvNotReady:
 		return s.Starting()
-	case EvPong, EvAlive, EvServing, EvNotServing, EvSilent, EvSuspended, EvStranger:
+	case EvPong, EvAlive, EvServing, EvNotServing, EvSilent, EvSuspended, EvStranger, EvMemory:
 		return s.Running()
 	case EvLost:
 		return s.Ready && s.Running()
@@ -100,7 +102,7 @@ func (s State) expects(k EventKind) bool {
 }
 
 func (s State) start() (State, Action) {
-	s.Status, s.Reason, s.Planned = records.StatusStarting, "", false
+	s.Status, s.Reason, s.Planned, s.bloated = records.StatusStarting, "", false, false
 	s.History.RetryAt = 0
 	return s, ActStart
 }
@@ -267,6 +269,16 @@ func retry(s State, now time.Duration) (State, Action) {
 		return s, ActNone
 	}
 	return s.start()
+}
+
+// outgrown decides about a worker that uses too much memory: it is stopped in an orderly way, and then restarted within
+// its budget. If the master ends meanwhile, the record of the stop makes the next one complete both.
+func outgrown(s State, e Event, p Policy) (State, Action) {
+	if s.quitting || p.scheduled {
+		return s, ActNone
+	}
+	s.bloated = true
+	return s.stop(e.Reason)
 }
 
 // replace decides how a new instance takes the slot: never before the present one has ended with its family. The status

@@ -27,7 +27,7 @@ const (
 
 // ended decides what follows the end of an instance, or a start that created no process.
 func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
-	wasStopping, planned := s.Status == records.StatusStopping, s.Planned
+	wasStopping, planned, bloated := s.Status == records.StatusStopping, s.Planned, s.bloated
 	e.Away = e.Away || s.away
 	e.Clean = e.Clean && !wasStopping // stopped for a failure, it may exit with 0 all the same
 	ended := now
@@ -35,7 +35,7 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		ended = min(e.Ended, now) // stop.after has run since
 	}
 	ready := readyFor(s.History, e, ended)
-	s.Slot, s.Ready, s.Planned, s.away = Vacant, false, false, false
+	s.Slot, s.Ready, s.Planned, s.away, s.bloated = Vacant, false, false, false, false
 	s.failures, s.unready, s.passes = 0, 0, 0
 	s.History.ReadySince = 0
 	s.History.ReadyClock += ready
@@ -58,7 +58,7 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		return s.start()
 	case e.Ours:
 		return s.lack(e, p, now)
-	case p.Mode == unit.RestartNever:
+	case p.Mode == unit.RestartNever && !bloated:
 		s.Status, s.Reason = records.StatusFailed, e.Reason
 		return s, ActNone
 	}

@@ -78,11 +78,13 @@ func TestNextOfScheduledWorker(t *testing.T) {
 		"leaving exited":   "stopped finish ",
 		"unwanted exited":  "stopped none ",
 		"quitting exited":  "scheduled finish why",
+
+		"running memory": "running none ", // its unit has no such limit
 	}
 	always := scheduledPolicy
 	always.scheduled = false
 	for name, s := range states {
-		for kind := range EvDue + 1 {
+		for kind := range EvMemory + 1 {
 			pair := name + " " + kind.String()
 			e := Event{Kind: kind, Reason: "why"}
 			got, act := Next(s, e, scheduledPolicy, now)

@@ -29,6 +29,7 @@ type State struct {
 	Retired  bool // the slot is surplus: stop it, then forget it
 	Planned  bool // an earlier master decided the present stop: the exit is no failure
 	away     bool // the process that is being ended died while no master ran
+	bloated  bool // the process is being stopped for its memory: it is started again by any policy
 }
 
 // Occupancy is the knowledge about the processes in a worker's slot.
@@ -91,6 +92,7 @@ const (
 	EvShutdown                       // the master stops
 	EvClosing                        // the master stops, but the worker may live until its dependents have ended
 	EvDue                            // a due time of the schedule has come, and it is to be run
+	EvMemory                         // the family of a running worker has used more memory than its unit allows
 )
 
 // Event is something that happened to a worker.

@@ -72,7 +72,7 @@ func FuzzBudgetOfRecord(f *testing.F) {
 		check("as recorded")
 		restarts, since := 0, s.History.ReadyClock
 		for i, kind := range events[:min(len(events), 100)] {
-			e := Event{Kind: EventKind(kind) % (EvDue + 1), Away: kind&0x80 != 0, Chance: float64(kind) / 256}
+			e := Event{Kind: EventKind(kind) % (EvMemory + 1), Away: kind&0x80 != 0, Chance: float64(kind) / 256}
 			clock += time.Duration(i%7) * time.Second
 			before, failed, status := s.Restarts, s.History.FailedWait, s.Status
 			var do Action

@@ -286,9 +286,12 @@ func TestNextEveryStateAndEvent(t *testing.T) {
 		"failed due adopted silent": "unhealthy unpublish",
 		"failed due found dead":     "failed kill",
 		"failed due unverifiable":   "failed recheck",
+
+		"running memory":   "stopping stop",
+		"unhealthy memory": "stopping stop",
 	}
 	for name, s := range states {
-		for kind := range EvDue + 1 {
+		for kind := range EvMemory + 1 {
 			pair := name + " " + kind.String()
 			got, act := Next(s, Event{Kind: kind, Reason: "why"}, testPolicy, now)
 			expected, listed := want[pair]
@@ -319,7 +322,7 @@ func wantBlockedStartsToWait(t *testing.T, states map[string]State, now time.Dur
 	t.Helper()
 	waits := 0
 	for name, s := range states {
-		for kind := range EvClosing + 1 {
+		for kind := range EvMemory + 1 {
 			free, freeAct := Next(s, Event{Kind: kind, Reason: "why"}, testPolicy, now)
 			got, act := Next(s, Event{Kind: kind, Reason: "why", Blocked: "db"}, testPolicy, now)
 			want, wantAct := free, freeAct
@@ -359,7 +362,7 @@ func (k EventKind) String() string {
 		"not ready",
 		"pong", "silent", "alive", "serving", "not serving", "lost", "stranger", "suspended", "died", "remains",
 		"exited", "retry", "unblocked", "steady", "window passed", "replace", "retire", "shutdown", "closing",
-		"due",
+		"due", "memory",
 	}[k]
 }
 

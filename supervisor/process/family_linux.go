@@ -109,10 +109,21 @@ func (f Family) find(c *census, leaseHeld bool) []candidate {
 // withDescendants adds all descendants of roots. It removes duplicates, and this process and its ancestors: the
 // descendants of this process include other workers.
 func withDescendants(roots []candidate, stats map[int]taskStat, ourselves map[int]bool) []candidate {
+	return descend(roots, stats, childrenOf(stats), ourselves)
+}
+
+func childrenOf(stats map[int]taskStat) map[int][]int {
 	children := make(map[int][]int)
 	for pid, s := range stats {
 		children[s.PPID] = append(children[s.PPID], pid)
 	}
+	return children
+}
+
+// descend is withDescendants for a caller that has several families, and so the children of each process.
+func descend(
+	roots []candidate, stats map[int]taskStat, children map[int][]int, ourselves map[int]bool,
+) []candidate {
 	var family []candidate
 	known := make(map[int]bool)
 	for queue := roots; len(queue) > 0; queue = queue[1:] {

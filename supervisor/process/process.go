@@ -122,6 +122,19 @@ type Usage struct {
 	Blocked bool
 }
 
+// Resources is what a family uses at one moment, of that which can be read.
+type Resources struct {
+	Processes int // 0: no member was found, and nothing is known
+	Threads   int
+	// Resident is the sum of the resident memory of the members, in bytes. A page that several of them share, such as
+	// one of a library or one that a child has not written to since the fork, counts for each of them.
+	Resident int64
+	// CPU is like that of [Usage].
+	CPU time.Duration
+	// Files is the number of open descriptors of the members; -1 if those of a member cannot be read.
+	Files int
+}
+
 // Family is an instance with all of its descendants. A process belongs to it if it carries the token, lives in the
 // cgroup, holds the lease's lock and has the session or the user of the instance, or descends from a member. This
 // process and its ancestors never belong to it.

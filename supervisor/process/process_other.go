@@ -149,6 +149,11 @@ func (f Family) CPUTime(context.Context) (Usage, error) {
 	return Usage{}, unsupported("read a process's processor time")
 }
 
+// Measure returns what each family uses.
+func Measure(context.Context, []Family) ([]Resources, error) {
+	return nil, unsupported("read what processes use")
+}
+
 // OwnsPort reports whose listeners a TCP port has.
 func (f Family) OwnsPort(int) (Ownership, error) {
 	return PortUnknown, unsupported("find a port's owner")

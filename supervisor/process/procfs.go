@@ -16,6 +16,7 @@ type taskStat struct {
 	EnvEnd               uint64 // address; 0 inside execve, and without ptrace access
 	ExitCode             int    // wait status; 0 without ptrace access
 	CPUTicks             uint64 // user and system time, its own and that of its reaped children
+	ResidentPages        int64  // of its memory; 0 if the first thread has ended
 }
 
 // kernelThread is PF_KTHREAD of linux/sched.h.
@@ -32,6 +33,7 @@ const (
 	fieldChildTime  = 17
 	fieldThreads    = 20
 	fieldStartTicks = 22
+	fieldResident   = 24
 	fieldEnvEnd     = 51
 	fieldExitCode   = 52
 )
@@ -89,6 +91,8 @@ func parseStat(line []byte) (taskStat, error) {
 			s.Threads, err = strconv.Atoi(field)
 		case fieldStartTicks:
 			s.StartTicks, err = strconv.ParseUint(field, 10, 64)
+		case fieldResident:
+			s.ResidentPages, err = strconv.ParseInt(field, 10, 64)
 		case fieldEnvEnd:
 			s.EnvEnd, err = strconv.ParseUint(field, 10, 64)
 		case fieldExitCode:

@@ -220,20 +220,22 @@ func eachOpen(pid int, file identity.FileID, buf *[]byte, visit func(folder, nam
 		return err
 	}
 	for _, n := range open {
-		var st unix.Statx_t
 		name := strconv.Itoa(n)
-		// DONT_SYNC: a hung network file system must not block this process.
-		if unix.Statx(unix.AT_FDCWD, folder+"/fd/"+name, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st) != nil {
-			continue
-		}
-		if st.Ino != file.Inode || unix.Mkdev(st.Dev_major, st.Dev_minor) != file.Device {
-			continue
-		}
-		if !visit(folder, name) {
+		if id, ok := openFileID(folder + "/fd/" + name); ok && id == file && !visit(folder, name) {
 			return nil
 		}
 	}
 	return nil
+}
+
+// openFileID returns the file behind a descriptor in /proc.
+func openFileID(link string) (identity.FileID, bool) {
+	var st unix.Statx_t
+	// DONT_SYNC: a hung network file system must not block this process.
+	if unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st) != nil {
+		return identity.FileID{}, false
+	}
+	return identity.FileID{Device: unix.Mkdev(st.Dev_major, st.Dev_minor), Inode: st.Ino}, true
 }
 
 // environState is the result of reading a process's environment.

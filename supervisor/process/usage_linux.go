@@ -25,12 +25,19 @@ func (f Family) CPUTime(ctx context.Context) (Usage, error) {
 		sum.CPU += one.CPU
 		sum.Blocked = sum.Blocked || one.Blocked
 	}
-	if f.Cgroup != "" {
-		if used, ok := cgroup.CPUTime(f.Cgroup); ok {
-			sum.CPU = used
-		}
+	if used, ok := f.cgroupCPU(); ok {
+		sum.CPU = used
 	}
 	return sum, nil
+}
+
+// cgroupCPU returns the use of the processor by the cgroup of the family. It returns false if there is none, or if it
+// cannot be read.
+func (f Family) cgroupCPU() (time.Duration, bool) {
+	if f.Cgroup == "" {
+		return 0, false
+	}
+	return cgroup.CPUTime(f.Cgroup)
 }
 
 // usageOf returns the use of the processor by the process with that folder in /proc. A process that has ended uses

@@ -39,6 +39,7 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"limits.cpu", &live, u.Limits.CPU, v.Limits.CPU},
 		{"limits.pids", &live, u.Limits.PIDs, v.Limits.PIDs},
 		{"limits.enforce", &live, u.Limits.Required, v.Limits.Required},
+		{"memory_restart", &live, u.MemoryRestart, v.MemoryRestart},
 		{"essential", &live, u.Essential, v.Essential},
 		{"update", &live, u.MaxUnavailable, v.MaxUnavailable},
 		{"discover", &live, u.Discover, v.Discover},

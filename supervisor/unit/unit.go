@@ -95,6 +95,9 @@ type Spec struct {
 	// Essential means that the master stops everything and ends when a worker of the unit has failed, or has ended
 	// and is not to be restarted.
 	Essential bool
+	// MemoryRestart is the resident memory of a worker's family, in bytes, above which it is stopped and started again,
+	// whatever its restart policy; 0 means no limit.
+	MemoryRestart int64
 	// MaxUnavailable is how many workers a change of the units replaces at the same time; 0 means 1.
 	MaxUnavailable int
 	// Discover is how the process of an unmanaged unit is found. Such a unit has one worker, no port and no services.
@@ -319,6 +322,12 @@ func (u Spec) CheckFields() error {
 	errs = append(errs, u.Restart.check()...)
 	errs = append(errs, u.checkSchedule()...)
 	errs = append(errs, u.checkHooks()...)
+	if u.MemoryRestart < 0 {
+		errs = append(errs, fmt.Errorf("memory restart %d: must not be negative", u.MemoryRestart))
+	}
+	if u.MemoryRestart > 0 && (u.Kind == Unmanaged || u.Schedule != "") {
+		errs = append(errs, errors.New("memory restart: is for units that run always and are started by the master"))
+	}
 	if (u.NoServices || u.Port == NoPort) && len(u.Services) > 0 {
 		errs = append(errs, fmt.Errorf("services: %s is given to a unit without services", u.Services[0]))
 	}

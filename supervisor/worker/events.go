@@ -31,6 +31,7 @@ var (
 	eventRunSkipped  = eventKind{"run-skipped", slog.LevelWarn, "worker run skipped"}
 	eventHookFailed  = eventKind{"hook-failed", slog.LevelWarn, "worker hook failed"}
 	eventUnenforced  = eventKind{"limits-unenforced", slog.LevelWarn, "worker limits not enforced"}
+	eventMemory      = eventKind{"memory", slog.LevelWarn, "worker memory above its limit"}
 	eventUnrecorded  = eventKind{records.EventFromProcesses, slog.LevelInfo, "worker found without record"}
 )
 
