@@ -91,7 +91,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"Figures": figuresJSON{}, "Latency": latencyJSON{},
 		"service list --watch, an object a line": changeJSON{}, "state plan": plan{},
 		"A decision": recovery.Decision{}, "Evidence": recovery.Evidence{},
-		"Recorded": recovery.Recorded{}, "Found": recovery.Found{}, "Port": recovery.PortOwner{},
+		"Recorded": recovery.Recorded{}, "Found": recovery.Found{}, "Hook": recovery.HookRun{}, "Port": recovery.PortOwner{},
 		"state check": checkJSON{}, "A problem": store.Problem{},
 		"state backup": summaryJSON{}, "state restore": restoredJSON{},
 		"state compact": compactedJSON{}, "state migrate": migrationJSON{},

@@ -42,6 +42,7 @@ const (
 	Withdraw     Point = "withdraw"
 	StopRecord   Point = "stop-record"  // "stopping" is recorded
 	StopCommand  Point = "stop-command" // stop.command runs
+	HookRecord   Point = "hook-record"  // the lease of stop.after is recorded, for a worker that has ended by itself
 	Signal       Point = "signal"
 	CgroupKill   Point = "cgroup-kill"
 	CgroupGone   Point = "cgroup-gone"
@@ -98,8 +99,8 @@ func All() []Point {
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
 		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
 		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, LogOpen, Cgroup, Fork, Limit, Exec, PIDRecord,
-		Adopt, Publish, ReadyRecord, Told, Withdraw, StopRecord, StopCommand, Signal, CgroupKill, CgroupGone, StopAfter,
-		ExitRecord, Removal, Detach,
+		Adopt, Publish, ReadyRecord, Told, Withdraw, StopRecord, StopCommand, HookRecord, Signal, CgroupKill, CgroupGone,
+		StopAfter, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,
 		LogRest, LogEvent, LogRemove, FoundRecord,

@@ -51,8 +51,8 @@ func New(opts Options) Launcher {
 // NewInspector returns an inspector for another process than the master, whose cgroup tree it does not know.
 func NewInspector(opts Options) Inspector { return &osLauncher{Options: opts} }
 
-// LeasePath returns the path of the lease of a worker, or of the hook with the id. It is no other worker's, whose ids end
-// in a number.
+// LeasePath returns the path of the lease of a worker, or of a hook with an id of its own. The ids of workers end in a
+// number, so no two leases have the same path.
 func LeasePath(runtimeDir, id string) string {
 	return filepath.Join(runtimeDir, strings.ReplaceAll(id, "/", ".")+".lease")
 }

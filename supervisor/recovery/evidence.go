@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -154,8 +155,12 @@ func (e Evidence) Attrs() []slog.Attr {
 	if len(e.Commands) > 0 {
 		attrs = append(attrs, slog.Int("commands", len(e.Commands)))
 	}
-	for _, h := range e.Hooks {
-		attrs = append(attrs, slog.String("hook", h.Hook), slog.String("hook_lease", h.Lease))
+	if len(e.Hooks) > 0 {
+		leases := make([]string, len(e.Hooks))
+		for i, h := range e.Hooks {
+			leases[i] = h.Hook + " " + h.Lease
+		}
+		attrs = append(attrs, slog.String("hook_leases", strings.Join(leases, ", ")))
 	}
 	if e.OtherBoot {
 		attrs = append(attrs, slog.Bool("other_boot", true))

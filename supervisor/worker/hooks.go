@@ -70,8 +70,8 @@ func (s *hooks) take(commands []process.Holder) {
 	}
 }
 
-// plan makes leases for runs of the commands that the unit has, which the next record of the worker announces. A command
-// without a lease is found by its environment only.
+// plan makes leases for runs of the commands that the unit has, which the next record of the worker announces. A
+// command without a lease is found by its environment only.
 func (s *hooks) plan(u unit.Spec, kinds ...unit.Hook) error {
 	var errs []error
 	for _, kind := range kinds {
