@@ -122,17 +122,19 @@ func TestRecordedRunOfAHook(t *testing.T) {
 		found bool   // a command is to be killed
 		again bool   // it is worth a thorough search
 	}{
-		"free":                    {left: left{lease: launcher.LeaseFree}, where: here},
-		"free, of elsewhere":      {left: left{lease: launcher.LeaseFree}, where: elsewhere},
-		"visible":                 {left: left{launcher.LeaseHeld, member}, where: here, found: true},
-		"visible, of elsewhere":   {left: left{launcher.LeaseHeld, member}, where: elsewhere, found: true},
-		"visible without a file":  {left: left{"unknown", member}, where: elsewhere, found: true},
-		"invisible":               {left: left{lease: launcher.LeaseHeld}, where: here, held: "cannot be found", again: true},
-		"invisible, of elsewhere": {left: left{lease: launcher.LeaseHeld}, where: elsewhere, held: "start a master where it runs"},
-		"no file":                 {left: left{lease: "unknown"}, where: here},
-		"no file, of elsewhere":   {left: left{lease: "unknown"}, where: elsewhere, held: "reboot if it is certainly gone"},
-		"of another boot":         {left: left{lease: launcher.LeaseHeld}, where: elsewhere, boot: "earlier"},
-		"of the original, moved":  {left: left{launcher.LeaseHeld, member}, where: here, moved: true},
+		"free":                   {left: left{lease: launcher.LeaseFree}, where: here},
+		"free, of elsewhere":     {left: left{lease: launcher.LeaseFree}, where: elsewhere},
+		"visible":                {left: left{launcher.LeaseHeld, member}, where: here, found: true},
+		"visible, of elsewhere":  {left: left{launcher.LeaseHeld, member}, where: elsewhere, found: true},
+		"visible without a file": {left: left{"unknown", member}, where: elsewhere, found: true},
+		"invisible":              {left: left{lease: launcher.LeaseHeld}, where: here, held: "cannot be found", again: true},
+		"invisible, of elsewhere": {
+			left: left{lease: launcher.LeaseHeld}, where: elsewhere, held: "start a master where it runs",
+		},
+		"no file":                {left: left{lease: "unknown"}, where: here},
+		"no file, of elsewhere":  {left: left{lease: "unknown"}, where: elsewhere, held: "reboot if it is certainly gone"},
+		"of another boot":        {left: left{lease: launcher.LeaseHeld}, where: elsewhere, boot: "earlier"},
+		"of the original, moved": {left: left{launcher.LeaseHeld, member}, where: here, moved: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rc := &Context{
