@@ -127,18 +127,23 @@ func TestRecordedRunOfAHook(t *testing.T) {
 		"visible":                {left: left{launcher.LeaseHeld, member}, where: here, found: true},
 		"visible, of elsewhere":  {left: left{launcher.LeaseHeld, member}, where: elsewhere, found: true},
 		"visible without a file": {left: left{"unknown", member}, where: elsewhere, found: true},
-		"invisible":              {left: left{lease: launcher.LeaseHeld}, where: here, held: "cannot be found", again: true},
+		"invisible": {
+			left: left{lease: launcher.LeaseHeld}, where: here, held: "cannot be found", again: true,
+		},
 		"invisible, of elsewhere": {
 			left: left{lease: launcher.LeaseHeld}, where: elsewhere, held: "start a master where it runs",
 		},
-		"no file":                {left: left{lease: "unknown"}, where: here},
-		"no file, of elsewhere":  {left: left{lease: "unknown"}, where: elsewhere, held: "reboot if it is certainly gone"},
+		"no file": {left: left{lease: "unknown"}, where: here},
+		"no file, of elsewhere": {
+			left: left{lease: "unknown"}, where: elsewhere, held: "reboot if it is certainly gone",
+		},
 		"of another boot":        {left: left{lease: launcher.LeaseHeld}, where: elsewhere, boot: "earlier"},
 		"of the original, moved": {left: left{launcher.LeaseHeld, member}, where: here, moved: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rc := &Context{
-				Inspector: leases{left: map[string]left{"worker-0/before": test.left}}, PIDNamespace: here, Moved: test.moved,
+				Inspector:    leases{left: map[string]left{"worker-0/before": test.left}},
+				PIDNamespace: here, Moved: test.moved,
 			}
 			s := &Slot{ID: "worker-0", Rec: records.Worker{Hooks: []records.HookRun{{
 				Hook: "before",
