@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -159,7 +158,7 @@ func (o *fakeOS) Lease(worker string) (*process.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	return process.CreateLease(filepath.Join(o.t.TempDir(), worker+".lease"))
+	return process.CreateLease(launcher.LeasePath(o.t.TempDir(), worker))
 }
 
 func (o *fakeOS) Start(_ unit.Spec, worker string, rec records.Instance, _ *process.Lease) (launcher.Instance, error) {

@@ -128,13 +128,14 @@ func (s *Supervisor) newRecoveryContext() *recovery.Context {
 			}
 			return process.ExitOf(handle)
 		},
-		MasterID: s.opts.Store.MasterID(),
-		StateDir: s.opts.Store.StateDirID().String(),
-		BootID:   s.env.BootID,
-		UID:      os.Geteuid(),
-		Moved:    s.opts.Store.Moved(),
-		Now:      s.env.BootTime,
-		Secrets:  s.env.Secrets,
+		MasterID:     s.opts.Store.MasterID(),
+		StateDir:     s.opts.Store.StateDirID().String(),
+		BootID:       s.env.BootID,
+		PIDNamespace: process.PIDNamespace(),
+		UID:          os.Geteuid(),
+		Moved:        s.opts.Store.Moved(),
+		Now:          s.env.BootTime,
+		Secrets:      s.env.Secrets,
 	}
 }
 

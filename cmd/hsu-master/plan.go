@@ -303,6 +303,12 @@ func printEvidence(w io.Writer, d recovery.Decision) {
 	if e.Lease != "" {
 		line("lease", e.Lease)
 	}
+	for _, f := range e.Commands {
+		line("command", foundParts(f)...)
+	}
+	for _, h := range e.Hooks {
+		line("hook", h.Hook, "lease "+h.Lease)
+	}
 	if e.Port != nil {
 		line("port", fmt.Sprintf("%d is %s", e.Port.Port, portOwners[e.Port.Owner]))
 	}

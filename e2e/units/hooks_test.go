@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -190,6 +191,74 @@ func TestHooksAreRunAgainAfterAKillOfTheMaster(t *testing.T) {
 	s.WantNothingLeft()
 }
 
+// A daemon of a hook has neither its environment nor its session, and the hook itself is dead. The next master finds it
+// by the lease, and ends it before it runs the hook again.
+func TestDaemonOfAHookIsEndedAfterAKillOfTheMaster(t *testing.T) {
+	t.Parallel()
+	for _, moment := range []string{"before", "stop", "after"} {
+		t.Run(moment, func(t *testing.T) {
+			t.Parallel()
+			s := newHookSite(t, "")
+			s.write("hook", `#!/bin/sh
+for pid in $(cat "$NOTES/daemons" 2>/dev/null); do
+	! grep -q '^State:.[RSDT]' "/proc/$pid/status" 2>/dev/null || echo "a daemon lives beside $1" >>"$NOTES/order"
+done
+if [ ! -e "$NOTES/$1" ]; then exit 0; fi
+env -i /usr/bin/setsid /bin/sh -c 'echo $$ >>"$0"; exec >/dev/null 2>&1 sleep 1000000' "$NOTES/daemons" &
+while [ ! -s "$NOTES/daemons" ]; do sleep 0.01; done
+echo $$ >"$NOTES/pid"
+echo "$1 begins" >>"$NOTES/order"
+while [ -e "$NOTES/$1" ]; do sleep 0.02; done
+`)
+			s.hook(moment, "block")
+			m := s.start()
+			switch moment {
+			case "stop":
+				s.awaitUp(1)
+				m.Signal(syscall.SIGTERM)
+			case "after":
+				s.KillWorker(s.awaitUp(1).Worker(t, "shop-0").PID)
+			}
+			s.awaitNth(moment+" begins", 1)
+			daemon, leader := s.number("daemons"), s.number("pid")
+			m.Kill()
+			s.KillWorker(leader)
+			// The last sleep of the hook may live for an instant.
+			harness.WaitFor(t, fmt.Sprintf("the plan names daemon %d alone", daemon), func() error {
+				plan := s.CLI("state", "plan", "--json").Stdout
+				if !strings.Contains(plan, fmt.Sprintf("that a crash has left is stopped first (process %d)", daemon)) {
+					return errors.New(plan)
+				}
+				return nil
+			})
+			s.hook(moment, "")
+			m = s.start()
+			s.awaitUp(1)
+			m.Stop()
+			if noted := s.order(); slices.ContainsFunc(noted, func(line string) bool {
+				return strings.HasPrefix(line, "a daemon lives")
+			}) {
+				t.Errorf("a hook ran beside the daemon: %q", noted)
+			}
+			s.WantNothingLeft()
+		})
+	}
+}
+
+// number returns the number in a file that a hook has written.
+func (s *site) number(name string) int {
+	s.T.Helper()
+	text, err := os.ReadFile(filepath.Join(s.Record, name))
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return n
+}
+
 func TestHooksThatFail(t *testing.T) {
 	t.Parallel()
 	s := newHookSite(t, `
@@ -257,7 +326,7 @@ func TestStopsWhileAHookHangs(t *testing.T) {
 		t.Run(moment, func(t *testing.T) {
 			t.Parallel()
 			s := newHookSite(t, "")
-			s.write("hsu.yaml", strings.Replace(hooked, "grace: 20s", "grace: 1500ms", 1))
+			s.write("hsu.yaml", strings.Replace(hooked, "grace: 20s", "grace: 3s", 1))
 			s.hook(moment, "stay")
 			m := s.start()
 			if moment == "before" {

@@ -46,6 +46,7 @@ const (
 	Withdraw     Point = "withdraw"
 	StopRecord   Point = "stop-record"  // "stopping" is recorded
 	StopCommand  Point = "stop-command" // stop.command runs
+	HookRecord   Point = "hook-record"  // the lease of stop.after is recorded, for a worker that has ended by itself
 	Signal       Point = "signal"
 	CgroupKill   Point = "cgroup-kill"
 	CgroupGone   Point = "cgroup-gone"
@@ -103,8 +104,8 @@ func All() []Point {
 		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
 		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, LogOpen, Scope, Cgroup, CgroupMove,
 		CgroupEnable, CgroupLimit, Fork, Limit, Exec, PIDRecord,
-		Adopt, Publish, ReadyRecord, Told, Withdraw, StopRecord, StopCommand, Signal, CgroupKill, CgroupGone, StopAfter,
-		ExitRecord, Removal, Detach,
+		Adopt, Publish, ReadyRecord, Told, Withdraw, StopRecord, StopCommand, HookRecord, Signal, CgroupKill,
+		CgroupGone, StopAfter, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,
 		LogRest, LogEvent, LogRemove, FoundRecord,

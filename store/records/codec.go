@@ -95,6 +95,29 @@ func (b *bounds) int32(what string, v, least, most int) int32 {
 	return int32(v)
 }
 
+func (b *bounds) instance(i *Instance) *pb.Instance {
+	if i == nil {
+		return nil
+	}
+	proof, err := lookup(proofCodes, "proof", i.Proof)
+	b.err = errors.Join(b.err, err)
+	return &pb.Instance{
+		Token:        text(i.Token),
+		Pid:          b.int32("pid", i.PID, 0, math.MaxInt32),
+		PidfdInode:   i.Inode,
+		StartTicks:   i.StartTicks,
+		BootId:       text(i.BootID),
+		PidNamespace: i.PIDNamespace,
+		Proof:        proof,
+		Port:         b.int32("instance port", i.Port, 0, maxPort),
+		ExeHash:      text(i.ExeHash),
+		Started:      stamp(i.Started),
+		LeaseDevice:  i.Lease.Device,
+		LeaseInode:   i.Lease.Inode,
+		Uid:          i.UID,
+	}
+}
+
 func stamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
@@ -156,26 +179,9 @@ func encodeWorker(w Worker) ([]byte, error) {
 	if d := w.Due; d != nil {
 		m.Due = &pb.Due{Schedule: text(d.Schedule), Next: stamp(d.Next), Last: stamp(d.Last)}
 	}
-	if i := w.Instance; i != nil {
-		proof, err := lookup(proofCodes, "proof", i.Proof)
-		if err != nil {
-			return nil, err
-		}
-		m.Instance = &pb.Instance{
-			Token:        text(i.Token),
-			Pid:          b.int32("pid", i.PID, 0, math.MaxInt32),
-			PidfdInode:   i.Inode,
-			StartTicks:   i.StartTicks,
-			BootId:       text(i.BootID),
-			PidNamespace: i.PIDNamespace,
-			Proof:        proof,
-			Port:         b.int32("instance port", i.Port, 0, maxPort),
-			ExeHash:      text(i.ExeHash),
-			Started:      stamp(i.Started),
-			LeaseDevice:  i.Lease.Device,
-			LeaseInode:   i.Lease.Inode,
-			Uid:          i.UID,
-		}
+	m.Instance = b.instance(w.Instance)
+	for _, h := range w.Hooks {
+		m.Hooks = append(m.Hooks, &pb.HookRun{Hook: text(h.Hook), Run: b.instance(&h.Instance)})
 	}
 	if f := w.Found; f != nil {
 		proof, err := lookup(proofCodes, "proof", f.Proof)
@@ -234,9 +240,10 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	exit, err4 := decodeExit(m.GetLastExit())
 	due, err5 := decodeDue(m.GetDue())
 	found, err6 := decodeFound(m.GetFound())
+	hooks, err7 := decodeHooks(m.GetHooks())
 	var b bounds
 	b.int32("port", int(m.GetPort()), 0, maxPort)
-	if err := errors.Join(checkID(key), err1, err2, err3, err4, err5, err6, b.err); err != nil {
+	if err := errors.Join(checkID(key), err1, err2, err3, err4, err5, err6, err7, b.err); err != nil {
 		return Worker{}, err
 	}
 	var offers []Offer
@@ -262,8 +269,24 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 		Services:    offers,
 		Due:         due,
 		SecretKey:   m.GetSecretKey(), EnvironmentMAC: m.GetEnvironmentMac(),
+		Hooks: hooks,
 		Found: found,
 	}, nil
+}
+
+func decodeHooks(runs []*pb.HookRun) (hooks []HookRun, errs error) {
+	for _, m := range runs {
+		i, err := decodeInstance(m.GetRun())
+		if err == nil && i == nil {
+			err = errors.New("it has neither token nor lease")
+		}
+		if err != nil {
+			errs = errors.Join(errs, fmt.Errorf("run of %q: %w", m.GetHook(), err))
+			continue
+		}
+		hooks = append(hooks, HookRun{Hook: m.GetHook(), Instance: *i})
+	}
+	return hooks, errs
 }
 
 // processMessage is a message that has the identity of a process.

@@ -35,6 +35,16 @@ func sampleWorker(id string) Worker {
 			{Name: "pkg.A", Reflected: true}, {Name: "pkg.B", Assumed: true},
 		},
 		SecretKey: "0123456789abcdef", EnvironmentMAC: strings.Repeat("cd", 32),
+		Hooks: []HookRun{{
+			Hook: "after",
+			Instance: Instance{
+				Token: "ffeeddccbbaa99887766554433221100",
+				Process: identity.Process{
+					StartTicks: 987654322, BootID: "5c7e1f9e-0000-4000-8000-000000000001", PIDNamespace: 4026531836,
+				},
+				Lease: identity.FileID{Device: 66305, Inode: 1235}, UID: 1000,
+			},
+		}},
 		Due: &Due{Schedule: "0 3 * * * UTC", Next: sampleTime.Add(time.Hour), Last: sampleTime},
 	}
 }

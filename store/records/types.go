@@ -85,9 +85,19 @@ type Worker struct {
 	SecretKey string
 	// EnvironmentMAC is the HMAC of the environment with which the instance was started, empty if there was none.
 	EnvironmentMAC string
+	// Hooks are the runs of hooks that are about to begin, or of which processes may live.
+	Hooks []HookRun
 	// Found is the process of an unmanaged unit, nil if there is none. It is not Instance, so that a recovery never
 	// takes it for a process that this master has started.
 	Found *Found
+}
+
+// HookRun is one run of a command around a worker.
+type HookRun struct {
+	Hook string // "before", "stop" or "after"
+	// Instance has the token and the lease of the run, and where it runs. Its PID is 0, and its StartTicks are those of
+	// the record: no process of the run started earlier.
+	Instance
 }
 
 // Unmanaged reports whether the record is that of an unmanaged unit.

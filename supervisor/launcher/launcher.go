@@ -54,13 +54,13 @@ const KillWait = 5 * time.Second
 // Launcher starts processes and finds recorded ones again.
 type Launcher interface {
 	Inspector
-	// Lease creates the lease file that an instance of the worker will hold.
+	// Lease creates the lease file that an instance of the worker will hold, or a run of a hook with its own id.
 	Lease(worker string) (*process.Lease, error)
 	// Start forks the instance that rec describes. Its limits are in force when its program runs; if some cannot be
 	// enforced and are required, it does not run.
 	Start(u unit.Spec, worker string, rec records.Instance, lease *process.Lease) (Instance, error)
-	// Run runs a command until it has ended or ctx ends. The command has an id and a token of its own, by which the
-	// next master finds it.
+	// Run runs a command until it has ended or ctx ends. The command has an id and a token of its own, and may have a
+	// lease, by which the next master finds it.
 	Run(ctx context.Context, c Command, id, token string) (process.Ran, error)
 	// Measure returns what the families of the subjects use, in their order. A family that cannot be seen uses nothing.
 	Measure(ctx context.Context, subjects []Subject) ([]process.Resources, error)
@@ -85,6 +85,8 @@ type Command struct {
 	Attributes process.Attributes
 	// Log is the worker to whose output file the command appends its output. If it is empty, the output is returned.
 	Log string
+	// Lease is inherited by the command, and closed here when the command runs; nil if it has none.
+	Lease *process.Lease
 	// Patience and Hurry are those of [process.Spec].
 	Patience time.Duration
 	Hurry    <-chan struct{}

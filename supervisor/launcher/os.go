@@ -51,8 +51,11 @@ func NewInspector(opts Options) Inspector {
 	return &osLauncher{Options: opts, cgroups: placement.Find(opts.MasterID)}
 }
 
-// LeasePath returns the path of a worker's lease.
-func LeasePath(runtimeDir, worker string) string { return filepath.Join(runtimeDir, worker+".lease") }
+// LeasePath returns the path of the lease of a worker, or of a hook with an id of its own. The ids of workers end in a
+// number, so no two leases have the same path.
+func LeasePath(runtimeDir, id string) string {
+	return filepath.Join(runtimeDir, strings.ReplaceAll(id, "/", ".")+".lease")
+}
 
 func (l *osLauncher) leasePath(worker string) string { return LeasePath(l.RuntimeDir, worker) }
 
@@ -165,7 +168,7 @@ func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (proc
 	}
 	spec := process.Spec{
 		Path: c.Path, Args: c.Args, Env: l.environ(id, token, append(accountEnv(rights), c.Env...)), Dir: c.Dir,
-		Exe: exe, Rights: rights, Patience: c.Patience, Hurry: c.Hurry,
+		Lease: c.Lease, Exe: exe, Rights: rights, Patience: c.Patience, Hurry: c.Hurry,
 	}
 	if c.Log != "" {
 		output, err := l.openLog(c.Log)

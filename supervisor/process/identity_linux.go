@@ -34,9 +34,9 @@ func BootID() (string, error) {
 
 var namespace atomic.Uint64
 
-// pidNamespace returns the inode of this process's PID namespace, or 0 if the kernel does not report it. A process
+// PIDNamespace returns the inode of this process's PID namespace, or 0 if the kernel does not report it. A process
 // never changes its own PID namespace.
-func pidNamespace() uint64 {
+func PIDNamespace() uint64 {
 	if inode := namespace.Load(); inode != 0 {
 		return inode
 	}
@@ -50,7 +50,7 @@ func pidNamespace() uint64 {
 
 // identify collects the evidence about the process behind an open pidfd.
 func identify(fd, pid int) (identity.Process, error) {
-	id := identity.Process{PID: pid, PIDNamespace: pidNamespace(), Proof: identity.ProofStartTimeToken}
+	id := identity.Process{PID: pid, PIDNamespace: PIDNamespace(), Proof: identity.ProofStartTimeToken}
 	// Without a boot ID Open cannot prove the identity later and reports that, but the process can still be watched.
 	id.BootID, _ = BootID()
 	inode, ok, err := pidfdInode(fd)
@@ -90,7 +90,7 @@ func open(id identity.Process, token string) (*Process, error) {
 		return nil, fmt.Errorf("%w: %w", ErrUnverifiable, err)
 	}
 	boot, err := BootID()
-	switch here := pidNamespace(); {
+	switch here := PIDNamespace(); {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrUnverifiable, err)
 	case id.BootID == "":

@@ -237,7 +237,7 @@ func TestOpenThreadIsGone(t *testing.T) {
 	if tid == os.Getpid() {
 		tid = other
 	}
-	id := identity.Process{PID: tid, PIDNamespace: pidNamespace(), Inode: 1, Proof: identity.ProofPidfdInode}
+	id := identity.Process{PID: tid, PIDNamespace: PIDNamespace(), Inode: 1, Proof: identity.ProofPidfdInode}
 	id.BootID, _ = BootID()
 	if _, err := Open(id, "token"); !errors.Is(err, ErrGone) {
 		t.Errorf("Open of a thread's number: %v, want ErrGone", err)

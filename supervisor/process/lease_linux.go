@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,7 @@ import (
 // environment. Each lease has an inode of its own, so that it identifies one instance.
 type Lease struct {
 	id   identity.FileID
+	path string
 	mu   sync.Mutex
 	file *os.File // close-on-exec here; nil after Close
 }
@@ -64,14 +66,48 @@ func createLease(path string) (_ *Lease, err error) {
 	if err := crashpoint.Do(crashpoint.Lease, func() error { return os.Rename(name, path) }); err != nil {
 		return nil, err
 	}
-	return &Lease{id: id, file: file}, nil
+	return &Lease{id: id, path: path, file: file}, nil
 }
 
 // ID returns the lease's identity for a record, by which LeaseHeld can later ask for exactly this lease.
 func (l *Lease) ID() identity.FileID { return l.id }
 
-// Close closes this process's descriptor. The lock stays with the instance.
+// Path returns the path at which the lease was created.
+func (l *Lease) Path() string { return l.path }
+
+// Unlock makes the lease free until lock, so that a lease whose holder is to be started later is not taken for one that
+// is held.
+func (l *Lease) Unlock() error { return l.flock(unix.LOCK_UN) }
+
+// lock makes the lease held again. LeaseHeld locks it for an instant, so lock tries for a while.
+func (l *Lease) lock() error {
+	for deadline := time.Now().Add(lockTime); ; time.Sleep(lockTime / 1000) {
+		err := l.flock(unix.LOCK_EX | unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// lockTime is the longest time in which lock tries.
+const lockTime = time.Second
+
+func (l *Lease) flock(how int) error {
+	fd, err := l.descriptor()
+	if err == nil {
+		_, err = retry(func() (int, error) { return 0, unix.Flock(int(fd), how) })
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", l.path, err)
+	}
+	return nil
+}
+
+// Close closes this process's descriptor, if there is a lease. The lock stays with the instance.
 func (l *Lease) Close() error {
+	if l == nil {
+		return nil
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file == nil {

@@ -88,6 +88,12 @@ type Holder struct {
 	Port                 int // 0 if the environment has none
 }
 
+// tick is the unit of the times in /proc: USER_HZ is 100 on every architecture that Go supports.
+const tick = 10 * time.Millisecond
+
+// StartTicks returns the Holder.StartTicks of a process that is started at a reading of [BootTime].
+func StartTicks(at time.Duration) uint64 { return uint64(at / tick) } //nolint:gosec // it is not negative
+
 // Ownership describes the owner of the listeners of a port.
 type Ownership int
 

@@ -111,6 +111,14 @@ func CreateLease(string) (*Lease, error) { return nil, unsupported("create a lea
 // ID returns the lease file's identity.
 func (l *Lease) ID() identity.FileID { return identity.FileID{} }
 
+// Path returns the path at which the lease was created.
+func (l *Lease) Path() string { return "" }
+
+// Unlock makes the lease free.
+func (l *Lease) Unlock() error { return nil }
+
+func (l *Lease) lock() error { return nil }
+
 // Close closes this process's descriptor of the lease.
 func (l *Lease) Close() error { return nil }
 
@@ -177,6 +185,9 @@ func SocketUser(own, other netip.AddrPort) (uint32, error) {
 
 // BootID returns the identifier of this boot.
 func BootID() (string, error) { return "", unsupported("read the boot id") }
+
+// PIDNamespace returns 0: there are no PID namespaces.
+func PIDNamespace() uint64 { return 0 }
 
 var started = time.Now()
 

@@ -33,38 +33,53 @@ type Ran struct {
 }
 
 // Run starts a command in a session of its own and waits until it has ended or ctx ends. Then it kills what is left of
-// its family, which carries token. Run returns when all of it is gone: the time after the end of ctx is that of
-// [Family.Kill], and limited.
+// its family, which carries token and holds the Lease of the spec, if there is one. Run returns when all of it is gone:
+// the time after the end of ctx is that of [Family.Kill], and limited. It locks the lease first, and closes it. A spec
+// with a lease must have the Rights of [Attributes.Resolve].
 //
 // If the spec has no Output, stdout and stderr are one pipe to Run, of which it drops all but the end, so that no
-// amount of output stops the command or fills a disk. Lease of the spec must be nil.
+// amount of output stops the command or fills a disk.
 //
 // If ctx ends and the spec has Patience, the process group gets SIGTERM and that time to end before it is killed. The
 // error is ErrSurvived if not all of the family could be killed.
 func Run(ctx context.Context, spec Spec, token string) (Ran, error) {
+	defer func() { _ = spec.Lease.Close() }()
+	if spec.Lease != nil {
+		if err := spec.Lease.lock(); err != nil {
+			return Ran{}, fmt.Errorf("start %s: %w", spec.Path, err)
+		}
+	}
 	output, write, err := os.Pipe()
 	if err != nil {
 		return Ran{}, fmt.Errorf("start %s: make a pipe: %w", spec.Path, err)
 	}
 	// Descendants that write elsewhere still hold the pipe at descriptor 3, so its end means that all are gone, except
-	// those that have closed it.
-	thorough := spec.Output != nil
+	// those that have closed it. With a lease in its place, they are looked for.
+	thorough := spec.Output != nil || spec.Lease != nil
 	spec.leash = write
 	if spec.Output == nil {
 		spec.Output = write
 	}
 	p, err := Start(spec)
-	_ = write.Close() // the command has its own descriptors
+	_ = write.Close()      // the command has its own descriptors
+	_ = spec.Lease.Close() // while it is open here, it is held
 	if err != nil {
 		return Ran{}, errors.Join(err, output.Close())
 	}
-	r := running{process: p, output: output, closed: make(chan struct{}), thorough: thorough}
+	id := p.Identity()
+	family := Family{
+		Token: token, Leader: id.PID, Main: p, Session: id.PID, StartTicks: id.StartTicks, UID: spec.Rights.Account.UID,
+	}
+	if spec.Lease != nil {
+		family.LeasePath, family.Lease = spec.Lease.Path(), spec.Lease.ID()
+	}
+	r := running{process: p, family: family, output: output, closed: make(chan struct{}), thorough: thorough}
 	go r.read()
 	ran := r.await(ctx)
 	if ran.Cut {
 		r.terminate(spec.Patience, spec.Hurry)
 	}
-	err = errors.Join(r.clear(token), output.Close())
+	err = errors.Join(r.clear(), output.Close())
 	<-r.closed // reading ends with the pipe
 	ran.Output = r.tail.bytes()
 	return ran, errors.Join(err, p.Close())
@@ -73,6 +88,7 @@ func Run(ctx context.Context, spec Spec, token string) (Ran, error) {
 // running is a command that Run waits for.
 type running struct {
 	process *Process
+	family  Family
 	output  *os.File
 	closed  chan struct{} // closed when all holders of the pipe are gone
 	tail    tail
@@ -114,7 +130,7 @@ func (r *running) terminate(patience time.Duration, hurry <-chan struct{}) {
 }
 
 // clear kills the family unless all of it is gone.
-func (r *running) clear(token string) error {
+func (r *running) clear() error {
 	select {
 	case <-r.process.Done():
 		if r.closes() && !r.thorough {
@@ -125,10 +141,7 @@ func (r *running) clear(token string) error {
 	// Not the caller's context, which may have ended.
 	ctx, cancel := context.WithTimeout(context.Background(), runKillWait)
 	defer cancel()
-	id := r.process.Identity()
-	left, err := Family{
-		Token: token, Leader: id.PID, Main: r.process, Session: id.PID, StartTicks: id.StartTicks,
-	}.Kill(ctx)
+	left, err := r.family.Kill(ctx)
 	// The rest of its group are orphans that have cleared their environment.
 	if e := r.process.SignalGroup(syscall.SIGKILL); e != nil && !errors.Is(e, ErrGone) {
 		err = errors.Join(err, e)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/core-tools/hsu-master/identity"
 )
 
@@ -260,4 +262,76 @@ func closedChannel() <-chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
+}
+
+// newLease returns a lease that is free until a command is run with it.
+func newLease(t *testing.T) *Lease {
+	t.Helper()
+	l, err := CreateLease(filepath.Join(t.TempDir(), "lease"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	if err := l.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	if leaseHeld(t, l.Path(), l.ID()) {
+		t.Error("the lease is held before it is used")
+	}
+	return l
+}
+
+func TestRunHoldsItsLeaseWhileItRuns(t *testing.T) {
+	l := newLease(t)
+	ran := runSpec(t, Spec{Lease: l, Output: openOutput(t)}, "sleep 1000", func(token string) {
+		awaitHolders(t, token, 1)
+		awaitTrue(t, "the lease is held", func() bool { return leaseHeld(t, l.Path(), l.ID()) })
+	})
+	if !ran.Cut {
+		t.Errorf("it ended with %+v, want it cut off", ran)
+	}
+	if leaseHeld(t, l.Path(), l.ID()) {
+		t.Error("the lease is held when the command has ended")
+	}
+}
+
+// A process that has neither the environment nor the session of its command still has the lease.
+func TestRunWithALeaseKillsADaemonWithoutEnvironment(t *testing.T) {
+	pids := filepath.Join(t.TempDir(), "pids")
+	script := "env -i /usr/bin/setsid /bin/sh -c 'echo $$ >" + pids + "; exec sleep 1000' >/dev/null 2>&1 & " +
+		"while [ ! -s " + pids + " ]; do sleep 0.01; done"
+	l := newLease(t)
+	rights, err := Attributes{}.Resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ran := runSpec(t, Spec{Lease: l, Output: openOutput(t), Rights: rights}, script, nil); !ran.Exit.Clean() {
+		t.Errorf("it ended with %+v, want success", ran)
+	}
+	wantGone(t, pids, 1)
+	if leaseHeld(t, l.Path(), l.ID()) {
+		t.Error("the lease is held")
+	}
+}
+
+// A reader's lock lasts for an instant.
+func TestRunWaitsForALeaseThatIsReadNow(t *testing.T) {
+	l := newLease(t)
+	fd, err := unix.Open(l.Path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Flock(fd, unix.LOCK_SH)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := make(chan struct{})
+	go func() {
+		close(begin)
+		time.Sleep(20 * time.Millisecond)
+		_ = unix.Close(fd)
+	}()
+	<-begin
+	if ran := runSpec(t, Spec{Lease: l}, "exit 0", nil); !ran.Exit.Clean() {
+		t.Errorf("it ended with %+v, want success", ran)
+	}
 }

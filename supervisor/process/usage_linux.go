@@ -9,9 +9,6 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
-// tick is the unit of the times in /proc: USER_HZ is 100 on every architecture that Go supports.
-const tick = 10 * time.Millisecond
-
 // CPUTime returns the use of the processor by the family: that of its cgroup if it has one, which misses nobody, and
 // otherwise the sum over its members and the children that they have reaped.
 func (f Family) CPUTime(ctx context.Context) (Usage, error) {

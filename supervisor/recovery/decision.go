@@ -104,6 +104,7 @@ type Facts struct {
 
 	standing   standing
 	Cause      error             // unknown: why
+	HookHeld   bool              // unknown: only because a process that is not found holds the lease of a hook's run
 	stray      bool              // a process without a record fills the slot
 	instance   *records.Instance // record for a living process that has none
 	silent     string            // why the living process cannot answer; empty if it may

@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -23,6 +24,8 @@ type Evidence struct {
 	// Commands are processes of start.before, stop.command or stop.after that an earlier master ran. They are stopped
 	// first, whatever the action is.
 	Commands []Found `json:"commands,omitempty"`
+	// Hooks are the recorded runs of these commands which may not have ended.
+	Hooks []HookRun `json:"hooks,omitempty"`
 	// Port is the worker's port, or the one that it would prefer; nil if it has none.
 	Port *PortOwner `json:"port"`
 	// Lease is the state of the lease of an instance that is gone: "held" (by any process), "free" or "unknown".
@@ -151,6 +154,13 @@ func (e Evidence) Attrs() []slog.Attr {
 	}
 	if len(e.Commands) > 0 {
 		attrs = append(attrs, slog.Int("commands", len(e.Commands)))
+	}
+	if len(e.Hooks) > 0 {
+		leases := make([]string, len(e.Hooks))
+		for i, h := range e.Hooks {
+			leases[i] = h.Hook + " " + h.Lease
+		}
+		attrs = append(attrs, slog.String("hook_leases", strings.Join(leases, ", ")))
 	}
 	if e.OtherBoot {
 		attrs = append(attrs, slog.Bool("other_boot", true))

@@ -1,9 +1,14 @@
 package recovery
 
 import (
+	"context"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
@@ -84,5 +89,81 @@ func TestDecideAboutHooks(t *testing.T) {
 			t.Errorf("%s: decided to %s because %q,\nwant %s because %q",
 				name, d.Action, d.Reason, test.action, test.reason)
 		}
+	}
+}
+
+// leases is an inspector that knows what is left of runs of hooks, by their ids.
+type leases struct {
+	launcher.Inspector
+	left map[string]left
+}
+
+type left struct {
+	lease   string
+	members []process.Holder
+}
+
+func (l leases) Left(
+	_ context.Context, id string, _ records.Instance, _ bool,
+) (string, []process.Holder, error) {
+	return l.left[id].lease, l.left[id].members, nil
+}
+
+// What a starting master finds of a recorded run of a hook, and whether the worker is held.
+func TestRecordedRunOfAHook(t *testing.T) {
+	member := []process.Holder{{PID: 51}}
+	const here, elsewhere = 1, 2
+	for name, test := range map[string]struct {
+		left  left
+		where uint64
+		boot  string
+		moved bool
+		held  string // part of the reason; empty if the worker is not held
+		found bool   // a command is to be killed
+		again bool   // it is worth a thorough search
+	}{
+		"free":                   {left: left{lease: launcher.LeaseFree}, where: here},
+		"free, of elsewhere":     {left: left{lease: launcher.LeaseFree}, where: elsewhere},
+		"visible":                {left: left{launcher.LeaseHeld, member}, where: here, found: true},
+		"visible, of elsewhere":  {left: left{launcher.LeaseHeld, member}, where: elsewhere, found: true},
+		"visible without a file": {left: left{"unknown", member}, where: elsewhere, found: true},
+		"invisible": {
+			left: left{lease: launcher.LeaseHeld}, where: here, held: "cannot be found", again: true,
+		},
+		"invisible, of elsewhere": {
+			left: left{lease: launcher.LeaseHeld}, where: elsewhere, held: "start a master where it runs",
+		},
+		"no file": {left: left{lease: "unknown"}, where: here},
+		"no file, of elsewhere": {
+			left: left{lease: "unknown"}, where: elsewhere, held: "reboot if it is certainly gone",
+		},
+		"of another boot":        {left: left{lease: launcher.LeaseHeld}, where: elsewhere, boot: "earlier"},
+		"of the original, moved": {left: left{launcher.LeaseHeld, member}, where: here, moved: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rc := &Context{
+				Inspector:    leases{left: map[string]left{"worker-0/before": test.left}},
+				PIDNamespace: here, Moved: test.moved,
+			}
+			s := &Slot{ID: "worker-0", Rec: records.Worker{Hooks: []records.HookRun{{
+				Hook: "before",
+				Instance: records.Instance{
+					Token: "a", Process: identity.Process{PIDNamespace: test.where, BootID: test.boot},
+				},
+			}}}}
+			f := Facts{standing: unrecorded}
+			inspection{rc, s, &f}.hooks(t.Context())
+			switch {
+			case test.held == "" && f.standing == unknown:
+				t.Errorf("the worker is held: %v", f.Cause)
+			case test.held != "" && (f.standing != unknown || !strings.HasPrefix(f.Cause.Error(), "start.before ") ||
+				!strings.Contains(f.Cause.Error(), test.held)):
+				t.Errorf("the worker is held because of %v, want %q", f.Cause, test.held)
+			}
+			found := slices.ContainsFunc(f.evidence.Commands, func(f Found) bool { return f.PID == 51 })
+			if found != test.found || f.HookHeld != test.again {
+				t.Errorf("command found: %t, search again: %t; want %t, %t", found, f.HookHeld, test.found, test.again)
+			}
+		})
 	}
 }

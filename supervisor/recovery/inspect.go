@@ -49,6 +49,10 @@ func (rc *Context) Inspect(ctx context.Context, s *Slot) (Facts, launcher.Instan
 		in.others()
 		in.port(inst)
 	}
+	if in.hooks(ctx); inst != nil && f.standing == unknown {
+		_ = inst.Close()
+		inst = nil
+	}
 	return f, inst
 }
 

@@ -67,15 +67,16 @@ func planContext(opts PlanOptions) (*Context, error) {
 		Inspector: launcher.NewInspector(launcher.Options{
 			MasterID: meta.MasterID, StateDir: func() string { return stateDir }, RuntimeDir: opts.RuntimeDir,
 		}),
-		Scan:     process.Scan,
-		Kept:     func(string) (identity.Exit, bool) { return identity.Exit{}, false },
-		MasterID: meta.MasterID,
-		StateDir: stateDir,
-		BootID:   bootID,
-		UID:      uid,
-		Moved:    meta.StateDir != dir,
-		Now:      process.BootTime,
-		Secrets:  opts.Secrets,
+		Scan:         process.Scan,
+		Kept:         func(string) (identity.Exit, bool) { return identity.Exit{}, false },
+		MasterID:     meta.MasterID,
+		StateDir:     stateDir,
+		BootID:       bootID,
+		PIDNamespace: process.PIDNamespace(),
+		UID:          uid,
+		Moved:        meta.StateDir != dir,
+		Now:          process.BootTime,
+		Secrets:      opts.Secrets,
 	}, nil
 }
 

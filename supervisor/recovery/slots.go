@@ -30,6 +30,8 @@ type Context struct {
 	Moved    bool // the state was made in another directory
 	Now      func() time.Duration
 	Secrets  records.SecretKey // of the environments in the records; empty if it cannot be read
+
+	PIDNamespace uint64 // of this process
 }
 
 // Slot is one replica of a unit with the facts known so far.
@@ -118,19 +120,15 @@ func (rc *Context) slot(u unit.Spec, rec records.Worker, recorded bool) Slot {
 // Unknown reports whether the scan failed, so that processes may exist which the result lacks.
 func (f ScanResult) Unknown() bool { return f.err != nil }
 
-// Commands returns the tokens of the commands of a worker's hooks that live, as a scan shows them now.
-func (rc *Context) Commands(ctx context.Context, worker string) ([]string, error) {
+// Commands returns the processes of the commands of a worker's hooks, as a scan shows them now.
+func (rc *Context) Commands(ctx context.Context, worker string) ([]process.Holder, error) {
 	holders, err := rc.Scan(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("look for commands of the worker: %w", err)
 	}
 	one := []Slot{{ID: worker}}
 	rc.Assign(one, holders, nil)
-	var tokens []string
-	for _, h := range one[0].Found.Commands {
-		tokens = append(tokens, h.Token)
-	}
-	return tokens, nil
+	return one[0].Found.Commands, nil
 }
 
 // ours reports whether a process's environment declares it a worker of this master and this state directory: a copy

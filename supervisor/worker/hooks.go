@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,10 +39,9 @@ type hooks struct {
 	env    *Env
 	worker string
 	shown  atomic.Pointer[string] // the running command; nil if none runs
+	runs   hookRuns
 
-	mu      sync.Mutex
-	left    []string // tokens of runs whose processes are not known to be gone
-	unknown bool     // no scan has shown yet what an earlier master has left
+	unknown atomic.Bool // no scan has shown yet what an earlier master has left
 }
 
 // running returns the command that runs now, "" if none does.
@@ -54,23 +52,55 @@ func (s *hooks) running() string {
 	return ""
 }
 
-// leave adds a run whose processes may live.
-func (s *hooks) leave(token string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.left = append(s.left, token)
+// found takes over the commands that the scan of a recovery has found, and forgets the recorded ones that are none of
+// this master's, or of another boot.
+func (s *hooks) found(r recovery.ScanResult) {
+	s.runs.gone(func(run records.HookRun) bool {
+		return run.Lease != (identity.FileID{}) && !s.env.Recovery.MayLive(run)
+	})
+	s.unknown.Store(r.Unknown())
+	s.take(r.Commands)
 }
 
-// found takes over the commands that the scan of a recovery has found.
-func (s *hooks) found(r recovery.ScanResult) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unknown = r.Unknown()
-	for _, h := range r.Commands {
-		if !slices.Contains(s.left, h.Token) {
-			s.left = append(s.left, h.Token)
-		}
+// take adds runs of which processes were found.
+func (s *hooks) take(commands []process.Holder) {
+	for _, h := range commands {
+		_, kind, _ := unit.HookOf(h.WorkerID)
+		s.runs.add(records.HookRun{Hook: string(kind), Instance: records.Instance{Token: h.Token}})
 	}
+}
+
+// plan makes leases for runs of the commands that the unit has, which the next record of the worker announces. A
+// command without a lease is found by its environment only.
+func (s *hooks) plan(u unit.Spec, kinds ...unit.Hook) error {
+	var errs []error
+	for _, kind := range kinds {
+		if len(u.Command(kind)) == 0 || s.runs.isPlanned(kind) {
+			continue
+		}
+		rights, err := u.Attributes.Resolve()
+		if err != nil {
+			continue // the command cannot be run, and says why
+		}
+		lease, err := s.env.Launcher.Lease(kind.ID(s.worker))
+		if err == nil {
+			err = lease.Unlock() // nothing is left of it if the master dies before it begins
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", kind.Key(), err), lease.Close())
+			continue
+		}
+		s.runs.plan(hookRun{lease: lease, HookRun: records.HookRun{Hook: string(kind), Instance: records.Instance{
+			Token: newToken(),
+			Process: identity.Process{
+				BootID: s.env.BootID, PIDNamespace: s.env.Recovery.PIDNamespace,
+				StartTicks: process.StartTicks(s.env.BootTime()),
+			},
+			Lease: lease.ID(),
+			UID:   rights.Account.UID,
+		}}})
+	}
+	return errors.Join(errs...)
 }
 
 // hook is a command of one moment, ready to be run by a helper.
@@ -80,6 +110,8 @@ type hook struct {
 	unit unit.Spec
 	port int
 	more []string // further environment variables
+
+	intend func(context.Context) // has the run recorded, unless it is; may be nil
 }
 
 // of returns the command of the unit. port is that of the instance, 0 if it has none.
@@ -93,32 +125,37 @@ func (h hook) none() bool { return len(h.unit.Command(h.kind)) == 0 }
 // sweep kills what earlier runs of all hooks have left. Until it succeeds, the worker must neither run a command nor
 // start.
 func (h hook) sweep(ctx context.Context) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.unknown && h.unit.HasHooks() {
-		tokens, err := h.env.Recovery.Commands(ctx, h.worker)
+	if h.unknown.Load() && h.unit.HasHooks() {
+		commands, err := h.env.Recovery.Commands(ctx, h.worker)
 		if err != nil {
 			return err
 		}
-		h.left, h.unknown = append(h.left, tokens...), false
+		h.take(commands)
+		h.unknown.Store(false)
 	}
 	var errs []error
-	h.left = slices.DeleteFunc(h.left, func(token string) bool {
-		bounded, cancel := context.WithTimeout(ctx, launcher.KillWait)
-		defer cancel()
-		left, err := h.env.Launcher.Sweep(bounded, "", records.Instance{Token: token})
-		if err == nil && len(left) > 0 {
-			err = fmt.Errorf("%d processes, the first is %d", len(left), left[0].PID)
-		}
-		if err != nil {
+	for _, run := range h.runs.remaining() {
+		if err := h.kill(ctx, run); err != nil {
 			errs = append(errs, err)
+		} else {
+			h.runs.gone(func(r records.HookRun) bool { return r.Token == run.Token })
 		}
-		return err == nil
-	})
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("a command that ran before cannot be killed: %w", err)
 	}
 	return nil
+}
+
+// kill kills the processes of a run.
+func (h hook) kill(ctx context.Context, run records.HookRun) error {
+	bounded, cancel := context.WithTimeout(ctx, launcher.KillWait)
+	defer cancel()
+	left, err := h.env.Launcher.Sweep(bounded, unit.Hook(run.Hook).ID(h.worker), run.Instance)
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("%d processes, the first is %d", len(left), left[0].PID)
+	}
+	return err
 }
 
 // run runs the command, if there is one, and returns why it has failed. What an earlier run has left is killed first.
@@ -132,6 +169,9 @@ func (h hook) run(ctx context.Context, limit time.Duration) error {
 	}
 	if closed(h.env.Hurry) {
 		return fmt.Errorf("%s: %w", h.kind.Key(), errHurry)
+	}
+	if h.intend != nil {
+		h.intend(ctx)
 	}
 	bounded, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not end within %s", limit))
 	defer cancel()
@@ -171,16 +211,19 @@ func (h hook) execute(ctx context.Context) error {
 	if h.kind == unit.BeforeStart {
 		c.Patience = min(beforePatience, h.unit.Stop.Grace)
 	}
-	token := newToken()
+	run := h.runs.begin(h.kind)
+	c.Lease = run.lease
+	defer func() { _ = run.lease.Close() }() // the command may not have been started
 	var ran process.Ran
 	err = crashpoint.Do(h.point(), func() (err error) {
-		ran, err = h.env.Launcher.Run(ctx, c, h.kind.ID(h.worker), token)
+		ran, err = h.env.Launcher.Run(ctx, c, h.kind.ID(h.worker), run.Token)
 		return err
 	})
-	switch {
-	case errors.Is(err, process.ErrSurvived):
-		h.leave(token)
+	if errors.Is(err, process.ErrSurvived) {
 		return err
+	}
+	h.runs.gone(func(r records.HookRun) bool { return r.Token == run.Token })
+	switch {
 	case err != nil:
 		return err
 	case ran.Cut:
@@ -218,6 +261,36 @@ func (h hook) conclude(ctx context.Context, r endResult) endResult {
 		r.err = r.failed
 	}
 	return r
+}
+
+// intent returns a function that has the worker's goroutine record a run of the command before it begins, unless the
+// record of the stop has announced it. It returns when that is done, or cannot be done.
+func intent(w *owner, kind unit.Hook) func(context.Context) {
+	u, incarnation := w.unit, w.rec.Incarnation
+	return func(ctx context.Context) {
+		if w.hooks.runs.isPlanned(kind) {
+			return
+		}
+		done := make(chan struct{})
+		w.post(ctx, message{
+			incarnation: incarnation,
+			apply: func(ctx context.Context) {
+				defer close(done)
+				announce(ctx, w, u, kind)
+				w.record(ctx)
+			},
+			discard: func() { close(done) },
+		})
+		<-done
+	}
+}
+
+// announce plans the commands of the end of a worker, for its next record. The worker is stopped even if there is no
+// space for their leases.
+func announce(ctx context.Context, w *owner, u unit.Spec, kinds ...unit.Hook) {
+	if err := w.hooks.plan(u, kinds...); err != nil {
+		w.log.WarnContext(ctx, "worker hook has no lease", "error", err)
+	}
 }
 
 // exitVariables returns the environment variables for the end of the worker, none if its exit is not known.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"log/slog"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // While the state cannot be written (for example on a full disk), a commit is retried. Workers live on, and nothing
@@ -89,6 +91,10 @@ func (j *journal) commit(ctx context.Context, point crashpoint.Point, muts ...re
 
 // recordPoint returns the crash point for writing a record of this status.
 func recordPoint(rec records.Worker) crashpoint.Point {
+	announced := func(run records.HookRun) bool { return run.Hook == string(unit.AfterEnd) }
+	if rec.Status != records.StatusStopping && slices.ContainsFunc(rec.Hooks, announced) {
+		return crashpoint.HookRecord
+	}
 	switch rec.Status {
 	case records.StatusStarting:
 		switch {

@@ -31,9 +31,14 @@ func (w *owner) recover(ctx context.Context) {
 	}
 	x := execution{w: w}
 	f, inst := inspect()
+	command := w.hooks.of(w.unit, unit.AfterEnd, 0)
 	if errors.Is(f.Cause, process.ErrLeaseHeld) {
 		// The holder may be too short-lived to be found by an inspection.
-		if err := x.remnants().Kill(bounded, *w.rec.Instance); err == nil {
+		kill := func(ctx context.Context) error { return x.remnants().Kill(ctx, *w.rec.Instance) }
+		if f.HookHeld {
+			kill = command.sweep
+		}
+		if err := kill(bounded); err == nil {
 			f, inst = inspect()
 		}
 	}
@@ -50,7 +55,9 @@ func (w *owner) recover(ctx context.Context) {
 	}
 	w.hooks.found(w.found)
 	w.found.Commands = nil
-	if err := w.hooks.of(w.unit, unit.AfterEnd, 0).sweep(bounded); err != nil && !w.found.Unknown() {
+	err := command.sweep(bounded)
+	w.rec.Hooks = w.hooks.runs.recorded()
+	if err != nil && !w.found.Unknown() && d.Action != recovery.ActionHold {
 		// A second one must not run beside it, nor a worker that is started or stopped by another.
 		if inst != nil {
 			_ = inst.Close()

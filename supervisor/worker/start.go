@@ -37,11 +37,13 @@ func (w *owner) launch(ctx context.Context) {
 		// If the command fails, a change of the unit or its executable is still seen.
 		spec, _ := w.unit.Hash()
 		noteStart(&w.rec, spec, w.unit, w.env.Secrets)
-		if !w.record(ctx) {
-			err = errors.New("the start could not be recorded")
-		}
+		err = w.hooks.plan(w.unit, unit.BeforeStart)
+	}
+	if err == nil && !w.record(ctx) {
+		err = errors.New("the start could not be recorded")
 	}
 	if err != nil {
+		w.hooks.runs.drop()
 		if ctx.Err() == nil {
 			err = fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: err.Error(), Ours: true})
@@ -64,6 +66,7 @@ func (w *owner) launch(ctx context.Context) {
 
 // prepared continues the start after start.before, which failed with err.
 func (w *owner) prepared(ctx context.Context, err error) {
+	w.hooks.runs.drop()
 	if w.state.Status != records.StatusStarting || w.state.Slot != lifecycle.Vacant {
 		return
 	}

@@ -45,6 +45,7 @@ func (w *owner) end(ctx context.Context, first func(context.Context)) {
 	w.stopChecks()
 	inst, gone, incarnation := w.inst, w.absent, w.rec.Incarnation
 	after := w.hooks.of(w.unit, unit.AfterEnd, w.rec.Instance.Port)
+	after.intend = intent(w, unit.AfterEnd)
 	w.helpers.Go(func() {
 		if first(ctx); ctx.Err() != nil {
 			return
@@ -224,6 +225,7 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 		w.log.Debug("worker handle not dropped", "error", err)
 	}
 	w.absent = nil
+	w.hooks.runs.drop()
 	w.rec.Instance = nil
 	w.rec.Outdated = w.rec.Outdated && w.unit.Schedule == "" // the next run is of the present version
 	if !e.CutOff {

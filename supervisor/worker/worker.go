@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -121,6 +122,7 @@ func New(e *Env, slot recovery.Slot) *Worker {
 		agenda: newAgenda(e.Clock, slot.Unit),
 	}
 	w.owner, w.contact.shown = w, &w.Worker.checked
+	w.hooks.runs.left = slices.Clone(slot.Rec.Hooks)
 	w.endRecovery = sync.OnceFunc(func() {
 		close(w.recovered)
 		e.Services.Changed() // the workers that depend on it know it from now on
@@ -239,6 +241,7 @@ func (w *owner) letGo() {
 	w.routes.withdraw()
 	w.hangUp()
 	w.helpers.Wait()
+	w.hooks.runs.drop()
 	w.env.Ports.LetGo(w.id)
 	if w.inst != nil {
 		if err := w.inst.Close(); err != nil {
@@ -310,6 +313,9 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActAwait: // the worker starts up while its PID is being recorded
 		w.await(ctx)
 	}
+	if act == lifecycle.ActStop { // the record of the stop is the intent of its commands too
+		announce(ctx, w, w.unit, unit.AtStop, unit.AfterEnd)
+	}
 	if !w.state.Ready && act != lifecycle.ActStop { // stop drains the endpoint that it withdraws
 		w.routes.withdraw()
 	}
@@ -358,7 +364,7 @@ func (w *owner) record(ctx context.Context, events ...records.Event) bool {
 	}
 	w.rec.Status, w.rec.Reason = w.state.Status, w.state.Reason
 	w.rec.Restarts, w.rec.History = w.state.Restarts, w.state.History
-	w.rec.Services = w.routes.offers
+	w.rec.Services, w.rec.Hooks = w.routes.offers, w.hooks.runs.recorded()
 	if !w.journal.record(ctx, w.rec, events...) {
 		return false
 	}
