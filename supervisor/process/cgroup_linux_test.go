@@ -103,8 +103,12 @@ func TestKillSparesItsOwnCgroup(t *testing.T) {
 }
 
 func TestDelegatedCgroup(t *testing.T) {
-	for _, delegated := range []bool{true, false} {
-		t.Run(fmt.Sprint(delegated), func(t *testing.T) {
+	for _, test := range []struct {
+		delegated bool
+		below     string // the cgroup of the process, below the delegated one
+	}{{true, ""}, {false, ""}, {true, cgroup.Master}, {true, "worker-0.token"}, {false, cgroup.Master}} {
+		delegated := test.delegated
+		t.Run(fmt.Sprint(delegated, test.below), func(t *testing.T) {
 			dir := testCgroup(t)
 			if delegated {
 				if err := unix.Setxattr(dir, "user.delegate", []byte("1"), 0); err != nil {
@@ -113,10 +117,17 @@ func TestDelegatedCgroup(t *testing.T) {
 					}
 				}
 			}
+			start := dir
+			if test.below != "" {
+				var err error
+				if start, err = cgroup.Create(dir, test.below); err != nil {
+					t.Fatal(err)
+				}
+			}
 			w := prepareWorker(t)
-			w.start(t, Spec{Args: childArgs("cgroup"), Cgroup: dir})
+			w.start(t, Spec{Args: childArgs("cgroup"), Cgroup: start})
 			want := "false "
-			if delegated {
+			if delegated && (test.below == "" || test.below == cgroup.Master) {
 				want = "true " + dir
 			}
 			if got := w.expect(t, "cgroup"); got != strings.TrimSpace(want) {
