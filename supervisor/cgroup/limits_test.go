@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fakeTree makes plain files that stand for a cgroup with the files of its limits, and for its parent, which is
@@ -81,12 +82,22 @@ func TestApplyWritesOnlyWhatDiffers(t *testing.T) {
 	_, dir := fakeTree(t, "cpu memory pids")
 	put(t, filepath.Join(dir, "memory.max"), "67108864\n")
 	put(t, filepath.Join(dir, "cpu.max"), "max 100000\n")
+	before := time.Unix(1, 0)
+	for _, name := range []string{"memory.max", "cpu.max", "pids.max"} {
+		if err := os.Chtimes(filepath.Join(dir, name), before, before); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if left := Apply(dir, Limits{Memory: 64 << 20, PIDs: 7}); len(left) > 0 {
 		t.Errorf("not enforced: %q", left)
 	}
 	for name, want := range map[string]string{"memory.max": "67108864\n", "cpu.max": "max 100000\n", "pids.max": "7"} {
 		if got := content(t, dir, name); got != want {
 			t.Errorf("%s has %q, want %q", name, got, want)
+		}
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || info.ModTime().Equal(before) == (name == "pids.max") {
+			t.Errorf("%s was written at %v, %v; only pids.max differs", name, info.ModTime(), err)
 		}
 	}
 }
