@@ -83,12 +83,22 @@ func LeaveCgroup(dir string, force bool) error {
 	return err
 }
 
-// StartInCgroup starts a command in a cgroup.
+// StartInCgroup starts a master in a cgroup of [DelegateCgroup]. If an earlier master has enabled controllers there, no
+// process may be in it. The master then starts in the one below it into which that master has moved, as with systemd's
+// DelegateSubgroup=.
 func StartInCgroup(cmd *exec.Cmd, dir string) error {
+	if below := filepath.Join(dir, "hsu-master"); isFolder(below) {
+		dir = below
+	}
 	folder, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(folder.Fd())
 	return errors.Join(cmd.Start(), folder.Close())
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }

@@ -103,8 +103,12 @@ func TestKillSparesItsOwnCgroup(t *testing.T) {
 }
 
 func TestDelegatedCgroup(t *testing.T) {
-	for _, delegated := range []bool{true, false} {
-		t.Run(fmt.Sprint(delegated), func(t *testing.T) {
+	for _, test := range []struct {
+		delegated bool
+		below     string // the cgroup of the process, below the delegated one
+	}{{true, ""}, {false, ""}, {true, cgroup.Master}, {true, "worker-0.token"}, {false, cgroup.Master}} {
+		delegated := test.delegated
+		t.Run(fmt.Sprint(delegated, test.below), func(t *testing.T) {
 			dir := testCgroup(t)
 			if delegated {
 				if err := unix.Setxattr(dir, "user.delegate", []byte("1"), 0); err != nil {
@@ -113,10 +117,17 @@ func TestDelegatedCgroup(t *testing.T) {
 					}
 				}
 			}
+			start := dir
+			if test.below != "" {
+				var err error
+				if start, err = cgroup.Create(dir, test.below); err != nil {
+					t.Fatal(err)
+				}
+			}
 			w := prepareWorker(t)
-			w.start(t, Spec{Args: childArgs("cgroup"), Cgroup: dir})
+			w.start(t, Spec{Args: childArgs("cgroup"), Cgroup: start})
 			want := "false "
-			if delegated {
+			if delegated && (test.below == "" || test.below == cgroup.Master) {
 				want = "true " + dir
 			}
 			if got := w.expect(t, "cgroup"); got != strings.TrimSpace(want) {
@@ -126,6 +137,51 @@ func TestDelegatedCgroup(t *testing.T) {
 			defer cancel()
 			if left, err := w.family.Kill(ctx); err != nil {
 				t.Errorf("Kill: left %+v, %v", left, err)
+			}
+		})
+	}
+}
+
+// The limits of the cgroup are set before the program runs, and if there is a start helper, when that is in the cgroup:
+// it may use more than the program. If they cannot be set, the program does not run.
+func TestConfine(t *testing.T) {
+	for name, rights := range map[string]Rights{
+		"direct": {}, "by a start helper": {Attributes: Attributes{Umask: new(uint32(0o22))}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, ran := testCgroup(t), filepath.Join(t.TempDir(), "ran")
+			refused := errors.New("refused")
+			calls := 0
+			rights.Account = ownAccount()
+			spec := Spec{Path: "/bin/sh", Args: []string{"-c", "echo >" + ran}, Cgroup: dir, Rights: rights}
+			spec.Confine = func() error {
+				calls++
+				helper := rights.needsHelper()
+				if members := cgroup.Members(dir); (len(members) == 1) != helper || len(members) > 1 {
+					t.Errorf("the cgroup has the processes %v, with a start helper: %t", members, helper)
+				}
+				if _, err := os.Stat(ran); err == nil {
+					t.Error("the program has run already")
+				}
+				if calls == 1 {
+					return refused
+				}
+				return nil
+			}
+			if p, err := Start(spec); !errors.Is(err, refused) {
+				t.Errorf("Start: %v, %v, want that the limits are refused", p, err)
+			}
+			if _, err := os.Stat(ran); err == nil {
+				t.Error("the program runs without its limits")
+			}
+			p, err := Start(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			waitDone(t, p)
+			if _, err := os.Stat(ran); err != nil || calls != 2 {
+				t.Errorf("the program has not run: %v, or its limits were set %d times", err, calls-1)
 			}
 		})
 	}
