@@ -74,6 +74,14 @@ func (c *Cgroups) Of(name string) string {
 	return ""
 }
 
+// Scope returns the name of the scope, empty if it does not exist.
+func (c *Cgroups) Scope() string {
+	if _, err := os.Stat(c.scoped); err != nil {
+		return ""
+	}
+	return filepath.Base(c.scoped)
+}
+
 // Vanished reports whether a cgroup that Make has returned does not exist any more, because the scope has ended.
 func Vanished(cgroup string) bool {
 	if cgroup == "" {
