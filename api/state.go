@@ -10,6 +10,7 @@ import (
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/placement"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -46,6 +47,7 @@ func stateOf(snap records.Snapshot, workers []worker.Info) *adminpb.State {
 		Workers:        workerMessages(workers),
 		Units:          unitMessages(snap.Units),
 		Services:       serviceMessages(workers, registered, nil),
+		Scope:          placement.Find(snap.Meta.MasterID).Scope(),
 
 		CountMayBeShortSince: timestamp(snap.Meta.CountShortSince),
 	}

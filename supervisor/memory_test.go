@@ -12,7 +12,7 @@ import (
 
 const memoryReason = "memory 512MiB is above memory_restart 480MiB"
 
-func limited(u *unit.Spec) { u.MemoryRestart = 480 << 20 }
+func memoryLimited(u *unit.Spec) { u.MemoryRestart = 480 << 20 }
 
 func (p *fakeProcess) grow(resident int64) { p.set(func() { p.resident = resident }) }
 
@@ -20,7 +20,7 @@ func (p *fakeProcess) grow(resident int64) { p.set(func() { p.resident = residen
 func TestWorkerAboveItsMemoryIsRestarted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
-		m := startMaster(t, world, t.TempDir(), 1, limited)
+		m := startMaster(t, world, t.TempDir(), 1, memoryLimited)
 		settle(time.Minute)
 		p := world.of("worker-0")
 		p.grow(480 << 20)
@@ -65,7 +65,7 @@ func TestEndlessLeakUsesUpTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
 		world.behave = func(p *fakeProcess) { p.resident = 512 << 20 }
-		m := startMaster(t, world, t.TempDir(), 1, limited, func(u *unit.Spec) { u.Restart.Mode = unit.RestartNever })
+		m := startMaster(t, world, t.TempDir(), 1, memoryLimited, func(u *unit.Spec) { u.Restart.Mode = unit.RestartNever })
 		m.await("worker-0", records.StatusFailed, 10*time.Minute)
 		w := m.worker("worker-0")
 		if want := "restart budget 10/5m used up: " + memoryReason; w.Reason != want || world.starts("worker-0") != 11 {
@@ -79,7 +79,7 @@ func TestEndlessLeakUsesUpTheBudget(t *testing.T) {
 func TestReplicasAreRestartedForMemoryOneByOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
-		m := startMaster(t, world, t.TempDir(), 3, limited)
+		m := startMaster(t, world, t.TempDir(), 3, memoryLimited)
 		settle(time.Minute)
 		for i, id := range []string{"worker-0", "worker-1", "worker-2"} {
 			world.of(id).grow(int64(500+i) << 20)
@@ -152,14 +152,14 @@ func TestRestartForMemorySurvivesTheMaster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
 		never := func(u *unit.Spec) { u.Restart.Mode = unit.RestartNever }
-		m := startMaster(t, world, dir, 1, limited, never)
+		m := startMaster(t, world, dir, 1, memoryLimited, never)
 		settle(time.Minute)
 		p := world.of("worker-0")
 		p.set(func() { p.ignoresTerm = true })
 		p.grow(512 << 20)
 		m.await("worker-0", records.StatusStopping, 20*time.Second)
 		m.crash()
-		m = startMaster(t, world, dir, 1, limited, never)
+		m = startMaster(t, world, dir, 1, memoryLimited, never)
 		settle(time.Minute)
 		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 2 {
 			t.Errorf("worker = %+v after %d starts, want another instance", w, world.starts("worker-0"))

@@ -670,6 +670,9 @@ type State struct {
 	CountMayBeShortSince *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=count_may_be_short_since,json=countMayBeShortSince,proto3" json:"count_may_be_short_since,omitempty"`
 	// As recorded.
 	Units []*Unit `protobuf:"bytes,15,rep,name=units,proto3" json:"units,omitempty"`
+	// The systemd scope that the workers of a service of root run in; empty if there is
+	// none now.
+	Scope string `protobuf:"bytes,17,opt,name=scope,proto3" json:"scope,omitempty"`
 	// Why nothing can be recorded now, and so no request be processed; empty where it
 	// can, and offline.
 	WriteError    string `protobuf:"bytes,30,opt,name=write_error,json=writeError,proto3" json:"write_error,omitempty"`
@@ -810,6 +813,13 @@ func (x *State) GetUnits() []*Unit {
 		return x.Units
 	}
 	return nil
+}
+
+func (x *State) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
 }
 
 func (x *State) GetWriteError() string {
@@ -2336,7 +2346,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"configured\x18\x02 \x01(\x05R\n" +
 	"configured\x12\x14\n" +
 	"\x05added\x18\x03 \x03(\tR\x05added\x12\x18\n" +
-	"\aremoved\x18\x04 \x03(\tR\aremoved\"\xfd\x05\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\"\x93\x06\n" +
 	"\x05State\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12%\n" +
 	"\x0eschema_version\x18\x02 \x01(\x04R\rschemaVersion\x12\x1b\n" +
@@ -2355,7 +2365,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\aversion\x18\f \x01(\tR\aversion\x12\x1b\n" +
 	"\tstate_dir\x18\r \x01(\tR\bstateDir\x12R\n" +
 	"\x18count_may_be_short_since\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x14countMayBeShortSince\x12/\n" +
-	"\x05units\x18\x0f \x03(\v2\x19.hsu.master.admin.v1.UnitR\x05units\x12\x1f\n" +
+	"\x05units\x18\x0f \x03(\v2\x19.hsu.master.admin.v1.UnitR\x05units\x12\x14\n" +
+	"\x05scope\x18\x11 \x01(\tR\x05scope\x12\x1f\n" +
 	"\vwrite_error\x18\x1e \x01(\tR\n" +
 	"writeError\x1a=\n" +
 	"\x0fBadRecordsEntry\x12\x10\n" +

@@ -41,6 +41,7 @@ type (
 		Workers        []workerJSON      `json:"workers"`
 		Units          []unitJSON        `json:"units"`
 		Services       []serviceJSON     `json:"services"`
+		Scope          string            `json:"scope,omitempty"` // of systemd, with the workers
 		WriteError     string            `json:"write_error,omitempty"`
 		BadRecords     map[string]string `json:"bad_records,omitempty"`
 	}
@@ -160,6 +161,7 @@ func stateToJSON(s *adminpb.State) stateJSON {
 		Workers:        workersToJSON(s.GetWorkers()),
 		Units:          unitsToJSON(s.GetUnits()),
 		Services:       servicesToJSON(s.GetServices()),
+		Scope:          s.GetScope(),
 		WriteError:     s.GetWriteError(),
 		BadRecords:     s.GetBadRecords(),
 	}

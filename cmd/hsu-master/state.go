@@ -41,9 +41,13 @@ func dumpState(c *cli.Context) error {
 
 func printState(w io.Writer, state *adminpb.State, now time.Time) error {
 	fmt.Fprintf(w, "source           %s\nschema version   %d\nmaster id        %s\n"+
-		"master pid       %s\nprocessed count  %d%s\n\n",
+		"master pid       %s\nprocessed count  %d%s\n",
 		printable(state.GetSource()), state.GetSchemaVersion(), printable(state.GetMasterId()),
 		number(state.GetMasterPid()), state.GetProcessedCount(), shortText(state))
+	if scope := state.GetScope(); scope != "" {
+		fmt.Fprintf(w, "scope            %s\n", printable(scope))
+	}
+	fmt.Fprintln(w)
 	printWriteError(w, state)
 	if err := printWorkers(w, state.GetWorkers(), now); err != nil {
 		return err

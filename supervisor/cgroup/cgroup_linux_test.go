@@ -41,7 +41,7 @@ func TestFolders(t *testing.T) {
 // testCgroup makes a cgroup for the test, or skips the test.
 func testCgroup(t *testing.T) string {
 	t.Helper()
-	own, err := Own()
+	own, err := Of(os.Getpid())
 	if err != nil {
 		t.Skip(err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
+	"github.com/core-tools/hsu-master/supervisor/placement"
 )
 
 // A worker whose limits are required and cannot be enforced does not start; another one starts.
@@ -28,7 +29,7 @@ func TestConfine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rec := records.Instance{Token: strings.ReplaceAll(name, " ", "-")}
-			group, err := (&osLauncher{cgroups: test.cgroups, noCgroups: reason}).confine("worker-0", rec, test.limits)
+			group, err := (&osLauncher{cgroups: placement.Below(test.cgroups, reason)}).confine("worker-0", rec, test.limits)
 			if err == nil && group.confine != nil {
 				err = group.confine()
 			}
@@ -54,8 +55,8 @@ func TestLimitsOfAnAdoptedInstance(t *testing.T) {
 		l    osLauncher
 		want string
 	}{
-		{osLauncher{noCgroups: reason}, "limits.pids: " + reason},
-		{osLauncher{cgroups: tree}, "limits.pids: the worker was started without a cgroup that this master manages"},
+		{osLauncher{cgroups: placement.Below("", reason)}, "limits.pids: " + reason},
+		{osLauncher{cgroups: placement.Below(tree, "")}, "limits.pids: the worker was started without a cgroup that this master manages"},
 	} {
 		inst := &osInstance{family: test.l.family("worker-0", rec)}
 		inst.noCgroup = test.l.noCgroup(inst.family.Cgroup)
@@ -75,7 +76,7 @@ func TestLimitsOfAnAdoptedInstance(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l := osLauncher{cgroups: tree}
+	l := osLauncher{cgroups: placement.Below(tree, "")}
 	inst := &osInstance{family: l.family("worker-0", rec)}
 	if got := inst.Limit(limits); len(got) > 0 {
 		t.Errorf("not enforced: %q", got)

@@ -26,25 +26,32 @@ type Cgroups struct {
 
 // New returns the places of a master's instances. A warning is logged if one cannot be used.
 func New(masterID string, log *slog.Logger) *Cgroups {
-	c := Find(masterID)
-	dir, err := cgroup.Delegated()
+	own, err := cgroup.Delegated()
+	reason := ""
 	if err != nil {
-		c.notDelegated = err.Error()
+		reason = err.Error()
 	}
-	c.own = dir
+	c := Below(own, reason)
+	c.scoped = scopeFolder(masterID)
 	if c.scoped != "" && isService() {
 		c.scope = newScope(masterID, c.scoped, log)
 	}
 	return c
 }
 
+// Below returns the places of instances without a scope: a cgroup, or none for the given reason.
+func Below(own, notDelegated string) *Cgroups { return &Cgroups{own: own, notDelegated: notDelegated} }
+
 // Find returns the places of the instances of another process, of which only the scope is known.
-func Find(masterID string) *Cgroups {
-	c := &Cgroups{}
-	if top, known := top(); known && masterID != "" {
-		c.scoped = filepath.Join(top, slice, scopeName(masterID))
+func Find(masterID string) *Cgroups { return &Cgroups{scoped: scopeFolder(masterID)} }
+
+// scopeFolder returns the folder that the scope of a master has while it exists, empty if that is not known.
+func scopeFolder(masterID string) string {
+	top, known := top()
+	if !known || masterID == "" {
+		return ""
 	}
-	return c
+	return filepath.Join(top, slice, scopeName(masterID))
 }
 
 // Make makes the cgroup of a new instance, with a name that no other instance has, and returns its folder, or an empty
@@ -78,6 +85,14 @@ func (c *Cgroups) Of(name string) string {
 		}
 	}
 	return ""
+}
+
+// Scope returns the name of the scope, empty if it does not exist.
+func (c *Cgroups) Scope() string {
+	if _, err := os.Stat(c.scoped); err != nil {
+		return ""
+	}
+	return filepath.Base(c.scoped)
 }
 
 // Vanished reports whether a cgroup that Make has returned does not exist any more, because the scope has ended.

@@ -40,6 +40,15 @@ func TestCgroupsAreFoundWhereTheyAre(t *testing.T) {
 	if got := c.Of("worker-2.c"); got != "" {
 		t.Errorf("found %s", got)
 	}
+	if got := c.Scope(); got != filepath.Base(c.scoped) {
+		t.Errorf("the scope is %q, want %s", got, filepath.Base(c.scoped))
+	}
+	if err := os.RemoveAll(c.scoped); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Scope(); got != "" {
+		t.Errorf("the scope is %s, and does not exist", got)
+	}
 	if got := (&Cgroups{}).Of("worker-0.a"); got != "" {
 		t.Errorf("without cgroups found %s", got)
 	}

@@ -31,7 +31,7 @@ const (
 // waiting is the cgroup of the placeholder: processes in the scope's own one would keep it from limiting its children.
 const waiting = "starting"
 
-// errNoService means that this process is not the main process of a service: a shell in one has started it, for example.
+// errNoService means that this process is not the main process of a service: a shell in one has started it, say.
 var errNoService = errors.New("not the main process of a service")
 
 // scope is a transient scope of systemd for all workers of a master. It has no process of the service, so
@@ -126,8 +126,8 @@ func (s *scope) failed(err error) {
 		return
 	}
 	s.warned = true
-	s.log.Warn("workers start in the cgroup of the service, not in a scope: systemctl kill without --kill-whom=main "+
-		"reaches them, and limits of hsu.slice do not", "scope", s.name, "error", err)
+	s.log.Warn("workers start in the service", "scope", s.name, "error", err,
+		"next", "kill the master with systemctl kill --kill-whom=main only: without that option it kills these workers")
 }
 
 // enter returns when the scope exists, and is kept until leave.

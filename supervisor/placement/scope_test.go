@@ -226,7 +226,8 @@ func TestStartWaitsForAManagerThatHangsOnce(t *testing.T) {
 		if took := time.Since(began); took != 0 || w.asked != 1 {
 			t.Errorf("the next start took %v, and systemd was asked %d times", took, w.asked)
 		}
-		if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "--kill-whom=main") {
+		n := strings.Count(log.String(), "level=WARN")
+		if n != 1 || !strings.Contains(log.String(), "--kill-whom=main") {
 			t.Errorf("%d warnings, want one with what follows: %s", n, log)
 		}
 		w.hangs = false

@@ -74,6 +74,7 @@ func property(t *testing.T, name string) string {
 
 type state struct {
 	Status         string `json:"status"`
+	Scope          string `json:"scope"`
 	MasterPID      int    `json:"master_pid"`
 	ProcessedCount int64  `json:"processed_count"`
 	Workers        []struct {

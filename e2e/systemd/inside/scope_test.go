@@ -37,6 +37,9 @@ func wantInScope(t *testing.T, s state) {
 	if got := command(t, "systemctl", "is-active", scope); got != "active" {
 		t.Errorf("%s is %s", scope, got)
 	}
+	if s.Scope != scope {
+		t.Errorf("state dump shows the scope %q, want %s", s.Scope, scope)
+	}
 	want := map[string]bool{}
 	for _, w := range s.Workers {
 		folder := w.ID + "." + w.Token
@@ -270,7 +273,7 @@ func TestWorkersStartWithoutAScope(t *testing.T) {
 				}
 			}
 			journal := command(t, "journalctl", "--no-pager", "--since=@"+since, "-o", "cat", "-u", service)
-			if n := strings.Count(journal, "--kill-whom=main reaches them"); n != 1 {
+			if n := strings.Count(journal, "workers start in the service"); n != 1 {
 				t.Errorf("%d warnings, want 1:\n%s", n, journal)
 			}
 			wantNoScope(t)
@@ -281,7 +284,8 @@ func TestWorkersStartWithoutAScope(t *testing.T) {
 			second := ready(t, first.MasterPID)
 			wantSame(t, "kill", first, second)
 			third := replaced(t, second, 1)
-			if got, want := cgroupOf(t, third.Workers[1].PID), "/hsu.slice/"+scopeOf(t)+"/"; !strings.HasPrefix(got, want) {
+			want := "/hsu.slice/" + scopeOf(t) + "/"
+			if got := cgroupOf(t, third.Workers[1].PID); !strings.HasPrefix(got, want) {
 				t.Errorf("a new worker is in %s, want it in %s", got, want)
 			}
 			if third.Workers[0].PID != first.Workers[0].PID {
