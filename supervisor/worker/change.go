@@ -46,7 +46,7 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	before, served := w.unit, w.routes.served()
 	w.unit, w.routes.unit = u, u
 	if u.Log != before.Log {
-		w.rotateLog()
+		w.output.rotate(w.env.Rotator, u, w.inst, &w.hooks)
 	}
 	if w.checks != nil && (!u.Readiness.Equal(before.Readiness) || !u.Liveness.Equal(before.Liveness)) {
 		w.startChecks()

@@ -30,6 +30,7 @@ var (
 	eventRunMissed   = eventKind{"run-missed", slog.LevelWarn, "worker run missed"}
 	eventRunSkipped  = eventKind{"run-skipped", slog.LevelWarn, "worker run skipped"}
 	eventHookFailed  = eventKind{"hook-failed", slog.LevelWarn, "worker hook failed"}
+	eventLogFallback = eventKind{"log-fallback", slog.LevelWarn, "worker output not in the journal"}
 	eventUnrecorded  = eventKind{records.EventFromProcesses, slog.LevelInfo, "worker found without record"}
 )
 

@@ -28,11 +28,17 @@ type Info struct {
 	StartBy time.Time
 	// LogPath is the file that the worker writes to.
 	LogPath string
+	// Elsewhere tells people where the worker writes its output if that is not LogPath; "" if it is.
+	Elsewhere string
 }
 
-// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read.
+// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read. If they are in
+// no file, it returns one line that tells where they are.
 func (i Info) LastOutput() []string {
-	if i.LogPath == "" {
+	switch {
+	case i.Elsewhere != "":
+		return []string{"(" + i.Elsewhere + ")"}
+	case i.LogPath == "":
 		return nil
 	}
 	return logs.Tail(i.LogPath)
