@@ -81,7 +81,8 @@ func (l *Log) keys() []key {
 	return []key{
 		{
 			name: "to", value: oneOf(&l.To, LogToFile, LogToJournal, LogToInherit), def: "file",
-			change: restartsWorker, doc: "a file of each worker, the journal of systemd, or the output of the master; " +
+			change: restartsWorker,
+			doc: "a file of each worker, the journal of systemd, or the output of the master; " +
 				"the other keys are for files",
 		},
 		{

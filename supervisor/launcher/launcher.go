@@ -106,8 +106,8 @@ type Instance interface {
 	// OutputLost reports, at little cost, whether the process writes its output to a file that was at path, and that
 	// has been deleted or moved since.
 	OutputLost(path string) bool
-	// Fallback returns why the output goes to the file at path, that of the worker, if it was to go elsewhere. It is nil
-	// if the output does not go there.
+	// Fallback returns why the output goes to the file at path, which is that of the worker, if it was to go elsewhere.
+	// It is nil if the output does not go there.
 	Fallback(path string) error
 	// OwnsPort reports whether the process or its family owns the listeners on the port.
 	OwnsPort(port int) (process.Ownership, error)

@@ -30,10 +30,13 @@ type Info struct {
 	LogPath string
 	// Elsewhere tells people where the worker writes its output if that is not LogPath; "" if it is.
 	Elsewhere string
+
+	mask func(text string) string // removes the values of the worker's environment; nil if it has none
 }
 
-// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read. If they are in
-// no file, it returns one line that tells where they are.
+// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read. They contain no
+// value of its environment, which a failing program may well print. If they are in no file, it returns one line that
+// tells where they are.
 func (i Info) LastOutput() []string {
 	switch {
 	case i.Elsewhere != "":
@@ -41,5 +44,11 @@ func (i Info) LastOutput() []string {
 	case i.LogPath == "":
 		return nil
 	}
-	return logs.Tail(i.LogPath)
+	lines := logs.Tail(i.LogPath)
+	if i.mask != nil {
+		for n, line := range lines {
+			lines[n] = i.mask(line)
+		}
+	}
+	return lines
 }

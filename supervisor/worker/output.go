@@ -55,8 +55,8 @@ func (o *output) tail() []string {
 }
 
 // rotate has the worker's file rotated by the policy of its unit. An instance, if there is one, reports whether its
-// processes only append to the file, and whether they write to one that was deleted. A command of a hook is no member of
-// that family, and may write otherwise.
+// processes only append to the file, and whether they write to one that was deleted. A command of a hook is no member
+// of that family, and may write otherwise.
 //
 // Of a worker that writes elsewhere, only a file from before is looked after.
 func (o *output) rotate(r *rotate.Rotator, u unit.Spec, inst launcher.Instance, h *hooks) {
