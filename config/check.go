@@ -73,6 +73,7 @@ func checkUnit(r *reader, u *Unit, n *node, e entry) {
 	if r.unit == managed {
 		checkSchedule(r, u, n)
 	}
+	checkLog(r, u, n.get("log"))
 	if b := u.Restart.Backoff; b.Initial > b.Max {
 		r.conflict(n, "restart.backoff.initial", "%s is longer than max, which is %s", b.Initial, b.Max)
 	}
@@ -84,6 +85,19 @@ func checkUnit(r *reader, u *Unit, n *node, e entry) {
 	for i, service := range u.Routing.Services {
 		if slices.Contains(u.Routing.Services[:i], service) && service != "" {
 			r.conflict(n, "services", "%q is given twice", service)
+		}
+	}
+}
+
+// checkLog reports keys of a file's rotation in a unit whose output goes to no file. Those of "defaults:" are for the
+// other units.
+func checkLog(r *reader, u *Unit, n *node) {
+	if u.Log.To != LogToJournal && u.Log.To != LogToInherit {
+		return
+	}
+	for _, e := range entriesOf(n) {
+		if e.name != "to" && !e.inherited && !ignored(e.name) {
+			r.within("log", func() { r.faultAt(e.at, "%s is for to: file, and this is %s", e.name, u.Log.To) })
 		}
 	}
 }

@@ -86,7 +86,9 @@ func (l *Log) keys() []key {
 	return []key{
 		{
 			name: "to", value: oneOf(&l.To, LogToFile, LogToJournal, LogToInherit), def: "file",
-			change: restartsWorker, doc: "a file of each worker, the journal of systemd, or the output of the master",
+			change: restartsWorker,
+			doc: "a file of each worker, the journal of systemd, or the output of the master; " +
+				"the other keys are for files",
 		},
 		{
 			name: "max_size", value: size(&l.MaxSize, 4096), def: "10MiB",

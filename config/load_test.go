@@ -132,6 +132,21 @@ func TestExampleUnit(t *testing.T) {
 	}
 }
 
+// The rotation that "defaults:" sets for the other units is no fault of a unit whose output goes to no file.
+func TestRotationOfDefaultsIsForFiles(t *testing.T) {
+	f := mustLoad(t, `
+defaults: {kind: managed, command: [a], log: {max_size: 1MiB, keep: 3}}
+units:
+  journal: {log: {to: journal}}
+  inherit: {log: {to: inherit, x-why: for the container}}
+`)
+	for i, want := range []LogTarget{LogToJournal, LogToInherit} {
+		if u := f.Units[i]; u.Log.To != want || u.Log.Keep != 3 {
+			t.Errorf("%s: %+v", u.Name, u.Log)
+		}
+	}
+}
+
 // A unit takes a value from its own map, else from "defaults:", else the default. Maps are merged, lists replaced.
 func TestPrecedence(t *testing.T) {
 	f := mustLoad(t, `

@@ -142,12 +142,17 @@ func orNever(d time.Duration) time.Duration {
 	return d
 }
 
-func logOf(l *config.Log) logs.Policy {
-	p := logs.Policy{MaxSize: int64(l.MaxSize), MaxAge: l.MaxAge, Keep: l.Keep, Compress: l.Compress}
-	if p.Keep == 0 {
-		p.Keep = logs.KeepNone
+func logOf(l *config.Log) logs.Output {
+	o := logs.Output{
+		Policy: logs.Policy{MaxSize: int64(l.MaxSize), MaxAge: l.MaxAge, Keep: l.Keep, Compress: l.Compress},
 	}
-	return p
+	if l.To != config.LogToFile {
+		o.To = logs.Target(l.To)
+	}
+	if o.Keep == 0 {
+		o.Keep = logs.KeepNone
+	}
+	return o
 }
 
 // checkOf returns the check as the supervisor makes it. The notify type is refused before.
@@ -187,7 +192,6 @@ func unsupported(u *config.Unit) []string {
 	}
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
 	add(u.Update.Order == config.StartFirst, "update.order: start-first")
-	add(u.Log.To != config.LogToFile, "log.to: "+string(u.Log.To))
 	add(u.Readiness.Type == config.HealthNotify || u.Liveness.Type == config.HealthNotify, "health type: notify")
 	slices.Sort(keys)
 	return keys

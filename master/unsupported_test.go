@@ -39,7 +39,6 @@ var pendingKeys = map[string]string{
 	"update.order: start-first": `{kind: managed, command: [a], update: {order: start-first}}`,
 	"update.max_unavailable":    `{kind: managed, command: [a], update: {max_unavailable: 2}}`,
 	"limits.enforce: required":  `{kind: managed, command: [a], limits: {enforce: required}}`,
-	"log.to":                    `{kind: managed, command: [a], log: {to: journal}}`,
 }
 
 // documentedPending returns the keys in the section "Not yet" of docs/CONFIGURATION.md, none if it has no such section.
@@ -52,7 +51,7 @@ func documentedPending(t *testing.T) []string {
 	section, _, _ = strings.Cut(section, "\n## ")
 	var keys []string
 	for _, match := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(section, -1) {
-		if key := match[1]; key != "config check" && key != "run" && key != "file" {
+		if key := match[1]; key != "config check" && key != "run" {
 			keys = append(keys, key)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 type EssentialError struct {
 	Worker  string
 	Reason  string
-	LogPath string // of the worker's output
+	LogPath string // of the worker's output; empty if it goes elsewhere
 	// Succeeded means that the worker has ended with a success code, and was not to be restarted.
 	Succeeded bool
 	// Err has the faults of the stop, nil if there were none.

@@ -509,6 +509,8 @@ func (p *fakeProcess) OutOfMemory() string {
 
 func (p *fakeProcess) OutputLost(string) bool { return false }
 
+func (p *fakeProcess) Fallback(string) error { return nil }
+
 func (p *fakeProcess) AppendsOnly(context.Context, string) (bool, error) { return true, nil }
 
 func (p *fakeProcess) OwnsPort(int) (process.Ownership, error) {

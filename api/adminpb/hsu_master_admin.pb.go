@@ -952,7 +952,8 @@ type Worker struct {
 	// Absent before any exit.
 	LastExit *Exit  `protobuf:"bytes,13,opt,name=last_exit,json=lastExit,proto3" json:"last_exit,omitempty"`
 	Reason   string `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The last lines that the worker wrote, where it is backoff or failed.
+	// The last lines that the worker wrote, where it is backoff or failed. If they
+	// are in no file, one line that tells where they are.
 	LastOutput []string `protobuf:"bytes,15,rep,name=last_output,json=lastOutput,proto3" json:"last_output,omitempty"`
 	// The command of its unit that runs now, such as "start.before ./migrate", or
 	// what a starting worker is waited for, and what it answered last, such as

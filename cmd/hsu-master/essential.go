@@ -18,5 +18,8 @@ func withoutSuccess(err error) error {
 	case essential.Succeeded:
 		return err
 	}
+	if essential.LogPath == "" {
+		return hint(err, "the next start of the master tries it once")
+	}
 	return hint(err, "its output is in %s; the next start of the master tries it once", essential.LogPath)
 }

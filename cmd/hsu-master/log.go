@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/core-tools/hsu-master/supervisor/logs"
 )
 
 // discard is the logger of commands that have no log.
@@ -67,6 +69,14 @@ func asFile(w io.Writer) *os.File {
 	}
 	f, _ := w.(*os.File)
 	return f
+}
+
+// isJournal reports whether w is the journal stream that systemd has set up; stream is its "device:inode" from
+// $JOURNAL_STREAM (systemd.exec(5)). The variable alone is not sufficient: a process that inherits it may write
+// elsewhere.
+func isJournal(w io.Writer, stream string) bool {
+	f := asFile(w)
+	return f != nil && stream != "" && logs.JournalStream(f) == stream
 }
 
 // isTerminal reports whether w is a character device other than the null device.

@@ -323,6 +323,7 @@ func (s *supervisord) fill(u unit, kind string, of *section, vars map[string]tex
 	options := lastOptions(of)
 	slices.SortStableFunc(options, func(a, b option) int { return rank(a) - rank(b) })
 	for _, o := range options {
+		vars["here"] = s.here(o)
 		value, err := s.expand(o.value, vars)
 		if err == nil {
 			err = p.take(o, value)

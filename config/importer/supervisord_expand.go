@@ -2,6 +2,7 @@ package importer
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strings"
 )
@@ -12,6 +13,14 @@ func (s *supervisord) common(program, group string) map[string]text {
 		"here": literal(s.src.dir), "host_node_name": literal(s.host),
 		"program_name": literal(program), "group_name": literal(group),
 	}
+}
+
+// here returns the folder of the file that has the option.
+func (s *supervisord) here(o option) text {
+	if o.file == s.src.path {
+		return literal(s.src.dir)
+	}
+	return literal(filepath.Dir(o.file))
 }
 
 // conversion matches a conversion of Python's operator %, with its name, flags, width and type.

@@ -115,6 +115,8 @@ func (p *program) output(o option) error {
 		switch {
 		case isOutput(o.value):
 			u.set("log.to", "inherit")
+		case isSyslog(o.value):
+			u.set("log.to", "journal")
 		case !strings.EqualFold(o.value, "auto"):
 			return errors.New("no counterpart: the output is in logs/ in the state directory")
 		}
@@ -122,22 +124,14 @@ func (p *program) output(o option) error {
 		if isTrue(o.value) {
 			u.set("log.to", "journal")
 		}
-	case "stdout_logfile_maxbytes":
-		if strings.Trim(o.value, "0") == "" {
-			if isOutput(p.value("stdout_logfile")) {
-				return nil // it is no file
-			}
-			return errors.New("no counterpart: a log is always rotated")
-		}
-		u.set("log.max_size", byteSize(o.value))
-	case "stdout_logfile_backups":
-		u.set("log.keep", o.value)
+	case "stdout_logfile_maxbytes", "stdout_logfile_backups":
+		return p.rotation(o)
 	case "process_name":
 		if o.value != "%(program_name)s" {
 			return errors.New("no counterpart: workers are called UNIT-0, UNIT-1 and so on")
 		}
 	case "stderr_logfile", "stderr_logfile_maxbytes", "stderr_logfile_backups", "stderr_syslog":
-		if isOutput(p.value("stdout_logfile")) && isOutput(p.value("stderr_logfile")) {
+		if !p.toFile("stdout") && p.toFile("stderr") == p.toFile("stdout") {
 			return nil
 		}
 		return errors.New("no counterpart: stdout and stderr go to the same file")
@@ -147,6 +141,26 @@ func (p *program) output(o option) error {
 	return nil
 }
 
+// rotation imports the options about the rotation of the log.
+func (p *program) rotation(o option) error {
+	switch {
+	case !p.toFile("stdout"): // there is nothing to rotate
+	case o.name == "stdout_logfile_backups":
+		p.unit.set("log.keep", o.value)
+	case strings.Trim(o.value, "0") == "":
+		return errors.New("no counterpart: a log is always rotated")
+	default:
+		p.unit.set("log.max_size", byteSize(o.value))
+	}
+	return nil
+}
+
+// toFile reports whether a stream, stdout or stderr, goes to a file here.
+func (p *program) toFile(stream string) bool {
+	file := p.value(stream + "_logfile")
+	return !isOutput(file) && !isSyslog(file) && !isTrue(p.value(stream+"_syslog"))
+}
+
 // value returns the value of an option, or "".
 func (p *program) value(name string) string {
 	if o := p.of.get(name); o != nil {
@@ -154,6 +168,9 @@ func (p *program) value(name string) string {
 	}
 	return ""
 }
+
+// isSyslog reports whether a log file stands for syslog, in older versions of supervisord.
+func isSyslog(file string) bool { return strings.EqualFold(file, "syslog") }
 
 // isOutput reports whether a log file is the output of supervisord itself.
 func isOutput(file string) bool {

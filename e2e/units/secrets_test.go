@@ -62,6 +62,9 @@ units:
   failing:
     command: [./exiting, "3"]
     restart: {policy: never}
+  talking:
+    command: [sh, -c, "./telling; exit 3"]
+    restart: {policy: never}
   missing: {command: [./nothing]}
 `, metrics, literal, site.path("token"), level)
 	}
@@ -97,6 +100,10 @@ units:
 			return fmt.Errorf("it is not in %s", r.Stdout)
 		}
 		return nil
+	})
+	site.await("talking-0", "has failed", func(w harness.Worker) bool {
+		shown := strings.Join(w.LastOutput, "\n")
+		return w.Status == "failed" && strings.Contains(shown, "the token $TOKEN and the password $PASSWORD of $USER_NAME")
 	})
 	ask("first")
 	if err := os.WriteFile(filepath.Join(site.Record, "sick"), nil, 0o600); err != nil {
@@ -175,6 +182,10 @@ units:
 	}
 	for _, own := range []string{"hsu.yaml", "token", "more.env"} {
 		delete(out, site.path(own))
+	}
+	if where := "its output may have values of its environment: see " + site.State; !strings.Contains(
+		out["offline state dump --json"], where) {
+		t.Errorf("without a master, state dump does not tell where the output of talking-0 is")
 	}
 	if len(out) < 60 || !strings.Contains(out["second worker list --json"], "sleeping-0") ||
 		out[filepath.Join(site.State, "state.db")] == "" {

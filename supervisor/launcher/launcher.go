@@ -13,6 +13,7 @@ import (
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
+	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -83,8 +84,10 @@ type Command struct {
 	Dir  string
 	// Attributes are those of the worker: a check of it has no rights that it does not have.
 	Attributes process.Attributes
-	// Log is the worker to whose output file the command appends its output. If it is empty, the output is returned.
-	Log string
+	// Log is the worker whose output that of the command is added to, and LogTo where that goes. If Log is empty, the
+	// output is returned.
+	Log   string
+	LogTo logs.Target
 	// Lease is inherited by the command, and closed here when the command runs; nil if it has none.
 	Lease *process.Lease
 	// Patience and Hurry are those of [process.Spec].
@@ -122,6 +125,9 @@ type Instance interface {
 	// OutputLost reports, at little cost, whether the process writes its output to a file that was at path, and that
 	// has been deleted or moved since.
 	OutputLost(path string) bool
+	// Fallback returns why the output goes to the file at path, which is that of the worker, if it was to go elsewhere.
+	// It is nil if the output does not go there.
+	Fallback(path string) error
 	// OwnsPort reports whether the process or its family owns the listeners on the port.
 	OwnsPort(port int) (process.Ownership, error)
 	// OwnsPeer reports whether the process or its family owns the other end of a TCP connection of the master.

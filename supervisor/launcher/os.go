@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,11 +13,9 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
-	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
-	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/placement"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -32,18 +29,23 @@ type Options struct {
 	LogDir     string        // holds the workers' output files
 	Environ    []string      // of the master; see [workerEnviron]
 	Log        *slog.Logger
+
+	// Journal is the socket of journald; empty means [logs.JournalSocket].
+	Journal string
 }
 
 // osLauncher is the launcher on the operating system.
 type osLauncher struct {
 	Options
 	cgroups *placement.Cgroups
+	stream  string // $JOURNAL_STREAM of the master
 }
 
 // New returns the launcher of a master.
 func New(opts Options) Launcher {
+	stream := valueOf(opts.Environ, envJournalStream)
 	opts.Environ = workerEnviron(opts.Environ)
-	return &osLauncher{Options: opts, cgroups: placement.New(opts.MasterID, opts.Log)}
+	return &osLauncher{Options: opts, cgroups: placement.New(opts.MasterID, opts.Log), stream: stream}
 }
 
 // NewInspector returns an inspector for another process than the master, whose own cgroup it does not know.
@@ -88,11 +90,11 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		return nil, fmt.Errorf("user %s has become user %d of this host since the start was recorded with %d",
 			u.Attributes.User, rights.Account.UID, rec.UID)
 	}
-	output, err := l.openLog(worker)
+	to, err := l.open(worker, u.Log.To)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = output.Close() }() // the child has its own descriptor
+	defer to.close() // the child has its own descriptors
 	group, err := l.confine(worker, rec, u.Limits)
 	if err != nil {
 		return nil, err
@@ -101,9 +103,10 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 	p, err := process.Start(process.Spec{
 		Path:    path,
 		Args:    args,
-		Env:     l.environ(worker, rec.Token, append(accountEnv(rights), env...)),
+		Env:     l.environ(worker, rec.Token, slices.Concat(to.env, accountEnv(rights), env)),
 		Dir:     u.Dir,
-		Output:  output,
+		Output:  to.out,
+		Errors:  to.errors,
 		Lease:   lease,
 		Cgroup:  group.dir,
 		Confine: group.confine,
@@ -116,20 +119,9 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		}
 		return nil, errors.Join(err, removeCgroup(group.dir))
 	}
-	return l.instance(worker, rec, p), nil
-}
-
-// openLog opens the output file of a worker. It is a file, not a pipe: a worker must not die of SIGPIPE when the master
-// dies.
-func (l *osLauncher) openLog(worker string) (output *os.File, err error) {
-	err = crashpoint.Do(crashpoint.LogOpen, func() (err error) {
-		output, err = logs.Open(l.LogDir, worker)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrOwnFault, err)
-	}
-	return output, nil
+	inst := l.instance(worker, rec, p)
+	inst.fallback = to.fallback
+	return inst, nil
 }
 
 // environ returns the environment of an instance: that of the master, the variables of its unit, and those by which a
@@ -171,12 +163,12 @@ func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (proc
 		Lease: c.Lease, Exe: exe, Rights: rights, Patience: c.Patience, Hurry: c.Hurry,
 	}
 	if c.Log != "" {
-		output, err := l.openLog(c.Log)
+		to, err := l.open(c.Log, c.LogTo)
 		if err != nil {
 			return process.Ran{}, err
 		}
-		defer func() { _ = output.Close() }() // the command has its own descriptor
-		spec.Output = output
+		defer to.close() // the command has its own descriptors
+		spec.Output, spec.Errors, spec.Env = to.out, to.errors, override(to.env, spec.Env)
 	}
 	return process.Run(ctx, spec, token)
 }
@@ -306,7 +298,7 @@ func removeCgroup(path string) error {
 // cgroupName returns a name that is unique to the instance and follows from its record.
 func cgroupName(worker string, rec records.Instance) string { return worker + "." + rec.Token }
 
-func (l *osLauncher) instance(worker string, rec records.Instance, p *process.Process) Instance {
+func (l *osLauncher) instance(worker string, rec records.Instance, p *process.Process) *osInstance {
 	family := l.family(worker, rec)
 	family.Leader, family.Main = p.PID(), p
 	family.Session, family.StartTicks = p.PID(), p.Identity().StartTicks
@@ -329,6 +321,7 @@ type osInstance struct {
 	*process.Process
 	family   process.Family
 	noCgroup string // the reason why it has no cgroup; "" if it has one
+	fallback error  // of a process that was started here
 }
 
 func (i *osInstance) Suspended() bool { return i.Stopped() }
@@ -372,6 +365,16 @@ func (i *osInstance) OutputLost(path string) bool {
 	}
 }
 
+func (i *osInstance) Fallback(path string) error {
+	if i.fallback == nil && process.WritesTo(i.Identity().PID, path) {
+		return errAttached
+	}
+	return i.fallback
+}
+
+// errAttached is the reason of a process whose start is not known any more.
+var errAttached = errors.New("it was started so")
+
 func (i *osInstance) OwnsPort(port int) (process.Ownership, error) { return i.family.OwnsPort(port) }
 
 func (i *osInstance) OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error) {
@@ -400,7 +403,7 @@ func workerEnviron(base []string) []string {
 	return slices.DeleteFunc(slices.Clone(base), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
 		switch name {
-		case "NOTIFY_SOCKET", "JOURNAL_STREAM":
+		case "NOTIFY_SOCKET", envJournalStream:
 			return true
 		}
 		for _, prefix := range []string{"HSU_", "WATCHDOG_", "LISTEN_"} {

@@ -13,6 +13,20 @@ func OutputLost(pid int, path string) bool {
 	return lost(pid, 1, path) || lost(pid, 2, path)
 }
 
+// WritesTo reports whether the standard output or error of the process is the file at path.
+func WritesTo(pid int, path string) bool {
+	file, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	for fd := 1; fd <= 2; fd++ {
+		if at, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd)); err == nil && os.SameFile(file, at) {
+			return true
+		}
+	}
+	return false
+}
+
 // lost is OutputLost for one descriptor. Descriptors that the process has led elsewhere are its own business.
 func lost(pid, fd int, path string) bool {
 	if folder, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {

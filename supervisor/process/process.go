@@ -51,6 +51,7 @@ type Spec struct {
 	Env    []string        // the complete environment, "name=value"
 	Dir    string          // working folder; empty means the caller's
 	Output *os.File        // stdout and stderr; nil means /dev/null
+	Errors *os.File        // stderr in place of Output, if it is not nil
 	Lease  *Lease          // inherited at descriptor 3; nil means none
 	Cgroup string          // cgroup v2 folder to start in; empty means the caller's
 	Exe    identity.FileID // the file that the process must run, from CheckProgram; zero means any

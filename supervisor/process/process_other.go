@@ -144,6 +144,9 @@ func (f Family) AppendsOnly(context.Context, string) (bool, error) {
 // OutputLost reports whether the process writes its output to a deleted file. It is not known here.
 func OutputLost(int, string) bool { return false }
 
+// WritesTo reports whether the process writes its output to the file. It is not known here.
+func WritesTo(int, string) bool { return false }
+
 // Terminate asks the members to terminate.
 func (f Family) Terminate(context.Context) error { return unsupported("end a process's descendants") }
 

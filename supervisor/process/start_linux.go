@@ -17,7 +17,7 @@ import (
 )
 
 // Start starts a process that can outlive this one: it has a session of its own, stdin from /dev/null, stdout and
-// stderr to Spec.Output, the lease at descriptor 3, and no parent-death signal. Start returns when the program
+// stderr to the files of the spec, the lease at descriptor 3, and no parent-death signal. Start returns when the program
 // runs. If the executable is missing or unusable, it returns an error and no process remains.
 //
 // Start may be called concurrently. The lease stays open in this process: close it afterwards, or it is held for
@@ -44,6 +44,9 @@ func start(spec Spec) (*Process, error) {
 	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
 	if spec.Output != nil {
 		files[1], files[2] = spec.Output.Fd(), spec.Output.Fd()
+	}
+	if spec.Errors != nil {
+		files[2] = spec.Errors.Fd()
 	}
 	switch {
 	case spec.Lease != nil:
@@ -88,6 +91,7 @@ func launch(spec Spec, files []uintptr) (*Process, error) {
 	pid, err := fork(spec, path, argv, attr)
 	// The child has its copies now; until here the descriptors had to stay open.
 	runtime.KeepAlive(spec.Output)
+	runtime.KeepAlive(spec.Errors)
 	runtime.KeepAlive(spec.Lease)
 	runtime.KeepAlive(spec.leash)
 	if err != nil {

@@ -8,12 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/placeholder"
+	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
@@ -119,9 +121,9 @@ func LookUp(name string) (string, error) {
 }
 
 // Hash identifies the input of a start: the executable's content, the arguments, the names of the environment's
-// variables, the directory, whether there is a port, and the attributes. It does not depend on the values of the
-// environment, because it is not secret. It leaves out settings that do not affect a running process: replicas,
-// timeouts, restart policy.
+// variables, the directory, whether there is a port, where the output goes, and the attributes. It does not depend on
+// the values of the environment, because it is not secret. It leaves out settings that do not affect a running process:
+// replicas, timeouts, restart policy.
 func (u Spec) Hash() (string, error) {
 	hash, _, err := u.Version()
 	return hash, err
@@ -147,13 +149,16 @@ func (u Spec) Version() (unit, exe string, err error) {
 		Env  []string `json:",omitempty"`
 		Port Port     `json:",omitempty"`
 
+		Log        logs.Target        `json:",omitempty"`
 		Attributes process.Attributes `json:",omitzero"`
 	}
-	more := launch{Dir: u.Dir, Env: u.variables(), Port: max(u.Port, 0), Attributes: u.Attributes}
+	more := launch{
+		Dir: u.Dir, Env: u.variables(), Port: max(u.Port, 0), Log: u.Log.To, Attributes: u.Attributes,
+	}
 	if u.Kind == Managed {
 		more.Kind = Managed
 	}
-	if more.Kind != "" || more.Dir != "" || len(more.Env) > 0 || more.Port != 0 || !more.Attributes.IsZero() {
+	if !reflect.DeepEqual(more, launch{}) {
 		start = append(start, more)
 	}
 	spec, err := json.Marshal(start)

@@ -68,8 +68,8 @@ type Spec struct {
 	Start   Start
 	Stop    Stop
 	Restart RestartPolicy
-	// Log is how the output of the workers is rotated. Zero fields are those of [logs.DefaultPolicy].
-	Log logs.Policy
+	// Log is where the output of the workers goes. Zero fields are those of [logs.DefaultPolicy].
+	Log logs.Output
 	// Readiness is the check that decides about calls, Liveness the one that decides about restarts. If both are equal
 	// or one is zero, one check decides about both. Zero fields are those of [probe.Spec.WithDefaults].
 	Readiness, Liveness probe.Spec
@@ -341,10 +341,7 @@ func (u Spec) CheckFields() error {
 			errs = append(errs, fmt.Errorf("service %s: each endpoint has it for itself, leave it out", name))
 		}
 	}
-	if u.Log.MaxSize < 0 || u.Log.MaxAge < 0 {
-		errs = append(errs, fmt.Errorf("log: size %d, age %s: must not be negative", u.Log.MaxSize, u.Log.MaxAge))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, u.Log.Validate())...)
 }
 
 // check returns the faults of the policy. A field that is zero is one that is not set.

@@ -46,7 +46,7 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 	before, served := w.unit, w.routes.served()
 	w.unit, w.routes.unit = u, u
 	if u.Log != before.Log {
-		w.rotateLog()
+		w.output.rotate(w.env.Rotator, u, w.inst, &w.hooks)
 	}
 	if w.state.Slot == lifecycle.Occupied && u.Limits != before.Limits {
 		if news := w.limits.limit(w.inst, u.Limits); news != "" {

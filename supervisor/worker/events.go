@@ -32,6 +32,7 @@ var (
 	eventHookFailed  = eventKind{"hook-failed", slog.LevelWarn, "worker hook failed"}
 	eventUnenforced  = eventKind{"limits-unenforced", slog.LevelWarn, "worker limits not enforced"}
 	eventMemory      = eventKind{"memory", slog.LevelWarn, "worker memory above its limit"}
+	eventLogFallback = eventKind{"log-fallback", slog.LevelWarn, "worker output not in the journal"}
 	eventUnrecorded  = eventKind{records.EventFromProcesses, slog.LevelInfo, "worker found without record"}
 )
 

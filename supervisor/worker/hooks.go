@@ -206,7 +206,7 @@ func (h hook) execute(ctx context.Context) error {
 	})
 	c := launcher.Command{
 		Path: p.Path, Args: p.Args, Env: append(p.Env, h.more...), Dir: h.unit.Dir, Attributes: h.unit.Attributes,
-		Log: h.worker, Hurry: h.env.Hurry,
+		Log: h.worker, LogTo: h.unit.Log.To, Hurry: h.env.Hurry,
 	}
 	if h.kind == unit.BeforeStart {
 		c.Patience = min(beforePatience, h.unit.Stop.Grace)

@@ -30,12 +30,27 @@ type Info struct {
 	Unenforced []string
 	// LogPath is the file that the worker writes to.
 	LogPath string
+	// Elsewhere tells people where the worker writes its output if that is not LogPath; "" if it is.
+	Elsewhere string
+
+	mask func(text string) string // removes the values of the worker's environment; nil if it has none
 }
 
-// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read.
+// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read. They contain no
+// value of its environment, which a failing program may well print. If they are in no file, it returns one line that
+// tells where they are.
 func (i Info) LastOutput() []string {
-	if i.LogPath == "" {
+	switch {
+	case i.Elsewhere != "":
+		return []string{"(" + i.Elsewhere + ")"}
+	case i.LogPath == "":
 		return nil
 	}
-	return logs.Tail(i.LogPath)
+	lines := logs.Tail(i.LogPath)
+	if i.mask != nil {
+		for n, line := range lines {
+			lines[n] = i.mask(line)
+		}
+	}
+	return lines
 }

@@ -35,6 +35,20 @@ func (m masking) Ping(ctx context.Context) error {
 	return masked{err, text}
 }
 
+// maskOf returns the function that removes the values of a worker's environment from a text; nil if it has none.
+func maskOf(u unit.Spec, worker string, port int) func(text string) string {
+	if len(u.Env) == 0 {
+		return nil
+	}
+	return func(text string) string {
+		_, env, err := u.Launch(worker, port)
+		if err != nil {
+			env = u.Env // no worker has been started with it
+		}
+		return unit.Mask(text, env)
+	}
+}
+
 // masked is an error with another text.
 type masked struct {
 	error

@@ -15,7 +15,6 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
-	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -246,7 +245,7 @@ func (w *owner) shutOut() bool {
 		return false
 	}
 	w.log.Debug("worker port reservation dropped")
-	return foundPortInUse(logs.Tail(logs.Path(w.env.LogDir, w.id)))
+	return foundPortInUse(w.output.tail())
 }
 
 // foundPortInUse reports whether a program's output contains the "address in use" error of a common language

@@ -19,7 +19,6 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
-	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -62,6 +61,7 @@ type owner struct {
 	routes  routes
 	agenda  agenda
 	limits  enforcement
+	output  output
 	silent  string // why it is unhealthy at present, more exact than the record
 	retry   *time.Timer
 	helpers sync.WaitGroup
@@ -120,6 +120,7 @@ func New(e *Env, slot recovery.Slot) *Worker {
 		found:  slot.Found,
 		routes: newRoutes(e.Services, slot.ID, slot.Unit, slot.Rec.Services, log),
 		agenda: newAgenda(e.Clock, slot.Unit),
+		output: newOutput(e.LogDir, slot.ID, slot.Unit),
 	}
 	w.owner, w.contact.shown = w, &w.Worker.checked
 	w.hooks.runs.left = slices.Clone(slot.Rec.Hooks)
@@ -143,7 +144,7 @@ func New(e *Env, slot recovery.Slot) *Worker {
 	if w.rec.Port != 0 {
 		e.Ports.Keep(w.id, w.rec.Port)
 	}
-	w.rotateLog()
+	w.output.rotate(e.Rotator, w.unit, nil, &w.hooks)
 	w.publish()
 	return w.Worker
 }
@@ -253,7 +254,10 @@ func (w *owner) letGo() {
 // setInstance makes inst the instance and passes its handle to the Keeper.
 func (w *owner) setInstance(inst launcher.Instance, adopted bool) {
 	w.inst, w.adopted = inst, adopted
-	w.rotateLog()
+	if news := w.output.follow(w.unit.Log.To, inst); news != nil && !adopted {
+		w.journal.add(w.event(eventLogFallback, news.Error()))
+	}
+	w.output.rotate(w.env.Rotator, w.unit, inst, &w.hooks)
 	keeper, token := w.env.Keeper, w.rec.Instance.Token
 	if _, none := keeper.(launcher.NoKeeper); none || keeper.Kept(token) != nil {
 		return
@@ -334,7 +338,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActAbandon:
 		w.done = true
 	}
-	w.env.reportEnd(w.id, policy, before, w.state)
+	w.env.reportEnd(&w.output, policy, before, w.state)
 	if w.state.Status == records.StatusFailed || w.state.Status == records.StatusCompleted ||
 		w.state.Status == records.StatusScheduled {
 		w.env.Services.Reconsider()
@@ -378,7 +382,8 @@ func (w *owner) publish() {
 		Worker:  w.rec,
 		Adopted: w.adopted,
 		Ready:   w.state.Ready,
-		LogPath: logs.Path(w.env.LogDir, w.id),
+		LogPath: w.output.path, Elsewhere: w.output.elsewhere(),
+		mask: maskOf(w.unit, w.id, w.rec.Port),
 
 		Unenforced: w.limits.unenforced,
 	}
