@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/core-tools/hsu-master/deploy"
 )
 
 func TestInstallForAnotherUserThanTheRunningOne(t *testing.T) {
@@ -39,7 +41,7 @@ func TestInstallForAnotherUserThanTheRunningOne(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			err := checkRunning(proc, account{name: "hsu", uid: 990})
+			err := checkRunning(proc, deploy.Options{}, account{name: "hsu", uid: 990})
 			if test.refused != (err != nil) {
 				t.Fatalf("checkRunning = %v", err)
 			}
