@@ -67,10 +67,18 @@ type Rights struct {
 	Capabilities []string
 	// Privileged and Resources lift the filter of system calls for the sets @privileged and @resources.
 	Privileged, Resources bool
+	// OpenFiles is the largest limit of open files that a worker gets, if it is above the hard limit that systemd gives
+	// to services; else 0.
+	OpenFiles uint64
 }
 
+// ServiceFiles is the hard limit of open files that systemd gives to services: DefaultLimitNOFILE=.
+const ServiceFiles = 524288
+
 // IsZero reports whether no rights are asked for.
-func (r Rights) IsZero() bool { return len(r.Capabilities) == 0 && !r.Privileged && !r.Resources }
+func (r Rights) IsZero() bool {
+	return len(r.Capabilities) == 0 && !r.Privileged && !r.Resources && r.OpenFiles == 0
+}
 
 const defaultStopGrace = 10 * time.Second
 
@@ -202,6 +210,10 @@ const filterOut = "\nSystemCallFilter=~@privileged @resources\n"
 
 // grant returns the service with the rights.
 func (r Rights) grant(unit string) string {
+	if r.OpenFiles != 0 {
+		limit := get(unit, "WatchdogSec") + fmt.Sprintf("\nLimitNOFILE=1024:%d", r.OpenFiles)
+		unit = set(unit, "WatchdogSec", limit)
+	}
 	if len(r.Capabilities) > 0 {
 		unit = set(unit, "CapabilityBoundingSet", strings.Join(r.Capabilities, " "))
 	}

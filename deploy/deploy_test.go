@@ -96,7 +96,7 @@ func TestRights(t *testing.T) {
 		"~@privileged @resources": {},
 		"~@resources":             {Privileged: true, Capabilities: []string{"CAP_SETUID"}},
 		"~@privileged":            {Resources: true},
-		"":                        {Privileged: true, Resources: true},
+		"":                        {Privileged: true, Resources: true, OpenFiles: 1048576},
 	} {
 		unit, err := Service(Options{Rights: r})
 		if err != nil {
@@ -112,6 +112,9 @@ func TestRights(t *testing.T) {
 		}
 		if got := get(unit, "CapabilityBoundingSet"); got != strings.Join(r.Capabilities, " ") {
 			t.Errorf("%+v: CapabilityBoundingSet=%s", r, got)
+		}
+		if limited := strings.Contains(unit, "\nLimitNOFILE=1024:1048576\n"); limited != (r.OpenFiles > 0) {
+			t.Errorf("%+v: it has a limit of open files: %t", r, limited)
 		}
 	}
 }

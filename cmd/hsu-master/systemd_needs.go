@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -26,9 +25,6 @@ type needs struct {
 	readOnly map[string][]string // working_dirs that are not writable, with their units
 	read     []string            // files and folders of the units
 }
-
-// serviceFiles is the largest number of open files of a service, DefaultLimitNOFILE= of systemd.
-const serviceFiles = 524288
 
 // needsOf returns the needs of the units. given are folders that are writable in any case.
 func needsOf(cfg config, given []string, user string) needs {
@@ -124,8 +120,9 @@ func (n *needs) addRights(u unit.Spec, root bool) {
 	} else if a.Nice > 0 {
 		add("nice", false, true)
 	}
-	if a.OpenFiles != nil && *a.OpenFiles > serviceFiles {
-		add("limits.open_files", false, true, "CAP_SYS_RESOURCE")
+	if a.OpenFiles != nil && *a.OpenFiles > deploy.ServiceFiles {
+		n.rights.OpenFiles = max(n.rights.OpenFiles, *a.OpenFiles)
+		add("limits.open_files", false, false)
 	}
 	if a.Capabilities != nil && (len(a.Capabilities) > 0 || !a.NoNewPrivileges) {
 		listed := []string{"CAP_SETPCAP"}
@@ -150,9 +147,11 @@ func (i installation) explain(w io.Writer) {
 			strings.Join(i.needs.readOnly[dir], ", "), writableFlag, printable(dir))
 	}
 	if !i.needs.rights.IsZero() {
-		granted := strings.Join(i.needs.rights.Capabilities, " ")
-		fmt.Fprintf(w, "the service gets more rights (%s) for %s\n",
-			cmp.Or(granted, "system calls of @resources"), strings.Join(i.needs.reasons, ", "))
+		granted := ""
+		if list := i.needs.rights.Capabilities; len(list) > 0 {
+			granted = " (" + strings.Join(list, " ") + ")"
+		}
+		fmt.Fprintf(w, "the service gets more rights%s for %s\n", granted, strings.Join(i.needs.reasons, ", "))
 	}
 	if len(i.needs.missing) > 0 {
 		fmt.Fprintf(w, "only a service of root can have the rights for %s\n", strings.Join(i.needs.missing, ", "))

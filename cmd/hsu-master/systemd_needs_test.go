@@ -51,14 +51,14 @@ func TestRightsThatUnitsNeed(t *testing.T) {
 		{"limits: {open_files: 1024}", "hsu", deploy.Rights{}, false},
 		{
 			"limits: {open_files: 1048576}", "root",
-			deploy.Rights{Capabilities: []string{"CAP_SYS_RESOURCE"}, Resources: true}, false,
+			deploy.Rights{OpenFiles: 1048576}, false,
 		},
-		{"limits: {open_files: 1048576}", "hsu", deploy.Rights{}, true},
+		{"limits: {open_files: 1048576}", "hsu", deploy.Rights{OpenFiles: 1048576}, false},
 	}
 	for _, test := range tests {
 		n := needsOfText(t, t.TempDir(), "  a: {"+test.keys+"}\n  b: {"+test.keys+"}\n", test.user)
 		if !slices.Equal(n.rights.Capabilities, test.want.Capabilities) ||
-			n.rights.Privileged != test.want.Privileged || n.rights.Resources != test.want.Resources ||
+			n.rights.OpenFiles != test.want.OpenFiles || n.rights.Privileged != test.want.Privileged || n.rights.Resources != test.want.Resources ||
 			len(n.missing) > 0 != test.missing {
 			t.Errorf("%s for %s: %+v, missing %q", test.keys, test.user, n.rights, n.missing)
 		}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/core-tools/hsu-master/deploy"
@@ -16,6 +17,9 @@ import (
 // running normally or be left over from a master that died. The next master, running as owner, could neither
 // inspect nor terminate them. proc is the mount point of procfs.
 func checkRunning(proc string, o deploy.Options, owner account) error {
+	if owner.uid == 0 && slices.Contains(o.Rights.Capabilities, "CAP_KILL") {
+		return nil // it can stop the workers of each user
+	}
 	folders, err := filepath.Glob(filepath.Join(proc, "[0-9]*"))
 	if err != nil {
 		return err
