@@ -277,8 +277,8 @@ func commandLine(argv []string) (string, error) {
 	return strings.Join(words, " "), nil
 }
 
-// pathWord formats a path with a prefix as one word of a setting that lists paths. Such settings support fewer escapes than
-// commands.
+// pathWord formats a path with a prefix as one word of a setting that lists paths. Such settings support fewer escapes
+// than commands.
 func pathWord(prefix, p string) (string, error) {
 	if err := check(p); err != nil {
 		return "", err

@@ -80,7 +80,9 @@ func TestNameOfAnInstallation(t *testing.T) {
 	if IsOurs("[Service]\nExecStart=/usr/bin/db\n") {
 		t.Error("the unit of another program is taken for one of ours")
 	}
-	for _, name := range []string{"", ".a", "-a", "a b", "a/b", "a@b", "a:b", "ä", "a.socket", "a.scope", strings.Repeat("a", 65)} {
+	for _, name := range []string{
+		"", ".a", "-a", "a b", "a/b", "a@b", "a:b", "ä", "a.socket", "a.scope", strings.Repeat("a", 65),
+	} {
 		if err := CheckName(name); err == nil {
 			t.Errorf("%q is taken for a name", name)
 		}
@@ -121,8 +123,9 @@ func TestRights(t *testing.T) {
 
 // Each key that set replaces must occur exactly once, and names that other files use must not change unnoticed.
 func TestUnitsHoldWhatOthersRelyOn(t *testing.T) {
-	for _, key := range []string{"ExecStart", "ExecReload", "TimeoutStopSec", "ReadWritePaths", "User", "ProtectHome",
-		"StateDirectory", "RuntimeDirectory", "SyslogIdentifier", "EnvironmentFile", "Description", "CapabilityBoundingSet",
+	for _, key := range []string{
+		"ExecStart", "ExecReload", "TimeoutStopSec", "ReadWritePaths", "User", "ProtectHome", "StateDirectory",
+		"RuntimeDirectory", "SyslogIdentifier", "EnvironmentFile", "Description", "CapabilityBoundingSet",
 	} {
 		if n := strings.Count(service, "\n"+key+"="); n != 1 {
 			t.Errorf("%s= is in the service %d times, want once", key, n)

@@ -123,8 +123,10 @@ func installUnits(c *cli.Context) error {
 		if err := systemctl(c.Context, i.options, "daemon-reload"); err != nil {
 			return err
 		}
-		if len(before) > 0 && len(changed) > 0 && systemctl(c.Context, i.options, "is-active", "--quiet", service) == nil {
-			fmt.Fprintf(c.App.Writer, "the running service keeps its old settings and rights until systemctl restart %s\n",
+		if len(before) > 0 && len(changed) > 0 &&
+			systemctl(c.Context, i.options, "is-active", "--quiet", service) == nil {
+			fmt.Fprintf(c.App.Writer,
+				"the running service keeps its old settings and rights until systemctl restart %s\n",
 				strings.Join(changed, " "))
 		}
 	}

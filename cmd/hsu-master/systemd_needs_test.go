@@ -16,7 +16,8 @@ import (
 func needsOfText(t *testing.T, dir, units, user string) needs {
 	t.Helper()
 	path := filepath.Join(dir, "hsu.yaml")
-	if err := os.WriteFile(path, []byte("defaults: {kind: managed, command: [sleep, x]}\nunits:\n"+units), 0o644); err != nil {
+	text := "defaults: {kind: managed, command: [sleep, x]}\nunits:\n" + units
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	host := configfile.ThisHost()
@@ -51,15 +52,16 @@ func TestRightsThatUnitsNeed(t *testing.T) {
 		{"limits: {open_files: 1024}", "hsu", deploy.Rights{}, false},
 		{
 			"limits: {open_files: 1048576}", "root",
-			deploy.Rights{OpenFiles: 1048576}, false,
+			deploy.Rights{OpenFiles: 1048576},
+			false,
 		},
 		{"limits: {open_files: 1048576}", "hsu", deploy.Rights{OpenFiles: 1048576}, false},
 	}
 	for _, test := range tests {
 		n := needsOfText(t, t.TempDir(), "  a: {"+test.keys+"}\n  b: {"+test.keys+"}\n", test.user)
 		if !slices.Equal(n.rights.Capabilities, test.want.Capabilities) ||
-			n.rights.OpenFiles != test.want.OpenFiles || n.rights.Privileged != test.want.Privileged || n.rights.Resources != test.want.Resources ||
-			len(n.missing) > 0 != test.missing {
+			n.rights.Privileged != test.want.Privileged || n.rights.Resources != test.want.Resources ||
+			n.rights.OpenFiles != test.want.OpenFiles || len(n.missing) > 0 != test.missing {
 			t.Errorf("%s for %s: %+v, missing %q", test.keys, test.user, n.rights, n.missing)
 		}
 	}

@@ -390,7 +390,8 @@ units:
     start: {settle: 10ms}
 `)
 	absent := func(got harness.Worker) bool {
-		return got.Status == "absent" && (strings.HasPrefix(got.Reason, "systemd cannot be asked: connect to systemd: ") ||
+		const noSystemd = "systemd cannot be asked: connect to systemd: "
+		return got.Status == "absent" && (strings.HasPrefix(got.Reason, noSystemd) ||
 			got.Reason == "systemd has no unit hsu-e2e-none.service")
 	}
 	m := s.start()

@@ -60,12 +60,17 @@ func TestMainPID(t *testing.T) {
 		bus    fakeBus
 		reason string
 	}{
-		"running":   {fakeBus{pid: 12}, ""},
-		"stopped":   {fakeBus{states: [3]string{"loaded", "inactive", "dead"}}, "a.service is inactive (dead) and has no main process"},
-		"one shot":  {fakeBus{states: [3]string{"loaded", "active", "exited"}}, "a.service is active (exited) and has no main process"},
+		"running": {fakeBus{pid: 12}, ""},
+		"stopped": {
+			fakeBus{states: [3]string{"loaded", "inactive", "dead"}},
+			"a.service is inactive (dead) and has no main process",
+		},
+		"one shot":  {fakeBus{states: [3]string{"loaded", "active", "exited"}}, "a.service is active (exited)"},
 		"not there": {fakeBus{states: [3]string{"not-found", "inactive", "dead"}}, "systemd has no unit a.service"},
 		"masked":    {fakeBus{states: [3]string{"masked", "inactive", "dead"}}, "a.service is masked"},
-		"a target":  {fakeBus{pidErr: unknown, states: [3]string{"loaded", "active", "active"}}, "a.service is active (active)"},
+		"a target": {
+			fakeBus{pidErr: unknown, states: [3]string{"loaded", "active", "active"}}, "a.service is active (active)",
+		},
 	} {
 		m, _ := managerOf(&tt.bus)
 		pid, err := m.MainPID(t.Context(), "a.service")
@@ -73,7 +78,8 @@ func TestMainPID(t *testing.T) {
 		switch {
 		case tt.reason == "" && (err != nil || pid != 12):
 			t.Errorf("%s: process %d, %v", name, pid, err)
-		case tt.reason != "" && (err == nil || !strings.HasPrefix(err.Error(), tt.reason) || errors.Is(err, ErrNoAnswer)):
+		case tt.reason != "" &&
+			(err == nil || !strings.HasPrefix(err.Error(), tt.reason) || errors.Is(err, ErrNoAnswer)):
 			t.Errorf("%s: %v, want %q", name, err, tt.reason)
 		}
 		if tt.bus.closed != 1 {

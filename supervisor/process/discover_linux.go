@@ -221,7 +221,7 @@ func (s *survey) confirm(p Pattern, proc *Process, c match, below []match) error
 	if proc.id.StartTicks != c.startTicks {
 		return fmt.Errorf("%w: process %d has just ended", ErrGone, c.pid)
 	}
-	err := error(nil)
+	var err error
 	if p.Systemd != "" {
 		// The unit had this main process before it was opened, and has it now: it is not another one with its PID.
 		err = s.own.CheckMain(s.ctx, p.Systemd, c.pid)

@@ -79,8 +79,9 @@ func (w *watch) add(u unit.Spec, use string, alive bool, spec probe.Spec) {
 	c.Now()
 }
 
-// matches returns nil if the process still matches the pattern. A systemd that has no answer, because it is executed again
-// or is busy, is no reason to give up the process of a unit: the process is known, and its end is noticed without systemd.
+// matches returns nil if the process still matches the pattern. A systemd that has no answer, because it is executed
+// again or is busy, is no reason to give up the process of a unit: the process is known, and its end is noticed without
+// systemd.
 func (w *watch) matches(ctx context.Context, p process.Pattern) error {
 	if p.Systemd == "" {
 		return w.target.Matches(p)

@@ -168,14 +168,15 @@ func TestTwoMastersOnOneHost(t *testing.T) {
 	want["more-0"] = "running"
 	two.await(t, 0, want)
 	journal := command(t, "journalctl", "--no-pager", "-o", "cat", "-u", "two")
-	if !strings.Contains(journal, `listen: takes effect at the next start of the master, or under systemd after "hsu-master `) {
+	if !strings.Contains(journal, `listen: takes effect at the next start of the master, or under systemd after`) {
 		t.Errorf("the reload has not said that the listener stays:\n%s", journal)
 	}
 	// Installing again moves the listener with the restart that it names.
 	output = command(t, master, "systemd", "install", "--name", "two", "--config", two.file())
 	const restart = "systemctl restart two.service two.socket"
 	for _, want := range []string{
-		"- ListenStream=127.0.0.1:50061\n  + ListenStream=127.0.0.1:50062", "- TimeoutStopSec=30s\n  + TimeoutStopSec=60s", restart,
+		"- ListenStream=127.0.0.1:50061\n  + ListenStream=127.0.0.1:50062",
+		"- TimeoutStopSec=30s\n  + TimeoutStopSec=60s", restart,
 	} {
 		if !strings.Contains(output, want) {
 			t.Errorf("install has not printed %q:\n%s", want, output)
@@ -223,7 +224,8 @@ func TestInstallChecksTheFileAsTheService(t *testing.T) {
 	if err := os.Chmod(two.file(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if output, err := try("--user", user); err == nil || !strings.Contains(output, "user hsu cannot run /etc/two/hsu.yaml") ||
+	if output, err := try("--user", user); err == nil ||
+		!strings.Contains(output, "user hsu cannot run /etc/two/hsu.yaml") ||
 		!strings.Contains(output, "permission denied") {
 		t.Errorf("a file that the user cannot read: %v\n%s", err, output)
 	}

@@ -47,7 +47,8 @@ func TestUnmanagedServiceOfSystemd(t *testing.T) {
 		t.Run(user, func(t *testing.T) {
 			command(t, "systemctl", "start", "e2e-db@1", "e2e-once")
 			t.Cleanup(func() {
-				if output, err := exec.Command("systemctl", "stop", "e2e-db@1", "e2e-once").CombinedOutput(); err != nil {
+				stop := exec.Command("systemctl", "stop", "e2e-db@1", "e2e-once")
+				if output, err := stop.CombinedOutput(); err != nil {
 					t.Errorf("%v: %s", err, output)
 				}
 			})
