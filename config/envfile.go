@@ -36,6 +36,12 @@ func readEnvironment(r *reader, u *Unit, n *node) {
 	u.Program.Environment = variables
 }
 
+// ParseEnvFile returns the variables of a file as env_file is read. The error names a line, never a value.
+func ParseEnvFile(content string) (map[string]string, error) {
+	variables := map[string]string{}
+	return variables, parseEnvFile(content, variables)
+}
+
 // parseEnvFile adds the lines NAME=VALUE of a file to variables. Empty lines and those that begin with # are skipped,
 // "export " before a name too. Quotes around a value are removed.
 func parseEnvFile(content string, variables map[string]string) error {

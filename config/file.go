@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +32,19 @@ type File struct {
 
 	main  *node
 	units []*node // of Units, with "defaults:"
+}
+
+// Files returns the absolute paths of the configuration files that were read: the main one, and included ones that have
+// units.
+func (f *File) Files() []string {
+	var paths []string
+	for _, n := range append([]*node{f.main}, f.units...) {
+		if src := n.at.src; src != nil {
+			paths = append(paths, src.absolute(filepath.Base(src.name)))
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
 }
 
 func (f *File) keys() []key {

@@ -277,6 +277,31 @@ units:
 	}
 }
 
+func TestSystemdService(t *testing.T) {
+	for text, want := range map[string]string{
+		"db": "db.service", "db.service": "db.service", "x@1.service": "x@1.service", "x@1": "x@1.service",
+		`a\x2db`: `a\x2db.service`, "a:b_c.d-e": "a:b_c.d-e.service", "my.socketd": "my.socketd.service",
+		strings.Repeat("a", 247): strings.Repeat("a", 247) + ".service",
+		"multi-user.target":      "must be a service", "db.socket": "must be a service",
+		"x@": "must be an instance such as x@1", "x@.service": "must be an instance such as x@1",
+		".service": "must be the name of a service", "a/b": "must be the name", "a b": "must be the name",
+		"@x": "must be the name", "a@b@c": "must be the name", "ä": "must be the name",
+		strings.Repeat("a", 248): "must have at most 255 characters",
+	} {
+		f, err := load("units:\n  db: {kind: unmanaged, discover: {systemd: '" + text + "'}}\n")
+		switch {
+		case strings.HasPrefix(want, "must"):
+			if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), ":2:") {
+				t.Errorf("%s: %v, want %q", text, err, want)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", text, err)
+		case f.Units[0].Discover.Systemd != want:
+			t.Errorf("%s is %s, want %s", text, f.Units[0].Discover.Systemd, want)
+		}
+	}
+}
+
 func TestSubstitution(t *testing.T) {
 	files := map[string]string{"/etc/hsu/token": "a{b}$c\r\n", "/run/token": "t\n\n"}
 	for text, want := range map[string]string{

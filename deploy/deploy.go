@@ -3,6 +3,7 @@
 package deploy
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -18,9 +19,8 @@ import (
 )
 
 const (
-	// ServiceName and SocketName are the file names of the units, by which systemd identifies them.
-	ServiceName = "hsu-master.service"
-	SocketName  = "hsu-master.socket"
+	// DefaultName is the name of the units of an installation without a name of its own.
+	DefaultName = "hsu-master"
 	// ListenerName is the name in LISTEN_FDNAMES of the listener that the socket unit passes to the service.
 	ListenerName = "grpc"
 )
@@ -33,6 +33,8 @@ var socket string
 
 // Options are the values of an installation. The zero value renders the units as they are in this folder.
 type Options struct {
+	// Name is the name of both units, and of the folders of the service: see [CheckName]. Default: hsu-master.
+	Name string
 	// ExecStart is the command line of the service: the absolute path of hsu-master, then its arguments. Each
 	// argument is passed unchanged, whatever it contains. Default: /usr/local/bin/hsu-master run.
 	ExecStart []string
@@ -48,10 +50,34 @@ type Options struct {
 	// ReadWritePaths are folders in which the master and its workers may write, besides the service's own
 	// folders. They must be absolute and exist; an example is a --state-dir elsewhere.
 	ReadWritePaths []string
+	// Writable are folders in which the workers may write. They must be absolute. The service starts without those
+	// that are missing.
+	Writable []string
+	// Rights are what the workers need besides the rights of the user.
+	Rights Rights
 	// ReadPaths are files that the service reads besides those in ExecStart. If any path in ExecStart,
-	// ReadWritePaths or ReadPaths is in a home folder, the service can read home folders; otherwise they are
+	// ReadWritePaths, Writable or ReadPaths is in a home folder, the service can read home folders; otherwise they are
 	// hidden from it.
 	ReadPaths []string
+}
+
+// Rights are rights that the units of a configuration file ask for. The zero value asks for none.
+type Rights struct {
+	// Capabilities are names of capabilities(7), such as CAP_SETUID, that the master has to have.
+	Capabilities []string
+	// Privileged and Resources lift the filter of system calls for the sets @privileged and @resources.
+	Privileged, Resources bool
+	// OpenFiles is the largest limit of open files that a worker gets, if it is above the hard limit that systemd gives
+	// to services; else 0.
+	OpenFiles uint64
+}
+
+// ServiceFiles is the hard limit of open files that systemd gives to services: DefaultLimitNOFILE=.
+const ServiceFiles = 524288
+
+// IsZero reports whether no rights are asked for.
+func (r Rights) IsZero() bool {
+	return len(r.Capabilities) == 0 && !r.Privileged && !r.Resources && r.OpenFiles == 0
 }
 
 const defaultStopGrace = 10 * time.Second
@@ -66,9 +92,70 @@ var inHome = regexp.MustCompile(`(^|[^A-Za-z0-9._/-])/+(home|root|run/+user)(/|$
 // userName matches a user name or a numeric user id that systemd accepts (systemd.exec(5), "User=").
 var userName = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_-]{0,30}|[0-9]{1,10})$`)
 
+// maxName keeps the path of the admin socket, /run/NAME/admin.sock, shorter than the 108 bytes that the kernel allows.
+const maxName = 64
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+
+// unitTypes are the suffixes by which systemd tells the types of units (systemd.unit(5)).
+var unitTypes = []string{
+	".service", ".socket", ".device", ".mount", ".automount", ".swap", ".target", ".path", ".timer", ".slice", ".scope",
+}
+
+// CheckName returns an error if units cannot have the name. A name is that of a folder too, so it is stricter than
+// systemd.unit(5): no colon, "@" or backslash.
+func CheckName(name string) error {
+	switch {
+	case len(name) > maxName:
+		return fmt.Errorf("%.20q...: is longer than %d characters", name, maxName)
+	case !validName.MatchString(name):
+		return fmt.Errorf("%q: must be letters, digits, and - _ . after the first character", name)
+	}
+	for _, suffix := range unitTypes {
+		if strings.HasSuffix(name, suffix) {
+			return fmt.Errorf("%q: is given without %s, which the units get", name, suffix)
+		}
+	}
+	return nil
+}
+
+// ServiceName returns the file name of the service unit, by which systemd identifies it.
+func (o Options) ServiceName() string { return o.name() + ".service" }
+
+// SocketName returns the file name of the socket unit.
+func (o Options) SocketName() string { return o.name() + ".socket" }
+
+func (o Options) name() string { return cmp.Or(o.Name, DefaultName) }
+
+// IsOurs reports whether a unit file was made of one of this folder.
+func IsOurs(unit string) bool { return get(unit, "Documentation") == get(service, "Documentation") }
+
+// unitNames matches the names of both units.
+var unitNames = regexp.MustCompile(`\b` + DefaultName + `\.(service|socket)\b`)
+
+// named returns a unit with the name of the installation in place of the default.
+func (o Options) named(unit string) (string, error) {
+	name := o.name()
+	if name == DefaultName {
+		return unit, nil
+	}
+	if err := CheckName(name); err != nil {
+		return "", fmt.Errorf("name %w", err)
+	}
+	unit = unitNames.ReplaceAllString(unit, name+".$1")
+	return set(unit, "Description", strings.Replace(get(unit, "Description"), "HSU master", "HSU master "+name, 1)), nil
+}
+
 // Service returns the service unit. The error names the value that cannot be written to a unit file.
 func Service(o Options) (string, error) {
-	unit := service
+	unit, err := o.named(service)
+	if err != nil {
+		return "", err
+	}
+	for _, key := range []string{"StateDirectory", "RuntimeDirectory", "SyslogIdentifier"} {
+		unit = set(unit, key, o.name())
+	}
+	unit = set(unit, "EnvironmentFile", "-"+o.EnvironmentFile())
 	for key, argv := range map[string][]string{"ExecStart": o.ExecStart, "ExecReload": o.ExecReload} {
 		if len(argv) == 0 {
 			continue
@@ -92,25 +179,64 @@ func Service(o Options) (string, error) {
 		}
 		unit = set(unit, "User", o.User)
 	}
-	if len(o.ReadWritePaths) > 0 {
-		words := []string{get(unit, "ReadWritePaths")}
-		for _, p := range o.ReadWritePaths {
-			word, err := pathWord(p)
-			if err != nil {
-				return "", fmt.Errorf("path to write in: %w", err)
-			}
-			words = append(words, word)
+	words := []string{get(unit, "ReadWritePaths")}
+	for _, p := range o.ReadWritePaths {
+		word, err := pathWord("", p)
+		if err != nil {
+			return "", fmt.Errorf("path to write in: %w", err)
 		}
-		unit = set(unit, "ReadWritePaths", strings.Join(words, " "))
+		words = append(words, word)
 	}
-	if slices.ContainsFunc(slices.Concat(o.ExecStart, o.ReadWritePaths, o.ReadPaths), inHome.MatchString) {
+	for _, p := range o.Writable {
+		word, err := pathWord("-", p)
+		if err != nil {
+			return "", fmt.Errorf("path to write in: %w", err)
+		}
+		words = append(words, word)
+	}
+	unit = set(unit, "ReadWritePaths", strings.Join(words, " "))
+	unit = o.Rights.grant(unit)
+	if slices.ContainsFunc(slices.Concat(o.ExecStart, o.ReadWritePaths, o.Writable, o.ReadPaths), inHome.MatchString) {
 		unit = set(unit, "ProtectHome", "read-only")
 	}
 	return unit, nil
 }
 
+// EnvironmentFile returns the path of the file with variables for the master.
+func (o Options) EnvironmentFile() string { return "/etc/default/" + o.name() }
+
+// filterOut is the setting that takes the rights of [Rights] away.
+const filterOut = "\nSystemCallFilter=~@privileged @resources\n"
+
+// grant returns the service with the rights.
+func (r Rights) grant(unit string) string {
+	if r.OpenFiles != 0 {
+		limit := get(unit, "WatchdogSec") + fmt.Sprintf("\nLimitNOFILE=1024:%d", r.OpenFiles)
+		unit = set(unit, "WatchdogSec", limit)
+	}
+	if len(r.Capabilities) > 0 {
+		unit = set(unit, "CapabilityBoundingSet", strings.Join(r.Capabilities, " "))
+	}
+	var refused []string
+	if !r.Privileged {
+		refused = append(refused, "@privileged")
+	}
+	if !r.Resources {
+		refused = append(refused, "@resources")
+	}
+	filter := "\n"
+	if len(refused) > 0 {
+		filter = "\nSystemCallFilter=~" + strings.Join(refused, " ") + "\n"
+	}
+	return strings.Replace(unit, filterOut, filter, 1)
+}
+
 // Socket returns the socket unit. The error names the value that cannot be written to a unit file.
 func Socket(o Options) (string, error) {
+	socket, err := o.named(socket)
+	if err != nil {
+		return "", err
+	}
 	if o.ListenStream == "" {
 		return socket, nil
 	}
@@ -151,9 +277,9 @@ func commandLine(argv []string) (string, error) {
 	return strings.Join(words, " "), nil
 }
 
-// pathWord formats a path as one word of a setting that lists paths. Such settings support fewer escapes than
-// commands.
-func pathWord(p string) (string, error) {
+// pathWord formats a path with a prefix as one word of a setting that lists paths. Such settings support fewer escapes
+// than commands.
+func pathWord(prefix, p string) (string, error) {
 	if err := check(p); err != nil {
 		return "", err
 	}
@@ -163,7 +289,7 @@ func pathWord(p string) (string, error) {
 	if strings.ContainsFunc(p, unicode.IsControl) {
 		return "", fmt.Errorf("%q: contains a control character", p)
 	}
-	return quote(p), nil
+	return quote(prefix + p), nil
 }
 
 // check refuses text that no unit file can hold. It also refuses line breaks: systemd accepts them as an escape,

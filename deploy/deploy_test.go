@@ -22,7 +22,7 @@ func TestDefaultsAreTheCommittedUnits(t *testing.T) {
 	for name, o := range map[string]Options{"zero value": {}, "spelled out": spelledOut} {
 		t.Run(name, func(t *testing.T) {
 			for file, render := range map[string]func(Options) (string, error){
-				ServiceName: Service, SocketName: Socket,
+				o.ServiceName(): Service, o.SocketName(): Socket,
 			} {
 				want, err := os.ReadFile(file)
 				if err != nil {
@@ -40,9 +40,93 @@ func TestDefaultsAreTheCommittedUnits(t *testing.T) {
 	}
 }
 
+// A name changes the names of the units and of the folders, and nothing else.
+func TestNameOfAnInstallation(t *testing.T) {
+	o := Options{Name: "hsu-two.b"}
+	if o.ServiceName() != "hsu-two.b.service" || o.SocketName() != "hsu-two.b.socket" {
+		t.Errorf("its units are %s and %s", o.ServiceName(), o.SocketName())
+	}
+	for render, want := range map[*func(Options) (string, error)][]string{
+		new(Service): {
+			"Description=HSU master hsu-two.b: starts, watches and routes to worker processes",
+			"Requires=hsu-two.b.socket", "After=hsu-two.b.socket network.target", "SyslogIdentifier=hsu-two.b",
+			"Sockets=hsu-two.b.socket", "EnvironmentFile=-/etc/default/hsu-two.b", "StateDirectory=hsu-two.b",
+			"RuntimeDirectory=hsu-two.b", "Also=hsu-two.b.socket",
+		},
+		new(Socket): {"Description=HSU master hsu-two.b, listener"},
+	} {
+		plain, err := (*render)(Options{})
+		named, namedErr := (*render)(o)
+		if err != nil || namedErr != nil {
+			t.Fatal(err, namedErr)
+		}
+		if !IsOurs(named) || !IsOurs(plain) {
+			t.Errorf("it is not taken for one of ours:\n%s", named)
+		}
+		before := strings.Split(plain, "\n")
+		var got []string
+		for i, line := range strings.Split(named, "\n") {
+			if line != before[i] && !strings.HasPrefix(line, "#") {
+				got = append(got, line)
+			}
+			if strings.Contains(line, "hsu-master.service") || strings.Contains(line, "hsu-master.socket") {
+				t.Errorf("%q is of the default name", line)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("settings with the name (-want +got):\n%s", diff)
+		}
+	}
+	if IsOurs("[Service]\nExecStart=/usr/bin/db\n") {
+		t.Error("the unit of another program is taken for one of ours")
+	}
+	for _, name := range []string{
+		"", ".a", "-a", "a b", "a/b", "a@b", "a:b", "ä", "a.socket", "a.scope", strings.Repeat("a", 65),
+	} {
+		if err := CheckName(name); err == nil {
+			t.Errorf("%q is taken for a name", name)
+		}
+	}
+	if _, err := Service(Options{Name: "a\nb"}); err == nil {
+		t.Error("a name with a line break is rendered")
+	}
+}
+
+func TestRights(t *testing.T) {
+	const filter = "\nSystemCallFilter="
+	for want, r := range map[string]Rights{
+		"~@privileged @resources": {},
+		"~@resources":             {Privileged: true, Capabilities: []string{"CAP_SETUID"}},
+		"~@privileged":            {Resources: true},
+		"":                        {Privileged: true, Resources: true, OpenFiles: 1048576},
+	} {
+		unit, err := Service(Options{Rights: r})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(unit, filter+"@system-service")
+		got := ""
+		if strings.HasPrefix(rest, filter) {
+			got = get(rest, "SystemCallFilter")
+		}
+		if got != want {
+			t.Errorf("%+v: the filter is %q, want %q", r, got, want)
+		}
+		if got := get(unit, "CapabilityBoundingSet"); got != strings.Join(r.Capabilities, " ") {
+			t.Errorf("%+v: CapabilityBoundingSet=%s", r, got)
+		}
+		if limited := strings.Contains(unit, "\nLimitNOFILE=1024:1048576\n"); limited != (r.OpenFiles > 0) {
+			t.Errorf("%+v: it has a limit of open files: %t", r, limited)
+		}
+	}
+}
+
 // Each key that set replaces must occur exactly once, and names that other files use must not change unnoticed.
 func TestUnitsHoldWhatOthersRelyOn(t *testing.T) {
-	for _, key := range []string{"ExecStart", "ExecReload", "TimeoutStopSec", "ReadWritePaths", "User", "ProtectHome"} {
+	for _, key := range []string{
+		"ExecStart", "ExecReload", "TimeoutStopSec", "ReadWritePaths", "User", "ProtectHome", "StateDirectory",
+		"RuntimeDirectory", "SyslogIdentifier", "EnvironmentFile", "Description", "CapabilityBoundingSet",
+	} {
 		if n := strings.Count(service, "\n"+key+"="); n != 1 {
 			t.Errorf("%s= is in the service %d times, want once", key, n)
 		}
@@ -53,7 +137,9 @@ func TestUnitsHoldWhatOthersRelyOn(t *testing.T) {
 	if got := get(socket, "FileDescriptorName"); got != ListenerName {
 		t.Errorf("FileDescriptorName=%s, want %s", got, ListenerName)
 	}
-	for _, reference := range []string{"\nRequires=" + SocketName, "\nSockets=" + SocketName, "\nAlso=" + SocketName} {
+	for _, reference := range []string{
+		"\nRequires=hsu-master.socket", "\nSockets=hsu-master.socket", "\nAlso=hsu-master.socket",
+	} {
 		if !strings.Contains(service, reference+"\n") {
 			t.Errorf("the service lacks %q", strings.TrimSpace(reference))
 		}
@@ -150,6 +236,7 @@ func TestServiceFollowsTheOtherOptions(t *testing.T) {
 		StopGrace:      90*time.Second + time.Millisecond,
 		User:           "hsu",
 		ReadWritePaths: []string{"/srv/state", `/srv/a "b" 5%`},
+		Writable:       []string{"/srv/c d"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +248,7 @@ func TestServiceFollowsTheOtherOptions(t *testing.T) {
 		t.Errorf("User=%s, want %s", got, want)
 	}
 	if got, want := get(unit, "ReadWritePaths"),
-		get(service, "ReadWritePaths")+` /srv/state "/srv/a \"b\" 5%%"`; got != want {
+		get(service, "ReadWritePaths")+` /srv/state "/srv/a \"b\" 5%%" "-/srv/c d"`; got != want {
 		t.Errorf("ReadWritePaths=%s, want %s", got, want)
 	}
 	if got, want := get(unit, "ProtectHome"), "yes"; got != want {
@@ -193,6 +280,7 @@ func TestServiceReadsHomeFoldersIfItMust(t *testing.T) {
 		{run("--worker-arg=unix://home/x:/home"), "read-only"},
 		{Options{ExecStart: []string{"/root/bin/hsu-master"}}, "read-only"},
 		{Options{ReadWritePaths: []string{"/home/me/state"}}, "read-only"},
+		{Options{Writable: []string{"/home/me/data"}}, "read-only"},
 		{Options{ReadPaths: []string{"/opt/worker", "/home/me/worker"}}, "read-only"},
 		{Options{ReadPaths: []string{"/opt/worker"}}, "yes"},
 	}

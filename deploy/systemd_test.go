@@ -52,7 +52,7 @@ func units(t *testing.T, o Options) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return map[string]string{ServiceName: service, SocketName: socket}
+	return map[string]string{o.ServiceName(): service, o.SocketName(): socket}
 }
 
 const install = `

@@ -123,7 +123,7 @@ func unmanagedOf(u *config.Unit) unit.Spec {
 	spec := unit.Spec{
 		Name: u.Name, Kind: unit.Unmanaged, Replicas: 1, Port: unit.NoPort, NoServices: true,
 		Discover: process.Pattern{
-			PIDFile: d.PIDFile, Name: d.Process.Name, Args: d.Process.Args, Port: d.Port,
+			PIDFile: d.PIDFile, Name: d.Process.Name, Args: d.Process.Args, Port: d.Port, Systemd: d.Systemd,
 		},
 		Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness),
 	}
@@ -186,7 +186,6 @@ func unsupported(u *config.Unit) []string {
 		}
 	}
 	if u.Kind == config.Unmanaged { // it has none of the other keys
-		add(u.Discover.Systemd != "", "discover.systemd")
 		add(len(u.Allow) > 0, "allow")
 		return keys
 	}

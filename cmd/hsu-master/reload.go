@@ -150,7 +150,11 @@ func printReload(w io.Writer, plan *adminpb.ReloadResponse) {
 			count(len(c.GetWorkers()), "worker"), printable(strings.Join(c.GetReasons(), ", ")))
 	}
 	for _, key := range plan.GetLater() {
-		fmt.Fprintf(w, "%s: takes effect at the next start of the master\n", printable(key))
+		when := "at the next start of the master"
+		if key == "listen" {
+			when += `, or under systemd after "hsu-master systemd install", as the listener is the socket unit's`
+		}
+		fmt.Fprintf(w, "%s: takes effect %s\n", printable(key), when)
 	}
 	if len(plan.GetChanges())+len(plan.GetLater()) == 0 {
 		fmt.Fprintln(w, "nothing has changed")

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/api"
+	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
@@ -202,8 +203,9 @@ type config struct {
 	logJSON  bool
 	logLevel slog.Level
 
-	noWorkers bool  // --worker-count 0 without --worker-path
-	unitFault error // why workers cannot be started; the master still takes over living workers
+	file      *configfile.File // of --config; nil without it
+	noWorkers bool             // --worker-count 0 without --worker-path
+	unitFault error            // why workers cannot be started; the master still takes over living workers
 
 	stopTime *stopTime
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	configfile "github.com/core-tools/hsu-master/config"
+	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -38,10 +39,9 @@ func fileOf(c *cli.Context, known bool, fail func(string, ...any)) (*configfile.
 			fail("--%s cannot be combined with --config: describe the workers in the file", name)
 		}
 	}
-	host := configfile.ThisHost()
-	if known {
-		exists := func(string) error { return nil }
-		host.User, host.Group = exists, exists
+	host, err := hostOf(c, known)
+	if err != nil {
+		return nil, err
 	}
 	file, err := loadConfig(c.String(configFlag), host)
 	if err != nil {
@@ -56,6 +56,19 @@ func fileOf(c *cli.Context, known bool, fail func(string, ...any)) (*configfile.
 		}
 	}
 	return file, nil
+}
+
+// hostOf returns the host on which the master of the command will run: this process, or the service of a unit.
+func hostOf(c *cli.Context, known bool) (configfile.Host, error) {
+	if user := c.String(serviceUserFlag); user != "" {
+		return serviceHost(deploy.Options{Name: c.String(serviceNameFlag)}, user)
+	}
+	host := configfile.ThisHost()
+	if known {
+		exists := func(string) error { return nil }
+		host.User, host.Group = exists, exists
+	}
+	return host, nil
 }
 
 // flagsOf returns the flags that the settings of the master in a file stand for. Empty ones are missing.
@@ -77,6 +90,7 @@ func flagsOf(f *configfile.File) map[string]string {
 // leave all other units stopped: the error is kept for the log.
 func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 	m := &cfg.master
+	cfg.file = f
 	units, err := master.FileUnits(f)
 	if err != nil {
 		fail("%s: %w", printable(f.Path), err)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -76,6 +77,9 @@ func open(cfg config, notify *notifier, log *slog.Logger) (*master.Master, error
 	}
 	options.Listen = listenOn(cfg.address, "--port")
 	if passed.listener != nil {
+		if address := passed.listener.Addr().String(); cfg.file != nil && !sameAddress(address, cfg.address) {
+			log.Warn("listener differs from the file", "address", address, "listen", cfg.address)
+		}
 		options.Listen = func() (net.Listener, error) { return passed.listener, cfg.checkPassed(passed.listener) }
 	}
 	if cfg.metrics != "" {
@@ -86,6 +90,13 @@ func open(cfg config, notify *notifier, log *slog.Logger) (*master.Master, error
 		_ = passed.listener.Close() // open if New has not come to take it
 	}
 	return m, err
+}
+
+// sameAddress reports whether the address of a listener is the one that was asked for.
+func sameAddress(listener, wanted string) bool {
+	a, err := netip.ParseAddrPort(listener)
+	b, wantedErr := netip.ParseAddrPort(wanted)
+	return err == nil && wantedErr == nil && a.Port() == b.Port() && a.Addr().Unmap() == b.Addr().Unmap()
 }
 
 // runMaster runs the master under the control of signals, and reports to systemd meanwhile.

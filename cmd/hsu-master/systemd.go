@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/util"
@@ -21,149 +20,64 @@ import (
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
+const (
+	serviceUserFlag = "user"
+	serviceNameFlag = "name"
+	unitDirFlag     = "unit-dir"
+	writableFlag    = "writable"
+)
+
+// systemUnits is the folder of the units of this host's administrator.
+const systemUnits = "/etc/systemd/system"
+
 func systemdCommand() *cli.Command {
 	unitDir := func() cli.Flag {
-		return &cli.StringFlag{
-			Name: "unit-dir", Value: "/etc/systemd/system",
-			Usage: "`DIR` directory of the unit files",
-		}
+		return &cli.StringFlag{Name: unitDirFlag, Value: systemUnits, Usage: "`DIR` directory of the unit files"}
 	}
-	return group("systemd", "manage the master as a systemd service",
-		leaf("unit", "print the service and socket units for the given flags of run", printUnits,
-			append([]cli.Flag{serviceUser()}, runFlags()...)...),
-		leaf("install", "install the service and socket units for the given flags of run", installUnits,
-			append([]cli.Flag{
-				unitDir(), serviceUser(), &cli.BoolFlag{Name: "enable", Usage: "also enable and start the units"},
-			}, runFlags()...)...),
+	unit := leaf("unit", "print the service and socket units for the given flags of run", printUnits,
+		slices.Concat(serviceFlagsOfUnit(), runFlags())...)
+	install := leaf("install", "install the service and socket units for the given flags of run", installUnits,
+		slices.Concat([]cli.Flag{unitDir(), &cli.BoolFlag{Name: "enable", Usage: "also enable and start the units"}},
+			serviceFlagsOfUnit(), runFlags())...)
+	install.Description = `With --config the file is checked as the service will read it: as its user, and
+with the variables of /etc/default/NAME. If it has faults nothing is installed.
+The address, the stop timeout, the rights and the writable directories of the
+service follow the file: install again after a change of these.`
+	return group("systemd", "manage the master as a systemd service", unit, install,
 		leaf("uninstall", "stop, disable and remove the units; keep the state",
-			uninstallUnits, unitDir()))
+			uninstallUnits, unitDir(), serviceName()))
 }
 
-const serviceUserFlag = "user"
-
-func serviceUser() cli.Flag {
+func serviceName() cli.Flag {
 	return &cli.StringFlag{
-		Name: serviceUserFlag, Value: "root",
-		Usage: "`NAME` user that the master and its workers run as, and that owns the directories",
+		Name: serviceNameFlag, Value: deploy.DefaultName,
+		Usage: "`NAME` name of the units and directories; each master of a host has its own",
 	}
 }
 
-// unitFile is one of the two units, with the name by which systemd knows it.
-type unitFile struct{ name, text string }
-
-// unitsOf renders both units for the run flags of the command line.
-func unitsOf(c *cli.Context) ([]unitFile, config, error) {
-	command, commandErr := commandLine(c) // before configOf sets flags to the values of the file of --config
-	// An executable that this user may not execute may be right for another user.
-	cfg, err := configOf(c, func(string) bool { return c.String(serviceUserFlag) != "root" })
-	if err != nil {
-		return nil, config{}, err
+// serviceFlagsOfUnit returns the flags of the units that are not flags of run.
+func serviceFlagsOfUnit() []cli.Flag {
+	return []cli.Flag{
+		serviceName(),
+		&cli.StringFlag{
+			Name: serviceUserFlag, Value: "root",
+			Usage: "`USER` user that the master and its workers run as, and that owns the directories",
+		},
+		&cli.StringSliceFlag{
+			Name: writableFlag,
+			Usage: "`DIR` directory that workers can write to, besides those of the service and each working_dir " +
+				"that is not that of the file; repeatable",
+		},
 	}
-	if commandErr != nil {
-		return nil, config{}, commandErr
-	}
-	options := deploy.Options{
-		ExecStart: command, ExecReload: reloadLine(command), ListenStream: cfg.address,
-		StopGrace: cfg.master.StopGrace, User: c.String(serviceUserFlag),
-	}
-	for flag, dir := range map[string]string{stateDirFlag: cfg.folders.state, runtimeDirFlag: cfg.folders.runtime} {
-		if c.IsSet(flag) {
-			options.ReadWritePaths = append(options.ReadWritePaths, dir)
-		}
-	}
-	slices.Sort(options.ReadWritePaths)
-	options.ReadPaths = resolved(c)
-	service, err := deploy.Service(options)
-	if err != nil {
-		return nil, config{}, usagef("write the service unit: %w", err)
-	}
-	socket, err := deploy.Socket(options)
-	if err != nil {
-		return nil, config{}, usagef("write the socket unit: %w", err)
-	}
-	return []unitFile{{deploy.ServiceName, service}, {deploy.SocketName, socket}}, cfg, nil
-}
-
-// commandLine returns the command line of the service: "run" with the given flags, and with absolute paths,
-// because a service does not run in a particular folder.
-func commandLine(c *cli.Context) ([]string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
-	if self, err = filepath.EvalSymlinks(self); err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
-	command := []string{self, "run"}
-	for _, flag := range append(runFlags(), folderFlags()...) {
-		name := flag.Names()[0]
-		if !c.IsSet(name) {
-			continue
-		}
-		values := []string{fmt.Sprint(c.Value(name))}
-		if name == workerPathFlag {
-			if values[0], err = workerPath(c); err != nil {
-				return nil, usageError{err}
-			}
-		}
-		switch {
-		case slices.Contains([]string{"worker-arg", "worker-service", "service-option"}, name):
-			values = c.StringSlice(name)
-		case slices.Contains(pathFlags, name):
-			if values[0], err = filepath.Abs(values[0]); err != nil {
-				return nil, fmt.Errorf("--%s: %w", name, err)
-			}
-		}
-		for _, value := range values {
-			command = append(command, "--"+name+"="+value)
-		}
-	}
-	return command, nil
-}
-
-// reloadLine returns the command line of a reload of the service with this command line.
-func reloadLine(command []string) []string {
-	reload := []string{command[0], "reload"}
-	for _, word := range command {
-		if strings.HasPrefix(word, "--"+stateDirFlag+"=") || strings.HasPrefix(word, "--"+runtimeDirFlag+"=") {
-			reload = append(reload, word)
-		}
-	}
-	return reload
-}
-
-// pathFlags are the flags that name files and folders. A service needs their absolute paths.
-var pathFlags = append([]string{configFlag, workerPathFlag, stateDirFlag, runtimeDirFlag}, secureFileFlags...)
-
-// resolved returns the paths of these files and folders with all symbolic links resolved.
-func resolved(c *cli.Context) []string {
-	var paths []string
-	for _, flag := range pathFlags {
-		path := c.String(flag)
-		if flag == workerPathFlag {
-			path, _ = workerPath(c) // commandLine has returned the error
-		}
-		if path == "" {
-			continue
-		}
-		path, err := filepath.Abs(path)
-		if err != nil {
-			continue
-		}
-		if path, err = filepath.EvalSymlinks(path); err == nil {
-			paths = append(paths, path)
-		}
-	}
-	return paths
 }
 
 func printUnits(c *cli.Context) error {
-	units, _, err := unitsOf(c)
+	i, err := installationOf(c)
 	if err != nil {
 		return err
 	}
-	for i, u := range units {
-		if i > 0 {
+	for n, u := range i.units {
+		if n > 0 {
 			fmt.Fprintln(c.App.Writer)
 		}
 		fmt.Fprintf(c.App.Writer, "# %s\n%s", u.name, u.text)
@@ -172,108 +86,133 @@ func printUnits(c *cli.Context) error {
 }
 
 func installUnits(c *cli.Context) error {
-	units, cfg, err := unitsOf(c)
-	if err != nil {
-		return err
-	}
 	owner, err := lookUp(c.String(serviceUserFlag))
 	if err != nil {
 		return err
 	}
-	dir := c.String("unit-dir")
-	installed, err := os.ReadFile(filepath.Join(dir, deploy.ServiceName))
-	if err == nil && util.IsRunningSystemd() {
-		if err := checkRunning("/proc", owner); err != nil {
-			return err
-		}
-	}
-	for flag, dir := range map[string]string{stateDirFlag: cfg.folders.state, runtimeDirFlag: cfg.folders.runtime} {
-		// systemd does not start a service if a folder of ReadWritePaths= is missing.
-		if c.IsSet(flag) {
-			if err := owner.makeFolder(dir); err != nil {
-				return fmt.Errorf("create --%s: %w", flag, err)
-			}
-		}
-	}
-	if cfg.unitFault != nil {
-		fmt.Fprintf(c.App.Writer, "check that user %s may execute it, and nobody else replace it: %s\n",
-			owner.name, printable(cfg.unitFault.Error()))
-	}
-	for _, u := range units {
-		if err := safefile.Replace(crashpoint.UnitFile, filepath.Join(dir, u.name), u.text, 0o644); err != nil {
-			return hint(fmt.Errorf("write the unit: %w", err), "run it as root, and name a --unit-dir that exists")
-		}
-		fmt.Fprintf(c.App.Writer, "wrote %s\n", filepath.Join(dir, u.name))
-	}
-	if util.IsRunningSystemd() {
-		if err := systemctl(c.Context, "daemon-reload"); err != nil {
-			return err
-		}
-	}
-	if len(installed) > 0 && string(installed) != units[0].text && util.IsRunningSystemd() &&
-		systemctl(c.Context, "is-active", "--quiet", deploy.ServiceName) == nil {
-		fmt.Fprintf(c.App.Writer, "the running service keeps its old settings and rights until systemctl restart %s\n",
-			deploy.ServiceName)
-	}
-	if !c.Bool("enable") {
-		fmt.Fprintf(c.App.Writer, "next: systemctl enable --now %s %s\n", deploy.SocketName, deploy.ServiceName)
-		return nil
-	}
-	if err := systemctl(c.Context, "enable", "--now", deploy.SocketName, deploy.ServiceName); err != nil {
+	i, err := installationOf(c)
+	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.App.Writer, "enabled and started; next: hsu-master status\n")
+	if err := owner.checkFile(c.Context, i); err != nil {
+		return err
+	}
+	dir, service := c.String(unitDirFlag), i.options.ServiceName()
+	if err := checkFree(dir, i.options); err != nil {
+		return err
+	}
+	before, err := os.ReadFile(filepath.Join(dir, service))
+	if err == nil && util.IsRunningSystemd() {
+		if err := checkRunning("/proc", i.options, owner); err != nil {
+			return err
+		}
+	}
+	if err := i.makeFolders(c, owner); err != nil {
+		return err
+	}
+	if fault := i.cfg.unitFault; fault != nil {
+		fmt.Fprintf(c.App.Writer, "check that user %s may execute it, and nobody else replace it: %s\n",
+			owner.name, printable(fault.Error()))
+	}
+	changed, err := i.write(c.App.Writer, dir)
+	if err != nil {
+		return err
+	}
+	i.explain(c.App.Writer)
+	if util.IsRunningSystemd() {
+		if err := systemctl(c.Context, i.options, "daemon-reload"); err != nil {
+			return err
+		}
+		if len(before) > 0 && len(changed) > 0 &&
+			systemctl(c.Context, i.options, "is-active", "--quiet", service) == nil {
+			fmt.Fprintf(c.App.Writer,
+				"the running service keeps its old settings and rights until systemctl restart %s\n",
+				strings.Join(changed, " "))
+		}
+	}
+	return i.next(c)
+}
+
+// makeFolders creates the folders that flags name: systemd does not start a service if a folder of ReadWritePaths= is
+// missing.
+func (i installation) makeFolders(c *cli.Context, owner account) error {
+	for flag, dir := range map[string]string{stateDirFlag: i.cfg.folders.state, runtimeDirFlag: i.cfg.folders.runtime} {
+		if !c.IsSet(flag) {
+			continue
+		}
+		if err := owner.makeFolder(dir); err != nil {
+			return fmt.Errorf("create --%s: %w", flag, err)
+		}
+	}
 	return nil
 }
 
-// account is the user that the service runs as.
-type account struct {
-	name     string
-	uid, gid int
+// write writes the units, and prints what differs from those before. It returns the names of the existing units that
+// it has changed, the socket last: its change has to stop the service first.
+func (i installation) write(w io.Writer, dir string) (changed []string, err error) {
+	for _, u := range i.units {
+		path := filepath.Join(dir, u.name)
+		before, err := os.ReadFile(path)
+		switch {
+		case err == nil && string(before) == u.text:
+			fmt.Fprintf(w, "unchanged: %s\n", path)
+			continue
+		case err == nil:
+			changed = append(changed, u.name)
+		}
+		if err := safefile.Replace(crashpoint.UnitFile, path, u.text, 0o644); err != nil {
+			return nil, hint(fmt.Errorf("write the unit: %w", err), "run it as root, and name a --unit-dir that exists")
+		}
+		fmt.Fprintf(w, "wrote %s\n", path)
+		if len(before) > 0 {
+			for _, line := range changedSettings(string(before), u.text) {
+				fmt.Fprintf(w, "  %s\n", printable(line))
+			}
+		}
+	}
+	if slices.Equal(changed, []string{i.options.SocketName()}) {
+		changed = []string{i.options.ServiceName(), i.options.SocketName()}
+	}
+	return changed, nil
 }
 
-func lookUp(name string) (account, error) {
-	found, err := user.Lookup(name)
-	if err != nil {
-		return account{}, hint(usagef("--%s %q: %w", serviceUserFlag, name, err),
-			"create one: useradd --system --no-create-home NAME")
-	}
-	uid, err := strconv.Atoi(found.Uid)
-	gid, gidErr := strconv.Atoi(found.Gid)
-	if err := errors.Join(err, gidErr); err != nil {
-		return account{}, fmt.Errorf("user %s: %w", name, err)
-	}
-	return account{name: name, uid: uid, gid: gid}, nil
-}
-
-// makeFolder creates a folder owned by the user. It leaves an existing folder unchanged.
-func (a account) makeFolder(dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return err
-	}
-	switch err := os.Mkdir(dir, 0o700); {
-	case errors.Is(err, fs.ErrExist):
+// next enables the units if that is asked for, and prints the next step.
+func (i installation) next(c *cli.Context) error {
+	service, socket := i.options.ServiceName(), i.options.SocketName()
+	status := "hsu-master " + i.client() + "status"
+	if !c.Bool("enable") {
+		fmt.Fprintf(c.App.Writer, "next: systemctl enable --now %s %s, then %s\n", socket, service, status)
 		return nil
-	case err != nil, os.Geteuid() != 0: // only root can change the owner
+	}
+	if err := systemctl(c.Context, i.options, "enable", "--now", socket, service); err != nil {
 		return err
 	}
-	return os.Lchown(dir, a.uid, a.gid)
+	fmt.Fprintf(c.App.Writer, "enabled and started; next: %s\n", status)
+	return nil
 }
 
 func uninstallUnits(c *cli.Context) error {
-	dir := c.String("unit-dir")
+	dir, o := c.String(unitDirFlag), deploy.Options{Name: c.String(serviceNameFlag)}
+	if err := deploy.CheckName(o.Name); err != nil {
+		return usagef("--%s %w", serviceNameFlag, err)
+	}
 	// The socket is stopped first: it would start the service again.
-	names := []string{deploy.SocketName, deploy.ServiceName}
+	names := []string{o.SocketName(), o.ServiceName()}
 	installed := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		_, err := os.Lstat(filepath.Join(dir, name))
 		return errors.Is(err, fs.ErrNotExist)
 	})
 	if len(installed) == 0 {
-		fmt.Fprintf(c.App.Writer, "nothing to remove: there is no %s in %s\n", deploy.ServiceName, dir)
+		fmt.Fprintf(c.App.Writer, "nothing to remove: there is no %s in %s\n", o.ServiceName(), dir)
 		return nil
 	}
+	for _, name := range installed {
+		if err := checkOurs(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
 	if util.IsRunningSystemd() {
-		if err := systemctl(c.Context, append([]string{"disable", "--now"}, installed...)...); err != nil {
+		if err := systemctl(c.Context, o, append([]string{"disable", "--now"}, installed...)...); err != nil {
 			return err
 		}
 	}
@@ -285,16 +224,16 @@ func uninstallUnits(c *cli.Context) error {
 		fmt.Fprintf(c.App.Writer, "removed %s\n", path)
 	}
 	if util.IsRunningSystemd() {
-		return systemctl(c.Context, "daemon-reload")
+		return systemctl(c.Context, o, "daemon-reload")
 	}
 	return nil
 }
 
-func systemctl(ctx context.Context, args ...string) error {
+func systemctl(ctx context.Context, o deploy.Options, args ...string) error {
 	output, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
 	if err != nil {
 		return hint(fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(output))),
-			"see journalctl -u %s", deploy.ServiceName)
+			"see journalctl -u %s", o.ServiceName())
 	}
 	return nil
 }

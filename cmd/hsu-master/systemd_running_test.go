@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/core-tools/hsu-master/deploy"
 )
 
 func TestInstallForAnotherUserThanTheRunningOne(t *testing.T) {
@@ -39,7 +41,7 @@ func TestInstallForAnotherUserThanTheRunningOne(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			err := checkRunning(proc, account{name: "hsu", uid: 990})
+			err := checkRunning(proc, deploy.Options{}, account{name: "hsu", uid: 990})
 			if test.refused != (err != nil) {
 				t.Fatalf("checkRunning = %v", err)
 			}
@@ -48,5 +50,32 @@ func TestInstallForAnotherUserThanTheRunningOne(t *testing.T) {
 				t.Errorf("%v, want %q", err, want)
 			}
 		})
+	}
+}
+
+// A service of root that may signal each user's processes is installed over one whose units have users.
+func TestInstallOverUnitsWithUsers(t *testing.T) {
+	proc := t.TempDir()
+	folder := filepath.Join(proc, "42")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"cgroup": "0::/system.slice/two.service\n", "status": "Name:\thsu\nUid:\t7\t7\t7\t7\n",
+	} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := deploy.Options{Name: "two"}
+	if err := checkRunning(proc, o, account{name: "root"}); err == nil {
+		t.Error("a service without CAP_KILL is installed")
+	}
+	o.Rights.Capabilities = []string{"CAP_KILL"}
+	if err := checkRunning(proc, o, account{name: "root"}); err != nil {
+		t.Error(err)
+	}
+	if err := checkRunning(proc, o, account{name: "hsu", uid: 990}); err == nil {
+		t.Error("a service of another user is installed")
 	}
 }

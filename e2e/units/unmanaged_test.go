@@ -373,3 +373,36 @@ func TestUnmanagedUnitsHealth(t *testing.T) {
 	m.Stop()
 	s.wantLeftAlone(t, "the stop")
 }
+
+// On a host without systemd, or without the service, the reason is shown, and other units are not concerned.
+func TestUnmanagedServiceThatSystemdDoesNotRun(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	s.write("hsu.yaml", `
+units:
+  database:
+    kind: unmanaged
+    discover: {systemd: hsu-e2e-none}
+    health: {interval: 100ms}
+  beside:
+    kind: managed
+    command: [sleep, "1000"]
+    start: {settle: 10ms}
+`)
+	absent := func(got harness.Worker) bool {
+		const noSystemd = "systemd cannot be asked: connect to systemd: "
+		return got.Status == "absent" && (strings.HasPrefix(got.Reason, noSystemd) ||
+			got.Reason == "systemd has no unit hsu-e2e-none.service")
+	}
+	m := s.start()
+	beside := s.await("beside-0", "runs", up)
+	s.await("database-0", "is absent", absent)
+	m.Kill()
+	m = s.start()
+	s.await("database-0", "is absent", absent)
+	if again := s.await("beside-0", "runs", up); again.PID != beside.PID {
+		t.Errorf("the worker is process %d, was %d", again.PID, beside.PID)
+	}
+	m.Stop()
+	s.WantNothingLeft()
+}

@@ -30,3 +30,28 @@ func Dial(ctx context.Context) (*Bus, error) {
 
 // Close ends the connection.
 func (b *Bus) Close() { b.conn.Close() }
+
+// MainPID returns the PID of the main process of a service, 0 if it has none.
+func (b *Bus) MainPID(ctx context.Context, unit string) (int, error) {
+	property, err := b.conn.GetServicePropertyContext(ctx, unit, "MainPID")
+	if err != nil {
+		return 0, fmt.Errorf("ask for the main process of %s: %w", unit, err)
+	}
+	pid, ok := property.Value.Value().(uint32)
+	if !ok {
+		return 0, fmt.Errorf("the main process of %s is %s, not a number", unit, property.Value)
+	}
+	return int(pid), nil
+}
+
+// State returns the states of a unit: whether it is loaded, and as what.
+func (b *Bus) State(ctx context.Context, unit string) (load, active, sub string, err error) {
+	for name, value := range map[string]*string{"LoadState": &load, "ActiveState": &active, "SubState": &sub} {
+		property, err := b.conn.GetUnitPropertyContext(ctx, unit, name)
+		if err != nil {
+			return "", "", "", fmt.Errorf("ask for the state of %s: %w", unit, err)
+		}
+		*value, _ = property.Value.Value().(string)
+	}
+	return load, active, sub, nil
+}

@@ -2,6 +2,7 @@ package process
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"path"
@@ -11,24 +12,27 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/systemd"
 )
 
-// Pattern is how a process that another program starts is found. One of PIDFile, Name and Port is set.
+// Pattern is how a process that another program starts is found. One of PIDFile, Name, Port and Systemd
+// is set.
 type Pattern struct {
 	PIDFile string   // a file whose first line is the PID
 	Name    string   // of the program
 	Args    []string // with Name: the process has all of these arguments, in this order
 	Port    int      // the process listens on this TCP port
+	Systemd string   // the process is the main one of this service of the system's service manager
 }
 
 // IsZero reports whether nothing is set.
 func (p Pattern) IsZero() bool {
-	return p.PIDFile == "" && p.Name == "" && len(p.Args) == 0 && p.Port == 0
+	return p.PIDFile == "" && p.Name == "" && len(p.Args) == 0 && p.Port == 0 && p.Systemd == ""
 }
 
 // Equal reports whether both find the same processes.
 func (p Pattern) Equal(other Pattern) bool {
-	return p.PIDFile == other.PIDFile && p.Port == other.Port &&
+	return p.PIDFile == other.PIDFile && p.Port == other.Port && p.Systemd == other.Systemd &&
 		p.Name == other.Name && slices.Equal(p.Args, other.Args)
 }
 
@@ -39,6 +43,8 @@ func (p Pattern) String() string {
 		return "pid file " + p.PIDFile
 	case p.Name != "":
 		return strings.Join(append([]string{"process", p.Name}, p.Args...), " ")
+	case p.Systemd != "":
+		return "systemd unit " + p.Systemd
 	default:
 		return "port " + strconv.Itoa(p.Port)
 	}
@@ -47,20 +53,22 @@ func (p Pattern) String() string {
 // Check returns an error unless exactly one way to find a process is set.
 func (p Pattern) Check() error {
 	ways := 0
-	for _, set := range []bool{p.PIDFile != "", p.Name != "", p.Port != 0} {
+	for _, set := range []bool{p.PIDFile != "", p.Name != "", p.Port != 0, p.Systemd != ""} {
 		if set {
 			ways++
 		}
 	}
 	switch {
 	case ways != 1:
-		return errors.New("must have one of pid_file, process and port")
+		return errors.New("must have one of pid_file, process, port and systemd")
 	case p.Name == "" && len(p.Args) > 0:
 		return errors.New("process: name is missing")
 	case strings.ContainsRune(p.Name, '/'):
 		return fmt.Errorf("process: name %q: must be a name without slashes", p.Name)
 	case p.Port < 0 || p.Port > 65535:
 		return fmt.Errorf("port %d: must be 1 to 65535", p.Port)
+	case p.Systemd != "" && !strings.HasSuffix(p.Systemd, ".service"):
+		return fmt.Errorf("systemd %q: must be a service, with its suffix .service", p.Systemd)
 	}
 	return nil
 }
@@ -86,6 +94,34 @@ type Discovery struct {
 type Own struct {
 	MasterID, StateDir string // as in the environment of the instances
 	Leaders            []int  // PIDs of the instances
+	// MainPID returns the main process of a systemd unit, as [systemd.Manager.MainPID] does. Without it, no search by
+	// unit finds any.
+	MainPID func(ctx context.Context, unit string) (int, error)
+}
+
+// CheckMain returns nil if a process is the main one of a systemd unit now. The process must be open, else another one
+// may have its PID. The error wraps [ErrUnverifiable] if that cannot be known, and [ErrGone] otherwise.
+func (o Own) CheckMain(ctx context.Context, unit string, pid int) error {
+	now, err := o.mainOf(ctx, unit)
+	if err == nil && now != pid {
+		err = fmt.Errorf("%w: the main process of %s is process %d now", ErrGone, unit, now)
+	}
+	return err
+}
+
+// mainOf returns the main process of a systemd unit, without proof.
+func (o Own) mainOf(ctx context.Context, unit string) (int, error) {
+	if o.MainPID == nil {
+		return 0, fmt.Errorf("%w: %w", ErrUnverifiable, systemd.ErrNoAnswer)
+	}
+	pid, err := o.MainPID(ctx, unit)
+	switch {
+	case errors.Is(err, systemd.ErrNoAnswer):
+		return 0, fmt.Errorf("%w: %w", ErrUnverifiable, err)
+	case err != nil:
+		return 0, fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	return pid, nil
 }
 
 // maxComm is the length to which the kernel cuts the name of a process: TASK_COMM_LEN.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/internal/safefile"
+	"github.com/core-tools/hsu-master/internal/systemd"
 )
 
 // Discover searches for processes that other programs have started. It reads the list of all processes at most once,
@@ -220,7 +221,14 @@ func (s *survey) confirm(p Pattern, proc *Process, c match, below []match) error
 	if proc.id.StartTicks != c.startTicks {
 		return fmt.Errorf("%w: process %d has just ended", ErrGone, c.pid)
 	}
-	if err := proc.Matches(p); err != nil {
+	var err error
+	if p.Systemd != "" {
+		// The unit had this main process before it was opened, and has it now: it is not another one with its PID.
+		err = s.own.CheckMain(s.ctx, p.Systemd, c.pid)
+	} else {
+		err = proc.Matches(p)
+	}
+	if err != nil {
 		return err
 	}
 	for _, b := range below {
@@ -258,6 +266,16 @@ func (s *survey) matches(p Pattern) ([]match, error) {
 		return []match{{pid.pid, stat.StartTicks}}, nil
 	case p.Name != "":
 		return s.named(p)
+	case p.Systemd != "":
+		pid, err := s.own.mainOf(s.ctx, p.Systemd)
+		if err != nil {
+			return nil, err
+		}
+		stat, err := readLife(pid)
+		if err != nil || stat.ended() {
+			return nil, fmt.Errorf("%w: process %d of %s has just ended", ErrGone, pid, p.Systemd)
+		}
+		return []match{{pid, stat.StartTicks}}, nil
 	default:
 		return s.listening(p.Port)
 	}
@@ -414,7 +432,7 @@ func readPIDFile(path string) (f pidFile, err error) {
 }
 
 // Matches returns nil if the process matches the pattern now. The process was opened before, so that the evidence is
-// about it.
+// about it. For a systemd unit, see [Own.CheckMain].
 func (p *Process) Matches(pattern Pattern) error {
 	// A file that is just being written, or a process inside execve, does not count against the process.
 	const tries, pause = 3, 20 * time.Millisecond
@@ -448,6 +466,8 @@ func (p *Process) matches(pattern Pattern) error {
 		}
 		return fmt.Errorf("%w: process %d executes another program now: %s", ErrGone, p.id.PID,
 			strings.ToValidUTF8(g.comm, "\uFFFD"))
+	case pattern.Systemd != "":
+		return fmt.Errorf("%w: %w", ErrUnverifiable, systemd.ErrNoAnswer)
 	default:
 		return p.listensOn(pattern.Port)
 	}

@@ -6,15 +6,19 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/systemd"
 )
 
 // startNamed starts a child whose name is unique on this machine, and returns both.
@@ -534,6 +538,45 @@ func TestPatiently(t *testing.T) {
 
 // BenchmarkDiscover is the cost of the search for a process that does not exist, which a master pays at least every 8 s
 // while one is absent.
+// A systemd unit has the same main process before that is opened and afterwards.
+func TestDiscoverByASystemdUnit(t *testing.T) {
+	first, _ := startNamed(t, "sleep")
+	second, _ := startNamed(t, "sleep")
+	w, other := first.PID(), second.PID()
+	p := Pattern{Systemd: "db.service"}
+	answers := func(pids ...int) Own {
+		return Own{MainPID: func(_ context.Context, unit string) (int, error) {
+			if unit != "db.service" {
+				t.Errorf("asked for %s", unit)
+			}
+			pid := pids[0]
+			pids = pids[min(1, len(pids)-1):]
+			if pid == 0 {
+				return 0, errors.New("db.service is inactive (dead)")
+			}
+			return pid, nil
+		}}
+	}
+	found := discoverOne(t, answers(w), Query{Pattern: p})
+	if found.Err != nil || found.Process.Identity().PID != w {
+		t.Fatalf("%+v", found)
+	}
+	if err := answers(w).CheckMain(t.Context(), "db.service", w); err != nil {
+		t.Error(err)
+	}
+	changed := "the main process of db.service is process " + strconv.Itoa(other) + " now"
+	wantReason(t, answers(other).CheckMain(t.Context(), "db.service", w), ErrGone, changed)
+	wantNothing(t, answers(0), p, ErrGone, "is inactive")
+	wantNothing(t, answers(w, other), p, ErrGone, changed)
+	wantNothing(t, answers(w, 0), p, ErrGone, "is inactive")
+	wantNothing(t, answers(os.Getpid()), p, ErrUnverifiable, "is a process of this master")
+	wantNothing(t, Own{}, p, ErrUnverifiable, "systemd cannot be asked")
+	wantNothing(t, Own{MainPID: func(context.Context, string) (int, error) {
+		return 0, fmt.Errorf("%w: no such file", systemd.ErrNoAnswer)
+	}}, p, ErrUnverifiable, "no such file")
+	wantNothing(t, answers(math.MaxInt32), p, ErrGone, "has just ended")
+}
+
 func BenchmarkDiscover(b *testing.B) {
 	query := []Query{{Pattern: Pattern{Name: "no-such-process", Args: []string{"x"}}}}
 	for b.Loop() {

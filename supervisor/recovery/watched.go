@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 
+	"github.com/core-tools/hsu-master/internal/systemd"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -13,7 +14,9 @@ import (
 func (rc *Context) planWatched(
 	ctx context.Context, recs []records.Worker, units []unit.Spec, slots []Slot,
 ) []Decision {
-	own := process.Own{MasterID: rc.MasterID, StateDir: rc.StateDir}
+	manager := systemd.NewManager()
+	defer manager.Close()
+	own := process.Own{MasterID: rc.MasterID, StateDir: rc.StateDir, MainPID: manager.MainPID}
 	recorded, taken := map[string]records.Worker{}, map[string]bool{}
 	for _, rec := range recs {
 		if rec.Unmanaged() {

@@ -70,13 +70,27 @@ func (w *watch) add(u unit.Spec, use string, alive bool, spec probe.Spec) {
 	c := &check{use: use, alive: alive, spec: spec, prober: w.prober(u, spec)}
 	pattern := u.Discover
 	c.Check = w.set.opts.Checks.Add(spec.Policy, func(ctx context.Context) error {
-		if err := w.target.Matches(pattern); err != nil {
+		if err := w.matches(ctx, pattern); err != nil {
 			return mismatchError{err}
 		}
 		return c.prober.Ping(ctx)
 	}, func(_ context.Context, r probe.Result) { w.told(c, r) })
 	w.checks = append(w.checks, c)
 	c.Now()
+}
+
+// matches returns nil if the process still matches the pattern. A systemd that has no answer, because it is executed
+// again or is busy, is no reason to give up the process of a unit: the process is known, and its end is noticed without
+// systemd.
+func (w *watch) matches(ctx context.Context, p process.Pattern) error {
+	if p.Systemd == "" {
+		return w.target.Matches(p)
+	}
+	err := process.Own{MainPID: w.set.opts.mainPID}.CheckMain(ctx, p.Systemd, w.target.Identity().PID)
+	if errors.Is(err, process.ErrUnverifiable) {
+		return nil
+	}
+	return err
 }
 
 // mismatchError is the answer of a process that does not match any more.

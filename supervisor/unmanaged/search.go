@@ -65,7 +65,9 @@ func (s *Set) search(ctx context.Context) time.Time {
 	if !soon && time.Now().Before(due) {
 		return due
 	}
-	findings := s.opts.discover(ctx, s.opts.Own(), queries)
+	own := s.opts.Own()
+	own.MainPID = s.opts.mainPID
+	findings := s.opts.discover(ctx, own, queries)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ctx.Err() == nil {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/systemd"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/probe"
@@ -46,12 +47,14 @@ type Options struct {
 	// Tests put fakes here.
 	discover func(ctx context.Context, own process.Own, queries []process.Query) []finding
 	apply    func(ctx context.Context, muts ...records.Mutation) error // to the store
+	mainPID  func(ctx context.Context, unit string) (int, error)       // of a systemd unit
 }
 
 // Set is the set of watched units. Its methods may be called from any goroutine.
 type Set struct {
-	opts Options
-	wake chan struct{} // one token: there is something to do
+	opts    Options
+	systemd *systemd.Manager
+	wake    chan struct{} // one token: there is something to do
 
 	// durable is held while records are written, so that no record is written after it was removed.
 	durable sync.Mutex
@@ -82,7 +85,13 @@ func New(opts Options) *Set {
 	if opts.apply == nil {
 		opts.apply = opts.Store.Apply
 	}
-	return &Set{opts: opts, wake: make(chan struct{}, 1), recorded: map[string]records.Worker{}}
+	manager := systemd.NewManager()
+	if opts.mainPID == nil {
+		opts.mainPID = manager.MainPID
+	}
+	return &Set{
+		opts: opts, systemd: manager, wake: make(chan struct{}, 1), recorded: map[string]records.Worker{},
+	}
 }
 
 // idOf returns the id of the only worker of a unit.
@@ -210,6 +219,7 @@ func (s *Set) notify() {
 
 // Serve watches the units until ctx ends.
 func (s *Set) Serve(ctx context.Context) {
+	defer s.systemd.Close()
 	defer s.release()
 	for {
 		searchAt := s.search(ctx)

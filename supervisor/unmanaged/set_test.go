@@ -17,6 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/leaks"
+	"github.com/core-tools/hsu-master/internal/systemd"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/probe"
@@ -127,6 +128,7 @@ type watcher struct {
 	stop    func()
 	failing func(bool)
 	changes func() int
+	main    func(pid int, err error) // answers for a systemd unit
 }
 
 // open starts a set on the state in dir.
@@ -138,12 +140,18 @@ func (w *world) open(t *testing.T, dir string, units ...unit.Spec) *watcher {
 	}
 	var mu sync.Mutex
 	fails, changes := false, 0
+	mainPID, mainErr := 0, error(nil)
 	checks := probe.NewScheduler()
 	s := New(Options{
 		Store: db, Checks: checks, Log: slog.New(slog.DiscardHandler), BootID: "boot",
 		Own:      func() process.Own { return process.Own{} },
 		Changed:  func() { mu.Lock(); defer mu.Unlock(); changes++ },
 		discover: w.discover,
+		mainPID: func(context.Context, string) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return mainPID, mainErr
+		},
 		apply: func(ctx context.Context, muts ...records.Mutation) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -172,6 +180,7 @@ func (w *world) open(t *testing.T, dir string, units ...unit.Spec) *watcher {
 		}),
 		failing: func(is bool) { mu.Lock(); defer mu.Unlock(); fails = is },
 		changes: func() int { mu.Lock(); defer mu.Unlock(); return changes },
+		main:    func(pid int, err error) { mu.Lock(); defer mu.Unlock(); mainPID, mainErr = pid, err },
 	}
 	t.Cleanup(wt.stop)
 	s.Restore(snap.Workers)
@@ -470,6 +479,30 @@ func TestTheNextMasterKnowsTheProcess(t *testing.T) {
 		if got := w.queries[0].Last; got.PID != 1001 {
 			t.Errorf("it searches for the last process %+v", got)
 		}
+	})
+}
+
+// The process of a systemd unit is given up when the unit has another one, and not when systemd has no answer.
+func TestMainProcessOfASystemdUnit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		db := unitOf("db")
+		db.Discover = process.Pattern{Systemd: "db.service"}
+		w.start(db.Discover)
+		s := w.open(t, t.TempDir())
+		s.main(1001, nil)
+		s.put(db)
+		pass(2 * db.Liveness.Interval)
+		s.wantShown("db", "running 1001 ready")
+		s.main(0, fmt.Errorf("%w: executed again", systemd.ErrNoAnswer))
+		pass(2 * db.Liveness.Interval)
+		s.wantShown("db", "running 1001 ready")
+		s.wantHistory("db", "found")
+		w.start(db.Discover)
+		s.main(1002, nil)
+		pass(db.Liveness.Interval + maxDelay)
+		s.wantShown("db", "running 1002 ready")
+		s.wantHistory("db", "found gone found")
 	})
 }
 

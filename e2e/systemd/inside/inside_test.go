@@ -80,6 +80,7 @@ type state struct {
 	Workers        []struct {
 		ID          string `json:"id"`
 		Status      string `json:"status"`
+		Reason      string `json:"reason"`
 		PID         int    `json:"pid"`
 		Token       string `json:"token"`
 		Incarnation int    `json:"incarnation"`

@@ -1,0 +1,15 @@
+//go:build unix
+
+package main
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// runAs makes a command run as the account.
+func runAs(cmd *exec.Cmd, a account) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{
+		Uid: uint32(a.uid), Gid: uint32(a.gid), Groups: a.groups, //nolint:gosec // ids have 32 bits
+	}}
+}

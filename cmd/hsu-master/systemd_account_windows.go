@@ -1,0 +1,6 @@
+package main
+
+import "os/exec"
+
+// runAs does nothing: there is no systemd on Windows.
+func runAs(*exec.Cmd, account) {}
