@@ -385,6 +385,9 @@ func (w *owner) publish() {
 	if w.silent != "" {
 		info.Reason = w.silent
 	}
+	if info.Reason == "" && w.rec.Outdated && recovery.HasLostKey(w.env.Secrets, w.unit, w.rec) {
+		info.Reason = "outdated: " + recovery.KeyLost
+	}
 	if at := w.state.History.RetryAt; at != 0 {
 		info.RetryAt = time.Now().Add(at - w.env.BootTime())
 	}
