@@ -342,7 +342,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 
 func (w *owner) finish(ctx context.Context) {
 	if w.state.Retired {
-		removed := w.event(eventRemoved, lifecycle.Surplus)
+		removed := w.event(eventRemoved, w.state.RetireReason())
 		w.journal.commit(ctx, crashpoint.Removal, records.DeleteWorker(w.id), records.AppendEvent(removed))
 		w.env.Services.Offer(services.OfWorker(w.id))
 		w.env.Rotator.Remove(w.id)
