@@ -180,7 +180,7 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (r rollout
 			s.set.retired, surplus = append(s.set.retired, w), append(surplus, w)
 		}
 	}
-	s.helpers.Go(func() { retireInOrder(work, surplus, before) })
+	s.helpers.Go(func() { retireInOrder(work, surplus, before, units) })
 	s.services.Changed() // workers may wait for less than before
 	s.guard.Changed()
 	return r, nil

@@ -206,8 +206,10 @@ func stopInOrder(workers []*worker.Worker, graph *dependencies.Graph) {
 }
 
 // retireInOrder has surplus workers stopped and forgotten, those of a unit when the surplus workers of the units that
-// depended on it have ended. graph is that of the units before the change.
-func retireInOrder(ctx context.Context, surplus []*worker.Worker, graph *dependencies.Graph) {
+// depended on it have ended. graph is that of the units before the change, and units are those after it.
+func retireInOrder(
+	ctx context.Context, surplus []*worker.Worker, graph *dependencies.Graph, units []unit.Spec,
+) {
 	byUnit := map[string][]*worker.Worker{}
 	for _, w := range surplus {
 		name := unitName(w)
@@ -217,6 +219,7 @@ func retireInOrder(ctx context.Context, surplus []*worker.Worker, graph *depende
 	defer wg.Wait()
 	for name, ws := range byUnit {
 		before := surplusDependents(name, byUnit, graph)
+		removed := !slices.ContainsFunc(units, func(u unit.Spec) bool { return u.Name == name && u.Starts() })
 		wg.Go(func() {
 			for _, w := range before {
 				select {
@@ -226,7 +229,7 @@ func retireInOrder(ctx context.Context, surplus []*worker.Worker, graph *depende
 				}
 			}
 			for _, w := range ws {
-				_ = w.Retire(ctx) // it fails only if the master ends, and the next one retires it
+				_ = w.Retire(ctx, removed) // it fails only if the master ends, and the next one retires it
 			}
 		})
 	}

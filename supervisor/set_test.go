@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -56,6 +58,17 @@ func TestApplyStartsTheMissingAndForgetsTheSurplus(t *testing.T) {
 		snap, err := m.store.Snapshot()
 		if err != nil || len(snap.Workers) != 1 {
 			t.Errorf("%d workers are recorded, %v, want 1", len(snap.Workers), err)
+		}
+		reasons := map[string][]string{}
+		for _, e := range snap.Events {
+			if e.Type == "stopping" || e.Type == "removed" {
+				reasons[e.Worker] = append(reasons[e.Worker], e.Detail)
+			}
+		}
+		const fewer, gone = "fewer replicas are wanted", "its unit was removed"
+		want := map[string][]string{"worker-1": {fewer, fewer}, "worker-2": {fewer, fewer}, "other-0": {gone, gone}}
+		if diff := cmp.Diff(want, reasons); diff != "" {
+			t.Errorf("reasons of the stops (-want +got):\n%s", diff)
 		}
 		// A slot that was given up is a new one when it is wanted again.
 		if err := m.Apply(t.Context(), unitOf(t, "worker", 2)); err != nil {

@@ -313,8 +313,7 @@ func printEvidence(w io.Writer, d recovery.Decision) {
 		line("port", fmt.Sprintf("%d is %s", e.Port.Port, portOwners[e.Port.Owner]))
 	}
 	if e.Incomparable {
-		line("outdated", "its environment may have changed: it was recorded with another key than that of secret.key;"+
-			" it stays as it is")
+		line("outdated", recovery.KeyLost+"; it stays as it is")
 	} else if e.Outdated {
 		line("outdated", "its executable or its unit has changed since it was started; it stays until a reload")
 	}

@@ -241,7 +241,14 @@ func TestLostKeyOfEnvironments(t *testing.T) {
 		t.Fatal(err)
 	}
 	m = site.start()
-	site.await("a-0", "is outdated", func(w harness.Worker) bool { return w.Outdated && w.PID == before.PID })
+	w := site.await("a-0", "is outdated", func(w harness.Worker) bool { return w.Outdated && w.PID == before.PID })
+	const why = "its environment may have changed: it was recorded with another key than that of secret.key"
+	if list := site.CLI("worker", "list").Stdout; w.Reason != "outdated: "+why || !strings.Contains(list, why) {
+		t.Errorf("%+v, want the reason %q; worker list:\n%s", w, why, list)
+	}
+	if plan := site.CLI("state", "plan", "--config", site.path("hsu.yaml")).Stdout; !strings.Contains(plan, why) {
+		t.Errorf("state plan does not say %q:\n%s", why, plan)
+	}
 	if n := len(m.Logged("secret key lost")); n != 1 {
 		t.Errorf("the lost key is logged %d times, want once", n)
 	}

@@ -63,7 +63,7 @@ func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	case EvReplace:
 		return replace(s, e)
 	case EvRetire:
-		return retire(s)
+		return retire(s, e.Removed)
 	case EvShutdown:
 		s.quitting = true
 		return leave(s)
@@ -300,14 +300,14 @@ func replace(s State, e Event) (State, Action) {
 }
 
 // retire decides how the slot is given up.
-func retire(s State) (State, Action) {
+func retire(s State, removed bool) (State, Action) {
 	if s.quitting {
 		return s, ActNone // the next master does it
 	}
-	s.Wanted, s.Retired = false, true
+	s.Wanted, s.Retired, s.Removed = false, true, removed
 	switch s.Slot {
 	case Occupied:
-		return s.stop(Surplus)
+		return s.stop(s.RetireReason())
 	case Vacant:
 		return s, ActFinish
 	case unverified, terminating, remaining: // it ends when the slot is vacant
@@ -315,8 +315,13 @@ func retire(s State) (State, Action) {
 	return s, ActNone
 }
 
-// Surplus is the reason for the end of a worker whose slot is no longer wanted.
-const Surplus = "fewer replicas are wanted"
+// RetireReason returns why the slot of a retired worker is no longer wanted.
+func (s State) RetireReason() string {
+	if s.Removed {
+		return "its unit was removed"
+	}
+	return "fewer replicas are wanted"
+}
 
 // closing decides for a master that begins to stop: a worker without a process leaves at once, another one when its
 // turn comes.

@@ -229,7 +229,7 @@ func (f Facts) keep(o Orders) (Action, string) {
 	case lifecycle.ActStop:
 		switch {
 		case s.Retired:
-			return ActionStop, what + ", and " + lifecycle.Surplus
+			return ActionStop, what + ", and " + s.RetireReason()
 		case !s.Wanted:
 			return ActionStop, what + ", and the worker is wanted stopped"
 		case f.due != nil:
@@ -280,7 +280,7 @@ func (f Facts) follow(o Orders) (action Action, reason string, restartIn float64
 		waits := fmt.Sprintf("%s, started in %s", what, delay.Round(time.Millisecond))
 		return ActionWait, withReason(waits, s.Reason), delay.Seconds()
 	case lifecycle.ActFinish:
-		return ActionForget, what + ", and " + lifecycle.Surplus, 0
+		return ActionForget, what + ", and " + s.RetireReason(), 0
 	}
 	if after.Status == records.StatusCompleted {
 		return ActionKeepCompleted, what + "; its policy does not restart it", 0

@@ -209,6 +209,13 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 			},
 			ActionStop, "process 41 lives and is the recorded one, and fewer replicas are wanted",
 		},
+		"of a unit that was removed": {
+			Facts{
+				state: lifecycle.State{Retired: true, Removed: true, Status: records.StatusRunning}, standing: lives,
+				evidence: Evidence{Recorded: recorded(records.StatusRunning), Found: alive},
+			},
+			ActionStop, "process 41 lives and is the recorded one, and its unit was removed",
+		},
 		"surplus, gone": {
 			Facts{
 				state: retired, standing: gone, exitReason: "process 41 ended", ran: true,

@@ -5,12 +5,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // The commands of hooks belong to their worker's slot, and are no instances of it.
@@ -107,6 +109,20 @@ func (l leases) Left(
 	_ context.Context, id string, _ records.Instance, _ bool,
 ) (string, []process.Holder, error) {
 	return l.left[id].lease, l.left[id].members, nil
+}
+
+// A worker of a unit that the file lacks is told from one of a unit with fewer replicas.
+func TestSlotsThatAreNotWanted(t *testing.T) {
+	rc := Context{Now: func() time.Duration { return 0 }}
+	recs := []records.Worker{{ID: "a-0", Unit: "a"}, {ID: "a-1", Unit: "a"}, {ID: "b-0", Unit: "b"}}
+	for _, s := range rc.Slots(recs, []unit.Spec{{Name: "a", Path: "/bin/sh", Replicas: 1}}, false) {
+		if got, want := s.State.Retired, s.ID != "a-0"; got != want {
+			t.Errorf("%s: retired %t, want %t", s.ID, got, want)
+		}
+		if got, want := s.State.Removed, s.ID == "b-0"; got != want {
+			t.Errorf("%s: its unit was removed: %t, want %t", s.ID, got, want)
+		}
+	}
 }
 
 // What a starting master finds of a recorded run of a hook, and whether the worker is held.

@@ -38,6 +38,14 @@ func Compare(key records.SecretKey, u unit.Spec, rec records.Worker) Difference 
 	return Same
 }
 
+// KeyLost is the reason why a worker is outdated whose unit may be the same as at its start.
+const KeyLost = "its environment may have changed: it was recorded with another key than that of secret.key"
+
+// HasLostKey reports whether the environment of the last start was recorded with another key than the one of the state.
+func HasLostKey(key records.SecretKey, u unit.Spec, rec records.Worker) bool {
+	return len(u.Env) > 0 && rec.SecretKey != "" && rec.SecretKey != key.ID()
+}
+
 // CompareChange is like [Compare] for a change of the unit from before to u. A change of what cannot be compared is a
 // difference.
 func CompareChange(key records.SecretKey, before, u unit.Spec, rec records.Worker) Difference {

@@ -87,12 +87,12 @@ func (rc *Context) Slots(recs []records.Worker, units []unit.Spec, asRecorded bo
 			continue
 		}
 		u, found := known[rec.Unit]
-		if !found || !u.Starts() {
+		if found = found && u.Starts(); !found {
 			u = unit.Spec{Name: rec.Unit}.WithDefaults()
 		}
 		s := rc.slot(u, rec, true)
 		if !asRecorded {
-			s.State.Wanted, s.State.Retired = false, true
+			s.State.Wanted, s.State.Retired, s.State.Removed = false, true, !found
 		}
 		slots = append(slots, s)
 	}

@@ -347,7 +347,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 
 func (w *owner) finish(ctx context.Context) {
 	if w.state.Retired {
-		removed := w.event(eventRemoved, lifecycle.Surplus)
+		removed := w.event(eventRemoved, w.state.RetireReason())
 		w.journal.commit(ctx, crashpoint.Removal, records.DeleteWorker(w.id), records.AppendEvent(removed))
 		w.env.Services.Offer(services.OfWorker(w.id))
 		w.env.Rotator.Remove(w.id)
@@ -392,6 +392,9 @@ func (w *owner) publish() {
 	}
 	if w.silent != "" {
 		info.Reason = w.silent
+	}
+	if info.Reason == "" && w.rec.Outdated && recovery.HasLostKey(w.env.Secrets, w.unit, w.rec) {
+		info.Reason = "outdated: " + recovery.KeyLost
 	}
 	if at := w.state.History.RetryAt; at != 0 {
 		info.RetryAt = time.Now().Add(at - w.env.BootTime())
