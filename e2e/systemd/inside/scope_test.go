@@ -250,6 +250,56 @@ func TestCgroupOfAStartThatWasCutOffIsRemoved(t *testing.T) {
 	wantInScope(t, last)
 }
 
+// hider is a worker with a descendant that only its cgroup identifies: it has no environment, lease, parent or session
+// of the worker.
+const hider = `#!/bin/bash
+(setsid env -i /usr/bin/sleep 4711 3>&- </dev/null >/dev/null 2>&1 &)
+exec /usr/local/bin/hsu-worker "$@"
+`
+
+// A worker dies while no master runs. What is left of it in its cgroup is found in a plan, and killed.
+func TestCgroupInTheScopeIdentifiesADescendant(t *testing.T) {
+	const program = "/usr/local/bin/hiding-worker"
+	if err := os.WriteFile(program, []byte(hider), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dropIn(t, "Restart=no")
+	first := installProgram(t, master, "--worker-path", program)
+	victim := first.Workers[3]
+	members := strings.Fields(readFile(t, filepath.Join("/sys/fs/cgroup", cgroupOf(t, victim.PID), "cgroup.procs")))
+	hidden := ""
+	for _, pid := range members {
+		if pid != fmt.Sprint(victim.PID) {
+			hidden = pid
+		}
+	}
+	if len(members) != 2 || strings.Contains(readFile(t, "/proc/"+hidden+"/environ"), "HSU_") {
+		t.Fatalf("the cgroup of %s has %v, want one descendant without environment", victim.ID, members)
+	}
+	command(t, "systemctl", "kill", "-s", "KILL", service)
+	if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, 30*time.Second, func() error {
+		// In a container, this setting of the service shows it another boot id.
+		plan := command(t, "systemd-run", "--quiet", "--pipe", "--wait", "--property=ProtectKernelTunables=yes",
+			master, "state", "plan", "--json", "--worker-path", program, "--worker-count", fmt.Sprint(workers))
+		if left := "what is left of it is stopped first (process " + hidden + ")"; !strings.Contains(plan, left) {
+			return fmt.Errorf("the plan has no %s:\n%s", left, plan)
+		}
+		return nil
+	})
+	command(t, "systemctl", "start", service)
+	last := ready(t, first.MasterPID)
+	if _, err := os.Stat("/proc/" + hidden); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the descendant %s is still there: %v", hidden, err)
+	}
+	if last.Workers[3].PID == victim.PID || last.Workers[0].PID != first.Workers[0].PID {
+		t.Errorf("workers were %+v and are %+v", first.Workers, last.Workers)
+	}
+	wantInScope(t, last)
+}
+
 // Without the scope, workers start all the same, in the service. They are adopted as they are.
 func TestWorkersStartWithoutAScope(t *testing.T) {
 	// A manager that never answers, as PID 1 may while it is busy.
