@@ -102,7 +102,7 @@ func (s State) expects(k EventKind) bool {
 }
 
 func (s State) start() (State, Action) {
-	s.Status, s.Reason, s.Planned, s.bloated = records.StatusStarting, "", false, false
+	s.Status, s.Reason, s.Planned = records.StatusStarting, "", false
 	s.History.RetryAt = 0
 	return s, ActStart
 }

@@ -84,6 +84,13 @@ func init() {
 			must(err)
 			fmt.Printf("hidden %v\n", hidden)
 		},
+		"nobody-files": func(args []string) {
+			withheld.folderSize.Store(true)
+			dropUID()
+			used, err := Measure(context.Background(), []Family{{Session: number(args[0]), StartTicks: startTicksOf(args[0])}})
+			must(err)
+			fmt.Printf("files %d of %d\n", used[0].Files, used[0].Processes)
+		},
 		"nobody-start":    nobodyStart,
 		"nobody-limit":    nobodyLimit,
 		"nobody-discover": nobodyDiscover,
@@ -130,6 +137,12 @@ func openFile(args []string) {
 	defer func() { must(f.Close()) }()
 	ready()
 	sleepOn()
+}
+
+func startTicksOf(pid string) uint64 {
+	s, err := readStat(number(pid))
+	must(err)
+	return s.StartTicks
 }
 
 func number(text string) int {

@@ -15,6 +15,7 @@ var withheld struct {
 	pidfs       atomic.Bool // Linux 6.9: an inode per process
 	groupSignal atomic.Bool // Linux 6.9: PIDFD_SIGNAL_PROCESS_GROUP
 	exitInfo    atomic.Bool // Linux 6.15: PIDFD_INFO_EXIT
+	folderSize  atomic.Bool // Linux 6.2: the number of descriptors as the size of their folder
 	sockDiag    atomic.Bool // a kernel or sandbox without NETLINK_SOCK_DIAG
 	tcpDiag     atomic.Bool // a kernel with sock_diag but without its TCP module
 	cgroupKill  atomic.Bool // Linux 5.14: cgroup.kill

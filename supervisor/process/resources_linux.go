@@ -79,15 +79,15 @@ func threadPages(pid int, buf *[]byte) int64 {
 	return pages
 }
 
-// countFiles returns the number of a process's open descriptors. It returns false if it cannot be read. Since Linux 6.2
-// it is the size of the folder, which costs nothing to read.
+// countFiles returns the number of a process's open descriptors, 0 if it has ended. It returns false if they cannot be
+// read. Since Linux 6.2 it is the size of the folder, which any user may ask for.
 func countFiles(pid int, buf *[]byte) (int, bool) {
 	var folder unix.Stat_t
-	if unix.Stat(procPath(pid, "fd"), &folder) == nil && folder.Size > 0 {
+	if !withheld.folderSize.Load() && unix.Stat(procPath(pid, "fd"), &folder) == nil && folder.Size > 0 {
 		return int(folder.Size), true
 	}
 	_, open, err := descriptors(pid, buf)
-	return len(open), err == nil
+	return len(open), !denied(err)
 }
 
 // assign returns the members of each family. It looks for holders of a lease only among the processes that belong to no

@@ -127,12 +127,27 @@ func TestMeasureComparesTheStartTime(t *testing.T) {
 	}
 }
 
-// The descriptors of a process of another user may not be readable. Then their number is not known.
-func TestCountFilesOfNoProcess(t *testing.T) {
+// Before Linux 6.2 a user cannot count the descriptors of another user's process. They are not 0 then.
+func TestMeasureDoesNotKnowTheFilesOfAnotherUser(t *testing.T) {
+	needRoot(t)
+	other := startWorker(t, "sleep")
+	other.expect(t, "ready")
+	w := startWorker(t, "nobody-files", strconv.Itoa(other.PID()))
+	if got := w.expect(t, "files"); got != "-1 of 1" {
+		t.Errorf("files %s, want them unknown", got)
+	}
+}
+
+// A member that ends meanwhile does not hide the descriptors of the others.
+func TestCountFilesOfAProcessThatHasEnded(t *testing.T) {
+	withhold(t, &withheld.folderSize)
 	buf := getBuffer()
 	defer putBuffer(buf)
-	if n, ok := countFiles(1<<30, buf); ok {
-		t.Errorf("%d descriptors of no process", n)
+	if n, ok := countFiles(1<<30, buf); n != 0 || !ok {
+		t.Errorf("countFiles = %d, %t, want none", n, ok)
+	}
+	if n, ok := countFiles(os.Getpid(), buf); n < 3 || !ok {
+		t.Errorf("countFiles = %d, %t, want those of this process", n, ok)
 	}
 }
 
