@@ -93,6 +93,7 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 			Checks:      checkMessages(w.Checks),
 			RetryAt:     timestamp(w.RetryAt),
 			Unmanaged:   w.Unmanaged(),
+			StatusText:  sendable(w.StatusText),
 		}
 		if f := w.Found; f != nil {
 			m.Pid, m.Program = int32(f.PID), sendable(f.Name) //nolint:gosec // fits in 32 bits

@@ -133,7 +133,7 @@ func logOf(l *config.Log) logs.Policy {
 	return p
 }
 
-// checkOf returns the check as the supervisor makes it. The notify type is refused before.
+// checkOf returns the check as the supervisor makes it.
 func checkOf(h *config.Health) probe.Spec {
 	return probe.Spec{
 		Type: probe.Type(h.Type), Service: h.Service, Address: h.Address, URL: h.URL, Status: h.Status,
@@ -177,7 +177,6 @@ func unsupported(u *config.Unit) []string {
 	add(l.Enforce == config.Required, "limits.enforce: required")
 	add(u.MemoryRestart != 0, "memory_restart")
 	add(u.Log.To != config.LogToFile, "log.to: "+string(u.Log.To))
-	add(u.Readiness.Type == config.HealthNotify || u.Liveness.Type == config.HealthNotify, "health type: notify")
 	slices.Sort(keys)
 	return keys
 }

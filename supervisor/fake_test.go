@@ -442,6 +442,8 @@ func (p *fakeProcess) Terminate(syscall.Signal) error {
 	return nil
 }
 
+func (p *fakeProcess) Includes(pid int) bool { return pid == os.Getpid() }
+
 func (p *fakeProcess) TerminateRest(context.Context) error { return nil }
 
 func (p *fakeProcess) Survived() bool {

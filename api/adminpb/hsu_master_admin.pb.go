@@ -963,6 +963,8 @@ type Worker struct {
 	NextDueAt *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=next_due_at,json=nextDueAt,proto3" json:"next_due_at,omitempty"`
 	// The last due time that was run, skipped or missed.
 	LastDueAt *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=last_due_at,json=lastDueAt,proto3" json:"last_due_at,omitempty"`
+	// What it has sent last as STATUS= to its notify socket. Empty offline.
+	StatusText string `protobuf:"bytes,25,opt,name=status_text,json=statusText,proto3" json:"status_text,omitempty"`
 	// It belongs to an unmanaged unit: another program starts its process, which the
 	// master only watches.
 	Unmanaged bool `protobuf:"varint,29,opt,name=unmanaged,proto3" json:"unmanaged,omitempty"`
@@ -1154,6 +1156,13 @@ func (x *Worker) GetLastDueAt() *timestamppb.Timestamp {
 		return x.LastDueAt
 	}
 	return nil
+}
+
+func (x *Worker) GetStatusText() string {
+	if x != nil {
+		return x.StatusText
+	}
+	return ""
 }
 
 func (x *Worker) GetUnmanaged() bool {
@@ -2259,7 +2268,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tspec_hash\x18\a \x01(\tR\bspecHash\x129\n" +
 	"\n" +
 	"changed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAtB\b\n" +
-	"\x06_scale\"\xa2\x06\n" +
+	"\x06_scale\"\xc3\x06\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -2286,7 +2295,9 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x06checks\x18\x13 \x03(\v2\x1a.hsu.master.admin.v1.CheckR\x06checks\x125\n" +
 	"\bretry_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\x12:\n" +
 	"\vnext_due_at\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\tnextDueAt\x12:\n" +
-	"\vlast_due_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\tlastDueAt\x12\x1c\n" +
+	"\vlast_due_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\tlastDueAt\x12\x1f\n" +
+	"\vstatus_text\x18\x19 \x01(\tR\n" +
+	"statusText\x12\x1c\n" +
 	"\tunmanaged\x18\x1d \x01(\bR\tunmanaged\x12\x18\n" +
 	"\aprogram\x18\x1e \x01(\tR\aprogram\"\xcf\x01\n" +
 	"\x05Check\x12\x10\n" +

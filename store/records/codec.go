@@ -18,6 +18,9 @@ import (
 // maxPort is the largest TCP port.
 const maxPort = math.MaxUint16
 
+// maxWatchdog is the longest time in microseconds that a duration can have.
+const maxWatchdog = math.MaxInt64 / int64(time.Microsecond)
+
 // maxID bounds the ids that are used as keys, in bytes.
 const maxID = 1024
 
@@ -176,6 +179,9 @@ func encodeWorker(w Worker) ([]byte, error) {
 			LeaseInode:   i.Lease.Inode,
 			Uid:          i.UID,
 		}
+		if n := i.Notify; n != nil {
+			m.Notify = &pb.Notify{Path: text(n.Path), WatchdogUsec: n.Watchdog.Microseconds(), Watched: n.Watched}
+		}
 	}
 	if f := w.Found; f != nil {
 		proof, err := lookup(proofCodes, "proof", f.Proof)
@@ -238,6 +244,12 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	b.int32("port", int(m.GetPort()), 0, maxPort)
 	if err := errors.Join(checkID(key), err1, err2, err3, err4, err5, err6, b.err); err != nil {
 		return Worker{}, err
+	}
+	if n := m.GetNotify(); n != nil && instance != nil {
+		instance.Notify = &Notify{
+			Path: n.GetPath(), Watched: n.GetWatched(),
+			Watchdog: time.Duration(min(max(n.GetWatchdogUsec(), 0), maxWatchdog)) * time.Microsecond,
+		}
 	}
 	var offers []Offer
 	for _, o := range m.GetServices() {

@@ -446,7 +446,9 @@ type Worker struct {
 	EnvironmentMac string `protobuf:"bytes,22,opt,name=environment_mac,json=environmentMac,proto3" json:"environment_mac,omitempty"`
 	// The process of an unmanaged unit, which is never an instance: the master does
 	// not start or signal it.
-	Found         *Found `protobuf:"bytes,25,opt,name=found,proto3" json:"found,omitempty"`
+	Found *Found `protobuf:"bytes,25,opt,name=found,proto3" json:"found,omitempty"`
+	// How the instance notifies the master; absent if it has no notify socket.
+	Notify        *Notify `protobuf:"bytes,24,opt,name=notify,proto3" json:"notify,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -607,6 +609,77 @@ func (x *Worker) GetFound() *Found {
 	return nil
 }
 
+func (x *Worker) GetNotify() *Notify {
+	if x != nil {
+		return x.Notify
+	}
+	return nil
+}
+
+// Notify is the notify socket of an instance.
+type Notify struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The longest time between two WATCHDOG=1 that the instance was told, in
+	// microseconds; 0: it was told none.
+	WatchdogUsec int64 `protobuf:"varint,2,opt,name=watchdog_usec,json=watchdogUsec,proto3" json:"watchdog_usec,omitempty"`
+	// It has sent WATCHDOG=1, and is held to it from then on.
+	Watched       bool `protobuf:"varint,3,opt,name=watched,proto3" json:"watched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Notify) Reset() {
+	*x = Notify{}
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Notify) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Notify) ProtoMessage() {}
+
+func (x *Notify) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Notify.ProtoReflect.Descriptor instead.
+func (*Notify) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Notify) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Notify) GetWatchdogUsec() int64 {
+	if x != nil {
+		return x.WatchdogUsec
+	}
+	return 0
+}
+
+func (x *Notify) GetWatched() bool {
+	if x != nil {
+		return x.Watched
+	}
+	return false
+}
+
 // Due is how far a worker has come in its schedule.
 type Due struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -623,7 +696,7 @@ type Due struct {
 
 func (x *Due) Reset() {
 	*x = Due{}
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +708,7 @@ func (x *Due) String() string {
 func (*Due) ProtoMessage() {}
 
 func (x *Due) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +721,7 @@ func (x *Due) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Due.ProtoReflect.Descriptor instead.
 func (*Due) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Due) GetSchedule() string {
@@ -690,7 +763,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +775,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +788,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Found) GetPid() int32 {
@@ -791,7 +864,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +876,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +889,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Offer) GetName() string {
@@ -875,7 +948,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +960,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +973,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Unit) GetName() string {
@@ -989,7 +1062,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1074,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1087,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Registration) GetService() string {
@@ -1074,7 +1147,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1159,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1172,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Instance) GetToken() string {
@@ -1216,7 +1289,7 @@ type RestartBudget struct {
 
 func (x *RestartBudget) Reset() {
 	*x = RestartBudget{}
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1301,7 @@ func (x *RestartBudget) String() string {
 func (*RestartBudget) ProtoMessage() {}
 
 func (x *RestartBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1314,7 @@ func (x *RestartBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBudget.ProtoReflect.Descriptor instead.
 func (*RestartBudget) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RestartBudget) GetBackoffNs() int64 {
@@ -1306,7 +1379,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1391,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1404,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1375,7 +1448,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1460,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1473,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -1455,7 +1528,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1540,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1553,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Result) GetMethod() string {
@@ -1550,7 +1623,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
 	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
-	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xc9\x05\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xfe\x05\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -1571,7 +1644,12 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\n" +
 	"secret_key\x18\x15 \x01(\tR\tsecretKey\x12'\n" +
 	"\x0fenvironment_mac\x18\x16 \x01(\tR\x0eenvironmentMac\x120\n" +
-	"\x05found\x18\x19 \x01(\v2\x1a.hsu.master.store.v1.FoundR\x05found\"\x81\x01\n" +
+	"\x05found\x18\x19 \x01(\v2\x1a.hsu.master.store.v1.FoundR\x05found\x123\n" +
+	"\x06notify\x18\x18 \x01(\v2\x1b.hsu.master.store.v1.NotifyR\x06notify\"[\n" +
+	"\x06Notify\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
+	"\rwatchdog_usec\x18\x02 \x01(\x03R\fwatchdogUsec\x12\x18\n" +
+	"\awatched\x18\x03 \x01(\bR\awatched\"\x81\x01\n" +
 	"\x03Due\x12\x1a\n" +
 	"\bschedule\x18\x01 \x01(\tR\bschedule\x12.\n" +
 	"\x04next\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12.\n" +
@@ -1708,7 +1786,7 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
@@ -1717,47 +1795,49 @@ var file_hsu_master_store_proto_goTypes = []any{
 	(ExitSource)(0),               // 4: hsu.master.store.v1.ExitSource
 	(*Meta)(nil),                  // 5: hsu.master.store.v1.Meta
 	(*Worker)(nil),                // 6: hsu.master.store.v1.Worker
-	(*Due)(nil),                   // 7: hsu.master.store.v1.Due
-	(*Found)(nil),                 // 8: hsu.master.store.v1.Found
-	(*Offer)(nil),                 // 9: hsu.master.store.v1.Offer
-	(*Unit)(nil),                  // 10: hsu.master.store.v1.Unit
-	(*Registration)(nil),          // 11: hsu.master.store.v1.Registration
-	(*Instance)(nil),              // 12: hsu.master.store.v1.Instance
-	(*RestartBudget)(nil),         // 13: hsu.master.store.v1.RestartBudget
-	(*Exit)(nil),                  // 14: hsu.master.store.v1.Exit
-	(*Event)(nil),                 // 15: hsu.master.store.v1.Event
-	(*Result)(nil),                // 16: hsu.master.store.v1.Result
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*Notify)(nil),                // 7: hsu.master.store.v1.Notify
+	(*Due)(nil),                   // 8: hsu.master.store.v1.Due
+	(*Found)(nil),                 // 9: hsu.master.store.v1.Found
+	(*Offer)(nil),                 // 10: hsu.master.store.v1.Offer
+	(*Unit)(nil),                  // 11: hsu.master.store.v1.Unit
+	(*Registration)(nil),          // 12: hsu.master.store.v1.Registration
+	(*Instance)(nil),              // 13: hsu.master.store.v1.Instance
+	(*RestartBudget)(nil),         // 14: hsu.master.store.v1.RestartBudget
+	(*Exit)(nil),                  // 15: hsu.master.store.v1.Exit
+	(*Event)(nil),                 // 16: hsu.master.store.v1.Event
+	(*Result)(nil),                // 17: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	17, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	17, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	18, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	18, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
 	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
 	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
-	12, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
-	13, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
-	14, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
-	9,  // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
-	7,  // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
-	8,  // 9: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
-	17, // 10: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
-	17, // 11: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
-	2,  // 12: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
-	17, // 13: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
-	3,  // 14: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
-	17, // 15: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
-	17, // 16: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 17: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	17, // 18: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	4,  // 19: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	17, // 20: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	17, // 21: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	17, // 22: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	13, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
+	14, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
+	15, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
+	10, // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
+	8,  // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
+	9,  // 9: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
+	7,  // 10: hsu.master.store.v1.Worker.notify:type_name -> hsu.master.store.v1.Notify
+	18, // 11: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
+	18, // 12: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
+	2,  // 13: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
+	18, // 14: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
+	3,  // 15: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
+	18, // 16: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	18, // 17: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 18: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	18, // 19: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 20: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	18, // 21: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	18, // 22: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	18, // 23: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -1765,14 +1845,14 @@ func file_hsu_master_store_proto_init() {
 	if File_hsu_master_store_proto != nil {
 		return
 	}
-	file_hsu_master_store_proto_msgTypes[5].OneofWrappers = []any{}
+	file_hsu_master_store_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

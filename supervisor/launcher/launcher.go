@@ -98,6 +98,8 @@ type Instance interface {
 	Kill(ctx context.Context) ([]process.Holder, error)
 	// CPUTime returns the use of the processor by the process and its family.
 	CPUTime(ctx context.Context) (process.Usage, error)
+	// Includes reports, at little cost, whether the process with the PID belongs to the family now.
+	Includes(pid int) bool
 	// AppendsOnly reports whether every descriptor with which the process or its family may write to a file appends.
 	AppendsOnly(ctx context.Context, path string) (bool, error)
 	// OutputLost reports, at little cost, whether the process writes its output to a file that was at path, and that

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/notify"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -99,7 +101,7 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 	p, err := process.Start(process.Spec{
 		Path:   path,
 		Args:   args,
-		Env:    l.environ(worker, rec.Token, append(accountEnv(rights), env...)),
+		Env:    override(l.environ(worker, rec.Token, append(accountEnv(rights), env...)), notifyEnv(rec.Notify)),
 		Dir:    u.Dir,
 		Output: output,
 		Lease:  lease,
@@ -134,6 +136,18 @@ func (l *osLauncher) environ(id, token string, variables []string) []string {
 		process.EnvStateDir+"="+l.StateDir(),
 		process.EnvWorkerID+"="+id,
 		process.EnvWorkerToken+"="+token))
+}
+
+// notifyEnv returns the variables of sd_notify(3). WATCHDOG_PID is left out: it means any process of the worker.
+func notifyEnv(n *records.Notify) (env []string) {
+	if n == nil {
+		return nil
+	}
+	env = append(env, notify.EnvSocket+"="+n.Path)
+	if n.Watchdog > 0 {
+		env = append(env, notify.EnvWatchdog+"="+strconv.FormatInt(n.Watchdog.Microseconds(), 10))
+	}
+	return env
 }
 
 // accountEnv returns the variables that a login sets for the user of the attributes.
@@ -347,6 +361,8 @@ func (i *osInstance) CPUTime(ctx context.Context) (process.Usage, error) {
 	return i.family.CPUTime(ctx)
 }
 
+func (i *osInstance) Includes(pid int) bool { return i.family.Includes(pid) }
+
 func (i *osInstance) AppendsOnly(ctx context.Context, path string) (bool, error) {
 	return i.family.AppendsOnly(ctx, path)
 }
@@ -390,7 +406,7 @@ func workerEnviron(base []string) []string {
 	return slices.DeleteFunc(slices.Clone(base), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
 		switch name {
-		case "NOTIFY_SOCKET", "JOURNAL_STREAM":
+		case notify.EnvSocket, "JOURNAL_STREAM":
 			return true
 		}
 		for _, prefix := range []string{"HSU_", "WATCHDOG_", "LISTEN_"} {

@@ -147,13 +147,16 @@ func (u Spec) Version() (unit, exe string, err error) {
 		Env  []string `json:",omitempty"`
 		Port Port     `json:",omitempty"`
 
+		Notify     string             `json:",omitempty"`
 		Attributes process.Attributes `json:",omitzero"`
 	}
 	more := launch{Dir: u.Dir, Env: u.variables(), Port: max(u.Port, 0), Attributes: u.Attributes}
+	more.Notify = u.notification()
 	if u.Kind == Managed {
 		more.Kind = Managed
 	}
-	if more.Kind != "" || more.Dir != "" || len(more.Env) > 0 || more.Port != 0 || !more.Attributes.IsZero() {
+	if more.Kind != "" || more.Dir != "" || len(more.Env) > 0 || more.Port != 0 || more.Notify != "" ||
+		!more.Attributes.IsZero() {
 		start = append(start, more)
 	}
 	spec, err := json.Marshal(start)

@@ -30,6 +30,7 @@ var (
 	eventRunMissed   = eventKind{"run-missed", slog.LevelWarn, "worker run missed"}
 	eventRunSkipped  = eventKind{"run-skipped", slog.LevelWarn, "worker run skipped"}
 	eventHookFailed  = eventKind{"hook-failed", slog.LevelWarn, "worker hook failed"}
+	eventReadyLost   = eventKind{"ready-lost", slog.LevelWarn, "worker READY may have been lost"}
 	eventUnrecorded  = eventKind{records.EventFromProcesses, slog.LevelInfo, "worker found without record"}
 )
 

@@ -217,6 +217,8 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 	if err := w.env.Keeper.Drop(w.rec.Instance.Token); err != nil {
 		w.log.Debug("worker handle not dropped", "error", err)
 	}
+	e.Ours = w.notices.blameless // the next start is known to have a socket from its begin
+	w.notices.drop(w)
 	w.absent = nil
 	w.rec.Instance = nil
 	w.rec.Outdated = w.rec.Outdated && w.unit.Schedule == "" // the next run is of the present version
@@ -227,7 +229,7 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 		w.rec.LastExit = &exit
 		w.journal.add(w.event(eventExited, e.Reason))
 	}
-	e.Ours = w.shutOut()
+	e.Ours = w.shutOut() || e.Ours
 	w.step(ctx, e)
 }
 

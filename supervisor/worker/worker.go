@@ -38,6 +38,7 @@ type Worker struct {
 	checked   atomic.Pointer[[]check] // the value of owner.checks
 	owner     *owner
 	hooks     hooks
+	notices   notices
 }
 
 // owner is the part of a worker that only the goroutine in Serve uses.
@@ -237,6 +238,7 @@ func (w *owner) letGo() {
 	w.agenda.alarm.Set(time.Time{})
 	w.routes.withdraw()
 	w.hangUp()
+	w.notices.close(w)
 	w.helpers.Wait()
 	w.env.Ports.LetGo(w.id)
 	if w.inst != nil {
@@ -247,8 +249,9 @@ func (w *owner) letGo() {
 }
 
 // setInstance makes inst the instance and passes its handle to the Keeper.
-func (w *owner) setInstance(inst launcher.Instance, adopted bool) {
+func (w *owner) setInstance(ctx context.Context, inst launcher.Instance, adopted bool) {
 	w.inst, w.adopted = inst, adopted
+	w.notices.attach(ctx, w)
 	w.rotateLog()
 	keeper, token := w.env.Keeper, w.rec.Instance.Token
 	if _, none := keeper.(launcher.NoKeeper); none || keeper.Kept(token) != nil {
