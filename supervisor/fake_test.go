@@ -74,6 +74,7 @@ type fakeOS struct {
 	answers map[probe.Type]error
 	checks  int
 	dials   int // connections to workers
+	sockets map[string]*fakeNotify
 	// suspended is the time that the machine was suspended: timers do not count it, the clock since the boot does.
 	suspended atomic.Int64
 	// wall is the wall clock of the masters, nil for the bubble's.
@@ -693,6 +694,7 @@ func startUnits(t *testing.T, world *fakeOS, db *store.DB, units ...unit.Spec) *
 		return fakeLink{world, port}, nil
 	}
 	s.env.Prober = world.prober
+	s.env.Notify.Listen = world.listen
 	s.env.AwaitListener = func(ctx context.Context, port int, refused func(error)) error {
 		for {
 			if p := world.at(port); p != nil && p.readyAfter >= 0 && time.Since(world.birth) >= p.readyAfter {
