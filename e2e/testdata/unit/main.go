@@ -67,6 +67,8 @@ func main() {
 			notify(o.record)
 		}
 		go notify(o.record)
+	case "telling":
+		go tell()
 	case "titled":
 		overwriteTitle()
 	case "undumpable":
