@@ -25,8 +25,10 @@ const (
 const (
 	// maxDatagram is the size of a datagram. A longer one is ignored, as systemd ignores it.
 	maxDatagram = 4096
-	// maxSenders is how many processes may send before it is known which of them belong to the worker.
+	// maxSenders is how many processes may send before it is known which of them belong to the worker, and maxEarly how
+	// many datagrams each.
 	maxSenders = 16
+	maxEarly   = 16
 	// A worker may send so many datagrams in a period. More of them wait in the socket, and then their sender waits.
 	burst  = 50
 	period = 100 * time.Millisecond
@@ -43,10 +45,23 @@ type Socket struct {
 	mu       sync.Mutex
 	belongs  func(pid int) bool // nil until Attach
 	changes  func()             // called after a change, in the reader's goroutine; it must not block
-	waiting  map[int][]byte     // datagrams that came before, by their sender
+	waiting  map[int]*early     // what came before, by its sender
 	state    State
 	changed  chan struct{} // closed at the next change
 	reported bool          // that a datagram of another process was ignored
+}
+
+// early is what a process has sent before it is known whether it belongs to the worker. Its descriptors stay open as
+// long: a sender that waits for their end lives when it is judged.
+type early struct {
+	datagrams []byte
+	releases  []func()
+}
+
+func (e *early) release() {
+	for _, release := range e.releases {
+		release()
+	}
 }
 
 // Listen makes the socket at path for a worker that runs as the user, and begins to read it. It replaces a socket that
@@ -78,7 +93,7 @@ func Restore(path string, file *os.File, log *slog.Logger) (*Socket, error) {
 func serve(path string, conn *net.UnixConn, log *slog.Logger) *Socket {
 	s := &Socket{
 		path: path, conn: conn, log: log, done: make(chan struct{}), stop: make(chan struct{}),
-		waiting: map[int][]byte{}, changed: make(chan struct{}),
+		waiting: map[int]*early{}, changed: make(chan struct{}),
 	}
 	go s.receive()
 	return s
@@ -95,10 +110,11 @@ func (s *Socket) Attach(told State, belongs func(pid int) bool, changes func()) 
 	s.state, s.changes = told, changes
 	for len(s.waiting) > 0 {
 		waiting := s.waiting
-		s.waiting = map[int][]byte{}
+		s.waiting = map[int]*early{}
 		s.mu.Unlock() // judging them may take a while
-		for pid, datagrams := range waiting {
-			s.judge(pid, datagrams, belongs)
+		for pid, e := range waiting {
+			s.judge(pid, e.datagrams, belongs)
+			e.release()
 		}
 		s.mu.Lock()
 	}
@@ -120,6 +136,12 @@ func (s *Socket) Close() error {
 	close(s.stop)
 	err := s.conn.Close()
 	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.waiting {
+		e.release()
+	}
+	s.waiting = nil
 	return err
 }
 
@@ -136,10 +158,9 @@ func (s *Socket) receive() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err == nil {
-			s.hear(pid, buf[:n])
+		if err != nil || !s.hear(pid, buf[:n], release) {
+			release() // the sender may wait for that: BARRIER=1
 		}
-		release() // the sender may wait for the end of this: BARRIER=1
 		if count++; count < burst {
 			continue
 		}
@@ -165,17 +186,18 @@ func (s *Socket) pause(d time.Duration) bool {
 	}
 }
 
-// hear takes a datagram of the process.
-func (s *Socket) hear(pid int, datagram []byte) {
+// hear takes a datagram of the process. It reports true if it has kept it, and calls release later.
+func (s *Socket) hear(pid int, datagram []byte, release func()) (kept bool) {
 	s.mu.Lock()
 	belongs := s.belongs
 	if belongs == nil {
-		s.keep(pid, datagram)
+		kept = s.keep(pid, datagram, release)
 	}
 	s.mu.Unlock()
 	if belongs != nil {
 		s.judge(pid, datagram, belongs)
 	}
+	return kept
 }
 
 // judge applies a datagram if its sender belongs to the worker.
@@ -193,13 +215,22 @@ func (s *Socket) judge(pid int, datagram []byte, belongs func(pid int) bool) {
 	changes()
 }
 
-// keep keeps a datagram until it can be judged. The caller holds the lock.
-func (s *Socket) keep(pid int, datagram []byte) {
-	before, known := s.waiting[pid]
-	if !known && len(s.waiting) == maxSenders || len(before)+len(datagram) >= maxDatagram {
-		return
+// keep keeps a datagram until it can be judged, and reports whether there was room. The caller holds the lock.
+func (s *Socket) keep(pid int, datagram []byte, release func()) bool {
+	e := s.waiting[pid]
+	if e == nil && len(s.waiting) == maxSenders {
+		return false
 	}
-	s.waiting[pid] = append(append(before, datagram...), '\n')
+	if e == nil {
+		e = new(early)
+		s.waiting[pid] = e
+	}
+	if len(e.datagrams)+len(datagram) >= maxDatagram || len(e.releases) == maxEarly {
+		return false
+	}
+	e.datagrams = append(append(e.datagrams, datagram...), '\n')
+	e.releases = append(e.releases, release)
+	return true
 }
 
 // ignore reports the first datagram of another process.

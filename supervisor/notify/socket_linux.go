@@ -3,6 +3,7 @@ package notify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"syscall"
@@ -43,7 +44,9 @@ func listen(path string, uid uint32) (*net.UnixConn, error) {
 	conn := general.(*net.UnixConn) //nolint:errcheck,forcetypeassert // of that network
 	err = os.Chmod(made, 0o600)
 	if err == nil && int(uid) != os.Geteuid() {
-		err = os.Chown(made, int(uid), -1)
+		if err = os.Chown(made, int(uid), -1); errors.Is(err, os.ErrPermission) {
+			err = fmt.Errorf("%w: to give it to user %d, the master needs CAP_CHOWN", err, uid)
+		}
 	}
 	if err == nil {
 		err = crashpoint.Do(crashpoint.NotifySocket, func() error { return os.Rename(made, path) })

@@ -195,38 +195,66 @@ func TestSenderIsNotBlocked(t *testing.T) {
 	}
 }
 
-// BARRIER=1 comes with a descriptor, which is closed when all notifications before it have been handled.
+// BARRIER=1 comes with a descriptor, which is closed when all notifications before it have been handled. Before it is
+// known who belongs to the worker, none has been: a sender that ended could not be judged.
 func TestDescriptorsAreClosed(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "w.notify")
-	s, _ := listenAt(t, path)
-	s.Attach(State{}, mine, func() {})
-	conn := dial(t, path)
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
+	for name, early := range map[string]bool{"early": true, "late": false} {
+		path := filepath.Join(t.TempDir(), "w.notify")
+		s, _ := listenAt(t, path)
+		conn := dial(t, path)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !early {
+			s.Attach(State{}, mine, func() {})
+		}
+		send(t, conn, "STATUS=before")
+		sendFile(t, conn, w)
+		if err := errors.Join(w.Close(), r.SetReadDeadline(time.Now().Add(patience))); err != nil {
+			t.Fatal(err)
+		}
+		if early {
+			for range maxEarly { // more than fits into the queue: the barrier has been received
+				send(t, conn, "STATUS=before")
+			}
+			s.Attach(State{}, func(pid int) bool {
+				if err := r.SetReadDeadline(time.Now()); err != nil {
+					t.Error(err)
+				}
+				if _, err := r.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("read: %v, want that the descriptor is open while the sender is judged", err)
+				}
+				return mine(pid)
+			}, func() {})
+			if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n, err := r.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: read %d bytes, %v, want the end of the pipe", name, n, err)
+		}
+		if state, _ := s.State(); state.Status != "before" {
+			t.Errorf("%s: state %+v, want the status that was sent before the barrier", name, state)
+		}
+		_ = r.Close()
 	}
-	defer r.Close()
-	send(t, conn, "STATUS=before")
-	raw, err := conn.SyscallConn() // package net sends no descriptors over a connected datagram socket
+}
+
+// sendFile sends BARRIER=1. Package net sends no descriptors over a connected datagram socket.
+func sendFile(t *testing.T, conn *net.UnixConn, file *os.File) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
 	if err == nil {
 		var sent error
 		err = raw.Write(func(fd uintptr) bool {
-			sent = unix.Sendmsg(int(fd), []byte("BARRIER=1"), unix.UnixRights(int(w.Fd())), nil, 0)
+			sent = unix.Sendmsg(int(fd), []byte("BARRIER=1"), unix.UnixRights(int(file.Fd())), nil, 0)
 			return !errors.Is(sent, unix.EAGAIN)
 		})
 		err = errors.Join(err, sent)
 	}
 	if err != nil {
 		t.Fatal(err)
-	}
-	if err := errors.Join(w.Close(), r.SetReadDeadline(time.Now().Add(patience))); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := r.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("read %d bytes, %v, want the end of the pipe", n, err)
-	}
-	if state, _ := s.State(); state.Status != "before" {
-		t.Errorf("state %+v, want the status that was sent before the barrier", state)
 	}
 }
 
