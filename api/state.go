@@ -99,6 +99,7 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 			Checks:      checkMessages(w.Checks),
 			RetryAt:     timestamp(w.RetryAt),
 			Unmanaged:   w.Unmanaged(),
+			StatusText:  sendable(w.StatusText),
 		}
 		for _, limit := range w.Unenforced {
 			m.Unenforced = append(m.Unenforced, sendable(limit))

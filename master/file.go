@@ -155,7 +155,7 @@ func logOf(l *config.Log) logs.Output {
 	return o
 }
 
-// checkOf returns the check as the supervisor makes it. The notify type is refused before.
+// checkOf returns the check as the supervisor makes it.
 func checkOf(h *config.Health) probe.Spec {
 	return probe.Spec{
 		Type: probe.Type(h.Type), Service: h.Service, Address: h.Address, URL: h.URL, Status: h.Status,
@@ -191,7 +191,6 @@ func unsupported(u *config.Unit) []string {
 	}
 	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
 	add(u.Update.Order == config.StartFirst, "update.order: start-first")
-	add(u.Readiness.Type == config.HealthNotify || u.Liveness.Type == config.HealthNotify, "health type: notify")
 	slices.Sort(keys)
 	return keys
 }

@@ -76,6 +76,7 @@ type fakeOS struct {
 	dials   int // connections to workers
 	// readings counts the readings of what the processes use.
 	readings int
+	sockets  map[string]*fakeNotify
 	// suspended is the time that the machine was suspended: timers do not count it, the clock since the boot does.
 	suspended atomic.Int64
 	// wall is the wall clock of the masters, nil for the bubble's.
@@ -468,6 +469,8 @@ func (p *fakeProcess) Terminate(syscall.Signal) error {
 	return nil
 }
 
+func (p *fakeProcess) Includes(pid int) bool { return pid == os.Getpid() }
+
 func (p *fakeProcess) TerminateRest(context.Context) error { return nil }
 
 func (p *fakeProcess) Survived() bool {
@@ -732,6 +735,7 @@ func startUnits(t *testing.T, world *fakeOS, db *store.DB, units ...unit.Spec) *
 		return fakeLink{world, port}, nil
 	}
 	s.env.Prober = world.prober
+	s.env.Notify.Listen = world.listen
 	s.env.AwaitListener = func(ctx context.Context, port int, refused func(error)) error {
 		for {
 			if p := world.at(port); p != nil && p.readyAfter >= 0 && time.Since(world.birth) >= p.readyAfter {

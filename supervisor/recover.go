@@ -24,6 +24,12 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the state: %w", err)
 	}
+	// First of all: until its socket exists, a worker's notifications are lost.
+	var sockets worker.Sockets
+	if !s.opts.Store.Moved() { // otherwise the paths may be those of the original's workers
+		sockets = worker.RestoreSockets(&s.env, snap.Workers)
+	}
+	defer sockets.Close() // those that no worker has taken
 	for key, err := range snap.Bad {
 		s.log.Error("record not readable", "record", key, "error", err)
 	}
@@ -53,6 +59,7 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	workers := make([]*worker.Worker, 0, len(slots))
 	for _, slot := range slots {
 		w := worker.New(&s.env, slot)
+		w.Hear(sockets)
 		workers = append(workers, w)
 		if slot.State.Retired {
 			s.set.retired = append(s.set.retired, w)

@@ -164,6 +164,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 			StateDir:   func() string { return opts.Store.StateDirID().String() },
 			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ, Log: opts.Log,
 		}),
+		Notify:   worker.NewNotifier(opts.RuntimeDir),
 		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(logEvents{opts.Store, opts.Log}.handle),
 		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
 		Clock:     schedule.NewClock(nil),
@@ -382,6 +383,7 @@ func (s *Supervisor) Workers() []worker.Info {
 				shown.Reason = b.Reason // it follows the dependencies, and is not recorded each time
 			}
 			shown.Checks = w.Checks()
+			shown.StatusText = w.StatusText()
 			infos = append(infos, shown)
 		}
 	}

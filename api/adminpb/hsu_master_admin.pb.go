@@ -981,6 +981,8 @@ type Worker struct {
 	// reason and the next step, such as "limits.memory, limits.cpu: cgroup
 	// /sys/fs/cgroup/a is not delegated to the master: ...".
 	Unenforced []string `protobuf:"bytes,24,rep,name=unenforced,proto3" json:"unenforced,omitempty"`
+	// What it has sent last as STATUS= to its notify socket. Empty offline.
+	StatusText string `protobuf:"bytes,25,opt,name=status_text,json=statusText,proto3" json:"status_text,omitempty"`
 	// It belongs to an unmanaged unit: another program starts its process, which the
 	// master only watches.
 	Unmanaged bool `protobuf:"varint,29,opt,name=unmanaged,proto3" json:"unmanaged,omitempty"`
@@ -1186,6 +1188,13 @@ func (x *Worker) GetUnenforced() []string {
 		return x.Unenforced
 	}
 	return nil
+}
+
+func (x *Worker) GetStatusText() string {
+	if x != nil {
+		return x.StatusText
+	}
+	return ""
 }
 
 func (x *Worker) GetUnmanaged() bool {
@@ -2383,7 +2392,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tspec_hash\x18\a \x01(\tR\bspecHash\x129\n" +
 	"\n" +
 	"changed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAtB\b\n" +
-	"\x06_scale\"\xf4\x06\n" +
+	"\x06_scale\"\x95\a\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -2414,7 +2423,9 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x05usage\x18\x17 \x01(\v2\x1a.hsu.master.admin.v1.UsageR\x05usage\x12\x1e\n" +
 	"\n" +
 	"unenforced\x18\x18 \x03(\tR\n" +
-	"unenforced\x12\x1c\n" +
+	"unenforced\x12\x1f\n" +
+	"\vstatus_text\x18\x19 \x01(\tR\n" +
+	"statusText\x12\x1c\n" +
 	"\tunmanaged\x18\x1d \x01(\bR\tunmanaged\x12\x18\n" +
 	"\aprogram\x18\x1e \x01(\tR\aprogram\"\xeb\x01\n" +
 	"\x05Usage\x12\x1a\n" +

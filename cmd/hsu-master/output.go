@@ -79,6 +79,7 @@ type (
 		RetryAt     *time.Time   `json:"retry_at,omitempty"` // while it is in backoff, or failed and not given up
 		Ready       bool         `json:"ready"`
 		WaitingFor  string       `json:"waiting_for,omitempty"` // while the worker is starting
+		StatusText  string       `json:"status_text,omitempty"` // of STATUS= on its notify socket
 		Probe       string       `json:"probe,omitempty"`       // kind and target
 		Checks      []healthJSON `json:"checks,omitempty"`
 		NextDueAt   *time.Time   `json:"next_due_at,omitempty"` // if its unit has a schedule
@@ -189,6 +190,7 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			Adopted: w.GetAdopted(), Outdated: w.GetOutdated(),
 			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(), RetryAt: timeOf(w.GetRetryAt()),
 			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
+			StatusText: w.GetStatusText(),
 			NextDueAt: timeOf(w.GetNextDueAt()), LastDueAt: timeOf(w.GetLastDueAt()),
 			Unenforced: w.GetUnenforced(), Usage: usageToJSON(w.GetUsage()),
 			Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
@@ -433,6 +435,9 @@ func note(w *adminpb.Worker, now time.Time) string {
 	}
 	if probe := w.GetProbe(); probe != "" && probe != "ping" {
 		notes = append(notes, "probe "+printable(probe))
+	}
+	if text := w.GetStatusText(); text != "" {
+		notes = append(notes, "status "+printable(text))
 	}
 	return strings.Join(notes, ", ")
 }

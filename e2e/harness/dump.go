@@ -38,6 +38,7 @@ type Worker struct {
 	Outdated    bool      `json:"outdated"`
 	Probe       string    `json:"probe"`
 	WaitingFor  string    `json:"waiting_for"`
+	StatusText  string    `json:"status_text"`
 	StartedAt   time.Time `json:"started_at"`
 	LastExit    *exit     `json:"last_exit"`
 	LastOutput  []string  `json:"last_output"`

@@ -29,6 +29,7 @@ const (
 	StartBefore  Point = "start-before"  // start.before runs
 	Lease        Point = "lease"         // the lease is made
 	IntentRecord Point = "intent-record" // "starting" is recorded
+	NotifySocket Point = "notify-socket" // the notify socket of a worker is put in its place
 	LogOpen      Point = "log-open"
 	Scope        Point = "scope"         // the scope of the workers is made
 	Cgroup       Point = "cgroup"        // the instance's cgroup is made
@@ -102,8 +103,8 @@ func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
 		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
-		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, LogOpen, Scope, Cgroup, CgroupMove,
-		CgroupEnable, CgroupLimit, Fork, Limit, Exec, PIDRecord,
+		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, NotifySocket, LogOpen, Scope, Cgroup,
+		CgroupMove, CgroupEnable, CgroupLimit, Fork, Limit, Exec, PIDRecord,
 		Adopt, Publish, ReadyRecord, Told, Withdraw, StopRecord, StopCommand, HookRecord, Signal, CgroupKill,
 		CgroupGone, StopAfter, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,

@@ -18,6 +18,9 @@ import (
 // maxPort is the largest TCP port.
 const maxPort = math.MaxUint16
 
+// maxWatchdog is the longest time in microseconds that a duration can have.
+const maxWatchdog = math.MaxInt64 / int64(time.Microsecond)
+
 // maxID bounds the ids that are used as keys, in bytes.
 const maxID = 1024
 
@@ -180,6 +183,10 @@ func encodeWorker(w Worker) ([]byte, error) {
 		m.Due = &pb.Due{Schedule: text(d.Schedule), Next: stamp(d.Next), Last: stamp(d.Last)}
 	}
 	m.Instance = b.instance(w.Instance)
+	if i := w.Instance; i != nil && i.Notify != nil {
+		n := i.Notify
+		m.Notify = &pb.Notify{Path: text(n.Path), WatchdogUsec: n.Watchdog.Microseconds(), Watched: n.Watched}
+	}
 	for _, h := range w.Hooks {
 		m.Hooks = append(m.Hooks, &pb.HookRun{Hook: text(h.Hook), Run: b.instance(&h.Instance)})
 	}
@@ -245,6 +252,12 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	b.int32("port", int(m.GetPort()), 0, maxPort)
 	if err := errors.Join(checkID(key), err1, err2, err3, err4, err5, err6, err7, b.err); err != nil {
 		return Worker{}, err
+	}
+	if n := m.GetNotify(); n != nil && instance != nil {
+		instance.Notify = &Notify{
+			Path: n.GetPath(), Watched: n.GetWatched(),
+			Watchdog: time.Duration(min(max(n.GetWatchdogUsec(), 0), maxWatchdog)) * time.Microsecond,
+		}
 	}
 	var offers []Offer
 	for _, o := range m.GetServices() {

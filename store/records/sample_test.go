@@ -23,6 +23,7 @@ func sampleWorker(id string) Worker {
 			},
 			Port: 40001, ExeHash: strings.Repeat("ab", 32), Started: sampleTime,
 			Lease: identity.FileID{Device: 66305, Inode: 1234}, UID: 1000,
+			Notify: &Notify{Path: "/run/hsu/worker-0.notify", Watchdog: 5 * time.Second, Watched: true},
 		},
 		Incarnation: 7, SpecHash: "spec", Restarts: 6,
 		History: RestartHistory{

@@ -203,6 +203,18 @@ type Instance struct {
 	// Lease is the file that the instance and its descendants hold open.
 	Lease identity.FileID
 	UID   uint32 // effective uid with which it was started
+	// Notify is its notify socket, nil if it has none.
+	Notify *Notify
+}
+
+// Notify is the notify socket of an instance.
+type Notify struct {
+	Path string
+	// Watchdog is the longest time between two WATCHDOG=1 that the instance was told, in whole microseconds; 0 if it
+	// was told none.
+	Watchdog time.Duration
+	// Watched is set when the instance has sent WATCHDOG=1. It is held to it from then on.
+	Watched bool
 }
 
 // RestartHistory is the state of a worker's restart budget and backoff. It is kept in boot id and CLOCK_BOOTTIME, since

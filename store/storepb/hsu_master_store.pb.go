@@ -448,7 +448,9 @@ type Worker struct {
 	Hooks []*HookRun `protobuf:"bytes,23,rep,name=hooks,proto3" json:"hooks,omitempty"`
 	// The process of an unmanaged unit, which is never an instance: the master does
 	// not start or signal it.
-	Found         *Found `protobuf:"bytes,25,opt,name=found,proto3" json:"found,omitempty"`
+	Found *Found `protobuf:"bytes,25,opt,name=found,proto3" json:"found,omitempty"`
+	// How the instance notifies the master; absent if it has no notify socket.
+	Notify        *Notify `protobuf:"bytes,24,opt,name=notify,proto3" json:"notify,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -616,6 +618,77 @@ func (x *Worker) GetFound() *Found {
 	return nil
 }
 
+func (x *Worker) GetNotify() *Notify {
+	if x != nil {
+		return x.Notify
+	}
+	return nil
+}
+
+// Notify is the notify socket of an instance.
+type Notify struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The longest time between two WATCHDOG=1 that the instance was told, in
+	// microseconds; 0: it was told none.
+	WatchdogUsec int64 `protobuf:"varint,2,opt,name=watchdog_usec,json=watchdogUsec,proto3" json:"watchdog_usec,omitempty"`
+	// It has sent WATCHDOG=1, and is held to it from then on.
+	Watched       bool `protobuf:"varint,3,opt,name=watched,proto3" json:"watched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Notify) Reset() {
+	*x = Notify{}
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Notify) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Notify) ProtoMessage() {}
+
+func (x *Notify) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Notify.ProtoReflect.Descriptor instead.
+func (*Notify) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Notify) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Notify) GetWatchdogUsec() int64 {
+	if x != nil {
+		return x.WatchdogUsec
+	}
+	return 0
+}
+
+func (x *Notify) GetWatched() bool {
+	if x != nil {
+		return x.Watched
+	}
+	return false
+}
+
 // HookRun is one run of start.before, stop.command or stop.after.
 type HookRun struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -630,7 +703,7 @@ type HookRun struct {
 
 func (x *HookRun) Reset() {
 	*x = HookRun{}
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +715,7 @@ func (x *HookRun) String() string {
 func (*HookRun) ProtoMessage() {}
 
 func (x *HookRun) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +728,7 @@ func (x *HookRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HookRun.ProtoReflect.Descriptor instead.
 func (*HookRun) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HookRun) GetHook() string {
@@ -688,7 +761,7 @@ type Due struct {
 
 func (x *Due) Reset() {
 	*x = Due{}
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +773,7 @@ func (x *Due) String() string {
 func (*Due) ProtoMessage() {}
 
 func (x *Due) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +786,7 @@ func (x *Due) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Due.ProtoReflect.Descriptor instead.
 func (*Due) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Due) GetSchedule() string {
@@ -755,7 +828,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +840,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +853,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Found) GetPid() int32 {
@@ -856,7 +929,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +941,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +954,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Offer) GetName() string {
@@ -940,7 +1013,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1025,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1038,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Unit) GetName() string {
@@ -1054,7 +1127,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1139,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1152,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Registration) GetService() string {
@@ -1139,7 +1212,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1224,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1237,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Instance) GetToken() string {
@@ -1281,7 +1354,7 @@ type RestartBudget struct {
 
 func (x *RestartBudget) Reset() {
 	*x = RestartBudget{}
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1366,7 @@ func (x *RestartBudget) String() string {
 func (*RestartBudget) ProtoMessage() {}
 
 func (x *RestartBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1379,7 @@ func (x *RestartBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBudget.ProtoReflect.Descriptor instead.
 func (*RestartBudget) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RestartBudget) GetBackoffNs() int64 {
@@ -1371,7 +1444,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1456,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1469,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1440,7 +1513,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1525,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1538,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -1520,7 +1593,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_hsu_master_store_proto_msgTypes[12]
+	mi := &file_hsu_master_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1605,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[12]
+	mi := &file_hsu_master_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1618,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{12}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Result) GetMethod() string {
@@ -1615,7 +1688,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
 	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
-	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xfd\x05\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xb2\x06\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -1637,7 +1710,12 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"secret_key\x18\x15 \x01(\tR\tsecretKey\x12'\n" +
 	"\x0fenvironment_mac\x18\x16 \x01(\tR\x0eenvironmentMac\x122\n" +
 	"\x05hooks\x18\x17 \x03(\v2\x1c.hsu.master.store.v1.HookRunR\x05hooks\x120\n" +
-	"\x05found\x18\x19 \x01(\v2\x1a.hsu.master.store.v1.FoundR\x05found\"N\n" +
+	"\x05found\x18\x19 \x01(\v2\x1a.hsu.master.store.v1.FoundR\x05found\x123\n" +
+	"\x06notify\x18\x18 \x01(\v2\x1b.hsu.master.store.v1.NotifyR\x06notify\"[\n" +
+	"\x06Notify\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
+	"\rwatchdog_usec\x18\x02 \x01(\x03R\fwatchdogUsec\x12\x18\n" +
+	"\awatched\x18\x03 \x01(\bR\awatched\"N\n" +
 	"\aHookRun\x12\x12\n" +
 	"\x04hook\x18\x01 \x01(\tR\x04hook\x12/\n" +
 	"\x03run\x18\x02 \x01(\v2\x1d.hsu.master.store.v1.InstanceR\x03run\"\x81\x01\n" +
@@ -1777,7 +1855,7 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
@@ -1786,50 +1864,52 @@ var file_hsu_master_store_proto_goTypes = []any{
 	(ExitSource)(0),               // 4: hsu.master.store.v1.ExitSource
 	(*Meta)(nil),                  // 5: hsu.master.store.v1.Meta
 	(*Worker)(nil),                // 6: hsu.master.store.v1.Worker
-	(*HookRun)(nil),               // 7: hsu.master.store.v1.HookRun
-	(*Due)(nil),                   // 8: hsu.master.store.v1.Due
-	(*Found)(nil),                 // 9: hsu.master.store.v1.Found
-	(*Offer)(nil),                 // 10: hsu.master.store.v1.Offer
-	(*Unit)(nil),                  // 11: hsu.master.store.v1.Unit
-	(*Registration)(nil),          // 12: hsu.master.store.v1.Registration
-	(*Instance)(nil),              // 13: hsu.master.store.v1.Instance
-	(*RestartBudget)(nil),         // 14: hsu.master.store.v1.RestartBudget
-	(*Exit)(nil),                  // 15: hsu.master.store.v1.Exit
-	(*Event)(nil),                 // 16: hsu.master.store.v1.Event
-	(*Result)(nil),                // 17: hsu.master.store.v1.Result
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*Notify)(nil),                // 7: hsu.master.store.v1.Notify
+	(*HookRun)(nil),               // 8: hsu.master.store.v1.HookRun
+	(*Due)(nil),                   // 9: hsu.master.store.v1.Due
+	(*Found)(nil),                 // 10: hsu.master.store.v1.Found
+	(*Offer)(nil),                 // 11: hsu.master.store.v1.Offer
+	(*Unit)(nil),                  // 12: hsu.master.store.v1.Unit
+	(*Registration)(nil),          // 13: hsu.master.store.v1.Registration
+	(*Instance)(nil),              // 14: hsu.master.store.v1.Instance
+	(*RestartBudget)(nil),         // 15: hsu.master.store.v1.RestartBudget
+	(*Exit)(nil),                  // 16: hsu.master.store.v1.Exit
+	(*Event)(nil),                 // 17: hsu.master.store.v1.Event
+	(*Result)(nil),                // 18: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	18, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	18, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	19, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	19, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
 	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
 	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
-	13, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
-	14, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
-	15, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
-	10, // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
-	8,  // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
-	7,  // 9: hsu.master.store.v1.Worker.hooks:type_name -> hsu.master.store.v1.HookRun
-	9,  // 10: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
-	13, // 11: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
-	18, // 12: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
-	18, // 13: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
-	2,  // 14: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
-	18, // 15: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
-	3,  // 16: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
-	18, // 17: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
-	18, // 18: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 19: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	18, // 20: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	4,  // 21: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	18, // 22: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	18, // 23: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	18, // 24: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	14, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
+	15, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
+	16, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
+	11, // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
+	9,  // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
+	8,  // 9: hsu.master.store.v1.Worker.hooks:type_name -> hsu.master.store.v1.HookRun
+	10, // 10: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
+	7,  // 11: hsu.master.store.v1.Worker.notify:type_name -> hsu.master.store.v1.Notify
+	14, // 12: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
+	19, // 13: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
+	19, // 14: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
+	2,  // 15: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
+	19, // 16: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
+	3,  // 17: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
+	19, // 18: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	19, // 19: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 20: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	19, // 21: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 22: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	19, // 23: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	19, // 24: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	19, // 25: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -1837,14 +1917,14 @@ func file_hsu_master_store_proto_init() {
 	if File_hsu_master_store_proto != nil {
 		return
 	}
-	file_hsu_master_store_proto_msgTypes[6].OneofWrappers = []any{}
+	file_hsu_master_store_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -120,6 +120,8 @@ type Instance interface {
 	// OutOfMemory describes the processes of the family that the kernel has killed because memory ran out, "" if there
 	// are none or that is not known. It is valid until Kill.
 	OutOfMemory() string
+	// Includes reports, at little cost, whether the process with the PID belongs to the family now.
+	Includes(pid int) bool
 	// AppendsOnly reports whether every descriptor with which the process or its family may write to a file appends.
 	AppendsOnly(ctx context.Context, path string) (bool, error)
 	// OutputLost reports, at little cost, whether the process writes its output to a file that was at path, and that

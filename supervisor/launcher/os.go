@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
+	"github.com/core-tools/hsu-master/supervisor/notify"
 	"github.com/core-tools/hsu-master/supervisor/placement"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -100,10 +102,11 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		return nil, err
 	}
 	defer group.placed()
+	env = slices.Concat(to.env, accountEnv(rights), env)
 	p, err := process.Start(process.Spec{
 		Path:    path,
 		Args:    args,
-		Env:     l.environ(worker, rec.Token, slices.Concat(to.env, accountEnv(rights), env)),
+		Env:     override(l.environ(worker, rec.Token, env), notifyEnv(rec.Notify)),
 		Dir:     u.Dir,
 		Output:  to.out,
 		Errors:  to.errors,
@@ -132,6 +135,18 @@ func (l *osLauncher) environ(id, token string, variables []string) []string {
 		process.EnvStateDir+"="+l.StateDir(),
 		process.EnvWorkerID+"="+id,
 		process.EnvWorkerToken+"="+token))
+}
+
+// notifyEnv returns the variables of sd_notify(3). WATCHDOG_PID is left out: it means any process of the worker.
+func notifyEnv(n *records.Notify) (env []string) {
+	if n == nil {
+		return nil
+	}
+	env = append(env, notify.EnvSocket+"="+n.Path)
+	if n.Watchdog > 0 {
+		env = append(env, notify.EnvWatchdog+"="+strconv.FormatInt(n.Watchdog.Microseconds(), 10))
+	}
+	return env
 }
 
 // accountEnv returns the variables that a login sets for the user of the attributes.
@@ -350,6 +365,8 @@ func (i *osInstance) CPUTime(ctx context.Context) (process.Usage, error) {
 	return i.family.CPUTime(ctx)
 }
 
+func (i *osInstance) Includes(pid int) bool { return i.family.Includes(pid) }
+
 func (i *osInstance) AppendsOnly(ctx context.Context, path string) (bool, error) {
 	return i.family.AppendsOnly(ctx, path)
 }
@@ -403,7 +420,7 @@ func workerEnviron(base []string) []string {
 	return slices.DeleteFunc(slices.Clone(base), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
 		switch name {
-		case "NOTIFY_SOCKET", envJournalStream:
+		case notify.EnvSocket, envJournalStream:
 			return true
 		}
 		for _, prefix := range []string{"HSU_", "WATCHDOG_", "LISTEN_"} {

@@ -47,6 +47,8 @@ type Target struct {
 	Conn grpc.ClientConnInterface
 	// Process asks whether the process runs.
 	Process Pinger
+	// Notified asks whether the notifications of the worker pass a check of TypeNotify.
+	Notified func(ctx context.Context) error
 	// Run runs a command in the environment of the worker.
 	Run func(ctx context.Context, command []string) (process.Ran, error)
 }
@@ -67,6 +69,8 @@ func New(s Spec, t Target) Prober {
 		return newTCP(s, t)
 	case TypeExec:
 		return newExec(s, t.Run)
+	case TypeNotify:
+		return question{string(TypeNotify), "its notifications", t.Notified}
 	default:
 		return byMethod{t.Auto}
 	}
@@ -152,6 +156,9 @@ func Brief(err error) string {
 	}
 	return strings.ToValidUTF8(text[:min(len(text), maxAnswer)], "\uFFFD")
 }
+
+// ErrUndecided is the answer of a check that is neither passed nor missed: it is too early to tell.
+var ErrUndecided = errors.New("not known yet")
 
 // errNoAnswer is the answer of an endpoint that gave none.
 var errNoAnswer = errors.New("no answer in time")

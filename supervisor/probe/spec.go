@@ -27,6 +27,7 @@ const (
 	TypeHTTP    Type = "http"    // a GET
 	TypeTCP     Type = "tcp"     // a connection that is accepted
 	TypeExec    Type = "exec"    // a command that exits with code 0
+	TypeNotify  Type = "notify"  // the notifications of the worker, sd_notify(3)
 	TypeProcess Type = "process" // the process runs
 )
 
@@ -68,7 +69,7 @@ func (s Spec) UsesPort() bool {
 		return s.Address == "" || placeholder.In(s.Address, placeholder.Port)
 	case TypeHTTP:
 		return placeholder.In(s.URL, placeholder.Port)
-	case TypeExec, TypeProcess:
+	case TypeExec, TypeNotify, TypeProcess:
 		return false
 	default:
 		return true
@@ -80,7 +81,7 @@ func (s Spec) UsesConnection() bool {
 	switch s.Type {
 	case TypeGRPC:
 		return s.Address == ""
-	case TypeHTTP, TypeTCP, TypeExec, TypeProcess:
+	case TypeHTTP, TypeTCP, TypeExec, TypeNotify, TypeProcess:
 		return false
 	default:
 		return true
@@ -121,7 +122,7 @@ func (s Spec) Validate() error {
 		return errors.Join(append(errs, err)...)
 	}
 	switch s.Type {
-	case "", TypeAuto, TypePing, TypeProcess:
+	case "", TypeAuto, TypePing, TypeNotify, TypeProcess:
 	case TypeGRPC, TypeTCP:
 		if err := checkAddress(example.Address); s.Address != "" && err != nil {
 			fault("address %q: %w", s.Address, err)
@@ -133,7 +134,7 @@ func (s Spec) Validate() error {
 			fault("command: required for a check of type exec")
 		}
 	default:
-		fault("type %q: must be auto, ping, grpc, http, tcp, exec or process", s.Type)
+		fault("type %q: must be auto, ping, grpc, http, tcp, exec, notify or process", s.Type)
 	}
 	return errors.Join(errs...)
 }

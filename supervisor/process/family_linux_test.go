@@ -71,6 +71,12 @@ func TestKillLeavesNobody(t *testing.T) {
 				if !slices.ContainsFunc(members, func(h Holder) bool { return h.PID == p.PID() }) {
 					t.Errorf("process %d is not among the members %+v", p.PID(), members)
 				}
+				if !w.family.Includes(p.PID()) {
+					t.Errorf("process %d is not included", p.PID())
+				}
+			}
+			if w.family.Includes(os.Getpid()) || w.family.Includes(os.Getppid()) || w.family.Includes(1<<22+1) {
+				t.Error("a process that is no member is included")
 			}
 			if len(members) != len(all) {
 				t.Errorf("%d members, want %d: %+v", len(members), len(all), members)

@@ -136,6 +136,9 @@ func (f Family) Members(context.Context) ([]Holder, error) {
 	return nil, unsupported("find a process's descendants")
 }
 
+// Includes reports whether a process belongs to the family.
+func (f Family) Includes(int) bool { return false }
+
 // AppendsOnly reports whether the members can only append to a file.
 func (f Family) AppendsOnly(context.Context, string) (bool, error) {
 	return false, unsupported("read a process's descriptors")

@@ -19,6 +19,7 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{
 			"health", &live, []any{u.Readiness, u.Liveness, u.BusyLimit}, []any{v.Readiness, v.Liveness, v.BusyLimit},
 		},
+		{"health", &start, u.notification(), v.notification()},
 		{"start", &live, u.Start, v.Start},
 		{"log", &live, u.Log.Policy, v.Log.Policy},
 		{"log.to", &start, u.Log.To, v.Log.To},

@@ -2,6 +2,7 @@ package unit
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/core-tools/hsu-master/supervisor/probe"
 )
@@ -30,6 +31,31 @@ func (u Spec) checkOf(s probe.Spec) probe.Spec {
 // OneCheck reports whether one check decides about calls and about restarts.
 func (u Spec) OneCheck() bool { return u.Readiness.Equal(u.Liveness) }
 
+// Notifies reports whether the workers have a notify socket. A process without one cannot get it later.
+func (u Spec) Notifies() bool {
+	return u.Readiness.Type == probe.TypeNotify || u.Liveness.Type == probe.TypeNotify
+}
+
+// Watchdog returns the longest time between two WATCHDOG=1 of a worker, 0 if none are expected. A worker that keeps to
+// sd_watchdog_enabled(3) sends twice as many, so that each check finds one.
+func (u Spec) Watchdog() time.Duration {
+	if u.Liveness.Type != probe.TypeNotify {
+		return 0
+	}
+	return u.Liveness.Interval
+}
+
+// notification describes what a process is told at its start about its notify socket, "" if it has none.
+func (u Spec) notification() string {
+	switch {
+	case !u.Notifies():
+		return ""
+	case u.Watchdog() == 0:
+		return "ready"
+	}
+	return "watchdog " + u.Watchdog().String()
+}
+
 // Connects reports whether the master needs a gRPC connection to the workers, for calls or for checks.
 func (u Spec) Connects() bool {
 	return u.Port != NoPort && (!u.NoServices || u.Readiness.UsesConnection() || u.Liveness.UsesConnection())
@@ -49,6 +75,9 @@ func (u Spec) checkHealth() []error {
 		if (u.Port == NoPort || !u.Starts()) && s.UsesPort() {
 			errs = append(errs, fmt.Errorf("%s: a check of type %s needs the port of the worker, which has none",
 				name, s.Type))
+		}
+		if s.Type == probe.TypeNotify && !u.Starts() {
+			errs = append(errs, fmt.Errorf("%s: a check of type notify is for units that the master starts", name))
 		}
 	}
 	ready, alive := u.checks()

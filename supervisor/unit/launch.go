@@ -150,10 +150,11 @@ func (u Spec) Version() (unit, exe string, err error) {
 		Port Port     `json:",omitempty"`
 
 		Log        logs.Target        `json:",omitempty"`
+		Notify     string             `json:",omitempty"`
 		Attributes process.Attributes `json:",omitzero"`
 	}
 	more := launch{
-		Dir: u.Dir, Env: u.variables(), Port: max(u.Port, 0), Log: u.Log.To, Attributes: u.Attributes,
+		Dir: u.Dir, Env: u.variables(), Port: max(u.Port, 0), Log: u.Log.To, Notify: u.notification(), Attributes: u.Attributes,
 	}
 	if u.Kind == Managed {
 		more.Kind = Managed

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -45,7 +46,7 @@ func (m *meter) observe(ctx context.Context, r probe.Result) silence {
 	case r.Err == nil || m.inst.Suspended():
 		*m = meter{inst: m.inst}
 		return silence{}
-	case r.Late || r.Extra || probe.Local(r.Err):
+	case r.Late || r.Extra || errors.Is(r.Err, probe.ErrUndecided) || probe.Local(r.Err):
 		return silence{}
 	}
 	now := time.Now()

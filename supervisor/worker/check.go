@@ -79,7 +79,7 @@ func (w *owner) startChecks() {
 
 func (w *owner) newCheck(what use, spec probe.Spec) check {
 	incarnation := w.rec.Incarnation
-	c := check{use: what, spec: spec, prober: w.subject().prober(spec, w.link)}
+	c := check{use: what, spec: spec, prober: w.subject().prober(what, spec, w.link)}
 	m := meter{inst: w.inst}
 	c.Check = w.env.Checks.Add(spec.Policy, c.prober.Ping, func(ctx context.Context, r probe.Result) {
 		var s silence
@@ -134,10 +134,14 @@ type subject struct {
 	worker string
 	inst   launcher.Instance
 	rec    records.Instance
+	*notified
 }
 
 func (w *owner) subject() subject {
-	return subject{env: w.env, unit: w.unit, worker: w.id, inst: w.inst, rec: *w.rec.Instance}
+	return subject{
+		env: w.env, unit: w.unit, worker: w.id, inst: w.inst, rec: *w.rec.Instance,
+		notified: w.notices.present.Load(),
+	}
 }
 
 // connects reports whether the instance needs a connection to its port. An instance that was started without a port
@@ -152,9 +156,9 @@ func (s subject) dial() (Link, error) {
 	return s.env.Dial(s.rec.Port)
 }
 
-// prober returns the prober of a check by the link.
-func (s subject) prober(spec probe.Spec, l Link) probe.Prober {
-	if s.rec.Port == 0 && spec.UsesPort() {
+// prober returns the prober of a check by the link. An instance without what the check needs is checked by its process.
+func (s subject) prober(what use, spec probe.Spec, l Link) probe.Prober {
+	if s.rec.Port == 0 && spec.UsesPort() || spec.Type == probe.TypeNotify && s.notified == nil {
 		spec = probe.Spec{Type: probe.TypeProcess, Policy: spec.Policy}
 	}
 	expanded, err := spec.Expand(s.unit.Placeholders(s.worker, s.rec.Port))
@@ -163,6 +167,7 @@ func (s subject) prober(spec probe.Spec, l Link) probe.Prober {
 	}
 	prober := s.env.Prober(expanded, probe.Target{
 		Address: ports.Address(s.rec.Port), Auto: l, Conn: l.GRPC(), Process: processLink{s.inst}, Run: s.run,
+		Notified: func(context.Context) error { return s.verdict(what, spec.Interval, time.Now()) },
 	})
 	if len(s.unit.Env) == 0 {
 		return prober

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/core-tools/hsu-master/store"
@@ -16,11 +17,21 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
+// Notifier makes the notify sockets of workers.
+type Notifier struct {
+	RuntimeDir string // holds them
+	// Listen makes the socket at a path for a worker of the user, Restore takes over one that outlived an earlier
+	// master. The caller of Restore closes the file.
+	Listen  func(path string, uid uint32, log *slog.Logger) (NotifySocket, error)
+	Restore func(path string, file *os.File, log *slog.Logger) (NotifySocket, error)
+}
+
 // Env has the parts that the workers of one master share. All fields but Essential are required.
 type Env struct {
 	Store    *store.DB
 	Log      *slog.Logger
 	LogDir   string // holds the workers' output files
+	Notify   Notifier
 	Rotator  *rotate.Rotator
 	Keeper   launcher.Keeper
 	Launcher launcher.Launcher

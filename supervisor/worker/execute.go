@@ -66,7 +66,7 @@ func (x execution) keep(ctx, bounded context.Context) {
 	if !x.takeOver(ctx, bounded) {
 		return
 	}
-	crashpoint.Pass(crashpoint.Adopt, func() { w.setInstance(x.inst, true) })
+	crashpoint.Pass(crashpoint.Adopt, func() { w.setInstance(ctx, x.inst, true) })
 	w.limits.limit(x.inst, w.unit.Limits) // the master that started it has told the history
 	if w.rec.Instance.Port != 0 {
 		w.env.Ports.Keep(w.id, w.rec.Instance.Port)
@@ -112,6 +112,7 @@ func (x execution) vacate(ctx, bounded context.Context) {
 		w.exited(ctx, exit, o.Event)
 		return
 	}
+	w.notices.drop(w)
 	w.rec.Instance = nil
 	w.step(ctx, o.Event)
 }

@@ -111,6 +111,7 @@ func (w *owner) onPong(ctx context.Context, c check, r probe.Result, s silence) 
 		w.step(ctx, lifecycle.Event{Kind: c.use.passed()})
 	case errors.Is(r.Err, launcher.ErrForeignPort):
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStranger, Reason: r.Err.Error()})
+	case errors.Is(r.Err, probe.ErrUndecided): // neither passed nor missed
 	case probe.Local(r.Err):
 		w.log.Debug("missed ping ignored", "reason", "the master lacks a resource to connect", "error", r.Err)
 	case r.Late:
@@ -125,7 +126,9 @@ func (w *owner) onPong(ctx context.Context, c check, r probe.Result, s silence) 
 
 // onMissed handles a check that the worker has failed.
 func (w *owner) onMissed(ctx context.Context, c check, err error, s silence) {
-	c.Pace(silencePace)
+	if c.spec.Type != probe.TypeNotify { // asking sooner brings no other answer
+		c.Pace(silencePace)
+	}
 	reason := c.failure(err, s, w.unit.BusyLimit)
 	w.step(ctx, lifecycle.Event{Kind: c.use.missed(), Reason: reason, Busy: s.busy, Silent: s.lasts})
 	if w.state.Status == records.StatusUnhealthy {

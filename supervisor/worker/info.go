@@ -20,6 +20,8 @@ type Info struct {
 	// Probe is the check that decides about calls: its kind, and its target if that is not simply the worker's port,
 	// such as "ping", "process" or "http http://127.0.0.1:8080/health"; "" while the worker is not connected.
 	Probe string
+	// StatusText is what the instance has sent last as STATUS= to its notify socket.
+	StatusText string
 	// Checks are the checks that are made now.
 	Checks []CheckInfo
 	// RetryAt is when a worker in backoff is started again, or a failed one tried again; zero if it is not.

@@ -46,10 +46,13 @@ func (r startWait) wait(ctx context.Context) (Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, p := r.unit.Readiness, r.prober(r.unit.Readiness, l)
-	if spec.Type == probe.TypeProcess || r.rec.Port == 0 && spec.UsesPort() {
+	spec, p := r.unit.Readiness, r.prober(useStart, r.unit.Readiness, l)
+	switch {
+	case spec.Type == probe.TypeNotify && r.notified != nil:
+		err = r.notifies(ctx)
+	case spec.Type == probe.TypeProcess, spec.Type == probe.TypeNotify, r.rec.Port == 0 && spec.UsesPort():
 		err = r.settles(ctx)
-	} else {
+	default:
 		err = r.passes(ctx, spec, p)
 	}
 	switch {

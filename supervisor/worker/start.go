@@ -92,9 +92,11 @@ func (w *owner) start(ctx context.Context) {
 			_ = inst.Close()
 		}
 	case errors.Is(err, ErrStopping):
+		w.notices.drop(w)
 		w.rec.Instance = nil
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
 	case err != nil:
+		w.notices.drop(w)
 		w.rec.Instance = nil
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: err.Error(), Ours: ownFault(err)})
 	default:
@@ -102,7 +104,7 @@ func (w *owner) start(ctx context.Context) {
 		rec := *w.rec.Instance
 		rec.Process = inst.Identity()
 		w.rec.Instance = &rec
-		w.setInstance(inst, false)
+		w.setInstance(ctx, inst, false)
 		w.journal.add(w.event(eventStarted, ""))
 		if news := w.limits.limit(inst, w.unit.Limits); news != "" {
 			w.journal.add(w.event(eventUnenforced, news))
@@ -161,11 +163,17 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 		Lease:   lease.ID(),
 		UID:     rights.Account.UID,
 	}
+	if err := w.notices.place(w); err != nil {
+		return nil, err
+	}
 	if !w.record(ctx) {
 		return nil, fmt.Errorf("%w: the start could not be recorded", launcher.ErrOwnFault)
 	}
 	if closed(w.shutdown) || closed(w.env.Stopping) {
 		return nil, ErrStopping
+	}
+	if err := w.notices.listen(w); err != nil {
+		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
 	w.env.Ports.MakeRoom(w.unit.Name, w.id)
 	return w.env.Launcher.Start(w.unit, w.id, *w.rec.Instance, lease)
@@ -228,12 +236,14 @@ func (w *owner) onStart(ctx context.Context, l Link, err error) {
 			l.Shutdown()
 		}
 	case err != nil:
+		w.notices.late(w)
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvNotReady, Reason: err.Error()})
 	default:
 		w.startup.end()
 		w.connect(ctx, l)
 		w.checks[0].Note(nil) // it has just passed this check
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReady})
+		w.notices.started(w)
 	}
 }
 

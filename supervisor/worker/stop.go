@@ -223,6 +223,8 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 	if err := w.env.Keeper.Drop(w.rec.Instance.Token); err != nil {
 		w.log.Debug("worker handle not dropped", "error", err)
 	}
+	e.Ours = w.notices.blameless // the next start is known to have a socket from its begin
+	w.notices.drop(w)
 	w.absent = nil
 	w.hooks.runs.drop()
 	w.rec.Instance = nil
@@ -234,7 +236,7 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 		w.rec.LastExit = &exit
 		w.journal.add(w.event(eventExited, e.Reason))
 	}
-	e.Ours = w.shutOut()
+	e.Ours = w.shutOut() || e.Ours
 	w.step(ctx, e)
 }
 

@@ -38,6 +38,7 @@ type Worker struct {
 	checked   atomic.Pointer[[]check] // the value of owner.checks
 	owner     *owner
 	hooks     hooks
+	notices   notices
 }
 
 // owner is the part of a worker that only the goroutine in Serve uses.
@@ -241,6 +242,7 @@ func (w *owner) letGo() {
 	w.agenda.alarm.Set(time.Time{})
 	w.routes.withdraw()
 	w.hangUp()
+	w.notices.close(w)
 	w.helpers.Wait()
 	w.hooks.runs.drop()
 	w.env.Ports.LetGo(w.id)
@@ -252,12 +254,13 @@ func (w *owner) letGo() {
 }
 
 // setInstance makes inst the instance and passes its handle to the Keeper.
-func (w *owner) setInstance(inst launcher.Instance, adopted bool) {
+func (w *owner) setInstance(ctx context.Context, inst launcher.Instance, adopted bool) {
 	w.inst, w.adopted = inst, adopted
 	if news := w.output.follow(w.unit.Log.To, inst); news != nil && !adopted {
 		w.journal.add(w.event(eventLogFallback, news.Error()))
 	}
 	w.output.rotate(w.env.Rotator, w.unit, inst, &w.hooks)
+	w.notices.attach(ctx, w)
 	keeper, token := w.env.Keeper, w.rec.Instance.Token
 	if _, none := keeper.(launcher.NoKeeper); none || keeper.Kept(token) != nil {
 		return

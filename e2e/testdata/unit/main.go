@@ -62,6 +62,13 @@ func main() {
 		time.Sleep(math.MaxInt64)
 	case "mute":
 		mute(o.port)
+	case "notifier":
+		if o.port == 0 {
+			notify(o.record)
+		}
+		go notify(o.record)
+	case "telling":
+		go tell()
 	case "titled":
 		overwriteTitle()
 	case "undumpable":

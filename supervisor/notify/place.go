@@ -1,0 +1,68 @@
+package notify
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Place returns the path for the socket of a worker: in the runtime folder, or in a folder for temporary files if that
+// path is too long for a socket or a process of the user cannot enter the folders.
+func Place(runtimeDir, worker string, uid uint32) (string, error) {
+	dir, err := filepath.Abs(runtimeDir)
+	if err != nil {
+		return "", fmt.Errorf("find the folder for notify sockets: %w", err)
+	}
+	path := filepath.Join(dir, worker+".notify")
+	if len(path)+len(suffix) <= maxPath && open(dir, uid) == nil {
+		return path, nil
+	}
+	// The name follows from the runtime folder, so that a master reuses it and two masters do not share it.
+	sum := sha256.Sum256([]byte(dir))
+	dir = filepath.Join(os.TempDir(), "hsu-notify-"+hex.EncodeToString(sum[:8]))
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("make a folder for notify sockets: %w", err)
+	}
+	if info, err := os.Lstat(dir); err != nil || !own(info) {
+		return "", fmt.Errorf("%s is not a folder of this user: move it away", dir)
+	}
+	if err := open(dir, uid); err != nil {
+		return "", fmt.Errorf("%w: choose a --runtime-dir that user %d can enter", err, uid)
+	}
+	path = filepath.Join(dir, worker+".notify")
+	if len(path)+len(suffix) > maxPath {
+		return "", fmt.Errorf("the path of the notify socket is over the kernel's limit of %d bytes: choose a shorter "+
+			"--runtime-dir or TMPDIR: %s", maxPath, path)
+	}
+	return path, nil
+}
+
+// open lets processes of the user enter a folder of this master, and returns an error if they cannot: it changes no
+// other folder. They cannot list the folder.
+func open(dir string, uid uint32) error {
+	if int(uid) == os.Geteuid() || uid == 0 {
+		return nil
+	}
+	for at := filepath.Dir(dir); ; at = filepath.Dir(at) {
+		if info, err := os.Stat(at); err != nil || !enters(info, uid) {
+			return fmt.Errorf("user %d cannot enter %s", uid, at)
+		}
+		if at == filepath.Dir(at) {
+			break
+		}
+	}
+	info, err := os.Lstat(dir)
+	switch {
+	case err != nil:
+		return err
+	case enters(info, uid):
+		return nil
+	case !own(info):
+		return fmt.Errorf("user %d cannot enter %s", uid, dir)
+	}
+	return os.Chmod(dir, info.Mode().Perm()|0o011)
+}

@@ -1,0 +1,246 @@
+// Package notify receives the notifications of workers, in the protocol of sd_notify(3): a worker finds the path of a
+// datagram socket in NOTIFY_SOCKET and sends READY=1, WATCHDOG=1, STATUS= and STOPPING=1 to it.
+//
+// Each worker has a socket of its own, and a goroutine reads it as long as the master lives: a sender to a socket that
+// is not read blocks after 11 datagrams (Linux). A datagram counts only if the kernel names a sender that belongs to
+// the worker.
+package notify
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// The variables by which a worker finds its socket.
+const (
+	EnvSocket   = "NOTIFY_SOCKET" // path of the socket
+	EnvWatchdog = "WATCHDOG_USEC" // the longest time between two WATCHDOG=1, in microseconds
+)
+
+const (
+	// maxDatagram is the size of a datagram. A longer one is ignored, as systemd ignores it.
+	maxDatagram = 4096
+	// maxSenders is how many processes may send before it is known which of them belong to the worker, and maxEarly how
+	// many datagrams each.
+	maxSenders = 16
+	maxEarly   = 16
+	// A worker may send so many datagrams in a period. More of them wait in the socket, and then their sender waits.
+	burst  = 50
+	period = 100 * time.Millisecond
+)
+
+// Socket is the notify socket of one worker. Its methods may be called from any goroutine.
+type Socket struct {
+	path string
+	conn *net.UnixConn
+	log  *slog.Logger
+	done chan struct{} // closed when the reader has ended
+	stop chan struct{} // closed by Close
+
+	mu       sync.Mutex
+	belongs  func(pid int) bool // nil until Attach
+	changes  func()             // called after a change, in the reader's goroutine; it must not block
+	waiting  map[int]*early     // what came before, by its sender
+	state    State
+	changed  chan struct{} // closed at the next change
+	reported bool          // that a datagram of another process was ignored
+}
+
+// early is what a process has sent before it is known whether it belongs to the worker. Its descriptors stay open as
+// long: a sender that waits for their end lives when it is judged.
+type early struct {
+	datagrams []byte
+	releases  []func()
+}
+
+func (e *early) release() {
+	for _, release := range e.releases {
+		release()
+	}
+}
+
+// Listen makes the socket at path for a worker that runs as the user, and begins to read it. It replaces a socket that
+// an earlier master has left there.
+func Listen(path string, uid uint32, log *slog.Logger) (*Socket, error) {
+	conn, err := listen(path, uid)
+	if err != nil {
+		return nil, fmt.Errorf("make the notify socket: %w", err)
+	}
+	return serve(path, conn, log), nil
+}
+
+// Restore begins to read a socket at path that outlived an earlier master. The caller closes the file.
+func Restore(path string, file *os.File, log *slog.Logger) (*Socket, error) {
+	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != os.ModeSocket {
+		return nil, fmt.Errorf("the notify socket %s is gone", path)
+	}
+	general, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("restore the notify socket: %w", err)
+	}
+	conn, ok := general.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(errors.New("restore the notify socket: it is of another kind"), general.Close())
+	}
+	return serve(path, conn, log), nil
+}
+
+func serve(path string, conn *net.UnixConn, log *slog.Logger) *Socket {
+	s := &Socket{
+		path: path, conn: conn, log: log, done: make(chan struct{}), stop: make(chan struct{}),
+		waiting: map[int]*early{}, changed: make(chan struct{}),
+	}
+	go s.receive()
+	return s
+}
+
+// Path returns the path of the socket.
+func (s *Socket) Path() string { return s.path }
+
+// Attach names the processes whose notifications count, and what they have told before. Those that came meanwhile are
+// judged now. changes is called after each change of the state. It must not block.
+func (s *Socket) Attach(told State, belongs func(pid int) bool, changes func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state, s.changes = told, changes
+	for len(s.waiting) > 0 {
+		waiting := s.waiting
+		s.waiting = map[int]*early{}
+		s.mu.Unlock() // judging them may take a while
+		for pid, e := range waiting {
+			s.judge(pid, e.datagrams, belongs)
+			e.release()
+		}
+		s.mu.Lock()
+	}
+	s.belongs = belongs
+}
+
+// State returns what the worker has told, and a channel that is closed when that changes.
+func (s *Socket) State() (State, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state, s.changed
+}
+
+// File returns a duplicate of the socket, which the caller closes.
+func (s *Socket) File() (*os.File, error) { return s.conn.File() }
+
+// Close stops reading. The path remains: a worker that lives on notifies the next master there.
+func (s *Socket) Close() error {
+	close(s.stop)
+	err := s.conn.Close()
+	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.waiting {
+		e.release()
+	}
+	s.waiting = nil
+	return err
+}
+
+// Remove removes the path of a closed socket.
+func (s *Socket) Remove() error { return os.Remove(s.path) }
+
+// receive reads the socket until it is closed.
+func (s *Socket) receive() {
+	defer close(s.done)
+	buf, extra := make([]byte, maxDatagram), make([]byte, ancillary)
+	began, count := time.Now(), 0
+	for {
+		n, pid, release, err := read(s.conn, buf, extra)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil || !s.hear(pid, buf[:n], release) {
+			release() // the sender may wait for that: BARRIER=1
+		}
+		if count++; count < burst {
+			continue
+		}
+		if !s.pause(period - time.Since(began)) {
+			return
+		}
+		began, count = time.Now(), 0
+	}
+}
+
+// pause waits, and reports false if the socket was closed meanwhile.
+func (s *Socket) pause(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-s.stop:
+		return false
+	}
+}
+
+// hear takes a datagram of the process. It reports true if it has kept it, and calls release later.
+func (s *Socket) hear(pid int, datagram []byte, release func()) (kept bool) {
+	s.mu.Lock()
+	belongs := s.belongs
+	if belongs == nil {
+		kept = s.keep(pid, datagram, release)
+	}
+	s.mu.Unlock()
+	if belongs != nil {
+		s.judge(pid, datagram, belongs)
+	}
+	return kept
+}
+
+// judge applies a datagram if its sender belongs to the worker.
+func (s *Socket) judge(pid int, datagram []byte, belongs func(pid int) bool) {
+	if !belongs(pid) {
+		s.ignore(pid)
+		return
+	}
+	s.mu.Lock()
+	s.state = s.state.Apply(datagram, time.Now())
+	close(s.changed)
+	s.changed = make(chan struct{})
+	changes := s.changes
+	s.mu.Unlock()
+	changes()
+}
+
+// keep keeps a datagram until it can be judged, and reports whether there was room. The caller holds the lock.
+func (s *Socket) keep(pid int, datagram []byte, release func()) bool {
+	e := s.waiting[pid]
+	if e == nil && len(s.waiting) == maxSenders {
+		return false
+	}
+	if e == nil {
+		e = new(early)
+		s.waiting[pid] = e
+	}
+	if len(e.datagrams)+len(datagram) >= maxDatagram || len(e.releases) == maxEarly {
+		return false
+	}
+	e.datagrams = append(append(e.datagrams, datagram...), '\n')
+	e.releases = append(e.releases, release)
+	return true
+}
+
+// ignore reports the first datagram of another process.
+func (s *Socket) ignore(pid int) {
+	s.mu.Lock()
+	first := !s.reported
+	s.reported = true
+	s.mu.Unlock()
+	if first {
+		s.log.Warn("worker notification ignored", "sender", pid,
+			"reason", "the sender has ended already, or is no process of the worker")
+	}
+}
