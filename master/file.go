@@ -148,8 +148,10 @@ func portOf(p config.Port) unit.Port {
 	switch p.Mode {
 	case config.PortFixed:
 		return unit.Port(p.Number)
-	case config.PortNone, config.PortAnnounced:
+	case config.PortNone:
 		return unit.NoPort
+	case config.PortAnnounced:
+		return unit.AnnouncedPort
 	case config.PortAuto:
 	}
 	return unit.AutoPort
@@ -169,7 +171,6 @@ func unsupported(u *config.Unit) []string {
 		return keys
 	}
 	l := &u.Limits
-	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
 	add(u.Update.Order == config.StartFirst, "update.order: start-first")
 	add(l.Memory != nil, "limits.memory")
 	add(l.CPU != nil, "limits.cpu")

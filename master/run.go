@@ -65,6 +65,9 @@ func (m *Master) start(ctx context.Context, wg *sync.WaitGroup) (failed <-chan e
 	if m.metrics != nil {
 		wg.Go(func() { m.serveMetrics(ctx) })
 	}
+	if m.registry != nil {
+		wg.Go(func() { m.serveRegistry(ctx) })
+	}
 	wg.Go(func() { servers <- wrap("serve requests", m.gateway.Serve(m.listener)) })
 	admins := m.admin.listener // another one may replace it before the goroutine starts
 	wg.Go(func() { servers <- wrap("serve administrators", m.admin.server.Serve(admins)) })

@@ -79,7 +79,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25, 0}
 }
 
 type GetStateRequest struct {
@@ -670,6 +670,8 @@ type State struct {
 	CountMayBeShortSince *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=count_may_be_short_since,json=countMayBeShortSince,proto3" json:"count_may_be_short_since,omitempty"`
 	// As recorded.
 	Units []*Unit `protobuf:"bytes,15,rep,name=units,proto3" json:"units,omitempty"`
+	// URL of the module registry; empty if none is served, and offline.
+	Registry string `protobuf:"bytes,16,opt,name=registry,proto3" json:"registry,omitempty"`
 	// Why nothing can be recorded now, and so no request be processed; empty where it
 	// can, and offline.
 	WriteError    string `protobuf:"bytes,30,opt,name=write_error,json=writeError,proto3" json:"write_error,omitempty"`
@@ -810,6 +812,13 @@ func (x *State) GetUnits() []*Unit {
 		return x.Units
 	}
 	return nil
+}
+
+func (x *State) GetRegistry() string {
+	if x != nil {
+		return x.Registry
+	}
+	return ""
 }
 
 func (x *State) GetWriteError() string {
@@ -963,6 +972,8 @@ type Worker struct {
 	NextDueAt *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=next_due_at,json=nextDueAt,proto3" json:"next_due_at,omitempty"`
 	// The last due time that was run, skipped or missed.
 	LastDueAt *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=last_due_at,json=lastDueAt,proto3" json:"last_due_at,omitempty"`
+	// What its processes have published at the module registry.
+	Announcements []*Announcement `protobuf:"bytes,26,rep,name=announcements,proto3" json:"announcements,omitempty"`
 	// It belongs to an unmanaged unit: another program starts its process, which the
 	// master only watches.
 	Unmanaged bool `protobuf:"varint,29,opt,name=unmanaged,proto3" json:"unmanaged,omitempty"`
@@ -1156,6 +1167,13 @@ func (x *Worker) GetLastDueAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Worker) GetAnnouncements() []*Announcement {
+	if x != nil {
+		return x.Announcements
+	}
+	return nil
+}
+
 func (x *Worker) GetUnmanaged() bool {
 	if x != nil {
 		return x.Unmanaged
@@ -1166,6 +1184,128 @@ func (x *Worker) GetUnmanaged() bool {
 func (x *Worker) GetProgram() string {
 	if x != nil {
 		return x.Program
+	}
+	return ""
+}
+
+// Announcement is an HSU module that a process of a worker has published.
+type Announcement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Module        string                 `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"`
+	Pid           int32                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	Apis          []*AnnouncedApi        `protobuf:"bytes,3,rep,name=apis,proto3" json:"apis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Announcement) Reset() {
+	*x = Announcement{}
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Announcement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Announcement) ProtoMessage() {}
+
+func (x *Announcement) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
+func (*Announcement) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Announcement) GetModule() string {
+	if x != nil {
+		return x.Module
+	}
+	return ""
+}
+
+func (x *Announcement) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Announcement) GetApis() []*AnnouncedApi {
+	if x != nil {
+		return x.Apis
+	}
+	return nil
+}
+
+// AnnouncedApi is an API of a module.
+type AnnouncedApi struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServiceIds    []string               `protobuf:"bytes,1,rep,name=service_ids,json=serviceIds,proto3" json:"service_ids,omitempty"`
+	Port          int32                  `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnouncedApi) Reset() {
+	*x = AnnouncedApi{}
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnouncedApi) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnouncedApi) ProtoMessage() {}
+
+func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
+func (*AnnouncedApi) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AnnouncedApi) GetServiceIds() []string {
+	if x != nil {
+		return x.ServiceIds
+	}
+	return nil
+}
+
+func (x *AnnouncedApi) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *AnnouncedApi) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
 	}
 	return ""
 }
@@ -1192,7 +1332,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1344,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1357,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Check) GetUse() string {
@@ -1276,7 +1416,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1428,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1441,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1351,7 +1491,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1503,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1516,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Service) GetName() string {
@@ -1458,7 +1598,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1610,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1623,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -1581,7 +1721,7 @@ type Figures struct {
 
 func (x *Figures) Reset() {
 	*x = Figures{}
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1733,7 @@ func (x *Figures) String() string {
 func (*Figures) ProtoMessage() {}
 
 func (x *Figures) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1746,7 @@ func (x *Figures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Figures.ProtoReflect.Descriptor instead.
 func (*Figures) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Figures) GetCalls() uint64 {
@@ -1665,7 +1805,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +1817,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +1830,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Latency) GetCounts() []uint64 {
@@ -1715,7 +1855,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1867,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1880,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
 }
 
 type ListResponse struct {
@@ -1752,7 +1892,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1904,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1917,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListResponse) GetServices() []*Service {
@@ -1795,7 +1935,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1947,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1960,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
 }
 
 type WatchResponse struct {
@@ -1835,7 +1975,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +1987,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +2000,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -1898,7 +2038,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2050,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2063,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RegisterRequest) GetService() string {
@@ -1957,7 +2097,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2109,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2122,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RegisterResponse) GetEndpoint() *Endpoint {
@@ -2003,7 +2143,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2015,7 +2155,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2028,7 +2168,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeregisterRequest) GetService() string {
@@ -2055,7 +2195,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2207,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2220,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeregisterResponse) GetRemoved() []string {
@@ -2100,7 +2240,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2252,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2265,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *HeartbeatRequest) GetService() string {
@@ -2152,7 +2292,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +2304,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2317,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
@@ -2224,7 +2364,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"configured\x18\x02 \x01(\x05R\n" +
 	"configured\x12\x14\n" +
 	"\x05added\x18\x03 \x03(\tR\x05added\x12\x18\n" +
-	"\aremoved\x18\x04 \x03(\tR\aremoved\"\xfd\x05\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\"\x99\x06\n" +
 	"\x05State\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12%\n" +
 	"\x0eschema_version\x18\x02 \x01(\x04R\rschemaVersion\x12\x1b\n" +
@@ -2243,7 +2383,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\aversion\x18\f \x01(\tR\aversion\x12\x1b\n" +
 	"\tstate_dir\x18\r \x01(\tR\bstateDir\x12R\n" +
 	"\x18count_may_be_short_since\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x14countMayBeShortSince\x12/\n" +
-	"\x05units\x18\x0f \x03(\v2\x19.hsu.master.admin.v1.UnitR\x05units\x12\x1f\n" +
+	"\x05units\x18\x0f \x03(\v2\x19.hsu.master.admin.v1.UnitR\x05units\x12\x1a\n" +
+	"\bregistry\x18\x10 \x01(\tR\bregistry\x12\x1f\n" +
 	"\vwrite_error\x18\x1e \x01(\tR\n" +
 	"writeError\x1a=\n" +
 	"\x0fBadRecordsEntry\x12\x10\n" +
@@ -2259,7 +2400,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tspec_hash\x18\a \x01(\tR\bspecHash\x129\n" +
 	"\n" +
 	"changed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAtB\b\n" +
-	"\x06_scale\"\xa2\x06\n" +
+	"\x06_scale\"\xeb\x06\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -2286,9 +2427,19 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x06checks\x18\x13 \x03(\v2\x1a.hsu.master.admin.v1.CheckR\x06checks\x125\n" +
 	"\bretry_at\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\x12:\n" +
 	"\vnext_due_at\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\tnextDueAt\x12:\n" +
-	"\vlast_due_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\tlastDueAt\x12\x1c\n" +
+	"\vlast_due_at\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\tlastDueAt\x12G\n" +
+	"\rannouncements\x18\x1a \x03(\v2!.hsu.master.admin.v1.AnnouncementR\rannouncements\x12\x1c\n" +
 	"\tunmanaged\x18\x1d \x01(\bR\tunmanaged\x12\x18\n" +
-	"\aprogram\x18\x1e \x01(\tR\aprogram\"\xcf\x01\n" +
+	"\aprogram\x18\x1e \x01(\tR\aprogram\"o\n" +
+	"\fAnnouncement\x12\x16\n" +
+	"\x06module\x18\x01 \x01(\tR\x06module\x12\x10\n" +
+	"\x03pid\x18\x02 \x01(\x05R\x03pid\x125\n" +
+	"\x04apis\x18\x03 \x03(\v2!.hsu.master.admin.v1.AnnouncedApiR\x04apis\"_\n" +
+	"\fAnnouncedApi\x12\x1f\n" +
+	"\vservice_ids\x18\x01 \x03(\tR\n" +
+	"serviceIds\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xcf\x01\n" +
 	"\x05Check\x12\x10\n" +
 	"\x03use\x18\x01 \x01(\tR\x03use\x12\x14\n" +
 	"\x05probe\x18\x02 \x01(\tR\x05probe\x12\x16\n" +
@@ -2398,7 +2549,7 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_hsu_master_admin_proto_goTypes = []any{
 	(WatchResponse_Kind)(0),       // 0: hsu.master.admin.v1.WatchResponse.Kind
 	(*GetStateRequest)(nil),       // 1: hsu.master.admin.v1.GetStateRequest
@@ -2415,87 +2566,91 @@ var file_hsu_master_admin_proto_goTypes = []any{
 	(*State)(nil),                 // 12: hsu.master.admin.v1.State
 	(*Unit)(nil),                  // 13: hsu.master.admin.v1.Unit
 	(*Worker)(nil),                // 14: hsu.master.admin.v1.Worker
-	(*Check)(nil),                 // 15: hsu.master.admin.v1.Check
-	(*Exit)(nil),                  // 16: hsu.master.admin.v1.Exit
-	(*Service)(nil),               // 17: hsu.master.admin.v1.Service
-	(*Endpoint)(nil),              // 18: hsu.master.admin.v1.Endpoint
-	(*Figures)(nil),               // 19: hsu.master.admin.v1.Figures
-	(*Latency)(nil),               // 20: hsu.master.admin.v1.Latency
-	(*ListRequest)(nil),           // 21: hsu.master.admin.v1.ListRequest
-	(*ListResponse)(nil),          // 22: hsu.master.admin.v1.ListResponse
-	(*WatchRequest)(nil),          // 23: hsu.master.admin.v1.WatchRequest
-	(*WatchResponse)(nil),         // 24: hsu.master.admin.v1.WatchResponse
-	(*RegisterRequest)(nil),       // 25: hsu.master.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 26: hsu.master.admin.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 27: hsu.master.admin.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 28: hsu.master.admin.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 29: hsu.master.admin.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 30: hsu.master.admin.v1.HeartbeatResponse
-	nil,                           // 31: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 32: hsu.master.admin.v1.Figures.FailuresEntry
-	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	(*Announcement)(nil),          // 15: hsu.master.admin.v1.Announcement
+	(*AnnouncedApi)(nil),          // 16: hsu.master.admin.v1.AnnouncedApi
+	(*Check)(nil),                 // 17: hsu.master.admin.v1.Check
+	(*Exit)(nil),                  // 18: hsu.master.admin.v1.Exit
+	(*Service)(nil),               // 19: hsu.master.admin.v1.Service
+	(*Endpoint)(nil),              // 20: hsu.master.admin.v1.Endpoint
+	(*Figures)(nil),               // 21: hsu.master.admin.v1.Figures
+	(*Latency)(nil),               // 22: hsu.master.admin.v1.Latency
+	(*ListRequest)(nil),           // 23: hsu.master.admin.v1.ListRequest
+	(*ListResponse)(nil),          // 24: hsu.master.admin.v1.ListResponse
+	(*WatchRequest)(nil),          // 25: hsu.master.admin.v1.WatchRequest
+	(*WatchResponse)(nil),         // 26: hsu.master.admin.v1.WatchResponse
+	(*RegisterRequest)(nil),       // 27: hsu.master.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 28: hsu.master.admin.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 29: hsu.master.admin.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 30: hsu.master.admin.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 31: hsu.master.admin.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 32: hsu.master.admin.v1.HeartbeatResponse
+	nil,                           // 33: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 34: hsu.master.admin.v1.Figures.FailuresEntry
+	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
 	12, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
 	14, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
 	7,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
-	33, // 3: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
+	35, // 3: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
 	14, // 4: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
-	17, // 5: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	34, // 6: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	31, // 7: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	34, // 8: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	19, // 5: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
+	36, // 6: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	33, // 7: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	36, // 8: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
 	13, // 9: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
-	34, // 10: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
-	34, // 11: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
-	16, // 12: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	15, // 13: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	34, // 14: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	34, // 15: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
-	34, // 16: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
-	34, // 17: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	34, // 18: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	34, // 19: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	18, // 20: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	33, // 21: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	34, // 22: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	19, // 23: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	33, // 24: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	32, // 25: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	20, // 26: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	33, // 27: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	17, // 28: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 29: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	18, // 30: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	33, // 31: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	18, // 32: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	33, // 33: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	1,  // 34: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 35: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	8,  // 36: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	5,  // 37: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	10, // 38: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	21, // 39: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	23, // 40: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	25, // 41: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	27, // 42: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	29, // 43: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 44: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 45: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	9,  // 46: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	6,  // 47: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	11, // 48: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	22, // 49: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	24, // 50: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	26, // 51: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	28, // 52: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	30, // 53: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	44, // [44:54] is the sub-list for method output_type
-	34, // [34:44] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	36, // 10: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
+	36, // 11: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	18, // 12: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
+	17, // 13: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
+	36, // 14: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	36, // 15: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	36, // 16: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	15, // 17: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
+	16, // 18: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
+	36, // 19: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	36, // 20: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	36, // 21: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	20, // 22: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	35, // 23: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	36, // 24: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	21, // 25: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	35, // 26: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	34, // 27: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	22, // 28: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	35, // 29: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	19, // 30: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	0,  // 31: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	20, // 32: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	35, // 33: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	20, // 34: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	35, // 35: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	1,  // 36: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	3,  // 37: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	8,  // 38: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	5,  // 39: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	10, // 40: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	23, // 41: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	25, // 42: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	27, // 43: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	29, // 44: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	31, // 45: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	2,  // 46: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	4,  // 47: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	9,  // 48: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	6,  // 49: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	11, // 50: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	24, // 51: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	26, // 52: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	28, // 53: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	30, // 54: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	32, // 55: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	46, // [46:56] is the sub-list for method output_type
+	36, // [36:46] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -2504,14 +2659,14 @@ func file_hsu_master_admin_proto_init() {
 		return
 	}
 	file_hsu_master_admin_proto_msgTypes[12].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[15].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -175,7 +175,9 @@ func encodeWorker(w Worker) ([]byte, error) {
 			LeaseDevice:  i.Lease.Device,
 			LeaseInode:   i.Lease.Inode,
 			Uid:          i.UID,
+			OwnPort:      i.OwnPort,
 		}
+		m.Announcements = encodeAnnouncements(&b, i.Announcements)
 	}
 	if f := w.Found; f != nil {
 		proof, err := lookup(proofCodes, "proof", f.Proof)
@@ -230,7 +232,7 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	}
 	desired, err1 := lookup(desiredNames, "desired state", m.GetDesired())
 	status, err2 := lookup(statusNames, "status", m.GetStatus())
-	instance, err3 := decodeInstance(m.GetInstance())
+	instance, err3 := decodeInstance(m.GetInstance(), m.GetAnnouncements())
 	exit, err4 := decodeExit(m.GetLastExit())
 	due, err5 := decodeDue(m.GetDue())
 	found, err6 := decodeFound(m.GetFound())
@@ -316,7 +318,7 @@ func decodeDue(m *pb.Due) (*Due, error) {
 	return &Due{Schedule: m.GetSchedule(), Next: next, Last: last}, nil
 }
 
-func decodeInstance(m *pb.Instance) (*Instance, error) {
+func decodeInstance(m *pb.Instance, announcements []*pb.Announcement) (*Instance, error) {
 	if m == nil {
 		return nil, nil
 	}
@@ -325,6 +327,7 @@ func decodeInstance(m *pb.Instance) (*Instance, error) {
 	var b bounds
 	b.int32("pid", int(m.GetPid()), 0, math.MaxInt32)
 	b.int32("instance port", int(m.GetPort()), 0, maxPort)
+	announced := decodeAnnouncements(&b, announcements)
 	if err := errors.Join(err1, err2, b.err); err != nil {
 		return nil, err
 	}
@@ -336,6 +339,7 @@ func decodeInstance(m *pb.Instance) (*Instance, error) {
 		Started: started,
 		Lease:   identity.FileID{Device: m.GetLeaseDevice(), Inode: m.GetLeaseInode()},
 		UID:     m.GetUid(),
+		OwnPort: m.GetOwnPort(), Announcements: announced,
 	}, nil
 }
 

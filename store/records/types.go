@@ -193,6 +193,27 @@ type Instance struct {
 	// Lease is the file that the instance and its descendants hold open.
 	Lease identity.FileID
 	UID   uint32 // effective uid with which it was started
+	// OwnPort is set if the process chooses its port itself. Port is then 0 until the process was ready.
+	OwnPort bool
+	// Announcements are the modules that processes of its family have published, by name.
+	Announcements []Announcement
+}
+
+// Announcement is an HSU module that a process has published at the module registry.
+type Announcement struct {
+	Module string
+	// PID is the process that runs the module, Inode and StartTicks are from its [identity.Process].
+	PID               int
+	Inode, StartTicks uint64
+	APIs              []AnnouncedAPI
+}
+
+// AnnouncedAPI is an API of a module.
+type AnnouncedAPI struct {
+	ServiceIDs []string // in the module's own terms
+	Port       int
+	Protocol   string
+	Metadata   string // a JSON object, or empty
 }
 
 // RestartHistory is the state of a worker's restart budget and backoff. It is kept in boot id and CLOCK_BOOTTIME, since

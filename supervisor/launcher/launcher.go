@@ -107,6 +107,10 @@ type Instance interface {
 	OwnsPort(port int) (process.Ownership, error)
 	// OwnsPeer reports whether the process or its family owns the other end of a TCP connection of the master.
 	OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error)
+	// ListensOn returns the TCP ports on which the process and its family listen, sorted.
+	ListensOn(ctx context.Context) ([]int, error)
+	// Includes reports whether the process with the PID belongs to the family: see [process.Family.Includes].
+	Includes(pid int) bool
 	// Handle returns a handle on the process for a [Keeper].
 	Handle() (*os.File, error)
 	// Close releases the handle; the process goes on.

@@ -137,8 +137,11 @@ func (u Spec) Version() (unit, exe string, err error) {
 		return "", "", fmt.Errorf("read the worker's executable: %w", err)
 	}
 	start := []any{u.Name, exe, u.Args}
-	if u.Port == NoPort {
+	switch u.Port {
+	case NoPort:
 		start = append(start, "no port")
+	case AnnouncedPort:
+		start = append(start, "announced port")
 	}
 	// These were added later. If a unit has none of them, its hash is that which earlier versions have recorded.
 	type launch struct {
@@ -149,7 +152,7 @@ func (u Spec) Version() (unit, exe string, err error) {
 
 		Attributes process.Attributes `json:",omitzero"`
 	}
-	more := launch{Dir: u.Dir, Env: u.variables(), Port: max(u.Port, 0), Attributes: u.Attributes}
+	more := launch{Dir: u.Dir, Env: u.variables(), Port: max(u.Port, AutoPort), Attributes: u.Attributes}
 	if u.Kind == Managed {
 		more.Kind = Managed
 	}

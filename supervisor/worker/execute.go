@@ -67,7 +67,7 @@ func (x execution) keep(ctx, bounded context.Context) {
 		return
 	}
 	crashpoint.Pass(crashpoint.Adopt, func() { w.setInstance(x.inst, true) })
-	if w.rec.Instance.Port != 0 {
+	if w.rec.Instance.Port != 0 && !w.rec.Instance.OwnPort {
 		w.env.Ports.Keep(w.id, w.rec.Instance.Port)
 	}
 	// The recorded services are of this instance, or of one like it, so its routes are available at once.
