@@ -22,6 +22,11 @@ func (m *Master) Run(ctx context.Context) error {
 	defer end(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	if m.registry != nil { // until the last worker has ended: one that is being stopped unpublishes its modules
+		registry, unserve := context.WithCancel(context.WithoutCancel(ctx))
+		defer unserve()
+		wg.Go(func() { m.serveRegistry(registry) })
+	}
 	failed, supervised := m.start(work, &wg)
 
 	var err error
@@ -64,9 +69,6 @@ func (m *Master) start(ctx context.Context, wg *sync.WaitGroup) (failed <-chan e
 	supervised = make(chan error, 1)
 	if m.metrics != nil {
 		wg.Go(func() { m.serveMetrics(ctx) })
-	}
-	if m.registry != nil {
-		wg.Go(func() { m.serveRegistry(ctx) })
 	}
 	wg.Go(func() { servers <- wrap("serve requests", m.gateway.Serve(m.listener)) })
 	admins := m.admin.listener // another one may replace it before the goroutine starts

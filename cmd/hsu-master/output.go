@@ -41,6 +41,7 @@ type (
 		Workers        []workerJSON      `json:"workers"`
 		Units          []unitJSON        `json:"units"`
 		Services       []serviceJSON     `json:"services"`
+		Registry       string            `json:"registry,omitempty"` // URL of the module registry
 		WriteError     string            `json:"write_error,omitempty"`
 		BadRecords     map[string]string `json:"bad_records,omitempty"`
 	}
@@ -84,6 +85,17 @@ type (
 		LastDueAt   *time.Time   `json:"last_due_at,omitempty"` // that was run, skipped or missed
 		Unmanaged   bool         `json:"unmanaged,omitempty"`   // another program starts it
 		Program     string       `json:"program,omitempty"`     // name of the process, if it is unmanaged
+		Modules     []moduleJSON `json:"modules,omitempty"`     // that its processes have published
+	}
+	moduleJSON struct {
+		Module string    `json:"module"`
+		PID    int32     `json:"pid"`
+		APIs   []apiJSON `json:"apis"`
+	}
+	apiJSON struct {
+		ServiceIDs []string `json:"service_ids"`
+		Port       int32    `json:"port"`
+		Protocol   string   `json:"protocol,omitempty"`
 	}
 	healthJSON struct {
 		Use        string     `json:"use"`
@@ -158,6 +170,7 @@ func stateToJSON(s *adminpb.State) stateJSON {
 		Workers:        workersToJSON(s.GetWorkers()),
 		Units:          unitsToJSON(s.GetUnits()),
 		Services:       servicesToJSON(s.GetServices()),
+		Registry:       s.GetRegistry(),
 		WriteError:     s.GetWriteError(),
 		BadRecords:     s.GetBadRecords(),
 	}
@@ -187,6 +200,7 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
 			NextDueAt: timeOf(w.GetNextDueAt()), LastDueAt: timeOf(w.GetLastDueAt()),
 			Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
+			Modules: modulesToJSON(w.GetAnnouncements()),
 		}
 		for _, c := range w.GetChecks() {
 			item.Checks = append(item.Checks, healthJSON{
@@ -200,6 +214,20 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 		list = append(list, item)
 	}
 	return list
+}
+
+func modulesToJSON(announcements []*adminpb.Announcement) []moduleJSON {
+	var modules []moduleJSON
+	for _, a := range announcements {
+		item := moduleJSON{Module: a.GetModule(), PID: a.GetPid(), APIs: make([]apiJSON, 0, len(a.GetApis()))}
+		for _, api := range a.GetApis() {
+			item.APIs = append(item.APIs, apiJSON{
+				ServiceIDs: append([]string{}, api.GetServiceIds()...), Port: api.GetPort(), Protocol: api.GetProtocol(),
+			})
+		}
+		modules = append(modules, item)
+	}
+	return modules
 }
 
 func servicesToJSON(services []*adminpb.Service) []serviceJSON {

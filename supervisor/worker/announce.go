@@ -9,7 +9,6 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
-	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 )
 
 // MaxAnnouncements limits the number of modules that the processes of a worker have published.
@@ -24,12 +23,7 @@ var (
 
 // Living returns the present instance, nil if there is none.
 func (w *Worker) Living(ctx context.Context) (launcher.Instance, error) {
-	return command(ctx, w, func(context.Context) launcher.Instance {
-		if w.owner.state.Slot != lifecycle.Occupied {
-			return nil
-		}
-		return w.owner.inst
-	})
+	return command(ctx, w, func(context.Context) launcher.Instance { return w.owner.inst })
 }
 
 // Announce records what a process of the instance has published, in place of what was published of that module before.
@@ -98,7 +92,7 @@ func byModule(a records.Announcement, module string) int { return strings.Compar
 
 // of returns an error if the instance is not the present one.
 func (a announcements) of(inst launcher.Instance) error {
-	if a.w.state.Slot != lifecycle.Occupied || a.w.inst != inst {
+	if a.w.inst != inst || a.w.rec.Instance == nil {
 		return ErrOtherInstance
 	}
 	return nil

@@ -25,6 +25,8 @@ type options struct {
 	echo          bool
 	descendants   []string
 	port, number  int
+
+	registry, listen string // of the habit module
 }
 
 func main() {
@@ -74,7 +76,11 @@ func main() {
 		time.AfterFunc(100*time.Millisecond, func() { os.Exit(3) })
 	}
 	go func() {
-		if err := serve(o); err != nil {
+		run := serve
+		if o.habit == "module" {
+			run = serveModule
+		}
+		if err := run(o); err != nil {
 			fmt.Fprintln(os.Stderr, "unit:", err)
 			os.Exit(1)
 		}
@@ -95,6 +101,8 @@ func parse() options {
 	notes := flag.String("notes", "", "`FOLDER` where workers note the requests that they handle")
 	echo := flag.Bool("echo", false, "offer the echo service too, and answer other methods as streams")
 	port := flag.Int("port", 0, "")
+	registry := flag.String("registry", "", "`PATH` of the socket at which the habit module publishes itself")
+	listen := flag.String("listen", "127.0.0.1:0", "`ADDRESSES` of the habit module, with commas between; it serves the last")
 	number := flag.Int("number", 0, "what the habits init and reborn are about")
 	flag.Parse()
 	all := strings.Split(*as, ",")
@@ -108,6 +116,7 @@ func parse() options {
 	return options{
 		habit: parts[0], descendants: parts[1:], record: strings.Clone(*record), notes: strings.Clone(*notes),
 		echo: *echo, port: *port, number: *number,
+		registry: strings.Clone(*registry), listen: strings.Clone(*listen),
 	}
 }
 
