@@ -43,12 +43,11 @@ func (w *Worker) Unannounce(ctx context.Context, inst launcher.Instance, module 
 	return errors.Join(err, ended)
 }
 
-// announcedBy returns a function that returns what the instance has published, for any goroutine.
-func (w *Worker) announcedBy(inst launcher.Instance) func() []records.Announcement {
-	token := w.owner.rec.Instance.Token
+// announcedBy returns a function that returns what the instance with the token has published, for any goroutine.
+func (w *Worker) announcedBy(token string) func() []records.Announcement {
 	return func() []records.Announcement {
 		info := w.Info()
-		if info == nil || info.Instance == nil || info.Instance.Token != token || launcher.HasEnded(inst) {
+		if info == nil || info.Instance == nil || info.Instance.Token != token {
 			return nil
 		}
 		return info.Instance.Announcements
