@@ -161,11 +161,11 @@ func announcedPorts(announcements []records.Announcement) []int {
 // listed returns the first ports as text.
 func listed(ports []int) string {
 	const most = 8
-	text := strings.Trim(fmt.Sprint(ports[:min(len(ports), most)]), "[]")
+	text := strings.ReplaceAll(strings.Trim(fmt.Sprint(ports[:min(len(ports), most)]), "[]"), " ", ", ")
 	if len(ports) > most {
 		text += fmt.Sprintf(" and %d more", len(ports)-most)
 	}
-	return strings.ReplaceAll(text, " ", ", ")
+	return text
 }
 
 // withPort returns the instance with its port known. Readers have been shown the former value.
