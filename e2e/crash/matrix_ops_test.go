@@ -64,7 +64,7 @@ func operations() []*operation {
 	}
 	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(),
 		operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(),
-		operationsWithHelpers(), operationsWithHooks())
+		operationsWithHelpers(), operationsWithHooks(), operationsOfModules())
 }
 
 func theSecondEnds(worker string) bool { return worker == "worker-1" }

@@ -212,4 +212,3 @@ units:
 	m.Stop()
 	s.WantNothingLeft()
 }
-

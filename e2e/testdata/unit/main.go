@@ -27,6 +27,7 @@ type options struct {
 	port, number  int
 
 	registry, listen string // of the habit module
+	patient          bool   // so is this
 }
 
 func main() {
@@ -76,11 +77,7 @@ func main() {
 		time.AfterFunc(100*time.Millisecond, func() { os.Exit(3) })
 	}
 	go func() {
-		run := serve
-		if o.habit == "module" {
-			run = serveModule
-		}
-		if err := run(o); err != nil {
+		if err := serve(o); err != nil {
 			fmt.Fprintln(os.Stderr, "unit:", err)
 			os.Exit(1)
 		}
@@ -102,6 +99,7 @@ func parse() options {
 	echo := flag.Bool("echo", false, "offer the echo service too, and answer other methods as streams")
 	port := flag.Int("port", 0, "")
 	registry := flag.String("registry", "", "`PATH` of the socket at which the habit module publishes itself")
+	patient := flag.Bool("patient", false, "the habit module waits for the registry instead of failing")
 	listen := flag.String("listen", "127.0.0.1:0", "`ADDRESSES` of the habit module, with commas between; it serves the last")
 	number := flag.Int("number", 0, "what the habits init and reborn are about")
 	flag.Parse()
@@ -116,7 +114,7 @@ func parse() options {
 	return options{
 		habit: parts[0], descendants: parts[1:], record: strings.Clone(*record), notes: strings.Clone(*notes),
 		echo: *echo, port: *port, number: *number,
-		registry: strings.Clone(*registry), listen: strings.Clone(*listen),
+		registry: strings.Clone(*registry), listen: strings.Clone(*listen), patient: *patient,
 	}
 }
 

@@ -1,68 +1,44 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
+	"path/filepath"
+	"strconv"
 	"strings"
-	"syscall"
 	"time"
-
-	"google.golang.org/grpc"
-
-	"github.com/core-tools/hsu-master/api/proto"
-	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
-// moduleID is the module of the habit module.
+// moduleID is the module of the habit module: a unit of HSU's newest generation. It ignores --port, listens on ports of
+// its own choice, publishes the last one, and fails if there is no registry. It has neither CoreService nor reflection.
 const moduleID = "echo-module"
 
-// serveModule is a unit of HSU's newest generation: it ignores --port, listens on a port of its own choice, publishes
-// it, and fails if there is no registry. It has neither CoreService nor reflection.
-func serveModule(o options) error {
-	var last net.Listener
-	for address := range strings.SplitSeq(o.listen, ",") {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			return err
-		}
-		last = l
-	}
-	served := &business{born: rand.Text()}
-	srv := grpc.NewServer()
-	proto.RegisterMyBusinessServiceServer(srv, served)
-	echo.Register(srv, served.Echo)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM)
-	if o.registry != "" {
-		if err := o.publish(last.Addr().(*net.TCPAddr).Port); err != nil {
+// publish publishes the module with the keys of HSU's client in Go, and leaves the port for the test.
+func (o options) publish(port int) error {
+	if o.record != "" {
+		name := filepath.Join(o.record, fmt.Sprintf("module.%d", os.Getpid()))
+		if err := os.WriteFile(name, []byte(strconv.Itoa(port)), 0o600); err != nil {
 			return err
 		}
 	}
-	go func() {
-		<-signals
-		if o.registry != "" {
-			fmt.Println("unpublished:", o.ask(http.MethodDelete,
-				fmt.Sprintf("unpublish/%s?processID=%d", moduleID, os.Getpid()), ""))
+	for {
+		err := o.ask(http.MethodPost, "publish", fmt.Sprintf(
+			`{"ModuleID":%q,"ProcessID":%d,"APIs":[{"ServiceIDs":["echo"],"ServerPort":%d,"Protocol":"grpc"}]}`,
+			moduleID, os.Getpid(), port))
+		if err == nil || !o.patient {
+			return err
 		}
-		srv.GracefulStop()
-	}()
-	fmt.Println("serving")
-	return srv.Serve(last)
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
-// publish publishes the module with the keys of HSU's client in Go.
-func (o options) publish(port int) error {
-	return o.ask(http.MethodPost, "publish", fmt.Sprintf(
-		`{"ModuleID":%q,"ProcessID":%d,"APIs":[{"ServiceIDs":["echo"],"ServerPort":%d,"Protocol":"grpc"}]}`,
-		moduleID, os.Getpid(), port))
+func (o options) unpublish() error {
+	return o.ask(http.MethodDelete, fmt.Sprintf("unpublish/%s?processID=%d", moduleID, os.Getpid()), "")
 }
 
 // ask sends a request to the registry.
@@ -74,7 +50,7 @@ func (o options) ask(method, path, body string) error {
 	}}
 	defer client.CloseIdleConnections()
 	request, err := http.NewRequestWithContext(
-		context.Background(), method, "http://localhost/api/v1/"+path, bytes.NewReader([]byte(body)))
+		context.Background(), method, "http://localhost/api/v1/"+path, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
