@@ -31,9 +31,10 @@ type Admin struct {
 	Reread func(
 		ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
 	) error
-	Listen  string // address of the public server
-	Version string
-	Started time.Time
+	Listen   string // address of the public server
+	Registry string // URL of the module registry; empty if none is served
+	Version  string
+	Started  time.Time
 
 	backups sync.Mutex // held while a backup is built in memory
 }
@@ -102,7 +103,7 @@ func (a *Admin) GetState(ctx context.Context, _ *adminpb.GetStateRequest) (*admi
 	state.Source = SourceLive
 	state.MasterPid = int32(os.Getpid()) //nolint:gosec // a PID fits in 32 bits: see pid_max
 	state.Status = string(a.Supervisor.Status())
-	state.Listen = a.Listen
+	state.Listen, state.Registry = a.Listen, a.Registry
 	state.Version = a.Version
 	state.MasterStartedAt = timestamp(a.Started)
 	return &adminpb.GetStateResponse{State: state}, nil

@@ -111,6 +111,7 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 		if i := w.Instance; i != nil {
 			m.Pid, m.Port, m.Token = int32(i.PID), int32(i.Port), i.Token //nolint:gosec // both fit in 32 bits
 			m.StartedAt = timestamp(i.Started)
+			m.Announcements = announcementMessages(i.Announcements)
 		}
 		if w.Due != nil {
 			m.NextDueAt, m.LastDueAt = timestamp(w.Due.Next), timestamp(w.Due.Last)
@@ -124,6 +125,24 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 			m.LastOutput = w.LastOutput()
 		case records.StatusStarting, records.StatusRunning, records.StatusStopping, records.StatusStopped,
 			records.StatusCompleted, records.StatusWaiting, records.StatusAbsent:
+		}
+		messages = append(messages, m)
+	}
+	return messages
+}
+
+func announcementMessages(announcements []records.Announcement) []*adminpb.Announcement {
+	var messages []*adminpb.Announcement
+	for _, a := range announcements {
+		m := &adminpb.Announcement{Module: sendable(a.Module), Pid: int32(a.PID)} //nolint:gosec // fits in 32 bits
+		for _, api := range a.APIs {
+			ids := make([]string, len(api.ServiceIDs))
+			for i, id := range api.ServiceIDs {
+				ids[i] = sendable(id)
+			}
+			m.Apis = append(m.Apis, &adminpb.AnnouncedApi{
+				ServiceIds: ids, Port: int32(api.Port), Protocol: sendable(api.Protocol), //nolint:gosec // likewise
+			})
 		}
 		messages = append(messages, m)
 	}

@@ -143,11 +143,9 @@ func checkPort(r *reader, u *Unit, n *node) {
 	}
 }
 
-// mentionsPlaceholder reports whether the command or the environment has the placeholder {port}.
+// mentionsPlaceholder reports whether a command or the environment has the placeholder {port}.
 func mentionsPlaceholder(n *node) bool {
-	isPort := func(n *node) bool { return placeholder.In(n.text, placeholder.Port) }
-	return slices.ContainsFunc(itemsOf(n.get("command")), isPort) ||
-		slices.ContainsFunc(entriesOf(n.get("environment")), func(e entry) bool { return isPort(e.value) })
+	return anyOfProgram(n, func(n *node) bool { return placeholder.In(n.text, placeholder.Port) })
 }
 
 func checkSchedule(r *reader, u *Unit, n *node) {

@@ -140,9 +140,12 @@ func with(n *node, name string, value *node) *node {
 }
 
 // usesPort reports whether the commands or the environment of a unit mention its port.
-func usesPort(unit *node) bool {
+func usesPort(unit *node) bool { return anyOfProgram(unit, mentionsPort) }
+
+// anyOfProgram reports whether is returns true for a value of the commands or of the environment of a unit.
+func anyOfProgram(unit *node, is func(*node) bool) bool {
 	for _, at := range [][2]string{{"start", "before"}, {"stop", "command"}, {"stop", "after"}} {
-		if slices.ContainsFunc(itemsOf(unit.get(at[0]).get(at[1])), mentionsPort) {
+		if slices.ContainsFunc(itemsOf(unit.get(at[0]).get(at[1])), is) {
 			return true
 		}
 	}
@@ -151,8 +154,8 @@ func usesPort(unit *node) bool {
 		if n == nil {
 			return false
 		}
-		return slices.ContainsFunc(n.items, mentionsPort) ||
-			slices.ContainsFunc(n.entries, func(e entry) bool { return mentionsPort(e.value) })
+		return slices.ContainsFunc(n.items, is) ||
+			slices.ContainsFunc(n.entries, func(e entry) bool { return is(e.value) })
 	})
 }
 

@@ -19,6 +19,7 @@ type File struct {
 	TLS        TLS
 	Insecure   bool   // serving other hosts without TLS is intended
 	Metrics    string // host:port; "" means none
+	Registry   string // URL of a unix socket; "" means none
 	Sync       Sync
 	OnDamage   OnDamage
 	Backup     Backup
@@ -61,6 +62,10 @@ func (f *File) keys() []key {
 		{
 			name: "metrics", value: address(&f.Metrics), change: restartsMaster,
 			doc: "address and port to serve metrics for Prometheus on",
+		},
+		{
+			name: "registry", value: registry(&f.Registry), change: restartsMaster,
+			doc: "unix socket to serve the module registry on, where HSU modules publish themselves and are found",
 		},
 		{
 			name: "sync", value: oneOf(&f.Sync, SyncAlways, SyncInterval), def: "always", change: restartsMaster,
@@ -295,6 +300,26 @@ func address(at *string) value {
 		}
 		return net.JoinHostPort(host, port), nil
 	}}
+}
+
+// registry is the URL of the module registry.
+func registry(at *string) value {
+	in := form{name: registryForm, json: "string"}
+	return scalar[string]{at: at, in: in, parse: func(s string) (string, error) {
+		_, err := RegistryPath(s)
+		return s, err
+	}}
+}
+
+const registryForm = "unix:// and an absolute path such as unix:///run/hsu-master/registry.sock"
+
+// RegistryPath returns the path of the socket of a URL of the module registry.
+func RegistryPath(url string) (string, error) {
+	path, found := strings.CutPrefix(url, "unix://")
+	if !found || !filepath.IsAbs(path) || strings.ContainsAny(path, "\x00\n?#%") || filepath.Clean(path) != path {
+		return "", errors.New("must be " + registryForm)
+	}
+	return path, nil
 }
 
 // loopback reports whether only this host can reach an address.

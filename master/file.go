@@ -170,8 +170,10 @@ func portOf(p config.Port) unit.Port {
 	switch p.Mode {
 	case config.PortFixed:
 		return unit.Port(p.Number)
-	case config.PortNone, config.PortAnnounced:
+	case config.PortNone:
 		return unit.NoPort
+	case config.PortAnnounced:
+		return unit.AnnouncedPort
 	case config.PortAuto:
 	}
 	return unit.AutoPort
@@ -189,7 +191,6 @@ func unsupported(u *config.Unit) []string {
 		add(len(u.Allow) > 0, "allow")
 		return keys
 	}
-	add(u.Routing.Port.Mode == config.PortAnnounced, "port: announced")
 	add(u.Update.Order == config.StartFirst, "update.order: start-first")
 	slices.Sort(keys)
 	return keys

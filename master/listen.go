@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+
+	"github.com/core-tools/hsu-master/api"
 )
 
 // ListenTCP returns a function for [Options] that listens on an address such as 127.0.0.1:50051. The IPv4 address
@@ -21,4 +23,9 @@ func ListenTCP(address string) func() (net.Listener, error) {
 		}
 		return l, nil
 	}
+}
+
+// ListenRegistry returns a function for [Options] that listens on the unix socket of the module registry at path.
+func ListenRegistry(path string) func() (net.Listener, error) {
+	return func() (net.Listener, error) { return api.ListenRegistry(context.Background(), path) }
 }

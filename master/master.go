@@ -47,6 +47,9 @@ type Options struct {
 	Listen func() (net.Listener, error)
 	// ListenMetrics opens the port for Prometheus; nil disables metrics. It is called after Listen.
 	ListenMetrics func() (net.Listener, error)
+	// ListenRegistry opens the unix socket of the module registry, such as [ListenRegistry]; nil disables the registry. It
+	// is called after Listen.
+	ListenRegistry func() (net.Listener, error)
 	// TLS is the configuration of the port for requests; nil disables TLS.
 	TLS *tls.Config
 
@@ -93,6 +96,7 @@ type Master struct {
 	admin    *adminSocket
 	listener net.Listener
 	metrics  net.Listener // nil disables metrics
+	registry net.Listener // nil disables the module registry
 
 	ready    chan struct{} // closed when the master serves
 	stopping chan struct{} // closed when it begins to stop
@@ -185,6 +189,12 @@ func (m *Master) listen() (err error) {
 		}
 		m.onClose("the metrics listener", closing(m.metrics))
 	}
+	if m.options.ListenRegistry != nil {
+		if m.registry, err = m.options.ListenRegistry(); err != nil {
+			return err
+		}
+		m.onClose("the module registry", closing(m.registry))
+	}
 	m.admin = &adminSocket{stateDir: m.options.StateDir, runtimeDir: m.options.RuntimeDir, log: m.log}
 	if m.admin.listener, err = api.ListenAdmin(context.Background(), AdminSocket(m.options.RuntimeDir)); err != nil {
 		return err
@@ -209,7 +219,7 @@ func (m *Master) openServers() (err error) {
 	m.onClose("the gateway", func() error { m.gateway.Close(); return nil })
 	m.admin.server = api.NewAdminServer(&api.Admin{
 		Store: m.store, Supervisor: m.sup,
-		Reread: m.Reread, Listen: m.listener.Addr().String(), Version: m.options.Version, Started: time.Now(),
+		Reread: m.Reread, Listen: m.listener.Addr().String(), Registry: m.registryURL(), Version: m.options.Version, Started: time.Now(),
 	}, business)
 	return nil
 }

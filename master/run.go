@@ -22,6 +22,11 @@ func (m *Master) Run(ctx context.Context) error {
 	defer end(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	if m.registry != nil { // until the last worker has ended: one that is being stopped unpublishes its modules
+		registry, unserve := context.WithCancel(context.WithoutCancel(ctx))
+		defer unserve()
+		wg.Go(func() { m.serveRegistry(registry) })
+	}
 	failed, supervised := m.start(work, &wg)
 
 	var err error

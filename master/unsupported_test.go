@@ -16,7 +16,6 @@ import (
 var pendingKeys = map[string]string{
 	"discover.systemd":          `{kind: unmanaged, discover: {systemd: a.service}}`,
 	"allow":                     `{kind: unmanaged, discover: {port: 5432}, allow: [signal]}`,
-	"port: announced":           `{port: announced, command: [a]}`,
 	"type: notify":              `{kind: managed, command: [a], health: {type: notify}}`,
 	"depends_on":                `{kind: managed, command: [a], depends_on: {other: started}}`,
 	"schedule":                  `{kind: managed, command: [a], schedule: "0 3 * * *"}`,

@@ -203,7 +203,7 @@ func (p *Problems) records(c records.Content) {
 	}
 	p.shared(c.Workers, "token", func(i *records.Instance) string { return i.Token })
 	p.shared(c.Workers, "port", func(i *records.Instance) string {
-		if i.Port == 0 {
+		if i.Port == 0 || i.OwnPort { // the end of a process frees its own port before the end is recorded
 			return ""
 		}
 		return fmt.Sprint(i.Port)
@@ -278,9 +278,10 @@ func (p *Problems) worker(w records.Worker) {
 	if !validToken(i.Token) {
 		p.fail(where, "the token %.64q is none", i.Token)
 	}
-	switch i.Port {
-	case w.Port: // both are 0 if the unit has no port
-	case 0:
+	switch {
+	case i.Port == w.Port: // both are 0 if the unit has no port
+	case i.OwnPort && w.Port == 0:
+	case i.Port == 0:
 		p.fail(where, "its process has no port, and the worker %d", w.Port)
 	default:
 		p.fail(where, "its process has port %d, and the worker %d", i.Port, w.Port)

@@ -118,6 +118,7 @@ type fakeProcess struct {
 	diesAtLook  int   // the number of the Done call at which it dies; 0: none
 	resident    int64 // its memory
 	owner       process.Ownership
+	listens     []int // the ports on which it listens; nil: its port
 	// offers is the list of its reflection; nil: it has none. asked counts the queries.
 	offers     []string
 	offerErr   error // returned instead of offers
@@ -525,6 +526,17 @@ func (p *fakeProcess) OwnsPort(int) (process.Ownership, error) {
 func (p *fakeProcess) OwnsPeer(context.Context, netip.AddrPort, netip.AddrPort) (process.Ownership, error) {
 	return p.OwnsPort(0)
 }
+
+func (p *fakeProcess) ListensOn(context.Context) ([]int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listens != nil {
+		return p.listens, nil
+	}
+	return slices.DeleteFunc([]int{p.rec.Port}, func(port int) bool { return port == 0 }), nil
+}
+
+func (p *fakeProcess) Includes(pid int) bool { return p.pid == pid }
 
 // fakeLink answers for the process on its port.
 type fakeLink struct {

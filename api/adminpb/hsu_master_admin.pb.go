@@ -79,7 +79,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26, 0}
 }
 
 type GetStateRequest struct {
@@ -670,6 +670,8 @@ type State struct {
 	CountMayBeShortSince *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=count_may_be_short_since,json=countMayBeShortSince,proto3" json:"count_may_be_short_since,omitempty"`
 	// As recorded.
 	Units []*Unit `protobuf:"bytes,15,rep,name=units,proto3" json:"units,omitempty"`
+	// URL of the module registry; empty if none is served, and offline.
+	Registry string `protobuf:"bytes,16,opt,name=registry,proto3" json:"registry,omitempty"`
 	// The systemd scope that the workers of a service of root run in; empty if there is
 	// none now.
 	Scope string `protobuf:"bytes,17,opt,name=scope,proto3" json:"scope,omitempty"`
@@ -813,6 +815,13 @@ func (x *State) GetUnits() []*Unit {
 		return x.Units
 	}
 	return nil
+}
+
+func (x *State) GetRegistry() string {
+	if x != nil {
+		return x.Registry
+	}
+	return ""
 }
 
 func (x *State) GetScope() string {
@@ -983,6 +992,8 @@ type Worker struct {
 	Unenforced []string `protobuf:"bytes,24,rep,name=unenforced,proto3" json:"unenforced,omitempty"`
 	// What it has sent last as STATUS= to its notify socket. Empty offline.
 	StatusText string `protobuf:"bytes,25,opt,name=status_text,json=statusText,proto3" json:"status_text,omitempty"`
+	// What its processes have published at the module registry.
+	Announcements []*Announcement `protobuf:"bytes,26,rep,name=announcements,proto3" json:"announcements,omitempty"`
 	// It belongs to an unmanaged unit: another program starts its process, which the
 	// master only watches.
 	Unmanaged bool `protobuf:"varint,29,opt,name=unmanaged,proto3" json:"unmanaged,omitempty"`
@@ -1197,6 +1208,13 @@ func (x *Worker) GetStatusText() string {
 	return ""
 }
 
+func (x *Worker) GetAnnouncements() []*Announcement {
+	if x != nil {
+		return x.Announcements
+	}
+	return nil
+}
+
 func (x *Worker) GetUnmanaged() bool {
 	if x != nil {
 		return x.Unmanaged
@@ -1302,6 +1320,128 @@ func (x *Usage) GetProcesses() int32 {
 	return 0
 }
 
+// Announcement is an HSU module that a process of a worker has published.
+type Announcement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Module        string                 `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"`
+	Pid           int32                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	Apis          []*AnnouncedApi        `protobuf:"bytes,3,rep,name=apis,proto3" json:"apis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Announcement) Reset() {
+	*x = Announcement{}
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Announcement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Announcement) ProtoMessage() {}
+
+func (x *Announcement) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
+func (*Announcement) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Announcement) GetModule() string {
+	if x != nil {
+		return x.Module
+	}
+	return ""
+}
+
+func (x *Announcement) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Announcement) GetApis() []*AnnouncedApi {
+	if x != nil {
+		return x.Apis
+	}
+	return nil
+}
+
+// AnnouncedApi is an API of a module.
+type AnnouncedApi struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServiceIds    []string               `protobuf:"bytes,1,rep,name=service_ids,json=serviceIds,proto3" json:"service_ids,omitempty"`
+	Port          int32                  `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnouncedApi) Reset() {
+	*x = AnnouncedApi{}
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnouncedApi) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnouncedApi) ProtoMessage() {}
+
+func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
+func (*AnnouncedApi) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AnnouncedApi) GetServiceIds() []string {
+	if x != nil {
+		return x.ServiceIds
+	}
+	return nil
+}
+
+func (x *AnnouncedApi) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *AnnouncedApi) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
 // Check is a repeated check of a worker.
 type Check struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1324,7 +1464,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1476,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1489,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Check) GetUse() string {
@@ -1408,7 +1548,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1560,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1573,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1483,7 +1623,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +1635,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +1648,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Service) GetName() string {
@@ -1590,7 +1730,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1742,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1755,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -1713,7 +1853,7 @@ type Figures struct {
 
 func (x *Figures) Reset() {
 	*x = Figures{}
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1865,7 @@ func (x *Figures) String() string {
 func (*Figures) ProtoMessage() {}
 
 func (x *Figures) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1878,7 @@ func (x *Figures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Figures.ProtoReflect.Descriptor instead.
 func (*Figures) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Figures) GetCalls() uint64 {
@@ -1797,7 +1937,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +1949,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +1962,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Latency) GetCounts() []uint64 {
@@ -1847,7 +1987,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1859,7 +1999,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1872,7 +2012,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
 }
 
 type ListResponse struct {
@@ -1884,7 +2024,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +2036,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +2049,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListResponse) GetServices() []*Service {
@@ -1927,7 +2067,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +2079,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,7 +2092,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type WatchResponse struct {
@@ -1967,7 +2107,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2119,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2132,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -2030,7 +2170,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2182,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2195,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RegisterRequest) GetService() string {
@@ -2089,7 +2229,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2241,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2254,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RegisterResponse) GetEndpoint() *Endpoint {
@@ -2135,7 +2275,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2147,7 +2287,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2160,7 +2300,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeregisterRequest) GetService() string {
@@ -2187,7 +2327,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2339,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2352,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeregisterResponse) GetRemoved() []string {
@@ -2232,7 +2372,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2244,7 +2384,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2257,7 +2397,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *HeartbeatRequest) GetService() string {
@@ -2284,7 +2424,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2436,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2449,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
@@ -2356,7 +2496,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"configured\x18\x02 \x01(\x05R\n" +
 	"configured\x12\x14\n" +
 	"\x05added\x18\x03 \x03(\tR\x05added\x12\x18\n" +
-	"\aremoved\x18\x04 \x03(\tR\aremoved\"\x93\x06\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\"\xaf\x06\n" +
 	"\x05State\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12%\n" +
 	"\x0eschema_version\x18\x02 \x01(\x04R\rschemaVersion\x12\x1b\n" +
@@ -2375,7 +2515,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\aversion\x18\f \x01(\tR\aversion\x12\x1b\n" +
 	"\tstate_dir\x18\r \x01(\tR\bstateDir\x12R\n" +
 	"\x18count_may_be_short_since\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x14countMayBeShortSince\x12/\n" +
-	"\x05units\x18\x0f \x03(\v2\x19.hsu.master.admin.v1.UnitR\x05units\x12\x14\n" +
+	"\x05units\x18\x0f \x03(\v2\x19.hsu.master.admin.v1.UnitR\x05units\x12\x1a\n" +
+	"\bregistry\x18\x10 \x01(\tR\bregistry\x12\x14\n" +
 	"\x05scope\x18\x11 \x01(\tR\x05scope\x12\x1f\n" +
 	"\vwrite_error\x18\x1e \x01(\tR\n" +
 	"writeError\x1a=\n" +
@@ -2392,7 +2533,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tspec_hash\x18\a \x01(\tR\bspecHash\x129\n" +
 	"\n" +
 	"changed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAtB\b\n" +
-	"\x06_scale\"\x95\a\n" +
+	"\x06_scale\"\xde\a\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -2425,7 +2566,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"unenforced\x18\x18 \x03(\tR\n" +
 	"unenforced\x12\x1f\n" +
 	"\vstatus_text\x18\x19 \x01(\tR\n" +
-	"statusText\x12\x1c\n" +
+	"statusText\x12G\n" +
+	"\rannouncements\x18\x1a \x03(\v2!.hsu.master.admin.v1.AnnouncementR\rannouncements\x12\x1c\n" +
 	"\tunmanaged\x18\x1d \x01(\bR\tunmanaged\x12\x18\n" +
 	"\aprogram\x18\x1e \x01(\tR\aprogram\"\xeb\x01\n" +
 	"\x05Usage\x12\x1a\n" +
@@ -2438,7 +2580,16 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tprocesses\x18\x06 \x01(\x05R\tprocessesB\f\n" +
 	"\n" +
 	"_cpu_shareB\r\n" +
-	"\v_open_files\"\xcf\x01\n" +
+	"\v_open_files\"o\n" +
+	"\fAnnouncement\x12\x16\n" +
+	"\x06module\x18\x01 \x01(\tR\x06module\x12\x10\n" +
+	"\x03pid\x18\x02 \x01(\x05R\x03pid\x125\n" +
+	"\x04apis\x18\x03 \x03(\v2!.hsu.master.admin.v1.AnnouncedApiR\x04apis\"_\n" +
+	"\fAnnouncedApi\x12\x1f\n" +
+	"\vservice_ids\x18\x01 \x03(\tR\n" +
+	"serviceIds\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xcf\x01\n" +
 	"\x05Check\x12\x10\n" +
 	"\x03use\x18\x01 \x01(\tR\x03use\x12\x14\n" +
 	"\x05probe\x18\x02 \x01(\tR\x05probe\x12\x16\n" +
@@ -2548,7 +2699,7 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_hsu_master_admin_proto_goTypes = []any{
 	(WatchResponse_Kind)(0),       // 0: hsu.master.admin.v1.WatchResponse.Kind
 	(*GetStateRequest)(nil),       // 1: hsu.master.admin.v1.GetStateRequest
@@ -2566,89 +2717,93 @@ var file_hsu_master_admin_proto_goTypes = []any{
 	(*Unit)(nil),                  // 13: hsu.master.admin.v1.Unit
 	(*Worker)(nil),                // 14: hsu.master.admin.v1.Worker
 	(*Usage)(nil),                 // 15: hsu.master.admin.v1.Usage
-	(*Check)(nil),                 // 16: hsu.master.admin.v1.Check
-	(*Exit)(nil),                  // 17: hsu.master.admin.v1.Exit
-	(*Service)(nil),               // 18: hsu.master.admin.v1.Service
-	(*Endpoint)(nil),              // 19: hsu.master.admin.v1.Endpoint
-	(*Figures)(nil),               // 20: hsu.master.admin.v1.Figures
-	(*Latency)(nil),               // 21: hsu.master.admin.v1.Latency
-	(*ListRequest)(nil),           // 22: hsu.master.admin.v1.ListRequest
-	(*ListResponse)(nil),          // 23: hsu.master.admin.v1.ListResponse
-	(*WatchRequest)(nil),          // 24: hsu.master.admin.v1.WatchRequest
-	(*WatchResponse)(nil),         // 25: hsu.master.admin.v1.WatchResponse
-	(*RegisterRequest)(nil),       // 26: hsu.master.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 27: hsu.master.admin.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 28: hsu.master.admin.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 29: hsu.master.admin.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 30: hsu.master.admin.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 31: hsu.master.admin.v1.HeartbeatResponse
-	nil,                           // 32: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 33: hsu.master.admin.v1.Figures.FailuresEntry
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*Announcement)(nil),          // 16: hsu.master.admin.v1.Announcement
+	(*AnnouncedApi)(nil),          // 17: hsu.master.admin.v1.AnnouncedApi
+	(*Check)(nil),                 // 18: hsu.master.admin.v1.Check
+	(*Exit)(nil),                  // 19: hsu.master.admin.v1.Exit
+	(*Service)(nil),               // 20: hsu.master.admin.v1.Service
+	(*Endpoint)(nil),              // 21: hsu.master.admin.v1.Endpoint
+	(*Figures)(nil),               // 22: hsu.master.admin.v1.Figures
+	(*Latency)(nil),               // 23: hsu.master.admin.v1.Latency
+	(*ListRequest)(nil),           // 24: hsu.master.admin.v1.ListRequest
+	(*ListResponse)(nil),          // 25: hsu.master.admin.v1.ListResponse
+	(*WatchRequest)(nil),          // 26: hsu.master.admin.v1.WatchRequest
+	(*WatchResponse)(nil),         // 27: hsu.master.admin.v1.WatchResponse
+	(*RegisterRequest)(nil),       // 28: hsu.master.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 29: hsu.master.admin.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 30: hsu.master.admin.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 31: hsu.master.admin.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 32: hsu.master.admin.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 33: hsu.master.admin.v1.HeartbeatResponse
+	nil,                           // 34: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 35: hsu.master.admin.v1.Figures.FailuresEntry
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
 	12, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
 	14, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
 	7,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
-	34, // 3: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
+	36, // 3: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
 	14, // 4: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
-	18, // 5: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	35, // 6: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	32, // 7: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	35, // 8: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	20, // 5: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
+	37, // 6: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	34, // 7: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	37, // 8: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
 	13, // 9: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
-	35, // 10: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
-	35, // 11: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
-	17, // 12: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	16, // 13: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	35, // 14: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	35, // 15: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
-	35, // 16: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	37, // 10: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
+	37, // 11: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	19, // 12: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
+	18, // 13: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
+	37, // 14: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	37, // 15: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	37, // 16: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
 	15, // 17: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
-	34, // 18: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
-	35, // 19: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	35, // 20: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	35, // 21: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	19, // 22: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	34, // 23: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	35, // 24: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	20, // 25: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	34, // 26: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	33, // 27: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	21, // 28: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	34, // 29: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	18, // 30: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 31: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	19, // 32: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	34, // 33: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	19, // 34: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	34, // 35: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	1,  // 36: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 37: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	8,  // 38: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	5,  // 39: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	10, // 40: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	22, // 41: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	24, // 42: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	26, // 43: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	28, // 44: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	30, // 45: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 46: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 47: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	9,  // 48: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	6,  // 49: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	11, // 50: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	23, // 51: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	25, // 52: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	27, // 53: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	29, // 54: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	31, // 55: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	46, // [46:56] is the sub-list for method output_type
-	36, // [36:46] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	16, // 18: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
+	36, // 19: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	17, // 20: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
+	37, // 21: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	37, // 22: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	37, // 23: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	21, // 24: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	36, // 25: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	37, // 26: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	22, // 27: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	36, // 28: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	35, // 29: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	23, // 30: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	36, // 31: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	20, // 32: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	0,  // 33: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	21, // 34: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	36, // 35: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	21, // 36: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	36, // 37: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	1,  // 38: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	3,  // 39: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	8,  // 40: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	5,  // 41: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	10, // 42: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	24, // 43: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	26, // 44: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	28, // 45: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	30, // 46: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	32, // 47: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	2,  // 48: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	4,  // 49: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	9,  // 50: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	6,  // 51: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	11, // 52: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	25, // 53: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	27, // 54: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	29, // 55: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	31, // 56: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	33, // 57: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	48, // [48:58] is the sub-list for method output_type
+	38, // [38:48] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -2658,14 +2813,14 @@ func file_hsu_master_admin_proto_init() {
 	}
 	file_hsu_master_admin_proto_msgTypes[12].OneofWrappers = []any{}
 	file_hsu_master_admin_proto_msgTypes[14].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[16].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

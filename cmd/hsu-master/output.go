@@ -41,7 +41,8 @@ type (
 		Workers        []workerJSON      `json:"workers"`
 		Units          []unitJSON        `json:"units"`
 		Services       []serviceJSON     `json:"services"`
-		Scope          string            `json:"scope,omitempty"` // of systemd, with the workers
+		Scope          string            `json:"scope,omitempty"`    // of systemd, with the workers
+		Registry       string            `json:"registry,omitempty"` // URL of the module registry
 		WriteError     string            `json:"write_error,omitempty"`
 		BadRecords     map[string]string `json:"bad_records,omitempty"`
 	}
@@ -88,6 +89,17 @@ type (
 		Unmanaged   bool         `json:"unmanaged,omitempty"`   // another program starts it
 		Program     string       `json:"program,omitempty"`     // name of the process, if it is unmanaged
 		Usage       *usageJSON   `json:"usage"`
+		Modules     []moduleJSON `json:"modules,omitempty"` // that its processes have published
+	}
+	moduleJSON struct {
+		Module string    `json:"module"`
+		PID    int32     `json:"pid"`
+		APIs   []apiJSON `json:"apis"`
+	}
+	apiJSON struct {
+		ServiceIDs []string `json:"service_ids"`
+		Port       int32    `json:"port"`
+		Protocol   string   `json:"protocol,omitempty"`
 	}
 	healthJSON struct {
 		Use        string     `json:"use"`
@@ -163,6 +175,7 @@ func stateToJSON(s *adminpb.State) stateJSON {
 		Units:          unitsToJSON(s.GetUnits()),
 		Services:       servicesToJSON(s.GetServices()),
 		Scope:          s.GetScope(),
+		Registry:       s.GetRegistry(),
 		WriteError:     s.GetWriteError(),
 		BadRecords:     s.GetBadRecords(),
 	}
@@ -191,9 +204,10 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(), RetryAt: timeOf(w.GetRetryAt()),
 			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
 			StatusText: w.GetStatusText(),
-			NextDueAt: timeOf(w.GetNextDueAt()), LastDueAt: timeOf(w.GetLastDueAt()),
+			NextDueAt:  timeOf(w.GetNextDueAt()), LastDueAt: timeOf(w.GetLastDueAt()),
 			Unenforced: w.GetUnenforced(), Usage: usageToJSON(w.GetUsage()),
 			Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
+			Modules: modulesToJSON(w.GetAnnouncements()),
 		}
 		for _, c := range w.GetChecks() {
 			item.Checks = append(item.Checks, healthJSON{
@@ -207,6 +221,20 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 		list = append(list, item)
 	}
 	return list
+}
+
+func modulesToJSON(announcements []*adminpb.Announcement) []moduleJSON {
+	var modules []moduleJSON
+	for _, a := range announcements {
+		item := moduleJSON{Module: a.GetModule(), PID: a.GetPid(), APIs: make([]apiJSON, 0, len(a.GetApis()))}
+		for _, api := range a.GetApis() {
+			item.APIs = append(item.APIs, apiJSON{
+				ServiceIDs: append([]string{}, api.GetServiceIds()...), Port: api.GetPort(), Protocol: api.GetProtocol(),
+			})
+		}
+		modules = append(modules, item)
+	}
+	return modules
 }
 
 func servicesToJSON(services []*adminpb.Service) []serviceJSON {

@@ -21,7 +21,10 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-const onExitFlag = "on-exit"
+const (
+	onExitFlag   = "on-exit"
+	registryFlag = "registry"
+)
 
 // unitName is the name of the unit that the flags describe.
 const unitName = "worker"
@@ -105,6 +108,11 @@ func serviceFlags() []cli.Flag {
 			Name: "metrics", EnvVars: runVariable("METRICS"), Category: ofRequests,
 			Usage: "`HOST:PORT` serve metrics for Prometheus at /metrics on this address, such as 127.0.0.1:9464 " +
 				"(default: disabled)",
+		},
+		&cli.StringFlag{
+			Name: registryFlag, EnvVars: runVariable("REGISTRY"), Category: ofRequests,
+			Usage: "`URL` serve the module registry on this unix socket, such as " +
+				"unix:///run/hsu-master/registry.sock: HSU modules publish themselves there (default: disabled)",
 		},
 	}
 }
@@ -199,6 +207,7 @@ type config struct {
 	tls      api.TLSFiles
 	insecure bool   // serving other hosts without TLS is intended
 	metrics  string // host:port to serve metrics on; empty disables them
+	registry string // path of the module registry's socket; empty disables it
 	detach   bool   // leave the workers running when stopped
 	logJSON  bool
 	logLevel slog.Level
@@ -232,7 +241,7 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 	}
 	cfg.address = net.JoinHostPort(ip.String(), strconv.Itoa(port))
 	cfg.tls, cfg.insecure = tlsFiles(c, fail), c.Bool(insecureFlag)
-	cfg.metrics = metricsAddress(c, fail)
+	cfg.metrics, cfg.registry = metricsAddress(c, fail), registryPath(c, fail)
 
 	m := &cfg.master
 	m.Sync = choose(c, fail, "sync", choice[store.SyncMode]{"always", store.SyncAlways},

@@ -77,7 +77,7 @@ func flagsOf(f *configfile.File) map[string]string {
 	flags := map[string]string{
 		"listen": host, "port": port,
 		"tls-cert": f.TLS.Cert, "tls-key": f.TLS.Key, "tls-client-ca": f.TLS.ClientCA,
-		insecureFlag: strconv.FormatBool(f.Insecure), "metrics": f.Metrics,
+		insecureFlag: strconv.FormatBool(f.Insecure), "metrics": f.Metrics, registryFlag: f.Registry,
 		"sync": string(f.Sync), "on-damage": string(f.OnDamage), "request-ttl": f.RequestTTL.String(),
 		"backup-interval": f.Backup.Interval.String(), "backup-keep": strconv.Itoa(f.Backup.Keep),
 		"log-format": string(f.Log.Format), "log-level": string(f.Log.Level),
@@ -133,6 +133,7 @@ func readAgain(before *configfile.File) (units []unit.Spec, later []string, err 
 		{"tls", before.TLS, f.TLS},
 		{"insecure", before.Insecure, f.Insecure},
 		{"metrics", before.Metrics, f.Metrics},
+		{"registry", before.Registry, f.Registry},
 		{"sync", before.Sync, f.Sync},
 		{"on_damage", before.OnDamage, f.OnDamage},
 		{"backup", before.Backup, f.Backup},

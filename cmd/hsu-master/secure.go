@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/core-tools/hsu-master/api"
+	configfile "github.com/core-tools/hsu-master/config"
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
@@ -96,6 +97,19 @@ func metricsAddress(c *cli.Context, fail func(string, ...any)) string {
 			"allow it with --insecure", address)
 	}
 	return net.JoinHostPort(ip.String(), port)
+}
+
+// registryPath returns the path of the socket of the module registry, "" if none is served.
+func registryPath(c *cli.Context, fail func(string, ...any)) string {
+	url := c.String(registryFlag)
+	if url == "" {
+		return ""
+	}
+	path, err := configfile.RegistryPath(url)
+	if err != nil {
+		fail("--%s %q: %w", registryFlag, url, err)
+	}
+	return path
 }
 
 // tlsFiles returns the files of the TLS flags, the zero value if the port is served without TLS.

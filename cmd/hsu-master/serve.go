@@ -85,6 +85,9 @@ func open(cfg config, notify *notifier, log *slog.Logger) (*master.Master, error
 	if cfg.metrics != "" {
 		options.ListenMetrics = listenOn(cfg.metrics, "--metrics")
 	}
+	if cfg.registry != "" {
+		options.ListenRegistry = master.ListenRegistry(cfg.registry)
+	}
 	m, err := master.New(options)
 	if err != nil && passed.listener != nil {
 		_ = passed.listener.Close() // open if New has not come to take it

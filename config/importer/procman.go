@@ -67,6 +67,9 @@ func (p *procman) process(i int, of *config.Tree) {
 		m.kind = "managed"
 	}
 	u.set("kind", m.kind)
+	if m.kind == "integrated" {
+		u.note("a program of August 2025 or later ignores --port: give it port: announced, and serve it a registry")
+	}
 	walk(u.block, Procman, "", of, map[string]field{
 		"id": ignored, "type": ignored,
 		"enabled":    copied(u.block, "enabled"),

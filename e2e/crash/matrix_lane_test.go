@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -43,6 +44,11 @@ func (l *lane) ready(op *operation) error {
 		}
 	}
 	r.arguments = []string{"-as", cmp.Or(op.habit, "plain"), "-notes", r.notes, "-record", r.record, "-echo"}
+	if op.registry {
+		socket := filepath.Join(r.dir, "registry.sock")
+		r.always = []string{"--registry", "unix://" + socket}
+		r.arguments = append(r.arguments, "-registry", socket, "-patient")
+	}
 	if op.cgroups {
 		if r.masters.cgroup, err = harness.DelegateCgroup(); err != nil {
 			return err

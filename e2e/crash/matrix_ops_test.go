@@ -64,7 +64,8 @@ func operations() []*operation {
 	}
 	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(),
 		operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(),
-		operationsWithHelpers(), operationsWithHooks(), operationsWithNotifications())
+		operationsWithHelpers(), operationsWithHooks(), operationsWithNotifications(),
+		operationsOfModules())
 }
 
 func theSecondEnds(worker string) bool { return worker == "worker-1" }

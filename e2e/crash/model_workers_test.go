@@ -138,6 +138,9 @@ func (ws *workers) scan() []being {
 		if err != nil || b.token == "" {
 			continue
 		}
+		if b.port == 0 {
+			b.port = ws.ownPort(pid)
+		}
 		b.born, b.leader = f.StartTicks, f.Session == pid
 		if _, _, command := unit.HookOf(b.worker); command {
 			if b.leader {
@@ -151,6 +154,13 @@ func (ws *workers) scan() []being {
 		all = append(all, b)
 	}
 	return all
+}
+
+// ownPort returns the port that a worker has chosen itself and left for the test, 0 if there is none.
+func (ws *workers) ownPort(pid int) int {
+	path := filepath.Join(filepath.Dir(ws.notes), "record", fmt.Sprintf("module.%d", pid))
+	port, _ := strconv.Atoi(string(readAtOnce(path, make([]byte, 8))))
+	return port
 }
 
 // bare are processes without an environment, which would otherwise be inspected thousands of times: kernel threads,

@@ -18,6 +18,7 @@ const (
 	CountSync      Point = "count-sync"      // the count is synced
 	Repair         Point = "repair"          // the state is rewritten after a failure
 	AdminListen    Point = "admin-listen"    // the admin socket is made
+	RegistryListen Point = "registry-listen" // the socket of the module registry is made
 	AdminPath      Point = "admin-path"      // its path is written for clients: Write and Rename only
 	AdminPathGone  Point = "admin-path-gone"
 	Serving        Point = "serving" // health reports SERVING
@@ -44,17 +45,19 @@ const (
 	Publish      Point = "publish"
 	ReadyRecord  Point = "ready-record"
 	Told         Point = "told" // the services that a worker announced are published, or withdrawn
-	Withdraw     Point = "withdraw"
-	StopRecord   Point = "stop-record"  // "stopping" is recorded
-	StopCommand  Point = "stop-command" // stop.command runs
-	HookRecord   Point = "hook-record"  // the lease of stop.after is recorded, for a worker that has ended by itself
-	Signal       Point = "signal"
-	CgroupKill   Point = "cgroup-kill"
-	CgroupGone   Point = "cgroup-gone"
-	StopAfter    Point = "stop-after" // stop.after runs
-	ExitRecord   Point = "exit-record"
-	Removal      Point = "removal" // the record of a surplus worker is removed
-	Detach       Point = "detach"
+	// AnnounceRecord: what a worker has published at the module registry is recorded, or taken back.
+	AnnounceRecord Point = "announce-record"
+	Withdraw       Point = "withdraw"
+	StopRecord     Point = "stop-record"  // "stopping" is recorded
+	StopCommand    Point = "stop-command" // stop.command runs
+	HookRecord     Point = "hook-record"  // the lease of stop.after is recorded, for a worker that has ended by itself
+	Signal         Point = "signal"
+	CgroupKill     Point = "cgroup-kill"
+	CgroupGone     Point = "cgroup-gone"
+	StopAfter      Point = "stop-after" // stop.after runs
+	ExitRecord     Point = "exit-record"
+	Removal        Point = "removal" // the record of a surplus worker is removed
+	Detach         Point = "detach"
 
 	LogMark      Point = "log-mark"       // the lines that a rotation has copied count as rotated
 	LogMarkSync  Point = "log-mark-sync"  // so do they after a loss of power
@@ -102,11 +105,11 @@ const (
 func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
-		Room, Commit, Count, CountSync, Repair, AdminListen, AdminPathGone, Serving, Unlock,
+		Room, Commit, Count, CountSync, Repair, AdminListen, RegistryListen, AdminPathGone, Serving, Unlock,
 		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, NotifySocket, LogOpen, Scope, Cgroup,
 		CgroupMove, CgroupEnable, CgroupLimit, Fork, Limit, Exec, PIDRecord,
-		Adopt, Publish, ReadyRecord, Told, Withdraw, StopRecord, StopCommand, HookRecord, Signal, CgroupKill,
-		CgroupGone, StopAfter, ExitRecord, Removal, Detach,
+		Adopt, Publish, ReadyRecord, Told, AnnounceRecord, Withdraw, StopRecord, StopCommand, HookRecord, Signal,
+		CgroupKill, CgroupGone, StopAfter, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,
 		LogRest, LogEvent, LogRemove, FoundRecord,

@@ -76,6 +76,41 @@ func check(path string, folder bool, user uint32) error {
 	return nil
 }
 
+// CheckEntry returns an error if a user other than root and the user of this process could put another file at path,
+// or has done so. In a sticky folder nobody else can replace a file of theirs; sticky reports that the folder is one, so
+// that everyone can take the name when the file is removed.
+func CheckEntry(path string) (sticky bool, err error) {
+	user := os.Geteuid()
+	folder, err := walk(filepath.Dir(path), uint32(user)) //nolint:gosec // a UID has 32 bits
+	if e, replaceable := errors.AsType[*ReplaceableError](err); replaceable && !rootIsUnmapped() {
+		return false, fmt.Errorf("other users can change %s (owner %d, mode %s): "+
+			"choose a folder that only root and user %d can change", e.Path, e.Owner, e.Mode, user)
+	} else if err != nil && !replaceable {
+		return false, err
+	}
+	sticky = folder.info != nil && folder.info.Mode()&fs.ModeSticky != 0
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return sticky, nil
+	} else if err != nil {
+		return sticky, err
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != user && stat.Uid != 0 {
+		return sticky, fmt.Errorf("%s belongs to user %d: remove it, or choose another path", path, stat.Uid)
+	}
+	return sticky, nil
+}
+
+// rootIsUnmapped reports whether the owners of the system's folders are not known in this user namespace.
+func rootIsUnmapped() bool {
+	info, err := os.Lstat("/")
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Uid != 0 && !mapped(stat.Uid)
+}
+
 const groupOrOthersWrite = 0o022
 
 // maxLinks is how many symbolic links the kernel follows in one path.

@@ -118,6 +118,7 @@ func (b *bounds) instance(i *Instance) *pb.Instance {
 		LeaseDevice:  i.Lease.Device,
 		LeaseInode:   i.Lease.Inode,
 		Uid:          i.UID,
+		OwnPort:      i.OwnPort,
 	}
 }
 
@@ -183,9 +184,11 @@ func encodeWorker(w Worker) ([]byte, error) {
 		m.Due = &pb.Due{Schedule: text(d.Schedule), Next: stamp(d.Next), Last: stamp(d.Last)}
 	}
 	m.Instance = b.instance(w.Instance)
-	if i := w.Instance; i != nil && i.Notify != nil {
-		n := i.Notify
-		m.Notify = &pb.Notify{Path: text(n.Path), WatchdogUsec: n.Watchdog.Microseconds(), Watched: n.Watched}
+	if i := w.Instance; i != nil {
+		m.Announcements = encodeAnnouncements(&b, i.Announcements)
+		if n := i.Notify; n != nil {
+			m.Notify = &pb.Notify{Path: text(n.Path), WatchdogUsec: n.Watchdog.Microseconds(), Watched: n.Watched}
+		}
 	}
 	for _, h := range w.Hooks {
 		m.Hooks = append(m.Hooks, &pb.HookRun{Hook: text(h.Hook), Run: b.instance(&h.Instance)})
@@ -243,7 +246,7 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	}
 	desired, err1 := lookup(desiredNames, "desired state", m.GetDesired())
 	status, err2 := lookup(statusNames, "status", m.GetStatus())
-	instance, err3 := decodeInstance(m.GetInstance())
+	instance, err3 := decodeInstance(m.GetInstance(), m.GetAnnouncements())
 	exit, err4 := decodeExit(m.GetLastExit())
 	due, err5 := decodeDue(m.GetDue())
 	found, err6 := decodeFound(m.GetFound())
@@ -289,7 +292,7 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 
 func decodeHooks(runs []*pb.HookRun) (hooks []HookRun, errs error) {
 	for _, m := range runs {
-		i, err := decodeInstance(m.GetRun())
+		i, err := decodeInstance(m.GetRun(), nil)
 		if err == nil && i == nil {
 			err = errors.New("it has neither token nor lease")
 		}
@@ -352,7 +355,7 @@ func decodeDue(m *pb.Due) (*Due, error) {
 	return &Due{Schedule: m.GetSchedule(), Next: next, Last: last}, nil
 }
 
-func decodeInstance(m *pb.Instance) (*Instance, error) {
+func decodeInstance(m *pb.Instance, announcements []*pb.Announcement) (*Instance, error) {
 	if m == nil {
 		return nil, nil
 	}
@@ -361,6 +364,7 @@ func decodeInstance(m *pb.Instance) (*Instance, error) {
 	var b bounds
 	b.int32("pid", int(m.GetPid()), 0, math.MaxInt32)
 	b.int32("instance port", int(m.GetPort()), 0, maxPort)
+	announced := decodeAnnouncements(&b, announcements)
 	if err := errors.Join(err1, err2, b.err); err != nil {
 		return nil, err
 	}
@@ -372,6 +376,7 @@ func decodeInstance(m *pb.Instance) (*Instance, error) {
 		Started: started,
 		Lease:   identity.FileID{Device: m.GetLeaseDevice(), Inode: m.GetLeaseInode()},
 		UID:     m.GetUid(),
+		OwnPort: m.GetOwnPort(), Announcements: announced,
 	}, nil
 }
 

@@ -205,6 +205,10 @@ type Instance struct {
 	UID   uint32 // effective uid with which it was started
 	// Notify is its notify socket, nil if it has none.
 	Notify *Notify
+	// OwnPort is set if the process chooses its port itself. Port is then 0 until the process was ready.
+	OwnPort bool
+	// Announcements are the modules that processes of its family have published, by name.
+	Announcements []Announcement
 }
 
 // Notify is the notify socket of an instance.
@@ -215,6 +219,23 @@ type Notify struct {
 	Watchdog time.Duration
 	// Watched is set when the instance has sent WATCHDOG=1. It is held to it from then on.
 	Watched bool
+}
+
+// Announcement is an HSU module that a process has published at the module registry.
+type Announcement struct {
+	Module string
+	// PID is the process that runs the module, Inode and StartTicks are from its [identity.Process].
+	PID               int
+	Inode, StartTicks uint64
+	APIs              []AnnouncedAPI
+}
+
+// AnnouncedAPI is an API of a module.
+type AnnouncedAPI struct {
+	ServiceIDs []string // in the module's own terms
+	Port       int
+	Protocol   string
+	Metadata   string // a JSON object, or empty
 }
 
 // RestartHistory is the state of a worker's restart budget and backoff. It is kept in boot id and CLOCK_BOOTTIME, since

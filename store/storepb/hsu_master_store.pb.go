@@ -10,12 +10,13 @@
 package storepb
 
 import (
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 )
 
 const (
@@ -450,7 +451,10 @@ type Worker struct {
 	// not start or signal it.
 	Found *Found `protobuf:"bytes,25,opt,name=found,proto3" json:"found,omitempty"`
 	// How the instance notifies the master; absent if it has no notify socket.
-	Notify        *Notify `protobuf:"bytes,24,opt,name=notify,proto3" json:"notify,omitempty"`
+	Notify *Notify `protobuf:"bytes,24,opt,name=notify,proto3" json:"notify,omitempty"`
+	// What processes of the instance have published at the module registry. They end
+	// with the instance.
+	Announcements []*Announcement `protobuf:"bytes,26,rep,name=announcements,proto3" json:"announcements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -625,6 +629,13 @@ func (x *Worker) GetNotify() *Notify {
 	return nil
 }
 
+func (x *Worker) GetAnnouncements() []*Announcement {
+	if x != nil {
+		return x.Announcements
+	}
+	return nil
+}
+
 // Notify is the notify socket of an instance.
 type Notify struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -745,6 +756,155 @@ func (x *HookRun) GetRun() *Instance {
 	return nil
 }
 
+// Announcement is an HSU module that a process has published at the module registry.
+type Announcement struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Module string                 `protobuf:"bytes,1,opt,name=module,proto3" json:"module,omitempty"`
+	// The process that runs the module, as it has said.
+	Pid int32 `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	// Identity of that process, which is one of the worker's family.
+	PidfdInode    uint64          `protobuf:"varint,3,opt,name=pidfd_inode,json=pidfdInode,proto3" json:"pidfd_inode,omitempty"`
+	StartTicks    uint64          `protobuf:"varint,4,opt,name=start_ticks,json=startTicks,proto3" json:"start_ticks,omitempty"`
+	Apis          []*AnnouncedApi `protobuf:"bytes,5,rep,name=apis,proto3" json:"apis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Announcement) Reset() {
+	*x = Announcement{}
+	mi := &file_hsu_master_store_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Announcement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Announcement) ProtoMessage() {}
+
+func (x *Announcement) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
+func (*Announcement) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Announcement) GetModule() string {
+	if x != nil {
+		return x.Module
+	}
+	return ""
+}
+
+func (x *Announcement) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Announcement) GetPidfdInode() uint64 {
+	if x != nil {
+		return x.PidfdInode
+	}
+	return 0
+}
+
+func (x *Announcement) GetStartTicks() uint64 {
+	if x != nil {
+		return x.StartTicks
+	}
+	return 0
+}
+
+func (x *Announcement) GetApis() []*AnnouncedApi {
+	if x != nil {
+		return x.Apis
+	}
+	return nil
+}
+
+// AnnouncedApi is an API of a module.
+type AnnouncedApi struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids of its services in the module's own terms.
+	ServiceIds    []string `protobuf:"bytes,1,rep,name=service_ids,json=serviceIds,proto3" json:"service_ids,omitempty"`
+	Port          int32    `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Protocol      string   `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Metadata      string   `protobuf:"bytes,4,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnouncedApi) Reset() {
+	*x = AnnouncedApi{}
+	mi := &file_hsu_master_store_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnouncedApi) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnouncedApi) ProtoMessage() {}
+
+func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
+func (*AnnouncedApi) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AnnouncedApi) GetServiceIds() []string {
+	if x != nil {
+		return x.ServiceIds
+	}
+	return nil
+}
+
+func (x *AnnouncedApi) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *AnnouncedApi) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *AnnouncedApi) GetMetadata() string {
+	if x != nil {
+		return x.Metadata
+	}
+	return ""
+}
+
 // Due is how far a worker has come in its schedule.
 type Due struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -761,7 +921,7 @@ type Due struct {
 
 func (x *Due) Reset() {
 	*x = Due{}
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +933,7 @@ func (x *Due) String() string {
 func (*Due) ProtoMessage() {}
 
 func (x *Due) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +946,7 @@ func (x *Due) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Due.ProtoReflect.Descriptor instead.
 func (*Due) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Due) GetSchedule() string {
@@ -828,7 +988,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +1000,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +1013,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Found) GetPid() int32 {
@@ -929,7 +1089,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +1101,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1114,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Offer) GetName() string {
@@ -1013,7 +1173,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1185,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1198,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Unit) GetName() string {
@@ -1127,7 +1287,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1299,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1312,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Registration) GetService() string {
@@ -1205,14 +1365,16 @@ type Instance struct {
 	LeaseDevice uint64 `protobuf:"varint,11,opt,name=lease_device,json=leaseDevice,proto3" json:"lease_device,omitempty"`
 	LeaseInode  uint64 `protobuf:"varint,12,opt,name=lease_inode,json=leaseInode,proto3" json:"lease_inode,omitempty"`
 	// Effective uid that it was started with.
-	Uid           uint32 `protobuf:"varint,13,opt,name=uid,proto3" json:"uid,omitempty"`
+	Uid uint32 `protobuf:"varint,13,opt,name=uid,proto3" json:"uid,omitempty"`
+	// It chooses its port itself: port is 0 until the master knows it.
+	OwnPort       bool `protobuf:"varint,16,opt,name=own_port,json=ownPort,proto3" json:"own_port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1386,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1399,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Instance) GetToken() string {
@@ -1331,6 +1493,13 @@ func (x *Instance) GetUid() uint32 {
 	return 0
 }
 
+func (x *Instance) GetOwnPort() bool {
+	if x != nil {
+		return x.OwnPort
+	}
+	return false
+}
+
 // RestartBudget is measured in boot id and CLOCK_BOOTTIME: wall time may step.
 type RestartBudget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1354,7 +1523,7 @@ type RestartBudget struct {
 
 func (x *RestartBudget) Reset() {
 	*x = RestartBudget{}
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1535,7 @@ func (x *RestartBudget) String() string {
 func (*RestartBudget) ProtoMessage() {}
 
 func (x *RestartBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1548,7 @@ func (x *RestartBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBudget.ProtoReflect.Descriptor instead.
 func (*RestartBudget) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RestartBudget) GetBackoffNs() int64 {
@@ -1444,7 +1613,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1625,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1638,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1513,7 +1682,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_store_proto_msgTypes[12]
+	mi := &file_hsu_master_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +1694,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[12]
+	mi := &file_hsu_master_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1707,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{12}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -1593,7 +1762,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_hsu_master_store_proto_msgTypes[13]
+	mi := &file_hsu_master_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1774,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[13]
+	mi := &file_hsu_master_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1787,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{13}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Result) GetMethod() string {
@@ -1688,7 +1857,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
 	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
-	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xb2\x06\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xfb\x06\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -1711,14 +1880,29 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x0fenvironment_mac\x18\x16 \x01(\tR\x0eenvironmentMac\x122\n" +
 	"\x05hooks\x18\x17 \x03(\v2\x1c.hsu.master.store.v1.HookRunR\x05hooks\x120\n" +
 	"\x05found\x18\x19 \x01(\v2\x1a.hsu.master.store.v1.FoundR\x05found\x123\n" +
-	"\x06notify\x18\x18 \x01(\v2\x1b.hsu.master.store.v1.NotifyR\x06notify\"[\n" +
+	"\x06notify\x18\x18 \x01(\v2\x1b.hsu.master.store.v1.NotifyR\x06notify\x12G\n" +
+	"\rannouncements\x18\x1a \x03(\v2!.hsu.master.store.v1.AnnouncementR\rannouncements\"[\n" +
 	"\x06Notify\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
 	"\rwatchdog_usec\x18\x02 \x01(\x03R\fwatchdogUsec\x12\x18\n" +
 	"\awatched\x18\x03 \x01(\bR\awatched\"N\n" +
 	"\aHookRun\x12\x12\n" +
 	"\x04hook\x18\x01 \x01(\tR\x04hook\x12/\n" +
-	"\x03run\x18\x02 \x01(\v2\x1d.hsu.master.store.v1.InstanceR\x03run\"\x81\x01\n" +
+	"\x03run\x18\x02 \x01(\v2\x1d.hsu.master.store.v1.InstanceR\x03run\"\xb1\x01\n" +
+	"\fAnnouncement\x12\x16\n" +
+	"\x06module\x18\x01 \x01(\tR\x06module\x12\x10\n" +
+	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x1f\n" +
+	"\vpidfd_inode\x18\x03 \x01(\x04R\n" +
+	"pidfdInode\x12\x1f\n" +
+	"\vstart_ticks\x18\x04 \x01(\x04R\n" +
+	"startTicks\x125\n" +
+	"\x04apis\x18\x05 \x03(\v2!.hsu.master.store.v1.AnnouncedApiR\x04apis\"{\n" +
+	"\fAnnouncedApi\x12\x1f\n" +
+	"\vservice_ids\x18\x01 \x03(\tR\n" +
+	"serviceIds\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x1a\n" +
+	"\bmetadata\x18\x04 \x01(\tR\bmetadata\"\x81\x01\n" +
 	"\x03Due\x12\x1a\n" +
 	"\bschedule\x18\x01 \x01(\tR\bschedule\x12.\n" +
 	"\x04next\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12.\n" +
@@ -1759,7 +1943,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x06ttl_ns\x18\x03 \x01(\x03R\x05ttlNs\x12:\n" +
 	"\n" +
 	"registered\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"registered\"\x9f\x03\n" +
+	"registered\"\xba\x03\n" +
 	"\bInstance\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x1f\n" +
@@ -1777,7 +1961,8 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\flease_device\x18\v \x01(\x04R\vleaseDevice\x12\x1f\n" +
 	"\vlease_inode\x18\f \x01(\x04R\n" +
 	"leaseInode\x12\x10\n" +
-	"\x03uid\x18\r \x01(\rR\x03uid\"\xf4\x01\n" +
+	"\x03uid\x18\r \x01(\rR\x03uid\x12\x19\n" +
+	"\bown_port\x18\x10 \x01(\bR\aownPort\"\xf4\x01\n" +
 	"\rRestartBudget\x12\x1d\n" +
 	"\n" +
 	"backoff_ns\x18\x01 \x01(\x03R\tbackoffNs\x12\x19\n" +
@@ -1855,7 +2040,7 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
@@ -1866,50 +2051,54 @@ var file_hsu_master_store_proto_goTypes = []any{
 	(*Worker)(nil),                // 6: hsu.master.store.v1.Worker
 	(*Notify)(nil),                // 7: hsu.master.store.v1.Notify
 	(*HookRun)(nil),               // 8: hsu.master.store.v1.HookRun
-	(*Due)(nil),                   // 9: hsu.master.store.v1.Due
-	(*Found)(nil),                 // 10: hsu.master.store.v1.Found
-	(*Offer)(nil),                 // 11: hsu.master.store.v1.Offer
-	(*Unit)(nil),                  // 12: hsu.master.store.v1.Unit
-	(*Registration)(nil),          // 13: hsu.master.store.v1.Registration
-	(*Instance)(nil),              // 14: hsu.master.store.v1.Instance
-	(*RestartBudget)(nil),         // 15: hsu.master.store.v1.RestartBudget
-	(*Exit)(nil),                  // 16: hsu.master.store.v1.Exit
-	(*Event)(nil),                 // 17: hsu.master.store.v1.Event
-	(*Result)(nil),                // 18: hsu.master.store.v1.Result
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*Announcement)(nil),          // 9: hsu.master.store.v1.Announcement
+	(*AnnouncedApi)(nil),          // 10: hsu.master.store.v1.AnnouncedApi
+	(*Due)(nil),                   // 11: hsu.master.store.v1.Due
+	(*Found)(nil),                 // 12: hsu.master.store.v1.Found
+	(*Offer)(nil),                 // 13: hsu.master.store.v1.Offer
+	(*Unit)(nil),                  // 14: hsu.master.store.v1.Unit
+	(*Registration)(nil),          // 15: hsu.master.store.v1.Registration
+	(*Instance)(nil),              // 16: hsu.master.store.v1.Instance
+	(*RestartBudget)(nil),         // 17: hsu.master.store.v1.RestartBudget
+	(*Exit)(nil),                  // 18: hsu.master.store.v1.Exit
+	(*Event)(nil),                 // 19: hsu.master.store.v1.Event
+	(*Result)(nil),                // 20: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	19, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	19, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	21, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	21, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
 	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
 	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
-	14, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
-	15, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
-	16, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
-	11, // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
-	9,  // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
+	16, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
+	17, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
+	18, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
+	13, // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
+	11, // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
 	8,  // 9: hsu.master.store.v1.Worker.hooks:type_name -> hsu.master.store.v1.HookRun
-	10, // 10: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
+	12, // 10: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
 	7,  // 11: hsu.master.store.v1.Worker.notify:type_name -> hsu.master.store.v1.Notify
-	14, // 12: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
-	19, // 13: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
-	19, // 14: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
-	2,  // 15: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
-	19, // 16: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
-	3,  // 17: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
-	19, // 18: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
-	19, // 19: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 20: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	19, // 21: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	4,  // 22: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	19, // 23: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	19, // 24: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	19, // 25: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	9,  // 12: hsu.master.store.v1.Worker.announcements:type_name -> hsu.master.store.v1.Announcement
+	16, // 13: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
+	10, // 14: hsu.master.store.v1.Announcement.apis:type_name -> hsu.master.store.v1.AnnouncedApi
+	21, // 15: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
+	21, // 16: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
+	2,  // 17: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
+	21, // 18: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
+	3,  // 19: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
+	21, // 20: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	21, // 21: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 22: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	21, // 23: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 24: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	21, // 25: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	21, // 26: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	21, // 27: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -1917,14 +2106,14 @@ func file_hsu_master_store_proto_init() {
 	if File_hsu_master_store_proto != nil {
 		return
 	}
-	file_hsu_master_store_proto_msgTypes[7].OneofWrappers = []any{}
+	file_hsu_master_store_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -120,7 +120,8 @@ type Instance interface {
 	// OutOfMemory describes the processes of the family that the kernel has killed because memory ran out, "" if there
 	// are none or that is not known. It is valid until Kill.
 	OutOfMemory() string
-	// Includes reports, at little cost, whether the process with the PID belongs to the family now.
+	// Includes reports, at little cost, whether the process with the PID belongs to the family now: see
+	// [process.Family.Includes].
 	Includes(pid int) bool
 	// AppendsOnly reports whether every descriptor with which the process or its family may write to a file appends.
 	AppendsOnly(ctx context.Context, path string) (bool, error)
@@ -134,6 +135,8 @@ type Instance interface {
 	OwnsPort(port int) (process.Ownership, error)
 	// OwnsPeer reports whether the process or its family owns the other end of a TCP connection of the master.
 	OwnsPeer(ctx context.Context, local, remote netip.AddrPort) (process.Ownership, error)
+	// ListensOn returns the TCP ports on which the process and its family listen, sorted.
+	ListensOn(ctx context.Context) ([]int, error)
 	// Handle returns a handle on the process for a [Keeper].
 	Handle() (*os.File, error)
 	// Close releases the handle; the process goes on.

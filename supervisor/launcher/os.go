@@ -398,6 +398,8 @@ func (i *osInstance) OwnsPeer(ctx context.Context, local, remote netip.AddrPort)
 	return i.family.OwnsPeer(ctx, local, remote)
 }
 
+func (i *osInstance) ListensOn(ctx context.Context) ([]int, error) { return i.family.ListensOn(ctx) }
+
 // override returns the entries of base and more, without those of base that more has too.
 func override(base, more []string) []string {
 	given := make(map[string]bool, len(more))

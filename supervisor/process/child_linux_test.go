@@ -64,6 +64,7 @@ func init() {
 		"double-fork":  func(args []string) { run("leave", args); ready(); sleepOn() },
 		"listen":       listen,
 		"accept":       accept,
+		"connect":      connect,
 		"prefork":      prefork,
 		"serve-fd":     serveFD,
 		"descriptors":  listDescriptors,
@@ -478,5 +479,14 @@ func killOwn(args []string) {
 	defer cancel()
 	left, err := Family{Token: os.Getenv(EnvWorkerToken)}.Kill(ctx)
 	fmt.Printf("killed %d %v %d\n", len(left), err, os.Getppid())
+	sleepOn()
+}
+
+// connect connects to a unix socket.
+func connect(args []string) {
+	conn, err := net.Dial("unix", args[0])
+	must(err)
+	kept = append(kept, conn)
+	ready()
 	sleepOn()
 }

@@ -47,7 +47,8 @@ func (f Family) Members(ctx context.Context) ([]Holder, error) {
 const maxAncestors = 100
 
 // Includes reports whether a process, or the nearest of its ancestors that shows it, belongs to the family. It costs
-// less than Members, and finds no process that has ended.
+// less than Members, and finds no process that has ended. The PID may be reused meanwhile: the caller holds an open
+// [Process], and looks afterwards whether that has ended.
 func (f Family) Includes(pid int) bool {
 	buf := getBuffer()
 	defer putBuffer(buf)
@@ -55,26 +56,23 @@ func (f Family) Includes(pid int) bool {
 	if f.Cgroup != "" {
 		inside = cgroup.Members(f.Cgroup)
 	}
-	leased := f.leaseMayBeHeld()
+	ours, leased := ourselves(), f.leaseMayBeHeld()
+	stat, err := readStat(pid)
 	for range maxAncestors {
-		if pid <= 1 || pid == os.Getpid() {
+		switch {
+		case err != nil || pid <= 1 || ours[pid]:
 			return false
-		}
-		if f.Main != nil && pid == f.Main.PID() {
+		case f.Main != nil && pid == f.Main.PID():
 			return f.Main.alive()
+		case slices.Contains(inside, pid) || f.hasToken(pid, buf) || leased && memberByLease(pid, f, buf):
+			return true
 		}
-		stat, err := readStat(pid)
-		if err != nil {
+		child := stat
+		pid = child.PPID
+		stat, err = readStat(pid)
+		if stat.StartTicks > child.StartTicks { // a parent is never younger than its child
 			return false
 		}
-		environ, _ := readEnviron(pid, buf)
-		if token, found := lookupEnv(environ, EnvWorkerToken); found && token == f.Token && token != "" {
-			return true
-		}
-		if slices.Contains(inside, pid) || leased && memberByLease(pid, f, buf) {
-			return true
-		}
-		pid = stat.PPID
 	}
 	return false
 }

@@ -20,6 +20,7 @@ var withheld struct {
 	tcpDiag     atomic.Bool // a kernel with sock_diag but without its TCP module
 	cgroupKill  atomic.Bool // Linux 5.14: cgroup.kill
 	cgroupClone atomic.Bool // Linux 5.7: CLONE_INTO_CGROUP
+	peerPidfd   atomic.Bool // Linux 6.5: SO_PEERPIDFD
 }
 
 // supported is set once checkSupport has succeeded.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sort"
@@ -228,6 +229,19 @@ func listenersOn(ctx context.Context, port int, buf *[]byte) ([]socket, error) {
 			return table.on[port], nil
 		}
 	}
+	return searchListeners(port, buf)
+}
+
+// everyListener returns all TCP listeners in this network namespace.
+func everyListener(ctx context.Context, buf *[]byte) ([]socket, error) {
+	if table, err := allListeners.get(ctx); err == nil && table.whole {
+		return slices.Concat(slices.Collect(maps.Values(table.on))...), nil
+	}
+	return searchListeners(anyPort, buf)
+}
+
+// searchListeners returns the listeners on a port, or on any one.
+func searchListeners(port int, buf *[]byte) ([]socket, error) {
 	found, _, err := diagnose(port, *buf)
 	if err == nil {
 		return found, nil
@@ -282,7 +296,7 @@ func readListeners(path string, port int) ([]socket, error) {
 			if !row.listens {
 				return found, nil
 			}
-			if row.port == port {
+			if port == anyPort || row.port == port {
 				found = append(found, socket{port: row.port, inode: row.inode, uid: row.uid})
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -177,6 +178,33 @@ func (f Family) OwnsPort(int) (Ownership, error) {
 func (f Family) OwnsPeer(context.Context, netip.AddrPort, netip.AddrPort) (Ownership, error) {
 	return PortUnknown, unsupported("find a connection's owner")
 }
+
+// ListensOn returns the TCP ports on which members listen.
+func (f Family) ListensOn(context.Context) ([]int, error) {
+	return nil, unsupported("find a family's listeners")
+}
+
+// Includes reports whether the process with the PID is a member.
+func (f Family) Includes(int) bool { return false }
+
+// Connector is the process that has connected to a unix socket of this process.
+type Connector struct {
+	PID int
+	UID uint32
+}
+
+// ConnectorOf returns the process at the other end of a connection.
+func ConnectorOf(*net.UnixConn) (*Connector, error) {
+	return nil, unsupported("find the process that connected")
+}
+
+// Open opens the process.
+func (c *Connector) Open() (*Process, error) {
+	return nil, unsupported("open the process that connected")
+}
+
+// Ancestors returns the PIDs of the parents of a process.
+func Ancestors(int) []int { return nil }
 
 // PortHolder never finds a process.
 func PortHolder(int) (pid int, name string, found bool) { return 0, "", false }

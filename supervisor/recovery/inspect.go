@@ -13,6 +13,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // Inspect determines the condition of the recorded instance and finds the other processes of the worker. It changes
@@ -203,6 +204,7 @@ func (in inspection) adoptable() launcher.Instance {
 		rec := records.Instance{
 			Token: h.Token, Process: identity.Process{BootID: in.rc.BootID},
 			Port: h.Port, Started: time.Now(), UID: h.UID,
+			OwnPort: in.s.Unit.Port == unit.AnnouncedPort && h.Port == 0,
 		}
 		inst, err := in.attachFound(*leader, rec)
 		switch {

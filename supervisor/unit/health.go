@@ -61,9 +61,10 @@ func (u Spec) Connects() bool {
 	return u.Port != NoPort && (!u.NoServices || u.Readiness.UsesConnection() || u.Liveness.UsesConnection())
 }
 
-// Listens reports whether a worker must listen on its port to be ready.
+// Listens reports whether a worker must listen on its port to be ready. A port that the worker chooses is known only
+// when the worker listens on it.
 func (u Spec) Listens() bool {
-	return u.Port != NoPort && (u.Connects() || u.Readiness.UsesPort())
+	return u.Port != NoPort && (u.Port == AnnouncedPort || u.Connects() || u.Readiness.UsesPort())
 }
 
 func (u Spec) checkHealth() []error {

@@ -115,7 +115,7 @@ func (u Spec) expandHook(h Hook, worker string, port int) ([]string, error) {
 // checkHooks returns the faults of the commands of hooks.
 func (u Spec) checkHooks() (errs []error) {
 	port := 1
-	if u.Port == NoPort {
+	if u.Port == NoPort || u.Port == AnnouncedPort { // a worker may be stopped before its own port is known
 		port = 0
 	}
 	for _, h := range []Hook{BeforeStart, AtStop, AfterEnd} {

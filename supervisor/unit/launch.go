@@ -139,8 +139,11 @@ func (u Spec) Version() (unit, exe string, err error) {
 		return "", "", fmt.Errorf("read the worker's executable: %w", err)
 	}
 	start := []any{u.Name, exe, u.Args}
-	if u.Port == NoPort {
+	switch u.Port {
+	case NoPort:
 		start = append(start, "no port")
+	case AnnouncedPort:
+		start = append(start, "announced port")
 	}
 	// These were added later. If a unit has none of them, its hash is that which earlier versions have recorded.
 	type launch struct {
@@ -154,7 +157,7 @@ func (u Spec) Version() (unit, exe string, err error) {
 		Attributes process.Attributes `json:",omitzero"`
 	}
 	more := launch{
-		Dir: u.Dir, Env: u.variables(), Port: max(u.Port, 0), Log: u.Log.To, Notify: u.notification(), Attributes: u.Attributes,
+		Dir: u.Dir, Env: u.variables(), Port: max(u.Port, AutoPort), Log: u.Log.To, Notify: u.notification(), Attributes: u.Attributes,
 	}
 	if u.Kind == Managed {
 		more.Kind = Managed

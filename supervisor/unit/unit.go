@@ -36,6 +36,9 @@ type Port int
 const (
 	AutoPort Port = 0  // the master chooses a free port for each worker
 	NoPort   Port = -1 // the workers are given none: they are not called
+	// AnnouncedPort means that each worker chooses its port itself: the one on which its family listens, or the one that
+	// it publishes at the module registry.
+	AnnouncedPort Port = -2
 )
 
 // Spec describes a process and the wanted number of its replicas. Each replica fills a worker slot named
@@ -303,12 +306,16 @@ func (u Spec) CheckFields() error {
 		errs = append(errs, fmt.Errorf("worker count %d: must be 0 for a disabled unit", u.Replicas))
 	}
 	switch {
-	case u.Port < NoPort || u.Port > 65535:
-		errs = append(errs, fmt.Errorf("port %d: must be 1 to 65535, AutoPort or NoPort", u.Port))
+	case u.Port < AnnouncedPort || u.Port > 65535:
+		errs = append(errs, fmt.Errorf("port %d: must be 1 to 65535, AutoPort, NoPort or AnnouncedPort", u.Port))
 	case u.Port > 0 && u.Replicas > 1:
 		errs = append(errs, fmt.Errorf("port %d: %d replicas cannot share it", u.Port, u.Replicas))
 	}
-	if _, _, err := u.Launch(u.WorkerID(0), 1); err != nil {
+	port := 1
+	if u.Port == AnnouncedPort {
+		port = 0
+	}
+	if _, _, err := u.Launch(u.WorkerID(0), port); err != nil {
 		errs = append(errs, err)
 	}
 	if u.MaxUnavailable < 0 {

@@ -68,7 +68,7 @@ func (x execution) keep(ctx, bounded context.Context) {
 	}
 	crashpoint.Pass(crashpoint.Adopt, func() { w.setInstance(ctx, x.inst, true) })
 	w.limits.limit(x.inst, w.unit.Limits) // the master that started it has told the history
-	if w.rec.Instance.Port != 0 {
+	if w.rec.Instance.Port != 0 && !w.rec.Instance.OwnPort {
 		w.env.Ports.Keep(w.id, w.rec.Instance.Port)
 	}
 	// The recorded services are of this instance, or of one like it, so its routes are available at once.

@@ -39,6 +39,13 @@ func (j *journal) add(e records.Event) { j.pending = append(j.pending, e) }
 
 // record makes rec and the events durable if there is anything new, and reports whether rec is durable.
 func (j *journal) record(ctx context.Context, rec records.Worker, events ...records.Event) bool {
+	return j.recordAt(ctx, recordPoint(rec), rec, events...)
+}
+
+// recordAt is record with a crash point of its own.
+func (j *journal) recordAt(
+	ctx context.Context, point crashpoint.Point, rec records.Worker, events ...records.Event,
+) bool {
 	events = append(j.pending, events...)
 	j.pending = nil
 	if len(events) == 0 && reflect.DeepEqual(rec, j.saved) {
@@ -48,7 +55,7 @@ func (j *journal) record(ctx context.Context, rec records.Worker, events ...reco
 	for _, e := range events {
 		muts = append(muts, records.AppendEvent(e))
 	}
-	if !j.commit(ctx, recordPoint(rec), muts...) {
+	if !j.commit(ctx, point, muts...) {
 		return false
 	}
 	j.saved = rec

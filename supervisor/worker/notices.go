@@ -212,8 +212,8 @@ type notified struct {
 	env     []string      // of the instance: it is not shown
 }
 
-// ready reports whether the instance is ready. If its READY=1 may have been lost, WATCHDOG=1 is another sign.
-func (n *notified) ready(s notify.State) bool {
+// saysReady reports whether the instance is ready. If its READY=1 may have been lost, WATCHDOG=1 is another sign.
+func (n *notified) saysReady(s notify.State) bool {
 	return s.Ready || n.lossy && !s.Watchdog.IsZero() && !s.Stopping
 }
 
@@ -224,7 +224,7 @@ func (n *notified) verdict(what use, interval time.Duration, now time.Time) erro
 	case what == useLiveness:
 	case s.Stopping:
 		return errors.New("it is stopping (STOPPING=1)")
-	case !n.ready(s):
+	case !n.saysReady(s):
 		return errors.New("no READY=1")
 	}
 	if what == useReadiness || !n.watched && s.Watchdog.IsZero() {
@@ -254,7 +254,7 @@ func (r startWait) notifies(ctx context.Context) error {
 	r.progress.report(what, nil, time.Time{})
 	for {
 		s, changed := r.socket.State()
-		if r.ready(s) {
+		if r.saysReady(s) {
 			return nil
 		}
 		answer := errNotYet

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/probe"
@@ -32,10 +33,22 @@ type startWait struct {
 	subject
 	progress *progress
 	began    time.Time
+	// announced returns what the instance has published at the module registry.
+	announced func() []records.Announcement
 }
 
-// wait returns the link to the worker when it is ready, or the reason why it is not. The context ends the wait.
-func (r startWait) wait(ctx context.Context) (Link, error) {
+// wait returns the link to the worker and its port when it is ready, or the reason why it is not. The context ends the
+// wait.
+func (r startWait) wait(ctx context.Context) (l Link, port int, err error) {
+	if r.rec.OwnPort && r.unit.Listens() {
+		return r.waitOwnPort(ctx)
+	}
+	l, err = r.ready(ctx)
+	return l, r.rec.Port, err
+}
+
+// ready is wait for a worker whose port is known.
+func (r startWait) ready(ctx context.Context) (Link, error) {
 	listens := r.rec.Port != 0 && r.unit.Listens()
 	if listens {
 		if err := r.listens(ctx); err != nil {

@@ -162,6 +162,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 		Started: time.Now(),
 		Lease:   lease.ID(),
 		UID:     rights.Account.UID,
+		OwnPort: w.unit.Port == unit.AnnouncedPort,
 	}
 	if err := w.notices.place(w); err != nil {
 		return nil, err
@@ -179,9 +180,10 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	return w.env.Launcher.Start(w.unit, w.id, *w.rec.Instance, lease)
 }
 
-// choosePort returns the port for the next instance of a worker, which had the port last, or 0 if it gets none.
+// choosePort returns the port for the next instance of a worker, which had the port last, or 0 if it gets none or
+// chooses one itself.
 func choosePort(book *ports.Book, u unit.Spec, worker string, last int) (port int, err error) {
-	if u.Port == unit.NoPort {
+	if u.Port == unit.NoPort || u.Port == unit.AnnouncedPort {
 		book.Forget(worker)
 		return 0, nil
 	}
@@ -207,16 +209,18 @@ func newToken() string {
 func (w *owner) await(ctx context.Context) {
 	incarnation := w.rec.Incarnation
 	wait, cancel := context.WithTimeoutCause(ctx, w.unit.Start.Timeout, errStartTimeout)
-	r := startWait{subject: w.subject(), progress: w.startup.begin(cancel), began: time.Now()}
+	r := startWait{
+		subject: w.subject(), progress: w.startup.begin(cancel), began: time.Now(), announced: w.announcedBy(w.rec.Instance.Token),
+	}
 	w.helpers.Go(func() {
 		defer cancel()
-		l, err := r.wait(wait)
+		l, port, err := r.wait(wait)
 		if err != nil && ctx.Err() != nil {
 			return // the master ended the wait, not the worker: the worker goes on starting
 		}
 		w.post(ctx, message{
 			incarnation: incarnation,
-			apply:       func(ctx context.Context) { w.onStart(ctx, l, err) },
+			apply:       func(ctx context.Context) { w.onStart(ctx, l, port, err) },
 			discard: func() {
 				if l != nil {
 					l.Shutdown()
@@ -228,8 +232,8 @@ func (w *owner) await(ctx context.Context) {
 
 var errStartTimeout = errors.New("start timeout")
 
-// onStart handles the end of the wait for the worker: the link to it, or the reason why it is not ready.
-func (w *owner) onStart(ctx context.Context, l Link, err error) {
+// onStart handles the end of the wait for the worker: the link to it and its port, or the reason why it is not ready.
+func (w *owner) onStart(ctx context.Context, l Link, port int, err error) {
 	switch {
 	case !w.state.Starting(): // it has ended, or is being stopped
 		if l != nil {
@@ -240,6 +244,9 @@ func (w *owner) onStart(ctx context.Context, l Link, err error) {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvNotReady, Reason: err.Error()})
 	default:
 		w.startup.end()
+		if w.rec.Instance.Port != port { // recorded with the status "running"
+			w.rec.Instance = withPort(*w.rec.Instance, port)
+		}
 		w.connect(ctx, l)
 		w.checks[0].Note(nil) // it has just passed this check
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvReady})

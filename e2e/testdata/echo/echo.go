@@ -45,10 +45,11 @@ func Register(server *grpc.Server, handle func(ctx context.Context, message stri
 }
 
 // Streams makes a server answer each unknown method as a stream that handles every message as it arrives. It does
-// not answer gRPC's own methods, such as reflection.
+// not answer gRPC's own methods, such as reflection, nor Ping.
 func Streams(handle func(ctx context.Context, message string) (string, error)) grpc.ServerOption {
 	return grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
-		if method, _ := grpc.MethodFromServerStream(stream); strings.HasPrefix(method, "/grpc.") {
+		method, _ := grpc.MethodFromServerStream(stream)
+		if strings.HasPrefix(method, "/grpc.") || strings.HasPrefix(method, "/proto.CoreService/") {
 			return status.Errorf(codes.Unimplemented, "unknown method %s", method)
 		}
 		for {

@@ -25,6 +25,9 @@ type options struct {
 	echo          bool
 	descendants   []string
 	port, number  int
+
+	registry, listen string // of the habit module
+	patient          bool   // so is this
 }
 
 func main() {
@@ -102,6 +105,9 @@ func parse() options {
 	notes := flag.String("notes", "", "`FOLDER` where workers note the requests that they handle")
 	echo := flag.Bool("echo", false, "offer the echo service too, and answer other methods as streams")
 	port := flag.Int("port", 0, "")
+	registry := flag.String("registry", "", "`PATH` of the socket at which the habit module publishes itself")
+	patient := flag.Bool("patient", false, "the habit module waits for the registry instead of failing")
+	listen := flag.String("listen", "127.0.0.1:0", "`ADDRESSES` of the habit module, with commas between; it serves the last")
 	number := flag.Int("number", 0, "what the habits init and reborn are about")
 	flag.Parse()
 	all := strings.Split(*as, ",")
@@ -115,6 +121,7 @@ func parse() options {
 	return options{
 		habit: parts[0], descendants: parts[1:], record: strings.Clone(*record), notes: strings.Clone(*notes),
 		echo: *echo, port: *port, number: *number,
+		registry: strings.Clone(*registry), listen: strings.Clone(*listen), patient: *patient,
 	}
 }
 

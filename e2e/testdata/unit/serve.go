@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -45,7 +46,17 @@ func serve(o options) error {
 	case "lone": // no other socket may be bound to it; Go sets the option otherwise
 		config.Control = setOption(unix.SO_REUSEADDR, 0)
 	}
-	l, err := config.Listen(context.Background(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(o.port)))
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(o.port))
+	if o.habit == "module" { // it ignores the port
+		address = o.listen
+	}
+	var l net.Listener
+	var err error
+	for one := range strings.SplitSeq(address, ",") {
+		if l, err = config.Listen(context.Background(), "tcp", one); err != nil {
+			break
+		}
+	}
 	noted := takeNotes(o.notes, err)
 	if err != nil {
 		return err
@@ -66,6 +77,8 @@ func serve(o options) error {
 	case "healthy":
 		healthpb.RegisterHealthServer(srv, health.NewServer())
 	case "bare": // offers no service at all
+	case "module": // offers no CoreService
+		proto.RegisterMyBusinessServiceServer(srv, served)
 	default:
 		control.RegisterGRPCServerHandler(srv, domain.NewDefaultHandler(silent), silent)
 		proto.RegisterMyBusinessServiceServer(srv, served)
@@ -73,7 +86,7 @@ func serve(o options) error {
 	if o.habit == "told" {
 		reflection.Register(srv)
 	}
-	if o.echo || o.habit == "told" || o.habit == "echo" {
+	if o.echo || o.habit == "told" || o.habit == "echo" || o.habit == "module" {
 		echo.Register(srv, served.Echo)
 	}
 
@@ -103,8 +116,16 @@ func serve(o options) error {
 		signal.Notify(signals, syscall.SIGTERM)
 		go func() {
 			<-signals
+			if o.registry != "" {
+				fmt.Println("unpublished:", o.unpublish())
+			}
 			srv.GracefulStop()
 		}()
+	}
+	if o.registry != "" {
+		if err := o.publish(l.Addr().(*net.TCPAddr).Port); err != nil {
+			return err
+		}
 	}
 	fmt.Println("serving")
 	return srv.Serve(l)
