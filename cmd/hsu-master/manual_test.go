@@ -92,7 +92,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"service list --watch, an object a line": changeJSON{}, "state plan": plan{},
 		"A decision": recovery.Decision{}, "Evidence": recovery.Evidence{},
 		"Recorded": recovery.Recorded{}, "Found": recovery.Found{}, "Port": recovery.PortOwner{},
-		"Hook": recovery.HookRun{},
+		"Hook":        recovery.HookRun{},
 		"state check": checkJSON{}, "A problem": store.Problem{},
 		"state backup": summaryJSON{}, "state restore": restoredJSON{},
 		"state compact": compactedJSON{}, "state migrate": migrationJSON{},
