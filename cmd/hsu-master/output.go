@@ -358,7 +358,7 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time, more ..
 			fmt.Fprintf(w, "  | %s\n", printable(line))
 		}
 		if item.GetStatus() == string(records.StatusFailed) {
-			fmt.Fprintf(w, "  next: %s\n", worker.NextAfterFailure)
+			fmt.Fprintf(w, "  next: %s\n", worker.NextAfterFailure(item.GetReason(), item.GetRetryAt() != nil))
 		}
 	}
 	return nil

@@ -51,9 +51,20 @@ var statusEvents = map[records.Status]eventKind{
 	records.StatusScheduled: {string(records.StatusScheduled), slog.LevelInfo, "worker scheduled"},
 }
 
-// NextAfterFailure is the next step for an operator after a worker has failed.
-const NextAfterFailure = `mend it, then "hsu-master reload" if the master has a configuration file; otherwise ` +
-	`start the master with the new executable or other arguments: "hsu-master run", or "systemctl restart hsu-master"`
+// NextAfterFailure returns the next step for an operator after a worker has failed for the reason. retried reports
+// whether it is tried again by itself. A reload tries it at once if its unit or its executable has changed, or if its
+// start.before has failed, which shows no change.
+func NextAfterFailure(reason string, retried bool) string {
+	next := `mend it, then "hsu-master reload" if the master has a configuration file; otherwise ` +
+		`start the master with the new executable or other arguments: "hsu-master run", or "systemctl restart hsu-master"`
+	switch {
+	case failedBefore(reason):
+		return next
+	case retried:
+		return next + "; without a change of its unit or executable, it is not tried before its wait is over"
+	}
+	return next + "; without a change of its unit or executable, it is not tried again"
+}
 
 // event returns a line of the history and logs it at once.
 func (w *owner) event(kind eventKind, detail string) records.Event {
@@ -72,7 +83,7 @@ func (w *owner) event(kind eventKind, detail string) records.Event {
 		attrs = append(attrs, slog.String("reason", detail))
 	}
 	if kind.name == string(records.StatusFailed) {
-		attrs = append(attrs, slog.String("next", NextAfterFailure))
+		attrs = append(attrs, slog.String("next", NextAfterFailure(detail, w.state.History.RetryAt != 0)))
 	}
 	//nolint:sloglint // the messages are constants
 	w.log.LogAttrs(context.Background(), kind.level, kind.message, attrs...)

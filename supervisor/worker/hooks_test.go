@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -42,6 +43,26 @@ func TestExitVariables(t *testing.T) {
 	} {
 		if got := exitVariables(c.exit); !slices.Equal(got, c.want) {
 			t.Errorf("%+v: %q, want %q", c.exit, got, c.want)
+		}
+	}
+}
+
+// What a failed worker is said to need is what tries it again.
+func TestNextAfterFailure(t *testing.T) {
+	const before, other = "start.before: exit code 3", "restart budget 10/5m used up: exited with code 3"
+	for _, c := range []struct {
+		reason  string
+		retried bool
+		want    string // at the end, after what holds for all
+	}{
+		{before, true, ""},
+		{before, false, ""},
+		{other, true, "; without a change of its unit or executable, it is not tried before its wait is over"},
+		{other, false, "; without a change of its unit or executable, it is not tried again"},
+	} {
+		_, got, found := strings.Cut(NextAfterFailure(c.reason, c.retried), `"systemctl restart hsu-master"`)
+		if !found || got != c.want {
+			t.Errorf("%q, retried %t: the text ends with %q, want %q", c.reason, c.retried, got, c.want)
 		}
 	}
 }
