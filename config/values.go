@@ -126,7 +126,11 @@ func fraction(at *float64, least float64) value {
 	in := form{name: name, json: "number", least: new(least)}
 	return scalar[float64]{at: at, in: in, parse: func(s string) (float64, error) {
 		v, err := strconv.ParseFloat(s, 64)
-		if err != nil || math.IsNaN(v) || v < least || v > 1e6 || strings.ContainsAny(s, "xX_pP") {
+		const most = 1_000_000
+		switch {
+		case err == nil && v > most && !math.IsInf(v, 1):
+			return 0, fmt.Errorf("must be at most %d", most)
+		case err != nil || !(v >= least && v <= most) || strings.ContainsAny(s, "xX_pP"): // nor NaN
 			return 0, errors.New("must be " + name)
 		}
 		return v, nil

@@ -470,8 +470,6 @@ func (p *fakeProcess) Terminate(syscall.Signal) error {
 	return nil
 }
 
-func (p *fakeProcess) Includes(pid int) bool { return pid == os.Getpid() }
-
 func (p *fakeProcess) TerminateRest(context.Context) error { return nil }
 
 func (p *fakeProcess) Survived() bool {
@@ -536,7 +534,8 @@ func (p *fakeProcess) ListensOn(context.Context) ([]int, error) {
 	return slices.DeleteFunc([]int{p.rec.Port}, func(port int) bool { return port == 0 }), nil
 }
 
-func (p *fakeProcess) Includes(pid int) bool { return p.pid == pid }
+// Includes takes the test for a descendant: it sends notifications in place of the process.
+func (p *fakeProcess) Includes(pid int) bool { return pid == p.pid || pid == os.Getpid() }
 
 // fakeLink answers for the process on its port.
 type fakeLink struct {

@@ -32,7 +32,8 @@ func operationsOnCgroups() []*operation {
 	}
 	if harness.HasController("pids") {
 		ops = append(ops, &operation{
-			name: "first start, limits of cgroups", fresh: true, file: true, further: bounded, cgroups: true, launched: true,
+			name: "first start, limits of cgroups", fresh: true, file: true, further: bounded, cgroups: true,
+			launched: true,
 		})
 	}
 	return ops

@@ -47,7 +47,8 @@ func TestKeysOfLimits(t *testing.T) {
 			t.Errorf("bounded-0 does not say that nothing is enforced: %q", bounded.Unenforced)
 		}
 		s.KillWorker(bounded.PID)
-		bounded = s.await("bounded-0", "runs again", func(w harness.Worker) bool { return up(w) && w.PID != bounded.PID })
+		killed := bounded.PID
+		bounded = s.await("bounded-0", "runs again", func(w harness.Worker) bool { return up(w) && w.PID != killed })
 	}
 	list := s.CLI("worker", "list")
 	if want := "limits.memory, limits.cpu, limits.pids not enforced"; !strings.Contains(list.Stdout, want) {
@@ -175,8 +176,8 @@ func TestLimitsAreEnforced(t *testing.T) {
 		}
 	}
 	s.await("greedy-0", "was killed", func(w harness.Worker) bool {
-		return w.Status == "failed" && strings.Contains(w.Reason, "killed by SIGKILL: the kernel has killed a process of it "+
-			"because it reached limits.memory")
+		const why = "killed by SIGKILL: the kernel has killed a process of it because it reached limits.memory"
+		return w.Status == "failed" && strings.Contains(w.Reason, why)
 	})
 	before := s.Dump()
 	s.write("hsu.yaml", strings.ReplaceAll(fileOfLimits, "memory: 64MiB, cpu: 0.5, pids: 20", "memory: 32MiB"))

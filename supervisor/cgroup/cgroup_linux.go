@@ -61,7 +61,8 @@ func of(pid string) (string, error) {
 	}
 	dir, ok := folder(cgroups, mounts)
 	if !ok {
-		return "", errors.New("this host has no cgroups of version 2, or does not show them here: mount them at /sys/fs/cgroup")
+		return "", errors.New("this host has no cgroups of version 2, or does not show them here: " +
+			"mount them at /sys/fs/cgroup")
 	}
 	return dir, nil
 }

@@ -15,8 +15,7 @@ func CPUTime(dir string) (time.Duration, bool) {
 }
 
 // OutOfMemory describes the processes of a cgroup that the kernel has killed because memory ran out, with the next step
-// of an operator. It returns "" if there are none, or if the kernel does not count them because the memory controller is
-// not enabled.
+// of an operator. It returns "" if there are none, or if the memory controller, which counts them, is not enabled.
 func OutOfMemory(dir string) string {
 	text, _ := os.ReadFile(filepath.Join(dir, "memory.events"))
 	killed, atLimit := parseMemoryEvents(text)

@@ -20,8 +20,8 @@ import (
 const Master = "hsu-master"
 
 // errService means that no controller is enabled in the cgroup of the master's service.
-var errService = errors.New("the master is in its service's own cgroup, where systemd could not start the next master " +
-	"while workers live: set DelegateSubgroup=" + Master + " for the service (systemd 254 or later)")
+var errService = errors.New("the master is in its service's own cgroup, where systemd could not start the next " +
+	"master while workers live: set DelegateSubgroup=" + Master + " for the service (systemd 254 or later)")
 
 // enabling is held while a controller is enabled: two starts that do so would move the same processes.
 var enabling sync.Mutex
@@ -39,8 +39,8 @@ func enable(dir, controller string) error {
 		return err
 	}
 	if !slices.Contains(available, controller) {
-		return fmt.Errorf("%s does not have the controller %s: let systemd delegate it (Delegate=yes), and boot the host "+
-			"without cgroups of version 1 (systemd.unified_cgroup_hierarchy=1)", dir, controller)
+		return fmt.Errorf("%s does not have the controller %s: let systemd delegate it (Delegate=yes), and boot the "+
+			"host without cgroups of version 1 (systemd.unified_cgroup_hierarchy=1)", dir, controller)
 	}
 	if err := vacate(dir); err != nil {
 		return err

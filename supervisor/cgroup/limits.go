@@ -98,8 +98,8 @@ func (l Limits) Unenforced(reason string) []string {
 }
 
 // Apply makes the limits those of a cgroup, enables the controllers that this needs in the parent of it, and returns
-// the limits that it could not set. Each text has keys of the configuration, the reason and the next step. The processes
-// of the cgroup, if it has any, go on running. Apply may be called concurrently.
+// the limits that it could not set. Each text has keys of the configuration, the reason and the next step. If the
+// cgroup has processes, they go on running. Apply may be called concurrently.
 func Apply(dir string, l Limits) []string {
 	var u unenforced
 	var missing []file

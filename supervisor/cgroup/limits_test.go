@@ -55,11 +55,13 @@ func TestApply(t *testing.T) {
 		limits Limits
 		want   string
 	}{
-		"none":                   {Limits{}, "max, max 100000, max"},
-		"all":                    {Limits{Memory: 64 << 20, CPU: 1.5, PIDs: 200}, "67108864, 150000 100000, 200"},
-		"least":                  {Limits{Memory: MinMemory, CPU: MinCPU, PIDs: 1}, "1048576, 1000 100000, 1"},
-		"most":                   {Limits{CPU: MaxCPU, PIDs: MaxPIDs}, "max, 100000000000 100000, 4194304"},
-		"memory":                 {Limits{Memory: 300*page + 1, Required: true}, strconv.FormatInt(300*page, 10) + ", max 100000, max"},
+		"none":  {Limits{}, "max, max 100000, max"},
+		"all":   {Limits{Memory: 64 << 20, CPU: 1.5, PIDs: 200}, "67108864, 150000 100000, 200"},
+		"least": {Limits{Memory: MinMemory, CPU: MinCPU, PIDs: 1}, "1048576, 1000 100000, 1"},
+		"most":  {Limits{CPU: MaxCPU, PIDs: MaxPIDs}, "max, 100000000000 100000, 4194304"},
+		"memory": {
+			Limits{Memory: 300*page + 1, Required: true}, strconv.FormatInt(300*page, 10) + ", max 100000, max",
+		},
 		"a third of a processor": {Limits{CPU: 1.0 / 3}, "max, 33333 100000, max"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -140,7 +142,10 @@ func TestUnenforcedHasTheKeysOfALimit(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	for _, good := range []Limits{
-		{}, {Required: true}, {Memory: MinMemory, CPU: MinCPU, PIDs: 1}, {Memory: math.MaxInt64, CPU: MaxCPU, PIDs: MaxPIDs},
+		{},
+		{Required: true},
+		{Memory: MinMemory, CPU: MinCPU, PIDs: 1},
+		{Memory: math.MaxInt64, CPU: MaxCPU, PIDs: MaxPIDs},
 	} {
 		if err := good.Check(); err != nil {
 			t.Errorf("%+v: %v", good, err)
@@ -171,7 +176,8 @@ func TestEnable(t *testing.T) {
 	if enabled := content(t, parent, "cgroup.subtree_control"); enabled != "+memory" {
 		t.Errorf("written to cgroup.subtree_control: %q", enabled)
 	}
-	if len(left) != 1 || !strings.HasPrefix(left[0], "limits.memory: read the limit: ") { // plain files do not come to be
+	// A plain file does not come to be by that.
+	if len(left) != 1 || !strings.HasPrefix(left[0], "limits.memory: read the limit: ") {
 		t.Errorf("not enforced: %q, want limits.memory", left)
 	}
 	put(t, filepath.Join(parent, "cgroup.subtree_control"), "cpu memory\n")
@@ -205,11 +211,12 @@ func TestServiceKeepsItsOwnCgroup(t *testing.T) {
 }
 
 func TestOutOfMemory(t *testing.T) {
+	const killed, limit = "the kernel has killed ", " because it reached limits.memory"
 	for events, want := range map[string]string{
 		"": "", "low 0\nhigh 0\nmax 7\noom 0\noom_kill 0\n": "",
-		"oom 1\noom_kill 1\noom_group_kill 0\n": "the kernel has killed a process of it because it reached limits.memory",
-		"oom 2\noom_kill 3\n":                   "the kernel has killed 3 processes of it because it reached limits.memory",
-		"oom 0\noom_kill 1\n":                   "the kernel has killed a process of it because the host ran out of memory",
+		"oom 1\noom_kill 1\noom_group_kill 0\n": killed + "a process of it" + limit,
+		"oom 2\noom_kill 3\n":                   killed + "3 processes of it" + limit,
+		"oom 0\noom_kill 1\n":                   killed + "a process of it because the host ran out of memory",
 	} {
 		dir := t.TempDir()
 		put(t, filepath.Join(dir, "memory.events"), events)

@@ -29,6 +29,7 @@ func TestConfine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rec := records.Instance{Token: strings.ReplaceAll(name, " ", "-")}
+			const required = "limits.enforce is required: "
 			group, err := (&osLauncher{cgroups: placement.Below(test.cgroups, reason)}).confine("worker-0", rec, test.limits)
 			if err == nil && group.confine != nil {
 				err = group.confine()
@@ -36,7 +37,7 @@ func TestConfine(t *testing.T) {
 			switch {
 			case test.want == "" && err != nil:
 				t.Errorf("the worker does not start: %v", err)
-			case test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), "limits.enforce is required: "+test.want)):
+			case test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), required+test.want)):
 				t.Errorf("the start fails with %v, want %q", err, test.want)
 			}
 			if _, err := os.Stat(filepath.Join(tree, "worker-0."+rec.Token)); (err == nil) != (test.cgroups != "") {
@@ -68,7 +69,9 @@ func TestLimitsOfAnAdoptedInstance(t *testing.T) {
 		}
 	}
 	dir := filepath.Join(tree, "worker-0.token")
-	for name, text := range map[string]string{"memory.max": "max", "cpu.max": "max 100000", "pids.max": "", "memory.events": "oom_kill 1"} {
+	for name, text := range map[string]string{
+		"memory.max": "max", "cpu.max": "max 100000", "pids.max": "", "memory.events": "oom_kill 1",
+	} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}

@@ -57,8 +57,8 @@ type Spec struct {
 	Exe    identity.FileID // the file that the process must run, from CheckProgram; zero means any
 	Rights Rights          // from Attributes.Resolve; zero means those of the caller
 
-	// Confine sets the limits of Cgroup. It is called right before the program runs there; if it fails, the program does
-	// not run. It may be nil.
+	// Confine sets the limits of Cgroup. It is called right before the program runs there; if it fails, the program
+	// does not run. It may be nil.
 	Confine func() error
 
 	leash *os.File // inherited at descriptor 3 if there is no lease; see Run
