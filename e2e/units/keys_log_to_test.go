@@ -174,4 +174,3 @@ units:
 		t.Errorf("%d events report it:\n%+v", reported, snap.Events)
 	}
 }
-

@@ -376,7 +376,7 @@ func (w *owner) publish() {
 		Adopted: w.adopted,
 		Ready:   w.state.Ready,
 		LogPath: w.output.path, Elsewhere: w.output.elsewhere(),
-		mask: maskOf(w.unit, w.id, w.rec.Port),
+		mask: maskOf(w.env.Secrets, w.unit, w.rec, w.output.path),
 	}
 	if w.state.Status != records.StatusUnhealthy {
 		w.silent = ""
