@@ -103,8 +103,8 @@ units:
 		return nil
 	})
 	site.await("talking-0", "has failed", func(w harness.Worker) bool {
-		shown := strings.Join(w.LastOutput, "\n")
-		return w.Status == "failed" && strings.Contains(shown, "the token $TOKEN and the password $PASSWORD of $USER_NAME")
+		const want = "the token $TOKEN and the password $PASSWORD of $USER_NAME"
+		return w.Status == "failed" && strings.Contains(strings.Join(w.LastOutput, "\n"), want)
 	})
 	ask("first")
 	if err := os.WriteFile(filepath.Join(site.Record, "sick"), nil, 0o600); err != nil {

@@ -34,8 +34,8 @@ type Info struct {
 	mask func(lines []string) []string // removes the values of the worker's environment; nil if it has none
 }
 
-// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read. They contain no
-// value of its environment, which a failing program may well print. If they are in no file, it returns one line that
+// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read. They contain
+// no value of its environment, which a failing program may well print. If they are in no file, it returns one line that
 // tells where they are.
 func (i Info) LastOutput() []string {
 	switch {

@@ -26,12 +26,14 @@ func TestLastOutput(t *testing.T) {
 		info Info
 		want []string
 	}{
-		"no log":      {Info{}, nil},
-		"log":         {Info{LogPath: path}, []string{"connect to db-shop-1:hunter22", "refused"}},
-		"environment": {Info{LogPath: path, mask: maskOf(key, secretive, rec, path)}, []string{"connect to $DSN", "refused"}},
-		"changed":     {Info{LogPath: path, mask: maskOf(key, changed, rec, path)}, withheld},
-		"removed":     {Info{LogPath: path, mask: maskOf(key, unit.Spec{Name: "shop"}, rec, path)}, withheld},
-		"recorded":    {Recorded(rec, path), withheld},
+		"no log": {Info{}, nil},
+		"log":    {Info{LogPath: path}, []string{"connect to db-shop-1:hunter22", "refused"}},
+		"environment": {
+			Info{LogPath: path, mask: maskOf(key, secretive, rec, path)}, []string{"connect to $DSN", "refused"},
+		},
+		"changed":  {Info{LogPath: path, mask: maskOf(key, changed, rec, path)}, withheld},
+		"removed":  {Info{LogPath: path, mask: maskOf(key, unit.Spec{Name: "shop"}, rec, path)}, withheld},
+		"recorded": {Recorded(rec, path), withheld},
 		"journal": {
 			Info{LogPath: path, Elsewhere: logs.ToJournal.Elsewhere("shop-1")},
 			[]string{`(its output goes to the journal: "journalctl -t shop-1")`},
