@@ -26,13 +26,7 @@ const (
 func OfflineState(snap records.Snapshot, stateDir string) *adminpb.State {
 	workers := make([]worker.Info, 0, len(snap.Workers))
 	for _, w := range snap.Workers {
-		info := worker.Info{
-			Worker: w, Ready: w.Status == records.StatusRunning, LogPath: logs.Path(logs.DefaultDir(stateDir), w.ID),
-		}
-		if w.EnvironmentMAC != "" { // its values are not known here
-			info.Elsewhere = "its output may have values of its environment: see " + info.LogPath
-		}
-		workers = append(workers, info)
+		workers = append(workers, worker.Recorded(w, logs.Path(logs.DefaultDir(stateDir), w.ID)))
 	}
 	state := stateOf(snap, workers)
 	state.Source = SourceOffline

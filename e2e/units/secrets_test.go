@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -102,8 +103,8 @@ units:
 		return nil
 	})
 	site.await("talking-0", "has failed", func(w harness.Worker) bool {
-		shown := strings.Join(w.LastOutput, "\n")
-		return w.Status == "failed" && strings.Contains(shown, "the token $TOKEN and the password $PASSWORD of $USER_NAME")
+		const want = "the token $TOKEN and the password $PASSWORD of $USER_NAME"
+		return w.Status == "failed" && strings.Contains(strings.Join(w.LastOutput, "\n"), want)
 	})
 	ask("first")
 	if err := os.WriteFile(filepath.Join(site.Record, "sick"), nil, 0o600); err != nil {
@@ -280,6 +281,44 @@ func TestLostKeyOfEnvironments(t *testing.T) {
 	m = site.start()
 	if w := site.awaitUp(1).Worker(t, "a-0"); w.PID != before.PID {
 		t.Errorf("%+v, want process %d adopted", w, before.PID)
+	}
+	m.Stop()
+	site.WantNothingLeft()
+}
+
+// The last output of a worker does not begin before the last change of its environment: the earlier values cannot be
+// recognised any more.
+func TestValuesOfAnEarlierEnvironmentAreNotShown(t *testing.T) {
+	t.Parallel()
+	const text = `
+units:
+  bad:
+    kind: managed
+    command: [sh, -c, "echo the token is $$TOKEN; exit 1"]
+    environment: {TOKEN: VALUE}
+    restart: {policy: never}
+`
+	site := newSite(t, map[string]string{"hsu.yaml": strings.ReplaceAll(text, "VALUE", "former-value")})
+	want := []string{"the token is $TOKEN"}
+	failed := func(incarnation int) func(harness.Worker) bool {
+		return func(w harness.Worker) bool { return w.Status == "failed" && int(w.Incarnation) == incarnation }
+	}
+	m := site.start()
+	if w := site.await("bad-0", "fails", failed(1)); !slices.Equal(w.LastOutput, want) {
+		t.Errorf("the first output is shown as %q, want %q", w.LastOutput, want)
+	}
+	site.write("hsu.yaml", strings.ReplaceAll(text, "VALUE", "latter-value"))
+	site.CLI("reload") // says that the worker fails
+	if w := site.await("bad-0", "fails again", failed(2)); !slices.Equal(w.LastOutput, want) {
+		t.Errorf("the second output is shown as %q, want %q", w.LastOutput, want)
+	}
+	// This file has a value that the next master does not know of.
+	m.Kill()
+	site.write("hsu.yaml", strings.ReplaceAll(text, "VALUE", "latest-value"))
+	m = site.start()
+	shown := site.await("bad-0", "has failed", func(w harness.Worker) bool { return w.Status == "failed" }).LastOutput
+	if all := strings.Join(shown, "\n"); strings.Contains(all, "-value") || len(shown) != 1 {
+		t.Errorf("the next master shows %q", shown)
 	}
 	m.Stop()
 	site.WantNothingLeft()

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/core-tools/hsu-master/internal/safefile"
@@ -40,8 +42,28 @@ func Open(dir, worker string) (*os.File, error) {
 	return f, nil
 }
 
-// Tail returns the last lines of an output file, nil if there are none or they cannot be read. It drops NUL bytes,
-// which a worker leaves if it truncates its output.
+// changeMark ends the line in a log after which a worker has another environment.
+const changeMark = "hsu-master: the worker's environment has changed"
+
+// MarkChange appends the line that says that the worker has another environment from here on, unless the log is missing
+// or empty.
+func MarkChange(path string) error {
+	f, err := safefile.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the worker's log: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() > 0 {
+		_, err = f.WriteString(changeMark + "\n")
+	}
+	return errors.Join(err, f.Close())
+}
+
+// Tail returns the last lines of an output file that were written with the present environment of the worker, nil if
+// there are none or they cannot be read. It drops NUL bytes, which a worker leaves if it truncates its output.
 func Tail(path string) []string {
 	f, err := safefile.Open(path)
 	if err != nil {
@@ -71,5 +93,11 @@ func Tail(path string) []string {
 		return nil
 	}
 	lines := strings.Split(text, "\n")
+	for i, line := range slices.Backward(lines) {
+		if strings.HasSuffix(line, changeMark) {
+			lines = lines[i+1:]
+			break
+		}
+	}
 	return lines[max(0, len(lines)-lastOutputLines):]
 }

@@ -35,11 +35,11 @@ type Info struct {
 	// Elsewhere tells people where the worker writes its output if that is not LogPath; "" if it is.
 	Elsewhere string
 
-	mask func(text string) string // removes the values of the worker's environment; nil if it has none
+	mask func(lines []string) []string // removes the values of the worker's environment; nil if it has none
 }
 
-// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read. They contain no
-// value of its environment, which a failing program may well print. If they are in no file, it returns one line that
+// LastOutput returns the last lines that the worker wrote, nil if there are none or they cannot be read. They contain
+// no value of its environment, which a failing program may well print. If they are in no file, it returns one line that
 // tells where they are.
 func (i Info) LastOutput() []string {
 	switch {
@@ -50,9 +50,21 @@ func (i Info) LastOutput() []string {
 	}
 	lines := logs.Tail(i.LogPath)
 	if i.mask != nil {
-		for n, line := range lines {
-			lines[n] = i.mask(line)
-		}
+		lines = i.mask(lines)
 	}
 	return lines
+}
+
+// Recorded returns the worker of a record that no master has opened. path is its log.
+func Recorded(rec records.Worker, path string) Info {
+	i := Info{Worker: rec, Ready: rec.Status == records.StatusRunning, LogPath: path}
+	if rec.EnvironmentMAC != "" { // its values are not known here
+		i.Elsewhere = withheld(path)
+	}
+	return i
+}
+
+// withheld tells people where output is that may contain values which cannot be recognised.
+func withheld(path string) string {
+	return "its output may have values of its environment: see " + path
 }

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc/status"
 
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -35,17 +36,28 @@ func (m masking) Ping(ctx context.Context) error {
 	return masked{err, text}
 }
 
-// maskOf returns the function that removes the values of a worker's environment from a text; nil if it has none.
-func maskOf(u unit.Spec, worker string, port int) func(text string) string {
-	if len(u.Env) == 0 {
+// maskOf returns the function that removes the values of a worker's environment from its output; nil if there are none.
+// If the last instance had another environment than the unit has now, its values are not known, and the function tells
+// where the output is.
+func maskOf(key records.SecretKey, u unit.Spec, rec records.Worker, path string) func(lines []string) []string {
+	if len(u.Env) == 0 && rec.EnvironmentMAC == "" {
 		return nil
 	}
-	return func(text string) string {
-		_, env, err := u.Launch(worker, port)
-		if err != nil {
-			env = u.Env // no worker has been started with it
+	return func(lines []string) []string {
+		if len(lines) == 0 {
+			return nil
 		}
-		return unit.Mask(text, env)
+		if key.MAC(u.Name, u.Env) != rec.EnvironmentMAC {
+			return []string{"(" + withheld(path) + ")"}
+		}
+		_, env, err := u.Launch(rec.ID, rec.Port)
+		if err != nil {
+			env = u.Env // no instance has been started with it
+		}
+		for i, line := range lines {
+			lines[i] = unit.Mask(line, env)
+		}
+		return lines
 	}
 }
 

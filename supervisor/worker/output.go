@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
@@ -52,6 +53,12 @@ func (o *output) tail() []string {
 		return nil
 	}
 	return logs.Tail(o.path)
+}
+
+// markChange marks the end of the output of instances with another environment, if there is any in the worker's file.
+func (o *output) markChange() {
+	// If it fails, as on a full disk, the next lines fail too, and what is shown is what was shown before.
+	_ = crashpoint.Do(crashpoint.LogOpen, func() error { return logs.MarkChange(o.path) })
 }
 
 // rotate has the worker's file rotated by the policy of its unit. An instance, if there is one, reports whether its

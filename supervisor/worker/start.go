@@ -36,7 +36,7 @@ func (w *owner) launch(ctx context.Context) {
 		w.rec.Instance = nil
 		// If the command fails, a change of the unit or its executable is still seen.
 		spec, _ := w.unit.Hash()
-		noteStart(&w.rec, spec, w.unit, w.env.Secrets)
+		noteStart(&w.rec, spec, w.unit, w.env.Secrets, &w.output)
 		err = w.hooks.plan(w.unit, unit.BeforeStart)
 	}
 	if err == nil && !w.record(ctx) {
@@ -153,7 +153,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	w.notePort(port)
 	w.rec.Incarnation++
 	w.routes.forget()
-	noteStart(&w.rec, spec, w.unit, w.env.Secrets)
+	noteStart(&w.rec, spec, w.unit, w.env.Secrets, &w.output)
 	w.rec.Instance = &records.Instance{
 		Token:   newToken(),
 		Process: identity.Process{BootID: w.env.BootID},
@@ -254,10 +254,16 @@ func (w *owner) onStart(ctx context.Context, l Link, port int, err error) {
 	}
 }
 
-// noteStart notes in the record the inputs of the next start, so that a change of them is seen.
-func noteStart(rec *records.Worker, spec string, u unit.Spec, key records.SecretKey) {
+// noteStart notes in the record the inputs of the next start, so that a change of them is seen. The log is marked where
+// the output with another environment begins, before a record says that the values of the new one can be recognised in
+// it.
+func noteStart(rec *records.Worker, spec string, u unit.Spec, key records.SecretKey, o *output) {
+	mac := key.MAC(u.Name, u.Env)
+	if mac != rec.EnvironmentMAC {
+		o.markChange()
+	}
 	rec.SpecHash, rec.Outdated = spec, false
-	rec.SecretKey, rec.EnvironmentMAC = key.ID(), key.MAC(u.Name, u.Env)
+	rec.SecretKey, rec.EnvironmentMAC = key.ID(), mac
 }
 
 // notePort makes port that of the next instance. If the worker had another one, the history gets an event.

@@ -386,7 +386,7 @@ func (w *owner) publish() {
 		Adopted: w.adopted,
 		Ready:   w.state.Ready,
 		LogPath: w.output.path, Elsewhere: w.output.elsewhere(),
-		mask: maskOf(w.unit, w.id, w.rec.Port),
+		mask: maskOf(w.env.Secrets, w.unit, w.rec, w.output.path),
 
 		Unenforced: w.limits.unenforced,
 	}
