@@ -47,8 +47,8 @@ func checkFree(dir string, o deploy.Options) error {
 	return nil
 }
 
-// checkStateFolder returns an error if the state folder that systemd would make for an installation has the files of another
-// program: systemd gives all of them to the user of the service.
+// checkStateFolder returns an error if the state folder that systemd would make for an installation has the files of
+// another program: systemd gives all of them to the user of the service.
 func checkStateFolder(dir string) error {
 	entries, err := os.ReadDir(dir)
 	switch {
