@@ -30,6 +30,9 @@ const (
 // systemUnits is the folder of the units of this host's administrator.
 const systemUnits = "/etc/systemd/system"
 
+// stateRoot is where systemd makes the folders of StateDirectory=.
+const stateRoot = "/var/lib"
+
 func systemdCommand() *cli.Command {
 	unitDir := func() cli.Flag {
 		return &cli.StringFlag{Name: unitDirFlag, Value: systemUnits, Usage: "`DIR` directory of the unit files"}
@@ -99,6 +102,9 @@ func installUnits(c *cli.Context) error {
 	}
 	dir, service := c.String(unitDirFlag), i.options.ServiceName()
 	if err := checkFree(dir, i.options); err != nil {
+		return err
+	}
+	if err := checkStateFolder(filepath.Join(stateRoot, i.options.Name)); err != nil {
 		return err
 	}
 	before, err := os.ReadFile(filepath.Join(dir, service))

@@ -114,7 +114,7 @@ func serviceVariables(o deploy.Options, name string) (map[string]string, error) 
 	variables := map[string]string{
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"USER": name, "LOGNAME": name,
-		"STATE_DIRECTORY": "/var/lib/" + o.Name, "RUNTIME_DIRECTORY": "/run/" + o.Name,
+		"STATE_DIRECTORY": stateRoot + "/" + o.Name, "RUNTIME_DIRECTORY": "/run/" + o.Name,
 		"HSU_MASTER_ON_DAMAGE": "recover",
 	}
 	if found, err := user.Lookup(name); err == nil {

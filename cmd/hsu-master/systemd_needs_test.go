@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,5 +97,24 @@ func TestAddressOfAnotherSocket(t *testing.T) {
 	}
 	if got := listenerOf(filepath.Join(t.TempDir(), "none"), "127.0.0.1:1"); got != "" {
 		t.Errorf("a file that does not exist has %q", got)
+	}
+}
+
+func TestStateFolderOfAnotherProgram(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(checkStateFolder(dir), checkStateFolder(filepath.Join(dir, "none"))); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "data"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkStateFolder(dir); err == nil || !strings.Contains(err.Error(), "has files of another program") {
+		t.Errorf("the folder of another program: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "master-id"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkStateFolder(dir); err != nil {
+		t.Error(err)
 	}
 }

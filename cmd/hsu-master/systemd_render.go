@@ -39,7 +39,7 @@ func installationOf(c *cli.Context) (installation, error) {
 		return installation{}, commandErr
 	}
 	if !c.IsSet(stateDirFlag) {
-		cfg.folders.state = filepath.Join("/var/lib", options.Name)
+		cfg.folders.state = filepath.Join(stateRoot, options.Name)
 	}
 	if !c.IsSet(runtimeDirFlag) {
 		cfg.folders.runtime = filepath.Join("/run", options.Name)
@@ -98,7 +98,7 @@ func writableFolders(c *cli.Context) ([]string, error) {
 
 // client returns the flags by which commands find the master of the installation, with a blank after each.
 func (i installation) client() string {
-	if i.options.Name == deploy.DefaultName && i.cfg.folders.state == filepath.Join("/var/lib", deploy.DefaultName) {
+	if i.options.Name == deploy.DefaultName && i.cfg.folders.state == filepath.Join(stateRoot, deploy.DefaultName) {
 		return ""
 	}
 	return "--" + stateDirFlag + " " + i.cfg.folders.state + " "

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/core-tools/hsu-master/deploy"
@@ -44,6 +45,24 @@ func checkFree(dir string, o deploy.Options) error {
 		}
 	}
 	return nil
+}
+
+// checkStateFolder returns an error if the state folder that systemd would make for an installation has the files of
+// another program: systemd gives all of them to the user of the service.
+func checkStateFolder(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && len(entries) == 0:
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at the state directory: %w", err)
+	}
+	for _, entry := range entries {
+		if slices.Contains([]string{"master-id", "master.lock", "state.db"}, entry.Name()) {
+			return nil
+		}
+	}
+	return hint(usagef("%s has files of another program", dir), "choose another --%s", serviceNameFlag)
 }
 
 // checkOurs returns an error if the unit at a path exists and is none of hsu-master's.
