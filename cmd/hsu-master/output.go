@@ -187,7 +187,7 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			StartedAt: timeOf(w.GetStartedAt()), LastOutput: w.GetLastOutput(), RetryAt: timeOf(w.GetRetryAt()),
 			Ready: w.GetReady(), WaitingFor: w.GetWaitingFor(), Probe: w.GetProbe(),
 			StatusText: w.GetStatusText(),
-			NextDueAt: timeOf(w.GetNextDueAt()), LastDueAt: timeOf(w.GetLastDueAt()),
+			NextDueAt:  timeOf(w.GetNextDueAt()), LastDueAt: timeOf(w.GetLastDueAt()),
 			Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
 		}
 		for _, c := range w.GetChecks() {
