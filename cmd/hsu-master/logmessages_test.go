@@ -25,13 +25,14 @@ var notMaster = []string{"bench", "cmd/hsu-worker", "e2e", "examples", "hsu-core
 
 // loggerKeys are the keys that a package's logger has from Logger.With, by the package's folder.
 var loggerKeys = map[string][]string{
+	"supervisor/notify":   {"worker"},
 	"supervisor/probe":    {"worker?"}, // not if the log is the gateway's
 	"supervisor/recovery": {"worker"},
 	"supervisor/worker":   {"worker"},
 }
 
 // withCalls are the calls of Logger.With by their folders. If one is added, loggerKeys must know what it adds.
-var withCalls = map[string]int{"supervisor": 1, "supervisor/worker": 1}
+var withCalls = map[string]int{"supervisor": 1, "supervisor/worker": 2}
 
 // logLine is a line of the log, as a call writes it or as a row of [logDoc] describes it.
 type logLine struct {

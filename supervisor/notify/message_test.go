@@ -33,7 +33,9 @@ func TestApply(t *testing.T) {
 		"empty text": {State{Status: "a"}, "STATUS=", State{Heard: true}},
 		"controls":   {State{}, "STATUS=\x1b[31mred\x00\t\u0085end\r", State{Status: "[31mredend", Heard: true}},
 		"bytes":      {State{}, "STATUS=a\xffb", State{Status: "a\uFFFDb", Heard: true}},
-		"long text":  {State{}, "STATUS=" + strings.Repeat("ä", 150), State{Status: strings.Repeat("ä", 100), Heard: true}},
+		"long text": {
+			State{}, "STATUS=" + strings.Repeat("ä", 150), State{Status: strings.Repeat("ä", 100), Heard: true},
+		},
 		"cut inside": {
 			State{}, "STATUS=x" + strings.Repeat("ä", 150), State{Status: "x" + strings.Repeat("ä", 99), Heard: true},
 		},
@@ -46,7 +48,8 @@ func TestApply(t *testing.T) {
 
 func FuzzApply(f *testing.F) {
 	for _, seed := range []string{
-		"READY=1\nSTATUS=up", "STOPPING=1\nWATCHDOG=trigger", "STATUS=\xff\xc3\x1b[1m" + strings.Repeat("é", 120), "=\n==",
+		"READY=1\nSTATUS=up", "STOPPING=1\nWATCHDOG=trigger", "=\n==",
+		"STATUS=\xff\xc3\x1b[1m" + strings.Repeat("é", 120),
 	} {
 		f.Add([]byte(seed))
 	}
@@ -56,7 +59,8 @@ func FuzzApply(f *testing.F) {
 		if !s.Heard || s.Ready && s.Stopping || s.Failed && !strings.Contains(string(datagram), "WATCHDOG=trigger") {
 			t.Errorf("%+v", s)
 		}
-		if len(s.Status) > MaxStatus || !utf8.ValidString(s.Status) || strings.ContainsFunc(s.Status, unicode.IsControl) {
+		if len(s.Status) > MaxStatus || !utf8.ValidString(s.Status) ||
+			strings.ContainsFunc(s.Status, unicode.IsControl) {
 			t.Errorf("the status is %q", s.Status)
 		}
 		if again := s.Apply(datagram, now); again != s && !s.Ready && !s.Stopping {

@@ -41,7 +41,7 @@ func listen(path string, uid uint32) (*net.UnixConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := general.(*net.UnixConn) //nolint:errcheck,forcetypeassert // of that network
+	conn := general.(*net.UnixConn) //nolint:forcetypeassert // of that network
 	err = os.Chmod(made, 0o600)
 	if err == nil && int(uid) != os.Geteuid() {
 		if err = os.Chown(made, int(uid), -1); errors.Is(err, os.ErrPermission) {

@@ -155,7 +155,8 @@ func TestNotificationsOfOthersAreIgnored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(patience); judged.Load() != int64(other.Process.Pid); time.Sleep(time.Millisecond) {
+		pid := int64(other.Process.Pid)
+		for deadline := time.Now().Add(patience); judged.Load() != pid; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("its notification was not received")
 			}
@@ -344,7 +345,7 @@ func TestPlaceForAnotherUser(t *testing.T) {
 		t.Skip("only root starts workers of other users")
 	}
 	const nobody = 65534
-	outer, err := os.MkdirTemp("", "hsu-notify-test")
+	outer, err := os.MkdirTemp("", "hsu-notify-test") //nolint:usetesting // others cannot enter the folders of t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -304,7 +304,7 @@ func RestoreSockets(e *Env, recs []records.Worker) Sockets {
 			var err error
 			if r.socket, err = e.Notify.Restore(i.Notify.Path, file, log); err != nil {
 				r.socket = nil
-				log.Debug("worker notify socket not restored", "error", err)
+				log.Debug("worker notify socket not taken over", "error", err)
 			}
 			_ = file.Close() // the socket has its own descriptor
 			r.kept = true
