@@ -11,19 +11,8 @@ import (
 	"testing"
 )
 
-// socketFolder returns a folder with a short path that only this user can change.
-func socketFolder(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "reg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 func TestListenRegistry(t *testing.T) {
-	path := filepath.Join(socketFolder(t), "registry.sock")
+	path := filepath.Join(t.TempDir(), "registry.sock")
 	l, err := ListenRegistry(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +38,7 @@ func TestListenRegistry(t *testing.T) {
 
 // In a sticky folder the socket remains, and is replaced by the next master of the same user.
 func TestListenRegistryInAStickyFolder(t *testing.T) {
-	dir := socketFolder(t)
+	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o777|fs.ModeSticky); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +58,7 @@ func TestListenRegistryInAStickyFolder(t *testing.T) {
 }
 
 func TestListenRegistryWhereOthersCanReplaceIt(t *testing.T) {
-	dir := socketFolder(t)
+	dir := t.TempDir()
 	path := filepath.Join(dir, "registry.sock")
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)

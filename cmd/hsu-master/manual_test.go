@@ -86,7 +86,8 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 	printed := map[string][]string{}
 	for title, object := range map[string]any{
 		"state dump and status": stateJSON{}, "worker list": workersJSON{},
-		"A worker": workerJSON{}, "A module": moduleJSON{}, "An API": apiJSON{}, "A check": healthJSON{}, "An exit": exitJSON{}, "A unit": unitJSON{},
+		"A worker": workerJSON{}, "A module": moduleJSON{}, "An API": apiJSON{}, "A check": healthJSON{},
+		"An exit": exitJSON{}, "A unit": unitJSON{},
 		"service list": servicesJSON{}, "A service": serviceJSON{}, "An endpoint": endpointJSON{},
 		"Figures": figuresJSON{}, "Latency": latencyJSON{},
 		"service list --watch, an object a line": changeJSON{}, "state plan": plan{},

@@ -43,15 +43,15 @@ const (
 	// AnnounceRecord: what a worker has published at the module registry is recorded, or taken back.
 	AnnounceRecord Point = "announce-record"
 	Withdraw       Point = "withdraw"
-	StopRecord   Point = "stop-record"  // "stopping" is recorded
-	StopCommand  Point = "stop-command" // stop.command runs
-	Signal       Point = "signal"
-	CgroupKill   Point = "cgroup-kill"
-	CgroupGone   Point = "cgroup-gone"
-	StopAfter    Point = "stop-after" // stop.after runs
-	ExitRecord   Point = "exit-record"
-	Removal      Point = "removal" // the record of a surplus worker is removed
-	Detach       Point = "detach"
+	StopRecord     Point = "stop-record"  // "stopping" is recorded
+	StopCommand    Point = "stop-command" // stop.command runs
+	Signal         Point = "signal"
+	CgroupKill     Point = "cgroup-kill"
+	CgroupGone     Point = "cgroup-gone"
+	StopAfter      Point = "stop-after" // stop.after runs
+	ExitRecord     Point = "exit-record"
+	Removal        Point = "removal" // the record of a surplus worker is removed
+	Detach         Point = "detach"
 
 	LogMark      Point = "log-mark"       // the lines that a rotation has copied count as rotated
 	LogMarkSync  Point = "log-mark-sync"  // so do they after a loss of power
@@ -101,8 +101,8 @@ func All() []Point {
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
 		Room, Commit, Count, CountSync, Repair, AdminListen, RegistryListen, AdminPathGone, Serving, Unlock,
 		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, LogOpen, Cgroup, Fork, Limit, Exec, PIDRecord,
-		Adopt, Publish, ReadyRecord, Told, AnnounceRecord, Withdraw, StopRecord, StopCommand, Signal, CgroupKill, CgroupGone, StopAfter,
-		ExitRecord, Removal, Detach,
+		Adopt, Publish, ReadyRecord, Told, AnnounceRecord, Withdraw, StopRecord, StopCommand, Signal,
+		CgroupKill, CgroupGone, StopAfter, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,
 		LogRest, LogEvent, LogRemove, FoundRecord,

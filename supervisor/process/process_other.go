@@ -180,7 +180,9 @@ func ConnectorOf(*net.UnixConn) (*Connector, error) {
 }
 
 // Open opens the process.
-func (c *Connector) Open() (*Process, error) { return nil, unsupported("open the process that connected") }
+func (c *Connector) Open() (*Process, error) {
+	return nil, unsupported("open the process that connected")
+}
 
 // Ancestors returns the PIDs of the parents of a process.
 func Ancestors(int) []int { return nil }
