@@ -36,9 +36,10 @@ func ListenAdmin(ctx context.Context, path string) (net.Listener, error) {
 	return l, nil
 }
 
-// ListenRegistry listens on the unix socket of the module registry, to which every user may connect. Like [ListenAdmin],
-// it replaces the socket of a crashed master. It fails if users other than root and this one can replace the socket. In
-// a sticky folder such as /tmp, the socket remains when the listener is closed, so that nobody else can take its name.
+// ListenRegistry listens on the unix socket of the module registry, to which every user may connect. Like
+// [ListenAdmin], it replaces the socket of a crashed master. It fails if users other than root and this one can replace
+// the socket. In a sticky folder such as /tmp, the socket remains when the listener is closed, so that nobody else can
+// take its name.
 func ListenRegistry(ctx context.Context, path string) (net.Listener, error) {
 	const what = "module registry"
 	sticky, err := safefile.CheckEntry(path)

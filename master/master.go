@@ -47,8 +47,8 @@ type Options struct {
 	Listen func() (net.Listener, error)
 	// ListenMetrics opens the port for Prometheus; nil disables metrics. It is called after Listen.
 	ListenMetrics func() (net.Listener, error)
-	// ListenRegistry opens the unix socket of the module registry, such as [ListenRegistry]; nil disables the registry. It
-	// is called after Listen.
+	// ListenRegistry opens the unix socket of the module registry, such as [ListenRegistry]; nil disables the registry.
+	// It is called after Listen.
 	ListenRegistry func() (net.Listener, error)
 	// TLS is the configuration of the port for requests; nil disables TLS.
 	TLS *tls.Config
@@ -219,7 +219,8 @@ func (m *Master) openServers() (err error) {
 	m.onClose("the gateway", func() error { m.gateway.Close(); return nil })
 	m.admin.server = api.NewAdminServer(&api.Admin{
 		Store: m.store, Supervisor: m.sup,
-		Reread: m.Reread, Listen: m.listener.Addr().String(), Registry: m.registryURL(), Version: m.options.Version, Started: time.Now(),
+		Reread: m.Reread, Listen: m.listener.Addr().String(), Registry: m.registryURL(),
+		Version: m.options.Version, Started: time.Now(),
 	}, business)
 	return nil
 }

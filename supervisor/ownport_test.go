@@ -161,7 +161,7 @@ func TestOwnPortThatNeverGetsClear(t *testing.T) {
 		"none":    {[]int{}, nil, process.PortOurs, "it listens on no port"},
 		"two":     {[]int{7, 8}, nil, process.PortOurs, "it listens on the ports 7, 8, and has published none of them"},
 		"many":    {[]int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, nil, process.PortOurs, "6, 7, 8 and 2 more, and"},
-		"foreign": {[]int{7}, []int{9}, process.PortForeign, "it has published port 9, which is held by another process"},
+		"foreign": {[]int{7}, []int{9}, process.PortForeign, "has published port 9, which is held by another process"},
 		"closed":  {[]int{7}, []int{9}, process.PortFree, "it has published port 9, and does not listen on it"},
 		"several": {[]int{7}, []int{8, 9}, process.PortOurs, "it has published the ports 8, 9, and one is needed"},
 	} {
@@ -254,8 +254,9 @@ func TestAnnouncementsEndWithTheInstance(t *testing.T) {
 		}
 		p := world.of("worker-0")
 		w := m.set.list()[0]
-		if err := w.Unannounce(t.Context(), p, "m0"); err != nil || len(m.Modules().List()) != worker.MaxAnnouncements-1 {
-			t.Errorf("taken back: %v, %+v", err, m.Modules().List())
+		err := w.Unannounce(t.Context(), p, "m0")
+		if list := m.Modules().List(); err != nil || len(list) != worker.MaxAnnouncements-1 {
+			t.Errorf("taken back: %v, %+v", err, list)
 		}
 		p.die(identity.Exit{Signal: 9, Source: identity.ExitWait})
 		settle(time.Minute)

@@ -129,6 +129,8 @@ func (s *Server) refuse(by *process.Connector, module string, err error) {
 		"module", module, "pid", by.PID, "user", by.UID, "refused", count, "error", err)
 }
 
+var errUnknown = errors.New("no living process of a worker has published the module")
+
 func (s *Server) discover(escaped string) (any, error) {
 	const what = "discover"
 	module, err := unescape(escaped)
@@ -140,9 +142,7 @@ func (s *Server) discover(escaped string) (any, error) {
 		return m.Module != module || !m.Alive() && !s.heard.lately(m, now)
 	})
 	if len(known) == 0 {
-		return nil, failure{
-			http.StatusNotFound, what + " " + module, errors.New("no living process of a worker has published the module"),
-		}
+		return nil, failure{http.StatusNotFound, what + " " + module, errUnknown}
 	}
 	s.heard.note(all, now, known...)
 	return discovered{ModuleID: module, APIs: apisOf(known, s.Port)}, nil

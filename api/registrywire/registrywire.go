@@ -67,8 +67,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.started = s.Now()
 	server := &http.Server{
 		Handler:           s.handler(),
-		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: maxHeader,
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if accepted, ok := c.(*conn); ok {
 				ctx = context.WithValue(ctx, connectorKey{}, accepted.connector)

@@ -89,12 +89,7 @@ type served struct {
 
 func serve(t *testing.T, modules Modules, log *slog.Logger) *served {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "rw")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &served{t: t, path: filepath.Join(dir, "s"), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	s := &served{t: t, path: filepath.Join(t.TempDir(), "s"), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	l, err := net.Listen("unix", s.path)
 	if err != nil {
 		t.Fatal(err)
@@ -183,8 +178,8 @@ func TestWire(t *testing.T) {
 		{"GET", "/api/v1/health", "", `{"status":"healthy","registeredModules":1,"totalAPIs":1,"uptime":"0s"}`},
 		{"DELETE", fmt.Sprintf("/api/v1/unpublish/m?processID=%d", os.Getpid()), "", `{"success":true}`},
 		{
-			"GET", "/api/v1/discover/m", "", `{"success":false,"error":"no living process of a worker has published the ` +
-				`module","context":"discover m"}`,
+			"GET", "/api/v1/discover/m", "", `{"success":false,"error":"` + errUnknown.Error() +
+				`","context":"discover m"}`,
 		},
 	} {
 		if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"+
@@ -453,7 +448,8 @@ func FuzzRequests(f *testing.F) {
 				}
 			}
 		}
-		s := &Server{Modules: &fakeModules{err: supervisor.ErrNotOfWorker}, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+		refuses := &fakeModules{err: supervisor.ErrNotOfWorker}
+		s := &Server{Modules: refuses, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 		r, err := http.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
 		if err != nil {
 			return

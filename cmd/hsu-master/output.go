@@ -229,7 +229,8 @@ func modulesToJSON(announcements []*adminpb.Announcement) []moduleJSON {
 		item := moduleJSON{Module: a.GetModule(), PID: a.GetPid(), APIs: make([]apiJSON, 0, len(a.GetApis()))}
 		for _, api := range a.GetApis() {
 			item.APIs = append(item.APIs, apiJSON{
-				ServiceIDs: append([]string{}, api.GetServiceIds()...), Port: api.GetPort(), Protocol: api.GetProtocol(),
+				ServiceIDs: append([]string{}, api.GetServiceIds()...),
+				Port:       api.GetPort(), Protocol: api.GetProtocol(),
 			})
 		}
 		modules = append(modules, item)

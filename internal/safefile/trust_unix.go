@@ -77,8 +77,8 @@ func check(path string, folder bool, user uint32) error {
 }
 
 // CheckEntry returns an error if a user other than root and the user of this process could put another file at path,
-// or has done so. In a sticky folder nobody else can replace a file of theirs; sticky reports that the folder is one, so
-// that everyone can take the name when the file is removed.
+// or has done so. In a sticky folder nobody else can replace a file of theirs; sticky reports that the folder is one,
+// so that everyone can take the name when the file is removed.
 func CheckEntry(path string) (sticky bool, err error) {
 	user := os.Geteuid()
 	folder, err := walk(filepath.Dir(path), uint32(user)) //nolint:gosec // a UID has 32 bits

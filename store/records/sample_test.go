@@ -60,7 +60,15 @@ func sample() Snapshot {
 			sampleWorker("worker-0"),
 			{
 				ID: "worker-2", Desired: DesiredRunning, Status: StatusStarting, Incarnation: 1,
-				Instance: &Instance{Token: "ffeeddccbbaa99887766554433221100", Port: 40002},
+				Instance: &Instance{
+					Token: "ffeeddccbbaa99887766554433221100", Port: 40002, OwnPort: true,
+					Announcements: []Announcement{
+						{Module: "a", PID: 4713, Inode: 1 << 42, StartTicks: 78, APIs: []AnnouncedAPI{
+							{ServiceIDs: []string{"s", "t"}, Port: 40002, Protocol: "grpc", Metadata: `{"k":"v"}`}, {},
+						}},
+						{Module: "b", PID: 1},
+					},
+				},
 			},
 			{
 				ID: "worker-10", Desired: DesiredStopped, Status: StatusFailed,

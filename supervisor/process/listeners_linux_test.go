@@ -2,6 +2,7 @@ package process
 
 import (
 	"net"
+	"os"
 	"slices"
 	"testing"
 )
@@ -62,28 +63,34 @@ func TestListensOn(t *testing.T) {
 func TestIncludes(t *testing.T) {
 	stranger := startWorker(t, "sleep")
 	stranger.expectPID(t, "ready")
-	for _, behaviour := range [][]string{
-		{"sleep"},
-		{"spawn", "sleep"},
-		{"double-fork", "sleep"},
-		{"leave", "sleep"},
-		{"clear", "sleep"},
-		{"double-fork", "clear", "sleep"},
-		{"leave", "clear", "sleep"},
-		{"close-lease", "clear", "sleep"},
-		{"spawn", "close-lease", "clear", "sleep"},
+	for _, tt := range []struct {
+		behaviour []string
+		living    int
+	}{
+		{[]string{"sleep"}, 1},
+		{[]string{"spawn", "sleep"}, 2},
+		{[]string{"double-fork", "sleep"}, 2},
+		{[]string{"leave", "sleep"}, 1},
+		{[]string{"clear", "sleep"}, 1},
+		{[]string{"double-fork", "clear", "sleep"}, 2},
+		{[]string{"leave", "clear", "sleep"}, 1},
+		{[]string{"close-lease", "clear", "sleep"}, 1},
+		{[]string{"spawn", "close-lease", "clear", "sleep"}, 2},          // by descent alone
+		{[]string{"clear", "close-lease", "spawn", "spawn", "sleep"}, 3}, // the same, and the second generation
 	} {
-		w := startWorker(t, behaviour[0], behaviour[1:]...)
-		pid := w.expectPID(t, "ready")
-		if !w.family.Includes(pid) {
-			t.Errorf("%v: process %d is not included", behaviour, pid)
+		w := startWorker(t, tt.behaviour[0], tt.behaviour[1:]...)
+		for range tt.living {
+			pid := w.expectPID(t, "ready")
+			if !w.family.Includes(pid) {
+				t.Errorf("%v: process %d is not included", tt.behaviour, pid)
+			}
+			if stranger.family.Includes(pid) {
+				t.Errorf("%v: process %d is included in another family", tt.behaviour, pid)
+			}
 		}
-		if stranger.family.Includes(pid) || w.family.Includes(stranger.PID()) {
-			t.Errorf("%v: a stranger is included", behaviour)
-		}
-		for _, other := range append(Ancestors(pid), 1, 1<<22+1, 0, -1) {
-			if other != w.PID() && !slices.Contains(Ancestors(pid), w.PID()) && w.family.Includes(other) {
-				t.Errorf("%v: process %d is included", behaviour, other)
+		for _, other := range []int{stranger.PID(), os.Getpid(), os.Getppid(), 1, 0, -1, 1<<22 + 1} {
+			if w.family.Includes(other) {
+				t.Errorf("%v: process %d is included", tt.behaviour, other)
 			}
 		}
 	}

@@ -23,6 +23,10 @@ func TestChecksOfAUnit(t *testing.T) {
 		"no port, slow": {
 			Spec{Port: NoPort, Readiness: slow}, probe.TypeProcess, probe.TypeProcess, true, false, false,
 		},
+		"announced port": {Spec{Port: AnnouncedPort}, probe.TypeAuto, probe.TypeAuto, true, true, true},
+		"announced port of any program": {
+			Spec{Kind: Managed, Port: AnnouncedPort}, probe.TypeProcess, probe.TypeProcess, true, false, true,
+		},
 		"any program": {
 			Spec{Kind: Managed, Services: []string{"pkg.A"}}, probe.TypeProcess, probe.TypeProcess, true, true, true,
 		},

@@ -54,7 +54,13 @@ func TestCheckHooks(t *testing.T) {
 			Spec{Start: Start{Before: []string{""}}}, "start.before: the program must not be empty",
 		},
 		"unknown placeholder": {Spec{Stop: Stop{Command: []string{"a", "{nothing}"}}}, "stop.command: argument"},
-		"no port":             {Spec{Port: NoPort, Stop: Stop{After: []string{"a", "{port}"}}}, "stop.after: argument"},
+		"announced port": {
+			Spec{Port: AnnouncedPort, Stop: Stop{Command: []string{"a", "{port}"}}}, "stop.command: argument",
+		},
+		"announced port in the arguments":  {Spec{Port: AnnouncedPort, Args: []string{"{port}"}}, "argument: "},
+		"announced port, and services":     {Spec{Port: AnnouncedPort, Services: []string{"pkg.A"}, Replicas: 2}, ""},
+		"a number that stands for nothing": {Spec{Port: -3}, "port -3: must be"},
+		"no port":                          {Spec{Port: NoPort, Stop: Stop{After: []string{"a", "{port}"}}}, "stop.after: argument"},
 	} {
 		c.unit.Name = "a"
 		err := c.unit.CheckFields()

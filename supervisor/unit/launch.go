@@ -139,11 +139,8 @@ func (u Spec) Version() (unit, exe string, err error) {
 		return "", "", fmt.Errorf("read the worker's executable: %w", err)
 	}
 	start := []any{u.Name, exe, u.Args}
-	switch u.Port {
-	case NoPort:
-		start = append(start, "no port")
-	case AnnouncedPort:
-		start = append(start, "announced port")
+	if word, noNumber := map[Port]string{NoPort: "no port", AnnouncedPort: "announced port"}[u.Port]; noNumber {
+		start = append(start, word)
 	}
 	// These were added later. If a unit has none of them, its hash is that which earlier versions have recorded.
 	type launch struct {

@@ -47,6 +47,8 @@ func TestLaunch(t *testing.T) {
 		{Name: "a", Args: []string{"{nothing}"}},
 		{Name: "a", Env: []string{"TOKEN={x"}},
 		{Name: "a", Kind: Managed, Port: NoPort, Args: []string{"{port}"}},
+		{Name: "a", Port: AnnouncedPort, Args: []string{"{port}"}},
+		{Name: "a", Port: AnnouncedPort, Env: []string{"PORT={port}"}},
 	} {
 		if _, _, err := u.Launch("a-0", 0); err == nil {
 			t.Errorf("%+v is launched", u)
@@ -105,6 +107,7 @@ func TestHashOfAnEarlierVersion(t *testing.T) {
 		"environment": {Name: "worker", Path: u.Path, Args: u.Args, Env: []string{"A=b"}},
 		"port":        {Name: "worker", Path: u.Path, Args: u.Args, Port: 80},
 		"no port":     {Name: "worker", Path: u.Path, Args: u.Args, Port: NoPort},
+		"announced":   {Name: "worker", Path: u.Path, Args: u.Args, Port: AnnouncedPort},
 		"user":        with(u, process.Attributes{User: "nobody"}),
 		"group":       with(u, process.Attributes{Group: "nobody"}),
 		"umask":       with(u, process.Attributes{Umask: new(uint32(0))}),

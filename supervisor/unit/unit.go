@@ -36,8 +36,8 @@ type Port int
 const (
 	AutoPort Port = 0  // the master chooses a free port for each worker
 	NoPort   Port = -1 // the workers are given none: they are not called
-	// AnnouncedPort means that each worker chooses its port itself: the one on which its family listens, or the one that
-	// it publishes at the module registry.
+	// AnnouncedPort means that each worker chooses its port itself: the one on which its family listens, or the one
+	// that it publishes at the module registry.
 	AnnouncedPort Port = -2
 )
 

@@ -23,10 +23,10 @@ const (
 // errPortChanged ends the wait for a worker on a port that is not the only one of the worker any more.
 var errPortChanged = errors.New("the worker has another port")
 
-// unclearPort is the reason why the port of a worker is not known.
-type unclearPort string
+// unclearPortError is the reason why the port of a worker is not known.
+type unclearPortError string
 
-func (e unclearPort) Error() string { return string(e) }
+func (e unclearPortError) Error() string { return string(e) }
 
 // waitOwnPort is wait for a worker that chooses its port itself. A worker may open several ports one after another, so
 // the search begins again if the port is not the only one any more, or another one is published.
@@ -76,7 +76,7 @@ func (r startWait) searchPort(ctx context.Context) (int, error) {
 func (r startWait) followPort(ctx context.Context, cancel context.CancelCauseFunc) {
 	for r.pauseSearch(ctx) {
 		port, err := r.port(ctx)
-		if _, unclear := errors.AsType[unclearPort](err); unclear || err == nil && port != r.rec.Port {
+		if _, unclear := errors.AsType[unclearPortError](err); unclear || err == nil && port != r.rec.Port {
 			cancel(errPortChanged)
 			return
 		}
@@ -94,7 +94,7 @@ func (r startWait) pauseSearch(ctx context.Context) bool {
 }
 
 // port returns the port of the worker: that which it has published, or else the only one on which its family listens.
-// The error is an unclearPort unless the search failed.
+// The error is an unclearPortError unless the search failed.
 func (r startWait) port(ctx context.Context) (int, error) {
 	published := announcedPorts(r.announced())
 	switch len(published) {
@@ -102,16 +102,16 @@ func (r startWait) port(ctx context.Context) (int, error) {
 	case 1:
 		return published[0], checkAnnounced(r.inst, published[0])
 	default:
-		return 0, unclearPort(fmt.Sprintf("it has published the ports %s, and one is needed", listed(published)))
+		return 0, unclearPortError(fmt.Sprintf("it has published the ports %s, and one is needed", listed(published)))
 	}
 	open, err := r.inst.ListensOn(ctx)
 	switch {
 	case err != nil:
 		return 0, err
 	case len(open) == 0:
-		return 0, unclearPort("it listens on no port")
+		return 0, unclearPortError("it listens on no port")
 	case len(open) > 1:
-		return 0, unclearPort(fmt.Sprintf("it listens on the ports %s, and has published none of them", listed(open)))
+		return 0, unclearPortError(fmt.Sprintf("it listens on the ports %s, and has published none of them", listed(open)))
 	}
 	return open[0], nil
 }
@@ -121,9 +121,9 @@ func checkAnnounced(inst launcher.Instance, port int) error {
 	owner, _ := inst.OwnsPort(port) // if it cannot be determined, the check that follows decides
 	switch owner {
 	case process.PortFree:
-		return unclearPort(fmt.Sprintf("it has published port %d, and does not listen on it", port))
+		return unclearPortError(fmt.Sprintf("it has published port %d, and does not listen on it", port))
 	case process.PortForeign:
-		return unclearPort(fmt.Sprintf("it has published port %d, which %v", port, launcher.ErrForeignPort))
+		return unclearPortError(fmt.Sprintf("it has published port %d, which %v", port, launcher.ErrForeignPort))
 	case process.PortOurs, process.PortUnknown:
 	}
 	return nil

@@ -210,7 +210,8 @@ func (w *owner) await(ctx context.Context) {
 	incarnation := w.rec.Incarnation
 	wait, cancel := context.WithTimeoutCause(ctx, w.unit.Start.Timeout, errStartTimeout)
 	r := startWait{
-		subject: w.subject(), progress: w.startup.begin(cancel), began: time.Now(), announced: w.announcedBy(w.rec.Instance.Token),
+		subject: w.subject(), progress: w.startup.begin(cancel), began: time.Now(),
+		announced: w.announcedBy(w.rec.Instance.Token),
 	}
 	w.helpers.Go(func() {
 		defer cancel()

@@ -32,7 +32,8 @@ func Register(server *grpc.Server, handle func(ctx context.Context, message stri
 		Methods: []grpc.MethodDesc{{
 			MethodName: "Echo",
 			Handler: func(_ any, ctx context.Context, decode func(any) error,
-				_ grpc.UnaryServerInterceptor) (any, error) {
+				_ grpc.UnaryServerInterceptor,
+			) (any, error) {
 				request := new(wrapperspb.StringValue) // it has a string in field 1, too
 				if err := decode(request); err != nil {
 					return nil, err
