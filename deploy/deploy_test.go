@@ -163,8 +163,8 @@ func TestUnitsHoldWhatOthersRelyOn(t *testing.T) {
 	}
 }
 
-// A plain systemctl kill sends the signal to every worker that is in the service, as are those of other users than root.
-// So a document may recommend it only where it says that the service is one of root.
+// A plain systemctl kill sends the signal to every worker that is in the service, as are those of other users than
+// root. So a document may recommend it only where it says that the service is one of root.
 func TestDocumentsKillTheMasterOnly(t *testing.T) {
 	documents := []string{"../README.md", "../CHANGELOG.md", "../ARCHITECTURE.md", "../CONTRIBUTING.md"}
 	for _, pattern := range []string{"../docs/*", "../scripts/*", "*.service", "*.socket"} {
