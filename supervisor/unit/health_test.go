@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/supervisor/probe"
+	"github.com/core-tools/hsu-master/supervisor/process"
 )
 
 func TestChecksOfAUnit(t *testing.T) {
@@ -44,6 +45,13 @@ func TestChecksOfAUnit(t *testing.T) {
 		"liveness by ping, no services": {
 			Spec{NoServices: true, Readiness: elsewhere, Liveness: probe.Spec{Type: probe.TypePing}},
 			probe.TypeTCP, probe.TypePing, false, true, true,
+		},
+		"notify": {
+			Spec{Readiness: probe.Spec{Type: probe.TypeNotify}}, probe.TypeNotify, probe.TypeNotify, true, true, true,
+		},
+		"notify, no port": {
+			Spec{Port: NoPort, Readiness: probe.Spec{Type: probe.TypeNotify}},
+			probe.TypeNotify, probe.TypeNotify, true, false, false,
 		},
 	} {
 		u := test.unit.WithDefaults()
@@ -90,5 +98,43 @@ func TestFaultsOfChecks(t *testing.T) {
 		if err := u.CheckFields(); err != nil {
 			t.Errorf("%+v: %v", u, err)
 		}
+	}
+}
+
+// A process gets its notify socket at its start, so a change of it replaces the process.
+func TestChangesOfNotify(t *testing.T) {
+	told := func(readiness, liveness probe.Type, interval time.Duration) Spec {
+		p := probe.Policy{Interval: interval}
+		return Spec{
+			Name: "u", Kind: Managed, Path: "/bin/true", Replicas: 1, Port: NoPort,
+			Readiness: probe.Spec{Type: readiness, Policy: p}, Liveness: probe.Spec{Type: liveness, Policy: p},
+		}.WithDefaults()
+	}
+	const none, notify = probe.TypeProcess, probe.TypeNotify
+	for name, test := range map[string]struct {
+		from, to Spec
+		start    bool
+	}{
+		"to notify":             {told(none, none, 0), told(notify, none, 0), true},
+		"from notify":           {told(notify, notify, 0), told(none, none, 0), true},
+		"watchdog too":          {told(notify, none, 0), told(notify, notify, 0), true},
+		"period of it":          {told(notify, notify, time.Second), told(notify, notify, time.Minute), true},
+		"interval of readiness": {told(notify, none, time.Second), told(notify, none, time.Minute), false},
+		"the same":              {told(notify, notify, 0), told(notify, notify, 0), false},
+	} {
+		before, err1 := test.from.Hash()
+		after, err2 := test.to.Hash()
+		start, _ := test.from.Differences(test.to)
+		if err1 != nil || err2 != nil || (before != after) != test.start || (len(start) > 0) != test.start {
+			t.Errorf("%s: differences %q, hash differs: %t, want a restart: %t", name, start, before != after, test.start)
+		}
+	}
+	if w := told(none, notify, time.Second).Watchdog(); w != time.Second {
+		t.Errorf("the watchdog of liveness alone is %s, want 1s", w)
+	}
+	u := told(notify, notify, 0)
+	u.Kind, u.Discover = Unmanaged, process.Pattern{Name: "a"}
+	if err := u.CheckFields(); err == nil || !strings.Contains(err.Error(), "for units that the master starts") {
+		t.Errorf("unmanaged: %v, want that it cannot notify", err)
 	}
 }
