@@ -54,7 +54,8 @@ func (f Family) Includes(pid int) bool {
 		cgroup = cgroupMembers(f.Cgroup)
 	}
 	s, err := readStat(pid)
-	for seen := map[int]bool{}; err == nil && !ours[pid] && !seen[pid]; seen[pid] = true {
+	for seen := map[int]bool{}; err == nil && !ours[pid] && !seen[pid]; {
+		seen[pid] = true
 		if f.Main != nil && f.Main.PID() == pid && f.Main.alive() || slices.Contains(cgroup, pid) ||
 			f.hasToken(pid, buf) || lease && memberByLease(pid, f, buf) {
 			return true
