@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/supervisor/logs/layout"
@@ -31,39 +32,58 @@ func Path(dir, worker string) string { return filepath.Join(dir, worker+".log") 
 
 // Open opens a worker's output file for appending, and creates it and the folder if necessary, but not the folder's
 // parents: a missing state directory may come back.
-func Open(dir, worker string) (*os.File, error) {
+func Open(dir, worker string) (*os.File, error) { return open(dir, worker, os.O_CREATE|os.O_WRONLY) }
+
+func open(dir, worker string, flag int) (*os.File, error) {
 	if err := safefile.Mkdir(dir); err != nil {
 		return nil, fmt.Errorf("make the folder of logs: %w", err)
 	}
-	f, err := safefile.OpenFile(Path(dir, worker), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	f, err := safefile.OpenFile(Path(dir, worker), flag|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the worker's log: %w", err)
 	}
 	return f, nil
 }
 
-// changeMark ends the line in a log after which a worker has another environment.
-const changeMark = "hsu-master: the worker's environment has changed"
+// startMark ends the line in a log that separates the output of two instances.
+const startMark = ": started by hsu-master"
 
-// MarkChange appends the line that says that the worker has another environment from here on, unless the log is missing
-// or empty.
-func MarkChange(path string) error {
-	f, err := safefile.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+// MarkStart appends a line for a start of the worker to its output file, such as "2026-03-01T12:00:00Z worker-0
+// incarnation 3: started by hsu-master". A missing file is created only if the worker writes to it.
+func MarkStart(dir, worker string, to Target, incarnation uint64) error {
+	flag := os.O_RDWR
+	if to == ToFile {
+		flag |= os.O_CREATE
+	}
+	f, err := open(dir, worker, flag)
+	if to != ToFile && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("open the worker's log: %w", err)
+		return err
 	}
-	info, err := f.Stat()
-	if err == nil && info.Size() > 0 {
-		_, err = f.WriteString(changeMark + "\n")
+	line := fmt.Sprintf("%s %s incarnation %d%s\n",
+		time.Now().UTC().Format(time.RFC3339), worker, incarnation, startMark)
+	if !endsLine(f) {
+		line = "\n" + line // one write, which other processes with the file cannot tear
 	}
+	_, err = f.WriteString(line)
 	return errors.Join(err, f.Close())
 }
 
-// Tail returns the last lines of an output file that were written with the present environment of the worker, nil if
-// there are none or they cannot be read. It drops NUL bytes, which a worker leaves if it truncates its output.
+// endsLine reports whether a file is empty or ends with a whole line.
+func endsLine(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return true
+	}
+	var last [1]byte
+	_, err = f.ReadAt(last[:], info.Size()-1)
+	return err != nil || last[0] == '\n'
+}
+
+// Tail returns the last lines of an output file that were written since the last start of the worker, nil if there are
+// none or they cannot be read. It drops NUL bytes, which a worker leaves if it truncates its output.
 func Tail(path string) []string {
 	f, err := safefile.Open(path)
 	if err != nil {
@@ -94,7 +114,7 @@ func Tail(path string) []string {
 	}
 	lines := strings.Split(text, "\n")
 	for i, line := range slices.Backward(lines) {
-		if strings.HasSuffix(line, changeMark) {
+		if strings.HasSuffix(line, startMark) {
 			lines = lines[i+1:]
 			break
 		}

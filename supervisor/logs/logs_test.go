@@ -4,39 +4,39 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 )
 
-// What a worker wrote with another environment is not among its last lines.
-func TestMarkChange(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "worker.log")
-	if err := MarkChange(path); err != nil {
+// The last lines of a worker are those since its last start, which has a line of its own.
+func TestMarkStart(t *testing.T) {
+	dir := t.TempDir()
+	path := Path(dir, "worker-0")
+	if err := MarkStart(dir, "worker-0", ToJournal, 1); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a log without a worker: %v", err)
+		t.Errorf("a file of a worker that writes to the journal: %v", err)
 	}
-	for _, step := range []struct {
+	for i, step := range []struct {
 		written string
-		marked  bool
+		to      Target
 		want    []string
 	}{
-		{"", true, nil}, // nothing to mark
-		{"first\n", false, []string{"first"}},
-		{"second, cut", true, nil},
-		{"third\nfourth\n", false, []string{"third", "fourth"}},
-		{"", true, nil},
-		{"fifth\n", false, []string{"fifth"}},
+		{"first\n", ToFile, []string{"first"}},
+		{"second, cut", ToFile, []string{"second, cut"}},
+		{"third\nfourth\n", ToFile, []string{"third", "fourth"}},
+		{"", ToInherit, nil},
+		{"fifth\n", ToFile, []string{"fifth"}},
 	} {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err := MarkStart(dir, "worker-0", step.to, uint64(i)); err != nil {
+			t.Fatal(err)
+		}
+		f, err := Open(dir, "worker-0")
 		if err == nil {
 			_, err = f.WriteString(step.written)
 			err = errors.Join(err, f.Close())
-		}
-		if err == nil && step.marked {
-			err = MarkChange(path)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -44,5 +44,15 @@ func TestMarkChange(t *testing.T) {
 		if got := Tail(path); !slices.Equal(got, step.want) {
 			t.Errorf("after %q the last lines are %q, want %q", step.written, got, step.want)
 		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ worker-0 incarnation `
+	const end = ": started by hsu-master\n"
+	if want := regexp.MustCompile("^" + begin + "0" + end + "first\n" + begin + "1" + end + "second, cut\n" + begin + "2" + end +
+		"third\nfourth\n" + begin + "3" + end + begin + "4" + end + "fifth\n$"); !want.Match(text) {
+		t.Errorf("the log is\n%s", text)
 	}
 }

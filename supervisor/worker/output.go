@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
@@ -55,10 +56,13 @@ func (o *output) tail() []string {
 	return logs.Tail(o.path)
 }
 
-// markChange marks the end of the output of instances with another environment, if there is any in the worker's file.
-func (o *output) markChange() {
+// markStart begins the output of another instance in the worker's file. It comes before the record of the start: from
+// that on, only the values of the present environment can be recognised in the output, and masked.
+func (o *output) markStart(to logs.Target, incarnation uint64) {
 	// If it fails, as on a full disk, the next lines fail too, and what is shown is what was shown before.
-	_ = crashpoint.Do(crashpoint.LogOpen, func() error { return logs.MarkChange(o.path) })
+	_ = crashpoint.Do(crashpoint.LogOpen, func() error {
+		return logs.MarkStart(filepath.Dir(o.path), o.worker, to, incarnation)
+	})
 }
 
 // rotate has the worker's file rotated by the policy of its unit. An instance, if there is one, reports whether its

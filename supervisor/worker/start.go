@@ -21,6 +21,7 @@ import (
 // launch starts the worker, after its start.before if the unit has one. The port is chosen first, and the status
 // "starting" without an instance is the intent: a start that is cut off there begins again, with the command.
 func (w *owner) launch(ctx context.Context) {
+	w.output.markStart(w.unit.Log.To, w.rec.Incarnation+1)
 	h := w.hooks.of(w.unit, unit.BeforeStart, 0)
 	if h.none() {
 		w.start(ctx)
@@ -36,7 +37,7 @@ func (w *owner) launch(ctx context.Context) {
 		w.rec.Instance = nil
 		// If the command fails, a change of the unit or its executable is still seen.
 		spec, _ := w.unit.Hash()
-		noteStart(&w.rec, spec, w.unit, w.env.Secrets, &w.output)
+		noteStart(&w.rec, spec, w.unit, w.env.Secrets)
 		err = w.hooks.plan(w.unit, unit.BeforeStart)
 	}
 	if err == nil && !w.record(ctx) {
@@ -153,7 +154,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	w.notePort(port)
 	w.rec.Incarnation++
 	w.routes.forget()
-	noteStart(&w.rec, spec, w.unit, w.env.Secrets, &w.output)
+	noteStart(&w.rec, spec, w.unit, w.env.Secrets)
 	w.rec.Instance = &records.Instance{
 		Token:   newToken(),
 		Process: identity.Process{BootID: w.env.BootID},
@@ -255,16 +256,10 @@ func (w *owner) onStart(ctx context.Context, l Link, port int, err error) {
 	}
 }
 
-// noteStart notes in the record the inputs of the next start, so that a change of them is seen. The log is marked where
-// the output with another environment begins, before a record says that the values of the new one can be recognised in
-// it.
-func noteStart(rec *records.Worker, spec string, u unit.Spec, key records.SecretKey, o *output) {
-	mac := key.MAC(u.Name, u.Env)
-	if mac != rec.EnvironmentMAC {
-		o.markChange()
-	}
+// noteStart notes in the record the inputs of the next start, so that a change of them is seen.
+func noteStart(rec *records.Worker, spec string, u unit.Spec, key records.SecretKey) {
 	rec.SpecHash, rec.Outdated = spec, false
-	rec.SecretKey, rec.EnvironmentMAC = key.ID(), mac
+	rec.SecretKey, rec.EnvironmentMAC = key.ID(), key.MAC(u.Name, u.Env)
 }
 
 // notePort makes port that of the next instance. If the worker had another one, the history gets an event.
