@@ -88,7 +88,8 @@ func init() {
 		"nobody-files": func(args []string) {
 			withheld.folderSize.Store(true)
 			dropUID()
-			used, err := Measure(context.Background(), []Family{{Session: number(args[0]), StartTicks: startTicksOf(args[0])}})
+			other := Family{Session: number(args[0]), StartTicks: startTicksOf(args[0])}
+			used, err := Measure(context.Background(), []Family{other})
 			must(err)
 			fmt.Printf("files %d of %d\n", used[0].Files, used[0].Processes)
 		},

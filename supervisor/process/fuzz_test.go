@@ -66,7 +66,8 @@ func plainStat(line string) (s taskStat, ok bool) {
 		PPID: number(field(4)), PGID: number(field(5)), SID: number(field(6)),
 		Flags: uint32(natural(field(9), 32)), Threads: number(field(20)),
 		CPUTicks:   natural(field(14), 64) + natural(field(15), 64) + natural(field(16), 64) + natural(field(17), 64),
-		StartTicks: natural(field(22), 64), EnvEnd: natural(field(51), 64), ExitCode: number(field(52)),
+		StartTicks: natural(field(22), 64), ResidentPages: int64(number(field(24))),
+		EnvEnd: natural(field(51), 64), ExitCode: number(field(52)),
 	}
 	return s, ok && s.PID > 0
 }

@@ -11,7 +11,7 @@ const statLine = "4711 (%s) S 1 4711 4710 0 -1 4194560 35 0 0 0 1 2 30 400 20 0 
 func TestParseStat(t *testing.T) {
 	want := taskStat{
 		PID: 4711, PPID: 1, PGID: 4711, SID: 4710, State: 'S', Flags: 4194560, Threads: 9,
-		StartTicks: 151241, EnvEnd: 140733, ExitCode: 768, CPUTicks: 433,
+		StartTicks: 151241, EnvEnd: 140733, ExitCode: 768, CPUTicks: 433, ResidentPages: 10,
 	}
 	for _, name := range []string{"a", "", "a b", ") S 1 2 3", "((", "a\nb", "a)"} {
 		got, err := parseStat([]byte(strings.Replace(statLine, "%s", name, 1)))

@@ -9,7 +9,8 @@ import (
 
 func TestSizeText(t *testing.T) {
 	for bytes, want := range map[int64]string{
-		0: "0B", 1023: "1023B", 1024: "1KiB", 480 << 20: "480MiB", 3 << 29: "1.5GiB", 1<<40 + 1: "1TiB", 5 << 50: "5120TiB",
+		0: "0B", 1023: "1023B", 1024: "1KiB", 480 << 20: "480MiB", 3 << 29: "1.5GiB", 1<<40 + 1: "1TiB",
+		5 << 50: "5120TiB",
 	} {
 		if got := SizeText(bytes); got != want {
 			t.Errorf("SizeText(%d) = %s, want %s", bytes, got, want)
