@@ -87,7 +87,8 @@ func TestListenRegistryWhereOthersCanReplaceIt(t *testing.T) {
 	if err := os.Lchown(path, nobody, nobody); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ListenRegistry(t.Context(), path); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
+	if _, err := ListenRegistry(t.Context(), path); err == nil ||
+		!strings.Contains(err.Error(), "belongs to user 65534") {
 		t.Errorf("a socket that another user has made first: %v", err)
 	}
 	if err := os.Chown(dir, nobody, nobody); err != nil {

@@ -57,8 +57,10 @@ func TestCheckHooks(t *testing.T) {
 		"announced port": {
 			Spec{Port: AnnouncedPort, Stop: Stop{Command: []string{"a", "{port}"}}}, "stop.command: argument",
 		},
-		"announced port in the arguments":  {Spec{Port: AnnouncedPort, Args: []string{"{port}"}}, "argument: "},
-		"announced port, and services":     {Spec{Port: AnnouncedPort, Services: []string{"pkg.A"}, Replicas: 2}, ""},
+		"announced port in the arguments": {Spec{Port: AnnouncedPort, Args: []string{"{port}"}}, "argument: "},
+		"announced port, and services": {
+			Spec{Port: AnnouncedPort, Services: []string{"pkg.A"}, Replicas: 2}, "",
+		},
 		"a number that stands for nothing": {Spec{Port: -3}, "port -3: must be"},
 		"no port":                          {Spec{Port: NoPort, Stop: Stop{After: []string{"a", "{port}"}}}, "stop.after: argument"},
 	} {

@@ -111,7 +111,8 @@ func (r startWait) port(ctx context.Context) (int, error) {
 	case len(open) == 0:
 		return 0, unclearPortError("it listens on no port")
 	case len(open) > 1:
-		return 0, unclearPortError(fmt.Sprintf("it listens on the ports %s, and has published none of them", listed(open)))
+		return 0, unclearPortError(
+			fmt.Sprintf("it listens on the ports %s, and has published none of them", listed(open)))
 	}
 	return open[0], nil
 }
