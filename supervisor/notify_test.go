@@ -271,8 +271,9 @@ func TestReadyThatWasLost(t *testing.T) {
 				settle(time.Second)
 				world.say("worker-0", test.text)
 				settle(time.Second)
-				if w := m.worker("worker-0"); w.Status != test.want || world.starts("worker-0") != 1 {
-					t.Errorf("worker-0 is %s after %d starts, want it %s", w.Status, world.starts("worker-0"), test.want)
+				starts := world.starts("worker-0")
+				if w := m.worker("worker-0"); w.Status != test.want || starts != 1 {
+					t.Errorf("worker-0 is %s after %d starts, want it %s after 1", w.Status, starts, test.want)
 				}
 				m.stop(nil)
 			})
