@@ -61,8 +61,10 @@ func TestCheckHooks(t *testing.T) {
 		"announced port, and services": {
 			Spec{Port: AnnouncedPort, Services: []string{"pkg.A"}, Replicas: 2}, "",
 		},
-		"a number that stands for nothing": {Spec{Port: -3}, "port -3: must be"},
-		"no port":                          {Spec{Port: NoPort, Stop: Stop{After: []string{"a", "{port}"}}}, "stop.after: argument"},
+		"a wrong port": {Spec{Port: -3}, "port -3: must be"},
+		"no port": {
+			Spec{Port: NoPort, Stop: Stop{After: []string{"a", "{port}"}}}, "stop.after: argument",
+		},
 	} {
 		c.unit.Name = "a"
 		err := c.unit.CheckFields()
