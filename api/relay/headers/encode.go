@@ -3,6 +3,7 @@ package headers
 import (
 	"bytes"
 	"hash/maphash"
+	"slices"
 )
 
 // seed is the seed of the hashes that find fields in an encoder's table.
@@ -15,9 +16,9 @@ const maxIndexed = 512
 // second time, so that values that differ in each call stay out of the table.
 type Encoder struct {
 	table   table
-	slots   [256]uint32 // number+1 of an entry, by its hash; the neighboring slot on a collision
-	seen    [64]uint32  // hashes of the fields seen lately
-	least   int         // the smallest size of the table since the last block, if resized
+	slots   [256]uint32   // number+1 of an entry, by its hash; the neighboring slot on a collision
+	seen    [16][4]uint32 // hashes of the fields seen lately, the latest of a set first
+	least   int           // the smallest size of the table since the last block, if resized
 	resized bool
 }
 
@@ -74,8 +75,10 @@ func (e *Encoder) Field(dst []byte, f Field) []byte {
 			}
 		}
 	}
-	if e.seen[h>>8&63] != h {
-		e.seen[h>>8&63] = h
+	// With sets of one hash, two fields of all calls could displace each other for ever.
+	if set := &e.seen[h>>8&15]; !slices.Contains(set[:], h) {
+		copy(set[1:], set[:])
+		set[0] = h
 		return e.literal(dst, 0, 4, f)
 	}
 	dst = e.literal(dst, 0x40, 6, f)
