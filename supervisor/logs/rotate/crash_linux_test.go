@@ -151,6 +151,7 @@ func losePowerAt(t *testing.T, kind, dir, moment string, env ...string) {
 	if err := unix.Unmount(dir, 0); err != nil {
 		t.Fatal(err)
 	}
+	awaitDetached(t, dir+".image")
 	if err := mountLoop(kind, dir+".image", dir); err != nil {
 		t.Fatal(err)
 	}

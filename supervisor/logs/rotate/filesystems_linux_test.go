@@ -6,7 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,6 +88,27 @@ func mountLoop(kind, image, dir string) error {
 		err = fmt.Errorf("%w\n%s", err, out)
 	}
 	return err
+}
+
+// awaitDetached waits until no loop device has the image after it was unmounted. The kernel detaches the device a
+// little later, and a mount meanwhile would reuse it and get I/O errors then.
+func awaitDetached(t *testing.T, image string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		devices, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(devices, func(name string) bool {
+			backing, _ := os.ReadFile(name) // it may be detached just now
+			return strings.TrimSuffix(string(backing), "\n") == image
+		}) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is still attached to a loop device", image)
+		}
+	}
 }
 
 func mountOverlay(t *testing.T, base string) string {
