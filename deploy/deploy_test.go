@@ -49,7 +49,8 @@ func TestNameOfAnInstallation(t *testing.T) {
 	for render, want := range map[*func(Options) (string, error)][]string{
 		new(Service): {
 			"Description=HSU master hsu-two.b: starts, watches and routes to worker processes",
-			"Requires=hsu-two.b.socket", "After=hsu-two.b.socket network.target hsu.slice", "SyslogIdentifier=hsu-two.b",
+			"Requires=hsu-two.b.socket", "After=hsu-two.b.socket network.target hsu.slice",
+			"SyslogIdentifier=hsu-two.b",
 			"Sockets=hsu-two.b.socket", "EnvironmentFile=-/etc/default/hsu-two.b", "StateDirectory=hsu-two.b",
 			"RuntimeDirectory=hsu-two.b", "Also=hsu-two.b.socket",
 		},

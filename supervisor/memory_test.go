@@ -74,7 +74,9 @@ func TestEndlessLeakUsesUpTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
 		world.behave = func(p *fakeProcess) { p.resident = 512 << 20 }
-		m := startMaster(t, world, t.TempDir(), 1, memoryLimited, func(u *unit.Spec) { u.Restart.Mode = unit.RestartNever })
+		m := startMaster(t, world, t.TempDir(), 1, memoryLimited, func(u *unit.Spec) {
+			u.Restart.Mode = unit.RestartNever
+		})
 		m.await("worker-0", records.StatusFailed, 10*time.Minute)
 		w := m.worker("worker-0")
 		if want := "restart budget 10/5m used up: " + memoryReason; w.Reason != want || world.starts("worker-0") != 11 {

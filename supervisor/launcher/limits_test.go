@@ -30,7 +30,8 @@ func TestConfine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rec := records.Instance{Token: strings.ReplaceAll(name, " ", "-")}
 			const required = "limits.enforce is required: "
-			group, err := (&osLauncher{cgroups: placement.Below(test.cgroups, reason)}).confine("worker-0", rec, test.limits)
+			l := &osLauncher{cgroups: placement.Below(test.cgroups, reason)}
+			group, err := l.confine("worker-0", rec, test.limits)
 			if err == nil && group.confine != nil {
 				err = group.confine()
 			}
@@ -57,7 +58,10 @@ func TestLimitsOfAnAdoptedInstance(t *testing.T) {
 		want string
 	}{
 		{osLauncher{cgroups: placement.Below("", reason)}, "limits.pids: " + reason},
-		{osLauncher{cgroups: placement.Below(tree, "")}, "limits.pids: the worker was started without a cgroup that this master manages"},
+		{
+			osLauncher{cgroups: placement.Below(tree, "")},
+			"limits.pids: the worker was started without a cgroup that this master manages",
+		},
 	} {
 		inst := &osInstance{family: test.l.family("worker-0", rec)}
 		inst.noCgroup = test.l.noCgroup(inst.family.Cgroup)

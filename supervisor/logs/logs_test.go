@@ -51,8 +51,9 @@ func TestMarkStart(t *testing.T) {
 	}
 	begin := `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ worker-0 incarnation `
 	const end = ": started by hsu-master\n"
-	if want := regexp.MustCompile("^" + begin + "0" + end + "first\n" + begin + "1" + end + "second, cut\n" + begin + "2" + end +
-		"third\nfourth\n" + begin + "3" + end + begin + "4" + end + "fifth\n$"); !want.Match(text) {
+	want := regexp.MustCompile("^" + begin + "0" + end + "first\n" + begin + "1" + end + "second, cut\n" +
+		begin + "2" + end + "third\nfourth\n" + begin + "3" + end + begin + "4" + end + "fifth\n$")
+	if !want.Match(text) {
 		t.Errorf("the log is\n%s", text)
 	}
 }
