@@ -126,7 +126,8 @@ func TestChangesOfNotify(t *testing.T) {
 		after, err2 := test.to.Hash()
 		start, _ := test.from.Differences(test.to)
 		if err1 != nil || err2 != nil || (before != after) != test.start || (len(start) > 0) != test.start {
-			t.Errorf("%s: differences %q, hash differs: %t, want a restart: %t", name, start, before != after, test.start)
+			t.Errorf("%s: differences %q, hash differs: %t, want a restart: %t",
+				name, start, before != after, test.start)
 		}
 	}
 	if w := told(none, notify, time.Second).Watchdog(); w != time.Second {
