@@ -61,7 +61,8 @@ var (
 	descRestarts = describe("worker_restarts_total",
 		"Restarts of the worker by policy, over all masters of this state.", "worker")
 	descCheck = describe("worker_check_passed",
-		"1 where the worker passed its last check, else 0.", "worker", "check", "probe")
+		"1 where the worker passed its last check, else 0; 0 also while a start waits for its first answer.",
+		"worker", "check", "probe")
 	descChecked = describe("worker_check_timestamp_seconds",
 		"When the worker was checked last, in Unix time.", "worker", "check")
 	descCheckDue = describe("worker_check_due_timestamp_seconds",
@@ -155,8 +156,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			}
 		}
 		for _, check := range w.Checks {
-			if !check.At.IsZero() {
+			if !check.At.IsZero() || w.Status == records.StatusStarting { // a start waits for its first answer
 				gauge(descCheck, yes(check.Passed), w.ID, check.Use, sendable(check.Probe))
+			}
+			if !check.At.IsZero() {
 				gauge(descChecked, unixTime(check.At), w.ID, check.Use)
 			}
 			if !check.Due.IsZero() {

@@ -88,6 +88,9 @@ func TestMetricsTellOfChecks(t *testing.T) {
 					{Use: "liveness", Probe: "exec \xff", At: time.Unix(99, 0)},
 					{Use: "other", Probe: "not asked yet"},
 				},
+			}, {
+				Worker: records.Worker{ID: "worker-1", Status: records.StatusStarting},
+				Checks: []worker.CheckInfo{{Use: "start", Probe: "READY=1"}},
 			}}
 		},
 		Services: func() []services.ServiceInfo { return nil },
@@ -102,6 +105,7 @@ func TestMetricsTellOfChecks(t *testing.T) {
 		`hsu_master_worker_check_due_timestamp_seconds{check="readiness",worker="worker-0"} 105`,
 		`hsu_master_worker_due_timestamp_seconds{worker="worker-0"} 200`,
 		`hsu_master_worker_last_due_timestamp_seconds{worker="worker-0"} 140`,
+		`hsu_master_worker_check_passed{check="start",probe="READY=1",worker="worker-1"} 0`,
 	} {
 		if !strings.Contains(recorder.Body.String(), line+"\n") {
 			t.Errorf("missing: %s", line)

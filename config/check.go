@@ -116,7 +116,7 @@ func checkDiscover(r *reader, u *Unit, n *node, e entry) {
 	case discover == nil:
 		r.faultAt(e.at, "discover is missing: how the process is found, such as {pid_file: /run/db.pid}")
 	case given != 1:
-		r.conflict(n, "discover", "must have one of pid_file, process, port, systemd")
+		r.conflict(n, "discover", "must have exactly one of pid_file, process, port, systemd")
 	case discover.get("process") != nil && u.Discover.Process.Name == "":
 		r.conflict(n, "discover.process", "name is missing")
 	}

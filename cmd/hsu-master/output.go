@@ -376,7 +376,9 @@ func lastCheck(checks []*adminpb.Check, now time.Time) string {
 		shown = checks[i]
 	}
 	var parts []string
-	if at := shown.GetAnsweredAt(); at != nil {
+	if at := shown.GetAnsweredAt(); at == nil && shown.GetDueAt() == nil {
+		return "no answer yet"
+	} else if at != nil {
 		result := "passed "
 		if !shown.GetPassed() {
 			result = "missed "

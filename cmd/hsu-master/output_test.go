@@ -46,6 +46,7 @@ func TestWorkersComeWithTheirLastAndTheirNextCheck(t *testing.T) {
 				AnsweredAt: at(-4 * time.Second),
 			},
 		}},
+		{Id: "mute-0", Status: "starting", Checks: []*adminpb.Check{{Use: "start", Probe: "READY=1"}}},
 		{Id: "gone-0", Status: "stopped"},
 	}
 	var out strings.Builder
@@ -54,6 +55,7 @@ func TestWorkersComeWithTheirLastAndTheirNextCheck(t *testing.T) {
 	}
 	for _, want := range []string{
 		"  LAST CHECK  ", "  next in 2s\n", "  passed 3s ago, next in 2s\n", "  missed 4s ago, next now\n", "  -\n",
+		"  no answer yet\n",
 		"\nbad-0 missed its check of liveness 4s ago, next now: http http://h/: 503 Service\\x1b Unavailable\n",
 	} {
 		if !strings.Contains(regexp.MustCompile(" +\n").ReplaceAllString(out.String(), "\n"), want) {

@@ -2,6 +2,7 @@ package importer
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -131,10 +132,12 @@ func (p *program) output(o option) error {
 			return errors.New("no counterpart: workers are called UNIT-0, UNIT-1 and so on")
 		}
 	case "stderr_logfile", "stderr_logfile_maxbytes", "stderr_logfile_backups", "stderr_syslog":
-		if !p.toFile("stdout") && p.toFile("stderr") == p.toFile("stdout") {
-			return nil
+		switch out := p.target("stdout"); {
+		case out == "file":
+			return errors.New("no counterpart: stdout and stderr go to the same file")
+		case out != p.target("stderr"):
+			return fmt.Errorf("no counterpart: stderr goes where stdout goes: log.to is %s", out)
 		}
-		return errors.New("no counterpart: stdout and stderr go to the same file")
 	default:
 		return errNoCounterpart
 	}
@@ -144,7 +147,7 @@ func (p *program) output(o option) error {
 // rotation imports the options about the rotation of the log.
 func (p *program) rotation(o option) error {
 	switch {
-	case !p.toFile("stdout"): // there is nothing to rotate
+	case p.target("stdout") != "file": // there is nothing to rotate
 	case o.name == "stdout_logfile_backups":
 		p.unit.set("log.keep", o.value)
 	case strings.Trim(o.value, "0") == "":
@@ -155,10 +158,16 @@ func (p *program) rotation(o option) error {
 	return nil
 }
 
-// toFile reports whether a stream, stdout or stderr, goes to a file here.
-func (p *program) toFile(stream string) bool {
+// target returns the value of log.to for a stream, stdout or stderr.
+func (p *program) target(stream string) string {
 	file := p.value(stream + "_logfile")
-	return !isOutput(file) && !isSyslog(file) && !isTrue(p.value(stream+"_syslog"))
+	switch {
+	case isSyslog(file) || isTrue(p.value(stream+"_syslog")):
+		return "journal"
+	case isOutput(file):
+		return "inherit"
+	}
+	return "file"
 }
 
 // value returns the value of an option, or "".

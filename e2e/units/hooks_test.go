@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,16 +131,19 @@ func TestHooksRunInOrderAroundAWorker(t *testing.T) {
 		"after begins", "after ends", "before begins", "before ends", "worker begins",
 		"stop begins", "stop ends", "worker ends", "after begins", "after ends")
 	hello := "hello shop-0 " + s.path("data")
-	want := fmt.Sprintf(`output of before: shop %[1]d %[1]d %[2]s ,
+	want := fmt.Sprintf(`TIME shop-0 incarnation 1: started by hsu-master
+output of before: shop %[1]d %[1]d %[2]s ,
 output of the worker, port %[1]d %[1]d
 output of after: 0 %[1]d %[1]d %[2]s ,SIGKILL
+TIME shop-0 incarnation 2: started by hsu-master
 output of before: shop %[1]d %[1]d %[2]s ,
 output of the worker, port %[1]d %[1]d
 output of stop: shop-0 %[1]d %[1]d %[2]s ,
 stop sees the worker alive
 output of after: 0 %[1]d %[1]d %[2]s 0,
 `, w.Port, hello)
-	if diff := cmp.Diff(want, s.output("shop-0")); diff != "" {
+	clock := regexp.MustCompile(`(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ `)
+	if diff := cmp.Diff(want, clock.ReplaceAllString(s.output("shop-0"), "TIME ")); diff != "" {
 		t.Errorf("the worker's log (-want +got):\n%s", diff)
 	}
 	s.WantNothingLeft()

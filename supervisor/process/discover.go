@@ -60,7 +60,7 @@ func (p Pattern) Check() error {
 	}
 	switch {
 	case ways != 1:
-		return errors.New("must have one of pid_file, process, port and systemd")
+		return errors.New("must have exactly one of pid_file, process, port and systemd")
 	case p.Name == "" && len(p.Args) > 0:
 		return errors.New("process: name is missing")
 	case strings.ContainsRune(p.Name, '/'):
