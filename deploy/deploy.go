@@ -70,6 +70,8 @@ type Rights struct {
 	// OpenFiles is the largest limit of open files that a worker gets, if it is above the hard limit that systemd gives
 	// to services; else 0.
 	OpenFiles uint64
+	// Enter lets all users pass the runtime folder, to sockets in it that are theirs. They cannot list it.
+	Enter bool
 }
 
 // ServiceFiles is the hard limit of open files that systemd gives to services: DefaultLimitNOFILE=.
@@ -77,7 +79,7 @@ const ServiceFiles = 524288
 
 // IsZero reports whether no rights are asked for.
 func (r Rights) IsZero() bool {
-	return len(r.Capabilities) == 0 && !r.Privileged && !r.Resources && r.OpenFiles == 0
+	return len(r.Capabilities) == 0 && !r.Privileged && !r.Resources && r.OpenFiles == 0 && !r.Enter
 }
 
 const defaultStopGrace = 10 * time.Second
@@ -213,6 +215,9 @@ func (r Rights) grant(unit string) string {
 	if r.OpenFiles != 0 {
 		limit := get(unit, "WatchdogSec") + fmt.Sprintf("\nLimitNOFILE=1024:%d", r.OpenFiles)
 		unit = set(unit, "WatchdogSec", limit)
+	}
+	if r.Enter {
+		unit = set(unit, "RuntimeDirectoryMode", "0711")
 	}
 	if len(r.Capabilities) > 0 {
 		unit = set(unit, "CapabilityBoundingSet", strings.Join(r.Capabilities, " "))

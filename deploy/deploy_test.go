@@ -99,7 +99,7 @@ func TestRights(t *testing.T) {
 		"~@privileged @resources": {},
 		"~@resources":             {Privileged: true, Capabilities: []string{"CAP_SETUID"}},
 		"~@privileged":            {Resources: true},
-		"":                        {Privileged: true, Resources: true, OpenFiles: 1048576},
+		"":                        {Privileged: true, Resources: true, OpenFiles: 1048576, Enter: true},
 	} {
 		unit, err := Service(Options{Rights: r})
 		if err != nil {
@@ -118,6 +118,9 @@ func TestRights(t *testing.T) {
 		}
 		if limited := strings.Contains(unit, "\nLimitNOFILE=1024:1048576\n"); limited != (r.OpenFiles > 0) {
 			t.Errorf("%+v: it has a limit of open files: %t", r, limited)
+		}
+		if mode := get(unit, "RuntimeDirectoryMode"); (mode == "0711") != r.Enter || (mode == "0700") == r.Enter {
+			t.Errorf("%+v: RuntimeDirectoryMode=%s", r, mode)
 		}
 	}
 }

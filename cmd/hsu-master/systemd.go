@@ -109,7 +109,11 @@ func installUnits(c *cli.Context) error {
 	}
 	before, err := os.ReadFile(filepath.Join(dir, service))
 	if err == nil && util.IsRunningSystemd() {
-		if err := checkRunning("/proc", i.options, owner); err != nil {
+		scopes, err := workerScopes(c.Context, service)
+		if err != nil {
+			return err
+		}
+		if err := checkRunning("/proc", i.options, scopes, owner); err != nil {
 			return err
 		}
 	}

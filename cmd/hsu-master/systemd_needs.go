@@ -115,6 +115,10 @@ func (n *needs) addRights(u unit.Spec, root bool) {
 	if a.User != "" || a.Group != "" {
 		add("user", true, false, "CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SYS_PTRACE")
 	}
+	if a.User != "" && u.Notifies() { // the socket belongs to the user, and is in the runtime folder
+		add("health with notify", true, false, "CAP_CHOWN")
+		n.rights.Enter = n.rights.Enter || root
+	}
 	if a.Nice < 0 {
 		add("nice", false, true, "CAP_SYS_NICE")
 	} else if a.Nice > 0 {

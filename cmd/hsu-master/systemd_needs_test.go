@@ -45,6 +45,13 @@ func TestRightsThatUnitsNeed(t *testing.T) {
 		{"umask: \"0027\"", "root", deploy.Rights{}, false},
 		{"user: db", "root", deploy.Rights{Capabilities: strings.Fields(pair), Privileged: true}, false},
 		{"user: db", "hsu", deploy.Rights{}, true},
+		{
+			"user: db, readiness: {type: notify}", "root",
+			deploy.Rights{Capabilities: strings.Fields("CAP_CHOWN " + pair), Privileged: true, Enter: true},
+			false,
+		},
+		{"user: db, liveness: {type: notify}", "hsu", deploy.Rights{}, true},
+		{"readiness: {type: notify}", "root", deploy.Rights{}, false},
 		{"nice: -1", "root", deploy.Rights{Capabilities: []string{nice}, Resources: true}, false},
 		{"nice: 1", "root", deploy.Rights{Resources: true}, false},
 		{"nice: 1", "hsu", deploy.Rights{Resources: true}, false},
@@ -62,7 +69,7 @@ func TestRightsThatUnitsNeed(t *testing.T) {
 		n := needsOfText(t, t.TempDir(), "  a: {"+test.keys+"}\n  b: {"+test.keys+"}\n", test.user)
 		if !slices.Equal(n.rights.Capabilities, test.want.Capabilities) ||
 			n.rights.Privileged != test.want.Privileged || n.rights.Resources != test.want.Resources ||
-			n.rights.OpenFiles != test.want.OpenFiles || len(n.missing) > 0 != test.missing {
+			n.rights.OpenFiles != test.want.OpenFiles || n.rights.Enter != test.want.Enter || len(n.missing) > 0 != test.missing {
 			t.Errorf("%s for %s: %+v, missing %q", test.keys, test.user, n.rights, n.missing)
 		}
 	}

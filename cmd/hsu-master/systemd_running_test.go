@@ -22,6 +22,9 @@ func TestInstallForAnotherUserThanTheRunningOne(t *testing.T) {
 		{"a worker in a slice of its own", "0::/hsu.slice/hsu-more.slice/hsu-master.service/worker-0.TOKEN\n", 0, true},
 		{"a worker beside cgroup v1", "1:name=systemd:/system.slice/hsu-master.service\n0::/\n", 0, true},
 		{"the same user", service + "\n", 990, false},
+		{"a worker in the scope", "0::/hsu.slice/hsu-workers-1.scope/worker-0.TOKEN\n", 0, true},
+		{"a worker of another master", "0::/hsu.slice/hsu-workers-2.scope/worker-0.TOKEN\n", 0, false},
+		{"a worker of the same user in the scope", "0::/hsu.slice/hsu-workers-1.scope/worker-0.TOKEN\n", 990, false},
 		{"another service", "0::/system.slice/hsu-master.service.d\n", 0, false},
 		{"a container", "0::/machine.slice/machine-e2e.scope/payload/system.slice/hsu-master.service\n", 0, false},
 		{"a user's own service", "0::/user.slice/user-0.slice/user@0.service/app.slice/hsu-master.service\n", 0, false},
@@ -41,7 +44,8 @@ func TestInstallForAnotherUserThanTheRunningOne(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			err := checkRunning(proc, deploy.Options{}, account{name: "hsu", uid: 990})
+			scopes := []string{"hsu-workers-1.scope"}
+			err := checkRunning(proc, deploy.Options{}, scopes, account{name: "hsu", uid: 990})
 			if test.refused != (err != nil) {
 				t.Fatalf("checkRunning = %v", err)
 			}
@@ -68,14 +72,29 @@ func TestInstallOverUnitsWithUsers(t *testing.T) {
 		}
 	}
 	o := deploy.Options{Name: "two"}
-	if err := checkRunning(proc, o, account{name: "root"}); err == nil {
+	if err := checkRunning(proc, o, nil, account{name: "root"}); err == nil {
 		t.Error("a service without CAP_KILL is installed")
 	}
 	o.Rights.Capabilities = []string{"CAP_KILL"}
-	if err := checkRunning(proc, o, account{name: "root"}); err != nil {
+	if err := checkRunning(proc, o, nil, account{name: "root"}); err != nil {
 		t.Error(err)
 	}
-	if err := checkRunning(proc, o, account{name: "hsu", uid: 990}); err == nil {
+	if err := checkRunning(proc, o, nil, account{name: "hsu", uid: 990}); err == nil {
 		t.Error("a service of another user is installed")
+	}
+}
+
+func TestScopesOfAService(t *testing.T) {
+	const shown = "Id=hsu-workers-1.scope\nBefore=shutdown.target hsu-master.service\n\n" +
+		"Before=two.service shutdown.target\nId=hsu-workers-2.scope\n\nId=hsu-workers-3.scope\nBefore=\n"
+	for service, want := range map[string]string{
+		"hsu-master.service": "hsu-workers-1.scope", "two.service": "hsu-workers-2.scope", "three.service": "", "": "",
+	} {
+		if got := strings.Join(orderedBefore(service, shown), " "); got != want {
+			t.Errorf("%q: %s, want %s", service, got, want)
+		}
+	}
+	if got := orderedBefore("two.service", ""); got != nil {
+		t.Errorf("no scopes: %s", got)
 	}
 }

@@ -405,6 +405,12 @@ func TestPlaceForAnotherUser(t *testing.T) {
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o711 {
 		t.Errorf("the folder has mode %v, %v, want 0711", info.Mode(), err)
 	}
+	if err := errors.Join(os.Chmod(dir, 0o700), Admit(path, nobody)); err != nil { // as systemd does at a start
+		t.Error(err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o711 {
+		t.Errorf("the folder has mode %v, %v, want 0711 again", info.Mode(), err)
+	}
 	if err := os.Chmod(outer, 0o700); err != nil { // it is not the master's own folder
 		t.Fatal(err)
 	}

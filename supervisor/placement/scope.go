@@ -31,6 +31,9 @@ const (
 // waiting is the cgroup of the placeholder: processes in the scope's own one would keep it from limiting its children.
 const waiting = "starting"
 
+// errEnding means that the scope is being stopped: a process that enters it would be killed with those in it.
+var errEnding = errors.New("still ending")
+
 // errNoService means that this process is not the main process of a service: a shell in one has started it, say.
 var errNoService = errors.New("not the main process of a service")
 
@@ -51,6 +54,7 @@ type scope struct {
 
 	mu       sync.Mutex
 	useless  bool        // this process is no service
+	ending   bool        // as systemd said when it was asked last
 	starts   int         // that use the scope, and whose process is not in it yet
 	holder   placeholder // nil if no start of these has made the scope
 	verified time.Time   // when systemd said that the scope is active, or made it
@@ -147,14 +151,14 @@ func (s *scope) enter() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		s.useless = errors.Is(err, errNoService)
+		s.useless, s.ending = errors.Is(err, errNoService), errors.Is(err, errEnding)
 		s.retry = time.Now().Add(retryAfter)
-		if s.useless || !s.populated() {
+		if s.useless || s.ending || !s.populated() {
 			return err
 		}
 		// Most probably it is the scope of the workers still, and the manager is busy.
 	} else {
-		s.verified = time.Now()
+		s.ending, s.verified = false, time.Now()
 	}
 	if holder != nil {
 		if s.holder != nil { // of a scope that has ended, and the placeholder with it
@@ -177,7 +181,7 @@ func (s *scope) join() (known bool, err error) {
 	case s.starts > 0 && s.holder != nil && s.holder.Alive():
 	case s.starts > 0 && time.Since(s.verified) < freshness && s.populated():
 	case time.Now().Before(s.retry):
-		if !s.populated() {
+		if s.ending || !s.populated() {
 			return true, errors.New("systemd has failed to make it, and is asked again later")
 		}
 	default:
@@ -237,9 +241,12 @@ func (s *scope) ensure(ctx context.Context) (placeholder, error) {
 		}
 		s.service = name
 	}
+	last := ""
 	for {
 		state, err := m.ActiveState(ctx, s.name)
 		switch {
+		case err != nil && last != "":
+			return nil, fmt.Errorf("%s was %s: %w: %w", s.name, last, errEnding, err)
 		case err != nil:
 			return nil, err
 		case state == "inactive" || state == "failed":
@@ -248,10 +255,11 @@ func (s *scope) ensure(ctx context.Context) (placeholder, error) {
 			return nil, nil
 		}
 		// It is being stopped, or its last process has just ended.
+		last = state
 		select {
 		case <-time.After(transition):
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s is %s: %w", s.name, state, ctx.Err())
+			return nil, fmt.Errorf("%s is %s: %w: %w", s.name, state, errEnding, ctx.Err())
 		}
 	}
 }

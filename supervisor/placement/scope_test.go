@@ -286,11 +286,19 @@ func TestScopeThatDoesNotEndIsNotAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, s, log := newWorld(t)
 		w.state = "deactivating" // a worker ignores SIGTERM
+		w.populate(true)
 		began := time.Now()
 		mustNotMake(t, s, "worker-0")
 		if took := time.Since(began); took != 2*time.Second || !strings.Contains(log.String(), "is deactivating") {
 			t.Errorf("after %v: %s", took, log)
 		}
+		mustNotMake(t, s, "worker-1") // a start within 10 s does not wait, and must not enter it either
+		if took := time.Since(began); took != 2*time.Second {
+			t.Errorf("the second start ended after %v", took)
+		}
+		w.end()
+		time.Sleep(retryAfter)
+		mustMake(t, s, "worker-2")()
 	})
 }
 

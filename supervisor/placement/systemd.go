@@ -14,7 +14,10 @@ const slice = "hsu.slice"
 // managerSocket is where systemd takes calls of root without a D-Bus daemon.
 const managerSocket = "/run/systemd/private"
 
-func scopeName(masterID string) string { return "hsu-workers-" + masterID + ".scope" }
+// AnyScope is the pattern of the names of all masters' scopes.
+const AnyScope = "hsu-workers-*.scope"
+
+func scopeName(masterID string) string { return strings.Replace(AnyScope, "*", masterID, 1) }
 
 // top returns the folder of the cgroup at the top of systemd's hierarchy, and whether PID 1 is a systemd.
 func top() (folder string, known bool) {

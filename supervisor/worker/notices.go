@@ -300,6 +300,10 @@ func RestoreSockets(e *Env, recs []records.Worker) Sockets {
 			continue
 		}
 		r, log := restored{}, e.Log.With("worker", rec.ID)
+		if err := notify.Admit(i.Notify.Path, i.UID); err != nil {
+			log.Error("worker notify socket not restored", "error", err)
+			continue
+		}
 		if file := e.Keeper.Kept(storeName(i.Token)); file != nil {
 			var err error
 			if r.socket, err = e.Notify.Restore(i.Notify.Path, file, log); err != nil {

@@ -4,12 +4,18 @@ package inside
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -237,4 +243,139 @@ func TestInstallChecksTheFileAsTheService(t *testing.T) {
 		t.Errorf("it does not say how to kill the master only:\n%s", output)
 	}
 	two.await(t, 0, map[string]string{"a-0": "running"})
+}
+
+// module is a worker that publishes its port at a module registry, says that it is ready, and that it lives.
+const module = `use Socket;
+my ($registry, $name) = @ARGV;
+socket(my $tcp, PF_INET, SOCK_STREAM, 0) or die $!;
+bind($tcp, sockaddr_in(0, INADDR_LOOPBACK)) or die $!;
+listen($tcp, 5) or die $!;
+my ($port) = sockaddr_in(getsockname($tcp));
+my $body = qq({"moduleID":"$name","processID":$$,"apis":[{"serviceIDs":["x"],"serverPort":$port,"protocol":"http"}]});
+socket(my $http, PF_UNIX, SOCK_STREAM, 0) or die $!;
+connect($http, sockaddr_un($registry)) or die "$registry: $!";
+syswrite($http, "POST /api/v1/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: " . length($body) .
+	"\r\n\r\n$body");
+my $answer = join("", <$http>);
+$answer =~ /"success":true/ or die $answer;
+sub notify {
+	socket(my $s, PF_UNIX, SOCK_DGRAM, 0) or die $!;
+	send($s, $_[0], 0, sockaddr_un($ENV{NOTIFY_SOCKET})) or warn "notify $_[0]: $!";
+}
+notify("READY=1");
+while (1) { notify("WATCHDOG=1\nSTATUS=beat " . ++$beat); select(undef, undef, undef, 0.2); }
+`
+
+// modules is a configuration file: the port, and the name of the master twice.
+const modules = `
+listen: 127.0.0.1:%d
+registry: unix:///tmp/hsu-registry-%s.sock
+units:
+  module:
+    kind: managed
+    command: [/usr/bin/perl, /srv/pair/module, "/tmp/hsu-registry-%[2]s.sock", "%[2]s"]
+    user: hsu
+    port: announced
+    services: []
+    readiness: {type: notify}
+    liveness: {type: notify, interval: 1s}
+    limits: {memory: 100MiB, pids: 50}
+`
+
+// discover asks the module registry of a master for the port of its module.
+func (n named) discover(t *testing.T) (port int) {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", "/tmp/hsu-registry-"+n.name+".sock")
+		},
+	}}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x/api/v1/discover/"+n.name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	var found struct{ APIs []struct{ ServerPort int } }
+	if err := json.NewDecoder(response.Body).Decode(&found); err != nil || len(found.APIs) != 1 {
+		t.Fatalf("%s: %+v, %v", response.Status, found, err)
+	}
+	return found.APIs[0].ServerPort
+}
+
+// beat returns the number that the worker has sent last as its status.
+func (n named) beat(t *testing.T) (last int) {
+	t.Helper()
+	list := command(t, master, "--state-dir", n.state(), "worker", "list")
+	if found := regexp.MustCompile(`beat (\d+)`).FindStringSubmatch(list); found != nil {
+		last, _ = strconv.Atoi(found[1])
+	}
+	return last
+}
+
+// Two masters with workers of another user, which have notify sockets and publish their ports. The installed units have
+// the rights for that. A worker reaches its socket also after the crash of its master, and with it no worker of the
+// other changes.
+func TestTwoMastersWithNotifyAndRegistry(t *testing.T) {
+	addUser(t)
+	if err := os.MkdirAll("/srv/pair", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll("/srv/pair") })
+	if err := os.WriteFile("/srv/pair/module", []byte(module), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"module-0": "running"}
+	masters, began := []named{namedMaster(t, "one"), namedMaster(t, "two")}, map[string]map[string]int{}
+	ports := map[string]int{}
+	text := func(i int) string { return fmt.Sprintf(modules, 50061+i, masters[i].name) }
+	for i, n := range masters {
+		t.Cleanup(func() { _ = os.Remove("/tmp/hsu-registry-" + n.name + ".sock") })
+		n.write(t, text(i))
+		n.install(t)
+		began[n.name] = n.await(t, 0, want)
+		ports[n.name] = n.discover(t)
+		if got := cgroupOf(t, began[n.name]["module-0"]); !strings.HasPrefix(got, "/hsu.slice/hsu-workers-") {
+			t.Errorf("the worker of %s is in %s", n.name, got)
+		}
+	}
+	one, two := masters[0], masters[1]
+	command(t, "systemctl", "kill", "-s", "KILL", "one.service")
+	crashed := one.await(t, began["one"][""], want)
+	from := one.beat(t)
+	waitFor(t, 30*time.Second, func() error { // longer than liveness allows without one
+		if now := one.beat(t); now < from+15 {
+			return fmt.Errorf("beat %d, want %d", now, from+15)
+		}
+		return nil
+	})
+	if now := one.await(t, 0, want); now["module-0"] != began["one"]["module-0"] {
+		t.Errorf("after the crash the worker is process %d, want %d", now["module-0"], began["one"]["module-0"])
+	}
+	if port := one.discover(t); port != ports["one"] {
+		t.Errorf("after the crash the module is found at port %d, want %d", port, ports["one"])
+	}
+
+	one.write(t, strings.Replace(text(0), "pids: 50", "pids: 60", 1)+"    environment: {A: b}\n")
+	command(t, "systemctl", "reload", "one") // the variable replaces the worker
+	reloaded := one.await(t, 0, want)
+	if reloaded[""] != crashed[""] || reloaded["module-0"] == crashed["module-0"] {
+		t.Errorf("after the reload: %v, before: %v", reloaded, crashed)
+	}
+	one.discover(t)
+	if now := two.await(t, 0, want); !maps.Equal(now, began["two"]) {
+		t.Errorf("the other master and its worker are %v, want %v", now, began["two"])
+	}
+	if port := two.discover(t); port != ports["two"] {
+		t.Errorf("the module of the other is found at port %d, want %d", port, ports["two"])
+	}
+	command(t, master, "systemd", "uninstall", "--name", "one")
+	if now := two.await(t, 0, want); !maps.Equal(now, began["two"]) {
+		t.Errorf("after the other is uninstalled: %v, want %v", now, began["two"])
+	}
 }

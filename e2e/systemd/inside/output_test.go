@@ -85,10 +85,15 @@ func TestOutputInTheJournal(t *testing.T) {
 	running := map[string]string{"direct-0": "running", "shared-0": "running"}
 	pids, first := awaitStatuses(t, 0, running)
 	direct, shared := awaitLines(t, "direct-0", "direct", 0), awaitLines(t, "hsu-master", "shared", 0)
+	// journald attributes a line to the unit of the process that writes it: the scope.
 	for _, want := range []string{"direct knows its stream", "shared knows its stream"} {
-		if got := entries(t, "-u", service); !strings.Contains(got, want) {
-			t.Errorf("the service's entries lack %q:\n%s", want, got)
+		if got := entries(t, "-u", "hsu-workers-*"); !strings.Contains(got, want) {
+			t.Errorf("the entries of the scope lack %q:\n%s", want, got)
 		}
+	}
+	if got := entries(t, "-t", "hsu-master"); !strings.Contains(got, "shared knows its stream") ||
+		!strings.Contains(got, "master started") {
+		t.Errorf("the entries of the identifier lack lines of the master or of a worker with its output:\n%s", got)
 	}
 	if got := entries(t, "-t", "direct-0", "-p", "err"); got != "direct is in error" {
 		t.Errorf("the errors of direct-0 are %q", got)

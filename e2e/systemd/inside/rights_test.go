@@ -128,6 +128,34 @@ func TestInstallForAnotherUserWantsAStopFirst(t *testing.T) {
 	}
 }
 
+// Workers that survive in the scope while no master runs are seen too.
+func TestInstallForAnotherUserSeesSurvivors(t *testing.T) {
+	name := addUser(t)
+	dropIn(t, "Restart=no")
+	first := install(t)
+	command(t, "systemctl", "kill", "-s", "KILL", service)
+	waitFor(t, 10*time.Second, func() error {
+		if got := property(t, "ActiveState"); got != "failed" {
+			return fmt.Errorf("the service is %s", got)
+		}
+		return nil
+	})
+	other := []string{
+		"systemd", "install", "--worker-path", worker, "--worker-count", strconv.Itoa(workers), "--user", name,
+	}
+	output, err := exec.CommandContext(t.Context(), master, other...).CombinedOutput()
+	if err == nil || !strings.Contains(string(output), "belongs to user 0") {
+		t.Fatalf("%v, want a refusal:\n%s", err, output)
+	}
+	// What the message says.
+	command(t, "systemctl", "start", service)
+	second := ready(t, first.MasterPID)
+	wantSame(t, "the start", first, second)
+	command(t, "systemctl", "stop", socket, service)
+	command(t, master, append(other, "--enable")...)
+	ready(t, second.MasterPID)
+}
+
 // shell is a worker that first attempts the attacks that a shell in a worker could. It must not change the machine
 // if it succeeds.
 const shell = `#!/bin/bash

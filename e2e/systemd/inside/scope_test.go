@@ -144,6 +144,76 @@ func TestScopeThatAnOperatorStopsIsMadeAgain(t *testing.T) {
 	}
 }
 
+// A stop of the slice of all scopes stops the services first, and so their workers in order. At its next start the
+// service can write to the slice that is made then.
+func TestSliceThatAnOperatorStops(t *testing.T) {
+	first := install(t)
+	command(t, "systemctl", "stop", "hsu.slice") // the socket starts the service again at the next connection
+	if got := property(t, "ActiveState"); got != "inactive" {
+		t.Errorf("the service is %s", got)
+	}
+	if left := ours(t); len(left) > 0 {
+		t.Errorf("processes left: %v", left)
+	}
+	wantNoScope(t)
+	if exits := command(t, "journalctl", "--no-pager", "-o", "cat", "-u", service); strings.Contains(exits, "worker backoff") {
+		t.Errorf("a worker ended before its master:\n%s", exits)
+	}
+	command(t, "systemctl", "start", service)
+	wantInScope(t, ready(t, first.MasterPID))
+}
+
+const slowToEnd = `
+defaults: {kind: managed, start: {settle: 20ms}}
+units:
+  deaf: {command: [/bin/sh, -c, "trap '' TERM; while :; do sleep 1; done"], stop: {grace: 1s}}
+  gentle: {command: [/bin/sleep, infinity]}
+`
+
+// A scope that is being stopped takes no new worker, as systemd would kill it with the others.
+func TestScopeThatTakesLongToEnd(t *testing.T) {
+	if err := os.MkdirAll(filepath.Dir(configFile), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(configFile)) })
+	if err := os.WriteFile(configFile, []byte(slowToEnd), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cleanUpService(t)
+	command(t, master, "systemd", "install", "--enable", "--config", configFile)
+	running := map[string]string{"deaf-0": "running", "gentle-0": "running"}
+	first, _ := awaitStatuses(t, 0, running)
+	scope := scopeOf(t)
+	command(t, "systemctl", "stop", "--no-block", scope)
+	second := first
+	waitFor(t, 30*time.Second, func() error {
+		if second, _ = awaitStatuses(t, 0, running); second["gentle-0"] == first["gentle-0"] {
+			return errors.New("gentle-0 has not ended")
+		}
+		return nil
+	})
+	if got := cgroupOf(t, second["gentle-0"]); !strings.HasPrefix(got, "/system.slice/"+service+"/") {
+		t.Errorf("gentle-0 is in %s, and the scope is ending", got)
+	}
+	if second["deaf-0"] != first["deaf-0"] || command(t, "systemctl", "show", "--value", "-p", "ActiveState",
+		scope) != "deactivating" {
+		t.Fatal("the scope has ended before it was tried")
+	}
+	command(t, "systemctl", "kill", "-s", "KILL", scope)
+	waitFor(t, 60*time.Second, func() error { // systemd is asked again after 10 s
+		for id := range running {
+			command(t, master, "worker", "restart", id)
+		}
+		now, _ := awaitStatuses(t, 0, running)
+		for id := range running {
+			if got := cgroupOf(t, now[id]); !strings.HasPrefix(got, "/hsu.slice/"+scope+"/") {
+				return fmt.Errorf("%s is in %s", id, got)
+			}
+		}
+		return nil
+	})
+}
+
 // The master dies at each moment around the making of the scope. Whatever it has made then ends by itself, and the next
 // master needs none of it.
 func TestMasterThatDiesWhileItMakesTheScope(t *testing.T) {
