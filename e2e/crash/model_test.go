@@ -98,10 +98,13 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 			fail("no record names a living process: %+v, the worker's is %+v, its instance %+v", b, rec, rec.Instance)
 		} else if b.leader && rec.Instance.PID != 0 && rec.Instance.PID != b.pid {
 			fail("%s is recorded as process %d and is %d", b.worker, rec.Instance.PID, b.pid)
+		} else if i := rec.Instance; b.leader && i.OwnPort && i.Port != 0 && i.Port != b.port {
+			fail("%s is recorded with port %d and has chosen %d", b.worker, i.Port, b.port)
 		}
 	}
 	for token, b := range r.workers.beings {
-		if !alive[token] && !r.workers.ended[token] && !b.doomed && !mayEnd(b.worker) && !r.workers.lostPort(b) {
+		expected := r.workers.ended[token] || r.workers.excused[token] || b.doomed
+		if !alive[token] && !expected && !mayEnd(b.worker) && !r.workers.lostPort(b) {
 			fail("%s has died with its master, or by it: %+v", b.worker, b)
 		}
 	}

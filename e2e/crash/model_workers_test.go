@@ -28,6 +28,9 @@ import (
 // sleeper is the name of the unit whose workers have no port, and no habits.
 const sleeper = "sleeper"
 
+// once is the name of the unit whose workers send READY=1 once, whether or not a master reads it.
+const once = "once"
+
 // being is a living process whose environment declares it a worker.
 type being struct {
 	pid           int
@@ -71,10 +74,12 @@ type workers struct {
 	moody  func(worker string) bool // reports whether a worker dies by itself; nil if none does
 	beings map[string]being         // leaders that lived at the last inspection, by token
 	ended  map[string]bool          // tokens of those that the test itself has ended
-	dying  []being                  // those of them that may not be gone yet
-	ledger map[string]entry
-	noted  map[string]int           // instances that had taken notes before the slot was created again
-	own    map[int]*grpc.ClientConn // connections to workers, by port
+	// excused are the tokens of those that a master may end, or has ended, for a reason that the test knows.
+	excused map[string]bool
+	dying   []being // those of them that may not be gone yet
+	ledger  map[string]entry
+	noted   map[string]int           // instances that had taken notes before the slot was created again
+	own     map[int]*grpc.ClientConn // connections to workers, by port
 
 	commands []being // leaders of commands of hooks that lived at the last scan
 }
@@ -82,7 +87,7 @@ type workers struct {
 func newWorkers(state, notes string, count int) workers {
 	return workers{
 		state: state, notes: notes, count: count, beings: map[string]being{}, ended: map[string]bool{},
-		ledger: map[string]entry{}, noted: map[string]int{}, own: map[int]*grpc.ClientConn{},
+		excused: map[string]bool{}, ledger: map[string]entry{}, noted: map[string]int{}, own: map[int]*grpc.ClientConn{},
 	}
 }
 
@@ -139,7 +144,7 @@ func (ws *workers) scan() []being {
 			continue
 		}
 		if b.port == 0 {
-			b.port = ws.ownPort(pid)
+			b.port = ws.ownPort(b.token)
 		}
 		b.born, b.leader = f.StartTicks, f.Session == pid
 		if _, _, command := unit.HookOf(b.worker); command {
@@ -157,8 +162,8 @@ func (ws *workers) scan() []being {
 }
 
 // ownPort returns the port that a worker has chosen itself and left for the test, 0 if there is none.
-func (ws *workers) ownPort(pid int) int {
-	path := filepath.Join(filepath.Dir(ws.notes), "record", fmt.Sprintf("module.%d", pid))
+func (ws *workers) ownPort(token string) int {
+	path := filepath.Join(filepath.Dir(ws.notes), "record", "module."+token)
 	port, _ := strconv.Atoi(string(readAtOnce(path, make([]byte, 8))))
 	return port
 }
@@ -222,7 +227,7 @@ func (ws *workers) look(o offline) {
 		}
 		b.memory = ws.beings[b.token].memory
 		b.doomed = o.records[b.worker].Status == records.StatusStopping || ws.isSurplus(b.worker) || ws.ended[b.token] ||
-			b.helper
+			ws.excused[b.token] || b.helper
 		now[b.token] = b
 	}
 	ws.beings = now
@@ -293,7 +298,8 @@ func (ws *workers) checkRecord(w records.Worker, n noted, fail func(string, ...a
 		fail("%s: %d restarts are recorded, there were %d before, and can be %d by now",
 			w.ID, w.Restarts, was.restarts, most)
 	}
-	if n := len(w.History.Spent); n > int(w.Restarts) || n < int(w.Restarts) && !ws.refilled {
+	blameless := strings.HasPrefix(w.ID, once+"-") // its READY=1 may have been lost
+	if n := len(w.History.Spent); n > int(w.Restarts) || n < int(w.Restarts) && !ws.refilled && !blameless {
 		fail("%s: %d of the budget are spent after %d restarts", w.ID, len(w.History.Spent), w.Restarts)
 	}
 	if w.Incarnation < was.incarnation {
@@ -400,6 +406,17 @@ func (ws *workers) forget(worker string) error {
 	ws.noted[worker] = noted[worker].all
 	ws.ledger[worker] = entry{portTaken: noted[worker].portTaken, removed: true}
 	return err
+}
+
+// excuse allows that the process ends, and that its worker is restarted for that.
+func (ws *workers) excuse(b being) {
+	if ws.excused[b.token] {
+		return
+	}
+	ws.excused[b.token] = true
+	e := ws.ledger[b.worker]
+	e.deaths++
+	ws.ledger[b.worker] = e
 }
 
 // forgetAll resets the model of all slots.

@@ -22,10 +22,14 @@ import (
 // Companions are units beside those of workers and sleepers, in the file of a part of the masters: the gate, which the
 // sleepers and on a part of the hosts the workers depend on, and a job with a schedule. The gate, the job and the
 // commands of the sleepers' hooks note in the folder of the companions when they run. If the test runs as root, the
-// sleepers and the job run as another user, with a umask and limits.
+// sleepers and the job run as another user, with a umask and limits. The other companions are in
+// torture_tellers_test.go.
 
 // job is the unit that is due each minute.
 const job = "job"
+
+// companionUnits are the units of the companions, of one worker each.
+var companionUnits = []string{gate, job, beat, once, module, loner, grower}
 
 const (
 	companionSettles = 300 * time.Millisecond // the time until the gate is ready
@@ -45,8 +49,10 @@ type companions struct {
 	catchUp    bool // a run of the job makes up for missed ones
 
 	tools, notes string
-	user         string // lines of the file that set the user, with a umask and limits
-	uid          int
+	// For the modules: the socket of the registry, and the folders of their ports and of what workers have handled.
+	socket, record, handled string
+	user                    string // lines of the file that set the user, with a umask and limits
+	uid                     int
 
 	// inForce is when the dependencies began to count, without a pause since; 0 if they do not count. Like all times
 	// here it is since the boot.
@@ -196,7 +202,8 @@ func (c *companions) units(turn string) string {
     missed: %[11]s
     stop: {grace: 1s}
 %[10]s`, gate, c.tools+"/start", c.notes, turn, companionSettles, companionBackoff,
-		c.tools+"/timed", noteStop, job, c.user, map[bool]string{true: "run-once", false: "skip"}[c.catchUp])
+		c.tools+"/timed", noteStop, job, c.user, map[bool]string{true: "run-once", false: "skip"}[c.catchUp]) +
+		c.tellers(turn)
 }
 
 // sinceBoot returns the present time, on the clock of the times of processes.

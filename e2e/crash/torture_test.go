@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,6 +64,8 @@ type score struct {
 
 	// Starts and stops whose order was checked, runs of the job, commands of hooks.
 	dependents, stops, runs, commands int
+
+	adopted, ownPorts int // workers with notifications, and with a port of their own, that were compared
 }
 
 func (c *score) note(action string) {
@@ -131,6 +134,8 @@ func (c *score) String() string {
 	row("stops in order of dependencies", c.stops)
 	row("runs of the job", c.runs)
 	row("commands of hooks", c.commands)
+	row("adopted workers with notifications", c.adopted)
+	row("ports that workers have chosen", c.ownPorts)
 	row("requests sent", c.sent)
 	row("requests acknowledged", c.acked)
 	row("requests counted", c.counted)
@@ -199,6 +204,8 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 	c.there, c.gatesWorks, c.watch = rng.IntN(4) > 0, rng.IntN(2) == 0, rng.IntN(2) == 0
 	c.catchUp = rng.IntN(3) > 0
 	port := harness.FreePort(t)
+	c.socket, c.record, c.handled = filepath.Join(r.dir, "registry.sock"), r.record, r.notes
+	r.always = c.registry()
 	if err := errors.Join(v.settleIn(), r.employ(port), r.registrations.invite()); err != nil {
 		return err
 	}
@@ -218,6 +225,9 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 // finish stops the last master in an orderly way. If that master was started with a crash point that it has not
 // reached, it may reach the point during the stop: then another master stops the remaining workers.
 func (v *victim) finish() error {
+	if err := v.outgrown(); err != nil {
+		return err
+	}
 	if err := v.leave(syscall.SIGTERM); err != nil {
 		return err
 	}
@@ -353,7 +363,7 @@ func (v *victim) visit(a, b int) error {
 // the seed.
 func (v *victim) trouble(n int) error {
 	for range n {
-		kind, a, b := v.rng.IntN(140), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
+		kind, a, b := v.rng.IntN(145), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
 		if err := v.reap(); err != nil {
 			return err
 		}
@@ -388,6 +398,7 @@ func (v *victim) afterDeath(mayEnd func(worker string) bool) error {
 	errs := []error{err}
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	v.companions.checkDue(o.records, fail)
+	v.excuseUnheard(o)
 	return errors.Join(errs...)
 }
 
@@ -397,6 +408,9 @@ func (v *victim) whileUp(kind, a, b int) error {
 	}
 	worker := v.anyWorker(a)
 	switch {
+	case kind >= 140:
+		v.grow()
+		return nil
 	case kind >= 130:
 		v.did("gate and dependents killed", "")
 		v.strikeDependents(a)
@@ -528,6 +542,9 @@ func (v *victim) strike(worker string) {
 func (v *victim) suspend(worker string) error {
 	for _, b := range leadersOf(v.workers.scan())[worker] {
 		v.suspended[b.token] = true
+		if strings.HasPrefix(worker, once+"-") { // it may be starting, for longer than it may
+			v.workers.excuse(b)
+		}
 		b.signal(unix.SIGSTOP)
 	}
 	return nil
@@ -554,8 +571,8 @@ func (v *victim) whileDown(a, b int) error {
 	}
 	if b%5 == 0 {
 		v.did("started with another sync", "")
-		v.always = []string{"--sync", []string{"always", "interval"}[a%2]}
-		v.flags = append(v.flags, v.always...)
+		sync := []string{"--sync", []string{"always", "interval"}[a%2]}
+		v.flags, v.always = append(v.flags, sync...), append(v.companions.registry(), sync...)
 	}
 	var at moment
 	if b%4 == 0 {
@@ -630,10 +647,11 @@ func (v *victim) calm() error {
 }
 
 func (v *victim) settled(state *adminpb.State) error {
-	wanted := v.workers.count + v.workers.sleepers + 2*v.workers.companions
+	companions := len(companionUnits) * v.workers.companions
+	wanted := v.workers.count + v.workers.sleepers + companions
 	if state.GetStatus() != "running" || len(state.GetWorkers()) != wanted {
 		return fmt.Errorf("%s, %d workers, want %d, %d without a port, and %d companions", state.GetStatus(),
-			len(state.GetWorkers()), v.workers.count, v.workers.sleepers, 2*v.workers.companions)
+			len(state.GetWorkers()), v.workers.count, v.workers.sleepers, companions)
 	}
 	healthy := map[string]bool{}
 	for _, s := range state.GetServices() {
@@ -693,7 +711,7 @@ func (v *victim) compare() error {
 	if err != nil {
 		fail("%w", err)
 	}
-	beings, started := map[string]being{}, 0
+	beings, started, replaced := map[string]being{}, 0, map[string]bool{}
 	for _, w := range state.GetWorkers() {
 		now, id := leaders[w.GetId()], w.GetId()
 		tokens[w.GetToken()] = true
@@ -701,7 +719,9 @@ func (v *victim) compare() error {
 		if len(now) > 1 {
 			fail("%s lives twice: %+v", id, now)
 		}
-		if moody(id) {
+		// A master may just end it, for a reason that the test knows.
+		replaced[id] = v.workers.excused[w.GetToken()] || len(now) > 0 && v.workers.excused[now[0].token]
+		if moody(id) || replaced[id] {
 			continue
 		}
 		if len(now) != 1 || now[0].pid != int(w.GetPid()) || now[0].token != w.GetToken() ||
@@ -732,18 +752,19 @@ func (v *victim) compare() error {
 			fail("%s is not what it was: %+v, was %+v", id, b, was)
 		}
 		beings[b.token] = b
+		v.countTeller(w)
 		v.workers.ledger[id] = entry{
 			restarts: w.GetRestarts(), incarnation: w.GetIncarnation(), portTaken: noted[id].portTaken,
 		}
 	}
 	for token, b := range v.workers.beings {
 		if _, lives := beings[token]; !lives && !v.workers.ended[token] && !b.doomed && !moody(b.worker) &&
-			!v.workers.isSurplus(b.worker) && !v.workers.lostPort(b) {
+			!v.workers.excused[token] && !v.workers.isSurplus(b.worker) && !v.workers.lostPort(b) {
 			fail("%s has died, and nobody was to end it: %+v", b.worker, b)
 		}
 	}
 	for _, b := range living {
-		if !tokens[b.token] && !moody(b.worker) {
+		if !tokens[b.token] && !moody(b.worker) && !replaced[b.worker] {
 			fail("an orphan: %+v", b)
 		}
 	}
@@ -790,7 +811,9 @@ func (v *victim) compare() error {
 func (v *victim) checkCompanions(living []being, fail func(string, ...any)) {
 	var gated []being
 	if v.companions.gatesWorks {
-		gated = slices.DeleteFunc(slices.Clone(living), func(b being) bool { return !b.leader || portless(b.worker) })
+		gated = slices.DeleteFunc(slices.Clone(living), func(b being) bool {
+			return !b.leader || !strings.HasPrefix(b.worker, "worker-")
+		})
 	}
 	dependents := v.companions.checkOrder(gated, fail)
 	runs := v.companions.checkRuns(fail)

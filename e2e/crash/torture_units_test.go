@@ -40,22 +40,21 @@ type wanted struct {
 func isSleeper(worker string) bool { return strings.HasPrefix(worker, sleeper+"-") }
 
 // portless reports whether the worker is one of a unit without a port.
-func portless(worker string) bool { return isSleeper(worker) || isCompanion(worker) }
-
-func isCompanion(worker string) bool {
-	return strings.HasPrefix(worker, gate+"-") || strings.HasPrefix(worker, job+"-")
+func portless(worker string) bool {
+	unit, _, _ := strings.Cut(worker, "-")
+	return unit != "worker" && unit != module && unit != loner
 }
 
 // anyWorker returns a wanted worker of any unit.
 func (v *victim) anyWorker(n int) string {
-	n %= v.workers.count + v.workers.sleepers + 2*v.workers.companions
+	n %= v.workers.count + v.workers.sleepers + len(companionUnits)*v.workers.companions
 	switch {
 	case n < v.workers.count:
 		return fmt.Sprintf("worker-%d", n)
 	case n < v.workers.count+v.workers.sleepers:
 		return fmt.Sprintf("%s-%d", sleeper, n-v.workers.count)
 	}
-	return []string{gate, job}[n-v.workers.count-v.workers.sleepers] + "-0"
+	return companionUnits[n-v.workers.count-v.workers.sleepers] + "-0"
 }
 
 // launch starts a master with a file or without, as [rig.launch] does.
@@ -163,7 +162,7 @@ func (v *victim) change(a, b int) {
 		v.did("reloaded with a number of workers without a port", fmt.Sprint(v.wanted.sleepers))
 	case 3:
 		v.companions.there, v.companions.inForce = a%4 > 0, 0
-		v.did("reloaded with dependencies and a schedule, or without", fmt.Sprint(v.companions.there))
+		v.did("reloaded with companions, or without", fmt.Sprint(v.companions.there))
 	case 4:
 		v.companions.watch, v.mayWatch = !v.companions.watch, true
 		v.did("reloaded with unmanaged units, or without", fmt.Sprint(v.companions.watch))

@@ -72,6 +72,10 @@ func main() {
 		go notify(o.record)
 	case "telling":
 		go tell()
+	case "once":
+		send("READY=1")
+	case "grower":
+		go grow()
 	case "titled":
 		overwriteTitle()
 	case "undumpable":

@@ -18,14 +18,17 @@ import (
 // its own choice, publishes the last one, and fails if there is no registry. It has neither CoreService nor reflection.
 const moduleID = "echo-module"
 
-// publish publishes the module with the keys of HSU's client in Go, and leaves the port for the test.
-func (o options) publish(port int) error {
-	if o.record != "" {
-		name := filepath.Join(o.record, fmt.Sprintf("module.%d", os.Getpid()))
-		if err := os.WriteFile(name, []byte(strconv.Itoa(port)), 0o600); err != nil {
-			return err
-		}
+// leavePort leaves the port of the habit module for the test.
+func (o options) leavePort(port int) error {
+	if o.record == "" {
+		return nil
 	}
+	name := filepath.Join(o.record, "module."+os.Getenv("HSU_WORKER_TOKEN"))
+	return os.WriteFile(name, []byte(strconv.Itoa(port)), 0o600)
+}
+
+// publish publishes the module with the keys of HSU's client in Go.
+func (o options) publish(port int) error {
 	for {
 		err := o.ask(http.MethodPost, "publish", fmt.Sprintf(
 			`{"ModuleID":%q,"ProcessID":%d,"APIs":[{"ServiceIDs":["echo"],"ServerPort":%d,"Protocol":"grpc"}]}`,

@@ -122,9 +122,14 @@ func serve(o options) error {
 			srv.GracefulStop()
 		}()
 	}
-	if o.registry != "" {
-		if err := o.publish(l.Addr().(*net.TCPAddr).Port); err != nil {
+	if port := l.Addr().(*net.TCPAddr).Port; o.habit == "module" {
+		if err := o.leavePort(port); err != nil {
 			return err
+		}
+		if o.registry != "" {
+			if err := o.publish(port); err != nil {
+				return err
+			}
 		}
 	}
 	fmt.Println("serving")
