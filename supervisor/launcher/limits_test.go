@@ -57,7 +57,10 @@ func TestLimitsOfAnAdoptedInstance(t *testing.T) {
 		want string
 	}{
 		{osLauncher{cgroups: placement.Below("", reason)}, "limits.pids: " + reason},
-		{osLauncher{cgroups: placement.Below(tree, "")}, "limits.pids: the worker was started without a cgroup that this master manages"},
+		{
+			osLauncher{cgroups: placement.Below(tree, "")},
+			"limits.pids: the worker was started without a cgroup that this master manages",
+		},
 	} {
 		inst := &osInstance{family: test.l.family("worker-0", rec)}
 		inst.noCgroup = test.l.noCgroup(inst.family.Cgroup)

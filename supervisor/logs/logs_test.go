@@ -49,10 +49,11 @@ func TestMarkStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin := `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ worker-0 incarnation `
-	const end = ": started by hsu-master\n"
-	if want := regexp.MustCompile("^" + begin + "0" + end + "first\n" + begin + "1" + end + "second, cut\n" + begin + "2" + end +
-		"third\nfourth\n" + begin + "3" + end + begin + "4" + end + "fifth\n$"); !want.Match(text) {
+	started := func(incarnation string) string {
+		return `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ worker-0 incarnation ` + incarnation + ": started by hsu-master\n"
+	}
+	if want := regexp.MustCompile("^" + started("0") + "first\n" + started("1") + "second, cut\n" + started("2") +
+		"third\nfourth\n" + started("3") + started("4") + "fifth\n$"); !want.Match(text) {
 		t.Errorf("the log is\n%s", text)
 	}
 }

@@ -62,7 +62,9 @@ func TestCheckHooks(t *testing.T) {
 			Spec{Port: AnnouncedPort, Services: []string{"pkg.A"}, Replicas: 2}, "",
 		},
 		"a number that stands for nothing": {Spec{Port: -3}, "port -3: must be"},
-		"no port":                          {Spec{Port: NoPort, Stop: Stop{After: []string{"a", "{port}"}}}, "stop.after: argument"},
+		"no port": {
+			Spec{Port: NoPort, Stop: Stop{After: []string{"a", "{port}"}}}, "stop.after: argument",
+		},
 	} {
 		c.unit.Name = "a"
 		err := c.unit.CheckFields()

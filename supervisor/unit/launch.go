@@ -154,7 +154,8 @@ func (u Spec) Version() (unit, exe string, err error) {
 		Attributes process.Attributes `json:",omitzero"`
 	}
 	more := launch{
-		Dir: u.Dir, Env: u.variables(), Port: max(u.Port, AutoPort), Log: u.Log.To, Notify: u.notification(), Attributes: u.Attributes,
+		Dir: u.Dir, Env: u.variables(), Port: max(u.Port, AutoPort),
+		Log: u.Log.To, Notify: u.notification(), Attributes: u.Attributes,
 	}
 	if u.Kind == Managed {
 		more.Kind = Managed
