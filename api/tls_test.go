@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -21,8 +20,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
@@ -405,17 +402,6 @@ func TestFilesThatBlockStopNoHandshake(t *testing.T) {
 			t.Error("the second certificate is not used, though it can be read")
 		}
 	})
-}
-
-// A FIFO is refused before it is opened, because opening it would block.
-func TestCertificateThatIsAFIFOIsRefused(t *testing.T) {
-	files := newTLSFolder(t)
-	if err := unix.Mkfifo(files.Cert, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := files.Config(nil); !errors.Is(err, safefile.ErrNotRegular) {
-		t.Errorf("%v, want ErrNotRegular", err)
-	}
 }
 
 func TestSuitesThatHTTP2ProhibitsAreRefused(t *testing.T) {

@@ -61,7 +61,7 @@ func TestCheckHooks(t *testing.T) {
 		"announced port, and services": {
 			Spec{Port: AnnouncedPort, Services: []string{"pkg.A"}, Replicas: 2}, "",
 		},
-		"a wrong port": {Spec{Port: -3}, "port -3: must be"},
+		"a number that stands for nothing": {Spec{Port: -3}, "port -3: must be"},
 		"no port": {
 			Spec{Port: NoPort, Stop: Stop{After: []string{"a", "{port}"}}}, "stop.after: argument",
 		},
