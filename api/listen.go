@@ -8,20 +8,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/internal/safefile"
 )
-
-// maxSocketPath returns the capacity of sun_path in bytes without the final NUL: unix(7).
-func maxSocketPath() int {
-	if runtime.GOOS == "linux" {
-		return 107
-	}
-	return 103
-}
 
 // ListenAdmin listens on the unix socket at path, mode 0600. It replaces a socket that a crashed master left
 // behind. It fails if another process serves the socket.
@@ -73,7 +64,7 @@ type unixSocket struct {
 }
 
 func (s unixSocket) listen(ctx context.Context) (*net.UnixListener, error) {
-	if most := maxSocketPath(); len(s.path) > most {
+	if most := safefile.MaxSocketPath; len(s.path) > most {
 		return nil, fmt.Errorf("%s path of %d bytes is over the kernel's limit of %d: %s: %s",
 			s.what, len(s.path), most, s.shorter, s.path)
 	}

@@ -116,102 +116,115 @@ func (c collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect sends all metrics.
 func (c collector) Collect(out chan<- prometheus.Metric) {
-	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
-	}
-	count := func(desc *prometheus.Desc, value float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
-	}
-	calls := func(f services.Figures, labels []string) {
-		gauge(descInFlight, float64(f.InFlight), labels...)
-		count(descCalls, float64(f.Calls), labels...)
-		count(descRetries, float64(f.Retries), labels...)
-		count(descEjections, float64(f.Ejections), labels...)
-		for code, n := range f.Failures {
-			if n > 0 {
-				count(descFailures, float64(n), append(labels, strconv.Itoa(code))...)
-			}
-		}
-		out <- histogram(f.Latency, labels)
-	}
-	gauge(descInfo, 1, c.Version)
-	count(descProcessed, float64(c.Store.Processed()))
-	gauge(descWritable, yes(c.Store.Writable() == nil))
+	m := metrics(out)
+	m.gauge(descInfo, 1, c.Version)
+	m.count(descProcessed, float64(c.Store.Processed()))
+	m.gauge(descWritable, yes(c.Store.Writable() == nil))
 
+	m.workers(c.Workers())
+	if c.Usage != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), metricsGather)
+		defer cancel()
+		m.usage(c.Usage(ctx))
+	}
+
+	gateway := c.Gateway()
+	m.gauge(descClients, float64(gateway.Clients))
+	m.gauge(descBackends, float64(gateway.Backends))
+	m.gauge(descStreams, float64(gateway.Streams))
+	m.gauge(descQueued, float64(gateway.Queued))
+
+	m.services(c.Services())
+}
+
+// metrics takes the metrics of one scrape.
+type metrics chan<- prometheus.Metric
+
+func (m metrics) gauge(desc *prometheus.Desc, value float64, labels ...string) {
+	m <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+}
+
+func (m metrics) count(desc *prometheus.Desc, value float64, labels ...string) {
+	m <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
+}
+
+func (m metrics) workers(workers []worker.Info) {
 	statuses := map[records.Status]int{
 		records.StatusStarting: 0, records.StatusRunning: 0, records.StatusUnhealthy: 0, records.StatusStopping: 0,
 		records.StatusStopped: 0, records.StatusBackoff: 0, records.StatusFailed: 0, records.StatusCompleted: 0,
-		records.StatusWaiting:   0,
-		records.StatusScheduled: 0,
-		records.StatusAbsent:    0,
+		records.StatusWaiting: 0, records.StatusScheduled: 0, records.StatusAbsent: 0,
 	}
-	for _, w := range c.Workers() {
+	for _, w := range workers {
 		statuses[w.Status]++
-		gauge(descReady, yes(w.Ready), w.ID)
-		count(descRestarts, float64(w.Restarts), w.ID)
+		m.gauge(descReady, yes(w.Ready), w.ID)
+		m.count(descRestarts, float64(w.Restarts), w.ID)
 		if w.Due != nil {
-			gauge(descDue, unixTime(w.Due.Next), w.ID)
+			m.gauge(descDue, unixTime(w.Due.Next), w.ID)
 			if !w.Due.Last.IsZero() {
-				gauge(descLastDue, unixTime(w.Due.Last), w.ID)
+				m.gauge(descLastDue, unixTime(w.Due.Last), w.ID)
 			}
 		}
 		for _, check := range w.Checks {
 			if !check.At.IsZero() || w.Status == records.StatusStarting { // a start waits for its first answer
-				gauge(descCheck, yes(check.Passed), w.ID, check.Use, sendable(check.Probe))
+				m.gauge(descCheck, yes(check.Passed), w.ID, check.Use, sendable(check.Probe))
 			}
 			if !check.At.IsZero() {
-				gauge(descChecked, unixTime(check.At), w.ID, check.Use)
+				m.gauge(descChecked, unixTime(check.At), w.ID, check.Use)
 			}
 			if !check.Due.IsZero() {
-				gauge(descCheckDue, unixTime(check.Due), w.ID, check.Use)
+				m.gauge(descCheckDue, unixTime(check.Due), w.ID, check.Use)
 			}
 		}
 	}
-	c.collectUsage(gauge, count)
 	for status, n := range statuses {
-		gauge(descWorkers, float64(n), string(status))
+		m.gauge(descWorkers, float64(n), string(status))
 	}
+}
 
-	gateway := c.Gateway()
-	gauge(descClients, float64(gateway.Clients))
-	gauge(descBackends, float64(gateway.Backends))
-	gauge(descStreams, float64(gateway.Streams))
-	gauge(descQueued, float64(gateway.Queued))
-
-	for _, s := range c.Services() {
-		gauge(descWaiting, float64(s.Waiting), s.Name)
-		for _, e := range s.Endpoints {
-			labels := []string{s.Name, cmp.Or(e.Worker, e.Address)}
-			gauge(descUp, yes(e.Ready && e.EjectedFor == 0), labels...)
-			calls(e.Figures, labels)
-		}
-		// The counters of an endpoint that is gone are kept, so that no counter decreases.
-		for key, figures := range s.Gone {
-			labels := []string{s.Name, key}
-			gauge(descUp, 0, labels...)
-			calls(figures, labels)
-		}
-		if s.Past != (services.Figures{}) {
-			calls(s.Past, []string{s.Name, ""})
+// usage sends what each worker uses.
+func (m metrics) usage(byWorker map[string]usage.Usage) {
+	for id, u := range byWorker {
+		m.gauge(descResident, float64(u.Resident), id)
+		m.count(descCPU, u.CPU.Seconds(), id)
+		m.gauge(descThreads, float64(u.Threads), id)
+		m.gauge(descProcesses, float64(u.Processes), id)
+		if u.Files >= 0 {
+			m.gauge(descFiles, float64(u.Files), id)
 		}
 	}
 }
 
-func (c collector) collectUsage(gauge, count func(desc *prometheus.Desc, value float64, labels ...string)) {
-	if c.Usage == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), metricsGather)
-	defer cancel()
-	for id, u := range c.Usage(ctx) {
-		gauge(descResident, float64(u.Resident), id)
-		count(descCPU, u.CPU.Seconds(), id)
-		gauge(descThreads, float64(u.Threads), id)
-		gauge(descProcesses, float64(u.Processes), id)
-		if u.Files >= 0 {
-			gauge(descFiles, float64(u.Files), id)
+func (m metrics) services(offered []services.ServiceInfo) {
+	for _, s := range offered {
+		m.gauge(descWaiting, float64(s.Waiting), s.Name)
+		for _, e := range s.Endpoints {
+			labels := []string{s.Name, cmp.Or(e.Worker, e.Address)}
+			m.gauge(descUp, yes(e.Ready && e.EjectedFor == 0), labels...)
+			m.calls(e.Figures, labels)
+		}
+		// The counters of an endpoint that is gone are kept, so that no counter decreases.
+		for key, figures := range s.Gone {
+			labels := []string{s.Name, key}
+			m.gauge(descUp, 0, labels...)
+			m.calls(figures, labels)
+		}
+		if s.Past != (services.Figures{}) {
+			m.calls(s.Past, []string{s.Name, ""})
 		}
 	}
+}
+
+func (m metrics) calls(f services.Figures, labels []string) {
+	m.gauge(descInFlight, float64(f.InFlight), labels...)
+	m.count(descCalls, float64(f.Calls), labels...)
+	m.count(descRetries, float64(f.Retries), labels...)
+	m.count(descEjections, float64(f.Ejections), labels...)
+	for code, n := range f.Failures {
+		if n > 0 {
+			m.count(descFailures, float64(n), append(labels, strconv.Itoa(code))...)
+		}
+	}
+	m <- histogram(f.Latency, labels)
 }
 
 func histogram(l services.Latency, labels []string) prometheus.Metric {

@@ -29,9 +29,9 @@ func TestMasterStopsTheCommandOfACheckThatACrashHasLeft(t *testing.T) {
 	o := options(t)
 	o.Units = []unit.Spec{{
 		Name: "sleeper", Path: program, Args: []string{"1000"}, Replicas: 1, Port: unit.NoPort,
-		Readiness: probe.Spec{Type: probe.TypeExec, Command: []string{
+		Health: unit.Health{Readiness: probe.Spec{Type: probe.TypeExec, Command: []string{
 			"/bin/sh", "-c", "tr '\\0' '\\n' </proc/$$/environ >" + environment,
-		}},
+		}}},
 	}}
 	first := runUntilReady(t, o, supervisor.ErrDetach, nil)
 	lines, err := os.ReadFile(environment)

@@ -50,8 +50,10 @@ func specOf(f *config.File, u *config.Unit) unit.Spec {
 			Signal: unit.SignalNumber(string(u.Stop.Signal)), Grace: max(u.Stop.Grace, 1),
 			Command: u.Stop.Command, After: u.Stop.After,
 		},
-		Log:       logOf(&u.Log),
-		Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness), BusyLimit: orNever(u.Liveness.BusyLimit),
+		Log: logOf(&u.Log),
+		Health: unit.Health{
+			Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness), BusyLimit: orNever(u.Liveness.BusyLimit),
+		},
 		Restart: unit.RestartPolicy{
 			Mode:         unit.RestartMode(u.Restart.Policy),
 			Backoff:      max(u.Restart.Backoff.Initial, 1),
@@ -71,7 +73,7 @@ func specOf(f *config.File, u *config.Unit) unit.Spec {
 		spec.Env = append(spec.Env, name+"="+u.Program.Environment[name])
 	}
 	if u.Schedule != "" {
-		spec.Schedule, spec.Missed, spec.TimeZone = u.Schedule, unit.Missed(u.Missed), f.Timezone.String()
+		spec.Schedule = unit.Schedule{Cron: u.Schedule, TimeZone: f.Timezone.String(), Missed: unit.Missed(u.Missed)}
 	}
 	if !u.Enabled {
 		spec.Replicas, spec.Disabled = 0, true
@@ -125,7 +127,7 @@ func unmanagedOf(u *config.Unit) unit.Spec {
 		Discover: process.Pattern{
 			PIDFile: d.PIDFile, Name: d.Process.Name, Args: d.Process.Args, Port: d.Port, Systemd: d.Systemd,
 		},
-		Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness),
+		Health: unit.Health{Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness)},
 	}
 	if !u.Enabled {
 		spec.Replicas = 0

@@ -67,7 +67,7 @@ func TestBusyIsNotDead(t *testing.T) {
 
 func (test silent) play(t *testing.T) {
 	world := newFakeOS(t)
-	m := startMaster(t, world, t.TempDir(), 1, func(u *unit.Spec) { u.BusyLimit = test.limit })
+	m := startMaster(t, world, t.TempDir(), 1, func(u *unit.Spec) { u.Health.BusyLimit = test.limit })
 	settle(time.Minute)
 	p := world.of("worker-0")
 	if p.measured != 0 {
@@ -94,7 +94,7 @@ func (test silent) play(t *testing.T) {
 func TestWorkerThatWorksForFourMinutesSurvives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
-		m := startMaster(t, world, dir, 1, func(u *unit.Spec) { u.Readiness.Passes = 2 })
+		m := startMaster(t, world, dir, 1, func(u *unit.Spec) { u.Health.Readiness.Passes = 2 })
 		settle(time.Minute)
 		p := world.of("worker-0")
 		for range 2 {
@@ -113,7 +113,7 @@ func TestWorkerThatWorksForFourMinutesSurvives(t *testing.T) {
 			if w := m.worker("worker-0"); w.Ready {
 				t.Error("ready after one passed check, want two in a row")
 			}
-			settle(2 * defaults.Readiness.Interval)
+			settle(2 * defaults.Health.Readiness.Interval)
 			if w := m.worker("worker-0"); !w.Ready || w.Reason != "" || world.starts("worker-0") != 1 {
 				t.Errorf("worker = %+v, want it back", w)
 			}

@@ -58,7 +58,7 @@ func (s *Supervisor) Changes(ctx context.Context, units ...unit.Spec) ([]Change,
 // outdated returns the workers of the unit that were started with another executable or other arguments. If the
 // executable cannot be read, there are none: Apply leaves the workers as they are.
 func (s *Supervisor) outdated(u unit.Spec) []string {
-	if u.Schedule != "" {
+	if u.Schedule.Cron != "" {
 		return nil // a run goes on, and the next one is of the new version
 	}
 	before := u

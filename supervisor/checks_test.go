@@ -23,14 +23,14 @@ var errDown = errors.New("503 Service Unavailable")
 
 // apart gives a unit a check of readiness by HTTP and one of liveness by TCP.
 func apart(u *unit.Spec) {
-	u.Readiness = probe.Spec{Type: probe.TypeHTTP, URL: healthURL}
-	u.Liveness = probe.Spec{Type: probe.TypeTCP}
+	u.Health.Readiness = probe.Spec{Type: probe.TypeHTTP, URL: healthURL}
+	u.Health.Liveness = probe.Spec{Type: probe.TypeTCP}
 }
 
-func byHTTP(u *unit.Spec) { u.Readiness = probe.Spec{Type: probe.TypeHTTP, URL: healthURL} }
+func byHTTP(u *unit.Spec) { u.Health.Readiness = probe.Spec{Type: probe.TypeHTTP, URL: healthURL} }
 
 func byCommand(u *unit.Spec) {
-	u.Readiness = probe.Spec{Type: probe.TypeExec, Command: []string{"/check", "{worker}"}}
+	u.Health.Readiness = probe.Spec{Type: probe.TypeExec, Command: []string{"/check", "{worker}"}}
 }
 
 func withoutServices(u *unit.Spec) { u.NoServices = true }
@@ -66,7 +66,7 @@ func TestMissedReadinessCostsTrafficAndNoRestart(t *testing.T) {
 		settle(time.Minute)
 		m.wantStatus("at first", records.StatusRunning, 1, world)
 		world.answer(probe.TypeHTTP, errDown)
-		settle(time.Duration(defaults.Readiness.Missed) * defaults.Readiness.Interval)
+		settle(time.Duration(defaults.Health.Readiness.Missed) * defaults.Health.Readiness.Interval)
 		m.wantStatus("after three misses", records.StatusUnhealthy, 1, world)
 		w := m.worker("worker-0")
 		if want := strings.Replace("GET "+healthURL+": "+errDown.Error(), "{port}", portOf(w), 1); w.Reason != want {
@@ -75,7 +75,7 @@ func TestMissedReadinessCostsTrafficAndNoRestart(t *testing.T) {
 		settle(time.Hour)
 		m.wantStatus("after an hour", records.StatusUnhealthy, 1, world)
 		world.answer(probe.TypeHTTP, nil)
-		settle(defaults.Readiness.Interval)
+		settle(defaults.Health.Readiness.Interval)
 		m.wantStatus("after a pass", records.StatusRunning, 1, world)
 		m.stop(nil)
 	})
@@ -87,9 +87,9 @@ func TestMissedLivenessIsARestartDespiteReadiness(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1, apart)
 		settle(time.Minute)
 		world.answer(probe.TypeTCP, errors.New("connection refused"))
-		m.await("worker-0", records.StatusUnhealthy, time.Duration(defaults.Liveness.Missed)*defaults.Liveness.Interval)
+		m.await("worker-0", records.StatusUnhealthy, time.Duration(defaults.Health.Liveness.Missed)*defaults.Health.Liveness.Interval)
 		m.wantStatus("after three misses", records.StatusUnhealthy, 1, world)
-		settle(defaults.Liveness.Interval)
+		settle(defaults.Health.Liveness.Interval)
 		if n := world.starts("worker-0"); n != 2 {
 			t.Errorf("%d starts after one more miss, want 2", n)
 		}
@@ -104,10 +104,10 @@ func TestWorkerThatStopsMissingLivenessIsKept(t *testing.T) {
 		settle(time.Minute)
 		world.busy("worker-0")
 		world.answer(probe.TypeTCP, errors.New("connection refused"))
-		settle(time.Duration(defaults.Liveness.Missed) * defaults.Liveness.Interval)
+		settle(time.Duration(defaults.Health.Liveness.Missed) * defaults.Health.Liveness.Interval)
 		m.wantStatus("after three misses", records.StatusUnhealthy, 1, world)
 		world.answer(probe.TypeTCP, nil)
-		settle(2 * defaults.Readiness.Interval)
+		settle(2 * defaults.Health.Readiness.Interval)
 		m.wantStatus("after a pass of both", records.StatusRunning, 1, world)
 		m.stop(nil)
 	})
@@ -134,22 +134,22 @@ func TestSuspendedWorkerStaysUnhealthyWhileReadinessPasses(t *testing.T) {
 func TestUnhealthyWorkerHasToPassSeveralTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world := newFakeOS(t)
-		m := startMaster(t, world, t.TempDir(), 1, byHTTP, func(u *unit.Spec) { u.Readiness.Passes = 3 })
-		settle(defaults.Readiness.Interval)
+		m := startMaster(t, world, t.TempDir(), 1, byHTTP, func(u *unit.Spec) { u.Health.Readiness.Passes = 3 })
+		settle(defaults.Health.Readiness.Interval)
 		m.wantStatus("at first", records.StatusRunning, 1, world)
 		world.busy("worker-0")
 		world.answer(probe.TypeHTTP, errDown)
-		settle(3 * defaults.Readiness.Interval)
+		settle(3 * defaults.Health.Readiness.Interval)
 		m.wantStatus("after three misses", records.StatusUnhealthy, 1, world)
 		world.answer(probe.TypeHTTP, nil)
-		settle(defaults.Readiness.Interval) // the first pass comes within a second
+		settle(defaults.Health.Readiness.Interval) // the first pass comes within a second
 		m.wantStatus("after two passes", records.StatusUnhealthy, 1, world)
 		world.answer(probe.TypeHTTP, errDown)
-		settle(defaults.Readiness.Interval)
+		settle(defaults.Health.Readiness.Interval)
 		world.answer(probe.TypeHTTP, nil)
-		settle(defaults.Readiness.Interval)
+		settle(defaults.Health.Readiness.Interval)
 		m.wantStatus("after a miss and two passes", records.StatusUnhealthy, 1, world)
-		settle(2 * defaults.Readiness.Interval)
+		settle(2 * defaults.Health.Readiness.Interval)
 		m.wantStatus("after three passes", records.StatusRunning, 1, world)
 		m.stop(nil)
 	})
@@ -222,7 +222,7 @@ func TestOnlyWorkersThatNeedAConnectionGetOne(t *testing.T) {
 		"without services": {[]func(*unit.Spec){byHTTP, withoutServices}, 0, false},
 		"pinged":           {[]func(*unit.Spec){withoutServices}, 1, false},
 		"by its process": {[]func(*unit.Spec){withoutServices, func(u *unit.Spec) {
-			u.Readiness.Type = probe.TypeProcess
+			u.Health.Readiness.Type = probe.TypeProcess
 		}}, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -252,7 +252,7 @@ func TestWorkerCheckedByItsProcessNeedNotListen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()
 		world.behave = func(p *fakeProcess) { p.readyAfter, p.owner = -1, process.PortFree }
-		byProcess := func(u *unit.Spec) { u.Readiness.Type, u.NoServices = probe.TypeProcess, true }
+		byProcess := func(u *unit.Spec) { u.Health.Readiness.Type, u.NoServices = probe.TypeProcess, true }
 		m := startMaster(t, world, dir, 1, byProcess)
 		settle(defaults.Start.Settle)
 		m.wantStatus("after its settling time", records.StatusRunning, 1, world)
@@ -309,14 +309,14 @@ func TestChecksShowTheirLastAnswersAndTheirNextTimes(t *testing.T) {
 		}
 		world.busy("worker-0")
 		world.answer(probe.TypeTCP, errors.New("connection refused"))
-		settle(defaults.Readiness.Interval)
+		settle(defaults.Health.Readiness.Interval)
 		w := m.worker("worker-0")
 		now := time.Now()
 		for i := range w.Checks {
-			if due := w.Checks[i].Due; !due.After(now) || due.Sub(now) > defaults.Readiness.Interval {
+			if due := w.Checks[i].Due; !due.After(now) || due.Sub(now) > defaults.Health.Readiness.Interval {
 				t.Errorf("check %d is due in %s", i, due.Sub(now))
 			}
-			if at := w.Checks[i].At; at.After(now) || now.Sub(at) > defaults.Readiness.Interval {
+			if at := w.Checks[i].At; at.After(now) || now.Sub(at) > defaults.Health.Readiness.Interval {
 				t.Errorf("check %d was answered %s ago", i, now.Sub(at))
 			}
 			w.Checks[i].At, w.Checks[i].Due = time.Time{}, time.Time{}

@@ -82,7 +82,7 @@ func TestAssumedServiceWaitsForTheInstanceToAnswer(t *testing.T) {
 		}
 		p := world.of("worker-0")
 		p.set(func() { p.statusErr = nil })
-		settle(defaults.Readiness.Interval)
+		settle(defaults.Health.Readiness.Interval)
 		m.wantReady(unit.DefaultService, "worker-0")
 		m.stop(nil)
 	})

@@ -75,15 +75,15 @@ func (o *fakeOS) say(worker, text string) {
 	socket.say(text)
 }
 
-func byNotify(u *unit.Spec) { u.Readiness = probe.Spec{Type: probe.TypeNotify} }
+func byNotify(u *unit.Spec) { u.Health.Readiness = probe.Spec{Type: probe.TypeNotify} }
 
 func notifyReadiness(u *unit.Spec) {
-	u.Readiness, u.Liveness = probe.Spec{Type: probe.TypeNotify}, probe.Spec{Type: probe.TypeProcess}
+	u.Health.Readiness, u.Health.Liveness = probe.Spec{Type: probe.TypeNotify}, probe.Spec{Type: probe.TypeProcess}
 }
 
 var (
-	notifyInterval = defaults.Readiness.Interval
-	notifyMissed   = time.Duration(defaults.Readiness.Missed)
+	notifyInterval = defaults.Health.Readiness.Interval
+	notifyMissed   = time.Duration(defaults.Health.Readiness.Missed)
 )
 
 // startNotified starts a master with a worker that has sent READY=1 and WATCHDOG=1.

@@ -20,7 +20,7 @@ import (
 // recover creates the workers from the wanted, recorded and living ones, starts their goroutines and waits until
 // each has recovered.
 func (s *Supervisor) recover(ctx, work context.Context) error {
-	snap, err := s.readState(ctx)
+	snap, err := readState(ctx, s.opts.Store, s.log)
 	if err != nil {
 		return fmt.Errorf("read the state: %w", err)
 	}
@@ -51,11 +51,7 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	if err := s.recordStart(ctx, units); err != nil {
 		return fmt.Errorf("record the units: %w", err)
 	}
-	for _, stray := range recovery.DecideStrays(strays) {
-		// The ID comes from the process's environment and may be anything: quote and truncate it.
-		stray.Decision.Log(s.log.With("worker", fmt.Sprintf("%.64q", stray.Decision.ID)))
-		s.helpers.Go(func() { s.sweepStray(work, stray.Token) })
-	}
+	s.sweepStrays(work, strays)
 	workers := make([]*worker.Worker, 0, len(slots))
 	for _, slot := range slots {
 		w := worker.New(&s.env, slot)
@@ -75,14 +71,19 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	for _, w := range workers {
 		go w.Serve(work)
 	}
+	awaitRecovered(ctx, workers)
+	return nil
+}
+
+// awaitRecovered waits until each of the workers has recovered. If ctx ends, it returns: Serve stops the workers.
+func awaitRecovered(ctx context.Context, workers []*worker.Worker) {
 	for _, w := range workers {
 		select {
 		case <-w.Recovered():
 		case <-ctx.Done():
-			return nil // Serve stops the workers
+			return
 		}
 	}
-	return nil
 }
 
 // warnOfOtherKey logs that workers were started with environments that cannot be compared, because the key of these is
@@ -105,15 +106,15 @@ const stateRetry = 20 * time.Millisecond
 
 // readState reads the records. While the store rewrites its files after a failed write, readState retries: living
 // workers need a master, so it must not give up.
-func (s *Supervisor) readState(ctx context.Context) (records.Snapshot, error) {
+func readState(ctx context.Context, db *store.DB, log *slog.Logger) (records.Snapshot, error) {
 	for told := false; ; {
-		snap, err := s.opts.Store.Snapshot()
+		snap, err := db.Snapshot()
 		if !errors.Is(err, store.ErrUnavailable) {
 			return snap, err
 		}
 		if !told {
 			told = true
-			s.log.Error("state not readable, retrying", "error", err)
+			log.Error("state not readable, retrying", "error", err)
 		}
 		select {
 		case <-time.After(stateRetry):
@@ -167,11 +168,18 @@ func (s *Supervisor) acceptMove(ctx context.Context, slots []recovery.Slot) erro
 	return nil
 }
 
-func (s *Supervisor) sweepStray(ctx context.Context, token string) {
-	bounded, cancel := context.WithTimeout(ctx, launcher.KillWait)
-	defer cancel()
-	left, err := s.env.Launcher.Sweep(bounded, "", records.Instance{Token: token})
-	if ctx.Err() == nil && (err != nil || len(left) > 0) {
-		s.log.Error("stray process not stopped", "left", len(left), "error", err)
+// sweepStrays kills the processes that belong to no slot, without waiting for their end.
+func (s *Supervisor) sweepStrays(ctx context.Context, holders []process.Holder) {
+	for _, stray := range recovery.DecideStrays(holders) {
+		// The ID comes from the process's environment and may be anything: quote and truncate it.
+		stray.Decision.Log(s.log.With("worker", fmt.Sprintf("%.64q", stray.Decision.ID)))
+		s.helpers.Go(func() {
+			bounded, cancel := context.WithTimeout(ctx, launcher.KillWait)
+			defer cancel()
+			left, err := s.env.Launcher.Sweep(bounded, "", records.Instance{Token: stray.Token})
+			if ctx.Err() == nil && (err != nil || len(left) > 0) {
+				s.log.Error("stray process not stopped", "left", len(left), "error", err)
+			}
+		})
 	}
 }

@@ -77,18 +77,18 @@ func TestRegisteredEndpointIsServedOnceItAnswers(t *testing.T) {
 		}
 		m.wantReady("pkg.A")
 		x.say(nil)
-		settle(defaults.Readiness.Interval)
+		settle(defaults.Health.Readiness.Interval)
 		m.wantReady("pkg.A", "10.0.0.1:80")
-		for i := range defaults.Readiness.Missed {
+		for i := range defaults.Health.Readiness.Missed {
 			x.say(errors.New("refused"))
-			settle(defaults.Readiness.Interval)
-			if i < defaults.Readiness.Missed-1 {
+			settle(defaults.Health.Readiness.Interval)
+			if i < defaults.Health.Readiness.Missed-1 {
 				m.wantReady("pkg.A", "10.0.0.1:80")
 			}
 		}
 		m.wantReady("pkg.A")
 		x.say(nil)
-		settle(defaults.Readiness.Interval)
+		settle(defaults.Health.Readiness.Interval)
 		m.wantReady("pkg.A", "10.0.0.1:80")
 
 		// A second service at the same address needs no second connection.
@@ -155,14 +155,14 @@ func TestRegisteredEndpointGetsNoCallsOfWhatItsReflectionDoesNotList(t *testing.
 		}
 		// Another program takes its place between two Pings.
 		x.offer("pkg.B")
-		settle(registrations.ListEvery * defaults.Readiness.Interval)
+		settle(registrations.ListEvery * defaults.Health.Readiness.Interval)
 		m.wantReady("pkg.B", "10.0.0.1:80")
 		if m.Services().Service("pkg.A") != nil {
 			t.Error("calls go to what the endpoint does not have any more")
 		}
 		// An endpoint without reflection has the services that it is registered for.
 		x.offer()
-		settle(registrations.ListEvery * defaults.Readiness.Interval)
+		settle(registrations.ListEvery * defaults.Health.Readiness.Interval)
 		m.wantReady("pkg.A", "10.0.0.1:80")
 		m.wantReady("pkg.B", "10.0.0.1:80")
 		m.stop(nil)

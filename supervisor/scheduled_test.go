@@ -21,11 +21,11 @@ import (
 // runsAt gives the unit a schedule in UTC.
 func runsAt(text string) func(*unit.Spec) {
 	return func(u *unit.Spec) {
-		u.Kind, u.Port, u.Schedule, u.TimeZone = unit.Managed, unit.NoPort, text, "UTC"
+		u.Kind, u.Port, u.Schedule.Cron, u.Schedule.TimeZone = unit.Managed, unit.NoPort, text, "UTC"
 	}
 }
 
-func catchesUp(u *unit.Spec) { u.Missed = unit.MissedRunOnce }
+func catchesUp(u *unit.Spec) { u.Schedule.Missed = unit.MissedRunOnce }
 
 // calendar returns a world for tests of days and months.
 func calendar(t *testing.T) *fakeOS {
@@ -168,7 +168,7 @@ func TestScheduleMissedRuns(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				world, dir := calendar(t), t.TempDir()
 				exits(world, time.Minute, 0)
-				change := func(u *unit.Spec) { runsAt("0 3 * * *")(u); u.Missed = missed }
+				change := func(u *unit.Spec) { runsAt("0 3 * * *")(u); u.Schedule.Missed = missed }
 				m := startMaster(t, world, dir, 1, change)
 				settle(12 * time.Hour)
 				m.crash()
@@ -300,7 +300,7 @@ func TestScheduleStepsOfTheClock(t *testing.T) {
 				var step atomic.Int64
 				world.wall = func() time.Time { return time.Now().Add(time.Duration(step.Load())) }
 				m := startMaster(t, world, t.TempDir(), 1, runsAt("0 3 * * *"), func(u *unit.Spec) {
-					u.Missed = test.missed
+					u.Schedule.Missed = test.missed
 				})
 				settle(5 * time.Hour)
 				if n := world.starts("worker-0"); n != 1 {
@@ -352,7 +352,7 @@ func TestScheduleApplyOfAnotherSchedule(t *testing.T) {
 			t.Errorf("worker = %+v, want its run of the new version", w)
 		}
 		settle(time.Hour) // 06:30
-		apply(runsAt("0 5 * * *"), func(u *unit.Spec) { u.TimeZone = "America/New_York" })
+		apply(runsAt("0 5 * * *"), func(u *unit.Spec) { u.Schedule.TimeZone = "America/New_York" })
 		settle(4 * time.Hour) // 10:30
 		m.expect(world, records.StatusRunning, "", 3)
 		settle(time.Hour)
@@ -391,16 +391,16 @@ func TestScheduleCallOfAScheduledWorkerFailsAtOnce(t *testing.T) {
 
 func TestScheduleUnitWithScheduleIsChecked(t *testing.T) {
 	for fault, change := range map[string]func(*unit.Spec){
-		"never due":          func(u *unit.Spec) { u.Schedule = "0 0 30 2 *" },
-		"time zone":          func(u *unit.Spec) { u.TimeZone = "Mars/Olympus" },
+		"never due":          func(u *unit.Spec) { u.Schedule.Cron = "0 0 30 2 *" },
+		"time zone":          func(u *unit.Spec) { u.Schedule.TimeZone = "Mars/Olympus" },
 		"managed":            func(u *unit.Spec) { u.Kind = unit.Integrated },
 		"one replica":        func(u *unit.Spec) { u.Replicas = 2 },
 		"restart policy":     func(u *unit.Spec) { u.Restart.Mode = unit.RestartAlways },
-		`missed "perhaps"`:   func(u *unit.Spec) { u.Missed = "perhaps" },
-		"five fields":        func(u *unit.Spec) { u.Schedule = "@daily" },
-		"set a time zone":    func(u *unit.Spec) { u.Schedule = "TZ=UTC 0 3 * * *" },
-		"above maximum":      func(u *unit.Spec) { u.Schedule = "0 25 * * *" },
-		"beginning of range": func(u *unit.Spec) { u.Schedule = "9-3 * * * *" },
+		`missed "perhaps"`:   func(u *unit.Spec) { u.Schedule.Missed = "perhaps" },
+		"five fields":        func(u *unit.Spec) { u.Schedule.Cron = "@daily" },
+		"set a time zone":    func(u *unit.Spec) { u.Schedule.Cron = "TZ=UTC 0 3 * * *" },
+		"above maximum":      func(u *unit.Spec) { u.Schedule.Cron = "0 25 * * *" },
+		"beginning of range": func(u *unit.Spec) { u.Schedule.Cron = "9-3 * * * *" },
 	} {
 		u := unitOf(t, "worker", 1)
 		runsAt("0 3 * * *")(&u)
@@ -488,8 +488,8 @@ func monthWithCrashes(t *testing.T, text string, random *rand.Rand) {
 	}
 	change := func(u *unit.Spec) {
 		runsAt(text)(u)
-		u.Readiness.Interval = time.Hour // checks would be most of the test
-		u.TimeZone, u.Missed = zone, []unit.Missed{unit.MissedSkip, unit.MissedRunOnce}[random.IntN(2)]
+		u.Health.Readiness.Interval = time.Hour // checks would be most of the test
+		u.Schedule.TimeZone, u.Schedule.Missed = zone, []unit.Missed{unit.MissedSkip, unit.MissedRunOnce}[random.IntN(2)]
 	}
 	begin := time.Date(2000, 3, 12, 0, 0, 0, 0, time.UTC)
 	time.Sleep(time.Until(begin))

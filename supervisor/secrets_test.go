@@ -152,7 +152,7 @@ func TestReasonsShowNoValueOfTheEnvironment(t *testing.T) {
 		world := newFakeOS(t)
 		m := startMaster(t, world, t.TempDir(), 1, func(u *unit.Spec) {
 			u.Env = []string{"TOKEN={{s3cr3t}"}
-			u.Readiness = probe.Spec{Type: probe.TypeExec, Command: []string{"/check"}}
+			u.Health.Readiness = probe.Spec{Type: probe.TypeExec, Command: []string{"/check"}}
 		})
 		settle(time.Minute)
 		world.answer(probe.TypeExec, errors.New("token {s3cr3t} is refused"))

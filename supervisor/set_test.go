@@ -212,7 +212,7 @@ func TestApplyChangesTheHealthOfALivingWorker(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1)
 		settle(time.Second)
 		u := unitOf(t, "worker", 1)
-		u.Readiness.Interval, u.Readiness.Missed, u.BusyLimit = time.Hour, 1, 3*time.Hour
+		u.Health.Readiness.Interval, u.Health.Readiness.Missed, u.Health.BusyLimit = time.Hour, 1, 3*time.Hour
 		if err := m.Apply(t.Context(), u); err != nil {
 			t.Fatal(err)
 		}

@@ -60,6 +60,26 @@ type Options struct {
 	dialRegistered func(address string) (registrations.Prober, error) // tests put a fake here
 }
 
+// withDefaults returns the options with every empty field replaced.
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Keeper == nil {
+		o.Keeper = launcher.NoKeeper{}
+	}
+	if o.RuntimeDir == "" {
+		o.RuntimeDir = filepath.Join(o.Store.Dir(), "run")
+	}
+	if o.LogDir == "" {
+		o.LogDir = logs.DefaultDir(o.Store.Dir())
+	}
+	if o.Environ == nil {
+		o.Environ = os.Environ()
+	}
+	return o
+}
+
 // Supervisor runs the workers of its units. Its methods may be called from any goroutine.
 type Supervisor struct {
 	opts       Options
@@ -103,21 +123,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	if opts.Store == nil {
 		return nil, errors.New("supervisor: a store is required")
 	}
-	if opts.Log == nil {
-		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	if opts.Keeper == nil {
-		opts.Keeper = launcher.NoKeeper{}
-	}
-	if opts.RuntimeDir == "" {
-		opts.RuntimeDir = filepath.Join(opts.Store.Dir(), "run")
-	}
-	if opts.LogDir == "" {
-		opts.LogDir = logs.DefaultDir(opts.Store.Dir())
-	}
-	if opts.Environ == nil {
-		opts.Environ = os.Environ()
-	}
+	opts = opts.withDefaults()
 	s := &Supervisor{
 		opts:      opts,
 		log:       opts.Log,
@@ -148,16 +154,34 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	}
 	s.set.configured = units
 	s.preRegister()
+	if s.env, err = s.newEnv(checks, secrets); err != nil {
+		return nil, err
+	}
+	s.rotate = s.env.Rotator.Serve
+	s.watched = s.newWatched(checks)
+	s.meter = usage.NewMeter(s.set.subjects, func(
+		ctx context.Context, subjects []launcher.Subject,
+	) ([]process.Resources, error) {
+		return s.env.Launcher.Measure(ctx, subjects)
+	})
+	s.guard = usage.NewGuard(s.meter, func() []usage.Limited { return s.set.limited(s.log) }, s.log)
+	s.set.unmanaged = s.watched.Infos
+	return s, nil
+}
+
+// newEnv returns what all workers have in common, and makes the folders of their leases and logs.
+func (s *Supervisor) newEnv(checks *probe.Scheduler, secrets records.SecretKey) (worker.Env, error) {
+	opts := s.opts
 	bootID, err := process.BootID()
 	if err != nil {
-		return nil, fmt.Errorf("tell this boot from others: %w", err)
+		return worker.Env{}, fmt.Errorf("tell this boot from others: %w", err)
 	}
 	for _, dir := range []string{opts.RuntimeDir, opts.LogDir} {
 		if err := safefile.MkdirAll(dir); err != nil {
-			return nil, fmt.Errorf("make the folder of leases or logs: %w", err)
+			return worker.Env{}, fmt.Errorf("make the folder of leases or logs: %w", err)
 		}
 	}
-	s.env = worker.Env{
+	return worker.Env{
 		Store: opts.Store, Log: opts.Log, LogDir: opts.LogDir, Keeper: opts.Keeper,
 		Launcher: launcher.New(launcher.Options{
 			MasterID:   opts.Store.MasterID(),
@@ -172,17 +196,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		Dial:          func(port int) (worker.Link, error) { return worker.Dial(port, opts.Log) },
 		Prober:        probe.New,
 		AwaitListener: worker.AwaitListener,
-	}
-	s.rotate = s.env.Rotator.Serve
-	s.watched = s.newWatched(checks)
-	s.meter = usage.NewMeter(s.set.subjects, func(
-		ctx context.Context, subjects []launcher.Subject,
-	) ([]process.Resources, error) {
-		return s.env.Launcher.Measure(ctx, subjects)
-	})
-	s.guard = usage.NewGuard(s.meter, func() []usage.Limited { return s.set.limited(s.log) }, s.log)
-	s.set.unmanaged = s.watched.Infos
-	return s, nil
+	}, nil
 }
 
 // preRegister offers the services that will be available after recovery, so that earlier calls wait for them.

@@ -277,7 +277,7 @@ func TestLostConnectionsAreNoMissedPings(t *testing.T) {
 		settle(time.Second)
 		p := world.of("worker-0")
 		p.set(func() { p.pingErr = errors.New("connection refused") })
-		for range 2 * defaults.Readiness.Missed {
+		for range 2 * defaults.Health.Readiness.Missed {
 			w := m.set.list()[0]
 			w.ConnectionLost(t.Context(), 1, nil)
 			settle(time.Millisecond)
@@ -285,9 +285,9 @@ func TestLostConnectionsAreNoMissedPings(t *testing.T) {
 		if w := m.worker("worker-0"); w.Ready || w.Status != records.StatusRunning {
 			t.Errorf("worker is %s and ready %v, want it out until the next Ping", w.Status, w.Ready)
 		}
-		m.await("worker-0", records.StatusUnhealthy, defaults.Readiness.Interval+3*time.Second)
+		m.await("worker-0", records.StatusUnhealthy, defaults.Health.Readiness.Interval+3*time.Second)
 		p.set(func() { p.pingErr = nil })
-		settle(defaults.Readiness.Interval)
+		settle(defaults.Health.Readiness.Interval)
 		if w := m.worker("worker-0"); !w.Ready || world.starts("worker-0") != 1 {
 			t.Errorf("worker = %+v, want it back", w)
 		}
@@ -304,13 +304,13 @@ func TestBrokenConnectionIsProvenAgain(t *testing.T) {
 		p.set(func() { p.owner, p.mute = process.PortForeign, true }) // the Ping goes to the other process too
 		first := m.set.list()[0]
 		first.ConnectionLost(t.Context(), 1, nil)
-		settle(defaults.Readiness.Timeout)
+		settle(defaults.Health.Readiness.Timeout)
 		if w := m.worker("worker-0"); w.Ready || w.Status != records.StatusUnhealthy ||
 			!strings.Contains(w.Reason, "held by another process") {
 			t.Errorf("worker = %+v, want it out and the process on its port named", w)
 		}
 		p.set(func() { p.owner, p.mute = process.PortOurs, false })
-		settle(2 * defaults.Readiness.Interval)
+		settle(2 * defaults.Health.Readiness.Interval)
 		if w := m.worker("worker-0"); !w.Ready || w.Status != records.StatusRunning {
 			t.Errorf("worker is %s and ready %v, want it back once the port is its own", w.Status, w.Ready)
 		}

@@ -36,7 +36,7 @@ func run(ctx context.Context, state, worker string) (err error) {
 	pages := unit.Spec{ // any program
 		Name: "pages", Kind: unit.Managed, Replicas: 1, Path: "/usr/bin/python3",
 		Args:      []string{"-m", "http.server", "{port}", "--bind", "127.0.0.1"},
-		Readiness: probe.Spec{Type: probe.TypeHTTP, URL: "http://127.0.0.1:{port}/"},
+		Health:    unit.Health{Readiness: probe.Spec{Type: probe.TypeHTTP, URL: "http://127.0.0.1:{port}/"}},
 		DependsOn: []unit.Dependency{{Unit: "search", Condition: unit.Ready}},
 	}
 	search := unit.Spec{Name: "search", Path: worker, Replicas: 2} // gRPC servers, called through the master

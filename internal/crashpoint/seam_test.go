@@ -51,7 +51,7 @@ var behind = map[string]string{
 	"datasync":            "called as a point",
 	"collapses":           "the file system refuses the range",
 	"acceptMove":          "its commit is a point of the store",
-	"MoveTo":              "the placeholder ends with its master, wherever it is",
+	"MoveTo":              "the pause process ends with its master, wherever it is",
 }
 
 // Every act must pass the seam: it is in a function that is passed to Do or Pass, or is passed to them itself.

@@ -47,11 +47,38 @@ func (b *Bus) MainPID(ctx context.Context, unit string) (int, error) {
 // State returns the states of a unit: whether it is loaded, and as what.
 func (b *Bus) State(ctx context.Context, unit string) (load, active, sub string, err error) {
 	for name, value := range map[string]*string{"LoadState": &load, "ActiveState": &active, "SubState": &sub} {
-		property, err := b.conn.GetUnitPropertyContext(ctx, unit, name)
-		if err != nil {
-			return "", "", "", fmt.Errorf("ask for the state of %s: %w", unit, err)
+		if *value, err = b.state(ctx, unit, name); err != nil {
+			return "", "", "", err
 		}
-		*value, _ = property.Value.Value().(string)
 	}
 	return load, active, sub, nil
+}
+
+// ActiveState returns the state of a unit, such as "active" or "deactivating"; "inactive" if there is no such unit.
+func (b *Bus) ActiveState(ctx context.Context, unit string) (string, error) {
+	return b.state(ctx, unit, "ActiveState")
+}
+
+// state returns the value of a property of a unit that is a name.
+func (b *Bus) state(ctx context.Context, unit, property string) (string, error) {
+	p, err := b.conn.GetUnitPropertyContext(ctx, unit, property)
+	if err != nil {
+		return "", fmt.Errorf("ask for the state of %s: %w", unit, err)
+	}
+	value, _ := p.Value.Value().(string)
+	return value, nil
+}
+
+// OwnService returns the name of the service whose main process is this one, empty if there is none.
+func (b *Bus) OwnService(ctx context.Context) (string, error) {
+	pid := os.Getpid()
+	unit, err := b.conn.GetUnitNameByPID(ctx, uint32(pid))
+	if err != nil {
+		return "", fmt.Errorf("ask for the service of this process: %w", err)
+	}
+	main, err := b.MainPID(ctx, unit)
+	if err != nil || main != pid {
+		return "", err
+	}
+	return unit, nil
 }

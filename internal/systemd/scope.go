@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 	godbus "github.com/godbus/dbus/v5"
@@ -54,31 +53,4 @@ func (b *Bus) StartScope(ctx context.Context, s Scope) error {
 		return fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	return nil
-}
-
-// ActiveState returns the state of a unit, such as "active" or "deactivating"; "inactive" if there is no such unit.
-func (b *Bus) ActiveState(ctx context.Context, unit string) (string, error) {
-	property, err := b.conn.GetUnitPropertyContext(ctx, unit, "ActiveState")
-	if err != nil {
-		return "", fmt.Errorf("ask for the state of %s: %w", unit, err)
-	}
-	state, _ := property.Value.Value().(string)
-	return state, nil
-}
-
-// OwnService returns the name of the service whose main process is this one, empty if there is none.
-func (b *Bus) OwnService(ctx context.Context) (string, error) {
-	pid := uint32(os.Getpid())
-	unit, err := b.conn.GetUnitNameByPID(ctx, pid)
-	if err != nil {
-		return "", fmt.Errorf("ask for the service of this process: %w", err)
-	}
-	property, err := b.conn.GetServicePropertyContext(ctx, unit, "MainPID")
-	if err != nil {
-		return "", fmt.Errorf("ask for the main process of %s: %w", unit, err)
-	}
-	if main, ok := property.Value.Value().(uint32); !ok || main != pid {
-		return "", nil
-	}
-	return unit, nil
 }

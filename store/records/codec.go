@@ -122,6 +122,39 @@ func (b *bounds) instance(i *Instance) *pb.Instance {
 	}
 }
 
+func (b *bounds) found(f *Found) *pb.Found {
+	if f == nil {
+		return nil
+	}
+	proof, err := lookup(proofCodes, "proof", f.Proof)
+	b.err = errors.Join(b.err, err)
+	return &pb.Found{
+		Pid:          b.int32("pid of the found process", f.PID, 1, math.MaxInt32),
+		PidfdInode:   f.Inode,
+		StartTicks:   f.StartTicks,
+		BootId:       text(f.BootID),
+		PidNamespace: f.PIDNamespace,
+		Proof:        proof,
+		Name:         text(f.Name),
+		Started:      stamp(f.Started),
+	}
+}
+
+func (b *bounds) exit(e *identity.Exit) *pb.Exit {
+	if e == nil {
+		return nil
+	}
+	source, err := lookup(exitSourceCodes, "exit source", e.Source)
+	b.err = errors.Join(b.err, err)
+	return &pb.Exit{
+		// A Windows exit code is an unsigned 32-bit number.
+		Code:   int32(uint32(b.code(e.Code))),
+		Signal: b.int32("signal", int(e.Signal), 0, math.MaxInt32),
+		Source: source,
+		At:     stamp(e.At),
+	}
+}
+
 func stamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
@@ -193,35 +226,7 @@ func encodeWorker(w Worker) ([]byte, error) {
 	for _, h := range w.Hooks {
 		m.Hooks = append(m.Hooks, &pb.HookRun{Hook: text(h.Hook), Run: b.instance(&h.Instance)})
 	}
-	if f := w.Found; f != nil {
-		proof, err := lookup(proofCodes, "proof", f.Proof)
-		if err != nil {
-			return nil, err
-		}
-		m.Found = &pb.Found{
-			Pid:          b.int32("pid of the found process", f.PID, 1, math.MaxInt32),
-			PidfdInode:   f.Inode,
-			StartTicks:   f.StartTicks,
-			BootId:       text(f.BootID),
-			PidNamespace: f.PIDNamespace,
-			Proof:        proof,
-			Name:         text(f.Name),
-			Started:      stamp(f.Started),
-		}
-	}
-	if e := w.LastExit; e != nil {
-		source, err := lookup(exitSourceCodes, "exit source", e.Source)
-		if err != nil {
-			return nil, err
-		}
-		m.LastExit = &pb.Exit{
-			// A Windows exit code is an unsigned 32-bit number.
-			Code:   int32(uint32(b.code(e.Code))),
-			Signal: b.int32("signal", int(e.Signal), 0, math.MaxInt32),
-			Source: source,
-			At:     stamp(e.At),
-		}
-	}
+	m.Found, m.LastExit = b.found(w.Found), b.exit(w.LastExit)
 	if b.err != nil {
 		return nil, b.err
 	}

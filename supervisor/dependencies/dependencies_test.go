@@ -51,8 +51,10 @@ func TestCheckNamesEachDependencyThatCanNeverBeMet(t *testing.T) {
 			want:  []string{`unit app: depends on "migrate": it is always restarted and never completes`},
 		},
 		"scheduled": {
-			units: []unit.Spec{of("app", "night ready"), {Name: "night", Replicas: 1, Schedule: "0 3 * * *"}},
-			want:  []string{`unit app: depends on "night": it has a schedule: nothing can wait for it`},
+			units: []unit.Spec{
+				of("app", "night ready"), {Name: "night", Replicas: 1, Schedule: unit.Schedule{Cron: "0 3 * * *"}},
+			},
+			want: []string{`unit app: depends on "night": it has a schedule: nothing can wait for it`},
 		},
 		"unmanaged": {
 			units: []unit.Spec{of("app", "db completed"), {Name: "db", Replicas: 1, Kind: unit.Unmanaged}},

@@ -101,7 +101,7 @@ func check(d unit.Dependency, dependent string, on *unit.Spec) error {
 		return errors.New("there is no such unit")
 	case d.Condition == unit.Completed && !on.Starts():
 		return errors.New("it is unmanaged: how its process ends is not known")
-	case on.Schedule != "":
+	case on.Schedule.Cron != "":
 		return errors.New("it has a schedule: nothing can wait for it")
 	case d.Condition == unit.Completed && (on.Restart.Mode == "" || on.Restart.Mode == unit.RestartAlways):
 		return errors.New("it is always restarted and never completes")

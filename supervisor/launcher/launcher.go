@@ -143,13 +143,15 @@ type Instance interface {
 	Close() error
 }
 
-// Keeper keeps handles on processes beyond the life of this program, so that the next master learns the exit code
-// of a worker that ended while no master ran. systemd's file descriptor store is one.
+// Keeper keeps descriptors beyond the life of this program: handles on processes, so that the next master learns the
+// exit code of a worker that ended while no master ran, and notify sockets of starting workers. systemd's file
+// descriptor store is one.
 type Keeper interface {
-	Keep(token string, handle *os.File) error
-	Drop(token string) error
-	// Kept returns the handle that an earlier master has given to Keep, nil if there is none.
-	Kept(token string) *os.File
+	Keep(name string, file *os.File) error
+	Drop(name string) error
+	// Kept returns the file that an earlier master has given to Keep, nil if there is none. A handle has the token of
+	// the instance as its name.
+	Kept(name string) *os.File
 }
 
 // NoKeeper is a Keeper that keeps nothing.

@@ -8,7 +8,9 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-var scheduledPolicy = PolicyOf(unit.Spec{Kind: unit.Managed, Port: unit.NoPort, Schedule: "0 3 * * *"}.WithDefaults())
+var scheduledPolicy = PolicyOf(unit.Spec{
+	Kind: unit.Managed, Port: unit.NoPort, Schedule: unit.Schedule{Cron: "0 3 * * *"},
+}.WithDefaults())
 
 // TestNextOfScheduledWorker covers every pair for a unit with a schedule. A pair that is not listed must do the same as
 // for other units.

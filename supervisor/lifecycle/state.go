@@ -149,8 +149,10 @@ type Policy struct {
 
 // PolicyOf returns the policy of the unit's workers.
 func PolicyOf(u unit.Spec) Policy {
+	h := u.Health
 	return Policy{
-		RestartPolicy: u.Restart, missed: u.Liveness.Missed, unready: u.Readiness.Missed, passes: u.Readiness.Passes,
-		busyLimit: u.BusyLimit, scheduled: u.Schedule != "", essential: u.Essential,
+		RestartPolicy: u.Restart,
+		missed:        h.Liveness.Missed, unready: h.Readiness.Missed, passes: h.Readiness.Passes, busyLimit: h.BusyLimit,
+		scheduled: u.Schedule.Cron != "", essential: u.Essential,
 	}
 }

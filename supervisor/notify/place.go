@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
 // Place returns the path for the socket of a worker: in the runtime folder, or in a folder for temporary files if that
@@ -18,7 +20,7 @@ func Place(runtimeDir, worker string, uid uint32) (string, error) {
 		return "", fmt.Errorf("find the folder for notify sockets: %w", err)
 	}
 	path := filepath.Join(dir, worker+".notify")
-	if len(path)+len(suffix) <= maxPath && open(dir, uid) == nil {
+	if len(path)+len(suffix) <= safefile.MaxSocketPath && open(dir, uid) == nil {
 		return path, nil
 	}
 	// The name follows from the runtime folder, so that a master reuses it and two masters do not share it.
@@ -34,9 +36,9 @@ func Place(runtimeDir, worker string, uid uint32) (string, error) {
 		return "", fmt.Errorf("%w: choose a --runtime-dir that user %d can enter", err, uid)
 	}
 	path = filepath.Join(dir, worker+".notify")
-	if len(path)+len(suffix) > maxPath {
+	if len(path)+len(suffix) > safefile.MaxSocketPath {
 		return "", fmt.Errorf("the path of the notify socket is over the kernel's limit of %d bytes: choose a shorter "+
-			"--runtime-dir or TMPDIR: %s", maxPath, path)
+			"--runtime-dir or TMPDIR: %s", safefile.MaxSocketPath, path)
 	}
 	return path, nil
 }

@@ -13,9 +13,6 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// maxPath is the capacity of sun_path in bytes without the final NUL: unix(7).
-const maxPath = 107
-
 // suffix is that of a socket that is not ready to be used.
 const suffix = ".new"
 

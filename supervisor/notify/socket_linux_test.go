@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/internal/leaks"
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
 const patience = time.Minute
@@ -316,7 +317,7 @@ func TestPlace(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	short := filepath.Join(t.TempDir(), "run")
-	long := filepath.Join(t.TempDir(), strings.Repeat("x", maxPath))
+	long := filepath.Join(t.TempDir(), strings.Repeat("x", safefile.MaxSocketPath))
 	for _, dir := range []string{short, long} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
@@ -332,7 +333,8 @@ func TestPlace(t *testing.T) {
 	if again, err := Place(long, "w-0", me); again != path {
 		t.Errorf("%q, %v, want it as before: %q", again, err, path)
 	}
-	if other, err := Place(long+"/../"+strings.Repeat("y", maxPath), "w-0", me); other == path || err != nil {
+	another := long + "/../" + strings.Repeat("y", safefile.MaxSocketPath)
+	if other, err := Place(another, "w-0", me); other == path || err != nil {
 		t.Errorf("%q, %v, want another one for another runtime folder", other, err)
 	}
 	if err := errors.Join(os.Remove(filepath.Dir(path)), os.WriteFile(filepath.Dir(path), nil, 0o600)); err != nil {
@@ -341,7 +343,7 @@ func TestPlace(t *testing.T) {
 	if path, err := Place(long, "w-0", me); err == nil {
 		t.Errorf("%q, want an error: a file is in the place of the folder", path)
 	}
-	t.Setenv("TMPDIR", filepath.Join(temp, strings.Repeat("z", maxPath)))
+	t.Setenv("TMPDIR", filepath.Join(temp, strings.Repeat("z", safefile.MaxSocketPath)))
 	if err := os.Mkdir(os.TempDir(), 0o700); err != nil {
 		t.Fatal(err)
 	}

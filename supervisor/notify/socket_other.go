@@ -10,7 +10,6 @@ import (
 )
 
 const (
-	maxPath   = 103
 	suffix    = ".new"
 	ancillary = 0
 )

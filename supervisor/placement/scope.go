@@ -28,7 +28,8 @@ const (
 	transition = 10 * time.Millisecond
 )
 
-// waiting is the cgroup of the placeholder: processes in the scope's own one would keep it from limiting its children.
+// waiting is the cgroup of the pause process: processes in the scope's own one would keep it from limiting its
+// children.
 const waiting = "starting"
 
 // errEnding means that the scope is being stopped: a process that enters it would be killed with those in it.
@@ -41,26 +42,26 @@ var errNoService = errors.New("not the main process of a service")
 // "systemctl kill", a restart, a reload and a stop of the service do not reach the workers. It ends by itself with its
 // last process, or by "systemctl stop", and is then made again for the next start.
 //
-// A scope is made with a process in it, the placeholder. It ends when the starts for which it was made are over: a
+// A scope is made with a process in it, the pause process. It ends when the starts for which it was made are over: a
 // worker is then in the scope, or the scope ends. It also ends if the master dies, so that no empty scope remains.
 type scope struct {
 	name, dir string
 	log       *slog.Logger
 	dial      func(context.Context) (manager, error)
-	hold      func() (placeholder, error)
+	hold      func() (pauseProcess, error)
 
 	// turn is held by the start that calls systemd, so that one scope is made for starts in parallel.
 	turn chan struct{}
 
 	mu       sync.Mutex
-	useless  bool        // this process is no service
-	ending   bool        // as systemd said when it was asked last
-	starts   int         // that use the scope, and whose process is not in it yet
-	holder   placeholder // nil if no start of these has made the scope
-	verified time.Time   // when systemd said that the scope is active, or made it
-	retry    time.Time   // no call to systemd before
-	warned   bool        // since the last success
-	service  string      // the name of this master's service, empty until systemd was asked
+	useless  bool         // this process is no service
+	ending   bool         // as systemd said when it was asked last
+	starts   int          // that use the scope, and whose process is not in it yet
+	holder   pauseProcess // nil if no start of these has made the scope
+	verified time.Time    // when systemd said that the scope is active, or made it
+	retry    time.Time    // no call to systemd before
+	warned   bool         // since the last success
+	service  string       // the name of this master's service, empty until systemd was asked
 }
 
 // manager is systemd, as [systemd.Bus] asks it.
@@ -71,8 +72,8 @@ type manager interface {
 	Close()
 }
 
-// placeholder is a [process.Placeholder].
-type placeholder interface {
+// pauseProcess is a [process.PauseProcess].
+type pauseProcess interface {
 	PID() int
 	MoveTo(folder string) error
 	Alive() bool
@@ -89,8 +90,8 @@ func newScope(masterID, dir string, log *slog.Logger) *scope {
 			}
 			return bus, nil
 		},
-		hold: func() (placeholder, error) {
-			p, err := process.StartPlaceholder()
+		hold: func() (pauseProcess, error) {
+			p, err := process.StartPauseProcess()
 			if err != nil {
 				return nil, err
 			}
@@ -161,7 +162,7 @@ func (s *scope) enter() error {
 		s.ending, s.verified = false, time.Now()
 	}
 	if holder != nil {
-		if s.holder != nil { // of a scope that has ended, and the placeholder with it
+		if s.holder != nil { // of a scope that has ended, and the pause process with it
 			_ = s.holder.Close()
 		}
 		s.holder = holder
@@ -203,8 +204,8 @@ func (s *scope) leave() {
 	s.holder = nil
 }
 
-// dismiss ends a placeholder, and removes its cgroup.
-func (s *scope) dismiss(holder placeholder) {
+// dismiss ends a pause process, and removes its cgroup.
+func (s *scope) dismiss(holder pauseProcess) {
 	if holder == nil {
 		return
 	}
@@ -214,7 +215,7 @@ func (s *scope) dismiss(holder placeholder) {
 		err = errors.Join(err, gone)
 	}
 	if err != nil {
-		s.log.Debug("placeholder not ended", "error", err)
+		s.log.Debug("pause process not ended", "error", err)
 	}
 }
 
@@ -224,8 +225,8 @@ func (s *scope) populated() bool {
 	return err == nil && strings.Contains("\n"+string(text), "\npopulated 1\n")
 }
 
-// ensure finds the scope active, or makes it, with a placeholder in it.
-func (s *scope) ensure(ctx context.Context) (placeholder, error) {
+// ensure finds the scope active, or makes it, with a pause process in it.
+func (s *scope) ensure(ctx context.Context) (pauseProcess, error) {
 	m, err := s.dial(ctx)
 	if err != nil {
 		return nil, err
@@ -265,7 +266,7 @@ func (s *scope) ensure(ctx context.Context) (placeholder, error) {
 }
 
 // begin makes the scope.
-func (s *scope) begin(ctx context.Context, m manager) (_ placeholder, err error) {
+func (s *scope) begin(ctx context.Context, m manager) (_ pauseProcess, err error) {
 	holder, err := s.hold()
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ type world struct {
 	fails   error  // of StartScope
 	asked   int    // connections
 	made    []systemd.Scope
-	alive   int // placeholders
+	alive   int // pause processes
 }
 
 type held struct {
@@ -100,7 +100,7 @@ func (w *world) end() {
 	}
 }
 
-func (w *world) hold() (placeholder, error) {
+func (w *world) hold() (pauseProcess, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.alive++
@@ -115,7 +115,7 @@ func (h *held) Close() error {
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
 	if h.gone {
-		h.w.t.Error("a placeholder was closed twice")
+		h.w.t.Error("a pause process was closed twice")
 	}
 	h.gone = true
 	h.w.alive--
@@ -132,7 +132,7 @@ func newWorld(t *testing.T) (w *world, s *scope, log *bytes.Buffer) {
 	s.dial, s.hold = w.dial, w.hold
 	t.Cleanup(func() {
 		if w.alive != 0 {
-			t.Errorf("%d placeholders are left", w.alive)
+			t.Errorf("%d pause processes are left", w.alive)
 		}
 		if s.starts != 0 {
 			t.Errorf("%d starts are counted, and all are over", s.starts)
@@ -175,7 +175,7 @@ func TestOneScopeForStartsInParallel(t *testing.T) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if w.alive != 1 {
-				t.Errorf("%d placeholders keep the scope", w.alive)
+				t.Errorf("%d pause processes keep the scope", w.alive)
 			}
 		})
 	}
@@ -191,12 +191,12 @@ func TestOneScopeForStartsInParallel(t *testing.T) {
 		t.Errorf("the scope is %+v, want %+v", w.made[0], want)
 	}
 	if _, err := os.Stat(filepath.Join(w.dir, waiting)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the cgroup of the placeholder: %v", err)
+		t.Errorf("the cgroup of the pause process: %v", err)
 	}
 	if log.Len() > 0 {
 		t.Errorf("logged: %s", log)
 	}
-	// The scope is kept by the workers now: no other placeholder is needed, but systemd is asked.
+	// The scope is kept by the workers now: no other pause process is needed, but systemd is asked.
 	mustMake(t, s, "worker-50")()
 	if len(w.made) != 1 || w.asked != 2 {
 		t.Errorf("%d scopes were made over %d connections, want 1 over 2", len(w.made), w.asked)
@@ -302,8 +302,8 @@ func TestScopeThatDoesNotEndIsNotAwaited(t *testing.T) {
 	})
 }
 
-// An operator stops the scope while starts are under way, and the placeholder ends with it.
-func TestPlaceholderThatWasEndedIsReplaced(t *testing.T) {
+// An operator stops the scope while starts are under way, and the pause process ends with it.
+func TestPauseProcessThatWasEndedIsReplaced(t *testing.T) {
 	w, s, _ := newWorld(t)
 	first := mustMake(t, s, "worker-0")
 	h := s.holder
@@ -317,7 +317,7 @@ func TestPlaceholderThatWasEndedIsReplaced(t *testing.T) {
 	second()
 }
 
-type dead struct{ placeholder }
+type dead struct{ pauseProcess }
 
 func (*dead) Alive() bool { return false }
 

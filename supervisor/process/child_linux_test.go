@@ -45,7 +45,7 @@ var behaviours map[string]func(args []string)
 func init() {
 	behaviours = map[string]func(args []string){
 		"sleep":        func([]string) { ready(); sleepOn() },
-		"placeholder":  keepPlaceholder,
+		"pause":        keepPauseProcess,
 		"ignore-term":  func([]string) { signal.Ignore(syscall.SIGTERM); ready(); sleepOn() },
 		"exit":         func(args []string) { ready(); os.Exit(number(args[0])) },
 		"exit-on-usr1": exitOnUSR1,

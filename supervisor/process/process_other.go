@@ -234,23 +234,23 @@ var errNotDirectory = errors.New("not a directory")
 // runs returns the zero FileID: the file that a process runs cannot be read.
 func runs([]part) (identity.FileID, error) { return identity.FileID{}, nil }
 
-// Placeholder is a process that keeps a cgroup populated.
-type Placeholder struct{}
+// PauseProcess is a process that keeps a cgroup populated.
+type PauseProcess struct{}
 
-// StartPlaceholder starts a process that does nothing.
-func StartPlaceholder() (*Placeholder, error) { return nil, unsupported("start a process") }
+// StartPauseProcess starts a process that does nothing.
+func StartPauseProcess() (*PauseProcess, error) { return nil, unsupported("start a process") }
 
 // PID returns 0.
-func (p *Placeholder) PID() int { return 0 }
+func (p *PauseProcess) PID() int { return 0 }
 
 // MoveTo moves the process to a cgroup.
-func (p *Placeholder) MoveTo(string) error { return unsupported("move a process") }
+func (p *PauseProcess) MoveTo(string) error { return unsupported("move a process") }
 
 // Alive reports whether the process has not ended.
-func (p *Placeholder) Alive() bool { return false }
+func (p *PauseProcess) Alive() bool { return false }
 
 // Close ends the process.
-func (p *Placeholder) Close() error { return nil }
+func (p *PauseProcess) Close() error { return nil }
 
 // Discover finds no process.
 func Discover(_ context.Context, _ Own, queries []Query) []Discovery {

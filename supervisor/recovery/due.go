@@ -12,10 +12,10 @@ import (
 
 // ScheduleOf returns the schedule of a unit that has been checked, the zero value if it has none.
 func ScheduleOf(u unit.Spec) schedule.Schedule {
-	if u.Schedule == "" {
+	if u.Schedule.Cron == "" {
 		return schedule.Schedule{}
 	}
-	s, _ := schedule.Parse(u.Schedule, u.TimeZone)
+	s, _ := schedule.Parse(u.Schedule.Cron, u.Schedule.TimeZone)
 	return s
 }
 
@@ -34,7 +34,7 @@ func MarkOf(s schedule.Schedule, rec records.Worker) schedule.Mark {
 // SituationOf returns the situation of a worker of the unit after a time without a master.
 func SituationOf(u unit.Spec, s lifecycle.State, now time.Time) schedule.Situation {
 	return schedule.Situation{
-		Now: now, CatchUp: u.Missed == unit.MissedRunOnce,
+		Now: now, CatchUp: u.Schedule.Missed == unit.MissedRunOnce,
 		// A start that failed for a fault of the master is tried again.
 		Busy: s.Slot != lifecycle.Vacant || s.Status == records.StatusStarting || s.Status == records.StatusBackoff,
 	}

@@ -17,7 +17,7 @@ const (
 
 // Compare compares the last start of a worker with its unit. key is that of the state.
 func Compare(key records.SecretKey, u unit.Spec, rec records.Worker) Difference {
-	if u.Schedule != "" && rec.Instance == nil {
+	if u.Schedule.Cron != "" && rec.Instance == nil {
 		return Same // its next run is of the present version
 	}
 	hash, err := u.Hash()

@@ -7,9 +7,19 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/probe"
 )
 
+// Health is how workers are checked.
+type Health struct {
+	// Readiness is the check that decides about calls, Liveness the one that decides about restarts. If both are equal
+	// or one is zero, one check decides about both. Zero fields are those of [probe.Spec.WithDefaults].
+	Readiness, Liveness probe.Spec
+	// BusyLimit is how long a worker that uses the processor may fail its checks before it is ended; 0 means 5
+	// minutes. If it is negative, a busy worker is ended as soon as an idle one.
+	BusyLimit time.Duration
+}
+
 // checks returns the checks of readiness and liveness with their defaults.
 func (u Spec) checks() (ready, alive probe.Spec) {
-	ready, alive = u.Readiness, u.Liveness
+	ready, alive = u.Health.Readiness, u.Health.Liveness
 	switch {
 	case alive.IsZero():
 		alive = ready
@@ -29,20 +39,20 @@ func (u Spec) checkOf(s probe.Spec) probe.Spec {
 }
 
 // OneCheck reports whether one check decides about calls and about restarts.
-func (u Spec) OneCheck() bool { return u.Readiness.Equal(u.Liveness) }
+func (u Spec) OneCheck() bool { return u.Health.Readiness.Equal(u.Health.Liveness) }
 
 // Notifies reports whether the workers have a notify socket. A process without one cannot get it later.
 func (u Spec) Notifies() bool {
-	return u.Readiness.Type == probe.TypeNotify || u.Liveness.Type == probe.TypeNotify
+	return u.Health.Readiness.Type == probe.TypeNotify || u.Health.Liveness.Type == probe.TypeNotify
 }
 
 // Watchdog returns the longest time between two WATCHDOG=1 of a worker, 0 if none are expected. A worker that keeps to
 // sd_watchdog_enabled(3) sends twice as many, so that each check finds one.
 func (u Spec) Watchdog() time.Duration {
-	if u.Liveness.Type != probe.TypeNotify {
+	if u.Health.Liveness.Type != probe.TypeNotify {
 		return 0
 	}
-	return u.Liveness.Interval
+	return u.Health.Liveness.Interval
 }
 
 // notification describes what a process is told at its start about its notify socket, "" if it has none.
@@ -58,13 +68,13 @@ func (u Spec) notification() string {
 
 // Connects reports whether the master needs a gRPC connection to the workers, for calls or for checks.
 func (u Spec) Connects() bool {
-	return u.Port != NoPort && (!u.NoServices || u.Readiness.UsesConnection() || u.Liveness.UsesConnection())
+	return u.Port != NoPort && (!u.NoServices || u.Health.Readiness.UsesConnection() || u.Health.Liveness.UsesConnection())
 }
 
 // Listens reports whether a worker must listen on its port to be ready. A port that the worker chooses is known only
 // when the worker listens on it.
 func (u Spec) Listens() bool {
-	return u.Port != NoPort && (u.Port == AnnouncedPort || u.Connects() || u.Readiness.UsesPort())
+	return u.Port != NoPort && (u.Port == AnnouncedPort || u.Connects() || u.Health.Readiness.UsesPort())
 }
 
 func (u Spec) checkHealth() []error {

@@ -22,7 +22,7 @@ func TestChecksOfAUnit(t *testing.T) {
 		"nothing": {Spec{}, probe.TypeAuto, probe.TypeAuto, true, true, true},
 		"no port": {Spec{Port: NoPort}, probe.TypeProcess, probe.TypeProcess, true, false, false},
 		"no port, slow": {
-			Spec{Port: NoPort, Readiness: slow}, probe.TypeProcess, probe.TypeProcess, true, false, false,
+			Spec{Port: NoPort, Health: Health{Readiness: slow}}, probe.TypeProcess, probe.TypeProcess, true, false, false,
 		},
 		"announced port": {Spec{Port: AnnouncedPort}, probe.TypeAuto, probe.TypeAuto, true, true, true},
 		"announced port of any program": {
@@ -31,59 +31,61 @@ func TestChecksOfAUnit(t *testing.T) {
 		"any program": {
 			Spec{Kind: Managed, Services: []string{"pkg.A"}}, probe.TypeProcess, probe.TypeProcess, true, true, true,
 		},
-		"readiness alone": {Spec{Readiness: http}, probe.TypeHTTP, probe.TypeHTTP, true, true, true},
-		"liveness alone":  {Spec{Liveness: elsewhere}, probe.TypeTCP, probe.TypeTCP, true, true, true},
+		"readiness alone": {Spec{Health: Health{Readiness: http}}, probe.TypeHTTP, probe.TypeHTTP, true, true, true},
+		"liveness alone":  {Spec{Health: Health{Liveness: elsewhere}}, probe.TypeTCP, probe.TypeTCP, true, true, true},
 		"apart": {
-			Spec{Readiness: http, Liveness: elsewhere}, probe.TypeHTTP, probe.TypeTCP, false, true, true,
+			Spec{Health: Health{Readiness: http, Liveness: elsewhere}}, probe.TypeHTTP, probe.TypeTCP, false, true, true,
 		},
 		"http, no services": {
-			Spec{NoServices: true, Readiness: http}, probe.TypeHTTP, probe.TypeHTTP, true, false, true,
+			Spec{NoServices: true, Health: Health{Readiness: http}}, probe.TypeHTTP, probe.TypeHTTP, true, false, true,
 		},
 		"nothing of it, no services": {
-			Spec{NoServices: true, Readiness: elsewhere}, probe.TypeTCP, probe.TypeTCP, true, false, false,
+			Spec{NoServices: true, Health: Health{Readiness: elsewhere}}, probe.TypeTCP, probe.TypeTCP, true, false, false,
 		},
 		"liveness by ping, no services": {
-			Spec{NoServices: true, Readiness: elsewhere, Liveness: probe.Spec{Type: probe.TypePing}},
+			Spec{NoServices: true, Health: Health{Readiness: elsewhere, Liveness: probe.Spec{Type: probe.TypePing}}},
 			probe.TypeTCP, probe.TypePing, false, true, true,
 		},
 		"notify": {
-			Spec{Readiness: probe.Spec{Type: probe.TypeNotify}}, probe.TypeNotify, probe.TypeNotify, true, true, true,
+			Spec{Health: Health{Readiness: probe.Spec{Type: probe.TypeNotify}}},
+			probe.TypeNotify, probe.TypeNotify, true, true, true,
 		},
 		"notify, no port": {
-			Spec{Port: NoPort, Readiness: probe.Spec{Type: probe.TypeNotify}},
+			Spec{Port: NoPort, Health: Health{Readiness: probe.Spec{Type: probe.TypeNotify}}},
 			probe.TypeNotify, probe.TypeNotify, true, false, false,
 		},
 	} {
 		u := test.unit.WithDefaults()
-		if u.Readiness.Type != test.ready || u.Liveness.Type != test.alive || u.OneCheck() != test.one {
-			t.Errorf("%s: %s and %s, one check: %t; want %s and %s, %t", name, u.Readiness.Type, u.Liveness.Type,
+		ready, alive := u.Health.Readiness, u.Health.Liveness
+		if ready.Type != test.ready || alive.Type != test.alive || u.OneCheck() != test.one {
+			t.Errorf("%s: %s and %s, one check: %t; want %s and %s, %t", name, ready.Type, alive.Type,
 				u.OneCheck(), test.ready, test.alive, test.one)
 		}
 		if u.Connects() != test.connects || u.Listens() != test.listens {
 			t.Errorf("%s: connects %t, listens %t, want %t and %t",
 				name, u.Connects(), u.Listens(), test.connects, test.listens)
 		}
-		if again := u.WithDefaults(); !again.Readiness.Equal(u.Readiness) || !again.Liveness.Equal(u.Liveness) {
+		if again := u.WithDefaults().Health; !again.Readiness.Equal(ready) || !again.Liveness.Equal(alive) {
 			t.Errorf("%s: the defaults change a complete unit", name)
 		}
 	}
 }
 
 func TestFaultsOfChecks(t *testing.T) {
-	exec := probe.Spec{Type: probe.TypeExec}
+	exec, auto := probe.Spec{Type: probe.TypeExec}, probe.Spec{Type: probe.TypeAuto}
 	for name, test := range map[string]struct {
 		unit Spec
 		want string
 	}{
-		"one check": {Spec{Name: "u", Readiness: exec}, "health: command: required"},
-		"readiness": {Spec{Name: "u", Readiness: exec, Liveness: probe.Spec{Type: "auto"}}, "readiness: command"},
-		"liveness":  {Spec{Name: "u", Readiness: probe.Spec{Type: "auto"}, Liveness: exec}, "liveness: command"},
+		"one check": {Spec{Name: "u", Health: Health{Readiness: exec}}, "health: command: required"},
+		"readiness": {Spec{Name: "u", Health: Health{Readiness: exec, Liveness: auto}}, "readiness: command"},
+		"liveness":  {Spec{Name: "u", Health: Health{Readiness: auto, Liveness: exec}}, "liveness: command"},
 		"no port": {
-			Spec{Name: "u", Port: NoPort, Readiness: probe.Spec{Type: probe.TypePing}},
+			Spec{Name: "u", Port: NoPort, Health: Health{Readiness: probe.Spec{Type: probe.TypePing}}},
 			"health: a check of type ping needs the port",
 		},
 		"no port for a URL": {
-			Spec{Name: "u", Port: NoPort, Readiness: probe.Spec{Type: probe.TypeHTTP, URL: "http://h:{port}/"}},
+			Spec{Name: "u", Port: NoPort, Health: Health{Readiness: probe.Spec{Type: probe.TypeHTTP, URL: "http://h:{port}/"}}},
 			"needs the port",
 		},
 	} {
@@ -93,7 +95,7 @@ func TestFaultsOfChecks(t *testing.T) {
 	}
 	for _, u := range []Spec{
 		{Name: "u", Port: NoPort},
-		{Name: "u", Port: NoPort, Readiness: probe.Spec{Type: probe.TypeTCP, Address: "db:1"}},
+		{Name: "u", Port: NoPort, Health: Health{Readiness: probe.Spec{Type: probe.TypeTCP, Address: "db:1"}}},
 	} {
 		if err := u.CheckFields(); err != nil {
 			t.Errorf("%+v: %v", u, err)
@@ -107,7 +109,7 @@ func TestChangesOfNotify(t *testing.T) {
 		p := probe.Policy{Interval: interval}
 		return Spec{
 			Name: "u", Kind: Managed, Path: "/bin/true", Replicas: 1, Port: NoPort,
-			Readiness: probe.Spec{Type: readiness, Policy: p}, Liveness: probe.Spec{Type: liveness, Policy: p},
+			Health: Health{Readiness: probe.Spec{Type: readiness, Policy: p}, Liveness: probe.Spec{Type: liveness, Policy: p}},
 		}.WithDefaults()
 	}
 	const none, notify = probe.TypeProcess, probe.TypeNotify

@@ -20,8 +20,10 @@ func TestSizeText(t *testing.T) {
 
 func TestUnitsThatCannotHaveALimitOfMemory(t *testing.T) {
 	for name, u := range map[string]Spec{
-		"negative":  {Name: "a", Path: "a", MemoryRestart: -1},
-		"scheduled": {Name: "a", Path: "a", Kind: Managed, Port: NoPort, Schedule: "0 3 * * *", MemoryRestart: 1},
+		"negative": {Name: "a", Path: "a", MemoryRestart: -1},
+		"scheduled": {
+			Name: "a", Path: "a", Kind: Managed, Port: NoPort, Schedule: Schedule{Cron: "0 3 * * *"}, MemoryRestart: 1,
+		},
 		"unmanaged": {Name: "a", Kind: Unmanaged, Port: NoPort, NoServices: true, MemoryRestart: 1},
 	} {
 		if err := u.CheckFields(); err == nil || !strings.Contains(err.Error(), "memory restart") {

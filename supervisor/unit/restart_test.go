@@ -17,11 +17,11 @@ func TestRestartPolicyThatSetsNothing(t *testing.T) {
 	if p := u.Restart; p.Factor != 2 || p.RetryFailed != 5*time.Minute || !slices.Equal(p.SuccessCodes, []int{0}) {
 		t.Errorf("%+v, want the factor 2, another try after 5m, and 0 as the only success", p)
 	}
-	if u.BusyLimit != 5*time.Minute || u.Readiness.Passes != 1 {
-		t.Errorf("busy limit %s and %d passes, want 5m and 1", u.BusyLimit, u.Readiness.Passes)
+	if u.Health.BusyLimit != 5*time.Minute || u.Health.Readiness.Passes != 1 {
+		t.Errorf("busy limit %s and %d passes, want 5m and 1", u.Health.BusyLimit, u.Health.Readiness.Passes)
 	}
-	u.Restart.RetryFailed, u.BusyLimit, u.Restart.SuccessCodes = -1, -1, []int{}
-	if u = u.WithDefaults(); u.Restart.RetryFailed != -1 || u.BusyLimit != -1 || len(u.Restart.SuccessCodes) != 0 {
+	u.Restart.RetryFailed, u.Health.BusyLimit, u.Restart.SuccessCodes = -1, -1, []int{}
+	if u = u.WithDefaults(); u.Restart.RetryFailed != -1 || u.Health.BusyLimit != -1 || len(u.Restart.SuccessCodes) != 0 {
 		t.Errorf("%+v: defaults replace what is set", u)
 	}
 }

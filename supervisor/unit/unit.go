@@ -14,7 +14,6 @@ import (
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
 	"github.com/core-tools/hsu-master/supervisor/logs"
-	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/services"
 )
@@ -72,13 +71,8 @@ type Spec struct {
 	Stop    Stop
 	Restart RestartPolicy
 	// Log is where the output of the workers goes. Zero fields are those of [logs.DefaultPolicy].
-	Log logs.Output
-	// Readiness is the check that decides about calls, Liveness the one that decides about restarts. If both are equal
-	// or one is zero, one check decides about both. Zero fields are those of [probe.Spec.WithDefaults].
-	Readiness, Liveness probe.Spec
-	// BusyLimit is how long a worker that uses the processor may fail its checks before it is ended; 0 means 5
-	// minutes. If it is negative, a busy worker is ended as soon as an idle one.
-	BusyLimit time.Duration
+	Log    logs.Output
+	Health Health
 	// DependsOn are the units that its workers wait for before each start. A running worker stays as it is if the
 	// condition does not hold any more.
 	DependsOn []Dependency
@@ -87,13 +81,9 @@ type Spec struct {
 	// Limits are those of the cgroup of each worker.
 	Limits cgroup.Limits
 
-	// Schedule has the times at which the unit is run, in the five fields of cron; "" means that it runs always. A unit
-	// with a schedule is managed, has one replica and is not restarted: see [RestartNever].
-	Schedule string
-	// TimeZone is the name of the time zone of Schedule; "" means the local one.
-	TimeZone string
-	// Missed decides about due times that came while no master ran; "" means [MissedSkip].
-	Missed Missed
+	// Schedule is when the unit is run; the zero value means that it runs always. A unit with a schedule is managed, has
+	// one replica and is not restarted: see [RestartNever].
+	Schedule Schedule
 
 	// Essential means that the master stops everything and ends when a worker of the unit has failed, or has ended
 	// and is not to be restarted.
@@ -128,16 +118,6 @@ type Stop struct {
 	// of the stop, and After has Grace for itself.
 	Command, After []string
 }
-
-// Missed is the treatment of due times of a schedule that came while no master ran, the machine slept, or the
-// clock was set forward past them.
-type Missed string
-
-// The values of Missed.
-const (
-	MissedSkip    Missed = "skip"     // nothing but an event
-	MissedRunOnce Missed = "run-once" // one run makes up for all of them
-)
 
 // RestartMode selects the exits that are followed by a restart.
 type RestartMode string
@@ -247,21 +227,21 @@ func (u Spec) WithDefaults() Spec {
 	if len(u.Services) == 0 {
 		u.Services, u.Assumed = []string{DefaultService}, true
 	}
-	if u.Schedule != "" {
+	if u.Schedule.Cron != "" {
 		u.Restart.Mode = orDefault(u.Restart.Mode, RestartNever)
-		u.Missed = orDefault(u.Missed, MissedSkip)
+		u.Schedule.Missed = orDefault(u.Schedule.Missed, MissedSkip)
 	}
 	u.Restart.Mode = orDefault(u.Restart.Mode, RestartAlways)
 	u.Restart.Backoff = orDefault(u.Restart.Backoff, defaultBackoff)
 	u.Restart.MaxBackoff = max(orDefault(u.Restart.MaxBackoff, defaultMaxBackoff), u.Restart.Backoff)
 	u.Restart.Factor = orDefault(u.Restart.Factor, defaultFactor)
 	u.Restart.Budget = orDefault(u.Restart.Budget, defaultBudget)
-	u.Readiness, u.Liveness = u.checks()
+	u.Health.Readiness, u.Health.Liveness = u.checks()
 	u.Restart.RetryFailed = orDefault(u.Restart.RetryFailed, defaultRetryFailed)
 	if u.Restart.SuccessCodes == nil {
 		u.Restart.SuccessCodes = []int{0}
 	}
-	u.BusyLimit = orDefault(u.BusyLimit, defaultBusyLimit)
+	u.Health.BusyLimit = orDefault(u.Health.BusyLimit, defaultBusyLimit)
 	u.MaxUnavailable = orDefault(u.MaxUnavailable, 1)
 	u.Log = u.Log.WithDefaults()
 	return u
@@ -332,7 +312,7 @@ func (u Spec) CheckFields() error {
 	if u.MemoryRestart < 0 {
 		errs = append(errs, fmt.Errorf("memory restart %d: must not be negative", u.MemoryRestart))
 	}
-	if u.MemoryRestart > 0 && (u.Kind == Unmanaged || u.Schedule != "") {
+	if u.MemoryRestart > 0 && (u.Kind == Unmanaged || u.Schedule.Cron != "") {
 		errs = append(errs, errors.New("memory restart: is for units that run always and are started by the master"))
 	}
 	if (u.NoServices || u.Port == NoPort) && len(u.Services) > 0 {

@@ -59,11 +59,11 @@ func (c *streak) add(passed bool, p probe.Policy) (changed bool) {
 func (w *watch) start() {
 	u := w.item.unit
 	if u.OneCheck() {
-		w.add(u, "health", true, u.Liveness)
+		w.add(u, "health", true, u.Health.Liveness)
 		return
 	}
-	w.add(u, "readiness", false, u.Readiness)
-	w.add(u, "liveness", true, u.Liveness)
+	w.add(u, "readiness", false, u.Health.Readiness)
+	w.add(u, "liveness", true, u.Health.Liveness)
 }
 
 func (w *watch) add(u unit.Spec, use string, alive bool, spec probe.Spec) {

@@ -115,11 +115,11 @@ func (w *owner) checkDue(ctx context.Context, late time.Duration) {
 
 // reschedule has the worker follow the schedule of its present unit, if it had another one before.
 func (w *owner) reschedule(ctx context.Context, before unit.Spec) {
-	if w.unit.Schedule == before.Schedule && w.unit.TimeZone == before.TimeZone {
+	if w.unit.Schedule.Cron == before.Schedule.Cron && w.unit.Schedule.TimeZone == before.Schedule.TimeZone {
 		return
 	}
 	w.agenda.follow(w.unit)
-	if vacant := w.state.Slot == lifecycle.Vacant; vacant && (w.unit.Schedule == "") != (before.Schedule == "") {
+	if vacant := w.state.Slot == lifecycle.Vacant; vacant && (w.unit.Schedule.Cron == "") != (before.Schedule.Cron == "") {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvBegin}) // it waits for its due time, or does not any more
 	}
 	w.checkDue(ctx, 0)

@@ -53,7 +53,8 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 			w.journal.add(w.event(eventUnenforced, news))
 		}
 	}
-	if w.checks != nil && (!u.Readiness.Equal(before.Readiness) || !u.Liveness.Equal(before.Liveness)) {
+	is, was := u.Health, before.Health
+	if w.checks != nil && (!is.Readiness.Equal(was.Readiness) || !is.Liveness.Equal(was.Liveness)) {
 		w.startChecks()
 	}
 	if w.checks != nil && w.link.GRPC() == nil && w.subject().connects() {
@@ -83,7 +84,7 @@ func (w *owner) update(ctx context.Context, u unit.Spec) (outdated bool) {
 		w.routes.asked.incarnation = 0 // whatever it has answered
 		w.discover(ctx)
 	}
-	return differs == recovery.Differs && w.state.Wanted && w.unit.Schedule == "" // a run goes on
+	return differs == recovery.Differs && w.state.Wanted && w.unit.Schedule.Cron == "" // a run goes on
 }
 
 // Replace has a new instance take the worker's place, when the present one has ended. It returns the number of the

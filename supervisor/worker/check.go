@@ -71,9 +71,9 @@ func (c check) failure(err error, s silence, limit time.Duration) string {
 func (w *owner) startChecks() {
 	w.stopChecks()
 	if u := w.unit; u.OneCheck() {
-		w.check(w.newCheck(useHealth, u.Readiness))
+		w.check(w.newCheck(useHealth, u.Health.Readiness))
 	} else {
-		w.check(w.newCheck(useReadiness, u.Readiness), w.newCheck(useLiveness, u.Liveness))
+		w.check(w.newCheck(useReadiness, u.Health.Readiness), w.newCheck(useLiveness, u.Health.Liveness))
 	}
 }
 

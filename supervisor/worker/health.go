@@ -129,7 +129,7 @@ func (w *owner) onMissed(ctx context.Context, c check, err error, s silence) {
 	if c.spec.Type != probe.TypeNotify { // asking sooner brings no other answer
 		c.Pace(silencePace)
 	}
-	reason := c.failure(err, s, w.unit.BusyLimit)
+	reason := c.failure(err, s, w.unit.Health.BusyLimit)
 	w.step(ctx, lifecycle.Event{Kind: c.use.missed(), Reason: reason, Busy: s.busy, Silent: s.lasts})
 	if w.state.Status == records.StatusUnhealthy {
 		w.silent = reason // changes from check to check, which is not worth a commit

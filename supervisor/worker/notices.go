@@ -150,7 +150,7 @@ func (n *notices) note(ctx context.Context, w *owner) {
 			w.record(ctx)
 		}
 	}
-	if s.Stopping && w.state.Ready && w.unit.Readiness.Type == probe.TypeNotify {
+	if s.Stopping && w.state.Ready && w.unit.Health.Readiness.Type == probe.TypeNotify {
 		w.onLost(ctx, nil) // no calls from now on
 	}
 }
@@ -168,7 +168,7 @@ func (n *notices) started(w *owner) {
 
 // late reports a worker that was not ready in time, if it may have said that it is while nothing listened.
 func (n *notices) late(w *owner) {
-	if n.lossy && w.unit.Readiness.Type == probe.TypeNotify && !n.blameless {
+	if n.lossy && w.unit.Health.Readiness.Type == probe.TypeNotify && !n.blameless {
 		n.blameless = true
 		w.journal.add(w.event(eventReadyLost, "no master ran for a while, and the notify socket was gone"))
 	}

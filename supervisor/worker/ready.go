@@ -59,7 +59,7 @@ func (r startWait) ready(ctx context.Context) (Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, p := r.unit.Readiness, r.prober(useStart, r.unit.Readiness, l)
+	spec, p := r.unit.Health.Readiness, r.prober(useStart, r.unit.Health.Readiness, l)
 	switch {
 	case spec.Type == probe.TypeNotify && r.notified != nil:
 		err = r.notifies(ctx)

@@ -228,7 +228,7 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 	w.absent = nil
 	w.hooks.runs.drop()
 	w.rec.Instance = nil
-	w.rec.Outdated = w.rec.Outdated && w.unit.Schedule == "" // the next run is of the present version
+	w.rec.Outdated = w.rec.Outdated && w.unit.Schedule.Cron == "" // the next run is of the present version
 	if !e.CutOff {
 		if exit.At.IsZero() {
 			exit.At = time.Now()

@@ -327,6 +327,16 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 		w.routes.withdraw()
 	}
 	w.record(ctx, events...)
+	w.followUp(ctx, act)
+	w.env.reportEnd(&w.output, policy, before, w.state)
+	if w.state.Status == records.StatusFailed || w.state.Status == records.StatusCompleted ||
+		w.state.Status == records.StatusScheduled {
+		w.env.Services.Reconsider()
+	}
+}
+
+// followUp executes the actions that come after the record of the state that calls for them.
+func (w *owner) followUp(ctx context.Context, act lifecycle.Action) {
 	switch act {
 	case lifecycle.ActNone, lifecycle.ActStart, lifecycle.ActAwait, lifecycle.ActServe, lifecycle.ActUnpublish,
 		lifecycle.ActKill, lifecycle.ActRecover:
@@ -340,11 +350,6 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 		w.finish(ctx)
 	case lifecycle.ActAbandon:
 		w.done = true
-	}
-	w.env.reportEnd(&w.output, policy, before, w.state)
-	if w.state.Status == records.StatusFailed || w.state.Status == records.StatusCompleted ||
-		w.state.Status == records.StatusScheduled {
-		w.env.Services.Reconsider()
 	}
 }
 

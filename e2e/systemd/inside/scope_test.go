@@ -48,7 +48,7 @@ func wantInScope(t *testing.T, s state) {
 			t.Errorf("%s is in %s, want %s of %s", w.ID, got, folder, scope)
 		}
 	}
-	waitFor(t, 10*time.Second, func() error { // the placeholder leaves after the last start
+	waitFor(t, 10*time.Second, func() error { // the pause process leaves after the last start
 		folders, err := filepath.Glob(filepath.Join(hsuSlice, scope, "*/cgroup.procs"))
 		for _, path := range folders {
 			if folder := filepath.Base(filepath.Dir(path)); !want[folder] {
@@ -218,9 +218,9 @@ func TestScopeThatTakesLongToEnd(t *testing.T) {
 // master needs none of it.
 func TestMasterThatDiesWhileItMakesTheScope(t *testing.T) {
 	for _, moment := range []string{
-		"before-fork", "after-fork", // of the placeholder
+		"before-fork", "after-fork", // of the pause process
 		"before-scope", "after-scope",
-		"before-cgroup", "after-cgroup", // of the placeholder
+		"before-cgroup", "after-cgroup", // of the pause process
 		"before-cgroup:2", "after-cgroup:2", "before-fork:2", // of the first worker
 	} {
 		t.Run(moment, func(t *testing.T) {
@@ -241,7 +241,7 @@ func TestMasterThatDiesWhileItMakesTheScope(t *testing.T) {
 			}
 			waitFor(t, 10*time.Second, func() error { // it may not have come to see the end of its master
 				if left := starters(t); len(left) > 0 {
-					return fmt.Errorf("placeholders left: %v", left)
+					return fmt.Errorf("pause processes left: %v", left)
 				}
 				return nil
 			})

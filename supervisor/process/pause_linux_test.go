@@ -14,17 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepPlaceholder starts a placeholder and keeps it.
-func keepPlaceholder([]string) {
-	p, err := StartPlaceholder()
+// keepPauseProcess starts a pause process and keeps it.
+func keepPauseProcess([]string) {
+	p, err := StartPauseProcess()
 	must(err)
-	fmt.Printf("placeholder %d\n", p.PID())
+	fmt.Printf("pause %d\n", p.PID())
 	sleepOn()
 }
 
-func TestPlaceholderEndsWithItsMaster(t *testing.T) {
-	w := startWorker(t, "placeholder")
-	p := watchPID(t, w.expectPID(t, "placeholder"))
+func TestPauseProcessEndsWithItsMaster(t *testing.T) {
+	w := startWorker(t, "pause")
+	p := watchPID(t, w.expectPID(t, "pause"))
 	environ, err := os.ReadFile(procPath(p.PID(), "environ"))
 	if err != nil || len(environ) > 0 {
 		t.Errorf("its environment is %q, %v, want an empty one", environ, err)
@@ -35,9 +35,9 @@ func TestPlaceholderEndsWithItsMaster(t *testing.T) {
 	waitDone(t, p)
 }
 
-func TestPlaceholderEndsWithClose(t *testing.T) {
+func TestPauseProcessEndsWithClose(t *testing.T) {
 	dir := testCgroup(t)
-	p, err := StartPlaceholder()
+	p, err := StartPauseProcess()
 	if err != nil {
 		t.Fatal(err)
 	}

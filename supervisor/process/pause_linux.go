@@ -12,24 +12,24 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
-// Placeholder is a process that does nothing: it keeps a cgroup populated until a worker is in it. It is a start helper
-// that is never told to execute a program, so it ends with its master, and it has no environment by which a scan could
-// take it for a worker.
-type Placeholder struct {
+// PauseProcess is a process that does nothing: it keeps a cgroup populated until a worker is in it. It is a start
+// helper that is never told to execute a program, so it ends with its master, and it has no environment by which a scan
+// could take it for a worker.
+type PauseProcess struct {
 	process *Process
 	helper  *helper
 }
 
-// StartPlaceholder starts a placeholder in the cgroup of this process.
-func StartPlaceholder() (*Placeholder, error) {
-	p, err := startPlaceholder()
+// StartPauseProcess starts a pause process in the cgroup of this process.
+func StartPauseProcess() (*PauseProcess, error) {
+	p, err := startPauseProcess()
 	if err != nil {
-		return nil, fmt.Errorf("start a placeholder: %w", err)
+		return nil, fmt.Errorf("start a pause process: %w", err)
 	}
 	return p, nil
 }
 
-func startPlaceholder() (_ *Placeholder, err error) {
+func startPauseProcess() (_ *PauseProcess, err error) {
 	by, err := newHelper(Rights{})
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func startPlaceholder() (_ *Placeholder, err error) {
 			_ = by.close()
 		}
 	}()
-	path, argv, err := by.command(Spec{Path: "placeholder"})
+	path, argv, err := by.command(Spec{Path: "pause"})
 	if err != nil {
 		return nil, err
 	}
@@ -64,26 +64,26 @@ func startPlaceholder() (_ *Placeholder, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Placeholder{process, by}, by.released()
+	return &PauseProcess{process, by}, by.released()
 }
 
 // PID returns the PID of the process. It is the process's own until Close.
-func (p *Placeholder) PID() int { return p.process.PID() }
+func (p *PauseProcess) PID() int { return p.process.PID() }
 
 // Alive reports whether the process has not ended.
-func (p *Placeholder) Alive() bool { return p.process.alive() }
+func (p *PauseProcess) Alive() bool { return p.process.alive() }
 
 // MoveTo moves the process to the cgroup with the folder.
-func (p *Placeholder) MoveTo(folder string) error {
+func (p *PauseProcess) MoveTo(folder string) error {
 	err := cgroup.Join(folder, p.PID())
 	if err != nil {
-		return fmt.Errorf("move the placeholder to %s: %w", filepath.Base(folder), err)
+		return fmt.Errorf("move the pause process to %s: %w", filepath.Base(folder), err)
 	}
 	return nil
 }
 
 // Close ends the process, and returns when it has ended.
-func (p *Placeholder) Close() error {
+func (p *PauseProcess) Close() error {
 	_ = p.process.Signal(unix.SIGKILL) // the end of the socket ends it too
 	err := p.helper.close()
 	<-p.process.Done()
