@@ -393,8 +393,8 @@ func TestTidy(t *testing.T) {
 	}
 }
 
-// A rotated file is removed when a policy is changed to keep fewer, and when it reaches its age although the rotations of
-// another log go on meanwhile.
+// A rotated file is removed when a policy is changed to keep fewer, and when it reaches its age although another log is
+// rotated meanwhile.
 func TestTidiesWithoutARotation(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
