@@ -147,7 +147,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
 	defer func() { _ = lease.Close() }() // the child has its own descriptor
-	u := w.unit.Found() // the program that is recorded is the one that starts
+	u := w.unit.Found()                  // the program that is recorded is the one that starts
 	spec, exe, err := u.Version()
 	if err != nil { // a file may be executable and not readable; if it is missing, the start fails
 		w.log.Debug("worker executable not read", "error", err)
