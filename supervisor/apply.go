@@ -108,7 +108,7 @@ func (s *Supervisor) change(
 	}
 	s.set.configured = configured
 	// Before a worker gets the id of a process that was only watched, and after it has lost it.
-	if err := s.watched.Remove(context.WithoutCancel(ctx), units, taken(s.env.Recovery, units)); err != nil {
+	if err := s.watched.Remove(context.WithoutCancel(ctx), units, taken(units)); err != nil {
 		return r, err
 	}
 	defer func() {

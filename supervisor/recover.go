@@ -63,7 +63,7 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	}
 	s.set.put(workers)
 	s.watched.Restore(snap.Workers)
-	if err := s.watched.Remove(ctx, s.set.specs(), taken(s.env.Recovery, s.set.specs())); err != nil {
+	if err := s.watched.Remove(ctx, s.set.specs(), taken(s.set.specs())); err != nil {
 		s.log.Error("record not removed", "error", err) // the next start tries again
 	}
 	s.watched.Put(s.set.specs(), until(s.set.retired))

@@ -5,7 +5,6 @@ import (
 
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
-	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/unmanaged"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -32,10 +31,15 @@ func (s *Supervisor) newWatched(checks *probe.Scheduler) *unmanaged.Set {
 }
 
 // taken returns a function that reports whether a worker of the units has an id.
-func taken(rc *recovery.Context, units []unit.Spec) func(id string) bool {
+func taken(units []unit.Spec) func(id string) bool {
 	ids := map[string]bool{}
-	for _, slot := range rc.Slots(nil, units, false) {
-		ids[slot.ID] = true
+	for _, u := range units {
+		if !u.Starts() {
+			continue
+		}
+		for i := range u.Replicas {
+			ids[u.WorkerID(i)] = true
+		}
 	}
 	return func(id string) bool { return ids[id] }
 }

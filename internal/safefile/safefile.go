@@ -155,7 +155,7 @@ func Mkdir(path string) error {
 }
 
 func makeFolder(path string, mkdir func(string, fs.FileMode) error) error {
-	if err := CheckFolder(path); err != nil {
+	if exists, err := checkFolder(path); exists || err != nil {
 		return err
 	}
 	if err := mkdir(path, 0o700); err != nil {

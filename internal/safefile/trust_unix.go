@@ -43,37 +43,54 @@ func (e *ReplaceableError) Error() string {
 func CheckProgram(path string) error { return CheckProgramOf(path, 0) }
 
 // CheckProgramOf is like [CheckProgram] for a program that this process executes as a user, which may replace it.
-func CheckProgramOf(path string, user uint32) error { return check(path, false, user) }
+func CheckProgramOf(path string, user uint32) error {
+	if !asRoot() {
+		return nil
+	}
+	_, err := check(path, user)
+	return err
+}
 
 // CheckFolder returns a [*ReplaceableError] if a user other than root could put files into a folder that this
 // process, which runs as root, uses, or could replace that folder. For a missing folder it checks the path up to
 // the last existing parent.
-func CheckFolder(path string) error { return check(path, true, 0) }
+func CheckFolder(path string) error {
+	_, err := checkFolder(path)
+	return err
+}
 
-// check checks the components of path, which root and a user may own.
-func check(path string, folder bool, user uint32) error {
+// checkFolder is like [CheckFolder] and reports whether it has checked an existing folder.
+func checkFolder(path string) (exists bool, err error) {
 	if !asRoot() {
-		return nil
+		return false, nil
 	}
+	last, err := check(path, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return false, nil // nothing can be made there, or only by root
+	case err != nil:
+		return false, err
+	// In a sticky folder other users cannot replace root's files, but they can make files.
+	case last.info.Mode().Perm()&groupOrOthersWrite != 0:
+		return false, last.replaceable(0)
+	}
+	return last.info.IsDir(), nil
+}
+
+// check checks the components of path, which root and a user may own, and returns the last one.
+func check(path string, user uint32) (component, error) {
 	last, err := walk(path, user)
 	if err != nil {
-		if folder && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) {
-			return nil // nothing can be made there, or only by root
-		}
-		return err
-	}
-	// In a sticky folder other users cannot replace root's files, but they can make files.
-	if folder && last.info.Mode().Perm()&groupOrOthersWrite != 0 {
-		return last.replaceable(user)
+		return last, err
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return err
+		return last, err
 	}
 	if !os.SameFile(info, last.info) { // a link in /proc, which leads elsewhere than its text
-		return fmt.Errorf("%s cannot be checked: name the file by its own path", path)
+		return last, fmt.Errorf("%s cannot be checked: name the file by its own path", path)
 	}
-	return nil
+	return last, nil
 }
 
 // CheckEntry returns an error if a user other than root and the user of this process could put another file at path,

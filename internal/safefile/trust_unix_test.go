@@ -107,6 +107,30 @@ func wantReplaceable(t *testing.T, err error, dir, component string) {
 	}
 }
 
+// A folder is checked whether it has to be made or not.
+func TestMkdir(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "folder")
+	for range 2 { // the second time it exists
+		if err := Mkdir(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeDir|0o700 {
+		t.Errorf("%v, %v, want a folder of mode 0700", info, err)
+	}
+	if !asRoot() {
+		return
+	}
+	if err := os.Chown(path, nobody, 0); err != nil {
+		t.Fatal(err)
+	}
+	wantReplaceable(t, Mkdir(path), filepath.Dir(path), "folder")
+	wantReplaceable(t, Mkdir(path+"/below"), filepath.Dir(path), "folder")
+	if _, err := os.Stat(path + "/below"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a folder was made in that of another user: %v", err)
+	}
+}
+
 func TestCheckOfMissingPaths(t *testing.T) {
 	if !asRoot() {
 		t.Skip("only root is in danger")

@@ -41,10 +41,12 @@ func createLease(path string) (_ *Lease, err error) {
 	// The name is fixed, so that crashes leave at most one such file. Such a file is
 	// removed first, not opened: another process may have inherited its open file description.
 	name := path + ".new"
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	file, err := newFile(name)
+	if errors.Is(err, fs.ErrExist) {
+		if err = os.Remove(name); err == nil {
+			file, err = newFile(name)
+		}
 	}
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +69,17 @@ func createLease(path string) (_ *Lease, err error) {
 		return nil, err
 	}
 	return &Lease{id: id, path: path, file: file}, nil
+}
+
+// newFile is [os.OpenFile] for a new file without the system calls that try to poll it.
+func newFile(name string) (*os.File, error) {
+	fd, err := retry(func() (int, error) {
+		return unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	})
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // ID returns the lease's identity for a record, by which LeaseHeld can later ask for exactly this lease.

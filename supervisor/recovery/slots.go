@@ -64,7 +64,11 @@ func (rc *Context) Slots(recs []records.Worker, units []unit.Spec, asRecorded bo
 	for _, rec := range recs {
 		recorded[rec.ID] = rec
 	}
-	var slots []Slot
+	wanted := 0
+	for _, u := range units {
+		wanted += u.Replicas
+	}
+	slots := make([]Slot, 0, max(wanted, len(recs))) // slots are large
 	known := map[string]unit.Spec{}
 	for _, u := range units {
 		known[u.Name] = u

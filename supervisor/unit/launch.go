@@ -120,6 +120,15 @@ func LookUp(name string) (string, error) {
 	return path, nil
 }
 
+// Found returns the unit with the path of its executable in place of a name that is looked up in PATH. If there is no
+// such program, the unit is unchanged.
+func (u Spec) Found() Spec {
+	if path, err := LookUp(u.Path); err == nil {
+		u.Path = path
+	}
+	return u
+}
+
 // Hash identifies the input of a start: the executable's content, the arguments, the names of the environment's
 // variables, the directory, whether there is a port, where the output goes, and the attributes. It does not depend on
 // the values of the environment, because it is not secret. It leaves out settings that do not affect a running process:

@@ -147,7 +147,8 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
 	defer func() { _ = lease.Close() }() // the child has its own descriptor
-	spec, exe, err := w.unit.Version()
+	u := w.unit.Found()                  // the program that is recorded is the one that starts
+	spec, exe, err := u.Version()
 	if err != nil { // a file may be executable and not readable; if it is missing, the start fails
 		w.log.Debug("worker executable not read", "error", err)
 	}
@@ -178,7 +179,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
 	w.env.Ports.MakeRoom(w.unit.Name, w.id)
-	return w.env.Launcher.Start(w.unit, w.id, *w.rec.Instance, lease)
+	return w.env.Launcher.Start(u, w.id, *w.rec.Instance, lease)
 }
 
 // choosePort returns the port for the next instance of a worker, which had the port last, or 0 if it gets none or

@@ -65,26 +65,45 @@ type Files struct {
 	Unfinished []string
 }
 
-// List returns the files beside a log.
-func List(log string) (Files, error) {
-	var found Files
-	entries, err := os.ReadDir(filepath.Dir(log))
+// Folder is what a folder of logs contained when it was read. Reading it once for many logs is cheaper than [List] for
+// each of them.
+type Folder []fs.DirEntry // sorted by name
+
+// ReadFolder returns the content of a folder. A missing folder has none.
+func ReadFolder(dir string) (Folder, error) {
+	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return found, nil
+		return nil, nil
 	}
-	if err != nil {
-		return found, err
-	}
+	return entries, err
+}
+
+// Beside returns the files beside a log of the folder.
+func (f Folder) Beside(log string) Files {
+	var found Files
 	prefix := filepath.Base(log) + "."
-	for _, entry := range entries {
-		if name, ok := strings.CutPrefix(entry.Name(), prefix); ok && !entry.IsDir() {
+	first, _ := slices.BinarySearchFunc(f, prefix, func(entry fs.DirEntry, name string) int {
+		return strings.Compare(entry.Name(), name)
+	})
+	for _, entry := range f[first:] {
+		name, ok := strings.CutPrefix(entry.Name(), prefix)
+		if !ok {
+			break
+		}
+		if !entry.IsDir() {
 			found.add(log, name)
 		}
 	}
 	slices.SortFunc(found.Rotated, func(a, b Rotated) int {
 		return cmp.Or(cmp.Compare(a.N, b.N), -strings.Compare(a.Path, b.Path))
 	})
-	return found, nil
+	return found
+}
+
+// List returns the files beside a log.
+func List(log string) (Files, error) {
+	f, err := ReadFolder(filepath.Dir(log))
+	return f.Beside(log), err
 }
 
 func (f *Files) add(log, name string) {
@@ -107,6 +126,9 @@ func (f *Files) add(log, name string) {
 		f.Unfinished = append(f.Unfinished, path)
 	}
 }
+
+// None reports whether there are no files.
+func (f Files) None() bool { return len(f.Rotated)+len(f.Copies)+len(f.Unfinished) == 0 }
 
 // Next returns the number of the next rotated file.
 func (f Files) Next() uint64 {

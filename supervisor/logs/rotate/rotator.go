@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -57,16 +58,20 @@ type Rotator struct {
 	report func(context.Context, Event)
 	space  space
 	steps  steps
-	tidied chan struct{} // has room for one: there is something to tidy
+	untidy chan struct{} // has room for one: there is something in dirty
 
-	mu   sync.Mutex
-	logs map[string]Log // by worker
-	puts int            // calls of Put
+	mu    sync.Mutex
+	logs  map[string]Log  // by worker
+	dirty map[string]bool // workers whose rotated files may have to be compressed or removed
+	puts  int             // calls of Put
 }
 
 // New returns a rotator without logs. It calls report from the goroutines of [Rotator.Serve], with their context.
 func New(report func(context.Context, Event)) *Rotator {
-	return &Rotator{report: report, space: system, tidied: make(chan struct{}, 1), logs: map[string]Log{}}
+	return &Rotator{
+		report: report, space: system, untidy: make(chan struct{}, 1),
+		logs: map[string]Log{}, dirty: map[string]bool{},
+	}
 }
 
 // Put adds the log of a worker, or replaces it.
@@ -75,9 +80,12 @@ func (r *Rotator) Put(worker string, l Log) {
 	r.mu.Lock()
 	r.puts++
 	l.put = r.puts
+	before := r.logs[worker]
 	r.logs[worker] = l
 	r.mu.Unlock()
-	r.tidyUp()
+	if before.Path != l.Path || before.Policy != l.Policy {
+		r.tidyUp(worker)
+	}
 }
 
 // Remove forgets the log of a worker. Its files stay.
@@ -93,11 +101,29 @@ func (r *Rotator) list() map[string]Log {
 	return maps.Clone(r.logs)
 }
 
-func (r *Rotator) tidyUp() {
+// tidyUp has the rotated files of a worker compressed and removed as the policy says.
+func (r *Rotator) tidyUp(worker string) {
+	r.mu.Lock()
+	r.dirty[worker] = true
+	r.mu.Unlock()
 	select {
-	case r.tidied <- struct{}{}:
+	case r.untidy <- struct{}{}:
 	default:
 	}
+}
+
+// takeDirty returns the logs that tidyUp was called for since the last call.
+func (r *Rotator) takeDirty() map[string]Log {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	taken := map[string]Log{}
+	for worker := range r.dirty {
+		if l, found := r.logs[worker]; found { // it may have been removed
+			taken[worker] = l
+		}
+	}
+	clear(r.dirty)
+	return taken
 }
 
 // Intervals between two looks at a log. Looks that are due within the same fastest interval are made together, because
@@ -151,21 +177,40 @@ const tidyInterval = time.Minute
 // tidyLogs compresses and removes rotated files until ctx ends. It has a goroutine of its own because compressing takes
 // longer than rotating.
 func (r *Rotator) tidyLogs(ctx context.Context) {
+	aged := time.NewTicker(tidyInterval)
+	defer aged.Stop()
 	failed := map[string]bool{}
 	for {
-		for worker, l := range r.list() {
-			err := tidy(ctx, l, r.steps)
-			if err != nil && ctx.Err() == nil && !failed[worker] {
-				r.report(ctx, Event{Kind: Failed, Worker: worker, Path: l.Path, Err: err})
-			}
-			failed[worker] = err != nil
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-r.tidied:
-		case <-time.After(tidyInterval):
+		case <-r.untidy:
+			r.tidyEach(ctx, r.takeDirty(), failed)
+		case <-aged.C:
+			r.tidyEach(ctx, r.list(), failed)
 		}
+	}
+}
+
+// tidyEach tidies some logs and reports for which of them that has begun to fail.
+func (r *Rotator) tidyEach(ctx context.Context, some map[string]Log, failed map[string]bool) {
+	folders := map[string]layout.Folder{} // a folder is read once for all of its logs
+	for worker, l := range some {
+		var err error
+		dir := filepath.Dir(l.Path)
+		folder, known := folders[dir]
+		if !known {
+			if folder, err = layout.ReadFolder(dir); err == nil {
+				folders[dir] = folder
+			}
+		}
+		if err == nil && !folder.Beside(l.Path).None() {
+			err = tidy(ctx, l, r.steps)
+		}
+		if err != nil && ctx.Err() == nil && !failed[worker] {
+			r.report(ctx, Event{Kind: Failed, Worker: worker, Path: l.Path, Err: err})
+		}
+		failed[worker] = err != nil
 	}
 }
 
@@ -302,7 +347,7 @@ func (r *Rotator) rotate(ctx context.Context, worker string, l Log, w *watch) (e
 	w.at = time.Now()
 	if moved > 0 {
 		r.report(ctx, Event{Kind: Rotated, Worker: worker, Path: l.Path, Bytes: moved})
-		r.tidyUp()
+		r.tidyUp(worker)
 	}
 	return nil
 }

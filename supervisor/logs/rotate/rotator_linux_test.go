@@ -393,6 +393,47 @@ func TestTidy(t *testing.T) {
 	}
 }
 
+// A rotated file is removed when a policy is changed to keep fewer, and when it reaches its age although another log is
+// rotated meanwhile.
+func TestTidiesWithoutARotation(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		a, b := filepath.Join(dir, "a.log"), filepath.Join(dir, "b.log")
+		for _, log := range []string{a, b} {
+			for n := range uint64(3) {
+				create(t, layout.RotatedPath(log, n+1))
+				if err := os.Chtimes(layout.RotatedPath(log, n+1), time.Time{}, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		want := func(when, ofA, ofB string) {
+			t.Helper()
+			synctest.Wait()
+			if got := fmt.Sprint(rotated(t, a), rotated(t, b)); got != ofA+" "+ofB {
+				t.Fatalf("%s: %s, want %s %s", when, got, ofA, ofB)
+			}
+		}
+		r := New(func(_ context.Context, e Event) { t.Errorf("event %+v", e) })
+		put := func(log string, keep int) {
+			r.Put(log, Log{Path: log, Policy: logs.Policy{Keep: keep, MaxAge: time.Hour}})
+		}
+		put(a, 3)
+		put(b, 3)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.Serve(ctx)
+		want("at the start", "[1 2 3]", "[1 2 3]")
+		put(b, 2)
+		want("after a change", "[1 2 3]", "[2 3]")
+		for range 124 {
+			time.Sleep(tidyInterval / 2)
+			r.tidyUp(a)
+		}
+		want("after an hour", "[]", "[]")
+	})
+}
+
 // A compressed file keeps its age.
 func TestCompressedAge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "w.log")
