@@ -163,7 +163,7 @@ func (s *Socket) Close() error {
 	case err := <-closed:
 		return err
 	case <-timer.C:
-		return errors.New("the notify socket is still being closed: closing a descriptor that was sent to it takes long")
+		return errors.New("the notify socket is still being closed: a descriptor that was sent to it takes long")
 	}
 }
 
