@@ -32,6 +32,11 @@ const (
 	// A worker may send so many datagrams in a period. More of them wait in the socket, and then their sender waits.
 	burst  = 50
 	period = 100 * time.Millisecond
+	// Closing a descriptor that came with a datagram may take any time: a TCP socket can linger, and a file system that
+	// a process serves may not answer. So a goroutine closes it. Beyond maxReleases of them, the reader waits.
+	maxReleases = 4
+	// closeTimeout is how long Close waits for such descriptors.
+	closeTimeout = time.Second
 )
 
 // Socket is the notify socket of one worker. Its methods may be called from any goroutine.
@@ -41,6 +46,8 @@ type Socket struct {
 	log  *slog.Logger
 	done chan struct{} // closed when the reader has ended
 	stop chan struct{} // closed by Close
+
+	releases chan struct{} // has an element for each running goroutine that closes descriptors
 
 	mu       sync.Mutex
 	belongs  func(pid int) bool // nil until Attach
@@ -60,7 +67,9 @@ type early struct {
 
 func (e *early) release() {
 	for _, release := range e.releases {
-		release()
+		if release != nil {
+			release()
+		}
 	}
 }
 
@@ -93,7 +102,7 @@ func Restore(path string, file *os.File, log *slog.Logger) (*Socket, error) {
 func serve(path string, conn *net.UnixConn, log *slog.Logger) *Socket {
 	s := &Socket{
 		path: path, conn: conn, log: log, done: make(chan struct{}), stop: make(chan struct{}),
-		waiting: map[int]*early{}, changed: make(chan struct{}),
+		waiting: map[int]*early{}, changed: make(chan struct{}), releases: make(chan struct{}, maxReleases),
 	}
 	go s.receive()
 	return s
@@ -114,7 +123,7 @@ func (s *Socket) Attach(told State, belongs func(pid int) bool, changes func()) 
 		s.mu.Unlock() // judging them may take a while
 		for pid, e := range waiting {
 			s.judge(pid, e.datagrams, belongs)
-			e.release()
+			go e.release()
 		}
 		s.mu.Lock()
 	}
@@ -131,18 +140,31 @@ func (s *Socket) State() (State, <-chan struct{}) {
 // File returns a duplicate of the socket, which the caller closes.
 func (s *Socket) File() (*os.File, error) { return s.conn.File() }
 
-// Close stops reading. The path remains: a worker that lives on notifies the next master there.
+// Close stops reading. The path remains: a worker that lives on notifies the next master there. If descriptors of the
+// worker keep the socket from being closed, that continues when Close returns.
 func (s *Socket) Close() error {
 	close(s.stop)
-	err := s.conn.Close()
-	<-s.done
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range s.waiting {
-		e.release()
+	closed := make(chan error, 1)
+	go func() {
+		err := s.conn.Close()
+		<-s.done
+		s.mu.Lock()
+		waiting := s.waiting
+		s.waiting = nil
+		s.mu.Unlock()
+		for _, e := range waiting {
+			e.release()
+		}
+		closed <- err
+	}()
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-timer.C:
+		return errors.New("the notify socket is still being closed: a descriptor that was sent to it takes long")
 	}
-	s.waiting = nil
-	return err
 }
 
 // Remove removes the path of a closed socket.
@@ -159,7 +181,7 @@ func (s *Socket) receive() {
 			return
 		}
 		if err != nil || !s.hear(pid, buf[:n], release) {
-			release() // the sender may wait for that: BARRIER=1
+			s.free(release) // the sender may wait for that: BARRIER=1
 		}
 		if count++; count < burst {
 			continue
@@ -168,6 +190,22 @@ func (s *Socket) receive() {
 			return
 		}
 		began, count = time.Now(), 0
+	}
+}
+
+// free closes the descriptors that came with a datagram, and does not wait for that unless many are being closed.
+func (s *Socket) free(release func()) {
+	if release == nil {
+		return
+	}
+	select {
+	case s.releases <- struct{}{}:
+		go func() {
+			release()
+			<-s.releases
+		}()
+	case <-s.stop:
+		release() // Close waits for the reader, but not for long
 	}
 }
 
@@ -229,7 +267,7 @@ func (s *Socket) keep(pid int, datagram []byte, release func()) bool {
 		return false
 	}
 	e.datagrams = append(append(e.datagrams, datagram...), '\n')
-	e.releases = append(e.releases, release)
+	e.releases = append(e.releases, release) // nil too: they are counted
 	return true
 }
 

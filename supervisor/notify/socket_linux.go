@@ -55,18 +55,13 @@ func listen(path string, uid uint32) (*net.UnixConn, error) {
 }
 
 // read reads a datagram and returns its sender, 0 if that is not known. release closes the descriptors that came with
-// it.
+// it, and is nil if none did.
 func read(conn *net.UnixConn, buf, extra []byte) (n, pid int, release func(), err error) {
 	n, m, flags, _, err := conn.ReadMsgUnix(buf, extra)
-	var files []int
-	release = func() {
-		for _, fd := range files {
-			_ = unix.Close(fd)
-		}
-	}
 	if err != nil {
-		return 0, 0, release, err
+		return 0, 0, nil, err
 	}
+	var files []int
 	messages, err := unix.ParseSocketControlMessage(extra[:m])
 	for _, message := range messages {
 		if rights, e := unix.ParseUnixRights(&message); e == nil {
@@ -77,6 +72,13 @@ func read(conn *net.UnixConn, buf, extra []byte) (n, pid int, release func(), er
 	}
 	if err == nil && flags&unix.MSG_TRUNC != 0 {
 		err = unix.EMSGSIZE
+	}
+	if len(files) > 0 {
+		release = func() {
+			for _, fd := range files {
+				_ = unix.Close(fd)
+			}
+		}
 	}
 	return n, pid, release, err
 }

@@ -254,6 +254,82 @@ func hungUp(t *testing.T, pipe *os.File) bool {
 	return n > 0 // POLLHUP is always reported
 }
 
+// Closing a TCP socket can take as long as its sender has said with SO_LINGER, if its peer does not read.
+func TestDescriptorsThatCannotBeClosedNow(t *testing.T) {
+	for name, early := range map[string]bool{"early": true, "late": false} {
+		path := filepath.Join(t.TempDir(), "w.notify")
+		s, err := Listen(path, uint32(os.Geteuid()), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, linger := dial(t, path), lingering(t)
+		sole := make(chan struct{}) // closed when the socket has the only descriptor, and its close takes long
+		if !early {
+			s.Attach(State{}, func(pid int) bool {
+				<-sole
+				return mine(pid)
+			}, func() {})
+		}
+		sendFile(t, conn, linger)
+		if err := linger.Close(); err != nil {
+			t.Fatal(err)
+		}
+		close(sole)
+		send(t, conn, "STATUS=after")
+		if !early {
+			await(t, s, "the message after the descriptor", func(s State) bool { return s.Status == "after" })
+		}
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_ = s.Close() // an error if it waited for the descriptor
+		}()
+		select {
+		case <-closed:
+		case <-time.After(patience):
+			t.Errorf("%s: Close waits for a descriptor", name)
+		}
+	}
+}
+
+// lingering returns a TCP socket with unread data whose last close takes a day, or until the end of the test.
+func lingering(t *testing.T) *os.File {
+	t.Helper()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := net.DialTCP("tcp", nil, l.Addr().(*net.TCPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	peer, err := l.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // with unread data, that resets the connection
+		if err := peer.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	file, err := conn.File()
+	if err == nil {
+		err = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // then the buffers are full
+	}
+	for err == nil {
+		_, err = conn.Write(make([]byte, 1<<20))
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = conn.SetLinger(24 * 60 * 60)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // sendFile sends BARRIER=1. Package net sends no descriptors over a connected datagram socket.
 func sendFile(t *testing.T, conn *net.UnixConn, file *os.File) {
 	t.Helper()

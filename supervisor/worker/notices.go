@@ -31,12 +31,20 @@ func NewNotifier(runtimeDir string) Notifier {
 	return Notifier{
 		RuntimeDir: runtimeDir,
 		Listen: func(path string, uid uint32, log *slog.Logger) (NotifySocket, error) {
-			return notify.Listen(path, uid, log)
+			return socketOf(notify.Listen(path, uid, log))
 		},
 		Restore: func(path string, file *os.File, log *slog.Logger) (NotifySocket, error) {
-			return notify.Restore(path, file, log)
+			return socketOf(notify.Restore(path, file, log))
 		},
 	}
+}
+
+// socketOf returns nil, and not an interface of a nil pointer, if there is no socket.
+func socketOf(s *notify.Socket, err error) (NotifySocket, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // notices is the notify socket of a worker. The worker's goroutine owns it, any goroutine reads present.
