@@ -58,7 +58,8 @@ func (h *Health) keys() []key {
 	return []key{
 		{
 			name: "type", value: types, def: "auto", others: "process",
-			doc: "`auto` is ping, else grpc, else tcp; `notify` expects READY=1 and WATCHDOG=1; `process` checks that it lives",
+			doc: "`auto` is ping, else grpc, else tcp; `notify` expects READY=1 and WATCHDOG=1; " +
+				"`process` checks that it lives",
 		},
 		{name: "interval", value: duration(&h.Interval, 10*time.Millisecond), def: "5s", doc: "time between checks"},
 		{name: "timeout", value: duration(&h.Timeout, time.Millisecond), def: "2s", doc: "time for an answer"},
