@@ -45,8 +45,8 @@ const (
 )
 
 // errNoStartHelper means that the program of the master does not call RunStartHelper.
-var errNoStartHelper = errors.New("umask, limits and the scope of the workers need a start helper: " +
-	"call master.RunStartHelper first in the main function of this program")
+var errNoStartHelper = errors.New("a umask, limits of open files and of core dumps, and the scope of the workers " +
+	"need a start helper: call master.RunStartHelper first in the main function of this program")
 
 // mayHelp reports whether this program calls RunStartHelper.
 var mayHelp atomic.Bool
