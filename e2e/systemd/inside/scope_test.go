@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -170,6 +171,9 @@ units:
   gentle: {command: [/bin/sleep, infinity]}
 `
 
+// ignoresTerm matches the status of a process (proc_pid_status(5)) that ignores signal 15.
+var ignoresTerm = regexp.MustCompile(`(?m)^SigIgn:\t[0-9a-f]{12}[4-7c-f][0-9a-f]{3}$`)
+
 // A scope that is being stopped takes no new worker, as systemd would kill it with the others.
 func TestScopeThatTakesLongToEnd(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(configFile), 0o755); err != nil {
@@ -184,6 +188,12 @@ func TestScopeThatTakesLongToEnd(t *testing.T) {
 	running := map[string]string{"deaf-0": "running", "gentle-0": "running"}
 	first, _ := awaitStatuses(t, 0, running)
 	scope := scopeOf(t)
+	waitFor(t, 10*time.Second, func() error { // the shell has not come to its command at once
+		if status := processStatus(t, first["deaf-0"]); !ignoresTerm.MatchString(status) {
+			return fmt.Errorf("deaf-0 does not ignore SIGTERM:\n%s", status)
+		}
+		return nil
+	})
 	command(t, "systemctl", "stop", "--no-block", scope)
 	second := first
 	waitFor(t, 30*time.Second, func() error {
@@ -201,14 +211,14 @@ func TestScopeThatTakesLongToEnd(t *testing.T) {
 	}
 	command(t, "systemctl", "kill", "-s", "KILL", scope)
 	waitFor(t, 60*time.Second, func() error { // systemd is asked again after 10 s
-		for id := range running {
-			command(t, master, "worker", "restart", id)
-		}
-		now, _ := awaitStatuses(t, 0, running)
-		for id := range running {
-			if got := cgroupOf(t, now[id]); !strings.HasPrefix(got, "/hsu.slice/"+scope+"/") {
-				return fmt.Errorf("%s is in %s", id, got)
-			}
+		command(t, master, "worker", "scale", "gentle=1")
+		awaitStatuses(t, 0, running)
+		command(t, master, "worker", "scale", "gentle=2")
+		now, _ := awaitStatuses(t, 0, map[string]string{
+			"deaf-0": "running", "gentle-0": "running", "gentle-1": "running",
+		})
+		if got := cgroupOf(t, now["gentle-1"]); !strings.HasPrefix(got, "/hsu.slice/"+scope+"/") {
+			return fmt.Errorf("gentle-1 is in %s", got)
 		}
 		return nil
 	})
