@@ -157,8 +157,9 @@ func TestSliceThatAnOperatorStops(t *testing.T) {
 		t.Errorf("processes left: %v", left)
 	}
 	wantNoScope(t)
-	if exits := command(t, "journalctl", "--no-pager", "-o", "cat", "-u", service); strings.Contains(exits, "worker backoff") {
-		t.Errorf("a worker ended before its master:\n%s", exits)
+	journal := command(t, "journalctl", "--no-pager", "-o", "cat", fmt.Sprintf("_PID=%d", first.MasterPID))
+	if !strings.Contains(journal, "master stopping") || strings.Contains(journal, "worker backoff") {
+		t.Errorf("a worker ended before its master:\n%s", journal)
 	}
 	command(t, "systemctl", "start", service)
 	wantInScope(t, ready(t, first.MasterPID))
