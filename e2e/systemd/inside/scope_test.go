@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -156,19 +157,25 @@ func TestSliceThatAnOperatorStops(t *testing.T) {
 		t.Errorf("processes left: %v", left)
 	}
 	wantNoScope(t)
-	if exits := command(t, "journalctl", "--no-pager", "-o", "cat", "-u", service); strings.Contains(exits, "worker backoff") {
-		t.Errorf("a worker ended before its master:\n%s", exits)
+	journal := command(t, "journalctl", "--no-pager", "-o", "cat", fmt.Sprintf("_PID=%d", first.MasterPID))
+	if !strings.Contains(journal, "master stopping") || strings.Contains(journal, "worker backoff") {
+		t.Errorf("a worker ended before its master:\n%s", journal)
 	}
 	command(t, "systemctl", "start", service)
 	wantInScope(t, ready(t, first.MasterPID))
 }
 
 const slowToEnd = `
-defaults: {kind: managed, start: {settle: 20ms}}
 units:
-  deaf: {command: [/bin/sh, -c, "trap '' TERM; while :; do sleep 1; done"], stop: {grace: 1s}}
-  gentle: {command: [/bin/sleep, infinity]}
+  deaf:
+    kind: managed
+    command: [/bin/sh, -c, "trap '' TERM; while :; do sleep 1; done"]
+    start: {settle: 20ms}
+    stop: {grace: 1s}
 `
+
+// ignoresTerm matches the status of a process (proc_pid_status(5)) that ignores signal 15.
+var ignoresTerm = regexp.MustCompile(`(?m)^SigIgn:\t[0-9a-f]{12}[4-7c-f][0-9a-f]{3}$`)
 
 // A scope that is being stopped takes no new worker, as systemd would kill it with the others.
 func TestScopeThatTakesLongToEnd(t *testing.T) {
@@ -181,34 +188,43 @@ func TestScopeThatTakesLongToEnd(t *testing.T) {
 	}
 	cleanUpService(t)
 	command(t, master, "systemd", "install", "--enable", "--config", configFile)
-	running := map[string]string{"deaf-0": "running", "gentle-0": "running"}
-	first, _ := awaitStatuses(t, 0, running)
-	scope := scopeOf(t)
-	command(t, "systemctl", "stop", "--no-block", scope)
-	second := first
-	waitFor(t, 30*time.Second, func() error {
-		if second, _ = awaitStatuses(t, 0, running); second["gentle-0"] == first["gentle-0"] {
-			return errors.New("gentle-0 has not ended")
+	one := map[string]string{"deaf-0": "running"}
+	two := map[string]string{"deaf-0": "running", "deaf-1": "running"}
+	first, _ := awaitStatuses(t, 0, one)
+	waitFor(t, 10*time.Second, func() error { // the shell has not come to its command at once
+		if status := processStatus(t, first["deaf-0"]); !ignoresTerm.MatchString(status) {
+			return fmt.Errorf("deaf-0 does not ignore SIGTERM:\n%s", status)
 		}
 		return nil
 	})
-	if got := cgroupOf(t, second["gentle-0"]); !strings.HasPrefix(got, "/system.slice/"+service+"/") {
-		t.Errorf("gentle-0 is in %s, and the scope is ending", got)
+	scope := scopeOf(t)
+	isEnding := func() error {
+		got := command(t, "systemctl", "show", "--value", "-p", "ActiveState", scope)
+		if got != "deactivating" {
+			return fmt.Errorf("the scope is %s", got)
+		}
+		return nil
 	}
-	if second["deaf-0"] != first["deaf-0"] || command(t, "systemctl", "show", "--value", "-p", "ActiveState",
-		scope) != "deactivating" {
-		t.Fatal("the scope has ended before it was tried")
+	command(t, "systemctl", "stop", "--no-block", scope)
+	waitFor(t, 10*time.Second, isEnding)
+	for _, n := range []string{"2", "1", "2"} { // the second start is one that does not ask systemd
+		command(t, master, "worker", "scale", "deaf="+n)
+	}
+	second, _ := awaitStatuses(t, 0, two)
+	if got := cgroupOf(t, second["deaf-1"]); !strings.HasPrefix(got, "/system.slice/"+service+"/") {
+		t.Errorf("deaf-1 is in %s, and the scope is ending", got)
+	}
+	if err := isEnding(); err != nil || second["deaf-0"] != first["deaf-0"] {
+		t.Fatalf("deaf-0 was process %d, and is %d: %v", first["deaf-0"], second["deaf-0"], err)
 	}
 	command(t, "systemctl", "kill", "-s", "KILL", scope)
 	waitFor(t, 60*time.Second, func() error { // systemd is asked again after 10 s
-		for id := range running {
-			command(t, master, "worker", "restart", id)
-		}
-		now, _ := awaitStatuses(t, 0, running)
-		for id := range running {
-			if got := cgroupOf(t, now[id]); !strings.HasPrefix(got, "/hsu.slice/"+scope+"/") {
-				return fmt.Errorf("%s is in %s", id, got)
-			}
+		command(t, master, "worker", "scale", "deaf=1")
+		awaitStatuses(t, 0, one)
+		command(t, master, "worker", "scale", "deaf=2")
+		now, _ := awaitStatuses(t, 0, two)
+		if got := cgroupOf(t, now["deaf-1"]); !strings.HasPrefix(got, "/hsu.slice/"+scope+"/") {
+			return fmt.Errorf("deaf-1 is in %s", got)
 		}
 		return nil
 	})
