@@ -432,7 +432,7 @@ func TestPlaceForAnotherUser(t *testing.T) {
 		t.Skip("only root starts workers of other users")
 	}
 	const nobody = 65534
-	outer, err := os.MkdirTemp("", "hsu-notify-test") //nolint:usetesting // others cannot enter the folders of t.TempDir
+	outer, err := os.MkdirTemp("", "hsu-notify-test") //nolint:usetesting // others cannot enter t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

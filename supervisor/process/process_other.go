@@ -184,9 +184,6 @@ func (f Family) ListensOn(context.Context) ([]int, error) {
 	return nil, unsupported("find a family's listeners")
 }
 
-// Includes reports whether the process with the PID is a member.
-func (f Family) Includes(int) bool { return false }
-
 // Connector is the process that has connected to a unix socket of this process.
 type Connector struct {
 	PID int
