@@ -111,7 +111,8 @@ func parse() options {
 	port := flag.Int("port", 0, "")
 	registry := flag.String("registry", "", "`PATH` of the socket at which the habit module publishes itself")
 	patient := flag.Bool("patient", false, "the habit module waits for the registry instead of failing")
-	listen := flag.String("listen", "127.0.0.1:0", "`ADDRESSES` of the habit module, with commas between; it serves the last")
+	listen := flag.String("listen", "127.0.0.1:0",
+		"`ADDRESSES` of the habit module, with commas between; it serves the last")
 	number := flag.Int("number", 0, "what the habits init and reborn are about")
 	flag.Parse()
 	all := strings.Split(*as, ",")
