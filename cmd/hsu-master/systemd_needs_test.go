@@ -69,7 +69,8 @@ func TestRightsThatUnitsNeed(t *testing.T) {
 		n := needsOfText(t, t.TempDir(), "  a: {"+test.keys+"}\n  b: {"+test.keys+"}\n", test.user)
 		if !slices.Equal(n.rights.Capabilities, test.want.Capabilities) ||
 			n.rights.Privileged != test.want.Privileged || n.rights.Resources != test.want.Resources ||
-			n.rights.OpenFiles != test.want.OpenFiles || n.rights.Enter != test.want.Enter || len(n.missing) > 0 != test.missing {
+			n.rights.OpenFiles != test.want.OpenFiles || n.rights.Enter != test.want.Enter ||
+			len(n.missing) > 0 != test.missing {
 			t.Errorf("%s for %s: %+v, missing %q", test.keys, test.user, n.rights, n.missing)
 		}
 	}

@@ -43,8 +43,8 @@ func Place(runtimeDir, worker string, uid uint32) (string, error) {
 	return path, nil
 }
 
-// Admit lets processes of the user reach the socket at a path that Place has returned to an earlier master: systemd sets
-// the mode of the runtime folder again when it starts the next one.
+// Admit lets processes of the user reach the socket at a path that Place has returned to an earlier master: systemd
+// sets the mode of the runtime folder again when it starts the next one.
 func Admit(path string, uid uint32) error { return open(filepath.Dir(path), uid) }
 
 // open lets processes of the user enter a folder of this master, and returns an error if they cannot: it changes no
