@@ -87,7 +87,8 @@ func TestMissedLivenessIsARestartDespiteReadiness(t *testing.T) {
 		m := startMaster(t, world, t.TempDir(), 1, apart)
 		settle(time.Minute)
 		world.answer(probe.TypeTCP, errors.New("connection refused"))
-		m.await("worker-0", records.StatusUnhealthy, time.Duration(defaults.Health.Liveness.Missed)*defaults.Health.Liveness.Interval)
+		liveness := defaults.Health.Liveness
+		m.await("worker-0", records.StatusUnhealthy, time.Duration(liveness.Missed)*liveness.Interval)
 		m.wantStatus("after three misses", records.StatusUnhealthy, 1, world)
 		settle(defaults.Health.Liveness.Interval)
 		if n := world.starts("worker-0"); n != 2 {

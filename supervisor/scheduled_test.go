@@ -489,7 +489,8 @@ func monthWithCrashes(t *testing.T, text string, random *rand.Rand) {
 	change := func(u *unit.Spec) {
 		runsAt(text)(u)
 		u.Health.Readiness.Interval = time.Hour // checks would be most of the test
-		u.Schedule.TimeZone, u.Schedule.Missed = zone, []unit.Missed{unit.MissedSkip, unit.MissedRunOnce}[random.IntN(2)]
+		u.Schedule.TimeZone = zone
+		u.Schedule.Missed = []unit.Missed{unit.MissedSkip, unit.MissedRunOnce}[random.IntN(2)]
 	}
 	begin := time.Date(2000, 3, 12, 0, 0, 0, 0, time.UTC)
 	time.Sleep(time.Until(begin))

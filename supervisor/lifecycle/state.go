@@ -152,7 +152,8 @@ func PolicyOf(u unit.Spec) Policy {
 	h := u.Health
 	return Policy{
 		RestartPolicy: u.Restart,
-		missed:        h.Liveness.Missed, unready: h.Readiness.Missed, passes: h.Readiness.Passes, busyLimit: h.BusyLimit,
+		missed:        h.Liveness.Missed, unready: h.Readiness.Missed, passes: h.Readiness.Passes,
+		busyLimit: h.BusyLimit,
 		scheduled: u.Schedule.Cron != "", essential: u.Essential,
 	}
 }

@@ -68,7 +68,8 @@ func (u Spec) notification() string {
 
 // Connects reports whether the master needs a gRPC connection to the workers, for calls or for checks.
 func (u Spec) Connects() bool {
-	return u.Port != NoPort && (!u.NoServices || u.Health.Readiness.UsesConnection() || u.Health.Liveness.UsesConnection())
+	h := u.Health
+	return u.Port != NoPort && (!u.NoServices || h.Readiness.UsesConnection() || h.Liveness.UsesConnection())
 }
 
 // Listens reports whether a worker must listen on its port to be ready. A port that the worker chooses is known only

@@ -22,7 +22,8 @@ func TestChecksOfAUnit(t *testing.T) {
 		"nothing": {Spec{}, probe.TypeAuto, probe.TypeAuto, true, true, true},
 		"no port": {Spec{Port: NoPort}, probe.TypeProcess, probe.TypeProcess, true, false, false},
 		"no port, slow": {
-			Spec{Port: NoPort, Health: Health{Readiness: slow}}, probe.TypeProcess, probe.TypeProcess, true, false, false,
+			Spec{Port: NoPort, Health: Health{Readiness: slow}},
+			probe.TypeProcess, probe.TypeProcess, true, false, false,
 		},
 		"announced port": {Spec{Port: AnnouncedPort}, probe.TypeAuto, probe.TypeAuto, true, true, true},
 		"announced port of any program": {
@@ -34,13 +35,15 @@ func TestChecksOfAUnit(t *testing.T) {
 		"readiness alone": {Spec{Health: Health{Readiness: http}}, probe.TypeHTTP, probe.TypeHTTP, true, true, true},
 		"liveness alone":  {Spec{Health: Health{Liveness: elsewhere}}, probe.TypeTCP, probe.TypeTCP, true, true, true},
 		"apart": {
-			Spec{Health: Health{Readiness: http, Liveness: elsewhere}}, probe.TypeHTTP, probe.TypeTCP, false, true, true,
+			Spec{Health: Health{Readiness: http, Liveness: elsewhere}},
+			probe.TypeHTTP, probe.TypeTCP, false, true, true,
 		},
 		"http, no services": {
 			Spec{NoServices: true, Health: Health{Readiness: http}}, probe.TypeHTTP, probe.TypeHTTP, true, false, true,
 		},
 		"nothing of it, no services": {
-			Spec{NoServices: true, Health: Health{Readiness: elsewhere}}, probe.TypeTCP, probe.TypeTCP, true, false, false,
+			Spec{NoServices: true, Health: Health{Readiness: elsewhere}},
+			probe.TypeTCP, probe.TypeTCP, true, false, false,
 		},
 		"liveness by ping, no services": {
 			Spec{NoServices: true, Health: Health{Readiness: elsewhere, Liveness: probe.Spec{Type: probe.TypePing}}},
@@ -85,7 +88,10 @@ func TestFaultsOfChecks(t *testing.T) {
 			"health: a check of type ping needs the port",
 		},
 		"no port for a URL": {
-			Spec{Name: "u", Port: NoPort, Health: Health{Readiness: probe.Spec{Type: probe.TypeHTTP, URL: "http://h:{port}/"}}},
+			Spec{
+				Name: "u", Port: NoPort,
+				Health: Health{Readiness: probe.Spec{Type: probe.TypeHTTP, URL: "http://h:{port}/"}},
+			},
 			"needs the port",
 		},
 	} {
@@ -109,7 +115,9 @@ func TestChangesOfNotify(t *testing.T) {
 		p := probe.Policy{Interval: interval}
 		return Spec{
 			Name: "u", Kind: Managed, Path: "/bin/true", Replicas: 1, Port: NoPort,
-			Health: Health{Readiness: probe.Spec{Type: readiness, Policy: p}, Liveness: probe.Spec{Type: liveness, Policy: p}},
+			Health: Health{
+				Readiness: probe.Spec{Type: readiness, Policy: p}, Liveness: probe.Spec{Type: liveness, Policy: p},
+			},
 		}.WithDefaults()
 	}
 	const none, notify = probe.TypeProcess, probe.TypeNotify

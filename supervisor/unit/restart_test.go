@@ -21,7 +21,8 @@ func TestRestartPolicyThatSetsNothing(t *testing.T) {
 		t.Errorf("busy limit %s and %d passes, want 5m and 1", u.Health.BusyLimit, u.Health.Readiness.Passes)
 	}
 	u.Restart.RetryFailed, u.Health.BusyLimit, u.Restart.SuccessCodes = -1, -1, []int{}
-	if u = u.WithDefaults(); u.Restart.RetryFailed != -1 || u.Health.BusyLimit != -1 || len(u.Restart.SuccessCodes) != 0 {
+	u = u.WithDefaults()
+	if u.Restart.RetryFailed != -1 || u.Health.BusyLimit != -1 || len(u.Restart.SuccessCodes) != 0 {
 		t.Errorf("%+v: defaults replace what is set", u)
 	}
 }

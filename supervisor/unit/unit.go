@@ -81,8 +81,8 @@ type Spec struct {
 	// Limits are those of the cgroup of each worker.
 	Limits cgroup.Limits
 
-	// Schedule is when the unit is run; the zero value means that it runs always. A unit with a schedule is managed, has
-	// one replica and is not restarted: see [RestartNever].
+	// Schedule is when the unit is run; the zero value means that it runs always. A unit with a schedule is managed,
+	// has one replica and is not restarted: see [RestartNever].
 	Schedule Schedule
 
 	// Essential means that the master stops everything and ends when a worker of the unit has failed, or has ended

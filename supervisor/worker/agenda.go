@@ -119,7 +119,8 @@ func (w *owner) reschedule(ctx context.Context, before unit.Spec) {
 		return
 	}
 	w.agenda.follow(w.unit)
-	if vacant := w.state.Slot == lifecycle.Vacant; vacant && (w.unit.Schedule.Cron == "") != (before.Schedule.Cron == "") {
+	changed := (w.unit.Schedule.Cron == "") != (before.Schedule.Cron == "")
+	if changed && w.state.Slot == lifecycle.Vacant {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvBegin}) // it waits for its due time, or does not any more
 	}
 	w.checkDue(ctx, 0)
