@@ -176,6 +176,7 @@ func checkLines(log string, n int) error {
 
 // lineChecker is a writer to which the lines of childWrite are written in any pieces.
 type lineChecker struct {
+	begun bool // the line of the start, which the master writes, is passed
 	lines int
 	want  []byte // the line that was expected last
 	rest  []byte // of a line that is not complete
@@ -183,7 +184,14 @@ type lineChecker struct {
 
 func (c *lineChecker) Write(p []byte) (int, error) {
 	text := append(c.rest, p...)
-	for len(text) >= lineSize {
+	if !c.begun {
+		line, lines, whole := bytes.Cut(text, []byte("\n"))
+		if whole && bytes.HasSuffix(line, []byte(": started by hsu-master")) {
+			text = lines
+		}
+		c.begun = whole
+	}
+	for c.begun && len(text) >= lineSize {
 		c.lines++
 		number(c.want, c.lines)
 		if !bytes.Equal(text[:lineSize], c.want) {
