@@ -7,7 +7,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/usage"
 )
 
-// addUsage adds what the workers use to their messages.
+// addUsage adds the usage of the workers to their messages.
 func addUsage(workers []*adminpb.Worker, used map[string]usage.Usage) {
 	for _, w := range workers {
 		u, known := used[w.GetId()]

@@ -54,7 +54,7 @@ func positive(at *int) value { return number(at, 1, math.MaxInt32) }
 
 func anySize(at *Size) value { return size(at, 0) }
 
-// memory is at least what a program needs to start.
+// memory is enough for a program to start.
 func memory(at *Size) value { return size(at, 1<<20) }
 
 // processors is a part of the time that cpu.max can limit.

@@ -53,7 +53,7 @@ type Options struct {
 	// Writable are folders in which the workers may write. They must be absolute. The service starts without those
 	// that are missing.
 	Writable []string
-	// Rights are what the workers need besides the rights of the user.
+	// Rights are the rights that the workers need besides those of the user.
 	Rights Rights
 	// ReadPaths are files that the service reads besides those in ExecStart. If any path in ExecStart,
 	// ReadWritePaths, Writable or ReadPaths is in a home folder, the service can read home folders; otherwise they are

@@ -74,7 +74,7 @@ type fakeOS struct {
 	answers map[probe.Type]error
 	checks  int
 	dials   int // connections to workers
-	// readings counts the readings of what the processes use.
+	// readings counts the readings of the usage of processes.
 	readings int
 	sockets  map[string]*fakeNotify
 	// suspended is the time that the machine was suspended: timers do not count it, the clock since the boot does.

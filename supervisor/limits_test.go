@@ -22,7 +22,7 @@ func withoutCgroups(world *fakeOS) {
 
 func limited(limits cgroup.Limits) func(*unit.Spec) { return func(u *unit.Spec) { u.Limits = limits } }
 
-// The history tells once what is not enforced, and again when that changes. The worker always shows it.
+// The history has the limits that are not enforced once, and again when they change. The worker always shows it.
 func TestUnenforcedLimitsAreToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, dir := newFakeOS(t), t.TempDir()

@@ -9,7 +9,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/usage"
 )
 
-// Usage returns what the processes of each worker use, also those of unmanaged units. A worker is missing if it has no
+// Usage returns the usage of each worker, unmanaged ones included. A worker is missing if it has no
 // process or if nothing can be seen of it, and all are while the master recovers them.
 func (s *Supervisor) Usage(ctx context.Context) map[string]usage.Usage {
 	if s.Status() == Recovering {

@@ -990,7 +990,7 @@ type Worker struct {
 	// reason and the next step, such as "limits.memory, limits.cpu: cgroup
 	// /sys/fs/cgroup/a is not delegated to the master: ...".
 	Unenforced []string `protobuf:"bytes,24,rep,name=unenforced,proto3" json:"unenforced,omitempty"`
-	// What it has sent last as STATUS= to its notify socket. Empty offline.
+	// Its last STATUS= message on the notify socket. Empty offline.
 	StatusText string `protobuf:"bytes,25,opt,name=status_text,json=statusText,proto3" json:"status_text,omitempty"`
 	// What its processes have published at the module registry.
 	Announcements []*Announcement `protobuf:"bytes,26,rep,name=announcements,proto3" json:"announcements,omitempty"`
@@ -1229,7 +1229,7 @@ func (x *Worker) GetProgram() string {
 	return ""
 }
 
-// Usage is what a family of processes uses, up to a second ago.
+// Usage is the use of resources by a family of processes, up to a second ago.
 type Usage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Resident memory in bytes, summed up: a page that several processes share counts for

@@ -30,7 +30,7 @@ const (
 // failure is an error with its status code.
 type failure struct {
 	code    int
-	context string // what was requested
+	context string // the request
 	err     error
 }
 

@@ -16,7 +16,7 @@ import (
 // rootName is the user that may give workers other users and more rights.
 const rootName = "root"
 
-// needs is what the units of a configuration file need of the service.
+// needs are the requirements of a configuration file on the service.
 type needs struct {
 	rights   deploy.Rights
 	reasons  []string // of rights: a unit and a key each

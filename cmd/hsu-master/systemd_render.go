@@ -15,7 +15,7 @@ import (
 // unitFile is one of the two units, with the name by which systemd knows it.
 type unitFile struct{ name, text string }
 
-// installation is what the command line asks "systemd install" to install.
+// installation is the wish of a command line of "systemd install".
 type installation struct {
 	options deploy.Options
 	cfg     config

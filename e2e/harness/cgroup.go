@@ -40,7 +40,7 @@ func DelegateCgroup() (string, error) {
 	return "", errors.New("no cgroups of version 2")
 }
 
-// HasController reports whether the kernel lets a cgroup of [DelegateCgroup] limit what the controller counts.
+// HasController reports whether the kernel lets a cgroup of [DelegateCgroup] limit the resource of a controller.
 func HasController(name string) bool {
 	dir, err := DelegateCgroup()
 	if err != nil {

@@ -142,7 +142,7 @@ units:
 	s.WantNothingLeft()
 }
 
-// What the processes of a worker use is in the list, its JSON and the metrics, also of a process that is only watched.
+// The usage of a worker is in the list, its JSON and the metrics, also that of a process that is only watched.
 func TestUsageOfWorkers(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, map[string]string{"hsu.yaml": `

@@ -45,7 +45,7 @@ const (
 	Publish      Point = "publish"
 	ReadyRecord  Point = "ready-record"
 	Told         Point = "told" // the services that a worker announced are published, or withdrawn
-	// AnnounceRecord: what a worker has published at the module registry is recorded, or taken back.
+	// AnnounceRecord: a publication of a worker at the module registry is recorded, or its removal.
 	AnnounceRecord Point = "announce-record"
 	Withdraw       Point = "withdraw"
 	StopRecord     Point = "stop-record"  // "stopping" is recorded

@@ -14,7 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 )
 
-// Limits are what the processes of a cgroup may use together. A zero field means no limit.
+// Limits bound the resources that the processes of a cgroup use together. A zero field means no limit.
 type Limits struct {
 	Memory int64   // in bytes, without swap; rounded down to a page
 	CPU    float64 // in processors

@@ -63,7 +63,8 @@ type Launcher interface {
 	// Run runs a command until it has ended or ctx ends. The command has an id and a token of its own, and may have a
 	// lease, by which the next master finds it.
 	Run(ctx context.Context, c Command, id, token string) (process.Ran, error)
-	// Measure returns what the families of the subjects use, in their order. A family that cannot be seen uses nothing.
+	// Measure returns the usage of the families of the subjects, in their order. A family that cannot be seen uses
+	// nothing.
 	Measure(ctx context.Context, subjects []Subject) ([]process.Resources, error)
 	// Sweep kills the remaining descendants of an instance that is gone and returns those that are still alive.
 	Sweep(ctx context.Context, worker string, rec records.Instance) ([]process.Holder, error)

@@ -18,7 +18,7 @@ func TestConfine(t *testing.T) {
 	for name, test := range map[string]struct {
 		cgroups string
 		limits  cgroup.Limits
-		want    string // what is not enforced
+		want    string // the limits that are not enforced
 	}{
 		"no cgroups, no limits":  {"", cgroup.Limits{Required: true}, ""},
 		"no cgroups":             {"", cgroup.Limits{PIDs: 7}, ""},

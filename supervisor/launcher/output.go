@@ -18,7 +18,7 @@ const envJournalStream = "JOURNAL_STREAM"
 type output struct {
 	out    *os.File
 	errors *os.File // of standard error, nil if it is out
-	env    []string // what the process has to know about it
+	env    []string // tells the process about it
 	close  func()
 	// fallback is why it is the worker's file, nil if that was wanted.
 	fallback error

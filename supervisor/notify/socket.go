@@ -58,8 +58,8 @@ type Socket struct {
 	reported bool          // that a datagram of another process was ignored
 }
 
-// early is what a process has sent before it is known whether it belongs to the worker. Its descriptors stay open as
-// long: a sender that waits for their end lives when it is judged.
+// early is a message of a process of which it is not known yet whether it belongs to the worker. Its descriptors stay
+// open as long: a sender that waits for their end lives when it is judged.
 type early struct {
 	datagrams []byte
 	releases  []func()
@@ -111,8 +111,8 @@ func serve(path string, conn *net.UnixConn, log *slog.Logger) *Socket {
 // Path returns the path of the socket.
 func (s *Socket) Path() string { return s.path }
 
-// Attach names the processes whose notifications count, and what they have told before. Those that came meanwhile are
-// judged now. changes is called after each change of the state. It must not block.
+// Attach names the processes whose notifications count, and the state that they have reported before. Notifications
+// that came meanwhile are judged now. changes is called after each change of the state. It must not block.
 func (s *Socket) Attach(told State, belongs func(pid int) bool, changes func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +130,7 @@ func (s *Socket) Attach(told State, belongs func(pid int) bool, changes func()) 
 	s.belongs = belongs
 }
 
-// State returns what the worker has told, and a channel that is closed when that changes.
+// State returns the reported state of the worker, and a channel that is closed when it changes.
 func (s *Socket) State() (State, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -129,7 +129,7 @@ type Usage struct {
 	Blocked bool
 }
 
-// Resources is what a family uses at one moment, of that which can be read.
+// Resources is the use of resources by a family at one moment, as far as it can be read.
 type Resources struct {
 	Processes int // 0: no member was found, and nothing is known
 	Threads   int

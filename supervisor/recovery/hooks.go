@@ -24,7 +24,7 @@ func (rc *Context) MayLive(run records.HookRun) bool {
 	return run.BootID == rc.BootID && !rc.Moved
 }
 
-// hooks looks for what is left of the recorded runs of hooks. If it cannot be told whether a run has ended, nothing of
+// hooks looks for processes of the recorded runs of hooks. If it cannot be told whether a run has ended, nothing of
 // the worker may be started.
 func (in inspection) hooks(ctx context.Context) {
 	for _, run := range in.s.Rec.Hooks {

@@ -94,7 +94,7 @@ func TestDecideAboutHooks(t *testing.T) {
 	}
 }
 
-// leases is an inspector that knows what is left of runs of hooks, by their ids.
+// leases is an inspector that knows the processes of runs of hooks, by their ids.
 type leases struct {
 	launcher.Inspector
 	left map[string]left
@@ -125,7 +125,7 @@ func TestSlotsThatAreNotWanted(t *testing.T) {
 	}
 }
 
-// What a starting master finds of a recorded run of a hook, and whether the worker is held.
+// The evidence about a recorded run of a hook decides whether the worker is held.
 func TestRecordedRunOfAHook(t *testing.T) {
 	member := []process.Holder{{PID: 51}}
 	const here, elsewhere = 1, 2

@@ -55,7 +55,7 @@ func (u Spec) Watchdog() time.Duration {
 	return u.Health.Liveness.Interval
 }
 
-// notification describes what a process is told at its start about its notify socket, "" if it has none.
+// notification describes the notify socket of a process, as it is told at its start; "" if it has none.
 func (u Spec) notification() string {
 	switch {
 	case !u.Notifies():

@@ -1,5 +1,5 @@
-// Package usage measures what the workers use: memory, processor time, descriptors, threads. A [Meter] reads only when
-// it is asked, and one reading serves all that ask within a second. A [Guard] has workers restarted that use more
+// Package usage measures the resources of workers: memory, processor time, descriptors, threads. A [Meter] reads only
+// when it is asked, and one reading serves all that ask within a second. A [Guard] has workers restarted that use more
 // memory than their units allow.
 package usage
 
@@ -22,7 +22,7 @@ const (
 	patience = 2 * time.Second
 )
 
-// Usage is what the family of a worker uses.
+// Usage is the use of resources by the family of a worker.
 type Usage struct {
 	process.Resources // CPU never decreases
 	// Share is the use of the processor over Window, the time since the reading before; 1 is a whole core. Window is 0

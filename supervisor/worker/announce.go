@@ -26,7 +26,7 @@ func (w *Worker) Living(ctx context.Context) (launcher.Instance, error) {
 	return command(ctx, w, func(context.Context) launcher.Instance { return w.owner.inst })
 }
 
-// Announce records what a process of the instance has published, in place of what was published of that module before.
+// Announce records a publication of a process of the instance, in place of an earlier one of that module.
 // It is durable when Announce returns.
 func (w *Worker) Announce(ctx context.Context, inst launcher.Instance, a records.Announcement) error {
 	err, ended := command(ctx, w, func(ctx context.Context) error {
@@ -35,7 +35,7 @@ func (w *Worker) Announce(ctx context.Context, inst launcher.Instance, a records
 	return errors.Join(err, ended)
 }
 
-// Unannounce removes what a process of the instance has published of a module, as Announce adds it.
+// Unannounce removes the publication of a module by a process of the instance, as Announce adds it.
 func (w *Worker) Unannounce(ctx context.Context, inst launcher.Instance, module string) error {
 	err, ended := command(ctx, w, func(ctx context.Context) error {
 		return announcements{w.owner}.remove(ctx, inst, module)
@@ -43,7 +43,7 @@ func (w *Worker) Unannounce(ctx context.Context, inst launcher.Instance, module 
 	return errors.Join(err, ended)
 }
 
-// announcedBy returns a function that returns what the instance with the token has published, for any goroutine.
+// announcedBy returns a function, for any goroutine, that returns the publications of the instance with the token.
 func (w *Worker) announcedBy(token string) func() []records.Announcement {
 	return func() []records.Announcement {
 		info := w.Info()
@@ -54,7 +54,7 @@ func (w *Worker) announcedBy(token string) func() []records.Announcement {
 	}
 }
 
-// announcements changes what is recorded of the modules of the present instance. The list in a record is never changed,
+// announcements changes the recorded modules of the present instance. The list in a record is never changed,
 // only replaced, because readers have been shown it.
 type announcements struct{ w *owner }
 

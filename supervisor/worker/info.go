@@ -20,7 +20,7 @@ type Info struct {
 	// Probe is the check that decides about calls: its kind, and its target if that is not simply the worker's port,
 	// such as "ping", "process" or "http http://127.0.0.1:8080/health"; "" while the worker is not connected.
 	Probe string
-	// StatusText is what the instance has sent last as STATUS= to its notify socket.
+	// StatusText is the last STATUS= message of the instance on its notify socket.
 	StatusText string
 	// Checks are the checks that are made now.
 	Checks []CheckInfo

@@ -7,10 +7,10 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 )
 
-// enforcement is what is known of the limits of the present instance. The worker's goroutine owns it.
+// enforcement is the state of the limits of the present instance. The worker's goroutine owns it.
 type enforcement struct {
 	unenforced []string // limits that are not enforced, each with the reason; never changed, only replaced
-	said       string   // what the history was last told
+	said       string   // the last entry of the history
 }
 
 // limit sets the limits of the instance. It returns what is not enforced if the history has not been told yet, else "".

@@ -163,7 +163,7 @@ func (n *notices) note(ctx context.Context, w *owner) {
 	}
 }
 
-// started releases what was kept for the case that the master dies while the worker is starting.
+// started drops the socket that was kept for the case that the master dies while the worker is starting.
 func (n *notices) started(w *owner) {
 	if !n.kept {
 		return
@@ -210,7 +210,8 @@ func (n *notices) drop(w *owner) {
 	n.lossy, n.blameless, n.kept = false, false, false
 }
 
-// notified is what the present instance has told on its notify socket, and what is expected of it. It is never changed.
+// notified is the state that the present instance has reported on its notify socket, and the next expected message. It
+// is never changed.
 type notified struct {
 	socket  NotifySocket
 	lossy   bool
@@ -280,7 +281,7 @@ func (r startWait) notifies(ctx context.Context) error {
 	}
 }
 
-// StatusText returns what the present instance has sent last as STATUS=, "" if it has sent none.
+// StatusText returns the last STATUS= message of the present instance, "" if there is none.
 func (w *Worker) StatusText() string {
 	n := w.notices.present.Load()
 	if n == nil {

@@ -59,7 +59,7 @@ func (o *output) tail() []string {
 // markStart begins the output of another instance in the worker's file. It comes before the record of the start: from
 // that on, only the values of the present environment can be recognised in the output, and masked.
 func (o *output) markStart(to logs.Target, incarnation uint64) {
-	// If it fails, as on a full disk, the next lines fail too, and what is shown is what was shown before.
+	// If it fails, as on a full disk, the next lines fail too, and the last output shown is that of before.
 	_ = crashpoint.Do(crashpoint.LogOpen, func() error {
 		return logs.MarkStart(filepath.Dir(o.path), o.worker, to, incarnation)
 	})

@@ -33,7 +33,7 @@ type startWait struct {
 	subject
 	progress *progress
 	began    time.Time
-	// announced returns what the instance has published at the module registry.
+	// announced returns the publications of the instance at the module registry.
 	announced func() []records.Announcement
 }
 

@@ -39,7 +39,7 @@ func (n named) write(t *testing.T, text string) {
 	}
 }
 
-// install installs and starts it, and returns what the command has printed. It is uninstalled at the end of the test.
+// install installs and starts it, and returns the output of the command. It is uninstalled at the end of the test.
 func (n named) install(t *testing.T, flags ...string) string {
 	t.Helper()
 	t.Cleanup(func() {

@@ -107,7 +107,7 @@ func TestOutputInTheJournal(t *testing.T) {
 	command(t, "systemctl", "restart", "systemd-journald.service")
 	direct, shared = awaitLines(t, "direct-0", "direct", direct), awaitLines(t, "hsu-master", "shared", shared)
 	command(t, "systemctl", "kill", "-s", "KILL", "systemd-journald.service")
-	// What it had read and not written yet is lost, but nothing after that.
+	// Lines that it had read and not written yet are lost, later ones are not.
 	waitFor(t, 30*time.Second, func() error {
 		for id, last := range map[string]string{
 			"direct-0":   fmt.Sprintf("direct line %d", direct+100),

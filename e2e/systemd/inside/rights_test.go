@@ -147,7 +147,7 @@ func TestInstallForAnotherUserSeesSurvivors(t *testing.T) {
 	if err == nil || !strings.Contains(string(output), "belongs to user 0") {
 		t.Fatalf("%v, want a refusal:\n%s", err, output)
 	}
-	// What the message says.
+	// The advice of the message.
 	command(t, "systemctl", "start", service)
 	second := ready(t, first.MasterPID)
 	wantSame(t, "the start", first, second)

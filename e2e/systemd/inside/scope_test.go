@@ -343,7 +343,7 @@ const hider = `#!/bin/bash
 exec /usr/local/bin/hsu-worker "$@"
 `
 
-// A worker dies while no master runs. What is left of it in its cgroup is found in a plan, and killed.
+// A worker dies while no master runs. A process left in its cgroup is found in a plan, and killed.
 func TestCgroupInTheScopeIdentifiesADescendant(t *testing.T) {
 	const program = "/usr/local/bin/hiding-worker"
 	if err := os.WriteFile(program, []byte(hider), 0o755); err != nil {

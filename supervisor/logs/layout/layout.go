@@ -65,7 +65,7 @@ type Files struct {
 	Unfinished []string
 }
 
-// Folder is what a folder of logs contained when it was read. Reading it once for many logs is cheaper than [List] for
+// Folder is the content of a folder of logs when it was read. Reading it once for many logs is cheaper than [List] for
 // each of them.
 type Folder []fs.DirEntry // sorted by name
 
