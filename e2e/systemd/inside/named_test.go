@@ -98,8 +98,10 @@ func (n named) await(t *testing.T, other int, want map[string]string) map[string
 	return pids
 }
 
+// The ports of further masters are below those from which the kernel takes the ports of clients: a connection of the
+// last minute would keep systemd from listening on its port.
 const twoUnits = `
-listen: 127.0.0.1:50061
+listen: 127.0.0.1:20061
 units:
   web: {command: [/usr/local/bin/hsu-worker], user: hsu}
   data:
@@ -151,7 +153,7 @@ func TestTwoMastersOnOneHost(t *testing.T) {
 	wantSame("beside another")
 
 	// The address of the first one is taken, and so is that of the second.
-	for _, address := range []string{"50051", "50061"} {
+	for _, address := range []string{"50051", "20061"} {
 		output, err := exec.CommandContext(t.Context(), master, "systemd", "install", "--name", "three",
 			"--config", two.file(), "--port", address).CombinedOutput()
 		if err == nil || !strings.Contains(string(output), "127.0.0.1:"+address+" is taken: /etc/systemd/system/") {
@@ -168,7 +170,7 @@ func TestTwoMastersOnOneHost(t *testing.T) {
 	}
 	wantSame("after the crash of the other")
 
-	two.write(t, strings.Replace(twoUnits, ":50061", ":50062", 1)+
+	two.write(t, strings.Replace(twoUnits, ":20061", ":20062", 1)+
 		"  more: {kind: managed, command: [/bin/sleep, infinity], stop: {grace: 40s}}\n")
 	command(t, "systemctl", "reload", "two")
 	want["more-0"] = "running"
@@ -181,7 +183,7 @@ func TestTwoMastersOnOneHost(t *testing.T) {
 	output = command(t, master, "systemd", "install", "--name", "two", "--config", two.file())
 	const restart = "systemctl restart two.service two.socket"
 	for _, want := range []string{
-		"- ListenStream=127.0.0.1:50061\n  + ListenStream=127.0.0.1:50062",
+		"- ListenStream=127.0.0.1:20061\n  + ListenStream=127.0.0.1:20062",
 		"- TimeoutStopSec=30s\n  + TimeoutStopSec=60s", restart,
 	} {
 		if !strings.Contains(output, want) {
@@ -190,7 +192,7 @@ func TestTwoMastersOnOneHost(t *testing.T) {
 	}
 	command(t, "systemctl", strings.Fields(restart)[1:]...)
 	two.await(t, crashed[""], want)
-	if got := command(t, master, "--state-dir", two.state(), "status"); !strings.Contains(got, "on 127.0.0.1:50062 ") {
+	if got := command(t, master, "--state-dir", two.state(), "status"); !strings.Contains(got, "on 127.0.0.1:20062 ") {
 		t.Errorf("its status is\n%s", got)
 	}
 
@@ -210,7 +212,7 @@ func TestTwoMastersOnOneHost(t *testing.T) {
 func TestInstallChecksTheFileAsTheService(t *testing.T) {
 	user := addUser(t)
 	two := namedMaster(t, "two")
-	two.write(t, "listen: 127.0.0.1:50061\nunits:\n  a: {kind: managed, command: [/bin/sleep, infinity], "+
+	two.write(t, "listen: 127.0.0.1:20061\nunits:\n  a: {kind: managed, command: [/bin/sleep, infinity], "+
 		"environment: {A: \"${FROM_DEFAULT}\"}}\n")
 	try := func(flags ...string) (string, error) {
 		args := []string{"systemd", "install", "--name", two.name, "--config", two.file()}
@@ -333,7 +335,7 @@ func TestTwoMastersWithNotifyAndRegistry(t *testing.T) {
 	want := map[string]string{"module-0": "running"}
 	masters, began := []named{namedMaster(t, "one"), namedMaster(t, "two")}, map[string]map[string]int{}
 	ports := map[string]int{}
-	text := func(i int) string { return fmt.Sprintf(modules, 50061+i, masters[i].name) }
+	text := func(i int) string { return fmt.Sprintf(modules, 20061+i, masters[i].name) }
 	for i, n := range masters {
 		t.Cleanup(func() { _ = os.Remove("/tmp/hsu-registry-" + n.name + ".sock") })
 		n.write(t, text(i))

@@ -400,7 +400,7 @@ func TestWorkersStartWithoutAScope(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dropIn(t, test.setting)
-			since := command(t, "date", "+%s")
+			_, cursor, _ := strings.Cut(command(t, "journalctl", "-n", "0", "--show-cursor"), "-- cursor: ")
 			first := install(t)
 			for _, w := range first.Workers {
 				want := "/system.slice/" + service + "/" + w.ID + "." + w.Token
@@ -408,7 +408,8 @@ func TestWorkersStartWithoutAScope(t *testing.T) {
 					t.Errorf("%s is in %s, want %s", w.ID, got, want)
 				}
 			}
-			journal := command(t, "journalctl", "--no-pager", "--since=@"+since, "-o", "cat", "-u", service)
+			journal := command(t, "journalctl", "--no-pager", "--after-cursor="+strings.TrimSpace(cursor), "-o", "cat",
+				"-u", service)
 			if n := strings.Count(journal, "workers start in the service"); n != 1 {
 				t.Errorf("%d warnings, want 1:\n%s", n, journal)
 			}
@@ -442,7 +443,7 @@ func TestScopesOfTwoMasters(t *testing.T) {
 	const other = "hsu-other.service"
 	unit := "/run/systemd/system/" + other
 	content := "[Service]\nType=notify\nKillMode=process\nStateDirectory=hsu-other\nRuntimeDirectory=hsu-other\n" +
-		"ExecStart=" + master + " run --port 50061 --worker-path " + worker + " --worker-count 1\n"
+		"ExecStart=" + master + " run --port 20061 --worker-path " + worker + " --worker-count 1\n"
 	if err := os.WriteFile(unit, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
