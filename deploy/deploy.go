@@ -210,6 +210,9 @@ func (o Options) EnvironmentFile() string { return "/etc/default/" + o.name() }
 // filterOut is the setting that takes the rights of [Rights] away.
 const filterOut = "\nSystemCallFilter=~@privileged @resources\n"
 
+// capSetUID is the capability to start processes of other users.
+const capSetUID = "CAP_SETUID"
+
 // grant returns the service with the rights.
 func (r Rights) grant(unit string) string {
 	if r.OpenFiles != 0 {
@@ -221,6 +224,11 @@ func (r Rights) grant(unit string) string {
 	}
 	if len(r.Capabilities) > 0 {
 		unit = set(unit, "CapabilityBoundingSet", strings.Join(r.Capabilities, " "))
+	}
+	if slices.Contains(r.Capabilities, capSetUID) {
+		// systemd 257 takes it from a service with User=root unless it is ambient. The kernel takes it from each worker
+		// that gets another user (capabilities(7)).
+		unit = set(unit, "AmbientCapabilities", capSetUID)
 	}
 	var refused []string
 	if !r.Privileged {

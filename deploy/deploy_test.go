@@ -116,6 +116,9 @@ func TestRights(t *testing.T) {
 		if got := get(unit, "CapabilityBoundingSet"); got != strings.Join(r.Capabilities, " ") {
 			t.Errorf("%+v: CapabilityBoundingSet=%s", r, got)
 		}
+		if got, want := get(unit, "AmbientCapabilities"), strings.Join(r.Capabilities, " "); got != want { // CAP_SETUID
+			t.Errorf("%+v: AmbientCapabilities=%s", r, got)
+		}
 		if limited := strings.Contains(unit, "\nLimitNOFILE=1024:1048576\n"); limited != (r.OpenFiles > 0) {
 			t.Errorf("%+v: it has a limit of open files: %t", r, limited)
 		}
