@@ -236,7 +236,7 @@ func TestTimeWithoutMasterIsNoMissedWatchdog(t *testing.T) {
 		m.wantStatus("at once", records.StatusRunning, 1, world)
 		settle(notifyMissed*notifyInterval - time.Second)
 		m.wantStatus("before it is missed", records.StatusRunning, 1, world)
-		m.await("worker-0", records.StatusUnhealthy, 2*notifyInterval) // it is held to what it told the first master
+		m.await("worker-0", records.StatusUnhealthy, 2*notifyInterval) // the first master got a WATCHDOG=1
 		m.crash()
 		settle(time.Hour)
 		m = startMaster(t, world, dir, 1, byNotify)

@@ -137,7 +137,7 @@ func (n *needs) addRights(u unit.Spec, root bool) {
 	}
 }
 
-// explain prints what the service may do that the operator should know.
+// explain prints the rights of the service that the operator should know.
 func (i installation) explain(w io.Writer) {
 	folders := []string{i.cfg.folders.state, i.cfg.folders.runtime}
 	for _, dir := range slices.Concat(i.options.ReadWritePaths, i.options.Writable, alwaysWritable) {

@@ -26,7 +26,7 @@ type column struct {
 	of    func(*adminpb.Worker) string
 }
 
-// usageColumns are those of "worker list --wide". What is not known is "-".
+// usageColumns are those of "worker list --wide". An unknown value is "-".
 var usageColumns = []column{
 	{"CPU", usageText(func(u *adminpb.Usage) string {
 		if u.CpuShare == nil {

@@ -159,7 +159,7 @@ func TestHookThatLivesOutsideOfTheContainerIsNotRunTwice(t *testing.T) {
 				return strings.HasPrefix(w.Reason, "held: "+key+" that an earlier master ran: ") &&
 					strings.HasSuffix(w.Reason, "it lives: start a master where it runs")
 			}
-			for range 2 { // the second master reads what the first has recorded
+			for range 2 { // the second master reads the record of the first
 				h.AwaitWorkers(1, "are held", held)
 				m.Kill()
 				m = h.Start()
@@ -184,6 +184,22 @@ func TestHookThatLivesOutsideOfTheContainerIsNotRunTwice(t *testing.T) {
 	}
 }
 
+// wantItEndedFromOutside starts a master outside of all containers, which must end the first start.before and run it
+// again.
+func (h hooked) wantItEndedFromOutside(first int, release func()) {
+	h.T.Helper()
+	h.Begin = (*exec.Cmd).Start
+	m := h.Start()
+	h.awaitNoted("before", 2)
+	if pid := h.command("before"); pid == first {
+		h.T.Errorf("process %d was not ended", pid)
+	}
+	release()
+	h.AwaitWorkers(1, "run", running)
+	m.Stop()
+	h.WantNothingLeft()
+}
+
 // From outside, the command in a container is visible: it is ended, and run again.
 func TestHookThatLivesInAContainerIsEndedFromOutside(t *testing.T) {
 	t.Parallel()
@@ -193,16 +209,7 @@ func TestHookThatLivesInAContainerIsEndedFromOutside(t *testing.T) {
 	m, release := h.begin("before")
 	first := h.command("before")
 	m.Kill()
-	h.Begin = (*exec.Cmd).Start
-	m = h.Start()
-	h.awaitNoted("before", 2)
-	if pid := h.command("before"); pid == first {
-		t.Errorf("process %d was not ended", pid)
-	}
-	release()
-	h.AwaitWorkers(1, "run", running)
-	m.Stop()
-	h.WantNothingLeft()
+	h.wantItEndedFromOutside(first, release)
 }
 
 // Without its lease, nothing shows whether a command in another namespace lives. Where it runs, it is found.
@@ -225,16 +232,7 @@ func TestHookThatLivesOutsideOfTheContainerWithoutALeaseToAsk(t *testing.T) {
 	m.Signal(syscall.SIGTERM)
 	m.WantExit(1) // one is left that it cannot stop
 
-	h.Begin = (*exec.Cmd).Start
-	m = h.Start()
-	h.awaitNoted("before", 2)
-	if pid := h.command("before"); pid == first {
-		t.Errorf("process %d was not ended", pid)
-	}
-	release()
-	h.AwaitWorkers(1, "run", running)
-	m.Stop()
-	h.WantNothingLeft()
+	h.wantItEndedFromOutside(first, release)
 }
 
 // The commands of a container end with it, and those of the next one run.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -12,6 +13,12 @@ import (
 func CPUTime(dir string) (time.Duration, bool) {
 	text, _ := os.ReadFile(filepath.Join(dir, "cpu.stat"))
 	return parseCPUStat(text)
+}
+
+// Populated reports whether a process lives in a cgroup or below it.
+func Populated(dir string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+	return err == nil && strings.Contains("\n"+string(text), "\npopulated 1\n")
 }
 
 // OutOfMemory describes the processes of a cgroup that the kernel has killed because memory ran out, with the next step

@@ -26,7 +26,7 @@ var errService = errors.New("the master is in its service's own cgroup, where sy
 // enabling is held while a controller is enabled: two starts that do so would move the same processes.
 var enabling sync.Mutex
 
-// enable lets the cgroups below dir limit what a controller counts.
+// enable lets the cgroups below dir limit the resource of a controller.
 func enable(dir, controller string) error {
 	enabling.Lock()
 	defer enabling.Unlock()

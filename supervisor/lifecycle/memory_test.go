@@ -69,7 +69,7 @@ func TestNextMasterCompletesARestartForMemory(t *testing.T) {
 	for _, mode := range []unit.RestartMode{unit.RestartAlways, unit.RestartNever} {
 		p := PolicyOf(unit.Spec{Restart: unit.RestartPolicy{Mode: mode}}.WithDefaults())
 		left := outgrow(t, State{Wanted: true}, p, time.Hour, time.Minute)
-		s := State{Wanted: true, Status: left.Status, Reason: left.Reason, History: left.History} // what is recorded
+		s := State{Wanted: true, Status: left.Status, Reason: left.Reason, History: left.History} // as recorded
 		s, act := Next(s, Event{Kind: EvAdoptedSilent}, p, time.Hour)
 		if act != ActStop || s.Reason != tooMuch {
 			t.Errorf("%s: adopted: action %v, state %+v, want it stopped", mode, act, s)

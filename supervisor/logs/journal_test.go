@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// journald takes one stream and sends what it gets, up to its end.
+// journald takes one stream and sends its content, up to its end.
 func journald(t *testing.T) (socket string, got <-chan string) {
 	t.Helper()
 	socket = filepath.Join(t.TempDir(), "stdout")

@@ -130,7 +130,7 @@ func TestNotificationsOfTheWorkerCount(t *testing.T) {
 		t.Errorf("state %+v, want it as told, with the status that was sent before", state)
 	}
 	<-changes
-	send(t, conn, strings.Repeat("x", maxDatagram+1)) // as systemd, it ignores what is too long
+	send(t, conn, strings.Repeat("x", maxDatagram+1)) // as systemd, it ignores longer ones
 	send(t, conn, "WATCHDOG=1\nSTATUS=up")
 	if state = await(t, s, "up", func(s State) bool { return s.Status == "up" }); state.Watchdog.IsZero() {
 		t.Errorf("state %+v, want the time of WATCHDOG=1", state)

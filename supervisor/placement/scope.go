@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -220,10 +218,7 @@ func (s *scope) dismiss(holder pauseProcess) {
 }
 
 // populated reports whether a process is in the scope.
-func (s *scope) populated() bool {
-	text, err := os.ReadFile(filepath.Join(s.dir, "cgroup.events"))
-	return err == nil && strings.Contains("\n"+string(text), "\npopulated 1\n")
-}
+func (s *scope) populated() bool { return cgroup.Populated(s.dir) }
 
 // ensure finds the scope active, or makes it, with a pause process in it.
 func (s *scope) ensure(ctx context.Context) (pauseProcess, error) {

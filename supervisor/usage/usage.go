@@ -104,7 +104,7 @@ func (m *Meter) read(ctx context.Context, subjects []launcher.Subject) (reading,
 }
 
 // since returns the usage with what follows from an earlier one. The processor time of a family shrinks when a member
-// ends that no parent has reaped yet, and what has been used stays used.
+// ends that no parent has reaped yet, and the total must not shrink with it.
 func (u Usage) since(before Usage, passed time.Duration) Usage {
 	if before.instance != u.instance {
 		return u

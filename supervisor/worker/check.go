@@ -156,7 +156,8 @@ func (s subject) dial() (Link, error) {
 	return s.env.Dial(s.rec.Port)
 }
 
-// prober returns the prober of a check by the link. An instance without what the check needs is checked by its process.
+// prober returns the prober of a check by the link. An instance without the port or
+// socket of the check is checked by its process.
 func (s subject) prober(what use, spec probe.Spec, l Link) probe.Prober {
 	if s.rec.Port == 0 && spec.UsesPort() || spec.Type == probe.TypeNotify && s.notified == nil {
 		spec = probe.Spec{Type: probe.TypeProcess, Policy: spec.Policy}

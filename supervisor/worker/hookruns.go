@@ -10,7 +10,7 @@ import (
 )
 
 // hookRuns are the runs of the hooks of one worker that are about to begin, or of which processes may live. The record
-// of the worker has them before they begin, so that the next master finds by its lease what is left of each.
+// of the worker has them before they begin, so that the next master finds the processes of each by its lease.
 type hookRuns struct {
 	mu      sync.Mutex
 	planned []hookRun         // have not begun; one of a hook at most

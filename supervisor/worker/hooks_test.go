@@ -47,7 +47,7 @@ func TestExitVariables(t *testing.T) {
 	}
 }
 
-// What a failed worker is said to need is what tries it again.
+// A failed worker is tried again by the act that its reason names.
 func TestNextAfterFailure(t *testing.T) {
 	const before, other = "start.before: exit code 3", "restart budget 10/5m used up: exited with code 3"
 	for _, c := range []struct {

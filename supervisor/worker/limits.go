@@ -13,7 +13,7 @@ type enforcement struct {
 	said       string   // the last entry of the history
 }
 
-// limit sets the limits of the instance. It returns what is not enforced if the history has not been told yet, else "".
+// limit sets the limits of the instance. It returns those that are not enforced if the history lacks them, else "".
 func (e *enforcement) limit(inst launcher.Instance, l cgroup.Limits) (news string) {
 	e.unenforced = inst.Limit(l)
 	text := strings.Join(e.unenforced, "; ")
