@@ -59,7 +59,8 @@ func TestConnector(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitDone(t, p)
-		w.Exit() // it is reaped now
+		waitDone(t, w.Process) // the two handles learn of the end one after the other
+		w.Exit()               // it is reaped now
 		if again, err := c.Open(); !errors.Is(err, ErrGone) {
 			t.Errorf("opened after its end: %v, %v", again, err)
 		}
