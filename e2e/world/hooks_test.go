@@ -87,12 +87,12 @@ func (h hooked) awaitNoted(hook string, n int) {
 	})
 }
 
-// command returns the PID of the only process of a hook that runs the script.
+// command returns the PID of the only command of a hook, which leads a session. What it has just forked looks like it.
 func (h hooked) command(hook string) int {
 	h.T.Helper()
 	pid := 0
 	for _, p := range h.Processes() {
-		if p.Environ["HSU_WORKER_ID"] == "shop-0/"+hook && strings.Contains(p.Command, h.path("hook")) {
+		if p.Environ["HSU_WORKER_ID"] == "shop-0/"+hook && p.Session == p.PID {
 			if pid != 0 {
 				h.T.Errorf("%s runs twice at once: %d, %d", hook, pid, p.PID)
 			}
