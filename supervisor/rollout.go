@@ -147,6 +147,8 @@ func (r rollout) awaitReady(ctx context.Context, w *worker.Worker, before uint64
 		switch {
 		case info == nil, r.set.hasRetired(w):
 			return fmt.Errorf("%s was removed", w.ID())
+		case info.Desired == records.DesiredStopped:
+			return nil // by an operator meanwhile
 		case strings.HasPrefix(info.Reason, lifecycle.HeldPrefix):
 			return fmt.Errorf("%s is %s", w.ID(), info.Reason)
 		case info.Status == records.StatusBackoff, info.Status == records.StatusFailed:

@@ -56,6 +56,8 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	switch {
 	case configured[i].Disabled:
 		return Scaling{}, fmt.Errorf("%w: %q", ErrDisabled, name)
+	case recs[i].Disabled:
+		return Scaling{}, fmt.Errorf("%w by an operator: %q", ErrDisabled, name)
 	case !configured[i].Starts():
 		return Scaling{}, fmt.Errorf("%w: unit %s is unmanaged: the master does not start it", ErrReplicas, name)
 	}

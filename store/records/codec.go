@@ -226,7 +226,7 @@ func encodeWorker(w Worker) ([]byte, error) {
 	for _, h := range w.Hooks {
 		m.Hooks = append(m.Hooks, &pb.HookRun{Hook: text(h.Hook), Run: b.instance(&h.Instance)})
 	}
-	m.Found, m.LastExit = b.found(w.Found), b.exit(w.LastExit)
+	m.Found, m.LastExit, m.StoppedBy = b.found(w.Found), b.exit(w.LastExit), encodeOperator(w.StoppedBy)
 	if b.err != nil {
 		return nil, b.err
 	}
@@ -291,7 +291,7 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 		Due:         due,
 		SecretKey:   m.GetSecretKey(), EnvironmentMAC: m.GetEnvironmentMac(),
 		Hooks: hooks,
-		Found: found,
+		Found: found, StoppedBy: decodeOperator(m.GetStoppedBy()),
 	}, nil
 }
 
@@ -516,11 +516,17 @@ func decodeEvent(value []byte) (Event, error) {
 	if err != nil {
 		return Event{}, err
 	}
-	e := Event{Time: at, Worker: m.GetWorker(), Unit: m.GetUnit(), Type: m.GetType(), Detail: m.GetDetail()}
-	if o := m.GetOperator(); o != nil {
-		e.Operator = &Operator{UID: o.GetUid(), Command: o.GetCommand()}
+	return Event{
+		Time: at, Worker: m.GetWorker(), Unit: m.GetUnit(), Type: m.GetType(), Detail: m.GetDetail(),
+		Operator: decodeOperator(m.GetOperator()),
+	}, nil
+}
+
+func decodeOperator(m *pb.Operator) *Operator {
+	if m == nil {
+		return nil
 	}
-	return e, nil
+	return &Operator{UID: m.GetUid(), Command: m.GetCommand()}
 }
 
 func encodeMeta(m Meta) ([]byte, error) {

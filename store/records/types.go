@@ -87,6 +87,8 @@ type Worker struct {
 	EnvironmentMAC string
 	// Hooks are the runs of hooks that are about to begin, or of which processes may live.
 	Hooks []HookRun
+	// StoppedBy is the operator who has stopped the worker, nil if Desired is DesiredRunning.
+	StoppedBy *Operator
 	// Found is the process of an unmanaged unit, nil if there is none. It is not Instance, so that a recovery never
 	// takes it for a process that this master has started.
 	Found *Found
@@ -157,7 +159,7 @@ type Unit struct {
 // Wanted returns the number of workers that the unit shall have.
 func (u Unit) Wanted() int {
 	switch {
-	case u.Retired:
+	case u.Retired, u.Disabled:
 		return 0
 	case u.Scale != nil:
 		return *u.Scale

@@ -454,6 +454,8 @@ type Worker struct {
 	// What processes of the instance have published at the module registry. They end
 	// with the instance.
 	Announcements []*Announcement `protobuf:"bytes,26,rep,name=announcements,proto3" json:"announcements,omitempty"`
+	// The operator who has stopped it, if desired is DESIRED_STOPPED.
+	StoppedBy     *Operator `protobuf:"bytes,28,opt,name=stopped_by,json=stoppedBy,proto3" json:"stopped_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -631,6 +633,13 @@ func (x *Worker) GetNotify() *Notify {
 func (x *Worker) GetAnnouncements() []*Announcement {
 	if x != nil {
 		return x.Announcements
+	}
+	return nil
+}
+
+func (x *Worker) GetStoppedBy() *Operator {
+	if x != nil {
+		return x.StoppedBy
 	}
 	return nil
 }
@@ -1928,7 +1937,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
 	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
-	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xfb\x06\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xb9\a\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -1952,7 +1961,9 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x05hooks\x18\x17 \x03(\v2\x1c.hsu.master.store.v1.HookRunR\x05hooks\x120\n" +
 	"\x05found\x18\x19 \x01(\v2\x1a.hsu.master.store.v1.FoundR\x05found\x123\n" +
 	"\x06notify\x18\x18 \x01(\v2\x1b.hsu.master.store.v1.NotifyR\x06notify\x12G\n" +
-	"\rannouncements\x18\x1a \x03(\v2!.hsu.master.store.v1.AnnouncementR\rannouncements\"[\n" +
+	"\rannouncements\x18\x1a \x03(\v2!.hsu.master.store.v1.AnnouncementR\rannouncements\x12<\n" +
+	"\n" +
+	"stopped_by\x18\x1c \x01(\v2\x1d.hsu.master.store.v1.OperatorR\tstoppedBy\"[\n" +
 	"\x06Notify\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
 	"\rwatchdog_usec\x18\x02 \x01(\x03R\fwatchdogUsec\x12\x18\n" +
@@ -2156,27 +2167,28 @@ var file_hsu_master_store_proto_depIdxs = []int32{
 	12, // 10: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
 	7,  // 11: hsu.master.store.v1.Worker.notify:type_name -> hsu.master.store.v1.Notify
 	9,  // 12: hsu.master.store.v1.Worker.announcements:type_name -> hsu.master.store.v1.Announcement
-	16, // 13: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
-	10, // 14: hsu.master.store.v1.Announcement.apis:type_name -> hsu.master.store.v1.AnnouncedApi
-	22, // 15: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
-	22, // 16: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
-	2,  // 17: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
-	22, // 18: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
-	3,  // 19: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
-	22, // 20: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
-	22, // 21: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 22: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	22, // 23: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	4,  // 24: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	22, // 25: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	22, // 26: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	20, // 27: hsu.master.store.v1.Event.operator:type_name -> hsu.master.store.v1.Operator
-	22, // 28: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	20, // 13: hsu.master.store.v1.Worker.stopped_by:type_name -> hsu.master.store.v1.Operator
+	16, // 14: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
+	10, // 15: hsu.master.store.v1.Announcement.apis:type_name -> hsu.master.store.v1.AnnouncedApi
+	22, // 16: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
+	22, // 17: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
+	2,  // 18: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
+	22, // 19: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
+	3,  // 20: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
+	22, // 21: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	22, // 22: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 23: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	22, // 24: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 25: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	22, // 26: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	22, // 27: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	20, // 28: hsu.master.store.v1.Event.operator:type_name -> hsu.master.store.v1.Operator
+	22, // 29: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }

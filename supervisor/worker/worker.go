@@ -330,7 +330,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	w.followUp(ctx, act)
 	w.env.reportEnd(&w.output, policy, before, w.state)
 	if w.state.Status == records.StatusFailed || w.state.Status == records.StatusCompleted ||
-		w.state.Status == records.StatusScheduled {
+		w.state.Status == records.StatusScheduled || !w.state.Wanted {
 		w.env.Services.Reconsider()
 	}
 }
@@ -372,6 +372,8 @@ func (w *owner) record(ctx context.Context, events ...records.Event) bool {
 		w.rec.Desired = records.DesiredRunning
 		if !w.state.Wanted {
 			w.rec.Desired = records.DesiredStopped
+		} else {
+			w.rec.StoppedBy = nil
 		}
 	}
 	w.rec.Status, w.rec.Reason = w.state.Status, w.state.Reason
