@@ -56,7 +56,7 @@ func (x *acting) units(ctx context.Context) error {
 		return err
 	}
 	for _, name := range x.Names {
-		s.log.Info("unit "+string(x.Verb)+"d", "unit", name) //nolint:sloglint // one of two constants
+		s.log.Info("unit changed by operator", "unit", name, "verb", string(x.Verb))
 		x.report(name, PhaseBegun, "")
 	}
 	if x.NoWait {
