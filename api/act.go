@@ -36,7 +36,7 @@ func (a *Admin) Act(req *adminpb.ActRequest, stream grpc.ServerStreamingServer[a
 	}
 	err := a.Supervisor.Act(ctx, act, func(r supervisor.Report) {
 		_ = stream.Send(&adminpb.ActResponse{ // a client that is gone learns nothing
-			Name: r.Name, Phase: string(r.Phase), Reason: sendable(r.Reason),
+			Name: r.Name, Phase: string(r.Stage), Reason: sendable(r.Reason),
 		})
 	})
 	return actError(err)

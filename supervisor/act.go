@@ -42,21 +42,21 @@ type Act struct {
 	Signal syscall.Signal
 }
 
-// Phase is how far an act is with one worker or unit.
-type Phase string
+// Stage is how far an act is with one worker or unit.
+type Stage string
 
-// The values of Phase. The last report about each worker is done or failed, or begun with NoWait.
+// The values of Stage. The last report about each worker is done or failed, or begun with NoWait.
 const (
-	PhaseWaiting Phase = "waiting"
-	PhaseBegun   Phase = "begun"
-	PhaseDone    Phase = "done"
-	PhaseFailed  Phase = "failed"
+	StageWaiting Stage = "waiting"
+	StageBegun   Stage = "begun"
+	StageDone    Stage = "done"
+	StageFailed  Stage = "failed"
 )
 
 // Report is how far an act is with one worker or unit, and what it waits for, what was done or why it failed.
 type Report struct {
 	Name   string
-	Phase  Phase
+	Stage  Stage
 	Reason string
 }
 
@@ -107,25 +107,25 @@ type acting struct {
 	failed  bool
 }
 
-func (x *acting) report(name string, phase Phase, reason string) {
+func (x *acting) report(name string, stage Stage, reason string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.failed = x.failed || phase == PhaseFailed
-	if x.pending[name] = reason; phase == PhaseDone || phase == PhaseFailed {
+	x.failed = x.failed || stage == StageFailed
+	if x.pending[name] = reason; stage == StageDone || stage == StageFailed {
 		delete(x.pending, name)
 	}
 	if x.tell != nil {
-		x.tell(Report{name, phase, reason})
+		x.tell(Report{name, stage, reason})
 	}
 }
 
 // outcome reports the end of the act with a worker or unit.
 func (x *acting) outcome(name, did string, err error) {
 	if err != nil {
-		x.report(name, PhaseFailed, err.Error())
+		x.report(name, StageFailed, err.Error())
 		return
 	}
-	x.report(name, PhaseDone, did)
+	x.report(name, StageDone, did)
 }
 
 // end ends the reports and returns the error of the act.
@@ -167,7 +167,7 @@ func (x *acting) workers(ctx context.Context) error {
 				close(r.begun[w])
 				begun.Done()
 				if err != nil {
-					x.report(w.ID(), PhaseFailed, err.Error())
+					x.report(w.ID(), StageFailed, err.Error())
 					return
 				}
 				x.finish(ctx, work, w)
@@ -211,7 +211,7 @@ func (x *acting) awaitTurn(work context.Context, w *worker.Worker, r relatives) 
 		var turn <-chan struct{}
 		switch {
 		case x.Verb == VerbStop && slices.Contains(r.graph.Dependents(unitName(w)), unitName(other)):
-			x.report(w.ID(), PhaseWaiting, other.ID()+" depends on it and is stopped first")
+			x.report(w.ID(), StageWaiting, other.ID()+" depends on it and is stopped first")
 			turn = r.ended[other]
 		case x.Verb == VerbStart && slices.Contains(r.graph.Dependents(unitName(other)), unitName(w)):
 			turn = r.begun[other]
@@ -289,7 +289,7 @@ func (x *acting) begin(work context.Context, w *worker.Worker) (err error) {
 		err = w.Signal(work, x.Signal, x.by)
 	}
 	if err == nil {
-		x.report(w.ID(), PhaseBegun, "")
+		x.report(w.ID(), StageBegun, "")
 	}
 	return err
 }
@@ -365,7 +365,7 @@ func (x *acting) follow(ctx context.Context, w *worker.Worker) {
 				now += ": " + x.s.set.blocked(info.Unit)
 			}
 			if now != last && !info.Ready {
-				x.report(w.ID(), PhaseWaiting, now)
+				x.report(w.ID(), StageWaiting, now)
 			}
 			last = now
 		}
@@ -392,7 +392,7 @@ func (x *acting) awaitStopped(ctx context.Context, w *worker.Worker) error {
 			return nil
 		case last != info.Reason && strings.HasPrefix(info.Reason, lifecycle.HeldPrefix):
 			last = info.Reason
-			x.report(w.ID(), PhaseWaiting, last)
+			x.report(w.ID(), StageWaiting, last)
 		}
 		select {
 		case <-changed:

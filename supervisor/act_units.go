@@ -22,7 +22,7 @@ func (x *acting) units(ctx context.Context) error {
 	}
 	if len(s.applying) > 0 {
 		for _, name := range x.Names {
-			x.report(name, PhaseWaiting, "another change is under way")
+			x.report(name, StageWaiting, "another change is under way")
 		}
 	}
 	done, err := s.beginChange(ctx)
@@ -57,7 +57,7 @@ func (x *acting) units(ctx context.Context) error {
 	}
 	for _, name := range x.Names {
 		s.log.Info("unit changed by operator", "unit", name, "verb", string(x.Verb))
-		x.report(name, PhaseBegun, "")
+		x.report(name, StageBegun, "")
 	}
 	if x.NoWait {
 		return x.end(ctx)

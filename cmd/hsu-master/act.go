@@ -81,7 +81,7 @@ is restarted by its policy. A worker stopped by STOP is reported as suspended.`,
 // actJSON is a line of the output of a verb with --json. Scripts depend on it.
 type actJSON struct {
 	Name   string `json:"name"`
-	Phase  string `json:"phase"`
+	Stage  string `json:"phase"`
 	Reason string `json:"reason,omitempty"`
 }
 
@@ -127,9 +127,9 @@ func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), noWa
 		if err != nil {
 			return actError(err)
 		}
-		phase := supervisor.Phase(r.GetPhase())
-		last := phase == supervisor.PhaseDone || phase == supervisor.PhaseFailed ||
-			noWait && phase == supervisor.PhaseBegun
+		stage := supervisor.Stage(r.GetPhase())
+		last := stage == supervisor.StageDone || stage == supervisor.StageFailed ||
+			noWait && stage == supervisor.StageBegun
 		switch {
 		case c.Bool(jsonFlag):
 			err = printJSONLine(c.App.Writer, actJSON{r.GetName(), r.GetPhase(), r.GetReason()})
@@ -146,8 +146,8 @@ func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), noWa
 
 func actLine(r *adminpb.ActResponse) string {
 	name, reason := printable(r.GetName()), printable(r.GetReason())
-	switch phase := supervisor.Phase(r.GetPhase()); {
-	case phase == supervisor.PhaseFailed:
+	switch stage := supervisor.Stage(r.GetPhase()); {
+	case stage == supervisor.StageFailed:
 		return name + ": failed: " + reason
 	case reason == "":
 		return name + ": " + r.GetPhase()

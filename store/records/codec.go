@@ -447,6 +447,13 @@ func encodeUnit(u Unit) ([]byte, error) {
 		Changed:   stamp(u.Changed),
 		SecretKey: text(u.SecretKey), EnvironmentMac: text(u.EnvironmentMAC),
 	}
+	if r := u.Rollout; r != nil {
+		m.Rollout = &pb.Rollout{Act: text(string(r.Act)), Spare: r.Spare}
+		for _, w := range r.Workers {
+			m.Rollout.Workers = append(m.Rollout.Workers,
+				&pb.RolloutWorker{Id: text(w.ID), Incarnation: w.Incarnation})
+		}
+	}
 	if u.Scale != nil {
 		m.Scale = new(b.int32("scale", *u.Scale, 0, math.MaxInt32))
 	}
@@ -484,6 +491,12 @@ func decodeUnit(key string, value []byte) (Unit, error) {
 	}
 	if m.Scale != nil {
 		u.Scale = new(int(m.GetScale()))
+	}
+	if r := m.GetRollout(); r != nil {
+		u.Rollout = &Rollout{Act: RolloutAct(r.GetAct()), Spare: r.GetSpare()}
+		for _, w := range r.GetWorkers() {
+			u.Rollout.Workers = append(u.Rollout.Workers, RolloutWorker{w.GetId(), w.GetIncarnation()})
+		}
 	}
 	return u, nil
 }

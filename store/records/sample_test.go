@@ -91,6 +91,9 @@ func sample() Snapshot {
 			{
 				Name: "worker", Kind: KindIntegrated, Replicas: 2, Scale: new(0), Disabled: true, SpecHash: "spec",
 				Changed: sampleTime, SecretKey: "0123456789abcdef", EnvironmentMAC: strings.Repeat("ef", 32),
+				Rollout: &Rollout{
+					Act: ActRestart, Workers: []RolloutWorker{{"worker-0", 6}, {"worker-2", 1}}, Spare: true,
+				},
 			},
 			{Name: "x", Scale: new(1000)},
 		},

@@ -154,6 +154,35 @@ type Unit struct {
 	// SecretKey and EnvironmentMAC are as in Worker.
 	SecretKey      string
 	EnvironmentMAC string
+	// Rollout is the replacement of its workers that is under way, nil if there is none.
+	Rollout *Rollout
+}
+
+// Rollout is the replacement of workers of a unit, one after the other. It is recorded before the first one is stopped,
+// and removed when the last one is ready, or when one does not get ready. A master that is started meanwhile continues
+// it.
+type Rollout struct {
+	// Act is the command that began it. That of an ActReload replaces only workers that are outdated.
+	Act RolloutAct
+	// Workers are those to be replaced, in this order.
+	Workers []RolloutWorker
+	// Spare is set if the unit has one more worker than wanted until the others are replaced.
+	Spare bool
+}
+
+// RolloutAct is a command that replaces workers.
+type RolloutAct string
+
+// The values of RolloutAct.
+const (
+	ActReload  RolloutAct = "reload"
+	ActRestart RolloutAct = "restart"
+)
+
+// RolloutWorker is a worker that a rollout replaces.
+type RolloutWorker struct {
+	ID          string
+	Incarnation uint64 // when the rollout began: a later one is the replacement
 }
 
 // Wanted returns the number of workers that the unit shall have.
@@ -165,6 +194,15 @@ func (u Unit) Wanted() int {
 		return *u.Scale
 	}
 	return u.Replicas
+}
+
+// Slots returns the number of workers that the unit has now: the wanted ones, and a spare one during a rollout.
+func (u Unit) Slots() int {
+	n := u.Wanted()
+	if u.Rollout != nil && u.Rollout.Spare {
+		n++
+	}
+	return n
 }
 
 // Offer is a gRPC service that a worker offers.
