@@ -94,6 +94,7 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 			RetryAt:     timestamp(w.RetryAt),
 			Unmanaged:   w.Unmanaged(),
 			StatusText:  sendable(w.StatusText),
+			StoppedBy:   operatorMessage(w.StoppedBy),
 		}
 		for _, limit := range w.Unenforced {
 			m.Unenforced = append(m.Unenforced, sendable(limit))
@@ -123,6 +124,13 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 		messages = append(messages, m)
 	}
 	return messages
+}
+
+func operatorMessage(o *records.Operator) *adminpb.Operator {
+	if o == nil {
+		return nil
+	}
+	return &adminpb.Operator{Uid: o.UID, Command: sendable(o.Command)}
 }
 
 func announcementMessages(announcements []records.Announcement) []*adminpb.Announcement {

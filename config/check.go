@@ -73,6 +73,7 @@ func checkUnit(r *reader, u *Unit, n *node, e entry) {
 	if r.unit == managed {
 		checkSchedule(r, u, n)
 	}
+	checkUpdate(r, u, n)
 	checkLog(r, u, n.get("log"))
 	if b := u.Restart.Backoff; b.Initial > b.Max {
 		r.conflict(n, "restart.backoff.initial", "%s is longer than max, which is %s", b.Initial, b.Max)
@@ -86,6 +87,17 @@ func checkUnit(r *reader, u *Unit, n *node, e entry) {
 		if slices.Contains(u.Routing.Services[:i], service) && service != "" {
 			r.conflict(n, "services", "%q is given twice", service)
 		}
+	}
+}
+
+// checkUpdate reports units that cannot have a spare worker. Those with a fixed port are reported by checkPort.
+func checkUpdate(r *reader, u *Unit, n *node) {
+	switch {
+	case u.Update.Order != StartFirst:
+	case u.Schedule != "":
+		r.conflict(n, "update.order", "a unit with a schedule is not replaced: its next run is of the new version")
+	case u.Replicas >= MaxReplicas:
+		r.conflict(n, "replicas", "update.order: start-first needs one more worker: use %d at most", MaxReplicas-1)
 	}
 }
 

@@ -65,6 +65,7 @@ func specOf(f *config.File, u *config.Unit) unit.Spec {
 		},
 	}
 	spec.Essential, spec.MaxUnavailable = u.Essential, u.Update.MaxUnavailable
+	spec.StartFirst = u.Update.Order == config.StartFirst
 	spec.MemoryRestart = int64(u.MemoryRestart)
 	if len(u.Program.Command) > 0 {
 		spec.Path, spec.Args = u.Program.Command[0], u.Program.Command[1:]
@@ -183,19 +184,10 @@ func portOf(p config.Port) unit.Port {
 
 // unsupported returns the keys of the unit that this version cannot execute.
 func unsupported(u *config.Unit) []string {
-	var keys []string
-	add := func(set bool, key string) {
-		if set {
-			keys = append(keys, key)
-		}
+	if len(u.Allow) > 0 {
+		return []string{"allow"}
 	}
-	if u.Kind == config.Unmanaged { // it has none of the other keys
-		add(len(u.Allow) > 0, "allow")
-		return keys
-	}
-	add(u.Update.Order == config.StartFirst, "update.order: start-first")
-	slices.Sort(keys)
-	return keys
+	return nil
 }
 
 // FilePolicies returns the policies for calls of services in a configuration file, for [Options].

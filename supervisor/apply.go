@@ -55,7 +55,10 @@ func check(units []unit.Spec) error {
 // Apply fails before it changes anything if the units have a fault ([*FaultError]), or if they cannot be recorded. It
 // stops at the first worker that does not get ready, and the error names that worker; those that are being replaced at
 // the same time are awaited, and the remaining ones go on as they are and are marked outdated. If ctx ends, Apply
-// undoes nothing. A supervisor that is started with the same units completes the set.
+// stops likewise. If the supervisor ends, one that is started with the same units completes the change.
+//
+// A unit with StartFirst that has workers to be replaced gets a spare worker first, until the others are replaced or
+// one does not get ready.
 func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err := check(units); err != nil {
 		return err
@@ -66,16 +69,18 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	}
 	defer done()
 	recs := recovery.UnitRecords(s.env.Secrets, units, s.set.recorded, time.Now())
-	if err := s.set.awaitWantedAgain(ctx, recovery.Wanted(units, recs)); err != nil {
+	planReload(units, recs, s.set.list(), s.outdated)
+	wanted := recovery.Wanted(units, recs)
+	if err := s.set.awaitWantedAgain(ctx, wanted); err != nil {
 		return err
 	}
-	s.set.beginReplacing(recovery.Wanted(units, recs), s.outdated)
+	s.set.beginReplacing(wanted, s.outdated)
 	defer func() { s.set.endReplacing(); s.services.Changed() }()
 	r, err := s.change(ctx, units, recs)
 	if err != nil {
 		return err
 	}
-	return r.complete(ctx)
+	return endRollouts(ctx, s, r.complete(ctx))
 }
 
 // beginChange waits until the supervisor has recovered and no other change of the set is under way. The caller calls
@@ -119,6 +124,7 @@ func (s *Supervisor) change(
 	// A recorded change is made, even if the caller does not wait for it any more.
 	e := s.do(context.WithoutCancel(ctx), func(work context.Context) { r, err = s.install(work, units) })
 	err = errors.Join(e, err)
+	r.recorded = rolloutsOf(recs)
 	return r, err
 }
 

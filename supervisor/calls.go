@@ -148,6 +148,10 @@ func (s *Supervisor) hopeless(service string) error {
 		w := each.Info()
 		switch {
 		case w == nil || !offers(w.Services, service):
+		case w.Desired == records.DesiredStopped:
+			if count++; count == 1 {
+				reason = w.Reason
+			}
 		case w.Status == records.StatusWaiting:
 			b := s.set.resolve().Of(w.Unit)
 			if !b.Hopeless {

@@ -470,6 +470,13 @@ func (p *fakeProcess) Terminate(syscall.Signal) error {
 	return nil
 }
 
+func (p *fakeProcess) Signal(sig syscall.Signal) error {
+	p.os.mu.Lock()
+	p.os.acts = append(p.os.acts, fmt.Sprintf("signal %d %s", int(sig), p.worker))
+	p.os.mu.Unlock()
+	return nil
+}
+
 func (p *fakeProcess) TerminateRest(context.Context) error { return nil }
 
 func (p *fakeProcess) Survived() bool {

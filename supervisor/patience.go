@@ -19,12 +19,7 @@ type patience struct {
 
 // patience returns that of a change with the workers of a unit: as long as a start of them may take.
 func (s *set) patience(unit string) patience {
-	for _, u := range s.specs() {
-		if u.Name == unit {
-			return patience{left: u.Start.Timeout}
-		}
-	}
-	return patience{}
+	return patience{left: s.unit(unit).Start.Timeout}
 }
 
 // note takes the present state of the dependencies, and reports whether the time is over. Stalls add up: a dependency

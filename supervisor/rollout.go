@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,9 @@ type rollout struct {
 	added   []*worker.Worker
 	kept    []updated // the workers of both sets
 	surplus []*worker.Worker
+
+	recorded map[string]records.Rollout // of the units that have one
+	tell     func(w *worker.Worker, p Phase, err error)
 }
 
 // updated is a worker with its unit in the new set.
@@ -56,11 +60,11 @@ func (r rollout) complete(ctx context.Context) error {
 	return nil
 }
 
-// update passes the workers their units, and then replaces those that were started differently: unit by unit,
-// and of each as many at the same time as the unit allows.
+// update passes the workers their units, and then replaces those that are due: unit by unit, and of each as many at the
+// same time as the unit allows.
 func (r rollout) update(ctx context.Context, workers []updated) error {
 	inOrder(workers, func(w updated) string { return w.unit.Name }, r.set.dependencies())
-	var outdated []updated
+	var due []updated
 	for _, w := range workers {
 		bounded, cancel := context.WithTimeout(ctx, w.unit.Start.Timeout) // the start of a worker may hang
 		differs, err := w.Update(bounded, w.unit)
@@ -68,57 +72,93 @@ func (r rollout) update(ctx context.Context, workers []updated) error {
 		if err != nil {
 			return fmt.Errorf("update %s: %w", w.ID(), err)
 		}
-		if differs {
-			outdated = append(outdated, w)
+		if differs || r.restarts(w.Worker) || r.hasBegun(w.Worker) {
+			due = append(due, w)
 		} else {
 			r.set.replaced(w.Worker)
 		}
 	}
-	replaced, total := 0, len(outdated)
-	for len(outdated) > 0 {
+	replaced, total := 0, len(due)
+	for len(due) > 0 {
 		n := 1
-		for n < len(outdated) && outdated[n].unit.Name == outdated[0].unit.Name {
+		for n < len(due) && due[n].unit.Name == due[0].unit.Name {
 			n++
 		}
-		done, err := atMost(outdated[0].unit.MaxUnavailable, outdated[:n], func(w updated) error {
-			if err := awaitEnds(ctx, holding(w.unit.Port, r.surplus)); err != nil {
-				return err
-			}
-			return r.replace(ctx, w.Worker)
-		})
+		done, err := r.replaceUnit(ctx, due[:n])
 		replaced += done
 		if err != nil {
 			return fmt.Errorf("replaced %d of %d workers: %w", replaced, total, err)
 		}
-		outdated = outdated[n:]
+		due = due[n:]
 	}
 	return nil
 }
 
-// replace replaces one worker and waits until its new instance is ready.
-func (r rollout) replace(ctx context.Context, w *worker.Worker) error {
-	if info := w.Info(); info == nil || info.Outdated { // otherwise it has ended, and was started with its new unit
+// replaceUnit replaces workers of one unit when its spare one is ready. It returns how many it has replaced.
+func (r rollout) replaceUnit(ctx context.Context, workers []updated) (done int, err error) {
+	name := workers[0].unit.Name
+	if spare := r.spare(name); spare != nil {
+		others := slices.DeleteFunc(slices.Clone(workers), func(w updated) bool { return w.Worker == spare })
+		if len(others) < len(workers) { // a surplus worker becomes the spare one
+			err = r.replace(ctx, spare)
+			done++
+		} else {
+			err = r.awaitReady(ctx, spare, 0)
+		}
+		if err != nil {
+			r.told(spare, PhaseFailed, err)
+			return 0, err
+		}
+		workers = others
+	}
+	n, err := atMost(r.set.unit(name).MaxUnavailable, workers, func(w updated) error {
+		if err := awaitEnds(ctx, holding(w.unit.Port, r.surplus)); err != nil {
+			return err
+		}
+		return r.replace(ctx, w.Worker)
+	})
+	return done + n, err
+}
+
+// replace replaces one worker, unless that has been done, and waits until its new instance is ready.
+func (r rollout) replace(ctx context.Context, w *worker.Worker) (err error) {
+	defer func() {
+		if err != nil {
+			r.told(w, PhaseFailed, err)
+		}
+	}()
+	info, before := w.Info(), r.before(w)
+	reason, due := replaceReason, info == nil || info.Outdated // else it has ended, and was started with its new unit
+	if r.restarts(w) {
+		reason, due = restartReason, info == nil || info.Incarnation <= before
+	}
+	if due {
 		if err := r.awaitMet(ctx, w); err != nil {
 			return err
 		}
-		before, err := w.Replace(ctx, replaceReason)
-		if err == nil {
-			err = r.awaitReady(ctx, w, before)
+		if before, err = w.Replace(ctx, reason); err != nil {
+			return err
 		}
-		if err != nil {
+	}
+	if due || r.hasBegun(w) {
+		if err := r.awaitReady(ctx, w, before); err != nil {
 			return err
 		}
 	}
 	r.set.replaced(w)
 	r.services.Changed()
+	r.told(w, PhaseReady, nil)
 	return nil
 }
 
-// awaitAdded waits until the new workers are ready, those that others depend on first: so the error names the worker
-// that is the cause.
+// awaitAdded waits until the new workers are ready, but for the spare ones, those that others depend on first: so the
+// error names the worker that is the cause.
 func (r rollout) awaitAdded(ctx context.Context) error {
 	inOrder(r.added, unitName, r.set.dependencies())
 	for _, w := range r.added {
+		if w == r.spare(unitName(w)) {
+			continue
+		}
 		if err := r.awaitReady(ctx, w, 0); err != nil {
 			return err
 		}
@@ -141,16 +181,21 @@ func (r rollout) awaitReady(ctx context.Context, w *worker.Worker, before uint64
 	patience := r.set.patience(unitName(w))
 	for {
 		info, block := w.Info(), dependencies.Block{}
+		r.told(w, phaseOf(w, before), nil)
 		if info != nil && info.Status == records.StatusWaiting {
 			block = r.set.resolve().Of(info.Unit)
 		}
 		switch {
 		case info == nil, r.set.hasRetired(w):
 			return fmt.Errorf("%s was removed", w.ID())
+		case info.Desired == records.DesiredStopped:
+			return nil // by an operator meanwhile
 		case strings.HasPrefix(info.Reason, lifecycle.HeldPrefix):
 			return fmt.Errorf("%s is %s", w.ID(), info.Reason)
 		case info.Status == records.StatusBackoff, info.Status == records.StatusFailed:
 			return fmt.Errorf("%s is not ready: %s", w.ID(), info.Reason)
+		case info.Desired == records.DesiredStopped:
+			return fmt.Errorf("%s is not ready: it is wanted stopped", w.ID())
 		case patience.note(block), block.Hopeless:
 			return fmt.Errorf("%s is waiting: %s", w.ID(), block.Reason)
 		case info.Status == records.StatusScheduled:

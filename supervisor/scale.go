@@ -56,6 +56,8 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	switch {
 	case configured[i].Disabled:
 		return Scaling{}, fmt.Errorf("%w: %q", ErrDisabled, name)
+	case recs[i].Disabled:
+		return Scaling{}, fmt.Errorf("%w by an operator: %q", ErrDisabled, name)
 	case !configured[i].Starts():
 		return Scaling{}, fmt.Errorf("%w: unit %s is unmanaged: the master does not start it", ErrReplicas, name)
 	}
@@ -68,7 +70,7 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 		recs[i].Scale = &n
 	}
 	scaling.rollout, err = s.change(ctx, configured, recs, records.Event{
-		Time: recs[i].Changed, Type: eventScaled,
+		Time: recs[i].Changed, Unit: name, Type: eventScaled, Operator: OperatorOf(ctx),
 		Detail: fmt.Sprintf("%s: %d replicas after %d, configured %d", name, n, scaling.Before, scaling.Configured),
 	})
 	if err != nil {

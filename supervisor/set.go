@@ -67,6 +67,16 @@ func (s *set) specs() []unit.Spec {
 	return s.units
 }
 
+// unit returns the wanted unit of the name, or the zero value.
+func (s *set) unit(name string) unit.Spec {
+	for _, u := range s.specs() {
+		if u.Name == name {
+			return u
+		}
+	}
+	return unit.Spec{}
+}
+
 // want makes units the wanted ones at the start, when those in the list are recorded.
 func (s *set) want(units []unit.Spec, recorded []records.Unit) {
 	s.mu.Lock()

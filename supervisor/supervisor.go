@@ -99,6 +99,7 @@ type Supervisor struct {
 
 	rotate  func(ctx context.Context) // rotates the logs until ctx ends; tests of months do without
 	helpers sync.WaitGroup            // goroutines of Serve, besides those of the workers
+	rolling sync.WaitGroup            // those that change the set: they end when commands fail
 	meter   *usage.Meter
 	guard   *usage.Guard
 
@@ -253,6 +254,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	s.env.Essential = stopper(ctx, fail, s.log, s.opts.OnEssential)
+	defer s.rolling.Wait()
 	defer close(s.ended)
 	var beside sync.WaitGroup
 	defer beside.Wait()
@@ -275,6 +277,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	s.setStatus(Running)
 	s.services.Reconsider()
 	close(s.recovered)
+	s.rolling.Go(func() { resumeRollouts(work, s) })
 
 	for running := true; running; {
 		select {

@@ -27,7 +27,7 @@ func (s *Supervisor) recordUnits(ctx context.Context, units []records.Unit, even
 			continue
 		}
 		if !u.Retired {
-			u.Retired, u.Scale, u.Changed = true, nil, time.Now()
+			u.Retired, u.Scale, u.Rollout, u.Changed = true, nil, nil, time.Now()
 		}
 		muts = append(muts, records.PutUnit(u))
 	}

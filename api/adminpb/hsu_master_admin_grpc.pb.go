@@ -27,6 +27,7 @@ const (
 	Admin_Backup_FullMethodName      = "/hsu.master.admin.v1.Admin/Backup"
 	Admin_Reload_FullMethodName      = "/hsu.master.admin.v1.Admin/Reload"
 	Admin_Scale_FullMethodName       = "/hsu.master.admin.v1.Admin/Scale"
+	Admin_Act_FullMethodName         = "/hsu.master.admin.v1.Admin/Act"
 )
 
 // AdminClient is the client API for Admin service.
@@ -51,6 +52,12 @@ type AdminClient interface {
 	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
 	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
 	Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (*ScaleResponse, error)
+	// Act executes an operator's verb. It sends how far each worker is and ends when all
+	// are done: with NOT_FOUND if a name is unknown, INVALID_ARGUMENT or
+	// FAILED_PRECONDITION if the verb is refused, each before anything is done, and with
+	// ABORTED if some workers have failed. DEADLINE_EXCEEDED: the timeout is over. What
+	// has begun goes on, also without the client.
+	Act(ctx context.Context, in *ActRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ActResponse], error)
 }
 
 type adminClient struct {
@@ -129,6 +136,25 @@ func (c *adminClient) Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *adminClient) Act(ctx context.Context, in *ActRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ActResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[2], Admin_Act_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ActRequest, ActResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ActClient = grpc.ServerStreamingClient[ActResponse]
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -151,6 +177,12 @@ type AdminServer interface {
 	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
 	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
 	Scale(context.Context, *ScaleRequest) (*ScaleResponse, error)
+	// Act executes an operator's verb. It sends how far each worker is and ends when all
+	// are done: with NOT_FOUND if a name is unknown, INVALID_ARGUMENT or
+	// FAILED_PRECONDITION if the verb is refused, each before anything is done, and with
+	// ABORTED if some workers have failed. DEADLINE_EXCEEDED: the timeout is over. What
+	// has begun goes on, also without the client.
+	Act(*ActRequest, grpc.ServerStreamingServer[ActResponse]) error
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -175,6 +207,9 @@ func (UnimplementedAdminServer) Reload(*ReloadRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedAdminServer) Scale(context.Context, *ScaleRequest) (*ScaleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Scale not implemented")
+}
+func (UnimplementedAdminServer) Act(*ActRequest, grpc.ServerStreamingServer[ActResponse]) error {
+	return status.Error(codes.Unimplemented, "method Act not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -273,6 +308,17 @@ func _Admin_Scale_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Act_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ActRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Act(m, &grpc.GenericServerStream[ActRequest, ActResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ActServer = grpc.ServerStreamingServer[ActResponse]
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -302,6 +348,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Reload",
 			Handler:       _Admin_Reload_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Act",
+			Handler:       _Admin_Act_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -62,34 +62,39 @@ type (
 		ChangedAt *time.Time `json:"changed_at,omitempty"`
 	}
 	workerJSON struct {
-		ID          string       `json:"id"`
-		Unit        string       `json:"unit"`
-		Desired     string       `json:"desired"`
-		Status      string       `json:"status"`
-		Reason      string       `json:"reason,omitempty"`
-		PID         int32        `json:"pid"`
-		Port        int32        `json:"port"`
-		Token       string       `json:"token"`
-		Incarnation uint64       `json:"incarnation"`
-		Restarts    uint64       `json:"restarts"`
-		Adopted     bool         `json:"adopted"`
-		Outdated    bool         `json:"outdated"`
-		StartedAt   *time.Time   `json:"started_at,omitempty"`
-		LastExit    *exitJSON    `json:"last_exit,omitempty"`
-		LastOutput  []string     `json:"last_output,omitempty"`
-		RetryAt     *time.Time   `json:"retry_at,omitempty"` // while it is in backoff, or failed and not given up
-		Ready       bool         `json:"ready"`
-		WaitingFor  string       `json:"waiting_for,omitempty"` // while the worker is starting
-		StatusText  string       `json:"status_text,omitempty"` // of STATUS= on its notify socket
-		Probe       string       `json:"probe,omitempty"`       // kind and target
-		Checks      []healthJSON `json:"checks,omitempty"`
-		NextDueAt   *time.Time   `json:"next_due_at,omitempty"` // if its unit has a schedule
-		LastDueAt   *time.Time   `json:"last_due_at,omitempty"` // that was run, skipped or missed
-		Unenforced  []string     `json:"unenforced,omitempty"`  // limits, each with the reason
-		Unmanaged   bool         `json:"unmanaged,omitempty"`   // another program starts it
-		Program     string       `json:"program,omitempty"`     // name of the process, if it is unmanaged
-		Usage       *usageJSON   `json:"usage"`
-		Modules     []moduleJSON `json:"modules,omitempty"` // that its processes have published
+		ID          string        `json:"id"`
+		Unit        string        `json:"unit"`
+		Desired     string        `json:"desired"`
+		Status      string        `json:"status"`
+		Reason      string        `json:"reason,omitempty"`
+		PID         int32         `json:"pid"`
+		Port        int32         `json:"port"`
+		Token       string        `json:"token"`
+		Incarnation uint64        `json:"incarnation"`
+		Restarts    uint64        `json:"restarts"`
+		Adopted     bool          `json:"adopted"`
+		Outdated    bool          `json:"outdated"`
+		StartedAt   *time.Time    `json:"started_at,omitempty"`
+		LastExit    *exitJSON     `json:"last_exit,omitempty"`
+		LastOutput  []string      `json:"last_output,omitempty"`
+		RetryAt     *time.Time    `json:"retry_at,omitempty"` // while it is in backoff, or failed and not given up
+		Ready       bool          `json:"ready"`
+		WaitingFor  string        `json:"waiting_for,omitempty"` // while the worker is starting
+		StatusText  string        `json:"status_text,omitempty"` // of STATUS= on its notify socket
+		Probe       string        `json:"probe,omitempty"`       // kind and target
+		Checks      []healthJSON  `json:"checks,omitempty"`
+		NextDueAt   *time.Time    `json:"next_due_at,omitempty"` // if its unit has a schedule
+		LastDueAt   *time.Time    `json:"last_due_at,omitempty"` // that was run, skipped or missed
+		Unenforced  []string      `json:"unenforced,omitempty"`  // limits, each with the reason
+		Unmanaged   bool          `json:"unmanaged,omitempty"`   // another program starts it
+		Program     string        `json:"program,omitempty"`     // name of the process, if it is unmanaged
+		StoppedBy   *operatorJSON `json:"stopped_by,omitempty"`  // while it is desired stopped
+		Usage       *usageJSON    `json:"usage"`
+		Modules     []moduleJSON  `json:"modules,omitempty"` // that its processes have published
+	}
+	operatorJSON struct {
+		UID     uint32 `json:"uid"`
+		Command string `json:"command,omitempty"`
 	}
 	moduleJSON struct {
 		Module string    `json:"module"`
@@ -208,6 +213,9 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			Unenforced: w.GetUnenforced(), Usage: usageToJSON(w.GetUsage()),
 			Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
 			Modules: modulesToJSON(w.GetAnnouncements()),
+		}
+		if by := w.GetStoppedBy(); by != nil {
+			item.StoppedBy = &operatorJSON{by.GetUid(), by.GetCommand()}
 		}
 		for _, c := range w.GetChecks() {
 			item.Checks = append(item.Checks, healthJSON{
@@ -453,6 +461,9 @@ func note(w *adminpb.Worker, now time.Time) string {
 	}
 	if w.GetUnmanaged() {
 		notes = append(notes, strings.TrimSuffix("unmanaged: "+printable(w.GetProgram()), ": "))
+	}
+	if by := w.GetStoppedBy(); by != nil {
+		notes = append(notes, fmt.Sprintf("stopped by user %d", by.GetUid()))
 	}
 	if w.GetAdopted() {
 		notes = append(notes, "adopted")

@@ -102,6 +102,37 @@ func TestStatusIsGoodIfAllWorkersRunOrHaveCompleted(t *testing.T) {
 	}
 }
 
+// A spare worker, and one that is not wanted any more, do not count.
+func TestStatusCountsTheWantedWorkersOnly(t *testing.T) {
+	state := &adminpb.State{
+		Source: "live", Status: "running", MasterStartedAt: timestamppb.Now(),
+		Units: []*adminpb.Unit{
+			{Name: "a", Replicas: 1}, {Name: "b", Replicas: 4, Scale: new(int32(1))},
+			{Name: "c", Replicas: 2, Retired: true},
+		},
+	}
+	add := func(id, unit, status string) {
+		state.Workers = append(state.Workers, &adminpb.Worker{
+			Id: id, Unit: unit, Desired: "running", Status: status, Ready: status == "running",
+		})
+	}
+	add("a-0", "a", "running")
+	add("a-1", "a", "starting")
+	add("b-0", "b", "running")
+	add("b-1", "b", "stopping")
+	add("c-0", "c", "stopping")
+	if err := verdict(state); err != nil {
+		t.Error(err)
+	}
+	if got := headline(state, time.Now()); !strings.Contains(got, ": 2 of 2 workers ready,") {
+		t.Errorf("headline is %q", got)
+	}
+	state.Workers[2].Status = "starting"
+	if err := verdict(state); err == nil || !strings.Contains(err.Error(), "running: b-0 is starting") {
+		t.Errorf("verdict = %v, want the wanted worker", err)
+	}
+}
+
 func TestStatusIsBadIfTheLastScheduledRunFailed(t *testing.T) {
 	state := &adminpb.State{Source: "live", Status: "running", Workers: []*adminpb.Worker{
 		{Id: "report-0", Desired: "running", Status: "scheduled", Reason: "exited with code 3"},

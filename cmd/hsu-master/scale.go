@@ -86,7 +86,7 @@ func scaleUnit(c *cli.Context, arg string) error {
 	if status.Code(err) == codes.FailedPrecondition && strings.HasPrefix(status.Convert(err).Message(),
 		supervisor.ErrDisabled.Error()) {
 		return hint(errors.New(printable(status.Convert(err).Message())),
-			`enable it in the file, then "hsu-master reload"`)
+			`enable it with "hsu-master unit enable", or in its file if it is disabled there`)
 	}
 	if err != nil {
 		return scaleError(err)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -67,7 +69,7 @@ func verdict(state *adminpb.State) error {
 		return hint(errNoMaster, `start one with "hsu-master run"`)
 	}
 	var missing []string
-	for _, w := range state.GetWorkers() {
+	for _, w := range wantedWorkers(state) {
 		if w.GetDesired() == string(records.DesiredRunning) && !good(w) {
 			what := w.GetStatus()
 			if what == string(records.StatusScheduled) {
@@ -96,6 +98,26 @@ func verdict(state *adminpb.State) error {
 		`"hsu-master worker list" shows why; workers that are starting or in backoff only need time`)
 }
 
+// wantedWorkers returns the workers without those beyond the wanted number of replicas: the spare one of a rollout, and
+// surplus ones that are being stopped.
+func wantedWorkers(state *adminpb.State) []*adminpb.Worker {
+	wanted := map[string]int32{}
+	for _, u := range state.GetUnits() {
+		wanted[u.GetName()] = u.GetReplicas()
+		switch {
+		case u.GetRetired():
+			wanted[u.GetName()] = 0
+		case u.Scale != nil:
+			wanted[u.GetName()] = u.GetScale()
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(state.GetWorkers()), func(w *adminpb.Worker) bool {
+		n, known := wanted[w.GetUnit()]
+		index, err := strconv.ParseInt(strings.TrimPrefix(w.GetId(), w.GetUnit()+"-"), 10, 32)
+		return known && err == nil && !w.GetUnmanaged() && index >= int64(n)
+	})
+}
+
 // good reports whether a wanted worker is as it should be. The reason of a scheduled one is why its last run failed.
 func good(w *adminpb.Worker) bool {
 	switch w.GetStatus() {
@@ -119,7 +141,7 @@ func headline(s *adminpb.State, now time.Time) string {
 		return fmt.Sprintf("no master is running; as last recorded, with %d requests processed%s:",
 			s.GetProcessedCount(), shortText(s))
 	}
-	ready := map[string]bool{}
+	ready, workers := map[string]bool{}, wantedWorkers(s)
 	for _, service := range s.GetServices() {
 		for _, e := range service.GetEndpoints() {
 			if e.GetHealthy() && e.GetWorker() != "" {
@@ -132,13 +154,16 @@ func headline(s *adminpb.State, now time.Time) string {
 			ready[w.GetId()] = true
 		}
 	}
-	what := fmt.Sprintf("%d of %d workers ready", len(ready), len(s.GetWorkers()))
-	scheduled := 0
-	for _, w := range s.GetWorkers() {
+	up, scheduled := 0, 0
+	for _, w := range workers {
+		if ready[w.GetId()] {
+			up++
+		}
 		if w.GetStatus() == string(records.StatusScheduled) {
 			scheduled++
 		}
 	}
+	what := fmt.Sprintf("%d of %d workers ready", up, len(workers))
 	if scheduled > 0 {
 		what += fmt.Sprintf(", %d scheduled", scheduled)
 	}

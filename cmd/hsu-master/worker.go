@@ -7,7 +7,7 @@ import (
 )
 
 func workerCommand() *cli.Command {
-	return group("worker", "inspect the workers, and change their number",
+	return group("worker", "list, start, stop, signal and count the workers",
 		leaf("list", "list the workers", func(c *cli.Context) error {
 			f, err := foldersOf(c)
 			if err != nil {
@@ -37,5 +37,5 @@ func workerCommand() *cli.Command {
 			printBadRecords(c.App.Writer, state)
 			return nil
 		}, jsonOutput(), wideOutput()),
-		scaleCommand())
+		startCommand(), stopCommand(), signalCommand(), scaleCommand())
 }

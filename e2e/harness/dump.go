@@ -44,8 +44,14 @@ type Worker struct {
 	LastOutput  []string  `json:"last_output"`
 	LastDueAt   time.Time `json:"last_due_at"`
 	Unenforced  []string  `json:"unenforced"`
+	StoppedBy   *operator `json:"stopped_by"`
 
 	Ready bool `json:"-"` // it gets requests: it is a healthy endpoint in Dump.Services
+}
+
+type operator struct {
+	UID     uint32 `json:"uid"`
+	Command string `json:"command"`
 }
 
 type exit struct {

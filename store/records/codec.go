@@ -226,7 +226,7 @@ func encodeWorker(w Worker) ([]byte, error) {
 	for _, h := range w.Hooks {
 		m.Hooks = append(m.Hooks, &pb.HookRun{Hook: text(h.Hook), Run: b.instance(&h.Instance)})
 	}
-	m.Found, m.LastExit = b.found(w.Found), b.exit(w.LastExit)
+	m.Found, m.LastExit, m.StoppedBy = b.found(w.Found), b.exit(w.LastExit), encodeOperator(w.StoppedBy)
 	if b.err != nil {
 		return nil, b.err
 	}
@@ -291,7 +291,7 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 		Due:         due,
 		SecretKey:   m.GetSecretKey(), EnvironmentMAC: m.GetEnvironmentMac(),
 		Hooks: hooks,
-		Found: found,
+		Found: found, StoppedBy: decodeOperator(m.GetStoppedBy()),
 	}, nil
 }
 
@@ -447,6 +447,13 @@ func encodeUnit(u Unit) ([]byte, error) {
 		Changed:   stamp(u.Changed),
 		SecretKey: text(u.SecretKey), EnvironmentMac: text(u.EnvironmentMAC),
 	}
+	if r := u.Rollout; r != nil {
+		m.Rollout = &pb.Rollout{Act: text(string(r.Act)), Spare: r.Spare}
+		for _, w := range r.Workers {
+			m.Rollout.Workers = append(m.Rollout.Workers,
+				&pb.RolloutWorker{Id: text(w.ID), Incarnation: w.Incarnation})
+		}
+	}
 	if u.Scale != nil {
 		m.Scale = new(b.int32("scale", *u.Scale, 0, math.MaxInt32))
 	}
@@ -485,6 +492,12 @@ func decodeUnit(key string, value []byte) (Unit, error) {
 	if m.Scale != nil {
 		u.Scale = new(int(m.GetScale()))
 	}
+	if r := m.GetRollout(); r != nil {
+		u.Rollout = &Rollout{Act: RolloutAct(r.GetAct()), Spare: r.GetSpare()}
+		for _, w := range r.GetWorkers() {
+			u.Rollout.Workers = append(u.Rollout.Workers, RolloutWorker{w.GetId(), w.GetIncarnation()})
+		}
+	}
 	return u, nil
 }
 
@@ -492,9 +505,19 @@ func encodeEvent(e Event) ([]byte, error) {
 	return proto.Marshal(&pb.Event{
 		Time:   stamp(e.Time),
 		Worker: text(e.Worker),
+		Unit:   text(e.Unit),
 		Type:   text(e.Type),
 		Detail: text(e.Detail),
+
+		Operator: encodeOperator(e.Operator),
 	})
+}
+
+func encodeOperator(o *Operator) *pb.Operator {
+	if o == nil {
+		return nil
+	}
+	return &pb.Operator{Uid: o.UID, Command: text(o.Command)}
 }
 
 func decodeEvent(value []byte) (Event, error) {
@@ -506,7 +529,17 @@ func decodeEvent(value []byte) (Event, error) {
 	if err != nil {
 		return Event{}, err
 	}
-	return Event{Time: at, Worker: m.GetWorker(), Type: m.GetType(), Detail: m.GetDetail()}, nil
+	return Event{
+		Time: at, Worker: m.GetWorker(), Unit: m.GetUnit(), Type: m.GetType(), Detail: m.GetDetail(),
+		Operator: decodeOperator(m.GetOperator()),
+	}, nil
+}
+
+func decodeOperator(m *pb.Operator) *Operator {
+	if m == nil {
+		return nil
+	}
+	return &Operator{UID: m.GetUid(), Command: m.GetCommand()}
 }
 
 func encodeMeta(m Meta) ([]byte, error) {

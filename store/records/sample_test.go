@@ -91,12 +91,19 @@ func sample() Snapshot {
 			{
 				Name: "worker", Kind: KindIntegrated, Replicas: 2, Scale: new(0), Disabled: true, SpecHash: "spec",
 				Changed: sampleTime, SecretKey: "0123456789abcdef", EnvironmentMAC: strings.Repeat("ef", 32),
+				Rollout: &Rollout{
+					Act: ActRestart, Workers: []RolloutWorker{{"worker-0", 6}, {"worker-2", 1}}, Spare: true,
+				},
 			},
 			{Name: "x", Scale: new(1000)},
 		},
 		Events: []Event{
 			{Time: sampleTime, Type: "started"},
 			{Time: sampleTime.Add(time.Hour), Worker: "worker-0", Type: "exited", Detail: "killed by SIGKILL"},
+			{
+				Time: sampleTime.Add(time.Hour), Unit: "worker", Type: "unit-scaled", Detail: "2 replicas",
+				Operator: &Operator{UID: 1000, Command: "worker scale worker=2"},
+			},
 		},
 	}
 }

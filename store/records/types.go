@@ -87,6 +87,8 @@ type Worker struct {
 	EnvironmentMAC string
 	// Hooks are the runs of hooks that are about to begin, or of which processes may live.
 	Hooks []HookRun
+	// StoppedBy is the operator who has stopped the worker, nil if Desired is DesiredRunning.
+	StoppedBy *Operator
 	// Found is the process of an unmanaged unit, nil if there is none. It is not Instance, so that a recovery never
 	// takes it for a process that this master has started.
 	Found *Found
@@ -152,17 +154,55 @@ type Unit struct {
 	// SecretKey and EnvironmentMAC are as in Worker.
 	SecretKey      string
 	EnvironmentMAC string
+	// Rollout is the replacement of its workers that is under way, nil if there is none.
+	Rollout *Rollout
+}
+
+// Rollout is the replacement of workers of a unit, one after the other. It is recorded before the first one is stopped,
+// and removed when the last one is ready, or when one does not get ready. A master that is started meanwhile continues
+// it.
+type Rollout struct {
+	// Act is the command that began it. That of an ActReload replaces only workers that are outdated.
+	Act RolloutAct
+	// Workers are those to be replaced, in this order.
+	Workers []RolloutWorker
+	// Spare is set if the unit has one more worker than wanted until the others are replaced.
+	Spare bool
+}
+
+// RolloutAct is a command that replaces workers.
+type RolloutAct string
+
+// The values of RolloutAct.
+const (
+	ActReload  RolloutAct = "reload"
+	ActRestart RolloutAct = "restart"
+)
+
+// RolloutWorker is a worker that a rollout replaces.
+type RolloutWorker struct {
+	ID          string
+	Incarnation uint64 // when the rollout began: a later one is the replacement
 }
 
 // Wanted returns the number of workers that the unit shall have.
 func (u Unit) Wanted() int {
 	switch {
-	case u.Retired:
+	case u.Retired, u.Disabled:
 		return 0
 	case u.Scale != nil:
 		return *u.Scale
 	}
 	return u.Replicas
+}
+
+// Slots returns the number of workers that the unit has now: the wanted ones, and a spare one during a rollout.
+func (u Unit) Slots() int {
+	n := u.Wanted()
+	if u.Rollout != nil && u.Rollout.Spare {
+		n++
+	}
+	return n
 }
 
 // Offer is a gRPC service that a worker offers.
@@ -257,10 +297,18 @@ type RestartHistory struct {
 
 // Event is one line of the history of the workers.
 type Event struct {
-	Time   time.Time
-	Worker string // empty if the event concerns the master
-	Type   string
-	Detail string
+	Time     time.Time
+	Worker   string // empty if the event concerns the master or a unit
+	Unit     string // empty if the event concerns the master or one worker
+	Type     string
+	Detail   string
+	Operator *Operator // whose command was the cause; nil if none was
+}
+
+// Operator is a user who gave the master a command.
+type Operator struct {
+	UID     uint32
+	Command string // as typed, for people; may be empty
 }
 
 // Types of the events that record how a lost database was recovered.

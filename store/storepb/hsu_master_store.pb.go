@@ -454,6 +454,8 @@ type Worker struct {
 	// What processes of the instance have published at the module registry. They end
 	// with the instance.
 	Announcements []*Announcement `protobuf:"bytes,26,rep,name=announcements,proto3" json:"announcements,omitempty"`
+	// The operator who has stopped it, if desired is DESIRED_STOPPED.
+	StoppedBy     *Operator `protobuf:"bytes,28,opt,name=stopped_by,json=stoppedBy,proto3" json:"stopped_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -631,6 +633,13 @@ func (x *Worker) GetNotify() *Notify {
 func (x *Worker) GetAnnouncements() []*Announcement {
 	if x != nil {
 		return x.Announcements
+	}
+	return nil
+}
+
+func (x *Worker) GetStoppedBy() *Operator {
+	if x != nil {
+		return x.StoppedBy
 	}
 	return nil
 }
@@ -1166,8 +1175,10 @@ type Unit struct {
 	// As in Worker.
 	SecretKey      string `protobuf:"bytes,9,opt,name=secret_key,json=secretKey,proto3" json:"secret_key,omitempty"`
 	EnvironmentMac string `protobuf:"bytes,10,opt,name=environment_mac,json=environmentMac,proto3" json:"environment_mac,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Absent unless workers of the unit are being replaced.
+	Rollout       *Rollout `protobuf:"bytes,27,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Unit) Reset() {
@@ -1270,6 +1281,132 @@ func (x *Unit) GetEnvironmentMac() string {
 	return ""
 }
 
+func (x *Unit) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+// Rollout is the replacement of workers of a unit that is under way. A master that
+// is started meanwhile continues it.
+type Rollout struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The command that began it: "reload" or "restart".
+	Act string `protobuf:"bytes,1,opt,name=act,proto3" json:"act,omitempty"`
+	// The workers to be replaced, in this order.
+	Workers []*RolloutWorker `protobuf:"bytes,2,rep,name=workers,proto3" json:"workers,omitempty"`
+	// The unit has one worker more than it shall have, until the others are replaced.
+	Spare         bool `protobuf:"varint,3,opt,name=spare,proto3" json:"spare,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_hsu_master_store_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Rollout) GetAct() string {
+	if x != nil {
+		return x.Act
+	}
+	return ""
+}
+
+func (x *Rollout) GetWorkers() []*RolloutWorker {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+func (x *Rollout) GetSpare() bool {
+	if x != nil {
+		return x.Spare
+	}
+	return false
+}
+
+// RolloutWorker is a worker that a rollout replaces.
+type RolloutWorker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The number of its last instance when the rollout began.
+	Incarnation   uint64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutWorker) Reset() {
+	*x = RolloutWorker{}
+	mi := &file_hsu_master_store_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutWorker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutWorker) ProtoMessage() {}
+
+func (x *RolloutWorker) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutWorker.ProtoReflect.Descriptor instead.
+func (*RolloutWorker) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RolloutWorker) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RolloutWorker) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
 // Registration is an endpoint that is no worker of ours, under one service; key:
 // service and address with a blank between.
 type Registration struct {
@@ -1286,7 +1423,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1435,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1448,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Registration) GetService() string {
@@ -1373,7 +1510,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1522,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1535,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Instance) GetToken() string {
@@ -1522,7 +1659,7 @@ type RestartBudget struct {
 
 func (x *RestartBudget) Reset() {
 	*x = RestartBudget{}
-	mi := &file_hsu_master_store_proto_msgTypes[12]
+	mi := &file_hsu_master_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1671,7 @@ func (x *RestartBudget) String() string {
 func (*RestartBudget) ProtoMessage() {}
 
 func (x *RestartBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[12]
+	mi := &file_hsu_master_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1684,7 @@ func (x *RestartBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBudget.ProtoReflect.Descriptor instead.
 func (*RestartBudget) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{12}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RestartBudget) GetBackoffNs() int64 {
@@ -1612,7 +1749,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_store_proto_msgTypes[13]
+	mi := &file_hsu_master_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1761,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[13]
+	mi := &file_hsu_master_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1774,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{13}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1670,18 +1807,22 @@ func (x *Exit) GetAt() *timestamppb.Timestamp {
 
 // Event is one line of the worker history; key: its sequence number.
 type Event struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
-	Type          string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
-	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Time   *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Worker string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
+	Type   string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	Detail string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The unit that it concerns, if not only one worker.
+	Unit string `protobuf:"bytes,5,opt,name=unit,proto3" json:"unit,omitempty"`
+	// The user whose command was the cause; absent: none was.
+	Operator      *Operator `protobuf:"bytes,6,opt,name=operator,proto3" json:"operator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_store_proto_msgTypes[14]
+	mi := &file_hsu_master_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1834,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[14]
+	mi := &file_hsu_master_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1847,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{14}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -1737,6 +1878,74 @@ func (x *Event) GetDetail() string {
 	return ""
 }
 
+func (x *Event) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *Event) GetOperator() *Operator {
+	if x != nil {
+		return x.Operator
+	}
+	return nil
+}
+
+// Operator is a user who gave the master a command.
+type Operator struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   uint32                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// As typed, for people; may be empty.
+	Command       string `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operator) Reset() {
+	*x = Operator{}
+	mi := &file_hsu_master_store_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operator) ProtoMessage() {}
+
+func (x *Operator) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operator.ProtoReflect.Descriptor instead.
+func (*Operator) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Operator) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Operator) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
 // Result is what a request with an id was answered; key: that id.
 type Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1761,7 +1970,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_hsu_master_store_proto_msgTypes[15]
+	mi := &file_hsu_master_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1982,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[15]
+	mi := &file_hsu_master_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1995,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{15}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Result) GetMethod() string {
@@ -1856,7 +2065,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
 	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
-	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xfb\x06\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xb9\a\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -1880,7 +2089,9 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x05hooks\x18\x17 \x03(\v2\x1c.hsu.master.store.v1.HookRunR\x05hooks\x120\n" +
 	"\x05found\x18\x19 \x01(\v2\x1a.hsu.master.store.v1.FoundR\x05found\x123\n" +
 	"\x06notify\x18\x18 \x01(\v2\x1b.hsu.master.store.v1.NotifyR\x06notify\x12G\n" +
-	"\rannouncements\x18\x1a \x03(\v2!.hsu.master.store.v1.AnnouncementR\rannouncements\"[\n" +
+	"\rannouncements\x18\x1a \x03(\v2!.hsu.master.store.v1.AnnouncementR\rannouncements\x12<\n" +
+	"\n" +
+	"stopped_by\x18\x1c \x01(\v2\x1d.hsu.master.store.v1.OperatorR\tstoppedBy\"[\n" +
 	"\x06Notify\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
 	"\rwatchdog_usec\x18\x02 \x01(\x03R\fwatchdogUsec\x12\x18\n" +
@@ -1921,7 +2132,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\treflected\x18\x02 \x01(\bR\treflected\x12\x1a\n" +
 	"\bunlisted\x18\x03 \x01(\bR\bunlisted\x12\x18\n" +
-	"\aassumed\x18\x04 \x01(\bR\aassumed\"\xdf\x02\n" +
+	"\aassumed\x18\x04 \x01(\bR\aassumed\"\x97\x03\n" +
 	"\x04Unit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1d.hsu.master.store.v1.UnitKindR\x04kind\x12\x1a\n" +
@@ -1934,8 +2145,16 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\n" +
 	"secret_key\x18\t \x01(\tR\tsecretKey\x12'\n" +
 	"\x0fenvironment_mac\x18\n" +
-	" \x01(\tR\x0eenvironmentMacB\b\n" +
-	"\x06_scale\"\x95\x01\n" +
+	" \x01(\tR\x0eenvironmentMac\x126\n" +
+	"\arollout\x18\x1b \x01(\v2\x1c.hsu.master.store.v1.RolloutR\arolloutB\b\n" +
+	"\x06_scale\"o\n" +
+	"\aRollout\x12\x10\n" +
+	"\x03act\x18\x01 \x01(\tR\x03act\x12<\n" +
+	"\aworkers\x18\x02 \x03(\v2\".hsu.master.store.v1.RolloutWorkerR\aworkers\x12\x14\n" +
+	"\x05spare\x18\x03 \x01(\bR\x05spare\"A\n" +
+	"\rRolloutWorker\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\x95\x01\n" +
 	"\fRegistration\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x15\n" +
@@ -1975,12 +2194,17 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\x127\n" +
 	"\x06source\x18\x03 \x01(\x0e2\x1f.hsu.master.store.v1.ExitSourceR\x06source\x12*\n" +
-	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"{\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xca\x01\n" +
 	"\x05Event\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04type\x18\x03 \x01(\tR\x04type\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xfa\x01\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x12\n" +
+	"\x04unit\x18\x05 \x01(\tR\x04unit\x129\n" +
+	"\boperator\x18\x06 \x01(\v2\x1d.hsu.master.store.v1.OperatorR\boperator\"6\n" +
+	"\bOperator\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\"\xfa\x01\n" +
 	"\x06Result\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1a\n" +
@@ -2039,7 +2263,7 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
@@ -2056,48 +2280,55 @@ var file_hsu_master_store_proto_goTypes = []any{
 	(*Found)(nil),                 // 12: hsu.master.store.v1.Found
 	(*Offer)(nil),                 // 13: hsu.master.store.v1.Offer
 	(*Unit)(nil),                  // 14: hsu.master.store.v1.Unit
-	(*Registration)(nil),          // 15: hsu.master.store.v1.Registration
-	(*Instance)(nil),              // 16: hsu.master.store.v1.Instance
-	(*RestartBudget)(nil),         // 17: hsu.master.store.v1.RestartBudget
-	(*Exit)(nil),                  // 18: hsu.master.store.v1.Exit
-	(*Event)(nil),                 // 19: hsu.master.store.v1.Event
-	(*Result)(nil),                // 20: hsu.master.store.v1.Result
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Rollout)(nil),               // 15: hsu.master.store.v1.Rollout
+	(*RolloutWorker)(nil),         // 16: hsu.master.store.v1.RolloutWorker
+	(*Registration)(nil),          // 17: hsu.master.store.v1.Registration
+	(*Instance)(nil),              // 18: hsu.master.store.v1.Instance
+	(*RestartBudget)(nil),         // 19: hsu.master.store.v1.RestartBudget
+	(*Exit)(nil),                  // 20: hsu.master.store.v1.Exit
+	(*Event)(nil),                 // 21: hsu.master.store.v1.Event
+	(*Operator)(nil),              // 22: hsu.master.store.v1.Operator
+	(*Result)(nil),                // 23: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	21, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	21, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	24, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	24, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
 	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
 	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
-	16, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
-	17, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
-	18, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
+	18, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
+	19, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
+	20, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
 	13, // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
 	11, // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
 	8,  // 9: hsu.master.store.v1.Worker.hooks:type_name -> hsu.master.store.v1.HookRun
 	12, // 10: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
 	7,  // 11: hsu.master.store.v1.Worker.notify:type_name -> hsu.master.store.v1.Notify
 	9,  // 12: hsu.master.store.v1.Worker.announcements:type_name -> hsu.master.store.v1.Announcement
-	16, // 13: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
-	10, // 14: hsu.master.store.v1.Announcement.apis:type_name -> hsu.master.store.v1.AnnouncedApi
-	21, // 15: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
-	21, // 16: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
-	2,  // 17: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
-	21, // 18: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
-	3,  // 19: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
-	21, // 20: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
-	21, // 21: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 22: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	21, // 23: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	4,  // 24: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	21, // 25: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	21, // 26: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	21, // 27: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	22, // 13: hsu.master.store.v1.Worker.stopped_by:type_name -> hsu.master.store.v1.Operator
+	18, // 14: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
+	10, // 15: hsu.master.store.v1.Announcement.apis:type_name -> hsu.master.store.v1.AnnouncedApi
+	24, // 16: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
+	24, // 17: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
+	2,  // 18: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
+	24, // 19: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
+	3,  // 20: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
+	24, // 21: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	15, // 22: hsu.master.store.v1.Unit.rollout:type_name -> hsu.master.store.v1.Rollout
+	16, // 23: hsu.master.store.v1.Rollout.workers:type_name -> hsu.master.store.v1.RolloutWorker
+	24, // 24: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 25: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	24, // 26: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 27: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	24, // 28: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	24, // 29: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	22, // 30: hsu.master.store.v1.Event.operator:type_name -> hsu.master.store.v1.Operator
+	24, // 31: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -2112,7 +2343,7 @@ func file_hsu_master_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

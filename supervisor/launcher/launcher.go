@@ -105,6 +105,8 @@ type Instance interface {
 	Exit() identity.Exit
 	// Suspended reports whether a signal has stopped the process.
 	Suspended() bool
+	// Signal sends the signal to the process alone. The error includes [process.ErrGone] if it has ended.
+	Signal(sig syscall.Signal) error
 	// Terminate sends the signal, and SIGCONT, to the process group.
 	Terminate(sig syscall.Signal) error
 	// TerminateRest sends SIGTERM to descendants that have left the group.

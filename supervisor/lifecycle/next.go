@@ -73,6 +73,10 @@ func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		return due(s, p)
 	case EvMemory:
 		return outgrown(s, e, p)
+	case EvHalt:
+		return halt(s)
+	case EvResume:
+		return resume(s)
 	}
 	return s, ActNone
 }
@@ -144,7 +148,7 @@ func begin(s State, p Policy, now time.Duration) (State, Action) {
 	case s.Retired:
 		return s, ActFinish
 	case !s.Wanted:
-		s.Status = records.StatusStopped
+		s.Status, s.Reason = records.StatusStopped, ByOperator
 		return s, ActNone
 	case p.scheduled && s.Status != records.StatusWaiting: // a run that waits for its dependencies has yet to begin
 		return s.idle(), ActNone
@@ -166,7 +170,7 @@ func adopt(s State, e Event, now time.Duration) (State, Action) {
 		s.Slot, s.Planned = terminating, true
 		return s, ActStop
 	case !s.Wanted:
-		return s.stop(s.Reason)
+		return s.stop(ByOperator)
 	case e.Kind == EvAdopted:
 		if s.History.ReadySince == 0 {
 			s.History.ReadySince = now

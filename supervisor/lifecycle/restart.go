@@ -47,7 +47,7 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	if completed {
 		s.Status, s.Reason = records.StatusCompleted, e.Reason
 	} else if s.quitting || !s.Wanted {
-		s.Status, s.Reason = records.StatusStopped, ""
+		s.Status, s.Reason = records.StatusStopped, s.unwantedReason()
 	}
 	switch {
 	case s.quitting, s.Retired:
@@ -67,6 +67,14 @@ func ended(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		s.History = steady(s.History)
 	}
 	return s.restart(e, p, now, ready)
+}
+
+// unwantedReason returns why a stopped worker is not started again, "" if it is wanted.
+func (s State) unwantedReason() string {
+	if s.Wanted || s.Retired {
+		return ""
+	}
+	return ByOperator
 }
 
 // restart decides when a worker that has ended is started again: within its budget after a backoff, otherwise after

@@ -40,7 +40,7 @@ func runEnded(s State, e Event, p Policy, now time.Duration, asked bool) (State,
 		s.Status, s.Reason = records.StatusStopped, ""
 		return s, ActFinish
 	case !s.Wanted, s.quitting && !e.Clean && asked:
-		s.Status, s.Reason = records.StatusStopped, ""
+		s.Status, s.Reason = records.StatusStopped, s.unwantedReason()
 	case e.Ours && e.Kind == EvStartFailed && !s.quitting:
 		return s.lack(e, p, now)
 	default:

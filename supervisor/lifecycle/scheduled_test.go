@@ -58,7 +58,7 @@ func TestNextOfScheduledWorker(t *testing.T) {
 		"stopped begin":   "scheduled none ",
 		"completed begin": "scheduled none ",
 		"failed begin":    "scheduled none exited with code 3",
-		"unwanted begin":  "stopped none ",
+		"unwanted begin":  "stopped none " + ByOperator,
 
 		"intended start failed": "scheduled none why",
 
@@ -78,7 +78,7 @@ func TestNextOfScheduledWorker(t *testing.T) {
 		"failed exited":    "scheduled none why",
 		"replaced exited":  "scheduled none ", // the stop was an operator's, or is finished after a crash
 		"leaving exited":   "stopped finish ",
-		"unwanted exited":  "stopped none ",
+		"unwanted exited":  "stopped none " + ByOperator,
 		"quitting exited":  "scheduled finish why",
 
 		"running memory": "running none ", // its unit has no such limit

@@ -94,6 +94,8 @@ const (
 	EvClosing                        // the master stops, but the worker may live until its dependents have ended
 	EvDue                            // a due time of the schedule has come, and it is to be run
 	EvMemory                         // the family of a running worker has used more memory than its unit allows
+	EvHalt                           // an operator stops the worker until EvResume
+	EvResume                         // an operator starts it
 )
 
 // Event is something that happened to a worker.

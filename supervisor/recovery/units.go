@@ -28,6 +28,7 @@ func UnitRecords(
 		if rec.Replicas != before.Replicas || rec.Scale != nil && WithReplicas(u, *rec.Scale).CheckFields() != nil {
 			rec.Scale = nil
 		}
+		rec.Rollout = continued(u, rec)
 		// The executable may be in the middle of being replaced.
 		if hash, err := u.WithDefaults().Hash(); err == nil {
 			rec.SpecHash = hash
@@ -45,12 +46,29 @@ func UnitRecords(
 	return list
 }
 
-// Wanted returns the configured units with their defaults and with the number of replicas that their records say.
+// continued returns what is left of the recorded rollout now that u is the configured unit.
+func continued(u unit.Spec, rec records.Unit) *records.Rollout {
+	r := rec.Rollout
+	if r == nil || !u.Starts() || rec.Wanted() == 0 {
+		return nil
+	}
+	if r.Spare && !MayHaveSpare(u, rec.Wanted()) {
+		return &records.Rollout{Act: r.Act, Workers: r.Workers}
+	}
+	return r
+}
+
+// MayHaveSpare reports whether a rollout of the unit, of which n workers are wanted, starts one more.
+func MayHaveSpare(u unit.Spec, n int) bool {
+	return u.StartFirst && n > 0 && WithReplicas(u, n+1).CheckFields() == nil
+}
+
+// Wanted returns the configured units with their defaults and with the number of workers that their records say.
 // UnitRecords has made the records from the same units.
 func Wanted(configured []unit.Spec, recs []records.Unit) []unit.Spec {
 	wanted := make([]unit.Spec, 0, len(configured))
 	for i, u := range configured {
-		wanted = append(wanted, WithReplicas(u, recs[i].Wanted()).WithDefaults())
+		wanted = append(wanted, WithReplicas(u, recs[i].Slots()).WithDefaults())
 	}
 	return wanted
 }

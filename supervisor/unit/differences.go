@@ -41,7 +41,7 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"limits.enforce", &live, u.Limits.Required, v.Limits.Required},
 		{"memory_restart", &live, u.MemoryRestart, v.MemoryRestart},
 		{"essential", &live, u.Essential, v.Essential},
-		{"update", &live, u.MaxUnavailable, v.MaxUnavailable},
+		{"update", &live, []any{u.MaxUnavailable, u.StartFirst}, []any{v.MaxUnavailable, v.StartFirst}},
 		{"discover", &live, u.Discover, v.Discover},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {

@@ -93,6 +93,8 @@ type Spec struct {
 	MemoryRestart int64
 	// MaxUnavailable is how many workers a change of the units replaces at the same time; 0 means 1.
 	MaxUnavailable int
+	// StartFirst means that such a change first starts a spare worker, which is stopped when the others are replaced.
+	StartFirst bool
 	// Discover is how the process of an unmanaged unit is found. Such a unit has one worker, no port and no services.
 	Discover process.Pattern
 }
@@ -300,6 +302,10 @@ func (u Spec) CheckFields() error {
 	}
 	if u.MaxUnavailable < 0 {
 		errs = append(errs, fmt.Errorf("max unavailable %d: must be 1 or more", u.MaxUnavailable))
+	}
+	if u.StartFirst && (u.Port > 0 || u.Kind == Unmanaged || u.Schedule.Cron != "") {
+		errs = append(errs, errors.New("start first: is for units that run always, are started by the master and have "+
+			"no fixed port"))
 	}
 	if err := u.Limits.Check(); err != nil {
 		errs = append(errs, err)

@@ -33,6 +33,9 @@ var (
 	eventUnenforced  = eventKind{"limits-unenforced", slog.LevelWarn, "worker limits not enforced"}
 	eventMemory      = eventKind{"memory", slog.LevelWarn, "worker memory above its limit"}
 	eventLogFallback = eventKind{"log-fallback", slog.LevelWarn, "worker output not in the journal"}
+	eventStart       = eventKind{"start", slog.LevelInfo, "worker start asked for"}
+	eventStop        = eventKind{"stop", slog.LevelInfo, "worker stop asked for"}
+	eventSignal      = eventKind{"signal", slog.LevelInfo, "worker signal asked for"}
 	eventReadyLost   = eventKind{"ready-lost", slog.LevelWarn, "worker READY may have been lost"}
 	eventUnrecorded  = eventKind{records.EventFromProcesses, slog.LevelInfo, "worker found without record"}
 )

@@ -53,8 +53,11 @@ func (w *owner) launch(ctx context.Context) {
 	}
 	h.port = port
 	incarnation, limit := w.rec.Incarnation, w.unit.Start.Timeout
+	before, cancel := context.WithCancelCause(ctx)
+	w.startup.halt = func() { cancel(errHalted) }
 	w.helpers.Go(func() {
-		err := h.run(ctx, limit)
+		defer cancel(nil)
+		err := h.run(before, limit)
 		if ctx.Err() != nil && errors.Is(err, process.ErrSurvived) {
 			w.log.Error("worker command not stopped", "error", err) // the next master kills it
 		}
@@ -68,10 +71,18 @@ func (w *owner) launch(ctx context.Context) {
 // prepared continues the start after start.before, which failed with err.
 func (w *owner) prepared(ctx context.Context, err error) {
 	w.hooks.runs.drop()
-	if w.state.Status != records.StatusStarting || w.state.Slot != lifecycle.Vacant {
+	w.startup.halt = nil
+	switch {
+	case w.state.Status != records.StatusStarting || w.state.Slot != lifecycle.Vacant:
 		return
-	}
-	if err == nil {
+	case errors.Is(err, process.ErrSurvived):
+	case !w.state.Wanted:
+		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStartFailed, Reason: errHalted.Error()})
+		return
+	case errors.Is(err, errHalted): // and started again meanwhile
+		w.launch(ctx)
+		return
+	case err == nil:
 		w.start(ctx)
 		return
 	}

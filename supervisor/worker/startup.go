@@ -12,6 +12,7 @@ import (
 // for.
 type startup struct {
 	cancel context.CancelFunc       // ends the wait, nil if there is none
+	halt   func()                   // ends start.before, nil if it does not run
 	last   *progress                // of the last start
 	shown  atomic.Pointer[progress] // the same while the start is under way, else nil
 }
@@ -43,6 +44,13 @@ func (s *startup) end() {
 		s.cancel()
 	}
 	s.shown.Store(nil)
+}
+
+// endBefore ends start.before, if it runs.
+func (s *startup) endBefore() {
+	if s.halt != nil {
+		s.halt()
+	}
 }
 
 // opened reports whether a process has listened on the port of the last start.

@@ -25,7 +25,10 @@ func (w *owner) stop(ctx context.Context) {
 	instance := w.rec.Instance
 	e := ending{
 		inst: w.inst, endpoint: w.routes.endpoint, signal: w.unit.Stop.Signal, grace: w.unit.Stop.Grace,
-		hurry: w.env.Hurry, log: w.log,
+		hurry: w.env.Hurry, log: w.log, draining: func(is bool) {
+			w.draining.Store(is)
+			w.env.Services.Changed()
+		},
 		command: w.hooks.of(w.unit, unit.AtStop, instance.Port, envWorkerPID+"="+strconv.Itoa(instance.PID)),
 		failed: func(ctx context.Context, err error) {
 			w.post(ctx, message{incarnation: anyInstance, apply: func(context.Context) {
@@ -72,7 +75,8 @@ type ending struct {
 	grace    time.Duration
 	hurry    <-chan struct{} // closed to cut the grace short
 	log      *slog.Logger
-	command  hook // stop.command
+	draining func(bool) // is told whether calls in flight are awaited
+	command  hook       // stop.command
 	failed   func(context.Context, error)
 }
 
@@ -85,6 +89,7 @@ func (e ending) terminate(ctx context.Context) {
 		// Half of the grace at most, to leave the worker time after SIGTERM.
 		drain := time.NewTimer(e.grace / 2)
 		defer drain.Stop()
+		e.draining(true)
 		select {
 		case <-e.endpoint.Drained():
 		case <-drain.C:
@@ -93,6 +98,7 @@ func (e ending) terminate(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		e.draining(false)
 	}
 	if err := e.command.run(ctx, time.Until(signal).Round(time.Millisecond)); ctx.Err() != nil {
 		return

@@ -39,6 +39,7 @@ type Worker struct {
 	owner     *owner
 	hooks     hooks
 	notices   notices
+	draining  atomic.Bool
 }
 
 // owner is the part of a worker that only the goroutine in Serve uses.
@@ -181,6 +182,9 @@ func (w *Worker) Leftover() error { return w.leftover }
 
 // Info returns the present state for readers, who must not change it; nil if the worker has been removed.
 func (w *Worker) Info() *Info { return w.info.Load() }
+
+// Draining reports whether the worker is being stopped, and calls in flight are awaited before it is told to end.
+func (w *Worker) Draining() bool { return w.draining.Load() }
 
 // WaitingFor returns the command of its unit that runs now, or the probe that a starting worker has to pass and its
 // last answer; "" if there is neither.
@@ -330,7 +334,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	w.followUp(ctx, act)
 	w.env.reportEnd(&w.output, policy, before, w.state)
 	if w.state.Status == records.StatusFailed || w.state.Status == records.StatusCompleted ||
-		w.state.Status == records.StatusScheduled {
+		w.state.Status == records.StatusScheduled || !w.state.Wanted {
 		w.env.Services.Reconsider()
 	}
 }
@@ -372,6 +376,8 @@ func (w *owner) record(ctx context.Context, events ...records.Event) bool {
 		w.rec.Desired = records.DesiredRunning
 		if !w.state.Wanted {
 			w.rec.Desired = records.DesiredStopped
+		} else {
+			w.rec.StoppedBy = nil
 		}
 	}
 	w.rec.Status, w.rec.Reason = w.state.Status, w.state.Reason

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+func unitCommand() *cli.Command {
+	return group("unit", "list the units, and enable or disable them",
+		leaf("list", "list the units", listUnits, jsonOutput()),
+		actCommand(supervisor.VerbEnable, "let a unit have its workers again", "UNIT...",
+			`Takes back "unit disable", and returns when the workers are ready.`),
+		actCommand(supervisor.VerbDisable, "stop the workers of a unit, and start none", "UNIT...",
+			`Stops and forgets the workers of units, those that depend on others first. The
+units stay disabled over restarts and reloads, whatever number of workers they
+are given, until "unit enable".`, evenNeeded()))
+}
+
+// unitSummaryJSON is an item of the output of "unit list --json". Scripts depend on it.
+type unitSummaryJSON struct {
+	Unit     string         `json:"unit"`
+	Kind     string         `json:"kind"`
+	Enabled  bool           `json:"enabled"`
+	Replicas int            `json:"replicas"` // that it shall have while it is enabled
+	Running  int            `json:"running"`
+	Statuses map[string]int `json:"statuses"` // of its workers
+}
+
+func listUnits(c *cli.Context) error {
+	f, err := foldersOf(c)
+	if err != nil {
+		return err
+	}
+	state, err := readState(c.Context, f)
+	if err != nil {
+		return err
+	}
+	summaries := summarize(state)
+	if c.Bool(jsonFlag) {
+		return printJSON(c.App.Writer, summaries)
+	}
+	printOffline(c.App.Writer, state)
+	return printSummaries(c.App.Writer, summaries)
+}
+
+func summarize(state *adminpb.State) []unitSummaryJSON {
+	summaries := []unitSummaryJSON{}
+	for _, u := range state.GetUnits() {
+		if u.GetRetired() {
+			continue
+		}
+		s := unitSummaryJSON{
+			Unit: u.GetName(), Kind: u.GetKind(), Enabled: !u.GetDisabled(), Replicas: int(u.GetReplicas()),
+			Statuses: map[string]int{},
+		}
+		if u.Scale != nil {
+			s.Replicas = int(u.GetScale())
+		}
+		for _, w := range state.GetWorkers() {
+			if w.GetUnit() != u.GetName() {
+				continue
+			}
+			s.Statuses[w.GetStatus()]++
+			if w.GetStatus() == string(records.StatusRunning) {
+				s.Running++
+			}
+		}
+		summaries = append(summaries, s)
+	}
+	return summaries
+}
+
+func printSummaries(w io.Writer, summaries []unitSummaryJSON) error {
+	if len(summaries) == 0 {
+		_, err := fmt.Fprintln(w, "no units")
+		return err
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "UNIT\tKIND\tENABLED\tRUNNING\tSTATUS")
+	for _, s := range summaries {
+		enabled := "yes"
+		if !s.Enabled {
+			enabled = "no"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d of %d\t%s\n", printable(s.Unit), printable(orDash(s.Kind)), enabled,
+			s.Running, s.Replicas, printable(statusCounts(s.Statuses)))
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// statusCounts returns the statuses with their numbers, such as "1 failed, 2 running".
+func statusCounts(statuses map[string]int) string {
+	var parts []string
+	for _, status := range slices.Sorted(maps.Keys(statuses)) {
+		parts = append(parts, fmt.Sprintf("%d %s", statuses[status], status))
+	}
+	return orDash(strings.Join(parts, ", "))
+}

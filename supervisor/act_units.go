@@ -1,0 +1,119 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/core-tools/hsu-master/internal/nearest"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/worker"
+)
+
+// units enables or disables units. All of them are recorded at once.
+func (x *acting) units(ctx context.Context) error {
+	s := x.s
+	if err := x.checkUnits(s.set.specs()); err != nil {
+		return err
+	}
+	if len(s.applying) > 0 {
+		for _, name := range x.Names {
+			x.report(name, StageWaiting, "another change is under way")
+		}
+	}
+	done, err := s.beginChange(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	configured := s.set.configured
+	if err := x.checkUnits(configured); err != nil { // a reload may have been under way
+		return err
+	}
+	recs := recovery.UnitRecords(s.env.Secrets, configured, s.set.recorded, time.Now())
+	var events []records.Event
+	for i := range recs {
+		if !slices.Contains(x.Names, recs[i].Name) {
+			continue
+		}
+		if configured[i].Disabled && x.Verb == VerbEnable {
+			return refused("unit %s is disabled by its file: enable it there", recs[i].Name)
+		}
+		recs[i].Disabled, recs[i].Changed = x.Verb == VerbDisable, time.Now()
+		events = append(events, records.Event{
+			Time: recs[i].Changed, Unit: recs[i].Name, Type: string(x.Verb), Operator: x.by,
+		})
+	}
+	if err := s.set.awaitWantedAgain(ctx, recovery.Wanted(configured, recs)); err != nil {
+		return err
+	}
+	r, err := s.change(ctx, configured, recs, events...)
+	if err != nil {
+		return err
+	}
+	for _, name := range x.Names {
+		s.log.Info("unit changed by operator", "unit", name, "verb", string(x.Verb))
+		x.report(name, StageBegun, "")
+	}
+	if x.NoWait {
+		return x.end(ctx)
+	}
+	return x.awaitUnits(ctx, r)
+}
+
+// checkUnits returns an error if a name is none of the units, or if what others need would be disabled.
+func (x *acting) checkUnits(units []unit.Spec) error {
+	if x.All || len(x.Names) == 0 {
+		return refused("name the units to %s", x.Verb)
+	}
+	var known []string
+	for _, u := range units {
+		known = append(known, u.Name)
+	}
+	var stopped []*worker.Worker
+	for _, name := range x.Names {
+		if !slices.Contains(known, name) {
+			return &UnknownError{name, nearest.DidYouMean(name, known)}
+		}
+		for _, w := range x.s.set.list() {
+			if unitName(w) == name {
+				stopped = append(stopped, w)
+			}
+		}
+	}
+	if x.Verb == VerbDisable && !x.Force {
+		return x.s.set.needed(stopped)
+	}
+	return nil
+}
+
+// awaitUnits waits for the workers of the units, and reports the outcome of each unit.
+func (x *acting) awaitUnits(ctx context.Context, r rollout) error {
+	for _, name := range x.Names {
+		of := func(w *worker.Worker) bool { return unitOfID(w.ID()) != name }
+		one := r
+		one.added = slices.DeleteFunc(slices.Clone(r.added), of)
+		one.surplus = slices.DeleteFunc(slices.Clone(r.surplus), of)
+		ids := append(idsOf(one.added), idsOf(one.surplus)...)
+		err := one.awaitAdded(ctx)
+		if err == nil {
+			err = one.awaitSurplus(ctx)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		did := string(x.Verb) + "d"
+		if len(ids) > 0 {
+			did += fmt.Sprintf(": %s", strings.Join(ids, ", "))
+		}
+		x.outcome(name, did, err)
+	}
+	return x.end(ctx)
+}
+
+// unitOfID returns the name of the unit that a worker id belongs to: a unit's name does not end in a dash and digits.
+func unitOfID(id string) string { return id[:strings.LastIndex(id, "-")] }

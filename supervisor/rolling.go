@@ -1,0 +1,205 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/worker"
+)
+
+// Suffixes of the types of the events that record what became of a rollout: "reload-resumed", "restart-completed".
+const (
+	rolloutResumed   = "-resumed"
+	rolloutCompleted = "-completed"
+	rolloutStopped   = "-stopped"
+)
+
+// planReload adds to the records of the units the rollouts that replace their outdated workers, in place of earlier
+// ones.
+func planReload(units []unit.Spec, recs []records.Unit, workers []*worker.Worker, outdated func(unit.Spec) []string) {
+	for i, u := range units {
+		recs[i].Rollout = nil
+		wanted := recovery.WithReplicas(u, recs[i].Wanted()).WithDefaults()
+		if !u.Starts() || len(targets(workers, outdated(wanted))) == 0 {
+			continue
+		}
+		spare := recovery.MayHaveSpare(u, wanted.Replicas)
+		if spare {
+			wanted.Replicas++ // that of an earlier, larger number of replicas may be outdated too
+		}
+		recs[i].Rollout = &records.Rollout{
+			Act: records.ActReload, Spare: spare, Workers: targets(workers, outdated(wanted)),
+		}
+		recs[i].Changed = time.Now()
+	}
+}
+
+// targets returns those of the workers that are to be replaced if the ids are given. One that is wanted stopped is not.
+func targets(workers []*worker.Worker, ids []string) []records.RolloutWorker {
+	var list []records.RolloutWorker
+	for _, w := range workers {
+		info := w.Info()
+		if info != nil && info.Desired != records.DesiredStopped && slices.Contains(ids, w.ID()) {
+			list = append(list, records.RolloutWorker{ID: w.ID(), Incarnation: info.Incarnation})
+		}
+	}
+	return list
+}
+
+// rolloutsOf returns the rollouts of the units by name.
+func rolloutsOf(recs []records.Unit) map[string]records.Rollout {
+	rollouts := map[string]records.Rollout{}
+	for _, rec := range recs {
+		if rec.Rollout != nil {
+			rollouts[rec.Name] = *rec.Rollout
+		}
+	}
+	return rollouts
+}
+
+// target returns the worker's part in the recorded rollout of its unit.
+func (r rollout) target(w *worker.Worker) (t records.RolloutWorker, act records.RolloutAct, exists bool) {
+	recorded := r.recorded[unitName(w)]
+	i := slices.IndexFunc(recorded.Workers, func(t records.RolloutWorker) bool { return t.ID == w.ID() })
+	if i < 0 {
+		return t, "", false
+	}
+	return recorded.Workers[i], recorded.Act, true
+}
+
+// restarts reports whether the worker is replaced even if it is not outdated.
+func (r rollout) restarts(w *worker.Worker) bool {
+	_, act, _ := r.target(w)
+	return act == records.ActRestart
+}
+
+// before returns the incarnation of the worker that its replacement follows.
+func (r rollout) before(w *worker.Worker) uint64 {
+	t, _, _ := r.target(w)
+	return t.Incarnation
+}
+
+// hasBegun reports whether the worker was started since the rollout began.
+func (r rollout) hasBegun(w *worker.Worker) bool {
+	t, _, exists := r.target(w)
+	info := w.Info()
+	return exists && info != nil && info.Incarnation > t.Incarnation
+}
+
+// spare returns the spare worker of the unit, nil if it has none.
+func (r rollout) spare(name string) *worker.Worker {
+	if !r.recorded[name].Spare {
+		return nil
+	}
+	u := r.set.unit(name)
+	for _, w := range r.set.list() {
+		if w.ID() == u.WorkerID(u.Replicas-1) {
+			return w
+		}
+	}
+	return nil
+}
+
+// targets returns the workers that are recorded as to be replaced.
+func (r rollout) targets() []updated {
+	list := slices.DeleteFunc(slices.Clone(r.kept), func(w updated) bool {
+		_, _, exists := r.target(w.Worker)
+		return !exists
+	})
+	inOrder(list, func(w updated) string { return w.unit.Name }, r.set.dependencies())
+	return list
+}
+
+// resume replaces the workers that are recorded as to be replaced.
+func (r rollout) resume(ctx context.Context) error { return r.update(ctx, r.targets()) }
+
+// endRollouts removes the records of the rollouts, completed or stopped by err, and waits until the spare workers have
+// been stopped. It returns err. If err is the end of the supervisor, the records stay, and the next one continues.
+func endRollouts(ctx context.Context, s *Supervisor, err error) error {
+	if isEnd(err) {
+		return err
+	}
+	recs := recovery.UnitRecords(s.env.Secrets, s.set.configured, s.set.recorded, time.Now())
+	var events []records.Event
+	for i, rec := range recs {
+		if rec.Rollout == nil {
+			continue
+		}
+		what, detail := rolloutCompleted, rec.Name
+		if err != nil {
+			what, detail = rolloutStopped, rec.Name+": "+err.Error()
+		}
+		recs[i].Rollout, recs[i].Changed = nil, time.Now()
+		events = append(events, rolloutEvent(rec, what, detail))
+	}
+	if len(events) == 0 {
+		return err
+	}
+	r, e := s.change(context.WithoutCancel(ctx), s.set.configured, recs, events...)
+	if e != nil {
+		return errors.Join(err, e)
+	}
+	return errors.Join(err, r.awaitSurplus(ctx))
+}
+
+func rolloutEvent(rec records.Unit, what, detail string) records.Event {
+	return records.Event{Time: rec.Changed, Type: string(rec.Rollout.Act) + what, Detail: detail}
+}
+
+// resumeRollouts continues the rollouts that an earlier master has recorded.
+func resumeRollouts(ctx context.Context, s *Supervisor) {
+	done, err := s.beginChange(ctx)
+	if err != nil {
+		return // the master ends
+	}
+	defer done()
+	recs := recovery.UnitRecords(s.env.Secrets, s.set.configured, s.set.recorded, time.Now())
+	var events []records.Event
+	for _, rec := range recs {
+		if rec.Rollout != nil {
+			workers := namesOfTargets(*rec.Rollout)
+			events = append(events, rolloutEvent(rec, rolloutResumed, rec.Name+": "+workers))
+			s.log.Info("rollout resumed", "unit", rec.Name, "action", string(rec.Rollout.Act), "workers", workers)
+		}
+	}
+	if len(events) == 0 {
+		return
+	}
+	r, err := s.change(ctx, s.set.configured, recs, events...)
+	if err != nil {
+		s.log.Error("rollout stopped", "error", err)
+		return
+	}
+	_ = r.execute(ctx, s) // it is logged
+}
+
+// execute replaces the workers that are recorded as to be replaced, and records and logs the outcome.
+func (r rollout) execute(ctx context.Context, s *Supervisor) error {
+	err := endRollouts(ctx, s, r.resume(ctx))
+	switch {
+	case err == nil:
+		s.log.Info("rollout completed", "units", len(r.recorded))
+	case !isEnd(err):
+		s.log.Error("rollout stopped", "error", err)
+	}
+	return err
+}
+
+// isEnd reports whether a rollout ended because the supervisor did, so that the next one continues it.
+func isEnd(err error) bool {
+	return errors.Is(err, worker.ErrStopping) || errors.Is(err, worker.ErrEnded)
+}
+
+func namesOfTargets(r records.Rollout) string {
+	names := make([]string, 0, len(r.Workers))
+	for _, w := range r.Workers {
+		names = append(names, w.ID)
+	}
+	return strings.Join(names, " ")
+}
