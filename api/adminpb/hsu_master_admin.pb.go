@@ -79,7 +79,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30, 0}
 }
 
 type GetStateRequest struct {
@@ -642,6 +642,306 @@ func (x *ScaleResponse) GetRemoved() []string {
 	return nil
 }
 
+type EventsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Follow bool                   `protobuf:"varint,1,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Of the recorded events, only the newest; absent: all.
+	Last *uint32 `protobuf:"varint,2,opt,name=last,proto3,oneof" json:"last,omitempty"`
+	// Only events from this time on.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// Only events with higher numbers.
+	After uint64 `protobuf:"varint,4,opt,name=after,proto3" json:"after,omitempty"`
+	// Only events of these workers and units.
+	Names []string `protobuf:"bytes,5,rep,name=names,proto3" json:"names,omitempty"`
+	// Only events of these types.
+	Types         []string `protobuf:"bytes,6,rep,name=types,proto3" json:"types,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsRequest) Reset() {
+	*x = EventsRequest{}
+	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsRequest) ProtoMessage() {}
+
+func (x *EventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
+func (*EventsRequest) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *EventsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *EventsRequest) GetLast() uint32 {
+	if x != nil && x.Last != nil {
+		return *x.Last
+	}
+	return 0
+}
+
+func (x *EventsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *EventsRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+type EventsResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Events []*Event               `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// How many events after the last one that was sent, or after that of the request, are
+	// not kept any more, whether selected or not.
+	Dropped uint64 `protobuf:"varint,2,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// The number of the last event that was looked at, selected or not: to go on after it.
+	Last          uint64 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsResponse) Reset() {
+	*x = EventsResponse{}
+	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsResponse) ProtoMessage() {}
+
+func (x *EventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
+func (*EventsResponse) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *EventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *EventsResponse) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+func (x *EventsResponse) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+// Event is one line of the history.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Grows by one from event to event.
+	Seq    uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Time   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	Type   string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	Worker string                 `protobuf:"bytes,4,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The unit that it concerns, if not only one worker.
+	Unit          string    `protobuf:"bytes,5,opt,name=unit,proto3" json:"unit,omitempty"`
+	Detail        string    `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
+	Operator      *Operator `protobuf:"bytes,7,opt,name=operator,proto3" json:"operator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Event) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Event) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Event) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Event) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *Event) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *Event) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Event) GetOperator() *Operator {
+	if x != nil {
+		return x.Operator
+	}
+	return nil
+}
+
+// Operator is the user whose command was the cause of an event.
+type Operator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           uint32                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operator) Reset() {
+	*x = Operator{}
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operator) ProtoMessage() {}
+
+func (x *Operator) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operator.ProtoReflect.Descriptor instead.
+func (*Operator) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Operator) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Operator) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
 // State is what "state dump" prints, from a running master or from the file.
 type State struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -684,7 +984,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +996,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +1009,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{11}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *State) GetSource() string {
@@ -859,7 +1159,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1171,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1184,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{12}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Unit) GetName() string {
@@ -1005,7 +1305,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1317,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1330,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{13}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Worker) GetId() string {
@@ -1250,7 +1550,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1562,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1575,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Usage) GetResident() int64 {
@@ -1332,7 +1632,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1644,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1657,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Announcement) GetModule() string {
@@ -1393,7 +1693,7 @@ type AnnouncedApi struct {
 
 func (x *AnnouncedApi) Reset() {
 	*x = AnnouncedApi{}
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1705,7 @@ func (x *AnnouncedApi) String() string {
 func (*AnnouncedApi) ProtoMessage() {}
 
 func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1718,7 @@ func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
 func (*AnnouncedApi) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AnnouncedApi) GetServiceIds() []string {
@@ -1464,7 +1764,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1776,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1789,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Check) GetUse() string {
@@ -1548,7 +1848,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1860,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1873,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1623,7 +1923,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1935,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1948,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Service) GetName() string {
@@ -1730,7 +2030,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +2042,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +2055,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -1853,7 +2153,7 @@ type Figures struct {
 
 func (x *Figures) Reset() {
 	*x = Figures{}
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2165,7 @@ func (x *Figures) String() string {
 func (*Figures) ProtoMessage() {}
 
 func (x *Figures) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2178,7 @@ func (x *Figures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Figures.ProtoReflect.Descriptor instead.
 func (*Figures) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Figures) GetCalls() uint64 {
@@ -1937,7 +2237,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2249,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2262,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Latency) GetCounts() []uint64 {
@@ -1987,7 +2287,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2299,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2312,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
 }
 
 type ListResponse struct {
@@ -2024,7 +2324,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +2336,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +2349,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListResponse) GetServices() []*Service {
@@ -2067,7 +2367,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2379,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2392,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
 }
 
 type WatchResponse struct {
@@ -2107,7 +2407,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2419,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2432,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -2170,7 +2470,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2482,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2495,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RegisterRequest) GetService() string {
@@ -2229,7 +2529,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2241,7 +2541,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2254,7 +2554,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RegisterResponse) GetEndpoint() *Endpoint {
@@ -2275,7 +2575,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +2587,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +2600,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeregisterRequest) GetService() string {
@@ -2327,7 +2627,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2639,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2652,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeregisterResponse) GetRemoved() []string {
@@ -2372,7 +2672,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2684,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2697,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *HeartbeatRequest) GetService() string {
@@ -2424,7 +2724,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2736,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2749,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
@@ -2496,7 +2796,30 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"configured\x18\x02 \x01(\x05R\n" +
 	"configured\x12\x14\n" +
 	"\x05added\x18\x03 \x03(\tR\x05added\x12\x18\n" +
-	"\aremoved\x18\x04 \x03(\tR\aremoved\"\xaf\x06\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\"\xbd\x01\n" +
+	"\rEventsRequest\x12\x16\n" +
+	"\x06follow\x18\x01 \x01(\bR\x06follow\x12\x17\n" +
+	"\x04last\x18\x02 \x01(\rH\x00R\x04last\x88\x01\x01\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05after\x18\x04 \x01(\x04R\x05after\x12\x14\n" +
+	"\x05names\x18\x05 \x03(\tR\x05names\x12\x14\n" +
+	"\x05types\x18\x06 \x03(\tR\x05typesB\a\n" +
+	"\x05_last\"r\n" +
+	"\x0eEventsResponse\x122\n" +
+	"\x06events\x18\x01 \x03(\v2\x1a.hsu.master.admin.v1.EventR\x06events\x12\x18\n" +
+	"\adropped\x18\x02 \x01(\x04R\adropped\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\x04R\x04last\"\xdc\x01\n" +
+	"\x05Event\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x16\n" +
+	"\x06worker\x18\x04 \x01(\tR\x06worker\x12\x12\n" +
+	"\x04unit\x18\x05 \x01(\tR\x04unit\x12\x16\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\x129\n" +
+	"\boperator\x18\a \x01(\v2\x1d.hsu.master.admin.v1.OperatorR\boperator\"6\n" +
+	"\bOperator\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\"\xaf\x06\n" +
 	"\x05State\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12%\n" +
 	"\x0eschema_version\x18\x02 \x01(\x04R\rschemaVersion\x12\x1b\n" +
@@ -2671,13 +2994,14 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"@\n" +
 	"\x11HeartbeatResponse\x12+\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl2\xc6\x03\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl2\x9d\x04\n" +
 	"\x05Admin\x12Y\n" +
 	"\bGetState\x12$.hsu.master.admin.v1.GetStateRequest\x1a%.hsu.master.admin.v1.GetStateResponse\"\x00\x12b\n" +
 	"\vListWorkers\x12'.hsu.master.admin.v1.ListWorkersRequest\x1a(.hsu.master.admin.v1.ListWorkersResponse\"\x00\x12U\n" +
 	"\x06Backup\x12\".hsu.master.admin.v1.BackupRequest\x1a#.hsu.master.admin.v1.BackupResponse\"\x000\x01\x12U\n" +
 	"\x06Reload\x12\".hsu.master.admin.v1.ReloadRequest\x1a#.hsu.master.admin.v1.ReloadResponse\"\x000\x01\x12P\n" +
-	"\x05Scale\x12!.hsu.master.admin.v1.ScaleRequest\x1a\".hsu.master.admin.v1.ScaleResponse\"\x002\xc7\x03\n" +
+	"\x05Scale\x12!.hsu.master.admin.v1.ScaleRequest\x1a\".hsu.master.admin.v1.ScaleResponse\"\x00\x12U\n" +
+	"\x06Events\x12\".hsu.master.admin.v1.EventsRequest\x1a#.hsu.master.admin.v1.EventsResponse\"\x000\x012\xc7\x03\n" +
 	"\bRegistry\x12M\n" +
 	"\x04List\x12 .hsu.master.admin.v1.ListRequest\x1a!.hsu.master.admin.v1.ListResponse\"\x00\x12R\n" +
 	"\x05Watch\x12!.hsu.master.admin.v1.WatchRequest\x1a\".hsu.master.admin.v1.WatchResponse\"\x000\x01\x12Y\n" +
@@ -2699,7 +3023,7 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_hsu_master_admin_proto_goTypes = []any{
 	(WatchResponse_Kind)(0),       // 0: hsu.master.admin.v1.WatchResponse.Kind
 	(*GetStateRequest)(nil),       // 1: hsu.master.admin.v1.GetStateRequest
@@ -2713,97 +3037,107 @@ var file_hsu_master_admin_proto_goTypes = []any{
 	(*BackupResponse)(nil),        // 9: hsu.master.admin.v1.BackupResponse
 	(*ScaleRequest)(nil),          // 10: hsu.master.admin.v1.ScaleRequest
 	(*ScaleResponse)(nil),         // 11: hsu.master.admin.v1.ScaleResponse
-	(*State)(nil),                 // 12: hsu.master.admin.v1.State
-	(*Unit)(nil),                  // 13: hsu.master.admin.v1.Unit
-	(*Worker)(nil),                // 14: hsu.master.admin.v1.Worker
-	(*Usage)(nil),                 // 15: hsu.master.admin.v1.Usage
-	(*Announcement)(nil),          // 16: hsu.master.admin.v1.Announcement
-	(*AnnouncedApi)(nil),          // 17: hsu.master.admin.v1.AnnouncedApi
-	(*Check)(nil),                 // 18: hsu.master.admin.v1.Check
-	(*Exit)(nil),                  // 19: hsu.master.admin.v1.Exit
-	(*Service)(nil),               // 20: hsu.master.admin.v1.Service
-	(*Endpoint)(nil),              // 21: hsu.master.admin.v1.Endpoint
-	(*Figures)(nil),               // 22: hsu.master.admin.v1.Figures
-	(*Latency)(nil),               // 23: hsu.master.admin.v1.Latency
-	(*ListRequest)(nil),           // 24: hsu.master.admin.v1.ListRequest
-	(*ListResponse)(nil),          // 25: hsu.master.admin.v1.ListResponse
-	(*WatchRequest)(nil),          // 26: hsu.master.admin.v1.WatchRequest
-	(*WatchResponse)(nil),         // 27: hsu.master.admin.v1.WatchResponse
-	(*RegisterRequest)(nil),       // 28: hsu.master.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 29: hsu.master.admin.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 30: hsu.master.admin.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 31: hsu.master.admin.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 32: hsu.master.admin.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 33: hsu.master.admin.v1.HeartbeatResponse
-	nil,                           // 34: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 35: hsu.master.admin.v1.Figures.FailuresEntry
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*EventsRequest)(nil),         // 12: hsu.master.admin.v1.EventsRequest
+	(*EventsResponse)(nil),        // 13: hsu.master.admin.v1.EventsResponse
+	(*Event)(nil),                 // 14: hsu.master.admin.v1.Event
+	(*Operator)(nil),              // 15: hsu.master.admin.v1.Operator
+	(*State)(nil),                 // 16: hsu.master.admin.v1.State
+	(*Unit)(nil),                  // 17: hsu.master.admin.v1.Unit
+	(*Worker)(nil),                // 18: hsu.master.admin.v1.Worker
+	(*Usage)(nil),                 // 19: hsu.master.admin.v1.Usage
+	(*Announcement)(nil),          // 20: hsu.master.admin.v1.Announcement
+	(*AnnouncedApi)(nil),          // 21: hsu.master.admin.v1.AnnouncedApi
+	(*Check)(nil),                 // 22: hsu.master.admin.v1.Check
+	(*Exit)(nil),                  // 23: hsu.master.admin.v1.Exit
+	(*Service)(nil),               // 24: hsu.master.admin.v1.Service
+	(*Endpoint)(nil),              // 25: hsu.master.admin.v1.Endpoint
+	(*Figures)(nil),               // 26: hsu.master.admin.v1.Figures
+	(*Latency)(nil),               // 27: hsu.master.admin.v1.Latency
+	(*ListRequest)(nil),           // 28: hsu.master.admin.v1.ListRequest
+	(*ListResponse)(nil),          // 29: hsu.master.admin.v1.ListResponse
+	(*WatchRequest)(nil),          // 30: hsu.master.admin.v1.WatchRequest
+	(*WatchResponse)(nil),         // 31: hsu.master.admin.v1.WatchResponse
+	(*RegisterRequest)(nil),       // 32: hsu.master.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 33: hsu.master.admin.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 34: hsu.master.admin.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 35: hsu.master.admin.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 36: hsu.master.admin.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 37: hsu.master.admin.v1.HeartbeatResponse
+	nil,                           // 38: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 39: hsu.master.admin.v1.Figures.FailuresEntry
+	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
-	12, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
-	14, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
+	16, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
+	18, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
 	7,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
-	36, // 3: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
-	14, // 4: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
-	20, // 5: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	37, // 6: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	34, // 7: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	37, // 8: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
-	13, // 9: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
-	37, // 10: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
-	37, // 11: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
-	19, // 12: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	18, // 13: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	37, // 14: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	37, // 15: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
-	37, // 16: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
-	15, // 17: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
-	16, // 18: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
-	36, // 19: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
-	17, // 20: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
-	37, // 21: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	37, // 22: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	37, // 23: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	21, // 24: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	36, // 25: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	37, // 26: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	22, // 27: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	36, // 28: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	35, // 29: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	23, // 30: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	36, // 31: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	20, // 32: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 33: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	21, // 34: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	36, // 35: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	21, // 36: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	36, // 37: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	1,  // 38: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 39: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	8,  // 40: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	5,  // 41: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	10, // 42: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	24, // 43: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	26, // 44: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	28, // 45: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	30, // 46: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	32, // 47: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 48: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 49: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	9,  // 50: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	6,  // 51: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	11, // 52: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	25, // 53: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	27, // 54: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	29, // 55: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	31, // 56: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	33, // 57: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	48, // [48:58] is the sub-list for method output_type
-	38, // [38:48] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	40, // 3: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
+	41, // 4: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	14, // 5: hsu.master.admin.v1.EventsResponse.events:type_name -> hsu.master.admin.v1.Event
+	41, // 6: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
+	15, // 7: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
+	18, // 8: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
+	24, // 9: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
+	41, // 10: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	38, // 11: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	41, // 12: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	17, // 13: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
+	41, // 14: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
+	41, // 15: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	23, // 16: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
+	22, // 17: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
+	41, // 18: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	41, // 19: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	41, // 20: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	19, // 21: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
+	20, // 22: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
+	40, // 23: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	21, // 24: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
+	41, // 25: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	41, // 26: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	41, // 27: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	25, // 28: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	40, // 29: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	41, // 30: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	26, // 31: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	40, // 32: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	39, // 33: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	27, // 34: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	40, // 35: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	24, // 36: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	0,  // 37: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	25, // 38: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	40, // 39: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	25, // 40: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	40, // 41: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	1,  // 42: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	3,  // 43: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	8,  // 44: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	5,  // 45: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	10, // 46: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	12, // 47: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
+	28, // 48: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	30, // 49: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	32, // 50: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	34, // 51: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	36, // 52: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	2,  // 53: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	4,  // 54: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	9,  // 55: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	6,  // 56: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	11, // 57: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	13, // 58: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
+	29, // 59: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	31, // 60: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	33, // 61: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	35, // 62: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	37, // 63: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	53, // [53:64] is the sub-list for method output_type
+	42, // [42:53] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -2811,16 +3145,17 @@ func file_hsu_master_admin_proto_init() {
 	if File_hsu_master_admin_proto != nil {
 		return
 	}
-	file_hsu_master_admin_proto_msgTypes[12].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[14].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[11].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[16].OneofWrappers = []any{}
 	file_hsu_master_admin_proto_msgTypes[18].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -27,6 +27,7 @@ const (
 	Admin_Backup_FullMethodName      = "/hsu.master.admin.v1.Admin/Backup"
 	Admin_Reload_FullMethodName      = "/hsu.master.admin.v1.Admin/Reload"
 	Admin_Scale_FullMethodName       = "/hsu.master.admin.v1.Admin/Scale"
+	Admin_Events_FullMethodName      = "/hsu.master.admin.v1.Admin/Events"
 )
 
 // AdminClient is the client API for Admin service.
@@ -51,6 +52,11 @@ type AdminClient interface {
 	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
 	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
 	Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (*ScaleResponse, error)
+	// Events sends the recorded events that the request selects, oldest first, and ends.
+	// With follow it goes on with new ones as soon as they are durable, and ends only
+	// with the master. NOT_FOUND: a name is that of no worker or unit, neither now nor in
+	// the history.
+	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error)
 }
 
 type adminClient struct {
@@ -129,6 +135,25 @@ func (c *adminClient) Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *adminClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[2], Admin_Events_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[EventsRequest, EventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_EventsClient = grpc.ServerStreamingClient[EventsResponse]
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -151,6 +176,11 @@ type AdminServer interface {
 	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
 	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
 	Scale(context.Context, *ScaleRequest) (*ScaleResponse, error)
+	// Events sends the recorded events that the request selects, oldest first, and ends.
+	// With follow it goes on with new ones as soon as they are durable, and ends only
+	// with the master. NOT_FOUND: a name is that of no worker or unit, neither now nor in
+	// the history.
+	Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -175,6 +205,9 @@ func (UnimplementedAdminServer) Reload(*ReloadRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedAdminServer) Scale(context.Context, *ScaleRequest) (*ScaleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Scale not implemented")
+}
+func (UnimplementedAdminServer) Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Events not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -273,6 +306,17 @@ func _Admin_Scale_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(EventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Events(m, &grpc.GenericServerStream[EventsRequest, EventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_EventsServer = grpc.ServerStreamingServer[EventsResponse]
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -302,6 +346,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Reload",
 			Handler:       _Admin_Reload_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Events",
+			Handler:       _Admin_Events_Handler,
 			ServerStreams: true,
 		},
 	},
