@@ -98,7 +98,7 @@ func authorize(ctx context.Context) (context.Context, error) {
 // GetState returns the whole state of the master and its workers. If the store cannot be read, the response still
 // describes the workers.
 func (a *Admin) GetState(ctx context.Context, _ *adminpb.GetStateRequest) (*adminpb.GetStateResponse, error) {
-	snap, err := a.Store.Snapshot()
+	snap, err := a.Store.Present()
 	if err != nil && !errors.Is(err, store.ErrUnavailable) {
 		// If the state cannot be read, the operator still needs the status of the workers.
 		snap.Bad = map[string]error{"(all)": err}

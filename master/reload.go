@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -22,12 +24,27 @@ func (m *Master) Reload(ctx context.Context, units ...unit.Spec) error {
 func (m *Master) Reread(
 	ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
 ) error {
+	err := m.rereadUnits(ctx, dryRun, planned)
+	if err != nil && !dryRun {
+		m.recordFailure(ctx, err)
+	}
+	return err
+}
+
+func (m *Master) rereadUnits(
+	ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
+) error {
 	if m.options.ReadUnits == nil {
 		changes, err := m.sup.MarkOutdated(ctx)
-		if err == nil {
-			planned(changes, nil)
+		if err != nil {
+			return err
 		}
-		return err
+		planned(changes, nil)
+		m.record(ctx, records.Event{
+			Time: time.Now(), Type: records.EventReloaded, Detail: supervisor.DescribeChanges(changes),
+			Operator: records.OperatorOf(ctx),
+		})
+		return nil
 	}
 	select {
 	case m.reread <- struct{}{}: // before reading, else the older one of two readings could be applied last

@@ -55,6 +55,7 @@ func (m *Master) Run(ctx context.Context) error {
 		end(nil) // each worker is drained before it is stopped
 	}
 	stopped := m.stop(supervised, drained)
+	m.recordStop(errors.Is(context.Cause(ctx), supervisor.ErrDetach), errors.Join(err, stopped))
 	if essential, ended := errors.AsType[*EssentialError](stopped); ended {
 		essential.Err = errors.Join(essential.Err, err)
 		return essential
@@ -70,6 +71,7 @@ func (m *Master) start(ctx context.Context, wg *sync.WaitGroup) (failed <-chan e
 	if m.metrics != nil {
 		wg.Go(func() { m.serveMetrics(ctx) })
 	}
+	wg.Go(func() { m.recordStart(ctx) })
 	wg.Go(func() { servers <- wrap("serve requests", m.gateway.Serve(m.listener)) })
 	admins := m.admin.listener // another one may replace it before the goroutine starts
 	wg.Go(func() { servers <- wrap("serve administrators", m.admin.server.Serve(admins)) })

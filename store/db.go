@@ -67,6 +67,9 @@ func open(path string, opts Options, s seams) (*DB, error) {
 	return db, nil
 }
 
+// AfterCrash reports whether the last master of this state did not close it in an orderly way.
+func (db *DB) AfterCrash() bool { return db.lock.Unsettled }
+
 // Dir returns the state directory as given to Open.
 func (db *DB) Dir() string { return db.dir.Path }
 
@@ -96,10 +99,15 @@ func (db *DB) AcceptMove(ctx context.Context) error {
 
 // Snapshot reads the whole registry in one transaction. Records that cannot be read are in Snapshot.Bad and do not
 // hide the others. If Snapshot returns an error, the returned Snapshot holds what is known without the file.
-func (db *DB) Snapshot() (records.Snapshot, error) {
+func (db *DB) Snapshot() (records.Snapshot, error) { return db.read(records.ReadAll) }
+
+// Present is Snapshot without the history, which takes most of the time of a Snapshot.
+func (db *DB) Present() (records.Snapshot, error) { return db.read(records.ReadPresent) }
+
+func (db *DB) read(how func(*bolt.Tx) (records.Snapshot, error)) (records.Snapshot, error) {
 	var s records.Snapshot
 	err := db.flow.View(func(tx *bolt.Tx) (err error) {
-		s, err = records.ReadAll(tx)
+		s, err = how(tx)
 		return err
 	})
 	if err != nil {
@@ -110,6 +118,21 @@ func (db *DB) Snapshot() (records.Snapshot, error) {
 	s.Processed = db.Processed()
 	s.Results = db.results.Count()
 	return s, nil
+}
+
+// LastEvent returns the number of the newest durable event, and a channel that is closed when there is a newer one.
+func (db *DB) LastEvent() (last uint64, grown <-chan struct{}) { return db.flow.LastEvent() }
+
+// Events returns at most most durable events with numbers above after, oldest first. Events that are not kept any more
+// are missing.
+func (db *DB) Events(after uint64, most int) (entries []records.Entry, err error) {
+	// The file may hold data of a failed commit, which nothing has acknowledged.
+	until, _ := db.flow.LastEvent()
+	err = db.flow.View(func(tx *bolt.Tx) (err error) {
+		entries, err = records.Entries(tx, after, until, most)
+		return err
+	})
+	return entries, err
 }
 
 // Apply makes all of muts durable in one transaction, which is synced to the disk when Apply returns nil. ctx

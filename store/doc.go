@@ -33,7 +33,8 @@
 //	└── counted_at        8 bytes, when that was written, in nanoseconds of Unix time
 //	events
 //	└── sequence, 8 bytes Event{time, worker, unit, type, detail, operator}; the newest
-//	                      Options.MaxEvents
+//	                      Options.MaxEvents, and of the older ones the newest
+//	                      records.MaxActs that have an operator
 //	services              since version 2
 //	└── service " " address Registration{service, address, ttl, registered}
 //	units                 since version 3

@@ -27,7 +27,7 @@ type Options struct {
 	Sync      SyncMode
 	Interval  time.Duration // between syncs in SyncInterval mode; 0 means 100ms
 	LockWait  time.Duration // for another master to release the lock; 0 means 2s
-	MaxEvents int           // number of events kept in the registry; 0 means 1000
+	MaxEvents int           // number of newest events kept; 0 means 3000
 	OnDamage  OnDamage      // what to do about a damaged file of the state
 	// KeepBackups is the number of newest backups to keep; 0 means 8.
 	KeepBackups int
@@ -52,7 +52,7 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	o.Interval = cmp.Or(max(o.Interval, 0), 100*time.Millisecond)
 	o.LockWait = cmp.Or(max(o.LockWait, 0), 2*time.Second)
-	o.MaxEvents = cmp.Or(max(o.MaxEvents, 0), 1000)
+	o.MaxEvents = cmp.Or(max(o.MaxEvents, 0), 3000)
 	o.KeepBackups = cmp.Or(max(o.KeepBackups, 0), 8)
 	o.RequestTTL = cmp.Or(max(o.RequestTTL, 0), 10*time.Minute)
 	o.MaxResults = cmp.Or(max(o.MaxResults, 0), 100_000)

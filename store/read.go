@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -40,11 +41,7 @@ func Held(dir string) bool {
 // Its error is, or wraps, fs.ErrNotExist if there is no state, a [LockedError] if a master holds it, a
 // [DamagedError] or a [NewerSchemaError].
 func ReadSnapshot(dir string) (records.Snapshot, error) {
-	path := filepath.Join(dir, statedir.DatabaseName)
-	if _, err := os.Stat(path); err != nil {
-		return records.Snapshot{}, fmt.Errorf("no state to read: %w", err)
-	}
-	release, err := statedir.ReadLock(dir, statedir.DyingFor)
+	path, release, err := beginRead(dir)
 	if err != nil {
 		return records.Snapshot{}, err
 	}
@@ -62,32 +59,34 @@ func ReadSnapshot(dir string) (records.Snapshot, error) {
 	return s, nil
 }
 
+// ReadEvents reads the history in dir, oldest event first, while no master runs. It changes nothing. Its errors are
+// those of [ReadSnapshot].
+func ReadEvents(dir string) (entries []records.Entry, err error) {
+	path, release, err := beginRead(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	err = viewDatabase(dir, path, func(tx *bolt.Tx) (err error) {
+		entries, err = records.Entries(tx, 0, records.LastEvent(tx), math.MaxInt)
+		return err
+	})
+	return entries, err
+}
+
+// beginRead makes sure that no master holds the state until release is called.
+func beginRead(dir string) (path string, release func(), err error) {
+	path = filepath.Join(dir, statedir.DatabaseName)
+	if _, err := os.Stat(path); err != nil {
+		return "", nil, fmt.Errorf("no state to read: %w", err)
+	}
+	release, err = statedir.ReadLock(dir, statedir.DyingFor)
+	return path, release, err
+}
+
 func readDatabase(dir, path string) (s records.Snapshot, counted counterfile.Tally, err error) {
-	f, img, err := boltfile.Load(path)
-	if err != nil {
-		return records.Snapshot{}, counterfile.Tally{}, err
-	}
-	defer func() { _ = f.Close() }()
-	if err := img.Check(false); err != nil {
-		return records.Snapshot{}, counterfile.Tally{}, &statefile.DamagedError{Path: path, Err: err}
-	}
-	h, err := boltfile.OpenReadOnly(path, readWait)
-	if errors.Is(err, statefile.ErrLocked) {
-		return records.Snapshot{}, counterfile.Tally{}, &LockedError{Path: dir}
-	}
-	if err != nil {
-		return records.Snapshot{}, counterfile.Tally{}, fmt.Errorf("read the state: %w", err)
-	}
-	defer func() { err = errors.Join(err, h.Close()) }()
-	err = h.View(func(tx *bolt.Tx) error {
+	err = viewDatabase(dir, path, func(tx *bolt.Tx) error {
 		t := records.AllTablesOf(tx)
-		found, err := t.Version()
-		if err != nil {
-			return &statefile.DamagedError{Path: path, Err: err}
-		}
-		if known := migrations.Current(); found > known {
-			return &records.NewerSchemaError{Path: path, Found: found, Known: known}
-		}
 		if err := t.CheckBuckets(); err != nil {
 			return &statefile.DamagedError{Path: path, Err: err}
 		}
@@ -99,6 +98,36 @@ func readDatabase(dir, path string) (s records.Snapshot, counted counterfile.Tal
 		return records.Snapshot{}, counterfile.Tally{}, err
 	}
 	return s, counted, nil
+}
+
+// viewDatabase checks the database and runs fn in a read transaction of it, unless its schema is newer.
+func viewDatabase(dir, path string, fn func(*bolt.Tx) error) (err error) {
+	f, img, err := boltfile.Load(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	if err := img.Check(false); err != nil {
+		return &statefile.DamagedError{Path: path, Err: err}
+	}
+	h, err := boltfile.OpenReadOnly(path, readWait)
+	if errors.Is(err, statefile.ErrLocked) {
+		return &LockedError{Path: dir}
+	}
+	if err != nil {
+		return fmt.Errorf("read the state: %w", err)
+	}
+	defer func() { err = errors.Join(err, h.Close()) }()
+	return h.View(func(tx *bolt.Tx) error {
+		found, err := migrations.Version(tx)
+		if err != nil {
+			return &statefile.DamagedError{Path: path, Err: err}
+		}
+		if known := migrations.Current(); found > known {
+			return &records.NewerSchemaError{Path: path, Found: found, Known: known}
+		}
+		return fn(tx)
+	})
 }
 
 // loadContent reads and checks the whole database.

@@ -74,9 +74,13 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err := s.set.awaitWantedAgain(ctx, wanted); err != nil {
 		return err
 	}
+	reloaded := records.Event{
+		Time: time.Now(), Type: records.EventReloaded, Operator: OperatorOf(ctx),
+		Detail: DescribeChanges(append(changesOf(s.set.specs(), wanted, s.outdated), blocked(wanted)...)),
+	}
 	s.set.beginReplacing(wanted, s.outdated)
 	defer func() { s.set.endReplacing(); s.services.Changed() }()
-	r, err := s.change(ctx, units, recs)
+	r, err := s.change(ctx, units, recs, reloaded)
 	if err != nil {
 		return err
 	}

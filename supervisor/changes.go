@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
@@ -53,6 +54,26 @@ func (s *Supervisor) Changes(ctx context.Context, units ...unit.Spec) ([]Change,
 		}
 	}
 	return append(changes, blocked(wanted)...), nil
+}
+
+// maxDescribed bounds the description of changes in the history, in bytes.
+const maxDescribed = 1024
+
+// DescribeChanges returns the changes as a text for the history.
+func DescribeChanges(changes []Change) string {
+	var texts []string
+	for _, c := range changes {
+		texts = append(texts, fmt.Sprintf("%s: %s %s (%s)",
+			c.Unit, c.Action, strings.Join(c.Workers, " "), strings.Join(c.Reasons, ", ")))
+	}
+	switch text := strings.Join(texts, "; "); {
+	case text == "":
+		return "nothing has changed"
+	case len(text) > maxDescribed:
+		return text[:maxDescribed] + "..."
+	default:
+		return text
+	}
 }
 
 // outdated returns the workers of the unit that were started with another executable or other arguments. If the

@@ -12,12 +12,6 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
 )
 
-// eventTruncated is the type of the event that a worker's own program has truncated its log.
-const eventTruncated = "log-truncated"
-
-// eventLost is the type of the event that a worker writes to a deleted log.
-const eventLost = "log-deleted"
-
 // logEvents handles the events of the workers' logs.
 type logEvents struct {
 	store *store.DB
@@ -33,11 +27,11 @@ func (l logEvents) handle(ctx context.Context, e rotate.Event) {
 		l.log.Error("worker log not rotated", "worker", e.Worker, "path", e.Path, "error", e.Err)
 	case rotate.Truncated:
 		l.log.Warn("worker log truncated", "worker", e.Worker, "path", e.Path, "bytes", e.Bytes)
-		l.record(ctx, e.Worker, eventTruncated,
+		l.record(ctx, e.Worker, records.EventTruncated,
 			fmt.Sprintf("truncated by its own writer: %d bytes are lost", e.Bytes))
 	case rotate.Lost:
 		l.log.Warn("worker log deleted", "worker", e.Worker, "path", e.Path)
-		l.record(ctx, e.Worker, eventLost,
+		l.record(ctx, e.Worker, records.EventLogDeleted,
 			"deleted or moved under its writer: its output goes there until it is restarted")
 	}
 }

@@ -24,9 +24,6 @@ var (
 	ErrDisabled = errors.New("the unit is disabled")
 )
 
-// eventScaled is the type of the event that records a scale.
-const eventScaled = "unit-scaled"
-
 // Scaling is a change of the number of replicas that is recorded and under way.
 type Scaling struct {
 	Before     int // the number of replicas before
@@ -70,7 +67,7 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 		recs[i].Scale = &n
 	}
 	scaling.rollout, err = s.change(ctx, configured, recs, records.Event{
-		Time: recs[i].Changed, Unit: name, Type: eventScaled, Operator: OperatorOf(ctx),
+		Time: recs[i].Changed, Unit: name, Type: records.EventScaled, Operator: OperatorOf(ctx),
 		Detail: fmt.Sprintf("%s: %d replicas after %d, configured %d", name, n, scaling.Before, scaling.Configured),
 	})
 	if err != nil {

@@ -202,7 +202,7 @@ func (s *Supervisor) newEnv(checks *probe.Scheduler, secrets records.SecretKey) 
 
 // preRegister offers the services that will be available after recovery, so that earlier calls wait for them.
 func (s *Supervisor) preRegister() {
-	snap, err := s.opts.Store.Snapshot()
+	snap, err := s.opts.Store.Present()
 	s.set.setUnits(recovery.Wanted(s.set.configured,
 		recovery.UnitRecords(nil, s.set.configured, snap.Units, time.Time{})))
 	for _, u := range s.set.units {

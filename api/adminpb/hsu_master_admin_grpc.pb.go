@@ -28,6 +28,7 @@ const (
 	Admin_Reload_FullMethodName      = "/hsu.master.admin.v1.Admin/Reload"
 	Admin_Scale_FullMethodName       = "/hsu.master.admin.v1.Admin/Scale"
 	Admin_Act_FullMethodName         = "/hsu.master.admin.v1.Admin/Act"
+	Admin_Events_FullMethodName      = "/hsu.master.admin.v1.Admin/Events"
 )
 
 // AdminClient is the client API for Admin service.
@@ -58,6 +59,11 @@ type AdminClient interface {
 	// ABORTED if some workers have failed. DEADLINE_EXCEEDED: the timeout is over. What
 	// has begun goes on, also without the client.
 	Act(ctx context.Context, in *ActRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ActResponse], error)
+	// Events sends the recorded events that the request selects, oldest first, and ends.
+	// With follow it goes on with new ones as soon as they are durable, and ends only
+	// with the master. NOT_FOUND: a name is that of no worker or unit, neither now nor in
+	// the history.
+	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error)
 }
 
 type adminClient struct {
@@ -155,6 +161,25 @@ func (c *adminClient) Act(ctx context.Context, in *ActRequest, opts ...grpc.Call
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_ActClient = grpc.ServerStreamingClient[ActResponse]
 
+func (c *adminClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[3], Admin_Events_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[EventsRequest, EventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_EventsClient = grpc.ServerStreamingClient[EventsResponse]
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -183,6 +208,11 @@ type AdminServer interface {
 	// ABORTED if some workers have failed. DEADLINE_EXCEEDED: the timeout is over. What
 	// has begun goes on, also without the client.
 	Act(*ActRequest, grpc.ServerStreamingServer[ActResponse]) error
+	// Events sends the recorded events that the request selects, oldest first, and ends.
+	// With follow it goes on with new ones as soon as they are durable, and ends only
+	// with the master. NOT_FOUND: a name is that of no worker or unit, neither now nor in
+	// the history.
+	Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -210,6 +240,9 @@ func (UnimplementedAdminServer) Scale(context.Context, *ScaleRequest) (*ScaleRes
 }
 func (UnimplementedAdminServer) Act(*ActRequest, grpc.ServerStreamingServer[ActResponse]) error {
 	return status.Error(codes.Unimplemented, "method Act not implemented")
+}
+func (UnimplementedAdminServer) Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Events not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -319,6 +352,17 @@ func _Admin_Act_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_ActServer = grpc.ServerStreamingServer[ActResponse]
 
+func _Admin_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(EventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Events(m, &grpc.GenericServerStream[EventsRequest, EventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_EventsServer = grpc.ServerStreamingServer[EventsResponse]
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -353,6 +397,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Act",
 			Handler:       _Admin_Act_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Events",
+			Handler:       _Admin_Events_Handler,
 			ServerStreams: true,
 		},
 	},

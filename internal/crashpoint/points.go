@@ -21,8 +21,9 @@ const (
 	RegistryListen Point = "registry-listen" // the socket of the module registry is made
 	AdminPath      Point = "admin-path"      // its path is written for clients: Write and Rename only
 	AdminPathGone  Point = "admin-path-gone"
-	Serving        Point = "serving" // health reports SERVING
-	Unlock         Point = "unlock"  // mastership is released
+	MasterEvent    Point = "master-event" // a start or a stop of the master, or a failed reload, is recorded
+	Serving        Point = "serving"      // health reports SERVING
+	Unlock         Point = "unlock"       // mastership is released
 
 	UnitRecord   Point = "unit-record"   // the wanted units are recorded
 	Port         Point = "port"          // a port is chosen
@@ -105,7 +106,7 @@ const (
 func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
-		Room, Commit, Count, CountSync, Repair, AdminListen, RegistryListen, AdminPathGone, Serving, Unlock,
+		Room, Commit, Count, CountSync, Repair, AdminListen, RegistryListen, AdminPathGone, MasterEvent, Serving, Unlock,
 		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, NotifySocket, LogOpen, Scope, Cgroup,
 		CgroupMove, CgroupEnable, CgroupLimit, Fork, Limit, Exec, PIDRecord,
 		Adopt, Publish, ReadyRecord, Told, AnnounceRecord, Withdraw, StopRecord, StopCommand, HookRecord, Signal,

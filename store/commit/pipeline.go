@@ -51,7 +51,7 @@ func New(conf Config) *Pipeline {
 	p.counter = &counter{ops: conf.Dir.Ops, wake: p.queue.kick, failed: c.fail}
 	c.writer = &writer{
 		dir: conf.Dir, lock: conf.Lock, database: new(database), counter: p.counter, results: conf.Results,
-		self: conf.Self, failed: c.fail,
+		self: conf.Self, failed: c.fail, feed: new(feed),
 	}
 	c.repairer = &repairer{writer: c.writer, home: conf.Self.LastDir()}
 	return p
@@ -62,6 +62,12 @@ func (p *Pipeline) Open() error {
 	c := p.committer
 	o := opener{dir: c.writer.dir, writer: c.writer, fail: c.fail, broken: p.queue.cause}
 	if err := o.open(); err != nil {
+		return errors.Join(err, c.writer.exchange(nil, nil))
+	}
+	if _, err := c.writer.database.view(func(tx *bolt.Tx) error {
+		c.writer.feed.publish(records.LastEvent(tx))
+		return nil
+	}); err != nil {
 		return errors.Join(err, c.writer.exchange(nil, nil))
 	}
 	c.repairer.start(p.queue.cause() != nil)
@@ -94,6 +100,11 @@ func (p *Pipeline) View(fn func(*bolt.Tx) error) error {
 		p.committer.fail(err) // the committer must not use the file any more
 	}
 	return err
+}
+
+// LastEvent returns the number of the newest acknowledged event, and a channel that is closed when there is a newer one.
+func (p *Pipeline) LastEvent() (last uint64, grown <-chan struct{}) {
+	return p.committer.writer.feed.read()
 }
 
 // Apply makes all of muts durable in one transaction. ctx bounds only the wait.

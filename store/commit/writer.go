@@ -61,6 +61,7 @@ type writer struct {
 	counter  *counter
 	results  *once.Index
 	self     *statedir.Own
+	feed     *feed       // of the acknowledged events
 	failed   func(error) // is called if nothing more may be acknowledged
 
 	txid   uint64            // the last acknowledged transaction of state.db
@@ -107,7 +108,7 @@ func (w *writer) commitRegistry(muts []records.Mutation, n int64, results ...*on
 			return err
 		}
 	}
-	var txid uint64
+	var txid, last uint64
 	var size int64
 	var changes once.Changes
 	err := w.database.file.Update(func(tx *bolt.Tx) (err error) {
@@ -117,6 +118,7 @@ func (w *writer) commitRegistry(muts []records.Mutation, n int64, results ...*on
 				return err
 			}
 		}
+		last = records.LastEvent(tx)
 		if changes, err = w.results.Put(tx, results); err != nil {
 			return err
 		}
@@ -130,6 +132,7 @@ func (w *writer) commitRegistry(muts []records.Mutation, n int64, results ...*on
 	w.database.file.Reserve(size)
 	w.txid, w.folded, w.foldAt = txid, count, time.Time{}
 	w.results.Committed(changes)
+	w.feed.publish(last)
 	switch {
 	case len(results) > 0:
 		if err := w.counter.addStored(n, int64(len(changes.Added))); err != nil {

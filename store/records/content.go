@@ -46,9 +46,9 @@ func knownBuckets() [][]byte { return migrations.Buckets(migrations.Current()) }
 func TablesOf(tx *bolt.Tx) Tables { return readTables(tx, migrations.BucketRequests) }
 
 // AllTablesOf is TablesOf with the results of requests.
-func AllTablesOf(tx *bolt.Tx) Tables { return readTables(tx, nil) }
+func AllTablesOf(tx *bolt.Tx) Tables { return readTables(tx) }
 
-func readTables(tx *bolt.Tx, skipped []byte) Tables {
+func readTables(tx *bolt.Tx, skipped ...[]byte) Tables {
 	t := make(Tables)
 	for _, name := range knownBuckets() {
 		b := tx.Bucket(name)
@@ -56,7 +56,7 @@ func readTables(tx *bolt.Tx, skipped []byte) Tables {
 			continue
 		}
 		rows := []Pair{}
-		if bytes.Equal(name, skipped) {
+		if slices.ContainsFunc(skipped, func(s []byte) bool { return bytes.Equal(s, name) }) {
 			t[string(name)] = rows
 			continue
 		}
@@ -257,6 +257,11 @@ func eventName(k []byte) string {
 
 // ReadAll reads every record except the results of requests. Records that cannot be read are in Bad.
 func ReadAll(tx *bolt.Tx) (Snapshot, error) { return TablesOf(tx).Snapshot() }
+
+// ReadPresent is ReadAll without the events, which are most of the records.
+func ReadPresent(tx *bolt.Tx) (Snapshot, error) {
+	return readTables(tx, migrations.BucketRequests, migrations.BucketEvents).Snapshot()
+}
 
 // NewerSchemaError means that a newer release wrote the database.
 type NewerSchemaError struct {

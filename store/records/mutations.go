@@ -61,7 +61,8 @@ func PutUnit(u Unit) Mutation {
 	return Mutation{op: opPutUnit, key: u.Name, value: value, err: err}
 }
 
-// AppendEvent adds an event. If there are then more than Options.MaxEvents, the same transaction drops the oldest.
+// AppendEvent adds an event. The same transaction drops older ones than the newest Options.MaxEvents, except for the
+// acts of operators: of those the newest [MaxActs] are kept besides.
 func AppendEvent(e Event) Mutation {
 	value, err := encodeEvent(e)
 	if err != nil {
@@ -175,6 +176,10 @@ func forgetRetired(tx *bolt.Tx, name string) error {
 	return units.Delete([]byte(name))
 }
 
+// MaxActs is the number of acts of operators that are kept besides the newest events, so that workers that are restarted
+// without end do not push them out of the history.
+const MaxActs = 1000
+
 func appendEvent(n Bucket, value []byte, most int) error {
 	if err := n.Check(); err != nil {
 		return err
@@ -186,13 +191,55 @@ func appendEvent(n Bucket, value []byte, most int) error {
 	if err := n.Bolt.Put(binary.BigEndian.AppendUint64(nil, sequence), value); err != nil {
 		return err
 	}
-	for sequence > uint64(most) {
-		oldest, _ := n.Bolt.Cursor().First()
-		if len(oldest) == 8 && binary.BigEndian.Uint64(oldest) > sequence-uint64(most) {
+	if sequence <= uint64(most) {
+		return nil
+	}
+	return dropEvents(n.Bolt, sequence-uint64(most))
+}
+
+// dropAtOnce is the largest number of older events that are looked at when an event is added. Usually there is one to
+// drop; there are more after a change of the number of kept events.
+const dropAtOnce = 16
+
+// dropEvents drops the events up to the number until, except for the newest acts.
+func dropEvents(events *bolt.Bucket, until uint64) error {
+	var dropped [][]byte
+	c := events.Cursor()
+	key, value := c.Seek(binary.BigEndian.AppendUint64(nil, until+1))
+	if key == nil {
+		key, value = c.Last()
+	} else {
+		key, value = c.Prev()
+	}
+	left := -1 // acts that are kept; unknown
+	for range dropAtOnce {
+		if key == nil {
 			break
 		}
-		if err := n.Bolt.Delete(oldest); err != nil {
+		switch e, err := decodeEvent(value); {
+		case len(key) != 8 || err != nil || e.Operator == nil:
+			dropped = append(dropped, bytes.Clone(key))
+		case left < 0 && binary.BigEndian.Uint64(key) == until: // has just become older than the others
+			left = 0
+		}
+		key, value = c.Prev()
+	}
+	for _, key := range dropped {
+		if err := events.Delete(key); err != nil {
 			return err
+		}
+	}
+	if left < 0 {
+		return nil
+	}
+	for key, _ := c.First(); len(key) == 8 && binary.BigEndian.Uint64(key) <= until; key, _ = c.Next() {
+		left++
+	}
+	for ; left > MaxActs; left-- {
+		if oldest, _ := c.First(); oldest != nil {
+			if err := events.Delete(oldest); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -311,12 +311,6 @@ type Operator struct {
 	Command string // as typed, for people; may be empty
 }
 
-// Types of the events that record how a lost database was recovered.
-const (
-	EventFromBackup    = "recovered-from-backup"
-	EventFromProcesses = "recovered-from-processes"
-)
-
 // Result is the stored result of a request with an id.
 type Result struct {
 	ID     string // printable ASCII, 1 to MaxRequestID bytes

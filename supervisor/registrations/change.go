@@ -76,7 +76,7 @@ func (s *Set) register(ctx context.Context, r records.Registration) (first chan 
 	default:
 		muts := []records.Mutation{records.PutRegistration(r)}
 		if known == nil {
-			e := records.Event{Time: r.Registered, Type: EventRegistered, Detail: describe(r)}
+			e := records.Event{Time: r.Registered, Type: records.EventRegistered, Detail: describe(r), Operator: operatorOf(ctx)}
 			muts = append(muts, records.AppendEvent(e))
 		}
 		if err := s.record(ctx, crashpoint.RegisterRecord, []records.Registration{r}, muts...); err != nil {
@@ -99,6 +99,14 @@ func (s *Set) register(ctx context.Context, r records.Registration) (first chan 
 	}
 	s.look()
 	return x.first, nil
+}
+
+// operatorOf returns the operator whose command line is executed with ctx. A program that registers itself is none.
+func operatorOf(ctx context.Context) *records.Operator {
+	if o := records.OperatorOf(ctx); o != nil && o.Command != "" {
+		return o
+	}
+	return nil
 }
 
 // record makes a change of these registrations durable. It continues if the caller gives up, because the state in
@@ -144,7 +152,10 @@ func (s *Set) Deregister(ctx context.Context, service, address string) ([]record
 	for _, r := range s.List() {
 		if r.Service == service && (address == "" || r.Address == address) {
 			gone = append(gone, r.Registration)
-			e := records.Event{Time: time.Now(), Type: EventDeregistered, Detail: describe(r.Registration)}
+			e := records.Event{
+				Time: time.Now(), Type: records.EventDeregistered, Detail: describe(r.Registration),
+				Operator: operatorOf(ctx),
+			}
 			muts = append(muts, records.DeleteRegistration(r.Service, r.Address), records.AppendEvent(e))
 		}
 	}

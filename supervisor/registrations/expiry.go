@@ -50,7 +50,7 @@ func (s *Set) removeExpired(ctx context.Context) {
 	gone := s.expired()
 	var muts []records.Mutation
 	for _, r := range gone {
-		e := records.Event{Time: time.Now(), Type: EventExpired, Detail: describe(r)}
+		e := records.Event{Time: time.Now(), Type: records.EventExpired, Detail: describe(r)}
 		muts = append(muts, records.DeleteRegistration(r.Service, r.Address), records.AppendEvent(e))
 	}
 	var err error

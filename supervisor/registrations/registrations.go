@@ -97,13 +97,6 @@ func (x *target) has(service string) bool {
 	return !x.reflects || slices.Contains(x.listed, service)
 }
 
-// Event types of registrations in the history.
-const (
-	EventRegistered   = "service-registered"
-	EventDeregistered = "service-deregistered"
-	EventExpired      = "service-expired"
-)
-
 type registration struct {
 	records.Registration
 	expires time.Time // zero: never

@@ -18,11 +18,11 @@ type notice struct {
 }
 
 func found(f *records.Found) notice {
-	return notice{"found", slog.LevelInfo, "process found", describe(f)}
+	return notice{records.EventFound, slog.LevelInfo, "process found", describe(f)}
 }
 
 func gone(f *records.Found, why string) notice {
-	return notice{"gone", slog.LevelWarn, "process gone", describe(f) + " " + why}
+	return notice{records.EventGone, slog.LevelWarn, "process gone", describe(f) + " " + why}
 }
 
 func absent(reason string) notice {
@@ -42,7 +42,7 @@ func removed(f *records.Found) notice {
 	if f != nil {
 		detail = describe(f) + " goes on"
 	}
-	return notice{"removed", slog.LevelInfo, "process not watched any more", detail}
+	return notice{records.EventRemoved, slog.LevelInfo, "process not watched any more", detail}
 }
 
 func describe(f *records.Found) string { return fmt.Sprintf("pid %d (%s)", f.PID, f.Name) }

@@ -18,25 +18,25 @@ type eventKind struct {
 
 // The kinds of events in a worker's history, besides the statuses that it reaches.
 var (
-	eventStarted     = eventKind{"started", slog.LevelInfo, "worker started"}
-	eventAdopted     = eventKind{"adopted", slog.LevelInfo, "worker adopted"}
-	eventExited      = eventKind{"exited", slog.LevelInfo, "worker exited"}
-	eventGone        = eventKind{"gone", slog.LevelInfo, "worker gone"} // without an exit: the machine was booted
-	eventHeld        = eventKind{"held", slog.LevelWarn, "worker held"}
-	eventLeftover    = eventKind{"leftover", slog.LevelWarn, "worker processes not killed"}
-	eventPortChanged = eventKind{"port-changed", slog.LevelInfo, "worker port changed"}
-	eventRemoved     = eventKind{"removed", slog.LevelInfo, "worker removed"}
-	eventRunDue      = eventKind{"run-due", slog.LevelInfo, "worker run due"}
-	eventRunMissed   = eventKind{"run-missed", slog.LevelWarn, "worker run missed"}
-	eventRunSkipped  = eventKind{"run-skipped", slog.LevelWarn, "worker run skipped"}
-	eventHookFailed  = eventKind{"hook-failed", slog.LevelWarn, "worker hook failed"}
-	eventUnenforced  = eventKind{"limits-unenforced", slog.LevelWarn, "worker limits not enforced"}
-	eventMemory      = eventKind{"memory", slog.LevelWarn, "worker memory above its limit"}
-	eventLogFallback = eventKind{"log-fallback", slog.LevelWarn, "worker output not in the journal"}
-	eventStart       = eventKind{"start", slog.LevelInfo, "worker start asked for"}
-	eventStop        = eventKind{"stop", slog.LevelInfo, "worker stop asked for"}
-	eventSignal      = eventKind{"signal", slog.LevelInfo, "worker signal asked for"}
-	eventReadyLost   = eventKind{"ready-lost", slog.LevelWarn, "worker READY may have been lost"}
+	eventStarted     = eventKind{records.EventStarted, slog.LevelInfo, "worker started"}
+	eventAdopted     = eventKind{records.EventAdopted, slog.LevelInfo, "worker adopted"}
+	eventExited      = eventKind{records.EventExited, slog.LevelInfo, "worker exited"}
+	eventGone        = eventKind{records.EventGone, slog.LevelInfo, "worker gone"} // without an exit: the machine was booted
+	eventHeld        = eventKind{records.EventHeld, slog.LevelWarn, "worker held"}
+	eventLeftover    = eventKind{records.EventLeftover, slog.LevelWarn, "worker processes not killed"}
+	eventPortChanged = eventKind{records.EventPortChanged, slog.LevelInfo, "worker port changed"}
+	eventRemoved     = eventKind{records.EventRemoved, slog.LevelInfo, "worker removed"}
+	eventRunDue      = eventKind{records.EventRunDue, slog.LevelInfo, "worker run due"}
+	eventRunMissed   = eventKind{records.EventRunMissed, slog.LevelWarn, "worker run missed"}
+	eventRunSkipped  = eventKind{records.EventRunSkipped, slog.LevelWarn, "worker run skipped"}
+	eventHookFailed  = eventKind{records.EventHookFailed, slog.LevelWarn, "worker hook failed"}
+	eventUnenforced  = eventKind{records.EventUnenforced, slog.LevelWarn, "worker limits not enforced"}
+	eventMemory      = eventKind{records.EventMemory, slog.LevelWarn, "worker memory above its limit"}
+	eventLogFallback = eventKind{records.EventLogFallback, slog.LevelWarn, "worker output not in the journal"}
+	eventReadyLost   = eventKind{records.EventReadyLost, slog.LevelWarn, "worker READY may have been lost"}
+	eventStart       = eventKind{records.EventStart, slog.LevelInfo, "worker start asked for"}
+	eventStop        = eventKind{records.EventStop, slog.LevelInfo, "worker stop asked for"}
+	eventSignal      = eventKind{records.EventSignal, slog.LevelInfo, "worker signal asked for"}
 	eventUnrecorded  = eventKind{records.EventFromProcesses, slog.LevelInfo, "worker found without record"}
 )
 

@@ -1,0 +1,143 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/history"
+)
+
+// eventsAtOnce is the maximum number of events in one message.
+const eventsAtOnce = 256
+
+// Events sends the recorded events that the request selects, at least one message, and with follow the new ones. A
+// client that reads slowly delays only its own stream.
+func (a *Admin) Events(req *adminpb.EventsRequest, stream grpc.ServerStreamingServer[adminpb.EventsResponse]) error {
+	q := QueryOf(req)
+	entries, last, err := history.Recorded(a.Store, q.After)
+	if err != nil {
+		return eventsError(stream.Context(), err)
+	}
+	if q.After > last {
+		return status.Error(codes.OutOfRange, fmt.Sprintf(
+			"the history ends at event %d: it goes on from a backup, or event %d is of another state", last, q.After))
+	}
+	if err := a.checkNames(q.Names, entries); err != nil {
+		return err
+	}
+	dropped := uint64(0)
+	if q.After > 0 {
+		dropped = last - q.After - uint64(len(entries))
+	}
+	if err := sendEvents(stream, q.Filter(entries), dropped, last); err != nil {
+		return err
+	}
+	if !req.GetFollow() {
+		return nil
+	}
+	err = history.Follow(stream.Context(), a.Store, last, func(entries []records.Entry, dropped uint64) error {
+		newest := entries[len(entries)-1].Seq
+		entries = slices.DeleteFunc(entries, func(e records.Entry) bool { return !q.Match(e) })
+		if len(entries) == 0 && dropped == 0 {
+			return nil
+		}
+		return sendEvents(stream, entries, dropped, newest)
+	})
+	return eventsError(stream.Context(), err)
+}
+
+// QueryOf returns the query of a request.
+func QueryOf(req *adminpb.EventsRequest) history.Query {
+	q := history.Query{Names: req.GetNames(), Types: req.GetTypes(), After: req.GetAfter(), Last: -1}
+	if since := req.GetSince(); since != nil {
+		q.Since = since.AsTime()
+	}
+	if req.Last != nil {
+		q.Last = int(min(req.GetLast(), math.MaxInt32))
+	}
+	return q
+}
+
+// checkNames returns NOT_FOUND for a name that is that of no worker or unit now, and of none in the history.
+func (a *Admin) checkNames(names []string, entries []records.Entry) error {
+	for _, name := range names {
+		q := history.Query{Names: []string{name}, Last: -1}
+		if slices.ContainsFunc(entries, q.Match) {
+			continue
+		}
+		if _, err := a.Supervisor.Select(false, name); err != nil {
+			return status.Error(codes.NotFound, err.Error())
+		}
+	}
+	return nil
+}
+
+// sendEvents sends the entries, and at least one message. last is the number of the last event that was looked at.
+func sendEvents(
+	stream grpc.ServerStreamingServer[adminpb.EventsResponse], entries []records.Entry, dropped, last uint64,
+) error {
+	for {
+		n := min(len(entries), eventsAtOnce)
+		resp := &adminpb.EventsResponse{Dropped: dropped, Last: last}
+		for _, e := range entries[:n] {
+			resp.Events = append(resp.Events, eventMessage(e))
+		}
+		if n < len(entries) {
+			resp.Last = entries[n-1].Seq
+		}
+		if err := stream.Send(resp); err != nil {
+			return fmt.Errorf("send events: %w", err)
+		}
+		if entries, dropped = entries[n:], 0; len(entries) == 0 {
+			return nil
+		}
+	}
+}
+
+func eventsError(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	return status.Error(codes.Internal, sendable(err.Error()))
+}
+
+func eventMessage(e records.Entry) *adminpb.Event {
+	m := &adminpb.Event{
+		Seq: e.Seq, Time: timestamp(e.Time), Type: sendable(e.Type), Worker: sendable(e.Worker), Unit: sendable(e.Unit),
+		Detail: sendable(e.Detail),
+	}
+	if o := e.Operator; o != nil {
+		m.Operator = &adminpb.Operator{Uid: o.UID, Command: sendable(o.Command)}
+	}
+	return m
+}
+
+// EntryOf returns the event of a message.
+func EntryOf(m *adminpb.Event) records.Entry {
+	e := records.Entry{Seq: m.GetSeq(), Event: records.Event{
+		Worker: m.GetWorker(), Unit: m.GetUnit(), Type: m.GetType(), Detail: m.GetDetail(),
+	}}
+	if at := m.GetTime(); at != nil {
+		e.Time = at.AsTime().In(time.Local)
+	}
+	if o := m.GetOperator(); o != nil {
+		e.Operator = &records.Operator{UID: o.GetUid(), Command: o.GetCommand()}
+	}
+	return e
+}
