@@ -79,7 +79,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35, 0}
 }
 
 type GetStateRequest struct {
@@ -411,6 +411,283 @@ func (x *UnitChange) GetReasons() []string {
 	return nil
 }
 
+type InspectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids of workers and names of units; none: all workers.
+	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	// Look at the processes too: which there are, and where they listen.
+	Processes     bool `protobuf:"varint,2,opt,name=processes,proto3" json:"processes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectRequest) Reset() {
+	*x = InspectRequest{}
+	mi := &file_hsu_master_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectRequest) ProtoMessage() {}
+
+func (x *InspectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
+func (*InspectRequest) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *InspectRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *InspectRequest) GetProcesses() bool {
+	if x != nil {
+		return x.Processes
+	}
+	return false
+}
+
+type InspectResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Inspections []*Inspection          `protobuf:"bytes,1,rep,name=inspections,proto3" json:"inspections,omitempty"`
+	// The units that were named.
+	Units         []*Unit `protobuf:"bytes,2,rep,name=units,proto3" json:"units,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectResponse) Reset() {
+	*x = InspectResponse{}
+	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectResponse) ProtoMessage() {}
+
+func (x *InspectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
+func (*InspectResponse) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *InspectResponse) GetInspections() []*Inspection {
+	if x != nil {
+		return x.Inspections
+	}
+	return nil
+}
+
+func (x *InspectResponse) GetUnits() []*Unit {
+	if x != nil {
+		return x.Units
+	}
+	return nil
+}
+
+// Inspection is all that is known of a worker.
+type Inspection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With its last output, whatever its status.
+	Worker *Worker `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// When it reached its status; absent if the history does not go back so far.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// The last ones, the newest first.
+	Exits []*Inspection_PastExit `protobuf:"bytes,3,rep,name=exits,proto3" json:"exits,omitempty"`
+	// The last ones about the worker or its unit, the newest first.
+	Events []*Inspection_Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	// Absent offline, and after the unit was removed.
+	Policy *Inspection_Policy `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Keys of the unit that is in force. The environment has names only.
+	Settings []*Inspection_Setting `protobuf:"bytes,6,rep,name=settings,proto3" json:"settings,omitempty"`
+	// The program and its arguments, as for a start now.
+	CommandLine []string `protobuf:"bytes,7,rep,name=command_line,json=commandLine,proto3" json:"command_line,omitempty"`
+	Pids        []int32  `protobuf:"varint,8,rep,packed,name=pids,proto3" json:"pids,omitempty"`
+	// TCP ports on which the processes listen.
+	Listens []int32 `protobuf:"varint,9,rep,packed,name=listens,proto3" json:"listens,omitempty"`
+	// Path of the cgroup; empty if it has none.
+	Cgroup string `protobuf:"bytes,10,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
+	// Path of the file with its output.
+	Log string `protobuf:"bytes,11,opt,name=log,proto3" json:"log,omitempty"`
+	// What differs from the start of an outdated worker, such as "executable".
+	Outdated []string `protobuf:"bytes,12,rep,name=outdated,proto3" json:"outdated,omitempty"`
+	SpecHash string   `protobuf:"bytes,13,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
+	// It is not wanted any more, and forgotten when it has ended.
+	Retired bool `protobuf:"varint,14,opt,name=retired,proto3" json:"retired,omitempty"`
+	// Why the processes could not be looked at.
+	Hidden        string `protobuf:"bytes,15,opt,name=hidden,proto3" json:"hidden,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspection) Reset() {
+	*x = Inspection{}
+	mi := &file_hsu_master_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspection) ProtoMessage() {}
+
+func (x *Inspection) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspection.ProtoReflect.Descriptor instead.
+func (*Inspection) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Inspection) GetWorker() *Worker {
+	if x != nil {
+		return x.Worker
+	}
+	return nil
+}
+
+func (x *Inspection) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Inspection) GetExits() []*Inspection_PastExit {
+	if x != nil {
+		return x.Exits
+	}
+	return nil
+}
+
+func (x *Inspection) GetEvents() []*Inspection_Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *Inspection) GetPolicy() *Inspection_Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *Inspection) GetSettings() []*Inspection_Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *Inspection) GetCommandLine() []string {
+	if x != nil {
+		return x.CommandLine
+	}
+	return nil
+}
+
+func (x *Inspection) GetPids() []int32 {
+	if x != nil {
+		return x.Pids
+	}
+	return nil
+}
+
+func (x *Inspection) GetListens() []int32 {
+	if x != nil {
+		return x.Listens
+	}
+	return nil
+}
+
+func (x *Inspection) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return ""
+}
+
+func (x *Inspection) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *Inspection) GetOutdated() []string {
+	if x != nil {
+		return x.Outdated
+	}
+	return nil
+}
+
+func (x *Inspection) GetSpecHash() string {
+	if x != nil {
+		return x.SpecHash
+	}
+	return ""
+}
+
+func (x *Inspection) GetRetired() bool {
+	if x != nil {
+		return x.Retired
+	}
+	return false
+}
+
+func (x *Inspection) GetHidden() string {
+	if x != nil {
+		return x.Hidden
+	}
+	return ""
+}
+
 type BackupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -419,7 +696,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[7]
+	mi := &file_hsu_master_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +708,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[7]
+	mi := &file_hsu_master_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +721,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{7}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{10}
 }
 
 // BackupResponse is the next piece of the file.
@@ -459,7 +736,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	mi := &file_hsu_master_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +748,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	mi := &file_hsu_master_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +761,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -516,7 +793,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[9]
+	mi := &file_hsu_master_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +805,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[9]
+	mi := &file_hsu_master_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +818,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ScaleRequest) GetUnit() string {
@@ -586,7 +863,7 @@ type ScaleResponse struct {
 
 func (x *ScaleResponse) Reset() {
 	*x = ScaleResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[10]
+	mi := &file_hsu_master_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +875,7 @@ func (x *ScaleResponse) String() string {
 func (*ScaleResponse) ProtoMessage() {}
 
 func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[10]
+	mi := &file_hsu_master_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +888,7 @@ func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleResponse.ProtoReflect.Descriptor instead.
 func (*ScaleResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{10}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ScaleResponse) GetBefore() int32 {
@@ -664,7 +941,7 @@ type ActRequest struct {
 
 func (x *ActRequest) Reset() {
 	*x = ActRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +953,7 @@ func (x *ActRequest) String() string {
 func (*ActRequest) ProtoMessage() {}
 
 func (x *ActRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +966,7 @@ func (x *ActRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActRequest.ProtoReflect.Descriptor instead.
 func (*ActRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{11}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ActRequest) GetVerb() string {
@@ -756,7 +1033,7 @@ type ActResponse struct {
 
 func (x *ActResponse) Reset() {
 	*x = ActResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +1045,7 @@ func (x *ActResponse) String() string {
 func (*ActResponse) ProtoMessage() {}
 
 func (x *ActResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +1058,7 @@ func (x *ActResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActResponse.ProtoReflect.Descriptor instead.
 func (*ActResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{12}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ActResponse) GetName() string {
@@ -824,7 +1101,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +1113,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +1126,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{13}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EventsRequest) GetFollow() bool {
@@ -908,7 +1185,7 @@ type EventsResponse struct {
 
 func (x *EventsResponse) Reset() {
 	*x = EventsResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1197,7 @@ func (x *EventsResponse) String() string {
 func (*EventsResponse) ProtoMessage() {}
 
 func (x *EventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1210,7 @@ func (x *EventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
 func (*EventsResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EventsResponse) GetEvents() []*Event {
@@ -975,7 +1252,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1264,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1277,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Event) GetSeq() uint64 {
@@ -1094,7 +1371,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1383,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1396,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *State) GetSource() string {
@@ -1260,7 +1537,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +1549,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +1562,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Operator) GetUid() uint32 {
@@ -1323,7 +1600,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1335,7 +1612,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1348,7 +1625,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Unit) GetName() string {
@@ -1464,14 +1741,16 @@ type Worker struct {
 	// master only watches.
 	Unmanaged bool `protobuf:"varint,29,opt,name=unmanaged,proto3" json:"unmanaged,omitempty"`
 	// The name of the process that was found for an unmanaged unit.
-	Program       string `protobuf:"bytes,30,opt,name=program,proto3" json:"program,omitempty"`
+	Program string `protobuf:"bytes,30,opt,name=program,proto3" json:"program,omitempty"`
+	// Of its calls, over all services. Absent before the first one, and offline.
+	Calls         *Figures `protobuf:"bytes,31,opt,name=calls,proto3" json:"calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1762,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1775,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Worker) GetId() string {
@@ -1702,6 +1981,13 @@ func (x *Worker) GetProgram() string {
 	return ""
 }
 
+func (x *Worker) GetCalls() *Figures {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
 // Usage is the use of resources by a family of processes, up to a second ago.
 type Usage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1723,7 +2009,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +2021,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +2034,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Usage) GetResident() int64 {
@@ -1805,7 +2091,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +2103,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +2116,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Announcement) GetModule() string {
@@ -1866,7 +2152,7 @@ type AnnouncedApi struct {
 
 func (x *AnnouncedApi) Reset() {
 	*x = AnnouncedApi{}
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +2164,7 @@ func (x *AnnouncedApi) String() string {
 func (*AnnouncedApi) ProtoMessage() {}
 
 func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2177,7 @@ func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
 func (*AnnouncedApi) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AnnouncedApi) GetServiceIds() []string {
@@ -1937,7 +2223,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2235,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2248,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Check) GetUse() string {
@@ -2021,7 +2307,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2319,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2332,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -2096,7 +2382,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2394,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2407,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Service) GetName() string {
@@ -2203,7 +2489,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2501,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2514,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -2326,7 +2612,7 @@ type Figures struct {
 
 func (x *Figures) Reset() {
 	*x = Figures{}
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2624,7 @@ func (x *Figures) String() string {
 func (*Figures) ProtoMessage() {}
 
 func (x *Figures) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2637,7 @@ func (x *Figures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Figures.ProtoReflect.Descriptor instead.
 func (*Figures) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Figures) GetCalls() uint64 {
@@ -2410,7 +2696,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2708,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2721,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Latency) GetCounts() []uint64 {
@@ -2460,7 +2746,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2758,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2771,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
 }
 
 type ListResponse struct {
@@ -2497,7 +2783,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +2795,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +2808,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListResponse) GetServices() []*Service {
@@ -2540,7 +2826,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +2838,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +2851,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
 }
 
 type WatchResponse struct {
@@ -2580,7 +2866,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +2878,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +2891,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -2643,7 +2929,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[33]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2941,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[33]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2954,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RegisterRequest) GetService() string {
@@ -2702,7 +2988,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[34]
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2714,7 +3000,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[34]
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2727,7 +3013,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RegisterResponse) GetEndpoint() *Endpoint {
@@ -2748,7 +3034,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[35]
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2760,7 +3046,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[35]
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2773,7 +3059,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DeregisterRequest) GetService() string {
@@ -2800,7 +3086,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +3098,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +3111,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{36}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeregisterResponse) GetRemoved() []string {
@@ -2845,7 +3131,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	mi := &file_hsu_master_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2857,7 +3143,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	mi := &file_hsu_master_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2870,7 +3156,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{37}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HeartbeatRequest) GetService() string {
@@ -2897,7 +3183,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	mi := &file_hsu_master_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +3195,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	mi := &file_hsu_master_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +3208,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{38}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
@@ -2930,6 +3216,287 @@ func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
 		return x.Ttl
 	}
 	return nil
+}
+
+// PastExit is the end of an instance.
+type Inspection_PastExit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Exit  *Exit                  `protobuf:"bytes,1,opt,name=exit,proto3" json:"exit,omitempty"`
+	// The cause, such as "killed by SIGKILL: out of memory" or "fewer replicas are wanted".
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspection_PastExit) Reset() {
+	*x = Inspection_PastExit{}
+	mi := &file_hsu_master_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspection_PastExit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspection_PastExit) ProtoMessage() {}
+
+func (x *Inspection_PastExit) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspection_PastExit.ProtoReflect.Descriptor instead.
+func (*Inspection_PastExit) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 0}
+}
+
+func (x *Inspection_PastExit) GetExit() *Exit {
+	if x != nil {
+		return x.Exit
+	}
+	return nil
+}
+
+func (x *Inspection_PastExit) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Event is a line of the history.
+type Inspection_Event struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	At     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	Type   string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Detail string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The user whose command was the cause, and that command.
+	Uid           *uint32 `protobuf:"varint,4,opt,name=uid,proto3,oneof" json:"uid,omitempty"`
+	Command       string  `protobuf:"bytes,5,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspection_Event) Reset() {
+	*x = Inspection_Event{}
+	mi := &file_hsu_master_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspection_Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspection_Event) ProtoMessage() {}
+
+func (x *Inspection_Event) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspection_Event.ProtoReflect.Descriptor instead.
+func (*Inspection_Event) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 1}
+}
+
+func (x *Inspection_Event) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Inspection_Event) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Inspection_Event) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Inspection_Event) GetUid() uint32 {
+	if x != nil && x.Uid != nil {
+		return *x.Uid
+	}
+	return 0
+}
+
+func (x *Inspection_Event) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+// Policy is how the master goes on with the worker.
+type Inspection_Policy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "always", "on-failure" or "never".
+	Restart string `protobuf:"bytes,1,opt,name=restart,proto3" json:"restart,omitempty"`
+	// The restarts that are allowed within the window, and those that are spent.
+	Restarts int32                `protobuf:"varint,2,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	Window   *durationpb.Duration `protobuf:"bytes,3,opt,name=window,proto3" json:"window,omitempty"`
+	Spent    int32                `protobuf:"varint,4,opt,name=spent,proto3" json:"spent,omitempty"`
+	// How long a failed worker waits before it is tried again; absent: it is given up.
+	RetryFailed   *durationpb.Duration `protobuf:"bytes,5,opt,name=retry_failed,json=retryFailed,proto3" json:"retry_failed,omitempty"`
+	StartTimeout  *durationpb.Duration `protobuf:"bytes,6,opt,name=start_timeout,json=startTimeout,proto3" json:"start_timeout,omitempty"`
+	StopGrace     *durationpb.Duration `protobuf:"bytes,7,opt,name=stop_grace,json=stopGrace,proto3" json:"stop_grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspection_Policy) Reset() {
+	*x = Inspection_Policy{}
+	mi := &file_hsu_master_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspection_Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspection_Policy) ProtoMessage() {}
+
+func (x *Inspection_Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspection_Policy.ProtoReflect.Descriptor instead.
+func (*Inspection_Policy) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 2}
+}
+
+func (x *Inspection_Policy) GetRestart() string {
+	if x != nil {
+		return x.Restart
+	}
+	return ""
+}
+
+func (x *Inspection_Policy) GetRestarts() int32 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
+}
+
+func (x *Inspection_Policy) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *Inspection_Policy) GetSpent() int32 {
+	if x != nil {
+		return x.Spent
+	}
+	return 0
+}
+
+func (x *Inspection_Policy) GetRetryFailed() *durationpb.Duration {
+	if x != nil {
+		return x.RetryFailed
+	}
+	return nil
+}
+
+func (x *Inspection_Policy) GetStartTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.StartTimeout
+	}
+	return nil
+}
+
+func (x *Inspection_Policy) GetStopGrace() *durationpb.Duration {
+	if x != nil {
+		return x.StopGrace
+	}
+	return nil
+}
+
+// Setting is a key of a unit.
+type Inspection_Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspection_Setting) Reset() {
+	*x = Inspection_Setting{}
+	mi := &file_hsu_master_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspection_Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspection_Setting) ProtoMessage() {}
+
+func (x *Inspection_Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspection_Setting.ProtoReflect.Descriptor instead.
+func (*Inspection_Setting) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 3}
+}
+
+func (x *Inspection_Setting) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Inspection_Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
 }
 
 var File_hsu_master_admin_proto protoreflect.FileDescriptor
@@ -2953,7 +3520,53 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x18\n" +
 	"\aworkers\x18\x03 \x03(\tR\aworkers\x12\x18\n" +
-	"\areasons\x18\x04 \x03(\tR\areasons\"\x0f\n" +
+	"\areasons\x18\x04 \x03(\tR\areasons\"D\n" +
+	"\x0eInspectRequest\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\x12\x1c\n" +
+	"\tprocesses\x18\x02 \x01(\bR\tprocesses\"\x85\x01\n" +
+	"\x0fInspectResponse\x12A\n" +
+	"\vinspections\x18\x01 \x03(\v2\x1f.hsu.master.admin.v1.InspectionR\vinspections\x12/\n" +
+	"\x05units\x18\x02 \x03(\v2\x19.hsu.master.admin.v1.UnitR\x05units\"\xc0\t\n" +
+	"\n" +
+	"Inspection\x123\n" +
+	"\x06worker\x18\x01 \x01(\v2\x1b.hsu.master.admin.v1.WorkerR\x06worker\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12>\n" +
+	"\x05exits\x18\x03 \x03(\v2(.hsu.master.admin.v1.Inspection.PastExitR\x05exits\x12=\n" +
+	"\x06events\x18\x04 \x03(\v2%.hsu.master.admin.v1.Inspection.EventR\x06events\x12>\n" +
+	"\x06policy\x18\x05 \x01(\v2&.hsu.master.admin.v1.Inspection.PolicyR\x06policy\x12C\n" +
+	"\bsettings\x18\x06 \x03(\v2'.hsu.master.admin.v1.Inspection.SettingR\bsettings\x12!\n" +
+	"\fcommand_line\x18\a \x03(\tR\vcommandLine\x12\x12\n" +
+	"\x04pids\x18\b \x03(\x05R\x04pids\x12\x18\n" +
+	"\alistens\x18\t \x03(\x05R\alistens\x12\x16\n" +
+	"\x06cgroup\x18\n" +
+	" \x01(\tR\x06cgroup\x12\x10\n" +
+	"\x03log\x18\v \x01(\tR\x03log\x12\x1a\n" +
+	"\boutdated\x18\f \x03(\tR\boutdated\x12\x1b\n" +
+	"\tspec_hash\x18\r \x01(\tR\bspecHash\x12\x18\n" +
+	"\aretired\x18\x0e \x01(\bR\aretired\x12\x16\n" +
+	"\x06hidden\x18\x0f \x01(\tR\x06hidden\x1aQ\n" +
+	"\bPastExit\x12-\n" +
+	"\x04exit\x18\x01 \x01(\v2\x19.hsu.master.admin.v1.ExitR\x04exit\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x1a\x98\x01\n" +
+	"\x05Event\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x15\n" +
+	"\x03uid\x18\x04 \x01(\rH\x00R\x03uid\x88\x01\x01\x12\x18\n" +
+	"\acommand\x18\x05 \x01(\tR\acommandB\x06\n" +
+	"\x04_uid\x1a\xbf\x02\n" +
+	"\x06Policy\x12\x18\n" +
+	"\arestart\x18\x01 \x01(\tR\arestart\x12\x1a\n" +
+	"\brestarts\x18\x02 \x01(\x05R\brestarts\x121\n" +
+	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12\x14\n" +
+	"\x05spent\x18\x04 \x01(\x05R\x05spent\x12<\n" +
+	"\fretry_failed\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vretryFailed\x12>\n" +
+	"\rstart_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fstartTimeout\x128\n" +
+	"\n" +
+	"stop_grace\x18\a \x01(\v2\x19.google.protobuf.DurationR\tstopGrace\x1a1\n" +
+	"\aSetting\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x0f\n" +
 	"\rBackupRequest\"8\n" +
 	"\x0eBackupResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
@@ -3042,7 +3655,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tspec_hash\x18\a \x01(\tR\bspecHash\x129\n" +
 	"\n" +
 	"changed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAtB\b\n" +
-	"\x06_scale\"\x9c\b\n" +
+	"\x06_scale\"\xd0\b\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -3080,7 +3693,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\n" +
 	"stopped_by\x18\x1b \x01(\v2\x1d.hsu.master.admin.v1.OperatorR\tstoppedBy\x12\x1c\n" +
 	"\tunmanaged\x18\x1d \x01(\bR\tunmanaged\x12\x18\n" +
-	"\aprogram\x18\x1e \x01(\tR\aprogram\"\xeb\x01\n" +
+	"\aprogram\x18\x1e \x01(\tR\aprogram\x122\n" +
+	"\x05calls\x18\x1f \x01(\v2\x1c.hsu.master.admin.v1.FiguresR\x05calls\"\xeb\x01\n" +
 	"\x05Usage\x12\x1a\n" +
 	"\bresident\x18\x01 \x01(\x03R\bresident\x12+\n" +
 	"\x03cpu\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03cpu\x12 \n" +
@@ -3182,7 +3796,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"@\n" +
 	"\x11HeartbeatResponse\x12+\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl2\xeb\x04\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl2\xc3\x05\n" +
 	"\x05Admin\x12Y\n" +
 	"\bGetState\x12$.hsu.master.admin.v1.GetStateRequest\x1a%.hsu.master.admin.v1.GetStateResponse\"\x00\x12b\n" +
 	"\vListWorkers\x12'.hsu.master.admin.v1.ListWorkersRequest\x1a(.hsu.master.admin.v1.ListWorkersResponse\"\x00\x12U\n" +
@@ -3190,7 +3804,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x06Reload\x12\".hsu.master.admin.v1.ReloadRequest\x1a#.hsu.master.admin.v1.ReloadResponse\"\x000\x01\x12P\n" +
 	"\x05Scale\x12!.hsu.master.admin.v1.ScaleRequest\x1a\".hsu.master.admin.v1.ScaleResponse\"\x00\x12L\n" +
 	"\x03Act\x12\x1f.hsu.master.admin.v1.ActRequest\x1a .hsu.master.admin.v1.ActResponse\"\x000\x01\x12U\n" +
-	"\x06Events\x12\".hsu.master.admin.v1.EventsRequest\x1a#.hsu.master.admin.v1.EventsResponse\"\x000\x012\xc7\x03\n" +
+	"\x06Events\x12\".hsu.master.admin.v1.EventsRequest\x1a#.hsu.master.admin.v1.EventsResponse\"\x000\x01\x12V\n" +
+	"\aInspect\x12#.hsu.master.admin.v1.InspectRequest\x1a$.hsu.master.admin.v1.InspectResponse\"\x002\xc7\x03\n" +
 	"\bRegistry\x12M\n" +
 	"\x04List\x12 .hsu.master.admin.v1.ListRequest\x1a!.hsu.master.admin.v1.ListResponse\"\x00\x12R\n" +
 	"\x05Watch\x12!.hsu.master.admin.v1.WatchRequest\x1a\".hsu.master.admin.v1.WatchResponse\"\x000\x01\x12Y\n" +
@@ -3212,7 +3827,7 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_hsu_master_admin_proto_goTypes = []any{
 	(WatchResponse_Kind)(0),       // 0: hsu.master.admin.v1.WatchResponse.Kind
 	(*GetStateRequest)(nil),       // 1: hsu.master.admin.v1.GetStateRequest
@@ -3222,117 +3837,141 @@ var file_hsu_master_admin_proto_goTypes = []any{
 	(*ReloadRequest)(nil),         // 5: hsu.master.admin.v1.ReloadRequest
 	(*ReloadResponse)(nil),        // 6: hsu.master.admin.v1.ReloadResponse
 	(*UnitChange)(nil),            // 7: hsu.master.admin.v1.UnitChange
-	(*BackupRequest)(nil),         // 8: hsu.master.admin.v1.BackupRequest
-	(*BackupResponse)(nil),        // 9: hsu.master.admin.v1.BackupResponse
-	(*ScaleRequest)(nil),          // 10: hsu.master.admin.v1.ScaleRequest
-	(*ScaleResponse)(nil),         // 11: hsu.master.admin.v1.ScaleResponse
-	(*ActRequest)(nil),            // 12: hsu.master.admin.v1.ActRequest
-	(*ActResponse)(nil),           // 13: hsu.master.admin.v1.ActResponse
-	(*EventsRequest)(nil),         // 14: hsu.master.admin.v1.EventsRequest
-	(*EventsResponse)(nil),        // 15: hsu.master.admin.v1.EventsResponse
-	(*Event)(nil),                 // 16: hsu.master.admin.v1.Event
-	(*State)(nil),                 // 17: hsu.master.admin.v1.State
-	(*Operator)(nil),              // 18: hsu.master.admin.v1.Operator
-	(*Unit)(nil),                  // 19: hsu.master.admin.v1.Unit
-	(*Worker)(nil),                // 20: hsu.master.admin.v1.Worker
-	(*Usage)(nil),                 // 21: hsu.master.admin.v1.Usage
-	(*Announcement)(nil),          // 22: hsu.master.admin.v1.Announcement
-	(*AnnouncedApi)(nil),          // 23: hsu.master.admin.v1.AnnouncedApi
-	(*Check)(nil),                 // 24: hsu.master.admin.v1.Check
-	(*Exit)(nil),                  // 25: hsu.master.admin.v1.Exit
-	(*Service)(nil),               // 26: hsu.master.admin.v1.Service
-	(*Endpoint)(nil),              // 27: hsu.master.admin.v1.Endpoint
-	(*Figures)(nil),               // 28: hsu.master.admin.v1.Figures
-	(*Latency)(nil),               // 29: hsu.master.admin.v1.Latency
-	(*ListRequest)(nil),           // 30: hsu.master.admin.v1.ListRequest
-	(*ListResponse)(nil),          // 31: hsu.master.admin.v1.ListResponse
-	(*WatchRequest)(nil),          // 32: hsu.master.admin.v1.WatchRequest
-	(*WatchResponse)(nil),         // 33: hsu.master.admin.v1.WatchResponse
-	(*RegisterRequest)(nil),       // 34: hsu.master.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 35: hsu.master.admin.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 36: hsu.master.admin.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 37: hsu.master.admin.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 38: hsu.master.admin.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 39: hsu.master.admin.v1.HeartbeatResponse
-	nil,                           // 40: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 41: hsu.master.admin.v1.Figures.FailuresEntry
-	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*InspectRequest)(nil),        // 8: hsu.master.admin.v1.InspectRequest
+	(*InspectResponse)(nil),       // 9: hsu.master.admin.v1.InspectResponse
+	(*Inspection)(nil),            // 10: hsu.master.admin.v1.Inspection
+	(*BackupRequest)(nil),         // 11: hsu.master.admin.v1.BackupRequest
+	(*BackupResponse)(nil),        // 12: hsu.master.admin.v1.BackupResponse
+	(*ScaleRequest)(nil),          // 13: hsu.master.admin.v1.ScaleRequest
+	(*ScaleResponse)(nil),         // 14: hsu.master.admin.v1.ScaleResponse
+	(*ActRequest)(nil),            // 15: hsu.master.admin.v1.ActRequest
+	(*ActResponse)(nil),           // 16: hsu.master.admin.v1.ActResponse
+	(*EventsRequest)(nil),         // 17: hsu.master.admin.v1.EventsRequest
+	(*EventsResponse)(nil),        // 18: hsu.master.admin.v1.EventsResponse
+	(*Event)(nil),                 // 19: hsu.master.admin.v1.Event
+	(*State)(nil),                 // 20: hsu.master.admin.v1.State
+	(*Operator)(nil),              // 21: hsu.master.admin.v1.Operator
+	(*Unit)(nil),                  // 22: hsu.master.admin.v1.Unit
+	(*Worker)(nil),                // 23: hsu.master.admin.v1.Worker
+	(*Usage)(nil),                 // 24: hsu.master.admin.v1.Usage
+	(*Announcement)(nil),          // 25: hsu.master.admin.v1.Announcement
+	(*AnnouncedApi)(nil),          // 26: hsu.master.admin.v1.AnnouncedApi
+	(*Check)(nil),                 // 27: hsu.master.admin.v1.Check
+	(*Exit)(nil),                  // 28: hsu.master.admin.v1.Exit
+	(*Service)(nil),               // 29: hsu.master.admin.v1.Service
+	(*Endpoint)(nil),              // 30: hsu.master.admin.v1.Endpoint
+	(*Figures)(nil),               // 31: hsu.master.admin.v1.Figures
+	(*Latency)(nil),               // 32: hsu.master.admin.v1.Latency
+	(*ListRequest)(nil),           // 33: hsu.master.admin.v1.ListRequest
+	(*ListResponse)(nil),          // 34: hsu.master.admin.v1.ListResponse
+	(*WatchRequest)(nil),          // 35: hsu.master.admin.v1.WatchRequest
+	(*WatchResponse)(nil),         // 36: hsu.master.admin.v1.WatchResponse
+	(*RegisterRequest)(nil),       // 37: hsu.master.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 38: hsu.master.admin.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 39: hsu.master.admin.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 40: hsu.master.admin.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 41: hsu.master.admin.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 42: hsu.master.admin.v1.HeartbeatResponse
+	(*Inspection_PastExit)(nil),   // 43: hsu.master.admin.v1.Inspection.PastExit
+	(*Inspection_Event)(nil),      // 44: hsu.master.admin.v1.Inspection.Event
+	(*Inspection_Policy)(nil),     // 45: hsu.master.admin.v1.Inspection.Policy
+	(*Inspection_Setting)(nil),    // 46: hsu.master.admin.v1.Inspection.Setting
+	nil,                           // 47: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 48: hsu.master.admin.v1.Figures.FailuresEntry
+	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
-	17, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
-	20, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
+	20, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
+	23, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
 	7,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
-	42, // 3: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
-	42, // 4: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
-	43, // 5: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	16, // 6: hsu.master.admin.v1.EventsResponse.events:type_name -> hsu.master.admin.v1.Event
-	43, // 7: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
-	18, // 8: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
-	20, // 9: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
-	26, // 10: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	43, // 11: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	40, // 12: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	43, // 13: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
-	19, // 14: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
-	43, // 15: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
-	43, // 16: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
-	25, // 17: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	24, // 18: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	43, // 19: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	43, // 20: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
-	43, // 21: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
-	21, // 22: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
-	22, // 23: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
-	18, // 24: hsu.master.admin.v1.Worker.stopped_by:type_name -> hsu.master.admin.v1.Operator
-	42, // 25: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
-	23, // 26: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
-	43, // 27: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	43, // 28: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	43, // 29: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	27, // 30: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	42, // 31: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	43, // 32: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	28, // 33: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	42, // 34: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	41, // 35: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	29, // 36: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	42, // 37: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	26, // 38: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 39: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	27, // 40: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	42, // 41: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	27, // 42: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	42, // 43: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	1,  // 44: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 45: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	8,  // 46: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	5,  // 47: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	10, // 48: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	12, // 49: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
-	14, // 50: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
-	30, // 51: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	32, // 52: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	34, // 53: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	36, // 54: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	38, // 55: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 56: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 57: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	9,  // 58: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	6,  // 59: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	11, // 60: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	13, // 61: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
-	15, // 62: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
-	31, // 63: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	33, // 64: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	35, // 65: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	37, // 66: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	39, // 67: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	56, // [56:68] is the sub-list for method output_type
-	44, // [44:56] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	10, // 3: hsu.master.admin.v1.InspectResponse.inspections:type_name -> hsu.master.admin.v1.Inspection
+	22, // 4: hsu.master.admin.v1.InspectResponse.units:type_name -> hsu.master.admin.v1.Unit
+	23, // 5: hsu.master.admin.v1.Inspection.worker:type_name -> hsu.master.admin.v1.Worker
+	49, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
+	43, // 7: hsu.master.admin.v1.Inspection.exits:type_name -> hsu.master.admin.v1.Inspection.PastExit
+	44, // 8: hsu.master.admin.v1.Inspection.events:type_name -> hsu.master.admin.v1.Inspection.Event
+	45, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
+	46, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
+	50, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
+	50, // 12: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
+	49, // 13: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	19, // 14: hsu.master.admin.v1.EventsResponse.events:type_name -> hsu.master.admin.v1.Event
+	49, // 15: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
+	21, // 16: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
+	23, // 17: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
+	29, // 18: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
+	49, // 19: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	47, // 20: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	49, // 21: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	22, // 22: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
+	49, // 23: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
+	49, // 24: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	28, // 25: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
+	27, // 26: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
+	49, // 27: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	49, // 28: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	49, // 29: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	24, // 30: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
+	25, // 31: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
+	21, // 32: hsu.master.admin.v1.Worker.stopped_by:type_name -> hsu.master.admin.v1.Operator
+	31, // 33: hsu.master.admin.v1.Worker.calls:type_name -> hsu.master.admin.v1.Figures
+	50, // 34: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	26, // 35: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
+	49, // 36: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	49, // 37: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	49, // 38: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	30, // 39: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	50, // 40: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	49, // 41: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	31, // 42: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	50, // 43: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	48, // 44: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	32, // 45: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	50, // 46: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	29, // 47: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	0,  // 48: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	30, // 49: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	50, // 50: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	30, // 51: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	50, // 52: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	28, // 53: hsu.master.admin.v1.Inspection.PastExit.exit:type_name -> hsu.master.admin.v1.Exit
+	49, // 54: hsu.master.admin.v1.Inspection.Event.at:type_name -> google.protobuf.Timestamp
+	50, // 55: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
+	50, // 56: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
+	50, // 57: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
+	50, // 58: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
+	1,  // 59: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	3,  // 60: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	11, // 61: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	5,  // 62: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	13, // 63: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	15, // 64: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
+	17, // 65: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
+	8,  // 66: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
+	33, // 67: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	35, // 68: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	37, // 69: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	39, // 70: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	41, // 71: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	2,  // 72: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	4,  // 73: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	12, // 74: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	6,  // 75: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	14, // 76: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	16, // 77: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
+	18, // 78: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
+	9,  // 79: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
+	34, // 80: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	36, // 81: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	38, // 82: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	40, // 83: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	42, // 84: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	72, // [72:85] is the sub-list for method output_type
+	59, // [59:72] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -3340,17 +3979,18 @@ func file_hsu_master_admin_proto_init() {
 	if File_hsu_master_admin_proto != nil {
 		return
 	}
-	file_hsu_master_admin_proto_msgTypes[13].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[18].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[20].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[24].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[16].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[21].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[23].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[27].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[43].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   41,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -29,6 +29,7 @@ const (
 	Admin_Scale_FullMethodName       = "/hsu.master.admin.v1.Admin/Scale"
 	Admin_Act_FullMethodName         = "/hsu.master.admin.v1.Admin/Act"
 	Admin_Events_FullMethodName      = "/hsu.master.admin.v1.Admin/Events"
+	Admin_Inspect_FullMethodName     = "/hsu.master.admin.v1.Admin/Inspect"
 )
 
 // AdminClient is the client API for Admin service.
@@ -64,6 +65,9 @@ type AdminClient interface {
 	// with the master. NOT_FOUND: a name is that of no worker or unit, neither now nor in
 	// the history.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error)
+	// Inspect returns all that is known of workers. NOT_FOUND: a name is neither that
+	// of a worker nor that of a unit.
+	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
 }
 
 type adminClient struct {
@@ -180,6 +184,16 @@ func (c *adminClient) Events(ctx context.Context, in *EventsRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_EventsClient = grpc.ServerStreamingClient[EventsResponse]
 
+func (c *adminClient) Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InspectResponse)
+	err := c.cc.Invoke(ctx, Admin_Inspect_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -213,6 +227,9 @@ type AdminServer interface {
 	// with the master. NOT_FOUND: a name is that of no worker or unit, neither now nor in
 	// the history.
 	Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error
+	// Inspect returns all that is known of workers. NOT_FOUND: a name is neither that
+	// of a worker nor that of a unit.
+	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -243,6 +260,9 @@ func (UnimplementedAdminServer) Act(*ActRequest, grpc.ServerStreamingServer[ActR
 }
 func (UnimplementedAdminServer) Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Events not implemented")
+}
+func (UnimplementedAdminServer) Inspect(context.Context, *InspectRequest) (*InspectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Inspect not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -363,6 +383,24 @@ func _Admin_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_EventsServer = grpc.ServerStreamingServer[EventsResponse]
 
+func _Admin_Inspect_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InspectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Inspect(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Inspect_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Inspect(ctx, req.(*InspectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -381,6 +419,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Scale",
 			Handler:    _Admin_Scale_Handler,
+		},
+		{
+			MethodName: "Inspect",
+			Handler:    _Admin_Inspect_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

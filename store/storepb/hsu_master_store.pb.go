@@ -455,7 +455,9 @@ type Worker struct {
 	// with the instance.
 	Announcements []*Announcement `protobuf:"bytes,26,rep,name=announcements,proto3" json:"announcements,omitempty"`
 	// The operator who has stopped it, if desired is DESIRED_STOPPED.
-	StoppedBy     *Operator `protobuf:"bytes,28,opt,name=stopped_by,json=stoppedBy,proto3" json:"stopped_by,omitempty"`
+	StoppedBy *Operator `protobuf:"bytes,28,opt,name=stopped_by,json=stoppedBy,proto3" json:"stopped_by,omitempty"`
+	// The last exits, the newest last; last_exit is the last one of them.
+	Exits         []*PastExit `protobuf:"bytes,29,rep,name=exits,proto3" json:"exits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -644,6 +646,67 @@ func (x *Worker) GetStoppedBy() *Operator {
 	return nil
 }
 
+func (x *Worker) GetExits() []*PastExit {
+	if x != nil {
+		return x.Exits
+	}
+	return nil
+}
+
+// PastExit is the end of an instance.
+type PastExit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Exit  *Exit                  `protobuf:"bytes,1,opt,name=exit,proto3" json:"exit,omitempty"`
+	// For people.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PastExit) Reset() {
+	*x = PastExit{}
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PastExit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PastExit) ProtoMessage() {}
+
+func (x *PastExit) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PastExit.ProtoReflect.Descriptor instead.
+func (*PastExit) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PastExit) GetExit() *Exit {
+	if x != nil {
+		return x.Exit
+	}
+	return nil
+}
+
+func (x *PastExit) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Notify is the notify socket of an instance.
 type Notify struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -659,7 +722,7 @@ type Notify struct {
 
 func (x *Notify) Reset() {
 	*x = Notify{}
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -671,7 +734,7 @@ func (x *Notify) String() string {
 func (*Notify) ProtoMessage() {}
 
 func (x *Notify) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -684,7 +747,7 @@ func (x *Notify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notify.ProtoReflect.Descriptor instead.
 func (*Notify) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Notify) GetPath() string {
@@ -722,7 +785,7 @@ type HookRun struct {
 
 func (x *HookRun) Reset() {
 	*x = HookRun{}
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +797,7 @@ func (x *HookRun) String() string {
 func (*HookRun) ProtoMessage() {}
 
 func (x *HookRun) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +810,7 @@ func (x *HookRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HookRun.ProtoReflect.Descriptor instead.
 func (*HookRun) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HookRun) GetHook() string {
@@ -780,7 +843,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +855,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +868,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Announcement) GetModule() string {
@@ -857,7 +920,7 @@ type AnnouncedApi struct {
 
 func (x *AnnouncedApi) Reset() {
 	*x = AnnouncedApi{}
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +932,7 @@ func (x *AnnouncedApi) String() string {
 func (*AnnouncedApi) ProtoMessage() {}
 
 func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +945,7 @@ func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
 func (*AnnouncedApi) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AnnouncedApi) GetServiceIds() []string {
@@ -929,7 +992,7 @@ type Due struct {
 
 func (x *Due) Reset() {
 	*x = Due{}
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +1004,7 @@ func (x *Due) String() string {
 func (*Due) ProtoMessage() {}
 
 func (x *Due) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1017,7 @@ func (x *Due) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Due.ProtoReflect.Descriptor instead.
 func (*Due) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Due) GetSchedule() string {
@@ -996,7 +1059,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1071,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1084,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Found) GetPid() int32 {
@@ -1097,7 +1160,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1172,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1185,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Offer) GetName() string {
@@ -1183,7 +1246,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1258,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1271,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Unit) GetName() string {
@@ -1304,7 +1367,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1379,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1392,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Rollout) GetAct() string {
@@ -1365,7 +1428,7 @@ type RolloutWorker struct {
 
 func (x *RolloutWorker) Reset() {
 	*x = RolloutWorker{}
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1440,7 @@ func (x *RolloutWorker) String() string {
 func (*RolloutWorker) ProtoMessage() {}
 
 func (x *RolloutWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1453,7 @@ func (x *RolloutWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutWorker.ProtoReflect.Descriptor instead.
 func (*RolloutWorker) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RolloutWorker) GetId() string {
@@ -1423,7 +1486,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_hsu_master_store_proto_msgTypes[12]
+	mi := &file_hsu_master_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1498,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[12]
+	mi := &file_hsu_master_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1511,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{12}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Registration) GetService() string {
@@ -1510,7 +1573,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_hsu_master_store_proto_msgTypes[13]
+	mi := &file_hsu_master_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1585,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[13]
+	mi := &file_hsu_master_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1598,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{13}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Instance) GetToken() string {
@@ -1659,7 +1722,7 @@ type RestartBudget struct {
 
 func (x *RestartBudget) Reset() {
 	*x = RestartBudget{}
-	mi := &file_hsu_master_store_proto_msgTypes[14]
+	mi := &file_hsu_master_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1734,7 @@ func (x *RestartBudget) String() string {
 func (*RestartBudget) ProtoMessage() {}
 
 func (x *RestartBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[14]
+	mi := &file_hsu_master_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1747,7 @@ func (x *RestartBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBudget.ProtoReflect.Descriptor instead.
 func (*RestartBudget) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{14}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RestartBudget) GetBackoffNs() int64 {
@@ -1749,7 +1812,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_store_proto_msgTypes[15]
+	mi := &file_hsu_master_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1824,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[15]
+	mi := &file_hsu_master_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1837,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{15}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1822,7 +1885,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_store_proto_msgTypes[16]
+	mi := &file_hsu_master_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1897,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[16]
+	mi := &file_hsu_master_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1910,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{16}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -1904,7 +1967,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_hsu_master_store_proto_msgTypes[17]
+	mi := &file_hsu_master_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +1979,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[17]
+	mi := &file_hsu_master_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +1992,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{17}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Operator) GetUid() uint32 {
@@ -1970,7 +2033,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_hsu_master_store_proto_msgTypes[18]
+	mi := &file_hsu_master_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2045,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[18]
+	mi := &file_hsu_master_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2058,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{18}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Result) GetMethod() string {
@@ -2065,7 +2128,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
 	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
-	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xb9\a\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xee\a\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -2091,7 +2154,11 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x06notify\x18\x18 \x01(\v2\x1b.hsu.master.store.v1.NotifyR\x06notify\x12G\n" +
 	"\rannouncements\x18\x1a \x03(\v2!.hsu.master.store.v1.AnnouncementR\rannouncements\x12<\n" +
 	"\n" +
-	"stopped_by\x18\x1c \x01(\v2\x1d.hsu.master.store.v1.OperatorR\tstoppedBy\"[\n" +
+	"stopped_by\x18\x1c \x01(\v2\x1d.hsu.master.store.v1.OperatorR\tstoppedBy\x123\n" +
+	"\x05exits\x18\x1d \x03(\v2\x1d.hsu.master.store.v1.PastExitR\x05exits\"Q\n" +
+	"\bPastExit\x12-\n" +
+	"\x04exit\x18\x01 \x01(\v2\x19.hsu.master.store.v1.ExitR\x04exit\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"[\n" +
 	"\x06Notify\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
 	"\rwatchdog_usec\x18\x02 \x01(\x03R\fwatchdogUsec\x12\x18\n" +
@@ -2263,7 +2330,7 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
@@ -2272,63 +2339,66 @@ var file_hsu_master_store_proto_goTypes = []any{
 	(ExitSource)(0),               // 4: hsu.master.store.v1.ExitSource
 	(*Meta)(nil),                  // 5: hsu.master.store.v1.Meta
 	(*Worker)(nil),                // 6: hsu.master.store.v1.Worker
-	(*Notify)(nil),                // 7: hsu.master.store.v1.Notify
-	(*HookRun)(nil),               // 8: hsu.master.store.v1.HookRun
-	(*Announcement)(nil),          // 9: hsu.master.store.v1.Announcement
-	(*AnnouncedApi)(nil),          // 10: hsu.master.store.v1.AnnouncedApi
-	(*Due)(nil),                   // 11: hsu.master.store.v1.Due
-	(*Found)(nil),                 // 12: hsu.master.store.v1.Found
-	(*Offer)(nil),                 // 13: hsu.master.store.v1.Offer
-	(*Unit)(nil),                  // 14: hsu.master.store.v1.Unit
-	(*Rollout)(nil),               // 15: hsu.master.store.v1.Rollout
-	(*RolloutWorker)(nil),         // 16: hsu.master.store.v1.RolloutWorker
-	(*Registration)(nil),          // 17: hsu.master.store.v1.Registration
-	(*Instance)(nil),              // 18: hsu.master.store.v1.Instance
-	(*RestartBudget)(nil),         // 19: hsu.master.store.v1.RestartBudget
-	(*Exit)(nil),                  // 20: hsu.master.store.v1.Exit
-	(*Event)(nil),                 // 21: hsu.master.store.v1.Event
-	(*Operator)(nil),              // 22: hsu.master.store.v1.Operator
-	(*Result)(nil),                // 23: hsu.master.store.v1.Result
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*PastExit)(nil),              // 7: hsu.master.store.v1.PastExit
+	(*Notify)(nil),                // 8: hsu.master.store.v1.Notify
+	(*HookRun)(nil),               // 9: hsu.master.store.v1.HookRun
+	(*Announcement)(nil),          // 10: hsu.master.store.v1.Announcement
+	(*AnnouncedApi)(nil),          // 11: hsu.master.store.v1.AnnouncedApi
+	(*Due)(nil),                   // 12: hsu.master.store.v1.Due
+	(*Found)(nil),                 // 13: hsu.master.store.v1.Found
+	(*Offer)(nil),                 // 14: hsu.master.store.v1.Offer
+	(*Unit)(nil),                  // 15: hsu.master.store.v1.Unit
+	(*Rollout)(nil),               // 16: hsu.master.store.v1.Rollout
+	(*RolloutWorker)(nil),         // 17: hsu.master.store.v1.RolloutWorker
+	(*Registration)(nil),          // 18: hsu.master.store.v1.Registration
+	(*Instance)(nil),              // 19: hsu.master.store.v1.Instance
+	(*RestartBudget)(nil),         // 20: hsu.master.store.v1.RestartBudget
+	(*Exit)(nil),                  // 21: hsu.master.store.v1.Exit
+	(*Event)(nil),                 // 22: hsu.master.store.v1.Event
+	(*Operator)(nil),              // 23: hsu.master.store.v1.Operator
+	(*Result)(nil),                // 24: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	24, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	24, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	25, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	25, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
 	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
 	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
-	18, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
-	19, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
-	20, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
-	13, // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
-	11, // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
-	8,  // 9: hsu.master.store.v1.Worker.hooks:type_name -> hsu.master.store.v1.HookRun
-	12, // 10: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
-	7,  // 11: hsu.master.store.v1.Worker.notify:type_name -> hsu.master.store.v1.Notify
-	9,  // 12: hsu.master.store.v1.Worker.announcements:type_name -> hsu.master.store.v1.Announcement
-	22, // 13: hsu.master.store.v1.Worker.stopped_by:type_name -> hsu.master.store.v1.Operator
-	18, // 14: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
-	10, // 15: hsu.master.store.v1.Announcement.apis:type_name -> hsu.master.store.v1.AnnouncedApi
-	24, // 16: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
-	24, // 17: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
-	2,  // 18: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
-	24, // 19: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
-	3,  // 20: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
-	24, // 21: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
-	15, // 22: hsu.master.store.v1.Unit.rollout:type_name -> hsu.master.store.v1.Rollout
-	16, // 23: hsu.master.store.v1.Rollout.workers:type_name -> hsu.master.store.v1.RolloutWorker
-	24, // 24: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 25: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	24, // 26: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	4,  // 27: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	24, // 28: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	24, // 29: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	22, // 30: hsu.master.store.v1.Event.operator:type_name -> hsu.master.store.v1.Operator
-	24, // 31: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	19, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
+	20, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
+	21, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
+	14, // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
+	12, // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
+	9,  // 9: hsu.master.store.v1.Worker.hooks:type_name -> hsu.master.store.v1.HookRun
+	13, // 10: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
+	8,  // 11: hsu.master.store.v1.Worker.notify:type_name -> hsu.master.store.v1.Notify
+	10, // 12: hsu.master.store.v1.Worker.announcements:type_name -> hsu.master.store.v1.Announcement
+	23, // 13: hsu.master.store.v1.Worker.stopped_by:type_name -> hsu.master.store.v1.Operator
+	7,  // 14: hsu.master.store.v1.Worker.exits:type_name -> hsu.master.store.v1.PastExit
+	21, // 15: hsu.master.store.v1.PastExit.exit:type_name -> hsu.master.store.v1.Exit
+	19, // 16: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
+	11, // 17: hsu.master.store.v1.Announcement.apis:type_name -> hsu.master.store.v1.AnnouncedApi
+	25, // 18: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
+	25, // 19: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
+	2,  // 20: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
+	25, // 21: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
+	3,  // 22: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
+	25, // 23: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	16, // 24: hsu.master.store.v1.Unit.rollout:type_name -> hsu.master.store.v1.Rollout
+	17, // 25: hsu.master.store.v1.Rollout.workers:type_name -> hsu.master.store.v1.RolloutWorker
+	25, // 26: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 27: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	25, // 28: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 29: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	25, // 30: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	25, // 31: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	23, // 32: hsu.master.store.v1.Event.operator:type_name -> hsu.master.store.v1.Operator
+	25, // 33: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -2336,14 +2406,14 @@ func file_hsu_master_store_proto_init() {
 	if File_hsu_master_store_proto != nil {
 		return
 	}
-	file_hsu_master_store_proto_msgTypes[9].OneofWrappers = []any{}
+	file_hsu_master_store_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
