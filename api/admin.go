@@ -17,6 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/api/proto"
+	"github.com/core-tools/hsu-master/internal/systemd"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
 )
@@ -31,7 +32,12 @@ type Admin struct {
 	Reread func(
 		ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
 	) error
-	Listen   string // address of the public server
+	// End begins to end the master, and leaves its workers running with detach. wait returns when they are stopped or
+	// left. If it is nil, Shutdown fails with UNIMPLEMENTED.
+	End func(ctx context.Context, detach bool) (wait func(context.Context) error, err error)
+	InFlight func() int      // number of calls in flight
+	Service  systemd.Service // whose main process this one is
+	Listen   string          // address of the public server
 	Registry string // URL of the module registry; empty if none is served
 	Version  string
 	Started  time.Time
@@ -112,7 +118,7 @@ func (a *Admin) GetState(ctx context.Context, _ *adminpb.GetStateRequest) (*admi
 	}
 	state.StateDir = a.Store.StateDirID().String()
 	state.Source = SourceLive
-	state.MasterPid = int32(os.Getpid()) //nolint:gosec // a PID fits in 32 bits: see pid_max
+	state.MasterPid = masterPID()
 	state.Status = string(a.Supervisor.Status())
 	state.Listen, state.Registry = a.Listen, a.Registry
 	state.Version = a.Version

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/internal/systemd"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
@@ -102,6 +103,7 @@ type Master struct {
 	stopping chan struct{} // closed when it begins to stop
 	hurry    chan struct{}
 	reread   chan struct{} // has room for one Reread at a time
+	ending   *ending
 	// essential gets a value when an essential worker has ended.
 	essential chan struct{}
 }
@@ -132,7 +134,7 @@ func New(o Options) (_ *Master, err error) {
 	m := &Master{
 		options: o, log: o.Log,
 		ready: make(chan struct{}), stopping: make(chan struct{}), hurry: make(chan struct{}, 1),
-		reread: make(chan struct{}, 1), essential: make(chan struct{}, 1),
+		reread: make(chan struct{}, 1), essential: make(chan struct{}, 1), ending: newEnding(),
 	}
 	defer func() {
 		if err != nil {
@@ -219,7 +221,9 @@ func (m *Master) openServers() (err error) {
 	m.onClose("the gateway", func() error { m.gateway.Close(); return nil })
 	m.admin.server = api.NewAdminServer(&api.Admin{
 		Store: m.store, Supervisor: m.sup,
-		Reread: m.Reread, Listen: m.listener.Addr().String(), Registry: m.registryURL(),
+		Reread: m.Reread, End: m.Shutdown, Service: systemd.ServiceOfThisProcess(),
+		InFlight: func() int { return m.gateway.Figures().Streams },
+		Listen: m.listener.Addr().String(), Registry: m.registryURL(),
 		Version: m.options.Version, Started: time.Now(),
 	}, business)
 	return nil

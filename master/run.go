@@ -14,7 +14,7 @@ import (
 
 // Run adopts the workers of an earlier master, starts the missing ones, and serves until ctx is done or a part fails.
 // Then it drains the calls in flight and stops the workers. If ctx is cancelled with [supervisor.ErrDetach] as the
-// cause, Run leaves the workers running for the next master. If an essential worker fails or ends, Run stops as it does
+// cause, Run leaves the workers running for the next master. [Master.Shutdown] ends it likewise. If an essential worker fails or ends, Run stops as it does
 // when ctx is done, and returns an [EssentialError]. Run must be called once.
 func (m *Master) Run(ctx context.Context) error {
 	// The end of ctx begins the stop. Each part ends later, when no call needs it any more.
@@ -43,12 +43,14 @@ func (m *Master) Run(ctx context.Context) error {
 			ended = true
 		case <-m.essential:
 			ended = true
+		case <-m.ending.asked:
+			ended = true
 		case <-ctx.Done():
 			ended = true
 		}
 	}
 	drained := func() {}
-	if errors.Is(context.Cause(ctx), supervisor.ErrDetach) {
+	if m.ending.begin(errors.Is(context.Cause(ctx), supervisor.ErrDetach)) {
 		m.sup.Drain()
 		drained = func() { end(supervisor.ErrDetach) }
 	} else {
@@ -108,7 +110,7 @@ func (m *Master) stop(supervised <-chan error, whenDrained func()) error {
 		case err := <-supervised:
 			cancel() // no worker is left to answer the remaining calls
 			drained.Wait()
-			m.admin.server.Stop()
+			m.endAdmin(err)
 			return err
 		case <-m.hurry:
 			m.log.Warn("master stopping immediately")

@@ -30,6 +30,7 @@ const (
 	Admin_Act_FullMethodName         = "/hsu.master.admin.v1.Admin/Act"
 	Admin_Events_FullMethodName      = "/hsu.master.admin.v1.Admin/Events"
 	Admin_Inspect_FullMethodName     = "/hsu.master.admin.v1.Admin/Inspect"
+	Admin_Shutdown_FullMethodName    = "/hsu.master.admin.v1.Admin/Shutdown"
 )
 
 // AdminClient is the client API for Admin service.
@@ -68,6 +69,13 @@ type AdminClient interface {
 	// Inspect returns all that is known of workers. NOT_FOUND: a name is neither that
 	// of a worker nor that of a unit.
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
+	// Shutdown ends the master: with its workers, or with detach set without them. It
+	// sends what it waits for, and ends when every worker is stopped or left; the
+	// process ends soon after. A client that goes away does not change that.
+	// FAILED_PRECONDITION: the master is the main process of the service that the
+	// response names, or it is ending in the other way. ABORTED: a worker could not be
+	// stopped.
+	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ShutdownResponse], error)
 }
 
 type adminClient struct {
@@ -194,6 +202,25 @@ func (c *adminClient) Inspect(ctx context.Context, in *InspectRequest, opts ...g
 	return out, nil
 }
 
+func (c *adminClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ShutdownResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[4], Admin_Shutdown_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ShutdownRequest, ShutdownResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ShutdownClient = grpc.ServerStreamingClient[ShutdownResponse]
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -230,6 +257,13 @@ type AdminServer interface {
 	// Inspect returns all that is known of workers. NOT_FOUND: a name is neither that
 	// of a worker nor that of a unit.
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
+	// Shutdown ends the master: with its workers, or with detach set without them. It
+	// sends what it waits for, and ends when every worker is stopped or left; the
+	// process ends soon after. A client that goes away does not change that.
+	// FAILED_PRECONDITION: the master is the main process of the service that the
+	// response names, or it is ending in the other way. ABORTED: a worker could not be
+	// stopped.
+	Shutdown(*ShutdownRequest, grpc.ServerStreamingServer[ShutdownResponse]) error
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -263,6 +297,9 @@ func (UnimplementedAdminServer) Events(*EventsRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedAdminServer) Inspect(context.Context, *InspectRequest) (*InspectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Inspect not implemented")
+}
+func (UnimplementedAdminServer) Shutdown(*ShutdownRequest, grpc.ServerStreamingServer[ShutdownResponse]) error {
+	return status.Error(codes.Unimplemented, "method Shutdown not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -401,6 +438,17 @@ func _Admin_Inspect_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Shutdown_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ShutdownRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Shutdown(m, &grpc.GenericServerStream[ShutdownRequest, ShutdownResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ShutdownServer = grpc.ServerStreamingServer[ShutdownResponse]
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -444,6 +492,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Events",
 			Handler:       _Admin_Events_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Shutdown",
+			Handler:       _Admin_Shutdown_Handler,
 			ServerStreams: true,
 		},
 	},
