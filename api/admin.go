@@ -19,6 +19,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/logs/tail"
 )
 
 // Admin is the admin service of a running master.
@@ -31,8 +32,9 @@ type Admin struct {
 	Reread func(
 		ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
 	) error
-	Listen   string // address of the public server
-	Registry string // URL of the module registry; empty if none is served
+	Tails    *tail.Hub // of the workers' logs
+	Listen   string    // address of the public server
+	Registry string    // URL of the module registry; empty if none is served
 	Version  string
 	Started  time.Time
 

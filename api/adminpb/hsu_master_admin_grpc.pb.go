@@ -27,6 +27,7 @@ const (
 	Admin_Backup_FullMethodName      = "/hsu.master.admin.v1.Admin/Backup"
 	Admin_Reload_FullMethodName      = "/hsu.master.admin.v1.Admin/Reload"
 	Admin_Scale_FullMethodName       = "/hsu.master.admin.v1.Admin/Scale"
+	Admin_Logs_FullMethodName        = "/hsu.master.admin.v1.Admin/Logs"
 )
 
 // AdminClient is the client API for Admin service.
@@ -51,6 +52,12 @@ type AdminClient interface {
 	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
 	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
 	Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (*ScaleResponse, error)
+	// Logs returns the output of workers: first the lines that are there, of one worker
+	// after the other, and with follow then those that are written, in the order in
+	// which they are. INVALID_ARGUMENT: the request is wrong. NOT_FOUND: there is no such
+	// worker or unit, or no output of a previous instance. FAILED_PRECONDITION: no output
+	// can be read, the notices say why.
+	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error)
 }
 
 type adminClient struct {
@@ -129,6 +136,25 @@ func (c *adminClient) Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *adminClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[2], Admin_Logs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[LogsRequest, LogsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_LogsClient = grpc.ServerStreamingClient[LogsResponse]
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -151,6 +177,12 @@ type AdminServer interface {
 	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
 	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
 	Scale(context.Context, *ScaleRequest) (*ScaleResponse, error)
+	// Logs returns the output of workers: first the lines that are there, of one worker
+	// after the other, and with follow then those that are written, in the order in
+	// which they are. INVALID_ARGUMENT: the request is wrong. NOT_FOUND: there is no such
+	// worker or unit, or no output of a previous instance. FAILED_PRECONDITION: no output
+	// can be read, the notices say why.
+	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -175,6 +207,9 @@ func (UnimplementedAdminServer) Reload(*ReloadRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedAdminServer) Scale(context.Context, *ScaleRequest) (*ScaleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Scale not implemented")
+}
+func (UnimplementedAdminServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Logs not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -273,6 +308,17 @@ func _Admin_Scale_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(LogsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Logs(m, &grpc.GenericServerStream[LogsRequest, LogsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_LogsServer = grpc.ServerStreamingServer[LogsResponse]
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -302,6 +348,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Reload",
 			Handler:       _Admin_Reload_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Logs",
+			Handler:       _Admin_Logs_Handler,
 			ServerStreams: true,
 		},
 	},

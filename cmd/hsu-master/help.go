@@ -93,6 +93,9 @@ func printFlags(w io.Writer, flags []cli.Flag) {
 // helpOfFlag returns the lines of a flag. The placeholder of its value is in back quotes in the usage.
 func helpOfFlag(f cli.DocGenerationFlag) string {
 	head := "  --" + f.Names()[0]
+	if names := f.Names(); len(names) > 1 {
+		head = "  -" + names[1] + ", --" + names[0]
+	}
 	before, rest, quoted := strings.Cut(f.GetUsage(), "`")
 	placeholder, after, _ := strings.Cut(rest, "`")
 	if quoted {

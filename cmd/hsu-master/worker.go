@@ -7,7 +7,7 @@ import (
 )
 
 func workerCommand() *cli.Command {
-	return group("worker", "inspect the workers, and change their number",
+	return group("worker", "inspect the workers, print their output, change their number",
 		leaf("list", "list the workers", func(c *cli.Context) error {
 			f, err := foldersOf(c)
 			if err != nil {
@@ -37,5 +37,6 @@ func workerCommand() *cli.Command {
 			printBadRecords(c.App.Writer, state)
 			return nil
 		}, jsonOutput(), wideOutput()),
+		logsCommand(),
 		scaleCommand())
 }
