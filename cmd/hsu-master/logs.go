@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"regexp"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
@@ -158,7 +161,7 @@ func receiveLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *
 // logsError turns a status of Logs into an error for the user. It returns other errors as they are.
 func logsError(err error) error {
 	said, isStatus := status.FromError(err)
-	if !isStatus {
+	if err == nil || !isStatus {
 		return err
 	}
 	text := errors.New(printable(said.Message()))
@@ -175,6 +178,15 @@ func logsError(err error) error {
 	return fmt.Errorf("ask the master: %w", text)
 }
 
+// offlineLog returns the worker of a record, which does not say where its output goes.
+func offlineLog(rec records.Worker, path string) worker.Info {
+	i := worker.Info{Worker: rec, LogPath: path}
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		i.Elsewhere = fmt.Sprintf(`it has no log: with "log.to: journal", see "journalctl -t %s"`, rec.ID)
+	}
+	return i
+}
+
 // readLogs prints what is in the files while no master runs.
 func readLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *logPrinter) error {
 	snap, err := store.ReadSnapshot(f.state)
@@ -184,7 +196,7 @@ func readLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *log
 	dir := logs.DefaultDir(f.state)
 	infos := make([]worker.Info, 0, len(snap.Workers))
 	for _, w := range snap.Workers {
-		infos = append(infos, worker.Info{Worker: w, LogPath: logs.Path(dir, w.ID)})
+		infos = append(infos, offlineLog(w, logs.Path(dir, w.ID)))
 	}
 	units := make([]string, 0, len(snap.Units))
 	for _, u := range snap.Units {

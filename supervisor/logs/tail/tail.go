@@ -85,7 +85,7 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func(Chu
 			t.reader.close()
 		}
 	}()
-	none := 0
+	var none []string // workers without previous output
 	for _, s := range sources {
 		t, err := h.open(ctx, s, q, send)
 		if err != nil {
@@ -97,8 +97,7 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func(Chu
 		tails = append(tails, t)
 		err = t.history()
 		if errors.Is(err, ErrNoPrevious) {
-			none++
-			err = send(Chunk{Worker: s.Worker, Notice: err.Error()})
+			none, err = append(none, s.Worker), nil
 		}
 		if err != nil {
 			return err
@@ -107,8 +106,13 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func(Chu
 	switch {
 	case len(tails) == 0:
 		return ErrUnreadable
-	case none == len(tails):
+	case len(none) == len(tails):
 		return ErrNoPrevious
+	}
+	for _, worker := range none {
+		if err := send(Chunk{Worker: worker, Notice: ErrNoPrevious.Error()}); err != nil {
+			return err
+		}
 	}
 	if !q.Follow {
 		return nil
