@@ -47,9 +47,9 @@ func logsCommand() *cli.Command {
 	cmd.ArgsUsage = "[ID|UNIT]..."
 	cmd.Action = printLogs
 	cmd.Description = `Prints the lines in the logs of the workers and in their rotated files, of one
-worker after the other. Lines of several workers begin with the worker's id. With
---follow, new lines come in the order in which they are written, also of later
-instances and over rotations; the command ends when the master ends.
+worker after the other. Lines of several workers begin with the worker's id.
+With --follow, new lines come in the order in which they are written, also of
+later instances and over rotations; the command ends when the master ends.
 
 Lines have no time of their own, so --since leaves out those that are known to
 be older, and may print some that are: see hsu-master(1).

@@ -86,6 +86,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 	printed := map[string][]string{}
 	for title, object := range map[string]any{
 		"state dump and status": stateJSON{}, "worker list": workersJSON{},
+		"worker logs, an object a line": logLineJSON{},
 		"A worker": workerJSON{}, "Usage": usageJSON{}, "A check": healthJSON{}, "An exit": exitJSON{},
 		"A unit": unitJSON{}, "A module": moduleJSON{}, "An API": apiJSON{},
 		"service list": servicesJSON{}, "A service": serviceJSON{}, "An endpoint": endpointJSON{},

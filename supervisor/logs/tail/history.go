@@ -2,9 +2,10 @@ package tail
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"math"
-	"os"
 	"time"
 
 	"github.com/core-tools/hsu-master/supervisor/logs"
@@ -67,17 +68,18 @@ func (t *tail) survey() (*survey, error) {
 	return s, nil
 }
 
-// scan passes the lines of a segment to visit, until that returns false. A file that was removed has none.
+// scan passes the lines of a segment to visit, until that returns false. A file that was removed has none. Other errors
+// are returned only when the lines are printed: until then, what cannot be read has no lines.
 func (s *survey) scan(i int, l *lines, visit func(n int, l line) bool) error {
 	if s.buf == nil {
 		s.buf = make([]byte, readSize)
 	}
 	from, left, err := s.open(i)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err != nil && !s.printing {
 		return nil
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("a rotated file is not readable: %w", err)
 	}
 	defer func() { _ = from.Close() }()
 	n, going := 0, true
@@ -98,7 +100,7 @@ func (s *survey) scan(i int, l *lines, visit func(n int, l line) bool) error {
 				n++
 			}
 		})
-		if errors.Is(err, io.EOF) || isLost(err) && !s.printing {
+		if errors.Is(err, io.EOF) || err != nil && !s.printing {
 			break
 		}
 		if err != nil {
@@ -309,6 +311,9 @@ func (s *survey) print() error {
 			failed = s.put(l, time.Time{})
 			return failed == nil
 		})
+		if failed == nil && s.ctx.Err() != nil {
+			failed = s.ctx.Err()
+		}
 		if failed == nil && err != nil {
 			failed = s.notice(err.Error(), time.Time{})
 		}

@@ -183,6 +183,22 @@ func (h *host) awaitRotations(n int) {
 	}
 }
 
+// awaitSubscription returns when a follower is subscribed.
+func (h *host) awaitSubscription() {
+	h.t.Helper()
+	for late := time.Now().Add(patience); ; {
+		h.hub.mu.Lock()
+		subscribed := h.hub.watcher != nil
+		h.hub.mu.Unlock()
+		if subscribed {
+			return
+		}
+		if time.Now().After(late) {
+			h.t.Fatal("there is no follower")
+		}
+	}
+}
+
 // read returns what a query without Follow prints, with a line "! notice" for a notice.
 func (h *host) read(q Query, sources ...Source) (string, error) {
 	var text strings.Builder

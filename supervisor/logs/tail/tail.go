@@ -48,14 +48,13 @@ type Chunk struct {
 	Notice string
 }
 
-// Hub reads logs. The zero value is not ready: see [NewHub].
+// Hub reads the logs in a folder. Its methods may be called from any goroutine.
 type Hub struct {
 	offsets *offsets.Tables
 	dir     string
 
-	mu        sync.Mutex
-	watcher   *watcher // nil if nothing is followed
-	followers int
+	mu      sync.Mutex
+	watcher *watcher // nil if nothing is followed
 }
 
 // NewHub returns a hub for the logs in a folder, whose rotator uses the same tables.
