@@ -16,6 +16,7 @@ import (
 func TestFollowOverRotations(t *testing.T) {
 	for name, collapse := range map[string]bool{"collapse": true, "punch": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			h := newHost(t)
 			s := h.source("web-0", "")
 			h.serve(logs.Policy{MaxSize: 64 << 10, Keep: 1 << 20, Compress: true}, collapse, s)
@@ -113,7 +114,7 @@ func TestSlowFollower(t *testing.T) {
 			f := h.follow(Query{Lines: -1}, s)
 			stop := startWriter(t, s.Path, "a")
 			first := f.next() // the next one is not read for now
-			h.awaitRotations(10)
+			h.awaitRotations(5)
 			written := stop()
 			if !strings.HasPrefix(string(first.Text), numbered("a", 1)) {
 				t.Errorf("first comes %.60q", first.Text)
@@ -123,7 +124,7 @@ func TestSlowFollower(t *testing.T) {
 			if !lost.MatchString(text) {
 				t.Errorf("no line tells of lost lines")
 			}
-			if !strings.HasSuffix(text, numbered("a", written-1)+numbered("a", written)) {
+			if !strings.HasSuffix(text, "\n"+numbered("a", written)) {
 				t.Errorf("it ends with %.200q", text[max(0, len(text)-200):])
 			}
 		})
