@@ -20,6 +20,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/systemd"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/logs/tail"
 )
 
 // Admin is the admin service of a running master.
@@ -34,11 +35,12 @@ type Admin struct {
 	) error
 	// End begins to end the master, and leaves its workers running with detach. wait returns when they are stopped or
 	// left. If it is nil, Shutdown fails with UNIMPLEMENTED.
-	End func(ctx context.Context, detach bool) (wait func(context.Context) error, err error)
+	End      func(ctx context.Context, detach bool) (wait func(context.Context) error, err error)
 	InFlight func() int      // number of calls in flight
 	Service  systemd.Service // whose main process this one is
+	Tails    *tail.Hub       // of the workers' logs
 	Listen   string          // address of the public server
-	Registry string // URL of the module registry; empty if none is served
+	Registry string          // URL of the module registry; empty if none is served
 	Version  string
 	Started  time.Time
 

@@ -31,6 +31,9 @@ import (
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
+	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
+	"github.com/core-tools/hsu-master/supervisor/logs/tail"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/services"
@@ -93,6 +96,7 @@ type Master struct {
 
 	store    *store.DB
 	sup      *supervisor.Supervisor
+	tails    *tail.Hub
 	gateway  *api.Gateway
 	admin    *adminSocket
 	listener net.Listener
@@ -144,8 +148,10 @@ func New(o Options) (_ *Master, err error) {
 	if err := m.openStore(); err != nil {
 		return nil, err
 	}
+	places := &offsets.Tables{}
+	m.tails = tail.NewHub(logs.DefaultDir(o.StateDir), places)
 	if m.sup, err = supervisor.New(supervisor.Options{
-		Store: m.store, RuntimeDir: o.RuntimeDir, Log: o.Log, Policies: o.Policies, Keeper: o.Keeper,
+		Store: m.store, RuntimeDir: o.RuntimeDir, Log: o.Log, Policies: o.Policies, Keeper: o.Keeper, Offsets: places,
 		OnEssential: func() { m.essential <- struct{}{} },
 	}, o.Units...); err != nil {
 		return nil, err
@@ -220,10 +226,10 @@ func (m *Master) openServers() (err error) {
 	}
 	m.onClose("the gateway", func() error { m.gateway.Close(); return nil })
 	m.admin.server = api.NewAdminServer(&api.Admin{
-		Store: m.store, Supervisor: m.sup,
+		Store: m.store, Supervisor: m.sup, Tails: m.tails,
 		Reread: m.Reread, End: m.Shutdown, Service: systemd.ServiceOfThisProcess(),
 		InFlight: func() int { return m.gateway.Figures().Streams },
-		Listen: m.listener.Addr().String(), Registry: m.registryURL(),
+		Listen:   m.listener.Addr().String(), Registry: m.registryURL(),
 		Version: m.options.Version, Started: time.Now(),
 	}, business)
 	return nil

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/core-tools/hsu-master/internal/nearest"
-	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
@@ -22,13 +21,21 @@ func (e *UnknownError) Error() string {
 // Select returns the workers with the given ids and those of the given units, or all of them. Each is returned once, in
 // the order of [Supervisor.Workers]; unmanaged units' are among them. A unit without workers selects none.
 func (s *Supervisor) Select(all bool, names ...string) ([]worker.Info, error) {
-	workers, units := s.Workers(), s.set.specs()
+	var units []string
+	for _, u := range s.set.specs() {
+		units = append(units, u.Name)
+	}
+	return SelectFrom(s.Workers(), units, all, names...)
+}
+
+// SelectFrom is [Supervisor.Select] for the given workers and names of units. It changes the list of workers.
+func SelectFrom(workers []worker.Info, units []string, all bool, names ...string) ([]worker.Info, error) {
 	if all {
 		return workers, nil
 	}
 	wanted := map[string]bool{}
 	for _, name := range names {
-		found := slices.ContainsFunc(units, func(u unit.Spec) bool { return u.Name == name })
+		found := slices.Contains(units, name)
 		for _, w := range workers {
 			if w.ID == name || w.Unit == name {
 				wanted[w.ID], found = true, true
@@ -41,11 +48,8 @@ func (s *Supervisor) Select(all bool, names ...string) ([]worker.Info, error) {
 	return slices.DeleteFunc(workers, func(w worker.Info) bool { return !wanted[w.ID] }), nil
 }
 
-func knownNames(workers []worker.Info, units []unit.Spec) []string {
-	names := make([]string, 0, len(units)+len(workers))
-	for _, u := range units {
-		names = append(names, u.Name)
-	}
+func knownNames(workers []worker.Info, units []string) []string {
+	names := slices.Clone(units)
 	for _, w := range workers {
 		names = append(names, w.ID)
 	}

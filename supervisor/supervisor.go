@@ -17,6 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
 	"github.com/core-tools/hsu-master/supervisor/ports"
 	"github.com/core-tools/hsu-master/supervisor/probe"
@@ -42,6 +43,8 @@ type Options struct {
 	RuntimeDir string
 	// LogDir holds the workers' output, a file each; empty means "logs" in the state directory.
 	LogDir string
+	// Offsets are the offsets of the workers' logs, for their readers; nil if there are none.
+	Offsets *offsets.Tables
 	// Log gets a line per worker event; nil discards them.
 	Log *slog.Logger
 	// Rand is the source of jitter; nil means a seeded one.
@@ -73,6 +76,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.LogDir == "" {
 		o.LogDir = logs.DefaultDir(o.Store.Dir())
+	}
+	if o.Offsets == nil {
+		o.Offsets = &offsets.Tables{}
 	}
 	if o.Environ == nil {
 		o.Environ = os.Environ()
@@ -190,8 +196,9 @@ func (s *Supervisor) newEnv(checks *probe.Scheduler, secrets records.SecretKey) 
 			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ, Log: opts.Log,
 		}),
 		Notify:   worker.NewNotifier(opts.RuntimeDir),
-		Services: s.services, Ports: &ports.Book{}, Rotator: rotate.New(logEvents{opts.Store, opts.Log}.handle),
-		BootID: bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
+		Services: s.services, Ports: &ports.Book{},
+		Rotator: rotate.New(logEvents{opts.Store, opts.Log}.handle, opts.Offsets),
+		BootID:  bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
 		Clock:     schedule.NewClock(nil),
 		Recovered: s.recovered, Hurry: s.hurry, Stopping: s.stopping, Blocked: s.set.blocked, Secrets: secrets,
 		Dial:          func(port int) (worker.Link, error) { return worker.Dial(port, opts.Log) },

@@ -31,6 +31,7 @@ const (
 	Admin_Events_FullMethodName      = "/hsu.master.admin.v1.Admin/Events"
 	Admin_Inspect_FullMethodName     = "/hsu.master.admin.v1.Admin/Inspect"
 	Admin_Shutdown_FullMethodName    = "/hsu.master.admin.v1.Admin/Shutdown"
+	Admin_Logs_FullMethodName        = "/hsu.master.admin.v1.Admin/Logs"
 )
 
 // AdminClient is the client API for Admin service.
@@ -76,6 +77,12 @@ type AdminClient interface {
 	// response names, or it is ending in the other way. ABORTED: a worker could not be
 	// stopped.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ShutdownResponse], error)
+	// Logs returns the output of workers: first the lines that are there, of one worker
+	// after the other, and with follow then those that are written, in the order in
+	// which they are. INVALID_ARGUMENT: the request is wrong. NOT_FOUND: there is no such
+	// worker or unit, or no output of a previous instance. FAILED_PRECONDITION: no output
+	// can be read, the notices say why.
+	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error)
 }
 
 type adminClient struct {
@@ -221,6 +228,25 @@ func (c *adminClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ..
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_ShutdownClient = grpc.ServerStreamingClient[ShutdownResponse]
 
+func (c *adminClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[5], Admin_Logs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[LogsRequest, LogsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_LogsClient = grpc.ServerStreamingClient[LogsResponse]
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -264,6 +290,12 @@ type AdminServer interface {
 	// response names, or it is ending in the other way. ABORTED: a worker could not be
 	// stopped.
 	Shutdown(*ShutdownRequest, grpc.ServerStreamingServer[ShutdownResponse]) error
+	// Logs returns the output of workers: first the lines that are there, of one worker
+	// after the other, and with follow then those that are written, in the order in
+	// which they are. INVALID_ARGUMENT: the request is wrong. NOT_FOUND: there is no such
+	// worker or unit, or no output of a previous instance. FAILED_PRECONDITION: no output
+	// can be read, the notices say why.
+	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -300,6 +332,9 @@ func (UnimplementedAdminServer) Inspect(context.Context, *InspectRequest) (*Insp
 }
 func (UnimplementedAdminServer) Shutdown(*ShutdownRequest, grpc.ServerStreamingServer[ShutdownResponse]) error {
 	return status.Error(codes.Unimplemented, "method Shutdown not implemented")
+}
+func (UnimplementedAdminServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Logs not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -449,6 +484,17 @@ func _Admin_Shutdown_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_ShutdownServer = grpc.ServerStreamingServer[ShutdownResponse]
 
+func _Admin_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(LogsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Logs(m, &grpc.GenericServerStream[LogsRequest, LogsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_LogsServer = grpc.ServerStreamingServer[LogsResponse]
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -497,6 +543,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Shutdown",
 			Handler:       _Admin_Shutdown_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Logs",
+			Handler:       _Admin_Logs_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -86,6 +86,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 	printed := map[string][]string{}
 	for title, object := range map[string]any{
 		"state dump and status": stateJSON{}, "worker list": workersJSON{},
+		"worker logs, an object a line": logLineJSON{},
 		"A worker": workerJSON{}, "Usage": usageJSON{}, "A check": healthJSON{}, "An exit": exitJSON{},
 		"An operator": operatorJSON{}, "unit list, an array of these": unitSummaryJSON{},
 		"worker start, stop and signal, unit enable and disable, an object a line": actJSON{},

@@ -37,6 +37,7 @@ func workerCommand() *cli.Command {
 			printBadRecords(c.App.Writer, state)
 			return nil
 		}, jsonOutput(), wideOutput()),
+		logsCommand(),
 		inspectCommand(),
 		startCommand(), stopCommand(), signalCommand(), scaleCommand())
 }

@@ -45,11 +45,8 @@ func open(dir, worker string, flag int) (*os.File, error) {
 	return f, nil
 }
 
-// startMark ends the line in a log that separates the output of two instances.
-const startMark = ": started by hsu-master"
-
-// MarkStart appends a line for a start of the worker to its output file, such as "2026-03-01T12:00:00Z worker-0
-// incarnation 3: started by hsu-master". A missing file is created only if the worker writes to it.
+// MarkStart appends the line for a start of the worker to its output file; see [ParseStart]. A missing file is created
+// only if the worker writes to it.
 func MarkStart(dir, worker string, to Target, incarnation uint64) error {
 	flag := os.O_RDWR
 	if to == ToFile {
@@ -62,8 +59,7 @@ func MarkStart(dir, worker string, to Target, incarnation uint64) error {
 	if err != nil {
 		return err
 	}
-	line := fmt.Sprintf("%s %s incarnation %d%s\n",
-		time.Now().UTC().Format(time.RFC3339), worker, incarnation, startMark)
+	line := startLine(time.Now(), worker, incarnation)
 	if !endsLine(f) {
 		line = "\n" + line // one write, which other processes with the file cannot tear
 	}

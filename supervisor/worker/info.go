@@ -55,6 +55,17 @@ func (i Info) LastOutput() []string {
 	return lines
 }
 
+// NoLog returns why the output of the worker is not in LogPath; "" if it is.
+func (i Info) NoLog() string {
+	switch {
+	case i.Unmanaged():
+		return "it is unmanaged: the master has not started it and does not know its output"
+	case i.Elsewhere != "":
+		return i.Elsewhere
+	}
+	return ""
+}
+
 // Recorded returns the worker of a record that no master has opened. path is its log.
 func Recorded(rec records.Worker, path string) Info {
 	i := Info{Worker: rec, Ready: rec.Status == records.StatusRunning, LogPath: path}

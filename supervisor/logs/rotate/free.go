@@ -126,6 +126,10 @@ func (l *log) closeHoles(ctx context.Context) error {
 			return nil
 		}
 		asked = true
+		parts, err := layout.Find(l.file)
+		if err != nil {
+			return err
+		}
 		err = l.steps.Perform(crashpoint.LogCollapse, func() error {
 			return l.space.collapse(l.file, first, behind-first)
 		})
@@ -135,6 +139,7 @@ func (l *log) closeHoles(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		l.offsets.Remove(first, parts.Lines, behind-first)
 		from = first
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/logs/layout"
+	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
 )
 
 // log is an open log, for one rotation.
@@ -24,6 +25,8 @@ type log struct {
 	block int64
 	space space
 	steps steps
+	// offsets are locked while lines move.
+	offsets *offsets.Table
 	// appendsOnly reports whether every writer of the log has O_APPEND.
 	appendsOnly func(context.Context) bool
 }
@@ -46,13 +49,13 @@ func (s steps) Perform(p crashpoint.Point, act func() error) error {
 }
 
 // open opens a log for a rotation.
-func open(l Log, sp space, st steps) (*log, error) {
+func open(l Log, sp space, st steps, to *offsets.Table) (*log, error) {
 	f, err := safefile.OpenFile(l.Path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	return &log{
-		path: l.Path, file: f, block: blockSize(f), space: sp, steps: st,
+		path: l.Path, file: f, block: blockSize(f), space: sp, steps: st, offsets: to,
 		appendsOnly: func(ctx context.Context) bool {
 			if l.AppendsOnly == nil {
 				return false
@@ -78,10 +81,26 @@ func (l *log) rotate(ctx context.Context, p layout.Parts, keep bool) (int64, err
 			return 0, fmt.Errorf("copy the lines: %w", err)
 		}
 	}
-	if err := l.mark(m, p.At); err != nil {
+	l.offsets.Lock()
+	defer l.offsets.Unlock()
+	err = l.mark(m, p.At)
+	if err == nil || l.isMarked(m) {
+		l.offsets.Rotate(m, p.Lines)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("mark the log: %w", err)
 	}
-	return m.End - p.Lines, l.complete(ctx, m, p)
+	err = l.complete(ctx, m, p)
+	if after, e := layout.Find(l.file); e == nil && after.Lines > m.End { // a hole, and NULs of the worker behind it
+		l.offsets.Skip(after.Lines - m.End)
+	}
+	return m.End - p.Lines, err
+}
+
+// isMarked reports whether the log has the marker.
+func (l *log) isMarked(m layout.Marker) bool {
+	p, err := layout.Find(l.file)
+	return err == nil && p.Marker != nil && *p.Marker == m
 }
 
 // choose returns the marker of the next rotation; its End is 0 if there is nothing to rotate.
@@ -202,11 +221,14 @@ func (l *log) complete(ctx context.Context, m layout.Marker, p layout.Parts) err
 
 // recover completes the rotation that a crash interrupted, or removes its traces. It returns the parts of the log.
 func (l *log) recover(ctx context.Context) (layout.Parts, error) {
+	l.offsets.Lock()
+	defer l.offsets.Unlock()
 	p, err := layout.Find(l.file)
 	if err != nil {
 		return p, err
 	}
 	if p.Marker != nil {
+		l.offsets.Moved()
 		if err := l.complete(ctx, *p.Marker, p); err != nil {
 			return p, fmt.Errorf("complete a rotation: %w", err)
 		}

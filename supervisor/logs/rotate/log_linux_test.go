@@ -15,12 +15,13 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/logs/layout"
+	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
 )
 
 // once rotates a log that has any lines, in this process, and returns the parts that it has then.
 func once(t *testing.T, l Log, sp space, st steps) (layout.Parts, error) {
 	t.Helper()
-	f, err := open(l, sp, st)
+	f, err := open(l, sp, st, &offsets.Table{})
 	if err != nil {
 		t.Fatal(err)
 	}

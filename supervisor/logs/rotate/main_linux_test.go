@@ -24,6 +24,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/leaks"
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/logs/layout"
+	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
 )
 
 // This binary runs itself again as a writer of a log, or as a master that is killed during a rotation.
@@ -122,7 +123,7 @@ const (
 // it recovers the log once, and rotates it if it is large.
 func masterMain() int {
 	moment := os.Getenv(envMoment)
-	r := New(func(context.Context, Event) {})
+	r := New(func(context.Context, Event) {}, &offsets.Tables{})
 	r.steps = killing()
 	l := Log{
 		Path: os.Getenv(envPath), Policy: logs.Policy{MaxSize: maxSize, Keep: 1 << 20},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/logs/layout"
+	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
 )
 
 // Log is a log to rotate.
@@ -58,7 +59,9 @@ type Rotator struct {
 	report func(context.Context, Event)
 	space  space
 	steps  steps
-	untidy chan struct{} // has room for one: there is something in dirty
+	// offsets are those of the logs, for readers in this process.
+	offsets *offsets.Tables
+	untidy  chan struct{} // has room for one: there is something in dirty
 
 	mu    sync.Mutex
 	logs  map[string]Log  // by worker
@@ -66,10 +69,11 @@ type Rotator struct {
 	puts  int             // calls of Put
 }
 
-// New returns a rotator without logs. It calls report from the goroutines of [Rotator.Serve], with their context.
-func New(report func(context.Context, Event)) *Rotator {
+// New returns a rotator without logs. It calls report from the goroutines of [Rotator.Serve], with their context. Readers
+// of the logs use the tables.
+func New(report func(context.Context, Event), tables *offsets.Tables) *Rotator {
 	return &Rotator{
-		report: report, space: system, untidy: make(chan struct{}, 1),
+		report: report, space: system, offsets: tables, untidy: make(chan struct{}, 1),
 		logs: map[string]Log{}, dirty: map[string]bool{},
 	}
 }
@@ -243,6 +247,8 @@ func (r *Rotator) visit(ctx context.Context, worker string, l Log, w *watch) tim
 		}
 		if w.left(l.Policy) <= 0 {
 			err = r.rotate(ctx, worker, l, w)
+		} else {
+			r.offsets.Of(l.Path).See(w.at, w.base, w.info.Size())
 		}
 	}
 	switch {
@@ -318,7 +324,7 @@ func untilFull(left int64, rate float64, p logs.Policy) time.Duration {
 
 // rotate recovers a log, and rotates it if it is large.
 func (r *Rotator) rotate(ctx context.Context, worker string, l Log, w *watch) (err error) {
-	f, err := open(l, r.space, r.steps)
+	f, err := open(l, r.space, r.steps, r.offsets.Of(l.Path))
 	if err != nil {
 		return err
 	}
@@ -347,6 +353,7 @@ func (r *Rotator) rotate(ctx context.Context, worker string, l Log, w *watch) (e
 	w.at = time.Now()
 	if moved > 0 {
 		r.report(ctx, Event{Kind: Rotated, Worker: worker, Path: l.Path, Bytes: moved})
+		f.offsets.Forget(l.Policy.Keep)
 		r.tidyUp(worker)
 	}
 	return nil

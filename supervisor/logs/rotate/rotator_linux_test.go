@@ -17,6 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/logs/layout"
+	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
 )
 
 func always(context.Context) (bool, error) { return true, nil }
@@ -24,7 +25,7 @@ func always(context.Context) (bool, error) { return true, nil }
 // serve runs a rotator with one log until the test ends.
 func serve(t *testing.T, l Log) (events chan Event, stop func()) {
 	events = make(chan Event, 1000)
-	r := New(func(_ context.Context, e Event) { events <- e })
+	r := New(func(_ context.Context, e Event) { events <- e }, &offsets.Tables{})
 	r.Put("w", l)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -261,7 +262,7 @@ func TestRemovedAfterTheLook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := New(func(_ context.Context, e Event) { t.Errorf("event %+v of a log that was removed", e) })
+	r := New(func(_ context.Context, e Event) { t.Errorf("event %+v of a log that was removed", e) }, &offsets.Tables{})
 	removing := func() bool { return os.Remove(path) == nil && false } // asked after the look, before the rotation
 	w := &watch{path: path, info: info, lost: 1}
 	if wait := r.visit(t.Context(), "w", Log{Path: path, Lost: removing}, w); wait != fastest {
@@ -414,7 +415,7 @@ func TestTidiesWithoutARotation(t *testing.T) {
 				t.Fatalf("%s: %s, want %s %s", when, got, ofA, ofB)
 			}
 		}
-		r := New(func(_ context.Context, e Event) { t.Errorf("event %+v", e) })
+		r := New(func(_ context.Context, e Event) { t.Errorf("event %+v", e) }, &offsets.Tables{})
 		put := func(log string, keep int) {
 			r.Put(log, Log{Path: log, Policy: logs.Policy{Keep: keep, MaxAge: time.Hour}})
 		}

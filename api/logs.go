@@ -1,0 +1,95 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"regexp"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/logs/tail"
+	"github.com/core-tools/hsu-master/supervisor/worker"
+)
+
+// Logs streams the output of workers. It reads from files, at the pace of the client: a client that does not read keeps
+// nothing but its place in them.
+func (a *Admin) Logs(req *adminpb.LogsRequest, stream grpc.ServerStreamingServer[adminpb.LogsResponse]) error {
+	workers, err := a.Supervisor.Select(req.GetAll(), req.GetNames()...)
+	if unknown, ok := errors.AsType[*supervisor.UnknownError](err); ok {
+		return status.Error(codes.NotFound, sendable(unknown.Error()))
+	}
+	if err != nil {
+		return status.Error(codes.Internal, sendable(err.Error()))
+	}
+	return SendLogs(stream.Context(), a.Tails, workers, req, stream.Send)
+}
+
+// SendLogs sends the output of workers that a request selects. Its error is a gRPC status, or that of send.
+func SendLogs(
+	ctx context.Context, hub *tail.Hub, workers []worker.Info, req *adminpb.LogsRequest,
+	send func(*adminpb.LogsResponse) error,
+) error {
+	query, err := logQuery(req)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, sendable(err.Error()))
+	}
+	var sources []tail.Source
+	for _, w := range workers {
+		if reason := w.NoLog(); reason != "" {
+			if err := send(&adminpb.LogsResponse{Worker: w.ID, Notice: sendable(reason)}); err != nil {
+				return err
+			}
+			continue
+		}
+		sources = append(sources, tail.Source{Worker: w.ID, Path: w.LogPath})
+	}
+	err = hub.Copy(ctx, sources, query, func(c tail.Chunk) error {
+		return send(&adminpb.LogsResponse{
+			Worker: c.Worker, Text: c.Text, Time: timestamp(c.Time), Notice: sendable(c.Notice),
+		})
+	})
+	switch {
+	case errors.Is(err, tail.ErrNoPrevious):
+		return status.Error(codes.NotFound, err.Error())
+	case errors.Is(err, tail.ErrUnreadable) && len(workers) > 0:
+		return status.Error(codes.FailedPrecondition, err.Error())
+	case errors.Is(err, tail.ErrUnreadable):
+		return nil // a unit without workers
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return err
+}
+
+// logQuery checks a request.
+func logQuery(req *adminpb.LogsRequest) (tail.Query, error) {
+	q := tail.Query{Lines: -1, Previous: req.GetPrevious(), Follow: req.GetFollow()}
+	switch {
+	case req.GetAll() == (len(req.GetNames()) > 0):
+		return q, errors.New("names of workers or units are required, or all")
+	case q.Previous && q.Follow:
+		return q, errors.New("previous output cannot be followed: it has ended")
+	case req.Lines != nil && req.GetLines() < 0:
+		return q, errors.New("lines: must be 0 or more")
+	case req.Lines != nil:
+		q.Lines = int(req.GetLines())
+	}
+	if since := req.GetSince(); since != nil {
+		if err := since.CheckValid(); err != nil {
+			return q, errors.New("since: " + err.Error())
+		}
+		q.Since = since.AsTime()
+	}
+	if req.GetMatch() != "" {
+		match, err := regexp.Compile(req.GetMatch())
+		if err != nil {
+			return q, err
+		}
+		q.Match = match
+	}
+	return q, nil
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+)
+
+// logLineJSON is one line of the output of "worker logs --json". Scripts depend on it.
+type logLineJSON struct {
+	Worker string     `json:"worker"`
+	Time   *time.Time `json:"time"`           // when the master saw it; null for a line that was there before
+	Line   string     `json:"line"`           // without its newline
+	More   bool       `json:"more,omitempty"` // the line is longer than 64 KiB, and goes on in the next one of the worker
+	Notice string     `json:"notice,omitempty"`
+}
+
+// logPrinter prints the output of workers.
+type logPrinter struct {
+	w, errs  io.Writer
+	json     bool
+	alone    string // worker whose lines have no prefix; "" if all have one
+	color    bool
+	terminal bool // control characters are escaped
+
+	prefixes map[string]string
+	longest  int    // id
+	open     string // worker whose last line has no newline yet
+}
+
+func newLogPrinter(c *cli.Context, req *adminpb.LogsRequest) *logPrinter {
+	p := &logPrinter{w: c.App.Writer, errs: c.App.ErrWriter, json: c.Bool(jsonFlag), prefixes: map[string]string{}}
+	p.terminal = isTerminal(p.w)
+	p.color = p.terminal && os.Getenv("NO_COLOR") == ""
+	if names := req.GetNames(); len(names) == 1 {
+		p.alone = names[0]
+	}
+	return p
+}
+
+// print prints the output of one worker, with one write.
+func (p *logPrinter) print(resp *adminpb.LogsResponse) error {
+	if p.json {
+		return p.printJSON(resp)
+	}
+	var b bytes.Buffer
+	if notice := resp.GetNotice(); notice != "" {
+		if p.open != "" {
+			fmt.Fprintln(p.w)
+			p.open = ""
+		}
+		fmt.Fprintf(p.errs, "hsu-master: %s: %s\n", printable(resp.GetWorker()), printable(notice))
+		return nil
+	}
+	for line := range bytes.Lines(resp.GetText()) {
+		if p.open != resp.GetWorker() {
+			if p.open != "" {
+				b.WriteByte('\n')
+			}
+			b.WriteString(p.prefix(resp.GetWorker()))
+		}
+		text, whole := bytes.CutSuffix(line, []byte("\n"))
+		if p.terminal {
+			b.WriteString(visible(string(text)))
+		} else {
+			b.Write(text)
+		}
+		p.open = resp.GetWorker()
+		if whole {
+			b.WriteByte('\n')
+			p.open = ""
+		}
+	}
+	_, err := p.w.Write(b.Bytes())
+	return err
+}
+
+func (p *logPrinter) printJSON(resp *adminpb.LogsResponse) error {
+	line := logLineJSON{Worker: resp.GetWorker(), Notice: resp.GetNotice()}
+	if line.Notice != "" {
+		return printJSONLine(p.w, line)
+	}
+	if at := resp.GetTime(); at != nil {
+		line.Time = new(at.AsTime())
+	}
+	var b bytes.Buffer
+	for text := range bytes.Lines(resp.GetText()) {
+		content, whole := bytes.CutSuffix(text, []byte("\n"))
+		line.Line, line.More = string(content), !whole
+		if err := printJSONLine(&b, line); err != nil {
+			return err
+		}
+	}
+	_, err := p.w.Write(b.Bytes())
+	return err
+}
+
+// colors of the ids of workers: cyan, yellow, green, magenta, blue, and the bright ones.
+var colors = []string{"36", "33", "32", "35", "34", "96", "93", "92", "95", "94"}
+
+// prefix returns what the lines of a worker begin with.
+func (p *logPrinter) prefix(worker string) string {
+	if worker == p.alone {
+		return ""
+	}
+	text, known := p.prefixes[worker]
+	if known {
+		return text
+	}
+	id := printable(worker)
+	if n := utf8.RuneCountInString(id); n > p.longest {
+		p.longest = n
+		clear(p.prefixes) // the others get longer
+	}
+	text = fmt.Sprintf("%-*s |", p.longest, id)
+	if p.color {
+		text = fmt.Sprintf("\x1b[%sm%s\x1b[0m", p.colorOf(worker), text)
+	}
+	text += " "
+	p.prefixes[worker] = text
+	return text
+}
+
+// colorOf returns the color of a worker, which is the same in each run.
+func (p *logPrinter) colorOf(worker string) string {
+	sum := 0
+	for _, b := range []byte(worker) {
+		sum += int(b)
+	}
+	return colors[sum%len(colors)]
+}
+
+// visible returns a line of a worker for a terminal: tabs stay, other control characters are escaped.
+func visible(text string) string {
+	parts := strings.Split(text, "\t")
+	for i, part := range parts {
+		parts[i] = printable(part)
+	}
+	return strings.Join(parts, "\t")
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/logs"
+	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
+	"github.com/core-tools/hsu-master/supervisor/logs/tail"
+	"github.com/core-tools/hsu-master/supervisor/worker"
+)
+
+// followedLines is the number of lines that "worker logs --follow" begins with.
+const followedLines = 10
+
+func logsCommand() *cli.Command {
+	cmd := leaf("logs", "print the output of workers", nil,
+		&cli.BoolFlag{Name: "all", Usage: "all workers"},
+		&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what is written, until interrupted"},
+		&cli.IntFlag{
+			Name: "lines", Aliases: []string{"n"},
+			Usage: fmt.Sprintf("`N` last lines of each worker (default: all, with --follow %d)", followedLines),
+		},
+		&cli.StringFlag{
+			Name:  "since",
+			Usage: "`TIME` leave out older lines: a duration such as 10m, or a time such as 2026-03-01T12:00:00Z",
+		},
+		&cli.StringFlag{Name: "grep", Usage: "`REGEXP` only lines that match"},
+		&cli.BoolFlag{Name: "previous", Usage: "the output of the instance before the present one"},
+		jsonOutput())
+	cmd.ArgsUsage = "[ID|UNIT]..."
+	cmd.Action = printLogs
+	cmd.Description = `Prints the lines in the logs of the workers and in their rotated files, of one
+worker after the other. Lines of several workers begin with the worker's id.
+With --follow, new lines come in the order in which they are written, also of
+later instances and over rotations; the command ends when the master ends.
+
+Lines have no time of their own, so --since leaves out those that are known to
+be older, and may print some that are: see hsu-master(1).
+
+Without a running master, the files are read; --follow needs one.
+
+Exit codes: 0 done, 1 no output can be read or the master has ended, 2 wrong
+usage, 3 no master is running.`
+	return cmd
+}
+
+// logRequest reads the command line.
+func logRequest(c *cli.Context, now time.Time) (*adminpb.LogsRequest, error) {
+	req := &adminpb.LogsRequest{
+		Names: c.Args().Slice(), All: c.Bool("all"), Follow: c.Bool("follow"), Previous: c.Bool("previous"),
+		Match: c.String("grep"),
+	}
+	lines := int64(c.Int("lines"))
+	switch {
+	case req.GetAll() && len(req.GetNames()) > 0:
+		return nil, usagef("--all and %q: name workers, or all of them", req.GetNames()[0])
+	case !req.GetAll() && len(req.GetNames()) == 0:
+		return nil, usagef(`name workers or units, or give --all: "hsu-master worker list" lists them`)
+	case req.GetFollow() && req.GetPrevious():
+		return nil, usagef("--follow and --previous: that output has ended")
+	case lines < 0:
+		return nil, usagef("--lines %d: must be 0 or more", lines)
+	case c.IsSet("lines"):
+		req.Lines = &lines
+	case req.GetFollow():
+		req.Lines = new(int64(followedLines))
+	}
+	if _, err := regexp.Compile(req.GetMatch()); err != nil {
+		return nil, usagef("--grep: %w", err)
+	}
+	if given := c.String("since"); c.IsSet("since") {
+		since, err := parseSince(given, now)
+		if err != nil {
+			return nil, err
+		}
+		req.Since = timestamppb.New(since)
+	}
+	return req, nil
+}
+
+func printLogs(c *cli.Context) error {
+	req, err := logRequest(c, time.Now())
+	if err != nil {
+		return err
+	}
+	f, err := foldersOf(c)
+	if err != nil {
+		return err
+	}
+	out := newLogPrinter(c, req)
+	_, err = liveState(c.Context, f)
+	if errors.Is(err, errNoMaster) {
+		if req.GetFollow() {
+			return hint(err, `without --follow, the lines that are there are printed; start a master with "hsu-master run"`)
+		}
+		return readLogs(c.Context, f, req, out)
+	}
+	if err != nil {
+		return err
+	}
+	return receiveLogs(c.Context, f, req, out)
+}
+
+// receiveLogs prints what the running master sends.
+func receiveLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *logPrinter) error {
+	conn, err := dialAdmin(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	stream, err := adminpb.NewAdminClient(conn).Logs(ctx, req)
+	for err == nil {
+		var resp *adminpb.LogsResponse
+		if resp, err = stream.Recv(); err == nil {
+			err = out.print(resp)
+		}
+	}
+	switch {
+	case errors.Is(err, io.EOF), ctx.Err() != nil:
+		return nil
+	case status.Code(err) == codes.Unavailable:
+		return hint(errors.New("the master has ended"),
+			`its workers may go on: the same command without --follow reads their files`)
+	}
+	return logsError(err)
+}
+
+// logsError turns a status of Logs into an error for the user. It returns other errors as they are.
+func logsError(err error) error {
+	said, isStatus := status.FromError(err)
+	if err == nil || !isStatus {
+		return err
+	}
+	text := errors.New(printable(said.Message()))
+	switch said.Code() {
+	case codes.InvalidArgument:
+		return usageError{text}
+	case codes.NotFound:
+		return hint(text, `"hsu-master worker list" lists the workers`)
+	case codes.FailedPrecondition:
+		return text
+	case codes.Unimplemented:
+		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
+	}
+	return fmt.Errorf("ask the master: %w", text)
+}
+
+// offlineLog returns the worker of a record, which does not say where its output goes.
+func offlineLog(rec records.Worker, path string) worker.Info {
+	i := worker.Info{Worker: rec, LogPath: path}
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		i.Elsewhere = fmt.Sprintf(`it has no log: with "log.to: journal", see "journalctl -t %s"`, rec.ID)
+	}
+	return i
+}
+
+// readLogs prints what is in the files while no master runs.
+func readLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *logPrinter) error {
+	snap, err := store.ReadSnapshot(f.state)
+	if err != nil {
+		return offline(f, err)
+	}
+	dir := logs.DefaultDir(f.state)
+	infos := make([]worker.Info, 0, len(snap.Workers))
+	for _, w := range snap.Workers {
+		infos = append(infos, offlineLog(w, logs.Path(dir, w.ID)))
+	}
+	units := make([]string, 0, len(snap.Units))
+	for _, u := range snap.Units {
+		units = append(units, u.Name)
+	}
+	infos, err = supervisor.SelectFrom(infos, units, req.GetAll(), req.GetNames()...)
+	if err != nil {
+		return hint(err, `"hsu-master worker list" lists the workers`)
+	}
+	hub := tail.NewHub(dir, &offsets.Tables{})
+	return logsError(api.SendLogs(ctx, hub, infos, req, out.print))
+}

@@ -1,0 +1,220 @@
+//go:build e2e && linux
+
+package units
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/core-tools/hsu-master/e2e/harness"
+)
+
+// numbering is a worker that writes numbered lines, faster than a log of 32 KiB can be kept without rotations.
+const numbering = `#!/bin/sh
+n=0
+while :; do
+	i=0
+	while [ $i -lt 100 ]; do n=$((n+1)); i=$((i+1)); echo "$n ........................................"; done
+	sleep 0.05
+done
+`
+
+// logsFollower is a "worker logs --follow" that runs.
+type logsFollower struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	lines  *bufio.Scanner
+	stderr bytes.Buffer
+}
+
+func (s *site) followLogs(args ...string) *logsFollower {
+	s.T.Helper()
+	args = append([]string{"worker", "logs", "-f", "--state-dir", s.State}, args...)
+	f := &logsFollower{t: s.T, cmd: exec.Command(harness.Programs.Master, args...)}
+	f.cmd.Env = harness.CleanEnviron()
+	f.cmd.Stderr = &f.stderr
+	out, err := f.cmd.StdoutPipe()
+	if err == nil {
+		err = f.cmd.Start()
+	}
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	s.T.Cleanup(func() { _ = f.cmd.Process.Kill() })
+	f.lines = bufio.NewScanner(out)
+	return f
+}
+
+// next returns the next line; false if there is none any more.
+func (f *logsFollower) next() (string, bool) { ok := f.lines.Scan(); return f.lines.Text(), ok }
+
+// end returns the exit code and standard error.
+func (f *logsFollower) end() (int, string) {
+	f.t.Helper()
+	for more := true; more; {
+		_, more = f.next()
+	}
+	err := f.cmd.Wait()
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		f.t.Fatal(err)
+	}
+	return f.cmd.ProcessState.ExitCode(), f.stderr.String()
+}
+
+// numberOf returns the number that a line of a numbering worker begins with; 0 if it is another line.
+func numberOf(line string) int {
+	number, dots, _ := strings.Cut(line, " ")
+	n, err := strconv.Atoi(number)
+	if err != nil || len(dots) != 40 {
+		return 0
+	}
+	return n
+}
+
+// The output of two workers is followed over many rotations, and no line is lost or repeated. It ends with the master.
+// The next master has all the lines.
+func TestWorkerLogsOverRotationsAndAKill(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, map[string]string{"count": numbering, "hsu.yaml": `
+units:
+  count: {kind: managed, command: [./count], replicas: 2, log: {max_size: 32KiB, keep: 1000}, start: {settle: 20ms}}
+`})
+	m := s.start()
+	s.awaitUp(2)
+	f := s.followLogs("--json", "-n", "1000000", "count")
+	last := map[string]int{}
+	for len(s.rotated("count-0")) < 5 || len(s.rotated("count-1")) < 5 {
+		text, ok := f.next()
+		if !ok {
+			code, stderr := f.end()
+			t.Fatalf("it ends with code %d: %s", code, stderr)
+		}
+		var line struct{ Worker, Line, Notice string }
+		if err := json.Unmarshal([]byte(text), &line); err != nil || line.Notice != "" {
+			t.Fatalf("%s: %v", text, err)
+		}
+		n := numberOf(line.Line)
+		if n == 0 && last[line.Worker] == 0 && strings.HasSuffix(line.Line, "incarnation 1: started by hsu-master") {
+			continue
+		}
+		if n != last[line.Worker]+1 {
+			t.Fatalf("after line %d of %s comes %s", last[line.Worker], line.Worker, text)
+		}
+		last[line.Worker] = n
+	}
+	m.Kill()
+	if code, stderr := f.end(); code != 1 || !strings.Contains(stderr, "the master has ended") {
+		t.Errorf("after the kill: code %d: %s", code, stderr)
+	}
+	m = s.start()
+	s.awaitUp(2)
+	for worker, read := range last {
+		result := s.CLI("worker", "logs", worker)
+		numbers := 0
+		for line := range strings.Lines(result.Stdout) {
+			if n := numberOf(strings.TrimSuffix(line, "\n")); n > 0 {
+				if numbers++; n != numbers {
+					t.Fatalf("of the next master: line %d of %s comes as number %d", n, worker, numbers)
+				}
+			}
+		}
+		if result.Code != 0 || numbers < read {
+			t.Errorf("%s: code %d, %d lines of at least %d: %s", worker, result.Code, numbers, read, result.Stderr)
+		}
+	}
+	m.Stop()
+	s.WantNothingLeft()
+}
+
+// What is asked, and what cannot be answered, with and without a master.
+func TestWorkerLogs(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, map[string]string{"hsu.yaml": `
+units:
+  web:
+    kind: managed
+    command: [sh, -c, 'echo "of instance $$HSU_WORKER_ID"; printf "\\033[31mred\\n"; exec sleep 1000']
+    replicas: 2
+    start: {settle: 20ms}
+  away: {kind: managed, command: [sleep, "1000"], log: {to: inherit}, start: {settle: 20ms}}
+  other: {kind: unmanaged, discover: {pid_file: /nowhere.pid}}
+`})
+	m := s.start()
+	first := s.await("web-0", "runs", up)
+	s.await("web-1", "runs", up)
+	s.await("away-0", "runs", up)
+	check := func(code int, stdout, stderr string, args ...string) {
+		t.Helper()
+		got := s.CLI(append([]string{"worker", "logs"}, args...)...)
+		if got.Code != code || !strings.Contains(got.Stdout, stdout) || !strings.Contains(got.Stderr, stderr) {
+			t.Errorf("worker logs %q: code %d, want %d; %q, want %q; %q, want %q",
+				args, got.Code, code, got.Stdout, stdout, got.Stderr, stderr)
+		}
+	}
+	check(0, "of instance web-0\n\x1b[31mred\n", "", "web-0")
+	check(0, "web-0 | of instance web-0\n", "", "web", "--grep", "instance")
+	check(0, "web-1 | \x1b[31mred\n", "", "web", "-n", "1")
+	check(0, `"line":"of instance web-1"}`, "", "--json", "web")
+	check(0, "of instance web-0\n", "", "web-0", "--since", "1h")
+	check(0, "web-1 | of instance web-1\n", "away-0: its output goes to the output of the master", "--all")
+	check(0, "", "other-0: it is unmanaged", "--all")
+	check(1, "", "no log can be read", "away")
+	check(1, "", `no such worker or unit: "webs" (did you mean "web"?)`, "webs")
+	check(1, "", "no output of a previous instance is kept", "web-0", "--previous")
+	check(2, "", "name workers or units, or give --all")
+	check(2, "", "--all and", "--all", "web")
+	check(2, "", "--grep: ", "web", "--grep", "(")
+	check(2, "", "--since", "web", "--since", "yesterday")
+	check(2, "", "--previous", "web", "-f", "--previous")
+	s.KillWorker(first.PID)
+	s.await("web-0", "runs again", func(w harness.Worker) bool { return up(w) && w.PID != first.PID })
+	check(0, "incarnation 1: started by hsu-master\nof instance web-0\n\x1b[31mred\n", "", "web-0", "--previous")
+	m.Kill()
+	check(0, "of instance web-0\n", "", "web-0")
+	check(0, "", `away-0: it has no log`, "--all")
+	check(1, "", `no such worker or unit: "webs" (did you mean "web"?)`, "webs")
+	check(3, "", "no master is running", "-f", "web")
+	m = s.start()
+	m.Stop()
+	s.WantNothingLeft()
+}
+
+// A client that stops reading keeps neither the workers nor the master from anything.
+func TestWorkerLogsOfAStuckClient(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, map[string]string{"count": numbering, "hsu.yaml": `
+units:
+  count: {kind: managed, command: [./count], log: {max_size: 32KiB, keep: 3}, start: {settle: 20ms}}
+`})
+	m := s.start()
+	s.awaitUp(1)
+	stuck := s.followLogs("count")
+	if _, ok := stuck.next(); !ok {
+		t.Fatal(stuck.end())
+	}
+	numbers := func() (n int) {
+		for line := range strings.Lines(s.CLI("worker", "logs", "count-0", "-n", "1").Stdout) {
+			n = numberOf(strings.TrimSuffix(line, "\n"))
+		}
+		return n
+	}
+	before := numbers()
+	harness.WaitFor(t, "the worker goes on", func() error {
+		if n := numbers(); n < before+5_000 {
+			return fmt.Errorf("it is at line %d, after %d", n, before)
+		}
+		return nil
+	})
+	m.Stop() // at once, although a client is connected
+	if code, stderr := stuck.end(); code != 1 || !strings.Contains(stderr, "the master has ended") {
+		t.Errorf("code %d: %s", code, stderr)
+	}
+	s.WantNothingLeft()
+}

@@ -1,0 +1,158 @@
+package tail
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/core-tools/hsu-master/supervisor/logs"
+)
+
+// Processes write as fast as they can while their log is rotated a hundred times. The follower gets each line once,
+// whichever way the rotated lines are freed.
+func TestFollowOverRotations(t *testing.T) {
+	for name, collapse := range map[string]bool{"collapse": true, "punch": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			s := h.source("web-0", "")
+			h.serve(logs.Policy{MaxSize: 64 << 10, Keep: 1 << 20, Compress: true}, collapse, s)
+			f := h.follow(Query{Lines: -1}, s)
+			stops := map[string]func() int{}
+			for _, writer := range []string{"a", "b"} {
+				stops[writer] = startWriter(t, s.Path, writer)
+			}
+			seen := newSequence(t)
+			for rotations := 0; rotations < 100; {
+				select {
+				case <-h.rotated:
+					rotations++
+				case c := <-f.chunks:
+					seen.add(c)
+				}
+			}
+			for writer, stop := range stops {
+				written := stop()
+				for seen.last[writer] < written {
+					seen.add(f.next())
+				}
+				t.Logf("%d lines of writer %s", written, writer)
+			}
+		})
+	}
+}
+
+// Lines of several logs come in the order in which they are written, from the first new one on.
+func TestFollowSeveral(t *testing.T) {
+	h := newHost(t)
+	a, b := h.source("a-0", "old\nolder\n"), h.source("b-0", "")
+	f := h.follow(Query{Lines: 1}, a, b)
+	if got := f.await("older\n"); got != "older\n" {
+		t.Errorf("first comes %q", got)
+	}
+	for n := range 20 {
+		s := []Source{a, b}[n%2]
+		text := fmt.Sprintln(n)
+		h.write(s.Path, text)
+		if c := f.next(); string(c.Text) != text || c.Worker != s.Worker || time.Since(c.Time) > patience {
+			t.Fatalf("%+v, want %q of %s", c, text, s.Worker)
+		}
+	}
+}
+
+func TestFollowMatches(t *testing.T) {
+	h := newHost(t)
+	s := h.source("a-0", "yes 1\nno 1\n")
+	f := h.follow(Query{Lines: 5, Match: regexp.MustCompile("^yes")}, s)
+	f.await("yes 1\n")
+	h.write(s.Path, "no 2\nye")
+	h.write(s.Path, "s 2\n")
+	if got := f.await("2\n"); got != "yes 2\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+// A log that does not exist yet, that is deleted and made anew, or truncated by its program, is followed on.
+func TestFollowOtherFiles(t *testing.T) {
+	h := newHost(t)
+	s := Source{"a-0", logs.Path(h.dir, "a-0")}
+	f := h.follow(Query{}, s)
+	h.awaitSubscription()
+	h.write(s.Path, "1\n")
+	f.await("1\n")
+	if err := os.Rename(s.Path, s.Path+".old"); err != nil {
+		t.Fatal(err)
+	}
+	h.write(s.Path+".old", "2\n") // of the writer that has it open
+	h.write(s.Path, "3\n")
+	if got := f.await("3\n"); got != "2\n3\n" {
+		t.Errorf("after a move: %q", got)
+	}
+	if err := os.Truncate(s.Path, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.await("!"); got != "! a program has truncated the log\n" {
+		t.Errorf("after a truncation: %q", got)
+	}
+	h.write(s.Path, "4\n")
+	if got := f.await("4\n"); got != "4\n" {
+		t.Errorf("after a truncation: %q", got)
+	}
+}
+
+// A client that does not read stops its follower, and neither the writer nor the rotator. Lines that were removed
+// meanwhile are reported, and what follows is whole.
+func TestSlowFollower(t *testing.T) {
+	for name, keep := range map[string]int{"keep two": 2, "keep none": logs.KeepNone} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			s := h.source("a-0", "")
+			h.serve(logs.Policy{MaxSize: 64 << 10, Keep: keep}, true, s)
+			f := h.follow(Query{Lines: -1}, s)
+			stop := startWriter(t, s.Path, "a")
+			first := f.next() // the next one is not read for now
+			h.awaitRotations(5)
+			written := stop()
+			if !strings.HasPrefix(string(first.Text), numbered("a", 1)) {
+				t.Errorf("first comes %.60q", first.Text)
+			}
+			text := f.await(numbered("a", written))
+			lost := regexp.MustCompile(`! \d+ bytes were rotated and removed before they could be read\n`)
+			if !lost.MatchString(text) {
+				t.Errorf("no line tells of lost lines")
+			}
+			if !strings.HasSuffix(text, "\n"+numbered("a", written)) {
+				t.Errorf("it ends with %.200q", text[max(0, len(text)-200):])
+			}
+		})
+	}
+}
+
+// A hundred followers cost one inotify instance, and leave nothing behind.
+func TestManyFollowers(t *testing.T) {
+	h := newHost(t)
+	s := h.source("a-0", "")
+	var followers []*follower
+	for range 100 {
+		followers = append(followers, h.follow(Query{Lines: -1}, s))
+	}
+	h.write(s.Path, "a\n")
+	for _, f := range followers {
+		f.await("a\n")
+	}
+	h.hub.mu.Lock()
+	subscribed := len(h.hub.watcher.all)
+	h.hub.mu.Unlock()
+	if subscribed != len(followers) {
+		t.Errorf("%d subscriptions, want %d", subscribed, len(followers))
+	}
+	for _, f := range followers {
+		f.stop()
+	}
+	if h.hub.watcher != nil {
+		t.Error("the watcher goes on")
+	}
+}

@@ -1,0 +1,287 @@
+// Package tail reads the logs of workers: the lines that are kept, and those that are written from then on.
+//
+// The lines of a log have no times. What a query by time uses is described at [Query].
+package tail
+
+import (
+	"context"
+	"errors"
+	"io"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
+)
+
+// Source is the log of a worker.
+type Source struct {
+	Worker string
+	Path   string
+}
+
+// Query selects lines.
+type Query struct {
+	// Lines is the number of last lines, of those that the other fields select; negative for all.
+	Lines int
+	// Since, if it is not zero, leaves out lines that are known to be older. That is known from the sizes of the log
+	// that the rotator has seen, about every second at first and ever less often the longer ago; from the lines of
+	// starts, which have a time; and from the times of the files.
+	Since time.Time
+	// Match, if it is not nil, selects the lines that it matches.
+	Match *regexp.Regexp
+	// Previous selects the output of the instance before the present one.
+	Previous bool
+	// Follow continues with the lines that are written from then on.
+	Follow bool
+}
+
+// Chunk is text of a worker, or a notice about its log.
+type Chunk struct {
+	Worker string
+	// Text are lines, each with its newline. Only the last one may have none: then the next text of the worker
+	// continues it.
+	Text []byte
+	// Time is when the lines were written, at most some milliseconds earlier; zero if that is not known.
+	Time time.Time
+	// Notice says what is wrong with the log.
+	Notice string
+}
+
+// Hub reads the logs in a folder. Its methods may be called from any goroutine.
+type Hub struct {
+	offsets *offsets.Tables
+	dir     string
+
+	mu      sync.Mutex
+	watcher *watcher // nil if nothing is followed
+}
+
+// NewHub returns a hub for the logs in a folder, whose rotator uses the same tables.
+func NewHub(dir string, tables *offsets.Tables) *Hub { return &Hub{offsets: tables, dir: dir} }
+
+// ErrNoPrevious is returned if no worker has output of a previous instance.
+var ErrNoPrevious = errors.New("no output of a previous instance is kept")
+
+// ErrUnreadable is returned if no log can be read. The reasons are in notices.
+var ErrUnreadable = errors.New("no log can be read")
+
+// Copy passes the selected lines to send: first those that are there, of one log after the other, then, if the query
+// follows, those of all logs in the order in which they are written, until ctx ends. It returns the error of send, or
+// nil. While send blocks, Copy reads nothing and holds no lock.
+func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func(Chunk) error) error {
+	var sub *subscription
+	if q.Follow {
+		var err error
+		if sub, err = h.subscribe(sources); err != nil {
+			return err
+		}
+		defer h.unsubscribe(sub)
+	}
+	var tails []*tail
+	defer func() {
+		for _, t := range tails {
+			t.reader.close()
+		}
+	}()
+	var none []string // workers without previous output
+	for _, s := range sources {
+		t, err := h.open(ctx, s, q, send)
+		if err != nil {
+			if err := send(Chunk{Worker: s.Worker, Notice: err.Error()}); err != nil {
+				return err
+			}
+			continue
+		}
+		tails = append(tails, t)
+		err = t.history()
+		if errors.Is(err, ErrNoPrevious) {
+			none, err = append(none, s.Worker), nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(tails) == 0:
+		return ErrUnreadable
+	case len(none) == len(tails):
+		return ErrNoPrevious
+	}
+	for _, worker := range none {
+		if err := send(Chunk{Worker: worker, Notice: ErrNoPrevious.Error()}); err != nil {
+			return err
+		}
+	}
+	if !q.Follow {
+		return nil
+	}
+	return follow(ctx, sub, tails)
+}
+
+// pace is the least time between two turns of a follower, so that lines of a fast writer are read many at a time.
+const pace = 20 * time.Millisecond
+
+// follow reads the logs that have changed until ctx ends.
+func follow(ctx context.Context, sub *subscription, tails []*tail) error {
+	byWorker := map[string]*tail{}
+	for _, t := range tails {
+		byWorker[t.source.Worker] = t
+	}
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	var more []change // logs that have not been read to their end
+	for {
+		select {
+		case <-pause.C: // the time since the last turn is over
+		case <-ctx.Done():
+			return nil
+		}
+		if len(more) == 0 {
+			select {
+			case <-sub.wake:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		turn := append(more, sub.take()...)
+		more = nil
+		for _, c := range turn {
+			t := byWorker[c.worker]
+			if t == nil {
+				continue
+			}
+			ended, err := t.turn(c.replaced)
+			if err != nil {
+				return err
+			}
+			if !ended {
+				more = append(more, c)
+			}
+		}
+		pause.Reset(pace)
+		if len(more) > 0 {
+			pause.Reset(0)
+		}
+	}
+}
+
+// tail is a log that is read for a query.
+type tail struct {
+	source Source
+	query  Query
+	ctx    context.Context
+	send   func(Chunk) error
+	reader *reader
+	lines  lines
+	buf    []byte
+	out    []byte
+}
+
+func (h *Hub) open(ctx context.Context, s Source, q Query, send func(Chunk) error) (*tail, error) {
+	r, err := openReader(s.Path, h.offsets.Of(s.Path))
+	if err != nil {
+		return nil, err
+	}
+	return &tail{source: s, query: q, ctx: ctx, send: send, reader: r}, nil
+}
+
+const (
+	readSize = 64 << 10
+	// turnSize is the number of bytes that a follower reads of one log before it turns to the next one.
+	turnSize = 256 << 10
+	// chunkSize is the size from which lines are sent.
+	chunkSize = 32 << 10
+)
+
+// turn passes on what was written to the log. It returns false if there may be more. If the log is replaced, another
+// file may have its path.
+func (t *tail) turn(replaced bool) (ended bool, err error) {
+	if t.buf == nil {
+		t.buf = make([]byte, readSize)
+	}
+	seen := time.Now()
+	for read := 0; read < turnSize; {
+		n, failed := t.reader.Read(t.buf)
+		read += n
+		if err := t.pass(t.buf[:n], seen); err != nil {
+			return false, err
+		}
+		switch {
+		case failed == nil && !t.reader.ended, isLost(failed):
+		case failed != nil && !errors.Is(failed, io.EOF):
+			return true, t.notice(failed.Error(), seen)
+		case !replaced:
+			return true, t.flush(seen)
+		default:
+			replaced = false
+			failed = t.reader.reopen()
+		}
+		if failed != nil && !errors.Is(failed, io.EOF) {
+			if err := t.notice(failed.Error(), seen); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, t.flush(seen)
+}
+
+// pass passes the lines in the text that match.
+func (t *tail) pass(text []byte, seen time.Time) (err error) {
+	t.lines.feed(text, func(l line) {
+		if err == nil && t.matches(l) {
+			err = t.put(l, seen)
+		}
+	})
+	return err
+}
+
+func (t *tail) matches(l line) bool {
+	return t.query.Match == nil || t.query.Match.Match(trimmed(l.text))
+}
+
+// trimmed returns a line without its newline.
+func trimmed(text []byte) []byte {
+	if n := len(text); n > 0 && text[n-1] == '\n' {
+		return text[:n-1]
+	}
+	return text
+}
+
+// put adds a line to the next chunk.
+func (t *tail) put(l line, seen time.Time) error {
+	if n := len(t.out); n > 0 && t.out[n-1] != '\n' && !l.cont { // the rest of that line does not match
+		t.out = append(t.out, '\n')
+	}
+	if t.out = append(t.out, l.text...); len(t.out) < chunkSize {
+		return nil
+	}
+	return t.flush(seen)
+}
+
+// flush sends the lines that were put.
+func (t *tail) flush(seen time.Time) error {
+	if len(t.out) == 0 {
+		return t.ctx.Err()
+	}
+	err := t.send(Chunk{Worker: t.source.Worker, Text: t.out, Time: seen})
+	t.out = nil // it belongs to the receiver
+	return err
+}
+
+// notice ends the line that is incomplete, and sends a notice after it.
+func (t *tail) notice(text string, seen time.Time) error {
+	var failed error
+	t.lines.end(func(l line) {
+		if t.matches(l) {
+			failed = t.put(l, seen)
+		}
+	})
+	if failed == nil {
+		failed = t.flush(seen)
+	}
+	if failed == nil {
+		failed = t.send(Chunk{Worker: t.source.Worker, Notice: text})
+	}
+	return failed
+}
