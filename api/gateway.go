@@ -124,6 +124,18 @@ func (g *Gateway) Shutdown(ctx context.Context) {
 	g.Close()
 }
 
+// Drain stops accepting connections, waits until the calls in flight have ended or ctx is done, and then closes the
+// gateway. It returns how many calls it has cut. Connections that wait in the queue of the listener remain there if the
+// caller has a duplicate of it. Unlike Shutdown, it refuses no connection that was accepted.
+func (g *Gateway) Drain(ctx context.Context) (cut int) {
+	g.relay.StopAccepting()
+	if g.relay.Drain(ctx) != nil {
+		cut = g.relay.Stats().Streams
+	}
+	g.Close()
+	return cut
+}
+
 // Close closes all connections and ends all calls at once.
 func (g *Gateway) Close() {
 	g.end.Do(func() {
