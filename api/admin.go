@@ -48,7 +48,8 @@ func NewAdminServer(admin *Admin, business proto.MyBusinessServiceServer) *grpc.
 		grpc.UnaryInterceptor(func(
 			ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
 		) (any, error) {
-			if err := authorize(ctx); err != nil {
+			ctx, err := authorize(ctx)
+			if err != nil {
 				return nil, err
 			}
 			return next(ctx, req)
@@ -56,10 +57,11 @@ func NewAdminServer(admin *Admin, business proto.MyBusinessServiceServer) *grpc.
 		grpc.StreamInterceptor(func(
 			srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler,
 		) error {
-			if err := authorize(stream.Context()); err != nil {
+			ctx, err := authorize(stream.Context())
+			if err != nil {
 				return err
 			}
-			return next(srv, stream)
+			return next(srv, authorizedStream{stream, ctx})
 		}))...)
 	adminpb.RegisterAdminServer(srv, admin)
 	adminpb.RegisterRegistryServer(srv, &registry{supervisor: admin.Supervisor, listen: admin.Listen})
@@ -68,20 +70,29 @@ func NewAdminServer(admin *Admin, business proto.MyBusinessServiceServer) *grpc.
 	return srv
 }
 
-func authorize(ctx context.Context) error {
+// authorizedStream is a stream whose context has the operator.
+type authorizedStream struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // what grpc.ServerStream asks for
+}
+
+func (s authorizedStream) Context() context.Context { return s.ctx }
+
+// authorize returns the context of a call with its operator, or PERMISSION_DENIED.
+func authorize(ctx context.Context) (context.Context, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return status.Error(codes.PermissionDenied, "the caller is not known")
+		return nil, status.Error(codes.PermissionDenied, "the caller is not known")
 	}
 	caller, ok := p.AuthInfo.(peerIdentity)
 	if !ok {
-		return status.Error(codes.PermissionDenied, "the caller's user is not known")
+		return nil, status.Error(codes.PermissionDenied, "the caller's user is not known")
 	}
 	if caller.uid != 0 && int(caller.uid) != os.Geteuid() {
-		return status.Error(codes.PermissionDenied, fmt.Sprintf(
+		return nil, status.Error(codes.PermissionDenied, fmt.Sprintf(
 			"user %d may not administer this master: ask as root or as user %d", caller.uid, os.Geteuid()))
 	}
-	return nil
+	return withOperator(ctx, caller.uid), nil
 }
 
 // GetState returns the whole state of the master and its workers. If the store cannot be read, the response still

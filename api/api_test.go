@@ -220,12 +220,16 @@ func TestAuthorize(t *testing.T) {
 		uint32(os.Geteuid()) + 1: codes.PermissionDenied,
 	} {
 		ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: peerIdentity{uid: uid}})
-		if got := status.Code(authorize(ctx)); got != want {
+		ctx, err := authorize(ctx)
+		if got := status.Code(err); got != want {
 			t.Errorf("user %d gets %v, want %v", uid, got, want)
 		}
+		if err == nil && supervisor.OperatorOf(ctx).UID != uid {
+			t.Errorf("operator %+v, want user %d", supervisor.OperatorOf(ctx), uid)
+		}
 	}
-	if got := status.Code(authorize(t.Context())); got != codes.PermissionDenied {
-		t.Errorf("a caller whom nobody knows gets %v", got)
+	if _, err := authorize(t.Context()); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("a caller whom nobody knows gets %v", err)
 	}
 }
 

@@ -2,17 +2,21 @@ package api
 
 import (
 	"context"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -67,7 +71,9 @@ func TestScaleOverTheAdminSocket(t *testing.T) {
 			t.Errorf("Scale(%v) = %v, want %s with %q", test.req, err, test.code, test.text)
 		}
 	}
-	resp, err := admin.Scale(ctx, &adminpb.ScaleRequest{Unit: "worker", Replicas: 2, NoWait: true})
+	command := "worker scale worker=2"
+	resp, err := admin.Scale(metadata.AppendToOutgoingContext(ctx, CommandKey, command),
+		&adminpb.ScaleRequest{Unit: "worker", Replicas: 2, NoWait: true})
 	if err != nil || resp.GetBefore() != 1 || resp.GetConfigured() != 0 ||
 		strings.Join(resp.GetAdded(), " ") != "worker-1" || len(resp.GetRemoved()) != 0 {
 		t.Errorf("Scale without waiting = %v, %v", resp, err)
@@ -76,6 +82,13 @@ func TestScaleOverTheAdminSocket(t *testing.T) {
 	if units := state.GetState().GetUnits(); err != nil || len(units) != 1 || units[0].GetName() != "worker" ||
 		units[0].GetReplicas() != 0 || units[0].GetScale() != 2 || units[0].GetKind() != "integrated" {
 		t.Errorf("the state's units are %v, %v", units, err)
+	}
+	snap, err := db.Snapshot()
+	want := records.Operator{UID: uint32(os.Geteuid()), Command: command}
+	if err != nil || !slices.ContainsFunc(snap.Events, func(e records.Event) bool {
+		return e.Type == "unit-scaled" && e.Unit == "worker" && e.Operator != nil && *e.Operator == want
+	}) {
+		t.Errorf("the history names no operator: %v, %v", snap.Events, err)
 	}
 	resp, err = admin.Scale(ctx, &adminpb.ScaleRequest{Unit: "worker"})
 	if err != nil || strings.Join(resp.GetRemoved(), " ") != "worker-0 worker-1" {

@@ -32,7 +32,8 @@
 //	├── keyed_count       8 bytes, how many of these came with an id; since version 2
 //	└── counted_at        8 bytes, when that was written, in nanoseconds of Unix time
 //	events
-//	└── sequence, 8 bytes Event{time, worker, type, detail}; the newest Options.MaxEvents
+//	└── sequence, 8 bytes Event{time, worker, unit, type, detail, operator}; the newest
+//	                      Options.MaxEvents
 //	services              since version 2
 //	└── service " " address Registration{service, address, ttl, registered}
 //	units                 since version 3

@@ -38,7 +38,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	app := newApp(out, stderr)
 	ordered, err := reorder(app, args)
 	if err == nil {
-		err = app.RunContext(ctx, append([]string{app.Name}, ordered...))
+		err = app.RunContext(withCommand(ctx, args), append([]string{app.Name}, ordered...))
 	}
 	if err == nil && out.err != nil {
 		err = fmt.Errorf("write to standard output: %w", out.err)

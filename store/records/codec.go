@@ -492,9 +492,19 @@ func encodeEvent(e Event) ([]byte, error) {
 	return proto.Marshal(&pb.Event{
 		Time:   stamp(e.Time),
 		Worker: text(e.Worker),
+		Unit:   text(e.Unit),
 		Type:   text(e.Type),
 		Detail: text(e.Detail),
+
+		Operator: encodeOperator(e.Operator),
 	})
+}
+
+func encodeOperator(o *Operator) *pb.Operator {
+	if o == nil {
+		return nil
+	}
+	return &pb.Operator{Uid: o.UID, Command: text(o.Command)}
 }
 
 func decodeEvent(value []byte) (Event, error) {
@@ -506,7 +516,11 @@ func decodeEvent(value []byte) (Event, error) {
 	if err != nil {
 		return Event{}, err
 	}
-	return Event{Time: at, Worker: m.GetWorker(), Type: m.GetType(), Detail: m.GetDetail()}, nil
+	e := Event{Time: at, Worker: m.GetWorker(), Unit: m.GetUnit(), Type: m.GetType(), Detail: m.GetDetail()}
+	if o := m.GetOperator(); o != nil {
+		e.Operator = &Operator{UID: o.GetUid(), Command: o.GetCommand()}
+	}
+	return e, nil
 }
 
 func encodeMeta(m Meta) ([]byte, error) {

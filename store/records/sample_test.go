@@ -97,6 +97,10 @@ func sample() Snapshot {
 		Events: []Event{
 			{Time: sampleTime, Type: "started"},
 			{Time: sampleTime.Add(time.Hour), Worker: "worker-0", Type: "exited", Detail: "killed by SIGKILL"},
+			{
+				Time: sampleTime.Add(time.Hour), Unit: "worker", Type: "unit-scaled", Detail: "2 replicas",
+				Operator: &Operator{UID: 1000, Command: "worker scale worker=2"},
+			},
 		},
 	}
 }

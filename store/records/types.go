@@ -257,10 +257,18 @@ type RestartHistory struct {
 
 // Event is one line of the history of the workers.
 type Event struct {
-	Time   time.Time
-	Worker string // empty if the event concerns the master
-	Type   string
-	Detail string
+	Time     time.Time
+	Worker   string // empty if the event concerns the master or a unit
+	Unit     string // empty if the event concerns the master or one worker
+	Type     string
+	Detail   string
+	Operator *Operator // whose command was the cause; nil if none was
+}
+
+// Operator is a user who gave the master a command.
+type Operator struct {
+	UID     uint32
+	Command string // as typed, for people; may be empty
 }
 
 // Types of the events that record how a lost database was recovered.

@@ -1670,11 +1670,15 @@ func (x *Exit) GetAt() *timestamppb.Timestamp {
 
 // Event is one line of the worker history; key: its sequence number.
 type Event struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	Worker        string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
-	Type          string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
-	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Time   *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Worker string                 `protobuf:"bytes,2,opt,name=worker,proto3" json:"worker,omitempty"`
+	Type   string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	Detail string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The unit that it concerns, if not only one worker.
+	Unit string `protobuf:"bytes,5,opt,name=unit,proto3" json:"unit,omitempty"`
+	// The user whose command was the cause; absent: none was.
+	Operator      *Operator `protobuf:"bytes,6,opt,name=operator,proto3" json:"operator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1737,6 +1741,74 @@ func (x *Event) GetDetail() string {
 	return ""
 }
 
+func (x *Event) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *Event) GetOperator() *Operator {
+	if x != nil {
+		return x.Operator
+	}
+	return nil
+}
+
+// Operator is a user who gave the master a command.
+type Operator struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   uint32                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// As typed, for people; may be empty.
+	Command       string `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Operator) Reset() {
+	*x = Operator{}
+	mi := &file_hsu_master_store_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operator) ProtoMessage() {}
+
+func (x *Operator) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operator.ProtoReflect.Descriptor instead.
+func (*Operator) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Operator) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Operator) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
 // Result is what a request with an id was answered; key: that id.
 type Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1761,7 +1833,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_hsu_master_store_proto_msgTypes[15]
+	mi := &file_hsu_master_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1845,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[15]
+	mi := &file_hsu_master_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1858,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{15}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Result) GetMethod() string {
@@ -1975,12 +2047,17 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\x127\n" +
 	"\x06source\x18\x03 \x01(\x0e2\x1f.hsu.master.store.v1.ExitSourceR\x06source\x12*\n" +
-	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"{\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xca\x01\n" +
 	"\x05Event\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04type\x18\x03 \x01(\tR\x04type\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\"\xfa\x01\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x12\n" +
+	"\x04unit\x18\x05 \x01(\tR\x04unit\x129\n" +
+	"\boperator\x18\x06 \x01(\v2\x1d.hsu.master.store.v1.OperatorR\boperator\"6\n" +
+	"\bOperator\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\"\xfa\x01\n" +
 	"\x06Result\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1a\n" +
@@ -2039,7 +2116,7 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
@@ -2061,12 +2138,13 @@ var file_hsu_master_store_proto_goTypes = []any{
 	(*RestartBudget)(nil),         // 17: hsu.master.store.v1.RestartBudget
 	(*Exit)(nil),                  // 18: hsu.master.store.v1.Exit
 	(*Event)(nil),                 // 19: hsu.master.store.v1.Event
-	(*Result)(nil),                // 20: hsu.master.store.v1.Result
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Operator)(nil),              // 20: hsu.master.store.v1.Operator
+	(*Result)(nil),                // 21: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	21, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	21, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	22, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	22, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
 	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
 	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
 	16, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
@@ -2080,24 +2158,25 @@ var file_hsu_master_store_proto_depIdxs = []int32{
 	9,  // 12: hsu.master.store.v1.Worker.announcements:type_name -> hsu.master.store.v1.Announcement
 	16, // 13: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
 	10, // 14: hsu.master.store.v1.Announcement.apis:type_name -> hsu.master.store.v1.AnnouncedApi
-	21, // 15: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
-	21, // 16: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
+	22, // 15: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
+	22, // 16: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
 	2,  // 17: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
-	21, // 18: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
+	22, // 18: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
 	3,  // 19: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
-	21, // 20: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
-	21, // 21: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	22, // 20: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	22, // 21: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
 	2,  // 22: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	21, // 23: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	22, // 23: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
 	4,  // 24: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	21, // 25: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	21, // 26: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	21, // 27: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	22, // 25: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	22, // 26: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	20, // 27: hsu.master.store.v1.Event.operator:type_name -> hsu.master.store.v1.Operator
+	22, // 28: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -2112,7 +2191,7 @@ func file_hsu_master_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,25 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor"
+)
+
+// CommandKey is the metadata key of the command line that a call to the admin service executes, for the history.
+const CommandKey = "hsu-command"
+
+// maxCommand bounds the recorded command, in bytes.
+const maxCommand = 256
+
+// withOperator returns the context of a call of that user, for [supervisor.OperatorOf].
+func withOperator(ctx context.Context, uid uint32) context.Context {
+	o := records.Operator{UID: uid}
+	if given := metadata.ValueFromIncomingContext(ctx, CommandKey); len(given) > 0 {
+		o.Command = given[0][:min(len(given[0]), maxCommand)]
+	}
+	return supervisor.WithOperator(ctx, o)
+}
