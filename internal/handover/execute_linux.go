@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -105,4 +106,34 @@ func PathOf(f *os.File) (string, error) {
 // its name.
 func SetName(name string) {
 	_ = os.WriteFile("/proc/self/comm", []byte(name), 0) // the name is for people only
+}
+
+// Duplicate returns a duplicate of the file.
+func Duplicate(f *os.File) (*os.File, error) {
+	fd, err := descriptor(f)
+	if err == nil {
+		fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) //nolint:gosec // it is not negative
+	}
+	if err != nil {
+		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil //nolint:gosec // it is not negative
+}
+
+// HoldSignals blocks signals on the thread of this goroutine until release is called. After Execute, a signal that
+// arrives waits until the next program handles it: its only thread blocks it at first.
+func HoldSignals(list ...os.Signal) (release func()) {
+	runtime.LockOSThread()
+	var block, before unix.Sigset_t
+	for _, s := range list {
+		if n, ok := s.(syscall.Signal); ok {
+			const bits = 8 * unsafe.Sizeof(block.Val[0])
+			block.Val[uintptr(n-1)/bits] |= 1 << (uintptr(n-1) % bits) //nolint:gosec // it is above 0
+		}
+	}
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &block, &before) // never fails
+	return func() {
+		_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
+		runtime.UnlockOSThread()
+	}
 }

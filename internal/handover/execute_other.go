@@ -20,3 +20,9 @@ func PathOf(*os.File) (string, error) { return "", errors.ErrUnsupported }
 
 // SetName does nothing.
 func SetName(string) {}
+
+// Duplicate fails: only Linux supports it.
+func Duplicate(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }
+
+// HoldSignals does nothing.
+func HoldSignals(...os.Signal) (release func()) { return func() {} }
