@@ -33,6 +33,7 @@ type Admin struct {
 	Reread func(
 		ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
 	) error
+	Upgrades Upgrades
 	// End begins to end the master, and leaves its workers running with detach. wait returns when they are stopped or
 	// left. If it is nil, Shutdown fails with UNIMPLEMENTED.
 	End      func(ctx context.Context, detach bool) (wait func(context.Context) error, err error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 
 	"github.com/core-tools/hsu-master/api"
 )
@@ -28,4 +29,22 @@ func ListenTCP(address string) func() (net.Listener, error) {
 // ListenRegistry returns a function for [Options] that listens on the unix socket of the module registry at path.
 func ListenRegistry(path string) func() (net.Listener, error) {
 	return func() (net.Listener, error) { return api.ListenRegistry(context.Background(), path) }
+}
+
+// Inherit returns the listener of a descriptor that the earlier program of this process has handed over, if it has the
+// wanted address. Otherwise it returns nil. It closes the descriptor, which may be nil.
+func Inherit(passed *os.File, wanted func(net.Addr) bool) net.Listener {
+	if passed == nil {
+		return nil
+	}
+	defer func() { _ = passed.Close() }() // the listener has its own descriptor
+	l, err := net.FileListener(passed)
+	if err != nil {
+		return nil
+	}
+	if !wanted(l.Addr()) {
+		_ = l.Close()
+		return nil
+	}
+	return l
 }

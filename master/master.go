@@ -78,6 +78,15 @@ type Options struct {
 	// KeepBackups is the number of newest backups to keep; 0 means 8.
 	KeepBackups int
 
+	// CheckUpgrade runs another program to check that it can take over, for [Master.Upgrade]. It may be nil: then the
+	// program of the master cannot be replaced.
+	CheckUpgrade func(context.Context, UpgradeCheck) (UpgradeTarget, error)
+	// Program is the path of this program, which Upgrade executes if no other is named.
+	Program string
+	// Handed is what the earlier program of this process has handed over; nil if there was none. New takes its lock and
+	// its admin socket. The port accepts connections when the workers are recovered.
+	Handed *Handover
+
 	Version string       // of the program, for administrators and metrics
 	Log     *slog.Logger // nil discards
 }
@@ -110,6 +119,7 @@ type Master struct {
 	ending   *ending
 	// essential gets a value when an essential worker has ended.
 	essential chan struct{}
+	upgrades  *upgrader
 }
 
 type closer struct {
@@ -139,6 +149,7 @@ func New(o Options) (_ *Master, err error) {
 		options: o, log: o.Log,
 		ready: make(chan struct{}), stopping: make(chan struct{}), hurry: make(chan struct{}, 1),
 		reread: make(chan struct{}, 1), essential: make(chan struct{}, 1), ending: newEnding(),
+		upgrades: newUpgrader(o.Handed),
 	}
 	defer func() {
 		if err != nil {
@@ -178,11 +189,25 @@ func (m *Master) openStore() error {
 		LostID: func() (string, error) {
 			return recovery.LivingMasterID(context.Background(), m.options.StateDir, m.options.RuntimeDir)
 		},
+		Lock: m.options.Handed.take(fileLock),
 	}); err != nil {
 		return err
 	}
-	m.onClose("the state", m.store.Close)
+	m.onClose("the state", m.closeStore)
 	return nil
+}
+
+// closeStore closes the state. For an upgrade it keeps the lock.
+func (m *Master) closeStore() error {
+	next := m.upgrades.next
+	if next == nil {
+		return m.store.Close()
+	}
+	lock, err := m.store.HandOver()
+	if lock != nil {
+		next.Files[fileLock] = lock
+	}
+	return err
 }
 
 // listen opens the ports and the admin socket.
@@ -204,7 +229,7 @@ func (m *Master) listen() (err error) {
 		m.onClose("the module registry", closing(m.registry))
 	}
 	m.admin = &adminSocket{stateDir: m.options.StateDir, runtimeDir: m.options.RuntimeDir, log: m.log}
-	if m.admin.listener, err = api.ListenAdmin(context.Background(), AdminSocket(m.options.RuntimeDir)); err != nil {
+	if err := m.admin.open(m.options.Handed.take(fileAdmin)); err != nil {
 		return err
 	}
 	m.onClose("the admin socket", closing(m.admin.listener))
@@ -212,7 +237,12 @@ func (m *Master) listen() (err error) {
 		// Clients then need to be given the runtime folder. This is no reason for the master not to run.
 		m.log.Warn("admin socket path not published", "error", err)
 	}
-	m.onClose("the admin socket's path", m.admin.takeBack)
+	m.onClose("the admin socket's path", func() error {
+		if m.upgrades.next != nil {
+			return nil // the next program has the same socket
+		}
+		return m.admin.takeBack()
+	})
 	return nil
 }
 
@@ -227,7 +257,7 @@ func (m *Master) openServers() (err error) {
 	m.onClose("the gateway", func() error { m.gateway.Close(); return nil })
 	m.admin.server = api.NewAdminServer(&api.Admin{
 		Store: m.store, Supervisor: m.sup, Tails: m.tails,
-		Reread: m.Reread, End: m.Shutdown, Service: systemd.ServiceOfThisProcess(),
+		Reread: m.Reread, Upgrades: upgradeService{m}, End: m.Shutdown, Service: systemd.ServiceOfThisProcess(),
 		InFlight: func() int { return m.gateway.Figures().Streams },
 		Listen:   m.listener.Addr().String(), Registry: m.registryURL(),
 		Version: m.options.Version, Started: time.Now(),

@@ -26,6 +26,69 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type UpgradeResponse_Step int32
+
+const (
+	UpgradeResponse_STEP_UNSPECIFIED UpgradeResponse_Step = 0
+	// The new program is run as a check.
+	UpgradeResponse_CHECKING UpgradeResponse_Step = 1
+	// Calls in flight end; new connections wait.
+	UpgradeResponse_DRAINING UpgradeResponse_Step = 2
+	// The new program is executed.
+	UpgradeResponse_EXECUTING UpgradeResponse_Step = 3
+	// The new program serves.
+	UpgradeResponse_DONE UpgradeResponse_Step = 4
+	// The former program serves again, for the reason in failure.
+	UpgradeResponse_FAILED UpgradeResponse_Step = 5
+)
+
+// Enum value maps for UpgradeResponse_Step.
+var (
+	UpgradeResponse_Step_name = map[int32]string{
+		0: "STEP_UNSPECIFIED",
+		1: "CHECKING",
+		2: "DRAINING",
+		3: "EXECUTING",
+		4: "DONE",
+		5: "FAILED",
+	}
+	UpgradeResponse_Step_value = map[string]int32{
+		"STEP_UNSPECIFIED": 0,
+		"CHECKING":         1,
+		"DRAINING":         2,
+		"EXECUTING":        3,
+		"DONE":             4,
+		"FAILED":           5,
+	}
+)
+
+func (x UpgradeResponse_Step) Enum() *UpgradeResponse_Step {
+	p := new(UpgradeResponse_Step)
+	*p = x
+	return p
+}
+
+func (x UpgradeResponse_Step) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UpgradeResponse_Step) Descriptor() protoreflect.EnumDescriptor {
+	return file_hsu_master_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (UpgradeResponse_Step) Type() protoreflect.EnumType {
+	return &file_hsu_master_admin_proto_enumTypes[0]
+}
+
+func (x UpgradeResponse_Step) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UpgradeResponse_Step.Descriptor instead.
+func (UpgradeResponse_Step) EnumDescriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24, 0}
+}
+
 type WatchResponse_Kind int32
 
 const (
@@ -66,11 +129,11 @@ func (x WatchResponse_Kind) String() string {
 }
 
 func (WatchResponse_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_hsu_master_admin_proto_enumTypes[0].Descriptor()
+	return file_hsu_master_admin_proto_enumTypes[1].Descriptor()
 }
 
 func (WatchResponse_Kind) Type() protoreflect.EnumType {
-	return &file_hsu_master_admin_proto_enumTypes[0]
+	return &file_hsu_master_admin_proto_enumTypes[1]
 }
 
 func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
@@ -79,7 +142,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{39, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{41, 0}
 }
 
 type GetStateRequest struct {
@@ -1627,6 +1690,166 @@ func (x *LogsResponse) GetNotice() string {
 	return ""
 }
 
+type UpgradeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the new program; empty: that of the running one.
+	Binary string `protobuf:"bytes,1,opt,name=binary,proto3" json:"binary,omitempty"`
+	// How long calls in flight may take to end; absent: 30 s.
+	Drain *durationpb.Duration `protobuf:"bytes,2,opt,name=drain,proto3" json:"drain,omitempty"`
+	// Return the outcome of the upgrade with this id, as soon as the master serves, and
+	// begin none. NOT_FOUND: this program does not come from that upgrade.
+	Id            string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeRequest) Reset() {
+	*x = UpgradeRequest{}
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeRequest) ProtoMessage() {}
+
+func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
+func (*UpgradeRequest) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *UpgradeRequest) GetBinary() string {
+	if x != nil {
+		return x.Binary
+	}
+	return ""
+}
+
+func (x *UpgradeRequest) GetDrain() *durationpb.Duration {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+func (x *UpgradeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type UpgradeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Step  UpgradeResponse_Step   `protobuf:"varint,1,opt,name=step,proto3,enum=hsu.master.admin.v1.UpgradeResponse_Step" json:"step,omitempty"`
+	// Of the upgrade.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Versions of the former and the new program.
+	From string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To   string `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	// How many calls were cut since they had not ended in time.
+	Cut int32 `protobuf:"varint,5,opt,name=cut,proto3" json:"cut,omitempty"`
+	// How long a new connection waited at most.
+	Paused        *durationpb.Duration `protobuf:"bytes,6,opt,name=paused,proto3" json:"paused,omitempty"`
+	Failure       string               `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeResponse) Reset() {
+	*x = UpgradeResponse{}
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeResponse) ProtoMessage() {}
+
+func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeResponse.ProtoReflect.Descriptor instead.
+func (*UpgradeResponse) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *UpgradeResponse) GetStep() UpgradeResponse_Step {
+	if x != nil {
+		return x.Step
+	}
+	return UpgradeResponse_STEP_UNSPECIFIED
+}
+
+func (x *UpgradeResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UpgradeResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *UpgradeResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *UpgradeResponse) GetCut() int32 {
+	if x != nil {
+		return x.Cut
+	}
+	return 0
+}
+
+func (x *UpgradeResponse) GetPaused() *durationpb.Duration {
+	if x != nil {
+		return x.Paused
+	}
+	return nil
+}
+
+func (x *UpgradeResponse) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
 // State is what "state dump" prints, from a running master or from the file.
 type State struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1669,7 +1892,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1904,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1917,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *State) GetSource() string {
@@ -1835,7 +2058,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +2070,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +2083,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Operator) GetUid() uint32 {
@@ -1898,7 +2121,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1910,7 +2133,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1923,7 +2146,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Unit) GetName() string {
@@ -2048,7 +2271,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2283,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2296,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Worker) GetId() string {
@@ -2307,7 +2530,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2319,7 +2542,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2332,7 +2555,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Usage) GetResident() int64 {
@@ -2389,7 +2612,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2624,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2637,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Announcement) GetModule() string {
@@ -2450,7 +2673,7 @@ type AnnouncedApi struct {
 
 func (x *AnnouncedApi) Reset() {
 	*x = AnnouncedApi{}
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2685,7 @@ func (x *AnnouncedApi) String() string {
 func (*AnnouncedApi) ProtoMessage() {}
 
 func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2698,7 @@ func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
 func (*AnnouncedApi) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AnnouncedApi) GetServiceIds() []string {
@@ -2521,7 +2744,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +2756,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +2769,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Check) GetUse() string {
@@ -2605,7 +2828,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2617,7 +2840,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2630,7 +2853,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -2680,7 +2903,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +2915,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2928,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Service) GetName() string {
@@ -2787,7 +3010,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_hsu_master_admin_proto_msgTypes[33]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2799,7 +3022,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[33]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2812,7 +3035,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -2910,7 +3133,7 @@ type Figures struct {
 
 func (x *Figures) Reset() {
 	*x = Figures{}
-	mi := &file_hsu_master_admin_proto_msgTypes[34]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2922,7 +3145,7 @@ func (x *Figures) String() string {
 func (*Figures) ProtoMessage() {}
 
 func (x *Figures) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[34]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2935,7 +3158,7 @@ func (x *Figures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Figures.ProtoReflect.Descriptor instead.
 func (*Figures) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Figures) GetCalls() uint64 {
@@ -2994,7 +3217,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_hsu_master_admin_proto_msgTypes[35]
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3229,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[35]
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3242,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Latency) GetCounts() []uint64 {
@@ -3044,7 +3267,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3056,7 +3279,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3069,7 +3292,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{36}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{38}
 }
 
 type ListResponse struct {
@@ -3081,7 +3304,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3316,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3329,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{37}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListResponse) GetServices() []*Service {
@@ -3124,7 +3347,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	mi := &file_hsu_master_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3136,7 +3359,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	mi := &file_hsu_master_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3149,7 +3372,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{38}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{40}
 }
 
 type WatchResponse struct {
@@ -3164,7 +3387,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[39]
+	mi := &file_hsu_master_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3176,7 +3399,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[39]
+	mi := &file_hsu_master_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3189,7 +3412,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{39}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -3227,7 +3450,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[40]
+	mi := &file_hsu_master_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3239,7 +3462,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[40]
+	mi := &file_hsu_master_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3252,7 +3475,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{40}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RegisterRequest) GetService() string {
@@ -3286,7 +3509,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[41]
+	mi := &file_hsu_master_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3298,7 +3521,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[41]
+	mi := &file_hsu_master_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3311,7 +3534,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{41}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RegisterResponse) GetEndpoint() *Endpoint {
@@ -3332,7 +3555,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[42]
+	mi := &file_hsu_master_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3567,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[42]
+	mi := &file_hsu_master_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3580,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{42}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeregisterRequest) GetService() string {
@@ -3384,7 +3607,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[43]
+	mi := &file_hsu_master_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3396,7 +3619,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[43]
+	mi := &file_hsu_master_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3409,7 +3632,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{43}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeregisterResponse) GetRemoved() []string {
@@ -3429,7 +3652,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[44]
+	mi := &file_hsu_master_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3441,7 +3664,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[44]
+	mi := &file_hsu_master_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3454,7 +3677,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{44}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *HeartbeatRequest) GetService() string {
@@ -3481,7 +3704,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[45]
+	mi := &file_hsu_master_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3493,7 +3716,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[45]
+	mi := &file_hsu_master_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3506,7 +3729,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{45}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
@@ -3528,7 +3751,7 @@ type Inspection_PastExit struct {
 
 func (x *Inspection_PastExit) Reset() {
 	*x = Inspection_PastExit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[46]
+	mi := &file_hsu_master_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3540,7 +3763,7 @@ func (x *Inspection_PastExit) String() string {
 func (*Inspection_PastExit) ProtoMessage() {}
 
 func (x *Inspection_PastExit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[46]
+	mi := &file_hsu_master_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3585,7 +3808,7 @@ type Inspection_Event struct {
 
 func (x *Inspection_Event) Reset() {
 	*x = Inspection_Event{}
-	mi := &file_hsu_master_admin_proto_msgTypes[47]
+	mi := &file_hsu_master_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3597,7 +3820,7 @@ func (x *Inspection_Event) String() string {
 func (*Inspection_Event) ProtoMessage() {}
 
 func (x *Inspection_Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[47]
+	mi := &file_hsu_master_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3667,7 +3890,7 @@ type Inspection_Policy struct {
 
 func (x *Inspection_Policy) Reset() {
 	*x = Inspection_Policy{}
-	mi := &file_hsu_master_admin_proto_msgTypes[48]
+	mi := &file_hsu_master_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3679,7 +3902,7 @@ func (x *Inspection_Policy) String() string {
 func (*Inspection_Policy) ProtoMessage() {}
 
 func (x *Inspection_Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[48]
+	mi := &file_hsu_master_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3755,7 +3978,7 @@ type Inspection_Setting struct {
 
 func (x *Inspection_Setting) Reset() {
 	*x = Inspection_Setting{}
-	mi := &file_hsu_master_admin_proto_msgTypes[49]
+	mi := &file_hsu_master_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3767,7 +3990,7 @@ func (x *Inspection_Setting) String() string {
 func (*Inspection_Setting) ProtoMessage() {}
 
 func (x *Inspection_Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[49]
+	mi := &file_hsu_master_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3936,7 +4159,27 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\fR\x04text\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
-	"\x06notice\x18\x04 \x01(\tR\x06notice\"\xaf\x06\n" +
+	"\x06notice\x18\x04 \x01(\tR\x06notice\"i\n" +
+	"\x0eUpgradeRequest\x12\x16\n" +
+	"\x06binary\x18\x01 \x01(\tR\x06binary\x12/\n" +
+	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\"\xc2\x02\n" +
+	"\x0fUpgradeResponse\x12=\n" +
+	"\x04step\x18\x01 \x01(\x0e2).hsu.master.admin.v1.UpgradeResponse.StepR\x04step\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\x12\x10\n" +
+	"\x03cut\x18\x05 \x01(\x05R\x03cut\x121\n" +
+	"\x06paused\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06paused\x12\x18\n" +
+	"\afailure\x18\a \x01(\tR\afailure\"]\n" +
+	"\x04Step\x12\x14\n" +
+	"\x10STEP_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bCHECKING\x10\x01\x12\f\n" +
+	"\bDRAINING\x10\x02\x12\r\n" +
+	"\tEXECUTING\x10\x03\x12\b\n" +
+	"\x04DONE\x10\x04\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x05\"\xaf\x06\n" +
 	"\x05State\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12%\n" +
 	"\x0eschema_version\x18\x02 \x01(\x04R\rschemaVersion\x12\x1b\n" +
@@ -4117,7 +4360,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"@\n" +
 	"\x11HeartbeatResponse\x12+\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl2\xf1\x06\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl2\xcb\a\n" +
 	"\x05Admin\x12Y\n" +
 	"\bGetState\x12$.hsu.master.admin.v1.GetStateRequest\x1a%.hsu.master.admin.v1.GetStateResponse\"\x00\x12b\n" +
 	"\vListWorkers\x12'.hsu.master.admin.v1.ListWorkersRequest\x1a(.hsu.master.admin.v1.ListWorkersResponse\"\x00\x12U\n" +
@@ -4128,7 +4371,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x06Events\x12\".hsu.master.admin.v1.EventsRequest\x1a#.hsu.master.admin.v1.EventsResponse\"\x000\x01\x12V\n" +
 	"\aInspect\x12#.hsu.master.admin.v1.InspectRequest\x1a$.hsu.master.admin.v1.InspectResponse\"\x00\x12[\n" +
 	"\bShutdown\x12$.hsu.master.admin.v1.ShutdownRequest\x1a%.hsu.master.admin.v1.ShutdownResponse\"\x000\x01\x12O\n" +
-	"\x04Logs\x12 .hsu.master.admin.v1.LogsRequest\x1a!.hsu.master.admin.v1.LogsResponse\"\x000\x012\xc7\x03\n" +
+	"\x04Logs\x12 .hsu.master.admin.v1.LogsRequest\x1a!.hsu.master.admin.v1.LogsResponse\"\x000\x01\x12X\n" +
+	"\aUpgrade\x12#.hsu.master.admin.v1.UpgradeRequest\x1a$.hsu.master.admin.v1.UpgradeResponse\"\x000\x012\xc7\x03\n" +
 	"\bRegistry\x12M\n" +
 	"\x04List\x12 .hsu.master.admin.v1.ListRequest\x1a!.hsu.master.admin.v1.ListResponse\"\x00\x12R\n" +
 	"\x05Watch\x12!.hsu.master.admin.v1.WatchRequest\x1a\".hsu.master.admin.v1.WatchResponse\"\x000\x01\x12Y\n" +
@@ -4149,162 +4393,170 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 	return file_hsu_master_admin_proto_rawDescData
 }
 
-var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_hsu_master_admin_proto_goTypes = []any{
-	(WatchResponse_Kind)(0),       // 0: hsu.master.admin.v1.WatchResponse.Kind
-	(*GetStateRequest)(nil),       // 1: hsu.master.admin.v1.GetStateRequest
-	(*GetStateResponse)(nil),      // 2: hsu.master.admin.v1.GetStateResponse
-	(*ListWorkersRequest)(nil),    // 3: hsu.master.admin.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 4: hsu.master.admin.v1.ListWorkersResponse
-	(*ReloadRequest)(nil),         // 5: hsu.master.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 6: hsu.master.admin.v1.ReloadResponse
-	(*UnitChange)(nil),            // 7: hsu.master.admin.v1.UnitChange
-	(*InspectRequest)(nil),        // 8: hsu.master.admin.v1.InspectRequest
-	(*InspectResponse)(nil),       // 9: hsu.master.admin.v1.InspectResponse
-	(*Inspection)(nil),            // 10: hsu.master.admin.v1.Inspection
-	(*ShutdownRequest)(nil),       // 11: hsu.master.admin.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 12: hsu.master.admin.v1.ShutdownResponse
-	(*BackupRequest)(nil),         // 13: hsu.master.admin.v1.BackupRequest
-	(*BackupResponse)(nil),        // 14: hsu.master.admin.v1.BackupResponse
-	(*ScaleRequest)(nil),          // 15: hsu.master.admin.v1.ScaleRequest
-	(*ScaleResponse)(nil),         // 16: hsu.master.admin.v1.ScaleResponse
-	(*ActRequest)(nil),            // 17: hsu.master.admin.v1.ActRequest
-	(*ActResponse)(nil),           // 18: hsu.master.admin.v1.ActResponse
-	(*EventsRequest)(nil),         // 19: hsu.master.admin.v1.EventsRequest
-	(*EventsResponse)(nil),        // 20: hsu.master.admin.v1.EventsResponse
-	(*Event)(nil),                 // 21: hsu.master.admin.v1.Event
-	(*LogsRequest)(nil),           // 22: hsu.master.admin.v1.LogsRequest
-	(*LogsResponse)(nil),          // 23: hsu.master.admin.v1.LogsResponse
-	(*State)(nil),                 // 24: hsu.master.admin.v1.State
-	(*Operator)(nil),              // 25: hsu.master.admin.v1.Operator
-	(*Unit)(nil),                  // 26: hsu.master.admin.v1.Unit
-	(*Worker)(nil),                // 27: hsu.master.admin.v1.Worker
-	(*Usage)(nil),                 // 28: hsu.master.admin.v1.Usage
-	(*Announcement)(nil),          // 29: hsu.master.admin.v1.Announcement
-	(*AnnouncedApi)(nil),          // 30: hsu.master.admin.v1.AnnouncedApi
-	(*Check)(nil),                 // 31: hsu.master.admin.v1.Check
-	(*Exit)(nil),                  // 32: hsu.master.admin.v1.Exit
-	(*Service)(nil),               // 33: hsu.master.admin.v1.Service
-	(*Endpoint)(nil),              // 34: hsu.master.admin.v1.Endpoint
-	(*Figures)(nil),               // 35: hsu.master.admin.v1.Figures
-	(*Latency)(nil),               // 36: hsu.master.admin.v1.Latency
-	(*ListRequest)(nil),           // 37: hsu.master.admin.v1.ListRequest
-	(*ListResponse)(nil),          // 38: hsu.master.admin.v1.ListResponse
-	(*WatchRequest)(nil),          // 39: hsu.master.admin.v1.WatchRequest
-	(*WatchResponse)(nil),         // 40: hsu.master.admin.v1.WatchResponse
-	(*RegisterRequest)(nil),       // 41: hsu.master.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 42: hsu.master.admin.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 43: hsu.master.admin.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 44: hsu.master.admin.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 45: hsu.master.admin.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 46: hsu.master.admin.v1.HeartbeatResponse
-	(*Inspection_PastExit)(nil),   // 47: hsu.master.admin.v1.Inspection.PastExit
-	(*Inspection_Event)(nil),      // 48: hsu.master.admin.v1.Inspection.Event
-	(*Inspection_Policy)(nil),     // 49: hsu.master.admin.v1.Inspection.Policy
-	(*Inspection_Setting)(nil),    // 50: hsu.master.admin.v1.Inspection.Setting
-	nil,                           // 51: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 52: hsu.master.admin.v1.Figures.FailuresEntry
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
+	(UpgradeResponse_Step)(0),     // 0: hsu.master.admin.v1.UpgradeResponse.Step
+	(WatchResponse_Kind)(0),       // 1: hsu.master.admin.v1.WatchResponse.Kind
+	(*GetStateRequest)(nil),       // 2: hsu.master.admin.v1.GetStateRequest
+	(*GetStateResponse)(nil),      // 3: hsu.master.admin.v1.GetStateResponse
+	(*ListWorkersRequest)(nil),    // 4: hsu.master.admin.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),   // 5: hsu.master.admin.v1.ListWorkersResponse
+	(*ReloadRequest)(nil),         // 6: hsu.master.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 7: hsu.master.admin.v1.ReloadResponse
+	(*UnitChange)(nil),            // 8: hsu.master.admin.v1.UnitChange
+	(*InspectRequest)(nil),        // 9: hsu.master.admin.v1.InspectRequest
+	(*InspectResponse)(nil),       // 10: hsu.master.admin.v1.InspectResponse
+	(*Inspection)(nil),            // 11: hsu.master.admin.v1.Inspection
+	(*ShutdownRequest)(nil),       // 12: hsu.master.admin.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 13: hsu.master.admin.v1.ShutdownResponse
+	(*BackupRequest)(nil),         // 14: hsu.master.admin.v1.BackupRequest
+	(*BackupResponse)(nil),        // 15: hsu.master.admin.v1.BackupResponse
+	(*ScaleRequest)(nil),          // 16: hsu.master.admin.v1.ScaleRequest
+	(*ScaleResponse)(nil),         // 17: hsu.master.admin.v1.ScaleResponse
+	(*ActRequest)(nil),            // 18: hsu.master.admin.v1.ActRequest
+	(*ActResponse)(nil),           // 19: hsu.master.admin.v1.ActResponse
+	(*EventsRequest)(nil),         // 20: hsu.master.admin.v1.EventsRequest
+	(*EventsResponse)(nil),        // 21: hsu.master.admin.v1.EventsResponse
+	(*Event)(nil),                 // 22: hsu.master.admin.v1.Event
+	(*LogsRequest)(nil),           // 23: hsu.master.admin.v1.LogsRequest
+	(*LogsResponse)(nil),          // 24: hsu.master.admin.v1.LogsResponse
+	(*UpgradeRequest)(nil),        // 25: hsu.master.admin.v1.UpgradeRequest
+	(*UpgradeResponse)(nil),       // 26: hsu.master.admin.v1.UpgradeResponse
+	(*State)(nil),                 // 27: hsu.master.admin.v1.State
+	(*Operator)(nil),              // 28: hsu.master.admin.v1.Operator
+	(*Unit)(nil),                  // 29: hsu.master.admin.v1.Unit
+	(*Worker)(nil),                // 30: hsu.master.admin.v1.Worker
+	(*Usage)(nil),                 // 31: hsu.master.admin.v1.Usage
+	(*Announcement)(nil),          // 32: hsu.master.admin.v1.Announcement
+	(*AnnouncedApi)(nil),          // 33: hsu.master.admin.v1.AnnouncedApi
+	(*Check)(nil),                 // 34: hsu.master.admin.v1.Check
+	(*Exit)(nil),                  // 35: hsu.master.admin.v1.Exit
+	(*Service)(nil),               // 36: hsu.master.admin.v1.Service
+	(*Endpoint)(nil),              // 37: hsu.master.admin.v1.Endpoint
+	(*Figures)(nil),               // 38: hsu.master.admin.v1.Figures
+	(*Latency)(nil),               // 39: hsu.master.admin.v1.Latency
+	(*ListRequest)(nil),           // 40: hsu.master.admin.v1.ListRequest
+	(*ListResponse)(nil),          // 41: hsu.master.admin.v1.ListResponse
+	(*WatchRequest)(nil),          // 42: hsu.master.admin.v1.WatchRequest
+	(*WatchResponse)(nil),         // 43: hsu.master.admin.v1.WatchResponse
+	(*RegisterRequest)(nil),       // 44: hsu.master.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 45: hsu.master.admin.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 46: hsu.master.admin.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 47: hsu.master.admin.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 48: hsu.master.admin.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 49: hsu.master.admin.v1.HeartbeatResponse
+	(*Inspection_PastExit)(nil),   // 50: hsu.master.admin.v1.Inspection.PastExit
+	(*Inspection_Event)(nil),      // 51: hsu.master.admin.v1.Inspection.Event
+	(*Inspection_Policy)(nil),     // 52: hsu.master.admin.v1.Inspection.Policy
+	(*Inspection_Setting)(nil),    // 53: hsu.master.admin.v1.Inspection.Setting
+	nil,                           // 54: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 55: hsu.master.admin.v1.Figures.FailuresEntry
+	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 57: google.protobuf.Duration
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
-	24, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
-	27, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
-	7,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
-	10, // 3: hsu.master.admin.v1.InspectResponse.inspections:type_name -> hsu.master.admin.v1.Inspection
-	26, // 4: hsu.master.admin.v1.InspectResponse.units:type_name -> hsu.master.admin.v1.Unit
-	27, // 5: hsu.master.admin.v1.Inspection.worker:type_name -> hsu.master.admin.v1.Worker
-	53, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
-	47, // 7: hsu.master.admin.v1.Inspection.exits:type_name -> hsu.master.admin.v1.Inspection.PastExit
-	48, // 8: hsu.master.admin.v1.Inspection.events:type_name -> hsu.master.admin.v1.Inspection.Event
-	49, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
-	50, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
-	54, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
-	54, // 12: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
-	53, // 13: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	21, // 14: hsu.master.admin.v1.EventsResponse.events:type_name -> hsu.master.admin.v1.Event
-	53, // 15: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
-	25, // 16: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
-	53, // 17: hsu.master.admin.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	53, // 18: hsu.master.admin.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	27, // 19: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
-	33, // 20: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	53, // 21: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	51, // 22: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	53, // 23: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
-	26, // 24: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
-	53, // 25: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
-	53, // 26: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
-	32, // 27: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	31, // 28: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	53, // 29: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	53, // 30: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
-	53, // 31: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
-	28, // 32: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
-	29, // 33: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
-	25, // 34: hsu.master.admin.v1.Worker.stopped_by:type_name -> hsu.master.admin.v1.Operator
-	35, // 35: hsu.master.admin.v1.Worker.calls:type_name -> hsu.master.admin.v1.Figures
-	54, // 36: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
-	30, // 37: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
-	53, // 38: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	53, // 39: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	53, // 40: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	34, // 41: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	54, // 42: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	53, // 43: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	35, // 44: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	54, // 45: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	52, // 46: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	36, // 47: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	54, // 48: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	33, // 49: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 50: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	34, // 51: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	54, // 52: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	34, // 53: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	54, // 54: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	32, // 55: hsu.master.admin.v1.Inspection.PastExit.exit:type_name -> hsu.master.admin.v1.Exit
-	53, // 56: hsu.master.admin.v1.Inspection.Event.at:type_name -> google.protobuf.Timestamp
-	54, // 57: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
-	54, // 58: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
-	54, // 59: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
-	54, // 60: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
-	1,  // 61: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 62: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	13, // 63: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	5,  // 64: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	15, // 65: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	17, // 66: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
-	19, // 67: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
-	8,  // 68: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
-	11, // 69: hsu.master.admin.v1.Admin.Shutdown:input_type -> hsu.master.admin.v1.ShutdownRequest
-	22, // 70: hsu.master.admin.v1.Admin.Logs:input_type -> hsu.master.admin.v1.LogsRequest
-	37, // 71: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	39, // 72: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	41, // 73: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	43, // 74: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	45, // 75: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 76: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 77: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	14, // 78: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	6,  // 79: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	16, // 80: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	18, // 81: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
-	20, // 82: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
-	9,  // 83: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
-	12, // 84: hsu.master.admin.v1.Admin.Shutdown:output_type -> hsu.master.admin.v1.ShutdownResponse
-	23, // 85: hsu.master.admin.v1.Admin.Logs:output_type -> hsu.master.admin.v1.LogsResponse
-	38, // 86: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	40, // 87: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	42, // 88: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	44, // 89: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	46, // 90: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	76, // [76:91] is the sub-list for method output_type
-	61, // [61:76] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	27, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
+	30, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
+	8,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
+	11, // 3: hsu.master.admin.v1.InspectResponse.inspections:type_name -> hsu.master.admin.v1.Inspection
+	29, // 4: hsu.master.admin.v1.InspectResponse.units:type_name -> hsu.master.admin.v1.Unit
+	30, // 5: hsu.master.admin.v1.Inspection.worker:type_name -> hsu.master.admin.v1.Worker
+	56, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
+	50, // 7: hsu.master.admin.v1.Inspection.exits:type_name -> hsu.master.admin.v1.Inspection.PastExit
+	51, // 8: hsu.master.admin.v1.Inspection.events:type_name -> hsu.master.admin.v1.Inspection.Event
+	52, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
+	53, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
+	57, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
+	57, // 12: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
+	56, // 13: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	22, // 14: hsu.master.admin.v1.EventsResponse.events:type_name -> hsu.master.admin.v1.Event
+	56, // 15: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
+	28, // 16: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
+	56, // 17: hsu.master.admin.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	56, // 18: hsu.master.admin.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	57, // 19: hsu.master.admin.v1.UpgradeRequest.drain:type_name -> google.protobuf.Duration
+	0,  // 20: hsu.master.admin.v1.UpgradeResponse.step:type_name -> hsu.master.admin.v1.UpgradeResponse.Step
+	57, // 21: hsu.master.admin.v1.UpgradeResponse.paused:type_name -> google.protobuf.Duration
+	30, // 22: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
+	36, // 23: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
+	56, // 24: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	54, // 25: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	56, // 26: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	29, // 27: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
+	56, // 28: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
+	56, // 29: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	35, // 30: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
+	34, // 31: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
+	56, // 32: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	56, // 33: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	56, // 34: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	31, // 35: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
+	32, // 36: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
+	28, // 37: hsu.master.admin.v1.Worker.stopped_by:type_name -> hsu.master.admin.v1.Operator
+	38, // 38: hsu.master.admin.v1.Worker.calls:type_name -> hsu.master.admin.v1.Figures
+	57, // 39: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	33, // 40: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
+	56, // 41: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	56, // 42: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	56, // 43: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	37, // 44: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	57, // 45: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	56, // 46: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	38, // 47: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	57, // 48: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	55, // 49: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	39, // 50: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	57, // 51: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	36, // 52: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	1,  // 53: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	37, // 54: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	57, // 55: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	37, // 56: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	57, // 57: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	35, // 58: hsu.master.admin.v1.Inspection.PastExit.exit:type_name -> hsu.master.admin.v1.Exit
+	56, // 59: hsu.master.admin.v1.Inspection.Event.at:type_name -> google.protobuf.Timestamp
+	57, // 60: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
+	57, // 61: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
+	57, // 62: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
+	57, // 63: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
+	2,  // 64: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	4,  // 65: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	14, // 66: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	6,  // 67: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	16, // 68: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	18, // 69: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
+	20, // 70: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
+	9,  // 71: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
+	12, // 72: hsu.master.admin.v1.Admin.Shutdown:input_type -> hsu.master.admin.v1.ShutdownRequest
+	23, // 73: hsu.master.admin.v1.Admin.Logs:input_type -> hsu.master.admin.v1.LogsRequest
+	25, // 74: hsu.master.admin.v1.Admin.Upgrade:input_type -> hsu.master.admin.v1.UpgradeRequest
+	40, // 75: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	42, // 76: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	44, // 77: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	46, // 78: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	48, // 79: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	3,  // 80: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	5,  // 81: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	15, // 82: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	7,  // 83: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	17, // 84: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	19, // 85: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
+	21, // 86: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
+	10, // 87: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
+	13, // 88: hsu.master.admin.v1.Admin.Shutdown:output_type -> hsu.master.admin.v1.ShutdownResponse
+	24, // 89: hsu.master.admin.v1.Admin.Logs:output_type -> hsu.master.admin.v1.LogsResponse
+	26, // 90: hsu.master.admin.v1.Admin.Upgrade:output_type -> hsu.master.admin.v1.UpgradeResponse
+	41, // 91: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	43, // 92: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	45, // 93: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	47, // 94: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	49, // 95: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	80, // [80:96] is the sub-list for method output_type
+	64, // [64:80] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -4314,17 +4566,17 @@ func file_hsu_master_admin_proto_init() {
 	}
 	file_hsu_master_admin_proto_msgTypes[18].OneofWrappers = []any{}
 	file_hsu_master_admin_proto_msgTypes[21].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[25].OneofWrappers = []any{}
 	file_hsu_master_admin_proto_msgTypes[27].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[31].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[47].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[29].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[33].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[49].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   52,
+			NumEnums:      2,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -32,6 +32,7 @@ const (
 	Admin_Inspect_FullMethodName     = "/hsu.master.admin.v1.Admin/Inspect"
 	Admin_Shutdown_FullMethodName    = "/hsu.master.admin.v1.Admin/Shutdown"
 	Admin_Logs_FullMethodName        = "/hsu.master.admin.v1.Admin/Logs"
+	Admin_Upgrade_FullMethodName     = "/hsu.master.admin.v1.Admin/Upgrade"
 )
 
 // AdminClient is the client API for Admin service.
@@ -83,6 +84,11 @@ type AdminClient interface {
 	// worker or unit, or no output of a previous instance. FAILED_PRECONDITION: no output
 	// can be read, the notices say why.
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error)
+	// Upgrade replaces the program of the master in its process. It sends each step
+	// that has begun. The stream ends with OK after EXECUTING, and from then on the
+	// outcome is found by the id. FAILED_PRECONDITION: nothing was changed, for the
+	// reason in the message. ABORTED: another upgrade is under way.
+	Upgrade(ctx context.Context, in *UpgradeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UpgradeResponse], error)
 }
 
 type adminClient struct {
@@ -247,6 +253,25 @@ func (c *adminClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.Ca
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_LogsClient = grpc.ServerStreamingClient[LogsResponse]
 
+func (c *adminClient) Upgrade(ctx context.Context, in *UpgradeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UpgradeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[6], Admin_Upgrade_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UpgradeRequest, UpgradeResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_UpgradeClient = grpc.ServerStreamingClient[UpgradeResponse]
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -296,6 +321,11 @@ type AdminServer interface {
 	// worker or unit, or no output of a previous instance. FAILED_PRECONDITION: no output
 	// can be read, the notices say why.
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error
+	// Upgrade replaces the program of the master in its process. It sends each step
+	// that has begun. The stream ends with OK after EXECUTING, and from then on the
+	// outcome is found by the id. FAILED_PRECONDITION: nothing was changed, for the
+	// reason in the message. ABORTED: another upgrade is under way.
+	Upgrade(*UpgradeRequest, grpc.ServerStreamingServer[UpgradeResponse]) error
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -335,6 +365,9 @@ func (UnimplementedAdminServer) Shutdown(*ShutdownRequest, grpc.ServerStreamingS
 }
 func (UnimplementedAdminServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Logs not implemented")
+}
+func (UnimplementedAdminServer) Upgrade(*UpgradeRequest, grpc.ServerStreamingServer[UpgradeResponse]) error {
+	return status.Error(codes.Unimplemented, "method Upgrade not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -495,6 +528,17 @@ func _Admin_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Admin_LogsServer = grpc.ServerStreamingServer[LogsResponse]
 
+func _Admin_Upgrade_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(UpgradeRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Upgrade(m, &grpc.GenericServerStream[UpgradeRequest, UpgradeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_UpgradeServer = grpc.ServerStreamingServer[UpgradeResponse]
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -548,6 +592,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Logs",
 			Handler:       _Admin_Logs_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Upgrade",
+			Handler:       _Admin_Upgrade_Handler,
 			ServerStreams: true,
 		},
 	},

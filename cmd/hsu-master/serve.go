@@ -43,15 +43,21 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 		defer reapOrphans()()
 	}
 	notify := newNotifier()
-	m, err := open(cfg, notify, log)
+	taken := takeoverOf(ctx)
+	m, err := open(cfg, notify, taken, log)
 	if err != nil {
 		return err
 	}
+	signals.repeat(taken.signals())
 	defer func() { err = errors.Join(err, m.Close()) }()
 	if cfg.unitFault != nil {
 		log.Error("worker executable unusable", "error", cfg.unitFault)
 	}
-	if err := withoutSuccess(runMaster(ctx, m, signals, notify, cfg.detach, log)); err != nil {
+	err = runMaster(ctx, m, signals, notify, cfg.detach, log)
+	if errors.Is(err, master.ErrUpgrade) {
+		return replaceProgram(m, signals, out, log)
+	}
+	if err := withoutSuccess(err); err != nil {
 		return err
 	}
 	log.Info("master stopped")
@@ -59,7 +65,7 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 }
 
 // open opens the master with what systemd has passed to this process.
-func open(cfg config, notify *notifier, log *slog.Logger) (*master.Master, error) {
+func open(cfg config, notify *notifier, taken *takeover, log *slog.Logger) (*master.Master, error) {
 	options := cfg.master
 	options.Log = log
 	if cfg.tls != (api.TLSFiles{}) {
@@ -72,6 +78,10 @@ func open(cfg config, notify *notifier, log *slog.Logger) (*master.Master, error
 	if err != nil {
 		return nil, err
 	}
+	options.CheckUpgrade, options.Program = checkUpgrade, ownProgram()
+	if options.Handed = taken.options(); options.Handed != nil {
+		passed.listener = master.Inherit(taken.file(master.FileListener), func(net.Addr) bool { return true })
+	}
 	if notify.on {
 		options.Keeper = handleStore{notify: notify, kept: passed.handles}
 	}
@@ -83,16 +93,31 @@ func open(cfg config, notify *notifier, log *slog.Logger) (*master.Master, error
 		options.Listen = func() (net.Listener, error) { return passed.listener, cfg.checkPassed(passed.listener) }
 	}
 	if cfg.metrics != "" {
-		options.ListenMetrics = listenOn(cfg.metrics, "--metrics")
+		options.ListenMetrics = inherited(taken.file(master.FileMetrics),
+			func(a net.Addr) bool { return sameAddress(a.String(), cfg.metrics) }, listenOn(cfg.metrics, "--metrics"))
 	}
 	if cfg.registry != "" {
-		options.ListenRegistry = master.ListenRegistry(cfg.registry)
+		options.ListenRegistry = inherited(taken.file(master.FileRegistry),
+			func(a net.Addr) bool { return a.String() == cfg.registry }, master.ListenRegistry(cfg.registry))
 	}
 	m, err := master.New(options)
 	if err != nil && passed.listener != nil {
 		_ = passed.listener.Close() // open if New has not come to take it
 	}
 	return m, err
+}
+
+// inherited returns a function that listens with a descriptor of the earlier program if it has the wanted address, and
+// else by listen.
+func inherited(
+	passed *os.File, wanted func(net.Addr) bool, listen func() (net.Listener, error),
+) func() (net.Listener, error) {
+	return func() (net.Listener, error) {
+		if l := master.Inherit(passed, wanted); l != nil {
+			return l, nil
+		}
+		return listen()
+	}
 }
 
 // sameAddress reports whether the address of a listener is the one that was asked for.
@@ -109,9 +134,15 @@ func runMaster(ctx context.Context, m *master.Master, signals *signals, notify *
 	done := make(chan struct{})
 	var beside sync.WaitGroup
 	reload := func() { beside.Go(func() { rereadUnits(ctx, m, log) }) }
-	beside.Go(func() { signals.control(controlled{m.Stopping(), end, m.Hurry, reload}, detach, log, done) })
+	upgrade := func() { beside.Go(func() { upgradeBySignal(ctx, m, log) }) }
+	beside.Go(func() { signals.control(controlled{m.Stopping(), end, m.Hurry, reload, upgrade}, detach, log, done) })
 	beside.Go(func() { notify.follow(ctx, m, log) })
+	taken := takeoverOf(ctx)
+	beside.Go(func() { taken.await(m) })
 	err := m.Run(ctx)
+	if ctx.Err() != nil { // it was told to stop, and has not failed
+		taken.settle()
+	}
 	end(nil)
 	close(done)
 	beside.Wait()
@@ -127,6 +158,13 @@ func rereadUnits(ctx context.Context, m *master.Master, log *slog.Logger) {
 	}
 	if err := m.Reread(ctx, false, planned); err != nil {
 		log.Error("reload failed", "error", err)
+	}
+}
+
+// upgradeBySignal executes the upgrade that a signal asks for. The master logs it.
+func upgradeBySignal(ctx context.Context, m *master.Master, log *slog.Logger) {
+	if err := m.Upgrade(ctx, "", 0, func(master.UpgradeStep, master.Upgrade) {}); err != nil {
+		log.Error("upgrade failed", "error", err)
 	}
 }
 

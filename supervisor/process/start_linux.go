@@ -42,6 +42,11 @@ func start(spec Spec) (*Process, error) {
 	}
 	defer unix.Close(null)
 	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
+	if spec.Input != nil {
+		if files[0], err = descriptorOf(spec.Input); err != nil {
+			return nil, err
+		}
+	}
 	if spec.Output != nil {
 		files[1], files[2] = spec.Output.Fd(), spec.Output.Fd()
 	}
@@ -59,6 +64,15 @@ func start(spec Spec) (*Process, error) {
 		files = append(files, spec.leash.Fd())
 	}
 	return launch(spec, files)
+}
+
+// descriptorOf returns the descriptor of a file that others use too: File.Fd would set all of them to blocking mode.
+func descriptorOf(f *os.File) (fd uintptr, err error) {
+	raw, err := f.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(number uintptr) { fd = number })
+	}
+	return fd, err
 }
 
 // launch starts the program, by a helper if its rights need one, and returns when it runs.
@@ -90,6 +104,7 @@ func launch(spec Spec, files []uintptr) (*Process, error) {
 	}
 	pid, err := fork(spec, path, argv, attr)
 	// The child has its copies now; until here the descriptors had to stay open.
+	runtime.KeepAlive(spec.Input)
 	runtime.KeepAlive(spec.Output)
 	runtime.KeepAlive(spec.Errors)
 	runtime.KeepAlive(spec.Lease)
