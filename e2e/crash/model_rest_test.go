@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc"
 
@@ -33,6 +34,15 @@ func (r *rig) atRest(removals int) error {
 	return nil
 }
 
+// hasRolled reports whether the running master has completed the rollouts of the one before.
+func (r *rig) hasRolled(before offline) error {
+	logs := r.masters.lastLogs()
+	if before.rollouts() && !strings.Contains(logs[len(logs)-1], "rollout completed") {
+		return errors.New("the rollout is not completed")
+	}
+	return nil
+}
+
 // recovered starts a sound master on the present state and checks, once it is at rest, that every promise was kept.
 func (r *rig) recovered(before offline) error {
 	if err := r.launch(moment{}); err != nil {
@@ -46,7 +56,7 @@ func (r *rig) recovered(before offline) error {
 		return err
 	}
 	if ended, err := r.masters.await("all workers in rotation",
-		func() error { return r.atRest(removals) }); err != nil || ended {
+		func() error { return errors.Join(r.atRest(removals), r.hasRolled(before)) }); err != nil || ended {
 		return errors.Join(err, fmt.Errorf("the master after the crash is not at rest (it ended: %v)", ended))
 	}
 	r.damaged, r.mayWatch = false, false
