@@ -34,14 +34,20 @@ func (r *rig) atRest(removals int) error {
 	return nil
 }
 
-// hasRolled reports whether the running master has completed the rollouts of the one before.
-func (r *rig) hasRolled(before offline) error {
+// hasRolled returns nil when the running master has ended the rollouts of the one before, with one of the outcomes.
+func (r *rig) hasRolled(outcomes ...string) error {
 	logs := r.masters.lastLogs()
-	if before.rollouts() && !strings.Contains(logs[len(logs)-1], "rollout completed") {
-		return errors.New("the rollout is not completed")
+	if r.rolls && !slices.ContainsFunc(outcomes, func(o string) bool { return strings.Contains(logs[len(logs)-1], o) }) {
+		return errors.New("the rollout has not ended")
 	}
 	return nil
 }
+
+// Outcomes of a rollout, as they are logged.
+const (
+	rolloutCompleted = "rollout completed"
+	rolloutStopped   = "rollout stopped"
+)
 
 // recovered starts a sound master on the present state and checks, once it is at rest, that every promise was kept.
 func (r *rig) recovered(before offline) error {
@@ -56,7 +62,7 @@ func (r *rig) recovered(before offline) error {
 		return err
 	}
 	if ended, err := r.masters.await("all workers in rotation",
-		func() error { return errors.Join(r.atRest(removals), r.hasRolled(before)) }); err != nil || ended {
+		func() error { return errors.Join(r.atRest(removals), r.hasRolled(rolloutCompleted)) }); err != nil || ended {
 		return errors.Join(err, fmt.Errorf("the master after the crash is not at rest (it ended: %v)", ended))
 	}
 	r.damaged, r.mayWatch = false, false

@@ -139,6 +139,7 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 		}
 	}
 	r.workers.look(o)
+	r.rolls = o.rollouts()
 	if err := r.secretSpilled(); err != nil {
 		fail("%w", err)
 	}
