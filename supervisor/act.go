@@ -24,6 +24,7 @@ type Verb string
 const (
 	VerbStart   Verb = "start"
 	VerbStop    Verb = "stop"
+	VerbRestart Verb = "restart"
 	VerbSignal  Verb = "signal"
 	VerbEnable  Verb = "enable"
 	VerbDisable Verb = "disable"
@@ -39,7 +40,9 @@ type Act struct {
 	Force bool
 	// NoWait ends the act when all is recorded and has begun.
 	NoWait bool
-	Signal syscall.Signal
+	// Outdated restarts only the workers whose executable or unit has changed since their start.
+	Outdated bool
+	Signal   syscall.Signal
 }
 
 // Stage is how far an act is with one worker or unit.
@@ -81,14 +84,33 @@ func (s *Supervisor) Act(ctx context.Context, a Act, report func(Report)) error 
 	if err := s.opts.Store.Writable(); err != nil {
 		return err
 	}
-	x := &acting{Act: a, s: s, by: OperatorOf(ctx), tell: report, pending: map[string]string{}}
-	switch a.Verb {
+	x := &acting{
+		Act: a, s: s, by: OperatorOf(ctx), pending: map[string]string{}, wake: make(chan struct{}, 1),
+	}
+	result := make(chan error, 1)
+	go func() { result <- x.perform(ctx) }() // it ends when ctx does
+	for {
+		select {
+		case <-x.wake:
+			x.deliver(report)
+		case err := <-result:
+			x.deliver(report)
+			return err
+		}
+	}
+}
+
+// perform executes the act. It returns when that is done or ctx ends.
+func (x *acting) perform(ctx context.Context) error {
+	switch x.Verb {
 	case VerbEnable, VerbDisable:
 		return x.units(ctx)
 	case VerbStart, VerbStop, VerbSignal:
 		return x.workers(ctx)
+	case VerbRestart:
+		return x.restart(ctx)
 	}
-	return refused("no such verb: %q", a.Verb)
+	return refused("no such verb: %q", x.Verb)
 }
 
 func refusedWhile(s *Supervisor) error {
@@ -101,21 +123,40 @@ type acting struct {
 	s  *Supervisor
 	by *records.Operator
 
+	wake chan struct{} // has room for one signal that there are reports
+
 	mu      sync.Mutex
-	tell    func(Report)      // nil when nobody listens any more
+	reports []Report          // not delivered yet: a caller that takes none must not hold the act up
 	pending map[string]string // what is not done, with the last reason
 	failed  bool
+	over    bool // there are no more reports
+}
+
+// deliver passes the new reports to the caller.
+func (x *acting) deliver(tell func(Report)) {
+	x.mu.Lock()
+	reports := x.reports
+	x.reports = nil
+	x.mu.Unlock()
+	for _, r := range reports {
+		tell(r)
+	}
 }
 
 func (x *acting) report(name string, stage Stage, reason string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.over {
+		return
+	}
 	x.failed = x.failed || stage == StageFailed
 	if x.pending[name] = reason; stage == StageDone || stage == StageFailed {
 		delete(x.pending, name)
 	}
-	if x.tell != nil {
-		x.tell(Report{name, stage, reason})
+	x.reports = append(x.reports, Report{name, stage, reason})
+	select {
+	case x.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -132,7 +173,7 @@ func (x *acting) outcome(name, did string, err error) {
 func (x *acting) end(ctx context.Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.tell = nil
+	x.over = true
 	switch {
 	case ctx.Err() != nil && len(x.pending) > 0:
 		var left []string

@@ -21,9 +21,7 @@ func (x *acting) units(ctx context.Context) error {
 		return err
 	}
 	if len(s.applying) > 0 {
-		for _, name := range x.Names {
-			x.report(name, StageWaiting, "another change is under way")
-		}
+		x.waiting(x.Names, "another change is under way")
 	}
 	done, err := s.beginChange(ctx)
 	if err != nil {

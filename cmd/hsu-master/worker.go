@@ -7,7 +7,7 @@ import (
 )
 
 func workerCommand() *cli.Command {
-	return group("worker", "list, start, stop, signal and count the workers",
+	return group("worker", "list, start, stop, restart, signal and count workers",
 		leaf("list", "list the workers", func(c *cli.Context) error {
 			f, err := foldersOf(c)
 			if err != nil {
@@ -37,5 +37,5 @@ func workerCommand() *cli.Command {
 			printBadRecords(c.App.Writer, state)
 			return nil
 		}, jsonOutput(), wideOutput()),
-		startCommand(), stopCommand(), signalCommand(), scaleCommand())
+		startCommand(), stopCommand(), restartCommand(), signalCommand(), scaleCommand())
 }
