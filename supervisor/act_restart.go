@@ -11,26 +11,45 @@ import (
 
 // restart restarts workers one after the other. Workers that an operator has stopped stay stopped.
 func (x *acting) restart(ctx context.Context) error {
-	chosen, err := x.choose()
+	chosen, strangers, err := x.choose()
 	if err != nil {
 		return err
 	}
-	var ids []string
+	ids, err := x.restartable(chosen)
+	if err != nil {
+		return err
+	}
+	for _, id := range strangers {
+		x.onStranger(ctx, id)
+	}
+	if len(ids) == 0 {
+		return x.end(ctx)
+	}
+	if len(x.s.applying) > 0 {
+		x.waiting(ids, "another change is under way")
+	}
+	return x.restartWorkers(ctx, ids)
+}
+
+// restartable returns the ids of the workers that are to be restarted.
+func (x *acting) restartable(chosen []*worker.Worker) (ids []string, err error) {
 	for _, w := range chosen {
 		info := w.Info()
 		switch {
 		case info == nil || info.Desired != records.DesiredStopped:
 			ids = append(ids, w.ID())
 		case slices.Contains(x.Names, w.ID()):
-			return refused("%s is stopped: start it with \"worker start\"", w.ID())
+			return nil, refused("%s is stopped: start it with \"worker start\"", w.ID())
 		}
 	}
-	if len(ids) == 0 {
-		return refused("there are no workers to %s: an operator has stopped them", x.Verb)
+	if len(ids) == 0 && len(chosen) > 0 {
+		return nil, refused("there are no workers to %s: an operator has stopped them", x.Verb)
 	}
-	if len(x.s.applying) > 0 {
-		x.waiting(ids, "another change is under way")
-	}
+	return ids, nil
+}
+
+// restartWorkers restarts these workers, which the master has started.
+func (x *acting) restartWorkers(ctx context.Context, ids []string) error {
 	r, err := x.s.Restart(ctx, RestartRequest{Workers: ids, Outdated: x.Outdated}, func(p Progress) {
 		if slices.Contains(ids, p.Worker) || p.Phase == PhaseFailed { // a spare one is no news otherwise
 			x.progress(p)

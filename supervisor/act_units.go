@@ -72,14 +72,14 @@ func (x *acting) checkUnits(units []unit.Spec) error {
 	for _, u := range units {
 		known = append(known, u.Name)
 	}
-	var stopped []*worker.Worker
+	var stopped []string
 	for _, name := range x.Names {
 		if !slices.Contains(known, name) {
 			return &UnknownError{name, nearest.DidYouMean(name, known)}
 		}
 		for _, w := range x.s.set.list() {
 			if unitName(w) == name {
-				stopped = append(stopped, w)
+				stopped = append(stopped, w.ID())
 			}
 		}
 	}
