@@ -24,8 +24,8 @@ func (r *rig) atRest(removals int) error {
 	if err != nil {
 		return err
 	}
-	if got := n["after-publish"] - n["after-withdraw"]; got != r.workers.count {
-		return fmt.Errorf("%d of %d workers are in rotation", got, r.workers.count)
+	if got := n["after-publish"] - n["after-withdraw"]; got != r.workers.verbs.running(r.workers.count) {
+		return fmt.Errorf("%d of %d workers are in rotation", got, r.workers.verbs.running(r.workers.count))
 	}
 	if n["after-removal"] < removals {
 		return fmt.Errorf("%d of %d workers are removed", n["after-removal"], removals)
