@@ -58,6 +58,42 @@ func operationsOfVerbs() []*operation {
 			after: startedAgain,
 		},
 		{
+			name: "unit disabled", life: 12, mayEnd: allEnd, prepare: configured,
+			begin: disables,
+			rest: func(_ *rig, before, now map[string]int) error {
+				if now["after-removal"]-before["after-removal"] < workersOfATrial {
+					return errors.New("the workers were not removed")
+				}
+				return nil
+			},
+			after: enabledAgain,
+		},
+		{
+			name: "unit enabled", life: 12, mayEnd: allEnd,
+			prepare: func(r *rig) error {
+				ctx, cancel := brief()
+				defer cancel()
+				err := errors.Join(configured(r), r.admin.act(ctx, &adminpb.ActRequest{
+					Verb: "disable", Names: []string{"worker"},
+				}))
+				r.workers.count = 0
+				return errors.Join(err, r.workers.forgetAll())
+			},
+			begin: func(r *rig) error {
+				ctx, cancel := brief()
+				defer cancel()
+				_ = r.admin.act(ctx, &adminpb.ActRequest{Verb: "enable", Names: []string{"worker"}, NoWait: true})
+				return nil // the master may be killed meanwhile
+			},
+			rest: func(_ *rig, before, now map[string]int) error {
+				if now["after-ready-record"]-before["after-ready-record"] < workersOfATrial {
+					return errors.New("the workers are not ready")
+				}
+				return nil
+			},
+			after: enabledAgain,
+		},
+		{
 			name: "worker signalled", life: 12, prepare: operated,
 			begin: func(r *rig) error {
 				_ = r.act("signal", false) // the master may be killed meanwhile
@@ -87,6 +123,29 @@ func (r *rig) act(verb string, wait bool) error {
 	return r.admin.act(ctx, &adminpb.ActRequest{
 		Verb: verb, Names: []string{halted}, Signal: "CONT", NoWait: !wait,
 	})
+}
+
+// disables has the running master disable its unit.
+func disables(r *rig) error {
+	ctx, cancel := brief()
+	defer cancel()
+	_ = r.admin.act(ctx, &adminpb.ActRequest{Verb: "disable", Names: []string{"worker"}, NoWait: true})
+	return nil // the master may be killed meanwhile
+}
+
+// enabledAgain has the unit enabled, whatever became of the operation.
+func enabledAgain(r *rig) error {
+	if r.workers.recorded.Disabled { // then the workers were removed
+		if err := r.workers.forgetAll(); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := brief()
+	defer cancel()
+	if err := r.admin.act(ctx, &adminpb.ActRequest{Verb: "enable", Names: []string{"worker"}}); err != nil {
+		return err
+	}
+	return r.again(noneEnds)
 }
 
 // startedAgain has the worker started, whatever became of the operation.

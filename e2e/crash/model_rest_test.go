@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 )
@@ -105,7 +107,10 @@ func (r *rig) wellAtRest(before offline) error {
 	// The next inspection of the state shows whether it was counted.
 	ctx, cancel := brief()
 	defer cancel()
-	if err := r.calls.call(ctx, grpc.WaitForReady(true)); err != nil {
+	err = r.calls.call(ctx, grpc.WaitForReady(true))
+	if disabled := r.workers.recorded.Disabled; disabled && status.Code(err) != codes.Unavailable {
+		fail("a request to a disabled unit: %w", err)
+	} else if !disabled && err != nil {
 		fail("a request after the crash: %w", err)
 	}
 	r.checkRoutes(state, living, fail)

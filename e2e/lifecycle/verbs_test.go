@@ -168,6 +168,7 @@ func TestDisableOutlivesTheMasterUntilEnable(t *testing.T) {
 		t.Errorf("status: %+v", r)
 	}
 	refused(h, 1, "disabled by an operator", "worker", "scale", "worker=1")
+	refused(h, 1, "unit worker, which offers it, is disabled", "call", "process-data", "--data", "x")
 	act(h, "worker: enabled: worker-0, worker-1, worker-2\n", "unit", "enable", "worker")
 	h.AwaitRunning(3)
 	m.Stop()
