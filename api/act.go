@@ -23,7 +23,7 @@ func (a *Admin) Act(req *adminpb.ActRequest, stream grpc.ServerStreamingServer[a
 	}
 	act := supervisor.Act{
 		Verb: supervisor.Verb(req.GetVerb()), Names: req.GetNames(), All: req.GetAll(),
-		Force: req.GetForce(), NoWait: req.GetNoWait(),
+		Force: req.GetForce(), NoWait: req.GetNoWait(), Outdated: req.GetOutdated(),
 	}
 	if act.All == (len(act.Names) > 0) {
 		return status.Error(codes.InvalidArgument, "name workers or units, or all of them, and not both")

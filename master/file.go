@@ -1,8 +1,6 @@
 package master
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -16,19 +14,14 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// FileUnits returns the units of a configuration file, for [Options] and [Master.Reload]. The error names each setting
-// that this version cannot execute.
+// FileUnits returns the units of a configuration file, for [Options] and [Master.Reload]. The error would name settings
+// that a version cannot execute; this one executes all.
 func FileUnits(f *config.File) ([]unit.Spec, error) {
-	var errs []error
 	specs := make([]unit.Spec, 0, len(f.Units))
 	for i := range f.Units {
-		u := &f.Units[i]
-		for _, key := range unsupported(u) {
-			errs = append(errs, fmt.Errorf("unit %s: %s is not supported by this version: leave it out", u.Name, key))
-		}
-		specs = append(specs, specOf(f, u))
+		specs = append(specs, specOf(f, &f.Units[i]))
 	}
-	return specs, errors.Join(errs...)
+	return specs, nil
 }
 
 // specOf returns the unit as the supervisor runs it. A zero time of the file is the shortest one there, because zero
@@ -129,6 +122,10 @@ func unmanagedOf(u *config.Unit) unit.Spec {
 			PIDFile: d.PIDFile, Name: d.Process.Name, Args: d.Process.Args, Port: d.Port, Systemd: d.Systemd,
 		},
 		Health: unit.Health{Readiness: checkOf(&u.Readiness), Liveness: checkOf(&u.Liveness)},
+		Allow: unit.Allow{
+			Signal: slices.Contains(u.Allow, config.VerbSignal), Stop: slices.Contains(u.Allow, config.VerbStop),
+			Restart: slices.Contains(u.Allow, config.VerbRestart),
+		},
 	}
 	if !u.Enabled {
 		spec.Replicas = 0
@@ -180,14 +177,6 @@ func portOf(p config.Port) unit.Port {
 	case config.PortAuto:
 	}
 	return unit.AutoPort
-}
-
-// unsupported returns the keys of the unit that this version cannot execute.
-func unsupported(u *config.Unit) []string {
-	if len(u.Allow) > 0 {
-		return []string{"allow"}
-	}
-	return nil
 }
 
 // FilePolicies returns the policies for calls of services in a configuration file, for [Options].

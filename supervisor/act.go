@@ -24,6 +24,7 @@ type Verb string
 const (
 	VerbStart   Verb = "start"
 	VerbStop    Verb = "stop"
+	VerbRestart Verb = "restart"
 	VerbSignal  Verb = "signal"
 	VerbEnable  Verb = "enable"
 	VerbDisable Verb = "disable"
@@ -39,7 +40,9 @@ type Act struct {
 	Force bool
 	// NoWait ends the act when all is recorded and has begun.
 	NoWait bool
-	Signal syscall.Signal
+	// Outdated restarts only the workers whose executable or unit has changed since their start.
+	Outdated bool
+	Signal   syscall.Signal
 }
 
 // Stage is how far an act is with one worker or unit.
@@ -81,14 +84,33 @@ func (s *Supervisor) Act(ctx context.Context, a Act, report func(Report)) error 
 	if err := s.opts.Store.Writable(); err != nil {
 		return err
 	}
-	x := &acting{Act: a, s: s, by: OperatorOf(ctx), tell: report, pending: map[string]string{}}
-	switch a.Verb {
+	x := &acting{
+		Act: a, s: s, by: OperatorOf(ctx), pending: map[string]string{}, wake: make(chan struct{}, 1),
+	}
+	result := make(chan error, 1)
+	go func() { result <- x.perform(ctx) }() // it ends when ctx does
+	for {
+		select {
+		case <-x.wake:
+			x.deliver(report)
+		case err := <-result:
+			x.deliver(report)
+			return err
+		}
+	}
+}
+
+// perform executes the act. It returns when that is done or ctx ends.
+func (x *acting) perform(ctx context.Context) error {
+	switch x.Verb {
 	case VerbEnable, VerbDisable:
 		return x.units(ctx)
 	case VerbStart, VerbStop, VerbSignal:
 		return x.workers(ctx)
+	case VerbRestart:
+		return x.restart(ctx)
 	}
-	return refused("no such verb: %q", a.Verb)
+	return refused("no such verb: %q", x.Verb)
 }
 
 func refusedWhile(s *Supervisor) error {
@@ -101,21 +123,40 @@ type acting struct {
 	s  *Supervisor
 	by *records.Operator
 
+	wake chan struct{} // has room for one signal that there are reports
+
 	mu      sync.Mutex
-	tell    func(Report)      // nil when nobody listens any more
+	reports []Report          // not delivered yet: a caller that takes none must not hold the act up
 	pending map[string]string // what is not done, with the last reason
 	failed  bool
+	over    bool // there are no more reports
+}
+
+// deliver passes the new reports to the caller.
+func (x *acting) deliver(tell func(Report)) {
+	x.mu.Lock()
+	reports := x.reports
+	x.reports = nil
+	x.mu.Unlock()
+	for _, r := range reports {
+		tell(r)
+	}
 }
 
 func (x *acting) report(name string, stage Stage, reason string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.over {
+		return
+	}
 	x.failed = x.failed || stage == StageFailed
 	if x.pending[name] = reason; stage == StageDone || stage == StageFailed {
 		delete(x.pending, name)
 	}
-	if x.tell != nil {
-		x.tell(Report{name, stage, reason})
+	x.reports = append(x.reports, Report{name, stage, reason})
+	select {
+	case x.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -132,7 +173,7 @@ func (x *acting) outcome(name, did string, err error) {
 func (x *acting) end(ctx context.Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.tell = nil
+	x.over = true
 	switch {
 	case ctx.Err() != nil && len(x.pending) > 0:
 		var left []string
@@ -148,7 +189,7 @@ func (x *acting) end(ctx context.Context) error {
 
 // workers executes a verb for workers. What has begun goes on when ctx ends.
 func (x *acting) workers(ctx context.Context) error {
-	chosen, err := x.choose()
+	chosen, strangers, err := x.choose()
 	if err != nil {
 		return err
 	}
@@ -171,6 +212,13 @@ func (x *acting) workers(ctx context.Context) error {
 					return
 				}
 				x.finish(ctx, work, w)
+			})
+		}
+		for _, id := range strangers {
+			done.Add(1)
+			x.s.helpers.Go(func() {
+				defer done.Done()
+				x.onStranger(work, id)
 			})
 		}
 		x.s.helpers.Go(func() {
@@ -226,56 +274,78 @@ func (x *acting) awaitTurn(work context.Context, w *worker.Worker, r relatives) 
 	}
 }
 
-// choose returns the workers of the act, or the reason why it is refused.
-func (x *acting) choose() ([]*worker.Worker, error) {
+// choose returns the workers of the act and the ids of the unmanaged ones, or the reason why it is refused.
+func (x *acting) choose() (chosen []*worker.Worker, strangers []string, err error) {
 	infos, err := x.s.Select(x.All, x.Names...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	x.s.set.mu.Lock()
 	byID := x.s.set.byID
 	x.s.set.mu.Unlock()
-	var chosen []*worker.Worker
+	var ids []string
 	for _, info := range infos {
 		w := byID[info.ID]
 		switch {
 		case info.Unmanaged() && x.All:
+			continue
+		case info.Unmanaged() && x.Verb == VerbStart:
+			return nil, nil, refused("%s is unmanaged: the master does not start it", info.ID)
 		case info.Unmanaged():
-			return nil, refused("%s is unmanaged: the master does not %s it", info.ID, x.Verb)
+			if err := x.s.watched.CheckAllowed(info.ID, string(x.Verb)); err != nil {
+				return nil, nil, refused("%v", err)
+			}
+			strangers = append(strangers, info.ID)
 		case w == nil || x.s.set.hasRetired(w):
-			return nil, refused("%s is being removed", info.ID)
+			return nil, nil, refused("%s is being removed", info.ID)
 		default:
 			chosen = append(chosen, w)
 		}
+		ids = append(ids, info.ID)
 	}
-	if len(chosen) == 0 {
-		return nil, refused("there are no workers to %s", x.Verb)
+	if len(ids) == 0 {
+		return nil, nil, refused("there are no workers to %s", x.Verb)
 	}
 	if x.Verb == VerbStop && !x.Force {
-		return chosen, x.s.set.needed(chosen)
+		return chosen, strangers, x.s.set.needed(ids)
 	}
-	return chosen, nil
+	return chosen, strangers, nil
 }
 
 // needed returns an error if running workers, other than these, depend on these.
-func (s *set) needed(stopped []*worker.Worker) error {
+func (s *set) needed(stopped []string) error {
 	graph := s.dependencies()
-	for _, w := range stopped {
-		dependents := graph.Dependents(unitName(w))
+	for _, id := range stopped {
+		dependents := graph.Dependents(unitOfID(id))
 		var users []string
-		for _, other := range s.list() {
-			info := other.Info()
+		for _, w := range s.list() {
+			info := w.Info()
 			if info != nil && info.Instance != nil && info.Desired != records.DesiredStopped &&
-				slices.Contains(dependents, info.Unit) && !slices.Contains(stopped, other) {
-				users = append(users, other.ID())
+				slices.Contains(dependents, info.Unit) && !slices.Contains(stopped, info.ID) {
+				users = append(users, info.ID)
 			}
 		}
 		if len(users) > 0 {
-			return refused("running workers depend on %s: stop %s too, or use --force",
-				w.ID(), strings.Join(users, ", "))
+			return refused("running workers depend on %s: stop %s too, or use --force", id, strings.Join(users, ", "))
 		}
 	}
 	return nil
+}
+
+// onStranger executes the verb for an unmanaged worker.
+func (x *acting) onStranger(ctx context.Context, id string) {
+	var err error
+	did := "stopped"
+	x.report(id, StageBegun, "")
+	switch x.Verb { //nolint:exhaustive // the others are refused
+	case VerbSignal:
+		did, err = "got "+identity.SignalName(x.Signal), x.s.watched.Signal(ctx, id, x.Signal, x.by)
+	case VerbStop:
+		err = x.s.watched.Stop(ctx, id, x.by)
+	case VerbRestart:
+		did, err = "restarted by systemd", x.s.watched.Restart(ctx, id, x.by)
+	}
+	x.outcome(id, did, err)
 }
 
 // begin makes the verb durable for a worker, and begins it.

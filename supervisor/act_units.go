@@ -10,6 +10,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
@@ -21,9 +22,7 @@ func (x *acting) units(ctx context.Context) error {
 		return err
 	}
 	if len(s.applying) > 0 {
-		for _, name := range x.Names {
-			x.report(name, StageWaiting, "another change is under way")
-		}
+		x.waiting(x.Names, "another change is under way")
 	}
 	done, err := s.beginChange(ctx)
 	if err != nil {
@@ -65,6 +64,28 @@ func (x *acting) units(ctx context.Context) error {
 	return x.awaitUnits(ctx, r)
 }
 
+// offerDisabled offers the services of disabled units, so that calls of them fail with the reason: the master does not
+// handle them in place of such a unit. The workers of the others are offered separately.
+func offerDisabled(registry *services.Registry, units []unit.Spec) {
+	for _, u := range units {
+		var names []string
+		if u.Disabled && !u.NoServices {
+			names = u.Services
+		}
+		registry.Offer(services.OfUnit(u.Name), names...)
+	}
+}
+
+// disabled returns the name of a disabled unit that offers the service, "" if there is none.
+func (s *set) disabled(service string) string {
+	for _, u := range s.specs() {
+		if u.Disabled && !u.NoServices && slices.Contains(u.Services, service) {
+			return u.Name
+		}
+	}
+	return ""
+}
+
 // checkUnits returns an error if a name is none of the units, or if what others need would be disabled.
 func (x *acting) checkUnits(units []unit.Spec) error {
 	if x.All || len(x.Names) == 0 {
@@ -74,14 +95,14 @@ func (x *acting) checkUnits(units []unit.Spec) error {
 	for _, u := range units {
 		known = append(known, u.Name)
 	}
-	var stopped []*worker.Worker
+	var stopped []string
 	for _, name := range x.Names {
 		if !slices.Contains(known, name) {
 			return &UnknownError{name, nearest.DidYouMean(name, known)}
 		}
 		for _, w := range x.s.set.list() {
 			if unitName(w) == name {
-				stopped = append(stopped, w)
+				stopped = append(stopped, w.ID())
 			}
 		}
 	}

@@ -146,6 +146,16 @@ func (s *Supervisor) changeable(units []unit.Spec) error {
 	return nil
 }
 
+// removedUnits returns the units that are not among the later ones, as units that offer nothing.
+func removedUnits(units, later []unit.Spec) (removed []unit.Spec) {
+	for _, u := range units {
+		if !slices.ContainsFunc(later, func(l unit.Spec) bool { return l.Name == u.Name }) {
+			removed = append(removed, unit.Spec{Name: u.Name})
+		}
+	}
+	return removed
+}
+
 // install makes units the wanted set, starts the missing workers and retires the surplus ones. It runs in the goroutine
 // of Serve.
 func (s *Supervisor) install(work context.Context, units []unit.Spec) (r rollout, err error) {
@@ -179,6 +189,8 @@ func (s *Supervisor) install(work context.Context, units []unit.Spec) (r rollout
 		}
 	}
 	before := s.set.graph
+	offerDisabled(s.services, removedUnits(s.set.units, units))
+	offerDisabled(s.services, units)
 	s.set.setUnits(units)
 	s.set.setWorkers(append(workers, r.surplus...))
 	for i, w := range r.added {

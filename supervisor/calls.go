@@ -169,6 +169,9 @@ func (s *Supervisor) hopeless(service string) error {
 			}
 		}
 	}
+	if name := s.set.disabled(service); count == 0 && name != "" {
+		return fmt.Errorf("unit %s, which offers it, is disabled", name)
+	}
 	if count == 0 {
 		return nil
 	}

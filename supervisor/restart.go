@@ -135,7 +135,9 @@ func beginRestart(ctx context.Context, s *Supervisor, req RestartRequest) (r rol
 		}
 		recs[i].Changed = time.Now()
 		names := namesOfTargets(*recs[i].Rollout)
-		events = append(events, rolloutEvent(recs[i], "", u.Name+": "+names))
+		e := rolloutEvent(recs[i], "", u.Name+": "+names)
+		e.Operator = OperatorOf(ctx)
+		events = append(events, e)
 		s.log.Info("restart requested", "unit", u.Name, "workers", names)
 	}
 	if err := s.set.awaitWantedAgain(ctx, recovery.Wanted(s.set.configured, recs)); err != nil {

@@ -149,7 +149,7 @@ func endRollouts(ctx context.Context, s *Supervisor, err error) error {
 }
 
 func rolloutEvent(rec records.Unit, what, detail string) records.Event {
-	return records.Event{Time: rec.Changed, Type: string(rec.Rollout.Act) + what, Detail: detail}
+	return records.Event{Time: rec.Changed, Unit: rec.Name, Type: string(rec.Rollout.Act) + what, Detail: detail}
 }
 
 // resumeRollouts continues the rollouts that an earlier master has recorded.

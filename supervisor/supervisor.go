@@ -213,7 +213,7 @@ func (s *Supervisor) preRegister() {
 	s.set.setUnits(recovery.Wanted(s.set.configured,
 		recovery.UnitRecords(nil, s.set.configured, snap.Units, time.Time{})))
 	for _, u := range s.set.units {
-		if u.Replicas > 0 && !u.NoServices {
+		if (u.Replicas > 0 || u.Disabled) && !u.NoServices {
 			s.services.Offer(services.OfUnit(u.Name), u.Services...)
 		}
 	}
@@ -277,9 +277,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	if err := s.recover(ctx, work); err != nil {
 		return err
 	}
-	for _, u := range s.set.specs() {
-		s.services.Offer(services.OfUnit(u.Name)) // its workers are offered separately
-	}
+	offerDisabled(s.services, s.set.specs())
 	beside.Go(func() { s.guard.Serve(work) })
 	s.setStatus(Running)
 	s.services.Reconsider()

@@ -1109,7 +1109,7 @@ func (x *ScaleResponse) GetRemoved() []string {
 
 type ActRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "start", "stop" or "signal" for workers, "enable" or "disable" for units.
+	// "start", "stop", "restart" or "signal" for workers, "enable" or "disable" for units.
 	Verb string `protobuf:"bytes,1,opt,name=verb,proto3" json:"verb,omitempty"`
 	// Worker ids and unit names; for "enable" and "disable" of units only.
 	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
@@ -1122,7 +1122,9 @@ type ActRequest struct {
 	// Bounds the wait; absent: only the caller's deadline does.
 	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Of "signal": a name with or without SIG, or a number.
-	Signal        string `protobuf:"bytes,7,opt,name=signal,proto3" json:"signal,omitempty"`
+	Signal string `protobuf:"bytes,7,opt,name=signal,proto3" json:"signal,omitempty"`
+	// Of "restart": only workers whose executable or unit has changed since their start.
+	Outdated      bool `protobuf:"varint,8,opt,name=outdated,proto3" json:"outdated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1204,6 +1206,13 @@ func (x *ActRequest) GetSignal() string {
 		return x.Signal
 	}
 	return ""
+}
+
+func (x *ActRequest) GetOutdated() bool {
+	if x != nil {
+		return x.Outdated
+	}
+	return false
 }
 
 // ActResponse is how far the verb is.
@@ -4112,7 +4121,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"configured\x18\x02 \x01(\x05R\n" +
 	"configured\x12\x14\n" +
 	"\x05added\x18\x03 \x03(\tR\x05added\x12\x18\n" +
-	"\aremoved\x18\x04 \x03(\tR\aremoved\"\xc4\x01\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\"\xe0\x01\n" +
 	"\n" +
 	"ActRequest\x12\x12\n" +
 	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x14\n" +
@@ -4121,7 +4130,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x05force\x18\x04 \x01(\bR\x05force\x12\x17\n" +
 	"\ano_wait\x18\x05 \x01(\bR\x06noWait\x123\n" +
 	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x16\n" +
-	"\x06signal\x18\a \x01(\tR\x06signal\"O\n" +
+	"\x06signal\x18\a \x01(\tR\x06signal\x12\x1a\n" +
+	"\boutdated\x18\b \x01(\bR\boutdated\"O\n" +
 	"\vActResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05phase\x18\x02 \x01(\tR\x05phase\x12\x16\n" +

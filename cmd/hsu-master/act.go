@@ -16,6 +16,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
+const outdatedFlag = "outdated"
+
 const exitCodesOfActs = `
 
 Exit codes: 0 done, 1 failed, or not done within the timeout, 2 wrong usage,
@@ -60,6 +62,17 @@ start". A worker that a scale or a reload has removed since starts again when it
 comes back.`, allFlag(), evenNeeded())
 }
 
+func restartCommand() *cli.Command {
+	return actCommand(supervisor.VerbRestart, "restart workers one by one", "ID|UNIT...",
+		`Restarts workers that run, those that others depend on first, and of each unit
+one after the other: the next one when the new one is ready. Calls in flight
+finish within the grace. The first that does not get ready ends the restart, and
+the others go on as they are. Workers that an operator has stopped stay stopped.`,
+		allFlag(), &cli.BoolFlag{
+			Name: outdatedFlag, Usage: "only workers whose executable or unit has changed since their start",
+		})
+}
+
 func signalCommand() *cli.Command {
 	cmd := actCommand(supervisor.VerbSignal, "send a signal to the main process of workers", "SIGNAL ID|UNIT...",
 		`SIGNAL is a name such as HUP or SIGHUP, or a number. A worker that ends by it
@@ -88,6 +101,10 @@ type actJSON struct {
 // act has the running master execute a verb, and prints a line for each worker or unit.
 func act(c *cli.Context, req *adminpb.ActRequest) error {
 	req.All, req.Force, req.NoWait = c.Bool("all"), c.Bool(forceFlag), c.Bool("no-wait")
+	req.Outdated = c.Bool(outdatedFlag)
+	if req.GetOutdated() && len(req.GetNames()) == 0 {
+		req.All = true
+	}
 	switch {
 	case req.GetAll() && len(req.GetNames()) > 0:
 		return usagef("--all stands in place of names, got %q too", req.GetNames()[0])

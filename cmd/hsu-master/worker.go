@@ -7,7 +7,7 @@ import (
 )
 
 func workerCommand() *cli.Command {
-	return group("worker", "list, start, stop, signal and count the workers",
+	return group("worker", "list, start, stop, restart, signal and count workers",
 		leaf("list", "list the workers", func(c *cli.Context) error {
 			f, err := foldersOf(c)
 			if err != nil {
@@ -39,5 +39,5 @@ func workerCommand() *cli.Command {
 		}, jsonOutput(), wideOutput()),
 		logsCommand(),
 		inspectCommand(),
-		startCommand(), stopCommand(), signalCommand(), scaleCommand())
+		startCommand(), stopCommand(), restartCommand(), signalCommand(), scaleCommand())
 }

@@ -62,7 +62,7 @@ func operations() []*operation {
 		{name: "recovery of a half-started one", life: 10, launched: true, prepare: halfStarted},
 		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
 	}
-	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(),
+	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(), operationsOfVerbs(),
 		operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(),
 		operationsWithHelpers(), operationsWithHooks(), operationsWithNotifications(),
 		operationsOfModules())

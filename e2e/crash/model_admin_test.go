@@ -4,6 +4,8 @@ package crash
 
 import (
 	"context"
+	"errors"
+	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -39,6 +41,23 @@ func (a admin) scale(ctx context.Context, n int32, wait bool) error {
 	}
 	defer conn.Close()
 	_, err = adminpb.NewAdminClient(conn).Scale(ctx, &adminpb.ScaleRequest{Unit: "worker", Replicas: n, NoWait: !wait})
+	return err
+}
+
+// act has the running master execute a verb.
+func (a admin) act(ctx context.Context, req *adminpb.ActRequest) error {
+	conn, err := quickDial("unix://" + string(a))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stream, err := adminpb.NewAdminClient(conn).Act(ctx, req)
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
 	return err
 }
 

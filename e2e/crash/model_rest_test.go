@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 )
@@ -25,8 +27,8 @@ func (r *rig) atRest(removals int) error {
 	if err != nil {
 		return err
 	}
-	if got := n["after-publish"] - n["after-withdraw"]; got != r.workers.count {
-		return fmt.Errorf("%d of %d workers are in rotation", got, r.workers.count)
+	if got := n["after-publish"] - n["after-withdraw"]; got != r.workers.verbs.running(r.workers.count) {
+		return fmt.Errorf("%d of %d workers are in rotation", got, r.workers.verbs.running(r.workers.count))
 	}
 	if n["after-removal"] < removals {
 		return fmt.Errorf("%d of %d workers are removed", n["after-removal"], removals)
@@ -121,7 +123,10 @@ func (r *rig) wellAtRest(before offline) error {
 	// The next inspection of the state shows whether it was counted.
 	ctx, cancel := brief()
 	defer cancel()
-	if err := r.calls.call(ctx, grpc.WaitForReady(true)); err != nil {
+	err = r.calls.call(ctx, grpc.WaitForReady(true))
+	if disabled := r.workers.recorded.Disabled; disabled && status.Code(err) != codes.Unavailable {
+		fail("a request to a disabled unit: %w", err)
+	} else if !disabled && err != nil {
 		fail("a request after the crash: %w", err)
 	}
 	r.checkRoutes(state, living, fail)

@@ -81,7 +81,44 @@ type workers struct {
 	noted   map[string]int           // instances that had taken notes before the slot was created again
 	own     map[int]*grpc.ClientConn // connections to workers, by port
 
+	verbs verbs // of an operator
+
 	commands []being // leaders of commands of hooks that lived at the last scan
+}
+
+// verbs are what an operator has done to the worker "worker-1".
+type verbs struct {
+	expected bool   // it may be stopped
+	stopped  bool   // it is recorded as stopped by the operator
+	promised string // the desired state that a master has agreed to, "" for none
+}
+
+// note takes the desired state of a record.
+func (v *verbs) note(w records.Worker, fail func(string, ...any)) {
+	if !v.expected || w.ID != "worker-1" {
+		if w.Desired != records.DesiredRunning {
+			fail("%s: desired is %q", w.ID, w.Desired)
+		}
+		return
+	}
+	v.stopped = w.Desired == records.DesiredStopped
+	if v.promised != "" && v.promised != string(w.Desired) {
+		fail("%s: desired is %q, and a master has agreed to %q", w.ID, w.Desired, v.promised)
+	}
+	if v.stopped != (w.StoppedBy != nil) {
+		fail("%s: desired is %q by %v", w.ID, w.Desired, w.StoppedBy)
+	}
+}
+
+// halts reports whether the worker is to be stopped.
+func (v *verbs) halts(worker string) bool { return v.stopped && worker == "worker-1" }
+
+// running returns how many of count workers shall run.
+func (v *verbs) running(count int) int {
+	if v.stopped {
+		return count - 1
+	}
+	return count
 }
 
 func newWorkers(state, notes string, count int) workers {
@@ -227,7 +264,7 @@ func (ws *workers) look(o offline) {
 		}
 		b.memory = ws.beings[b.token].memory
 		b.doomed = o.records[b.worker].Status == records.StatusStopping || ws.isSurplus(b.worker) || ws.ended[b.token] ||
-			ws.excused[b.token] || b.helper || o.isReplaced(b.worker)
+			ws.excused[b.token] || b.helper || o.isReplaced(b.worker) || ws.verbs.halts(b.worker)
 		now[b.token] = b
 	}
 	ws.beings = now
@@ -291,9 +328,7 @@ func (ws *workers) checkRecord(w records.Worker, n noted, fail func(string, ...a
 	if ws.moody != nil && ws.moody(w.ID) {
 		most = math.MaxInt32 // it also dies by itself
 	}
-	if w.Desired != records.DesiredRunning {
-		fail("%s: desired is %q", w.ID, w.Desired)
-	}
+	ws.verbs.note(w, fail)
 	if w.Restarts < was.restarts || w.Restarts > most {
 		fail("%s: %d restarts are recorded, there were %d before, and can be %d by now",
 			w.ID, w.Restarts, was.restarts, most)
@@ -319,6 +354,12 @@ func (ws *workers) allRunning(state *adminpb.State) error {
 		}
 	}
 	for _, w := range state.GetWorkers() {
+		if ws.verbs.halts(w.GetId()) {
+			if w.GetStatus() != "stopped" || w.GetPid() != 0 || healthy[w.GetId()] {
+				return fmt.Errorf("%s is to be stopped: %v", w.GetId(), w)
+			}
+			continue
+		}
 		if w.GetStatus() != "running" || w.GetPid() == 0 || !healthy[w.GetId()] {
 			return fmt.Errorf("%s: %v", w.GetId(), w)
 		}
@@ -334,6 +375,14 @@ func (ws *workers) checkReport(state *adminpb.State, leaders map[string][]being,
 	}
 	for _, w := range state.GetWorkers() {
 		now := leaders[w.GetId()]
+		if halts := ws.verbs.halts(w.GetId()); halts != (w.GetDesired() == "stopped") {
+			fail("%s: desired is %q", w.GetId(), w.GetDesired())
+		} else if halts {
+			if len(now) > 0 {
+				fail("%s is to be stopped and lives: %+v", w.GetId(), now)
+			}
+			continue
+		}
 		if len(now) != 1 || now[0].pid != int(w.GetPid()) || now[0].token != w.GetToken() ||
 			now[0].port != int(w.GetPort()) {
 			fail("%s is said to be %v, and is %+v", w.GetId(), w, now)
@@ -346,9 +395,6 @@ func (ws *workers) checkReport(state *adminpb.State, leaders map[string][]being,
 		if w.GetIncarnation() < was.incarnation || int(w.GetIncarnation()) < n.all-ws.noted[w.GetId()] {
 			fail("%s: incarnation %d, it was %d, and %d instances have taken notes",
 				w.GetId(), w.GetIncarnation(), was.incarnation, n.all)
-		}
-		if w.GetDesired() != "running" {
-			fail("%s: desired is %q", w.GetId(), w.GetDesired())
 		}
 	}
 }

@@ -130,6 +130,26 @@ func TestSignalGoesToTheProcess(t *testing.T) {
 	h.WantNothingLeft()
 }
 
+// A restart of the unit gives each wanted worker a new process, and leaves the stopped one alone.
+func TestRestartReplacesTheRunningWorkers(t *testing.T) {
+	h := harness.NewHost(t, harness.Workers(3)...)
+	m := h.Start()
+	before := h.AwaitRunning(3)
+	act(h, "worker-2: stopped\n", "worker", "stop", "worker-2")
+	act(h, "", "worker", "restart", "--outdated")
+	act(h, "worker-0: restarted\nworker-1: restarted\n", "worker", "restart", "worker")
+	for _, id := range []string{"worker-0", "worker-1"} {
+		was, is := before.Worker(t, id), h.Dump().Worker(t, id)
+		if !is.Running() || is.PID == was.PID || is.Incarnation != was.Incarnation+1 || is.Restarts != was.Restarts {
+			t.Errorf("%+v, before %+v", is, was)
+		}
+	}
+	awaitStopped(h, "worker-2")
+	refused(h, 1, `worker-2 is stopped: start it with "worker start"`, "worker", "restart", "worker-2")
+	m.Stop()
+	h.WantNothingLeft()
+}
+
 // A unit that an operator has disabled has no workers until it is enabled, whatever masters run.
 func TestDisableOutlivesTheMasterUntilEnable(t *testing.T) {
 	h := harness.NewHost(t, harness.Workers(2)...)
@@ -148,6 +168,7 @@ func TestDisableOutlivesTheMasterUntilEnable(t *testing.T) {
 		t.Errorf("status: %+v", r)
 	}
 	refused(h, 1, "disabled by an operator", "worker", "scale", "worker=1")
+	refused(h, 1, "unit worker, which offers it, is disabled", "call", "process-data", "--data", "x")
 	act(h, "worker: enabled: worker-0, worker-1, worker-2\n", "unit", "enable", "worker")
 	h.AwaitRunning(3)
 	m.Stop()

@@ -44,6 +44,28 @@ func (b *Bus) MainPID(ctx context.Context, unit string) (int, error) {
 	return int(pid), nil
 }
 
+// Restart has the system's service manager restart a unit, and returns when that is done.
+func Restart(ctx context.Context, unit string) error {
+	bus, err := Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
+	done := make(chan string, 1)
+	if _, err := bus.conn.RestartUnitContext(ctx, unit, "replace", done); err != nil {
+		return fmt.Errorf("restart %s: %w", unit, err)
+	}
+	select {
+	case result := <-done:
+		if result != "done" {
+			return fmt.Errorf("restart %s: systemd reports %s", unit, result)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("restart %s: %w", unit, ctx.Err())
+	}
+}
+
 // State returns the states of a unit: whether it is loaded, and as what.
 func (b *Bus) State(ctx context.Context, unit string) (load, active, sub string, err error) {
 	for name, value := range map[string]*string{"LoadState": &load, "ActiveState": &active, "SubState": &sub} {

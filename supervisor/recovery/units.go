@@ -68,6 +68,7 @@ func MayHaveSpare(u unit.Spec, n int) bool {
 func Wanted(configured []unit.Spec, recs []records.Unit) []unit.Spec {
 	wanted := make([]unit.Spec, 0, len(configured))
 	for i, u := range configured {
+		u.Disabled = u.Disabled || recs[i].Disabled
 		wanted = append(wanted, WithReplicas(u, recs[i].Slots()).WithDefaults())
 	}
 	return wanted

@@ -43,6 +43,7 @@ func (u Spec) Differences(v Spec) (start, live []string) {
 		{"essential", &live, u.Essential, v.Essential},
 		{"update", &live, []any{u.MaxUnavailable, u.StartFirst}, []any{v.MaxUnavailable, v.StartFirst}},
 		{"discover", &live, u.Discover, v.Discover},
+		{"allow", &live, u.Allow, v.Allow},
 	} {
 		if !reflect.DeepEqual(part.a, part.b) {
 			*part.list = append(*part.list, part.key)

@@ -97,6 +97,8 @@ type Spec struct {
 	StartFirst bool
 	// Discover is how the process of an unmanaged unit is found. Such a unit has one worker, no port and no services.
 	Discover process.Pattern
+	// Allow is what an operator may have the master do with the process of an unmanaged unit.
+	Allow Allow
 }
 
 // Start is how a worker is started.

@@ -3,6 +3,7 @@ package unmanaged
 import (
 	"context"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -17,6 +18,7 @@ type target interface {
 	Exit() identity.Exit
 	Stopped() bool
 	Matches(p process.Pattern) error
+	Signal(sig syscall.Signal) error
 	Close() error
 }
 

@@ -1,5 +1,6 @@
 // Package unmanaged watches the processes of unmanaged units, which other programs start: it searches for them, proves
-// which process it has found, and notices when that ends or fails its health check. It never signals one.
+// which process it has found, and notices when that ends or fails its health check. It signals one only for an operator,
+// and only if its unit allows that.
 //
 // A found process is held by an open handle, so that the evidence is about one process even if its PID is reused. All
 // units share one goroutine, one search, and the scheduler of the checks: an idle unit costs neither a goroutine nor a
@@ -48,6 +49,7 @@ type Options struct {
 	discover func(ctx context.Context, own process.Own, queries []process.Query) []finding
 	apply    func(ctx context.Context, muts ...records.Mutation) error // to the store
 	mainPID  func(ctx context.Context, unit string) (int, error)       // of a systemd unit
+	restart  func(ctx context.Context, unit string) error              // a systemd unit
 }
 
 // Set is the set of watched units. Its methods may be called from any goroutine.
@@ -88,6 +90,9 @@ func New(opts Options) *Set {
 	manager := systemd.NewManager()
 	if opts.mainPID == nil {
 		opts.mainPID = manager.MainPID
+	}
+	if opts.restart == nil {
+		opts.restart = systemd.Restart
 	}
 	return &Set{
 		opts: opts, systemd: manager, wake: make(chan struct{}, 1), recorded: map[string]records.Worker{},

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,6 +54,8 @@ func (f *fake) Done() <-chan struct{}      { return f.done }
 func (f *fake) Exit() identity.Exit        { return f.exit }
 func (f *fake) Close() error               { f.set(func() { f.handles-- }); return nil }
 func (f *fake) Stopped() (is bool)         { f.set(func() { is = f.stopped }); return is }
+
+func (f *fake) Signal(syscall.Signal) error { return nil }
 
 func (f *fake) Matches(process.Pattern) (err error) {
 	f.set(func() { err = f.changed })
