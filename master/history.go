@@ -69,7 +69,7 @@ func (m *Master) record(ctx context.Context, events ...records.Event) {
 		err := crashpoint.Do(crashpoint.MasterEvent, func() error { return m.store.Apply(ctx, muts...) })
 		if !errors.Is(err, store.ErrUnavailable) {
 			if err != nil {
-				m.log.Debug("event not recorded", "error", err)
+				m.log.Debug("master event not recorded", "error", err)
 			}
 			return
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/history"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 )
 
@@ -99,6 +100,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"state compact": compactedJSON{}, "state migrate": migrationJSON{},
 		"call process-data": processedJSON{}, "call get-status": businessJSON{},
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
+		"events, an object a line": history.Line{}, "An operator": history.Operator{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
