@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -41,7 +42,7 @@ func (m *Master) rereadUnits(
 		}
 		planned(changes, nil)
 		m.record(ctx, records.Event{
-			Time: time.Now(), Type: records.EventReloaded, Detail: supervisor.DescribeChanges(changes),
+			Time: time.Now(), Type: eventtype.Reloaded, Detail: supervisor.DescribeChanges(changes),
 			Operator: records.OperatorOf(ctx),
 		})
 		return nil
