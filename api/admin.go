@@ -19,6 +19,7 @@ import (
 	"github.com/core-tools/hsu-master/api/proto"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
+	"github.com/core-tools/hsu-master/supervisor/reactions"
 )
 
 // Admin is the admin service of a running master.
@@ -31,6 +32,8 @@ type Admin struct {
 	Reread func(
 		ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
 	) error
+	// Commands returns what becomes of the commands for events; nil means that there are none.
+	Commands func() reactions.Figures
 	Listen   string // address of the public server
 	Registry string // URL of the module registry; empty if none is served
 	Version  string
@@ -109,6 +112,9 @@ func (a *Admin) GetState(ctx context.Context, _ *adminpb.GetStateRequest) (*admi
 	state.Services = serviceMessages(workers, a.Supervisor.Registrations().List(), a.Supervisor.Services())
 	if err := a.Store.Writable(); err != nil {
 		state.WriteError = err.Error()
+	}
+	if a.Commands != nil {
+		state.EventCommands = commandsMessage(a.Commands())
 	}
 	state.StateDir = a.Store.StateDirID().String()
 	state.Source = SourceLive

@@ -69,6 +69,7 @@ func (m *Master) rereadUnits(
 		m.log.Info("unit changed", "unit", c.Unit, "action", string(c.Action),
 			"workers", strings.Join(c.Workers, " "), "reason", strings.Join(c.Reasons, ", "))
 	}
+	m.applyRules()
 	if err := m.sup.Apply(ctx, units...); err != nil {
 		return err
 	}

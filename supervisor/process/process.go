@@ -50,6 +50,7 @@ type Spec struct {
 	Args   []string        // after argument 0, which is Path
 	Env    []string        // the complete environment, "name=value"
 	Dir    string          // working folder; empty means the caller's
+	Input  *os.File        // stdin; nil means /dev/null
 	Output *os.File        // stdout and stderr; nil means /dev/null
 	Errors *os.File        // stderr in place of Output, if it is not nil
 	Lease  *Lease          // inherited at descriptor 3; nil means none

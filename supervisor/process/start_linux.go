@@ -16,8 +16,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
-// Start starts a process that can outlive this one: it has a session of its own, stdin from /dev/null, stdout and
-// stderr to the files of the spec, the lease at descriptor 3, and no parent-death signal. Start returns when the
+// Start starts a process that can outlive this one: it has a session of its own, stdin, stdout and stderr from and to the
+// files of the spec, the lease at descriptor 3, and no parent-death signal. Start returns when the
 // program runs. If the executable is missing or unusable, it returns an error and no process remains.
 //
 // Start may be called concurrently. The lease stays open in this process: close it afterwards, or it is held for
@@ -42,6 +42,9 @@ func start(spec Spec) (*Process, error) {
 	}
 	defer unix.Close(null)
 	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
+	if spec.Input != nil {
+		files[0] = spec.Input.Fd()
+	}
 	if spec.Output != nil {
 		files[1], files[2] = spec.Output.Fd(), spec.Output.Fd()
 	}
@@ -90,6 +93,7 @@ func launch(spec Spec, files []uintptr) (*Process, error) {
 	}
 	pid, err := fork(spec, path, argv, attr)
 	// The child has its copies now; until here the descriptors had to stay open.
+	runtime.KeepAlive(spec.Input)
 	runtime.KeepAlive(spec.Output)
 	runtime.KeepAlive(spec.Errors)
 	runtime.KeepAlive(spec.Lease)

@@ -55,7 +55,7 @@ func (r *hookRuns) isPlanned(kind unit.Hook) bool {
 func (r *hookRuns) begin(kind unit.Hook) hookRun {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	run := hookRun{HookRun: records.HookRun{Hook: string(kind), Instance: records.Instance{Token: newToken()}}}
+	run := hookRun{HookRun: records.HookRun{Hook: string(kind), Instance: records.Instance{Token: NewToken()}}}
 	at := slices.IndexFunc(r.planned, func(run hookRun) bool { return run.Hook == string(kind) })
 	if at >= 0 {
 		run = r.planned[at]

@@ -157,7 +157,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	w.routes.forget()
 	noteStart(&w.rec, spec, w.unit, w.env.Secrets)
 	w.rec.Instance = &records.Instance{
-		Token:   newToken(),
+		Token:   NewToken(),
 		Process: identity.Process{BootID: w.env.BootID},
 		Port:    port,
 		ExeHash: exe,
@@ -200,8 +200,8 @@ func choosePort(book *ports.Book, u unit.Spec, worker string, last int) (port in
 	return port, err
 }
 
-// newToken returns 128 random bits, unique to the instance.
-func newToken() string {
+// NewToken returns 128 random bits, unique to the instance.
+func NewToken() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
 	return hex.EncodeToString(b[:])
