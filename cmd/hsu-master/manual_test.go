@@ -100,7 +100,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"state compact": compactedJSON{}, "state migrate": migrationJSON{},
 		"call process-data": processedJSON{}, "call get-status": businessJSON{},
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
-		"events, an object a line": history.Line{}, "An operator": history.Operator{},
+		"events, an object a line": history.Line{}, "Event commands": commandsJSON{}, "An operator": history.Operator{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {

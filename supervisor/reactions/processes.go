@@ -12,7 +12,6 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
-	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // Processes runs commands as processes of the master, each with a lease, by which the next master finds what is left of
@@ -39,7 +38,7 @@ func (p Processes) Run(ctx context.Context, r Rule, id string, input []byte) (pr
 	return p.Launcher.Run(ctx, launcher.Command{
 		Path: path, Args: r.Run[1:], Dir: r.Dir, Attributes: process.Attributes{User: r.User},
 		Lease: lease, Input: input,
-	}, id, worker.NewToken())
+	}, id, launcher.NewToken())
 }
 
 // clockStep is how much the clock may have been set back since the start of a command, so that it is still found.
