@@ -26,15 +26,12 @@ func (m *Master) commands() reactions.Processes {
 	}
 }
 
-// rules returns the rules as last read.
-func (m *Master) rules() []reactions.Rule {
-	if m.options.Rules == nil {
-		return nil
+// applyRules makes the rules that were last read those of the events from now on.
+func (m *Master) applyRules() {
+	if m.options.Rules != nil {
+		m.events.Apply(m.options.Rules()...)
 	}
-	return m.options.Rules()
 }
-
-func (m *Master) applyRules() { m.events.Apply(m.rules()...) }
 
 // react runs the commands of events with numbers above after, until finish is called.
 func (m *Master) react(ctx context.Context, wg *sync.WaitGroup, after uint64) (finish func()) {
@@ -51,7 +48,7 @@ func (m *Master) react(ctx context.Context, wg *sync.WaitGroup, after uint64) (f
 				return
 			}
 		}
-		if err := m.commands().Sweep(ctx, m.rules()); err != nil {
+		if err := m.commands().Sweep(ctx, m.events.Rules()); err != nil {
 			m.log.Error("event commands not stopped", "error", err)
 		}
 		m.events.Serve(ctx, after)

@@ -120,6 +120,16 @@ func (s *Set) Apply(rules ...Rule) {
 	}
 }
 
+// Rules returns the present rules.
+func (s *Set) Rules() (rules []Rule) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, q := range s.queues {
+		rules = append(rules, q.rule)
+	}
+	return rules
+}
+
 // Serve runs commands for the events with numbers above after, until ctx ends, which also ends what runs. After a call
 // of Finish it returns when the commands of all recorded events have ended.
 func (s *Set) Serve(ctx context.Context, after uint64) {
@@ -246,16 +256,14 @@ func (s *Set) run(ctx context.Context, r Rule, id string, e records.Entry) {
 		}
 		cancel()
 	}
-	log := s.log.With("command", r.Run[0], "event", e.Type, "seq", e.Seq)
-	if len(ran.Output) > 0 {
-		log = log.With("output", string(ran.Output))
-	}
 	if err == nil {
-		log.DebugContext(ctx, "event command ended")
+		s.log.DebugContext(ctx, "event command ended",
+			"command", r.Run[0], "event", e.Type, "seq", e.Seq, "output", string(ran.Output))
 		return
 	}
 	s.mu.Lock()
 	s.figures.Failed++
 	s.mu.Unlock()
-	log.WarnContext(ctx, "event command failed", "error", err)
+	s.log.WarnContext(ctx, "event command failed",
+		"command", r.Run[0], "event", e.Type, "seq", e.Seq, "output", string(ran.Output), "error", err)
 }
