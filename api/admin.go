@@ -21,6 +21,7 @@ import (
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/logs/tail"
+	"github.com/core-tools/hsu-master/supervisor/reactions"
 )
 
 // Admin is the admin service of a running master.
@@ -33,6 +34,8 @@ type Admin struct {
 	Reread func(
 		ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
 	) error
+	// Commands returns what becomes of the commands for events; nil means that there are none.
+	Commands func() reactions.Figures
 	Upgrades Upgrades
 	// End begins to end the master, and leaves its workers running with detach. wait returns when they are stopped or
 	// left. If it is nil, Shutdown fails with UNIMPLEMENTED.
@@ -118,6 +121,9 @@ func (a *Admin) GetState(ctx context.Context, _ *adminpb.GetStateRequest) (*admi
 	state.Services = serviceMessages(workers, a.Supervisor.Registrations().List(), a.Supervisor.Services())
 	if err := a.Store.Writable(); err != nil {
 		state.WriteError = err.Error()
+	}
+	if a.Commands != nil {
+		state.EventCommands = commandsMessage(a.Commands())
 	}
 	state.StateDir = a.Store.StateDirID().String()
 	state.Source = SourceLive

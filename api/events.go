@@ -16,6 +16,7 @@ import (
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/history"
+	"github.com/core-tools/hsu-master/supervisor/reactions"
 )
 
 // eventsAtOnce is the maximum number of events in one message.
@@ -140,4 +141,15 @@ func EntryOf(m *adminpb.Event) records.Entry {
 		e.Operator = &records.Operator{UID: o.GetUid(), Command: o.GetCommand()}
 	}
 	return e
+}
+
+// commandsMessage returns nil if there is no rule and none of the removed ones has lost an event.
+func commandsMessage(f reactions.Figures) *adminpb.EventCommands {
+	if f == (reactions.Figures{}) {
+		return nil
+	}
+	return &adminpb.EventCommands{
+		Rules: int32(f.Rules), Queued: int32(f.Queued), Running: int32(f.Running), //nolint:gosec // they are bounded
+		Failed: f.Failed, Dropped: f.Dropped,
+	}
 }

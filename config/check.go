@@ -17,6 +17,7 @@ func (l *loader) check(file *File) {
 	l.checkServing(file)
 	l.checkPorts(file)
 	l.checkDependencies(file)
+	l.checkOnEvent(file)
 }
 
 // checkServing reports addresses that other hosts can reach without TLS, and incomplete TLS.

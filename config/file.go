@@ -28,7 +28,8 @@ type File struct {
 	Timezone   *time.Location // of schedules
 	Include    []string       // patterns of files with more units
 
-	ServiceOptions []ServiceOptions // in the order of the file
+	OnEvent        []OnEvent        // in the order of the file
+	ServiceOptions []ServiceOptions // likewise
 	Units          []Unit           // in the order of the files
 
 	main  *node
@@ -47,6 +48,9 @@ func (f *File) Files() []string {
 	slices.Sort(paths)
 	return slices.Compact(paths)
 }
+
+// Dir returns the folder of the main file.
+func (f *File) Dir() string { return f.main.at.src.dir }
 
 func (f *File) keys() []key {
 	return []key{
@@ -88,6 +92,10 @@ func (f *File) keys() []key {
 		{
 			name: "include", value: listOf(&f.Include, text),
 			doc: "patterns of files with more units; such a file has the key `units` only",
+		},
+		{
+			name: "on_event", value: onEventValue{&f.OnEvent},
+			doc: "commands that are run for events of the history",
 		},
 		{
 			name: "service_options", value: servicesValue{&f.ServiceOptions}, change: restartsMaster,

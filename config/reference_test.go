@@ -41,6 +41,7 @@ func referenceTables() string {
 	var b strings.Builder
 	b.WriteString("\n## Keys of the file\n\n| key | value | default | a change restarts | |\n|---|---|---|---|---|\n")
 	fileRows(&b, "", new(File).keys(), live)
+	fileRows(&b, "on_event.", new(OnEvent).keys(), live)
 	fileRows(&b, "service_options.NAME.", new(ServiceOptions).keys(), restartsMaster)
 	b.WriteString("\n## Keys of a unit\n\n" +
 		"| key | value | default | kinds | a change restarts | |\n|---|---|---|---|---|---|\n")

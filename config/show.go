@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,7 +14,7 @@ import (
 // Setting is a value in effect, and where it comes from.
 type Setting struct {
 	Path []string // the keys that lead to it
-	// Value is a text, or a list of texts, as the file has it: variables are not replaced, because they may be secret.
+	// Value is a text, or a list of texts or of maps of these, as the file has it: variables are not replaced, because they may be secret.
 	Value any
 	// Default means that no file has the value.
 	Default bool
@@ -93,9 +94,24 @@ func (n *node) plain() any {
 	if n.kind != listNode {
 		return n.text
 	}
+	if slices.ContainsFunc(n.items, func(item *node) bool { return item.kind == mapNode }) {
+		return plainMaps(n.items)
+	}
 	list := make([]string, len(n.items))
 	for i, item := range n.items {
 		list[i] = item.text
+	}
+	return list
+}
+
+// plainMaps returns the maps of a list.
+func plainMaps(items []*node) []map[string]any {
+	list := make([]map[string]any, len(items))
+	for i, item := range items {
+		list[i] = map[string]any{}
+		for _, e := range used(entriesOf(item)) {
+			list[i][e.name] = e.value.plain()
+		}
 	}
 	return list
 }
@@ -145,13 +161,22 @@ func (f *File) WriteYAML(w io.Writer) error {
 func indent(depth int) string { return strings.Repeat("  ", depth) }
 
 func valueInYAML(value any) string {
-	list, isList := value.([]string)
-	if !isList {
-		return inYAML(value.(string))
-	}
-	words := make([]string, len(list))
-	for i, word := range list {
-		words[i] = inYAML(word)
+	var words []string
+	switch value := value.(type) {
+	case string:
+		return inYAML(value)
+	case []string:
+		for _, word := range value {
+			words = append(words, inYAML(word))
+		}
+	case []map[string]any:
+		for _, m := range value {
+			var pairs []string
+			for _, name := range slices.Sorted(maps.Keys(m)) {
+				pairs = append(pairs, inYAML(name)+": "+valueInYAML(m[name]))
+			}
+			words = append(words, "{"+strings.Join(pairs, ", ")+"}")
+		}
 	}
 	return "[" + strings.Join(words, ", ") + "]"
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/logs"
 	"github.com/core-tools/hsu-master/supervisor/probe"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/reactions"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -189,4 +190,15 @@ func FilePolicies(f *config.File) map[string]services.Policy {
 		}
 	}
 	return policies
+}
+
+// FileRules returns the commands for events of a configuration file, for [Options].
+func FileRules(f *config.File) []reactions.Rule {
+	rules := make([]reactions.Rule, 0, len(f.OnEvent))
+	for _, e := range f.OnEvent {
+		rules = append(rules, reactions.Rule{
+			Types: e.Types, Units: e.Units, Run: e.Run, Dir: f.Dir(), User: e.User, Timeout: e.Timeout,
+		})
+	}
+	return rules
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
@@ -23,14 +24,14 @@ const (
 // recordStart records that this master has started, and whether the one before has crashed.
 func (m *Master) recordStart(ctx context.Context) {
 	started := records.Event{
-		Time: time.Now(), Type: records.EventMasterStarted, Detail: fmt.Sprintf("pid %d", os.Getpid()),
+		Time: time.Now(), Type: eventtype.MasterStarted, Detail: fmt.Sprintf("pid %d", os.Getpid()),
 	}
 	if m.options.Version != "" {
 		started.Detail += " version " + m.options.Version
 	}
 	if m.store.AfterCrash() {
 		m.record(ctx, records.Event{
-			Time: started.Time, Type: records.EventMasterCrashed,
+			Time: started.Time, Type: eventtype.MasterCrashed,
 			Detail: "the last master was killed, or the machine lost power",
 		}, started)
 		return
@@ -42,7 +43,7 @@ func (m *Master) recordStart(ctx context.Context) {
 func (m *Master) recordStop(detached bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lastEventWait)
 	defer cancel()
-	e := records.Event{Time: time.Now(), Type: records.EventMasterStopped, Detail: "workers are stopped"}
+	e := records.Event{Time: time.Now(), Type: eventtype.MasterStopped, Detail: "workers are stopped"}
 	switch {
 	case err != nil:
 		e.Detail = bounded(err.Error())
@@ -55,7 +56,7 @@ func (m *Master) recordStop(detached bool, err error) {
 // recordFailure records that a reload was refused, or has stopped.
 func (m *Master) recordFailure(ctx context.Context, err error) {
 	m.record(ctx, records.Event{
-		Time: time.Now(), Type: records.EventReloadFailed, Detail: bounded(err.Error()), Operator: records.OperatorOf(ctx),
+		Time: time.Now(), Type: eventtype.ReloadFailed, Detail: bounded(err.Error()), Operator: records.OperatorOf(ctx),
 	})
 }
 
@@ -69,7 +70,7 @@ func (m *Master) record(ctx context.Context, events ...records.Event) {
 		err := crashpoint.Do(crashpoint.MasterEvent, func() error { return m.store.Apply(ctx, muts...) })
 		if !errors.Is(err, store.ErrUnavailable) {
 			if err != nil {
-				m.log.Debug("event not recorded", "error", err)
+				m.log.Debug("master event not recorded", "error", err)
 			}
 			return
 		}

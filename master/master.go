@@ -35,6 +35,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/logs/offsets"
 	"github.com/core-tools/hsu-master/supervisor/logs/tail"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/reactions"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -62,6 +63,9 @@ type Options struct {
 	// ReadUnits returns the units as they are now, for a reload that an administrator asks for, and the names of other
 	// settings that differ and take effect at the next start only. Nil means that the units never change.
 	ReadUnits func() (units []unit.Spec, later []string, err error)
+	// Rules returns the commands to run for events: first those of the start, and after a call of ReadUnits those that
+	// it has read. Nil means none.
+	Rules func() []reactions.Rule
 	// Policies maps the name of a service to the policy for its calls; "*" applies to all other services.
 	Policies map[string]services.Policy
 	// Keeper keeps the handles of workers while no master runs; if nil, they are not kept.
@@ -106,6 +110,7 @@ type Master struct {
 	store    *store.DB
 	sup      *supervisor.Supervisor
 	tails    *tail.Hub
+	events   *reactions.Set
 	gateway  *api.Gateway
 	admin    *adminSocket
 	listener net.Listener
@@ -167,6 +172,8 @@ func New(o Options) (_ *Master, err error) {
 	}, o.Units...); err != nil {
 		return nil, err
 	}
+	m.events = reactions.New(m.store, m.commands(), o.Log)
+	m.applyRules()
 	// Listen before starting any worker: a port in use must not cost a hundred forks.
 	if err := m.listen(); err != nil {
 		return nil, err
@@ -257,7 +264,7 @@ func (m *Master) openServers() (err error) {
 	m.onClose("the gateway", func() error { m.gateway.Close(); return nil })
 	m.admin.server = api.NewAdminServer(&api.Admin{
 		Store: m.store, Supervisor: m.sup, Tails: m.tails,
-		Reread: m.Reread, Upgrades: upgradeService{m}, End: m.Shutdown, Service: systemd.ServiceOfThisProcess(),
+		Commands: m.events.Figures, Reread: m.Reread, Upgrades: upgradeService{m}, End: m.Shutdown, Service: systemd.ServiceOfThisProcess(),
 		InFlight: func() int { return m.gateway.Figures().Streams },
 		Listen:   m.listener.Addr().String(), Registry: m.registryURL(),
 		Version: m.options.Version, Started: time.Now(),

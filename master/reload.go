@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -41,7 +42,7 @@ func (m *Master) rereadUnits(
 		}
 		planned(changes, nil)
 		m.record(ctx, records.Event{
-			Time: time.Now(), Type: records.EventReloaded, Detail: supervisor.DescribeChanges(changes),
+			Time: time.Now(), Type: eventtype.Reloaded, Detail: supervisor.DescribeChanges(changes),
 			Operator: records.OperatorOf(ctx),
 		})
 		return nil
@@ -68,6 +69,7 @@ func (m *Master) rereadUnits(
 		m.log.Info("unit changed", "unit", c.Unit, "action", string(c.Action),
 			"workers", strings.Join(c.Workers, " "), "reason", strings.Join(c.Reasons, ", "))
 	}
+	m.applyRules()
 	if err := m.sup.Apply(ctx, units...); err != nil {
 		return err
 	}

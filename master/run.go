@@ -27,6 +27,9 @@ func (m *Master) Run(ctx context.Context) error {
 		defer unserve()
 		wg.Go(func() { m.serveRegistry(registry) })
 	}
+	last, _ := m.store.LastEvent()
+	finish := m.react(ctx, &wg, last)
+	defer finish()
 	accept, failed, supervised := m.start(work, &wg)
 	if m.options.Handed == nil {
 		accept()

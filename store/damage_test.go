@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/counterfile"
@@ -324,7 +325,7 @@ func TestDamageUnderWayIsRecoveredFrom(t *testing.T) {
 			t.Errorf("%s: processed %d, short since %s: %s", what, s.Processed, s.Meta.CountShortSince, diff)
 		}
 		if kept, err := statefile.ListAside(path, statefile.DamagedInfix); err != nil || len(kept) != c.aside ||
-			len(events(s, records.EventFromBackup)) != 1 {
+			len(events(s, eventtype.FromBackup)) != 1 {
 			t.Errorf("%s: kept aside: %v, %v, events %+v", what, kept, err, s.Events)
 		}
 		mustBackUp(t, db)

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/store/statedir"
@@ -124,7 +125,7 @@ func TestNextStartIsWhatOpenFinds(t *testing.T) {
 					t.Error("Open asked the living for the id")
 				}
 				rescued := slices.ContainsFunc(found.Events, func(e records.Event) bool {
-					return e.Type == records.EventFromBackup || e.Type == records.EventFromProcesses
+					return e.Type == eventtype.FromBackup || e.Type == eventtype.FromProcesses
 				})
 				if (next.Lost != nil) != rescued {
 					t.Errorf("lost: %v; Open began anew: %v", next.Lost, rescued)

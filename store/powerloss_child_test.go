@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/store/statedir"
@@ -326,7 +327,7 @@ func lastChange(s records.Snapshot) int {
 // sameRegistry reports whether a snapshot has the registry of want. The event of a restored backup may have pushed
 // out another event.
 func sameRegistry(s, want records.Snapshot) bool {
-	others := func(e records.Event) bool { return e.Type == records.EventFromBackup }
+	others := func(e records.Event) bool { return e.Type == eventtype.FromBackup }
 	rest := slices.DeleteFunc(slices.Clone(s.Events), others)
 	pushed := len(want.Events) - len(rest)
 	if pushed < 0 || pushed > len(s.Events)-len(rest) {

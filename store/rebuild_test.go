@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/backups"
 	"github.com/core-tools/hsu-master/store/boltfile"
@@ -151,7 +152,7 @@ func TestDamagedStateIsKeptAsideAndTheNewestBackupTaken(t *testing.T) {
 	if !bytes.Equal(readFile(t, aside(t, path)), damaged) {
 		t.Error("what was kept aside is not what was damaged")
 	}
-	told := events(s, records.EventFromBackup)
+	told := events(s, eventtype.FromBackup)
 	if len(told) != 1 || !strings.Contains(told[0].Detail, filepath.Base(aside(t, path))) ||
 		!strings.Contains(told[0].Detail, "state-0000") {
 		t.Errorf("events: %+v", s.Events)
@@ -173,7 +174,7 @@ func TestDamagedStateIsKeptAsideAndTheNewestBackupTaken(t *testing.T) {
 	// The next start finds nothing to repair.
 	mustClose(t, db)
 	if s := snapshot(t, openTest(t, dir, Options{})); len(
-		events(s, records.EventFromBackup),
+		events(s, eventtype.FromBackup),
 	) != 1 || s.Processed != countAll {
 		t.Errorf("at the next start: %+v", s)
 	}
@@ -270,9 +271,9 @@ func TestNewestBackupThatIsGoodIsTaken(t *testing.T) {
 			t.Errorf("%s: %d workers, processed %d, short since %s; want %d and %d",
 				what, len(s.Workers), s.Processed, s.Meta.CountShortSince, c.want, countAll)
 		}
-		from := records.EventFromBackup
+		from := eventtype.FromBackup
 		if c.want == 0 {
-			from = records.EventFromProcesses
+			from = eventtype.FromProcesses
 		}
 		if len(events(s, from)) != 1 {
 			t.Errorf("%s: no event %s: %+v", what, from, s.Events)
@@ -363,7 +364,7 @@ func TestMissingStateIsTakenFromTheNewestBackup(t *testing.T) {
 		dir := killed(t)
 		remove(t, filepath.Join(dir, statedir.DatabaseName))
 		s := snapshot(t, openTest(t, dir, opts))
-		if len(s.Workers) != 3 || s.Processed != countAll || len(events(s, records.EventFromBackup)) != 1 {
+		if len(s.Workers) != 3 || s.Processed != countAll || len(events(s, eventtype.FromBackup)) != 1 {
 			t.Errorf("%s: workers %v, processed %d, events %+v", what, ids(s), s.Processed, s.Events)
 		}
 	}
@@ -478,7 +479,7 @@ func TestBackupsFolderThatIsNoneIsPassedOver(t *testing.T) {
 	remove(t, filepath.Join(dir, statedir.BackupsName))
 	lose(t, dir, statedir.BackupsName, statedir.DatabaseName)
 	db := openTest(t, dir, recovering)
-	if s := snapshot(t, db); s.Processed != countAll || len(events(s, records.EventFromProcesses)) != 1 {
+	if s := snapshot(t, db); s.Processed != countAll || len(events(s, eventtype.FromProcesses)) != 1 {
 		t.Errorf("processed %d, events %+v", s.Processed, s.Events)
 	}
 	if _, err := db.Backup(); err == nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
@@ -75,7 +76,7 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 		return err
 	}
 	reloaded := records.Event{
-		Time: time.Now(), Type: records.EventReloaded, Operator: OperatorOf(ctx),
+		Time: time.Now(), Type: eventtype.Reloaded, Operator: OperatorOf(ctx),
 		Detail: DescribeChanges(append(changesOf(s.set.specs(), wanted, s.outdated), blocked(wanted)...)),
 	}
 	s.set.beginReplacing(wanted, s.outdated)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/logs/rotate"
@@ -27,11 +28,11 @@ func (l logEvents) handle(ctx context.Context, e rotate.Event) {
 		l.log.Error("worker log not rotated", "worker", e.Worker, "path", e.Path, "error", e.Err)
 	case rotate.Truncated:
 		l.log.Warn("worker log truncated", "worker", e.Worker, "path", e.Path, "bytes", e.Bytes)
-		l.record(ctx, e.Worker, records.EventTruncated,
+		l.record(ctx, e.Worker, eventtype.Truncated,
 			fmt.Sprintf("truncated by its own writer: %d bytes are lost", e.Bytes))
 	case rotate.Lost:
 		l.log.Warn("worker log deleted", "worker", e.Worker, "path", e.Path)
-		l.record(ctx, e.Worker, records.EventLogDeleted,
+		l.record(ctx, e.Worker, eventtype.LogDeleted,
 			"deleted or moved under its writer: its output goes there until it is restarted")
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/internal/fair"
-	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/registrations"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -127,9 +127,9 @@ func TestRegisteredEndpointIsServedOnceItAnswers(t *testing.T) {
 		if x.closed != 1 {
 			t.Errorf("closed %d times, want once", x.closed)
 		}
-		if m.events(records.EventRegistered) != 2 || m.events(records.EventDeregistered) != 2 {
+		if m.events(eventtype.Registered) != 2 || m.events(eventtype.Deregistered) != 2 {
 			t.Errorf("history has %d registered and %d deregistered, want 2 each",
-				m.events(records.EventRegistered), m.events(records.EventDeregistered))
+				m.events(eventtype.Registered), m.events(eventtype.Deregistered))
 		}
 		m.stop(nil)
 	})
@@ -194,8 +194,8 @@ func TestRegistrationsSurviveACrashWithoutAGap(t *testing.T) {
 		if got := m.registered(); got != "pkg.B at 10.0.0.1:80" || m.Services().Service("pkg.A") != nil {
 			t.Errorf("registered are %s, want what has no ttl", got)
 		}
-		if m.events(records.EventExpired) != 1 {
-			t.Errorf("%d expired in history, want 1", m.events(records.EventExpired))
+		if m.events(eventtype.Expired) != 1 {
+			t.Errorf("%d expired in history, want 1", m.events(eventtype.Expired))
 		}
 		m.stop(nil)
 	})

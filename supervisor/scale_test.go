@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
@@ -91,7 +92,7 @@ func TestScaleStartsTheMissingAndStopsTheSurplus(t *testing.T) {
 		if got := m.units(); got != "worker 2 scaled 0" || m.ids() != "" {
 			t.Errorf("recorded are %s, workers %s; want none", got, m.ids())
 		}
-		if n := m.events(records.EventScaled); n != 4 {
+		if n := m.events(eventtype.Scaled); n != 4 {
 			t.Errorf("%d events, want one for each scale", n)
 		}
 		m.stop(nil)

@@ -142,7 +142,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{41, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{42, 0}
 }
 
 type GetStateRequest struct {
@@ -1894,7 +1894,9 @@ type State struct {
 	Scope string `protobuf:"bytes,17,opt,name=scope,proto3" json:"scope,omitempty"`
 	// Why nothing can be recorded now, and so no request be processed; empty where it
 	// can, and offline.
-	WriteError    string `protobuf:"bytes,30,opt,name=write_error,json=writeError,proto3" json:"write_error,omitempty"`
+	WriteError string `protobuf:"bytes,30,opt,name=write_error,json=writeError,proto3" json:"write_error,omitempty"`
+	// Absent if no commands are configured for events, and offline.
+	EventCommands *EventCommands `protobuf:"bytes,40,opt,name=event_commands,json=eventCommands,proto3" json:"event_commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2055,6 +2057,94 @@ func (x *State) GetWriteError() string {
 	return ""
 }
 
+func (x *State) GetEventCommands() *EventCommands {
+	if x != nil {
+		return x.EventCommands
+	}
+	return nil
+}
+
+// EventCommands says what becomes of the commands of "on_event".
+type EventCommands struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many commands are configured, and run now.
+	Rules   int32 `protobuf:"varint,1,opt,name=rules,proto3" json:"rules,omitempty"`
+	Running int32 `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	// Events that wait for a command.
+	Queued int32 `protobuf:"varint,3,opt,name=queued,proto3" json:"queued,omitempty"`
+	// Since the start of the master: commands that have failed, and events that were dropped
+	// because too many waited.
+	Failed        uint64 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	Dropped       uint64 `protobuf:"varint,5,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventCommands) Reset() {
+	*x = EventCommands{}
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventCommands) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventCommands) ProtoMessage() {}
+
+func (x *EventCommands) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventCommands.ProtoReflect.Descriptor instead.
+func (*EventCommands) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *EventCommands) GetRules() int32 {
+	if x != nil {
+		return x.Rules
+	}
+	return 0
+}
+
+func (x *EventCommands) GetRunning() int32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *EventCommands) GetQueued() int32 {
+	if x != nil {
+		return x.Queued
+	}
+	return 0
+}
+
+func (x *EventCommands) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *EventCommands) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
 // Operator is a user who gave the master a command.
 type Operator struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2067,7 +2157,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2169,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2182,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Operator) GetUid() uint32 {
@@ -2130,7 +2220,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2232,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2245,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Unit) GetName() string {
@@ -2280,7 +2370,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2382,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2395,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Worker) GetId() string {
@@ -2539,7 +2629,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +2641,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +2654,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Usage) GetResident() int64 {
@@ -2621,7 +2711,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2723,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2736,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Announcement) GetModule() string {
@@ -2682,7 +2772,7 @@ type AnnouncedApi struct {
 
 func (x *AnnouncedApi) Reset() {
 	*x = AnnouncedApi{}
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +2784,7 @@ func (x *AnnouncedApi) String() string {
 func (*AnnouncedApi) ProtoMessage() {}
 
 func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +2797,7 @@ func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
 func (*AnnouncedApi) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AnnouncedApi) GetServiceIds() []string {
@@ -2753,7 +2843,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +2855,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +2868,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Check) GetUse() string {
@@ -2837,7 +2927,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[33]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +2939,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[33]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +2952,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -2912,7 +3002,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_hsu_master_admin_proto_msgTypes[34]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2924,7 +3014,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[34]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2937,7 +3027,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Service) GetName() string {
@@ -3019,7 +3109,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_hsu_master_admin_proto_msgTypes[35]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3031,7 +3121,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[35]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3044,7 +3134,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -3142,7 +3232,7 @@ type Figures struct {
 
 func (x *Figures) Reset() {
 	*x = Figures{}
-	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3154,7 +3244,7 @@ func (x *Figures) String() string {
 func (*Figures) ProtoMessage() {}
 
 func (x *Figures) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3167,7 +3257,7 @@ func (x *Figures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Figures.ProtoReflect.Descriptor instead.
 func (*Figures) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{36}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Figures) GetCalls() uint64 {
@@ -3226,7 +3316,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3238,7 +3328,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3341,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{37}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Latency) GetCounts() []uint64 {
@@ -3276,7 +3366,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3288,7 +3378,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3301,7 +3391,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{38}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{39}
 }
 
 type ListResponse struct {
@@ -3313,7 +3403,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[39]
+	mi := &file_hsu_master_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3325,7 +3415,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[39]
+	mi := &file_hsu_master_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3338,7 +3428,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{39}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListResponse) GetServices() []*Service {
@@ -3356,7 +3446,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[40]
+	mi := &file_hsu_master_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3368,7 +3458,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[40]
+	mi := &file_hsu_master_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3381,7 +3471,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{40}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{41}
 }
 
 type WatchResponse struct {
@@ -3396,7 +3486,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[41]
+	mi := &file_hsu_master_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3408,7 +3498,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[41]
+	mi := &file_hsu_master_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3421,7 +3511,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{41}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -3459,7 +3549,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[42]
+	mi := &file_hsu_master_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3471,7 +3561,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[42]
+	mi := &file_hsu_master_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3484,7 +3574,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{42}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RegisterRequest) GetService() string {
@@ -3518,7 +3608,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[43]
+	mi := &file_hsu_master_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3530,7 +3620,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[43]
+	mi := &file_hsu_master_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3543,7 +3633,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{43}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RegisterResponse) GetEndpoint() *Endpoint {
@@ -3564,7 +3654,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[44]
+	mi := &file_hsu_master_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3576,7 +3666,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[44]
+	mi := &file_hsu_master_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3589,7 +3679,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{44}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeregisterRequest) GetService() string {
@@ -3616,7 +3706,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[45]
+	mi := &file_hsu_master_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3628,7 +3718,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[45]
+	mi := &file_hsu_master_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3641,7 +3731,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{45}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DeregisterResponse) GetRemoved() []string {
@@ -3661,7 +3751,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[46]
+	mi := &file_hsu_master_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3673,7 +3763,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[46]
+	mi := &file_hsu_master_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3686,7 +3776,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{46}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *HeartbeatRequest) GetService() string {
@@ -3713,7 +3803,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[47]
+	mi := &file_hsu_master_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3725,7 +3815,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[47]
+	mi := &file_hsu_master_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3738,7 +3828,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{47}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
@@ -3760,7 +3850,7 @@ type Inspection_PastExit struct {
 
 func (x *Inspection_PastExit) Reset() {
 	*x = Inspection_PastExit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[48]
+	mi := &file_hsu_master_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3772,7 +3862,7 @@ func (x *Inspection_PastExit) String() string {
 func (*Inspection_PastExit) ProtoMessage() {}
 
 func (x *Inspection_PastExit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[48]
+	mi := &file_hsu_master_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3817,7 +3907,7 @@ type Inspection_Event struct {
 
 func (x *Inspection_Event) Reset() {
 	*x = Inspection_Event{}
-	mi := &file_hsu_master_admin_proto_msgTypes[49]
+	mi := &file_hsu_master_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3829,7 +3919,7 @@ func (x *Inspection_Event) String() string {
 func (*Inspection_Event) ProtoMessage() {}
 
 func (x *Inspection_Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[49]
+	mi := &file_hsu_master_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3899,7 +3989,7 @@ type Inspection_Policy struct {
 
 func (x *Inspection_Policy) Reset() {
 	*x = Inspection_Policy{}
-	mi := &file_hsu_master_admin_proto_msgTypes[50]
+	mi := &file_hsu_master_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3911,7 +4001,7 @@ func (x *Inspection_Policy) String() string {
 func (*Inspection_Policy) ProtoMessage() {}
 
 func (x *Inspection_Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[50]
+	mi := &file_hsu_master_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3987,7 +4077,7 @@ type Inspection_Setting struct {
 
 func (x *Inspection_Setting) Reset() {
 	*x = Inspection_Setting{}
-	mi := &file_hsu_master_admin_proto_msgTypes[51]
+	mi := &file_hsu_master_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3999,7 +4089,7 @@ func (x *Inspection_Setting) String() string {
 func (*Inspection_Setting) ProtoMessage() {}
 
 func (x *Inspection_Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[51]
+	mi := &file_hsu_master_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4189,7 +4279,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tEXECUTING\x10\x03\x12\b\n" +
 	"\x04DONE\x10\x04\x12\n" +
 	"\n" +
-	"\x06FAILED\x10\x05\"\xaf\x06\n" +
+	"\x06FAILED\x10\x05\"\xfa\x06\n" +
 	"\x05State\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12%\n" +
 	"\x0eschema_version\x18\x02 \x01(\x04R\rschemaVersion\x12\x1b\n" +
@@ -4212,10 +4302,17 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\bregistry\x18\x10 \x01(\tR\bregistry\x12\x14\n" +
 	"\x05scope\x18\x11 \x01(\tR\x05scope\x12\x1f\n" +
 	"\vwrite_error\x18\x1e \x01(\tR\n" +
-	"writeError\x1a=\n" +
+	"writeError\x12I\n" +
+	"\x0eevent_commands\x18( \x01(\v2\".hsu.master.admin.v1.EventCommandsR\reventCommands\x1a=\n" +
 	"\x0fBadRecordsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"6\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x01\n" +
+	"\rEventCommands\x12\x14\n" +
+	"\x05rules\x18\x01 \x01(\x05R\x05rules\x12\x18\n" +
+	"\arunning\x18\x02 \x01(\x05R\arunning\x12\x16\n" +
+	"\x06queued\x18\x03 \x01(\x05R\x06queued\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\x04R\x06failed\x12\x18\n" +
+	"\adropped\x18\x05 \x01(\x04R\adropped\"6\n" +
 	"\bOperator\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\tR\acommand\"\xfd\x01\n" +
@@ -4404,7 +4501,7 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_hsu_master_admin_proto_goTypes = []any{
 	(UpgradeResponse_Step)(0),     // 0: hsu.master.admin.v1.UpgradeResponse.Step
 	(WatchResponse_Kind)(0),       // 1: hsu.master.admin.v1.WatchResponse.Kind
@@ -4434,139 +4531,141 @@ var file_hsu_master_admin_proto_goTypes = []any{
 	(*UpgradeRequest)(nil),        // 25: hsu.master.admin.v1.UpgradeRequest
 	(*UpgradeResponse)(nil),       // 26: hsu.master.admin.v1.UpgradeResponse
 	(*State)(nil),                 // 27: hsu.master.admin.v1.State
-	(*Operator)(nil),              // 28: hsu.master.admin.v1.Operator
-	(*Unit)(nil),                  // 29: hsu.master.admin.v1.Unit
-	(*Worker)(nil),                // 30: hsu.master.admin.v1.Worker
-	(*Usage)(nil),                 // 31: hsu.master.admin.v1.Usage
-	(*Announcement)(nil),          // 32: hsu.master.admin.v1.Announcement
-	(*AnnouncedApi)(nil),          // 33: hsu.master.admin.v1.AnnouncedApi
-	(*Check)(nil),                 // 34: hsu.master.admin.v1.Check
-	(*Exit)(nil),                  // 35: hsu.master.admin.v1.Exit
-	(*Service)(nil),               // 36: hsu.master.admin.v1.Service
-	(*Endpoint)(nil),              // 37: hsu.master.admin.v1.Endpoint
-	(*Figures)(nil),               // 38: hsu.master.admin.v1.Figures
-	(*Latency)(nil),               // 39: hsu.master.admin.v1.Latency
-	(*ListRequest)(nil),           // 40: hsu.master.admin.v1.ListRequest
-	(*ListResponse)(nil),          // 41: hsu.master.admin.v1.ListResponse
-	(*WatchRequest)(nil),          // 42: hsu.master.admin.v1.WatchRequest
-	(*WatchResponse)(nil),         // 43: hsu.master.admin.v1.WatchResponse
-	(*RegisterRequest)(nil),       // 44: hsu.master.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 45: hsu.master.admin.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 46: hsu.master.admin.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 47: hsu.master.admin.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 48: hsu.master.admin.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 49: hsu.master.admin.v1.HeartbeatResponse
-	(*Inspection_PastExit)(nil),   // 50: hsu.master.admin.v1.Inspection.PastExit
-	(*Inspection_Event)(nil),      // 51: hsu.master.admin.v1.Inspection.Event
-	(*Inspection_Policy)(nil),     // 52: hsu.master.admin.v1.Inspection.Policy
-	(*Inspection_Setting)(nil),    // 53: hsu.master.admin.v1.Inspection.Setting
-	nil,                           // 54: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 55: hsu.master.admin.v1.Figures.FailuresEntry
-	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 57: google.protobuf.Duration
+	(*EventCommands)(nil),         // 28: hsu.master.admin.v1.EventCommands
+	(*Operator)(nil),              // 29: hsu.master.admin.v1.Operator
+	(*Unit)(nil),                  // 30: hsu.master.admin.v1.Unit
+	(*Worker)(nil),                // 31: hsu.master.admin.v1.Worker
+	(*Usage)(nil),                 // 32: hsu.master.admin.v1.Usage
+	(*Announcement)(nil),          // 33: hsu.master.admin.v1.Announcement
+	(*AnnouncedApi)(nil),          // 34: hsu.master.admin.v1.AnnouncedApi
+	(*Check)(nil),                 // 35: hsu.master.admin.v1.Check
+	(*Exit)(nil),                  // 36: hsu.master.admin.v1.Exit
+	(*Service)(nil),               // 37: hsu.master.admin.v1.Service
+	(*Endpoint)(nil),              // 38: hsu.master.admin.v1.Endpoint
+	(*Figures)(nil),               // 39: hsu.master.admin.v1.Figures
+	(*Latency)(nil),               // 40: hsu.master.admin.v1.Latency
+	(*ListRequest)(nil),           // 41: hsu.master.admin.v1.ListRequest
+	(*ListResponse)(nil),          // 42: hsu.master.admin.v1.ListResponse
+	(*WatchRequest)(nil),          // 43: hsu.master.admin.v1.WatchRequest
+	(*WatchResponse)(nil),         // 44: hsu.master.admin.v1.WatchResponse
+	(*RegisterRequest)(nil),       // 45: hsu.master.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 46: hsu.master.admin.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 47: hsu.master.admin.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 48: hsu.master.admin.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 49: hsu.master.admin.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 50: hsu.master.admin.v1.HeartbeatResponse
+	(*Inspection_PastExit)(nil),   // 51: hsu.master.admin.v1.Inspection.PastExit
+	(*Inspection_Event)(nil),      // 52: hsu.master.admin.v1.Inspection.Event
+	(*Inspection_Policy)(nil),     // 53: hsu.master.admin.v1.Inspection.Policy
+	(*Inspection_Setting)(nil),    // 54: hsu.master.admin.v1.Inspection.Setting
+	nil,                           // 55: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 56: hsu.master.admin.v1.Figures.FailuresEntry
+	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
 	27, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
-	30, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
+	31, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
 	8,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
 	11, // 3: hsu.master.admin.v1.InspectResponse.inspections:type_name -> hsu.master.admin.v1.Inspection
-	29, // 4: hsu.master.admin.v1.InspectResponse.units:type_name -> hsu.master.admin.v1.Unit
-	30, // 5: hsu.master.admin.v1.Inspection.worker:type_name -> hsu.master.admin.v1.Worker
-	56, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
-	50, // 7: hsu.master.admin.v1.Inspection.exits:type_name -> hsu.master.admin.v1.Inspection.PastExit
-	51, // 8: hsu.master.admin.v1.Inspection.events:type_name -> hsu.master.admin.v1.Inspection.Event
-	52, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
-	53, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
-	57, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
-	57, // 12: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
-	56, // 13: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	30, // 4: hsu.master.admin.v1.InspectResponse.units:type_name -> hsu.master.admin.v1.Unit
+	31, // 5: hsu.master.admin.v1.Inspection.worker:type_name -> hsu.master.admin.v1.Worker
+	57, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
+	51, // 7: hsu.master.admin.v1.Inspection.exits:type_name -> hsu.master.admin.v1.Inspection.PastExit
+	52, // 8: hsu.master.admin.v1.Inspection.events:type_name -> hsu.master.admin.v1.Inspection.Event
+	53, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
+	54, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
+	58, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
+	58, // 12: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
+	57, // 13: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
 	22, // 14: hsu.master.admin.v1.EventsResponse.events:type_name -> hsu.master.admin.v1.Event
-	56, // 15: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
-	28, // 16: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
-	56, // 17: hsu.master.admin.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	56, // 18: hsu.master.admin.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	57, // 19: hsu.master.admin.v1.UpgradeRequest.drain:type_name -> google.protobuf.Duration
+	57, // 15: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
+	29, // 16: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
+	57, // 17: hsu.master.admin.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	57, // 18: hsu.master.admin.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	58, // 19: hsu.master.admin.v1.UpgradeRequest.drain:type_name -> google.protobuf.Duration
 	0,  // 20: hsu.master.admin.v1.UpgradeResponse.step:type_name -> hsu.master.admin.v1.UpgradeResponse.Step
-	57, // 21: hsu.master.admin.v1.UpgradeResponse.paused:type_name -> google.protobuf.Duration
-	30, // 22: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
-	36, // 23: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	56, // 24: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	54, // 25: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	56, // 26: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
-	29, // 27: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
-	56, // 28: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
-	56, // 29: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
-	35, // 30: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	34, // 31: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	56, // 32: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	56, // 33: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
-	56, // 34: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
-	31, // 35: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
-	32, // 36: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
-	28, // 37: hsu.master.admin.v1.Worker.stopped_by:type_name -> hsu.master.admin.v1.Operator
-	38, // 38: hsu.master.admin.v1.Worker.calls:type_name -> hsu.master.admin.v1.Figures
-	57, // 39: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
-	33, // 40: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
-	56, // 41: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	56, // 42: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	56, // 43: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	37, // 44: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	57, // 45: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	56, // 46: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	38, // 47: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	57, // 48: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	55, // 49: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	39, // 50: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	57, // 51: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	36, // 52: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	1,  // 53: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	37, // 54: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	57, // 55: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	37, // 56: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	57, // 57: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	35, // 58: hsu.master.admin.v1.Inspection.PastExit.exit:type_name -> hsu.master.admin.v1.Exit
-	56, // 59: hsu.master.admin.v1.Inspection.Event.at:type_name -> google.protobuf.Timestamp
-	57, // 60: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
-	57, // 61: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
-	57, // 62: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
-	57, // 63: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
-	2,  // 64: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	4,  // 65: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	14, // 66: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	6,  // 67: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	16, // 68: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	18, // 69: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
-	20, // 70: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
-	9,  // 71: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
-	12, // 72: hsu.master.admin.v1.Admin.Shutdown:input_type -> hsu.master.admin.v1.ShutdownRequest
-	23, // 73: hsu.master.admin.v1.Admin.Logs:input_type -> hsu.master.admin.v1.LogsRequest
-	25, // 74: hsu.master.admin.v1.Admin.Upgrade:input_type -> hsu.master.admin.v1.UpgradeRequest
-	40, // 75: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	42, // 76: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	44, // 77: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	46, // 78: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	48, // 79: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	3,  // 80: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	5,  // 81: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	15, // 82: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	7,  // 83: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	17, // 84: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	19, // 85: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
-	21, // 86: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
-	10, // 87: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
-	13, // 88: hsu.master.admin.v1.Admin.Shutdown:output_type -> hsu.master.admin.v1.ShutdownResponse
-	24, // 89: hsu.master.admin.v1.Admin.Logs:output_type -> hsu.master.admin.v1.LogsResponse
-	26, // 90: hsu.master.admin.v1.Admin.Upgrade:output_type -> hsu.master.admin.v1.UpgradeResponse
-	41, // 91: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	43, // 92: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	45, // 93: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	47, // 94: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	49, // 95: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	80, // [80:96] is the sub-list for method output_type
-	64, // [64:80] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	58, // 21: hsu.master.admin.v1.UpgradeResponse.paused:type_name -> google.protobuf.Duration
+	31, // 22: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
+	37, // 23: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
+	57, // 24: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	55, // 25: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	57, // 26: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	30, // 27: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
+	28, // 28: hsu.master.admin.v1.State.event_commands:type_name -> hsu.master.admin.v1.EventCommands
+	57, // 29: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
+	57, // 30: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	36, // 31: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
+	35, // 32: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
+	57, // 33: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	57, // 34: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	57, // 35: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	32, // 36: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
+	33, // 37: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
+	29, // 38: hsu.master.admin.v1.Worker.stopped_by:type_name -> hsu.master.admin.v1.Operator
+	39, // 39: hsu.master.admin.v1.Worker.calls:type_name -> hsu.master.admin.v1.Figures
+	58, // 40: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	34, // 41: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
+	57, // 42: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	57, // 43: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	57, // 44: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	38, // 45: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	58, // 46: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	57, // 47: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	39, // 48: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	58, // 49: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	56, // 50: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	40, // 51: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	58, // 52: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	37, // 53: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	1,  // 54: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	38, // 55: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	58, // 56: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	38, // 57: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	58, // 58: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	36, // 59: hsu.master.admin.v1.Inspection.PastExit.exit:type_name -> hsu.master.admin.v1.Exit
+	57, // 60: hsu.master.admin.v1.Inspection.Event.at:type_name -> google.protobuf.Timestamp
+	58, // 61: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
+	58, // 62: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
+	58, // 63: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
+	58, // 64: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
+	2,  // 65: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	4,  // 66: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	14, // 67: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	6,  // 68: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	16, // 69: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	18, // 70: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
+	20, // 71: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
+	9,  // 72: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
+	12, // 73: hsu.master.admin.v1.Admin.Shutdown:input_type -> hsu.master.admin.v1.ShutdownRequest
+	23, // 74: hsu.master.admin.v1.Admin.Logs:input_type -> hsu.master.admin.v1.LogsRequest
+	25, // 75: hsu.master.admin.v1.Admin.Upgrade:input_type -> hsu.master.admin.v1.UpgradeRequest
+	41, // 76: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	43, // 77: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	45, // 78: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	47, // 79: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	49, // 80: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	3,  // 81: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	5,  // 82: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	15, // 83: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	7,  // 84: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	17, // 85: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	19, // 86: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
+	21, // 87: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
+	10, // 88: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
+	13, // 89: hsu.master.admin.v1.Admin.Shutdown:output_type -> hsu.master.admin.v1.ShutdownResponse
+	24, // 90: hsu.master.admin.v1.Admin.Logs:output_type -> hsu.master.admin.v1.LogsResponse
+	26, // 91: hsu.master.admin.v1.Admin.Upgrade:output_type -> hsu.master.admin.v1.UpgradeResponse
+	42, // 92: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	44, // 93: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	46, // 94: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	48, // 95: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	50, // 96: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	81, // [81:97] is the sub-list for method output_type
+	65, // [65:81] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -4576,17 +4675,17 @@ func file_hsu_master_admin_proto_init() {
 	}
 	file_hsu_master_admin_proto_msgTypes[18].OneofWrappers = []any{}
 	file_hsu_master_admin_proto_msgTypes[21].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[27].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[29].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[33].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[49].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[28].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[30].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[34].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[50].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   54,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
@@ -77,10 +78,7 @@ func eventsRequest(c *cli.Context) (*adminpb.EventsRequest, error) {
 		}
 		req.Since = timestamppb.New(since)
 	}
-	var known []string
-	for _, t := range records.EventTypes {
-		known = append(known, t.Name)
-	}
+	known := eventtype.Names()
 	for _, name := range req.GetTypes() {
 		if !slices.Contains(known, name) {
 			return nil, usagef("--type %q: there is no such type of events%s", name, nearest.DidYouMean(name, known))

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/history"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 )
 
@@ -105,6 +106,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"An event": eventJSON{}, "A policy": policyJSON{}, "why": whyJSON{}, "An explanation": explanationJSON{},
 		"top, an object a line": topJSON{}, "A load": loadJSON{},
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
+		"events, an object a line": history.Line{}, "Event commands": commandsJSON{}, "An operator": history.Operator{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {

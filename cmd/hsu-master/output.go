@@ -44,7 +44,15 @@ type (
 		Scope          string            `json:"scope,omitempty"`    // of systemd, with the workers
 		Registry       string            `json:"registry,omitempty"` // URL of the module registry
 		WriteError     string            `json:"write_error,omitempty"`
+		EventCommands  *commandsJSON     `json:"event_commands,omitempty"` // those of on_event
 		BadRecords     map[string]string `json:"bad_records,omitempty"`
+	}
+	commandsJSON struct {
+		Rules   int32  `json:"rules"` // of the configuration
+		Running int32  `json:"running"`
+		Queued  int32  `json:"queued"` // events that wait
+		Failed  uint64 `json:"failed"`
+		Dropped uint64 `json:"dropped"` // events
 	}
 	workersJSON struct {
 		Source  string       `json:"source"`
@@ -183,6 +191,16 @@ func stateToJSON(s *adminpb.State) stateJSON {
 		Registry:       s.GetRegistry(),
 		WriteError:     s.GetWriteError(),
 		BadRecords:     s.GetBadRecords(),
+		EventCommands:  commandsToJSON(s.GetEventCommands()),
+	}
+}
+
+func commandsToJSON(e *adminpb.EventCommands) *commandsJSON {
+	if e == nil {
+		return nil
+	}
+	return &commandsJSON{
+		Rules: e.GetRules(), Running: e.GetRunning(), Queued: e.GetQueued(), Failed: e.GetFailed(), Dropped: e.GetDropped(),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"reflect"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/urfave/cli/v2"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/deploy"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
+	"github.com/core-tools/hsu-master/supervisor/reactions"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -96,10 +98,17 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 		fail("%s: %w", printable(f.Path), err)
 	}
 	longest := cfg.stopTime
+	var present atomic.Pointer[configfile.File]
+	present.Store(f)
+	m.Rules = func() []reactions.Rule { return master.FileRules(present.Load()) }
 	m.Units, m.ReadUnits = units, func() ([]unit.Spec, []string, error) {
-		units, later, err := readAgain(f)
+		read, units, later, err := readAgain(f)
+		if err != nil {
+			return nil, nil, err
+		}
+		present.Store(read)
 		longest.raise(dependencies.NewGraph(units).StopGrace())
-		return units, later, err
+		return units, later, nil
 	}
 	policies := master.FilePolicies(f)
 	maps.Copy(policies, m.Policies)
@@ -117,13 +126,12 @@ func (cfg *config) addFile(f *configfile.File, fail func(string, ...any)) {
 
 // readAgain reads the file of a running master, which was started with it as it was before. later has the keys of the
 // master's own settings that differ.
-func readAgain(before *configfile.File) (units []unit.Spec, later []string, err error) {
-	f, err := loadConfig(before.Path, configfile.ThisHost())
-	if err != nil {
-		return nil, nil, err
+func readAgain(before *configfile.File) (f *configfile.File, units []unit.Spec, later []string, err error) {
+	if f, err = loadConfig(before.Path, configfile.ThisHost()); err != nil {
+		return nil, nil, nil, err
 	}
 	if units, err = master.FileUnits(f); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", printable(f.Path), err)
+		return nil, nil, nil, fmt.Errorf("%s: %w", printable(f.Path), err)
 	}
 	for _, setting := range []struct {
 		key           string
@@ -145,5 +153,5 @@ func readAgain(before *configfile.File) (units []unit.Spec, later []string, err 
 			later = append(later, setting.key)
 		}
 	}
-	return units, later, nil
+	return f, units, later, nil
 }

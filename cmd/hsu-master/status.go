@@ -50,6 +50,7 @@ func printStatus(c *cli.Context, state *adminpb.State) error {
 	now := time.Now()
 	fmt.Fprintln(c.App.Writer, headline(state, now))
 	printWriteError(c.App.Writer, state)
+	printEventCommands(c.App.Writer, state.GetEventCommands())
 	if err := printWorkers(c.App.Writer, state.GetWorkers(), now); err != nil {
 		return err
 	}
@@ -173,4 +174,12 @@ func headline(s *adminpb.State, now time.Time) string {
 	return fmt.Sprintf("master %s is %s on %s for %s (pid %d): %s, %d requests processed%s",
 		printable(s.GetVersion()), printable(s.GetStatus()), printable(s.GetListen()), age(s.GetMasterStartedAt(), now),
 		s.GetMasterPid(), what, s.GetProcessedCount(), shortText(s))
+}
+
+// printEventCommands prints what is lost or has failed of the commands for events.
+func printEventCommands(w io.Writer, e *adminpb.EventCommands) {
+	if e.GetFailed()+e.GetDropped() > 0 {
+		fmt.Fprintf(w, "commands of on_event: %d failed, %d events dropped, %d wait\n\n",
+			e.GetFailed(), e.GetDropped(), e.GetQueued())
+	}
 }

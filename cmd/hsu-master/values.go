@@ -82,6 +82,9 @@ func wantedValue(f cli.Flag, value string) string {
 	case *cli.IntFlag:
 		_, err = strconv.ParseInt(value, f.Base, strconv.IntSize)
 		wanted = "a whole number"
+	case *cli.Uint64Flag:
+		_, err = strconv.ParseUint(value, f.Base, 64)
+		wanted = "a whole number from 0"
 	}
 	if err == nil {
 		return ""

@@ -133,6 +133,11 @@ func usedKeys(t *testing.T) map[string]bool {
 
 // collect adds the keys of a map, with those above them.
 func collect(used map[string]bool, above string, value any) {
+	if list, isList := value.([]any); isList {
+		for _, item := range list {
+			collect(used, above, item)
+		}
+	}
 	fields, isMap := value.(map[string]any)
 	if !isMap {
 		return

@@ -14,6 +14,7 @@ import (
 
 	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/internal/safefile"
 	"github.com/core-tools/hsu-master/migrations"
 	"github.com/core-tools/hsu-master/store/backups"
@@ -97,7 +98,7 @@ func (b Rebuilder) startEmpty(sequence uint64, why string) error {
 		content.short = b.Dir.Oldest()
 	}
 	content.events = []records.Mutation{records.AppendEvent(records.Event{
-		Time: time.Now(), Type: records.EventFromProcesses,
+		Time: time.Now(), Type: eventtype.FromProcesses,
 		Detail: why + "; there is no good backup, so that workers are known by what lives",
 	})}
 	if err := b.createEmpty(content); err != nil {
@@ -226,7 +227,7 @@ func (b Rebuilder) fillEmpty(path string, record records.Mutation, content empty
 func ReplaceDatabase(
 	d *statedir.Dir, img *boltfile.Image, sequence uint64, count counterfile.Tally, record records.Meta, detail string,
 ) error {
-	event := records.AppendEvent(records.Event{Time: time.Now(), Type: records.EventFromBackup, Detail: detail})
+	event := records.AppendEvent(records.Event{Time: time.Now(), Type: eventtype.FromBackup, Detail: detail})
 	return d.Ops.Place(crashpoint.Restore, d.Database+statefile.TempSuffix, func(dst *os.File) (string, error) {
 		return d.Database, FillFrom(d, dst, img, sequence, count, records.PutMeta(record), event)
 	}, func(f *os.File) error { return records.CheckCopy(f, d.Steps.Version()) })

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -185,7 +187,29 @@ func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (proc
 		defer to.close() // the command has its own descriptors
 		spec.Output, spec.Errors, spec.Env = to.out, to.errors, override(to.env, spec.Env)
 	}
-	return process.Run(ctx, spec, token)
+	if c.Input == nil {
+		return process.Run(ctx, spec, token)
+	}
+	return runWithInput(ctx, spec, token, c.Input)
+}
+
+// runWithInput runs a command that reads the input from stdin, or does not.
+func runWithInput(ctx context.Context, spec process.Spec, token string, input []byte) (process.Ran, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return process.Ran{}, errors.Join(fmt.Errorf("start %s: make a pipe: %w", spec.Path, err), spec.Lease.Close())
+	}
+	var written sync.WaitGroup
+	written.Go(func() {
+		_, _ = write.Write(input) // it fails if nobody reads any more
+		_ = write.Close()
+	})
+	spec.Input = read
+	ran, err := process.Run(ctx, spec, token)
+	err = errors.Join(err, read.Close())
+	_ = write.Close() // ends the write, even if a process that survives keeps the pipe
+	written.Wait()
+	return ran, err
 }
 
 func (l *osLauncher) Attach(worker string, rec records.Instance) (Instance, error) {

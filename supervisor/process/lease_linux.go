@@ -140,6 +140,9 @@ func (l *Lease) descriptor() (uintptr, error) {
 	return l.file.Fd(), nil
 }
 
+// LeaseID returns the identity of the lease that is at path now.
+func LeaseID(path string) (identity.FileID, error) { return statID(path) }
+
 // LeaseHeld reports whether any process holds the lease id that was created at path. It returns ErrLeaseUnknown if
 // the file is gone or replaced.
 func LeaseHeld(path string, id identity.FileID) (bool, error) {
@@ -179,7 +182,7 @@ func HoldsLease(pid int, path string, id identity.FileID) bool {
 // HoldsLeaseFile reports whether a process holds the lease that is at path now. It returns false if the process's
 // descriptors cannot be read.
 func HoldsLeaseFile(pid int, path string) bool {
-	id, err := statID(path)
+	id, err := LeaseID(path)
 	return err == nil && HoldsLease(pid, path, id)
 }
 

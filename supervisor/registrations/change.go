@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 )
 
@@ -76,7 +77,7 @@ func (s *Set) register(ctx context.Context, r records.Registration) (first chan 
 	default:
 		muts := []records.Mutation{records.PutRegistration(r)}
 		if known == nil {
-			e := records.Event{Time: r.Registered, Type: records.EventRegistered, Detail: describe(r), Operator: operatorOf(ctx)}
+			e := records.Event{Time: r.Registered, Type: eventtype.Registered, Detail: describe(r), Operator: operatorOf(ctx)}
 			muts = append(muts, records.AppendEvent(e))
 		}
 		if err := s.record(ctx, crashpoint.RegisterRecord, []records.Registration{r}, muts...); err != nil {
@@ -153,7 +154,7 @@ func (s *Set) Deregister(ctx context.Context, service, address string) ([]record
 		if r.Service == service && (address == "" || r.Address == address) {
 			gone = append(gone, r.Registration)
 			e := records.Event{
-				Time: time.Now(), Type: records.EventDeregistered, Detail: describe(r.Registration),
+				Time: time.Now(), Type: eventtype.Deregistered, Detail: describe(r.Registration),
 				Operator: operatorOf(ctx),
 			}
 			muts = append(muts, records.DeleteRegistration(r.Service, r.Address), records.AppendEvent(e))

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 )
 
@@ -50,7 +51,7 @@ func (s *Set) removeExpired(ctx context.Context) {
 	gone := s.expired()
 	var muts []records.Mutation
 	for _, r := range gone {
-		e := records.Event{Time: time.Now(), Type: records.EventExpired, Detail: describe(r)}
+		e := records.Event{Time: time.Now(), Type: eventtype.Expired, Detail: describe(r)}
 		muts = append(muts, records.DeleteRegistration(r.Service, r.Address), records.AppendEvent(e))
 	}
 	var err error

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 )
 
@@ -18,11 +19,11 @@ type notice struct {
 }
 
 func found(f *records.Found) notice {
-	return notice{records.EventFound, slog.LevelInfo, "process found", describe(f)}
+	return notice{eventtype.Found, slog.LevelInfo, "process found", describe(f)}
 }
 
 func gone(f *records.Found, why string) notice {
-	return notice{records.EventGone, slog.LevelWarn, "process gone", describe(f) + " " + why}
+	return notice{eventtype.Gone, slog.LevelWarn, "process gone", describe(f) + " " + why}
 }
 
 func absent(reason string) notice {
@@ -42,7 +43,7 @@ func removed(f *records.Found) notice {
 	if f != nil {
 		detail = describe(f) + " goes on"
 	}
-	return notice{records.EventRemoved, slog.LevelInfo, "process not watched any more", detail}
+	return notice{eventtype.Removed, slog.LevelInfo, "process not watched any more", detail}
 }
 
 func describe(f *records.Found) string { return fmt.Sprintf("pid %d (%s)", f.PID, f.Name) }

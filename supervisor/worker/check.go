@@ -195,5 +195,5 @@ func (s subject) run(ctx context.Context, command []string) (process.Ran, error)
 		return process.Ran{}, err
 	}
 	c := launcher.Command{Path: path, Args: command[1:], Env: env, Dir: s.unit.Dir, Attributes: s.unit.Attributes}
-	return s.env.Launcher.Run(ctx, c, probeOf(s.worker), newToken())
+	return s.env.Launcher.Run(ctx, c, probeOf(s.worker), launcher.NewToken())
 }

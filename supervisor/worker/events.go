@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 )
 
@@ -18,26 +19,26 @@ type eventKind struct {
 
 // The kinds of events in a worker's history, besides the statuses that it reaches.
 var (
-	eventStarted     = eventKind{records.EventStarted, slog.LevelInfo, "worker started"}
-	eventAdopted     = eventKind{records.EventAdopted, slog.LevelInfo, "worker adopted"}
-	eventExited      = eventKind{records.EventExited, slog.LevelInfo, "worker exited"}
-	eventGone        = eventKind{records.EventGone, slog.LevelInfo, "worker gone"} // without an exit: the machine was booted
-	eventHeld        = eventKind{records.EventHeld, slog.LevelWarn, "worker held"}
-	eventLeftover    = eventKind{records.EventLeftover, slog.LevelWarn, "worker processes not killed"}
-	eventPortChanged = eventKind{records.EventPortChanged, slog.LevelInfo, "worker port changed"}
-	eventRemoved     = eventKind{records.EventRemoved, slog.LevelInfo, "worker removed"}
-	eventRunDue      = eventKind{records.EventRunDue, slog.LevelInfo, "worker run due"}
-	eventRunMissed   = eventKind{records.EventRunMissed, slog.LevelWarn, "worker run missed"}
-	eventRunSkipped  = eventKind{records.EventRunSkipped, slog.LevelWarn, "worker run skipped"}
-	eventHookFailed  = eventKind{records.EventHookFailed, slog.LevelWarn, "worker hook failed"}
-	eventUnenforced  = eventKind{records.EventUnenforced, slog.LevelWarn, "worker limits not enforced"}
-	eventMemory      = eventKind{records.EventMemory, slog.LevelWarn, "worker memory above its limit"}
-	eventLogFallback = eventKind{records.EventLogFallback, slog.LevelWarn, "worker output not in the journal"}
-	eventReadyLost   = eventKind{records.EventReadyLost, slog.LevelWarn, "worker READY may have been lost"}
-	eventStart       = eventKind{records.EventStart, slog.LevelInfo, "worker start asked for"}
-	eventStop        = eventKind{records.EventStop, slog.LevelInfo, "worker stop asked for"}
-	eventSignal      = eventKind{records.EventSignal, slog.LevelInfo, "worker signal asked for"}
-	eventUnrecorded  = eventKind{records.EventFromProcesses, slog.LevelInfo, "worker found without record"}
+	eventStarted     = eventKind{eventtype.Started, slog.LevelInfo, "worker started"}
+	eventAdopted     = eventKind{eventtype.Adopted, slog.LevelInfo, "worker adopted"}
+	eventExited      = eventKind{eventtype.Exited, slog.LevelInfo, "worker exited"}
+	eventGone        = eventKind{eventtype.Gone, slog.LevelInfo, "worker gone"} // without an exit: the machine was booted
+	eventHeld        = eventKind{eventtype.Held, slog.LevelWarn, "worker held"}
+	eventLeftover    = eventKind{eventtype.Leftover, slog.LevelWarn, "worker processes not killed"}
+	eventPortChanged = eventKind{eventtype.PortChanged, slog.LevelInfo, "worker port changed"}
+	eventRemoved     = eventKind{eventtype.Removed, slog.LevelInfo, "worker removed"}
+	eventRunDue      = eventKind{eventtype.RunDue, slog.LevelInfo, "worker run due"}
+	eventRunMissed   = eventKind{eventtype.RunMissed, slog.LevelWarn, "worker run missed"}
+	eventRunSkipped  = eventKind{eventtype.RunSkipped, slog.LevelWarn, "worker run skipped"}
+	eventHookFailed  = eventKind{eventtype.HookFailed, slog.LevelWarn, "worker hook failed"}
+	eventUnenforced  = eventKind{eventtype.Unenforced, slog.LevelWarn, "worker limits not enforced"}
+	eventMemory      = eventKind{eventtype.Memory, slog.LevelWarn, "worker memory above its limit"}
+	eventLogFallback = eventKind{eventtype.LogFallback, slog.LevelWarn, "worker output not in the journal"}
+	eventReadyLost   = eventKind{eventtype.ReadyLost, slog.LevelWarn, "worker READY may have been lost"}
+	eventStart       = eventKind{eventtype.Start, slog.LevelInfo, "worker start asked for"}
+	eventStop        = eventKind{eventtype.Stop, slog.LevelInfo, "worker stop asked for"}
+	eventSignal      = eventKind{eventtype.Signal, slog.LevelInfo, "worker signal asked for"}
+	eventUnrecorded  = eventKind{eventtype.FromProcesses, slog.LevelInfo, "worker found without record"}
 )
 
 // statusEvents are the kinds of events that are a change to a status.

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -55,7 +56,7 @@ func (r *hookRuns) isPlanned(kind unit.Hook) bool {
 func (r *hookRuns) begin(kind unit.Hook) hookRun {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	run := hookRun{HookRun: records.HookRun{Hook: string(kind), Instance: records.Instance{Token: newToken()}}}
+	run := hookRun{HookRun: records.HookRun{Hook: string(kind), Instance: records.Instance{Token: launcher.NewToken()}}}
 	at := slices.IndexFunc(r.planned, func(run hookRun) bool { return run.Hook == string(kind) })
 	if at >= 0 {
 		run = r.planned[at]

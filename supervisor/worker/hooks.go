@@ -91,7 +91,7 @@ func (s *hooks) plan(u unit.Spec, kinds ...unit.Hook) error {
 			continue
 		}
 		s.runs.plan(hookRun{lease: lease, HookRun: records.HookRun{Hook: string(kind), Instance: records.Instance{
-			Token: newToken(),
+			Token: launcher.NewToken(),
 			Process: identity.Process{
 				BootID: s.env.BootID, PIDNamespace: s.env.Recovery.PIDNamespace,
 				StartTicks: process.StartTicks(s.env.BootTime()),

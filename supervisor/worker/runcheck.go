@@ -16,5 +16,5 @@ func RunCheck(
 	if err != nil {
 		return process.Ran{}, err
 	}
-	return l.Run(ctx, launcher.Command{Path: path, Args: command[1:], Dir: u.Dir}, probeOf(id), newToken())
+	return l.Run(ctx, launcher.Command{Path: path, Args: command[1:], Dir: u.Dir}, probeOf(id), launcher.NewToken())
 }

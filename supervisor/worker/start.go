@@ -2,8 +2,6 @@ package worker
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -168,7 +166,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	w.routes.forget()
 	noteStart(&w.rec, spec, w.unit, w.env.Secrets)
 	w.rec.Instance = &records.Instance{
-		Token:   newToken(),
+		Token:   launcher.NewToken(),
 		Process: identity.Process{BootID: w.env.BootID},
 		Port:    port,
 		ExeHash: exe,
@@ -209,13 +207,6 @@ func choosePort(book *ports.Book, u unit.Spec, worker string, last int) (port in
 		return book.Take(worker, port)
 	})
 	return port, err
-}
-
-// newToken returns 128 random bits, unique to the instance.
-func newToken() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
-	return hex.EncodeToString(b[:])
 }
 
 // await starts a helper that waits until the worker is ready or its start timeout is over.
