@@ -89,7 +89,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"state dump and status": stateJSON{}, "worker list": workersJSON{},
 		"worker logs, an object a line": logLineJSON{},
 		"A worker": workerJSON{}, "Usage": usageJSON{}, "A check": healthJSON{}, "An exit": exitJSON{},
-		"An operator": operatorJSON{}, "unit list, an array of these": unitSummaryJSON{},
+		"unit list, an array of these": unitSummaryJSON{},
 		"worker start, stop, restart and signal, unit enable and disable, an object a line": actJSON{},
 		"A unit": unitJSON{}, "A module": moduleJSON{}, "An API": apiJSON{},
 		"service list": servicesJSON{}, "A service": serviceJSON{}, "An endpoint": endpointJSON{},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/history"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
@@ -70,39 +71,35 @@ type (
 		ChangedAt *time.Time `json:"changed_at,omitempty"`
 	}
 	workerJSON struct {
-		ID          string        `json:"id"`
-		Unit        string        `json:"unit"`
-		Desired     string        `json:"desired"`
-		Status      string        `json:"status"`
-		Reason      string        `json:"reason,omitempty"`
-		PID         int32         `json:"pid"`
-		Port        int32         `json:"port"`
-		Token       string        `json:"token"`
-		Incarnation uint64        `json:"incarnation"`
-		Restarts    uint64        `json:"restarts"`
-		Adopted     bool          `json:"adopted"`
-		Outdated    bool          `json:"outdated"`
-		StartedAt   *time.Time    `json:"started_at,omitempty"`
-		LastExit    *exitJSON     `json:"last_exit,omitempty"`
-		LastOutput  []string      `json:"last_output,omitempty"`
-		RetryAt     *time.Time    `json:"retry_at,omitempty"` // while it is in backoff, or failed and not given up
-		Ready       bool          `json:"ready"`
-		WaitingFor  string        `json:"waiting_for,omitempty"` // while the worker is starting
-		StatusText  string        `json:"status_text,omitempty"` // of STATUS= on its notify socket
-		Probe       string        `json:"probe,omitempty"`       // kind and target
-		Checks      []healthJSON  `json:"checks,omitempty"`
-		NextDueAt   *time.Time    `json:"next_due_at,omitempty"` // if its unit has a schedule
-		LastDueAt   *time.Time    `json:"last_due_at,omitempty"` // that was run, skipped or missed
-		Unenforced  []string      `json:"unenforced,omitempty"`  // limits, each with the reason
-		Unmanaged   bool          `json:"unmanaged,omitempty"`   // another program starts it
-		Program     string        `json:"program,omitempty"`     // name of the process, if it is unmanaged
-		StoppedBy   *operatorJSON `json:"stopped_by,omitempty"`  // while it is desired stopped
-		Usage       *usageJSON    `json:"usage"`
-		Modules     []moduleJSON  `json:"modules,omitempty"` // that its processes have published
-	}
-	operatorJSON struct {
-		UID     uint32 `json:"uid"`
-		Command string `json:"command,omitempty"`
+		ID          string            `json:"id"`
+		Unit        string            `json:"unit"`
+		Desired     string            `json:"desired"`
+		Status      string            `json:"status"`
+		Reason      string            `json:"reason,omitempty"`
+		PID         int32             `json:"pid"`
+		Port        int32             `json:"port"`
+		Token       string            `json:"token"`
+		Incarnation uint64            `json:"incarnation"`
+		Restarts    uint64            `json:"restarts"`
+		Adopted     bool              `json:"adopted"`
+		Outdated    bool              `json:"outdated"`
+		StartedAt   *time.Time        `json:"started_at,omitempty"`
+		LastExit    *exitJSON         `json:"last_exit,omitempty"`
+		LastOutput  []string          `json:"last_output,omitempty"`
+		RetryAt     *time.Time        `json:"retry_at,omitempty"` // while it is in backoff, or failed and not given up
+		Ready       bool              `json:"ready"`
+		WaitingFor  string            `json:"waiting_for,omitempty"` // while the worker is starting
+		StatusText  string            `json:"status_text,omitempty"` // of STATUS= on its notify socket
+		Probe       string            `json:"probe,omitempty"`       // kind and target
+		Checks      []healthJSON      `json:"checks,omitempty"`
+		NextDueAt   *time.Time        `json:"next_due_at,omitempty"` // if its unit has a schedule
+		LastDueAt   *time.Time        `json:"last_due_at,omitempty"` // that was run, skipped or missed
+		Unenforced  []string          `json:"unenforced,omitempty"`  // limits, each with the reason
+		Unmanaged   bool              `json:"unmanaged,omitempty"`   // another program starts it
+		Program     string            `json:"program,omitempty"`     // name of the process, if it is unmanaged
+		StoppedBy   *history.Operator `json:"stopped_by,omitempty"`  // while it is desired stopped
+		Usage       *usageJSON        `json:"usage"`
+		Modules     []moduleJSON      `json:"modules,omitempty"` // that its processes have published
 	}
 	moduleJSON struct {
 		Module string    `json:"module"`
@@ -233,7 +230,7 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			Modules: modulesToJSON(w.GetAnnouncements()),
 		}
 		if by := w.GetStoppedBy(); by != nil {
-			item.StoppedBy = &operatorJSON{by.GetUid(), by.GetCommand()}
+			item.StoppedBy = history.OperatorOf(&records.Operator{UID: by.GetUid(), Command: by.GetCommand()})
 		}
 		for _, c := range w.GetChecks() {
 			item.Checks = append(item.Checks, healthJSON{

@@ -96,7 +96,7 @@ func verdict(state *adminpb.State) error {
 	}
 	return hint(fmt.Errorf("not everything that is wanted is running: %s%s",
 		printable(strings.Join(missing, ", ")), more),
-		`"hsu-master worker list" shows why; workers that are starting or in backoff only need time`)
+		`"hsu-master why" explains it; workers that are starting or in backoff only need time`)
 }
 
 // wantedWorkers returns the workers without those beyond the wanted number of replicas: the spare one of a rollout, and

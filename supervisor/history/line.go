@@ -32,10 +32,15 @@ type Operator struct {
 // LineOf returns the line of an event.
 func LineOf(e records.Entry) Line {
 	line := Line{Seq: e.Seq, Time: e.Time, Type: e.Type, Worker: e.Worker, Unit: e.UnitName(), Detail: e.Detail}
-	if o := e.Operator; o != nil {
-		line.Operator = &Operator{UID: o.UID, User: UserName(o.UID), Command: o.Command}
+	if e.Operator != nil {
+		line.Operator = OperatorOf(e.Operator)
 	}
 	return line
+}
+
+// OperatorOf returns the operator with the name that the user has on this host.
+func OperatorOf(o *records.Operator) *Operator {
+	return &Operator{UID: o.UID, User: UserName(o.UID), Command: o.Command}
 }
 
 // UserName returns the name of a user of this host, "" if it has none.
