@@ -124,8 +124,12 @@ func (a *Admin) GetState(ctx context.Context, _ *adminpb.GetStateRequest) (*admi
 func (a *Admin) ListWorkers(
 	ctx context.Context, _ *adminpb.ListWorkersRequest,
 ) (*adminpb.ListWorkersResponse, error) {
-	workers := workerMessages(a.Supervisor.Workers())
+	infos := a.Supervisor.Workers()
+	workers := workerMessages(infos)
 	addUsage(workers, a.Supervisor.Usage(ctx))
+	for i, info := range infos {
+		workers[i].Calls = callsOf(info, a.Supervisor.Services())
+	}
 	return &adminpb.ListWorkersResponse{Workers: workers}, nil
 }
 

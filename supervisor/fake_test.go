@@ -311,6 +311,16 @@ func (o *fakeOS) Measure(_ context.Context, subjects []launcher.Subject) ([]proc
 	return used, nil
 }
 
+func (o *fakeOS) Look(_ context.Context, s launcher.Subject) (launcher.Look, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := o.processes[s.Instance.PID]
+	if p == nil || p.isDead() {
+		return launcher.Look{}, errors.New("there is no process")
+	}
+	return launcher.Look{PIDs: []int{p.pid}, Listens: []int{p.rec.Port}, Cgroup: "/workers/" + s.Worker}, nil
+}
+
 func (o *fakeOS) Sweep(_ context.Context, _ string, rec records.Instance) ([]process.Holder, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

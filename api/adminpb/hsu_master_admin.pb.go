@@ -79,7 +79,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29, 0}
 }
 
 type GetStateRequest struct {
@@ -411,6 +411,283 @@ func (x *UnitChange) GetReasons() []string {
 	return nil
 }
 
+type InspectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids of workers and names of units; none: all workers.
+	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	// Look at the processes too: which there are, and where they listen.
+	Processes     bool `protobuf:"varint,2,opt,name=processes,proto3" json:"processes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectRequest) Reset() {
+	*x = InspectRequest{}
+	mi := &file_hsu_master_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectRequest) ProtoMessage() {}
+
+func (x *InspectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
+func (*InspectRequest) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *InspectRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *InspectRequest) GetProcesses() bool {
+	if x != nil {
+		return x.Processes
+	}
+	return false
+}
+
+type InspectResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Inspections []*Inspection          `protobuf:"bytes,1,rep,name=inspections,proto3" json:"inspections,omitempty"`
+	// The units that were named.
+	Units         []*Unit `protobuf:"bytes,2,rep,name=units,proto3" json:"units,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectResponse) Reset() {
+	*x = InspectResponse{}
+	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectResponse) ProtoMessage() {}
+
+func (x *InspectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
+func (*InspectResponse) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *InspectResponse) GetInspections() []*Inspection {
+	if x != nil {
+		return x.Inspections
+	}
+	return nil
+}
+
+func (x *InspectResponse) GetUnits() []*Unit {
+	if x != nil {
+		return x.Units
+	}
+	return nil
+}
+
+// Inspection is all that is known of a worker.
+type Inspection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With its last output, whatever its status.
+	Worker *Worker `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// When it reached its status; absent if the history does not go back so far.
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// The last ones, the newest first.
+	Exits []*Inspection_PastExit `protobuf:"bytes,3,rep,name=exits,proto3" json:"exits,omitempty"`
+	// The last ones about the worker or its unit, the newest first.
+	Events []*Inspection_Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	// Absent offline, and after the unit was removed.
+	Policy *Inspection_Policy `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Keys of the unit that is in force. The environment has names only.
+	Settings []*Inspection_Setting `protobuf:"bytes,6,rep,name=settings,proto3" json:"settings,omitempty"`
+	// The program and its arguments, as for a start now.
+	CommandLine []string `protobuf:"bytes,7,rep,name=command_line,json=commandLine,proto3" json:"command_line,omitempty"`
+	Pids        []int32  `protobuf:"varint,8,rep,packed,name=pids,proto3" json:"pids,omitempty"`
+	// TCP ports on which the processes listen.
+	Listens []int32 `protobuf:"varint,9,rep,packed,name=listens,proto3" json:"listens,omitempty"`
+	// Path of the cgroup; empty if it has none.
+	Cgroup string `protobuf:"bytes,10,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
+	// Path of the file with its output.
+	Log string `protobuf:"bytes,11,opt,name=log,proto3" json:"log,omitempty"`
+	// What differs from the start of an outdated worker, such as "executable".
+	Outdated []string `protobuf:"bytes,12,rep,name=outdated,proto3" json:"outdated,omitempty"`
+	SpecHash string   `protobuf:"bytes,13,opt,name=spec_hash,json=specHash,proto3" json:"spec_hash,omitempty"`
+	// It is not wanted any more, and forgotten when it has ended.
+	Retired bool `protobuf:"varint,14,opt,name=retired,proto3" json:"retired,omitempty"`
+	// Why the processes could not be looked at.
+	Hidden        string `protobuf:"bytes,15,opt,name=hidden,proto3" json:"hidden,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspection) Reset() {
+	*x = Inspection{}
+	mi := &file_hsu_master_admin_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspection) ProtoMessage() {}
+
+func (x *Inspection) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspection.ProtoReflect.Descriptor instead.
+func (*Inspection) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Inspection) GetWorker() *Worker {
+	if x != nil {
+		return x.Worker
+	}
+	return nil
+}
+
+func (x *Inspection) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Inspection) GetExits() []*Inspection_PastExit {
+	if x != nil {
+		return x.Exits
+	}
+	return nil
+}
+
+func (x *Inspection) GetEvents() []*Inspection_Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *Inspection) GetPolicy() *Inspection_Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *Inspection) GetSettings() []*Inspection_Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *Inspection) GetCommandLine() []string {
+	if x != nil {
+		return x.CommandLine
+	}
+	return nil
+}
+
+func (x *Inspection) GetPids() []int32 {
+	if x != nil {
+		return x.Pids
+	}
+	return nil
+}
+
+func (x *Inspection) GetListens() []int32 {
+	if x != nil {
+		return x.Listens
+	}
+	return nil
+}
+
+func (x *Inspection) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return ""
+}
+
+func (x *Inspection) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *Inspection) GetOutdated() []string {
+	if x != nil {
+		return x.Outdated
+	}
+	return nil
+}
+
+func (x *Inspection) GetSpecHash() string {
+	if x != nil {
+		return x.SpecHash
+	}
+	return ""
+}
+
+func (x *Inspection) GetRetired() bool {
+	if x != nil {
+		return x.Retired
+	}
+	return false
+}
+
+func (x *Inspection) GetHidden() string {
+	if x != nil {
+		return x.Hidden
+	}
+	return ""
+}
+
 type BackupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -419,7 +696,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[7]
+	mi := &file_hsu_master_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +708,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[7]
+	mi := &file_hsu_master_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +721,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{7}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{10}
 }
 
 // BackupResponse is the next piece of the file.
@@ -459,7 +736,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	mi := &file_hsu_master_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +748,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[8]
+	mi := &file_hsu_master_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +761,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -516,7 +793,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[9]
+	mi := &file_hsu_master_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +805,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[9]
+	mi := &file_hsu_master_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +818,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ScaleRequest) GetUnit() string {
@@ -586,7 +863,7 @@ type ScaleResponse struct {
 
 func (x *ScaleResponse) Reset() {
 	*x = ScaleResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[10]
+	mi := &file_hsu_master_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +875,7 @@ func (x *ScaleResponse) String() string {
 func (*ScaleResponse) ProtoMessage() {}
 
 func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[10]
+	mi := &file_hsu_master_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +888,7 @@ func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleResponse.ProtoReflect.Descriptor instead.
 func (*ScaleResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{10}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ScaleResponse) GetBefore() int32 {
@@ -684,7 +961,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +973,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +986,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{11}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *State) GetSource() string {
@@ -859,7 +1136,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1148,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1161,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{12}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Unit) GetName() string {
@@ -998,14 +1275,16 @@ type Worker struct {
 	// master only watches.
 	Unmanaged bool `protobuf:"varint,29,opt,name=unmanaged,proto3" json:"unmanaged,omitempty"`
 	// The name of the process that was found for an unmanaged unit.
-	Program       string `protobuf:"bytes,30,opt,name=program,proto3" json:"program,omitempty"`
+	Program string `protobuf:"bytes,30,opt,name=program,proto3" json:"program,omitempty"`
+	// Of its calls, over all services. Absent before the first one, and offline.
+	Calls         *Figures `protobuf:"bytes,31,opt,name=calls,proto3" json:"calls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1296,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1309,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{13}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Worker) GetId() string {
@@ -1229,6 +1508,13 @@ func (x *Worker) GetProgram() string {
 	return ""
 }
 
+func (x *Worker) GetCalls() *Figures {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
 // Usage is the use of resources by a family of processes, up to a second ago.
 type Usage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1250,7 +1536,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1548,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1561,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Usage) GetResident() int64 {
@@ -1332,7 +1618,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1630,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1643,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Announcement) GetModule() string {
@@ -1393,7 +1679,7 @@ type AnnouncedApi struct {
 
 func (x *AnnouncedApi) Reset() {
 	*x = AnnouncedApi{}
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1691,7 @@ func (x *AnnouncedApi) String() string {
 func (*AnnouncedApi) ProtoMessage() {}
 
 func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1704,7 @@ func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
 func (*AnnouncedApi) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AnnouncedApi) GetServiceIds() []string {
@@ -1464,7 +1750,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1762,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1775,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Check) GetUse() string {
@@ -1548,7 +1834,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1846,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1859,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1623,7 +1909,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1921,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1934,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Service) GetName() string {
@@ -1730,7 +2016,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +2028,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +2041,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -1853,7 +2139,7 @@ type Figures struct {
 
 func (x *Figures) Reset() {
 	*x = Figures{}
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2151,7 @@ func (x *Figures) String() string {
 func (*Figures) ProtoMessage() {}
 
 func (x *Figures) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2164,7 @@ func (x *Figures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Figures.ProtoReflect.Descriptor instead.
 func (*Figures) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Figures) GetCalls() uint64 {
@@ -1937,7 +2223,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2235,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2248,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Latency) GetCounts() []uint64 {
@@ -1987,7 +2273,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2285,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2298,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
 }
 
 type ListResponse struct {
@@ -2024,7 +2310,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +2322,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +2335,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListResponse) GetServices() []*Service {
@@ -2067,7 +2353,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2365,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2378,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
 }
 
 type WatchResponse struct {
@@ -2107,7 +2393,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2405,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2418,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -2170,7 +2456,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2468,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2481,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RegisterRequest) GetService() string {
@@ -2229,7 +2515,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2241,7 +2527,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2254,7 +2540,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RegisterResponse) GetEndpoint() *Endpoint {
@@ -2275,7 +2561,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +2573,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +2586,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeregisterRequest) GetService() string {
@@ -2327,7 +2613,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2625,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2638,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeregisterResponse) GetRemoved() []string {
@@ -2372,7 +2658,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2670,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2683,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *HeartbeatRequest) GetService() string {
@@ -2424,7 +2710,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2722,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2735,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
@@ -2457,6 +2743,287 @@ func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
 		return x.Ttl
 	}
 	return nil
+}
+
+// PastExit is the end of an instance.
+type Inspection_PastExit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Exit  *Exit                  `protobuf:"bytes,1,opt,name=exit,proto3" json:"exit,omitempty"`
+	// The cause, such as "killed by SIGKILL: out of memory" or "fewer replicas are wanted".
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspection_PastExit) Reset() {
+	*x = Inspection_PastExit{}
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspection_PastExit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspection_PastExit) ProtoMessage() {}
+
+func (x *Inspection_PastExit) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspection_PastExit.ProtoReflect.Descriptor instead.
+func (*Inspection_PastExit) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 0}
+}
+
+func (x *Inspection_PastExit) GetExit() *Exit {
+	if x != nil {
+		return x.Exit
+	}
+	return nil
+}
+
+func (x *Inspection_PastExit) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Event is a line of the history.
+type Inspection_Event struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	At     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	Type   string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Detail string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The user whose command was the cause, and that command.
+	Uid           *uint32 `protobuf:"varint,4,opt,name=uid,proto3,oneof" json:"uid,omitempty"`
+	Command       string  `protobuf:"bytes,5,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspection_Event) Reset() {
+	*x = Inspection_Event{}
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspection_Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspection_Event) ProtoMessage() {}
+
+func (x *Inspection_Event) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspection_Event.ProtoReflect.Descriptor instead.
+func (*Inspection_Event) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 1}
+}
+
+func (x *Inspection_Event) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Inspection_Event) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Inspection_Event) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Inspection_Event) GetUid() uint32 {
+	if x != nil && x.Uid != nil {
+		return *x.Uid
+	}
+	return 0
+}
+
+func (x *Inspection_Event) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+// Policy is how the master goes on with the worker.
+type Inspection_Policy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "always", "on-failure" or "never".
+	Restart string `protobuf:"bytes,1,opt,name=restart,proto3" json:"restart,omitempty"`
+	// The restarts that are allowed within the window, and those that are spent.
+	Restarts int32                `protobuf:"varint,2,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	Window   *durationpb.Duration `protobuf:"bytes,3,opt,name=window,proto3" json:"window,omitempty"`
+	Spent    int32                `protobuf:"varint,4,opt,name=spent,proto3" json:"spent,omitempty"`
+	// How long a failed worker waits before it is tried again; absent: it is given up.
+	RetryFailed   *durationpb.Duration `protobuf:"bytes,5,opt,name=retry_failed,json=retryFailed,proto3" json:"retry_failed,omitempty"`
+	StartTimeout  *durationpb.Duration `protobuf:"bytes,6,opt,name=start_timeout,json=startTimeout,proto3" json:"start_timeout,omitempty"`
+	StopGrace     *durationpb.Duration `protobuf:"bytes,7,opt,name=stop_grace,json=stopGrace,proto3" json:"stop_grace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspection_Policy) Reset() {
+	*x = Inspection_Policy{}
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspection_Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspection_Policy) ProtoMessage() {}
+
+func (x *Inspection_Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspection_Policy.ProtoReflect.Descriptor instead.
+func (*Inspection_Policy) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 2}
+}
+
+func (x *Inspection_Policy) GetRestart() string {
+	if x != nil {
+		return x.Restart
+	}
+	return ""
+}
+
+func (x *Inspection_Policy) GetRestarts() int32 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
+}
+
+func (x *Inspection_Policy) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *Inspection_Policy) GetSpent() int32 {
+	if x != nil {
+		return x.Spent
+	}
+	return 0
+}
+
+func (x *Inspection_Policy) GetRetryFailed() *durationpb.Duration {
+	if x != nil {
+		return x.RetryFailed
+	}
+	return nil
+}
+
+func (x *Inspection_Policy) GetStartTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.StartTimeout
+	}
+	return nil
+}
+
+func (x *Inspection_Policy) GetStopGrace() *durationpb.Duration {
+	if x != nil {
+		return x.StopGrace
+	}
+	return nil
+}
+
+// Setting is a key of a unit.
+type Inspection_Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inspection_Setting) Reset() {
+	*x = Inspection_Setting{}
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inspection_Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inspection_Setting) ProtoMessage() {}
+
+func (x *Inspection_Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inspection_Setting.ProtoReflect.Descriptor instead.
+func (*Inspection_Setting) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 3}
+}
+
+func (x *Inspection_Setting) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Inspection_Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
 }
 
 var File_hsu_master_admin_proto protoreflect.FileDescriptor
@@ -2480,7 +3047,53 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x04unit\x18\x01 \x01(\tR\x04unit\x12\x16\n" +
 	"\x06action\x18\x02 \x01(\tR\x06action\x12\x18\n" +
 	"\aworkers\x18\x03 \x03(\tR\aworkers\x12\x18\n" +
-	"\areasons\x18\x04 \x03(\tR\areasons\"\x0f\n" +
+	"\areasons\x18\x04 \x03(\tR\areasons\"D\n" +
+	"\x0eInspectRequest\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\x12\x1c\n" +
+	"\tprocesses\x18\x02 \x01(\bR\tprocesses\"\x85\x01\n" +
+	"\x0fInspectResponse\x12A\n" +
+	"\vinspections\x18\x01 \x03(\v2\x1f.hsu.master.admin.v1.InspectionR\vinspections\x12/\n" +
+	"\x05units\x18\x02 \x03(\v2\x19.hsu.master.admin.v1.UnitR\x05units\"\xc0\t\n" +
+	"\n" +
+	"Inspection\x123\n" +
+	"\x06worker\x18\x01 \x01(\v2\x1b.hsu.master.admin.v1.WorkerR\x06worker\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12>\n" +
+	"\x05exits\x18\x03 \x03(\v2(.hsu.master.admin.v1.Inspection.PastExitR\x05exits\x12=\n" +
+	"\x06events\x18\x04 \x03(\v2%.hsu.master.admin.v1.Inspection.EventR\x06events\x12>\n" +
+	"\x06policy\x18\x05 \x01(\v2&.hsu.master.admin.v1.Inspection.PolicyR\x06policy\x12C\n" +
+	"\bsettings\x18\x06 \x03(\v2'.hsu.master.admin.v1.Inspection.SettingR\bsettings\x12!\n" +
+	"\fcommand_line\x18\a \x03(\tR\vcommandLine\x12\x12\n" +
+	"\x04pids\x18\b \x03(\x05R\x04pids\x12\x18\n" +
+	"\alistens\x18\t \x03(\x05R\alistens\x12\x16\n" +
+	"\x06cgroup\x18\n" +
+	" \x01(\tR\x06cgroup\x12\x10\n" +
+	"\x03log\x18\v \x01(\tR\x03log\x12\x1a\n" +
+	"\boutdated\x18\f \x03(\tR\boutdated\x12\x1b\n" +
+	"\tspec_hash\x18\r \x01(\tR\bspecHash\x12\x18\n" +
+	"\aretired\x18\x0e \x01(\bR\aretired\x12\x16\n" +
+	"\x06hidden\x18\x0f \x01(\tR\x06hidden\x1aQ\n" +
+	"\bPastExit\x12-\n" +
+	"\x04exit\x18\x01 \x01(\v2\x19.hsu.master.admin.v1.ExitR\x04exit\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x1a\x98\x01\n" +
+	"\x05Event\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x15\n" +
+	"\x03uid\x18\x04 \x01(\rH\x00R\x03uid\x88\x01\x01\x12\x18\n" +
+	"\acommand\x18\x05 \x01(\tR\acommandB\x06\n" +
+	"\x04_uid\x1a\xbf\x02\n" +
+	"\x06Policy\x12\x18\n" +
+	"\arestart\x18\x01 \x01(\tR\arestart\x12\x1a\n" +
+	"\brestarts\x18\x02 \x01(\x05R\brestarts\x121\n" +
+	"\x06window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12\x14\n" +
+	"\x05spent\x18\x04 \x01(\x05R\x05spent\x12<\n" +
+	"\fretry_failed\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vretryFailed\x12>\n" +
+	"\rstart_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fstartTimeout\x128\n" +
+	"\n" +
+	"stop_grace\x18\a \x01(\v2\x19.google.protobuf.DurationR\tstopGrace\x1a1\n" +
+	"\aSetting\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x0f\n" +
 	"\rBackupRequest\"8\n" +
 	"\x0eBackupResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
@@ -2533,7 +3146,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tspec_hash\x18\a \x01(\tR\bspecHash\x129\n" +
 	"\n" +
 	"changed_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAtB\b\n" +
-	"\x06_scale\"\xde\a\n" +
+	"\x06_scale\"\x92\b\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x18\n" +
@@ -2569,7 +3182,8 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"statusText\x12G\n" +
 	"\rannouncements\x18\x1a \x03(\v2!.hsu.master.admin.v1.AnnouncementR\rannouncements\x12\x1c\n" +
 	"\tunmanaged\x18\x1d \x01(\bR\tunmanaged\x12\x18\n" +
-	"\aprogram\x18\x1e \x01(\tR\aprogram\"\xeb\x01\n" +
+	"\aprogram\x18\x1e \x01(\tR\aprogram\x122\n" +
+	"\x05calls\x18\x1f \x01(\v2\x1c.hsu.master.admin.v1.FiguresR\x05calls\"\xeb\x01\n" +
 	"\x05Usage\x12\x1a\n" +
 	"\bresident\x18\x01 \x01(\x03R\bresident\x12+\n" +
 	"\x03cpu\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03cpu\x12 \n" +
@@ -2671,13 +3285,14 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"@\n" +
 	"\x11HeartbeatResponse\x12+\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl2\xc6\x03\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl2\x9e\x04\n" +
 	"\x05Admin\x12Y\n" +
 	"\bGetState\x12$.hsu.master.admin.v1.GetStateRequest\x1a%.hsu.master.admin.v1.GetStateResponse\"\x00\x12b\n" +
 	"\vListWorkers\x12'.hsu.master.admin.v1.ListWorkersRequest\x1a(.hsu.master.admin.v1.ListWorkersResponse\"\x00\x12U\n" +
 	"\x06Backup\x12\".hsu.master.admin.v1.BackupRequest\x1a#.hsu.master.admin.v1.BackupResponse\"\x000\x01\x12U\n" +
 	"\x06Reload\x12\".hsu.master.admin.v1.ReloadRequest\x1a#.hsu.master.admin.v1.ReloadResponse\"\x000\x01\x12P\n" +
-	"\x05Scale\x12!.hsu.master.admin.v1.ScaleRequest\x1a\".hsu.master.admin.v1.ScaleResponse\"\x002\xc7\x03\n" +
+	"\x05Scale\x12!.hsu.master.admin.v1.ScaleRequest\x1a\".hsu.master.admin.v1.ScaleResponse\"\x00\x12V\n" +
+	"\aInspect\x12#.hsu.master.admin.v1.InspectRequest\x1a$.hsu.master.admin.v1.InspectResponse\"\x002\xc7\x03\n" +
 	"\bRegistry\x12M\n" +
 	"\x04List\x12 .hsu.master.admin.v1.ListRequest\x1a!.hsu.master.admin.v1.ListResponse\"\x00\x12R\n" +
 	"\x05Watch\x12!.hsu.master.admin.v1.WatchRequest\x1a\".hsu.master.admin.v1.WatchResponse\"\x000\x01\x12Y\n" +
@@ -2699,7 +3314,7 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_hsu_master_admin_proto_goTypes = []any{
 	(WatchResponse_Kind)(0),       // 0: hsu.master.admin.v1.WatchResponse.Kind
 	(*GetStateRequest)(nil),       // 1: hsu.master.admin.v1.GetStateRequest
@@ -2709,101 +3324,125 @@ var file_hsu_master_admin_proto_goTypes = []any{
 	(*ReloadRequest)(nil),         // 5: hsu.master.admin.v1.ReloadRequest
 	(*ReloadResponse)(nil),        // 6: hsu.master.admin.v1.ReloadResponse
 	(*UnitChange)(nil),            // 7: hsu.master.admin.v1.UnitChange
-	(*BackupRequest)(nil),         // 8: hsu.master.admin.v1.BackupRequest
-	(*BackupResponse)(nil),        // 9: hsu.master.admin.v1.BackupResponse
-	(*ScaleRequest)(nil),          // 10: hsu.master.admin.v1.ScaleRequest
-	(*ScaleResponse)(nil),         // 11: hsu.master.admin.v1.ScaleResponse
-	(*State)(nil),                 // 12: hsu.master.admin.v1.State
-	(*Unit)(nil),                  // 13: hsu.master.admin.v1.Unit
-	(*Worker)(nil),                // 14: hsu.master.admin.v1.Worker
-	(*Usage)(nil),                 // 15: hsu.master.admin.v1.Usage
-	(*Announcement)(nil),          // 16: hsu.master.admin.v1.Announcement
-	(*AnnouncedApi)(nil),          // 17: hsu.master.admin.v1.AnnouncedApi
-	(*Check)(nil),                 // 18: hsu.master.admin.v1.Check
-	(*Exit)(nil),                  // 19: hsu.master.admin.v1.Exit
-	(*Service)(nil),               // 20: hsu.master.admin.v1.Service
-	(*Endpoint)(nil),              // 21: hsu.master.admin.v1.Endpoint
-	(*Figures)(nil),               // 22: hsu.master.admin.v1.Figures
-	(*Latency)(nil),               // 23: hsu.master.admin.v1.Latency
-	(*ListRequest)(nil),           // 24: hsu.master.admin.v1.ListRequest
-	(*ListResponse)(nil),          // 25: hsu.master.admin.v1.ListResponse
-	(*WatchRequest)(nil),          // 26: hsu.master.admin.v1.WatchRequest
-	(*WatchResponse)(nil),         // 27: hsu.master.admin.v1.WatchResponse
-	(*RegisterRequest)(nil),       // 28: hsu.master.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 29: hsu.master.admin.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 30: hsu.master.admin.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 31: hsu.master.admin.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 32: hsu.master.admin.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 33: hsu.master.admin.v1.HeartbeatResponse
-	nil,                           // 34: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 35: hsu.master.admin.v1.Figures.FailuresEntry
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*InspectRequest)(nil),        // 8: hsu.master.admin.v1.InspectRequest
+	(*InspectResponse)(nil),       // 9: hsu.master.admin.v1.InspectResponse
+	(*Inspection)(nil),            // 10: hsu.master.admin.v1.Inspection
+	(*BackupRequest)(nil),         // 11: hsu.master.admin.v1.BackupRequest
+	(*BackupResponse)(nil),        // 12: hsu.master.admin.v1.BackupResponse
+	(*ScaleRequest)(nil),          // 13: hsu.master.admin.v1.ScaleRequest
+	(*ScaleResponse)(nil),         // 14: hsu.master.admin.v1.ScaleResponse
+	(*State)(nil),                 // 15: hsu.master.admin.v1.State
+	(*Unit)(nil),                  // 16: hsu.master.admin.v1.Unit
+	(*Worker)(nil),                // 17: hsu.master.admin.v1.Worker
+	(*Usage)(nil),                 // 18: hsu.master.admin.v1.Usage
+	(*Announcement)(nil),          // 19: hsu.master.admin.v1.Announcement
+	(*AnnouncedApi)(nil),          // 20: hsu.master.admin.v1.AnnouncedApi
+	(*Check)(nil),                 // 21: hsu.master.admin.v1.Check
+	(*Exit)(nil),                  // 22: hsu.master.admin.v1.Exit
+	(*Service)(nil),               // 23: hsu.master.admin.v1.Service
+	(*Endpoint)(nil),              // 24: hsu.master.admin.v1.Endpoint
+	(*Figures)(nil),               // 25: hsu.master.admin.v1.Figures
+	(*Latency)(nil),               // 26: hsu.master.admin.v1.Latency
+	(*ListRequest)(nil),           // 27: hsu.master.admin.v1.ListRequest
+	(*ListResponse)(nil),          // 28: hsu.master.admin.v1.ListResponse
+	(*WatchRequest)(nil),          // 29: hsu.master.admin.v1.WatchRequest
+	(*WatchResponse)(nil),         // 30: hsu.master.admin.v1.WatchResponse
+	(*RegisterRequest)(nil),       // 31: hsu.master.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 32: hsu.master.admin.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 33: hsu.master.admin.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 34: hsu.master.admin.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 35: hsu.master.admin.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 36: hsu.master.admin.v1.HeartbeatResponse
+	(*Inspection_PastExit)(nil),   // 37: hsu.master.admin.v1.Inspection.PastExit
+	(*Inspection_Event)(nil),      // 38: hsu.master.admin.v1.Inspection.Event
+	(*Inspection_Policy)(nil),     // 39: hsu.master.admin.v1.Inspection.Policy
+	(*Inspection_Setting)(nil),    // 40: hsu.master.admin.v1.Inspection.Setting
+	nil,                           // 41: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 42: hsu.master.admin.v1.Figures.FailuresEntry
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
-	12, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
-	14, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
+	15, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
+	17, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
 	7,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
-	36, // 3: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
-	14, // 4: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
-	20, // 5: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	37, // 6: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	34, // 7: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	37, // 8: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
-	13, // 9: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
-	37, // 10: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
-	37, // 11: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
-	19, // 12: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	18, // 13: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	37, // 14: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	37, // 15: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
-	37, // 16: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
-	15, // 17: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
-	16, // 18: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
-	36, // 19: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
-	17, // 20: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
-	37, // 21: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	37, // 22: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	37, // 23: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	21, // 24: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	36, // 25: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	37, // 26: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	22, // 27: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	36, // 28: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	35, // 29: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	23, // 30: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	36, // 31: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	20, // 32: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 33: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	21, // 34: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	36, // 35: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	21, // 36: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	36, // 37: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	1,  // 38: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 39: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	8,  // 40: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	5,  // 41: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	10, // 42: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	24, // 43: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	26, // 44: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	28, // 45: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	30, // 46: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	32, // 47: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 48: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 49: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	9,  // 50: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	6,  // 51: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	11, // 52: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	25, // 53: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	27, // 54: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	29, // 55: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	31, // 56: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	33, // 57: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	48, // [48:58] is the sub-list for method output_type
-	38, // [38:48] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	10, // 3: hsu.master.admin.v1.InspectResponse.inspections:type_name -> hsu.master.admin.v1.Inspection
+	16, // 4: hsu.master.admin.v1.InspectResponse.units:type_name -> hsu.master.admin.v1.Unit
+	17, // 5: hsu.master.admin.v1.Inspection.worker:type_name -> hsu.master.admin.v1.Worker
+	43, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
+	37, // 7: hsu.master.admin.v1.Inspection.exits:type_name -> hsu.master.admin.v1.Inspection.PastExit
+	38, // 8: hsu.master.admin.v1.Inspection.events:type_name -> hsu.master.admin.v1.Inspection.Event
+	39, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
+	40, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
+	44, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
+	17, // 12: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
+	23, // 13: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
+	43, // 14: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	41, // 15: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	43, // 16: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	16, // 17: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
+	43, // 18: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
+	43, // 19: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	22, // 20: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
+	21, // 21: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
+	43, // 22: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	43, // 23: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	43, // 24: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	18, // 25: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
+	19, // 26: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
+	25, // 27: hsu.master.admin.v1.Worker.calls:type_name -> hsu.master.admin.v1.Figures
+	44, // 28: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	20, // 29: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
+	43, // 30: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	43, // 31: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	43, // 32: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	24, // 33: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	44, // 34: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	43, // 35: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	25, // 36: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	44, // 37: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	42, // 38: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	26, // 39: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	44, // 40: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	23, // 41: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	0,  // 42: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	24, // 43: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	44, // 44: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	24, // 45: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	44, // 46: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	22, // 47: hsu.master.admin.v1.Inspection.PastExit.exit:type_name -> hsu.master.admin.v1.Exit
+	43, // 48: hsu.master.admin.v1.Inspection.Event.at:type_name -> google.protobuf.Timestamp
+	44, // 49: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
+	44, // 50: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
+	44, // 51: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
+	44, // 52: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
+	1,  // 53: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	3,  // 54: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	11, // 55: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	5,  // 56: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	13, // 57: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	8,  // 58: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
+	27, // 59: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	29, // 60: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	31, // 61: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	33, // 62: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	35, // 63: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	2,  // 64: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	4,  // 65: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	12, // 66: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	6,  // 67: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	14, // 68: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	9,  // 69: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
+	28, // 70: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	30, // 71: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	32, // 72: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	34, // 73: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	36, // 74: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	64, // [64:75] is the sub-list for method output_type
+	53, // [53:64] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -2811,16 +3450,17 @@ func file_hsu_master_admin_proto_init() {
 	if File_hsu_master_admin_proto != nil {
 		return
 	}
-	file_hsu_master_admin_proto_msgTypes[12].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[14].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[18].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[15].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[17].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[21].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[37].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -27,6 +27,7 @@ const (
 	Admin_Backup_FullMethodName      = "/hsu.master.admin.v1.Admin/Backup"
 	Admin_Reload_FullMethodName      = "/hsu.master.admin.v1.Admin/Reload"
 	Admin_Scale_FullMethodName       = "/hsu.master.admin.v1.Admin/Scale"
+	Admin_Inspect_FullMethodName     = "/hsu.master.admin.v1.Admin/Inspect"
 )
 
 // AdminClient is the client API for Admin service.
@@ -51,6 +52,9 @@ type AdminClient interface {
 	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
 	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
 	Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (*ScaleResponse, error)
+	// Inspect returns all that is known of workers. NOT_FOUND: a name is neither that
+	// of a worker nor that of a unit.
+	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
 }
 
 type adminClient struct {
@@ -129,6 +133,16 @@ func (c *adminClient) Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *adminClient) Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InspectResponse)
+	err := c.cc.Invoke(ctx, Admin_Inspect_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -151,6 +165,9 @@ type AdminServer interface {
 	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
 	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
 	Scale(context.Context, *ScaleRequest) (*ScaleResponse, error)
+	// Inspect returns all that is known of workers. NOT_FOUND: a name is neither that
+	// of a worker nor that of a unit.
+	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -175,6 +192,9 @@ func (UnimplementedAdminServer) Reload(*ReloadRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedAdminServer) Scale(context.Context, *ScaleRequest) (*ScaleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Scale not implemented")
+}
+func (UnimplementedAdminServer) Inspect(context.Context, *InspectRequest) (*InspectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Inspect not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -273,6 +293,24 @@ func _Admin_Scale_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Inspect_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InspectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Inspect(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Inspect_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Inspect(ctx, req.(*InspectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -291,6 +329,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Scale",
 			Handler:    _Admin_Scale_Handler,
+		},
+		{
+			MethodName: "Inspect",
+			Handler:    _Admin_Inspect_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -227,6 +227,9 @@ func encodeWorker(w Worker) ([]byte, error) {
 		m.Hooks = append(m.Hooks, &pb.HookRun{Hook: text(h.Hook), Run: b.instance(&h.Instance)})
 	}
 	m.Found, m.LastExit = b.found(w.Found), b.exit(w.LastExit)
+	for _, e := range w.Exits {
+		m.Exits = append(m.Exits, &pb.PastExit{Exit: b.exit(&e.Exit), Reason: text(e.Reason)})
+	}
 	if b.err != nil {
 		return nil, b.err
 	}
@@ -256,9 +259,10 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 	due, err5 := decodeDue(m.GetDue())
 	found, err6 := decodeFound(m.GetFound())
 	hooks, err7 := decodeHooks(m.GetHooks())
+	exits, err8 := decodeExits(m.GetExits())
 	var b bounds
 	b.int32("port", int(m.GetPort()), 0, maxPort)
-	if err := errors.Join(checkID(key), err1, err2, err3, err4, err5, err6, err7, b.err); err != nil {
+	if err := errors.Join(checkID(key), err1, err2, err3, err4, err5, err6, err7, err8, b.err); err != nil {
 		return Worker{}, err
 	}
 	if n := m.GetNotify(); n != nil && instance != nil {
@@ -285,6 +289,7 @@ func decodeWorker(key string, value []byte) (Worker, error) {
 		Restarts:    m.GetRestarts(),
 		History:     decodeHistory(m.GetBudget()),
 		LastExit:    exit,
+		Exits:       exits,
 		Outdated:    m.GetOutdated(),
 		Port:        int(m.GetPort()),
 		Services:    offers,
@@ -399,6 +404,21 @@ func decodeExit(m *pb.Exit) (*identity.Exit, error) {
 	return &identity.Exit{
 		Code: int(m.GetCode()), Signal: syscall.Signal(m.GetSignal()), Source: source, At: at,
 	}, nil
+}
+
+func decodeExits(messages []*pb.PastExit) (exits []PastExit, errs error) {
+	for _, m := range messages {
+		e, err := decodeExit(m.GetExit())
+		if err == nil && e == nil {
+			err = errors.New("a past exit is empty")
+		}
+		if err != nil {
+			errs = errors.Join(errs, err)
+			continue
+		}
+		exits = append(exits, PastExit{*e, m.GetReason()})
+	}
+	return exits, errs
 }
 
 func encodeHistory(b RestartHistory) *pb.RestartBudget {

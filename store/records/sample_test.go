@@ -32,6 +32,10 @@ func sampleWorker(id string) Worker {
 			FailedWait: 20 * time.Minute,
 		},
 		LastExit: &identity.Exit{Signal: 9, Source: identity.ExitPidfd, At: sampleTime.Add(time.Second)},
+		Exits: []PastExit{
+			{identity.Exit{Code: 3, Source: identity.ExitWait, At: sampleTime}, "exited with code 3"},
+			{identity.Exit{Signal: 9, Source: identity.ExitPidfd, At: sampleTime.Add(time.Second)}, "out of memory"},
+		},
 		Outdated: true, Port: 40001, Services: []Offer{
 			{Name: "pkg.A", Reflected: true}, {Name: "pkg.B", Assumed: true},
 		},

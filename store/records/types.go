@@ -6,6 +6,7 @@ package records
 
 import (
 	"crypto/sha256"
+	"slices"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -72,6 +73,8 @@ type Worker struct {
 	History  RestartHistory
 	// LastExit is nil before any exit.
 	LastExit *identity.Exit
+	// Exits are the last ones, the newest last: see [Worker.Ended].
+	Exits []PastExit
 	// Outdated is set if the binary or the spec has changed since the start.
 	Outdated bool
 	// Port is the preferred port for the next start, 0 for none.
@@ -90,6 +93,22 @@ type Worker struct {
 	// Found is the process of an unmanaged unit, nil if there is none. It is not Instance, so that a recovery never
 	// takes it for a process that this master has started.
 	Found *Found
+}
+
+// PastExit is the end of an instance, with its cause for people.
+type PastExit struct {
+	identity.Exit
+	Reason string
+}
+
+// maxExits bounds the exits that are kept of a worker.
+const maxExits = 5
+
+// Ended adds the end of the instance to the record.
+func (w *Worker) Ended(e identity.Exit, reason string) {
+	w.LastExit = &e
+	kept := w.Exits[max(0, len(w.Exits)-maxExits+1):]
+	w.Exits = append(slices.Clone(kept), PastExit{e, reason}) // other copies of the record share the old ones
 }
 
 // HookRun is one run of a command around a worker.

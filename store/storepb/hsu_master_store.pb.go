@@ -454,6 +454,8 @@ type Worker struct {
 	// What processes of the instance have published at the module registry. They end
 	// with the instance.
 	Announcements []*Announcement `protobuf:"bytes,26,rep,name=announcements,proto3" json:"announcements,omitempty"`
+	// The last exits, the newest last; last_exit is the last one of them.
+	Exits         []*PastExit `protobuf:"bytes,29,rep,name=exits,proto3" json:"exits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -635,6 +637,67 @@ func (x *Worker) GetAnnouncements() []*Announcement {
 	return nil
 }
 
+func (x *Worker) GetExits() []*PastExit {
+	if x != nil {
+		return x.Exits
+	}
+	return nil
+}
+
+// PastExit is the end of an instance.
+type PastExit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Exit  *Exit                  `protobuf:"bytes,1,opt,name=exit,proto3" json:"exit,omitempty"`
+	// For people.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PastExit) Reset() {
+	*x = PastExit{}
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PastExit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PastExit) ProtoMessage() {}
+
+func (x *PastExit) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_store_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PastExit.ProtoReflect.Descriptor instead.
+func (*PastExit) Descriptor() ([]byte, []int) {
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PastExit) GetExit() *Exit {
+	if x != nil {
+		return x.Exit
+	}
+	return nil
+}
+
+func (x *PastExit) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Notify is the notify socket of an instance.
 type Notify struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -650,7 +713,7 @@ type Notify struct {
 
 func (x *Notify) Reset() {
 	*x = Notify{}
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +725,7 @@ func (x *Notify) String() string {
 func (*Notify) ProtoMessage() {}
 
 func (x *Notify) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[2]
+	mi := &file_hsu_master_store_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +738,7 @@ func (x *Notify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notify.ProtoReflect.Descriptor instead.
 func (*Notify) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{2}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Notify) GetPath() string {
@@ -713,7 +776,7 @@ type HookRun struct {
 
 func (x *HookRun) Reset() {
 	*x = HookRun{}
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +788,7 @@ func (x *HookRun) String() string {
 func (*HookRun) ProtoMessage() {}
 
 func (x *HookRun) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[3]
+	mi := &file_hsu_master_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +801,7 @@ func (x *HookRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HookRun.ProtoReflect.Descriptor instead.
 func (*HookRun) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{3}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HookRun) GetHook() string {
@@ -771,7 +834,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +846,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[4]
+	mi := &file_hsu_master_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +859,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{4}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Announcement) GetModule() string {
@@ -848,7 +911,7 @@ type AnnouncedApi struct {
 
 func (x *AnnouncedApi) Reset() {
 	*x = AnnouncedApi{}
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +923,7 @@ func (x *AnnouncedApi) String() string {
 func (*AnnouncedApi) ProtoMessage() {}
 
 func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[5]
+	mi := &file_hsu_master_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +936,7 @@ func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
 func (*AnnouncedApi) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{5}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AnnouncedApi) GetServiceIds() []string {
@@ -920,7 +983,7 @@ type Due struct {
 
 func (x *Due) Reset() {
 	*x = Due{}
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -932,7 +995,7 @@ func (x *Due) String() string {
 func (*Due) ProtoMessage() {}
 
 func (x *Due) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[6]
+	mi := &file_hsu_master_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -945,7 +1008,7 @@ func (x *Due) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Due.ProtoReflect.Descriptor instead.
 func (*Due) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{6}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Due) GetSchedule() string {
@@ -987,7 +1050,7 @@ type Found struct {
 
 func (x *Found) Reset() {
 	*x = Found{}
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1062,7 @@ func (x *Found) String() string {
 func (*Found) ProtoMessage() {}
 
 func (x *Found) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[7]
+	mi := &file_hsu_master_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1075,7 @@ func (x *Found) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Found.ProtoReflect.Descriptor instead.
 func (*Found) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{7}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Found) GetPid() int32 {
@@ -1088,7 +1151,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1163,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[8]
+	mi := &file_hsu_master_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1176,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{8}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Offer) GetName() string {
@@ -1172,7 +1235,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1247,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[9]
+	mi := &file_hsu_master_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1260,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{9}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Unit) GetName() string {
@@ -1286,7 +1349,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1361,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[10]
+	mi := &file_hsu_master_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1374,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{10}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Registration) GetService() string {
@@ -1373,7 +1436,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1448,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[11]
+	mi := &file_hsu_master_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1461,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{11}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Instance) GetToken() string {
@@ -1522,7 +1585,7 @@ type RestartBudget struct {
 
 func (x *RestartBudget) Reset() {
 	*x = RestartBudget{}
-	mi := &file_hsu_master_store_proto_msgTypes[12]
+	mi := &file_hsu_master_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1597,7 @@ func (x *RestartBudget) String() string {
 func (*RestartBudget) ProtoMessage() {}
 
 func (x *RestartBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[12]
+	mi := &file_hsu_master_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1610,7 @@ func (x *RestartBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartBudget.ProtoReflect.Descriptor instead.
 func (*RestartBudget) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{12}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RestartBudget) GetBackoffNs() int64 {
@@ -1612,7 +1675,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_store_proto_msgTypes[13]
+	mi := &file_hsu_master_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1687,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[13]
+	mi := &file_hsu_master_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1700,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{13}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1685,7 +1748,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_hsu_master_store_proto_msgTypes[14]
+	mi := &file_hsu_master_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1760,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[14]
+	mi := &file_hsu_master_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +1773,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{14}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -1767,7 +1830,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_hsu_master_store_proto_msgTypes[15]
+	mi := &file_hsu_master_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1842,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[15]
+	mi := &file_hsu_master_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1855,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{15}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Operator) GetUid() uint32 {
@@ -1833,7 +1896,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_hsu_master_store_proto_msgTypes[16]
+	mi := &file_hsu_master_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +1908,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_store_proto_msgTypes[16]
+	mi := &file_hsu_master_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +1921,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_hsu_master_store_proto_rawDescGZIP(), []int{16}
+	return file_hsu_master_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Result) GetMethod() string {
@@ -1928,7 +1991,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x10state_dir_device\x18\x03 \x01(\x04R\x0estateDirDevice\x12&\n" +
 	"\x0fstate_dir_inode\x18\x04 \x01(\x04R\rstateDirInode\x12%\n" +
 	"\x0eclean_shutdown\x18\x05 \x01(\bR\rcleanShutdown\x12F\n" +
-	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xfb\x06\n" +
+	"\x11count_short_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fcountShortSince\"\xb0\a\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04unit\x18\x02 \x01(\tR\x04unit\x126\n" +
@@ -1952,7 +2015,11 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x05hooks\x18\x17 \x03(\v2\x1c.hsu.master.store.v1.HookRunR\x05hooks\x120\n" +
 	"\x05found\x18\x19 \x01(\v2\x1a.hsu.master.store.v1.FoundR\x05found\x123\n" +
 	"\x06notify\x18\x18 \x01(\v2\x1b.hsu.master.store.v1.NotifyR\x06notify\x12G\n" +
-	"\rannouncements\x18\x1a \x03(\v2!.hsu.master.store.v1.AnnouncementR\rannouncements\"[\n" +
+	"\rannouncements\x18\x1a \x03(\v2!.hsu.master.store.v1.AnnouncementR\rannouncements\x123\n" +
+	"\x05exits\x18\x1d \x03(\v2\x1d.hsu.master.store.v1.PastExitR\x05exits\"Q\n" +
+	"\bPastExit\x12-\n" +
+	"\x04exit\x18\x01 \x01(\v2\x19.hsu.master.store.v1.ExitR\x04exit\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"[\n" +
 	"\x06Notify\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
 	"\rwatchdog_usec\x18\x02 \x01(\x03R\fwatchdogUsec\x12\x18\n" +
@@ -2116,7 +2183,7 @@ func file_hsu_master_store_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_store_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_hsu_master_store_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_hsu_master_store_proto_goTypes = []any{
 	(Desired)(0),                  // 0: hsu.master.store.v1.Desired
 	(Status)(0),                   // 1: hsu.master.store.v1.Status
@@ -2125,58 +2192,61 @@ var file_hsu_master_store_proto_goTypes = []any{
 	(ExitSource)(0),               // 4: hsu.master.store.v1.ExitSource
 	(*Meta)(nil),                  // 5: hsu.master.store.v1.Meta
 	(*Worker)(nil),                // 6: hsu.master.store.v1.Worker
-	(*Notify)(nil),                // 7: hsu.master.store.v1.Notify
-	(*HookRun)(nil),               // 8: hsu.master.store.v1.HookRun
-	(*Announcement)(nil),          // 9: hsu.master.store.v1.Announcement
-	(*AnnouncedApi)(nil),          // 10: hsu.master.store.v1.AnnouncedApi
-	(*Due)(nil),                   // 11: hsu.master.store.v1.Due
-	(*Found)(nil),                 // 12: hsu.master.store.v1.Found
-	(*Offer)(nil),                 // 13: hsu.master.store.v1.Offer
-	(*Unit)(nil),                  // 14: hsu.master.store.v1.Unit
-	(*Registration)(nil),          // 15: hsu.master.store.v1.Registration
-	(*Instance)(nil),              // 16: hsu.master.store.v1.Instance
-	(*RestartBudget)(nil),         // 17: hsu.master.store.v1.RestartBudget
-	(*Exit)(nil),                  // 18: hsu.master.store.v1.Exit
-	(*Event)(nil),                 // 19: hsu.master.store.v1.Event
-	(*Operator)(nil),              // 20: hsu.master.store.v1.Operator
-	(*Result)(nil),                // 21: hsu.master.store.v1.Result
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*PastExit)(nil),              // 7: hsu.master.store.v1.PastExit
+	(*Notify)(nil),                // 8: hsu.master.store.v1.Notify
+	(*HookRun)(nil),               // 9: hsu.master.store.v1.HookRun
+	(*Announcement)(nil),          // 10: hsu.master.store.v1.Announcement
+	(*AnnouncedApi)(nil),          // 11: hsu.master.store.v1.AnnouncedApi
+	(*Due)(nil),                   // 12: hsu.master.store.v1.Due
+	(*Found)(nil),                 // 13: hsu.master.store.v1.Found
+	(*Offer)(nil),                 // 14: hsu.master.store.v1.Offer
+	(*Unit)(nil),                  // 15: hsu.master.store.v1.Unit
+	(*Registration)(nil),          // 16: hsu.master.store.v1.Registration
+	(*Instance)(nil),              // 17: hsu.master.store.v1.Instance
+	(*RestartBudget)(nil),         // 18: hsu.master.store.v1.RestartBudget
+	(*Exit)(nil),                  // 19: hsu.master.store.v1.Exit
+	(*Event)(nil),                 // 20: hsu.master.store.v1.Event
+	(*Operator)(nil),              // 21: hsu.master.store.v1.Operator
+	(*Result)(nil),                // 22: hsu.master.store.v1.Result
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_hsu_master_store_proto_depIdxs = []int32{
-	22, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
-	22, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
+	23, // 0: hsu.master.store.v1.Meta.created:type_name -> google.protobuf.Timestamp
+	23, // 1: hsu.master.store.v1.Meta.count_short_since:type_name -> google.protobuf.Timestamp
 	0,  // 2: hsu.master.store.v1.Worker.desired:type_name -> hsu.master.store.v1.Desired
 	1,  // 3: hsu.master.store.v1.Worker.status:type_name -> hsu.master.store.v1.Status
-	16, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
-	17, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
-	18, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
-	13, // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
-	11, // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
-	8,  // 9: hsu.master.store.v1.Worker.hooks:type_name -> hsu.master.store.v1.HookRun
-	12, // 10: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
-	7,  // 11: hsu.master.store.v1.Worker.notify:type_name -> hsu.master.store.v1.Notify
-	9,  // 12: hsu.master.store.v1.Worker.announcements:type_name -> hsu.master.store.v1.Announcement
-	16, // 13: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
-	10, // 14: hsu.master.store.v1.Announcement.apis:type_name -> hsu.master.store.v1.AnnouncedApi
-	22, // 15: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
-	22, // 16: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
-	2,  // 17: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
-	22, // 18: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
-	3,  // 19: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
-	22, // 20: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
-	22, // 21: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 22: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	22, // 23: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	4,  // 24: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	22, // 25: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	22, // 26: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	20, // 27: hsu.master.store.v1.Event.operator:type_name -> hsu.master.store.v1.Operator
-	22, // 28: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	17, // 4: hsu.master.store.v1.Worker.instance:type_name -> hsu.master.store.v1.Instance
+	18, // 5: hsu.master.store.v1.Worker.budget:type_name -> hsu.master.store.v1.RestartBudget
+	19, // 6: hsu.master.store.v1.Worker.last_exit:type_name -> hsu.master.store.v1.Exit
+	14, // 7: hsu.master.store.v1.Worker.services:type_name -> hsu.master.store.v1.Offer
+	12, // 8: hsu.master.store.v1.Worker.due:type_name -> hsu.master.store.v1.Due
+	9,  // 9: hsu.master.store.v1.Worker.hooks:type_name -> hsu.master.store.v1.HookRun
+	13, // 10: hsu.master.store.v1.Worker.found:type_name -> hsu.master.store.v1.Found
+	8,  // 11: hsu.master.store.v1.Worker.notify:type_name -> hsu.master.store.v1.Notify
+	10, // 12: hsu.master.store.v1.Worker.announcements:type_name -> hsu.master.store.v1.Announcement
+	7,  // 13: hsu.master.store.v1.Worker.exits:type_name -> hsu.master.store.v1.PastExit
+	19, // 14: hsu.master.store.v1.PastExit.exit:type_name -> hsu.master.store.v1.Exit
+	17, // 15: hsu.master.store.v1.HookRun.run:type_name -> hsu.master.store.v1.Instance
+	11, // 16: hsu.master.store.v1.Announcement.apis:type_name -> hsu.master.store.v1.AnnouncedApi
+	23, // 17: hsu.master.store.v1.Due.next:type_name -> google.protobuf.Timestamp
+	23, // 18: hsu.master.store.v1.Due.last:type_name -> google.protobuf.Timestamp
+	2,  // 19: hsu.master.store.v1.Found.proof:type_name -> hsu.master.store.v1.Proof
+	23, // 20: hsu.master.store.v1.Found.started:type_name -> google.protobuf.Timestamp
+	3,  // 21: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
+	23, // 22: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
+	23, // 23: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 24: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	23, // 25: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 26: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	23, // 27: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	23, // 28: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	21, // 29: hsu.master.store.v1.Event.operator:type_name -> hsu.master.store.v1.Operator
+	23, // 30: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }
@@ -2184,14 +2254,14 @@ func file_hsu_master_store_proto_init() {
 	if File_hsu_master_store_proto != nil {
 		return
 	}
-	file_hsu_master_store_proto_msgTypes[9].OneofWrappers = []any{}
+	file_hsu_master_store_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_store_proto_rawDesc), len(file_hsu_master_store_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -66,6 +66,8 @@ type Launcher interface {
 	// Measure returns the usage of the families of the subjects, in their order. A family that cannot be seen uses
 	// nothing.
 	Measure(ctx context.Context, subjects []Subject) ([]process.Resources, error)
+	// Look returns the processes of the instance, and where they listen.
+	Look(ctx context.Context, s Subject) (Look, error)
 	// Sweep kills the remaining descendants of an instance that is gone and returns those that are still alive.
 	Sweep(ctx context.Context, worker string, rec records.Instance) ([]process.Holder, error)
 }

@@ -144,6 +144,11 @@ func steady(b records.RestartHistory) records.RestartHistory {
 	return b
 }
 
+// SpentOf returns how many restarts of the budget are spent at a moment.
+func SpentOf(h records.RestartHistory, b unit.RestartBudget, now time.Duration) int {
+	return len(within(h.Spent, h.ReadyClock+readyFor(h, Event{}, now)-b.Window))
+}
+
 // lack decides what follows a start that failed because the master lacked a resource. The failure is not the
 // worker's fault, so it costs no budget and does not lengthen later delays. The retries are frequent, so the worker
 // runs soon after the resource is available again.

@@ -56,6 +56,28 @@ func CompareChange(key records.SecretKey, before, u unit.Spec, rec records.Worke
 	return d
 }
 
+// Changed returns what differs between the start of the present instance and one that its unit would make now:
+// "executable", "environment", or text about what cannot be told apart.
+func Changed(key records.SecretKey, u unit.Spec, rec records.Worker) (changed []string) {
+	if rec.Instance == nil || !rec.Outdated {
+		return nil
+	}
+	_, exe, err := u.Version()
+	if err == nil && rec.Instance.ExeHash != "" && exe != rec.Instance.ExeHash {
+		changed = append(changed, "executable")
+	}
+	switch {
+	case HasLostKey(key, u, rec):
+		changed = append(changed, KeyLost)
+	case rec.SecretKey == key.ID() && key.MAC(u.Name, u.Env) != rec.EnvironmentMAC:
+		changed = append(changed, "environment")
+	}
+	if len(changed) == 0 {
+		changed = []string{"command, or another key that takes effect at a start"}
+	}
+	return changed
+}
+
 // startedWithoutProgram reports whether the last start failed because the executable could not be read, such as one
 // that was missing.
 func startedWithoutProgram(rec records.Worker) bool {

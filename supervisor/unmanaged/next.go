@@ -63,7 +63,7 @@ func next(rec records.Worker, e event, now time.Time) (records.Worker, []notice)
 		rec.Found, rec.Status, rec.Reason = nil, records.StatusAbsent, e.reason
 	case evEnded:
 		e.exit.At = now
-		rec.LastExit = &e.exit
+		rec.Ended(e.exit, e.exit.String())
 		rec.Found, rec.Status, rec.Reason = nil, records.StatusAbsent, e.exit.String()
 		said = append(said, gone(before, e.exit.String()))
 	case evChanged:

@@ -233,7 +233,7 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 		if exit.At.IsZero() {
 			exit.At = time.Now()
 		}
-		w.rec.LastExit = &exit
+		w.rec.Ended(exit, e.Reason)
 		w.journal.add(w.event(eventExited, e.Reason))
 	}
 	e.Ours = w.shutOut() || e.Ours
