@@ -215,12 +215,17 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 				AnsweredAt: timeOf(c.GetAnsweredAt()), DueAt: timeOf(c.GetDueAt()),
 			})
 		}
-		if e := w.GetLastExit(); e != nil {
-			item.LastExit = &exitJSON{Code: e.Code, Signal: e.Signal, Known: e.GetKnown(), At: timeOf(e.GetAt())}
-		}
+		item.LastExit = exitToJSON(w.GetLastExit())
 		list = append(list, item)
 	}
 	return list
+}
+
+func exitToJSON(e *adminpb.Exit) *exitJSON {
+	if e == nil {
+		return nil
+	}
+	return &exitJSON{Code: e.Code, Signal: e.Signal, Known: e.GetKnown(), At: timeOf(e.GetAt())}
 }
 
 func modulesToJSON(announcements []*adminpb.Announcement) []moduleJSON {
@@ -261,16 +266,22 @@ func endpointToJSON(e *adminpb.Endpoint) endpointJSON {
 		Reason: e.GetReason(), TTL: e.GetTtl().AsDuration().Seconds(),
 		ExpiresAt: timeOf(e.GetExpiresAt()), Probe: e.GetProbe(),
 	}
-	if f := e.GetFigures(); f != nil {
-		item.Figures = &figuresJSON{
-			Calls: f.GetCalls(), InFlight: f.GetInFlight(), Failures: f.GetFailures(),
-			Retries: f.GetRetries(), Ejections: f.GetEjections(), Latency: latencyToJSON(f.GetLatency()),
-		}
-		if f.GetFailures() == nil {
-			item.Figures.Failures = map[string]uint64{}
-		}
-	}
+	item.Figures = figuresToJSON(e.GetFigures())
 	return item
+}
+
+func figuresToJSON(f *adminpb.Figures) *figuresJSON {
+	if f == nil {
+		return nil
+	}
+	shown := &figuresJSON{
+		Calls: f.GetCalls(), InFlight: f.GetInFlight(), Failures: f.GetFailures(),
+		Retries: f.GetRetries(), Ejections: f.GetEjections(), Latency: latencyToJSON(f.GetLatency()),
+	}
+	if f.GetFailures() == nil {
+		shown.Failures = map[string]uint64{}
+	}
+	return shown
 }
 
 func latencyToJSON(l *adminpb.Latency) *latencyJSON {

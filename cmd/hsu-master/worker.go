@@ -37,5 +37,6 @@ func workerCommand() *cli.Command {
 			printBadRecords(c.App.Writer, state)
 			return nil
 		}, jsonOutput(), wideOutput()),
+		inspectCommand(),
 		scaleCommand())
 }

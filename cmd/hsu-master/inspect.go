@@ -1,0 +1,265 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/api/adminpb"
+)
+
+func inspectCommand() *cli.Command {
+	cmd := leafOf("inspect", "show all that is known of a worker, or of those of a unit", "ID|UNIT", true,
+		inspectWorkers, jsonOutput())
+	cmd.Description = `It reads the state files if no master runs. "hsu-master why" says in one screen
+what matters. Variables of the environment are listed without their values.`
+	return cmd
+}
+
+// inspectJSON is what "worker inspect --json" prints.
+type (
+	inspectJSON struct {
+		Source  string           `json:"source"`
+		Workers []inspectionJSON `json:"workers"`
+	}
+	inspectionJSON struct {
+		Worker      workerJSON        `json:"worker"`
+		Since       *time.Time        `json:"since,omitempty"` // of its status
+		Exits       []pastExitJSON    `json:"exits"`           // the newest first
+		Events      []eventJSON       `json:"events"`          // the newest first
+		Policy      *policyJSON       `json:"policy"`
+		Settings    map[string]string `json:"settings"`
+		CommandLine []string          `json:"command_line,omitempty"`
+		PIDs        []int32           `json:"pids,omitempty"`
+		Listens     []int32           `json:"listens,omitempty"` // TCP ports
+		Cgroup      string            `json:"cgroup,omitempty"`
+		Log         string            `json:"log,omitempty"`
+		Outdated    []string          `json:"outdated_because,omitempty"`
+		SpecHash    string            `json:"spec_hash,omitempty"`
+		Retired     bool              `json:"retired"`
+		Hidden      string            `json:"hidden,omitempty"`
+		Calls       *figuresJSON      `json:"calls,omitempty"`
+	}
+	pastExitJSON struct {
+		Exit   exitJSON `json:"exit"`
+		Reason string   `json:"reason,omitempty"`
+	}
+	eventJSON struct {
+		At      *time.Time `json:"at,omitempty"`
+		Type    string     `json:"type"`
+		Detail  string     `json:"detail,omitempty"`
+		UID     *uint32    `json:"uid"` // null unless a user's command was the cause
+		Command string     `json:"command,omitempty"`
+	}
+	policyJSON struct {
+		Restart      string   `json:"restart"`
+		Restarts     int32    `json:"restarts"` // allowed within window
+		Window       float64  `json:"window"`   // seconds, as all durations
+		Spent        int32    `json:"spent"`
+		RetryFailed  *float64 `json:"retry_failed"` // null if a failed worker is given up
+		StartTimeout float64  `json:"start_timeout"`
+		StopGrace    float64  `json:"stop_grace"`
+	}
+)
+
+func inspectWorkers(c *cli.Context, name string) error {
+	f, err := foldersOf(c)
+	if err != nil {
+		return err
+	}
+	state, err := readState(c.Context, f)
+	if err != nil {
+		return err
+	}
+	resp, err := inspect(c.Context, f, state, &adminpb.InspectRequest{Names: []string{name}, Processes: true})
+	if err != nil {
+		return err
+	}
+	if c.Bool(jsonFlag) {
+		shown := inspectJSON{Source: state.GetSource(), Workers: []inspectionJSON{}}
+		for _, in := range resp.GetInspections() {
+			shown.Workers = append(shown.Workers, inspectionToJSON(in))
+		}
+		return printJSON(c.App.Writer, shown)
+	}
+	live, now := state.GetSource() == api.SourceLive, time.Now()
+	printOffline(c.App.Writer, state)
+	if len(resp.GetInspections()) == 0 {
+		printWhy(c.App.Writer, name, resp, live, now)
+	}
+	for i, in := range resp.GetInspections() {
+		if i > 0 {
+			fmt.Fprintln(c.App.Writer)
+		}
+		printInspection(c.App.Writer, in, live, now)
+	}
+	return nil
+}
+
+// section prints a title and the rows that have a value.
+func section(w io.Writer, title string, rows ...[2]string) {
+	const width = 18
+	begun := false
+	for _, row := range rows {
+		if row[1] == "" {
+			continue
+		}
+		if !begun {
+			fmt.Fprintf(w, "\n%s\n", title)
+			begun = true
+		}
+		fmt.Fprintf(w, "  %s%s\n", padded(printable(row[0]), width), printable(row[1]))
+	}
+}
+
+// printInspection prints the sections of one worker. Lines may be longer than a terminal is wide, since nothing is left
+// out.
+func printInspection(w io.Writer, in *adminpb.Inspection, live bool, now time.Time) {
+	item, e := in.GetWorker(), explain(in, live, now)
+	fmt.Fprintln(w, printable(headOf(in, now)))
+	section(
+		w, "state", [2]string{"why", e.why}, [2]string{"next", e.next}, [2]string{"do", e.do},
+		[2]string{"unit", item.GetUnit()}, [2]string{"desired", item.GetDesired()},
+		[2]string{"notes", note(item, now)},
+		[2]string{"outdated", strings.Join(in.GetOutdated(), ", ")},
+		[2]string{"starts", fmt.Sprintf("%d, %s by policy", item.GetIncarnation(),
+			plural(int(item.GetRestarts()), "restart"))}, //nolint:gosec // a count
+		[2]string{"budget", budgetText(in.GetPolicy())},
+		[2]string{"modules", modulesText(item.GetAnnouncements())},
+		[2]string{"calls", callsText(item.GetCalls())},
+		[2]string{"spec hash", in.GetSpecHash()},
+		[2]string{"log", in.GetLog()},
+	)
+	section(
+		w, "process", [2]string{"pid", joined(present(item.GetPid()))}, [2]string{"family", joined(in.GetPids())},
+		[2]string{"port", joined(present(item.GetPort()))}, [2]string{"listens on", joined(in.GetListens())},
+		[2]string{"started", orNothing(item.GetStartedAt() != nil, at(item.GetStartedAt(), now))},
+		[2]string{"command line", strings.Join(in.GetCommandLine(), " ")},
+		[2]string{"cgroup", in.GetCgroup()}, [2]string{"not seen", in.GetHidden()},
+		[2]string{"usage", allUsage(item)},
+		[2]string{"token", item.GetToken()},
+	)
+	var settings [][2]string
+	for _, s := range in.GetSettings() {
+		settings = append(settings, [2]string{s.GetKey(), s.GetValue()})
+	}
+	section(w, "unit in force", settings...)
+	printLines(w, "limits that are not enforced", item.GetUnenforced())
+	var p page
+	addChecks(&p, item, now)
+	if len(p.lines) > 0 {
+		fmt.Fprintf(w, "\nchecks\n%s", p.String())
+	}
+	printLines(w, "exits, the newest first", exitLines(in, len(in.GetExits())+1, now))
+	printLines(w, "events, the newest first", eventLines(in, now))
+	printLines(w, "output", lastLines(item.GetLastOutput(), len(item.GetLastOutput())))
+}
+
+func printLines(w io.Writer, title string, lines []string) {
+	if len(lines) > 0 {
+		fmt.Fprintf(w, "\n%s\n", title)
+	}
+	for _, line := range lines {
+		fmt.Fprintf(w, "  %s\n", printable(line))
+	}
+}
+
+func orNothing(known bool, text string) string {
+	if !known {
+		return ""
+	}
+	return text
+}
+
+// present returns the number, or nothing if it is 0.
+func present(n int32) []int32 {
+	if n == 0 {
+		return nil
+	}
+	return []int32{n}
+}
+
+func joined(numbers []int32) string {
+	texts := make([]string, len(numbers))
+	for i, n := range numbers {
+		texts[i] = strconv.Itoa(int(n))
+	}
+	return strings.Join(texts, " ")
+}
+
+func budgetText(p *adminpb.Inspection_Policy) string {
+	if p == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d of %s within %s spent", p.GetSpent(), plural(int(p.GetRestarts()), "restart"),
+		shortAge(p.GetWindow().AsDuration()))
+}
+
+func modulesText(announcements []*adminpb.Announcement) string {
+	var modules []string
+	for _, a := range announcements {
+		modules = append(modules, fmt.Sprintf("%s (pid %d)", a.GetModule(), a.GetPid()))
+	}
+	return strings.Join(modules, ", ")
+}
+
+func allUsage(w *adminpb.Worker) string {
+	var parts []string
+	for _, column := range usageColumns {
+		if value := column.of(w); value != "-" {
+			parts = append(parts, strings.ToLower(column.title)+" "+value)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func eventLines(in *adminpb.Inspection, now time.Time) []string {
+	var lines []string
+	for _, e := range in.GetEvents() {
+		line := at(e.GetAt(), now) + "  " + padded(e.GetType(), 12) + e.GetDetail()
+		if e.Uid != nil {
+			line += fmt.Sprintf(" (user %d: %s)", e.GetUid(), cmp.Or(e.GetCommand(), "by the admin service"))
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func inspectionToJSON(in *adminpb.Inspection) inspectionJSON {
+	shown := inspectionJSON{
+		Worker: workersToJSON([]*adminpb.Worker{in.GetWorker()})[0], Since: timeOf(in.GetSince()),
+		Exits: []pastExitJSON{}, Events: []eventJSON{}, Settings: map[string]string{},
+		CommandLine: in.GetCommandLine(), PIDs: in.GetPids(), Listens: in.GetListens(), Cgroup: in.GetCgroup(),
+		Log: in.GetLog(), Outdated: in.GetOutdated(), SpecHash: in.GetSpecHash(), Retired: in.GetRetired(),
+		Hidden: in.GetHidden(), Calls: figuresToJSON(in.GetWorker().GetCalls()),
+	}
+	for _, e := range in.GetExits() {
+		shown.Exits = append(shown.Exits, pastExitJSON{*exitToJSON(e.GetExit()), e.GetReason()})
+	}
+	for _, e := range in.GetEvents() {
+		shown.Events = append(shown.Events, eventJSON{
+			At: timeOf(e.GetAt()), Type: e.GetType(), Detail: e.GetDetail(), UID: e.Uid, Command: e.GetCommand(),
+		})
+	}
+	for _, s := range in.GetSettings() {
+		shown.Settings[s.GetKey()] = s.GetValue()
+	}
+	if p := in.GetPolicy(); p != nil {
+		shown.Policy = &policyJSON{
+			Restart: p.GetRestart(), Restarts: p.GetRestarts(), Spent: p.GetSpent(),
+			Window:       p.GetWindow().AsDuration().Seconds(),
+			StartTimeout: p.GetStartTimeout().AsDuration().Seconds(),
+			StopGrace:    p.GetStopGrace().AsDuration().Seconds(),
+		}
+		if p.GetRetryFailed() != nil {
+			shown.Policy.RetryFailed = new(p.GetRetryFailed().AsDuration().Seconds())
+		}
+	}
+	return shown
+}

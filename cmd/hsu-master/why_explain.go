@@ -1,0 +1,263 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+)
+
+// explanation is why a worker is in its status, what happens next and when, and the command that helps. Each text is
+// raw: it may have characters that a terminal must not get.
+type explanation struct{ why, next, do string }
+
+// explain decides what "why" says about a worker. live is false while no master runs.
+func explain(in *adminpb.Inspection, live bool, now time.Time) explanation {
+	w := in.GetWorker()
+	e := explanation{why: w.GetReason()}
+	switch held, isHeld := strings.CutPrefix(w.GetReason(), lifecycle.HeldPrefix); {
+	case isHeld:
+		e = explanation{
+			held, "looks again each second; no second process is started meanwhile",
+			command("worker inspect", w) + "  lists the processes",
+		}
+	case w.GetUnmanaged():
+		explainUnmanaged(in, &e)
+	default:
+		explainStatus(in, &e, now)
+	}
+	if !live {
+		e.next, e.do = "nothing, until a master runs", "hsu-master run  or: systemctl start hsu-master"
+	}
+	return e
+}
+
+func explainStatus(in *adminpb.Inspection, e *explanation, now time.Time) {
+	w := in.GetWorker()
+	switch records.Status(w.GetStatus()) {
+	case records.StatusStarting:
+		explainStarting(in, e, now)
+	case records.StatusRunning:
+		explainRunning(in, e)
+	case records.StatusUnhealthy:
+		e.next = "no calls until it passes its checks; restarted if it stays silent and idle"
+		e.do = command("worker logs", w) + "  or: " + command("worker restart", w)
+	case records.StatusStopping:
+		explainStopping(in, e, now)
+	case records.StatusStopped:
+		explainStopped(in, e, now)
+	case records.StatusBackoff:
+		e.next = "tries again " + moment(w.GetRetryAt(), now) + "; " + budgetLeft(in.GetPolicy())
+		e.do = "mend it; " + command("worker restart", w) + "  tries at once"
+	case records.StatusFailed:
+		e.next = "is not tried again by itself"
+		if w.GetRetryAt() != nil {
+			e.next = "tries once more " + moment(w.GetRetryAt(), now)
+		}
+		e.do = "mend it, then: " + command("worker restart", w)
+	case records.StatusWaiting:
+		on, _, named := strings.Cut(w.GetReason(), ": ")
+		e.why, e.next = "waits for "+cmp.Or(w.GetReason(), "its dependencies"), "starts as soon as that is met"
+		e.do = "hsu-master why"
+		if named {
+			e.do += " " + on
+		}
+	case records.StatusScheduled:
+		e.why = cmp.Or(lastRun(w, now), "it has not run yet")
+		e.next = "runs " + moment(w.GetNextDueAt(), now)
+		e.do = command("worker start", w) + "  runs it now"
+	case records.StatusCompleted:
+		e.why = cmp.Or(w.GetReason(), "it ended with a success code")
+		e.next = "is not started again: restart policy " + cmp.Or(in.GetPolicy().GetRestart(), "on-failure")
+		e.do = command("worker start", w) + "  runs it again"
+	case records.StatusAbsent: // unmanaged
+	}
+}
+
+func explainUnmanaged(in *adminpb.Inspection, e *explanation) {
+	w := in.GetWorker()
+	if w.GetStatus() != string(records.StatusAbsent) {
+		e.why = cmp.Or(w.GetReason(), "its process was found; another program starts it")
+		e.next = "is watched, never started or stopped"
+		return
+	}
+	e.next = "is taken as soon as it is found"
+	e.do = "start it with the program that it belongs to"
+	for _, s := range in.GetSettings() {
+		if s.GetKey() == "discover" {
+			e.do += "; it is found by " + s.GetValue()
+		}
+	}
+}
+
+func explainStarting(in *adminpb.Inspection, e *explanation, now time.Time) {
+	w := in.GetWorker()
+	e.why = "its process is being made"
+	if w.GetWaitingFor() != "" {
+		e.why = "waits for " + w.GetWaitingFor()
+	}
+	if limit := in.GetPolicy().GetStartTimeout(); limit != nil && w.GetStartedAt() != nil {
+		by := w.GetStartedAt().AsTime().Add(limit.AsDuration())
+		e.next = "is stopped " + moment(timestamppb.New(by), now) + ", if it is not ready by then; " +
+			budgetLeft(in.GetPolicy())
+	}
+	e.do = command("worker logs", w)
+}
+
+func explainRunning(in *adminpb.Inspection, e *explanation) {
+	w := in.GetWorker()
+	switch {
+	case e.why != "":
+	case w.GetReady():
+		e.why = "it is well"
+	default:
+		e.why = "it has not passed a check of this master yet"
+	}
+	e.next = "goes on"
+	if w.GetOutdated() {
+		e.why += "; outdated: " + cmp.Or(strings.Join(in.GetOutdated(), ", "), "its unit has changed since its start")
+		e.next = "goes on as it is until it is restarted"
+		e.do = command("worker restart", w)
+	}
+}
+
+func explainStopping(in *adminpb.Inspection, e *explanation, now time.Time) {
+	w := in.GetWorker()
+	e.why = cmp.Or(e.why, operatorText(in, now), "it was told to end")
+	e.next = "ends"
+	if grace := in.GetPolicy().GetStopGrace(); grace != nil && in.GetSince() != nil {
+		by := in.GetSince().AsTime().Add(grace.AsDuration())
+		e.next = "is killed " + moment(timestamppb.New(by), now) + ", if it has not ended by then"
+	}
+	switch {
+	case in.GetRetired():
+		e.next += "; then it is forgotten"
+	case w.GetDesired() == string(records.DesiredStopped):
+		e.next += "; then it stays stopped"
+	default:
+		e.next += "; then it is started again"
+	}
+	e.do = command("worker logs", w)
+}
+
+func explainStopped(in *adminpb.Inspection, e *explanation, now time.Time) {
+	w := in.GetWorker()
+	switch {
+	case in.GetRetired():
+		e.why = cmp.Or(e.why, "it is surplus: fewer replicas are wanted")
+		e.next = "is forgotten"
+		e.do = "hsu-master worker scale " + w.GetUnit() + "=N"
+	case w.GetDesired() == string(records.DesiredStopped):
+		e.why = cmp.Or(e.why, operatorText(in, now), "an operator has stopped it")
+		e.next = "stays stopped, also over restarts of the master and reboots"
+		e.do = command("worker start", w)
+	default:
+		e.why = cmp.Or(e.why, "the master stopped it when it ended")
+		e.next = "is started when the master is"
+	}
+}
+
+// operatorText names the operator who gave the last command to stop the worker or to disable its unit, "" if none did.
+func operatorText(in *adminpb.Inspection, now time.Time) string {
+	for _, e := range in.GetEvents() {
+		if e.Uid == nil || !strings.Contains(e.GetType(), "stop") && !strings.Contains(e.GetType(), "disable") {
+			continue
+		}
+		text := fmt.Sprintf("user %d, %s", e.GetUid(), at(e.GetAt(), now))
+		if e.GetCommand() != "" {
+			text += ": " + e.GetCommand()
+		}
+		return text
+	}
+	return ""
+}
+
+// lastRun describes the last run of a scheduled worker, "" if there was none.
+func lastRun(w *adminpb.Worker, now time.Time) string {
+	last := "its last run"
+	if w.GetLastDueAt() != nil {
+		last += ", due " + at(w.GetLastDueAt(), now) + ","
+	}
+	switch {
+	case w.GetReason() != "":
+		return last + " failed: " + w.GetReason()
+	case w.GetLastExit() != nil:
+		return last + " was good"
+	}
+	return ""
+}
+
+// budgetLeft describes what follows the next failures.
+func budgetLeft(p *adminpb.Inspection_Policy) string {
+	if p == nil {
+		return "its budget is not known"
+	}
+	left := int(p.GetRestarts() - p.GetSpent())
+	if left <= 0 {
+		return "the next failure makes it failed"
+	}
+	return fmt.Sprintf("%s left within %s, then failed", plural(left, "restart"), shortAge(p.GetWindow().AsDuration()))
+}
+
+// exitCause describes an exit and what caused it.
+func exitCause(e *adminpb.Inspection_PastExit) string {
+	exit, reason := e.GetExit(), e.GetReason()
+	if exit.Signal == nil {
+		bare := "exited with an unknown code"
+		if exit.Code != nil {
+			bare = fmt.Sprintf("exited with code %d", exit.GetCode())
+		}
+		if reason == "" || reason == bare {
+			return bare
+		}
+		if strings.HasPrefix(reason, bare) {
+			return reason
+		}
+		return reason + " (" + bare + ")"
+	}
+	killed := "killed by " + exit.GetSignal()
+	faults := []string{"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
+	switch {
+	case reason != "" && reason != killed && strings.HasPrefix(reason, killed):
+		return reason // such as out of memory
+	case reason != "" && reason != killed:
+		return reason + " (" + exit.GetSignal() + ")"
+	case slices.Contains(faults, exit.GetSignal()):
+		return killed + ", a fault of the program"
+	}
+	return killed + ", which hsu-master did not send"
+}
+
+// command returns a command about the worker.
+func command(verb string, w *adminpb.Worker) string { return "hsu-master " + verb + " " + w.GetId() }
+
+// at returns a time of the day, with the date if that is not today.
+func at(t *timestamppb.Timestamp, now time.Time) string {
+	shown := timeOf(t)
+	if shown == nil {
+		return "at an unknown time"
+	}
+	local := now.Local()
+	if shown.YearDay() != local.YearDay() || shown.Year() != local.Year() {
+		return shown.Format(time.DateTime)
+	}
+	return shown.Format(time.TimeOnly)
+}
+
+// moment returns when something happens: "at 03:12:20, in 4s".
+func moment(t *timestamppb.Timestamp, now time.Time) string {
+	if t == nil {
+		return "at an unknown time"
+	}
+	if !t.AsTime().After(now) {
+		return "now"
+	}
+	return "at " + at(t, now) + ", in " + shortAge(t.AsTime().Sub(now).Round(time.Second))
+}
