@@ -25,7 +25,7 @@
 //	                      since when the count may be short}
 //	workers
 //	└── worker id         Worker{unit, desired, status, reason, instance, incarnation,
-//	                      spec hash, restarts, budget, last exit, outdated, port,
+//	                      spec hash, restarts, budget, last exits, outdated, port,
 //	                      services, key and HMAC of its environment}
 //	counters
 //	├── processed_count   8 bytes

@@ -98,6 +98,9 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"state backup": summaryJSON{}, "state restore": restoredJSON{},
 		"state compact": compactedJSON{}, "state migrate": migrationJSON{},
 		"call process-data": processedJSON{}, "call get-status": businessJSON{},
+		"worker inspect": inspectJSON{}, "An inspection": inspectionJSON{}, "A past exit": pastExitJSON{},
+		"An event": eventJSON{}, "A policy": policyJSON{}, "why": whyJSON{}, "An explanation": explanationJSON{},
+		"top, an object a line": topJSON{}, "A load": loadJSON{},
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {

@@ -26,7 +26,7 @@ func explain(in *adminpb.Inspection, live bool, now time.Time) explanation {
 	case isHeld:
 		e = explanation{
 			held, "looks again each second; no second process is started meanwhile",
-			command("worker inspect", w) + "  lists the processes",
+			commandFor("worker inspect", w) + "  lists the processes",
 		}
 	case w.GetUnmanaged():
 		explainUnmanaged(in, &e)
@@ -48,20 +48,20 @@ func explainStatus(in *adminpb.Inspection, e *explanation, now time.Time) {
 		explainRunning(in, e)
 	case records.StatusUnhealthy:
 		e.next = "no calls until it passes its checks; restarted if it stays silent and idle"
-		e.do = command("worker logs", w) + "  or: " + command("worker restart", w)
+		e.do = commandFor("worker logs", w) + "  or: " + commandFor("worker restart", w)
 	case records.StatusStopping:
 		explainStopping(in, e, now)
 	case records.StatusStopped:
 		explainStopped(in, e, now)
 	case records.StatusBackoff:
 		e.next = "tries again " + moment(w.GetRetryAt(), now) + "; " + budgetLeft(in.GetPolicy())
-		e.do = "mend it; " + command("worker restart", w) + "  tries at once"
+		e.do = "mend it; " + commandFor("worker restart", w) + "  tries at once"
 	case records.StatusFailed:
 		e.next = "is not tried again by itself"
 		if w.GetRetryAt() != nil {
 			e.next = "tries once more " + moment(w.GetRetryAt(), now)
 		}
-		e.do = "mend it, then: " + command("worker restart", w)
+		e.do = "mend it, then: " + commandFor("worker restart", w)
 	case records.StatusWaiting:
 		on, _, named := strings.Cut(w.GetReason(), ": ")
 		e.why, e.next = "waits for "+cmp.Or(w.GetReason(), "its dependencies"), "starts as soon as that is met"
@@ -72,11 +72,11 @@ func explainStatus(in *adminpb.Inspection, e *explanation, now time.Time) {
 	case records.StatusScheduled:
 		e.why = cmp.Or(lastRun(w, now), "it has not run yet")
 		e.next = "runs " + moment(w.GetNextDueAt(), now)
-		e.do = command("worker start", w) + "  runs it now"
+		e.do = commandFor("worker start", w) + "  runs it now"
 	case records.StatusCompleted:
 		e.why = cmp.Or(w.GetReason(), "it ended with a success code")
 		e.next = "is not started again: restart policy " + cmp.Or(in.GetPolicy().GetRestart(), "on-failure")
-		e.do = command("worker start", w) + "  runs it again"
+		e.do = commandFor("worker start", w) + "  runs it again"
 	case records.StatusAbsent: // unmanaged
 	}
 }
@@ -108,7 +108,7 @@ func explainStarting(in *adminpb.Inspection, e *explanation, now time.Time) {
 		e.next = "is stopped " + moment(timestamppb.New(by), now) + ", if it is not ready by then; " +
 			budgetLeft(in.GetPolicy())
 	}
-	e.do = command("worker logs", w)
+	e.do = commandFor("worker logs", w)
 }
 
 func explainRunning(in *adminpb.Inspection, e *explanation) {
@@ -124,7 +124,7 @@ func explainRunning(in *adminpb.Inspection, e *explanation) {
 	if w.GetOutdated() {
 		e.why += "; outdated: " + cmp.Or(strings.Join(in.GetOutdated(), ", "), "its unit has changed since its start")
 		e.next = "goes on as it is until it is restarted"
-		e.do = command("worker restart", w)
+		e.do = commandFor("worker restart", w)
 	}
 }
 
@@ -144,7 +144,7 @@ func explainStopping(in *adminpb.Inspection, e *explanation, now time.Time) {
 	default:
 		e.next += "; then it is started again"
 	}
-	e.do = command("worker logs", w)
+	e.do = commandFor("worker logs", w)
 }
 
 func explainStopped(in *adminpb.Inspection, e *explanation, now time.Time) {
@@ -157,7 +157,7 @@ func explainStopped(in *adminpb.Inspection, e *explanation, now time.Time) {
 	case w.GetDesired() == string(records.DesiredStopped):
 		e.why = cmp.Or(e.why, operatorText(in, now), "an operator has stopped it")
 		e.next = "stays stopped, also over restarts of the master and reboots"
-		e.do = command("worker start", w)
+		e.do = commandFor("worker start", w)
 	default:
 		e.why = cmp.Or(e.why, "the master stopped it when it ended")
 		e.next = "is started when the master is"
@@ -235,8 +235,8 @@ func exitCause(e *adminpb.Inspection_PastExit) string {
 	return killed + ", which hsu-master did not send"
 }
 
-// command returns a command about the worker.
-func command(verb string, w *adminpb.Worker) string { return "hsu-master " + verb + " " + w.GetId() }
+// commandFor returns a command about the worker.
+func commandFor(verb string, w *adminpb.Worker) string { return "hsu-master " + verb + " " + w.GetId() }
 
 // at returns a time of the day, with the date if that is not today.
 func at(t *timestamppb.Timestamp, now time.Time) string {
