@@ -54,7 +54,8 @@ func cutAt(text string, width int) string {
 	return strings.TrimRight(string([]rune(text)[:max(0, width-3)]), " ") + "..."
 }
 
-// wrapped breaks the text at blanks into lines of at most width characters. What does not fit into the lines is cut off.
+// wrapped breaks the text at blanks into lines of at most width characters. What does not fit into the lines is cut
+// off.
 func wrapped(text string, width, most int) []string {
 	lines := wrap(text, width)
 	if len(lines) > most {
