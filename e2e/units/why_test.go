@@ -78,7 +78,7 @@ func TestWhy(t *testing.T) {
 	}
 	s.wantWhy("dependent-0", "dependent-0 is waiting", "why waits for crash: crash-0 has failed",
 		"do hsu-master why crash")
-	s.wantWhy("sick-0", "sick-0 is starting", "exited with code 1", "no such path", "if it is not ready by then",
+	s.wantWhy("sick-0", "sick-0 is starting", "no such path", "if it is not ready by then",
 		"health missed")
 	s.wantWhy("task-0", "task-0 is completed", "is not started again: restart policy on-failure")
 	s.wantWhy("daily-0", "daily-0 is scheduled", "next runs at", "hsu-master worker start daily-0 runs it now")
@@ -140,7 +140,7 @@ func (s *site) wantInspection(id string) {
 	}
 	w := shown.Workers[0]
 	if shown.Source != "live" || w.Worker.ID != id || len(w.Exits) != 3 || w.Exits[0].Reason != "exited with code 3" ||
-		len(w.Events) != 10 || w.Events[0].Type != "failed" || w.Settings["environment"] != "PASSWORD" ||
+		len(w.Events) != 9 || w.Events[0].Type != "failed" || w.Settings["environment"] != "PASSWORD" ||
 		w.Policy.Spent != 2 {
 		s.T.Errorf("worker inspect --json: %+v", shown)
 	}
