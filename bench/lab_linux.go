@@ -47,6 +47,7 @@ var experiments = []struct {
 	{"a file of units", []string{rowLoad, rowLoadGrowth}, loadFile},
 	{"a hundred units", []string{rowColdStartUnits}, startUnits},
 	{"a hundred idle units", []string{rowIdleCPUMixed}, idleUnits},
+	{"commands", []string{rowList, rowListGrowth, rowTop}, commands},
 	{"a rotated log", []string{rowRotate, rowRotateWrite}, rotatePlain},
 	{"a rotated log, compressed", []string{rowRotateGzip, rowRotateGzipWrite}, rotateGzip},
 	{"forwarded calls, 1 caller", []string{rowForward1}, forward1},

@@ -26,6 +26,9 @@ const (
 	rowLoadGrowth      = "load-growth/1000"
 	rowColdStartUnits  = "cold-start-units/100"
 	rowIdleCPUMixed    = "idle-cpu-mixed/100"
+	rowList            = "list/10"
+	rowListGrowth      = "list-growth/300"
+	rowTop             = "top/300"
 	rowRotate          = "rotate"
 	rowRotateWrite     = "rotate-write"
 	rowRotateGzip      = "rotate-gzip"
@@ -133,6 +136,18 @@ var figures = []figure{
 	{
 		key: rowIdleCPUMixed, what: "CPU with 100 idle units, half managed", against: "100 integrated units",
 		unit: ofCore, floor: 1.2,
+	},
+	{
+		key: rowList, what: "CPU of worker list, 10 workers", against: "CPU of version",
+		unit: seconds, floor: 3,
+	},
+	{
+		key: rowListGrowth, what: "CPU of worker list, 300 workers", against: "10 workers",
+		unit: seconds, floor: 10,
+	},
+	{
+		key: rowTop, what: "CPU of a master of 300 that top watches", against: "idle master of 300",
+		unit: ofCore,
 	},
 	rotatedOutput(rowRotate, "output of a worker, log rotated"),
 	rotatedWrite(rowRotateWrite, "p99 of a write to a rotated log"),

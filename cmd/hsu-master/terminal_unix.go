@@ -64,7 +64,7 @@ func (t *terminal) readKeys() error {
 				{Fd: int32(in), Events: unix.POLLIN}, //nolint:gosec // likewise
 				{Fd: done, Events: unix.POLLIN},
 			}
-			if _, err := unix.Poll(fds, -1); err == unix.EINTR { //nolint:errorlint // an errno
+			if _, err := unix.Poll(fds, -1); err == unix.EINTR {
 				continue
 			}
 			var key [1]byte

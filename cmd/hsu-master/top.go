@@ -67,7 +67,8 @@ func top(c *cli.Context) error {
 		return err
 	}
 	w := watcher{
-		folders: f, out: c.App.Writer, json: c.Bool(jsonFlag), left: c.Int(countFlag), interval: c.Duration(intervalFlag),
+		folders: f, out: c.App.Writer,
+		json: c.Bool(jsonFlag), left: c.Int(countFlag), interval: c.Duration(intervalFlag),
 		table: loadTable{width: pageWidth, order: c.String(sortFlag), colour: os.Getenv("NO_COLOR") == ""},
 	}
 	switch {
@@ -126,9 +127,8 @@ func (w *watcher) run(ctx context.Context) error {
 		return nil
 	}
 	for {
-		w.ask(ctx)
-		if ctx.Err() != nil {
-			return nil
+		if w.ask(ctx); ctx.Err() != nil {
+			return nil //nolint:nilerr // it was interrupted
 		}
 		if err := w.show(); err != nil {
 			return err

@@ -9,8 +9,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -70,8 +68,8 @@ func (l *load) addCalls(before, now *adminpb.Figures, seconds float64) {
 			counts[i] -= n
 		}
 	}
-	bound, any := latencyAt(&adminpb.Latency{Counts: counts, Sum: &durationpb.Duration{}}, 0.99)
-	l.p99, l.slow = bound, any && bound == 0
+	bound, ended := latencyAt(&adminpb.Latency{Counts: counts}, 0.99)
+	l.p99, l.slow = bound, ended && bound == 0
 }
 
 // The orders of the table.
@@ -170,9 +168,10 @@ const (
 func (t loadTable) lines(list []load) []string {
 	list = slices.Clone(list)
 	sortLoads(list, t.order)
-	shown, room := list, 0
+	shown := list
 	if t.height > 0 {
-		if room = t.height - 3; t.note != "" { // the last line of a terminal stays free
+		room := t.height - 3 // the last line of a terminal stays free
+		if t.note != "" {
 			room--
 		}
 		from := min(t.offset, max(0, len(list)-room))
@@ -180,21 +179,21 @@ func (t loadTable) lines(list []load) []string {
 	}
 	columns, name := t.columns(shown)
 	lines := []string{cutAt(totals(list, len(shown)), t.width)}
-	title := left("WORKER", name)
+	title := []string{left("WORKER", name)}
 	for _, c := range columns {
-		title += " " + right(c.title, c.width)
+		title = append(title, right(c.title, c.width))
 	}
-	lines = append(lines, t.paint(title, "\x1b[7m"))
+	lines = append(lines, t.paint(strings.Join(title, " "), "\x1b[7m"))
 	for _, l := range shown {
-		line := left(printable(l.id), name)
+		line := []string{left(printable(l.id), name)}
 		for _, c := range columns {
 			text := right(printable(c.of(l)), c.width)
 			if c.title == "STATUS" {
 				text = t.paint(text, statusColour(l.status))
 			}
-			line += " " + text
+			line = append(line, text)
 		}
-		lines = append(lines, line)
+		lines = append(lines, strings.Join(line, " "))
 	}
 	if t.note != "" {
 		lines = append(lines, cutAt(t.note, t.width))

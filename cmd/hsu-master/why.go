@@ -350,17 +350,17 @@ func callsText(f *adminpb.Figures) string {
 
 func processText(in *adminpb.Inspection, now time.Time) string {
 	w := in.GetWorker()
-	text := fmt.Sprintf("pid %d", w.GetPid())
+	parts := []string{fmt.Sprintf("pid %d", w.GetPid())}
 	if w.GetPort() != 0 {
-		text += fmt.Sprintf(", port %d", w.GetPort())
+		parts = append(parts, fmt.Sprintf("port %d", w.GetPort()))
 	}
-	text += ", started " + at(w.GetStartedAt(), now)
+	parts = append(parts, "started "+at(w.GetStartedAt(), now))
 	for _, column := range usageColumns[:3] {
 		if value := column.of(w); value != "-" {
-			text += ", " + value + " " + strings.ToLower(column.title)
+			parts = append(parts, strings.ToLower(column.title)+" "+value)
 		}
 	}
-	return text
+	return strings.Join(parts, ", ")
 }
 
 // unenforcedKeys returns the limits that are not enforced.

@@ -77,7 +77,9 @@ func TestWhyOfEachStatus(t *testing.T) {
 			},
 		},
 		"unhealthy": {
-			records.StatusUnhealthy, func(_ *adminpb.Inspection, w *adminpb.Worker) { w.Reason = "no answer to Ping: timeout" },
+			records.StatusUnhealthy, func(_ *adminpb.Inspection, w *adminpb.Worker) {
+				w.Reason = "no answer to Ping: timeout"
+			},
 			explanation{
 				"no answer to Ping: timeout",
 				"no calls until it passes its checks; restarted if it stays silent and idle",
@@ -159,15 +161,20 @@ func TestWhyOfEachStatus(t *testing.T) {
 			},
 		},
 		"waiting": {
-			records.StatusWaiting, func(_ *adminpb.Inspection, w *adminpb.Worker) { w.Reason = "db: db-0 has failed: it left" },
+			records.StatusWaiting, func(_ *adminpb.Inspection, w *adminpb.Worker) {
+				w.Reason = "db: db-0 has failed: it left"
+			},
 			explanation{
 				"waits for db: db-0 has failed: it left", "starts as soon as that is met", "hsu-master why db",
 			},
 		},
 		"scheduled": {
-			records.StatusScheduled, func(_ *adminpb.Inspection, w *adminpb.Worker) { w.NextDueAt = after(24 * time.Hour) },
+			records.StatusScheduled, func(_ *adminpb.Inspection, w *adminpb.Worker) {
+				w.NextDueAt = after(24 * time.Hour)
+			},
 			explanation{
-				"it has not run yet", "runs at 2026-02-04 03:12:16, in 24h", "hsu-master worker start web-0  runs it now",
+				"it has not run yet", "runs at 2026-02-04 03:12:16, in 24h",
+				"hsu-master worker start web-0  runs it now",
 			},
 		},
 		"scheduled after a failure": {

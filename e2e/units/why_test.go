@@ -71,8 +71,8 @@ func TestWhy(t *testing.T) {
 	s := newSite(t, map[string]string{"hsu.yaml": troubled})
 	m := s.start()
 	s.wantWhy("crash", "crash-0 is failed since", "restart budget 2/5m used up: exited with code 3",
-		"next tries once more at", "do mend it, then: hsu-master worker restart crash-0", "2 of 2 restarts within 5m spent",
-		"output | the password is")
+		"next tries once more at", "do mend it, then: hsu-master worker restart crash-0",
+		"2 of 2 restarts within 5m spent", "output | the password is")
 	if said := s.why("crash-0"); strings.Contains(said, "hunter2") || strings.Count(said, "exited with code 3\n") < 4 {
 		t.Errorf("why crash-0 shows a secret, or not the three exits:\n%s", said)
 	}
@@ -117,7 +117,8 @@ func (s *site) wantInspection(id string) {
 	s.T.Helper()
 	text := s.CLI("worker", "inspect", id).Stdout
 	for _, want := range []string{
-		"\nunit in force\n", "environment       PASSWORD\n", "\nevents, the newest first\n", "\nexits, the newest first\n",
+		"\nunit in force\n", "environment       PASSWORD\n", "\nevents, the newest first\n",
+		"\nexits, the newest first\n",
 		"command line      ", "restart           always, 2 restarts within 5m",
 	} {
 		if !strings.Contains(text, want) {
