@@ -57,6 +57,12 @@ func TestInspectHasTheLastExits(t *testing.T) {
 			t.Errorf("the last exit is %v, not that of %v", in.LastExit, in.Exits)
 		}
 		m.stop(nil)
+		m = startMaster(t, world, dir, 1, memoryLimited)
+		settle(time.Minute)
+		if in := m.inspect(t, "worker-0"); in.Exits[4].Reason != "hsu-master stopped it" {
+			t.Errorf("after a stop of the master the last exit is %+v", in.Exits[4])
+		}
+		m.stop(nil)
 	})
 }
 

@@ -233,11 +233,20 @@ func (w *owner) exited(ctx context.Context, exit identity.Exit, e lifecycle.Even
 		if exit.At.IsZero() {
 			exit.At = time.Now()
 		}
-		w.rec.Ended(exit, e.Reason)
+		w.rec.Ended(exit, causeOf(w.state, e.Reason))
 		w.journal.add(w.event(eventExited, e.Reason))
 	}
 	e.Ours = w.shutOut() || e.Ours
 	w.step(ctx, e)
+}
+
+// causeOf returns the cause of an exit for the list of past ones. A stop without a reason of its own is that of the
+// master, and its signal must not be taken for one that another program sent.
+func causeOf(s lifecycle.State, reason string) string {
+	if s.Status == records.StatusStopping && (s.Reason == "" || strings.HasPrefix(s.Reason, lifecycle.HeldPrefix)) {
+		return "hsu-master stopped it"
+	}
+	return reason
 }
 
 // shutOut reports whether a worker ended because the master had its port reserved. The next start releases the
