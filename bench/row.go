@@ -147,7 +147,7 @@ var figures = []figure{
 	},
 	{
 		key: rowTop, what: "CPU of a master of 300 that top watches", against: "idle master of 300",
-		unit: ofCore,
+		unit: ofCore, floor: 5,
 	},
 	rotatedOutput(rowRotate, "output of a worker, log rotated"),
 	rotatedWrite(rowRotateWrite, "p99 of a write to a rotated log"),
