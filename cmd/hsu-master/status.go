@@ -93,7 +93,7 @@ func verdict(state *adminpb.State) error {
 	}
 	return hint(fmt.Errorf("not everything that is wanted is running: %s%s",
 		printable(strings.Join(missing, ", ")), more),
-		`"hsu-master worker list" shows why; workers that are starting or in backoff only need time`)
+		`"hsu-master why" explains it; workers that are starting or in backoff only need time`)
 }
 
 // good reports whether a wanted worker is as it should be. The reason of a scheduled one is why its last run failed.
