@@ -87,7 +87,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 	for title, object := range map[string]any{
 		"state dump and status": stateJSON{}, "worker list": workersJSON{},
 		"worker logs, an object a line": logLineJSON{},
-		"A worker": workerJSON{}, "Usage": usageJSON{}, "A check": healthJSON{}, "An exit": exitJSON{},
+		"A worker":                      workerJSON{}, "Usage": usageJSON{}, "A check": healthJSON{}, "An exit": exitJSON{},
 		"A unit": unitJSON{}, "A module": moduleJSON{}, "An API": apiJSON{},
 		"service list": servicesJSON{}, "A service": serviceJSON{}, "An endpoint": endpointJSON{},
 		"Figures": figuresJSON{}, "Latency": latencyJSON{},

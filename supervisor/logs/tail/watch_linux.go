@@ -18,7 +18,7 @@ type watcher struct {
 }
 
 // gather is the least time between two reads of the changes, so that those of a fast writer are one.
-const gather = 5 * time.Millisecond
+const gather = 20 * time.Millisecond
 
 func watchFolder(dir string) (*watcher, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
