@@ -32,7 +32,7 @@ type Admin struct {
 	Reread func(
 		ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
 	) error
-	Tails    *tail.Hub // of the workers' logs
+	Tails    *tail.Hub // of the workers' logs; if it is nil, Logs fails with UNIMPLEMENTED
 	Listen   string    // address of the public server
 	Registry string    // URL of the module registry; empty if none is served
 	Version  string

@@ -18,6 +18,9 @@ import (
 // Logs streams the output of workers. It reads from files, at the pace of the client: a client that does not read keeps
 // nothing but its place in them.
 func (a *Admin) Logs(req *adminpb.LogsRequest, stream grpc.ServerStreamingServer[adminpb.LogsResponse]) error {
+	if a.Tails == nil {
+		return status.Error(codes.Unimplemented, "this master does not read logs")
+	}
 	workers, err := a.Supervisor.Select(req.GetAll(), req.GetNames()...)
 	if unknown, ok := errors.AsType[*supervisor.UnknownError](err); ok {
 		return status.Error(codes.NotFound, sendable(unknown.Error()))
