@@ -19,7 +19,7 @@ type logLineJSON struct {
 	Worker string     `json:"worker"`
 	Time   *time.Time `json:"time"`           // when the master saw it; null for a line that was there before
 	Line   string     `json:"line"`           // without its newline
-	More   bool       `json:"more,omitempty"` // the line is longer than 64 KiB, and goes on in the next one of the worker
+	More   bool       `json:"more,omitempty"` // the line goes on in the next one of the worker
 	Notice string     `json:"notice,omitempty"`
 }
 

@@ -16,6 +16,7 @@ func logText(worker, text string) *adminpb.LogText {
 }
 
 func TestLogPrinter(t *testing.T) {
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	long := strings.Repeat("x", 64)
 	for name, test := range map[string]struct {
 		p    logPrinter
@@ -62,7 +63,7 @@ func TestLogPrinter(t *testing.T) {
 `,
 			in: []*adminpb.LogText{
 				logText("web-0", "a\x1b\xff\n"),
-				{Worker: "web-0", Text: []byte("x"), Time: timestamppb.New(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))},
+				{Worker: "web-0", Text: []byte("x"), Time: timestamppb.New(noon)},
 				{Worker: "web-0", Notice: "gone"},
 			},
 		},

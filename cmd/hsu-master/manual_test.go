@@ -86,8 +86,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 	printed := map[string][]string{}
 	for title, object := range map[string]any{
 		"state dump and status": stateJSON{}, "worker list": workersJSON{},
-		"worker logs, an object a line": logLineJSON{},
-		"A worker":                      workerJSON{}, "Usage": usageJSON{}, "A check": healthJSON{}, "An exit": exitJSON{},
+		"A worker": workerJSON{}, "Usage": usageJSON{}, "A check": healthJSON{}, "An exit": exitJSON{},
 		"A unit": unitJSON{}, "A module": moduleJSON{}, "An API": apiJSON{},
 		"service list": servicesJSON{}, "A service": serviceJSON{}, "An endpoint": endpointJSON{},
 		"Figures": figuresJSON{}, "Latency": latencyJSON{},
@@ -100,6 +99,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"state compact": compactedJSON{}, "state migrate": migrationJSON{},
 		"call process-data": processedJSON{}, "call get-status": businessJSON{},
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
+		"worker logs, an object a line": logLineJSON{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
