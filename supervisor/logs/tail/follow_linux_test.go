@@ -156,3 +156,22 @@ func TestManyFollowers(t *testing.T) {
 		t.Error("the watcher goes on")
 	}
 }
+
+// A follower whose client pauses over several rotations finds its lines in the rotated files, of which some are
+// compressed meanwhile.
+func TestFollowerBehindSeveralRotations(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	s := h.source("a-0", "")
+	h.serve(logs.Policy{MaxSize: 64 << 10, Keep: 1 << 20, Compress: true}, true, s)
+	f := h.follow(Query{Lines: -1}, s)
+	stop := startWriter(t, s.Path, "a")
+	seen := newSequence(t)
+	for range 3 {
+		seen.add(f.next())
+		h.awaitRotations(5)
+	}
+	for written := stop(); seen.last["a"] < written; {
+		seen.add(f.next())
+	}
+}
