@@ -11,7 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/logs"
 )
 
-// Processes write as fast as they can while their log is rotated a hundred times. The follower gets each line once,
+// Processes write without a rest while their log is rotated a hundred times. The follower gets each line once,
 // whichever way the rotated lines are freed.
 func TestFollowOverRotations(t *testing.T) {
 	for name, collapse := range map[string]bool{"collapse": true, "punch": false} {
@@ -26,7 +26,7 @@ func TestFollowOverRotations(t *testing.T) {
 				stops[writer] = startWriter(t, s.Path, writer)
 			}
 			seen := newSequence(t)
-			for rotations := 0; rotations < 100; {
+			for rotations := 0; rotations < manyRotations; {
 				select {
 				case <-h.rotated:
 					rotations++
