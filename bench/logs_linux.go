@@ -59,19 +59,21 @@ func followLogs(ctx context.Context, l *lab) (_ []row, err error) {
 			_ = cmd.Wait()
 		}()
 	}
-	var product, tail, idle series
+	var product, tail, client series
 	for round := range l.rounds {
 		if err := l.awaitCalm(ctx); err != nil {
 			return nil, err
 		}
-		shares, err := coreShares(ctx, l.span(5*time.Second, 2*time.Second), m.pid(), ours.Process.Pid, theirs.Process.Pid)
+		while := l.span(5*time.Second, 2*time.Second)
+		shares, err := coreShares(ctx, while, m.pid(), ours.Process.Pid, theirs.Process.Pid)
 		if err != nil {
 			return nil, err
 		}
 		product, tail = append(product, shares[0]+shares[1]), append(tail, shares[2])
-		idle = append(idle, shares[1])
-		l.say("round %d of %d, %d lines/s of %d logs:  master %s, client %s  tail %s", round+1, l.rounds,
-			speakers*spokenEach, speakers, format(ofCore, shares[0]), format(ofCore, shares[1]), format(ofCore, shares[2]))
+		client = append(client, shares[1])
+		l.say("round %d of %d, %d lines/s of %d logs:  master %s, client %s  tail %s",
+			round+1, l.rounds, speakers*spokenEach, speakers,
+			format(ofCore, shares[0]), format(ofCore, shares[1]), format(ofCore, shares[2]))
 	}
 	n, err := checkHeard(heard)
 	if err != nil {
@@ -79,7 +81,7 @@ func followLogs(ctx context.Context, l *lab) (_ []row, err error) {
 	}
 	r := newRow(rowLogsFollow, product, tail)
 	r.notes = append(r.notes, fmt.Sprintf("%d lines, of which none is lost; the client used %s of it",
-		n, format(ofCore, idle.median())))
+		n, format(ofCore, client.median())))
 	return []row{r}, nil
 }
 
