@@ -42,7 +42,7 @@ type Admin struct {
 	End      func(ctx context.Context, detach bool) (wait func(context.Context) error, err error)
 	InFlight func() int      // number of calls in flight
 	Service  systemd.Service // whose main process this one is
-	Tails    *tail.Hub       // of the workers' logs
+	Tails    *tail.Hub       // of the workers' logs; if it is nil, Logs fails with UNIMPLEMENTED
 	Listen   string          // address of the public server
 	Registry string          // URL of the module registry; empty if none is served
 	Version  string

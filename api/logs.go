@@ -18,6 +18,9 @@ import (
 // Logs streams the output of workers. It reads from files, at the pace of the client: a client that does not read keeps
 // nothing but its place in them.
 func (a *Admin) Logs(req *adminpb.LogsRequest, stream grpc.ServerStreamingServer[adminpb.LogsResponse]) error {
+	if a.Tails == nil {
+		return status.Error(codes.Unimplemented, "this master does not read logs")
+	}
 	workers, err := a.Supervisor.Select(req.GetAll(), req.GetNames()...)
 	if unknown, ok := errors.AsType[*supervisor.UnknownError](err); ok {
 		return status.Error(codes.NotFound, sendable(unknown.Error()))
@@ -38,19 +41,27 @@ func SendLogs(
 		return status.Error(codes.InvalidArgument, sendable(err.Error()))
 	}
 	var sources []tail.Source
+	var elsewhere adminpb.LogsResponse // workers without a log
 	for _, w := range workers {
 		if reason := w.NoLog(); reason != "" {
-			if err := send(&adminpb.LogsResponse{Worker: w.ID, Notice: sendable(reason)}); err != nil {
-				return err
-			}
+			elsewhere.Texts = append(elsewhere.Texts, &adminpb.LogText{Worker: w.ID, Notice: sendable(reason)})
 			continue
 		}
 		sources = append(sources, tail.Source{Worker: w.ID, Path: w.LogPath})
 	}
-	err = hub.Copy(ctx, sources, query, func(c tail.Chunk) error {
-		return send(&adminpb.LogsResponse{
-			Worker: c.Worker, Text: c.Text, Time: timestamp(c.Time), Notice: sendable(c.Notice),
-		})
+	if len(elsewhere.GetTexts()) > 0 {
+		if err := send(&elsewhere); err != nil {
+			return err
+		}
+	}
+	err = hub.Copy(ctx, sources, query, func(chunks []tail.Chunk) error {
+		resp := &adminpb.LogsResponse{}
+		for _, c := range chunks {
+			resp.Texts = append(resp.Texts, &adminpb.LogText{
+				Worker: c.Worker, Text: c.Text, Time: timestamp(c.Time), Notice: sendable(c.Notice),
+			})
+		}
+		return send(resp)
 	})
 	switch {
 	case errors.Is(err, tail.ErrNoPrevious):

@@ -30,6 +30,7 @@ var childParts = map[string]func(*childIO) error{
 	"parse":     childParse,
 	"serve":     childServe,
 	"write":     childWrite,
+	"speak":     childSpeak,
 }
 
 // childIO is the part's side of the conversation.

@@ -50,6 +50,7 @@ var experiments = []struct {
 	{"commands", []string{rowList, rowListGrowth, rowTop}, commands},
 	{"a rotated log", []string{rowRotate, rowRotateWrite}, rotatePlain},
 	{"a rotated log, compressed", []string{rowRotateGzip, rowRotateGzipWrite}, rotateGzip},
+	{"followed logs", []string{rowLogsFollow}, followLogs},
 	{"forwarded calls, 1 caller", []string{rowForward1}, forward1},
 	{"forwarded calls, 8 callers", []string{rowForward8}, forward8},
 	{"forwarded calls, 64 callers", []string{rowForward64, rowForwardCPU}, forward64},

@@ -33,6 +33,7 @@ const (
 	rowRotateWrite     = "rotate-write"
 	rowRotateGzip      = "rotate-gzip"
 	rowRotateGzipWrite = "rotate-gzip-write"
+	rowLogsFollow      = "logs-follow"
 
 	rowForward1          = "forward/1"
 	rowForward8          = "forward/8"
@@ -153,6 +154,10 @@ var figures = []figure{
 	rotatedWrite(rowRotateWrite, "p99 of a write to a rotated log"),
 	rotatedOutput(rowRotateGzip, "output of a worker, log rotated, compressed"),
 	rotatedWrite(rowRotateGzipWrite, "p99 of a write to such a log"),
+	{
+		key: rowLogsFollow, what: "CPU to follow 50 logs, 10000 lines/s", against: "tail -f of the files",
+		unit: ofCore, floor: 3,
+	},
 
 	forwarded(rowForward1, "forwarded, 64 bytes, 1 caller"),
 	forwarded(rowForward8, "forwarded, 64 bytes, 8 callers"),

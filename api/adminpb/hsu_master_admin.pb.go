@@ -86,7 +86,7 @@ func (x UpgradeResponse_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpgradeResponse_Step.Descriptor instead.
 func (UpgradeResponse_Step) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25, 0}
 }
 
 type WatchResponse_Kind int32
@@ -142,7 +142,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{42, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{43, 0}
 }
 
 type GetStateRequest struct {
@@ -1625,18 +1625,10 @@ func (x *LogsRequest) GetPrevious() bool {
 	return false
 }
 
-// LogsResponse is output of one worker.
+// LogsResponse is what was written, in the order in which it was.
 type LogsResponse struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Worker string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
-	// Lines, each with its newline. If the last one has none, the next text of the
-	// worker continues it. Any bytes but NUL.
-	Text []byte `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
-	// When the master saw the text, some milliseconds after it was written; absent
-	// for what was there before.
-	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
-	// What is wrong with the log; text is empty then.
-	Notice        string `protobuf:"bytes,4,opt,name=notice,proto3" json:"notice,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Texts         []*LogText             `protobuf:"bytes,1,rep,name=texts,proto3" json:"texts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1671,28 +1663,81 @@ func (*LogsResponse) Descriptor() ([]byte, []int) {
 	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
 }
 
-func (x *LogsResponse) GetWorker() string {
+func (x *LogsResponse) GetTexts() []*LogText {
+	if x != nil {
+		return x.Texts
+	}
+	return nil
+}
+
+// LogText is output of one worker.
+type LogText struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Worker string                 `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
+	// Lines, each with its newline. If the last one has none, the next text of the
+	// worker continues it. Any bytes but NUL.
+	Text []byte `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// When the master saw the text, some milliseconds after it was written; absent
+	// for what was there before.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// What is wrong with the log; text is empty then.
+	Notice        string `protobuf:"bytes,4,opt,name=notice,proto3" json:"notice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogText) Reset() {
+	*x = LogText{}
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogText) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogText) ProtoMessage() {}
+
+func (x *LogText) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogText.ProtoReflect.Descriptor instead.
+func (*LogText) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *LogText) GetWorker() string {
 	if x != nil {
 		return x.Worker
 	}
 	return ""
 }
 
-func (x *LogsResponse) GetText() []byte {
+func (x *LogText) GetText() []byte {
 	if x != nil {
 		return x.Text
 	}
 	return nil
 }
 
-func (x *LogsResponse) GetTime() *timestamppb.Timestamp {
+func (x *LogText) GetTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Time
 	}
 	return nil
 }
 
-func (x *LogsResponse) GetNotice() string {
+func (x *LogText) GetNotice() string {
 	if x != nil {
 		return x.Notice
 	}
@@ -1714,7 +1759,7 @@ type UpgradeRequest struct {
 
 func (x *UpgradeRequest) Reset() {
 	*x = UpgradeRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1771,7 @@ func (x *UpgradeRequest) String() string {
 func (*UpgradeRequest) ProtoMessage() {}
 
 func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1784,7 @@ func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
 func (*UpgradeRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpgradeRequest) GetBinary() string {
@@ -1782,7 +1827,7 @@ type UpgradeResponse struct {
 
 func (x *UpgradeResponse) Reset() {
 	*x = UpgradeResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +1839,7 @@ func (x *UpgradeResponse) String() string {
 func (*UpgradeResponse) ProtoMessage() {}
 
 func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +1852,7 @@ func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpgradeResponse.ProtoReflect.Descriptor instead.
 func (*UpgradeResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpgradeResponse) GetStep() UpgradeResponse_Step {
@@ -1903,7 +1948,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +1960,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +1973,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *State) GetSource() string {
@@ -2082,7 +2127,7 @@ type EventCommands struct {
 
 func (x *EventCommands) Reset() {
 	*x = EventCommands{}
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2139,7 @@ func (x *EventCommands) String() string {
 func (*EventCommands) ProtoMessage() {}
 
 func (x *EventCommands) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2152,7 @@ func (x *EventCommands) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventCommands.ProtoReflect.Descriptor instead.
 func (*EventCommands) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EventCommands) GetRules() int32 {
@@ -2157,7 +2202,7 @@ type Operator struct {
 
 func (x *Operator) Reset() {
 	*x = Operator{}
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2214,7 @@ func (x *Operator) String() string {
 func (*Operator) ProtoMessage() {}
 
 func (x *Operator) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2227,7 @@ func (x *Operator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operator.ProtoReflect.Descriptor instead.
 func (*Operator) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Operator) GetUid() uint32 {
@@ -2220,7 +2265,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2277,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2290,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Unit) GetName() string {
@@ -2370,7 +2415,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2427,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2440,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Worker) GetId() string {
@@ -2629,7 +2674,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +2686,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +2699,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Usage) GetResident() int64 {
@@ -2711,7 +2756,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +2768,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +2781,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Announcement) GetModule() string {
@@ -2772,7 +2817,7 @@ type AnnouncedApi struct {
 
 func (x *AnnouncedApi) Reset() {
 	*x = AnnouncedApi{}
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2784,7 +2829,7 @@ func (x *AnnouncedApi) String() string {
 func (*AnnouncedApi) ProtoMessage() {}
 
 func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2797,7 +2842,7 @@ func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
 func (*AnnouncedApi) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AnnouncedApi) GetServiceIds() []string {
@@ -2843,7 +2888,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_hsu_master_admin_proto_msgTypes[33]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2855,7 +2900,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[33]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2868,7 +2913,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Check) GetUse() string {
@@ -2927,7 +2972,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[34]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2939,7 +2984,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[34]
+	mi := &file_hsu_master_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2952,7 +2997,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -3002,7 +3047,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_hsu_master_admin_proto_msgTypes[35]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3014,7 +3059,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[35]
+	mi := &file_hsu_master_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3027,7 +3072,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{35}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Service) GetName() string {
@@ -3109,7 +3154,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3121,7 +3166,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[36]
+	mi := &file_hsu_master_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3134,7 +3179,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{36}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -3232,7 +3277,7 @@ type Figures struct {
 
 func (x *Figures) Reset() {
 	*x = Figures{}
-	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3289,7 @@ func (x *Figures) String() string {
 func (*Figures) ProtoMessage() {}
 
 func (x *Figures) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[37]
+	mi := &file_hsu_master_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3302,7 @@ func (x *Figures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Figures.ProtoReflect.Descriptor instead.
 func (*Figures) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{37}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Figures) GetCalls() uint64 {
@@ -3316,7 +3361,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3328,7 +3373,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[38]
+	mi := &file_hsu_master_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3341,7 +3386,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{38}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Latency) GetCounts() []uint64 {
@@ -3366,7 +3411,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[39]
+	mi := &file_hsu_master_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3378,7 +3423,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[39]
+	mi := &file_hsu_master_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3391,7 +3436,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{39}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{40}
 }
 
 type ListResponse struct {
@@ -3403,7 +3448,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[40]
+	mi := &file_hsu_master_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3415,7 +3460,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[40]
+	mi := &file_hsu_master_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3428,7 +3473,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{40}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListResponse) GetServices() []*Service {
@@ -3446,7 +3491,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[41]
+	mi := &file_hsu_master_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3458,7 +3503,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[41]
+	mi := &file_hsu_master_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3471,7 +3516,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{41}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{42}
 }
 
 type WatchResponse struct {
@@ -3486,7 +3531,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[42]
+	mi := &file_hsu_master_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3498,7 +3543,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[42]
+	mi := &file_hsu_master_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3511,7 +3556,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{42}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -3549,7 +3594,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[43]
+	mi := &file_hsu_master_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3561,7 +3606,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[43]
+	mi := &file_hsu_master_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +3619,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{43}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RegisterRequest) GetService() string {
@@ -3608,7 +3653,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[44]
+	mi := &file_hsu_master_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3620,7 +3665,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[44]
+	mi := &file_hsu_master_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3633,7 +3678,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{44}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RegisterResponse) GetEndpoint() *Endpoint {
@@ -3654,7 +3699,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[45]
+	mi := &file_hsu_master_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3666,7 +3711,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[45]
+	mi := &file_hsu_master_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3679,7 +3724,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{45}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DeregisterRequest) GetService() string {
@@ -3706,7 +3751,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[46]
+	mi := &file_hsu_master_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3718,7 +3763,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[46]
+	mi := &file_hsu_master_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3731,7 +3776,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{46}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DeregisterResponse) GetRemoved() []string {
@@ -3751,7 +3796,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[47]
+	mi := &file_hsu_master_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3763,7 +3808,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[47]
+	mi := &file_hsu_master_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3776,7 +3821,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{47}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *HeartbeatRequest) GetService() string {
@@ -3803,7 +3848,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[48]
+	mi := &file_hsu_master_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3815,7 +3860,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[48]
+	mi := &file_hsu_master_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3828,7 +3873,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{48}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
@@ -3850,7 +3895,7 @@ type Inspection_PastExit struct {
 
 func (x *Inspection_PastExit) Reset() {
 	*x = Inspection_PastExit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[49]
+	mi := &file_hsu_master_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3862,7 +3907,7 @@ func (x *Inspection_PastExit) String() string {
 func (*Inspection_PastExit) ProtoMessage() {}
 
 func (x *Inspection_PastExit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[49]
+	mi := &file_hsu_master_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3907,7 +3952,7 @@ type Inspection_Event struct {
 
 func (x *Inspection_Event) Reset() {
 	*x = Inspection_Event{}
-	mi := &file_hsu_master_admin_proto_msgTypes[50]
+	mi := &file_hsu_master_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +3964,7 @@ func (x *Inspection_Event) String() string {
 func (*Inspection_Event) ProtoMessage() {}
 
 func (x *Inspection_Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[50]
+	mi := &file_hsu_master_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3989,7 +4034,7 @@ type Inspection_Policy struct {
 
 func (x *Inspection_Policy) Reset() {
 	*x = Inspection_Policy{}
-	mi := &file_hsu_master_admin_proto_msgTypes[51]
+	mi := &file_hsu_master_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4001,7 +4046,7 @@ func (x *Inspection_Policy) String() string {
 func (*Inspection_Policy) ProtoMessage() {}
 
 func (x *Inspection_Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[51]
+	mi := &file_hsu_master_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4077,7 +4122,7 @@ type Inspection_Setting struct {
 
 func (x *Inspection_Setting) Reset() {
 	*x = Inspection_Setting{}
-	mi := &file_hsu_master_admin_proto_msgTypes[52]
+	mi := &file_hsu_master_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4089,7 +4134,7 @@ func (x *Inspection_Setting) String() string {
 func (*Inspection_Setting) ProtoMessage() {}
 
 func (x *Inspection_Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[52]
+	mi := &file_hsu_master_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4254,8 +4299,10 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
 	"\x05match\x18\x06 \x01(\tR\x05match\x12\x1a\n" +
 	"\bprevious\x18\a \x01(\bR\bpreviousB\b\n" +
-	"\x06_lines\"\x82\x01\n" +
-	"\fLogsResponse\x12\x16\n" +
+	"\x06_lines\"B\n" +
+	"\fLogsResponse\x122\n" +
+	"\x05texts\x18\x01 \x03(\v2\x1c.hsu.master.admin.v1.LogTextR\x05texts\"}\n" +
+	"\aLogText\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\fR\x04text\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
@@ -4501,7 +4548,7 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_hsu_master_admin_proto_goTypes = []any{
 	(UpgradeResponse_Step)(0),     // 0: hsu.master.admin.v1.UpgradeResponse.Step
 	(WatchResponse_Kind)(0),       // 1: hsu.master.admin.v1.WatchResponse.Kind
@@ -4528,144 +4575,146 @@ var file_hsu_master_admin_proto_goTypes = []any{
 	(*Event)(nil),                 // 22: hsu.master.admin.v1.Event
 	(*LogsRequest)(nil),           // 23: hsu.master.admin.v1.LogsRequest
 	(*LogsResponse)(nil),          // 24: hsu.master.admin.v1.LogsResponse
-	(*UpgradeRequest)(nil),        // 25: hsu.master.admin.v1.UpgradeRequest
-	(*UpgradeResponse)(nil),       // 26: hsu.master.admin.v1.UpgradeResponse
-	(*State)(nil),                 // 27: hsu.master.admin.v1.State
-	(*EventCommands)(nil),         // 28: hsu.master.admin.v1.EventCommands
-	(*Operator)(nil),              // 29: hsu.master.admin.v1.Operator
-	(*Unit)(nil),                  // 30: hsu.master.admin.v1.Unit
-	(*Worker)(nil),                // 31: hsu.master.admin.v1.Worker
-	(*Usage)(nil),                 // 32: hsu.master.admin.v1.Usage
-	(*Announcement)(nil),          // 33: hsu.master.admin.v1.Announcement
-	(*AnnouncedApi)(nil),          // 34: hsu.master.admin.v1.AnnouncedApi
-	(*Check)(nil),                 // 35: hsu.master.admin.v1.Check
-	(*Exit)(nil),                  // 36: hsu.master.admin.v1.Exit
-	(*Service)(nil),               // 37: hsu.master.admin.v1.Service
-	(*Endpoint)(nil),              // 38: hsu.master.admin.v1.Endpoint
-	(*Figures)(nil),               // 39: hsu.master.admin.v1.Figures
-	(*Latency)(nil),               // 40: hsu.master.admin.v1.Latency
-	(*ListRequest)(nil),           // 41: hsu.master.admin.v1.ListRequest
-	(*ListResponse)(nil),          // 42: hsu.master.admin.v1.ListResponse
-	(*WatchRequest)(nil),          // 43: hsu.master.admin.v1.WatchRequest
-	(*WatchResponse)(nil),         // 44: hsu.master.admin.v1.WatchResponse
-	(*RegisterRequest)(nil),       // 45: hsu.master.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 46: hsu.master.admin.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 47: hsu.master.admin.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 48: hsu.master.admin.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 49: hsu.master.admin.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 50: hsu.master.admin.v1.HeartbeatResponse
-	(*Inspection_PastExit)(nil),   // 51: hsu.master.admin.v1.Inspection.PastExit
-	(*Inspection_Event)(nil),      // 52: hsu.master.admin.v1.Inspection.Event
-	(*Inspection_Policy)(nil),     // 53: hsu.master.admin.v1.Inspection.Policy
-	(*Inspection_Setting)(nil),    // 54: hsu.master.admin.v1.Inspection.Setting
-	nil,                           // 55: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 56: hsu.master.admin.v1.Figures.FailuresEntry
-	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
+	(*LogText)(nil),               // 25: hsu.master.admin.v1.LogText
+	(*UpgradeRequest)(nil),        // 26: hsu.master.admin.v1.UpgradeRequest
+	(*UpgradeResponse)(nil),       // 27: hsu.master.admin.v1.UpgradeResponse
+	(*State)(nil),                 // 28: hsu.master.admin.v1.State
+	(*EventCommands)(nil),         // 29: hsu.master.admin.v1.EventCommands
+	(*Operator)(nil),              // 30: hsu.master.admin.v1.Operator
+	(*Unit)(nil),                  // 31: hsu.master.admin.v1.Unit
+	(*Worker)(nil),                // 32: hsu.master.admin.v1.Worker
+	(*Usage)(nil),                 // 33: hsu.master.admin.v1.Usage
+	(*Announcement)(nil),          // 34: hsu.master.admin.v1.Announcement
+	(*AnnouncedApi)(nil),          // 35: hsu.master.admin.v1.AnnouncedApi
+	(*Check)(nil),                 // 36: hsu.master.admin.v1.Check
+	(*Exit)(nil),                  // 37: hsu.master.admin.v1.Exit
+	(*Service)(nil),               // 38: hsu.master.admin.v1.Service
+	(*Endpoint)(nil),              // 39: hsu.master.admin.v1.Endpoint
+	(*Figures)(nil),               // 40: hsu.master.admin.v1.Figures
+	(*Latency)(nil),               // 41: hsu.master.admin.v1.Latency
+	(*ListRequest)(nil),           // 42: hsu.master.admin.v1.ListRequest
+	(*ListResponse)(nil),          // 43: hsu.master.admin.v1.ListResponse
+	(*WatchRequest)(nil),          // 44: hsu.master.admin.v1.WatchRequest
+	(*WatchResponse)(nil),         // 45: hsu.master.admin.v1.WatchResponse
+	(*RegisterRequest)(nil),       // 46: hsu.master.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 47: hsu.master.admin.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 48: hsu.master.admin.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 49: hsu.master.admin.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 50: hsu.master.admin.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 51: hsu.master.admin.v1.HeartbeatResponse
+	(*Inspection_PastExit)(nil),   // 52: hsu.master.admin.v1.Inspection.PastExit
+	(*Inspection_Event)(nil),      // 53: hsu.master.admin.v1.Inspection.Event
+	(*Inspection_Policy)(nil),     // 54: hsu.master.admin.v1.Inspection.Policy
+	(*Inspection_Setting)(nil),    // 55: hsu.master.admin.v1.Inspection.Setting
+	nil,                           // 56: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 57: hsu.master.admin.v1.Figures.FailuresEntry
+	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 59: google.protobuf.Duration
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
-	27, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
-	31, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
+	28, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
+	32, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
 	8,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
 	11, // 3: hsu.master.admin.v1.InspectResponse.inspections:type_name -> hsu.master.admin.v1.Inspection
-	30, // 4: hsu.master.admin.v1.InspectResponse.units:type_name -> hsu.master.admin.v1.Unit
-	31, // 5: hsu.master.admin.v1.Inspection.worker:type_name -> hsu.master.admin.v1.Worker
-	57, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
-	51, // 7: hsu.master.admin.v1.Inspection.exits:type_name -> hsu.master.admin.v1.Inspection.PastExit
-	52, // 8: hsu.master.admin.v1.Inspection.events:type_name -> hsu.master.admin.v1.Inspection.Event
-	53, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
-	54, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
-	58, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
-	58, // 12: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
-	57, // 13: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	31, // 4: hsu.master.admin.v1.InspectResponse.units:type_name -> hsu.master.admin.v1.Unit
+	32, // 5: hsu.master.admin.v1.Inspection.worker:type_name -> hsu.master.admin.v1.Worker
+	58, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
+	52, // 7: hsu.master.admin.v1.Inspection.exits:type_name -> hsu.master.admin.v1.Inspection.PastExit
+	53, // 8: hsu.master.admin.v1.Inspection.events:type_name -> hsu.master.admin.v1.Inspection.Event
+	54, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
+	55, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
+	59, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
+	59, // 12: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
+	58, // 13: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
 	22, // 14: hsu.master.admin.v1.EventsResponse.events:type_name -> hsu.master.admin.v1.Event
-	57, // 15: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
-	29, // 16: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
-	57, // 17: hsu.master.admin.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	57, // 18: hsu.master.admin.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	58, // 19: hsu.master.admin.v1.UpgradeRequest.drain:type_name -> google.protobuf.Duration
-	0,  // 20: hsu.master.admin.v1.UpgradeResponse.step:type_name -> hsu.master.admin.v1.UpgradeResponse.Step
-	58, // 21: hsu.master.admin.v1.UpgradeResponse.paused:type_name -> google.protobuf.Duration
-	31, // 22: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
-	37, // 23: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	57, // 24: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	55, // 25: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	57, // 26: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
-	30, // 27: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
-	28, // 28: hsu.master.admin.v1.State.event_commands:type_name -> hsu.master.admin.v1.EventCommands
-	57, // 29: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
-	57, // 30: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
-	36, // 31: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	35, // 32: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	57, // 33: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	57, // 34: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
-	57, // 35: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
-	32, // 36: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
-	33, // 37: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
-	29, // 38: hsu.master.admin.v1.Worker.stopped_by:type_name -> hsu.master.admin.v1.Operator
-	39, // 39: hsu.master.admin.v1.Worker.calls:type_name -> hsu.master.admin.v1.Figures
-	58, // 40: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
-	34, // 41: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
-	57, // 42: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	57, // 43: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	57, // 44: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	38, // 45: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	58, // 46: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	57, // 47: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	39, // 48: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	58, // 49: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	56, // 50: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	40, // 51: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	58, // 52: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	37, // 53: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	1,  // 54: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	38, // 55: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	58, // 56: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	38, // 57: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	58, // 58: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	36, // 59: hsu.master.admin.v1.Inspection.PastExit.exit:type_name -> hsu.master.admin.v1.Exit
-	57, // 60: hsu.master.admin.v1.Inspection.Event.at:type_name -> google.protobuf.Timestamp
-	58, // 61: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
-	58, // 62: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
-	58, // 63: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
-	58, // 64: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
-	2,  // 65: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	4,  // 66: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	14, // 67: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	6,  // 68: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	16, // 69: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	18, // 70: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
-	20, // 71: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
-	9,  // 72: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
-	12, // 73: hsu.master.admin.v1.Admin.Shutdown:input_type -> hsu.master.admin.v1.ShutdownRequest
-	23, // 74: hsu.master.admin.v1.Admin.Logs:input_type -> hsu.master.admin.v1.LogsRequest
-	25, // 75: hsu.master.admin.v1.Admin.Upgrade:input_type -> hsu.master.admin.v1.UpgradeRequest
-	41, // 76: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	43, // 77: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	45, // 78: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	47, // 79: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	49, // 80: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	3,  // 81: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	5,  // 82: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	15, // 83: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	7,  // 84: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	17, // 85: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	19, // 86: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
-	21, // 87: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
-	10, // 88: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
-	13, // 89: hsu.master.admin.v1.Admin.Shutdown:output_type -> hsu.master.admin.v1.ShutdownResponse
-	24, // 90: hsu.master.admin.v1.Admin.Logs:output_type -> hsu.master.admin.v1.LogsResponse
-	26, // 91: hsu.master.admin.v1.Admin.Upgrade:output_type -> hsu.master.admin.v1.UpgradeResponse
-	42, // 92: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	44, // 93: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	46, // 94: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	48, // 95: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	50, // 96: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	81, // [81:97] is the sub-list for method output_type
-	65, // [65:81] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	58, // 15: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
+	30, // 16: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
+	58, // 17: hsu.master.admin.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	25, // 18: hsu.master.admin.v1.LogsResponse.texts:type_name -> hsu.master.admin.v1.LogText
+	58, // 19: hsu.master.admin.v1.LogText.time:type_name -> google.protobuf.Timestamp
+	59, // 20: hsu.master.admin.v1.UpgradeRequest.drain:type_name -> google.protobuf.Duration
+	0,  // 21: hsu.master.admin.v1.UpgradeResponse.step:type_name -> hsu.master.admin.v1.UpgradeResponse.Step
+	59, // 22: hsu.master.admin.v1.UpgradeResponse.paused:type_name -> google.protobuf.Duration
+	32, // 23: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
+	38, // 24: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
+	58, // 25: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	56, // 26: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	58, // 27: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	31, // 28: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
+	29, // 29: hsu.master.admin.v1.State.event_commands:type_name -> hsu.master.admin.v1.EventCommands
+	58, // 30: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
+	58, // 31: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	37, // 32: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
+	36, // 33: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
+	58, // 34: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	58, // 35: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	58, // 36: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	33, // 37: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
+	34, // 38: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
+	30, // 39: hsu.master.admin.v1.Worker.stopped_by:type_name -> hsu.master.admin.v1.Operator
+	40, // 40: hsu.master.admin.v1.Worker.calls:type_name -> hsu.master.admin.v1.Figures
+	59, // 41: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	35, // 42: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
+	58, // 43: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	58, // 44: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	58, // 45: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	39, // 46: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	59, // 47: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	58, // 48: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	40, // 49: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	59, // 50: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	57, // 51: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	41, // 52: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	59, // 53: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	38, // 54: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	1,  // 55: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	39, // 56: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	59, // 57: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	39, // 58: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	59, // 59: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	37, // 60: hsu.master.admin.v1.Inspection.PastExit.exit:type_name -> hsu.master.admin.v1.Exit
+	58, // 61: hsu.master.admin.v1.Inspection.Event.at:type_name -> google.protobuf.Timestamp
+	59, // 62: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
+	59, // 63: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
+	59, // 64: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
+	59, // 65: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
+	2,  // 66: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	4,  // 67: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	14, // 68: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	6,  // 69: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	16, // 70: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	18, // 71: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
+	20, // 72: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
+	9,  // 73: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
+	12, // 74: hsu.master.admin.v1.Admin.Shutdown:input_type -> hsu.master.admin.v1.ShutdownRequest
+	23, // 75: hsu.master.admin.v1.Admin.Logs:input_type -> hsu.master.admin.v1.LogsRequest
+	26, // 76: hsu.master.admin.v1.Admin.Upgrade:input_type -> hsu.master.admin.v1.UpgradeRequest
+	42, // 77: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	44, // 78: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	46, // 79: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	48, // 80: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	50, // 81: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	3,  // 82: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	5,  // 83: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	15, // 84: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	7,  // 85: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	17, // 86: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	19, // 87: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
+	21, // 88: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
+	10, // 89: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
+	13, // 90: hsu.master.admin.v1.Admin.Shutdown:output_type -> hsu.master.admin.v1.ShutdownResponse
+	24, // 91: hsu.master.admin.v1.Admin.Logs:output_type -> hsu.master.admin.v1.LogsResponse
+	27, // 92: hsu.master.admin.v1.Admin.Upgrade:output_type -> hsu.master.admin.v1.UpgradeResponse
+	43, // 93: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	45, // 94: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	47, // 95: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	49, // 96: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	51, // 97: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	82, // [82:98] is the sub-list for method output_type
+	66, // [66:82] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -4675,17 +4724,17 @@ func file_hsu_master_admin_proto_init() {
 	}
 	file_hsu_master_admin_proto_msgTypes[18].OneofWrappers = []any{}
 	file_hsu_master_admin_proto_msgTypes[21].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[28].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[30].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[34].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[50].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[29].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[31].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[35].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[51].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   55,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

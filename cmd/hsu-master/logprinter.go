@@ -19,7 +19,7 @@ type logLineJSON struct {
 	Worker string     `json:"worker"`
 	Time   *time.Time `json:"time"`           // when the master saw it; null for a line that was there before
 	Line   string     `json:"line"`           // without its newline
-	More   bool       `json:"more,omitempty"` // the line is longer than 64 KiB, and goes on in the next one of the worker
+	More   bool       `json:"more,omitempty"` // the line goes on in the next one of the worker
 	Notice string     `json:"notice,omitempty"`
 }
 
@@ -46,20 +46,38 @@ func newLogPrinter(c *cli.Context, req *adminpb.LogsRequest) *logPrinter {
 	return p
 }
 
-// print prints the output of one worker, with one write.
+// print prints output, with one write if there are no notices.
 func (p *logPrinter) print(resp *adminpb.LogsResponse) error {
-	if p.json {
-		return p.printJSON(resp)
-	}
 	var b bytes.Buffer
-	if notice := resp.GetNotice(); notice != "" {
-		if p.open != "" {
-			fmt.Fprintln(p.w)
-			p.open = ""
+	for _, text := range resp.GetTexts() {
+		switch notice := text.GetNotice(); {
+		case p.json:
+			if err := appendJSON(&b, text); err != nil {
+				return err
+			}
+		case notice == "":
+			p.append(&b, text)
+		default:
+			if p.open != "" {
+				b.WriteByte('\n')
+				p.open = ""
+			}
+			if _, err := p.w.Write(b.Bytes()); err != nil {
+				return err
+			}
+			b.Reset()
+			fmt.Fprintf(p.errs, "hsu-master: %s: %s\n", printable(text.GetWorker()), printable(notice))
 		}
-		fmt.Fprintf(p.errs, "hsu-master: %s: %s\n", printable(resp.GetWorker()), printable(notice))
+	}
+	if b.Len() == 0 {
 		return nil
 	}
+	_, err := p.w.Write(b.Bytes())
+	return err
+}
+
+// append adds the lines of a worker to a text.
+func (p *logPrinter) append(b *bytes.Buffer, resp *adminpb.LogText) {
 	for line := range bytes.Lines(resp.GetText()) {
 		if p.open != resp.GetWorker() {
 			if p.open != "" {
@@ -79,28 +97,25 @@ func (p *logPrinter) print(resp *adminpb.LogsResponse) error {
 			p.open = ""
 		}
 	}
-	_, err := p.w.Write(b.Bytes())
-	return err
 }
 
-func (p *logPrinter) printJSON(resp *adminpb.LogsResponse) error {
+// appendJSON adds an object for each line.
+func appendJSON(b *bytes.Buffer, resp *adminpb.LogText) error {
 	line := logLineJSON{Worker: resp.GetWorker(), Notice: resp.GetNotice()}
 	if line.Notice != "" {
-		return printJSONLine(p.w, line)
+		return printJSONLine(b, line)
 	}
 	if at := resp.GetTime(); at != nil {
 		line.Time = new(at.AsTime())
 	}
-	var b bytes.Buffer
 	for text := range bytes.Lines(resp.GetText()) {
 		content, whole := bytes.CutSuffix(text, []byte("\n"))
 		line.Line, line.More = string(content), !whole
-		if err := printJSONLine(&b, line); err != nil {
+		if err := printJSONLine(b, line); err != nil {
 			return err
 		}
 	}
-	_, err := p.w.Write(b.Bytes())
-	return err
+	return nil
 }
 
 // colors of the ids of workers: cyan, yellow, green, magenta, blue, and the bright ones.

@@ -108,7 +108,7 @@ func printLogs(c *cli.Context) error {
 	_, err = liveState(c.Context, f)
 	if errors.Is(err, errNoMaster) {
 		if req.GetFollow() {
-			return hint(err, `without --follow, the lines that are there are printed; start a master with "hsu-master run"`)
+			return hint(err, `start one with "hsu-master run"; without --follow, the files are read`)
 		}
 		return readLogs(c.Context, f, req, out)
 	}
@@ -149,7 +149,7 @@ func logsError(err error) error {
 		return err
 	}
 	text := errors.New(printable(said.Message()))
-	switch said.Code() {
+	switch said.Code() { //nolint:exhaustive // the others are not expected
 	case codes.InvalidArgument:
 		return usageError{text}
 	case codes.NotFound:

@@ -87,7 +87,6 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 	printed := map[string][]string{}
 	for title, object := range map[string]any{
 		"state dump and status": stateJSON{}, "worker list": workersJSON{},
-		"worker logs, an object a line": logLineJSON{},
 		"A worker": workerJSON{}, "Usage": usageJSON{}, "A check": healthJSON{}, "An exit": exitJSON{},
 		"unit list, an array of these": unitSummaryJSON{},
 		"worker start, stop, restart and signal, unit enable and disable, an object a line": actJSON{},
@@ -107,6 +106,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"top, an object a line": topJSON{}, "A load": loadJSON{},
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
 		"events, an object a line": history.Line{}, "Event commands": commandsJSON{}, "An operator": history.Operator{},
+		"worker logs, an object a line": logLineJSON{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {

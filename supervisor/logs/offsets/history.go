@@ -24,9 +24,12 @@ const (
 
 func (h *history) add(when time.Time, end int64) {
 	s := sight{when.UnixNano(), end}
-	// Later sights are of a log that was truncated since, or of a clock that was set back.
-	h.sights = slices.DeleteFunc(h.sights, func(other sight) bool { return other.at > s.at || other.end > s.end })
 	n := len(h.sights)
+	// Later sights are of a log that was truncated since, or of a clock that was set back.
+	for n > 0 && (h.sights[n-1].at > s.at || h.sights[n-1].end > s.end) {
+		n--
+	}
+	h.sights = h.sights[:n]
 	if n > 0 && s.at-h.sights[n-1].at < max(leastApart, h.apart) {
 		return
 	}

@@ -69,8 +69,8 @@ type Rotator struct {
 	puts  int             // calls of Put
 }
 
-// New returns a rotator without logs. It calls report from the goroutines of [Rotator.Serve], with their context. Readers
-// of the logs use the tables.
+// New returns a rotator without logs. It calls report from the goroutines of [Rotator.Serve], with their context.
+// Readers of the logs use the tables.
 func New(report func(context.Context, Event), tables *offsets.Tables) *Rotator {
 	return &Rotator{
 		report: report, space: system, offsets: tables, untidy: make(chan struct{}, 1),

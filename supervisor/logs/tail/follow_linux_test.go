@@ -11,7 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/logs"
 )
 
-// Processes write as fast as they can while their log is rotated a hundred times. The follower gets each line once,
+// Processes write without a rest while their log is rotated a hundred times. The follower gets each line once,
 // whichever way the rotated lines are freed.
 func TestFollowOverRotations(t *testing.T) {
 	for name, collapse := range map[string]bool{"collapse": true, "punch": false} {
@@ -26,7 +26,7 @@ func TestFollowOverRotations(t *testing.T) {
 				stops[writer] = startWriter(t, s.Path, writer)
 			}
 			seen := newSequence(t)
-			for rotations := 0; rotations < 100; {
+			for rotations := 0; rotations < manyRotations; {
 				select {
 				case <-h.rotated:
 					rotations++
@@ -154,5 +154,24 @@ func TestManyFollowers(t *testing.T) {
 	}
 	if h.hub.watcher != nil {
 		t.Error("the watcher goes on")
+	}
+}
+
+// A follower whose client pauses over several rotations finds its lines in the rotated files, of which some are
+// compressed meanwhile.
+func TestFollowerBehindSeveralRotations(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	s := h.source("a-0", "")
+	h.serve(logs.Policy{MaxSize: 64 << 10, Keep: 1 << 20, Compress: true}, true, s)
+	f := h.follow(Query{Lines: -1}, s)
+	stop := startWriter(t, s.Path, "a")
+	seen := newSequence(t)
+	for range 3 {
+		seen.add(f.next())
+		h.awaitRotations(5)
+	}
+	for written := stop(); seen.last["a"] < written; {
+		seen.add(f.next())
 	}
 }

@@ -83,7 +83,8 @@ func TestSinceWithoutSights(t *testing.T) {
 	h := newHost(t)
 	now := time.Now().Truncate(time.Second)
 	stamp := func(ago time.Duration, n int) string {
-		return fmt.Sprintf("%s web-0 incarnation %d: started by hsu-master\n", now.Add(-ago).UTC().Format(time.RFC3339), n)
+		at := now.Add(-ago).UTC().Format(time.RFC3339)
+		return fmt.Sprintf("%s web-0 incarnation %d: started by hsu-master\n", at, n)
 	}
 	s := h.source("web-0", "2.1\n"+stamp(time.Hour, 3)+"3.0\n"+stamp(time.Minute, 4)+"4.0\n")
 	old := layout.RotatedPath(s.Path, 1)
@@ -149,7 +150,8 @@ func TestLogThatIsNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, err := h.read(Query{Lines: -1}, fifo, link)
-	if !errors.Is(err, ErrUnreadable) || !strings.Contains(text, "a FIFO") || !strings.Contains(text, "a symbolic link") {
+	if !errors.Is(err, ErrUnreadable) ||
+		!strings.Contains(text, "a FIFO") || !strings.Contains(text, "a symbolic link") {
 		t.Errorf("%q, %v, want %v", text, err, ErrUnreadable)
 	}
 	text, err = h.read(Query{Lines: -1}, fifo, h.source("web-0", "a\n"), Source{"new-0", logs.Path(h.dir, "new-0")})

@@ -47,7 +47,7 @@ func numbered(writer string, n int) string {
 }
 
 // writerMain writes lines until standard input is closed. Then it prints their number. It pauses after some, because
-// without a pause it would write a gigabyte a second.
+// without a pause it would write a gigabyte a second, and more than a rotator on a busy machine can copy.
 func writerMain() int {
 	f, err := os.OpenFile(os.Getenv(envPath), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
@@ -66,7 +66,7 @@ func writerMain() int {
 			return 0
 		default:
 		}
-		if n%50 == 0 {
+		if n%10 == 0 {
 			time.Sleep(time.Millisecond)
 		}
 		if _, err := f.WriteString(numbered(os.Getenv(envNumber), n)); err != nil {
@@ -199,13 +199,20 @@ func (h *host) awaitSubscription() {
 	}
 }
 
+// textOf returns the text of a chunk, or a line for a notice.
+func textOf(c Chunk) string {
+	if c.Notice != "" {
+		return "! " + c.Notice + "\n"
+	}
+	return string(c.Text)
+}
+
 // read returns what a query without Follow prints, with a line "! notice" for a notice.
 func (h *host) read(q Query, sources ...Source) (string, error) {
 	var text strings.Builder
-	err := h.hub.Copy(h.t.Context(), sources, q, func(c Chunk) error {
-		text.Write(c.Text)
-		if c.Notice != "" {
-			text.WriteString("! " + c.Notice + "\n")
+	err := h.hub.Copy(h.t.Context(), sources, q, func(chunks []Chunk) error {
+		for _, c := range chunks {
+			text.WriteString(textOf(c))
 		}
 		return nil
 	})
@@ -227,13 +234,15 @@ func (h *host) follow(q Query, sources ...Source) *follower {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer close(f.chunks)
-		err := h.hub.Copy(ctx, sources, q, func(c Chunk) error {
-			select {
-			case f.chunks <- c:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
+		err := h.hub.Copy(ctx, sources, q, func(chunks []Chunk) error {
+			for _, c := range chunks {
+				select {
+				case f.chunks <- c:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
 			}
+			return nil
 		})
 		if err != nil && ctx.Err() == nil {
 			h.t.Errorf("follow: %v", err)
@@ -267,11 +276,7 @@ func (f *follower) await(end string) string {
 	f.t.Helper()
 	var text strings.Builder
 	for !strings.Contains(text.String(), end) {
-		c := f.next()
-		text.Write(c.Text)
-		if c.Notice != "" {
-			text.WriteString("! " + c.Notice + "\n")
-		}
+		text.WriteString(textOf(f.next()))
 	}
 	return text.String()
 }

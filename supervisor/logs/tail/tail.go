@@ -69,7 +69,8 @@ var ErrUnreadable = errors.New("no log can be read")
 // Copy passes the selected lines to send: first those that are there, of one log after the other, then, if the query
 // follows, those of all logs in the order in which they are written, until ctx ends. It returns the error of send, or
 // nil. While send blocks, Copy reads nothing and holds no lock.
-func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func(Chunk) error) error {
+func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func([]Chunk) error) error {
+	out := &batch{send: send}
 	var sub *subscription
 	if q.Follow {
 		var err error
@@ -86,9 +87,9 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func(Chu
 	}()
 	var none []string // workers without previous output
 	for _, s := range sources {
-		t, err := h.open(ctx, s, q, send)
+		t, err := h.open(ctx, s, q, out)
 		if err != nil {
-			if err := send(Chunk{Worker: s.Worker, Notice: err.Error()}); err != nil {
+			if err := out.add(Chunk{Worker: s.Worker, Notice: err.Error()}); err != nil {
 				return err
 			}
 			continue
@@ -104,26 +105,51 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func(Chu
 	}
 	switch {
 	case len(tails) == 0:
-		return ErrUnreadable
+		return errors.Join(out.flush(), ErrUnreadable)
 	case len(none) == len(tails):
 		return ErrNoPrevious
 	}
 	for _, worker := range none {
-		if err := send(Chunk{Worker: worker, Notice: ErrNoPrevious.Error()}); err != nil {
+		if err := out.add(Chunk{Worker: worker, Notice: ErrNoPrevious.Error()}); err != nil {
 			return err
 		}
 	}
-	if !q.Follow {
+	if err := out.flush(); err != nil || !q.Follow {
+		return err
+	}
+	return follow(ctx, sub, tails, out)
+}
+
+// batch gathers chunks, because sending one costs more than reading it.
+type batch struct {
+	send   func([]Chunk) error
+	chunks []Chunk
+	size   int
+}
+
+// add adds a chunk, and sends all of them if they are many.
+func (b *batch) add(c Chunk) error {
+	b.chunks = append(b.chunks, c)
+	if b.size += len(c.Text); b.size < batchSize {
 		return nil
 	}
-	return follow(ctx, sub, tails)
+	return b.flush()
+}
+
+func (b *batch) flush() error {
+	if len(b.chunks) == 0 {
+		return nil
+	}
+	chunks := b.chunks
+	b.chunks, b.size = nil, 0 // they belong to the receiver
+	return b.send(chunks)
 }
 
 // pace is the least time between two turns of a follower, so that lines of a fast writer are read many at a time.
-const pace = 20 * time.Millisecond
+const pace = 50 * time.Millisecond
 
 // follow reads the logs that have changed until ctx ends.
-func follow(ctx context.Context, sub *subscription, tails []*tail) error {
+func follow(ctx context.Context, sub *subscription, tails []*tail, out *batch) error {
 	byWorker := map[string]*tail{}
 	for _, t := range tails {
 		byWorker[t.source.Worker] = t
@@ -159,6 +185,9 @@ func follow(ctx context.Context, sub *subscription, tails []*tail) error {
 				more = append(more, c)
 			}
 		}
+		if err := out.flush(); err != nil {
+			return err
+		}
 		pause.Reset(pace)
 		if len(more) > 0 {
 			pause.Reset(0)
@@ -171,27 +200,28 @@ type tail struct {
 	source Source
 	query  Query
 	ctx    context.Context
-	send   func(Chunk) error
+	batch  *batch
 	reader *reader
 	lines  lines
 	buf    []byte
 	out    []byte
 }
 
-func (h *Hub) open(ctx context.Context, s Source, q Query, send func(Chunk) error) (*tail, error) {
+func (h *Hub) open(ctx context.Context, s Source, q Query, out *batch) (*tail, error) {
 	r, err := openReader(s.Path, h.offsets.Of(s.Path))
 	if err != nil {
 		return nil, err
 	}
-	return &tail{source: s, query: q, ctx: ctx, send: send, reader: r}, nil
+	return &tail{source: s, query: q, ctx: ctx, batch: out, reader: r}, nil
 }
 
 const (
 	readSize = 64 << 10
 	// turnSize is the number of bytes that a follower reads of one log before it turns to the next one.
 	turnSize = 256 << 10
-	// chunkSize is the size from which lines are sent.
+	// chunkSize is the size from which lines are a chunk, and batchSize that from which chunks are sent.
 	chunkSize = 32 << 10
+	batchSize = 64 << 10
 )
 
 // turn passes on what was written to the log. It returns false if there may be more. If the log is replaced, another
@@ -264,7 +294,7 @@ func (t *tail) flush(seen time.Time) error {
 	if len(t.out) == 0 {
 		return t.ctx.Err()
 	}
-	err := t.send(Chunk{Worker: t.source.Worker, Text: t.out, Time: seen})
+	err := t.batch.add(Chunk{Worker: t.source.Worker, Text: t.out, Time: seen})
 	t.out = nil // it belongs to the receiver
 	return err
 }
@@ -281,7 +311,7 @@ func (t *tail) notice(text string, seen time.Time) error {
 		failed = t.flush(seen)
 	}
 	if failed == nil {
-		failed = t.send(Chunk{Worker: t.source.Worker, Notice: text})
+		failed = t.batch.add(Chunk{Worker: t.source.Worker, Notice: text})
 	}
 	return failed
 }

@@ -18,7 +18,7 @@ type watcher struct {
 }
 
 // gather is the least time between two reads of the changes, so that those of a fast writer are one.
-const gather = 5 * time.Millisecond
+const gather = 20 * time.Millisecond
 
 func watchFolder(dir string) (*watcher, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
@@ -26,7 +26,8 @@ func watchFolder(dir string) (*watcher, error) {
 		return nil, os.NewSyscallError("inotify_init1", err)
 	}
 	w := &watcher{inotify: os.NewFile(uintptr(fd), "inotify"), ended: make(chan struct{})}
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_MODIFY|unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_ONLYDIR); err != nil {
+	const events = unix.IN_MODIFY | unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ONLYDIR
+	if _, err := unix.InotifyAddWatch(fd, dir, events); err != nil {
 		return nil, errors.Join(&os.PathError{Op: "watch", Path: dir, Err: err}, w.inotify.Close())
 	}
 	go w.serve()
