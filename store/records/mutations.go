@@ -176,8 +176,8 @@ func forgetRetired(tx *bolt.Tx, name string) error {
 	return units.Delete([]byte(name))
 }
 
-// MaxActs is the number of acts of operators that are kept besides the newest events, so that workers that are restarted
-// without end do not push them out of the history.
+// MaxActs is the number of acts of operators that are kept besides the newest events, so that workers that are
+// restarted without end do not push them out of the history.
 const MaxActs = 1000
 
 func appendEvent(n Bucket, value []byte, most int) error {
