@@ -205,12 +205,11 @@ const dropAtOnce = 16
 func dropEvents(events *bolt.Bucket, until uint64) error {
 	var dropped [][]byte
 	c := events.Cursor()
-	key, value := c.Seek(binary.BigEndian.AppendUint64(nil, until+1))
-	if key == nil {
-		key, value = c.Last()
-	} else {
-		key, value = c.Prev()
+	before := c.Prev
+	if key, _ := c.Seek(binary.BigEndian.AppendUint64(nil, until+1)); key == nil {
+		before = c.Last
 	}
+	key, value := before()
 	left := -1 // acts that are kept; unknown
 	for range dropAtOnce {
 		if key == nil {
