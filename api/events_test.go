@@ -84,7 +84,10 @@ func TestEventsAreSelected(t *testing.T) {
 		req  *adminpb.EventsRequest
 		want string
 	}{
-		{&adminpb.EventsRequest{}, "1//master-started 2/web-0/started 3/web-1/started 4/web/unit-scaled 5/web-1/exited"},
+		{
+			&adminpb.EventsRequest{},
+			"1//master-started 2/web-0/started 3/web-1/started 4/web/unit-scaled 5/web-1/exited",
+		},
 		{&adminpb.EventsRequest{Last: new(uint32(2))}, "4/web/unit-scaled 5/web-1/exited"},
 		{&adminpb.EventsRequest{Last: new(uint32(0))}, ""},
 		{&adminpb.EventsRequest{Names: []string{"web-1"}}, "3/web-1/started 5/web-1/exited"},
@@ -110,7 +113,8 @@ func TestEventsAreSelected(t *testing.T) {
 }
 
 func TestEventsAreFollowed(t *testing.T) {
-	db, admin := historyOf(t, 100, records.Event{Worker: "web-0", Type: "started"}, records.Event{Type: "master-started"})
+	db, admin := historyOf(t, 100,
+		records.Event{Worker: "web-0", Type: "started"}, records.Event{Type: "master-started"})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	stream, err := admin.Events(ctx, &adminpb.EventsRequest{Follow: true, Names: []string{"web"}})

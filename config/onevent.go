@@ -25,7 +25,7 @@ func (o *OnEvent) keys() []key {
 		},
 		{
 			name: "units", value: listOf(&o.Units, text),
-			doc: "units whose events are meant, with those of their workers; the default is all events, also those of the master",
+			doc: "units whose events are meant, with those of their workers; the default is all events",
 		},
 		{
 			name: "run", value: command(&o.Run),

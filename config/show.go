@@ -14,7 +14,8 @@ import (
 // Setting is a value in effect, and where it comes from.
 type Setting struct {
 	Path []string // the keys that lead to it
-	// Value is a text, or a list of texts or of maps of these, as the file has it: variables are not replaced, because they may be secret.
+	// Value is a text, or a list of texts or of maps of these, as the file has it: variables are not replaced, because
+	// they may be secret.
 	Value any
 	// Default means that no file has the value.
 	Default bool

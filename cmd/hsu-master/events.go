@@ -61,7 +61,8 @@ A script goes on where it stopped with --after and the seq of the last event.`
 // eventsRequest returns the request of the command line.
 func eventsRequest(c *cli.Context) (*adminpb.EventsRequest, error) {
 	req := &adminpb.EventsRequest{
-		Follow: c.Bool("follow"), After: c.Uint64("after"), Names: c.StringSlice("worker"), Types: c.StringSlice("type"),
+		Follow: c.Bool("follow"), After: c.Uint64("after"),
+		Names: c.StringSlice("worker"), Types: c.StringSlice("type"),
 	}
 	switch n := c.Int("lines"); {
 	case c.IsSet("lines") && (n < 0 || n > math.MaxInt32):

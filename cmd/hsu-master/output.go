@@ -197,7 +197,8 @@ func commandsToJSON(e *adminpb.EventCommands) *commandsJSON {
 		return nil
 	}
 	return &commandsJSON{
-		Rules: e.GetRules(), Running: e.GetRunning(), Queued: e.GetQueued(), Failed: e.GetFailed(), Dropped: e.GetDropped(),
+		Rules: e.GetRules(), Running: e.GetRunning(), Queued: e.GetQueued(),
+		Failed: e.GetFailed(), Dropped: e.GetDropped(),
 	}
 }
 

@@ -22,8 +22,8 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 		}
 	}
 	for _, form := range []string{time.TimeOnly, "15:04"} {
-		today := now.Format(time.DateOnly) + " "
-		if at, err := time.ParseInLocation(time.DateOnly+" "+form, today+strings.TrimSpace(text), now.Location()); err == nil {
+		today := now.Format(time.DateOnly) + " " + strings.TrimSpace(text)
+		if at, err := time.ParseInLocation(time.DateOnly+" "+form, today, now.Location()); err == nil {
 			return at, nil
 		}
 	}

@@ -110,8 +110,8 @@ const (
 func All() []Point {
 	all := []Point{
 		StateFolder, FolderSync, Lock, LockPID, Settle, Quarantine, QuarantineSync, BackupsFolder, Prune, MigrationStep,
-		Room, Commit, Count, CountSync, Repair, AdminListen, RegistryListen, AdminPathGone, MasterEvent, Serving, Unlock,
-		UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, NotifySocket, LogOpen, Scope, Cgroup,
+		Room, Commit, Count, CountSync, Repair, AdminListen, RegistryListen, AdminPathGone, MasterEvent, Serving,
+		Unlock, UnitRecord, Port, BeforeRecord, StartBefore, Lease, IntentRecord, NotifySocket, LogOpen, Scope, Cgroup,
 		CgroupMove, CgroupEnable, CgroupLimit, Fork, Limit, Exec, PIDRecord,
 		Adopt, Publish, ReadyRecord, Told, AnnounceRecord, Withdraw, StopRecord, StopCommand, HookRecord, Signal,
 		CgroupKill, CgroupGone, StopAfter, ExitRecord, Removal, Detach,

@@ -102,7 +102,8 @@ func (p *Pipeline) View(fn func(*bolt.Tx) error) error {
 	return err
 }
 
-// LastEvent returns the number of the newest acknowledged event, and a channel that is closed when there is a newer one.
+// LastEvent returns the number of the newest acknowledged event, and a channel that is closed when there is a newer
+// one.
 func (p *Pipeline) LastEvent() (last uint64, grown <-chan struct{}) {
 	return p.committer.writer.feed.read()
 }

@@ -176,8 +176,8 @@ func forgetRetired(tx *bolt.Tx, name string) error {
 	return units.Delete([]byte(name))
 }
 
-// MaxActs is the number of acts of operators that are kept besides the newest events, so that workers that are restarted
-// without end do not push them out of the history.
+// MaxActs is the number of acts of operators that are kept besides the newest events, so that workers that are
+// restarted without end do not push them out of the history.
 const MaxActs = 1000
 
 func appendEvent(n Bucket, value []byte, most int) error {
@@ -205,12 +205,11 @@ const dropAtOnce = 16
 func dropEvents(events *bolt.Bucket, until uint64) error {
 	var dropped [][]byte
 	c := events.Cursor()
-	key, value := c.Seek(binary.BigEndian.AppendUint64(nil, until+1))
-	if key == nil {
-		key, value = c.Last()
-	} else {
-		key, value = c.Prev()
+	before := c.Prev
+	if key, _ := c.Seek(binary.BigEndian.AppendUint64(nil, until+1)); key == nil {
+		before = c.Last
 	}
+	key, value := before()
 	left := -1 // acts that are kept; unknown
 	for range dropAtOnce {
 		if key == nil {

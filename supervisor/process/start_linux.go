@@ -16,8 +16,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/cgroup"
 )
 
-// Start starts a process that can outlive this one: it has a session of its own, stdin, stdout and stderr from and to the
-// files of the spec, the lease at descriptor 3, and no parent-death signal. Start returns when the
+// Start starts a process that can outlive this one: it has a session of its own, stdin, stdout and stderr from and to
+// the files of the spec, the lease at descriptor 3, and no parent-death signal. Start returns when the
 // program runs. If the executable is missing or unusable, it returns an error and no process remains.
 //
 // Start may be called concurrently. The lease stays open in this process: close it afterwards, or it is held for

@@ -89,7 +89,10 @@ type queue struct {
 
 // New returns a set without rules.
 func New(source history.Source, runner Runner, log *slog.Logger) *Set {
-	s := &Set{source: source, runner: runner, log: log, slots: make(chan int, MaxRunning), finishing: make(chan struct{})}
+	s := &Set{
+		source: source, runner: runner, log: log,
+		slots: make(chan int, MaxRunning), finishing: make(chan struct{}),
+	}
 	for slot := range MaxRunning {
 		s.slots <- slot
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"slices"
@@ -110,7 +109,7 @@ func serve(t *testing.T, rules []Rule, do func(h *fakeHistory, f *fakeRunner, s 
 	synctest.Test(t, func(t *testing.T) {
 		h, f := new(fakeHistory), new(fakeRunner)
 		h.add("before") // the history of earlier masters
-		s := New(h, f, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		s := New(h, f, slog.New(slog.DiscardHandler))
 		s.Apply(rules...)
 		done := make(chan struct{})
 		go func() {

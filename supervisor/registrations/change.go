@@ -77,7 +77,9 @@ func (s *Set) register(ctx context.Context, r records.Registration) (first chan 
 	default:
 		muts := []records.Mutation{records.PutRegistration(r)}
 		if known == nil {
-			e := records.Event{Time: r.Registered, Type: eventtype.Registered, Detail: describe(r), Operator: operatorOf(ctx)}
+			e := records.Event{
+				Time: r.Registered, Type: eventtype.Registered, Detail: describe(r), Operator: operatorOf(ctx),
+			}
 			muts = append(muts, records.AppendEvent(e))
 		}
 		if err := s.record(ctx, crashpoint.RegisterRecord, []records.Registration{r}, muts...); err != nil {

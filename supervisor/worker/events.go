@@ -22,7 +22,7 @@ var (
 	eventStarted     = eventKind{eventtype.Started, slog.LevelInfo, "worker started"}
 	eventAdopted     = eventKind{eventtype.Adopted, slog.LevelInfo, "worker adopted"}
 	eventExited      = eventKind{eventtype.Exited, slog.LevelInfo, "worker exited"}
-	eventGone        = eventKind{eventtype.Gone, slog.LevelInfo, "worker gone"} // without an exit: the machine was booted
+	eventGone        = eventKind{eventtype.Gone, slog.LevelInfo, "worker gone"} // no exit: the machine was booted
 	eventHeld        = eventKind{eventtype.Held, slog.LevelWarn, "worker held"}
 	eventLeftover    = eventKind{eventtype.Leftover, slog.LevelWarn, "worker processes not killed"}
 	eventPortChanged = eventKind{eventtype.PortChanged, slog.LevelInfo, "worker port changed"}
