@@ -34,11 +34,11 @@ type Admin struct {
 	) error
 	// End begins to end the master, and leaves its workers running with detach. wait returns when they are stopped or
 	// left. If it is nil, Shutdown fails with UNIMPLEMENTED.
-	End func(ctx context.Context, detach bool) (wait func(context.Context) error, err error)
+	End      func(ctx context.Context, detach bool) (wait func(context.Context) error, err error)
 	InFlight func() int      // number of calls in flight
 	Service  systemd.Service // whose main process this one is
 	Listen   string          // address of the public server
-	Registry string // URL of the module registry; empty if none is served
+	Registry string          // URL of the module registry; empty if none is served
 	Version  string
 	Started  time.Time
 

@@ -223,7 +223,7 @@ func (m *Master) openServers() (err error) {
 		Store: m.store, Supervisor: m.sup,
 		Reread: m.Reread, End: m.Shutdown, Service: systemd.ServiceOfThisProcess(),
 		InFlight: func() int { return m.gateway.Figures().Streams },
-		Listen: m.listener.Addr().String(), Registry: m.registryURL(),
+		Listen:   m.listener.Addr().String(), Registry: m.registryURL(),
 		Version: m.options.Version, Started: time.Now(),
 	}, business)
 	return nil

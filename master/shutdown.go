@@ -103,9 +103,9 @@ func (m *Master) recordShutdown(ctx context.Context, detach bool) {
 	ctx, cancel := context.WithTimeout(ctx, recordWithin)
 	defer cancel()
 	if err := m.store.Apply(ctx, records.AppendEvent(event)); err != nil {
-		m.log.Warn("event not recorded", "type", event.Type, "error", err)
+		m.log.Warn("shutdown not recorded", "error", err)
 	}
-	m.log.Info("master stopping", "detach", detach)
+	m.log.Info("master stopping by command", "detach", detach)
 }
 
 // endAdmin ends the admin server. Operators that wait for the outcome get it first.
