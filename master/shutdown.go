@@ -24,7 +24,8 @@ const (
 	toldWithin = time.Second
 )
 
-// ending is the end of a master. What asks first, a signal or an operator, decides whether the workers are left running.
+// ending is the end of a master. The first request, a signal or that of an operator, decides whether the workers are
+// left running.
 type ending struct {
 	mu       sync.Mutex
 	begun    bool

@@ -106,10 +106,10 @@ func (l *line) candidates(known func() names, current string) (found []candidate
 	if n := len(l.set); n > 0 && !l.set[n-1].hasValue {
 		return known().ofFlag(l.set[n-1].name, "")
 	}
-	if name, _, isValue := strings.Cut(strings.TrimLeft(current, "-"), "="); isValue && strings.HasPrefix(current, "-") {
-		return known().ofFlag(name, "--"+name+"=")
-	}
 	if strings.HasPrefix(current, "-") {
+		if name, _, isValue := strings.Cut(strings.TrimLeft(current, "-"), "="); isValue {
+			return known().ofFlag(name, "--"+name+"=")
+		}
 		return l.flagCandidates()
 	}
 	if l.leaf == nil {

@@ -72,7 +72,8 @@ func TestNamesForArguments(t *testing.T) {
 func TestSynonymsAreCommands(t *testing.T) {
 	app := newApp(io.Discard, io.Discard)
 	for word, name := range synonyms {
-		if len(commandsNamed(name, app.Name, app.Commands)) == 0 || len(commandsNamed(word, app.Name, app.Commands)) > 0 {
+		named := func(name string) int { return len(commandsNamed(name, app.Name, app.Commands)) }
+		if named(name) == 0 || named(word) > 0 {
 			t.Errorf("%s: %s must be a command, and %[1]s none", word, name)
 		}
 	}

@@ -199,8 +199,9 @@ func shutdownError(err error, first *adminpb.ShutdownResponse, detach bool) erro
 			return hint(said, "%s", systemctlFor(printable(unit), first.GetUserService(), detach))
 		}
 		return hint(said, `see "hsu-master status"`)
+	default:
+		return fmt.Errorf("ask the master: %w", said)
 	}
-	return fmt.Errorf("ask the master: %w", said)
 }
 
 // systemctlFor returns the command by which systemd does what was asked for.
@@ -210,8 +211,8 @@ func systemctlFor(unit string, user, detach bool) string {
 		systemctl += " --user"
 	}
 	if detach {
-		return fmt.Sprintf(`"%s kill --kill-whom=main --signal=USR1 %s" leaves the workers running, and systemd starts `+
-			`the next master, which adopts them`, systemctl, unit)
+		return fmt.Sprintf(`"%s kill --kill-whom=main --signal=USR1 %s" leaves the workers running, and systemd `+
+			`starts the next master, which adopts them`, systemctl, unit)
 	}
 	return fmt.Sprintf(`"%s stop %s" stops the workers and the master`, systemctl, unit)
 }

@@ -158,7 +158,8 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"state backup": summaryJSON{}, "state restore": restoredJSON{},
 		"state compact": compactedJSON{}, "state migrate": migrationJSON{},
 		"call process-data": processedJSON{}, "call get-status": businessJSON{},
-		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "down and detach": shutdownJSON{}, "A change": unitChangeJSON{},
+		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
+		"down and detach": shutdownJSON{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
