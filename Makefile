@@ -118,6 +118,9 @@ clean: ## remove what was built
 install: | bin/hsu-master bin/hsu-worker ## install into $(DESTDIR)$(PREFIX)
 	install -D -m 755 -t '$(DESTDIR)$(PREFIX)/bin' bin/hsu-master bin/hsu-worker
 	if [ -e docs/hsu-master.1 ]; then install -D -m 644 -t '$(DESTDIR)$(PREFIX)/share/man/man1' docs/hsu-master.1; fi
+	install -D -m 644 cmd/hsu-master/completion/bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/hsu-master'
+	install -D -m 644 cmd/hsu-master/completion/zsh '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_hsu-master'
+	install -D -m 644 cmd/hsu-master/completion/fish '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/hsu-master.fish'
 	@echo "next, to run it as a service: hsu-master systemd install --help"
 
 bin/hsu-master bin/hsu-worker:

@@ -63,7 +63,10 @@ func endStatus(err error) error {
 }
 
 func (a *Admin) shutdownState() *adminpb.ShutdownResponse {
-	resp := &adminpb.ShutdownResponse{MasterPid: masterPID(), Calls: int32(a.InFlight())} //nolint:gosec // memory bounds it
+	resp := &adminpb.ShutdownResponse{
+		MasterPid: masterPID(),
+		Calls:     int32(a.InFlight()), //nolint:gosec // the limits of clients bound it
+	}
 	for _, w := range workerMessages(a.Supervisor.Workers()) {
 		if w.GetPid() > 0 && !w.GetUnmanaged() {
 			resp.Workers = append(resp.Workers, w.GetId())

@@ -14,8 +14,8 @@ import (
 
 // Run adopts the workers of an earlier master, starts the missing ones, and serves until ctx is done or a part fails.
 // Then it drains the calls in flight and stops the workers. If ctx is cancelled with [supervisor.ErrDetach] as the
-// cause, Run leaves the workers running for the next master. [Master.Shutdown] ends it likewise. If an essential worker fails or ends, Run stops as it does
-// when ctx is done, and returns an [EssentialError]. Run must be called once.
+// cause, Run leaves the workers running for the next master. [Master.Shutdown] ends it likewise. If an essential worker
+// fails or ends, Run stops as it does when ctx is done, and returns an [EssentialError]. Run must be called once.
 func (m *Master) Run(ctx context.Context) error {
 	// The end of ctx begins the stop. Each part ends later, when no call needs it any more.
 	work, end := context.WithCancelCause(context.WithoutCancel(ctx))

@@ -24,7 +24,8 @@ const (
 	toldWithin = time.Second
 )
 
-// ending is the end of a master. What asks first, a signal or an operator, decides whether the workers are left running.
+// ending is the end of a master. The first request, a signal or that of an operator, decides whether the workers are
+// left running.
 type ending struct {
 	mu       sync.Mutex
 	begun    bool
@@ -103,9 +104,9 @@ func (m *Master) recordShutdown(ctx context.Context, detach bool) {
 	ctx, cancel := context.WithTimeout(ctx, recordWithin)
 	defer cancel()
 	if err := m.store.Apply(ctx, records.AppendEvent(event)); err != nil {
-		m.log.Warn("event not recorded", "type", event.Type, "error", err)
+		m.log.Warn("shutdown not recorded", "error", err)
 	}
-	m.log.Info("master stopping", "detach", detach)
+	m.log.Info("master stopping by command", "detach", detach)
 }
 
 // endAdmin ends the admin server. Operators that wait for the outcome get it first.

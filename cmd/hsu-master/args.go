@@ -17,7 +17,7 @@ const helpWord = "help"
 // level, which the parser would take for an argument, an unknown flag, a value that is none of its flag, and a second,
 // different --worker-path.
 func reorder(app *cli.App, args []string) ([]string, error) {
-	l := line{name: app.Name, commands: app.Commands, flags: allFlags(app.Commands)}
+	l := line{app: app, name: app.Name, commands: app.Commands, flags: allFlags(app.Commands)}
 	for len(args) > 0 && !l.version {
 		rest, err := l.take(args)
 		if err != nil {
@@ -30,6 +30,7 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 
 // line is the state of parsing a command line.
 type line struct {
+	app      *cli.App
 	name     string         // command names read so far, for messages
 	commands []*cli.Command // commands that may follow
 	flags    []cli.Flag     // flags that may follow
@@ -107,7 +108,7 @@ func (l *line) command(arg string) error {
 		return l.unknownFlag(l.unknown, l.flags)
 	case at < 0:
 		return usagef("unknown command %q%s: see %q",
-			arg, nearest.DidYouMean(arg, commandNames(l.commands)), l.name+" --help")
+			arg, suggestCommand(arg, l.commands, l.app), l.name+" --help")
 	}
 	found := l.commands[at]
 	l.path, l.name = append(l.path, arg), l.name+" "+arg

@@ -11,15 +11,16 @@ import (
 // state. It is shorter than the margin of the unit's TimeoutStopSec=.
 const stopMargin = 15 * time.Second
 
-// bound watches for signals that stop or detach the master, and calls end if the stop takes too long: a disk or a
-// network file system that hangs would block it forever. The next master then recovers as after a crash. The
-// returned function ends the watch. grace returns the longest grace period; it is asked when the stop begins.
+// bound watches for signals that stop or detach the master, and for its end by a command, and calls end if the stop
+// takes too long: a disk or a network file system that hangs would block it forever. The next master then recovers as
+// after a crash. The returned function ends the watch. grace returns the longest grace period; it is asked when the
+// stop begins.
 func (s *signals) bound(grace func() time.Duration, end func(took time.Duration)) (release func()) {
-	heard, done := make(chan os.Signal, 4), make(chan struct{})
-	signal.Notify(heard, s.ending...)
-	go awaitEnd(heard, done, grace, end)
+	done := make(chan struct{})
+	signal.Notify(s.heard, s.ending...)
+	go awaitEnd(s.heard, done, grace, end)
 	return func() {
-		signal.Stop(heard)
+		signal.Stop(s.heard)
 		close(done)
 	}
 }

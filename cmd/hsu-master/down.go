@@ -90,6 +90,9 @@ func shutdown(c *cli.Context, detach bool) error {
 		return shutdownError(err, nil, detach)
 	}
 	first, err := stream.Recv()
+	if status.Code(err) == codes.Unavailable { // it has ended, and may have got the command before
+		first, err = &adminpb.ShutdownResponse{MasterPid: master.pid()}, nil
+	}
 	if err != nil || first.GetService() != "" {
 		if err == nil {
 			_, err = stream.Recv()
@@ -189,8 +192,6 @@ func shutdownError(err error, first *adminpb.ShutdownResponse, detach bool) erro
 	case codes.Unimplemented:
 		return hint(errors.New("the running master is of an older release"),
 			"send it TERM to stop everything, USR1 to leave the workers running")
-	case codes.Unavailable: // it has ended since the connection was made
-		return hint(errors.New("the master ended before it got the command"), `see "hsu-master status"`)
 	case codes.DeadlineExceeded:
 		return hint(errors.New("the master does not answer in time"), "see its log")
 	case codes.FailedPrecondition:
@@ -198,8 +199,9 @@ func shutdownError(err error, first *adminpb.ShutdownResponse, detach bool) erro
 			return hint(said, "%s", systemctlFor(printable(unit), first.GetUserService(), detach))
 		}
 		return hint(said, `see "hsu-master status"`)
+	default:
+		return fmt.Errorf("ask the master: %w", said)
 	}
-	return fmt.Errorf("ask the master: %w", said)
 }
 
 // systemctlFor returns the command by which systemd does what was asked for.
@@ -209,8 +211,8 @@ func systemctlFor(unit string, user, detach bool) string {
 		systemctl += " --user"
 	}
 	if detach {
-		return fmt.Sprintf(`"%s kill --kill-whom=main --signal=USR1 %s" leaves the workers running, and systemd starts `+
-			`the next master, which adopts them`, systemctl, unit)
+		return fmt.Sprintf(`"%s kill --kill-whom=main --signal=USR1 %s" leaves the workers running, and systemd `+
+			`starts the next master, which adopts them`, systemctl, unit)
 	}
 	return fmt.Sprintf(`"%s stop %s" stops the workers and the master`, systemctl, unit)
 }
@@ -236,6 +238,14 @@ func openMaster(ctx context.Context, f folders) runningMaster {
 		return runningMaster{}
 	}
 	return runningMaster{p}
+}
+
+// pid returns 0 if the process is not known.
+func (m runningMaster) pid() int32 {
+	if m.Process == nil {
+		return 0
+	}
+	return int32(m.PID()) //nolint:gosec // a PID fits in 32 bits: see pid_max
 }
 
 func (m runningMaster) close() {

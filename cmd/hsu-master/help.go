@@ -53,6 +53,7 @@ func printCommands(w io.Writer, commands []*cli.Command) {
 	if len(commands) == 0 {
 		return
 	}
+	commands = slices.DeleteFunc(slices.Clone(commands), func(c *cli.Command) bool { return c.Hidden })
 	longest := 0
 	for _, c := range commands {
 		longest = max(longest, len(c.Name))

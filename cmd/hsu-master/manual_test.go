@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -33,6 +34,9 @@ func TestManualIsComplete(t *testing.T) {
 	walk = func(path string, commands []*cli.Command) {
 		for _, c := range commands {
 			name := strings.TrimSpace(path + " " + c.Name)
+			if c.Hidden {
+				continue
+			}
 			if len(c.Subcommands) == 0 && !strings.Contains(manual, ".TP "+name+" ") {
 				t.Errorf("%q has no entry", name)
 			}
@@ -65,6 +69,62 @@ func TestManualIsComplete(t *testing.T) {
 		at := slices.IndexFunc(paragraphs, func(p string) bool { return strings.HasPrefix(p, "--"+f.Names()[0]+" ") })
 		if at < 0 || !strings.Contains(paragraphs[at], value) {
 			t.Errorf("--%s: the default %s is not said", f.Names()[0], value)
+		}
+	}
+}
+
+// The man page has the default of every flag, and every exit code.
+func TestManualHasDefaultsAndExitCodes(t *testing.T) {
+	raw, err := os.ReadFile("../../docs/hsu-master.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual := regexp.MustCompile(`(?m)^\.(BI|BR|B|IR|I|RI) |\\f.|["\\]`).ReplaceAllString(string(raw), "")
+	paragraphs := strings.Split(strings.Join(strings.Fields(manual), " "), ".TP ")
+	leaves(newApp(io.Discard, io.Discard).Commands, func(c *cli.Command) {
+		for _, f := range c.Flags {
+			flag, value := "--"+f.Names()[0], defaultOf(f.(cli.DocGenerationFlag))
+			if value == "" {
+				continue
+			}
+			if !slices.ContainsFunc(paragraphs, func(p string) bool {
+				return strings.Contains(p, flag) && strings.Contains(p, value)
+			}) {
+				t.Errorf("%s %s: the default %s is missing", c.Name, flag, value)
+			}
+		}
+	})
+	_, section, _ := strings.Cut(string(raw), "\n.SH EXIT STATUS\n")
+	section, _, _ = strings.Cut(section, "\n.SH ")
+	var got []string
+	for _, found := range regexp.MustCompile(`(?m)^\.TP\n\.B (\d+)$`).FindAllStringSubmatch(section, -1) {
+		got = append(got, found[1])
+	}
+	want := []string{
+		strconv.Itoa(exitDone), strconv.Itoa(exitFailed), strconv.Itoa(exitUsage), strconv.Itoa(exitNoMaster),
+		strconv.Itoa(exitLocked), strconv.Itoa(exitDamaged),
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("exit codes %q, want %q", got, want)
+	}
+}
+
+// The command lines of the examples of the man page, and of the guide for operators, are valid.
+func TestExamplesAreCommands(t *testing.T) {
+	for _, path := range []string{"../../docs/hsu-master.1", "../../docs/OPERATING.md"} {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := regexp.MustCompile(`(?m)^(?:sudo )?hsu-master ([a-z].*?)(?: +#.*)?$`).
+			FindAllStringSubmatch(strings.ReplaceAll(string(raw), `\-`, "-"), -1)
+		if len(lines) < 10 {
+			t.Errorf("%s has %d examples", path, len(lines))
+		}
+		for _, line := range lines {
+			if _, err := reorder(newApp(io.Discard, io.Discard), strings.Fields(line[1])); err != nil {
+				t.Errorf("%s: hsu-master %s: %v", path, line[1], err)
+			}
 		}
 	}
 }
@@ -107,6 +167,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
 		"events, an object a line": history.Line{}, "Event commands": commandsJSON{}, "An operator": history.Operator{},
 		"worker logs, an object a line": logLineJSON{},
+		"down and detach": shutdownJSON{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -15,9 +16,41 @@ import (
 func commandNames(commands []*cli.Command) []string {
 	names := []string{helpWord}
 	for _, c := range commands {
-		names = append(names, c.Names()...)
+		if !c.Hidden {
+			names = append(names, c.Names()...)
+		}
 	}
 	return names
+}
+
+// synonyms are words of other programs for commands of this one.
+var synonyms = map[string]string{
+	"ls": "list", "ps": "list", "up": "run", "quit": "down", "shutdown": "down",
+}
+
+// suggestCommand returns ` (did you mean "hsu-master worker list"?)` for an unknown word: with the commands of that
+// name at other places of the tree, or else with the most similar one of those that are valid in this place.
+func suggestCommand(word string, valid []*cli.Command, app *cli.App) string {
+	found := commandsNamed(word, app.Name, app.Commands)
+	if len(found) == 0 {
+		found = commandsNamed(synonyms[word], app.Name, app.Commands)
+	}
+	if len(found) == 0 {
+		return nearest.DidYouMean(word, commandNames(valid))
+	}
+	return fmt.Sprintf(" (did you mean %s?)", strings.Join(found, " or "))
+}
+
+// commandsNamed returns the command lines of all commands with this name, in quotes.
+func commandsNamed(name, path string, commands []*cli.Command) (found []string) {
+	for _, c := range commands {
+		full := path + " " + c.Name
+		if c.HasName(name) && !c.Hidden {
+			found = append(found, strconv.Quote(full))
+		}
+		found = append(found, commandsNamed(name, full, c.Subcommands)...)
+	}
+	return found
 }
 
 // flagNames returns the names of the flags with their dashes, and those of the flags that every command accepts.

@@ -14,7 +14,8 @@ import (
 // signals delivers the signals by which an operator controls a running master.
 type signals struct {
 	stops, detaches, reloads, upgrades chan os.Signal
-	ending                             []os.Signal // all signals that stop or detach the master
+	ending                             []os.Signal    // all signals that stop or detach the master
+	heard                              chan os.Signal // those, for the bound of the stop
 }
 
 func watchSignals() *signals {
@@ -24,6 +25,7 @@ func watchSignals() *signals {
 		detaches: make(chan os.Signal, 1),
 		reloads:  make(chan os.Signal, 1),
 		upgrades: make(chan os.Signal, 1),
+		heard:    make(chan os.Signal, 4),
 		ending:   []os.Signal{os.Interrupt, syscall.SIGTERM},
 	}
 	signal.Notify(s.stops, os.Interrupt, syscall.SIGTERM)
@@ -108,8 +110,12 @@ func (s *signals) control(m controlled, detach bool, log *slog.Logger, done <-ch
 			if stopping != nil {
 				m.upgrade()
 			}
-		case <-stopping:
+		case <-stopping: // for another reason than a signal, and bounded like that
 			stopping = nil
+			select {
+			case s.heard <- syscall.SIGTERM:
+			default:
+			}
 		case <-done:
 			return
 		}

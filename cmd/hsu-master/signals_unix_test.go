@@ -85,3 +85,20 @@ func TestSignalsControlTheMaster(t *testing.T) {
 		})
 	}
 }
+
+// The bound of a stop begins too if a command, or a failure, makes the master stop.
+func TestStopWithoutASignalIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &signals{heard: make(chan os.Signal, 1)}
+		stopping, done := make(chan struct{}), make(chan struct{})
+		go s.control(controlled{stopping: stopping}, false, discard, done)
+		close(stopping)
+		synctest.Wait()
+		select {
+		case <-s.heard:
+		default:
+			t.Error("the bound has not begun")
+		}
+		close(done)
+	})
+}

@@ -51,6 +51,8 @@ func operations() []*operation {
 		},
 		{name: "shutdown", mayEnd: allEnd, begin: signals(syscall.SIGTERM), rest: never},
 		{name: "detach", begin: signals(syscall.SIGUSR1), rest: never},
+		{name: "shutdown by command", mayEnd: allEnd, begin: shutsDown(false), rest: never},
+		{name: "detach by command", begin: shutsDown(true), rest: never},
 		{
 			name: "migration", launched: true, environ: []string{fmt.Sprint("HSU_LATER_STEPS=", laterSteps)},
 			prepare: ofAnOlderSchema,
@@ -73,6 +75,15 @@ func theSecondEnds(worker string) bool { return worker == "worker-1" }
 func fewer(r *rig) error {
 	r.workers.count = workersOfATrial - 1
 	return r.masters.kill()
+}
+
+// shutsDown returns a function that has an operator end the master.
+func shutsDown(detach bool) func(*rig) error {
+	return func(r *rig) error {
+		ctx, cancel := brief()
+		defer cancel()
+		return r.admin.shutdown(ctx, detach)
+	}
 }
 
 // requests are answered one after another, so that each has its own count record: the number of requests that share

@@ -10,7 +10,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/e2e/harness"
@@ -56,6 +58,24 @@ func (a admin) act(ctx context.Context, req *adminpb.ActRequest) error {
 		_, err = stream.Recv()
 	}
 	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// shutdown has the running master end. A master that is killed meanwhile is no error.
+func (a admin) shutdown(ctx context.Context, detach bool) error {
+	conn, err := quickDial("unix://" + string(a))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stream, err := adminpb.NewAdminClient(conn).Shutdown(ctx, &adminpb.ShutdownRequest{Detach: detach})
+	if err != nil {
+		return err
+	}
+	_, err = stream.Recv()
+	if status.Code(err) == codes.Unavailable {
 		return nil
 	}
 	return err
