@@ -12,6 +12,7 @@ import (
 
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/unit"
+	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 func startFirst(u *unit.Spec) { u.StartFirst = true }
@@ -75,7 +76,8 @@ func TestRestartReplacesOneWorkerAfterTheOther(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := []string{
+		progress = slices.DeleteFunc(progress, func(p string) bool { return strings.HasSuffix(p, " draining") })
+		want := []string{ // without calls, the drain is over at once
 			"worker-0 stopping", "worker-0 starting", "worker-0 ready",
 			"worker-2 stopping", "worker-2 starting", "worker-2 ready",
 		}
@@ -441,6 +443,69 @@ func TestSpareWorkerGoesIfTheUnitsOfTheNextMasterHaveNone(t *testing.T) {
 		}
 		if w := m.worker("worker-0"); w.Incarnation != 2 {
 			t.Errorf("worker-0 = %+v, want it restarted", w)
+		}
+		m.stop(nil)
+	})
+}
+
+// An orderly stop ends a restart, and the next master begins with all workers, without a spare one in the end.
+func TestStopDuringARestart(t *testing.T) {
+	for _, order := range []func(*unit.Spec){func(*unit.Spec) {}, startFirst} {
+		synctest.Test(t, func(t *testing.T) {
+			world, dir := newFakeOS(t), t.TempDir()
+			m := startMaster(t, world, dir, 2, order)
+			settle(time.Second)
+			world.set(func() {
+				world.behave = func(p *fakeProcess) { p.readyAfter = time.Since(world.birth) + 10*time.Second }
+			})
+			both := RestartRequest{Workers: []string{"worker-0", "worker-1"}}
+			r, err := m.Restart(t.Context(), both, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			settle(time.Second)
+			m.stop(nil)
+			if err := r.Wait(t.Context()); !errors.Is(err, worker.ErrStopping) {
+				t.Errorf("Wait = %v, want that the master stops", err)
+			}
+			m = startMaster(t, world, dir, 2, order)
+			settle(time.Minute)
+			if m.ids() != "worker-0 running, worker-1 running" || world.living() != 2 {
+				t.Errorf("workers are %s, %d processes live", m.ids(), world.living())
+			}
+			got := m.rolled(t, "restart")
+			if len(got) != 3 || got[2] != "restart-completed worker" {
+				t.Errorf("events are %q, want the restart resumed and completed", got)
+			}
+			m.stop(nil)
+		})
+	}
+}
+
+// A worker with a call in flight gets no new one, and is signalled when the call has ended.
+func TestRestartDrainsCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := newFakeOS(t)
+		m := startMaster(t, world, t.TempDir(), 1)
+		settle(time.Second)
+		call, err := m.TryAcquire(unit.DefaultService, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			time.Sleep(2 * time.Second)
+			if slices.Contains(startsAndStops(world), "terminate worker-0") {
+				t.Error("it is signalled during the call")
+			}
+			if _, err := m.TryAcquire(unit.DefaultService, ""); !errors.Is(err, ErrNoWorker) {
+				t.Errorf("another call: %v, want no worker for it", err)
+			}
+			call.End(nil)
+		}()
+		progress, err := m.restarted(t.Context(), RestartRequest{Workers: []string{"worker-0"}})
+		want := []string{"worker-0 draining", "worker-0 stopping", "worker-0 starting", "worker-0 ready"}
+		if err != nil || !slices.Equal(progress, want) {
+			t.Errorf("%v, progress was %q, want %q", err, progress, want)
 		}
 		m.stop(nil)
 	})

@@ -107,7 +107,8 @@ func TestStatusCountsTheWantedWorkersOnly(t *testing.T) {
 	state := &adminpb.State{
 		Source: "live", Status: "running", MasterStartedAt: timestamppb.Now(),
 		Units: []*adminpb.Unit{
-			{Name: "a", Replicas: 1}, {Name: "b", Replicas: 4, Scale: new(int32(1))},
+			{Name: "a", Replicas: 1},
+			{Name: "b", Replicas: 4, Scale: new(int32(1))},
 			{Name: "c", Replicas: 2, Retired: true},
 		},
 	}

@@ -29,9 +29,10 @@ func reloadCommand() *cli.Command {
 	cmd.Description = `Prints what changes, and returns when it is done: missing workers are started,
 unwanted ones stopped, and those whose command, environment, folder, port or
 executable differ replaced one by one, the next only when the new one is ready,
-or several at the same time: see update.max_unavailable. Other settings apply at
-once. The reload stops at the first worker that does not get ready. SIGHUP does
-the same.
+or several at the same time: see update.max_unavailable. With update.order:
+start-first, a spare worker runs meanwhile. Other settings apply at once. The
+reload stops at the first worker that does not get ready. A master that is
+started after a crash completes it. SIGHUP does the same.
 
 A master without a file looks for changed executables, and marks the workers
 that run the former ones as outdated.

@@ -5,6 +5,7 @@ package crash
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 )
 
@@ -13,7 +14,7 @@ import (
 func operationsOnTheSet() []*operation {
 	another := func(name, further string) *operation {
 		return &operation{
-			// The next master adopts workers that were not replaced yet.
+			// The next master replaces the workers that were not replaced yet.
 			name: name, file: true, further: further, life: 12, mayEnd: allEnd,
 			begin: reloadsAnotherCommand, rest: untilReplaced,
 		}
@@ -29,6 +30,7 @@ func operationsOnTheSet() []*operation {
 		},
 		another("reload, another command", ""),
 		another("reload, two at once", "    update: {max_unavailable: 2}\n"),
+		another("reload, start first", "    update: {order: start-first}\n"),
 		{
 			name: "reload, watch a stranger", file: true, begin: watches(true), rest: untilFound,
 			after: func(r *rig) error { return rewatch(r, "") },
@@ -69,6 +71,13 @@ func reloadsAnotherCommand(r *rig) error {
 func untilReplaced(r *rig, before, now map[string]int) error {
 	if n := now["after-publish"] - before["after-publish"]; n < workersOfATrial {
 		return fmt.Errorf("%d of %d workers are replaced", n, workersOfATrial)
+	}
+	const records = 2 // at the begin and at the end
+	if n := now["after-unit-record"] - before["after-unit-record"]; n < records {
+		return errors.New("the end of the rollout is not recorded")
+	}
+	if n := now["after-removal"] - before["after-removal"]; strings.Contains(r.further, "start-first") && n == 0 {
+		return errors.New("the spare worker is not removed")
 	}
 	return r.atRest(0)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc"
 
@@ -33,6 +34,21 @@ func (r *rig) atRest(removals int) error {
 	return nil
 }
 
+// hasRolled returns nil when the running master has ended the rollouts of the one before, with one of the outcomes.
+func (r *rig) hasRolled(outcomes ...string) error {
+	logs := r.masters.lastLogs()
+	if r.rolls && !slices.ContainsFunc(outcomes, func(o string) bool { return strings.Contains(logs[len(logs)-1], o) }) {
+		return errors.New("the rollout has not ended")
+	}
+	return nil
+}
+
+// Outcomes of a rollout, as they are logged.
+const (
+	rolloutCompleted = "rollout completed"
+	rolloutStopped   = "rollout stopped"
+)
+
 // recovered starts a sound master on the present state and checks, once it is at rest, that every promise was kept.
 func (r *rig) recovered(before offline) error {
 	if err := r.launch(moment{}); err != nil {
@@ -46,7 +62,7 @@ func (r *rig) recovered(before offline) error {
 		return err
 	}
 	if ended, err := r.masters.await("all workers in rotation",
-		func() error { return r.atRest(removals) }); err != nil || ended {
+		func() error { return errors.Join(r.atRest(removals), r.hasRolled(rolloutCompleted)) }); err != nil || ended {
 		return errors.Join(err, fmt.Errorf("the master after the crash is not at rest (it ended: %v)", ended))
 	}
 	r.damaged, r.mayWatch = false, false

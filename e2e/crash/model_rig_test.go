@@ -45,6 +45,8 @@ type rig struct {
 	decoy         *stander
 
 	turn int // the next worker to be ended
+	// rolls: the last inspection has found a rollout that the next master has to continue.
+	rolls bool
 	// The state is damaged, or older than the living processes: its records mean nothing until a master has
 	// recovered.
 	damaged bool

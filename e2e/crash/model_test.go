@@ -27,6 +27,20 @@ type offline struct {
 	records map[string]records.Worker
 }
 
+// rollouts reports whether the next master has a rollout to continue.
+func (o offline) rollouts() bool {
+	return o.snap != nil && slices.ContainsFunc(o.snap.Units, func(u records.Unit) bool { return u.Rollout != nil })
+}
+
+// isReplaced reports whether the next master replaces the worker, because its unit says so.
+func (o offline) isReplaced(worker string) bool {
+	return o.rollouts() && slices.ContainsFunc(o.snap.Units, func(u records.Unit) bool {
+		return u.Rollout != nil && slices.ContainsFunc(u.Rollout.Workers, func(t records.RolloutWorker) bool {
+			return t.ID == worker && o.records[worker].Incarnation <= t.Incarnation
+		})
+	})
+}
+
 // inspect inspects the state and the processes that a dead master has left, and checks everything that must hold at
 // any moment. mayEnd reports which workers the operation may have stopped.
 func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
@@ -125,6 +139,7 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 		}
 	}
 	r.workers.look(o)
+	r.rolls = o.rollouts()
 	if err := r.secretSpilled(); err != nil {
 		fail("%w", err)
 	}

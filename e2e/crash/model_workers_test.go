@@ -41,7 +41,7 @@ type being struct {
 	leader        bool   // it leads its session, as every worker does when started
 	memory        string // a fact that only this process knows, once it was asked
 	helper        bool   // it is a start helper, which ends with its master
-	doomed        bool   // a master or the test has told it to end, or it is surplus, or a helper
+	doomed        bool   // it was told to end, or is to be replaced, or it is surplus, or a helper
 }
 
 // signal sends a signal to the process, if that is still there.
@@ -264,7 +264,7 @@ func (ws *workers) look(o offline) {
 		}
 		b.memory = ws.beings[b.token].memory
 		b.doomed = o.records[b.worker].Status == records.StatusStopping || ws.isSurplus(b.worker) || ws.ended[b.token] ||
-			ws.excused[b.token] || b.helper || ws.verbs.halts(b.worker)
+			ws.excused[b.token] || b.helper || ws.verbs.halts(b.worker) || o.isReplaced(b.worker)
 		now[b.token] = b
 	}
 	ws.beings = now

@@ -631,7 +631,8 @@ func (v *victim) calm() error {
 				return err
 			}
 			watched := v.reportsWatched(state)
-			return errors.Join(v.applied(state), watched, v.settled(state))
+			rolled := v.hasRolled(rolloutCompleted, rolloutStopped)
+			return errors.Join(v.applied(state), watched, v.settled(state), rolled)
 		})
 		if err == nil && !ended {
 			v.mayWatch = false

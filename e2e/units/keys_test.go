@@ -23,8 +23,6 @@ const root = "../.."
 // untested are the keys that no file of a test here has, each with the reason.
 var untested = map[string]string{
 	"unit.health.busy_limit": "TestSpinningProgramIsReplacedAfterItsBusyLimit sets it in the example of six programs",
-
-	"unit.update.order": "has one value that is executed",
 }
 
 // TestEachKeyHasATest compares the keys in docs/CONFIGURATION.md with the files that the tests of this package run.

@@ -25,8 +25,8 @@ func (w *owner) stop(ctx context.Context) {
 	instance := w.rec.Instance
 	e := ending{
 		inst: w.inst, endpoint: w.routes.endpoint, signal: w.unit.Stop.Signal, grace: w.unit.Stop.Grace,
-		hurry: w.env.Hurry, log: w.log, draining: func(is bool) {
-			w.draining.Store(is)
+		hurry: w.env.Hurry, log: w.log, drained: func() {
+			w.draining.Store(false)
 			w.env.Services.Changed()
 		},
 		command: w.hooks.of(w.unit, unit.AtStop, instance.Port, envWorkerPID+"="+strconv.Itoa(instance.PID)),
@@ -75,8 +75,8 @@ type ending struct {
 	grace    time.Duration
 	hurry    <-chan struct{} // closed to cut the grace short
 	log      *slog.Logger
-	draining func(bool) // is told whether calls in flight are awaited
-	command  hook       // stop.command
+	drained  func() // is called when no more calls are awaited
+	command  hook   // stop.command
 	failed   func(context.Context, error)
 }
 
@@ -89,7 +89,6 @@ func (e ending) terminate(ctx context.Context) {
 		// Half of the grace at most, to leave the worker time after SIGTERM.
 		drain := time.NewTimer(e.grace / 2)
 		defer drain.Stop()
-		e.draining(true)
 		select {
 		case <-e.endpoint.Drained():
 		case <-drain.C:
@@ -98,7 +97,7 @@ func (e ending) terminate(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		e.draining(false)
+		e.drained()
 	}
 	if err := e.command.run(ctx, time.Until(signal).Round(time.Millisecond)); ctx.Err() != nil {
 		return

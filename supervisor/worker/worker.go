@@ -324,8 +324,9 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	case lifecycle.ActAwait: // the worker starts up while its PID is being recorded
 		w.await(ctx)
 	}
-	if act == lifecycle.ActStop { // the record of the stop is the intent of its commands too
+	if act == lifecycle.ActStop { // the record of the stop is the intent of its commands and of the drain too
 		announce(ctx, w, w.unit, unit.AtStop, unit.AfterEnd)
+		w.draining.Store(w.routes.endpoint != nil)
 	}
 	if !w.state.Ready && act != lifecycle.ActStop { // stop drains the endpoint that it withdraws
 		w.routes.withdraw()

@@ -91,6 +91,8 @@ func serve(o options) error {
 	}
 
 	switch signals := make(chan os.Signal, 8); o.habit {
+	case "abrupt": // SIGTERM ends it at once, with its calls
+		served.takes = 10 * time.Millisecond
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	case "stops-on-term":
@@ -142,12 +144,14 @@ type business struct {
 	born      string
 	notes     notes
 	unique    bool // no two answers are the same
+	takes     time.Duration
 	processed atomic.Int64
 }
 
 func (b *business) ProcessData(_ context.Context, req *proto.ProcessRequest) (*proto.ProcessResponse, error) {
 	n := b.processed.Add(1)
 	b.notes.handled(req.GetData())
+	time.Sleep(b.takes)
 	if b.unique {
 		return &proto.ProcessResponse{
 			Result: fmt.Sprintf("%s, the %d. of %s", req.GetData(), n, b.born), Success: true,
