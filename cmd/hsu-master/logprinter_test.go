@@ -86,25 +86,3 @@ func TestLogPrinter(t *testing.T) {
 		})
 	}
 }
-
-func TestParseSince(t *testing.T) {
-	zone := time.FixedZone("here", 3600)
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, zone)
-	for text, want := range map[string]time.Time{
-		"10m":                  now.Add(-10 * time.Minute),
-		"0s":                   now,
-		"2026-02-28":           time.Date(2026, 2, 28, 0, 0, 0, 0, zone),
-		"2026-02-28 10:00":     time.Date(2026, 2, 28, 10, 0, 0, 0, zone),
-		"2026-02-28 10:00:01":  time.Date(2026, 2, 28, 10, 0, 1, 0, zone),
-		"2026-02-28T10:00:00Z": time.Date(2026, 2, 28, 10, 0, 0, 0, time.UTC),
-	} {
-		if got, err := parseSince(text, now); err != nil || !got.Equal(want) {
-			t.Errorf("%s: %s, %v, want %s", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"", "yesterday", "-1h", "10", "2026-13-01"} {
-		if got, err := parseSince(text, now); err == nil {
-			t.Errorf("%q: %s", text, got)
-		}
-	}
-}

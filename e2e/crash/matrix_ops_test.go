@@ -65,7 +65,8 @@ func operations() []*operation {
 		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
 	}
 	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(), operationsOfVerbs(),
-		operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(),
+		operationsOfRestarts(), operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(),
+		operationsOnCgroups(),
 		operationsWithHelpers(), operationsWithHooks(), operationsWithNotifications(),
 		operationsOfModules())
 }

@@ -45,6 +45,9 @@ type rig struct {
 	decoy         *stander
 
 	turn int // the next worker to be ended
+	// before are the workers before the restart of their unit, and agreed is set if a master has agreed to that.
+	before map[string]entry
+	agreed bool
 	// rolls: the last inspection has found a rollout that the next master has to continue.
 	rolls bool
 	// The state is damaged, or older than the living processes: its records mean nothing until a master has
