@@ -12,8 +12,8 @@ const (
 	startGCPercent = 400
 	usualGCPercent = 100
 
-	// startTime is how long a master counts as starting.
-	startTime = 5 * time.Second
+	// startTime is how long a master counts as starting. A hundred workers need a third of it.
+	startTime = 1500 * time.Millisecond
 )
 
 // collectSeldom makes garbage collections rare while the master starts, unless the user has set GOGC. Then it returns
