@@ -36,6 +36,7 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 		os.Exit(exitFailed)
 	})()
 	haveThreads(threadsInHand)
+	defer collectSeldom()()
 	if err := process.ShedInherited(); err != nil {
 		log.Warn("inherited descriptors and signals not reset", "error", err)
 	}

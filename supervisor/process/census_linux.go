@@ -46,6 +46,7 @@ type reader struct {
 	seen    func(Holder)
 	holders []Holder
 	users   []int
+	free    []int // those whose environment names no token
 	pending []int // inside execve
 	// read is readEnviron, except in tests.
 	read func(pid int, buf *[]byte) ([]byte, environState)
@@ -66,6 +67,8 @@ func (r *reader) add(pid int, environ []byte, state environState) {
 			if r.seen != nil {
 				r.seen(h)
 			}
+		} else {
+			r.free = append(r.free, pid)
 		}
 	case environCleared, environDenied:
 	}
@@ -93,10 +96,19 @@ func takeCensus(ctx context.Context, seen func(Holder)) (*census, error) {
 // Reading in small pieces, each visited at once, keeps up with a chain of processes that fork and exit, none of
 // which lives as long as a pass.
 func walkProcesses(visit func(pids []int) bool) error {
+	var pids []int
+	return walkProc(func(records []byte) bool {
+		pids = appendNumbers(pids[:0], records)
+		return visit(pids)
+	})
+}
+
+// walkProc is walkProcesses with the entries of the folder.
+func walkProc(visit func(records []byte) bool) error {
 	deadline, late := time.Now().Add(passPatience), false
 	var piece [16 * 24]byte
-	err := walkNumbers("/proc", piece[:], func(pids []int) bool {
-		if !visit(pids) {
+	err := walkEntries("/proc", piece[:], func(records []byte) bool {
+		if !visit(records) {
 			return false
 		}
 		late = time.Now().After(deadline)

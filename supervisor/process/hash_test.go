@@ -1,6 +1,8 @@
 package process
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,14 +37,14 @@ func TestHashExecutable(t *testing.T) {
 	if got, err := HashExecutable(path); err != nil || got == want {
 		t.Errorf("after a change: %s, %v", got, err)
 	}
-	for range 2*maxHashes + 1 {
+	for range 2*maxVersions + 1 {
 		write("abc")
 		if got, err := HashExecutable(path); err != nil || got != want {
 			t.Fatalf("got %s, %v, want %s", got, err, want)
 		}
 	}
-	if n := len(hashes.known); n > maxHashes {
-		t.Errorf("%d hashes are kept, want %d at most", n, maxHashes)
+	if n := len(hashes.known); n > maxVersions {
+		t.Errorf("%d hashes are kept, want %d at most", n, maxVersions)
 	}
 }
 
@@ -53,5 +55,44 @@ func TestHashExecutableFails(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), "hash executable: ") || !strings.Contains(err.Error(), path) {
 			t.Errorf("HashExecutable(%s): %v, want an error with its name", path, err)
 		}
+	}
+}
+
+// A file that is read once has its value until it changes. A failed read is repeated.
+func TestVersions(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("a"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var v versions[int]
+	reads := 0
+	fault := errors.New("fault")
+	read := func(*os.File) (int, error) {
+		if reads++; reads == 1 {
+			return 0, fault
+		}
+		return reads, nil
+	}
+	if _, err := v.of(path, read); !errors.Is(err, fault) {
+		t.Errorf("first read: %v, want the fault", err)
+	}
+	_, err := versionAt(path)
+	cached := err == nil // else each call reads the file
+	for range 3 {
+		if got, err := v.of(path, read); err != nil || cached && got != 2 {
+			t.Errorf("got %d, %v, want the value of the second read", got, err)
+		}
+	}
+	if err := os.WriteFile(path, []byte("ab"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := v.of(path, read); err != nil || cached && got != 3 {
+		t.Errorf("after a change: %d, %v, want the value of another read", got, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.of(path, read); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of a removed file: %v", err)
 	}
 }

@@ -32,11 +32,9 @@ const (
 // that may not be signalled, or that do not die (state D); err is the reason. ErrLeaseHeld means that a holder of
 // the lease cannot be found: start no replacement, and report it.
 func (f Family) Kill(ctx context.Context) (left []Holder, err error) {
-	c, err := shared.get(ctx)
-	if err != nil {
+	if gone, err := f.gone(ctx); err != nil {
 		return nil, fmt.Errorf("kill a family: %w", err)
-	}
-	if len(f.find(c, f.leaseMayBeHeld())) == 0 && !f.leaseHeld() {
+	} else if gone {
 		return nil, nil
 	}
 	s := &sweep{family: f, ourselves: ourselves(), prey: make(map[int]*prey)}
@@ -45,6 +43,18 @@ func (f Family) Kill(ctx context.Context) (left []Holder, err error) {
 		return left, fmt.Errorf("kill a family: %w", err)
 	}
 	return nil, nil
+}
+
+// gone reports whether the family has no member. In most cases the cheap evidence is enough.
+func (f Family) gone(ctx context.Context) (bool, error) {
+	if (f.Main == nil || !f.Main.alive()) && !f.leaseMayBeHeld() &&
+		(f.Cgroup == "" || len(cgroup.Members(f.Cgroup)) == 0) {
+		if tokens, err := sighted.get(ctx); err != nil || !tokens[f.Token] {
+			return err == nil, err
+		}
+	}
+	c, err := shared.get(ctx)
+	return err == nil && len(f.find(c, f.leaseMayBeHeld())) == 0 && !f.leaseHeld(), err
 }
 
 // Terminate sends SIGTERM and then SIGCONT to the members outside of the leader's process group; SignalGroup

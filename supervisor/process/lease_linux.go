@@ -235,11 +235,10 @@ func keepsLease(pid int, f Family, buf *[]byte) (taskStat, bool) {
 		return taskStat{}, false
 	}
 	stat, err := readStat(pid)
-	if err != nil || stat.PPID != os.Getpid() || stat.ended() { // a first thread that ended before the others
-		return stat, err == nil
+	if err != nil {
+		return stat, false
 	}
-	// Before execve the child has this process's memory, or a copy of it; inside execve it has no environment yet.
-	return stat, stat.EnvEnd != 0 && stat.EnvEnd != ownEnvEnd()
+	return stat, stat.ended() || hasOwnEnviron(stat) // a first thread may have ended before the others
 }
 
 // realUID returns the real uid of a process: a setuid program has another effective uid.

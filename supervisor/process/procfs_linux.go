@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 	"strconv"
@@ -84,6 +85,16 @@ func numbers(path string, buf *[]byte) ([]int, error) {
 // walkNumbers calls visit with the numbers in a folder, as many at a time as fit into buf, until visit returns
 // false.
 func walkNumbers(path string, buf []byte, visit func(some []int) bool) error {
+	var some []int
+	return walkEntries(path, buf, func(records []byte) bool {
+		some = appendNumbers(some[:0], records)
+		return visit(some)
+	})
+}
+
+// walkEntries calls visit with the entries of a folder, in the form of getdents(2), as many at a time as fit into buf,
+// until visit returns false.
+func walkEntries(path string, buf []byte, visit func(records []byte) bool) error {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	})
@@ -91,34 +102,40 @@ func walkNumbers(path string, buf []byte, visit func(some []int) bool) error {
 		return err
 	}
 	defer unix.Close(fd)
-	var some []int
 	for {
 		n, err := retry(func() (int, error) { return unix.Getdents(fd, buf) })
-		if err != nil || n <= 0 {
+		if err != nil || n <= 0 || !visit(buf[:n]) {
 			return err
-		}
-		if some = appendNumbers(some[:0], buf[:n]); !visit(some) {
-			return nil
 		}
 	}
 }
 
-// appendNumbers reads linux_dirent64 records (getdents(2)): inode 8 bytes, offset
-// 8, length 2, type 1, then the name and a NUL.
+// appendNumbers appends the names that are numbers.
 func appendNumbers(found []int, records []byte) []int {
-	const head = 19
-	for len(records) > head {
-		length := int(binary.NativeEndian.Uint16(records[16:]))
-		if length <= head || length > len(records) {
-			break
-		}
-		name, _, _ := bytes.Cut(records[head:length], []byte{0})
-		if n, err := strconv.ParseUint(string(name), 10, 31); err == nil {
-			found = append(found, int(n))
-		}
-		records = records[length:]
+	for number := range numbered(records) {
+		found = append(found, number)
 	}
 	return found
+}
+
+// numbered yields the names that are numbers, each with the inode of the entry. It reads linux_dirent64 records
+// (getdents(2)): inode 8 bytes, offset 8, length 2, type 1, then the name and a NUL.
+func numbered(records []byte) iter.Seq2[int, uint64] {
+	const head = 19
+	return func(yield func(int, uint64) bool) {
+		for len(records) > head {
+			length := int(binary.NativeEndian.Uint16(records[16:]))
+			if length <= head || length > len(records) {
+				return
+			}
+			name, _, _ := bytes.Cut(records[head:length], []byte{0})
+			n, err := strconv.ParseUint(string(name), 10, 31)
+			if err == nil && !yield(int(n), binary.NativeEndian.Uint64(records)) {
+				return
+			}
+			records = records[length:]
+		}
+	}
 }
 
 // procPath returns the path of a file about a process.

@@ -88,26 +88,39 @@ func missing(path string, f format, next string, err error) error {
 // firstLine is the number of bytes of a script's first line that the kernel reads.
 const firstLine = 256
 
+// runner is the way in which the kernel runs a file, and the interpreter or loader that it uses, if any.
+type runner struct {
+	format format
+	next   string
+}
+
+// runners has those of files, because all workers of a unit run the same program.
+var runners versions[runner]
+
 // formatOf returns the way in which the kernel runs a file, and the interpreter or loader that it uses, if any.
 func formatOf(path string) (format, string) {
-	file, err := safefile.OpenInput(path)
+	r, err := runners.of(path, readRunner)
 	if err != nil {
 		return unknownFormat, ""
 	}
-	defer func() { _ = file.Close() }() // only read, so nothing is lost
+	return r.format, r.next
+}
+
+func readRunner(file *os.File) (runner, error) {
 	head := make([]byte, firstLine)
 	n, err := file.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return unknownFormat, ""
+		return runner{}, err
 	}
 	head = head[:n]
 	if line, ok := bytes.CutPrefix(head, []byte("#!")); ok {
-		return script, scriptInterpreter(line)
+		return runner{script, scriptInterpreter(line)}, nil
 	}
 	if bytes.HasPrefix(head, []byte(elf.ELFMAG)) {
-		return elfFormat, loader(file)
+		next, err := loader(file)
+		return runner{elfFormat, next}, err
 	}
-	return unknownFormat, ""
+	return runner{}, nil
 }
 
 // scriptInterpreter returns the first word after "#!", as the kernel splits the line.
@@ -127,20 +140,29 @@ func scriptInterpreter(line []byte) string {
 // maxLoader bounds the path of a loader.
 const maxLoader = 4096
 
-func loader(file io.ReaderAt) string {
+// loader returns the loader of an ELF file, or "" if it names none. It returns an error if the file cannot be read.
+func loader(file io.ReaderAt) (string, error) {
 	parsed, err := elf.NewFile(file)
 	if err != nil {
-		return ""
+		return "", unreadable(err)
 	}
 	for _, p := range parsed.Progs {
 		if p.Type == elf.PT_INTERP {
 			name, err := io.ReadAll(io.LimitReader(p.Open(), maxLoader))
 			if err != nil {
-				return ""
+				return "", unreadable(err)
 			}
 			name, _, _ = bytes.Cut(name, []byte{0})
-			return string(name)
+			return string(name), nil
 		}
 	}
-	return ""
+	return "", nil
+}
+
+// unreadable returns err if it is from a read of a file, and nil if it is about the content.
+func unreadable(err error) error {
+	if _, failed := errors.AsType[*fs.PathError](err); failed {
+		return err
+	}
+	return nil
 }

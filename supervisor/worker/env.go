@@ -35,6 +35,7 @@ type Env struct {
 	Rotator  *rotate.Rotator
 	Keeper   launcher.Keeper
 	Launcher launcher.Launcher
+	Starts   *StartQueue // of the starts that are being prepared
 	Services *services.Registry
 	Ports    *ports.Book
 	Recovery *recovery.Context // of the present recovery, or of the last one

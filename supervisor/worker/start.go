@@ -19,12 +19,12 @@ import (
 // launch starts the worker, after its start.before if the unit has one. The port is chosen first, and the status
 // "starting" without an instance is the intent: a start that is cut off there begins again, with the command.
 func (w *owner) launch(ctx context.Context) {
-	w.output.markStart(w.unit.Log.To, w.rec.Incarnation+1)
 	h := w.hooks.of(w.unit, unit.BeforeStart, 0)
 	if h.none() {
 		w.start(ctx)
 		return
 	}
+	w.output.markStart(w.unit.Log.To, w.rec.Incarnation+1)
 	if closed(w.shutdown) {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
 		return
@@ -139,24 +139,48 @@ func closed(c <-chan struct{}) bool {
 // ErrStopping means that no worker is started any more.
 var ErrStopping = errors.New("the master is stopping")
 
+// fork makes the intent durable and starts the process.
 func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if closed(w.shutdown) || closed(w.env.Stopping) {
 		return nil, ErrStopping
 	}
-	rights, err := w.unit.Attributes.Resolve()
+	u, lease, err := prepare(w)
+	defer func() { _ = lease.Close() }() // the child has its own descriptor
 	if err != nil {
 		return nil, err
 	}
+	if !w.record(ctx) {
+		return nil, fmt.Errorf("%w: the start could not be recorded", launcher.ErrOwnFault)
+	}
+	if closed(w.shutdown) || closed(w.env.Stopping) {
+		return nil, ErrStopping
+	}
+	if err := w.notices.listen(w); err != nil {
+		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
+	}
+	w.env.Ports.MakeRoom(w.unit.Name, w.id)
+	return w.env.Launcher.Start(u, w.id, *w.rec.Instance, lease)
+}
+
+// prepare makes the intent of a start, and returns the unit with the program that starts, and the lease, which the
+// caller has to close even if there is an error.
+func prepare(w *owner) (u unit.Spec, lease *process.Lease, err error) {
+	defer w.env.Starts.enter()()
+	if len(w.unit.Start.Before) == 0 { // otherwise the output has begun with that of the command
+		w.output.markStart(w.unit.Log.To, w.rec.Incarnation+1)
+	}
+	rights, err := w.unit.Attributes.Resolve()
+	if err != nil {
+		return u, nil, err
+	}
 	port, err := choosePort(w.env.Ports, w.unit, w.id, w.rec.Port)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
+		return u, nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
-	lease, err := w.env.Launcher.Lease(w.id)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
+	if lease, err = w.env.Launcher.Lease(w.id); err != nil {
+		return u, nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
-	defer func() { _ = lease.Close() }() // the child has its own descriptor
-	u := w.unit.Found()                  // the program that is recorded is the one that starts
+	u = w.unit.Found() // the program that is recorded is the one that starts
 	spec, exe, err := u.Version()
 	if err != nil { // a file may be executable and not readable; if it is missing, the start fails
 		w.log.Debug("worker executable not read", "error", err)
@@ -175,20 +199,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 		UID:     rights.Account.UID,
 		OwnPort: w.unit.Port == unit.AnnouncedPort,
 	}
-	if err := w.notices.place(w); err != nil {
-		return nil, err
-	}
-	if !w.record(ctx) {
-		return nil, fmt.Errorf("%w: the start could not be recorded", launcher.ErrOwnFault)
-	}
-	if closed(w.shutdown) || closed(w.env.Stopping) {
-		return nil, ErrStopping
-	}
-	if err := w.notices.listen(w); err != nil {
-		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
-	}
-	w.env.Ports.MakeRoom(w.unit.Name, w.id)
-	return w.env.Launcher.Start(u, w.id, *w.rec.Instance, lease)
+	return u, lease, w.notices.place(w)
 }
 
 // choosePort returns the port for the next instance of a worker, which had the port last, or 0 if it gets none or
