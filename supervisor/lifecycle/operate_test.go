@@ -34,7 +34,7 @@ func TestHaltAndResumeInEveryState(t *testing.T) {
 		"surplus": {
 			State{Retired: true, Slot: Occupied, Status: records.StatusRunning}, "running none", "running none",
 		},
-		"quitting":  {State{quitting: true, Status: records.StatusBackoff}, "backoff none", "backoff none"},
+		"quitting": {State{quitting: true, Status: records.StatusBackoff}, "backoff none", "backoff none"},
 	} {
 		test.from.Wanted, test.from.History = !test.from.Retired, spentHistory
 		stopped, act := Next(test.from, Event{Kind: EvHalt}, testPolicy, 0)
