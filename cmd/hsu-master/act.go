@@ -175,7 +175,7 @@ func actLine(r *adminpb.ActResponse) string {
 // actError turns a status of Act into an error for the user.
 func actError(err error) error {
 	said := errors.New(printable(status.Convert(err).Message()))
-	switch status.Code(err) { //nolint:exhaustive // the others are no answers of Act
+	switch status.Code(err) {
 	case codes.NotFound:
 		return hint(said, `"hsu-master worker list" and "hsu-master unit list" show the names`)
 	case codes.InvalidArgument:

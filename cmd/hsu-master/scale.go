@@ -85,8 +85,11 @@ func scaleUnit(c *cli.Context, arg string) error {
 	}
 	if status.Code(err) == codes.FailedPrecondition && strings.HasPrefix(status.Convert(err).Message(),
 		supervisor.ErrDisabled.Error()) {
-		return hint(errors.New(printable(status.Convert(err).Message())),
-			`enable it with "hsu-master unit enable", or in its file if it is disabled there`)
+		next := `enable it in the file, then "hsu-master reload"`
+		if strings.Contains(status.Convert(err).Message(), "by an operator") {
+			next = fmt.Sprintf(`"hsu-master unit enable %s" enables it`, unit)
+		}
+		return &hintedError{errors.New(printable(status.Convert(err).Message())), next}
 	}
 	if err != nil {
 		return scaleError(err)

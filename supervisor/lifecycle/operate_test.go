@@ -31,8 +31,10 @@ func TestHaltAndResumeInEveryState(t *testing.T) {
 		"died":      {State{Slot: terminating, Status: records.StatusRunning}, "stopping none", "stopping none"},
 		"remaining": {State{Slot: remaining, Status: records.StatusStopping}, "stopping none", "stopping none"},
 		"held":      {State{Slot: unverified, Status: records.StatusRunning}, "running none", "running none"},
-		"surplus":   {State{Retired: true, Slot: Occupied, Status: records.StatusRunning}, "running none", "running none"},
-		"quitting":  {State{quitting: true, Status: records.StatusBackoff}, "backoff none", "backoff none"},
+		"surplus": {
+			State{Retired: true, Slot: Occupied, Status: records.StatusRunning}, "running none", "running none",
+		},
+		"quitting": {State{quitting: true, Status: records.StatusBackoff}, "backoff none", "backoff none"},
 	} {
 		test.from.Wanted, test.from.History = !test.from.Retired, spentHistory
 		stopped, act := Next(test.from, Event{Kind: EvHalt}, testPolicy, 0)

@@ -1,6 +1,6 @@
 // Package unmanaged watches the processes of unmanaged units, which other programs start: it searches for them, proves
-// which process it has found, and notices when that ends or fails its health check. It signals one only for an operator,
-// and only if its unit allows that.
+// which process it has found, and notices when that ends or fails its health check. It signals one only for an
+// operator, and only if its unit allows that.
 //
 // A found process is held by an open handle, so that the evidence is about one process even if its PID is reused. All
 // units share one goroutine, one search, and the scheduler of the checks: an idle unit costs neither a goroutine nor a
