@@ -2,11 +2,13 @@ package master
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
 // ListenTCP returns a function for [Options] that listens on an address such as 127.0.0.1:50051. The IPv4 address
@@ -47,4 +49,21 @@ func Inherit(passed *os.File, wanted func(net.Addr) bool) net.Listener {
 		return nil
 	}
 	return l
+}
+
+// InheritRegistry returns a function like that of [ListenRegistry], which takes the socket of the earlier program of
+// this process if it has the path. passed may be nil.
+func InheritRegistry(path string, passed *os.File) func() (net.Listener, error) {
+	return func() (net.Listener, error) {
+		l, ok := Inherit(passed, func(a net.Addr) bool { return a.String() == path }).(*net.UnixListener)
+		if !ok {
+			return api.ListenRegistry(context.Background(), path)
+		}
+		sticky, err := safefile.CheckEntry(path)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("module registry %s: %w", path, err), l.Close())
+		}
+		l.SetUnlinkOnClose(!sticky)
+		return l, nil
+	}
 }

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -201,6 +202,10 @@ func (m *Master) openStore() error {
 		return err
 	}
 	m.onClose("the state", m.closeStore)
+	// A master that was killed during a check has left its copy of the state.
+	if err := os.RemoveAll(filepath.Join(m.options.RuntimeDir, upgradeFolder)); err != nil {
+		m.log.Warn("copy of the state not removed", "error", err)
+	}
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/core-tools/hsu-master/api"
@@ -27,7 +28,7 @@ const (
 const (
 	defaultDrain = 30 * time.Second
 	// checkWithin bounds the check of the new program.
-	checkWithin = 15 * time.Second
+	checkWithin = 10 * time.Second
 	// upgradeRecordWithin bounds how long the history waits for a store that does not write.
 	upgradeRecordWithin = 5 * time.Second
 	// upgradeFolder holds the copy of the state for the check, in the runtime folder.
@@ -67,9 +68,13 @@ type Upgrade struct {
 
 // UpgradeCheck is what the new program is checked with.
 type UpgradeCheck struct {
-	Binary   string
-	State    string   // folder with a copy of the state
-	Listener *os.File // duplicate of the listener
+	Binary string
+	State  string // folder with a copy of the state
+	// Listener is the address of the inherited listener. A check that hung would keep the listener itself from the next
+	// master.
+	Listener net.Addr
+	// Env marks the process as one of this master, so that the next one ends it if this one is killed.
+	Env []string
 }
 
 // UpgradeTarget describes a new program that has passed the check.
@@ -129,7 +134,9 @@ type upgrader struct {
 	one   chan struct{}      // has room for one upgrade at a time
 	begin chan *drainRequest // to Run
 	next  *Handover          // for the next program; set before the master stops for it
-	// from is the upgrade that this program comes from, nil if it comes from none. It is complete when served is closed.
+	going atomic.Value       // id of the upgrade under way or completed by this program, a string
+	// from is the upgrade that this program comes from, nil if it comes from none. It is complete when served is
+	// closed.
 	from   *Upgrade
 	served chan struct{}
 }
@@ -152,8 +159,8 @@ func newUpgrader(handed *Handover) *upgrader {
 }
 
 // Upgrade replaces the program of the master by binary, or by what is now at the path of its own if that is empty. It
-// checks the new program first; if that fails, nothing has changed. Then Run drains the calls in flight, for at most the
-// time of drain (0 means 30 s), and returns [ErrUpgrade]. Upgrade returns the id of the upgrade right before that.
+// checks the new program first; if that fails, nothing has changed. Then Run drains the calls in flight, for at most
+// the time of drain (0 means 30 s), and returns [ErrUpgrade]. Upgrade returns the id of the upgrade right before that.
 // progress is called at the beginning of each step.
 func (m *Master) Upgrade(
 	ctx context.Context, binary string, drain time.Duration, progress func(UpgradeStep, Upgrade),
@@ -171,6 +178,7 @@ func (m *Master) Upgrade(
 	u := Upgrade{
 		ID: rand.Text(), Binary: binary, From: m.options.Version, Operator: supervisor.OperatorOf(ctx),
 	}
+	m.upgrades.going.Store(u.ID)
 	progress(UpgradeChecking, u)
 	if err := m.checkUpgrade(ctx, &u); err != nil {
 		u.Failure = err.Error()
@@ -210,23 +218,23 @@ func (m *Master) checkUpgrade(ctx context.Context, u *Upgrade) error {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
 	folder := filepath.Join(m.options.RuntimeDir, upgradeFolder)
-	defer func() { _ = os.RemoveAll(folder) }() // the next check removes it too
+	defer func() { _ = os.RemoveAll(folder) }() // the next start removes it too
 	schema, err := m.copyState(folder)
 	if err != nil {
 		return fmt.Errorf("copy the state for the check of the new program: %w", err)
 	}
-	listener, err := duplicate(m.listener)
-	if err != nil {
-		return fmt.Errorf("duplicate the listener: %w", err)
-	}
-	defer func() { _ = listener.Close() }()
-	target, err := m.options.CheckUpgrade(ctx, UpgradeCheck{Binary: u.Binary, State: folder, Listener: listener})
+	target, err := m.options.CheckUpgrade(ctx, UpgradeCheck{
+		Binary: u.Binary, State: folder, Listener: m.listener.Addr(), Env: []string{
+			process.EnvMasterID + "=" + m.store.MasterID(),
+			process.EnvStateDir + "=" + m.store.StateDirID().String(),
+		},
+	})
 	if err != nil {
 		return err
 	}
 	if target.Schema != schema {
 		return fmt.Errorf("version %s writes schema %d of the state, which version %s cannot read back "+
-			"(it has schema %d): stop the master with USR1, which leaves the workers running, and start the new program",
+			"(it has schema %d): stop the master with USR1, which leaves the workers running, and start the new one",
 			target.Version, target.Schema, u.From, schema)
 	}
 	u.To = target.Version
@@ -257,7 +265,7 @@ func (m *Master) copyState(folder string) (schema uint64, err error) {
 // drainFor drains the gateway for an upgrade. It returns false if ctx ended meanwhile: then the master stops.
 func (m *Master) drainFor(ctx context.Context, r *drainRequest) bool {
 	u := &r.next.Upgrade
-	m.log.Info("master upgrading", "program", u.Binary, "version", u.To, "drain", r.drain)
+	m.log.Info("master upgrading", "path", u.Binary, "version", u.To, "drain", r.drain)
 	close(r.draining)
 	u.Paused = process.BootTime()
 	drain, cancel := context.WithTimeout(ctx, r.drain)
@@ -332,9 +340,13 @@ func (m *Master) HandOver() (*Handover, error) {
 	return m.upgrades.next, err
 }
 
-// AwaitUpgrade returns the upgrade with this id that this program comes from, when the master serves.
+// AwaitUpgrade returns the upgrade with this id that this program comes from, when the master serves. The error is
+// [ErrUpgrading] if this program is still to be replaced by that upgrade.
 func (m *Master) AwaitUpgrade(ctx context.Context, id string) (Upgrade, error) {
-	if m.upgrades.from == nil || m.upgrades.from.ID != id {
+	switch {
+	case m.upgrades.going.Load() == id:
+		return Upgrade{}, ErrUpgrading // the next program knows the outcome
+	case m.upgrades.from == nil || m.upgrades.from.ID != id:
 		return Upgrade{}, ErrNoUpgrade
 	}
 	select {
@@ -363,14 +375,15 @@ func (m *Master) recordUpgrade(u Upgrade) {
 	e := records.Event{Time: time.Now(), Type: eventUpgraded, Operator: u.Operator}
 	if u.Failure != "" {
 		e.Type, e.Detail = eventUpgradeFailed, fmt.Sprintf("%s: %s", u.Binary, u.Failure)
-		m.log.Error("upgrade failed", "program", u.Binary, "error", u.Failure)
+		m.log.Error("upgrade failed", "path", u.Binary, "error", u.Failure)
 	} else {
 		e.Detail = fmt.Sprintf("from version %s to %s; %d calls cut", u.From, u.To, u.Cut)
-		m.log.Info("master upgraded", "from", u.From, "version", u.To, "calls", u.Cut, "duration", u.Took)
+		m.log.Info("master upgraded", "former", u.From, "version", u.To, "cut", u.Cut, "duration", u.Took)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), upgradeRecordWithin)
 	defer cancel()
-	if err := m.store.Apply(ctx, records.AppendEvent(e)); err != nil {
+	err := crashpoint.Do(crashpoint.UpgradeRecord, func() error { return m.store.Apply(ctx, records.AppendEvent(e)) })
+	if err != nil {
 		m.log.Warn("upgrade not recorded", "error", err)
 	}
 }

@@ -28,7 +28,8 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	defer out.close()
 	log := newLogger(out, sinkOf(stderr), cfg.logJSON, cfg.logLevel)
 	// Watch for signals before anything is opened. A signal that arrives during startup is handled after it.
-	signals := watchSignals()
+	taken := takeoverOf(ctx)
+	signals := taken.signals()
 	defer signals.stop()
 	defer signals.bound(cfg.stopTime.get, func(took time.Duration) {
 		log.Error("master stop timed out", "duration", took)
@@ -40,17 +41,21 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	if err := process.ShedInherited(); err != nil {
 		log.Warn("inherited descriptors and signals not reset", "error", err)
 	}
-	if process.InheritsOrphans() {
-		defer reapOrphans()()
-	}
 	notify := newNotifier()
-	taken := takeoverOf(ctx)
 	m, err := open(cfg, notify, taken, log)
 	if err != nil {
 		return err
 	}
-	signals.repeat(taken.signals())
 	defer func() { err = errors.Join(err, m.Close()) }()
+	if process.InheritsOrphans() {
+		after := m.Ready() // a worker that ended during the upgrade is a child: its exit belongs to its adoption
+		if taken == nil {
+			now := make(chan struct{})
+			close(now)
+			after = now
+		}
+		defer reapOrphans(after)()
+	}
 	if cfg.unitFault != nil {
 		log.Error("worker executable unusable", "error", cfg.unitFault)
 	}
@@ -94,12 +99,10 @@ func open(cfg config, notify *notifier, taken *takeover, log *slog.Logger) (*mas
 		options.Listen = func() (net.Listener, error) { return passed.listener, cfg.checkPassed(passed.listener) }
 	}
 	if cfg.metrics != "" {
-		options.ListenMetrics = inherited(taken.file(master.FileMetrics),
-			func(a net.Addr) bool { return sameAddress(a.String(), cfg.metrics) }, listenOn(cfg.metrics, "--metrics"))
+		options.ListenMetrics = inheritMetrics(cfg.metrics, taken.file(master.FileMetrics))
 	}
 	if cfg.registry != "" {
-		options.ListenRegistry = inherited(taken.file(master.FileRegistry),
-			func(a net.Addr) bool { return a.String() == cfg.registry }, master.ListenRegistry(cfg.registry))
+		options.ListenRegistry = master.InheritRegistry(cfg.registry, taken.file(master.FileRegistry))
 	}
 	m, err := master.New(options)
 	if err != nil && passed.listener != nil {
@@ -108,16 +111,15 @@ func open(cfg config, notify *notifier, taken *takeover, log *slog.Logger) (*mas
 	return m, err
 }
 
-// inherited returns a function that listens with a descriptor of the earlier program if it has the wanted address, and
-// else by listen.
-func inherited(
-	passed *os.File, wanted func(net.Addr) bool, listen func() (net.Listener, error),
-) func() (net.Listener, error) {
+// inheritMetrics returns a function that takes the listener of the earlier program if it has the address, and else
+// listens there.
+func inheritMetrics(address string, passed *os.File) func() (net.Listener, error) {
 	return func() (net.Listener, error) {
-		if l := master.Inherit(passed, wanted); l != nil {
+		same := func(a net.Addr) bool { return sameAddress(a.String(), address) }
+		if l := master.Inherit(passed, same); l != nil {
 			return l, nil
 		}
-		return listen()
+		return listenOn(address, "--metrics")()
 	}
 }
 
@@ -136,13 +138,18 @@ func runMaster(ctx context.Context, m *master.Master, signals *signals, notify *
 	var beside sync.WaitGroup
 	reload := func() { beside.Go(func() { rereadUnits(ctx, m, log) }) }
 	upgrade := func() { beside.Go(func() { upgradeBySignal(ctx, m, log) }) }
-	beside.Go(func() { signals.control(controlled{m.Stopping(), end, m.Hurry, reload, upgrade}, detach, log, done) })
+	beside.Go(func() {
+		signals.control(controlled{m.Stopping(), end, m.Hurry, reload, upgrade, m.HandsOver}, detach, log, done)
+	})
 	beside.Go(func() { notify.follow(ctx, m, log) })
 	taken := takeoverOf(ctx)
 	beside.Go(func() { taken.await(m) })
 	err := m.Run(ctx)
 	if ctx.Err() != nil { // it was told to stop, and has not failed
 		taken.settle()
+		if errors.Is(err, master.ErrUpgrade) { // too late for this program
+			signals.repeat([]syscall.Signal{signalOf(context.Cause(ctx))})
+		}
 	}
 	end(nil)
 	close(done)
@@ -164,8 +171,9 @@ func rereadUnits(ctx context.Context, m *master.Master, log *slog.Logger) {
 
 // upgradeBySignal executes the upgrade that a signal asks for. The master logs it.
 func upgradeBySignal(ctx context.Context, m *master.Master, log *slog.Logger) {
-	if err := m.Upgrade(ctx, "", 0, func(master.UpgradeStep, master.Upgrade) {}); err != nil {
-		log.Error("upgrade failed", "error", err)
+	err := m.Upgrade(ctx, "", 0, func(master.UpgradeStep, master.Upgrade) {})
+	if errors.Is(err, master.ErrUpgrading) {
+		log.Warn("upgrade not begun", "error", err)
 	}
 }
 

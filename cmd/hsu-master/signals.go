@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 
 	"github.com/core-tools/hsu-master/supervisor"
@@ -56,9 +55,9 @@ func (s *signals) pending() (left []syscall.Signal) {
 // repeat delivers signals that the earlier program of this process has not handled.
 func (s *signals) repeat(left []syscall.Signal) {
 	for _, sig := range left {
-		to := s.stops
-		if !slices.Contains([]os.Signal{os.Interrupt, syscall.SIGTERM}, os.Signal(sig)) {
-			to = s.detaches
+		to := s.detaches
+		if sig == syscall.SIGINT || sig == syscall.SIGTERM {
+			to = s.stops
 		}
 		select {
 		case to <- sig:
@@ -74,6 +73,8 @@ type controlled struct {
 	hurry    func()                  // makes it stop at once
 	reload   func()                  // makes it read its units again; returns at once
 	upgrade  func()                  // has its program replaced; returns at once
+	// handsOver reports whether it stops because its program is replaced.
+	handsOver func() bool
 }
 
 // control executes the signals until done is closed. The first TERM or INT stops the master, and leaves its workers
@@ -110,7 +111,11 @@ func (s *signals) control(m controlled, detach bool, log *slog.Logger, done <-ch
 			if stopping != nil {
 				m.upgrade()
 			}
-		case <-stopping: // for another reason than a signal, and bounded like that
+		case <-stopping:
+			if m.handsOver() {
+				return // the next program executes the signals that arrive now
+			}
+			// It stops for another reason than a signal, and is bounded likewise.
 			stopping = nil
 			select {
 			case s.heard <- syscall.SIGTERM:

@@ -56,9 +56,10 @@ func TestSignalsControlTheMaster(t *testing.T) {
 						}
 						got = append(got, what)
 					},
-					hurry:   func() { got = append(got, "hurry") },
-					reload:  func() { got = append(got, "reload") },
-					upgrade: func() { got = append(got, "upgrade") },
+					hurry:     func() { got = append(got, "hurry") },
+					reload:    func() { got = append(got, "reload") },
+					upgrade:   func() { got = append(got, "upgrade") },
+					handsOver: func() bool { return false },
 				}
 				go s.control(m, tt.detach, discard, done)
 				for _, sig := range tt.signals {

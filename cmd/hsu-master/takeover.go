@@ -32,12 +32,13 @@ type handed struct {
 	Signals []syscall.Signal // that have arrived and were not executed
 }
 
-// takeover is what the former program of this process has handed over. Until this program serves, it holds duplicates of
-// all of that, with which it executes the former program again if this one fails. A nil takeover is that of a program
+// takeover is what the former program of this process has handed over. Until this program serves, it holds duplicates
+// of all of that, with which it executes the former program again if this one fails. A nil takeover is that of a program
 // that has replaced none.
 type takeover struct {
 	handed
 	files   map[string]*os.File // for the master
+	caught  *signals            // since before the rest of the start, so that few can be lost
 	stderr  io.Writer
 	guard   *time.Timer
 	mu      sync.Mutex
@@ -51,7 +52,9 @@ func takeOver(stderr io.Writer) *takeover {
 	if err == nil && taken == nil {
 		return nil
 	}
-	t := &takeover{files: map[string]*os.File{}, backup: map[string]*os.File{}, stderr: stderr}
+	t := &takeover{
+		files: map[string]*os.File{}, backup: map[string]*os.File{}, stderr: stderr, caught: watchSignals(),
+	}
 	if err == nil {
 		err = taken.Facts(&t.handed)
 	}
@@ -95,12 +98,13 @@ func (t *takeover) file(name string) *os.File {
 	return f
 }
 
-// signals returns the signals that the former program has left.
-func (t *takeover) signals() []syscall.Signal {
+// signals returns the signals that this process watches, with those that the former program has left.
+func (t *takeover) signals() *signals {
 	if t == nil {
-		return nil
+		return watchSignals()
 	}
-	return t.Signals
+	t.caught.repeat(t.Signals)
+	return t.caught
 }
 
 // await gives up the former program when the master serves. It returns then, or when the master stops.
@@ -173,12 +177,12 @@ func replaceProgram(m *master.Master, signals *signals, out *logWriter, log *slo
 	}
 	out.close()
 	h := handed{Upgrade: next.Upgrade, Args: os.Args}
-	release := handover.HoldSignals(signals.ending...)
-	defer release()
-	h.Signals = signals.pending()
 	p := handover.Program{Path: h.Upgrade.Binary, Args: os.Args, Env: os.Environ()}
 	next.Files[formerFile] = own
-	err = crashpoint.Do(crashpoint.UpgradeExec, func() error { return handover.Execute(p, next.Files, h) })
+	err = crashpoint.Do(crashpoint.UpgradeExec, func() error {
+		h.Signals = signals.pending()
+		return handover.Execute(p, next.Files, h)
+	})
 	delete(next.Files, formerFile)
 	h.Upgrade.Failure = err.Error()
 	return errors.Join(err, executeFormer(own, next.Files, h))

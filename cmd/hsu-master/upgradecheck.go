@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,8 +22,8 @@ import (
 )
 
 // upgradeCheckWord is the hidden command by which a master checks the program that is to replace it:
-// "upgrade-check STATE run ..." with a copy of the state and the arguments of the master. Standard input is the
-// listener. The command checks what a start needs and changes only the copy.
+// "upgrade-check STATE NETWORK ADDRESS run ..." with a copy of the state, the address of the inherited listener and the
+// arguments of the master. The command checks what a start needs and changes only the copy.
 const upgradeCheckWord = "upgrade-check"
 
 // checkResult is the last line of the output of a check that passed.
@@ -32,16 +33,17 @@ type checkResult struct {
 }
 
 // upgradeCheck has "run" check what it needs, in place of running.
-type upgradeCheck struct{ state string }
+type upgradeCheck struct{ state, network, address string }
 
 type upgradeCheckKey struct{}
 
 // asUpgradeCheck returns the context and the arguments of the command that is checked.
 func asUpgradeCheck(ctx context.Context, args []string) (context.Context, []string) {
-	if len(args) == 0 {
+	const own = 3
+	if len(args) < own {
 		return ctx, args
 	}
-	return context.WithValue(ctx, upgradeCheckKey{}, &upgradeCheck{state: args[0]}), args[1:]
+	return context.WithValue(ctx, upgradeCheckKey{}, &upgradeCheck{args[0], args[1], args[2]}), args[own:]
 }
 
 func upgradeCheckOf(ctx context.Context) *upgradeCheck {
@@ -55,12 +57,14 @@ func (u *upgradeCheck) run(cfg config, stdout io.Writer) error {
 			return usageError{err}
 		}
 	}
-	address, err := listenerAddress(os.Stdin)
-	if err == nil {
-		err = cfg.checkAddress(address)
-	}
-	if err != nil {
-		return fmt.Errorf("inherited listener: %w", err)
+	if u.network == "tcp" {
+		address, err := net.ResolveTCPAddr(u.network, u.address)
+		if err == nil {
+			err = cfg.checkAddress(address)
+		}
+		if err != nil {
+			return fmt.Errorf("inherited listener: %w", err)
+		}
 	}
 	schema, err := openCopy(u.state)
 	if err != nil {
@@ -108,10 +112,11 @@ func checkUpgrade(ctx context.Context, c master.UpgradeCheck) (master.UpgradeTar
 	}
 	token := rand.Text()
 	spec := process.Spec{
-		Path: c.Binary, Args: append([]string{upgradeCheckWord, c.State}, os.Args[1:]...), Exe: exe, Input: c.Listener,
-		Env: append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+		Path: c.Binary, Exe: exe,
+		Args: append([]string{upgradeCheckWord, c.State, c.Listener.Network(), c.Listener.String()}, os.Args[1:]...),
+		Env: slices.Concat(slices.DeleteFunc(crashpoint.Without(os.Environ()), func(v string) bool {
 			return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
-		}), process.EnvWorkerToken+"="+token),
+		}), c.Env, []string{process.EnvWorkerToken + "=" + token}),
 	}
 	var ran process.Ran
 	err = crashpoint.Do(crashpoint.UpgradeCheck, func() (err error) {
@@ -122,6 +127,8 @@ func checkUpgrade(ctx context.Context, c master.UpgradeCheck) (master.UpgradeTar
 	switch {
 	case err != nil:
 		return fail(err)
+	case ran.Cut && errors.Is(ctx.Err(), context.Canceled):
+		return fail(master.ErrAborted)
 	case ran.Cut:
 		return fail(fmt.Errorf("not ready in time: %s", printable(output)))
 	case !ran.Exit.Clean():

@@ -65,7 +65,7 @@ func operations() []*operation {
 		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
 	}
 	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(), operationsOfVerbs(),
-		operationsOfRestarts(), operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(),
+		operationsOfRestarts(), operationsOnTheProgram(), operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(),
 		operationsOnCgroups(),
 		operationsWithHelpers(), operationsWithHooks(), operationsWithNotifications(),
 		operationsOfModules())

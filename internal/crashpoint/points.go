@@ -82,7 +82,9 @@ const (
 
 	UpgradeCopy  Point = "upgrade-copy"  // the state is copied for the check of a new program
 	UpgradeCheck Point = "upgrade-check" // the new program is run as a check
-	UpgradeExec  Point = "upgrade-exec"  // the new program is executed: it has no moment after
+	UpgradeExec  Point = "upgrade-exec"  // the new program is executed: there is no moment after
+	// UpgradeRecord: the outcome is recorded.
+	UpgradeRecord Point = "upgrade-record"
 
 	FoundRecord Point = "found-record" // the process of an unmanaged unit is recorded as found or gone
 )
@@ -117,7 +119,7 @@ func All() []Point {
 		CgroupKill, CgroupGone, StopAfter, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,
-		LogRest, LogEvent, LogRemove, UpgradeCopy, UpgradeCheck, UpgradeExec, FoundRecord,
+		LogRest, LogEvent, LogRemove, UpgradeCopy, UpgradeCheck, UpgradeExec, UpgradeRecord, FoundRecord,
 	}
 	for _, file := range []Point{AdminPath, UnitFile} {
 		all = append(all, file.Write(), file.Rename())

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -118,22 +117,4 @@ func Duplicate(f *os.File) (*os.File, error) {
 		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
 	}
 	return os.NewFile(uintptr(fd), f.Name()), nil //nolint:gosec // it is not negative
-}
-
-// HoldSignals blocks signals on the thread of this goroutine until release is called. After Execute, a signal that
-// arrives waits until the next program handles it: its only thread blocks it at first.
-func HoldSignals(list ...os.Signal) (release func()) {
-	runtime.LockOSThread()
-	var block, before unix.Sigset_t
-	for _, s := range list {
-		if n, ok := s.(syscall.Signal); ok {
-			const bits = 8 * unsafe.Sizeof(block.Val[0])
-			block.Val[uintptr(n-1)/bits] |= 1 << (uintptr(n-1) % bits) //nolint:gosec // it is above 0
-		}
-	}
-	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &block, &before) // never fails
-	return func() {
-		_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
-		runtime.UnlockOSThread()
-	}
 }

@@ -23,6 +23,3 @@ func SetName(string) {}
 
 // Duplicate fails: only Linux supports it.
 func Duplicate(*os.File) (*os.File, error) { return nil, errors.ErrUnsupported }
-
-// HoldSignals does nothing.
-func HoldSignals(...os.Signal) (release func()) { return func() {} }
