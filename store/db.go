@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -42,14 +43,14 @@ func Open(dir string, opts Options) (*DB, error) {
 func open(path string, opts Options, s seams) (*DB, error) {
 	opts = opts.withDefaults()
 	dir := dirOf(path, opts, s)
-	if err := statedir.Make(dir.Ops, path); err != nil {
+	id, err := makeDir(dir, path)
+	if err != nil {
+		if opts.Lock != nil {
+			err = errors.Join(err, opts.Lock.Close())
+		}
 		return nil, err
 	}
-	id, err := DirID(path)
-	if err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
-	lock, err := statedir.AcquireMastership(dir.Ops, path, dir.LockWait)
+	lock, err := statedir.AcquireMastership(dir.Ops, path, dir.LockWait, opts.Lock)
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +66,17 @@ func open(path string, opts Options, s seams) (*DB, error) {
 		return nil, errors.Join(err, lock.Release())
 	}
 	return db, nil
+}
+
+func makeDir(dir *statedir.Dir, path string) (identity.FileID, error) {
+	if err := statedir.Make(dir.Ops, path); err != nil {
+		return identity.FileID{}, err
+	}
+	id, err := DirID(path)
+	if err != nil {
+		return id, fmt.Errorf("state directory: %w", err)
+	}
+	return id, nil
 }
 
 // Dir returns the state directory as given to Open.
@@ -187,12 +199,31 @@ func (db *DB) Writable() error { return db.flow.Refusal() }
 // return the same error.
 func (db *DB) Close() error {
 	db.close.Do(func() {
-		err := db.flow.Close()
-		db.lock.Orderly = err == nil
-		err = errors.Join(err, db.dir.Ops.Perform(crashpoint.Unlock, db.lock.Release))
-		if err != nil {
-			db.closeErr = fmt.Errorf("close the state: %w", err)
-		}
+		db.closeErr = db.end(db.lock.Release)
 	})
 	return db.closeErr
+}
+
+// HandOver does what Close does, except that mastership stays with the file that it returns, for Options.Lock of the
+// next program of this process. Close must not have been called. If HandOver returns an error too, the next master
+// treats the state as that of a crashed one.
+func (db *DB) HandOver() (lock *os.File, err error) {
+	db.close.Do(func() {
+		db.closeErr = db.end(func() (err error) {
+			lock, err = db.lock.HandOver()
+			return err
+		})
+	})
+	return lock, db.closeErr
+}
+
+// end closes the files, and then ends the use of mastership by release.
+func (db *DB) end(release func() error) error {
+	err := db.flow.Close()
+	db.lock.Orderly = err == nil
+	err = errors.Join(err, db.dir.Ops.Perform(crashpoint.Unlock, release))
+	if err != nil {
+		return fmt.Errorf("close the state: %w", err)
+	}
+	return nil
 }

@@ -39,7 +39,7 @@ func operate(path string, do func(*operation) error) (err error) {
 	if op.dirID, err = DirID(path); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
-	if op.lock, err = statedir.AcquireMastership(op.dir.Ops, path, operateWait); err != nil {
+	if op.lock, err = statedir.AcquireMastership(op.dir.Ops, path, operateWait, nil); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, op.dir.Ops.Perform(crashpoint.Unlock, op.lock.Release)) }()

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -46,6 +47,9 @@ type Options struct {
 	// LostID is called for the master's id if every record of it is lost: the living workers know it. It returns ""
 	// if they do not. May be nil.
 	LostID func() (string, error)
+	// Lock is what [DB.HandOver] of an earlier program of this process has returned; nil if there was none. Open
+	// closes it if it fails.
+	Lock   *os.File
 	Logger *slog.Logger // nil discards
 }
 

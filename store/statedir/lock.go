@@ -57,18 +57,18 @@ type Mastership struct {
 }
 
 // AcquireMastership takes the lock and writes the PID of this process into the file, for the error message of the
-// next process that tries to take it.
-func AcquireMastership(ops statefile.Ops, dir string, wait time.Duration) (*Mastership, error) {
+// next process that tries to take it. passed is nil, or the file that [Mastership.HandOver] of an earlier program of
+// this process has returned: it holds the lock already. AcquireMastership closes it if it fails.
+func AcquireMastership(ops statefile.Ops, dir string, wait time.Duration, passed *os.File) (*Mastership, error) {
 	if err := safefile.CheckFolder(dir); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
+		return nil, errors.Join(fmt.Errorf("state directory: %w", err), closePassed(passed))
 	}
 	path := filepath.Join(dir, LockName)
 	deadline := time.Now().Add(wait)
 	for {
-		f, err := safefile.OpenFile(path, os.O_RDWR, 0)
-		made := errors.Is(err, fs.ErrNotExist)
-		if made {
-			f, err = safefile.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		f, made, err := passed, false, error(nil)
+		if passed = nil; f == nil {
+			f, made, err = openLock(path)
 		}
 		if errors.Is(err, safefile.ErrNotRegular) {
 			return nil, fmt.Errorf("lock of the state: %w", err)
@@ -102,6 +102,22 @@ func AcquireMastership(ops statefile.Ops, dir string, wait time.Duration) (*Mast
 	}
 }
 
+// openLock opens the lock file, or makes it.
+func openLock(path string) (f *os.File, made bool, err error) {
+	f, err = safefile.OpenFile(path, os.O_RDWR, 0)
+	if made = errors.Is(err, fs.ErrNotExist); made {
+		f, err = safefile.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	}
+	return f, made, err
+}
+
+func closePassed(f *os.File) error {
+	if f == nil {
+		return nil
+	}
+	return f.Close()
+}
+
 func (m *Mastership) writePID() error { return m.write(strconv.Itoa(os.Getpid()) + "\n") }
 
 // write replaces the content. The file is never blank in between, since that would mean that everything is settled.
@@ -119,13 +135,19 @@ func (m *Mastership) write(text string) error {
 // Release gives up mastership. It overwrites the PID before it unlocks, so that no process takes the PID of a
 // former master for that of the holder.
 func (m *Mastership) Release() error {
-	var err error
+	return errors.Join(m.mark(), statefile.Unlock(m.f), m.f.Close())
+}
+
+// HandOver ends the use of mastership, as Release does, and returns the file, which still holds the lock: see
+// [AcquireMastership].
+func (m *Mastership) HandOver() (*os.File, error) { return m.f, m.mark() }
+
+// mark replaces the PID by the mark of the shutdown.
+func (m *Mastership) mark() error {
 	if m.Orderly {
-		err = m.write(settledMark)
-	} else {
-		err = m.write(unsettledMark)
+		return m.write(settledMark)
 	}
-	return errors.Join(err, statefile.Unlock(m.f), m.f.Close())
+	return m.write(unsettledMark)
 }
 
 // Renew takes the lock again if the lock file is gone from its path: another master could lock a new file.
@@ -133,7 +155,7 @@ func (m *Mastership) Renew(ops statefile.Ops, dir string) error {
 	if statefile.IsAt(m.f, filepath.Join(dir, LockName)) {
 		return nil
 	}
-	renewed, err := AcquireMastership(ops, dir, 0)
+	renewed, err := AcquireMastership(ops, dir, 0, nil)
 	if err != nil {
 		return err
 	}
