@@ -124,6 +124,17 @@ func (g *Gateway) Shutdown(ctx context.Context) {
 	g.Close()
 }
 
+// Drain stops accepting connections, and waits until the calls in flight have ended or ctx is done. It returns how many
+// have not ended. Connections that wait in the queue of the listener remain there if the caller has a duplicate of it.
+// Unlike Shutdown, it refuses no connection that was accepted.
+func (g *Gateway) Drain(ctx context.Context) (left int) {
+	g.relay.StopAccepting()
+	if g.relay.Drain(ctx) != nil {
+		return g.relay.Stats().Streams
+	}
+	return 0
+}
+
 // Close closes all connections and ends all calls at once.
 func (g *Gateway) Close() {
 	g.end.Do(func() {

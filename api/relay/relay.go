@@ -48,6 +48,7 @@ type Relay struct {
 	ctx     context.Context // canceled by Close
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup // of all goroutines
+	accepts sync.WaitGroup // of the calls of Serve
 	empty   chan struct{}  // closed when the relay is closing and the last client has gone
 	ended   sync.Once      // closes empty
 
@@ -127,7 +128,9 @@ func (r *Relay) Serve(l net.Listener) error {
 		return errors.Join(ErrClosed, l.Close())
 	}
 	r.listeners[l] = struct{}{}
+	r.accepts.Add(1)
 	r.mu.Unlock()
+	defer r.accepts.Done()
 	defer func() {
 		_ = l.Close()
 		r.mu.Lock()
@@ -253,9 +256,27 @@ func (r *Relay) listensAt(nc net.Conn) bool {
 // finish records that the last client has gone.
 func (r *Relay) finish() { r.ended.Do(func() { close(r.empty) }) }
 
-// Shutdown waits until all calls in flight have ended or ctx is done, and closes the relay. Clients are told to
-// open no more streams; streams that they open before they read that are still served.
+// StopAccepting closes the listeners and returns when each call of Serve has returned, with an error that wraps
+// [net.ErrClosed]. All connections that were accepted are served.
+func (r *Relay) StopAccepting() {
+	r.mu.Lock()
+	for l := range r.listeners {
+		_ = l.Close()
+	}
+	r.mu.Unlock()
+	r.accepts.Wait()
+}
+
+// Shutdown drains the relay, as Drain does, and closes it.
 func (r *Relay) Shutdown(ctx context.Context) error {
+	err := r.Drain(ctx)
+	r.Close()
+	return err
+}
+
+// Drain returns when all calls in flight have ended, or ctx is done. Clients are told to open no more streams; streams
+// that they open before they read that are still served.
+func (r *Relay) Drain(ctx context.Context) error {
 	r.mu.Lock()
 	r.closing.Store(true)
 	r.log.End()
@@ -272,14 +293,12 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 		c.warn(&w)
 	}
 	w.Do()
-	var err error
 	select {
 	case <-r.empty:
+		return nil
 	case <-ctx.Done():
-		err = ctx.Err()
+		return ctx.Err()
 	}
-	r.Close()
-	return err
 }
 
 // Close ends all connections and calls at once, and returns when all goroutines of the relay have ended.
