@@ -31,6 +31,7 @@ type Admin struct {
 	Reread func(
 		ctx context.Context, dryRun bool, planned func(changes []supervisor.Change, later []string),
 	) error
+	Upgrades Upgrades
 	Listen   string // address of the public server
 	Registry string // URL of the module registry; empty if none is served
 	Version  string

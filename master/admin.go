@@ -55,7 +55,27 @@ type adminSocket struct {
 	stateDir, runtimeDir string
 	log                  *slog.Logger
 	server               *grpc.Server
-	listener             net.Listener // the newest; the server also has those whose sockets were deleted
+
+	mu       sync.Mutex
+	listener net.Listener // the newest; the server also has those whose sockets were deleted
+}
+
+// open takes the socket of the earlier program of this process, or makes it.
+func (s *adminSocket) open(passed *os.File) (err error) {
+	path := AdminSocket(s.runtimeDir)
+	if s.listener = Inherit(passed, func(a net.Addr) bool { return a.String() == path }); s.listener != nil {
+		s.listener.(*net.UnixListener).SetUnlinkOnClose(true) // a path is the address of no other kind of listener
+		return nil
+	}
+	s.listener, err = api.ListenAdmin(context.Background(), path)
+	return err
+}
+
+// current returns the newest listener.
+func (s *adminSocket) current() net.Listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listener
 }
 
 // announce writes the socket's path to a file for clients. The file also remains after a crash; it is not written again
@@ -118,6 +138,8 @@ func (s *adminSocket) restore(ctx context.Context, wg *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	// The old listener stays open for connected clients. Closing it later must not unlink the new socket.
 	if old, ok := s.listener.(*net.UnixListener); ok {
 		old.SetUnlinkOnClose(false)

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -74,6 +75,15 @@ type Options struct {
 	// KeepBackups is the number of newest backups to keep; 0 means 8.
 	KeepBackups int
 
+	// CheckUpgrade runs another program to check that it can take over, for [Master.Upgrade]. It may be nil: then the
+	// program of the master cannot be replaced.
+	CheckUpgrade func(context.Context, UpgradeCheck) (UpgradeTarget, error)
+	// Program is the path of this program, which Upgrade executes if no other is named.
+	Program string
+	// Handed is what the earlier program of this process has handed over; nil if there was none. New takes its lock and
+	// its admin socket. The port accepts connections when the workers are recovered.
+	Handed *Handover
+
 	Version string       // of the program, for administrators and metrics
 	Log     *slog.Logger // nil discards
 }
@@ -104,6 +114,7 @@ type Master struct {
 	reread   chan struct{} // has room for one Reread at a time
 	// essential gets a value when an essential worker has ended.
 	essential chan struct{}
+	upgrades  *upgrader
 }
 
 type closer struct {
@@ -132,7 +143,7 @@ func New(o Options) (_ *Master, err error) {
 	m := &Master{
 		options: o, log: o.Log,
 		ready: make(chan struct{}), stopping: make(chan struct{}), hurry: make(chan struct{}, 1),
-		reread: make(chan struct{}, 1), essential: make(chan struct{}, 1),
+		reread: make(chan struct{}, 1), essential: make(chan struct{}, 1), upgrades: newUpgrader(o.Handed),
 	}
 	defer func() {
 		if err != nil {
@@ -170,11 +181,29 @@ func (m *Master) openStore() error {
 		LostID: func() (string, error) {
 			return recovery.LivingMasterID(context.Background(), m.options.StateDir, m.options.RuntimeDir)
 		},
+		Lock: m.options.Handed.take(fileLock),
 	}); err != nil {
 		return err
 	}
-	m.onClose("the state", m.store.Close)
+	m.onClose("the state", m.closeStore)
+	// A master that was killed during a check has left its copy of the state.
+	if err := os.RemoveAll(filepath.Join(m.options.RuntimeDir, upgradeFolder)); err != nil {
+		m.log.Warn("copy of the state not removed", "error", err)
+	}
 	return nil
+}
+
+// closeStore closes the state. For an upgrade it keeps the lock.
+func (m *Master) closeStore() error {
+	next := m.upgrades.next
+	if next == nil {
+		return m.store.Close()
+	}
+	lock, err := m.store.HandOver()
+	if lock != nil {
+		next.Files[fileLock] = lock
+	}
+	return err
 }
 
 // listen opens the ports and the admin socket.
@@ -196,7 +225,7 @@ func (m *Master) listen() (err error) {
 		m.onClose("the module registry", closing(m.registry))
 	}
 	m.admin = &adminSocket{stateDir: m.options.StateDir, runtimeDir: m.options.RuntimeDir, log: m.log}
-	if m.admin.listener, err = api.ListenAdmin(context.Background(), AdminSocket(m.options.RuntimeDir)); err != nil {
+	if err := m.admin.open(m.options.Handed.take(fileAdmin)); err != nil {
 		return err
 	}
 	m.onClose("the admin socket", closing(m.admin.listener))
@@ -204,7 +233,12 @@ func (m *Master) listen() (err error) {
 		// Clients then need to be given the runtime folder. This is no reason for the master not to run.
 		m.log.Warn("admin socket path not published", "error", err)
 	}
-	m.onClose("the admin socket's path", m.admin.takeBack)
+	m.onClose("the admin socket's path", func() error {
+		if m.upgrades.next != nil {
+			return nil // the next program has the same socket
+		}
+		return m.admin.takeBack()
+	})
 	return nil
 }
 
@@ -219,7 +253,7 @@ func (m *Master) openServers() (err error) {
 	m.onClose("the gateway", func() error { m.gateway.Close(); return nil })
 	m.admin.server = api.NewAdminServer(&api.Admin{
 		Store: m.store, Supervisor: m.sup,
-		Reread: m.Reread, Listen: m.listener.Addr().String(), Registry: m.registryURL(),
+		Reread: m.Reread, Upgrades: upgradeService{m}, Listen: m.listener.Addr().String(), Registry: m.registryURL(),
 		Version: m.options.Version, Started: time.Now(),
 	}, business)
 	return nil

@@ -27,7 +27,11 @@ func (m *Master) Run(ctx context.Context) error {
 		defer unserve()
 		wg.Go(func() { m.serveRegistry(registry) })
 	}
-	failed, supervised := m.start(work, &wg)
+	accept, failed, supervised := m.start(work, &wg)
+	if m.options.Handed == nil {
+		accept()
+		accept = func() {}
+	}
 
 	var err error
 	recovered := m.sup.Recovered()
@@ -36,6 +40,8 @@ func (m *Master) Run(ctx context.Context) error {
 		case <-recovered:
 			recovered = nil
 			m.serve(work, &wg)
+			accept() // until now, callers of the earlier program waited in the queue of the listener
+			wg.Go(m.upgraded)
 		case err = <-failed:
 			ended = true
 		case err = <-supervised:
@@ -43,6 +49,17 @@ func (m *Master) Run(ctx context.Context) error {
 			ended = true
 		case <-m.essential:
 			ended = true
+		case request := <-m.upgrades.begin:
+			ended = true
+			if m.drainFor(ctx, request) {
+				end(supervisor.ErrDetach)
+				err := <-supervised
+				if err == nil {
+					m.stopAdmin()
+					return ErrUpgrade
+				}
+				supervised <- err // an essential worker has ended meanwhile
+			}
 		case <-ctx.Done():
 			ended = true
 		}
@@ -62,21 +79,23 @@ func (m *Master) Run(ctx context.Context) error {
 	return errors.Join(err, stopped)
 }
 
-// start starts the servers and the supervisor. failed receives the error of a server that ends, supervised that of the
-// supervisor.
-func (m *Master) start(ctx context.Context, wg *sync.WaitGroup) (failed <-chan error, supervised chan error) {
+// start starts the servers and the supervisor, except that of the port, which accept starts. failed receives the error
+// of a server that ends, supervised that of the supervisor.
+func (m *Master) start(ctx context.Context, wg *sync.WaitGroup) (
+	accept func(), failed <-chan error, supervised chan error,
+) {
 	servers := make(chan error, 2)
 	supervised = make(chan error, 1)
 	if m.metrics != nil {
 		wg.Go(func() { m.serveMetrics(ctx) })
 	}
-	wg.Go(func() { servers <- wrap("serve requests", m.gateway.Serve(m.listener)) })
+	accept = func() { wg.Go(func() { servers <- wrap("serve requests", m.gateway.Serve(m.listener)) }) }
 	admins := m.admin.listener // another one may replace it before the goroutine starts
 	wg.Go(func() { servers <- wrap("serve administrators", m.admin.server.Serve(admins)) })
 	wg.Go(func() { supervised <- m.sup.Serve(ctx) })
 	m.log.Info("master started", "address", m.listener.Addr().String(),
 		"state_dir", m.options.StateDir, "pid", os.Getpid())
-	return servers, supervised
+	return accept, servers, supervised
 }
 
 // serve reports the recovered master as serving, and starts the parts that would disturb a recovery.

@@ -26,6 +26,69 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type UpgradeResponse_Step int32
+
+const (
+	UpgradeResponse_STEP_UNSPECIFIED UpgradeResponse_Step = 0
+	// The new program is run as a check.
+	UpgradeResponse_CHECKING UpgradeResponse_Step = 1
+	// Calls in flight end; new connections wait.
+	UpgradeResponse_DRAINING UpgradeResponse_Step = 2
+	// The new program is executed.
+	UpgradeResponse_EXECUTING UpgradeResponse_Step = 3
+	// The new program serves.
+	UpgradeResponse_DONE UpgradeResponse_Step = 4
+	// The former program serves again, for the reason in failure.
+	UpgradeResponse_FAILED UpgradeResponse_Step = 5
+)
+
+// Enum value maps for UpgradeResponse_Step.
+var (
+	UpgradeResponse_Step_name = map[int32]string{
+		0: "STEP_UNSPECIFIED",
+		1: "CHECKING",
+		2: "DRAINING",
+		3: "EXECUTING",
+		4: "DONE",
+		5: "FAILED",
+	}
+	UpgradeResponse_Step_value = map[string]int32{
+		"STEP_UNSPECIFIED": 0,
+		"CHECKING":         1,
+		"DRAINING":         2,
+		"EXECUTING":        3,
+		"DONE":             4,
+		"FAILED":           5,
+	}
+)
+
+func (x UpgradeResponse_Step) Enum() *UpgradeResponse_Step {
+	p := new(UpgradeResponse_Step)
+	*p = x
+	return p
+}
+
+func (x UpgradeResponse_Step) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UpgradeResponse_Step) Descriptor() protoreflect.EnumDescriptor {
+	return file_hsu_master_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (UpgradeResponse_Step) Type() protoreflect.EnumType {
+	return &file_hsu_master_admin_proto_enumTypes[0]
+}
+
+func (x UpgradeResponse_Step) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UpgradeResponse_Step.Descriptor instead.
+func (UpgradeResponse_Step) EnumDescriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{12, 0}
+}
+
 type WatchResponse_Kind int32
 
 const (
@@ -66,11 +129,11 @@ func (x WatchResponse_Kind) String() string {
 }
 
 func (WatchResponse_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_hsu_master_admin_proto_enumTypes[0].Descriptor()
+	return file_hsu_master_admin_proto_enumTypes[1].Descriptor()
 }
 
 func (WatchResponse_Kind) Type() protoreflect.EnumType {
-	return &file_hsu_master_admin_proto_enumTypes[0]
+	return &file_hsu_master_admin_proto_enumTypes[1]
 }
 
 func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
@@ -79,7 +142,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26, 0}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type GetStateRequest struct {
@@ -642,6 +705,166 @@ func (x *ScaleResponse) GetRemoved() []string {
 	return nil
 }
 
+type UpgradeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the new program; empty: that of the running one.
+	Binary string `protobuf:"bytes,1,opt,name=binary,proto3" json:"binary,omitempty"`
+	// How long calls in flight may take to end; absent: 30 s.
+	Drain *durationpb.Duration `protobuf:"bytes,2,opt,name=drain,proto3" json:"drain,omitempty"`
+	// Return the outcome of the upgrade with this id, as soon as the master serves, and
+	// begin none. NOT_FOUND: this program does not come from that upgrade.
+	Id            string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeRequest) Reset() {
+	*x = UpgradeRequest{}
+	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeRequest) ProtoMessage() {}
+
+func (x *UpgradeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeRequest.ProtoReflect.Descriptor instead.
+func (*UpgradeRequest) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *UpgradeRequest) GetBinary() string {
+	if x != nil {
+		return x.Binary
+	}
+	return ""
+}
+
+func (x *UpgradeRequest) GetDrain() *durationpb.Duration {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+func (x *UpgradeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type UpgradeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Step  UpgradeResponse_Step   `protobuf:"varint,1,opt,name=step,proto3,enum=hsu.master.admin.v1.UpgradeResponse_Step" json:"step,omitempty"`
+	// Of the upgrade.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Versions of the former and the new program.
+	From string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To   string `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	// How many calls were cut since they had not ended in time.
+	Cut int32 `protobuf:"varint,5,opt,name=cut,proto3" json:"cut,omitempty"`
+	// How long a new connection waited at most.
+	Paused        *durationpb.Duration `protobuf:"bytes,6,opt,name=paused,proto3" json:"paused,omitempty"`
+	Failure       string               `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpgradeResponse) Reset() {
+	*x = UpgradeResponse{}
+	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpgradeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpgradeResponse) ProtoMessage() {}
+
+func (x *UpgradeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpgradeResponse.ProtoReflect.Descriptor instead.
+func (*UpgradeResponse) Descriptor() ([]byte, []int) {
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UpgradeResponse) GetStep() UpgradeResponse_Step {
+	if x != nil {
+		return x.Step
+	}
+	return UpgradeResponse_STEP_UNSPECIFIED
+}
+
+func (x *UpgradeResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UpgradeResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *UpgradeResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *UpgradeResponse) GetCut() int32 {
+	if x != nil {
+		return x.Cut
+	}
+	return 0
+}
+
+func (x *UpgradeResponse) GetPaused() *durationpb.Duration {
+	if x != nil {
+		return x.Paused
+	}
+	return nil
+}
+
+func (x *UpgradeResponse) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
 // State is what "state dump" prints, from a running master or from the file.
 type State struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -684,7 +907,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	mi := &file_hsu_master_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +919,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[11]
+	mi := &file_hsu_master_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +932,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{11}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *State) GetSource() string {
@@ -859,7 +1082,7 @@ type Unit struct {
 
 func (x *Unit) Reset() {
 	*x = Unit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1094,7 @@ func (x *Unit) String() string {
 func (*Unit) ProtoMessage() {}
 
 func (x *Unit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[12]
+	mi := &file_hsu_master_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1107,7 @@ func (x *Unit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unit.ProtoReflect.Descriptor instead.
 func (*Unit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{12}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Unit) GetName() string {
@@ -1005,7 +1228,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1240,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[13]
+	mi := &file_hsu_master_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1253,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{13}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Worker) GetId() string {
@@ -1250,7 +1473,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1485,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[14]
+	mi := &file_hsu_master_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1498,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{14}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Usage) GetResident() int64 {
@@ -1332,7 +1555,7 @@ type Announcement struct {
 
 func (x *Announcement) Reset() {
 	*x = Announcement{}
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1567,7 @@ func (x *Announcement) String() string {
 func (*Announcement) ProtoMessage() {}
 
 func (x *Announcement) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[15]
+	mi := &file_hsu_master_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1580,7 @@ func (x *Announcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Announcement.ProtoReflect.Descriptor instead.
 func (*Announcement) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{15}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Announcement) GetModule() string {
@@ -1393,7 +1616,7 @@ type AnnouncedApi struct {
 
 func (x *AnnouncedApi) Reset() {
 	*x = AnnouncedApi{}
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1628,7 @@ func (x *AnnouncedApi) String() string {
 func (*AnnouncedApi) ProtoMessage() {}
 
 func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[16]
+	mi := &file_hsu_master_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1641,7 @@ func (x *AnnouncedApi) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnouncedApi.ProtoReflect.Descriptor instead.
 func (*AnnouncedApi) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{16}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AnnouncedApi) GetServiceIds() []string {
@@ -1464,7 +1687,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1699,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[17]
+	mi := &file_hsu_master_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1712,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{17}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Check) GetUse() string {
@@ -1548,7 +1771,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1783,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[18]
+	mi := &file_hsu_master_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1796,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{18}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1623,7 +1846,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1858,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[19]
+	mi := &file_hsu_master_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1871,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{19}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Service) GetName() string {
@@ -1730,7 +1953,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1965,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[20]
+	mi := &file_hsu_master_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1978,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{20}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -1853,7 +2076,7 @@ type Figures struct {
 
 func (x *Figures) Reset() {
 	*x = Figures{}
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2088,7 @@ func (x *Figures) String() string {
 func (*Figures) ProtoMessage() {}
 
 func (x *Figures) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[21]
+	mi := &file_hsu_master_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2101,7 @@ func (x *Figures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Figures.ProtoReflect.Descriptor instead.
 func (*Figures) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{21}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Figures) GetCalls() uint64 {
@@ -1937,7 +2160,7 @@ type Latency struct {
 
 func (x *Latency) Reset() {
 	*x = Latency{}
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2172,7 @@ func (x *Latency) String() string {
 func (*Latency) ProtoMessage() {}
 
 func (x *Latency) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[22]
+	mi := &file_hsu_master_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2185,7 @@ func (x *Latency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latency.ProtoReflect.Descriptor instead.
 func (*Latency) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{22}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Latency) GetCounts() []uint64 {
@@ -1987,7 +2210,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2222,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[23]
+	mi := &file_hsu_master_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2235,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{23}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type ListResponse struct {
@@ -2024,7 +2247,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +2259,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[24]
+	mi := &file_hsu_master_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +2272,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{24}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListResponse) GetServices() []*Service {
@@ -2067,7 +2290,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2302,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[25]
+	mi := &file_hsu_master_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2315,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{25}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
 }
 
 type WatchResponse struct {
@@ -2107,7 +2330,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2342,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[26]
+	mi := &file_hsu_master_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2355,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{26}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -2170,7 +2393,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2405,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[27]
+	mi := &file_hsu_master_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2418,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{27}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RegisterRequest) GetService() string {
@@ -2229,7 +2452,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2241,7 +2464,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[28]
+	mi := &file_hsu_master_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2254,7 +2477,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{28}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RegisterResponse) GetEndpoint() *Endpoint {
@@ -2275,7 +2498,7 @@ type DeregisterRequest struct {
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +2510,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[29]
+	mi := &file_hsu_master_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +2523,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{29}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeregisterRequest) GetService() string {
@@ -2327,7 +2550,7 @@ type DeregisterResponse struct {
 
 func (x *DeregisterResponse) Reset() {
 	*x = DeregisterResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2562,7 @@ func (x *DeregisterResponse) String() string {
 func (*DeregisterResponse) ProtoMessage() {}
 
 func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[30]
+	mi := &file_hsu_master_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2575,7 @@ func (x *DeregisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{30}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeregisterResponse) GetRemoved() []string {
@@ -2372,7 +2595,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2607,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[31]
+	mi := &file_hsu_master_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2620,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{31}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HeartbeatRequest) GetService() string {
@@ -2424,7 +2647,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2659,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[32]
+	mi := &file_hsu_master_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2672,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{32}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *HeartbeatResponse) GetTtl() *durationpb.Duration {
@@ -2496,7 +2719,27 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"configured\x18\x02 \x01(\x05R\n" +
 	"configured\x12\x14\n" +
 	"\x05added\x18\x03 \x03(\tR\x05added\x12\x18\n" +
-	"\aremoved\x18\x04 \x03(\tR\aremoved\"\xaf\x06\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\"i\n" +
+	"\x0eUpgradeRequest\x12\x16\n" +
+	"\x06binary\x18\x01 \x01(\tR\x06binary\x12/\n" +
+	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\tR\x02id\"\xc2\x02\n" +
+	"\x0fUpgradeResponse\x12=\n" +
+	"\x04step\x18\x01 \x01(\x0e2).hsu.master.admin.v1.UpgradeResponse.StepR\x04step\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\x12\x10\n" +
+	"\x03cut\x18\x05 \x01(\x05R\x03cut\x121\n" +
+	"\x06paused\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06paused\x12\x18\n" +
+	"\afailure\x18\a \x01(\tR\afailure\"]\n" +
+	"\x04Step\x12\x14\n" +
+	"\x10STEP_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bCHECKING\x10\x01\x12\f\n" +
+	"\bDRAINING\x10\x02\x12\r\n" +
+	"\tEXECUTING\x10\x03\x12\b\n" +
+	"\x04DONE\x10\x04\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x05\"\xaf\x06\n" +
 	"\x05State\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12%\n" +
 	"\x0eschema_version\x18\x02 \x01(\x04R\rschemaVersion\x12\x1b\n" +
@@ -2671,13 +2914,14 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"@\n" +
 	"\x11HeartbeatResponse\x12+\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl2\xc6\x03\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl2\xa0\x04\n" +
 	"\x05Admin\x12Y\n" +
 	"\bGetState\x12$.hsu.master.admin.v1.GetStateRequest\x1a%.hsu.master.admin.v1.GetStateResponse\"\x00\x12b\n" +
 	"\vListWorkers\x12'.hsu.master.admin.v1.ListWorkersRequest\x1a(.hsu.master.admin.v1.ListWorkersResponse\"\x00\x12U\n" +
 	"\x06Backup\x12\".hsu.master.admin.v1.BackupRequest\x1a#.hsu.master.admin.v1.BackupResponse\"\x000\x01\x12U\n" +
 	"\x06Reload\x12\".hsu.master.admin.v1.ReloadRequest\x1a#.hsu.master.admin.v1.ReloadResponse\"\x000\x01\x12P\n" +
-	"\x05Scale\x12!.hsu.master.admin.v1.ScaleRequest\x1a\".hsu.master.admin.v1.ScaleResponse\"\x002\xc7\x03\n" +
+	"\x05Scale\x12!.hsu.master.admin.v1.ScaleRequest\x1a\".hsu.master.admin.v1.ScaleResponse\"\x00\x12X\n" +
+	"\aUpgrade\x12#.hsu.master.admin.v1.UpgradeRequest\x1a$.hsu.master.admin.v1.UpgradeResponse\"\x000\x012\xc7\x03\n" +
 	"\bRegistry\x12M\n" +
 	"\x04List\x12 .hsu.master.admin.v1.ListRequest\x1a!.hsu.master.admin.v1.ListResponse\"\x00\x12R\n" +
 	"\x05Watch\x12!.hsu.master.admin.v1.WatchRequest\x1a\".hsu.master.admin.v1.WatchResponse\"\x000\x01\x12Y\n" +
@@ -2698,112 +2942,120 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 	return file_hsu_master_admin_proto_rawDescData
 }
 
-var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_hsu_master_admin_proto_goTypes = []any{
-	(WatchResponse_Kind)(0),       // 0: hsu.master.admin.v1.WatchResponse.Kind
-	(*GetStateRequest)(nil),       // 1: hsu.master.admin.v1.GetStateRequest
-	(*GetStateResponse)(nil),      // 2: hsu.master.admin.v1.GetStateResponse
-	(*ListWorkersRequest)(nil),    // 3: hsu.master.admin.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 4: hsu.master.admin.v1.ListWorkersResponse
-	(*ReloadRequest)(nil),         // 5: hsu.master.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 6: hsu.master.admin.v1.ReloadResponse
-	(*UnitChange)(nil),            // 7: hsu.master.admin.v1.UnitChange
-	(*BackupRequest)(nil),         // 8: hsu.master.admin.v1.BackupRequest
-	(*BackupResponse)(nil),        // 9: hsu.master.admin.v1.BackupResponse
-	(*ScaleRequest)(nil),          // 10: hsu.master.admin.v1.ScaleRequest
-	(*ScaleResponse)(nil),         // 11: hsu.master.admin.v1.ScaleResponse
-	(*State)(nil),                 // 12: hsu.master.admin.v1.State
-	(*Unit)(nil),                  // 13: hsu.master.admin.v1.Unit
-	(*Worker)(nil),                // 14: hsu.master.admin.v1.Worker
-	(*Usage)(nil),                 // 15: hsu.master.admin.v1.Usage
-	(*Announcement)(nil),          // 16: hsu.master.admin.v1.Announcement
-	(*AnnouncedApi)(nil),          // 17: hsu.master.admin.v1.AnnouncedApi
-	(*Check)(nil),                 // 18: hsu.master.admin.v1.Check
-	(*Exit)(nil),                  // 19: hsu.master.admin.v1.Exit
-	(*Service)(nil),               // 20: hsu.master.admin.v1.Service
-	(*Endpoint)(nil),              // 21: hsu.master.admin.v1.Endpoint
-	(*Figures)(nil),               // 22: hsu.master.admin.v1.Figures
-	(*Latency)(nil),               // 23: hsu.master.admin.v1.Latency
-	(*ListRequest)(nil),           // 24: hsu.master.admin.v1.ListRequest
-	(*ListResponse)(nil),          // 25: hsu.master.admin.v1.ListResponse
-	(*WatchRequest)(nil),          // 26: hsu.master.admin.v1.WatchRequest
-	(*WatchResponse)(nil),         // 27: hsu.master.admin.v1.WatchResponse
-	(*RegisterRequest)(nil),       // 28: hsu.master.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),      // 29: hsu.master.admin.v1.RegisterResponse
-	(*DeregisterRequest)(nil),     // 30: hsu.master.admin.v1.DeregisterRequest
-	(*DeregisterResponse)(nil),    // 31: hsu.master.admin.v1.DeregisterResponse
-	(*HeartbeatRequest)(nil),      // 32: hsu.master.admin.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 33: hsu.master.admin.v1.HeartbeatResponse
-	nil,                           // 34: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 35: hsu.master.admin.v1.Figures.FailuresEntry
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(UpgradeResponse_Step)(0),     // 0: hsu.master.admin.v1.UpgradeResponse.Step
+	(WatchResponse_Kind)(0),       // 1: hsu.master.admin.v1.WatchResponse.Kind
+	(*GetStateRequest)(nil),       // 2: hsu.master.admin.v1.GetStateRequest
+	(*GetStateResponse)(nil),      // 3: hsu.master.admin.v1.GetStateResponse
+	(*ListWorkersRequest)(nil),    // 4: hsu.master.admin.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),   // 5: hsu.master.admin.v1.ListWorkersResponse
+	(*ReloadRequest)(nil),         // 6: hsu.master.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 7: hsu.master.admin.v1.ReloadResponse
+	(*UnitChange)(nil),            // 8: hsu.master.admin.v1.UnitChange
+	(*BackupRequest)(nil),         // 9: hsu.master.admin.v1.BackupRequest
+	(*BackupResponse)(nil),        // 10: hsu.master.admin.v1.BackupResponse
+	(*ScaleRequest)(nil),          // 11: hsu.master.admin.v1.ScaleRequest
+	(*ScaleResponse)(nil),         // 12: hsu.master.admin.v1.ScaleResponse
+	(*UpgradeRequest)(nil),        // 13: hsu.master.admin.v1.UpgradeRequest
+	(*UpgradeResponse)(nil),       // 14: hsu.master.admin.v1.UpgradeResponse
+	(*State)(nil),                 // 15: hsu.master.admin.v1.State
+	(*Unit)(nil),                  // 16: hsu.master.admin.v1.Unit
+	(*Worker)(nil),                // 17: hsu.master.admin.v1.Worker
+	(*Usage)(nil),                 // 18: hsu.master.admin.v1.Usage
+	(*Announcement)(nil),          // 19: hsu.master.admin.v1.Announcement
+	(*AnnouncedApi)(nil),          // 20: hsu.master.admin.v1.AnnouncedApi
+	(*Check)(nil),                 // 21: hsu.master.admin.v1.Check
+	(*Exit)(nil),                  // 22: hsu.master.admin.v1.Exit
+	(*Service)(nil),               // 23: hsu.master.admin.v1.Service
+	(*Endpoint)(nil),              // 24: hsu.master.admin.v1.Endpoint
+	(*Figures)(nil),               // 25: hsu.master.admin.v1.Figures
+	(*Latency)(nil),               // 26: hsu.master.admin.v1.Latency
+	(*ListRequest)(nil),           // 27: hsu.master.admin.v1.ListRequest
+	(*ListResponse)(nil),          // 28: hsu.master.admin.v1.ListResponse
+	(*WatchRequest)(nil),          // 29: hsu.master.admin.v1.WatchRequest
+	(*WatchResponse)(nil),         // 30: hsu.master.admin.v1.WatchResponse
+	(*RegisterRequest)(nil),       // 31: hsu.master.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),      // 32: hsu.master.admin.v1.RegisterResponse
+	(*DeregisterRequest)(nil),     // 33: hsu.master.admin.v1.DeregisterRequest
+	(*DeregisterResponse)(nil),    // 34: hsu.master.admin.v1.DeregisterResponse
+	(*HeartbeatRequest)(nil),      // 35: hsu.master.admin.v1.HeartbeatRequest
+	(*HeartbeatResponse)(nil),     // 36: hsu.master.admin.v1.HeartbeatResponse
+	nil,                           // 37: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 38: hsu.master.admin.v1.Figures.FailuresEntry
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
-	12, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
-	14, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
-	7,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
-	36, // 3: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
-	14, // 4: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
-	20, // 5: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	37, // 6: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	34, // 7: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	37, // 8: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
-	13, // 9: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
-	37, // 10: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
-	37, // 11: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
-	19, // 12: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
-	18, // 13: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	37, // 14: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	37, // 15: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
-	37, // 16: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
-	15, // 17: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
-	16, // 18: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
-	36, // 19: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
-	17, // 20: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
-	37, // 21: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	37, // 22: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	37, // 23: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	21, // 24: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	36, // 25: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	37, // 26: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
-	22, // 27: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	36, // 28: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	35, // 29: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
-	23, // 30: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	36, // 31: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
-	20, // 32: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
-	0,  // 33: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
-	21, // 34: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	36, // 35: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
-	21, // 36: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	36, // 37: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
-	1,  // 38: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	3,  // 39: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	8,  // 40: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	5,  // 41: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	10, // 42: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	24, // 43: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	26, // 44: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	28, // 45: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	30, // 46: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	32, // 47: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	2,  // 48: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	4,  // 49: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	9,  // 50: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	6,  // 51: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	11, // 52: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	25, // 53: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	27, // 54: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	29, // 55: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	31, // 56: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	33, // 57: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	48, // [48:58] is the sub-list for method output_type
-	38, // [38:48] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	15, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
+	17, // 1: hsu.master.admin.v1.ListWorkersResponse.workers:type_name -> hsu.master.admin.v1.Worker
+	8,  // 2: hsu.master.admin.v1.ReloadResponse.changes:type_name -> hsu.master.admin.v1.UnitChange
+	39, // 3: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
+	39, // 4: hsu.master.admin.v1.UpgradeRequest.drain:type_name -> google.protobuf.Duration
+	0,  // 5: hsu.master.admin.v1.UpgradeResponse.step:type_name -> hsu.master.admin.v1.UpgradeResponse.Step
+	39, // 6: hsu.master.admin.v1.UpgradeResponse.paused:type_name -> google.protobuf.Duration
+	17, // 7: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
+	23, // 8: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
+	40, // 9: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	37, // 10: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	40, // 11: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	16, // 12: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
+	40, // 13: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
+	40, // 14: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	22, // 15: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
+	21, // 16: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
+	40, // 17: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	40, // 18: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	40, // 19: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	18, // 20: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
+	19, // 21: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
+	39, // 22: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	20, // 23: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
+	40, // 24: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	40, // 25: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	40, // 26: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	24, // 27: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
+	39, // 28: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	40, // 29: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	25, // 30: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
+	39, // 31: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	38, // 32: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	26, // 33: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
+	39, // 34: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	23, // 35: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
+	1,  // 36: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
+	24, // 37: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	39, // 38: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	24, // 39: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
+	39, // 40: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	2,  // 41: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	4,  // 42: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	9,  // 43: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	6,  // 44: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	11, // 45: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	13, // 46: hsu.master.admin.v1.Admin.Upgrade:input_type -> hsu.master.admin.v1.UpgradeRequest
+	27, // 47: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	29, // 48: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	31, // 49: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	33, // 50: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	35, // 51: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	3,  // 52: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	5,  // 53: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	10, // 54: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	7,  // 55: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	12, // 56: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	14, // 57: hsu.master.admin.v1.Admin.Upgrade:output_type -> hsu.master.admin.v1.UpgradeResponse
+	28, // 58: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	30, // 59: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	32, // 60: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	34, // 61: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	36, // 62: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	52, // [52:63] is the sub-list for method output_type
+	41, // [41:52] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -2811,16 +3063,16 @@ func file_hsu_master_admin_proto_init() {
 	if File_hsu_master_admin_proto != nil {
 		return
 	}
-	file_hsu_master_admin_proto_msgTypes[12].OneofWrappers = []any{}
 	file_hsu_master_admin_proto_msgTypes[14].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[18].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[16].OneofWrappers = []any{}
+	file_hsu_master_admin_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   35,
+			NumEnums:      2,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -27,6 +27,7 @@ const (
 	Admin_Backup_FullMethodName      = "/hsu.master.admin.v1.Admin/Backup"
 	Admin_Reload_FullMethodName      = "/hsu.master.admin.v1.Admin/Reload"
 	Admin_Scale_FullMethodName       = "/hsu.master.admin.v1.Admin/Scale"
+	Admin_Upgrade_FullMethodName     = "/hsu.master.admin.v1.Admin/Upgrade"
 )
 
 // AdminClient is the client API for Admin service.
@@ -51,6 +52,11 @@ type AdminClient interface {
 	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
 	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
 	Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.CallOption) (*ScaleResponse, error)
+	// Upgrade replaces the program of the master in its process. It sends each step
+	// that has begun. The stream ends with OK after EXECUTING, and from then on the
+	// outcome is found by the id. FAILED_PRECONDITION: nothing was changed, for the
+	// reason in the message. ABORTED: another upgrade is under way.
+	Upgrade(ctx context.Context, in *UpgradeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UpgradeResponse], error)
 }
 
 type adminClient struct {
@@ -129,6 +135,25 @@ func (c *adminClient) Scale(ctx context.Context, in *ScaleRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *adminClient) Upgrade(ctx context.Context, in *UpgradeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UpgradeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[2], Admin_Upgrade_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UpgradeRequest, UpgradeResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_UpgradeClient = grpc.ServerStreamingClient[UpgradeResponse]
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -151,6 +176,11 @@ type AdminServer interface {
 	// have that many. FAILED_PRECONDITION: the number is recorded, but a worker does not
 	// get ready. DEADLINE_EXCEEDED: the timeout is over, what is recorded goes on.
 	Scale(context.Context, *ScaleRequest) (*ScaleResponse, error)
+	// Upgrade replaces the program of the master in its process. It sends each step
+	// that has begun. The stream ends with OK after EXECUTING, and from then on the
+	// outcome is found by the id. FAILED_PRECONDITION: nothing was changed, for the
+	// reason in the message. ABORTED: another upgrade is under way.
+	Upgrade(*UpgradeRequest, grpc.ServerStreamingServer[UpgradeResponse]) error
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -175,6 +205,9 @@ func (UnimplementedAdminServer) Reload(*ReloadRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedAdminServer) Scale(context.Context, *ScaleRequest) (*ScaleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Scale not implemented")
+}
+func (UnimplementedAdminServer) Upgrade(*UpgradeRequest, grpc.ServerStreamingServer[UpgradeResponse]) error {
+	return status.Error(codes.Unimplemented, "method Upgrade not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -273,6 +306,17 @@ func _Admin_Scale_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Upgrade_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(UpgradeRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Upgrade(m, &grpc.GenericServerStream[UpgradeRequest, UpgradeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_UpgradeServer = grpc.ServerStreamingServer[UpgradeResponse]
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -302,6 +346,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Reload",
 			Handler:       _Admin_Reload_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Upgrade",
+			Handler:       _Admin_Upgrade_Handler,
 			ServerStreams: true,
 		},
 	},

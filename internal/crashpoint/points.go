@@ -79,6 +79,12 @@ const (
 	OutsideReady     Point = "outside-ready"   // a registered endpoint becomes ready or unready
 	OutsideWithdraw  Point = "outside-withdraw"
 
+	UpgradeCopy  Point = "upgrade-copy"  // the state is copied for the check of a new program
+	UpgradeCheck Point = "upgrade-check" // the new program is run as a check
+	UpgradeExec  Point = "upgrade-exec"  // the new program is executed: there is no moment after
+	// UpgradeRecord: the outcome is recorded.
+	UpgradeRecord Point = "upgrade-record"
+
 	FoundRecord Point = "found-record" // the process of an unmanaged unit is recorded as found or gone
 )
 
@@ -112,7 +118,7 @@ func All() []Point {
 		CgroupKill, CgroupGone, StopAfter, ExitRecord, Removal, Detach,
 		RegisterRecord, ExpireRecord, DeregisterRecord, OutsidePublish, OutsideReady, OutsideWithdraw,
 		LogMark, LogMarkSync, LogBlank, LogBlankSync, LogCollapse, LogPunch, LogPunchSync, LogUnmark, LogTruncate,
-		LogRest, LogEvent, LogRemove, FoundRecord,
+		LogRest, LogEvent, LogRemove, UpgradeCopy, UpgradeCheck, UpgradeExec, UpgradeRecord, FoundRecord,
 	}
 	for _, file := range []Point{AdminPath, UnitFile} {
 		all = append(all, file.Write(), file.Rename())
