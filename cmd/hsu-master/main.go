@@ -18,8 +18,11 @@ import (
 
 func main() {
 	master.RunStartHelper()
+	t := takeOver(os.Stderr)
 	leaked := watchLeaks()
-	os.Exit(leaked(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)))
+	code := run(withTakeover(context.Background(), t), os.Args[1:], os.Stdout, os.Stderr)
+	t.fallBack(fmt.Sprintf("it ended with exit code %d before it served", code))
+	os.Exit(leaked(code))
 }
 
 // The exit codes. They are documented in hsu-master(1), and scripts depend on them.
@@ -34,6 +37,9 @@ const (
 
 // run executes a command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == upgradeCheckWord {
+		ctx, args = asUpgradeCheck(ctx, args[1:])
+	}
 	out := &outlet{Writer: stdout}
 	app := newApp(out, stderr)
 	ordered, err := reorder(app, args)
@@ -104,6 +110,7 @@ running, 4 the state is held by another master, 5 the state is damaged.`,
 			stateCommand(),
 			workerCommand(),
 			reloadCommand(),
+			upgradeCommand(),
 			serviceCommand(),
 			callCommand(),
 			pingCommand(),

@@ -57,7 +57,9 @@ func (n *notifier) follow(ctx context.Context, m *master.Master, log *slog.Logge
 				log.Error("master self-check failed", "error", err)
 			}
 		case <-m.Stopping():
-			n.stopping()
+			if !m.HandsOver() { // else the process goes on
+				n.stopping()
+			}
 			return
 		}
 	}

@@ -47,6 +47,9 @@ func runCommand() *cli.Command {
 		if err := checkForgotten(c, cfg); err != nil {
 			return err
 		}
+		if check := upgradeCheckOf(c.Context); check != nil {
+			return check.run(cfg, c.App.Writer)
+		}
 		return serve(c.Context, cfg, c.App.ErrWriter)
 	}, runFlags()...)
 	cmd.Description = `The file of --config describes the units, or the flags of workers describe one.
@@ -57,7 +60,8 @@ Signals:
   TERM, INT  stop the workers and the master; a second INT stops them at once
   USR1       leave the workers running: end the calls in flight and exit; the
              next master adopts the workers
-  HUP        read the file of --config again, as "hsu-master reload" does`
+  HUP        read the file of --config again, as "hsu-master reload" does
+  USR2       replace the program in place, as "hsu-master upgrade" does`
 	return cmd
 }
 
@@ -229,7 +233,8 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 		return config{}, err
 	}
 	cfg := config{folders: f, master: master.Options{StateDir: f.state, RuntimeDir: f.runtime, Version: version()}}
-	file, err := fileOf(c, hasWorkers(f.state), fail)
+	held := takeoverOf(c.Context) != nil // its check has read the state, which this process has locked
+	file, err := fileOf(c, held || hasWorkers(stateToRead(c, f)), fail)
 	if err != nil {
 		return config{}, err
 	}
@@ -269,7 +274,7 @@ func configOf(c *cli.Context, excused func(stateDir string) bool) (config, error
 		cfg.addFile(file, fail)
 	} else {
 		m.StopGrace = c.Duration("stop-grace")
-		m.Units, cfg.unitFault = unitsOfFlags(c, fail, func() bool { return excused(f.state) })
+		m.Units, cfg.unitFault = unitsOfFlags(c, fail, func() bool { return held || excused(stateToRead(c, f)) })
 		cfg.noWorkers = len(m.Units) == 0 && c.IsSet("worker-count")
 	}
 	cfg.stopTime.raise(m.StopGrace)
@@ -341,6 +346,15 @@ func checkNoWorker(c *cli.Context, fail func(string, ...any)) {
 	}
 }
 
+// stateToRead returns the folder of the state as the last master has left it. While a master runs, a check of the
+// program that is to replace it reads a copy.
+func stateToRead(c *cli.Context, f folders) string {
+	if check := upgradeCheckOf(c.Context); check != nil {
+		return check.state
+	}
+	return f.state
+}
+
 // workersMayLive reports whether a master may have left workers running. The next master must then start even if
 // their executable is just being replaced.
 func workersMayLive(stateDir string) bool {
@@ -363,10 +377,10 @@ func hasWorkers(stateDir string) bool {
 // checkForgotten refuses to run without units on a state that has some: a forgotten flag would stop and forget all
 // workers. --worker-count 0 confirms it.
 func checkForgotten(c *cli.Context, cfg config) error {
-	if len(cfg.master.Units) > 0 || c.IsSet(configFlag) || c.IsSet("worker-count") {
+	if len(cfg.master.Units) > 0 || c.IsSet(configFlag) || c.IsSet("worker-count") || takeoverOf(c.Context) != nil {
 		return nil
 	}
-	snap, err := store.ReadSnapshot(cfg.folders.state)
+	snap, err := store.ReadSnapshot(stateToRead(c, cfg.folders))
 	if err != nil {
 		return nil //nolint:nilerr // there is no state, or opening it reports the error
 	}

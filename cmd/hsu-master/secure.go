@@ -66,8 +66,10 @@ const howToSecure = "secure it with --tls-cert and --tls-key, or allow it with -
 
 // checkPassed applies the rule of --listen to a listener that systemd has passed. A unix socket is always
 // allowed, because it is local.
-func (cfg config) checkPassed(l net.Listener) error {
-	address, ok := l.Addr().(*net.TCPAddr)
+func (cfg config) checkPassed(l net.Listener) error { return cfg.checkAddress(l.Addr()) }
+
+func (cfg config) checkAddress(listener net.Addr) error {
+	address, ok := listener.(*net.TCPAddr)
 	if !ok || !exposed(address.IP, cfg.tls != (api.TLSFiles{}), cfg.insecure) {
 		return nil
 	}

@@ -28,7 +28,8 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	defer out.close()
 	log := newLogger(out, sinkOf(stderr), cfg.logJSON, cfg.logLevel)
 	// Watch for signals before anything is opened. A signal that arrives during startup is handled after it.
-	signals := watchSignals()
+	taken := takeoverOf(ctx)
+	signals := taken.signals()
 	defer signals.stop()
 	defer signals.bound(cfg.stopTime.get, func(took time.Duration) {
 		log.Error("master stop timed out", "duration", took)
@@ -39,19 +40,29 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	if err := process.ShedInherited(); err != nil {
 		log.Warn("inherited descriptors and signals not reset", "error", err)
 	}
-	if process.InheritsOrphans() {
-		defer reapOrphans()()
-	}
 	notify := newNotifier()
-	m, err := open(cfg, notify, log)
+	m, err := open(cfg, notify, taken, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	if process.InheritsOrphans() {
+		after := m.Ready() // a worker that ended during the upgrade is a child: its exit belongs to its adoption
+		if taken == nil {
+			now := make(chan struct{})
+			close(now)
+			after = now
+		}
+		defer reapOrphans(after)()
+	}
 	if cfg.unitFault != nil {
 		log.Error("worker executable unusable", "error", cfg.unitFault)
 	}
-	if err := withoutSuccess(runMaster(ctx, m, signals, notify, cfg.detach, log)); err != nil {
+	err = runMaster(ctx, m, signals, notify, cfg.detach, log)
+	if errors.Is(err, master.ErrUpgrade) {
+		return replaceProgram(m, signals, out, log)
+	}
+	if err := withoutSuccess(err); err != nil {
 		return err
 	}
 	log.Info("master stopped")
@@ -59,7 +70,7 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 }
 
 // open opens the master with what systemd has passed to this process.
-func open(cfg config, notify *notifier, log *slog.Logger) (*master.Master, error) {
+func open(cfg config, notify *notifier, taken *takeover, log *slog.Logger) (*master.Master, error) {
 	options := cfg.master
 	options.Log = log
 	if cfg.tls != (api.TLSFiles{}) {
@@ -72,6 +83,10 @@ func open(cfg config, notify *notifier, log *slog.Logger) (*master.Master, error
 	if err != nil {
 		return nil, err
 	}
+	options.CheckUpgrade, options.Program = checkUpgrade, ownProgram()
+	if options.Handed = taken.options(); options.Handed != nil {
+		passed.listener = master.Inherit(taken.file(master.FileListener), func(net.Addr) bool { return true })
+	}
 	if notify.on {
 		options.Keeper = handleStore{notify: notify, kept: passed.handles}
 	}
@@ -83,16 +98,28 @@ func open(cfg config, notify *notifier, log *slog.Logger) (*master.Master, error
 		options.Listen = func() (net.Listener, error) { return passed.listener, cfg.checkPassed(passed.listener) }
 	}
 	if cfg.metrics != "" {
-		options.ListenMetrics = listenOn(cfg.metrics, "--metrics")
+		options.ListenMetrics = inheritMetrics(cfg.metrics, taken.file(master.FileMetrics))
 	}
 	if cfg.registry != "" {
-		options.ListenRegistry = master.ListenRegistry(cfg.registry)
+		options.ListenRegistry = master.InheritRegistry(cfg.registry, taken.file(master.FileRegistry))
 	}
 	m, err := master.New(options)
 	if err != nil && passed.listener != nil {
 		_ = passed.listener.Close() // open if New has not come to take it
 	}
 	return m, err
+}
+
+// inheritMetrics returns a function that takes the listener of the earlier program if it has the address, and else
+// listens there.
+func inheritMetrics(address string, passed *os.File) func() (net.Listener, error) {
+	return func() (net.Listener, error) {
+		same := func(a net.Addr) bool { return sameAddress(a.String(), address) }
+		if l := master.Inherit(passed, same); l != nil {
+			return l, nil
+		}
+		return listenOn(address, "--metrics")()
+	}
 }
 
 // sameAddress reports whether the address of a listener is the one that was asked for.
@@ -109,9 +136,20 @@ func runMaster(ctx context.Context, m *master.Master, signals *signals, notify *
 	done := make(chan struct{})
 	var beside sync.WaitGroup
 	reload := func() { beside.Go(func() { rereadUnits(ctx, m, log) }) }
-	beside.Go(func() { signals.control(controlled{m.Stopping(), end, m.Hurry, reload}, detach, log, done) })
+	upgrade := func() { beside.Go(func() { upgradeBySignal(ctx, m, log) }) }
+	beside.Go(func() {
+		signals.control(controlled{m.Stopping(), end, m.Hurry, reload, upgrade, m.HandsOver}, detach, log, done)
+	})
 	beside.Go(func() { notify.follow(ctx, m, log) })
+	taken := takeoverOf(ctx)
+	beside.Go(func() { taken.await(m) })
 	err := m.Run(ctx)
+	if ctx.Err() != nil { // it was told to stop, and has not failed
+		taken.settle()
+		if errors.Is(err, master.ErrUpgrade) { // too late for this program
+			signals.repeat([]syscall.Signal{signalOf(context.Cause(ctx))})
+		}
+	}
 	end(nil)
 	close(done)
 	beside.Wait()
@@ -127,6 +165,14 @@ func rereadUnits(ctx context.Context, m *master.Master, log *slog.Logger) {
 	}
 	if err := m.Reread(ctx, false, planned); err != nil {
 		log.Error("reload failed", "error", err)
+	}
+}
+
+// upgradeBySignal executes the upgrade that a signal asks for. The master logs it.
+func upgradeBySignal(ctx context.Context, m *master.Master, log *slog.Logger) {
+	err := m.Upgrade(ctx, "", 0, func(master.UpgradeStep, master.Upgrade) {})
+	if errors.Is(err, master.ErrUpgrading) {
+		log.Warn("upgrade not begun", "error", err)
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 
 // signals delivers the signals by which an operator controls a running master.
 type signals struct {
-	stops, detaches, reloads, ignored chan os.Signal
-	ending                            []os.Signal // all signals that stop or detach the master
+	stops, detaches, reloads, upgrades chan os.Signal
+	ending                             []os.Signal // all signals that stop or detach the master
 }
 
 func watchSignals() *signals {
@@ -22,7 +22,7 @@ func watchSignals() *signals {
 		stops:    make(chan os.Signal, 2),
 		detaches: make(chan os.Signal, 1),
 		reloads:  make(chan os.Signal, 1),
-		ignored:  make(chan os.Signal, 1),
+		upgrades: make(chan os.Signal, 1),
 		ending:   []os.Signal{os.Interrupt, syscall.SIGTERM},
 	}
 	signal.Notify(s.stops, os.Interrupt, syscall.SIGTERM)
@@ -31,8 +31,36 @@ func watchSignals() *signals {
 }
 
 func (s *signals) stop() {
-	for _, c := range []chan os.Signal{s.stops, s.detaches, s.reloads, s.ignored} {
+	for _, c := range []chan os.Signal{s.stops, s.detaches, s.reloads, s.upgrades} {
 		signal.Stop(c)
+	}
+}
+
+// pending returns the signals that would end the master and have not been handled.
+func (s *signals) pending() (left []syscall.Signal) {
+	for {
+		select {
+		case sig := <-s.stops:
+			left = append(left, sig.(syscall.Signal)) // all signals of an operating system are
+		case sig := <-s.detaches:
+			left = append(left, sig.(syscall.Signal))
+		default:
+			return left
+		}
+	}
+}
+
+// repeat delivers signals that the earlier program of this process has not handled.
+func (s *signals) repeat(left []syscall.Signal) {
+	for _, sig := range left {
+		to := s.detaches
+		if sig == syscall.SIGINT || sig == syscall.SIGTERM {
+			to = s.stops
+		}
+		select {
+		case to <- sig:
+		default: // the same has arrived again
+		}
 	}
 }
 
@@ -42,6 +70,9 @@ type controlled struct {
 	end      context.CancelCauseFunc // makes it stop
 	hurry    func()                  // makes it stop at once
 	reload   func()                  // makes it read its units again; returns at once
+	upgrade  func()                  // has its program replaced; returns at once
+	// handsOver reports whether it stops because its program is replaced.
+	handsOver func() bool
 }
 
 // control executes the signals until done is closed. The first TERM or INT stops the master, and leaves its workers
@@ -74,11 +105,14 @@ func (s *signals) control(m controlled, detach bool, log *slog.Logger, done <-ch
 			if stopping != nil {
 				m.reload()
 			}
-		case sig := <-s.ignored:
+		case <-s.upgrades:
 			if stopping != nil {
-				log.Warn("signal ignored", "signal", sig.String())
+				m.upgrade()
 			}
 		case <-stopping:
+			if m.handsOver() {
+				return // the next program executes the signals that arrive now
+			}
 			stopping = nil
 		case <-done:
 			return

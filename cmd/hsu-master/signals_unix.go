@@ -3,9 +3,12 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/core-tools/hsu-master/supervisor"
 )
 
 func notifyUnix(s *signals) {
@@ -13,8 +16,16 @@ func notifyUnix(s *signals) {
 	s.ending = append(s.ending, syscall.SIGUSR1)
 	// By default these signals would end the process like a crash.
 	signal.Notify(s.reloads, syscall.SIGHUP)
-	signal.Notify(s.ignored, syscall.SIGUSR2)
+	signal.Notify(s.upgrades, syscall.SIGUSR2)
 	// A file over its size limit and a log pipe without a reader are write errors and must not end the master.
 	// signal.Ignore is not an option, because workers would inherit it.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGXFSZ, syscall.SIGPIPE)
+}
+
+// signalOf returns the signal with which a master ends for that cause.
+func signalOf(cause error) syscall.Signal {
+	if errors.Is(cause, supervisor.ErrDetach) {
+		return syscall.SIGUSR1
+	}
+	return syscall.SIGTERM
 }

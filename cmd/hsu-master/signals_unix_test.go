@@ -20,14 +20,15 @@ func TestSignalsControlTheMaster(t *testing.T) {
 		detach  bool
 		want    []string
 	}{
-		"TERM":               {[]os.Signal{syscall.SIGTERM}, false, []string{"stop"}},
-		"INT":                {[]os.Signal{os.Interrupt}, false, []string{"stop"}},
-		"TERM, detaching":    {[]os.Signal{syscall.SIGTERM}, true, []string{"detach"}},
-		"USR1":               {[]os.Signal{syscall.SIGUSR1}, false, []string{"detach"}},
-		"HUP":                {[]os.Signal{syscall.SIGHUP}, false, []string{"reload"}},
-		"HUP while it stops": {[]os.Signal{syscall.SIGTERM, syscall.SIGHUP}, false, []string{"stop"}},
-		"USR2":               {[]os.Signal{syscall.SIGUSR2}, false, nil},
-		"TERM again":         {[]os.Signal{syscall.SIGTERM, syscall.SIGTERM}, false, []string{"stop"}},
+		"TERM":                {[]os.Signal{syscall.SIGTERM}, false, []string{"stop"}},
+		"INT":                 {[]os.Signal{os.Interrupt}, false, []string{"stop"}},
+		"TERM, detaching":     {[]os.Signal{syscall.SIGTERM}, true, []string{"detach"}},
+		"USR1":                {[]os.Signal{syscall.SIGUSR1}, false, []string{"detach"}},
+		"HUP":                 {[]os.Signal{syscall.SIGHUP}, false, []string{"reload"}},
+		"HUP while it stops":  {[]os.Signal{syscall.SIGTERM, syscall.SIGHUP}, false, []string{"stop"}},
+		"USR2":                {[]os.Signal{syscall.SIGUSR2}, false, []string{"upgrade"}},
+		"USR2 while it stops": {[]os.Signal{syscall.SIGTERM, syscall.SIGUSR2}, false, []string{"stop"}},
+		"TERM again":          {[]os.Signal{syscall.SIGTERM, syscall.SIGTERM}, false, []string{"stop"}},
 		"TERM, INT, INT": {
 			[]os.Signal{syscall.SIGTERM, os.Interrupt, os.Interrupt},
 			false,
@@ -42,7 +43,7 @@ func TestSignalsControlTheMaster(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &signals{
 					stops: make(chan os.Signal), detaches: make(chan os.Signal),
-					reloads: make(chan os.Signal), ignored: make(chan os.Signal),
+					reloads: make(chan os.Signal), upgrades: make(chan os.Signal),
 				}
 				stopping, done := make(chan struct{}), make(chan struct{})
 				var got []string
@@ -55,8 +56,10 @@ func TestSignalsControlTheMaster(t *testing.T) {
 						}
 						got = append(got, what)
 					},
-					hurry:  func() { got = append(got, "hurry") },
-					reload: func() { got = append(got, "reload") },
+					hurry:     func() { got = append(got, "hurry") },
+					reload:    func() { got = append(got, "reload") },
+					upgrade:   func() { got = append(got, "upgrade") },
+					handsOver: func() bool { return false },
 				}
 				go s.control(m, tt.detach, discard, done)
 				for _, sig := range tt.signals {
@@ -70,7 +73,7 @@ func TestSignalsControlTheMaster(t *testing.T) {
 					case syscall.SIGHUP:
 						s.reloads <- sig
 					default:
-						s.ignored <- sig
+						s.upgrades <- sig
 					}
 					synctest.Wait()
 				}

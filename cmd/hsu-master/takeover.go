@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/handover"
+	"github.com/core-tools/hsu-master/master"
+)
+
+const (
+	// serveWithin bounds the time in which a new program must serve. Then the former one is executed again.
+	serveWithin = 60 * time.Second
+	// formerFile is the name of the descriptor of the former program's file.
+	formerFile = "former"
+	// processName is the name of the process of a program that was executed by its descriptor.
+	processName = "hsu-master"
+)
+
+// handed is what a program passes to the next one in the same process, besides descriptors.
+type handed struct {
+	Upgrade master.Upgrade
+	Args    []string         // of the former program, with argument 0
+	Signals []syscall.Signal // that have arrived and were not executed
+}
+
+// takeover is what the former program of this process has handed over. Until this program serves, it holds duplicates
+// of all of that, with which it executes the former program again if this one fails. A nil takeover is that of a program
+// that has replaced none.
+type takeover struct {
+	handed
+	files   map[string]*os.File // for the master
+	caught  *signals            // since before the rest of the start, so that few can be lost
+	stderr  io.Writer
+	guard   *time.Timer
+	mu      sync.Mutex
+	backup  map[string]*os.File // nil once this program serves
+	program *os.File            // the former program; nil if this is the former program
+}
+
+// takeOver takes what the former program of this process has handed over.
+func takeOver(stderr io.Writer) *takeover {
+	taken, err := handover.Take()
+	if err == nil && taken == nil {
+		return nil
+	}
+	t := &takeover{
+		files: map[string]*os.File{}, backup: map[string]*os.File{}, stderr: stderr, caught: watchSignals(),
+	}
+	if err == nil {
+		err = taken.Facts(&t.handed)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "%shsu-master: error: %v\n", prefix(stderr, priorityError), err)
+		return nil // as after a crash
+	}
+	t.program = taken.File(formerFile)
+	for _, name := range taken.Names() {
+		t.files[name] = taken.File(name)
+	}
+	if t.program == nil {
+		handover.SetName(processName)
+		return t
+	}
+	for name, f := range t.files {
+		if t.backup[name], err = handover.Duplicate(f); err != nil {
+			t.fallBack(err.Error())
+			return t
+		}
+	}
+	t.guard = time.AfterFunc(serveWithin, func() { t.fallBack(fmt.Sprintf("it did not serve within %s", serveWithin)) })
+	return t
+}
+
+// options returns what the master takes, nil if there is nothing.
+func (t *takeover) options() *master.Handover {
+	if t == nil {
+		return nil
+	}
+	return &master.Handover{Upgrade: t.Upgrade, Files: t.files}
+}
+
+// file removes and returns a descriptor, nil if there is none.
+func (t *takeover) file(name string) *os.File {
+	if t == nil {
+		return nil
+	}
+	f := t.files[name]
+	delete(t.files, name)
+	return f
+}
+
+// signals returns the signals that this process watches, with those that the former program has left.
+func (t *takeover) signals() *signals {
+	if t == nil {
+		return watchSignals()
+	}
+	t.caught.repeat(t.Signals)
+	return t.caught
+}
+
+// await gives up the former program when the master serves. It returns then, or when the master stops.
+func (t *takeover) await(m *master.Master) {
+	select {
+	case <-m.Ready():
+		t.settle()
+	case <-m.Stopping():
+	}
+}
+
+// settle gives up the former program.
+func (t *takeover) settle() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.release()
+}
+
+// release closes what is kept for the former program. t.mu is held.
+func (t *takeover) release() {
+	if t.program == nil {
+		return
+	}
+	t.guard.Stop()
+	for _, f := range t.backup {
+		_ = f.Close() // a duplicate, which nothing was written to
+	}
+	_ = t.program.Close() // it is only read
+	t.program = nil
+}
+
+// fallBack executes the former program again, unless this one serves or has served.
+func (t *takeover) fallBack(reason string) {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.program == nil {
+		return
+	}
+	t.Upgrade.Failure = reason
+	err := executeFormer(t.program, t.backup, t.handed)
+	fmt.Fprintf(t.stderr, "%shsu-master: error: %v\n", prefix(t.stderr, priorityError), err)
+	t.release()
+}
+
+// executeFormer executes the former program by its descriptor.
+func executeFormer(program *os.File, files map[string]*os.File, h handed) error {
+	path, err := handover.PathOf(program)
+	if err != nil {
+		return err
+	}
+	p := handover.Program{Path: path, Args: h.Args, Env: os.Environ()}
+	return crashpoint.Do(crashpoint.UpgradeExec, func() error { return handover.Execute(p, files, h) })
+}
+
+// replaceProgram executes the new program, or else this one again. It returns only if both fail.
+func replaceProgram(m *master.Master, signals *signals, out *logWriter, log *slog.Logger) error {
+	next, err := m.HandOver()
+	if err != nil {
+		log.Error("state not closed in order", "error", err)
+	}
+	own, err := handover.Self()
+	if err != nil {
+		return fmt.Errorf("keep the program for the case that the new one fails: %w", err)
+	}
+	out.close()
+	h := handed{Upgrade: next.Upgrade, Args: os.Args}
+	p := handover.Program{Path: h.Upgrade.Binary, Args: os.Args, Env: os.Environ()}
+	next.Files[formerFile] = own
+	err = crashpoint.Do(crashpoint.UpgradeExec, func() error {
+		h.Signals = signals.pending()
+		return handover.Execute(p, next.Files, h)
+	})
+	delete(next.Files, formerFile)
+	h.Upgrade.Failure = err.Error()
+	return errors.Join(err, executeFormer(own, next.Files, h))
+}
+
+type takeoverKey struct{}
+
+func withTakeover(ctx context.Context, t *takeover) context.Context {
+	return context.WithValue(ctx, takeoverKey{}, t)
+}
+
+func takeoverOf(ctx context.Context) *takeover {
+	t, _ := ctx.Value(takeoverKey{}).(*takeover)
+	return t
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/master"
+	"github.com/core-tools/hsu-master/store"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// upgradeCheckWord is the hidden command by which a master checks the program that is to replace it:
+// "upgrade-check STATE NETWORK ADDRESS run ..." with a copy of the state, the address of the inherited listener and the
+// arguments of the master. The command checks what a start needs and changes only the copy.
+const upgradeCheckWord = "upgrade-check"
+
+// checkResult is the last line of the output of a check that passed.
+type checkResult struct {
+	Version string `json:"version"`
+	Schema  uint64 `json:"schema"`
+}
+
+// upgradeCheck has "run" check what it needs, in place of running.
+type upgradeCheck struct{ state, network, address string }
+
+type upgradeCheckKey struct{}
+
+// asUpgradeCheck returns the context and the arguments of the command that is checked.
+func asUpgradeCheck(ctx context.Context, args []string) (context.Context, []string) {
+	const own = 3
+	if len(args) < own {
+		return ctx, args
+	}
+	return context.WithValue(ctx, upgradeCheckKey{}, &upgradeCheck{args[0], args[1], args[2]}), args[own:]
+}
+
+func upgradeCheckOf(ctx context.Context) *upgradeCheck {
+	check, _ := ctx.Value(upgradeCheckKey{}).(*upgradeCheck)
+	return check
+}
+
+func (u *upgradeCheck) run(cfg config, stdout io.Writer) error {
+	if cfg.tls != (api.TLSFiles{}) {
+		if _, err := cfg.tls.Config(discard); err != nil {
+			return usageError{err}
+		}
+	}
+	if u.network == "tcp" {
+		address, err := net.ResolveTCPAddr(u.network, u.address)
+		if err == nil {
+			err = cfg.checkAddress(address)
+		}
+		if err != nil {
+			return fmt.Errorf("inherited listener: %w", err)
+		}
+	}
+	schema, err := openCopy(u.state)
+	if err != nil {
+		return err
+	}
+	line, err := json.Marshal(checkResult{Version: version(), Schema: schema})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "%s\n", line)
+	return err
+}
+
+// openCopy opens the copy of the state, which converts it, and returns the version of its schema.
+func openCopy(dir string) (schema uint64, err error) {
+	db, err := store.Open(dir, store.Options{Logger: discard})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	snap, err := db.Snapshot()
+	return snap.SchemaVersion, err
+}
+
+// ownProgram returns the path at which this program was started, or that of its file.
+func ownProgram() string {
+	if filepath.IsAbs(os.Args[0]) {
+		return os.Args[0]
+	}
+	own, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	return own
+}
+
+// checkUpgrade runs another program to check that it can take over.
+func checkUpgrade(ctx context.Context, c master.UpgradeCheck) (master.UpgradeTarget, error) {
+	fail := func(err error) (master.UpgradeTarget, error) {
+		return master.UpgradeTarget{}, fmt.Errorf("check %s: %w", printable(c.Binary), err)
+	}
+	exe, err := process.CheckProgram(c.Binary, uint32(os.Geteuid())) //nolint:gosec // it is not negative
+	if err != nil {
+		return fail(err)
+	}
+	token := rand.Text()
+	spec := process.Spec{
+		Path: c.Binary, Exe: exe,
+		Args: append([]string{upgradeCheckWord, c.State, c.Listener.Network(), c.Listener.String()}, os.Args[1:]...),
+		Env: slices.Concat(slices.DeleteFunc(os.Environ(), func(v string) bool {
+			return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
+		}), c.Env, []string{process.EnvWorkerToken + "=" + token}),
+	}
+	var ran process.Ran
+	err = crashpoint.Do(crashpoint.UpgradeCheck, func() (err error) {
+		ran, err = process.Run(ctx, spec, token)
+		return err
+	})
+	output := strings.TrimSpace(string(ran.Output))
+	switch {
+	case err != nil:
+		return fail(err)
+	case ran.Cut:
+		return fail(fmt.Errorf("not ready in time: %s", printable(output)))
+	case !ran.Exit.Clean():
+		return fail(fmt.Errorf("%s: %s", ran.Exit, printable(output)))
+	}
+	var result checkResult
+	decoder := json.NewDecoder(bytes.NewReader([]byte(output[strings.LastIndexByte(output, '\n')+1:])))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&result); err != nil || result.Version == "" {
+		return fail(fmt.Errorf("it does not answer as hsu-master does: %s", printable(output)))
+	}
+	return master.UpgradeTarget{Version: result.Version, Schema: result.Schema}, nil
+}
