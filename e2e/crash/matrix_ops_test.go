@@ -63,7 +63,8 @@ func operations() []*operation {
 		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
 	}
 	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(),
-		operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(),
+		operationsOnTheProgram(), operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(),
+		operationsOnCgroups(),
 		operationsWithHelpers(), operationsWithHooks(), operationsWithNotifications(),
 		operationsOfModules())
 }

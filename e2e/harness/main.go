@@ -103,6 +103,11 @@ func Build(dir, output, tags string, packages ...string) error {
 	return nil
 }
 
+// BuildMaster builds a master like Programs.Master that has another version.
+func BuildMaster(output, version string) error {
+	return Build(Repository, output, testTags, "-ldflags=-X main.release="+version, "./cmd/hsu-master")
+}
+
 // WriteProgram writes an executable file. A process that is being forked meanwhile would keep the file open for
 // writing until it executes its program, and so long the kernel does not execute the file.
 func WriteProgram(path string, content []byte) error {

@@ -1,0 +1,114 @@
+//go:build e2e && linux
+
+package upgrade
+
+import (
+	"encoding/json"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/core-tools/hsu-master/e2e/harness"
+)
+
+// upgrades returns how often a test upgrades under load: HSU_E2E_UPGRADES, 4 by default.
+func upgrades() int {
+	if n, err := strconv.Atoi(os.Getenv("HSU_E2E_UPGRADES")); err == nil {
+		return n
+	}
+	return 4
+}
+
+// outcome is the output of "upgrade --json".
+type outcome struct {
+	From     string `json:"from"`
+	To       string `json:"to"`
+	CallsCut int    `json:"calls_cut"`
+	Paused   string `json:"paused"`
+}
+
+// upgrade upgrades the host's master.
+func upgrade(h *harness.Host, flags ...string) outcome {
+	h.T.Helper()
+	r := h.CLI(append([]string{"upgrade", "--json"}, flags...)...)
+	var o outcome
+	if err := json.Unmarshal([]byte(r.Stdout), &o); r.Code != 0 || err != nil {
+		h.T.Fatalf("upgrade: %+v", r)
+	}
+	return o
+}
+
+// wantRefused expects that an upgrade fails with the text in its message, and that the master is the old one.
+func wantRefused(h *harness.Host, text string, flags ...string) {
+	h.T.Helper()
+	r := h.CLI(append([]string{"upgrade"}, flags...)...)
+	if r.Code != 1 || !strings.Contains(r.Stderr, text) {
+		h.T.Errorf("upgrade: %+v, want exit code 1 and %q", r, text)
+	}
+	wantVersion(h, oldVersion)
+}
+
+func wantVersion(h *harness.Host, version string) {
+	h.T.Helper()
+	if r := h.CLI("status"); !strings.Contains(r.Stdout+r.Stderr, "master "+version+" is running") {
+		h.T.Errorf("status: %+v, want version %s", r, version)
+	}
+}
+
+// Without a kill, no call fails and no connection is refused.
+func TestUpgradesLoseNoCall(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, harness.Workers(4)...)
+	m := h.Start()
+	want := h.AwaitRunning(4).Instances()
+	calls := startCallers(h, 64, false)
+	versions := []string{oldVersion, newVersion}
+	var longest time.Duration
+	for i := range upgrades() {
+		calls.awaitMore(200)
+		from, to := versions[i%2], versions[(i+1)%2]
+		install(h, program(t, to))
+		o := upgrade(h)
+		if o.From != from || o.To != to || o.CallsCut != 0 {
+			t.Errorf("upgrade %d: %+v, want from %s to %s and no call cut", i, o, from, to)
+		}
+		paused, err := time.ParseDuration(o.Paused)
+		if err != nil {
+			t.Error(err)
+		}
+		longest = max(longest, paused)
+		calls.wantNoFailures()
+		d := h.AwaitRunning(4)
+		d.WantInstances(t, want)
+		if d.MasterPID != m.PID {
+			t.Errorf("the master's PID is %d, want %d", d.MasterPID, m.PID)
+		}
+	}
+	calls.awaitMore(200)
+	calls.stop()
+	calls.wantNoFailures()
+	t.Logf("callers waited %s at most, the longest call took %s", longest, calls.longest)
+	if got := h.Dump().ProcessedCount; got != calls.acked.Load() {
+		t.Errorf("%d requests are counted, want %d", got, calls.acked.Load())
+	}
+	m.Stop()
+	h.WantNothingLeft()
+}
+
+func TestSignalUpgrades(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, harness.Workers(1)...)
+	m := h.Start()
+	want := h.AwaitRunning(1).Instances()
+	install(h, program(t, newVersion))
+	m.Signal(syscall.SIGUSR2)
+	harness.WaitFor(t, "the new master serves", func() error { return logged(m, "master upgraded") })
+	wantVersion(h, newVersion)
+	h.AwaitRunning(1).WantInstances(t, want)
+	h.Ask("of the new master")
+	m.Stop()
+	h.WantNothingLeft()
+}
