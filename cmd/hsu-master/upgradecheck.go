@@ -114,7 +114,7 @@ func checkUpgrade(ctx context.Context, c master.UpgradeCheck) (master.UpgradeTar
 	spec := process.Spec{
 		Path: c.Binary, Exe: exe,
 		Args: append([]string{upgradeCheckWord, c.State, c.Listener.Network(), c.Listener.String()}, os.Args[1:]...),
-		Env: slices.Concat(slices.DeleteFunc(os.Environ(), func(v string) bool {
+		Env: slices.Concat(slices.DeleteFunc(crashpoint.Without(os.Environ()), func(v string) bool {
 			return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
 		}), c.Env, []string{process.EnvWorkerToken + "=" + token}),
 	}
@@ -127,6 +127,8 @@ func checkUpgrade(ctx context.Context, c master.UpgradeCheck) (master.UpgradeTar
 	switch {
 	case err != nil:
 		return fail(err)
+	case ran.Cut && errors.Is(ctx.Err(), context.Canceled):
+		return fail(master.ErrAborted)
 	case ran.Cut:
 		return fail(fmt.Errorf("not ready in time: %s", printable(output)))
 	case !ran.Exit.Clean():

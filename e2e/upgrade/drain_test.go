@@ -104,12 +104,12 @@ func TestStopEndsTheDrain(t *testing.T) {
 	h.WantNothingLeft()
 }
 
-// A signal that arrives right before the new program is executed is executed by that.
+// A signal that arrives when the old program has ended its work is executed by the new one.
 func TestSignalToStopIsNotLost(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, harness.Workers(1)...)
 	faults := t.TempDir()
-	hang := filepath.Join(faults, string(crashpoint.UpgradeExec))
+	hang := filepath.Join(faults, string(crashpoint.Unlock))
 	if err := os.WriteFile(hang, []byte("hang"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -118,14 +118,21 @@ func TestSignalToStopIsNotLost(t *testing.T) {
 	m.AwaitServing()
 	h.AwaitRunning(1)
 	m.Signal(syscall.SIGUSR2)
-	harness.WaitFor(t, "the state is closed", func() error {
+	harness.WaitFor(t, "the supervisor has ended", func() error {
 		text, err := os.ReadFile(trace)
-		if err == nil && !strings.Contains(string(text), crashpoint.Unlock.After()) {
+		if err == nil && !strings.Contains(string(text), crashpoint.Detach.After()) {
 			err = errors.New("not yet")
 		}
 		return err
 	})
 	m.Signal(syscall.SIGTERM)
+	harness.WaitFor(t, "the signal is delivered", func() error {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.PID))
+		if err == nil && !strings.Contains(string(text), "ShdPnd:\t0000000000000000\n") {
+			err = errors.New("it is pending")
+		}
+		return err
+	})
 	if err := os.Remove(hang); err != nil {
 		t.Fatal(err)
 	}

@@ -10,3 +10,7 @@ func Do(_ Point, act func() error) error { return act() }
 
 // Pass calls act, which cannot fail.
 func Pass(_ Point, act func()) { act() }
+
+// Without returns the environment of a child that is no part of the crash: with the tag, without the variables of this
+// package.
+func Without(environ []string) []string { return environ }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +39,14 @@ var (
 	hits  int
 	asked = map[string]int{} // times that a file requested "kill", by moment
 )
+
+// Without returns the environment of a child that is no part of the crash, without the variables of this package.
+func Without(environ []string) []string {
+	return slices.DeleteFunc(environ, func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return name == EnvPoint || name == EnvTrace || name == EnvFaults
+	})
+}
 
 func selected() (string, int) {
 	name, count, found := strings.Cut(os.Getenv(EnvPoint), ":")
