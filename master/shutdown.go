@@ -103,9 +103,7 @@ func (m *Master) recordShutdown(ctx context.Context, detach bool) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, recordWithin)
 	defer cancel()
-	if err := m.store.Apply(ctx, records.AppendEvent(event)); err != nil {
-		m.log.Warn("shutdown not recorded", "error", err)
-	}
+	m.record(ctx, event)
 	m.log.Info("master stopping by command", "detach", detach)
 }
 

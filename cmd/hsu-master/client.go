@@ -50,14 +50,13 @@ func dialAdmin(ctx context.Context, f folders) (*grpc.ClientConn, error) {
 			"check that --state-dir and --runtime-dir are those of the master")
 	}
 	var dialer net.Dialer
-	conn, err := grpc.NewClient("passthrough:///admin.sock", append(sendCommand(),
-		dial.Retry(retryMost, answerWithin),
+	conn, err := grpc.NewClient("passthrough:///admin.sock", dial.Retry(retryMost, answerWithin),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		rpc.Interceptor(),
+		rpc.Interceptor(), commandOfUnaryCalls(), commandOfStreams(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", path)
-		}))...)
+		}))
 	if err != nil {
 		return nil, fmt.Errorf("ask the master: %w", err)
 	}
@@ -71,31 +70,33 @@ func withCommand(ctx context.Context, args []string) context.Context {
 	return context.WithValue(ctx, commandKey{}, strings.Join(args, " "))
 }
 
-// sendCommand adds the command line to each call of a connection.
-func sendCommand() []grpc.DialOption {
-	add := func(ctx context.Context) context.Context {
-		command, _ := ctx.Value(commandKey{}).(string)
-		return metadata.AppendToOutgoingContext(ctx, api.CommandKey, strings.Map(func(r rune) rune {
-			if r < ' ' || r > '~' { // metadata is printable ASCII
-				return '?'
-			}
-			return r
-		}, command))
-	}
-	return []grpc.DialOption{
-		grpc.WithChainUnaryInterceptor(func(
-			ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker,
-			opts ...grpc.CallOption,
-		) error {
-			return invoke(add(ctx), method, req, reply, cc, opts...)
-		}),
-		grpc.WithChainStreamInterceptor(func(
-			ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer,
-			opts ...grpc.CallOption,
-		) (grpc.ClientStream, error) {
-			return open(add(ctx), desc, cc, method, opts...)
-		}),
-	}
+// nameCommand returns a context whose call names the command line.
+func nameCommand(ctx context.Context) context.Context {
+	command, _ := ctx.Value(commandKey{}).(string)
+	return metadata.AppendToOutgoingContext(ctx, api.CommandKey, strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' { // metadata is printable ASCII
+			return '?'
+		}
+		return r
+	}, command))
+}
+
+func commandOfUnaryCalls() grpc.DialOption {
+	return grpc.WithChainUnaryInterceptor(func(
+		ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker,
+		opts ...grpc.CallOption,
+	) error {
+		return invoke(nameCommand(ctx), method, req, reply, cc, opts...)
+	})
+}
+
+func commandOfStreams() grpc.DialOption {
+	return grpc.WithChainStreamInterceptor(func(
+		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer,
+		opts ...grpc.CallOption,
+	) (grpc.ClientStream, error) {
+		return open(nameCommand(ctx), desc, cc, method, opts...)
+	})
 }
 
 // awaitAdmin returns the path of the admin socket when a master listens there. It dials without gRPC, which would

@@ -18,7 +18,7 @@ func TestComplete(t *testing.T) {
 	for typed, want := range map[string][]string{
 		"sta":                     {"status", "state"},
 		"__":                      nil, // hidden
-		"worker s":                {"scale"},
+		"worker s":                {"start", "stop", "signal", "scale"},
 		"worker --state-dir x li": {"list"},
 		"nonsense ":               nil,
 		"detach --no":             {"--no-wait"},

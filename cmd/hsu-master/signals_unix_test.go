@@ -92,7 +92,7 @@ func TestStopWithoutASignalIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &signals{heard: make(chan os.Signal, 1)}
 		stopping, done := make(chan struct{}), make(chan struct{})
-		go s.control(controlled{stopping: stopping}, false, discard, done)
+		go s.control(controlled{stopping: stopping, handsOver: func() bool { return false }}, false, discard, done)
 		close(stopping)
 		synctest.Wait()
 		select {

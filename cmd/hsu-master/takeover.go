@@ -33,8 +33,8 @@ type handed struct {
 }
 
 // takeover is what the former program of this process has handed over. Until this program serves, it holds duplicates
-// of all of that, with which it executes the former program again if this one fails. A nil takeover is that of a program
-// that has replaced none.
+// of all of that, with which it executes the former program again if this one fails. A nil takeover is that of a
+// program that has replaced none.
 type takeover struct {
 	handed
 	files   map[string]*os.File // for the master
