@@ -107,8 +107,8 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// A log does not outgrow its size by far, because a fast writer is looked at often. In a bubble, the load of the machine
-// does not delay the looks.
+// A log does not outgrow its size by far, because a fast writer is looked at often. In a bubble, the load of the
+// machine does not delay the looks.
 func TestKeepsUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size, perMillisecond = 1 << 20, 50 << 10
