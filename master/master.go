@@ -269,7 +269,8 @@ func (m *Master) openServers() (err error) {
 	m.onClose("the gateway", func() error { m.gateway.Close(); return nil })
 	m.admin.server = api.NewAdminServer(&api.Admin{
 		Store: m.store, Supervisor: m.sup, Tails: m.tails,
-		Commands: m.events.Figures, Reread: m.Reread, Upgrades: upgradeService{m}, End: m.Shutdown, Service: systemd.ServiceOfThisProcess(),
+		Commands: m.events.Figures, Reread: m.Reread, Upgrades: upgradeService{m}, End: m.Shutdown,
+		Service:  systemd.ServiceOfThisProcess(),
 		InFlight: func() int { return m.gateway.Figures().Streams },
 		Listen:   m.listener.Addr().String(), Registry: m.registryURL(),
 		Version: m.options.Version, Started: time.Now(),

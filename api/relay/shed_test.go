@@ -3,6 +3,7 @@ package relay
 import (
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,9 +71,10 @@ func answerAll(client, backend *peer, n int, rest func(id uint32)) {
 }
 
 // watchHeld samples the relay's kept bytes until stop is called. stop returns the maximum of all kinds and of one
-// kind.
-func watchHeld(r *Relay, kind peers.Kind) (stop func() (all, of int64)) {
-	var all, of int64
+// kind. await waits until the maximum of the one kind is at least a number, because the relay may not have read yet
+// what its clients have sent.
+func watchHeld(r *Relay, kind peers.Kind) (await func(least int64), stop func() (all, of int64)) {
+	var all, of atomic.Int64
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -82,18 +84,23 @@ func watchHeld(r *Relay, kind peers.Kind) (stop func() (all, of int64)) {
 				return
 			case <-time.After(time.Millisecond):
 			}
-			all = max(all, r.peers.Kept())
+			all.Store(max(all.Load(), r.peers.Kept()))
 			sum := int64(0)
 			for _, c := range r.clients.all() {
 				sum += int64(c.account.KeptOf(kind))
 			}
-			of = max(of, sum)
+			of.Store(max(of.Load(), sum))
 		}
 	}()
-	return func() (int64, int64) {
+	await = func(least int64) {
+		for deadline := time.Now().Add(patience); of.Load() < least && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return await, func() (int64, int64) {
 		close(done)
 		<-ended
-		return all, of
+		return all.Load(), of.Load()
 	}
 }
 
@@ -108,7 +115,7 @@ func TestEverythingKeptIsBounded(t *testing.T) {
 			modest.call(1, true)
 			backend := b.accept()
 			next(backend, anyHeaders)
-			stop := watchHeld(r, peers.Kind(kind))
+			await, stop := watchHeld(r, peers.Kind(kind))
 			var hoarders []*peer
 			for range c.conns {
 				client := rawClient(t, addr, http2.Setting{ID: http2.SettingInitialWindowSize})
@@ -116,6 +123,7 @@ func TestEverythingKeptIsBounded(t *testing.T) {
 				c.keep(client, backend)
 				hoarders = append(hoarders, client)
 			}
+			await(c.least)
 			backend.answer(1)
 			modest.wantStatus(1, 0)
 			all, of := stop()

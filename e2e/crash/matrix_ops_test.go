@@ -65,10 +65,9 @@ func operations() []*operation {
 		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
 	}
 	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(), operationsOfVerbs(),
-		operationsOfRestarts(), operationsOnTheProgram(), operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(),
-		operationsOnCgroups(),
-		operationsWithHelpers(), operationsWithHooks(), operationsWithNotifications(),
-		operationsOfModules())
+		operationsOfRestarts(), operationsOnTheProgram(), operationsOnEssentials(), operationsOfTheGateway(),
+		operationsOnTheState(), operationsOnCgroups(), operationsWithHelpers(), operationsWithHooks(),
+		operationsWithNotifications(), operationsOfModules())
 }
 
 func theSecondEnds(worker string) bool { return worker == "worker-1" }

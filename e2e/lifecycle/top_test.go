@@ -181,7 +181,8 @@ func TestTopToAFile(t *testing.T) {
 	r := h.CLI("top", "-n", "2", "--interval", "1s", "--sort", "calls")
 	load.Stop()
 	if r.Code != 0 || strings.ContainsRune(r.Stdout, '\x1b') ||
-		strings.Count(r.Stdout, "2 of 2 workers running") != 2 || strings.Count(r.Stdout, "\n") != 8 || strings.Contains(r.Stdout, " 0.0 calls/s") {
+		strings.Count(r.Stdout, "2 of 2 workers running") != 2 || strings.Count(r.Stdout, "\n") != 8 ||
+		strings.Contains(r.Stdout, " 0.0 calls/s") {
 		t.Errorf("top: %+v", r)
 	}
 	if r := h.CLI("top", "--sort", "size"); r.Code != 2 {
