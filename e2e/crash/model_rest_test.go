@@ -106,7 +106,7 @@ func (r *rig) wellAtRest(before offline) error {
 		}
 	}
 	if len(r.workers.commands) > 0 {
-		fail("commands of hooks live: %+v", r.workers.commands)
+		fail("commands of an earlier master live: %+v", r.workers.commands)
 	}
 	if err := r.hooks.check(); err != nil {
 		fail("%w", err)

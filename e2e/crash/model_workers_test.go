@@ -83,7 +83,7 @@ type workers struct {
 
 	verbs verbs // of an operator
 
-	commands []being // leaders of commands of hooks that lived at the last scan
+	commands []being // leaders of the commands that lived at the last scan, see isCommand
 }
 
 // verbs are what an operator has done to the worker "worker-1".
@@ -147,7 +147,7 @@ func (e entry) restartsBy(n noted) (least, most uint64) {
 	return least, least + uint64(n.portTaken-e.portTaken) //nolint:gosec // the count only grows
 }
 
-// scan returns all living processes that carry the token of a worker of this rig. It notes the commands of hooks apart.
+// scan returns all living processes that carry the token of a worker of this rig. It notes the commands apart.
 func (ws *workers) scan() []being {
 	id := []byte("HSU_STATE_DIR=" + harness.StateID(ws.state) + "\x00")
 	var all []being
@@ -184,18 +184,27 @@ func (ws *workers) scan() []being {
 			b.port = ws.ownPort(b.token)
 		}
 		b.born, b.leader = f.StartTicks, f.Session == pid
-		if _, _, command := unit.HookOf(b.worker); command {
+		arguments := readAtOnce(folder+"/cmdline", buffer)
+		if isCommand(b.worker, arguments) {
 			if b.leader {
 				ws.commands = append(ws.commands, b)
 			}
 			continue
 		}
 		// A process without arguments has just ended: a helper has seen the end of its master.
-		arguments := readAtOnce(folder+"/cmdline", buffer)
 		b.helper = len(arguments) == 0 || bytes.HasPrefix(arguments, []byte("hsu-master-start\x00"))
 		all = append(all, b)
 	}
 	return all
+}
+
+// isCommand reports whether the process with the worker's ID is one that a master runs beside its workers, and that the
+// next master ends: a command of a hook or for an event, or the check of an upgrade.
+func isCommand(id string, arguments []byte) bool {
+	_, _, hook := unit.HookOf(id)
+	// Without arguments it has just ended.
+	check := id == "" && (len(arguments) == 0 || bytes.Contains(arguments, []byte("\x00upgrade-check\x00")))
+	return hook || check || strings.HasPrefix(id, "on_event/")
 }
 
 // ownPort returns the port that a worker has chosen itself and left for the test, 0 if there is none.

@@ -704,7 +704,7 @@ func (v *victim) compare() error {
 	}
 	living := v.workers.scan()
 	if len(v.workers.commands) > 0 {
-		fail("commands of hooks live: %+v", v.workers.commands)
+		fail("commands of an earlier master live: %+v", v.workers.commands)
 	}
 	leaders := leadersOf(living)
 	tokens := map[string]bool{}

@@ -498,6 +498,20 @@ func TestHelperEndsWithItsMaster(t *testing.T) {
 	}
 }
 
+// The threads of a helper end one by one. As long as one shows the environment, the process must not pass for a worker.
+func TestEndingHelperIsRecognised(t *testing.T) {
+	for behaviour, want := range map[string]bool{"ending-helper": true, "dead-leader": false} {
+		w := startWorker(t, behaviour)
+		w.expect(t, "ready")
+		if err := w.Verify(w.family.Token); err != nil {
+			t.Fatalf("%s: its token is not seen: %v", behaviour, err)
+		}
+		if got := w.InStartHelper(); got != want {
+			t.Errorf("%s: InStartHelper() = %v, want %v", behaviour, got, want)
+		}
+	}
+}
+
 // A program that does not call RunStartHelper must not be started a second time instead.
 func TestProgramWithoutAStartHelper(t *testing.T) {
 	mayHelp.Store(false)

@@ -31,7 +31,7 @@ const childLife = 2 * time.Minute
 func isChild() bool { return len(os.Args) > 2 && os.Args[1] == childArg }
 
 func init() {
-	if isChild() && os.Args[2] == "dead-leader" {
+	if isChild() && (os.Args[2] == "dead-leader" || os.Args[2] == "ending-helper") {
 		runtime.LockOSThread() // keeps the first thread for the main goroutine
 	}
 }
@@ -44,39 +44,40 @@ var behaviours map[string]func(args []string)
 
 func init() {
 	behaviours = map[string]func(args []string){
-		"sleep":        func([]string) { ready(); sleepOn() },
-		"pause":        keepPauseProcess,
-		"ignore-term":  func([]string) { signal.Ignore(syscall.SIGTERM); ready(); sleepOn() },
-		"exit":         func(args []string) { ready(); os.Exit(number(args[0])) },
-		"exit-on-usr1": exitOnUSR1,
-		"raise":        raise,
-		"count-usr1":   countUSR1,
-		"count-term":   countTERM,
-		"re-exec":      func([]string) { execSelf(os.Environ(), "sleep") },
-		"clear":        func(args []string) { execSelf(nil, args...) },
-		"close-lease":  closeLease,
-		"overwrite":    overwrite,
-		"dead-leader":  deadLeader,
-		"drop-uid":     func([]string) { dropUID(); ready(); sleepOn() },
-		"spawn":        func(args []string) { spawn(false, args); ready(); sleepOn() },
-		"spawn-drop":   func(args []string) { spawn(false, args); dropUID(); ready(); sleepOn() },
-		"leave":        func(args []string) { spawn(true, args); os.Exit(0) },
-		"double-fork":  func(args []string) { run("leave", args); ready(); sleepOn() },
-		"listen":       listen,
-		"accept":       accept,
-		"connect":      connect,
-		"prefork":      prefork,
-		"serve-fd":     serveFD,
-		"descriptors":  listDescriptors,
-		"chain":        chain,
-		"middle":       middle,
-		"lease-master": leaseMaster,
-		"adopter":      adopter,
-		"nobody-exit":  nobodyExit,
-		"nobody-port":  func(args []string) { portOwner(args, dropUID) },
-		"port-owner":   func(args []string) { portOwner(args, func() {}) },
-		"bare-port":    func(args []string) { withoutCapabilities("port-owner", args) },
-		"nobody-kill":  nobodyKill,
+		"sleep":         func([]string) { ready(); sleepOn() },
+		"pause":         keepPauseProcess,
+		"ignore-term":   func([]string) { signal.Ignore(syscall.SIGTERM); ready(); sleepOn() },
+		"exit":          func(args []string) { ready(); os.Exit(number(args[0])) },
+		"exit-on-usr1":  exitOnUSR1,
+		"raise":         raise,
+		"count-usr1":    countUSR1,
+		"count-term":    countTERM,
+		"re-exec":       func([]string) { execSelf(os.Environ(), "sleep") },
+		"clear":         func(args []string) { execSelf(nil, args...) },
+		"close-lease":   closeLease,
+		"overwrite":     overwrite,
+		"dead-leader":   deadLeader,
+		"ending-helper": endingHelper,
+		"drop-uid":      func([]string) { dropUID(); ready(); sleepOn() },
+		"spawn":         func(args []string) { spawn(false, args); ready(); sleepOn() },
+		"spawn-drop":    func(args []string) { spawn(false, args); dropUID(); ready(); sleepOn() },
+		"leave":         func(args []string) { spawn(true, args); os.Exit(0) },
+		"double-fork":   func(args []string) { run("leave", args); ready(); sleepOn() },
+		"listen":        listen,
+		"accept":        accept,
+		"connect":       connect,
+		"prefork":       prefork,
+		"serve-fd":      serveFD,
+		"descriptors":   listDescriptors,
+		"chain":         chain,
+		"middle":        middle,
+		"lease-master":  leaseMaster,
+		"adopter":       adopter,
+		"nobody-exit":   nobodyExit,
+		"nobody-port":   func(args []string) { portOwner(args, dropUID) },
+		"port-owner":    func(args []string) { portOwner(args, func() {}) },
+		"bare-port":     func(args []string) { withoutCapabilities("port-owner", args) },
+		"nobody-kill":   nobodyKill,
 		"nobody-hidden": func(args []string) {
 			dropUID()
 			ctx, cancel := testDeadline()
@@ -234,19 +235,34 @@ func closeLease(args []string) {
 
 // overwrite destroys the environment in memory, as programs that change their title do.
 func overwrite([]string) {
+	start, end := ownStat(50), ownStat(51)
+	writeMemory(start, strings.Repeat("title ", int(end-start)/6))
+	ready()
+	sleepOn()
+}
+
+// ownStat returns a field of /proc/self/stat, numbered as in proc(5).
+func ownStat(field int) int64 {
 	line, err := os.ReadFile("/proc/self/stat")
 	must(err)
 	fields := strings.Fields(string(line[strings.LastIndexByte(string(line), ')')+1:]))
-	start, err := strconv.ParseInt(fields[50-3], 10, 64)
+	value, err := strconv.ParseInt(fields[field-3], 10, 64)
 	must(err)
-	end, err := strconv.ParseInt(fields[51-3], 10, 64)
-	must(err)
+	return value
+}
+
+func writeMemory(at int64, text string) {
 	memory, err := os.OpenFile("/proc/self/mem", os.O_WRONLY, 0)
 	must(err)
-	_, err = memory.WriteAt([]byte(strings.Repeat("title ", int(end-start)/6)), start)
+	defer memory.Close()
+	_, err = memory.WriteAt([]byte(text), at)
 	must(err)
-	ready()
-	sleepOn()
+}
+
+// endingHelper has the arguments of a start helper, and its first thread ends before the others.
+func endingHelper([]string) {
+	writeMemory(ownStat(48), helperName+"\x00")
+	deadLeader(nil)
 }
 
 // deadLeader ends its first thread and lives on in the others.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -261,10 +262,24 @@ func systemLimit(resource int) string {
 	return " or fs.nr_open (" + strings.TrimSpace(string(text)) + ")"
 }
 
-// InStartHelper reports whether the process is a start helper, which does not run its program yet.
+// InStartHelper reports whether the process is a start helper, which does not run its program yet. While a helper ends,
+// its threads end one by one, and a thread that has ended shows no arguments. So each of them is asked.
 func (p *Process) InStartHelper() bool {
 	buf := getBuffer()
 	defer putBuffer(buf)
 	command, err := readAll(procPath(p.id.PID, "cmdline"), buf)
-	return err == nil && bytes.HasPrefix(command, []byte(helperName+"\x00"))
+	if err != nil || len(command) > 0 {
+		return err == nil && isHelper(command)
+	}
+	threads, err := numbers(procPath(p.id.PID, "task"), buf)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(threads, func(tid int) bool {
+		command, err := readAll(taskPath(p.id.PID, tid, "cmdline"), buf)
+		return err == nil && isHelper(command)
+	})
 }
+
+// isHelper reports whether the arguments of a process, as in /proc/PID/cmdline, are those of a start helper.
+func isHelper(arguments []byte) bool { return bytes.HasPrefix(arguments, []byte(helperName+"\x00")) }
