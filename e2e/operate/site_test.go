@@ -23,11 +23,13 @@ type site struct {
 	killed    bool   // the last step was cut off
 }
 
-// newSite returns a site whose master serves, with all of the workers running.
-func newSite(t *testing.T, replicas int, order string) *site {
+// newSite returns a site whose master serves, with all of the workers running. Its listener can outlive the masters.
+func newSite(t *testing.T, replicas int, order string, keepListener bool) *site {
 	t.Helper()
 	s := &site{Host: harness.NewHost(t)}
-	s.KeepListener()
+	if keepListener {
+		s.KeepListener()
+	}
 	s.Flags = []string{"--config", s.path("hsu.yaml")}
 	s.installNextMaster()
 	s.install()
