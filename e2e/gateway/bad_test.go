@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
+	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
 // bystanders call the gateway continuously while other clients misbehave.
@@ -45,7 +46,7 @@ func startBystanders(t *testing.T, port int) *bystanders {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				call, done := context.WithTimeout(context.Background(), harness.Patience)
-				if err := callEcho(call, conn, fmt.Sprintf("bystander %d", i), grpc.WaitForReady(true)); err != nil {
+				if err := echo.Call(call, conn, fmt.Sprintf("bystander %d", i), grpc.WaitForReady(true)); err != nil {
 					t.Errorf("a bystander is harmed: %v", err)
 				}
 				done()
@@ -196,7 +197,7 @@ func TestCallOfWhatNobodyOffersGetsUnimplemented(t *testing.T) {
 		}
 		stream += 2
 	}
-	if err := callEcho(ctx, conn, "and now a good one"); err != nil {
+	if err := echo.Call(ctx, conn, "and now a good one"); err != nil {
 		t.Error(err)
 	}
 }
@@ -212,7 +213,7 @@ func TestOversizedMetadataAndMessagesAreRefusedAndNobodyElseSuffers(t *testing.T
 	call := func(ctx context.Context, message string) codes.Code {
 		ctx, cancel := context.WithTimeout(ctx, harness.Patience)
 		defer cancel()
-		return status.Code(callEcho(ctx, conn, message))
+		return status.Code(echo.Call(ctx, conn, message))
 	}
 	before := residentSize(t, m.PID)
 	for range 20 {

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
+	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
 // requestID marks a call as one that may be retried.
@@ -74,7 +75,7 @@ func (c *crowd) call(conn *grpc.ClientConn, id string) {
 		ctx = metadata.AppendToOutgoingContext(ctx, requestID, id)
 	}
 	// It waits for the master to be ready, so that each call is sent once.
-	err := callEcho(ctx, conn, id, grpc.WaitForReady(true))
+	err := echo.Call(ctx, conn, id, grpc.WaitForReady(true))
 	c.mu.Lock()
 	c.came[id] = err
 	if err != nil {

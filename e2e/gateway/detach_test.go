@@ -3,15 +3,10 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
 	"syscall"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -79,33 +74,22 @@ func TestDetachWaitsForCallsNoLongerThanTheGrace(t *testing.T) {
 func TestDetachAndStartLosesNoCall(t *testing.T) {
 	t.Parallel()
 	h := harness.NewHost(t)
-	listener := inheritedListener(h)
+	h.KeepListener()
 	flags, notes := noting(h, "echo", 2)
 	h.Flags = append(flags, "--worker-service", echoService)
-	start := func() *harness.Master {
-		m := h.Exec("/bin/sh", nil, append([]string{
-			"-c", `LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=grpc exec "$0" "$@"`, h.Program,
-		}, h.RunArgs()...)...)
-		m.AwaitServing()
-		return m
-	}
-	h.Begin = func(cmd *exec.Cmd) error {
-		cmd.ExtraFiles = []*os.File{listener}
-		return cmd.Start()
-	}
-	m := start()
+	m := h.Start()
 	want := h.AwaitRunning(2).Instances()
 	awaitService(h, echoService, 2)
 	calls := startCrowd(h, "callers", 64, false, harness.Patience)
 	once := startCrowd(h, "callers that retry", 8, true, harness.Patience)
-	refused := countRefused(h)
+	refused := h.CountRefused()
 	for cycle := range 4 {
 		calls.awaitMore(100)
 		if r := h.CLI("detach"); r.Code != 0 {
 			t.Fatalf("detach: %+v", r)
 		}
 		m.WantExit(0)
-		m = start()
+		m = h.Start()
 		h.AwaitRunning(2).WantInstances(t, want)
 		calls.awaitMore(100)
 		calls.wantFailures(fmt.Sprintf("after detach %d", cycle), 0)
@@ -124,44 +108,4 @@ func TestDetachAndStartLosesNoCall(t *testing.T) {
 	}
 	m.WantExit(0)
 	h.WantNothingLeft()
-}
-
-// inheritedListener returns a listener on the host's port, for the masters to inherit.
-func inheritedListener(h *harness.Host) *os.File {
-	h.T.Helper()
-	l, err := net.Listen("tcp4", h.Address())
-	if err != nil {
-		h.T.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	file, err := l.(*net.TCPListener).File()
-	if err != nil {
-		h.T.Fatal(err)
-	}
-	h.T.Cleanup(func() { _ = file.Close() })
-	return file
-}
-
-// countRefused connects to the host's port all the time, until the returned function is called, which returns how many
-// of the connections were refused.
-func countRefused(h *harness.Host) (stop func() int) {
-	ctx, cancel := context.WithCancel(h.T.Context())
-	counted := make(chan int, 1)
-	go func() {
-		n := 0
-		for ctx.Err() == nil {
-			conn, err := net.Dial("tcp4", h.Address())
-			if err == nil {
-				_ = conn.Close()
-			} else {
-				n++
-			}
-			time.Sleep(time.Millisecond)
-		}
-		counted <- n
-	}()
-	return func() int {
-		cancel()
-		return <-counted
-	}
 }

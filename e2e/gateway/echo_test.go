@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
+	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
 func TestEchoUnitIsCalledOverCrashesOfTheMasterAndOfWorkers(t *testing.T) {
@@ -37,7 +38,7 @@ func TestEchoUnitIsCalledOverCrashesOfTheMasterAndOfWorkers(t *testing.T) {
 		conn := h.Dial()
 		for i := range 30 {
 			ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
-			if err := callEcho(ctx, conn, fmt.Sprintf("after SERVING, %d", i), grpc.WaitForReady(true)); err != nil {
+			if err := echo.Call(ctx, conn, fmt.Sprintf("after SERVING, %d", i), grpc.WaitForReady(true)); err != nil {
 				t.Errorf("call %d after SERVING: %v", i, err)
 			}
 			cancel()
@@ -78,7 +79,7 @@ func TestRoutesOfAdoptedWorkersAreThereBeforeServing(t *testing.T) {
 		for range 50 {
 			// The timeout only covers the call itself: it must not have to wait.
 			ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
-			if err := callEcho(ctx, conn, "first"); err != nil {
+			if err := echo.Call(ctx, conn, "first"); err != nil {
 				t.Errorf("a call after SERVING: %v", err)
 			}
 			cancel()
@@ -98,7 +99,7 @@ func TestCallOfAServiceWhoseWorkerIsNotReadyWaitsForIt(t *testing.T) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	err := callEcho(ctx, h.Dial(), "nobody there")
+	err := echo.Call(ctx, h.Dial(), "nobody there")
 	if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Unavailable ||
 		time.Since(began) < 250*time.Millisecond {
 		t.Errorf("after %s: %v, want it to have waited", time.Since(began), err)
@@ -111,7 +112,7 @@ func TestCallOfAServiceWhoseWorkerIsNotReadyWaitsForIt(t *testing.T) {
 	m = h.Start()
 	ctx, cancel = context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
-	if err := callEcho(ctx, h.Dial(), "now there is"); err != nil {
+	if err := echo.Call(ctx, h.Dial(), "now there is"); err != nil {
 		t.Error(err)
 	}
 	m.Stop()

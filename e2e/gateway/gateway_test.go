@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
 	"github.com/core-tools/hsu-master/e2e/testdata/echo"
@@ -84,19 +83,7 @@ func serve(t *testing.T, server *grpc.Server) string {
 
 // The HSU echo unit: proto.EchoService with one method, whose request and answer have the message in field 1, like
 // StringValue.
-const echoService, echoMethod = echo.Service, "/" + echo.Service + "/Echo"
-
-// callEcho calls Echo once.
-func callEcho(ctx context.Context, conn grpc.ClientConnInterface, message string, options ...grpc.CallOption) error {
-	answer := new(wrapperspb.StringValue)
-	if err := conn.Invoke(ctx, echoMethod, wrapperspb.String(message), answer, options...); err != nil {
-		return err
-	}
-	if answer.GetValue() != message {
-		return fmt.Errorf("Echo(%.50q) = %.50q", message, answer.GetValue())
-	}
-	return nil
-}
+const echoService, echoMethod = echo.Service, echo.Method
 
 // registerEcho registers Echo on a server of the test.
 func registerEcho(server *grpc.Server) {

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
+	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
 // startProgram runs a third-party server until the test ends; it listens on port.
@@ -273,7 +274,7 @@ func TestPythonUnitServesPythonClientThroughTheGateway(t *testing.T) {
 	// A client in Go calls it too.
 	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
-	if err := callEcho(ctx, h.Dial(), "from Go"); err != nil {
+	if err := echo.Call(ctx, h.Dial(), "from Go"); err != nil {
 		t.Error(err)
 	}
 	m.Stop()

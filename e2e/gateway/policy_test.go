@@ -35,7 +35,7 @@ func governed(t *testing.T, n int, option string) (h *harness.Host, notes string
 func echoOnce(h *harness.Host, conn grpc.ClientConnInterface, message string, pairs ...string) error {
 	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(h.T.Context(), pairs...), harness.Patience)
 	defer cancel()
-	return callEcho(ctx, conn, message)
+	return echo.Call(ctx, conn, message)
 }
 
 func TestCallsWithOneKeyGoToOneWorkerAlsoAfterACrashOfTheMaster(t *testing.T) {

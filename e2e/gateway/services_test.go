@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
+	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
 // change is a line of "service list --watch --json".
@@ -114,12 +115,12 @@ func TestRegisteredEndpointIsServedOverACrashUntilItsTimeIsOver(t *testing.T) {
 	conn := h.Dial()
 	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
-	if err := callEcho(ctx, conn, "the first after SERVING"); err != nil {
+	if err := echo.Call(ctx, conn, "the first after SERVING"); err != nil {
 		t.Errorf("after the crash: %v", err)
 	}
 	await(t, changes, "the end of its time",
 		func(c change) bool { return c.Change == "removed" && c.Service == echoService && c.Endpoint == nil })
-	if err := callEcho(ctx, conn, "too late"); status.Code(err) != codes.Unimplemented {
+	if err := echo.Call(ctx, conn, "too late"); status.Code(err) != codes.Unimplemented {
 		t.Errorf("after its time: %v, want UNIMPLEMENTED", err)
 	}
 	if r := h.CLI("service", "deregister", echoService); r.Code != 1 ||
@@ -145,7 +146,7 @@ func TestWhatWorkersHaveToldIsRoutedAtOnceAfterACrash(t *testing.T) {
 		m.Kill()
 		m = h.Start()
 		ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
-		if err := callEcho(ctx, h.Dial(), "the first after SERVING"); err != nil {
+		if err := echo.Call(ctx, h.Dial(), "the first after SERVING"); err != nil {
 			t.Errorf("after the crash: %v", err)
 		}
 		cancel()

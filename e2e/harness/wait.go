@@ -4,6 +4,8 @@ package harness
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,4 +48,12 @@ func AwaitMore(t *testing.T, what string, count *atomic.Int64, n int64) {
 		}
 		return nil
 	})
+}
+
+// Times returns how often a test repeats what it does under load: HSU_E2E_TIMES, n by default.
+func Times(n int) int {
+	if times, err := strconv.Atoi(os.Getenv("HSU_E2E_TIMES")); err == nil {
+		return times
+	}
+	return n
 }

@@ -105,17 +105,7 @@ type update struct {
 // installed writes the unit program into the site, as a version of its own.
 func (s *site) installed(name, version string) {
 	s.T.Helper()
-	program, err := os.ReadFile(harness.Programs.Unit)
-	if err == nil {
-		next := s.path(name + ".next")
-		err = harness.WriteProgram(next, append(program, version...))
-		if err == nil {
-			err = os.Rename(next, s.path(name))
-		}
-	}
-	if err != nil {
-		s.T.Fatal(err)
-	}
+	harness.Install(s.T, s.path(name), harness.Programs.Unit, version)
 }
 
 // No change loses a call: another program, more and fewer replicas, and a program that never becomes ready.

@@ -25,8 +25,8 @@ func TestBrokenProgramIsRefused(t *testing.T) {
 	h := newHost(t, harness.Workers(2)...)
 	m := h.Start()
 	want := h.AwaitRunning(2).Instances()
-	calls := startCallers(h, 8, false)
-	calls.awaitMore(10)
+	calls := h.StartCallers(8, harness.Once)
+	calls.AwaitMore(10)
 	for _, test := range []struct{ name, script, message string }{
 		{"exits", "echo broken >&2; exit 7", "exited with code 7: broken"},
 		{"is another program", "echo hello", "it does not answer as hsu-master does: hello"},
@@ -45,9 +45,9 @@ func TestBrokenProgramIsRefused(t *testing.T) {
 	}
 	wantRefused(h, "exec format error", "--binary", plain)
 	wantRefused(h, "no such file", "--binary", plain+".missing")
-	calls.awaitMore(10)
-	calls.stop()
-	calls.wantNoFailures()
+	calls.AwaitMore(10)
+	calls.Stop()
+	calls.WantNoFailures()
 	h.AwaitRunning(2).WantInstances(t, want)
 	if entries, err := os.ReadDir(filepath.Join(h.State, "run")); err != nil || hasCheck(entries) {
 		t.Errorf("the copy of the state is left: %v, %v", entries, err)
@@ -80,20 +80,20 @@ func TestFormerProgramServesAgain(t *testing.T) {
 			h := newHost(t, harness.Workers(2)...)
 			m := h.Start()
 			want := h.AwaitRunning(2).Instances()
-			calls := startCallers(h, 16, false)
-			calls.awaitMore(10)
+			calls := h.StartCallers(16, harness.Once)
+			calls.AwaitMore(10)
 			installScript(h, test.script)
 			wantRefused(h, test.message)
-			calls.awaitMore(10)
-			calls.stop()
-			calls.wantNoFailures()
+			calls.AwaitMore(10)
+			calls.Stop()
+			calls.WantNoFailures()
 			h.AwaitRunning(2).WantInstances(t, want)
-			install(h, program(t, newVersion))
+			h.InstallMaster(harness.MasterOf(t, harness.NewVersion))
 			upgrade(h)
-			wantVersion(h, newVersion)
+			wantVersion(h, harness.NewVersion)
 			h.AwaitRunning(2).WantInstances(t, want)
-			if got := h.Dump().ProcessedCount; got != calls.acked.Load() {
-				t.Errorf("%d requests are counted, want %d", got, calls.acked.Load())
+			if got := h.Dump().ProcessedCount; got != calls.Acked.Load() {
+				t.Errorf("%d requests are counted, want %d", got, calls.Acked.Load())
 			}
 			m.Stop()
 			h.WantNothingLeft()

@@ -61,7 +61,7 @@ func TestDrainIsBounded(t *testing.T) {
 	m := h.Start()
 	want := h.AwaitRunning(1).Instances()
 	short, long := openStream(h), openStream(h)
-	install(h, program(t, newVersion))
+	h.InstallMaster(harness.MasterOf(t, harness.NewVersion))
 	done := make(chan outcome)
 	go func() { done <- upgrade(h, "--drain", "3s") }()
 	harness.WaitFor(t, "the drain begins", func() error { return logged(m, "master upgrading") })

@@ -5,6 +5,7 @@ package upgrade
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,20 +23,20 @@ func TestKilledUpgradeIsRecovered(t *testing.T) {
 	h := newHost(t, harness.Workers(2)...)
 	m := h.Start()
 	want := h.AwaitRunning(2).Instances()
-	calls := startCallers(h, 32, true)
-	for range upgrades() {
-		calls.awaitMore(50)
+	calls := h.StartCallers(32, harness.WithID)
+	for range harness.Times(4) {
+		calls.AwaitMore(50)
 		m.Signal(syscall.SIGUSR2)
 		time.Sleep(rand.N(500 * time.Millisecond)) // the moment is the case
 		m.Kill()
 		m = h.Start()
 		h.AwaitRunning(2).WantInstances(t, want)
 	}
-	calls.awaitMore(50)
-	calls.stop()
-	calls.wantNoFailures()
-	if got := h.Dump().ProcessedCount; got != calls.acked.Load() {
-		t.Errorf("%d requests are counted, want %d", got, calls.acked.Load())
+	calls.AwaitMore(50)
+	calls.Stop()
+	calls.WantNoFailures()
+	if got := h.Dump().ProcessedCount; got != calls.Acked.Load() {
+		t.Errorf("%d requests are counted, want %d", got, calls.Acked.Load())
 	}
 	m.Stop()
 	h.WantNothingLeft()
@@ -55,7 +56,7 @@ func TestKilledMasterLeavesNoCheck(t *testing.T) {
 		return err
 	})
 	m.Kill()
-	install(h, program(t, oldVersion))
+	h.InstallMaster(harness.MasterOf(t, harness.OldVersion))
 	m = h.Start()
 	h.AwaitRunning(1).WantInstances(t, want)
 	text, err := os.ReadFile(pid)
@@ -87,14 +88,14 @@ func TestFullDiskRefusesTheUpgrade(t *testing.T) {
 	if err := os.WriteFile(full, []byte("ENOSPC"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	install(h, program(t, newVersion))
+	h.InstallMaster(harness.MasterOf(t, harness.NewVersion))
 	wantRefused(h, "no space left on device")
 	h.Ask("after the refusal")
 	if err := os.Remove(full); err != nil {
 		t.Fatal(err)
 	}
 	upgrade(h)
-	wantVersion(h, newVersion)
+	wantVersion(h, harness.NewVersion)
 	h.AwaitRunning(1).WantInstances(t, want)
 	m.Stop()
 	h.WantNothingLeft()
@@ -110,7 +111,7 @@ func TestOtherListenersStay(t *testing.T) {
 	m := h.Start()
 	want := h.AwaitRunning(1).Instances()
 	sockets := listeners(t, h, metrics)
-	install(h, program(t, newVersion))
+	h.InstallMaster(harness.MasterOf(t, harness.NewVersion))
 	upgrade(h)
 	h.AwaitRunning(1).WantInstances(t, want)
 	if got := listeners(t, h, metrics); got != sockets {
@@ -138,4 +139,16 @@ func listeners(t *testing.T, h *harness.Host, metrics string) (text string) {
 	}
 	dial(t, "tcp", metrics)
 	return text
+}
+
+// dial expects that a connection is accepted.
+func dial(t *testing.T, network, address string) {
+	t.Helper()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(t.Context(), network, address)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	_ = conn.Close()
 }

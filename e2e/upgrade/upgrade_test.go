@@ -4,8 +4,6 @@ package upgrade
 
 import (
 	"encoding/json"
-	"os"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,14 +11,6 @@ import (
 
 	"github.com/core-tools/hsu-master/e2e/harness"
 )
-
-// upgrades returns how often a test upgrades under load: HSU_E2E_UPGRADES, 4 by default.
-func upgrades() int {
-	if n, err := strconv.Atoi(os.Getenv("HSU_E2E_UPGRADES")); err == nil {
-		return n
-	}
-	return 4
-}
 
 // outcome is the output of "upgrade --json".
 type outcome struct {
@@ -48,7 +38,7 @@ func wantRefused(h *harness.Host, text string, flags ...string) {
 	if r.Code != 1 || !strings.Contains(r.Stderr, text) {
 		h.T.Errorf("upgrade: %+v, want exit code 1 and %q", r, text)
 	}
-	wantVersion(h, oldVersion)
+	wantVersion(h, harness.OldVersion)
 }
 
 func wantVersion(h *harness.Host, version string) {
@@ -64,13 +54,13 @@ func TestUpgradesLoseNoCall(t *testing.T) {
 	h := newHost(t, harness.Workers(4)...)
 	m := h.Start()
 	want := h.AwaitRunning(4).Instances()
-	calls := startCallers(h, 64, false)
-	versions := []string{oldVersion, newVersion}
+	calls := h.StartCallers(64, harness.Once)
+	versions := []string{harness.OldVersion, harness.NewVersion}
 	var longest time.Duration
-	for i := range upgrades() {
-		calls.awaitMore(200)
+	for i := range harness.Times(4) {
+		calls.AwaitMore(200)
 		from, to := versions[i%2], versions[(i+1)%2]
-		install(h, program(t, to))
+		h.InstallMaster(harness.MasterOf(t, to))
 		o := upgrade(h)
 		if o.From != from || o.To != to || o.CallsCut != 0 {
 			t.Errorf("upgrade %d: %+v, want from %s to %s and no call cut", i, o, from, to)
@@ -80,19 +70,19 @@ func TestUpgradesLoseNoCall(t *testing.T) {
 			t.Error(err)
 		}
 		longest = max(longest, paused)
-		calls.wantNoFailures()
+		calls.WantNoFailures()
 		d := h.AwaitRunning(4)
 		d.WantInstances(t, want)
 		if d.MasterPID != m.PID {
 			t.Errorf("the master's PID is %d, want %d", d.MasterPID, m.PID)
 		}
 	}
-	calls.awaitMore(200)
-	calls.stop()
-	calls.wantNoFailures()
-	t.Logf("callers waited %s at most, the longest call took %s", longest, calls.longest)
-	if got := h.Dump().ProcessedCount; got != calls.acked.Load() {
-		t.Errorf("%d requests are counted, want %d", got, calls.acked.Load())
+	calls.AwaitMore(200)
+	calls.Stop()
+	calls.WantNoFailures()
+	t.Logf("callers waited %s at most, the longest call took %s", longest, calls.Longest())
+	if got := h.Dump().ProcessedCount; got != calls.Acked.Load() {
+		t.Errorf("%d requests are counted, want %d", got, calls.Acked.Load())
 	}
 	m.Stop()
 	h.WantNothingLeft()
@@ -103,10 +93,10 @@ func TestSignalUpgrades(t *testing.T) {
 	h := newHost(t, harness.Workers(1)...)
 	m := h.Start()
 	want := h.AwaitRunning(1).Instances()
-	install(h, program(t, newVersion))
+	h.InstallMaster(harness.MasterOf(t, harness.NewVersion))
 	m.Signal(syscall.SIGUSR2)
 	harness.WaitFor(t, "the new master serves", func() error { return logged(m, "master upgraded") })
-	wantVersion(h, newVersion)
+	wantVersion(h, harness.NewVersion)
 	h.AwaitRunning(1).WantInstances(t, want)
 	h.Ask("of the new master")
 	m.Stop()

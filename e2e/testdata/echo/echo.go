@@ -5,6 +5,7 @@ package echo
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -19,9 +20,10 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// Service is the full name, File the name of its proto file.
+// Service is the full name, Method the path of its method, File the name of its proto file.
 const (
 	Service = "proto.EchoService"
+	Method  = "/" + Service + "/Echo"
 	File    = "echoservice.proto"
 )
 
@@ -43,6 +45,18 @@ func Register(server *grpc.Server, handle func(ctx context.Context, message stri
 			},
 		}},
 	}, handle)
+}
+
+// Call calls Echo once.
+func Call(ctx context.Context, conn grpc.ClientConnInterface, message string, options ...grpc.CallOption) error {
+	answer := new(wrapperspb.StringValue) // it has a string in field 1, too
+	if err := conn.Invoke(ctx, Method, wrapperspb.String(message), answer, options...); err != nil {
+		return err
+	}
+	if answer.GetValue() != message {
+		return fmt.Errorf("Echo(%.50q) = %.50q", message, answer.GetValue())
+	}
+	return nil
 }
 
 // Streams makes a server answer each unknown method as a stream that handles every message as it arrives. It does
