@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -21,6 +22,7 @@ import (
 type notifier struct {
 	on       bool
 	interval time.Duration
+	release  func() // ends hold
 }
 
 // statusInterval is the interval between updates of STATUS= if the watchdog does not require a shorter one.
@@ -28,7 +30,7 @@ const statusInterval = 10 * time.Second
 
 func newNotifier() *notifier {
 	on, err := sd.SdNotify(false, "")
-	n := &notifier{on: on && err == nil, interval: statusInterval}
+	n := &notifier{on: on && err == nil, interval: statusInterval, release: func() {}}
 	if every, err := sd.SdWatchdogEnabled(false); err == nil && every > 0 {
 		// Half of the watchdog timeout, as sd_watchdog_enabled(3) recommends.
 		n.interval = min(n.interval, every/2)
@@ -47,6 +49,7 @@ func (n *notifier) follow(ctx context.Context, m *master.Master, log *slog.Logge
 		select {
 		case <-ready:
 			ready = nil
+			n.release()
 			n.ready(m.Summary())
 		case <-beat:
 			switch err := alive(ctx, m); {
@@ -57,12 +60,40 @@ func (n *notifier) follow(ctx context.Context, m *master.Master, log *slog.Logge
 				log.Error("master self-check failed", "error", err)
 			}
 		case <-m.Stopping():
-			if !m.HandsOver() { // else the process goes on
+			if m.HandsOver() {
+				n.replacing()
+			} else {
 				n.stopping()
 			}
 			return
 		}
 	}
+}
+
+// hold sends keep-alives until n.release is called, for at most the time of limit. The watchdog of systemd that began
+// with the earlier program of this process goes on, while this one starts and recovers the workers.
+func (n *notifier) hold(limit time.Duration) {
+	if !n.on {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	var sender sync.WaitGroup
+	n.release = sync.OnceFunc(func() {
+		cancel()
+		sender.Wait()
+	})
+	n.send(sd.SdNotifyWatchdog)
+	beat := time.Tick(n.interval)
+	sender.Go(func() {
+		for {
+			select {
+			case <-beat:
+				n.send(sd.SdNotifyWatchdog)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 }
 
 func alive(ctx context.Context, m *master.Master) error {
@@ -79,7 +110,15 @@ func (n *notifier) ticker() <-chan time.Time {
 	return time.Tick(n.interval)
 }
 
-func (n *notifier) ready(status string) { n.send(sd.SdNotifyReady + "\nSTATUS=" + status) }
+func (n *notifier) ready(status string) {
+	n.send(sd.SdNotifyReady + "\n" + sd.SdNotifyWatchdog + "\nSTATUS=" + status)
+}
+
+// replacing reports that the program of this process is being replaced. The next program reports READY=1.
+func (n *notifier) replacing() {
+	n.send(sd.SdNotifyReloading + "\n" + sd.SdNotifyWatchdog + "\nSTATUS=executing the new program")
+}
+
 func (n *notifier) alive(status string) { n.send(sd.SdNotifyWatchdog + "\nSTATUS=" + status) }
 func (n *notifier) stopping()           { n.send(sd.SdNotifyStopping + "\nSTATUS=stopping the workers") }
 
@@ -145,22 +184,4 @@ func sortPassed(files []*os.File) (_ passed, err error) {
 		_ = f.Close() // the listener has its own descriptor
 	}
 	return p, nil
-}
-
-// handleStore keeps handles in systemd's file descriptor store.
-type handleStore struct {
-	notify *notifier
-	kept   map[string]*os.File
-}
-
-func (s handleStore) Kept(token string) *os.File { return s.kept[token] }
-
-func (s handleStore) Keep(token string, handle *os.File) error {
-	// FDPOLL=0 keeps the handle when its process exits: its exit is the reason why it is stored.
-	return s.notify.sendFile("FDSTORE=1\nFDPOLL=0\nFDNAME="+token, handle)
-}
-
-func (s handleStore) Drop(token string) error {
-	s.notify.send("FDSTOREREMOVE=1\nFDNAME=" + token)
-	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/internal/handover"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -42,7 +43,11 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 		log.Warn("inherited descriptors and signals not reset", "error", err)
 	}
 	notify := newNotifier()
-	m, err := open(cfg, notify, taken, log)
+	if taken != nil {
+		notify.hold(serveWithin)
+		defer func() { notify.release() }()
+	}
+	m, kept, err := open(cfg, notify, taken, log)
 	if err != nil {
 		return err
 	}
@@ -61,7 +66,7 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	}
 	err = runMaster(ctx, m, signals, notify, cfg.detach, log)
 	if errors.Is(err, master.ErrUpgrade) {
-		return replaceProgram(m, signals, out, log)
+		return replaceProgram(m, kept, signals, out, log)
 	}
 	if err := withoutSuccess(err); err != nil {
 		return err
@@ -70,26 +75,27 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	return nil
 }
 
-// open opens the master with what systemd has passed to this process.
-func open(cfg config, notify *notifier, taken *takeover, log *slog.Logger) (*master.Master, error) {
+// open opens the master with what systemd has passed to this process, and the store of its handles.
+func open(cfg config, notify *notifier, taken *takeover, log *slog.Logger) (*master.Master, *handleStore, error) {
 	options := cfg.master
 	options.Log = log
 	if cfg.tls != (api.TLSFiles{}) {
 		var err error
 		if options.TLS, err = cfg.tls.Config(log); err != nil {
-			return nil, hint(usageError{err}, "see --tls-cert, --tls-key and --tls-client-ca")
+			return nil, nil, hint(usageError{err}, "see --tls-cert, --tls-key and --tls-client-ca")
 		}
 	}
 	passed, err := takePassed()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	options.CheckUpgrade, options.Program = checkUpgrade, ownProgram()
 	if options.Handed = taken.options(); options.Handed != nil {
 		passed.listener = master.Inherit(taken.file(master.FileListener), func(net.Addr) bool { return true })
 	}
-	if notify.on {
-		options.Keeper = handleStore{notify: notify, kept: passed.handles}
+	kept := newHandleStore(notify, passed.handles, taken)
+	if notify.on || handover.Supported {
+		options.Keeper = kept
 	}
 	options.Listen = listenOn(cfg.address, "--port")
 	if passed.listener != nil {
@@ -108,7 +114,7 @@ func open(cfg config, notify *notifier, taken *takeover, log *slog.Logger) (*mas
 	if err != nil && passed.listener != nil {
 		_ = passed.listener.Close() // open if New has not come to take it
 	}
-	return m, err
+	return m, kept, err
 }
 
 // inheritMetrics returns a function that takes the listener of the earlier program if it has the address, and else

@@ -166,11 +166,12 @@ func executeFormer(program *os.File, files map[string]*os.File, h handed) error 
 }
 
 // replaceProgram executes the new program, or else this one again. It returns only if both fail.
-func replaceProgram(m *master.Master, signals *signals, out *logWriter, log *slog.Logger) error {
+func replaceProgram(m *master.Master, kept *handleStore, signals *signals, out *logWriter, log *slog.Logger) error {
 	next, err := m.HandOver()
 	if err != nil {
 		log.Error("state not closed in order", "error", err)
 	}
+	kept.handOver(next.Files)
 	own, err := handover.Self()
 	if err != nil {
 		return fmt.Errorf("keep the program for the case that the new one fails: %w", err)

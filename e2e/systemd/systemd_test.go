@@ -32,6 +32,8 @@ func TestServiceUnderARealSystemd(t *testing.T) {
 	build("build", "-trimpath", "-tags", tags, "-o", share, "./cmd/hsu-master", "./cmd/hsu-worker")
 	build("build", "-trimpath", "-tags", tags+",crashpoints",
 		"-o", filepath.Join(share, "hsu-master-crashpoints"), "./cmd/hsu-master")
+	build("build", "-trimpath", "-tags", tags, "-ldflags=-X main.release=v2.0.0",
+		"-o", filepath.Join(share, "hsu-master-new"), "./cmd/hsu-master")
 	build("test", "-c", "-trimpath", "-tags", tags+",inside", "-o", filepath.Join(share, "inside.test"),
 		"./e2e/systemd/inside")
 	for _, document := range []string{"README.md", "docs/CONFIGURATION.md"} {

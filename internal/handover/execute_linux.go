@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Supported reports whether the program of a process can be replaced on this operating system.
+const Supported = true
+
 func closeOnExec(fd int) { unix.CloseOnExec(fd) }
 
 // Execute replaces the program of this process. The next one gets the files and the facts from [Take]. Execute returns
@@ -76,7 +79,11 @@ func writeManifest(m manifest) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	fd, err := unix.MemfdCreate("hsu-handover", unix.MFD_CLOEXEC)
+	// vm.memfd_noexec=2 refuses a file that might be executed. Linux before 6.3 does not know the flag.
+	fd, err := unix.MemfdCreate("hsu-handover", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate("hsu-handover", unix.MFD_CLOEXEC)
+	}
 	if err != nil {
 		return -1, err
 	}

@@ -7,6 +7,9 @@ import (
 	"os"
 )
 
+// Supported reports whether the program of a process can be replaced on this operating system.
+const Supported = false
+
 func closeOnExec(int) {}
 
 // Execute fails: only Linux supports it.

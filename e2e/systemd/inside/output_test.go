@@ -42,19 +42,24 @@ func entries(t *testing.T, args ...string) string {
 	return command(t, "journalctl", append([]string{"--no-pager", "-o", "cat"}, args...)...)
 }
 
+// lines returns the numbers of the lines of the program in the journal.
+func lines(t *testing.T, identifier, program string) (numbers []int) {
+	t.Helper()
+	line := regexp.MustCompile(`(?m)^` + program + ` line (\d+)$`)
+	for _, found := range line.FindAllStringSubmatch(entries(t, "-t", identifier), -1) {
+		n, _ := strconv.Atoi(found[1])
+		numbers = append(numbers, n)
+	}
+	return numbers
+}
+
 // awaitLines waits until the journal has n more lines of the program than before, and returns the number of the last
 // one. There must be no gap.
 func awaitLines(t *testing.T, identifier, program string, before int) (last int) {
 	t.Helper()
-	line := regexp.MustCompile(`(?m)^` + program + ` line (\d+)$`)
 	var numbers []int
 	waitFor(t, 30*time.Second, func() error {
-		numbers = nil
-		for _, found := range line.FindAllStringSubmatch(entries(t, "-t", identifier), -1) {
-			n, _ := strconv.Atoi(found[1])
-			numbers = append(numbers, n)
-		}
-		if len(numbers) < before+20 {
+		if numbers = lines(t, identifier, program); len(numbers) < before+20 {
 			return fmt.Errorf("%s has %d lines, want %d", program, len(numbers), before+20)
 		}
 		return nil
@@ -68,7 +73,8 @@ func awaitLines(t *testing.T, identifier, program string, before int) (last int)
 }
 
 // The lines of workers are in the journal, those too that they write while their master is dead, and while journald
-// restarts or crashes. When the journal is stopped for good, its workers are started again, and write to their files.
+// restarts or crashes. When the journal is stopped for good, its workers are started again, and write to their files,
+// unless systemd keeps their streams for the next journald.
 func TestOutputInTheJournal(t *testing.T) {
 	for _, dir := range []string{"/etc/hsu-master", "/srv/log"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -130,8 +136,29 @@ func TestOutputInTheJournal(t *testing.T) {
 		"systemd-journald.socket", "systemd-journald-dev-log.socket", "systemd-journald-audit.socket",
 		"systemd-journald.service",
 	}
-	t.Cleanup(func() { _ = exec.Command("systemctl", append([]string{"start"}, journal...)...).Run() })
+	start := append([]string{"start"}, journal...)
+	t.Cleanup(func() { _ = exec.Command("systemctl", start...).Run() })
+	last := len(lines(t, "direct-0", "direct"))
 	command(t, "systemctl", append([]string{"stop"}, journal...)...)
+	if keepsStreams(t) {
+		command(t, "systemctl", start...)
+		waitFor(t, 30*time.Second, func() error {
+			numbers := lines(t, "direct-0", "direct")
+			for i := last; i < len(numbers); i++ {
+				if numbers[i] != numbers[i-1]+1 {
+					t.Fatalf("line %d follows line %d", numbers[i], numbers[i-1])
+				}
+			}
+			if len(numbers) < last+100 {
+				return fmt.Errorf("%d lines, want %d", len(numbers), last+100)
+			}
+			return nil
+		})
+		if now, _ := awaitStatuses(t, 0, running); now["direct-0"] != pids["direct-0"] {
+			t.Errorf("direct-0 is process %d, want %d", now["direct-0"], pids["direct-0"])
+		}
+		return
+	}
 	waitFor(t, 30*time.Second, func() error {
 		text, err := os.ReadFile("/var/lib/hsu-master/logs/direct-0.log")
 		if err == nil && !strings.Contains(string(text), "direct line 20\n") {
@@ -139,5 +166,13 @@ func TestOutputInTheJournal(t *testing.T) {
 		}
 		return err
 	})
-	command(t, "systemctl", append([]string{"start"}, journal...)...)
+	command(t, "systemctl", start...)
+}
+
+// keepsStreams reports whether systemd keeps the streams of journald while that is stopped, as it does since version
+// 254: no write fails, and journald reads on when it is started again.
+func keepsStreams(t *testing.T) bool {
+	t.Helper()
+	return command(t, "systemctl", "show", "--value", "-p", "FileDescriptorStorePreserve",
+		"systemd-journald.service") == "yes"
 }
