@@ -42,7 +42,7 @@ func (m *Master) rereadUnits(
 		}
 		planned(changes, nil)
 		m.record(ctx, records.Event{
-			Time: time.Now(), Type: eventtype.Reloaded, Detail: supervisor.DescribeChanges(changes),
+			Time: time.Now(), Type: eventtype.Reload, Detail: supervisor.DescribeChanges(changes),
 			Operator: records.OperatorOf(ctx),
 		})
 		return nil

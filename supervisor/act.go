@@ -11,23 +11,24 @@ import (
 	"syscall"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
-// Verb is what an operator has done with workers or units.
+// Verb is an operator's command for workers or units, and the type of its event.
 type Verb string
 
 // The values of Verb. The last two are for units, the others for workers.
 const (
-	VerbStart   Verb = "start"
-	VerbStop    Verb = "stop"
-	VerbRestart Verb = "restart"
-	VerbSignal  Verb = "signal"
-	VerbEnable  Verb = "enable"
-	VerbDisable Verb = "disable"
+	VerbStart   Verb = eventtype.Start
+	VerbStop    Verb = eventtype.Stop
+	VerbRestart Verb = eventtype.Restart
+	VerbSignal  Verb = eventtype.Signal
+	VerbEnable  Verb = eventtype.Enable
+	VerbDisable Verb = eventtype.Disable
 )
 
 // Act is an operator's command about some workers or units.

@@ -76,7 +76,7 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 		return err
 	}
 	reloaded := records.Event{
-		Time: time.Now(), Type: eventtype.Reloaded, Operator: OperatorOf(ctx),
+		Time: time.Now(), Type: eventtype.Reload, Operator: OperatorOf(ctx),
 		Detail: DescribeChanges(append(changesOf(s.set.specs(), wanted, s.outdated), blocked(wanted)...)),
 	}
 	s.set.beginReplacing(wanted, s.outdated)

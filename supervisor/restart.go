@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -77,7 +78,11 @@ func (s *Supervisor) Restart(ctx context.Context, req RestartRequest, progress f
 	for _, w := range r.targets() {
 		restarting.workers = append(restarting.workers, w.ID())
 	}
+	operator := OperatorOf(ctx)
 	run := func(work context.Context) {
+		if operator != nil {
+			work = WithOperator(work, *operator)
+		}
 		s.rolling.Go(func() {
 			defer close(restarting.done)
 			defer done()
@@ -135,9 +140,7 @@ func beginRestart(ctx context.Context, s *Supervisor, req RestartRequest) (r rol
 		}
 		recs[i].Changed = time.Now()
 		names := namesOfTargets(*recs[i].Rollout)
-		e := rolloutEvent(recs[i], "", u.Name+": "+names)
-		e.Operator = OperatorOf(ctx)
-		events = append(events, e)
+		events = append(events, rolloutEvent(ctx, recs[i], eventtype.Restart, u.Name+": "+names))
 		s.log.Info("restart requested", "unit", u.Name, "workers", names)
 	}
 	if err := s.set.awaitWantedAgain(ctx, recovery.Wanted(s.set.configured, recs)); err != nil {

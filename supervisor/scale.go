@@ -68,7 +68,7 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 		recs[i].Scale = &n
 	}
 	scaling.rollout, err = s.change(ctx, configured, recs, records.Event{
-		Time: recs[i].Changed, Unit: name, Type: eventtype.Scaled, Operator: OperatorOf(ctx),
+		Time: recs[i].Changed, Unit: name, Type: eventtype.Scale, Operator: OperatorOf(ctx),
 		Detail: fmt.Sprintf("%s: %d replicas after %d, configured %d", name, n, scaling.Before, scaling.Configured),
 	})
 	if err != nil {

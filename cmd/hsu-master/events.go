@@ -223,7 +223,7 @@ func (r *eventReader) checkName(name string, entries []records.Entry) error {
 func (r *eventReader) print(resp *adminpb.EventsResponse) error {
 	if n := resp.GetDropped(); n > 0 {
 		fmt.Fprintf(r.notes, "hsu-master: %s after event %d not kept any more\n",
-			plural(int(min(n, math.MaxInt32)), "event"), max(r.last, r.req.GetAfter()))
+			count(int(min(n, math.MaxInt32)), "event"), max(r.last, r.req.GetAfter()))
 	}
 	for _, m := range resp.GetEvents() {
 		if err := r.printEntry(api.EntryOf(m)); err != nil {

@@ -162,12 +162,12 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"state compact": compactedJSON{}, "state migrate": migrationJSON{},
 		"call process-data": processedJSON{}, "call get-status": businessJSON{},
 		"worker inspect": inspectJSON{}, "An inspection": inspectionJSON{}, "A past exit": pastExitJSON{},
-		"An event": eventJSON{}, "A policy": policyJSON{}, "why": whyJSON{}, "An explanation": explanationJSON{},
+		"A policy": policyJSON{}, "why": whyJSON{}, "An explanation": explanationJSON{},
 		"top, an object a line": topJSON{}, "A load": loadJSON{},
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
 		"events, an object a line": history.Line{}, "Event commands": commandsJSON{}, "An operator": history.Operator{},
 		"worker logs, an object a line": logLineJSON{},
-		"down and detach": shutdownJSON{},
+		"down and detach":               shutdownJSON{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {

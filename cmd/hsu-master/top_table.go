@@ -269,7 +269,7 @@ func totals(list []load, shown int) string {
 		}
 		cpu, calls, resident, inFlight = cpu+share(l), calls+l.calls, resident+l.resident, inFlight+l.inFlight
 	}
-	text := fmt.Sprintf("%d of %s running, ", running, plural(len(list), "worker"))
+	text := fmt.Sprintf("%d of %s running, ", running, count(len(list), "worker"))
 	if shown < len(list) {
 		text += fmt.Sprintf("%d shown, ", shown)
 	}

@@ -99,9 +99,12 @@ func TestWhyOfEachStatus(t *testing.T) {
 		"stopping by an operator": {
 			records.StatusStopping, func(in *adminpb.Inspection, w *adminpb.Worker) {
 				stopped(in, w)
-				in.Events = []*adminpb.Inspection_Event{
-					{At: before(2 * time.Second), Type: "unit-scaled", Uid: new(uint32(7))},
-					{At: before(4 * time.Second), Type: "stop", Uid: new(uint32(1000)), Command: "worker stop web-0"},
+				in.Events = []*adminpb.Event{
+					{Time: before(2 * time.Second), Type: "scale", Operator: &adminpb.Operator{Uid: 7}},
+					{
+						Time: before(4 * time.Second), Type: "stop",
+						Operator: &adminpb.Operator{Uid: 1000, Command: "worker stop web-0"},
+					},
 				}
 			},
 			explanation{

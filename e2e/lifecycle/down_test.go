@@ -56,7 +56,7 @@ func TestDetachLeavesTheWorkersAndDownStopsThem(t *testing.T) {
 	if m.Running() {
 		m.WantExit(0) // the process that has ended is only to be reaped
 	}
-	wantOperator(t, h, "detached", "detach")
+	wantOperator(t, h, "detach", "detach")
 	wantCode(t, h.CLI("detach"), 3, "no master is running")
 
 	m = h.Start()
