@@ -127,7 +127,7 @@ func endRollouts(ctx context.Context, s *Supervisor, err error) error {
 	if isEnd(err) {
 		return err
 	}
-	recs := recovery.UnitRecords(s.env.Secrets, s.set.configured, s.set.recorded, time.Now())
+	recs := s.changes.records()
 	var events []records.Event
 	for i, rec := range recs {
 		if rec.Rollout == nil {
@@ -143,7 +143,7 @@ func endRollouts(ctx context.Context, s *Supervisor, err error) error {
 	if len(events) == 0 {
 		return err
 	}
-	r, e := s.change(context.WithoutCancel(ctx), s.set.configured, recs, events...)
+	r, e := s.changes.apply(context.WithoutCancel(ctx), s.changes.configured, recs, events...)
 	if e != nil {
 		return errors.Join(err, e)
 	}
@@ -158,12 +158,12 @@ func rolloutEvent(ctx context.Context, rec records.Unit, what, detail string) re
 
 // resumeRollouts continues the rollouts that an earlier master has recorded.
 func resumeRollouts(ctx context.Context, s *Supervisor) {
-	done, err := s.beginChange(ctx)
+	done, err := s.changes.begin(ctx)
 	if err != nil {
 		return // the master ends
 	}
 	defer done()
-	recs := recovery.UnitRecords(s.env.Secrets, s.set.configured, s.set.recorded, time.Now())
+	recs := s.changes.records()
 	var events []records.Event
 	for _, rec := range recs {
 		if rec.Rollout != nil {
@@ -177,7 +177,7 @@ func resumeRollouts(ctx context.Context, s *Supervisor) {
 	if len(events) == 0 {
 		return
 	}
-	r, err := s.change(ctx, s.set.configured, recs, events...)
+	r, err := s.changes.apply(ctx, s.changes.configured, recs, events...)
 	if err != nil {
 		s.log.Error("rollout stopped", "error", err)
 		return

@@ -154,7 +154,7 @@ func TestScaleCutOffAfterTheRecordIsCompleted(t *testing.T) {
 			kept := world.of("worker-0")
 			recs := recovery.UnitRecords(nil, []unit.Spec{unitOf(t, "worker", 2)}, nil, time.Now())
 			recs[0].Scale = &n
-			if err := m.recordUnits(t.Context(), recs); err != nil {
+			if err := m.changes.recordUnits(t.Context(), recs); err != nil {
 				t.Fatal(err)
 			}
 			m.crash()
