@@ -155,8 +155,8 @@ func New(o Options) (_ *Master, err error) {
 		options: o, log: o.Log,
 		ready: make(chan struct{}), stopping: make(chan struct{}), hurry: make(chan struct{}, 1),
 		reread: make(chan struct{}, 1), essential: make(chan struct{}, 1), ending: newEnding(),
-		upgrades: newUpgrader(o.Handed),
 	}
+	m.upgrades = newUpgrader(m, o.Handed)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())

@@ -5,10 +5,6 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/core-tools/hsu-master/internal/eventtype"
-	"github.com/core-tools/hsu-master/store/records"
-	"github.com/core-tools/hsu-master/supervisor"
 )
 
 const (
@@ -76,7 +72,7 @@ func (m *Master) Shutdown(ctx context.Context, detach bool) (wait func(context.C
 		return nil, err
 	}
 	if first {
-		m.recordShutdown(context.WithoutCancel(ctx), detach)
+		m.journal().ending(context.WithoutCancel(ctx), detach)
 		close(m.ending.asked)
 	}
 	return func(ctx context.Context) error {
@@ -89,28 +85,11 @@ func (m *Master) Shutdown(ctx context.Context, detach bool) (wait func(context.C
 	}, nil
 }
 
-func (m *Master) recordShutdown(ctx context.Context, detach bool) {
-	event := records.Event{
-		Time: time.Now(), Type: eventtype.Down, Detail: "the workers are stopped", Operator: supervisor.OperatorOf(ctx),
-	}
-	if detach {
-		event.Type, event.Detail = eventtype.Detach, "the workers are left running"
-	}
-	ctx, cancel := context.WithTimeout(ctx, recordWithin)
-	defer cancel()
-	if err := m.store.Apply(ctx, records.AppendEvent(event)); err != nil {
-		m.log.Warn("shutdown not recorded", "error", err)
-	}
-	m.log.Info("master stopping by command", "detach", detach)
-}
-
 // endAdmin ends the admin server. Operators that wait for the outcome get it first.
 func (m *Master) endAdmin(outcome error) {
-	if !m.ending.end(outcome) {
+	if m.ending.end(outcome) {
+		m.admin.finish(toldWithin)
+	} else {
 		m.admin.server.Stop()
-		return
 	}
-	late := time.AfterFunc(toldWithin, m.admin.server.Stop)
-	defer late.Stop()
-	m.admin.server.GracefulStop()
 }

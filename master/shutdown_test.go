@@ -3,6 +3,7 @@ package master
 import (
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -43,6 +44,9 @@ func TestShutdownEndsRun(t *testing.T) {
 		for _, e := range snap.Events {
 			if e.Type == eventtype.Down && !detach || e.Type == eventtype.Detach && detach {
 				recorded++
+			}
+			if e.Type == eventtype.MasterStopped && strings.HasPrefix(e.Detail, "detached") != detach {
+				t.Errorf("with detach %t, the master %s", detach, e.Detail)
 			}
 		}
 		if recorded != 1 {

@@ -113,6 +113,16 @@ func TestWhyOfEachStatus(t *testing.T) {
 				"hsu-master worker logs web-0",
 			},
 		},
+		"stopped by an operator before all events that are shown": {
+			records.StatusStopped, func(in *adminpb.Inspection, w *adminpb.Worker) {
+				stopped(in, w)
+				w.StoppedBy = &adminpb.Operator{Uid: 1000, Command: "worker stop web-0"}
+			},
+			explanation{
+				"user 1000: worker stop web-0", "stays stopped, also over restarts of the master and reboots",
+				"hsu-master worker start web-0",
+			},
+		},
 		"stopped by an operator": {
 			records.StatusStopped, stopped,
 			explanation{
