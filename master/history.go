@@ -48,7 +48,7 @@ func (j journal) started(ctx context.Context, version string) {
 	j.note(ctx, started)
 }
 
-// stopped records that this master has stopped, and what has become of its workers.
+// stopped records that this master has stopped, and whether its workers run on.
 func (j journal) stopped(detached bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lastEventWait)
 	defer cancel()

@@ -88,7 +88,7 @@ type Options struct {
 	CheckUpgrade func(context.Context, UpgradeCheck) (UpgradeTarget, error)
 	// Program is the path of this program, which Upgrade executes if no other is named.
 	Program string
-	// Handed is what the earlier program of this process has handed over; nil if there was none. New takes its lock and
+	// Handed is the handover of the earlier program of this process; nil if there was none. New takes its lock and
 	// its admin socket. The port accepts connections when the workers are recovered.
 	Handed *Handover
 
@@ -269,7 +269,8 @@ func (m *Master) openServers() (err error) {
 	m.onClose("the gateway", func() error { m.gateway.Close(); return nil })
 	m.admin.server = api.NewAdminServer(&api.Admin{
 		Store: m.store, Supervisor: m.sup, Tails: m.tails,
-		Commands: m.events.Figures, Reread: m.Reread, Upgrades: upgradeService{m}, End: m.Shutdown, Service: systemd.ServiceOfThisProcess(),
+		Commands: m.events.Figures, Reread: m.Reread, Upgrades: upgradeService{m}, End: m.Shutdown,
+		Service: systemd.ServiceOfThisProcess(),
 		InFlight: func() int { return m.gateway.Figures().Streams },
 		Listen:   m.listener.Addr().String(), Registry: m.registryURL(),
 		Version: m.options.Version, Started: time.Now(),

@@ -61,7 +61,7 @@ type Upgrade struct {
 	Took time.Duration
 }
 
-// UpgradeCheck is what the new program is checked with.
+// UpgradeCheck has the arguments of the check of the new program.
 type UpgradeCheck struct {
 	Binary string
 	State  string // folder with a copy of the state
@@ -99,7 +99,7 @@ const (
 	fileAdmin    = "admin"
 )
 
-// Handover is what a master passes to the next one in the same process.
+// Handover has the descriptors that a master passes to the next one in the same process.
 type Handover struct {
 	Upgrade Upgrade
 	// Files are the lock of the state and the listeners, by name. The admin socket and the lock are taken by [New], the
@@ -325,9 +325,9 @@ func duplicate(listener net.Listener) (*os.File, error) {
 	return nil, fmt.Errorf("a listener of type %T has no descriptor", listener)
 }
 
-// HandOver releases everything that New opened, as Close does, except what it returns for the next program of this
-// process. It may be called instead of Close after Run has returned [ErrUpgrade]. If it returns an error too, the
-// upgrade can go on: the next master recovers the state as after a crash.
+// HandOver releases everything that New opened, as Close does, except the files that it returns for the next program
+// of this process. It may be called instead of Close after Run has returned [ErrUpgrade]. If it returns an error too,
+// the upgrade can go on: the next master recovers the state as after a crash.
 func (m *Master) HandOver() (*Handover, error) {
 	err := m.Close()
 	return m.upgrades.next, err

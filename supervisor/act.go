@@ -57,7 +57,7 @@ const (
 	StageFailed  Stage = "failed"
 )
 
-// Report is how far an act is with one worker or unit, and what it waits for, what was done or why it failed.
+// Report is how far an act is with one worker or unit, and the reason of waiting, the result or the error.
 type Report struct {
 	Name   string
 	Stage  Stage
@@ -128,7 +128,7 @@ type acting struct {
 
 	mu      sync.Mutex
 	reports []Report          // not delivered yet: a caller that takes none must not hold the act up
-	pending map[string]string // what is not done, with the last reason
+	pending map[string]string // workers and units in progress, with the last reason
 	failed  bool
 	over    bool // there are no more reports
 }
@@ -425,7 +425,7 @@ func byWhom(o *records.Operator) string {
 	return fmt.Sprintf(" by user %d", o.UID)
 }
 
-// follow reports what a starting worker waits for, until ctx ends.
+// follow reports why a starting worker waits, until ctx ends.
 func (x *acting) follow(ctx context.Context, w *worker.Worker) {
 	changed, stop := x.s.services.Watch()
 	defer stop()

@@ -86,7 +86,7 @@ func (s *set) disabled(service string) string {
 	return ""
 }
 
-// checkUnits returns an error if a name is none of the units, or if what others need would be disabled.
+// checkUnits returns an error if a name is none of the units, or if other units depend on those that would be disabled.
 func (x *acting) checkUnits(units []unit.Spec) error {
 	if x.All || len(x.Names) == 0 {
 		return refused("name the units to %s", x.Verb)

@@ -17,7 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// inspect returns what is known of one worker.
+// inspect returns the inspection of one worker.
 func (m *master) inspect(t *testing.T, id string) Inspection {
 	t.Helper()
 	list, err := Inspect(t.Context(), m.Supervisor, true, id)
@@ -134,7 +134,7 @@ func TestInspectOfAnOutdatedWorker(t *testing.T) {
 	})
 }
 
-// Without a master, the records tell what they can.
+// Without a master, the records and the history are used.
 func TestInspectRecords(t *testing.T) {
 	at := time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
 	snap := records.Snapshot{
@@ -157,7 +157,8 @@ func TestInspectRecords(t *testing.T) {
 			t.Errorf("%s: %+v, %v", test.name, list, err)
 		}
 	}
-	if _, err := InspectRecords(snap, entries, t.TempDir(), "wbe-0"); err == nil || !strings.Contains(err.Error(), `"web-0"`) {
+	_, err := InspectRecords(snap, entries, t.TempDir(), "wbe-0")
+	if err == nil || !strings.Contains(err.Error(), `"web-0"`) {
 		t.Errorf("an unknown name: %v", err)
 	}
 }

@@ -58,7 +58,7 @@ func (m *master) rolled(t *testing.T, prefix string) []string {
 	return list
 }
 
-// startsAndStops returns what the world did with the workers' processes.
+// startsAndStops returns the starts and stops of the workers' processes.
 func startsAndStops(world *fakeOS) []string {
 	return slices.DeleteFunc(world.did(), func(act string) bool {
 		return !strings.HasPrefix(act, "start ") && !strings.HasPrefix(act, "terminate ")

@@ -14,7 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
-// outcomeTypes are the types of the events that record what became of a rollout.
+// outcomeTypes are the types of the events for the outcome of a rollout.
 type outcomeTypes struct{ resumed, completed, stopped string }
 
 var rolloutOutcomes = map[records.RolloutAct]outcomeTypes{

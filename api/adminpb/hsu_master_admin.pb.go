@@ -1115,7 +1115,7 @@ type ActRequest struct {
 	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
 	// In place of names: all workers that the master starts.
 	All bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
-	// Also if running units depend on what is stopped or disabled.
+	// Also if running units depend on the stopped or disabled ones.
 	Force bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	// Return as soon as all is recorded and has begun.
 	NoWait bool `protobuf:"varint,5,opt,name=no_wait,json=noWait,proto3" json:"no_wait,omitempty"`
@@ -1222,7 +1222,7 @@ type ActResponse struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// "waiting", "begun", and last "done" or "failed".
 	Phase string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
-	// What it waits for, what was done or why it failed; may be empty.
+	// The reason of waiting, the result or the error; may be empty.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1532,7 +1532,7 @@ type LogsRequest struct {
 	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
 	// All workers; names is empty then.
 	All bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
-	// Go on with what is written, until the caller cancels the call or the master ends.
+	// Go on with new lines, until the caller cancels the call or the master ends.
 	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
 	// Only the last lines of those that the other fields select; absent: all.
 	Lines *int64 `protobuf:"varint,4,opt,name=lines,proto3,oneof" json:"lines,omitempty"`
@@ -1625,7 +1625,7 @@ func (x *LogsRequest) GetPrevious() bool {
 	return false
 }
 
-// LogsResponse is what was written, in the order in which it was.
+// LogsResponse has lines in the order in which they were written.
 type LogsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Texts         []*LogText             `protobuf:"bytes,1,rep,name=texts,proto3" json:"texts,omitempty"`

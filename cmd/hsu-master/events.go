@@ -120,7 +120,7 @@ type eventReader struct {
 	last  uint64 // the number of the last event that a master has looked at
 }
 
-// receive prints what the running master sends.
+// receive prints the events that the running master sends.
 func (r *eventReader) receive(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

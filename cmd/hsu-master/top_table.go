@@ -14,13 +14,13 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// sample is what the master said about its workers at one moment.
+// sample is the state of the workers at one moment.
 type sample struct {
 	at      time.Time
 	workers []*adminpb.Worker
 }
 
-// load is what a worker does at present.
+// load is the present use and rate of calls of a worker.
 type load struct {
 	id, status string
 	cpu        *float64 // 1 is a whole core; nil: not known

@@ -93,7 +93,7 @@ func well(w *adminpb.Worker) bool {
 	return good(w) && !slices.ContainsFunc(w.GetChecks(), missed)
 }
 
-// inspect returns what is known of workers from the master whose state was read, or from the state files.
+// inspect returns the inspections of workers from the master whose state was read, or from the state files.
 func inspect(
 	ctx context.Context, f folders, state *adminpb.State, req *adminpb.InspectRequest,
 ) (*adminpb.InspectResponse, error) {

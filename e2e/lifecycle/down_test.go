@@ -124,7 +124,7 @@ func TestDownOfAMasterThatIsRecovering(t *testing.T) {
 	h.WantNothingLeft()
 }
 
-// The next master goes on with what a crash has cut off.
+// The next master completes a change that a crash has interrupted.
 func TestCrashOfAMasterThatEnds(t *testing.T) {
 	t.Parallel()
 	h := harness.NewHost(t, harness.Workers(2)...)
