@@ -270,7 +270,7 @@ func (m *Master) openServers() (err error) {
 	m.admin.server = api.NewAdminServer(&api.Admin{
 		Store: m.store, Supervisor: m.sup, Tails: m.tails,
 		Commands: m.events.Figures, Reread: m.Reread, Upgrades: upgradeService{m}, End: m.Shutdown,
-		Service: systemd.ServiceOfThisProcess(),
+		Service:  systemd.ServiceOfThisProcess(),
 		InFlight: func() int { return m.gateway.Figures().Streams },
 		Listen:   m.listener.Addr().String(), Registry: m.registryURL(),
 		Version: m.options.Version, Started: time.Now(),
