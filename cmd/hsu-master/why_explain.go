@@ -156,7 +156,7 @@ func explainStopped(in *adminpb.Inspection, e *explanation, now time.Time) {
 		e.next = "is forgotten"
 		e.do = "hsu-master worker scale " + w.GetUnit() + "=N"
 	case w.GetDesired() == string(records.DesiredStopped):
-		e.why = cmp.Or(e.why, lastOrder(in, now), "an operator has stopped it")
+		e.why = cmp.Or(lastOrder(in, now), e.why, "an operator has stopped it")
 		e.next = "stays stopped, also over restarts of the master and reboots"
 		e.do = commandFor("worker start", w)
 	default:
