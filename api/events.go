@@ -123,9 +123,7 @@ func eventMessage(e records.Entry) *adminpb.Event {
 		Seq: e.Seq, Time: timestamp(e.Time), Type: sendable(e.Type), Worker: sendable(e.Worker), Unit: sendable(e.Unit),
 		Detail: sendable(e.Detail),
 	}
-	if o := e.Operator; o != nil {
-		m.Operator = &adminpb.Operator{Uid: o.UID, Command: sendable(o.Command)}
-	}
+	m.Operator = operatorMessage(e.Operator)
 	return m
 }
 
@@ -137,9 +135,7 @@ func EntryOf(m *adminpb.Event) records.Entry {
 	if at := m.GetTime(); at != nil {
 		e.Time = at.AsTime().In(time.Local)
 	}
-	if o := m.GetOperator(); o != nil {
-		e.Operator = &records.Operator{UID: o.GetUid(), Command: o.GetCommand()}
-	}
+	e.Operator = OperatorOf(m.GetOperator())
 	return e
 }
 

@@ -77,7 +77,7 @@ func TestEventsAreSelected(t *testing.T) {
 		records.Event{Time: at, Type: "master-started"},
 		records.Event{Time: at.Add(time.Minute), Worker: "web-0", Type: "started"},
 		records.Event{Time: at.Add(2 * time.Minute), Worker: "web-1", Type: "started"},
-		records.Event{Time: at.Add(3 * time.Minute), Unit: "web", Type: "unit-scaled"},
+		records.Event{Time: at.Add(3 * time.Minute), Unit: "web", Type: "scale"},
 		records.Event{Time: at.Add(4 * time.Minute), Worker: "web-1", Type: "exited"},
 	)
 	for _, test := range []struct {
@@ -86,20 +86,20 @@ func TestEventsAreSelected(t *testing.T) {
 	}{
 		{
 			&adminpb.EventsRequest{},
-			"1//master-started 2/web-0/started 3/web-1/started 4/web/unit-scaled 5/web-1/exited",
+			"1//master-started 2/web-0/started 3/web-1/started 4/web/scale 5/web-1/exited",
 		},
-		{&adminpb.EventsRequest{Last: new(uint32(2))}, "4/web/unit-scaled 5/web-1/exited"},
+		{&adminpb.EventsRequest{Last: new(uint32(2))}, "4/web/scale 5/web-1/exited"},
 		{&adminpb.EventsRequest{Last: new(uint32(0))}, ""},
 		{&adminpb.EventsRequest{Names: []string{"web-1"}}, "3/web-1/started 5/web-1/exited"},
 		{
 			&adminpb.EventsRequest{Names: []string{"web"}},
-			"2/web-0/started 3/web-1/started 4/web/unit-scaled 5/web-1/exited",
+			"2/web-0/started 3/web-1/started 4/web/scale 5/web-1/exited",
 		},
-		{&adminpb.EventsRequest{Types: []string{"exited", "unit-scaled"}}, "4/web/unit-scaled 5/web-1/exited"},
-		{&adminpb.EventsRequest{After: 3, Names: []string{"web"}}, "4/web/unit-scaled 5/web-1/exited"},
+		{&adminpb.EventsRequest{Types: []string{"exited", "scale"}}, "4/web/scale 5/web-1/exited"},
+		{&adminpb.EventsRequest{After: 3, Names: []string{"web"}}, "4/web/scale 5/web-1/exited"},
 		{&adminpb.EventsRequest{After: 5}, ""},
 		{&adminpb.EventsRequest{After: 6}, "OutOfRange"},
-		{&adminpb.EventsRequest{Since: timestamppb.New(at.Add(3 * time.Minute))}, "4/web/unit-scaled 5/web-1/exited"},
+		{&adminpb.EventsRequest{Since: timestamppb.New(at.Add(3 * time.Minute))}, "4/web/scale 5/web-1/exited"},
 		{&adminpb.EventsRequest{Names: []string{"db"}}, "NotFound"},
 	} {
 		stream, err := admin.Events(t.Context(), test.req)

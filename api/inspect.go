@@ -38,8 +38,10 @@ func (a *Admin) Inspect(ctx context.Context, req *adminpb.InspectRequest) (*admi
 }
 
 // OfflineInspect is [Admin.Inspect] while no master runs. The error is a [supervisor.UnknownError].
-func OfflineInspect(snap records.Snapshot, stateDir string, names []string) (*adminpb.InspectResponse, error) {
-	list, err := supervisor.InspectRecords(snap, stateDir, names...)
+func OfflineInspect(
+	snap records.Snapshot, entries []records.Entry, stateDir string, names []string,
+) (*adminpb.InspectResponse, error) {
+	list, err := supervisor.InspectRecords(snap, entries, stateDir, names...)
 	if err != nil {
 		return nil, err
 	}
@@ -74,11 +76,7 @@ func inspectionMessage(in supervisor.Inspection) *adminpb.Inspection {
 		m.Exits = append(m.Exits, &adminpb.Inspection_PastExit{Exit: exitMessage(&e.Exit), Reason: sendable(e.Reason)})
 	}
 	for _, e := range in.Events {
-		event := &adminpb.Inspection_Event{At: timestamp(e.Time), Type: sendable(e.Type), Detail: sendable(e.Detail)}
-		if e.Operator != nil {
-			event.Uid, event.Command = &e.Operator.UID, sendable(e.Operator.Command)
-		}
-		m.Events = append(m.Events, event)
+		m.Events = append(m.Events, eventMessage(e))
 	}
 	for _, c := range in.Changed {
 		m.Outdated = append(m.Outdated, sendable(c))

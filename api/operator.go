@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 )
@@ -22,4 +23,19 @@ func withOperator(ctx context.Context, uid uint32) context.Context {
 		o.Command = given[0][:min(len(given[0]), maxCommand)]
 	}
 	return supervisor.WithOperator(ctx, o)
+}
+
+func operatorMessage(o *records.Operator) *adminpb.Operator {
+	if o == nil {
+		return nil
+	}
+	return &adminpb.Operator{Uid: o.UID, Command: sendable(o.Command)}
+}
+
+// OperatorOf returns the operator of a message, nil if there is none.
+func OperatorOf(m *adminpb.Operator) *records.Operator {
+	if m == nil {
+		return nil
+	}
+	return &records.Operator{UID: m.GetUid(), Command: m.GetCommand()}
 }

@@ -86,7 +86,7 @@ func TestScaleOverTheAdminSocket(t *testing.T) {
 	snap, err := db.Snapshot()
 	want := records.Operator{UID: uint32(os.Geteuid()), Command: command}
 	if err != nil || !slices.ContainsFunc(snap.Events, func(e records.Event) bool {
-		return e.Type == "unit-scaled" && e.Unit == "worker" && e.Operator != nil && *e.Operator == want
+		return e.Type == "scale" && e.Unit == "worker" && e.Operator != nil && *e.Operator == want
 	}) {
 		t.Errorf("the history names no operator: %v, %v", snap.Events, err)
 	}

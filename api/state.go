@@ -126,13 +126,6 @@ func workerMessages(workers []worker.Info) []*adminpb.Worker {
 	return messages
 }
 
-func operatorMessage(o *records.Operator) *adminpb.Operator {
-	if o == nil {
-		return nil
-	}
-	return &adminpb.Operator{Uid: o.UID, Command: sendable(o.Command)}
-}
-
 func announcementMessages(announcements []records.Announcement) []*adminpb.Announcement {
 	var messages []*adminpb.Announcement
 	for _, a := range announcements {

@@ -71,6 +71,13 @@ func (s *adminSocket) open(passed *os.File) (err error) {
 	return err
 }
 
+// finish stops the server. Calls in flight may take that long to end.
+func (s *adminSocket) finish(within time.Duration) {
+	late := time.AfterFunc(within, s.server.Stop)
+	defer late.Stop()
+	s.server.GracefulStop()
+}
+
 // current returns the newest listener.
 func (s *adminSocket) current() net.Listener {
 	s.mu.Lock()

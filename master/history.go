@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -21,26 +22,34 @@ const (
 	lastEventWait = 2 * time.Second
 )
 
-// recordStart records that this master has started, and whether the one before has crashed.
-func (m *Master) recordStart(ctx context.Context) {
+func (m *Master) journal() journal { return journal{m.store, m.log} }
+
+// journal records what this master does and what operators do with it.
+type journal struct {
+	store *store.DB
+	log   *slog.Logger
+}
+
+// started records that a master of the version has started, and whether the one before has crashed.
+func (j journal) started(ctx context.Context, version string) {
 	started := records.Event{
 		Time: time.Now(), Type: eventtype.MasterStarted, Detail: fmt.Sprintf("pid %d", os.Getpid()),
 	}
-	if m.options.Version != "" {
-		started.Detail += " version " + m.options.Version
+	if version != "" {
+		started.Detail += " version " + version
 	}
-	if m.store.AfterCrash() {
-		m.record(ctx, records.Event{
+	if j.store.AfterCrash() {
+		j.note(ctx, records.Event{
 			Time: started.Time, Type: eventtype.MasterCrashed,
 			Detail: "the last master was killed, or the machine lost power",
 		}, started)
 		return
 	}
-	m.record(ctx, started)
+	j.note(ctx, started)
 }
 
-// recordStop records that this master has stopped, and what has become of its workers.
-func (m *Master) recordStop(detached bool, err error) {
+// stopped records that this master has stopped, and whether its workers run on.
+func (j journal) stopped(detached bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lastEventWait)
 	defer cancel()
 	e := records.Event{Time: time.Now(), Type: eventtype.MasterStopped, Detail: "workers are stopped"}
@@ -50,34 +59,79 @@ func (m *Master) recordStop(detached bool, err error) {
 	case detached:
 		e.Detail = supervisor.ErrDetach.Error()
 	}
-	m.record(ctx, e)
+	j.note(ctx, e)
 }
 
-// recordFailure records that a reload was refused, or has stopped.
-func (m *Master) recordFailure(ctx context.Context, err error) {
-	m.record(ctx, records.Event{
+// reloaded records a reload of a master without a file.
+func (j journal) reloaded(ctx context.Context, changes []supervisor.Change) {
+	j.note(ctx, records.Event{
+		Time: time.Now(), Type: eventtype.Reload, Detail: supervisor.DescribeChanges(changes),
+		Operator: records.OperatorOf(ctx),
+	})
+}
+
+// reloadFailed records that a reload was refused, or has stopped.
+func (j journal) reloadFailed(ctx context.Context, err error) {
+	j.note(ctx, records.Event{
 		Time: time.Now(), Type: eventtype.ReloadFailed, Detail: bounded(err.Error()), Operator: records.OperatorOf(ctx),
 	})
 }
 
+// ending records that an operator ends the master.
+func (j journal) ending(ctx context.Context, detach bool) {
+	e := records.Event{
+		Time: time.Now(), Type: eventtype.Down, Detail: "the workers are stopped", Operator: records.OperatorOf(ctx),
+	}
+	if detach {
+		e.Type, e.Detail = eventtype.Detach, "the workers are left running"
+	}
+	ctx, cancel := context.WithTimeout(ctx, recordWithin)
+	defer cancel()
+	if err := j.record(ctx, crashpoint.MasterEvent, e); err != nil {
+		j.log.Warn("shutdown not recorded", "error", err)
+	}
+	j.log.Info("master stopping by command", "detach", detach)
+}
+
+// upgraded records and logs the outcome of an upgrade.
+func (j journal) upgraded(u Upgrade) {
+	e := records.Event{Time: time.Now(), Type: eventtype.Upgrade, Operator: u.Operator}
+	if u.Failure != "" {
+		e.Type, e.Detail = eventtype.UpgradeFailed, bounded(fmt.Sprintf("%s: %s", u.Binary, u.Failure))
+		j.log.Error("upgrade failed", "path", u.Binary, "error", u.Failure)
+	} else {
+		e.Detail = fmt.Sprintf("from version %s to %s; %d calls cut", u.From, u.To, u.Cut)
+		j.log.Info("master upgraded", "former", u.From, "version", u.To, "cut", u.Cut, "duration", u.Took)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), upgradeRecordWithin)
+	defer cancel()
+	if err := j.record(ctx, crashpoint.UpgradeRecord, e); err != nil {
+		j.log.Warn("upgrade not recorded", "error", err)
+	}
+}
+
+// note records events without which the master goes on.
+func (j journal) note(ctx context.Context, events ...records.Event) {
+	if err := j.record(ctx, crashpoint.MasterEvent, events...); err != nil {
+		j.log.Debug("master event not recorded", "error", err)
+	}
+}
+
 // record makes the events durable. While the state cannot be written, it tries again until ctx is done.
-func (m *Master) record(ctx context.Context, events ...records.Event) {
+func (j journal) record(ctx context.Context, point crashpoint.Point, events ...records.Event) error {
 	var muts []records.Mutation
 	for _, e := range events {
 		muts = append(muts, records.AppendEvent(e))
 	}
 	for {
-		err := crashpoint.Do(crashpoint.MasterEvent, func() error { return m.store.Apply(ctx, muts...) })
+		err := crashpoint.Do(point, func() error { return j.store.Apply(ctx, muts...) })
 		if !errors.Is(err, store.ErrUnavailable) {
-			if err != nil {
-				m.log.Debug("master event not recorded", "error", err)
-			}
-			return
+			return err
 		}
 		select {
 		case <-time.After(eventRetry):
 		case <-ctx.Done():
-			return
+			return err
 		}
 	}
 }

@@ -88,7 +88,7 @@ type Options struct {
 	CheckUpgrade func(context.Context, UpgradeCheck) (UpgradeTarget, error)
 	// Program is the path of this program, which Upgrade executes if no other is named.
 	Program string
-	// Handed is what the earlier program of this process has handed over; nil if there was none. New takes its lock and
+	// Handed is the handover of the earlier program of this process; nil if there was none. New takes its lock and
 	// its admin socket. The port accepts connections when the workers are recovered.
 	Handed *Handover
 
@@ -155,8 +155,8 @@ func New(o Options) (_ *Master, err error) {
 		options: o, log: o.Log,
 		ready: make(chan struct{}), stopping: make(chan struct{}), hurry: make(chan struct{}, 1),
 		reread: make(chan struct{}, 1), essential: make(chan struct{}, 1), ending: newEnding(),
-		upgrades: newUpgrader(o.Handed),
 	}
+	m.upgrades = newUpgrader(m, o.Handed)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())

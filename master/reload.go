@@ -4,10 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
-	"github.com/core-tools/hsu-master/internal/eventtype"
-	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
@@ -27,7 +24,7 @@ func (m *Master) Reread(
 ) error {
 	err := m.rereadUnits(ctx, dryRun, planned)
 	if err != nil && !dryRun {
-		m.recordFailure(ctx, err)
+		m.journal().reloadFailed(ctx, err)
 	}
 	return err
 }
@@ -41,10 +38,7 @@ func (m *Master) rereadUnits(
 			return err
 		}
 		planned(changes, nil)
-		m.record(ctx, records.Event{
-			Time: time.Now(), Type: eventtype.Reloaded, Detail: supervisor.DescribeChanges(changes),
-			Operator: records.OperatorOf(ctx),
-		})
+		m.journal().reloaded(ctx, changes)
 		return nil
 	}
 	select {

@@ -44,7 +44,7 @@ func (m *Master) Run(ctx context.Context) error {
 			recovered = nil
 			m.serve(work, &wg)
 			accept() // until now, callers of the earlier program waited in the queue of the listener
-			wg.Go(m.upgraded)
+			wg.Go(m.upgrades.complete)
 		case err = <-failed:
 			ended = true
 		case err = <-supervised:
@@ -56,11 +56,11 @@ func (m *Master) Run(ctx context.Context) error {
 			ended = true
 		case request := <-m.upgrades.begin:
 			ended = true
-			if m.drainFor(ctx, request) {
+			if m.upgrades.drain(ctx, request) {
 				end(supervisor.ErrDetach)
 				err := <-supervised
 				if err == nil {
-					m.stopAdmin()
+					m.admin.finish(adminGrace)
 					return ErrUpgrade
 				}
 				supervised <- err // an essential worker has ended meanwhile
@@ -69,15 +69,23 @@ func (m *Master) Run(ctx context.Context) error {
 			ended = true
 		}
 	}
+	return m.finishRun(ctx, end, supervised, err)
+}
+
+// finishRun stops the master after err, or leaves its workers running, and ends the context of the workers with end.
+func (m *Master) finishRun(
+	ctx context.Context, end context.CancelCauseFunc, supervised <-chan error, err error,
+) error {
 	drained := func() {}
-	if m.ending.begin(errors.Is(context.Cause(ctx), supervisor.ErrDetach)) {
+	detached := m.ending.begin(errors.Is(context.Cause(ctx), supervisor.ErrDetach))
+	if detached {
 		m.sup.Drain()
 		drained = func() { end(supervisor.ErrDetach) }
 	} else {
 		end(nil) // each worker is drained before it is stopped
 	}
 	stopped := m.stop(supervised, drained)
-	m.recordStop(errors.Is(context.Cause(ctx), supervisor.ErrDetach), errors.Join(err, stopped))
+	m.journal().stopped(detached, errors.Join(err, stopped))
 	if essential, ended := errors.AsType[*EssentialError](stopped); ended {
 		essential.Err = errors.Join(essential.Err, err)
 		return essential
@@ -95,7 +103,7 @@ func (m *Master) start(ctx context.Context, wg *sync.WaitGroup) (
 	if m.metrics != nil {
 		wg.Go(func() { m.serveMetrics(ctx) })
 	}
-	wg.Go(func() { m.recordStart(ctx) })
+	wg.Go(func() { m.journal().started(ctx, m.options.Version) })
 	accept = func() { wg.Go(func() { servers <- wrap("serve requests", m.gateway.Serve(m.listener)) }) }
 	admins := m.admin.listener // another one may replace it before the goroutine starts
 	wg.Go(func() { servers <- wrap("serve administrators", m.admin.server.Serve(admins)) })

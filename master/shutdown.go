@@ -5,15 +5,6 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/core-tools/hsu-master/store/records"
-	"github.com/core-tools/hsu-master/supervisor"
-)
-
-// Types of the events that an operator has ended the master.
-const (
-	eventDown     = "down"
-	eventDetached = "detached"
 )
 
 const (
@@ -81,7 +72,7 @@ func (m *Master) Shutdown(ctx context.Context, detach bool) (wait func(context.C
 		return nil, err
 	}
 	if first {
-		m.recordShutdown(context.WithoutCancel(ctx), detach)
+		m.journal().ending(context.WithoutCancel(ctx), detach)
 		close(m.ending.asked)
 	}
 	return func(ctx context.Context) error {
@@ -94,26 +85,11 @@ func (m *Master) Shutdown(ctx context.Context, detach bool) (wait func(context.C
 	}, nil
 }
 
-func (m *Master) recordShutdown(ctx context.Context, detach bool) {
-	event := records.Event{
-		Time: time.Now(), Type: eventDown, Detail: "the workers are stopped", Operator: supervisor.OperatorOf(ctx),
-	}
-	if detach {
-		event.Type, event.Detail = eventDetached, "the workers are left running"
-	}
-	ctx, cancel := context.WithTimeout(ctx, recordWithin)
-	defer cancel()
-	m.record(ctx, event)
-	m.log.Info("master stopping by command", "detach", detach)
-}
-
 // endAdmin ends the admin server. Operators that wait for the outcome get it first.
 func (m *Master) endAdmin(outcome error) {
-	if !m.ending.end(outcome) {
+	if m.ending.end(outcome) {
+		m.admin.finish(toldWithin)
+	} else {
 		m.admin.server.Stop()
-		return
 	}
-	late := time.AfterFunc(toldWithin, m.admin.server.Stop)
-	defer late.Stop()
-	m.admin.server.GracefulStop()
 }

@@ -3,6 +3,7 @@ package master
 import (
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 )
 
 // Shutdown ends Run, and the workers are left running or not as the first request says.
@@ -40,8 +42,11 @@ func TestShutdownEndsRun(t *testing.T) {
 		}
 		recorded := 0
 		for _, e := range snap.Events {
-			if e.Type == eventDown && !detach || e.Type == eventDetached && detach {
+			if e.Type == eventtype.Down && !detach || e.Type == eventtype.Detach && detach {
 				recorded++
+			}
+			if e.Type == eventtype.MasterStopped && strings.HasPrefix(e.Detail, "detached") != detach {
+				t.Errorf("with detach %t, the master %s", detach, e.Detail)
 			}
 		}
 		if recorded != 1 {

@@ -21,11 +21,6 @@ import (
 )
 
 const (
-	eventUpgraded      = "upgraded"
-	eventUpgradeFailed = "upgrade-failed"
-)
-
-const (
 	defaultDrain = 30 * time.Second
 	// checkWithin bounds the check of the new program.
 	checkWithin = 10 * time.Second
@@ -66,7 +61,7 @@ type Upgrade struct {
 	Took time.Duration
 }
 
-// UpgradeCheck is what the new program is checked with.
+// UpgradeCheck has the arguments of the check of the new program.
 type UpgradeCheck struct {
 	Binary string
 	State  string // folder with a copy of the state
@@ -104,7 +99,7 @@ const (
 	fileAdmin    = "admin"
 )
 
-// Handover is what a master passes to the next one in the same process.
+// Handover has the descriptors that a master passes to the next one in the same process.
 type Handover struct {
 	Upgrade Upgrade
 	// Files are the lock of the state and the listeners, by name. The admin socket and the lock are taken by [New], the
@@ -131,10 +126,11 @@ func (h *Handover) Close() {
 
 // upgrader is the part of a master that replaces its program.
 type upgrader struct {
-	one   chan struct{}      // has room for one upgrade at a time
-	begin chan *drainRequest // to Run
-	next  *Handover          // for the next program; set before the master stops for it
-	going atomic.Value       // id of the upgrade under way or completed by this program, a string
+	master *Master
+	one    chan struct{}      // has room for one upgrade at a time
+	begin  chan *drainRequest // to Run
+	next   *Handover          // for the next program; set before the master stops for it
+	going  atomic.Value       // id of the upgrade under way or completed by this program, a string
 	// from is the upgrade that this program comes from, nil if it comes from none. It is complete when served is
 	// closed.
 	from   *Upgrade
@@ -149,8 +145,8 @@ type drainRequest struct {
 	executes chan bool     // receives whether the program is replaced now
 }
 
-func newUpgrader(handed *Handover) *upgrader {
-	u := &upgrader{one: make(chan struct{}, 1), begin: make(chan *drainRequest), served: make(chan struct{})}
+func newUpgrader(m *Master, handed *Handover) *upgrader {
+	u := &upgrader{master: m, one: make(chan struct{}, 1), begin: make(chan *drainRequest), served: make(chan struct{})}
 	if handed != nil {
 		from := handed.Upgrade
 		u.from = &from
@@ -180,12 +176,12 @@ func (m *Master) Upgrade(
 	}
 	m.upgrades.going.Store(u.ID)
 	progress(UpgradeChecking, u)
-	if err := m.checkUpgrade(ctx, &u); err != nil {
+	if err := m.upgrades.check(ctx, &u); err != nil {
 		u.Failure = err.Error()
-		m.recordUpgrade(u)
+		m.journal().upgraded(u)
 		return err
 	}
-	next, err := m.newHandover()
+	next, err := m.upgrades.newHandover()
 	if err != nil {
 		return err
 	}
@@ -206,8 +202,9 @@ func (m *Master) Upgrade(
 	return nil
 }
 
-// checkUpgrade has the new program check that it can take over.
-func (m *Master) checkUpgrade(ctx context.Context, u *Upgrade) error {
+// check has the new program check that it can take over.
+func (u *upgrader) check(ctx context.Context, up *Upgrade) error {
+	m := u.master
 	select {
 	case <-m.stopping:
 		return ErrAborted
@@ -219,12 +216,12 @@ func (m *Master) checkUpgrade(ctx context.Context, u *Upgrade) error {
 	defer cancel()
 	folder := filepath.Join(m.options.RuntimeDir, upgradeFolder)
 	defer func() { _ = os.RemoveAll(folder) }() // the next start removes it too
-	schema, err := m.copyState(folder)
+	schema, err := u.copyState(folder)
 	if err != nil {
 		return fmt.Errorf("copy the state for the check of the new program: %w", err)
 	}
 	target, err := m.options.CheckUpgrade(ctx, UpgradeCheck{
-		Binary: u.Binary, State: folder, Listener: m.listener.Addr(), Env: []string{
+		Binary: up.Binary, State: folder, Listener: m.listener.Addr(), Env: []string{
 			process.EnvMasterID + "=" + m.store.MasterID(),
 			process.EnvStateDir + "=" + m.store.StateDirID().String(),
 		},
@@ -235,14 +232,15 @@ func (m *Master) checkUpgrade(ctx context.Context, u *Upgrade) error {
 	if target.Schema != schema {
 		return fmt.Errorf("version %s writes schema %d of the state, which version %s cannot read back "+
 			"(it has schema %d): stop the master with USR1, which leaves the workers running, and start the new one",
-			target.Version, target.Schema, u.From, schema)
+			target.Version, target.Schema, up.From, schema)
 	}
-	u.To = target.Version
+	up.To = target.Version
 	return nil
 }
 
 // copyState makes the folder with a copy of the state, and returns the version of its schema.
-func (m *Master) copyState(folder string) (schema uint64, err error) {
+func (u *upgrader) copyState(folder string) (schema uint64, err error) {
+	m := u.master
 	snap, err := m.store.Snapshot()
 	if err != nil {
 		return 0, err
@@ -262,15 +260,16 @@ func (m *Master) copyState(folder string) (schema uint64, err error) {
 	})
 }
 
-// drainFor drains the gateway for an upgrade. It returns false if ctx ended meanwhile: then the master stops.
-func (m *Master) drainFor(ctx context.Context, r *drainRequest) bool {
-	u := &r.next.Upgrade
-	m.log.Info("master upgrading", "path", u.Binary, "version", u.To, "drain", r.drain)
+// drain drains the gateway for an upgrade. It returns false if ctx ended meanwhile: then the master stops.
+func (u *upgrader) drain(ctx context.Context, r *drainRequest) bool {
+	m := u.master
+	up := &r.next.Upgrade
+	m.log.Info("master upgrading", "path", up.Binary, "version", up.To, "drain", r.drain)
 	close(r.draining)
-	u.Paused = process.BootTime()
+	up.Paused = process.BootTime()
 	drain, cancel := context.WithTimeout(ctx, r.drain)
 	defer cancel()
-	u.Cut = m.gateway.Drain(drain)
+	up.Cut = m.gateway.Drain(drain)
 	if ctx.Err() != nil {
 		r.next.Close()
 		r.executes <- false
@@ -282,21 +281,15 @@ func (m *Master) drainFor(ctx context.Context, r *drainRequest) bool {
 			l.SetUnlinkOnClose(false) // the next program serves the socket
 		}
 	}
-	m.upgrades.next = r.next
+	u.next = r.next
 	close(m.stopping)
 	r.executes <- true
 	return true
 }
 
-// stopAdmin ends the admin service. It leaves short calls some time to end.
-func (m *Master) stopAdmin() {
-	late := time.AfterFunc(adminGrace, m.admin.server.Stop)
-	defer late.Stop()
-	m.admin.server.GracefulStop()
-}
-
 // newHandover returns duplicates of the listeners.
-func (m *Master) newHandover() (*Handover, error) {
+func (u *upgrader) newHandover() (*Handover, error) {
+	m := u.master
 	h := &Handover{Files: map[string]*os.File{}}
 	for name, l := range map[string]net.Listener{
 		FileListener: m.listener, FileMetrics: m.metrics, FileRegistry: m.registry, fileAdmin: m.admin.current(),
@@ -332,9 +325,9 @@ func duplicate(listener net.Listener) (*os.File, error) {
 	return nil, fmt.Errorf("a listener of type %T has no descriptor", listener)
 }
 
-// HandOver releases everything that New opened, as Close does, except what it returns for the next program of this
-// process. It may be called instead of Close after Run has returned [ErrUpgrade]. If it returns an error too, the
-// upgrade can go on: the next master recovers the state as after a crash.
+// HandOver releases everything that New opened, as Close does, except the files that it returns for the next program
+// of this process. It may be called instead of Close after Run has returned [ErrUpgrade]. If it returns an error too,
+// the upgrade can go on: the next master recovers the state as after a crash.
 func (m *Master) HandOver() (*Handover, error) {
 	err := m.Close()
 	return m.upgrades.next, err
@@ -359,31 +352,13 @@ func (m *Master) AwaitUpgrade(ctx context.Context, id string) (Upgrade, error) {
 	}
 }
 
-// upgraded completes the upgrade that this program comes from. The master serves from now on.
-func (m *Master) upgraded() {
-	u := m.upgrades.from
-	if u == nil {
+// complete completes the upgrade that this program comes from. The master serves from now on.
+func (u *upgrader) complete() {
+	up := u.from
+	if up == nil {
 		return
 	}
-	u.Took = process.BootTime() - u.Paused
-	close(m.upgrades.served)
-	m.recordUpgrade(*u)
-}
-
-// recordUpgrade adds the outcome to the history and to the log.
-func (m *Master) recordUpgrade(u Upgrade) {
-	e := records.Event{Time: time.Now(), Type: eventUpgraded, Operator: u.Operator}
-	if u.Failure != "" {
-		e.Type, e.Detail = eventUpgradeFailed, fmt.Sprintf("%s: %s", u.Binary, u.Failure)
-		m.log.Error("upgrade failed", "path", u.Binary, "error", u.Failure)
-	} else {
-		e.Detail = fmt.Sprintf("from version %s to %s; %d calls cut", u.From, u.To, u.Cut)
-		m.log.Info("master upgraded", "former", u.From, "version", u.To, "cut", u.Cut, "duration", u.Took)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), upgradeRecordWithin)
-	defer cancel()
-	err := crashpoint.Do(crashpoint.UpgradeRecord, func() error { return m.store.Apply(ctx, records.AppendEvent(e)) })
-	if err != nil {
-		m.log.Warn("upgrade not recorded", "error", err)
-	}
+	up.Took = process.BootTime() - up.Paused
+	close(u.served)
+	u.master.journal().upgraded(*up)
 }

@@ -11,23 +11,24 @@ import (
 	"syscall"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
-// Verb is what an operator has done with workers or units.
+// Verb is an operator's command for workers or units, and the type of its event.
 type Verb string
 
 // The values of Verb. The last two are for units, the others for workers.
 const (
-	VerbStart   Verb = "start"
-	VerbStop    Verb = "stop"
-	VerbRestart Verb = "restart"
-	VerbSignal  Verb = "signal"
-	VerbEnable  Verb = "enable"
-	VerbDisable Verb = "disable"
+	VerbStart   Verb = eventtype.Start
+	VerbStop    Verb = eventtype.Stop
+	VerbRestart Verb = eventtype.Restart
+	VerbSignal  Verb = eventtype.Signal
+	VerbEnable  Verb = eventtype.Enable
+	VerbDisable Verb = eventtype.Disable
 )
 
 // Act is an operator's command about some workers or units.
@@ -56,7 +57,7 @@ const (
 	StageFailed  Stage = "failed"
 )
 
-// Report is how far an act is with one worker or unit, and what it waits for, what was done or why it failed.
+// Report is how far an act is with one worker or unit, and the reason of waiting, the result or the error.
 type Report struct {
 	Name   string
 	Stage  Stage
@@ -127,7 +128,7 @@ type acting struct {
 
 	mu      sync.Mutex
 	reports []Report          // not delivered yet: a caller that takes none must not hold the act up
-	pending map[string]string // what is not done, with the last reason
+	pending map[string]string // workers and units in progress, with the last reason
 	failed  bool
 	over    bool // there are no more reports
 }
@@ -424,7 +425,7 @@ func byWhom(o *records.Operator) string {
 	return fmt.Sprintf(" by user %d", o.UID)
 }
 
-// follow reports what a starting worker waits for, until ctx ends.
+// follow reports why a starting worker waits, until ctx ends.
 func (x *acting) follow(ctx context.Context, w *worker.Worker) {
 	changed, stop := x.s.services.Watch()
 	defer stop()

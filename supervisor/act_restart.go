@@ -25,7 +25,7 @@ func (x *acting) restart(ctx context.Context) error {
 	if len(ids) == 0 {
 		return x.end(ctx)
 	}
-	if len(x.s.applying) > 0 {
+	if x.s.changes.busy() {
 		x.waiting(ids, "another change is under way")
 	}
 	return x.restartWorkers(ctx, ids)

@@ -21,19 +21,19 @@ func (x *acting) units(ctx context.Context) error {
 	if err := x.checkUnits(s.set.specs()); err != nil {
 		return err
 	}
-	if len(s.applying) > 0 {
+	if s.changes.busy() {
 		x.waiting(x.Names, "another change is under way")
 	}
-	done, err := s.beginChange(ctx)
+	done, err := s.changes.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	configured := s.set.configured
+	configured := s.changes.configured
 	if err := x.checkUnits(configured); err != nil { // a reload may have been under way
 		return err
 	}
-	recs := recovery.UnitRecords(s.env.Secrets, configured, s.set.recorded, time.Now())
+	recs := s.changes.records()
 	var events []records.Event
 	for i := range recs {
 		if !slices.Contains(x.Names, recs[i].Name) {
@@ -50,7 +50,7 @@ func (x *acting) units(ctx context.Context) error {
 	if err := s.set.awaitWantedAgain(ctx, recovery.Wanted(configured, recs)); err != nil {
 		return err
 	}
-	r, err := s.change(ctx, configured, recs, events...)
+	r, err := s.changes.apply(ctx, configured, recs, events...)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (s *set) disabled(service string) string {
 	return ""
 }
 
-// checkUnits returns an error if a name is none of the units, or if what others need would be disabled.
+// checkUnits returns an error if a name is none of the units, or if other units depend on those that would be disabled.
 func (x *acting) checkUnits(units []unit.Spec) error {
 	if x.All || len(x.Names) == 0 {
 		return refused("name the units to %s", x.Verb)

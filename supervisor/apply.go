@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/eventtype"
@@ -12,7 +11,6 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
-	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // FaultError is the error of units that have a fault: they can never be the wanted set.
@@ -64,147 +62,26 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	if err := check(units); err != nil {
 		return err
 	}
-	done, err := s.beginChange(ctx)
+	done, err := s.changes.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	recs := recovery.UnitRecords(s.env.Secrets, units, s.set.recorded, time.Now())
-	planReload(units, recs, s.set.list(), s.outdated)
+	recs := s.changes.recordsOf(units)
+	planReload(units, recs, s.set.list(), s.changes.outdated)
 	wanted := recovery.Wanted(units, recs)
 	if err := s.set.awaitWantedAgain(ctx, wanted); err != nil {
 		return err
 	}
 	reloaded := records.Event{
-		Time: time.Now(), Type: eventtype.Reloaded, Operator: OperatorOf(ctx),
-		Detail: DescribeChanges(append(changesOf(s.set.specs(), wanted, s.outdated), blocked(wanted)...)),
+		Time: time.Now(), Type: eventtype.Reload, Operator: OperatorOf(ctx),
+		Detail: DescribeChanges(append(changesOf(s.set.specs(), wanted, s.changes.outdated), blocked(wanted)...)),
 	}
-	s.set.beginReplacing(wanted, s.outdated)
+	s.set.beginReplacing(wanted, s.changes.outdated)
 	defer func() { s.set.endReplacing(); s.services.Changed() }()
-	r, err := s.change(ctx, units, recs, reloaded)
+	r, err := s.changes.apply(ctx, units, recs, reloaded)
 	if err != nil {
 		return err
 	}
 	return endRollouts(ctx, s, r.complete(ctx))
-}
-
-// beginChange waits until the supervisor has recovered and no other change of the set is under way. The caller calls
-// done after its own.
-func (s *Supervisor) beginChange(ctx context.Context) (done func(), err error) {
-	select {
-	case s.applying <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("another change is under way: %w", ctx.Err())
-	}
-	done = func() { <-s.applying }
-	if err := s.do(ctx, func(context.Context) {}); err != nil {
-		done()
-		return nil, err
-	}
-	return done, nil
-}
-
-// change makes the configured units with these records the wanted set. They are durable before it starts the missing
-// workers and retires the surplus ones; it does not wait for either. The caller holds applying.
-func (s *Supervisor) change(
-	ctx context.Context, configured []unit.Spec, recs []records.Unit, events ...records.Event,
-) (r rollout, err error) {
-	units := recovery.Wanted(configured, recs)
-	if e := s.do(ctx, func(context.Context) { err = s.changeable(units) }); e != nil || err != nil {
-		return r, errors.Join(e, err)
-	}
-	if err := s.recordUnits(ctx, recs, events...); err != nil {
-		return r, fmt.Errorf("record the units: %w", err)
-	}
-	s.set.configured = configured
-	// Before a worker gets the id of a process that was only watched, and after it has lost it.
-	if err := s.watched.Remove(context.WithoutCancel(ctx), units, taken(units)); err != nil {
-		return r, err
-	}
-	defer func() {
-		if err == nil {
-			s.watched.Put(units, until(r.surplus))
-		}
-	}()
-	// A recorded change is made, even if the caller does not wait for it any more.
-	e := s.do(context.WithoutCancel(ctx), func(work context.Context) { r, err = s.install(work, units) })
-	err = errors.Join(e, err)
-	r.recorded = rolloutsOf(recs)
-	return r, err
-}
-
-// changeable returns an error if units cannot become the wanted set now. It runs in the goroutine of Serve.
-func (s *Supervisor) changeable(units []unit.Spec) error {
-	if s.Status() == Stopping {
-		return worker.ErrStopping
-	}
-	s.set.mu.Lock()
-	defer s.set.mu.Unlock()
-	s.set.dropFinished()
-	if w := s.set.stillStopping(units); w != nil {
-		return fmt.Errorf("%s is still being stopped: try again", w.ID())
-	}
-	return nil
-}
-
-// removedUnits returns the units that are not among the later ones, as units that offer nothing.
-func removedUnits(units, later []unit.Spec) (removed []unit.Spec) {
-	for _, u := range units {
-		if !slices.ContainsFunc(later, func(l unit.Spec) bool { return l.Name == u.Name }) {
-			removed = append(removed, unit.Spec{Name: u.Name})
-		}
-	}
-	return removed
-}
-
-// install makes units the wanted set, starts the missing workers and retires the surplus ones. It runs in the goroutine
-// of Serve.
-func (s *Supervisor) install(work context.Context, units []unit.Spec) (r rollout, err error) {
-	if err := s.changeable(units); err != nil {
-		return r, err
-	}
-	r = rollout{set: &s.set, services: s.services, watched: s.watched, ended: s.ended}
-	s.set.mu.Lock()
-	defer s.set.mu.Unlock()
-	present := map[string]*worker.Worker{}
-	for _, w := range s.set.workers {
-		present[w.ID()] = w
-	}
-	slots := s.env.Recovery.Slots(nil, units, false)
-	workers := make([]*worker.Worker, 0, len(slots))
-	var ports []unit.Port // of the added ones
-	for _, slot := range slots {
-		w := present[slot.ID]
-		if w == nil {
-			w = worker.New(&s.env, slot)
-			r.added, ports = append(r.added, w), append(ports, slot.Unit.Port)
-		} else {
-			r.kept = append(r.kept, updated{w, slot.Unit})
-		}
-		delete(present, slot.ID)
-		workers = append(workers, w)
-	}
-	for _, w := range s.set.workers {
-		if present[w.ID()] != nil {
-			r.surplus = append(r.surplus, w)
-		}
-	}
-	before := s.set.graph
-	offerDisabled(s.services, removedUnits(s.set.units, units))
-	offerDisabled(s.services, units)
-	s.set.setUnits(units)
-	s.set.setWorkers(append(workers, r.surplus...))
-	for i, w := range r.added {
-		serveAfter(work, w, holding(ports[i], r.surplus))
-	}
-	var surplus []*worker.Worker
-	for _, w := range r.surplus {
-		if !slices.Contains(s.set.retired, w) {
-			s.set.retired, surplus = append(s.set.retired, w), append(surplus, w)
-		}
-	}
-	s.helpers.Go(func() { retireInOrder(work, surplus, before, units) })
-	s.services.Changed() // workers may wait for less than before
-	s.guard.Changed()
-	return r, nil
 }

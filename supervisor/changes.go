@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
@@ -40,13 +39,13 @@ func (s *Supervisor) Changes(ctx context.Context, units ...unit.Spec) ([]Change,
 	if err := check(units); err != nil {
 		return nil, err
 	}
-	done, err := s.beginChange(ctx)
+	done, err := s.changes.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	wanted := recovery.Wanted(units, recovery.UnitRecords(s.env.Secrets, units, s.set.recorded, time.Now()))
-	changes := changesOf(s.set.specs(), wanted, s.outdated)
+	wanted := recovery.Wanted(units, s.changes.recordsOf(units))
+	changes := changesOf(s.set.specs(), wanted, s.changes.outdated)
 	resolver := s.set.resolveWith(dependencies.NewGraph(wanted))
 	for i, c := range changes {
 		if b := resolver.Of(c.Unit); b.Blocked() && (c.Action == ActionStart || c.Action == ActionReplace) {
@@ -78,23 +77,23 @@ func DescribeChanges(changes []Change) string {
 
 // outdated returns the workers of the unit that were started with another executable or other arguments. If the
 // executable cannot be read, there are none: Apply leaves the workers as they are.
-func (s *Supervisor) outdated(u unit.Spec) []string {
+func (c *changer) outdated(u unit.Spec) []string {
 	if u.Schedule.Cron != "" {
 		return nil // a run goes on, and the next one is of the new version
 	}
 	before := u
-	for _, present := range s.set.specs() {
+	for _, present := range c.s.set.specs() {
 		if present.Name == u.Name {
 			before = present
 		}
 	}
 	var ids []string
-	for _, w := range s.set.list() {
+	for _, w := range c.s.set.list() {
 		info := w.Info()
 		if info == nil || !owns(u, w.ID()) {
 			continue
 		}
-		if recovery.CompareChange(s.env.Secrets, before, u, info.Worker) == recovery.Differs {
+		if recovery.CompareChange(c.s.env.Secrets, before, u, info.Worker) == recovery.Differs {
 			ids = append(ids, w.ID())
 		}
 	}

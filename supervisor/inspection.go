@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -21,7 +22,7 @@ type Inspection struct {
 	// Since is when it reached its status; zero if that is not known.
 	Since time.Time
 	// Events are the last ones about the worker or its unit, the newest first.
-	Events []records.Event
+	Events []records.Entry
 	// Settings are the unit in force, nil if the unit is not wanted any more, or no master runs.
 	Settings *unit.Spec
 	// Spent is the number of restarts of the budget that are spent.
@@ -61,7 +62,7 @@ func Inspect(ctx context.Context, s *Supervisor, processes bool, names ...string
 	if err != nil {
 		return nil, err
 	}
-	snap, err := s.opts.Store.Snapshot()
+	entries, err := s.opts.Store.Events(0, math.MaxInt)
 	if err != nil {
 		s.log.Debug("history not read", "error", err) // the workers are known without it
 	}
@@ -75,7 +76,7 @@ func Inspect(ctx context.Context, s *Supervisor, processes bool, names ...string
 	}
 	list := make([]Inspection, 0, len(workers))
 	for _, info := range workers {
-		in := inspectionOf(info, snap.Events)
+		in := inspectionOf(info, entries)
 		in.Retired = retired[info.ID]
 		if u, wanted := specs[info.Unit]; wanted {
 			in.Settings = &u
@@ -90,8 +91,10 @@ func Inspect(ctx context.Context, s *Supervisor, processes bool, names ...string
 	return list, nil
 }
 
-// InspectRecords is [Inspect] while no master runs: what the state in stateDir says.
-func InspectRecords(snap records.Snapshot, stateDir string, names ...string) ([]Inspection, error) {
+// InspectRecords is [Inspect] while no master runs: of the snapshot and the history of the state in stateDir.
+func InspectRecords(
+	snap records.Snapshot, entries []records.Entry, stateDir string, names ...string,
+) ([]Inspection, error) {
 	var list []Inspection
 	var known []string
 	found := map[string]bool{}
@@ -106,7 +109,7 @@ func InspectRecords(snap records.Snapshot, stateDir string, names ...string) ([]
 			continue
 		}
 		info := worker.Recorded(w, logs.Path(logs.DefaultDir(stateDir), w.ID))
-		list = append(list, inspectionOf(info, snap.Events))
+		list = append(list, inspectionOf(info, entries))
 	}
 	for _, name := range names {
 		if !found[name] {
@@ -116,8 +119,8 @@ func InspectRecords(snap records.Snapshot, stateDir string, names ...string) ([]
 	return list, nil
 }
 
-// inspectionOf returns what the worker and the history, oldest first, say.
-func inspectionOf(info worker.Info, events []records.Event) Inspection {
+// inspectionOf returns the inspection of a worker with this history, oldest event first.
+func inspectionOf(info worker.Info, events []records.Entry) Inspection {
 	in := Inspection{Info: info}
 	for _, e := range slices.Backward(events) {
 		ours := e.Worker == info.ID

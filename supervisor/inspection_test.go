@@ -17,7 +17,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// inspect returns what is known of one worker.
+// inspect returns the inspection of one worker.
 func (m *master) inspect(t *testing.T, id string) Inspection {
 	t.Helper()
 	list, err := Inspect(t.Context(), m.Supervisor, true, id)
@@ -134,7 +134,7 @@ func TestInspectOfAnOutdatedWorker(t *testing.T) {
 	})
 }
 
-// Without a master, the records tell what they can.
+// Without a master, the records and the history are used.
 func TestInspectRecords(t *testing.T) {
 	at := time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
 	snap := records.Snapshot{
@@ -143,20 +143,22 @@ func TestInspectRecords(t *testing.T) {
 			{ID: "web-0", Unit: "web", Status: records.StatusFailed, LastExit: &identity.Exit{At: at}},
 			{ID: "db-0", Unit: "db", Status: records.StatusRunning},
 		},
-		Events: []records.Event{
-			{Time: at.Add(time.Second), Worker: "db-0", Type: "running"}, {Worker: "web-0", Type: "exited"},
-		},
+	}
+	entries := []records.Entry{
+		{Seq: 1, Event: records.Event{Time: at.Add(time.Second), Worker: "db-0", Type: "running"}},
+		{Seq: 2, Event: records.Event{Worker: "web-0", Type: "exited"}},
 	}
 	for _, test := range []struct {
 		name, id string
 		since    time.Time
 	}{{"web", "web-0", at}, {"db-0", "db-0", at.Add(time.Second)}, {"db", "db-0", at.Add(time.Second)}} {
-		list, err := InspectRecords(snap, t.TempDir(), test.name)
+		list, err := InspectRecords(snap, entries, t.TempDir(), test.name)
 		if err != nil || len(list) != 1 || list[0].ID != test.id || !list[0].Since.Equal(test.since) {
 			t.Errorf("%s: %+v, %v", test.name, list, err)
 		}
 	}
-	if _, err := InspectRecords(snap, t.TempDir(), "wbe-0"); err == nil || !strings.Contains(err.Error(), `"web-0"`) {
+	_, err := InspectRecords(snap, entries, t.TempDir(), "wbe-0")
+	if err == nil || !strings.Contains(err.Error(), `"web-0"`) {
 		t.Errorf("an unknown name: %v", err)
 	}
 }

@@ -34,8 +34,9 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 		s.log.Error("record not readable", "record", key, "error", err)
 	}
 	warnOfOtherKey(s.log, s.env.Secrets, snap.Workers)
-	units := recovery.UnitRecords(s.env.Secrets, s.set.configured, snap.Units, time.Now())
-	s.set.want(recovery.Wanted(s.set.configured, units), snap.Units)
+	units := recovery.UnitRecords(s.env.Secrets, s.changes.configured, snap.Units, time.Now())
+	s.changes.recorded = snap.Units
+	s.set.want(recovery.Wanted(s.changes.configured, units))
 	s.env.Recovery = s.newRecoveryContext()
 	holders, scanErr := s.scan(ctx)
 	if scanErr != nil {
@@ -48,7 +49,7 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 			return err
 		}
 	}
-	if err := s.recordStart(ctx, units); err != nil {
+	if err := s.changes.recordStart(ctx, units); err != nil {
 		return fmt.Errorf("record the units: %w", err)
 	}
 	s.sweepStrays(work, strays)

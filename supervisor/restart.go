@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -63,7 +64,7 @@ type Restarting struct {
 // started meanwhile completes it. Restart returns [ErrNoWorkers] before it changes anything, and waits until other
 // changes of the set are done. progress may be nil; it is called for one worker at a time, and must not block.
 func (s *Supervisor) Restart(ctx context.Context, req RestartRequest, progress func(Progress)) (*Restarting, error) {
-	done, err := s.beginChange(ctx)
+	done, err := s.changes.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -77,8 +78,12 @@ func (s *Supervisor) Restart(ctx context.Context, req RestartRequest, progress f
 	for _, w := range r.targets() {
 		restarting.workers = append(restarting.workers, w.ID())
 	}
+	operator := OperatorOf(ctx)
 	run := func(work context.Context) {
-		s.rolling.Go(func() {
+		if operator != nil {
+			work = WithOperator(work, *operator)
+		}
+		s.changes.rolling.Go(func() {
 			defer close(restarting.done)
 			defer done()
 			restarting.err = r.execute(work, s)
@@ -105,7 +110,7 @@ func (r *Restarting) Wait(ctx context.Context) error {
 	}
 }
 
-// beginRestart records the restart and starts the spare workers. The caller holds applying.
+// beginRestart records the restart and starts the spare workers. The caller has begun a change.
 func beginRestart(ctx context.Context, s *Supervisor, req RestartRequest) (r rollout, err error) {
 	ids := req.Workers
 	if err := restartable(s.set.list(), ids); err != nil {
@@ -123,9 +128,9 @@ func beginRestart(ctx context.Context, s *Supervisor, req RestartRequest) (r rol
 			})...)
 		}
 	}
-	recs := recovery.UnitRecords(s.env.Secrets, s.set.configured, s.set.recorded, time.Now())
+	recs := s.changes.records()
 	var events []records.Event
-	for i, u := range s.set.configured {
+	for i, u := range s.changes.configured {
 		workers := targets(s.set.list(), owned(recovery.WithReplicas(u, recs[i].Wanted()), ids))
 		if len(workers) == 0 {
 			continue
@@ -135,15 +140,13 @@ func beginRestart(ctx context.Context, s *Supervisor, req RestartRequest) (r rol
 		}
 		recs[i].Changed = time.Now()
 		names := namesOfTargets(*recs[i].Rollout)
-		e := rolloutEvent(recs[i], "", u.Name+": "+names)
-		e.Operator = OperatorOf(ctx)
-		events = append(events, e)
+		events = append(events, rolloutEvent(ctx, recs[i], eventtype.Restart, u.Name+": "+names))
 		s.log.Info("restart requested", "unit", u.Name, "workers", names)
 	}
-	if err := s.set.awaitWantedAgain(ctx, recovery.Wanted(s.set.configured, recs)); err != nil {
+	if err := s.set.awaitWantedAgain(ctx, recovery.Wanted(s.changes.configured, recs)); err != nil {
 		return r, err
 	}
-	return s.change(ctx, s.set.configured, recs, events...)
+	return s.changes.apply(ctx, s.changes.configured, recs, events...)
 }
 
 // restartable returns an error that names the first of the ids that has no worker, or one that is wanted stopped.

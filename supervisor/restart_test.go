@@ -58,7 +58,7 @@ func (m *master) rolled(t *testing.T, prefix string) []string {
 	return list
 }
 
-// startsAndStops returns what the world did with the workers' processes.
+// startsAndStops returns the starts and stops of the workers' processes.
 func startsAndStops(world *fakeOS) []string {
 	return slices.DeleteFunc(world.did(), func(act string) bool {
 		return !strings.HasPrefix(act, "start ") && !strings.HasPrefix(act, "terminate ")
@@ -72,7 +72,8 @@ func TestRestartReplacesOneWorkerAfterTheOther(t *testing.T) {
 		settle(time.Second)
 		kept := world.of("worker-1")
 		world.set(func() { world.acts = nil })
-		progress, err := m.restarted(t.Context(), RestartRequest{Workers: []string{"worker-2", "worker-0"}})
+		ctx := WithOperator(t.Context(), records.Operator{UID: 7})
+		progress, err := m.restarted(ctx, RestartRequest{Workers: []string{"worker-2", "worker-0"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,6 +94,12 @@ func TestRestartReplacesOneWorkerAfterTheOther(t *testing.T) {
 		wantEvents := []string{"restart worker: worker-0 worker-2", "restart-completed worker"}
 		if got := m.rolled(t, "restart"); !slices.Equal(got, wantEvents) {
 			t.Errorf("events are %q, want %q", got, wantEvents)
+		}
+		snap, _ := m.store.Snapshot()
+		for _, e := range snap.Events {
+			if strings.HasPrefix(e.Type, "restart") && (e.Unit != "worker" || e.Operator == nil || e.Operator.UID != 7) {
+				t.Errorf("%+v, want it of the unit and by user 7", e)
+			}
 		}
 		m.stop(nil)
 	})

@@ -7,18 +7,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
-// Suffixes of the types of the events that record what became of a rollout: "reload-resumed", "restart-completed".
-const (
-	rolloutResumed   = "-resumed"
-	rolloutCompleted = "-completed"
-	rolloutStopped   = "-stopped"
-)
+// outcomeTypes are the types of the events for the outcome of a rollout.
+type outcomeTypes struct{ resumed, completed, stopped string }
+
+var rolloutOutcomes = map[records.RolloutAct]outcomeTypes{
+	records.ActRestart: {eventtype.RestartResumed, eventtype.RestartCompleted, eventtype.RestartStopped},
+	records.ActReload:  {eventtype.ReloadResumed, eventtype.ReloadCompleted, eventtype.ReloadStopped},
+}
 
 // planReload adds to the records of the units the rollouts that replace their outdated workers, in place of earlier
 // ones.
@@ -125,53 +127,57 @@ func endRollouts(ctx context.Context, s *Supervisor, err error) error {
 	if isEnd(err) {
 		return err
 	}
-	recs := recovery.UnitRecords(s.env.Secrets, s.set.configured, s.set.recorded, time.Now())
+	recs := s.changes.records()
 	var events []records.Event
 	for i, rec := range recs {
 		if rec.Rollout == nil {
 			continue
 		}
-		what, detail := rolloutCompleted, rec.Name
+		what, detail := rolloutOutcomes[rec.Rollout.Act].completed, rec.Name
 		if err != nil {
-			what, detail = rolloutStopped, rec.Name+": "+err.Error()
+			what, detail = rolloutOutcomes[rec.Rollout.Act].stopped, rec.Name+": "+err.Error()
 		}
 		recs[i].Rollout, recs[i].Changed = nil, time.Now()
-		events = append(events, rolloutEvent(rec, what, detail))
+		events = append(events, rolloutEvent(ctx, recs[i], what, detail))
 	}
 	if len(events) == 0 {
 		return err
 	}
-	r, e := s.change(context.WithoutCancel(ctx), s.set.configured, recs, events...)
+	r, e := s.changes.apply(context.WithoutCancel(ctx), s.changes.configured, recs, events...)
 	if e != nil {
 		return errors.Join(err, e)
 	}
 	return errors.Join(err, r.awaitSurplus(ctx))
 }
 
-func rolloutEvent(rec records.Unit, what, detail string) records.Event {
-	return records.Event{Time: rec.Changed, Unit: rec.Name, Type: string(rec.Rollout.Act) + what, Detail: detail}
+// rolloutEvent returns an event about the unit, with the operator of ctx: a rollout that an earlier master has begun
+// has none.
+func rolloutEvent(ctx context.Context, rec records.Unit, what, detail string) records.Event {
+	return records.Event{Time: rec.Changed, Unit: rec.Name, Type: what, Detail: detail, Operator: OperatorOf(ctx)}
 }
 
 // resumeRollouts continues the rollouts that an earlier master has recorded.
 func resumeRollouts(ctx context.Context, s *Supervisor) {
-	done, err := s.beginChange(ctx)
+	done, err := s.changes.begin(ctx)
 	if err != nil {
 		return // the master ends
 	}
 	defer done()
-	recs := recovery.UnitRecords(s.env.Secrets, s.set.configured, s.set.recorded, time.Now())
+	recs := s.changes.records()
 	var events []records.Event
 	for _, rec := range recs {
 		if rec.Rollout != nil {
 			workers := namesOfTargets(*rec.Rollout)
-			events = append(events, rolloutEvent(rec, rolloutResumed, rec.Name+": "+workers))
+			resumed := rolloutEvent(ctx, rec, rolloutOutcomes[rec.Rollout.Act].resumed, rec.Name+": "+workers)
+			resumed.Time = time.Now()
+			events = append(events, resumed)
 			s.log.Info("rollout resumed", "unit", rec.Name, "action", string(rec.Rollout.Act), "workers", workers)
 		}
 	}
 	if len(events) == 0 {
 		return
 	}
-	r, err := s.change(ctx, s.set.configured, recs, events...)
+	r, err := s.changes.apply(ctx, s.changes.configured, recs, events...)
 	if err != nil {
 		s.log.Error("rollout stopped", "error", err)
 		return

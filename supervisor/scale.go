@@ -40,13 +40,13 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	if n < 0 || n > MaxReplicas {
 		return Scaling{}, fmt.Errorf("%w: %d: must be 0 to %d", ErrReplicas, n, MaxReplicas)
 	}
-	done, err := s.beginChange(ctx)
+	done, err := s.changes.begin(ctx)
 	if err != nil {
 		return Scaling{}, err
 	}
 	defer done()
-	configured := s.set.configured
-	recs := recovery.UnitRecords(s.env.Secrets, configured, s.set.recorded, time.Now())
+	configured := s.changes.configured
+	recs := s.changes.records()
 	i := slices.IndexFunc(recs, func(u records.Unit) bool { return u.Name == name })
 	if i < 0 {
 		return Scaling{}, fmt.Errorf("%w: %q", ErrNoUnit, name)
@@ -67,8 +67,8 @@ func (s *Supervisor) Scale(ctx context.Context, name string, n int) (Scaling, er
 	if n != recs[i].Replicas {
 		recs[i].Scale = &n
 	}
-	scaling.rollout, err = s.change(ctx, configured, recs, records.Event{
-		Time: recs[i].Changed, Unit: name, Type: eventtype.Scaled, Operator: OperatorOf(ctx),
+	scaling.rollout, err = s.changes.apply(ctx, configured, recs, records.Event{
+		Time: recs[i].Changed, Unit: name, Type: eventtype.Scale, Operator: OperatorOf(ctx),
 		Detail: fmt.Sprintf("%s: %d replicas after %d, configured %d", name, n, scaling.Before, scaling.Configured),
 	})
 	if err != nil {

@@ -92,7 +92,7 @@ func TestScaleStartsTheMissingAndStopsTheSurplus(t *testing.T) {
 		if got := m.units(); got != "worker 2 scaled 0" || m.ids() != "" {
 			t.Errorf("recorded are %s, workers %s; want none", got, m.ids())
 		}
-		if n := m.events(eventtype.Scaled); n != 4 {
+		if n := m.events(eventtype.Scale); n != 4 {
 			t.Errorf("%d events, want one for each scale", n)
 		}
 		m.stop(nil)
@@ -154,7 +154,7 @@ func TestScaleCutOffAfterTheRecordIsCompleted(t *testing.T) {
 			kept := world.of("worker-0")
 			recs := recovery.UnitRecords(nil, []unit.Spec{unitOf(t, "worker", 2)}, nil, time.Now())
 			recs[0].Scale = &n
-			if err := m.recordUnits(t.Context(), recs); err != nil {
+			if err := m.changes.recordUnits(t.Context(), recs); err != nil {
 				t.Fatal(err)
 			}
 			m.crash()

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -22,11 +21,6 @@ type set struct {
 	// replacing are the ids of outdated workers that others depend on and that an Apply is about to replace.
 	replacing map[string]bool
 	unmanaged func() []worker.Info // the processes of unmanaged units
-
-	// Only recover and the holder of Supervisor.applying use the following.
-	configured []unit.Spec    // as they were passed in
-	recorded   []records.Unit // the units that are known to be recorded
-	unrecorded bool           // those of the start could not be recorded yet
 }
 
 func (s *set) list() []*worker.Worker {
@@ -77,12 +71,11 @@ func (s *set) unit(name string) unit.Spec {
 	return unit.Spec{}
 }
 
-// want makes units the wanted ones at the start, when those in the list are recorded.
-func (s *set) want(units []unit.Spec, recorded []records.Unit) {
+// want makes units the wanted ones at the start.
+func (s *set) want(units []unit.Spec) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.setUnits(units)
-	s.recorded = recorded
 }
 
 // hasRetired reports whether the worker has been told to stop for good.

@@ -105,12 +105,11 @@ type Supervisor struct {
 
 	rotate  func(ctx context.Context) // rotates the logs until ctx ends; tests of months do without
 	helpers sync.WaitGroup            // goroutines of Serve, besides those of the workers
-	rolling sync.WaitGroup            // those that change the set: they end when commands fail
 	meter   *usage.Meter
 	guard   *usage.Guard
 
-	set      set
-	applying chan struct{} // has room for one Apply at a time
+	set     set
+	changes *changer
 
 	mu     sync.Mutex
 	status Status
@@ -137,7 +136,6 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 		recovered: make(chan struct{}),
 		commands:  make(chan func(context.Context)),
 		ended:     make(chan struct{}),
-		applying:  make(chan struct{}, 1),
 		hurry:     make(chan struct{}),
 		stopping:  make(chan struct{}),
 		scan:      process.Scan,
@@ -159,7 +157,7 @@ func New(opts Options, units ...unit.Spec) (*Supervisor, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	s.set.configured = units
+	s.changes = newChanger(s, units)
 	s.preRegister()
 	if s.env, err = s.newEnv(checks, secrets); err != nil {
 		return nil, err
@@ -211,8 +209,8 @@ func (s *Supervisor) newEnv(checks *probe.Scheduler, secrets records.SecretKey) 
 // preRegister offers the services that will be available after recovery, so that earlier calls wait for them.
 func (s *Supervisor) preRegister() {
 	snap, err := s.opts.Store.Present()
-	s.set.setUnits(recovery.Wanted(s.set.configured,
-		recovery.UnitRecords(nil, s.set.configured, snap.Units, time.Time{})))
+	s.set.setUnits(recovery.Wanted(s.changes.configured,
+		recovery.UnitRecords(nil, s.changes.configured, snap.Units, time.Time{})))
 	for _, u := range s.set.units {
 		if (u.Replicas > 0 || u.Disabled) && !u.NoServices {
 			s.services.Offer(services.OfUnit(u.Name), u.Services...)
@@ -262,7 +260,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	s.env.Essential = stopper(ctx, fail, s.log, s.opts.OnEssential)
-	defer s.rolling.Wait()
+	defer s.changes.rolling.Wait()
 	defer close(s.ended)
 	var beside sync.WaitGroup
 	defer beside.Wait()
@@ -283,7 +281,7 @@ func (s *Supervisor) Serve(ctx context.Context) error {
 	s.setStatus(Running)
 	s.services.Reconsider()
 	close(s.recovered)
-	s.rolling.Go(func() { resumeRollouts(work, s) })
+	s.changes.rolling.Go(func() { resumeRollouts(work, s) })
 
 	for running := true; running; {
 		select {

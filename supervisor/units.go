@@ -16,13 +16,13 @@ import (
 // recordUnits makes the records of the set and the events durable. Units that are not in the set any more are recorded
 // as retired. After a failed write, the recorded content is not known, so all units are written. The caller holds
 // applying, or is recover.
-func (s *Supervisor) recordUnits(ctx context.Context, units []records.Unit, events ...records.Event) error {
+func (c *changer) recordUnits(ctx context.Context, units []records.Unit, events ...records.Event) error {
 	var muts []records.Mutation
 	for _, u := range units {
 		muts = append(muts, records.PutUnit(u))
 	}
 	names := namesOf(units)
-	for _, u := range s.set.recorded {
+	for _, u := range c.recorded {
 		if slices.Contains(names, u.Name) {
 			continue
 		}
@@ -34,9 +34,9 @@ func (s *Supervisor) recordUnits(ctx context.Context, units []records.Unit, even
 	for _, e := range events {
 		muts = append(muts, records.AppendEvent(e))
 	}
-	err := crashpoint.Do(crashpoint.UnitRecord, func() error { return s.opts.Store.Apply(ctx, muts...) })
+	err := crashpoint.Do(crashpoint.UnitRecord, func() error { return c.s.opts.Store.Apply(ctx, muts...) })
 	if err == nil {
-		s.set.recorded, s.set.unrecorded = units, false
+		c.recorded, c.unrecorded = units, false
 	}
 	return err
 }
@@ -52,21 +52,21 @@ func namesOf(units []records.Unit) []string {
 // recordStart records the units with which the supervisor has been started. If the state cannot be written now,
 // recordStart tries again in the background until ctx ends: living workers need a master meanwhile, and until then the
 // next master would decide as this one has done, from the same records.
-func (s *Supervisor) recordStart(ctx context.Context, units []records.Unit) error {
+func (c *changer) recordStart(ctx context.Context, units []records.Unit) error {
 	byName := slices.SortedFunc(slices.Values(units), func(a, b records.Unit) int {
 		return strings.Compare(a.Name, b.Name)
 	})
-	if slices.EqualFunc(byName, s.set.recorded, func(a, b records.Unit) bool { return reflect.DeepEqual(a, b) }) {
+	if slices.EqualFunc(byName, c.recorded, func(a, b records.Unit) bool { return reflect.DeepEqual(a, b) }) {
 		return nil
 	}
-	err := s.recordUnits(context.WithoutCancel(ctx), units) // else Serve would not stop the workers if ctx ends now
+	err := c.recordUnits(context.WithoutCancel(ctx), units) // else Serve would not stop the workers if ctx ends now
 	if !errors.Is(err, store.ErrUnavailable) {
 		return err
 	}
-	s.log.Error("units not recorded, retrying", "error", err)
-	s.set.unrecorded = true
-	s.helpers.Go(func() {
-		for s.recordAgain(ctx, units) != nil {
+	c.s.log.Error("units not recorded, retrying", "error", err)
+	c.unrecorded = true
+	c.s.helpers.Go(func() {
+		for c.recordAgain(ctx, units) != nil {
 			select {
 			case <-time.After(unitRetry):
 			case <-ctx.Done():
@@ -81,15 +81,15 @@ func (s *Supervisor) recordStart(ctx context.Context, units []records.Unit) erro
 const unitRetry = 250 * time.Millisecond
 
 // recordAgain records the units unless a later change has recorded others.
-func (s *Supervisor) recordAgain(ctx context.Context, units []records.Unit) error {
+func (c *changer) recordAgain(ctx context.Context, units []records.Unit) error {
 	select {
-	case s.applying <- struct{}{}:
+	case c.turn <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-s.applying }()
-	if !s.set.unrecorded {
+	defer func() { <-c.turn }()
+	if !c.unrecorded {
 		return nil
 	}
-	return s.recordUnits(ctx, units)
+	return c.recordUnits(ctx, units)
 }

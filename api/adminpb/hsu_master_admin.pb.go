@@ -591,7 +591,7 @@ type Inspection struct {
 	// The last ones, the newest first.
 	Exits []*Inspection_PastExit `protobuf:"bytes,3,rep,name=exits,proto3" json:"exits,omitempty"`
 	// The last ones about the worker or its unit, the newest first.
-	Events []*Inspection_Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
+	Events []*Event `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`
 	// Absent offline, and after the unit was removed.
 	Policy *Inspection_Policy `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
 	// Keys of the unit that is in force. The environment has names only.
@@ -667,7 +667,7 @@ func (x *Inspection) GetExits() []*Inspection_PastExit {
 	return nil
 }
 
-func (x *Inspection) GetEvents() []*Inspection_Event {
+func (x *Inspection) GetEvents() []*Event {
 	if x != nil {
 		return x.Events
 	}
@@ -1115,7 +1115,7 @@ type ActRequest struct {
 	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
 	// In place of names: all workers that the master starts.
 	All bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
-	// Also if running units depend on what is stopped or disabled.
+	// Also if running units depend on the stopped or disabled ones.
 	Force bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	// Return as soon as all is recorded and has begun.
 	NoWait bool `protobuf:"varint,5,opt,name=no_wait,json=noWait,proto3" json:"no_wait,omitempty"`
@@ -1222,7 +1222,7 @@ type ActResponse struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// "waiting", "begun", and last "done" or "failed".
 	Phase string `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
-	// What it waits for, what was done or why it failed; may be empty.
+	// The reason of waiting, the result or the error; may be empty.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1532,7 +1532,7 @@ type LogsRequest struct {
 	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
 	// All workers; names is empty then.
 	All bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
-	// Go on with what is written, until the caller cancels the call or the master ends.
+	// Go on with new lines, until the caller cancels the call or the master ends.
 	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
 	// Only the last lines of those that the other fields select; absent: all.
 	Lines *int64 `protobuf:"varint,4,opt,name=lines,proto3,oneof" json:"lines,omitempty"`
@@ -1625,7 +1625,7 @@ func (x *LogsRequest) GetPrevious() bool {
 	return false
 }
 
-// LogsResponse is what was written, in the order in which it was.
+// LogsResponse has lines in the order in which they were written.
 type LogsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Texts         []*LogText             `protobuf:"bytes,1,rep,name=texts,proto3" json:"texts,omitempty"`
@@ -3937,84 +3937,6 @@ func (x *Inspection_PastExit) GetReason() string {
 	return ""
 }
 
-// Event is a line of the history.
-type Inspection_Event struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	At     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
-	Type   string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	Detail string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
-	// The user whose command was the cause, and that command.
-	Uid           *uint32 `protobuf:"varint,4,opt,name=uid,proto3,oneof" json:"uid,omitempty"`
-	Command       string  `protobuf:"bytes,5,opt,name=command,proto3" json:"command,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Inspection_Event) Reset() {
-	*x = Inspection_Event{}
-	mi := &file_hsu_master_admin_proto_msgTypes[51]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Inspection_Event) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Inspection_Event) ProtoMessage() {}
-
-func (x *Inspection_Event) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[51]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Inspection_Event.ProtoReflect.Descriptor instead.
-func (*Inspection_Event) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 1}
-}
-
-func (x *Inspection_Event) GetAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.At
-	}
-	return nil
-}
-
-func (x *Inspection_Event) GetType() string {
-	if x != nil {
-		return x.Type
-	}
-	return ""
-}
-
-func (x *Inspection_Event) GetDetail() string {
-	if x != nil {
-		return x.Detail
-	}
-	return ""
-}
-
-func (x *Inspection_Event) GetUid() uint32 {
-	if x != nil && x.Uid != nil {
-		return *x.Uid
-	}
-	return 0
-}
-
-func (x *Inspection_Event) GetCommand() string {
-	if x != nil {
-		return x.Command
-	}
-	return ""
-}
-
 // Policy is how the master goes on with the worker.
 type Inspection_Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4034,7 +3956,7 @@ type Inspection_Policy struct {
 
 func (x *Inspection_Policy) Reset() {
 	*x = Inspection_Policy{}
-	mi := &file_hsu_master_admin_proto_msgTypes[52]
+	mi := &file_hsu_master_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4046,7 +3968,7 @@ func (x *Inspection_Policy) String() string {
 func (*Inspection_Policy) ProtoMessage() {}
 
 func (x *Inspection_Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[52]
+	mi := &file_hsu_master_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4059,7 +3981,7 @@ func (x *Inspection_Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspection_Policy.ProtoReflect.Descriptor instead.
 func (*Inspection_Policy) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 2}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 1}
 }
 
 func (x *Inspection_Policy) GetRestart() string {
@@ -4122,7 +4044,7 @@ type Inspection_Setting struct {
 
 func (x *Inspection_Setting) Reset() {
 	*x = Inspection_Setting{}
-	mi := &file_hsu_master_admin_proto_msgTypes[53]
+	mi := &file_hsu_master_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4134,7 +4056,7 @@ func (x *Inspection_Setting) String() string {
 func (*Inspection_Setting) ProtoMessage() {}
 
 func (x *Inspection_Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_hsu_master_admin_proto_msgTypes[53]
+	mi := &file_hsu_master_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4147,7 +4069,7 @@ func (x *Inspection_Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inspection_Setting.ProtoReflect.Descriptor instead.
 func (*Inspection_Setting) Descriptor() ([]byte, []int) {
-	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 3}
+	return file_hsu_master_admin_proto_rawDescGZIP(), []int{9, 2}
 }
 
 func (x *Inspection_Setting) GetKey() string {
@@ -4191,13 +4113,13 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\tprocesses\x18\x02 \x01(\bR\tprocesses\"\x85\x01\n" +
 	"\x0fInspectResponse\x12A\n" +
 	"\vinspections\x18\x01 \x03(\v2\x1f.hsu.master.admin.v1.InspectionR\vinspections\x12/\n" +
-	"\x05units\x18\x02 \x03(\v2\x19.hsu.master.admin.v1.UnitR\x05units\"\xc0\t\n" +
+	"\x05units\x18\x02 \x03(\v2\x19.hsu.master.admin.v1.UnitR\x05units\"\x9a\b\n" +
 	"\n" +
 	"Inspection\x123\n" +
 	"\x06worker\x18\x01 \x01(\v2\x1b.hsu.master.admin.v1.WorkerR\x06worker\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12>\n" +
-	"\x05exits\x18\x03 \x03(\v2(.hsu.master.admin.v1.Inspection.PastExitR\x05exits\x12=\n" +
-	"\x06events\x18\x04 \x03(\v2%.hsu.master.admin.v1.Inspection.EventR\x06events\x12>\n" +
+	"\x05exits\x18\x03 \x03(\v2(.hsu.master.admin.v1.Inspection.PastExitR\x05exits\x122\n" +
+	"\x06events\x18\x04 \x03(\v2\x1a.hsu.master.admin.v1.EventR\x06events\x12>\n" +
 	"\x06policy\x18\x05 \x01(\v2&.hsu.master.admin.v1.Inspection.PolicyR\x06policy\x12C\n" +
 	"\bsettings\x18\x06 \x03(\v2'.hsu.master.admin.v1.Inspection.SettingR\bsettings\x12!\n" +
 	"\fcommand_line\x18\a \x03(\tR\vcommandLine\x12\x12\n" +
@@ -4212,14 +4134,7 @@ const file_hsu_master_admin_proto_rawDesc = "" +
 	"\x06hidden\x18\x0f \x01(\tR\x06hidden\x1aQ\n" +
 	"\bPastExit\x12-\n" +
 	"\x04exit\x18\x01 \x01(\v2\x19.hsu.master.admin.v1.ExitR\x04exit\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\x1a\x98\x01\n" +
-	"\x05Event\x12*\n" +
-	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x15\n" +
-	"\x03uid\x18\x04 \x01(\rH\x00R\x03uid\x88\x01\x01\x12\x18\n" +
-	"\acommand\x18\x05 \x01(\tR\acommandB\x06\n" +
-	"\x04_uid\x1a\xbf\x02\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x1a\xbf\x02\n" +
 	"\x06Policy\x12\x18\n" +
 	"\arestart\x18\x01 \x01(\tR\arestart\x12\x1a\n" +
 	"\brestarts\x18\x02 \x01(\x05R\brestarts\x121\n" +
@@ -4548,7 +4463,7 @@ func file_hsu_master_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_hsu_master_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_hsu_master_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_hsu_master_admin_proto_goTypes = []any{
 	(UpgradeResponse_Step)(0),     // 0: hsu.master.admin.v1.UpgradeResponse.Step
 	(WatchResponse_Kind)(0),       // 1: hsu.master.admin.v1.WatchResponse.Kind
@@ -4603,13 +4518,12 @@ var file_hsu_master_admin_proto_goTypes = []any{
 	(*HeartbeatRequest)(nil),      // 50: hsu.master.admin.v1.HeartbeatRequest
 	(*HeartbeatResponse)(nil),     // 51: hsu.master.admin.v1.HeartbeatResponse
 	(*Inspection_PastExit)(nil),   // 52: hsu.master.admin.v1.Inspection.PastExit
-	(*Inspection_Event)(nil),      // 53: hsu.master.admin.v1.Inspection.Event
-	(*Inspection_Policy)(nil),     // 54: hsu.master.admin.v1.Inspection.Policy
-	(*Inspection_Setting)(nil),    // 55: hsu.master.admin.v1.Inspection.Setting
-	nil,                           // 56: hsu.master.admin.v1.State.BadRecordsEntry
-	nil,                           // 57: hsu.master.admin.v1.Figures.FailuresEntry
-	(*timestamppb.Timestamp)(nil), // 58: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 59: google.protobuf.Duration
+	(*Inspection_Policy)(nil),     // 53: hsu.master.admin.v1.Inspection.Policy
+	(*Inspection_Setting)(nil),    // 54: hsu.master.admin.v1.Inspection.Setting
+	nil,                           // 55: hsu.master.admin.v1.State.BadRecordsEntry
+	nil,                           // 56: hsu.master.admin.v1.Figures.FailuresEntry
+	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
 }
 var file_hsu_master_admin_proto_depIdxs = []int32{
 	28, // 0: hsu.master.admin.v1.GetStateResponse.state:type_name -> hsu.master.admin.v1.State
@@ -4618,103 +4532,102 @@ var file_hsu_master_admin_proto_depIdxs = []int32{
 	11, // 3: hsu.master.admin.v1.InspectResponse.inspections:type_name -> hsu.master.admin.v1.Inspection
 	31, // 4: hsu.master.admin.v1.InspectResponse.units:type_name -> hsu.master.admin.v1.Unit
 	32, // 5: hsu.master.admin.v1.Inspection.worker:type_name -> hsu.master.admin.v1.Worker
-	58, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
+	57, // 6: hsu.master.admin.v1.Inspection.since:type_name -> google.protobuf.Timestamp
 	52, // 7: hsu.master.admin.v1.Inspection.exits:type_name -> hsu.master.admin.v1.Inspection.PastExit
-	53, // 8: hsu.master.admin.v1.Inspection.events:type_name -> hsu.master.admin.v1.Inspection.Event
-	54, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
-	55, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
-	59, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
-	59, // 12: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
-	58, // 13: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	22, // 8: hsu.master.admin.v1.Inspection.events:type_name -> hsu.master.admin.v1.Event
+	53, // 9: hsu.master.admin.v1.Inspection.policy:type_name -> hsu.master.admin.v1.Inspection.Policy
+	54, // 10: hsu.master.admin.v1.Inspection.settings:type_name -> hsu.master.admin.v1.Inspection.Setting
+	58, // 11: hsu.master.admin.v1.ScaleRequest.timeout:type_name -> google.protobuf.Duration
+	58, // 12: hsu.master.admin.v1.ActRequest.timeout:type_name -> google.protobuf.Duration
+	57, // 13: hsu.master.admin.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
 	22, // 14: hsu.master.admin.v1.EventsResponse.events:type_name -> hsu.master.admin.v1.Event
-	58, // 15: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
+	57, // 15: hsu.master.admin.v1.Event.time:type_name -> google.protobuf.Timestamp
 	30, // 16: hsu.master.admin.v1.Event.operator:type_name -> hsu.master.admin.v1.Operator
-	58, // 17: hsu.master.admin.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	57, // 17: hsu.master.admin.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
 	25, // 18: hsu.master.admin.v1.LogsResponse.texts:type_name -> hsu.master.admin.v1.LogText
-	58, // 19: hsu.master.admin.v1.LogText.time:type_name -> google.protobuf.Timestamp
-	59, // 20: hsu.master.admin.v1.UpgradeRequest.drain:type_name -> google.protobuf.Duration
+	57, // 19: hsu.master.admin.v1.LogText.time:type_name -> google.protobuf.Timestamp
+	58, // 20: hsu.master.admin.v1.UpgradeRequest.drain:type_name -> google.protobuf.Duration
 	0,  // 21: hsu.master.admin.v1.UpgradeResponse.step:type_name -> hsu.master.admin.v1.UpgradeResponse.Step
-	59, // 22: hsu.master.admin.v1.UpgradeResponse.paused:type_name -> google.protobuf.Duration
+	58, // 22: hsu.master.admin.v1.UpgradeResponse.paused:type_name -> google.protobuf.Duration
 	32, // 23: hsu.master.admin.v1.State.workers:type_name -> hsu.master.admin.v1.Worker
 	38, // 24: hsu.master.admin.v1.State.services:type_name -> hsu.master.admin.v1.Service
-	58, // 25: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
-	56, // 26: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
-	58, // 27: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
+	57, // 25: hsu.master.admin.v1.State.master_started_at:type_name -> google.protobuf.Timestamp
+	55, // 26: hsu.master.admin.v1.State.bad_records:type_name -> hsu.master.admin.v1.State.BadRecordsEntry
+	57, // 27: hsu.master.admin.v1.State.count_may_be_short_since:type_name -> google.protobuf.Timestamp
 	31, // 28: hsu.master.admin.v1.State.units:type_name -> hsu.master.admin.v1.Unit
 	29, // 29: hsu.master.admin.v1.State.event_commands:type_name -> hsu.master.admin.v1.EventCommands
-	58, // 30: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
-	58, // 31: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
+	57, // 30: hsu.master.admin.v1.Unit.changed_at:type_name -> google.protobuf.Timestamp
+	57, // 31: hsu.master.admin.v1.Worker.started_at:type_name -> google.protobuf.Timestamp
 	37, // 32: hsu.master.admin.v1.Worker.last_exit:type_name -> hsu.master.admin.v1.Exit
 	36, // 33: hsu.master.admin.v1.Worker.checks:type_name -> hsu.master.admin.v1.Check
-	58, // 34: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
-	58, // 35: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
-	58, // 36: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
+	57, // 34: hsu.master.admin.v1.Worker.retry_at:type_name -> google.protobuf.Timestamp
+	57, // 35: hsu.master.admin.v1.Worker.next_due_at:type_name -> google.protobuf.Timestamp
+	57, // 36: hsu.master.admin.v1.Worker.last_due_at:type_name -> google.protobuf.Timestamp
 	33, // 37: hsu.master.admin.v1.Worker.usage:type_name -> hsu.master.admin.v1.Usage
 	34, // 38: hsu.master.admin.v1.Worker.announcements:type_name -> hsu.master.admin.v1.Announcement
 	30, // 39: hsu.master.admin.v1.Worker.stopped_by:type_name -> hsu.master.admin.v1.Operator
 	40, // 40: hsu.master.admin.v1.Worker.calls:type_name -> hsu.master.admin.v1.Figures
-	59, // 41: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	58, // 41: hsu.master.admin.v1.Usage.cpu:type_name -> google.protobuf.Duration
 	35, // 42: hsu.master.admin.v1.Announcement.apis:type_name -> hsu.master.admin.v1.AnnouncedApi
-	58, // 43: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
-	58, // 44: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
-	58, // 45: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	57, // 43: hsu.master.admin.v1.Check.answered_at:type_name -> google.protobuf.Timestamp
+	57, // 44: hsu.master.admin.v1.Check.due_at:type_name -> google.protobuf.Timestamp
+	57, // 45: hsu.master.admin.v1.Exit.at:type_name -> google.protobuf.Timestamp
 	39, // 46: hsu.master.admin.v1.Service.endpoints:type_name -> hsu.master.admin.v1.Endpoint
-	59, // 47: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
-	58, // 48: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
+	58, // 47: hsu.master.admin.v1.Endpoint.ttl:type_name -> google.protobuf.Duration
+	57, // 48: hsu.master.admin.v1.Endpoint.expires_at:type_name -> google.protobuf.Timestamp
 	40, // 49: hsu.master.admin.v1.Endpoint.figures:type_name -> hsu.master.admin.v1.Figures
-	59, // 50: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
-	57, // 51: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
+	58, // 50: hsu.master.admin.v1.Endpoint.ejected_for:type_name -> google.protobuf.Duration
+	56, // 51: hsu.master.admin.v1.Figures.failures:type_name -> hsu.master.admin.v1.Figures.FailuresEntry
 	41, // 52: hsu.master.admin.v1.Figures.latency:type_name -> hsu.master.admin.v1.Latency
-	59, // 53: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
+	58, // 53: hsu.master.admin.v1.Latency.sum:type_name -> google.protobuf.Duration
 	38, // 54: hsu.master.admin.v1.ListResponse.services:type_name -> hsu.master.admin.v1.Service
 	1,  // 55: hsu.master.admin.v1.WatchResponse.kind:type_name -> hsu.master.admin.v1.WatchResponse.Kind
 	39, // 56: hsu.master.admin.v1.WatchResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	59, // 57: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
+	58, // 57: hsu.master.admin.v1.RegisterRequest.ttl:type_name -> google.protobuf.Duration
 	39, // 58: hsu.master.admin.v1.RegisterResponse.endpoint:type_name -> hsu.master.admin.v1.Endpoint
-	59, // 59: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
+	58, // 59: hsu.master.admin.v1.HeartbeatResponse.ttl:type_name -> google.protobuf.Duration
 	37, // 60: hsu.master.admin.v1.Inspection.PastExit.exit:type_name -> hsu.master.admin.v1.Exit
-	58, // 61: hsu.master.admin.v1.Inspection.Event.at:type_name -> google.protobuf.Timestamp
-	59, // 62: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
-	59, // 63: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
-	59, // 64: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
-	59, // 65: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
-	2,  // 66: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
-	4,  // 67: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
-	14, // 68: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
-	6,  // 69: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
-	16, // 70: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
-	18, // 71: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
-	20, // 72: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
-	9,  // 73: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
-	12, // 74: hsu.master.admin.v1.Admin.Shutdown:input_type -> hsu.master.admin.v1.ShutdownRequest
-	23, // 75: hsu.master.admin.v1.Admin.Logs:input_type -> hsu.master.admin.v1.LogsRequest
-	26, // 76: hsu.master.admin.v1.Admin.Upgrade:input_type -> hsu.master.admin.v1.UpgradeRequest
-	42, // 77: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
-	44, // 78: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
-	46, // 79: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
-	48, // 80: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
-	50, // 81: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
-	3,  // 82: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
-	5,  // 83: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
-	15, // 84: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
-	7,  // 85: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
-	17, // 86: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
-	19, // 87: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
-	21, // 88: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
-	10, // 89: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
-	13, // 90: hsu.master.admin.v1.Admin.Shutdown:output_type -> hsu.master.admin.v1.ShutdownResponse
-	24, // 91: hsu.master.admin.v1.Admin.Logs:output_type -> hsu.master.admin.v1.LogsResponse
-	27, // 92: hsu.master.admin.v1.Admin.Upgrade:output_type -> hsu.master.admin.v1.UpgradeResponse
-	43, // 93: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
-	45, // 94: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
-	47, // 95: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
-	49, // 96: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
-	51, // 97: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
-	82, // [82:98] is the sub-list for method output_type
-	66, // [66:82] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	58, // 61: hsu.master.admin.v1.Inspection.Policy.window:type_name -> google.protobuf.Duration
+	58, // 62: hsu.master.admin.v1.Inspection.Policy.retry_failed:type_name -> google.protobuf.Duration
+	58, // 63: hsu.master.admin.v1.Inspection.Policy.start_timeout:type_name -> google.protobuf.Duration
+	58, // 64: hsu.master.admin.v1.Inspection.Policy.stop_grace:type_name -> google.protobuf.Duration
+	2,  // 65: hsu.master.admin.v1.Admin.GetState:input_type -> hsu.master.admin.v1.GetStateRequest
+	4,  // 66: hsu.master.admin.v1.Admin.ListWorkers:input_type -> hsu.master.admin.v1.ListWorkersRequest
+	14, // 67: hsu.master.admin.v1.Admin.Backup:input_type -> hsu.master.admin.v1.BackupRequest
+	6,  // 68: hsu.master.admin.v1.Admin.Reload:input_type -> hsu.master.admin.v1.ReloadRequest
+	16, // 69: hsu.master.admin.v1.Admin.Scale:input_type -> hsu.master.admin.v1.ScaleRequest
+	18, // 70: hsu.master.admin.v1.Admin.Act:input_type -> hsu.master.admin.v1.ActRequest
+	20, // 71: hsu.master.admin.v1.Admin.Events:input_type -> hsu.master.admin.v1.EventsRequest
+	9,  // 72: hsu.master.admin.v1.Admin.Inspect:input_type -> hsu.master.admin.v1.InspectRequest
+	12, // 73: hsu.master.admin.v1.Admin.Shutdown:input_type -> hsu.master.admin.v1.ShutdownRequest
+	23, // 74: hsu.master.admin.v1.Admin.Logs:input_type -> hsu.master.admin.v1.LogsRequest
+	26, // 75: hsu.master.admin.v1.Admin.Upgrade:input_type -> hsu.master.admin.v1.UpgradeRequest
+	42, // 76: hsu.master.admin.v1.Registry.List:input_type -> hsu.master.admin.v1.ListRequest
+	44, // 77: hsu.master.admin.v1.Registry.Watch:input_type -> hsu.master.admin.v1.WatchRequest
+	46, // 78: hsu.master.admin.v1.Registry.Register:input_type -> hsu.master.admin.v1.RegisterRequest
+	48, // 79: hsu.master.admin.v1.Registry.Deregister:input_type -> hsu.master.admin.v1.DeregisterRequest
+	50, // 80: hsu.master.admin.v1.Registry.Heartbeat:input_type -> hsu.master.admin.v1.HeartbeatRequest
+	3,  // 81: hsu.master.admin.v1.Admin.GetState:output_type -> hsu.master.admin.v1.GetStateResponse
+	5,  // 82: hsu.master.admin.v1.Admin.ListWorkers:output_type -> hsu.master.admin.v1.ListWorkersResponse
+	15, // 83: hsu.master.admin.v1.Admin.Backup:output_type -> hsu.master.admin.v1.BackupResponse
+	7,  // 84: hsu.master.admin.v1.Admin.Reload:output_type -> hsu.master.admin.v1.ReloadResponse
+	17, // 85: hsu.master.admin.v1.Admin.Scale:output_type -> hsu.master.admin.v1.ScaleResponse
+	19, // 86: hsu.master.admin.v1.Admin.Act:output_type -> hsu.master.admin.v1.ActResponse
+	21, // 87: hsu.master.admin.v1.Admin.Events:output_type -> hsu.master.admin.v1.EventsResponse
+	10, // 88: hsu.master.admin.v1.Admin.Inspect:output_type -> hsu.master.admin.v1.InspectResponse
+	13, // 89: hsu.master.admin.v1.Admin.Shutdown:output_type -> hsu.master.admin.v1.ShutdownResponse
+	24, // 90: hsu.master.admin.v1.Admin.Logs:output_type -> hsu.master.admin.v1.LogsResponse
+	27, // 91: hsu.master.admin.v1.Admin.Upgrade:output_type -> hsu.master.admin.v1.UpgradeResponse
+	43, // 92: hsu.master.admin.v1.Registry.List:output_type -> hsu.master.admin.v1.ListResponse
+	45, // 93: hsu.master.admin.v1.Registry.Watch:output_type -> hsu.master.admin.v1.WatchResponse
+	47, // 94: hsu.master.admin.v1.Registry.Register:output_type -> hsu.master.admin.v1.RegisterResponse
+	49, // 95: hsu.master.admin.v1.Registry.Deregister:output_type -> hsu.master.admin.v1.DeregisterResponse
+	51, // 96: hsu.master.admin.v1.Registry.Heartbeat:output_type -> hsu.master.admin.v1.HeartbeatResponse
+	81, // [81:97] is the sub-list for method output_type
+	65, // [65:81] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_admin_proto_init() }
@@ -4727,14 +4640,13 @@ func file_hsu_master_admin_proto_init() {
 	file_hsu_master_admin_proto_msgTypes[29].OneofWrappers = []any{}
 	file_hsu_master_admin_proto_msgTypes[31].OneofWrappers = []any{}
 	file_hsu_master_admin_proto_msgTypes[35].OneofWrappers = []any{}
-	file_hsu_master_admin_proto_msgTypes[51].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hsu_master_admin_proto_rawDesc), len(file_hsu_master_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   56,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -134,7 +134,7 @@ func act(c *cli.Context, req *adminpb.ActRequest) error {
 	return printAct(c, stream.Recv, req.GetNoWait())
 }
 
-// printAct prints what the master reports until the end: progress on a terminal, and the outcomes.
+// printAct prints the reports of the master until the end: progress on a terminal, and the outcomes.
 func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), noWait bool) error {
 	for {
 		r, err := receive()

@@ -158,7 +158,7 @@ func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master
 	if left != nil {
 		return left
 	}
-	// An orderly end is recorded. If another master has started since, it has recovered what was left.
+	// An orderly end is recorded. If another master has started since, it has recovered the workers.
 	snap, err := store.ReadSnapshot(f.state)
 	if err == nil && !snap.Meta.CleanShutdown {
 		return hint(errors.New("the master crashed before it was done"),
@@ -167,7 +167,7 @@ func awaitShutdown(ctx context.Context, f folders, stream shutdownStream, master
 	return nil
 }
 
-// shutdownText describes what a shutdown waits for, "" for nothing.
+// shutdownText names the workers and calls that a shutdown waits for, "" for none.
 func shutdownText(r *adminpb.ShutdownResponse) string {
 	var parts []string
 	if n := int(r.GetCalls()); n > 0 {
@@ -204,7 +204,7 @@ func shutdownError(err error, first *adminpb.ShutdownResponse, detach bool) erro
 	}
 }
 
-// systemctlFor returns the command by which systemd does what was asked for.
+// systemctlFor returns the command of systemctl in place of down or detach.
 func systemctlFor(unit string, user, detach bool) string {
 	systemctl := "systemctl"
 	if user {

@@ -120,7 +120,7 @@ type eventReader struct {
 	last  uint64 // the number of the last event that a master has looked at
 }
 
-// receive prints what the running master sends.
+// receive prints the events that the running master sends.
 func (r *eventReader) receive(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -223,7 +223,7 @@ func (r *eventReader) checkName(name string, entries []records.Entry) error {
 func (r *eventReader) print(resp *adminpb.EventsResponse) error {
 	if n := resp.GetDropped(); n > 0 {
 		fmt.Fprintf(r.notes, "hsu-master: %s after event %d not kept any more\n",
-			plural(int(min(n, math.MaxInt32)), "event"), max(r.last, r.req.GetAfter()))
+			count(int(min(n, math.MaxInt32)), "event"), max(r.last, r.req.GetAfter()))
 	}
 	for _, m := range resp.GetEvents() {
 		if err := r.printEntry(api.EntryOf(m)); err != nil {

@@ -56,12 +56,12 @@ func TestEventText(t *testing.T) {
 		},
 		{
 			records.Event{
-				Time: at, Unit: "web", Type: "unit-scaled",
+				Time: at, Unit: "web", Type: "scale",
 				Operator: &records.Operator{UID: 4294967294, Command: "worker scale web=2"},
 			},
-			"2026-03-04 15:00:00  web           unit-scaled  by uid 4294967294: worker scale web=2",
+			"2026-03-04 15:00:00  web           scale       by uid 4294967294: worker scale web=2",
 		},
-		{records.Event{Time: at, Type: "reloaded"}, "2026-03-04 15:00:00  -             reloaded"},
+		{records.Event{Time: at, Type: "reload"}, "2026-03-04 15:00:00  -             reload"},
 	} {
 		if got := eventText(records.Entry{Event: test.e}); got != test.want {
 			t.Errorf("%+v is\n%q, want\n%q", test.e, got, test.want)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/supervisor/history"
 )
 
 func inspectCommand() *cli.Command {
@@ -32,7 +32,7 @@ type (
 		Worker      workerJSON        `json:"worker"`
 		Since       *time.Time        `json:"since,omitempty"` // of its status
 		Exits       []pastExitJSON    `json:"exits"`           // the newest first
-		Events      []eventJSON       `json:"events"`          // the newest first
+		Events      []history.Line    `json:"events"`          // the newest first
 		Policy      *policyJSON       `json:"policy"`
 		Settings    map[string]string `json:"settings"`
 		CommandLine []string          `json:"command_line,omitempty"`
@@ -49,13 +49,6 @@ type (
 	pastExitJSON struct {
 		Exit   exitJSON `json:"exit"`
 		Reason string   `json:"reason,omitempty"`
-	}
-	eventJSON struct {
-		At      *time.Time `json:"at,omitempty"`
-		Type    string     `json:"type"`
-		Detail  string     `json:"detail,omitempty"`
-		UID     *uint32    `json:"uid"` // null unless a user's command was the cause
-		Command string     `json:"command,omitempty"`
 	}
 	policyJSON struct {
 		Restart      string   `json:"restart"`
@@ -129,7 +122,7 @@ func printInspection(w io.Writer, in *adminpb.Inspection, live bool, now time.Ti
 		[2]string{"notes", note(item, now)},
 		[2]string{"outdated", strings.Join(in.GetOutdated(), ", ")},
 		[2]string{"starts", fmt.Sprintf("%d, %s by policy", item.GetIncarnation(),
-			plural(int(item.GetRestarts()), "restart"))}, //nolint:gosec // a count
+			count(int(item.GetRestarts()), "restart"))}, //nolint:gosec // a count
 		[2]string{"budget", budgetText(in.GetPolicy())},
 		[2]string{"modules", modulesText(item.GetAnnouncements())},
 		[2]string{"calls", callsText(item.GetCalls())},
@@ -197,7 +190,7 @@ func budgetText(p *adminpb.Inspection_Policy) string {
 	if p == nil {
 		return ""
 	}
-	return fmt.Sprintf("%d of %s within %s spent", p.GetSpent(), plural(int(p.GetRestarts()), "restart"),
+	return fmt.Sprintf("%d of %s within %s spent", p.GetSpent(), count(int(p.GetRestarts()), "restart"),
 		shortAge(p.GetWindow().AsDuration()))
 }
 
@@ -222,9 +215,9 @@ func allUsage(w *adminpb.Worker) string {
 func eventLines(in *adminpb.Inspection, now time.Time) []string {
 	var lines []string
 	for _, e := range in.GetEvents() {
-		line := at(e.GetAt(), now) + "  " + padded(e.GetType(), 12) + e.GetDetail()
-		if e.Uid != nil {
-			line += fmt.Sprintf(" (user %d: %s)", e.GetUid(), cmp.Or(e.GetCommand(), "by the admin service"))
+		line := at(e.GetTime(), now) + "  " + padded(e.GetType(), 12) + e.GetDetail()
+		if by := api.OperatorOf(e.GetOperator()); by != nil {
+			line += " by " + operatorText(by)
 		}
 		lines = append(lines, line)
 	}
@@ -234,7 +227,7 @@ func eventLines(in *adminpb.Inspection, now time.Time) []string {
 func inspectionToJSON(in *adminpb.Inspection) inspectionJSON {
 	shown := inspectionJSON{
 		Worker: workersToJSON([]*adminpb.Worker{in.GetWorker()})[0], Since: timeOf(in.GetSince()),
-		Exits: []pastExitJSON{}, Events: []eventJSON{}, Settings: map[string]string{},
+		Exits: []pastExitJSON{}, Events: []history.Line{}, Settings: map[string]string{},
 		CommandLine: in.GetCommandLine(), PIDs: in.GetPids(), Listens: in.GetListens(), Cgroup: in.GetCgroup(),
 		Log: in.GetLog(), Outdated: in.GetOutdated(), SpecHash: in.GetSpecHash(), Retired: in.GetRetired(),
 		Hidden: in.GetHidden(), Calls: figuresToJSON(in.GetWorker().GetCalls()),
@@ -243,9 +236,7 @@ func inspectionToJSON(in *adminpb.Inspection) inspectionJSON {
 		shown.Exits = append(shown.Exits, pastExitJSON{*exitToJSON(e.GetExit()), e.GetReason()})
 	}
 	for _, e := range in.GetEvents() {
-		shown.Events = append(shown.Events, eventJSON{
-			At: timeOf(e.GetAt()), Type: e.GetType(), Detail: e.GetDetail(), UID: e.Uid, Command: e.GetCommand(),
-		})
+		shown.Events = append(shown.Events, history.LineOf(api.EntryOf(e)))
 	}
 	for _, s := range in.GetSettings() {
 		shown.Settings[s.GetKey()] = s.GetValue()

@@ -121,7 +121,7 @@ func appendJSON(b *bytes.Buffer, resp *adminpb.LogText) error {
 // colors of the ids of workers: cyan, yellow, green, magenta, blue, and the bright ones.
 var colors = []string{"36", "33", "32", "35", "34", "96", "93", "92", "95", "94"}
 
-// prefix returns what the lines of a worker begin with.
+// prefix returns the beginning of each line of a worker.
 func (p *logPrinter) prefix(worker string) string {
 	if worker == p.alone {
 		return ""

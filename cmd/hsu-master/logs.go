@@ -118,7 +118,7 @@ func printLogs(c *cli.Context) error {
 	return receiveLogs(c.Context, f, req, out)
 }
 
-// receiveLogs prints what the running master sends.
+// receiveLogs prints the lines that the running master sends.
 func receiveLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *logPrinter) error {
 	conn, err := dialAdmin(ctx, f)
 	if err != nil {
@@ -171,7 +171,7 @@ func offlineLog(rec records.Worker, path string) worker.Info {
 	return i
 }
 
-// readLogs prints what is in the files while no master runs.
+// readLogs prints the lines of the files while no master runs.
 func readLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *logPrinter) error {
 	snap, err := store.ReadSnapshot(f.state)
 	if err != nil {

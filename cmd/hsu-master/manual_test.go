@@ -162,7 +162,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"state compact": compactedJSON{}, "state migrate": migrationJSON{},
 		"call process-data": processedJSON{}, "call get-status": businessJSON{},
 		"worker inspect": inspectJSON{}, "An inspection": inspectionJSON{}, "A past exit": pastExitJSON{},
-		"An event": eventJSON{}, "A policy": policyJSON{}, "why": whyJSON{}, "An explanation": explanationJSON{},
+		"A policy": policyJSON{}, "why": whyJSON{}, "An explanation": explanationJSON{},
 		"top, an object a line": topJSON{}, "A load": loadJSON{},
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
 		"events, an object a line": history.Line{}, "Event commands": commandsJSON{}, "An operator": history.Operator{},

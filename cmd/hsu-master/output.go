@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/history"
@@ -230,8 +231,8 @@ func workersToJSON(workers []*adminpb.Worker) []workerJSON {
 			Unmanaged: w.GetUnmanaged(), Program: w.GetProgram(),
 			Modules: modulesToJSON(w.GetAnnouncements()),
 		}
-		if by := w.GetStoppedBy(); by != nil {
-			item.StoppedBy = history.OperatorOf(&records.Operator{UID: by.GetUid(), Command: by.GetCommand()})
+		if by := api.OperatorOf(w.GetStoppedBy()); by != nil {
+			item.StoppedBy = history.OperatorOf(by)
 		}
 		for _, c := range w.GetChecks() {
 			item.Checks = append(item.Checks, healthJSON{

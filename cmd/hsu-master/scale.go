@@ -130,7 +130,7 @@ func scaleError(err error) error {
 }
 
 func printScaling(w io.Writer, unit string, n int, resp *adminpb.ScaleResponse) {
-	fmt.Fprintf(w, "%s has %s, before %d", printable(unit), plural(n, "worker"), resp.GetBefore())
+	fmt.Fprintf(w, "%s has %s, before %d", printable(unit), count(n, "worker"), resp.GetBefore())
 	if configured := int(resp.GetConfigured()); configured != n {
 		fmt.Fprintf(w, ", configured %d", configured)
 	}

@@ -125,7 +125,7 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 	}
 	for _, s := range list {
 		if n := s.GetWaiting(); n > 0 {
-			fmt.Fprintf(w, "\n%s has %s waiting for an endpoint\n", printable(s.GetName()), plural(int(n), "call"))
+			fmt.Fprintf(w, "\n%s has %s waiting for an endpoint\n", printable(s.GetName()), count(int(n), "call"))
 		}
 		for _, e := range s.GetEndpoints() {
 			for _, remark := range remarks(e) {
@@ -151,10 +151,10 @@ func remarks(e *adminpb.Endpoint) []string {
 		all = append(all, "has failed calls: "+strings.Join(parts, ", "))
 	}
 	if n := f.GetRetries(); n > 0 {
-		all = append(all, "has lost "+plural(int(n), "call")+" that went on to another endpoint")
+		all = append(all, "has lost "+count(int(n), "call")+" that went on to another endpoint")
 	}
 	if n := f.GetEjections(); n > 0 {
-		note := "was taken out for failing again and again, " + plural(int(n), "time")
+		note := "was taken out for failing again and again, " + count(int(n), "time")
 		if left := e.GetEjectedFor().AsDuration(); left > 0 {
 			note += ", and is back in " + left.Round(time.Second/10).String()
 		}

@@ -110,7 +110,7 @@ func backupState(c *cli.Context, file string) error {
 		return printJSON(c.App.Writer, summaryToJSON(sum, source))
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "wrote %s: %d bytes, schema version %d, %s, %d requests processed%s\n",
-		sum.Path, sum.Size, sum.SchemaVersion, plural(sum.Workers, "worker"), sum.Processed,
+		sum.Path, sum.Size, sum.SchemaVersion, count(sum.Workers, "worker"), sum.Processed,
 		shortClause(sum.CountShortSince))
 	return err
 }
@@ -120,13 +120,6 @@ func isIn(file, dir string) bool {
 	one, err1 := os.Stat(filepath.Dir(file))
 	other, err2 := os.Stat(dir)
 	return err1 == nil && err2 == nil && os.SameFile(one, other)
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // copyState writes a copy of the state to dst, from the running master or, if none runs, from the state files. It

@@ -71,7 +71,7 @@ func restoreState(c *cli.Context, file string) error {
 		asOf = " of " + out.Backup.AsOf.Local().Format(time.RFC3339)
 	}
 	fmt.Fprintf(w, "restored %s%s: schema version %d, %s\n",
-		out.Backup.Path, asOf, out.Backup.SchemaVersion, plural(out.Backup.Workers, "worker"))
+		out.Backup.Path, asOf, out.Backup.SchemaVersion, count(out.Backup.Workers, "worker"))
 	if out.Replaced != "" {
 		fmt.Fprintf(w, "the state before is kept as %s\n", out.Replaced)
 	}

@@ -176,7 +176,7 @@ func headline(s *adminpb.State, now time.Time) string {
 		s.GetMasterPid(), what, s.GetProcessedCount(), shortText(s))
 }
 
-// printEventCommands prints what is lost or has failed of the commands for events.
+// printEventCommands prints the numbers of lost events and failed commands.
 func printEventCommands(w io.Writer, e *adminpb.EventCommands) {
 	if e.GetFailed()+e.GetDropped() > 0 {
 		fmt.Fprintf(w, "commands of on_event: %d failed, %d events dropped, %d wait\n\n",

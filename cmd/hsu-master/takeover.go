@@ -25,16 +25,16 @@ const (
 	processName = "hsu-master"
 )
 
-// handed is what a program passes to the next one in the same process, besides descriptors.
+// handed has the values that a program passes to the next one in the same process, besides descriptors.
 type handed struct {
 	Upgrade master.Upgrade
 	Args    []string         // of the former program, with argument 0
 	Signals []syscall.Signal // that have arrived and were not executed
 }
 
-// takeover is what the former program of this process has handed over. Until this program serves, it holds duplicates
-// of all of that, with which it executes the former program again if this one fails. A nil takeover is that of a
-// program that has replaced none.
+// takeover is the handover of the former program of this process. Until this program serves, it holds duplicates of the
+// descriptors, with which it executes the former program again if this one fails. A program that has replaced none has
+// a nil takeover.
 type takeover struct {
 	handed
 	files   map[string]*os.File // for the master
@@ -46,7 +46,7 @@ type takeover struct {
 	program *os.File            // the former program; nil if this is the former program
 }
 
-// takeOver takes what the former program of this process has handed over.
+// takeOver takes the handover of the former program of this process.
 func takeOver(stderr io.Writer) *takeover {
 	taken, err := handover.Take()
 	if err == nil && taken == nil {
@@ -80,7 +80,7 @@ func takeOver(stderr io.Writer) *takeover {
 	return t
 }
 
-// options returns what the master takes, nil if there is nothing.
+// options returns the part of the master, nil if there is none.
 func (t *takeover) options() *master.Handover {
 	if t == nil {
 		return nil
@@ -126,7 +126,7 @@ func (t *takeover) settle() {
 	t.release()
 }
 
-// release closes what is kept for the former program. t.mu is held.
+// release closes the descriptors for the former program. t.mu is held.
 func (t *takeover) release() {
 	if t.program == nil {
 		return

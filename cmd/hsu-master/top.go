@@ -105,7 +105,7 @@ func top(c *cli.Context) error {
 // longLine is the width of a table that is not for a terminal.
 const longLine = 200
 
-// watcher asks the master again and again, and shows what it says.
+// watcher asks the master again and again, and shows each answer.
 type watcher struct {
 	folders  folders
 	out      io.Writer

@@ -14,13 +14,13 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// sample is what the master said about its workers at one moment.
+// sample is the state of the workers at one moment.
 type sample struct {
 	at      time.Time
 	workers []*adminpb.Worker
 }
 
-// load is what a worker does at present.
+// load is the present use and rate of calls of a worker.
 type load struct {
 	id, status string
 	cpu        *float64 // 1 is a whole core; nil: not known
@@ -269,7 +269,7 @@ func totals(list []load, shown int) string {
 		}
 		cpu, calls, resident, inFlight = cpu+share(l), calls+l.calls, resident+l.resident, inFlight+l.inFlight
 	}
-	text := fmt.Sprintf("%d of %s running, ", running, plural(len(list), "worker"))
+	text := fmt.Sprintf("%d of %s running, ", running, count(len(list), "worker"))
 	if shown < len(list) {
 		text += fmt.Sprintf("%d shown, ", shown)
 	}

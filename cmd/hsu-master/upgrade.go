@@ -125,7 +125,7 @@ func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeReques
 	}
 }
 
-// steps describes what the master does.
+// steps describes the steps of an upgrade.
 var steps = map[adminpb.UpgradeResponse_Step]string{
 	adminpb.UpgradeResponse_CHECKING:  "checking the new program",
 	adminpb.UpgradeResponse_DRAINING:  "waiting for the calls in flight",

@@ -93,7 +93,7 @@ func well(w *adminpb.Worker) bool {
 	return good(w) && !slices.ContainsFunc(w.GetChecks(), missed)
 }
 
-// inspect returns what is known of workers from the master whose state was read, or from the state files.
+// inspect returns the inspections of workers from the master whose state was read, or from the state files.
 func inspect(
 	ctx context.Context, f folders, state *adminpb.State, req *adminpb.InspectRequest,
 ) (*adminpb.InspectResponse, error) {
@@ -104,7 +104,11 @@ func inspect(
 	if err != nil {
 		return nil, offline(f, err)
 	}
-	resp, err := api.OfflineInspect(snap, f.state, req.GetNames())
+	entries, err := store.ReadEvents(f.state)
+	if err != nil {
+		return nil, offline(f, err)
+	}
+	resp, err := api.OfflineInspect(snap, entries, f.state, req.GetNames())
 	if unknown, ok := errors.AsType[*supervisor.UnknownError](err); ok {
 		return nil, unknownName(unknown.Error())
 	}
@@ -227,10 +231,10 @@ func printUnwell(w io.Writer, state *adminpb.State, list []*adminpb.Inspection, 
 	case len(list) == 1:
 		fmt.Fprint(w, explained(list[0], live, now))
 	case len(list) > 1:
-		fmt.Fprintf(w, "%d of %s are not well:\n\n", len(list), plural(len(state.GetWorkers()), "worker"))
+		fmt.Fprintf(w, "%d of %s are not well:\n\n", len(list), count(len(state.GetWorkers()), "worker"))
 		printShort(w, list, live, now)
 	case !live:
-		fmt.Fprintf(w, "each of %s was well\n", plural(len(state.GetWorkers()), "worker"))
+		fmt.Fprintf(w, "each of %s was well\n", count(len(state.GetWorkers()), "worker"))
 	case state.GetWriteError() == "" && state.GetStatus() == string(supervisor.Running):
 		fmt.Fprintf(w, "all is well: %s\n", wellText(state.GetWorkers()))
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
 )
@@ -155,7 +156,7 @@ func explainStopped(in *adminpb.Inspection, e *explanation, now time.Time) {
 		e.next = "is forgotten"
 		e.do = "hsu-master worker scale " + w.GetUnit() + "=N"
 	case w.GetDesired() == string(records.DesiredStopped):
-		e.why = cmp.Or(e.why, lastOrder(in, now), "an operator has stopped it")
+		e.why = cmp.Or(lastOrder(in, now), e.why, "an operator has stopped it")
 		e.next = "stays stopped, also over restarts of the master and reboots"
 		e.do = commandFor("worker start", w)
 	default:
@@ -164,19 +165,24 @@ func explainStopped(in *adminpb.Inspection, e *explanation, now time.Time) {
 	}
 }
 
-// lastOrder names the operator who gave the last command to stop the worker or to disable its unit, "" if none did.
+// lastOrder names the operator who has stopped the worker or disabled its unit, and when if the history goes back so
+// far; "" if none did.
 func lastOrder(in *adminpb.Inspection, now time.Time) string {
+	by, when := in.GetWorker().GetStoppedBy(), ""
 	for _, e := range in.GetEvents() {
-		if e.Uid == nil || !strings.Contains(e.GetType(), "stop") && !strings.Contains(e.GetType(), "disable") {
-			continue
+		if e.GetOperator() != nil && (e.GetType() == eventtype.Stop || e.GetType() == eventtype.Disable) {
+			by, when = e.GetOperator(), ", "+at(e.GetTime(), now)
+			break
 		}
-		text := fmt.Sprintf("user %d, %s", e.GetUid(), at(e.GetAt(), now))
-		if e.GetCommand() != "" {
-			text += ": " + e.GetCommand()
-		}
-		return text
 	}
-	return ""
+	if by == nil {
+		return ""
+	}
+	text := fmt.Sprintf("user %d", by.GetUid()) + when
+	if by.GetCommand() != "" {
+		text += ": " + by.GetCommand()
+	}
+	return text
 }
 
 // lastRun describes the last run of a scheduled worker, "" if there was none.
@@ -203,7 +209,7 @@ func budgetLeft(p *adminpb.Inspection_Policy) string {
 	if left <= 0 {
 		return "the next failure makes it failed"
 	}
-	return fmt.Sprintf("%s left within %s, then failed", plural(left, "restart"), shortAge(p.GetWindow().AsDuration()))
+	return fmt.Sprintf("%s left within %s, then failed", count(left, "restart"), shortAge(p.GetWindow().AsDuration()))
 }
 
 // exitCause describes an exit and what caused it.

@@ -99,15 +99,28 @@ func TestWhyOfEachStatus(t *testing.T) {
 		"stopping by an operator": {
 			records.StatusStopping, func(in *adminpb.Inspection, w *adminpb.Worker) {
 				stopped(in, w)
-				in.Events = []*adminpb.Inspection_Event{
-					{At: before(2 * time.Second), Type: "unit-scaled", Uid: new(uint32(7))},
-					{At: before(4 * time.Second), Type: "stop", Uid: new(uint32(1000)), Command: "worker stop web-0"},
+				in.Events = []*adminpb.Event{
+					{Time: before(2 * time.Second), Type: "scale", Operator: &adminpb.Operator{Uid: 7}},
+					{
+						Time: before(4 * time.Second), Type: "stop",
+						Operator: &adminpb.Operator{Uid: 1000, Command: "worker stop web-0"},
+					},
 				}
 			},
 			explanation{
 				"user 1000, 03:12:12: worker stop web-0",
 				"is killed at 03:12:22, in 6s, if it has not ended by then; then it stays stopped",
 				"hsu-master worker logs web-0",
+			},
+		},
+		"stopped by an operator before all events that are shown": {
+			records.StatusStopped, func(in *adminpb.Inspection, w *adminpb.Worker) {
+				stopped(in, w)
+				w.StoppedBy = &adminpb.Operator{Uid: 1000, Command: "worker stop web-0"}
+			},
+			explanation{
+				"user 1000: worker stop web-0", "stays stopped, also over restarts of the master and reboots",
+				"hsu-master worker start web-0",
 			},
 		},
 		"stopped by an operator": {

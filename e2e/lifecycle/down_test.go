@@ -56,7 +56,7 @@ func TestDetachLeavesTheWorkersAndDownStopsThem(t *testing.T) {
 	if m.Running() {
 		m.WantExit(0) // the process that has ended is only to be reaped
 	}
-	wantOperator(t, h, "detached", "detach")
+	wantOperator(t, h, "detach", "detach")
 	wantCode(t, h.CLI("detach"), 3, "no master is running")
 
 	m = h.Start()
@@ -124,7 +124,7 @@ func TestDownOfAMasterThatIsRecovering(t *testing.T) {
 	h.WantNothingLeft()
 }
 
-// The next master goes on with what a crash has cut off.
+// The next master completes a change that a crash has interrupted.
 func TestCrashOfAMasterThatEnds(t *testing.T) {
 	t.Parallel()
 	h := harness.NewHost(t, harness.Workers(2)...)

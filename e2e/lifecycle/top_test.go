@@ -18,11 +18,11 @@ import (
 	"github.com/core-tools/hsu-master/e2e/harness"
 )
 
-// screen is a terminal and what was written to it.
+// screen is a terminal and its output.
 type screen struct {
 	t    *testing.T
-	ptmx *os.File // what a person has: the keyboard and the screen
-	tty  *os.File // what a program has
+	ptmx *os.File // the end of the keyboard and the screen
+	tty  *os.File // the end of the program
 
 	mu      sync.Mutex
 	written bytes.Buffer

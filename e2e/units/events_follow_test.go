@@ -51,7 +51,7 @@ func TestEventsAreFollowedOverACrash(t *testing.T) {
 	if r := s.CLI("worker", "scale", "job=2"); r.Code != 0 {
 		t.Fatalf("scale: %+v", r)
 	}
-	await("unit-scaled")
+	await("scale")
 	harness.WaitFor(t, "the follower has all events", func() error {
 		var all []history.Line
 		for raw := range strings.Lines(s.CLI("events", "--json").Stdout) {
@@ -69,7 +69,7 @@ func TestEventsAreFollowedOverACrash(t *testing.T) {
 			if line.Seq != all[0].Seq+uint64(i) { //nolint:gosec // not negative
 				t.Fatalf("event %d follows %d", line.Seq, all[i-1].Seq)
 			}
-			if o := line.Operator; line.Type == "unit-scaled" && (o == nil || int(o.UID) != os.Geteuid() ||
+			if o := line.Operator; line.Type == "scale" && (o == nil || int(o.UID) != os.Geteuid() ||
 				!strings.HasPrefix(o.Command, "worker scale job=2")) {
 				t.Fatalf("the operator is %+v", o)
 			}

@@ -79,7 +79,7 @@ func TestKeysOfOnEvent(t *testing.T) {
 	t.Parallel()
 	s := newEventSite(t, `
 on_event:
-- {types: [exited, master-started, unit-scaled, reloaded], run: [./note, some]}
+- {types: [exited, master-started, scale, reload], run: [./note, some]}
 - {units: [other], types: [started], run: [./note, other]}
 - {types: [exited], run: [./hang, hung], timeout: 500ms}
 - {types: [exited], run: [./leave, left]}
@@ -92,9 +92,9 @@ on_event:
 	if r := s.CLI("worker", "scale", "job=2"); r.Code != 0 {
 		t.Fatalf("scale: %+v", r)
 	}
-	s.awaitEvent("some", "job unit-scaled", 1)
+	s.awaitEvent("some", "job scale", 1)
 	lines, types := s.events("some")
-	if want := []string{"master-started", "job-0 exited", "job unit-scaled"}; !slices.Equal(types, want) {
+	if want := []string{"master-started", "job-0 exited", "job scale"}; !slices.Equal(types, want) {
 		t.Errorf("the events are %q, want %q", types, want)
 	}
 	if o := lines[2].Operator; o == nil || o.UID != uint32(os.Geteuid()) || o.Command == "" { //nolint:gosec // a uid
@@ -125,11 +125,11 @@ on_event:
 
 	s.write("hsu.yaml", eventFile(`
 on_event:
-- {types: [reloaded, master-stopped], run: [./note, reloaded]}
+- {types: [reload, master-stopped], run: [./note, reloaded]}
 `))
 	m.Signal(syscall.SIGHUP)
-	s.awaitEvent("reloaded", "reloaded", 1)
-	if _, types := s.events("some"); slices.Contains(types, "reloaded") {
+	s.awaitEvent("reloaded", "reload", 1)
+	if _, types := s.events("some"); slices.Contains(types, "reload") {
 		t.Error("a removed command runs")
 	}
 	m.Stop()

@@ -79,7 +79,7 @@ func TestDrainIsBounded(t *testing.T) {
 	}
 	h.AwaitRunning(1).WantInstances(t, want)
 	m.Stop()
-	wantEvent(h, "upgraded", "from version v1.0.0 to v2.0.0; 1 calls cut")
+	wantEvent(h, "upgrade", "from version v1.0.0 to v2.0.0; 1 calls cut")
 	h.WantNothingLeft()
 }
 

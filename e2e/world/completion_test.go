@@ -151,7 +151,7 @@ func openTerminal(t *testing.T) *terminal {
 	return term
 }
 
-// Write takes what the shell shows.
+// Write takes the output of the shell.
 func (t *terminal) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -23,16 +23,34 @@ const (
 	Truncated   = "log-truncated"
 	LogDeleted  = "log-deleted"
 	ReadyLost   = "ready-lost"
-	Start       = "start"
-	Stop        = "stop"
-	Signal      = "signal"
+)
+
+// Types of the events of operators' commands: each is the verb itself. The outcome of a command that takes some time is
+// an event of its own, whose type is the verb with a suffix.
+const (
+	Start            = "start"
+	Stop             = "stop"
+	Signal           = "signal"
+	Restart          = "restart"
+	RestartResumed   = "restart-resumed"
+	RestartCompleted = "restart-completed"
+	RestartStopped   = "restart-stopped"
+	Scale            = "scale"
+	Enable           = "enable"
+	Disable          = "disable"
+	Reload           = "reload"
+	ReloadFailed     = "reload-failed"
+	ReloadResumed    = "reload-resumed"
+	ReloadCompleted  = "reload-completed"
+	ReloadStopped    = "reload-stopped"
+	Upgrade          = "upgrade"
+	UpgradeFailed    = "upgrade-failed"
+	Detach           = "detach"
+	Down             = "down"
 )
 
 // Types of the events of a unit, a service or the master.
 const (
-	Scaled        = "unit-scaled"
-	Reloaded      = "reloaded"
-	ReloadFailed  = "reload-failed"
 	Registered    = "service-registered"
 	Deregistered  = "service-deregistered"
 	Expired       = "service-expired"
@@ -77,14 +95,27 @@ var All = []Type{
 	{Truncated, "The worker has truncated its own log."},
 	{LogDeleted, "The log was deleted or moved while the worker writes to it."},
 	{Removed, "The worker is not wanted any more, and forgotten; its log is kept."},
+	{Found, "The process of an unmanaged unit is found."},
+	{"absent", "There is no process of an unmanaged unit."},
 	{Start, "An operator has started the worker."},
 	{Stop, "An operator has stopped the worker, until a start."},
 	{Signal, "An operator has sent the worker the signal in the detail."},
-	{Found, "The process of an unmanaged unit is found."},
-	{"absent", "There is no process of an unmanaged unit."},
-	{Scaled, "An operator has set the number of workers of a unit."},
-	{Reloaded, "The units were read again, and the changes in the detail have begun."},
-	{ReloadFailed, "A reload was refused, or has stopped at a worker that did not get ready."},
+	{Restart, "An operator has restarted workers: one by one, each when the one before is ready."},
+	{RestartResumed, "A restart goes on after the master was killed or replaced."},
+	{RestartCompleted, "The restarted workers of the unit are ready."},
+	{RestartStopped, "A restart has stopped at a worker that did not get ready; the others run as they did."},
+	{Scale, "An operator has set the number of workers of a unit."},
+	{Enable, "An operator has enabled a unit."},
+	{Disable, "An operator has disabled a unit, until it is enabled."},
+	{Reload, "The units were read again, and the changes in the detail have begun."},
+	{ReloadResumed, "The replacement of workers goes on after the master was killed or replaced."},
+	{ReloadCompleted, "The replaced workers of the unit are ready."},
+	{ReloadStopped, "The replacement has stopped at a worker that did not get ready; the others run as they did."},
+	{ReloadFailed, "A reload was refused, or has stopped."},
+	{Upgrade, "The program of the master was replaced by the one in the detail."},
+	{UpgradeFailed, "A new program of the master was refused or did not serve; the former one goes on."},
+	{Detach, "An operator has ended the master; the workers are left running."},
+	{Down, "An operator has ended the master; the workers are stopped."},
 	{Registered, "An endpoint is registered for a service."},
 	{Deregistered, "A registered endpoint is removed."},
 	{Expired, "A registered endpoint sent no heartbeat within its ttl, and is removed."},

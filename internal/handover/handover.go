@@ -22,7 +22,7 @@ const maxManifest = 16 << 20
 // ErrInvalid is returned by [Take] if the environment has a handover that cannot be read.
 var ErrInvalid = errors.New("invalid handover")
 
-// Program is what is executed.
+// Program is the executable.
 type Program struct {
 	Path string
 	Args []string // with argument 0
@@ -36,13 +36,13 @@ type manifest struct {
 	Facts json.RawMessage `json:"facts"`
 }
 
-// Taken is what the earlier program of this process has handed over.
+// Taken is the handover of the earlier program of this process.
 type Taken struct {
 	files map[string]*os.File
 	facts json.RawMessage
 }
 
-// Take takes what the earlier program of this process has handed over, nil if there was none. It removes the variable
+// Take takes the handover of the earlier program of this process, nil if there was none. It removes the variable
 // from the environment, and sets close-on-exec on all descriptors. It must be called before the first child is started.
 func Take() (*Taken, error) {
 	text := os.Getenv(variable)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// role selects what the test binary does as a program under test.
+// role selects the program that the test binary is.
 const role = "HSU_HANDOVER_TEST"
 
 func TestMain(m *testing.M) {
@@ -65,7 +65,7 @@ func executeSecond() error {
 	return Execute(p, map[string]*os.File{"pipe": read}, "facts")
 }
 
-// report prints what the second program has taken.
+// report prints the descriptors that the second program has taken.
 func report() error {
 	taken, err := Take()
 	if err != nil || taken == nil {

@@ -105,7 +105,7 @@ func sample() Snapshot {
 			{Time: sampleTime, Type: "started"},
 			{Time: sampleTime.Add(time.Hour), Worker: "worker-0", Type: "exited", Detail: "killed by SIGKILL"},
 			{
-				Time: sampleTime.Add(time.Hour), Unit: "worker", Type: "unit-scaled", Detail: "2 replicas",
+				Time: sampleTime.Add(time.Hour), Unit: "worker", Type: "scale", Detail: "2 replicas",
 				Operator: &Operator{UID: 1000, Command: "worker scale worker=2"},
 			},
 		},

@@ -87,7 +87,7 @@ type Command struct {
 	Dir  string
 	// Attributes are those of the worker: a check of it has no rights that it does not have.
 	Attributes process.Attributes
-	// Input is what the command reads from stdin; nil means /dev/null.
+	// Input is the standard input of the command; nil means /dev/null.
 	Input []byte
 	// Log is the worker whose output that of the command is added to, and LogTo where that goes. If Log is empty, the
 	// output is returned.

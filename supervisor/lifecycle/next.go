@@ -23,7 +23,7 @@ func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	if !s.expects(e.Kind) {
 		return s, ActNone
 	}
-	switch e.Kind {
+	switch e.Kind { //nolint:exhaustive // requested decides about the others
 	case EvBegin, EvAdopted, EvAdoptedSilent, EvFoundDead, EvUnverifiable:
 		return recovered(s, e, p, now)
 	case EvForked:
@@ -60,6 +60,15 @@ func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 		s.History = steady(s.History)
 	case evWindowPassed:
 		s.History.Spent = nil
+	default:
+		return requested(s, e, p)
+	}
+	return s, ActNone
+}
+
+// requested decides about the events that the master, an operator or a schedule causes.
+func requested(s State, e Event, p Policy) (State, Action) {
+	switch e.Kind { //nolint:exhaustive // next decides about the others
 	case EvReplace:
 		return replace(s, e)
 	case EvRetire:

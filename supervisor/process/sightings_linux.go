@@ -21,7 +21,7 @@ type sighting struct {
 	token string // "" if it has none
 }
 
-// noInode is what the kernel lists if it cannot make the inode.
+// noInode is the value that the kernel lists if it cannot make the inode.
 const noInode = 1
 
 // tokens returns the tokens that living processes may have.

@@ -169,7 +169,7 @@ func (s *Set) Serve(ctx context.Context, after uint64) {
 // Finish lets Serve return after the commands of the recorded events.
 func (s *Set) Finish() { s.finish.Do(func() { close(s.finishing) }) }
 
-// Figures returns what has become of the events so far.
+// Figures returns the counts of commands and dropped events.
 func (s *Set) Figures() Figures {
 	s.mu.Lock()
 	defer s.mu.Unlock()

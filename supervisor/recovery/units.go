@@ -46,7 +46,7 @@ func UnitRecords(
 	return list
 }
 
-// continued returns what is left of the recorded rollout now that u is the configured unit.
+// continued returns the rest of the recorded rollout now that u is the configured unit.
 func continued(u unit.Spec, rec records.Unit) *records.Rollout {
 	r := rec.Rollout
 	if r == nil || !u.Starts() || rec.Wanted() == 0 {

@@ -8,7 +8,7 @@ import (
 // Starts reports whether the master starts the workers of the unit.
 func (u Spec) Starts() bool { return u.Kind != Unmanaged }
 
-// Allow is what the master may do with a process that it has not started.
+// Allow lists the acts that are allowed on a process that the master has not started.
 type Allow struct {
 	Signal, Stop bool
 	Restart      bool // by systemd, which must have started it

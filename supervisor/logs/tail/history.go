@@ -51,7 +51,7 @@ func (t *tail) history() error {
 	return s.print()
 }
 
-// survey takes what is there from the reader.
+// survey takes the present lines from the reader.
 func (t *tail) survey() (*survey, error) {
 	r := t.reader
 	s := &survey{tail: t, segments: r.todo, live: *r, to: everything}

@@ -207,7 +207,7 @@ func textOf(c Chunk) string {
 	return string(c.Text)
 }
 
-// read returns what a query without Follow prints, with a line "! notice" for a notice.
+// read returns the output of a query without Follow, with a line "! notice" for a notice.
 func (h *host) read(q Query, sources ...Source) (string, error) {
 	var text strings.Builder
 	err := h.hub.Copy(h.t.Context(), sources, q, func(chunks []Chunk) error {

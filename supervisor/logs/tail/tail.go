@@ -44,7 +44,7 @@ type Chunk struct {
 	Text []byte
 	// Time is when the lines were written, at most some milliseconds earlier; zero if that is not known.
 	Time time.Time
-	// Notice says what is wrong with the log.
+	// Notice describes a fault of the log.
 	Notice string
 }
 
@@ -224,7 +224,7 @@ const (
 	batchSize = 64 << 10
 )
 
-// turn passes on what was written to the log. It returns false if there may be more. If the log is replaced, another
+// turn passes on the new lines of the log. It returns false if there may be more. If the log is replaced, another
 // file may have its path.
 func (t *tail) turn(replaced bool) (ended bool, err error) {
 	if t.buf == nil {
