@@ -6,14 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
-)
-
-// Types of the events that an operator has ended the master.
-const (
-	eventDown     = "down"
-	eventDetached = "detached"
 )
 
 const (
@@ -96,10 +91,10 @@ func (m *Master) Shutdown(ctx context.Context, detach bool) (wait func(context.C
 
 func (m *Master) recordShutdown(ctx context.Context, detach bool) {
 	event := records.Event{
-		Time: time.Now(), Type: eventDown, Detail: "the workers are stopped", Operator: supervisor.OperatorOf(ctx),
+		Time: time.Now(), Type: eventtype.Down, Detail: "the workers are stopped", Operator: supervisor.OperatorOf(ctx),
 	}
 	if detach {
-		event.Type, event.Detail = eventDetached, "the workers are left running"
+		event.Type, event.Detail = eventtype.Detached, "the workers are left running"
 	}
 	ctx, cancel := context.WithTimeout(ctx, recordWithin)
 	defer cancel()

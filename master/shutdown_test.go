@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 )
 
 // Shutdown ends Run, and the workers are left running or not as the first request says.
@@ -40,7 +41,7 @@ func TestShutdownEndsRun(t *testing.T) {
 		}
 		recorded := 0
 		for _, e := range snap.Events {
-			if e.Type == eventDown && !detach || e.Type == eventDetached && detach {
+			if e.Type == eventtype.Down && !detach || e.Type == eventtype.Detached && detach {
 				recorded++
 			}
 		}

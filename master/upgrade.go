@@ -15,14 +15,10 @@ import (
 
 	"github.com/core-tools/hsu-master/api"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor"
 	"github.com/core-tools/hsu-master/supervisor/process"
-)
-
-const (
-	eventUpgraded      = "upgraded"
-	eventUpgradeFailed = "upgrade-failed"
 )
 
 const (
@@ -372,9 +368,9 @@ func (m *Master) upgraded() {
 
 // recordUpgrade adds the outcome to the history and to the log.
 func (m *Master) recordUpgrade(u Upgrade) {
-	e := records.Event{Time: time.Now(), Type: eventUpgraded, Operator: u.Operator}
+	e := records.Event{Time: time.Now(), Type: eventtype.Upgraded, Operator: u.Operator}
 	if u.Failure != "" {
-		e.Type, e.Detail = eventUpgradeFailed, fmt.Sprintf("%s: %s", u.Binary, u.Failure)
+		e.Type, e.Detail = eventtype.UpgradeFailed, fmt.Sprintf("%s: %s", u.Binary, u.Failure)
 		m.log.Error("upgrade failed", "path", u.Binary, "error", u.Failure)
 	} else {
 		e.Detail = fmt.Sprintf("from version %s to %s; %d calls cut", u.From, u.To, u.Cut)

@@ -26,6 +26,7 @@ const (
 	Start       = "start"
 	Stop        = "stop"
 	Signal      = "signal"
+	Restart     = "restart"
 )
 
 // Types of the events of a unit, a service or the master.
@@ -39,6 +40,12 @@ const (
 	MasterStarted = "master-started"
 	MasterStopped = "master-stopped"
 	MasterCrashed = "master-crashed"
+	Down          = "down"
+	Detached      = "detached"
+	Upgraded      = "upgraded"
+	UpgradeFailed = "upgrade-failed"
+	Enable        = "enable"
+	Disable       = "disable"
 	// FromBackup and FromProcesses record how a lost database was recovered.
 	FromBackup    = "recovered-from-backup"
 	FromProcesses = "recovered-from-processes"
@@ -80,17 +87,30 @@ var All = []Type{
 	{Start, "An operator has started the worker."},
 	{Stop, "An operator has stopped the worker, until a start."},
 	{Signal, "An operator has sent the worker the signal in the detail."},
+	{Restart, "An operator has begun to restart the worker, or the workers of the unit in the detail."},
+	{"restart-resumed", "A master goes on with the restart that the one before had begun."},
+	{"restart-completed", "All workers of the restart are replaced."},
+	{"restart-stopped", "The restart has stopped at a worker, for the reason in the detail."},
 	{Found, "The process of an unmanaged unit is found."},
 	{"absent", "There is no process of an unmanaged unit."},
 	{Scaled, "An operator has set the number of workers of a unit."},
+	{Enable, "An operator has enabled a unit."},
+	{Disable, "An operator has disabled a unit: its workers are stopped, and stay so until it is enabled."},
 	{Reloaded, "The units were read again, and the changes in the detail have begun."},
 	{ReloadFailed, "A reload was refused, or has stopped at a worker that did not get ready."},
+	{"reload-resumed", "A master goes on with the reload that the one before had begun."},
+	{"reload-completed", "All workers of the unit that the reload has outdated are replaced."},
+	{"reload-stopped", "The replacement of the workers of the unit has stopped, for the reason in the detail."},
 	{Registered, "An endpoint is registered for a service."},
 	{Deregistered, "A registered endpoint is removed."},
 	{Expired, "A registered endpoint sent no heartbeat within its ttl, and is removed."},
 	{MasterStarted, "A master has started."},
 	{MasterCrashed, "A starting master has found that the one before did not stop in an orderly way."},
 	{MasterStopped, "The master has stopped or left its workers running, as the detail says."},
+	{Down, "An operator has ended the master and its workers."},
+	{Detached, "An operator has ended the master, which leaves its workers running."},
+	{Upgraded, "The program of the master was replaced in place."},
+	{UpgradeFailed, "The program of the master was not replaced: the former one serves."},
 	{FromBackup, "The state was lost and is restored from a backup; events after the backup are lost."},
 	{FromProcesses, "The state was lost and is made anew, or a worker is known only from its living process."},
 }
