@@ -370,7 +370,7 @@ func (m *Master) upgraded() {
 func (m *Master) recordUpgrade(u Upgrade) {
 	e := records.Event{Time: time.Now(), Type: eventtype.Upgraded, Operator: u.Operator}
 	if u.Failure != "" {
-		e.Type, e.Detail = eventtype.UpgradeFailed, fmt.Sprintf("%s: %s", u.Binary, u.Failure)
+		e.Type, e.Detail = eventtype.UpgradeFailed, bounded(u.Binary+": "+u.Failure)
 		m.log.Error("upgrade failed", "path", u.Binary, "error", u.Failure)
 	} else {
 		e.Detail = fmt.Sprintf("from version %s to %s; %d calls cut", u.From, u.To, u.Cut)

@@ -167,7 +167,7 @@ func TestManualHasEveryFieldOfTheJSON(t *testing.T) {
 		"config show, an array of these": settingJSON{}, "reload": reloadJSON{}, "A change": unitChangeJSON{},
 		"events, an object a line": history.Line{}, "Event commands": commandsJSON{}, "An operator": history.Operator{},
 		"worker logs, an object a line": logLineJSON{},
-		"down and detach": shutdownJSON{},
+		"down and detach":               shutdownJSON{},
 	} {
 		for field := range reflect.TypeOf(object).Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
