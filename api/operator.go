@@ -13,14 +13,14 @@ import (
 // CommandKey is the metadata key of the command line that a call to the admin service executes, for the history.
 const CommandKey = "hsu-command"
 
-// maxCommand bounds the recorded command, in bytes.
-const maxCommand = 256
+// MaxCommand bounds the recorded command, in bytes.
+const MaxCommand = 256
 
 // withOperator returns the context of a call of that user, for [supervisor.OperatorOf].
 func withOperator(ctx context.Context, uid uint32) context.Context {
 	o := records.Operator{UID: uid}
 	if given := metadata.ValueFromIncomingContext(ctx, CommandKey); len(given) > 0 {
-		o.Command = given[0][:min(len(given[0]), maxCommand)]
+		o.Command = given[0][:min(len(given[0]), MaxCommand)]
 	}
 	return supervisor.WithOperator(ctx, o)
 }

@@ -11,8 +11,12 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/reactions"
 )
 
-// lastCommandsWait bounds how long a master that has stopped waits for the commands of its last events.
-const lastCommandsWait = 5 * time.Second
+const (
+	// lastCommandsWait bounds how long a master that has stopped waits for the commands of its last events.
+	lastCommandsWait = 5 * time.Second
+	// handOverCommandsWait bounds it in an upgrade, during which new connections wait.
+	handOverCommandsWait = 250 * time.Millisecond
+)
 
 // commands returns what runs the commands of events.
 func (m *Master) commands() reactions.Processes {
@@ -57,9 +61,13 @@ func (m *Master) react(ctx context.Context, wg *sync.WaitGroup, after uint64) (f
 		defer cancel()
 		close(begin)
 		m.events.Finish()
+		wait := lastCommandsWait
+		if m.HandsOver() {
+			wait = handOverCommandsWait
+		}
 		select {
 		case <-done:
-		case <-time.After(lastCommandsWait):
+		case <-time.After(wait):
 		}
 	}
 }

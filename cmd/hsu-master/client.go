@@ -67,7 +67,8 @@ type commandKey struct{}
 
 // withCommand returns a context with the arguments of the command line, which calls to the master name.
 func withCommand(ctx context.Context, args []string) context.Context {
-	return context.WithValue(ctx, commandKey{}, strings.Join(args, " "))
+	command := strings.Join(args, " ")
+	return context.WithValue(ctx, commandKey{}, command[:min(len(command), api.MaxCommand)])
 }
 
 // nameCommand returns a context whose call names the command line.
@@ -125,8 +126,6 @@ func awaitAdmin(ctx context.Context, f folders) (string, error) {
 
 // readState returns the state from the running master, or from the state files if no master runs.
 func readState(ctx context.Context, f folders) (*adminpb.State, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
 	state, err := liveState(ctx, f)
 	if !errors.Is(err, errNoMaster) {
 		return state, err
@@ -156,6 +155,8 @@ var errHeld = errors.New("a master holds the state")
 
 // liveState returns the state from the running master. It returns errNoMaster if there is none.
 func liveState(ctx context.Context, f folders) (*adminpb.State, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	resp, err := askState(ctx, f)
 	for deadline := time.Now().Add(startingFor); status.Code(err) == codes.Unavailable && time.Now().Before(deadline); {
 		// The master has ended: a process that is terminating may still accept a connection, but never answers.
@@ -203,8 +204,6 @@ const defaultAddress = "127.0.0.1:50051"
 // liveAddress returns the address to send requests to: that of the running master of these folders. If none runs
 // and no folder was given, it returns defaultAddress.
 func liveAddress(ctx context.Context, f folders) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
 	state, err := liveState(ctx, f)
 	switch {
 	case err == nil:

@@ -153,6 +153,9 @@ func logsError(err error) error {
 	case codes.InvalidArgument:
 		return usageError{text}
 	case codes.NotFound:
+		if said.Message() == tail.ErrNoPrevious.Error() {
+			return hint(text, "leave --previous out for the output of the present instance")
+		}
 		return hint(text, `"hsu-master worker list" lists the workers`)
 	case codes.FailedPrecondition:
 		return text

@@ -18,7 +18,6 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/history"
-	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 const jsonFlag = "json"
@@ -395,7 +394,7 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time, more ..
 			fmt.Fprintf(w, "  | %s\n", printable(line))
 		}
 		if item.GetStatus() == string(records.StatusFailed) {
-			fmt.Fprintf(w, "  next: %s\n", worker.NextAfterFailure(item.GetReason(), item.GetRetryAt() != nil))
+			fmt.Fprintf(w, "  next: mend it, then \"hsu-master worker restart %s\"\n", printable(item.GetId()))
 		}
 	}
 	return nil

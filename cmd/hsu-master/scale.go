@@ -111,7 +111,7 @@ func noUnit(ctx context.Context, f folders, unit string) error {
 		}
 	}
 	return hint(fmt.Errorf("no such unit: %q%s", unit, nearest.DidYouMean(unit, names)),
-		`"hsu-master state dump" lists the units`)
+		`"hsu-master unit list" shows the names`)
 }
 
 // scaleError turns a status of Scale into an error for the user.

@@ -27,9 +27,13 @@ func watchSignals() *signals {
 		heard:    make(chan os.Signal, 4),
 		ending:   []os.Signal{os.Interrupt, syscall.SIGTERM},
 	}
+	s.notify()
+	return s
+}
+
+func (s *signals) notify() {
 	signal.Notify(s.stops, os.Interrupt, syscall.SIGTERM)
 	notifyUnix(s)
-	return s
 }
 
 func (s *signals) stop() {

@@ -22,6 +22,11 @@ func notifyUnix(s *signals) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGXFSZ, syscall.SIGPIPE)
 }
 
+// ignoreOnExec has the signals ignored that would kill the next program of this process before it handles them,
+// although they do not mean that. It reads its configuration anyway, and INT can be repeated. The next program handles
+// them again, so workers do not inherit this. notify undoes it.
+func ignoreOnExec() { signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR2) }
+
 // signalOf returns the signal with which a master ends for that cause.
 func signalOf(cause error) syscall.Signal {
 	if errors.Is(cause, supervisor.ErrDetach) {

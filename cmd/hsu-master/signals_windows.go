@@ -5,4 +5,7 @@ import "syscall"
 // notifyUnix does nothing: Windows has no signals other than those of the console.
 func notifyUnix(*signals) {}
 
+// ignoreOnExec does nothing: a program cannot be replaced in place.
+func ignoreOnExec() {}
+
 func signalOf(error) syscall.Signal { return syscall.SIGTERM }

@@ -151,6 +151,7 @@ func (t *takeover) fallBack(reason string) {
 	}
 	t.Upgrade.Failure = reason
 	err := executeFormer(t.program, t.backup, t.handed)
+	t.caught.notify()
 	fmt.Fprintf(t.stderr, "%shsu-master: error: %v\n", prefix(t.stderr, priorityError), err)
 	t.release()
 }
@@ -162,7 +163,10 @@ func executeFormer(program *os.File, files map[string]*os.File, h handed) error 
 		return err
 	}
 	p := handover.Program{Path: path, Args: h.Args, Env: os.Environ()}
-	return crashpoint.Do(crashpoint.UpgradeExec, func() error { return handover.Execute(p, files, h) })
+	return crashpoint.Do(crashpoint.UpgradeExec, func() error {
+		ignoreOnExec()
+		return handover.Execute(p, files, h)
+	})
 }
 
 // replaceProgram executes the new program, or else this one again. It returns only if both fail.
@@ -181,6 +185,7 @@ func replaceProgram(m *master.Master, kept *handleStore, signals *signals, out *
 	p := handover.Program{Path: h.Upgrade.Binary, Args: os.Args, Env: os.Environ()}
 	next.Files[formerFile] = own
 	err = crashpoint.Do(crashpoint.UpgradeExec, func() error {
+		ignoreOnExec()
 		h.Signals = signals.pending()
 		return handover.Execute(p, next.Files, h)
 	})

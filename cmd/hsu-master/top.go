@@ -88,7 +88,7 @@ func top(c *cli.Context) error {
 		}
 		return err
 	}
-	if !w.json {
+	if !w.json && os.Getenv("TERM") != "dumb" { // which cannot move its cursor
 		if w.terminal, err = openTerminal(c.App.Writer); err != nil {
 			return err
 		}

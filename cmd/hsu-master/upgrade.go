@@ -99,7 +99,7 @@ func printUpgrade(c *cli.Context, o *adminpb.UpgradeResponse) error {
 // awaitUpgrade has the master upgraded, and returns the outcome.
 func awaitUpgrade(ctx context.Context, f folders, request *adminpb.UpgradeRequest, waiting *progress,
 ) (*adminpb.UpgradeResponse, error) {
-	conn, err := dialAdmin(ctx, f)
+	conn, err := dialRegistry(ctx, f)
 	if err != nil {
 		return nil, err
 	}

@@ -130,15 +130,27 @@ func checkUpgrade(ctx context.Context, c master.UpgradeCheck) (master.UpgradeTar
 	case ran.Cut && errors.Is(ctx.Err(), context.Canceled):
 		return fail(master.ErrAborted)
 	case ran.Cut:
-		return fail(fmt.Errorf("not ready in time: %s", printable(output)))
+		return fail(fmt.Errorf("not ready in time%s", endOf(output)))
 	case !ran.Exit.Clean():
-		return fail(fmt.Errorf("%s: %s", ran.Exit, printable(output)))
+		return fail(fmt.Errorf("%s%s", ran.Exit, endOf(output)))
 	}
 	var result checkResult
 	decoder := json.NewDecoder(bytes.NewReader([]byte(output[strings.LastIndexByte(output, '\n')+1:])))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&result); err != nil || result.Version == "" {
-		return fail(fmt.Errorf("it does not answer as hsu-master does: %s", printable(output)))
+		return fail(fmt.Errorf("it does not answer as hsu-master does%s", endOf(output)))
 	}
 	return master.UpgradeTarget{Version: result.Version, Schema: result.Schema}, nil
+}
+
+// endOf returns the end of the output of a check for the end of an error message.
+func endOf(output string) string {
+	const most = 500
+	switch {
+	case output == "":
+		return ""
+	case len(output) > most:
+		output = "..." + output[len(output)-most:]
+	}
+	return ": " + printable(output)
 }

@@ -44,11 +44,11 @@ var acts = []act{
 	{"scale", 1, "stop-first", []step{scale(8), scale(2), scale(1)}},
 	{"program that never becomes ready", 8, "stop-first", []step{
 		{
-			command: []string{"reload"}, code: 1, record: eventtype.Reloaded, made: stoppedAtTheFirst, unmade: same,
+			command: []string{"reload"}, code: 1, record: eventtype.Reload, made: stoppedAtTheFirst, unmade: same,
 			prepare: func(s *site) { s.write("hsu.yaml", config("./bad", 8, "stop-first")) },
 		},
 		{
-			command: []string{"reload"}, record: eventtype.Reloaded, made: running(8), unmade: running(8),
+			command: []string{"reload"}, record: eventtype.Reload, made: running(8), unmade: running(8),
 			prepare: func(s *site) { s.write("hsu.yaml", config("./program", 8, "stop-first")) },
 		},
 	}},
@@ -59,12 +59,12 @@ var acts = []act{
 }
 
 var newProgram = step{
-	command: []string{"reload"}, record: eventtype.Reloaded, prepare: (*site).install, made: replaced, unmade: same,
+	command: []string{"reload"}, record: eventtype.Reload, prepare: (*site).install, made: replaced, unmade: same,
 }
 
 func scale(n int) step {
 	return step{
-		command: []string{"worker", "scale", fmt.Sprint("a=", n)}, record: eventtype.Scaled,
+		command: []string{"worker", "scale", fmt.Sprint("a=", n)}, record: eventtype.Scale,
 		made: func(_ *site, before, after harness.Dump) error {
 			was, is := before.Instances(), after.Instances()
 			for id, instance := range is {

@@ -4,6 +4,7 @@ package upgrade
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -99,6 +100,43 @@ func TestSignalUpgrades(t *testing.T) {
 	wantVersion(h, harness.NewVersion)
 	h.AwaitRunning(1).WantInstances(t, want)
 	h.Ask("of the new master")
+	m.Stop()
+	h.WantNothingLeft()
+}
+
+// Signals that arrive while the program is replaced do not kill the master.
+func TestSignalsDuringAnUpgradeDoNotKill(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, harness.Workers(1)...)
+	m := h.Start()
+	want := h.AwaitRunning(1).Instances()
+	signals := []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2}
+	done, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			case <-time.After(200 * time.Microsecond):
+				_ = syscall.Kill(m.PID, signals[i%2]) // it may have ended
+			}
+		}
+	}()
+	harness.WaitFor(t, "the master is replaced a few times", func() error {
+		if n := strings.Count(m.Log(), "master upgraded"); n < 3 && m.Running() {
+			return fmt.Errorf("%d times", n)
+		}
+		return nil
+	})
+	close(done)
+	<-over
+	d := h.AwaitRunning(1)
+	d.WantInstances(t, want)
+	if d.MasterPID != m.PID {
+		t.Errorf("the master's PID is %d, want %d", d.MasterPID, m.PID)
+	}
+	h.Ask("after the signals")
 	m.Stop()
 	h.WantNothingLeft()
 }
