@@ -133,8 +133,8 @@ func hangs(t *testing.T, faults, point string) (goOn func()) {
 	}
 }
 
-// A drain that takes longer than the watchdog allows, and a new program that never serves, which is replaced by the
-// former one. The watchdog of systemd must not act.
+// A drain that takes longer than the watchdog allows, upgrades one after the other, and a new program that never
+// serves, which is replaced by the former one. The watchdog of systemd must not act.
 func TestWatchdogDoesNotActInAnUpgrade(t *testing.T) {
 	faults := t.TempDir()
 	dropIn(t, "WatchdogSec=10s\nEnvironment=HSU_FAULT_DIR="+faults)
@@ -174,8 +174,15 @@ func TestWatchdogDoesNotActInAnUpgrade(t *testing.T) {
 	wantSame(t, "the drain", first, ready(t, 0))
 	wantService(t, first.MasterPID)
 
+	// No program runs long enough for a keep-alive of its own.
+	for began := time.Now(); time.Since(began) < 12*time.Second; {
+		upgradeTo(t, newerVersion)
+	}
+	wantSame(t, "upgrades", first, ready(t, 0))
+	wantService(t, first.MasterPID)
+
 	replaceMaster(t, []byte(readFile(t, crasher)))
-	goOn := hangs(t, faults, "serving")
+	goOn := hangs(t, faults, "lock") // before the new program checks itself
 	output, err := exec.Command(master, "upgrade").CombinedOutput()
 	if err == nil || !strings.Contains(string(output), "it did not serve within 1m0s") {
 		t.Errorf("a program that never serves: %v\n%s", err, output)
