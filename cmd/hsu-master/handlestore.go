@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -25,9 +26,7 @@ type handleStore struct {
 // this process has handed over.
 func newHandleStore(n *notifier, kept map[string]*os.File, taken *takeover) *handleStore {
 	s := &handleStore{notify: n, kept: kept, own: map[string]*os.File{}}
-	for name, f := range taken.withPrefix(keptPrefix) {
-		s.kept[name] = f
-	}
+	maps.Copy(s.kept, taken.withPrefix(keptPrefix))
 	for name, f := range s.kept {
 		_ = s.duplicate(name, f) // the only consequence: the next program opens the process itself
 	}

@@ -142,3 +142,61 @@ func (n named) count(t *testing.T, message string) int {
 	log := command(t, "journalctl", "--no-pager", "-o", "cat", "--since", since, "-u", n.name)
 	return strings.Count(log, message)
 }
+
+const allowedUnits = `
+listen: 127.0.0.1:50061
+defaults: {kind: unmanaged, health: {interval: 200ms}}
+units:
+  db: {discover: {systemd: e2e-db@1}, allow: [restart]}
+  gone: {discover: {systemd: e2e-none}, allow: [restart]}
+`
+
+// systemd restarts a service that a unit allows to restart, if the master is root. Another user has no right to that,
+// which the command says.
+func TestUnmanagedServiceIsRestartedBySystemd(t *testing.T) {
+	serviceUnits(t, map[string]string{"e2e-db@.service": "[Service]\nExecStart=/bin/sleep infinity\n"})
+	for _, user := range []string{"root", addUser(t)} {
+		t.Run(user, func(t *testing.T) {
+			command(t, "systemctl", "start", "e2e-db@1")
+			t.Cleanup(func() {
+				if output, err := exec.Command("systemctl", "stop", "e2e-db@1").CombinedOutput(); err != nil {
+					t.Errorf("%v: %s", err, output)
+				}
+			})
+			two := namedMaster(t, "two")
+			two.write(t, allowedUnits)
+			two.install(t, "--user", user)
+			want := map[string]string{"db-0": "running", "gone-0": "absent"}
+			before := two.await(t, 0, want)
+			ask := func(args ...string) (string, error) {
+				output, err := exec.CommandContext(t.Context(), master,
+					append([]string{"--state-dir", two.state(), "worker"}, args...)...).CombinedOutput()
+				return string(output), err
+			}
+			if output, err := ask("stop", "db-0"); err == nil || !strings.Contains(output, "add stop to its allow") {
+				t.Errorf("a stop: %v: %s", err, output)
+			}
+			if output, err := ask("restart", "gone-0"); err == nil || !strings.Contains(output, "e2e-none.service") {
+				t.Errorf("a restart of a unit that systemd does not have: %v: %s", err, output)
+			}
+			output, err := ask("restart", "db-0")
+			after := two.await(t, 0, want)
+			if user != "root" {
+				if err == nil || !strings.Contains(output, "restart e2e-db@1.service: ") || after["db-0"] != before["db-0"] {
+					t.Errorf("a restart as %s: %v: %s: processes %v, before %v", user, err, output, after, before)
+				}
+				return
+			}
+			if err != nil || after["db-0"] == before["db-0"] {
+				t.Errorf("a restart: %v: %s: processes %v, before %v", err, output, after, before)
+			}
+			if pid := command(t, "systemctl", "show", "--value", "-p", "MainPID", "e2e-db@1"); pid !=
+				strconv.Itoa(after["db-0"]) {
+				t.Errorf("the process is %d, systemd has %s", after["db-0"], pid)
+			}
+			if events := command(t, master, "--state-dir", two.state(), "events"); !strings.Contains(events, "restart") {
+				t.Errorf("no event of the restart:\n%s", events)
+			}
+		})
+	}
+}

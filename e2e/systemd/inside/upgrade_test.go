@@ -119,6 +119,11 @@ func TestServiceIsUpgradedInPlace(t *testing.T) {
 	}
 }
 
+// checkedAs returns a program that passes its check as the one at path does, and then executes a command.
+func checkedAs(path, command string) []byte {
+	return fmt.Appendf(nil, "#!/bin/sh\ncase $1 in upgrade-check) exec %s \"$@\" ;; esac\nexec %s\n", path, command)
+}
+
 // hangs makes programs with crash points hang at a point until the returned function is called.
 func hangs(t *testing.T, faults, point string) (goOn func()) {
 	t.Helper()
@@ -133,8 +138,8 @@ func hangs(t *testing.T, faults, point string) (goOn func()) {
 	}
 }
 
-// A drain that takes longer than the watchdog allows, and a new program that never serves, which is replaced by the
-// former one. The watchdog of systemd must not act.
+// A drain that takes longer than the watchdog allows, upgrades one after the other, and a new program that never
+// serves, which is replaced by the former one. The watchdog of systemd must not act.
 func TestWatchdogDoesNotActInAnUpgrade(t *testing.T) {
 	faults := t.TempDir()
 	dropIn(t, "WatchdogSec=10s\nEnvironment=HSU_FAULT_DIR="+faults)
@@ -174,9 +179,16 @@ func TestWatchdogDoesNotActInAnUpgrade(t *testing.T) {
 	wantSame(t, "the drain", first, ready(t, 0))
 	wantService(t, first.MasterPID)
 
-	replaceMaster(t, []byte(readFile(t, crasher)))
-	goOn := hangs(t, faults, "serving")
-	output, err := exec.Command(master, "upgrade").CombinedOutput()
+	// No program runs long enough for a keep-alive of its own.
+	for began := time.Now(); time.Since(began) < 12*time.Second; {
+		upgradeTo(t, newerVersion)
+	}
+	wantSame(t, "upgrades", first, ready(t, 0))
+	wantService(t, first.MasterPID)
+
+	replaceMaster(t, checkedAs(newer, crasher+` "$@"`))
+	goOn := hangs(t, faults, "lock") // at which no part that feeds the watchdog runs
+	output, err := exec.Command(newer, "upgrade").CombinedOutput()
 	if err == nil || !strings.Contains(string(output), "it did not serve within 1m0s") {
 		t.Errorf("a program that never serves: %v\n%s", err, output)
 	}
@@ -189,11 +201,9 @@ func TestWatchdogDoesNotActInAnUpgrade(t *testing.T) {
 // A new program that fails is replaced by the former one, and systemd sees one service all the time.
 func TestServiceWithABrokenProgram(t *testing.T) {
 	first := install(t)
-	script := "#!/bin/sh\ncase $1 in upgrade-check) exec " + newer + " \"$@\" ;; esac\nexec " + newer +
-		" \"$@\" --request-ttl 1ms\n"
 	for text, message := range map[string]string{
 		"#!/bin/sh\nexit 7\n": "exited with code 7",
-		script:                "it ended with exit code 2",
+		string(checkedAs(newer, newer+` "$@" --request-ttl 1ms`)): "it ended with exit code 2",
 	} {
 		replaceMaster(t, []byte(text))
 		// The program for the command must be a good one.
