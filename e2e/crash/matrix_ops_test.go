@@ -64,10 +64,10 @@ func operations() []*operation {
 		{name: "recovery of a half-started one", life: 10, launched: true, prepare: halfStarted},
 		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
 	}
-	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(), operationsOfVerbs(),
-		operationsOfRestarts(), operationsOnTheProgram(), operationsOnEssentials(), operationsOfTheGateway(),
-		operationsOnTheState(), operationsOnCgroups(), operationsWithHelpers(), operationsWithHooks(),
-		operationsWithNotifications(), operationsOfModules())
+	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(),
+		operationsOfVerbs(), operationsOfRestarts(), operationsOnTheProgram(), operationsOnEssentials(),
+		operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(), operationsWithHelpers(),
+		operationsWithHooks(), operationsWithNotifications(), operationsOfModules())
 }
 
 func theSecondEnds(worker string) bool { return worker == "worker-1" }

@@ -24,7 +24,8 @@ func elsewhere(p crashpoint.Point) string {
 	case p == crashpoint.Scope:
 		return "the masters here are no services of systemd: the tests of e2e/systemd kill one at this point"
 	case strings.HasPrefix(string(p), "log-") && p != crashpoint.LogOpen:
-		return "the tests of supervisor/logs/rotate kill at each point of a rotation, and no worker here truncates its log"
+		return "the tests of supervisor/logs/rotate kill at each point of a rotation, and no worker here truncates " +
+			"its log"
 	case row(p) == string(crashpoint.UnitFile) && underSystemd():
 		return "the systemd of this machine would load the unit"
 	}

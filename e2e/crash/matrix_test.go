@@ -29,8 +29,8 @@ import (
 //	PAIRS=    all for every pair in every operation: half an hour on two processors;
 //	          else every pair in one of the operations that have it, drawn by SEED
 //	TRIPLES=  number of triples, 300 if not set
-//	BUDGET=   minutes after which no more pairs and triples are begun, 0 or not set for no limit; their number is in the
-//	          log
+//	BUDGET=   minutes after which no more pairs and triples are begun, 0 or not set for no limit; their number is in
+//	          the log
 //	LANES=    number of concurrent trials, 6 if not set
 //	OP=       only this operation
 //	KILLS=    1 for no pairs and triples

@@ -39,7 +39,8 @@ func (r *rig) atRest(removals int) error {
 // hasRolled returns nil when the running master has ended the rollouts of the one before, with one of the outcomes.
 func (r *rig) hasRolled(outcomes ...string) error {
 	logs := r.masters.lastLogs()
-	if r.rolls && !slices.ContainsFunc(outcomes, func(o string) bool { return strings.Contains(logs[len(logs)-1], o) }) {
+	logged := func(outcome string) bool { return strings.Contains(logs[len(logs)-1], outcome) }
+	if r.rolls && !slices.ContainsFunc(outcomes, logged) {
 		return errors.New("the rollout has not ended")
 	}
 	return nil

@@ -124,7 +124,8 @@ func (v *verbs) running(count int) int {
 func newWorkers(state, notes string, count int) workers {
 	return workers{
 		state: state, notes: notes, count: count, beings: map[string]being{}, ended: map[string]bool{},
-		excused: map[string]bool{}, ledger: map[string]entry{}, noted: map[string]int{}, own: map[int]*grpc.ClientConn{},
+		excused: map[string]bool{}, ledger: map[string]entry{}, noted: map[string]int{},
+		own: map[int]*grpc.ClientConn{},
 	}
 }
 
@@ -272,8 +273,8 @@ func (ws *workers) look(o offline) {
 			continue
 		}
 		b.memory = ws.beings[b.token].memory
-		b.doomed = o.records[b.worker].Status == records.StatusStopping || ws.isSurplus(b.worker) || ws.ended[b.token] ||
-			ws.excused[b.token] || b.helper || o.isReplaced(b.worker) || ws.verbs.halts(b.worker)
+		b.doomed = o.records[b.worker].Status == records.StatusStopping || ws.isSurplus(b.worker) ||
+			ws.ended[b.token] || ws.excused[b.token] || b.helper || o.isReplaced(b.worker) || ws.verbs.halts(b.worker)
 		now[b.token] = b
 	}
 	ws.beings = now

@@ -84,7 +84,7 @@ func (c *customers) wantFailures(most int) {
 // if they are sent again. The service may then have them twice: the master remembers answers of ProcessData only.
 func TestSixProgramsRunOnWhileMastersAreKilled(t *testing.T) {
 	t.Parallel()
-	s := newSix(t)
+	s := newSix(t, "keep: 3", "keep: 1000") // all lines are kept, however long this takes
 	m := s.start()
 	want := s.awaitUp(workersOfSix).Instances()
 

@@ -1,0 +1,27 @@
+package launcher
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/supervisor/process"
+)
+
+// A command that reads its input before the master has written it waits: its stdin lacks O_NONBLOCK.
+func TestInputIsBlocking(t *testing.T) {
+	token := NewToken()
+	ran, err := runWithInput(t.Context(), process.Spec{
+		Path: "/bin/sh", Args: []string{"-c", "grep flags /proc/self/fdinfo/0; cat"},
+		Env: []string{"PATH=/usr/bin:/bin", process.EnvWorkerToken + "=" + token},
+	}, token, []byte("the input"))
+	if err != nil || ran.Exit != (identity.Exit{Source: identity.ExitWait}) {
+		t.Fatalf("%+v, %v", ran, err)
+	}
+	// O_RDONLY, perhaps with O_LARGEFILE, which some architectures show.
+	flags, input, _ := strings.Cut(string(ran.Output), "\n")
+	if flags = strings.TrimSpace(strings.TrimPrefix(flags, "flags:")); strings.TrimLeft(flags, "0") != "" &&
+		strings.TrimLeft(flags, "0") != "100000" || input != "the input" {
+		t.Errorf("flags %s, input %q", flags, input)
+	}
+}
