@@ -65,9 +65,9 @@ func operations() []*operation {
 		{name: "recovery beside a decoy", life: 10, launched: true, prepare: besideADecoy},
 	}
 	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(), operationsOfVerbs(),
-		operationsOfRestarts(), operationsOnTheProgram(), operationsOnEssentials(), operationsOfTheGateway(), operationsOnTheState(),
-		operationsOnCgroups(),
-		operationsWithHelpers(), operationsWithHooks(), operationsWithNotifications(),
+		operationsOfRestarts(), operationsOnTheProgram(), operationsOnEssentials(), operationsOfTheGateway(),
+		operationsOnTheState(), operationsOnCgroups(),
+		operationsWithHelpers(), operationsWithHooks(), operationsWithEventCommands(), operationsWithNotifications(),
 		operationsOfModules())
 }
 
