@@ -365,7 +365,7 @@ func (v *victim) visit(a, b int) error {
 // the seed.
 func (v *victim) trouble(n int) error {
 	for range n {
-		kind, a, b := v.rng.IntN(165), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
+		kind, a, b := v.rng.IntN(185), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
 		if err := v.reap(); err != nil {
 			return err
 		}
