@@ -43,6 +43,11 @@ func (l *lane) ready(op *operation) error {
 			return err
 		}
 	}
+	if op.events {
+		if err := r.addEventCommands(); err != nil {
+			return err
+		}
+	}
 	r.arguments = []string{"-as", cmp.Or(op.habit, "plain"), "-notes", r.notes, "-record", r.record, "-echo"}
 	if op.registry {
 		socket := filepath.Join(r.dir, "registry.sock")

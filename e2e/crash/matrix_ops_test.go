@@ -67,7 +67,7 @@ func operations() []*operation {
 	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(),
 		operationsOfVerbs(), operationsOfRestarts(), operationsOnTheProgram(), operationsOnEssentials(),
 		operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(), operationsWithHelpers(),
-		operationsWithHooks(), operationsWithNotifications(), operationsOfModules())
+		operationsWithHooks(), operationsWithEventCommands(), operationsWithNotifications(), operationsOfModules())
 }
 
 func theSecondEnds(worker string) bool { return worker == "worker-1" }

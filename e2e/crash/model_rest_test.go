@@ -82,7 +82,7 @@ func (r *rig) wellAtRest(before offline) error {
 		if err := r.reportsWatched(state); err != nil {
 			return err
 		}
-		return r.workers.allRunning(state)
+		return errors.Join(r.workers.allRunning(state), r.swept())
 	})
 	if err != nil || ended {
 		return errors.Join(err, fmt.Errorf("the master's word after the crash (it ended: %v): %v", ended, state))
@@ -106,10 +106,10 @@ func (r *rig) wellAtRest(before offline) error {
 			fail("a process of no worker lives: %+v", b)
 		}
 	}
-	if len(r.workers.commands) > 0 {
-		fail("commands of an earlier master live: %+v", r.workers.commands)
+	if left := r.workers.overdue(); len(left) > 0 {
+		fail("commands of an earlier master live: %+v", left)
 	}
-	if err := r.hooks.check(); err != nil {
+	if err := errors.Join(r.hooks.check(), r.events.check()); err != nil {
 		fail("%w", err)
 	}
 	if err := r.workers.remember(state, leaders); err != nil {

@@ -25,17 +25,18 @@ type rig struct {
 	dir, state, notes, record string
 
 	port      int
-	program   string   // the program of the workers
-	arguments []string // of the workers
-	flags     []string // of every run
-	fromFile  bool     // the masters read a file instead of flags of workers
-	further   string   // the rest of the file, in the middle of the unit
-	hooks     hooks    // of the unit in the file
-	restart   string   // the policy of restarts in the file; one with a large budget if empty
-	always    []string // flags of the runs with a file
-	gated     bool     // the last worker is that of another unit, [gate], which the first ones depend on
-	watches   string   // the unmanaged units of the file
-	mayWatch  bool     // a change of them was under way
+	program   string         // the program of the workers
+	arguments []string       // of the workers
+	flags     []string       // of every run
+	fromFile  bool           // the masters read a file instead of flags of workers
+	further   string         // the rest of the file, in the middle of the unit
+	hooks     hooks          // of the unit in the file
+	events    *eventCommands // of the file; nil if there are none
+	restart   string         // the policy of restarts in the file; one with a large budget if empty
+	always    []string       // flags of the runs with a file
+	gated     bool           // the last worker is that of another unit, [gate], which the first ones depend on
+	watches   string         // the unmanaged units of the file
+	mayWatch  bool           // a change of them was under way
 
 	masters       masters
 	admin         admin
@@ -174,7 +175,7 @@ func (r *rig) writeFile() error {
     replicas: %d
     environment: {TURN: "%d"}
     restart: %s
-%s%s%s`, command, replicas, r.turn, restart, r.hooks.keys(), further, r.watches)
+%s%s%s%s`, command, replicas, r.turn, restart, r.hooks.keys(), further, r.watches, r.events.keys())
 	// Atomically: a reload may be under way.
 	if err := os.WriteFile(r.file()+".new", []byte(text), 0o600); err != nil {
 		return err

@@ -139,6 +139,10 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 		}
 	}
 	r.workers.look(o)
+	r.workers.left = map[string]bool{}
+	for _, b := range r.workers.commands {
+		r.workers.left[b.token] = true
+	}
 	r.rolls = o.rollouts()
 	if err := r.secretSpilled(); err != nil {
 		fail("%w", err)

@@ -83,7 +83,8 @@ type workers struct {
 
 	verbs verbs // of an operator
 
-	commands []being // leaders of the commands that lived at the last scan, see isCommand
+	left     map[string]bool // tokens of the commands that lived at the last inspection
+	commands []being         // leaders of the commands that lived at the last scan, see isCommand
 }
 
 // verbs are what an operator has done to the worker "worker-1".

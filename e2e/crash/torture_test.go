@@ -175,6 +175,7 @@ type victim struct {
 	wanted    wanted
 
 	companions companions
+	operator   operator
 }
 
 // progress is how far a host has come.
@@ -199,6 +200,7 @@ func torture(t *testing.T, base string, seed uint64, host, rounds int, all *scor
 		"--worker-service", "proto.MyBusinessService", "--worker-service", echo.Service)
 	r.workers.moody, r.workers.least, r.workers.configured = moody, r.workers.count, r.workers.count
 	v := &victim{rig: r, rng: rng, tally: all, suspended: map[string]bool{}}
+	v.operator.forget()
 	r.fromFile, v.wanted.sleepers = rng.IntN(3) > 0, 1+rng.IntN(3)
 	c := &v.companions
 	c.there, c.gatesWorks, c.watch = rng.IntN(4) > 0, rng.IntN(2) == 0, rng.IntN(2) == 0
@@ -363,7 +365,7 @@ func (v *victim) visit(a, b int) error {
 // the seed.
 func (v *victim) trouble(n int) error {
 	for range n {
-		kind, a, b := v.rng.IntN(145), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
+		kind, a, b := v.rng.IntN(185), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
 		if err := v.reap(); err != nil {
 			return err
 		}
@@ -408,6 +410,10 @@ func (v *victim) whileUp(kind, a, b int) error {
 	}
 	worker := v.anyWorker(a)
 	switch {
+	case kind >= 147:
+		return v.operate(a, b)
+	case kind >= 145:
+		return v.leaveByCommand(a%2 == 0)
 	case kind >= 140:
 		v.grow()
 		return nil
@@ -481,12 +487,17 @@ func (v *victim) whileUp(kind, a, b int) error {
 // leave ends the master with a signal. A stop ends all workers, or some of them if an armed crash point ends the
 // master first.
 func (v *victim) leave(signal syscall.Signal) error {
+	return v.leaveBy(signal, func() { _ = v.masters.running.cmd.Process.Signal(signal) })
+}
+
+// leaveBy ends the master by a function that has the effect of the signal.
+func (v *victim) leaveBy(signal syscall.Signal, end func()) error {
 	// Before the master handles signals, they end it like any program.
 	if ended, err := v.masters.await("the master holds the state", v.holds); err != nil || ended {
 		return errors.Join(err, v.reap())
 	}
 	began, inForce := sinceBoot(), v.companions.inForce > 0
-	_ = v.masters.running.cmd.Process.Signal(signal)
+	end()
 	killed := false
 	select {
 	case <-v.masters.running.ended:
@@ -519,7 +530,9 @@ func (v *victim) holds() error {
 }
 
 // mayEnd reports whether the worker may die without a reason.
-func (v *victim) mayEnd(worker string) bool { return moody(worker) || v.workers.isSurplus(worker) }
+func (v *victim) mayEnd(worker string) bool {
+	return moody(worker) || v.workers.isSurplus(worker) || v.operator.acted[worker]
+}
 
 // strike kills a worker, if it has a process.
 func (v *victim) strike(worker string) {
@@ -632,7 +645,7 @@ func (v *victim) calm() error {
 			}
 			watched := v.reportsWatched(state)
 			rolled := v.hasRolled(rolloutCompleted, rolloutStopped)
-			return errors.Join(v.applied(state), watched, v.settled(state), rolled)
+			return errors.Join(v.applied(state), watched, v.resumed(state), v.settled(state), rolled)
 		})
 		if err == nil && !ended {
 			v.mayWatch = false
@@ -759,8 +772,8 @@ func (v *victim) compare() error {
 		}
 	}
 	for token, b := range v.workers.beings {
-		if _, lives := beings[token]; !lives && !v.workers.ended[token] && !b.doomed && !moody(b.worker) &&
-			!v.workers.excused[token] && !v.workers.isSurplus(b.worker) && !v.workers.lostPort(b) {
+		if _, lives := beings[token]; !lives && !v.workers.ended[token] && !b.doomed && !v.mayEnd(b.worker) &&
+			!v.workers.excused[token] && !v.workers.lostPort(b) {
 			fail("%s has died, and nobody was to end it: %+v", b.worker, b)
 		}
 	}
@@ -780,7 +793,8 @@ func (v *victim) compare() error {
 			}
 		}
 	}
-	v.workers.beings = beings
+	v.workers.beings, v.workers.verbs.expected = beings, false
+	v.operator.forget()
 	if err := v.calls.check(v.notes, state.GetProcessedCount()); err != nil {
 		fail("%w", err)
 	}

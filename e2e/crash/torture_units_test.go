@@ -3,7 +3,6 @@
 package crash
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -258,16 +257,8 @@ func (v *victim) scale(n int) error {
 
 // askToScale asks for the wanted number of workers, for as long as the master lives.
 func (v *victim) askToScale() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := v.whileItLives(time.Second)
 	defer cancel()
-	ended := v.masters.running.ended
-	go func() {
-		select {
-		case <-ended:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
 	return v.rig.admin.scale(ctx, int32(v.workers.count), false) //nolint:gosec // the number is small
 }
 

@@ -335,3 +335,24 @@ func TestRunWaitsForALeaseThatIsReadNow(t *testing.T) {
 		t.Errorf("it ended with %+v, want success", ran)
 	}
 }
+
+// A program that reads its input before that is written must wait for it, and not get EAGAIN.
+func TestInputBlocks(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	defer write.Close()
+	w := prepareWorker(t).start(t, Spec{Args: childArgs("sleep"), Input: read})
+	w.expect(t, "ready")
+	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/0", w.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(info), "flags:\t")
+	text, _, _ := strings.Cut(rest, "\n")
+	if flags, err := strconv.ParseInt(text, 8, 64); err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Errorf("flags of stdin are %q (%v), want them without O_NONBLOCK", text, err)
+	}
+}

@@ -43,9 +43,8 @@ func start(spec Spec) (*Process, error) {
 	defer unix.Close(null)
 	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
 	if spec.Input != nil {
-		if files[0], err = descriptorOf(spec.Input); err != nil {
-			return nil, err
-		}
+		// Fd sets the file to blocking mode. Without that, a program that reads before the input is written fails.
+		files[0] = spec.Input.Fd()
 	}
 	if spec.Output != nil {
 		files[1], files[2] = spec.Output.Fd(), spec.Output.Fd()
@@ -64,15 +63,6 @@ func start(spec Spec) (*Process, error) {
 		files = append(files, spec.leash.Fd())
 	}
 	return launch(spec, files)
-}
-
-// descriptorOf returns the descriptor of a file that others use too: File.Fd would set all of them to blocking mode.
-func descriptorOf(f *os.File) (fd uintptr, err error) {
-	raw, err := f.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(number uintptr) { fd = number })
-	}
-	return fd, err
 }
 
 // launch starts the program, by a helper if its rights need one, and returns when it runs.
