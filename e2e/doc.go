@@ -6,6 +6,7 @@
 //	state      the state directory: backups, damage, full and failing disks, limits, hostile files
 //	gateway    calls through the port: routing, retries, limits, interoperation
 //	units      masters that run a configuration file: six programs of different kinds, each key, faults of units
+//	operate    what operators do under callers: no change loses a call, and a kill only those in flight
 //	upgrade    the program of a running master replaced in its process, under load, under kills, by broken programs
 //	world      the surroundings: masters beside each other, users, namespaces, containers, documentation, releases
 //	crash      a master killed at each crash point, and random faults, both compared with a model

@@ -5,10 +5,14 @@ package operate
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
 	"github.com/core-tools/hsu-master/internal/eventtype"
@@ -163,4 +167,68 @@ func TestChangesThatAreRefused(t *testing.T) {
 		t.Errorf("after stop --force: %+v and %+v", a, user)
 	}
 	s.end()
+}
+
+// A scale beyond the ports that the machine has fails and says why. It takes no call from the workers that run, and can
+// be taken back.
+func TestScaleBeyondThePorts(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		harness.SkipOutsideCI(t, "needs root: a network namespace")
+	}
+	const ports = 24
+	s := &site{Host: harness.NewHost(t)}
+	begin := s.Begin
+	s.Begin = func(cmd *exec.Cmd) error { return startInNetwork(cmd, ports, begin) }
+	s.KeepListener()
+	s.launch(2, "stop-first")
+	calls := s.StartCallers(callers, harness.Once)
+	calls.AwaitMore(callers)
+	before := s.Dump()
+	r := s.CLI("worker", "scale", "a=40", "--timeout", "20s")
+	if r.Code != 1 || !strings.Contains(r.Stderr, "port") {
+		t.Errorf("scale: %+v", r)
+	}
+	calls.AwaitMore(callers)
+	calls.WantNoFailures()
+	s.perform(scale(2))
+	calls.AwaitMore(callers)
+	calls.Stop()
+	calls.WantNoFailures()
+	s.Dump().WantInstances(t, before.Instances())
+	s.wantCounted(calls)
+	s.end()
+}
+
+// startInNetwork starts a master in a network namespace of its own that has that many ports for its workers.
+func startInNetwork(cmd *exec.Cmd, ports int, begin func(*exec.Cmd) error) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		started <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return err
+			}
+			socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = unix.Close(socket) }()
+			loopback, err := unix.NewIfreq("lo")
+			if err != nil {
+				return err
+			}
+			loopback.SetUint16(unix.IFF_UP)
+			if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, loopback); err != nil {
+				return err
+			}
+			const first = 40_000
+			span := fmt.Sprintf("%d %d", first, first+ports-1)
+			if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte(span), 0); err != nil {
+				return err
+			}
+			return begin(cmd)
+		}()
+	}()
+	return <-started
 }
