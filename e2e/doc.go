@@ -15,6 +15,7 @@
 //	go test -tags e2e -p 1 ./e2e/...
 //	go test -tags e2e ./e2e/lifecycle -run TestStop
 //
+// HSU_E2E_TIMES sets how often the suites operate and upgrade repeat each change under load, such as 20.
 // They run on Linux, need no root except for single tests, and leave no process behind: a test that leaves one
 // fails. HSU_E2E_BUILD_FLAGS are passed to the build of the programs under test, for example -race. With
 // HSU_E2E_UNREAPED, a worker whose master is gone is not reaped, as in a container whose first process does not reap

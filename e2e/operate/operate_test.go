@@ -64,7 +64,7 @@ func TestKilledChangesAreCompletedOrUndone(t *testing.T) {
 				took[i] = s.perform(step)
 				once.WantNoFailures()
 			}
-			for range harness.Times(2) {
+			for range harness.Times(1) {
 				for i, step := range a.steps {
 					repeated.AwaitMore(callers)
 					once.AwaitMore(callers)
