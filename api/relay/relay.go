@@ -53,6 +53,7 @@ type Relay struct {
 	ended   sync.Once      // closes empty
 
 	mu        sync.RWMutex
+	ending    bool // no connection is accepted any more
 	closed    bool
 	listeners map[net.Listener]struct{}
 	backends  map[*backendConn]struct{}
@@ -123,7 +124,7 @@ func New(o Options) (*Relay, error) {
 // Serve accepts connections until the relay is closed, and then returns [ErrClosed]. It closes the listener.
 func (r *Relay) Serve(l net.Listener) error {
 	r.mu.Lock()
-	if r.closed || r.closing.Load() {
+	if r.closed || r.ending {
 		r.mu.Unlock()
 		return errors.Join(ErrClosed, l.Close())
 	}
@@ -145,6 +146,8 @@ func (r *Relay) Serve(l net.Listener) error {
 			if err == nil {
 				_ = nc.Close()
 			}
+			return ErrClosed
+		case errors.Is(err, net.ErrClosed) && r.isEnding():
 			return ErrClosed
 		case errors.Is(err, net.ErrClosed):
 			return err
@@ -267,6 +270,13 @@ func (r *Relay) StopAccepting() {
 	r.accepts.Wait()
 }
 
+// isEnding reports whether the relay accepts no more connections for good.
+func (r *Relay) isEnding() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.ending
+}
+
 // Shutdown drains the relay, as Drain does, and closes it.
 func (r *Relay) Shutdown(ctx context.Context) error {
 	err := r.Drain(ctx)
@@ -275,15 +285,14 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 }
 
 // Drain returns when all calls in flight have ended, or ctx is done. Clients are told to open no more streams; streams
-// that they open before they read that are still served.
+// that they open before they read that are still served, and so are connections that have just been accepted.
 func (r *Relay) Drain(ctx context.Context) error {
 	r.mu.Lock()
+	r.ending = true
+	r.mu.Unlock()
+	r.StopAccepting()
 	r.closing.Store(true)
 	r.log.End()
-	for l := range r.listeners {
-		_ = l.Close()
-	}
-	r.mu.Unlock()
 	clients := r.clients.all()
 	if len(clients) == 0 {
 		r.finish()
@@ -304,7 +313,7 @@ func (r *Relay) Drain(ctx context.Context) error {
 // Close ends all connections and calls at once, and returns when all goroutines of the relay have ended.
 func (r *Relay) Close() {
 	r.mu.Lock()
-	r.closed = true
+	r.closed, r.ending = true, true
 	r.closing.Store(true)
 	r.log.End()
 	for l := range r.listeners {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,6 +68,57 @@ func TestShutdownLosesNoCall(t *testing.T) {
 	}
 	if _, err := client.ReadFrame(); err == nil {
 		t.Error("the connection stays open")
+	}
+}
+
+// lateListener accepts a connection at the moment at which it is closed.
+type lateListener struct {
+	net.Listener
+	accepting, closing chan struct{}
+	close              sync.Once
+	ended              bool
+}
+
+func (l *lateListener) Accept() (net.Conn, error) {
+	if l.ended {
+		return nil, errors.Join(net.ErrClosed, l.Listener.Close())
+	}
+	l.ended = true
+	close(l.accepting)
+	<-l.closing
+	return l.Listener.Accept()
+}
+
+func (l *lateListener) Close() error {
+	l.close.Do(func() { close(l.closing) })
+	return nil
+}
+
+// A connection that is accepted while a shutdown begins is told to leave, and not broken off.
+func TestShutdownRefusesNoAcceptedConnection(t *testing.T) {
+	b := newRawBackend(t)
+	r, _ := startRelay(t, Options{}, b.endpoint)
+	l := &lateListener{Listener: listen(t), accepting: make(chan struct{}), closing: make(chan struct{})}
+	served, done := make(chan error, 1), make(chan error, 1)
+	go func() { served <- r.Serve(l) }()
+	<-l.accepting
+	client := rawClient(t, l.Addr().String())
+	go func() { done <- r.Shutdown(timeout(t)) }()
+	if f := next[*http2.GoAwayFrame](client, nil); f.LastStreamID != frames.MaxID || f.ErrCode != http2.ErrCodeNo {
+		t.Errorf("first GOAWAY: %v", f)
+	}
+	client.call(1, true)
+	p := b.accept()
+	next(p, anyHeaders)
+	ping := next(client, func(f *http2.PingFrame) bool { return !f.IsAck() })
+	client.must(client.WritePing(true, ping.Data))
+	p.answer(1)
+	client.wantStatus(1, 0)
+	if err := errors.Join(<-done, client.Close()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; !errors.Is(err, ErrClosed) {
+		t.Errorf("Serve = %v, want ErrClosed", err)
 	}
 }
 

@@ -36,9 +36,7 @@ type check func(s *site, before, after harness.Dump) error
 
 // acts are the changes that must lose no call.
 var acts = []act{
-	{"rolling restart", 8, "stop-first", []step{{
-		command: []string{"worker", "restart", "a"}, record: "restart", made: replaced, unmade: same,
-	}}},
+	{"rolling restart", 8, "stop-first", []step{restart}},
 	{"reload with a new program", 8, "stop-first", []step{newProgram}},
 	{"reload with a new program, start-first", 8, "start-first", []step{newProgram}},
 	{"scale", 1, "stop-first", []step{scale(8), scale(2), scale(1)}},
@@ -58,9 +56,12 @@ var acts = []act{
 	{"detach and start", 8, "stop-first", []step{{command: []string{"detach"}, detaches: true, made: same}}},
 }
 
-var newProgram = step{
-	command: []string{"reload"}, record: eventtype.Reload, prepare: (*site).install, made: replaced, unmade: same,
-}
+var (
+	restart    = step{command: []string{"worker", "restart", "a"}, record: "restart", made: replaced, unmade: same}
+	newProgram = step{
+		command: []string{"reload"}, record: eventtype.Reload, prepare: (*site).install, made: replaced, unmade: same,
+	}
+)
 
 func scale(n int) step {
 	return step{

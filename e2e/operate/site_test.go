@@ -30,6 +30,13 @@ func newSite(t *testing.T, replicas int, order string, keepListener bool) *site 
 	if keepListener {
 		s.KeepListener()
 	}
+	s.launch(replicas, order)
+	return s
+}
+
+// launch starts the first master, and returns when all of the workers run.
+func (s *site) launch(replicas int, order string) {
+	s.T.Helper()
 	s.Flags = []string{"--config", s.path("hsu.yaml")}
 	s.installNextMaster()
 	s.install()
@@ -37,7 +44,6 @@ func newSite(t *testing.T, replicas int, order string, keepListener bool) *site 
 	s.write("hsu.yaml", config("./program", replicas, order))
 	s.master = s.Start()
 	s.AwaitRunning(replicas)
-	return s
 }
 
 // config returns a file with replicas of a program that breaks off the calls in flight at SIGTERM.

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
 	"github.com/core-tools/hsu-master/e2e/testdata/echo"
@@ -183,7 +182,7 @@ func offered(d harness.Dump) map[string][]string {
 func callEcho(ctx context.Context, conn grpc.ClientConnInterface, message, user string) error {
 	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(ctx, "user-id", user), harness.Patience)
 	defer cancel()
-	return conn.Invoke(ctx, "/"+echo.Service+"/Echo", wrapperspb.String(message), new(wrapperspb.StringValue))
+	return echo.Call(ctx, conn, message)
 }
 
 // echoed returns the workers that have noted each of the messages.

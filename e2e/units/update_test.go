@@ -73,12 +73,12 @@ const callers = 64
 // underLoad makes a change during calls, and returns when some more have ended. Then no call may have failed.
 func (s *site) underLoad(what string, change func()) {
 	s.T.Helper()
-	load := s.StartLoad(callers)
-	load.AwaitMore(callers)
+	calls := s.StartCallers(callers, harness.Once)
+	calls.AwaitMore(callers)
 	change()
-	load.AwaitMore(callers)
-	load.Stop()
-	if failed := load.TakeFailures(); len(failed) > 0 {
+	calls.AwaitMore(callers)
+	calls.Stop()
+	if failed := calls.TakeFailures(); len(failed) > 0 {
 		s.T.Errorf("%s: calls failed: %v", what, failed)
 	}
 }

@@ -199,7 +199,6 @@ func runWithInput(ctx context.Context, spec process.Spec, token string, input []
 	if err != nil {
 		return process.Ran{}, errors.Join(fmt.Errorf("start %s: make a pipe: %w", spec.Path, err), spec.Lease.Close())
 	}
-	_ = read.Fd() // sets it to blocking mode: a command that reads before the input is written would get EAGAIN
 	var written sync.WaitGroup
 	written.Go(func() {
 		_, _ = write.Write(input) // it fails if nobody reads any more
