@@ -43,7 +43,7 @@ func start(spec Spec) (*Process, error) {
 	defer unix.Close(null)
 	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
 	if spec.Input != nil {
-		if files[0], err = descriptorOf(spec.Input); err != nil {
+		if files[0], err = inputOf(spec.Input); err != nil {
 			return nil, err
 		}
 	}
@@ -73,6 +73,15 @@ func descriptorOf(f *os.File) (fd uintptr, err error) {
 		err = raw.Control(func(number uintptr) { fd = number })
 	}
 	return fd, err
+}
+
+// inputOf returns the descriptor of the input. It makes it blocking: a pipe of package os is not, and a program that
+// reads its stdin before the first byte is there would fail with EAGAIN.
+func inputOf(f *os.File) (fd uintptr, err error) {
+	if fd, err = descriptorOf(f); err != nil {
+		return fd, err
+	}
+	return fd, syscall.SetNonblock(int(fd), false) //nolint:gosec // a descriptor
 }
 
 // launch starts the program, by a helper if its rights need one, and returns when it runs.
