@@ -22,7 +22,7 @@ func TestFailedWorkerComesWithWhatRevivesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"worker-0 is failed: restart budget", "  | no table\n", "  next: ", `"hsu-master run"`,
+		"worker-0 is failed: restart budget", "  | no table\n", "  next: ", `"hsu-master worker restart worker-0"`,
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in:\n%s", want, out.String())
