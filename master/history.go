@@ -97,7 +97,7 @@ func (j journal) ending(ctx context.Context, detach bool) {
 func (j journal) upgraded(u Upgrade) {
 	e := records.Event{Time: time.Now(), Type: eventtype.Upgrade, Operator: u.Operator}
 	if u.Failure != "" {
-		e.Type, e.Detail = eventtype.UpgradeFailed, bounded(u.Binary + ": " + u.Failure)
+		e.Type, e.Detail = eventtype.UpgradeFailed, bounded(u.Binary+": "+u.Failure)
 		j.log.Error("upgrade failed", "path", u.Binary, "error", u.Failure)
 	} else {
 		e.Detail = fmt.Sprintf("from version %s to %s; %d calls cut", u.From, u.To, u.Cut)

@@ -97,7 +97,8 @@ func TestRestartReplacesOneWorkerAfterTheOther(t *testing.T) {
 		}
 		snap, _ := m.store.Snapshot()
 		for _, e := range snap.Events {
-			if strings.HasPrefix(e.Type, "restart") && (e.Unit != "worker" || e.Operator == nil || e.Operator.UID != 7) {
+			if strings.HasPrefix(e.Type, "restart") &&
+				(e.Unit != "worker" || e.Operator == nil || e.Operator.UID != 7) {
 				t.Errorf("%+v, want it of the unit and by user 7", e)
 			}
 		}

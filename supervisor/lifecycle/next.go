@@ -23,7 +23,7 @@ func next(s State, e Event, p Policy, now time.Duration) (State, Action) {
 	if !s.expects(e.Kind) {
 		return s, ActNone
 	}
-	switch e.Kind { //nolint:exhaustive // requested decides about the others
+	switch e.Kind {
 	case EvBegin, EvAdopted, EvAdoptedSilent, EvFoundDead, EvUnverifiable:
 		return recovered(s, e, p, now)
 	case EvForked:

@@ -182,7 +182,8 @@ func TestUnmanagedServiceIsRestartedBySystemd(t *testing.T) {
 			output, err := ask("restart", "db-0")
 			after := two.await(t, 0, want)
 			if user != "root" {
-				if err == nil || !strings.Contains(output, "restart e2e-db@1.service: ") || after["db-0"] != before["db-0"] {
+				if err == nil || !strings.Contains(output, "restart e2e-db@1.service: ") ||
+					after["db-0"] != before["db-0"] {
 					t.Errorf("a restart as %s: %v: %s: processes %v, before %v", user, err, output, after, before)
 				}
 				return
@@ -194,7 +195,8 @@ func TestUnmanagedServiceIsRestartedBySystemd(t *testing.T) {
 				strconv.Itoa(after["db-0"]) {
 				t.Errorf("the process is %d, systemd has %s", after["db-0"], pid)
 			}
-			if events := command(t, master, "--state-dir", two.state(), "events"); !strings.Contains(events, "restart") {
+			events := command(t, master, "--state-dir", two.state(), "events")
+			if !strings.Contains(events, "restart") {
 				t.Errorf("no event of the restart:\n%s", events)
 			}
 		})

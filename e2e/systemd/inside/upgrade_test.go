@@ -29,7 +29,8 @@ const (
 func replaceMaster(t *testing.T, content []byte) {
 	t.Helper()
 	replace := func(content []byte) {
-		if err := errors.Join(os.WriteFile(master+".new", content, 0o755), os.Rename(master+".new", master)); err != nil {
+		err := errors.Join(os.WriteFile(master+".new", content, 0o755), os.Rename(master+".new", master))
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
