@@ -36,7 +36,7 @@ type Admin struct {
 	) error
 	// Commands returns what becomes of the commands for events; nil means that there are none.
 	Commands func() reactions.Figures
-	Upgrades Upgrades
+	Upgrades Upgrades // if it is nil, Upgrade fails with UNIMPLEMENTED
 	// End begins to end the master, and leaves its workers running with detach. wait returns when they are stopped or
 	// left. If it is nil, Shutdown fails with UNIMPLEMENTED.
 	End      func(ctx context.Context, detach bool) (wait func(context.Context) error, err error)

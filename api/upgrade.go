@@ -30,6 +30,9 @@ type Upgrades interface {
 // Upgrade replaces the program of the master, or waits for the outcome of that. A client that goes away does not end
 // the upgrade.
 func (a *Admin) Upgrade(req *adminpb.UpgradeRequest, stream grpc.ServerStreamingServer[adminpb.UpgradeResponse]) error {
+	if a.Upgrades == nil {
+		return status.Error(codes.Unimplemented, "this master cannot replace its program")
+	}
 	if id := req.GetId(); id != "" {
 		outcome, err := a.Upgrades.Outcome(stream.Context(), id)
 		switch {
