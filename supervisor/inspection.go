@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/core-tools/hsu-master/internal/nearest"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
@@ -95,26 +94,17 @@ func Inspect(ctx context.Context, s *Supervisor, processes bool, names ...string
 func InspectRecords(
 	snap records.Snapshot, entries []records.Entry, stateDir string, names ...string,
 ) ([]Inspection, error) {
-	var list []Inspection
-	var known []string
-	found := map[string]bool{}
-	for _, u := range snap.Units {
-		known = append(known, u.Name)
-		found[u.Name] = true
-	}
+	workers := make([]worker.Info, 0, len(snap.Workers))
 	for _, w := range snap.Workers {
-		known = append(known, w.ID)
-		found[w.ID], found[w.Unit] = true, true
-		if len(names) > 0 && !slices.Contains(names, w.ID) && !slices.Contains(names, w.Unit) {
-			continue
-		}
-		info := worker.Recorded(w, logs.Path(logs.DefaultDir(stateDir), w.ID))
-		list = append(list, inspectionOf(info, entries))
+		workers = append(workers, worker.Recorded(w, logs.Path(logs.DefaultDir(stateDir), w.ID)))
 	}
-	for _, name := range names {
-		if !found[name] {
-			return nil, &UnknownError{name, nearest.DidYouMean(name, known)}
-		}
+	workers, err := SelectRecorded(snap, workers, len(names) == 0, names...)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Inspection, 0, len(workers))
+	for _, info := range workers {
+		list = append(list, inspectionOf(info, entries))
 	}
 	return list, nil
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/core-tools/hsu-master/internal/nearest"
+	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
@@ -25,11 +26,21 @@ func (s *Supervisor) Select(all bool, names ...string) ([]worker.Info, error) {
 	for _, u := range s.set.specs() {
 		units = append(units, u.Name)
 	}
-	return SelectFrom(s.Workers(), units, all, names...)
+	return selectFrom(s.Workers(), units, all, names)
 }
 
-// SelectFrom is [Supervisor.Select] for the given workers and names of units. It changes the list of workers.
-func SelectFrom(workers []worker.Info, units []string, all bool, names ...string) ([]worker.Info, error) {
+// SelectRecorded is [Supervisor.Select] while no master runs: from the workers of a snapshot. It changes their list.
+func SelectRecorded(
+	snap records.Snapshot, workers []worker.Info, all bool, names ...string,
+) ([]worker.Info, error) {
+	units := make([]string, 0, len(snap.Units))
+	for _, u := range snap.Units {
+		units = append(units, u.Name)
+	}
+	return selectFrom(workers, units, all, names)
+}
+
+func selectFrom(workers []worker.Info, units []string, all bool, names []string) ([]worker.Info, error) {
 	if all {
 		return workers, nil
 	}

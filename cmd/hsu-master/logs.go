@@ -185,11 +185,7 @@ func readLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *log
 	for _, w := range snap.Workers {
 		infos = append(infos, offlineLog(w, logs.Path(dir, w.ID)))
 	}
-	units := make([]string, 0, len(snap.Units))
-	for _, u := range snap.Units {
-		units = append(units, u.Name)
-	}
-	infos, err = supervisor.SelectFrom(infos, units, req.GetAll(), req.GetNames()...)
+	infos, err = supervisor.SelectRecorded(snap, infos, req.GetAll(), req.GetNames()...)
 	if err != nil {
 		return hint(err, `"hsu-master worker list" lists the workers`)
 	}
