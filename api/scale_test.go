@@ -21,8 +21,9 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// The unit's executable is missing, so that no process is started.
-func TestScaleOverTheAdminSocket(t *testing.T) {
+// supervised returns a supervisor that serves a unit with a new state until the end of the test. ctx bounds the test.
+func supervised(t *testing.T, u unit.Spec) (ctx context.Context, db *store.DB, s *supervisor.Supervisor) {
+	t.Helper()
 	db, err := store.Open(t.TempDir(), store.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -32,9 +33,7 @@ func TestScaleOverTheAdminSocket(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	missing := filepath.Join(t.TempDir(), "missing")
-	s, err := supervisor.New(supervisor.Options{Store: db}, unit.Spec{Name: "worker", Path: missing})
-	if err != nil {
+	if s, err = supervisor.New(supervisor.Options{Store: db}, u); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -46,8 +45,21 @@ func TestScaleOverTheAdminSocket(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return ctx, db, s
+}
+
+// adminOf returns a client of the admin service of the supervisor, on a unix socket.
+func adminOf(t *testing.T, db *store.DB, s *supervisor.Supervisor) adminpb.AdminClient {
+	t.Helper()
 	srv := NewAdminServer(&Admin{Store: db, Supervisor: s}, NewBusiness(s, db))
-	admin := adminpb.NewAdminClient(serveOn(t, srv, srv.Stop, "unix", filepath.Join(t.TempDir(), "admin.sock")))
+	return adminpb.NewAdminClient(serveOn(t, srv, srv.Stop, "unix", filepath.Join(t.TempDir(), "admin.sock")))
+}
+
+// The unit's executable is missing, so that no process is started.
+func TestScaleOverTheAdminSocket(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	ctx, db, s := supervised(t, unit.Spec{Name: "worker", Path: missing})
+	admin := adminOf(t, db, s)
 
 	for _, test := range []struct {
 		req  *adminpb.ScaleRequest

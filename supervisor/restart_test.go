@@ -231,17 +231,7 @@ func TestRestartCutOffByACrashIsCompleted(t *testing.T) {
 				world.set(func() { world.acts = nil })
 				m = startMaster(t, world, dir, 3, order)
 				settle(time.Minute)
-				if m.ids() != "worker-0 running, worker-1 running, worker-2 running" || world.living() != 3 {
-					t.Errorf("crash %d: workers are %s, %d processes live", moment, m.ids(), world.living())
-				}
-				for _, w := range m.Workers() {
-					if w.Incarnation != 2 || !w.Ready {
-						t.Errorf("crash %d: %s is of incarnation %d, want 2", moment, w.ID, w.Incarnation)
-					}
-				}
-				if left := m.rollouts(t); len(left) != 0 {
-					t.Errorf("crash %d: %v is still recorded", moment, left)
-				}
+				m.wantReplacedOnce(world, moment)
 				m.stop(nil)
 			})
 		}
@@ -387,17 +377,7 @@ func TestReloadCutOffByACrashReplacesTheRemainingWorkers(t *testing.T) {
 				}
 				m = startUnits(t, world, openStore(t, world, dir), changed)
 				settle(time.Minute)
-				if m.ids() != "worker-0 running, worker-1 running, worker-2 running" || world.living() != 3 {
-					t.Errorf("crash %d: workers are %s, %d processes live", moment, m.ids(), world.living())
-				}
-				for _, w := range m.Workers() {
-					if w.Incarnation != 2 || !w.Ready || w.Outdated {
-						t.Errorf("crash %d: %s is of incarnation %d, want 2", moment, w.ID, w.Incarnation)
-					}
-				}
-				if left := m.rollouts(t); len(left) != 0 {
-					t.Errorf("crash %d: %v is still recorded", moment, left)
-				}
+				m.wantReplacedOnce(world, moment)
 				m.stop(nil)
 			})
 		}
@@ -517,4 +497,22 @@ func TestRestartDrainsCalls(t *testing.T) {
 		}
 		m.stop(nil)
 	})
+}
+
+// wantReplacedOnce checks that each of the three workers was replaced once, although a master crashed at a moment of
+// the rollout, and that nothing of the rollout is left.
+func (m *master) wantReplacedOnce(world *fakeOS, moment int) {
+	m.t.Helper()
+	if m.ids() != "worker-0 running, worker-1 running, worker-2 running" || world.living() != 3 {
+		m.t.Errorf("crash %d: workers are %s, %d processes live", moment, m.ids(), world.living())
+	}
+	for _, w := range m.Workers() {
+		if w.Incarnation != 2 || !w.Ready || w.Outdated {
+			m.t.Errorf("crash %d: %s is of incarnation %d, ready %t, outdated %t; want 2", moment, w.ID, w.Incarnation,
+				w.Ready, w.Outdated)
+		}
+	}
+	if left := m.rollouts(m.t); len(left) != 0 {
+		m.t.Errorf("crash %d: %v is still recorded", moment, left)
+	}
 }
