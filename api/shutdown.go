@@ -13,10 +13,10 @@ import (
 	"github.com/core-tools/hsu-master/api/adminpb"
 )
 
-// shutdownInterval is the interval at which a shutdown looks for changes of what it waits for.
+// shutdownInterval is the interval at which a shutdown looks for changes of its progress.
 const shutdownInterval = 100 * time.Millisecond
 
-// Shutdown ends the master, and sends what it waits for whenever that changes. It fails with FAILED_PRECONDITION if the
+// Shutdown ends the master, and sends its progress whenever that changes. It fails with FAILED_PRECONDITION if the
 // master is the main process of a service, after a response that names it: the service manager would start the next
 // master.
 func (a *Admin) Shutdown(

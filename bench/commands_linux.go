@@ -17,7 +17,8 @@ const (
 // commandRuns is the number of runs of a command in a round, as one takes milliseconds.
 const commandRuns = 20
 
-// commands measures the commands that an operator runs all the time: what they use, and what they cost the master.
+// commands measures the commands that an operator runs all the time: their use of the processor, and their cost for
+// the master.
 func commands(ctx context.Context, l *lab) (_ []row, err error) {
 	var masters []*master
 	defer func() {

@@ -154,10 +154,10 @@ func newUpgrader(m *Master, handed *Handover) *upgrader {
 	return u
 }
 
-// Upgrade replaces the program of the master by binary, or by what is now at the path of its own if that is empty. It
+// Upgrade replaces the program of the master by binary, or by the present file at its own path if binary is empty. It
 // checks the new program first; if that fails, nothing has changed. Then Run drains the calls in flight, for at most
-// the time of drain (0 means 30 s), and returns [ErrUpgrade]. Upgrade returns the id of the upgrade right before that.
-// progress is called at the beginning of each step.
+// the time of drain (0 means 30 s), and returns [ErrUpgrade]. Upgrade returns right before that. progress is called at
+// the beginning of each step, with the id of the upgrade.
 func (m *Master) Upgrade(
 	ctx context.Context, binary string, drain time.Duration, progress func(UpgradeStep, Upgrade),
 ) error {

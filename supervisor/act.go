@@ -75,7 +75,7 @@ func refused(format string, args ...any) error { return &RefusedError{fmt.Sprint
 var ErrAct = errors.New("the act has failed in part")
 
 // Act executes an operator's command. It passes to report how far the act is with each worker or unit, one call at a
-// time. If ctx ends, Act returns and what is recorded goes on. Before anything is done, Act fails with an
+// time. If ctx ends, Act returns, and the recorded part goes on. Before anything is done, Act fails with an
 // [*UnknownError] or a [*RefusedError], or with [store.ErrUnavailable] if nothing can be recorded. It fails with
 // [ErrAct] if a worker has failed.
 func (s *Supervisor) Act(ctx context.Context, a Act, report func(Report)) error {
@@ -188,7 +188,7 @@ func (x *acting) end(ctx context.Context) error {
 	return nil
 }
 
-// workers executes a verb for workers. What has begun goes on when ctx ends.
+// workers executes a verb for workers. The starts and stops that have begun go on when ctx ends.
 func (x *acting) workers(ctx context.Context) error {
 	chosen, strangers, err := x.choose()
 	if err != nil {

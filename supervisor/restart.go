@@ -60,7 +60,7 @@ type Restarting struct {
 // stopped and started again; the next one follows when it is ready. A unit with StartFirst gets a spare worker
 // meanwhile. The first worker that does not get ready ends the restart, and the remaining ones go on as they are.
 //
-// Restart records what is to be done, and then does it in the background; see [Restarting.Wait]. A supervisor that is
+// Restart records the restart, and then executes it in the background; see [Restarting.Wait]. A supervisor that is
 // started meanwhile completes it. Restart returns [ErrNoWorkers] before it changes anything, and waits until other
 // changes of the set are done. progress may be nil; it is called for one worker at a time, and must not block.
 func (s *Supervisor) Restart(ctx context.Context, req RestartRequest, progress func(Progress)) (*Restarting, error) {

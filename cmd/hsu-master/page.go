@@ -8,8 +8,8 @@ import (
 // pageWidth is the width of the text that commands lay out themselves.
 const pageWidth = 80
 
-// page is text in lines of at most pageWidth characters. What is added may have any characters: those that could
-// control a terminal are escaped.
+// page is text in lines of at most pageWidth characters. Characters that could control a terminal are
+// escaped.
 type page struct{ lines []string }
 
 // add adds a line, cut at the width.

@@ -258,7 +258,7 @@ func statusColour(status string) string {
 	return ""
 }
 
-// totals is the first line: how many workers there are, and what they use together.
+// totals is the first line: the number of workers, and their use together.
 func totals(list []load, shown int) string {
 	running := 0
 	var cpu, calls float64

@@ -23,7 +23,7 @@ import (
 
 // upgradeCheckWord is the hidden command by which a master checks the program that is to replace it:
 // "upgrade-check STATE NETWORK ADDRESS run ..." with a copy of the state, the address of the inherited listener and the
-// arguments of the master. The command checks what a start needs and changes only the copy.
+// arguments of the master. The command checks the needs of a start and changes only the copy.
 const upgradeCheckWord = "upgrade-check"
 
 // checkResult is the last line of the output of a check that passed.
@@ -32,7 +32,7 @@ type checkResult struct {
 	Schema  uint64 `json:"schema"`
 }
 
-// upgradeCheck has "run" check what it needs, in place of running.
+// upgradeCheck has "run" check its needs, in place of running.
 type upgradeCheck struct{ state, network, address string }
 
 type upgradeCheckKey struct{}

@@ -33,7 +33,7 @@ type Callers struct {
 	longest  time.Duration
 }
 
-// Requests is what Callers send, and what they do about failures.
+// Requests are the requests that Callers send, and how they handle failures.
 type Requests int
 
 // The values of Requests.

@@ -50,7 +50,7 @@ func AwaitMore(t *testing.T, what string, count *atomic.Int64, n int64) {
 	})
 }
 
-// Times returns how often a test repeats what it does under load: HSU_E2E_TIMES, n by default.
+// Times returns how often a test repeats its work under load: HSU_E2E_TIMES, n by default.
 func Times(n int) int {
 	if times, err := strconv.Atoi(os.Getenv("HSU_E2E_TIMES")); err == nil {
 		return times

@@ -144,7 +144,7 @@ func (s *site) cutOff(t step, after time.Duration) (recorded bool) {
 	return recorded
 }
 
-// prepare makes what the operator does before a step, and returns the workers and the number of the last event.
+// prepare does the operator's work before a step, and returns the workers and the number of the last event.
 func (s *site) prepare(t step) (before harness.Dump, last uint64) {
 	s.T.Helper()
 	before, last = s.Dump(), s.lastEvent()

@@ -53,8 +53,8 @@ func TestChangeOutlivesItsClient(t *testing.T) {
 	s.end()
 }
 
-// Of two contradictory commands at the same time, the one that is recorded last prevails. Both end, and what they have
-// left is no obstacle for the next one.
+// Of two contradictory commands at the same time, the one that is recorded last prevails. Both end, and neither
+// leaves an obstacle for the next one.
 func TestContradictoryCommands(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 3, "stop-first", false)
@@ -122,7 +122,7 @@ func (s *site) awaitRecorded(what string, begin uint64) {
 	})
 }
 
-// A stop of what others depend on, and a scale that the unit has no ports for, change nothing.
+// A stop of a worker that others depend on, and a scale that the unit has no ports for, change nothing.
 func TestChangesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 2, "stop-first", false)

@@ -133,7 +133,7 @@ units:
 	s.WantNothingLeft()
 }
 
-// What is asked, and what cannot be answered, with and without a master.
+// Queries, and those that cannot be answered, with and without a master.
 func TestWorkerLogs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, map[string]string{"hsu.yaml": `

@@ -14,7 +14,7 @@ import (
 	"github.com/core-tools/hsu-master/e2e/harness"
 )
 
-// An operator may do to the process of an unmanaged unit what the unit allows, and nothing else.
+// An operator may execute on an unmanaged unit the verbs that it allows, and no others.
 func TestUnmanagedUnitsAllowVerbs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)

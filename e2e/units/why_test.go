@@ -150,7 +150,7 @@ func (s *site) wantInspection(id string) {
 	}
 }
 
-// What a living worker has: its processes, its port, the changes since its start.
+// Inspect shows a living worker: its processes, its port, the changes since its start.
 func TestInspectOfAnOutdatedWorker(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, map[string]string{

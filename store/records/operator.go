@@ -4,8 +4,8 @@ import "context"
 
 type operatorKey struct{}
 
-// WithOperator returns a context for the execution of an operator's command. The events of what is done with it name
-// the operator.
+// WithOperator returns a context for the execution of an operator's command. The events of that execution name the
+// operator.
 func WithOperator(ctx context.Context, o Operator) context.Context {
 	return context.WithValue(ctx, operatorKey{}, &o)
 }

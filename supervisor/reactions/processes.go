@@ -14,8 +14,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// Processes runs commands as processes of the master, each with a lease, by which the next master finds what is left of
-// it if this one is killed.
+// Processes runs commands as processes of the master, each with a lease, by which the next master finds the
+// remaining processes if this one is killed.
 type Processes struct {
 	Launcher   launcher.Launcher
 	RuntimeDir string // holds the leases

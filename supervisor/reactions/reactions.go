@@ -5,8 +5,8 @@
 // neither a worker nor the master, and no command of another rule for long.
 //
 // Each event is passed at most once. An event that was recorded by a master that has crashed since, and the events in
-// the queues of a master that crashes, get no command: their numbers tell a command that keeps the last one. What a
-// command does is no event, so none is the cause of itself.
+// the queues of a master that crashes, get no command: a command that keeps the last number notices
+// the gap. The run of a command is no event, so none is the cause of itself.
 package reactions
 
 import (
@@ -57,7 +57,7 @@ type Runner interface {
 	Run(ctx context.Context, r Rule, id string, input []byte) (process.Ran, error)
 }
 
-// Figures say what becomes of the events.
+// Figures are the numbers of the events and commands so far.
 type Figures struct {
 	Rules, Queued, Running int
 	Failed, Dropped        uint64 // since the start of the master

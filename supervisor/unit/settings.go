@@ -14,8 +14,8 @@ import (
 // Setting is a key of the configuration and its value, for people.
 type Setting struct{ Key, Value string }
 
-// Settings returns what the unit says besides its name, its kind and its number of replicas, defaults included. It has
-// neither values of the environment nor those of headers.
+// Settings returns the keys of the unit besides its name, its kind and its number of replicas, defaults included.
+// Values of the environment and of headers are left out.
 func (u Spec) Settings() []Setting {
 	var list []Setting
 	add := func(key, value string) {

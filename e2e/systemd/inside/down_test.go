@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// down and detach leave a service as it is, and the commands that they name do what was asked for.
+// down and detach leave a service as it is, and the commands that they name have the effect that was asked for.
 func TestDownAndDetachNameTheCommandOfSystemd(t *testing.T) {
 	before := install(t)
 	for verb, hint := range map[string]string{

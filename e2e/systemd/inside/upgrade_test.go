@@ -39,7 +39,7 @@ func replaceMaster(t *testing.T, content []byte) {
 	replace(content)
 }
 
-// upgradeTo upgrades the service to what is now at its path.
+// upgradeTo upgrades the service to the program now at its path.
 func upgradeTo(t *testing.T, version string, flags ...string) {
 	t.Helper()
 	var outcome struct {
@@ -221,7 +221,7 @@ func TestServiceWithABrokenProgram(t *testing.T) {
 	wantKept(t, workers)
 }
 
-// What a worker says and how another one ends while the program is replaced is known to the new program.
+// The new program knows the messages of a worker, and the exit of another, from the time of its replacement.
 func TestUpgradeMissesNothing(t *testing.T) {
 	for _, dir := range []string{"/etc/hsu-master", "/srv/notify", "/srv/notify/said", "/srv/faults"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -78,7 +78,7 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// Without a sight of the rotator, the times of starts and of files tell what is older.
+// Without a sight of the rotator, the times of starts and of files show which lines are older.
 func TestSinceWithoutSights(t *testing.T) {
 	h := newHost(t)
 	now := time.Now().Truncate(time.Second)
@@ -138,7 +138,7 @@ func TestPreviousOfTheFirstInstance(t *testing.T) {
 	}
 }
 
-// What is in place of a log must not be read, and does not hide the logs of other workers.
+// A file of another kind in place of a log must not be read, and does not hide the logs of other workers.
 func TestLogThatIsNoFile(t *testing.T) {
 	h := newHost(t)
 	fifo := Source{"fifo-0", logs.Path(h.dir, "fifo-0")}

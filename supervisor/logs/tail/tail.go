@@ -1,6 +1,6 @@
 // Package tail reads the logs of workers: the lines that are kept, and those that are written from then on.
 //
-// The lines of a log have no times. What a query by time uses is described at [Query].
+// The lines of a log have no times. [Query] describes how a query by time finds them.
 package tail
 
 import (
