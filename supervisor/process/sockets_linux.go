@@ -91,7 +91,14 @@ func parseConnected(datagram []byte, port uint16) (connected, error) {
 	switch kind := order.Uint16(datagram[4:]); {
 	case kind == unix.NLMSG_ERROR:
 		return connected{}, diagnosisError(-int32(order.Uint32(body)))
-	case kind != sockDiagByFamily || len(body) < diagAnswerSize || binary.BigEndian.Uint16(body[diagPort:]) != port:
+	case kind != sockDiagByFamily || len(body) < diagAnswerSize:
+		return connected{}, errDiagnosis
+	}
+	switch binary.BigEndian.Uint16(body[diagPort:]) {
+	case port:
+	case 0: // the socket was found, and lost its port (inet_put_port) before the kernel wrote the answer
+		return connected{}, ErrGone
+	default:
 		return connected{}, errDiagnosis
 	}
 	if body[1] == tcpListen { // the kernel returns the listener on own if there is no connected socket

@@ -55,6 +55,15 @@ func TestSocketUserOfAClosedSocket(t *testing.T) {
 	}
 }
 
+// A socket can lose its port between the kernel's lookup and its answer: it is being closed.
+func TestSocketThatLostItsPort(t *testing.T) {
+	for port, want := range map[int]error{0: ErrGone, 40002: errDiagnosis} {
+		if _, err := parseConnected(diagnosis(port, 7), 40001); !errors.Is(err, want) {
+			t.Errorf("answer with port %d: %v, want %v", port, err, want)
+		}
+	}
+}
+
 func FuzzParseConnected(f *testing.F) {
 	f.Add(diagnosis(40001, 7, 8))
 	f.Add(append(diagnosis(40001, 7, 8), 12, 0, diagCgroupID, 0, 1, 2, 3, 4, 5, 6, 7, 8))
