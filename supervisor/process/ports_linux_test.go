@@ -45,6 +45,26 @@ func wantOwner(t *testing.T, f Family, port int, want Ownership) {
 	}
 }
 
+// startListener starts a worker that listens, on a port on which no other process of the machine does on another
+// address: such a process would be a foreign owner.
+func startListener(t *testing.T, behaviour string, args ...string) (*worker, int) {
+	t.Helper()
+	buf := getBuffer()
+	defer putBuffer(buf)
+	for {
+		w := startWorker(t, behaviour, args...)
+		port := w.expectPID(t, "port")
+		found, err := searchListeners(port, buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found) == 1 {
+			return w, port
+		}
+		t.Logf("%d listeners on port %d", len(found), port)
+	}
+}
+
 // onlyLeader returns the family without its open handle.
 func (w *worker) onlyLeader() Family {
 	f := w.family
@@ -74,8 +94,7 @@ func TestOwnsPort(t *testing.T) {
 						t.Skip("needs IPv6")
 					}
 				}
-				w := startWorker(t, tt.behaviour, tt.args...)
-				port := w.expectPID(t, "port")
+				w, port := startListener(t, tt.behaviour, tt.args...)
 				wantOwner(t, w.family, port, PortOurs)
 				if tt.name != "cleared and closed" { // only an open handle proves this one
 					wantOwner(t, w.onlyLeader(), port, PortOurs)
@@ -92,8 +111,7 @@ func TestOwnsPort(t *testing.T) {
 
 func TestOwnsPortWithStrangers(t *testing.T) {
 	eachSource(t, func(t *testing.T) {
-		w := startWorker(t, "listen", "127.0.0.1:0")
-		port := w.expectPID(t, "port")
+		w, port := startListener(t, "listen", "127.0.0.1:0")
 		// The same port on another address, in this process: not all listeners are the worker's. No other test connects
 		// from that address, which would occupy the port.
 		l, err := net.Listen("tcp", fmt.Sprintf("127.84.0.1:%d", port))
@@ -166,8 +184,7 @@ func TestOwnsPortRefusesNonsense(t *testing.T) {
 
 func TestOwnsPortWithoutAccessIsUnknown(t *testing.T) {
 	needRoot(t)
-	w := startWorker(t, "listen", "127.0.0.1:0")
-	port := w.expectPID(t, "port")
+	w, port := startListener(t, "listen", "127.0.0.1:0")
 	f := w.family
 	f.Main = nil
 	text, err := json.Marshal(f)

@@ -79,8 +79,8 @@ func TestFollowMatches(t *testing.T) {
 func TestFollowOtherFiles(t *testing.T) {
 	h := newHost(t)
 	s := Source{"a-0", logs.Path(h.dir, "a-0")}
-	f := h.follow(Query{}, s)
-	h.awaitSubscription()
+	f := h.follow(Query{Lines: 1}, s, h.source("b-0", "old\n"))
+	f.await("old\n") // of the second log: the follower has found that the first one is missing
 	h.write(s.Path, "1\n")
 	f.await("1\n")
 	if err := os.Rename(s.Path, s.Path+".old"); err != nil {

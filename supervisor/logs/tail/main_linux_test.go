@@ -183,22 +183,6 @@ func (h *host) awaitRotations(n int) {
 	}
 }
 
-// awaitSubscription returns when a follower is subscribed.
-func (h *host) awaitSubscription() {
-	h.t.Helper()
-	for late := time.Now().Add(patience); ; {
-		h.hub.mu.Lock()
-		subscribed := h.hub.watcher != nil
-		h.hub.mu.Unlock()
-		if subscribed {
-			return
-		}
-		if time.Now().After(late) {
-			h.t.Fatal("there is no follower")
-		}
-	}
-}
-
 // textOf returns the text of a chunk, or a line for a notice.
 func textOf(c Chunk) string {
 	if c.Notice != "" {
