@@ -14,6 +14,8 @@ type side struct {
 	server stopper
 	pids   []int // the processes whose processor time counts
 	load   *child
+	// around, if set, does something else while turn measures.
+	around func(ctx context.Context, d time.Duration, turn func() error) error
 	calls  int64
 	took   time.Duration
 	cpu    time.Duration
@@ -90,6 +92,13 @@ func (s *side) warm(ctx context.Context, d time.Duration) error {
 
 // turn adds one turn of load to the measurements.
 func (s *side) turn(ctx context.Context, d time.Duration) error {
+	if s.around == nil {
+		return s.measure(ctx, d)
+	}
+	return s.around(ctx, d, func() error { return s.measure(ctx, d) })
+}
+
+func (s *side) measure(ctx context.Context, d time.Duration) error {
 	before, err := cpuTimes(s.pids)
 	if err != nil {
 		return err

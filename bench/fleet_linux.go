@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
 )
 
 // fleetSize is the number of workers in the rows of a hundred.
@@ -138,6 +140,11 @@ func (l *lab) productFleet(ctx context.Context, r *fleetRound) (err error) {
 	if err != nil {
 		return err
 	}
+	return reattached(before, after)
+}
+
+// reattached returns an error if the second master has not adopted a worker of the first.
+func reattached(before, after map[string]*adminpb.Worker) error {
 	for id, w := range after {
 		if w.GetPid() != before[id].GetPid() || !w.GetAdopted() {
 			return fmt.Errorf("%s was process %d and is %d: it was not re-attached to",

@@ -24,6 +24,7 @@ type lab struct {
 	dir                    string // parent of all files of the run
 	masterPath, workerPath string
 	benchPath              string // this program, for its child parts
+	stubPath               string // the smallest worker
 	rounds                 int
 	quick                  bool
 	calm                   time.Duration // the longest wait for a calm machine before a round
@@ -38,40 +39,49 @@ var experiments = []struct {
 	name string
 	rows []string
 	run  func(context.Context, *lab) ([]row, error)
+	// rounds limits the rounds if --rounds is not given, for rows that take long or vary little; 0 does not.
+	rounds int
 }{
-	{"durable calls, 64 callers", []string{rowAlways64, rowInterval64, rowCPU}, counted64},
-	{"durable calls, 256 callers", []string{rowAlways256, rowInterval256}, counted256},
-	{"one caller", []string{rowLatency}, latency},
-	{"a hundred workers", []string{rowColdStart, rowReattach, rowRSS, rowIdleCPU}, fleet},
-	{"killed workers", []string{rowRespawn}, respawn},
-	{"a file of units", []string{rowLoad, rowLoadGrowth}, loadFile},
-	{"a hundred units", []string{rowColdStartUnits}, startUnits},
-	{"a hundred idle units", []string{rowIdleCPUMixed}, idleUnits},
-	{"commands", []string{rowList, rowListGrowth, rowTop}, commands},
-	{"a rotated log", []string{rowRotate, rowRotateWrite}, rotatePlain},
-	{"a rotated log, compressed", []string{rowRotateGzip, rowRotateGzipWrite}, rotateGzip},
-	{"followed logs", []string{rowLogsFollow}, followLogs},
-	{"forwarded calls, 1 caller", []string{rowForward1}, forward1},
-	{"forwarded calls, 8 callers", []string{rowForward8}, forward8},
-	{"forwarded calls, 64 callers", []string{rowForward64, rowForwardCPU}, forward64},
-	{"forwarded calls, 256 callers", []string{rowForward256}, forward256},
-	{"forwarded calls of 4 KiB", []string{rowForwardCPU4K}, forward4K},
-	{"counted calls forwarded, 64 callers", []string{rowForwardCounted64}, forwardCounted64},
-	{"counted calls forwarded, 256 callers", []string{rowForwardCounted256}, forwardCounted256},
-	{"one large stream", []string{rowForwardBulk, rowForwardBulkRSS}, forwardBulk},
-	{"idle streams", []string{rowForwardIdle}, forwardIdle},
-	{"many connections", []string{rowForwardCrowd}, forwardCrowd},
+	{"durable calls, 64 callers", []string{rowAlways64, rowInterval64, rowCPU}, counted64, 0},
+	{"durable calls, 256 callers", []string{rowAlways256, rowInterval256}, counted256, 0},
+	{"one caller", []string{rowLatency}, latency, 0},
+	{"a hundred workers", []string{rowColdStart, rowReattach, rowRSS, rowIdleCPU}, fleet, 0},
+	{"killed workers", []string{rowRespawn}, respawn, 0},
+	{"a file of units", []string{rowLoad, rowLoadGrowth}, loadFile, 0},
+	{"a hundred units", []string{rowColdStartUnits}, startUnits, 0},
+	{"a hundred idle units", []string{rowIdleCPUMixed}, idleUnits, 0},
+	{"commands", []string{rowList, rowListGrowth, rowTop}, commands, 0},
+	{"growth", []string{
+		rowIdleScrape, rowGrowthStart, rowGrowthStartCPU, rowGrowthReattach, rowGrowthIdle, rowGrowthRSS, rowGrowthList,
+		rowGrowthScrape, rowGrowthGoroutines, rowGrowthFiles,
+	}, grow, 2},
+	{"a rotated log", []string{rowRotate, rowRotateWrite}, rotatePlain, 0},
+	{"a rotated log, compressed", []string{rowRotateGzip, rowRotateGzipWrite}, rotateGzip, 0},
+	{"followed logs", []string{rowLogsFollow}, followLogs, 0},
+	{"forwarded calls, 1 caller", []string{rowForward1}, forward1, 0},
+	{"forwarded calls, 8 callers", []string{rowForward8}, forward8, 0},
+	{"forwarded calls, 64 callers", []string{rowForward64, rowForwardCPU}, forward64, 0},
+	{"forwarded calls, 256 callers", []string{rowForward256}, forward256, 0},
+	{"forwarded calls of 4 KiB", []string{rowForwardCPU4K}, forward4K, 0},
+	{"counted calls forwarded, 64 callers", []string{rowForwardCounted64}, forwardCounted64, 0},
+	{"counted calls forwarded, 256 callers", []string{rowForwardCounted256}, forwardCounted256, 0},
+	{"forwarded calls of 10 MB", []string{rowForwardHuge, rowForwardCPUHuge}, forwardHuge, 0},
+	{"forwarded calls by TLS", []string{rowForwardTLS, rowForwardTLSCPU}, forwardSecure, 0},
+	{"registrations", []string{rowForwardChurn, rowForwardChurnP99}, forwardChurn, 5},
+	{"one large stream", []string{rowForwardBulk, rowForwardBulkRSS}, forwardBulk, 0},
+	{"idle streams", []string{rowForwardIdle}, forwardIdle, 0},
+	{"many connections", []string{rowForwardCrowd}, forwardCrowd, 0},
 }
 
 // measure runs the requested experiments. It leaves no files or processes behind.
 func measure(ctx context.Context, opts options, progress io.Writer) (_ report, err error) {
 	started := time.Now()
-	l := &lab{rounds: opts.rounds, quick: opts.quick, calm: opts.calm, wants: wanted(opts.rows), progress: progress}
+	l := &lab{quick: opts.quick, calm: opts.calm, wants: wanted(opts.rows), progress: progress}
 	if err := l.open(ctx, opts); err != nil {
 		return report{}, err
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
-	result := report{Started: started, Rounds: l.rounds, Quick: l.quick}
+	result := report{Started: started, Rounds: opts.rounds, Quick: l.quick}
 	if result.Host, err = thisHost(opts.dir); err != nil {
 		return report{}, err
 	}
@@ -84,10 +94,15 @@ func measure(ctx context.Context, opts options, progress io.Writer) (_ report, e
 		if !slices.ContainsFunc(e.rows, func(key string) bool { return l.wants[key] }) {
 			continue
 		}
+		began := time.Now()
+		if l.rounds = opts.rounds; e.rounds != 0 && !opts.exactly {
+			l.rounds = min(l.rounds, e.rounds)
+		}
 		rows, err := e.run(ctx, l)
 		if err != nil {
 			return report{}, fmt.Errorf("%s: %w", e.name, err)
 		}
+		result.Parts = append(result.Parts, part{e.name, l.rounds, time.Since(began).Seconds()})
 		for _, r := range rows {
 			byKey[r.key] = r
 		}
@@ -136,8 +151,8 @@ func (l *lab) open(ctx context.Context, opts options) (err error) {
 	}
 	l.masterPath = filepath.Join(bin, "hsu-master")
 	l.workerPath = filepath.Join(bin, "hsu-worker")
-	l.benchPath = filepath.Join(bin, "bench")
-	for _, path := range []string{l.masterPath, l.workerPath, l.benchPath} {
+	l.benchPath, l.stubPath = filepath.Join(bin, "bench"), filepath.Join(bin, "stub")
+	for _, path := range []string{l.masterPath, l.workerPath, l.benchPath, l.stubPath} {
 		if _, err := os.Stat(path); err != nil {
 			return fmt.Errorf("find the product: %w", err)
 		}
@@ -165,7 +180,7 @@ func (l *lab) build(ctx context.Context, dir string) error {
 		packages []string
 	}{
 		{root, []string{"./cmd/hsu-master", "./cmd/hsu-worker"}},
-		{filepath.Join(root, "bench"), []string{"."}},
+		{filepath.Join(root, "bench"), []string{".", "./stub"}},
 	} {
 		cmd := exec.CommandContext(ctx, "go", append([]string{
 			"build", "-trimpath", "-buildvcs=false",

@@ -19,9 +19,18 @@ type report struct {
 	Quick   bool      `json:"quick"`
 	// Restless counts the measurements that began while other processes used the processors, after a vain wait for
 	// a calm machine.
-	Restless int   `json:"restless"`
-	Host     host  `json:"host"`
-	Rows     []row `json:"rows"`
+	Restless int  `json:"restless"`
+	Host     host `json:"host"`
+	// Parts are the times of the experiments.
+	Parts []part `json:"parts"`
+	Rows  []row  `json:"rows"`
+}
+
+// part is an experiment: its rows are measured together.
+type part struct {
+	Name   string  `json:"name"`
+	Rounds int     `json:"rounds"`
+	Took   float64 `json:"took_s"`
 }
 
 // host describes the machine, which affects the numbers.
@@ -63,6 +72,9 @@ func (r report) print(w io.Writer) error {
 		fmt.Fprintln(table, strings.Join(row.cells(), "\t"))
 	}
 	if err := table.Flush(); err != nil {
+		return err
+	}
+	if err := printGrowth(out, r.Rows); err != nil {
 		return err
 	}
 	for _, row := range r.Rows {
@@ -129,6 +141,8 @@ func (p *percentiles) String() string {
 // format formats a value for people.
 func format(u unit, v float64) string {
 	switch u {
+	case count:
+		return fmt.Sprintf("%.4g", v)
 	case perSecond:
 		return fmt.Sprintf("%.0f/s", v)
 	case bytesUnit:
