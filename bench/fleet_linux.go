@@ -168,7 +168,7 @@ func (l *lab) idle(ctx context.Context, m *master, ports []int, r *fleetRound) (
 	if err := bare.ask(ctx, idleOrder{Ports: ports}, &done{}); err != nil {
 		return err
 	}
-	shares, err := coreShares(ctx, l.span(10*time.Second, 2*time.Second), m.pid())
+	shares, err := coreShares(ctx, l.span(5*time.Second, 2*time.Second), m.pid())
 	if err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ func forward(ctx context.Context, l *lab, callers, size int, rateRow, cpuRow str
 	result, err := l.play(ctx, contest{
 		sides: append([]string{sideDirect, sideProduct}, peers...),
 		calls: calls{service: serviceForward, callers: callers, conns: max(1, callers/callersPerConn), size: size},
-		turn:  l.span(time.Second, 200*time.Millisecond),
+		turn:  l.callTurn(),
 		flags: []string{"--service-option", fmt.Sprintf("%s:max-message=%dMiB", serviceForward, largestMessage>>20)},
 	})
 	if err != nil {
@@ -190,7 +190,7 @@ func forwardCounted256(ctx context.Context, l *lab) ([]row, error) {
 // worker, through the same master, under a name that is counted and one that is not.
 func forwardCounted(ctx context.Context, l *lab, callers int, key string) ([]row, error) {
 	services := []string{proto.MyBusinessService_ServiceDesc.ServiceName, serviceForward}
-	turn := l.span(time.Second, 200*time.Millisecond)
+	turn := l.callTurn()
 	result := []*rates{{}, {}}
 	for round := range l.rounds {
 		if err := l.awaitCalm(ctx); err != nil {
@@ -371,7 +371,7 @@ func (l *lab) idleRound(ctx context.Context, streams int) (each float64, err err
 // client is a lean one: grpc-go's client costs more per connection than the measured server.
 func forwardCrowd(ctx context.Context, l *lab) ([]row, error) {
 	const workers, many, few = 10, 1000, 10
-	turn := l.span(time.Second, 200*time.Millisecond)
+	turn := l.callTurn()
 	contestants := []struct {
 		name           string
 		direct         bool

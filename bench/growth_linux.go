@@ -18,6 +18,9 @@ var sizes = []int{10, 100, 300, 1000}
 // scrapedSize is the number of workers of the row with a scrape a second.
 const scrapedSize = 300
 
+// longestSettling limits the wait for a master that has started its workers to become idle.
+const longestSettling = 10 * time.Second
+
 // grow measures the main figures of a master with different numbers of workers. The workers are the smallest that
 // answer a master, so that the figures are those of the master and the largest number fits into the machine.
 func grow(ctx context.Context, l *lab) ([]row, error) {
@@ -97,6 +100,10 @@ func (l *lab) growthOf(ctx context.Context, n int) (_ *grown, err error) {
 	g.values[rowGrowthStartCPU] = used.Seconds()
 	before, err := first.runningWorkers(ctx, n)
 	if err != nil {
+		return nil, err
+	}
+	// What follows a start lasts the longer the longer the start has taken.
+	if err := pause(ctx, min(last.at.Sub(first.execed), longestSettling)); err != nil {
 		return nil, err
 	}
 	if err := l.growthAtRest(ctx, first, scrape, g); err != nil {

@@ -201,7 +201,7 @@ func (m *master) state(ctx context.Context) (*adminpb.State, error) {
 		return nil, fmt.Errorf("ask the master: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	resp, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{})
+	resp, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return nil, fmt.Errorf("ask the master: %w", err)
 	}
@@ -241,7 +241,8 @@ func (m *master) awaitRecords(ctx context.Context, n int, what string,
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("%d workers are %s, want %d", len(workers), what, n)
 		}
-		if err := pause(ctx, 2*time.Millisecond); err != nil {
+		// An answer costs the master as much as it has workers.
+		if err := pause(ctx, max(2*time.Millisecond, time.Duration(n)*50*time.Microsecond)); err != nil {
 			return nil, err
 		}
 	}

@@ -48,6 +48,25 @@ type host struct {
 	Stolen float64 `json:"stolen"`
 }
 
+const legend = `
+
+How to read the table: each row measures the product, and in the same run what it is compared with (AGAINST: the
+baseline). PRODUCT and BASELINE are their values with the unit, p50 and p99 the percentiles of single calls. The ratio
+is product divided by baseline: the median of the rounds' own ratios, which are between MIN and MAX. A row without a
+baseline is judged by its value. ASKED is what the ratio (or the value) must be, AIM what would be better still; with ≥
+more is better, with ≤ less. VERDICT says whether it is met. Values and percentiles are medians over the rounds.
+`
+
+// printTimes writes how long each experiment took.
+func (r report) printTimes(out io.Writer) {
+	for i, p := range r.Parts {
+		if i == 0 {
+			fmt.Fprint(out, "\nTime of the measurements, with their rounds:\n")
+		}
+		fmt.Fprintf(out, "%6.1f s  %d  %s\n", p.Took, p.Rounds, p.Name)
+	}
+}
+
 // print writes the table for people.
 func (r report) print(w io.Writer) error {
 	out := bufio.NewWriter(w)
@@ -67,7 +86,7 @@ func (r report) print(w io.Writer) error {
 
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table,
-		"ROW\tWHAT\tPRODUCT\tp50 / p99\tAGAINST\tBASELINE\tp50 / p99\tRATIO\tMIN-MAX\tFLOOR\tAIM\tVERDICT")
+		"ROW\tMEASURED\tPRODUCT\tp50 / p99\tAGAINST\tBASELINE\tp50 / p99\tRATIO\tMIN-MAX\tASKED\tAIM\tVERDICT")
 	for _, row := range r.Rows {
 		fmt.Fprintln(table, strings.Join(row.cells(), "\t"))
 	}
@@ -89,7 +108,8 @@ func (r report) print(w io.Writer) error {
 			fmt.Fprintf(out, "\n%s: not measured: %s", row.key, row.missing)
 		}
 	}
-	fmt.Fprintln(out, "\nRatios are medians of the rounds' own; values and percentiles are medians over the rounds.")
+	fmt.Fprint(out, legend)
+	r.printTimes(out)
 	return out.Flush()
 }
 

@@ -75,7 +75,7 @@ const (
 	bytesUnit unit = "bytes"
 	ofCore    unit = "of a core"
 	perBytes  unit = "bytes/s"
-	count     unit = ""
+	count     unit = "number"
 )
 
 // figure is the definition of a row, with its targets.
@@ -338,7 +338,7 @@ func newRow(key string, product, baseline series) row {
 const (
 	verdictAim   = "aim met"
 	verdictFloor = "met"
-	verdictShort = "SHORT"
+	verdictShort = "NOT MET"
 	verdictNone  = "not measured"
 )
 

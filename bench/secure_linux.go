@@ -36,7 +36,7 @@ func forwardSecure(ctx context.Context, l *lab) ([]row, error) {
 		calls: calls{
 			service: serviceForward, callers: callers, conns: callers / callersPerConn, size: small, secure: secure,
 		},
-		turn: l.span(time.Second, 200*time.Millisecond),
+		turn: l.callTurn(),
 	})
 	if err != nil {
 		return nil, err
