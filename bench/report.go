@@ -162,7 +162,10 @@ func (p *percentiles) String() string {
 func format(u unit, v float64) string {
 	switch u {
 	case count:
-		return fmt.Sprintf("%.4g", v)
+		if v < 1000 {
+			return fmt.Sprintf("%.4g", v)
+		}
+		return fmt.Sprintf("%.0f", v)
 	case perSecond:
 		return fmt.Sprintf("%.0f/s", v)
 	case bytesUnit:
