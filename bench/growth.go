@@ -66,6 +66,12 @@ func (g *growth) MarshalJSON() ([]byte, error) {
 	}{g.workers, g.medians, g.slope(), g.exponents(), g.faster()})
 }
 
+const growthLegend = `
+Growth with the number of workers. The exponent from one number to the next is 1 if the figure grows as the number
+does, 2 if it grows with its square.
+
+`
+
 // printGrowth writes the table of the figures that grow, if there are some.
 func printGrowth(out *bufio.Writer, rows []row) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -76,8 +82,7 @@ func printGrowth(out *bufio.Writer, rows []row) error {
 		}
 		if !headed {
 			headed = true
-			fmt.Fprint(out, "\nGrowth with the number of workers. The exponent from one number to the next is 1 if the "+
-				"figure\ngrows as the number does, 2 if it grows with its square.\n\n")
+			fmt.Fprint(out, growthLegend)
 			heads := []string{"FIGURE"}
 			for _, n := range r.growth.workers {
 				heads = append(heads, fmt.Sprintf("%d WORKERS", n))

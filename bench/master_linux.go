@@ -260,7 +260,8 @@ func (m *master) crash() error {
 	return nil
 }
 
-// abort ends the master as a crash does, and returns how many goroutines it had: at SIGQUIT Go prints the stacks of all.
+// abort ends the master as a crash does, and returns the number of its goroutines: at SIGQUIT, Go prints the stacks of
+// all.
 func (m *master) abort() (goroutines int, err error) {
 	if err := m.cmd.Process.Signal(syscall.SIGQUIT); err != nil {
 		return 0, fmt.Errorf("abort the master: %w", err)

@@ -9,13 +9,12 @@ import (
 )
 
 func main() {
-	if err := run(os.Args); err != nil {
-		_, _ = os.Stderr.WriteString("stub: " + err.Error() + "\n")
-		os.Exit(1)
-	}
+	err := run(os.Args)
+	_, _ = os.Stderr.WriteString("stub: " + err.Error() + "\n")
+	os.Exit(1)
 }
 
-// run serves on the port of the last argument, until a signal ends the process.
+// run serves on the port of the last argument, until a signal ends the process. It returns an error if it cannot.
 func run(args []string) error {
 	port, err := strconv.ParseUint(args[len(args)-1], 10, 16)
 	if err != nil {
