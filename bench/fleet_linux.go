@@ -58,7 +58,7 @@ func fleet(ctx context.Context, l *lab) ([]row, error) {
 		format(seconds, coldCPU.median()), format(seconds, bareCPU.median())))
 	return []row{
 		start,
-		newRow(rowReattach, reattach, cold),
+		newRow(rowReattach, reattach, bare),
 		newRow(rowRSS, productRSS, bareRSS),
 		newRow(rowIdleCPU, idleCPU, nil),
 	}, nil

@@ -39,38 +39,58 @@ var experiments = []struct {
 	name string
 	rows []string
 	run  func(context.Context, *lab) ([]row, error)
-	// rounds limits the rounds if --rounds is not given, for rows that take long or vary little; 0 does not.
-	rounds int
 }{
-	{"durable calls, 64 callers", []string{rowAlways64, rowInterval64, rowCPU}, counted64, 0},
-	{"durable calls, 256 callers", []string{rowAlways256, rowInterval256}, counted256, 5},
-	{"one caller", []string{rowLatency}, latency, 0},
-	{"a hundred workers", []string{rowColdStart, rowReattach, rowRSS, rowIdleCPU}, fleet, 5},
-	{"killed workers", []string{rowRespawn}, respawn, 0},
-	{"a file of units", []string{rowLoad, rowLoadGrowth}, loadFile, 3},
-	{"a hundred units", []string{rowColdStartUnits}, startUnits, 0},
-	{"a hundred idle units", []string{rowIdleCPUMixed}, idleUnits, 3},
-	{"commands", []string{rowList, rowListGrowth, rowTop}, commands, 3},
+	{"durable calls, 64 callers", []string{rowAlways64, rowInterval64, rowCPU}, counted64},
+	{"durable calls, 256 callers", []string{rowAlways256, rowInterval256}, counted256},
+	{"one caller", []string{rowLatency}, latency},
+	{"a hundred workers", []string{rowColdStart, rowReattach, rowRSS, rowIdleCPU}, fleet},
+	{"killed workers", []string{rowRespawn}, respawn},
+	{"a file of units", []string{rowLoad, rowLoadGrowth}, loadFile},
+	{"a hundred units", []string{rowColdStartUnits}, startUnits},
+	{"a hundred idle units", []string{rowIdleCPUMixed}, idleUnits},
+	{"commands", []string{rowList, rowListGrowth, rowTop}, commands},
 	{"growth", []string{
 		rowIdleScrape, rowGrowthStart, rowGrowthStartCPU, rowGrowthReattach, rowGrowthIdle, rowGrowthRSS, rowGrowthList,
 		rowGrowthScrape, rowGrowthGoroutines, rowGrowthFiles,
-	}, grow, 2},
-	{"a rotated log", []string{rowRotate, rowRotateWrite}, rotatePlain, 0},
-	{"a rotated log, compressed", []string{rowRotateGzip, rowRotateGzipWrite}, rotateGzip, 0},
-	{"followed logs", []string{rowLogsFollow}, followLogs, 3},
-	{"forwarded calls, 1 caller", []string{rowForward1}, forward1, 5},
-	{"forwarded calls, 8 callers", []string{rowForward8}, forward8, 5},
-	{"forwarded calls, 64 callers", []string{rowForward64, rowForwardCPU}, forward64, 0},
-	{"forwarded calls, 256 callers", []string{rowForward256}, forward256, 5},
-	{"forwarded calls of 4 KiB", []string{rowForwardCPU4K}, forward4K, 3},
-	{"counted calls forwarded, 64 callers", []string{rowForwardCounted64}, forwardCounted64, 0},
-	{"counted calls forwarded, 256 callers", []string{rowForwardCounted256}, forwardCounted256, 3},
-	{"forwarded calls of 10 MB", []string{rowForwardHuge, rowForwardCPUHuge}, forwardHuge, 5},
-	{"forwarded calls by TLS", []string{rowForwardTLS, rowForwardTLSCPU}, forwardSecure, 5},
-	{"registrations", []string{rowForwardChurn, rowForwardChurnP99}, forwardChurn, 5},
-	{"one large stream", []string{rowForwardBulk, rowForwardBulkRSS}, forwardBulk, 3},
-	{"idle streams", []string{rowForwardIdle}, forwardIdle, 2},
-	{"many connections", []string{rowForwardCrowd}, forwardCrowd, 3},
+	}, grow},
+	{"a rotated log", []string{rowRotate, rowRotateWrite}, rotatePlain},
+	{"a rotated log, compressed", []string{rowRotateGzip, rowRotateGzipWrite}, rotateGzip},
+	{"followed logs", []string{rowLogsFollow}, followLogs},
+	{"forwarded calls, 1 caller", []string{rowForward1}, forward1},
+	{"forwarded calls, 8 callers", []string{rowForward8}, forward8},
+	{"forwarded calls, 64 callers", []string{rowForward64, rowForwardCPU}, forward64},
+	{"forwarded calls, 256 callers", []string{rowForward256}, forward256},
+	{"forwarded calls of 4 KiB", []string{rowForwardCPU4K}, forward4K},
+	{"counted calls forwarded, 64 callers", []string{rowForwardCounted64}, forwardCounted64},
+	{"counted calls forwarded, 256 callers", []string{rowForwardCounted256}, forwardCounted256},
+	{"forwarded calls of 10 MB", []string{rowForwardHuge, rowForwardCPUHuge}, forwardHuge},
+	{"forwarded calls by TLS", []string{rowForwardTLS, rowForwardTLSCPU}, forwardSecure},
+	{"registrations", []string{rowForwardChurn, rowForwardChurnP99}, forwardChurn},
+	{"one large stream", []string{rowForwardBulk, rowForwardBulkRSS}, forwardBulk},
+	{"idle streams", []string{rowForwardIdle}, forwardIdle},
+	{"many connections", []string{rowForwardCrowd}, forwardCrowd},
+}
+
+// fewerRounds limits the rounds of experiments that take long or vary little, if --rounds is not given.
+var fewerRounds = map[string]int{
+	"durable calls, 256 callers":           5,
+	"a hundred workers":                    5,
+	"a file of units":                      3,
+	"a hundred idle units":                 3,
+	"commands":                             3,
+	"growth":                               2,
+	"followed logs":                        3,
+	"forwarded calls, 1 caller":            5,
+	"forwarded calls, 8 callers":           5,
+	"forwarded calls, 256 callers":         5,
+	"forwarded calls of 4 KiB":             3,
+	"counted calls forwarded, 256 callers": 3,
+	"forwarded calls of 10 MB":             5,
+	"forwarded calls by TLS":               5,
+	"registrations":                        5,
+	"one large stream":                     3,
+	"idle streams":                         2,
+	"many connections":                     3,
 }
 
 // measure runs the requested experiments. It leaves no files or processes behind.
@@ -95,8 +115,9 @@ func measure(ctx context.Context, opts options, progress io.Writer) (_ report, e
 			continue
 		}
 		began := time.Now()
-		if l.rounds = opts.rounds; e.rounds != 0 && !opts.exactly {
-			l.rounds = min(l.rounds, e.rounds)
+		l.rounds = opts.rounds
+		if few, limited := fewerRounds[e.name]; limited && !opts.exactly {
+			l.rounds = min(l.rounds, few)
 		}
 		rows, err := e.run(ctx, l)
 		if err != nil {
