@@ -176,6 +176,9 @@ func format(u unit, v float64) string {
 	case perBytes:
 		return fmt.Sprintf("%.0f MiB/s", v/(1<<20))
 	case ofCore:
+		if v < 1e-4 {
+			return fmt.Sprintf("%.4f%%", 100*v)
+		}
 		return fmt.Sprintf("%.2f%%", 100*v)
 	case seconds:
 	}
