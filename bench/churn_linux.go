@@ -59,7 +59,7 @@ func forwardChurn(ctx context.Context, l *lab) ([]row, error) {
 	r.notes = append(r.notes,
 		fmt.Sprintf("%d endpoints that stay instead leave %.2f of the calls, with p50 / p99 %s: so much is due to "+
 			"calls of more connections", churners/2, joined.perSecond.over(alone.perSecond).median(), joined.median()),
-		fmt.Sprintf("%s registrations succeeded; the master's CPU a call is %s, with endpoints that stay %s, without %s",
+		fmt.Sprintf("%s registrations succeeded; the master's CPU a call is %s, with those that stay %s, without %s",
 			format(perSecond, registered.median()), format(seconds, churn.cpu.median()),
 			format(seconds, joined.cpu.median()), format(seconds, alone.cpu.median())))
 	return []row{r, newRow(rowForwardChurnP99, churn.p99, alone.p99)}, nil
