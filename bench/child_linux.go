@@ -31,6 +31,7 @@ var childParts = map[string]func(*childIO) error{
 	"serve":     childServe,
 	"write":     childWrite,
 	"speak":     childSpeak,
+	"churn":     childChurn,
 }
 
 // childIO is the part's side of the conversation.

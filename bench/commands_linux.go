@@ -94,5 +94,5 @@ func (l *lab) watchedShares(ctx context.Context, watched, idle *master) (shares 
 		cancel()
 		_ = top.Wait() // it was killed
 	}()
-	return coreShares(ctx, l.span(10*time.Second, 5*time.Second), watched.pid(), idle.pid())
+	return coreShares(ctx, 5*time.Second, watched.pid(), idle.pid())
 }

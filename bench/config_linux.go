@@ -49,7 +49,7 @@ func loadFile(ctx context.Context, l *lab) (_ []row, err error) {
 		var sum [sidesOfLoad]time.Duration
 		for _, side := range turns(sidesOfLoad, round) {
 			order := orders[side]
-			order.For = l.span(time.Second, 200*time.Millisecond)
+			order.For = l.span(500*time.Millisecond, 200*time.Millisecond)
 			var each time.Duration
 			if err := c.ask(ctx, order, &each); err != nil {
 				return nil, err

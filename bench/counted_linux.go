@@ -14,6 +14,8 @@ type side struct {
 	server stopper
 	pids   []int // the processes whose processor time counts
 	load   *child
+	// around, if set, does something else while turn measures.
+	around func(ctx context.Context, d time.Duration, turn func() error) error
 	calls  int64
 	took   time.Duration
 	cpu    time.Duration
@@ -90,6 +92,13 @@ func (s *side) warm(ctx context.Context, d time.Duration) error {
 
 // turn adds one turn of load to the measurements.
 func (s *side) turn(ctx context.Context, d time.Duration) error {
+	if s.around == nil {
+		return s.measure(ctx, d)
+	}
+	return s.around(ctx, d, func() error { return s.measure(ctx, d) })
+}
+
+func (s *side) measure(ctx context.Context, d time.Duration) error {
 	before, err := cpuTimes(s.pids)
 	if err != nil {
 		return err
@@ -188,13 +197,17 @@ func stopAll(sides []*side) (err error) {
 	return err
 }
 
+// callTurn returns the length of a turn of calls. Many short turns balance a drift of the machine better than a few
+// long ones.
+func (l *lab) callTurn() time.Duration { return l.span(500*time.Millisecond, 200*time.Millisecond) }
+
 // takeTurns measures the sides of one round and stops them.
 func (l *lab) takeTurns(
 	ctx context.Context, sides []*side, round int, turn time.Duration, extra func(context.Context) error,
 ) (err error) {
 	defer func() { err = errors.Join(err, stopAll(sides)) }()
 	for _, s := range sides {
-		if err := s.warm(ctx, l.span(500*time.Millisecond, 100*time.Millisecond)); err != nil {
+		if err := s.warm(ctx, l.span(300*time.Millisecond, 100*time.Millisecond)); err != nil {
 			return err
 		}
 	}
@@ -236,7 +249,7 @@ func counted(ctx context.Context, l *lab, callers int, keys map[mode]string, cpu
 			modes = append(modes, m)
 		}
 	}
-	turn := l.span(time.Second, 200*time.Millisecond)
+	turn := l.callTurn()
 	result, err := l.race(ctx, modes, callers, max(1, callers/callersPerConn), turn, nil)
 	if err != nil {
 		return nil, err
@@ -268,7 +281,7 @@ func latency(ctx context.Context, l *lab) (_ []row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, committer.stop()) }()
-	turn := l.span(500*time.Millisecond, 200*time.Millisecond)
+	turn := l.callTurn()
 	var commits latencies
 	result, err := l.race(ctx, []mode{uncounted, always}, 1, 1, turn, func(ctx context.Context) error {
 		var answer percentiles

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/core-tools/hsu-master/api/adminpb"
 )
 
 // fleetSize is the number of workers in the rows of a hundred.
@@ -56,7 +58,7 @@ func fleet(ctx context.Context, l *lab) ([]row, error) {
 		format(seconds, coldCPU.median()), format(seconds, bareCPU.median())))
 	return []row{
 		start,
-		newRow(rowReattach, reattach, cold),
+		newRow(rowReattach, reattach, bare),
 		newRow(rowRSS, productRSS, bareRSS),
 		newRow(rowIdleCPU, idleCPU, nil),
 	}, nil
@@ -138,6 +140,11 @@ func (l *lab) productFleet(ctx context.Context, r *fleetRound) (err error) {
 	if err != nil {
 		return err
 	}
+	return reattached(before, after)
+}
+
+// reattached returns an error if the second master has not adopted a worker of the first.
+func reattached(before, after map[string]*adminpb.Worker) error {
 	for id, w := range after {
 		if w.GetPid() != before[id].GetPid() || !w.GetAdopted() {
 			return fmt.Errorf("%s was process %d and is %d: it was not re-attached to",
@@ -161,7 +168,7 @@ func (l *lab) idle(ctx context.Context, m *master, ports []int, r *fleetRound) (
 	if err := bare.ask(ctx, idleOrder{Ports: ports}, &done{}); err != nil {
 		return err
 	}
-	shares, err := coreShares(ctx, l.span(10*time.Second, 2*time.Second), m.pid())
+	shares, err := coreShares(ctx, l.span(5*time.Second, 2*time.Second), m.pid())
 	if err != nil {
 		return err
 	}

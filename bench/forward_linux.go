@@ -25,11 +25,12 @@ type contest struct {
 	sides []string
 	calls calls
 	turn  time.Duration
+	flags []string // of the master
 }
 
 // contestants starts the servers of a round: the gateway, its worker and the peers.
 func (l *lab) contestants(ctx context.Context, c contest) (sides []*side, err error) {
-	g, err := l.startGateway(ctx, 1)
+	g, err := l.startGateway(ctx, 1, c.calls.secure, c.flags...)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +47,7 @@ func (l *lab) contestants(ctx context.Context, c contest) (sides []*side, err er
 		case sideProduct:
 			at, s.server, s.pids = g.address, g, []int{g.pid()}
 		default:
-			p, err := l.startPeer(ctx, name, g.workers[0])
+			p, err := l.startPeer(ctx, name, g.workers[0], c.calls.secure)
 			if err != nil {
 				return sides, err
 			}
@@ -104,6 +105,9 @@ func (l *lab) peersHere(ctx context.Context) (names []string, missing error) {
 const (
 	small = 64      // bytes of a request
 	large = 4 << 10 // bytes of a request
+	huge  = 10_000_000
+	// largestMessage is the limit of the bench's client and worker, and of the master for huge requests.
+	largestMessage = 32 << 20
 )
 
 func forward1(ctx context.Context, l *lab) ([]row, error) {
@@ -122,6 +126,11 @@ func forward256(ctx context.Context, l *lab) ([]row, error) {
 	return forward(ctx, l, 256, small, rowForward256, "")
 }
 
+// forwardHuge measures messages that are far larger than any buffer or window on their way.
+func forwardHuge(ctx context.Context, l *lab) ([]row, error) {
+	return forward(ctx, l, 4, huge, rowForwardHuge, rowForwardCPUHuge)
+}
+
 func forward4K(ctx context.Context, l *lab) ([]row, error) {
 	return forward(ctx, l, 64, large, "", rowForwardCPU4K)
 }
@@ -132,7 +141,8 @@ func forward(ctx context.Context, l *lab, callers, size int, rateRow, cpuRow str
 	result, err := l.play(ctx, contest{
 		sides: append([]string{sideDirect, sideProduct}, peers...),
 		calls: calls{service: serviceForward, callers: callers, conns: max(1, callers/callersPerConn), size: size},
-		turn:  l.span(time.Second, 200*time.Millisecond),
+		turn:  l.callTurn(),
+		flags: []string{"--service-option", fmt.Sprintf("%s:max-message=%dMiB", serviceForward, largestMessage>>20)},
 	})
 	if err != nil {
 		return nil, err
@@ -180,13 +190,13 @@ func forwardCounted256(ctx context.Context, l *lab) ([]row, error) {
 // worker, through the same master, under a name that is counted and one that is not.
 func forwardCounted(ctx context.Context, l *lab, callers int, key string) ([]row, error) {
 	services := []string{proto.MyBusinessService_ServiceDesc.ServiceName, serviceForward}
-	turn := l.span(time.Second, 200*time.Millisecond)
+	turn := l.callTurn()
 	result := []*rates{{}, {}}
 	for round := range l.rounds {
 		if err := l.awaitCalm(ctx); err != nil {
 			return nil, err
 		}
-		g, err := l.startGateway(ctx, 1)
+		g, err := l.startGateway(ctx, 1, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -247,7 +257,7 @@ func forwardBulk(ctx context.Context, l *lab) ([]row, error) {
 func (l *lab) bulkRound(
 	ctx context.Context, round int, size int64,
 ) (rates map[string]float64, grown float64, err error) {
-	g, err := l.startGateway(ctx, 1)
+	g, err := l.startGateway(ctx, 1, nil)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -329,7 +339,7 @@ func forwardIdle(ctx context.Context, l *lab) ([]row, error) {
 }
 
 func (l *lab) idleRound(ctx context.Context, streams int) (each float64, err error) {
-	g, err := l.startGateway(ctx, 1)
+	g, err := l.startGateway(ctx, 1, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -361,7 +371,7 @@ func (l *lab) idleRound(ctx context.Context, streams int) (each float64, err err
 // client is a lean one: grpc-go's client costs more per connection than the measured server.
 func forwardCrowd(ctx context.Context, l *lab) ([]row, error) {
 	const workers, many, few = 10, 1000, 10
-	turn := l.span(time.Second, 200*time.Millisecond)
+	turn := l.callTurn()
 	contestants := []struct {
 		name           string
 		direct         bool
@@ -379,7 +389,7 @@ func forwardCrowd(ctx context.Context, l *lab) ([]row, error) {
 		if err := l.awaitCalm(ctx); err != nil {
 			return nil, err
 		}
-		g, err := l.startGateway(ctx, workers)
+		g, err := l.startGateway(ctx, workers, nil)
 		if err != nil {
 			return nil, err
 		}

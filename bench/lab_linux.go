@@ -24,6 +24,7 @@ type lab struct {
 	dir                    string // parent of all files of the run
 	masterPath, workerPath string
 	benchPath              string // this program, for its child parts
+	stubPath               string // the smallest worker
 	rounds                 int
 	quick                  bool
 	calm                   time.Duration // the longest wait for a calm machine before a round
@@ -48,6 +49,10 @@ var experiments = []struct {
 	{"a hundred units", []string{rowColdStartUnits}, startUnits},
 	{"a hundred idle units", []string{rowIdleCPUMixed}, idleUnits},
 	{"commands", []string{rowList, rowListGrowth, rowTop}, commands},
+	{"growth", []string{
+		rowIdleScrape, rowGrowthStart, rowGrowthStartCPU, rowGrowthReattach, rowGrowthIdle, rowGrowthRSS, rowGrowthList,
+		rowGrowthScrape, rowGrowthGoroutines, rowGrowthFiles,
+	}, grow},
 	{"a rotated log", []string{rowRotate, rowRotateWrite}, rotatePlain},
 	{"a rotated log, compressed", []string{rowRotateGzip, rowRotateGzipWrite}, rotateGzip},
 	{"followed logs", []string{rowLogsFollow}, followLogs},
@@ -58,20 +63,45 @@ var experiments = []struct {
 	{"forwarded calls of 4 KiB", []string{rowForwardCPU4K}, forward4K},
 	{"counted calls forwarded, 64 callers", []string{rowForwardCounted64}, forwardCounted64},
 	{"counted calls forwarded, 256 callers", []string{rowForwardCounted256}, forwardCounted256},
+	{"forwarded calls of 10 MB", []string{rowForwardHuge, rowForwardCPUHuge}, forwardHuge},
+	{"forwarded calls by TLS", []string{rowForwardTLS, rowForwardTLSCPU}, forwardSecure},
+	{"registrations", []string{rowForwardChurn, rowForwardChurnP99}, forwardChurn},
 	{"one large stream", []string{rowForwardBulk, rowForwardBulkRSS}, forwardBulk},
 	{"idle streams", []string{rowForwardIdle}, forwardIdle},
 	{"many connections", []string{rowForwardCrowd}, forwardCrowd},
 }
 
+// fewerRounds limits the rounds of experiments that take long or vary little, if --rounds is not given.
+var fewerRounds = map[string]int{
+	"durable calls, 256 callers":           5,
+	"a hundred workers":                    5,
+	"a file of units":                      3,
+	"a hundred idle units":                 3,
+	"commands":                             3,
+	"growth":                               2,
+	"followed logs":                        3,
+	"forwarded calls, 1 caller":            5,
+	"forwarded calls, 8 callers":           5,
+	"forwarded calls, 256 callers":         5,
+	"forwarded calls of 4 KiB":             3,
+	"counted calls forwarded, 256 callers": 3,
+	"forwarded calls of 10 MB":             5,
+	"forwarded calls by TLS":               5,
+	"registrations":                        5,
+	"one large stream":                     3,
+	"idle streams":                         2,
+	"many connections":                     3,
+}
+
 // measure runs the requested experiments. It leaves no files or processes behind.
 func measure(ctx context.Context, opts options, progress io.Writer) (_ report, err error) {
 	started := time.Now()
-	l := &lab{rounds: opts.rounds, quick: opts.quick, calm: opts.calm, wants: wanted(opts.rows), progress: progress}
+	l := &lab{quick: opts.quick, calm: opts.calm, wants: wanted(opts.rows), progress: progress}
 	if err := l.open(ctx, opts); err != nil {
 		return report{}, err
 	}
 	defer func() { err = errors.Join(err, l.close()) }()
-	result := report{Started: started, Rounds: l.rounds, Quick: l.quick}
+	result := report{Started: started, Rounds: opts.rounds, Quick: l.quick}
 	if result.Host, err = thisHost(opts.dir); err != nil {
 		return report{}, err
 	}
@@ -84,10 +114,16 @@ func measure(ctx context.Context, opts options, progress io.Writer) (_ report, e
 		if !slices.ContainsFunc(e.rows, func(key string) bool { return l.wants[key] }) {
 			continue
 		}
+		began := time.Now()
+		l.rounds = opts.rounds
+		if few, limited := fewerRounds[e.name]; limited && !opts.exactly {
+			l.rounds = min(l.rounds, few)
+		}
 		rows, err := e.run(ctx, l)
 		if err != nil {
 			return report{}, fmt.Errorf("%s: %w", e.name, err)
 		}
+		result.Parts = append(result.Parts, part{e.name, l.rounds, time.Since(began).Seconds()})
 		for _, r := range rows {
 			byKey[r.key] = r
 		}
@@ -136,8 +172,8 @@ func (l *lab) open(ctx context.Context, opts options) (err error) {
 	}
 	l.masterPath = filepath.Join(bin, "hsu-master")
 	l.workerPath = filepath.Join(bin, "hsu-worker")
-	l.benchPath = filepath.Join(bin, "bench")
-	for _, path := range []string{l.masterPath, l.workerPath, l.benchPath} {
+	l.benchPath, l.stubPath = filepath.Join(bin, "bench"), filepath.Join(bin, "stub")
+	for _, path := range []string{l.masterPath, l.workerPath, l.benchPath, l.stubPath} {
 		if _, err := os.Stat(path); err != nil {
 			return fmt.Errorf("find the product: %w", err)
 		}
@@ -165,7 +201,7 @@ func (l *lab) build(ctx context.Context, dir string) error {
 		packages []string
 	}{
 		{root, []string{"./cmd/hsu-master", "./cmd/hsu-worker"}},
-		{filepath.Join(root, "bench"), []string{"."}},
+		{filepath.Join(root, "bench"), []string{".", "./stub"}},
 	} {
 		cmd := exec.CommandContext(ctx, "go", append([]string{
 			"build", "-trimpath", "-buildvcs=false",

@@ -13,7 +13,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/credentials/insecure"
 	gproto "google.golang.org/protobuf/proto"
 
 	"github.com/core-tools/hsu-master/api/proto"
@@ -35,6 +34,8 @@ type calls struct {
 	service        string // offers ProcessData; empty means MyBusinessService
 	callers, conns int
 	size           int // of a request, in bytes; 0 means a short one
+	// secure is the certificate of the server, nil without TLS.
+	secure *certificate
 	// lean selects a client that costs less than grpc-go's. It has one call at a time on a connection.
 	lean bool
 }
@@ -46,12 +47,13 @@ func (l *lab) startLoad(address string, c calls) (*child, error) {
 	if c.lean {
 		part = "lean"
 	}
-	return l.startChild(part, address, service, strconv.Itoa(c.callers), strconv.Itoa(c.conns), strconv.Itoa(c.size))
+	return l.startChild(part, address, service,
+		strconv.Itoa(c.callers), strconv.Itoa(c.conns), strconv.Itoa(c.size), c.secure.path())
 }
 
 // childLoad calls ProcessData as fast as it is answered. Its args are the address (or several, separated by commas,
-// for the connections in turn), the service, the number of callers, the number of connections that they share, and
-// the size of a request.
+// for the connections in turn), the service, the number of callers, the number of connections that they share, the
+// size of a request, and the file with the certificate of the server, "" without TLS.
 func childLoad(c *childIO) error {
 	var numbers [3]int
 	for i, arg := range c.args[2:5] {
@@ -68,9 +70,13 @@ func childLoad(c *childIO) error {
 		l.data = sized(size)
 	}
 	addresses := strings.Split(c.args[0], ",")
+	secured, err := clientCredentials(c.args[5])
+	if err != nil {
+		return err
+	}
 	for i := range numbers[1] {
-		conn, err := grpc.NewClient(addresses[i%len(addresses)],
-			grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient(addresses[i%len(addresses)], grpc.WithTransportCredentials(secured),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestMessage)))
 		if err != nil {
 			return err
 		}

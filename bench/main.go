@@ -48,7 +48,9 @@ type options struct {
 	dir    string
 	bin    string
 	quick  bool
-	calm   time.Duration
+	// exactly means that the number of rounds was given.
+	exactly bool
+	calm    time.Duration
 }
 
 const usage = `usage: go run . [flags]
@@ -56,13 +58,14 @@ const usage = `usage: go run . [flags]
 Measures hsu-master against its baselines, prints a table and writes it as JSON.
 All is on loopback, on free ports and in a temporary folder.
 
-  --rounds N      rounds to take the median of (default 7, with --quick 3)
+  --rounds N      rounds to take the median of (default 7, with --quick 3;
+                  rows that take long or vary little have fewer)
   --rows REGEXP   only these rows, e.g. 'always|cpu' or '^re-attach'
   --json FILE     where the table goes as JSON (default bench.json, "" for nowhere)
   --dir DIR       folder on the disk to be measured (default the system's for
                   temporary files); not in memory: a sync costs nothing there
-  --bin DIR       where hsu-master, hsu-worker and bench are (default: they are
-                  built as "make build" does)
+  --bin DIR       where hsu-master, hsu-worker, bench and stub are (default: they
+                  are built as "make build" does)
   --calm TIME     wait up to TIME before each round for other processes to leave
                   the processors alone (default 0s: do not wait)
   --quick         shorter turns and fewer rounds, to see that all works
@@ -88,6 +91,7 @@ func parse(args []string, rows []figure) (options, error) {
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
+	o.exactly = o.rounds > 0
 	switch {
 	case o.calm < 0:
 		return o, fmt.Errorf("--calm %s: must be a duration of 0 or more such as 30s", o.calm)

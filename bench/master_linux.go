@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,13 +32,16 @@ const (
 // master is a running hsu-master.
 type master struct {
 	lab     *lab
-	dir     string // its state directory
+	dir     string   // its state directory
+	flags   []string // besides those of every master
 	address string
+	secure  *certificate // of its port; nil without TLS
 	cmd     *exec.Cmd
 	execed  time.Time
 	started chan loggedWorker
 	ready   chan loggedWorker
 	stderr  tail
+	stacks  int           // of goroutines in its output, to be read when it has ended
 	drained chan struct{} // closed at the end of its output
 	once    sync.Once
 	err     error
@@ -60,7 +64,7 @@ func (l *lab) startMaster(dir string, flags ...string) (*master, error) {
 		return nil, fmt.Errorf("take a free port: %w", err)
 	}
 	m := &master{
-		lab: l, dir: dir, address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+		lab: l, dir: dir, flags: flags, address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
 		started: make(chan loggedWorker, maxLogged), ready: make(chan loggedWorker, maxLogged),
 		drained: make(chan struct{}),
 	}
@@ -88,6 +92,8 @@ func (l *lab) startMaster(dir string, flags ...string) (*master, error) {
 				to = m.ready
 			case line.Message == messageStarted:
 				to = m.started
+			case bytes.HasPrefix(lines.Bytes(), []byte("goroutine ")):
+				m.stacks++
 			}
 			select {
 			case to <- loggedWorker{id: line.Worker, pid: line.PID, at: at}:
@@ -143,7 +149,11 @@ func (m *master) awaitServing(ctx context.Context) (time.Time, error) {
 	if err := awaitPort(ctx, m.address, m.drained); err != nil {
 		return fail(err)
 	}
-	conn, err := grpc.NewClient("passthrough:///"+m.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	secured, err := m.secure.client()
+	if err != nil {
+		return fail(err)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+m.address, grpc.WithTransportCredentials(secured))
 	if err != nil {
 		return fail(err)
 	}
@@ -191,7 +201,7 @@ func (m *master) state(ctx context.Context) (*adminpb.State, error) {
 		return nil, fmt.Errorf("ask the master: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	resp, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{})
+	resp, err := adminpb.NewAdminClient(conn).GetState(ctx, &adminpb.GetStateRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return nil, fmt.Errorf("ask the master: %w", err)
 	}
@@ -231,7 +241,8 @@ func (m *master) awaitRecords(ctx context.Context, n int, what string,
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("%d workers are %s, want %d", len(workers), what, n)
 		}
-		if err := pause(ctx, 2*time.Millisecond); err != nil {
+		// An answer costs the master as much as it has workers.
+		if err := pause(ctx, max(2*time.Millisecond, time.Duration(n)*50*time.Microsecond)); err != nil {
 			return nil, err
 		}
 	}
@@ -247,6 +258,19 @@ func (m *master) crash() error {
 		_ = m.cmd.Wait() // killed
 	})
 	return nil
+}
+
+// abort ends the master as a crash does, and returns the number of its goroutines: at SIGQUIT, Go prints the stacks of
+// all.
+func (m *master) abort() (goroutines int, err error) {
+	if err := m.cmd.Process.Signal(syscall.SIGQUIT); err != nil {
+		return 0, fmt.Errorf("abort the master: %w", err)
+	}
+	m.once.Do(func() {
+		<-m.drained
+		_ = m.cmd.Wait() // killed
+	})
+	return m.stacks, nil
 }
 
 // stop stops the master and with it its workers, and kills those that remain. Further calls return the same result.

@@ -65,7 +65,7 @@ defaults
 	timeout server 1m
 	http-reuse always
 frontend port
-	bind %[2]s proto h2
+	bind %[1]s %[2]s
 	default_backend workers
 backend workers
 	server worker %[3]s proto h2 pool-max-conn -1
@@ -169,8 +169,8 @@ func libraries(program string) string {
 	return strings.Join(dirs, ":")
 }
 
-// startPeer starts a proxy in front of a worker.
-func (l *lab) startPeer(ctx context.Context, name, worker string) (_ *peer, err error) {
+// startPeer starts a proxy in front of a worker. With secure HAProxy serves TLS.
+func (l *lab) startPeer(ctx context.Context, name, worker string, secure *certificate) (_ *peer, err error) {
 	program, err := l.findPeer(ctx, name)
 	if err != nil {
 		return nil, err
@@ -184,12 +184,13 @@ func (l *lab) startPeer(ctx context.Context, name, worker string) (_ *peer, err 
 		return nil, fmt.Errorf("take a free port: %w", err)
 	}
 	p := &peer{address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), ended: make(chan struct{})}
-	text, args := nginxConfig, []string{"-p", dir, "-e", filepath.Join(dir, "error.log"), "-g", "daemon off;", "-c"}
+	text := fmt.Sprintf(nginxConfig, dir, p.address, worker)
+	args := []string{"-p", dir, "-e", filepath.Join(dir, "error.log"), "-g", "daemon off;", "-c"}
 	if name == peerHAProxy {
-		text, args = haproxyConfig, []string{"-db", "-f"}
+		text, args = fmt.Sprintf(haproxyConfig, p.address, secure.haproxy(), worker), []string{"-db", "-f"}
 	}
 	config := filepath.Join(dir, "config")
-	if err := os.WriteFile(config, fmt.Appendf(nil, text, dir, p.address, worker), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("configure %s: %w", name, err)
 	}
 	p.cmd = exec.Command(program, append(args, config)...)

@@ -19,9 +19,18 @@ type report struct {
 	Quick   bool      `json:"quick"`
 	// Restless counts the measurements that began while other processes used the processors, after a vain wait for
 	// a calm machine.
-	Restless int   `json:"restless"`
-	Host     host  `json:"host"`
-	Rows     []row `json:"rows"`
+	Restless int  `json:"restless"`
+	Host     host `json:"host"`
+	// Parts are the times of the experiments.
+	Parts []part `json:"parts"`
+	Rows  []row  `json:"rows"`
+}
+
+// part is an experiment: its rows are measured together.
+type part struct {
+	Name   string  `json:"name"`
+	Rounds int     `json:"rounds"`
+	Took   float64 `json:"took_s"`
 }
 
 // host describes the machine, which affects the numbers.
@@ -37,6 +46,25 @@ type host struct {
 	LoadAfter  string `json:"load_after"`
 	// Stolen is the share of the processors' time that the hypervisor gave to others.
 	Stolen float64 `json:"stolen"`
+}
+
+const legend = `
+
+How to read the table: each row measures the product, and in the same run what it is compared with (AGAINST: the
+baseline). PRODUCT and BASELINE are their values with the unit, p50 and p99 the percentiles of single calls. The ratio
+is product divided by baseline: the median of the rounds' own ratios, which are between MIN and MAX. A row without a
+baseline is judged by its value. ASKED is what the ratio (or the value) must be, AIM what would be better still; with ≥
+more is better, with ≤ less. VERDICT says whether it is met. Values and percentiles are medians over the rounds.
+`
+
+// printTimes writes how long each experiment took.
+func (r report) printTimes(out io.Writer) {
+	for i, p := range r.Parts {
+		if i == 0 {
+			fmt.Fprint(out, "\nTime of the measurements, with their rounds:\n")
+		}
+		fmt.Fprintf(out, "%6.1f s  %d  %s\n", p.Took, p.Rounds, p.Name)
+	}
 }
 
 // print writes the table for people.
@@ -58,11 +86,14 @@ func (r report) print(w io.Writer) error {
 
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table,
-		"ROW\tWHAT\tPRODUCT\tp50 / p99\tAGAINST\tBASELINE\tp50 / p99\tRATIO\tMIN-MAX\tFLOOR\tAIM\tVERDICT")
+		"ROW\tMEASURED\tPRODUCT\tp50 / p99\tAGAINST\tBASELINE\tp50 / p99\tRATIO\tMIN-MAX\tASKED\tAIM\tVERDICT")
 	for _, row := range r.Rows {
 		fmt.Fprintln(table, strings.Join(row.cells(), "\t"))
 	}
 	if err := table.Flush(); err != nil {
+		return err
+	}
+	if err := printGrowth(out, r.Rows); err != nil {
 		return err
 	}
 	for _, row := range r.Rows {
@@ -77,7 +108,8 @@ func (r report) print(w io.Writer) error {
 			fmt.Fprintf(out, "\n%s: not measured: %s", row.key, row.missing)
 		}
 	}
-	fmt.Fprintln(out, "\nRatios are medians of the rounds' own; values and percentiles are medians over the rounds.")
+	fmt.Fprint(out, legend)
+	r.printTimes(out)
 	return out.Flush()
 }
 
@@ -129,6 +161,11 @@ func (p *percentiles) String() string {
 // format formats a value for people.
 func format(u unit, v float64) string {
 	switch u {
+	case count:
+		if v < 1000 {
+			return fmt.Sprintf("%.4g", v)
+		}
+		return fmt.Sprintf("%.0f", v)
 	case perSecond:
 		return fmt.Sprintf("%.0f/s", v)
 	case bytesUnit:
@@ -139,6 +176,9 @@ func format(u unit, v float64) string {
 	case perBytes:
 		return fmt.Sprintf("%.0f MiB/s", v/(1<<20))
 	case ofCore:
+		if v < 1e-4 {
+			return fmt.Sprintf("%.4f%%", 100*v)
+		}
 		return fmt.Sprintf("%.2f%%", 100*v)
 	case seconds:
 	}

@@ -17,11 +17,11 @@ func TestVerdict(t *testing.T) {
 		product float64 // with a baseline of 1
 		want    string
 	}{
-		{rowAlways64, 0.69, verdictShort},
-		{rowAlways64, 0.70, verdictFloor},
+		{rowAlways64, 0.74, verdictShort},
+		{rowAlways64, 0.75, verdictFloor},
 		{rowAlways64, 0.85, verdictAim},
-		{rowCPU, 1.7, verdictShort},
-		{rowCPU, 1.6, verdictFloor},
+		{rowCPU, 1.5, verdictShort},
+		{rowCPU, 1.4, verdictFloor},
 		{rowCPU, 1.3, verdictAim},
 		{rowLatency, 1.15, verdictFloor},
 		{rowLatency, 0.5, verdictFloor}, // it has no aim
@@ -116,9 +116,9 @@ func TestTable(t *testing.T) {
 		"2 × Some CPU, Linux 6.18, go1.26, state on ext4 in /tmp",
 		"load average 0.1 0.2 0.3 before, 2.0 1.0 0.5 after; 1.5% of",
 		"750/s 2.10 ms / 5.20 ms same server, not counting " +
-			"1000/s 850.0 µs / 1.30 ms 0.75 0.70-0.80 ≥ 0.70 ≥ 0.85 met\n",
+			"1000/s 850.0 µs / 1.30 ms 0.75 0.70-0.80 ≥ 0.75 ≥ 0.85 met\n",
 		"0.50% - - - - - 0.40%-0.60% ≤ 1.00% - met\n",
-		"20.0 MiB - bare gRPC, bbolt, 100 connections 16.0 MiB - 1.25 1.25-1.25 ≤ 1.30 - met\n",
+		"20.0 MiB - bare gRPC, bbolt, 100 connections 16.0 MiB - 1.25 1.25-1.25 ≤ 1.20 - NOT MET\n",
 		"always/64: a note\n",
 	} {
 		if !strings.Contains(text, want) {
@@ -178,7 +178,7 @@ func TestJSON(t *testing.T) {
 		first.Better != "higher" || first.Verdict != verdictFloor ||
 		first.Product.Median != 750 || first.Baseline.Median != 1000 ||
 		first.Ratio.Median != 0.75 || first.Ratio.Min != 0.7 || len(first.Product.Rounds) != 3 ||
-		first.Floor != 0.7 || first.Aim != 0.85 || first.ProductLatency.P99 != 0.0052 {
+		first.Floor != 0.75 || first.Aim != 0.85 || first.ProductLatency.P99 != 0.0052 {
 		t.Errorf("row = %s", text)
 	}
 	if second.Baseline != nil || second.Ratio != nil || second.Product.Median != 0.005 {

@@ -49,6 +49,15 @@ func (s series) plus(other series) series {
 	return sums
 }
 
+// each returns the values divided by n.
+func (s series) each(n int) series {
+	quotients := make(series, len(s))
+	for i, v := range s {
+		quotients[i] = v / float64(n)
+	}
+	return quotients
+}
+
 // quantile returns the smallest of the sorted values such that at least the share q of all values does not exceed
 // it (nearest rank); 0 if there are none.
 func quantile(sorted []time.Duration, q float64) time.Duration {

@@ -110,8 +110,7 @@ func idleUnits(ctx context.Context, l *lab) (_ []row, err error) {
 			return nil, err
 		}
 	}
-	// Twice the default interval of checks, or once.
-	while := l.span(10*time.Second, 5*time.Second)
+	const while = 5 * time.Second // the default interval of checks
 	var mixed, integrated series
 	for round := range l.rounds {
 		if err := l.awaitCalm(ctx); err != nil {

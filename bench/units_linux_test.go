@@ -84,3 +84,15 @@ func TestLineChecker(t *testing.T) {
 		}
 	}
 }
+
+func TestFewerRoundsAreOfExperiments(t *testing.T) {
+	names := map[string]bool{}
+	for _, e := range experiments {
+		names[e.name] = true
+	}
+	for name := range fewerRounds {
+		if !names[name] {
+			t.Errorf("no experiment has the name %q", name)
+		}
+	}
+}

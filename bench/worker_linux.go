@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,8 +46,18 @@ func childWorker(c *childIO) error {
 	if err != nil {
 		return err
 	}
+	server := newServer()
+	go func() {
+		<-stop
+		server.Stop()
+	}()
+	return server.Serve(listener)
+}
+
+// newServer returns a server of both services that answers Pings.
+func newServer() *grpc.Server {
 	silent := logging.NewLogger("", logging.LogFuncs{})
-	server := grpc.NewServer()
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(largestMessage))
 	control.RegisterGRPCServerHandler(server, domain.NewDefaultHandler(silent), silent)
 	desc := proto.MyBusinessService_ServiceDesc
 	server.RegisterService(&desc, processor{})
@@ -55,11 +66,7 @@ func childWorker(c *childIO) error {
 	echo.Handler = echoStream
 	desc.Streams = []grpc.StreamDesc{echo}
 	server.RegisterService(&desc, processor{})
-	go func() {
-		<-stop
-		server.Stop()
-	}()
-	return server.Serve(listener)
+	return server
 }
 
 type processor struct {
@@ -99,15 +106,19 @@ type gateway struct {
 	workers []string // their addresses
 }
 
-func (l *lab) startGateway(ctx context.Context, workers int) (_ *gateway, err error) {
+// startGateway starts a master with workers and further flags. With secure it serves TLS.
+func (l *lab) startGateway(
+	ctx context.Context, workers int, secure *certificate, flags ...string,
+) (_ *gateway, err error) {
 	dir, err := l.newFolder()
 	if err != nil {
 		return nil, err
 	}
-	m, err := l.startMaster(dir, l.workerFlags(workers)...)
+	m, err := l.startMaster(dir, slices.Concat(l.workerFlags(workers), secure.flags(), flags)...)
 	if err != nil {
 		return nil, err
 	}
+	m.secure = secure
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.stop())

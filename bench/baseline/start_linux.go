@@ -52,20 +52,20 @@ func (s *Starter) exec(args ...string) error {
 
 // Start starts n processes with --port N at once and returns when each has answered its first Ping.
 func (s *Starter) Start(ctx context.Context, n int) error {
+	ports, err := freePorts(n)
+	if err != nil {
+		return fmt.Errorf("take free ports: %w", err)
+	}
 	errs := make([]error, n)
 	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() { errs[i] = s.startOne(ctx) })
+	for i, port := range ports {
+		wg.Go(func() { errs[i] = s.startOne(ctx, port) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-func (s *Starter) startOne(ctx context.Context) error {
-	port, err := freePort()
-	if err != nil {
-		return fmt.Errorf("take a free port: %w", err)
-	}
+func (s *Starter) startOne(ctx context.Context, port int) error {
 	if err := s.exec("--port", strconv.Itoa(port)); err != nil {
 		return err
 	}
@@ -115,10 +115,20 @@ func await(ctx context.Context, port int) error {
 	}
 }
 
-func freePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// freePorts returns n ports, each another: all are taken before any is given back.
+func freePorts(n int) (ports []int, err error) {
+	var listeners []net.Listener
+	defer func() {
+		for _, l := range listeners {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		listeners, ports = append(listeners, l), append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
-	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
+	return ports, nil
 }

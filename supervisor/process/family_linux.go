@@ -127,7 +127,7 @@ func (f Family) find(c *census, leaseHeld bool) []candidate {
 	if leaseHeld {
 		buf := getBuffer()
 		defer putBuffer(buf)
-		for _, pid := range c.users {
+		for _, pid := range c.openers(f.Lease) {
 			known := slices.ContainsFunc(found, func(m candidate) bool { return m.pid == pid })
 			if !known && memberByLease(pid, f, buf) {
 				found = append(found, candidate{pid: pid, why: byLease})
@@ -137,13 +137,8 @@ func (f Family) find(c *census, leaseHeld bool) []candidate {
 	if len(found) == 0 {
 		return nil
 	}
-	return withDescendants(found, c.all(), ourselves())
-}
-
-// withDescendants adds all descendants of roots. It removes duplicates, and this process and its ancestors: the
-// descendants of this process include other workers.
-func withDescendants(roots []candidate, stats map[int]taskStat, ourselves map[int]bool) []candidate {
-	return descend(roots, stats, childrenOf(stats), ourselves)
+	stats := c.all()
+	return descend(found, stats, c.children, ourselves())
 }
 
 func childrenOf(stats map[int]taskStat) map[int][]int {
@@ -154,7 +149,8 @@ func childrenOf(stats map[int]taskStat) map[int][]int {
 	return children
 }
 
-// descend is withDescendants for a caller that has several families, and so the children of each process.
+// descend adds all descendants of roots. It removes duplicates, and this process and its ancestors: the descendants of
+// this process include other workers.
 func descend(
 	roots []candidate, stats map[int]taskStat, children map[int][]int, ourselves map[int]bool,
 ) []candidate {

@@ -311,8 +311,8 @@ func TestDescentIsProvenNotCounted(t *testing.T) {
 		20: {PID: 20, PPID: 10, StartTicks: 130},
 		21: {PID: 21, PPID: 20, StartTicks: 140},
 	}
-	got := withDescendants(
-		[]candidate{{pid: 10, why: byToken}, {pid: 12, why: byToken}}, stats, map[int]bool{20: true})
+	roots := []candidate{{pid: 10, why: byToken}, {pid: 12, why: byToken}}
+	got := descend(roots, stats, childrenOf(stats), map[int]bool{20: true})
 	want := []candidate{
 		{pid: 10, why: byToken},
 		{pid: 12, why: byToken},

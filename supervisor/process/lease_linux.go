@@ -268,11 +268,7 @@ func (e *strangerError) Is(target error) bool { return target == ErrLeaseHeld }
 func (f Family) stranger(c *census) error {
 	buf := getBuffer()
 	defer putBuffer(buf)
-	spared := ourselves()
-	for _, pid := range c.users {
-		if spared[pid] {
-			continue
-		}
+	for _, pid := range c.openers(f.Lease) {
 		if _, ok := keepsLease(pid, f, buf); !ok {
 			continue
 		}

@@ -247,12 +247,20 @@ func eachOpen(pid int, file identity.FileID, buf *[]byte, visit func(folder, nam
 
 // openFileID returns the file behind a descriptor in /proc.
 func openFileID(link string) (identity.FileID, bool) {
+	id, _, ok := fileBehind(link)
+	return id, ok
+}
+
+// fileBehind is openFileID, and reports whether the file is a regular one.
+func fileBehind(link string) (id identity.FileID, regular, ok bool) {
 	var st unix.Statx_t
 	// DONT_SYNC: a hung network file system must not block this process.
-	if unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st) != nil {
-		return identity.FileID{}, false
+	const mask = unix.STATX_INO | unix.STATX_TYPE
+	if unix.Statx(unix.AT_FDCWD, link, unix.AT_STATX_DONT_SYNC, mask, &st) != nil {
+		return identity.FileID{}, false, false
 	}
-	return identity.FileID{Device: unix.Mkdev(st.Dev_major, st.Dev_minor), Inode: st.Ino}, true
+	id = identity.FileID{Device: unix.Mkdev(st.Dev_major, st.Dev_minor), Inode: st.Ino}
+	return id, st.Mode&unix.S_IFMT == unix.S_IFREG, true
 }
 
 // environState is the result of reading a process's environment.

@@ -94,11 +94,10 @@ func countFiles(pid int, buf *[]byte) (int, bool) {
 // family by other evidence.
 func (c *census) assign(families []Family, buf *[]byte) [][]candidate {
 	stats, spared := c.all(), ourselves()
-	children := childrenOf(stats)
 	roots := c.roots(families)
 	members, known := make([][]candidate, len(families)), make(map[int]bool, len(c.users))
 	for i := range families {
-		members[i] = descend(roots[i], stats, children, spared)
+		members[i] = descend(roots[i], stats, c.children, spared)
 		for _, m := range members[i] {
 			known[m.pid] = true
 		}
@@ -112,7 +111,7 @@ func (c *census) assign(families []Family, buf *[]byte) [][]candidate {
 		if !ok {
 			continue
 		}
-		for _, m := range descend([]candidate{{pid: pid, why: byLease}}, stats, children, spared) {
+		for _, m := range descend([]candidate{{pid: pid, why: byLease}}, stats, c.children, spared) {
 			if !known[m.pid] {
 				members[i], known[m.pid] = append(members[i], m), true
 			}
