@@ -194,7 +194,7 @@ func (s *Supervisor) newEnv(checks *probe.Scheduler, secrets records.SecretKey) 
 			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ, Log: opts.Log,
 		}),
 		Notify:   worker.NewNotifier(opts.RuntimeDir),
-		Starts:   worker.NewStartQueue(),
+		Starts:   worker.NewStartQueue(), Turns: new(worker.Turns),
 		Services: s.services, Ports: &ports.Book{},
 		Rotator: rotate.New(logEvents{opts.Store, opts.Log}.handle, opts.Offsets),
 		BootID:  bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
