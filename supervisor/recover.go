@@ -109,7 +109,7 @@ const stateRetry = 20 * time.Millisecond
 // workers need a master, so it must not give up.
 func readState(ctx context.Context, db *store.DB, log *slog.Logger) (records.Snapshot, error) {
 	for told := false; ; {
-		snap, err := db.Snapshot()
+		snap, err := db.Present()
 		if !errors.Is(err, store.ErrUnavailable) {
 			return snap, err
 		}
