@@ -93,28 +93,6 @@ func TestResultsStoredWhileOthersAreRead(t *testing.T) {
 	})
 }
 
-// While results are unread, one that a failed commit has left in the file is no result.
-func TestResultOfAFailedCommitIsNoneWhileOthersAreUnread(t *testing.T) {
-	dir := t.TempDir()
-	db := openTest(t, dir, Options{})
-	storeMany(t, db, manyResults)
-	mustClose(t, db)
-	var a acts
-	db, err := open(dir, Options{}, a.seams())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mustClose(t, db)
-	a.set("after-commit", errors.New("no sync"))
-	if err := onceNow(db, resultOf("lost", "x")); !errors.Is(err, ErrUnavailable) {
-		t.Fatalf("got %v", err)
-	}
-	if r, found, err := db.Result("lost"); found {
-		t.Errorf("found %+v, %v", r, err)
-	}
-	a.set("after-commit", nil)
-}
-
 func TestPresentIsReadWithoutResultsAndEvents(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, Options{})

@@ -12,7 +12,8 @@ const (
 	turnEvery = 20 * time.Millisecond
 )
 
-// Turns spreads the work that adopted workers leave until the master serves. Its zero value can be used.
+// Turns spreads the work that adopted workers leave until the master serves. Its zero value can be used. The first turn
+// begins at once, and has one place: the first calls come then.
 //
 // Invariant: at most turnSize turns begin at the same time, and two such times are turnEvery apart.
 type Turns struct {
@@ -28,7 +29,7 @@ func (t *Turns) Take() time.Duration {
 	now := time.Now()
 	switch {
 	case t.at.Add(turnEvery).Before(now) || t.at.IsZero():
-		t.at, t.taken = now, 0
+		t.at, t.taken = now, turnSize-1
 	case t.taken == turnSize:
 		t.at, t.taken = t.at.Add(turnEvery), 0
 	}
