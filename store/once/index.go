@@ -117,10 +117,13 @@ func (x *Index) Read(tx *bolt.Tx, id string) (records.Result, bool, error) {
 	indexed, unread := x.byID[id] != nil, x.unread
 	x.mu.Unlock()
 	rec, err := records.DecodeResult([]byte(id), value)
-	switch {
-	case indexed && err != nil:
+	if err != nil && !indexed {
+		return records.Result{}, false, nil //nolint:nilerr // it is no result, and is dropped when it is read
+	}
+	if err != nil {
 		return records.Result{}, false, err
-	case !indexed && (err != nil || !x.unreadAlive(unread, rec, x.BootTime())):
+	}
+	if !indexed && !x.unreadAlive(unread, rec, x.BootTime()) {
 		return records.Result{}, false, nil
 	}
 	return rec.Result, true, nil

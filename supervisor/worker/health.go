@@ -109,7 +109,9 @@ func (w *owner) onPong(ctx context.Context, c check, r probe.Result, s silence) 
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSuspended, Reason: launcher.SuspendedReason(w.rec.Instance.PID)})
 	case r.Err == nil:
 		c.Pace(0)
-		w.unasked = w.unasked && !first
+		if first {
+			w.unasked = false
+		}
 		w.step(ctx, lifecycle.Event{Kind: c.use.passed()})
 	case errors.Is(r.Err, launcher.ErrForeignPort):
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStranger, Reason: r.Err.Error()})
@@ -122,7 +124,9 @@ func (w *owner) onPong(ctx context.Context, c check, r probe.Result, s silence) 
 		// Counted Pings are an interval apart: several broken connections in a moment do not make a worker silent.
 		w.log.Debug("missed ping ignored", "reason", "the connection was lost", "error", r.Err)
 	default:
-		w.unasked = w.unasked && !first
+		if first {
+			w.unasked = false
+		}
 		w.onMissed(ctx, c, r.Err, s, first)
 	}
 }
