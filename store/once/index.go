@@ -118,7 +118,7 @@ func (x *Index) Read(tx *bolt.Tx, id string) (records.Result, bool, error) {
 	x.mu.Unlock()
 	rec, err := records.DecodeResult([]byte(id), value)
 	if err != nil && !indexed {
-		return records.Result{}, false, nil //nolint:nilerr // it is no result, and is dropped when it is read
+		return records.Result{}, false, nil // it is no result, and is dropped when it is read
 	}
 	if err != nil {
 		return records.Result{}, false, err
