@@ -44,6 +44,7 @@ var experiments = []struct {
 	{"durable calls, 256 callers", []string{rowAlways256, rowInterval256}, counted256},
 	{"one caller", []string{rowLatency}, latency},
 	{"a hundred workers", []string{rowColdStart, rowReattach, rowRSS, rowIdleCPU}, fleet},
+	{"a start with stored results", []string{rowStartResults}, startOnResults},
 	{"killed workers", []string{rowRespawn}, respawn},
 	{"a file of units", []string{rowLoad, rowLoadGrowth}, loadFile},
 	{"a hundred units", []string{rowColdStartUnits}, startUnits},

@@ -22,6 +22,8 @@ const (
 	rowRSS         = "rss/100"
 	rowIdleCPU     = "idle-cpu/100"
 
+	rowStartResults = "start-results/100000"
+
 	rowLoad            = "load/1000"
 	rowLoadGrowth      = "load-growth/1000"
 	rowColdStartUnits  = "cold-start-units/100"
@@ -140,6 +142,10 @@ var figures = []figure{
 	{
 		key: rowIdleCPU, what: "CPU with 100 idle workers",
 		unit: ofCore, floor: 0.01,
+	},
+	{
+		key: rowStartResults, what: "exec to SERVING, 100000 stored results", against: "no stored results",
+		unit: seconds, floor: 4, aimValue: 0.1,
 	},
 
 	{

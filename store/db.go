@@ -111,9 +111,16 @@ func (db *DB) AcceptMove(ctx context.Context) error {
 
 // Snapshot reads the whole registry in one transaction. Records that cannot be read are in Snapshot.Bad and do not
 // hide the others. If Snapshot returns an error, the returned Snapshot holds what is known without the file.
-func (db *DB) Snapshot() (records.Snapshot, error) { return db.read(records.ReadAll) }
+func (db *DB) Snapshot() (records.Snapshot, error) {
+	return db.read(func(tx *bolt.Tx) (records.Snapshot, error) {
+		s, err := records.ReadAll(tx)
+		s.Results = db.results.Stored(tx)
+		return s, err
+	})
+}
 
-// Present is Snapshot without the history, which takes most of the time of a Snapshot.
+// Present is Snapshot without the history, which takes most of the time of a Snapshot, and without the number of
+// results.
 func (db *DB) Present() (records.Snapshot, error) { return db.read(records.ReadPresent) }
 
 func (db *DB) read(how func(*bolt.Tx) (records.Snapshot, error)) (records.Snapshot, error) {
@@ -128,7 +135,6 @@ func (db *DB) read(how func(*bolt.Tx) (records.Snapshot, error)) (records.Snapsh
 	}
 	// The file may lag behind, or hold data of a failed commit.
 	s.Processed = db.Processed()
-	s.Results = db.results.Count()
 	return s, nil
 }
 
@@ -197,11 +203,11 @@ func (db *DB) CountOnce(r records.Result, done Counted) {
 
 // Result returns the result stored under the id of a request, and whether there is one.
 func (db *DB) Result(id string) (r records.Result, found bool, err error) {
-	if !db.results.Has(id) {
+	if !db.results.MayHave(id) {
 		return records.Result{}, false, nil
 	}
 	err = db.flow.View(func(tx *bolt.Tx) (err error) {
-		r, found, err = once.Read(tx, id)
+		r, found, err = db.results.Read(tx, id)
 		return err
 	})
 	if err != nil {

@@ -59,6 +59,31 @@ func ReadSnapshot(dir string) (records.Snapshot, error) {
 	return s, nil
 }
 
+// ReadPresent reads the units, the workers and the registered endpoints in dir while no master runs, and the record of
+// the state. It reads nothing else, however many events and results there are, and so finds no damage there. Its
+// errors are those of [ReadSnapshot].
+func ReadPresent(dir string) (records.Snapshot, error) {
+	path, release, err := beginRead(dir)
+	if err != nil {
+		return records.Snapshot{}, err
+	}
+	defer release()
+	f, img, err := boltfile.Load(path)
+	if err != nil {
+		return records.Snapshot{}, err
+	}
+	defer func() { _ = f.Close() }()
+	s, err := records.PresentOf(img, migrations.Current())
+	if newer, ok := errors.AsType[*records.NewerSchemaError](err); ok {
+		newer.Path = path
+		return records.Snapshot{}, err
+	}
+	if err != nil {
+		return records.Snapshot{}, &statefile.DamagedError{Path: path, Err: err}
+	}
+	return s, nil
+}
+
 // ReadEvents reads the history in dir, oldest event first, while no master runs. It changes nothing. Its errors are
 // those of [ReadSnapshot].
 func ReadEvents(dir string) (entries []records.Entry, err error) {

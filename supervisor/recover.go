@@ -14,12 +14,15 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/launcher"
 	"github.com/core-tools/hsu-master/supervisor/process"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
 )
 
 // recover creates the workers from the wanted, recorded and living ones, starts their goroutines and waits until
 // each has recovered.
 func (s *Supervisor) recover(ctx, work context.Context) error {
+	configured := s.changes.configured
+	s.helpers.Go(func() { readPrograms(configured) })
 	snap, err := readState(ctx, s.opts.Store, s.log)
 	if err != nil {
 		return fmt.Errorf("read the state: %w", err)
@@ -34,14 +37,14 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 		s.log.Error("record not readable", "record", key, "error", err)
 	}
 	warnOfOtherKey(s.log, s.env.Secrets, snap.Workers)
-	units := recovery.UnitRecords(s.env.Secrets, s.changes.configured, snap.Units, time.Now())
-	s.changes.recorded = snap.Units
-	s.set.want(recovery.Wanted(s.changes.configured, units))
 	s.env.Recovery = s.newRecoveryContext()
 	holders, scanErr := s.scan(ctx)
 	if scanErr != nil {
 		s.log.Error("process scan failed", "error", scanErr)
 	}
+	units := recovery.UnitRecords(s.env.Secrets, s.changes.configured, snap.Units, time.Now())
+	s.changes.recorded = snap.Units
+	s.set.want(recovery.Wanted(s.changes.configured, units))
 	slots := s.env.Recovery.Slots(snap.Workers, s.set.specs(), false)
 	strays := s.env.Recovery.Assign(slots, holders, scanErr)
 	if s.env.Recovery.Moved {
@@ -74,6 +77,14 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	}
 	awaitRecovered(ctx, workers)
 	return nil
+}
+
+// readPrograms reads the executables of the units while the processes are scanned, since their hashes are recorded, and
+// are kept for that.
+func readPrograms(units []unit.Spec) {
+	for _, u := range units {
+		_, _ = u.WithDefaults().Hash() // UnitRecords gets the same error
+	}
 }
 
 // awaitRecovered waits until each of the workers has recovered. If ctx ends, it returns: Serve stops the workers.
@@ -109,7 +120,7 @@ const stateRetry = 20 * time.Millisecond
 // workers need a master, so it must not give up.
 func readState(ctx context.Context, db *store.DB, log *slog.Logger) (records.Snapshot, error) {
 	for told := false; ; {
-		snap, err := db.Snapshot()
+		snap, err := db.Present()
 		if !errors.Is(err, store.ErrUnavailable) {
 			return snap, err
 		}

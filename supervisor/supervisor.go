@@ -193,8 +193,8 @@ func (s *Supervisor) newEnv(checks *probe.Scheduler, secrets records.SecretKey) 
 			StateDir:   func() string { return opts.Store.StateDirID().String() },
 			RuntimeDir: opts.RuntimeDir, LogDir: opts.LogDir, Environ: opts.Environ, Log: opts.Log,
 		}),
-		Notify:   worker.NewNotifier(opts.RuntimeDir),
-		Starts:   worker.NewStartQueue(),
+		Notify: worker.NewNotifier(opts.RuntimeDir),
+		Starts: worker.NewStartQueue(), Turns: new(worker.Turns),
 		Services: s.services, Ports: &ports.Book{},
 		Rotator: rotate.New(logEvents{opts.Store, opts.Log}.handle, opts.Offsets),
 		BootID:  bootID, BootTime: process.BootTime, Jitter: lockedFloat64(opts.Rand), Checks: checks,
@@ -209,8 +209,7 @@ func (s *Supervisor) newEnv(checks *probe.Scheduler, secrets records.SecretKey) 
 // preRegister offers the services that will be available after recovery, so that earlier calls wait for them.
 func (s *Supervisor) preRegister() {
 	snap, err := s.opts.Store.Present()
-	s.set.setUnits(recovery.Wanted(s.changes.configured,
-		recovery.UnitRecords(nil, s.changes.configured, snap.Units, time.Time{})))
+	s.set.setUnits(recovery.Wanted(s.changes.configured, recovery.Replicas(s.changes.configured, snap.Units)))
 	for _, u := range s.set.units {
 		if (u.Replicas > 0 || u.Disabled) && !u.NoServices {
 			s.services.Offer(services.OfUnit(u.Name), u.Services...)

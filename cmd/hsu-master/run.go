@@ -358,7 +358,7 @@ func stateToRead(c *cli.Context, f folders) string {
 // workersMayLive reports whether a master may have left workers running. The next master must then start even if
 // their executable is just being replaced.
 func workersMayLive(stateDir string) bool {
-	snap, err := store.ReadSnapshot(stateDir)
+	snap, err := store.ReadPresent(stateDir)
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist) // opening the state will report the error
 	}
@@ -367,7 +367,7 @@ func workersMayLive(stateDir string) bool {
 
 // hasWorkers reports whether a master has had workers in the state folder.
 func hasWorkers(stateDir string) bool {
-	snap, err := store.ReadSnapshot(stateDir)
+	snap, err := store.ReadPresent(stateDir)
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist) // opening the state will report the error
 	}
@@ -380,7 +380,7 @@ func checkForgotten(c *cli.Context, cfg config) error {
 	if len(cfg.master.Units) > 0 || c.IsSet(configFlag) || c.IsSet("worker-count") || takeoverOf(c.Context) != nil {
 		return nil
 	}
-	snap, err := store.ReadSnapshot(stateToRead(c, cfg.folders))
+	snap, err := store.ReadPresent(stateToRead(c, cfg.folders))
 	if err != nil {
 		return nil //nolint:nilerr // there is no state, or opening it reports the error
 	}

@@ -3,15 +3,38 @@ package boltfile
 import (
 	"bytes"
 	"fmt"
+	"os"
 )
 
 // Check walks every page that is reachable from the newest meta page. If free is set, it also checks the list of
 // free pages, which matters only to a writer.
-func (img *Image) Check(free bool) error { return img.Walk(free, nil) }
+func (img *Image) Check(free bool) error {
+	f, ok := img.r.(*os.File)
+	if !ok {
+		return img.Walk(free, nil)
+	}
+	mapped := mapFile(f, img.size)
+	if mapped == nil {
+		return img.Walk(free, nil)
+	}
+	defer unmapFile(mapped)
+	// A page that cannot be read is a fault.
+	return guard(f.Name(), func() error { return img.walk(walker{mapped: mapped}, free) })
+}
 
 // Walk does the same as Check and calls visit for each bucket and pair.
 func (img *Image) Walk(free bool, visit func(path []string, key, value []byte)) error {
-	w := walker{img: img, seen: make(map[uint64]bool), visit: visit}
+	return img.walk(walker{visit: visit}, free)
+}
+
+// WalkBuckets is Walk for the top-level buckets that within accepts. It does not check the pages of others, nor the
+// list of free pages.
+func (img *Image) WalkBuckets(within func(bucket string) bool, visit func(path []string, key, value []byte)) error {
+	return img.walk(walker{visit: visit, within: within}, false)
+}
+
+func (img *Image) walk(w walker, free bool) error {
+	w.img, w.seen = img, make([]uint64, img.Meta.HighWater/64+1)
 	if err := w.tree(img.Meta.Root, 0, keyRange{}); err != nil {
 		return err
 	}
@@ -24,12 +47,18 @@ func (img *Image) Walk(free bool, visit func(path []string, key, value []byte)) 
 // walker remembers the pages that it has visited: in a tree, only one path leads to each page.
 type walker struct {
 	img  *Image
-	seen map[uint64]bool
+	seen []uint64 // a bit for each page in use
+	// mapped is the file in memory, nil if its pages are read instead.
+	mapped []byte
 	// visit is called for each pair in the bucket at path, and with a nil key for the bucket itself. It may be nil.
 	// The key and value are valid only during the call.
 	visit func(path []string, key, value []byte)
 	path  []string
+	// within selects the top-level buckets whose pages are read; nil selects all.
+	within func(bucket string) bool
 }
+
+func (w *walker) saw(id uint64) bool { return w.seen[id/64]&(1<<(id%64)) != 0 }
 
 func (w *walker) show(key, value []byte) {
 	if w.visit != nil {
@@ -47,11 +76,11 @@ func (w *walker) load(id uint64) ([]byte, error) {
 		return nil, fmt.Errorf("page %d is outside of the %d pages in use", id, m.HighWater)
 	}
 	at := int64(id * m.PageSize)
-	var header [pageHeaderSize]byte
-	if _, err := w.img.r.ReadAt(header[:], at); err != nil {
+	header, err := w.read(at, pageHeaderSize)
+	if err != nil {
 		return nil, fmt.Errorf("page %d: %w", id, err)
 	}
-	if self := order.Uint64(header[:]); self != id {
+	if self := order.Uint64(header); self != id {
 		return nil, fmt.Errorf("page %d says that it is page %d", id, self)
 	}
 	pages := uint64(order.Uint32(header[12:])) + 1
@@ -59,16 +88,26 @@ func (w *walker) load(id uint64) ([]byte, error) {
 		return nil, fmt.Errorf("page %d overflows into %d pages, beyond the %d in use", id, pages, m.HighWater)
 	}
 	for i := id; i < id+pages; i++ {
-		if w.seen[i] {
+		if w.saw(i) {
 			return nil, fmt.Errorf("page %d is used twice", i)
 		}
-		w.seen[i] = true
+		w.seen[i/64] |= 1 << (i % 64)
 	}
-	p := make([]byte, pages*m.PageSize)
-	if _, err := w.img.r.ReadAt(p, at); err != nil {
+	p, err := w.read(at, pages*m.PageSize)
+	if err != nil {
 		return nil, fmt.Errorf("page %d: %w", id, err)
 	}
 	return p, nil
+}
+
+// read returns n bytes of the file, which are within its size.
+func (w *walker) read(at int64, n uint64) ([]byte, error) {
+	if w.mapped != nil {
+		return w.mapped[at:][:n], nil
+	}
+	p := make([]byte, n)
+	_, err := w.img.r.ReadAt(p, at)
+	return p, err
 }
 
 func (w *walker) tree(id uint64, depth int, keys keyRange) error {
@@ -197,6 +236,9 @@ func (w *walker) bucket(id uint64, key, value []byte, depth int) error {
 	w.path = append(w.path, string(key))
 	defer func() { w.path = w.path[:len(w.path)-1] }()
 	w.show(nil, nil)
+	if len(w.path) == 1 && w.within != nil && !w.within(w.path[0]) {
+		return nil
+	}
 	if root := order.Uint64(value); root != 0 {
 		return w.tree(root, depth+1, keyRange{})
 	}
@@ -241,7 +283,7 @@ func (w *walker) freelist() error {
 		if free <= last {
 			return fmt.Errorf("freelist page %d: free page %d is out of order", id, free)
 		}
-		if w.seen[free] {
+		if w.saw(free) {
 			return fmt.Errorf("page %d is in use and free", free)
 		}
 		last = free

@@ -35,8 +35,8 @@ type committer struct {
 
 	spare *batch // the batch to put in the place of the next one; nil means that a new one is made
 	// The times at which work is due; zero means that there is none. See also writer.foldAt.
-	syncAt, dropAt, repairAt time.Time
-	repairDelay              time.Duration
+	syncAt, dropAt, readAt, repairAt time.Time
+	repairDelay                      time.Duration
 
 	stop chan struct{}
 	done chan struct{} // closed when run has returned
@@ -174,6 +174,14 @@ func (c *committer) chores() time.Time {
 		in, some := c.writer.results.DropIn()
 		return in, due(&c.dropAt, some && c.queue.cause() == nil, max(in, once.DropEvery))
 	}
+	readDue := func() bool {
+		in, some := c.writer.results.Unread()
+		return due(&c.readAt, some && c.queue.cause() == nil, in)
+	}
+	if readDue() && err == nil {
+		err = c.writer.readResults()
+		readDue()
+	}
 	if in, is := dropDue(); err == nil && is {
 		if in == 0 { // only if a result is due, since the result that the timer was set for may already be gone
 			err = c.writer.commitRegistry(nil, 0)
@@ -186,7 +194,7 @@ func (c *committer) chores() time.Time {
 	if due(&c.repairAt, c.queue.cause() != nil, c.repairDelay) {
 		c.repair()
 	}
-	return records.Earliest(c.syncAt, c.writer.foldAt, c.dropAt, c.repairAt)
+	return records.Earliest(c.syncAt, c.writer.foldAt, c.dropAt, c.readAt, c.repairAt)
 }
 
 // repair rewrites the state and resumes service. If that fails, it schedules the next attempt.

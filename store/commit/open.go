@@ -45,7 +45,10 @@ func (o *opener) open() (err error) {
 	if err := o.openCounter(); err != nil {
 		return err
 	}
-	if err := o.writer.results.Load(o.writer.database.file, o.dir.Database); err != nil {
+	if err := o.writer.database.file.View(func(tx *bolt.Tx) error {
+		o.writer.results.Open(tx, o.dir.Database)
+		return nil
+	}); err != nil {
 		return fmt.Errorf("read the results of requests: %w", err)
 	}
 	o.writer.database.file.Reserve(o.writer.database.file.HighWater())

@@ -144,6 +144,18 @@ func (w *writer) commitRegistry(muts []records.Mutation, n int64, results ...*on
 	return nil
 }
 
+// readResults reads some of the results that the index of results does not have yet.
+func (w *writer) readResults() error {
+	err := w.database.file.View(func(tx *bolt.Tx) error {
+		w.results.ReadSome(tx, w.dir.Database)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the results of requests: %w", err)
+	}
+	return nil
+}
+
 // commitTx commits a transaction of state.db.
 func (w *writer) commitTx(tx *bolt.Tx) error {
 	if err := w.dir.Ops.Perform(crashpoint.Commit, tx.Commit); err != nil {

@@ -8,21 +8,20 @@
 // are dropped first. They are dropped a few at a time, in commits that are made anyway, so that the size of a
 // transaction does not depend on how many have expired.
 //
-// The index in memory holds only what this needs, and never a response.
+// The index in memory holds only what this needs, and never a response. A start reads only the first results of the
+// file into it; reading.go reads the others later.
 package once
 
 import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/core-tools/hsu-master/migrations"
-	"github.com/core-tools/hsu-master/store/boltfile"
 	"github.com/core-tools/hsu-master/store/records"
 )
 
@@ -71,6 +70,9 @@ type Index struct {
 	first, last *entry
 	n           int // number of entries from first to last
 	size        int64
+	// unread are the results of the file that are not in the index yet; nil if there are none. Only the committer uses
+	// its content, but for since.
+	unread *reading
 
 	// The results dropped before their time since the last warning about them, and the time of that warning. Only the
 	// committer uses them.
@@ -92,8 +94,17 @@ func New(l Limits, log *slog.Logger) *Index {
 	return &Index{Limits: l, log: log, byID: map[string]*entry{}}
 }
 
+// MayHave reports whether Read can find a result under the id.
+func (x *Index) MayHave(id string) bool {
+	now := x.BootTime()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e := x.byID[id]
+	return x.alive(e, now) || e == nil && x.unread != nil
+}
+
 // Read reads the result stored under id, and reports whether there is one.
-func Read(tx *bolt.Tx, id string) (records.Result, bool, error) {
+func (x *Index) Read(tx *bolt.Tx, id string) (records.Result, bool, error) {
 	b := tx.Bucket(migrations.BucketRequests)
 	if b == nil {
 		return records.Result{}, false, fmt.Errorf("bucket %s is missing", migrations.BucketRequests)
@@ -102,21 +113,23 @@ func Read(tx *bolt.Tx, id string) (records.Result, bool, error) {
 	if value == nil {
 		return records.Result{}, false, nil // dropped in the meantime
 	}
+	x.mu.Lock()
+	indexed, unread := x.byID[id] != nil, x.unread
+	x.mu.Unlock()
 	rec, err := records.DecodeResult([]byte(id), value)
+	if err != nil && !indexed {
+		return records.Result{}, false, nil // it is no result, and is dropped when it is read
+	}
 	if err != nil {
 		return records.Result{}, false, err
+	}
+	if !indexed && !x.unreadAlive(unread, rec, x.BootTime()) {
+		return records.Result{}, false, nil
 	}
 	return rec.Result, true, nil
 }
 
-// Has reports whether there is a result under the id.
-func (x *Index) Has(id string) bool {
-	now := x.BootTime()
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.alive(x.byID[id], now)
-}
-
+// Count returns the number of results in the index.
 func (x *Index) Count() int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -147,7 +160,7 @@ func (x *Index) Put(tx *bolt.Tx, list []*Pending) (Changes, error) {
 		return c, err
 	}
 	for _, r := range list {
-		if r.Err = nil; fresh[r.ID] || x.alive(x.byID[r.ID], c.at) {
+		if r.Err = nil; fresh[r.ID] || x.has(b.Bolt, r.ID, c.at) {
 			r.Err = ErrDuplicate
 			continue
 		}
@@ -180,6 +193,9 @@ func (x *Index) Put(tx *bolt.Tx, list []*Pending) (Changes, error) {
 // drop determines which results must be dropped to make room for c.added and, up to DropsPerCommit, which have
 // expired. It returns the keys to delete, without the ids in fresh, which are stored again.
 func (x *Index) drop(c *Changes, fresh map[string]bool) (ids []string) {
+	if x.unread != nil {
+		return nil // the oldest are not known yet
+	}
 	n, size := x.n+len(c.Added), x.size
 	for _, e := range c.Added {
 		size += e.size
@@ -253,69 +269,11 @@ func (x *Index) append(e *entry) {
 
 // DropIn returns the time until the oldest result expires, and false if there is none.
 func (x *Index) DropIn() (time.Duration, bool) {
-	if x.first == nil {
+	if x.first == nil || x.unread != nil {
 		return 0, false
 	}
 	if x.first.corrupt {
 		return 0, true
 	}
 	return max(0, x.first.at+x.TTL-x.BootTime()), true
-}
-
-// Load replaces the index by one of the results in file, which is at path.
-func (x *Index) Load(file *boltfile.File, path string) error {
-	type row struct {
-		entry
-		sequence uint64
-	}
-	var rows []row
-	now := x.BootTime()
-	err := file.View(func(tx *bolt.Tx) error {
-		b := tx.Bucket(migrations.BucketRequests)
-		if b == nil {
-			return nil // a schema without the bucket
-		}
-		return b.ForEach(func(key, value []byte) error {
-			if value == nil {
-				return nil // a bucket in the place of a record; Check reports it
-			}
-			r := row{entry: entry{id: string(key), size: int64(len(key) + len(value) + resultOverhead)}}
-			rec, err := records.DecodeResult(key, value)
-			if err != nil {
-				x.log.Warn("result not readable",
-					"path", path, "request_id", records.ShownKey(string(key)), "error", err)
-				r.corrupt = true
-			}
-			r.sequence = rec.Sequence
-			if rec.BootID == x.BootID && x.BootID != "" {
-				r.at = min(rec.BootTime, now) // if the clock was set back, no result is kept for longer than the ttl
-			}
-			rows = append(rows, r)
-			return nil
-		})
-	})
-	if err != nil {
-		return err
-	}
-	slices.SortFunc(rows, func(a, b row) int {
-		switch {
-		case a.corrupt != b.corrupt: // they are dropped first
-			if a.corrupt {
-				return -1
-			}
-			return 1
-		case a.sequence < b.sequence:
-			return -1
-		case a.sequence > b.sequence:
-			return 1
-		}
-		return 0
-	})
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.byID, x.first, x.last, x.n, x.size = make(map[string]*entry, len(rows)), nil, nil, 0, 0
-	for i := range rows {
-		x.append(&rows[i].entry)
-	}
-	return nil
 }

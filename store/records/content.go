@@ -304,30 +304,13 @@ func ReadContent(r io.ReaderAt, size int64, known uint64) (Content, error) {
 // ContentOf is ReadContent for an image.
 func ContentOf(img *boltfile.Image, known uint64) (Content, error) {
 	c := Content{Sequence: img.Meta.TxID, Tables: make(Tables)}
-	err := img.Walk(true, func(path []string, key, value []byte) {
-		switch {
-		case len(path) == 0: // a value outside of any bucket, which bbolt refuses to write
-		case len(path) == 1 && key == nil:
-			c.Tables[path[0]] = []Pair{}
-		case len(path) == 1:
-			c.Tables[path[0]] = append(c.Tables[path[0]], Pair{key, value})
-		case len(path) == 2 && key == nil: // a bucket in the place of a record
-			c.Tables[path[0]] = append(c.Tables[path[0]], Pair{[]byte(path[1]), nil})
-		}
-	})
-	if err != nil {
+	if err := img.Walk(true, c.Tables.add); err != nil {
 		return Content{}, err
 	}
-	found, err := c.Tables.Version()
-	if err != nil {
+	if err := c.Tables.check(known); err != nil {
 		return Content{}, err
 	}
-	if found > known {
-		return Content{}, &NewerSchemaError{Found: found, Known: known}
-	}
-	if err := c.Tables.CheckBuckets(); err != nil {
-		return Content{}, err
-	}
+	var err error
 	if c.Snapshot, err = c.Tables.Snapshot(); err != nil {
 		return Content{}, err
 	}
@@ -340,6 +323,46 @@ func ContentOf(img *boltfile.Image, known uint64) (Content, error) {
 	}
 	slices.Sort(c.Strange)
 	return c, nil
+}
+
+// add adds what a walk through an image visits.
+func (t Tables) add(path []string, key, value []byte) {
+	switch {
+	case len(path) == 0: // a value outside of any bucket, which bbolt refuses to write
+	case len(path) == 1 && key == nil:
+		t[path[0]] = []Pair{}
+	case len(path) == 1:
+		t[path[0]] = append(t[path[0]], Pair{key, value})
+	case len(path) == 2 && key == nil: // a bucket in the place of a record
+		t[path[0]] = append(t[path[0]], Pair{[]byte(path[1]), nil})
+	}
+}
+
+// check returns an error if the schema is newer than known, or a bucket of it is missing.
+func (t Tables) check(known uint64) error {
+	found, err := t.Version()
+	if err != nil {
+		return err
+	}
+	if found > known {
+		return &NewerSchemaError{Found: found, Known: known}
+	}
+	return t.CheckBuckets()
+}
+
+// PresentOf is ContentOf without the events and the results, whose pages it does not read.
+func PresentOf(img *boltfile.Image, known uint64) (Snapshot, error) {
+	t := make(Tables)
+	within := func(bucket string) bool {
+		return bucket != string(migrations.BucketEvents) && bucket != string(migrations.BucketRequests)
+	}
+	if err := img.WalkBuckets(within, t.add); err != nil {
+		return Snapshot{}, err
+	}
+	if err := t.check(known); err != nil {
+		return Snapshot{}, err
+	}
+	return t.Snapshot()
 }
 
 // CheckCopy checks every page of the database that was just written to f, and that its records are present.

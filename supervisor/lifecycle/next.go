@@ -220,6 +220,9 @@ func passed(s State, e Event, p Policy) (State, Action) {
 
 // notServing decides about a missed check of readiness, which never ends the worker.
 func notServing(s State, e Event, p Policy) (State, Action) {
+	if e.First && s.Ready {
+		return s.ill(e.Reason)
+	}
 	s.unready, s.passes = s.unready+1, 0
 	if s.unready < p.unready || s.Status == records.StatusUnhealthy {
 		return s, ActNone
@@ -232,7 +235,7 @@ func notServing(s State, e Event, p Policy) (State, Action) {
 func silent(s State, e Event, p Policy) (State, Action) {
 	s.passes = 0
 	ill := s.Status == records.StatusUnhealthy
-	if e.Kind == EvSuspended || e.Kind == EvStranger && !ill {
+	if e.Kind == EvSuspended || e.Kind == EvStranger && !ill || e.First && s.Ready {
 		// A process stopped by a signal was stopped on purpose (by a debugger, an operator). It is not silent, and
 		// killing it would destroy the process under inspection. A worker with another process on its port is not
 		// silent either, but if the other process stays, the worker is restarted on another port.

@@ -109,6 +109,7 @@ type Event struct {
 
 	Busy   bool          // EvSilent: the family has been using the processor, or waits for a disk
 	Silent time.Duration // EvSilent: since the first of the Pings missed in a row
+	First  bool          // EvSilent, EvNotServing: the first answer since the worker was adopted, which decides alone
 
 	Blocked string        // why the worker cannot be started now; "" if it can be
 	Ended   time.Duration // EvExited: when the process ended, as CLOCK_BOOTTIME; 0: now

@@ -63,6 +63,7 @@ type Orders struct {
 	ClearRecorded bool              // then the family of the recorded instance is to be ended first
 	Instance      *records.Instance // the new record of the process that was found; nil if the old one is right
 	Ping          bool              // adopt: the worker must answer a Ping to get requests
+	Proven        bool              // then it gets them before that: it was ready, and its port is proven to be its own
 	Silent        string            // adopt: why the process cannot answer; empty if it may
 
 	Cause error  // hold: why the condition cannot be determined
@@ -108,6 +109,7 @@ type Facts struct {
 	stray      bool              // a process without a record fills the slot
 	instance   *records.Instance // record for a living process that has none
 	silent     string            // why the living process cannot answer; empty if it may
+	ownsPort   bool              // the living process is proven to own its port, or has none
 	exitReason string            // dead, gone: how it ended, for people
 	clean      bool              // dead, gone: known to have ended by itself with a success code
 
@@ -187,6 +189,7 @@ func (f Facts) adoption() Orders {
 		o.From.Status = records.StatusStarting
 	}
 	o.Ping = o.From.Asked()
+	o.Proven = o.Ping && f.ownsPort && f.silent == "" && o.From.Status == records.StatusRunning
 	if f.silent != "" || !o.Ping {
 		o.Event = lifecycle.Event{Kind: lifecycle.EvAdoptedSilent, Reason: f.silent}
 	}

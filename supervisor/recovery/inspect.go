@@ -339,6 +339,7 @@ func (in inspection) port(inst launcher.Instance) {
 		port = in.f.instance.Port
 	}
 	if port == 0 {
+		in.f.ownsPort = true
 		return
 	}
 	ask := func() (process.Ownership, error) { return in.rc.Inspector.Owner(in.s.ID, rec, port) }
@@ -360,6 +361,8 @@ func (in inspection) port(inst launcher.Instance) {
 		if in.s.Unit.Listens() {
 			in.f.silent = fmt.Sprintf("nobody listens on port %d", port)
 		}
-	case process.PortOurs, process.PortUnknown:
+	case process.PortOurs:
+		in.f.ownsPort = true
+	case process.PortUnknown:
 	}
 }

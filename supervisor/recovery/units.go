@@ -14,21 +14,9 @@ import (
 func UnitRecords(
 	key records.SecretKey, configured []unit.Spec, recorded []records.Unit, now time.Time,
 ) []records.Unit {
-	known := map[string]records.Unit{}
-	for _, rec := range recorded {
-		if !rec.Retired {
-			known[rec.Name] = rec
-		}
-	}
-	list := make([]records.Unit, 0, len(configured))
-	for _, u := range configured {
-		before := known[u.Name]
-		rec := before
-		rec.Name, rec.Kind, rec.Replicas = u.Name, kindOf(u), u.Replicas
-		if rec.Replicas != before.Replicas || rec.Scale != nil && WithReplicas(u, *rec.Scale).CheckFields() != nil {
-			rec.Scale = nil
-		}
-		rec.Rollout = continued(u, rec)
+	list, known := Replicas(configured, recorded), byName(recorded)
+	for i, u := range configured {
+		before, rec := known[u.Name], list[i]
 		// The executable may be in the middle of being replaced.
 		if hash, err := u.WithDefaults().Hash(); err == nil {
 			rec.SpecHash = hash
@@ -41,9 +29,37 @@ func UnitRecords(
 		if !reflect.DeepEqual(compared, before) {
 			rec.Changed = now
 		}
+		list[i] = rec
+	}
+	return list
+}
+
+// Replicas returns what [UnitRecords] returns, without what follows from the executables, which it does not read.
+func Replicas(configured []unit.Spec, recorded []records.Unit) []records.Unit {
+	known := byName(recorded)
+	list := make([]records.Unit, 0, len(configured))
+	for _, u := range configured {
+		before := known[u.Name]
+		rec := before
+		rec.Name, rec.Kind, rec.Replicas = u.Name, kindOf(u), u.Replicas
+		if rec.Replicas != before.Replicas || rec.Scale != nil && WithReplicas(u, *rec.Scale).CheckFields() != nil {
+			rec.Scale = nil
+		}
+		rec.Rollout = continued(u, rec)
 		list = append(list, rec)
 	}
 	return list
+}
+
+// byName returns the recorded units that are wanted.
+func byName(recorded []records.Unit) map[string]records.Unit {
+	known := make(map[string]records.Unit, len(recorded))
+	for _, rec := range recorded {
+		if !rec.Retired {
+			known[rec.Name] = rec
+		}
+	}
+	return known
 }
 
 // continued returns the rest of the recorded rollout now that u is the configured unit.
@@ -64,7 +80,7 @@ func MayHaveSpare(u unit.Spec, n int) bool {
 }
 
 // Wanted returns the configured units with their defaults and with the number of workers that their records say.
-// UnitRecords has made the records from the same units.
+// UnitRecords or Replicas has made the records from the same units.
 func Wanted(configured []unit.Spec, recs []records.Unit) []unit.Spec {
 	wanted := make([]unit.Spec, 0, len(configured))
 	for i, u := range configured {

@@ -12,9 +12,20 @@ type contact struct {
 	unwatch context.CancelFunc // ends the watch on the link
 	checks  []check            // the first one decides about calls; nil while the instance is not connected
 	shown   *atomic.Pointer[[]check]
+	// unasked is set while an adopted instance gets calls and has answered no check that decides about them.
+	unasked bool
 }
 
-func (c *contact) open(l Link, unwatch context.CancelFunc) { c.link, c.unwatch = l, unwatch }
+func (c *contact) open(l Link, unwatch context.CancelFunc) {
+	c.link, c.unwatch, c.unasked = l, unwatch, false
+}
+
+// askFirst makes the first check of an adopted instance that gets calls already.
+func (c *contact) askFirst() {
+	if c.unasked && len(c.checks) > 0 {
+		c.checks[0].Now()
+	}
+}
 
 // check makes these the checks of the instance.
 func (c *contact) check(checks ...check) {

@@ -36,6 +36,7 @@ type Env struct {
 	Keeper   launcher.Keeper
 	Launcher launcher.Launcher
 	Starts   *StartQueue // of the starts that are being prepared
+	Turns    *Turns      // of adopted workers, when the master serves
 	Services *services.Registry
 	Ports    *ports.Book
 	Recovery *recovery.Context // of the present recovery, or of the last one
@@ -64,4 +65,12 @@ type Env struct {
 	Prober func(s probe.Spec, t probe.Target) probe.Prober
 	// AwaitListener returns when a process accepts on the port; it reports each refused connect.
 	AwaitListener func(ctx context.Context, port int, refused func(error)) error
+}
+
+// turn returns the time until a worker does the work that it has left until the master serves.
+func (e *Env) turn(adopted bool) time.Duration {
+	if !adopted {
+		return 0
+	}
+	return e.Turns.Take()
 }

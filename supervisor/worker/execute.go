@@ -78,6 +78,10 @@ func (x execution) keep(ctx, bounded context.Context) {
 		return
 	}
 	err := x.reconnect(ctx, bounded)
+	w.unasked = err == nil && o.Proven
+	if closed(w.env.Recovered) {
+		w.askFirst()
+	}
 	if err == nil {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvAdopted})
 	} else {
@@ -134,7 +138,8 @@ func (x execution) clear(ctx, bounded context.Context, keep string) bool {
 	return true
 }
 
-// reconnect connects to an adopted worker and makes the check that decides about calls.
+// reconnect connects to an adopted worker and makes the check that decides about calls, unless the worker gets calls
+// before that.
 func (x execution) reconnect(ctx, bounded context.Context) error {
 	w := x.w
 	l, err := w.subject().dial()
@@ -142,8 +147,11 @@ func (x execution) reconnect(ctx, bounded context.Context) error {
 		return err
 	}
 	w.connect(ctx, l)
-	if x.orders.Silent != "" {
+	switch {
+	case x.orders.Silent != "":
 		return errors.New(x.orders.Silent)
+	case x.orders.Proven:
+		return nil
 	}
 	deciding := w.checks[0]
 	wait, cancel := context.WithTimeout(bounded, deciding.spec.Timeout)

@@ -100,6 +100,7 @@ func (w *owner) onPong(ctx context.Context, c check, r probe.Result, s silence) 
 			r.Err = port
 		}
 	}
+	first := w.unasked && c.use != useLiveness
 	// A suspended worker misses liveness, and passes a check of readiness that does not need it.
 	suspended := (r.Err != nil || !w.state.Ready && c.use == useReadiness) && w.inst.Suspended()
 	switch {
@@ -108,6 +109,9 @@ func (w *owner) onPong(ctx context.Context, c check, r probe.Result, s silence) 
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvSuspended, Reason: launcher.SuspendedReason(w.rec.Instance.PID)})
 	case r.Err == nil:
 		c.Pace(0)
+		if first {
+			w.unasked = false
+		}
 		w.step(ctx, lifecycle.Event{Kind: c.use.passed()})
 	case errors.Is(r.Err, launcher.ErrForeignPort):
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvStranger, Reason: r.Err.Error()})
@@ -116,21 +120,24 @@ func (w *owner) onPong(ctx context.Context, c check, r probe.Result, s silence) 
 		w.log.Debug("missed ping ignored", "reason", "the master lacks a resource to connect", "error", r.Err)
 	case r.Late:
 		w.log.Debug("missed ping ignored", "reason", "the machine is overloaded", "error", r.Err)
-	case r.Extra:
+	case r.Extra && !first:
 		// Counted Pings are an interval apart: several broken connections in a moment do not make a worker silent.
 		w.log.Debug("missed ping ignored", "reason", "the connection was lost", "error", r.Err)
 	default:
-		w.onMissed(ctx, c, r.Err, s)
+		if first {
+			w.unasked = false
+		}
+		w.onMissed(ctx, c, r.Err, s, first)
 	}
 }
 
-// onMissed handles a check that the worker has failed.
-func (w *owner) onMissed(ctx context.Context, c check, err error, s silence) {
+// onMissed handles a check that the worker has failed, the first one since it was adopted or a later one.
+func (w *owner) onMissed(ctx context.Context, c check, err error, s silence, first bool) {
 	if c.spec.Type != probe.TypeNotify { // asking sooner brings no other answer
 		c.Pace(silencePace)
 	}
 	reason := c.failure(err, s, w.unit.Health.BusyLimit)
-	w.step(ctx, lifecycle.Event{Kind: c.use.missed(), Reason: reason, Busy: s.busy, Silent: s.lasts})
+	w.step(ctx, lifecycle.Event{Kind: c.use.missed(), Reason: reason, Busy: s.busy, Silent: s.lasts, First: first})
 	if w.state.Status == records.StatusUnhealthy {
 		w.silent = reason // changes from check to check, which is not worth a commit
 		w.publish()

@@ -69,15 +69,15 @@ func (w *owner) recover(ctx context.Context) {
 }
 
 // afterwards does the work that can wait until the master serves calls: querying the offered services and, for an
-// adopted worker, reading the executable to see whether it was replaced, and writing the history, for which all
-// workers share one commit.
+// adopted worker, the first check if it serves without, reading the executable to see whether it was replaced, and
+// writing the history, for which the workers of a turn share one commit.
 func (w *owner) afterwards(ctx context.Context) {
+	w.askFirst()
 	if w.adopted && w.inst != nil {
 		w.rec.Outdated = recovery.Compare(w.env.Secrets, w.unit, w.rec) != recovery.Same
 		w.record(ctx)
 	}
 	w.discover(ctx)
-	w.step(ctx, lifecycle.Event{Kind: lifecycle.EvUnblocked}) // the state of its dependencies is known now
 }
 
 // hold leaves the slot as it is until it can be recovered.

@@ -208,6 +208,7 @@ func (w *owner) serve(ctx context.Context) {
 	w.recover(ctx)
 	w.checkDue(ctx, 0)
 	shutdown, recovered, stopping := w.shutdown, w.env.Recovered, w.env.Stopping
+	var turn <-chan time.Time
 	for !w.done {
 		var died <-chan struct{}
 		if w.state.Slot == lifecycle.Occupied {
@@ -218,6 +219,10 @@ func (w *owner) serve(ctx context.Context) {
 			return
 		case <-recovered:
 			recovered = nil
+			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvUnblocked}) // the state of its dependencies is known now
+			turn = time.After(w.env.turn(w.adopted && w.inst != nil))
+		case <-turn:
+			turn = nil
 			w.afterwards(ctx)
 		case <-shutdown:
 			shutdown = nil
