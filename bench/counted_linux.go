@@ -257,34 +257,36 @@ func counted(ctx context.Context, l *lab, callers int, keys map[mode]string, cpu
 	return rows, nil
 }
 
-// latency measures a single caller: a durable call may cost as much as a plain call plus a commit.
+// latency measures a single caller: a durable call may cost as much as a call that is not counted, plus a write and its
+// sync.
 func latency(ctx context.Context, l *lab) (_ []row, err error) {
 	dir, err := l.newFolder()
 	if err != nil {
 		return nil, err
 	}
-	committer, err := l.startChild("commit", dir)
+	syncer, err := l.startChild("sync", dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, committer.stop()) }()
+	defer func() { err = errors.Join(err, syncer.stop()) }()
 	turn := l.span(500*time.Millisecond, 200*time.Millisecond)
-	var commits latencies
+	var syncs latencies
 	result, err := l.race(ctx, []mode{uncounted, always}, 1, 1, turn, func(ctx context.Context) error {
 		var answer percentiles
-		err := committer.ask(ctx, commitOrder{For: turn}, &answer)
-		commits.add(answer)
+		err := syncer.ask(ctx, syncOrder{For: turn}, &answer)
+		syncs.add(answer)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	base := result[uncounted]
-	r := newRow(rowLatency, result[always].p50, base.p50.plus(commits.p50))
+	r := newRow(rowLatency, result[always].p50, base.p50.plus(syncs.p50))
 	r.productLatency, r.baselineLatency = result[always].median(), base.median()
 	r.notes = append(r.notes, fmt.Sprintf(
-		"the baseline is p50 %s of a call that is not counted (p99 beside it) and p50 %s (p99 %s) of a bbolt commit",
+		"the baseline is p50 %s of a call that is not counted (p99 beside it) and p50 %s (p99 %s) of a write and "+
+			"its fdatasync alone",
 		format(seconds, base.p50.median()),
-		format(seconds, commits.p50.median()), format(seconds, commits.p99.median())))
+		format(seconds, syncs.p50.median()), format(seconds, syncs.p99.median())))
 	return []row{r}, nil
 }

@@ -31,18 +31,18 @@ func childUncounted(c *childIO) error {
 	return errors.Join(err, <-served)
 }
 
-type commitOrder struct{ For time.Duration }
+type syncOrder struct{ For time.Duration }
 
-// childCommit measures bbolt alone. Its argument is its directory.
-func childCommit(c *childIO) error {
-	committer, err := baseline.NewCommitter(c.args[0])
+// childSync measures a write and its sync alone. Its argument is its directory.
+func childSync(c *childIO) error {
+	syncer, err := baseline.NewSyncer(c.args[0])
 	if err != nil {
 		return err
 	}
-	err = orders(c, func(order commitOrder) (percentiles, error) {
+	err = orders(c, func(order syncOrder) (percentiles, error) {
 		var took []time.Duration
 		for end := time.Now().Add(order.For); time.Now().Before(end); {
-			d, err := committer.Commit()
+			d, err := syncer.Sync()
 			if err != nil {
 				return percentiles{}, err
 			}
@@ -50,7 +50,7 @@ func childCommit(c *childIO) error {
 		}
 		return *percentilesOf(took), nil
 	})
-	return errors.Join(err, committer.Close())
+	return errors.Join(err, syncer.Close())
 }
 
 // startOrder starts workers, or stops all if there are none to start.
