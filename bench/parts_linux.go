@@ -16,8 +16,21 @@ type done struct{}
 
 type address struct{ Address string }
 
-// childUncounted serves without counting. Its argument is its directory.
-func childUncounted(c *childIO) error {
+// childUncounted serves without counting. Its arguments are its directory and its mode. In mode syncing, the handler of
+// each call makes a record durable by itself, so only one call at a time is possible.
+func childUncounted(c *childIO) (err error) {
+	var each func() error
+	if mode(c.args[1]) == syncing {
+		syncer, e := baseline.NewSyncer(c.args[0])
+		if e != nil {
+			return e
+		}
+		defer func() { err = errors.Join(err, syncer.Close()) }()
+		each = func() error {
+			_, err := syncer.Sync()
+			return err
+		}
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -25,7 +38,7 @@ func childUncounted(c *childIO) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	served := make(chan error, 1)
-	go func() { served <- baseline.ServeUncounted(ctx, c.args[0], listener) }()
+	go func() { served <- baseline.ServeUncounted(ctx, c.args[0], listener, each) }()
 	err = orders(c, func(done) (address, error) { return address{listener.Addr().String()}, nil })
 	cancel()
 	return errors.Join(err, <-served)
