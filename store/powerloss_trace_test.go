@@ -127,7 +127,11 @@ func (tr *tracer) trace(env []string, output *os.File, limit time.Duration) (sta
 		return 0, fmt.Errorf("trace the child: %w", err)
 	}
 	timeout := time.AfterFunc(limit, func() { _ = unix.Kill(tr.pid, unix.SIGKILL) })
-	defer timeout.Stop()
+	defer func() {
+		if !timeout.Stop() && err == nil {
+			err = fmt.Errorf("the child was killed: it did not end within %s", limit)
+		}
+	}()
 	defer func() {
 		if err != nil {
 			_ = unix.Kill(tr.pid, unix.SIGKILL)
