@@ -165,7 +165,9 @@ func TestRecorderOutlivesTheProcess(t *testing.T) {
 		which func(tr *tracer, c *sysCall) bool
 	}{
 		{"mark", func(_ *tracer, c *sysCall) bool { return c.nr == unix.SYS_WRITE && c.args[0] == markFD }},
-		{"write", func(tr *tracer, c *sysCall) bool { return c.nr == unix.SYS_WRITE && tr.open[int(c.args[0])] != nil }},
+		{"write", func(tr *tracer, c *sysCall) bool {
+			return c.nr == unix.SYS_WRITE && tr.open[int(c.args[0])] != nil
+		}},
 		{"write at", func(_ *tracer, c *sysCall) bool { return c.nr == unix.SYS_PWRITE64 }},
 		{"open", func(_ *tracer, c *sysCall) bool { return c.nr == unix.SYS_OPENAT }},
 		{"rename", func(_ *tracer, c *sysCall) bool { return c.nr == unix.SYS_RENAMEAT }},

@@ -32,7 +32,7 @@ func TestGatherEnds(t *testing.T) {
 		arrive  func(t *testing.T, q *queue)
 		want    time.Duration // of the wait
 	}{
-		{name: "with most callers", callers: 20, took: time.Millisecond, joined: 1, arrive: func(t *testing.T, q *queue) {
+		{name: "with most", callers: 20, took: time.Millisecond, joined: 1, arrive: func(t *testing.T, q *queue) {
 			countIn(t, q, 19, pause)
 		}, want: 14 * pause},
 		{name: "at once with most callers", callers: 20, took: time.Millisecond, joined: 15},
