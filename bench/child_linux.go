@@ -19,7 +19,7 @@ import (
 var childParts = map[string]func(*childIO) error{
 	"load":      childLoad,
 	"uncounted": childUncounted,
-	"commit":    childCommit,
+	"sync":      childSync,
 	"start":     childStart,
 	"idle":      childIdle,
 	"lean":      childLean,

@@ -28,7 +28,8 @@ type stopper interface{ stop() error }
 type mode string
 
 const (
-	uncounted mode = ""
+	uncounted mode = "uncounted"
+	syncing   mode = "syncing" // not counted, but each handler makes a record durable: the limit of always with one caller
 	always    mode = "always"
 	interval  mode = "interval"
 )
@@ -46,8 +47,8 @@ func (l *lab) startSide(ctx context.Context, m mode, callers, conns int) (_ *sid
 		}
 	}()
 	var at address
-	if m == uncounted {
-		c, err := l.startChild("uncounted", dir)
+	if m == uncounted || m == syncing {
+		c, err := l.startChild("uncounted", dir, string(m))
 		if err != nil {
 			return nil, err
 		}
@@ -164,12 +165,9 @@ func (l *lab) race(
 		}
 		var line strings.Builder
 		for _, m := range modes {
-			name, r := string(m), result[m]
-			if m == uncounted {
-				name = "uncounted"
-			}
+			r := result[m]
 			fmt.Fprintf(&line, "  %s %s using %s",
-				name, format(perSecond, r.perSecond[round]), format(seconds, r.cpu[round]))
+				m, format(perSecond, r.perSecond[round]), format(seconds, r.cpu[round]))
 		}
 		l.say("round %d of %d, %d callers:%s", round+1, l.rounds, callers, line.String())
 	}
@@ -270,34 +268,40 @@ func counted(ctx context.Context, l *lab, callers int, keys map[mode]string, cpu
 	return rows, nil
 }
 
-// latency measures a single caller: a durable call may cost as much as a plain call plus a commit.
+// latency measures a single caller: a durable call may cost as much as a call that is not counted, plus a write and its
+// sync.
 func latency(ctx context.Context, l *lab) (_ []row, err error) {
 	dir, err := l.newFolder()
 	if err != nil {
 		return nil, err
 	}
-	committer, err := l.startChild("commit", dir)
+	syncer, err := l.startChild("sync", dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, committer.stop()) }()
+	defer func() { err = errors.Join(err, syncer.stop()) }()
 	turn := l.callTurn()
-	var commits latencies
-	result, err := l.race(ctx, []mode{uncounted, always}, 1, 1, turn, func(ctx context.Context) error {
+	var syncs latencies
+	result, err := l.race(ctx, []mode{uncounted, syncing, always}, 1, 1, turn, func(ctx context.Context) error {
 		var answer percentiles
-		err := committer.ask(ctx, commitOrder{For: turn}, &answer)
-		commits.add(answer)
+		err := syncer.ask(ctx, syncOrder{For: turn}, &answer)
+		syncs.add(answer)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	base := result[uncounted]
-	r := newRow(rowLatency, result[always].p50, base.p50.plus(commits.p50))
+	r := newRow(rowLatency, result[always].p50, base.p50.plus(syncs.p50))
 	r.productLatency, r.baselineLatency = result[always].median(), base.median()
 	r.notes = append(r.notes, fmt.Sprintf(
-		"the baseline is p50 %s of a call that is not counted (p99 beside it) and p50 %s (p99 %s) of a bbolt commit",
+		"the baseline is p50 %s of a call that is not counted (p99 beside it) and p50 %s (p99 %s) of a write and "+
+			"its fdatasync alone",
 		format(seconds, base.p50.median()),
-		format(seconds, commits.p50.median()), format(seconds, commits.p99.median())))
+		format(seconds, syncs.p50.median()), format(seconds, syncs.p99.median())))
+	limit := result[syncing].p50
+	r.notes = append(r.notes, fmt.Sprintf(
+		"the limit is p50 %s, of an uncounted call whose handler makes the write and the fdatasync itself (%.2f of it)",
+		format(seconds, limit.median()), result[always].p50.over(limit).median()))
 	return []row{r}, nil
 }

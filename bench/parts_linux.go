@@ -16,8 +16,21 @@ type done struct{}
 
 type address struct{ Address string }
 
-// childUncounted serves without counting. Its argument is its directory.
-func childUncounted(c *childIO) error {
+// childUncounted serves without counting. Its arguments are its directory and its mode. In mode syncing, the handler of
+// each call makes a record durable by itself, so only one call at a time is possible.
+func childUncounted(c *childIO) (err error) {
+	var each func() error
+	if mode(c.args[1]) == syncing {
+		syncer, e := baseline.NewSyncer(c.args[0])
+		if e != nil {
+			return e
+		}
+		defer func() { err = errors.Join(err, syncer.Close()) }()
+		each = func() error {
+			_, err := syncer.Sync()
+			return err
+		}
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -25,24 +38,24 @@ func childUncounted(c *childIO) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	served := make(chan error, 1)
-	go func() { served <- baseline.ServeUncounted(ctx, c.args[0], listener) }()
+	go func() { served <- baseline.ServeUncounted(ctx, c.args[0], listener, each) }()
 	err = orders(c, func(done) (address, error) { return address{listener.Addr().String()}, nil })
 	cancel()
 	return errors.Join(err, <-served)
 }
 
-type commitOrder struct{ For time.Duration }
+type syncOrder struct{ For time.Duration }
 
-// childCommit measures bbolt alone. Its argument is its directory.
-func childCommit(c *childIO) error {
-	committer, err := baseline.NewCommitter(c.args[0])
+// childSync measures a write and its sync alone. Its argument is its directory.
+func childSync(c *childIO) error {
+	syncer, err := baseline.NewSyncer(c.args[0])
 	if err != nil {
 		return err
 	}
-	err = orders(c, func(order commitOrder) (percentiles, error) {
+	err = orders(c, func(order syncOrder) (percentiles, error) {
 		var took []time.Duration
 		for end := time.Now().Add(order.For); time.Now().Before(end); {
-			d, err := committer.Commit()
+			d, err := syncer.Sync()
 			if err != nil {
 				return percentiles{}, err
 			}
@@ -50,7 +63,7 @@ func childCommit(c *childIO) error {
 		}
 		return *percentilesOf(took), nil
 	})
-	return errors.Join(err, committer.Close())
+	return errors.Join(err, syncer.Close())
 }
 
 // startOrder starts workers, or stops all if there are none to start.

@@ -52,10 +52,11 @@
 //
 // One goroutine, the committer, writes state.db and counter.dat; with SyncInterval, callers also write counter.dat.
 // Callers that arrive during a commit join one batch. The committer takes the batch as a whole and releases its
-// callers with a single close. A single caller is committed at once; no timer delays it. A batch that changes the
-// registry is one bbolt transaction (two syncs), which includes the count. A batch that contains only counts is one
-// write to counter.dat and one sync. It is brought into state.db within a second, so the valid count is the larger
-// one of the two files.
+// callers with a single close. A single caller is committed at once; no timer delays it. With many callers, a batch of
+// counts waits for most of those that the last commit has released, at most as long as that commit took. A batch that
+// changes the registry is one bbolt transaction (two syncs), which includes the count. A batch that contains only
+// counts is one write to counter.dat and one sync. It is brought into state.db within a second, so the valid count is
+// the larger one of the two files.
 //
 // With SyncAlways, everything acknowledged survives a power cut. With SyncInterval, callers write their counts to
 // counter.dat themselves: these survive the death of the process at once, and a power cut after the next sync.

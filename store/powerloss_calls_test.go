@@ -3,7 +3,9 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -47,7 +49,9 @@ func (tr *tracer) begin(c *sysCall) error {
 	case unix.SYS_WRITE:
 		if fd == markFD {
 			b, err := tr.bytes(c.args[1], c.args[2])
-			tr.rec.marks = append(tr.rec.marks, mark{tr.next(), string(b)})
+			if err == nil {
+				tr.rec.marks = append(tr.rec.marks, mark{tr.next(), string(b)})
+			}
 			return err
 		}
 		return tr.beginData(c, tr.open[fd], func() (int64, error) { return tr.offset(fd) })
@@ -130,7 +134,7 @@ func (tr *tracer) beginData(c *sysCall, n *inode, offset func() (int64, error)) 
 func (tr *tracer) offset(fd int) (int64, error) {
 	info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", tr.pid, fd))
 	if err != nil {
-		return 0, err
+		return 0, goneIf(errors.Is(err, fs.ErrNotExist), err)
 	}
 	var at, flags int64
 	for line := range strings.Lines(string(info)) {

@@ -3,10 +3,15 @@
 package store
 
 import (
+	"errors"
+	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/core-tools/hsu-master/store/statedir"
 )
@@ -150,5 +155,47 @@ func TestRecorderOverlooksNothing(t *testing.T) {
 			!strings.Contains(err.Error(), "record the child: the ") {
 			t.Errorf("%s: %v, want an error of the recorder (%s)", word, err, said)
 		}
+	}
+}
+
+// A process may end between the report of a system call to the recorder and the recorder's look at its arguments.
+func TestRecorderOutlivesTheProcess(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		which func(tr *tracer, c *sysCall) bool
+	}{
+		{"mark", func(_ *tracer, c *sysCall) bool { return c.nr == unix.SYS_WRITE && c.args[0] == markFD }},
+		{"write", func(tr *tracer, c *sysCall) bool {
+			return c.nr == unix.SYS_WRITE && tr.open[int(c.args[0])] != nil
+		}},
+		{"write at", func(_ *tracer, c *sysCall) bool { return c.nr == unix.SYS_PWRITE64 }},
+		{"open", func(_ *tracer, c *sysCall) bool { return c.nr == unix.SYS_OPENAT }},
+		{"rename", func(_ *tracer, c *sysCall) bool { return c.nr == unix.SYS_RENAMEAT }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := newExperiment(t, SyncAlways)
+			tr, err := newTracer(x.dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			killed := false
+			tr.looking = func(call *sysCall) {
+				if killed || !c.which(tr, call) {
+					return
+				}
+				killed = true
+				if err := unix.Kill(tr.pid, unix.SIGKILL); err != nil {
+					t.Error(err)
+				}
+				for n, err := 1, error(nil); n > 0 || !errors.Is(err, io.EOF); runtime.Gosched() {
+					n, err = tr.memory.ReadAt(make([]byte, 1), int64(call.args[1]))
+				}
+			}
+			x.tracer = tr
+			status, said, err := x.run("open change count")
+			if err != nil || !killed || !status.Signaled() || status.Signal() != unix.SIGKILL {
+				t.Errorf("killed %t, status %#x, %v: %s", killed, status, err, said)
+			}
+		})
 	}
 }

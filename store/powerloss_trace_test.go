@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -31,6 +32,8 @@ type tracer struct {
 	maps    map[uint64]uint64
 	pos     int
 	changes int // number of calls so far that change or sync a file
+	// looking, if not nil, is called before the arguments of a call are read.
+	looking func(*sysCall)
 	// meddle is called before each such call and may change its outcome.
 	meddle func(*sysCall) meddling
 	// meddled are the calls that meddle changed.
@@ -124,7 +127,11 @@ func (tr *tracer) trace(env []string, output *os.File, limit time.Duration) (sta
 		return 0, fmt.Errorf("trace the child: %w", err)
 	}
 	timeout := time.AfterFunc(limit, func() { _ = unix.Kill(tr.pid, unix.SIGKILL) })
-	defer timeout.Stop()
+	defer func() {
+		if !timeout.Stop() && err == nil {
+			err = fmt.Errorf("the child was killed: it did not end within %s", limit)
+		}
+	}()
 	defer func() {
 		if err != nil {
 			_ = unix.Kill(tr.pid, unix.SIGKILL)
@@ -246,6 +253,9 @@ func (tr *tracer) stopped(tid int) error {
 	case unix.PTRACE_SYSCALL_INFO_ENTRY:
 		c := &sysCall{nr: info.number, args: info.args}
 		tr.calls[tid] = c
+		if tr.looking != nil {
+			tr.looking(c)
+		}
 		if err := tr.begin(c); err != nil {
 			return err
 		}
@@ -304,17 +314,31 @@ func (tr *tracer) set(tid int, change func(*unix.PtraceRegs), kill bool) error {
 
 func (tr *tracer) bytes(at, n uint64) ([]byte, error) {
 	b := make([]byte, n)
-	if _, err := tr.memory.ReadAt(b, int64(at)); err != nil {
-		return nil, fmt.Errorf("read the child's memory: %w", err)
+	if n, err := tr.memory.ReadAt(b, int64(at)); err != nil {
+		return nil, fmt.Errorf("read the child's memory: %w", goneIf(n == 0 && errors.Is(err, io.EOF), err))
 	}
 	return b, nil
+}
+
+// goneIf returns ESRCH instead of err if gone. A thread that has been reported as stopped at the start of a call may be
+// killed at any moment, by the exit of another thread or by the timeout. Once all threads are dead, the memory of the
+// process is empty and its descriptors are closed. The call is not performed then, since a thread that is killed before
+// it has begun a call returns without it. See follow, which ignores ESRCH for this reason.
+func goneIf(gone bool, err error) error {
+	if gone {
+		return unix.ESRCH
+	}
+	return err
 }
 
 // path reads a path from the child's memory and returns it relative to the directory, and false if the path is not
 // below it.
 func (tr *tracer) path(at uint64) (string, bool, error) {
 	b := make([]byte, 4096)
-	n, _ := tr.memory.ReadAt(b, int64(at)) // the read may reach the end of the memory
+	n, err := tr.memory.ReadAt(b, int64(at)) // the read may reach the end of the memory
+	if n == 0 {
+		return "", false, fmt.Errorf("read the child's memory: %w", goneIf(errors.Is(err, io.EOF), err))
+	}
 	name, _, ended := strings.Cut(string(b[:n]), "\x00")
 	if !ended {
 		return "", false, errors.New("the child named a file that cannot be read")

@@ -13,8 +13,9 @@ import (
 )
 
 // ServeUncounted serves as hsu-master without workers does, but does not count the calls that it processes: its
-// server, handler, supervisor and (idle) store in dir. It returns when ctx has ended.
-func ServeUncounted(ctx context.Context, dir string, listener net.Listener) (err error) {
+// server, handler, supervisor and (idle) store in dir. In place of the count, the handler calls each, unless it is nil.
+// ServeUncounted returns when ctx has ended.
+func ServeUncounted(ctx context.Context, dir string, listener net.Listener, each func() error) (err error) {
 	db, err := store.Open(dir, store.Options{})
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -25,7 +26,7 @@ func ServeUncounted(ctx context.Context, dir string, listener net.Listener) (err
 		return errors.Join(err, listener.Close())
 	}
 	server, err := api.NewGateway(api.GatewayOptions{
-		Services: sup.Services(), Business: api.NewBusiness(sup, uncounted{}), Counter: uncounted{},
+		Services: sup.Services(), Business: api.NewBusiness(sup, uncounted{each}), Counter: uncounted{},
 	})
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -43,9 +44,14 @@ func ServeUncounted(ctx context.Context, dir string, listener net.Listener) (err
 }
 
 // uncounted replaces the store behind the handler.
-type uncounted struct{}
+type uncounted struct{ each func() error }
 
-func (uncounted) AddProcessed(context.Context, int64) error { return nil }
+func (u uncounted) AddProcessed(context.Context, int64) error {
+	if u.each == nil {
+		return nil
+	}
+	return u.each()
+}
 
 func (uncounted) Count(done interface{ Counted(err error) }) { go done.Counted(nil) }
 

@@ -3,7 +3,6 @@ package commit
 import (
 	"cmp"
 	"errors"
-	"runtime"
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/crashpoint"
@@ -27,6 +26,7 @@ const (
 // so that nothing is acknowledged.
 type committer struct {
 	queue    *queue
+	gatherer *gatherer
 	teller   *teller
 	writer   *writer
 	repairer *repairer
@@ -52,11 +52,7 @@ func (c *committer) run() {
 	for {
 		select {
 		case <-c.queue.wake:
-			// The caller that sent the wake-up also made this goroutine the next one to run. Yield first to the
-			// other runnable goroutines: the last batch has just released them, and most will join this batch.
-			// Measured: this doubles the callers per sync and saves a sixth of the CPU time of a request. If no
-			// other goroutine can run, Gosched causes no delay.
-			runtime.Gosched()
+			c.gatherer.wait()
 		case <-timer.C:
 			armed = time.Time{}
 		case <-c.stop:
@@ -86,7 +82,9 @@ func (c *committer) commitNext() {
 	// Changes of the registry are committed with the first group of requests that have an id. The remaining
 	// requests go into further transactions, so that no transaction becomes too large.
 	some, more := once.NextResults(b.results)
+	began := time.Now()
 	b.err = c.commit(b.request, some)
+	c.gatherer.observe(b.joined, time.Since(began))
 	c.teller.tellAll(b.counts, b.err)
 	c.teller.tellResults(some, b.err)
 	for len(more) > 0 {

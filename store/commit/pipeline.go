@@ -44,7 +44,7 @@ type Config struct {
 func New(conf Config) *Pipeline {
 	p := &Pipeline{queue: newQueue(), teller: newTeller(), unsynced: conf.Unsynced}
 	c := &committer{
-		queue: p.queue, teller: p.teller, interval: conf.Interval,
+		queue: p.queue, gatherer: newGatherer(p.queue), teller: p.teller, interval: conf.Interval,
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	p.committer = c

@@ -20,9 +20,10 @@ type request struct {
 // batch collects the requests of all callers that arrive during one commit. The waiting callers share its channel,
 // so that hundreds of them are released with one close.
 type batch struct {
-	done    chan struct{} // nil if no caller waits
-	err     error         // valid once done is closed
-	joined  bool
+	done    chan struct{}   // nil if no caller waits
+	err     error           // valid once done is closed
+	joined  int             // number of requests
+	urgent  bool            // has a request that must not wait for others
 	counts  []once.Counted  // callbacks for counts without an id
 	results []*once.Pending // requests with an id, each with its callback
 	request
@@ -47,6 +48,7 @@ type queue struct {
 
 	mu     sync.Mutex
 	next   *batch // the batch that callers join
+	want   int    // how many requests in it end the wait of the gatherer; 0 if it does not wait
 	closed bool
 	broken error // why nothing can be made durable, nil if it can
 }
@@ -63,7 +65,7 @@ func (q *queue) do(ctx context.Context, r request) error {
 		q.mu.Unlock()
 		return err
 	}
-	b, first := q.join()
+	b, kick := q.join(len(r.muts) > 0 || r.flush || r.ping)
 	if b.done == nil {
 		b.done = make(chan struct{})
 	}
@@ -73,7 +75,7 @@ func (q *queue) do(ctx context.Context, r request) error {
 	b.flush = b.flush || r.flush
 	b.ping = b.ping || r.ping
 	q.mu.Unlock()
-	if first {
+	if kick {
 		q.kick()
 	}
 	if ctx.Done() == nil {
@@ -98,11 +100,11 @@ func (q *queue) addCount(done once.Counted) error {
 		q.mu.Unlock()
 		return err
 	}
-	b, first := q.join()
+	b, kick := q.join(false)
 	b.count++
 	b.counts = append(b.counts, done)
 	q.mu.Unlock()
-	if first {
+	if kick {
 		q.kick()
 	}
 	return nil
@@ -115,21 +117,45 @@ func (q *queue) addResult(r *once.Pending) error {
 		q.mu.Unlock()
 		return err
 	}
-	b, first := q.join()
+	b, kick := q.join(true)
 	b.results = append(b.results, r)
 	q.mu.Unlock()
-	if first {
+	if kick {
 		q.kick()
 	}
 	return nil
 }
 
-// join returns the batch to add a request to. If first is set, the caller must kick after it has released mu. The
-// caller must hold mu.
-func (q *queue) join() (b *batch, first bool) {
-	first = !q.next.joined
-	q.next.joined = true
-	return q.next, first
+// join returns the batch to add a request to. If kick is set, the caller must kick after it has released mu. The caller
+// must hold mu.
+func (q *queue) join(urgent bool) (b *batch, kick bool) {
+	b = q.next
+	b.joined++
+	b.urgent = b.urgent || urgent
+	kick = b.joined == 1
+	if q.want > 0 && (b.urgent || b.joined >= q.want) {
+		q.want, kick = 0, true
+	}
+	return b, kick
+}
+
+// waiting returns the number of requests in the next batch.
+func (q *queue) waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.next.joined
+}
+
+// gather reports whether the next batch should wait for more requests. If so, wake gets a token once it has want of
+// them, or an urgent one.
+func (q *queue) gather(want int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.next.joined == 0 || q.next.joined >= want || q.next.urgent || q.closed || q.broken != nil {
+		return false
+	}
+	q.want = want
+	return true
 }
 
 // kick wakes the committer, or makes it run once more after its current work.
@@ -146,9 +172,10 @@ func (q *queue) take(spare *batch) *batch {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	b := q.next
-	if !b.joined {
+	if b.joined == 0 {
 		return nil
 	}
+	q.want = 0
 	if q.next = spare; spare == nil {
 		q.next = new(batch)
 	}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 	"github.com/core-tools/hsu-master/store/once"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/store/statedir"
+	"github.com/core-tools/hsu-master/store/statefile"
 )
 
 // database is the open state.db. Readers and the committer share it; only the committer exchanges it, and so uses file
@@ -197,22 +196,29 @@ func (w *writer) commitRecord(record records.Meta) error {
 // present returns nil if the open files are at their paths. The directory of a running master may be deleted, moved
 // away or unmounted; writes to the open files then go to a place where the next master does not look.
 func (w *writer) present() error {
-	open := map[string]fs.FileInfo{statedir.LockName: w.lock.Info}
+	if err := presentAt(w.dir.Lock, w.lock.Info); err != nil {
+		return err
+	}
 	if w.database.file != nil {
-		open[statedir.DatabaseName] = w.database.file.Info()
+		if err := presentAt(w.dir.Database, w.database.file.Info()); err != nil {
+			return err
+		}
 	}
 	if info := w.counter.info(); info != nil {
-		open[statedir.CounterName] = info
+		return presentAt(w.dir.Counter, info)
 	}
-	for name, mine := range open {
-		switch there, err := os.Stat(filepath.Join(w.dir.Path, name)); {
-		case errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("it was deleted, moved or unmounted under way: %w", err)
-		case err == nil && !os.SameFile(mine, there):
-			return fmt.Errorf("another file was put in the place of %s under way", filepath.Join(w.dir.Path, name))
-		case err != nil:
-			return fmt.Errorf("look for it: %w", err)
-		}
+	return nil
+}
+
+// presentAt returns nil if the open file that mine describes is at path.
+func presentAt(path string, mine fs.FileInfo) error {
+	switch is, err := statefile.LeadsTo(path, mine); {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("it was deleted, moved or unmounted under way: %w", err)
+	case err != nil:
+		return fmt.Errorf("look for it: %w", err)
+	case !is:
+		return fmt.Errorf("another file was put in the place of %s under way", path)
 	}
 	return nil
 }

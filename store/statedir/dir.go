@@ -35,6 +35,7 @@ type Dir struct {
 	Path     string // as given to Open
 	Database string // path of state.db
 	Counter  string // path of counter.dat
+	Lock     string // path of master.lock
 	Steps    migrations.List
 	Ops      statefile.Ops
 	Log      *slog.Logger
@@ -48,7 +49,11 @@ type Dir struct {
 
 // New returns the state directory at path, whose other fields the caller sets.
 func New(path string) *Dir {
-	return &Dir{Path: path, Database: filepath.Join(path, DatabaseName), Counter: filepath.Join(path, CounterName)}
+	return &Dir{
+		Path:     path,
+		Database: filepath.Join(path, DatabaseName), Counter: filepath.Join(path, CounterName),
+		Lock: filepath.Join(path, LockName),
+	}
 }
 
 // Tolerate separates damage that is recovered from (the first result) from errors that make the caller fail (the
