@@ -163,7 +163,9 @@ func (o *fakeOS) Lease(worker string) (*process.Lease, error) {
 	return process.CreateLease(launcher.LeasePath(o.t.TempDir(), worker))
 }
 
-func (o *fakeOS) Start(_ unit.Spec, worker string, rec records.Instance, _ *process.Lease) (launcher.Instance, error) {
+func (o *fakeOS) Start(
+	_ unit.Spec, worker string, rec records.Instance, _ *process.Lease, _ *os.File,
+) (launcher.Instance, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.processes {
