@@ -60,6 +60,7 @@ type fakeOS struct {
 	started   map[string]int // worker → number of starts
 	attachErr error          // the error of attach
 	leaseErr  error          // the error of Lease
+	leased    func()         // called by Lease
 	scanErr   error
 	bootID    string
 	birth     time.Time
@@ -155,8 +156,11 @@ func (o *fakeOS) set(change func()) {
 
 func (o *fakeOS) Lease(worker string) (*process.Lease, error) {
 	o.mu.Lock()
-	err := o.leaseErr
+	err, leased := o.leaseErr, o.leased
 	o.mu.Unlock()
+	if leased != nil {
+		leased()
+	}
 	if err != nil {
 		return nil, err
 	}
