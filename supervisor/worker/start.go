@@ -17,14 +17,19 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// launch starts the worker, after its start.before if the unit has one. The port is chosen first, and the status
-// "starting" without an instance is the intent: a start that is cut off there begins again, with the command.
+// launch starts the worker, after its start.before if the unit has one.
 func (w *owner) launch(ctx context.Context) {
-	h := w.hooks.of(w.unit, unit.BeforeStart, 0)
-	if h.none() {
+	if len(w.unit.Start.Before) == 0 {
 		w.start(ctx)
 		return
 	}
+	launchAfterHook(ctx, w)
+}
+
+// launchAfterHook is launch for a unit with a start.before. The port is chosen first, and the status "starting" without
+// an instance is the intent: a start that is cut off there begins again, with the command.
+func launchAfterHook(ctx context.Context, w *owner) {
+	h := w.hooks.of(w.unit, unit.BeforeStart, 0)
 	_ = w.output.markStart(w.unit.Log.To, w.rec.Incarnation+1).Close() // the command opens the file itself
 	if closed(w.shutdown) {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
