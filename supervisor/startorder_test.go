@@ -37,7 +37,7 @@ func TestForksPrecedeTheLastPreparation(t *testing.T) {
 			t.Errorf("%d workers live, want %d", n, workers)
 		}
 		if atFirst > 2*places {
-			t.Errorf("%d of %d starts were being prepared at the first fork, want %d at most", atFirst, workers, 2*places)
+			t.Errorf("%d of %d starts had begun at the first fork, want %d at most", atFirst, workers, 2*places)
 		}
 		m.stop(nil)
 	})
