@@ -60,6 +60,7 @@ type fakeOS struct {
 	started   map[string]int // worker → number of starts
 	attachErr error          // the error of attach
 	leaseErr  error          // the error of Lease
+	leased    func()         // called by Lease
 	scanErr   error
 	bootID    string
 	birth     time.Time
@@ -155,15 +156,20 @@ func (o *fakeOS) set(change func()) {
 
 func (o *fakeOS) Lease(worker string) (*process.Lease, error) {
 	o.mu.Lock()
-	err := o.leaseErr
+	err, leased := o.leaseErr, o.leased
 	o.mu.Unlock()
+	if leased != nil {
+		leased()
+	}
 	if err != nil {
 		return nil, err
 	}
 	return process.CreateLease(launcher.LeasePath(o.t.TempDir(), worker))
 }
 
-func (o *fakeOS) Start(_ unit.Spec, worker string, rec records.Instance, _ *process.Lease) (launcher.Instance, error) {
+func (o *fakeOS) Start(
+	_ unit.Spec, worker string, rec records.Instance, _ *process.Lease, _ *os.File,
+) (launcher.Instance, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range o.processes {

@@ -71,10 +71,10 @@ func checkFolder(path string) (exists bool, err error) {
 	case err != nil:
 		return false, err
 	// In a sticky folder other users cannot replace root's files, but they can make files.
-	case last.info.Mode().Perm()&groupOrOthersWrite != 0:
+	case last.mode()&groupOrOthersWrite != 0:
 		return false, last.replaceable(0)
 	}
-	return last.info.IsDir(), nil
+	return last.is(syscall.S_IFDIR), nil
 }
 
 // check checks the components of path, which root and a user may own, and returns the last one.
@@ -83,11 +83,11 @@ func check(path string, user uint32) (component, error) {
 	if err != nil {
 		return last, err
 	}
-	info, err := os.Stat(path)
+	end, err := status("stat", syscall.Stat, path)
 	if err != nil {
 		return last, err
 	}
-	if !os.SameFile(info, last.info) { // a link in /proc, which leads elsewhere than its text
+	if end.Dev != last.stat.Dev || end.Ino != last.stat.Ino { // a link in /proc, which leads elsewhere than its text
 		return last, fmt.Errorf("%s cannot be checked: name the file by its own path", path)
 	}
 	return last, nil
@@ -105,7 +105,7 @@ func CheckEntry(path string) (sticky bool, err error) {
 	} else if err != nil && !replaceable {
 		return false, err
 	}
-	sticky = folder.info != nil && folder.info.Mode()&fs.ModeSticky != 0
+	sticky = folder.mode()&syscall.S_ISVTX != 0
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return sticky, nil
@@ -120,12 +120,8 @@ func CheckEntry(path string) (sticky bool, err error) {
 
 // rootIsUnmapped reports whether the owners of the system's folders are not known in this user namespace.
 func rootIsUnmapped() bool {
-	info, err := os.Lstat("/")
-	if err != nil {
-		return false
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && stat.Uid != 0 && !mapped(stat.Uid)
+	root, err := status("lstat", syscall.Lstat, "/")
+	return err == nil && root.Uid != 0 && !mapped(root.Uid)
 }
 
 const groupOrOthersWrite = 0o022
@@ -136,7 +132,29 @@ const maxLinks = 40
 // component is a file, folder or link on a path.
 type component struct {
 	path string
-	info fs.FileInfo
+	stat syscall.Stat_t
+}
+
+// mode returns the permissions and the bits beside them, as the kernel has them.
+func (c component) mode() uint32 { return uint32(c.stat.Mode) &^ syscall.S_IFMT } //nolint:unconvert // 16 bits on macOS
+
+// is reports whether the component is of a type, such as S_IFDIR.
+func (c component) is(kind uint32) bool {
+	return uint32(c.stat.Mode)&syscall.S_IFMT == kind //nolint:unconvert // 16 bits on macOS
+}
+
+// status is [os.Stat] or [os.Lstat], as get and op say, without memory for the result: each start of a worker checks
+// tens of components.
+func status(op string, get func(string, *syscall.Stat_t) error, path string) (stat syscall.Stat_t, err error) {
+	for {
+		err := get(path, &stat)
+		switch {
+		case err == nil:
+			return stat, nil
+		case !errors.Is(err, syscall.EINTR): // which a file system in user space may return
+			return stat, &fs.PathError{Op: op, Path: path, Err: err}
+		}
+	}
 }
 
 // walk follows path as the kernel does, checks every component, and returns the last one.
@@ -161,7 +179,7 @@ func walk(path string, user uint32) (component, error) {
 		if next, err = visit(filepath.Join(at.path, name), user); err != nil {
 			break
 		}
-		if next.info.Mode().Type() != fs.ModeSymlink {
+		if !next.is(syscall.S_IFLNK) {
 			at = next
 			continue
 		}
@@ -187,33 +205,45 @@ func names(path string) []string {
 // visit returns the component at path. It returns an error unless only root and the user can replace the component
 // and, unless it is a sticky folder, change its entries.
 func visit(path string, user uint32) (component, error) {
-	info, err := os.Lstat(path)
+	stat, err := status("lstat", syscall.Lstat, path)
 	if err != nil {
 		return component{}, err
 	}
-	c := component{path, info}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return component{}, fmt.Errorf("%s has no owner", path)
-	}
-	mode := info.Mode()
+	c := component{path, stat}
 	switch {
 	case stat.Uid != 0 && stat.Uid != user:
 		return component{}, c.replaceable(user)
-	case mode.Type() == fs.ModeSymlink, mode.IsDir() && mode&fs.ModeSticky != 0:
+	case c.is(syscall.S_IFLNK), c.is(syscall.S_IFDIR) && c.mode()&syscall.S_ISVTX != 0:
 		return c, nil // the mode of a link has no meaning
-	case mode.Perm()&groupOrOthersWrite != 0:
+	case c.mode()&groupOrOthersWrite != 0:
 		return component{}, c.replaceable(user)
 	}
 	return c, nil
 }
 
 func (c component) replaceable(user uint32) error {
-	e := &ReplaceableError{Path: c.path, Mode: c.info.Mode(), User: user}
-	if stat, ok := c.info.Sys().(*syscall.Stat_t); ok {
-		e.Owner = stat.Uid
+	return &ReplaceableError{Path: c.path, Owner: c.stat.Uid, Mode: fileMode(c), User: user}
+}
+
+// fileMode returns the mode of a component for people.
+func fileMode(c component) fs.FileMode {
+	mode := fs.FileMode(c.mode()).Perm()
+	for bit, in := range map[fs.FileMode]bool{
+		fs.ModeDir:        c.is(syscall.S_IFDIR),
+		fs.ModeSymlink:    c.is(syscall.S_IFLNK),
+		fs.ModeNamedPipe:  c.is(syscall.S_IFIFO),
+		fs.ModeSocket:     c.is(syscall.S_IFSOCK),
+		fs.ModeDevice:     c.is(syscall.S_IFBLK) || c.is(syscall.S_IFCHR),
+		fs.ModeCharDevice: c.is(syscall.S_IFCHR),
+		fs.ModeSticky:     c.mode()&syscall.S_ISVTX != 0,
+		fs.ModeSetuid:     c.mode()&syscall.S_ISUID != 0,
+		fs.ModeSetgid:     c.mode()&syscall.S_ISGID != 0,
+	} {
+		if in {
+			mode |= bit
+		}
 	}
-	return e
+	return mode
 }
 
 // asRoot reports whether this process has more privileges than the users whose files it may open. Root of a user
@@ -222,12 +252,8 @@ func asRoot() bool {
 	if os.Geteuid() != 0 {
 		return false
 	}
-	info, err := os.Lstat("/")
-	if err != nil {
-		return true
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return !ok || stat.Uid == 0 || mapped(stat.Uid)
+	root, err := status("lstat", syscall.Lstat, "/")
+	return err != nil || root.Uid == 0 || mapped(root.Uid)
 }
 
 // mapped reports whether a UID belongs to this process's user namespace. The kernel shows all users without a

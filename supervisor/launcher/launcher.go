@@ -58,8 +58,11 @@ type Launcher interface {
 	// Lease creates the lease file that an instance of the worker will hold, or a run of a hook with its own id.
 	Lease(worker string) (*process.Lease, error)
 	// Start forks the instance that rec describes. Its limits are in force when its program runs; if some cannot be
-	// enforced and are required, it does not run.
-	Start(u unit.Spec, worker string, rec records.Instance, lease *process.Lease) (Instance, error)
+	// enforced and are required, it does not run. output is the open file of a worker that writes to one; if it is nil,
+	// Start opens the output. The caller closes the lease and the output.
+	Start(
+		u unit.Spec, worker string, rec records.Instance, lease *process.Lease, output *os.File,
+	) (Instance, error)
 	// Run runs a command until it has ended or ctx ends. The command has an id and a token of its own, and may have a
 	// lease, by which the next master finds it.
 	Run(ctx context.Context, c Command, id, token string) (process.Ran, error)

@@ -73,7 +73,9 @@ func (l *osLauncher) Lease(worker string) (*process.Lease, error) {
 	return process.CreateLease(l.leasePath(worker))
 }
 
-func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lease *process.Lease) (Instance, error) {
+func (l *osLauncher) Start(
+	u unit.Spec, worker string, rec records.Instance, lease *process.Lease, file *os.File,
+) (Instance, error) {
 	// Check at each start: the file may have been replaced.
 	path, exe, err := u.Executable()
 	if err != nil {
@@ -94,9 +96,11 @@ func (l *osLauncher) Start(u unit.Spec, worker string, rec records.Instance, lea
 		return nil, fmt.Errorf("user %s has become user %d of this host since the start was recorded with %d",
 			u.Attributes.User, rights.Account.UID, rec.UID)
 	}
-	to, err := l.open(worker, u.Log.To)
-	if err != nil {
-		return nil, err
+	to := output{out: file, close: func() {}}
+	if file == nil {
+		if to, err = l.open(worker, u.Log.To); err != nil {
+			return nil, err
+		}
 	}
 	defer to.close() // the child has its own descriptors
 	group, err := l.confine(worker, rec, u.Limits)

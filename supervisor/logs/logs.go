@@ -46,35 +46,42 @@ func open(dir, worker string, flag int) (*os.File, error) {
 }
 
 // MarkStart appends the line for a start of the worker to its output file; see [ParseStart]. A missing file is created
-// only if the worker writes to it.
-func MarkStart(dir, worker string, to Target, incarnation uint64) error {
-	flag := os.O_RDWR
+// only if the worker writes to it. MarkStart returns the file, opened as by [Open], or nil if it is missing.
+func MarkStart(dir, worker string, to Target, incarnation uint64) (*os.File, error) {
+	flag := os.O_WRONLY
 	if to == ToFile {
 		flag |= os.O_CREATE
 	}
 	f, err := open(dir, worker, flag)
 	if to != ToFile && errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	line := startLine(time.Now(), worker, incarnation)
 	if !endsLine(f) {
 		line = "\n" + line // one write, which other processes with the file cannot tear
 	}
-	_, err = f.WriteString(line)
-	return errors.Join(err, f.Close())
+	if _, err := f.WriteString(line); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
-// endsLine reports whether a file is empty or ends with a whole line.
+// endsLine reports whether a file, which was opened for writing, is empty or ends with a whole line.
 func endsLine(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil || info.Size() == 0 {
 		return true
 	}
+	r, err := safefile.Open(f.Name())
+	if err != nil {
+		return true
+	}
+	defer func() { _ = r.Close() }()
 	var last [1]byte
-	_, err = f.ReadAt(last[:], info.Size()-1)
+	_, err = r.ReadAt(last[:], info.Size()-1)
 	return err != nil || last[0] == '\n'
 }
 

@@ -13,8 +13,8 @@ import (
 func TestMarkStart(t *testing.T) {
 	dir := t.TempDir()
 	path := Path(dir, "worker-0")
-	if err := MarkStart(dir, "worker-0", ToJournal, 1); err != nil {
-		t.Fatal(err)
+	if f, err := MarkStart(dir, "worker-0", ToJournal, 1); f != nil || err != nil {
+		t.Fatal(f, err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file of a worker that writes to the journal: %v", err)
@@ -30,10 +30,7 @@ func TestMarkStart(t *testing.T) {
 		{"", ToInherit, nil},
 		{"fifth\n", ToFile, []string{"fifth"}},
 	} {
-		if err := MarkStart(dir, "worker-0", step.to, uint64(i)); err != nil {
-			t.Fatal(err)
-		}
-		f, err := Open(dir, "worker-0")
+		f, err := MarkStart(dir, "worker-0", step.to, uint64(i))
 		if err == nil {
 			_, err = f.WriteString(step.written)
 			err = errors.Join(err, f.Close())

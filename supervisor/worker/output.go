@@ -57,12 +57,19 @@ func (o *output) tail() []string {
 }
 
 // markStart begins the output of another instance in the worker's file. It comes before the record of the start: from
-// that on, only the values of the present environment can be recognised in the output, and masked.
-func (o *output) markStart(to logs.Target, incarnation uint64) {
+// that on, only the values of the present environment can be recognised in the output, and masked. markStart returns
+// the open file, or nil if the instance writes elsewhere or the file cannot be written.
+func (o *output) markStart(to logs.Target, incarnation uint64) (file *os.File) {
 	// If it fails, as on a full disk, the next lines fail too, and the last output shown is that of before.
-	_ = crashpoint.Do(crashpoint.LogOpen, func() error {
-		return logs.MarkStart(filepath.Dir(o.path), o.worker, to, incarnation)
+	_ = crashpoint.Do(crashpoint.LogOpen, func() (err error) {
+		file, err = logs.MarkStart(filepath.Dir(o.path), o.worker, to, incarnation)
+		return err
 	})
+	if to != logs.ToFile {
+		_ = file.Close() // nil has no descriptor to close
+		return nil
+	}
+	return file
 }
 
 // rotate has the worker's file rotated by the policy of its unit. An instance, if there is one, reports whether its

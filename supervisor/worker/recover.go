@@ -21,6 +21,17 @@ func (w *owner) recover(ctx context.Context) {
 	defer w.endRecovery()
 	bounded, cancel := context.WithTimeout(ctx, recovery.Timeout)
 	defer cancel()
+	x := execution{w: w}
+	if action, decided := x.decide(ctx, bounded); decided {
+		x.execute(ctx, bounded, action)
+	}
+}
+
+// decide determines what became of the recorded instance, and decides what to do. It returns false if the master has
+// ended meanwhile. It is no part of recover because its variables take 10 KiB of the stack. A start, which goes deep,
+// would double the stack of each worker once more on top of them.
+func (x *execution) decide(ctx, bounded context.Context) (action recovery.Action, decided bool) {
+	w := x.w
 	inspect := func() (recovery.Facts, launcher.Instance) {
 		s := recovery.Slot{
 			ID: w.id, Unit: w.unit, Recorded: w.journal.saved.ID != "", Rec: w.rec, State: w.state, Found: w.found,
@@ -29,7 +40,6 @@ func (w *owner) recover(ctx context.Context) {
 		w.found = s.Found
 		return f, inst
 	}
-	x := execution{w: w}
 	f, inst := inspect()
 	command := w.hooks.of(w.unit, unit.AfterEnd, 0)
 	if errors.Is(f.Cause, process.ErrLeaseHeld) {
@@ -46,7 +56,7 @@ func (w *owner) recover(ctx context.Context) {
 		if inst != nil {
 			_ = inst.Close()
 		}
-		return
+		return action, false
 	}
 	d := recovery.Decide(f)
 	if w.decided.Action != d.Action || w.decided.Reason != d.Reason {
@@ -65,7 +75,7 @@ func (w *owner) recover(ctx context.Context) {
 		d = recovery.Decision{Action: recovery.ActionHold, Orders: recovery.Orders{Cause: err}}
 	}
 	x.orders, x.inst = d.Orders, inst
-	x.execute(ctx, bounded, d.Action)
+	return d.Action, true
 }
 
 // afterwards does the work that can wait until the master serves calls: querying the offered services and, for an

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
@@ -16,15 +17,20 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
-// launch starts the worker, after its start.before if the unit has one. The port is chosen first, and the status
-// "starting" without an instance is the intent: a start that is cut off there begins again, with the command.
+// launch starts the worker, after its start.before if the unit has one.
 func (w *owner) launch(ctx context.Context) {
-	h := w.hooks.of(w.unit, unit.BeforeStart, 0)
-	if h.none() {
+	if len(w.unit.Start.Before) == 0 {
 		w.start(ctx)
 		return
 	}
-	w.output.markStart(w.unit.Log.To, w.rec.Incarnation+1)
+	launchAfterHook(ctx, w)
+}
+
+// launchAfterHook is launch for a unit with a start.before. The port is chosen first, and the status "starting" without
+// an instance is the intent: a start that is cut off there begins again, with the command.
+func launchAfterHook(ctx context.Context, w *owner) {
+	h := w.hooks.of(w.unit, unit.BeforeStart, 0)
+	_ = w.output.markStart(w.unit.Log.To, w.rec.Incarnation+1).Close() // the command opens the file itself
 	if closed(w.shutdown) {
 		w.step(ctx, lifecycle.Event{Kind: lifecycle.EvShutdown})
 		return
@@ -144,8 +150,8 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	if closed(w.shutdown) || closed(w.env.Stopping) {
 		return nil, ErrStopping
 	}
-	u, lease, err := prepare(w)
-	defer func() { _ = lease.Close() }() // the child has its own descriptor
+	u, held, err := prepare(w)
+	defer held.close()
 	if err != nil {
 		return nil, err
 	}
@@ -159,26 +165,38 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 		return nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
 	w.env.Ports.MakeRoom(w.unit.Name, w.id)
-	return w.env.Launcher.Start(u, w.id, *w.rec.Instance, lease)
+	return w.env.Launcher.Start(u, w.id, *w.rec.Instance, held.lease, held.output)
 }
 
-// prepare makes the intent of a start, and returns the unit with the program that starts, and the lease, which the
-// caller has to close even if there is an error.
-func prepare(w *owner) (u unit.Spec, lease *process.Lease, err error) {
+// inheritance is what a new instance inherits from the master, which has its own descriptors of it.
+type inheritance struct {
+	lease  *process.Lease
+	output *os.File // of the worker; nil if the launcher has to open the output
+}
+
+// close closes the descriptors of the master.
+func (i inheritance) close() {
+	_ = i.lease.Close()
+	_ = i.output.Close() // fails without any effect if it is nil
+}
+
+// prepare makes the intent of a start, and returns the unit with the program that starts, and what the process
+// inherits, which the caller has to close even if there is an error.
+func prepare(w *owner) (u unit.Spec, held inheritance, err error) {
 	defer w.env.Starts.enter()()
 	if len(w.unit.Start.Before) == 0 { // otherwise the output has begun with that of the command
-		w.output.markStart(w.unit.Log.To, w.rec.Incarnation+1)
+		held.output = w.output.markStart(w.unit.Log.To, w.rec.Incarnation+1)
 	}
 	rights, err := w.unit.Attributes.Resolve()
 	if err != nil {
-		return u, nil, err
+		return u, held, err
 	}
 	port, err := choosePort(w.env.Ports, w.unit, w.id, w.rec.Port)
 	if err != nil {
-		return u, nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
+		return u, held, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
-	if lease, err = w.env.Launcher.Lease(w.id); err != nil {
-		return u, nil, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
+	if held.lease, err = w.env.Launcher.Lease(w.id); err != nil {
+		return u, held, fmt.Errorf("%w: %w", launcher.ErrOwnFault, err)
 	}
 	u = w.unit.Found() // the program that is recorded is the one that starts
 	spec, exe, err := u.Version()
@@ -195,11 +213,11 @@ func prepare(w *owner) (u unit.Spec, lease *process.Lease, err error) {
 		Port:    port,
 		ExeHash: exe,
 		Started: time.Now(),
-		Lease:   lease.ID(),
+		Lease:   held.lease.ID(),
 		UID:     rights.Account.UID,
 		OwnPort: w.unit.Port == unit.AnnouncedPort,
 	}
-	return u, lease, w.notices.place(w)
+	return u, held, w.notices.place(w)
 }
 
 // choosePort returns the port for the next instance of a worker, which had the port last, or 0 if it gets none or

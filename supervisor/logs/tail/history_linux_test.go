@@ -21,9 +21,7 @@ func kept(t *testing.T) (*host, Source) {
 	h := newHost(t)
 	s := h.source("web-0", "")
 	for incarnation := range uint64(3) {
-		if err := logs.MarkStart(h.dir, "web-0", logs.ToFile, incarnation+1); err != nil {
-			t.Fatal(err)
-		}
+		h.start("web-0", incarnation+1)
 		for n := range 3 {
 			h.write(s.Path, fmt.Sprintf("%d.%d\n", incarnation+1, n))
 		}
@@ -129,9 +127,7 @@ func TestSinceASight(t *testing.T) {
 func TestPreviousOfTheFirstInstance(t *testing.T) {
 	h := newHost(t)
 	s := h.source("web-0", "")
-	if err := logs.MarkStart(h.dir, "web-0", logs.ToFile, 1); err != nil {
-		t.Fatal(err)
-	}
+	h.start("web-0", 1)
 	h.write(s.Path, "a\n")
 	if text, err := h.read(Query{Lines: -1, Previous: true}, s); !errors.Is(err, ErrNoPrevious) || text != "" {
 		t.Errorf("%q, %v, want %v", text, err, ErrNoPrevious)

@@ -151,6 +151,16 @@ func (h *host) write(path, content string) {
 	}
 }
 
+// start begins the output of an instance of a worker.
+func (h *host) start(worker string, incarnation uint64) {
+	h.t.Helper()
+	f, err := logs.MarkStart(h.dir, worker, logs.ToFile, incarnation)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_ = f.Close()
+}
+
 // serve rotates the logs until the end of the test, or until stop is called.
 func (h *host) serve(policy logs.Policy, collapse bool, sources ...Source) (stop func()) {
 	for _, s := range sources {
