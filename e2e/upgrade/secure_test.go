@@ -12,8 +12,8 @@ import (
 	"github.com/core-tools/hsu-master/e2e/harness"
 )
 
-// Under TLS with certificates of clients, no call fails, a new program that could not read the certificate is refused, and
-// the next one serves a certificate that was renewed.
+// Under TLS with certificates of clients, no call fails, a new program that could not read the certificate is refused,
+// and the next one serves a certificate that was renewed.
 func TestUpgradeUnderTLS(t *testing.T) {
 	t.Parallel()
 	a := harness.NewAuthority(t)

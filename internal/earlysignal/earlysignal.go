@@ -1,6 +1,6 @@
-// Package earlysignal receives signals for a program that replaces another one in its process, until that has set up its
-// own channels. It does so when it is initialised, which is before almost all other packages because it imports very few:
-// a signal that arrives before it is received ends the process like a crash.
+// Package earlysignal receives signals for a program that replaces another one in its process, until that program
+// receives them itself. It begins when it is initialised, which is before almost all other packages because it imports
+// very few: a signal that arrives before it is received ends the process like a crash.
 package earlysignal
 
 import (

@@ -59,8 +59,8 @@ func Execute(p Program, files map[string]*os.File, facts any) error {
 }
 
 // blockUSR1 blocks USR1 on the thread of the calling goroutine, which the goroutine does not leave until it calls the
-// returned function. After execve, that of the next program waits until package signal receives it. The runtime does not
-// leave signals blocked that are meant to end a process, such as TERM.
+// returned function. After execve, USR1 waits until the next program receives it by package signal. The runtime of Go
+// unblocks signals that are meant to end a process, such as TERM.
 func blockUSR1() (restore func()) {
 	var mask, before unix.Sigset_t
 	mask.Val[0] |= 1 << (unix.SIGUSR1 - 1)

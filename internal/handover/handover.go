@@ -35,8 +35,8 @@ type Program struct {
 	Path string
 	Args []string // with argument 0
 	Env  []string
-	// Late returns signals for the next program, which gets them from [Taken.Signals]. It is called as late as possible.
-	// It may be nil.
+	// Late returns signals for the next program, which gets them from [Taken.Signals]. It is called right before the
+	// execution. It may be nil.
 	Late func() []syscall.Signal
 }
 
@@ -78,7 +78,7 @@ func Take() (t *Taken, err error) {
 		return nil, nil //nolint:nilnil // this program replaces none
 	}
 	var late []syscall.Signal
-	for _, number := range strings.Fields(os.Getenv(signalsVariable)) {
+	for number := range strings.FieldsSeq(os.Getenv(signalsVariable)) {
 		if n, err := strconv.Atoi(number); err == nil {
 			late = append(late, syscall.Signal(n))
 		}
