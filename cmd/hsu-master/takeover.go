@@ -158,7 +158,6 @@ func (t *takeover) fallBack(reason string) {
 	}
 	t.Upgrade.Failure = reason
 	err := executeFormer(t.program, t.backup, t.handed, t.caught)
-	t.caught.notify()
 	fmt.Fprintf(t.stderr, "%shsu-master: error: %v\n", prefix(t.stderr, priorityError), err)
 	t.release()
 }
@@ -188,10 +187,11 @@ func execute(
 		h.Signals = append(h.Signals, caught.pending()...)
 		var late []syscall.Signal
 		p.Late = func() []syscall.Signal {
-			late = caught.pending()
+			late = caught.handOver()
 			return late
 		}
 		err = handover.Execute(p, files, h)
+		caught.notify()
 		caught.repeat(append(h.Signals, late...))
 		return err
 	})
