@@ -41,9 +41,9 @@ func (s *signals) stop() {
 	}
 }
 
-// handOver ends the delivery of the signals that stop the master, and returns those that have been delivered and not been
-// handled. A later TERM ends the process like a crash: otherwise the execution of the next program would lose it. notify
-// undoes it.
+// handOver ends the delivery of the signals that stop the master, and returns those that have been delivered and not
+// been handled. A later TERM ends the process like a crash: otherwise the execution of the next program would lose it.
+// notify undoes it.
 func (s *signals) handOver() []syscall.Signal {
 	signal.Stop(s.heard)
 	signal.Stop(s.stops) // it returns when each signal that was received is in the channel

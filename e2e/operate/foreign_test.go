@@ -177,8 +177,10 @@ func wantRefused(t *testing.T, h *harness.Host, text string) {
 	t.Helper()
 	for _, command := range []string{
 		"worker list", "worker start worker-0", "worker stop --all", "worker restart worker",
-		"worker signal TERM worker-0", "worker scale worker=1", "worker logs worker-0", "worker inspect worker-0",
-		"unit list", "unit disable worker", "why worker-0", "events", "reload", "state dump", "state backup " + filepath.Join(h.Dir, "open", "backup.db"),
+		"worker signal TERM worker-0", "worker scale worker=1", "worker logs worker-0",
+		"worker inspect worker-0",
+		"unit list", "unit disable worker", "why worker-0", "events", "reload", "state dump",
+		"state backup " + filepath.Join(h.Dir, "open", "backup.db"),
 		"service list", "upgrade", "detach", "down",
 	} {
 		cmd := exec.CommandContext(t.Context(), harness.Programs.Master,

@@ -85,7 +85,7 @@ func TestCheckedFileIsExecuted(t *testing.T) {
 					t.Errorf("%+v", o)
 				}
 			}()
-			harness.WaitFor(t, "the program has passed its check", func() error { return logged(m, "master upgrading") })
+			harness.WaitFor(t, "the check is passed", func() error { return logged(m, "master upgrading") })
 			if err := test.change(h); err != nil {
 				t.Error(err)
 			}
@@ -99,8 +99,9 @@ func TestCheckedFileIsExecuted(t *testing.T) {
 			if d.MasterPID != m.PID {
 				t.Errorf("the master's PID is %d, want %d", d.MasterPID, m.PID)
 			}
-			if got, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", m.PID)); !strings.HasPrefix(string(got), "hsu-master") {
-				t.Errorf("the name of the process is %q, %v", got, err)
+			comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", m.PID))
+			if !strings.HasPrefix(string(comm), "hsu-master") {
+				t.Errorf("the name of the process is %q, %v", comm, err)
 			}
 			m.Stop()
 			h.WantNothingLeft()

@@ -35,8 +35,8 @@ WatchdogSec=4s
 FileDescriptorStoreMax=16
 `
 
-// startUserManager starts the systemd of a new user until the end of the test. There is no session of logind here, which
-// would tell it its runtime folder.
+// startUserManager starts the systemd of a new user until the end of the test. There is no session of logind here,
+// which would tell it its runtime folder.
 func startUserManager(t *testing.T) *userManager {
 	t.Helper()
 	const name, uid = "hsu-user", 4242
