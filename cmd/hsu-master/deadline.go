@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"os/signal"
 	"sync/atomic"
 	"time"
 )
@@ -17,12 +16,8 @@ const stopMargin = 15 * time.Second
 // stop begins.
 func (s *signals) bound(grace func() time.Duration, end func(took time.Duration)) (release func()) {
 	done := make(chan struct{})
-	signal.Notify(s.heard, s.ending...)
 	go awaitEnd(s.heard, done, grace, end)
-	return func() {
-		signal.Stop(s.heard)
-		close(done)
-	}
+	return func() { close(done) }
 }
 
 func awaitEnd(

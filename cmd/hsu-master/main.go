@@ -20,6 +20,12 @@ func main() {
 	master.RunStartHelper()
 	t := takeOver(os.Stderr)
 	leaked := watchLeaks()
+	defer func() {
+		if p := recover(); p != nil {
+			t.fallBack(fmt.Sprintf("it panicked before it served: %v", p))
+			panic(p)
+		}
+	}()
 	code := run(withTakeover(context.Background(), t), os.Args[1:], os.Stdout, os.Stderr)
 	t.fallBack(fmt.Sprintf("it ended with exit code %d before it served", code))
 	os.Exit(leaked(code))

@@ -47,7 +47,9 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 		notify.hold(serveWithin)
 		defer func() { notify.release() }()
 	}
-	m, kept, err := open(cfg, notify, taken, log)
+	programs := &programChecker{}
+	defer programs.close()
+	m, kept, err := open(cfg, notify, taken, programs, log)
 	if err != nil {
 		return err
 	}
@@ -66,7 +68,7 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 	}
 	err = runMaster(ctx, m, signals, notify, cfg.detach, log)
 	if errors.Is(err, master.ErrUpgrade) {
-		return replaceProgram(m, kept, signals, out, log)
+		return replaceProgram(m, kept, programs, signals, out, log)
 	}
 	if err := withoutSuccess(err); err != nil {
 		return err
@@ -76,7 +78,9 @@ func serve(ctx context.Context, cfg config, stderr io.Writer) (err error) {
 }
 
 // open opens the master with what systemd has passed to this process, and the store of its handles.
-func open(cfg config, notify *notifier, taken *takeover, log *slog.Logger) (*master.Master, *handleStore, error) {
+func open(
+	cfg config, notify *notifier, taken *takeover, programs *programChecker, log *slog.Logger,
+) (*master.Master, *handleStore, error) {
 	options := cfg.master
 	options.Log = log
 	if cfg.tls != (api.TLSFiles{}) {
@@ -89,7 +93,7 @@ func open(cfg config, notify *notifier, taken *takeover, log *slog.Logger) (*mas
 	if err != nil {
 		return nil, nil, err
 	}
-	options.CheckUpgrade, options.Program = checkUpgrade, ownProgram()
+	options.CheckUpgrade, options.Program = programs.check, ownProgram()
 	if options.Handed = taken.options(); options.Handed != nil {
 		passed.listener = master.Inherit(taken.file(master.FileListener), func(net.Addr) bool { return true })
 	}
@@ -144,11 +148,15 @@ func runMaster(ctx context.Context, m *master.Master, signals *signals, notify *
 	var beside sync.WaitGroup
 	reload := func() { beside.Go(func() { rereadUnits(ctx, m, log) }) }
 	upgrade := func() { beside.Go(func() { upgradeBySignal(ctx, m, log) }) }
+	taken := takeoverOf(ctx)
+	stop := func(cause error) {
+		taken.settle() // the former program would not know that it was told to stop
+		end(cause)
+	}
 	beside.Go(func() {
-		signals.control(controlled{m.Stopping(), end, m.Hurry, reload, upgrade, m.HandsOver}, detach, log, done)
+		signals.control(controlled{m.Stopping(), stop, m.Hurry, reload, upgrade, m.HandsOver}, detach, log, done)
 	})
 	beside.Go(func() { notify.follow(ctx, m, log) })
-	taken := takeoverOf(ctx)
 	beside.Go(func() { taken.await(m) })
 	err := m.Run(ctx)
 	if ctx.Err() != nil { // it was told to stop, and has not failed

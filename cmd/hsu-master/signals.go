@@ -13,8 +13,7 @@ import (
 // signals delivers the signals by which an operator controls a running master.
 type signals struct {
 	stops, detaches, reloads, upgrades chan os.Signal
-	ending                             []os.Signal    // all signals that stop or detach the master
-	heard                              chan os.Signal // those, for the bound of the stop
+	heard                              chan os.Signal // those of endingSignals, for the bound of the stop
 }
 
 func watchSignals() *signals {
@@ -25,7 +24,6 @@ func watchSignals() *signals {
 		reloads:  make(chan os.Signal, 1),
 		upgrades: make(chan os.Signal, 1),
 		heard:    make(chan os.Signal, 4),
-		ending:   []os.Signal{os.Interrupt, syscall.SIGTERM},
 	}
 	s.notify()
 	return s
@@ -33,13 +31,23 @@ func watchSignals() *signals {
 
 func (s *signals) notify() {
 	signal.Notify(s.stops, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(s.heard, endingSignals()...)
 	notifyUnix(s)
 }
 
 func (s *signals) stop() {
-	for _, c := range []chan os.Signal{s.stops, s.detaches, s.reloads, s.upgrades} {
+	for _, c := range []chan os.Signal{s.stops, s.detaches, s.reloads, s.upgrades, s.heard} {
 		signal.Stop(c)
 	}
+}
+
+// handOver ends the delivery of the signals that stop the master, and returns those that have been delivered and not
+// been handled. A later TERM ends the process like a crash: otherwise the execution of the next program would lose it.
+// notify undoes it.
+func (s *signals) handOver() []syscall.Signal {
+	signal.Stop(s.heard)
+	signal.Stop(s.stops) // it returns when each signal that was received is in the channel
+	return s.pending()
 }
 
 // pending returns the signals that would end the master and have not been handled.
@@ -63,9 +71,11 @@ func (s *signals) repeat(left []syscall.Signal) {
 		if sig == syscall.SIGINT || sig == syscall.SIGTERM {
 			to = s.stops
 		}
-		select {
-		case to <- sig:
-		default: // the same has arrived again
+		for _, c := range []chan os.Signal{to, s.heard} {
+			select {
+			case c <- sig:
+			default: // the same has arrived again
+			}
 		}
 	}
 }

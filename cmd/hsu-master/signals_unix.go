@@ -11,9 +11,11 @@ import (
 	"github.com/core-tools/hsu-master/supervisor"
 )
 
+// endingSignals returns the signals that stop or detach the master.
+func endingSignals() []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGUSR1} }
+
 func notifyUnix(s *signals) {
 	signal.Notify(s.detaches, syscall.SIGUSR1)
-	s.ending = append(s.ending, syscall.SIGUSR1)
 	// By default these signals would end the process like a crash.
 	signal.Notify(s.reloads, syscall.SIGHUP)
 	signal.Notify(s.upgrades, syscall.SIGUSR2)

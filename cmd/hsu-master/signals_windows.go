@@ -1,6 +1,12 @@
 package main
 
-import "syscall"
+import (
+	"os"
+	"syscall"
+)
+
+// endingSignals returns the signals that stop the master.
+func endingSignals() []os.Signal { return []os.Signal{os.Interrupt, syscall.SIGTERM} }
 
 // notifyUnix does nothing: Windows has no signals other than those of the console.
 func notifyUnix(*signals) {}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -16,19 +17,20 @@ import (
 	"github.com/core-tools/hsu-master/master"
 )
 
+// serveWithin bounds the time in which a new program must serve. Then the former one is executed again.
+var serveWithin = 60 * time.Second
+
+// Names of descriptors.
 const (
-	// serveWithin bounds the time in which a new program must serve. Then the former one is executed again.
-	serveWithin = 60 * time.Second
-	// formerFile is the name of the descriptor of the former program's file.
-	formerFile = "former"
-	// processName is the name of the process of a program that was executed by its descriptor.
-	processName = "hsu-master"
+	formerFile  = "former"  // the file of the former program
+	programFile = "program" // that of the new one
 )
 
 // handed has the values that a program passes to the next one in the same process, besides descriptors.
 type handed struct {
 	Upgrade master.Upgrade
 	Args    []string         // of the former program, with argument 0
+	Env     [][]byte         // its environment, which a new program that is a script can have changed
 	Signals []syscall.Signal // that have arrived and were not executed
 }
 
@@ -62,12 +64,16 @@ func takeOver(stderr io.Writer) *takeover {
 		fmt.Fprintf(stderr, "%shsu-master: error: %v\n", prefix(stderr, priorityError), err)
 		return nil // as after a crash
 	}
+	t.Signals = append(t.Signals, taken.Signals()...)
+	handover.SetName(filepath.Base(os.Args[0])) // after an execution by descriptor it is a number
 	t.program = taken.File(formerFile)
+	if own := taken.File(programFile); own != nil {
+		_ = own.Close() // it is only read
+	}
 	for _, name := range taken.Names() {
 		t.files[name] = taken.File(name)
 	}
 	if t.program == nil {
-		handover.SetName(processName)
 		return t
 	}
 	for name, f := range t.files {
@@ -104,6 +110,7 @@ func (t *takeover) signals() *signals {
 		return watchSignals()
 	}
 	t.caught.repeat(t.Signals)
+	t.Signals = nil
 	return t.caught
 }
 
@@ -150,48 +157,63 @@ func (t *takeover) fallBack(reason string) {
 		return
 	}
 	t.Upgrade.Failure = reason
-	err := executeFormer(t.program, t.backup, t.handed)
-	t.caught.notify()
+	err := executeFormer(t.program, t.backup, t.handed, t.caught)
 	fmt.Fprintf(t.stderr, "%shsu-master: error: %v\n", prefix(t.stderr, priorityError), err)
 	t.release()
 }
 
 // executeFormer executes the former program by its descriptor.
-func executeFormer(program *os.File, files map[string]*os.File, h handed) error {
-	path, err := handover.PathOf(program)
-	if err != nil {
-		return err
+func executeFormer(program *os.File, files map[string]*os.File, h handed, caught *signals) error {
+	p := handover.Program{Args: h.Args, Env: os.Environ()}
+	if len(h.Env) > 0 {
+		p.Env = nil
+		for _, v := range h.Env {
+			p.Env = append(p.Env, string(v))
+		}
 	}
-	p := handover.Program{Path: path, Args: h.Args, Env: os.Environ()}
-	return crashpoint.Do(crashpoint.UpgradeExec, func() error {
+	return execute(p, func() (string, error) { return handover.PathOf(program) }, files, h, caught)
+}
+
+// execute executes a program with what is handed over, at the path that it has right before. It returns only if that
+// fails.
+func execute(
+	p handover.Program, path func() (string, error), files map[string]*os.File, h handed, caught *signals,
+) error {
+	return crashpoint.Do(crashpoint.UpgradeExec, func() (err error) {
+		if p.Path, err = path(); err != nil {
+			return err
+		}
 		ignoreOnExec()
-		return handover.Execute(p, files, h)
+		h.Signals = append(h.Signals, caught.pending()...)
+		var late []syscall.Signal
+		p.Late = func() []syscall.Signal {
+			late = caught.handOver()
+			return late
+		}
+		err = handover.Execute(p, files, h)
+		caught.notify()
+		caught.repeat(append(h.Signals, late...))
+		return err
 	})
 }
 
 // replaceProgram executes the new program, or else this one again. It returns only if both fail.
-func replaceProgram(m *master.Master, kept *handleStore, signals *signals, out *logWriter, log *slog.Logger) error {
+func replaceProgram(m *master.Master, kept *handleStore, c *programChecker, signals *signals, out *logWriter,
+	log *slog.Logger,
+) error {
 	next, err := m.HandOver()
 	if err != nil {
 		log.Error("state not closed in order", "error", err)
 	}
 	kept.handOver(next.Files)
-	own, err := handover.Self()
-	if err != nil {
-		return fmt.Errorf("keep the program for the case that the new one fails: %w", err)
-	}
 	out.close()
 	h := handed{Upgrade: next.Upgrade, Args: os.Args}
-	p := handover.Program{Path: h.Upgrade.Binary, Args: os.Args, Env: os.Environ()}
-	next.Files[formerFile] = own
-	err = crashpoint.Do(crashpoint.UpgradeExec, func() error {
-		ignoreOnExec()
-		h.Signals = signals.pending()
-		return handover.Execute(p, next.Files, h)
-	})
-	delete(next.Files, formerFile)
+	for _, v := range os.Environ() {
+		h.Env = append(h.Env, []byte(v)) // JSON would change what is no UTF-8
+	}
+	err = c.execute(next.Files, h, signals)
 	h.Upgrade.Failure = err.Error()
-	return errors.Join(err, executeFormer(own, next.Files, h))
+	return errors.Join(err, executeFormer(c.own, next.Files, h, signals))
 }
 
 type takeoverKey struct{}

@@ -15,7 +15,9 @@ import (
 	"strings"
 
 	"github.com/core-tools/hsu-master/api"
+	"github.com/core-tools/hsu-master/identity"
 	"github.com/core-tools/hsu-master/internal/crashpoint"
+	"github.com/core-tools/hsu-master/internal/handover"
 	"github.com/core-tools/hsu-master/master"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/supervisor/process"
@@ -101,18 +103,73 @@ func ownProgram() string {
 	return own
 }
 
-// checkUpgrade runs another program to check that it can take over.
-func checkUpgrade(ctx context.Context, c master.UpgradeCheck) (master.UpgradeTarget, error) {
-	fail := func(err error) (master.UpgradeTarget, error) {
-		return master.UpgradeTarget{}, fmt.Errorf("check %s: %w", printable(c.Binary), err)
+// programChecker checks programs that are to replace this one. What it has checked last is what it executes.
+type programChecker struct {
+	own    *os.File             // this program
+	target *handover.Executable // nil if none has passed the check
+}
+
+// open opens the program to check, and this program for the case that the other one fails.
+func (c *programChecker) open(path string) (err error) {
+	if c.own == nil {
+		if c.own, err = handover.Self(); err != nil {
+			return fmt.Errorf("open this program for the case that the new one fails: %w", err)
+		}
 	}
-	exe, err := process.CheckProgram(c.Binary, uint32(os.Geteuid())) //nolint:gosec // it is not negative
+	_ = c.target.Close() // it was only read
+	c.target, err = handover.OpenExecutable(path)
+	return err
+}
+
+// close closes the files of the programs.
+func (c *programChecker) close() {
+	_ = c.own.Close() // nil, or only read
+	_ = c.target.Close()
+}
+
+// execute executes the program that was checked. It returns only if that fails.
+func (c *programChecker) execute(files map[string]*os.File, h handed, caught *signals) error {
+	files[formerFile], files[programFile] = c.own, c.target.File()
+	defer delete(files, formerFile)
+	defer delete(files, programFile)
+	return execute(handover.Program{Args: os.Args, Env: os.Environ()}, c.target.Path, files, h, caught)
+}
+
+// check runs another program to check that it can take over.
+func (c *programChecker) check(ctx context.Context, args master.UpgradeCheck) (master.UpgradeTarget, error) {
+	target, err := c.ask(ctx, args)
 	if err != nil {
-		return fail(err)
+		err = fmt.Errorf("check %s: %w", printable(args.Binary), err)
 	}
+	return target, err
+}
+
+func (c *programChecker) ask(ctx context.Context, args master.UpgradeCheck) (target master.UpgradeTarget, err error) {
+	if _, err := process.CheckProgram(args.Binary, uint32(os.Geteuid())); err != nil { //nolint:gosec // not negative
+		return target, err
+	}
+	if err := c.open(args.Binary); err != nil {
+		return target, err
+	}
+	output, err := runCheck(ctx, args, c.target)
+	if err != nil {
+		return target, err
+	}
+	var result checkResult
+	decoder := json.NewDecoder(bytes.NewReader([]byte(output[strings.LastIndexByte(output, '\n')+1:])))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&result); err != nil || result.Version == "" {
+		return target, fmt.Errorf("it does not answer as hsu-master does%s", endOf(output))
+	}
+	return master.UpgradeTarget{Version: result.Version, Schema: result.Schema}, nil
+}
+
+// runCheck has the program check whether it can take over, and returns its output.
+func runCheck(ctx context.Context, c master.UpgradeCheck, program *handover.Executable) (output string, err error) {
 	token := rand.Text()
+	device, inode := program.ID()
 	spec := process.Spec{
-		Path: c.Binary, Exe: exe,
+		Path: c.Binary, Exe: identity.FileID{Device: device, Inode: inode},
 		Args: append([]string{upgradeCheckWord, c.State, c.Listener.Network(), c.Listener.String()}, os.Args[1:]...),
 		Env: slices.Concat(slices.DeleteFunc(crashpoint.Without(os.Environ()), func(v string) bool {
 			return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
@@ -123,24 +180,18 @@ func checkUpgrade(ctx context.Context, c master.UpgradeCheck) (master.UpgradeTar
 		ran, err = process.Run(ctx, spec, token)
 		return err
 	})
-	output := strings.TrimSpace(string(ran.Output))
+	output = strings.TrimSpace(string(ran.Output))
 	switch {
 	case err != nil:
-		return fail(err)
+		return "", err
 	case ran.Cut && errors.Is(ctx.Err(), context.Canceled):
-		return fail(master.ErrAborted)
+		return "", master.ErrAborted
 	case ran.Cut:
-		return fail(fmt.Errorf("not ready in time%s", endOf(output)))
+		return "", fmt.Errorf("not ready in time%s", endOf(output))
 	case !ran.Exit.Clean():
-		return fail(fmt.Errorf("%s%s", ran.Exit, endOf(output)))
+		return "", fmt.Errorf("%s%s", ran.Exit, endOf(output))
 	}
-	var result checkResult
-	decoder := json.NewDecoder(bytes.NewReader([]byte(output[strings.LastIndexByte(output, '\n')+1:])))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&result); err != nil || result.Version == "" {
-		return fail(fmt.Errorf("it does not answer as hsu-master does%s", endOf(output)))
-	}
-	return master.UpgradeTarget{Version: result.Version, Schema: result.Schema}, nil
+	return output, nil
 }
 
 // endOf returns the end of the output of a check for the end of an error message.

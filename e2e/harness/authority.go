@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -15,6 +16,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/credentials"
 )
 
 // Authority signs certificates and writes them to a folder.
@@ -90,6 +93,18 @@ func (a *Authority) write(name, kind string, der []byte) string {
 		a.t.Fatal(err)
 	}
 	return path
+}
+
+// Client returns the credentials of a client that has a certificate with this name.
+func (a *Authority) Client(name string) credentials.TransportCredentials {
+	a.t.Helper()
+	pair, err := tls.LoadX509KeyPair(a.Issue(name))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return credentials.NewTLS(&tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}})
 }
 
 // File returns the path of its own certificate.

@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -69,7 +68,7 @@ func (h *Host) StartCallers(n int, requests Requests) *Callers {
 				if i%2 == 0 {
 					c.call(conns[i/2%len(conns)], i, data)
 				} else {
-					c.callAnew(h.Address(), i, data)
+					c.callAnew(h, i, data)
 				}
 			}
 		})
@@ -77,8 +76,8 @@ func (h *Host) StartCallers(n int, requests Requests) *Callers {
 	return c
 }
 
-func (c *Callers) callAnew(address string, caller int, data string) {
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func (c *Callers) callAnew(h *Host, caller int, data string) {
+	conn, err := grpc.NewClient("passthrough:///"+h.Address(), grpc.WithTransportCredentials(h.credentials()))
 	if err != nil {
 		c.t.Error(err)
 		return

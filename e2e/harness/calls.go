@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/core-tools/hsu-master/api/proto"
@@ -16,13 +17,29 @@ import (
 )
 
 // Dial connects to the master, whichever runs.
-func (h *Host) Dial() *grpc.ClientConn { return Dial(h.T, h.Port) }
+func (h *Host) Dial() *grpc.ClientConn {
+	h.T.Helper()
+	return dial(h.T, h.Port, h.credentials())
+}
+
+// credentials returns those of the host's clients.
+func (h *Host) credentials() credentials.TransportCredentials {
+	if h.Credentials == nil {
+		return insecure.NewCredentials()
+	}
+	return h.Credentials
+}
 
 // Dial makes a connection that reconnects within milliseconds after its server is back.
 func Dial(t *testing.T, port int) *grpc.ClientConn {
 	t.Helper()
+	return dial(t, port, insecure.NewCredentials())
+}
+
+func dial(t *testing.T, port int, secured credentials.TransportCredentials) *grpc.ClientConn {
+	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+Loopback(port),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(secured),
 		rpc.Interceptor(),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{

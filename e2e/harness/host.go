@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/credentials"
 )
 
 // Host is a state directory with everything needed to run one master after another on it. A test may change its fields
@@ -26,6 +28,8 @@ type Host struct {
 	Begin   func(*exec.Cmd) error // starts each master; a test may start them elsewhere, or as another user
 	Others  map[int]bool          // processes in Dir that the test itself manages
 	masters []*Master
+	// Credentials are those of the host's clients; nil means that the port has no TLS.
+	Credentials credentials.TransportCredentials
 }
 
 // NewHost creates the folders of a host whose masters run with the flags. When the test ends, it removes them, and

@@ -4,6 +4,7 @@ package upgrade
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,6 +53,41 @@ func TestBrokenProgramIsRefused(t *testing.T) {
 	if entries, err := os.ReadDir(filepath.Join(h.State, "run")); err != nil || hasCheck(entries) {
 		t.Errorf("the copy of the state is left: %v, %v", entries, err)
 	}
+	m.Stop()
+	h.WantNothingLeft()
+}
+
+// A check that takes too long is killed with its processes, also those that ignore signals or are in another session.
+func TestLongCheckIsKilledWithItsProcesses(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, harness.Workers(1)...)
+	m := h.Start()
+	want := h.AwaitRunning(1).Instances()
+	pids := filepath.Join(h.Dir, "pids")
+	installScript(h, fmt.Sprintf(`exec >>'%s'
+trap '' HUP INT TERM
+echo $$
+sleep 1000 & echo $!
+setsid sh -c 'echo $$; exec sleep 1000' 3>&- &
+wait`, pids))
+	wantRefused(h, "not ready in time")
+	text, err := os.ReadFile(pids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := strings.Fields(string(text))
+	if len(started) != 3 {
+		t.Errorf("the check has started %q, want 3 processes", started)
+	}
+	harness.WaitFor(t, "the processes of the check are gone", func() error {
+		for _, pid := range started {
+			if _, err := os.Stat("/proc/" + pid); err == nil {
+				return errors.New("process " + pid + " lives")
+			}
+		}
+		return nil
+	})
+	h.AwaitRunning(1).WantInstances(t, want)
 	m.Stop()
 	h.WantNothingLeft()
 }

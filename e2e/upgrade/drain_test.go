@@ -5,8 +5,11 @@ package upgrade
 import (
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,6 +83,64 @@ func TestDrainIsBounded(t *testing.T) {
 	h.AwaitRunning(1).WantInstances(t, want)
 	m.Stop()
 	wantEvent(h, "upgrade", "from version v1.0.0 to v2.0.0; 1 calls cut")
+	h.WantNothingLeft()
+}
+
+// count opens a stream in which the worker sends so many messages, 10 ms apart, and returns when the first has come.
+func count(h *harness.Host, most int) grpc.ClientStream {
+	h.T.Helper()
+	stream, err := h.Dial().NewStream(h.T.Context(), &grpc.StreamDesc{ServerStreams: true},
+		"/"+echoService+"/Count", grpc.WaitForReady(true))
+	if err == nil {
+		err = errors.Join(stream.SendMsg(wrapperspb.String(strconv.Itoa(most))), stream.CloseSend(),
+			stream.RecvMsg(new(wrapperspb.StringValue)))
+	}
+	if err != nil {
+		h.T.Fatal(err)
+	}
+	return stream
+}
+
+// receive returns how many messages have come in all when the stream ends, and its error.
+func receive(stream grpc.ClientStream) (int, error) {
+	for n := 1; ; n++ {
+		message := new(wrapperspb.StringValue)
+		if err := stream.RecvMsg(message); err != nil {
+			return n, err
+		}
+		if message.GetValue() != strconv.Itoa(n) {
+			return n, fmt.Errorf("message %d is %q", n, message.GetValue())
+		}
+	}
+}
+
+// A stream of the server ends in order if that takes no longer than the drain. Otherwise the client gets all messages
+// until then, and UNAVAILABLE. A new stream waits for the new program.
+func TestServerStreamsAreDrained(t *testing.T) {
+	t.Parallel()
+	h := echoHost(t)
+	m := h.Start()
+	want := h.AwaitRunning(1).Instances()
+	const most = 150 // 1.5 s
+	short, long := count(h, most), count(h, math.MaxInt32)
+	h.InstallMaster(harness.MasterOf(t, harness.NewVersion))
+	done := make(chan outcome)
+	go func() { done <- upgrade(h, "--drain", "4s") }()
+	harness.WaitFor(t, "the drain begins", func() error { return logged(m, "master upgrading") })
+	if n, err := receive(short); n != most || !errors.Is(err, io.EOF) {
+		t.Errorf("the stream that ends within the drain: %d messages, %v", n, err)
+	}
+	if err := openStream(h).CloseSend(); err != nil {
+		t.Errorf("a new stream: %v", err)
+	}
+	if o := <-done; o.CallsCut != 1 {
+		t.Errorf("%+v, want one call cut", o)
+	}
+	if n, err := receive(long); n <= most || status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream beyond the drain: %d messages, %v, want UNAVAILABLE", n, err)
+	}
+	h.AwaitRunning(1).WantInstances(t, want)
+	m.Stop()
 	h.WantNothingLeft()
 }
 

@@ -57,6 +57,12 @@ func TestKilledMasterLeavesNoCheck(t *testing.T) {
 	})
 	m.Kill()
 	h.InstallMaster(harness.MasterOf(t, harness.OldVersion))
+	port, err := net.Listen("tcp", h.Address()) //nolint:noctx // it does not wait
+	if err != nil {
+		t.Errorf("the check keeps the port: %v", err)
+	} else if err := port.Close(); err != nil {
+		t.Error(err)
+	}
 	m = h.Start()
 	h.AwaitRunning(1).WantInstances(t, want)
 	text, err := os.ReadFile(pid)

@@ -24,8 +24,8 @@ const (
 	// EnvTrace names a file to which every moment is appended, one per line.
 	EnvTrace = "HSU_CRASH_TRACE"
 	// EnvFaults names a folder of faults. If it has a file named like a point, the operation is not executed: it fails
-	// with the error in the file, such as EIO, or, if the file contains "hang", it waits until the file is gone. A
-	// file named "after-" and a point makes an executed operation fail. "kill" kills the process there; "kill:3" kills
+	// with the error in the file, such as EIO, or, if the file contains "hang", it waits until the file is gone. With
+	// "panic" it panics. A file named "after-" and a point makes an executed operation fail. "kill" kills the process there; "kill:3" kills
 	// it at the third occurrence since the file exists, which serves tests of a master that has been running for long.
 	EnvFaults = "HSU_FAULT_DIR"
 )
@@ -131,6 +131,8 @@ func fault(name string) error {
 		switch what {
 		case "hang":
 			time.Sleep(time.Millisecond)
+		case "panic":
+			panic("injected at " + name)
 		case "kill":
 			killAt(name, count)
 			return nil

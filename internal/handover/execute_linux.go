@@ -44,7 +44,11 @@ func Execute(p Program, files map[string]*os.File, facts any) error {
 	}
 	err = keepOnExec(passed)
 	if err == nil {
+		defer blockUSR1()()
 		environ := append(append([]string{}, p.Env...), variable+"="+strconv.Itoa(list))
+		if late := p.late(); late != "" {
+			environ = append(environ, signalsVariable+"="+late)
+		}
 		err = syscall.Exec(p.Path, p.Args, environ)
 	}
 	for _, fd := range passed {
@@ -52,6 +56,20 @@ func Execute(p Program, files map[string]*os.File, facts any) error {
 	}
 	runtime.KeepAlive(files)
 	return fmt.Errorf("execute %s: %w", p.Path, err)
+}
+
+// blockUSR1 blocks USR1 on the thread of the calling goroutine, which the goroutine does not leave until it calls the
+// returned function. After execve, USR1 waits until the next program receives it by package signal. The runtime of Go
+// unblocks signals that are meant to end a process, such as TERM.
+func blockUSR1() (restore func()) {
+	var mask, before unix.Sigset_t
+	mask.Val[0] |= 1 << (unix.SIGUSR1 - 1)
+	runtime.LockOSThread()
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &mask, &before) // never fails
+	return func() {
+		_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) // never fails
+		runtime.UnlockOSThread()
+	}
 }
 
 func keepOnExec(fds []int) error {
@@ -98,9 +116,7 @@ func writeManifest(m manifest) (int, error) {
 }
 
 // Self opens the file that this process executes. It remains that file when its path is replaced.
-func Self() (*os.File, error) {
-	return os.Open("/proc/self/exe")
-}
+func Self() (*os.File, error) { return openProgram("/proc/self/exe") }
 
 // PathOf returns a path at which an open file can be executed in this process.
 func PathOf(f *os.File) (string, error) {

@@ -11,10 +11,18 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/core-tools/hsu-master/internal/earlysignal"
 )
 
-// variable holds the number of the descriptor of the manifest.
-const variable = "HSU_HANDOVER"
+const (
+	// variable holds the number of the descriptor of the manifest.
+	variable = earlysignal.Variable
+	// signalsVariable holds the numbers of the late signals.
+	signalsVariable = "HSU_HANDOVER_SIGNALS"
+)
 
 // maxManifest bounds the size of a manifest: 10,000 descriptors need less than one megabyte.
 const maxManifest = 16 << 20
@@ -27,6 +35,20 @@ type Program struct {
 	Path string
 	Args []string // with argument 0
 	Env  []string
+	// Late returns signals for the next program, which gets them from [Taken.Signals]. It is called right before the
+	// execution. It may be nil.
+	Late func() []syscall.Signal
+}
+
+// late returns the numbers of the late signals.
+func (p Program) late() (numbers string) {
+	if p.Late == nil {
+		return ""
+	}
+	for _, s := range p.Late() {
+		numbers += strconv.Itoa(int(s)) + " "
+	}
+	return numbers
 }
 
 // manifest describes the descriptors that a process passes to its next program.
@@ -38,18 +60,30 @@ type manifest struct {
 
 // Taken is the handover of the earlier program of this process.
 type Taken struct {
-	files map[string]*os.File
-	facts json.RawMessage
+	files   map[string]*os.File
+	facts   json.RawMessage
+	signals []syscall.Signal
 }
 
 // Take takes the handover of the earlier program of this process, nil if there was none. It removes the variable
 // from the environment, and sets close-on-exec on all descriptors. It must be called before the first child is started.
-func Take() (*Taken, error) {
+func Take() (t *Taken, err error) {
+	defer func() {
+		if t == nil {
+			earlysignal.Take() // this process ends by signals as any other
+		}
+	}()
 	text := os.Getenv(variable)
 	if text == "" {
 		return nil, nil //nolint:nilnil // this program replaces none
 	}
-	if err := os.Unsetenv(variable); err != nil {
+	var late []syscall.Signal
+	for number := range strings.FieldsSeq(os.Getenv(signalsVariable)) {
+		if n, err := strconv.Atoi(number); err == nil {
+			late = append(late, syscall.Signal(n))
+		}
+	}
+	if err := errors.Join(os.Unsetenv(variable), os.Unsetenv(signalsVariable)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	fd, err := strconv.Atoi(text)
@@ -69,7 +103,7 @@ func Take() (*Taken, error) {
 	if m.PID != os.Getpid() {
 		return nil, nil //nolint:nilnil // it is that of another process, from which this one has its environment
 	}
-	t := &Taken{files: make(map[string]*os.File, len(m.Files)), facts: m.Facts}
+	t = &Taken{files: make(map[string]*os.File, len(m.Files)), facts: m.Facts, signals: late}
 	for name, fd := range m.Files {
 		closeOnExec(fd)
 		t.files[name] = os.NewFile(uintptr(fd), name) //nolint:gosec // a descriptor is not negative
@@ -95,6 +129,10 @@ func (t *Taken) Names() []string {
 	}
 	return names
 }
+
+// Signals returns the late signals of the earlier program, and those that this one has received since it began. From
+// now on this program must receive signals by itself.
+func (t *Taken) Signals() []syscall.Signal { return append(t.signals, earlysignal.Take()...) }
 
 // Facts decodes the facts that were passed to Execute.
 func (t *Taken) Facts(into any) error {

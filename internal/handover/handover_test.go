@@ -3,11 +3,15 @@
 package handover
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +30,20 @@ func TestMain(m *testing.M) {
 			fmt.Println("error:", err)
 			os.Exit(1)
 		}
+		os.Exit(0)
+	case "signalled":
+		fmt.Println("error:", executeSignalled())
+		os.Exit(1)
+	case "handles":
+		taken, err := Take()
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		var mask unix.Sigset_t
+		runtime.LockOSThread()
+		err = unix.PthreadSigmask(unix.SIG_BLOCK, nil, &mask)
+		fmt.Println(taken.Signals(), mask.Val[0]&(1<<(unix.SIGUSR1-1)) != 0, err)
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -99,6 +117,79 @@ func TestNextProgramTakesWhatIsHandedOver(t *testing.T) {
 	if got := strings.TrimSpace(string(out)); err != nil || got != "facts passed true true" {
 		t.Errorf("%q, %v, want the facts, the text, close-on-exec and the same process", got, err)
 	}
+}
+
+// executeSignalled has signals for the next program at the last moment.
+func executeSignalled() error {
+	if err := os.Setenv(role, "handles"); err != nil {
+		return err
+	}
+	return Execute(Program{
+		Path: "/proc/self/exe", Args: os.Args, Env: os.Environ(),
+		Late: func() []syscall.Signal { return []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR1} },
+	}, nil, 1)
+}
+
+func TestLateSignalsReachTheNextProgram(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), role+"=signalled")
+	out, err := cmd.CombinedOutput()
+	if got := strings.TrimSpace(string(out)); err != nil || got != "[terminated user defined signal 1] true <nil>" {
+		t.Errorf("%q, %v, want both signals, and USR1 blocked until it is received", got, err)
+	}
+}
+
+func TestExecutableIsWhatWasOpened(t *testing.T) {
+	const program, text = "\x7fELF, or so", "#!/bin/sh\nexit 7\n"
+	for name, test := range map[string]struct {
+		content string
+		change  func(path string) error
+		changed bool
+	}{
+		"a program stays":      {program, func(string) error { return nil }, false},
+		"a program is renamed": {program, func(path string) error { return os.Rename(path, path+".old") }, false},
+		"a program is written": {program, func(path string) error { return appendTo(path) }, true},
+		"a script stays":       {text, func(string) error { return nil }, false},
+		"a script is written":  {text, func(path string) error { return appendTo(path) }, true},
+		"a script is renamed":  {text, func(path string) error { return os.Rename(path, path+".old") }, true},
+		"a script is replaced": {text, func(path string) error {
+			return errors.Join(os.WriteFile(path+".new", []byte(text), 0o700), os.Rename(path+".new", path))
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "program")
+			if err := os.WriteFile(path, []byte(test.content), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			e, err := OpenExecutable(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = e.Close() }()
+			if err := test.change(path); err != nil {
+				t.Fatal(err)
+			}
+			at, err := e.Path()
+			if (err != nil) != test.changed {
+				t.Fatalf("%q, %v, want an error: %v", at, err, test.changed)
+			}
+			if err != nil {
+				return
+			}
+			if content, err := os.ReadFile(at); string(content) != test.content {
+				t.Errorf("at the path is %q, %v", content, err)
+			}
+		})
+	}
+}
+
+func appendTo(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("#")
+	return errors.Join(err, f.Close())
 }
 
 // A child that inherits the environment must take nothing.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,13 +60,42 @@ func Call(ctx context.Context, conn grpc.ClientConnInterface, message string, op
 	return nil
 }
 
-// Streams makes a server answer each unknown method as a stream that handles every message as it arrives. It does
-// not answer gRPC's own methods, such as reflection, nor Ping.
+// countPause is the time between two messages of a stream of the method Count.
+const countPause = 10 * time.Millisecond
+
+// count answers a message that is a number with as many messages, which are the numbers below it.
+func count(stream grpc.ServerStream) error {
+	message := new(wrapperspb.StringValue)
+	if err := stream.RecvMsg(message); err != nil {
+		return err
+	}
+	most, err := strconv.Atoi(message.GetValue())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	for i := range most {
+		if err := stream.SendMsg(wrapperspb.String(strconv.Itoa(i))); err != nil {
+			return err
+		}
+		select {
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-time.After(countPause):
+		}
+	}
+	return nil
+}
+
+// Streams makes a server answer each unknown method as a stream that handles every message as it arrives, except Count,
+// which sends several messages. It does not answer gRPC's own methods, such as reflection, nor Ping.
 func Streams(handle func(ctx context.Context, message string) (string, error)) grpc.ServerOption {
 	return grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 		method, _ := grpc.MethodFromServerStream(stream)
 		if strings.HasPrefix(method, "/grpc.") || strings.HasPrefix(method, "/proto.CoreService/") {
 			return status.Errorf(codes.Unimplemented, "unknown method %s", method)
+		}
+		if strings.HasSuffix(method, "/Count") {
+			return count(stream)
 		}
 		for {
 			message := new(wrapperspb.StringValue)
