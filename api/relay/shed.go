@@ -19,8 +19,8 @@ const (
 	mostShedding = 64
 )
 
-// mostWithInput returns the limit of the memory kept for all clients beyond which no input of the peer is kept. The last
-// eighth is for peers that hold at most half of what is kept.
+// mostWithInput returns the limit of the memory kept for all clients beyond which no input of the peer is kept. The
+// last eighth is for peers that hold at most half of what is kept.
 func (e *env) mostWithInput(p *peers.Peer) int64 {
 	most := int64(e.opts.MaxBuffered)
 	if p.Kept() > e.peers.Kept()/2 {
