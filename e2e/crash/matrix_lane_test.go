@@ -31,7 +31,11 @@ func (l *lane) ready(op *operation) error {
 	if l.rig != nil {
 		return nil
 	}
-	r, err := newRig(l.t, l.base, workersOfATrial)
+	base := l.base
+	if op.onDisk {
+		base = l.disk
+	}
+	r, err := newRig(l.t, base, workersOfATrial)
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ type operation struct {
 	// command: the operation is a user's command while no master runs.
 	command func(r *rig) []string
 	cgroups bool
+	onDisk  bool // the state is on a disk, not in memory
 	// linger is how long acts may follow that belong to the operation.
 	linger func(at moment) time.Duration
 	// mayEnd reports which workers the operation stops.

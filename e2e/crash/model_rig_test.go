@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -46,6 +47,9 @@ type rig struct {
 	decoy         *stander
 
 	turn int // the next worker to be ended
+	// The lines that trials have written into a log, and when one has truncated it.
+	lines  int
+	shrunk time.Time
 	// before are the workers before the restart of their unit, and agreed is set if a master has agreed to that.
 	before map[string]entry
 	agreed bool
@@ -77,15 +81,15 @@ func number(t *testing.T, name string, otherwise int) int {
 // failures.
 const ramDisk = "/dev/shm"
 
-// trialFolder creates the parent folder of all rigs of a test, which is cleaned up however the test ends.
-func trialFolder(t *testing.T) string {
+// trialFolder creates the parent folder of all rigs of a test, which is cleaned up however the test ends: in base, or
+// where temporary files are if that is empty, or no RAM disk with room.
+func trialFolder(t *testing.T, base string) string {
 	t.Helper()
-	base := ""
 	var st unix.Statfs_t
-	if err := unix.Statfs(ramDisk, &st); err == nil && st.Type == unix.TMPFS_MAGIC &&
-		st.Bavail*uint64(st.Bsize) > 48<<20 && //nolint:gosec // a block size is positive
-		unix.Access(ramDisk, unix.W_OK) == nil {
-		base = ramDisk
+	if err := unix.Statfs(base, &st); err != nil || st.Type != unix.TMPFS_MAGIC ||
+		st.Bavail*uint64(st.Bsize) <= 48<<20 || //nolint:gosec // a block size is positive
+		unix.Access(base, unix.W_OK) != nil {
+		base = ""
 	}
 	dir, err := os.MkdirTemp(base, "hsu-e2e")
 	if err != nil {

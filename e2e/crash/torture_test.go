@@ -85,7 +85,7 @@ func TestTorture(t *testing.T) {
 	seed := uint64(number(t, "SEED", int(began.UnixNano()&0xffffffff))) //nolint:gosec // not negative
 	rounds, lanes, only := number(t, "N", 50), number(t, "LANES", 3), number(t, "HOST", 0)
 	t.Logf("SEED=%d", seed)
-	base := trialFolder(t)
+	base := trialFolder(t, ramDisk)
 	all := &score{actions: map[string]int{}}
 	hosts := make(chan int)
 	var wg sync.WaitGroup
