@@ -47,6 +47,11 @@ func (l *lane) ready(op *operation) error {
 			return err
 		}
 	}
+	if op.scheduled {
+		if err := r.addScheduled(); err != nil {
+			return err
+		}
+	}
 	if op.events {
 		if err := r.addEventCommands(); err != nil {
 			return err

@@ -68,7 +68,7 @@ func operations() []*operation {
 		operationsOfVerbs(), operationsOfRestarts(), operationsOnTheProgram(), operationsOnEssentials(),
 		operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(), operationsWithHelpers(),
 		operationsWithHooks(), operationsWithEventCommands(), operationsWithNotifications(), operationsOfModules(),
-		operationsOnLogs())
+		operationsOnLogs(), operationsOfSchedules())
 }
 
 func theSecondEnds(worker string) bool { return worker == "worker-1" }

@@ -37,6 +37,7 @@ type rig struct {
 	always    []string       // flags of the runs with a file
 	gated     bool           // the last worker is that of another unit, [gate], which the first ones depend on
 	watches   string         // the unmanaged units of the file
+	scheduled *scheduled     // the unit with a schedule of the file; nil if there is none
 	mayWatch  bool           // a change of them was under way
 
 	masters       masters
@@ -179,7 +180,8 @@ func (r *rig) writeFile() error {
     replicas: %d
     environment: {TURN: "%d"}
     restart: %s
-%s%s%s%s`, command, replicas, r.turn, restart, r.hooks.keys(), further, r.watches, r.events.keys())
+%s%s%s%s%s`, command, replicas, r.turn, restart, r.hooks.keys(), further, r.watches, r.scheduled.unit(),
+		r.events.keys())
 	// Atomically: a reload may be under way.
 	if err := os.WriteFile(r.file()+".new", []byte(text), 0o600); err != nil {
 		return err
