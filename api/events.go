@@ -19,8 +19,8 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/reactions"
 )
 
-// eventsAtOnce is the maximum number of events in one message.
-const eventsAtOnce = 256
+// eventsAtOnce is the maximum number of events in one message. It keeps messages small: see mostText.
+const eventsAtOnce = 64
 
 // Events sends the recorded events that the request selects, at least one message, and with follow the new ones. A
 // client that reads slowly delays only its own stream, for which few events are kept in memory.

@@ -13,9 +13,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/logs/tail"
 )
 
 // The streams of a user that do not end by themselves are bounded, over all methods and connections. Everything else
@@ -108,5 +110,31 @@ func TestFollowersOfUsers(t *testing.T) {
 	}
 	if other(); len(f.open) != 1 {
 		t.Errorf("%d users are known, want 1", len(f.open))
+	}
+}
+
+// A message of text is small, whatever the chunks are, and no byte is lost.
+func TestMessagesOfLogsAreSmall(t *testing.T) {
+	long := strings.Repeat("x", 3*mostText+1) + "\n"
+	chunks := []tail.Chunk{
+		{Worker: "a-0", Text: []byte("first\n")}, {Worker: "b-0", Notice: "a notice"}, {Worker: "a-0", Text: []byte(long)},
+		{Worker: "a-0", Text: []byte("last\n")},
+	}
+	var text strings.Builder
+	notices := 0
+	err := sendChunks(chunks, func(m *adminpb.LogsResponse) error {
+		if n := proto.Size(m); n > 32<<10 {
+			t.Errorf("a message has %d bytes", n)
+		}
+		for _, part := range m.GetTexts() {
+			text.Write(part.GetText())
+			if part.GetNotice() != "" {
+				notices++
+			}
+		}
+		return nil
+	})
+	if err != nil || text.String() != "first\n"+long+"last\n" || notices != 1 {
+		t.Errorf("%v, %d bytes of text, %d notices", err, text.Len(), notices)
 	}
 }
