@@ -57,8 +57,7 @@ type Admin struct {
 func NewAdminServer(admin *Admin, business proto.MyBusinessServiceServer) *grpc.Server {
 	var open followers
 	srv := grpc.NewServer(append(ServerOptions(),
-		// Most connections wait, and need no buffers for that.
-		grpc.ReadBufferSize(4<<10), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(4<<10), // of each connection, most of which wait
 		grpc.Creds(peerCredentials{}),
 		grpc.UnaryInterceptor(func(
 			ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,

@@ -117,7 +117,9 @@ func TestFollowersOfUsers(t *testing.T) {
 func TestMessagesOfLogsAreSmall(t *testing.T) {
 	long := strings.Repeat("x", 3*mostText+1) + "\n"
 	chunks := []tail.Chunk{
-		{Worker: "a-0", Text: []byte("first\n")}, {Worker: "b-0", Notice: "a notice"}, {Worker: "a-0", Text: []byte(long)},
+		{Worker: "a-0", Text: []byte("first\n")},
+		{Worker: "b-0", Notice: "a notice"},
+		{Worker: "a-0", Text: []byte(long)},
 		{Worker: "a-0", Text: []byte("last\n")},
 	}
 	var text strings.Builder

@@ -62,7 +62,7 @@ func (r *clientReader) arrived() error {
 	r.in.Compact()
 	r.keepInput()
 	r.startCalls()
-	r.client.env.shed(&r.work)
+	r.client.env.shed(&r.work, false)
 	r.work.Do()
 	r.client.out.Pause()
 	r.client.guard.noteHead(r.in.Head(), r.client.live.lastHeard())
@@ -82,7 +82,7 @@ func (r *clientReader) keepInput() {
 	if r.client.guard.keepInput(n, e.mostWithInput(p)) {
 		return
 	}
-	e.shed(&r.work)
+	e.shed(&r.work, true)
 	if !r.client.guard.keepInput(n, e.mostWithInput(p)) {
 		r.client.kill(errMemory)
 	}
@@ -139,10 +139,10 @@ func (r *clientReader) mayBegin(f *frames.Frame) bool {
 	if r.client.account.MayBegin(r.client.live.lastHeard()) {
 		return true
 	}
+	r.keepInput()
 	r.startCalls()
 	r.work.Do()
 	r.client.guard.head.Store(0) // the delay is not the client's
-	r.keepInput()
 	r.client.env.log.Limited("resets and refused calls: calls are started one by one", r.client.account.Peer())
 	r.client.account.Wait()
 	r.client.hear()

@@ -29,10 +29,16 @@ func (e *env) mostWithInput(p *peers.Peer) int64 {
 	return most
 }
 
-// shed terminates calls if too much is kept. It is called by readers, which hold no lock.
-func (s *crowd) shed(w *deferred.Work) {
+// shed terminates calls if too much is kept. If another reader does so, it returns at once, or with await when that is
+// done. It is called by readers, which hold no lock.
+func (s *crowd) shed(w *deferred.Work, await bool) {
 	most := int64(s.env.opts.MaxBuffered)
-	if s.env.peers.Kept() <= most/4*shedAbove || !s.shedding.TryLock() {
+	if s.env.peers.Kept() <= most/4*shedAbove {
+		return
+	}
+	if await {
+		s.shedding.Lock()
+	} else if !s.shedding.TryLock() {
 		return
 	}
 	defer s.shedding.Unlock()

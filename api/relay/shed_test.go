@@ -9,8 +9,10 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
 	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/peers"
+	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // memory is the MaxBuffered of the relays in these tests.
@@ -119,9 +121,15 @@ func awaitRead(t *testing.T, r *Relay, address string, inPart bool) {
 		greedy := nc.RemoteAddr().(*net.TCPAddr).IP.String() == "127.0.0.1"
 		return c.err() == nil && greedy && (unread(t, nc) || inPart && c.guard.head.Load() == 0)
 	}
-	for deadline := time.Now().Add(patience); slices.ContainsFunc(r.clients.all(), waits); time.Sleep(time.Millisecond) {
+	awaitThat(t, "input is not read", func() bool { return !slices.ContainsFunc(r.clients.all(), waits) })
+}
+
+// awaitThat waits until a condition holds. Otherwise it fails with the text.
+func awaitThat(t *testing.T, otherwise string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("input is not read")
+			t.Fatal(otherwise)
 		}
 	}
 }
@@ -156,21 +164,22 @@ func TestEverythingKeptIsBounded(t *testing.T) {
 			for _, client := range hoarders {
 				_ = client.Close()
 			}
-			for deadline := time.Now().Add(patience); r.peers.Kept() > 0; time.Sleep(time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatalf("%d bytes are kept for nobody", r.peers.Kept())
-				}
-			}
+			awaitThat(t, "something is kept for nobody", func() bool { return r.peers.Kept() == 0 })
 		})
 	}
 }
 
-// Input is bounded even if nothing is freed in time, as while another reader still frees memory, and then one peer
-// cannot use all of it.
+// Input is bounded even if nothing is freed in time, and then one peer cannot use all of it.
 func TestInputIsBoundedBeforeMemoryIsFreed(t *testing.T) {
 	b := newRawBackend(t)
-	r, addr := startRelay(t, Options{MaxBuffered: memory, BackendSilence: time.Minute}, b.endpoint)
-	r.clients.shedding.Lock()
+	registry := services.New(services.Options{})
+	registry.Add(b.endpoint, serviceName)
+	r, err := New(Options{Registry: registry, MaxBuffered: memory, BackendSilence: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.shed = func(*deferred.Work, bool) {}
+	addr := serveRelay(t, r)
 	stop := watchHeld(r, peers.Input)
 	input := keeping[peers.Input]
 	for range input.conns {
@@ -187,15 +196,11 @@ func TestInputIsBoundedBeforeMemoryIsFreed(t *testing.T) {
 	kept := func(c *clientConn) bool {
 		return c.account.Peer() != r.peers.Largest() && c.account.KeptOf(peers.Input) > 0
 	}
-	for deadline := time.Now().Add(patience); !slices.ContainsFunc(r.clients.all(), kept); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the input of a modest client is not kept")
-		}
-	}
+	awaitThat(t, "the input of a modest client is not kept",
+		func() bool { return slices.ContainsFunc(r.clients.all(), kept) })
 	_, _ = modest.Write(ping[2:])
 	backend.answer(1)
 	modest.wantStatus(1, 0)
-	r.clients.shedding.Unlock()
 	if all, of := stop(); all > memory || of < memory/8*6 {
 		t.Errorf("%d bytes were kept, %d of them input, want %d at most and %d at least", all, of, memory, memory/8*6)
 	}
