@@ -150,6 +150,7 @@ func TestEverythingKeptIsBounded(t *testing.T) {
 			for range c.conns {
 				client := rawClient(t, addr, http2.Setting{ID: http2.SettingInitialWindowSize})
 				client.must(client.Conn.(*net.TCPConn).SetReadBuffer(4 << 10))
+				client.greedy = true
 				c.keep(client, backend)
 				hoarders = append(hoarders, client)
 			}
@@ -184,6 +185,7 @@ func TestInputIsBoundedBeforeMemoryIsFreed(t *testing.T) {
 	input := keeping[peers.Input]
 	for range input.conns {
 		client := rawClient(t, addr)
+		client.greedy = true
 		input.keep(client, nil)
 	}
 	awaitRead(t, r, addr, true)
