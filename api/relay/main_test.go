@@ -53,6 +53,9 @@ func startRelay(t testing.TB, o Options, endpoints ...*services.Endpoint) (*Rela
 	if o.Registry == nil {
 		o.Registry = services.New(services.Options{})
 	}
+	if o.HeadTimeout == 0 { // a client of the test may be slow on a busy machine
+		o.HeadTimeout = patience
+	}
 	for _, e := range endpoints {
 		o.Registry.Add(e, serviceName)
 	}
