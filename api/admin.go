@@ -53,9 +53,11 @@ type Admin struct {
 
 // NewAdminServer returns the server for the admin socket. It serves the admin service, the registry, the business
 // service and reflection. Calls of any user other than root and this process's own user fail with
-// PERMISSION_DENIED.
+// PERMISSION_DENIED, and streams beyond [MaxFollowed] with RESOURCE_EXHAUSTED.
 func NewAdminServer(admin *Admin, business proto.MyBusinessServiceServer) *grpc.Server {
+	var open followers
 	srv := grpc.NewServer(append(ServerOptions(),
+		grpc.ReadBufferSize(4<<10), // of each connection, most of which wait
 		grpc.Creds(peerCredentials{}),
 		grpc.UnaryInterceptor(func(
 			ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
@@ -67,11 +69,18 @@ func NewAdminServer(admin *Admin, business proto.MyBusinessServiceServer) *grpc.
 			return next(ctx, req)
 		}),
 		grpc.StreamInterceptor(func(
-			srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler,
+			srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler,
 		) error {
 			ctx, err := authorize(stream.Context())
 			if err != nil {
 				return err
+			}
+			if endless[info.FullMethod] {
+				leave, err := open.enter(supervisor.OperatorOf(ctx).UID)
+				if err != nil {
+					return err
+				}
+				defer leave()
 			}
 			return next(srv, authorizedStream{stream, ctx})
 		}))...)

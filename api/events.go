@@ -19,35 +19,33 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/reactions"
 )
 
-// eventsAtOnce is the maximum number of events in one message.
-const eventsAtOnce = 256
+// eventsAtOnce is the maximum number of events in one message. It keeps messages small: see mostText.
+const eventsAtOnce = 64
 
 // Events sends the recorded events that the request selects, at least one message, and with follow the new ones. A
-// client that reads slowly delays only its own stream.
+// client that reads slowly delays only its own stream, for which few events are kept in memory.
 func (a *Admin) Events(req *adminpb.EventsRequest, stream grpc.ServerStreamingServer[adminpb.EventsResponse]) error {
 	q := QueryOf(req)
-	entries, last, err := history.Recorded(a.Store, q.After)
+	s, err := history.Look(a.Store, q)
 	if err != nil {
 		return eventsError(stream.Context(), err)
 	}
-	if q.After > last {
+	if q.After > s.Last {
 		return status.Error(codes.OutOfRange, fmt.Sprintf(
-			"the history ends at event %d: it goes on from a backup, or event %d is of another state", last, q.After))
+			"the history ends at event %d: it goes on from a backup, or event %d is of another state", s.Last, q.After))
 	}
-	if err := a.checkNames(q.Names, entries); err != nil {
-		return err
+	for _, name := range s.Unknown { // of the history; it may be that of a worker or a unit
+		if _, err := a.Supervisor.Select(false, name); err != nil {
+			return status.Error(codes.NotFound, err.Error())
+		}
 	}
-	dropped := uint64(0)
-	if q.After > 0 {
-		dropped = last - q.After - uint64(len(entries))
-	}
-	if err := sendEvents(stream, q.Filter(entries), dropped, last); err != nil {
-		return err
+	if err := a.sendRecorded(stream, q, s); err != nil {
+		return eventsError(stream.Context(), err)
 	}
 	if !req.GetFollow() {
 		return nil
 	}
-	err = history.Follow(stream.Context(), a.Store, last, func(entries []records.Entry, dropped uint64) error {
+	err = history.Follow(stream.Context(), a.Store, s.Last, func(entries []records.Entry, dropped uint64) error {
 		newest := entries[len(entries)-1].Seq
 		entries = slices.DeleteFunc(entries, func(e records.Entry) bool { return !q.Match(e) })
 		if len(entries) == 0 && dropped == 0 {
@@ -70,18 +68,23 @@ func QueryOf(req *adminpb.EventsRequest) history.Query {
 	return q
 }
 
-// checkNames returns NOT_FOUND for a name that is that of no worker or unit now, and of none in the history.
-func (a *Admin) checkNames(names []string, entries []records.Entry) error {
-	for _, name := range names {
-		q := history.Query{Names: []string{name}, Last: -1}
-		if slices.ContainsFunc(entries, q.Match) {
-			continue
-		}
-		if _, err := a.Supervisor.Select(false, name); err != nil {
-			return status.Error(codes.NotFound, err.Error())
-		}
+// sendRecorded sends the recorded events of a survey, and at least one message.
+func (a *Admin) sendRecorded(
+	stream grpc.ServerStreamingServer[adminpb.EventsResponse], q history.Query, s history.Survey,
+) error {
+	dropped, sent := uint64(0), uint64(0)
+	if q.After > 0 {
+		dropped = s.Last - q.After - s.Recorded
 	}
-	return nil
+	lost, err := s.Pass(a.Store, q, func(entries []records.Entry, until uint64) error {
+		err := sendEvents(stream, entries, dropped, until)
+		dropped, sent = 0, until
+		return err
+	})
+	if err == nil && (lost > 0 || sent < s.Last || sent == 0) {
+		err = sendEvents(stream, nil, dropped+lost, s.Last)
+	}
+	return err
 }
 
 // sendEvents sends the entries, and at least one message. last is the number of the last event that was looked at.

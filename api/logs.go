@@ -54,15 +54,7 @@ func SendLogs(
 			return err
 		}
 	}
-	err = hub.Copy(ctx, sources, query, func(chunks []tail.Chunk) error {
-		resp := &adminpb.LogsResponse{}
-		for _, c := range chunks {
-			resp.Texts = append(resp.Texts, &adminpb.LogText{
-				Worker: c.Worker, Text: c.Text, Time: timestamp(c.Time), Notice: sendable(c.Notice),
-			})
-		}
-		return send(resp)
-	})
+	err = hub.Copy(ctx, sources, query, func(chunks []tail.Chunk) error { return sendChunks(chunks, send) })
 	switch {
 	case errors.Is(err, tail.ErrNoPrevious):
 		return status.Error(codes.NotFound, err.Error())
@@ -74,6 +66,31 @@ func SendLogs(
 		return status.FromContextError(ctx.Err()).Err()
 	}
 	return err
+}
+
+// mostText bounds the text in one message, so that gRPC encodes it in a buffer of 32 KiB. Its next larger buffers have
+// a megabyte, and a client that does not read keeps two.
+const mostText = 30 << 10
+
+// sendChunks sends chunks in as many messages as are needed.
+func sendChunks(chunks []tail.Chunk, send func(*adminpb.LogsResponse) error) error {
+	resp, size := &adminpb.LogsResponse{}, 0
+	for _, c := range chunks {
+		for first := true; first || len(c.Text) > 0; first = false {
+			text := c.Text[:min(len(c.Text), mostText)]
+			if c.Text = c.Text[len(text):]; size+len(text) > mostText {
+				if err := send(resp); err != nil {
+					return err
+				}
+				resp, size = &adminpb.LogsResponse{}, 0
+			}
+			size += len(text)
+			resp.Texts = append(resp.Texts, &adminpb.LogText{
+				Worker: c.Worker, Text: text, Time: timestamp(c.Time), Notice: sendable(c.Notice),
+			})
+		}
+	}
+	return send(resp)
 }
 
 // logQuery checks a request.

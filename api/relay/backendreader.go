@@ -63,7 +63,7 @@ func (r *backendReader) arrived() error {
 		err = r.fault(err)
 	}
 	r.in.Compact()
-	r.backend.env.shed(&r.work)
+	r.backend.env.shed(&r.work, false)
 	r.work.Do()
 	if err == nil {
 		err = r.backend.err()

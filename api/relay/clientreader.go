@@ -46,7 +46,7 @@ func (r *clientReader) serve() {
 	r.loseAll()
 	r.work.Do()
 	r.in.Drop()
-	r.client.guard.keepInput(r.in.Kept())
+	r.keepInput() // none
 	r.client.out.Stop()
 	_ = nc.Close() // not TLS, whose Close would wait for a client that does not read
 }
@@ -60,16 +60,32 @@ func (r *clientReader) arrived() error {
 		err = r.fault(err)
 	}
 	r.in.Compact()
+	r.keepInput()
 	r.startCalls()
-	r.client.env.shed(&r.work)
+	r.client.env.shed(&r.work, false)
 	r.work.Do()
 	r.client.out.Pause()
-	r.client.guard.keepInput(r.in.Kept())
 	r.client.guard.noteHead(r.in.Head(), r.client.live.lastHeard())
 	if err == nil {
 		err = r.client.err()
 	}
 	return err
+}
+
+// keepInput counts the input that waits for more. If there is no memory for it, the connection ends.
+func (r *clientReader) keepInput() {
+	n, e := r.in.Kept(), r.client.env
+	if n == r.client.guard.input {
+		return
+	}
+	p := r.client.account.Peer()
+	if r.client.guard.keepInput(n, e.mostWithInput(p)) {
+		return
+	}
+	e.shed(&r.work, true)
+	if !r.client.guard.keepInput(n, e.mostWithInput(p)) {
+		r.client.kill(errMemory)
+	}
 }
 
 // fault reports a violation of the protocol to the client and ends its calls. It returns nil if the reader must go
@@ -123,6 +139,7 @@ func (r *clientReader) mayBegin(f *frames.Frame) bool {
 	if r.client.account.MayBegin(r.client.live.lastHeard()) {
 		return true
 	}
+	r.keepInput()
 	r.startCalls()
 	r.work.Do()
 	r.client.guard.head.Store(0) // the delay is not the client's

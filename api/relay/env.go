@@ -148,8 +148,9 @@ type env struct {
 	// The methods of the local server by path, and its policies by service.
 	localMethods  map[string]bool
 	localPolicies map[string]*services.Policy
-	// shed terminates calls if too much is kept for clients. Readers call it, and hold no lock then.
-	shed func(w *deferred.Work)
+	// shed terminates calls if too much is kept for clients. If another reader does so, it returns at once, or with
+	// await when that is done. Readers call it, and hold no lock then.
+	shed func(w *deferred.Work, await bool)
 }
 
 // now returns the time on the relay's clock, which starts at 0 in New.

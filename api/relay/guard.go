@@ -95,12 +95,19 @@ func (g *guard) headLate(now, most time.Duration) bool {
 	return since != 0 && now-since > most
 }
 
-// keepInput counts the n bytes that are kept for an incomplete frame and for an incomplete header block.
-func (g *guard) keepInput(n int) {
-	if n != g.input {
-		g.account.Keep(peers.Input, n-g.input)
-		g.input = n
+// keepInput counts the n bytes that are kept for an incomplete frame and for an incomplete header block. If these are
+// more than before, and more than most bytes would be kept for all clients then, it changes nothing and returns false.
+func (g *guard) keepInput(n int, most int64) bool {
+	switch more := n - g.input; {
+	case more > 0:
+		if !g.account.Reserve(peers.Input, more, most) {
+			return false
+		}
+	case more < 0:
+		g.account.Keep(peers.Input, more)
 	}
+	g.input = n
+	return true
 }
 
 // keepOutput counts the n bytes of output that the socket has not accepted. conn.mu is held.

@@ -53,11 +53,14 @@ func TestGuardOfHeads(t *testing.T) {
 	if g.headLate(3*time.Second, 2*time.Second) || !g.headLate(4*time.Second, 2*time.Second) {
 		t.Error("the head does not count from its first byte")
 	}
-	if g.keepInput(100); g.account.KeptOf(peers.Input) != 100 {
+	if !g.keepInput(100, 100) || g.account.KeptOf(peers.Input) != 100 {
 		t.Errorf("%d bytes are counted for a frame in part", g.account.KeptOf(peers.Input))
 	}
+	if g.keepInput(101, 100) || g.account.KeptOf(peers.Input) != 100 {
+		t.Errorf("%d bytes are counted for a frame in part, beyond the limit", g.account.KeptOf(peers.Input))
+	}
 	g.noteHead(false, 5*time.Second)
-	if g.keepInput(0); g.headLate(time.Hour, 2*time.Second) || g.account.Kept() != 0 {
+	if !g.keepInput(0, 0) || g.headLate(time.Hour, 2*time.Second) || g.account.Kept() != 0 {
 		t.Error("a whole frame counts as a head in part")
 	}
 }

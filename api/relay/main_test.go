@@ -53,6 +53,9 @@ func startRelay(t testing.TB, o Options, endpoints ...*services.Endpoint) (*Rela
 	if o.Registry == nil {
 		o.Registry = services.New(services.Options{})
 	}
+	if o.HeadTimeout == 0 { // a client of the test may be slow on a busy machine
+		o.HeadTimeout = patience
+	}
 	for _, e := range endpoints {
 		o.Registry.Add(e, serviceName)
 	}
@@ -60,6 +63,12 @@ func startRelay(t testing.TB, o Options, endpoints ...*services.Endpoint) (*Rela
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r, serveRelay(t, r)
+}
+
+// serveRelay has a relay serve until the end of the test, and returns its address.
+func serveRelay(t testing.TB, r *Relay) string {
+	t.Helper()
 	l := listen(t)
 	done := make(chan struct{})
 	go func() {
@@ -70,7 +79,7 @@ func startRelay(t testing.TB, o Options, endpoints ...*services.Endpoint) (*Rela
 		r.closeEmpty(t)
 		<-done
 	})
-	return r, l.Addr().String()
+	return l.Addr().String()
 }
 
 // closeEmpty closes the relay and checks that nothing is left.

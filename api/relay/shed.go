@@ -8,8 +8,10 @@ import (
 // The memory kept for clients is bounded for all of them together. Above three quarters of Options.MaxBuffered, the
 // relay terminates calls until five eighths are in use: calls of the peer that holds the most, on that peer's
 // connection that holds the most, the largest calls first. So a peer that holds little loses nothing to a peer that
-// holds much. The use can exceed MaxBuffered itself, at which every client with queued data is stopped, only by the
-// data that one read of each connection can bring.
+// holds much. Input that has arrived in part is never kept beyond MaxBuffered: it is counted before the connection is
+// read again, and if there is no memory for it, the connection ends. With the other kinds of memory, the use can exceed
+// MaxBuffered, at which every client with queued data is stopped, only by the data that one read of each connection can
+// bring. While a reader handles what it has read, it uses a buffer of 64 KiB that is not counted.
 const (
 	shedAbove = 3 // quarters
 	shedTo    = 5 // eighths
@@ -17,10 +19,26 @@ const (
 	mostShedding = 64
 )
 
-// shed terminates calls if too much is kept. It is called by readers, which hold no lock.
-func (s *crowd) shed(w *deferred.Work) {
+// mostWithInput returns the limit of the memory kept for all clients beyond which no input of the peer is kept. The
+// last eighth is for peers that hold at most half of what is kept.
+func (e *env) mostWithInput(p *peers.Peer) int64 {
+	most := int64(e.opts.MaxBuffered)
+	if p.Kept() > e.peers.Kept()/2 {
+		return most / 8 * 7
+	}
+	return most
+}
+
+// shed terminates calls if too much is kept. If another reader does so, it returns at once, or with await when that is
+// done. It is called by readers, which hold no lock.
+func (s *crowd) shed(w *deferred.Work, await bool) {
 	most := int64(s.env.opts.MaxBuffered)
-	if s.env.peers.Kept() <= most/4*shedAbove || !s.shedding.TryLock() {
+	if s.env.peers.Kept() <= most/4*shedAbove {
+		return
+	}
+	if await {
+		s.shedding.Lock()
+	} else if !s.shedding.TryLock() {
 		return
 	}
 	defer s.shedding.Unlock()

@@ -2,13 +2,17 @@ package relay
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 
+	"github.com/core-tools/hsu-master/api/relay/deferred"
+	"github.com/core-tools/hsu-master/api/relay/frames"
 	"github.com/core-tools/hsu-master/api/relay/peers"
+	"github.com/core-tools/hsu-master/supervisor/services"
 )
 
 // memory is the MaxBuffered of the relays in these tests.
@@ -20,37 +24,38 @@ const memory = 8 << 20
 var keeping = [peers.Kinds]struct {
 	name  string
 	conns int   // that keep about twice the limit
+	most  int64 // bytes kept at any time
 	least int64 // bytes kept at some time, fewer than sent because of sockets and closed connections
 	keep  func(client, backend *peer)
 }{
-	peers.Data: {"data", 5, memory / 2, func(client, backend *peer) {
+	peers.Data: {"data", 5, memory / 8 * 9, memory / 2, func(client, backend *peer) {
 		answerAll(client, backend, 60, func(id uint32) {
 			for range 4 {
 				backend.must(backend.WriteData(id, false, make([]byte, 16_000)))
 			}
 		})
 	}},
-	peers.Headers: {"headers of requests", 8, memory / 2, func(client, _ *peer) {
+	peers.Headers: {"headers of requests", 8, memory / 8 * 9, memory / 2, func(client, _ *peer) {
 		for i := range uint32(200) {
 			client.call(2*i+1, false, "x", strings.Repeat("y", 12_000))
 		}
 	}},
-	peers.Trailers: {"trailers", 8, memory / 2, func(client, backend *peer) {
+	peers.Trailers: {"trailers", 8, memory / 8 * 9, memory / 2, func(client, backend *peer) {
 		answerAll(client, backend, 200, func(id uint32) {
 			backend.must(backend.WriteData(id, false, []byte{0, 0, 0, 0, 0}))
 			backend.headers(id, true, "grpc-status", "0", "x", strings.Repeat("y", 12_000))
 		})
 	}},
-	peers.Output: {"output", 2, 1 << 20, func(client, backend *peer) {
+	peers.Output: {"output", 2, memory / 8 * 9, 1 << 20, func(client, backend *peer) {
 		answerAll(client, backend, 600, func(id uint32) {
 			backend.headers(id, true, "grpc-status", "0", "x", strings.Repeat("y", 12_000))
 		})
 	}},
-	peers.Input: {"input", 160, memory / 2, func(client, _ *peer) {
+	peers.Input: {"input", 160, memory, memory / 2, func(client, _ *peer) {
 		client.must(client.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: make([]byte, 16<<10)}))
 		_, _ = client.Write([]byte{0}) // the first byte of the CONTINUATION frame
 	}},
-	peers.Calls: {"calls", 16, memory / 2, func(client, _ *peer) {
+	peers.Calls: {"calls", 16, memory / 8 * 9, memory / 2, func(client, _ *peer) {
 		for i := range uint32(1000) {
 			client.call(2*i+1, false)
 		}
@@ -73,27 +78,59 @@ func answerAll(client, backend *peer, n int, rest func(id uint32)) {
 // kind.
 func watchHeld(r *Relay, kind peers.Kind) (stop func() (all, of int64)) {
 	var all, of int64
+	sample := func() {
+		all = max(all, r.peers.Kept())
+		sum := int64(0)
+		for _, c := range r.clients.all() {
+			sum += int64(c.account.KeptOf(kind))
+		}
+		of = max(of, sum)
+	}
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
 		for {
 			select {
 			case <-done:
+				sample()
 				return
 			case <-time.After(time.Millisecond):
+				sample()
 			}
-			all = max(all, r.peers.Kept())
-			sum := int64(0)
-			for _, c := range r.clients.all() {
-				sum += int64(c.account.KeptOf(kind))
-			}
-			of = max(of, sum)
 		}
 	}()
 	return func() (int64, int64) {
 		close(done)
 		<-ended
 		return all, of
+	}
+}
+
+// awaitRead waits until the relay has read all that its clients have sent, and handled it if it ends with the
+// beginning of a frame.
+func awaitRead(t *testing.T, r *Relay, address string, inPart bool) {
+	t.Helper()
+	last := rawClientFrom(t, "127.0.0.2", address) // the relay accepts connections in their order
+	last.must(last.WritePing(false, [8]byte{1}))
+	next(last, func(f http2.Frame) bool { p, ok := f.(*http2.PingFrame); return ok && p.IsAck() })
+	_ = last.Close()
+	waits := func(c *clientConn) bool {
+		c.mu.Lock()
+		nc := c.socket.Conn
+		c.mu.Unlock()
+		greedy := nc.RemoteAddr().(*net.TCPAddr).IP.String() == "127.0.0.1"
+		return c.err() == nil && greedy && (unread(t, nc) || inPart && c.guard.head.Load() == 0)
+	}
+	awaitThat(t, "input is not read", func() bool { return !slices.ContainsFunc(r.clients.all(), waits) })
+}
+
+// awaitThat waits until a condition holds. Otherwise it fails with the text.
+func awaitThat(t *testing.T, otherwise string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(otherwise)
+		}
 	}
 }
 
@@ -113,24 +150,60 @@ func TestEverythingKeptIsBounded(t *testing.T) {
 			for range c.conns {
 				client := rawClient(t, addr, http2.Setting{ID: http2.SettingInitialWindowSize})
 				client.must(client.Conn.(*net.TCPConn).SetReadBuffer(4 << 10))
+				client.greedy = true
 				c.keep(client, backend)
 				hoarders = append(hoarders, client)
 			}
 			backend.answer(1)
 			modest.wantStatus(1, 0)
+			awaitRead(t, r, addr, peers.Kind(kind) == peers.Input)
 			all, of := stop()
-			if all > memory*9/8 || of < c.least {
+			if all > c.most || of < c.least {
 				t.Errorf("%d bytes were kept, %d of them %s, want %d at most and %d at least",
-					all, of, c.name, memory*9/8, c.least)
+					all, of, c.name, c.most, c.least)
 			}
 			for _, client := range hoarders {
 				_ = client.Close()
 			}
-			for deadline := time.Now().Add(patience); r.peers.Kept() > 0; time.Sleep(time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatalf("%d bytes are kept for nobody", r.peers.Kept())
-				}
-			}
+			awaitThat(t, "something is kept for nobody", func() bool { return r.peers.Kept() == 0 })
 		})
+	}
+}
+
+// Input is bounded even if nothing is freed in time, and then one peer cannot use all of it.
+func TestInputIsBoundedBeforeMemoryIsFreed(t *testing.T) {
+	b := newRawBackend(t)
+	registry := services.New(services.Options{})
+	registry.Add(b.endpoint, serviceName)
+	r, err := New(Options{Registry: registry, MaxBuffered: memory, BackendSilence: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.shed = func(*deferred.Work, bool) {}
+	addr := serveRelay(t, r)
+	stop := watchHeld(r, peers.Input)
+	input := keeping[peers.Input]
+	for range input.conns {
+		client := rawClient(t, addr)
+		client.greedy = true
+		input.keep(client, nil)
+	}
+	awaitRead(t, r, addr, true)
+	modest := rawClientFrom(t, "127.0.0.2", addr)
+	modest.call(1, true)
+	backend := b.accept()
+	next(backend, anyHeaders)
+	ping := frames.AppendPing(nil, false, [8]byte{})
+	_, _ = modest.Write(ping[:2])
+	kept := func(c *clientConn) bool {
+		return c.account.Peer() != r.peers.Largest() && c.account.KeptOf(peers.Input) > 0
+	}
+	awaitThat(t, "the input of a modest client is not kept",
+		func() bool { return slices.ContainsFunc(r.clients.all(), kept) })
+	_, _ = modest.Write(ping[2:])
+	backend.answer(1)
+	modest.wantStatus(1, 0)
+	if all, of := stop(); all > memory || of < memory/8*6 {
+		t.Errorf("%d bytes were kept, %d of them input, want %d at most and %d at least", all, of, memory, memory/8*6)
 	}
 }

@@ -289,6 +289,8 @@ func eventsError(err error) error {
 		return hint(said, `"hsu-master worker list" lists the workers`)
 	case codes.OutOfRange:
 		return hint(said, "leave --after out to read from the beginning")
+	case codes.ResourceExhausted:
+		return tooManyStreams(said)
 	case codes.Unimplemented:
 		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
 	default:

@@ -159,10 +159,17 @@ func logsError(err error) error {
 		return hint(text, `"hsu-master worker list" lists the workers`)
 	case codes.FailedPrecondition:
 		return text
+	case codes.ResourceExhausted:
+		return tooManyStreams(text)
 	case codes.Unimplemented:
 		return hint(errors.New("the running master is of an older release"), "restart it, its workers keep running")
 	}
 	return fmt.Errorf("ask the master: %w", text)
+}
+
+// tooManyStreams returns the error for the user of a master that serves no further stream.
+func tooManyStreams(said error) error {
+	return hint(said, "end some commands that follow or watch; one of them can follow several workers")
 }
 
 // offlineLog returns the worker of a record, which does not say where its output goes.

@@ -103,6 +103,9 @@ func (w *watch) follow(ctx context.Context) error {
 			return nil //nolint:nilerr // it was interrupted
 		case !w.begun, errors.Is(err, fs.ErrPermission), status.Code(err) == codes.Unimplemented,
 			status.Code(err) == codes.PermissionDenied:
+			if status.Code(err) == codes.ResourceExhausted {
+				return tooManyStreams(errors.New(printable(status.Convert(err).Message())))
+			}
 			if _, isStatus := status.FromError(err); isStatus {
 				return registryError(err)
 			}

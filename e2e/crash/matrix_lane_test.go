@@ -31,7 +31,11 @@ func (l *lane) ready(op *operation) error {
 	if l.rig != nil {
 		return nil
 	}
-	r, err := newRig(l.t, l.base, workersOfATrial)
+	base := l.base
+	if op.onDisk {
+		base = l.disk
+	}
+	r, err := newRig(l.t, base, workersOfATrial)
 	if err != nil {
 		return err
 	}
@@ -40,6 +44,11 @@ func (l *lane) ready(op *operation) error {
 	r.fromFile, r.restart, r.further, r.gated = op.file, op.restart, op.further, op.gated
 	if op.hooks {
 		if err := r.addHooks(); err != nil {
+			return err
+		}
+	}
+	if op.scheduled {
+		if err := r.addScheduled(); err != nil {
 			return err
 		}
 	}

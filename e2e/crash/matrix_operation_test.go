@@ -27,6 +27,7 @@ type operation struct {
 	gated            bool // the file has two units, of which one depends on the other
 	hooks            bool // the unit has hooks; with file only
 	events           bool // the masters run commands for events; with file only
+	scheduled        bool // the file has a unit with a schedule
 	registry         bool // the masters serve the module registry, where the workers publish themselves; with file only
 	flags            []string
 	environ          []string
@@ -43,6 +44,7 @@ type operation struct {
 	// command: the operation is a user's command while no master runs.
 	command func(r *rig) []string
 	cgroups bool
+	onDisk  bool // the state is on a disk, not in memory
 	// linger is how long acts may follow that belong to the operation.
 	linger func(at moment) time.Duration
 	// mayEnd reports which workers the operation stops.

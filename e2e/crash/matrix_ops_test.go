@@ -67,7 +67,8 @@ func operations() []*operation {
 	return slices.Concat(ops, operationsWithDependencies(), operationsOnTheSet(), operationsOnUnits(),
 		operationsOfVerbs(), operationsOfRestarts(), operationsOnTheProgram(), operationsOnEssentials(),
 		operationsOfTheGateway(), operationsOnTheState(), operationsOnCgroups(), operationsWithHelpers(),
-		operationsWithHooks(), operationsWithEventCommands(), operationsWithNotifications(), operationsOfModules())
+		operationsWithHooks(), operationsWithEventCommands(), operationsWithNotifications(), operationsOfModules(),
+		operationsOnLogs(), operationsOfSchedules())
 }
 
 func theSecondEnds(worker string) bool { return worker == "worker-1" }

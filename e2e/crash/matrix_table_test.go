@@ -15,6 +15,7 @@ import (
 // elsewhere returns the reason why no operation here passes a point; empty if one does.
 func elsewhere(p crashpoint.Point) string {
 	cgroups := []crashpoint.Point{crashpoint.Cgroup, crashpoint.CgroupKill, crashpoint.CgroupGone}
+	collapsing := []crashpoint.Point{crashpoint.LogBlank, crashpoint.LogBlankSync, crashpoint.LogCollapse}
 	limits := []crashpoint.Point{crashpoint.CgroupMove, crashpoint.CgroupEnable, crashpoint.CgroupLimit}
 	switch {
 	case slices.Contains(append(cgroups, limits...), p) && operationsOnCgroups() == nil:
@@ -23,9 +24,10 @@ func elsewhere(p crashpoint.Point) string {
 		return "the cgroups of version 2 have no controllers here"
 	case p == crashpoint.Scope:
 		return "the masters here are no services of systemd: the tests of e2e/systemd kill one at this point"
-	case strings.HasPrefix(string(p), "log-") && p != crashpoint.LogOpen:
-		return "the tests of supervisor/logs/rotate kill at each point of a rotation, and no worker here truncates " +
-			"its log"
+	case slices.Contains([]crashpoint.Point{crashpoint.LogTruncate, crashpoint.LogRest}, p):
+		return "the file systems here can make holes: the tests of supervisor/logs/rotate kill where they cannot"
+	case slices.Contains(collapsing, p) && !collapses():
+		return "the file system of temporary files cannot remove blocks of a file"
 	case row(p) == string(crashpoint.UnitFile) && underSystemd():
 		return "the systemd of this machine would load the unit"
 	}

@@ -43,7 +43,7 @@ func TestCrashMatrix(t *testing.T) {
 	for range laterSteps { // so that this process can read the state that the masters of the migration leave
 		migrations.All = append(migrations.All, migrations.Step{})
 	}
-	m := &matrix{t: t, base: trialFolder(t), lanes: number(t, "LANES", 6), failures: 10}
+	m := &matrix{t: t, base: trialFolder(t, ramDisk), disk: trialFolder(t, ""), lanes: number(t, "LANES", 6), failures: 10}
 	budget := time.Duration(number(t, "BUDGET", 0)) * time.Minute
 	var ops []*operation
 	for _, op := range operations() {
@@ -174,7 +174,8 @@ func triplesOf(twos []outcome, n int, rng *rand.Rand) [][]trial {
 // matrix runs trials, several at a time.
 type matrix struct {
 	t        *testing.T
-	base     string
+	base     string // the folder of the rigs
+	disk     string // likewise, on a disk
 	lanes    int
 	mu       sync.Mutex
 	failures int       // failures that are still reported in full

@@ -65,26 +65,29 @@ func (r *rig) plant(id string) error {
 	}
 	change := disguises[r.decoy.times%len(disguises)]
 	r.decoy.times++
-	return r.edit(id, func(w *storepb.Worker) {
+	return r.edit(id, func(w *storepb.Worker) error {
+		if w.GetInstance() == nil {
+			return fmt.Errorf("the record of %s names no instance", id)
+		}
 		w.Instance.Pid = int32(r.decoy.PID) //nolint:gosec // a PID fits
 		w.Instance.Port, w.Port = int32(r.decoy.port), int32(r.decoy.port)
 		change(w, r.decoy.born)
+		return nil
 	})
 }
 
 // edit changes the record of a worker while no master runs. It edits the file itself, so that it works on a schema
 // of any version.
-func (r *rig) edit(id string, change func(*storepb.Worker)) error {
+func (r *rig) edit(id string, change func(*storepb.Worker) error) error {
 	return r.change(func(tx *bolt.Tx) error {
 		b := tx.Bucket(migrations.BucketWorkers)
 		var w storepb.Worker
 		if err := proto.Unmarshal(b.Get([]byte(id)), &w); err != nil {
 			return err
 		}
-		if w.GetInstance() == nil {
-			return fmt.Errorf("the record of %s names no instance", id)
+		if err := change(&w); err != nil {
+			return err
 		}
-		change(&w)
 		value, err := proto.Marshal(&w)
 		if err != nil {
 			return err

@@ -82,6 +82,9 @@ func (r *rig) wellAtRest(before offline) error {
 		if err := r.reportsWatched(state); err != nil {
 			return err
 		}
+		if err := r.scheduled.waits(state); err != nil {
+			return err
+		}
 		return errors.Join(r.workers.allRunning(state), r.swept())
 	})
 	if err != nil || ended {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,6 +37,7 @@ type rig struct {
 	always    []string       // flags of the runs with a file
 	gated     bool           // the last worker is that of another unit, [gate], which the first ones depend on
 	watches   string         // the unmanaged units of the file
+	scheduled *scheduled     // the unit with a schedule of the file; nil if there is none
 	mayWatch  bool           // a change of them was under way
 
 	masters       masters
@@ -46,6 +48,9 @@ type rig struct {
 	decoy         *stander
 
 	turn int // the next worker to be ended
+	// The lines that trials have written into a log, and when one has truncated it.
+	lines  int
+	shrunk time.Time
 	// before are the workers before the restart of their unit, and agreed is set if a master has agreed to that.
 	before map[string]entry
 	agreed bool
@@ -77,15 +82,15 @@ func number(t *testing.T, name string, otherwise int) int {
 // failures.
 const ramDisk = "/dev/shm"
 
-// trialFolder creates the parent folder of all rigs of a test, which is cleaned up however the test ends.
-func trialFolder(t *testing.T) string {
+// trialFolder creates the parent folder of all rigs of a test, which is cleaned up however the test ends: in base, or
+// where temporary files are if that is empty, or no RAM disk with room.
+func trialFolder(t *testing.T, base string) string {
 	t.Helper()
-	base := ""
 	var st unix.Statfs_t
-	if err := unix.Statfs(ramDisk, &st); err == nil && st.Type == unix.TMPFS_MAGIC &&
-		st.Bavail*uint64(st.Bsize) > 48<<20 && //nolint:gosec // a block size is positive
-		unix.Access(ramDisk, unix.W_OK) == nil {
-		base = ramDisk
+	if err := unix.Statfs(base, &st); err != nil || st.Type != unix.TMPFS_MAGIC ||
+		st.Bavail*uint64(st.Bsize) <= 48<<20 || //nolint:gosec // a block size is positive
+		unix.Access(base, unix.W_OK) != nil {
+		base = ""
 	}
 	dir, err := os.MkdirTemp(base, "hsu-e2e")
 	if err != nil {
@@ -175,7 +180,8 @@ func (r *rig) writeFile() error {
     replicas: %d
     environment: {TURN: "%d"}
     restart: %s
-%s%s%s%s`, command, replicas, r.turn, restart, r.hooks.keys(), further, r.watches, r.events.keys())
+%s%s%s%s%s`, command, replicas, r.turn, restart, r.hooks.keys(), further, r.watches, r.scheduled.unit(),
+		r.events.keys())
 	// Atomically: a reload may be under way.
 	if err := os.WriteFile(r.file()+".new", []byte(text), 0o600); err != nil {
 		return err

@@ -73,6 +73,10 @@ func (r *rig) inspect(mayEnd func(worker string) bool) (offline, error) {
 				r.checkWatched(w, fail)
 				continue
 			}
+			if r.scheduled != nil && w.ID == lateWorker {
+				r.scheduled.check(w, fail)
+				continue
+			}
 			o.records[w.ID] = w
 			r.workers.checkRecord(w, noted[w.ID], fail)
 			if w.Instance == nil {

@@ -206,7 +206,7 @@ func isCommand(id string, arguments []byte) bool {
 	_, _, hook := unit.HookOf(id)
 	// Without arguments it has just ended.
 	check := id == "" && (len(arguments) == 0 || bytes.Contains(arguments, []byte("\x00upgrade-check\x00")))
-	return hook || check || strings.HasPrefix(id, "on_event/")
+	return hook || check || strings.HasPrefix(id, "on_event/") || id == lateWorker
 }
 
 // ownPort returns the port that a worker has chosen itself and left for the test, 0 if there is none.

@@ -85,7 +85,7 @@ func TestTorture(t *testing.T) {
 	seed := uint64(number(t, "SEED", int(began.UnixNano()&0xffffffff))) //nolint:gosec // not negative
 	rounds, lanes, only := number(t, "N", 50), number(t, "LANES", 3), number(t, "HOST", 0)
 	t.Logf("SEED=%d", seed)
-	base := trialFolder(t)
+	base := trialFolder(t, ramDisk)
 	all := &score{actions: map[string]int{}}
 	hosts := make(chan int)
 	var wg sync.WaitGroup
@@ -109,12 +109,24 @@ func TestTorture(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	if rounds >= 2*roundsOfAHost && only == 0 {
+		all.checkActs(t)
+	}
 	text := fmt.Sprintf("%s\n%s on %s, %d hosts at a time, SEED=%d.\n",
 		all, time.Since(began).Round(time.Second), time.Now().Format(time.DateOnly), lanes, seed)
 	t.Logf("what was done, and what was found\n\n%s", text)
 	if path := os.Getenv("TORTURE_TABLE"); path != "" {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// checkActs fails if an act of the operator has never happened.
+func (c *score) checkActs(t *testing.T) {
+	for _, act := range deck(rand.New(rand.NewPCG(0, 0))) { //nolint:gosec // the order does not matter
+		if c.actions[act] == 0 {
+			t.Errorf("%q was never done, in %d rounds", act, c.rounds)
 		}
 	}
 }
@@ -365,11 +377,15 @@ func (v *victim) visit(a, b int) error {
 // the seed.
 func (v *victim) trouble(n int) error {
 	for range n {
-		kind, a, b := v.rng.IntN(185), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
+		kind, a, b := v.rng.IntN(230), v.rng.IntN(1<<20), v.rng.IntN(1<<20)
+		act := ""
+		if kind >= firstOfOperator {
+			act = v.operator.draw(v.rng)
+		}
 		if err := v.reap(); err != nil {
 			return err
 		}
-		err := v.whileUp(kind, a, b)
+		err := v.whileUp(kind, act, a, b)
 		if v.masters.running == nil {
 			err = errors.Join(err, v.whileDown(a, b))
 		}
@@ -404,16 +420,18 @@ func (v *victim) afterDeath(mayEnd func(worker string) bool) error {
 	return errors.Join(errs...)
 }
 
-func (v *victim) whileUp(kind, a, b int) error {
+// firstOfOperator is the first kind of the acts of the operator.
+const firstOfOperator = 145
+
+// whileUp does an act that is only possible while a master runs: act, or the one of that kind.
+func (v *victim) whileUp(kind int, act string, a, b int) error {
 	if v.masters.running == nil {
 		return nil
 	}
 	worker := v.anyWorker(a)
 	switch {
-	case kind >= 147:
-		return v.operate(a, b)
-	case kind >= 145:
-		return v.leaveByCommand(a%2 == 0)
+	case act != "":
+		return v.operate(act, a)
 	case kind >= 140:
 		v.grow()
 		return nil

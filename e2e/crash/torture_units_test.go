@@ -26,6 +26,7 @@ import (
 type wanted struct {
 	sleepers    int // of the file, even while a master runs without it
 	sleeperTurn int
+	startFirst  bool // a spare worker is started before one is replaced
 
 	signals int  // to reload, to the running master
 	undone  int  // reloads of that master that changed nothing, as far as they were dealt with
@@ -89,6 +90,9 @@ func (ws *workers) next() {
 func (v *victim) prepareFile() {
 	services, _ := json.Marshal([]string{"proto.MyBusinessService", echo.Service})
 	v.further = fmt.Sprintf("    start: {timeout: 15s}\n    services: %s\n", services)
+	if v.wanted.startFirst {
+		v.further += "    update: {order: start-first}\n"
+	}
 	c := &v.companions
 	if c.there && c.gatesWorks {
 		v.further += fmt.Sprintf("    depends_on: {%s: ready}\n", gate)
@@ -142,6 +146,20 @@ func (v *victim) changeFile(a, b int) error {
 	return nil
 }
 
+// reloadStartFirst has the running master replace the workers, with a spare one.
+func (v *victim) reloadStartFirst(a int) error {
+	if !v.fromFile {
+		return nil
+	}
+	v.turn++
+	v.wanted.startFirst = true
+	v.did(opStartFirst, v.turnOf("worker"))
+	v.prepareFile()
+	err := errors.Join(v.writeFile(), v.reload())
+	v.masters.pause(time.Duration(a%100) * time.Millisecond)
+	return err
+}
+
 // change changes the next content of the file.
 func (v *victim) change(a, b int) {
 	ws := &v.workers
@@ -155,6 +173,7 @@ func (v *victim) change(a, b int) {
 		}
 	case 1:
 		v.turn++
+		v.wanted.startFirst = false
 		v.did("reloaded with another environment", v.turnOf("worker"))
 	case 2:
 		v.wanted.sleepers = a % 4

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"syscall"
@@ -20,8 +21,33 @@ import (
 // Trouble by an operator: verbs on a worker and on a unit, and the upgrade of the running master. The verbs follow from
 // the seed; whether a master executes them may depend on the trouble that it has.
 
+// The acts of the operator, as the table names them. TestTorture fails if one of them never happens.
+const (
+	opStop       = "worker stopped by the operator"
+	opStart      = "worker started by the operator"
+	opRestart    = "worker restarted by the operator"
+	opSignal     = "worker signalled by the operator"
+	opDisable    = "unit disabled by the operator"
+	opEnable     = "unit enabled by the operator"
+	opUpgrade    = "upgraded"
+	opDown       = "ended by command"
+	opDetach     = "detached by command"
+	opStartFirst = "reloaded start-first"
+)
+
+// deck returns the acts of the operator in a random order. Those that are not always possible are in it twice.
+func deck(rng *rand.Rand) []string {
+	acts := []string{
+		opStop, opStart, opRestart, opSignal, opUpgrade, opDown, opDetach,
+		opRestart, opDisable, opDisable, opEnable, opEnable, opStartFirst, opStartFirst,
+	}
+	rng.Shuffle(len(acts), func(i, j int) { acts[i], acts[j] = acts[j], acts[i] })
+	return acts
+}
+
 // operator is what an operator has done since the last rest.
 type operator struct {
+	deck       []string        // the next acts
 	acted      map[string]bool // workers that were restarted, or stopped and started
 	restarting chan struct{}   // closed when the last restart has ended; nil if there was none
 	disabled   bool            // the sleepers may be disabled
@@ -30,36 +56,69 @@ type operator struct {
 // haltable is the worker that the operator stops. It is none of the moody ones.
 const haltable = "worker-1"
 
-// operate has the running master execute a verb.
-func (v *victim) operate(a, b int) error {
+// draw returns the operator's next act.
+func (o *operator) draw(rng *rand.Rand) (act string) {
+	if len(o.deck) == 0 {
+		o.deck = deck(rng)
+	}
+	act, o.deck = o.deck[0], o.deck[1:]
+	return act
+}
+
+// operate has the running master execute an act of the operator.
+func (v *victim) operate(act string, a int) error {
 	if ended, err := v.masters.await("the master holds the state", v.holds); err != nil || ended {
 		return errors.Join(err, v.reap())
 	}
-	switch b % 7 {
-	case 0:
-		v.did("worker stopped by the operator", haltable)
+	switch act {
+	case opStop:
+		v.did(act, haltable)
 		v.acts(haltable)
 		v.workers.verbs.expected = true
 		return v.act("stop", haltable)
-	case 1:
-		v.did("worker started by the operator", haltable)
+	case opStart:
+		v.did(act, haltable)
 		return v.act("start", haltable)
-	case 2, 3:
-		return v.restart(v.anyWorker(a))
-	case 4:
+	case opRestart:
+		return v.restart(v.steadyWorker(a))
+	case opSignal:
 		worker := v.anyWorker(a)
-		v.did("worker signalled by the operator", worker)
+		v.did(act, worker)
 		return v.act("signal", worker)
-	case 5:
-		if !v.fromFile || v.workers.sleepers == 0 {
-			return nil
-		}
-		v.did("unit disabled by the operator", sleeper)
-		v.operator.disabled, v.workers.leastSleepers = true, 0
-		return errors.Join(v.act("disable", sleeper), v.companions.excuse())
-	default:
+	case opDisable, opEnable:
+		return v.switchUnit(act, a)
+	case opUpgrade:
 		return v.upgrade(a)
+	case opStartFirst:
+		return v.reloadStartFirst(a)
+	default:
+		return v.leaveByCommand(act)
 	}
+}
+
+// switchUnit disables the sleepers, and enables them again a moment later if the act is that.
+func (v *victim) switchUnit(act string, a int) error {
+	if !v.fromFile || v.workers.sleepers == 0 {
+		return nil
+	}
+	v.did(act, sleeper)
+	v.operator.disabled, v.workers.leastSleepers = true, 0
+	err := errors.Join(v.act("disable", sleeper), v.companions.excuse())
+	if act == opEnable {
+		v.masters.pause(time.Duration(a%100) * time.Millisecond)
+		err = errors.Join(err, v.act("enable", sleeper))
+	}
+	return err
+}
+
+// steadyWorker returns a wanted worker that is ready unless there is trouble.
+func (v *victim) steadyWorker(n int) string {
+	for i := range v.workers.count {
+		if worker := fmt.Sprintf("worker-%d", (n+i)%v.workers.count); !moody(worker) {
+			return worker
+		}
+	}
+	return haltable
 }
 
 // acts allows that the worker ends.
@@ -94,10 +153,10 @@ func (v *victim) whileItLives(limit time.Duration) (context.Context, context.Can
 
 // restart has the running master restart the worker, which may take until the master has got over its trouble.
 func (v *victim) restart(worker string) error {
-	if moody(worker) || !strings.HasPrefix(worker, "worker-") || !v.operator.idle() {
+	if !v.operator.idle() {
 		return nil
 	}
-	v.did("worker restarted by the operator", worker)
+	v.did(opRestart, worker)
 	v.acts(worker)
 	ctx, cancel := v.whileItLives(2 * harness.Patience)
 	done := make(chan struct{})
@@ -128,7 +187,7 @@ func (v *victim) upgrade(a int) error {
 	if !v.operator.idle() || v.outcomes().done < v.wanted.signals {
 		return nil // SIGHUP would end a program that does not handle it yet
 	}
-	v.did("upgraded", "")
+	v.did(opUpgrade, "")
 	before := v.upgrades()
 	ctx, cancel := v.whileItLives(harness.Patience)
 	defer cancel()
@@ -164,9 +223,9 @@ func (v *victim) upgrades() int {
 }
 
 // leaveByCommand ends the master as [victim.leave] does, by a command instead of a signal.
-func (v *victim) leaveByCommand(detach bool) error {
-	v.did(fmt.Sprintf("ended by command, detached: %v", detach), "")
-	signal := syscall.SIGTERM
+func (v *victim) leaveByCommand(act string) error {
+	v.did(act, "")
+	signal, detach := syscall.SIGTERM, act == opDetach
 	if detach {
 		signal = syscall.SIGUSR1
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -30,8 +29,12 @@ func (q Query) Match(e records.Entry) bool {
 	case len(q.Types) > 0 && !slices.Contains(q.Types, e.Type):
 		return false
 	}
-	return len(q.Names) == 0 || e.Worker != "" && slices.Contains(q.Names, e.Worker) ||
-		e.UnitName() != "" && slices.Contains(q.Names, e.UnitName())
+	return len(q.Names) == 0 || slices.ContainsFunc(q.Names, func(name string) bool { return concerns(e, name) })
+}
+
+// concerns reports whether an event is of the worker or the unit with that name.
+func concerns(e records.Entry, name string) bool {
+	return name != "" && (e.Worker == name || e.UnitName() == name)
 }
 
 // Filter returns the entries that the query selects, of these the newest if Last is set.
@@ -49,22 +52,82 @@ type Source interface {
 	LastEvent() (last uint64, grown <-chan struct{})
 }
 
-// chunk is the number of events that are read at once.
-const chunk = 256
+// chunk is the number of new events that are read at once, and few that of recorded ones, which a slow reader may keep
+// in memory for long.
+const (
+	chunk = 256
+	few   = 64
+)
 
 // unreadable is the interval of attempts while the state cannot be read.
 const unreadable = 250 * time.Millisecond
 
-// Recorded returns the recorded events with numbers above after, and the number of the newest one.
-func Recorded(s Source, after uint64) (entries []records.Entry, last uint64, err error) {
-	last, _ = s.LastEvent()
-	if entries, err = s.Events(after, math.MaxInt); err != nil {
-		return nil, last, err
+// Survey describes the recorded events with numbers above the After of a query.
+type Survey struct {
+	Last     uint64   // the number of the newest event
+	Recorded uint64   // how many events there are
+	Selected uint64   // how many of them the query selects
+	Unknown  []string // the names of the query that no event has
+	before   uint64   // the selected ones have higher numbers
+}
+
+// Look returns a survey for the query. Like [Survey.Pass], it holds only some of the events at a time in memory.
+func Look(s Source, q Query) (Survey, error) {
+	v := Survey{Unknown: slices.Clone(q.Names), before: q.After}
+	v.Last, _ = s.LastEvent()
+	var selected []uint64
+	err := v.read(s, q.After, func(entries []records.Entry) error {
+		v.Recorded += uint64(len(entries))
+		for _, e := range entries {
+			v.Unknown = slices.DeleteFunc(v.Unknown, func(name string) bool { return concerns(e, name) })
+			if q.Match(e) {
+				selected = append(selected, e.Seq)
+			}
+		}
+		return nil
+	})
+	if surplus := len(selected) - q.Last; q.Last >= 0 && surplus > 0 {
+		v.before, selected = selected[surplus-1], selected[surplus:]
 	}
-	if n := len(entries); n > 0 {
-		last = max(last, entries[n-1].Seq)
+	v.Selected = uint64(len(selected))
+	return v, err
+}
+
+// Pass passes the selected events to each, in their order and some at a time, with the number up to which all are
+// passed. It returns the number of those that were not passed, because they are not kept any more.
+func (v Survey) Pass(
+	s Source, q Query, each func(entries []records.Entry, until uint64) error,
+) (lost uint64, err error) {
+	lost = v.Selected
+	err = v.read(s, v.before, func(entries []records.Entry) error {
+		until := entries[len(entries)-1].Seq
+		entries = slices.DeleteFunc(entries, func(e records.Entry) bool { return !q.Match(e) })
+		if len(entries) == 0 {
+			return nil
+		}
+		lost -= min(lost, uint64(len(entries)))
+		return each(entries, until)
+	})
+	return lost, err
+}
+
+// read passes the events with numbers above after, up to v.Last, some at a time.
+func (v Survey) read(s Source, after uint64, each func([]records.Entry) error) error {
+	for after < v.Last {
+		entries, err := s.Events(after, few)
+		if err != nil {
+			return err
+		}
+		entries = slices.DeleteFunc(entries, func(e records.Entry) bool { return e.Seq > v.Last })
+		if len(entries) == 0 { // none of the others can be read
+			return nil
+		}
+		after = entries[len(entries)-1].Seq
+		if err := each(entries); err != nil {
+			return err
+		}
 	}
-	return entries, last, nil
+	return nil
 }
 
 // Follow passes all events with numbers above after to each, in their order and each once, until ctx ends or each

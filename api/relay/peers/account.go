@@ -71,9 +71,29 @@ func (m *Account) Earn(now time.Duration, units int) { m.work.give(now, units, c
 
 // Keep adds n bytes, which may be negative, to those kept for the connection, for its peer and for all peers.
 func (m *Account) Keep(k Kind, n int) {
+	m.table.kept.Add(int64(n))
+	m.add(k, n)
+}
+
+// Reserve is like Keep, unless more than most bytes would be kept for all peers then. In that case it keeps nothing
+// and returns false.
+func (m *Account) Reserve(k Kind, n int, most int64) bool {
+	for {
+		kept := m.table.kept.Load()
+		if kept+int64(n) > most {
+			return false
+		}
+		if m.table.kept.CompareAndSwap(kept, kept+int64(n)) {
+			m.add(k, n)
+			return true
+		}
+	}
+}
+
+// add adds n bytes to those kept for the connection and for its peer.
+func (m *Account) add(k Kind, n int) {
 	m.kept[k].Add(int64(n))
 	m.Peer().kept.Add(int64(n))
-	m.table.kept.Add(int64(n))
 	if k == Calls {
 		m.table.calls.Add(int64(n))
 	}

@@ -1,6 +1,10 @@
 package peers
 
-import "testing"
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+)
 
 func TestKept(t *testing.T) {
 	var table Table
@@ -30,5 +34,31 @@ func TestKept(t *testing.T) {
 	}
 	if got := b.KeptOf(Data); got != 5 {
 		t.Errorf("a connection holds %d bytes of data, want 5", got)
+	}
+}
+
+// However many connections reserve at the same time, no more than the limit is kept, and all of that can be.
+func TestReserve(t *testing.T) {
+	const most, conns = 1000, 8
+	var table Table
+	var all sync.WaitGroup
+	var reserved atomic.Int64
+	for i := range int64(conns) {
+		m := table.Join(0, ID{user: i})
+		all.Go(func() {
+			for m.Reserve(Input, 1, most) {
+				reserved.Add(1)
+				if n := table.Kept(); n > most {
+					t.Errorf("%d bytes are kept, want %d at most", n, most)
+				}
+			}
+			if n := m.Kept(); n != int64(m.KeptOf(Input)) || n != m.Peer().Kept() {
+				t.Errorf("%d bytes are kept for a connection, and %d for its peer", n, m.Peer().Kept())
+			}
+		})
+	}
+	all.Wait()
+	if reserved.Load() != most || table.Kept() != most {
+		t.Errorf("%d bytes are reserved, %d are kept, want %d", reserved.Load(), table.Kept(), most)
 	}
 }

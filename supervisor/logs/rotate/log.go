@@ -29,6 +29,7 @@ type log struct {
 	offsets *offsets.Table
 	// appendsOnly reports whether every writer of the log has O_APPEND.
 	appendsOnly func(context.Context) bool
+	completed   bool // recover has completed a rotation
 }
 
 // steps performs the steps of a rotation.
@@ -232,6 +233,7 @@ func (l *log) recover(ctx context.Context) (layout.Parts, error) {
 		if err := l.complete(ctx, *p.Marker, p); err != nil {
 			return p, fmt.Errorf("complete a rotation: %w", err)
 		}
+		l.completed = true
 	}
 	if err := l.dropCopies(); err != nil {
 		return p, err

@@ -330,6 +330,9 @@ func (r *Rotator) rotate(ctx context.Context, worker string, l Log, w *watch) (e
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
 	parts, err := f.recover(ctx)
+	if f.completed {
+		r.tidyUp(worker)
+	}
 	if err != nil {
 		return err
 	}

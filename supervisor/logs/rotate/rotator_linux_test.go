@@ -460,6 +460,38 @@ func TestTidiesWithoutARotation(t *testing.T) {
 	})
 }
 
+// A rotated file is compressed at once also if an earlier master began the rotation.
+func TestTidiesWhatItCompletes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "w.log")
+	synctest.Test(t, func(t *testing.T) {
+		var lines strings.Builder
+		for n := range 1000 {
+			fmt.Fprintf(&lines, "line %d of those that are rotated\n", n)
+		}
+		if err := os.WriteFile(path, []byte(lines.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l := Log{Path: path, Policy: logs.Policy{MaxSize: 8 << 10, Keep: 3, Compress: true}, AppendsOnly: always}
+		fails := func(*os.File, int64, int64) error { return unix.EIO }
+		if p, err := once(t, l, space{fails, fails}, steps{}); !errors.Is(err, unix.EIO) {
+			t.Fatalf("a rotation that is not completed: %+v, %v", p, err)
+		}
+		r := New(func(_ context.Context, e Event) { t.Errorf("event %+v", e) }, &offsets.Tables{})
+		r.Put("w", l)
+		<-r.untidy // as after the look for files that were left uncompressed, at the start
+		r.takeDirty()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.Serve(ctx)
+		time.Sleep(tidyInterval / 2)
+		synctest.Wait()
+		compressed := layout.CompressedPath(layout.RotatedPath(path, 1))
+		if _, err := os.Stat(compressed); err != nil {
+			t.Errorf("%v; the rotated files are %v", err, rotated(t, path))
+		}
+	})
+}
+
 // A compressed file keeps its age.
 func TestCompressedAge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "w.log")

@@ -1,10 +1,14 @@
 package tail
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -173,5 +177,90 @@ func TestFollowerBehindSeveralRotations(t *testing.T) {
 	}
 	for written := stop(); seen.last["a"] < written; {
 		seen.add(f.next())
+	}
+}
+
+// heap returns the bytes that are in use.
+func heap() int {
+	runtime.GC()
+	runtime.GC() // which frees what the first one has left in pools
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc) //nolint:gosec // it is less than the memory
+}
+
+// A query that waits for lines keeps little for each of its logs.
+func TestWaitingFollowersKeepLittle(t *testing.T) {
+	const queries, each = 200, 4
+	h := newHost(t)
+	var sources []Source
+	for i := range each {
+		sources = append(sources, h.source(fmt.Sprintf("a-%d", i), "before\n"))
+	}
+	before := heap()
+	var followers []*follower
+	for range queries {
+		followers = append(followers, h.follow(Query{Lines: -1}, sources...))
+	}
+	for _, f := range followers {
+		for range sources {
+			f.await("before\n")
+		}
+	}
+	for _, s := range sources {
+		h.write(s.Path, "after\n")
+	}
+	for _, f := range followers {
+		for range sources {
+			f.await("after\n")
+		}
+	}
+	const most = queries * (32 << 10)
+	// They may have yet to give their buffers back.
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		kept := heap() - before
+		if kept <= most {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes are kept for %d queries of %d logs, want %d at most", kept, queries, each, most)
+		}
+	}
+}
+
+// A client that never reads keeps little, and stops neither the writer of the log nor its rotation.
+func TestClientsThatNeverRead(t *testing.T) {
+	const queries = 50
+	h := newHost(t)
+	s := h.source("a-0", strings.Repeat(strings.Repeat("x", 99)+"\n", 50_000))
+	before := heap()
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	sending := make(chan struct{}, queries)
+	for i := range queries {
+		all.Go(func() {
+			err := h.hub.Copy(ctx, []Source{s}, Query{Lines: -1, Follow: i%2 == 0}, func([]Chunk) error {
+				sending <- struct{}{}
+				<-ctx.Done()
+				return ctx.Err()
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("copy: %v", err)
+			}
+		})
+	}
+	for range queries {
+		<-sending
+	}
+	if kept, most := heap()-before, queries*(256<<10); kept > most {
+		t.Errorf("%d bytes are kept for %d clients, want %d at most", kept, queries, most)
+	}
+	stop := startWriter(t, s.Path, "1")
+	h.serve(logs.Policy{MaxSize: 64 << 10, Keep: 3}, true, s)
+	h.awaitRotations(2)
+	if n := stop(); n == 0 {
+		t.Error("the writer has written nothing")
 	}
 }

@@ -71,9 +71,6 @@ func (t *tail) survey() (*survey, error) {
 // scan passes the lines of a segment to visit, until that returns false. A file that was removed has none. Other errors
 // are returned only when the lines are printed: until then, what cannot be read has no lines.
 func (s *survey) scan(i int, l *lines, visit func(n int, l line) bool) error {
-	if s.buf == nil {
-		s.buf = make([]byte, readSize)
-	}
 	from, left, err := s.open(i)
 	if errors.Is(err, fs.ErrNotExist) || err != nil && !s.printing {
 		return nil
@@ -82,15 +79,15 @@ func (s *survey) scan(i int, l *lines, visit func(n int, l line) bool) error {
 		return fmt.Errorf("a rotated file is not readable: %w", err)
 	}
 	defer func() { _ = from.Close() }()
-	n, going := 0, true
+	buf, n, going := s.batch.buffer(), 0, true
 	partial := i == s.from.segment && s.offset > 0 // begins within a line
 	for going && left > 0 {
 		if err := s.ctx.Err(); err != nil {
 			return err
 		}
-		size, err := from.Read(s.buf[:min(left, readSize)])
+		size, err := from.Read(buf[:min(left, readSize)])
 		left -= int64(size)
-		l.feed(s.buf[:size], func(l line) {
+		l.feed(buf[:size], func(l line) {
 			if partial {
 				partial = l.more
 				return

@@ -71,6 +71,7 @@ var ErrUnreadable = errors.New("no log can be read")
 // nil. While send blocks, Copy reads nothing and holds no lock.
 func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func([]Chunk) error) error {
 	out := &batch{send: send}
+	defer out.rest()
 	var sub *subscription
 	if q.Follow {
 		var err error
@@ -117,14 +118,36 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func([]C
 	if err := out.flush(); err != nil || !q.Follow {
 		return err
 	}
+	out.rest()
 	return follow(ctx, sub, tails, out)
 }
 
-// batch gathers chunks, because sending one costs more than reading it.
+// batch gathers chunks, because sending one costs more than reading it. It also has the memory of the query that does
+// not depend on the number of logs.
 type batch struct {
 	send   func([]Chunk) error
 	chunks []Chunk
 	size   int
+	buf    *[readSize]byte // nil while nothing is read
+}
+
+// readBuffers holds buffers that are not used, so that queries that wait have none.
+var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
+
+// buffer returns the buffer for reading, which all logs of the query share.
+func (b *batch) buffer() []byte {
+	if b.buf == nil {
+		b.buf = readBuffers.Get().(*[readSize]byte)
+	}
+	return b.buf[:]
+}
+
+// rest gives the buffer back until something is read again.
+func (b *batch) rest() {
+	if b.buf != nil {
+		readBuffers.Put(b.buf)
+		b.buf = nil
+	}
 }
 
 // add adds a chunk, and sends all of them if they are many.
@@ -191,6 +214,8 @@ func follow(ctx context.Context, sub *subscription, tails []*tail, out *batch) e
 		pause.Reset(pace)
 		if len(more) > 0 {
 			pause.Reset(0)
+		} else {
+			out.rest()
 		}
 	}
 }
@@ -203,7 +228,6 @@ type tail struct {
 	batch  *batch
 	reader *reader
 	lines  lines
-	buf    []byte
 	out    []byte
 }
 
@@ -227,14 +251,11 @@ const (
 // turn passes on the new lines of the log. It returns false if there may be more. If the log is replaced, another
 // file may have its path.
 func (t *tail) turn(replaced bool) (ended bool, err error) {
-	if t.buf == nil {
-		t.buf = make([]byte, readSize)
-	}
-	seen := time.Now()
+	buf, seen := t.batch.buffer(), time.Now()
 	for read := 0; read < turnSize; {
-		n, failed := t.reader.Read(t.buf)
+		n, failed := t.reader.Read(buf)
 		read += n
-		if err := t.pass(t.buf[:n], seen); err != nil {
+		if err := t.pass(buf[:n], seen); err != nil {
 			return false, err
 		}
 		switch {
