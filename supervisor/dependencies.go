@@ -219,7 +219,7 @@ func retireInOrder(
 	defer wg.Wait()
 	for name, ws := range byUnit {
 		before := surplusDependents(name, byUnit, graph)
-		removed := !slices.ContainsFunc(units, func(u unit.Spec) bool { return u.Name == name && u.Starts() })
+		cause := lifecycle.CauseIn(units, name)
 		wg.Go(func() {
 			for _, w := range before {
 				select {
@@ -229,7 +229,7 @@ func retireInOrder(
 				}
 			}
 			for _, w := range ws {
-				_ = w.Retire(ctx, removed) // it fails only if the master ends, and the next one retires it
+				_ = w.Retire(ctx, cause) // it fails only if the master ends, and the next one retires it
 			}
 		})
 	}

@@ -389,7 +389,7 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time, more ..
 		if reason == "" && len(item.GetLastOutput()) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s is %s: %s\n", printable(item.GetId()), printable(item.GetStatus()), printable(reason))
+		fmt.Fprintf(w, "\n%s is %s: %s\n", printable(item.GetId()), printable(phrase(item.GetStatus())), printable(reason))
 		for _, line := range item.GetLastOutput() {
 			fmt.Fprintf(w, "  | %s\n", printable(line))
 		}
@@ -479,6 +479,14 @@ func reasonText(w *adminpb.Worker, now time.Time) string {
 		again = "tried again in "
 	}
 	return w.GetReason() + "; " + again + shortAge(w.GetRetryAt().AsTime().Sub(now))
+}
+
+// phrase returns a status as it follows "is" in a sentence.
+func phrase(status string) string {
+	if status == string(records.StatusBackoff) {
+		return "in backoff"
+	}
+	return status
 }
 
 func note(w *adminpb.Worker, now time.Time) string {

@@ -72,8 +72,8 @@ func verdict(state *adminpb.State) error {
 	var missing []string
 	for _, w := range wantedWorkers(state) {
 		if w.GetDesired() == string(records.DesiredRunning) && !good(w) {
-			what := w.GetStatus()
-			if what == string(records.StatusScheduled) {
+			what := phrase(w.GetStatus())
+			if w.GetStatus() == string(records.StatusScheduled) {
 				what += " after a run that failed"
 			}
 			missing = append(missing, fmt.Sprintf("%s is %s", w.GetId(), what))

@@ -105,7 +105,7 @@ func printSummaries(w io.Writer, summaries []unitSummaryJSON) error {
 func statusCounts(statuses map[string]int) string {
 	var parts []string
 	for _, status := range slices.Sorted(maps.Keys(statuses)) {
-		parts = append(parts, fmt.Sprintf("%d %s", statuses[status], status))
+		parts = append(parts, fmt.Sprintf("%d %s", statuses[status], phrase(status)))
 	}
 	return orDash(strings.Join(parts, ", "))
 }
