@@ -206,9 +206,10 @@ func stopInOrder(workers []*worker.Worker, graph *dependencies.Graph) {
 }
 
 // retireInOrder has surplus workers stopped and forgotten, those of a unit when the surplus workers of the units that
-// depended on it have ended. graph is that of the units before the change, and units are those after it.
+// depended on it have ended. graph is that of the units before the change, units are those after it, and by is the
+// operator whose command the change is.
 func retireInOrder(
-	ctx context.Context, surplus []*worker.Worker, graph *dependencies.Graph, units []unit.Spec,
+	ctx context.Context, surplus []*worker.Worker, graph *dependencies.Graph, units []unit.Spec, by *records.Operator,
 ) {
 	byUnit := map[string][]*worker.Worker{}
 	for _, w := range surplus {
@@ -229,7 +230,7 @@ func retireInOrder(
 				}
 			}
 			for _, w := range ws {
-				_ = w.Retire(ctx, cause) // it fails only if the master ends, and the next one retires it
+				_ = w.Retire(ctx, cause, by) // it fails only if the master ends, and the next one retires it
 			}
 		})
 	}

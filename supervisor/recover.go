@@ -43,6 +43,7 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 		s.log.Error("process scan failed", "error", scanErr)
 	}
 	slots := s.env.Recovery.Slots(snap.Workers, s.set.specs(), false)
+	blameRetired(slots, units, snap.Units)
 	strays := s.env.Recovery.Assign(slots, holders, scanErr)
 	if s.env.Recovery.Moved {
 		if err := s.acceptMove(ctx, slots); err != nil {

@@ -97,7 +97,7 @@ type (
 		Unenforced  []string          `json:"unenforced,omitempty"`  // limits, each with the reason
 		Unmanaged   bool              `json:"unmanaged,omitempty"`   // another program starts it
 		Program     string            `json:"program,omitempty"`     // name of the process, if it is unmanaged
-		StoppedBy   *history.Operator `json:"stopped_by,omitempty"`  // while it is desired stopped
+		StoppedBy   *history.Operator `json:"stopped_by,omitempty"`  // while it is desired stopped, or being given up
 		Usage       *usageJSON        `json:"usage"`
 		Modules     []moduleJSON      `json:"modules,omitempty"` // that its processes have published
 	}

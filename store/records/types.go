@@ -168,8 +168,10 @@ type Unit struct {
 	Retired bool
 	// SpecHash is the hash of the unit's spec, as in Worker; empty if it is not known.
 	SpecHash string
-	// Changed is the time of the last change of the record.
-	Changed time.Time
+	// Changed is the time of the last change of the record, and ChangedBy the operator whose command that was, nil if
+	// none was.
+	Changed   time.Time
+	ChangedBy *Operator
 	// SecretKey and EnvironmentMAC are as in Worker.
 	SecretKey      string
 	EnvironmentMAC string
@@ -187,6 +189,8 @@ type Rollout struct {
 	Workers []RolloutWorker
 	// Spare is set if the unit has one more worker than wanted until the others are replaced.
 	Spare bool
+	// Operator is the user whose command began it, nil if none did.
+	Operator *Operator
 }
 
 // RolloutAct is a command that replaces workers.

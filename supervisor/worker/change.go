@@ -97,9 +97,11 @@ func (w *Worker) Replace(ctx context.Context, reason string) (incarnation uint64
 	})
 }
 
-// Retire has the worker stopped and forgotten, for a slot that is no longer wanted. Its goroutine ends then.
-func (w *Worker) Retire(ctx context.Context, cause lifecycle.RetireCause) error {
+// Retire has the worker stopped and forgotten, for a slot that is no longer wanted because of the command of an
+// operator, or nil. Its goroutine ends then.
+func (w *Worker) Retire(ctx context.Context, cause lifecycle.RetireCause, by *records.Operator) error {
 	_, err := command(ctx, w, func(ctx context.Context) struct{} {
+		w.owner.rec.StoppedBy = by
 		w.owner.step(ctx, lifecycle.Event{Kind: lifecycle.EvRetire, Cause: cause})
 		w.owner.routes.offer(w.owner.state.Retired)
 		return struct{}{}
