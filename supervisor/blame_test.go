@@ -53,6 +53,9 @@ func TestOutcomesAfterACrashNameTheOperator(t *testing.T) {
 				seen := map[string]bool{}
 				for _, e := range snap.Events {
 					about := slices.Contains(test.types, e.Type) && !strings.HasPrefix(e.Detail, "a restart")
+					if e.Type == "stopping" && name == "disable" && e.Detail != "its unit was disabled" {
+						t.Errorf("the end of %s is begun because %q", e.Worker, e.Detail)
+					}
 					if seen[e.Type] = seen[e.Type] || about; about && (e.Operator == nil || *e.Operator != by) {
 						t.Errorf("%s %s (%s) has the operator %+v", e.Worker, e.Type, e.Detail, e.Operator)
 					}

@@ -181,6 +181,8 @@ func adopt(s State, e Event, now time.Duration) (State, Action) {
 	case s.Status == records.StatusStopping:
 		s.Slot, s.Planned = terminating, true
 		return s, ActStop
+	case s.Retired:
+		return s.stop(s.RetireReason())
 	case !s.Wanted:
 		return s.stop(ByOperator)
 	case e.Kind == EvAdopted:
