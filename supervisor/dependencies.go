@@ -10,6 +10,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -60,6 +61,22 @@ func (s *set) beginReplacing(units []unit.Spec, outdated func(unit.Spec) []strin
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.replacing = replacing
+}
+
+// restoreReplacing is beginReplacing for the reloads that an earlier master has recorded.
+func (s *set) restoreReplacing(units []records.Unit, workers []records.Worker) {
+	s.beginReplacing(s.specs(), func(u unit.Spec) (ids []string) {
+		i := slices.IndexFunc(units, func(rec records.Unit) bool { return rec.Name == u.Name })
+		if i < 0 || units[i].Rollout == nil || units[i].Rollout.Act != records.ActReload {
+			return nil
+		}
+		for _, rec := range workers {
+			if recovery.Replaces(units[i].Rollout, rec) {
+				ids = append(ids, rec.ID)
+			}
+		}
+		return ids
+	})
 }
 
 // replaced notes that a worker has been replaced, or need not be.

@@ -169,6 +169,7 @@ func resumeRollouts(ctx context.Context, s *Supervisor) {
 		return // the master ends
 	}
 	defer done()
+	defer func() { s.set.endReplacing(); s.services.Changed() }() // of restoreReplacing
 	recs := s.changes.records()
 	var events []records.Event
 	for _, rec := range recs {

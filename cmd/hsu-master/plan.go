@@ -314,7 +314,7 @@ func printEvidence(w io.Writer, d recovery.Decision) {
 	}
 	if e.Incomparable {
 		line("outdated", recovery.KeyLost+"; it stays as it is")
-	} else if e.Outdated {
+	} else if e.Outdated && e.Rollout == "" {
 		line("outdated", "its executable or its unit has changed since it was started; it stays until a reload")
 	}
 }
