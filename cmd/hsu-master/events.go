@@ -79,7 +79,7 @@ func eventsRequest(c *cli.Context) (*adminpb.EventsRequest, error) {
 		}
 		req.Since = timestamppb.New(since)
 	}
-	known := eventtype.Names()
+	known := eventtype.Selectable()
 	for _, name := range req.GetTypes() {
 		if !slices.Contains(known, name) {
 			return nil, usagef("--type %q: there is no such type of events%s", name, nearest.DidYouMean(name, known))

@@ -68,9 +68,9 @@ func TestWorkerThatIsStartedAgainComesWithTheTime(t *testing.T) {
 	now := time.Now()
 	at := timestamppb.New(now.Add(4*time.Minute + time.Second))
 	for want, w := range map[string]*adminpb.Worker{
-		"worker-0 is failed: why; tried again in 4m\n":    {Status: "failed", RetryAt: at},
+		"worker-0 is failed: why; tried again in 4m\n":       {Status: "failed", RetryAt: at},
 		"worker-0 is in backoff: why; started again in 4m\n": {Status: "backoff", RetryAt: at},
-		"worker-0 is completed: why\n":                    {Status: "completed"},
+		"worker-0 is completed: why\n":                       {Status: "completed"},
 	} {
 		w.Id, w.Reason = "worker-0", "why"
 		var out strings.Builder

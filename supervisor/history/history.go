@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 )
@@ -27,11 +28,16 @@ func (q Query) Match(e records.Entry) bool {
 	switch {
 	case e.Seq <= q.After, e.Time.Before(q.Since):
 		return false
-	case len(q.Types) > 0 && !slices.Contains(q.Types, e.Type):
+	case len(q.Types) > 0 && !slices.ContainsFunc(q.Types, func(t string) bool { return isOfType(e, t) }):
 		return false
 	}
 	return len(q.Names) == 0 || e.Worker != "" && slices.Contains(q.Names, e.Worker) ||
 		e.UnitName() != "" && slices.Contains(q.Names, e.UnitName())
+}
+
+// isOfType reports whether the event is of a type, by the present name of that or by one of an earlier release.
+func isOfType(e records.Entry, name string) bool {
+	return eventtype.Current(e.Type) == eventtype.Current(name)
 }
 
 // Filter returns the entries that the query selects, of these the newest if Last is set.
