@@ -175,3 +175,45 @@ func TestFollowerBehindSeveralRotations(t *testing.T) {
 		seen.add(f.next())
 	}
 }
+
+// A worker that comes while others are followed joins them: with what it has written since, and not with what the log
+// has of an earlier worker of its name.
+func TestLaterWorkersJoin(t *testing.T) {
+	h := newHost(t)
+	a := h.source("a-0", "")
+	later := make(chan Source)
+	f := h.follow(Query{Lines: -1, Later: later}, a)
+	h.write(a.Path, "1\n")
+	f.await("1\n")
+	b := h.source("b-0", "of long ago\n")
+	hourAgo := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(b.Path, hourAgo, hourAgo); err != nil {
+		t.Fatal(err)
+	}
+	later <- b
+	c := h.source("c-0", "just written\n")
+	later <- c
+	if got := f.next(); got.Worker != "c-0" || string(got.Text) != "just written\n" {
+		t.Errorf("the new worker begins with %+v", got)
+	}
+	for n := range 5 {
+		for _, s := range []Source{a, b, c} {
+			text := fmt.Sprintln(n, s.Worker)
+			h.write(s.Path, text)
+			if got := f.next(); string(got.Text) != text || got.Worker != s.Worker {
+				t.Fatalf("%+v, want %q of %s", got, text, s.Worker)
+			}
+		}
+	}
+}
+
+// A unit without workers is followed until it has one.
+func TestFollowFromNoWorkerOn(t *testing.T) {
+	h := newHost(t)
+	later := make(chan Source)
+	f := h.follow(Query{Lines: 5, Later: later})
+	s := h.source("a-0", "")
+	later <- s
+	h.write(s.Path, "1\n")
+	f.await("1\n")
+}
