@@ -98,12 +98,16 @@ func printEvents(c *cli.Context) error {
 		return err
 	}
 	r := eventReader{folders: f, req: req, out: c.App.Writer, notes: c.App.ErrWriter, json: c.Bool(jsonFlag)}
-	err = r.receive(c.Context)
+	ctx, end := withReader(c.Context, c.App.Writer)
+	defer end()
+	err = r.receive(ctx)
 	switch {
+	case context.Cause(ctx) == errNoReader: //nolint:errorlint // it is the cause itself
+		return nil
 	case errors.Is(err, errNoMaster) && !r.begun && !req.GetFollow():
 		return r.offline()
 	case req.GetFollow() && r.begun:
-		return r.follow(c.Context, err)
+		return r.follow(ctx, err)
 	}
 	return eventsError(err)
 }

@@ -116,7 +116,9 @@ func printLogs(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return receiveLogs(c.Context, f, req, out)
+	ctx, end := withReader(c.Context, c.App.Writer)
+	defer end()
+	return receiveLogs(ctx, f, req, out)
 }
 
 // receiveLogs prints the lines that the running master sends.
