@@ -95,7 +95,5 @@ func (db *DB) ServeBackups(ctx context.Context, interval time.Duration) {
 func (db *DB) noteBackup(ctx context.Context, kind, detail string) {
 	const longest = 1024
 	e := records.Event{Time: time.Now(), Type: kind, Detail: detail[:min(len(detail), longest)]}
-	if err := db.Apply(ctx, records.AppendEvent(e)); err != nil {
-		db.dir.Log.Debug("event not recorded", "type", kind, "error", err)
-	}
+	_ = db.Apply(ctx, records.AppendEvent(e)) // the log has it too
 }

@@ -246,7 +246,7 @@ func (r *eventReader) printEntry(e records.Entry) error {
 		}
 		return err
 	}
-	_, err := fmt.Fprintln(r.out, eventText(e))
+	_, err := fmt.Fprintln(r.out, onTerminal(r.out, eventText(e)))
 	return err
 }
 

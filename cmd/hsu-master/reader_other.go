@@ -8,4 +8,6 @@ import (
 )
 
 // withReader is not supported here: a closed output is noticed with the next line.
-func withReader(ctx context.Context, _ io.Writer) (_ context.Context, end func()) { return ctx, func() {} }
+func withReader(ctx context.Context, _ io.Writer) (_ context.Context, end func()) {
+	return ctx, func() {}
+}

@@ -28,7 +28,7 @@ func withReader(ctx context.Context, w io.Writer) (_ context.Context, end func()
 	ctx, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	fds := []unix.PollFd{
-		{Fd: int32(out.Fd())}, //nolint:gosec // a descriptor fits in 32 bits; errors and hang-ups are always reported
+		{Fd: int32(out.Fd())},  //nolint:gosec // a descriptor fits in 32 bits; errors and hang-ups are always reported
 		{Fd: int32(wake.Fd())}, //nolint:gosec // likewise
 	}
 	go func() {
