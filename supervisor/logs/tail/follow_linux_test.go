@@ -217,3 +217,34 @@ func TestFollowFromNoWorkerOn(t *testing.T) {
 	h.write(s.Path, "1\n")
 	f.await("1\n")
 }
+
+// Writers that never pause, one beside the other, are followed over the rotations of their log: as fast as they write,
+// each line comes once.
+func TestFollowWritersThatNeverPause(t *testing.T) {
+	for name, collapse := range map[string]bool{"collapse": true, "punch": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const lines = 40_000 // of each, 20 MB
+			h := newHost(t)
+			s := h.source("web-0", "")
+			h.serve(logs.Policy{MaxSize: 64 << 10, Keep: 1 << 20, Compress: true}, collapse, s)
+			f := h.follow(Query{Lines: -1}, s)
+			stops := map[string]func() int{}
+			for _, writer := range []string{"a", "b"} {
+				stops[writer] = startWriter(t, s.Path, writer, fmt.Sprint(envLines, "=", lines))
+			}
+			seen := newSequence(t)
+			for seen.last["a"] < lines || seen.last["b"] < lines {
+				seen.add(f.next())
+			}
+			if n := len(h.rotated); n < 2 {
+				t.Errorf("%d rotations meanwhile, want some", n)
+			}
+			for writer, stop := range stops {
+				if n := stop(); n != lines {
+					t.Errorf("writer %s has written %d lines, want %d", writer, n, lines)
+				}
+			}
+		})
+	}
+}
