@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 )
 
 const (
@@ -326,6 +327,12 @@ type Event struct {
 	Type     string
 	Detail   string
 	Operator *Operator // whose command was the cause; nil if none was
+}
+
+// isAct reports whether the event is an act of an operator, and not the end of a worker, which may name one too.
+func (e Event) isAct() bool {
+	ends := []string{string(StatusStopping), string(StatusStopped), eventtype.Removed}
+	return e.Operator != nil && !slices.Contains(ends, e.Type)
 }
 
 // Operator is a user who gave the master a command.
