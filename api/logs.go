@@ -73,8 +73,8 @@ func (a *Admin) passAdded(
 	}
 }
 
-// SendLogs sends the output of workers that a request selects, and if it follows also that of later ones, of which there
-// may be none. Its error is a gRPC status, or that of send.
+// SendLogs sends the output of workers that a request selects, and if it follows also that of later ones; later may be
+// nil. Its error is a gRPC status, or that of send.
 func SendLogs(
 	ctx context.Context, hub *tail.Hub, workers []worker.Info, req *adminpb.LogsRequest, later <-chan tail.Source,
 	send func(*adminpb.LogsResponse) error,

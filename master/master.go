@@ -58,8 +58,8 @@ type Options struct {
 	ListenRegistry func() (net.Listener, error)
 	// TLS is the configuration of the port for requests; nil disables TLS.
 	TLS *tls.Config
-	// Certificates gets a value for each reload of the files of TLS, for the history: nil, or why they cannot be used. It
-	// may be nil.
+	// Certificates gets a value for each reload of the files of TLS, for the history: nil, or why they cannot be used.
+	// It may be nil.
 	Certificates <-chan error
 
 	// Units describe the workers. Without units the master processes requests itself.

@@ -388,8 +388,8 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time, more ..
 		if reason == "" && len(item.GetLastOutput()) == 0 {
 			continue
 		}
-		text := fmt.Sprintf("%s is %s: %s", printable(item.GetId()), printable(phrase(item.GetStatus())), printable(reason))
-		fmt.Fprintf(w, "\n%s\n", onTerminal(w, text))
+		text := fmt.Sprintf("%s is %s: %s", item.GetId(), phrase(item.GetStatus()), reason)
+		fmt.Fprintf(w, "\n%s\n", onTerminal(w, printable(text)))
 		for _, line := range item.GetLastOutput() {
 			fmt.Fprintf(w, "  | %s\n", printable(line))
 		}
@@ -400,8 +400,8 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time, more ..
 	return nil
 }
 
-// lastCheck returns how long ago a worker was checked last, or when it is checked first. Of several checks it shows the first
-// that was missed.
+// lastCheck returns how long ago a worker was checked last, or when it is checked first. Of several checks it shows the
+// first that was missed.
 func lastCheck(checks []*adminpb.Check, now time.Time) string {
 	if len(checks) == 0 {
 		return "-"

@@ -10,8 +10,8 @@ import (
 
 // table is text in columns, of which the first row has the titles. Its cells must be printable.
 //
-// On a terminal, it is as wide as that at most: the last column is wrapped, and if that is not enough, the longest cells
-// of the other columns are cut, which then end in "…". In a file or a pipe, nothing is wrapped or cut.
+// On a terminal, it is as wide as that at most: the last column is wrapped, and if that is not enough, the longest
+// cells of the other columns are cut, which then end in "…". In a file or a pipe, nothing is wrapped or cut.
 type table struct{ rows [][]string }
 
 const (
@@ -25,7 +25,7 @@ func newTable(titles ...string) *table { return &table{rows: [][]string{titles}}
 
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
 
-// print prints the table, without the columns below whose titles there is nothing.
+// print prints the table without empty columns.
 func (t *table) print(w io.Writer) error {
 	if _, err := io.WriteString(w, t.text(terminalWidth(w))); err != nil {
 		return fmt.Errorf("print: %w", err)

@@ -38,7 +38,8 @@ func TestNamesThatAreNoText(t *testing.T) {
 	} {
 		var out, errs bytes.Buffer
 		code := run(t.Context(), append(args, "--state-dir", t.TempDir()), &out, &errs)
-		if text := errs.String(); code != exitUsage || !strings.Contains(text, `a\xff`) || strings.Contains(text, "grpc") {
+		text := errs.String()
+		if code != exitUsage || !strings.Contains(text, `a\xff`) || strings.Contains(text, "grpc") {
 			t.Errorf("%q: exit code %d, %s", args, code, text)
 		}
 	}

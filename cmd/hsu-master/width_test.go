@@ -25,7 +25,8 @@ func usualState(now time.Time) *adminpb.State {
 		Source: "live", Status: "running", Version: "v1.12.3", Listen: "127.0.0.1:50051", MasterPid: 123456,
 		MasterStartedAt: ago(72 * time.Hour), ProcessedCount: 123_456_789,
 		Units: []*adminpb.Unit{
-			{Name: "search", Kind: "integrated", Replicas: 3}, {Name: "web", Kind: "managed", Replicas: 2, Disabled: true},
+			{Name: "search", Kind: "integrated", Replicas: 3},
+			{Name: "web", Kind: "managed", Replicas: 2, Disabled: true},
 		},
 		Workers: []*adminpb.Worker{
 			{

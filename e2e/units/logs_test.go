@@ -224,7 +224,8 @@ units:
 // writes any more, and so does a follower of events.
 func TestFollowersOfWhatComesLater(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, map[string]string{"quiet": "#!/bin/sh\necho I am $HSU_WORKER_ID\nexec sleep 1000000\n", "hsu.yaml": `
+	const quiet = "#!/bin/sh\necho I am $HSU_WORKER_ID\nexec sleep 1000000\n"
+	s := newSite(t, map[string]string{"quiet": quiet, "hsu.yaml": `
 units:
   quiet: {kind: managed, command: [./quiet], start: {settle: 20ms}}
 `})

@@ -136,7 +136,7 @@ var All = []Type{
 	{MasterStopped, "The master has stopped or left its workers running, as the detail says."},
 	{FromBackup, "The state was lost and is restored from a backup; events after the backup are lost."},
 	{FromProcesses, "The state was lost and is made anew, or a worker is known only from its living process."},
-	{StateFailed, "The state could not be written from this time on, such as on a full disk; recorded when it can be again."},
+	{StateFailed, "The state could not be written from then on, as on a full disk; recorded when it can be again."},
 	{StateRepaired, "The state can be written again."},
 	{BackupFailed, "A backup of the state has failed, and is tried again."},
 	{BackupResumed, "After that, a backup was made."},

@@ -196,7 +196,8 @@ func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (proc
 func runWithInput(ctx context.Context, spec process.Spec, token string, input []byte) (process.Ran, error) {
 	stdin, err := process.InputOf(input)
 	if err != nil {
-		return process.Ran{}, errors.Join(fmt.Errorf("start %s: make its input: %w", spec.Path, err), spec.Lease.Close())
+		err = fmt.Errorf("start %s: make its input: %w", spec.Path, err)
+		return process.Ran{}, errors.Join(err, spec.Lease.Close())
 	}
 	spec.Input = stdin
 	ran, err := process.Run(ctx, spec, token)

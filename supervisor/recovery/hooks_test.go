@@ -114,7 +114,8 @@ func (l leases) Left(
 // A worker of a unit that the file lacks, or that is disabled, is told from one of a unit with fewer replicas.
 func TestSlotsThatAreNotWanted(t *testing.T) {
 	rc := Context{Now: func() time.Duration { return 0 }}
-	recs := []records.Worker{{ID: "a-0", Unit: "a"}, {ID: "a-1", Unit: "a"}, {ID: "b-0", Unit: "b"}, {ID: "c-0", Unit: "c"}}
+	recs := []records.Worker{{ID: "a-0", Unit: "a"}, {ID: "a-1", Unit: "a"}, {ID: "b-0", Unit: "b"}}
+	recs = append(recs, records.Worker{ID: "c-0", Unit: "c"})
 	units := []unit.Spec{{Name: "a", Path: "/bin/sh", Replicas: 1}, {Name: "c", Path: "/bin/sh", Disabled: true}}
 	reasons := map[string]string{
 		"a-0": "fewer replicas are wanted", // of no meaning, as it is wanted

@@ -15,8 +15,8 @@ func Replaces(r *records.Rollout, rec records.Worker) bool {
 	return false
 }
 
-// addRollouts adds to the decision about each worker that is adopted the recorded rollout of its unit that then replaces
-// it. A reload replaces only outdated workers.
+// addRollouts adds to the decision about each worker that is adopted the recorded rollout that then replaces it. A
+// reload replaces only outdated workers.
 func addRollouts(decisions []Decision, recs []records.Worker, units []records.Unit) {
 	rollouts, workers := map[string]*records.Rollout{}, map[string]records.Worker{}
 	for _, u := range units {

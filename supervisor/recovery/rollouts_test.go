@@ -7,7 +7,9 @@ import (
 )
 
 func TestPlanShowsTheRolloutThatGoesOn(t *testing.T) {
-	begun := []records.RolloutWorker{{ID: "a-0", Incarnation: 1}, {ID: "a-1", Incarnation: 1}, {ID: "a-2", Incarnation: 1}}
+	begun := []records.RolloutWorker{
+		{ID: "a-0", Incarnation: 1}, {ID: "a-1", Incarnation: 1}, {ID: "a-2", Incarnation: 1},
+	}
 	recs := []records.Worker{
 		{ID: "a-0", Unit: "a", Incarnation: 2}, // it has been replaced
 		{ID: "a-1", Unit: "a", Incarnation: 1}, {ID: "a-2", Unit: "a", Incarnation: 1},
@@ -35,7 +37,8 @@ func TestPlanShowsTheRolloutThatGoesOn(t *testing.T) {
 		}
 	}
 	same := []Decision{{ID: "a-1", Action: ActionAdopt, Reason: "why"}}
-	addRollouts(same, recs, []records.Unit{{Name: "a", Rollout: &records.Rollout{Act: records.ActReload, Workers: begun}}})
+	reload := &records.Rollout{Act: records.ActReload, Workers: begun}
+	addRollouts(same, recs, []records.Unit{{Name: "a", Rollout: reload}})
 	if same[0].Reason != "why" {
 		t.Errorf("a reload replaces a worker that is not outdated: %q", same[0].Reason)
 	}
