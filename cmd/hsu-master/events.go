@@ -112,6 +112,9 @@ func printEvents(c *cli.Context) error {
 	return eventsError(err)
 }
 
+// errNoReader is the cause of the end of a context of [withReader].
+var errNoReader = errors.New("nobody reads the output")
+
 // eventReader prints the events of a request, and with follow those of one master after another.
 type eventReader struct {
 	folders folders

@@ -11,9 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNoReader is the cause of the end of a context of [withReader].
-var errNoReader = errors.New("nobody reads the output")
-
 // withReader returns a context that ends when nobody can read what is written to w any more, such as a pipe that "head"
 // has closed: a command that waits for something to print would notice that only with the next line. end releases it.
 func withReader(ctx context.Context, w io.Writer) (_ context.Context, end func()) {
