@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,12 +29,54 @@ func (a *Admin) Logs(req *adminpb.LogsRequest, stream grpc.ServerStreamingServer
 	if err != nil {
 		return status.Error(codes.Internal, sendable(err.Error()))
 	}
-	return SendLogs(stream.Context(), a.Tails, workers, req, stream.Send)
+	if !req.GetFollow() {
+		return SendLogs(stream.Context(), a.Tails, workers, req, nil, stream.Send)
+	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	later := make(chan tail.Source)
+	var joining sync.WaitGroup
+	defer joining.Wait()
+	defer cancel()
+	joining.Go(func() { a.passAdded(ctx, workers, req, later) })
+	return SendLogs(ctx, a.Tails, workers, req, later, stream.Send)
 }
 
-// SendLogs sends the output of workers that a request selects. Its error is a gRPC status, or that of send.
+// passAdded passes the logs of the workers that the request selects and that are not among the known ones, until ctx
+// ends.
+func (a *Admin) passAdded(
+	ctx context.Context, known []worker.Info, req *adminpb.LogsRequest, later chan<- tail.Source,
+) {
+	changed, stop := a.Supervisor.Services().Watch()
+	defer stop()
+	seen := map[string]bool{}
+	for _, w := range known {
+		seen[w.ID] = true
+	}
+	for {
+		selected, _ := a.Supervisor.Select(req.GetAll(), req.GetNames()...) // a name may be gone meanwhile
+		for _, w := range selected {
+			if seen[w.ID] || w.NoLog() != "" {
+				continue
+			}
+			seen[w.ID] = true
+			select {
+			case later <- tail.Source{Worker: w.ID, Path: w.LogPath}:
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// SendLogs sends the output of workers that a request selects, and if it follows also that of later ones; later may be
+// nil. Its error is a gRPC status, or that of send.
 func SendLogs(
-	ctx context.Context, hub *tail.Hub, workers []worker.Info, req *adminpb.LogsRequest,
+	ctx context.Context, hub *tail.Hub, workers []worker.Info, req *adminpb.LogsRequest, later <-chan tail.Source,
 	send func(*adminpb.LogsResponse) error,
 ) error {
 	query, err := logQuery(req)
@@ -54,6 +97,7 @@ func SendLogs(
 			return err
 		}
 	}
+	query.Later = later
 	err = hub.Copy(ctx, sources, query, func(chunks []tail.Chunk) error { return sendChunks(chunks, send) })
 	switch {
 	case errors.Is(err, tail.ErrNoPrevious):

@@ -23,8 +23,12 @@ type TLSFiles struct{ Cert, Key, ClientCA string }
 // changed reloads all files. If they do not match, as halfway through a renewal, the previous ones stay in use
 // and the error is logged once per change. A warning is logged once when the certificate in use is about to
 // expire, and once when it has expired.
-func (f TLSFiles) Config(log *slog.Logger) (*tls.Config, error) {
-	c := &certificates{files: f, log: log, read: safefile.ReadInput}
+func (f TLSFiles) Config(log *slog.Logger) (*tls.Config, error) { return f.ConfigNoting(log, nil) }
+
+// ConfigNoting is Config. It also calls noted, unless it is nil, for each reload: with the error if the files cannot be
+// used, once per change. noted must not block.
+func (f TLSFiles) ConfigNoting(log *slog.Logger, noted func(error)) (*tls.Config, error) {
+	c := &certificates{files: f, log: log, read: safefile.ReadInput, noted: noted}
 	var err error
 	if c.current, err = c.load(); err != nil {
 		return nil, err
@@ -65,6 +69,7 @@ type certificates struct {
 	files TLSFiles
 	log   *slog.Logger
 	read  func(path string) ([]byte, error)
+	noted func(error)
 
 	mu        sync.Mutex
 	current   *tls.Config
@@ -169,6 +174,11 @@ func (c *certificates) changed() *tls.Config {
 		c.log.Info("certificate reloaded", "path", c.files.Cert)
 	case changed:
 		c.log.Error("certificate reload failed", "path", c.files.Cert, "error", err)
+	default:
+		return next
+	}
+	if c.noted != nil {
+		c.noted(err)
 	}
 	return next
 }

@@ -70,6 +70,45 @@ func (j journal) reloaded(ctx context.Context, changes []supervisor.Change) {
 	})
 }
 
+// outage is a time in which the state could not be written.
+type outage struct {
+	since, until time.Time
+	cause        error
+}
+
+// outages are those that are not recorded yet.
+type outages chan outage
+
+// add adds an outage that is over now. If many are not recorded yet, it drops this one, which the log has.
+func (o outages) add(since time.Time, cause error) {
+	select {
+	case o <- outage{since, time.Now(), cause}:
+	default:
+	}
+}
+
+// follow records the outages of the state and the reloads of certificates until ctx ends.
+func (j journal) follow(ctx context.Context, failed outages, reloads <-chan error) {
+	for {
+		select {
+		case o := <-failed:
+			j.note(ctx, records.Event{Time: o.since, Type: eventtype.StateFailed, Detail: bounded(o.cause.Error())},
+				records.Event{
+					Time: o.until, Type: eventtype.StateRepaired,
+					Detail: "after " + o.until.Sub(o.since).Round(time.Millisecond).String(),
+				})
+		case err := <-reloads:
+			e := records.Event{Time: time.Now(), Type: eventtype.CertificateReloaded}
+			if err != nil {
+				e.Type, e.Detail = eventtype.CertificateFailed, bounded(err.Error())
+			}
+			j.note(ctx, e)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // reloadFailed records that a reload was refused, or has stopped.
 func (j journal) reloadFailed(ctx context.Context, err error) {
 	j.note(ctx, records.Event{

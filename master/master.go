@@ -58,6 +58,9 @@ type Options struct {
 	ListenRegistry func() (net.Listener, error)
 	// TLS is the configuration of the port for requests; nil disables TLS.
 	TLS *tls.Config
+	// Certificates gets a value for each reload of the files of TLS, for the history: nil, or why they cannot be used.
+	// It may be nil.
+	Certificates <-chan error
 
 	// Units describe the workers. Without units the master processes requests itself.
 	Units []unit.Spec
@@ -123,6 +126,7 @@ type Master struct {
 	hurry    chan struct{}
 	reread   chan struct{} // has room for one Reread at a time
 	ending   *ending
+	outages  outages
 	// essential gets a value when an essential worker has ended.
 	essential chan struct{}
 	upgrades  *upgrader
@@ -154,7 +158,8 @@ func New(o Options) (_ *Master, err error) {
 	m := &Master{
 		options: o, log: o.Log,
 		ready: make(chan struct{}), stopping: make(chan struct{}), hurry: make(chan struct{}, 1),
-		reread: make(chan struct{}, 1), essential: make(chan struct{}, 1), ending: newEnding(),
+		outages: make(outages, 8),
+		reread:  make(chan struct{}, 1), essential: make(chan struct{}, 1), ending: newEnding(),
 	}
 	m.upgrades = newUpgrader(m, o.Handed)
 	defer func() {
@@ -197,7 +202,7 @@ func (m *Master) openStore() error {
 		LostID: func() (string, error) {
 			return recovery.LivingMasterID(context.Background(), m.options.StateDir, m.options.RuntimeDir)
 		},
-		Lock: m.options.Handed.take(fileLock),
+		Lock: m.options.Handed.take(fileLock), Repaired: m.outages.add,
 	}); err != nil {
 		return err
 	}

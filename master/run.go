@@ -118,6 +118,7 @@ func (m *Master) serve(ctx context.Context, wg *sync.WaitGroup) {
 	crashpoint.Pass(crashpoint.Serving, func() { m.gateway.SetServing(true) })
 	m.log.Info("master serving", "address", m.listener.Addr().String(), "processed", m.store.Processed())
 	close(m.ready)
+	wg.Go(func() { m.journal().follow(ctx, m.outages, m.options.Certificates) })
 	wg.Go(func() { m.store.ServeBackups(ctx, m.options.BackupInterval) })
 	wg.Go(func() { m.admin.keep(ctx, wg, m.stateIsThere) })
 }

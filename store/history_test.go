@@ -71,7 +71,8 @@ func TestActsOfOperatorsOutliveOtherEvents(t *testing.T) {
 	db := openTest(t, t.TempDir(), Options{MaxEvents: 5})
 	act := records.AppendEvent(records.Event{Type: "act", Operator: &records.Operator{UID: 1}})
 	other := records.AppendEvent(records.Event{Type: "other"})
-	muts := []records.Mutation{other, act, act, other}
+	end := records.AppendEvent(records.Event{Type: "stopped", Operator: &records.Operator{UID: 1}}) // no act
+	muts := []records.Mutation{other, act, act, end}
 	for range 50 {
 		muts = append(muts, other)
 	}

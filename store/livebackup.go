@@ -9,7 +9,9 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store/backups"
+	"github.com/core-tools/hsu-master/store/records"
 )
 
 // WriteBackup writes a copy of the registry, with the current count, to w. w should accept the data at once, as a
@@ -72,16 +74,26 @@ func (db *DB) ServeBackups(ctx context.Context, interval time.Duration) {
 		case err != nil:
 			if !failing {
 				log.Warn("backup failed, retrying", "error", err)
+				db.noteBackup(ctx, eventtype.BackupFailed, err.Error())
 			}
 			failing = true
 			timer.Reset(min(interval, backupRetry))
 			continue
 		case failing:
 			log.Info("backups resumed", "backup", path)
+			db.noteBackup(ctx, eventtype.BackupResumed, path)
 		case path != "":
 			log.Info("state backed up", "backup", path)
 		}
 		failing = false
 		timer.Reset(interval)
 	}
+}
+
+// noteBackup adds to the history that backups fail, or do not any more. If it cannot, nothing else is missing. That a
+// backup was made is no event: the event would be a change of the state, and so the next backup never be the last one.
+func (db *DB) noteBackup(ctx context.Context, kind, detail string) {
+	const longest = 1024
+	e := records.Event{Time: time.Now(), Type: kind, Detail: detail[:min(len(detail), longest)]}
+	_ = db.Apply(ctx, records.AppendEvent(e)) // the log has it too
 }

@@ -47,6 +47,9 @@ type Options struct {
 	// LostID is called for the master's id if every record of it is lost: the living workers know it. It returns ""
 	// if they do not. May be nil.
 	LostID func() (string, error)
+	// Repaired is called when the state can be written again, with the time since when it could not and the reason. It
+	// must not block or use the state. May be nil.
+	Repaired func(since time.Time, cause error)
 	// Lock is what [DB.HandOver] of an earlier program of this process has returned; nil if there was none. Open
 	// closes it if it fails.
 	Lock   *os.File
@@ -93,7 +96,7 @@ func dirOf(path string, o Options, s seams) *statedir.Dir {
 	d := statedir.New(path)
 	d.Steps, d.Ops, d.Log = s.steps, statefile.Ops{At: s.at}, o.Logger
 	d.LockWait, d.Recover = o.LockWait, o.OnDamage == Recover
-	d.MaxEvents, d.KeepBackups, d.LostID = o.MaxEvents, o.KeepBackups, o.LostID
+	d.MaxEvents, d.KeepBackups, d.LostID, d.Repaired = o.MaxEvents, o.KeepBackups, o.LostID, o.Repaired
 	return d
 }
 

@@ -19,6 +19,9 @@ func (x *acting) restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if x.Outdated {
+		strangers = nil // it is not known with what they were started
+	}
 	for _, id := range strangers {
 		x.onStranger(ctx, id)
 	}

@@ -68,7 +68,7 @@ func (s *Supervisor) Apply(ctx context.Context, units ...unit.Spec) error {
 	}
 	defer done()
 	recs := s.changes.recordsOf(units)
-	planReload(units, recs, s.set.list(), s.changes.outdated)
+	planReload(units, recs, s.set.list(), s.changes.outdated, OperatorOf(ctx))
 	wanted := recovery.Wanted(units, recs)
 	if err := s.set.awaitWantedAgain(ctx, wanted); err != nil {
 		return err

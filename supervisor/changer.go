@@ -80,7 +80,9 @@ func (c *changer) apply(
 		}
 	}()
 	// A recorded change is made, even if the caller does not wait for it any more.
-	e := c.s.do(context.WithoutCancel(ctx), func(work context.Context) { r, err = c.install(work, units) })
+	e := c.s.do(context.WithoutCancel(ctx), func(work context.Context) {
+		r, err = c.install(work, units, OperatorOf(ctx))
+	})
 	err = errors.Join(e, err)
 	r.recorded = rolloutsOf(recs)
 	return r, err
@@ -112,7 +114,9 @@ func removedUnits(units, later []unit.Spec) (removed []unit.Spec) {
 
 // install makes units the wanted set, starts the missing workers and retires the surplus ones. It runs in the goroutine
 // of Serve.
-func (c *changer) install(work context.Context, units []unit.Spec) (r rollout, err error) {
+func (c *changer) install(
+	work context.Context, units []unit.Spec, by *records.Operator,
+) (r rollout, err error) {
 	if err := c.changeable(units); err != nil {
 		return r, err
 	}
@@ -156,7 +160,7 @@ func (c *changer) install(work context.Context, units []unit.Spec) (r rollout, e
 			c.s.set.retired, surplus = append(c.s.set.retired, w), append(surplus, w)
 		}
 	}
-	c.s.helpers.Go(func() { retireInOrder(work, surplus, before, units) })
+	c.s.helpers.Go(func() { retireInOrder(work, surplus, before, units, by) })
 	c.s.services.Changed() // workers may wait for less than before
 	c.s.guard.Changed()
 	return r, nil

@@ -10,6 +10,7 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/dependencies"
 	"github.com/core-tools/hsu-master/supervisor/lifecycle"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/services"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 	"github.com/core-tools/hsu-master/supervisor/worker"
@@ -60,6 +61,22 @@ func (s *set) beginReplacing(units []unit.Spec, outdated func(unit.Spec) []strin
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.replacing = replacing
+}
+
+// restoreReplacing is beginReplacing for the reloads that an earlier master has recorded.
+func (s *set) restoreReplacing(units []records.Unit, workers []records.Worker) {
+	s.beginReplacing(s.specs(), func(u unit.Spec) (ids []string) {
+		i := slices.IndexFunc(units, func(rec records.Unit) bool { return rec.Name == u.Name })
+		if i < 0 || units[i].Rollout == nil || units[i].Rollout.Act != records.ActReload {
+			return nil
+		}
+		for _, rec := range workers {
+			if recovery.Replaces(units[i].Rollout, rec) {
+				ids = append(ids, rec.ID)
+			}
+		}
+		return ids
+	})
 }
 
 // replaced notes that a worker has been replaced, or need not be.
@@ -206,9 +223,10 @@ func stopInOrder(workers []*worker.Worker, graph *dependencies.Graph) {
 }
 
 // retireInOrder has surplus workers stopped and forgotten, those of a unit when the surplus workers of the units that
-// depended on it have ended. graph is that of the units before the change, and units are those after it.
+// depended on it have ended. graph is that of the units before the change, units are those after it, and by is the
+// operator whose command the change is.
 func retireInOrder(
-	ctx context.Context, surplus []*worker.Worker, graph *dependencies.Graph, units []unit.Spec,
+	ctx context.Context, surplus []*worker.Worker, graph *dependencies.Graph, units []unit.Spec, by *records.Operator,
 ) {
 	byUnit := map[string][]*worker.Worker{}
 	for _, w := range surplus {
@@ -219,7 +237,7 @@ func retireInOrder(
 	defer wg.Wait()
 	for name, ws := range byUnit {
 		before := surplusDependents(name, byUnit, graph)
-		removed := !slices.ContainsFunc(units, func(u unit.Spec) bool { return u.Name == name && u.Starts() })
+		cause := lifecycle.CauseIn(units, name)
 		wg.Go(func() {
 			for _, w := range before {
 				select {
@@ -229,7 +247,7 @@ func retireInOrder(
 				}
 			}
 			for _, w := range ws {
-				_ = w.Retire(ctx, removed) // it fails only if the master ends, and the next one retires it
+				_ = w.Retire(ctx, cause, by) // it fails only if the master ends, and the next one retires it
 			}
 		})
 	}

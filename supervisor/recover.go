@@ -46,6 +46,8 @@ func (s *Supervisor) recover(ctx, work context.Context) error {
 	s.changes.recorded = snap.Units
 	s.set.want(recovery.Wanted(s.changes.configured, units))
 	slots := s.env.Recovery.Slots(snap.Workers, s.set.specs(), false)
+	blameRetired(slots, units, snap.Units)
+	s.set.restoreReplacing(units, snap.Workers)
 	strays := s.env.Recovery.Assign(slots, holders, scanErr)
 	if s.env.Recovery.Moved {
 		if err := s.acceptMove(ctx, slots); err != nil {

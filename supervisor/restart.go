@@ -78,11 +78,7 @@ func (s *Supervisor) Restart(ctx context.Context, req RestartRequest, progress f
 	for _, w := range r.targets() {
 		restarting.workers = append(restarting.workers, w.ID())
 	}
-	operator := OperatorOf(ctx)
 	run := func(work context.Context) {
-		if operator != nil {
-			work = WithOperator(work, *operator)
-		}
 		s.changes.rolling.Go(func() {
 			defer close(restarting.done)
 			defer done()
@@ -137,10 +133,11 @@ func beginRestart(ctx context.Context, s *Supervisor, req RestartRequest) (r rol
 		}
 		recs[i].Rollout = &records.Rollout{
 			Act: records.ActRestart, Workers: workers, Spare: recovery.MayHaveSpare(u, recs[i].Wanted()),
+			Operator: OperatorOf(ctx),
 		}
 		recs[i].Changed = time.Now()
 		names := namesOfTargets(*recs[i].Rollout)
-		events = append(events, rolloutEvent(ctx, recs[i], eventtype.Restart, u.Name+": "+names))
+		events = append(events, rolloutEvent(recs[i], eventtype.Restart, u.Name+": "+names))
 		s.log.Info("restart requested", "unit", u.Name, "workers", names)
 	}
 	if err := s.set.awaitWantedAgain(ctx, recovery.Wanted(s.changes.configured, recs)); err != nil {

@@ -24,7 +24,10 @@ var rolloutOutcomes = map[records.RolloutAct]outcomeTypes{
 
 // planReload adds to the records of the units the rollouts that replace their outdated workers, in place of earlier
 // ones.
-func planReload(units []unit.Spec, recs []records.Unit, workers []*worker.Worker, outdated func(unit.Spec) []string) {
+func planReload(
+	units []unit.Spec, recs []records.Unit, workers []*worker.Worker, outdated func(unit.Spec) []string,
+	by *records.Operator,
+) {
 	for i, u := range units {
 		recs[i].Rollout = nil
 		wanted := recovery.WithReplicas(u, recs[i].Wanted()).WithDefaults()
@@ -36,7 +39,7 @@ func planReload(units []unit.Spec, recs []records.Unit, workers []*worker.Worker
 			wanted.Replicas++ // that of an earlier, larger number of replicas may be outdated too
 		}
 		recs[i].Rollout = &records.Rollout{
-			Act: records.ActReload, Spare: spare, Workers: targets(workers, outdated(wanted)),
+			Act: records.ActReload, Spare: spare, Workers: targets(workers, outdated(wanted)), Operator: by,
 		}
 		recs[i].Changed = time.Now()
 	}
@@ -137,8 +140,9 @@ func endRollouts(ctx context.Context, s *Supervisor, err error) error {
 		if err != nil {
 			what, detail = rolloutOutcomes[rec.Rollout.Act].stopped, rec.Name+": "+err.Error()
 		}
-		recs[i].Rollout, recs[i].Changed = nil, time.Now()
-		events = append(events, rolloutEvent(ctx, recs[i], what, detail))
+		rec.Changed = time.Now()
+		events = append(events, rolloutEvent(rec, what, detail))
+		recs[i].Rollout, recs[i].Changed = nil, rec.Changed
 	}
 	if len(events) == 0 {
 		return err
@@ -150,10 +154,12 @@ func endRollouts(ctx context.Context, s *Supervisor, err error) error {
 	return errors.Join(err, r.awaitSurplus(ctx))
 }
 
-// rolloutEvent returns an event about the unit, with the operator of ctx: a rollout that an earlier master has begun
-// has none.
-func rolloutEvent(ctx context.Context, rec records.Unit, what, detail string) records.Event {
-	return records.Event{Time: rec.Changed, Unit: rec.Name, Type: what, Detail: detail, Operator: OperatorOf(ctx)}
+// rolloutEvent returns an event about the recorded rollout of the unit, with the operator whose command began it, also
+// if an earlier master has received that.
+func rolloutEvent(rec records.Unit, what, detail string) records.Event {
+	return records.Event{
+		Time: rec.Changed, Unit: rec.Name, Type: what, Detail: detail, Operator: rec.Rollout.Operator,
+	}
 }
 
 // resumeRollouts continues the rollouts that an earlier master has recorded.
@@ -163,12 +169,13 @@ func resumeRollouts(ctx context.Context, s *Supervisor) {
 		return // the master ends
 	}
 	defer done()
+	defer func() { s.set.endReplacing(); s.services.Changed() }() // of restoreReplacing
 	recs := s.changes.records()
 	var events []records.Event
 	for _, rec := range recs {
 		if rec.Rollout != nil {
 			workers := namesOfTargets(*rec.Rollout)
-			resumed := rolloutEvent(ctx, rec, rolloutOutcomes[rec.Rollout.Act].resumed, rec.Name+": "+workers)
+			resumed := rolloutEvent(rec, rolloutOutcomes[rec.Rollout.Act].resumed, rec.Name+": "+workers)
 			resumed.Time = time.Now()
 			events = append(events, resumed)
 			s.log.Info("rollout resumed", "unit", rec.Name, "action", string(rec.Rollout.Act), "workers", workers)

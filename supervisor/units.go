@@ -11,6 +11,7 @@ import (
 	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/recovery"
 )
 
 // recordUnits makes the records of the set and the events durable. Units that are not in the set any more are recorded
@@ -18,6 +19,7 @@ import (
 // applying, or is recover.
 func (c *changer) recordUnits(ctx context.Context, units []records.Unit, events ...records.Event) error {
 	var muts []records.Mutation
+	units = changedBy(OperatorOf(ctx), units, c.recorded)
 	for _, u := range units {
 		muts = append(muts, records.PutUnit(u))
 	}
@@ -28,6 +30,7 @@ func (c *changer) recordUnits(ctx context.Context, units []records.Unit, events 
 		}
 		if !u.Retired {
 			u.Retired, u.Scale, u.Rollout, u.Changed = true, nil, nil, time.Now()
+			u.ChangedBy = OperatorOf(ctx)
 		}
 		muts = append(muts, records.PutUnit(u))
 	}
@@ -39,6 +42,30 @@ func (c *changer) recordUnits(ctx context.Context, units []records.Unit, events 
 		c.recorded, c.unrecorded = units, false
 	}
 	return err
+}
+
+// changedBy returns the units with the operator in those that differ from the recorded ones.
+func changedBy(by *records.Operator, units, recorded []records.Unit) []records.Unit {
+	units = slices.Clone(units)
+	for i, u := range units {
+		if !slices.ContainsFunc(recorded, func(r records.Unit) bool { return reflect.DeepEqual(r, u) }) {
+			units[i].ChangedBy = by
+		}
+	}
+	return units
+}
+
+// blameRetired names in the surplus slots the operators whose commands an earlier master has recorded.
+func blameRetired(slots []recovery.Slot, units, recorded []records.Unit) {
+	by := map[string]*records.Operator{}
+	for _, u := range slices.Concat(recorded, units) {
+		by[u.Name] = u.ChangedBy
+	}
+	for i := range slots {
+		if slots[i].State.Retired {
+			slots[i].Rec.StoppedBy = by[slots[i].Rec.Unit]
+		}
+	}
 }
 
 func namesOf(units []records.Unit) []string {

@@ -1532,9 +1532,11 @@ type LogsRequest struct {
 	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
 	// All workers; names is empty then.
 	All bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
-	// Go on with new lines, until the caller cancels the call or the master ends.
+	// Go on with new lines, until the caller cancels the call or the master ends, also of
+	// workers of the units that are added meanwhile.
 	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
-	// Only the last lines of those that the other fields select; absent: all.
+	// Only so many last lines of each worker, of those that the other fields select;
+	// absent: all.
 	Lines *int64 `protobuf:"varint,4,opt,name=lines,proto3,oneof" json:"lines,omitempty"`
 	// Leave out lines that are known to be older.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`

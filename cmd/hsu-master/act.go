@@ -91,7 +91,8 @@ is restarted by its policy. A worker stopped by STOP is reported as suspended.`,
 	return cmd
 }
 
-// actJSON is a line of the output of a verb with --json. Scripts depend on it.
+// actJSON is a line of the output of a verb with --json. The name is empty only if no worker was concerned. Scripts
+// depend on it.
 type actJSON struct {
 	Name   string `json:"name"`
 	Stage  string `json:"phase"`
@@ -131,14 +132,17 @@ func act(c *cli.Context, req *adminpb.ActRequest) error {
 	if err != nil {
 		return actError(err)
 	}
-	return printAct(c, stream.Recv, req.GetNoWait())
+	return printAct(c, stream.Recv, req)
 }
 
 // printAct prints the reports of the master until the end: progress on a terminal, and the outcomes.
-func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), noWait bool) error {
-	for {
+func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), req *adminpb.ActRequest) error {
+	for told := false; ; told = true {
 		r, err := receive()
 		if errors.Is(err, io.EOF) {
+			if req.GetOutdated() && !told {
+				return printNoneOutdated(c)
+			}
 			return nil
 		}
 		if err != nil {
@@ -146,7 +150,7 @@ func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), noWa
 		}
 		stage := supervisor.Stage(r.GetPhase())
 		last := stage == supervisor.StageDone || stage == supervisor.StageFailed ||
-			noWait && stage == supervisor.StageBegun
+			req.GetNoWait() && stage == supervisor.StageBegun
 		switch {
 		case c.Bool(jsonFlag):
 			err = printJSONLine(c.App.Writer, actJSON{r.GetName(), r.GetPhase(), r.GetReason()})
@@ -159,6 +163,18 @@ func printAct(c *cli.Context, receive func() (*adminpb.ActResponse, error), noWa
 			return fmt.Errorf("print: %w", err)
 		}
 	}
+}
+
+// printNoneOutdated prints the outcome of "restart --outdated" that has restarted none.
+func printNoneOutdated(c *cli.Context) (err error) {
+	const text = "no worker is outdated"
+	if c.Bool(jsonFlag) {
+		return printJSONLine(c.App.Writer, actJSON{"", string(supervisor.StageDone), text})
+	}
+	if _, err = fmt.Fprintln(c.App.Writer, text); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
 }
 
 func actLine(r *adminpb.ActResponse) string {

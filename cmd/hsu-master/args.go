@@ -142,6 +142,9 @@ func (l *line) ordered() ([]string, error) {
 	if err := l.checkFlags(); err != nil {
 		return nil, err
 	}
+	if err := l.checkNames(); err != nil {
+		return nil, err
+	}
 	ordered := slices.Concat(l.path, l.given)
 	if len(l.positional) > 0 {
 		ordered = append(append(ordered, "--"), l.positional...)

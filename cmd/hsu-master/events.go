@@ -79,7 +79,7 @@ func eventsRequest(c *cli.Context) (*adminpb.EventsRequest, error) {
 		}
 		req.Since = timestamppb.New(since)
 	}
-	known := eventtype.Names()
+	known := eventtype.Selectable()
 	for _, name := range req.GetTypes() {
 		if !slices.Contains(known, name) {
 			return nil, usagef("--type %q: there is no such type of events%s", name, nearest.DidYouMean(name, known))
@@ -98,15 +98,22 @@ func printEvents(c *cli.Context) error {
 		return err
 	}
 	r := eventReader{folders: f, req: req, out: c.App.Writer, notes: c.App.ErrWriter, json: c.Bool(jsonFlag)}
-	err = r.receive(c.Context)
+	ctx, end := withReader(c.Context, c.App.Writer)
+	defer end()
+	err = r.receive(ctx)
 	switch {
+	case context.Cause(ctx) == errNoReader: //nolint:errorlint // it is the cause itself
+		return nil
 	case errors.Is(err, errNoMaster) && !r.begun && !req.GetFollow():
 		return r.offline()
 	case req.GetFollow() && r.begun:
-		return r.follow(c.Context, err)
+		return r.follow(ctx, err)
 	}
 	return eventsError(err)
 }
+
+// errNoReader is the cause of the end of a context of [withReader].
+var errNoReader = errors.New("nobody reads the output")
 
 // eventReader prints the events of a request, and with follow those of one master after another.
 type eventReader struct {
@@ -242,7 +249,7 @@ func (r *eventReader) printEntry(e records.Entry) error {
 		}
 		return err
 	}
-	_, err := fmt.Fprintln(r.out, eventText(e))
+	_, err := fmt.Fprintln(r.out, onTerminal(r.out, eventText(e)))
 	return err
 }
 

@@ -3,9 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -95,9 +97,10 @@ func inspectWorkers(c *cli.Context, name string) error {
 	return nil
 }
 
-// section prints a title and the rows that have a value.
+// section prints a title and the rows that have a value, wrapped. A word that does not fit has a line of its own.
 func section(w io.Writer, title string, rows ...[2]string) {
-	const width = 18
+	const width, indent = 18, 2
+	room := widthFor(w) - width - indent
 	begun := false
 	for _, row := range rows {
 		if row[1] == "" {
@@ -107,12 +110,17 @@ func section(w io.Writer, title string, rows ...[2]string) {
 			fmt.Fprintf(w, "\n%s\n", title)
 			begun = true
 		}
-		fmt.Fprintf(w, "  %s%s\n", padded(printable(row[0]), width), printable(row[1]))
+		label, text := printable(row[0]), printable(row[1])
+		parts := wrap(text, max(1, room))
+		if slices.ContainsFunc(parts, func(part string) bool { return utf8.RuneCountInString(part) > room }) {
+			fmt.Fprintf(w, "  %s\n    %s\n", label, paragraph(text, widthFor(w), 2*indent))
+			continue
+		}
+		fmt.Fprintf(w, "  %s%s\n", padded(label, width), strings.Join(parts, "\n"+strings.Repeat(" ", width+indent)))
 	}
 }
 
-// printInspection prints the sections of one worker. Lines may be longer than a terminal is wide, since nothing is left
-// out.
+// printInspection prints the sections of one worker. Nothing is left out, so a long word may be wider than a terminal.
 func printInspection(w io.Writer, in *adminpb.Inspection, live bool, now time.Time) {
 	item, e := in.GetWorker(), explain(in, live, now)
 	fmt.Fprintln(w, printable(headOf(in, now)))
@@ -159,7 +167,7 @@ func printLines(w io.Writer, title string, lines []string) {
 		fmt.Fprintf(w, "\n%s\n", title)
 	}
 	for _, line := range lines {
-		fmt.Fprintf(w, "  %s\n", printable(line))
+		fmt.Fprintf(w, "  %s\n", paragraph(printable(line), widthFor(w)-2, 2*2))
 	}
 }
 

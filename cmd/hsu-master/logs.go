@@ -49,7 +49,8 @@ func logsCommand() *cli.Command {
 	cmd.Description = `Prints the lines in the logs of the workers and in their rotated files, of one
 worker after the other. Lines of several workers begin with the worker's id.
 With --follow, new lines come in the order in which they are written, also of
-later instances and over rotations; the command ends when the master ends.
+later instances, of workers that a unit gets meanwhile, and over rotations; the
+command ends when the master ends.
 
 Lines have no time of their own, so --since leaves out those that are known to
 be older, and may print some that are: see hsu-master(1).
@@ -115,7 +116,9 @@ func printLogs(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return receiveLogs(c.Context, f, req, out)
+	ctx, end := withReader(c.Context, c.App.Writer)
+	defer end()
+	return receiveLogs(ctx, f, req, out)
 }
 
 // receiveLogs prints the lines that the running master sends.
@@ -197,5 +200,5 @@ func readLogs(ctx context.Context, f folders, req *adminpb.LogsRequest, out *log
 		return hint(err, `"hsu-master worker list" lists the workers`)
 	}
 	hub := tail.NewHub(dir, &offsets.Tables{})
-	return logsError(api.SendLogs(ctx, hub, infos, req, out.print))
+	return logsError(api.SendLogs(ctx, hub, infos, req, nil, out.print))
 }

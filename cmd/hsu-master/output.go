@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 
@@ -97,7 +96,7 @@ type (
 		Unenforced  []string          `json:"unenforced,omitempty"`  // limits, each with the reason
 		Unmanaged   bool              `json:"unmanaged,omitempty"`   // another program starts it
 		Program     string            `json:"program,omitempty"`     // name of the process, if it is unmanaged
-		StoppedBy   *history.Operator `json:"stopped_by,omitempty"`  // while it is desired stopped
+		StoppedBy   *history.Operator `json:"stopped_by,omitempty"`  // while it is desired stopped, or being given up
 		Usage       *usageJSON        `json:"usage"`
 		Modules     []moduleJSON      `json:"modules,omitempty"` // that its processes have published
 	}
@@ -364,24 +363,24 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time, more ..
 		_, err := fmt.Fprintln(w, "no workers")
 		return err
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprint(table, "WORKER\tSTATUS\tPID\tPORT\tAGE\tRESTARTS\tLAST EXIT\tLAST CHECK\t")
+	titles := []string{"WORKER", "STATUS", "PID", "PORT", "AGE", "RESTARTS", "LAST EXIT", "CHECK"}
 	for _, column := range more {
-		fmt.Fprint(table, column.title, "\t")
+		titles = append(titles, column.title)
 	}
-	fmt.Fprintln(table, "NOTE")
+	table := newTable(append(titles, "NOTE")...)
 	for _, item := range workers {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t",
+		cells := []string{
 			printable(item.GetId()), printable(item.GetStatus()), number(item.GetPid()), number(item.GetPort()),
-			age(item.GetStartedAt(), now), item.GetRestarts(), printable(exitText(item.GetLastExit(), now)),
-			lastCheck(item.GetChecks(), now))
-		for _, column := range more {
-			fmt.Fprint(table, column.of(item), "\t")
+			age(item.GetStartedAt(), now), strconv.FormatUint(item.GetRestarts(), 10),
+			printable(exitText(item.GetLastExit(), now)), lastCheck(item.GetChecks(), now),
 		}
-		fmt.Fprintln(table, note(item, now))
+		for _, column := range more {
+			cells = append(cells, column.of(item))
+		}
+		table.row(append(cells, note(item, now))...)
 	}
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("print: %w", err)
+	if err := table.print(w); err != nil {
+		return err
 	}
 	for _, item := range workers {
 		printMissed(w, item, now)
@@ -389,7 +388,8 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time, more ..
 		if reason == "" && len(item.GetLastOutput()) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s is %s: %s\n", printable(item.GetId()), printable(item.GetStatus()), printable(reason))
+		text := fmt.Sprintf("%s is %s: %s", item.GetId(), phrase(item.GetStatus()), reason)
+		fmt.Fprintf(w, "\n%s\n", onTerminal(w, printable(text)))
 		for _, line := range item.GetLastOutput() {
 			fmt.Fprintf(w, "  | %s\n", printable(line))
 		}
@@ -400,8 +400,8 @@ func printWorkers(w io.Writer, workers []*adminpb.Worker, now time.Time, more ..
 	return nil
 }
 
-// lastCheck returns when a worker was checked last, and when it is checked next. Of several checks it shows the first
-// that was missed.
+// lastCheck returns how long ago a worker was checked last, or when it is checked first. Of several checks it shows the
+// first that was missed.
 func lastCheck(checks []*adminpb.Check, now time.Time) string {
 	if len(checks) == 0 {
 		return "-"
@@ -410,17 +410,16 @@ func lastCheck(checks []*adminpb.Check, now time.Time) string {
 	if i := slices.IndexFunc(checks, missed); i >= 0 {
 		shown = checks[i]
 	}
-	var parts []string
-	if at := shown.GetAnsweredAt(); at == nil && shown.GetDueAt() == nil {
+	result := "passed "
+	switch at := shown.GetAnsweredAt(); {
+	case at == nil && shown.GetDueAt() == nil:
 		return "no answer yet"
-	} else if at != nil {
-		result := "passed "
-		if !shown.GetPassed() {
-			result = "missed "
-		}
-		parts = append(parts, result+age(at, now)+" ago")
+	case at == nil:
+		return "next " + dueText(shown, now)
+	case !shown.GetPassed():
+		result = "missed "
 	}
-	return strings.Join(append(parts, "next "+dueText(shown, now)), ", ")
+	return result + age(shown.GetAnsweredAt(), now)
 }
 
 func missed(c *adminpb.Check) bool { return c.GetAnsweredAt() != nil && !c.GetPassed() }
@@ -440,9 +439,9 @@ func printMissed(w io.Writer, item *adminpb.Worker, now time.Time) {
 	}
 	for _, c := range item.GetChecks() {
 		if missed(c) {
-			fmt.Fprintf(w, "\n%s missed its check of %s %s ago, next %s: %s: %s\n", printable(item.GetId()),
-				printable(c.GetUse()), age(c.GetAnsweredAt(), now), dueText(c, now), printable(c.GetProbe()),
-				printable(c.GetAnswer()))
+			fmt.Fprintf(w, "\n%s\n", onTerminal(w, fmt.Sprintf("%s missed its check of %s %s ago, next %s: %s: %s",
+				printable(item.GetId()), printable(c.GetUse()), age(c.GetAnsweredAt(), now), dueText(c, now),
+				printable(c.GetProbe()), printable(c.GetAnswer()))))
 		}
 	}
 }
@@ -479,6 +478,14 @@ func reasonText(w *adminpb.Worker, now time.Time) string {
 		again = "tried again in "
 	}
 	return w.GetReason() + "; " + again + shortAge(w.GetRetryAt().AsTime().Sub(now))
+}
+
+// phrase returns a status as it follows "is" in a sentence.
+func phrase(status string) string {
+	if status == string(records.StatusBackoff) {
+		return "in backoff"
+	}
+	return status
 }
 
 func note(w *adminpb.Worker, now time.Time) string {
@@ -550,14 +557,15 @@ func shortAge(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
+// exitText returns how a worker ended last, and how long ago.
 func exitText(e *adminpb.Exit, now time.Time) string {
 	switch {
 	case e == nil:
 		return "-"
 	case !e.GetKnown():
-		return "unknown " + age(e.GetAt(), now) + " ago"
+		return "unknown " + age(e.GetAt(), now)
 	case e.Signal != nil:
-		return e.GetSignal() + " " + age(e.GetAt(), now) + " ago"
+		return e.GetSignal() + " " + age(e.GetAt(), now)
 	}
-	return fmt.Sprintf("code %d %s ago", e.GetCode(), age(e.GetAt(), now))
+	return fmt.Sprintf("code %d %s", e.GetCode(), age(e.GetAt(), now))
 }

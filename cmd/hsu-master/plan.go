@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 	"google.golang.org/grpc/status"
@@ -192,7 +191,7 @@ func liveSnapshot(ctx context.Context, f folders) (records.Snapshot, error) {
 func (f folders) liveRuntime() string { return filepath.Dir(f.liveSocket()) }
 
 func (p plan) print(w io.Writer, verbose bool) error {
-	fmt.Fprintln(w, p.headline())
+	fmt.Fprintln(w, onTerminal(w, p.headline()))
 	if p.unitFault != nil {
 		for fault := range strings.SplitSeq(p.unitFault.Error(), "\n") {
 			fmt.Fprintf(w, "cannot be started: %s\n", printable(fault))
@@ -205,14 +204,13 @@ func (p plan) print(w io.Writer, verbose bool) error {
 		fmt.Fprintln(w, "\nnothing: no worker is wanted or recorded, and no process of this master lives")
 	} else {
 		fmt.Fprintln(w)
-		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "WORKER\tACTION\tPID\tPORT\tREASON")
+		table := newTable("WORKER", "ACTION", "PID", "PORT", "REASON")
 		for _, d := range p.Workers {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n",
-				printable(d.ID), d.Action, livingPID(d.Evidence), portNumber(d.Evidence), printable(d.Reason))
+			table.row(printable(d.ID), string(d.Action), livingPID(d.Evidence), portNumber(d.Evidence),
+				printable(d.Reason))
 		}
-		if err := table.Flush(); err != nil {
-			return fmt.Errorf("print: %w", err)
+		if err := table.print(w); err != nil {
+			return err
 		}
 	}
 	for _, d := range p.Workers {
@@ -314,7 +312,7 @@ func printEvidence(w io.Writer, d recovery.Decision) {
 	}
 	if e.Incomparable {
 		line("outdated", recovery.KeyLost+"; it stays as it is")
-	} else if e.Outdated {
+	} else if e.Outdated && e.Rollout == "" {
 		line("outdated", "its executable or its unit has changed since it was started; it stays until a reload")
 	}
 }

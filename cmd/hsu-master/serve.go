@@ -84,8 +84,16 @@ func open(
 	options := cfg.master
 	options.Log = log
 	if cfg.tls != (api.TLSFiles{}) {
+		reloads := make(chan error, 8) // more than the history may need to catch up with
+		options.Certificates = reloads
 		var err error
-		if options.TLS, err = cfg.tls.Config(log); err != nil {
+		options.TLS, err = cfg.tls.ConfigNoting(log, func(err error) {
+			select {
+			case reloads <- err:
+			default:
+			}
+		})
+		if err != nil {
 			return nil, nil, hint(usageError{err}, "see --tls-cert, --tls-key and --tls-client-ca")
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -95,33 +94,31 @@ func printServices(w io.Writer, list []*adminpb.Service, live bool) error {
 		_, err := fmt.Fprintln(w, "no services")
 		return err
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	head := "SERVICE\tENDPOINT\tWORKER\tSOURCE\tSTATE"
+	titles, none := []string{"SERVICE", "ENDPOINT", "WORKER", "SOURCE", "STATE"}, []string{"-", "-", "-", "no endpoint"}
 	if live {
-		head += "\tCALLS\tIN FLIGHT\tFAILED\tP50\tP99"
+		titles = append(titles, "CALLS", "IN FLIGHT", "FAILED", "P50", "P99")
+		none = append(none, "-", "-", "-", "-", "-")
 	}
-	fmt.Fprintln(table, head)
+	table := newTable(titles...)
 	for _, s := range list {
 		if len(s.GetEndpoints()) == 0 {
-			fmt.Fprintf(table, "%s\t-\t-\t-\tno endpoint", printable(s.GetName()))
-			if live {
-				fmt.Fprint(table, "\t-\t-\t-\t-\t-")
-			}
-			fmt.Fprintln(table)
+			table.row(append([]string{printable(s.GetName())}, none...)...)
 		}
 		for _, e := range s.GetEndpoints() {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s", printable(s.GetName()), printable(e.GetAddress()),
-				printable(orDash(e.GetWorker())), printable(orDash(e.GetSource())), endpointState(e))
+			cells := []string{
+				printable(s.GetName()), printable(e.GetAddress()), printable(orDash(e.GetWorker())),
+				printable(orDash(e.GetSource())), endpointState(e),
+			}
 			if live {
 				f := e.GetFigures()
-				fmt.Fprintf(table, "\t%d\t%d\t%d\t%s\t%s", f.GetCalls(), f.GetInFlight(), failures(f),
-					quantile(f.GetLatency(), 0.5), quantile(f.GetLatency(), 0.99))
+				cells = append(cells, strconv.FormatUint(f.GetCalls(), 10), strconv.FormatInt(f.GetInFlight(), 10),
+					strconv.FormatUint(failures(f), 10), quantile(f.GetLatency(), 0.5), quantile(f.GetLatency(), 0.99))
 			}
-			fmt.Fprintln(table)
+			table.row(cells...)
 		}
 	}
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("print: %w", err)
+	if err := table.print(w); err != nil {
+		return err
 	}
 	for _, s := range list {
 		if n := s.GetWaiting(); n > 0 {
@@ -225,8 +222,7 @@ func overview(w io.Writer, list []*adminpb.Service) error {
 	if len(list) == 0 {
 		return nil
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "\nSERVICE\tREADY\tCALLS\tIN FLIGHT\tFAILED\tWAITING")
+	table := newTable("SERVICE", "READY", "CALLS", "IN FLIGHT", "FAILED", "WAITING")
 	for _, s := range list {
 		var calls, failed uint64
 		var ready, inFlight int64
@@ -238,13 +234,11 @@ func overview(w io.Writer, list []*adminpb.Service) error {
 			inFlight += e.GetFigures().GetInFlight()
 			failed += failures(e.GetFigures())
 		}
-		fmt.Fprintf(table, "%s\t%d/%d\t%d\t%d\t%d\t%d\n",
-			printable(s.GetName()), ready, len(s.GetEndpoints()), calls, inFlight, failed, s.GetWaiting())
+		table.row(printable(s.GetName()), fmt.Sprintf("%d/%d", ready, len(s.GetEndpoints())), fmt.Sprint(calls),
+			fmt.Sprint(inFlight), fmt.Sprint(failed), fmt.Sprint(s.GetWaiting()))
 	}
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("print: %w", err)
-	}
-	return nil
+	fmt.Fprintln(w)
+	return table.print(w)
 }
 
 // withRegistry calls ask with a client of the running master's registry of services.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -48,7 +49,7 @@ func printStatus(c *cli.Context, state *adminpb.State) error {
 		return printJSON(c.App.Writer, stateToJSON(state))
 	}
 	now := time.Now()
-	fmt.Fprintln(c.App.Writer, headline(state, now))
+	printHeadline(c.App.Writer, headline(state, now))
 	printWriteError(c.App.Writer, state)
 	printEventCommands(c.App.Writer, state.GetEventCommands())
 	if err := printWorkers(c.App.Writer, state.GetWorkers(), now); err != nil {
@@ -72,8 +73,8 @@ func verdict(state *adminpb.State) error {
 	var missing []string
 	for _, w := range wantedWorkers(state) {
 		if w.GetDesired() == string(records.DesiredRunning) && !good(w) {
-			what := w.GetStatus()
-			if what == string(records.StatusScheduled) {
+			what := phrase(w.GetStatus())
+			if w.GetStatus() == string(records.StatusScheduled) {
 				what += " after a run that failed"
 			}
 			missing = append(missing, fmt.Sprintf("%s is %s", w.GetId(), what))
@@ -135,6 +136,16 @@ func printOffline(w io.Writer, s *adminpb.State) {
 	if s.GetSource() == api.SourceOffline {
 		fmt.Fprint(w, "no master is running; as last recorded:\n\n")
 	}
+}
+
+// printHeadline prints the headline, in two lines if it is longer than one.
+func printHeadline(w io.Writer, text string) {
+	const end = "): "
+	if master, workers, found := strings.Cut(text, end); found && utf8.RuneCountInString(text) > pageWidth {
+		fmt.Fprintf(w, "%s):\n", onTerminal(w, master))
+		text = "  " + workers
+	}
+	fmt.Fprintln(w, onTerminal(w, text))
 }
 
 func headline(s *adminpb.State, now time.Time) string {

@@ -20,3 +20,6 @@ func (*terminal) rawKeys() error { return nil }
 func (*terminal) size() (width, height int) { return pageWidth, 24 }
 
 func (*terminal) close() {}
+
+// terminalWidth is not known here.
+func terminalWidth(io.Writer) int { return 0 }

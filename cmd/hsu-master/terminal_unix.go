@@ -106,9 +106,20 @@ func (t *terminal) rawKeys() error {
 	return unix.IoctlSetTermios(int(os.Stdin.Fd()), ioctlSetTermios, &raw)
 }
 
+// terminalWidth returns the width of the terminal that w writes to, 0 if it is none.
+func terminalWidth(w io.Writer) int {
+	if !isTerminal(w) {
+		return 0
+	}
+	width, _ := sizeOf(asFile(w))
+	return width
+}
+
 // size returns the width and the height of the terminal.
-func (t *terminal) size() (width, height int) {
-	ws, err := unix.IoctlGetWinsize(int(t.out.Fd()), unix.TIOCGWINSZ)
+func (t *terminal) size() (width, height int) { return sizeOf(t.out) }
+
+func sizeOf(f *os.File) (width, height int) {
+	ws, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil || ws.Col == 0 || ws.Row == 0 {
 		return pageWidth, 24
 	}

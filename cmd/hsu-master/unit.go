@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -85,27 +84,23 @@ func printSummaries(w io.Writer, summaries []unitSummaryJSON) error {
 		_, err := fmt.Fprintln(w, "no units")
 		return err
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "UNIT\tKIND\tENABLED\tRUNNING\tSTATUS")
+	table := newTable("UNIT", "KIND", "ENABLED", "RUNNING", "STATUS")
 	for _, s := range summaries {
 		enabled := "yes"
 		if !s.Enabled {
 			enabled = "no"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d of %d\t%s\n", printable(s.Unit), printable(orDash(s.Kind)), enabled,
-			s.Running, s.Replicas, printable(statusCounts(s.Statuses)))
+		table.row(printable(s.Unit), printable(orDash(s.Kind)), enabled,
+			fmt.Sprintf("%d of %d", s.Running, s.Replicas), printable(statusCounts(s.Statuses)))
 	}
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("print: %w", err)
-	}
-	return nil
+	return table.print(w)
 }
 
 // statusCounts returns the statuses with their numbers, such as "1 failed, 2 running".
 func statusCounts(statuses map[string]int) string {
 	var parts []string
 	for _, status := range slices.Sorted(maps.Keys(statuses)) {
-		parts = append(parts, fmt.Sprintf("%d %s", statuses[status], status))
+		parts = append(parts, fmt.Sprintf("%d %s", statuses[status], phrase(status)))
 	}
 	return orDash(strings.Join(parts, ", "))
 }

@@ -4,23 +4,17 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/core-tools/hsu-master/api/adminpb"
 )
 
 // printUnitRecords prints a table with a line for each unit.
 func printUnitRecords(w io.Writer, units []*adminpb.Unit) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "UNIT\tKIND\tREPLICAS\tNOTE")
+	table := newTable("UNIT", "KIND", "REPLICAS", "NOTE")
 	for _, u := range units {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n",
-			printable(u.GetName()), printable(orDash(u.GetKind())), replicas(u), unitNote(u))
+		table.row(printable(u.GetName()), printable(orDash(u.GetKind())), replicas(u), unitNote(u))
 	}
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("print: %w", err)
-	}
-	return nil
+	return table.print(w)
 }
 
 // replicas returns the number of workers of a unit, and the configured one if an operator has set another.

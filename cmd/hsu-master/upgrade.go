@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 	"google.golang.org/grpc/codes"
@@ -67,6 +68,9 @@ func upgrade(c *cli.Context) error {
 	if path := c.String("binary"); path != "" {
 		if request.Binary, err = filepath.Abs(path); err != nil {
 			return err
+		}
+		if !utf8.ValidString(request.GetBinary()) {
+			return usagef("--binary %q: a master takes only paths in UTF-8: rename it", path)
 		}
 	}
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))

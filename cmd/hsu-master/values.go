@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
@@ -33,6 +36,37 @@ func (l *line) checkFlags() error {
 		if wanted := wantedValue(flags[at], set.value); wanted != "" {
 			return usagef("--%s %q: must be %s: see %q", set.name, set.value, wanted, l.name+" --help")
 		}
+	}
+	return nil
+}
+
+// checkNames returns an error for an argument that no message to a master can have. Paths of files can be any bytes.
+func (l *line) checkNames() error {
+	if l.leaf == nil || l.leaf.ArgsUsage == fileArg || l.leaf.ArgsUsage == "["+fileArg+"]" {
+		return nil
+	}
+	for _, arg := range l.positional {
+		if !utf8.ValidString(arg) {
+			return usagef("%q is not text in UTF-8: see %q", arg, l.name+" --help")
+		}
+	}
+	return nil
+}
+
+// fileArg is the placeholder of an argument that is the path of a file.
+const fileArg = "FILE"
+
+// textValues are the placeholders of flags whose values are sent to a master as text.
+var textValues = []string{"NAME", "REGEXP", "TEXT", "ID"}
+
+var errNotText = errors.New("not text in UTF-8")
+
+// checkText returns an error if the value of the flag with this usage is to be text and is none.
+func checkText(usage, value string) error {
+	_, rest, _ := strings.Cut(usage, "`")
+	placeholder, _, _ := strings.Cut(rest, "`")
+	if slices.Contains(textValues, placeholder) && !utf8.ValidString(value) {
+		return errNotText
 	}
 	return nil
 }
@@ -85,6 +119,10 @@ func wantedValue(f cli.Flag, value string) string {
 	case *cli.Uint64Flag:
 		_, err = strconv.ParseUint(value, f.Base, 64)
 		wanted = "a whole number from 0"
+	case *cli.StringFlag:
+		err, wanted = checkText(f.Usage, value), "text in UTF-8"
+	case *cli.StringSliceFlag:
+		err, wanted = checkText(f.Usage, value), "text in UTF-8"
 	}
 	if err == nil {
 		return ""

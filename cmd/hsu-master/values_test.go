@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/urfave/cli/v2"
@@ -21,4 +23,28 @@ func TestValuesOfEachKindOfFlagAreChecked(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What a master gets as text is refused before it is sent if it is none. Paths of files may be any bytes.
+func TestNamesThatAreNoText(t *testing.T) {
+	const wrong = "a\xff"
+	for _, args := range [][]string{
+		{"worker", "stop", wrong}, {"worker", "signal", wrong, "a"}, {"worker", "scale", wrong + "=2"},
+		{"worker", "logs", wrong}, {"worker", "logs", "a", "--grep", wrong}, {"worker", "inspect", wrong},
+		{"worker", "restart", "a", wrong}, {"unit", "disable", wrong}, {"why", wrong}, {"events", "--worker", wrong},
+		{"events", "--type", wrong}, {"service", "register", wrong, "h:1"}, {"service", "deregister", "a", wrong},
+		{"call", "process-data", "--data", wrong}, {"call", "process-data", "--request-id", wrong},
+		{"upgrade", "--binary", wrong},
+	} {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), append(args, "--state-dir", t.TempDir()), &out, &errs)
+		text := errs.String()
+		if code != exitUsage || !strings.Contains(text, `a\xff`) || strings.Contains(text, "grpc") {
+			t.Errorf("%q: exit code %d, %s", args, code, text)
+		}
+	}
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"state", "check", t.TempDir() + "/" + wrong}, &out, &errs); code == exitUsage {
+		t.Errorf("a path: exit code %d, %s", code, &errs)
+	}
 }

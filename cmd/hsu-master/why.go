@@ -264,7 +264,7 @@ func wellText(workers []*adminpb.Worker) string {
 // headOf is the first line about a worker: "web-0 is failed since 03:12:16, 4m ago".
 func headOf(in *adminpb.Inspection, now time.Time) string {
 	w := in.GetWorker()
-	head := fmt.Sprintf("%s is %s", w.GetId(), w.GetStatus())
+	head := fmt.Sprintf("%s is %s", w.GetId(), phrase(w.GetStatus()))
 	if in.GetSince() != nil {
 		head += fmt.Sprintf(" since %s, %s ago", at(in.GetSince(), now), age(in.GetSince(), now))
 	}

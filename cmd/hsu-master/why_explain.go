@@ -131,7 +131,7 @@ func explainRunning(in *adminpb.Inspection, e *explanation) {
 
 func explainStopping(in *adminpb.Inspection, e *explanation, now time.Time) {
 	w := in.GetWorker()
-	e.why = cmp.Or(e.why, lastOrder(in, now), "it was told to end")
+	e.why, e.do = cmp.Or(e.why, lastOrder(in, now), "it was told to end"), commandFor("worker logs", w)
 	e.next = "ends"
 	if grace := in.GetPolicy().GetStopGrace(); grace != nil && in.GetSince() != nil {
 		by := in.GetSince().AsTime().Add(grace.AsDuration())
@@ -145,7 +145,18 @@ func explainStopping(in *adminpb.Inspection, e *explanation, now time.Time) {
 	default:
 		e.next += "; then it is started again"
 	}
-	e.do = commandFor("worker logs", w)
+	explainDisabled(in, e, now)
+}
+
+// explainDisabled names who has disabled the unit of a worker, and how to take that back.
+func explainDisabled(in *adminpb.Inspection, e *explanation, now time.Time) {
+	if !in.GetRetired() || in.GetWorker().GetReason() != string(lifecycle.UnitDisabled) {
+		return
+	}
+	e.do = "hsu-master unit enable " + in.GetWorker().GetUnit()
+	if by := recordedOrder(in, now, eventtype.Disable); by != "" {
+		e.why += ": " + by
+	}
 }
 
 func explainStopped(in *adminpb.Inspection, e *explanation, now time.Time) {
@@ -155,6 +166,7 @@ func explainStopped(in *adminpb.Inspection, e *explanation, now time.Time) {
 		e.why = cmp.Or(e.why, "it is surplus: fewer replicas are wanted")
 		e.next = "is forgotten"
 		e.do = "hsu-master worker scale " + w.GetUnit() + "=N"
+		explainDisabled(in, e, now)
 	case w.GetDesired() == string(records.DesiredStopped):
 		e.why = cmp.Or(lastOrder(in, now), e.why, "an operator has stopped it")
 		e.next = "stays stopped, also over restarts of the master and reboots"
@@ -168,13 +180,23 @@ func explainStopped(in *adminpb.Inspection, e *explanation, now time.Time) {
 // lastOrder names the operator who has stopped the worker or disabled its unit, and when if the history goes back so
 // far; "" if none did.
 func lastOrder(in *adminpb.Inspection, now time.Time) string {
-	by, when := in.GetWorker().GetStoppedBy(), ""
+	if text := recordedOrder(in, now, eventtype.Stop, eventtype.Disable); text != "" {
+		return text
+	}
+	return orderText(in.GetWorker().GetStoppedBy(), "")
+}
+
+// recordedOrder names the operator of the newest event of the types, and when that was; "" if there is none.
+func recordedOrder(in *adminpb.Inspection, now time.Time, types ...string) string {
 	for _, e := range in.GetEvents() {
-		if e.GetOperator() != nil && (e.GetType() == eventtype.Stop || e.GetType() == eventtype.Disable) {
-			by, when = e.GetOperator(), ", "+at(e.GetTime(), now)
-			break
+		if e.GetOperator() != nil && slices.Contains(types, e.GetType()) {
+			return orderText(e.GetOperator(), ", "+at(e.GetTime(), now))
 		}
 	}
+	return ""
+}
+
+func orderText(by *adminpb.Operator, when string) string {
 	if by == nil {
 		return ""
 	}

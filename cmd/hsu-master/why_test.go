@@ -136,6 +136,27 @@ func TestWhyOfEachStatus(t *testing.T) {
 				"it is surplus: fewer replicas are wanted", "is forgotten", "hsu-master worker scale web=N",
 			},
 		},
+		"of a unit that is being disabled": {
+			records.StatusStopping, func(in *adminpb.Inspection, w *adminpb.Worker) {
+				stopped(in, w)
+				in.Retired, w.Reason = true, string(lifecycle.UnitDisabled)
+				in.Events = []*adminpb.Event{{
+					Time: before(2 * time.Second), Type: "disable",
+					Operator: &adminpb.Operator{Uid: 7, Command: "unit disable web"},
+				}}
+			},
+			explanation{
+				"its unit was disabled: user 7, 03:12:14: unit disable web",
+				"is killed at 03:12:22, in 6s, if it has not ended by then; then it is forgotten",
+				"hsu-master unit enable web",
+			},
+		},
+		"of a unit that its file disables": {
+			records.StatusStopped, func(in *adminpb.Inspection, w *adminpb.Worker) {
+				in.Retired, w.Reason = true, string(lifecycle.UnitDisabled)
+			},
+			explanation{"its unit was disabled", "is forgotten", "hsu-master unit enable web"},
+		},
 		"stopped with its master": {
 			records.StatusStopped, func(*adminpb.Inspection, *adminpb.Worker) {},
 			explanation{"the master stopped it when it ended", "is started when the master is", ""},
@@ -293,7 +314,7 @@ func TestWhyIsOneScreen(t *testing.T) {
 			{Exit: &adminpb.Exit{Known: true, Signal: new("SIGKILL"), At: before(48 * time.Hour)}},
 		}
 	})
-	want := `web-0 is backoff since 03:12:12, 4s ago
+	want := `web-0 is in backoff since 03:12:12, 4s ago
   why     exited with code 3
   next    tries again at 03:12:20, in 4s; 7 restarts left within 5m, then failed
   do      mend it; hsu-master worker restart web-0  tries at once

@@ -60,6 +60,12 @@ func TestPortIsSecuredByCertificatesThatAreRenewed(t *testing.T) {
 	if got := strings.Count(m.Log(), "certificate reloaded"); got != 1 {
 		t.Errorf("renewed %d times, want once: %s", got, m.Log())
 	}
+	harness.WaitFor(t, "the event of the renewal", func() error {
+		if r := h.CLI("events", "--type", "certificate-reloaded"); strings.Count(r.Stdout, "\n") != 1 {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
 	m.Stop()
 	h.WantNothingLeft()
 }

@@ -136,7 +136,9 @@ func TestRestartReplacesTheRunningWorkers(t *testing.T) {
 	m := h.Start()
 	before := h.AwaitRunning(3)
 	act(h, "worker-2: stopped\n", "worker", "stop", "worker-2")
-	act(h, "", "worker", "restart", "--outdated")
+	act(h, "no worker is outdated\n", "worker", "restart", "--outdated")
+	act(h, `{"name":"","phase":"done","reason":"no worker is outdated"}`+"\n",
+		"worker", "restart", "--outdated", "worker-0", "--json")
 	act(h, "worker-0: restarted\nworker-1: restarted\n", "worker", "restart", "worker")
 	for _, id := range []string{"worker-0", "worker-1"} {
 		was, is := before.Worker(t, id), h.Dump().Worker(t, id)

@@ -95,6 +95,16 @@ func surviveOnce(h *harness.Host, o outage, kill bool) {
 	}
 	load.Stop()
 	wantCounted(h, load)
+	if !kill { // else the state may have been read only when it could be written again
+		for _, kind := range []string{"state-failed", "state-repaired"} {
+			harness.WaitFor(h.T, "the event "+kind, func() error {
+				if r := h.CLI("events", "--type", kind); r.Stdout == "" {
+					return fmt.Errorf("%+v", r)
+				}
+				return nil
+			})
+		}
+	}
 	m.Stop()
 	h.WantNothingLeft()
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -216,5 +217,68 @@ units:
 	if code, stderr := stuck.end(); code != 1 || !strings.Contains(stderr, "the master has ended") {
 		t.Errorf("code %d: %s", code, stderr)
 	}
+	s.WantNothingLeft()
+}
+
+// A follower of a unit gets the workers that a scale adds. It ends with the reader of its output, although no worker
+// writes any more, and so does a follower of events.
+func TestFollowersOfWhatComesLater(t *testing.T) {
+	t.Parallel()
+	const quiet = "#!/bin/sh\necho I am $HSU_WORKER_ID\nexec sleep 1000000\n"
+	s := newSite(t, map[string]string{"quiet": quiet, "hsu.yaml": `
+units:
+  quiet: {kind: managed, command: [./quiet], start: {settle: 20ms}}
+`})
+	m := s.start()
+	s.awaitUp(1)
+	f := s.followLogs("quiet")
+	await := func(want string) {
+		t.Helper()
+		for {
+			line, ok := f.next()
+			if !ok {
+				t.Fatal(f.end())
+			}
+			if line == want {
+				return
+			}
+		}
+	}
+	await("quiet-0 | I am quiet-0")
+	if r := s.CLI("worker", "scale", "quiet=3"); r.Code != 0 {
+		t.Fatalf("scale: %+v", r)
+	}
+	for range 2 { // in any order
+		line, ok := f.next()
+		for ok && !strings.Contains(line, "| I am quiet-") {
+			line, ok = f.next()
+		}
+		if line != "quiet-1 | I am quiet-1" && line != "quiet-2 | I am quiet-2" {
+			t.Fatalf("%q, %t", line, ok)
+		}
+	}
+	for _, args := range [][]string{{"worker", "logs", "-f", "-n", "0", "quiet"}, {"events", "-f", "-n", "1"}} {
+		read, write, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(harness.Programs.Master, append(args, "--state-dir", s.State)...)
+		cmd.Env, cmd.Stdout = harness.CleanEnviron(), write
+		if err := errors.Join(cmd.Start(), write.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if args[0] == "events" { // it follows
+			if _, err := bufio.NewReader(read).ReadString('\n'); err != nil {
+				t.Error(err)
+			}
+		}
+		_ = read.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%q without a reader: %v", args, err)
+		}
+	}
+	_ = f.cmd.Process.Kill()
+	f.end()
+	m.Stop()
 	s.WantNothingLeft()
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
+	"github.com/core-tools/hsu-master/internal/crashpoint"
 	"github.com/core-tools/hsu-master/supervisor/history"
 )
 
@@ -174,6 +175,31 @@ on_event:
 		t.Errorf("the command ran for %q", types)
 	}
 	m.Stop()
+	s.WantNothingLeft()
+}
+
+// A command has its event even if the master is killed right after the fork.
+func TestCommandHasItsEventWhenTheMasterIsKilled(t *testing.T) {
+	t.Parallel()
+	s := newEventSite(t, `
+on_event:
+- {types: [reload], run: [./note, reloaded]}
+`)
+	faults := t.TempDir()
+	s.environ = append(s.environ, "HSU_FAULT_DIR="+faults)
+	m := s.start()
+	s.awaitUp(2)
+	// The workers run, so that the next process is the command.
+	if err := os.WriteFile(filepath.Join(faults, crashpoint.Fork.After()), []byte("kill"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.Signal(syscall.SIGHUP)
+	m.Wait()
+	s.awaitEvent("reloaded", "reload", 1)
+	if err := os.Remove(filepath.Join(faults, crashpoint.Fork.After())); err != nil {
+		t.Fatal(err)
+	}
+	s.start().Stop()
 	s.WantNothingLeft()
 }
 

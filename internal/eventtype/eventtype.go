@@ -2,6 +2,11 @@
 // configuration file, in which commands are configured for them.
 package eventtype
 
+import (
+	"maps"
+	"slices"
+)
+
 // Types of the events of a worker besides its statuses, which are types too.
 const (
 	Started     = "started"
@@ -60,6 +65,13 @@ const (
 	// FromBackup and FromProcesses record how a lost database was recovered.
 	FromBackup    = "recovered-from-backup"
 	FromProcesses = "recovered-from-processes"
+	// StateFailed has the time at which the state could not be written any more. It is recorded with StateRepaired.
+	StateFailed         = "state-failed"
+	StateRepaired       = "state-repaired"
+	BackupFailed        = "backup-failed"
+	BackupResumed       = "backup-resumed"
+	CertificateReloaded = "certificate-reloaded"
+	CertificateFailed   = "certificate-failed"
 )
 
 // Type is a type of events with its meaning, as in docs/EVENTS.md.
@@ -124,7 +136,27 @@ var All = []Type{
 	{MasterStopped, "The master has stopped or left its workers running, as the detail says."},
 	{FromBackup, "The state was lost and is restored from a backup; events after the backup are lost."},
 	{FromProcesses, "The state was lost and is made anew, or a worker is known only from its living process."},
+	{StateFailed, "The state could not be written from then on, as on a full disk; recorded when it can be again."},
+	{StateRepaired, "The state can be written again."},
+	{BackupFailed, "A backup of the state has failed, and is tried again."},
+	{BackupResumed, "After that, a backup was made."},
+	{CertificateReloaded, "The files of the certificate have changed, and the new one is used."},
+	{CertificateFailed, "The files of the certificate have changed and cannot be used; the former one stays in use."},
 }
+
+// older maps the types that earlier releases have recorded to the present ones.
+var older = map[string]string{"unit-scaled": Scale, "reloaded": Reload}
+
+// Current returns the present name of a type that may be of an earlier release.
+func Current(name string) string {
+	if now, renamed := older[name]; renamed {
+		return now
+	}
+	return name
+}
+
+// Selectable returns the names of all types, and those of earlier releases.
+func Selectable() []string { return append(Names(), slices.Sorted(maps.Keys(older))...) }
 
 // Names returns the names of all types.
 func Names() []string {

@@ -2,7 +2,6 @@ package handover
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -10,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/core-tools/hsu-master/internal/safefile"
 )
 
 // Supported reports whether the program of a process can be replaced on this operating system.
@@ -97,22 +98,7 @@ func writeManifest(m manifest) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	// vm.memfd_noexec=2 refuses a file that might be executed. Linux before 6.3 does not know the flag.
-	fd, err := unix.MemfdCreate("hsu-handover", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
-	if errors.Is(err, unix.EINVAL) {
-		fd, err = unix.MemfdCreate("hsu-handover", unix.MFD_CLOEXEC)
-	}
-	if err != nil {
-		return -1, err
-	}
-	for len(content) > 0 {
-		n, err := unix.Write(fd, content)
-		if err != nil {
-			return -1, errors.Join(err, unix.Close(fd))
-		}
-		content = content[n:]
-	}
-	return fd, nil
+	return safefile.Memory("hsu-handover", content)
 }
 
 // Self opens the file that this process executes. It remains that file when its path is replaced.

@@ -209,6 +209,9 @@ func (c *committer) repair() {
 	c.queue.setCause(nil)
 	c.writer.counter.resume()
 	log.Info("state repaired", "path", c.writer.dir.Database)
+	if o := c.queue.takeOutage(); !o.since.IsZero() && c.writer.dir.Repaired != nil {
+		c.writer.dir.Repaired(o.since, o.cause)
+	}
 }
 
 // finish ends the committer in an orderly way: it records the count and the clean shutdown, then closes the files.

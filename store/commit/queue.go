@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/core-tools/hsu-master/store/once"
 	"github.com/core-tools/hsu-master/store/records"
@@ -51,6 +52,7 @@ type queue struct {
 	want   int    // how many requests in it end the wait of the gatherer; 0 if it does not wait
 	closed bool
 	broken error // why nothing can be made durable, nil if it can
+	outage outage
 }
 
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1), next: new(batch)} }
@@ -207,8 +209,23 @@ func (q *queue) fail(cause error) (first bool) {
 	if q.broken != nil {
 		return false
 	}
-	q.broken = cause
+	q.broken, q.outage = cause, outage{time.Now(), cause}
 	return true
+}
+
+// outage is a time in which nothing can be made durable.
+type outage struct {
+	since time.Time // zero: there was none
+	cause error     // the first one
+}
+
+// takeOutage returns the outage that began last, once.
+func (q *queue) takeOutage() outage {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	last := q.outage
+	q.outage = outage{}
+	return last
 }
 
 // setCause replaces the cause; nil means that requests are accepted again.

@@ -465,10 +465,11 @@ func encodeUnit(u Unit) ([]byte, error) {
 		Retired:   u.Retired,
 		SpecHash:  text(u.SpecHash),
 		Changed:   stamp(u.Changed),
+		ChangedBy: encodeOperator(u.ChangedBy),
 		SecretKey: text(u.SecretKey), EnvironmentMac: text(u.EnvironmentMAC),
 	}
 	if r := u.Rollout; r != nil {
-		m.Rollout = &pb.Rollout{Act: text(string(r.Act)), Spare: r.Spare}
+		m.Rollout = &pb.Rollout{Act: text(string(r.Act)), Spare: r.Spare, Operator: encodeOperator(r.Operator)}
 		for _, w := range r.Workers {
 			m.Rollout.Workers = append(m.Rollout.Workers,
 				&pb.RolloutWorker{Id: text(w.ID), Incarnation: w.Incarnation})
@@ -507,13 +508,16 @@ func decodeUnit(key string, value []byte) (Unit, error) {
 		Retired:   m.GetRetired(),
 		SpecHash:  m.GetSpecHash(),
 		Changed:   changed,
+		ChangedBy: decodeOperator(m.GetChangedBy()),
 		SecretKey: m.GetSecretKey(), EnvironmentMAC: m.GetEnvironmentMac(),
 	}
 	if m.Scale != nil {
 		u.Scale = new(int(m.GetScale()))
 	}
 	if r := m.GetRollout(); r != nil {
-		u.Rollout = &Rollout{Act: RolloutAct(r.GetAct()), Spare: r.GetSpare()}
+		u.Rollout = &Rollout{
+			Act: RolloutAct(r.GetAct()), Spare: r.GetSpare(), Operator: decodeOperator(r.GetOperator()),
+		}
 		for _, w := range r.GetWorkers() {
 			u.Rollout.Workers = append(u.Rollout.Workers, RolloutWorker{w.GetId(), w.GetIncarnation()})
 		}

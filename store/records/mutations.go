@@ -216,7 +216,7 @@ func dropEvents(events *bolt.Bucket, until uint64) error {
 			break
 		}
 		switch e, err := decodeEvent(value); {
-		case len(key) != 8 || err != nil || e.Operator == nil:
+		case len(key) != 8 || err != nil || !e.isAct():
 			dropped = append(dropped, bytes.Clone(key))
 		case left < 0 && binary.BigEndian.Uint64(key) == until: // has just become older than the others
 			left = 0

@@ -94,9 +94,11 @@ func sample() Snapshot {
 			{Name: "old", Kind: KindUnmanaged, Retired: true},
 			{
 				Name: "worker", Kind: KindIntegrated, Replicas: 2, Scale: new(0), Disabled: true, SpecHash: "spec",
-				Changed: sampleTime, SecretKey: "0123456789abcdef", EnvironmentMAC: strings.Repeat("ef", 32),
+				Changed: sampleTime, ChangedBy: &Operator{UID: 7, Command: "unit disable worker"},
+				SecretKey: "0123456789abcdef", EnvironmentMAC: strings.Repeat("ef", 32),
 				Rollout: &Rollout{
 					Act: ActRestart, Workers: []RolloutWorker{{"worker-0", 6}, {"worker-2", 1}}, Spare: true,
+					Operator: &Operator{UID: 1000, Command: "worker restart worker"},
 				},
 			},
 			{Name: "x", Scale: new(1000)},

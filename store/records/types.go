@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/identity"
+	"github.com/core-tools/hsu-master/internal/eventtype"
 )
 
 const (
@@ -168,8 +169,10 @@ type Unit struct {
 	Retired bool
 	// SpecHash is the hash of the unit's spec, as in Worker; empty if it is not known.
 	SpecHash string
-	// Changed is the time of the last change of the record.
-	Changed time.Time
+	// Changed is the time of the last change of the record, and ChangedBy the operator whose command that was, nil if
+	// none was.
+	Changed   time.Time
+	ChangedBy *Operator
 	// SecretKey and EnvironmentMAC are as in Worker.
 	SecretKey      string
 	EnvironmentMAC string
@@ -187,6 +190,8 @@ type Rollout struct {
 	Workers []RolloutWorker
 	// Spare is set if the unit has one more worker than wanted until the others are replaced.
 	Spare bool
+	// Operator is the user whose command began it, nil if none did.
+	Operator *Operator
 }
 
 // RolloutAct is a command that replaces workers.
@@ -322,6 +327,12 @@ type Event struct {
 	Type     string
 	Detail   string
 	Operator *Operator // whose command was the cause; nil if none was
+}
+
+// isAct reports whether the event is an act of an operator, and not the end of a worker, which may name one too.
+func (e Event) isAct() bool {
+	ends := []string{string(StatusStopping), string(StatusStopped), eventtype.Removed}
+	return e.Operator != nil && !slices.Contains(ends, e.Type)
 }
 
 // Operator is a user who gave the master a command.

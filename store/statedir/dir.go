@@ -40,11 +40,12 @@ type Dir struct {
 	Ops      statefile.Ops
 	Log      *slog.Logger
 
-	LockWait    time.Duration          // for another master to release the lock
-	Recover     bool                   // keep a damaged file aside and continue; otherwise it is an error
-	MaxEvents   int                    // number of events kept in the registry
-	KeepBackups int                    // number of newest backups to keep
-	LostID      func() (string, error) // asks the living workers for the master's id; may be nil
+	LockWait    time.Duration                      // for another master to release the lock
+	Recover     bool                               // keep a damaged file aside and continue; otherwise it is an error
+	MaxEvents   int                                // number of events kept in the registry
+	KeepBackups int                                // number of newest backups to keep
+	LostID      func() (string, error)             // asks the living workers for the master's id; may be nil
+	Repaired    func(since time.Time, cause error) // see the options of package store; may be nil
 }
 
 // New returns the state directory at path, whose other fields the caller sets.

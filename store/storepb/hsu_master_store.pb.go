@@ -1239,7 +1239,9 @@ type Unit struct {
 	SecretKey      string `protobuf:"bytes,9,opt,name=secret_key,json=secretKey,proto3" json:"secret_key,omitempty"`
 	EnvironmentMac string `protobuf:"bytes,10,opt,name=environment_mac,json=environmentMac,proto3" json:"environment_mac,omitempty"`
 	// Absent unless workers of the unit are being replaced.
-	Rollout       *Rollout `protobuf:"bytes,27,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	Rollout *Rollout `protobuf:"bytes,27,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	// The user whose command was the last change of this record; absent: none was.
+	ChangedBy     *Operator `protobuf:"bytes,28,opt,name=changed_by,json=changedBy,proto3" json:"changed_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1351,6 +1353,13 @@ func (x *Unit) GetRollout() *Rollout {
 	return nil
 }
 
+func (x *Unit) GetChangedBy() *Operator {
+	if x != nil {
+		return x.ChangedBy
+	}
+	return nil
+}
+
 // Rollout is the replacement of workers of a unit that is under way. A master that
 // is started meanwhile continues it.
 type Rollout struct {
@@ -1360,7 +1369,9 @@ type Rollout struct {
 	// The workers to be replaced, in this order.
 	Workers []*RolloutWorker `protobuf:"bytes,2,rep,name=workers,proto3" json:"workers,omitempty"`
 	// The unit has one worker more than it shall have, until the others are replaced.
-	Spare         bool `protobuf:"varint,3,opt,name=spare,proto3" json:"spare,omitempty"`
+	Spare bool `protobuf:"varint,3,opt,name=spare,proto3" json:"spare,omitempty"`
+	// The user whose command began it; absent: none did, as with a signal.
+	Operator      *Operator `protobuf:"bytes,4,opt,name=operator,proto3" json:"operator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1414,6 +1425,13 @@ func (x *Rollout) GetSpare() bool {
 		return x.Spare
 	}
 	return false
+}
+
+func (x *Rollout) GetOperator() *Operator {
+	if x != nil {
+		return x.Operator
+	}
+	return nil
 }
 
 // RolloutWorker is a worker that a rollout replaces.
@@ -2199,7 +2217,7 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\treflected\x18\x02 \x01(\bR\treflected\x12\x1a\n" +
 	"\bunlisted\x18\x03 \x01(\bR\bunlisted\x12\x18\n" +
-	"\aassumed\x18\x04 \x01(\bR\aassumed\"\x97\x03\n" +
+	"\aassumed\x18\x04 \x01(\bR\aassumed\"\xd5\x03\n" +
 	"\x04Unit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x121\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1d.hsu.master.store.v1.UnitKindR\x04kind\x12\x1a\n" +
@@ -2213,12 +2231,15 @@ const file_hsu_master_store_proto_rawDesc = "" +
 	"secret_key\x18\t \x01(\tR\tsecretKey\x12'\n" +
 	"\x0fenvironment_mac\x18\n" +
 	" \x01(\tR\x0eenvironmentMac\x126\n" +
-	"\arollout\x18\x1b \x01(\v2\x1c.hsu.master.store.v1.RolloutR\arolloutB\b\n" +
-	"\x06_scale\"o\n" +
+	"\arollout\x18\x1b \x01(\v2\x1c.hsu.master.store.v1.RolloutR\arollout\x12<\n" +
+	"\n" +
+	"changed_by\x18\x1c \x01(\v2\x1d.hsu.master.store.v1.OperatorR\tchangedByB\b\n" +
+	"\x06_scale\"\xaa\x01\n" +
 	"\aRollout\x12\x10\n" +
 	"\x03act\x18\x01 \x01(\tR\x03act\x12<\n" +
 	"\aworkers\x18\x02 \x03(\v2\".hsu.master.store.v1.RolloutWorkerR\aworkers\x12\x14\n" +
-	"\x05spare\x18\x03 \x01(\bR\x05spare\"A\n" +
+	"\x05spare\x18\x03 \x01(\bR\x05spare\x129\n" +
+	"\boperator\x18\x04 \x01(\v2\x1d.hsu.master.store.v1.OperatorR\boperator\"A\n" +
 	"\rRolloutWorker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\x95\x01\n" +
@@ -2385,20 +2406,22 @@ var file_hsu_master_store_proto_depIdxs = []int32{
 	3,  // 22: hsu.master.store.v1.Unit.kind:type_name -> hsu.master.store.v1.UnitKind
 	25, // 23: hsu.master.store.v1.Unit.changed:type_name -> google.protobuf.Timestamp
 	16, // 24: hsu.master.store.v1.Unit.rollout:type_name -> hsu.master.store.v1.Rollout
-	17, // 25: hsu.master.store.v1.Rollout.workers:type_name -> hsu.master.store.v1.RolloutWorker
-	25, // 26: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	2,  // 27: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
-	25, // 28: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
-	4,  // 29: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
-	25, // 30: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	25, // 31: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
-	23, // 32: hsu.master.store.v1.Event.operator:type_name -> hsu.master.store.v1.Operator
-	25, // 33: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	23, // 25: hsu.master.store.v1.Unit.changed_by:type_name -> hsu.master.store.v1.Operator
+	17, // 26: hsu.master.store.v1.Rollout.workers:type_name -> hsu.master.store.v1.RolloutWorker
+	23, // 27: hsu.master.store.v1.Rollout.operator:type_name -> hsu.master.store.v1.Operator
+	25, // 28: hsu.master.store.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	2,  // 29: hsu.master.store.v1.Instance.proof:type_name -> hsu.master.store.v1.Proof
+	25, // 30: hsu.master.store.v1.Instance.started:type_name -> google.protobuf.Timestamp
+	4,  // 31: hsu.master.store.v1.Exit.source:type_name -> hsu.master.store.v1.ExitSource
+	25, // 32: hsu.master.store.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	25, // 33: hsu.master.store.v1.Event.time:type_name -> google.protobuf.Timestamp
+	23, // 34: hsu.master.store.v1.Event.operator:type_name -> hsu.master.store.v1.Operator
+	25, // 35: hsu.master.store.v1.Result.stored:type_name -> google.protobuf.Timestamp
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_hsu_master_store_proto_init() }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/core-tools/hsu-master/internal/eventtype"
 	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 )
@@ -26,7 +27,7 @@ func (q Query) Match(e records.Entry) bool {
 	switch {
 	case e.Seq <= q.After, e.Time.Before(q.Since):
 		return false
-	case len(q.Types) > 0 && !slices.Contains(q.Types, e.Type):
+	case len(q.Types) > 0 && !slices.ContainsFunc(q.Types, func(t string) bool { return isOfType(e, t) }):
 		return false
 	}
 	return len(q.Names) == 0 || slices.ContainsFunc(q.Names, func(name string) bool { return concerns(e, name) })
@@ -35,6 +36,11 @@ func (q Query) Match(e records.Entry) bool {
 // concerns reports whether an event is of the worker or the unit with that name.
 func concerns(e records.Entry, name string) bool {
 	return name != "" && (e.Worker == name || e.UnitName() == name)
+}
+
+// isOfType reports whether the event is of a type, by the present name of that or by one of an earlier release.
+func isOfType(e records.Entry, name string) bool {
+	return eventtype.Current(e.Type) == eventtype.Current(name)
 }
 
 // Filter returns the entries that the query selects, of these the newest if Last is set.

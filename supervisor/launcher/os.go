@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -197,23 +196,17 @@ func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (proc
 	return runWithInput(ctx, spec, token, c.Input)
 }
 
-// runWithInput runs a command that reads the input from stdin, or does not.
+// runWithInput runs a command that reads the input from stdin, or does not. The command has all of the input from its
+// start on, also if this process is killed.
 func runWithInput(ctx context.Context, spec process.Spec, token string, input []byte) (process.Ran, error) {
-	read, write, err := os.Pipe()
+	stdin, err := process.InputOf(input)
 	if err != nil {
-		return process.Ran{}, errors.Join(fmt.Errorf("start %s: make a pipe: %w", spec.Path, err), spec.Lease.Close())
+		err = fmt.Errorf("start %s: make its input: %w", spec.Path, err)
+		return process.Ran{}, errors.Join(err, spec.Lease.Close())
 	}
-	var written sync.WaitGroup
-	written.Go(func() {
-		_, _ = write.Write(input) // it fails if nobody reads any more
-		_ = write.Close()
-	})
-	spec.Input = read
+	spec.Input = stdin
 	ran, err := process.Run(ctx, spec, token)
-	err = errors.Join(err, read.Close())
-	_ = write.Close() // ends the write, even if a process that survives keeps the pipe
-	written.Wait()
-	return ran, err
+	return ran, errors.Join(err, stdin.Close())
 }
 
 func (l *osLauncher) Attach(worker string, rec records.Instance) (Instance, error) {

@@ -1,10 +1,13 @@
 package lifecycle
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/core-tools/hsu-master/store/records"
+	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
 // Next decides. It is pure: the same arguments always give the same result. A pair of status and event that cannot
@@ -72,7 +75,7 @@ func requested(s State, e Event, p Policy) (State, Action) {
 	case EvReplace:
 		return replace(s, e)
 	case EvRetire:
-		return retire(s, e.Removed)
+		return retire(s, e.Cause)
 	case EvShutdown:
 		s.quitting = true
 		return leave(s)
@@ -178,6 +181,8 @@ func adopt(s State, e Event, now time.Duration) (State, Action) {
 	case s.Status == records.StatusStopping:
 		s.Slot, s.Planned = terminating, true
 		return s, ActStop
+	case s.Retired:
+		return s.stop(s.RetireReason())
 	case !s.Wanted:
 		return s.stop(ByOperator)
 	case e.Kind == EvAdopted:
@@ -316,11 +321,11 @@ func replace(s State, e Event) (State, Action) {
 }
 
 // retire decides how the slot is given up.
-func retire(s State, removed bool) (State, Action) {
+func retire(s State, cause RetireCause) (State, Action) {
 	if s.quitting {
 		return s, ActNone // the next master does it
 	}
-	s.Wanted, s.Retired, s.Removed = false, true, removed
+	s.Wanted, s.Retired, s.Cause = false, true, cause
 	switch s.Slot {
 	case Occupied:
 		return s.stop(s.RetireReason())
@@ -331,13 +336,30 @@ func retire(s State, removed bool) (State, Action) {
 	return s, ActNone
 }
 
-// RetireReason returns why the slot of a retired worker is no longer wanted.
-func (s State) RetireReason() string {
-	if s.Removed {
-		return "its unit was removed"
+// RetireCause is why the slot of a retired worker is no longer wanted, for people. The zero value means FewerReplicas.
+type RetireCause string
+
+// The values of RetireCause.
+const (
+	FewerReplicas RetireCause = "fewer replicas are wanted"
+	UnitRemoved   RetireCause = "its unit was removed"
+	UnitDisabled  RetireCause = "its unit was disabled"
+)
+
+// CauseIn returns why a surplus worker of the named unit is not wanted, where units are the wanted ones.
+func CauseIn(units []unit.Spec, name string) RetireCause {
+	i := slices.IndexFunc(units, func(u unit.Spec) bool { return u.Name == name && u.Starts() })
+	switch {
+	case i < 0:
+		return UnitRemoved
+	case units[i].Disabled:
+		return UnitDisabled
 	}
-	return "fewer replicas are wanted"
+	return FewerReplicas
 }
+
+// RetireReason returns why the slot of a retired worker is no longer wanted.
+func (s State) RetireReason() string { return string(cmp.Or(s.Cause, FewerReplicas)) }
 
 // closing decides for a master that begins to stop: a worker without a process leaves at once, another one when its
 // turn comes.

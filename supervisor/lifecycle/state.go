@@ -25,12 +25,12 @@ type State struct {
 	Restarts uint64
 	Lacked   int // starts in a row that failed because the master lacked a resource
 
-	quitting bool // the master stops: finish what runs, restart nothing
-	Retired  bool // the slot is surplus: stop it, then forget it
-	Removed  bool // Retired because its unit is not wanted any more
-	Planned  bool // an earlier master decided the present stop: the exit is no failure
-	away     bool // the process that is being ended died while no master ran
-	bloated  bool // the process is being stopped for its memory: it is started again by any policy
+	quitting bool        // the master stops: finish what runs, restart nothing
+	Retired  bool        // the slot is surplus: stop it, then forget it
+	Cause    RetireCause // of Retired
+	Planned  bool        // an earlier master decided the present stop: the exit is no failure
+	away     bool        // the process that is being ended died while no master ran
+	bloated  bool        // the process is being stopped for its memory: it is started again by any policy
 }
 
 // Occupancy is the knowledge about the processes in a worker's slot.
@@ -114,7 +114,7 @@ type Event struct {
 	Blocked string        // why the worker cannot be started now; "" if it can be
 	Ended   time.Duration // EvExited: when the process ended, as CLOCK_BOOTTIME; 0: now
 	CutOff  bool          // EvExited: a crash of the master cut the start off, which is no failure
-	Removed bool          // EvRetire: its unit is not wanted any more
+	Cause   RetireCause   // EvRetire: why
 }
 
 // Action is the worker's step after a decision.

@@ -30,6 +30,9 @@ func Start(Spec) (*Process, error) {
 	return nil, unsupported("start a process that outlives its master")
 }
 
+// InputOf returns a file with the content for [Spec.Input].
+func InputOf([]byte) (*os.File, error) { return nil, unsupported("run a command with an input") }
+
 // Reservation keeps a port from other processes.
 type Reservation struct{}
 

@@ -211,7 +211,10 @@ func TestDecideEveryRowOfRecovery(t *testing.T) {
 		},
 		"of a unit that was removed": {
 			Facts{
-				state: lifecycle.State{Retired: true, Removed: true, Status: records.StatusRunning}, standing: lives,
+				state: lifecycle.State{
+					Retired: true, Cause: lifecycle.UnitRemoved, Status: records.StatusRunning,
+				},
+				standing: lives,
 				evidence: Evidence{Recorded: recorded(records.StatusRunning), Found: alive},
 			},
 			ActionStop, "process 41 lives and is the recorded one, and its unit was removed",

@@ -111,16 +111,22 @@ func (l leases) Left(
 	return l.left[id].lease, l.left[id].members, nil
 }
 
-// A worker of a unit that the file lacks is told from one of a unit with fewer replicas.
+// A worker of a unit that the file lacks, or that is disabled, is told from one of a unit with fewer replicas.
 func TestSlotsThatAreNotWanted(t *testing.T) {
 	rc := Context{Now: func() time.Duration { return 0 }}
 	recs := []records.Worker{{ID: "a-0", Unit: "a"}, {ID: "a-1", Unit: "a"}, {ID: "b-0", Unit: "b"}}
-	for _, s := range rc.Slots(recs, []unit.Spec{{Name: "a", Path: "/bin/sh", Replicas: 1}}, false) {
+	recs = append(recs, records.Worker{ID: "c-0", Unit: "c"})
+	units := []unit.Spec{{Name: "a", Path: "/bin/sh", Replicas: 1}, {Name: "c", Path: "/bin/sh", Disabled: true}}
+	reasons := map[string]string{
+		"a-0": "fewer replicas are wanted", // of no meaning, as it is wanted
+		"a-1": "fewer replicas are wanted", "b-0": "its unit was removed", "c-0": "its unit was disabled",
+	}
+	for _, s := range rc.Slots(recs, units, false) {
 		if got, want := s.State.Retired, s.ID != "a-0"; got != want {
 			t.Errorf("%s: retired %t, want %t", s.ID, got, want)
 		}
-		if got, want := s.State.Removed, s.ID == "b-0"; got != want {
-			t.Errorf("%s: its unit was removed: %t, want %t", s.ID, got, want)
+		if got, want := s.State.RetireReason(), reasons[s.ID]; got != want {
+			t.Errorf("%s is not wanted because %q, want %q", s.ID, got, want)
 		}
 	}
 }

@@ -41,8 +41,16 @@ func Plan(ctx context.Context, opts PlanOptions, units ...unit.Spec) ([]Decision
 	if err != nil {
 		return nil, err
 	}
-	wanted := Wanted(units, UnitRecords(opts.Secrets, units, opts.Snapshot.Units, time.Time{}))
-	return rc.Plan(ctx, opts.Snapshot.Workers, wanted, opts.AsRecorded)
+	recs := UnitRecords(opts.Secrets, units, opts.Snapshot.Units, time.Time{})
+	decisions, err := rc.Plan(ctx, opts.Snapshot.Workers, Wanted(units, recs), opts.AsRecorded)
+	if err != nil {
+		return nil, err
+	}
+	if opts.AsRecorded {
+		recs = opts.Snapshot.Units
+	}
+	addRollouts(decisions, opts.Snapshot.Workers, recs)
+	return decisions, nil
 }
 
 // planContext returns the context of a recovery by another process.

@@ -96,7 +96,7 @@ func (rc *Context) Slots(recs []records.Worker, units []unit.Spec, asRecorded bo
 		}
 		s := rc.slot(u, rec, true)
 		if !asRecorded {
-			s.State.Wanted, s.State.Retired, s.State.Removed = false, true, !found
+			s.State.Wanted, s.State.Retired, s.State.Cause = false, true, lifecycle.CauseIn(units, rec.Unit)
 		}
 		slots = append(slots, s)
 	}

@@ -27,7 +27,7 @@ func UnitRecords(
 			compared.SecretKey, compared.EnvironmentMAC = before.SecretKey, before.EnvironmentMAC
 		}
 		if !reflect.DeepEqual(compared, before) {
-			rec.Changed = now
+			rec.Changed, rec.ChangedBy = now, nil
 		}
 		list[i] = rec
 	}
@@ -69,7 +69,7 @@ func continued(u unit.Spec, rec records.Unit) *records.Rollout {
 		return nil
 	}
 	if r.Spare && !MayHaveSpare(u, rec.Wanted()) {
-		return &records.Rollout{Act: r.Act, Workers: r.Workers}
+		return &records.Rollout{Act: r.Act, Workers: r.Workers, Operator: r.Operator}
 	}
 	return r
 }

@@ -97,11 +97,12 @@ func (w *Worker) Replace(ctx context.Context, reason string) (incarnation uint64
 	})
 }
 
-// Retire has the worker stopped and forgotten, for a slot that is no longer wanted, or whose unit is not if removed is
-// set. Its goroutine ends then.
-func (w *Worker) Retire(ctx context.Context, removed bool) error {
+// Retire has the worker stopped and forgotten, for a slot that is no longer wanted because of the command of an
+// operator, or nil. Its goroutine ends then.
+func (w *Worker) Retire(ctx context.Context, cause lifecycle.RetireCause, by *records.Operator) error {
 	_, err := command(ctx, w, func(ctx context.Context) struct{} {
-		w.owner.step(ctx, lifecycle.Event{Kind: lifecycle.EvRetire, Removed: removed})
+		w.owner.rec.StoppedBy = by
+		w.owner.step(ctx, lifecycle.Event{Kind: lifecycle.EvRetire, Cause: cause})
 		w.owner.routes.offer(w.owner.state.Retired)
 		return struct{}{}
 	})

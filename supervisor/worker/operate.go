@@ -62,6 +62,15 @@ func (w *Worker) Signal(ctx context.Context, sig syscall.Signal, by *records.Ope
 	return errors.Join(err, failed)
 }
 
+// haltedBy returns the operator whose command ends the worker, for the events of the end, which the next master may be
+// the one to record. It returns nil if none does.
+func haltedBy(s lifecycle.State, rec records.Worker) *records.Operator {
+	if s.Wanted || s.Status != records.StatusStopping && s.Status != records.StatusStopped {
+		return nil
+	}
+	return rec.StoppedBy
+}
+
 // of returns the event with the operator whose command is its cause.
 func of(by *records.Operator, e records.Event) records.Event {
 	e.Operator = by

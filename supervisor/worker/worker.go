@@ -321,7 +321,7 @@ func (w *owner) step(ctx context.Context, e lifecycle.Event) {
 	// A failure that repeats for a while would push all other events out of the history.
 	seldom := e.Ours && w.state.Lacked&(w.state.Lacked-1) != 0
 	if before.Status != w.state.Status && !seldom && e.Kind != lifecycle.EvRemains {
-		events = append(events, w.event(statusEvents[w.state.Status], w.state.Reason))
+		events = append(events, of(haltedBy(w.state, w.rec), w.event(statusEvents[w.state.Status], w.state.Reason)))
 	}
 	switch act { //nolint:exhaustive // the others come after the record
 	case lifecycle.ActServe: // before the record: readiness is a fact, and requests may be waiting for it
@@ -365,7 +365,7 @@ func (w *owner) followUp(ctx context.Context, act lifecycle.Action) {
 
 func (w *owner) finish(ctx context.Context) {
 	if w.state.Retired {
-		removed := w.event(eventRemoved, w.state.RetireReason())
+		removed := of(w.rec.StoppedBy, w.event(eventRemoved, w.state.RetireReason()))
 		w.journal.commit(ctx, crashpoint.Removal, records.DeleteWorker(w.id), records.AppendEvent(removed))
 		w.env.Services.Offer(services.OfWorker(w.id))
 		w.env.Rotator.Remove(w.id)

@@ -264,3 +264,76 @@ func TestClientsThatNeverRead(t *testing.T) {
 		t.Error("the writer has written nothing")
 	}
 }
+
+// A worker that comes while others are followed joins them: with what it has written since, and not with what the log
+// has of an earlier worker of its name.
+func TestLaterWorkersJoin(t *testing.T) {
+	h := newHost(t)
+	a := h.source("a-0", "")
+	later := make(chan Source)
+	f := h.follow(Query{Lines: -1, Later: later}, a)
+	h.write(a.Path, "1\n")
+	f.await("1\n")
+	b := h.source("b-0", "of long ago\n")
+	hourAgo := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(b.Path, hourAgo, hourAgo); err != nil {
+		t.Fatal(err)
+	}
+	later <- b
+	c := h.source("c-0", "just written\n")
+	later <- c
+	if got := f.next(); got.Worker != "c-0" || string(got.Text) != "just written\n" {
+		t.Errorf("the new worker begins with %+v", got)
+	}
+	for n := range 5 {
+		for _, s := range []Source{a, b, c} {
+			text := fmt.Sprintln(n, s.Worker)
+			h.write(s.Path, text)
+			if got := f.next(); string(got.Text) != text || got.Worker != s.Worker {
+				t.Fatalf("%+v, want %q of %s", got, text, s.Worker)
+			}
+		}
+	}
+}
+
+// A unit without workers is followed until it has one.
+func TestFollowFromNoWorkerOn(t *testing.T) {
+	h := newHost(t)
+	later := make(chan Source)
+	f := h.follow(Query{Lines: 5, Later: later})
+	s := h.source("a-0", "")
+	later <- s
+	h.write(s.Path, "1\n")
+	f.await("1\n")
+}
+
+// Writers that never pause, one beside the other, are followed over the rotations of their log: as fast as they write,
+// each line comes once.
+func TestFollowWritersThatNeverPause(t *testing.T) {
+	for name, collapse := range map[string]bool{"collapse": true, "punch": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const lines = 40_000 // of each, 20 MB
+			h := newHost(t)
+			s := h.source("web-0", "")
+			h.serve(logs.Policy{MaxSize: 64 << 10, Keep: 1 << 20, Compress: true}, collapse, s)
+			f := h.follow(Query{Lines: -1}, s)
+			stops := map[string]func() int{}
+			for _, writer := range []string{"a", "b"} {
+				stops[writer] = startWriter(t, s.Path, writer, fmt.Sprint(envLines, "=", lines))
+			}
+			seen := newSequence(t)
+			for seen.last["a"] < lines || seen.last["b"] < lines {
+				seen.add(f.next())
+			}
+			if n := len(h.rotated); n < 2 {
+				t.Errorf("%d rotations meanwhile, want some", n)
+			}
+			for writer, stop := range stops {
+				if n := stop(); n != lines {
+					t.Errorf("writer %s has written %d lines, want %d", writer, n, lines)
+				}
+			}
+		})
+	}
+}

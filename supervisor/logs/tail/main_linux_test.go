@@ -25,6 +25,7 @@ import (
 const (
 	envPath   = "TAIL_TEST_PATH"
 	envNumber = "TAIL_TEST_NUMBER" // of the writer
+	envLines  = "TAIL_TEST_LINES"  // that it writes without any pause, and no more; not set: without end
 )
 
 func TestMain(m *testing.M) {
@@ -59,14 +60,18 @@ func writerMain() int {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		close(closed)
 	}()
+	lines, _ := strconv.Atoi(os.Getenv(envLines))
 	for n := 1; ; n++ {
+		if lines > 0 && n > lines {
+			<-closed
+		}
 		select {
 		case <-closed:
 			fmt.Println(n - 1)
 			return 0
 		default:
 		}
-		if n%10 == 0 {
+		if lines == 0 && n%10 == 0 {
 			time.Sleep(time.Millisecond)
 		}
 		if _, err := f.WriteString(numbered(os.Getenv(envNumber), n)); err != nil {
@@ -77,10 +82,10 @@ func writerMain() int {
 }
 
 // startWriter starts a process that writes to a log. stop ends it, and returns how many lines it has written.
-func startWriter(t *testing.T, path, number string) (stop func() int) {
+func startWriter(t *testing.T, path, number string, environ ...string) (stop func() int) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), envPath+"="+path, envNumber+"="+number)
+	cmd.Env = append(append(os.Environ(), envPath+"="+path, envNumber+"="+number), environ...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := cmd.StdinPipe()

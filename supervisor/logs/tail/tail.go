@@ -22,7 +22,7 @@ type Source struct {
 
 // Query selects lines.
 type Query struct {
-	// Lines is the number of last lines, of those that the other fields select; negative for all.
+	// Lines is the number of last lines of each log, of those that the other fields select; negative for all.
 	Lines int
 	// Since, if it is not zero, leaves out lines that are known to be older. That is known from the sizes of the log
 	// that the rotator has seen, about every second at first and ever less often the longer ago; from the lines of
@@ -34,6 +34,9 @@ type Query struct {
 	Previous bool
 	// Follow continues with the lines that are written from then on.
 	Follow bool
+	// Later has logs of workers that come while the others are followed, each worker once. Lines that are known to be
+	// older than the query are left out. It may be nil.
+	Later <-chan Source
 }
 
 // Chunk is text of a worker, or a notice about its log.
@@ -66,12 +69,16 @@ var ErrNoPrevious = errors.New("no output of a previous instance is kept")
 // ErrUnreadable is returned if no log can be read. The reasons are in notices.
 var ErrUnreadable = errors.New("no log can be read")
 
+// lag is more than the time of a file, which the kernel takes from a coarse clock, can be behind.
+const lag = time.Second
+
 // Copy passes the selected lines to send: first those that are there, of one log after the other, then, if the query
 // follows, those of all logs in the order in which they are written, until ctx ends. It returns the error of send, or
 // nil. While send blocks, Copy reads nothing and holds no lock.
 func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func([]Chunk) error) error {
 	out := &batch{send: send}
 	defer out.rest()
+	begun := time.Now().Add(-lag)
 	var sub *subscription
 	if q.Follow {
 		var err error
@@ -105,9 +112,9 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func([]C
 		}
 	}
 	switch {
-	case len(tails) == 0:
+	case len(tails) == 0 && (!q.Follow || q.Later == nil):
 		return errors.Join(out.flush(), ErrUnreadable)
-	case len(none) == len(tails):
+	case len(none) == len(tails) && len(none) > 0:
 		return ErrNoPrevious
 	}
 	for _, worker := range none {
@@ -119,7 +126,20 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func([]C
 		return err
 	}
 	out.rest()
-	return follow(ctx, sub, tails, out)
+	q.Lines = -1
+	if q.Since.Before(begun) {
+		q.Since = begun
+	}
+	join := func(s Source) (*tail, error) {
+		sub.join(s)
+		t, err := h.open(ctx, s, q, out)
+		if err != nil {
+			return nil, out.add(Chunk{Worker: s.Worker, Notice: err.Error()})
+		}
+		tails = append(tails, t)
+		return t, t.history()
+	}
+	return follow(ctx, sub, tails, out, q.Later, join)
 }
 
 // batch gathers chunks, because sending one costs more than reading it. It also has the memory of the query that does
@@ -171,8 +191,11 @@ func (b *batch) flush() error {
 // pace is the least time between two turns of a follower, so that lines of a fast writer are read many at a time.
 const pace = 50 * time.Millisecond
 
-// follow reads the logs that have changed until ctx ends.
-func follow(ctx context.Context, sub *subscription, tails []*tail, out *batch) error {
+// follow reads the logs that have changed until ctx ends, and those of later sources, which join opens.
+func follow(
+	ctx context.Context, sub *subscription, tails []*tail, out *batch, later <-chan Source,
+	join func(Source) (*tail, error),
+) error {
 	byWorker := map[string]*tail{}
 	for _, t := range tails {
 		byWorker[t.source.Worker] = t
@@ -189,6 +212,12 @@ func follow(ctx context.Context, sub *subscription, tails []*tail, out *batch) e
 		if len(more) == 0 {
 			select {
 			case <-sub.wake:
+			case s := <-later:
+				t, err := join(s)
+				if err != nil {
+					return err
+				}
+				byWorker[s.Worker] = t
 			case <-ctx.Done():
 				return nil
 			}

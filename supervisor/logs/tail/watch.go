@@ -29,6 +29,13 @@ func newSubscription(sources []Source) *subscription {
 	return s
 }
 
+// join adds a log.
+func (s *subscription) join(source Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted[filepath.Base(source.Path)] = source.Worker
+}
+
 // take returns the changes since the last call.
 func (s *subscription) take() []change {
 	s.mu.Lock()

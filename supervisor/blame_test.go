@@ -1,0 +1,97 @@
+package supervisor
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/core-tools/hsu-master/store/records"
+)
+
+// The events of an act that the next master completes after a crash name the operator of that act.
+func TestOutcomesAfterACrashNameTheOperator(t *testing.T) {
+	tests := map[string]struct {
+		act   func(ctx context.Context, m *master) error
+		types []string
+	}{
+		"restart": {func(ctx context.Context, m *master) error {
+			_, err := m.Restart(ctx, RestartRequest{Workers: []string{"worker-0", "worker-1"}}, nil)
+			return err
+		}, []string{"restart", "restart-resumed", "restart-completed"}},
+		"stop": {func(ctx context.Context, m *master) error {
+			return m.Act(ctx, Act{Verb: VerbStop, All: true, NoWait: true}, func(Report) {})
+		}, []string{"stop", "stopping", "stopped"}},
+		"disable": {func(ctx context.Context, m *master) error {
+			return m.Act(ctx, Act{Verb: VerbDisable, Names: []string{"worker"}, NoWait: true}, func(Report) {})
+		}, []string{"disable", "stopping", "removed"}},
+		"scale": {func(ctx context.Context, m *master) error {
+			_, err := m.Scale(ctx, "worker", 0)
+			return err
+		}, []string{"scale", "stopping", "removed"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				world, dir := newFakeOS(t), t.TempDir()
+				world.behave = func(p *fakeProcess) { p.ignoresTerm = true } // each stop takes the whole grace
+				m := startMaster(t, world, dir, 2)
+				settle(time.Second)
+				by := records.Operator{UID: 7, Command: "hsu-master " + name}
+				if err := test.act(WithOperator(t.Context(), by), m); err != nil {
+					t.Fatal(err)
+				}
+				m.crash() // what has not begun yet is only recorded
+				m = startMaster(t, world, dir, 2)
+				settle(time.Minute)
+				snap, err := m.store.Snapshot()
+				if err != nil {
+					t.Fatal(err)
+				}
+				seen := map[string]bool{}
+				for _, e := range snap.Events {
+					about := slices.Contains(test.types, e.Type) && !strings.HasPrefix(e.Detail, "a restart")
+					if e.Type == "stopping" && name == "disable" && e.Detail != "its unit was disabled" {
+						t.Errorf("the end of %s is begun because %q", e.Worker, e.Detail)
+					}
+					if seen[e.Type] = seen[e.Type] || about; about && (e.Operator == nil || *e.Operator != by) {
+						t.Errorf("%s %s (%s) has the operator %+v", e.Worker, e.Type, e.Detail, e.Operator)
+					}
+				}
+				for _, kind := range test.types {
+					if !seen[kind] {
+						t.Errorf("there is no event %s", kind)
+					}
+				}
+				m.stop(nil)
+			})
+		})
+	}
+}
+
+// An operator who has stopped a worker is not named when it is forgotten by the command of nobody.
+func TestForgottenByNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := startMaster(t, newFakeOS(t), t.TempDir(), 2)
+		settle(time.Second)
+		ctx := WithOperator(t.Context(), records.Operator{UID: 7, Command: "worker stop worker-1"})
+		if err := m.Act(ctx, Act{Verb: VerbStop, Names: []string{"worker-1"}}, func(Report) {}); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Apply(t.Context(), unitOf(t, "worker", 1)); err != nil {
+			t.Fatal(err)
+		}
+		snap, err := m.store.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range snap.Events {
+			if e.Type == "removed" && e.Operator != nil {
+				t.Errorf("it is forgotten by %+v", e.Operator)
+			}
+		}
+		m.stop(nil)
+	})
+}
