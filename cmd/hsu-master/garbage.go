@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 )
@@ -10,10 +11,14 @@ const (
 	// startGCPercent is the garbage collection target of a master that starts. The heap grows to 16 MiB before the
 	// first collection, which is more than the start of a hundred workers allocates.
 	startGCPercent = 400
-	usualGCPercent = 100
+	// usualGCPercent is half of Go's default. Most of the memory of a master is that of its workers, and stays the same;
+	// the relay allocates little. So a collection is rare, and garbage is most of what can be saved.
+	usualGCPercent = 50
 
 	// startTime is how long a master counts as starting. A hundred workers need a third of it.
 	startTime = 1500 * time.Millisecond
+	// settleTime is when even hundreds of workers have started, or have been found again, on a loaded machine.
+	settleTime = 6 * time.Second
 )
 
 // collectSeldom makes garbage collections rare while the master starts, unless the user has set GOGC. Then it returns
@@ -26,10 +31,22 @@ func collectSeldom() (stop func()) {
 	debug.SetGCPercent(startGCPercent)
 	usual := time.AfterFunc(startTime, func() {
 		debug.SetGCPercent(usualGCPercent)
-		debug.FreeOSMemory()
+		returnMemory()
 	})
+	settled := time.AfterFunc(settleTime, returnMemory)
 	return func() {
 		usual.Stop()
+		settled.Stop()
 		debug.SetGCPercent(usualGCPercent)
 	}
+}
+
+// returnMemory returns memory that is not in use to the system. A collection halves the stacks of which less than a
+// quarter is in use, and a worker's goroutine needs a small part of the stack that it started the worker with.
+func returnMemory() {
+	for range 2 {
+		runtime.GC()
+	}
+	debug.FreeOSMemory() // collects too
+	releaseProgram()
 }

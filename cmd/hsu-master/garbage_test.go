@@ -38,14 +38,14 @@ func TestCollectSeldom(t *testing.T) {
 }
 
 func TestCollectSeldomAsTheUserWishes(t *testing.T) {
-	t.Setenv("GOGC", "50")
-	defer debug.SetGCPercent(debug.SetGCPercent(50))
+	t.Setenv("GOGC", "70")
+	defer debug.SetGCPercent(debug.SetGCPercent(70))
 	stop := collectSeldom()
-	if got := debug.SetGCPercent(50); got != 50 {
+	if got := debug.SetGCPercent(70); got != 70 {
 		t.Errorf("during the start: %d, want that of GOGC", got)
 	}
 	stop()
-	if got := debug.SetGCPercent(50); got != 50 {
+	if got := debug.SetGCPercent(70); got != 70 {
 		t.Errorf("after it: %d, want that of GOGC", got)
 	}
 }
