@@ -65,6 +65,7 @@ type Rotator struct {
 
 	mu    sync.Mutex
 	logs  map[string]Log  // by worker
+	shown map[string]Log  // a copy of logs that does not change; nil after a change of logs
 	dirty map[string]bool // workers whose rotated files may have to be compressed or removed
 	puts  int             // calls of Put
 }
@@ -85,7 +86,7 @@ func (r *Rotator) Put(worker string, l Log) {
 	r.puts++
 	l.put = r.puts
 	before := r.logs[worker]
-	r.logs[worker] = l
+	r.logs[worker], r.shown = l, nil
 	r.mu.Unlock()
 	if before.Path != l.Path || before.Policy != l.Policy {
 		r.tidyUp(worker)
@@ -97,12 +98,17 @@ func (r *Rotator) Remove(worker string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.logs, worker)
+	r.shown = nil
 }
 
+// list returns the logs. The caller must not change the map.
 func (r *Rotator) list() map[string]Log {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return maps.Clone(r.logs)
+	if r.shown == nil {
+		r.shown = maps.Clone(r.logs)
+	}
+	return r.shown
 }
 
 // tidyUp has the rotated files of a worker compressed and removed as the policy says.
