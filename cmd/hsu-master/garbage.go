@@ -11,7 +11,7 @@ const (
 	// startGCPercent is the garbage collection target of a master that starts. The heap grows to 16 MiB before the
 	// first collection, which is more than the start of a hundred workers allocates.
 	startGCPercent = 400
-	// usualGCPercent is half of Go's default. Most of the memory of a master is that of its workers, and stays the same;
+	// usualGCPercent is half of Go's default. Most memory of a master belongs to its workers and stays the same, and
 	// the relay allocates little. So a collection is rare, and garbage is most of what can be saved.
 	usualGCPercent = 50
 
