@@ -33,8 +33,10 @@ func TestOutagesAndCertificatesAreEvents(t *testing.T) {
 	begun := time.Now().Add(-time.Minute)
 	failed.add(begun, errors.New("no space left on device"))
 	want := []struct{ kind, detail string }{
-		{"certificate-reloaded", ""}, {"certificate-failed", "no PEM"},
-		{"state-failed", "no space left on device"}, {"state-repaired", "after 1m0s"},
+		{"certificate-reloaded", ""},
+		{"certificate-failed", "no PEM"},
+		{"state-failed", "no space left on device"},
+		{"state-repaired", "after 1m0s"},
 	}
 	for {
 		last, grown := db.LastEvent()

@@ -28,7 +28,7 @@ func TestResumedReloadReplacesDependenciesBeforeTheirDependentsStart(t *testing.
 		settle(time.Second)
 		m.want("app-0", records.StatusWaiting, "db: db-0 is to be replaced")
 		m.crash()
-		<-applied
+		t.Logf("the reload ends with the master: %v", <-applied)
 		world.set(func() { world.acts = nil })
 		m = startUnits(t, world, openStore(t, world, dir), units...)
 		settle(time.Minute)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func TestOutputThatNobodyReads(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("it goes on without a reader")
 	}
-	if context.Cause(ctx) != errNoReader {
+	if !errors.Is(context.Cause(ctx), errNoReader) {
 		t.Errorf("the cause is %v", context.Cause(ctx))
 	}
 }
@@ -42,7 +43,7 @@ func TestOutputThatIsReadToTheEnd(t *testing.T) {
 	}
 	ctx, end := withReader(t.Context(), write)
 	end()
-	if context.Cause(ctx) == errNoReader {
+	if errors.Is(context.Cause(ctx), errNoReader) {
 		t.Error("the reader is said to be gone")
 	}
 	_, _ = read.Close(), write.Close()

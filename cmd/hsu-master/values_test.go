@@ -29,11 +29,21 @@ func TestValuesOfEachKindOfFlagAreChecked(t *testing.T) {
 func TestNamesThatAreNoText(t *testing.T) {
 	const wrong = "a\xff"
 	for _, args := range [][]string{
-		{"worker", "stop", wrong}, {"worker", "signal", wrong, "a"}, {"worker", "scale", wrong + "=2"},
-		{"worker", "logs", wrong}, {"worker", "logs", "a", "--grep", wrong}, {"worker", "inspect", wrong},
-		{"worker", "restart", "a", wrong}, {"unit", "disable", wrong}, {"why", wrong}, {"events", "--worker", wrong},
-		{"events", "--type", wrong}, {"service", "register", wrong, "h:1"}, {"service", "deregister", "a", wrong},
-		{"call", "process-data", "--data", wrong}, {"call", "process-data", "--request-id", wrong},
+		{"worker", "stop", wrong},
+		{"worker", "signal", wrong, "a"},
+		{"worker", "scale", wrong + "=2"},
+		{"worker", "logs", wrong},
+		{"worker", "logs", "a", "--grep", wrong},
+		{"worker", "inspect", wrong},
+		{"worker", "restart", "a", wrong},
+		{"unit", "disable", wrong},
+		{"why", wrong},
+		{"events", "--worker", wrong},
+		{"events", "--type", wrong},
+		{"service", "register", wrong, "h:1"},
+		{"service", "deregister", "a", wrong},
+		{"call", "process-data", "--data", wrong},
+		{"call", "process-data", "--request-id", wrong},
 		{"upgrade", "--binary", wrong},
 	} {
 		var out, errs bytes.Buffer

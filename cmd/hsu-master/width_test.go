@@ -117,9 +117,9 @@ func TestTextFitsIntoEightyColumns(t *testing.T) {
 			return nil
 		},
 	}
-	for name, print := range prints {
+	for name, printTo := range prints {
 		var b strings.Builder
-		if err := print(&b); err != nil {
+		if err := printTo(&b); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		for line := range strings.Lines(b.String()) {

@@ -108,7 +108,10 @@ func TestStreamsOfOneUserAreBounded(t *testing.T) {
 		t.Logf("%d streams cost %d MB", api.MaxFollowed, used)
 	}
 	for _, command := range [][]string{
-		{"worker", "logs", "-f", "worker-1"}, {"worker", "logs", "worker-1"}, {"events", "-f"}, {"events"},
+		{"worker", "logs", "-f", "worker-1"},
+		{"worker", "logs", "worker-1"},
+		{"events", "-f"},
+		{"events"},
 		{"service", "list", "--watch"},
 	} {
 		want := fmt.Sprintf("hsu-master: error: user %d has %d streams", os.Getuid(), api.MaxFollowed)

@@ -12,8 +12,12 @@ func TestOlderTypesAreSelected(t *testing.T) {
 		recorded, asked string
 		want            bool
 	}{
-		{"unit-scaled", "scale", true}, {"scale", "unit-scaled", true}, {"unit-scaled", "unit-scaled", true},
-		{"reloaded", "reload", true}, {"reload", "reloaded", true}, {"reloaded", "scale", false},
+		{"unit-scaled", "scale", true},
+		{"scale", "unit-scaled", true},
+		{"unit-scaled", "unit-scaled", true},
+		{"reloaded", "reload", true},
+		{"reload", "reloaded", true},
+		{"reloaded", "scale", false},
 	} {
 		e := records.Entry{Seq: 1, Event: records.Event{Type: test.recorded}}
 		if got := (Query{Types: []string{test.asked}}).Match(e); got != test.want {

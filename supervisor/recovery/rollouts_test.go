@@ -12,13 +12,18 @@ func TestPlanShowsTheRolloutThatGoesOn(t *testing.T) {
 	}
 	recs := []records.Worker{
 		{ID: "a-0", Unit: "a", Incarnation: 2}, // it has been replaced
-		{ID: "a-1", Unit: "a", Incarnation: 1}, {ID: "a-2", Unit: "a", Incarnation: 1},
-		{ID: "a-3", Unit: "a", Incarnation: 1}, {ID: "b-0", Unit: "b", Incarnation: 1},
+		{ID: "a-1", Unit: "a", Incarnation: 1},
+		{ID: "a-2", Unit: "a", Incarnation: 1},
+		{ID: "a-3", Unit: "a", Incarnation: 1},
+		{ID: "b-0", Unit: "b", Incarnation: 1},
 	}
 	for act, outdated := range map[records.RolloutAct]bool{records.ActRestart: false, records.ActReload: true} {
 		decisions := []Decision{
-			{ID: "a-0", Action: ActionAdopt}, {ID: "a-1", Action: ActionAdopt}, {ID: "a-2", Action: ActionRespawn},
-			{ID: "a-3", Action: ActionAdopt}, {ID: "b-0", Action: ActionAdoptUnhealthy},
+			{ID: "a-0", Action: ActionAdopt},
+			{ID: "a-1", Action: ActionAdopt},
+			{ID: "a-2", Action: ActionRespawn},
+			{ID: "a-3", Action: ActionAdopt},
+			{ID: "b-0", Action: ActionAdoptUnhealthy},
 		}
 		for i := range decisions {
 			decisions[i].Reason, decisions[i].Evidence.Outdated = "why", outdated

@@ -149,7 +149,8 @@ func TestServiceOfAUser(t *testing.T) {
 	l := startLoad(t)
 	for _, next := range []struct{ program, version string }{{readFile(t, newer), newerVersion}, {former, version}} {
 		u.write("hsu-master", next.program, 0o755)
-		if output := u.run(own, "upgrade", "--state-dir", u.home+"/state"); !strings.Contains(output, "to "+next.version) {
+		output := u.run(own, "upgrade", "--state-dir", u.home+"/state")
+		if !strings.Contains(output, "to "+next.version) {
 			t.Errorf("the upgrade: %s, want version %s", output, next.version)
 		}
 		wantSame(t, "an upgrade", reloaded, u.ready(0, 3))
