@@ -48,5 +48,4 @@ func returnMemory() {
 		runtime.GC()
 	}
 	debug.FreeOSMemory() // collects too
-	releaseProgram()
 }
