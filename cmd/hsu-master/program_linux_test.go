@@ -49,30 +49,3 @@ func TestProgramIsUnmapped(t *testing.T) {
 		t.Errorf("%d KiB of the program are mapped, %d before", after, before)
 	}
 }
-
-// Pages that were written before their mapping was protected keep what was written, as the addresses that the loader of
-// a program writes.
-func TestWrittenPagesOfTheProgramStay(t *testing.T) {
-	program, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	page, err := unix.Mmap(int(program.Fd()), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
-	_ = program.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := unix.Munmap(page); err != nil {
-			t.Error(err)
-		}
-	}()
-	page[0] = 'x'
-	if err := unix.Mprotect(page, unix.PROT_READ); err != nil {
-		t.Fatal(err)
-	}
-	releaseProgram()
-	if page[0] != 'x' {
-		t.Errorf("the page begins with %q again, want what was written", page[0])
-	}
-}
