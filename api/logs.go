@@ -53,8 +53,7 @@ func (a *Admin) passAdded(
 		seen[w.ID] = true
 	}
 	for {
-		selected, _ := a.Supervisor.Select(req.GetAll(), req.GetNames()...) // a name may be gone meanwhile
-		for _, w := range selected {
+		for _, w := range a.selected(req) {
 			if seen[w.ID] || w.NoLog() != "" {
 				continue
 			}
@@ -70,7 +69,25 @@ func (a *Admin) passAdded(
 		case <-ctx.Done():
 			return
 		}
+		if !pause(ctx, nil, watchLeast) { // many workers may change at the same time
+			return
+		}
 	}
+}
+
+// selected returns the workers that the request selects now, perhaps some of them twice. Names that are gone select
+// none.
+func (a *Admin) selected(req *adminpb.LogsRequest) (workers []worker.Info) {
+	if req.GetAll() {
+		return a.Supervisor.Workers()
+	}
+	for _, name := range req.GetNames() {
+		of, err := a.Supervisor.Select(false, name)
+		if err == nil {
+			workers = append(workers, of...)
+		}
+	}
+	return workers
 }
 
 // SendLogs sends the output of workers that a request selects, and if it follows also that of later ones; later may be

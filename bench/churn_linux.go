@@ -57,8 +57,8 @@ func forwardChurn(ctx context.Context, l *lab) ([]row, error) {
 	r := newRow(rowForwardChurn, churn.perSecond, alone.perSecond)
 	r.productLatency, r.baselineLatency = churn.median(), alone.median()
 	r.notes = append(r.notes,
-		fmt.Sprintf("%d endpoints that stay instead leave %.2f of the calls, with p50 / p99 %s: so much is due to "+
-			"calls of more connections", churners/2, joined.perSecond.over(alone.perSecond).median(), joined.median()),
+		fmt.Sprintf("with %d endpoints that stay instead, the ratio is %.2f, and p50 / p99 are %s",
+			churners/2, joined.perSecond.over(alone.perSecond).median(), joined.median()),
 		fmt.Sprintf("%s registrations succeeded; the master's CPU a call is %s, with those that stay %s, without %s",
 			format(perSecond, registered.median()), format(seconds, churn.cpu.median()),
 			format(seconds, joined.cpu.median()), format(seconds, alone.cpu.median())))

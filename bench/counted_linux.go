@@ -29,7 +29,7 @@ type mode string
 
 const (
 	uncounted mode = "uncounted"
-	syncing   mode = "syncing" // not counted, but each handler makes a record durable: the limit of always with one caller
+	syncing   mode = "syncing" // not counted; each handler makes a record durable: the limit of always with 1 caller
 	always    mode = "always"
 	interval  mode = "interval"
 )

@@ -36,7 +36,8 @@ func (g *growth) slope() float64 {
 	return (g.medians[last] - g.medians[0]) / float64(g.workers[last]-g.workers[0])
 }
 
-// exponents returns, from each number of workers to the next, the power of it with which the figure grows.
+// exponents returns, from each number of workers to the next, the power of it with which the figure grows. It is no
+// finite number if the figure was 0.
 func (g *growth) exponents() series {
 	var s series
 	for i := range len(g.workers) - 1 {
@@ -48,7 +49,7 @@ func (g *growth) exponents() series {
 // faster reports whether the figure grows faster than the number of workers.
 func (g *growth) faster() bool {
 	for _, e := range g.exponents() {
-		if e > fasterThan {
+		if e > fasterThan && finite(e) {
 			return true
 		}
 	}
@@ -101,7 +102,11 @@ func (g *growth) cells(f figure) []string {
 	}
 	var exponents []string
 	for _, e := range g.exponents() {
-		exponents = append(exponents, fmt.Sprintf("%.2f", e))
+		text := "-"
+		if finite(e) {
+			text = fmt.Sprintf("%.2f", e)
+		}
+		exponents = append(exponents, text)
 	}
 	grows := "as the number or slower"
 	if g.faster() {

@@ -85,6 +85,21 @@ func containsInOrder(line string, parts []string) bool {
 	return true
 }
 
+// A figure that is too small to be measured can be 0. Then the report is still valid JSON, and nothing is said to grow.
+func TestGrowthFromNothing(t *testing.T) {
+	r := newGrowth(rowGrowthScrape, []int{10, 100, 1000}, []series{{0, 0}, {0, 0}, {1, 2}})
+	if r.growth.faster() {
+		t.Errorf("it grows faster than the number, with exponents %v", r.growth.exponents())
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `"exponents":[null,null]`; !strings.Contains(string(text), want) {
+		t.Errorf("the row is %s, want it to have %s", text, want)
+	}
+}
+
 func TestTimes(t *testing.T) {
 	r := sample()
 	r.Parts = []part{{"durable calls", 7, 43.21}, {"growth", 2, 150}}

@@ -377,19 +377,18 @@ func wanted(expr *regexp.Regexp) map[string]bool {
 
 // measured is one side of a row as JSON: base units, the median first.
 type measured struct {
-	Median float64 `json:"median"`
-	Least  float64 `json:"min"`
-	Most   float64 `json:"max"`
-	Rounds series  `json:"rounds"`
+	Median jsonNumber `json:"median"`
+	Least  jsonNumber `json:"min"`
+	Most   jsonNumber `json:"max"`
+	Rounds series     `json:"rounds"`
 }
 
 func measuredOf(s series) *measured {
 	if len(s) == 0 {
 		return nil
 	}
-	m := &measured{Median: s.median(), Rounds: s}
-	m.Least, m.Most = s.spread()
-	return m
+	least, most := s.spread()
+	return &measured{Median: jsonNumber(s.median()), Least: jsonNumber(least), Most: jsonNumber(most), Rounds: s}
 }
 
 // MarshalJSON returns the row in the format of bench.json.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"math"
 	"slices"
 	"time"
@@ -8,6 +9,28 @@ import (
 
 // series holds one value for each round, in base units: seconds, bytes, requests per second.
 type series []float64
+
+// MarshalJSON returns the values as numbers.
+func (s series) MarshalJSON() ([]byte, error) {
+	values := make([]jsonNumber, len(s))
+	for i, v := range s {
+		values[i] = jsonNumber(v)
+	}
+	return json.Marshal(values)
+}
+
+// jsonNumber is a value in JSON, null if it is not finite: JSON does not have such numbers.
+type jsonNumber float64
+
+// MarshalJSON returns the number or null.
+func (n jsonNumber) MarshalJSON() ([]byte, error) {
+	if !finite(float64(n)) {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(n))
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
 // median returns the middle value, or the mean of the two in the middle; NaN if there are no values.
 func (s series) median() float64 {

@@ -128,11 +128,13 @@ func ellipsized(text string, width int) string {
 	return string([]rune(text)[:max(0, width-1)]) + "…"
 }
 
-// paragraph returns the text in lines of at most so many characters, all but the first indented. A word that is longer
-// stays whole.
+// paragraph returns the text in lines of at most so many characters, all but the first indented by so many more than
+// the text is. A word that is longer stays whole.
 func paragraph(text string, width, indent int) string {
-	lines := wrap(text, max(1, width-indent))
-	return strings.Join(lines, "\n"+strings.Repeat(" ", indent))
+	words := strings.TrimLeft(text, " ")
+	before := text[:len(text)-len(words)]
+	lines := wrap(words, max(1, width-indent-len(before)))
+	return before + strings.Join(lines, "\n"+before+strings.Repeat(" ", indent))
 }
 
 // onTerminal returns the line wrapped at the width of the terminal that w writes to, unchanged if it is none.

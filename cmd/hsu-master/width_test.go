@@ -166,3 +166,17 @@ b-0              in ü
 		}
 	}
 }
+
+// A text that is indented stays so in all of its lines.
+func TestParagraphIsIndented(t *testing.T) {
+	for text, want := range map[string]string{
+		"a short text":            "a short\n  text",
+		"  of 3 workers, 2 run":   "  of 3\n    workers,\n    2 run",
+		"  well":                  "  well",
+		"unbreakableword and two": "unbreakableword\n  and two",
+	} {
+		if got := paragraph(text, 12, 2); got != want {
+			t.Errorf("%q becomes\n%s\nwant\n%s", text, got, want)
+		}
+	}
+}

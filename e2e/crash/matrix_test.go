@@ -43,7 +43,9 @@ func TestCrashMatrix(t *testing.T) {
 	for range laterSteps { // so that this process can read the state that the masters of the migration leave
 		migrations.All = append(migrations.All, migrations.Step{})
 	}
-	m := &matrix{t: t, base: trialFolder(t, ramDisk), disk: trialFolder(t, ""), lanes: number(t, "LANES", 6), failures: 10}
+	m := &matrix{
+		t: t, base: trialFolder(t, ramDisk), disk: trialFolder(t, ""), lanes: number(t, "LANES", 6), failures: 10,
+	}
 	budget := time.Duration(number(t, "BUDGET", 0)) * time.Minute
 	var ops []*operation
 	for _, op := range operations() {

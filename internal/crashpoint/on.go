@@ -25,8 +25,9 @@ const (
 	EnvTrace = "HSU_CRASH_TRACE"
 	// EnvFaults names a folder of faults. If it has a file named like a point, the operation is not executed: it fails
 	// with the error in the file, such as EIO, or, if the file contains "hang", it waits until the file is gone. With
-	// "panic" it panics. A file named "after-" and a point makes an executed operation fail. "kill" kills the process there; "kill:3" kills
-	// it at the third occurrence since the file exists, which serves tests of a master that has been running for long.
+	// "panic" it panics. A file named "after-" and a point makes an executed operation fail. "kill" kills the process
+	// there; "kill:3" kills it at the third occurrence since the file exists, which serves tests of a master that has
+	// been running for long.
 	EnvFaults = "HSU_FAULT_DIR"
 )
 
