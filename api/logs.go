@@ -114,7 +114,9 @@ func SendLogs(
 			return err
 		}
 	}
-	query.Later = later
+	if len(sources) > 0 || len(workers) == 0 { // otherwise the output of all is elsewhere: an error, and no wait
+		query.Later = later
+	}
 	err = hub.Copy(ctx, sources, query, func(chunks []tail.Chunk) error { return sendChunks(chunks, send) })
 	switch {
 	case errors.Is(err, tail.ErrNoPrevious):

@@ -90,3 +90,33 @@ func TestAdoptedWorkerWithoutPortServesAtOnce(t *testing.T) {
 		m.stop(nil)
 	})
 }
+
+// What can wait until the master serves is done in turns, so that the first calls do not wait for it: the event of an
+// adoption is written in the turn of its worker.
+func TestAdoptionsAreWrittenInTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 25)
+		settle(time.Minute)
+		m.crash()
+		m = startMaster(t, world, dir, 25)
+		for _, want := range []int{1, 11, 21, 25} {
+			settle(time.Millisecond)
+			snap, err := m.store.Snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			adopted := 0
+			for _, e := range snap.Events {
+				if e.Type == "adopted" {
+					adopted++
+				}
+			}
+			if adopted != want {
+				t.Errorf("%d adoptions are written, want %d", adopted, want)
+			}
+			settle(19 * time.Millisecond)
+		}
+		m.stop(nil)
+	})
+}

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -91,6 +92,75 @@ func TestForgottenByNobody(t *testing.T) {
 			if e.Type == "removed" && e.Operator != nil {
 				t.Errorf("it is forgotten by %+v", e.Operator)
 			}
+		}
+		m.stop(nil)
+	})
+}
+
+// endsOf returns the commands of the operators that the events of the ends of workers name, by worker.
+func endsOf(m *master) map[string][]string {
+	snap, err := m.store.Snapshot()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	ends := map[string][]string{}
+	for _, e := range snap.Events {
+		if e.Type != "stopping" && e.Type != "removed" {
+			continue
+		}
+		command := "-"
+		if e.Operator != nil {
+			command = e.Operator.Command
+		}
+		ends[e.Worker] = append(ends[e.Worker], command)
+	}
+	return ends
+}
+
+// The operator of an earlier change of a unit is not named when its file has lost it at the next start.
+func TestUnitThatAStartRemovesIsRemovedByNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		m := startMaster(t, world, dir, 2)
+		settle(time.Second)
+		ctx := WithOperator(t.Context(), records.Operator{UID: 7, Command: "scale"})
+		if _, err := m.Scale(ctx, "worker", 1); err != nil {
+			t.Fatal(err)
+		}
+		settle(time.Minute)
+		m.crash()
+		m = startUnits(t, world, openStore(t, world, dir), unitOf(t, "other", 1))
+		settle(time.Minute)
+		want := map[string][]string{"worker-0": {"-", "-"}, "worker-1": {"scale", "scale"}}
+		if got := endsOf(m); !reflect.DeepEqual(got, want) {
+			t.Errorf("the ends name %v, want %v", got, want)
+		}
+		m.stop(nil)
+	})
+}
+
+// If two operators have made workers surplus, the end of each one names its own after a crash.
+func TestEndsAfterACrashNameTheirOwnOperators(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		world.behave = func(p *fakeProcess) { p.ignoresTerm = true } // each stop takes the whole grace
+		m := startMaster(t, world, dir, 2)
+		settle(time.Second)
+		for n, command := range []string{"scale to 1", "scale to 0"} {
+			ctx := WithOperator(t.Context(), records.Operator{UID: 7, Command: command})
+			if _, err := m.Scale(ctx, "worker", 1-n); err != nil {
+				t.Fatal(err)
+			}
+			settle(time.Millisecond)
+		}
+		m.crash() // while both are being stopped
+		m = startMaster(t, world, dir, 2)
+		settle(time.Minute)
+		want := map[string][]string{
+			"worker-0": {"scale to 0", "scale to 0"}, "worker-1": {"scale to 1", "scale to 1"},
+		}
+		if got := endsOf(m); !reflect.DeepEqual(got, want) {
+			t.Errorf("the ends name %v, want %v", got, want)
 		}
 		m.stop(nil)
 	})

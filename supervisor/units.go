@@ -55,15 +55,23 @@ func changedBy(by *records.Operator, units, recorded []records.Unit) []records.U
 	return units
 }
 
-// blameRetired names in the surplus slots the operators whose commands an earlier master has recorded.
+// blameRetired names in the surplus slots the operators whose commands an earlier master has recorded: with the end of
+// the worker if that had begun, otherwise with its unit. None has removed a unit that is recorded as wanted.
 func blameRetired(slots []recovery.Slot, units, recorded []records.Unit) {
 	by := map[string]*records.Operator{}
-	for _, u := range slices.Concat(recorded, units) {
+	for _, u := range recorded {
+		if u.Retired {
+			by[u.Name] = u.ChangedBy
+		}
+	}
+	for _, u := range units {
 		by[u.Name] = u.ChangedBy
 	}
 	for i := range slots {
-		if slots[i].State.Retired {
-			slots[i].Rec.StoppedBy = by[slots[i].Rec.Unit]
+		rec := &slots[i].Rec
+		begun := rec.StoppedBy != nil && rec.Desired != records.DesiredStopped // otherwise "worker stop" was before
+		if slots[i].State.Retired && !begun {
+			rec.StoppedBy = by[rec.Unit]
 		}
 	}
 }

@@ -48,7 +48,7 @@ func (j *journal) recordAt(
 ) bool {
 	events = append(j.pending, events...)
 	j.pending = nil
-	if len(events) == 0 && reflect.DeepEqual(&rec, &j.saved) { // pointers, so that neither is copied
+	if len(events) == 0 && reflect.DeepEqual(&rec, &j.saved) { // pointers: the values would be copied
 		return true
 	}
 	muts := []records.Mutation{records.PutWorker(rec)}

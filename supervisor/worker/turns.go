@@ -15,7 +15,7 @@ const (
 // Turns spreads the work that adopted workers leave until the master serves. Its zero value can be used. The first turn
 // begins at once, and has one place: the first calls come then.
 //
-// Invariant: at most turnSize turns begin at the same time, and two such times are turnEvery apart.
+// Invariant: at most turnSize turns begin at the same time, and two such times are at least turnEvery apart.
 type Turns struct {
 	mu    sync.Mutex
 	at    time.Time // of the last turn that was taken
@@ -28,7 +28,7 @@ func (t *Turns) Take() time.Duration {
 	defer t.mu.Unlock()
 	now := time.Now()
 	switch {
-	case t.at.Add(turnEvery).Before(now) || t.at.IsZero():
+	case t.at.Add(turnEvery).Before(now):
 		t.at, t.taken = now, turnSize-1
 	case t.taken == turnSize:
 		t.at, t.taken = t.at.Add(turnEvery), 0

@@ -219,7 +219,9 @@ func (w *owner) serve(ctx context.Context) {
 			return
 		case <-recovered:
 			recovered = nil
-			w.step(ctx, lifecycle.Event{Kind: lifecycle.EvUnblocked}) // the state of its dependencies is known now
+			if w.state.Status == records.StatusWaiting { // the state of its dependencies is known now
+				w.step(ctx, lifecycle.Event{Kind: lifecycle.EvUnblocked})
+			}
 			turn = time.After(w.env.turn(w.adopted && w.inst != nil))
 		case <-turn:
 			turn = nil

@@ -296,6 +296,47 @@ func TestLaterWorkersJoin(t *testing.T) {
 	}
 }
 
+// A follower that is slower than a writer gets later workers all the same, and not when it has caught up.
+func TestLaterWorkersJoinBesideABusyWriter(t *testing.T) {
+	h := newHost(t)
+	a := h.source("a-0", "begin\n")
+	later := make(chan Source)
+	f := h.follow(Query{Lines: -1, Later: later}, a)
+	f.await("begin\n")
+	b := h.source("b-0", "joined\n")
+	h.write(a.Path, strings.Repeat(strings.Repeat("x", 99)+"\n", 64*turnSize/100))
+	f.next() // the follower is behind from here on
+	joining := make(chan struct{})
+	go func() {
+		defer close(joining)
+		later <- b
+	}()
+	size := 0
+	for c := f.next(); c.Worker != b.Worker; c = f.next() {
+		size += len(c.Text)
+	}
+	<-joining
+	if size > 32*turnSize {
+		t.Errorf("it joins after %d bytes of the other worker", size)
+	}
+}
+
+// If none of the logs can be read, later ones are not awaited.
+func TestFollowNothingReadable(t *testing.T) {
+	h := newHost(t)
+	path := logs.Path(h.dir, "a-0")
+	if err := os.Symlink("/dev/null", path); err != nil {
+		t.Fatal(err)
+	}
+	send := func([]Chunk) error { return nil }
+	q := Query{Lines: 5, Follow: true, Later: make(chan Source)}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := h.hub.Copy(ctx, []Source{{"a-0", path}}, q, send); !errors.Is(err, ErrUnreadable) {
+		t.Errorf("%v, want %v", err, ErrUnreadable)
+	}
+}
+
 // A unit without workers is followed until it has one.
 func TestFollowFromNoWorkerOn(t *testing.T) {
 	h := newHost(t)

@@ -112,7 +112,7 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func([]C
 		}
 	}
 	switch {
-	case len(tails) == 0 && (!q.Follow || q.Later == nil):
+	case len(tails) == 0 && (len(sources) > 0 || !q.Follow || q.Later == nil):
 		return errors.Join(out.flush(), ErrUnreadable)
 	case len(none) == len(tails) && len(none) > 0:
 		return ErrNoPrevious
@@ -203,24 +203,28 @@ func follow(
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	var more []change // logs that have not been read to their end
+	always := make(chan struct{})
+	close(always)
 	for {
 		select {
 		case <-pause.C: // the time since the last turn is over
 		case <-ctx.Done():
 			return nil
 		}
-		if len(more) == 0 {
-			select {
-			case <-sub.wake:
-			case s := <-later:
-				t, err := join(s)
-				if err != nil {
-					return err
-				}
-				byWorker[s.Worker] = t
-			case <-ctx.Done():
-				return nil
+		ready := sub.wake
+		if len(more) > 0 { // a writer that is faster than this follower must not keep later workers away
+			ready = always
+		}
+		select {
+		case <-ready:
+		case s := <-later:
+			t, err := join(s)
+			if err != nil {
+				return err
 			}
+			byWorker[s.Worker] = t
+		case <-ctx.Done():
+			return nil
 		}
 		turn := append(more, sub.take()...)
 		more = nil
