@@ -119,3 +119,32 @@ func TestUnitsAreRecordedWhenTheDiskCanBeWrittenAgain(t *testing.T) {
 		m.stop(nil)
 	})
 }
+
+// A restart that a crash has cut off goes on when the state can be written again, also if it cannot be at the start.
+func TestRestartGoesOnWhenTheDiskCanBeWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world, dir := newFakeOS(t), t.TempDir()
+		world.behave = func(p *fakeProcess) { p.ignoresTerm = true } // the stop takes the whole grace
+		m := startMaster(t, world, dir, 2)
+		settle(time.Second)
+		_, err := m.Restart(t.Context(), RestartRequest{Workers: []string{"worker-0", "worker-1"}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.crash()
+		var mend func()
+		m = startMaster(t, world, dir, 2, func(*unit.Spec) { mend = spoil(t, dir) })
+		settle(time.Minute)
+		if n := world.starts("worker-1"); n != 1 {
+			t.Errorf("worker-1 was started %d times, want no restart that is not recorded first", n)
+		}
+		mend()
+		settle(time.Minute)
+		for _, id := range []string{"worker-0", "worker-1"} {
+			if w := m.worker(id); !w.Ready || w.Incarnation != 2 {
+				t.Errorf("%s = %+v, want it restarted once", id, w)
+			}
+		}
+		m.stop(nil)
+	})
+}

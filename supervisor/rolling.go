@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/core-tools/hsu-master/internal/eventtype"
+	"github.com/core-tools/hsu-master/store"
 	"github.com/core-tools/hsu-master/store/records"
 	"github.com/core-tools/hsu-master/supervisor/recovery"
 	"github.com/core-tools/hsu-master/supervisor/unit"
@@ -162,34 +163,55 @@ func rolloutEvent(rec records.Unit, what, detail string) records.Event {
 	}
 }
 
-// resumeRollouts continues the rollouts that an earlier master has recorded.
+// resumeRollouts continues the rollouts that an earlier master has recorded, as soon as the state can be written.
 func resumeRollouts(ctx context.Context, s *Supervisor) {
+	for errors.Is(tryResume(ctx, s), store.ErrUnavailable) {
+		select {
+		case <-time.After(unitRetry):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tryResume is resumeRollouts, but fails with [store.ErrUnavailable] while the state cannot be written.
+func tryResume(ctx context.Context, s *Supervisor) (err error) {
 	done, err := s.changes.begin(ctx)
 	if err != nil {
-		return // the master ends
+		return err // the master ends
 	}
 	defer done()
-	defer func() { s.set.endReplacing(); s.services.Changed() }() // of restoreReplacing
+	defer func() {
+		if !errors.Is(err, store.ErrUnavailable) {
+			s.set.endReplacing() // of restoreReplacing
+			s.services.Changed()
+		}
+	}()
 	recs := s.changes.records()
 	var events []records.Event
 	for _, rec := range recs {
 		if rec.Rollout != nil {
-			workers := namesOfTargets(*rec.Rollout)
-			resumed := rolloutEvent(rec, rolloutOutcomes[rec.Rollout.Act].resumed, rec.Name+": "+workers)
+			detail := rec.Name + ": " + namesOfTargets(*rec.Rollout)
+			resumed := rolloutEvent(rec, rolloutOutcomes[rec.Rollout.Act].resumed, detail)
 			resumed.Time = time.Now()
 			events = append(events, resumed)
-			s.log.Info("rollout resumed", "unit", rec.Name, "action", string(rec.Rollout.Act), "workers", workers)
 		}
 	}
 	if len(events) == 0 {
-		return
+		return nil
 	}
 	r, err := s.changes.apply(ctx, s.changes.configured, recs, events...)
 	if err != nil {
-		s.log.Error("rollout stopped", "error", err)
-		return
+		if !errors.Is(err, store.ErrUnavailable) {
+			s.log.Error("rollout stopped", "error", err)
+		}
+		return err
+	}
+	for name, of := range r.recorded {
+		s.log.Info("rollout resumed", "unit", name, "action", string(of.Act), "workers", namesOfTargets(of))
 	}
 	_ = r.execute(ctx, s) // it is logged
+	return nil
 }
 
 // execute replaces the workers that are recorded as to be replaced, and records and logs the outcome.

@@ -76,6 +76,7 @@ func (x *Index) ReadSome(tx *bolt.Tx, path string) {
 	}
 	c, now := tx.Bucket(migrations.BucketRequests).Cursor(), x.BootTime()
 	key, value := c.Seek(u.next)
+	rows := u.rows // kept only if the reading does not end with a fault: it begins again where this one began
 	for range readAtOnce {
 		if key == nil {
 			break
@@ -83,15 +84,15 @@ func (x *Index) ReadSome(tx *bolt.Tx, path string) {
 		// A nil value is a bucket in the place of a record; Check reports it. An id that is in the index was stored
 		// since.
 		if value != nil && x.byID[string(key)] == nil {
-			u.rows = append(u.rows, x.row(key, value, now, path))
+			rows = append(rows, x.row(key, value, now, path))
 		}
 		key, value = c.Next()
 	}
 	if key != nil {
-		u.next = slices.Clone(key)
+		u.rows, u.next = rows, slices.Clone(key)
 		return
 	}
-	x.join(u.rows)
+	x.join(rows)
 }
 
 func (x *Index) row(key, value []byte, now time.Duration, path string) row {

@@ -1,6 +1,7 @@
 package once
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -14,9 +15,10 @@ import (
 	"github.com/core-tools/hsu-master/store/records"
 )
 
-// A commit that fails may leave its results in the file until that is rewritten.
-func TestResultThatWasNotAcknowledgedIsNoneWhileOthersAreUnread(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "db")
+// openFile returns an open database without results.
+func openFile(t *testing.T) (file *boltfile.File, path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "db")
 	if err := boltfile.Create(path, time.Second, func(db *bolt.DB) error {
 		return db.Update(func(tx *bolt.Tx) error {
 			_, err := tx.CreateBucket(migrations.BucketRequests)
@@ -29,10 +31,17 @@ func TestResultThatWasNotAcknowledgedIsNoneWhileOthersAreUnread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = file.Close() }()
-	limits := Limits{
-		TTL: time.Minute, Most: 1e6, MostSize: 1e9, BootTime: func() time.Duration { return time.Hour }, BootID: "b",
-	}
+	t.Cleanup(func() { _ = file.Close() })
+	return file, path
+}
+
+var limits = Limits{
+	TTL: time.Minute, Most: 1e6, MostSize: 1e9, BootTime: func() time.Duration { return time.Hour }, BootID: "b",
+}
+
+// A commit that fails may leave its results in the file until that is rewritten.
+func TestResultThatWasNotAcknowledgedIsNoneWhileOthersAreUnread(t *testing.T) {
+	file, path := openFile(t)
 	index := New(limits, slog.New(slog.DiscardHandler))
 	put := func(list ...*Pending) (c Changes) {
 		t.Helper()
@@ -76,5 +85,66 @@ func TestResultThatWasNotAcknowledgedIsNoneWhileOthersAreUnread(t *testing.T) {
 	index.Committed(changes)
 	if !found("new") {
 		t.Error("it is not found after it was acknowledged")
+	}
+}
+
+// faulty is the log of an index. Its first message panics, as a page does that cannot be read.
+type faulty struct {
+	slog.Handler
+	failed *bool
+}
+
+func (f faulty) Enabled(context.Context, slog.Level) bool { return true }
+
+func (f faulty) Handle(context.Context, slog.Record) error {
+	if !*f.failed {
+		*f.failed = true
+		panic("the page cannot be read")
+	}
+	return nil
+}
+
+// After a fault, the reading goes on, and no result is in the index twice.
+func TestReadingThatAFaultInterrupts(t *testing.T) {
+	const n = readAtOnce + 100
+	file, path := openFile(t)
+	if err := file.Update(func(tx *bolt.Tx) error {
+		for i := range n {
+			value := []byte("none") // is no result
+			if i != readAtOnce+50 {
+				var err error
+				if value, err = records.EncodeResult(records.StoredResult{Sequence: uint64(i + 1)}); err != nil {
+					return err
+				}
+			}
+			if err := tx.Bucket(migrations.BucketRequests).Put(fmt.Appendf(nil, "%06d", i), value); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, (*bolt.Tx).Commit); err != nil {
+		t.Fatal(err)
+	}
+	failed := false
+	index := New(limits, slog.New(faulty{slog.DiscardHandler, &failed}))
+	read := func(some func(tx *bolt.Tx, path string)) error {
+		return file.View(func(tx *bolt.Tx) error {
+			some(tx, path)
+			return nil
+		})
+	}
+	if err := read(index.Open); err != nil {
+		t.Fatal(err)
+	}
+	if err := read(index.ReadSome); err == nil || !failed {
+		t.Fatalf("no fault: %v", err)
+	}
+	for _, unread := index.Unread(); unread; _, unread = index.Unread() {
+		if err := read(index.ReadSome); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if index.Count() != n {
+		t.Errorf("%d results are in the index, want %d", index.Count(), n)
 	}
 }

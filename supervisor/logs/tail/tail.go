@@ -87,29 +87,14 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func([]C
 		}
 		defer h.unsubscribe(sub)
 	}
-	var tails []*tail
+	tails, none, err := h.begin(ctx, sources, q, out)
 	defer func() {
 		for _, t := range tails {
 			t.reader.close()
 		}
 	}()
-	var none []string // workers without previous output
-	for _, s := range sources {
-		t, err := h.open(ctx, s, q, out)
-		if err != nil {
-			if err := out.add(Chunk{Worker: s.Worker, Notice: err.Error()}); err != nil {
-				return err
-			}
-			continue
-		}
-		tails = append(tails, t)
-		err = t.history()
-		if errors.Is(err, ErrNoPrevious) {
-			none, err = append(none, s.Worker), nil
-		}
-		if err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	switch {
 	case len(tails) == 0 && (len(sources) > 0 || !q.Follow || q.Later == nil):
@@ -140,6 +125,31 @@ func (h *Hub) Copy(ctx context.Context, sources []Source, q Query, send func([]C
 		return t, t.history()
 	}
 	return follow(ctx, sub, tails, out, q.Later, join)
+}
+
+// begin opens the logs and passes the selected lines that are there. It returns those that it has opened, also if there
+// is an error, and the workers without previous output.
+func (h *Hub) begin(
+	ctx context.Context, sources []Source, q Query, out *batch,
+) (tails []*tail, none []string, err error) {
+	for _, s := range sources {
+		t, err := h.open(ctx, s, q, out)
+		if err != nil {
+			if err := out.add(Chunk{Worker: s.Worker, Notice: err.Error()}); err != nil {
+				return tails, none, err
+			}
+			continue
+		}
+		tails = append(tails, t)
+		err = t.history()
+		if errors.Is(err, ErrNoPrevious) {
+			none, err = append(none, s.Worker), nil
+		}
+		if err != nil {
+			return tails, none, err
+		}
+	}
+	return tails, none, nil
 }
 
 // batch gathers chunks, because sending one costs more than reading it. It also has the memory of the query that does
