@@ -45,8 +45,13 @@ type Worker struct {
 	LastDueAt   time.Time `json:"last_due_at"`
 	Unenforced  []string  `json:"unenforced"`
 	StoppedBy   *operator `json:"stopped_by"`
+	Checks      []check   `json:"checks"`
 
 	Ready bool `json:"-"` // it gets requests: it is a healthy endpoint in Dump.Services
+}
+
+type check struct {
+	AnsweredAt time.Time `json:"answered_at"`
 }
 
 type operator struct {

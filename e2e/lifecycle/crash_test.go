@@ -206,7 +206,11 @@ func TestNothingLeaksOverManyAdoptionsAndRestarts(t *testing.T) {
 			t.Fatalf("adoption %d: %+v", round, w)
 		}
 	}
-	// From here on, a single master sees workers die, adopted ones first.
+	// From here on, a single master sees workers die, adopted ones first. Those serve before their first check, which
+	// opens the connection to them.
+	d = h.AwaitWorkers(count, "have answered a check", func(w harness.Worker) bool {
+		return w.Running() && len(w.Checks) > 0 && !w.Checks[0].AnsweredAt.IsZero()
+	})
 	most := descriptors(t, m.PID) + count // the master reserves the port of each worker that it starts
 	for kill := range kills {
 		for _, w := range d.Workers {

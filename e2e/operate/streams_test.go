@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -86,6 +87,10 @@ func TestStreamsOfOneUserAreBounded(t *testing.T) {
 	t.Parallel()
 	h := harness.NewHost(t)
 	h.Flags = h.Units("plain", "plain")
+	h.Begin = func(cmd *exec.Cmd) error {
+		cmd.Env = append(cmd.Environ(), "GOGC=100") // a master that starts leaves more garbage otherwise
+		return cmd.Start()
+	}
 	m := h.Start()
 	h.AwaitRunning(2)
 	log, err := os.OpenFile(filepath.Join(h.State, "logs", "worker-0.log"), os.O_WRONLY|os.O_APPEND, 0)
