@@ -50,6 +50,9 @@ func (r *rig) hasRolled(outcomes ...string) error {
 const (
 	rolloutCompleted = "rollout completed"
 	rolloutStopped   = "rollout stopped"
+	// A reload before the rollout is resumed takes its place.
+	reloadCompleted = "units reloaded"
+	reloadFailed    = "reload failed"
 )
 
 // recovered starts a sound master on the present state and checks, once it is at rest, that every promise was kept.

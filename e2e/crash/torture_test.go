@@ -662,7 +662,7 @@ func (v *victim) calm() error {
 				return err
 			}
 			watched := v.reportsWatched(state)
-			rolled := v.hasRolled(rolloutCompleted, rolloutStopped)
+			rolled := v.hasRolled(rolloutCompleted, rolloutStopped, reloadCompleted, reloadFailed)
 			return errors.Join(v.applied(state), watched, v.resumed(state), v.settled(state), rolled)
 		})
 		if err == nil && !ended {
