@@ -196,19 +196,18 @@ func TestNothingLeaksOverManyAdoptionsAndRestarts(t *testing.T) {
 	flags := append(harness.Workers(count), "--restart-budget", "1000/5m", "--restart-backoff", "1ms")
 	h := harness.NewHost(t, flags...)
 	m := h.Start()
-	d := h.AwaitRunning(count)
+	h.AwaitRunning(count)
 
 	for round := range rounds {
 		m.Kill()
 		m = h.Start()
-		d = h.AwaitRunning(count)
-		if w := d.Worker(t, "worker-0"); !w.Adopted {
+		if w := h.AwaitRunning(count).Worker(t, "worker-0"); !w.Adopted {
 			t.Fatalf("adoption %d: %+v", round, w)
 		}
 	}
 	// From here on, a single master sees workers die, adopted ones first. Those serve before their first check, which
 	// opens the connection to them.
-	d = h.AwaitWorkers(count, "have answered a check", func(w harness.Worker) bool {
+	d := h.AwaitWorkers(count, "have answered a check", func(w harness.Worker) bool {
 		return w.Running() && len(w.Checks) > 0 && !w.Checks[0].AnsweredAt.IsZero()
 	})
 	most := descriptors(t, m.PID) + count // the master reserves the port of each worker that it starts
