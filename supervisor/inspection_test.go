@@ -73,11 +73,10 @@ func TestInspectSaysWhatIsKnown(t *testing.T) {
 			u.Args, u.Env = []string{"--name", "{worker}"}, []string{"TOKEN=secret"}
 		})
 		settle(time.Minute)
-		ready := time.Now()
 		world.of("worker-0").die(identity.Exit{Code: 3, Source: identity.ExitWait})
 		settle(time.Second)
 		in := m.inspect(t, "worker-0")
-		if in.Spent != 1 || in.Since.Before(ready) || in.Retired || in.Hidden != nil {
+		if in.Spent != 1 || !in.Since.Equal(in.Events[0].Time) || in.Retired || in.Hidden != nil {
 			t.Errorf("%d restarts spent, since %s, retired %t, hidden %v", in.Spent, in.Since, in.Retired, in.Hidden)
 		}
 		if got := in.CommandLine(); !slices.Contains(got, "worker-0") {
