@@ -68,8 +68,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// setUp gives each script a port that another process holds, and a state folder that is separate from those of
-// this host.
+// setUp gives each script a port that another process holds, one that none does, and a state folder that is separate
+// from those of this host.
 func setUp(env *testscript.Env) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -77,6 +77,14 @@ func setUp(env *testscript.Env) error {
 	}
 	env.Defer(func() { _ = l.Close() })
 	env.Setenv("BUSY_PORT", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	env.Setenv("FREE_PORT", strconv.Itoa(free.Addr().(*net.TCPAddr).Port))
+	if err := free.Close(); err != nil {
+		return err
+	}
 	env.Setenv("HSU_MASTER_STATE_DIR", filepath.Join(env.WorkDir, "st"))
 	env.Setenv("LONG", strings.Repeat("a", 90))
 	return nil
