@@ -118,7 +118,11 @@ func printLogs(c *cli.Context) error {
 	}
 	ctx, end := withReader(c.Context, c.App.Writer)
 	defer end()
-	return receiveLogs(ctx, f, req, out)
+	err = receiveLogs(ctx, f, req, out)
+	if errors.Is(context.Cause(ctx), errNoReader) { // it may have gone before the master was asked
+		return nil
+	}
+	return err
 }
 
 // receiveLogs prints the lines that the running master sends.
