@@ -29,10 +29,7 @@ func collectSeldom() (stop func()) {
 		return func() {}
 	}
 	debug.SetGCPercent(startGCPercent)
-	usual := time.AfterFunc(startTime, func() {
-		debug.SetGCPercent(usualGCPercent)
-		returnMemory()
-	})
+	usual := time.AfterFunc(startTime, func() { debug.SetGCPercent(usualGCPercent) })
 	settled := time.AfterFunc(settleTime, returnMemory)
 	return func() {
 		usual.Stop()
