@@ -37,7 +37,7 @@ func forwardChurn(ctx context.Context, l *lab) ([]row, error) {
 		if err := l.awaitCalm(ctx); err != nil {
 			return nil, err
 		}
-		sides, err := l.churnSides(ctx, &registered)
+		sides, err := churnSides(ctx, l, &registered)
 		if err != nil {
 			return nil, err
 		}
@@ -66,7 +66,7 @@ func forwardChurn(ctx context.Context, l *lab) ([]row, error) {
 }
 
 // churnSides starts the servers of a round: a gateway with one worker, and the endpoints.
-func (l *lab) churnSides(ctx context.Context, registered *series) (sides []*side, err error) {
+func churnSides(ctx context.Context, l *lab, registered *series) (sides []*side, err error) {
 	g, err := l.startGateway(ctx, 1, nil)
 	if err != nil {
 		return nil, err

@@ -51,7 +51,7 @@ func commands(ctx context.Context, l *lab) (_ []row, err error) {
 			}
 		}
 		versions, fews, manys = append(versions, used[0]), append(fews, used[1]), append(manys, used[2])
-		shares, err := l.watchedShares(ctx, many, idle)
+		shares, err := watchedShares(ctx, l, many, idle)
 		if err != nil {
 			return nil, err
 		}
@@ -82,7 +82,7 @@ func (l *lab) commandCPU(ctx context.Context, args ...string) (float64, error) {
 }
 
 // watchedShares returns the shares of a core that two masters use while top watches the first one.
-func (l *lab) watchedShares(ctx context.Context, watched, idle *master) (shares series, err error) {
+func watchedShares(ctx context.Context, l *lab, watched, idle *master) (shares series, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	top := exec.CommandContext(ctx, l.masterPath, "top", "--count", "1000000", "--state-dir", watched.dir)
 	top.Env = masterEnviron()

@@ -236,7 +236,7 @@ func forwardBulk(ctx context.Context, l *lab) ([]row, error) {
 		if err := l.awaitCalm(ctx); err != nil {
 			return nil, err
 		}
-		one, grown, err := l.bulkRound(ctx, round, size)
+		one, grown, err := bulkRound(ctx, l, round, size)
 		if err != nil {
 			return nil, err
 		}
@@ -254,8 +254,8 @@ func forwardBulk(ctx context.Context, l *lab) ([]row, error) {
 }
 
 // bulkRound returns the bytes per second of each side, and the growth of the master's RSS.
-func (l *lab) bulkRound(
-	ctx context.Context, round int, size int64,
+func bulkRound(
+	ctx context.Context, l *lab, round int, size int64,
 ) (rates map[string]float64, grown float64, err error) {
 	g, err := l.startGateway(ctx, 1, nil)
 	if err != nil {
@@ -271,7 +271,7 @@ func (l *lab) bulkRound(
 	rates = map[string]float64{}
 	for i := range sides {
 		side := sides[(i+round)%len(sides)]
-		if rates[side.name], grown, err = l.bulkTurn(ctx, side.address, g.pid(), size, grown); err != nil {
+		if rates[side.name], grown, err = bulkTurn(ctx, l, side.address, g.pid(), size, grown); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -279,8 +279,8 @@ func (l *lab) bulkRound(
 }
 
 // bulkTurn returns the bytes per second, and the maximum growth of the process's RSS.
-func (l *lab) bulkTurn(
-	ctx context.Context, address string, pid int, size int64, grown float64,
+func bulkTurn(
+	ctx context.Context, l *lab, address string, pid int, size int64, grown float64,
 ) (rate, most float64, err error) {
 	c, err := l.startChild("bulk", address)
 	if err != nil {
@@ -328,7 +328,7 @@ func forwardIdle(ctx context.Context, l *lab) ([]row, error) {
 	}
 	var each series
 	for round := range l.rounds {
-		one, err := l.idleRound(ctx, streams)
+		one, err := idleRound(ctx, l, streams)
 		if err != nil {
 			return nil, err
 		}
@@ -338,7 +338,7 @@ func forwardIdle(ctx context.Context, l *lab) ([]row, error) {
 	return []row{newRow(rowForwardIdle, each, nil)}, nil
 }
 
-func (l *lab) idleRound(ctx context.Context, streams int) (each float64, err error) {
+func idleRound(ctx context.Context, l *lab, streams int) (each float64, err error) {
 	g, err := l.startGateway(ctx, 1, nil)
 	if err != nil {
 		return 0, err

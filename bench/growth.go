@@ -30,7 +30,7 @@ func newGrowth(key string, workers []int, values []series) row {
 	return r
 }
 
-// slope returns what a worker adds, between the least and the most workers.
+// slope returns the increase per worker, between the least and the most workers.
 func (g *growth) slope() float64 {
 	last := len(g.workers) - 1
 	return (g.medians[last] - g.medians[0]) / float64(g.workers[last]-g.workers[0])

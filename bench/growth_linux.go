@@ -25,7 +25,7 @@ const longestSettling = 10 * time.Second
 // answer a master, so that the figures are those of the master and the largest number fits into the machine.
 func grow(ctx context.Context, l *lab) ([]row, error) {
 	values := map[string][]series{} // by row, for each size
-	for key := range l.growthKeys() {
+	for key := range growthKeys() {
 		values[key] = make([]series, len(sizes))
 	}
 	var scraped series
@@ -34,7 +34,7 @@ func grow(ctx context.Context, l *lab) ([]row, error) {
 			if err := l.awaitCalm(ctx); err != nil {
 				return nil, err
 			}
-			g, err := l.growthOf(ctx, n)
+			g, err := growthOf(ctx, l, n)
 			if err != nil {
 				return nil, fmt.Errorf("%d workers: %w", n, err)
 			}
@@ -57,7 +57,7 @@ func grow(ctx context.Context, l *lab) ([]row, error) {
 	return rows, nil
 }
 
-func (l *lab) growthKeys() map[string]bool {
+func growthKeys() map[string]bool {
 	keys := map[string]bool{}
 	for _, f := range figures {
 		if f.growth {
@@ -74,7 +74,7 @@ type grown struct {
 }
 
 // growthOf measures a master with n workers.
-func (l *lab) growthOf(ctx context.Context, n int) (_ *grown, err error) {
+func growthOf(ctx context.Context, l *lab, n int) (_ *grown, err error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, fmt.Errorf("take a free port: %w", err)
@@ -106,7 +106,7 @@ func (l *lab) growthOf(ctx context.Context, n int) (_ *grown, err error) {
 	if err := pause(ctx, min(last.at.Sub(first.execed), longestSettling)); err != nil {
 		return nil, err
 	}
-	if err := l.growthAtRest(ctx, first, scrape, g); err != nil {
+	if err := growthAtRest(ctx, l, first, scrape, g); err != nil {
 		return nil, err
 	}
 	goroutines, err := first.abort()
@@ -133,7 +133,7 @@ func (l *lab) growthOf(ctx context.Context, n int) (_ *grown, err error) {
 }
 
 // growthAtRest measures a master whose workers are ready.
-func (l *lab) growthAtRest(ctx context.Context, m *master, scrape string, g *grown) error {
+func growthAtRest(ctx context.Context, l *lab, m *master, scrape string, g *grown) error {
 	// Each worker is checked once in this time.
 	while := l.span(5*time.Second, 2*time.Second)
 	shares, err := coreShares(ctx, while, m.pid())
@@ -150,7 +150,7 @@ func (l *lab) growthAtRest(ctx context.Context, m *master, scrape string, g *gro
 	}
 	g.values[rowGrowthFiles] = float64(len(descriptors))
 
-	// What the command uses itself, and what it costs the master.
+	// The CPU time of the command itself and that of the master for it.
 	before, err := cpuTime(m.pid())
 	if err != nil {
 		return err
@@ -165,7 +165,7 @@ func (l *lab) growthAtRest(ctx context.Context, m *master, scrape string, g *gro
 	}
 	g.values[rowGrowthList] = command + (after-before).Seconds()/commandRuns
 
-	if g.scraped, err = l.scrapedShare(ctx, m, scrape, while); err != nil {
+	if g.scraped, err = scrapedShare(ctx, m, scrape, while); err != nil {
 		return err
 	}
 	g.values[rowGrowthScrape] = max(0, g.scraped-g.values[rowGrowthIdle]) * scrapeEvery.Seconds()
@@ -175,7 +175,7 @@ func (l *lab) growthAtRest(ctx context.Context, m *master, scrape string, g *gro
 const scrapeEvery = time.Second
 
 // scrapedShare returns the share of a core that a master uses while its metrics are read once a second.
-func (l *lab) scrapedShare(ctx context.Context, m *master, scrape string, while time.Duration) (float64, error) {
+func scrapedShare(ctx context.Context, m *master, scrape string, while time.Duration) (float64, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	scraping := make(chan error, 1)
 	go func() {

@@ -54,7 +54,7 @@ How to read the table: each row measures the product, and in the same run what i
 baseline). PRODUCT and BASELINE are their values with the unit, p50 and p99 the percentiles of single calls. The ratio
 is product divided by baseline: the median of the rounds' own ratios, which are between MIN and MAX. A row without a
 baseline is judged by its value. ASKED is what the ratio (or the value) must be, AIM what would be better still; with
-"≥" more is better, with "≤" less. VERDICT says whether it is met. Values and percentiles are medians over the rounds.
+"≥" more is better, with "≤" less. VERDICT says whether it is met. Values and percentiles are medians of all rounds.
 `
 
 // printTimes writes how long each experiment took.

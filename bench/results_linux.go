@@ -39,7 +39,7 @@ func startOnResults(ctx context.Context, l *lab) ([]row, error) {
 			if err := l.awaitCalm(ctx); err != nil {
 				return nil, err
 			}
-			took, used, err := l.startAndCrash(ctx, dirs[i])
+			took, used, err := startAndCrash(ctx, l, dirs[i])
 			if err != nil {
 				return nil, err
 			}
@@ -103,7 +103,7 @@ func (s *storing) Counted(err error) {
 
 // startAndCrash starts a master on the state in dir and kills it when it serves. It returns the time from exec to
 // SERVING, and the processor time that the master has used until then.
-func (l *lab) startAndCrash(ctx context.Context, dir string) (took, used float64, err error) {
+func startAndCrash(ctx context.Context, l *lab, dir string) (took, used float64, err error) {
 	m, err := l.startMaster(dir, "--request-ttl", "24h") // no result expires during the measurement
 	if err != nil {
 		return 0, 0, err

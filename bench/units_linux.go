@@ -42,7 +42,7 @@ func startUnits(ctx context.Context, l *lab) ([]row, error) {
 				return nil, err
 			}
 			if side == 0 {
-				took, cpu, err := l.recordedUnits(ctx)
+				took, cpu, err := recordedUnits(ctx, l)
 				if err != nil {
 					return nil, err
 				}
@@ -66,7 +66,7 @@ func startUnits(ctx context.Context, l *lab) ([]row, error) {
 
 // recordedUnits returns the time from the exec of a master until the processes of all its workers are recorded, and the
 // processor time that it used. No worker becomes ready meanwhile, because that would be recorded too.
-func (l *lab) recordedUnits(ctx context.Context) (took, cpu float64, err error) {
+func recordedUnits(ctx context.Context, l *lab) (took, cpu float64, err error) {
 	m, err := l.startFile(fmt.Sprintf(
 		"units:\n  sleeper: {kind: managed, command: [sleep, %q], replicas: %d, start: {settle: 20s}}\n",
 		sleepArgs[0], fleetSize))

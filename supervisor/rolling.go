@@ -218,9 +218,9 @@ func tryResume(ctx context.Context, s *Supervisor) (err error) {
 func (r rollout) execute(ctx context.Context, s *Supervisor) error {
 	err := endRollouts(ctx, s, r.resume(ctx))
 	switch {
-	case err == nil:
+	case err == nil && len(r.recorded) > 0:
 		s.log.Info("rollout completed", "units", len(r.recorded))
-	case !isEnd(err):
+	case err != nil && !isEnd(err):
 		s.log.Error("rollout stopped", "error", err)
 	}
 	return err

@@ -11,7 +11,7 @@ import (
 // holds much. Input that has arrived in part is never kept beyond MaxBuffered: it is counted before the connection is
 // read again, and if there is no memory for it, the connection ends. With the other kinds of memory, the use can exceed
 // MaxBuffered, at which every client with queued data is stopped, only by the data that one read of each connection can
-// bring. While a reader handles what it has read, it uses a buffer of 64 KiB that is not counted.
+// bring. While a reader handles a read, it uses a buffer of 64 KiB that is not counted.
 const (
 	shedAbove = 3 // quarters
 	shedTo    = 5 // eighths

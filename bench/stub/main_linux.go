@@ -102,7 +102,7 @@ type conn struct {
 	rest []byte // an incomplete frame
 }
 
-// read handles what has arrived. It reports false at the end of the connection.
+// read handles the bytes that have arrived. It reports false at the end of the connection.
 func (c *conn) read() bool {
 	var buffer [4 << 10]byte
 	n, err := syscall.Read(c.fd, buffer[:])

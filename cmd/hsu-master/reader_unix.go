@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withReader returns a context that ends when nobody can read what is written to w any more, such as a pipe that "head"
+// withReader returns a context that ends when the output w has lost its reader, such as a pipe that "head"
 // has closed: a command that waits for something to print would notice that only with the next line. end releases it.
 func withReader(ctx context.Context, w io.Writer) (_ context.Context, end func()) {
 	out := asFile(w)

@@ -72,7 +72,7 @@ type watch struct {
 	open func(ctx context.Context) (next nextChange, stop func(), err error)
 	tell func(kind string, change *adminpb.WatchResponse) error
 
-	known map[place]*adminpb.Endpoint // what has been reported to the reader as present
+	known map[place]*adminpb.Endpoint // those that the reader knows as present
 	begun bool                        // a master has answered
 	away  bool                        // "away" has been reported
 }

@@ -209,7 +209,7 @@ func replaceProgram(m *master.Master, kept *handleStore, c *programChecker, sign
 	out.close()
 	h := handed{Upgrade: next.Upgrade, Args: os.Args}
 	for _, v := range os.Environ() {
-		h.Env = append(h.Env, []byte(v)) // JSON would change what is no UTF-8
+		h.Env = append(h.Env, []byte(v)) // JSON would change text that is not UTF-8
 	}
 	err = c.execute(next.Files, h, signals)
 	h.Upgrade.Failure = err.Error()

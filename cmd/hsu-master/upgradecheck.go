@@ -103,7 +103,7 @@ func ownProgram() string {
 	return own
 }
 
-// programChecker checks programs that are to replace this one. What it has checked last is what it executes.
+// programChecker checks programs that are to replace this one. It executes the program that it has checked last.
 type programChecker struct {
 	own    *os.File             // this program
 	target *handover.Executable // nil if none has passed the check

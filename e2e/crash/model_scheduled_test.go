@@ -19,7 +19,7 @@ import (
 // it once for the last of them.
 const lateWorker = "late-0"
 
-// scheduled is what is known of that unit.
+// scheduled is the state of that unit as the test knows it.
 type scheduled struct {
 	program, notes string
 	due            time.Time         // the last due time; zero before the first

@@ -41,7 +41,7 @@ const (
 	unnoticed = time.Second
 )
 
-// companions is what the test knows of them.
+// companions is their state as the test knows it.
 type companions struct {
 	there      bool // in the file
 	gatesWorks bool // the workers depend on the gate too

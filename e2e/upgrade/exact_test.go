@@ -28,7 +28,7 @@ func hangAt(t *testing.T, faults string, point crashpoint.Point) (goOn func()) {
 	}
 }
 
-// What is executed is what was checked: a file that is replaced by another one after its check does not run, and one
+// The file that was checked is executed: a file that is replaced by another one after its check does not run, and one
 // whose content has changed is not executed.
 func TestCheckedFileIsExecuted(t *testing.T) {
 	t.Parallel()

@@ -68,7 +68,7 @@ func (x *Index) Load(file *boltfile.File, path string) error {
 }
 
 // ReadSome reads some of the results that are not in the index yet. When it has read the last one, it brings all of
-// them into the index. tx must show what was committed last.
+// them into the index. tx must show the last commit.
 func (x *Index) ReadSome(tx *bolt.Tx, path string) {
 	u := x.unread
 	if u == nil {
@@ -115,7 +115,7 @@ func (x *Index) storedAt(rec records.StoredResult, now time.Duration) time.Durat
 	return min(rec.BootTime, now) // if the clock was set back, no result is kept for longer than the ttl
 }
 
-// join brings the rows into the index, as older than what is in it.
+// join brings the rows into the index, as older than its own.
 func (x *Index) join(rows []row) {
 	slices.SortFunc(rows, func(a, b row) int {
 		switch {

@@ -168,7 +168,7 @@ func (w *owner) fork(ctx context.Context) (launcher.Instance, error) {
 	return w.env.Launcher.Start(u, w.id, *w.rec.Instance, held.lease, held.output)
 }
 
-// inheritance is what a new instance inherits from the master, which has its own descriptors of it.
+// inheritance has the files that a new instance inherits from the master, which has its own descriptors of them.
 type inheritance struct {
 	lease  *process.Lease
 	output *os.File // of the worker; nil if the launcher has to open the output

@@ -183,7 +183,7 @@ func TestFollowerBehindSeveralRotations(t *testing.T) {
 // heap returns the bytes that are in use.
 func heap() int {
 	runtime.GC()
-	runtime.GC() // which frees what the first one has left in pools
+	runtime.GC() // which frees the memory that the first one has left in pools
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int(m.HeapAlloc) //nolint:gosec // it is less than the memory
