@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/core-tools/hsu-master/api/proto"
+	"github.com/core-tools/hsu-master/e2e/harness"
 )
 
 // calls are the requests of a rig, each with its own ID: the sent ones, the acknowledged ones, and those that the
@@ -82,7 +83,7 @@ func (c *calls) mark() string {
 
 // sendMarked sends a marked request, for the first time or again.
 func (c *calls) sendMarked(ctx context.Context, id string, options ...grpc.CallOption) error {
-	return c.send(metadata.AppendToOutgoingContext(ctx, "hsu-request-id", id), id, options...)
+	return c.send(metadata.AppendToOutgoingContext(ctx, harness.RequestID, id), id, options...)
 }
 
 // crowdMarked sends n marked requests one after the other, each by several callers at once, and returns when all

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/core-tools/hsu-master/e2e/harness"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -84,7 +85,7 @@ var excusable = []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Un
 func (c *calls) relay(ctx context.Context, service string, twice bool, options ...grpc.CallOption) error {
 	text := c.message("call", twice)
 	if twice {
-		ctx = metadata.AppendToOutgoingContext(ctx, "hsu-request-id", text)
+		ctx = metadata.AppendToOutgoingContext(ctx, harness.RequestID, text)
 	}
 	answer := new(wrapperspb.StringValue)
 	err := c.conn.Invoke(ctx, "/"+service+"/Echo", wrapperspb.String(text), answer, options...)

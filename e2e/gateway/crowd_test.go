@@ -24,9 +24,6 @@ import (
 	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
-// requestID marks a call as one that may be retried.
-const requestID = "hsu-request-id"
-
 // A crowd is a group of callers of the echo unit that call continuously. Each call has an ID, which the workers
 // note.
 type crowd struct {
@@ -72,7 +69,7 @@ func (c *crowd) call(conn *grpc.ClientConn, id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
 	if c.marked {
-		ctx = metadata.AppendToOutgoingContext(ctx, requestID, id)
+		ctx = metadata.AppendToOutgoingContext(ctx, harness.RequestID, id)
 	}
 	// It waits for the master to be ready, so that each call is sent once.
 	err := echo.Call(ctx, conn, id, grpc.WaitForReady(true))

@@ -49,7 +49,7 @@ func startMarked(h *harness.Host, callers int) *marker {
 
 func (m *marker) send(t *testing.T, client proto.MyBusinessServiceClient, id string) bool {
 	ctx, cancel := context.WithTimeout(
-		metadata.AppendToOutgoingContext(context.Background(), "hsu-request-id", id), harness.Patience)
+		metadata.AppendToOutgoingContext(context.Background(), harness.RequestID, id), harness.Patience)
 	defer cancel()
 	answer, err := client.ProcessData(ctx, &proto.ProcessRequest{Data: id}, grpc.WaitForReady(true))
 	if err != nil {
@@ -225,7 +225,8 @@ func TestRequestUnderAKeyIsCountedOnceOverEveryCrash(t *testing.T) {
 // once calls ProcessData under a key until it is answered.
 func once(ctx context.Context, t *testing.T, client proto.MyBusinessServiceClient, key string) string {
 	for ctx.Err() == nil {
-		call, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(ctx, requestID, key), 2*time.Second)
+		call := metadata.AppendToOutgoingContext(ctx, harness.RequestID, key)
+		call, cancel := context.WithTimeout(call, 2*time.Second)
 		answer, err := client.ProcessData(call, &proto.ProcessRequest{Data: key})
 		cancel()
 		if err == nil {

@@ -19,6 +19,9 @@ import (
 	"github.com/core-tools/hsu-master/e2e/testdata/echo"
 )
 
+// RequestID is the key in the metadata of a call for its id. A call with an id may be sent again.
+const RequestID = "hsu-request-id"
+
 // Callers send requests without a pause. Half of them make a connection for each call.
 type Callers struct {
 	Acked    atomic.Int64
@@ -91,7 +94,7 @@ func (c *Callers) call(conn *grpc.ClientConn, caller int, data string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*Patience)
 	defer cancel()
 	if c.requests == WithID {
-		ctx = metadata.AppendToOutgoingContext(ctx, "hsu-request-id", data)
+		ctx = metadata.AppendToOutgoingContext(ctx, RequestID, data)
 	}
 	began := time.Now()
 	err := c.send(ctx, conn, data)

@@ -115,3 +115,19 @@ func WriteProgram(path string, content []byte) error {
 	defer syscall.ForkLock.RUnlock()
 	return os.WriteFile(path, content, 0o700)
 }
+
+// WriteText writes a file, which is executable if it is a script, and makes the folders above it.
+func WriteText(t *testing.T, path, content string) {
+	t.Helper()
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
+	switch {
+	case err != nil:
+	case strings.HasPrefix(content, "#!"):
+		err = WriteProgram(path, []byte(content))
+	default:
+		err = os.WriteFile(path, []byte(content), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

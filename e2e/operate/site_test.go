@@ -5,7 +5,6 @@ package operate
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -64,15 +63,7 @@ func (s *site) path(name string) string { return filepath.Join(s.Dir, name) }
 // write writes a file, which is executable if it is a script.
 func (s *site) write(name, content string) {
 	s.T.Helper()
-	var err error
-	if strings.HasPrefix(content, "#!") {
-		err = harness.WriteProgram(s.path(name), []byte(content))
-	} else {
-		err = os.WriteFile(s.path(name), []byte(content), 0o600)
-	}
-	if err != nil {
-		s.T.Fatal(err)
-	}
+	harness.WriteText(s.T, s.path(name), content)
 }
 
 // install installs a new version of the program of the unit.

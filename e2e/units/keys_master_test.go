@@ -85,7 +85,7 @@ units:
 func (s *site) wantCountedAgain(id string) {
 	s.T.Helper()
 	client := proto.NewMyBusinessServiceClient(s.Dial())
-	marked := metadata.AppendToOutgoingContext(s.T.Context(), "hsu-request-id", id)
+	marked := metadata.AppendToOutgoingContext(s.T.Context(), harness.RequestID, id)
 	ctx, cancel := context.WithTimeout(marked, 2*harness.Patience)
 	defer cancel()
 	harness.WaitFor(s.T, "the request is forgotten", func() error {

@@ -8,9 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/core-tools/hsu-master/e2e/harness"
@@ -41,17 +39,7 @@ func (s *site) path(name string) string { return filepath.Join(s.folder, name) }
 // write writes a file below the folder, and makes the folders above it.
 func (s *site) write(name, content string) {
 	s.T.Helper()
-	err := os.MkdirAll(filepath.Dir(s.path(name)), 0o700)
-	if err == nil {
-		if strings.HasPrefix(content, "#!") {
-			err = harness.WriteProgram(s.path(name), []byte(content))
-		} else {
-			err = os.WriteFile(s.path(name), []byte(content), 0o600)
-		}
-	}
-	if err != nil {
-		s.T.Fatal(err)
-	}
+	harness.WriteText(s.T, s.path(name), content)
 }
 
 // start starts a master and returns when it is SERVING.
