@@ -94,7 +94,8 @@ var fewerRounds = map[string]int{
 	"many connections":                     3,
 }
 
-// measure runs the requested experiments. It leaves no files or processes behind.
+// measure runs the requested experiments. It leaves no files or processes behind. If an experiment fails, the report
+// has the rows of the others.
 func measure(ctx context.Context, opts options, progress io.Writer) (_ report, err error) {
 	started := time.Now()
 	l := &lab{quick: opts.quick, calm: opts.calm, wants: wanted(opts.rows), progress: progress}
@@ -111,6 +112,7 @@ func measure(ctx context.Context, opts options, progress io.Writer) (_ report, e
 		return report{}, err
 	}
 	byKey := make(map[string]row)
+	var failures []error
 	for _, e := range experiments {
 		if !slices.ContainsFunc(e.rows, func(key string) bool { return l.wants[key] }) {
 			continue
@@ -122,7 +124,10 @@ func measure(ctx context.Context, opts options, progress io.Writer) (_ report, e
 		}
 		rows, err := e.run(ctx, l)
 		if err != nil {
-			return report{}, fmt.Errorf("%s: %w", e.name, err)
+			failures = append(failures, fmt.Errorf("%s: %w", e.name, err))
+		}
+		if ctx.Err() != nil {
+			break
 		}
 		result.Parts = append(result.Parts, part{e.name, l.rounds, time.Since(began).Seconds()})
 		for _, r := range rows {
@@ -142,7 +147,7 @@ func measure(ctx context.Context, opts options, progress io.Writer) (_ report, e
 	result.Host.Stolen = after.stolenSince(before)
 	result.Host.LoadAfter, err = loadAverage()
 	result.Took = time.Since(started).Seconds()
-	return result, err
+	return result, errors.Join(append(failures, err)...)
 }
 
 func (l *lab) open(ctx context.Context, opts options) (err error) {

@@ -70,7 +70,8 @@ All is on loopback, on free ports and in a temporary folder.
                   the processors alone (default 0s: do not wait)
   --quick         shorter turns and fewer rounds, to see that all works
 
-Exit status: 0 measured, whatever the ratios are; 1 failed; 2 wrong usage.
+Exit status: 0 measured, whatever the ratios are; 1 failed, but the table has the
+rows that were measured; 2 wrong usage.
 `
 
 func parse(args []string, rows []figure) (options, error) {
@@ -134,17 +135,26 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if ctx.Err() != nil {
 		return fail(errors.New("interrupted"), exitFailed)
 	}
+	if len(result.Rows) > 0 {
+		err = errors.Join(err, publish(result, opts.json, stdout))
+	}
 	if err != nil {
 		return fail(err, exitFailed)
 	}
-	if err := result.print(stdout); err != nil {
-		return fail(err, exitFailed)
-	}
-	if opts.json != "" {
-		if err := result.write(opts.json); err != nil {
-			return fail(err, exitFailed)
-		}
-		fmt.Fprintf(stdout, "written to %s\n", opts.json)
-	}
 	return exitDone
+}
+
+// publish prints the report, and writes it to the file path unless that is empty.
+func publish(r report, path string, stdout io.Writer) error {
+	if err := r.print(stdout); err != nil {
+		return err
+	}
+	if path == "" {
+		return nil
+	}
+	if err := r.write(path); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(stdout, "written to %s\n", path)
+	return err
 }

@@ -120,7 +120,7 @@ func (l *lab) write(ctx context.Context, o *outflow) error {
 	if err != nil {
 		return fmt.Errorf("look for rotated files: %w", err)
 	}
-	if o.rotated = len(files.Rotated); o.rotated < o.rotations {
+	if o.rotated = rotationsOf(files); o.rotated < o.rotations {
 		return fmt.Errorf("%d rotated files are left of %d", o.rotated, o.rotations)
 	}
 	if o.rotations > 0 {
@@ -145,7 +145,7 @@ func (o *outflow) follow(ctx context.Context, m *master, folder, log string) err
 		if err != nil {
 			return fmt.Errorf("look for rotated files: %w", err)
 		}
-		if !stopped && len(files.Rotated) >= o.rotations {
+		if !stopped && rotationsOf(files) >= o.rotations {
 			stopped = true
 			if err := os.WriteFile(filepath.Join(folder, stopFile), nil, 0o600); err != nil {
 				return fmt.Errorf("stop the writer: %w", err)
@@ -160,6 +160,10 @@ func (o *outflow) follow(ctx context.Context, m *master, folder, log string) err
 		}
 	}
 }
+
+// rotationsOf returns how often a log was rotated of which every file is kept. It does not count files: one that is
+// being compressed is beside the result of that for a moment.
+func rotationsOf(files layout.Files) int { return int(files.Next()) - 1 }
 
 // checkLines returns an error if a log does not consist of the lines from 1 to n.
 func checkLines(log string, n int) error {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/core-tools/hsu-master/config"
+	"github.com/core-tools/hsu-master/supervisor/logs/layout"
 )
 
 func loadText(t *testing.T, text string) *config.File {
@@ -82,6 +83,19 @@ func TestLineChecker(t *testing.T) {
 				t.Errorf("%s in pieces of %d: error %v, want %q", test.name, piece, err, test.want)
 			}
 		}
+	}
+}
+
+// A file that is being compressed is there twice for a moment, and was rotated once.
+func TestRotationsOfFilesBeingCompressed(t *testing.T) {
+	files := layout.Files{Rotated: []layout.Rotated{
+		{N: 1, Path: "log.1.gz", Compressed: true}, {N: 2, Path: "log.2.gz", Compressed: true}, {N: 2, Path: "log.2"},
+	}}
+	if got := rotationsOf(files); got != 2 {
+		t.Errorf("%d rotations, want 2", got)
+	}
+	if got := rotationsOf(layout.Files{}); got != 0 {
+		t.Errorf("%d rotations of a new log, want 0", got)
 	}
 }
 
