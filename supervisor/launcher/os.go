@@ -21,6 +21,7 @@ import (
 	"github.com/core-tools/hsu-master/supervisor/notify"
 	"github.com/core-tools/hsu-master/supervisor/placement"
 	"github.com/core-tools/hsu-master/supervisor/process"
+	"github.com/core-tools/hsu-master/supervisor/process/executable"
 	"github.com/core-tools/hsu-master/supervisor/unit"
 )
 
@@ -174,7 +175,7 @@ func (l *osLauncher) Run(ctx context.Context, c Command, id, token string) (proc
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(c.Dir, path)
 	}
-	exe, err := process.CheckProgram(path, rights.Account.UID)
+	exe, err := executable.Check(path, rights.Account.UID)
 	if err != nil {
 		return process.Ran{}, err
 	}
