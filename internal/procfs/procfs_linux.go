@@ -39,7 +39,9 @@ func PutBuffer(b *[]byte) {
 // file. The text lies in *buf, which grows as needed, and is valid until the next read into *buf. Errors are bare
 // errnos.
 func ReadAll(path string, buf *[]byte) ([]byte, error) {
-	fd, err := eintr.Retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0) })
+	fd, err := eintr.Retry(func() (int, error) {
+		return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	})
 	if err != nil {
 		return nil, err
 	}

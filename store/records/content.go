@@ -214,7 +214,9 @@ func (t Tables) Snapshot() (Snapshot, error) {
 // badRecords has the errors of the records that cannot be read, by bucket and key.
 type badRecords map[string]error
 
-func (b badRecords) add(bucket []byte, key string, err error) { b[string(bucket)+"/"+ShownKey(key)] = err }
+func (b badRecords) add(bucket []byte, key string, err error) {
+	b[string(bucket)+"/"+ShownKey(key)] = err
+}
 
 // decoded returns the records of a bucket that can be read, and adds the others to bad.
 func decoded[T any](t Tables, bucket []byte, decode func(key string, value []byte) (T, error), bad badRecords) []T {
